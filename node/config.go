@@ -1,0 +1,154 @@
+package node
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// Config is what one member is told before it starts. Every value is valid: [LoadConfig] and [DevConfig] are the only ways to one.
+type Config struct {
+	Cluster        ClusterConfig
+	Member         MemberConfig
+	Join           *JoinConfig // nil: this member joins nobody
+	BundleEndpoint BundleEndpointConfig
+	SelfSigned     SelfSignedConfig
+	Authority      AuthorityConfig
+	Federation     FederationConfig
+	Routing        RoutingConfig
+	Raft           RaftConfig
+	Telemetry      TelemetryConfig
+}
+
+// ClusterConfig names the cluster; it is the same on every member.
+type ClusterConfig struct {
+	Name        string
+	TrustDomain spiffeid.TrustDomain // home
+	Region      string
+}
+
+// MemberConfig is this member's own.
+type MemberConfig struct {
+	ID        string
+	Zone      string
+	DataDir   string // absolute
+	Listen    string // host:port of the one TLS port
+	Advertise string // host:port where others reach it
+}
+
+// JoinConfig says which cluster to join, once, with an empty data folder.
+type JoinConfig struct {
+	Addresses []string // host:port of members
+	Token     Secret
+}
+
+// Profile is a SPIFFE bundle endpoint profile.
+type Profile string
+
+// The profiles of the SPIFFE Federation standard, section 5.2.
+const (
+	ProfileSPIFFE Profile = "https_spiffe"
+	ProfileWeb    Profile = "https_web"
+)
+
+// BundleEndpointConfig is the SPIFFE bundle endpoint of this member.
+type BundleEndpointConfig struct {
+	Listen      string
+	RefreshHint time.Duration // of the home domain's bundle, when the cluster is formed
+	Profile     Profile
+	CertFile    string // https_web
+	KeyFile     string // https_web
+}
+
+// SelfSignedConfig is the embedded upstream.
+type SelfSignedConfig struct {
+	RootTTL time.Duration
+}
+
+// AuthorityConfig holds lifetimes: of the home domain when the cluster is formed, and the defaults of domains created later.
+type AuthorityConfig struct {
+	CATTL        time.Duration
+	X509SVIDTTL  time.Duration
+	JWTSVIDTTL   time.Duration
+	SigningGrace time.Duration // how long a member that hears from no leader goes on signing
+}
+
+// FederationConfig bounds what foreign domains can ask of this cluster.
+type FederationConfig struct {
+	MinRefresh time.Duration // the shortest refresh hint that is followed, or published
+}
+
+// StalePolicy says what a stale bundle does to the instances of its domain.
+type StalePolicy string
+
+// The stale policies of a hint.
+const (
+	StaleDemote StalePolicy = "demote"
+	StaleKeep   StalePolicy = "keep"
+	StaleDrop   StalePolicy = "drop"
+)
+
+// RoutingConfig sets how hints are computed.
+type RoutingConfig struct {
+	OverprovisioningFactor int // percent; 140 as in Envoy
+	PanicThreshold         int // percent; 0 turns panic off
+	Stale                  StalePolicy
+}
+
+// RaftConfig tunes consensus. The defaults suit members in the zones of one region.
+type RaftConfig struct {
+	HeartbeatTimeout time.Duration
+	ElectionTimeout  time.Duration
+	DiskTimeout      time.Duration // a log-store call that takes longer makes the member give up
+}
+
+// TelemetryConfig is the operations listener and the log.
+type TelemetryConfig struct {
+	Listen    string
+	LogLevel  string // trace, debug, info, warn or error
+	LogFormat string // text or json
+}
+
+const (
+	defaultDataDir      = "/var/lib/entente"
+	defaultListen       = "127.0.0.1:7440"
+	defaultBundleListen = "127.0.0.1:7443"
+	defaultOpsListen    = "127.0.0.1:7448"
+)
+
+// LoadConfig reads the HCL file at path. An error names the file, the line and the remedy; it lists every mistake found, a line each.
+func LoadConfig(path string) (*Config, error) {
+	file, err := parseFile(path)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := decodeConfig(file)
+	if err != nil {
+		return nil, err
+	}
+	return cfg, nil
+}
+
+// DevConfig is the configuration of `entente server --dev`: one member on this machine, self-signed, everything in dir.
+func DevConfig(dir string) (*Config, error) {
+	src := fmt.Sprintf(`
+cluster {
+  name         = "dev"
+  trust_domain = "dev.example.org"
+  region       = "local"
+}
+member {
+  id       = "dev-1"
+  zone     = "local-a"
+  data_dir = %q
+}
+federation { min_refresh = "1s" }
+bundle_endpoint { refresh_hint = "10s" }
+`, dir)
+	file, err := parseSource([]byte(src), "built-in development configuration")
+	if err != nil {
+		return nil, err
+	}
+	return decodeConfig(file)
+}

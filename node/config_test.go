@@ -1,0 +1,175 @@
+package node
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+const validHead = `
+cluster {
+  name         = "eu"
+  trust_domain = "eu.example.org"
+  region       = "eu-west-1"
+}
+member {
+  id   = "eu-1"
+  zone = "eu-west-1a"
+}
+`
+
+func decode(t *testing.T, src string) (*Config, error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "entente.hcl")
+	require.NoError(t, os.WriteFile(path, []byte(src), 0o600))
+	cfg, err := LoadConfig(path)
+	if err != nil {
+		require.Nil(t, cfg)
+		err = errorText(strings.ReplaceAll(err.Error(), path, "entente.hcl"))
+	}
+	return cfg, err
+}
+
+type errorText string
+
+func (e errorText) Error() string { return string(e) }
+
+func TestDefaults(t *testing.T) {
+	cfg, err := decode(t, validHead)
+	require.NoError(t, err)
+	require.Equal(t, "127.0.0.1:7440", cfg.Member.Listen)
+	require.Equal(t, "127.0.0.1:7440", cfg.Member.Advertise)
+	require.Equal(t, "127.0.0.1:7443", cfg.BundleEndpoint.Listen)
+	require.Equal(t, ProfileSPIFFE, cfg.BundleEndpoint.Profile)
+	require.Equal(t, 5*time.Minute, cfg.BundleEndpoint.RefreshHint)
+	require.Equal(t, "127.0.0.1:7448", cfg.Telemetry.Listen)
+	require.Equal(t, "/var/lib/entente", cfg.Member.DataDir)
+	require.Equal(t, AuthorityConfig{24 * time.Hour, time.Hour, 5 * time.Minute, time.Hour}, cfg.Authority)
+	require.Equal(t, RoutingConfig{140, 50, StaleDemote}, cfg.Routing)
+	require.Nil(t, cfg.Join)
+}
+
+func TestWholeConfiguration(t *testing.T) {
+	t.Setenv("ENTENTE_TEST_TOKEN", " s3cret\n")
+	cfg, err := decode(t, `
+cluster {
+  name         = "eu"
+  trust_domain = "eu.example.org"
+  region       = "eu-west-1"
+}
+member {
+  id        = "eu-1"
+  zone      = "eu-west-1a"
+  data_dir  = "/srv/entente"
+  listen    = "0.0.0.0:7440"
+  advertise = "eu-1.example.org:7440"
+}
+join {
+  addresses = ["eu-2.example.org:7440", "[2001:db8::1]:7440"]
+  token     = "env:ENTENTE_TEST_TOKEN"
+}
+bundle_endpoint {
+  listen       = "0.0.0.0:7443"
+  refresh_hint = "1m"
+  profile "https_web" {
+    cert_file = "/etc/entente/web.pem"
+    key_file  = "/etc/entente/web.key"
+  }
+}
+upstream "selfsigned" { root_ttl = "100h" }
+authority { ca_ttl = "12h" }
+routing { stale = "drop" }
+telemetry { log_format = "json" }
+`)
+	require.NoError(t, err)
+	require.Equal(t, "eu-1.example.org:7440", cfg.Member.Advertise)
+	require.Equal(t, ProfileWeb, cfg.BundleEndpoint.Profile)
+	require.Equal(t, "/etc/entente/web.key", cfg.BundleEndpoint.KeyFile)
+	require.Equal(t, 100*time.Hour, cfg.SelfSigned.RootTTL)
+	require.Equal(t, StaleDrop, cfg.Routing.Stale)
+	token, err := cfg.Join.Token.Read()
+	require.NoError(t, err)
+	require.Equal(t, "s3cret", token)
+}
+
+func TestRefusedConfigurations(t *testing.T) {
+	for _, c := range []struct{ name, src, want string }{
+		{"nothing", ``,
+			"entente.hcl:1: the block \"cluster\" is missing; it needs [name trust_domain region]\n" +
+				"entente.hcl:1: the block \"member\" is missing; it needs [id zone]"},
+		{"syntax", `cluster {`,
+			"entente.hcl:1: There is no closing brace for this block before the end of the file. This may be caused by incorrect brace nesting elsewhere in this file."},
+		{"unknown block", validHead + `memebr {}`,
+			`entente.hcl:11: Blocks of type "memebr" are not expected here. Did you mean "member"?`},
+		{"unknown setting", validHead + `authority { ca_tl = "24h" }`,
+			`entente.hcl:11: An argument named "ca_tl" is not expected here. Did you mean "ca_ttl"?`},
+		{"twice", validHead + "raft {}\nraft {}",
+			`entente.hcl:12: "raft" stands twice; the first is on line 11`},
+		{"no unit", validHead + `federation { min_refresh = "5" }`,
+			`entente.hcl:11: federation.min_refresh: "5" is not a duration; write a number with a unit, such as "10s"`},
+		{"out of bounds", validHead + `federation { min_refresh = "1ms" }`,
+			`entente.hcl:11: federation.min_refresh: 1ms is out of bounds; it must be from 1s to 24h0m0s`},
+		{"hint below minimum", validHead + `bundle_endpoint { refresh_hint = "2s" }`,
+			`entente.hcl:11: bundle_endpoint.refresh_hint: 2s is out of bounds; it must be from 10s to 24h0m0s`},
+		{"profile", validHead + "bundle_endpoint {\n profile \"https_wub\" {}\n}",
+			`entente.hcl:12: "https_wub" is no endpoint profile; write "https_spiffe" or "https_web"`},
+		{"profile without files", validHead + "bundle_endpoint {\n profile \"https_web\" { cert_file = \"a\" }\n}",
+			`entente.hcl:12: The argument "key_file" is required, but no definition was found.`},
+		{"upstream", validHead + `upstream "volt" {}`,
+			`entente.hcl:11: "volt" is no upstream of this version; write "selfsigned", or leave the block out`},
+		{"address", validHead + `telemetry { listen = "7448" }`,
+			`entente.hcl:11: telemetry.listen: "7448" is not an address; write host:port, such as "127.0.0.1:7440"`},
+		{"port", validHead + `telemetry { listen = "127.0.0.1:0" }`,
+			`entente.hcl:11: telemetry.listen: "127.0.0.1:0" has no usable port; write host:port with a port from 1 to 65535`},
+		{"number", validHead + `routing { panic_threshold = 50.5 }`,
+			`entente.hcl:11: routing.panic_threshold: must be a whole number from 0 to 100`},
+		{"type", validHead + `join {
+  addresses = "x"
+  token = "t"
+}`, `entente.hcl:12: join.addresses: must be a list of string`},
+		{"variable", validHead + `raft { disk_timeout = foo }`,
+			`entente.hcl:11: Variables may not be used here.`},
+		{"names", strings.ReplaceAll(validHead, `"eu-1"`, `"EU/1"`),
+			`entente.hcl:8: member.id: "EU/1" must be 1 to 63 lower-case letters, digits, dots, dashes and underscores, with a letter or digit at both ends`},
+		{"trust domain", strings.ReplaceAll(validHead, `"eu.example.org"`, `"spiffe://eu.example.org"`),
+			`entente.hcl:4: cluster.trust_domain: "spiffe://eu.example.org" is not a trust domain: write it without scheme or path, as "eu.example.org"`},
+		{"unspecified", strings.ReplaceAll(validHead, `"eu-west-1a"`, "\"eu-west-1a\"\n  listen = \"[::]:7440\""),
+			`entente.hcl:10: member.listen: with "[::]:7440", advertise must say where others reach this member`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := decode(t, c.src)
+			require.EqualError(t, err, c.want)
+		})
+	}
+}
+
+func TestSecretsAreNotPrinted(t *testing.T) {
+	s := Secret{source: "hunter2"}
+	require.Equal(t, "(hidden)", s.String())
+	require.Equal(t, "(hidden)", s.GoString())
+	_, err := Secret{source: "env:ENTENTE_UNSET"}.Read()
+	require.EqualError(t, err, "read secret env:ENTENTE_UNSET: it is empty")
+	_, err = Secret{source: "file:/does/not/exist"}.Read()
+	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+func FuzzConfig(f *testing.F) {
+	f.Add([]byte(validHead))
+	f.Add([]byte(validHead + `join { addresses = [null] token = "x" }`))
+	f.Add([]byte("bundle_endpoint {\n profile \"https_web\" {}\n}"))
+	f.Add([]byte(`routing { panic_threshold = 1e400 }`))
+	f.Fuzz(func(t *testing.T, src []byte) {
+		file, err := parseSource(src, "f.hcl")
+		if err != nil {
+			return
+		}
+		cfg, err := decodeConfig(file)
+		if err == nil && (cfg.Cluster.Name == "" || cfg.Member.ID == "" || cfg.Cluster.TrustDomain.IsZero()) {
+			t.Fatalf("accepted without names: %q", src)
+		}
+	})
+}

@@ -1,0 +1,305 @@
+package node
+
+import (
+	"fmt"
+	"net"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// blockSchema names what may stand in one kind of block. Names that are missing here are refused, with the nearest known one.
+type blockSchema struct {
+	required, optional []string
+}
+
+func (s blockSchema) hcl() *hcl.BodySchema {
+	out := &hcl.BodySchema{}
+	for _, n := range s.required {
+		out.Attributes = append(out.Attributes, hcl.AttributeSchema{Name: n, Required: true})
+	}
+	for _, n := range s.optional {
+		out.Attributes = append(out.Attributes, hcl.AttributeSchema{Name: n})
+	}
+	return out
+}
+
+var blocks = map[string]blockSchema{
+	"cluster":    {required: []string{"name", "trust_domain", "region"}},
+	"member":     {required: []string{"id", "zone"}, optional: []string{"data_dir", "listen", "advertise"}},
+	"join":       {required: []string{"addresses", "token"}},
+	"authority":  {optional: []string{"ca_ttl", "x509_svid_ttl", "jwt_svid_ttl", "signing_grace"}},
+	"federation": {optional: []string{"min_refresh"}},
+	"routing":    {optional: []string{"overprovisioning_factor", "panic_threshold", "stale"}},
+	"raft":       {optional: []string{"heartbeat_timeout", "election_timeout", "disk_timeout"}},
+	"telemetry":  {optional: []string{"listen", "log_level", "log_format"}},
+}
+
+var (
+	endpointSchema = &hcl.BodySchema{
+		Attributes: []hcl.AttributeSchema{{Name: "listen"}, {Name: "refresh_hint"}},
+		Blocks:     []hcl.BlockHeaderSchema{{Type: "profile", LabelNames: []string{"name"}}},
+	}
+	profileSchemas = map[Profile]blockSchema{
+		ProfileSPIFFE: {},
+		ProfileWeb:    {required: []string{"cert_file", "key_file"}},
+	}
+	selfSignedSchema = blockSchema{optional: []string{"root_ttl"}}
+)
+
+// nameForm is what identifies clusters, members, regions and zones: it stands in SPIFFE IDs, file names and metric labels.
+var nameForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$`)
+
+// decoder walks one file. Blocks are looked up by type; each may stand once.
+type decoder struct {
+	file  *hcl.File
+	found map[string]*hcl.Block
+	diags hcl.Diagnostics
+}
+
+func decodeConfig(file *hcl.File) (*Config, error) {
+	top := &hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{
+		{Type: "bundle_endpoint"}, {Type: "upstream", LabelNames: []string{"name"}},
+	}}
+	for name := range blocks {
+		top.Blocks = append(top.Blocks, hcl.BlockHeaderSchema{Type: name})
+	}
+	content, diags := file.Body.Content(top)
+	d := &decoder{file: file, found: map[string]*hcl.Block{}, diags: diags}
+	for _, b := range content.Blocks {
+		if first, ok := d.found[b.Type]; ok {
+			d.refuse(b.DefRange, "%q stands twice; the first is on line %d", b.Type, first.DefRange.Start.Line)
+			continue
+		}
+		d.found[b.Type] = b
+	}
+	cfg := &Config{}
+	d.cluster(cfg)
+	d.member(cfg)
+	d.join(cfg)
+	d.authority(cfg)
+	d.federation(cfg)
+	d.bundleEndpoint(cfg)
+	d.upstream(cfg)
+	d.routing(cfg)
+	d.raft(cfg)
+	d.telemetry(cfg)
+	if d.diags.HasErrors() {
+		return nil, sentences(d.diags)
+	}
+	return cfg, nil
+}
+
+func (d *decoder) refuse(at hcl.Range, format string, args ...any) {
+	d.diags = append(d.diags, &hcl.Diagnostic{
+		Severity: hcl.DiagError, Summary: "Invalid block", Detail: fmt.Sprintf(format, args...), Subject: &at,
+	})
+}
+
+// block opens the block of a type; one that is absent reads as empty, unless it is required.
+func (d *decoder) block(name string, required bool) *block {
+	hb, ok := d.found[name]
+	if !ok {
+		if required {
+			d.refuse(d.file.Body.MissingItemRange(), "the block %q is missing; it needs %v", name, blocks[name].required)
+		}
+		return &block{name: name, diags: &hcl.Diagnostics{}}
+	}
+	return d.open(name, hb.Body, blocks[name].hcl())
+}
+
+func (d *decoder) open(name string, body hcl.Body, schema *hcl.BodySchema) *block {
+	content, diags := body.Content(schema)
+	d.diags = append(d.diags, diags...)
+	return &block{name: name, attrs: content.Attributes, missing: content.MissingItemRange, diags: &d.diags}
+}
+
+func (d *decoder) cluster(cfg *Config) {
+	b := d.block("cluster", true)
+	cfg.Cluster.Name = b.identifier("name")
+	cfg.Cluster.Region = b.identifier("region")
+	if name := b.text("trust_domain", ""); name != "" {
+		td, err := parseTrustDomain(name)
+		if err != nil {
+			b.refuse("trust_domain", "%q is not a trust domain: %v", name, err)
+		}
+		cfg.Cluster.TrustDomain = td
+	}
+}
+
+func (d *decoder) member(cfg *Config) {
+	b := d.block("member", true)
+	m := &cfg.Member
+	m.ID = b.identifier("id")
+	m.Zone = b.identifier("zone")
+	dir, err := filepath.Abs(b.text("data_dir", defaultDataDir))
+	if err != nil {
+		b.refuse("data_dir", "%v", err)
+	}
+	m.DataDir = dir
+	m.Listen = b.hostPort("listen", defaultListen)
+	if _, given := b.attrs["advertise"]; given {
+		m.Advertise = b.hostPort("advertise", "")
+		if unspecified(m.Advertise) {
+			b.refuse("advertise", "%q is no address that others can reach; name this machine", m.Advertise)
+		}
+		return
+	}
+	m.Advertise = m.Listen
+	if unspecified(m.Listen) {
+		b.refuse("listen", "with %q, advertise must say where others reach this member", m.Listen)
+	}
+}
+
+func (d *decoder) join(cfg *Config) {
+	if _, ok := d.found["join"]; !ok {
+		return
+	}
+	b := d.block("join", false)
+	cfg.Join = &JoinConfig{Addresses: b.texts("addresses"), Token: b.secret("token")}
+	for _, a := range cfg.Join.Addresses {
+		if err := checkHostPort(a); err != nil {
+			b.refuse("addresses", "%v", err)
+		}
+	}
+}
+
+func (d *decoder) authority(cfg *Config) {
+	b := d.block("authority", false)
+	cfg.Authority = AuthorityConfig{
+		CATTL:        b.duration("ca_ttl", 24*time.Hour, 10*time.Second, 10*365*24*time.Hour),
+		X509SVIDTTL:  b.duration("x509_svid_ttl", time.Hour, time.Second, 30*24*time.Hour),
+		JWTSVIDTTL:   b.duration("jwt_svid_ttl", 5*time.Minute, time.Second, 24*time.Hour),
+		SigningGrace: b.duration("signing_grace", time.Hour, time.Second, 24*time.Hour),
+	}
+}
+
+func (d *decoder) federation(cfg *Config) {
+	b := d.block("federation", false)
+	cfg.Federation.MinRefresh = b.duration("min_refresh", 10*time.Second, time.Second, 24*time.Hour)
+}
+
+func (d *decoder) bundleEndpoint(cfg *Config) {
+	e := &cfg.BundleEndpoint
+	e.Listen, e.RefreshHint, e.Profile = defaultBundleListen, max(5*time.Minute, cfg.Federation.MinRefresh), ProfileSPIFFE
+	hb, ok := d.found["bundle_endpoint"]
+	if !ok {
+		return
+	}
+	content, diags := hb.Body.Content(endpointSchema)
+	d.diags = append(d.diags, diags...)
+	b := &block{name: "bundle_endpoint", attrs: content.Attributes, missing: content.MissingItemRange, diags: &d.diags}
+	e.Listen = b.hostPort("listen", e.Listen)
+	e.RefreshHint = b.duration("refresh_hint", e.RefreshHint, cfg.Federation.MinRefresh, 24*time.Hour)
+	for i, pb := range content.Blocks {
+		e.Profile = Profile(pb.Labels[0])
+		schema, known := profileSchemas[e.Profile]
+		switch {
+		case i > 0:
+			d.refuse(pb.DefRange, "bundle_endpoint has two profiles; an endpoint serves one")
+			return
+		case !known:
+			d.refuse(pb.LabelRanges[0], "%q is no endpoint profile; write %q or %q", e.Profile, ProfileSPIFFE, ProfileWeb)
+			return
+		}
+		p := d.open(fmt.Sprintf("bundle_endpoint.profile %q", e.Profile), pb.Body, schema.hcl())
+		e.CertFile, e.KeyFile = p.text("cert_file", ""), p.text("key_file", "")
+	}
+}
+
+func (d *decoder) upstream(cfg *Config) {
+	cfg.SelfSigned.RootTTL = 8760 * time.Hour
+	hb, ok := d.found["upstream"]
+	if !ok {
+		return
+	}
+	if hb.Labels[0] != "selfsigned" {
+		d.refuse(hb.LabelRanges[0], "%q is no upstream of this version; write \"selfsigned\", or leave the block out", hb.Labels[0])
+		return
+	}
+	b := d.open(`upstream "selfsigned"`, hb.Body, selfSignedSchema.hcl())
+	cfg.SelfSigned.RootTTL = b.duration("root_ttl", cfg.SelfSigned.RootTTL, cfg.Authority.CATTL, 50*365*24*time.Hour)
+}
+
+func (d *decoder) routing(cfg *Config) {
+	b := d.block("routing", false)
+	cfg.Routing = RoutingConfig{
+		OverprovisioningFactor: b.integer("overprovisioning_factor", 140, 100, 10000),
+		PanicThreshold:         b.integer("panic_threshold", 50, 0, 100),
+		Stale:                  StalePolicy(b.choice("stale", string(StaleDemote), string(StaleDemote), string(StaleKeep), string(StaleDrop))),
+	}
+}
+
+func (d *decoder) raft(cfg *Config) {
+	b := d.block("raft", false)
+	cfg.Raft = RaftConfig{
+		HeartbeatTimeout: b.duration("heartbeat_timeout", time.Second, 50*time.Millisecond, time.Minute),
+		ElectionTimeout:  b.duration("election_timeout", time.Second, 50*time.Millisecond, time.Minute),
+		DiskTimeout:      b.duration("disk_timeout", 10*time.Second, 500*time.Millisecond, 5*time.Minute),
+	}
+	if cfg.Raft.ElectionTimeout < cfg.Raft.HeartbeatTimeout {
+		b.refuse("election_timeout", "%s is shorter than heartbeat_timeout, %s", cfg.Raft.ElectionTimeout, cfg.Raft.HeartbeatTimeout)
+	}
+}
+
+func (d *decoder) telemetry(cfg *Config) {
+	b := d.block("telemetry", false)
+	cfg.Telemetry = TelemetryConfig{
+		Listen:    b.hostPort("listen", defaultOpsListen),
+		LogLevel:  b.choice("log_level", "info", "trace", "debug", "info", "warn", "error"),
+		LogFormat: b.choice("log_format", "text", "text", "json"),
+	}
+}
+
+func (b *block) identifier(name string) string {
+	s := b.text(name, "")
+	if s != "" && !nameForm.MatchString(s) {
+		b.refuse(name, "%q must be 1 to 63 lower-case letters, digits, dots, dashes and underscores, with a letter or digit at both ends", s)
+	}
+	return s
+}
+
+func (b *block) hostPort(name, def string) string {
+	s := b.text(name, def)
+	if s == "" {
+		return s
+	}
+	if err := checkHostPort(s); err != nil {
+		b.refuse(name, "%v", err)
+	}
+	return s
+}
+
+func checkHostPort(s string) error {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil || host == "" {
+		return fmt.Errorf("%q is not an address; write host:port, such as %q", s, defaultListen)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return fmt.Errorf("%q has no usable port; write host:port with a port from 1 to 65535", s)
+	}
+	return nil
+}
+
+func unspecified(hostPort string) bool {
+	host, _, _ := net.SplitHostPort(hostPort)
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsUnspecified()
+}
+
+func parseTrustDomain(name string) (spiffeid.TrustDomain, error) {
+	td, err := spiffeid.TrustDomainFromString(name)
+	switch {
+	case err != nil:
+		return spiffeid.TrustDomain{}, err
+	case td.Name() != name:
+		return spiffeid.TrustDomain{}, fmt.Errorf("write it without scheme or path, as %q", td.Name())
+	case len(name) > 255:
+		return spiffeid.TrustDomain{}, fmt.Errorf("longer than 255 bytes")
+	}
+	return td, nil
+}

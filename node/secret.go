@@ -1,0 +1,61 @@
+package node
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+)
+
+// maxSecretBytes bounds what a secret's file may hold.
+const maxSecretBytes = 64 << 10
+
+// Secret is where a secret stands. Its value is read when it is needed, never kept, and never printed.
+type Secret struct {
+	source string // file:PATH, env:NAME, or the value itself
+}
+
+// String hides the value, and shows where it stands when it stands elsewhere.
+func (s Secret) String() string {
+	if strings.HasPrefix(s.source, "file:") || strings.HasPrefix(s.source, "env:") {
+		return s.source
+	}
+	return "(hidden)"
+}
+
+// GoString hides the value from %#v too.
+func (s Secret) GoString() string { return s.String() }
+
+// Read returns the secret without the white space around it.
+func (s Secret) Read() (string, error) {
+	if path, ok := strings.CutPrefix(s.source, "file:"); ok {
+		f, err := os.Open(path)
+		if err != nil {
+			return "", fmt.Errorf("read secret: %w", err)
+		}
+		defer f.Close()
+		raw, err := io.ReadAll(io.LimitReader(f, maxSecretBytes+1))
+		switch {
+		case err != nil:
+			return "", fmt.Errorf("read secret: %w", err)
+		case len(raw) > maxSecretBytes:
+			return "", fmt.Errorf("read secret %s: larger than %d bytes", path, maxSecretBytes)
+		}
+		return nonEmpty(strings.TrimSpace(string(raw)), s)
+	}
+	if name, ok := strings.CutPrefix(s.source, "env:"); ok {
+		return nonEmpty(strings.TrimSpace(os.Getenv(name)), s)
+	}
+	return s.source, nil
+}
+
+func nonEmpty(value string, s Secret) (string, error) {
+	if value == "" {
+		return "", fmt.Errorf("read secret %s: it is empty", s)
+	}
+	return value, nil
+}
+
+func (b *block) secret(name string) Secret {
+	return Secret{source: b.text(name, "")}
+}
