@@ -1,0 +1,61 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/tools/go/packages"
+)
+
+const module = "github.com/ententehq/entente/"
+
+// mayImport lists, for each room, the rooms that it knows. A room is a folder with all below it; everybody knows api and itself.
+var mayImport = map[string][]string{
+	"api":              {},
+	"bundle":           {},
+	"raftstore":        {},
+	"access":           {"raftstore"},
+	"authority":        {"bundle", "raftstore", "access"},
+	"federation":       {"bundle", "raftstore", "access"},
+	"routing":          {"bundle", "raftstore", "access"},
+	"vaultca":          {"authority"},
+	"node":             {"bundle", "raftstore", "access", "authority", "federation", "routing", "vaultca"},
+	"cmd/entente/demo": {},
+	"cmd/entente":      {"node", "cmd/entente/demo"},
+	"terraform":        {},
+	"e2e":              {"bundle", "raftstore", "access", "authority", "federation", "routing", "node"},
+}
+
+// roomOf returns the longest room that holds an import path, or "" for a package of another module.
+func roomOf(path string) string {
+	rel, ok := strings.CutPrefix(path, module)
+	if !ok {
+		return ""
+	}
+	best := ""
+	for room := range mayImport {
+		if (rel == room || strings.HasPrefix(rel, room+"/")) && len(room) > len(best) {
+			best = room
+		}
+	}
+	return best
+}
+
+func TestRoomsImportOneWay(t *testing.T) {
+	loaded, err := packages.Load(&packages.Config{Mode: packages.NeedName | packages.NeedImports, Dir: ".."}, "./...")
+	require.NoError(t, err)
+	require.Greater(t, len(loaded), 10, "the module's packages were not found")
+	for _, pkg := range loaded {
+		from := roomOf(pkg.PkgPath)
+		require.NotEmpty(t, from, "package %s is in no known room: add it to mayImport, and to docs/ARCHITECTURE.md", pkg.PkgPath)
+		known := map[string]bool{"": true, "api": true, from: true}
+		for _, room := range mayImport[from] {
+			known[room] = true
+		}
+		for path := range pkg.Imports {
+			to := roomOf(path)
+			require.True(t, known[to], "%s imports %s, but %s must not know %s", pkg.PkgPath, path, from, to)
+		}
+	}
+}
