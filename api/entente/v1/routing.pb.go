@@ -139,20 +139,25 @@ func (x *Locality) GetSubZone() string {
 	return ""
 }
 
+// Instance is where a service is reachable.
 type Instance struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	Service string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Small letters, digits, '-', '_' and '.'; at most 128 bytes.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
 	// IP:port, the IP a literal.
-	Address  string    `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	// Region and zone at least.
 	Locality *Locality `protobuf:"bytes,3,opt,name=locality,proto3" json:"locality,omitempty"`
 	// Whom a caller must expect there.
 	SpiffeId string `protobuf:"bytes,4,opt,name=spiffe_id,json=spiffeId,proto3" json:"spiffe_id,omitempty"`
-	// At least 1; 1 if absent.
+	// 1 to 1048576; 1 if absent.
 	Weight uint32 `protobuf:"varint,5,opt,name=weight,proto3" json:"weight,omitempty"`
+	// Healthy if unspecified.
 	Health Health `protobuf:"varint,6,opt,name=health,proto3,enum=entente.v1.Health" json:"health,omitempty"`
-	// The lease: without renewal for this long the instance is removed. Absent: no lease.
+	// The lease: without renewal for this long the instance is removed. Absent: no lease. 5 s to 24 h.
 	Ttl *durationpb.Duration `protobuf:"bytes,7,opt,name=ttl,proto3" json:"ttl,omitempty"`
-	// Names this registration, so that a renewal cannot keep a replaced one alive.
+	// Names this registration, so that a renewal cannot keep a replaced one alive. Set by the server; a caller that sends
+	// the present one changes its registration and keeps the lease, and any other is refused.
 	LeaseId       string                 `protobuf:"bytes,8,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`
 	RegisterTime  *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=register_time,json=registerTime,proto3" json:"register_time,omitempty"`
 	Revision      uint64                 `protobuf:"varint,10,opt,name=revision,proto3" json:"revision,omitempty"`
@@ -1001,9 +1006,12 @@ func (x *HintPriority) GetLocalities() []*HintLocality {
 type HintLocality struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Locality *Locality              `protobuf:"bytes,1,opt,name=locality,proto3" json:"locality,omitempty"`
-	// Percent of the priority's load, rounded down.
-	Share         uint32          `protobuf:"varint,2,opt,name=share,proto3" json:"share,omitempty"`
-	Endpoints     []*HintEndpoint `protobuf:"bytes,3,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	// Percent of the priority's load; over the localities of a priority they add up to 100.
+	Share uint32 `protobuf:"varint,2,opt,name=share,proto3" json:"share,omitempty"`
+	// The endpoints that may be called: the available ones, and in a panic all.
+	Endpoints []*HintEndpoint `protobuf:"bytes,3,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	// Percent of the priority's degraded load.
+	DegradedShare uint32 `protobuf:"varint,4,opt,name=degraded_share,json=degradedShare,proto3" json:"degraded_share,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1057,6 +1065,13 @@ func (x *HintLocality) GetEndpoints() []*HintEndpoint {
 		return x.Endpoints
 	}
 	return nil
+}
+
+func (x *HintLocality) GetDegradedShare() uint32 {
+	if x != nil {
+		return x.DegradedShare
+	}
+	return 0
 }
 
 type HintEndpoint struct {
@@ -1266,11 +1281,12 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"\x05panic\x18\x04 \x01(\bR\x05panic\x128\n" +
 	"\n" +
 	"localities\x18\x05 \x03(\v2\x18.entente.v1.HintLocalityR\n" +
-	"localities\"\x8e\x01\n" +
+	"localities\"\xb5\x01\n" +
 	"\fHintLocality\x120\n" +
 	"\blocality\x18\x01 \x01(\v2\x14.entente.v1.LocalityR\blocality\x12\x14\n" +
 	"\x05share\x18\x02 \x01(\rR\x05share\x126\n" +
-	"\tendpoints\x18\x03 \x03(\v2\x18.entente.v1.HintEndpointR\tendpoints\"\xbe\x01\n" +
+	"\tendpoints\x18\x03 \x03(\v2\x18.entente.v1.HintEndpointR\tendpoints\x12%\n" +
+	"\x0edegraded_share\x18\x04 \x01(\rR\rdegradedShare\"\xbe\x01\n" +
 	"\fHintEndpoint\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1b\n" +
 	"\tspiffe_id\x18\x02 \x01(\tR\bspiffeId\x12*\n" +

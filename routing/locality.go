@@ -1,0 +1,136 @@
+package routing
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"strings"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+)
+
+// maxSegment bounds each part of a locality: what fits into a DNS label, which is what clouds name their zones by.
+const maxSegment = 63
+
+// ErrLocality is returned for what cannot be read as a locality.
+var ErrLocality = errors.New("not a locality")
+
+// Locality is a place as xDS names it: a region, a zone in it, a sub-zone in that. The zero value is nowhere.
+// It is comparable, and one that was parsed has no gaps: a zone only with a region, a sub-zone only with a zone.
+type Locality struct {
+	Region  string
+	Zone    string
+	SubZone string
+}
+
+// ParseLocality reads REGION[/ZONE[/SUB-ZONE]].
+func ParseLocality(text string) (Locality, error) {
+	parts := strings.Split(text, "/")
+	if len(parts) > 3 {
+		return Locality{}, fmt.Errorf("%w: %q has %d parts; write REGION, REGION/ZONE or REGION/ZONE/SUB-ZONE", ErrLocality, clip(text), len(parts))
+	}
+	var l Locality
+	for i, into := range []*string{&l.Region, &l.Zone, &l.SubZone} {
+		if i == len(parts) {
+			break
+		}
+		if err := checkSegment(parts[i]); err != nil {
+			return Locality{}, fmt.Errorf("%w: %q: the %s %w", ErrLocality, clip(text), levelNames[i], err)
+		}
+		*into = parts[i]
+	}
+	return l, nil
+}
+
+var levelNames = [...]string{"region", "zone", "sub-zone"}
+
+// localityFrom reads the message of the API. Absent is an error, as is a zone without a region.
+func localityFrom(m *ententev1.Locality) (Locality, error) {
+	text := m.GetRegion()
+	if m.GetZone() != "" || m.GetSubZone() != "" {
+		text += "/" + m.GetZone()
+	}
+	if m.GetSubZone() != "" {
+		text += "/" + m.GetSubZone()
+	}
+	if text == "" {
+		return Locality{}, fmt.Errorf("%w: it is empty; a region is needed at least", ErrLocality)
+	}
+	// A slash within a field would shift the levels.
+	if strings.Contains(m.GetRegion()+m.GetZone()+m.GetSubZone(), "/") {
+		return Locality{}, fmt.Errorf("%w: %q: a slash stands inside of a part", ErrLocality, clip(text))
+	}
+	return ParseLocality(text)
+}
+
+// Proto returns the message of the API.
+func (l Locality) Proto() *ententev1.Locality {
+	return &ententev1.Locality{Region: l.Region, Zone: l.Zone, SubZone: l.SubZone}
+}
+
+// String returns REGION[/ZONE[/SUB-ZONE]], which ParseLocality reads back.
+func (l Locality) String() string {
+	switch {
+	case l.SubZone != "":
+		return l.Region + "/" + l.Zone + "/" + l.SubZone
+	case l.Zone != "":
+		return l.Region + "/" + l.Zone
+	}
+	return l.Region
+}
+
+// Compare orders localities by region, then zone, then sub-zone.
+func (l Locality) Compare(o Locality) int {
+	return cmp.Or(cmp.Compare(l.Region, o.Region), cmp.Compare(l.Zone, o.Zone), cmp.Compare(l.SubZone, o.SubZone))
+}
+
+// within says whether l lies in the place that o names; o may be less precise.
+func (l Locality) within(o Locality) bool {
+	return (o.Region == "" || l.Region == o.Region) && (o.Zone == "" || l.Zone == o.Zone) && (o.SubZone == "" || l.SubZone == o.SubZone)
+}
+
+// ParsePattern reads the place that a distribution rule speaks of: a locality, which stands for all that lies in it,
+// or * for everywhere. REGION/* and REGION/ZONE/* are read too, since that is how users of Istio write it.
+func ParsePattern(text string) (Locality, error) {
+	if text == "*" {
+		return Locality{}, nil
+	}
+	place := strings.TrimSuffix(text, "/*")
+	return ParseLocality(place)
+}
+
+// patternText is how a pattern is shown to people.
+func patternText(pattern Locality) string {
+	if pattern == (Locality{}) {
+		return "*"
+	}
+	return pattern.String()
+}
+
+func checkSegment(s string) error {
+	switch {
+	case s == "":
+		return errors.New("is empty")
+	case len(s) > maxSegment:
+		return fmt.Errorf("has %d bytes; %d are allowed", len(s), maxSegment)
+	}
+	for i := range len(s) {
+		c := s[i]
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case (c == '-' || c == '_' || c == '.') && i > 0:
+		default:
+			return fmt.Errorf("has %q at byte %d; letters, digits, '-', '_' and '.' are allowed, a letter or digit first", c, i+1)
+		}
+	}
+	return nil
+}
+
+// clip keeps what is quoted in an error short, whoever sent it.
+func clip(s string) string {
+	const most = 80
+	if len(s) <= most {
+		return s
+	}
+	return s[:most] + "…"
+}

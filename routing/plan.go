@@ -1,0 +1,141 @@
+package routing
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+)
+
+// Plan is the answer for one caller: all instances that it could authenticate, in priorities, with the load of each.
+// It holds the unavailable ones too, since their number decides; xDS is given them, a hint leaves them out.
+type Plan struct {
+	// Priorities are without gaps, the best first. No locality stands twice in one, no address twice in all of them.
+	Priorities []Priority
+	// Excluded holds the instances that are not offered, in order of address.
+	Excluded []Exclusion
+	// Reason says why no instance gets load; empty when one does.
+	Reason string
+}
+
+// Priority is a set of endpoints that are equally good for the caller.
+type Priority struct {
+	// Load and DegradedLoad are percentages of all requests, to the healthy and to the degraded endpoints. Over all
+	// priorities they add up to 100, or to 0 if Plan.Reason is set.
+	Load, DegradedLoad uint32
+	// Panic: so few endpoints are available that the load goes to all of them, whatever their health.
+	Panic bool
+	// Localities are in order of their names.
+	Localities []LocalityShare
+}
+
+// LocalityShare is the part of one locality in its priority.
+type LocalityShare struct {
+	Locality Locality
+	// Weight is the locality's, before health is taken into account; between 1 and 2³².
+	Weight uint64
+	// Share and DegradedShare are percentages of the priority's Load and DegradedLoad.
+	Share, DegradedShare uint32
+	// Endpoints are in order of address.
+	Endpoints []Endpoint
+}
+
+// Plan decides who gets what of the requests of a caller. It is a pure function: the same endpoints, in whatever order,
+// give the same plan.
+func (p *Policy) Plan(caller Locality, endpoints []Endpoint) Plan {
+	endpoints = slices.Clone(endpoints)
+	slices.SortFunc(endpoints, func(a, b Endpoint) int {
+		return cmp.Or(a.Address.Compare(b.Address), cmp.Compare(a.ID.String(), b.ID.String()))
+	})
+	in, excluded := p.admit(endpoints)
+	var groups [][]group
+	if rule, ruled := p.distributionFor(caller); ruled {
+		var out []Exclusion
+		groups, out = rule.distribute(caller, in)
+		excluded = append(excluded, out...)
+	} else {
+		groups = p.prioritize(caller, in)
+	}
+	tallies := make([]tally, len(groups))
+	for i, localities := range groups {
+		for _, g := range localities {
+			tallies[i] = tallies[i].plus(count(g.endpoints))
+		}
+	}
+	plan := Plan{Priorities: make([]Priority, 0, len(groups))}
+	loaded := false
+	for i, l := range p.loads(tallies) {
+		plan.Priorities = append(plan.Priorities, Priority{
+			Load:         uint32(l.healthy),
+			DegradedLoad: uint32(l.degraded),
+			Panic:        l.panic,
+			Localities:   p.shares(groups[i], l),
+		})
+		loaded = loaded || l.healthy+l.degraded > 0
+	}
+	slices.SortStableFunc(excluded, func(a, b Exclusion) int { return a.Endpoint.Address.Compare(b.Endpoint.Address) })
+	plan.Excluded = excluded
+	if !loaded {
+		plan.Reason = whyNobody(len(endpoints), len(in), len(excluded))
+	}
+	return plan
+}
+
+func whyNobody(all, trusted, excluded int) string {
+	switch {
+	case all == 0:
+		return "no instance is registered"
+	case trusted == 0:
+		return fmt.Sprintf("none of %d instances can be authenticated from here; see what is excluded", all)
+	case excluded == all:
+		return fmt.Sprintf("all %d instances are excluded; see why", all)
+	}
+	return fmt.Sprintf("none of %d instances is available, and panic is turned off", trusted)
+}
+
+// shares splits the load of a priority among its localities: the healthy load by healthy endpoints, the degraded load
+// by degraded ones, and in a panic either by the weight of all endpoints.
+func (p *Policy) shares(groups []group, l load) []LocalityShare {
+	healthy, degraded := make([]uint64, len(groups)), make([]uint64, len(groups))
+	for i, g := range groups {
+		if l.panic {
+			// Envoy balances over one list of all hosts then, without regard to localities.
+			for _, e := range g.endpoints {
+				healthy[i] += uint64(e.Weight)
+			}
+			degraded[i] = healthy[i]
+			continue
+		}
+		t := count(g.endpoints)
+		healthy[i] = effective(p.factor, g.weight, t.healthy, t.total)
+		degraded[i] = effective(p.factor, g.weight, t.degraded, t.total)
+	}
+	healthy = percentages(rescue(healthy, groups, Healthy, l.healthy))
+	degraded = percentages(rescue(degraded, groups, Degraded, l.degraded))
+	out := make([]LocalityShare, len(groups))
+	for i, g := range groups {
+		out[i] = LocalityShare{
+			Locality: g.locality, Weight: g.weight, Endpoints: g.endpoints,
+			Share: uint32(healthy[i]), DegradedShare: uint32(degraded[i]),
+		}
+	}
+	return out
+}
+
+// rescue replaces weights that all rounded down to nothing although there is load to split: then the localities share
+// it by the weights of their endpoints of the wanted health, which is what Envoy does without a locality schedule.
+func rescue(weights []uint64, groups []group, wanted Health, load uint64) []uint64 {
+	if load == 0 || slices.ContainsFunc(weights, func(w uint64) bool { return w > 0 }) {
+		return weights
+	}
+	for i, g := range groups {
+		for _, e := range g.endpoints {
+			if e.Health == wanted {
+				weights[i] += uint64(e.Weight)
+			}
+		}
+	}
+	return weights
+}
+
+// Offered says whether an endpoint of the priority is among those that get its load, or would if load came.
+func (p Priority) Offered(e Endpoint) bool { return p.Panic || e.Health.Available() }

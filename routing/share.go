@@ -1,0 +1,39 @@
+package routing
+
+import (
+	"cmp"
+	"math/bits"
+	"slices"
+)
+
+// effective is a locality's weight after what is unavailable in it has been taken off.
+func effective(factor, weight, available, total uint64) uint64 {
+	return weight * availability(factor, available, total)
+}
+
+// percentages turns weights into whole percents that add up to 100 (or are all 0, when the weights are). Each gets its
+// part rounded down; what that leaves goes, one each, to those that lost most by it, the first among equals.
+func percentages(weights []uint64) []uint64 {
+	out := make([]uint64, len(weights))
+	sum := uint64(0)
+	for _, w := range weights {
+		sum += w
+	}
+	if sum == 0 {
+		return out
+	}
+	lost := make([]uint64, len(weights))
+	order := make([]int, len(weights))
+	left := uint64(100)
+	for i, w := range weights {
+		hi, lo := bits.Mul64(100, w)
+		out[i], lost[i] = bits.Div64(hi, lo, sum)
+		left -= out[i]
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(lost[b], lost[a]) })
+	for _, i := range order[:left] {
+		out[i]++
+	}
+	return out
+}
