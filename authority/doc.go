@@ -1,0 +1,31 @@
+// Package authority keeps the signing authorities of the trust domains that this cluster is the authority for.
+//
+// Each member has keys of its own: for each hosted domain an X.509 CA, below an anchor of its [Upstream], and a JWT
+// key. Private keys stay in the member's data folder; what is replicated is the public side, one row an authority,
+// and the domain's trust bundle, which is nothing but the union of what verifies those rows.
+//
+// An authority is prepared (published, not signing), active (signing), retiring (published until all that it signed
+// has expired) and then gone. [Plan] holds every rule of that life as one pure function; the [Manager] runs it on
+// each change of the tables and at the moment that Plan itself names, makes the keys that a plan asks for, and then
+// runs Plan again inside the transaction that carries it out, so that what is decided and what is true cannot part.
+// A member acts on its own authorities only; the leader ends what a removed or lost member left ([PlanForLost]).
+//
+// What this package promises:
+//
+//   - What verifies an authority is in the bundle for three refresh hints before the authority signs, unless nobody
+//     else in the domain can sign, or its predecessor is about to run out, which raises an alarm.
+//   - What verifies it stays there until the last SVID that it can have signed has expired.
+//   - The sequence of a hosted bundle rises by one with each change of what the document says (its keys or its
+//     refresh hint), in the transaction that makes the change; never otherwise, and never down: not when a domain is
+//     deleted and created again, nor when an operator restores a snapshot.
+//   - Some member can sign at every moment from the first start. One that cannot passes the request on.
+//   - A signature is made only after its line in the audit log, only after the exact bytes to be signed have passed
+//     [Lint], and only by a member that heard from the leader within the signing grace.
+//   - Names below /entente/ are issued to members of this cluster and to nobody else.
+//
+// What it never does: let a private key out of its folder, keep one in Raft or the log, or write to Raft for a
+// signature.
+//
+// Read lifecycle.go first, then publication.go and transition.go; certificate.go and lint.go say what an SVID is;
+// signing.go is the way of one signature.
+package authority

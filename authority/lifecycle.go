@@ -1,0 +1,288 @@
+package authority
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Kind is what an authority signs.
+type Kind int
+
+// The kinds of authority.
+const (
+	X509 Kind = iota + 1
+	JWT
+)
+
+// Kinds are all of them, in the order in which they are looked at.
+var Kinds = [...]Kind{X509, JWT}
+
+// String is the name that metrics and the audit log use.
+func (k Kind) String() string {
+	switch k {
+	case X509:
+		return "x509"
+	case JWT:
+		return "jwt"
+	}
+	return fmt.Sprintf("kind(%d)", int(k))
+}
+
+// State is where an authority is in its life.
+type State int
+
+// The states, in the order in which an authority passes through them. One that is gone is not there any more.
+const (
+	Prepared State = iota + 1
+	Active
+	Retiring
+)
+
+// String is the name that metrics and the audit log use.
+func (s State) String() string {
+	switch s {
+	case Prepared:
+		return "prepared"
+	case Active:
+		return "active"
+	case Retiring:
+		return "retiring"
+	}
+	return fmt.Sprintf("state(%d)", int(s))
+}
+
+// Authority is what the rules need to know of one authority.
+type Authority struct {
+	ID     string
+	Member string
+	Kind   Kind
+	State  State
+	// Number orders a member's authorities of one kind; the higher one is the newer.
+	Number              uint64
+	NotBefore, NotAfter time.Time
+	// Ready is when what verifies it has been published for long enough.
+	Ready time.Time
+	// Retired is set once it is retiring.
+	Retired time.Time
+	// LongestSVID is the longest lifetime of what it may have signed.
+	LongestSVID time.Duration
+	// Rotation is the request to rotate that it answers to, AnchorRotation the one that its anchor does.
+	Rotation, AnchorRotation uint64
+}
+
+// Leaves is when a retiring authority can leave the bundle: nothing that it signed is valid any more.
+func (a Authority) Leaves(grace time.Duration) time.Time {
+	at := a.Retired.Add(grace + a.LongestSVID)
+	if a.NotAfter.Before(at) {
+		return a.NotAfter
+	}
+	return at
+}
+
+// renewal is when the successor is prepared: at half of the life, or up to a tenth of the life earlier. How much
+// earlier follows from the ID, so that members that started together do not move together, and that a member that
+// asks twice gets the same answer.
+func (a Authority) renewal() time.Time {
+	life := a.NotAfter.Sub(a.NotBefore)
+	sum := sha256.Sum256([]byte(a.ID))
+	early := life / 10 / (1 << 16) * time.Duration(binary.BigEndian.Uint16(sum[:]))
+	return a.NotBefore.Add(life/2 - early)
+}
+
+// deadline is the last moment at which the authority can sign SVIDs of full length.
+func (a Authority) deadline() time.Time { return a.NotAfter.Add(-a.LongestSVID) }
+
+// Rotations counts the requests of operators to replace a domain's authorities.
+type Rotations struct {
+	// Last is the number of the last request, Anchors that of the last one that asked for new anchors too.
+	Last, Anchors uint64
+}
+
+// Situation is all that decides what a member does next with its authorities of one domain.
+type Situation struct {
+	Now      time.Time
+	Member   string
+	Settings Settings
+	// Grace is for how long a member that lost contact goes on signing.
+	Grace       time.Duration
+	Rotations   Rotations
+	Authorities []Authority // those of the domain, of every member
+	// Keyless says whether the member lacks the key of an authority of its own.
+	Keyless func(id string) bool
+}
+
+// Verb is what is to be done with an authority.
+type Verb string
+
+// What a plan can ask for.
+const (
+	Prepare  Verb = "prepare"
+	Activate Verb = "activate"
+	Retire   Verb = "retire"
+	End      Verb = "end"
+)
+
+// Action is one step of a plan.
+type Action struct {
+	Do   Verb
+	Kind Kind
+	// ID names the authority; empty for Prepare, which makes one.
+	ID string
+	// NewAnchor asks a Prepare for an authority below an anchor of its own.
+	NewAnchor bool
+	// Alarm marks what was done because there was no time left to do it properly.
+	Alarm bool
+	// Why is one clause for the audit log.
+	Why string
+}
+
+// never is when nothing is due.
+var never time.Time
+
+// sooner returns the earlier of two moments, of which either can be never.
+func sooner(a, b time.Time) time.Time {
+	if a.Equal(never) || (!b.Equal(never) && b.Before(a)) {
+		return b
+	}
+	return a
+}
+
+// Plan says what the member has to do now, and when it has to ask again if nothing changes before. The actions hold
+// for the situation as it is; after they have been carried out Plan is asked again.
+func Plan(s Situation) (actions []Action, next time.Time) {
+	for _, kind := range Kinds {
+		a, n := planKind(s, kind)
+		actions, next = append(actions, a...), sooner(next, n)
+	}
+	return actions, next
+}
+
+func planKind(s Situation, kind Kind) (actions []Action, next time.Time) {
+	do := func(verb Verb, id, why string) {
+		actions = append(actions, Action{Do: verb, Kind: kind, ID: id, Why: why})
+	}
+	var prepared, active *Authority
+	var newest Authority
+	for _, a := range s.own(kind) {
+		newest = a // own is in order
+		switch {
+		case !s.Now.Before(a.NotAfter):
+			do(End, a.ID, "it has expired")
+		case a.State == Retiring:
+			if leaves := a.Leaves(s.Grace); !s.Now.Before(leaves) {
+				do(End, a.ID, "all that it signed has expired")
+			} else {
+				next = sooner(next, leaves)
+			}
+		case s.Keyless(a.ID) && a.State == Prepared:
+			do(End, a.ID, "this member does not have its key, and it never signed")
+		case s.Keyless(a.ID):
+			do(Retire, a.ID, "this member does not have its key")
+		case a.State == Prepared:
+			if prepared != nil {
+				do(End, prepared.ID, "a newer one was prepared")
+			}
+			prepared, next = &a, sooner(next, a.NotAfter)
+		default:
+			if active != nil {
+				do(Retire, active.ID, "a newer one is active")
+			}
+			active, next = &a, sooner(next, a.NotAfter)
+		}
+	}
+
+	if prepared != nil {
+		at, why, alarm := activation(s, *prepared, active)
+		if s.Now.Before(at) {
+			return actions, sooner(next, at)
+		}
+		actions = append(actions, Action{Do: Activate, Kind: kind, ID: prepared.ID, Alarm: alarm, Why: why})
+		if active != nil {
+			do(Retire, active.ID, "its successor is active")
+		}
+		return actions, next
+	}
+
+	why := ""
+	switch {
+	case active == nil:
+		why = "this member has none"
+	case active.Rotation < s.Rotations.Last:
+		why = "an operator asked for a rotation"
+	case !s.Now.Before(active.renewal()):
+		why = "half of the life of the active one has passed"
+	default:
+		return actions, sooner(next, active.renewal())
+	}
+	actions = append(actions, Action{
+		Do: Prepare, Kind: kind, Why: why,
+		NewAnchor: kind == X509 && newest.Number > 0 && newest.AnchorRotation < s.Rotations.Anchors,
+	})
+	return actions, next
+}
+
+// own are the member's authorities of the kind, the oldest first.
+func (s Situation) own(kind Kind) []Authority {
+	var own []Authority
+	for _, a := range s.Authorities {
+		if a.Member == s.Member && a.Kind == kind {
+			own = append(own, a)
+		}
+	}
+	slices.SortFunc(own, func(a, b Authority) int {
+		return cmp.Or(cmp.Compare(a.Number, b.Number), cmp.Compare(a.ID, b.ID))
+	})
+	return own
+}
+
+// activation is when a prepared authority becomes active, and why then. predecessor is the member's own active one, if any.
+func activation(s Situation, prepared Authority, predecessor *Authority) (at time.Time, why string, alarm bool) {
+	at, why = prepared.Ready, fmt.Sprintf("it has been published for %d refresh hints", HintsBeforeUse)
+	if predecessor != nil && predecessor.deadline().Before(at) {
+		at, why, alarm = predecessor.deadline(), "the one before it has no time left for a full-length SVID, though not everybody may know this one yet", true
+	}
+	if !s.signable(prepared.Kind) {
+		at, why, alarm = s.Now, "the domain has no other active authority", false
+	}
+	if prepared.NotBefore.After(at) {
+		at, why = prepared.NotBefore, "it has become valid"
+	}
+	return at, why, alarm
+}
+
+// signable says whether any member has an active authority of the kind.
+func (s Situation) signable(kind Kind) bool {
+	return slices.ContainsFunc(s.Authorities, func(a Authority) bool {
+		return a.Kind == kind && a.State == Active && s.Now.Before(a.NotAfter) && (a.Member != s.Member || !s.Keyless(a.ID))
+	})
+}
+
+// Wait says what an authority waits for, in one sentence, and until when; nothing for an active one.
+func Wait(s Situation, a Authority) (until time.Time, sentence string) {
+	switch a.State {
+	case Prepared:
+		var predecessor *Authority
+		for _, other := range s.Authorities {
+			if other.Member == a.Member && other.Kind == a.Kind && other.State == Active {
+				predecessor = &other
+			}
+		}
+		at, _, alarm := activation(s, a, predecessor)
+		switch {
+		case !s.Now.Before(at):
+			return at, fmt.Sprintf("It waits for member %s to activate it.", a.Member)
+		case alarm:
+			return at, "It waits for its deadline, at which the one before it can sign no full-length SVID any more."
+		case at.Equal(a.NotBefore):
+			return at, "It waits to become valid."
+		}
+		return at, fmt.Sprintf("It waits until every reader of the bundle knows it, for which it is published for %d refresh hints.", HintsBeforeUse)
+	case Retiring:
+		return a.Leaves(s.Grace), "It stays in the bundle until all that it can have signed has expired."
+	}
+	return never, ""
+}

@@ -1,0 +1,96 @@
+package authority
+
+import (
+	"fmt"
+	"time"
+)
+
+// HintsBeforeUse is how many refresh hints a key is in the bundle before it signs: SPIFFE Federation asks for three to five.
+const HintsBeforeUse = 3
+
+const (
+	// DefaultCATTL, DefaultX509SVIDTTL, DefaultJWTSVIDTTL and DefaultRefreshHint are those of the configuration.
+	DefaultCATTL       = 24 * time.Hour
+	DefaultX509SVIDTTL = time.Hour
+	DefaultJWTSVIDTTL  = 5 * time.Minute
+	DefaultRefreshHint = 5 * time.Minute
+	// DefaultMinRefresh is the shortest refresh hint that a domain can have unless configured otherwise.
+	DefaultMinRefresh = 10 * time.Second
+	// DefaultSigningGrace is for how long a member that lost contact with the leader still signs.
+	DefaultSigningGrace = time.Hour
+	// DefaultRootTTL is the lifetime of a self-signed anchor.
+	DefaultRootTTL = 8760 * time.Hour
+
+	// maxRefreshHint: a bundle that is read less than once a day is of no use in a rotation.
+	maxRefreshHint = 24 * time.Hour
+	// minTTL: shorter ones leave no time to renew between two clocks that differ by a few seconds.
+	minTTL = time.Minute
+	// maxCATTL: a signing certificate on a member's disk that lives longer than a quarter is an anchor in disguise.
+	maxCATTL = 90 * 24 * time.Hour
+)
+
+// Settings are those of a hosted domain that the life of its authorities depends on.
+type Settings struct {
+	RefreshHint time.Duration
+	X509SVIDTTL time.Duration
+	JWTSVIDTTL  time.Duration
+	CATTL       time.Duration
+	// EarlierHint is a longer refresh hint that was in force until a moment ago; readers may poll at it until EarlierHintUntil.
+	EarlierHint      time.Duration
+	EarlierHintUntil time.Time
+}
+
+// Check says in words what is wrong with the settings. minRefresh is the cluster's shortest refresh hint.
+func (s Settings) Check(minRefresh time.Duration) error {
+	switch {
+	case s.RefreshHint < minRefresh || s.RefreshHint > maxRefreshHint:
+		return fmt.Errorf("refresh_hint is %v; it has to be between %v and %v", s.RefreshHint, minRefresh, maxRefreshHint)
+	case s.RefreshHint%time.Second != 0:
+		return fmt.Errorf("refresh_hint is %v; bundles carry whole seconds", s.RefreshHint)
+	case s.CATTL < minTTL || s.CATTL > maxCATTL:
+		return fmt.Errorf("ca_ttl is %v; it has to be between %v and %v", s.CATTL, minTTL, maxCATTL)
+	case s.X509SVIDTTL < minTTL:
+		return fmt.Errorf("x509_svid_ttl is %v; it has to be %v at least", s.X509SVIDTTL, minTTL)
+	case s.JWTSVIDTTL < minTTL:
+		return fmt.Errorf("jwt_svid_ttl is %v; it has to be %v at least", s.JWTSVIDTTL, minTTL)
+	case s.CATTL%time.Second != 0 || s.X509SVIDTTL%time.Second != 0 || s.JWTSVIDTTL%time.Second != 0:
+		return fmt.Errorf("lifetimes have to be whole seconds, since certificates and tokens carry no fractions")
+	}
+	longest := max(s.X509SVIDTTL, s.JWTSVIDTTL)
+	if room, need := s.CATTL/2-longest, HintsBeforeUse*s.RefreshHint; room < need {
+		return fmt.Errorf("a new authority has to be known for %d refresh hints (%v) before it signs, but half of ca_ttl less the longest SVID lifetime is %v; raise ca_ttl (%v), or lower refresh_hint (%v) or the SVID lifetime (%v)",
+			HintsBeforeUse, need, room, s.CATTL, s.RefreshHint, longest)
+	}
+	return nil
+}
+
+// SVIDTTL is the longest lifetime of what an authority of the kind signs.
+func (s Settings) SVIDTTL(k Kind) time.Duration {
+	if k == JWT {
+		return s.JWTSVIDTTL
+	}
+	return s.X509SVIDTTL
+}
+
+// Dissemination is how long something that is published at now needs until every reader has it.
+func (s Settings) Dissemination(now time.Time) time.Duration {
+	hint := s.RefreshHint
+	if s.EarlierHint > hint && now.Before(s.EarlierHintUntil) {
+		hint = s.EarlierHint
+	}
+	return HintsBeforeUse * hint
+}
+
+// WithHint changes the refresh hint at now. When it becomes shorter the longer one is remembered for as long as
+// readers may still be polling at it.
+func (s Settings) WithHint(hint time.Duration, now time.Time) Settings {
+	if hint < s.RefreshHint {
+		longest := s.RefreshHint
+		if s.EarlierHint > longest && now.Before(s.EarlierHintUntil) {
+			longest = s.EarlierHint
+		}
+		s.EarlierHint, s.EarlierHintUntil = longest, now.Add(HintsBeforeUse*longest)
+	}
+	s.RefreshHint = hint
+	return s
+}
