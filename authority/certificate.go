@@ -1,0 +1,158 @@
+package authority
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"fmt"
+	"math/big"
+	"net/url"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// backdate is how far a certificate's NotBefore lies in the past, for readers whose clocks are a little behind.
+const backdate = 10 * time.Second
+
+// newSerial returns a random positive serial number of 128 bits.
+func newSerial() (*big.Int, error) {
+	var b [16]byte
+	for {
+		if _, err := rand.Read(b[:]); err != nil {
+			return nil, fmt.Errorf("make a serial number: %w", err)
+		}
+		// The highest bit is the DER sign; with it set the number takes 17 octets, which RFC 5280 allows (20 is the limit).
+		if serial := new(big.Int).SetBytes(b[:]); serial.Sign() > 0 {
+			return serial, nil
+		}
+	}
+}
+
+// keyID is the subject key identifier of a public key: the leftmost 160 bits of the
+// SHA-256 of its SubjectPublicKeyInfo (RFC 7093, method 4, cut to the length of method 1).
+func keyID(key crypto.PublicKey) ([]byte, error) {
+	spki, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("encode the public key: %w", err)
+	}
+	sum := sha256.Sum256(spki)
+	return sum[:20], nil
+}
+
+// AnchorID is the name by which an anchor is shown: its subject key identifier in hexadecimal, or where it has none
+// what that would be.
+func AnchorID(anchor *x509.Certificate) string {
+	if len(anchor.SubjectKeyId) > 0 {
+		return hex.EncodeToString(anchor.SubjectKeyId)
+	}
+	sum := sha256.Sum256(anchor.RawSubjectPublicKeyInfo)
+	return hex.EncodeToString(sum[:20])
+}
+
+// caTemplate is the certificate of a signing key of td, anchor or below one. maxPathLen counts the CAs below it.
+func caTemplate(td spiffeid.TrustDomain, key crypto.PublicKey, name string, now, notAfter time.Time, maxPathLen int) (*x509.Certificate, error) {
+	serial, err := newSerial()
+	if err != nil {
+		return nil, err
+	}
+	id, err := keyID(key)
+	if err != nil {
+		return nil, err
+	}
+	return &x509.Certificate{
+		SerialNumber: serial,
+		// The serial number in the subject keeps the names of a domain's authorities apart, so that a verifier that
+		// builds chains by name finds the right one at once.
+		Subject:               pkix.Name{Organization: []string{"Entente"}, CommonName: name, SerialNumber: hex.EncodeToString(id)},
+		NotBefore:             now.Add(-backdate).UTC().Truncate(time.Second),
+		NotAfter:              notAfter.UTC().Truncate(time.Second),
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		BasicConstraintsValid: true,
+		IsCA:                  true,
+		MaxPathLen:            maxPathLen,
+		MaxPathLenZero:        maxPathLen == 0,
+		SubjectKeyId:          id,
+		URIs:                  []*url.URL{td.ID().URL()},
+	}, nil
+}
+
+// leafTemplate is an X509-SVID below issuer. It lives for ttl and never longer than issuer, and never begins before it.
+func leafTemplate(id spiffeid.ID, key crypto.PublicKey, dnsNames []string, now time.Time, ttl time.Duration, issuer *x509.Certificate) (*x509.Certificate, error) {
+	serial, err := newSerial()
+	if err != nil {
+		return nil, err
+	}
+	ski, err := keyID(key)
+	if err != nil {
+		return nil, err
+	}
+	notBefore, notAfter := now.Add(-backdate).UTC().Truncate(time.Second), now.Add(ttl).UTC().Truncate(time.Second)
+	if notBefore.Before(issuer.NotBefore) {
+		notBefore = issuer.NotBefore
+	}
+	if notAfter.After(issuer.NotAfter) {
+		notAfter = issuer.NotAfter
+	}
+	return &x509.Certificate{
+		SerialNumber:          serial,
+		NotBefore:             notBefore,
+		NotAfter:              notAfter,
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		BasicConstraintsValid: true,
+		SubjectKeyId:          ski,
+		URIs:                  []*url.URL{id.URL()},
+		DNSNames:              dnsNames,
+	}, nil
+}
+
+// sign makes the certificate of template. The exact bytes that are to be signed pass lint first; if they do not,
+// nothing is signed.
+func sign(template, issuer *x509.Certificate, key crypto.PublicKey, signer crypto.Signer, lint func(*x509.Certificate) error) (*x509.Certificate, error) {
+	der, err := x509.CreateCertificate(rand.Reader, template, issuer, key, linted{signer, lint})
+	if err != nil {
+		return nil, err
+	}
+	return x509.ParseCertificate(der)
+}
+
+// checkSigned looks at what an upstream returned for the key: a signing certificate of td that chains to an anchor
+// and lives for at least as long as two SVIDs.
+func checkSigned(td spiffeid.TrustDomain, key crypto.PublicKey, signed *Signed, now time.Time, longestSVID time.Duration) error {
+	if len(signed.Chain) == 0 || len(signed.Anchors) == 0 {
+		return fmt.Errorf("the upstream returned %d certificates and %d anchors; one of each is needed", len(signed.Chain), len(signed.Anchors))
+	}
+	ca := signed.Chain[0]
+	want, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return fmt.Errorf("encode the public key: %w", err)
+	}
+	if !bytes.Equal(want, ca.RawSubjectPublicKeyInfo) {
+		return fmt.Errorf("the upstream returned a certificate for another key")
+	}
+	if err := LintCA(td)(ca); err != nil {
+		return err
+	}
+	if left := ca.NotAfter.Sub(now); left < 2*longestSVID {
+		return fmt.Errorf("the upstream returned a certificate that lives for another %v; two SVID lifetimes (%v) are needed", left, 2*longestSVID)
+	}
+	intermediates := x509.NewCertPool()
+	for _, c := range signed.Chain[1:] {
+		intermediates.AddCert(c)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(signed.Anchors[0])
+	at := now
+	if ca.NotBefore.After(at) {
+		at = ca.NotBefore
+	}
+	if _, err := ca.Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
+		return fmt.Errorf("the upstream returned a certificate that does not chain to its anchor: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,215 @@
+package authority
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+)
+
+// maxKeyFile bounds what is read of a key file; one with a root certificate beside the key has some 1,200 bytes.
+const maxKeyFile = 16 << 10
+
+const keySuffix = ".pem"
+
+// KeyFolder keeps private keys, one PEM file each, readable by nobody but the owner. It is safe for concurrent use.
+type KeyFolder struct {
+	dir string
+
+	mu   sync.Mutex
+	keys map[string]crypto.Signer // by file name without suffix, as they were read or made
+}
+
+// OpenKeyFolder opens the folder, and makes it if it is not there. A folder that others can read is refused.
+func OpenKeyFolder(dir string) (*KeyFolder, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the key folder: %w", err)
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return nil, fmt.Errorf("look at the key folder: %w", err)
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return nil, fmt.Errorf("the key folder %s has mode %04o, so that others can reach the private keys in it; run chmod 0700 %s", dir, mode, dir)
+	}
+	return &KeyFolder{dir: dir, keys: map[string]crypto.Signer{}}, nil
+}
+
+// Create makes a P-256 key and returns once it is on disk.
+func (f *KeyFolder) Create(name string) (crypto.Signer, error) {
+	key, err := newKey()
+	if err != nil {
+		return nil, err
+	}
+	return key, f.put(name, key, nil)
+}
+
+func newKey() (crypto.Signer, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make a key: %w", err)
+	}
+	return key, nil
+}
+
+// put writes a key, and the certificate that belongs to it if there is one.
+func (f *KeyFolder) put(name string, key crypto.Signer, certificate *x509.Certificate) error {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return fmt.Errorf("encode key %s: %w", name, err)
+	}
+	content := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	if certificate != nil {
+		content = append(content, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Raw})...)
+	}
+	if err := f.write(name+keySuffix, content); err != nil {
+		return fmt.Errorf("write key %s: %w", name, err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.keys[name] = key
+	return nil
+}
+
+// write puts a file in place in one step, and returns when file and name are on disk.
+func (f *KeyFolder) write(name string, content []byte) (err error) {
+	file, err := os.CreateTemp(f.dir, ".new-*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(file.Name()))
+		}
+	}()
+	if _, err = file.Write(content); err == nil {
+		err = file.Sync()
+	}
+	if err = errors.Join(err, file.Close()); err != nil {
+		return err
+	}
+	if err = os.Rename(file.Name(), filepath.Join(f.dir, name)); err != nil {
+		return err
+	}
+	return f.syncDir()
+}
+
+func (f *KeyFolder) syncDir() error {
+	dir, err := os.Open(f.dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// Signer returns the key of that name. [fs.ErrNotExist] is wrapped where there is none.
+func (f *KeyFolder) Signer(name string) (crypto.Signer, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if key, ok := f.keys[name]; ok {
+		return key, nil
+	}
+	key, _, err := f.read(name)
+	if err != nil {
+		return nil, err
+	}
+	f.keys[name] = key
+	return key, nil
+}
+
+// read reads a key file, and the certificate in it if there is one.
+func (f *KeyFolder) read(name string) (crypto.Signer, *x509.Certificate, error) {
+	path := filepath.Join(f.dir, name+keySuffix)
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read key %s: %w", name, err)
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return nil, nil, fmt.Errorf("key file %s has mode %04o, so that others can read it; run chmod 0600 %s, or delete it if somebody may have", path, mode, path)
+	}
+	if info.Size() > maxKeyFile {
+		return nil, nil, fmt.Errorf("key file %s has %d bytes, which is no key", path, info.Size())
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read key %s: %w", name, err)
+	}
+	key, certificate, err := parseKeyFile(content)
+	if err != nil {
+		return nil, nil, fmt.Errorf("key file %s: %w", path, err)
+	}
+	return key, certificate, nil
+}
+
+// parseKeyFile reads what put writes.
+func parseKeyFile(content []byte) (key crypto.Signer, certificate *x509.Certificate, err error) {
+	for {
+		var block *pem.Block
+		if block, content = pem.Decode(content); block == nil {
+			break
+		}
+		switch {
+		case block.Type == "PRIVATE KEY" && key == nil:
+			parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+			if err != nil {
+				return nil, nil, fmt.Errorf("its private key cannot be read: %w", err)
+			}
+			signer, ok := parsed.(*ecdsa.PrivateKey)
+			if !ok || signer.Curve != elliptic.P256() {
+				return nil, nil, errors.New("its private key is not on P-256")
+			}
+			key = signer
+		case block.Type == "CERTIFICATE" && certificate == nil:
+			if certificate, err = x509.ParseCertificate(block.Bytes); err != nil {
+				return nil, nil, fmt.Errorf("its certificate cannot be read: %w", err)
+			}
+		default:
+			return nil, nil, fmt.Errorf("it holds an unexpected %q block", block.Type)
+		}
+	}
+	switch {
+	case key == nil:
+		return nil, nil, errors.New("it holds no private key")
+	case len(bytes.TrimSpace(content)) != 0:
+		return nil, nil, errors.New("it holds more than PEM blocks")
+	case certificate != nil && !key.(*ecdsa.PrivateKey).PublicKey.Equal(certificate.PublicKey):
+		return nil, nil, errors.New("its certificate belongs to another key")
+	}
+	return key, certificate, nil
+}
+
+// Names lists the keys in the folder.
+func (f *KeyFolder) Names() ([]string, error) {
+	entries, err := os.ReadDir(f.dir)
+	if err != nil {
+		return nil, fmt.Errorf("list the key folder: %w", err)
+	}
+	var names []string
+	for _, e := range entries {
+		if name, ok := strings.CutSuffix(e.Name(), keySuffix); ok && e.Type().IsRegular() {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+// Delete removes a key for good; one that is not there is no error.
+func (f *KeyFolder) Delete(name string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.keys, name)
+	if err := os.Remove(filepath.Join(f.dir, name+keySuffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("delete key %s: %w", name, err)
+	}
+	return f.syncDir()
+}

@@ -1,0 +1,173 @@
+package authority
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+const (
+	// maxCSR is far above a request with an RSA key of maxRSABits.
+	maxCSR = 16 << 10
+	// maxRSABits bounds the work of verifying a request's signature.
+	maxRSABits = 8192
+	minRSABits = 2048
+	// maxSPIFFEID is the limit of the SPIFFE ID specification, in bytes.
+	maxSPIFFEID = 2048
+	// maxDNSNames keeps a certificate well below what TLS stacks accept.
+	maxDNSNames = 32
+	// maxAudiences and maxAudience keep a token below the 8 KiB that HTTP servers accept as a header.
+	maxAudiences = 16
+	maxAudience  = 256
+
+	// reservedSegment is the first path segment that only the server itself issues.
+	reservedSegment = "entente"
+)
+
+// ParseCSR takes the public key out of a PKCS #10 request, whose signature proves that the caller holds the private
+// one. Nothing else in the request counts.
+func ParseCSR(der []byte) (crypto.PublicKey, error) {
+	switch {
+	case len(der) == 0:
+		return nil, errors.New("csr is empty; send a PKCS #10 request, DER")
+	case len(der) > maxCSR:
+		return nil, fmt.Errorf("csr is %d bytes long; %d is the limit", len(der), maxCSR)
+	}
+	csr, err := x509.ParseCertificateRequest(der)
+	if err != nil {
+		return nil, fmt.Errorf("csr is not a PKCS #10 request in DER: %w", err)
+	}
+	if err := checkKey(csr.PublicKey); err != nil {
+		return nil, err
+	}
+	switch csr.SignatureAlgorithm {
+	case x509.SHA256WithRSA, x509.SHA384WithRSA, x509.SHA512WithRSA, x509.SHA256WithRSAPSS, x509.SHA384WithRSAPSS,
+		x509.SHA512WithRSAPSS, x509.ECDSAWithSHA256, x509.ECDSAWithSHA384, x509.ECDSAWithSHA512, x509.PureEd25519:
+	default:
+		return nil, fmt.Errorf("csr is signed with %v; use SHA-256 or better, or Ed25519", csr.SignatureAlgorithm)
+	}
+	if err := csr.CheckSignature(); err != nil {
+		return nil, fmt.Errorf("csr is not signed by the key that it holds: %w", err)
+	}
+	return csr.PublicKey, nil
+}
+
+// checkKey says which keys an SVID can have: those that every TLS 1.3 stack in use can verify and none that is weak.
+func checkKey(key crypto.PublicKey) error {
+	switch key := key.(type) {
+	case *ecdsa.PublicKey:
+		if key.Curve != elliptic.P256() && key.Curve != elliptic.P384() {
+			return fmt.Errorf("the key is on curve %s; use P-256 or P-384", key.Curve.Params().Name)
+		}
+	case *rsa.PublicKey:
+		if bits := key.N.BitLen(); bits < minRSABits || bits > maxRSABits {
+			return fmt.Errorf("the RSA key has %d bits; use %d to %d", bits, minRSABits, maxRSABits)
+		}
+		if key.E < 3 || key.E%2 == 0 {
+			return fmt.Errorf("the RSA key has the exponent %d; use 65537", key.E)
+		}
+	case ed25519.PublicKey:
+	default:
+		return errors.New("the key is of no supported type; use ECDSA P-256 or P-384, RSA with 2048 bits or more, or Ed25519")
+	}
+	return nil
+}
+
+// ParseWorkloadID reads a SPIFFE ID that an SVID can carry.
+func ParseWorkloadID(s string) (spiffeid.ID, error) {
+	if len(s) > maxSPIFFEID {
+		return spiffeid.ID{}, fmt.Errorf("spiffe_id is %d bytes long; %d is the limit", len(s), maxSPIFFEID)
+	}
+	id, err := spiffeid.FromString(s)
+	if err != nil {
+		return spiffeid.ID{}, fmt.Errorf("spiffe_id %q is not a SPIFFE ID: %w", s, err)
+	}
+	if len(id.TrustDomain().Name()) > 255 {
+		return spiffeid.ID{}, fmt.Errorf("the trust domain of spiffe_id is %d bytes long; 255 is the limit", len(id.TrustDomain().Name()))
+	}
+	if id.Path() == "" {
+		return spiffeid.ID{}, fmt.Errorf("spiffe_id %q names a trust domain; an SVID needs a path below it, such as %s/web", s, s)
+	}
+	return id, nil
+}
+
+// Reserved says whether a SPIFFE ID is one that only the server itself issues.
+func Reserved(id spiffeid.ID) bool {
+	first, _, _ := strings.Cut(strings.TrimPrefix(id.Path(), "/"), "/")
+	return first == reservedSegment
+}
+
+// dnsLabel is a label of a host name as RFC 1123 has it, in lower case so that there is one spelling.
+var dnsLabel = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+var allDigits = regexp.MustCompile(`^[0-9]+$`)
+
+// CheckDNSName says what keeps name from being a host name in a certificate. Wildcards are refused: an SVID names one
+// workload. So are names that a client would take for an IP address.
+func CheckDNSName(name string) error {
+	if name == "" {
+		return errors.New("a DNS name is empty")
+	}
+	if len(name) > 253 {
+		return fmt.Errorf("DNS name %.32q… is %d bytes long; 253 is the limit", name, len(name))
+	}
+	labels := strings.Split(name, ".")
+	for _, label := range labels {
+		if !dnsLabel.MatchString(label) {
+			return fmt.Errorf("%q is not a DNS name: its labels are 1 to 63 of a-z, 0-9 and -, without - at the ends", name)
+		}
+	}
+	if last := labels[len(labels)-1]; allDigits.MatchString(last) {
+		return fmt.Errorf("%q is not a DNS name: its last label is a number", name)
+	}
+	return nil
+}
+
+func checkDNSNames(names []string) error {
+	if len(names) > maxDNSNames {
+		return fmt.Errorf("%d DNS names are asked for; %d is the limit", len(names), maxDNSNames)
+	}
+	seen := make(map[string]bool, len(names))
+	for _, name := range names {
+		if err := CheckDNSName(name); err != nil {
+			return err
+		}
+		if seen[name] {
+			return fmt.Errorf("DNS name %q is asked for twice", name)
+		}
+		seen[name] = true
+	}
+	return nil
+}
+
+// CheckAudience says what is wrong with the audience of a JWT-SVID.
+func CheckAudience(audience []string) error {
+	if len(audience) == 0 {
+		return errors.New("audience is empty; name who is to accept the token")
+	}
+	if len(audience) > maxAudiences {
+		return fmt.Errorf("audience has %d entries; %d is the limit", len(audience), maxAudiences)
+	}
+	for _, a := range audience {
+		switch {
+		case a == "":
+			return errors.New("audience holds an empty entry")
+		case len(a) > maxAudience:
+			return fmt.Errorf("audience holds an entry of %d bytes; %d is the limit", len(a), maxAudience)
+		case !utf8.ValidString(a) || strings.ContainsFunc(a, unicode.IsControl):
+			return fmt.Errorf("audience entry %q holds what is not printable text", a)
+		}
+	}
+	return nil
+}

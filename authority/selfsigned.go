@@ -1,0 +1,146 @@
+package authority
+
+import (
+	"cmp"
+	"context"
+	"crypto"
+	"crypto/sha256"
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// SelfSigned is the upstream that needs no other: a root of the member's own for each hosted domain, kept with its key
+// beside the authorities' keys. A root signs for the first half of its life, so that all below it ends in time.
+type SelfSigned struct {
+	keys *KeyFolder
+	ttl  time.Duration
+}
+
+// NewSelfSigned makes an upstream that keeps roots in keys, each of which lives for ttl.
+func NewSelfSigned(keys *KeyFolder, ttl time.Duration) *SelfSigned {
+	return &SelfSigned{keys: keys, ttl: ttl}
+}
+
+type root struct {
+	name        string
+	number      uint64
+	key         crypto.Signer
+	certificate *x509.Certificate
+}
+
+// rootPrefix begins the file names of a domain's roots. A trust domain's own name can be too long for a file name.
+func rootPrefix(td spiffeid.TrustDomain) string {
+	sum := sha256.Sum256([]byte(td.Name()))
+	return fmt.Sprintf("root-%x-", sum[:8])
+}
+
+// SignCA signs below the newest root, or below a new one if asked to, or if that one is past half of its life.
+func (s *SelfSigned) SignCA(_ context.Context, r CARequest) (*Signed, error) {
+	if s.ttl < 4*r.TTL {
+		return nil, fmt.Errorf("the root lives for %v, and a signing certificate for %v; raise root_ttl to four times ca_ttl", s.ttl, r.TTL)
+	}
+	if err := r.CSR.CheckSignature(); err != nil {
+		return nil, fmt.Errorf("check the request for a signing certificate: %w", err)
+	}
+	roots, err := s.roots(r.TrustDomain)
+	if err != nil {
+		return nil, err
+	}
+	var top *root
+	number := uint64(1)
+	if len(roots) > 0 {
+		top = &roots[len(roots)-1]
+		number = top.number + 1
+	}
+	if top == nil || r.NewAnchor || !r.Now.Before(top.certificate.NotBefore.Add(top.certificate.NotAfter.Sub(top.certificate.NotBefore)/2)) {
+		if top, err = s.newRoot(r.TrustDomain, number, r.Now); err != nil {
+			return nil, err
+		}
+	}
+	template, err := caTemplate(r.TrustDomain, r.CSR.PublicKey, "Entente authority", r.Now, r.Now.Add(r.TTL), 0)
+	if err != nil {
+		return nil, err
+	}
+	if template.NotBefore.Before(top.certificate.NotBefore) {
+		template.NotBefore = top.certificate.NotBefore
+	}
+	ca, err := sign(template, top.certificate, r.CSR.PublicKey, top.key, LintCA(r.TrustDomain))
+	if err != nil {
+		return nil, fmt.Errorf("sign a signing certificate of %s: %w", r.TrustDomain, err)
+	}
+	return &Signed{Chain: []*x509.Certificate{ca}, Anchors: []*x509.Certificate{top.certificate}}, nil
+}
+
+func (s *SelfSigned) newRoot(td spiffeid.TrustDomain, number uint64, now time.Time) (*root, error) {
+	key, err := newKey()
+	if err != nil {
+		return nil, err
+	}
+	template, err := caTemplate(td, key.Public(), "Entente root", now, now.Add(s.ttl), 1)
+	if err != nil {
+		return nil, err
+	}
+	certificate, err := sign(template, template, key.Public(), key, LintCA(td))
+	if err != nil {
+		return nil, fmt.Errorf("sign a root of %s: %w", td, err)
+	}
+	name := fmt.Sprintf("%s%d", rootPrefix(td), number)
+	if err := s.keys.put(name, key, certificate); err != nil {
+		return nil, err
+	}
+	return &root{name, number, key, certificate}, nil
+}
+
+// roots are those of a domain, the oldest first.
+func (s *SelfSigned) roots(td spiffeid.TrustDomain) ([]root, error) {
+	names, err := s.keys.Names()
+	if err != nil {
+		return nil, err
+	}
+	var roots []root
+	for _, name := range names {
+		digits, ok := strings.CutPrefix(name, rootPrefix(td))
+		if !ok {
+			continue
+		}
+		number, err := strconv.ParseUint(digits, 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("%s%s in the key folder is no root of this program's; move it elsewhere", name, keySuffix)
+		}
+		key, certificate, err := s.keys.read(name)
+		if err != nil {
+			return nil, err
+		}
+		if certificate == nil {
+			return nil, fmt.Errorf("key file %s%s holds no root certificate", name, keySuffix)
+		}
+		if err := LintCA(td)(certificate); err != nil {
+			return nil, fmt.Errorf("root %s%s is not one of %s: %w", name, keySuffix, td, err)
+		}
+		roots = append(roots, root{name, number, key, certificate})
+	}
+	slices.SortFunc(roots, func(a, b root) int { return cmp.Compare(a.number, b.number) })
+	return roots, nil
+}
+
+// Prune deletes the roots that nothing is below any more.
+func (s *SelfSigned) Prune(td spiffeid.TrustDomain, inUse func(*x509.Certificate) bool) error {
+	roots, err := s.roots(td)
+	if err != nil {
+		return err
+	}
+	for _, r := range roots {
+		if !inUse(r.certificate) {
+			if err := s.keys.Delete(r.name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

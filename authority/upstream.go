@@ -1,0 +1,40 @@
+package authority
+
+import (
+	"context"
+	"crypto/x509"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// Upstream signs the CA certificates of this member. The [Manager] calls it from one goroutine a domain at a time, and
+// never while it holds a transaction open. An error leaves everything as it is; the call is repeated with backoff.
+type Upstream interface {
+	// SignCA signs a signing certificate for the key of the request. What is returned belongs to the caller and is
+	// checked by it: key, name, usages, and that it chains to the first anchor.
+	SignCA(ctx context.Context, r CARequest) (*Signed, error)
+	// Prune is called when authorities of this member have ended. What the upstream keeps here for anchors that are not
+	// in inUse is of no more use.
+	Prune(td spiffeid.TrustDomain, inUse func(anchor *x509.Certificate) bool) error
+}
+
+// CARequest asks for a signing certificate.
+type CARequest struct {
+	TrustDomain spiffeid.TrustDomain
+	// CSR holds the key, and a signature that proves its possession.
+	CSR *x509.CertificateRequest
+	Now time.Time
+	TTL time.Duration
+	// NewAnchor asks for a certificate below an anchor that no earlier one is below, where the upstream makes its
+	// anchors itself.
+	NewAnchor bool
+}
+
+// Signed is the answer of an upstream.
+type Signed struct {
+	// Chain begins with the signing certificate and ends below the anchor.
+	Chain []*x509.Certificate
+	// Anchors are to be in the bundle. The chain leads to the first.
+	Anchors []*x509.Certificate
+}
