@@ -77,15 +77,17 @@ func (x *TailAuditRequest) GetFollow() bool {
 }
 
 type AuditEvent struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Time          *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
-	Member        string                 `protobuf:"bytes,2,opt,name=member,proto3" json:"member,omitempty"`
-	Caller        string                 `protobuf:"bytes,3,opt,name=caller,proto3" json:"caller,omitempty"`
-	Action        string                 `protobuf:"bytes,4,opt,name=action,proto3" json:"action,omitempty"`
-	Object        string                 `protobuf:"bytes,5,opt,name=object,proto3" json:"object,omitempty"`
-	Result        string                 `protobuf:"bytes,6,opt,name=result,proto3" json:"result,omitempty"`
-	Revision      uint64                 `protobuf:"varint,7,opt,name=revision,proto3" json:"revision,omitempty"`
-	Detail        string                 `protobuf:"bytes,8,opt,name=detail,proto3" json:"detail,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Time     *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	Member   string                 `protobuf:"bytes,2,opt,name=member,proto3" json:"member,omitempty"`
+	Caller   string                 `protobuf:"bytes,3,opt,name=caller,proto3" json:"caller,omitempty"`
+	Action   string                 `protobuf:"bytes,4,opt,name=action,proto3" json:"action,omitempty"`
+	Object   string                 `protobuf:"bytes,5,opt,name=object,proto3" json:"object,omitempty"`
+	Result   string                 `protobuf:"bytes,6,opt,name=result,proto3" json:"result,omitempty"`
+	Revision uint64                 `protobuf:"varint,7,opt,name=revision,proto3" json:"revision,omitempty"`
+	Detail   string                 `protobuf:"bytes,8,opt,name=detail,proto3" json:"detail,omitempty"`
+	// Joins the line that was written before a call with the one after it.
+	Call          string `protobuf:"bytes,9,opt,name=call,proto3" json:"call,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -176,6 +178,13 @@ func (x *AuditEvent) GetDetail() string {
 	return ""
 }
 
+func (x *AuditEvent) GetCall() string {
+	if x != nil {
+		return x.Call
+	}
+	return ""
+}
+
 var File_entente_v1_audit_proto protoreflect.FileDescriptor
 
 const file_entente_v1_audit_proto_rawDesc = "" +
@@ -184,7 +193,7 @@ const file_entente_v1_audit_proto_rawDesc = "" +
 	"entente.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"@\n" +
 	"\x10TailAuditRequest\x12\x14\n" +
 	"\x05lines\x18\x01 \x01(\rR\x05lines\x12\x16\n" +
-	"\x06follow\x18\x02 \x01(\bR\x06follow\"\xe8\x01\n" +
+	"\x06follow\x18\x02 \x01(\bR\x06follow\"\xfc\x01\n" +
 	"\n" +
 	"AuditEvent\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
@@ -194,7 +203,8 @@ const file_entente_v1_audit_proto_rawDesc = "" +
 	"\x06object\x18\x05 \x01(\tR\x06object\x12\x16\n" +
 	"\x06result\x18\x06 \x01(\tR\x06result\x12\x1a\n" +
 	"\brevision\x18\a \x01(\x04R\brevision\x12\x16\n" +
-	"\x06detail\x18\b \x01(\tR\x06detail2S\n" +
+	"\x06detail\x18\b \x01(\tR\x06detail\x12\x12\n" +
+	"\x04call\x18\t \x01(\tR\x04call2S\n" +
 	"\fAuditService\x12C\n" +
 	"\tTailAudit\x12\x1c.entente.v1.TailAuditRequest\x1a\x16.entente.v1.AuditEvent0\x01B7Z5github.com/ententehq/entente/api/entente/v1;ententev1b\x06proto3"
 

@@ -1,0 +1,257 @@
+package access
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
+)
+
+// LogConfig is what an audit log needs.
+type LogConfig struct {
+	// Path is the file. It is made with mode 0600, in a folder that exists.
+	Path string
+	// Member is this member's ID.
+	Member     string
+	Logger     hclog.Logger
+	Registerer prometheus.Registerer
+	Now        func() time.Time
+}
+
+// Log is the audit log of one member: a file of JSON lines, to which is only ever appended, one write a line.
+// Its methods can be called from any goroutine.
+type Log struct {
+	path   string
+	member string
+	logger hclog.Logger
+	now    func() time.Time
+	lines  *prometheus.CounterVec
+
+	mu      sync.Mutex // orders lines: in the file, in the ring, for followers
+	file    *os.File   // nil once closed
+	torn    bool       // the file ends within a line
+	written uint64     // lines since the start
+	ring    ring
+	tails   map[*Tail]bool
+
+	syncMu sync.Mutex // held during fsync; taken before mu
+	synced uint64     // lines that are known to be on the disk
+}
+
+// ErrLogClosed says that the audit log was closed: the member is stopping.
+var ErrLogClosed = errors.New("the audit log is closed: the member is stopping")
+
+// OpenLog opens or makes the audit log. It refuses anything but a regular file, and takes away the rights that
+// others have on it.
+func OpenLog(cfg LogConfig) (*Log, error) {
+	l := &Log{
+		path:   cfg.Path,
+		member: cfg.Member,
+		logger: cfg.Logger,
+		now:    cfg.Now,
+		tails:  make(map[*Tail]bool),
+		lines: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "entente_access_audit_lines_total",
+			Help: "Lines of the audit log, by whether they could be written.",
+		}, []string{"result"}),
+	}
+	if l.logger == nil {
+		l.logger = hclog.NewNullLogger()
+	}
+	if l.now == nil {
+		l.now = time.Now
+	}
+	for _, r := range []string{"written", "failed"} {
+		l.lines.WithLabelValues(r)
+	}
+	if cfg.Registerer != nil {
+		if err := cfg.Registerer.Register(l.lines); err != nil {
+			return nil, fmt.Errorf("register the metrics of the audit log: %w", err)
+		}
+	}
+	f, err := openLogFile(cfg.Path)
+	if err != nil {
+		return nil, err
+	}
+	last, torn, err := readEnd(f)
+	if err != nil {
+		_ = f.Close() // nothing was written through it
+		return nil, fmt.Errorf("read the end of the audit log %s: %w", cfg.Path, err)
+	}
+	l.file, l.torn = f, torn
+	for _, r := range last {
+		l.ring.add(r)
+	}
+	return l, nil
+}
+
+func openLogFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the audit log %s: %w: without it nothing can be signed or changed", path, err)
+	}
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+	case !info.Mode().IsRegular():
+		err = errors.New("it is not a regular file")
+	case info.Mode().Perm()&^fs.FileMode(0o600) != 0:
+		err = f.Chmod(0o600)
+	}
+	if err != nil {
+		_ = f.Close() // nothing was written through it
+		return nil, fmt.Errorf("open the audit log %s: %w: without it nothing can be signed or changed", path, err)
+	}
+	return f, nil
+}
+
+// endBytes is how much of the file is read at the start: some thousand lines.
+const endBytes = 512 << 10
+
+// readEnd returns the events of the last lines, and whether the file ends within a line. Lines that cannot be
+// read, such as one that a full disk cut short, are passed over.
+func readEnd(f *os.File) (last []Recorded, torn bool, err error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, false, err
+	}
+	from := max(0, info.Size()-endBytes)
+	b, err := io.ReadAll(io.NewSectionReader(f, from, info.Size()-from))
+	if err != nil {
+		return nil, false, err
+	}
+	if len(b) == 0 {
+		return nil, false, nil
+	}
+	if from > 0 {
+		_, b, _ = bytes.Cut(b, []byte{'\n'})
+	}
+	for line := range bytes.Lines(b) {
+		if r, err := parseLine(line); err == nil {
+			last = append(last, r)
+		}
+	}
+	return last, !bytes.HasSuffix(b, []byte{'\n'}), nil
+}
+
+// Record writes the event as one line. When it returns an error the event is not in the log, and what it tells
+// of must not be done. With e.Durable set, the line is on the disk when Record returns nil.
+func (l *Log) Record(e Event) error {
+	n, err := l.write(e)
+	if err == nil && e.Durable {
+		err = l.sync(n)
+	}
+	if err != nil {
+		l.lines.WithLabelValues("failed").Inc()
+		l.logger.Error("the audit log cannot be written: what cannot be audited is neither signed nor changed", "path", l.path, "error", err)
+		return fmt.Errorf("write the audit log %s: %w", l.path, err)
+	}
+	l.lines.WithLabelValues("written").Inc()
+	return nil
+}
+
+// write appends the event's line, and returns its number.
+func (l *Log) write(e Event) (uint64, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.file == nil {
+		return 0, ErrLogClosed
+	}
+	r := Recorded{Time: l.now().UTC(), Member: l.member, Event: e}.clean()
+	line, err := r.line()
+	if err != nil {
+		return 0, err
+	}
+	if l.torn {
+		line = append([]byte{'\n'}, line...)
+	}
+	if n, err := l.file.Write(line); err != nil {
+		l.torn = l.torn || n > 0
+		return 0, err
+	}
+	l.torn = false
+	l.written++
+	l.ring.add(r)
+	for t := range l.tails {
+		if !t.offer(r) {
+			delete(l.tails, t)
+		}
+	}
+	return l.written, nil
+}
+
+// sync returns once line n is on the disk. Lines that are written while one fsync runs share the next.
+func (l *Log) sync(n uint64) error {
+	l.syncMu.Lock()
+	defer l.syncMu.Unlock()
+	if l.synced >= n {
+		return nil
+	}
+	l.mu.Lock()
+	file, written := l.file, l.written
+	l.mu.Unlock()
+	if file == nil {
+		return ErrLogClosed
+	}
+	if err := file.Sync(); err != nil {
+		return err
+	}
+	l.synced = written
+	return nil
+}
+
+// Reopen opens the file at the log's path anew, for after it was moved away by log rotation. When that fails the
+// log goes on with the file it has.
+func (l *Log) Reopen() error {
+	l.syncMu.Lock()
+	defer l.syncMu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.file == nil {
+		return ErrLogClosed
+	}
+	f, err := openLogFile(l.path)
+	if err != nil {
+		return err
+	}
+	_, torn, err := readEnd(f)
+	if err == nil {
+		err = l.file.Sync() // what was promised to be durable may be in it still
+	}
+	if err != nil {
+		_ = f.Close() // nothing was written through it
+		return fmt.Errorf("reopen the audit log %s: %w", l.path, err)
+	}
+	_ = l.file.Close() // synced above
+	l.file, l.torn, l.synced = f, torn, l.written
+	return nil
+}
+
+// Close ends the log and everybody who follows it. Record fails from then on.
+func (l *Log) Close() error {
+	l.syncMu.Lock()
+	defer l.syncMu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.file == nil {
+		return nil
+	}
+	for t := range l.tails {
+		t.end(ErrLogClosed)
+	}
+	clear(l.tails)
+	err := errors.Join(l.file.Sync(), l.file.Close())
+	l.file = nil
+	if err != nil {
+		return fmt.Errorf("close the audit log %s: %w", l.path, err)
+	}
+	return nil
+}

@@ -1,0 +1,128 @@
+package access
+
+import (
+	"context"
+	"errors"
+	"sync"
+)
+
+// MaxTailLines is how many of the latest events a log can show.
+const MaxTailLines = 1000
+
+// tailBacklog is how many events a follower may be behind before it is dropped: minutes of administration,
+// or a second of signing at full speed.
+const tailBacklog = 4096
+
+// ErrTailTooSlow ends a tail whose reader did not keep up. Auditing waits for nobody.
+var ErrTailTooSlow = errors.New("the reader of the audit log fell too far behind and was dropped: the file on the member has every line")
+
+// ErrTailEnd says that a tail that does not follow has delivered everything.
+var ErrTailEnd = errors.New("end of the audit log")
+
+// ring keeps the latest MaxTailLines events.
+type ring struct {
+	events []Recorded
+	next   int // where the oldest stands, once it is full
+}
+
+func (r *ring) add(e Recorded) {
+	if len(r.events) < MaxTailLines {
+		r.events = append(r.events, e)
+		return
+	}
+	r.events[r.next] = e
+	r.next = (r.next + 1) % MaxTailLines
+}
+
+// last returns the latest n, the oldest of them first.
+func (r *ring) last(n int) []Recorded {
+	n = min(max(n, 0), len(r.events))
+	all := append(append(make([]Recorded, 0, len(r.events)), r.events[r.next:]...), r.events[:r.next]...)
+	return all[len(all)-n:]
+}
+
+// Tail reads the latest events and then, if it follows, each new one. It belongs to one reader.
+type Tail struct {
+	log    *Log
+	signal chan struct{} // of capacity 1: there may be something new
+
+	mu     sync.Mutex
+	events []Recorded
+	ended  error
+}
+
+// Tail begins with the latest lines events, MaxTailLines at most, and goes on with new ones if follow is set. The
+// caller closes it.
+func (l *Log) Tail(lines int, follow bool) *Tail {
+	t := &Tail{log: l, signal: make(chan struct{}, 1)}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t.events = l.ring.last(lines)
+	switch {
+	case l.file == nil:
+		t.ended = ErrLogClosed
+	case !follow:
+		t.ended = ErrTailEnd
+	default:
+		l.tails[t] = true
+	}
+	return t
+}
+
+// offer hands the tail an event, and reports whether it still follows.
+func (t *Tail) offer(e Recorded) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.events) >= MaxTailLines+tailBacklog {
+		t.ended = ErrTailTooSlow
+	} else {
+		t.events = append(t.events, e)
+	}
+	t.wake()
+	return t.ended == nil
+}
+
+func (t *Tail) end(err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ended = err
+	t.wake()
+}
+
+func (t *Tail) wake() {
+	select {
+	case t.signal <- struct{}{}:
+	default:
+	}
+}
+
+// Next returns the next event. It waits for one, and returns ErrTailEnd, ErrTailTooSlow, ErrLogClosed or the
+// context's error when there will be none.
+func (t *Tail) Next(ctx context.Context) (Recorded, error) {
+	for {
+		t.mu.Lock()
+		if len(t.events) > 0 {
+			e := t.events[0]
+			t.events = t.events[1:]
+			t.mu.Unlock()
+			return e, nil
+		}
+		ended := t.ended
+		t.mu.Unlock()
+		if ended != nil {
+			return Recorded{}, ended
+		}
+		select {
+		case <-t.signal:
+		case <-ctx.Done():
+			return Recorded{}, ctx.Err()
+		}
+	}
+}
+
+// Close stops following.
+func (t *Tail) Close() {
+	t.log.mu.Lock()
+	defer t.log.mu.Unlock()
+	delete(t.log.tails, t)
+}
