@@ -1,0 +1,71 @@
+package port
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"net"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+)
+
+// Identity is the SHA-256 of the SubjectPublicKeyInfo of an identity key.
+type Identity = [32]byte
+
+// IdentityOf returns the identity of the key in a certificate. Nothing else of the certificate counts.
+func IdentityOf(c *x509.Certificate) Identity { return sha256.Sum256(c.RawSubjectPublicKeyInfo) }
+
+// Caller is who is at the other end of a connection, as the handshake has proved it.
+type Caller struct {
+	Protocol Protocol
+	// MemberID and Identity are set under entente-raft/1 and entente-member/1.
+	MemberID string
+	Identity Identity
+	// SPIFFEID is set under h2, with the end of the certificates that prove it.
+	SPIFFEID spiffeid.ID
+	Expires  time.Time
+	// Remote is the network address that the connection came from, or went to.
+	Remote net.Addr
+}
+
+// String names the caller as logs do.
+func (c Caller) String() string {
+	switch {
+	case c.MemberID != "":
+		return "member " + c.MemberID
+	case !c.SPIFFEID.IsZero():
+		return c.SPIFFEID.String()
+	}
+	return "joiner at " + c.Remote.String()
+}
+
+// AuthInfo is what gRPC keeps of a connection of this port.
+type AuthInfo struct {
+	credentials.CommonAuthInfo
+	Caller Caller
+}
+
+// AuthType names the protocol under which the caller was verified.
+func (a AuthInfo) AuthType() string { return string(a.Caller.Protocol) }
+
+// CallerFrom returns the verified caller of a gRPC call that came in through a port.
+func CallerFrom(ctx context.Context) (Caller, bool) {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return Caller{}, false
+	}
+	info, ok := p.AuthInfo.(AuthInfo)
+	return info.Caller, ok
+}
+
+// MemberFrom returns the id of the fellow member that makes a call under entente-member/1.
+func MemberFrom(ctx context.Context) (string, bool) {
+	c, ok := CallerFrom(ctx)
+	if !ok || c.Protocol != Member {
+		return "", false
+	}
+	return c.MemberID, true
+}
