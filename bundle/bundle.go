@@ -1,0 +1,182 @@
+package bundle
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/jwtbundle"
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// Bounds of a bundle, written or read. They hold for every [Bundle], so that what one member writes every other reads.
+const (
+	// MaxDocumentBytes leaves room for some 500 authorities; one domain has a handful for each member that signs.
+	MaxDocumentBytes = 1 << 20
+	// MaxKeys counts the keys of a document, those that are ignored included.
+	MaxKeys = 1024
+	// MaxKeyIDBytes bounds the kid of a JWT authority.
+	MaxKeyIDBytes = 256
+)
+
+// Content is what a bundle is made of. X509Authorities are CA certificates with RSA, ECDSA or Ed25519 keys;
+// JWTAuthorities map a kid to an RSA or ECDSA key. A nil Sequence or RefreshHint means that there is none, which
+// is not the same as zero.
+type Content struct {
+	X509Authorities []*x509.Certificate
+	JWTAuthorities  map[string]crypto.PublicKey
+	Sequence        *uint64
+	RefreshHint     *time.Duration
+}
+
+// Bundle is the trust bundle of one trust domain. It never changes, and is safe for concurrent use. The
+// certificates and keys that it hands out are shared: they are to be read only.
+//
+// A bundle without any authority is valid. It says that nothing of its domain is trusted.
+type Bundle struct {
+	td       spiffeid.TrustDomain
+	content  Content  // authorities sorted by their DER, each once
+	document []byte   // its strict form
+	digest   [32]byte // of the usable keys
+}
+
+// New makes the bundle of td. It fails if an authority could not be written to a document or used by a verifier.
+// An authority that is given twice counts once.
+func New(td spiffeid.TrustDomain, c Content) (*Bundle, error) {
+	if td.IsZero() {
+		return nil, errors.New("a bundle needs a trust domain")
+	}
+	if err := checkTrustDomain(td.Name()); err != nil {
+		return nil, err
+	}
+	if n := len(c.X509Authorities) + len(c.JWTAuthorities); n > MaxKeys {
+		return nil, fmt.Errorf("bundle of %s: %w: %d authorities, at most %d are allowed", td, ErrTooManyKeys, n, MaxKeys)
+	}
+	for _, cert := range c.X509Authorities {
+		if cert == nil || len(cert.Raw) == 0 {
+			return nil, fmt.Errorf("bundle of %s: %w: an X.509 authority is nil or was never signed", td, ErrKey)
+		}
+		if why := unusableAuthority(cert); why != "" {
+			return nil, fmt.Errorf("bundle of %s: %w: X.509 authority %s: %s", td, ErrKey, clip(cert.Subject.String()), why)
+		}
+	}
+	for kid, key := range c.JWTAuthorities {
+		if err := checkKeyID(kid); err != nil {
+			return nil, fmt.Errorf("bundle of %s: %w: JWT authority %s: %w", td, ErrKey, clip(kid), err)
+		}
+		if why := unusableJWTKey(key); why != "" {
+			return nil, fmt.Errorf("bundle of %s: %w: JWT authority %s: %s", td, ErrKey, clip(kid), why)
+		}
+	}
+	if h := c.RefreshHint; h != nil && (*h < 0 || *h%time.Second != 0) {
+		return nil, fmt.Errorf("bundle of %s: %w: it is %s", td, ErrRefreshHint, *h)
+	}
+
+	b := &Bundle{td: td, content: c.clone()}
+	slices.SortFunc(b.content.X509Authorities, func(x, y *x509.Certificate) int { return bytes.Compare(x.Raw, y.Raw) })
+	b.content.X509Authorities = slices.CompactFunc(b.content.X509Authorities, (*x509.Certificate).Equal)
+	document, err := marshalDocument(b.content)
+	if err != nil {
+		return nil, fmt.Errorf("bundle of %s: %w", td, err)
+	}
+	if len(document) > MaxDocumentBytes {
+		return nil, fmt.Errorf("bundle of %s: %w: its document has %d bytes, at most %d are allowed", td, ErrTooLarge, len(document), MaxDocumentBytes)
+	}
+	b.document = document
+	if b.digest, err = digestKeys(b.content); err != nil {
+		return nil, fmt.Errorf("bundle of %s: %w", td, err)
+	}
+	return b, nil
+}
+
+func (c Content) clone() Content {
+	c.X509Authorities = slices.Clone(c.X509Authorities)
+	c.JWTAuthorities = maps.Clone(c.JWTAuthorities)
+	if c.Sequence != nil {
+		c.Sequence = new(*c.Sequence)
+	}
+	if c.RefreshHint != nil {
+		c.RefreshHint = new(*c.RefreshHint)
+	}
+	return c
+}
+
+// TrustDomain is the domain that the bundle belongs to.
+func (b *Bundle) TrustDomain() spiffeid.TrustDomain { return b.td }
+
+// Content returns what the bundle is made of, in a copy to build the next one from.
+func (b *Bundle) Content() Content { return b.content.clone() }
+
+// X509Authorities are the CA certificates, each once, in the order of their DER encoding.
+func (b *Bundle) X509Authorities() []*x509.Certificate {
+	return slices.Clone(b.content.X509Authorities)
+}
+
+// JWTAuthorities maps kid to public key.
+func (b *Bundle) JWTAuthorities() map[string]crypto.PublicKey {
+	return maps.Clone(b.content.JWTAuthorities)
+}
+
+// Sequence is the number by which bundles of one domain are ordered. A bundle without one is unordered.
+func (b *Bundle) Sequence() (uint64, bool) {
+	if b.content.Sequence == nil {
+		return 0, false
+	}
+	return *b.content.Sequence, true
+}
+
+// RefreshHint is how often the domain asks its readers to look for a newer bundle, in whole seconds. It is what the
+// domain wrote and may be anything from zero up; who polls by it clamps it.
+func (b *Bundle) RefreshHint() (time.Duration, bool) {
+	if b.content.RefreshHint == nil {
+		return 0, false
+	}
+	return *b.content.RefreshHint, true
+}
+
+// Empty reports that the bundle has no authority at all: nothing of its domain is trusted.
+func (b *Bundle) Empty() bool {
+	return len(b.content.X509Authorities) == 0 && len(b.content.JWTAuthorities) == 0
+}
+
+// Marshal writes the SPIFFE bundle document: the same bytes for the same content, whatever it was made from.
+func (b *Bundle) Marshal() []byte { return bytes.Clone(b.document) }
+
+// Equal reports that both are of the same domain and the same content, sequence and hint included.
+func (b *Bundle) Equal(other *Bundle) bool {
+	return b.td == other.td && bytes.Equal(b.document, other.document)
+}
+
+// With returns the bundle of the same domain that change makes of this one's content. The content is change's to alter.
+func (b *Bundle) With(change func(*Content)) (*Bundle, error) {
+	c := b.Content()
+	change(&c)
+	return New(b.td, c)
+}
+
+// WithSequence returns the bundle with another sequence.
+func (b *Bundle) WithSequence(n uint64) (*Bundle, error) {
+	return b.With(func(c *Content) { c.Sequence = &n })
+}
+
+// GetX509BundleForTrustDomain makes a bundle an [x509bundle.Source] of its own domain and of no other.
+func (b *Bundle) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509bundle.Bundle, error) {
+	if td != b.td {
+		return nil, fmt.Errorf("this is the bundle of %s, not of %s", b.td, td)
+	}
+	return x509bundle.FromX509Authorities(b.td, b.content.X509Authorities), nil
+}
+
+// GetJWTBundleForTrustDomain makes a bundle a [jwtbundle.Source] of its own domain and of no other.
+func (b *Bundle) GetJWTBundleForTrustDomain(td spiffeid.TrustDomain) (*jwtbundle.Bundle, error) {
+	if td != b.td {
+		return nil, fmt.Errorf("this is the bundle of %s, not of %s", b.td, td)
+	}
+	return jwtbundle.FromJWTAuthorities(b.td, b.content.JWTAuthorities), nil
+}

@@ -1,0 +1,46 @@
+package bundle
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/binary"
+	"fmt"
+	"hash"
+	"maps"
+	"slices"
+)
+
+// Digest is the SHA-256 of the set of usable keys. Order, sequence, refresh hint and whatever was ignored have no
+// part in it.
+func (b *Bundle) Digest() [32]byte { return b.digest }
+
+// SameKeys reports that both have the same set of usable keys.
+func (b *Bundle) SameKeys(other *Bundle) bool { return b.digest == other.digest }
+
+// digestKeys hashes each authority with its kind and the lengths of its parts, so that no two sets have the same
+// encoding. The authorities of c are sorted and each is there once. The digest goes over the wire in
+// acknowledgements: a change here needs a new prefix.
+func digestKeys(c Content) ([32]byte, error) {
+	h := sha256.New()
+	h.Write([]byte("entente bundle keys 1\n"))
+	for _, cert := range c.X509Authorities {
+		hashParts(h, []byte(useX509), cert.Raw)
+	}
+	for _, kid := range slices.Sorted(maps.Keys(c.JWTAuthorities)) {
+		spki, err := x509.MarshalPKIXPublicKey(c.JWTAuthorities[kid])
+		if err != nil {
+			return [32]byte{}, fmt.Errorf("%w: JWT authority %s: %w", ErrKey, clip(kid), err)
+		}
+		hashParts(h, []byte(useJWT), []byte(kid), spki)
+	}
+	return [32]byte(h.Sum(nil)), nil
+}
+
+func hashParts(h hash.Hash, parts ...[]byte) {
+	var size [8]byte
+	for _, p := range parts {
+		binary.BigEndian.PutUint64(size[:], uint64(len(p)))
+		h.Write(size[:])
+		h.Write(p)
+	}
+}

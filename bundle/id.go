@@ -1,0 +1,102 @@
+package bundle
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// Bounds of the SPIFFE ID standard, section 2.
+const (
+	MaxTrustDomainBytes = 255
+	MaxIDBytes          = 2048
+)
+
+const idScheme = "spiffe://"
+
+// ParseTrustDomain parses the name of a trust domain, such as "example.org". It takes no SPIFFE ID, no upper case
+// and no name of more than 255 bytes; go-spiffe's parser takes the first and the last.
+func ParseTrustDomain(name string) (spiffeid.TrustDomain, error) {
+	if err := checkTrustDomain(name); err != nil {
+		return spiffeid.TrustDomain{}, err
+	}
+	td, err := spiffeid.TrustDomainFromString(name)
+	if err != nil {
+		return spiffeid.TrustDomain{}, fmt.Errorf("trust domain %s: %w: %w", clip(name), ErrTrustDomain, err)
+	}
+	return td, nil
+}
+
+// ParseID parses a SPIFFE ID by the standard: scheme spiffe in lower case, a valid trust domain, a path of whole
+// segments or none, no query, fragment, port, user information or percent-encoding, 2048 bytes in all.
+func ParseID(id string) (spiffeid.ID, error) {
+	if len(id) > MaxIDBytes {
+		return spiffeid.ID{}, fmt.Errorf("SPIFFE ID %s: %w: it has %d bytes; at most %d are allowed", clip(id), ErrID, len(id), MaxIDBytes)
+	}
+	rest, ok := strings.CutPrefix(id, idScheme)
+	if !ok {
+		return spiffeid.ID{}, fmt.Errorf("SPIFFE ID %s: %w: it does not begin with %q", clip(id), ErrID, idScheme)
+	}
+	name, path, _ := strings.Cut(rest, "/")
+	if err := checkTrustDomain(name); err != nil {
+		return spiffeid.ID{}, fmt.Errorf("SPIFFE ID %s: %w: %w", clip(id), ErrID, err)
+	}
+	if len(rest) > len(name) {
+		if err := checkPath(path); err != nil {
+			return spiffeid.ID{}, fmt.Errorf("SPIFFE ID %s: %w: %w", clip(id), ErrID, err)
+		}
+	}
+	parsed, err := spiffeid.FromString(id)
+	if err != nil {
+		return spiffeid.ID{}, fmt.Errorf("SPIFFE ID %s: %w: %w", clip(id), ErrID, err)
+	}
+	return parsed, nil
+}
+
+// The two checks below do not lean on go-spiffe's, whose character set a build tag can widen.
+
+func checkTrustDomain(name string) error {
+	switch {
+	case name == "":
+		return fmt.Errorf("%w: it is empty", ErrTrustDomain)
+	case len(name) > MaxTrustDomainBytes:
+		return fmt.Errorf("trust domain %s: %w: it has %d bytes; at most %d are allowed", clip(name), ErrTrustDomain, len(name), MaxTrustDomainBytes)
+	}
+	for i := range len(name) {
+		if c := name[i]; !isLowerOrDigit(c) && c != '.' && c != '_' && c != '-' {
+			return fmt.Errorf("trust domain %s: %w: byte %d is %q; lower-case letters, digits, dot, dash and underscore are allowed",
+				clip(name), ErrTrustDomain, i+1, c)
+		}
+	}
+	return nil
+}
+
+// checkPath looks at a path behind its first slash.
+func checkPath(path string) error {
+	for segment := range strings.SplitSeq(path, "/") {
+		switch segment {
+		case "":
+			return fmt.Errorf("its path has an empty segment or a trailing slash")
+		case ".", "..":
+			return fmt.Errorf("its path has the relative segment %q", segment)
+		}
+		for i := range len(segment) {
+			if c := segment[i]; !isLowerOrDigit(c) && (c < 'A' || c > 'Z') && c != '.' && c != '_' && c != '-' {
+				return fmt.Errorf("its path has the byte %q; letters, digits, dot, dash and underscore are allowed", c)
+			}
+		}
+	}
+	return nil
+}
+
+func isLowerOrDigit(c byte) bool { return c >= 'a' && c <= 'z' || c >= '0' && c <= '9' }
+
+// clip quotes a string that came from outside for an error, cut to a length that fits in one line.
+func clip(s string) string {
+	const most = 64
+	if len(s) > most {
+		return fmt.Sprintf("%q…", s[:most])
+	}
+	return fmt.Sprintf("%q", s)
+}

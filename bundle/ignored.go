@@ -1,0 +1,50 @@
+package bundle
+
+import "fmt"
+
+// IgnoredKind says why a part of a document has no effect. The values are fit for a metric label.
+type IgnoredKind string
+
+// What a reader ignores, by the bundle standard and by RFC 7517, section 5.
+const (
+	// IgnoredParameter is a member of the document or the map that the standard does not define.
+	IgnoredParameter IgnoredKind = "parameter"
+	// IgnoredKeyType is a key with a kty that is not known, or with none.
+	IgnoredKeyType IgnoredKind = "key_type"
+	// IgnoredUse is a key with a use other than x509-svid and jwt-svid, or with none.
+	IgnoredUse IgnoredKind = "use"
+	// IgnoredNoCertificate is an x509-svid key without x5c.
+	IgnoredNoCertificate IgnoredKind = "no_certificate"
+	// IgnoredMoreCertificates are the certificates of an x5c behind the first, which counts.
+	IgnoredMoreCertificates IgnoredKind = "more_certificates"
+	// IgnoredNoKeyID is a jwt-svid key without kid.
+	IgnoredNoKeyID IgnoredKind = "no_key_id"
+	// IgnoredUnusable is a key that no verifier could use: not a CA certificate, an unknown curve, a size out of range.
+	IgnoredUnusable IgnoredKind = "unusable"
+	// IgnoredDuplicate is a key that the document already has.
+	IgnoredDuplicate IgnoredKind = "duplicate"
+	// IgnoredHint is the refresh hint of one bundle in a map, which has no meaning there.
+	IgnoredHint IgnoredKind = "hint"
+)
+
+// Ignored is a part of a document that was left out in reading. It takes nothing from what was read.
+type Ignored struct {
+	Kind IgnoredKind
+	// TrustDomain is the bundle of a map that the part belongs to; empty outside of maps.
+	TrustDomain string
+	// Key is the index of the key in the document, or -1 if it is not about a key.
+	Key int
+	// Detail is one line, quoted where it comes from the document, of bounded length.
+	Detail string
+}
+
+func (i Ignored) String() string {
+	where := ""
+	if i.TrustDomain != "" {
+		where = "bundle of " + i.TrustDomain + ": "
+	}
+	if i.Key >= 0 {
+		where += fmt.Sprintf("key %d: ", i.Key)
+	}
+	return fmt.Sprintf("%s%s (%s)", where, i.Detail, i.Kind)
+}

@@ -1,0 +1,57 @@
+package bundle
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/pem"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+// document is the SPIFFE bundle document as it is written.
+type document struct {
+	Sequence    *uint64 `json:"spiffe_sequence,omitempty"`
+	RefreshHint *int64  `json:"spiffe_refresh_hint,omitempty"`
+	Keys        []jwk   `json:"keys"`
+}
+
+// marshalDocument writes c, whose X.509 authorities are sorted: first those, then the JWT authorities by kid.
+func marshalDocument(c Content) ([]byte, error) {
+	d := document{Sequence: c.Sequence, Keys: make([]jwk, 0, len(c.X509Authorities)+len(c.JWTAuthorities))}
+	if c.RefreshHint != nil {
+		d.RefreshHint = new(int64(*c.RefreshHint / time.Second))
+	}
+	for _, cert := range c.X509Authorities {
+		key, err := newJWK(cert.PublicKey)
+		if err != nil {
+			return nil, fmt.Errorf("X.509 authority %s: %w", clip(cert.Subject.String()), err)
+		}
+		key.Use, key.X5C = useX509, []string{base64.StdEncoding.EncodeToString(cert.Raw)}
+		d.Keys = append(d.Keys, key)
+	}
+	for _, kid := range slices.Sorted(maps.Keys(c.JWTAuthorities)) {
+		key, err := newJWK(c.JWTAuthorities[kid])
+		if err != nil {
+			return nil, fmt.Errorf("JWT authority %s: %w", clip(kid), err)
+		}
+		key.Use, key.KeyID = useJWT, kid
+		d.Keys = append(d.Keys, key)
+	}
+	var buf bytes.Buffer
+	if err := writeJSON(&buf, d); err != nil {
+		return nil, err
+	}
+	return buf.Bytes(), nil
+}
+
+// PEM writes the X.509 authorities as a file of certificates, for programs that read nothing else. Such a file says
+// neither which domain it is for nor which JWT keys there are.
+func (b *Bundle) PEM() []byte {
+	var buf bytes.Buffer
+	for _, cert := range b.content.X509Authorities {
+		buf.Write(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}))
+	}
+	return buf.Bytes()
+}

@@ -1,0 +1,295 @@
+package bundle
+
+import (
+	"crypto"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// maxHint is the longest time in whole seconds that a [time.Duration] holds, some 292 years. A longer hint reads as this.
+const maxHint = math.MaxInt64 / int64(time.Second)
+
+// Parse reads the SPIFFE bundle document of td.
+//
+// What the standard tells a reader to ignore is ignored, and listed. A key that is missing a required member or is
+// out of range is of that kind (RFC 7517, section 5). A document is refused as a whole if it could be read in two
+// ways or is broken: not JSON, not UTF-8, something behind its end, two members of one name, no list of keys, a
+// sequence or hint that is not a whole number, an x5c or a key that does not decode, two different keys of one kid.
+// Parse never keeps a part of document.
+func Parse(td spiffeid.TrustDomain, document []byte) (*Bundle, []Ignored, error) {
+	b, ignored, err := parse(td, document)
+	if err != nil {
+		return nil, nil, fmt.Errorf("bundle document of %s: %w", td, err)
+	}
+	return b, ignored, nil
+}
+
+func parse(td spiffeid.TrustDomain, document []byte) (*Bundle, []Ignored, error) {
+	if len(document) > MaxDocumentBytes {
+		return nil, nil, fmt.Errorf("%w: it has %d bytes, at most %d are allowed", ErrTooLarge, len(document), MaxDocumentBytes)
+	}
+	if err := parseText(document); err != nil {
+		return nil, nil, err
+	}
+	r := reader{jwt: make(map[string]crypto.PublicKey), x509: make(map[string]bool)}
+	if err := r.document(document); err != nil {
+		return nil, nil, err
+	}
+	r.content.JWTAuthorities = r.jwt
+	b, err := New(td, r.content)
+	return b, r.ignored, err
+}
+
+// reader collects the content of one document.
+type reader struct {
+	content Content
+	jwt     map[string]crypto.PublicKey
+	x509    map[string]bool // by DER
+	ignored []Ignored
+}
+
+func (r *reader) ignore(kind IgnoredKind, key int, format string, args ...any) {
+	r.ignored = append(r.ignored, Ignored{Kind: kind, Key: key, Detail: fmt.Sprintf(format, args...)})
+}
+
+func (r *reader) document(document []byte) error {
+	members, err := parseObject(document, "the document")
+	if err != nil {
+		return err
+	}
+	var keys json.RawMessage
+	for _, m := range members {
+		switch m.name {
+		case "keys":
+			keys = m.value
+		case "spiffe_sequence":
+			n, err := parseSequence(m.value)
+			if err != nil {
+				return err
+			}
+			r.content.Sequence = &n
+		case "spiffe_refresh_hint":
+			d, err := parseHint(m.value)
+			if err != nil {
+				return err
+			}
+			r.content.RefreshHint = &d
+		default:
+			if len(r.ignored) < MaxKeys { // the list is bounded, whatever the document holds
+				r.ignore(IgnoredParameter, -1, "unknown parameter %s", clip(m.name))
+			}
+		}
+	}
+	if keys == nil || kind(keys) == "null" {
+		return fmt.Errorf("%w: keys must be present; an empty list says that no key is trusted", ErrNoKeys)
+	}
+	elements, err := parseArray(keys, "keys", MaxKeys, ErrTooManyKeys)
+	if err != nil {
+		return err
+	}
+	for i, element := range elements {
+		if err := r.key(i, element); err != nil {
+			return fmt.Errorf("key %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+func parseSequence(value json.RawMessage) (uint64, error) {
+	digits, ok := wholeNumber(value)
+	if !ok {
+		return 0, fmt.Errorf("%w: spiffe_sequence is %s", ErrSequence, clip(string(value)))
+	}
+	n, err := strconv.ParseUint(digits, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%w: spiffe_sequence is %s", ErrSequence, clip(digits))
+	}
+	return n, nil
+}
+
+func parseHint(value json.RawMessage) (time.Duration, error) {
+	digits, ok := wholeNumber(value)
+	if !ok {
+		return 0, fmt.Errorf("%w: spiffe_refresh_hint is %s", ErrRefreshHint, clip(string(value)))
+	}
+	seconds, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || seconds > maxHint {
+		seconds = maxHint
+	}
+	return time.Duration(seconds) * time.Second, nil
+}
+
+// key reads one element of keys. An error spoils the document.
+func (r *reader) key(i int, element json.RawMessage) error {
+	members, err := parseObject(element, "the element")
+	if err != nil {
+		return err
+	}
+	values := make(map[string]json.RawMessage, len(members))
+	for _, m := range members {
+		values[m.name] = m.value
+	}
+	kty, err := optionalString(values, "kty")
+	if err != nil {
+		return err
+	}
+	switch kty {
+	case "EC", "RSA", "OKP":
+	case "":
+		r.ignore(IgnoredKeyType, i, "no kty")
+		return nil
+	default:
+		r.ignore(IgnoredKeyType, i, "kty %s is not known", clip(kty))
+		return nil
+	}
+	use, err := optionalString(values, "use")
+	if err != nil {
+		return err
+	}
+	switch use {
+	case useX509:
+		return r.x509Key(i, values)
+	case useJWT:
+		return r.jwtKey(i, values)
+	case "":
+		r.ignore(IgnoredUse, i, "no use")
+	default:
+		r.ignore(IgnoredUse, i, "use %s is not %s or %s", clip(use), useX509, useJWT)
+	}
+	return nil
+}
+
+func (r *reader) x509Key(i int, values map[string]json.RawMessage) error {
+	value, ok := values["x5c"]
+	if !ok {
+		r.ignore(IgnoredNoCertificate, i, "no x5c")
+		return nil
+	}
+	chain, err := parseArray(value, "x5c", MaxKeys, ErrTooManyKeys)
+	if err != nil {
+		return err
+	}
+	if len(chain) == 0 {
+		r.ignore(IgnoredNoCertificate, i, "x5c is empty")
+		return nil
+	}
+	first, err := parseString(chain[0], "x5c[0]")
+	if err != nil {
+		return err
+	}
+	cert, err := certificate(first)
+	if err != nil {
+		return err
+	}
+	if why := unusableAuthority(cert); why != "" {
+		r.ignore(IgnoredUnusable, i, "certificate of %s: %s", clip(cert.Subject.String()), why)
+		return nil
+	}
+	if err := sameKeyAs(cert, values); err != nil {
+		return err
+	}
+	if len(chain) > 1 {
+		r.ignore(IgnoredMoreCertificates, i, "x5c has %d certificates, the first counts", len(chain))
+	}
+	if r.x509[string(cert.Raw)] {
+		r.ignore(IgnoredDuplicate, i, "certificate of %s occurs twice", clip(cert.Subject.String()))
+		return nil
+	}
+	r.x509[string(cert.Raw)] = true
+	r.content.X509Authorities = append(r.content.X509Authorities, cert)
+	return nil
+}
+
+// sameKeyAs checks that the JWK's own members, where it has them, are the key of its certificate, as RFC 7517 demands
+// in section 4.7. The certificate counts, so members that are left out are no error.
+func sameKeyAs(cert *x509.Certificate, values map[string]json.RawMessage) error {
+	for _, name := range []string{"n", "x"} {
+		if _, ok := values[name]; !ok {
+			continue
+		}
+		m, err := keyMembers(values)
+		if err != nil {
+			return err
+		}
+		key, err := publicKey(m)
+		if err != nil && !errors.Is(err, errUnusable) {
+			return err
+		}
+		certKey, ok := cert.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
+		if err != nil || !ok || !certKey.Equal(key) {
+			return fmt.Errorf("%w: its members and its certificate hold different keys", ErrKey)
+		}
+	}
+	return nil
+}
+
+func (r *reader) jwtKey(i int, values map[string]json.RawMessage) error {
+	kid, err := optionalString(values, "kid")
+	if err != nil {
+		return err
+	}
+	if kid == "" {
+		r.ignore(IgnoredNoKeyID, i, "no kid")
+		return nil
+	}
+	if err := checkKeyID(kid); err != nil {
+		r.ignore(IgnoredUnusable, i, "%v", err)
+		return nil
+	}
+	m, err := keyMembers(values)
+	if err != nil {
+		return err
+	}
+	key, err := publicKey(m)
+	if errors.Is(err, errUnusable) {
+		r.ignore(IgnoredUnusable, i, "kid %s: %v", clip(kid), err)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("kid %s: %w", clip(kid), err)
+	}
+	if why := unusableJWTKey(key); why != "" {
+		r.ignore(IgnoredUnusable, i, "kid %s: %s", clip(kid), why)
+		return nil
+	}
+	if other, ok := r.jwt[kid]; ok {
+		if same, ok := other.(interface{ Equal(crypto.PublicKey) bool }); !ok || !same.Equal(key) {
+			return fmt.Errorf("%w: %s", ErrDuplicateKeyID, clip(kid))
+		}
+		r.ignore(IgnoredDuplicate, i, "kid %s occurs twice with the same key", clip(kid))
+		return nil
+	}
+	r.jwt[kid] = key
+	return nil
+}
+
+// keyMembers reads the members of a JWK that make up its public key.
+func keyMembers(values map[string]json.RawMessage) (map[string]string, error) {
+	m := make(map[string]string)
+	for _, name := range []string{"kty", "crv", "x", "y", "n", "e"} {
+		s, err := optionalString(values, name)
+		if err != nil {
+			return nil, err
+		}
+		if s != "" {
+			m[name] = s
+		}
+	}
+	return m, nil
+}
+
+// optionalString reads a member that is a string or not there.
+func optionalString(values map[string]json.RawMessage, name string) (string, error) {
+	value, ok := values[name]
+	if !ok {
+		return "", nil
+	}
+	return parseString(value, name)
+}
