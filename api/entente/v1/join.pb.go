@@ -150,9 +150,11 @@ func (x *JoinRequest) GetHomeTrustDomain() string {
 }
 
 type JoinResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ClusterId     string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
-	Members       []*MemberIdentity      `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	ClusterId string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	Members   []*MemberIdentity      `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"`
+	// The Raft index of the configuration that names these members.
+	Revision      uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -199,6 +201,13 @@ func (x *JoinResponse) GetMembers() []*MemberIdentity {
 		return x.Members
 	}
 	return nil
+}
+
+func (x *JoinResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
 }
 
 // MemberIdentity binds a member to the key that it proves itself with.
@@ -281,11 +290,12 @@ const file_entente_v1_join_proto_rawDesc = "" +
 	"\x0fcommand_version\x18\t \x01(\rR\x0ecommandVersion\x12!\n" +
 	"\fcluster_name\x18\n" +
 	" \x01(\tR\vclusterName\x12*\n" +
-	"\x11home_trust_domain\x18\v \x01(\tR\x0fhomeTrustDomain\"c\n" +
+	"\x11home_trust_domain\x18\v \x01(\tR\x0fhomeTrustDomain\"\x7f\n" +
 	"\fJoinResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x124\n" +
-	"\amembers\x18\x02 \x03(\v2\x1a.entente.v1.MemberIdentityR\amembers\"V\n" +
+	"\amembers\x18\x02 \x03(\v2\x1a.entente.v1.MemberIdentityR\amembers\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\"V\n" +
 	"\x0eMemberIdentity\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x1a\n" +

@@ -9,6 +9,7 @@ package ententev1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -126,9 +127,12 @@ func (x *HeartbeatRequest) GetAppliedRevision() uint64 {
 }
 
 type HeartbeatResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Clock         *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=clock,proto3" json:"clock,omitempty"`
-	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Clock *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=clock,proto3" json:"clock,omitempty"`
+	Term  uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	// How far the member's clock is from a majority's: the smallest distance within which a majority of the clocks lies, its
+	// own among them. Absent while the leader has not heard from a majority.
+	ClockDistance *durationpb.Duration `protobuf:"bytes,3,opt,name=clock_distance,json=clockDistance,proto3" json:"clock_distance,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -175,6 +179,13 @@ func (x *HeartbeatResponse) GetTerm() uint64 {
 		return x.Term
 	}
 	return 0
+}
+
+func (x *HeartbeatResponse) GetClockDistance() *durationpb.Duration {
+	if x != nil {
+		return x.ClockDistance
+	}
+	return nil
 }
 
 type GetMembershipRequest struct {
@@ -311,7 +322,10 @@ func (x *EnlistRequest) GetMember() *MemberIdentity {
 }
 
 type EnlistResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The members with the new one, and the Raft index of that configuration.
+	Revision      uint64            `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Members       []*MemberIdentity `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -346,9 +360,25 @@ func (*EnlistResponse) Descriptor() ([]byte, []int) {
 	return file_entente_v1_member_proto_rawDescGZIP(), []int{5}
 }
 
+func (x *EnlistResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *EnlistResponse) GetMembers() []*MemberIdentity {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
 type StrikeRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Whether the member's keys may be in other hands.
+	Compromised   bool `protobuf:"varint,2,opt,name=compromised,proto3" json:"compromised,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -390,8 +420,16 @@ func (x *StrikeRequest) GetId() string {
 	return ""
 }
 
+func (x *StrikeRequest) GetCompromised() bool {
+	if x != nil {
+		return x.Compromised
+	}
+	return false
+}
+
 type StrikeResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -424,6 +462,13 @@ func (x *StrikeResponse) ProtoReflect() protoreflect.Message {
 // Deprecated: Use StrikeResponse.ProtoReflect.Descriptor instead.
 func (*StrikeResponse) Descriptor() ([]byte, []int) {
 	return file_entente_v1_member_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *StrikeResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
 }
 
 type TransferRequest struct {
@@ -615,7 +660,7 @@ var File_entente_v1_member_proto protoreflect.FileDescriptor
 const file_entente_v1_member_proto_rawDesc = "" +
 	"\n" +
 	"\x17entente/v1/member.proto\x12\n" +
-	"entente.v1\x1a\x15entente/v1/join.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfd\x02\n" +
+	"entente.v1\x1a\x15entente/v1/join.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfd\x02\n" +
 	"\x10HeartbeatRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x120\n" +
@@ -627,20 +672,25 @@ const file_entente_v1_member_proto_rawDesc = "" +
 	"\x10applied_revision\x18\b \x01(\x04R\x0fappliedRevision\x1a;\n" +
 	"\rSectionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"Y\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\x9b\x01\n" +
 	"\x11HeartbeatResponse\x120\n" +
 	"\x05clock\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05clock\x12\x12\n" +
-	"\x04term\x18\x02 \x01(\x04R\x04term\"\x16\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12@\n" +
+	"\x0eclock_distance\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\rclockDistance\"\x16\n" +
 	"\x14GetMembershipRequest\"i\n" +
 	"\x15GetMembershipResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x124\n" +
 	"\amembers\x18\x02 \x03(\v2\x1a.entente.v1.MemberIdentityR\amembers\"C\n" +
 	"\rEnlistRequest\x122\n" +
-	"\x06member\x18\x01 \x01(\v2\x1a.entente.v1.MemberIdentityR\x06member\"\x10\n" +
-	"\x0eEnlistResponse\"\x1f\n" +
+	"\x06member\x18\x01 \x01(\v2\x1a.entente.v1.MemberIdentityR\x06member\"b\n" +
+	"\x0eEnlistResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x124\n" +
+	"\amembers\x18\x02 \x03(\v2\x1a.entente.v1.MemberIdentityR\amembers\"A\n" +
 	"\rStrikeRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\x10\n" +
-	"\x0eStrikeResponse\"!\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12 \n" +
+	"\vcompromised\x18\x02 \x01(\bR\vcompromised\",\n" +
+	"\x0eStrikeResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"!\n" +
 	"\x0fTransferRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"/\n" +
 	"\x10TransferResponse\x12\x1b\n" +
@@ -686,31 +736,34 @@ var file_entente_v1_member_proto_goTypes = []any{
 	(*ReportResponse)(nil),        // 11: entente.v1.ReportResponse
 	nil,                           // 12: entente.v1.HeartbeatRequest.SectionsEntry
 	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
-	(*MemberIdentity)(nil),        // 14: entente.v1.MemberIdentity
+	(*durationpb.Duration)(nil),   // 14: google.protobuf.Duration
+	(*MemberIdentity)(nil),        // 15: entente.v1.MemberIdentity
 }
 var file_entente_v1_member_proto_depIdxs = []int32{
 	13, // 0: entente.v1.HeartbeatRequest.clock:type_name -> google.protobuf.Timestamp
 	12, // 1: entente.v1.HeartbeatRequest.sections:type_name -> entente.v1.HeartbeatRequest.SectionsEntry
 	13, // 2: entente.v1.HeartbeatResponse.clock:type_name -> google.protobuf.Timestamp
-	14, // 3: entente.v1.GetMembershipResponse.members:type_name -> entente.v1.MemberIdentity
-	14, // 4: entente.v1.EnlistRequest.member:type_name -> entente.v1.MemberIdentity
-	0,  // 5: entente.v1.MemberService.Heartbeat:input_type -> entente.v1.HeartbeatRequest
-	2,  // 6: entente.v1.MemberService.GetMembership:input_type -> entente.v1.GetMembershipRequest
-	4,  // 7: entente.v1.MemberService.Enlist:input_type -> entente.v1.EnlistRequest
-	6,  // 8: entente.v1.MemberService.Strike:input_type -> entente.v1.StrikeRequest
-	8,  // 9: entente.v1.MemberService.Transfer:input_type -> entente.v1.TransferRequest
-	10, // 10: entente.v1.MemberService.Report:input_type -> entente.v1.ReportRequest
-	1,  // 11: entente.v1.MemberService.Heartbeat:output_type -> entente.v1.HeartbeatResponse
-	3,  // 12: entente.v1.MemberService.GetMembership:output_type -> entente.v1.GetMembershipResponse
-	5,  // 13: entente.v1.MemberService.Enlist:output_type -> entente.v1.EnlistResponse
-	7,  // 14: entente.v1.MemberService.Strike:output_type -> entente.v1.StrikeResponse
-	9,  // 15: entente.v1.MemberService.Transfer:output_type -> entente.v1.TransferResponse
-	11, // 16: entente.v1.MemberService.Report:output_type -> entente.v1.ReportResponse
-	11, // [11:17] is the sub-list for method output_type
-	5,  // [5:11] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	14, // 3: entente.v1.HeartbeatResponse.clock_distance:type_name -> google.protobuf.Duration
+	15, // 4: entente.v1.GetMembershipResponse.members:type_name -> entente.v1.MemberIdentity
+	15, // 5: entente.v1.EnlistRequest.member:type_name -> entente.v1.MemberIdentity
+	15, // 6: entente.v1.EnlistResponse.members:type_name -> entente.v1.MemberIdentity
+	0,  // 7: entente.v1.MemberService.Heartbeat:input_type -> entente.v1.HeartbeatRequest
+	2,  // 8: entente.v1.MemberService.GetMembership:input_type -> entente.v1.GetMembershipRequest
+	4,  // 9: entente.v1.MemberService.Enlist:input_type -> entente.v1.EnlistRequest
+	6,  // 10: entente.v1.MemberService.Strike:input_type -> entente.v1.StrikeRequest
+	8,  // 11: entente.v1.MemberService.Transfer:input_type -> entente.v1.TransferRequest
+	10, // 12: entente.v1.MemberService.Report:input_type -> entente.v1.ReportRequest
+	1,  // 13: entente.v1.MemberService.Heartbeat:output_type -> entente.v1.HeartbeatResponse
+	3,  // 14: entente.v1.MemberService.GetMembership:output_type -> entente.v1.GetMembershipResponse
+	5,  // 15: entente.v1.MemberService.Enlist:output_type -> entente.v1.EnlistResponse
+	7,  // 16: entente.v1.MemberService.Strike:output_type -> entente.v1.StrikeResponse
+	9,  // 17: entente.v1.MemberService.Transfer:output_type -> entente.v1.TransferResponse
+	11, // 18: entente.v1.MemberService.Report:output_type -> entente.v1.ReportResponse
+	13, // [13:19] is the sub-list for method output_type
+	7,  // [7:13] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_entente_v1_member_proto_init() }

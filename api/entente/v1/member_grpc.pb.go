@@ -37,9 +37,9 @@ type MemberServiceClient interface {
 	Heartbeat(ctx context.Context, in *HeartbeatRequest, opts ...grpc.CallOption) (*HeartbeatResponse, error)
 	// GetMembership returns the present members, for one that was away while they changed.
 	GetMembership(ctx context.Context, in *GetMembershipRequest, opts ...grpc.CallOption) (*GetMembershipResponse, error)
-	// Enlist adds a joiner, whose token the caller has checked, on the leader.
+	// Enlist adds a member whose row is stored, or takes over its new address, on the leader.
 	Enlist(ctx context.Context, in *EnlistRequest, opts ...grpc.CallOption) (*EnlistResponse, error)
-	// Strike removes a member from the Raft configuration, on the leader.
+	// Strike removes a member from the Raft configuration and from the tables, on the leader.
 	Strike(ctx context.Context, in *StrikeRequest, opts ...grpc.CallOption) (*StrikeResponse, error)
 	// Transfer hands leadership over, on the leader.
 	Transfer(ctx context.Context, in *TransferRequest, opts ...grpc.CallOption) (*TransferResponse, error)
@@ -125,9 +125,9 @@ type MemberServiceServer interface {
 	Heartbeat(context.Context, *HeartbeatRequest) (*HeartbeatResponse, error)
 	// GetMembership returns the present members, for one that was away while they changed.
 	GetMembership(context.Context, *GetMembershipRequest) (*GetMembershipResponse, error)
-	// Enlist adds a joiner, whose token the caller has checked, on the leader.
+	// Enlist adds a member whose row is stored, or takes over its new address, on the leader.
 	Enlist(context.Context, *EnlistRequest) (*EnlistResponse, error)
-	// Strike removes a member from the Raft configuration, on the leader.
+	// Strike removes a member from the Raft configuration and from the tables, on the leader.
 	Strike(context.Context, *StrikeRequest) (*StrikeResponse, error)
 	// Transfer hands leadership over, on the leader.
 	Transfer(context.Context, *TransferRequest) (*TransferResponse, error)
