@@ -1,0 +1,73 @@
+package bundle_test
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/ententehq/entente/bundle"
+)
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(`{"keys":[]}`))
+	f.Add([]byte(`{"keys":[{"kty":"oct","use":"jwt-svid"}],"spiffe_sequence":18446744073709551615,"spiffe_refresh_hint":300}`))
+	f.Add([]byte(`{"keys":[{"kty":"OKP","crv":"Ed25519","use":"jwt-svid","kid":"k","x":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}]}`))
+	f.Add([]byte(`{"keys":[{"kty":"RSA","use":"jwt-svid","kid":"k","n":"_w","e":"AQAB"}]}`))
+	f.Add(newBundle(f, home, 1, newAuthority(f, home)).Marshal())
+	p := newPool(f)
+	full, err := bundle.New(home, bundle.Content{X509Authorities: p.certs, JWTAuthorities: keys{"a": p.keys[0], "b": p.keys[1], "c": p.keys[2], "d": p.keys[3]}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(full.Marshal())
+	f.Fuzz(func(t *testing.T, document []byte) {
+		b, ignored, err := bundle.Parse(home, document)
+		if err != nil {
+			if r := bundle.Reason(err); b != nil || r == "other" || r == "ok" {
+				t.Fatalf("refused as %s with a bundle %v: %v", r, b, err)
+			}
+			return
+		}
+		if len(ignored) > 3*bundle.MaxKeys {
+			t.Fatalf("%d parts ignored", len(ignored))
+		}
+		again, left, err := bundle.Parse(home, b.Marshal())
+		if err != nil || len(left) != 0 || !again.Equal(b) || !bytes.Equal(again.Marshal(), b.Marshal()) || again.Digest() != b.Digest() {
+			t.Fatalf("written and read again: %v %v\n%s", err, left, b.Marshal())
+		}
+	})
+}
+
+func FuzzParseMap(f *testing.F) {
+	f.Add([]byte(`{"trust_domains":{}}`))
+	f.Add([]byte(`{"trust_domains":{"a.test":{"keys":[]},"b.test":{"keys":[],"spiffe_refresh_hint":9}},"x":[]}`))
+	f.Add([]byte(`{"trust_domains":{"a":{"keys":[]},"\u0061":{"keys":[]}}}`))
+	text, err := bundle.MarshalMap([]*bundle.Bundle{newBundle(f, home, 1, newAuthority(f, home)), newBundle(f, foreign, 2, newAuthority(f, foreign))})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(text)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		bundles, _, err := bundle.ParseMap(data)
+		if err != nil {
+			if bundles != nil {
+				t.Fatal("a part of a refused map was kept")
+			}
+			return
+		}
+		var list []*bundle.Bundle
+		for td, b := range bundles {
+			if b.TrustDomain() != td {
+				t.Fatalf("the bundle of %s is filed under %s", b.TrustDomain(), td)
+			}
+			list = append(list, b)
+		}
+		text, err := bundle.MarshalMap(list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, ignored, err := bundle.ParseMap(text)
+		if err != nil || len(ignored) != 0 || len(again) != len(bundles) {
+			t.Fatalf("written and read again: %v %v\n%s", err, ignored, text)
+		}
+	})
+}

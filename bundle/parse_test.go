@@ -1,0 +1,236 @@
+package bundle_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ententehq/entente/bundle"
+)
+
+// keyText writes a JWK from alternating names and values, the values being JSON.
+func keyText(members ...string) string {
+	var b strings.Builder
+	b.WriteByte('{')
+	for i := 0; i < len(members); i += 2 {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		fmt.Fprintf(&b, "%q:%s", members[i], members[i+1])
+	}
+	b.WriteByte('}')
+	return b.String()
+}
+
+func quoted(s string) string { return `"` + s + `"` }
+
+func ecMembers(t testing.TB, key *ecdsa.PublicKey) (x, y string) {
+	t.Helper()
+	point, err := key.Bytes()
+	require.NoError(t, err)
+	return base64.RawURLEncoding.EncodeToString(point[1:33]), base64.RawURLEncoding.EncodeToString(point[33:])
+}
+
+func x5c(certs ...authority) string {
+	var list []string
+	for _, c := range certs {
+		list = append(list, base64.StdEncoding.EncodeToString(c.cert.Raw))
+	}
+	text, _ := json.Marshal(list)
+	return string(text)
+}
+
+func TestParseTolerantly(t *testing.T) {
+	ca, other := newAuthority(t, home), newAuthority(t, home)
+	x, y := ecMembers(t, &newKey(t).PublicKey)
+	jwtKey := func(kid string) string {
+		return keyText("kty", `"EC"`, "use", `"jwt-svid"`, "kid", quoted(kid), "crv", `"P-256"`, "x", quoted(x), "y", quoted(y))
+	}
+	x509Key := keyText("kty", `"EC"`, "use", `"x509-svid"`, "x5c", x5c(ca))
+	leaf := ca.svid(t, "spiffe://eu.example.org/leaf")
+
+	for _, test := range []struct {
+		name      string
+		document  string
+		x509, jwt int
+		ignored   []string
+	}{
+		{"no key at all", `{"keys":[]}`, 0, 0, nil},
+		{"both uses", `{"keys":[` + x509Key + `,` + jwtKey("a") + `]}`, 1, 1, nil},
+		{"unknown parameters", `{"issuer":{"keys":1,"keys":2},"keys":[]}`, 0, 0, []string{`unknown parameter "issuer" (parameter)`}},
+		{"names are case-sensitive", `{"Keys":1,"keys":[]}`, 0, 0, []string{`unknown parameter "Keys" (parameter)`}},
+		{"unknown kty", `{"keys":[` + keyText("kty", `"AKP"`, "use", `"x509-svid"`, "x5c", `17`) + `,` + jwtKey("a") + `]}`, 0, 1,
+			[]string{`key 0: kty "AKP" is not known (key_type)`}},
+		{"no kty", `{"keys":[{"use":"x509-svid"}]}`, 0, 0, []string{`key 0: no kty (key_type)`}},
+		{"no use", `{"keys":[{"kty":"EC"}]}`, 0, 0, []string{`key 0: no use (use)`}},
+		{"another use", `{"keys":[{"kty":"EC","use":"wit-svid"},{"kty":"EC","use":"sig"}]}`, 0, 0, []string{
+			`key 0: use "wit-svid" is not x509-svid or jwt-svid (use)`, `key 1: use "sig" is not x509-svid or jwt-svid (use)`}},
+		{"use is case-sensitive", `{"keys":[{"kty":"EC","use":"JWT-SVID"}]}`, 0, 0, []string{`key 0: use "JWT-SVID" is not x509-svid or jwt-svid (use)`}},
+		{"no x5c", `{"keys":[{"kty":"EC","use":"x509-svid"}]}`, 0, 0, []string{`key 0: no x5c (no_certificate)`}},
+		{"empty x5c", `{"keys":[{"kty":"EC","use":"x509-svid","x5c":[]}]}`, 0, 0, []string{`key 0: x5c is empty (no_certificate)`}},
+		{"the first certificate counts", `{"keys":[` + keyText("kty", `"EC"`, "use", `"x509-svid"`, "x5c", x5c(ca, other)) + `]}`, 1, 0,
+			[]string{`key 0: x5c has 2 certificates, the first counts (more_certificates)`}},
+		{"a kid on an x509-svid key", `{"keys":[` + keyText("kty", `"EC"`, "kid", `"k"`, "use", `"x509-svid"`, "x5c", x5c(ca)) + `]}`, 1, 0, nil},
+		{"not a CA", `{"keys":[` + keyText("kty", `"EC"`, "use", `"x509-svid"`, "x5c", x5c(authority{cert: leaf.Leaf})) + `]}`, 0, 0,
+			[]string{`key 0: certificate of "CN=leaf": it is not a CA certificate (unusable)`}},
+		{"the same certificate twice", `{"keys":[` + x509Key + `,` + x509Key + `]}`, 1, 0,
+			[]string{`key 1: certificate of "CN=authority of eu.example.org" occurs twice (duplicate)`}},
+		{"no kid", `{"keys":[` + keyText("kty", `"EC"`, "use", `"jwt-svid"`, "crv", `"P-256"`, "x", quoted(x), "y", quoted(y)) + `]}`, 0, 0,
+			[]string{`key 0: no kid (no_key_id)`}},
+		{"the same JWT key twice", `{"keys":[` + jwtKey("a") + `,` + jwtKey("a") + `,` + jwtKey("b") + `]}`, 0, 2,
+			[]string{`key 1: kid "a" occurs twice with the same key (duplicate)`}},
+		{"a curve that JWT-SVIDs do not have", `{"keys":[{"kty":"EC","use":"jwt-svid","kid":"k","crv":"secp256k1","x":"AA","y":"AA"}]}`, 0, 0,
+			[]string{`key 0: kid "k": unusable key: curve "secp256k1" (unusable)`}},
+		{"a missing coordinate", `{"keys":[{"kty":"EC","use":"jwt-svid","kid":"k","crv":"P-256","x":` + quoted(x) + `}]}`, 0, 0,
+			[]string{`key 0: kid "k": unusable key: no y (unusable)`}},
+		{"Ed25519 signs no JWT-SVID", `{"keys":[{"kty":"OKP","use":"jwt-svid","kid":"k","crv":"Ed25519","x":"` + strings.Repeat("A", 43) + `"}]}`, 0, 0,
+			[]string{`key 0: kid "k": keys of type ed25519.PublicKey do not verify JWT-SVIDs (unusable)`}},
+		{"a short RSA key", `{"keys":[{"kty":"RSA","use":"jwt-svid","kid":"k","n":"_w","e":"AQAB"}]}`, 0, 0,
+			[]string{`key 0: kid "k": unusable key: RSA key of 8 bits; 2048 to 8192 are supported (unusable)`}},
+		{"white space", " {\n\"keys\" :\t[ ] }\r\n", 0, 0, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b, ignored, err := bundle.Parse(home, []byte(test.document))
+			require.NoError(t, err)
+			require.Len(t, b.X509Authorities(), test.x509)
+			require.Len(t, b.JWTAuthorities(), test.jwt)
+			var texts []string
+			for _, i := range ignored {
+				texts = append(texts, i.String())
+			}
+			require.Equal(t, test.ignored, texts)
+			require.Equal(t, test.x509+test.jwt == 0, b.Empty())
+		})
+	}
+}
+
+func TestParseRefusals(t *testing.T) {
+	ca, other := newAuthority(t, home), newAuthority(t, home)
+	x, y := ecMembers(t, &newKey(t).PublicKey)
+	x2, y2 := ecMembers(t, &newKey(t).PublicKey)
+	jwtKey := func(x, y string) string {
+		return keyText("kty", `"EC"`, "use", `"jwt-svid"`, "kid", `"a"`, "crv", `"P-256"`, "x", quoted(x), "y", quoted(y))
+	}
+	cx, cy := ecMembers(t, other.cert.PublicKey.(*ecdsa.PublicKey))
+	der := base64.StdEncoding.EncodeToString(ca.cert.Raw)
+	x509Key := func(x5c string) string { return `{"keys":[{"kty":"EC","use":"x509-svid","x5c":` + x5c + `}]}` }
+
+	for _, test := range []struct {
+		name, document, reason, text string
+	}{
+		{"nothing", ``, "malformed", "the document is malformed: it is not JSON, byte 0: unexpected end of JSON input"},
+		{"cut short", `{"keys":[`, "malformed", "the document is malformed: it is not JSON, byte 9: unexpected end of JSON input"},
+		{"something behind the end", `{"keys":[]} {}`, "malformed", "the document is malformed: it is not JSON, byte 13: invalid character '{' after top-level value"},
+		{"not UTF-8", "{\"keys\":[],\"a\":\"\xff\"}", "malformed", "the document is malformed: it is not valid UTF-8"},
+		{"a byte order mark", "\ufeff{\"keys\":[]}", "malformed", "the document is malformed: it is not JSON, byte 1: invalid character 'ï' looking for beginning of value"},
+		{"not an object", `[]`, "malformed", "the document is malformed: the document is an array, not an object"},
+		{"null", `null`, "malformed", "the document is malformed: the document is null, not an object"},
+		{"an empty object", `{}`, "no_keys", "the document has no list of keys: keys must be present; an empty list says that no key is trusted"},
+		{"null keys", `{"keys":null}`, "no_keys", "the document has no list of keys: keys must be present; an empty list says that no key is trusted"},
+		{"keys are no list", `{"keys":{}}`, "malformed", "the document is malformed: keys is an object, not an array"},
+		{"a key that is no object", `{"keys":[null]}`, "malformed", "key 0: the document is malformed: the element is null, not an object"},
+		{"keys twice", `{"keys":[],"keys":[]}`, "duplicate_name", `a JSON object has two members of the same name: the document has "keys" twice`},
+		{"keys twice, one escaped", `{"keys":[],"\u006beys":[]}`, "duplicate_name", `a JSON object has two members of the same name: the document has "keys" twice`},
+		{"kty twice", `{"keys":[{"kty":"EC","kty":"RSA"}]}`, "duplicate_name", `key 0: a JSON object has two members of the same name: the element has "kty" twice`},
+		{"kty is no string", `{"keys":[{"kty":1}]}`, "malformed", "key 0: the document is malformed: kty is a number, not a string"},
+		{"too many keys", `{"keys":[` + strings.Repeat(`{},`, 1024) + `{}]}`, "too_many_keys",
+			"the document has more keys than allowed: keys has more than 1024 elements"},
+		{"too large", `{"keys":[],"a":"` + strings.Repeat("a", 1<<20) + `"}`, "too_large",
+			"the document is larger than allowed: it has 1048594 bytes, at most 1048576 are allowed"},
+		{"a negative sequence", `{"keys":[],"spiffe_sequence":-1}`, "bad_sequence", `the sequence is not a whole number of at most 64 bits: spiffe_sequence is "-1"`},
+		{"a fraction", `{"keys":[],"spiffe_sequence":1.0}`, "bad_sequence", `the sequence is not a whole number of at most 64 bits: spiffe_sequence is "1.0"`},
+		{"an exponent", `{"keys":[],"spiffe_sequence":1e3}`, "bad_sequence", `the sequence is not a whole number of at most 64 bits: spiffe_sequence is "1e3"`},
+		{"a sequence of 65 bits", `{"keys":[],"spiffe_sequence":18446744073709551616}`, "bad_sequence",
+			`the sequence is not a whole number of at most 64 bits: spiffe_sequence is "18446744073709551616"`},
+		{"a sequence in quotes", `{"keys":[],"spiffe_sequence":"1"}`, "bad_sequence", `the sequence is not a whole number of at most 64 bits: spiffe_sequence is "\"1\""`},
+		{"a null sequence", `{"keys":[],"spiffe_sequence":null}`, "bad_sequence", `the sequence is not a whole number of at most 64 bits: spiffe_sequence is "null"`},
+		{"a hint with a fraction", `{"keys":[],"spiffe_refresh_hint":0.5}`, "bad_refresh_hint",
+			`the refresh hint is not a whole number of seconds: spiffe_refresh_hint is "0.5"`},
+		{"x5c is no list", x509Key(`"x"`), "malformed", "key 0: the document is malformed: x5c is a string, not an array"},
+		{"x5c of numbers", x509Key(`[1]`), "malformed", "key 0: the document is malformed: x5c[0] is a number, not a string"},
+		{"x5c in base64url", x509Key(`["_-__"]`), "bad_key", "key 0: the key is malformed: x5c is not base64 with padding"},
+		{"x5c with a line break", x509Key(`["` + der[:64] + `\n` + der[64:] + `"]`), "bad_key", "key 0: the key is malformed: x5c is not base64: it has line breaks"},
+		{"x5c with no certificate", x509Key(`["AAAA"]`), "bad_key", "key 0: the key is malformed: x5c holds no certificate: x509: malformed certificate"},
+		{"a certificate of another key", `{"keys":[` + keyText("kty", `"EC"`, "use", `"x509-svid"`, "crv", `"P-256"`, "x", quoted(cx), "y", quoted(cy), "x5c", x5c(ca)) + `]}`,
+			"bad_key", "key 0: the key is malformed: its members and its certificate hold different keys"},
+		{"two keys of one kid", `{"keys":[` + jwtKey(x, y) + `,` + jwtKey(x2, y2) + `]}`, "duplicate_kid", `key 1: two different JWT keys have the same kid: "a"`},
+		{"a point beside the curve", `{"keys":[` + jwtKey(x, y2) + `]}`, "bad_key", `key 0: kid "a": the key is malformed: the point is not on P-256`},
+		{"a padded coordinate", `{"keys":[` + jwtKey(x+"=", y) + `]}`, "bad_key", `key 0: kid "a": the key is malformed: x is not base64url without padding`},
+		{"a short coordinate", `{"keys":[` + jwtKey("AAAA", y) + `]}`, "bad_key", `key 0: kid "a": the key is malformed: x has 3 bytes, P-256 has coordinates of 32`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b, ignored, err := bundle.Parse(home, []byte(test.document))
+			require.EqualError(t, err, "bundle document of eu.example.org: "+test.text)
+			require.Equal(t, test.reason, bundle.Reason(err))
+			require.Nil(t, b)
+			require.Nil(t, ignored)
+		})
+	}
+}
+
+func TestParseSequenceAndHint(t *testing.T) {
+	parse := func(text string) *bundle.Bundle {
+		b, _, err := bundle.Parse(home, []byte(text))
+		require.NoError(t, err)
+		return b
+	}
+	b := parse(`{"keys":[]}`)
+	_, ok := b.Sequence()
+	require.False(t, ok, "absent is not zero")
+	_, ok = b.RefreshHint()
+	require.False(t, ok)
+
+	b = parse(`{"keys":[],"spiffe_sequence":0,"spiffe_refresh_hint":0}`)
+	n, ok := b.Sequence()
+	require.True(t, ok)
+	require.Zero(t, n)
+	d, ok := b.RefreshHint()
+	require.True(t, ok)
+	require.Zero(t, d)
+
+	b = parse(`{"keys":[],"spiffe_sequence":18446744073709551615,"spiffe_refresh_hint":300}`)
+	n, _ = b.Sequence()
+	require.Equal(t, uint64(1<<64-1), n, "no bit of 64 is lost")
+	d, _ = b.RefreshHint()
+	require.Equal(t, 5*time.Minute, d)
+	require.Equal(t, `{"spiffe_sequence":18446744073709551615,"spiffe_refresh_hint":300,"keys":[]}`, string(b.Marshal()))
+
+	d, _ = parse(`{"keys":[],"spiffe_refresh_hint":99999999999999999999999}`).RefreshHint()
+	require.Equal(t, 9223372036*time.Second, d)
+}
+
+func TestNewRefusals(t *testing.T) {
+	ca := newAuthority(t, home)
+	small, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
+	require.NoError(t, err)
+	leaf := ca.svid(t, "spiffe://eu.example.org/x").Leaf
+	for _, test := range []struct {
+		name    string
+		content bundle.Content
+		text    string
+	}{
+		{"a leaf", bundle.Content{X509Authorities: append([]*x509Certificate{}, leaf)}, `the key is malformed: X.509 authority "CN=leaf": it is not a CA certificate`},
+		{"a nil certificate", bundle.Content{X509Authorities: []*x509Certificate{nil}}, "the key is malformed: an X.509 authority is nil or was never signed"},
+		{"no kid", bundle.Content{JWTAuthorities: keys{"": &newKey(t).PublicKey}}, `the key is malformed: JWT authority "": its kid is empty`},
+		{"a long kid", bundle.Content{JWTAuthorities: keys{strings.Repeat("k", 257): &newKey(t).PublicKey}},
+			`the key is malformed: JWT authority "` + strings.Repeat("k", 64) + `"…: its kid has 257 bytes, at most 256 are allowed`},
+		{"a small curve", bundle.Content{JWTAuthorities: keys{"k": &small.PublicKey}}, `the key is malformed: JWT authority "k": its curve is not one of P-256, P-384 and P-521`},
+		{"Ed25519 for JWT", bundle.Content{JWTAuthorities: keys{"k": newEd25519Key(t).Public()}},
+			`the key is malformed: JWT authority "k": keys of type ed25519.PublicKey do not verify JWT-SVIDs`},
+		{"half a second", bundle.Content{RefreshHint: new(500 * time.Millisecond)}, "the refresh hint is not a whole number of seconds: it is 500ms"},
+		{"a negative hint", bundle.Content{RefreshHint: new(-time.Second)}, "the refresh hint is not a whole number of seconds: it is -1s"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := bundle.New(home, test.content)
+			require.EqualError(t, err, "bundle of eu.example.org: "+test.text)
+		})
+	}
+}
