@@ -6,6 +6,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/raftstore"
 )
 
 // TrustState says whether a caller of this cluster can verify an instance of some trust domain now.
@@ -53,4 +54,14 @@ func (t TrustState) refusal(td spiffeid.TrustDomain) string {
 		return fmt.Sprintf("no bundle of %s has been received yet", td.Name())
 	}
 	return fmt.Sprintf("this cluster has no relationship with %s", td.Name())
+}
+
+// Trust tells which domains can be verified. The node implements it over the tables of hosted domains, relationships
+// and foreign bundles.
+type Trust interface {
+	// State returns the state of a domain in the revision that r reads, at the present time. It is called for each hint,
+	// once a domain, from any goroutine, and must not block.
+	State(r raftstore.Reader, td spiffeid.TrustDomain) (TrustState, error)
+	// Prefixes names what State reads, so that a watched hint moves with it.
+	Prefixes() []raftstore.Prefix
 }

@@ -1,0 +1,99 @@
+package routing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/raftstore"
+)
+
+// Audit keeps what the room does by itself: the removal of instances whose lease lapsed. What it refuses to record is
+// not done. It is called from the goroutine of Run.
+type Audit interface {
+	Record(access.Event) error
+}
+
+// Config is what a Manager stands on. Store, Trust and Audit are required.
+type Config struct {
+	Store *raftstore.Store
+	Trust Trust
+	Audit Audit
+	// Policy turns instances into hints; nil: the default one.
+	Policy *Policy
+	// LastHeard says when this member last heard from the leader, or led with a majority. A member that has not for a
+	// while takes no renewals, which it could not pass on. Nil: always now.
+	LastHeard func() time.Time
+	// Now is the clock; nil: time.Now.
+	Now func() time.Time
+	// Logger and Registerer may be nil.
+	Logger     hclog.Logger
+	Registerer prometheus.Registerer
+}
+
+// Manager keeps the instances of services and answers for them. Make it with New, register its Leases with the
+// membership, serve it as ententev1.RoutingServiceServer, and Run it.
+type Manager struct {
+	store     *raftstore.Store
+	trust     Trust
+	audit     Audit
+	policy    *Policy
+	lastHeard func() time.Time
+	now       func() time.Time
+	log       hclog.Logger
+	metrics   *metrics
+	catalog   *catalog
+	renewals  *renewals
+	ledger    *ledger
+}
+
+// New makes the manager of a member.
+func New(c Config) (*Manager, error) {
+	if c.Store == nil || c.Trust == nil || c.Audit == nil {
+		return nil, errors.New("routing: a store, the trust states and an audit log are required")
+	}
+	m := &Manager{
+		store: c.Store, trust: c.Trust, audit: c.Audit, policy: c.Policy, lastHeard: c.LastHeard, now: c.Now, log: c.Logger,
+		catalog: newCatalog(), renewals: newRenewals(), ledger: newLedger(),
+	}
+	if m.policy == nil {
+		m.policy = DefaultPolicy()
+	}
+	if m.now == nil {
+		m.now = time.Now
+	}
+	if m.lastHeard == nil {
+		m.lastHeard = m.now
+	}
+	if m.log == nil {
+		m.log = hclog.NewNullLogger()
+	}
+	var err error
+	if m.metrics, err = newMetrics(c.Registerer, m); err != nil {
+		return nil, fmt.Errorf("register the metrics of routing: %w", err)
+	}
+	return m, nil
+}
+
+// Leases is the section "leases" of the heartbeats between members.
+func (m *Manager) Leases() *LeaseSection {
+	return &LeaseSection{renewals: m.renewals, ledger: m.ledger, now: m.now, refused: func(member string, err error) {
+		m.log.Warn("a report of renewals is refused", "member", member, "error", err)
+	}}
+}
+
+// Run removes the instances whose lease lapsed, while this member leads. It returns when ctx ends.
+func (m *Manager) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return m.store.WhileLeading(ctx, m.sweepLeases) })
+	if err := g.Wait(); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("routing stops: %w", err)
+	}
+	return nil
+}

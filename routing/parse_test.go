@@ -1,0 +1,197 @@
+package routing
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/raftstore"
+)
+
+func TestParseLocality(t *testing.T) {
+	for text, want := range map[string]string{
+		"eu":                            "",
+		"eu-west-1/a/b_1":               "",
+		"":                              `not a locality: "": the region is empty`,
+		"/a":                            `not a locality: "/a": the region is empty`,
+		"eu/":                           `not a locality: "eu/": the zone is empty`,
+		"eu//b":                         `not a locality: "eu//b": the zone is empty`,
+		"eu/a/b/c":                      `not a locality: "eu/a/b/c" has 4 parts; write REGION, REGION/ZONE or REGION/ZONE/SUB-ZONE`,
+		"eu west":                       `not a locality: "eu west": the region has ' ' at byte 3; letters, digits, '-', '_' and '.' are allowed, a letter or digit first`,
+		"-eu":                           `not a locality: "-eu": the region has '-' at byte 1; letters, digits, '-', '_' and '.' are allowed, a letter or digit first`,
+		"eu/" + strings.Repeat("a", 64): `not a locality: "eu/` + strings.Repeat("a", 64) + `": the zone has 64 bytes; 63 are allowed`,
+	} {
+		l, err := ParseLocality(text)
+		if want == "" {
+			require.NoError(t, err)
+			require.Equal(t, text, l.String())
+			continue
+		}
+		require.ErrorIs(t, err, ErrLocality)
+		require.EqualError(t, err, want)
+	}
+}
+
+func TestParseAddress(t *testing.T) {
+	for text, want := range map[string]string{
+		"10.0.0.1:443":          "10.0.0.1:443",
+		"[2001:DB8::0001]:443":  "[2001:db8::1]:443",
+		"[::ffff:10.0.0.1]:443": "10.0.0.1:443",
+		"127.0.0.1:1":           "127.0.0.1:1",
+		"example.org:443":       "write an IP literal and a port",
+		"10.0.0.1":              "write an IP literal and a port",
+		"10.0.0.1:70000":        "write an IP literal and a port",
+		"2001:db8::1:443":       "write an IP literal and a port",
+		"010.0.0.1:443":         "write an IP literal and a port",
+		"":                      "write an IP literal and a port",
+		"10.0.0.1:0":            "port 0 cannot be dialled",
+		"[fe80::1%eth0]:443":    "an IPv6 zone means something on one host only",
+		"[fe80::1]:443":         "needs a zone",
+		"0.0.0.0:443":           "the unspecified address cannot be dialled; name the address that callers reach",
+		"[::]:443":              "the unspecified address cannot be dialled",
+		"[::ffff:0.0.0.0]:443":  "the unspecified address cannot be dialled",
+		"224.0.0.1:443":         "it is not the address of one host",
+		"[ff02::1]:443":         "it is not the address of one host",
+		"255.255.255.255:443":   "it is not the address of one host",
+	} {
+		a, err := ParseAddress(text)
+		if err == nil {
+			require.Equal(t, want, a.String(), text)
+			continue
+		}
+		require.ErrorIs(t, err, ErrAddress)
+		require.ErrorContains(t, err, want, text)
+	}
+}
+
+func TestCheckServiceName(t *testing.T) {
+	for name, want := range map[string]string{
+		"shop": "", "shop.v2_a-b": "", "1": "",
+		"":                       "not a service name: it is empty",
+		"Shop":                   `not a service name: "Shop" has 'S' at byte 1; small letters, digits, '-', '_' and '.' are allowed, a letter or digit first and last`,
+		"a/b":                    `'/' at byte 2`,
+		"-a":                     `'-' at byte 1`,
+		"a.":                     `'.' at byte 2`,
+		strings.Repeat("a", 129): "has 129 bytes; 128 are allowed",
+	} {
+		err := CheckServiceName(name)
+		if want == "" {
+			require.NoError(t, err)
+			continue
+		}
+		require.ErrorIs(t, err, ErrServiceName)
+		require.ErrorContains(t, err, want)
+	}
+}
+
+func registration() *ententev1.Instance {
+	return &ententev1.Instance{
+		Service: "shop", Address: "10.0.0.1:443", Locality: &ententev1.Locality{Region: "eu", Zone: "a"},
+		SpiffeId: "spiffe://eu.example.org/shop", Ttl: durationpb.New(10 * time.Second),
+	}
+}
+
+func TestParseInstance(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(*ententev1.Instance)
+		want   string
+	}{
+		{"as it is", func(*ententev1.Instance) {}, ""},
+		{"no lease", func(i *ententev1.Instance) { i.Ttl = nil }, ""},
+		{"service", func(i *ententev1.Instance) { i.Service = "" }, "not a service name: it is empty"},
+		{"address", func(i *ententev1.Instance) { i.Address = "shop:443" }, "not an address"},
+		{"no locality", func(i *ententev1.Instance) { i.Locality = nil }, "not a locality: it is empty; a region is needed at least"},
+		{"no zone", func(i *ententev1.Instance) { i.Locality.Zone = "" }, `"eu": an instance runs in a zone`},
+		{"sub-zone without zone", func(i *ententev1.Instance) { i.Locality.Zone, i.Locality.SubZone = "", "b" }, `"eu//b": the zone is empty`},
+		{"slash in a part", func(i *ententev1.Instance) { i.Locality.Region = "eu/a" }, "a slash stands inside of a part"},
+		{"not a SPIFFE ID", func(i *ententev1.Instance) { i.SpiffeId = "https://eu.example.org/shop" }, `does not begin with "spiffe://"`},
+		{"no SPIFFE ID", func(i *ententev1.Instance) { i.SpiffeId = "" }, "SPIFFE ID"},
+		{"a trust domain", func(i *ententev1.Instance) { i.SpiffeId = "spiffe://eu.example.org" }, "not an instance: the SPIFFE ID spiffe://eu.example.org has no path; callers expect that of a workload"},
+		{"heavy", func(i *ententev1.Instance) { i.Weight = MaxWeight + 1 }, "not an instance: the weight is 1048577; 1 to 1048576 are allowed"},
+		{"health", func(i *ententev1.Instance) { i.Health = 9 }, "not an instance: health 9 is not known; healthy, degraded, unhealthy and draining are"},
+		{"short lease", func(i *ententev1.Instance) { i.Ttl = durationpb.New(time.Second) }, "not an instance: a lease of 1s; 5s to 24h0m0s are allowed, or none at all"},
+		{"negative lease", func(i *ententev1.Instance) { i.Ttl = durationpb.New(-time.Second) }, "a lease of -1s"},
+		{"broken lease", func(i *ententev1.Instance) { i.Ttl = &durationpb.Duration{Seconds: 10, Nanos: -1} }, "a lease of"},
+		{"long lease", func(i *ententev1.Instance) { i.Ttl = durationpb.New(25 * time.Hour) }, "a lease of 25h0m0s"},
+		{"lease name", func(i *ententev1.Instance) { i.LeaseId = "mine" }, `lease_id "mine"; send back the one that registration returned, 32 hexadecimal digits`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := registration()
+			test.change(m)
+			i, err := ParseInstance(m)
+			if test.want != "" {
+				require.ErrorContains(t, err, test.want)
+				return
+			}
+			require.NoError(t, err)
+			require.EqualValues(t, 1, i.Weight)
+			require.Equal(t, Healthy, i.Health)
+			require.Equal(t, "shop/10.0.0.1:443", i.Key())
+		})
+	}
+	_, err := ParseInstance(nil)
+	require.ErrorIs(t, err, ErrInstance)
+}
+
+func FuzzParseInstance(f *testing.F) {
+	for _, m := range []*ententev1.Instance{registration(), {}, {Address: "[::1]:1", Locality: &ententev1.Locality{Region: "a/b"}}} {
+		b, err := proto.Marshal(m)
+		require.NoError(f, err)
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var m ententev1.Instance
+		if proto.Unmarshal(b, &m) != nil {
+			return
+		}
+		i, err := ParseInstance(&m)
+		if err != nil {
+			return
+		}
+		// What is taken survives storage as it is.
+		back, err := fromRow(raftstore.Row[*statev1.Instance]{Key: i.Key(), Value: i.Row()})
+		require.NoError(t, err)
+		back.Registered = i.Registered
+		require.Equal(t, i, back)
+		require.Equal(t, 1, strings.Count(i.Key(), "/"), "a key of two parts")
+	})
+}
+
+func FuzzParseText(f *testing.F) {
+	for _, text := range []string{"eu/a/b", "*", "eu/*", "10.0.0.1:443", "[::ffff:10.0.0.1]:443", "[fe80::1%a]:1", "shop"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if l, err := ParseLocality(text); err == nil {
+			require.Equal(t, text, l.String())
+			again, err := localityFrom(l.Proto())
+			require.NoError(t, err)
+			require.Equal(t, l, again)
+		} else {
+			require.Less(t, len(err.Error()), 1000)
+		}
+		if p, err := ParsePattern(text); err == nil {
+			again, err := ParsePattern(patternText(p))
+			require.NoError(t, err)
+			require.Equal(t, p, again)
+		}
+		if a, err := ParseAddress(text); err == nil {
+			again, err := ParseAddress(a.String())
+			require.NoError(t, err)
+			require.Equal(t, a, again)
+			require.NotZero(t, a.Port())
+			require.False(t, a.Addr().Is4In6() || a.Addr().IsUnspecified() || a.Addr().Zone() != "")
+		}
+		if CheckServiceName(text) == nil {
+			require.NotContains(t, text, "/")
+			require.LessOrEqual(t, len(text), maxServiceName)
+		}
+	})
+}

@@ -1,0 +1,77 @@
+package routing
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+func TestNewPolicyRefusals(t *testing.T) {
+	many := make([]FailoverSetting, maxRules+1)
+	for _, test := range []struct {
+		settings Settings
+		want     string
+	}{
+		{Settings{OverprovisioningFactor: 99}, "overprovisioning_factor is 99; it is a percentage from 100 to 10000"},
+		{Settings{OverprovisioningFactor: -1}, "overprovisioning_factor is -1; it is a percentage from 100 to 10000"},
+		{Settings{FailoverThreshold: 101}, "failover_threshold is 101; it is a percentage from 1 to 100"},
+		{Settings{FailoverThreshold: 70, OverprovisioningFactor: 140}, "overprovisioning_factor 140 and failover_threshold 70 say the same thing twice; set one of them"},
+		{Settings{PanicThreshold: percent(101)}, "panic_threshold is 101; it is a percentage from 0 (off) to 100"},
+		{Settings{Stale: "ignore"}, `stale is "ignore"; write demote, keep or drop`},
+		{Settings{Failover: many}, "there are 257 failover and 0 distribution rules; 256 of each are allowed"},
+		{Settings{Failover: []FailoverSetting{{"eu/a", []string{"us"}}}}, `failover from "eu/a": the region has '/' at byte 3; letters, digits, '-', '_' and '.' are allowed, a letter or digit first`},
+		{Settings{Failover: []FailoverSetting{{"eu", nil}}}, "failover from eu names 0 regions; name 1 to 256"},
+		{Settings{Failover: []FailoverSetting{{"eu", []string{""}}}}, `failover from eu to "": the region is empty`},
+		{Settings{Failover: []FailoverSetting{{"eu", []string{"eu"}}}}, "failover from eu leads to itself; a caller's own region always comes first"},
+		{Settings{Failover: []FailoverSetting{{"eu", []string{"us", "us"}}}}, "failover from eu names us twice"},
+		{Settings{Failover: []FailoverSetting{{"eu", []string{"us"}}, {"eu", []string{"ap"}}}}, "failover from eu is given twice; put its regions into one list"},
+		{Settings{Distribution: []DistributionSetting{{"", map[string]int{"eu": 100}}}}, `distribution from "": not a locality: "": the region is empty`},
+		{Settings{Distribution: []DistributionSetting{{"eu", map[string]int{"eu": 90}}}}, "distribution from eu: the percentages add up to 90; they must add up to 100"},
+		{Settings{Distribution: []DistributionSetting{{"eu", nil}}}, "distribution from eu: the percentages add up to 0; they must add up to 100"},
+		{Settings{Distribution: []DistributionSetting{{"eu", map[string]int{"eu": 0, "us": 100}}}}, "distribution from eu gives eu 0 percent; give it 1 to 100, or leave it out"},
+		{Settings{Distribution: []DistributionSetting{{"*", map[string]int{"eu": 50, "eu/a": 50}}}}, "distribution from *: eu and eu/a overlap, so that it is open which percentage counts"},
+		{Settings{Distribution: []DistributionSetting{{"eu", map[string]int{"a b": 100}}}}, `distribution from eu to "a b": not a locality: "a b": the region has ' ' at byte 2; letters, digits, '-', '_' and '.' are allowed, a letter or digit first`},
+		{Settings{Distribution: []DistributionSetting{{"eu", map[string]int{"eu": 100}}, {"eu/*", map[string]int{"us": 100}}}}, "distribution from eu is given twice; the second would never count"},
+	} {
+		_, err := NewPolicy(test.settings)
+		require.EqualError(t, err, test.want)
+	}
+}
+
+func TestDefaultPolicy(t *testing.T) {
+	p := policy(t, Settings{})
+	require.Equal(t, DefaultPolicy().String(), p.String())
+	require.Equal(t, "overprovisioning 140, panic threshold 50, stale demote, 0 failover and 0 distribution rules", p.String())
+	require.EqualValues(t, 140, p.Overprovisioning())
+	require.EqualValues(t, 50, p.PanicThreshold())
+}
+
+// A nearer instance never stands behind a farther one, whatever the failover rules.
+func TestNearerComesFirst(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p := DefaultPolicy()
+		if regions := rapid.SliceOfDistinct(rapid.SampledFrom([]string{"b", "c", "d"}), rapid.ID[string]).Draw(t, "failover"); len(regions) > 0 {
+			p.failover = map[string][]string{"a": regions}
+		}
+		part := rapid.SampledFrom([]string{"a", "b", "c", "d", "e"})
+		draw := func() Locality {
+			return Locality{part.Draw(t, "region"), part.Draw(t, "zone"), part.Draw(t, "sub-zone")}
+		}
+		from, one, two := draw(), draw(), draw()
+		shared := func(l Locality) int {
+			n := 0
+			for i, s := range strings.Split(l.String(), "/") {
+				if s != strings.Split(from.String(), "/")[i] {
+					break
+				}
+				n++
+			}
+			return n
+		}
+		if shared(one) > shared(two) {
+			require.Less(t, p.base(from, one), p.base(from, two))
+		}
+	})
+}
