@@ -1,0 +1,263 @@
+package bundle
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+)
+
+// The bounds of a fetch.
+const (
+	defaultFetchTimeout = 30 * time.Second
+	handshakeTimeout    = 10 * time.Second
+	answerHeaderTimeout = 10 * time.Second
+	maxAnswerHeader     = 16 << 10
+	maxRedirects        = 3
+	maxETagBytes        = 256
+)
+
+// ClientConfig says what a [Client] needs.
+type ClientConfig struct {
+	// Bundles verifies the SVIDs of https_spiffe endpoints. It is asked during each handshake for the bundle of the
+	// endpoint's trust domain, and answers with the newest that is stored.
+	Bundles x509bundle.Source
+	// Timeout bounds a fetch from the first lookup of a name to the last byte, redirects included. 0 is 30 s.
+	Timeout time.Duration
+	// Proxy chooses an HTTP proxy for a request to an https_web endpoint, as in [http.Transport]. Nil is none: what the
+	// environment names for other programs has no say in where trust comes from.
+	Proxy func(*http.Request) (*url.URL, error)
+	// Dial opens connections; nil is TCP.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Now is the time that certificates are verified at; nil is the system's.
+	Now func() time.Time
+}
+
+// Client fetches bundles from endpoints. It keeps nothing from one fetch to the next: no connection, no session, no
+// redirect. It is safe for concurrent use.
+type Client struct{ config ClientConfig }
+
+// NewClient makes a client.
+func NewClient(c ClientConfig) *Client {
+	if c.Timeout <= 0 {
+		c.Timeout = defaultFetchTimeout
+	}
+	if c.Dial == nil {
+		c.Dial = (&net.Dialer{Timeout: handshakeTimeout}).DialContext
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return &Client{config: c}
+}
+
+// Result is the answer of an endpoint.
+type Result struct {
+	// Bundle is what the endpoint serves, or nil if NotModified.
+	Bundle *Bundle
+	// NotModified says that the endpoint still serves what the ETag of the request was given with.
+	NotModified bool
+	// Ignored are the parts of the document without effect.
+	Ignored []Ignored
+	// ETag goes into the next fetch, as long as this bundle is what the caller has; empty if the endpoint gave none.
+	ETag string
+	// URL is where the document came from in the end. It is for logs and never the start of a later fetch.
+	URL string
+	// Size is the length of the document in bytes.
+	Size int
+}
+
+// Fetch gets the bundle from an endpoint. If etag is not empty, the endpoint may answer that nothing changed.
+//
+// The error is a refusal with a [Reason], and says which endpoint it is about. A fetch that the caller gives up
+// returns the context's error.
+func (c *Client) Fetch(ctx context.Context, e Endpoint, etag string) (Result, error) {
+	if e.url == nil {
+		return Result{}, fmt.Errorf("fetch a bundle: %w", ErrEndpoint)
+	}
+	bounded, cancel := context.WithTimeoutCause(ctx, c.config.Timeout, ErrTimeout)
+	defer cancel()
+	result, err := c.fetch(bounded, e, etag)
+	if err != nil {
+		return Result{}, fmt.Errorf("fetch bundle of %s from %s: %w", e.td, e.URL(), c.named(ctx, err))
+	}
+	return result, nil
+}
+
+// named gives an error of net/http or of the network its sentinel.
+func (c *Client) named(ctx context.Context, err error) error {
+	var r *refusal
+	var timeout net.Error
+	var header tls.RecordHeaderError
+	var alert tls.AlertError
+	var hostname x509.HostnameError
+	var certificate *tls.CertificateVerificationError
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.As(err, &r):
+		return err
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%w: no complete answer within %s", ErrTimeout, c.config.Timeout)
+	case errors.As(err, &hostname):
+		return fmt.Errorf("%w: %w", ErrHostName, err)
+	case errors.As(err, &certificate):
+		return fmt.Errorf("%w: %w", ErrWebCertificate, err)
+	case errors.As(err, &header), errors.As(err, &alert):
+		return fmt.Errorf("%w: %w", ErrTLS, err)
+	case errors.As(err, &timeout) && timeout.Timeout(), strings.Contains(err.Error(), "TLS handshake timeout"):
+		return fmt.Errorf("%w: %w", ErrTimeout, err)
+	}
+	return fmt.Errorf("%w: %w", ErrNetwork, err)
+}
+
+func (c *Client) fetch(ctx context.Context, e Endpoint, etag string) (Result, error) {
+	transport := c.transport(e)
+	defer transport.CloseIdleConnections()
+	target := e.url
+	for redirects := 0; ; redirects++ {
+		response, err := c.get(ctx, transport, target, etag)
+		if err != nil {
+			return Result{}, err
+		}
+		next, err := redirect(response, target)
+		if err == nil && next == nil {
+			var result Result
+			result, err = c.read(e, response, etag != "")
+			result.URL = target.String()
+			_ = response.Body.Close()
+			return result, err
+		}
+		_ = response.Body.Close()
+		if err != nil {
+			return Result{}, err
+		}
+		if redirects == maxRedirects {
+			return Result{}, fmt.Errorf("%w: more than %d times, last to %s", ErrTooManyRedirects, maxRedirects, clip(next.String()))
+		}
+		target = next
+	}
+}
+
+// transport is made for one fetch. Only HTTP/1.1 is spoken, for one request a connection.
+func (c *Client) transport(e Endpoint) *http.Transport {
+	config := baseTLS()
+	proxy := c.config.Proxy
+	config.Time = c.config.Now
+	config.RootCAs = e.roots
+	if e.profile == HTTPSSPIFFE {
+		proxy = nil
+		// An X509-SVID is not verified by host name but by SPIFFE ID, which VerifyConnection does for every handshake.
+		config.InsecureSkipVerify = true
+		config.VerifyConnection = func(state tls.ConnectionState) error { return c.verify(e, state.PeerCertificates) }
+	}
+	return &http.Transport{
+		TLSClientConfig:        config,
+		DialContext:            c.config.Dial,
+		Proxy:                  proxy,
+		DisableKeepAlives:      true,
+		DisableCompression:     true, // and an answer that is compressed all the same is refused
+		TLSHandshakeTimeout:    handshakeTimeout,
+		ResponseHeaderTimeout:  answerHeaderTimeout,
+		MaxResponseHeaderBytes: maxAnswerHeader,
+	}
+}
+
+// verify checks whom an https_spiffe endpoint proved to be.
+func (c *Client) verify(e Endpoint, chain []*x509.Certificate) error {
+	if c.config.Bundles == nil {
+		return fmt.Errorf("%w: this client has none", ErrNoBundle)
+	}
+	id, err := VerifySVID(chain, c.config.Bundles, c.config.Now())
+	if err != nil {
+		return err
+	}
+	if id != e.id {
+		return fmt.Errorf("%w: it is %s, expected is %s", ErrUnexpectedEndpointID, id, e.id)
+	}
+	return nil
+}
+
+func (c *Client) get(ctx context.Context, transport *http.Transport, target *url.URL, etag string) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), http.NoBody)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s", ErrURL, clip(target.String()))
+	}
+	request.Header.Set("Accept", "application/json")
+	request.Header.Set("User-Agent", "entente")
+	if etag != "" {
+		request.Header.Set("If-None-Match", etag)
+	}
+	return transport.RoundTrip(request)
+}
+
+// redirect returns where an answer leads to, or nil if it is not a redirect. A target keeps to the rules of the URL
+// that was configured, and is reached under the same profile.
+func redirect(response *http.Response, from *url.URL) (*url.URL, error) {
+	switch response.StatusCode {
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+	default:
+		return nil, nil
+	}
+	location := response.Header.Get("Location")
+	if location == "" || len(location) > MaxURLBytes {
+		return nil, fmt.Errorf("%w: the answer %d has a Location of %d bytes", ErrRedirect, response.StatusCode, len(location))
+	}
+	next, err := from.Parse(location)
+	if err != nil {
+		return nil, fmt.Errorf("%w: Location %s does not parse", ErrRedirect, clip(location))
+	}
+	if err := checkURL(next); err != nil {
+		return nil, fmt.Errorf("%w: %v", ErrRedirect, err) // the reason is the redirect, not the configured URL
+	}
+	return next, nil
+}
+
+// read takes an answer that is not a redirect.
+func (c *Client) read(e Endpoint, response *http.Response, asked bool) (Result, error) {
+	switch {
+	case response.StatusCode == http.StatusNotModified && asked:
+		return Result{NotModified: true, ETag: answerETag(response)}, nil
+	case response.StatusCode == http.StatusNotModified:
+		return Result{}, ErrNotAsked
+	case response.StatusCode != http.StatusOK:
+		return Result{}, fmt.Errorf("%w: it is %d %s", ErrStatus, response.StatusCode, http.StatusText(response.StatusCode))
+	}
+	if encoding := response.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
+		return Result{}, fmt.Errorf("%w: Content-Encoding is %s", ErrEncoded, clip(encoding))
+	}
+	if response.ContentLength > MaxDocumentBytes {
+		return Result{}, fmt.Errorf("%w: it has %d bytes, at most %d are allowed", ErrTooLarge, response.ContentLength, MaxDocumentBytes)
+	}
+	body, err := io.ReadAll(io.LimitReader(response.Body, MaxDocumentBytes+1))
+	if err != nil {
+		return Result{}, fmt.Errorf("read the document: %w", err)
+	}
+	if len(body) > MaxDocumentBytes {
+		return Result{}, fmt.Errorf("%w: at most %d bytes are allowed", ErrTooLarge, MaxDocumentBytes)
+	}
+	b, ignored, err := Parse(e.td, body)
+	if err != nil {
+		return Result{}, err
+	}
+	return Result{Bundle: b, Ignored: ignored, ETag: answerETag(response), Size: len(body)}, nil
+}
+
+// answerETag returns the answer's ETag if it is well formed and short enough to be sent back.
+func answerETag(response *http.Response) string {
+	etag := response.Header.Get("ETag")
+	tag := strings.TrimPrefix(etag, "W/")
+	if len(etag) > maxETagBytes || len(tag) < 2 || tag[0] != '"' || strings.IndexByte(tag[1:], '"') != len(tag)-2 {
+		return ""
+	}
+	return etag
+}

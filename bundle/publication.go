@@ -1,0 +1,121 @@
+package bundle
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// Publication is all that an endpoint serves. It is given to [Handler.Publish] as a whole, so that a reader never
+// sees a part of a change.
+type Publication struct {
+	// Home is the domain whose bundle stands at "/" and whose SVID is presented where no other is asked for.
+	// It is one of Hosted.
+	Home spiffeid.TrustDomain
+	// Hosted are the bundles of the domains that the cluster is the authority for.
+	Hosted []Hosted
+	// Foreign are the bundles that a hub vouches for. They are in the map, and have no path of their own.
+	Foreign []*Bundle
+}
+
+// Hosted is the bundle of a hosted domain.
+type Hosted struct {
+	Bundle *Bundle
+	// Host is the endpoint's host name for this domain alone, or empty.
+	Host string
+}
+
+// rendered is a publication ready to be sent. It is never changed.
+type rendered struct {
+	home    spiffeid.TrustDomain
+	paths   map[string]*answer // where no host name of its own is asked for; without the map
+	hosts   map[string]*answer // "/" of each host name of its own
+	domains map[string]spiffeid.TrustDomain
+	bundles func() *answer // the map, rendered when it is first asked for
+}
+
+// answer is a document with its header fields, as net/http keeps them. The slices are shared by all responses.
+type answer struct {
+	body               []byte
+	etag               string
+	etagField, lengths []string
+}
+
+func newAnswer(body []byte) *answer {
+	sum := sha256.Sum256(body)
+	etag := `"` + base64.RawURLEncoding.EncodeToString(sum[:]) + `"`
+	return &answer{body: body, etag: etag, etagField: []string{etag}, lengths: []string{strconv.Itoa(len(body))}}
+}
+
+// The header fields that every document has. no-cache lets a cache keep a document but not hand it out without asking:
+// a revoked key has to go at once, and an unchanged document costs one 304.
+var (
+	contentTypeField  = []string{"application/json"}
+	cacheControlField = []string{"no-cache"}
+)
+
+func (a *answer) header(h http.Header) {
+	h["Etag"] = a.etagField
+	h["Cache-Control"] = cacheControlField
+}
+
+func render(p Publication) (*rendered, error) {
+	r := &rendered{
+		home:    p.Home,
+		paths:   make(map[string]*answer, len(p.Hosted)+1),
+		hosts:   make(map[string]*answer),
+		domains: make(map[string]spiffeid.TrustDomain),
+	}
+	all := make([]*Bundle, 0, len(p.Hosted)+len(p.Foreign))
+	seen := make(map[spiffeid.TrustDomain]bool, cap(all))
+	for _, hosted := range p.Hosted {
+		td := hosted.Bundle.TrustDomain()
+		if seen[td] {
+			return nil, fmt.Errorf("%w: %s", ErrDuplicateTrustDomain, td)
+		}
+		seen[td] = true
+		all = append(all, hosted.Bundle)
+		a := newAnswer(hosted.Bundle.document)
+		r.paths["/bundles/"+td.Name()] = a
+		if td == p.Home {
+			r.paths["/"] = a
+		}
+		if hosted.Host == "" {
+			continue
+		}
+		host := canonicalHost(hosted.Host)
+		if other, ok := r.domains[host]; ok {
+			return nil, fmt.Errorf("%s and %s both have the endpoint host %q; give each its own", other, td, host)
+		}
+		r.hosts[host], r.domains[host] = a, td
+	}
+	if r.paths["/"] == nil {
+		return nil, fmt.Errorf("there is no hosted bundle of the home domain %s", p.Home)
+	}
+	for _, b := range p.Foreign {
+		if seen[b.td] {
+			return nil, fmt.Errorf("%w: %s", ErrDuplicateTrustDomain, b.td)
+		}
+		seen[b.td] = true
+		all = append(all, b)
+	}
+	r.bundles = sync.OnceValue(func() *answer {
+		body, err := MarshalMap(all)
+		if err != nil {
+			return nil // cannot be: each domain occurs once, and each bundle was written before
+		}
+		return newAnswer(body)
+	})
+	return r, nil
+}
+
+// canonicalHost is a host name as it is compared: lower case, no trailing dot.
+func canonicalHost(host string) string {
+	return strings.ToLower(strings.TrimSuffix(host, "."))
+}

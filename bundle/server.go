@@ -1,0 +1,216 @@
+package bundle
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// The bounds of a connection. A request is one line and a few fields, and an answer a few kilobytes, a map a few
+// megabytes; who needs longer is not reading.
+const (
+	readHeaderTimeout  = 5 * time.Second // the TLS handshake too
+	readTimeout        = 10 * time.Second
+	writeTimeout       = 60 * time.Second
+	idleTimeout        = 60 * time.Second
+	shutdownTimeout    = 5 * time.Second
+	maxHeaderBytes     = 8 << 10
+	defaultMaxConns    = 4096
+	maxStreamsPerHTTP2 = 32
+)
+
+// Certificates says which certificate an endpoint presents, and does what it takes to keep that up to date.
+type Certificates interface {
+	// certificate is called for each handshake, from its goroutine.
+	certificate(ctx context.Context, serverName string) (*tls.Certificate, error)
+	// run returns when ctx ends. It is called once.
+	run(ctx context.Context) error
+}
+
+// SVIDSource yields the X509-SVID by which the endpoint proves, under the https_spiffe profile, that it speaks for td.
+// It is called for each handshake, from that handshake's goroutine, and should answer from memory. An error ends the
+// handshake and is logged.
+type SVIDSource func(ctx context.Context, td spiffeid.TrustDomain) (*tls.Certificate, error)
+
+// ServerConfig says what a [Server] serves, where and how.
+type ServerConfig struct {
+	// Listener is where connections come in. The server closes it.
+	Listener net.Listener
+	Handler  *Handler
+	// Exactly one of these two makes the profile: https_spiffe or https_web.
+	SVIDs SVIDSource
+	Files *CertificateFiles
+	// MaxConnections bounds the connections that are open at a time; those beyond are closed at once. 0 is 4096.
+	MaxConnections int
+	Logger         hclog.Logger
+	Registerer     prometheus.Registerer
+}
+
+// Server serves a bundle endpoint on one listener. It asks for no client certificate.
+type Server struct {
+	listener *boundedListener
+	certs    Certificates
+	http     *http.Server
+	logger   hclog.Logger
+	failures prometheus.Counter
+}
+
+// NewServer makes a server. Nothing is accepted before [Server.Run].
+func NewServer(c ServerConfig) (*Server, error) {
+	if c.Listener == nil || c.Handler == nil {
+		return nil, errors.New("a bundle endpoint needs a listener and a handler")
+	}
+	if (c.SVIDs == nil) == (c.Files == nil) {
+		return nil, errors.New("a bundle endpoint has one profile: https_spiffe with SVIDs, or https_web with certificate files")
+	}
+	if c.Logger == nil {
+		c.Logger = hclog.NewNullLogger()
+	}
+	if c.MaxConnections == 0 {
+		c.MaxConnections = defaultMaxConns
+	}
+	s := &Server{logger: c.Logger}
+	if c.SVIDs != nil {
+		s.certs = svidCertificates{source: c.SVIDs, domainOf: c.Handler.domainOf}
+	} else {
+		s.certs = c.Files
+	}
+	s.failures = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "entente_bundle_endpoint_certificate_failures_total",
+		Help: "Handshakes that failed because the endpoint had no certificate to present.",
+	})
+	refused := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "entente_bundle_endpoint_connections_refused_total",
+		Help: "Connections closed at once because too many were open.",
+	})
+	s.listener = &boundedListener{Listener: c.Listener, most: int64(c.MaxConnections), refused: refused}
+	open := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "entente_bundle_endpoint_connections",
+		Help: "Connections open at the bundle endpoint.",
+	}, func() float64 { return float64(s.listener.open.Load()) })
+	if err := register(c.Registerer, s.failures, refused, open); err != nil {
+		return nil, err
+	}
+
+	config := baseTLS()
+	config.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		cert, err := s.certs.certificate(hello.Context(), hello.ServerName)
+		if err != nil {
+			s.failures.Inc()
+			s.logger.Warn("bundle endpoint has no certificate to present", "server_name", clip(hello.ServerName), "error", err)
+			return nil, err
+		}
+		return cert, nil
+	}
+	s.http = &http.Server{
+		Handler:           c.Handler,
+		TLSConfig:         config,
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreamsPerHTTP2},
+		// net/http reports what clients do wrong here; it is not this server's trouble.
+		ErrorLog: c.Logger.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
+	}
+	return s, nil
+}
+
+// Addr is where the server listens.
+func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+
+// Run serves until ctx ends, lets the requests under way finish for a moment, and returns when everything that it
+// started has stopped. It returns nil unless the listener broke.
+func (s *Server) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	var certsErr, serveErr error
+	wg.Go(func() { certsErr = s.certs.run(ctx) })
+	wg.Go(func() {
+		defer cancel()
+		if err := s.http.ServeTLS(s.listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
+			serveErr = fmt.Errorf("serve the bundle endpoint at %s: %w", s.Addr(), err)
+		}
+	})
+	<-ctx.Done()
+	grace, done := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	defer done()
+	if err := s.http.Shutdown(grace); err != nil {
+		_ = s.http.Close() // what did not finish in time is cut off
+	}
+	_ = s.listener.Close() // in case Shutdown came before ServeTLS had taken it
+	wg.Wait()
+	return errors.Join(serveErr, certsErr)
+}
+
+// svidCertificates presents the SVID of the domain that a host name stands for.
+type svidCertificates struct {
+	source   SVIDSource
+	domainOf func(ctx context.Context, serverName string) (spiffeid.TrustDomain, error)
+}
+
+func (s svidCertificates) certificate(ctx context.Context, serverName string) (*tls.Certificate, error) {
+	td, err := s.domainOf(ctx, serverName)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := s.source(ctx, td)
+	if err == nil && cert == nil {
+		err = errors.New("the source has none")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("X509-SVID of the bundle endpoint of %s: %w", td, err)
+	}
+	return cert, nil
+}
+
+func (s svidCertificates) run(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
+}
+
+// boundedListener closes connections beyond a number. Waiting instead would let those that hold the places shut
+// everybody else out without a sign.
+type boundedListener struct {
+	net.Listener
+	most    int64
+	open    atomic.Int64
+	refused prometheus.Counter
+}
+
+func (l *boundedListener) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if l.open.Add(1) <= l.most {
+			return &countedConn{Conn: conn, closed: sync.OnceFunc(func() { l.open.Add(-1) })}, nil
+		}
+		l.open.Add(-1)
+		l.refused.Inc()
+		_ = conn.Close()
+	}
+}
+
+type countedConn struct {
+	net.Conn
+	closed func()
+}
+
+func (c *countedConn) Close() error {
+	c.closed()
+	return c.Conn.Close()
+}

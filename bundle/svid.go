@@ -1,0 +1,142 @@
+package bundle
+
+import (
+	"crypto/x509"
+	"encoding/asn1"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// maxChain bounds the certificates that a peer sends: one leaf and more intermediates than any hierarchy has.
+const maxChain = 10
+
+var (
+	oidKeyUsage       = asn1.ObjectIdentifier{2, 5, 29, 15}
+	oidSubjectAltName = asn1.ObjectIdentifier{2, 5, 29, 17}
+)
+
+// VerifySVID verifies an X509-SVID with what its holder sent above it, leaf first, against the bundle of its trust
+// domain, and returns its SPIFFE ID. It asks all that the X509-SVID standard asks of a leaf: one URI SAN, an ID with a
+// path, no CA, critical key usage with digitalSignature and without signing of certificates, both extended usages or
+// neither, a critical SAN below an empty subject. Signing certificates on the way have no path in their ID.
+// go-spiffe's verifier leaves several of these out.
+func VerifySVID(chain []*x509.Certificate, bundles x509bundle.Source, now time.Time) (spiffeid.ID, error) {
+	switch {
+	case len(chain) == 0:
+		return spiffeid.ID{}, fmt.Errorf("%w: there is no certificate", ErrNotSVID)
+	case len(chain) > maxChain:
+		return spiffeid.ID{}, fmt.Errorf("%w: it comes with %d certificates, at most %d are allowed", ErrNotSVID, len(chain), maxChain)
+	}
+	leaf := chain[0]
+	id, err := svidID(leaf)
+	if err != nil {
+		return spiffeid.ID{}, fmt.Errorf("%w: %w", ErrNotSVID, err)
+	}
+	if why := unfitLeaf(leaf, id); why != "" {
+		return spiffeid.ID{}, fmt.Errorf("%w: %s: %s", ErrNotSVID, id, why)
+	}
+	authorities, err := bundles.GetX509BundleForTrustDomain(id.TrustDomain())
+	if err != nil {
+		return spiffeid.ID{}, fmt.Errorf("%w: %s: %w", ErrNoBundle, id, err)
+	}
+	roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
+	for _, cert := range authorities.X509Authorities() {
+		roots.AddCert(cert)
+	}
+	for _, cert := range chain[1:] {
+		intermediates.AddCert(cert)
+	}
+	paths, err := leaf.Verify(x509.VerifyOptions{
+		Roots: roots, Intermediates: intermediates, CurrentTime: now,
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}, // the leaf's are checked above
+	})
+	if err != nil {
+		var invalid x509.CertificateInvalidError
+		if errors.As(err, &invalid) && invalid.Reason == x509.Expired {
+			return spiffeid.ID{}, fmt.Errorf("%w: %s: %w", ErrSVIDTime, id, err)
+		}
+		return spiffeid.ID{}, fmt.Errorf("%w: %s: %w", ErrUntrustedSVID, id, err)
+	}
+	why := ""
+	for _, path := range paths {
+		if why = unfitPath(path, id.TrustDomain()); why == "" {
+			return id, nil
+		}
+	}
+	return spiffeid.ID{}, fmt.Errorf("%w: %s: %s", ErrUntrustedSVID, id, why)
+}
+
+// svidID reads the one URI SAN of a certificate as a SPIFFE ID.
+func svidID(cert *x509.Certificate) (spiffeid.ID, error) {
+	if len(cert.URIs) != 1 {
+		return spiffeid.ID{}, fmt.Errorf("it has %d URI SANs, an X509-SVID has one", len(cert.URIs))
+	}
+	return ParseID(cert.URIs[0].String())
+}
+
+// unfitLeaf says which rule for leaves the certificate breaks, or nothing.
+func unfitLeaf(leaf *x509.Certificate, id spiffeid.ID) string {
+	usage, hasUsage := critical(leaf, oidKeyUsage)
+	san, _ := critical(leaf, oidSubjectAltName)
+	emptySubject := len(leaf.Subject.Names) == 0
+	switch {
+	case id.Path() == "":
+		return "the ID of a leaf has a path"
+	case leaf.IsCA:
+		return "it is a CA certificate"
+	case !hasUsage || !usage:
+		return "its key usage is not there or not critical"
+	case leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0:
+		return "its key usage has no digitalSignature"
+	case leaf.KeyUsage&(x509.KeyUsageCertSign|x509.KeyUsageCRLSign) != 0:
+		return "its key usage has keyCertSign or cRLSign"
+	case !bothExtendedUsages(leaf):
+		return "its extended key usage does not have both serverAuth and clientAuth"
+	case emptySubject && !san:
+		return "its subject is empty and its subject alternative name is not critical"
+	}
+	return ""
+}
+
+func bothExtendedUsages(leaf *x509.Certificate) bool {
+	if len(leaf.ExtKeyUsage)+len(leaf.UnknownExtKeyUsage) == 0 {
+		return true
+	}
+	return slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageServerAuth) && slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageClientAuth)
+}
+
+// unfitPath says why the signing certificates between leaf and anchor are not fit for an SVID of td, or nothing. The
+// anchor is not looked at: the bundle says that it is trusted.
+func unfitPath(path []*x509.Certificate, td spiffeid.TrustDomain) string {
+	for _, cert := range path[1:max(1, len(path)-1)] {
+		if critical, has := critical(cert, oidKeyUsage); !has || !critical || cert.KeyUsage&x509.KeyUsageCertSign == 0 {
+			return "a signing certificate above it has no critical key usage with keyCertSign"
+		}
+		if len(cert.URIs) == 0 {
+			continue // a signing certificate need not be an SVID itself
+		}
+		id, err := svidID(cert)
+		if err != nil {
+			return "a signing certificate above it: " + err.Error()
+		}
+		if id.Path() != "" || id.TrustDomain() != td {
+			return fmt.Sprintf("a signing certificate above it has the ID %s", id)
+		}
+	}
+	return ""
+}
+
+// critical reports whether a certificate has an extension, and whether it is critical.
+func critical(cert *x509.Certificate, oid asn1.ObjectIdentifier) (critical, has bool) {
+	for _, e := range cert.Extensions {
+		if e.Id.Equal(oid) {
+			return e.Critical, true
+		}
+	}
+	return false, false
+}
