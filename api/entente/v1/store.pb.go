@@ -90,7 +90,11 @@ func (ProposeResponse_Result) EnumDescriptor() ([]byte, []int) {
 type ProposeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// One entente.state.v1.Command, marshalled.
-	Command       []byte `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
+	Command []byte `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
+	// How often the same transaction was rejected before. The leader keeps the keys of one that was for a moment.
+	Rejections uint32 `protobuf:"varint,2,opt,name=rejections,proto3" json:"rejections,omitempty"`
+	// Names the transaction over its attempts, each of which is a new command.
+	Transaction   uint64 `protobuf:"varint,3,opt,name=transaction,proto3" json:"transaction,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -130,6 +134,20 @@ func (x *ProposeRequest) GetCommand() []byte {
 		return x.Command
 	}
 	return nil
+}
+
+func (x *ProposeRequest) GetRejections() uint32 {
+	if x != nil {
+		return x.Rejections
+	}
+	return 0
+}
+
+func (x *ProposeRequest) GetTransaction() uint64 {
+	if x != nil {
+		return x.Transaction
+	}
+	return 0
 }
 
 type ProposeResponse struct {
@@ -277,9 +295,13 @@ var File_entente_v1_store_proto protoreflect.FileDescriptor
 const file_entente_v1_store_proto_rawDesc = "" +
 	"\n" +
 	"\x16entente/v1/store.proto\x12\n" +
-	"entente.v1\"*\n" +
+	"entente.v1\"l\n" +
 	"\x0eProposeRequest\x12\x18\n" +
-	"\acommand\x18\x01 \x01(\fR\acommand\"\x9f\x02\n" +
+	"\acommand\x18\x01 \x01(\fR\acommand\x12\x1e\n" +
+	"\n" +
+	"rejections\x18\x02 \x01(\rR\n" +
+	"rejections\x12 \n" +
+	"\vtransaction\x18\x03 \x01(\x04R\vtransaction\"\x9f\x02\n" +
 	"\x0fProposeResponse\x12:\n" +
 	"\x06result\x18\x01 \x01(\x0e2\".entente.v1.ProposeResponse.ResultR\x06result\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x18\n" +

@@ -1,0 +1,91 @@
+package raftstore_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/raftstoretest"
+)
+
+var (
+	words = raftstore.NewTable[*wrapperspb.StringValue]("test_words")
+	other = raftstore.NewTable[*wrapperspb.StringValue]("test_other")
+)
+
+func put(t testing.TB, s *raftstore.Store, key, value string) raftstore.Revision {
+	t.Helper()
+	r, err := s.Update(t.Context(), func(tx *raftstore.Tx) error { return words.Put(tx, key, wrapperspb.String(value)) })
+	require.NoError(t, err)
+	return r
+}
+
+func remove(t testing.TB, s *raftstore.Store, key string) raftstore.Revision {
+	t.Helper()
+	r, err := s.Update(t.Context(), func(tx *raftstore.Tx) error { return words.Delete(tx, key) })
+	require.NoError(t, err)
+	return r
+}
+
+func TestUpdateAndRead(t *testing.T) {
+	s := raftstoretest.New(t)
+	first := put(t, s, "a/1", "one")
+	second := put(t, s, "a/2", "two")
+	require.Greater(t, second, first)
+
+	v := s.View()
+	require.Equal(t, second, v.Revision())
+	row, ok, err := words.Get(v, "a/1")
+	require.NoError(t, err)
+	require.True(t, ok)
+	require.Equal(t, "one", row.Value.GetValue())
+	require.Equal(t, first, row.Revision)
+	rows, err := words.List(v, "a/")
+	require.NoError(t, err)
+	require.Len(t, rows, 2)
+	require.Equal(t, second, words.PrefixRevision(v, "a/"))
+	require.Equal(t, raftstore.Revision(0), words.PrefixRevision(v, "b/"))
+	require.Equal(t, raftstore.Revision(0), other.PrefixRevision(v, ""))
+
+	third := remove(t, s, "a/1")
+	require.Equal(t, third, words.PrefixRevision(s.View(), "a/1"))
+	require.Equal(t, third, words.PrefixRevision(s.View(), "a/"))
+	require.Equal(t, second, words.PrefixRevision(s.View(), "a/2"))
+	_, ok, err = words.Get(v, "a/1")
+	require.NoError(t, err)
+	require.True(t, ok, "a view never changes")
+}
+
+func TestUpdateReturnsTheErrorOfItsFunction(t *testing.T) {
+	s := raftstoretest.New(t)
+	mine := errors.New("mine")
+	before := s.View().Revision()
+	_, err := s.Update(t.Context(), func(tx *raftstore.Tx) error {
+		if err := words.Put(tx, "k", wrapperspb.String("v")); err != nil {
+			return err
+		}
+		return mine
+	})
+	require.Same(t, mine, err)
+	require.Equal(t, before, s.View().Revision())
+}
+
+func TestUpdateWithoutChangeCommitsNothing(t *testing.T) {
+	s := raftstoretest.New(t)
+	at := put(t, s, "k", "v")
+	require.Equal(t, at, put(t, s, "k", "v"))
+	require.Equal(t, at, remove(t, s, "absent"))
+	require.Equal(t, at, s.View().Revision())
+}
+
+func TestLinearizableReadOnTheLeader(t *testing.T) {
+	s := raftstoretest.New(t)
+	at := put(t, s, "k", "v")
+	v, err := s.Read(context.Background(), raftstore.ReadOptions{Linearizable: true})
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, v.Revision(), at)
+}

@@ -1,0 +1,168 @@
+package raftstore
+
+import (
+	"fmt"
+	"iter"
+	"strings"
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+)
+
+// Revision numbers a state of the store: the Raft index of the entry that led to it. An absent row and a prefix below which
+// nothing ever was have revision 0.
+type Revision uint64
+
+// Table is a typed view on the rows of one name. It holds nothing itself; make one per process and name, as a package
+// variable. M is a pointer to a generated message, such as *statev1.Relationship.
+type Table[M proto.Message] struct {
+	name string
+}
+
+// Row is one row of a table, as of the [Reader] that it was read with.
+type Row[M proto.Message] struct {
+	Key      string
+	Value    M
+	Revision Revision
+}
+
+// Prefix names the rows of a table whose key begins with Key; an empty Key is the whole table.
+type Prefix struct{ Table, Key string }
+
+// Holds reports whether a row lies below the prefix.
+func (p Prefix) Holds(table, key string) bool {
+	return p.Table == table && strings.HasPrefix(key, p.Key)
+}
+
+var tableNames = struct {
+	sync.Mutex
+	taken map[string]bool
+}{taken: map[string]bool{}}
+
+// NewTable declares the table of that name. It panics when the name is taken in this process, empty, or longer than 64
+// characters of a-z, 0-9, '_', '.' and '-', for two rooms that write the same rows by accident is a mistake of programming.
+func NewTable[M proto.Message](name string) Table[M] {
+	if err := checkTableName(name); err != nil {
+		panic("raftstore: " + err.Error())
+	}
+	tableNames.Lock()
+	defer tableNames.Unlock()
+	if tableNames.taken[name] {
+		panic(fmt.Sprintf("raftstore: table %q is declared twice", name))
+	}
+	tableNames.taken[name] = true
+	return Table[M]{name: name}
+}
+
+// Name returns the name of the table, as it stands in watches and snapshots.
+func (t Table[M]) Name() string { return t.name }
+
+// Prefix names the rows of t whose key begins with key, for [Store.Follow] and [Store.Watch].
+func (t Table[M]) Prefix(key string) Prefix { return Prefix{Table: t.name, Key: key} }
+
+// Get returns the row with that key, and whether there is one. The caller owns the value.
+func (t Table[M]) Get(r Reader, key string) (Row[M], bool, error) {
+	e, ok := r.row(t.name, key)
+	if !ok {
+		return Row[M]{}, false, nil
+	}
+	row, err := t.decodeRow(e)
+	return row, err == nil, err
+}
+
+// All goes through the rows whose key begins with prefix, in key order. An error ends the sequence; it means that a row
+// does not decode as M, which no write through this table can bring about.
+func (t Table[M]) All(r Reader, prefix string) iter.Seq2[Row[M], error] {
+	return func(yield func(Row[M], error) bool) {
+		for e := range r.rows(t.name, prefix) {
+			row, err := t.decodeRow(e)
+			if !yield(row, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// List returns the rows whose key begins with prefix, in key order.
+func (t Table[M]) List(r Reader, prefix string) ([]Row[M], error) {
+	var rows []Row[M]
+	for row, err := range t.All(r, prefix) {
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, row)
+	}
+	return rows, nil
+}
+
+// PrefixRevision returns the revision of the last change below prefix, deletions included. It never goes down. It can be
+// higher than that change when very many rows of the table were deleted since (see the package comment), never lower.
+func (t Table[M]) PrefixRevision(r Reader, prefix string) Revision {
+	return r.prefixRevision(t.name, prefix)
+}
+
+// Put writes a row. Writing what the row holds already is no change, and commits nothing. m is not kept.
+func (t Table[M]) Put(tx *Tx, key string, m M) error {
+	if err := checkKey(key); err != nil {
+		return fmt.Errorf("put into %s: %w", t.name, err)
+	}
+	if !m.ProtoReflect().IsValid() {
+		return fmt.Errorf("put %q into %s: the message is nil", key, t.name)
+	}
+	value, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("put %q into %s: %w", key, t.name, err)
+	}
+	return tx.write(t.name, key, value)
+}
+
+// Delete removes a row. Deleting what is absent is no change.
+func (t Table[M]) Delete(tx *Tx, key string) error {
+	if err := checkKey(key); err != nil {
+		return fmt.Errorf("delete from %s: %w", t.name, err)
+	}
+	return tx.write(t.name, key, nil)
+}
+
+// Decode reads a value as a [Change] carries it. Fields that this version does not know are kept in the message.
+func (t Table[M]) Decode(value []byte) (M, error) {
+	var zero M
+	m := zero.ProtoReflect().New().Interface().(M)
+	if err := proto.Unmarshal(value, m); err != nil {
+		return zero, fmt.Errorf("decode a row of %s: %w", t.name, err)
+	}
+	return m, nil
+}
+
+func (t Table[M]) decodeRow(e *entry) (Row[M], error) {
+	m, err := t.Decode(e.value)
+	if err != nil {
+		return Row[M]{}, fmt.Errorf("row %q: %w", e.key, err)
+	}
+	return Row[M]{Key: e.key, Value: m, Revision: Revision(e.revision)}, nil
+}
+
+// The longest table name and key: keys are names of domains, SPIFFE IDs (2048 bytes) and compounds of those.
+const (
+	maxTableName = 64
+	maxKey       = 4096
+)
+
+func checkTableName(name string) error {
+	if name == "" || len(name) > maxTableName {
+		return fmt.Errorf("table name %q is empty or longer than %d bytes", name, maxTableName)
+	}
+	for _, c := range []byte(name) {
+		if !(c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '_' || c == '.' || c == '-') {
+			return fmt.Errorf("table name %q has a character other than a-z, 0-9, '_', '.' and '-'", name)
+		}
+	}
+	return nil
+}
+
+func checkKey(key string) error {
+	if key == "" || len(key) > maxKey {
+		return fmt.Errorf("the key is empty or longer than %d bytes", maxKey)
+	}
+	return nil
+}
