@@ -142,7 +142,7 @@ func readEnd(f *os.File) (last []Recorded, torn bool, err error) {
 	return last, !bytes.HasSuffix(b, []byte{'\n'}), nil
 }
 
-// Record writes the event as one line. When it returns an error the event is not in the log, and what it tells
+// Record writes the event as one line. When it returns an error the event is not in the log for sure, and what it tells
 // of must not be done. With e.Durable set, the line is on the disk when Record returns nil.
 func (l *Log) Record(e Event) error {
 	n, err := l.write(e)

@@ -1,0 +1,222 @@
+package access
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// World is what a decision has to know of the cluster.
+type World struct {
+	// Home is the home trust domain.
+	Home spiffeid.TrustDomain
+	// Hosted reports whether the cluster is the authority for a trust domain.
+	Hosted func(spiffeid.TrustDomain) bool
+}
+
+// Call is what is to be decided on. Grants are the caller's own, and no others.
+type Call struct {
+	Method string // full gRPC method name
+	Rule   Rule
+	Caller Caller
+	Grants []Grant
+	About  About
+}
+
+// Decide returns nil if the caller may make the call, and else a [Refusal].
+func Decide(c Call, w World) error {
+	switch c.Caller.Kind() {
+	case Socket, SVID:
+	case Member:
+		return &Refusal{ReasonMember, fmt.Sprintf("%s may not call %s with its identity key: members' own services are served under entente-member/1", c.Caller, shortMethod(c.Method))}
+	default:
+		return &Refusal{ReasonAnonymous, fmt.Sprintf("%s needs to know its caller: present an X509-SVID, or use the admin socket", shortMethod(c.Method))}
+	}
+	s, err := parseScope(c.Rule, c.About, w)
+	if err != nil {
+		return &Refusal{ReasonMalformed, err.Error()}
+	}
+	if c.Rule.Issues && HasPathPrefix(s.id.Path(), ReservedPath) {
+		return &Refusal{ReasonReserved, fmt.Sprintf("%s is never issued through the API: only the server itself issues IDs below %s/; choose another path", s.id, ReservedPath)}
+	}
+	if c.Caller.Kind() == Socket {
+		return nil
+	}
+	return c.decide(s, w)
+}
+
+// decide finds a grant that allows the call within a scope, or says what is missing.
+func (c Call) decide(s scope, w World) error {
+	reason := ReasonNoGrant
+	for _, g := range c.Grants {
+		switch {
+		case !slices.Contains(c.Rule.Roles, g.Role):
+			reason = later(reason, ReasonRole)
+		case !s.domainsWithin(c.Grants, c.Rule.Roles):
+			reason = later(reason, ReasonDomain)
+		case !s.id.IsZero() && !g.coversID(s.id):
+			reason = later(reason, ReasonPath)
+			if !g.covers(s.id.TrustDomain()) {
+				reason = later(reason, ReasonDomain)
+			}
+		default:
+			return nil
+		}
+	}
+	return &Refusal{reason, c.missing(s, w)}
+}
+
+// later returns the refusal that is nearer to being allowed, for that is the one to tell of.
+func later(a, b Reason) Reason {
+	order := []Reason{ReasonNoGrant, ReasonRole, ReasonDomain, ReasonPath}
+	return order[max(slices.Index(order, a), slices.Index(order, b))]
+}
+
+// scope is what a call reaches for: at most one of a SPIFFE ID, some trust domains, everything.
+type scope struct {
+	id         spiffeid.ID
+	domains    []spiffeid.TrustDomain
+	everywhere bool
+}
+
+func parseScope(rule Rule, about About, w World) (scope, error) {
+	var s scope
+	if rule.Reach == Cluster {
+		return scope{everywhere: true}, nil
+	}
+	if rule.Issues || about.SPIFFEID != "" {
+		id, err := spiffeid.FromString(about.SPIFFEID)
+		if err != nil {
+			return s, fmt.Errorf("spiffe_id %q is no SPIFFE ID: %w", clip(about.SPIFFEID), err)
+		}
+		s.id = id
+		return s, nil
+	}
+	for _, name := range about.TrustDomains {
+		td, err := spiffeid.TrustDomainFromString(name)
+		if err != nil {
+			return s, fmt.Errorf("trust domain %q is none: %w", clip(name), err)
+		}
+		if rule.Reach != Bundles || w.hosts(td) {
+			s.domains = append(s.domains, td)
+		}
+	}
+	if len(about.TrustDomains) == 0 {
+		switch {
+		case rule.DefaultsToHome:
+			s.domains = append(s.domains, w.Home)
+		case rule.Reach == Domain:
+			s.everywhere = true
+		}
+	}
+	return s, nil
+}
+
+func (w World) hosts(td spiffeid.TrustDomain) bool { return w.Hosted != nil && w.Hosted(td) }
+
+// domainsWithin reports whether grants of the roles, taken together, cover the scope's domains.
+func (s scope) domainsWithin(grants []Grant, roles []Role) bool {
+	covered := func(by func(Grant) bool) bool {
+		return slices.ContainsFunc(grants, func(g Grant) bool { return slices.Contains(roles, g.Role) && by(g) })
+	}
+	if s.everywhere && !covered(Grant.everywhere) {
+		return false
+	}
+	for _, td := range s.domains {
+		if !covered(func(g Grant) bool { return g.covers(td) }) {
+			return false
+		}
+	}
+	return true
+}
+
+// missing says what a call lacks, and how an administrator can give it.
+func (c Call) missing(s scope, w World) string {
+	id, _ := c.Caller.SPIFFEID()
+	grant := Grant{Role: c.Rule.Roles[0], Caller: id}
+	where := ""
+	switch {
+	case s.everywhere:
+		where = " in every hosted domain"
+	case !s.id.IsZero():
+		td := s.id.TrustDomain()
+		where = fmt.Sprintf(" in %s", td.Name())
+		if w.hosts(td) {
+			grant.TrustDomain = td
+		} else {
+			where = fmt.Sprintf(" in every hosted domain (%s is not one)", td.Name())
+		}
+		if takesPath(grant.Role) && s.id.Path() != "" {
+			grant.PathPrefix = s.id.Path()
+			where += " for the path " + s.id.Path()
+		}
+	default:
+		for _, td := range s.domains {
+			alone := scope{domains: []spiffeid.TrustDomain{td}}
+			if !alone.domainsWithin(c.Grants, c.Rule.Roles) {
+				where = " in " + td.Name()
+				if w.hosts(td) {
+					grant.TrustDomain = td
+				}
+				break
+			}
+		}
+	}
+	return fmt.Sprintf("%s may not call %s: it needs the role %s%s, and has %s. To allow it, an administrator runs: %s",
+		c.Caller, shortMethod(c.Method), roleNames(c.Rule.Roles), where, describe(c.Grants), grant.command())
+}
+
+// describe says what roles a caller has.
+func describe(grants []Grant) string {
+	const enough = 3
+	if len(grants) == 0 {
+		return "none"
+	}
+	var parts []string
+	for _, g := range grants[:min(len(grants), enough)] {
+		part := RoleName(g.Role)
+		if g.everywhere() {
+			part += " in every hosted domain"
+		} else {
+			part += " in " + g.TrustDomain.Name()
+		}
+		if g.PathPrefix != "" {
+			part += " below " + g.PathPrefix
+		}
+		parts = append(parts, part)
+	}
+	if more := len(grants) - enough; more > 0 {
+		parts = append(parts, fmt.Sprintf("%d more", more))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// shows returns which trust domains of an answer the caller sees: those within a grant of one of the rule's roles.
+// It is nil for a caller that sees everything.
+func shows(c Call, w World) func(trustDomain string) bool {
+	if c.Caller.Kind() == Socket {
+		return nil
+	}
+	everything := scope{everywhere: true}
+	if everything.domainsWithin(c.Grants, c.Rule.Roles) {
+		return nil
+	}
+	return func(name string) bool {
+		td, err := spiffeid.TrustDomainFromString(name)
+		if err != nil {
+			return false
+		}
+		if c.Rule.Reach == Bundles && !w.hosts(td) {
+			return true
+		}
+		one := scope{domains: []spiffeid.TrustDomain{td}}
+		return one.domainsWithin(c.Grants, c.Rule.Roles)
+	}
+}
+
+// shortMethod is DomainService/CreateDomain for /entente.v1.DomainService/CreateDomain.
+func shortMethod(full string) string {
+	return strings.TrimPrefix(strings.TrimPrefix(full, "/"), "entente.v1.")
+}

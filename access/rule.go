@@ -1,0 +1,119 @@
+package access
+
+import (
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// Reach says how far a grant has to reach for a method. The package comment tells them apart.
+type Reach uint8
+
+// How far a grant has to reach.
+const (
+	Cluster Reach = iota + 1
+	Domain
+	Listing
+	Bundles
+	Anywhere
+)
+
+// Audit says what of a method goes into the audit log.
+type Audit uint8
+
+const (
+	// Unaudited: the method only reads.
+	Unaudited Audit = iota + 1
+	// AuditedByRoom: the room records it itself, as one line with what only it knows. Signatures are such.
+	AuditedByRoom
+	// Audited: a line before and a line after, which reach the disk when the system writes them there.
+	Audited
+	// AuditedDurably: the same, on the disk before the call goes on. Administrative changes are such.
+	AuditedDurably
+)
+
+// Rule is what holds for one method of the API.
+type Rule struct {
+	// Roles may call it. The admin socket may call everything that has a rule.
+	Roles []Role
+	Reach Reach
+	Audit Audit
+	// Issues marks what issues an identity: IDs below ReservedPath are refused to every caller.
+	Issues bool
+	// DefaultsToHome marks requests that mean the home domain when they name none.
+	DefaultsToHome bool
+	// About reads from a request what it is about. Nil: about nothing in particular.
+	About func(proto.Message) About
+	// Prune returns an answer cut down to the trust domains for which keep is true, and leaves the answer itself as it
+	// is: it may be shared. Set where Reach is Listing or Bundles and the answer spans domains.
+	Prune func(answer proto.Message, keep func(trustDomain string) bool) proto.Message
+}
+
+// Mutates reports whether the method changes something, or hands out what is kept.
+func (r Rule) Mutates() bool { return r.Audit != Unaudited }
+
+// early is what of the rule can be decided before a stream's first message has come.
+func (r Rule) early() Rule {
+	if r.Reach == Domain {
+		r.Reach = Anywhere
+	}
+	r.Issues, r.DefaultsToHome = false, false
+	return r
+}
+
+// About is what a request is about, as it says; nothing of it has been checked.
+type About struct {
+	// TrustDomains that it names. None: every domain, or the cluster as a whole.
+	TrustDomains []string
+	// SPIFFEID that it is about: to be issued, or to be registered.
+	SPIFFEID string
+	// Object stands in the audit log.
+	Object string
+}
+
+// on adapts a function of one request type to Rule.About.
+func on[M proto.Message](f func(M) About) func(proto.Message) About {
+	return func(m proto.Message) About {
+		if request, ok := m.(M); ok {
+			return f(request)
+		}
+		return About{}
+	}
+}
+
+// prune adapts a function that cuts down a message of one type to Rule.Prune. What it cuts down is a shallow copy.
+func prune[M proto.Message](f func(M, func(string) bool)) func(proto.Message, func(string) bool) proto.Message {
+	return func(m proto.Message, keep func(string) bool) proto.Message {
+		if _, ok := m.(M); !ok {
+			return m
+		}
+		from := m.ProtoReflect()
+		to := from.New()
+		from.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
+			to.Set(field, value)
+			return true
+		})
+		answer, _ := to.Interface().(M)
+		f(answer, keep)
+		return answer
+	}
+}
+
+// inDomain is about one trust domain, which a request may leave out to mean every one.
+func inDomain[M interface {
+	proto.Message
+	GetTrustDomain() string
+}]() func(proto.Message) About {
+	return on(func(m M) About { return aboutDomain(m.GetTrustDomain()) })
+}
+
+// named is about the thing that a request names, not about a trust domain.
+func named[M proto.Message](name func(M) string) func(proto.Message) About {
+	return on(func(m M) About { return About{Object: name(m)} })
+}
+
+func aboutDomain(td string) About {
+	if td == "" {
+		return About{Object: "every hosted domain"}
+	}
+	return About{TrustDomains: []string{td}, Object: td}
+}

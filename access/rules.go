@@ -1,0 +1,148 @@
+package access
+
+import (
+	"slices"
+	"strings"
+
+	v1 "github.com/ententehq/entente/api/entente/v1"
+)
+
+// Who may call what, for short.
+var (
+	admins      = []Role{Admin}
+	operators   = []Role{Operator, Admin}
+	readers     = []Role{Reader, Operator, Admin}
+	issuers     = []Role{Issuer, Admin}
+	registrars  = []Role{Discovery, Operator, Admin}
+	discoverers = []Role{Discovery, Reader, Operator, Admin}
+	everyRole   = []Role{Reader, Discovery, Issuer, Peer, Operator, Admin}
+)
+
+// Rules is the whole of what can be called on the API port and on the admin socket, by full method name. What is
+// not in it is denied. The services of the other protocols of that port are not in it on purpose: members and
+// joiners are admitted by other means, and nobody reaches them from here.
+var Rules = map[string]Rule{
+	// Who is in the cluster, and its state as a whole.
+	v1.ClusterService_ListMembers_FullMethodName: {Roles: readers, Reach: Cluster, Audit: Unaudited},
+	v1.ClusterService_RemoveMember_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
+		About: named((*v1.RemoveMemberRequest).GetId)},
+	v1.ClusterService_TransferLeadership_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
+		About: named((*v1.TransferLeadershipRequest).GetId)},
+	v1.ClusterService_CreateJoinToken_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably},
+	// A snapshot holds everything but private keys.
+	v1.ClusterService_SaveSnapshot_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably},
+	// A snapshot holds the grants too: whoever restores one can make himself an administrator.
+	v1.ClusterService_RestoreSnapshot_FullMethodName: {Roles: admins, Reach: Cluster, Audit: AuditedDurably},
+
+	// Hosted domains. No grant can be for one that is still to be made, and who may make may end.
+	v1.DomainService_CreateDomain_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
+		About: named(func(m *v1.CreateDomainRequest) string { return m.GetDomain().GetTrustDomain() })},
+	v1.DomainService_ListDomains_FullMethodName: {Roles: readers, Reach: Listing, Audit: Unaudited,
+		Prune: prune(func(m *v1.ListDomainsResponse, keep func(string) bool) {
+			m.Domains = kept(m.GetDomains(), keep)
+		})},
+	v1.DomainService_GetDomain_FullMethodName: {Roles: readers, Reach: Domain, Audit: Unaudited,
+		About: inDomain[*v1.GetDomainRequest]()},
+	v1.DomainService_UpdateDomain_FullMethodName: {Roles: operators, Reach: Domain, Audit: AuditedDurably,
+		About: on(func(m *v1.UpdateDomainRequest) About { return aboutDomain(m.GetDomain().GetTrustDomain()) })},
+	v1.DomainService_DeleteDomain_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
+		About: named((*v1.DeleteDomainRequest).GetTrustDomain)},
+
+	// Signing authorities.
+	v1.AuthorityService_ListAuthorities_FullMethodName: {Roles: readers, Reach: Listing, Audit: Unaudited,
+		About: inDomain[*v1.ListAuthoritiesRequest](),
+		Prune: prune(func(m *v1.ListAuthoritiesResponse, keep func(string) bool) {
+			m.Authorities = kept(m.GetAuthorities(), keep)
+		})},
+	v1.AuthorityService_RotateAuthorities_FullMethodName: {Roles: operators, Reach: Domain, Audit: AuditedDurably,
+		About: inDomain[*v1.RotateAuthoritiesRequest]()},
+
+	// Identities. Each signature is one line of the audit log, which its room writes before it hands it out.
+	v1.SVIDService_IssueX509SVID_FullMethodName: {Roles: issuers, Reach: Domain, Audit: AuditedByRoom, Issues: true,
+		About: on(func(m *v1.IssueX509SVIDRequest) About {
+			return About{SPIFFEID: m.GetSpiffeId(), Object: m.GetSpiffeId()}
+		})},
+	v1.SVIDService_IssueJWTSVID_FullMethodName: {Roles: issuers, Reach: Domain, Audit: AuditedByRoom, Issues: true,
+		About: on(func(m *v1.IssueJWTSVIDRequest) About {
+			return About{SPIFFEID: m.GetSpiffeId(), Object: m.GetSpiffeId()}
+		})},
+
+	// Bundles.
+	v1.BundleService_GetBundle_FullMethodName: {Roles: everyRole, Reach: Bundles, Audit: Unaudited, DefaultsToHome: true,
+		About: inDomain[*v1.GetBundleRequest]()},
+	v1.BundleService_ListBundles_FullMethodName: {Roles: everyRole, Reach: Bundles, Audit: Unaudited,
+		Prune: prune(func(m *v1.ListBundlesResponse, keep func(string) bool) {
+			m.Bundles = kept(m.GetBundles(), keep)
+		})},
+	v1.BundleService_WatchBundles_FullMethodName: {Roles: everyRole, Reach: Bundles, Audit: Unaudited,
+		About: on(func(m *v1.WatchBundlesRequest) About {
+			return About{TrustDomains: m.GetTrustDomains(), Object: strings.Join(m.GetTrustDomains(), " ")}
+		}),
+		Prune: prune(func(m *v1.WatchBundlesResponse, keep func(string) bool) {
+			m.Changed = kept(m.GetChanged(), keep)
+			m.Deleted = slices.DeleteFunc(slices.Clone(m.GetDeleted()), func(td string) bool { return !keep(td) })
+		})},
+
+	// Relationships are the whole cluster's: every hosted domain's workloads trust by them.
+	v1.FederationService_CreateRelationship_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
+		About: named(func(m *v1.CreateRelationshipRequest) string { return m.GetRelationship().GetTrustDomain() })},
+	v1.FederationService_ListRelationships_FullMethodName: {Roles: readers, Reach: Cluster, Audit: Unaudited},
+	v1.FederationService_GetRelationship_FullMethodName:   {Roles: readers, Reach: Cluster, Audit: Unaudited},
+	v1.FederationService_UpdateRelationship_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
+		About: named(func(m *v1.UpdateRelationshipRequest) string { return m.GetRelationship().GetTrustDomain() })},
+	v1.FederationService_DeleteRelationship_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
+		About: named((*v1.DeleteRelationshipRequest).GetTrustDomain)},
+	v1.FederationService_RefreshRelationship_FullMethodName: {Roles: operators, Reach: Cluster, Audit: Audited,
+		About: named((*v1.RefreshRelationshipRequest).GetTrustDomain)},
+	v1.FederationService_SuspendRelationship_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
+		About: named((*v1.SuspendRelationshipRequest).GetTrustDomain)},
+	v1.FederationService_ResumeRelationship_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
+		About: named((*v1.ResumeRelationshipRequest).GetTrustDomain)},
+
+	// Instances. Which instance a call replaces, renews or removes is known in the room's transaction: see Permits.
+	v1.RoutingService_RegisterInstance_FullMethodName: {Roles: registrars, Reach: Domain, Audit: Audited,
+		About: on(func(m *v1.RegisterInstanceRequest) About {
+			i := m.GetInstance()
+			return About{SPIFFEID: i.GetSpiffeId(), Object: i.GetService() + " " + i.GetAddress()}
+		})},
+	// A renewal writes nothing, and comes every few seconds from every instance.
+	v1.RoutingService_RenewInstance_FullMethodName: {Roles: registrars, Reach: Anywhere, Audit: Unaudited},
+	v1.RoutingService_DeregisterInstance_FullMethodName: {Roles: registrars, Reach: Anywhere, Audit: Audited,
+		About: on(func(m *v1.DeregisterInstanceRequest) About {
+			return About{Object: m.GetService() + " " + m.GetAddress()}
+		})},
+	v1.RoutingService_ListServices_FullMethodName: {Roles: discoverers, Reach: Anywhere, Audit: Unaudited},
+	v1.RoutingService_GetService_FullMethodName:   {Roles: discoverers, Reach: Anywhere, Audit: Unaudited},
+	v1.RoutingService_GetHint_FullMethodName:      {Roles: discoverers, Reach: Anywhere, Audit: Unaudited},
+	v1.RoutingService_WatchHint_FullMethodName:    {Roles: discoverers, Reach: Anywhere, Audit: Unaudited},
+
+	// Grants. Who administers one domain hands out roles in that domain, and no further.
+	v1.AccessService_GrantRole_FullMethodName: {Roles: admins, Reach: Domain, Audit: AuditedDurably,
+		About: on(func(m *v1.GrantRoleRequest) About { return aboutGrant(m.GetGrant()) })},
+	v1.AccessService_ListGrants_FullMethodName: {Roles: admins, Reach: Listing, Audit: Unaudited,
+		Prune: prune(func(m *v1.ListGrantsResponse, keep func(string) bool) {
+			m.Grants = kept(m.GetGrants(), keep)
+		})},
+	v1.AccessService_RevokeRole_FullMethodName: {Roles: admins, Reach: Domain, Audit: AuditedDurably,
+		About: on(func(m *v1.RevokeRoleRequest) About {
+			return aboutGrant(&v1.Grant{Role: m.GetRole(), SpiffeId: m.GetSpiffeId(), TrustDomain: m.GetTrustDomain(), PathPrefix: m.GetPathPrefix()})
+		})},
+
+	// The audit log tells of every domain.
+	v1.AuditService_TailAudit_FullMethodName: {Roles: operators, Reach: Cluster, Audit: Unaudited},
+}
+
+// aboutGrant is about the domain of the grant; the object names the grant as a whole.
+func aboutGrant(g *v1.Grant) About {
+	a := aboutDomain(g.GetTrustDomain())
+	a.Object = RoleName(g.GetRole()) + " of " + g.GetSpiffeId() + " in " + a.Object
+	if p := g.GetPathPrefix(); p != "" {
+		a.Object += " below " + p
+	}
+	return a
+}
+
+// kept returns the items whose trust domain is to be kept, in a slice of its own: the answer may be shared.
+func kept[M interface{ GetTrustDomain() string }](items []M, keep func(string) bool) []M {
+	return slices.DeleteFunc(slices.Clone(items), func(m M) bool { return !keep(m.GetTrustDomain()) })
+}

@@ -1,0 +1,141 @@
+package access
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/raftstore"
+)
+
+// RegisterServices serves AccessService and AuditService.
+func (g *Guard) RegisterServices(r grpc.ServiceRegistrar) {
+	ententev1.RegisterAccessServiceServer(r, &accessService{guard: g})
+	ententev1.RegisterAuditServiceServer(r, &auditService{log: g.cfg.Log})
+}
+
+type accessService struct {
+	ententev1.UnimplementedAccessServiceServer
+	guard *Guard
+}
+
+// GrantRole makes a grant. Making one that there is already changes nothing and is no error.
+func (s *accessService) GrantRole(ctx context.Context, request *ententev1.GrantRoleRequest) (*ententev1.Grant, error) {
+	m := request.GetGrant()
+	grant, err := ParseGrant(m.GetRole(), m.GetSpiffeId(), m.GetTrustDomain(), m.GetPathPrefix())
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	var made *ententev1.Grant
+	revision, err := s.guard.cfg.Store.Update(ctx, func(tx *raftstore.Tx) error {
+		if !grant.everywhere() {
+			hosted, err := s.guard.cfg.Hosted(tx, grant.TrustDomain)
+			if err != nil {
+				return fmt.Errorf("look up the trust domain %s: %w", grant.TrustDomain.Name(), err)
+			}
+			if !hosted {
+				return status.Errorf(codes.FailedPrecondition, "this cluster does not host the trust domain %s: roles are granted in hosted domains, which entente domain list shows", grant.TrustDomain.Name())
+			}
+		}
+		old, found, err := grants.Get(tx, grant.key())
+		if err != nil {
+			return err
+		}
+		if found {
+			made = grantMessage(old.Value, uint64(old.Revision))
+			return nil
+		}
+		row := grant.row(CallerFrom(ctx), s.guard.cfg.Now())
+		made = grantMessage(row, 0)
+		return grants.Put(tx, grant.key(), row)
+	})
+	if err != nil {
+		return nil, plainStatus(err)
+	}
+	if made.GetRevision() == 0 {
+		made.Revision = uint64(revision)
+	}
+	return made, nil
+}
+
+// ListGrants lists all grants, by caller.
+func (s *accessService) ListGrants(ctx context.Context, request *ententev1.ListGrantsRequest) (*ententev1.ListGrantsResponse, error) {
+	view, err := s.guard.cfg.Store.Read(ctx, raftstore.ReadOptions{
+		Linearizable: request.GetRead().GetConsistency() != ententev1.Consistency_CONSISTENCY_STALE,
+		MinRevision:  raftstore.Revision(request.GetRead().GetMinRevision()),
+	})
+	if err != nil {
+		return nil, plainStatus(err)
+	}
+	answer := &ententev1.ListGrantsResponse{Revision: uint64(view.Revision())}
+	for row, err := range grants.All(view, "") {
+		if err != nil {
+			return nil, plainStatus(err)
+		}
+		answer.Grants = append(answer.Grants, grantMessage(row.Value, uint64(row.Revision)))
+	}
+	return answer, nil
+}
+
+// RevokeRole deletes a grant. Open streams that it allowed end.
+func (s *accessService) RevokeRole(ctx context.Context, m *ententev1.RevokeRoleRequest) (*ententev1.RevokeRoleResponse, error) {
+	grant, err := ParseGrant(m.GetRole(), m.GetSpiffeId(), m.GetTrustDomain(), m.GetPathPrefix())
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	revision, err := s.guard.cfg.Store.Update(ctx, func(tx *raftstore.Tx) error {
+		_, found, err := grants.Get(tx, grant.key())
+		if err != nil {
+			return err
+		}
+		if !found {
+			return status.Errorf(codes.NotFound, "%s does not have this grant (role %s, trust domain %q, path %q): entente access list shows which there are",
+				grant.Caller, RoleName(grant.Role), grant.TrustDomain.Name(), grant.PathPrefix)
+		}
+		return grants.Delete(tx, grant.key())
+	})
+	if err != nil {
+		return nil, plainStatus(err)
+	}
+	return &ententev1.RevokeRoleResponse{Revision: uint64(revision)}, nil
+}
+
+type auditService struct {
+	ententev1.UnimplementedAuditServiceServer
+	log *Log
+}
+
+// TailAudit sends what this member has audited.
+func (s *auditService) TailAudit(request *ententev1.TailAuditRequest, stream grpc.ServerStreamingServer[ententev1.AuditEvent]) error {
+	if n := request.GetLines(); n > MaxTailLines {
+		return status.Errorf(codes.InvalidArgument, "lines is %d: at most %d can be shown; the file on the member has every line", n, MaxTailLines)
+	}
+	tail := s.log.Tail(int(request.GetLines()), request.GetFollow())
+	defer tail.Close()
+	for {
+		e, err := tail.Next(stream.Context())
+		switch {
+		case errors.Is(err, ErrTailEnd):
+			return nil
+		case errors.Is(err, ErrTailTooSlow):
+			return status.Error(codes.ResourceExhausted, err.Error())
+		case errors.Is(err, ErrLogClosed):
+			return status.Error(codes.Unavailable, err.Error())
+		case err != nil:
+			return plainStatus(err)
+		}
+		err = stream.Send(&ententev1.AuditEvent{
+			Time: timestamppb.New(e.Time), Member: e.Member, Caller: e.Caller, Action: e.Action, Object: e.Object,
+			Result: e.Result, Revision: e.Revision, Detail: e.Detail, Call: e.Call,
+		})
+		if err != nil {
+			return err
+		}
+	}
+}
