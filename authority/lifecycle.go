@@ -220,7 +220,7 @@ func planKind(s Situation, kind Kind) (actions []Action, next time.Time) {
 	}
 	actions = append(actions, Action{
 		Do: Prepare, Kind: kind, Why: why,
-		NewAnchor: kind == X509 && newest.Number > 0 && newest.AnchorRotation < s.Rotations.Anchors,
+		NewAnchor: kind == X509 && newest.AnchorRotation < s.Rotations.Anchors,
 	})
 	return actions, next
 }

@@ -34,10 +34,13 @@ type root struct {
 	certificate *x509.Certificate
 }
 
+// rootNames begins the file names of roots, and of nothing else.
+const rootNames = "root-"
+
 // rootPrefix begins the file names of a domain's roots. A trust domain's own name can be too long for a file name.
 func rootPrefix(td spiffeid.TrustDomain) string {
 	sum := sha256.Sum256([]byte(td.Name()))
-	return fmt.Sprintf("root-%x-", sum[:8])
+	return fmt.Sprintf("%s%x-", rootNames, sum[:8])
 }
 
 // SignCA signs below the newest root, or below a new one if asked to, or if that one is past half of its life.
@@ -130,16 +133,24 @@ func (s *SelfSigned) roots(td spiffeid.TrustDomain) ([]root, error) {
 }
 
 // Prune deletes the roots that nothing is below any more.
-func (s *SelfSigned) Prune(td spiffeid.TrustDomain, inUse func(*x509.Certificate) bool) error {
-	roots, err := s.roots(td)
+func (s *SelfSigned) Prune(inUse func(*x509.Certificate) bool) error {
+	names, err := s.keys.Names()
 	if err != nil {
 		return err
 	}
-	for _, r := range roots {
-		if !inUse(r.certificate) {
-			if err := s.keys.Delete(r.name); err != nil {
-				return err
-			}
+	for _, name := range names {
+		if !strings.HasPrefix(name, rootNames) {
+			continue
+		}
+		_, certificate, err := s.keys.read(name)
+		if err != nil {
+			return err
+		}
+		if certificate == nil || inUse(certificate) {
+			continue
+		}
+		if err := s.keys.Delete(name); err != nil {
+			return err
 		}
 	}
 	return nil

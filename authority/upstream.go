@@ -8,15 +8,15 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// Upstream signs the CA certificates of this member. The [Manager] calls it from one goroutine a domain at a time, and
-// never while it holds a transaction open. An error leaves everything as it is; the call is repeated with backoff.
+// Upstream signs the CA certificates of this member. The [Manager] calls it from one goroutine,
+// and never while it holds a transaction open. An error leaves everything as it is; the call is repeated with backoff.
 type Upstream interface {
 	// SignCA signs a signing certificate for the key of the request. What is returned belongs to the caller and is
 	// checked by it: key, name, usages, and that it chains to the first anchor.
 	SignCA(ctx context.Context, r CARequest) (*Signed, error)
-	// Prune is called when authorities of this member have ended. What the upstream keeps here for anchors that are not
-	// in inUse is of no more use.
-	Prune(td spiffeid.TrustDomain, inUse func(anchor *x509.Certificate) bool) error
+	// Prune is called when authorities of this member have ended. What the upstream keeps on this member for anchors
+	// that are not in use is of no more use.
+	Prune(inUse func(anchor *x509.Certificate) bool) error
 }
 
 // CARequest asks for a signing certificate.

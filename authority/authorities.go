@@ -1,0 +1,158 @@
+package authority
+
+import (
+	"context"
+	"time"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/raftstore"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// AuthorityService serves entente.v1.AuthorityService.
+type AuthorityService struct {
+	ententev1.UnimplementedAuthorityServiceServer
+	m *Manager
+}
+
+// AuthorityService returns the service that shows and rotates authorities. Who may call it is decided before it is called.
+func (m *Manager) AuthorityService() *AuthorityService { return &AuthorityService{m: m} }
+
+// ListAuthorities lists the authorities of one hosted domain or of all, of every member, each with what it waits for.
+func (s *AuthorityService) ListAuthorities(ctx context.Context, r *ententev1.ListAuthoritiesRequest) (*ententev1.ListAuthoritiesResponse, error) {
+	view, err := s.m.view(ctx, r.GetRead())
+	if err != nil {
+		return nil, err
+	}
+	domains, err := s.m.named(view, r.GetTrustDomain())
+	if err != nil {
+		return nil, err
+	}
+	response := &ententev1.ListAuthoritiesResponse{Revision: uint64(view.Revision())}
+	for _, domain := range domains {
+		situation, rows, err := s.m.situation(view, domain, s.m.config.Now())
+		if err != nil {
+			return nil, raftstore.StatusError(err)
+		}
+		for _, row := range rows {
+			message, err := authorityMessage(situation, row)
+			if err != nil {
+				return nil, raftstore.StatusError(err)
+			}
+			response.Authorities = append(response.Authorities, message)
+		}
+	}
+	return response, nil
+}
+
+// RotateAuthorities counts one more rotation; every member answers to it by itself. The duration is that of the
+// domain that takes longest.
+func (s *AuthorityService) RotateAuthorities(ctx context.Context, r *ententev1.RotateAuthoritiesRequest) (*ententev1.RotateAuthoritiesResponse, error) {
+	var expected time.Duration
+	revision, err := s.m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
+		expected = 0
+		domains, err := s.m.named(tx, r.GetTrustDomain())
+		if err != nil {
+			return err
+		}
+		for _, domain := range domains {
+			d, err := s.m.rotate(tx, domain, r.GetAnchors())
+			if err != nil {
+				return err
+			}
+			expected = max(expected, d)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, raftstore.StatusError(err)
+	}
+	return &ententev1.RotateAuthoritiesResponse{Revision: uint64(revision), ExpectedDuration: durationpb.New(expected)}, nil
+}
+
+func (m *Manager) rotate(tx *raftstore.Tx, domain *statev1.Domain, anchors bool) (time.Duration, error) {
+	td := domain.GetTrustDomain()
+	situation, _, err := m.situation(tx, domain, m.config.Now())
+	if err != nil {
+		return 0, err
+	}
+	asked := situation.Rotations
+	row := &statev1.Rotation{TrustDomain: td, Rotation: asked.Last + 1, AnchorRotation: asked.Anchors, RequestTime: timestamppb.New(situation.Now)}
+	if anchors {
+		row.AnchorRotation = row.Rotation
+	}
+	return RotationTakes(situation), rotations.Put(tx, td, row)
+}
+
+// RotationTakes is how long a rotation takes that is asked for now: until what is on its way is active, and then until
+// its successor, which begins with a new JWT key in any case, has been published for long enough.
+func RotationTakes(s Situation) time.Duration {
+	takes := s.Settings.Dissemination(s.Now)
+	var under time.Duration
+	for _, a := range s.Authorities {
+		if a.State != Prepared {
+			continue
+		}
+		if until, _ := Wait(s, a); until.After(s.Now) {
+			under = max(under, until.Sub(s.Now))
+		}
+	}
+	return under + takes
+}
+
+// named returns the hosted domain of that name, or all of them for the empty name.
+func (m *Manager) named(r raftstore.Reader, name string) ([]*statev1.Domain, error) {
+	if name == "" {
+		var all []*statev1.Domain
+		for row, err := range Domains.All(r, "") {
+			if err != nil {
+				return nil, raftstore.StatusError(err)
+			}
+			all = append(all, row.Value)
+		}
+		return all, nil
+	}
+	td, err := parseDomainName(name)
+	if err != nil {
+		return nil, err
+	}
+	row, ok, err := Domains.Get(r, td.Name())
+	if err != nil {
+		return nil, raftstore.StatusError(err)
+	}
+	if !ok {
+		return nil, notHosted(td.Name())
+	}
+	return []*statev1.Domain{row.Value}, nil
+}
+
+func authorityMessage(s Situation, row *statev1.Authority) (*ententev1.Authority, error) {
+	message := &ententev1.Authority{
+		Id:           row.GetId(),
+		TrustDomain:  row.GetTrustDomain(),
+		Member:       row.GetMember(),
+		Kind:         ententev1.AuthorityKind(row.GetKind()),
+		State:        ententev1.AuthorityState(row.GetState()),
+		KeyId:        row.GetId(),
+		NotBefore:    row.GetNotBefore(),
+		NotAfter:     row.GetNotAfter(),
+		PrepareTime:  row.GetPrepareTime(),
+		ActivateTime: row.GetActivateTime(),
+		RetireTime:   row.GetRetireTime(),
+	}
+	if Kind(row.GetKind()) == X509 {
+		anchor, err := anchorOf(row)
+		if err != nil {
+			return nil, err
+		}
+		message.KeyId = AnchorID(anchor)
+	}
+	at, waits := Wait(s, authorityOf(row))
+	if !at.Equal(never) {
+		message.NextTime = timestamppb.New(at)
+	}
+	message.WaitsFor = waits
+	return message, nil
+}

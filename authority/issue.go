@@ -1,0 +1,183 @@
+package authority
+
+import (
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"github.com/ententehq/entente/access"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/go-jose/go-jose/v4/jwt"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// x509Request is a valid request for an X509-SVID.
+type x509Request struct {
+	id       spiffeid.ID
+	key      crypto.PublicKey
+	spki     []byte
+	dnsNames []string
+	ttl      time.Duration // 0: the domain's
+}
+
+// parseX509Request reads a request from outside. The error is a sentence for its sender.
+func parseX509Request(r *ententev1.IssueX509SVIDRequest) (x509Request, error) {
+	id, err := ParseWorkloadID(r.GetSpiffeId())
+	if err != nil {
+		return x509Request{}, err
+	}
+	key, err := ParseCSR(r.GetCsr())
+	if err != nil {
+		return x509Request{}, err
+	}
+	if err := checkDNSNames(r.GetDnsNames()); err != nil {
+		return x509Request{}, err
+	}
+	ttl, err := parseTTL(r.GetTtl())
+	if err != nil {
+		return x509Request{}, err
+	}
+	spki, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return x509Request{}, fmt.Errorf("the key of the csr cannot be encoded: %w", err)
+	}
+	return x509Request{id: id, key: key, spki: spki, dnsNames: r.GetDnsNames(), ttl: ttl}, nil
+}
+
+// jwtRequest is a valid request for a JWT-SVID.
+type jwtRequest struct {
+	id       spiffeid.ID
+	audience []string
+	ttl      time.Duration // 0: the domain's
+}
+
+func parseJWTRequest(r *ententev1.IssueJWTSVIDRequest) (jwtRequest, error) {
+	id, err := ParseWorkloadID(r.GetSpiffeId())
+	if err != nil {
+		return jwtRequest{}, err
+	}
+	if err := CheckAudience(r.GetAudience()); err != nil {
+		return jwtRequest{}, err
+	}
+	ttl, err := parseTTL(r.GetTtl())
+	if err != nil {
+		return jwtRequest{}, err
+	}
+	return jwtRequest{id: id, audience: r.GetAudience(), ttl: ttl}, nil
+}
+
+// lifetime is the one asked for, or the domain's, which is also the longest.
+func lifetime(asked, domain time.Duration) (time.Duration, error) {
+	switch {
+	case asked == 0:
+		return domain, nil
+	case asked > domain:
+		return 0, fmt.Errorf("ttl is %v; the domain allows %v", asked, domain)
+	}
+	return asked, nil
+}
+
+// audited makes a signature between its two lines in the audit log. Without the first it is not made, and without the
+// second it is not handed out.
+func (m *Manager) audited(kind Kind, event access.Event, make func() error) error {
+	event.Action = "sign " + kind.String() + "-svid"
+	event.Result = access.ResultBegun
+	if err := m.config.Audit.Record(event); err != nil {
+		m.metrics.signatures.WithLabelValues(kind.String(), "unaudited").Inc()
+		return fmt.Errorf("nothing was signed, since the audit log cannot be written: %w", err)
+	}
+	err := make()
+	event.Result = access.ResultDone
+	if err != nil {
+		event.Result, event.Detail = access.ResultFailed, err.Error()
+	}
+	if auditErr := m.config.Audit.Record(event); auditErr != nil {
+		m.metrics.signatures.WithLabelValues(kind.String(), "unaudited").Inc()
+		return fmt.Errorf("the signature is withheld, since the audit log cannot be written: %w", auditErr)
+	}
+	result := "ok"
+	if err != nil {
+		result = "failed"
+	}
+	m.metrics.signatures.WithLabelValues(kind.String(), result).Inc()
+	return err
+}
+
+// signX509 signs an X509-SVID with an active authority of this member.
+func (m *Manager) signX509(s *signer, d *domainState, r x509Request, ttl time.Duration, caller string) (*ententev1.IssueX509SVIDResponse, error) {
+	template, err := leafTemplate(r.id, r.key, r.dnsNames, m.config.Now(), ttl, s.ca)
+	if err != nil {
+		return nil, err
+	}
+	serial := template.SerialNumber.Text(16)
+	event := access.Event{
+		Caller: caller, Object: r.id.String(), Call: serial,
+		Detail: fmt.Sprintf("authority %s, serial %s, key %s, until %s, DNS names %q", s.id, serial, fingerprint(r.spki), template.NotAfter.Format(time.RFC3339), r.dnsNames),
+	}
+	var leaf []byte
+	err = m.audited(X509, event, func() (err error) {
+		leaf, err = x509.CreateCertificate(rand.Reader, template, s.ca, r.key, linted{s.key, LintLeaf(r.id, s.ca)})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &ententev1.IssueX509SVIDResponse{
+		Certificates: append([][]byte{leaf}, s.chain...),
+		ExpireTime:   timestamppb.New(template.NotAfter),
+		Bundle:       d.document,
+		AuthorityId:  s.id,
+	}, nil
+}
+
+// signJWT signs a JWT-SVID with an active authority of this member.
+func (m *Manager) signJWT(s *signer, r jwtRequest, ttl time.Duration, caller string) (*ententev1.IssueJWTSVIDResponse, error) {
+	now := m.config.Now().Truncate(time.Second)
+	expire := now.Add(ttl)
+	if end := s.notAfter.Truncate(time.Second); expire.After(end) {
+		expire = end
+	}
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // it never fails: crypto/rand ends the program instead
+	claims := jwt.Claims{
+		ID: hex.EncodeToString(id[:]), Subject: r.id.String(), Audience: r.audience,
+		IssuedAt: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(expire),
+	}
+	event := access.Event{
+		Caller: caller, Object: r.id.String(), Call: claims.ID,
+		Detail: fmt.Sprintf("authority %s, jti %s, audience %q, until %s", s.id, claims.ID, r.audience, expire.UTC().Format(time.RFC3339)),
+	}
+	var token string
+	err := m.audited(JWT, event, func() (err error) {
+		if err := LintClaims(claims, r.id, s.notAfter); err != nil {
+			return err
+		}
+		token, err = jwt.Signed(s.jose).Claims(claims).Serialize()
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &ententev1.IssueJWTSVIDResponse{Token: token, ExpireTime: timestamppb.New(expire), AuthorityId: s.id}, nil
+}
+
+// LintClaims holds the claims of a JWT-SVID for id against the rules, before they are signed by an authority that ends
+// at notAfter.
+func LintClaims(c jwt.Claims, id spiffeid.ID, notAfter time.Time) error {
+	switch {
+	case c.Subject != id.String() || id.Path() == "":
+		return broken("sub is the SPIFFE ID of a workload")
+	case c.Expiry == nil || c.IssuedAt == nil || !c.IssuedAt.Time().Before(c.Expiry.Time()):
+		return broken("a token has iat and exp, and ends after it begins")
+	case c.Expiry.Time().After(notAfter):
+		return broken("a token lives within the life of its authority")
+	}
+	if err := CheckAudience(c.Audience); err != nil {
+		return fmt.Errorf("%w: %w", ErrLint, err)
+	}
+	return nil
+}

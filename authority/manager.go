@@ -1,0 +1,215 @@
+package authority
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/membership"
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+)
+
+// Audit takes one line of the audit log. It is called from many goroutines. What it returns an error for is not done.
+type Audit interface {
+	Record(access.Event) error
+}
+
+// Contact knows when this member last heard from the leader, or led with a quorum.
+type Contact interface {
+	LastHeard() time.Time
+}
+
+// Config is what a [Manager] needs. Store, Member, Home, KeyDir, Contact, Conn and Audit are required.
+type Config struct {
+	Store  *raftstore.Store
+	Member string
+	// Home is the trust domain that names the members; it is created with Defaults if it is not there.
+	Home spiffeid.TrustDomain
+	// Defaults are the settings of a domain that is created without its own; zero fields take the package's defaults.
+	Defaults Settings
+	// MinRefresh is the shortest refresh hint that a domain can have.
+	MinRefresh time.Duration
+	// SigningGrace is for how long this member signs after it last heard from the leader.
+	SigningGrace time.Duration
+	// KeyDir is where this member's private keys are kept.
+	KeyDir string
+	// RootTTL is the life of anchors that this member makes itself.
+	RootTTL time.Duration
+	// Upstream signs this member's CA certificates; nil: anchors of its own in KeyDir.
+	Upstream Upstream
+	Contact  Contact
+	// Conn returns the connection to a fellow member, on which its SigningService is served. It is not closed here.
+	Conn func(memberID string) (grpc.ClientConnInterface, error)
+	// Members returns the IDs of the members of the cluster, those that are down included; nil: those of [membership.Members].
+	Members func(raftstore.Reader) ([]string, error)
+	// IsForeign says, inside a transaction, whether a trust domain is known as foreign; nil: none is.
+	IsForeign func(r raftstore.Reader, td string) (bool, error)
+	Audit     Audit
+
+	Logger     hclog.Logger
+	Registerer prometheus.Registerer
+	Now        func() time.Time // nil: time.Now
+}
+
+func (c Config) withDefaults() (Config, error) {
+	switch {
+	case c.Store == nil || c.Contact == nil || c.Conn == nil || c.Audit == nil:
+		return c, errors.New("authority: Store, Contact, Conn and Audit are required")
+	case c.Home.IsZero():
+		return c, errors.New("authority: the home trust domain is required")
+	case c.KeyDir == "":
+		return c, errors.New("authority: the key folder is required")
+	}
+	if _, err := memberID(c.Home, c.Member); err != nil {
+		return c, err
+	}
+	if _, err := bundle.ParseTrustDomain(c.Home.Name()); err != nil {
+		return c, err
+	}
+	def := func(d *time.Duration, value time.Duration) {
+		if *d == 0 {
+			*d = value
+		}
+	}
+	def(&c.Defaults.RefreshHint, DefaultRefreshHint)
+	def(&c.Defaults.CATTL, DefaultCATTL)
+	def(&c.Defaults.X509SVIDTTL, DefaultX509SVIDTTL)
+	def(&c.Defaults.JWTSVIDTTL, DefaultJWTSVIDTTL)
+	def(&c.MinRefresh, DefaultMinRefresh)
+	def(&c.SigningGrace, DefaultSigningGrace)
+	def(&c.RootTTL, DefaultRootTTL)
+	if c.SigningGrace < 0 {
+		return c, fmt.Errorf("signing_grace is %v; it cannot be negative", c.SigningGrace)
+	}
+	if err := c.Defaults.Check(c.MinRefresh); err != nil {
+		return c, err
+	}
+	if c.Upstream == nil && c.RootTTL < 4*c.Defaults.CATTL {
+		return c, fmt.Errorf("root_ttl is %v and ca_ttl %v; a root has to live for four times as long as what it signs", c.RootTTL, c.Defaults.CATTL)
+	}
+	if c.IsForeign == nil {
+		c.IsForeign = func(raftstore.Reader, string) (bool, error) { return false, nil }
+	}
+	if c.Members == nil {
+		c.Members = membersOf
+	}
+	if c.Logger == nil {
+		c.Logger = hclog.NewNullLogger()
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return c, nil
+}
+
+// Manager keeps this member's authorities, and signs with them. Its services can be registered before it runs.
+type Manager struct {
+	config   Config
+	log      hclog.Logger
+	keys     *KeyFolder
+	upstream Upstream
+	metrics  *metrics
+	sweeper  sweeper
+
+	// changed fires when the tables changed and signing has followed.
+	changed signal
+	// signing is what signatures are made from, always of one revision.
+	signing atomic.Pointer[signingState]
+	// own are the SVIDs of the member itself.
+	own ownSVIDs
+}
+
+// New opens the key folder. [Manager.Run] does the rest.
+func New(config Config) (*Manager, error) {
+	config, err := config.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	keys, err := OpenKeyFolder(config.KeyDir)
+	if err != nil {
+		return nil, err
+	}
+	m := &Manager{config: config, log: config.Logger, keys: keys, upstream: config.Upstream}
+	if m.upstream == nil {
+		m.upstream = NewSelfSigned(keys, config.RootTTL)
+	}
+	m.signing.Store(&signingState{})
+	if m.metrics, err = newMetrics(config.Registerer, m); err != nil {
+		return nil, fmt.Errorf("register the metrics of authorities: %w", err)
+	}
+	config.Store.SurviveRestore("authority", m.surviveRestore)
+	config.Store.CountAsEmpty(m.founded)
+	return m, nil
+}
+
+// Run keeps the authorities in order until ctx ends, whose error it returns.
+func (m *Manager) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		tables := []raftstore.Prefix{Domains.Prefix(""), HostedBundles.Prefix(""), authorities.Prefix(""), rotations.Prefix("")}
+		return m.config.Store.Follow(ctx, tables, m.follow)
+	})
+	group.Go(func() error { return m.tend(ctx, "tend to this member's authorities", m.tendOwn) })
+	group.Go(func() error {
+		return m.config.Store.WhileLeading(ctx, func(ctx context.Context) {
+			// It ends with ctx, which is no failure.
+			_ = m.tend(ctx, "end the authorities of lost members", m.tendLost)
+		})
+	})
+	group.Go(func() error { return m.renewOwn(ctx) })
+	return group.Wait()
+}
+
+// follow takes over the state of the tables.
+func (m *Manager) follow(view *raftstore.View) error {
+	next, err := m.newSigningState(view, m.signing.Load())
+	if err != nil {
+		// A row that cannot be read must not stop the rest of the member.
+		m.log.Error("cannot read the authorities; this member signs with what it knew before", "error", err)
+		m.metrics.failures.WithLabelValues("read").Inc()
+	} else {
+		m.signing.Store(next)
+	}
+	m.changed.fire()
+	return nil
+}
+
+// inUse says whether an anchor verifies an authority of this member.
+func (m *Manager) inUse(view raftstore.Reader) (func(*x509.Certificate) bool, map[string]bool, error) {
+	anchors, ids := map[string]bool{}, map[string]bool{}
+	for row, err := range authorities.All(view, "") {
+		if err != nil {
+			return nil, nil, err
+		}
+		if row.Value.GetMember() != m.config.Member {
+			continue
+		}
+		ids[row.Value.GetId()] = true
+		for _, anchor := range row.Value.GetAnchors() {
+			anchors[string(anchor)] = true
+		}
+	}
+	return func(c *x509.Certificate) bool { return anchors[string(c.Raw)] }, ids, nil
+}
+
+func membersOf(r raftstore.Reader) ([]string, error) {
+	rows, err := membership.Members.List(r, "")
+	if err != nil {
+		return nil, err
+	}
+	ids := make([]string, len(rows))
+	for i, row := range rows {
+		ids[i] = row.Key
+	}
+	return ids, nil
+}

@@ -1,0 +1,100 @@
+package authority
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+type metrics struct {
+	manager    *Manager
+	signatures *prometheus.CounterVec
+	forced     *prometheus.CounterVec
+	failures   *prometheus.CounterVec
+}
+
+var (
+	expiryDesc = prometheus.NewDesc("entente_authority_not_after_timestamp_seconds",
+		"When the newest authority of this member expires, by trust domain, kind and state.", []string{"trust_domain", "kind", "state"}, nil)
+	sequenceDesc = prometheus.NewDesc("entente_authority_bundle_sequence",
+		"Sequence of a hosted domain's bundle as this member has it.", []string{"trust_domain"}, nil)
+	alarmDesc = prometheus.NewDesc("entente_authority_alarm",
+		"1 while something about a hosted domain's authorities on this member needs a person: late (its successor should long be prepared), none (it has no active one), silent (it may not sign, since it did not hear from the leader).", []string{"trust_domain", "kind", "alarm"}, nil)
+)
+
+func newMetrics(r prometheus.Registerer, m *Manager) (*metrics, error) {
+	x := &metrics{
+		manager: m,
+		signatures: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "entente_authority_signatures_total",
+			Help: "SVIDs by kind and result: ok, failed, passed_on (another member signed), unaudited (withheld, since the audit log could not be written).",
+		}, []string{"kind", "result"}),
+		forced: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "entente_authority_forced_activations_total",
+			Help: "Authorities that became active at their deadline, before every reader of the bundle could know them.",
+		}, []string{"trust_domain", "kind"}),
+		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "entente_authority_failures_total",
+			Help: "Failed attempts to bring this member's authorities or its own SVIDs up to date (tend), or to read the tables (read).",
+		}, []string{"task"}),
+	}
+	if r == nil {
+		return x, nil
+	}
+	for _, c := range []prometheus.Collector{x.signatures, x.forced, x.failures, x} {
+		if err := r.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return x, nil
+}
+
+// Describe implements [prometheus.Collector].
+func (x *metrics) Describe(ch chan<- *prometheus.Desc) {
+	ch <- expiryDesc
+	ch <- sequenceDesc
+	ch <- alarmDesc
+}
+
+// Collect implements [prometheus.Collector], from what this member signs from.
+func (x *metrics) Collect(ch chan<- prometheus.Metric) {
+	m := x.manager
+	now, silent := m.config.Now(), m.canSign() != nil
+	for td, d := range m.signing.Load().domains {
+		name := td.Name()
+		if d.bundle != nil {
+			sequence, _ := d.bundle.Sequence()
+			ch <- prometheus.MustNewConstMetric(sequenceDesc, prometheus.GaugeValue, float64(sequence), name)
+		}
+		for _, kind := range Kinds {
+			own := Situation{Member: m.config.Member, Authorities: d.authorities}.own(kind)
+			newest := map[State]Authority{}
+			for _, a := range own {
+				newest[a.State] = a // own is in order
+			}
+			for state, a := range newest {
+				ch <- prometheus.MustNewConstMetric(expiryDesc, prometheus.GaugeValue, float64(a.NotAfter.Unix()), name, kind.String(), state.String())
+			}
+			for alarm, on := range alarms(now, newest, silent) {
+				value := 0.0
+				if on {
+					value = 1
+				}
+				ch <- prometheus.MustNewConstMetric(alarmDesc, prometheus.GaugeValue, value, name, kind.String(), alarm)
+			}
+		}
+	}
+}
+
+// alarms says what needs a person. An authority that is past half of what remains of its life at half of it, and has
+// no successor yet, is late: whatever keeps it from being prepared is no passing matter any more.
+func alarms(now time.Time, newest map[State]Authority, silent bool) map[string]bool {
+	active, isActive := newest[Active]
+	_, isPrepared := newest[Prepared]
+	late := active.NotBefore.Add(active.NotAfter.Sub(active.NotBefore) * 3 / 4)
+	return map[string]bool{
+		"late":   isActive && !isPrepared && !now.Before(late),
+		"none":   !isActive && !isPrepared,
+		"silent": silent,
+	}
+}

@@ -1,0 +1,108 @@
+package authority
+
+import (
+	"crypto"
+	"crypto/x509"
+	"fmt"
+	"time"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// contentOf is the rule for what a hosted bundle holds: the anchors of the domain's X.509 authorities and the keys of
+// its JWT authorities, in whatever state they are. So an anchor stays for as long as an authority below it does.
+func contentOf(rows []*statev1.Authority) (bundle.Content, error) {
+	content := bundle.Content{JWTAuthorities: map[string]crypto.PublicKey{}}
+	for _, row := range rows {
+		switch Kind(row.GetKind()) {
+		case X509:
+			for _, der := range row.GetAnchors() {
+				anchor, err := x509.ParseCertificate(der)
+				if err != nil {
+					return bundle.Content{}, fmt.Errorf("an anchor of authority %s of %s: %w", row.GetId(), row.GetTrustDomain(), err)
+				}
+				content.X509Authorities = append(content.X509Authorities, anchor)
+			}
+		case JWT:
+			key, err := verificationKey(row)
+			if err != nil {
+				return bundle.Content{}, err
+			}
+			content.JWTAuthorities[row.GetId()] = key
+		}
+	}
+	return content, nil
+}
+
+// succeed is the rule for the sequence: next follows current, or the last sequence that the domain ever had, and is
+// one higher than either if the document says anything else; a nil result means that it says the same.
+//
+// The refresh hint counts here, though it is no content by which two bundles are compared: SPIFFE asks for another
+// sequence whenever what the document holds is updated, and a reader that skips sequences that it knows would
+// never learn of the new hint.
+func succeed(td spiffeid.TrustDomain, current *bundle.Bundle, past uint64, content bundle.Content, hint time.Duration) (*bundle.Bundle, error) {
+	last := past
+	if current != nil {
+		if sequence, ok := current.Sequence(); ok {
+			last = max(last, sequence)
+		}
+	}
+	content.Sequence, content.RefreshHint = new(last+1), &hint
+	next, err := bundle.New(td, content)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case current == nil && next.Empty():
+		return nil, nil // a domain that never had an authority has no bundle, rather than one that revokes everything
+	case current == nil:
+		return next, nil
+	}
+	if was, ok := current.RefreshHint(); ok && was == hint && next.SameKeys(current) {
+		return nil, nil
+	}
+	return next, nil
+}
+
+// publish brings the bundle of a hosted domain up to date with the rows of the transaction. Every transaction that
+// changes an authority or a domain ends with it. It returns the sequence if there was something to publish.
+func publish(tx *raftstore.Tx, domain *statev1.Domain, now time.Time) (sequence uint64, err error) {
+	td, err := bundle.ParseTrustDomain(domain.GetTrustDomain())
+	if err != nil {
+		return 0, err
+	}
+	rows, err := listAuthorities(tx, td.Name())
+	if err != nil {
+		return 0, err
+	}
+	content, err := contentOf(rows)
+	if err != nil {
+		return 0, err
+	}
+	current, err := hostedBundle(tx, td.Name())
+	if err != nil {
+		return 0, err
+	}
+	past, _, err := pastSequences.Get(tx, td.Name())
+	if err != nil {
+		return 0, err
+	}
+	next, err := succeed(td, current, past.Value.GetSequence(), content, domain.GetRefreshHint().AsDuration())
+	if err != nil || next == nil {
+		return 0, err
+	}
+	sequence, _ = next.Sequence()
+	return sequence, HostedBundles.Put(tx, td.Name(), next.Row(now))
+}
+
+// hostedBundle returns the domain's bundle, nil if it has none yet.
+func hostedBundle(r raftstore.Reader, td string) (*bundle.Bundle, error) {
+	row, ok, err := HostedBundles.Get(r, td)
+	if err != nil || !ok {
+		return nil, err
+	}
+	return bundle.FromRow(row.Value)
+}

@@ -1,0 +1,180 @@
+package authority
+
+import (
+	"strings"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
+)
+
+// sequenceLeap is added to every sequence at a restore: those that were handed out after the snapshot was taken, by a
+// cluster that is gone, are not known, but nobody changes a bundle a million times between two snapshots.
+const sequenceLeap = 1 << 20
+
+// surviveRestore decides what an operator's restore leaves of the authorities.
+//
+// What verifies SVIDs that are alive must not leave the bundle, and what nobody has the key of must not sign. In a
+// domain that is hosted now, what is there now is the truth: the members have those keys, and what the snapshot holds
+// besides had its end. In a domain that comes with the snapshot nobody holds a key any more, so its authorities are
+// retired, and stay published for as long as something that they signed may be alive.
+func (m *Manager) surviveRestore(before, restored *raftstore.View, tx *raftstore.Tx) error {
+	past, err := lastSequences(before, restored)
+	if err != nil {
+		return err
+	}
+	domains, err := Domains.List(restored, "")
+	if err != nil {
+		return err
+	}
+	for _, domain := range domains {
+		hosted, err := Hosts(before, domain.Key)
+		if err != nil {
+			return err
+		}
+		if hosted {
+			err = keepAuthorities(before, restored, tx, domain.Key)
+		} else {
+			err = m.retireAll(restored, tx, domain.Key)
+		}
+		if err != nil {
+			return err
+		}
+		if err := keepRotations(before, restored, tx, domain.Key); err != nil {
+			return err
+		}
+		if err := m.republish(tx, domain.Value, past[domain.Key]+sequenceLeap); err != nil {
+			return err
+		}
+		delete(past, domain.Key)
+		if err := pastSequences.Delete(tx, domain.Key); err != nil {
+			return err
+		}
+	}
+	for td, sequence := range past { // hosted once, and not after the restore
+		if err := pastSequences.Put(tx, td, &statev1.PastSequence{TrustDomain: td, Sequence: sequence + sequenceLeap}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lastSequences are the highest sequences that either state knows of, by trust domain.
+func lastSequences(states ...raftstore.Reader) (map[string]uint64, error) {
+	last := map[string]uint64{}
+	for _, r := range states {
+		for row, err := range pastSequences.All(r, "") {
+			if err != nil {
+				return nil, err
+			}
+			last[row.Key] = max(last[row.Key], row.Value.GetSequence())
+		}
+		for row, err := range HostedBundles.All(r, "") {
+			if err != nil {
+				return nil, err
+			}
+			b, err := bundle.FromRow(row.Value)
+			if err != nil {
+				return nil, err
+			}
+			sequence, _ := b.Sequence()
+			last[row.Key] = max(last[row.Key], sequence)
+		}
+	}
+	return last, nil
+}
+
+// keepAuthorities puts a domain's authorities as they were before in the place of the restored ones.
+func keepAuthorities(before, restored *raftstore.View, tx *raftstore.Tx, td string) error {
+	old, err := listAuthorities(restored, td)
+	if err != nil {
+		return err
+	}
+	for _, row := range old {
+		if err := authorities.Delete(tx, authorityKey(td, row.GetId())); err != nil {
+			return err
+		}
+	}
+	present, err := listAuthorities(before, td)
+	if err != nil {
+		return err
+	}
+	for _, row := range present {
+		if err := authorities.Put(tx, authorityKey(td, row.GetId()), row); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// retireAll retires a domain's restored authorities; those that never signed are left out.
+func (m *Manager) retireAll(restored *raftstore.View, tx *raftstore.Tx, td string) error {
+	rows, err := listAuthorities(restored, td)
+	if err != nil {
+		return err
+	}
+	now := m.config.Now()
+	for _, row := range rows {
+		key := authorityKey(td, row.GetId())
+		switch State(row.GetState()) {
+		case Prepared:
+			err = authorities.Delete(tx, key)
+		case Active:
+			err = change(tx, td, Action{Do: Retire, ID: row.GetId()}, Settings{}, now)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// keepRotations keeps the counts of rotations from going down, since authorities are held against them.
+func keepRotations(before, restored *raftstore.View, tx *raftstore.Tx, td string) error {
+	was, err := rotationsOf(before, td)
+	if err != nil {
+		return err
+	}
+	now, err := rotationsOf(restored, td)
+	if err != nil || (was.Last <= now.Last && was.Anchors <= now.Anchors) {
+		return err
+	}
+	return rotations.Put(tx, td, &statev1.Rotation{
+		TrustDomain: td, Rotation: max(was.Last, now.Last), AnchorRotation: max(was.Anchors, now.Anchors),
+	})
+}
+
+// republish writes the domain's bundle anew with the sequence.
+func (m *Manager) republish(tx *raftstore.Tx, domain *statev1.Domain, sequence uint64) error {
+	td, err := bundle.ParseTrustDomain(domain.GetTrustDomain())
+	if err != nil {
+		return err
+	}
+	rows, err := listAuthorities(tx, td.Name())
+	if err != nil {
+		return err
+	}
+	content, err := contentOf(rows)
+	if err != nil {
+		return err
+	}
+	hint := settingsOf(domain).RefreshHint
+	content.Sequence, content.RefreshHint = &sequence, &hint
+	b, err := bundle.New(td, content)
+	if err != nil {
+		return err
+	}
+	return HostedBundles.Put(tx, td.Name(), b.Row(m.config.Now()))
+}
+
+// founded says whether a row is one that a new cluster writes by itself: the home domain, and what belongs to it.
+func (m *Manager) founded(_ *raftstore.View, table, key string) bool {
+	home := m.config.Home.Name()
+	switch table {
+	case Domains.Name(), HostedBundles.Name():
+		return key == home
+	case authorities.Name():
+		return strings.HasPrefix(key, below(home))
+	}
+	return false
+}

@@ -1,0 +1,146 @@
+package authority
+
+import (
+	"crypto"
+	"crypto/x509"
+	"fmt"
+	"time"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/cryptosigner"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// signingState is what this member signs from: the tables of one revision, parsed once. It is never changed.
+type signingState struct {
+	domains map[spiffeid.TrustDomain]*domainState
+}
+
+type domainState struct {
+	settings     Settings
+	rotations    Rotations
+	endpointHost string
+	// bundle is nil until the domain's first authority is published.
+	bundle      *bundle.Bundle
+	document    []byte
+	authorities []Authority
+	// signers are this member's active authorities.
+	signers map[Kind]*signer
+	// elsewhere are the members that have an active authority, this one left out.
+	elsewhere map[Kind][]string
+}
+
+// signer is an active authority of this member with its key.
+type signer struct {
+	id       string
+	td       spiffeid.TrustDomain
+	key      crypto.Signer
+	notAfter time.Time
+	// X.509
+	ca    *x509.Certificate
+	chain [][]byte
+	// JWT
+	jose jose.Signer
+}
+
+// newSigningState reads the tables. What before has parsed already is taken over.
+func (m *Manager) newSigningState(r raftstore.Reader, before *signingState) (*signingState, error) {
+	next := &signingState{domains: map[spiffeid.TrustDomain]*domainState{}}
+	for row, err := range Domains.All(r, "") {
+		if err != nil {
+			return nil, err
+		}
+		td, err := spiffeid.TrustDomainFromString(row.Key)
+		if err != nil {
+			return nil, err
+		}
+		if next.domains[td], err = m.newDomainState(r, td, row.Value, before.domains[td]); err != nil {
+			return nil, err
+		}
+	}
+	return next, nil
+}
+
+func (m *Manager) newDomainState(r raftstore.Reader, td spiffeid.TrustDomain, row *statev1.Domain, before *domainState) (*domainState, error) {
+	rows, err := listAuthorities(r, td.Name())
+	if err != nil {
+		return nil, err
+	}
+	d := &domainState{
+		settings: settingsOf(row), endpointHost: row.GetEndpointHost(),
+		signers: map[Kind]*signer{}, elsewhere: map[Kind][]string{},
+	}
+	if d.rotations, err = rotationsOf(r, td.Name()); err != nil {
+		return nil, err
+	}
+	if d.bundle, err = hostedBundle(r, td.Name()); err != nil {
+		return nil, err
+	}
+	if d.bundle != nil {
+		d.document = d.bundle.Marshal()
+	}
+	newest := map[Kind]uint64{}
+	for _, row := range rows {
+		a := authorityOf(row)
+		d.authorities = append(d.authorities, a)
+		switch {
+		case a.State != Active:
+		case a.Member != m.config.Member:
+			d.elsewhere[a.Kind] = append(d.elsewhere[a.Kind], a.Member)
+		case d.signers[a.Kind] == nil || a.Number > newest[a.Kind]:
+			newest[a.Kind] = a.Number
+			d.signers[a.Kind] = m.signerOf(td, row, before)
+		}
+	}
+	return d, nil
+}
+
+// signerOf returns the signer of an active authority of this member; nil, and a line in the log, where it has no key:
+// its retirement is on the way.
+func (m *Manager) signerOf(td spiffeid.TrustDomain, row *statev1.Authority, before *domainState) *signer {
+	if before != nil {
+		if s := before.signers[Kind(row.GetKind())]; s != nil && s.id == row.GetId() {
+			return s
+		}
+	}
+	s, err := m.newSigner(td, row)
+	if err != nil {
+		m.log.Error("cannot sign with an authority of this member", "trust_domain", td, "id", row.GetId(), "error", err)
+		return nil
+	}
+	return s
+}
+
+func (m *Manager) newSigner(td spiffeid.TrustDomain, row *statev1.Authority) (*signer, error) {
+	key, err := m.keys.Signer(row.GetId())
+	if err != nil {
+		return nil, err
+	}
+	s := &signer{id: row.GetId(), td: td, key: key, notAfter: timeOf(row.GetNotAfter()), chain: row.GetChain()}
+	if Kind(row.GetKind()) == JWT {
+		// The type is set, and the key ID, which a reader finds the key by.
+		options := (&jose.SignerOptions{}).WithType("JWT").WithHeader("kid", s.id)
+		s.jose, err = jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: cryptosigner.Opaque(key)}, options)
+		return s, err
+	}
+	if len(s.chain) == 0 {
+		return nil, fmt.Errorf("authority %s has no certificate", s.id)
+	}
+	if s.ca, err = x509.ParseCertificate(s.chain[0]); err != nil {
+		return nil, fmt.Errorf("the certificate of authority %s: %w", s.id, err)
+	}
+	return s, nil
+}
+
+// published says whether an authority of the domain is still there.
+func (d *domainState) published(id string) bool {
+	for _, a := range d.authorities {
+		if a.ID == id {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,130 @@
+package authority
+
+import (
+	"context"
+
+	"github.com/ententehq/entente/access"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// SVIDService serves entente.v1.SVIDService.
+type SVIDService struct {
+	ententev1.UnimplementedSVIDServiceServer
+	m *Manager
+}
+
+// SVIDService returns the service that issues identities. Whether a caller may have the one that it asks for is decided
+// before it is called; here nobody gets one below /entente/.
+func (m *Manager) SVIDService() *SVIDService { return &SVIDService{m: m} }
+
+// IssueX509SVID signs an X509-SVID, here or on a member that can.
+func (s *SVIDService) IssueX509SVID(ctx context.Context, r *ententev1.IssueX509SVIDRequest) (*ententev1.IssueX509SVIDResponse, error) {
+	response, err := s.m.issueX509(ctx, r, access.CallerFrom(ctx).String(), "")
+	return response, signingError(err)
+}
+
+// IssueJWTSVID signs a JWT-SVID, here or on a member that can.
+func (s *SVIDService) IssueJWTSVID(ctx context.Context, r *ententev1.IssueJWTSVIDRequest) (*ententev1.IssueJWTSVIDResponse, error) {
+	response, err := s.m.issueJWT(ctx, r, access.CallerFrom(ctx).String())
+	return response, signingError(err)
+}
+
+// signingError gives a status to what had none: the audit log or the key failed on this member, and another may do better.
+func signingError(err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, ok := status.FromError(err); ok {
+		return err
+	}
+	return status.Error(codes.Unavailable, err.Error())
+}
+
+// SigningService serves entente.v1.SigningService, to fellow members alone.
+type SigningService struct {
+	ententev1.UnimplementedSigningServiceServer
+	m *Manager
+}
+
+// SigningService returns the service that signs for members that cannot. It never passes a request on: that would go
+// in circles.
+func (m *Manager) SigningService() *SigningService { return &SigningService{m: m} }
+
+// SignX509SVID signs with an active authority of this member.
+func (s *SigningService) SignX509SVID(ctx context.Context, r *ententev1.SignX509SVIDRequest) (*ententev1.IssueX509SVIDResponse, error) {
+	member, err := fellow(ctx)
+	if err != nil {
+		return nil, err
+	}
+	request, err := parseX509Request(r.GetRequest())
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	forItself := ""
+	if r.GetForMember() {
+		forItself = member
+	}
+	if err := s.m.allowed(request.id, forItself); err != nil {
+		return nil, err
+	}
+	d, err := s.m.here(request.id.TrustDomain(), X509)
+	if err != nil {
+		return nil, err
+	}
+	ttl, err := lifetime(request.ttl, d.settings.X509SVIDTTL)
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	response, err := s.m.signX509(d.signers[X509], d, request, ttl, through(r.GetCaller(), member))
+	return response, signingError(err)
+}
+
+// SignJWTSVID signs with an active authority of this member.
+func (s *SigningService) SignJWTSVID(ctx context.Context, r *ententev1.SignJWTSVIDRequest) (*ententev1.IssueJWTSVIDResponse, error) {
+	member, err := fellow(ctx)
+	if err != nil {
+		return nil, err
+	}
+	request, err := parseJWTRequest(r.GetRequest())
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	if err := s.m.allowed(request.id, ""); err != nil {
+		return nil, err
+	}
+	d, err := s.m.here(request.id.TrustDomain(), JWT)
+	if err != nil {
+		return nil, err
+	}
+	ttl, err := lifetime(request.ttl, d.settings.JWTSVIDTTL)
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	response, err := s.m.signJWT(d.signers[JWT], request, ttl, through(r.GetCaller(), member))
+	return response, signingError(err)
+}
+
+// fellow is the member that calls.
+func fellow(ctx context.Context) (string, error) {
+	caller := access.CallerFrom(ctx)
+	if member, ok := caller.MemberID(); ok {
+		return member, nil
+	}
+	return "", status.Errorf(codes.PermissionDenied, "only members of this cluster ask each other to sign, and the caller is %s", caller)
+}
+
+func through(caller, member string) string { return caller + " through member " + member }
+
+// here returns the state of a domain that this member can sign for now.
+func (m *Manager) here(td spiffeid.TrustDomain, kind Kind) (*domainState, error) {
+	if err := m.canSign(); err != nil {
+		return nil, status.Error(codes.FailedPrecondition, err.Error())
+	}
+	if d := m.signing.Load().domains[td]; d != nil && d.ready(kind, m.config.Now()) {
+		return d, nil
+	}
+	return nil, status.Errorf(codes.FailedPrecondition, "member %s has no active %s authority of %s", m.config.Member, kind, td)
+}

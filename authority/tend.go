@@ -1,0 +1,274 @@
+package authority
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/ententehq/entente/access"
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/raftstore"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+const (
+	// firstRetry and lastRetry bound the wait after a failure: short enough that an election costs nothing, long
+	// enough that an upstream that is down for hours is not stormed.
+	firstRetry = 200 * time.Millisecond
+	lastRetry  = 30 * time.Second
+
+	// maxRounds bounds how often one look at a domain plans again. Three suffice: prepare, activate, nothing more.
+	maxRounds = 8
+)
+
+func newBackoff() *backoff.ExponentialBackOff {
+	b := backoff.NewExponentialBackOff()
+	b.InitialInterval, b.MaxInterval, b.RandomizationFactor = firstRetry, lastRetry, 0.5
+	return b
+}
+
+// tend runs once at each change of the tables and at the moments that once itself asks for, until ctx ends. After a
+// failure it waits longer each time.
+func (m *Manager) tend(ctx context.Context, what string, once func(context.Context) (time.Time, error)) error {
+	retry := newBackoff()
+	for {
+		changed := m.changed.next()
+		next, err := once(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		wait := until(next, m.config.Now())
+		if err != nil {
+			wait, changed = retry.NextBackOff(), nil
+			m.metrics.failures.WithLabelValues("tend").Inc()
+			m.log.Warn("could not "+what+"; trying again", "error", err, "in", wait)
+		} else {
+			retry.Reset()
+		}
+		if err := waitFor(ctx, changed, wait); err != nil {
+			return err
+		}
+	}
+}
+
+// tendOwn brings this member's authorities of every hosted domain to where they have to be.
+func (m *Manager) tendOwn(ctx context.Context) (next time.Time, err error) {
+	if err := m.ensureHome(ctx); err != nil {
+		return never, err
+	}
+	domains, err := Domains.List(m.config.Store.View(), "")
+	if err != nil {
+		return never, err
+	}
+	var errs []error
+	for _, domain := range domains {
+		at, err := m.tendDomain(ctx, domain.Key)
+		if err != nil {
+			// The other domains do not wait for this one.
+			errs = append(errs, fmt.Errorf("authorities of %s: %w", domain.Key, err))
+		}
+		next = sooner(next, at)
+	}
+	at, err := m.sweep(ctx)
+	return sooner(next, at), errors.Join(append(errs, err)...)
+}
+
+// ensureHome creates the home domain where it is not there.
+func (m *Manager) ensureHome(ctx context.Context) error {
+	home := m.config.Home.Name()
+	if hosted, err := Hosts(m.config.Store.View(), home); err != nil || hosted {
+		return err
+	}
+	_, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
+		if hosted, err := Hosts(tx, home); err != nil || hosted {
+			return err
+		}
+		domain := &statev1.Domain{TrustDomain: home, CreateTime: timestamppb.New(m.config.Now())}
+		setSettings(domain, m.config.Defaults)
+		return Domains.Put(tx, home, domain)
+	})
+	if err != nil {
+		return fmt.Errorf("create the home domain %s: %w", home, err)
+	}
+	return nil
+}
+
+// tendDomain carries out plans for one domain until there is nothing to do, and says when there will be.
+func (m *Manager) tendDomain(ctx context.Context, td string) (time.Time, error) {
+	for range maxRounds {
+		view := m.config.Store.View()
+		domain, ok, err := Domains.Get(view, td)
+		if err != nil || !ok {
+			return never, err
+		}
+		s, _, err := m.situation(view, domain.Value, m.config.Now())
+		if err != nil {
+			return never, err
+		}
+		actions, next := Plan(s)
+		if len(actions) == 0 {
+			return next, nil
+		}
+		candidates, prepareErr := m.prepare(ctx, s, domain.Value, actions)
+		if len(candidates) == 0 && !slices.ContainsFunc(actions, func(a Action) bool { return a.Do != Prepare }) {
+			return never, prepareErr
+		}
+		updateErr := m.update(ctx, td, func(tx *raftstore.Tx) ([]done, error) { return m.carryOut(tx, td, candidates) })
+		if err := errors.Join(prepareErr, updateErr, m.discard(candidates, updateErr)); err != nil {
+			return never, err
+		}
+	}
+	return m.config.Now().Add(lastRetry), nil
+}
+
+// tendLost does for the leader what nobody else will.
+func (m *Manager) tendLost(ctx context.Context) (next time.Time, err error) {
+	domains, err := Domains.List(m.config.Store.View(), "")
+	if err != nil {
+		return never, err
+	}
+	for _, domain := range domains {
+		td := domain.Key
+		actions, at, err := m.planForLost(m.config.Store.View(), domain.Value)
+		if err != nil {
+			return never, err
+		}
+		if len(actions) > 0 {
+			if err := m.update(ctx, td, func(tx *raftstore.Tx) ([]done, error) { return m.carryOutLost(tx, td) }); err != nil {
+				return never, err
+			}
+			if _, at, err = m.planForLost(m.config.Store.View(), domain.Value); err != nil {
+				return never, err
+			}
+		}
+		next = sooner(next, at)
+	}
+	return next, nil
+}
+
+// prepare makes the keys that the plan asks for, and has them signed. The keys are on disk when it returns. What fails
+// is missing in the result; the rest of the plan does not wait for it.
+func (m *Manager) prepare(ctx context.Context, s Situation, domain *statev1.Domain, actions []Action) (map[Kind]candidate, error) {
+	made := map[Kind]candidate{}
+	var errs []error
+	for _, action := range actions {
+		if action.Do != Prepare {
+			continue
+		}
+		row, err := m.newAuthority(ctx, s, domain, action)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("prepare an authority for %s: %w", action.Kind, err))
+			continue
+		}
+		made[action.Kind] = candidate{row, action.NewAnchor}
+	}
+	return made, errors.Join(errs...)
+}
+
+// discard deletes the keys of candidates when it is certain that their transaction was not made.
+func (m *Manager) discard(candidates map[Kind]candidate, err error) error {
+	if !errors.Is(err, raftstore.ErrNoLeader) && !errors.Is(err, raftstore.ErrBusy) && !errors.Is(err, raftstore.ErrTooLarge) {
+		return nil // sweep finds those that were not needed
+	}
+	var errs []error
+	for _, c := range candidates {
+		errs = append(errs, m.keys.Delete(c.row.GetId()))
+	}
+	return errors.Join(errs...)
+}
+
+func (m *Manager) newAuthority(ctx context.Context, s Situation, domain *statev1.Domain, action Action) (*statev1.Authority, error) {
+	td, err := spiffeid.TrustDomainFromString(domain.GetTrustDomain())
+	if err != nil {
+		return nil, err
+	}
+	id := newAuthorityID()
+	key, err := m.keys.Create(id)
+	if err != nil {
+		return nil, err
+	}
+	row := &statev1.Authority{
+		Id: id, TrustDomain: td.Name(), Member: m.config.Member,
+		Kind:  statev1.AuthorityKind(action.Kind),
+		State: statev1.AuthorityState_AUTHORITY_STATE_PREPARED,
+	}
+	if action.Kind == JWT {
+		row.NotBefore, row.NotAfter = timestamppb.New(s.Now), timestamppb.New(s.Now.Add(s.Settings.CATTL))
+		row.JwtKey, err = x509.MarshalPKIXPublicKey(key.Public())
+		return row, err
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		return nil, fmt.Errorf("make a request for a signing certificate: %w", err)
+	}
+	csr, err := x509.ParseCertificateRequest(der)
+	if err != nil {
+		return nil, fmt.Errorf("make a request for a signing certificate: %w", err)
+	}
+	signed, err := m.upstream.SignCA(ctx, CARequest{TrustDomain: td, CSR: csr, Now: s.Now, TTL: s.Settings.CATTL, NewAnchor: action.NewAnchor})
+	if err == nil {
+		err = checkSigned(td, key.Public(), signed, s.Now, s.Settings.X509SVIDTTL)
+	}
+	if err != nil {
+		return nil, errors.Join(err, m.keys.Delete(id))
+	}
+	row.NotBefore, row.NotAfter = timestamppb.New(signed.Chain[0].NotBefore), timestamppb.New(signed.Chain[0].NotAfter)
+	for _, c := range signed.Chain {
+		row.Chain = append(row.Chain, c.Raw)
+	}
+	for _, c := range signed.Anchors {
+		row.Anchors = append(row.Anchors, c.Raw)
+	}
+	return row, nil
+}
+
+// newAuthorityID draws 80 bits, in letters and digits that do as a file name, a kid and a word on a command line.
+func newAuthorityID() string {
+	var b [10]byte
+	_, _ = rand.Read(b[:]) // it never fails: crypto/rand ends the program instead
+	return strings.ToLower(base32.StdEncoding.EncodeToString(b[:]))
+}
+
+// update runs a transaction that carries out part of a plan, between its lines in the audit log.
+func (m *Manager) update(ctx context.Context, td string, fn func(*raftstore.Tx) ([]done, error)) error {
+	const action = "change authorities"
+	if err := m.config.Audit.Record(access.Event{Caller: "authority", Action: action, Object: td, Result: access.ResultBegun}); err != nil {
+		return fmt.Errorf("nothing was changed, since the audit log cannot be written: %w", err)
+	}
+	var carried []done
+	revision, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) (err error) {
+		carried, err = fn(tx)
+		return err
+	})
+	if err != nil {
+		return errors.Join(err, m.config.Audit.Record(access.Event{
+			Caller: "authority", Action: action, Object: td, Result: access.ResultFailed, Detail: err.Error(),
+		}))
+	}
+	for _, d := range carried {
+		m.log.Info(string(d.Do)+" authority", "trust_domain", td, "kind", d.Kind, "id", d.ID, "why", d.Why, "revision", revision)
+		if d.Alarm {
+			m.metrics.forced.WithLabelValues(td, d.Kind.String()).Inc()
+			m.log.Error("an authority had to become active before everybody can know it; look at refresh_hint, ca_ttl and the upstream", "trust_domain", td, "kind", d.Kind, "id", d.ID)
+		}
+		detail := fmt.Sprintf("%s authority %s: %s", d.Kind, d.ID, d.Why)
+		if d.Sequence > 0 {
+			detail = fmt.Sprintf("%s; bundle sequence %d", detail, d.Sequence)
+		}
+		if err := m.config.Audit.Record(access.Event{
+			Caller: "authority", Action: string(d.Do) + " authority", Object: td, Result: access.ResultDone,
+			Revision: uint64(revision), Detail: detail, Durable: true,
+		}); err != nil {
+			return fmt.Errorf("write the audit log: %w", err)
+		}
+	}
+	return nil
+}

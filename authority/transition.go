@@ -1,0 +1,185 @@
+package authority
+
+import (
+	"fmt"
+	"time"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/raftstore"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// candidate is an authority that was made for a Prepare, and is not in the tables yet.
+type candidate struct {
+	row       *statev1.Authority
+	newAnchor bool
+}
+
+// done is an action that was carried out.
+type done struct {
+	Action
+	// Sequence is that of the bundle which the transaction published, 0 if none.
+	Sequence uint64
+}
+
+// situation reads what decides the member's next step with a domain.
+func (m *Manager) situation(r raftstore.Reader, domain *statev1.Domain, now time.Time) (Situation, []*statev1.Authority, error) {
+	td := domain.GetTrustDomain()
+	rows, err := listAuthorities(r, td)
+	if err != nil {
+		return Situation{}, nil, err
+	}
+	asked, err := rotationsOf(r, td)
+	if err != nil {
+		return Situation{}, nil, err
+	}
+	s := Situation{
+		Now: now, Member: m.config.Member, Settings: settingsOf(domain), Grace: m.config.SigningGrace, Rotations: asked,
+		Keyless: func(id string) bool {
+			_, err := m.keys.Signer(id)
+			return err != nil
+		},
+	}
+	for _, row := range rows {
+		s.Authorities = append(s.Authorities, authorityOf(row))
+	}
+	return s, rows, nil
+}
+
+// carryOut plans anew inside the transaction and carries the plan out, as far as there are candidates for what it
+// wants prepared.
+func (m *Manager) carryOut(tx *raftstore.Tx, td string, candidates map[Kind]candidate) ([]done, error) {
+	domain, ok, err := Domains.Get(tx, td)
+	if err != nil || !ok {
+		return nil, err // no row: the domain was deleted, and its authorities with it
+	}
+	now := m.config.Now()
+	s, rows, err := m.situation(tx, domain.Value, now)
+	if err != nil {
+		return nil, err
+	}
+	actions, _ := Plan(s)
+	var carried []done
+	for _, action := range actions {
+		if action.Do == Prepare {
+			made, ok := candidates[action.Kind]
+			if !ok || (action.NewAnchor && !made.newAnchor) {
+				continue
+			}
+			action.ID = made.row.GetId()
+			row := number(made.row, rows, s, made.newAnchor)
+			if err := authorities.Put(tx, authorityKey(td, row.GetId()), row); err != nil {
+				return nil, err
+			}
+		} else if err := change(tx, td, action, s.Settings, now); err != nil {
+			return nil, err
+		}
+		carried = append(carried, done{Action: action})
+	}
+	return finish(tx, domain.Value, carried, now)
+}
+
+// carryOutLost does for the leader what carryOut does for a member's own authorities.
+func (m *Manager) carryOutLost(tx *raftstore.Tx, td string) ([]done, error) {
+	domain, ok, err := Domains.Get(tx, td)
+	if err != nil || !ok {
+		return nil, err
+	}
+	actions, _, err := m.planForLost(tx, domain.Value)
+	if err != nil {
+		return nil, err
+	}
+	now := m.config.Now()
+	var carried []done
+	for _, action := range actions {
+		if err := change(tx, td, action, settingsOf(domain.Value), now); err != nil {
+			return nil, err
+		}
+		carried = append(carried, done{Action: action})
+	}
+	return finish(tx, domain.Value, carried, now)
+}
+
+func (m *Manager) planForLost(r raftstore.Reader, domain *statev1.Domain) ([]Action, time.Time, error) {
+	rows, err := listAuthorities(r, domain.GetTrustDomain())
+	if err != nil {
+		return nil, never, err
+	}
+	members, err := m.config.Members(r)
+	if err != nil {
+		return nil, never, fmt.Errorf("list the members: %w", err)
+	}
+	all := make([]Authority, len(rows))
+	for i, row := range rows {
+		all[i] = authorityOf(row)
+	}
+	actions, next := PlanForLost(m.config.Now(), all, members, m.config.SigningGrace)
+	return actions, next, nil
+}
+
+// finish publishes what the actions changed.
+func finish(tx *raftstore.Tx, domain *statev1.Domain, carried []done, now time.Time) ([]done, error) {
+	if len(carried) == 0 {
+		return nil, nil
+	}
+	sequence, err := publish(tx, domain, now)
+	if err != nil {
+		return nil, err
+	}
+	for i := range carried {
+		carried[i].Sequence = sequence
+	}
+	return carried, nil
+}
+
+// number completes the row of a new authority with what only the transaction knows: its place among the member's own,
+// the rotation that it answers to, and since when what verifies it has been published.
+func number(made *statev1.Authority, rows []*statev1.Authority, s Situation, newAnchor bool) *statev1.Authority {
+	row := cloneAuthority(made)
+	newest := newestOwn(rows, s.Member, Kind(row.GetKind()))
+	row.Number = newest.GetNumber() + 1
+	row.Rotation = s.Rotations.Last
+	row.AnchorRotation = newest.GetAnchorRotation()
+	if newAnchor || newest == nil {
+		row.AnchorRotation = s.Rotations.Anchors
+	}
+	row.LongestSvid = durationpb.New(s.Settings.SVIDTTL(Kind(row.GetKind())))
+	row.PrepareTime = timestamppb.New(s.Now)
+	ready := s.Now.Add(s.Settings.Dissemination(s.Now))
+	for _, other := range rows {
+		if known := timeOf(other.GetReadyTime()); sameAnchor(row, other) && known.Before(ready) {
+			ready = known
+		}
+	}
+	row.ReadyTime = timestamppb.New(ready)
+	return row
+}
+
+// change carries out an action on an authority that is there.
+func change(tx *raftstore.Tx, td string, action Action, settings Settings, now time.Time) error {
+	key := authorityKey(td, action.ID)
+	if action.Do == End {
+		return authorities.Delete(tx, key)
+	}
+	row, ok, err := authorities.Get(tx, key)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return fmt.Errorf("%s authority %s of %s: it is not there", action.Do, action.ID, td)
+	}
+	a := row.Value
+	switch action.Do {
+	case Activate:
+		a.State = statev1.AuthorityState_AUTHORITY_STATE_ACTIVE
+		a.ActivateTime = timestamppb.New(now)
+		a.LongestSvid = durationpb.New(max(a.GetLongestSvid().AsDuration(), settings.SVIDTTL(Kind(a.GetKind()))))
+	case Retire:
+		a.State = statev1.AuthorityState_AUTHORITY_STATE_RETIRING
+		a.RetireTime = timestamppb.New(now)
+	default:
+		return fmt.Errorf("%s authority %s of %s: there is no such action", action.Do, action.ID, td)
+	}
+	return authorities.Put(tx, key, a)
+}
