@@ -173,6 +173,13 @@ func fromRow(row raftstore.Row[*statev1.Instance]) (Instance, error) {
 	return i, nil
 }
 
+// shown is Proto without the lease's name, which is for who registered alone.
+func (i Instance) shown() *ententev1.Instance {
+	m := i.Proto()
+	m.LeaseId = ""
+	return m
+}
+
 // Proto returns the message of the API.
 func (i Instance) Proto() *ententev1.Instance {
 	m := &ententev1.Instance{

@@ -36,7 +36,7 @@ func (s *Server) ListServices(ctx context.Context, r *ententev1.ListServicesRequ
 			byName[i.Service] = service
 			answer.Services = append(answer.Services, service)
 		}
-		service.Instances = append(service.Instances, i.Proto())
+		service.Instances = append(service.Instances, i.shown())
 	}
 	return answer, nil
 }
@@ -59,7 +59,7 @@ func (s *Server) GetService(ctx context.Context, r *ententev1.GetServiceRequest)
 	}
 	service := &ententev1.Service{Name: r.GetName(), Revision: uint64(Instances.PrefixRevision(view, servicePrefix(r.GetName())))}
 	for _, i := range list {
-		service.Instances = append(service.Instances, i.Proto())
+		service.Instances = append(service.Instances, i.shown())
 	}
 	return service, nil
 }

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
@@ -60,7 +61,7 @@ func (s *Server) RegisterInstance(ctx context.Context, r *ententev1.RegisterInst
 			return err
 		}
 		if found {
-			if err := permits(ctx, tx, old); err != nil {
+			if err := access.Permits(ctx, old.ID); err != nil {
 				return err
 			}
 		}
@@ -94,7 +95,7 @@ func (s *Server) RegisterInstance(ctx context.Context, r *ententev1.RegisterInst
 }
 
 // RenewInstance keeps a lease alive. Only a change of health is written; the renewal itself goes to the leader's memory
-// with the next heartbeat.
+// with the next heartbeat. The lease's name, which nobody is shown but who registered, is the right to do this.
 func (s *Server) RenewInstance(ctx context.Context, r *ententev1.RenewInstanceRequest) (*ententev1.RenewInstanceResponse, error) {
 	answer, err := s.renew(ctx, r)
 	if err != nil {
@@ -132,9 +133,6 @@ func (s *Server) renew(ctx context.Context, r *ententev1.RenewInstanceRequest) (
 			return nil, err
 		}
 	}
-	if err := permits(ctx, view, i); err != nil {
-		return nil, err
-	}
 	if silent := s.m.now().Sub(s.m.lastHeard()); silent > i.TTL/2 {
 		return nil, status.Errorf(codes.Unavailable, "this member has not heard from the leader for %s and could not pass the renewal on; renew at another member", silent.Round(time.Millisecond))
 	}
@@ -169,7 +167,7 @@ func (s *Server) DeregisterInstance(ctx context.Context, r *ententev1.Deregister
 		if !found {
 			return refuse(codes.NotFound, errNoInstance, key.String())
 		}
-		if err := permits(ctx, tx, i); err != nil {
+		if err := access.Permits(ctx, i.ID); err != nil {
 			return err
 		}
 		return Instances.Delete(tx, key.String())

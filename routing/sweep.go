@@ -3,6 +3,7 @@ package routing
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/ententehq/entente/access"
@@ -18,33 +19,44 @@ const (
 // sweepLeases runs while this member leads: by its own memory it knows which leases lapsed, and removes those instances.
 func (m *Manager) sweepLeases(ctx context.Context) {
 	m.ledger.reset()
+	s := sweeper{Manager: m}
 	tick := time.NewTicker(sweepInterval)
 	defer tick.Stop()
-	var table []held
-	read := raftstore.Revision(0)
 	for {
-		view := m.store.View()
-		if revision := Instances.PrefixRevision(view, ""); revision != read {
-			list, err := leasesHeld(view)
-			if err != nil {
-				m.log.Error("the leases cannot be read", "error", err)
-			} else {
-				table, read = list, revision
-			}
-		}
-		lapsed := m.ledger.lapsed(table, m.now())
-		for len(lapsed) > 0 && ctx.Err() == nil {
-			n := min(sweepBatch, len(lapsed))
-			if err := m.remove(ctx, lapsed[:n]); err != nil && ctx.Err() == nil {
-				m.log.Warn("instances whose lease lapsed are not removed yet", "instances", len(lapsed), "error", err)
-				break
-			}
-			lapsed = lapsed[n:]
-		}
+		s.sweep(ctx)
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		}
+	}
+}
+
+// sweeper keeps the leases of the table decoded between two sweeps.
+type sweeper struct {
+	*Manager
+	table []held
+	read  raftstore.Revision
+}
+
+// sweep looks once.
+func (s *sweeper) sweep(ctx context.Context) {
+	view := s.store.View()
+	if revision := Instances.PrefixRevision(view, ""); revision != s.read {
+		list, err := leasesHeld(view)
+		if err != nil {
+			s.log.Error("the leases cannot be read", "error", err)
+			return
+		}
+		s.table, s.read = list, revision
+	}
+	lapsed := s.ledger.lapsed(s.table, s.now())
+	for batch := range slices.Chunk(lapsed, sweepBatch) {
+		if err := s.remove(ctx, batch); err != nil {
+			if ctx.Err() == nil {
+				s.log.Warn("instances whose lease lapsed are not removed yet", "instances", len(lapsed), "error", err)
+			}
+			return
 		}
 	}
 }
