@@ -217,7 +217,7 @@ func redirect(response *http.Response, from *url.URL) (*url.URL, error) {
 		return nil, fmt.Errorf("%w: Location %s does not parse", ErrRedirect, clip(location))
 	}
 	if err := checkURL(next); err != nil {
-		return nil, fmt.Errorf("%w: %v", ErrRedirect, err) // the reason is the redirect, not the configured URL
+		return nil, fmt.Errorf("%w: %w", ErrRedirect, err)
 	}
 	return next, nil
 }

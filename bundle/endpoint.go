@@ -111,7 +111,10 @@ func ParseURL(rawURL string) (*url.URL, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s does not parse", ErrURL, clip(rawURL))
 	}
-	return u, checkURL(u)
+	if err := checkURL(u); err != nil {
+		return nil, err
+	}
+	return u, nil
 }
 
 // checkURL holds for configured URLs and for those that a redirect leads to. It does not print user information.

@@ -71,3 +71,22 @@ func FuzzParseMap(f *testing.F) {
 		}
 	})
 }
+
+func FuzzParseURL(f *testing.F) {
+	for _, seed := range []string{"https://a.test/bundle?x=1", "https://user@a.test", "https://[::1]:443/", "http://a", "https://a:0/#f", "https:a", "https://a:/"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		u, err := bundle.ParseURL(s)
+		if err != nil {
+			if bundle.Reason(err) != "bad_url" || u != nil {
+				t.Fatalf("%q: %v %v", s, u, err)
+			}
+			return
+		}
+		again, err := bundle.ParseURL(u.String())
+		if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || again.Host != u.Host {
+			t.Fatalf("%q became %q: %v", s, u, err)
+		}
+	})
+}
