@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// leaseSlack is how long after its end a lease is still held: a renewal travels with the next heartbeat, which can
-	// be the one after a lost one.
+	// leaseSlack is how long after its end a lease is still held: a renewal travels with the next heartbeat, and when
+	// that is lost, with the one after it.
 	leaseSlack = 3 * time.Second
 	// maxRenewals bounds what one report of a member can hold; it is above the number of instances there can be.
 	maxRenewals = 1 << 20
@@ -24,9 +24,8 @@ const (
 type renewals struct {
 	mu    sync.Mutex
 	taken map[string]renewal
-	// fresh holds what was renewed since the last report, sent what that report held. A report is repeated once, so that
-	// a heartbeat that is lost costs nothing.
-	fresh, sent map[string]bool
+	// fresh holds what was renewed since the last report.
+	fresh map[string]bool
 }
 
 type renewal struct {
@@ -35,7 +34,7 @@ type renewal struct {
 }
 
 func newRenewals() *renewals {
-	return &renewals{taken: make(map[string]renewal), fresh: make(map[string]bool), sent: make(map[string]bool)}
+	return &renewals{taken: make(map[string]renewal), fresh: make(map[string]bool)}
 }
 
 func (r *renewals) renew(lease string, ttl time.Duration, now time.Time) {
@@ -56,7 +55,7 @@ func (r *renewals) report(full bool, now time.Time) *statev1.LeaseReport {
 			delete(r.taken, lease)
 			continue
 		}
-		if !full && !r.fresh[lease] && !r.sent[lease] {
+		if !full && !r.fresh[lease] {
 			continue
 		}
 		name, err := leaseBytes(lease)
@@ -65,7 +64,7 @@ func (r *renewals) report(full bool, now time.Time) *statev1.LeaseReport {
 		}
 		out.Renewals = append(out.Renewals, &statev1.Renewal{Lease: name, Age: durationpb.New(max(0, age))})
 	}
-	r.sent, r.fresh = r.fresh, make(map[string]bool)
+	clear(r.fresh)
 	return out
 }
 
