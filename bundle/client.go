@@ -84,7 +84,7 @@ func (c *Client) Fetch(ctx context.Context, e Endpoint, etag string) (Result, er
 	if e.url == nil {
 		return Result{}, fmt.Errorf("fetch a bundle: %w", ErrEndpoint)
 	}
-	bounded, cancel := context.WithTimeoutCause(ctx, c.config.Timeout, ErrTimeout)
+	bounded, cancel := context.WithTimeout(ctx, c.config.Timeout)
 	defer cancel()
 	result, err := c.fetch(bounded, e, etag)
 	if err != nil {

@@ -143,14 +143,14 @@ func TestServerTLS(t *testing.T) {
 	pool.AppendCertsFromPEM(roots)
 	for _, test := range []struct {
 		name   string
-		config tls.Config
+		config *tls.Config
 		err    string
 	}{
-		{"TLS 1.3", tls.Config{MinVersion: tls.VersionTLS13}, ""},
-		{"TLS 1.2", tls.Config{MaxVersion: tls.VersionTLS12}, ""},
-		{"TLS 1.1", tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, "remote error: tls: protocol version not supported"},
-		{"no forward secrecy", tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_RSA_WITH_AES_128_GCM_SHA256}}, "remote error: tls: handshake failure"},
-		{"CBC", tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}}, "remote error: tls: handshake failure"},
+		{"TLS 1.3", &tls.Config{MinVersion: tls.VersionTLS13}, ""},
+		{"TLS 1.2", &tls.Config{MaxVersion: tls.VersionTLS12}, ""},
+		{"TLS 1.1", &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, "remote error: tls: protocol version not supported"},
+		{"no forward secrecy", &tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_RSA_WITH_AES_128_GCM_SHA256}}, "remote error: tls: handshake failure"},
+		{"CBC", &tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}}, "remote error: tls: handshake failure"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			config := test.config.Clone()

@@ -1,0 +1,332 @@
+package bundle_test
+
+import (
+	"compress/gzip"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
+	"github.com/spiffe/go-spiffe/v2/federation"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ententehq/entente/bundle"
+)
+
+var endpointID = spiffeid.RequireFromString("spiffe://eu.example.org/entente/bundle-endpoint")
+
+// peer is a TLS server that a test lets misbehave.
+type peer struct {
+	*httptest.Server
+	ca    authority
+	roots []byte
+}
+
+func newPeer(t testing.TB, cert func(authority) *tls.Certificate, handler http.HandlerFunc) peer {
+	t.Helper()
+	ca := newAuthority(t, home)
+	p := peer{ca: ca, roots: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw})}
+	p.Server = httptest.NewUnstartedServer(handler)
+	p.TLS = &tls.Config{Certificates: []tls.Certificate{*cert(ca)}}
+	p.Config.ErrorLog = discardLog()
+	p.StartTLS()
+	t.Cleanup(p.Close)
+	return p
+}
+
+func (p peer) url(path string) string { return localhost(p.Listener.Addr().String(), path) }
+
+func TestFetch(t *testing.T) {
+	t.Run("https_web", func(t *testing.T) {
+		h, bundles := published(t)
+		address, roots := webServer(t, h)
+		e, err := bundle.WebEndpoint(home, localhost(address, "/"), roots)
+		require.NoError(t, err)
+		client := bundle.NewClient(bundle.ClientConfig{})
+		got, err := client.Fetch(t.Context(), e, "")
+		require.NoError(t, err)
+		require.True(t, got.Bundle.Equal(bundles["eu.example.org"]))
+		require.Equal(t, len(got.Bundle.Marshal()), got.Size)
+
+		again, err := client.Fetch(t.Context(), e, got.ETag)
+		require.NoError(t, err)
+		require.True(t, again.NotModified)
+		require.Nil(t, again.Bundle)
+	})
+	t.Run("https_spiffe", func(t *testing.T) {
+		address, b := spiffeServer(t)
+		e, err := bundle.SPIFFEEndpoint(home, "https://"+address+"/", endpointID)
+		require.NoError(t, err)
+		require.True(t, e.SelfServing())
+		got, err := bundle.NewClient(bundle.ClientConfig{Bundles: b}).Fetch(t.Context(), e, "")
+		require.NoError(t, err)
+		require.True(t, got.Bundle.Equal(b))
+	})
+}
+
+func TestWeFetchFromGoSPIFFE(t *testing.T) {
+	ca := newAuthority(t, home)
+	theirs := spiffebundle.FromX509Authorities(home, []*x509.Certificate{ca.cert})
+	require.NoError(t, theirs.AddJWTAuthority("k", &newKey(t).PublicKey))
+	theirs.SetSequenceNumber(9)
+	theirs.SetRefreshHint(time.Minute)
+	handler, err := federation.NewHandler(home, theirs)
+	require.NoError(t, err)
+	p := newPeer(t, func(authority) *tls.Certificate { return ca.svid(t, endpointID.String()) }, handler.ServeHTTP)
+
+	spiffe, err := bundle.SPIFFEEndpoint(home, p.url("/"), endpointID)
+	require.NoError(t, err)
+	web, err := bundle.WebEndpoint(home, p.url("/"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw}))
+	require.NoError(t, err)
+	for _, e := range []bundle.Endpoint{spiffe, web} {
+		t.Run(e.Profile().String(), func(t *testing.T) {
+			got, err := bundle.NewClient(bundle.ClientConfig{Bundles: newBundle(t, home, 1, ca)}).Fetch(t.Context(), e, "")
+			require.NoError(t, err)
+			require.Empty(t, got.ETag, "go-spiffe sends none")
+			require.Equal(t, theirs.X509Authorities(), got.Bundle.X509Authorities())
+			require.Equal(t, theirs.JWTAuthorities(), got.Bundle.JWTAuthorities())
+			n, _ := got.Bundle.Sequence()
+			require.Equal(t, uint64(9), n)
+		})
+	}
+}
+
+// TestHostileEndpoint has a line for each guard of the client. Every endpoint proves who it is, and then misbehaves.
+func TestHostileEndpoint(t *testing.T) {
+	document := newBundle(t, home, 1, newAuthority(t, home)).Marshal()
+	for _, test := range []struct {
+		name    string
+		handler http.HandlerFunc
+		etag    string
+		reason  string
+		text    string
+	}{
+		{"an error with a good document", func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusInternalServerError)
+			_, _ = w.Write(document)
+		}, "", "bad_status", "the answer is not 200 OK: it is 500 Internal Server Error"},
+		{"another success with a good document", func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusAccepted)
+			_, _ = w.Write(document)
+		}, "", "bad_status", "the answer is not 200 OK: it is 202 Accepted"},
+		{"304 that was not asked for", func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusNotModified)
+		}, "", "unasked_304", "the endpoint answered 304 to a request that named no ETag"},
+		{"HTML", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) },
+			"", "malformed", "bundle document of eu.example.org: the document is malformed: it is not JSON, byte 1: invalid character '<' looking for beginning of value"},
+		{"an empty object", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("{}")) },
+			"", "no_keys", "bundle document of eu.example.org: the document has no list of keys: keys must be present; an empty list says that no key is trusted"},
+		{"too large, as announced", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "1048577")
+		}, "", "too_large", "the document is larger than allowed: it has 1048577 bytes, at most 1048576 are allowed"},
+		{"too large, without an announcement", func(w http.ResponseWriter, _ *http.Request) {
+			for range 1<<20/1024 + 64 {
+				if _, err := w.Write([]byte(strings.Repeat(" ", 1024))); err != nil {
+					return
+				}
+			}
+		}, "", "too_large", "the document is larger than allowed: at most 1048576 bytes are allowed"},
+		{"compressed", func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Accept-Encoding") != "" {
+				t.Errorf("the client accepts %s", r.Header.Get("Accept-Encoding"))
+			}
+			w.Header().Set("Content-Encoding", "gzip")
+			z := gzip.NewWriter(w)
+			_, _ = z.Write(make([]byte, 1<<20))
+			_ = z.Close()
+		}, "", "encoded", `the answer is compressed, which was not asked for: Content-Encoding is "gzip"`},
+		{"a drip", func(w http.ResponseWriter, r *http.Request) {
+			_, _ = w.Write([]byte(`{"keys":[`))
+			tick := time.NewTicker(20 * time.Millisecond)
+			defer tick.Stop()
+			for {
+				select {
+				case <-r.Context().Done():
+					return
+				case <-tick.C:
+					_, _ = w.Write([]byte(" "))
+					_ = http.NewResponseController(w).Flush()
+				}
+			}
+		}, "", "timeout", "the endpoint took too long: no complete answer within 1s"},
+		{"silence", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+			"", "timeout", "the endpoint took too long: no complete answer within 1s"},
+		{"an endless header", func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X", strings.Repeat("x", 32<<10)) },
+			"", "network", "the endpoint cannot be reached: net/http: HTTP/1.x transport connection broken: net/http: server response headers exceeded 16384 bytes; aborted"},
+		{"cut off", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "100")
+			_, _ = w.Write([]byte(`{"keys":[]}`))
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		}, "", "network", "the endpoint cannot be reached: read the document: unexpected EOF"},
+		{"a redirect to plain HTTP", redirectTo("http://localhost/"), "", "bad_redirect",
+			`the endpoint redirects to where a bundle may not come from: the URL is not a valid bundle endpoint URL: "http://localhost/" has scheme "http"; https is needed`},
+		{"a redirect with a password", redirectTo("https://a:b@localhost/"), "", "bad_redirect",
+			"the endpoint redirects to where a bundle may not come from: the URL is not a valid bundle endpoint URL: it has user information; an endpoint is read by everybody"},
+		{"a redirect to a file", redirectTo("file:///etc/passwd"), "", "bad_redirect",
+			`the endpoint redirects to where a bundle may not come from: the URL is not a valid bundle endpoint URL: "file:///etc/passwd" has scheme "file"; https is needed`},
+		{"a redirect to nowhere", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusFound) }, "", "bad_redirect",
+			"the endpoint redirects to where a bundle may not come from: the answer 302 has a Location of 0 bytes"},
+		{"a circle", redirectTo("/again"), "", "too_many_redirects", "the endpoint redirects too often: more than 3 times, last to "},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			p := newPeer(t, func(ca authority) *tls.Certificate { return ca.svid(t, endpointID.String()) }, test.handler)
+			e, err := bundle.SPIFFEEndpoint(home, p.url("/"), endpointID)
+			require.NoError(t, err)
+			client := bundle.NewClient(bundle.ClientConfig{Bundles: newBundle(t, home, 1, p.ca), Timeout: time.Second})
+			_, err = client.Fetch(t.Context(), e, test.etag)
+			require.ErrorContains(t, err, "fetch bundle of eu.example.org from "+p.url("/")+": "+test.text)
+			require.Equal(t, test.reason, bundle.Reason(err))
+		})
+	}
+}
+
+func redirectTo(target string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, target, http.StatusTemporaryRedirect)
+	}
+}
+
+func TestRedirectsStayInTheProfile(t *testing.T) {
+	document := newBundle(t, home, 1, newAuthority(t, home)).Marshal()
+	target := newPeer(t, func(ca authority) *tls.Certificate { return ca.svid(t, "spiffe://eu.example.org/other") },
+		func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(document) })
+	hits := 0
+	source := newPeer(t, func(ca authority) *tls.Certificate { return ca.svid(t, endpointID.String()) },
+		func(w http.ResponseWriter, r *http.Request) {
+			hits++
+			switch r.URL.Path {
+			case "/moved":
+				http.Redirect(w, r, "/here", http.StatusMovedPermanently)
+			case "/here":
+				_, _ = w.Write(document)
+			case "/away":
+				http.Redirect(w, r, target.url("/"), http.StatusFound)
+			}
+		})
+	client := bundle.NewClient(bundle.ClientConfig{Bundles: newBundle(t, home, 1, source.ca, target.ca)})
+	e, err := bundle.SPIFFEEndpoint(home, source.url("/moved"), endpointID)
+	require.NoError(t, err)
+	for range 2 {
+		got, err := client.Fetch(t.Context(), e, "")
+		require.NoError(t, err)
+		require.Equal(t, source.url("/here"), got.URL)
+	}
+	require.Equal(t, 4, hits, "even a permanent redirect is not remembered")
+
+	e, err = bundle.SPIFFEEndpoint(home, source.url("/away"), endpointID)
+	require.NoError(t, err)
+	_, err = client.Fetch(t.Context(), e, "")
+	require.EqualError(t, err, "fetch bundle of eu.example.org from "+source.url("/away")+
+		": the endpoint has another SPIFFE ID than expected: it is spiffe://eu.example.org/other, expected is spiffe://eu.example.org/entente/bundle-endpoint")
+}
+
+func TestFetchProvesTheEndpoint(t *testing.T) {
+	document := newBundle(t, home, 1, newAuthority(t, home)).Marshal()
+	serveDocument := func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(document) }
+	svid := func(ca authority) *tls.Certificate { return ca.svid(t, endpointID.String()) }
+	p := newPeer(t, svid, serveDocument)
+	stranger := newAuthority(t, home)
+	spiffe := func(url string, id string) bundle.Endpoint {
+		e, err := bundle.SPIFFEEndpoint(home, url, spiffeid.RequireFromString(id))
+		require.NoError(t, err)
+		return e
+	}
+	web := func(url string, roots []byte) bundle.Endpoint {
+		e, err := bundle.WebEndpoint(home, url, roots)
+		require.NoError(t, err)
+		return e
+	}
+	strangerPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: stranger.cert.Raw})
+	plain := httptest.NewServer(http.HandlerFunc(serveDocument))
+	t.Cleanup(plain.Close)
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, free.Close())
+
+	for _, test := range []struct {
+		name, reason, text string
+		endpoint           bundle.Endpoint
+		bundles            *bundle.Bundle
+	}{
+		{"the right ID", "ok", "", spiffe(p.url("/"), endpointID.String()), newBundle(t, home, 1, p.ca)},
+		{"another ID", "unexpected_endpoint_id", "expected is spiffe://eu.example.org/x", spiffe(p.url("/"), "spiffe://eu.example.org/x"), newBundle(t, home, 1, p.ca)},
+		{"another authority", "untrusted_svid", "does not lead to an authority of its trust domain", spiffe(p.url("/"), endpointID.String()), newBundle(t, home, 1, stranger)},
+		{"every key revoked", "untrusted_svid", "does not lead to an authority of its trust domain", spiffe(p.url("/"), endpointID.String()), newBundle(t, home, 1)},
+		{"another domain's bundle", "no_bundle", "this is the bundle of us.example.org, not of eu.example.org", spiffe(p.url("/"), endpointID.String()), newBundle(t, foreign, 1, p.ca)},
+		{"private roots", "ok", "", web(p.url("/"), p.roots), nil},
+		{"private roots are the only ones", "web_certificate", "certificate signed by unknown authority", web(p.url("/"), strangerPEM), nil},
+		{"the system's roots", "web_certificate", "certificate signed by unknown authority", web(p.url("/"), nil), nil},
+		{"another host name", "host_name", "certificate is valid for 127.0.0.1, not 127.0.0.2", web(strings.Replace(p.URL, "127.0.0.1", "127.0.0.2", 1), p.roots), nil},
+		{"no TLS", "tls", "first record does not look like a TLS handshake", web(strings.Replace(plain.URL, "http:", "https:", 1), nil), nil},
+		{"nobody there", "network", "connection refused", web("https://"+free.Addr().String(), nil), nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			config := bundle.ClientConfig{}
+			if test.bundles != nil {
+				config.Bundles = test.bundles
+			}
+			if test.name == "another host name" {
+				config.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
+					return (&net.Dialer{}).DialContext(ctx, network, p.Listener.Addr().String())
+				}
+			}
+			_, err := bundle.NewClient(config).Fetch(t.Context(), test.endpoint, "")
+			require.Equal(t, test.reason, bundle.Reason(err), "%v", err)
+			if test.text != "" {
+				require.ErrorContains(t, err, test.text)
+			}
+		})
+	}
+}
+
+func TestFetchEndsWithItsCaller(t *testing.T) {
+	entered := make(chan struct{})
+	p := newPeer(t, func(ca authority) *tls.Certificate { return ca.svid(t, endpointID.String()) }, func(_ http.ResponseWriter, r *http.Request) {
+		close(entered)
+		<-r.Context().Done()
+	})
+	e, err := bundle.WebEndpoint(home, p.url("/"), p.roots)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { <-entered; cancel() }()
+	_, err = bundle.NewClient(bundle.ClientConfig{}).Fetch(ctx, e, "")
+	require.ErrorIs(t, err, context.Canceled)
+	require.Equal(t, "canceled", bundle.Reason(err))
+}
+
+func TestOnlyWellFormedETagsAreKept(t *testing.T) {
+	for _, test := range []struct{ sent, kept string }{
+		{`"a"`, `"a"`}, {`W/"a"`, `W/"a"`}, {`a`, ``}, {`"a`, ``}, {`"a"b"`, ``}, {`"` + strings.Repeat("a", 255) + `"`, ``}, {``, ``},
+	} {
+		p := newPeer(t, func(ca authority) *tls.Certificate { return ca.svid(t, endpointID.String()) }, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("ETag", test.sent)
+			_, _ = fmt.Fprint(w, `{"keys":[]}`)
+		})
+		e, err := bundle.WebEndpoint(home, p.url("/"), p.roots)
+		require.NoError(t, err)
+		got, err := bundle.NewClient(bundle.ClientConfig{}).Fetch(t.Context(), e, "")
+		require.NoError(t, err)
+		require.Equal(t, test.kept, got.ETag)
+	}
+}
+
+func TestNoProxyFromTheEnvironment(t *testing.T) {
+	t.Setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+	t.Setenv("NO_PROXY", "")
+	address, b := spiffeServer(t)
+	e, err := bundle.SPIFFEEndpoint(home, "https://"+address+"/", endpointID)
+	require.NoError(t, err)
+	_, err = bundle.NewClient(bundle.ClientConfig{Bundles: b}).Fetch(t.Context(), e, "")
+	require.NoError(t, err)
+}
