@@ -1,0 +1,150 @@
+package membership
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/hashicorp/go-hclog"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/raftstore"
+)
+
+// Entry is what a member needs to join a cluster. When it calls [Enter], its port is accepting connections and
+// its store is open, since the leader comes to look for its identity key and then brings it the log.
+type Entry struct {
+	Token Token
+	// Addresses are members of the cluster; one that answers is enough.
+	Addresses []string
+	Self      Self
+	Identity  *Identity
+	// ClusterName and HomeTrustDomain are as this member's configuration has them.
+	ClusterName, HomeTrustDomain string
+	// Directory learns who the members are.
+	Directory *Directory
+	// Dial opens a connection under entente-join/1, and breaks it off before anything is sent if accept
+	// refuses the identity key that answers.
+	Dial func(ctx context.Context, address string, accept func(Digest) error) (net.Conn, error)
+	// Credentials are gRPC's for a connection that Dial has made.
+	Credentials credentials.TransportCredentials
+	Logger      hclog.Logger
+}
+
+const (
+	entryTimeout = 30 * time.Second // one attempt at one address: the leader may have to be elected first
+	entryBackoff = 250 * time.Millisecond
+	entryMaximum = 5 * time.Second
+)
+
+// ErrRefused is wrapped by the errors of [Enter] that trying again does not mend.
+var ErrRefused = errors.New("the cluster did not admit this member")
+
+// Enter asks the members at the given addresses, one after the other and again, to be admitted, until one
+// does, one refuses, or ctx ends. It may be called again after it succeeded, also by a later process of the
+// same member.
+func Enter(ctx context.Context, e Entry) (*ententev1.JoinResponse, error) {
+	if e.Token.ClusterName != e.ClusterName {
+		return nil, fmt.Errorf("the join token is for cluster %q, but cluster.name is %q; correct the configuration or use a token of this cluster: %w", e.Token.ClusterName, e.ClusterName, ErrRefused)
+	}
+	if len(e.Addresses) == 0 {
+		return nil, fmt.Errorf("no address of a member is given; set join.addresses: %w", ErrRefused)
+	}
+	wait := backoff.NewExponentialBackOff()
+	wait.InitialInterval, wait.MaxInterval = entryBackoff, entryMaximum
+	for {
+		strangers := 0
+		var last error
+		for _, address := range e.Addresses {
+			answer, err := e.enter(ctx, address)
+			if err == nil {
+				if _, err := e.Directory.Learn(raftstore.Revision(answer.GetRevision()), answer.GetMembers()); err != nil {
+					return nil, fmt.Errorf("join at %s: the answer is malformed: %w", address, err)
+				}
+				return answer, nil
+			}
+			last = fmt.Errorf("join at %s: %w", address, err)
+			if final(err) {
+				return nil, fmt.Errorf("%w: %w", ErrRefused, last)
+			}
+			if errors.Is(err, errStranger) {
+				strangers++
+			}
+			e.Logger.Warn("could not join there yet", "address", address, "error", err)
+		}
+		if strangers == len(e.Addresses) {
+			return nil, fmt.Errorf("%w: %w", ErrRefused, last)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w (last: %w)", ctx.Err(), last)
+		case <-time.After(wait.NextBackOff()):
+		}
+	}
+}
+
+// errStranger marks that a member answered whose identity key the token does not name.
+var errStranger = errors.New("not the cluster of the token")
+
+// final reports whether the cluster has decided, so that asking another member would bring the same.
+func final(err error) bool {
+	switch status.Code(err) {
+	case codes.InvalidArgument, codes.PermissionDenied, codes.FailedPrecondition, codes.AlreadyExists, codes.Unimplemented:
+		return true
+	}
+	return false
+}
+
+// enter asks one member.
+func (e Entry) enter(ctx context.Context, address string) (*ententev1.JoinResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, entryTimeout)
+	defer cancel()
+	var refusal error
+	conn, err := e.Dial(ctx, address, func(presented Digest) error {
+		if refusal = e.Token.Accepts(presented); refusal != nil {
+			refusal = fmt.Errorf("%w: %w", errStranger, refusal)
+		}
+		return refusal
+	})
+	if refusal != nil {
+		return nil, refusal
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close() //nolint:errcheck // gRPC closes it, unless it never took it
+	// gRPC is given this one connection, whose other end was checked, and no other after it.
+	once := make(chan net.Conn, 1)
+	once <- conn
+	client, err := grpc.NewClient("passthrough:///"+address,
+		grpc.WithTransportCredentials(e.Credentials),
+		grpc.WithNoProxy(),
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
+			select {
+			case c := <-once:
+				return c, nil
+			default:
+				return nil, errors.New("the connection was closed")
+			}
+		}))
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close() //nolint:errcheck // done with it
+	return ententev1.NewJoinServiceClient(client).Join(ctx, &ententev1.JoinRequest{
+		Id: e.Self.ID, Region: e.Self.Region, Zone: e.Self.Zone, Address: e.Self.Address, Version: e.Self.Version,
+		IdentityCertificate: e.Identity.Certificate.Certificate[0],
+		TokenId:             e.Token.ID,
+		TokenSecret:         e.Token.Secret[:],
+		CommandVersion:      raftstore.CommandVersion,
+		ClusterName:         e.ClusterName,
+		HomeTrustDomain:     e.HomeTrustDomain,
+	})
+}

@@ -1,0 +1,84 @@
+package membership
+
+import (
+	"encoding/hex"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/raftstore"
+)
+
+var (
+	// Members holds a row for each member, under its id.
+	Members    = raftstore.NewTable[*statev1.Member]("members")
+	alive      = raftstore.NewTable[*statev1.AliveMember]("alive")
+	joinTokens = raftstore.NewTable[*statev1.JoinToken]("join_tokens")
+)
+
+// AlivePrefix is what to follow in order to see members come and go.
+func AlivePrefix() raftstore.Prefix { return alive.Prefix("") }
+
+// Alive returns the ids of the members that the leader marks alive, sorted.
+func Alive(r raftstore.Reader) ([]string, error) {
+	rows, err := alive.List(r, "")
+	if err != nil {
+		return nil, err
+	}
+	ids := make([]string, 0, len(rows))
+	for _, row := range rows {
+		ids = append(ids, row.Key)
+	}
+	slices.Sort(ids)
+	return ids, nil
+}
+
+// survive keeps the membership and the spent tokens over an operator's restore: the members are those that run
+// the restore, whoever they were when the snapshot was taken, and no token may come back to life. Open tokens
+// are void.
+func survive(before, restored *raftstore.View, tx *raftstore.Tx) error {
+	if err := keep(Members, before, restored, tx, nil); err != nil {
+		return err
+	}
+	if err := keep(alive, before, restored, tx, nil); err != nil {
+		return err
+	}
+	spent := func(t *statev1.JoinToken) bool { return t.GetRedemption() != nil }
+	return keep(joinTokens, before, restored, tx, spent)
+}
+
+// keep puts a table as it was before in the place of the restored one. With a condition, only the rows that
+// meet it are kept, and restored ones that meet it stay too.
+func keep[M proto.Message](t raftstore.Table[M], before, restored *raftstore.View, tx *raftstore.Tx, condition func(M) bool) error {
+	was, err := t.List(restored, "")
+	if err != nil {
+		return err
+	}
+	for _, row := range was {
+		if condition == nil || !condition(row.Value) {
+			if err := t.Delete(tx, row.Key); err != nil {
+				return err
+			}
+		}
+	}
+	now, err := t.List(before, "")
+	if err != nil {
+		return err
+	}
+	for _, row := range now {
+		if condition == nil || condition(row.Value) {
+			if err := t.Put(tx, row.Key, row.Value); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// founded reports whether a row is one that a new cluster writes by itself.
+func founded(_ *raftstore.View, table, _ string) bool {
+	return table == Members.Name() || table == alive.Name() || table == joinTokens.Name()
+}
+
+func hexDigest(identity []byte) string { return hex.EncodeToString(identity) }

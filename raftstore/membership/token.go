@@ -1,0 +1,159 @@
+package membership
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+)
+
+// Token lets one member join a cluster, once. Its text is handed to the joiner by whoever runs it; the
+// cluster keeps only the digest of its secret.
+type Token struct {
+	ClusterName string
+	ID          string
+	Secret      [32]byte
+	Expires     time.Time
+	// Identities are the digests of the identity keys of those who were members when the token was made.
+	// The joiner sends the secret to nobody else.
+	Identities []Digest
+}
+
+const (
+	// tokenPrefix names the kind of the text and the version of its format.
+	tokenPrefix     = "entente-join-1-"
+	tokenChecksum   = 4
+	tokenIDBytes    = 16
+	maxTokenText    = 8192
+	maxTokenMembers = 64
+
+	// DefaultTokenTTL and MaxTokenTTL bound how long a token can wait for its joiner: it is made when it is
+	// needed, not kept in a drawer.
+	DefaultTokenTTL = 10 * time.Minute
+	MaxTokenTTL     = 24 * time.Hour
+)
+
+// NewToken draws a token.
+func NewToken(clusterName string, expires time.Time, identities []Digest) Token {
+	t := Token{ClusterName: clusterName, Expires: expires.Truncate(time.Second), Identities: slices.Clone(identities)}
+	var id [tokenIDBytes]byte
+	_, _ = rand.Read(id[:])       //nolint:errcheck // never fails
+	_, _ = rand.Read(t.Secret[:]) //nolint:errcheck // never fails
+	t.ID = hex.EncodeToString(id[:])
+	slices.SortFunc(t.Identities, func(a, b Digest) int { return bytes.Compare(a[:], b[:]) })
+	return t
+}
+
+// Text returns what the joiner's configuration names. It is a secret.
+func (t Token) Text() (string, error) {
+	content := &statev1.JoinTokenContent{
+		ClusterName:   t.ClusterName,
+		Id:            t.ID,
+		Secret:        t.Secret[:],
+		ExpireSeconds: t.Expires.Unix(),
+	}
+	for _, d := range t.Identities {
+		content.Identities = append(content.Identities, d[:])
+	}
+	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(content)
+	if err != nil {
+		return "", fmt.Errorf("encode the join token: %w", err)
+	}
+	sum := sha256.Sum256(raw)
+	return tokenPrefix + base64.RawURLEncoding.EncodeToString(append(raw, sum[:tokenChecksum]...)), nil
+}
+
+// String names the token without giving it away.
+func (t Token) String() string { return "join token " + t.ID }
+
+// ErrMalformedToken is wrapped by every error of [ParseToken].
+var ErrMalformedToken = errors.New("not a join token of this version of Entente; make one with `entente cluster join-token` on a member and copy the whole line")
+
+// ParseToken reads the text of a token. White space around it is allowed, since it often comes from a file;
+// whatever else differs from what [Token.Text] writes is refused.
+func ParseToken(text string) (Token, error) {
+	t, err := parseToken(strings.TrimSpace(text))
+	if err != nil {
+		// The text is a secret: no part of it is in the error.
+		return Token{}, fmt.Errorf("read the join token: %w: %w", err, ErrMalformedToken)
+	}
+	return t, nil
+}
+
+func parseToken(text string) (Token, error) {
+	var t Token
+	if len(text) > maxTokenText {
+		return t, fmt.Errorf("it has %d characters, more than any token", len(text))
+	}
+	encoded, ok := strings.CutPrefix(text, tokenPrefix)
+	if !ok {
+		return t, fmt.Errorf("it does not begin with %q", tokenPrefix)
+	}
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(encoded)
+	if err != nil || strings.ContainsAny(encoded, "\r\n") {
+		return t, errors.New("it has characters that no token has, or lacks its end")
+	}
+	if len(raw) < tokenChecksum {
+		return t, errors.New("its end is missing")
+	}
+	raw, checksum := raw[:len(raw)-tokenChecksum], raw[len(raw)-tokenChecksum:]
+	if sum := sha256.Sum256(raw); !bytes.Equal(sum[:tokenChecksum], checksum) {
+		return t, errors.New("it was copied wrongly or in part: its checksum does not fit")
+	}
+	var content statev1.JoinTokenContent
+	if err := proto.Unmarshal(raw, &content); err != nil {
+		return t, errors.New("its content cannot be read")
+	}
+	return tokenOf(&content, text)
+}
+
+func tokenOf(content *statev1.JoinTokenContent, text string) (Token, error) {
+	t := Token{ClusterName: content.GetClusterName(), ID: content.GetId(), Expires: time.Unix(content.GetExpireSeconds(), 0)}
+	switch id, err := hex.DecodeString(t.ID); {
+	case err != nil || len(id) != tokenIDBytes:
+		return Token{}, errors.New("its id is malformed")
+	case t.ClusterName == "" || checkName("cluster name", t.ClusterName) != nil:
+		return Token{}, errors.New("its cluster name is malformed")
+	case len(content.GetSecret()) != len(t.Secret):
+		return Token{}, errors.New("its secret is malformed")
+	case len(content.GetIdentities()) == 0 || len(content.GetIdentities()) > maxTokenMembers:
+		return Token{}, fmt.Errorf("it names %d members; 1 to %d are possible", len(content.GetIdentities()), maxTokenMembers)
+	case content.GetExpireSeconds() < 0 || content.GetExpireSeconds() > maxUnixSeconds:
+		return Token{}, errors.New("its expiry is malformed")
+	}
+	copy(t.Secret[:], content.GetSecret())
+	for _, d := range content.GetIdentities() {
+		if len(d) != len(Digest{}) {
+			return Token{}, errors.New("the digest of a member's identity key is malformed")
+		}
+		t.Identities = append(t.Identities, Digest(d))
+	}
+	// One token has one text: this refuses unknown fields, repeated ones and any other order.
+	if again, err := t.Text(); err != nil || again != text {
+		return Token{}, errors.New("it is not written as a member writes tokens")
+	}
+	return t, nil
+}
+
+// maxUnixSeconds is the end of the year 9999, the last that protobuf's timestamps hold.
+const maxUnixSeconds = 253402300799
+
+// Accepts is the joiner's check of the member that answers: its identity key must be one that the token
+// names. The error says what to do.
+func (t Token) Accepts(presented Digest) error {
+	if slices.Contains(t.Identities, presented) {
+		return nil
+	}
+	return fmt.Errorf("the member there has identity key %s, which the join token does not name: either it is not a member of cluster %q, or it joined after the token was made; "+
+		"nothing was sent to it; check the address, or make a new token", short(presented), t.ClusterName)
+}
