@@ -1,0 +1,84 @@
+package federation
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/ententehq/entente/bundle"
+)
+
+func TestAccept(t *testing.T) {
+	us, other := newAuthority(t, "us.example.org"), newAuthority(t, "other.example.org")
+	old, next := us.bundle(t, 0), us.rotated(t).bundle(t, 0)
+	at := func(b *bundle.Bundle, n uint64) *bundle.Bundle {
+		b, err := b.WithSequence(n)
+		require.NoError(t, err)
+		return b
+	}
+	without := func(b *bundle.Bundle) *bundle.Bundle {
+		b, err := b.With(func(c *bundle.Content) { c.Sequence = nil })
+		require.NoError(t, err)
+		return b
+	}
+	for _, test := range []struct {
+		name          string
+		current, next *bundle.Bundle
+		want          error
+	}{
+		{"the first one", nil, at(next, 0), nil},
+		{"the first one without a sequence", nil, without(next), nil},
+		{"a later one", at(old, 7), at(next, 8), nil},
+		{"a much later one", at(old, 7), at(next, 1<<63), nil},
+		{"a later one with the same keys", at(old, 7), at(old, 8), nil},
+		{"the same again", at(old, 7), at(old, 7), nil},
+		{"an older one", at(old, 7), at(next, 6), ErrRollback},
+		{"an older one with the same keys", at(old, 7), at(old, 6), ErrRollback},
+		{"sequence zero after one", at(old, 1), at(old, 0), ErrRollback},
+		{"other keys under the same sequence", at(old, 7), at(next, 7), ErrEquivocation},
+		{"other keys under sequence zero", at(old, 0), at(next, 0), ErrEquivocation},
+		{"no sequence after one", at(old, 7), without(next), nil},
+		{"a sequence after none", without(old), at(next, 0), nil},
+		{"no sequence after none", without(old), without(next), nil},
+		{"another domain's", at(old, 7), at(other.bundle(t, 0), 8), ErrOtherTrustDomain},
+		{"another domain's without a sequence", without(old), without(other.bundle(t, 0)), ErrOtherTrustDomain},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			require.ErrorIs(t, Accept(test.current, test.next), test.want)
+		})
+	}
+}
+
+// TestAcceptOrder states the law behind Accept: whatever a peer sends, in whatever order, the sequence of what is stored never goes
+// down, and one sequence never stands for two sets of keys, as long as the peer numbers its bundles at all.
+func TestAcceptOrder(t *testing.T) {
+	authority := newAuthority(t, "us.example.org")
+	var bundles []*bundle.Bundle
+	for range 3 {
+		bundles = append(bundles, authority.bundle(t, 0))
+		authority = authority.rotated(t)
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		var current *bundle.Bundle
+		keys := make(map[uint64][32]byte)
+		for range rapid.IntRange(1, 20).Draw(t, "answers") {
+			sequence := rapid.Uint64Range(0, 4).Draw(t, "sequence")
+			next, err := rapid.SampledFrom(bundles).Draw(t, "keys").WithSequence(sequence)
+			require.NoError(t, err)
+			if err := Accept(current, next); err != nil {
+				require.True(t, errors.Is(err, ErrRollback) || errors.Is(err, ErrEquivocation))
+				continue
+			}
+			if current != nil {
+				was, _ := current.Sequence()
+				require.GreaterOrEqual(t, sequence, was)
+			}
+			if digest, seen := keys[sequence]; seen {
+				require.Equal(t, digest, next.Digest())
+			}
+			keys[sequence], current = next.Digest(), next
+		}
+	})
+}

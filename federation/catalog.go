@@ -1,0 +1,196 @@
+package federation
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
+)
+
+// holding is what the loops need to know of a stored bundle. The bundle itself stays in the store: ten thousand of them, parsed,
+// would be most of a member's memory.
+type holding struct {
+	// revision is that of the row; zero: no bundle is stored.
+	revision   raftstore.Revision
+	sequence   uint64
+	ordered    bool
+	digest     [32]byte
+	hint       time.Duration
+	hinted     bool
+	x509Until  time.Time
+	x509Keys   int
+	jwtKeys    int
+	changeTime time.Time
+}
+
+// holdingOf keeps of a bundle what the loops need.
+func holdingOf(b *bundle.Bundle, changed time.Time, revision raftstore.Revision) holding {
+	h := holding{revision: revision, digest: b.Digest(), jwtKeys: len(b.JWTAuthorities()), changeTime: changed}
+	h.sequence, h.ordered = b.Sequence()
+	h.hint, h.hinted = b.RefreshHint()
+	for _, authority := range b.X509Authorities() {
+		h.x509Keys++
+		if authority.NotAfter.After(h.x509Until) {
+			h.x509Until = authority.NotAfter
+		}
+	}
+	return h
+}
+
+// facts is what [Judge] needs, with the relationship's own settings.
+func (h holding) facts(r *Relationship, lastSuccess time.Time, least time.Duration) Facts {
+	return Facts{
+		Stored:       h.revision > 0,
+		LastSuccess:  lastSuccess,
+		Interval:     Interval(h.hint, h.hinted, least),
+		X509Until:    h.x509Until,
+		JWTKeys:      h.jwtKeys,
+		MaxStaleX509: r.MaxStaleX509,
+		MaxStaleJWT:  r.MaxStaleJWT,
+	}
+}
+
+// entry is one relationship with what is held for it.
+type entry struct {
+	relationship *Relationship
+	holding      holding
+}
+
+// catalog mirrors both tables in the form that the loops work on. One goroutine feeds it; any can read it.
+type catalog struct {
+	mu       sync.RWMutex
+	entries  map[string]entry
+	holdings map[string]holding
+}
+
+func newCatalog() *catalog {
+	return &catalog{entries: make(map[string]entry), holdings: make(map[string]holding)}
+}
+
+// load replaces everything by a view's state. A row that this version cannot read is reported and left out, so that one
+// of them does not stop the others.
+func (c *catalog) load(r raftstore.Reader, unreadable func(error)) error {
+	entries, holdings := make(map[string]entry), make(map[string]holding)
+	for row, err := range ForeignBundles.All(r, "") {
+		if err != nil {
+			return fmt.Errorf("read the foreign bundles: %w", err)
+		}
+		if h, err := readHolding(row.Value, row.Revision); err != nil {
+			unreadable(fmt.Errorf("stored bundle of %s: %w", row.Key, err))
+		} else {
+			holdings[row.Key] = h
+		}
+	}
+	for row, err := range Relationships.All(r, "") {
+		if err != nil {
+			return fmt.Errorf("read the relationships: %w", err)
+		}
+		if relationship, err := ParseRelationship(row.Value); err != nil {
+			unreadable(fmt.Errorf("stored relationship with %s: %w", row.Key, err))
+		} else {
+			entries[row.Key] = entry{relationship, holdings[row.Key]}
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.entries, c.holdings = entries, holdings
+	return nil
+}
+
+// apply takes over what one revision changed, and returns the trust domains that it concerns.
+func (c *catalog) apply(b raftstore.Batch, unreadable func(error)) []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var names []string
+	for _, change := range b.Changes {
+		switch change.Table {
+		case Relationships.Name():
+			delete(c.entries, change.Key)
+			if change.Value == nil {
+				break
+			}
+			row, err := Relationships.Decode(change.Value)
+			if err != nil {
+				unreadable(fmt.Errorf("stored relationship with %s: %w", change.Key, err))
+				break
+			}
+			relationship, err := ParseRelationship(row)
+			if err != nil {
+				unreadable(fmt.Errorf("stored relationship with %s: %w", change.Key, err))
+				break
+			}
+			c.entries[change.Key] = entry{relationship: relationship}
+		case ForeignBundles.Name():
+			delete(c.holdings, change.Key)
+			if change.Value == nil {
+				break
+			}
+			h, err := decodeHolding(change.Value, b.Revision)
+			if err != nil {
+				unreadable(fmt.Errorf("stored bundle of %s: %w", change.Key, err))
+				break
+			}
+			c.holdings[change.Key] = h
+		default:
+			continue
+		}
+		names = append(names, change.Key)
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	for _, name := range names {
+		if e, ok := c.entries[name]; ok {
+			c.entries[name] = entry{e.relationship, c.holdings[name]}
+		}
+	}
+	return names
+}
+
+func (c *catalog) get(name string) (entry, bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	e, ok := c.entries[name]
+	return e, ok
+}
+
+func (c *catalog) names() []string {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	names := make([]string, 0, len(c.entries))
+	for name := range c.entries {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// each calls fn for every relationship, in no order. fn must not come back to the catalog.
+func (c *catalog) each(fn func(name string, e entry)) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for name, e := range c.entries {
+		fn(name, e)
+	}
+}
+
+func decodeHolding(value []byte, revision raftstore.Revision) (holding, error) {
+	row := &statev1.Bundle{}
+	if err := proto.Unmarshal(value, row); err != nil {
+		return holding{}, err
+	}
+	return readHolding(row, revision)
+}
+
+func readHolding(row *statev1.Bundle, revision raftstore.Revision) (holding, error) {
+	b, err := bundle.FromRow(row)
+	if err != nil {
+		return holding{}, err
+	}
+	return holdingOf(b, row.GetChangeTime().AsTime(), revision), nil
+}

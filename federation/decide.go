@@ -1,0 +1,246 @@
+package federation
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
+)
+
+// updatable are the fields that UpdateRelationship takes, by their names in a field mask.
+var updatable = map[string]func(to *statev1.Relationship, from *ententev1.Relationship){
+	"url":     func(to *statev1.Relationship, from *ententev1.Relationship) { to.Url = from.GetUrl() },
+	"profile": func(to *statev1.Relationship, from *ententev1.Relationship) { to.Profile = int32(from.GetProfile()) },
+	"endpoint_spiffe_id": func(to *statev1.Relationship, from *ententev1.Relationship) {
+		to.EndpointSpiffeId = from.GetEndpointSpiffeId()
+	},
+	"web_roots": func(to *statev1.Relationship, from *ententev1.Relationship) { to.WebRoots = from.GetWebRoots() },
+	"max_stale_jwt": func(to *statev1.Relationship, from *ententev1.Relationship) {
+		to.MaxStaleJwt = clone(from.GetMaxStaleJwt())
+	},
+	"max_stale_x509": func(to *statev1.Relationship, from *ententev1.Relationship) {
+		to.MaxStaleX509 = clone(from.GetMaxStaleX509())
+	},
+}
+
+func clone(d *durationpb.Duration) *durationpb.Duration {
+	if d == nil {
+		return nil
+	}
+	return proto.Clone(d).(*durationpb.Duration)
+}
+
+// asked is the row that a request for a new relationship describes, as yet without what the server sets.
+func asked(in *ententev1.Relationship) (*statev1.Relationship, error) {
+	row := &statev1.Relationship{TrustDomain: in.GetTrustDomain()}
+	for _, take := range updatable {
+		take(row, in)
+	}
+	switch in.GetState() {
+	case ententev1.RelationshipState_RELATIONSHIP_STATE_UNSPECIFIED, ententev1.RelationshipState_RELATIONSHIP_STATE_ACTIVE:
+	case ententev1.RelationshipState_RELATIONSHIP_STATE_SUSPENDED:
+		row.Suspended = true
+	default:
+		return nil, status.Errorf(codes.InvalidArgument, "state %d is not known; leave it out, or say active or suspended", in.GetState())
+	}
+	return row, nil
+}
+
+// masked checks the names in a field mask.
+func masked(paths []string) error {
+	for _, path := range paths {
+		if updatable[path] == nil {
+			names := make([]string, 0, len(updatable))
+			for name := range updatable {
+				names = append(names, name)
+			}
+			slices.Sort(names)
+			return status.Errorf(codes.InvalidArgument, "update_mask names %s, which cannot be updated; these can: %s", quote(path), strings.Join(names, ", "))
+		}
+	}
+	return nil
+}
+
+// parseBootstrap reads the bundle that an operator brings for a trust domain; nil if there is none.
+func parseBootstrap(r *Relationship, document []byte) (*bundle.Bundle, error) {
+	if len(document) == 0 {
+		return nil, nil
+	}
+	b, _, err := bundle.Parse(r.TrustDomain, document)
+	if err != nil {
+		return nil, status.Errorf(codes.InvalidArgument, "bootstrap_bundle of %s: %s; get the document from the peer's operator anew", r.TrustDomain, clip(err.Error()))
+	}
+	return b, nil
+}
+
+// admit checks a relationship against the state that it is to become part of. bootstrap is the bundle that comes with it, stored the one
+// that is there; either can be nil.
+func (m *Manager) admit(r raftstore.Reader, rel *Relationship, bootstrap, stored *bundle.Bundle) error {
+	hosted, err := m.config.IsHosted(r, rel.TrustDomain.Name())
+	if err != nil {
+		return err
+	}
+	if hosted {
+		return status.Errorf(codes.FailedPrecondition, "%s is hosted by this cluster, and a hosted domain is never foreign; name a domain of another cluster", rel.TrustDomain)
+	}
+	if rel.Endpoint.Profile() != bundle.HTTPSSPIFFE {
+		return nil
+	}
+	if rel.Endpoint.SelfServing() {
+		own := bootstrap
+		if own == nil {
+			own = stored
+		}
+		switch {
+		case own == nil:
+			return status.Errorf(codes.FailedPrecondition, "the endpoint of %s proves itself by the bundle that it serves, and none is stored yet; "+
+				"get the document from the peer's operator and give it as the bootstrap bundle (--bootstrap FILE)", rel.TrustDomain)
+		case len(own.X509Authorities()) == 0:
+			return status.Errorf(codes.FailedPrecondition, "the bundle of %s holds no X.509 authority, so its endpoint cannot be verified by it; "+
+				"give a bootstrap bundle that holds one (--bootstrap FILE)", rel.TrustDomain)
+		}
+		return nil
+	}
+	serving := rel.Endpoint.ID().TrustDomain()
+	trust, _, err := m.servingBundle(r, serving.Name())
+	if err != nil {
+		return err
+	}
+	if trust == nil {
+		return status.Errorf(codes.FailedPrecondition, "the endpoint of %s proves itself as %s, and the bundle of %s is not known here or its relationship is suspended; "+
+			"create a relationship with %s first", rel.TrustDomain, rel.Endpoint.ID(), serving, serving)
+	}
+	return nil
+}
+
+// create is the transaction of a new relationship.
+func (m *Manager) create(tx *raftstore.Tx, want *statev1.Relationship, bootstrap *bundle.Bundle, now time.Time) error {
+	name := want.GetTrustDomain()
+	if _, found, err := Relationships.Get(tx, name); err != nil {
+		return err
+	} else if found {
+		return status.Errorf(codes.AlreadyExists, "there is a relationship with %s already; change it with `entente federation update %s`", name, name)
+	}
+	row := proto.Clone(want).(*statev1.Relationship)
+	row.CreateTime = timestamppb.New(now)
+	row.Generation = uint64(tx.Revision()) + 1
+	rel, err := ParseRelationship(row)
+	if err != nil {
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	if err := m.admit(tx, rel, bootstrap, nil); err != nil {
+		return err
+	}
+	return m.write(tx, basis{relationship: rel, row: row}, bootstrap, now)
+}
+
+// change is an operator's change of a relationship.
+type change struct {
+	wanted    *ententev1.Relationship
+	paths     []string
+	bootstrap []byte
+	reset     bool
+}
+
+// update is the transaction of a change. It writes nothing when nothing would be different.
+func (m *Manager) update(tx *raftstore.Tx, c change, now time.Time) error {
+	name := c.wanted.GetTrustDomain()
+	row, err := existing(tx, name)
+	if err != nil {
+		return err
+	}
+	next := proto.Clone(row).(*statev1.Relationship)
+	for _, path := range c.paths {
+		updatable[path](next, c.wanted)
+	}
+	if len(c.bootstrap) == 0 && proto.Equal(row, next) {
+		return nil
+	}
+	next.Generation = max(row.GetGeneration(), uint64(tx.Revision())) + 1
+	rel, err := ParseRelationship(next)
+	if err != nil {
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	bootstrap, err := parseBootstrap(rel, c.bootstrap)
+	if err != nil {
+		return err
+	}
+	b := basis{relationship: rel, row: next}
+	stored, found, err := ForeignBundles.Get(tx, name)
+	if err != nil {
+		return err
+	}
+	if found {
+		b.stored = stored.Value
+		if b.current, err = bundle.FromRow(stored.Value); err != nil {
+			return err
+		}
+	}
+	if err := m.admit(tx, rel, bootstrap, b.current); err != nil {
+		return err
+	}
+	if bootstrap != nil && !c.reset {
+		if err := Accept(b.current, bootstrap); err != nil {
+			return status.Errorf(codes.FailedPrecondition, "the bootstrap bundle of %s is refused: %s", name, err)
+		}
+	}
+	return m.write(tx, b, bootstrap, now)
+}
+
+// write writes a relationship as decided, and the bundle that comes with it. An operator's word counts as a success.
+func (m *Manager) write(tx *raftstore.Tx, b basis, bootstrap *bundle.Bundle, now time.Time) error {
+	name := b.row.GetTrustDomain()
+	if bootstrap != nil {
+		standing, err := m.putBundle(tx, b, bootstrap, now)
+		if err != nil {
+			return err
+		}
+		b.row.Standing = standing.row(now)
+	}
+	return Relationships.Put(tx, name, b.row)
+}
+
+// suspend is the transaction of suspending, and of resuming.
+func suspend(tx *raftstore.Tx, name string, suspended bool) error {
+	row, err := existing(tx, name)
+	if err != nil || row.GetSuspended() == suspended {
+		return err
+	}
+	row.Suspended = suspended
+	row.Generation = max(row.GetGeneration(), uint64(tx.Revision())) + 1
+	return Relationships.Put(tx, name, row)
+}
+
+// end is the transaction of deleting a relationship: its bundle goes with it.
+func end(tx *raftstore.Tx, name string) error {
+	if _, err := existing(tx, name); err != nil {
+		return err
+	}
+	if err := ForeignBundles.Delete(tx, name); err != nil {
+		return err
+	}
+	return Relationships.Delete(tx, name)
+}
+
+// existing returns the row of a relationship, or a refusal that says that there is none.
+func existing(r raftstore.Reader, name string) (*statev1.Relationship, error) {
+	row, found, err := Relationships.Get(r, name)
+	if err != nil {
+		return nil, fmt.Errorf("read the relationship with %s: %w", quote(name), err)
+	}
+	if !found {
+		return nil, status.Errorf(codes.NotFound, "there is no relationship with %s; `entente federation list` shows those that there are", quote(name))
+	}
+	return row.Value, nil
+}

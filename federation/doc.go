@@ -1,0 +1,38 @@
+// Package federation keeps the agreements to trust foreign domains, and the bundles that come with them.
+//
+// A [Relationship] says where a domain's bundle comes from and how its endpoint proves itself. The [Service] lets
+// operators create, change, suspend and end relationships; the [Manager] keeps each one's bundle up to date by polling its
+// SPIFFE bundle endpoint, and stores what passes [Accept].
+//
+// # What is stored
+//
+// Two tables, both keyed by the name of the trust domain: [Relationships] and [ForeignBundles]. A bundle has a row only while
+// there is a relationship with its domain, and leaves in the transaction that ends the relationship, so that whoever
+// follows the table learns of it. A domain that the cluster hosts is never foreign; both rooms look at the other's table
+// inside the transactions that create a domain or a relationship, so that two that race cannot both succeed.
+//
+// An unchanged refresh writes nothing. When and with what result a relationship was last fetched is known to the member that
+// fetches it, which tells the leader with its heartbeats; the leader keeps it in memory ([Observations]) and commits
+// only what changes the standing of a relationship: fresh to stale, say. Until an owner has reported to a new leader its
+// relationships count as what they were, and for no longer than three refresh intervals.
+//
+// # Who fetches
+//
+// Each active relationship belongs to one member: the rendezvous hash of its trust domain over the members that the leader
+// marks alive. Every member computes this for itself, so ownership moves without anybody handing it over. Two members can
+// fetch the same relationship for a moment; that is harmless, for a fetch notes the revisions of what it relied on, the
+// operator's decision and the stored bundle, and the transaction that stores its result succeeds only while these stand.
+//
+// A fetch that fails waits for the relationship's next turn: the bundle's refresh hint, within bounds, give or take a tenth.
+// [Service.RefreshRelationship] does not wait: it fetches on the member that is asked, at once, and by the same rules.
+//
+// # What it never does
+//
+// Nothing in this package ever removes a bundle because a peer is unreachable, or answers with nonsense. A sequence never goes
+// back, and a sequence seen once never stands for other keys, unless an operator says so for one relationship. Whatever
+// was refused has a reason, which is in the log, in a metric and, for what concerns the content of a bundle, in the audit log.
+// A suspended relationship is neither fetched nor relied on, not even to authenticate another one's endpoint.
+//
+// Start reading at accept.go, freshness.go and schedule.go, which hold the rules; then poll.go, which applies them to one
+// relationship, and manager.go, which does so for all.
+package federation

@@ -1,0 +1,65 @@
+package federation
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
+)
+
+// fetch asks a relationship's endpoint. An https_spiffe endpoint is verified by the bundle of the basis and by no other.
+func (m *Manager) fetch(ctx context.Context, name string, b basis) (bundle.Result, error) {
+	endpoint := b.relationship.Endpoint
+	config := m.config.Client
+	config.Bundles = nil
+	if endpoint.Profile() == bundle.HTTPSSPIFFE {
+		if b.trust == nil {
+			return bundle.Result{}, fmt.Errorf("fetch bundle of %s from %s: %w; create or resume a relationship with %s", name, endpoint.URL(), ErrNoTrust,
+				endpoint.ID().TrustDomain())
+		}
+		config.Bundles = b.trust
+	}
+	return bundle.NewClient(config).Fetch(ctx, endpoint, m.etags.of(name, b))
+}
+
+// etags remembers by which tag an endpoint last served what is stored, so that it can answer that nothing has changed.
+type etags struct {
+	mu     sync.Mutex
+	byName map[string]etag
+}
+
+// etag is good for one stored bundle, fetched under one decision.
+type etag struct {
+	generation uint64
+	revision   raftstore.Revision
+	value      string
+}
+
+func newETags() *etags { return &etags{byName: make(map[string]etag)} }
+
+func (e *etags) of(name string, b basis) string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if tag := e.byName[name]; b.current != nil && tag.generation == b.relationship.Generation && tag.revision == b.revision {
+		return tag.value
+	}
+	return ""
+}
+
+func (e *etags) remember(name string, tag etag) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if tag.value == "" {
+		delete(e.byName, name)
+		return
+	}
+	e.byName[name] = tag
+}
+
+func (e *etags) forget(name string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.byName, name)
+}

@@ -1,0 +1,315 @@
+package federation
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ententehq/entente/access"
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/raftstoretest"
+)
+
+// patience bounds every wait: far longer than anything takes on a busy machine.
+const patience = 30 * time.Second
+
+// authority is the signing authority of a trust domain that a test plays.
+type authority struct {
+	td   spiffeid.TrustDomain
+	key  *ecdsa.PrivateKey
+	cert *x509.Certificate
+	hint *time.Duration
+}
+
+func newAuthority(t testing.TB, name string) *authority {
+	t.Helper()
+	return newAuthorityUntil(t, name, time.Now().Add(time.Hour))
+}
+
+func newAuthorityUntil(t testing.TB, name string, until time.Time) *authority {
+	t.Helper()
+	td := spiffeid.RequireTrustDomainFromString(name)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{
+		SerialNumber: serial(t), Subject: pkix.Name{CommonName: name}, URIs: []*url.URL{td.ID().URL()},
+		NotBefore: until.Add(-2 * time.Hour), NotAfter: until,
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	require.NoError(t, err)
+	cert, err := x509.ParseCertificate(der)
+	require.NoError(t, err)
+	return &authority{td: td, key: key, cert: cert}
+}
+
+// rotated is the same domain's next authority.
+func (a *authority) rotated(t testing.TB) *authority {
+	t.Helper()
+	next := newAuthority(t, a.td.Name())
+	next.hint = a.hint
+	return next
+}
+
+// bundle is the domain's bundle, with this authority and others of the domain.
+func (a *authority) bundle(t testing.TB, sequence uint64, others ...*authority) *bundle.Bundle {
+	t.Helper()
+	content := bundle.Content{X509Authorities: []*x509.Certificate{a.cert}, Sequence: &sequence, RefreshHint: a.hint}
+	for _, o := range others {
+		content.X509Authorities = append(content.X509Authorities, o.cert)
+	}
+	b, err := bundle.New(a.td, content)
+	require.NoError(t, err)
+	return b
+}
+
+// svid is what an endpoint of the domain presents.
+func (a *authority) svid(t testing.TB) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{
+		SerialNumber: serial(t), URIs: []*url.URL{a.endpointID().URL()}, DNSNames: []string{"localhost"},
+		NotBefore: a.cert.NotBefore, NotAfter: a.cert.NotAfter, BasicConstraintsValid: true,
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		Subject:     pkix.Name{CommonName: "endpoint"},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
+	require.NoError(t, err)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+func (a *authority) endpointID() spiffeid.ID {
+	return spiffeid.RequireFromPath(a.td, "/entente/bundle-endpoint")
+}
+
+func (a *authority) pem() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})
+}
+
+func serial(t testing.TB) *big.Int {
+	t.Helper()
+	n, err := rand.Int(rand.Reader, big.NewInt(1<<62))
+	require.NoError(t, err)
+	return n
+}
+
+// peer is a bundle endpoint of another cluster, on loopback.
+type peer struct {
+	*httptest.Server
+	mu       sync.Mutex
+	cert     tls.Certificate
+	handler  http.HandlerFunc
+	requests []*http.Request
+	asked    chan struct{}
+}
+
+// newPeer starts an endpoint that presents an SVID of the authority and serves a document.
+func newPeer(t testing.TB, a *authority, b *bundle.Bundle) *peer {
+	t.Helper()
+	p := &peer{cert: a.svid(t), asked: make(chan struct{}, 1)}
+	p.serve(b)
+	p.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p.mu.Lock()
+		handler := p.handler
+		p.requests = append(p.requests, r)
+		p.mu.Unlock()
+		select {
+		case p.asked <- struct{}{}:
+		default:
+		}
+		handler(w, r)
+	}))
+	p.Config.ErrorLog = hclog.NewNullLogger().StandardLogger(nil)
+	p.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return &p.cert, nil
+	}}
+	p.StartTLS()
+	t.Cleanup(p.Close)
+	return p
+}
+
+func (p *peer) answer(h http.HandlerFunc) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.handler = h
+}
+
+// serve serves a bundle as an endpoint should, with a strong ETag.
+func (p *peer) serve(b *bundle.Bundle) {
+	document := b.Marshal()
+	sum := sha256.Sum256(document)
+	p.answer(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("ETag", fmt.Sprintf("%q", hex.EncodeToString(sum[:8])))
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(document))
+	})
+}
+
+func (p *peer) present(t testing.TB, a *authority) {
+	cert := a.svid(t)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cert = cert
+}
+
+// count is how many requests there were.
+func (p *peer) count() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.requests)
+}
+
+// ledger is an audit log in memory.
+type ledger struct {
+	mu    sync.Mutex
+	lines []access.Event
+	full  bool
+}
+
+func (l *ledger) Record(e access.Event) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.full {
+		return errors.New("no space left on device")
+	}
+	l.lines = append(l.lines, e)
+	return nil
+}
+
+// said is the lines as "action object result".
+func (l *ledger) said() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []string
+	for _, e := range l.lines {
+		out = append(out, e.Action+" "+e.Object+": "+e.Result)
+	}
+	return out
+}
+
+// directLeader plays a membership of one member, which leads.
+type directLeader struct{ observations *Observations }
+
+func (l *directLeader) Query(_ context.Context, section string, query []byte) ([]byte, error) {
+	if section != Section {
+		return nil, errors.New("no such section")
+	}
+	if report := l.observations.Collect(false); report != nil {
+		l.observations.Deliver("member-1", report)
+	}
+	return l.observations.Answer(query)
+}
+
+// hostedBundles plays authority's table.
+var hostedBundles = raftstore.NewTable[*statev1.Bundle]("hosted_bundles")
+
+func isHosted(r raftstore.Reader, td string) (bool, error) {
+	_, found, err := hostedBundles.Get(r, td)
+	return found, err
+}
+
+// room is a federation under test.
+type room struct {
+	store    *raftstore.Store
+	manager  *Manager
+	service  *Service
+	ledger   *ledger
+	registry *prometheus.Registry
+}
+
+// newRoom is a room on a store of one member; nothing runs before run.
+func newRoom(t testing.TB, adjust ...func(*Config)) *room {
+	t.Helper()
+	r := &room{store: raftstoretest.New(t), ledger: &ledger{}, registry: prometheus.NewRegistry()}
+	leader := &directLeader{}
+	c := Config{
+		Store: r.store, Leader: leader, IsHosted: isHosted, HostedBundle: hostedBundles.Get, Audit: r.ledger,
+		MinRefresh: LowestMinRefresh, Registerer: r.registry, Client: bundle.ClientConfig{Timeout: 5 * time.Second},
+	}
+	for _, f := range adjust {
+		f(&c)
+	}
+	var err error
+	r.manager, err = New(c)
+	require.NoError(t, err)
+	leader.observations = r.manager.Section()
+	r.service = NewService(r.manager)
+	return r
+}
+
+// host makes the cluster the authority for a domain.
+func (r *room) host(t testing.TB, a *authority) {
+	t.Helper()
+	_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
+		return hostedBundles.Put(tx, a.td.Name(), a.bundle(t, 1).Row(time.Now()))
+	})
+	require.NoError(t, err)
+}
+
+// spiffeRelationship is a self-serving relationship with a peer.
+func spiffeRelationship(a *authority, p *peer) *ententev1.Relationship {
+	return &ententev1.Relationship{
+		TrustDomain: a.td.Name(), Url: p.URL, Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE,
+		EndpointSpiffeId: a.endpointID().String(),
+	}
+}
+
+func (r *room) create(t testing.TB, rel *ententev1.Relationship, bootstrap *bundle.Bundle) *ententev1.Relationship {
+	t.Helper()
+	req := &ententev1.CreateRelationshipRequest{Relationship: rel}
+	if bootstrap != nil {
+		req.BootstrapBundle = bootstrap.Marshal()
+	}
+	out, err := r.service.CreateRelationship(t.Context(), req)
+	require.NoError(t, err)
+	return out
+}
+
+func (r *room) refresh(t testing.TB, td string) *ententev1.Relationship {
+	t.Helper()
+	out, err := r.service.RefreshRelationship(t.Context(), &ententev1.RefreshRelationshipRequest{TrustDomain: td})
+	require.NoError(t, err)
+	return out
+}
+
+// stored is the bundle that is stored for a domain; nil: none.
+func (r *room) stored(t testing.TB, td string) *bundle.Bundle {
+	t.Helper()
+	row, found, err := ForeignBundles.Get(r.store.View(), td)
+	require.NoError(t, err)
+	if !found {
+		return nil
+	}
+	b, err := bundle.FromRow(row.Value)
+	require.NoError(t, err)
+	return b
+}

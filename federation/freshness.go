@@ -1,0 +1,108 @@
+package federation
+
+import (
+	"time"
+)
+
+// staleAfter is how many refresh intervals may pass without success before a bundle counts as stale, and for how many a new
+// leader waits to hear from the owners before it takes silence for failure.
+const staleAfter = 3
+
+// State says what a foreign trust domain is to this cluster at the moment.
+type State uint8
+
+const (
+	// None is a domain without a relationship.
+	None State = iota
+	// Suspended is a domain whose bundle is kept, and not relied on.
+	Suspended
+	// Pending is a domain with a relationship whose first bundle has not come yet.
+	Pending
+	// Fresh is a domain whose bundle was confirmed within three refresh intervals.
+	Fresh
+	// Stale is a domain whose bundle was not confirmed for longer than that. It is still good.
+	Stale
+	// Expired is a domain whose bundle holds no authority any more that is valid.
+	Expired
+)
+
+// String returns the word that commands and logs show.
+func (s State) String() string {
+	switch s {
+	case Suspended:
+		return "suspended"
+	case Pending:
+		return "pending"
+	case Fresh:
+		return "fresh"
+	case Stale:
+		return "stale"
+	case Expired:
+		return "expired"
+	default:
+		return "none"
+	}
+}
+
+// Reliable reports whether SVIDs of the domain can be verified at all: its bundle is fresh or stale.
+func (s State) Reliable() bool { return s == Fresh || s == Stale }
+
+// Standing is what the rule on freshness found of one bundle.
+type Standing struct {
+	// State is Pending, Fresh, Stale or Expired. It is Expired once authorities of both kinds are.
+	State State
+	// X509Expired says that no X.509 authority can be relied on: there is none, or each has expired, or max_stale_x509 has passed.
+	X509Expired bool
+	// JWTExpired says that no JWT authority can be relied on: there is none, or max_stale_jwt has passed.
+	JWTExpired bool
+}
+
+// Facts is what the standing of a bundle depends on.
+type Facts struct {
+	// Stored says whether there is a bundle.
+	Stored bool
+	// LastSuccess is when the bundle was last confirmed by its endpoint, or put in by an operator. Zero: never.
+	LastSuccess time.Time
+	// Interval is the bundle's refresh interval, within bounds.
+	Interval time.Duration
+	// X509Until is when the last of its X.509 authorities expires. Zero: it has none.
+	X509Until time.Time
+	// JWTKeys counts its JWT authorities, which carry no dates.
+	JWTKeys int
+	// MaxStaleX509 and MaxStaleJWT say after how long without success authorities of a kind count as expired. Zero: never.
+	MaxStaleX509, MaxStaleJWT time.Duration
+}
+
+// Judge says how a bundle stands at now.
+func Judge(now time.Time, f Facts) Standing {
+	if !f.Stored {
+		return Standing{State: Pending, X509Expired: true, JWTExpired: true}
+	}
+	age := now.Sub(f.LastSuccess)
+	s := Standing{
+		State:       Fresh,
+		X509Expired: f.X509Until.IsZero() || now.After(f.X509Until) || f.MaxStaleX509 > 0 && age > f.MaxStaleX509,
+		JWTExpired:  f.JWTKeys == 0 || f.MaxStaleJWT > 0 && age > f.MaxStaleJWT,
+	}
+	switch {
+	case s.X509Expired && s.JWTExpired:
+		s.State = Expired
+	case age > staleAfter*f.Interval:
+		s.State = Stale
+	}
+	return s
+}
+
+// lastKnownSuccess says from when the leader counts. reported is the latest success that a member told it of, recorded the
+// one in the relationship's row, both zero if there is none; leading is since when this member leads. A relationship that was in
+// good standing and of which nothing was heard yet is given the time to be reported; one that was stale stays so.
+func lastKnownSuccess(reported, recorded, leading time.Time, was State) time.Time {
+	last := recorded
+	if reported.After(last) {
+		last = reported
+	}
+	if reported.IsZero() && was != Stale && was != Expired && leading.After(last) {
+		last = leading
+	}
+	return last
+}

@@ -1,0 +1,121 @@
+package federation
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/raftstore"
+)
+
+const (
+	// keepEvery is how often the leader looks for standings that have changed. It costs a comparison of times a relationship.
+	keepEvery = time.Second
+	// transitionsTogether bounds how many standings one transaction writes, well below the size of a command.
+	transitionsTogether = 200
+)
+
+// transition is a standing that is no longer true.
+type transition struct {
+	name       string
+	generation uint64
+	revision   raftstore.Revision // of the bundle that was judged
+	was, is    Standing
+	last       time.Time
+}
+
+// keepStandings runs while this member leads.
+func (m *Manager) keepStandings(ctx context.Context) {
+	leading := m.now()
+	ticker := time.NewTicker(keepEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			m.observations.forget(func(name string) bool { _, ok := m.catalog.get(name); return ok })
+			m.commit(ctx, m.transitions(leading))
+		}
+	}
+}
+
+// transitions judges every active relationship. Suspended ones are left as they stood: nothing is learned of them meanwhile.
+func (m *Manager) transitions(leading time.Time) []transition {
+	reported, listening := m.observations.reported()
+	if listening.After(leading) {
+		leading = listening
+	}
+	now := m.now()
+	var found []transition
+	m.catalog.each(func(name string, e entry) {
+		r := e.relationship
+		if r.Suspended {
+			return
+		}
+		last := lastKnownSuccess(reported[name], r.Recorded, leading, r.Standing.State)
+		is := Judge(now, e.holding.facts(r, last, m.config.MinRefresh))
+		if is != r.Standing {
+			found = append(found, transition{name, r.Generation, e.holding.revision, r.Standing, is, last})
+		}
+	})
+	slices.SortFunc(found, func(a, b transition) int { return strings.Compare(a.name, b.name) })
+	return found
+}
+
+// commit writes transitions. What cannot be written is found again at the next look.
+func (m *Manager) commit(ctx context.Context, found []transition) {
+	for some := range slices.Chunk(found, transitionsTogether) {
+		var written []transition
+		_, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
+			written = written[:0]
+			for _, t := range some {
+				ok, err := t.write(tx)
+				if err != nil {
+					return err
+				}
+				if ok {
+					written = append(written, t)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			if ctx.Err() == nil {
+				m.log.Warn("the standing of relationships was not written; trying again", "relationships", len(some), "error", err)
+			}
+			return
+		}
+		for _, t := range written {
+			level := m.log.Warn
+			if t.is.State == Fresh {
+				level = m.log.Info
+			}
+			level("standing of a relationship changed", "trust_domain", t.name, "was", t.was.State, "is", t.is.State,
+				"x509_expired", t.is.X509Expired, "jwt_expired", t.is.JWTExpired, "last_success", t.last)
+		}
+	}
+}
+
+// write writes one, and reports whether it still was to be written: everything that was judged is as it was.
+func (t transition) write(tx *raftstore.Tx) (bool, error) {
+	row, found, err := Relationships.Get(tx, t.name)
+	if err != nil || !found {
+		return false, err
+	}
+	stored, _, err := ForeignBundles.Get(tx, t.name)
+	if err != nil {
+		return false, err
+	}
+	if row.Value.GetGeneration() != t.generation || row.Value.GetSuspended() || stored.Revision != t.revision ||
+		standingOf(row.Value.GetStanding()) != t.was {
+		return false, nil
+	}
+	next := proto.Clone(row.Value).(*statev1.Relationship)
+	next.Standing = t.is.row(t.last)
+	return true, Relationships.Put(tx, t.name, next)
+}

@@ -1,0 +1,167 @@
+package federation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/membership"
+)
+
+// Config says what this room stands on. All fields but those said to have a default are required.
+type Config struct {
+	Store *raftstore.Store
+	// Client is how bundles are fetched; every zero field has its default. Its Bundles is not used: each fetch is verified by the
+	// very bundle whose revision the storing of its result then depends on.
+	Client bundle.ClientConfig
+	// Leader asks the leader what it was told. [membership.Manager] is one.
+	Leader Leader
+	// IsHosted reports whether the cluster is the authority for a trust domain, and HostedBundle returns that domain's bundle. Both are
+	// called inside of transactions too, and read nothing but what they are given.
+	IsHosted     func(r raftstore.Reader, trustDomain string) (bool, error)
+	HostedBundle func(r raftstore.Reader, trustDomain string) (raftstore.Row[*statev1.Bundle], bool, error)
+	// Audit takes down decisions on bundles.
+	Audit Audit
+	// MinRefresh is the shortest interval at which any peer is polled. [DefaultMinRefresh] if zero, at least [LowestMinRefresh].
+	MinRefresh time.Duration
+	// Logger defaults to one that says nothing, Registerer to none, Now to time.Now.
+	Logger     hclog.Logger
+	Registerer prometheus.Registerer
+	Now        func() time.Time
+}
+
+// Leader asks a section of the leader's memory for an answer, from any goroutine. It fails while there is no leader.
+type Leader interface {
+	Query(ctx context.Context, section string, query []byte) ([]byte, error)
+}
+
+// Manager keeps the bundles of all relationships up to date, together with the managers on the other members.
+type Manager struct {
+	config       Config
+	member       string
+	log          hclog.Logger
+	now          func() time.Time
+	catalog      *catalog
+	changes      *changes
+	observations *Observations
+	metrics      *metrics
+	etags        *etags
+	// byHand bounds the fetches that operators ask for.
+	byHand chan struct{}
+}
+
+// maxByHand is how many operators' fetches run at once on a member; more wait.
+const maxByHand = 16
+
+// New builds the room. Its relationships are not fetched before [Manager.Run]; register [Manager.Section] with the membership first.
+func New(c Config) (*Manager, error) {
+	switch {
+	case c.Store == nil, c.Leader == nil, c.IsHosted == nil, c.HostedBundle == nil, c.Audit == nil:
+		return nil, errors.New("federation: the configuration lacks a part")
+	case c.MinRefresh == 0:
+		c.MinRefresh = DefaultMinRefresh
+	case c.MinRefresh < LowestMinRefresh || c.MinRefresh > MaxRefresh:
+		return nil, fmt.Errorf("min_refresh is %s; it must lie between %s and %s", c.MinRefresh, LowestMinRefresh, MaxRefresh)
+	}
+	if c.Logger == nil {
+		c.Logger = hclog.NewNullLogger()
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	m := &Manager{
+		config: c, member: c.Store.MemberID(), log: c.Logger, now: c.Now,
+		catalog: newCatalog(), changes: newChanges(), etags: newETags(), byHand: make(chan struct{}, maxByHand),
+	}
+	m.observations = newObservations(m.member, c.Now)
+	var err error
+	if m.metrics, err = newMetrics(m, c.Registerer); err != nil {
+		return nil, fmt.Errorf("register the metrics of federation: %w", err)
+	}
+	c.Store.SurviveRestore("federation", surviveRestore)
+	return m, nil
+}
+
+// Section is what this room reports with heartbeats, under the name [Section].
+func (m *Manager) Section() *Observations { return m.observations }
+
+// Run fetches what this member owns, and keeps the standing of all relationships true while this member leads. It returns when ctx ends,
+// with nil, once everything that it started has ended; or with the error that makes it impossible to go on.
+func (m *Manager) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return m.followTables(ctx) })
+	group.Go(func() error { return m.followMembers(ctx) })
+	group.Go(func() error { return newScheduler(m).run(ctx) })
+	group.Go(func() error { return m.config.Store.WhileLeading(ctx, m.keepStandings) })
+	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("federation: %w", err)
+	}
+	return nil
+}
+
+// followTables feeds the catalog, change by change.
+func (m *Manager) followTables(ctx context.Context) error {
+	over := []raftstore.Prefix{Relationships.Prefix(""), ForeignBundles.Prefix("")}
+	for {
+		view := m.config.Store.View()
+		if err := m.catalog.load(view, m.unreadable); err != nil {
+			return err
+		}
+		m.changes.everything()
+		if err := m.watch(ctx, m.config.Store.Watch(over, view.Revision())); !errors.Is(err, raftstore.ErrWatchRestart) {
+			return err
+		}
+	}
+}
+
+func (m *Manager) watch(ctx context.Context, w *raftstore.Watch) error {
+	defer w.Close()
+	for {
+		batch, err := w.Next(ctx)
+		if err != nil {
+			return err
+		}
+		m.changes.relationships(m.catalog.apply(batch, m.unreadable))
+	}
+}
+
+// followMembers tells the scheduler who is alive.
+func (m *Manager) followMembers(ctx context.Context) error {
+	return m.config.Store.Follow(ctx, []raftstore.Prefix{membership.AlivePrefix()}, func(v *raftstore.View) error {
+		members, err := membership.Alive(v)
+		if err != nil {
+			return fmt.Errorf("read who is alive: %w", err)
+		}
+		m.changes.alive(members)
+		return nil
+	})
+}
+
+// unreadable reports a row that this version cannot read. The relationship is left alone; the others go on.
+func (m *Manager) unreadable(err error) {
+	m.log.Error("a row was left out; it may have been written by a later version: bring this member to the cluster's version", "error", err)
+}
+
+// owner says which member fetches a relationship; empty while none is alive.
+func (m *Manager) owner(name string, members []string) string {
+	if len(members) == 0 {
+		return ""
+	}
+	return membership.Owner(name, members)
+}
+
+func (m *Manager) interval(h holding) time.Duration {
+	return Interval(h.hint, h.hinted, m.config.MinRefresh)
+}
+
+// chance is where randomness comes in. It spreads load; nothing depends on it being hard to guess.
+func (m *Manager) chance() float64 { return rand.Float64() }

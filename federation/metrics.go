@@ -1,0 +1,98 @@
+package federation
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics of this room. Labels are bounded: results by the reasons that there are, trust domains by the relationships.
+type metrics struct {
+	fetches  *prometheus.CounterVec
+	duration prometheus.Histogram
+	owned    prometheus.Gauge
+}
+
+func newMetrics(m *Manager, registerer prometheus.Registerer) (*metrics, error) {
+	ms := &metrics{
+		fetches: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "entente_federation_fetches_total", Help: "Fetches of foreign bundles by this member, by what came of them.",
+		}, []string{"result"}),
+		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "entente_federation_fetch_duration_seconds", Help: "How long fetches of foreign bundles took, storing included.",
+			Buckets: []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30},
+		}),
+		owned: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "entente_federation_polls_owned", Help: "Relationships that this member fetches for the cluster.",
+		}),
+	}
+	if registerer == nil {
+		return ms, nil
+	}
+	for _, c := range []prometheus.Collector{ms.fetches, ms.duration, ms.owned, &bundleCollector{manager: m}} {
+		if err := registerer.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return ms, nil
+}
+
+func (ms *metrics) fetched(result string, took time.Duration) {
+	ms.fetches.WithLabelValues(result).Inc()
+	ms.duration.Observe(took.Seconds())
+}
+
+// bundleCollector reads the foreign bundles' metrics from the catalog when they are scraped, so that a domain that is foreign no
+// more leaves none behind.
+type bundleCollector struct{ manager *Manager }
+
+var (
+	sequenceDesc = prometheus.NewDesc("entente_federation_bundle_sequence",
+		"Sequence of the stored bundle of a foreign trust domain; absent where it has none.", []string{"trust_domain"}, nil)
+	ageDesc = prometheus.NewDesc("entente_federation_bundle_age_seconds",
+		"Time since the keys in the stored bundle of a foreign trust domain last changed.", []string{"trust_domain"}, nil)
+	confirmedDesc = prometheus.NewDesc("entente_federation_bundle_unconfirmed_seconds",
+		"Time since this member last confirmed the bundle of a foreign trust domain at its endpoint; for those that it fetches.",
+		[]string{"trust_domain"}, nil)
+	freshnessDesc = prometheus.NewDesc("entente_federation_bundle_freshness",
+		"Freshness of a foreign trust domain's bundle: 0 none yet, 1 fresh, 2 stale, 3 expired.", []string{"trust_domain"}, nil)
+	suspendedDesc = prometheus.NewDesc("entente_federation_relationship_suspended",
+		"1 where the relationship with a foreign trust domain is suspended, else 0.", []string{"trust_domain"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (c *bundleCollector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{sequenceDesc, ageDesc, confirmedDesc, freshnessDesc, suspendedDesc} {
+		out <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *bundleCollector) Collect(out chan<- prometheus.Metric) {
+	now := c.manager.now()
+	gauge := func(d *prometheus.Desc, v float64, name string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, name)
+	}
+	for _, name := range c.manager.catalog.names() {
+		e, ok := c.manager.catalog.get(name)
+		if !ok {
+			continue
+		}
+		suspended := 0.0
+		if e.relationship.Suspended {
+			suspended = 1
+		}
+		gauge(suspendedDesc, suspended, name)
+		gauge(freshnessDesc, float64(e.relationship.Standing.State.freshness()), name)
+		if e.holding.revision == 0 {
+			continue
+		}
+		gauge(ageDesc, max(0, now.Sub(e.holding.changeTime).Seconds()), name)
+		if e.holding.ordered {
+			gauge(sequenceDesc, float64(e.holding.sequence), name)
+		}
+		if seen, ok := c.manager.observations.get(name); ok && !seen.lastSuccess.IsZero() {
+			gauge(confirmedDesc, max(0, now.Sub(seen.lastSuccess).Seconds()), name)
+		}
+	}
+}

@@ -1,0 +1,84 @@
+package federation
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
+)
+
+var (
+	// ErrNoTrust says that there is nothing to verify the endpoint's X509-SVID with.
+	ErrNoTrust = errors.New("the bundle of the endpoint's trust domain is not known, or its relationship is suspended")
+	// errSuperseded says that what a fetch relied on changed before its result could be stored: it has to be made again.
+	errSuperseded = errors.New("the relationship or its bundle was changed while the fetch was under way")
+	// errEnded says that the relationship was deleted or suspended.
+	errEnded = errors.New("the relationship was ended or suspended while the fetch was under way")
+	// errAudit says that a bundle was not stored because the audit log could not be written.
+	errAudit = errors.New("the audit log cannot be written, and what cannot be audited is not stored")
+)
+
+// The results of a fetch that are this room's own. All others are the reasons of package bundle.
+const (
+	resultStored      = "stored"
+	resultUnchanged   = "unchanged"
+	resultNotModified = "not_modified"
+)
+
+// reasonOf names what came of an attempt, for metrics, logs and operators. There are some forty names.
+func reasonOf(err error) string {
+	switch {
+	case errors.Is(err, ErrRollback):
+		return "rollback"
+	case errors.Is(err, ErrEquivocation):
+		return "equivocation"
+	case errors.Is(err, ErrOtherTrustDomain):
+		return "other_trust_domain"
+	case errors.Is(err, ErrNoTrust):
+		return "no_trust"
+	case errors.Is(err, errSuperseded):
+		return "superseded"
+	case errors.Is(err, errEnded):
+		return "ended"
+	case errors.Is(err, errAudit):
+		return "not_audited"
+	case isStoreError(err):
+		return "not_stored"
+	}
+	return bundle.Reason(err)
+}
+
+func isStoreError(err error) bool {
+	for _, known := range []error{raftstore.ErrNoLeader, raftstore.ErrUnknownOutcome, raftstore.ErrTooLarge, raftstore.ErrBusy, raftstore.ErrClosed} {
+		if errors.Is(err, known) {
+			return true
+		}
+	}
+	return false
+}
+
+// isDecision reports whether a failed attempt was a refusal of what the peer sent, which is audited, rather than an outage, a
+// fault of this cluster, or a change of mind.
+func isDecision(result string) bool {
+	switch result {
+	case "network", "timeout", "canceled", "other", "superseded", "ended", "not_stored", "not_audited", "no_trust":
+		return false
+	}
+	return true
+}
+
+// clip bounds an error's text. What a peer may have put into it cannot break a line or an encoding.
+func clip(text string) string {
+	text = strings.ToValidUTF8(text, "\uFFFD")
+	text = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, text)
+	if len(text) <= maxErrorBytes {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxErrorBytes], "") + "…"
+}

@@ -1,0 +1,245 @@
+package federation
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/ententehq/entente/access"
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
+)
+
+// attempts is how often a fetch is made again at once because what it relied on changed under way.
+const attempts = 3
+
+// basis is what a fetch relies on, of one state.
+type basis struct {
+	relationship *Relationship
+	row          *statev1.Relationship
+	// current is the stored bundle; nil: none.
+	current  *bundle.Bundle
+	stored   *statev1.Bundle
+	revision raftstore.Revision
+	// trust is what verifies an https_spiffe endpoint.
+	trust         *bundle.Bundle
+	trustRevision raftstore.Revision
+}
+
+// sameAs reports whether nothing that counts has changed.
+func (b basis) sameAs(o basis) bool {
+	return b.relationship.Generation == o.relationship.Generation && b.revision == o.revision && b.trustRevision == o.trustRevision
+}
+
+// basisOf reads it. Read through a transaction, all of it is a precondition of the transaction.
+func (m *Manager) basisOf(r raftstore.Reader, name string) (basis, error) {
+	row, found, err := Relationships.Get(r, name)
+	if err != nil {
+		return basis{}, err
+	}
+	if !found || row.Value.GetSuspended() {
+		return basis{}, errEnded
+	}
+	b := basis{row: row.Value}
+	if b.relationship, err = ParseRelationship(row.Value); err != nil {
+		return basis{}, fmt.Errorf("stored relationship: %w", err)
+	}
+	stored, found, err := ForeignBundles.Get(r, name)
+	if err != nil {
+		return basis{}, err
+	}
+	if found {
+		b.stored, b.revision = stored.Value, stored.Revision
+		if b.current, err = bundle.FromRow(stored.Value); err != nil {
+			return basis{}, err
+		}
+	}
+	switch {
+	case b.relationship.Endpoint.Profile() != bundle.HTTPSSPIFFE:
+	case b.relationship.Endpoint.SelfServing():
+		b.trust, b.trustRevision = b.current, b.revision
+	default:
+		b.trust, b.trustRevision, err = m.servingBundle(r, b.relationship.Endpoint.ID().TrustDomain().Name())
+	}
+	return b, err
+}
+
+// servingBundle returns the bundle of a domain that serves another's: a hosted one, or a foreign one that is not suspended. Nil: there
+// is none.
+func (m *Manager) servingBundle(r raftstore.Reader, name string) (*bundle.Bundle, raftstore.Revision, error) {
+	row, found, err := m.config.HostedBundle(r, name)
+	if err != nil {
+		return nil, 0, err
+	}
+	if !found {
+		relationship, ok, err := Relationships.Get(r, name)
+		if err != nil || !ok || relationship.Value.GetSuspended() {
+			return nil, 0, err
+		}
+		if row, found, err = ForeignBundles.Get(r, name); err != nil || !found {
+			return nil, 0, err
+		}
+	}
+	b, err := bundle.FromRow(row.Value)
+	return b, row.Revision, err
+}
+
+// outcome is what came of an attempt.
+type outcome struct {
+	// result is one of a bounded set of names.
+	result string
+	err    error
+}
+
+// ours reports whether it failed for a reason that is not the peer's.
+func (o outcome) ours() bool {
+	return o.result == "not_stored" || o.result == "not_audited" || o.result == "superseded"
+}
+
+// refresh brings one relationship up to date now, and records what came of it. It can run on any member, and several times at once.
+func (m *Manager) refresh(ctx context.Context, name string) outcome {
+	began := m.now()
+	var generation uint64
+	var out outcome
+	for range attempts {
+		b, err := m.basisOf(m.config.Store.View(), name)
+		if err != nil {
+			out = outcome{reasonOf(err), err}
+			break
+		}
+		generation = b.relationship.Generation
+		out = m.attempt(ctx, name, b)
+		if !errors.Is(out.err, errSuperseded) {
+			break
+		}
+	}
+	took := m.now().Sub(began)
+	if errors.Is(out.err, errEnded) || ctx.Err() != nil {
+		m.log.Debug("gave up a fetch", "trust_domain", name, "result", out.result, "took", took)
+		return out
+	}
+	m.metrics.fetched(out.result, took)
+	failure := ""
+	if out.err != nil {
+		failure = out.err.Error()
+	}
+	m.observations.attempted(name, generation, m.now(), out.err == nil, out.result, failure)
+	switch {
+	case out.err != nil:
+		m.log.Warn("bundle not refreshed; the stored one is kept", "trust_domain", name, "result", out.result, "took", took, "error", clip(failure))
+	case out.result == resultStored:
+		m.log.Info("bundle refreshed", "trust_domain", name, "result", out.result, "took", took)
+	default:
+		m.log.Debug("bundle refreshed", "trust_domain", name, "result", out.result, "took", took)
+	}
+	return out
+}
+
+// attempt fetches once, decides, and stores what is new.
+func (m *Manager) attempt(ctx context.Context, name string, b basis) outcome {
+	result, err := m.fetchAndKeep(ctx, name, b)
+	if err == nil {
+		return outcome{result: result}
+	}
+	out := outcome{reasonOf(err), err}
+	if isDecision(out.result) && ctx.Err() == nil {
+		m.record(actionRefuse, name, out.result, clip(out.err.Error()), 0)
+	}
+	return out
+}
+
+func (m *Manager) fetchAndKeep(ctx context.Context, name string, b basis) (string, error) {
+	fetched, err := m.fetch(ctx, name, b)
+	if err != nil {
+		return "", err
+	}
+	if fetched.NotModified {
+		return resultNotModified, nil
+	}
+	next := fetched.Bundle
+	if len(fetched.Ignored) > 0 {
+		m.log.Debug("parts of a bundle have no effect", "trust_domain", name, "parts", len(fetched.Ignored), "first", clip(fmt.Sprint(fetched.Ignored[0])))
+	}
+	if err := Accept(b.current, next); err != nil {
+		return "", fmt.Errorf("refuse bundle of %s from %s: %w", name, b.relationship.Endpoint.URL(), err)
+	}
+	if b.stored != nil && bytes.Equal(b.stored.GetDocument(), next.Marshal()) {
+		m.etags.remember(name, etag{b.relationship.Generation, b.revision, fetched.ETag})
+		return resultUnchanged, nil
+	}
+	revision, err := m.keep(ctx, name, b, next)
+	if err != nil {
+		return "", fmt.Errorf("store bundle of %s: %w", name, err)
+	}
+	m.etags.remember(name, etag{b.relationship.Generation, revision, fetched.ETag})
+	return resultStored, nil
+}
+
+// keep stores a bundle that was accepted, if all that led to it still stands.
+func (m *Manager) keep(ctx context.Context, name string, b basis, next *bundle.Bundle) (raftstore.Revision, error) {
+	detail := describe(next)
+	if err := m.config.Audit.Record(access.Event{
+		Caller: taskName, Action: actionAccept, Object: name, Result: access.ResultBegun, Detail: detail,
+	}); err != nil {
+		return 0, fmt.Errorf("%w: %w", errAudit, err)
+	}
+	revision, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
+		now, err := m.basisOf(tx, name)
+		if err != nil {
+			return err
+		}
+		if !now.sameAs(b) {
+			return errSuperseded
+		}
+		// The standing basis is the very one that Accept has seen; it is asked again, because here is where it counts.
+		if err := Accept(now.current, next); err != nil {
+			return err
+		}
+		return m.put(tx, now, next, m.now())
+	})
+	if err != nil {
+		m.record(actionAccept, name, access.ResultFailed, clip(err.Error()), 0)
+		return 0, err
+	}
+	m.record(actionAccept, name, access.ResultDone, detail, revision)
+	return revision, nil
+}
+
+// put writes a bundle, and the standing that it gives its relationship where that is another.
+func (m *Manager) put(tx *raftstore.Tx, b basis, next *bundle.Bundle, now time.Time) error {
+	standing, err := m.putBundle(tx, b, next, now)
+	if err != nil || standing == b.relationship.Standing {
+		return err
+	}
+	b.row.Standing = standing.row(now)
+	return Relationships.Put(tx, b.row.GetTrustDomain(), b.row)
+}
+
+// putBundle writes a bundle that was confirmed at now, and says how it stands.
+func (m *Manager) putBundle(tx *raftstore.Tx, b basis, next *bundle.Bundle, now time.Time) (Standing, error) {
+	changed := now
+	if b.current != nil && b.current.SameKeys(next) && b.stored.GetChangeTime().IsValid() {
+		changed = b.stored.GetChangeTime().AsTime() // another sequence or hint is no other content
+	}
+	row := next.Row(changed)
+	row.RetrieveTime = timestamppb.New(now)
+	standing := Judge(now, holdingOf(next, changed, tx.Revision()+1).facts(b.relationship, now, m.config.MinRefresh))
+	return standing, ForeignBundles.Put(tx, next.TrustDomain().Name(), row)
+}
+
+// describe says what a bundle holds, for the audit log.
+func describe(b *bundle.Bundle) string {
+	digest := b.Digest()
+	sequence := "no sequence"
+	if n, ok := b.Sequence(); ok {
+		sequence = fmt.Sprintf("sequence %d", n)
+	}
+	return fmt.Sprintf("%s, %d X.509 and %d JWT authorities, digest %s", sequence, len(b.X509Authorities()), len(b.JWTAuthorities()),
+		hex.EncodeToString(digest[:]))
+}

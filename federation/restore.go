@@ -1,0 +1,42 @@
+package federation
+
+import (
+	"google.golang.org/protobuf/proto"
+
+	"github.com/ententehq/entente/raftstore"
+)
+
+// surviveRestore carries over what must not go back with an operator's restore: a bundle, whose older keys a peer may have revoked and
+// whose endpoint may prove itself by newer ones only, and a suspension. Relationships themselves come back as the snapshot has them.
+func surviveRestore(before, restored *raftstore.View, tx *raftstore.Tx) error {
+	for row, err := range Relationships.All(restored, "") {
+		if err != nil {
+			return err
+		}
+		was, found, err := Relationships.Get(before, row.Key)
+		if err != nil {
+			return err
+		}
+		if !found {
+			continue
+		}
+		if !proto.Equal(was.Value, row.Value) {
+			row.Value.Suspended = row.Value.GetSuspended() || was.Value.GetSuspended()
+			row.Value.Generation = max(row.Value.GetGeneration(), was.Value.GetGeneration()) + 1
+			row.Value.Standing = was.Value.GetStanding()
+			if err := Relationships.Put(tx, row.Key, row.Value); err != nil {
+				return err
+			}
+		}
+		held, found, err := ForeignBundles.Get(before, row.Key)
+		if err != nil {
+			return err
+		}
+		if found {
+			if err := ForeignBundles.Put(tx, row.Key, held.Value); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

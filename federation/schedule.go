@@ -1,0 +1,44 @@
+package federation
+
+import (
+	"time"
+)
+
+const (
+	// DefaultMinRefresh is the shortest interval that a peer can ask to be polled at, unless configured otherwise.
+	DefaultMinRefresh = 10 * time.Second
+	// LowestMinRefresh is the least that DefaultMinRefresh can be replaced by.
+	LowestMinRefresh = time.Second
+	// MaxRefresh is the longest interval that a peer can ask for: a revoked key has to become known within a day.
+	MaxRefresh = 24 * time.Hour
+	// DefaultRefresh is the interval where a bundle names none, as the SPIFFE federation specification has it.
+	DefaultRefresh = 5 * time.Minute
+	// jitter is the part of an interval by which a turn can come earlier or later.
+	jitter = 0.1
+	// takeoverPace is how far apart a member begins with relationships that it takes over, at its start or when
+	// another member died: a few begin at once, and thousands do not make it a hundred handshakes a second.
+	takeoverPace = 10 * time.Millisecond
+	// storeRetry is how long a fetched bundle that this cluster could not store, for want of a leader say, waits to be fetched
+	// again: the fault is not the peer's, so that its turn need not be waited for.
+	storeRetry = 10 * time.Second
+)
+
+// Interval returns at which interval a bundle is fetched: its refresh hint, not below least and not above [MaxRefresh], or
+// [DefaultRefresh] when it has none.
+func Interval(hint time.Duration, hinted bool, least time.Duration) time.Duration {
+	if !hinted {
+		return max(DefaultRefresh, least)
+	}
+	return min(max(hint, least), MaxRefresh)
+}
+
+// Turn returns how long after an attempt the next one comes: the interval, give or take a tenth of it. chance is a number in [0, 1).
+func Turn(interval time.Duration, chance float64) time.Duration {
+	return time.Duration(float64(interval) * (1 - jitter + 2*jitter*chance))
+}
+
+// takeover returns when one of count relationships that a member took over together is first fetched. chance is a number in [0, 1).
+func takeover(interval time.Duration, count int, chance float64) time.Duration {
+	window := min(interval, time.Duration(count)*takeoverPace)
+	return time.Duration(float64(window) * chance)
+}

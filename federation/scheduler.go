@@ -1,0 +1,229 @@
+package federation
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+const (
+	// fastLane bounds the fetches under way of relationships whose last attempt succeeded, slowLane those of the others: any number of
+	// peers that hang for as long as a fetch may take cannot keep the healthy ones waiting. Each costs a handshake's worth of memory,
+	// some 100 KiB.
+	fastLane = 96
+	slowLane = 32
+)
+
+// scheduler gives each relationship that this member owns its turns. One goroutine runs it and owns all of its fields; fetches run
+// on goroutines of their own and come back through finished.
+type scheduler struct {
+	manager  *Manager
+	members  []string
+	queue    *queue
+	owned    map[string]*ownership
+	fast     lane
+	slow     lane
+	finished chan finish
+	fetches  sync.WaitGroup
+}
+
+// ownership is one relationship that this member fetches.
+type ownership struct {
+	generation uint64
+	interval   time.Duration
+	// cancel ends the fetch that is under way; nil when none is, or when it waits in its lane.
+	cancel context.CancelFunc
+	// again says that the fetch under way is of an outdated generation, to be followed by another one at once.
+	again bool
+	// waiting says that the turn has come, and the lane is full.
+	waiting bool
+	// failed is what became of the last attempt; it says which lane the next one takes.
+	failed bool
+}
+
+// lane bounds how many fetches of a kind are under way.
+type lane struct {
+	limit, running int
+	waiting        []string
+}
+
+type finish struct {
+	name    string
+	own     *ownership
+	lane    *lane
+	started time.Time
+	outcome outcome
+}
+
+func newScheduler(m *Manager) *scheduler {
+	return &scheduler{
+		manager: m, queue: newQueue(), owned: make(map[string]*ownership),
+		fast: lane{limit: fastLane}, slow: lane{limit: slowLane},
+		finished: make(chan finish, fastLane+slowLane),
+	}
+}
+
+// run gives turns until ctx ends, and returns when the last fetch has ended.
+func (s *scheduler) run(ctx context.Context) error {
+	defer s.fetches.Wait()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.manager.changes.signal:
+			names, members, all := s.manager.changes.take()
+			s.changed(names, members, all)
+		case done := <-s.finished:
+			s.done(ctx, done)
+		case <-timer.C:
+		}
+		for name, ok := s.queue.due(s.manager.now()); ok; name, ok = s.queue.due(s.manager.now()) {
+			s.start(ctx, name)
+		}
+		if at, ok := s.queue.next(); ok {
+			timer.Reset(at.Sub(s.manager.now()))
+		} else {
+			timer.Stop()
+		}
+		s.manager.metrics.owned.Set(float64(len(s.owned)))
+	}
+}
+
+// changed looks again at who owns what. all says that the members changed, or that everything was read anew.
+func (s *scheduler) changed(names []string, members []string, all bool) {
+	s.members = members
+	if all {
+		seen := make(map[string]bool)
+		names = s.manager.catalog.names()
+		for _, name := range names {
+			seen[name] = true
+		}
+		for name := range s.owned {
+			if !seen[name] {
+				names = append(names, name)
+			}
+		}
+	}
+	var taken []string
+	for _, name := range names {
+		e, exists := s.manager.catalog.get(name)
+		mine := exists && !e.relationship.Suspended && s.manager.owner(name, s.members) == s.manager.member
+		own, known := s.owned[name]
+		switch {
+		case !mine && known:
+			s.drop(name, own)
+		case mine && !known:
+			taken = append(taken, name)
+		case mine && own.generation != e.relationship.Generation:
+			s.decided(name, own, e)
+		case mine:
+			s.shorten(name, own, s.manager.interval(e.holding))
+		}
+	}
+	for _, name := range taken {
+		s.take(name, len(taken))
+	}
+}
+
+// take begins with a relationship: a new one, or one of another member's.
+func (s *scheduler) take(name string, together int) {
+	e, ok := s.manager.catalog.get(name)
+	if !ok {
+		return
+	}
+	own := &ownership{generation: e.relationship.Generation, interval: s.manager.interval(e.holding)}
+	s.owned[name] = own
+	s.plan(name, own, s.manager.now().Add(takeover(own.interval, together, s.manager.chance())))
+}
+
+// drop leaves a relationship: it ended, was suspended, or belongs to another member now.
+func (s *scheduler) drop(name string, own *ownership) {
+	if own.cancel != nil {
+		own.cancel()
+	}
+	s.queue.remove(name)
+	delete(s.owned, name)
+	s.manager.observations.disowned(name)
+	s.manager.etags.forget(name)
+}
+
+// decided follows an operator's decision at once.
+func (s *scheduler) decided(name string, own *ownership, e entry) {
+	own.generation, own.interval, own.failed = e.relationship.Generation, s.manager.interval(e.holding), false
+	switch {
+	case own.cancel != nil:
+		own.again = true
+		own.cancel()
+	case !own.waiting:
+		s.plan(name, own, s.manager.now())
+	}
+}
+
+// shorten brings a turn forward when a new bundle asks to be fetched more often.
+func (s *scheduler) shorten(name string, own *ownership, interval time.Duration) {
+	if interval < own.interval && own.cancel == nil && !own.waiting {
+		s.plan(name, own, s.manager.now().Add(Turn(interval, s.manager.chance())))
+	}
+	own.interval = interval
+}
+
+func (s *scheduler) plan(name string, own *ownership, at time.Time) {
+	s.queue.set(name, at)
+	s.manager.observations.planned(name, own.generation, at, own.interval)
+}
+
+// start begins a fetch, or lets it wait for its lane.
+func (s *scheduler) start(ctx context.Context, name string) {
+	own, ok := s.owned[name]
+	if !ok {
+		return
+	}
+	l := &s.fast
+	if own.failed {
+		l = &s.slow
+	}
+	if l.running == l.limit {
+		own.waiting = true
+		l.waiting = append(l.waiting, name)
+		return
+	}
+	l.running++
+	own.waiting = false
+	fetching, cancel := context.WithCancel(ctx)
+	own.cancel = cancel
+	s.fetches.Go(func() {
+		defer cancel()
+		started := s.manager.now()
+		s.finished <- finish{name, own, l, started, s.manager.refresh(fetching, name)}
+	})
+}
+
+// done plans the next turn, and lets the next in the lane begin.
+func (s *scheduler) done(ctx context.Context, f finish) {
+	f.lane.running--
+	if own := f.own; s.owned[f.name] == own {
+		own.cancel = nil
+		own.failed = f.outcome.err != nil
+		if e, ok := s.manager.catalog.get(f.name); ok {
+			own.interval = s.manager.interval(e.holding)
+		}
+		next := f.started.Add(Turn(own.interval, s.manager.chance()))
+		switch {
+		case own.again:
+			next = s.manager.now()
+		case f.outcome.ours():
+			next = f.started.Add(Turn(min(own.interval, storeRetry), s.manager.chance()))
+		}
+		own.again = false
+		s.plan(f.name, own, next)
+	}
+	for len(f.lane.waiting) > 0 && f.lane.running < f.lane.limit {
+		name := f.lane.waiting[0]
+		f.lane.waiting = f.lane.waiting[1:]
+		if own, ok := s.owned[name]; ok && own.waiting {
+			s.start(ctx, name)
+		}
+	}
+}

@@ -1,0 +1,318 @@
+package federation
+
+import (
+	"context"
+	"encoding/hex"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/ententehq/entente/access"
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/membership"
+)
+
+// Service serves entente.v1.FederationService. Who may call what is decided, and the calls are audited, before they come here.
+type Service struct {
+	ententev1.UnimplementedFederationServiceServer
+	manager *Manager
+}
+
+// NewService serves the relationships that a manager keeps.
+func NewService(m *Manager) *Service { return &Service{manager: m} }
+
+// CreateRelationship begins to trust a foreign domain.
+func (s *Service) CreateRelationship(ctx context.Context, req *ententev1.CreateRelationshipRequest) (*ententev1.Relationship, error) {
+	want, err := asked(req.GetRelationship())
+	if err != nil {
+		return nil, err
+	}
+	rel, err := ParseRelationship(want)
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	bootstrap, err := parseBootstrap(rel, req.GetBootstrapBundle())
+	if err != nil {
+		return nil, err
+	}
+	now := s.manager.now()
+	return s.decide(ctx, want.GetTrustDomain(), func(tx *raftstore.Tx) error { return s.manager.create(tx, want, bootstrap, now) })
+}
+
+// UpdateRelationship changes what the field mask names, and can replace the stored bundle.
+func (s *Service) UpdateRelationship(ctx context.Context, req *ententev1.UpdateRelationshipRequest) (*ententev1.Relationship, error) {
+	c := change{req.GetRelationship(), req.GetUpdateMask().GetPaths(), req.GetBootstrapBundle(), req.GetResetSequence()}
+	name := c.wanted.GetTrustDomain()
+	if _, err := parseTrustDomain(name); err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	if err := masked(c.paths); err != nil {
+		return nil, err
+	}
+	switch {
+	case len(c.paths) == 0 && len(c.bootstrap) == 0 && !c.reset:
+		return nil, status.Error(codes.InvalidArgument, "nothing to update: name fields in update_mask, or give a bootstrap_bundle")
+	case c.reset && len(c.bootstrap) == 0:
+		return nil, status.Errorf(codes.InvalidArgument, "reset_sequence needs a bootstrap_bundle: get the bundle of %s from the peer's operator and give it with --bootstrap FILE", name)
+	}
+	decide := func() (*ententev1.Relationship, error) {
+		now := s.manager.now()
+		return s.decide(ctx, name, func(tx *raftstore.Tx) error { return s.manager.update(tx, c, now) })
+	}
+	if !c.reset {
+		return decide()
+	}
+	return s.audited(ctx, name, decide)
+}
+
+// audited puts a line of its own around the decision to forget a sequence, which undoes the protection against rollback once.
+func (s *Service) audited(ctx context.Context, name string, decide func() (*ententev1.Relationship, error)) (*ententev1.Relationship, error) {
+	line := access.Event{
+		Caller: access.CallerFrom(ctx).String(), Action: actionReset, Object: name, Result: access.ResultBegun, Durable: true,
+		Detail: "the stored bundle is replaced by the operator's, whatever its sequence",
+	}
+	if err := s.manager.config.Audit.Record(line); err != nil {
+		return nil, status.Errorf(codes.Unavailable, "the sequence of %s is not reset: %s", name, errAudit)
+	}
+	out, err := decide()
+	line.Result, line.Revision = access.ResultDone, out.GetRevision()
+	if err != nil {
+		line.Result, line.Detail = access.ResultFailed, clip(err.Error())
+	}
+	if lost := s.manager.config.Audit.Record(line); lost != nil {
+		s.manager.log.Error("audit line not written", "action", actionReset, "trust_domain", name, "error", lost)
+	}
+	return out, err
+}
+
+// SuspendRelationship stops fetching a domain's bundle and relying on it. The bundle is kept.
+func (s *Service) SuspendRelationship(ctx context.Context, req *ententev1.SuspendRelationshipRequest) (*ententev1.Relationship, error) {
+	return s.decide(ctx, req.GetTrustDomain(), func(tx *raftstore.Tx) error { return suspend(tx, req.GetTrustDomain(), true) })
+}
+
+// ResumeRelationship undoes that. The bundle counts as what its last refresh makes of it until the next one, which comes at once.
+func (s *Service) ResumeRelationship(ctx context.Context, req *ententev1.ResumeRelationshipRequest) (*ententev1.Relationship, error) {
+	return s.decide(ctx, req.GetTrustDomain(), func(tx *raftstore.Tx) error { return suspend(tx, req.GetTrustDomain(), false) })
+}
+
+// DeleteRelationship ends the trust.
+func (s *Service) DeleteRelationship(ctx context.Context, req *ententev1.DeleteRelationshipRequest) (*ententev1.DeleteRelationshipResponse, error) {
+	revision, err := s.manager.config.Store.Update(ctx, func(tx *raftstore.Tx) error { return end(tx, req.GetTrustDomain()) })
+	if err != nil {
+		return nil, raftstore.StatusError(err)
+	}
+	return &ententev1.DeleteRelationshipResponse{Revision: uint64(revision)}, nil
+}
+
+// RefreshRelationship fetches now, on this member, and tells what came of it in the relationship's last_result and last_error.
+func (s *Service) RefreshRelationship(ctx context.Context, req *ententev1.RefreshRelationshipRequest) (*ententev1.Relationship, error) {
+	name := req.GetTrustDomain()
+	view, err := s.manager.config.Store.Read(ctx, raftstore.ReadOptions{Linearizable: true})
+	if err != nil {
+		return nil, raftstore.StatusError(err)
+	}
+	row, err := existing(view, name)
+	if err != nil {
+		return nil, raftstore.StatusError(err)
+	}
+	if row.GetSuspended() {
+		return nil, status.Errorf(codes.FailedPrecondition, "the relationship with %s is suspended, and a suspended one is not fetched; resume it first with `entente federation resume %s`", name, name)
+	}
+	select {
+	case s.manager.byHand <- struct{}{}:
+		defer func() { <-s.manager.byHand }()
+	case <-ctx.Done():
+		return nil, raftstore.StatusError(ctx.Err())
+	}
+	out := s.manager.refresh(ctx, name)
+	if ctx.Err() != nil {
+		return nil, raftstore.StatusError(ctx.Err())
+	}
+	shown, err := s.show(ctx, s.manager.config.Store.View(), name)
+	if err != nil {
+		return nil, err
+	}
+	shown.LastResult, shown.LastError = out.result, ""
+	if out.err != nil {
+		shown.LastError = clip(out.err.Error())
+	}
+	return shown, nil
+}
+
+// GetRelationship shows one relationship.
+func (s *Service) GetRelationship(ctx context.Context, req *ententev1.GetRelationshipRequest) (*ententev1.Relationship, error) {
+	view, err := s.read(ctx, req.GetRead())
+	if err != nil {
+		return nil, err
+	}
+	return s.show(ctx, view, req.GetTrustDomain())
+}
+
+// ListRelationships shows all of them.
+func (s *Service) ListRelationships(ctx context.Context, req *ententev1.ListRelationshipsRequest) (*ententev1.ListRelationshipsResponse, error) {
+	view, err := s.read(ctx, req.GetRead())
+	if err != nil {
+		return nil, err
+	}
+	rows, err := Relationships.List(view, "")
+	if err != nil {
+		return nil, raftstore.StatusError(err)
+	}
+	members, err := membership.Alive(view)
+	if err != nil {
+		return nil, raftstore.StatusError(err)
+	}
+	live := s.manager.live(ctx, "")
+	out := &ententev1.ListRelationshipsResponse{Revision: uint64(view.Revision())}
+	for _, row := range rows {
+		shown, err := s.manager.shown(view, row, members, live[row.Key])
+		if err != nil {
+			return nil, raftstore.StatusError(err)
+		}
+		out.Relationships = append(out.Relationships, shown)
+	}
+	return out, nil
+}
+
+// decide runs an operator's transaction and shows what the relationship is after it.
+func (s *Service) decide(ctx context.Context, name string, fn func(tx *raftstore.Tx) error) (*ententev1.Relationship, error) {
+	if _, err := s.manager.config.Store.Update(ctx, fn); err != nil {
+		return nil, raftstore.StatusError(err)
+	}
+	return s.show(ctx, s.manager.config.Store.View(), name)
+}
+
+func (s *Service) read(ctx context.Context, o *ententev1.ReadOptions) (*raftstore.View, error) {
+	view, err := s.manager.config.Store.Read(ctx, raftstore.ReadOptions{
+		Linearizable: o.GetConsistency() != ententev1.Consistency_CONSISTENCY_STALE,
+		MinRevision:  raftstore.Revision(o.GetMinRevision()),
+	})
+	return view, raftstore.StatusError(err)
+}
+
+func (s *Service) show(ctx context.Context, view *raftstore.View, name string) (*ententev1.Relationship, error) {
+	if _, err := existing(view, name); err != nil {
+		return nil, raftstore.StatusError(err)
+	}
+	row, _, err := Relationships.Get(view, name)
+	if err != nil {
+		return nil, raftstore.StatusError(err)
+	}
+	members, err := membership.Alive(view)
+	if err != nil {
+		return nil, raftstore.StatusError(err)
+	}
+	shown, err := s.manager.shown(view, row, members, s.manager.live(ctx, name)[name])
+	return shown, raftstore.StatusError(err)
+}
+
+// liveWithin bounds the question to the leader: what it remembers is worth no more waiting than that.
+const liveWithin = 2 * time.Second
+
+// live asks the leader what it was told of one relationship, or of all. Without a leader there is nothing to tell, which is no error:
+// the rest of the answer is good.
+func (m *Manager) live(ctx context.Context, name string) map[string]observation {
+	ctx, cancel := context.WithTimeout(ctx, liveWithin)
+	defer cancel()
+	found := make(map[string]observation)
+	query := &statev1.RelationshipQuery{TrustDomain: name}
+	for {
+		encoded, err := proto.Marshal(query)
+		if err != nil {
+			return found
+		}
+		reply, err := m.config.Leader.Query(ctx, Section, encoded)
+		answer := &statev1.RelationshipAnswer{}
+		if err == nil {
+			err = proto.Unmarshal(reply, answer)
+		}
+		if err != nil {
+			m.log.Debug("the leader did not tell when relationships were last fetched", "error", err)
+			return found
+		}
+		now := m.now()
+		for _, told := range answer.GetObservations() {
+			found[told.GetTrustDomain()] = observed(told, told.GetMember(), now)
+		}
+		if n := len(answer.GetObservations()); !answer.GetMore() || n == 0 {
+			return found
+		} else {
+			query.After = answer.GetObservations()[n-1].GetTrustDomain()
+		}
+	}
+}
+
+// shown is a relationship as the API has it.
+func (m *Manager) shown(view *raftstore.View, row raftstore.Row[*statev1.Relationship], members []string, told observation) (*ententev1.Relationship, error) {
+	v := row.Value
+	out := &ententev1.Relationship{
+		TrustDomain: v.GetTrustDomain(), Url: v.GetUrl(), Profile: ententev1.EndpointProfile(v.GetProfile()), EndpointSpiffeId: v.GetEndpointSpiffeId(),
+		WebRoots: v.GetWebRoots(), State: ententev1.RelationshipState_RELATIONSHIP_STATE_ACTIVE,
+		MaxStaleJwt: v.GetMaxStaleJwt(), MaxStaleX509: v.GetMaxStaleX509(), CreateTime: v.GetCreateTime(), Revision: uint64(row.Revision),
+		Freshness: ententev1.Freshness(v.GetStanding().GetFreshness()),
+	}
+	if out.MaxStaleJwt == nil {
+		out.MaxStaleJwt = durationpb.New(DefaultMaxStaleJWT)
+	}
+	if v.GetSuspended() {
+		out.State = ententev1.RelationshipState_RELATIONSHIP_STATE_SUSPENDED
+	} else {
+		out.Owner = m.owner(row.Key, members)
+	}
+	if own, ok := m.observations.get(row.Key); ok {
+		told = merge(told, own)
+	}
+	last := told.lastSuccess
+	if recorded := v.GetStanding().GetLastSuccessTime(); last.IsZero() && recorded.IsValid() {
+		last = recorded.AsTime()
+	}
+	out.LastSuccessTime, out.LastAttemptTime = timestampOf(last), timestampOf(told.lastAttempt)
+	if told.generation == v.GetGeneration() {
+		out.LastResult, out.LastError = told.result, told.err
+		if !v.GetSuspended() {
+			out.NextAttemptTime = timestampOf(told.next)
+		}
+	}
+	held, err := m.held(view, row.Key)
+	if err != nil {
+		return nil, err
+	}
+	out.RefreshInterval = durationpb.New(m.interval(held))
+	if held.revision > 0 {
+		out.Digest = hex.EncodeToString(held.digest[:])
+		if held.ordered {
+			out.Sequence = proto.Uint64(held.sequence)
+		}
+	}
+	return out, nil
+}
+
+// held says what is stored for a relationship, from the catalog where that is of the same revision.
+func (m *Manager) held(view *raftstore.View, name string) (holding, error) {
+	row, found, err := ForeignBundles.Get(view, name)
+	if err != nil || !found {
+		return holding{}, err
+	}
+	if e, ok := m.catalog.get(name); ok && e.holding.revision == row.Revision {
+		return e.holding, nil
+	}
+	b, err := bundle.FromRow(row.Value)
+	if err != nil {
+		return holding{}, err
+	}
+	return holdingOf(b, row.Value.GetChangeTime().AsTime(), row.Revision), nil
+}
+
+func timestampOf(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}
