@@ -261,8 +261,12 @@ func (x *GetBundleRequest) GetRead() *ReadOptions {
 }
 
 type ListBundlesRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Read          *ReadOptions           `protobuf:"bytes,1,opt,name=read,proto3" json:"read,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Read  *ReadOptions           `protobuf:"bytes,1,opt,name=read,proto3" json:"read,omitempty"`
+	// How many bundles at most; 0: as many as fit into one message. Fewer are returned where more would not fit.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The next_page_token of the page before; empty: the first page.
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -304,10 +308,27 @@ func (x *ListBundlesRequest) GetRead() *ReadOptions {
 	return nil
 }
 
+func (x *ListBundlesRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListBundlesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
 type ListBundlesResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	Bundles       []*Bundle              `protobuf:"bytes,2,rep,name=bundles,proto3" json:"bundles,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// By trust domain.
+	Bundles []*Bundle `protobuf:"bytes,2,rep,name=bundles,proto3" json:"bundles,omitempty"`
+	// Empty: this is the last page. A page may be of a later revision than the one before it.
+	NextPageToken string `protobuf:"bytes,3,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -354,6 +375,13 @@ func (x *ListBundlesResponse) GetBundles() []*Bundle {
 		return x.Bundles
 	}
 	return nil
+}
+
+func (x *ListBundlesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
 }
 
 type WatchBundlesRequest struct {
@@ -406,7 +434,9 @@ type WatchBundlesResponse struct {
 	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	Changed  []*Bundle              `protobuf:"bytes,2,rep,name=changed,proto3" json:"changed,omitempty"`
 	// Trust domains whose bundle is gone: trust in them has ended.
-	Deleted       []string `protobuf:"bytes,3,rep,name=deleted,proto3" json:"deleted,omitempty"`
+	Deleted []string `protobuf:"bytes,3,rep,name=deleted,proto3" json:"deleted,omitempty"`
+	// The state did not fit into one message: more of the same revision follows at once.
+	More          bool `protobuf:"varint,4,opt,name=more,proto3" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -462,6 +492,13 @@ func (x *WatchBundlesResponse) GetDeleted() []string {
 	return nil
 }
 
+func (x *WatchBundlesResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
 var File_entente_v1_bundle_proto protoreflect.FileDescriptor
 
 const file_entente_v1_bundle_proto_rawDesc = "" +
@@ -485,18 +522,23 @@ const file_entente_v1_bundle_proto_rawDesc = "" +
 	"\t_sequence\"b\n" +
 	"\x10GetBundleRequest\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12+\n" +
-	"\x04read\x18\x02 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"A\n" +
+	"\x04read\x18\x02 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"}\n" +
 	"\x12ListBundlesRequest\x12+\n" +
-	"\x04read\x18\x01 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"_\n" +
+	"\x04read\x18\x01 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"\x87\x01\n" +
 	"\x13ListBundlesResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12,\n" +
-	"\abundles\x18\x02 \x03(\v2\x12.entente.v1.BundleR\abundles\":\n" +
+	"\abundles\x18\x02 \x03(\v2\x12.entente.v1.BundleR\abundles\x12&\n" +
+	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken\":\n" +
 	"\x13WatchBundlesRequest\x12#\n" +
-	"\rtrust_domains\x18\x01 \x03(\tR\ftrustDomains\"z\n" +
+	"\rtrust_domains\x18\x01 \x03(\tR\ftrustDomains\"\x8e\x01\n" +
 	"\x14WatchBundlesResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12,\n" +
 	"\achanged\x18\x02 \x03(\v2\x12.entente.v1.BundleR\achanged\x12\x18\n" +
-	"\adeleted\x18\x03 \x03(\tR\adeleted*g\n" +
+	"\adeleted\x18\x03 \x03(\tR\adeleted\x12\x12\n" +
+	"\x04more\x18\x04 \x01(\bR\x04more*g\n" +
 	"\tFreshness\x12\x19\n" +
 	"\x15FRESHNESS_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fFRESHNESS_FRESH\x10\x01\x12\x13\n" +
