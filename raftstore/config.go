@@ -37,6 +37,9 @@ type Config struct {
 	// stores in one process the first registerer gets those of all.
 	Registerer prometheus.Registerer
 	Timing     Timing
+
+	// wrapLog puts something between this member and its log, in tests of what a bad disk does.
+	wrapLog func(raft.LogStore) raft.LogStore
 }
 
 // Timing holds the times that depend on how far the members are from each other. A zero field has its default, which suits

@@ -18,7 +18,6 @@ type delivery struct {
 	store   *Store
 	command *statev1.Command
 	request *ententev1.ProposeRequest
-	began   time.Time
 	// unclear says that the command was sent and the answer did not tell what became of it.
 	unclear bool
 }
@@ -31,13 +30,19 @@ const (
 
 func (d *delivery) run(ctx context.Context) (outcome, error) {
 	pause := firstPause
+	var failing time.Time // since when there is no answer
 	for {
 		response, err := d.ask(ctx)
+		if failing.IsZero() {
+			failing = time.Now()
+		}
 		switch {
 		case ctx.Err() != nil:
 			return outcome{}, ctx.Err()
+		case refused(err):
+			return outcome{}, fmt.Errorf("the leader refuses the command: %w", err)
 		case err != nil:
-			if err := d.store.leaderless(d.began, err); err != nil {
+			if err := d.store.leaderless(failing, err); err != nil {
 				return outcome{}, err
 			}
 		case response.GetResult() == ententev1.ProposeResponse_RESULT_APPLIED:
@@ -52,7 +57,7 @@ func (d *delivery) run(ctx context.Context) (outcome, error) {
 			if response.GetResult() == ententev1.ProposeResponse_RESULT_UNKNOWN {
 				d.unclear = true
 			}
-			if err := d.store.leaderless(d.began, errNotReady); err != nil {
+			if err := d.store.leaderless(failing, errNotReady); err != nil {
 				return outcome{}, err
 			}
 		}
@@ -65,14 +70,23 @@ func (d *delivery) run(ctx context.Context) (outcome, error) {
 
 var errNotReady = errors.New("the member that was taken for the leader does not lead, or not yet")
 
-// ask sends the command to the leader once.
+// refused reports whether the leader said that it will not take the command, now or later.
+func refused(err error) bool {
+	switch status.Code(err) {
+	case codes.InvalidArgument, codes.PermissionDenied, codes.Unauthenticated, codes.Unimplemented, codes.ResourceExhausted:
+		return true
+	}
+	return false
+}
+
+// ask sends the command to the leader once, and gives up when another member comes to lead.
 func (d *delivery) ask(ctx context.Context) (*ententev1.ProposeResponse, error) {
 	s := d.store
 	leader, ok := s.Leader()
 	if !ok {
 		return nil, errNoneKnown
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.config.Timing.LeaderWait)
+	ctx, cancel := s.whileLeads(ctx, leader)
 	defer cancel()
 	if leader.MemberID == s.config.MemberID {
 		response, err := s.propose(ctx, d.command, d.request)
@@ -85,10 +99,33 @@ func (d *delivery) ask(ctx context.Context) (*ententev1.ProposeResponse, error) 
 	}
 	response, err := client.Propose(ctx, d.request)
 	if err != nil {
-		d.unclear = d.unclear || status.Code(err) != codes.Unimplemented
+		d.unclear = d.unclear || !refused(err)
 		return nil, fmt.Errorf("member %s: %w", leader.MemberID, err)
 	}
 	return response, nil
+}
+
+// whileLeads derives a context that ends when another member leads, or none, as far as this one knows. The time limit is for a
+// leader that does not answer although it is heard of; one that does has answered by longestWait.
+func (s *Store) whileLeads(ctx context.Context, leader Server) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, 2*longestWait)
+	if !s.tasks.Go(func() {
+		for {
+			_, changed := s.leadership.current()
+			if now, ok := s.Leader(); !ok || now.MemberID != leader.MemberID {
+				cancel()
+				return
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}) {
+		cancel()
+	}
+	return ctx, cancel
 }
 
 var errNoneKnown = errors.New("no leader is known")
@@ -136,6 +173,7 @@ func (s *Store) propose(ctx context.Context, c *statev1.Command, request *entent
 	by.counter = request.GetTransaction()
 	p := &proposal{
 		key: keyOf(c.GetId()), command: c, raw: request.GetCommand(), by: by, rejections: request.GetRejections(), arrived: time.Now(),
+		abandoned: func() bool { return ctx.Err() != nil },
 		answers: []func(*ententev1.ProposeResponse){func(r *ententev1.ProposeResponse) { answers <- r }},
 	}
 	if !s.queue.submit(p) {

@@ -58,7 +58,11 @@ func openDisk(c Config, m *metrics, fail func(error)) (*disk, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the log %s: %w", path, err)
 	}
-	timed := &timedStore{log: bolt, stable: bolt, watchdog: &watchdog{limit: c.Timing.Disk, metrics: m, fail: fail}}
+	var log raft.LogStore = bolt
+	if c.wrapLog != nil {
+		log = c.wrapLog(bolt)
+	}
+	timed := &timedStore{log: log, stable: bolt, watchdog: &watchdog{limit: c.Timing.Disk, metrics: m, fail: fail}}
 	// The newest entries are kept in memory too, from where they go to the followers.
 	cached, err := raft.NewLogCache(cachedEntries, timed)
 	if err != nil {

@@ -17,6 +17,9 @@ import (
 // CommandVersion is the newest version of commands that this build writes and applies.
 const CommandVersion = 1
 
+// firstCommandVersion is what a leader writes until it knows that every member applies newer ones.
+const firstCommandVersion = 1
+
 // fsm is what Raft drives: it applies entries to the state and publishes what comes out. Raft calls its methods from one
 // goroutine; everything else reads what is published.
 type fsm struct {

@@ -36,8 +36,15 @@ func (q *scheduler) release(by commandKey) {
 
 // grant tells those whose turn has come. They catch up to the state as it is now, which nobody changes below them.
 func (q *scheduler) grant(now time.Time, s *state) (answers []answer) {
+	q.holds = slices.DeleteFunc(q.holds, func(h *hold) bool {
+		if !h.until.IsZero() || !h.rejected.abandoned() {
+			return false
+		}
+		answers = append(answers, answer{h.rejected, conflict(s.revision)})
+		return true
+	})
 	for i, h := range q.holds {
-		if !h.until.IsZero() || q.claimed(h.reads) || slices.ContainsFunc(q.holds[:i], h.overlaps) {
+		if !h.until.IsZero() || q.claimed(h.reads) || slices.ContainsFunc(q.holds[:i], h.overlaps) || q.olderWriter(h) {
 			continue
 		}
 		h.until = now.Add(holdTime)
@@ -45,6 +52,16 @@ func (q *scheduler) grant(now time.Time, s *state) (answers []answer) {
 		h.rejected = nil
 	}
 	return answers
+}
+
+// olderWriter reports whether a proposal that came before the hold waits to write its keys: those who only write have their
+// turn too.
+func (q *scheduler) olderWriter(h *hold) bool {
+	return slices.ContainsFunc(q.waiting, func(p *proposal) bool {
+		return p.arrived.Before(h.rejected.arrived) && slices.ContainsFunc(p.command.GetTransaction().GetChanges(), func(c *statev1.RowChange) bool {
+			return reads(h.reads, c.GetTable(), c.GetKey())
+		})
+	})
 }
 
 // wake returns when the next hold ends; zero: there is none.

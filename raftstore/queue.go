@@ -137,10 +137,11 @@ func (q *queue) dispatch(entry []*proposal) {
 		data = protowire.AppendBytes(data, p.raw)
 	}
 	u := &underway{entry: entry, started: time.Now(), future: q.store.raft.Apply(data, 0)}
-	q.store.tasks.Go(func() {
+	// The loop waits for it, also when the store is closed: a future of Raft always ends.
+	go func() {
 		u.err = u.future.Error()
 		q.done <- u
-	})
+	}()
 }
 
 // finish answers the commands of an entry.

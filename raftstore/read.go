@@ -61,6 +61,9 @@ func (s *Store) askReadIndex(ctx context.Context) (uint64, error) {
 		if err == nil {
 			return index, nil
 		}
+		if refused(err) {
+			return 0, fmt.Errorf("ask the leader for a read index: %w", err)
+		}
 		if ctx.Err() != nil {
 			return 0, ctx.Err()
 		}
@@ -134,17 +137,20 @@ type round struct {
 }
 
 // share returns the result of a round of ask that begins after the call. ask runs in a goroutine of tasks.
-func (r *rounds) share(ctx context.Context, tasks *sync.WaitGroup, ask func() (uint64, error)) (uint64, error) {
+func (r *rounds) share(ctx context.Context, tasks *tasks, ask func() (uint64, error)) (uint64, error) {
 	r.mu.Lock()
 	if r.next == nil {
 		r.next = &round{done: make(chan struct{})}
 	}
 	mine := r.next
 	if !r.running {
-		r.running = true
-		tasks.Go(func() { r.run(ask) })
+		r.running = tasks.Go(func() { r.run(ask) })
 	}
+	running := r.running
 	r.mu.Unlock()
+	if !running {
+		return 0, ErrClosed
+	}
 	select {
 	case <-mine.done:
 		return mine.index, mine.err

@@ -51,6 +51,8 @@ type proposal struct {
 	arrived    time.Time
 	// answers are called once each, with the outcome. There are several when the command was sent again.
 	answers []func(*ententev1.ProposeResponse)
+	// abandoned reports whether nobody waits for the answer any more.
+	abandoned func() bool
 }
 
 type commandKey struct {
@@ -85,6 +87,7 @@ func newScheduler() *scheduler {
 func (q *scheduler) add(p *proposal) bool {
 	if same, ok := q.known[p.key]; ok {
 		same.answers = append(same.answers, p.answers...)
+		same.abandoned = p.abandoned
 		return true
 	}
 	if len(q.known) >= maxWaiting {
@@ -152,7 +155,7 @@ func (q *scheduler) judge(p *proposal, s *state, now time.Time) verdict {
 		return verdict{}
 	}
 	switch {
-	case now.Sub(p.arrived) > longestWait:
+	case now.Sub(p.arrived) > longestWait, p.abandoned():
 		return verdict{response: &ententev1.ProposeResponse{Result: ententev1.ProposeResponse_RESULT_BUSY}}
 	case t.GetBase() > s.revision, q.claimed(t), q.heldFromOther(p):
 		return verdict{wait: true}

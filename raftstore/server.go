@@ -88,6 +88,26 @@ func (s *Store) HasState() bool { return s.hadState }
 // AddVoter adds a member to the cluster, or changes its address. The leader alone can. Another server of the same member,
 // which has another identity key, is removed by [Store.RemoveServer] first.
 func (s *Store) AddVoter(ctx context.Context, member Server) error {
+	if err := s.checkAddition(member); err != nil {
+		return err
+	}
+	return s.change(ctx, "add member "+member.MemberID, func() raft.Future {
+		return s.raft.AddVoter(serverID(member.MemberID, member.Identity), raft.ServerAddress(member.Address), 0, 0)
+	})
+}
+
+// AddNonvoter adds a member that receives the log but has no vote. The leader alone can. A new member begins this way: until it
+// has caught up it could take a majority away from the others, and give them nothing. [Store.AddVoter] gives it its vote.
+func (s *Store) AddNonvoter(ctx context.Context, member Server) error {
+	if err := s.checkAddition(member); err != nil {
+		return err
+	}
+	return s.change(ctx, "add member "+member.MemberID+" without a vote", func() raft.Future {
+		return s.raft.AddNonvoter(serverID(member.MemberID, member.Identity), raft.ServerAddress(member.Address), 0, 0)
+	})
+}
+
+func (s *Store) checkAddition(member Server) error {
 	if member.MemberID == "" || strings.Contains(member.MemberID, "@") || member.Address == "" {
 		return fmt.Errorf("add member %q at %q: it needs an ID without '@', and an address", member.MemberID, member.Address)
 	}
@@ -96,9 +116,7 @@ func (s *Store) AddVoter(ctx context.Context, member Server) error {
 			return fmt.Errorf("add member %s: the cluster has a member of that name with another identity key; remove it first", member.MemberID)
 		}
 	}
-	return s.change(ctx, "add member "+member.MemberID, func() raft.Future {
-		return s.raft.AddVoter(serverID(member.MemberID, member.Identity), raft.ServerAddress(member.Address), 0, 0)
-	})
+	return nil
 }
 
 // RemoveServer strikes a member out of the Raft configuration. The leader alone can, and it can remove itself.
@@ -140,7 +158,9 @@ func (s *Store) find(memberID string) (raft.ServerID, raft.ServerAddress, error)
 // change waits for a change of the cluster, for as long as ctx lasts; the change itself goes on.
 func (s *Store) change(ctx context.Context, what string, start func() raft.Future) error {
 	done := make(chan error, 1)
-	s.tasks.Go(func() { done <- start().Error() })
+	if !s.tasks.Go(func() { done <- start().Error() }) {
+		return fmt.Errorf("%s: %w", what, ErrClosed)
+	}
 	select {
 	case err := <-done:
 		switch {

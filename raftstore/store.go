@@ -36,7 +36,7 @@ type Store struct {
 	closed   chan struct{} // closed when the store is
 	ctx      context.Context
 	cancel   context.CancelFunc
-	tasks    sync.WaitGroup
+	tasks    tasks
 	failOnce sync.Once
 }
 
@@ -53,7 +53,7 @@ func Open(config Config) (*Store, error) {
 	}
 	s := &Store{config: config, log: config.Logger, id: rc.LocalID, closed: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.commandVersion.Store(CommandVersion)
+	s.commandVersion.Store(firstCommandVersion)
 	s.fsm = newFSM(s.fail)
 	s.leadership = newLeadership()
 	if s.metrics, err = newMetrics(config.Registerer, s); err != nil {
@@ -100,7 +100,7 @@ func (s *Store) MemberID() string { return s.config.MemberID }
 
 // AllowCommandVersion says up to which version every member announced that it applies commands. A leader uses none above.
 func (s *Store) AllowCommandVersion(lowest uint32) {
-	s.commandVersion.Store(min(CommandVersion, max(1, lowest)))
+	s.commandVersion.Store(min(CommandVersion, max(firstCommandVersion, lowest)))
 }
 
 // fail ends this member's part in Raft: it can no longer keep what Raft promises.
@@ -124,7 +124,7 @@ func (s *Store) Close() error {
 		close(s.closed)
 		s.cancel()
 		err = s.raft.Shutdown().Error()
-		s.tasks.Wait()
+		s.tasks.wait()
 		err = errors.Join(err, s.closeTransport(), s.disk.close())
 		s.metrics.unregister()
 	})

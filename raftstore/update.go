@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -25,7 +24,6 @@ import (
 // and the errors of ctx, after which nothing was written.
 func (s *Store) Update(ctx context.Context, fn func(tx *Tx) error) (Revision, error) {
 	u := updating{store: s, by: s.commands.next()}
-	defer s.commands.settle(u.by)
 	for {
 		if err := s.alive(ctx); err != nil {
 			return 0, err
@@ -126,9 +124,7 @@ func (s *Store) orClosed(err error) error {
 
 // commit sends a command until its outcome is known, and waits for this member to apply it.
 func (s *Store) commit(ctx context.Context, c *statev1.Command) (outcome, error) {
-	by := s.commands.next()
-	defer s.commands.settle(by)
-	o, err := s.send(ctx, c, &ententev1.ProposeRequest{Transaction: by})
+	o, err := s.send(ctx, c, &ententev1.ProposeRequest{Transaction: s.commands.next()})
 	if err != nil {
 		return outcome{}, err
 	}
@@ -156,7 +152,7 @@ func (s *Store) send(ctx context.Context, c *statev1.Command, request *ententev1
 	}
 	ctx, cancel := s.until(ctx)
 	defer cancel()
-	d := delivery{store: s, command: c, request: request, began: time.Now()}
+	d := delivery{store: s, command: c, request: request}
 	o, err := d.run(ctx)
 	if err == nil {
 		return o, nil

@@ -782,8 +782,10 @@ func (x *Floor) GetRevision() uint64 {
 
 // SetHead names the generation of a set's rows that counts.
 type SetHead struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Generation    string                 `protobuf:"bytes,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Generation string                 `protobuf:"bytes,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	// Counts the replacements, so that each one changes this row.
+	Replacements  uint64 `protobuf:"varint,2,opt,name=replacements,proto3" json:"replacements,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -823,6 +825,13 @@ func (x *SetHead) GetGeneration() string {
 		return x.Generation
 	}
 	return ""
+}
+
+func (x *SetHead) GetReplacements() uint64 {
+	if x != nil {
+		return x.Replacements
+	}
+	return 0
 }
 
 var File_entente_state_v1_raftstore_proto protoreflect.FileDescriptor
@@ -880,11 +889,12 @@ const file_entente_state_v1_raftstore_proto_rawDesc = "" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\"9\n" +
 	"\x05Floor\x12\x14\n" +
 	"\x05table\x18\x01 \x01(\tR\x05table\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\")\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"M\n" +
 	"\aSetHead\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\tR\n" +
-	"generationB;Z9github.com/ententehq/entente/api/entente/state/v1;statev1b\x06proto3"
+	"generation\x12\"\n" +
+	"\freplacements\x18\x02 \x01(\x04R\freplacementsB;Z9github.com/ententehq/entente/api/entente/state/v1;statev1b\x06proto3"
 
 var (
 	file_entente_state_v1_raftstore_proto_rawDescOnce sync.Once

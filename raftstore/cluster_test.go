@@ -1,0 +1,141 @@
+package raftstore_test
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/raftstoretest"
+)
+
+func value(t testing.TB, s *raftstore.Store, key string) string {
+	t.Helper()
+	row, _, err := words.Get(s.View(), key)
+	require.NoError(t, err)
+	return row.Value.GetValue()
+}
+
+func TestWritesOnAnyMember(t *testing.T) {
+	c := raftstoretest.NewCluster(t, 3)
+	for i, s := range c.Running() {
+		key := fmt.Sprint("from/", i)
+		at := put(t, s, key, "v")
+		require.GreaterOrEqual(t, s.View().Revision(), at, "the member that wrote has applied it")
+		for _, reader := range c.Running() {
+			v, err := reader.Read(t.Context(), raftstore.ReadOptions{Linearizable: true})
+			require.NoError(t, err)
+			_, ok, err := words.Get(v, key)
+			require.NoError(t, err)
+			require.True(t, ok, "member %s read linearizably after the write of member %d", reader.MemberID(), i)
+			v, err = reader.Read(t.Context(), raftstore.ReadOptions{MinRevision: at})
+			require.NoError(t, err)
+			require.GreaterOrEqual(t, v.Revision(), at)
+		}
+	}
+	require.NotEmpty(t, c.Store(0).ClusterID())
+	require.Equal(t, c.Store(0).ClusterID(), c.Store(2).ClusterID())
+}
+
+func TestLostAnswersApplyOnce(t *testing.T) {
+	c := raftstoretest.NewCluster(t, 3)
+	leader := c.Leader()
+	follower := c.Store((leader + 1) % 3)
+	for range 10 {
+		c.LoseAnswers(2)
+		_, err := follower.Update(t.Context(), func(tx *raftstore.Tx) error { return increment(tx, "n") })
+		require.NoError(t, err)
+	}
+	require.Equal(t, "10", value(t, follower, "n"))
+}
+
+func TestRestartsKeepEverything(t *testing.T) {
+	c := raftstoretest.NewCluster(t, 3)
+	for i := range 6 {
+		put(t, c.Store(c.Leader()), fmt.Sprint("k", i), "v")
+		victim := c.Leader()
+		c.Kill(victim)
+		put(t, c.Store(c.Leader()), fmt.Sprint("l", i), "v")
+		c.Restart(victim)
+	}
+	c.AwaitCaughtUp()
+	for _, s := range c.Running() {
+		rows, err := words.List(s.View(), "")
+		require.NoError(t, err)
+		require.Len(t, rows, 12, s.MemberID())
+	}
+}
+
+func TestWithoutQuorum(t *testing.T) {
+	c := raftstoretest.NewCluster(t, 3)
+	at := put(t, c.Store(0), "k", "v")
+	leader := c.Leader()
+	c.Partition(leader)
+	cutOff := c.Store(leader)
+	c.Leader((leader+1)%3, (leader+2)%3)
+
+	began := time.Now()
+	_, err := cutOff.Update(t.Context(), func(tx *raftstore.Tx) error { return words.Put(tx, "k", wrapperspb.String("w")) })
+	require.Error(t, err)
+	_, err = cutOff.Update(t.Context(), func(tx *raftstore.Tx) error { return words.Put(tx, "k", wrapperspb.String("w")) })
+	require.ErrorIs(t, err, raftstore.ErrNoLeader)
+	_, err = cutOff.Read(t.Context(), raftstore.ReadOptions{Linearizable: true})
+	require.ErrorIs(t, err, raftstore.ErrNoLeader)
+	require.Less(t, time.Since(began), 20*time.Second)
+	require.Equal(t, "v", value(t, cutOff, "k"), "a stale read works on")
+	require.GreaterOrEqual(t, cutOff.View().Revision(), at)
+
+	put(t, c.Store((leader+1)%3), "k", "x")
+	c.Heal()
+	c.AwaitCaughtUp()
+	require.Equal(t, "x", value(t, cutOff, "k"))
+}
+
+func TestContendedRowStarvesNobody(t *testing.T) {
+	c := raftstoretest.NewCluster(t, 3)
+	const writers, each = 4, 15
+	var group sync.WaitGroup
+	for i := range 3 * writers {
+		s := c.Store(i % 3)
+		group.Go(func() {
+			for range each {
+				if _, err := s.Update(t.Context(), func(tx *raftstore.Tx) error { return increment(tx, "n") }); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	c.AwaitCaughtUp()
+	require.Equal(t, fmt.Sprint(3*writers*each), value(t, c.Store(0), "n"))
+}
+
+func TestTransferAndRemoval(t *testing.T) {
+	c := raftstoretest.NewCluster(t, 3)
+	leader := c.Leader()
+	next := (leader + 1) % 3
+	require.NoError(t, c.Store(leader).TransferLeadership(t.Context(), c.Store(next).MemberID()))
+	require.Equal(t, next, c.Leader())
+	require.NoError(t, c.Store(next).RemoveServer(t.Context(), c.Store(leader).MemberID()))
+	require.Len(t, c.Store(next).Servers(), 2)
+	put(t, c.Store(next), "k", "v")
+	require.ErrorIs(t, c.Store(next).RemoveServer(t.Context(), "nobody"), raftstore.ErrNotMember)
+}
+
+func increment(tx *raftstore.Tx, key string) error {
+	row, ok, err := words.Get(tx, key)
+	if err != nil {
+		return err
+	}
+	n := 0
+	if ok {
+		if _, err := fmt.Sscan(row.Value.GetValue(), &n); err != nil {
+			return err
+		}
+	}
+	return words.Put(tx, key, wrapperspb.String(fmt.Sprint(n+1)))
+}
