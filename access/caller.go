@@ -65,7 +65,7 @@ func (c Caller) String() string {
 // Identified is what a connection's credentials.AuthInfo implements to say who is on the other end. The
 // answer is fixed when the handshake ends; it is asked once a call, from many goroutines.
 type Identified interface {
-	Caller() Caller
+	AccessCaller() Caller
 }
 
 type callerKey struct{}

@@ -124,7 +124,7 @@ func (g *Guard) Unary(ctx context.Context, request any, info *grpc.UnaryServerIn
 func callerOf(ctx context.Context) Caller {
 	if p, ok := peer.FromContext(ctx); ok {
 		if i, ok := p.AuthInfo.(Identified); ok {
-			return i.Caller()
+			return i.AccessCaller()
 		}
 	}
 	return Caller{}

@@ -21,13 +21,13 @@ const (
 type Audit uint8
 
 const (
-	// Unaudited: the method only reads.
+	// Unaudited methods only read.
 	Unaudited Audit = iota + 1
-	// AuditedByRoom: the room records it itself, as one line with what only it knows. Signatures are such.
+	// AuditedByRoom leaves it to the room, which records one line with what only it knows. Signatures are such.
 	AuditedByRoom
-	// Audited: a line before and a line after, which reach the disk when the system writes them there.
+	// Audited methods have a line before and a line after, which reach the disk when the system writes them there.
 	Audited
-	// AuditedDurably: the same, on the disk before the call goes on. Administrative changes are such.
+	// AuditedDurably is the same, on the disk before the call goes on. Administrative changes are such.
 	AuditedDurably
 )
 

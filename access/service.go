@@ -66,9 +66,13 @@ func (s *accessService) GrantRole(ctx context.Context, request *ententev1.GrantR
 
 // ListGrants lists all grants, by caller.
 func (s *accessService) ListGrants(ctx context.Context, request *ententev1.ListGrantsRequest) (*ententev1.ListGrantsResponse, error) {
+	read := request.GetRead()
+	if _, known := ententev1.Consistency_name[int32(read.GetConsistency())]; !known {
+		return nil, status.Errorf(codes.InvalidArgument, "consistency %d is not known; stale and linearizable are", int32(read.GetConsistency()))
+	}
 	view, err := s.guard.cfg.Store.Read(ctx, raftstore.ReadOptions{
-		Linearizable: request.GetRead().GetConsistency() != ententev1.Consistency_CONSISTENCY_STALE,
-		MinRevision:  raftstore.Revision(request.GetRead().GetMinRevision()),
+		Linearizable: read.GetConsistency() != ententev1.Consistency_CONSISTENCY_STALE,
+		MinRevision:  raftstore.Revision(read.GetMinRevision()),
 	})
 	if err != nil {
 		return nil, plainStatus(err)

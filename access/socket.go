@@ -123,8 +123,8 @@ type socketInfo struct {
 // AuthType names the kind of proof.
 func (socketInfo) AuthType() string { return "unix-peer" }
 
-// Caller is the process on the other end.
-func (i socketInfo) Caller() Caller { return i.caller }
+// AccessCaller is the process on the other end.
+func (i socketInfo) AccessCaller() Caller { return i.caller }
 
 // ServerHandshake asks the kernel who connected. Nothing is exchanged.
 func (s socketCredentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {

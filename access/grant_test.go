@@ -1,0 +1,101 @@
+package access_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ententehq/entente/access"
+)
+
+func TestParseGrant(t *testing.T) {
+	for name, test := range map[string]struct {
+		role             access.Role
+		caller, td, path string
+		refusal          string
+	}{
+		"the whole":            {access.Issuer, "spiffe://eu.test/ci", "pay.test", "/web", ""},
+		"for every domain":     {access.Operator, "spiffe://eu.test/ops", "", "", ""},
+		"no role":              {0, "spiffe://eu.test/ci", "", "", "role 0 is none of admin, operator, issuer, peer, discovery and reader"},
+		"a role of the future": {77, "spiffe://eu.test/ci", "", "", "role 77 is none of admin, operator, issuer, peer, discovery and reader"},
+		"no caller":            {access.Reader, "", "", "", `spiffe_id "" is no SPIFFE ID: cannot be empty`},
+		"an URL":               {access.Reader, "https://eu.test/ci", "", "", `spiffe_id "https://eu.test/ci" is no SPIFFE ID: scheme is missing or invalid`},
+		"a trust domain's ID":  {access.Reader, "spiffe://eu.test", "", "", `spiffe_id "spiffe://eu.test" names a whole trust domain: name one caller, as in spiffe://eu.test/ci`},
+		"no trust domain":      {access.Reader, "spiffe://eu.test/ci", "PAY", "", `trust_domain "PAY" is no trust domain: trust domain characters are limited to lowercase letters, numbers, dots, dashes, and underscores`},
+		"a path for a reader":  {access.Reader, "spiffe://eu.test/ci", "", "/web", "path_prefix is for the roles issuer and discovery: leave it out for reader"},
+		"a path without slash": {access.Issuer, "spiffe://eu.test/ci", "", "web", `path_prefix "web" is no path of a SPIFFE ID: path must have a leading slash`},
+		"a path with a slash":  {access.Issuer, "spiffe://eu.test/ci", "", "/web/", `path_prefix "/web/" is no path of a SPIFFE ID: path cannot have a trailing slash`},
+		"the reserved path":    {access.Issuer, "spiffe://eu.test/ci", "", "/entente/member", `path_prefix "/entente/member" is reserved: only the server itself issues IDs below /entente/`},
+		"reserved for issuing": {access.Discovery, "spiffe://eu.test/ci", "", "/entente/member", ""},
+		"a path without end":   {access.Issuer, "spiffe://eu.test/ci", "", "/" + strings.Repeat("a", 3000), "path_prefix has 3001 bytes: a SPIFFE ID has 2048 at most"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := access.ParseGrant(test.role, test.caller, test.td, test.path)
+			if test.refusal == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.EqualError(t, err, test.refusal)
+		})
+	}
+}
+
+func TestHasPathPrefix(t *testing.T) {
+	for _, test := range []struct {
+		path, prefix string
+		want         bool
+	}{
+		{"/ci", "", true},
+		{"", "", true},
+		{"/ci", "/ci", true},
+		{"/ci/build", "/ci", true},
+		{"/cinema", "/ci", false},
+		{"/ci", "/ci/build", false},
+		{"", "/ci", false},
+		{"/a/ci", "/ci", false},
+		{"/CI", "/ci", false},
+	} {
+		require.Equal(t, test.want, access.HasPathPrefix(test.path, test.prefix), "%q below %q", test.path, test.prefix)
+	}
+}
+
+// A prefix matches exactly the paths whose segments begin with its segments.
+func FuzzHasPathPrefix(f *testing.F) {
+	f.Add("/ci/build", "/ci")
+	f.Add("/cinema", "/ci")
+	f.Add("/entente", "/entente")
+	f.Fuzz(func(t *testing.T, path, prefix string) {
+		if spiffeid.ValidatePath(path) != nil || spiffeid.ValidatePath(prefix) != nil {
+			t.Skip()
+		}
+		segments, first := strings.Split(path, "/"), strings.Split(prefix, "/")
+		want := len(segments) >= len(first)
+		for i := range first {
+			want = want && segments[i] == first[i]
+		}
+		if got := access.HasPathPrefix(path, prefix); got != want {
+			t.Errorf("HasPathPrefix(%q, %q) = %v, want %v", path, prefix, got, want)
+		}
+	})
+}
+
+// Whatever a request says, a grant is refused or means what it says.
+func FuzzParseGrant(f *testing.F) {
+	f.Add(int32(3), "spiffe://eu.test/ci", "pay.test", "/web")
+	f.Add(int32(1), "spiffe://eu.test/ci", "", "")
+	f.Fuzz(func(t *testing.T, role int32, caller, td, path string) {
+		g, err := access.ParseGrant(access.Role(role), caller, td, path)
+		if err != nil {
+			return
+		}
+		again, err := access.ParseGrant(g.Role, g.Caller.String(), g.TrustDomain.Name(), g.PathPrefix)
+		if err != nil || again != g {
+			t.Errorf("%+v came back as %+v: %v", g, again, err)
+		}
+		if td == "" != g.TrustDomain.IsZero() {
+			t.Errorf("trust domain %q became %q", td, g.TrustDomain)
+		}
+	})
+}

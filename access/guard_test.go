@@ -1,0 +1,400 @@
+package access_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
+
+	"github.com/ententehq/entente/access"
+	v1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/raftstoretest"
+)
+
+// as are server credentials that take every connection for one caller's, as a port does after its handshake.
+type as struct {
+	credentials.TransportCredentials
+	caller access.Caller
+}
+
+type asInfo struct {
+	credentials.CommonAuthInfo
+	caller access.Caller
+}
+
+func (asInfo) AuthType() string              { return "test" }
+func (i asInfo) AccessCaller() access.Caller { return i.caller }
+
+func (a as) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return c, asInfo{credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}, a.caller}, nil
+}
+func (a as) Clone() credentials.TransportCredentials { return a }
+
+// domains is a DomainService and a BundleService that keep nothing.
+type domains struct {
+	v1.UnimplementedDomainServiceServer
+	v1.UnimplementedBundleServiceServer
+	v1.UnimplementedClusterServiceServer
+	created atomic.Int32
+	ids     chan spiffeid.ID // asked of Permits by DeleteDomain
+	bundles chan *v1.WatchBundlesResponse
+}
+
+func (d *domains) CreateDomain(_ context.Context, m *v1.CreateDomainRequest) (*v1.Domain, error) {
+	d.created.Add(1)
+	switch m.GetDomain().GetTrustDomain() {
+	case "panic.test":
+		panic("with a secret in it")
+	case "leaderless.test":
+		return nil, raftstore.ErrNoLeader
+	}
+	return &v1.Domain{TrustDomain: m.GetDomain().GetTrustDomain(), Revision: 17}, nil
+}
+
+func (d *domains) ListDomains(context.Context, *v1.ListDomainsRequest) (*v1.ListDomainsResponse, error) {
+	return &v1.ListDomainsResponse{Revision: 5, Domains: []*v1.Domain{{TrustDomain: "eu.test"}, {TrustDomain: "pay.test"}}}, nil
+}
+
+func (d *domains) GetDomain(ctx context.Context, _ *v1.GetDomainRequest) (*v1.Domain, error) {
+	return &v1.Domain{}, access.Permits(ctx, <-d.ids)
+}
+
+func (d *domains) WatchBundles(_ *v1.WatchBundlesRequest, s grpc.ServerStreamingServer[v1.WatchBundlesResponse]) error {
+	for {
+		select {
+		case m := <-d.bundles:
+			if err := s.Send(m); err != nil {
+				return err
+			}
+		case <-s.Context().Done():
+			return s.Context().Err()
+		}
+	}
+}
+
+func (d *domains) RestoreSnapshot(s grpc.ClientStreamingServer[v1.RestoreSnapshotRequest, v1.RestoreSnapshotResponse]) error {
+	for {
+		if _, err := s.Recv(); errors.Is(err, io.EOF) {
+			return s.SendAndClose(&v1.RestoreSnapshotResponse{Revision: 99})
+		} else if err != nil {
+			return err
+		}
+	}
+}
+
+type house struct {
+	*domains
+	store   *raftstore.Store
+	guard   *access.Guard
+	log     *access.Log
+	path    string
+	metrics *prometheus.Registry
+}
+
+func build(t *testing.T) *house {
+	t.Helper()
+	h := &house{
+		domains: &domains{ids: make(chan spiffeid.ID, 1), bundles: make(chan *v1.WatchBundlesResponse)},
+		store:   raftstoretest.New(t),
+		path:    filepath.Join(t.TempDir(), "audit.log"),
+		metrics: prometheus.NewRegistry(),
+	}
+	h.log = openLog(t, h.path)
+	var err error
+	h.guard, err = access.NewGuard(access.GuardConfig{
+		Store:      h.store,
+		Home:       world.Home,
+		Hosted:     func(_ raftstore.Reader, td spiffeid.TrustDomain) (bool, error) { return world.Hosted(td), nil },
+		Log:        h.log,
+		Registerer: h.metrics,
+	})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- h.guard.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		require.ErrorIs(t, <-done, context.Canceled)
+	})
+	return h
+}
+
+// dial connects as a caller.
+func (h *house) dial(t *testing.T, caller access.Caller) *grpc.ClientConn {
+	t.Helper()
+	server := grpc.NewServer(append(h.guard.ServerOptions(), grpc.Creds(as{insecure.NewCredentials(), caller}))...)
+	h.guard.RegisterServices(server)
+	v1.RegisterDomainServiceServer(server, h.domains)
+	v1.RegisterBundleServiceServer(server, h.domains)
+	v1.RegisterClusterServiceServer(server, h.domains)
+	v1.RegisterMemberServiceServer(server, &v1.UnimplementedMemberServiceServer{})
+	const bufferBytes = 64 << 10
+	listener := bufconn.Listen(bufferBytes)
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	conn, err := grpc.NewClient("passthrough:///house", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		require.NoError(t, conn.Close())
+		server.Stop()
+		require.NoError(t, <-served)
+	})
+	return conn
+}
+
+// lines are the lines of the audit log as "caller|action|object|result|revision|detail".
+func (h *house) lines(t *testing.T) []string {
+	t.Helper()
+	var all []string
+	tail := h.log.Tail(access.MaxTailLines, false)
+	for {
+		e, err := tail.Next(t.Context())
+		if errors.Is(err, access.ErrTailEnd) {
+			return all
+		}
+		require.NoError(t, err)
+		line := []string{e.Caller, e.Action, e.Object, e.Result}
+		if e.Revision != 0 {
+			line = append(line, "revision")
+		}
+		if e.Detail != "" {
+			line = append(line, e.Detail)
+		}
+		all = append(all, strings.Join(line, "|"))
+	}
+}
+
+var (
+	root = access.SocketCaller(0, 42)
+	ci   = access.SVIDCaller(spiffeid.RequireFromString("spiffe://eu.test/ci"))
+)
+
+func create(td string) *v1.CreateDomainRequest {
+	return &v1.CreateDomainRequest{Domain: &v1.Domain{TrustDomain: td}}
+}
+
+func TestGuardAudits(t *testing.T) {
+	h := build(t)
+	client := v1.NewDomainServiceClient(h.dial(t, root))
+	_, err := client.CreateDomain(t.Context(), create("pay.test"))
+	require.NoError(t, err)
+	_, err = client.CreateDomain(t.Context(), create("leaderless.test"))
+	require.Equal(t, codes.Unavailable, status.Code(err))
+	_, err = client.CreateDomain(t.Context(), create("panic.test"))
+	require.EqualError(t, err, "rpc error: code = Internal desc = DomainService/CreateDomain failed by a defect of the server: its log has the details")
+	_, err = client.ListDomains(t.Context(), &v1.ListDomainsRequest{})
+	require.NoError(t, err)
+	_, err = v1.NewDomainServiceClient(h.dial(t, ci)).CreateDomain(t.Context(), create("evil.test"))
+	require.Equal(t, codes.PermissionDenied, status.Code(err))
+	require.Equal(t, []string{
+		"admin socket (uid 0, pid 42)|DomainService/CreateDomain|pay.test|begun",
+		"admin socket (uid 0, pid 42)|DomainService/CreateDomain|pay.test|done|revision",
+		"admin socket (uid 0, pid 42)|DomainService/CreateDomain|leaderless.test|begun",
+		"admin socket (uid 0, pid 42)|DomainService/CreateDomain|leaderless.test|failed|Unavailable: the cluster has no leader that this member can reach: check that a majority of members runs and can talk to each other",
+		"admin socket (uid 0, pid 42)|DomainService/CreateDomain|panic.test|begun",
+		"admin socket (uid 0, pid 42)|DomainService/CreateDomain|panic.test|failed|Internal: DomainService/CreateDomain failed by a defect of the server: its log has the details",
+		"spiffe://eu.test/ci|DomainService/CreateDomain|evil.test|denied|no_grant",
+	}, h.lines(t))
+}
+
+func TestWhatCannotBeAuditedIsNotDone(t *testing.T) {
+	h := build(t)
+	client := v1.NewDomainServiceClient(h.dial(t, root))
+	require.NoError(t, h.log.Close())
+	_, err := client.CreateDomain(t.Context(), create("pay.test"))
+	require.EqualError(t, err, "rpc error: code = Unavailable desc = DomainService/CreateDomain was not done, because it cannot be audited: write the audit log "+h.path+": the audit log is closed: the member is stopping; make room on the member's disk, or ask another member")
+	require.Zero(t, h.created.Load())
+	_, err = client.ListDomains(t.Context(), &v1.ListDomainsRequest{})
+	require.NoError(t, err, "reading needs no audit")
+}
+
+func TestGuardDeniesWithoutRuleOrCaller(t *testing.T) {
+	h := build(t)
+	_, err := v1.NewMemberServiceClient(h.dial(t, root)).Heartbeat(t.Context(), &v1.HeartbeatRequest{})
+	require.EqualError(t, err, "rpc error: code = PermissionDenied desc = MemberService/Heartbeat cannot be called here")
+	_, err = v1.NewDomainServiceClient(h.dial(t, access.Caller{})).ListDomains(t.Context(), &v1.ListDomainsRequest{})
+	require.Equal(t, codes.Unauthenticated, status.Code(err))
+	require.NoError(t, testutil.GatherAndCompare(h.metrics, strings.NewReader(`
+# HELP entente_access_calls_total Calls of the gRPC API, by method and gRPC code.
+# TYPE entente_access_calls_total counter
+entente_access_calls_total{code="PermissionDenied",method="other"} 1
+entente_access_calls_total{code="Unauthenticated",method="DomainService/ListDomains"} 1
+`), "entente_access_calls_total"))
+}
+
+func TestGrantsThroughTheAPI(t *testing.T) {
+	h := build(t)
+	admin := v1.NewAccessServiceClient(h.dial(t, root))
+	workload := h.dial(t, ci)
+	domains := v1.NewDomainServiceClient(workload)
+
+	_, err := domains.ListDomains(t.Context(), &v1.ListDomainsRequest{})
+	require.Equal(t, codes.PermissionDenied, status.Code(err))
+
+	_, err = admin.GrantRole(t.Context(), &v1.GrantRoleRequest{Grant: &v1.Grant{Role: access.Reader, SpiffeId: "spiffe://eu.test/ci", TrustDomain: "us.test"}})
+	require.EqualError(t, err, "rpc error: code = FailedPrecondition desc = this cluster does not host the trust domain us.test: roles are granted in hosted domains, which entente domain list shows")
+	_, err = admin.GrantRole(t.Context(), &v1.GrantRoleRequest{Grant: &v1.Grant{Role: access.Reader, SpiffeId: "eu.test/ci"}})
+	require.Equal(t, codes.InvalidArgument, status.Code(err))
+
+	granted, err := admin.GrantRole(t.Context(), &v1.GrantRoleRequest{Grant: &v1.Grant{Role: access.Admin, SpiffeId: "spiffe://eu.test/ci", TrustDomain: "pay.test"}})
+	require.NoError(t, err)
+	require.NotZero(t, granted.GetRevision())
+	again, err := admin.GrantRole(t.Context(), &v1.GrantRoleRequest{Grant: granted})
+	require.NoError(t, err)
+	require.Equal(t, granted.GetRevision(), again.GetRevision(), "the same grant again changes nothing")
+
+	// The administrator of one domain sees that domain, and hands out roles in it.
+	listed, err := domains.ListDomains(t.Context(), &v1.ListDomainsRequest{})
+	require.NoError(t, err)
+	require.Len(t, listed.GetDomains(), 1)
+	require.Equal(t, "pay.test", listed.GetDomains()[0].GetTrustDomain())
+	_, err = admin.GrantRole(t.Context(), &v1.GrantRoleRequest{Grant: &v1.Grant{Role: access.Reader, SpiffeId: "spiffe://eu.test/other"}})
+	require.NoError(t, err)
+	own := v1.NewAccessServiceClient(workload)
+	_, err = own.GrantRole(t.Context(), &v1.GrantRoleRequest{Grant: &v1.Grant{Role: access.Issuer, SpiffeId: "spiffe://pay.test/ci", TrustDomain: "pay.test", PathPrefix: "/web"}})
+	require.NoError(t, err)
+	_, err = own.GrantRole(t.Context(), &v1.GrantRoleRequest{Grant: &v1.Grant{Role: access.Issuer, SpiffeId: "spiffe://pay.test/ci", TrustDomain: "eu.test"}})
+	require.Equal(t, codes.PermissionDenied, status.Code(err))
+	grants, err := own.ListGrants(t.Context(), &v1.ListGrantsRequest{})
+	require.NoError(t, err)
+	require.Len(t, grants.GetGrants(), 2)
+	grants, err = admin.ListGrants(t.Context(), &v1.ListGrantsRequest{})
+	require.NoError(t, err)
+	require.Len(t, grants.GetGrants(), 3)
+
+	// Within the call, what the request did not show.
+	h.ids <- spiffeid.RequireFromString("spiffe://pay.test/web")
+	_, err = domains.GetDomain(t.Context(), &v1.GetDomainRequest{TrustDomain: "pay.test"})
+	require.NoError(t, err)
+	h.ids <- spiffeid.RequireFromString("spiffe://eu.test/web")
+	_, err = domains.GetDomain(t.Context(), &v1.GetDomainRequest{TrustDomain: "pay.test"})
+	require.Equal(t, codes.PermissionDenied, status.Code(err))
+
+	_, err = admin.RevokeRole(t.Context(), &v1.RevokeRoleRequest{Role: access.Admin, SpiffeId: "spiffe://eu.test/ci", TrustDomain: "pay.test"})
+	require.NoError(t, err)
+	_, err = domains.ListDomains(t.Context(), &v1.ListDomainsRequest{})
+	require.Equal(t, codes.PermissionDenied, status.Code(err))
+	_, err = admin.RevokeRole(t.Context(), &v1.RevokeRoleRequest{Role: access.Admin, SpiffeId: "spiffe://eu.test/ci", TrustDomain: "pay.test"})
+	require.EqualError(t, err, `rpc error: code = NotFound desc = spiffe://eu.test/ci does not have this grant (role admin, trust domain "pay.test", path ""): entente access list shows which there are`)
+}
+
+func TestStreamsEndWithTheirGrants(t *testing.T) {
+	h := build(t)
+	admin := v1.NewAccessServiceClient(h.dial(t, root))
+	reader := &v1.Grant{Role: access.Reader, SpiffeId: "spiffe://eu.test/ci", TrustDomain: "pay.test"}
+	_, err := admin.GrantRole(t.Context(), &v1.GrantRoleRequest{Grant: reader})
+	require.NoError(t, err)
+	bundles := v1.NewBundleServiceClient(h.dial(t, ci))
+	watch := func() grpc.ServerStreamingClient[v1.WatchBundlesResponse] {
+		stream, err := bundles.WatchBundles(t.Context(), &v1.WatchBundlesRequest{})
+		require.NoError(t, err)
+		h.bundles <- &v1.WatchBundlesResponse{
+			Changed: []*v1.Bundle{{TrustDomain: "eu.test"}, {TrustDomain: "pay.test"}, {TrustDomain: "us.test"}},
+		}
+		m, err := stream.Recv()
+		require.NoError(t, err)
+		require.Len(t, m.GetChanged(), 2, "its own, and the foreign one")
+		return stream
+	}
+
+	// Another caller's grants are none of its business; its own are.
+	stream := watch()
+	_, err = admin.GrantRole(t.Context(), &v1.GrantRoleRequest{Grant: &v1.Grant{Role: access.Reader, SpiffeId: "spiffe://eu.test/other"}})
+	require.NoError(t, err)
+	h.bundles <- &v1.WatchBundlesResponse{Deleted: []string{"us.test", "eu.test"}}
+	m, err := stream.Recv()
+	require.NoError(t, err)
+	require.Equal(t, []string{"us.test"}, m.GetDeleted())
+	_, err = admin.GrantRole(t.Context(), &v1.GrantRoleRequest{Grant: &v1.Grant{Role: access.Peer, SpiffeId: "spiffe://eu.test/ci", TrustDomain: "pay.test"}})
+	require.NoError(t, err)
+	_, err = stream.Recv()
+	require.EqualError(t, err, "rpc error: code = Unavailable desc = the grants of spiffe://eu.test/ci have changed: open the stream again")
+	_, err = admin.RevokeRole(t.Context(), &v1.RevokeRoleRequest{Role: access.Peer, SpiffeId: "spiffe://eu.test/ci", TrustDomain: "pay.test"})
+	require.NoError(t, err)
+
+	stream = watch()
+	_, err = admin.RevokeRole(t.Context(), &v1.RevokeRoleRequest{Role: reader.GetRole(), SpiffeId: reader.GetSpiffeId(), TrustDomain: reader.GetTrustDomain()})
+	require.NoError(t, err)
+	_, err = stream.Recv()
+	require.EqualError(t, err, "rpc error: code = PermissionDenied desc = the stream was ended because access to it was revoked: spiffe://eu.test/ci may not call BundleService/WatchBundles: it needs the role reader, discovery, issuer, peer, operator or admin, and has none. To allow it, an administrator runs: entente access grant reader --spiffe-id spiffe://eu.test/ci")
+}
+
+func TestStreamsAreAudited(t *testing.T) {
+	h := build(t)
+	cluster := v1.NewClusterServiceClient(h.dial(t, root))
+	upload, err := cluster.RestoreSnapshot(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, upload.Send(&v1.RestoreSnapshotRequest{Data: []byte("a")}))
+	require.NoError(t, upload.Send(&v1.RestoreSnapshotRequest{Data: []byte("b")}))
+	_, err = upload.CloseAndRecv()
+	require.NoError(t, err)
+
+	denied, err := v1.NewClusterServiceClient(h.dial(t, ci)).RestoreSnapshot(t.Context())
+	require.NoError(t, err)
+	_, err = denied.CloseAndRecv()
+	require.Equal(t, codes.PermissionDenied, status.Code(err))
+	require.Equal(t, []string{
+		"admin socket (uid 0, pid 42)|ClusterService/RestoreSnapshot||begun",
+		"admin socket (uid 0, pid 42)|ClusterService/RestoreSnapshot||done|revision",
+		"spiffe://eu.test/ci|ClusterService/RestoreSnapshot||denied|no_grant",
+	}, h.lines(t))
+}
+
+func TestTailAudit(t *testing.T) {
+	h := build(t)
+	conn := h.dial(t, root)
+	_, err := v1.NewDomainServiceClient(conn).CreateDomain(t.Context(), create("pay.test"))
+	require.NoError(t, err)
+	tail, err := v1.NewAuditServiceClient(conn).TailAudit(t.Context(), &v1.TailAuditRequest{Lines: 1, Follow: true})
+	require.NoError(t, err)
+	e, err := tail.Recv()
+	require.NoError(t, err)
+	require.Equal(t, "done", e.GetResult())
+	require.Equal(t, uint64(17), e.GetRevision())
+	require.NoError(t, h.log.Record(access.Event{Caller: "authority", Action: "prepare", Object: "eu.test", Result: access.ResultDone}))
+	e, err = tail.Recv()
+	require.NoError(t, err)
+	require.Equal(t, "prepare", e.GetAction())
+
+	tail, err = v1.NewAuditServiceClient(conn).TailAudit(t.Context(), &v1.TailAuditRequest{Lines: 1001})
+	require.NoError(t, err)
+	_, err = tail.Recv()
+	require.EqualError(t, err, "rpc error: code = InvalidArgument desc = lines is 1001: at most 1000 can be shown; the file on the member has every line")
+}
+
+func TestRevokeDomain(t *testing.T) {
+	h := build(t)
+	admin := v1.NewAccessServiceClient(h.dial(t, root))
+	for _, td := range []string{"pay.test", "eu.test", ""} {
+		_, err := admin.GrantRole(t.Context(), &v1.GrantRoleRequest{Grant: &v1.Grant{Role: access.Reader, SpiffeId: "spiffe://pay.test/ci", TrustDomain: td}})
+		require.NoError(t, err)
+	}
+	_, err := h.store.Update(t.Context(), func(tx *raftstore.Tx) error {
+		return access.RevokeDomain(tx, spiffeid.RequireTrustDomainFromString("pay.test"))
+	})
+	require.NoError(t, err)
+	left, err := admin.ListGrants(t.Context(), &v1.ListGrantsRequest{})
+	require.NoError(t, err)
+	var domains []string
+	for _, g := range left.GetGrants() {
+		domains = append(domains, g.GetTrustDomain())
+	}
+	require.Equal(t, []string{"eu.test", ""}, domains)
+}
