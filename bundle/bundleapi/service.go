@@ -1,0 +1,228 @@
+// Package bundleapi serves the gRPC BundleService: the bundles of hosted and foreign trust domains, one, all, or as
+// they change.
+//
+// It reads through a [Catalog] and keeps nothing. Reads answer from this member's state unless the caller asks for
+// more. A watch begins with the present state and then sends what changed and what was deleted; a watcher that is
+// slower than the changes gets the newest state of each bundle and never what lay between. All watches share one
+// follower and its messages, so that a thousand of them cost one rendering a change.
+//
+// Start reading at catalog.go; snapshot.go has the rule of what a watcher is sent.
+package bundleapi
+
+import (
+	"cmp"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/bundle"
+)
+
+const (
+	// maxMessageBytes leaves room below the 4 MiB that a gRPC client takes by default. A bundle has at most 1 MiB.
+	maxMessageBytes = 3 << 20
+	// maxWatchedDomains bounds the names of one watch; who wants more watches all.
+	maxWatchedDomains = 1000
+	// followRetry is the pause before a follower that broke is started again.
+	followRetry = time.Second
+)
+
+// Config says what a [Service] needs.
+type Config struct {
+	Catalog Catalog
+	// StatusError turns an error of the catalog into a gRPC status; nil makes it Unavailable, unless it is one already.
+	StatusError func(error) error
+	Logger      hclog.Logger
+	Registerer  prometheus.Registerer
+}
+
+// Service implements BundleService. Watches need [Service.Run].
+type Service struct {
+	ententev1.UnimplementedBundleServiceServer
+	config   Config
+	feed     *feed
+	watchers prometheus.Gauge
+	sent     prometheus.Counter
+}
+
+// New makes a service.
+func New(c Config) (*Service, error) {
+	if c.Catalog == nil {
+		return nil, errors.New("the bundle service needs a catalog")
+	}
+	if c.Logger == nil {
+		c.Logger = hclog.NewNullLogger()
+	}
+	s := &Service{
+		config: c,
+		feed:   newFeed(),
+		watchers: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "entente_bundle_watchers", Help: "Open watches of bundles.",
+		}),
+		sent: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "entente_bundle_watch_messages_total", Help: "Messages sent to watchers of bundles.",
+		}),
+	}
+	if c.Registerer != nil {
+		for _, m := range []prometheus.Collector{s.watchers, s.sent} {
+			if err := c.Registerer.Register(m); err != nil {
+				return nil, fmt.Errorf("register metrics of the bundle service: %w", err)
+			}
+		}
+	}
+	return s, nil
+}
+
+// Run follows the catalog for the watches until ctx ends, and then ends them.
+func (s *Service) Run(ctx context.Context) error {
+	defer s.feed.close()
+	for {
+		err := s.config.Catalog.Follow(ctx, func(state State) error {
+			s.feed.publish(state)
+			return nil
+		})
+		if ctx.Err() != nil {
+			return nil
+		}
+		s.config.Logger.Warn("watches of bundles stand still; following again", "error", err, "in", followRetry)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(followRetry):
+		}
+	}
+}
+
+// GetBundle returns the bundle of one domain.
+func (s *Service) GetBundle(ctx context.Context, r *ententev1.GetBundleRequest) (*ententev1.Bundle, error) {
+	td := s.config.Catalog.Home()
+	if name := r.GetTrustDomain(); name != "" {
+		var err error
+		if td, err = bundle.ParseTrustDomain(name); err != nil {
+			return nil, status.Error(codes.InvalidArgument, err.Error())
+		}
+	}
+	options, err := readOptions(r.GetRead())
+	if err != nil {
+		return nil, err
+	}
+	entry, err := s.config.Catalog.Get(ctx, td, options)
+	if errors.Is(err, ErrNotFound) {
+		return nil, status.Errorf(codes.NotFound,
+			"there is no bundle of %s here: it is neither hosted nor federated with; \"entente bundle list\" shows those that are", td)
+	}
+	if err != nil {
+		return nil, s.statusError(err)
+	}
+	return message(entry), nil
+}
+
+// ListBundles returns all bundles, by name, a page at a time.
+func (s *Service) ListBundles(ctx context.Context, r *ententev1.ListBundlesRequest) (*ententev1.ListBundlesResponse, error) {
+	options, err := readOptions(r.GetRead())
+	if err != nil {
+		return nil, err
+	}
+	if r.GetPageSize() < 0 {
+		return nil, status.Errorf(codes.InvalidArgument, "page_size is %d; give 0 for the default or how many bundles a page may have", r.GetPageSize())
+	}
+	var after spiffeid.TrustDomain
+	if token := r.GetPageToken(); token != "" {
+		if after, err = bundle.ParseTrustDomain(token); err != nil {
+			return nil, status.Error(codes.InvalidArgument, "page_token is not the next_page_token of a page; leave it empty to begin again")
+		}
+	}
+	state, err := s.config.Catalog.List(ctx, options)
+	if err != nil {
+		return nil, s.statusError(err)
+	}
+	return page(state, after, int(r.GetPageSize())), nil
+}
+
+// page cuts the bundles behind after out of a state, as many as size and a message allow.
+func page(state State, after spiffeid.TrustDomain, size int) *ententev1.ListBundlesResponse {
+	entries := slices.SortedFunc(slices.Values(state.Entries), byDomain)
+	first, found := slices.BinarySearchFunc(entries, after, func(e Entry, td spiffeid.TrustDomain) int {
+		return e.Bundle.TrustDomain().Compare(td)
+	})
+	if found {
+		first++
+	}
+	answer := &ententev1.ListBundlesResponse{Revision: state.Revision}
+	bytes := 0
+	for _, entry := range entries[first:] {
+		m := message(entry)
+		bytes += proto.Size(m)
+		if n := len(answer.Bundles); n > 0 && (n == size || bytes > maxMessageBytes) {
+			answer.NextPageToken = answer.Bundles[n-1].GetTrustDomain()
+			break
+		}
+		answer.Bundles = append(answer.Bundles, m)
+	}
+	return answer
+}
+
+func byDomain(x, y Entry) int { return x.Bundle.TrustDomain().Compare(y.Bundle.TrustDomain()) }
+
+// message is a bundle as the API shows it.
+func message(e Entry) *ententev1.Bundle {
+	c := e.Bundle.Content()
+	digest := e.Bundle.Digest()
+	m := &ententev1.Bundle{
+		TrustDomain:     e.Bundle.TrustDomain().Name(),
+		Hosted:          e.Hosted,
+		Document:        e.Bundle.Marshal(),
+		Sequence:        c.Sequence,
+		X509Authorities: int32(len(c.X509Authorities)),
+		JwtAuthorities:  int32(len(c.JWTAuthorities)),
+		Digest:          hex.EncodeToString(digest[:]),
+		Freshness:       cmp.Or(e.Freshness, ententev1.Freshness_FRESHNESS_FRESH),
+		Revision:        e.Revision,
+	}
+	if c.RefreshHint != nil {
+		m.RefreshHint = durationpb.New(*c.RefreshHint)
+	}
+	if !e.ChangeTime.IsZero() {
+		m.ChangeTime = timestamppb.New(e.ChangeTime)
+	}
+	return m
+}
+
+// readOptions reads the options of a request. Bundles are read stale unless the caller asks for more.
+func readOptions(r *ententev1.ReadOptions) (ReadOptions, error) {
+	o := ReadOptions{MinRevision: r.GetMinRevision()}
+	switch c := r.GetConsistency(); c {
+	case ententev1.Consistency_CONSISTENCY_UNSPECIFIED, ententev1.Consistency_CONSISTENCY_STALE:
+	case ententev1.Consistency_CONSISTENCY_LINEARIZABLE:
+		o.Linearizable = true
+	default:
+		return o, status.Errorf(codes.InvalidArgument, "consistency %d is not known; use stale or linearizable", c)
+	}
+	return o, nil
+}
+
+func (s *Service) statusError(err error) error {
+	if _, ok := status.FromError(err); ok {
+		return err
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return status.FromContextError(err).Err()
+	}
+	if s.config.StatusError != nil {
+		return s.config.StatusError(err)
+	}
+	return status.Errorf(codes.Unavailable, "read bundles: %v", err)
+}

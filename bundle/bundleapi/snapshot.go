@@ -1,0 +1,173 @@
+package bundleapi
+
+import (
+	"slices"
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+)
+
+// snapshot is one state with its messages, shared by all watches and never changed.
+type snapshot struct {
+	generation uint64
+	revision   uint64
+	entries    []Entry // by domain
+	messages   []*ententev1.Bundle
+	step       step // from the generation before
+}
+
+// step is what leads from one snapshot to a later one.
+type step struct {
+	changed []*ententev1.Bundle
+	deleted []string
+}
+
+func (s step) empty() bool { return len(s.changed) == 0 && len(s.deleted) == 0 }
+
+// next makes the snapshot of a state. A message is made anew only where something changed, so that two snapshots
+// differ in a domain exactly if they have different messages for it.
+func (s *snapshot) next(state State) *snapshot {
+	n := &snapshot{revision: state.Revision, entries: slices.SortedFunc(slices.Values(state.Entries), byDomain)}
+	n.messages = make([]*ententev1.Bundle, len(n.entries))
+	before := 0
+	for i, entry := range n.entries {
+		for s != nil && before < len(s.entries) && byDomain(s.entries[before], entry) < 0 {
+			before++
+		}
+		if s != nil && before < len(s.entries) && sameEntry(s.entries[before], entry) {
+			n.messages[i] = s.messages[before]
+		} else {
+			n.messages[i] = message(entry)
+		}
+	}
+	n.step = difference(s, n)
+	if s != nil {
+		n.generation = s.generation + 1
+	}
+	return n
+}
+
+func sameEntry(x, y Entry) bool {
+	return (x.Bundle == y.Bundle || x.Bundle.Equal(y.Bundle)) && x.Hosted == y.Hosted &&
+		x.ChangeTime.Equal(y.ChangeTime) && x.Freshness == y.Freshness && x.Revision == y.Revision
+}
+
+// difference walks two snapshots, the earlier of which may be nil.
+func difference(from, to *snapshot) step {
+	if from == nil {
+		return step{changed: to.messages}
+	}
+	var d step
+	i, j := 0, 0
+	for i < len(from.messages) || j < len(to.messages) {
+		switch {
+		case j == len(to.messages) || i < len(from.messages) && from.messages[i].GetTrustDomain() < to.messages[j].GetTrustDomain():
+			d.deleted = append(d.deleted, from.messages[i].GetTrustDomain())
+			i++
+		case i == len(from.messages) || from.messages[i].GetTrustDomain() > to.messages[j].GetTrustDomain():
+			d.changed = append(d.changed, to.messages[j])
+			j++
+		default:
+			if from.messages[i] != to.messages[j] {
+				d.changed = append(d.changed, to.messages[j])
+			}
+			i, j = i+1, j+1
+		}
+	}
+	return d
+}
+
+// since is what a watcher that was sent from (nil: nothing yet) has to be sent to be at to.
+func since(from, to *snapshot) step {
+	if from != nil && from.generation+1 == to.generation {
+		return to.step
+	}
+	return difference(from, to)
+}
+
+// only narrows a step to the watched names; nil is all.
+func (s step) only(names map[string]bool) step {
+	if names == nil {
+		return s
+	}
+	var n step
+	for _, m := range s.changed {
+		if names[m.GetTrustDomain()] {
+			n.changed = append(n.changed, m)
+		}
+	}
+	for _, name := range s.deleted {
+		if names[name] {
+			n.deleted = append(n.deleted, name)
+		}
+	}
+	return n
+}
+
+// responses cuts a step into messages of bounded size. Deletions come first: trust that ended is not made to wait.
+func responses(revision uint64, s step, most int) []*ententev1.WatchBundlesResponse {
+	current := &ententev1.WatchBundlesResponse{Revision: revision}
+	all := []*ententev1.WatchBundlesResponse{current}
+	size := 0
+	room := func(n int) {
+		if size > 0 && size+n > most {
+			current.More = true
+			current, size = &ententev1.WatchBundlesResponse{Revision: revision}, 0
+			all = append(all, current)
+		}
+		size += n
+	}
+	for _, name := range s.deleted {
+		room(len(name) + 8)
+		current.Deleted = append(current.Deleted, name)
+	}
+	for _, m := range s.changed {
+		room(proto.Size(m) + 8)
+		current.Changed = append(current.Changed, m)
+	}
+	return all
+}
+
+// feed holds the newest snapshot and tells when there is a newer one.
+type feed struct {
+	mu      sync.Mutex
+	current *snapshot
+	changed chan struct{} // closed when current is replaced
+	closed  bool
+}
+
+func newFeed() *feed { return &feed{changed: make(chan struct{})} }
+
+// publish makes state the newest one, unless nothing in it changed.
+func (f *feed) publish(state State) {
+	f.mu.Lock()
+	before := f.current
+	f.mu.Unlock()
+	next := before.next(state) // one publisher at a time, by Catalog.Follow's contract
+	if before != nil && next.step.empty() {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.current = next
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+// close ends every watch.
+func (f *feed) close() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.closed = true
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+// newest returns the newest snapshot, or nil, and a channel that is closed when that is no longer so.
+func (f *feed) newest() (current *snapshot, changed <-chan struct{}, closed bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.current, f.changed, f.closed
+}

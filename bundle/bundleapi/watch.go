@@ -1,0 +1,63 @@
+package bundleapi
+
+import (
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/bundle"
+)
+
+// WatchBundles sends the present bundles, in a message even if there is none, and then what changes.
+func (s *Service) WatchBundles(r *ententev1.WatchBundlesRequest, stream grpc.ServerStreamingServer[ententev1.WatchBundlesResponse]) error {
+	names, err := watchedNames(r.GetTrustDomains())
+	if err != nil {
+		return err
+	}
+	s.watchers.Inc()
+	defer s.watchers.Dec()
+	var sent *snapshot
+	for {
+		current, changed, closed := s.feed.newest()
+		if closed {
+			return status.Error(codes.Unavailable, "this member is stopping; watch again, at another member")
+		}
+		if current != nil && current != sent {
+			todo := since(sent, current).only(names)
+			if sent == nil || !todo.empty() {
+				for _, m := range responses(current.revision, todo, maxMessageBytes) {
+					if err := stream.Send(m); err != nil {
+						return err
+					}
+					s.sent.Inc()
+				}
+			}
+			sent = current
+		}
+		select {
+		case <-stream.Context().Done():
+			return status.FromContextError(stream.Context().Err()).Err()
+		case <-changed:
+		}
+	}
+}
+
+// watchedNames reads the names of a watch; nil is all.
+func watchedNames(list []string) (map[string]bool, error) {
+	if len(list) == 0 {
+		return nil, nil
+	}
+	if len(list) > maxWatchedDomains {
+		return nil, status.Errorf(codes.InvalidArgument, "a watch of %d trust domains is too large: name at most %d, or none to watch all", len(list), maxWatchedDomains)
+	}
+	names := make(map[string]bool, len(list))
+	for _, name := range list {
+		td, err := bundle.ParseTrustDomain(name)
+		if err != nil {
+			return nil, status.Error(codes.InvalidArgument, err.Error())
+		}
+		names[td.Name()] = true
+	}
+	return names, nil
+}
