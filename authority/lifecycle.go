@@ -249,7 +249,7 @@ func activation(s Situation, prepared Authority, predecessor *Authority) (at tim
 		at, why, alarm = s.Now, "the domain has no other active authority", false
 	}
 	if prepared.NotBefore.After(at) {
-		at, why = prepared.NotBefore, "it has become valid"
+		at = prepared.NotBefore
 	}
 	return at, why, alarm
 }

@@ -24,9 +24,12 @@ type Audit interface {
 	Record(access.Event) error
 }
 
-// Contact knows when this member last heard from the leader, or led with a quorum.
+// Contact knows how this member stands with the others. It is called from many goroutines.
 type Contact interface {
+	// LastHeard is when this member last heard from the leader, or led with a quorum; zero: not since it started.
 	LastHeard() time.Time
+	// ClockSane says whether this member's clock is that of a majority, within minutes; false until it is known.
+	ClockSane() bool
 }
 
 // Config is what a [Manager] needs. Store, Member, Home, KeyDir, Contact, Conn and Audit are required.

@@ -19,7 +19,7 @@ var (
 	sequenceDesc = prometheus.NewDesc("entente_authority_bundle_sequence",
 		"Sequence of a hosted domain's bundle as this member has it.", []string{"trust_domain"}, nil)
 	alarmDesc = prometheus.NewDesc("entente_authority_alarm",
-		"1 while something about a hosted domain's authorities on this member needs a person: late (its successor should long be prepared), none (it has no active one), silent (it may not sign, since it did not hear from the leader).", []string{"trust_domain", "kind", "alarm"}, nil)
+		"1 while something about a hosted domain's authorities on this member needs a person: late (its successor should long be prepared), none (it has no active one), silent (it may not sign, since it did not hear from the leader or its clock is off).", []string{"trust_domain", "kind", "alarm"}, nil)
 )
 
 func newMetrics(r prometheus.Registerer, m *Manager) (*metrics, error) {

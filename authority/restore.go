@@ -16,8 +16,9 @@ const sequenceLeap = 1 << 20
 //
 // What verifies SVIDs that are alive must not leave the bundle, and what nobody has the key of must not sign. In a
 // domain that is hosted now, what is there now is the truth: the members have those keys, and what the snapshot holds
-// besides had its end. In a domain that comes with the snapshot nobody holds a key any more, so its authorities are
-// retired, and stay published for as long as something that they signed may be alive.
+// besides had its end. In a domain that comes with the snapshot alone, or in a new cluster that takes over another's
+// snapshot, nobody holds the snapshot's keys any more, so those authorities are retired, and stay published for as long
+// as something that they signed may be alive.
 func (m *Manager) surviveRestore(before, restored *raftstore.View, tx *raftstore.Tx) error {
 	past, err := lastSequences(before, restored)
 	if err != nil {
@@ -32,10 +33,13 @@ func (m *Manager) surviveRestore(before, restored *raftstore.View, tx *raftstore
 		if err != nil {
 			return err
 		}
-		if hosted {
-			err = keepAuthorities(before, restored, tx, domain.Key)
+		if hosted && before.ClusterID() == restored.ClusterID() {
+			err = dropAll(restored, tx, domain.Key)
 		} else {
 			err = m.retireAll(restored, tx, domain.Key)
+		}
+		if err == nil {
+			err = keepAuthorities(before, tx, domain.Key)
 		}
 		if err != nil {
 			return err
@@ -84,22 +88,27 @@ func lastSequences(states ...raftstore.Reader) (map[string]uint64, error) {
 	return last, nil
 }
 
-// keepAuthorities puts a domain's authorities as they were before in the place of the restored ones.
-func keepAuthorities(before, restored *raftstore.View, tx *raftstore.Tx, td string) error {
-	old, err := listAuthorities(restored, td)
+// dropAll leaves out a domain's restored authorities.
+func dropAll(restored *raftstore.View, tx *raftstore.Tx, td string) error {
+	rows, err := listAuthorities(restored, td)
 	if err != nil {
 		return err
 	}
-	for _, row := range old {
+	for _, row := range rows {
 		if err := authorities.Delete(tx, authorityKey(td, row.GetId())); err != nil {
 			return err
 		}
 	}
-	present, err := listAuthorities(before, td)
+	return nil
+}
+
+// keepAuthorities keeps a domain's authorities as they were before.
+func keepAuthorities(before *raftstore.View, tx *raftstore.Tx, td string) error {
+	rows, err := listAuthorities(before, td)
 	if err != nil {
 		return err
 	}
-	for _, row := range present {
+	for _, row := range rows {
 		if err := authorities.Put(tx, authorityKey(td, row.GetId()), row); err != nil {
 			return err
 		}

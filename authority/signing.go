@@ -75,6 +75,9 @@ func (m *Manager) canSign() error {
 	} else if silent > m.config.SigningGrace {
 		return fmt.Errorf("this member last heard from the leader %v ago, and signs for %v without", silent.Round(time.Second), m.config.SigningGrace)
 	}
+	if !m.config.Contact.ClockSane() {
+		return errors.New("this member's clock is not known to be that of the others")
+	}
 	return nil
 }
 

@@ -16,7 +16,8 @@ import (
 
 // signingState is what this member signs from: the tables of one revision, parsed once. It is never changed.
 type signingState struct {
-	domains map[spiffeid.TrustDomain]*domainState
+	revision raftstore.Revision
+	domains  map[spiffeid.TrustDomain]*domainState
 }
 
 type domainState struct {
@@ -48,7 +49,7 @@ type signer struct {
 
 // newSigningState reads the tables. What before has parsed already is taken over.
 func (m *Manager) newSigningState(r raftstore.Reader, before *signingState) (*signingState, error) {
-	next := &signingState{domains: map[spiffeid.TrustDomain]*domainState{}}
+	next := &signingState{revision: r.Revision(), domains: map[spiffeid.TrustDomain]*domainState{}}
 	for row, err := range Domains.All(r, "") {
 		if err != nil {
 			return nil, err

@@ -169,8 +169,15 @@ func change(tx *raftstore.Tx, td string, action Action, settings Settings, now t
 	if !ok {
 		return fmt.Errorf("%s authority %s of %s: it is not there", action.Do, action.ID, td)
 	}
-	a := row.Value
-	switch action.Do {
+	if err := move(row.Value, action.Do, settings, now); err != nil {
+		return fmt.Errorf("authority %s of %s: %w", action.ID, td, err)
+	}
+	return authorities.Put(tx, key, row.Value)
+}
+
+// move takes an authority to its next state.
+func move(a *statev1.Authority, verb Verb, settings Settings, now time.Time) error {
+	switch verb {
 	case Activate:
 		a.State = statev1.AuthorityState_AUTHORITY_STATE_ACTIVE
 		a.ActivateTime = timestamppb.New(now)
@@ -179,7 +186,7 @@ func change(tx *raftstore.Tx, td string, action Action, settings Settings, now t
 		a.State = statev1.AuthorityState_AUTHORITY_STATE_RETIRING
 		a.RetireTime = timestamppb.New(now)
 	default:
-		return fmt.Errorf("%s authority %s of %s: there is no such action", action.Do, action.ID, td)
+		return fmt.Errorf("%q is no way from one state to the next", verb)
 	}
-	return authorities.Put(tx, key, a)
+	return nil
 }

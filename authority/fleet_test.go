@@ -1,0 +1,370 @@
+package authority
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/raftstoretest"
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+)
+
+var home = spiffeid.RequireTrustDomainFromString("eu.example.org")
+
+// patience bounds the waits of tests: far longer than anything takes on a busy machine.
+const testPatience = 30 * time.Second
+
+// fleet is a cluster of managers on one clock that the test sets.
+type fleet struct {
+	t       *testing.T
+	dir     string
+	adjust  func(*Config)
+	mu      sync.Mutex
+	ahead   time.Duration // how far the clock is ahead of the machine's when it stands still at base
+	base    time.Time
+	crew    []*crewman
+	removed map[string]bool
+}
+
+// crewman is one member of the fleet.
+type crewman struct {
+	*Manager
+	id       string
+	store    *raftstore.Store
+	registry *prometheus.Registry
+	audit    *ledger
+	stop     func()
+	mu       sync.Mutex
+	down     bool
+	silent   bool
+	heard    time.Time
+	insane   bool
+}
+
+// newFleet starts one manager on each store.
+func newFleet(t *testing.T, adjust func(*Config), stores ...*raftstore.Store) *fleet {
+	f := &fleet{t: t, dir: t.TempDir(), adjust: adjust, base: time.Now().Truncate(time.Second), removed: map[string]bool{}}
+	for _, store := range stores {
+		c := &crewman{id: store.MemberID(), store: store}
+		f.crew = append(f.crew, c)
+		f.start(c)
+	}
+	f.settle()
+	return f
+}
+
+// newThree is a fleet of three members.
+func newThree(t *testing.T, adjust func(*Config)) *fleet {
+	cluster := raftstoretest.NewCluster(t, 3)
+	return newFleet(t, adjust, cluster.Store(0), cluster.Store(1), cluster.Store(2))
+}
+
+// newOne is a fleet of one.
+func newOne(t *testing.T, adjust func(*Config)) (*fleet, *crewman) {
+	f := newFleet(t, adjust, raftstoretest.New(t))
+	return f, f.crew[0]
+}
+
+func (f *fleet) now() time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.base.Add(f.ahead)
+}
+
+func (f *fleet) config(c *crewman) Config {
+	c.registry, c.audit = prometheus.NewRegistry(), &ledger{}
+	config := Config{
+		Store: c.store, Member: c.id, Home: home, KeyDir: filepath.Join(f.dir, c.id, "keys"),
+		Contact: contact{f, c}, Conn: func(id string) (grpc.ClientConnInterface, error) { return line{f, c.id, id}, nil },
+		Members: func(raftstore.Reader) ([]string, error) { return f.members(), nil },
+		Audit:   c.audit, Logger: hclog.NewNullLogger(), Registerer: c.registry, Now: f.now,
+	}
+	if f.adjust != nil {
+		f.adjust(&config)
+	}
+	return config
+}
+
+func (f *fleet) start(c *crewman) {
+	manager, err := New(f.config(c))
+	require.NoError(f.t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := manager.Run(ctx); !errors.Is(err, context.Canceled) && !errors.Is(err, raftstore.ErrClosed) {
+			f.t.Errorf("member %s: %v", c.id, err)
+		}
+	}()
+	c.Manager = manager
+	var once sync.Once
+	c.stop = func() { once.Do(func() { cancel(); <-ended }) }
+	f.t.Cleanup(c.stop)
+	c.set(func() { c.down = false })
+}
+
+// halt stops a member's manager; its store and its keys stay.
+func (f *fleet) halt(c *crewman) {
+	c.stop()
+	c.set(func() { c.down = true })
+}
+
+func (c *crewman) set(change func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	change()
+}
+
+func (c *crewman) is(what func() bool) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return what()
+}
+
+func (c *crewman) isDown() bool { return c.is(func() bool { return c.down }) }
+
+func (f *fleet) members() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var ids []string
+	for _, c := range f.crew {
+		if !f.removed[c.id] {
+			ids = append(ids, c.id)
+		}
+	}
+	return ids
+}
+
+func (f *fleet) remove(c *crewman) {
+	f.halt(c)
+	f.mu.Lock()
+	f.removed[c.id] = true
+	f.mu.Unlock()
+	f.wake()
+}
+
+func (f *fleet) wake() {
+	for _, c := range f.crew {
+		c.changed.fire()
+	}
+}
+
+// advance sets the clock forward and waits until everybody has done what there is to do.
+func (f *fleet) advance(d time.Duration) {
+	f.mu.Lock()
+	f.ahead += d
+	f.mu.Unlock()
+	f.wake()
+	f.settle()
+}
+
+// settle waits until no running member has anything to do, and signs from the newest state.
+func (f *fleet) settle() {
+	f.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), testPatience)
+	defer cancel()
+	for _, c := range f.crew {
+		for {
+			// Taken before the look: every change of the tables fires it.
+			changed := c.changed.next()
+			if c.isDown() || f.rests(ctx, c) {
+				break
+			}
+			if err := waitFor(ctx, changed, 5*time.Millisecond); err != nil {
+				f.t.Fatalf("member %s does not come to rest: %v", c.id, err)
+			}
+		}
+	}
+	if !f.allRest(ctx) {
+		f.settle()
+	}
+}
+
+func (f *fleet) allRest(ctx context.Context) bool {
+	return !slices.ContainsFunc(f.crew, func(c *crewman) bool { return !c.isDown() && !f.rests(ctx, c) })
+}
+
+// rests says whether a member has nothing to do, as far as the tables go.
+func (f *fleet) rests(ctx context.Context, c *crewman) bool {
+	view, err := c.store.Read(ctx, raftstore.ReadOptions{Linearizable: true})
+	if err != nil {
+		return false
+	}
+	if hosted, err := Hosts(view, home.Name()); err != nil || !hosted {
+		return false
+	}
+	for _, prefix := range []raftstore.Revision{authorities.PrefixRevision(view, ""), HostedBundles.PrefixRevision(view, ""), Domains.PrefixRevision(view, "")} {
+		if c.signing.Load().revision < prefix {
+			return false
+		}
+	}
+	for domain, err := range Domains.All(view, "") {
+		if err != nil {
+			return false
+		}
+		situation, _, err := c.situation(view, domain.Value, f.now())
+		if err != nil {
+			return false
+		}
+		if actions, _ := Plan(situation); len(actions) > 0 {
+			return false
+		}
+		if actions, _, err := c.planForLost(view, domain.Value); err != nil || len(actions) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func (f *fleet) bundle(td spiffeid.TrustDomain) *bundle.Bundle {
+	f.t.Helper()
+	view, err := f.crew[0].store.Read(context.Background(), raftstore.ReadOptions{Linearizable: true})
+	require.NoError(f.t, err)
+	b, err := hostedBundle(view, td.Name())
+	require.NoError(f.t, err)
+	require.NotNil(f.t, b, "the bundle of %s", td)
+	return b
+}
+
+// list returns the authorities of a domain as the API shows them.
+func (f *fleet) list(td spiffeid.TrustDomain) []*ententev1.Authority {
+	f.t.Helper()
+	response, err := f.crew[0].AuthorityService().ListAuthorities(context.Background(), &ententev1.ListAuthoritiesRequest{TrustDomain: td.Name()})
+	require.NoError(f.t, err)
+	return response.GetAuthorities()
+}
+
+type contact struct {
+	f *fleet
+	c *crewman
+}
+
+func (c contact) LastHeard() time.Time {
+	c.c.mu.Lock()
+	defer c.c.mu.Unlock()
+	if !c.c.silent {
+		c.c.heard = c.f.now()
+	}
+	return c.c.heard
+}
+
+func (c contact) ClockSane() bool { return c.c.is(func() bool { return !c.c.insane }) }
+
+// line is the connection from one member to another, without a network.
+type line struct {
+	f        *fleet
+	from, to string
+}
+
+func (l line) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
+	return nil, status.Error(codes.Unimplemented, "there are no streams here")
+}
+
+func (l line) Invoke(ctx context.Context, method string, args, reply any, _ ...grpc.CallOption) error {
+	i := slices.IndexFunc(l.f.crew, func(c *crewman) bool { return c.id == l.to })
+	if i < 0 || l.f.crew[i].isDown() {
+		return status.Errorf(codes.Unavailable, "member %s is down", l.to)
+	}
+	service := l.f.crew[i].SigningService()
+	ctx = access.WithCaller(ctx, access.MemberCaller(l.from))
+	var answer proto.Message
+	var err error
+	switch method {
+	case ententev1.SigningService_SignX509SVID_FullMethodName:
+		answer, err = service.SignX509SVID(ctx, args.(*ententev1.SignX509SVIDRequest))
+	case ententev1.SigningService_SignJWTSVID_FullMethodName:
+		answer, err = service.SignJWTSVID(ctx, args.(*ententev1.SignJWTSVIDRequest))
+	default:
+		return status.Errorf(codes.Unimplemented, "no method %s", method)
+	}
+	if err != nil {
+		return err
+	}
+	proto.Merge(reply.(proto.Message), answer)
+	return nil
+}
+
+// ledger is an audit log in memory.
+type ledger struct {
+	mu     sync.Mutex
+	events []access.Event
+	refuse func(access.Event) error
+}
+
+func (l *ledger) Record(e access.Event) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.refuse != nil {
+		if err := l.refuse(e); err != nil {
+			return err
+		}
+	}
+	l.events = append(l.events, e)
+	return nil
+}
+
+func (l *ledger) about(action string) []access.Event {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(l.events), func(e access.Event) bool { return e.Action != action })
+}
+
+func (l *ledger) refuseWhen(when func(access.Event) bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.refuse = func(e access.Event) error {
+		if when(e) {
+			return errors.New("no space left on device")
+		}
+		return nil
+	}
+}
+
+// request is a request for an X509-SVID with a fresh key.
+func request(t testing.TB, id string) *ententev1.IssueX509SVIDRequest {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	return &ententev1.IssueX509SVIDRequest{SpiffeId: id, Csr: csr(t, key)}
+}
+
+func csr(t testing.TB, key crypto.Signer) []byte {
+	t.Helper()
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	require.NoError(t, err)
+	return der
+}
+
+func parse(t testing.TB, ders [][]byte) []*x509.Certificate {
+	t.Helper()
+	var chain []*x509.Certificate
+	for _, der := range ders {
+		c, err := x509.ParseCertificate(der)
+		require.NoError(t, err)
+		chain = append(chain, c)
+	}
+	return chain
+}
+
+func workload(n int) string { return fmt.Sprintf("spiffe://%s/web/%d", home.Name(), n) }

@@ -1,0 +1,131 @@
+package authority
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/bundle"
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+	"github.com/stretchr/testify/require"
+)
+
+// issued is an SVID that is alive, with what verifies it.
+type issued struct {
+	what   string
+	expire time.Time
+	verify func(b *bundle.Bundle, now time.Time) error
+}
+
+// issue gets an SVID of each kind from a member.
+func (f *fleet) issue(c *crewman, id string) []issued {
+	f.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), testPatience)
+	defer cancel()
+	x, err := c.SVIDService().IssueX509SVID(ctx, request(f.t, id))
+	require.NoError(f.t, err, "member %s at +%v", c.id, f.ahead)
+	j, err := c.SVIDService().IssueJWTSVID(ctx, &ententev1.IssueJWTSVIDRequest{SpiffeId: id, Audience: []string{"db"}})
+	require.NoError(f.t, err, "member %s at +%v", c.id, f.ahead)
+	chain := parse(f.t, x.GetCertificates())
+	return []issued{
+		{"X509-SVID of authority " + x.GetAuthorityId(), x.GetExpireTime().AsTime(), func(b *bundle.Bundle, now time.Time) error {
+			_, _, err := x509svid.Verify(chain, b, x509svid.WithTime(now))
+			return err
+		}},
+		{"JWT-SVID of authority " + j.GetAuthorityId(), j.GetExpireTime().AsTime(), func(b *bundle.Bundle, now time.Time) error {
+			token, err := jwt.ParseSigned(j.GetToken(), []jose.SignatureAlgorithm{jose.ES256})
+			if err != nil {
+				return err
+			}
+			var claims jwt.Claims
+			if err := token.Claims(b.JWTAuthorities()[token.Headers[0].KeyID], &claims); err != nil {
+				return err
+			}
+			return claims.ValidateWithLeeway(jwt.Expected{Time: now, AnyAudience: []string{"db"}}, 0)
+		}},
+	}
+}
+
+// TestRotationWithoutPause lets two days pass over three members, with rotations in between, in steps of the refresh
+// hint. At each step every member signs, and all that is alive is verified by the bundle of up to three hints ago.
+func TestRotationWithoutPause(t *testing.T) {
+	f := newThree(t, nil)
+	ctx := context.Background()
+	alive := []issued{}
+	old := []*bundle.Bundle{f.bundle(home)} // what readers hold: the newest, and those of the last two hints
+	last := old[0]
+	for step := range 2 * 24 * 12 / 3 {
+		if step%40 == 20 {
+			_, err := f.crew[step%3].AuthorityService().RotateAuthorities(ctx, &ententev1.RotateAuthoritiesRequest{Anchors: step%80 == 20})
+			require.NoError(t, err)
+			f.settle()
+		}
+		// Every third hint of the day is looked at; around rotations each.
+		stride := 3
+		if step%40 >= 20 && step%40 < 26 {
+			stride = 1
+		}
+		for i, c := range f.crew {
+			alive = append(alive, f.issue(c, workload(i))...)
+		}
+		for range stride {
+			f.advance(DefaultRefreshHint)
+			b := f.bundle(home)
+			sequence(t, last, b)
+			last = b
+			old = append(old, b)
+			if len(old) > HintsBeforeUse {
+				old = old[1:]
+			}
+		}
+		now := f.now()
+		kept := alive[:0]
+		for _, svid := range alive {
+			if !now.Before(svid.expire) {
+				continue
+			}
+			kept = append(kept, svid)
+			for age, b := range old {
+				require.NoError(t, svid.verify(b, now), "%s by the bundle of %d hints ago at +%v", svid.what, len(old)-1-age, f.ahead)
+			}
+		}
+		alive = kept
+	}
+	for _, c := range f.crew {
+		require.Zero(t, c.metricSum("entente_authority_forced_activations_total"))
+		require.NotZero(t, c.metricSum("entente_authority_signatures_total"))
+		names, err := c.keys.Names()
+		require.NoError(t, err)
+		require.LessOrEqual(t, len(names), 8, "keys of authorities that are gone are deleted: %v", names)
+	}
+}
+
+// sequence holds two successive looks at a bundle against the law of its sequence.
+func sequence(t *testing.T, was, is *bundle.Bundle) {
+	t.Helper()
+	before, _ := was.Sequence()
+	after, _ := is.Sequence()
+	require.GreaterOrEqual(t, after, before)
+	if after == before {
+		require.True(t, was.Equal(is), "sequence %d stands for two documents", after)
+	}
+}
+
+func (c *crewman) metricSum(name string) float64 {
+	families, err := c.registry.Gather()
+	if err != nil {
+		return -1
+	}
+	sum := 0.0
+	for _, family := range families {
+		if family.GetName() == name {
+			for _, m := range family.GetMetric() {
+				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
+		}
+	}
+	return sum
+}

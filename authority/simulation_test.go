@@ -1,0 +1,294 @@
+package authority
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// simulation is a cluster made of nothing but the rules: members that carry out what Plan says, at the moment that Plan
+// names, on rows without certificates. Each member and the leader have a clock of their own.
+type simulation struct {
+	start, now time.Time
+	settings   Settings
+	grace      time.Duration
+	rotations  Rotations
+	members    []*simulated
+	rows       []*statev1.Authority
+	log        func(string)
+	// broken are the promises that were not kept.
+	broken []string
+	// needed are what verifies SVIDs that are alive, and until when.
+	needed map[string]time.Time
+	// known is when everybody knows a verifier that is in the bundle.
+	known map[string]time.Time
+}
+
+type simulated struct {
+	name    string
+	skew    time.Duration
+	asleep  bool
+	removed bool
+	lost    map[string]bool // keys
+	made    int             // roots
+	keys    map[Kind]int    // keys made
+}
+
+func newSimulation(settings Settings) *simulation {
+	start := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	return &simulation{
+		start: start, now: start, settings: settings, grace: DefaultSigningGrace, log: func(string) {},
+		needed: map[string]time.Time{}, known: map[string]time.Time{},
+	}
+}
+
+func (s *simulation) member(name string) *simulated {
+	for _, m := range s.members {
+		if m.name == name {
+			return m
+		}
+	}
+	m := &simulated{name: name, lost: map[string]bool{}, keys: map[Kind]int{}}
+	s.members = append(s.members, m)
+	return m
+}
+
+func (s *simulation) situation(m *simulated) Situation {
+	all := make([]Authority, len(s.rows))
+	for i, row := range s.rows {
+		all[i] = authorityOf(row)
+	}
+	return Situation{
+		Now: s.now.Add(m.skew), Member: m.name, Settings: s.settings, Grace: s.grace, Rotations: s.rotations,
+		Authorities: all, Keyless: func(id string) bool { return m.lost[id] },
+	}
+}
+
+// verifier names what has to be in the bundle for a row.
+func verifier(row *statev1.Authority) string {
+	if len(row.GetAnchors()) > 0 {
+		return string(row.GetAnchors()[0])
+	}
+	return row.GetId()
+}
+
+// settle lets everybody act until nobody has anything to do, and returns when somebody next has.
+func (s *simulation) settle() (next time.Time) {
+	for range 100 {
+		acted := false
+		next = never
+		for _, m := range s.members {
+			if m.asleep || m.removed {
+				continue
+			}
+			situation := s.situation(m)
+			actions, at := Plan(situation)
+			if !at.Equal(never) {
+				next = sooner(next, at.Add(-m.skew))
+			}
+			for _, a := range actions {
+				s.act(m.name, situation.Now, a, m)
+			}
+			acted = acted || len(actions) > 0
+		}
+		if leader := s.leader(); leader != nil {
+			actions, at := PlanForLost(s.now.Add(leader.skew), s.situation(leader).Authorities, s.names(), s.grace)
+			if !at.Equal(never) {
+				next = sooner(next, at.Add(-leader.skew))
+			}
+			for _, a := range actions {
+				s.act(leader.name+" (leader)", s.now.Add(leader.skew), a, leader)
+			}
+			acted = acted || len(actions) > 0
+		}
+		s.check()
+		if !acted {
+			return next
+		}
+	}
+	s.broken = append(s.broken, "the members do not come to rest")
+	return never
+}
+
+func (s *simulation) leader() *simulated {
+	for _, m := range s.members {
+		if !m.asleep && !m.removed {
+			return m
+		}
+	}
+	return nil
+}
+
+func (s *simulation) names() []string {
+	var names []string
+	for _, m := range s.members {
+		if !m.removed {
+			names = append(names, m.name)
+		}
+	}
+	return names
+}
+
+// act does what transition.go does in a transaction.
+func (s *simulation) act(who string, now time.Time, a Action, m *simulated) {
+	if a.Do == Prepare {
+		row := &statev1.Authority{
+			Kind: statev1.AuthorityKind(a.Kind), State: statev1.AuthorityState_AUTHORITY_STATE_PREPARED, Member: m.name,
+			NotBefore: timestamppb.New(now.Add(-backdate)), NotAfter: timestamppb.New(now.Add(s.settings.CATTL)),
+		}
+		if a.Kind == X509 {
+			if m.made == 0 || a.NewAnchor {
+				m.made++
+			}
+			row.Anchors = [][]byte{fmt.Appendf(nil, "%s root %d", m.name, m.made)}
+		}
+		row = number(row, s.rows, s.situation(m), a.NewAnchor)
+		m.keys[a.Kind]++
+		row.Id = fmt.Sprintf("%s/%s/%d", m.name, a.Kind, m.keys[a.Kind])
+		a.ID = row.Id
+		s.rows = append(s.rows, row)
+	} else {
+		i := slices.IndexFunc(s.rows, func(r *statev1.Authority) bool { return r.GetId() == a.ID })
+		if i < 0 {
+			s.broken = append(s.broken, fmt.Sprintf("%s %s, which is not there", a.Do, a.ID))
+			return
+		}
+		if a.Do == End {
+			s.rows = slices.Delete(s.rows, i, i+1)
+		} else if err := move(s.rows[i], a.Do, s.settings, now); err != nil {
+			s.broken = append(s.broken, err.Error())
+		}
+		if a.Do == Activate {
+			s.activated(s.rows[i], a)
+		}
+	}
+	alarm := ""
+	if a.Alarm {
+		alarm = " ALARM"
+	}
+	anchor := ""
+	if a.NewAnchor {
+		anchor = " with a new anchor"
+	}
+	s.log(fmt.Sprintf("%s  %s: %s %s%s: %s%s", s.clock(s.now), who, a.Do, a.ID, anchor, a.Why, alarm))
+}
+
+// activated holds the activation against the rule of publication.
+func (s *simulation) activated(row *statev1.Authority, a Action) {
+	if a.Alarm {
+		return
+	}
+	for _, other := range s.rows {
+		if other != row && other.GetKind() == row.GetKind() && State(other.GetState()) == Active && s.alive(other) {
+			if known := s.known[verifier(row)]; s.now.Before(known) {
+				s.broken = append(s.broken, fmt.Sprintf("%s signs at %s, and %s is known at %s", row.GetId(), s.clock(s.now), verifier(row), s.clock(known)))
+			}
+			return
+		}
+	}
+}
+
+// alive says whether the authority's member is there to sign, has its key, and the authority is valid.
+func (s *simulation) alive(row *statev1.Authority) bool {
+	m := s.member(row.GetMember())
+	return !m.asleep && !m.removed && !m.lost[row.GetId()] && s.now.Add(m.skew).Before(timeOf(row.GetNotAfter()))
+}
+
+// check holds what is there against what this package promises.
+func (s *simulation) check() {
+	present := map[string]bool{}
+	for _, row := range s.rows {
+		present[verifier(row)] = true
+	}
+	for v := range s.known {
+		if !present[v] {
+			delete(s.known, v)
+		}
+	}
+	for v := range present {
+		if _, ok := s.known[v]; !ok {
+			s.known[v] = s.now.Add(s.settings.Dissemination(s.now))
+		}
+	}
+	for v, until := range s.needed {
+		switch {
+		case !s.now.Before(until):
+			delete(s.needed, v)
+		case !present[v]:
+			s.broken = append(s.broken, fmt.Sprintf("at %s: %s left the bundle, and SVIDs that it verifies live until %s", s.clock(s.now), v, s.clock(until)))
+			delete(s.needed, v)
+		}
+	}
+}
+
+// signs notes that every active authority signs an SVID of full length now.
+func (s *simulation) signs() {
+	for _, row := range s.rows {
+		if State(row.GetState()) != Active || !s.alive(row) {
+			continue
+		}
+		kind := Kind(row.GetKind())
+		until := s.now.Add(s.settings.SVIDTTL(kind))
+		if end := timeOf(row.GetNotAfter()).Add(-s.member(row.GetMember()).skew); end.Before(until) {
+			until = end
+		}
+		if v := verifier(row); until.After(s.needed[v]) {
+			s.needed[v] = until
+		}
+	}
+}
+
+// signable says whether somebody can sign now.
+func (s *simulation) signable(kind Kind) bool {
+	return slices.ContainsFunc(s.rows, func(row *statev1.Authority) bool {
+		return Kind(row.GetKind()) == kind && State(row.GetState()) == Active && s.alive(row)
+	})
+}
+
+// run lets time pass, from one moment that matters to the next.
+func (s *simulation) run(d time.Duration) {
+	end := s.now.Add(d)
+	for {
+		next := s.settle()
+		s.signs()
+		if next.Equal(never) || !next.Before(end) {
+			s.now = end
+			s.settle()
+			s.signs()
+			return
+		}
+		if !next.After(s.now) {
+			s.broken = append(s.broken, "a plan names a moment that has passed as the next one")
+			return
+		}
+		// A moment before what happens next everything signs once more: this is where a rule would cut it short.
+		s.now = next.Add(-time.Nanosecond)
+		s.signs()
+		s.now = next
+	}
+}
+
+func (s *simulation) clock(t time.Time) string {
+	d := t.Sub(s.start).Truncate(time.Second)
+	return fmt.Sprintf("%02d:%02d:%02d", int(d.Hours()), int(d.Minutes())%60, int(d.Seconds())%60)
+}
+
+// show lists the authorities with what each waits for.
+func (s *simulation) show() string {
+	var b strings.Builder
+	for _, row := range s.rows {
+		a := authorityOf(row)
+		situation := s.situation(s.member(a.Member))
+		at, waits := Wait(situation, a)
+		fmt.Fprintf(&b, "  %-9s %-8s below %s", a.ID, a.State, verifier(row))
+		if waits != "" {
+			fmt.Fprintf(&b, "; until %s. %s", s.clock(at), waits)
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
