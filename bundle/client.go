@@ -135,6 +135,10 @@ func (c *Client) fetch(ctx context.Context, e Endpoint, etag string) (Result, er
 			result, err = c.read(e, response, etag != "")
 			result.URL = target.String()
 			_ = response.Body.Close()
+			if err != nil && ctx.Err() != nil {
+				// The end that this side puts to an answer can look like the answer's own end, and the document like a broken one.
+				err = fmt.Errorf("%w: no complete answer within %s", context.Cause(ctx), c.config.Timeout)
+			}
 			return result, err
 		}
 		_ = response.Body.Close()

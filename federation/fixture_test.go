@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -147,10 +148,10 @@ func newPeer(t testing.TB, a *authority, b *bundle.Bundle) *peer {
 		handler(w, r)
 	}))
 	p.Config.ErrorLog = hclog.NewNullLogger().StandardLogger(nil)
-	p.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	p.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		return &p.cert, nil
+		return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{p.cert}}, nil
 	}}
 	p.StartTLS()
 	t.Cleanup(p.Close)
@@ -237,6 +238,44 @@ func isHosted(r raftstore.Reader, td string) (bool, error) {
 	return found, err
 }
 
+// aliveMembers plays the rows that the leader writes of who is alive.
+var aliveMembers = raftstore.NewTable[*statev1.AliveMember]("alive_in_test")
+
+func alive(r raftstore.Reader) (names []string, err error) {
+	for row, err := range aliveMembers.All(r, "") {
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, row.Key)
+	}
+	return names, nil
+}
+
+// markAlive says which members are alive from now on.
+func markAlive(t testing.TB, s *raftstore.Store, members ...string) {
+	t.Helper()
+	_, err := s.Update(context.Background(), func(tx *raftstore.Tx) error {
+		rows, err := aliveMembers.List(tx, "")
+		if err != nil {
+			return err
+		}
+		for _, row := range rows {
+			if !slices.Contains(members, row.Key) {
+				if err := aliveMembers.Delete(tx, row.Key); err != nil {
+					return err
+				}
+			}
+		}
+		for _, member := range members {
+			if err := aliveMembers.Put(tx, member, &statev1.AliveMember{}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	require.NoError(t, err)
+}
+
 // room is a federation under test.
 type room struct {
 	store    *raftstore.Store
@@ -249,7 +288,14 @@ type room struct {
 // newRoom is a room on a store of one member; nothing runs before run.
 func newRoom(t testing.TB, adjust ...func(*Config)) *room {
 	t.Helper()
-	r := &room{store: raftstoretest.New(t), ledger: &ledger{}, registry: prometheus.NewRegistry()}
+	store := raftstoretest.New(t)
+	markAlive(t, store, store.MemberID())
+	return newRoomOn(t, store, adjust...)
+}
+
+func newRoomOn(t testing.TB, store *raftstore.Store, adjust ...func(*Config)) *room {
+	t.Helper()
+	r := &room{store: store, ledger: &ledger{}, registry: prometheus.NewRegistry()}
 	leader := &directLeader{}
 	c := Config{
 		Store: r.store, Leader: leader, IsHosted: isHosted, HostedBundle: hostedBundles.Get, Audit: r.ledger,
@@ -261,9 +307,66 @@ func newRoom(t testing.TB, adjust ...func(*Config)) *room {
 	var err error
 	r.manager, err = New(c)
 	require.NoError(t, err)
+	r.manager.alive, r.manager.aliveRows = alive, aliveMembers.Prefix("")
 	leader.observations = r.manager.Section()
 	r.service = NewService(r.manager)
 	return r
+}
+
+// run runs the manager until the test ends, or stop is called.
+func (r *room) run(t testing.TB) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- r.manager.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		require.NoError(t, <-ended)
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// await waits until the condition holds for the state of the store, looking again after each change.
+func (r *room) await(t testing.TB, what string, condition func(v *raftstore.View) bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	err := r.store.Follow(ctx, []raftstore.Prefix{Relationships.Prefix(""), ForeignBundles.Prefix("")}, func(v *raftstore.View) error {
+		if condition(v) {
+			return errSeen
+		}
+		return nil
+	})
+	require.ErrorIs(t, err, errSeen, "waiting for %s", what)
+}
+
+var errSeen = errors.New("seen")
+
+// awaitState waits until a trust domain is in a state.
+func (r *room) awaitState(t testing.TB, td string, want State) {
+	t.Helper()
+	r.await(t, td+" to be "+want.String(), func(v *raftstore.View) bool {
+		got, err := TrustState(v, td)
+		require.NoError(t, err)
+		return got.State == want
+	})
+}
+
+// awaitSequence waits until a bundle of that sequence is stored.
+func (r *room) awaitSequence(t testing.TB, td string, want uint64) {
+	t.Helper()
+	r.await(t, td+"'s bundle", func(v *raftstore.View) bool {
+		row, found, err := ForeignBundles.Get(v, td)
+		require.NoError(t, err)
+		if !found {
+			return false
+		}
+		b, err := bundle.FromRow(row.Value)
+		require.NoError(t, err)
+		n, _ := b.Sequence()
+		return n == want
+	})
 }
 
 // host makes the cluster the authority for a domain.

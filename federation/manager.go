@@ -55,6 +55,9 @@ type Manager struct {
 	observations *Observations
 	metrics      *metrics
 	etags        *etags
+	// alive reads which members there are to share the work, and aliveRows is what it reads.
+	alive     func(r raftstore.Reader) ([]string, error)
+	aliveRows raftstore.Prefix
 	// byHand bounds the fetches that operators ask for.
 	byHand chan struct{}
 }
@@ -81,6 +84,7 @@ func New(c Config) (*Manager, error) {
 	m := &Manager{
 		config: c, member: c.Store.MemberID(), log: c.Logger, now: c.Now,
 		catalog: newCatalog(), changes: newChanges(), etags: newETags(), byHand: make(chan struct{}, maxByHand),
+		alive: membership.Alive, aliveRows: membership.AlivePrefix(),
 	}
 	m.observations = newObservations(m.member, c.Now)
 	var err error
@@ -136,8 +140,8 @@ func (m *Manager) watch(ctx context.Context, w *raftstore.Watch) error {
 
 // followMembers tells the scheduler who is alive.
 func (m *Manager) followMembers(ctx context.Context) error {
-	return m.config.Store.Follow(ctx, []raftstore.Prefix{membership.AlivePrefix()}, func(v *raftstore.View) error {
-		members, err := membership.Alive(v)
+	return m.config.Store.Follow(ctx, []raftstore.Prefix{m.aliveRows}, func(v *raftstore.View) error {
+		members, err := m.alive(v)
 		if err != nil {
 			return fmt.Errorf("read who is alive: %w", err)
 		}

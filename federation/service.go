@@ -16,7 +16,6 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
-	"github.com/ententehq/entente/raftstore/membership"
 )
 
 // Service serves entente.v1.FederationService. Who may call what is decided, and the calls are audited, before they come here.
@@ -165,7 +164,7 @@ func (s *Service) ListRelationships(ctx context.Context, req *ententev1.ListRela
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	members, err := membership.Alive(view)
+	members, err := s.manager.alive(view)
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
@@ -205,7 +204,7 @@ func (s *Service) show(ctx context.Context, view *raftstore.View, name string) (
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	members, err := membership.Alive(view)
+	members, err := s.manager.alive(view)
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}

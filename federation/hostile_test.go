@@ -1,0 +1,255 @@
+package federation
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
+)
+
+// TestHostilePeers: whatever a peer does, the stored bundle stays, and the refusal has a name in the relationship, in the metric
+// and, where it is about what the peer sent rather than an outage, in the audit log.
+func TestHostilePeers(t *testing.T) {
+	us := newAuthority(t, "us.example.org")
+	next := us.rotated(t)
+	fixed := func(b []byte) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(b) }
+	}
+	for _, test := range []struct {
+		name    string
+		do      func(p *peer)
+		want    string
+		audited bool
+	}{
+		{"an older bundle", func(p *peer) { p.serve(us.bundle(t, 4, next)) }, "rollback", true},
+		{"other keys under the same sequence", func(p *peer) { p.serve(us.bundle(t, 5, next)) }, "equivocation", true},
+		{"another domain's endpoint", func(p *peer) { p.present(t, newAuthority(t, "other.example.org")) }, "no_bundle", true},
+		{"keys that were never published", func(p *peer) { p.present(t, next) }, "untrusted_svid", true},
+		{"no document", func(p *peer) { p.answer(fixed([]byte("<html>"))) }, "malformed", true},
+		{"a document without keys", func(p *peer) { p.answer(fixed([]byte("{}"))) }, "no_keys", true},
+		{"an oversized document", func(p *peer) {
+			p.answer(fixed([]byte(`{"keys":[],"x":"` + strings.Repeat("x", bundle.MaxDocumentBytes) + `"}`)))
+		}, "too_large", true},
+		{"status 500 with a valid body", func(p *peer) {
+			document := us.bundle(t, 6, next).Marshal()
+			p.answer(func(w http.ResponseWriter, _ *http.Request) {
+				w.WriteHeader(http.StatusInternalServerError)
+				_, _ = w.Write(document)
+			})
+		}, "bad_status", true},
+		{"a redirect to http", func(p *peer) {
+			p.answer(func(w http.ResponseWriter, r *http.Request) {
+				http.Redirect(w, r, "http://127.0.0.1/", http.StatusFound)
+			})
+		}, "bad_redirect", true},
+		{"a redirect without end", func(p *peer) {
+			p.answer(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, p.URL, http.StatusFound) })
+		}, "too_many_redirects", true},
+		{"an answer that never ends", func(p *peer) {
+			p.answer(func(w http.ResponseWriter, r *http.Request) {
+				_, _ = w.Write([]byte(`{"keys":[`))
+				_ = http.NewResponseController(w).Flush()
+				<-r.Context().Done()
+			})
+		}, "timeout", false},
+		{"nobody there", func(p *peer) { p.Close() }, "network", false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRoom(t, func(c *Config) { c.Client.Timeout = 700 * time.Millisecond })
+			p := newPeer(t, us, us.bundle(t, 5))
+			r.create(t, spiffeRelationship(us, p), us.bundle(t, 5))
+			written := r.store.View().Revision()
+			test.do(p)
+			out := r.refresh(t, "us.example.org")
+			require.Equal(t, test.want, out.GetLastResult(), out.GetLastError())
+			require.NotEmpty(t, out.GetLastError())
+			require.Equal(t, ententev1.Freshness_FRESHNESS_FRESH, out.GetFreshness(), "one failure takes no trust away")
+			require.True(t, r.stored(t, "us.example.org").Equal(us.bundle(t, 5)))
+			require.Equal(t, written, r.store.View().Revision(), "nothing was written")
+			require.InDelta(t, 1, testutil.ToFloat64(r.manager.metrics.fetches.WithLabelValues(test.want)), 0)
+			var lines []string
+			if test.audited {
+				lines = []string{"refuse bundle us.example.org: " + test.want}
+			}
+			require.Equal(t, lines, r.ledger.said())
+		})
+	}
+}
+
+// TestRebuiltPeer: a peer that lost its state begins again at sequence 1, with other keys. It stays out until an operator lets it in.
+func TestRebuiltPeer(t *testing.T) {
+	r := newRoom(t)
+	us := newAuthority(t, "us.example.org")
+	p := newPeer(t, us, us.bundle(t, 40))
+	r.create(t, spiffeRelationship(us, p), us.bundle(t, 40))
+
+	rebuilt := newAuthority(t, "us.example.org")
+	p.present(t, rebuilt)
+	p.serve(rebuilt.bundle(t, 1))
+	require.Equal(t, "untrusted_svid", r.refresh(t, "us.example.org").GetLastResult())
+	_, err := r.service.UpdateRelationship(t.Context(), &ententev1.UpdateRelationshipRequest{
+		Relationship: &ententev1.Relationship{TrustDomain: "us.example.org"}, UpdateMask: &fieldmaskpb.FieldMask{},
+		BootstrapBundle: rebuilt.bundle(t, 1).Marshal(), ResetSequence: true,
+	})
+	require.NoError(t, err)
+	require.Equal(t, "unchanged", r.refresh(t, "us.example.org").GetLastResult())
+
+	// From then on its sequence counts again.
+	p.serve(rebuilt.bundle(t, 2))
+	require.Equal(t, "stored", r.refresh(t, "us.example.org").GetLastResult())
+	p.serve(rebuilt.bundle(t, 1))
+	require.Equal(t, "rollback", r.refresh(t, "us.example.org").GetLastResult())
+}
+
+// TestResetDuringFetch: a fetch that was verified by keys which an operator has replaced meanwhile cannot store what it brings.
+func TestResetDuringFetch(t *testing.T) {
+	r := newRoom(t)
+	stolen := newAuthority(t, "us.example.org")
+	p := newPeer(t, stolen, stolen.bundle(t, 1))
+	r.create(t, spiffeRelationship(stolen, p), stolen.bundle(t, 1))
+	clean := newAuthority(t, "us.example.org")
+	entered, release := make(chan struct{}), make(chan struct{})
+	document := stolen.bundle(t, 1<<40).Marshal()
+	p.answer(func(w http.ResponseWriter, _ *http.Request) {
+		entered <- struct{}{}
+		<-release
+		_, _ = w.Write(document)
+	})
+	ended := make(chan outcome, 1)
+	go func() { ended <- r.manager.refresh(context.Background(), "us.example.org") }()
+	<-entered
+	_, err := r.service.UpdateRelationship(t.Context(), &ententev1.UpdateRelationshipRequest{
+		Relationship: &ententev1.Relationship{TrustDomain: "us.example.org"}, BootstrapBundle: clean.bundle(t, 1).Marshal(), ResetSequence: true,
+	})
+	require.NoError(t, err)
+	close(release)
+	require.Equal(t, "untrusted_svid", (<-ended).result, "it was made again, by the new keys")
+	require.True(t, r.stored(t, "us.example.org").Equal(clean.bundle(t, 1)))
+}
+
+// TestDeletedDuringFetch: a bundle does not come back with a fetch that was under way when its relationship ended.
+func TestDeletedDuringFetch(t *testing.T) {
+	r := newRoom(t)
+	us := newAuthority(t, "us.example.org")
+	p := newPeer(t, us, us.bundle(t, 1))
+	r.create(t, spiffeRelationship(us, p), us.bundle(t, 1))
+	entered, release := make(chan struct{}), make(chan struct{})
+	document := us.bundle(t, 2, us.rotated(t)).Marshal()
+	p.answer(func(w http.ResponseWriter, _ *http.Request) {
+		entered <- struct{}{}
+		<-release
+		_, _ = w.Write(document)
+	})
+	ended := make(chan outcome, 1)
+	go func() { ended <- r.manager.refresh(context.Background(), "us.example.org") }()
+	<-entered
+	_, err := r.service.DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"})
+	require.NoError(t, err)
+	close(release)
+	require.Equal(t, "ended", (<-ended).result)
+	require.Nil(t, r.stored(t, "us.example.org"))
+}
+
+// TestNoAuditNoBundle: what cannot be audited is not stored.
+func TestNoAuditNoBundle(t *testing.T) {
+	r := newRoom(t)
+	us := newAuthority(t, "us.example.org")
+	p := newPeer(t, us, us.bundle(t, 2, us.rotated(t)))
+	r.create(t, spiffeRelationship(us, p), us.bundle(t, 1))
+	r.ledger.full = true
+	out := r.refresh(t, "us.example.org")
+	require.Equal(t, "not_audited", out.GetLastResult())
+	require.Equal(t, "store bundle of us.example.org: the audit log cannot be written, and what cannot be audited is not stored: no space left on device", out.GetLastError())
+	require.EqualValues(t, 1, out.GetSequence())
+}
+
+// TestServedByAnother: an endpoint in another domain is verified by that domain's own bundle, hosted or foreign, and by nothing else.
+func TestServedByAnother(t *testing.T) {
+	r := newRoom(t)
+	home, hub, ap := newAuthority(t, "eu.example.org"), newAuthority(t, "hub.example.org"), newAuthority(t, "ap.example.org")
+	r.host(t, home)
+	first := ap.bundle(t, 1)
+	served := func(by *authority, p *peer) *ententev1.Relationship {
+		rel := spiffeRelationship(by, p)
+		rel.TrustDomain = "ap.example.org"
+		return rel
+	}
+	remove := func(td string) {
+		_, err := r.service.DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: td})
+		require.NoError(t, err)
+	}
+
+	r.create(t, served(home, newPeer(t, home, first)), nil)
+	require.Equal(t, "stored", r.refresh(t, "ap.example.org").GetLastResult(), "by a hosted domain")
+	remove("ap.example.org")
+
+	hubPeer := newPeer(t, hub, first)
+	r.create(t, spiffeRelationship(hub, hubPeer), hub.bundle(t, 1))
+	r.create(t, served(hub, hubPeer), nil)
+	require.Equal(t, "stored", r.refresh(t, "ap.example.org").GetLastResult(), "by a foreign domain")
+	hubPeer.present(t, ap)
+	require.NotEmpty(t, r.refresh(t, "ap.example.org").GetLastError(), "its own keys do not vouch for the hub's endpoint")
+	remove("hub.example.org")
+	out := r.refresh(t, "ap.example.org")
+	require.Equal(t, "no_trust", out.GetLastResult())
+	require.NotNil(t, r.stored(t, "ap.example.org"), "an outage of the hub takes no trust away")
+}
+
+func TestWebEndpoint(t *testing.T) {
+	r := newRoom(t)
+	us, web := newAuthority(t, "us.example.org"), newAuthority(t, "web.example.org")
+	p := newPeer(t, web, us.bundle(t, 1))
+	rel := &ententev1.Relationship{
+		TrustDomain: "us.example.org", Url: strings.Replace(p.URL, "127.0.0.1", "localhost", 1),
+		Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB, WebRoots: web.pem(),
+	}
+	out := r.create(t, rel, nil)
+	require.Equal(t, ententev1.Freshness_FRESHNESS_UNSPECIFIED, out.GetFreshness())
+	out = r.refresh(t, "us.example.org")
+	require.Equal(t, "stored", out.GetLastResult(), out.GetLastError())
+	require.Equal(t, ententev1.Freshness_FRESHNESS_FRESH, out.GetFreshness())
+	require.Equal(t, []string{"accept bundle us.example.org: begun", "accept bundle us.example.org: done"}, r.ledger.said())
+	p.present(t, us)
+	require.Equal(t, "web_certificate", r.refresh(t, "us.example.org").GetLastResult())
+}
+
+// TestUnchangedWritesNothing: the second fetch of the same document is answered by 304, and neither writes.
+func TestUnchangedWritesNothing(t *testing.T) {
+	r := newRoom(t)
+	us := newAuthority(t, "us.example.org")
+	p := newPeer(t, us, us.bundle(t, 1))
+	r.create(t, spiffeRelationship(us, p), us.bundle(t, 1))
+	before := r.store.View().Revision()
+	require.Equal(t, "unchanged", r.refresh(t, "us.example.org").GetLastResult())
+	require.Equal(t, "not_modified", r.refresh(t, "us.example.org").GetLastResult())
+	require.Equal(t, before, r.store.View().Revision())
+	require.Empty(t, r.ledger.said(), "nothing was decided")
+
+	// Once another bundle is stored, the old tag is not sent again.
+	p.serve(us.bundle(t, 2))
+	require.Equal(t, "stored", r.refresh(t, "us.example.org").GetLastResult())
+	require.Equal(t, "not_modified", r.refresh(t, "us.example.org").GetLastResult())
+	row := func() (change, retrieve time.Time) {
+		stored, _, err := ForeignBundles.Get(r.store.View(), "us.example.org")
+		require.NoError(t, err)
+		return stored.Value.GetChangeTime().AsTime(), stored.Value.GetRetrieveTime().AsTime()
+	}
+	change, retrieve := row()
+	require.True(t, change.Before(retrieve), "another sequence is no change of content")
+}
+
+func TestNoLeaderIsNoRefusal(t *testing.T) {
+	require.Equal(t, "not_stored", reasonOf(raftstore.ErrNoLeader))
+	require.True(t, outcome{result: "not_stored"}.ours())
+	require.False(t, isDecision("not_stored"))
+}
