@@ -51,14 +51,20 @@ type AuthInfo struct {
 // AuthType names the protocol under which the caller was verified.
 func (a AuthInfo) AuthType() string { return string(a.Caller.Protocol) }
 
+// Verified returns the caller. It is how [CallerFrom] finds it also in types that embed an AuthInfo.
+func (a AuthInfo) Verified() Caller { return a.Caller }
+
 // CallerFrom returns the verified caller of a gRPC call that came in through a port.
 func CallerFrom(ctx context.Context) (Caller, bool) {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
 		return Caller{}, false
 	}
-	info, ok := p.AuthInfo.(AuthInfo)
-	return info.Caller, ok
+	info, ok := p.AuthInfo.(interface{ Verified() Caller })
+	if !ok {
+		return Caller{}, false
+	}
+	return info.Verified(), true
 }
 
 // MemberFrom returns the id of the fellow member that makes a call under entente-member/1.

@@ -73,13 +73,24 @@ func (p *Port) endOf(c *Conn) (time.Time, Reason) {
 }
 
 // Recheck verifies the other end of every open connection again, by the membership and the bundles of now,
-// and closes those that fail. With protocols given, only theirs. Call it after membership or bundles have
-// changed.
-func (p *Port) Recheck(only ...Protocol) {
+// and closes those that fail. Call it after bundles have changed.
+func (p *Port) Recheck() {
+	p.recheckAll(protocols...)
+	p.forgetStrangers()
+}
+
+// RecheckMembers is Recheck for the connections of members alone, in and out. Call it after the membership has
+// changed; it costs little, however many clients there are.
+func (p *Port) RecheckMembers() {
+	p.recheckAll(Raft, Member)
+	p.forgetStrangers()
+}
+
+func (p *Port) recheckAll(of ...Protocol) {
 	p.connections.mu.Lock()
 	var open []*Conn
 	for c := range p.connections.open {
-		if len(only) == 0 || slices.Contains(only, c.caller.Protocol) {
+		if slices.Contains(of, c.caller.Protocol) {
 			open = append(open, c)
 		}
 	}
@@ -88,9 +99,6 @@ func (p *Port) Recheck(only ...Protocol) {
 		if err := p.recheck(c); err != nil {
 			p.drop(c, ReasonOf(err), err.Error())
 		}
-	}
-	if len(only) == 0 || slices.Contains(only, Member) {
-		p.forgetStrangers()
 	}
 }
 

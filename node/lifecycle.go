@@ -1,0 +1,85 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// lifecycle starts the parts of a member in order and stops them in the reverse order, each waited for before the one
+// below it is told. A part that ends by itself ends the member.
+type lifecycle struct {
+	log    hclog.Logger
+	failed chan error // holds the first failure
+
+	mu    sync.Mutex
+	parts []part
+}
+
+type part struct {
+	name string
+	stop func() error
+}
+
+func newLifecycle(log hclog.Logger) *lifecycle {
+	return &lifecycle{log: log, failed: make(chan error, 1)}
+}
+
+// fail ends the member with an error, unless it is ending with another already.
+func (l *lifecycle) fail(err error) {
+	select {
+	case l.failed <- err:
+	default:
+	}
+}
+
+// start runs a part in a goroutine of its own until it is stopped, by the end of its context.
+func (l *lifecycle) start(name string, run func(ctx context.Context) error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() {
+		err := run(ctx)
+		if ctx.Err() == nil {
+			if err == nil {
+				err = errors.New("it ended by itself")
+			}
+			l.fail(fmt.Errorf("%s: %w", name, err))
+			err = nil // reported
+		}
+		if errors.Is(err, context.Canceled) {
+			err = nil
+		}
+		done <- err
+	}()
+	l.onStop(name, func() error {
+		cancel()
+		return <-done
+	})
+	l.log.Debug("started", "part", name)
+}
+
+// onStop adds what is to be done when the turn of a part comes, for parts that have no goroutine.
+func (l *lifecycle) onStop(name string, stop func() error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.parts = append(l.parts, part{name, stop})
+}
+
+// stop stops all parts, the last started first.
+func (l *lifecycle) stop() error {
+	l.mu.Lock()
+	parts := l.parts
+	l.parts = nil
+	l.mu.Unlock()
+	var errs []error
+	for i := len(parts) - 1; i >= 0; i-- {
+		l.log.Debug("stopping", "part", parts[i].name)
+		if err := parts[i].stop(); err != nil {
+			errs = append(errs, fmt.Errorf("stop %s: %w", parts[i].name, err))
+		}
+	}
+	return errors.Join(errs...)
+}

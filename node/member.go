@@ -1,0 +1,260 @@
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"sync/atomic"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/authority"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/bundleapi"
+	"github.com/ententehq/entente/federation"
+	"github.com/ententehq/entente/node/port"
+	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/membership"
+	"github.com/ententehq/entente/routing"
+)
+
+// member is a member whose rooms are built and connected. Nothing of it runs yet but the store, which takes up where it was.
+type member struct {
+	cfg      *Config
+	log      hclog.Logger
+	life     *lifecycle
+	registry *prometheus.Registry
+
+	dir        *dataDir
+	audit      *access.Log
+	operations *operations
+	identity   *membership.Identity
+	directory  *membership.Directory
+	port       *port.Port
+	store      *raftstore.Store
+	members    *membership.Manager
+	guard      *access.Guard
+	trust      *trust
+	authority  *authority.Manager
+	federation *federation.Manager
+	routing    *routing.Manager
+	handler    *bundle.Handler
+	publisher  *publisher
+	bundles    *bundleapi.Service
+}
+
+// build makes the rooms from below. When it returns an error the store is closed, and m.life closes the rest.
+func (m *member) build() error {
+	m.registry = prometheus.NewRegistry()
+	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.operations = newOperations(m.registry, m.log.Named("operations"))
+	for _, step := range []func() error{
+		m.openDataDir, m.openPort, m.openStore, m.buildMembership, m.buildAccess, m.buildAuthority, m.buildFederation, m.buildRouting, m.buildEndpoint,
+	} {
+		if err := step(); err != nil {
+			if m.store != nil {
+				err = errors.Join(err, m.store.Close())
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *member) openDataDir() (err error) {
+	if m.dir, err = openDataDir(m.cfg.Member.DataDir); err != nil {
+		return err
+	}
+	m.life.onStop("data folder", m.dir.close)
+	m.audit, err = access.OpenLog(access.LogConfig{
+		Path: m.dir.file("audit.log"), Member: m.cfg.Member.ID, Logger: m.log.Named("audit"), Registerer: m.registry,
+	})
+	if err != nil {
+		return err
+	}
+	m.life.onStop("audit log", m.audit.Close)
+	m.identity, err = membership.LoadIdentity(m.dir.file("identity.pem"))
+	return err
+}
+
+func (m *member) openPort() error {
+	listener, err := net.Listen("tcp", m.cfg.Member.Listen)
+	if err != nil {
+		return fmt.Errorf("listen for members and clients (member.listen): %w", err)
+	}
+	m.directory = membership.NewDirectory(m.cfg.Member.ID, m.log.Named("membership"))
+	m.trust = newTrust()
+	m.port, err = port.New(port.Config{
+		Listener: listener, Self: m.cfg.Member.ID, Identity: m.identity.Certificate,
+		Members: m.directory, Certificates: serverCertificates{m}, Trust: m.trust,
+		Logger: m.log.Named("port"), Registerer: m.registry,
+	})
+	if err != nil {
+		return fmt.Errorf("open the port: %w", err)
+	}
+	m.directory.OnLearned(m.port.Recheck)
+	return nil
+}
+
+// serverCertificates hands the port the member's SVID. The room that issues it is built after the port, and no handshake
+// happens before.
+type serverCertificates struct{ m *member }
+
+// ServerCertificate implements [port.Certificates].
+func (c serverCertificates) ServerCertificate() (*tls.Certificate, error) {
+	return c.m.authority.MemberSVID()
+}
+
+func (m *member) openStore() (err error) {
+	m.store, err = raftstore.Open(raftstore.Config{
+		MemberID: m.cfg.Member.ID, Identity: m.identity.Digest, Address: m.cfg.Member.Advertise,
+		Dir: m.dir.file("raft"), Stream: m.port.Raft(m.cfg.Member.Advertise), Dial: m.port.Conn,
+		Fatal: func(err error) {
+			m.operations.fail(err)
+			m.life.fail(fmt.Errorf("store: %w", err))
+		},
+		Logger: m.log.Named("store"), Registerer: m.registry,
+		Timing: raftstore.Timing{
+			Heartbeat: m.cfg.Raft.HeartbeatTimeout, Election: m.cfg.Raft.ElectionTimeout, Disk: m.cfg.Raft.DiskTimeout,
+		},
+	})
+	if err != nil {
+		return err
+	}
+	m.directory.Attach(m.store)
+	m.trust.store.Store(m.store)
+	return nil
+}
+
+func (m *member) buildMembership() (err error) {
+	m.members, err = membership.New(membership.Config{
+		Store: m.store, Directory: m.directory, Conns: m.port, Prober: m.port,
+		Self: membership.Self{
+			ID: m.cfg.Member.ID, Region: m.cfg.Cluster.Region, Zone: m.cfg.Member.Zone,
+			Address: m.cfg.Member.Advertise, Version: Version, Identity: m.identity.Digest,
+		},
+		ClusterName: m.cfg.Cluster.Name, HomeTrustDomain: m.cfg.Cluster.TrustDomain.Name(),
+		Caller: port.MemberFrom, Audit: joinAudit{m.audit},
+		OnChange: m.port.Recheck,
+		Logger:   m.log.Named("membership"), Registerer: m.registry,
+	})
+	return err
+}
+
+// joinAudit writes what the membership decides on joiners into the audit log.
+type joinAudit struct{ log *access.Log }
+
+// RecordJoin implements [membership.Auditor].
+func (a joinAudit) RecordJoin(e membership.JoinEvent) error {
+	result := e.Result
+	if result == "" {
+		result = access.ResultBegun
+	}
+	return a.log.Record(access.Event{
+		Caller: fmt.Sprintf("joiner %x", e.Identity[:8]), Action: "join cluster", Object: e.MemberID,
+		Result: result, Revision: uint64(e.Revision), Detail: fmt.Sprintf("address %s, token %s", e.Address, e.TokenID), Durable: true,
+	})
+}
+
+func (m *member) buildAccess() (err error) {
+	m.guard, err = access.NewGuard(access.GuardConfig{
+		Store: m.store, Home: m.cfg.Cluster.TrustDomain,
+		Hosted: func(r raftstore.Reader, td spiffeid.TrustDomain) (bool, error) { return authority.Hosts(r, td.Name()) },
+		Log:    m.audit, Logger: m.log.Named("access"), Registerer: m.registry,
+	})
+	return err
+}
+
+func (m *member) buildAuthority() (err error) {
+	m.authority, err = authority.New(authority.Config{
+		Store: m.store, Member: m.cfg.Member.ID, Home: m.cfg.Cluster.TrustDomain,
+		Defaults: authority.Settings{
+			RefreshHint: m.cfg.BundleEndpoint.RefreshHint, CATTL: m.cfg.Authority.CATTL,
+			X509SVIDTTL: m.cfg.Authority.X509SVIDTTL, JWTSVIDTTL: m.cfg.Authority.JWTSVIDTTL,
+		},
+		MinRefresh: m.cfg.Federation.MinRefresh, SigningGrace: m.cfg.Authority.SigningGrace,
+		KeyDir: m.dir.file("keys"), RootTTL: m.cfg.SelfSigned.RootTTL,
+		Contact: m.members, Conn: m.port.Conn, IsForeign: federation.IsForeign,
+		Audit: m.audit, Logger: m.log.Named("authority"), Registerer: m.registry,
+	})
+	return err
+}
+
+func (m *member) buildFederation() (err error) {
+	m.federation, err = federation.New(federation.Config{
+		Store: m.store, Leader: m.members, IsHosted: authority.Hosts, HostedBundle: authority.HostedBundles.Get,
+		Audit: m.audit, MinRefresh: m.cfg.Federation.MinRefresh, Logger: m.log.Named("federation"), Registerer: m.registry,
+	})
+	if err != nil {
+		return err
+	}
+	m.members.Register("federation", m.federation.Section())
+	return nil
+}
+
+func (m *member) buildRouting() error {
+	policy, err := routing.NewPolicy(routing.Settings{
+		OverprovisioningFactor: m.cfg.Routing.OverprovisioningFactor,
+		PanicThreshold:         &m.cfg.Routing.PanicThreshold,
+		Stale:                  routing.StaleMode(m.cfg.Routing.Stale),
+	})
+	if err != nil {
+		return err
+	}
+	m.routing, err = routing.New(routing.Config{
+		Store: m.store, Trust: m.trust, Audit: m.audit, Policy: policy, LastHeard: m.members.LastHeard,
+		Logger: m.log.Named("routing"), Registerer: m.registry,
+	})
+	if err != nil {
+		return err
+	}
+	m.members.Register("leases", m.routing.Leases())
+	return nil
+}
+
+func (m *member) buildEndpoint() (err error) {
+	if m.handler, err = bundle.NewHandler(m.registry); err != nil {
+		return err
+	}
+	m.publisher = &publisher{store: m.store, home: m.cfg.Cluster.TrustDomain, handler: m.handler, log: m.log.Named("endpoint")}
+	m.bundles, err = bundleapi.New(bundleapi.Config{
+		Catalog:     &catalog{store: m.store, home: m.cfg.Cluster.TrustDomain},
+		StatusError: raftstore.StatusError, Logger: m.log.Named("bundles"), Registerer: m.registry,
+	})
+	return err
+}
+
+// endpointServer opens the bundle endpoint in the configured profile.
+func (m *member) endpointServer() (*bundle.Server, error) {
+	log := m.log.Named("endpoint")
+	cfg := bundle.ServerConfig{Handler: m.handler, Logger: log, Registerer: m.registry}
+	switch e := m.cfg.BundleEndpoint; e.Profile {
+	case ProfileWeb:
+		files, err := bundle.NewCertificateFiles(bundle.CertificateFilesConfig{
+			CertFile: e.CertFile, KeyFile: e.KeyFile, Logger: log, Registerer: m.registry,
+		})
+		if err != nil {
+			return nil, err
+		}
+		cfg.Files = files
+	case ProfileSPIFFE:
+		cfg.SVIDs = func(_ context.Context, td spiffeid.TrustDomain) (*tls.Certificate, error) {
+			return m.authority.EndpointSVID(td)
+		}
+	}
+	listener, err := net.Listen("tcp", m.cfg.BundleEndpoint.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("listen for bundle readers (bundle_endpoint.listen): %w", err)
+	}
+	cfg.Listener = listener
+	return bundle.NewServer(cfg)
+}
+
+// storeRef is set once, when the store is open.
+type storeRef = atomic.Pointer[raftstore.Store]

@@ -1,0 +1,117 @@
+package node
+
+import (
+	"crypto/ecdsa"
+	"crypto/rsa"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
+)
+
+// What a command can find out from a file alone, without a member to ask.
+
+// BundleReport says what a SPIFFE bundle document holds.
+type BundleReport struct {
+	TrustDomain     string          `json:"trust_domain"`
+	Sequence        *uint64         `json:"sequence,omitempty"`
+	RefreshHint     string          `json:"refresh_hint,omitempty"`
+	Digest          string          `json:"digest"`
+	X509Authorities []X509Authority `json:"x509_authorities"`
+	JWTAuthorities  []JWTAuthority  `json:"jwt_authorities"`
+	// Ignored are the parts without effect, and why.
+	Ignored []string `json:"ignored"`
+	// PEM holds the X.509 authorities as certificates.
+	PEM []byte `json:"-"`
+}
+
+// X509Authority is one certificate of a bundle.
+type X509Authority struct {
+	Subject   string    `json:"subject"`
+	KeyID     string    `json:"key_id"`
+	NotBefore time.Time `json:"not_before"`
+	NotAfter  time.Time `json:"not_after"`
+}
+
+// JWTAuthority is one JWT key of a bundle.
+type JWTAuthority struct {
+	KeyID string `json:"key_id"`
+	Key   string `json:"key"`
+}
+
+// ReadBundle reads the bundle document of a trust domain as the cluster itself would, and says what is in it. The error
+// says why it would be refused.
+func ReadBundle(trustDomain string, document []byte) (*BundleReport, error) {
+	td, err := bundle.ParseTrustDomain(trustDomain)
+	if err != nil {
+		return nil, err
+	}
+	b, ignored, err := bundle.Parse(td, document)
+	if err != nil {
+		return nil, err
+	}
+	digest := b.Digest()
+	r := &BundleReport{
+		TrustDomain: td.Name(), Digest: hex.EncodeToString(digest[:]), PEM: b.PEM(),
+		X509Authorities: []X509Authority{}, JWTAuthorities: []JWTAuthority{}, Ignored: []string{},
+	}
+	if n, ok := b.Sequence(); ok {
+		r.Sequence = &n
+	}
+	if d, ok := b.RefreshHint(); ok {
+		r.RefreshHint = d.String()
+	}
+	for _, c := range b.X509Authorities() {
+		r.X509Authorities = append(r.X509Authorities, X509Authority{
+			Subject: c.Subject.String(), KeyID: hex.EncodeToString(c.SubjectKeyId), NotBefore: c.NotBefore, NotAfter: c.NotAfter,
+		})
+	}
+	for id, key := range b.JWTAuthorities() {
+		r.JWTAuthorities = append(r.JWTAuthorities, JWTAuthority{KeyID: id, Key: keyKind(key)})
+	}
+	slices.SortFunc(r.JWTAuthorities, func(a, b JWTAuthority) int {
+		switch {
+		case a.KeyID < b.KeyID:
+			return -1
+		case a.KeyID > b.KeyID:
+			return 1
+		}
+		return 0
+	})
+	for _, i := range ignored {
+		r.Ignored = append(r.Ignored, i.String())
+	}
+	return r, nil
+}
+
+// keyKind names the kind and size of a public key.
+func keyKind(key any) string {
+	switch k := key.(type) {
+	case *ecdsa.PublicKey:
+		return "EC " + k.Params().Name
+	case *rsa.PublicKey:
+		return fmt.Sprintf("RSA %d", k.N.BitLen())
+	}
+	return fmt.Sprintf("%T", key)
+}
+
+// SnapshotReport says what a snapshot file holds.
+type SnapshotReport struct {
+	FormatVersion uint32    `json:"format_version"`
+	ClusterID     string    `json:"cluster_id"`
+	Revision      uint64    `json:"revision"`
+	Time          time.Time `json:"time"`
+}
+
+// InspectSnapshot reads a snapshot to its end, checks it whole, its SHA-256 included, and says what it is.
+func InspectSnapshot(r io.Reader) (*SnapshotReport, error) {
+	info, err := raftstore.Inspect(r)
+	if err != nil {
+		return nil, err
+	}
+	return &SnapshotReport{FormatVersion: info.FormatVersion, ClusterID: info.ClusterID, Revision: uint64(info.Revision), Time: info.Time}, nil
+}

@@ -1,0 +1,279 @@
+package port_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/node/port"
+	"github.com/ententehq/entente/raftstore/membership"
+)
+
+func durationOf(d time.Duration) *durationpb.Duration { return durationpb.New(d) }
+
+// No member of these tests has an SVID or a bundle: what they do rests on identity keys alone.
+
+func TestThreeMembersFormAClusterAndStartAgainFromDisk(t *testing.T) {
+	a := newMember(t, "eu-1").form()
+	b := newMember(t, "eu-2").joined(a)
+	c := newMember(t, "eu-3").joined(b)
+	all := []*member{a, b, c}
+
+	for _, m := range all {
+		m.eventually("sees three alive members", func() error {
+			ids, err := membership.Alive(m.store.View())
+			if err != nil || len(ids) != 3 {
+				return fmt.Errorf("%v %v", ids, err)
+			}
+			return nil
+		})
+		m.eventually("has a sane clock", func() error {
+			if !m.manager.ClockSane() || time.Since(m.manager.LastHeard()) > time.Second {
+				return fmt.Errorf("sane: %t, heard %s", m.manager.ClockSane(), m.manager.LastHeard())
+			}
+			return nil
+		})
+	}
+	list, err := b.manager.ClusterService().ListMembers(t.Context(), &ententev1.ListMembersRequest{})
+	require.NoError(t, err)
+	require.Len(t, list.GetMembers(), 3)
+	assert.Equal(t, a.store.ClusterID(), list.GetClusterId())
+
+	revision := c.write()
+	for _, m := range all {
+		m.stop()
+	}
+	for _, m := range all {
+		m.start()
+	}
+	for _, m := range all {
+		m.eventually("reached what was acknowledged before", m.reached(revision))
+	}
+	a.write()
+
+	// Clients are not served without SVIDs, and are told so by the metric.
+	conn, err := clientTLS(a.address, "h2", nil)
+	if err == nil {
+		_, err = conn.Read(make([]byte, 1))
+	}
+	require.Error(t, err)
+	requireRefused(t, a, "h2", port.ReasonNoOwnSVID)
+}
+
+func TestATokenAdmitsOneMemberOnce(t *testing.T) {
+	a := newMember(t, "eu-1").form()
+	token := a.token(time.Minute)
+	b := newMember(t, "eu-2").start()
+	require.NoError(t, b.enter(token, a.address))
+	require.NoError(t, b.enter(token, a.address), "asking again with the same key leads to the same end")
+
+	c := newMember(t, "eu-3").start()
+	err := c.enter(token, a.address)
+	require.ErrorIs(t, err, membership.ErrRefused)
+	assert.ErrorContains(t, err, "the join token was used by member eu-2")
+	assert.ErrorContains(t, err, "make a new one with `entente cluster join-token`")
+
+	unknown := membership.NewToken(clusterName, time.Now().Add(time.Minute), []membership.Digest{a.identity.Digest})
+	require.ErrorContains(t, c.enter(unknown, a.address), "no such join token")
+
+	late := a.token(time.Second)
+	a.ahead.Store(int64(time.Hour))
+	require.ErrorContains(t, c.enter(late, a.address), "the join token expired at")
+	a.ahead.Store(0)
+
+	taken := newMember(t, "eu-2").start()
+	err = taken.enter(a.token(time.Minute), a.address)
+	require.ErrorContains(t, err, "the cluster has a member eu-2 with another identity key")
+	require.ErrorContains(t, err, "entente cluster remove eu-2")
+
+	other := c.entry(a.token(time.Minute), a.address)
+	other.HomeTrustDomain = "us.example.org"
+	_, err = membership.Enter(t.Context(), other)
+	require.ErrorContains(t, err, `the joiner's configuration says cluster.trust_domain = "us.example.org", but this cluster's is "eu.example.org"`)
+
+	other.ClusterName = "us"
+	_, err = membership.Enter(t.Context(), other)
+	require.ErrorContains(t, err, `the join token is for cluster "eu", but cluster.name is "us"`)
+
+	elsewhere := c.entry(a.token(time.Minute), a.address)
+	elsewhere.Self.Address = b.address
+	_, err = membership.Enter(t.Context(), elsewhere)
+	require.ErrorContains(t, err, "the leader eu-1 did not find member eu-3 at its address "+b.address)
+}
+
+func TestTheSecretGoesToNobodyWhomTheTokenDoesNotName(t *testing.T) {
+	a := newMember(t, "eu-1").form()
+	token := a.token(time.Minute)
+
+	// An impostor at a's address: a member of another cluster, whose port accepts joiners.
+	impostor := newMember(t, "eu-1").form()
+	eavesdropped := make(chan []byte, 1)
+	relay, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	go func() {
+		defer close(eavesdropped)
+		in, err := relay.Accept()
+		if err != nil {
+			return
+		}
+		defer in.Close()
+		out, err := net.Dial("tcp", impostor.address)
+		if err != nil {
+			return
+		}
+		defer out.Close()
+		go func() { _, _ = io.Copy(in, out) }() //nolint:errcheck // ends with the connection
+		sent, _ := io.ReadAll(io.TeeReader(in, out))
+		eavesdropped <- sent
+	}()
+	b := newMember(t, "eu-2").start()
+	err = b.enter(token, relay.Addr().String())
+	require.ErrorIs(t, err, membership.ErrRefused)
+	require.ErrorContains(t, err, "which the join token does not name")
+	require.ErrorContains(t, err, "nothing was sent to it")
+
+	// All that went out are the handshake's hello, a change-cipher-spec and the alert that broke it off: no
+	// application data, of which the first would follow the client's Finished.
+	requireNoFinished(t, <-eavesdropped)
+	require.NoError(t, relay.Close())
+	accepted := gather(t, impostor, "entente_port_accepted_total", string(port.Join))
+	assert.Zero(t, accepted, "the impostor's handshake was not completed")
+}
+
+func TestARemovedMemberIsCutOff(t *testing.T) {
+	a := newMember(t, "eu-1").form()
+	b := newMember(t, "eu-2").joined(a)
+	c := newMember(t, "eu-3").joined(a)
+	cluster := func(m *member) ententev1.ClusterServiceServer { return m.manager.ClusterService() }
+
+	_, err := cluster(c).RemoveMember(t.Context(), &ententev1.RemoveMemberRequest{Id: "eu-3"})
+	require.ErrorContains(t, err, "member eu-3 cannot remove itself")
+	_, err = cluster(a).RemoveMember(t.Context(), &ententev1.RemoveMemberRequest{Id: "eu-9"})
+	require.ErrorContains(t, err, "the cluster has no member eu-9")
+
+	_, err = cluster(b).RemoveMember(t.Context(), &ententev1.RemoveMemberRequest{Id: "eu-3", Compromised: true})
+	require.NoError(t, err)
+	require.Equal(t, membership.Removal{MemberID: "eu-3", Compromised: true}, <-a.removed)
+	for _, m := range []*member{a, b} {
+		m.eventually("refuses the removed member", func() error {
+			if _, known := m.directory.MemberByIdentity(c.identity.Digest); known {
+				return fmt.Errorf("known")
+			}
+			return nil
+		})
+		m.eventually("has cut its connections", func() error {
+			if gather(t, m, "entente_port_closed_total", string(port.ReasonUnknownIdentity)) == 0 {
+				return fmt.Errorf("no connection was closed for %s", port.ReasonUnknownIdentity)
+			}
+			return nil
+		})
+		requireEventuallyRefused(t, m, port.ReasonUnknownIdentity)
+	}
+
+	// The leader that is removed hands the lead over first; then the last one stays.
+	leader, other := a, b
+	if !a.store.IsLeader() {
+		leader, other = b, a
+	}
+	_, err = cluster(other).RemoveMember(t.Context(), &ententev1.RemoveMemberRequest{Id: leader.id})
+	require.NoError(t, err)
+	require.True(t, other.store.IsLeader())
+	_, err = cluster(leader).RemoveMember(t.Context(), &ententev1.RemoveMemberRequest{Id: leader.id})
+	require.Error(t, err)
+	other.write()
+}
+
+func TestAMemberThatWasAwayLearnsWhoTheOthersAre(t *testing.T) {
+	a := newMember(t, "eu-1").form()
+	b := newMember(t, "eu-2").joined(a)
+	c := newMember(t, "eu-3").joined(a)
+	c.stop()
+	d := newMember(t, "eu-4").joined(b)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	answer, err := a.manager.ClusterService().TransferLeadership(ctx, &ententev1.TransferLeadershipRequest{Id: "eu-4"})
+	require.NoError(t, err)
+	require.Equal(t, "eu-4", answer.GetLeaderId())
+	revision := a.write()
+
+	// c knows nothing of eu-4, which leads, and cannot hear of it from anybody but the leader's log.
+	c.start()
+	_, known := c.directory.MemberByIdentity(d.identity.Digest)
+	require.False(t, known)
+	c.eventually("caught up under a leader that it did not know", c.reached(revision))
+	_, known = c.directory.MemberByIdentity(d.identity.Digest)
+	require.True(t, known)
+}
+
+func TestASnapshotTravelsWholeAndKeepsTheMembership(t *testing.T) {
+	a := newMember(t, "eu-1").form()
+	b := newMember(t, "eu-2").start()
+	token := a.token(time.Minute)
+	open := a.token(time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	api := clusterClient(t, a)
+	snapshot := saveSnapshot(ctx, t, api)
+	require.NoError(t, b.enter(token, a.address))
+
+	restore, err := api.RestoreSnapshot(ctx)
+	require.NoError(t, err)
+	for _, chunk := range snapshot {
+		require.NoError(t, restore.Send(&ententev1.RestoreSnapshotRequest{Data: chunk}))
+	}
+	_, err = restore.CloseAndRecv()
+	require.NoError(t, err)
+
+	require.NoError(t, a.hasRow("eu-2"), "the membership is that of now, not that of the snapshot")
+	c := newMember(t, "eu-3").start()
+	require.ErrorContains(t, c.enter(open, a.address), "void after a restore")
+	require.ErrorContains(t, c.enter(token, a.address), "was used by member eu-2", "a spent token stays spent")
+}
+
+// gather returns the sum of the samples of one of a member's metrics that have this label's value.
+func gather(t *testing.T, m *member, metric, label string) float64 {
+	t.Helper()
+	families, err := m.registry.Gather()
+	require.NoError(t, err)
+	var sum float64
+	for _, f := range families {
+		if f.GetName() != metric {
+			continue
+		}
+		for _, sample := range f.GetMetric() {
+			for _, l := range sample.GetLabel() {
+				if l.GetValue() == label {
+					sum += sample.GetCounter().GetValue() + sample.GetGauge().GetValue()
+				}
+			}
+		}
+	}
+	return sum
+}
+
+func requireEventuallyRefused(t *testing.T, m *member, reason port.Reason) {
+	t.Helper()
+	m.eventually("refuses for "+string(reason), func() error {
+		if gather(t, m, "entente_port_refused_total", string(reason)) == 0 {
+			return fmt.Errorf("nothing was refused")
+		}
+		return nil
+	})
+}
+
+func requireRefused(t *testing.T, m *member, protocol string, reason port.Reason) {
+	t.Helper()
+	requireEventuallyRefused(t, m, reason)
+	require.NotZero(t, gather(t, m, "entente_port_refused_total", protocol))
+	_, err := testutil.GatherAndLint(m.registry, "entente_port_refused_total")
+	require.NoError(t, err)
+}

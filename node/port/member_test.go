@@ -1,0 +1,286 @@
+package port_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/node/port"
+	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/membership"
+)
+
+const (
+	clusterName = "eu"
+	homeDomain  = "eu.example.org"
+	patience    = 20 * time.Second // for what takes a second on a machine of one's own
+	glance      = 20 * time.Millisecond
+)
+
+// member is one member over real loopback TLS, with what `node` puts around the port.
+type member struct {
+	t         *testing.T
+	id        string
+	dir       string
+	address   string
+	identity  *membership.Identity
+	directory *membership.Directory
+	port      *port.Port
+	store     *raftstore.Store
+	manager   *membership.Manager
+	registry  *prometheus.Registry
+	api       *credentialsOfClients
+
+	// ahead is what the member's clock is ahead of the machine's.
+	ahead   atomic.Int64
+	removed chan membership.Removal
+	stop    func()
+}
+
+// credentialsOfClients are the member's own SVID and the bundles it trusts: none, until a test gives some.
+type credentialsOfClients struct {
+	mu      sync.Mutex
+	svid    *tls.Certificate
+	bundles map[spiffeid.TrustDomain][]*x509.Certificate
+}
+
+func (c *credentialsOfClients) ServerCertificate() (*tls.Certificate, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.svid == nil {
+		return nil, errors.New("every SVID has expired")
+	}
+	return c.svid, nil
+}
+
+func (c *credentialsOfClients) X509Authorities(td spiffeid.TrustDomain) ([]*x509.Certificate, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if b, ok := c.bundles[td]; ok {
+		return b, nil
+	}
+	return nil, errors.New("there is no relationship with it")
+}
+
+func (c *credentialsOfClients) set(svid *tls.Certificate, bundles map[spiffeid.TrustDomain][]*x509.Certificate) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.svid, c.bundles = svid, bundles
+}
+
+type noAudit struct{}
+
+func (noAudit) RecordJoin(membership.JoinEvent) error { return nil }
+
+// newMember prepares a member with an empty data folder and a port of its own.
+func newMember(t *testing.T, id string) *member {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, l.Close())
+	return &member{t: t, id: id, dir: t.TempDir(), address: l.Addr().String(), api: &credentialsOfClients{}}
+}
+
+func (m *member) now() time.Time { return time.Now().Add(time.Duration(m.ahead.Load())) }
+
+// start starts the member from what its data folder holds.
+func (m *member) start() *member {
+	m.t.Helper()
+	t := m.t
+	logger := hclog.New(&hclog.LoggerOptions{Name: m.id, Level: hclog.LevelFromString(os.Getenv("ENTENTE_TEST_LOG")), Output: os.Stderr})
+	if os.Getenv("ENTENTE_TEST_LOG") == "" {
+		logger = hclog.NewNullLogger()
+	}
+	var err error
+	m.identity, err = membership.LoadIdentity(filepath.Join(m.dir, "identity.key"))
+	require.NoError(t, err)
+	m.directory = membership.NewDirectory(m.id, logger)
+	listener, err := net.Listen("tcp", m.address)
+	require.NoError(t, err)
+	m.registry = prometheus.NewRegistry()
+	m.port, err = port.New(port.Config{
+		Listener: listener, Self: m.id, Identity: m.identity.Certificate, Members: m.directory,
+		Certificates: m.api, Trust: m.api, Logger: logger.Named("port"), Registerer: m.registry, Now: m.now,
+	})
+	require.NoError(t, err)
+	m.directory.OnLearned(m.port.RecheckMembers)
+	m.store, err = raftstore.Open(raftstore.Config{
+		MemberID: m.id, Identity: m.identity.Digest, Address: m.address, Dir: filepath.Join(m.dir, "raft"),
+		Stream: m.port.Raft(m.address), Dial: m.port.Conn, Logger: logger.Named("store"),
+		Timing: raftstore.Timing{Heartbeat: 400 * time.Millisecond, Election: 400 * time.Millisecond, Lease: 300 * time.Millisecond},
+	})
+	require.NoError(t, err)
+	m.directory.Attach(m.store)
+	m.removed = make(chan membership.Removal, 8)
+	m.manager, err = membership.New(membership.Config{
+		Store: m.store, Directory: m.directory, Conns: m.port, Prober: m.port,
+		Self:        membership.Self{ID: m.id, Region: "eu-west-1", Zone: "eu-west-1a", Address: m.address, Version: "test", Identity: m.identity.Digest},
+		ClusterName: clusterName, HomeTrustDomain: homeDomain, Caller: port.MemberFrom, Audit: noAudit{},
+		OnChange: m.port.RecheckMembers, Logger: logger.Named("membership"), Registerer: m.registry, Now: m.now,
+		OnRemove: []func(*raftstore.Tx, membership.Removal) error{func(_ *raftstore.Tx, r membership.Removal) error {
+			select {
+			case m.removed <- r:
+			default:
+			}
+			return nil
+		}},
+		HeartbeatEvery: 200 * time.Millisecond, AliveTimeout: 2 * time.Second,
+	})
+	require.NoError(t, err)
+
+	ctx, cancel := context.WithCancel(context.Background())
+	var tasks sync.WaitGroup
+	run := func(what string, fn func(context.Context) error) {
+		tasks.Go(func() {
+			if err := fn(ctx); err != nil && ctx.Err() == nil {
+				t.Errorf("%s of %s: %v", what, m.id, err)
+			}
+		})
+	}
+	run("port", m.port.Run)
+	servers := m.serve(&tasks)
+	run("membership", m.manager.Run)
+	var once sync.Once
+	m.stop = func() {
+		once.Do(func() {
+			cancel()
+			if err := m.store.Close(); err != nil {
+				t.Errorf("close the store of %s: %v", m.id, err)
+			}
+			for _, s := range servers {
+				s.Stop()
+			}
+			tasks.Wait()
+		})
+	}
+	t.Cleanup(m.stop)
+	return m
+}
+
+func (m *member) serve(tasks *sync.WaitGroup) []*grpc.Server {
+	fellows := grpc.NewServer(grpc.Creds(port.Credentials()))
+	ententev1.RegisterMemberServiceServer(fellows, m.manager.MemberService())
+	ententev1.RegisterStoreServiceServer(fellows, m.store.Service())
+	joiners := grpc.NewServer(grpc.Creds(port.Credentials()))
+	ententev1.RegisterJoinServiceServer(joiners, m.manager.JoinService())
+	clients := grpc.NewServer(grpc.Creds(port.Credentials()))
+	ententev1.RegisterClusterServiceServer(clients, m.manager.ClusterService())
+	for s, p := range map[*grpc.Server]port.Protocol{fellows: port.Member, joiners: port.Join, clients: port.GRPC} {
+		tasks.Go(func() { _ = s.Serve(m.port.Listener(p)) }) //nolint:errcheck // it ends with the port
+	}
+	return []*grpc.Server{fellows, joiners, clients}
+}
+
+// form makes a cluster of this member alone.
+func (m *member) form() *member {
+	m.t.Helper()
+	m.start()
+	require.NoError(m.t, m.store.Bootstrap())
+	m.eventually("has a row", func() error { return m.hasRow(m.id) })
+	return m
+}
+
+func (m *member) token(ttl time.Duration) membership.Token {
+	m.t.Helper()
+	ctx, cancel := context.WithTimeout(m.t.Context(), patience)
+	defer cancel()
+	answer, err := m.manager.ClusterService().CreateJoinToken(ctx, &ententev1.CreateJoinTokenRequest{Ttl: durationOf(ttl)})
+	require.NoError(m.t, err)
+	token, err := membership.ParseToken(answer.GetToken())
+	require.NoError(m.t, err)
+	return token
+}
+
+// enter asks the members at the addresses to be admitted.
+func (m *member) enter(token membership.Token, addresses ...string) error {
+	ctx, cancel := context.WithTimeout(m.t.Context(), patience)
+	defer cancel()
+	_, err := membership.Enter(ctx, m.entry(token, addresses...))
+	return err
+}
+
+func (m *member) entry(token membership.Token, addresses ...string) membership.Entry {
+	return membership.Entry{
+		Token: token, Addresses: addresses, Identity: m.identity, Directory: m.directory,
+		Self:        membership.Self{ID: m.id, Region: "eu-west-1", Zone: "eu-west-1b", Address: m.address, Version: "test", Identity: m.identity.Digest},
+		ClusterName: clusterName, HomeTrustDomain: homeDomain, Dial: port.DialJoin, Credentials: port.Credentials(), Logger: hclog.NewNullLogger(),
+	}
+}
+
+// joined makes a member of the cluster that with belongs to, and waits for its vote.
+func (m *member) joined(with *member) *member {
+	m.t.Helper()
+	m.start()
+	require.NoError(m.t, m.enter(with.token(time.Minute), with.address))
+	m.eventually("has a vote", func() error {
+		for _, s := range m.store.Servers() {
+			if s.MemberID == m.id && s.Voter {
+				return nil
+			}
+		}
+		return fmt.Errorf("%+v", m.store.Servers())
+	})
+	return m
+}
+
+func (m *member) hasRow(id string) error {
+	_, found, err := membership.Members.Get(m.store.View(), id)
+	if err == nil && !found {
+		err = fmt.Errorf("no row of %s", id)
+	}
+	return err
+}
+
+func (m *member) eventually(what string, holds func() error) {
+	m.t.Helper()
+	var last error
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	look := time.NewTicker(glance)
+	defer look.Stop()
+	for {
+		if last = holds(); last == nil {
+			return
+		}
+		select {
+		case <-look.C:
+		case <-deadline.C:
+			m.t.Fatalf("member %s never %s: %v", m.id, what, last)
+		}
+	}
+}
+
+// write commits something and returns its revision.
+func (m *member) write() raftstore.Revision {
+	m.t.Helper()
+	ctx, cancel := context.WithTimeout(m.t.Context(), patience)
+	defer cancel()
+	answer, err := m.manager.ClusterService().CreateJoinToken(ctx, &ententev1.CreateJoinTokenRequest{})
+	require.NoError(m.t, err)
+	return raftstore.Revision(answer.GetRevision())
+}
+
+func (m *member) reached(r raftstore.Revision) func() error {
+	return func() error {
+		if v := m.store.View().Revision(); v < r {
+			return fmt.Errorf("it is at revision %d, not %d", v, r)
+		}
+		return nil
+	}
+}

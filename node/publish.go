@@ -1,0 +1,71 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/ententehq/entente/authority"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
+)
+
+// publisher keeps what this member's bundle endpoint serves equal to the hosted bundles of its replicated state.
+type publisher struct {
+	store     *raftstore.Store
+	home      spiffeid.TrustDomain
+	handler   *bundle.Handler
+	log       hclog.Logger
+	published atomic.Bool
+}
+
+// run follows the tables until ctx ends. Each change is rendered once; without quorum the last state stays served.
+func (p *publisher) run(ctx context.Context) error {
+	over := []raftstore.Prefix{authority.Domains.Prefix(""), authority.HostedBundles.Prefix("")}
+	return p.store.Follow(ctx, over, func(v *raftstore.View) error {
+		if err := p.publish(v); err != nil {
+			// The endpoint goes on with what it served before: an old bundle is better than none.
+			p.log.Error("cannot publish the hosted bundles; the endpoint serves what it served before", "revision", v.Revision(), "error", err)
+		}
+		return nil
+	})
+}
+
+func (p *publisher) publish(v *raftstore.View) error {
+	publication := bundle.Publication{Home: p.home}
+	homeKnown := false
+	for row, err := range authority.HostedBundles.All(v, "") {
+		if err != nil {
+			return err
+		}
+		parsed, err := parseRow(row, true)
+		if err != nil {
+			return err
+		}
+		domain, _, err := authority.Domains.Get(v, row.Key)
+		if err != nil {
+			return fmt.Errorf("hosted domain %s: %w", row.Key, err)
+		}
+		publication.Hosted = append(publication.Hosted, bundle.Hosted{Bundle: parsed.bundle, Host: domain.Value.GetEndpointHost()})
+		homeKnown = homeKnown || parsed.bundle.TrustDomain() == p.home
+	}
+	if !homeKnown {
+		return nil // the cluster is being formed, or this member has not caught up with it
+	}
+	if err := p.handler.Publish(publication); err != nil {
+		return err
+	}
+	p.published.Store(true)
+	return nil
+}
+
+// ready says whether the endpoint has anything to serve.
+func (p *publisher) ready() error {
+	if !p.published.Load() {
+		return fmt.Errorf("no bundle of %s has been published yet", p.home.Name())
+	}
+	return nil
+}

@@ -1,0 +1,249 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"google.golang.org/grpc"
+
+	"github.com/ententehq/entente/access"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation"
+	"github.com/ententehq/entente/node/port"
+	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/membership"
+	"github.com/ententehq/entente/routing"
+)
+
+// Version is that of the software; the build sets it.
+var Version = "dev"
+
+// Options are what the command line adds to the configuration.
+type Options struct {
+	// Bootstrap forms a new cluster of this member. It has no effect on a member that belongs to a cluster already.
+	Bootstrap bool
+	// LogOutput takes the log; nil: standard error.
+	LogOutput io.Writer
+}
+
+// SocketName is the admin socket's name in the data folder.
+const SocketName = "admin.sock"
+
+// errNoCluster is for an empty data folder without a word on what to do about it.
+var errNoCluster = errors.New("the data folder is empty: start with --bootstrap to form a new cluster, or add a join block with addresses and a token from 'entente cluster join-token'")
+
+// Run is the life of a member, from its start until ctx ends or it cannot go on. It returns nil after an orderly end.
+func Run(ctx context.Context, cfg *Config, opts Options) error {
+	if opts.LogOutput == nil {
+		opts.LogOutput = os.Stderr
+	}
+	log := hclog.New(&hclog.LoggerOptions{
+		Name: "entente", Level: hclog.LevelFromString(cfg.Telemetry.LogLevel), Output: opts.LogOutput,
+		JSONFormat: cfg.Telemetry.LogFormat == "json", TimeFormat: "2006-01-02T15:04:05.000Z0700",
+	})
+	life := newLifecycle(log)
+	m := &member{cfg: cfg, log: log, life: life}
+	err := m.start(ctx, opts)
+	if err == nil {
+		log.Info("started", "version", Version, "cluster", cfg.Cluster.Name, "member", cfg.Member.ID, "address", cfg.Member.Advertise,
+			"bundle_endpoint", cfg.BundleEndpoint.Listen, "operations", cfg.Telemetry.Listen, "admin_socket", m.dir.file(SocketName))
+		select {
+		case <-ctx.Done():
+			log.Info("stopping")
+		case err = <-life.failed:
+			log.Error("this member cannot go on", "error", err)
+		}
+	}
+	if m.operations != nil {
+		m.operations.setReady(nil)
+	}
+	if err != nil && ctx.Err() != nil {
+		err = nil // it was told to stop before it had started
+	}
+	return errors.Join(err, life.stop())
+}
+
+// start brings the member up, from below. What it has started when it fails is stopped by the caller.
+func (m *member) start(ctx context.Context, opts Options) error {
+	if err := m.build(); err != nil {
+		return err
+	}
+	m.life.start("port", m.port.Run)
+	m.life.onStop("store", m.store.Close) // before the port, whose connections it uses
+	if !m.store.HasState() && !opts.Bootstrap && m.cfg.Join == nil {
+		return fmt.Errorf("start member %s in %s: %w", m.cfg.Member.ID, m.cfg.Member.DataDir, errNoCluster)
+	}
+	if err := m.serveOperations(); err != nil {
+		return err
+	}
+	m.serveMembers()
+	m.life.start("membership", m.members.Run)
+	if err := m.enterCluster(ctx, opts.Bootstrap); err != nil {
+		return err
+	}
+	m.life.start("authority", m.authority.Run)
+	m.life.start("federation", m.federation.Run)
+	m.life.start("routing", m.routing.Run)
+	m.life.start("bundle watches", m.bundles.Run)
+	m.life.start("access", m.guard.Run)
+	m.life.start("recheck of callers", m.recheckCallers)
+	m.life.start("publisher", m.publisher.run)
+	endpoint, err := m.endpointServer()
+	if err != nil {
+		return err
+	}
+	m.life.start("bundle endpoint", endpoint.Run)
+	m.life.onStop("lead", m.handOver)
+	if err := m.serveCallers(); err != nil {
+		return err
+	}
+	m.life.start("signals", m.followSignals)
+	m.operations.setReady(m.readiness())
+	return nil
+}
+
+func (m *member) serveOperations() error {
+	l, err := net.Listen("tcp", m.cfg.Telemetry.Listen)
+	if err != nil {
+		return fmt.Errorf("listen for operations (telemetry.listen): %w", err)
+	}
+	m.life.start("operations", func(ctx context.Context) error { return m.operations.serve(ctx, l) })
+	return nil
+}
+
+// serveMembers serves fellow members and joiners.
+func (m *member) serveMembers() {
+	fellows := grpc.NewServer(serverOptions(port.Credentials())...)
+	ententev1.RegisterStoreServiceServer(fellows, m.store.Service())
+	ententev1.RegisterMemberServiceServer(fellows, m.members.MemberService())
+	ententev1.RegisterSigningServiceServer(fellows, m.authority.SigningService())
+	m.life.start("service for members", serveGRPC(fellows, m.port.Listener(port.Member)))
+
+	joiners := grpc.NewServer(serverOptions(port.Credentials())...)
+	ententev1.RegisterJoinServiceServer(joiners, m.members.JoinService())
+	m.life.start("service for joiners", serveGRPC(joiners, m.port.Listener(port.Join)))
+}
+
+// serveCallers lets clients and the local administrator in.
+func (m *member) serveCallers() error {
+	socket, err := access.ListenSocket(m.dir.file(SocketName))
+	if err != nil {
+		return err
+	}
+	local := grpc.NewServer(append(serverOptions(access.SocketCredentials()), m.guard.ServerOptions()...)...)
+	m.registerServices(local)
+	m.life.start("admin socket", serveGRPC(local, socket))
+
+	api := grpc.NewServer(append(serverOptions(apiCredentials{port.Credentials()}), m.guard.ServerOptions()...)...)
+	m.registerServices(api)
+	m.life.start("API", serveGRPC(api, m.port.Listener(port.GRPC)))
+	return nil
+}
+
+func (m *member) registerServices(s *grpc.Server) {
+	m.guard.RegisterServices(s)
+	ententev1.RegisterClusterServiceServer(s, m.members.ClusterService())
+	ententev1.RegisterDomainServiceServer(s, m.authority.DomainService())
+	ententev1.RegisterAuthorityServiceServer(s, m.authority.AuthorityService())
+	ententev1.RegisterSVIDServiceServer(s, m.authority.SVIDService())
+	ententev1.RegisterBundleServiceServer(s, m.bundles)
+	ententev1.RegisterFederationServiceServer(s, federation.NewService(m.federation))
+	ententev1.RegisterRoutingServiceServer(s, routing.NewServer(m.routing))
+}
+
+// enterCluster forms a cluster, joins one, or takes up where this member was.
+func (m *member) enterCluster(ctx context.Context, bootstrap bool) error {
+	switch {
+	case m.store.HasState():
+		if bootstrap || m.cfg.Join != nil {
+			m.log.Info("this member belongs to a cluster already; --bootstrap and the join block have no effect")
+		}
+		return nil
+	case bootstrap && m.cfg.Join != nil:
+		return errors.New("--bootstrap forms a new cluster, and the join block joins an existing one; remove one of them")
+	case bootstrap:
+		return m.store.Bootstrap()
+	}
+	text, err := m.cfg.Join.Token.Read()
+	if err != nil {
+		return fmt.Errorf("join.token: %w", err)
+	}
+	token, err := membership.ParseToken(text)
+	if err != nil {
+		return fmt.Errorf("join.token: %w", err)
+	}
+	_, err = membership.Enter(ctx, membership.Entry{
+		Token: token, Addresses: m.cfg.Join.Addresses, Self: m.members.Self, Identity: m.identity,
+		ClusterName: m.cfg.Cluster.Name, HomeTrustDomain: m.cfg.Cluster.TrustDomain.Name(),
+		Directory: m.directory, Dial: port.DialJoin, Credentials: port.Credentials(), Logger: m.log.Named("join"),
+	})
+	if err != nil {
+		return fmt.Errorf("join cluster %s: %w", m.cfg.Cluster.Name, err)
+	}
+	return nil
+}
+
+// recheckCallers looks at open connections again whenever trust changed, so that a caller whose bundle or relationship is
+// gone is gone too.
+func (m *member) recheckCallers(ctx context.Context) error {
+	return m.store.Follow(ctx, trustPrefixes(), func(*raftstore.View) error {
+		m.port.Recheck()
+		return nil
+	})
+}
+
+// handOver gives the lead to a fellow before this member goes, so that the cluster does not have to notice its absence.
+func (m *member) handOver() error {
+	if !m.store.IsLeader() || len(m.store.Servers()) < 2 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), graceful)
+	defer cancel()
+	if err := m.store.TransferLeadership(ctx, ""); err != nil {
+		m.log.Warn("could not hand the lead over before stopping; the others will elect a leader", "error", err)
+	}
+	return nil
+}
+
+// followSignals opens the audit log anew at SIGHUP, after it was rotated.
+func (m *member) followSignals(ctx context.Context) error {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hup:
+			if err := m.audit.Reopen(); err != nil {
+				m.log.Error("cannot open the audit log anew; it goes on in the file that it had", "error", err)
+				continue
+			}
+			m.log.Info("opened the audit log anew")
+		}
+	}
+}
+
+// leaderSilence is for how long a member without word from a leader still counts as ready.
+const leaderSilence = 15 * time.Second
+
+func (m *member) readiness() []check {
+	return []check{
+		{"leader", func() error {
+			if last := m.members.LastHeard(); time.Since(last) > leaderSilence {
+				return fmt.Errorf("no leader was heard for %s: a majority of the members must be up and reach each other", leaderSilence)
+			}
+			return nil
+		}},
+		{"svid", func() error { _, err := m.authority.MemberSVID(); return err }},
+		{"bundle", m.publisher.ready},
+	}
+}

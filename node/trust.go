@@ -1,0 +1,139 @@
+package node
+
+import (
+	"crypto/x509"
+	"fmt"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/authority"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/federation"
+	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/routing"
+)
+
+// parsedBundles bounds the bundles that are kept parsed: those of the domains whose callers connect most.
+const parsedBundles = 1024
+
+// trust answers, from the tables of hosted and of foreign domains, whom this cluster can verify now. The TLS port asks it about
+// callers and routing about instances, so that both always agree.
+type trust struct {
+	store  storeRef // the port, which asks, is made before the store
+	parsed *lru.Cache[spiffeid.TrustDomain, parsedBundle]
+}
+
+// parsedBundle is a stored bundle in the revision of its row.
+type parsedBundle struct {
+	revision raftstore.Revision
+	hosted   bool
+	bundle   *bundle.Bundle
+}
+
+func newTrust() *trust {
+	parsed, err := lru.New[spiffeid.TrustDomain, parsedBundle](parsedBundles)
+	if err != nil {
+		panic(err) // the size is a positive constant
+	}
+	return &trust{parsed: parsed}
+}
+
+// trustPrefixes names all that the answers of [trust] depend on.
+func trustPrefixes() []raftstore.Prefix {
+	return []raftstore.Prefix{
+		authority.Domains.Prefix(""), authority.HostedBundles.Prefix(""),
+		federation.Relationships.Prefix(""), federation.ForeignBundles.Prefix(""),
+	}
+}
+
+// Prefixes implements [routing.Trust].
+func (t *trust) Prefixes() []raftstore.Prefix { return trustPrefixes() }
+
+// State implements [routing.Trust].
+func (t *trust) State(r raftstore.Reader, td spiffeid.TrustDomain) (routing.TrustState, error) {
+	hosted, err := authority.Hosts(r, td.Name())
+	if err != nil {
+		return routing.TrustUnknown, err
+	}
+	if hosted {
+		return routing.TrustFresh, nil
+	}
+	foreign, err := federation.TrustState(r, td.Name())
+	if err != nil {
+		return routing.TrustUnknown, err
+	}
+	// Connections are what routes are for, so what counts is whether X509-SVIDs of the domain can be verified.
+	switch foreign.X509 {
+	case federation.Fresh:
+		return routing.TrustFresh, nil
+	case federation.Stale:
+		return routing.TrustStale, nil
+	case federation.Expired:
+		return routing.TrustExpired, nil
+	case federation.Suspended:
+		return routing.TrustSuspended, nil
+	case federation.Pending:
+		return routing.TrustPending, nil
+	default:
+		return routing.TrustUnknown, nil
+	}
+}
+
+// X509Authorities implements [port.Trust].
+func (t *trust) X509Authorities(td spiffeid.TrustDomain) ([]*x509.Certificate, error) {
+	view := t.store.Load().View()
+	state, err := t.State(view, td)
+	if err != nil {
+		return nil, err
+	}
+	switch state {
+	case routing.TrustFresh, routing.TrustStale:
+	case routing.TrustExpired:
+		return nil, fmt.Errorf("the bundle of %s has expired; see 'entente federation show %s'", td.Name(), td.Name())
+	case routing.TrustSuspended:
+		return nil, fmt.Errorf("the relationship with %s is suspended; 'entente federation resume %s' takes it up again", td.Name(), td.Name())
+	case routing.TrustPending:
+		return nil, fmt.Errorf("no bundle of %s has been received yet; see 'entente federation show %s'", td.Name(), td.Name())
+	default:
+		return nil, fmt.Errorf("%s is neither hosted here nor federated with", td.Name())
+	}
+	b, found, err := t.bundle(view, td)
+	if err != nil {
+		return nil, err
+	}
+	if !found {
+		return nil, fmt.Errorf("%s has no bundle yet", td.Name())
+	}
+	return b.bundle.X509Authorities(), nil
+}
+
+// bundle returns the stored bundle of a hosted or foreign domain, parsed at most once a revision.
+func (t *trust) bundle(r raftstore.Reader, td spiffeid.TrustDomain) (parsedBundle, bool, error) {
+	row, found, err := authority.HostedBundles.Get(r, td.Name())
+	hosted := found
+	if err == nil && !found {
+		row, found, err = federation.ForeignBundles.Get(r, td.Name())
+	}
+	if err != nil || !found {
+		return parsedBundle{}, false, err
+	}
+	if known, ok := t.parsed.Get(td); ok && known.revision == row.Revision && known.hosted == hosted {
+		return known, true, nil
+	}
+	p, err := parseRow(row, hosted)
+	if err != nil {
+		return parsedBundle{}, false, err
+	}
+	t.parsed.Add(td, p)
+	return p, true, nil
+}
+
+func parseRow(row raftstore.Row[*statev1.Bundle], hosted bool) (parsedBundle, error) {
+	b, err := bundle.FromRow(row.Value)
+	if err != nil {
+		return parsedBundle{}, fmt.Errorf("stored bundle of %s: %w", row.Key, err)
+	}
+	return parsedBundle{row.Revision, hosted, b}, nil
+}
