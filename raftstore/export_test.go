@@ -10,9 +10,3 @@ const MaxCommand = maxCommand
 
 // HistoryBatches is how many revisions watches can go back.
 const HistoryBatches = maxHistoryBatches
-
-// Staged counts the rows of restores that have not ended.
-func Staged(s *Store) int {
-	now := s.fsm.state()
-	return int(count(now.entries(stagedTable)) + count(now.entries(carriedTable)))
-}
