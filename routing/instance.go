@@ -15,9 +15,9 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
+// The bounds of a lease: the lower one leaves room for a lost heartbeat or two between a renewal and the leader, the upper
+// one is what still deserves the name.
 const (
-	// MinTTL leaves room for a lost heartbeat or two between a renewal and the leader; MaxTTL is what still deserves the
-	// name of a lease.
 	MinTTL = 5 * time.Second
 	MaxTTL = 24 * time.Hour
 )

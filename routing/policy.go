@@ -7,10 +7,13 @@ import (
 	"strings"
 )
 
+// Envoy's defaults, in percent.
 const (
-	// DefaultOverprovisioning and DefaultPanicThreshold are Envoy's defaults.
 	DefaultOverprovisioning = 140
 	DefaultPanicThreshold   = 50
+)
+
+const (
 	// Below 100 a priority that is wholly healthy would spill; 10000 is a failover threshold of one percent.
 	minOverprovisioning = 100
 	maxOverprovisioning = 10000

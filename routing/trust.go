@@ -13,18 +13,18 @@ import (
 type TrustState uint8
 
 const (
-	// TrustUnknown: the domain is neither hosted here nor federated with. It is the zero value, so that what was not
+	// TrustUnknown says that the domain is neither hosted here nor federated with. It is the zero value, so that what was not
 	// looked up is not offered.
 	TrustUnknown TrustState = iota
-	// TrustFresh: the domain is hosted here, or its bundle is refreshed as it should be.
+	// TrustFresh says that the domain is hosted here, or its bundle is refreshed as it should be.
 	TrustFresh
-	// TrustStale: the bundle has not been refreshed for three refresh hints, and still verifies.
+	// TrustStale says that the bundle has not been refreshed for three refresh hints, and still verifies.
 	TrustStale
-	// TrustExpired: no authority in the bundle is valid any more, or it is older than the relationship allows.
+	// TrustExpired says that no authority in the bundle is valid any more, or it is older than the relationship allows.
 	TrustExpired
-	// TrustSuspended: an operator has suspended the relationship.
+	// TrustSuspended says that an operator has suspended the relationship.
 	TrustSuspended
-	// TrustPending: there is a relationship, but no bundle has come yet.
+	// TrustPending says that there is a relationship, but no bundle has come yet.
 	TrustPending
 )
 

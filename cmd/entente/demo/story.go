@@ -1,0 +1,297 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+)
+
+// Where the callers and the instances are: the caller in eu/a has a near instance in eu/b, and a far one in us/a.
+const (
+	callerZone = "a"
+	euZone     = "b"
+	usZone     = "a"
+)
+
+// story is what the steps share.
+type story struct {
+	*world
+	// endpoints are the members whose bundle endpoint the other region fetches from, by region.
+	endpoints map[*region]*member
+
+	euCaller, usCaller   *workload
+	euService, usService *service
+	traffic              *traffic
+	killed               *member
+}
+
+func (s *story) steps() []step {
+	return []step{
+		{"Two clusters form", s.form},
+		{"They federate both ways over https_spiffe", s.federate},
+		{"Workloads get identities, and a service opens in both regions", s.populate},
+		{"A caller in eu is sent to the near instance", s.callNear},
+		{"The near one stops, and the call crosses to us", s.cross},
+		{"The near one is back, and the hint with it", s.comeBack},
+		{"us rotates its roots while both regions call each other", s.rotate},
+		{"The leader of us is killed, and bundles are served on", s.killLeader},
+		{"The killed member returns from its own disk", s.restart},
+	}
+}
+
+func (s *story) form(ctx context.Context) (string, error) {
+	forming, ctx := errgroup.WithContext(ctx)
+	for _, r := range s.regions() {
+		forming.Go(func() error { return r.form(ctx) })
+	}
+	if err := forming.Wait(); err != nil {
+		return "", err
+	}
+	var leaders []string
+	for _, r := range s.regions() {
+		m, err := r.leader(ctx)
+		if err != nil {
+			return "", err
+		}
+		leaders = append(leaders, fmt.Sprintf("%s, led by %s", r.domain.Name(), m.id))
+	}
+	return fmt.Sprintf("three voters each, two of which joined by one-time tokens: %s", strings.Join(leaders, "; ")), nil
+}
+
+func (s *story) federate(ctx context.Context) (string, error) {
+	s.endpoints = make(map[*region]*member)
+	for _, r := range s.regions() {
+		leader, err := r.leader(ctx)
+		if err != nil {
+			return "", err
+		}
+		// One that does not lead now, so that killing the leader later does not take away the only URL.
+		s.endpoints[r] = r.others(leader)[0]
+	}
+	var proved [2]string
+	federating, ctx := errgroup.WithContext(ctx)
+	for i, pair := range [][2]*region{{s.eu, s.us}, {s.us, s.eu}} {
+		federating.Go(func() (err error) {
+			proved[i], err = s.trust(ctx, pair[0], pair[1])
+			return err
+		})
+	}
+	if err := federating.Wait(); err != nil {
+		return "", err
+	}
+	return strings.Join(proved[:], "; "), nil
+}
+
+// trust has one region federate with another, beginning with the bundle that the other's administrator hands over.
+func (s *story) trust(ctx context.Context, r, other *region) (string, error) {
+	bootstrap, err := ententev1.NewBundleServiceClient(other.conn).GetBundle(ctx, &ententev1.GetBundleRequest{
+		Read: &ententev1.ReadOptions{Consistency: ententev1.Consistency_CONSISTENCY_LINEARIZABLE},
+	})
+	if err != nil {
+		return "", fmt.Errorf("take the bundle of %s out: %w", other.domain.Name(), err)
+	}
+	client := ententev1.NewFederationServiceClient(r.conn)
+	_, err = client.CreateRelationship(ctx, &ententev1.CreateRelationshipRequest{
+		Relationship: &ententev1.Relationship{
+			TrustDomain: other.domain.Name(), Url: bundleURL(s.endpoints[other], other),
+			Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE, EndpointSpiffeId: other.endpointID().String(),
+		},
+		BootstrapBundle: bootstrap.GetDocument(),
+	})
+	if err != nil {
+		return "", fmt.Errorf("federate %s with %s: %w", r.name, other.name, err)
+	}
+	var fetched *ententev1.Relationship
+	err = poll(ctx, nil, func(ctx context.Context) (bool, error) {
+		fetched, err = client.GetRelationship(ctx, &ententev1.GetRelationshipRequest{TrustDomain: other.domain.Name()})
+		return fetched.GetLastSuccessTime() != nil && fetched.GetFreshness() == ententev1.Freshness_FRESHNESS_FRESH, err
+	})
+	if err != nil {
+		return "", fmt.Errorf("wait until %s has fetched the bundle of %s: %w (its last error: %q)", r.name, other.name, err, fetched.GetLastError())
+	}
+	return fmt.Sprintf("%s fetched %s, sequence %d, for the whole cluster from %s", fetched.GetOwner(), other.domain.Name(), fetched.GetSequence(), fetched.GetUrl()), nil
+}
+
+func bundleURL(m *member, r *region) string {
+	return fmt.Sprintf("https://%s/bundles/%s", m.endpoint, r.domain.Name())
+}
+
+func (s *story) populate(ctx context.Context) (string, error) {
+	var eu, us *workload
+	issuing, issueCtx := errgroup.WithContext(ctx)
+	for _, w := range []struct {
+		into **workload
+		from *region
+		path string
+	}{{&s.euCaller, s.eu, "/web"}, {&s.usCaller, s.us, "/web"}, {&eu, s.eu, "/shop"}, {&us, s.us, "/shop"}} {
+		issuing.Go(func() (err error) {
+			*w.into, err = s.newWorkload(issueCtx, w.from, w.path)
+			return err
+		})
+	}
+	if err := issuing.Wait(); err != nil {
+		return "", err
+	}
+	var err error
+	if s.euService, err = s.openIn(ctx, eu, euZone); err != nil {
+		return "", err
+	}
+	if s.usService, err = s.openIn(ctx, us, usZone); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s at %s (eu/%s) and %s at %s (us/%s), each with an X509-SVID of %s and leases of %s in both clusters",
+		eu.id, s.euService.address, euZone, us.id, s.usService.address, usZone, svidTTL, leaseTTL), nil
+}
+
+func (s *story) openIn(ctx context.Context, identity *workload, zone string) (*service, error) {
+	return s.open(ctx, identity, zone, s.regions(), s.euCaller.id, s.usCaller.id)
+}
+
+func (s *story) callNear(ctx context.Context) (string, error) {
+	list, err := watchHint(ctx, s.eu, callerZone, nil, func(list []choice) bool { return len(list) == 2 })
+	if err != nil {
+		return "", err
+	}
+	if list[0].region != s.eu.name || list[1].region != s.us.name {
+		return "", fmt.Errorf("the hint begins with %s, and then %s", list[0], list[1])
+	}
+	if _, err := s.euCaller.call(ctx, list[0].address, list[0].id); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("priority 0 is %s, priority 1 %s; the near one answered over mutual TLS", list[0], list[1]), nil
+}
+
+func (s *story) cross(ctx context.Context) (string, error) {
+	opened := make(chan struct{})
+	var moved []choice
+	watching, watchCtx := errgroup.WithContext(ctx)
+	watching.Go(func() (err error) {
+		moved, err = watchHint(watchCtx, s.eu, callerZone, func() { close(opened) }, func(list []choice) bool {
+			return len(list) == 1 && list[0].region == s.us.name
+		})
+		return err
+	})
+	select {
+	case <-opened:
+	case <-watchCtx.Done():
+		return "", watching.Wait()
+	}
+	start := time.Now()
+	if err := s.euService.withdraw(ctx); err != nil {
+		return "", err
+	}
+	if err := watching.Wait(); err != nil {
+		return "", err
+	}
+	took := time.Since(start)
+	seen, err := s.euCaller.call(ctx, moved[0].address, moved[0].id)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("the watched hint moved %d ms after the withdrawal; %s called %s: eu verified it by root %s of %s, us verified the caller by root %s of %s",
+		took.Milliseconds(), s.euCaller.id, moved[0].id, short(seen.serverAnchor), s.us.domain.Name(), short(seen.callerAnchor), s.eu.domain.Name()), nil
+}
+
+func (s *story) comeBack(ctx context.Context) (string, error) {
+	var err error
+	if s.euService, err = s.openIn(ctx, s.euService.workload, euZone); err != nil {
+		return "", err
+	}
+	list, err := watchHint(ctx, s.eu, callerZone, nil, func(list []choice) bool {
+		return len(list) == 2 && list[0].address == s.euService.address
+	})
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("priority 0 is %s again", list[0]), nil
+}
+
+// activeRoots returns the key IDs of the roots above the active X.509 authorities of a region, by member.
+func activeRoots(ctx context.Context, r *region) (map[string]string, error) {
+	answer, err := ententev1.NewAuthorityServiceClient(r.conn).ListAuthorities(ctx, &ententev1.ListAuthoritiesRequest{TrustDomain: r.domain.Name()})
+	if err != nil {
+		return nil, fmt.Errorf("list the authorities of %s: %w", r.domain.Name(), err)
+	}
+	roots := make(map[string]string)
+	for _, a := range answer.GetAuthorities() {
+		if a.GetKind() == ententev1.AuthorityKind_AUTHORITY_KIND_X509 && a.GetState() == ententev1.AuthorityState_AUTHORITY_STATE_ACTIVE {
+			roots[a.GetMember()] = a.GetKeyId()
+		}
+	}
+	return roots, nil
+}
+
+// awaitRoots waits until every member of a region signs below a root that old does not hold.
+func awaitRoots(ctx context.Context, r *region, old map[string]bool) (roots map[string]string, err error) {
+	err = poll(ctx, nil, func(ctx context.Context) (bool, error) {
+		if roots, err = activeRoots(ctx, r); err != nil {
+			return false, err
+		}
+		for _, root := range roots {
+			if old[root] {
+				return false, nil
+			}
+		}
+		return len(roots) == len(r.members), nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("wait until every member of %s signs below a new root: %w", r.name, err)
+	}
+	return roots, nil
+}
+
+func (s *story) rotate(ctx context.Context) (string, error) {
+	before, err := awaitRoots(ctx, s.us, nil)
+	if err != nil {
+		return "", err
+	}
+	old := make(map[string]bool)
+	for _, root := range before {
+		old[root] = true
+	}
+	s.traffic = s.keepCalling(
+		route{s.euCaller, s.usService.address, s.usService.id},
+		route{s.usCaller, s.euService.address, s.euService.id},
+	)
+	mark, start := s.traffic.mark(), time.Now()
+	_, err = ententev1.NewAuthorityServiceClient(s.us.conn).RotateAuthorities(ctx, &ententev1.RotateAuthoritiesRequest{TrustDomain: s.us.domain.Name(), Anchors: true})
+	if err != nil {
+		return "", fmt.Errorf("rotate the roots of us: %w", err)
+	}
+	if _, err := awaitRoots(ctx, s.us, old); err != nil {
+		return "", err
+	}
+	signing := time.Since(start)
+	for _, p := range []*workload{s.usService.workload, s.usCaller} {
+		err := poll(ctx, nil, func(context.Context) (bool, error) {
+			root, err := p.ownAnchor()
+			return !old[root], err
+		})
+		if err != nil {
+			return "", fmt.Errorf("wait until %s has an SVID below a new root: %w", p.id, err)
+		}
+	}
+	there, err := s.euCaller.call(ctx, s.usService.address, s.usService.id)
+	if err != nil {
+		return "", err
+	}
+	back, err := s.usCaller.call(ctx, s.euService.address, s.euService.id)
+	if err != nil {
+		return "", err
+	}
+	if old[there.serverAnchor] || old[back.callerAnchor] {
+		return "", errors.New("after the rotation a call was still verified by an old root")
+	}
+	calls, err := s.traffic.since(mark)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("new roots signed after %.1f s, and eu verifies us by them (%s, %s) in both directions; %d calls meanwhile, none failed",
+		signing.Seconds(), short(there.serverAnchor), short(back.callerAnchor), calls), nil
+}
