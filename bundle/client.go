@@ -98,7 +98,7 @@ func (c *Client) named(ctx context.Context, err error) error {
 	var r *refusal
 	var timeout net.Error
 	var header tls.RecordHeaderError
-	var alert tls.AlertError
+	var alert *net.OpError // crypto/tls has no type of its own for alerts, sent or received
 	var hostname x509.HostnameError
 	var certificate *tls.CertificateVerificationError
 	switch {
@@ -112,9 +112,9 @@ func (c *Client) named(ctx context.Context, err error) error {
 		return fmt.Errorf("%w: %w", ErrHostName, err)
 	case errors.As(err, &certificate):
 		return fmt.Errorf("%w: %w", ErrWebCertificate, err)
-	case errors.As(err, &header), errors.As(err, &alert):
+	case errors.As(err, &header), errors.As(err, &alert) && (alert.Op == "remote error" || alert.Op == "local error"):
 		return fmt.Errorf("%w: %w", ErrTLS, err)
-	case errors.As(err, &timeout) && timeout.Timeout(), strings.Contains(err.Error(), "TLS handshake timeout"):
+	case errors.As(err, &timeout) && timeout.Timeout():
 		return fmt.Errorf("%w: %w", ErrTimeout, err)
 	}
 	return fmt.Errorf("%w: %w", ErrNetwork, err)

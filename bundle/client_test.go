@@ -250,6 +250,8 @@ func TestFetchProvesTheEndpoint(t *testing.T) {
 	strangerPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: stranger.cert.Raw})
 	plain := httptest.NewServer(http.HandlerFunc(serveDocument))
 	t.Cleanup(plain.Close)
+	old := newPeer(t, func(ca authority) *tls.Certificate { return ca.svid(t, endpointID.String()) }, serveDocument)
+	old.TLS.MinVersion, old.TLS.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	require.NoError(t, free.Close())
@@ -269,6 +271,7 @@ func TestFetchProvesTheEndpoint(t *testing.T) {
 		{"the system's roots", "web_certificate", "certificate signed by unknown authority", web(p.url("/"), nil), nil},
 		{"another host name", "host_name", "certificate is valid for 127.0.0.1, not 127.0.0.2", web(strings.Replace(p.URL, "127.0.0.1", "127.0.0.2", 1), p.roots), nil},
 		{"no TLS", "tls", "first record does not look like a TLS handshake", web(strings.Replace(plain.URL, "http:", "https:", 1), nil), nil},
+		{"TLS 1.1", "tls", "tls: protocol version not supported", web(old.url("/"), old.roots), nil},
 		{"nobody there", "network", "connection refused", web("https://"+free.Addr().String(), nil), nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {

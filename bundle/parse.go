@@ -22,7 +22,7 @@ const maxHint = math.MaxInt64 / int64(time.Second)
 // out of range is of that kind (RFC 7517, section 5). A document is refused as a whole if it could be read in two
 // ways or is broken: not JSON, not UTF-8, something behind its end, two members of one name, no list of keys, a
 // sequence or hint that is not a whole number, an x5c or a key that does not decode, two different keys of one kid.
-// Parse never keeps a part of document.
+// Parse never keeps a part of a document.
 func Parse(td spiffeid.TrustDomain, document []byte) (*Bundle, []Ignored, error) {
 	b, ignored, err := parse(td, document)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -27,6 +28,24 @@ import (
 
 	"github.com/ententehq/entente/bundle"
 )
+
+// lockedBuffer is a log that is read while it is written.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
 
 // serve runs a server until the test ends, and returns its address.
 func serve(t testing.TB, c bundle.ServerConfig) string {
@@ -208,7 +227,7 @@ entente_bundle_endpoint_connections_refused_total 1
 func TestServerWithoutAnSVID(t *testing.T) {
 	h, _ := published(t)
 	registry := prometheus.NewRegistry()
-	var log bytes.Buffer
+	var log lockedBuffer
 	address := serve(t, bundle.ServerConfig{
 		Handler: h, Registerer: registry, Logger: hclog.New(&hclog.LoggerOptions{Output: &log}),
 		SVIDs: func(context.Context, spiffeid.TrustDomain) (*tls.Certificate, error) {
@@ -249,7 +268,7 @@ func TestCertificateFilesFollowTheirFiles(t *testing.T) {
 	dir := t.TempDir()
 	ca := newAuthority(t, home)
 	certFile, keyFile, _ := webPair(t, dir, ca)
-	var log bytes.Buffer
+	var log lockedBuffer
 	registry := prometheus.NewRegistry()
 	files, err := bundle.NewCertificateFiles(bundle.CertificateFilesConfig{
 		CertFile: certFile, KeyFile: keyFile, Registerer: registry, Logger: hclog.New(&hclog.LoggerOptions{Output: &log}),

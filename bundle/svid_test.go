@@ -3,6 +3,7 @@ package bundle_test
 import (
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"net/url"
 	"testing"
 	"time"
@@ -53,6 +54,10 @@ func TestVerifySVID(t *testing.T) {
 			"the certificate is not a valid X509-SVID: spiffe://eu.example.org/workload: its key usage has keyCertSign or cRLSign"},
 		{"server authentication alone", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }, "not_an_svid",
 			"the certificate is not a valid X509-SVID: spiffe://eu.example.org/workload: its extended key usage does not have both serverAuth and clientAuth"},
+		{"empty subject, SAN not critical", func(c *x509.Certificate) {
+			c.Subject = pkix.Name{}
+			c.ExtraExtensions = []pkix.Extension{{Id: []int{2, 5, 29, 17}, Value: uriSAN(t, id.String())}}
+		}, "not_an_svid", "the certificate is not a valid X509-SVID: spiffe://eu.example.org/workload: its subject is empty and its subject alternative name is not critical"},
 		{"expired", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Second) }, "svid_time", "the X509-SVID or an authority above it is not valid now: "},
 		{"not valid yet", func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) }, "svid_time", "the X509-SVID or an authority above it is not valid now: "},
 		{"an unknown critical extension", func(c *x509.Certificate) {
@@ -81,6 +86,14 @@ func TestVerifySVID(t *testing.T) {
 	require.EqualError(t, err, "the certificate is not a valid X509-SVID: there is no certificate")
 	_, err = bundle.VerifySVID(make([]*x509.Certificate, 11), newBundle(t, home, 1, ca), time.Now())
 	require.EqualError(t, err, "the certificate is not a valid X509-SVID: it comes with 11 certificates, at most 10 are allowed")
+}
+
+// uriSAN encodes a subject alternative name of one URI.
+func uriSAN(t *testing.T, uri string) []byte {
+	t.Helper()
+	value, err := asn1.Marshal([]asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: 6, Bytes: []byte(uri)}})
+	require.NoError(t, err)
+	return value
 }
 
 func TestVerifySVIDThroughIntermediates(t *testing.T) {

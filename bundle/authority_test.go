@@ -10,7 +10,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/asn1"
 	"math/big"
 	"net"
 	"net/url"
@@ -152,14 +151,4 @@ func newBundle(t testing.TB, td spiffeid.TrustDomain, sequence uint64, authoriti
 	b, err := bundle.New(td, c)
 	require.NoError(t, err)
 	return b
-}
-
-// extension finds one extension of a certificate.
-func extension(cert *x509.Certificate, oid ...int) *pkix.Extension {
-	for i := range cert.Extensions {
-		if cert.Extensions[i].Id.Equal(asn1.ObjectIdentifier(oid)) {
-			return &cert.Extensions[i]
-		}
-	}
-	return nil
 }
