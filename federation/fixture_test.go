@@ -224,10 +224,15 @@ func (l *directLeader) Query(_ context.Context, section string, query []byte) ([
 	if section != Section {
 		return nil, errors.New("no such section")
 	}
+	l.beat()
+	return l.observations.Answer(query)
+}
+
+// beat is a heartbeat of the member to itself.
+func (l *directLeader) beat() {
 	if report := l.observations.Collect(false); report != nil {
 		l.observations.Deliver("member-1", report)
 	}
-	return l.observations.Answer(query)
 }
 
 // hostedBundles plays authority's table.
@@ -283,6 +288,7 @@ type room struct {
 	service  *Service
 	ledger   *ledger
 	registry *prometheus.Registry
+	leader   *directLeader
 }
 
 // newRoom is a room on a store of one member; nothing runs before run.
@@ -295,10 +301,9 @@ func newRoom(t testing.TB, adjust ...func(*Config)) *room {
 
 func newRoomOn(t testing.TB, store *raftstore.Store, adjust ...func(*Config)) *room {
 	t.Helper()
-	r := &room{store: store, ledger: &ledger{}, registry: prometheus.NewRegistry()}
-	leader := &directLeader{}
+	r := &room{store: store, ledger: &ledger{}, registry: prometheus.NewRegistry(), leader: &directLeader{}}
 	c := Config{
-		Store: r.store, Leader: leader, IsHosted: isHosted, HostedBundle: hostedBundles.Get, Audit: r.ledger,
+		Store: r.store, Leader: r.leader, IsHosted: isHosted, HostedBundle: hostedBundles.Get, Audit: r.ledger,
 		MinRefresh: LowestMinRefresh, Registerer: r.registry, Client: bundle.ClientConfig{Timeout: 5 * time.Second},
 	}
 	for _, f := range adjust {
@@ -308,7 +313,7 @@ func newRoomOn(t testing.TB, store *raftstore.Store, adjust ...func(*Config)) *r
 	r.manager, err = New(c)
 	require.NoError(t, err)
 	r.manager.alive, r.manager.aliveRows = alive, aliveMembers.Prefix("")
-	leader.observations = r.manager.Section()
+	r.leader.observations = r.manager.Section()
 	r.service = NewService(r.manager)
 	return r
 }
@@ -319,8 +324,22 @@ func (r *room) run(t testing.TB) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- r.manager.Run(ctx) }()
+	var beats sync.WaitGroup
+	beats.Go(func() {
+		ticker := time.NewTicker(100 * time.Millisecond)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+				r.leader.beat()
+			}
+		}
+	})
 	stop = sync.OnceFunc(func() {
 		cancel()
+		beats.Wait()
 		require.NoError(t, <-ended)
 	})
 	t.Cleanup(stop)

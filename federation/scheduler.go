@@ -17,7 +17,9 @@ const (
 // scheduler gives each relationship that this member owns its turns. One goroutine runs it and owns all of its fields; fetches run
 // on goroutines of their own and come back through finished.
 type scheduler struct {
-	manager  *Manager
+	manager *Manager
+	// fetch is [Manager.refresh], on a goroutine of its own each time.
+	fetch    func(ctx context.Context, name string) outcome
 	members  []string
 	queue    *queue
 	owned    map[string]*ownership
@@ -57,7 +59,7 @@ type finish struct {
 
 func newScheduler(m *Manager) *scheduler {
 	return &scheduler{
-		manager: m, queue: newQueue(), owned: make(map[string]*ownership),
+		manager: m, fetch: m.refresh, queue: newQueue(), owned: make(map[string]*ownership),
 		fast: lane{limit: fastLane}, slow: lane{limit: slowLane},
 		finished: make(chan finish, fastLane+slowLane),
 	}
@@ -196,7 +198,7 @@ func (s *scheduler) start(ctx context.Context, name string) {
 	s.fetches.Go(func() {
 		defer cancel()
 		started := s.manager.now()
-		s.finished <- finish{name, own, l, started, s.manager.refresh(fetching, name)}
+		s.finished <- finish{name, own, l, started, s.fetch(fetching, name)}
 	})
 }
 

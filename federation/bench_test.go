@@ -1,0 +1,109 @@
+package federation
+
+import (
+	"context"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/raftstoretest"
+)
+
+// manyRelationships is how many a cluster is meant to bear.
+const manyRelationships = 10_000
+
+// fill stores relationships whose peers refuse connections, each with a bundle of its own.
+func fill(b *testing.B, s *raftstore.Store, all []string) {
+	b.Helper()
+	const together = 100
+	for len(all) > 0 {
+		some := all[:min(together, len(all))]
+		all = all[len(some):]
+		rows := make([]*statev1.Bundle, len(some))
+		for i, name := range some {
+			a := newAuthority(b, name).every(5 * time.Minute)
+			rows[i] = a.bundle(b, 1, a.rotated(b)).Row(time.Now())
+		}
+		_, err := s.Update(context.Background(), func(tx *raftstore.Tx) error {
+			for i, name := range some {
+				id := rows[i].GetTrustDomain()
+				if err := Relationships.Put(tx, name, &statev1.Relationship{
+					TrustDomain: name, Url: "https://127.0.0.1:1/", Profile: spiffeProfile,
+					EndpointSpiffeId: "spiffe://" + id + "/entente/bundle-endpoint", Generation: 1,
+				}); err != nil {
+					return err
+				}
+				if err := ForeignBundles.Put(tx, name, rows[i]); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		require.NoError(b, err)
+	}
+}
+
+// BenchmarkRestart is the time from opening the store of a member with ten thousand foreign bundles on its disk until it has planned the
+// fetching of each, and the memory that the process holds then. Issue: less than 10 s and 512 MiB.
+func BenchmarkRestart(b *testing.B) {
+	c := raftstoretest.NewCluster(b, 1)
+	fill(b, c.Store(0), names(manyRelationships, "example.org"))
+	markAlive(b, c.Store(0), "member-1")
+	for b.Loop() {
+		c.Kill(0)
+		runtime.GC()
+		began := time.Now()
+		c.Restart(0)
+		raftstoretest.AwaitLead(b, c.Store(0))
+		opened := time.Since(began)
+		r := newRoomOn(b, c.Store(0))
+		stop := r.run(b)
+		ticker := time.NewTicker(time.Millisecond)
+		for testutil.ToFloat64(r.manager.metrics.owned) < manyRelationships {
+			<-ticker.C
+		}
+		ticker.Stop()
+		b.ReportMetric(opened.Seconds(), "s/open")
+		b.ReportMetric(time.Since(began).Seconds(), "s/restart")
+		var memory runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&memory)
+		b.ReportMetric(float64(memory.HeapAlloc)/(1<<20), "MiB-live")
+		b.ReportMetric(float64(memory.Sys)/(1<<20), "MiB-process")
+		stop()
+	}
+}
+
+// BenchmarkTransitions is one look of the leader at ten thousand relationships, which it takes every second.
+func BenchmarkTransitions(b *testing.B) {
+	r := newRoom(b)
+	fill(b, r.store, names(manyRelationships, "example.org"))
+	require.NoError(b, r.manager.catalog.load(r.store.View(), func(err error) { b.Error(err) }))
+	r.manager.commit(context.Background(), r.manager.transitions(time.Now()))
+	require.NoError(b, r.manager.catalog.load(r.store.View(), func(err error) { b.Error(err) }))
+	now := time.Now()
+	for b.Loop() {
+		if found := r.manager.transitions(now); len(found) != 0 {
+			b.Fatal(len(found))
+		}
+	}
+}
+
+// BenchmarkRefresh is a whole fetch of an unchanged bundle over TLS on loopback, both ends.
+func BenchmarkRefresh(b *testing.B) {
+	r := newRoom(b, func(c *Config) { c.Client = bundle.ClientConfig{} })
+	us := newAuthority(b, "us.example.org")
+	p := newPeer(b, us, us.bundle(b, 1))
+	r.create(b, spiffeRelationship(us, p), us.bundle(b, 1))
+	for b.Loop() {
+		if out := r.manager.refresh(context.Background(), "us.example.org"); out.err != nil {
+			b.Fatal(out.err)
+		}
+	}
+}

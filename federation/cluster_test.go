@@ -1,0 +1,87 @@
+package federation
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/membership"
+	"github.com/ententehq/entente/raftstore/raftstoretest"
+)
+
+// TestClusterSharesTheWork: each relationship is fetched by one of three members, each member has its share, and the share of one that
+// dies is taken over by the others.
+func TestClusterSharesTheWork(t *testing.T) {
+	const count = 24
+	c := raftstoretest.NewCluster(t, 3)
+	members := []string{"member-1", "member-2", "member-3"}
+	markAlive(t, c.Store(0), members...)
+	c.AwaitCaughtUp()
+
+	web := newAuthority(t, "web.example.org")
+	all := names(count, "example.org")
+	documents := make(map[string][]byte)
+	for _, name := range all {
+		documents[name] = newAuthority(t, name).every(time.Hour).bundle(t, 1).Marshal()
+	}
+	p := newPeer(t, web, web.bundle(t, 1))
+	p.answer(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = w.Write(documents[strings.TrimPrefix(r.URL.Path, "/")])
+	})
+
+	rooms, stops := make([]*room, 3), make([]func(), 3)
+	for i := range rooms {
+		rooms[i] = newRoomOn(t, c.Store(i))
+		stops[i] = rooms[i].run(t)
+	}
+	for _, name := range all {
+		rooms[1].create(t, &ententev1.Relationship{
+			TrustDomain: name, Url: strings.Replace(p.URL, "127.0.0.1", "localhost", 1) + "/" + name,
+			Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB, WebRoots: web.pem(),
+		}, nil)
+	}
+	for _, r := range rooms {
+		r.await(t, "every bundle", func(v *raftstore.View) bool {
+			rows, err := ForeignBundles.List(v, "")
+			require.NoError(t, err)
+			return len(rows) == count
+		})
+	}
+	require.Equal(t, count, p.count(), "each was fetched once, for the whole cluster")
+	shares := make(map[string]int)
+	list, err := rooms[2].service.ListRelationships(t.Context(), &ententev1.ListRelationshipsRequest{})
+	require.NoError(t, err)
+	for _, rel := range list.GetRelationships() {
+		require.Equal(t, membership.Owner(rel.GetTrustDomain(), members), rel.GetOwner())
+		shares[rel.GetOwner()]++
+	}
+	require.Len(t, shares, 3, "%v", shares)
+
+	// The leader dies.
+	dead := c.Leader()
+	stops[dead]()
+	c.Kill(dead)
+	survivors := make([]string, 0, 2)
+	for i, name := range members {
+		if i != dead {
+			survivors = append(survivors, name)
+		}
+	}
+	left := c.Leader()
+	markAlive(t, c.Store(left), survivors...)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for p.count() < count+shares[members[dead]] {
+		select {
+		case <-p.asked:
+		case <-ctx.Done():
+			t.Fatalf("%d of %d relationships are fetched by the survivors", p.count()-count, shares[members[dead]])
+		}
+	}
+}

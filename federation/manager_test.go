@@ -1,0 +1,187 @@
+package federation
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/raftstore"
+)
+
+// every gives an authority's bundles a refresh hint.
+func (a *authority) every(hint time.Duration) *authority {
+	a.hint = &hint
+	return a
+}
+
+// awaitRequest waits until the peer was asked once more.
+func (p *peer) awaitRequest(t testing.TB) {
+	t.Helper()
+	select {
+	case <-p.asked:
+	case <-time.After(patience):
+		t.Fatal("the peer is not asked")
+	}
+}
+
+// TestManagerFollowsThePeer: the manager fetches a new relationship at once, follows the peer's changes at its refresh hint, keeps the last
+// good bundle through an outage for as long as that lasts, and goes on when the peer is back.
+func TestManagerFollowsThePeer(t *testing.T) {
+	t.Parallel()
+	r := newRoom(t)
+	r.run(t)
+	us := newAuthority(t, "us.example.org").every(time.Second)
+	p := newPeer(t, us, us.bundle(t, 2))
+	r.create(t, spiffeRelationship(us, p), us.bundle(t, 1))
+	r.awaitSequence(t, "us.example.org", 2)
+
+	// The peer rotates: its next bundle holds both authorities, and the one after that the new one alone, which now signs.
+	next := us.rotated(t)
+	p.serve(next.bundle(t, 3, us))
+	r.awaitSequence(t, "us.example.org", 3)
+	p.present(t, next)
+	p.serve(next.bundle(t, 4))
+	r.awaitSequence(t, "us.example.org", 4)
+	r.awaitState(t, "us.example.org", Fresh)
+
+	// An outage: nothing is lost, and after three intervals everybody can see it.
+	p.answer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
+	r.awaitState(t, "us.example.org", Stale)
+	require.True(t, r.stored(t, "us.example.org").Equal(next.bundle(t, 4)))
+	shown, err := r.service.GetRelationship(t.Context(), &ententev1.GetRelationshipRequest{TrustDomain: "us.example.org"})
+	require.NoError(t, err)
+	require.Equal(t, ententev1.Freshness_FRESHNESS_STALE, shown.GetFreshness())
+	require.Equal(t, "bad_status", shown.GetLastResult())
+	require.Contains(t, shown.GetLastError(), "503 Service Unavailable")
+	require.NotNil(t, shown.GetNextAttemptTime())
+
+	// It ends with an unchanged bundle: the success alone makes it fresh again.
+	before := ForeignBundles.PrefixRevision(r.store.View(), "")
+	p.serve(next.bundle(t, 4))
+	r.awaitState(t, "us.example.org", Fresh)
+	require.Equal(t, before, ForeignBundles.PrefixRevision(r.store.View(), ""))
+	require.InDelta(t, 1, testutil.ToFloat64(r.manager.metrics.owned), 0)
+}
+
+// TestManagerObeysOperators: an update is followed at once rather than at the next turn, and neither a suspended relationship nor an ended one
+// is fetched any more.
+func TestManagerObeysOperators(t *testing.T) {
+	t.Parallel()
+	r := newRoom(t)
+	r.run(t)
+	us := newAuthority(t, "us.example.org").every(time.Hour)
+	first, second := newPeer(t, us, us.bundle(t, 1)), newPeer(t, us, us.bundle(t, 2))
+	r.create(t, spiffeRelationship(us, first), us.bundle(t, 1))
+	first.awaitRequest(t)
+	_, err := r.service.UpdateRelationship(t.Context(), &ententev1.UpdateRelationshipRequest{
+		Relationship: &ententev1.Relationship{TrustDomain: "us.example.org", Url: second.URL}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"url"}},
+	})
+	require.NoError(t, err)
+	r.awaitSequence(t, "us.example.org", 2)
+
+	_, err = r.service.SuspendRelationship(t.Context(), &ententev1.SuspendRelationshipRequest{TrustDomain: "us.example.org"})
+	require.NoError(t, err)
+	second.serve(us.bundle(t, 3))
+	_, err = r.service.ResumeRelationship(t.Context(), &ententev1.ResumeRelationshipRequest{TrustDomain: "us.example.org"})
+	require.NoError(t, err)
+	r.awaitSequence(t, "us.example.org", 3)
+
+	_, err = r.service.DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"})
+	require.NoError(t, err)
+	count, err := testutil.GatherAndCount(r.registry, "entente_federation_bundle_sequence")
+	require.NoError(t, err)
+	require.LessOrEqual(t, count, 1)
+	require.Nil(t, r.stored(t, "us.example.org"))
+}
+
+// TestExpiry: the leader sees when the last authority expires, though nothing is fetched.
+func TestExpiry(t *testing.T) {
+	t.Parallel()
+	r := newRoom(t)
+	r.run(t)
+	us := newAuthorityUntil(t, "us.example.org", time.Now().Add(2*time.Second)).every(time.Hour)
+	p := newPeer(t, us, us.bundle(t, 1))
+	r.create(t, spiffeRelationship(us, p), us.bundle(t, 1))
+	r.awaitState(t, "us.example.org", Expired)
+	require.NotNil(t, r.stored(t, "us.example.org"))
+	trust, err := TrustState(r.store.View(), "us.example.org")
+	require.NoError(t, err)
+	require.Equal(t, Trust{Expired, Expired, Expired}, trust)
+}
+
+// TestStandingsAfterLeaderChange: a new leader to which nobody has reported takes no relationship for stale within three intervals, and
+// no stale one for fresh.
+func TestStandingsAfterLeaderChange(t *testing.T) {
+	now := time.Now()
+	r := newRoom(t, func(c *Config) { c.Now = func() time.Time { return now } })
+	us := newAuthorityUntil(t, "us.example.org", now.Add(1000*time.Hour)).every(time.Minute)
+	r.create(t, &ententev1.Relationship{
+		TrustDomain: "us.example.org", Url: "https://127.0.0.1:1/", Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE,
+		EndpointSpiffeId: us.endpointID().String(),
+	}, us.bundle(t, 1))
+	look := func(leading time.Time) []transition {
+		require.NoError(t, r.manager.catalog.load(r.store.View(), func(err error) { t.Error(err) }))
+		return r.manager.transitions(leading)
+	}
+	states := func(found []transition) (out []State) {
+		for _, f := range found {
+			out = append(out, f.is.State)
+		}
+		return out
+	}
+	created := now
+	now = created.Add(10 * time.Hour)
+	require.Empty(t, look(now), "the new leader has only just begun to listen")
+	now = now.Add(3 * time.Minute)
+	require.Empty(t, look(created.Add(10*time.Hour)), "three intervals to the moment")
+	now = now.Add(time.Second)
+	found := look(created.Add(10 * time.Hour))
+	require.Equal(t, []State{Stale}, states(found))
+	r.manager.commit(t.Context(), found)
+	require.Empty(t, look(now), "stale stays stale under the next leader")
+
+	// The report of a success makes it fresh.
+	owner := newObservations("member-1", r.manager.now)
+	owner.attempted("us.example.org", 1, now, true, "unchanged", "")
+	r.manager.Section().Deliver("member-1", owner.Collect(false))
+	found = look(now)
+	require.Equal(t, []State{Fresh}, states(found))
+
+	// What was judged must still stand when it is written.
+	_, err := r.service.SuspendRelationship(t.Context(), &ententev1.SuspendRelationshipRequest{TrustDomain: "us.example.org"})
+	require.NoError(t, err)
+	before := r.store.View().Revision()
+	r.manager.commit(t.Context(), found)
+	require.Equal(t, before, r.store.View().Revision())
+	require.Empty(t, look(now), "a suspended one is not judged")
+}
+
+func TestSurviveRestore(t *testing.T) {
+	r := newRoom(t)
+	us, ap := newAuthority(t, "us.example.org"), newAuthority(t, "ap.example.org")
+	p := newPeer(t, us, us.bundle(t, 1))
+	rel := func(a *authority) *ententev1.Relationship { return spiffeRelationship(a, p) }
+	r.create(t, rel(us), us.bundle(t, 1))
+	r.create(t, rel(ap), ap.bundle(t, 1))
+	snapshot := r.store.View()
+	_, err := r.service.UpdateRelationship(t.Context(), &ententev1.UpdateRelationshipRequest{
+		Relationship: &ententev1.Relationship{TrustDomain: "us.example.org"}, BootstrapBundle: us.rotated(t).bundle(t, 9).Marshal(),
+	})
+	require.NoError(t, err)
+	_, err = r.service.SuspendRelationship(t.Context(), &ententev1.SuspendRelationshipRequest{TrustDomain: "ap.example.org"})
+	require.NoError(t, err)
+	before := r.store.View()
+	// The transaction starts from the present state rather than from the snapshot's; what it writes has to be the same.
+	_, err = r.store.Update(t.Context(), func(tx *raftstore.Tx) error { return surviveRestore(before, snapshot, tx) })
+	require.NoError(t, err)
+	sequence, _ := r.stored(t, "us.example.org").Sequence()
+	require.EqualValues(t, 9, sequence, "bundles do not go back")
+	trust, err := TrustState(r.store.View(), "ap.example.org")
+	require.NoError(t, err)
+	require.Equal(t, Suspended, trust.State, "a suspension stays")
+}

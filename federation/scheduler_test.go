@@ -1,0 +1,221 @@
+package federation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/stretchr/testify/require"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/raftstore/membership"
+)
+
+// timetable runs a scheduler under fake time, with fetches that the test plays.
+type timetable struct {
+	t         *testing.T
+	manager   *Manager
+	scheduler *scheduler
+	mu        sync.Mutex
+	fetched   map[string][]time.Time
+	stop      func()
+}
+
+func newTimetable(t *testing.T, fetch func(ctx context.Context, name string) error) *timetable {
+	m := &Manager{
+		config: Config{MinRefresh: DefaultMinRefresh}, member: "eu-1", log: hclog.NewNullLogger(), now: time.Now,
+		catalog: newCatalog(), changes: newChanges(), observations: newObservations("eu-1", time.Now), etags: newETags(),
+	}
+	var err error
+	m.metrics, err = newMetrics(m, nil)
+	require.NoError(t, err)
+	tt := &timetable{t: t, manager: m, scheduler: newScheduler(m), fetched: make(map[string][]time.Time)}
+	tt.scheduler.fetch = func(ctx context.Context, name string) outcome {
+		tt.mu.Lock()
+		tt.fetched[name] = append(tt.fetched[name], time.Now())
+		tt.mu.Unlock()
+		if err := fetch(ctx, name); err != nil {
+			return outcome{"network", err}
+		}
+		return outcome{result: resultUnchanged}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- tt.scheduler.run(ctx) }()
+	tt.stop = func() {
+		cancel()
+		require.NoError(t, <-ended)
+	}
+	return tt
+}
+
+// hold makes relationships with a refresh hint known.
+func (tt *timetable) hold(hint time.Duration, generation uint64, names ...string) {
+	tt.t.Helper()
+	tt.manager.catalog.mu.Lock()
+	for _, name := range names {
+		r, err := ParseRelationship(&statev1.Relationship{TrustDomain: name, Url: "https://" + name, Profile: webProfile, Generation: generation})
+		require.NoError(tt.t, err)
+		tt.manager.catalog.entries[name] = entry{r, holding{revision: 1, hint: hint, hinted: true}}
+	}
+	tt.manager.catalog.mu.Unlock()
+	tt.manager.changes.relationships(names)
+}
+
+// pass lets time go by, and returns how often each relationship was fetched meanwhile.
+func (tt *timetable) pass(d time.Duration) map[string]int {
+	tt.mu.Lock()
+	clear(tt.fetched)
+	tt.mu.Unlock()
+	<-time.After(d)
+	synctest.Wait()
+	tt.mu.Lock()
+	defer tt.mu.Unlock()
+	counts := make(map[string]int)
+	for name, times := range tt.fetched {
+		counts[name] = len(times)
+	}
+	return counts
+}
+
+func names(count int, suffix string) (out []string) {
+	for i := range count {
+		out = append(out, fmt.Sprintf("d%05d.%s", i, suffix))
+	}
+	return out
+}
+
+func TestTurnsFollowTheHint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tt := newTimetable(t, func(context.Context, string) error { return nil })
+		defer tt.stop()
+		tt.manager.changes.alive([]string{"eu-1"})
+		tt.hold(time.Minute, 1, "us.example.org")
+		require.Equal(t, 1, tt.pass(time.Second)["us.example.org"], "a new one at once")
+		tt.pass(time.Hour)
+		var gaps []time.Duration
+		for i, at := range tt.fetched["us.example.org"][1:] {
+			gaps = append(gaps, at.Sub(tt.fetched["us.example.org"][i]))
+		}
+		require.Greater(t, len(gaps), 50)
+		different := map[time.Duration]bool{}
+		for _, gap := range gaps {
+			require.GreaterOrEqual(t, gap, 54*time.Second)
+			require.LessOrEqual(t, gap, 66*time.Second)
+			different[gap] = true
+		}
+		require.Greater(t, len(different), 10, "turns are spread")
+
+		tt.hold(10*time.Second, 1, "us.example.org")
+		require.GreaterOrEqual(t, tt.pass(time.Minute)["us.example.org"], 4, "a shorter hint counts from now on")
+		tt.hold(time.Hour, 2, "us.example.org")
+		require.Equal(t, 1, tt.pass(time.Second)["us.example.org"], "an operator's decision at once")
+	})
+}
+
+func TestFailureWaitsForTheNextTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tt := newTimetable(t, func(context.Context, string) error { return errors.New("connection refused") })
+		defer tt.stop()
+		tt.manager.changes.alive([]string{"eu-1"})
+		tt.hold(time.Minute, 1, "us.example.org")
+		count := tt.pass(time.Hour)["us.example.org"]
+		require.GreaterOrEqual(t, count, 55)
+		require.LessOrEqual(t, count, 67)
+	})
+}
+
+// TestHangingPeers: hundreds of peers that hang for half a minute each do not keep the others waiting.
+func TestHangingPeers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tt := newTimetable(t, func(ctx context.Context, name string) error {
+			if name > "d00500" {
+				return nil
+			}
+			select {
+			case <-time.After(30 * time.Second):
+			case <-ctx.Done():
+			}
+			return errors.New("timeout")
+		})
+		defer tt.stop()
+		tt.manager.changes.alive([]string{"eu-1"})
+		tt.hold(10*time.Second, 1, names(600, "example.org")...)
+		tt.pass(5 * time.Minute) // every one has had its first turn
+		counts := tt.pass(10 * time.Minute)
+		for _, name := range names(600, "example.org")[501:] {
+			require.GreaterOrEqual(t, counts[name], 54, name)
+		}
+		for _, name := range names(600, "example.org")[:500] {
+			require.Positive(t, counts[name], name)
+		}
+	})
+}
+
+// TestTakeoverIsSpread: a member that starts with ten thousand relationships, or takes them over, begins with each of them soon and with
+// not too many at once.
+func TestTakeoverIsSpread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tt := newTimetable(t, func(context.Context, string) error { return nil })
+		defer tt.stop()
+		tt.hold(5*time.Minute, 1, names(10_000, "example.org")...)
+		require.Empty(t, tt.pass(time.Second), "nobody is alive")
+		tt.manager.changes.alive([]string{"eu-1"})
+		for range 100 {
+			require.InDelta(t, 100, len(tt.pass(time.Second)), 60)
+		}
+		require.Len(t, tt.scheduler.owned, 10_000)
+	})
+}
+
+func TestOwnershipMoves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cancelled := make(chan string, 100)
+		hang := false
+		tt := newTimetable(t, func(ctx context.Context, name string) error {
+			if !hang {
+				return nil
+			}
+			<-ctx.Done()
+			cancelled <- name
+			return ctx.Err()
+		})
+		defer tt.stop()
+		all := names(30, "example.org")
+		tt.manager.changes.alive([]string{"eu-1"})
+		tt.hold(time.Minute, 1, all...)
+		require.Len(t, tt.pass(2*time.Minute), 30)
+
+		// Two members join: some of the work goes to them, and what was under way for it is given up.
+		hang = true
+		tt.pass(2 * time.Minute)
+		members := []string{"eu-1", "eu-2", "eu-3"}
+		tt.manager.changes.alive(members)
+		tt.pass(time.Millisecond)
+		moved := 0
+		for _, name := range all {
+			if membership.Owner(name, members) != "eu-1" {
+				moved++
+			}
+		}
+		require.Len(t, cancelled, moved)
+		require.Len(t, tt.scheduler.owned, 30-moved)
+		hang = false
+
+		// They die: it comes back, and is fetched at once.
+		tt.manager.changes.alive([]string{"eu-1"})
+		require.Len(t, tt.pass(time.Second), moved)
+
+		// A relationship that ended is dropped.
+		tt.manager.catalog.mu.Lock()
+		delete(tt.manager.catalog.entries, all[0])
+		tt.manager.catalog.mu.Unlock()
+		tt.manager.changes.relationships(all[:1])
+		require.NotContains(t, tt.pass(10*time.Minute), all[0])
+	})
+}
