@@ -60,13 +60,7 @@ func (s *Store) Servers() []Server {
 }
 
 // ConfigurationIndex returns the Raft index of the configuration that [Store.Servers] reports.
-func (s *Store) ConfigurationIndex() Revision {
-	future := s.raft.GetConfiguration()
-	if future.Error() != nil {
-		return 0
-	}
-	return Revision(future.Index())
-}
+func (s *Store) ConfigurationIndex() Revision { return s.configurations.latest() }
 
 // Bootstrap forms a cluster of this member alone. It fails when the member has any state already.
 func (s *Store) Bootstrap() error {

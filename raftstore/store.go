@@ -17,18 +17,20 @@ type Store struct {
 	log    hclog.Logger
 	id     raft.ServerID
 
-	raft       *raft.Raft
-	fsm        *fsm
-	disk       *disk
-	transport  raft.Transport
-	hadState   bool
-	commands   *commands
-	leadership *leadership
-	queue      *queue
-	asked      rounds // read indexes that this member asks the leader for
-	verified   rounds // read indexes that this member gives as the leader
-	metrics    *metrics
-	survivors  survivors
+	raft      *raft.Raft
+	fsm       *fsm
+	disk      *disk
+	transport raft.Transport
+	hadState  bool
+	// configurations knows at which index the Raft configuration stands.
+	configurations configurationIndex
+	commands       *commands
+	leadership     *leadership
+	queue          *queue
+	asked          rounds // read indexes that this member asks the leader for
+	verified       rounds // read indexes that this member gives as the leader
+	metrics        *metrics
+	survivors      survivors
 	// commandVersion is the newest one that every member has announced.
 	commandVersion atomic.Uint32
 
@@ -80,7 +82,7 @@ func (s *Store) start(rc *raft.Config) (err error) {
 	s.transport = s.newTransport()
 	notify := make(chan bool, 1)
 	rc.NotifyCh = notify
-	if s.raft, err = raft.NewRaft(rc, s.fsm, s.disk.log, s.disk.stable, s.disk.snapshots, s.transport); err != nil {
+	if s.raft, err = raft.NewRaft(rc, s.fsm, notingLog{s.disk.log, &s.configurations}, s.disk.stable, notingSnapshots{s.disk.snapshots, &s.configurations}, s.transport); err != nil {
 		return errors.Join(err, s.closeTransport())
 	}
 	s.queue = newQueue(s)

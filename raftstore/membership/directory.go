@@ -138,11 +138,11 @@ func (d *Directory) Learn(index raftstore.Revision, members []*ententev1.MemberI
 	if err != nil {
 		return false, err
 	}
-	if index <= d.present().index {
+	if present := d.present(); index < present.index || index == present.index && slices.Equal(fellows, sorted(present.fellows)) {
 		return false, nil
 	}
 	d.mu.Lock()
-	if index <= d.learned.index {
+	if index < d.learned.index {
 		d.mu.Unlock()
 		return false, nil
 	}
@@ -176,13 +176,17 @@ func fellowsOf(members []*ententev1.MemberIdentity) ([]Fellow, error) {
 		}
 		fellows = append(fellows, Fellow{ID: m.GetId(), Address: m.GetAddress(), Identity: Digest(m.GetIdentity())})
 	}
-	slices.SortFunc(fellows, func(a, b Fellow) int { return strings.Compare(a.ID, b.ID) })
+	fellows = sorted(fellows)
 	for i := 1; i < len(fellows); i++ {
 		if fellows[i].ID == fellows[i-1].ID {
 			return nil, fmt.Errorf("member %s occurs twice", fellows[i].ID)
 		}
 	}
 	return fellows, nil
+}
+
+func sorted(fellows []Fellow) []Fellow {
+	return slices.SortedFunc(slices.Values(fellows), func(a, b Fellow) int { return strings.Compare(a.ID, b.ID) })
 }
 
 // identities is the form in which members tell each other of the membership.
