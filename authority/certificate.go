@@ -141,6 +141,11 @@ func checkSigned(td spiffeid.TrustDomain, key crypto.PublicKey, signed *Signed, 
 	if left := ca.NotAfter.Sub(now); left < 2*longestSVID {
 		return fmt.Errorf("the upstream returned a certificate that lives for another %v; two SVID lifetimes (%v) are needed", left, 2*longestSVID)
 	}
+	for _, anchor := range signed.Anchors {
+		if !anchor.IsCA || anchor.CheckSignatureFrom(anchor) != nil {
+			return fmt.Errorf("the upstream returned %q as an anchor, which is not the self-signed certificate of a CA", anchor.Subject)
+		}
+	}
 	intermediates := x509.NewCertPool()
 	for _, c := range signed.Chain[1:] {
 		intermediates.AddCert(c)

@@ -15,8 +15,8 @@ import (
 	"testing"
 	"time"
 
-	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/access"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/raftstoretest"

@@ -1,0 +1,427 @@
+package authority
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"io"
+	"net"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ententehq/entente/access"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/jwtsvid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+	"github.com/stretchr/testify/require"
+	zcrypto "github.com/zmap/zcrypto/x509"
+	"github.com/zmap/zlint/v3"
+	"github.com/zmap/zlint/v3/lint"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+var caller = access.WithCaller(context.Background(), access.SVIDCaller(spiffeid.RequireFromString("spiffe://eu.example.org/ci")))
+
+// TestX509SVID holds what is issued against CONFORMANCE items 28 to 33, by go-spiffe and zlint.
+func TestX509SVID(t *testing.T) {
+	f, c := newOne(t, nil)
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	require.NoError(t, err)
+	p256, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	require.NoError(t, err)
+	_, ed, err := ed25519.GenerateKey(rand.Reader)
+	require.NoError(t, err)
+	serials := map[string]bool{}
+	for name, key := range map[string]crypto.Signer{"rsa": rsaKey, "p256": p256, "p384": p384, "ed25519": ed} {
+		t.Run(name, func(t *testing.T) {
+			// A request that asks for much else gets its key signed and nothing else.
+			der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
+				Subject: pkix.Name{CommonName: "root"}, DNSNames: []string{"bank.example"}, IPAddresses: []net.IP{{127, 0, 0, 1}},
+				URIs: []*url.URL{spiffeid.RequireFromString("spiffe://other.example/admin").URL()},
+			}, key)
+			require.NoError(t, err)
+			r, err := c.SVIDService().IssueX509SVID(caller, &ententev1.IssueX509SVIDRequest{SpiffeId: workload(1), Csr: der, DnsNames: []string{"web.example.org"}})
+			require.NoError(t, err)
+			id, _, err := x509svid.ParseAndVerify(r.GetCertificates(), f.bundle(home), x509svid.WithTime(f.now()))
+			require.NoError(t, err)
+			require.Equal(t, workload(1), id.String())
+			chain := parse(t, r.GetCertificates())
+			leaf, ca := chain[0], chain[1]
+			require.Len(t, chain, 2)
+			require.True(t, key.Public().(interface{ Equal(crypto.PublicKey) bool }).Equal(leaf.PublicKey))
+			require.Equal(t, []string{"web.example.org"}, leaf.DNSNames)
+			require.Empty(t, leaf.IPAddresses)
+			require.Empty(t, leaf.Subject.Names)
+			require.True(t, critical(leaf, oidSubjectAltName))
+			require.False(t, leaf.IsCA)
+			require.Equal(t, x509.KeyUsageDigitalSignature, leaf.KeyUsage)
+			require.Equal(t, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, leaf.ExtKeyUsage)
+			require.Equal(t, backdate, f.now().Sub(leaf.NotBefore))
+			require.Equal(t, DefaultX509SVIDTTL, leaf.NotAfter.Sub(f.now()))
+			require.Equal(t, leaf.NotAfter, r.GetExpireTime().AsTime())
+			require.Greater(t, leaf.SerialNumber.BitLen(), 96, "a random 128-bit number is hardly ever shorter")
+			require.False(t, serials[leaf.SerialNumber.String()])
+			serials[leaf.SerialNumber.String()] = true
+			require.Equal(t, "spiffe://eu.example.org", ca.URIs[0].String())
+			require.True(t, ca.IsCA)
+			require.Equal(t, string(f.bundle(home).Marshal()), string(r.GetBundle()))
+			anchor := f.bundle(home).X509Authorities()[0]
+			for _, certificate := range []*x509.Certificate{leaf, ca, anchor} {
+				zlinted(t, certificate)
+			}
+		})
+	}
+}
+
+// zlinted holds a certificate against the RFCs. What the CA/Browser Forum asks of public web certificates is no matter here.
+func zlinted(t *testing.T, c *x509.Certificate) {
+	t.Helper()
+	parsed, err := zcrypto.ParseCertificate(c.Raw)
+	require.NoError(t, err)
+	registry, err := lint.GlobalRegistry().Filter(lint.FilterOptions{IncludeSources: lint.SourceList{
+		lint.RFC3279, lint.RFC5280, lint.RFC5480, lint.RFC5891, lint.RFC8813,
+	}})
+	require.NoError(t, err)
+	results := zlint.LintCertificateEx(parsed, registry)
+	require.NotEmpty(t, results.Results)
+	for name, result := range results.Results {
+		require.LessOrEqual(t, result.Status, lint.Notice, "%s: %s %s", name, result.Status, result.Details)
+	}
+}
+
+func TestJWTSVID(t *testing.T) {
+	f, c := newOne(t, nil)
+	r, err := c.SVIDService().IssueJWTSVID(caller, &ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{"db", "spiffe://eu.example.org/db"}})
+	require.NoError(t, err)
+	svid, err := jwtsvid.ParseAndValidate(r.GetToken(), f.bundle(home), []string{"db"})
+	require.NoError(t, err)
+	require.Equal(t, workload(1), svid.ID.String())
+	require.Equal(t, []string{"db", "spiffe://eu.example.org/db"}, svid.Audience)
+	require.Equal(t, f.now().Add(DefaultJWTSVIDTTL).UTC(), svid.Expiry)
+	require.Equal(t, svid.Expiry, r.GetExpireTime().AsTime())
+	token, err := jwt.ParseSigned(r.GetToken(), []jose.SignatureAlgorithm{jose.ES256})
+	require.NoError(t, err)
+	require.Equal(t, r.GetAuthorityId(), token.Headers[0].KeyID)
+	require.Equal(t, "JWT", token.Headers[0].ExtraHeaders[jose.HeaderType])
+	_, err = jwtsvid.ParseAndValidate(r.GetToken(), f.bundle(home), []string{"mail"})
+	require.Error(t, err)
+}
+
+func TestIssueRefusals(t *testing.T) {
+	_, c := newOne(t, nil)
+	long := strings.Repeat("a", 2048)
+	for name, test := range map[string]struct {
+		change func(*ententev1.IssueX509SVIDRequest)
+		code   codes.Code
+		says   string
+	}{
+		"no ID":             {func(r *ententev1.IssueX509SVIDRequest) { r.SpiffeId = "" }, codes.InvalidArgument, `spiffe_id "" is not a SPIFFE ID`},
+		"trust domain only": {func(r *ententev1.IssueX509SVIDRequest) { r.SpiffeId = "spiffe://eu.example.org" }, codes.InvalidArgument, `spiffe_id "spiffe://eu.example.org" names a trust domain; an SVID needs a path below it, such as spiffe://eu.example.org/web`},
+		"trailing slash":    {func(r *ententev1.IssueX509SVIDRequest) { r.SpiffeId += "/" }, codes.InvalidArgument, "not a SPIFFE ID"},
+		"dots":              {func(r *ententev1.IssueX509SVIDRequest) { r.SpiffeId = "spiffe://eu.example.org/a/../b" }, codes.InvalidArgument, "not a SPIFFE ID"},
+		"percent":           {func(r *ententev1.IssueX509SVIDRequest) { r.SpiffeId = "spiffe://eu.example.org/%61" }, codes.InvalidArgument, "not a SPIFFE ID"},
+		"query":             {func(r *ententev1.IssueX509SVIDRequest) { r.SpiffeId += "?a=b" }, codes.InvalidArgument, "not a SPIFFE ID"},
+		"port":              {func(r *ententev1.IssueX509SVIDRequest) { r.SpiffeId = "spiffe://eu.example.org:443/a" }, codes.InvalidArgument, "not a SPIFFE ID"},
+		"long":              {func(r *ententev1.IssueX509SVIDRequest) { r.SpiffeId = "spiffe://eu.example.org/" + long }, codes.InvalidArgument, "spiffe_id is 2072 bytes long; 2048 is the limit"},
+		"not hosted":        {func(r *ententev1.IssueX509SVIDRequest) { r.SpiffeId = "spiffe://us.example.org/web" }, codes.NotFound, "this cluster is not the authority for us.example.org; see domain list"},
+		"reserved": {func(r *ententev1.IssueX509SVIDRequest) {
+			r.SpiffeId = "spiffe://eu.example.org/entente/member/member-1"
+		}, codes.PermissionDenied, "spiffe://eu.example.org/entente/member/member-1 is below /entente/, which only the server itself issues; choose another path"},
+		"reserved itself": {func(r *ententev1.IssueX509SVIDRequest) { r.SpiffeId = "spiffe://eu.example.org/entente" }, codes.PermissionDenied, "only the server itself issues"},
+		"no csr":          {func(r *ententev1.IssueX509SVIDRequest) { r.Csr = nil }, codes.InvalidArgument, "csr is empty; send a PKCS #10 request, DER"},
+		"garbage":         {func(r *ententev1.IssueX509SVIDRequest) { r.Csr = []byte("garbage") }, codes.InvalidArgument, "csr is not a PKCS #10 request in DER"},
+		"huge csr":        {func(r *ententev1.IssueX509SVIDRequest) { r.Csr = make([]byte, 20000) }, codes.InvalidArgument, "csr is 20000 bytes long; 16384 is the limit"},
+		"another's key":   {func(r *ententev1.IssueX509SVIDRequest) { r.Csr[len(r.Csr)-1] ^= 1 }, codes.InvalidArgument, "csr is not signed by the key that it holds"},
+		"ttl too long":    {func(r *ententev1.IssueX509SVIDRequest) { r.Ttl = durationpb.New(2 * time.Hour) }, codes.InvalidArgument, "ttl is 2h0m0s; the domain allows 1h0m0s"},
+		"ttl zero":        {func(r *ententev1.IssueX509SVIDRequest) { r.Ttl = durationpb.New(0) }, codes.InvalidArgument, "ttl is 0s; it has to be a second at least"},
+		"ttl negative":    {func(r *ententev1.IssueX509SVIDRequest) { r.Ttl = durationpb.New(-time.Hour) }, codes.InvalidArgument, "it has to be a second at least"},
+		"ttl broken":      {func(r *ententev1.IssueX509SVIDRequest) { r.Ttl = &durationpb.Duration{Seconds: 1, Nanos: -5} }, codes.InvalidArgument, "ttl is not a duration"},
+		"ttl fraction":    {func(r *ententev1.IssueX509SVIDRequest) { r.Ttl = durationpb.New(1500 * time.Millisecond) }, codes.InvalidArgument, "ttl is 1.5s; certificates and tokens carry whole seconds"},
+		"wildcard":        {func(r *ententev1.IssueX509SVIDRequest) { r.DnsNames = []string{"*.example.org"} }, codes.InvalidArgument, `"*.example.org" is not a DNS name: its labels are 1 to 63 of a-z, 0-9 and -, without - at the ends`},
+		"IP as name":      {func(r *ententev1.IssueX509SVIDRequest) { r.DnsNames = []string{"10.0.0.1"} }, codes.InvalidArgument, `"10.0.0.1" is not a DNS name: its last label is a number`},
+		"upper case":      {func(r *ententev1.IssueX509SVIDRequest) { r.DnsNames = []string{"Web"} }, codes.InvalidArgument, `"Web" is not a DNS name`},
+		"empty name":      {func(r *ententev1.IssueX509SVIDRequest) { r.DnsNames = []string{""} }, codes.InvalidArgument, "a DNS name is empty"},
+		"name twice":      {func(r *ententev1.IssueX509SVIDRequest) { r.DnsNames = []string{"web", "web"} }, codes.InvalidArgument, `DNS name "web" is asked for twice`},
+		"too many names":  {func(r *ententev1.IssueX509SVIDRequest) { r.DnsNames = make([]string, 33) }, codes.InvalidArgument, "33 DNS names are asked for; 32 is the limit"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := request(t, workload(1))
+			test.change(r)
+			_, err := c.SVIDService().IssueX509SVID(caller, r)
+			require.Equal(t, test.code, status.Code(err), "%v", err)
+			require.ErrorContains(t, err, test.says)
+		})
+	}
+	for name, test := range map[string]struct {
+		request *ententev1.IssueJWTSVIDRequest
+		code    codes.Code
+		says    string
+	}{
+		"no audience":       {&ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1)}, codes.InvalidArgument, "audience is empty; name who is to accept the token"},
+		"empty audience":    {&ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{""}}, codes.InvalidArgument, "audience holds an empty entry"},
+		"many audiences":    {&ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: make([]string, 17)}, codes.InvalidArgument, "audience has 17 entries; 16 is the limit"},
+		"long audience":     {&ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{long}}, codes.InvalidArgument, "audience holds an entry of 2048 bytes; 256 is the limit"},
+		"unprintable":       {&ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{"a\nb"}}, codes.InvalidArgument, "what is not printable text"},
+		"reserved":          {&ententev1.IssueJWTSVIDRequest{SpiffeId: "spiffe://eu.example.org/entente/x", Audience: []string{"a"}}, codes.PermissionDenied, "only the server itself issues"},
+		"longer than a day": {&ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{"a"}, Ttl: durationpb.New(24 * time.Hour)}, codes.InvalidArgument, "the domain allows 5m0s"},
+	} {
+		t.Run("jwt "+name, func(t *testing.T) {
+			_, err := c.SVIDService().IssueJWTSVID(caller, test.request)
+			require.Equal(t, test.code, status.Code(err), "%v", err)
+			require.ErrorContains(t, err, test.says)
+		})
+	}
+	require.Empty(t, refusedSignatures(c), "nothing that was refused reached the audit log as a signature")
+}
+
+func refusedSignatures(c *crewman) (found []access.Event) {
+	for _, e := range c.audit.about("sign x509-svid") {
+		if !strings.HasPrefix(e.Caller, "member ") {
+			found = append(found, e)
+		}
+	}
+	return found
+}
+
+func TestWeakKeysAreRefused(t *testing.T) {
+	small, err := rsa.GenerateKey(rand.Reader, 1024)
+	require.NoError(t, err)
+	p224, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
+	require.NoError(t, err)
+	p521, err := ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
+	require.NoError(t, err)
+	require.EqualError(t, checkKey(small.Public()), "the RSA key has 1024 bits; use 2048 to 8192")
+	require.EqualError(t, checkKey(p224.Public()), "the key is on curve P-224; use P-256 or P-384")
+	require.EqualError(t, checkKey(p521.Public()), "the key is on curve P-521; use P-256 or P-384")
+	require.EqualError(t, checkKey(nil), "the key is of no supported type; use ECDSA P-256 or P-384, RSA with 2048 bits or more, or Ed25519")
+	_, err = ParseCSR(csr(t, p521))
+	require.ErrorContains(t, err, "use P-256 or P-384")
+	weak, err := rsa.GenerateKey(rand.Reader, 2048)
+	require.NoError(t, err)
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{SignatureAlgorithm: x509.SHA384WithRSAPSS}, weak)
+	require.NoError(t, err)
+	_, err = ParseCSR(der)
+	require.NoError(t, err)
+}
+
+// TestWithoutAuditNoSignature: the line before is a condition of the signature, the one after of handing it out.
+func TestWithoutAuditNoSignature(t *testing.T) {
+	_, c := newOne(t, nil)
+	_, err := c.SVIDService().IssueX509SVID(caller, request(t, workload(1)))
+	require.NoError(t, err)
+	var lines []access.Event
+	for _, e := range c.audit.about("sign x509-svid") {
+		if e.Object == workload(1) {
+			lines = append(lines, e)
+		}
+	}
+	require.Len(t, lines, 2)
+	require.Equal(t, access.ResultBegun, lines[0].Result)
+	require.Equal(t, access.ResultDone, lines[1].Result)
+	require.Equal(t, lines[0].Call, lines[1].Call)
+	require.Equal(t, "spiffe://eu.example.org/ci", lines[0].Caller)
+	require.Contains(t, lines[0].Detail, "serial "+lines[0].Call)
+
+	for _, result := range []string{access.ResultBegun, access.ResultDone} {
+		c.audit.refuseWhen(func(e access.Event) bool { return e.Result == result && strings.HasPrefix(e.Action, "sign ") })
+		r, err := c.SVIDService().IssueX509SVID(caller, request(t, workload(1)))
+		require.Nil(t, r)
+		require.Equal(t, codes.Unavailable, status.Code(err))
+		require.ErrorContains(t, err, "the audit log cannot be written: no space left on device")
+		j, err := c.SVIDService().IssueJWTSVID(caller, &ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{"a"}})
+		require.Nil(t, j)
+		require.ErrorContains(t, err, "the audit log cannot be written: no space left on device")
+	}
+}
+
+// TestSVIDsEndWithTheirAuthority: when all renewal has failed, lifetimes shrink, and none outlives what signed it.
+func TestSVIDsEndWithTheirAuthority(t *testing.T) {
+	f, c := newOne(t, nil)
+	c.set(func() { c.insane = true }) // its clock is not trusted: no lifecycle
+	require.ErrorContains(t, c.canSign(), "this member's clock is not known to be that of the others")
+	d := c.signing.Load().domains[home]
+	f.mu.Lock()
+	f.ahead = DefaultCATTL - 20*time.Minute
+	f.mu.Unlock()
+	r, err := parseX509Request(request(t, workload(1)))
+	require.NoError(t, err)
+	signed, err := c.signX509(d.signers[X509], d, r, time.Hour, "test")
+	require.NoError(t, err)
+	require.Equal(t, 20*time.Minute, signed.GetExpireTime().AsTime().Sub(f.now()))
+	f.mu.Lock()
+	f.ahead = DefaultCATTL - 2*time.Minute
+	f.mu.Unlock()
+	token, err := c.signJWT(d.signers[JWT], jwtRequest{id: r.id, audience: []string{"a"}}, 5*time.Minute, "test")
+	require.NoError(t, err)
+	require.LessOrEqual(t, token.GetExpireTime().AsTime().Sub(f.now()), 2*time.Minute)
+}
+
+// TestLint breaks one rule at a time in what is to be signed, and sees that the signer is never asked.
+func TestLint(t *testing.T) {
+	keys, err := OpenKeyFolder(t.TempDir() + "/keys")
+	require.NoError(t, err)
+	now := time.Now()
+	caKey, err := newKey()
+	require.NoError(t, err)
+	csrDER, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, caKey)
+	require.NoError(t, err)
+	parsed, err := x509.ParseCertificateRequest(csrDER)
+	require.NoError(t, err)
+	signed, err := NewSelfSigned(keys, DefaultRootTTL).SignCA(t.Context(), CARequest{TrustDomain: home, CSR: parsed, Now: now, TTL: time.Hour})
+	require.NoError(t, err)
+	require.NoError(t, checkSigned(home, caKey.Public(), signed, now, 10*time.Minute))
+	ca := signed.Chain[0]
+	id := spiffeid.RequireFromString(workload(1))
+	for name, test := range map[string]struct {
+		change func(*x509.Certificate)
+		rule   string
+	}{
+		"CA":                {func(c *x509.Certificate) { c.IsCA = true }, "a leaf is no CA"},
+		"certSign":          {func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageCertSign }, "a leaf's key usage is digitalSignature alone"},
+		"no key usage":      {func(c *x509.Certificate) { c.KeyUsage = 0 }, "key usage is present and critical"},
+		"no constraints":    {func(c *x509.Certificate) { c.BasicConstraintsValid = false }, "basic constraints are present and critical"},
+		"two URIs":          {func(c *x509.Certificate) { c.URIs = append(c.URIs, id.URL()) }, "a certificate has exactly one URI name"},
+		"another ID":        {func(c *x509.Certificate) { c.URIs[0] = spiffeid.RequireFromString(workload(2)).URL() }, "the URI name is spiffe://eu.example.org/web/1"},
+		"server only":       {func(c *x509.Certificate) { c.ExtKeyUsage = c.ExtKeyUsage[:1] }, "a leaf's extended key usage is serverAuth and clientAuth"},
+		"outlives":          {func(c *x509.Certificate) { c.NotAfter = ca.NotAfter.Add(time.Second) }, "a leaf lives within the life of its authority"},
+		"begins before":     {func(c *x509.Certificate) { c.NotBefore = ca.NotBefore.Add(-time.Second) }, "a leaf lives within the life of its authority"},
+		"IP address":        {func(c *x509.Certificate) { c.IPAddresses = []net.IP{{10, 0, 0, 1}} }, "a leaf names a URI and DNS names and nothing else"},
+		"wildcard":          {func(c *x509.Certificate) { c.DNSNames = []string{"*.example.org"} }, "is not a DNS name"},
+		"backwards in time": {func(c *x509.Certificate) { c.NotAfter = c.NotBefore }, "a certificate begins before it ends"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			leafKey, err := newKey()
+			require.NoError(t, err)
+			template, err := leafTemplate(id, leafKey.Public(), nil, now, 10*time.Minute, ca)
+			require.NoError(t, err)
+			test.change(template)
+			watched := &watchedSigner{Signer: caKey}
+			_, err = x509.CreateCertificate(rand.Reader, template, ca, leafKey.Public(), linted{watched, LintLeaf(id, ca)})
+			require.ErrorIs(t, err, ErrLint)
+			require.ErrorContains(t, err, test.rule)
+			require.Zero(t, watched.asked, "the key was asked to sign what breaks a rule")
+		})
+	}
+	require.ErrorIs(t, LintCA(home)(parse(t, [][]byte{issueLeaf(t, id, caKey, ca, now)})[0]), ErrLint)
+	require.ErrorContains(t, LintCA(spiffeid.RequireTrustDomainFromString("us.example.org"))(ca), "the URI name is spiffe://us.example.org")
+	require.ErrorContains(t, checkSigned(home, ca.PublicKey, signed, now, time.Hour), "two SVID lifetimes (2h0m0s) are needed")
+	other, err := newKey()
+	require.NoError(t, err)
+	require.ErrorContains(t, checkSigned(home, other.Public(), signed, now, time.Minute), "a certificate for another key")
+	require.ErrorContains(t, checkSigned(home, caKey.Public(), &Signed{Chain: signed.Chain, Anchors: signed.Chain}, now, time.Minute), "which is not the self-signed certificate of a CA")
+	us := spiffeid.RequireTrustDomainFromString("us.example.org")
+	stranger, err := NewSelfSigned(keys, DefaultRootTTL).newRoot(us, 1, now)
+	require.NoError(t, err)
+	require.ErrorContains(t, checkSigned(home, caKey.Public(), &Signed{Chain: signed.Chain, Anchors: []*x509.Certificate{stranger.certificate}}, now, time.Minute), "does not chain to its anchor")
+	require.ErrorContains(t, checkSigned(home, caKey.Public(), &Signed{}, now, time.Minute), "returned 0 certificates and 0 anchors")
+}
+
+func issueLeaf(t *testing.T, id spiffeid.ID, key crypto.Signer, ca *x509.Certificate, now time.Time) []byte {
+	t.Helper()
+	leafKey, err := newKey()
+	require.NoError(t, err)
+	template, err := leafTemplate(id, leafKey.Public(), nil, now, time.Minute, ca)
+	require.NoError(t, err)
+	der, err := x509.CreateCertificate(rand.Reader, template, ca, leafKey.Public(), linted{key, LintLeaf(id, ca)})
+	require.NoError(t, err)
+	return der
+}
+
+// watchedSigner counts what it is asked to sign.
+type watchedSigner struct {
+	crypto.Signer
+	asked int
+}
+
+func (w *watchedSigner) Sign(r io.Reader, digest []byte, o crypto.SignerOpts) ([]byte, error) {
+	w.asked++
+	return w.Signer.Sign(r, digest, o)
+}
+
+func TestLintClaims(t *testing.T) {
+	id := spiffeid.RequireFromString(workload(1))
+	now := time.Now().Truncate(time.Second)
+	good := func() jwt.Claims {
+		return jwt.Claims{Subject: id.String(), Audience: []string{"a"}, IssuedAt: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(now.Add(time.Minute))}
+	}
+	require.NoError(t, LintClaims(good(), id, now.Add(time.Minute)))
+	for rule, change := range map[string]func(*jwt.Claims){
+		"sub is the SPIFFE ID of a workload":                func(c *jwt.Claims) { c.Subject = "spiffe://eu.example.org/other" },
+		"a token has iat and exp, and ends after it begins": func(c *jwt.Claims) { c.Expiry = nil },
+		"a token lives within the life of its authority":    func(c *jwt.Claims) { c.Expiry = jwt.NewNumericDate(now.Add(time.Hour)) },
+		"audience is empty":                                 func(c *jwt.Claims) { c.Audience = nil },
+	} {
+		claims := good()
+		change(&claims)
+		err := LintClaims(claims, id, now.Add(time.Minute))
+		require.ErrorIs(t, err, ErrLint)
+		require.ErrorContains(t, err, rule)
+	}
+}
+
+// FuzzParseCSR holds the parser of requests against whatever comes: it never panics, and what it lets through has a key
+// that can be signed for.
+func FuzzParseCSR(f *testing.F) {
+	key, err := newKey()
+	require.NoError(f, err)
+	_, ed, err := ed25519.GenerateKey(rand.Reader)
+	require.NoError(f, err)
+	f.Add(csr(f, key))
+	f.Add(csr(f, ed))
+	f.Add([]byte{0x30, 0x00})
+	f.Fuzz(func(t *testing.T, der []byte) {
+		key, err := ParseCSR(der)
+		if err != nil {
+			if key != nil || err.Error() == "" {
+				t.Fatalf("refused with key %v and error %q", key, err)
+			}
+			return
+		}
+		if err := checkKey(key); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := keyID(key); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// FuzzNames holds the parsers of names against whatever comes.
+func FuzzNames(f *testing.F) {
+	f.Add("spiffe://eu.example.org/web")
+	f.Add("spiffe://eu.example.org/entente/member/a")
+	f.Add("web.example.org")
+	f.Fuzz(func(t *testing.T, s string) {
+		if id, err := ParseWorkloadID(s); err == nil && (id.String() != s || id.Path() == "" || len(s) > maxSPIFFEID) {
+			t.Fatalf("%q was read as %s", s, id)
+		}
+		if CheckDNSName(s) == nil && (len(s) > 253 || strings.ToLower(s) != s || net.ParseIP(s) != nil) {
+			t.Fatalf("%q was taken for a DNS name", s)
+		}
+	})
+}
+
+// FuzzKeyFile holds the parser of key files against whatever is in the folder.
+func FuzzKeyFile(f *testing.F) {
+	f.Add([]byte("-----BEGIN PRIVATE KEY-----\nMA==\n-----END PRIVATE KEY-----\n"))
+	f.Fuzz(func(t *testing.T, content []byte) {
+		if key, _, err := parseKeyFile(content); (key == nil) == (err == nil) {
+			t.Fatalf("key %v, error %v", key, err)
+		}
+	})
+}

@@ -1,0 +1,282 @@
+package authority
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ententehq/entente/access"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// awaitOwn waits until a member has its own SVID and it is of the authority, if one is named.
+func (f *fleet) awaitOwn(c *crewman, id spiffeid.ID, accept func(*ownSVID) bool) *ownSVID {
+	f.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), testPatience)
+	defer cancel()
+	for {
+		changed := c.changed.next()
+		if svid := c.own.get(id); svid != nil && accept(svid) {
+			return svid
+		}
+		if err := waitFor(ctx, changed, 5*time.Millisecond); err != nil {
+			f.t.Fatalf("member %s has no such SVID of %s", c.id, id)
+		}
+	}
+}
+
+func anyOwn(*ownSVID) bool { return true }
+
+// TestOwnSVIDs: every member gets its own names, whoever signs them, renews them at half of their life, and at once
+// when what signed them is not published any more.
+func TestOwnSVIDs(t *testing.T) {
+	f := newThree(t, nil)
+	for _, c := range f.crew {
+		member, err := memberID(home, c.id)
+		require.NoError(t, err)
+		endpoint, err := endpointID(home)
+		require.NoError(t, err)
+		for _, id := range []spiffeid.ID{member, endpoint} {
+			f.awaitOwn(c, id, anyOwn)
+		}
+		tlsCertificate, err := c.MemberSVID()
+		require.NoError(t, err)
+		id, _, err := x509svid.ParseAndVerify(tlsCertificate.Certificate, f.bundle(home), x509svid.WithTime(f.now()))
+		require.NoError(t, err)
+		require.Equal(t, member, id)
+		tlsCertificate, err = c.EndpointSVID(home)
+		require.NoError(t, err)
+		require.Equal(t, endpoint.String(), tlsCertificate.Leaf.URIs[0].String())
+		_, err = c.EndpointSVID(spiffeid.RequireTrustDomainFromString("us.example.org"))
+		require.ErrorIs(t, err, ErrNoSVID)
+	}
+	c := f.crew[1]
+	id, err := memberID(home, c.id)
+	require.NoError(t, err)
+	first := f.awaitOwn(c, id, anyOwn)
+	life := first.certificate.Leaf.NotAfter.Sub(first.certificate.Leaf.NotBefore)
+	require.LessOrEqual(t, first.renew.Sub(first.certificate.Leaf.NotBefore), life/2)
+	require.GreaterOrEqual(t, first.renew.Sub(first.certificate.Leaf.NotBefore), life*2/5)
+	f.advance(first.renew.Sub(f.now()) + time.Second)
+	second := f.awaitOwn(c, id, func(s *ownSVID) bool { return s != first })
+
+	// What signed it is gone from the bundle.
+	_, err = c.store.Update(context.Background(), txDelete(authorityKey(home.Name(), second.authority)))
+	require.NoError(t, err)
+	third := f.awaitOwn(c, id, func(s *ownSVID) bool { return s.authority != second.authority })
+	require.NotEqual(t, second.certificate.Leaf.SerialNumber, third.certificate.Leaf.SerialNumber)
+}
+
+// TestPassingOn: a member without an active authority asks another one, the next one if that is down, and says what
+// went wrong if there is none.
+func TestPassingOn(t *testing.T) {
+	f := newThree(t, nil)
+	first := slices.IndexFunc(f.crew, func(c *crewman) bool { return c.signing.Load().domains[home].signers[X509] != nil })
+	require.GreaterOrEqual(t, first, 0)
+	signer, others := f.crew[first], slices.Delete(slices.Clone(f.crew), first, first+1)
+	r, err := others[0].SVIDService().IssueX509SVID(caller, request(t, workload(1)))
+	require.NoError(t, err)
+	lines := signer.audit.about("sign x509-svid")
+	last := lines[len(lines)-1]
+	require.Equal(t, "spiffe://eu.example.org/ci through member "+others[0].id, last.Caller)
+	require.Contains(t, last.Detail, r.GetAuthorityId())
+
+	f.halt(signer)
+	ctx, cancel := context.WithTimeout(caller, testPatience)
+	defer cancel()
+	_, err = others[0].SVIDService().IssueX509SVID(ctx, request(t, workload(1)))
+	require.Equal(t, codes.Unavailable, status.Code(err))
+	require.ErrorContains(t, err, "no member could sign for eu.example.org: member "+signer.id)
+
+	f.advance(HintsBeforeUse * DefaultRefreshHint) // the others are known now
+	for _, c := range others {
+		f.issue(c, workload(2))
+		require.NotNil(t, c.signing.Load().domains[home].signers[X509])
+	}
+
+	// A member that has not heard from the leader for the signing grace does not sign, and passes on.
+	silent, left := others[0], others[1]
+	silent.LastHeardNow()
+	silent.set(func() { silent.silent = true })
+	f.advance(DefaultSigningGrace + time.Minute)
+	require.EqualError(t, silent.canSign(), "this member last heard from the leader 1h1m0s ago, and signs for 1h0m0s without")
+	signed := left.metricSum("entente_authority_signatures_total")
+	f.issue(silent, workload(3))
+	require.GreaterOrEqual(t, left.metricSum("entente_authority_signatures_total"), signed+2)
+	_, err = silent.SigningService().SignX509SVID(access.WithCaller(context.Background(), access.MemberCaller("member-1")), &ententev1.SignX509SVIDRequest{Request: request(t, workload(1))})
+	require.Equal(t, codes.FailedPrecondition, status.Code(err))
+}
+
+// LastHeardNow notes that the member heard from the leader just now.
+func (c *crewman) LastHeardNow() { c.Manager.config.Contact.LastHeard() }
+
+// TestSigningServiceIsForMembers: nobody but a member gets a signature there, and a member gets no name of another.
+func TestSigningServiceIsForMembers(t *testing.T) {
+	_, c := newOne(t, nil)
+	member := access.WithCaller(context.Background(), access.MemberCaller("member-2"))
+	for name, test := range map[string]struct {
+		ctx       context.Context
+		id        string
+		forMember bool
+		says      string
+	}{
+		"a workload":             {caller, workload(1), false, "only members of this cluster ask each other to sign, and the caller is spiffe://eu.example.org/ci"},
+		"another member's name":  {member, "spiffe://eu.example.org/entente/member/member-1", true, "member member-2 cannot have spiffe://eu.example.org/entente/member/member-1; only spiffe://eu.example.org/entente/member/member-2 and spiffe://eu.example.org/entente/bundle-endpoint"},
+		"reserved for another":   {member, "spiffe://eu.example.org/entente/member/member-2", false, "only the server itself issues"},
+		"not reserved as member": {member, workload(1), true, "is not below /entente/"},
+		"some other reserved":    {member, "spiffe://eu.example.org/entente/root", true, "member member-2 cannot have"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := c.SigningService().SignX509SVID(test.ctx, &ententev1.SignX509SVIDRequest{Request: request(t, test.id), ForMember: test.forMember})
+			require.Equal(t, codes.PermissionDenied, status.Code(err))
+			require.ErrorContains(t, err, test.says)
+		})
+	}
+	for _, id := range []string{"spiffe://eu.example.org/entente/member/member-2", "spiffe://eu.example.org/entente/bundle-endpoint"} {
+		_, err := c.SigningService().SignX509SVID(member, &ententev1.SignX509SVIDRequest{Request: request(t, id), ForMember: true})
+		require.NoError(t, err)
+	}
+	_, err := c.SigningService().SignJWTSVID(caller, &ententev1.SignJWTSVIDRequest{Request: &ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{"a"}}})
+	require.Equal(t, codes.PermissionDenied, status.Code(err))
+}
+
+// TestRestart: a member comes back with the keys that it had, and one that lost them retires what it cannot use.
+func TestRestart(t *testing.T) {
+	f, c := newOne(t, nil)
+	before := f.list(home)
+	f.halt(c)
+	f.start(c)
+	f.settle()
+	require.Equal(t, ids(before), ids(f.list(home)))
+	require.NotNil(t, c.signing.Load().domains[home].signers[X509])
+	f.issue(c, workload(1))
+	requireModes(t, c.config.KeyDir)
+
+	f.halt(c)
+	require.NoError(t, os.RemoveAll(c.config.KeyDir))
+	f.start(c)
+	f.settle()
+	states := map[string]int{}
+	for _, a := range f.list(home) {
+		states[a.GetState().String()]++
+		require.Equal(t, slices.Contains(ids(before), a.GetId()), a.GetState() == ententev1.AuthorityState_AUTHORITY_STATE_RETIRING)
+	}
+	require.Equal(t, map[string]int{"AUTHORITY_STATE_RETIRING": 2, "AUTHORITY_STATE_ACTIVE": 2}, states)
+	f.issue(c, workload(1))
+	f.advance(DefaultSigningGrace + DefaultX509SVIDTTL)
+	require.Len(t, f.list(home), 2, "the old ones are gone when all that they signed has expired")
+	require.Len(t, f.bundle(home).X509Authorities(), 1)
+}
+
+func ids(list []*ententev1.Authority) (ids []string) {
+	for _, a := range list {
+		ids = append(ids, a.GetId())
+	}
+	return ids
+}
+
+func requireModes(t *testing.T, dir string) {
+	t.Helper()
+	info, err := os.Stat(dir)
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o700), info.Mode().Perm())
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.NotEmpty(t, entries)
+	for _, e := range entries {
+		info, err := e.Info()
+		require.NoError(t, err)
+		require.Equal(t, os.FileMode(0o600), info.Mode().Perm(), e.Name())
+		require.True(t, strings.HasSuffix(e.Name(), ".pem"), "%s was left behind", e.Name())
+	}
+}
+
+// TestRemovedMember: the leader retires a removed member's authorities, and they leave when all they signed has expired.
+func TestRemovedMember(t *testing.T) {
+	f := newThree(t, nil)
+	f.advance(HintsBeforeUse * DefaultRefreshHint)
+	removed := f.crew[2]
+	alive := f.issue(removed, workload(1))
+	if removed.store.IsLeader() {
+		// The lead of the store stays where it is; only the manager is gone.
+		removed = f.crew[1]
+		alive = f.issue(removed, workload(1))
+	}
+	f.remove(removed)
+	f.settle()
+	of := func() (states []string) {
+		for _, a := range f.list(home) {
+			if a.GetMember() == removed.id {
+				states = append(states, a.GetState().String())
+				require.Equal(t, "It stays in the bundle until all that it can have signed has expired.", a.GetWaitsFor())
+			}
+		}
+		return states
+	}
+	require.Equal(t, []string{"AUTHORITY_STATE_RETIRING", "AUTHORITY_STATE_RETIRING"}, of())
+	f.advance(DefaultX509SVIDTTL - 5*time.Second)
+	require.NoError(t, alive[0].verify(f.bundle(home), f.now()))
+	f.advance(DefaultSigningGrace + clockTolerance + time.Minute)
+	require.Empty(t, of())
+	require.Len(t, f.bundle(home).X509Authorities(), 2)
+	require.Len(t, f.bundle(home).JWTAuthorities(), 2)
+}
+
+// TestClockNobodyTrusts: a member whose clock is off neither signs nor changes anything by it.
+func TestClockNobodyTrusts(t *testing.T) {
+	f, c := newOne(t, nil)
+	before := ids(f.list(home))
+	c.set(func() { c.insane = true })
+	f.mu.Lock()
+	f.ahead = 100 * time.Hour
+	f.mu.Unlock()
+	f.wake()
+	next, err := c.tendOwn(context.Background())
+	require.NoError(t, err)
+	require.Equal(t, clockCheck, next.Sub(f.now()))
+	next, err = c.tendLost(context.Background())
+	require.NoError(t, err)
+	require.Equal(t, clockCheck, next.Sub(f.now()))
+	require.Equal(t, before, ids(f.list(home)))
+	require.Error(t, c.canSign())
+}
+
+func TestConfig(t *testing.T) {
+	_, c := newOne(t, nil)
+	for name, test := range map[string]struct {
+		change func(*Config)
+		says   string
+	}{
+		"no store":        {func(c *Config) { c.Store = nil }, "authority: Store, Contact, Conn and Audit are required"},
+		"no home":         {func(c *Config) { c.Home = spiffeid.TrustDomain{} }, "authority: the home trust domain is required"},
+		"no folder":       {func(c *Config) { c.KeyDir = "" }, "authority: the key folder is required"},
+		"member":          {func(c *Config) { c.Member = "a b" }, `member "a b" cannot be named by a SPIFFE ID`},
+		"hints too long":  {func(c *Config) { c.Defaults.RefreshHint = 4 * time.Hour }, "a new authority has to be known for 3 refresh hints (12h0m0s) before it signs, but half of ca_ttl less the longest SVID lifetime is 11h0m0s; raise ca_ttl (24h0m0s), or lower refresh_hint (4h0m0s) or the SVID lifetime (1h0m0s)"},
+		"root too short":  {func(c *Config) { c.RootTTL = 25 * time.Hour }, "root_ttl is 25h0m0s and ca_ttl 24h0m0s; a root has to live for four times as long as what it signs"},
+		"negative grace":  {func(c *Config) { c.SigningGrace = -1 }, "it cannot be negative"},
+		"readable folder": {func(c *Config) { c.KeyDir = readable(t) }, "so that others can reach the private keys in it; run chmod 0700 "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := c.config
+			config.Registerer, config.Upstream = nil, nil
+			test.change(&config)
+			_, err := New(config)
+			require.ErrorContains(t, err, test.says)
+		})
+	}
+}
+
+func readable(t *testing.T) string {
+	dir := filepath.Join(t.TempDir(), "keys")
+	require.NoError(t, os.Mkdir(dir, 0o755))
+	return dir
+}
