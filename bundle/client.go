@@ -137,7 +137,7 @@ func (c *Client) fetch(ctx context.Context, e Endpoint, etag string) (Result, er
 			_ = response.Body.Close()
 			if err != nil && ctx.Err() != nil {
 				// The end that this side puts to an answer can look like the answer's own end, and the document like a broken one.
-				err = fmt.Errorf("%w: no complete answer within %s", context.Cause(ctx), c.config.Timeout)
+				err = ctx.Err()
 			}
 			return result, err
 		}
