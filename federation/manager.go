@@ -134,7 +134,13 @@ func (m *Manager) watch(ctx context.Context, w *raftstore.Watch) error {
 		if err != nil {
 			return err
 		}
-		m.changes.relationships(m.catalog.apply(batch, m.unreadable))
+		names := m.catalog.apply(batch, m.unreadable)
+		for _, name := range names {
+			if _, ok := m.catalog.get(name); !ok {
+				m.etags.forget(name)
+			}
+		}
+		m.changes.relationships(names)
 	}
 }
 

@@ -1,0 +1,53 @@
+package federation
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+)
+
+// TestMetricsFollowTheTables: every member shows every foreign domain, and none that is foreign no more.
+func TestMetricsFollowTheTables(t *testing.T) {
+	now := time.Now().Truncate(time.Second)
+	r := newRoom(t, func(c *Config) { c.Now = func() time.Time { return now } })
+	us := newAuthority(t, "us.example.org")
+	r.create(t, spiffeRelationship(us, newPeer(t, us, us.bundle(t, 42))), us.bundle(t, 42))
+	ap := &ententev1.Relationship{
+		TrustDomain: "ap.example.org", Url: "https://127.0.0.1:1/", Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB,
+		State: ententev1.RelationshipState_RELATIONSHIP_STATE_SUSPENDED,
+	}
+	r.create(t, ap, nil)
+	now = now.Add(90 * time.Second)
+	compare := func(want string) {
+		t.Helper()
+		require.NoError(t, r.manager.catalog.load(r.store.View(), func(err error) { t.Error(err) }))
+		require.NoError(t, testutil.GatherAndCompare(r.registry, strings.NewReader(want), "entente_federation_bundle_sequence",
+			"entente_federation_bundle_age_seconds", "entente_federation_bundle_freshness", "entente_federation_relationship_suspended"))
+	}
+	compare(`
+# HELP entente_federation_bundle_age_seconds Time since the keys in the stored bundle of a foreign trust domain last changed.
+# TYPE entente_federation_bundle_age_seconds gauge
+entente_federation_bundle_age_seconds{trust_domain="us.example.org"} 90
+# HELP entente_federation_bundle_freshness Freshness of a foreign trust domain's bundle: 0 none yet, 1 fresh, 2 stale, 3 expired.
+# TYPE entente_federation_bundle_freshness gauge
+entente_federation_bundle_freshness{trust_domain="ap.example.org"} 0
+entente_federation_bundle_freshness{trust_domain="us.example.org"} 1
+# HELP entente_federation_bundle_sequence Sequence of the stored bundle of a foreign trust domain; absent where it has none.
+# TYPE entente_federation_bundle_sequence gauge
+entente_federation_bundle_sequence{trust_domain="us.example.org"} 42
+# HELP entente_federation_relationship_suspended 1 where the relationship with a foreign trust domain is suspended, else 0.
+# TYPE entente_federation_relationship_suspended gauge
+entente_federation_relationship_suspended{trust_domain="ap.example.org"} 1
+entente_federation_relationship_suspended{trust_domain="us.example.org"} 0
+`)
+	for _, name := range []string{"us.example.org", "ap.example.org"} {
+		_, err := r.service.DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: name})
+		require.NoError(t, err)
+	}
+	compare("")
+}
