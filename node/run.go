@@ -121,7 +121,7 @@ func (m *member) serveOperations() error {
 
 // serveMembers serves fellow members and joiners.
 func (m *member) serveMembers() {
-	fellows := grpc.NewServer(serverOptions(port.Credentials())...)
+	fellows := grpc.NewServer(append(serverOptions(port.Credentials()), fellowOptions()...)...)
 	ententev1.RegisterStoreServiceServer(fellows, m.store.Service())
 	ententev1.RegisterMemberServiceServer(fellows, m.members.MemberService())
 	ententev1.RegisterSigningServiceServer(fellows, m.authority.SigningService())
