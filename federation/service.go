@@ -154,15 +154,17 @@ func (s *Service) GetRelationship(ctx context.Context, req *ententev1.GetRelatio
 	return s.show(ctx, view, req.GetTrustDomain())
 }
 
-// ListRelationships shows all of them.
+// maxPageBytes leaves room for the rest of an answer below the 4 MiB that gRPC clients take in one message.
+const maxPageBytes = 3 << 20
+
+// ListRelationships shows them by trust domain, as many at a time as fit into one message.
 func (s *Service) ListRelationships(ctx context.Context, req *ententev1.ListRelationshipsRequest) (*ententev1.ListRelationshipsResponse, error) {
 	view, err := s.read(ctx, req.GetRead())
 	if err != nil {
 		return nil, err
 	}
-	rows, err := Relationships.List(view, "")
-	if err != nil {
-		return nil, raftstore.StatusError(err)
+	if req.GetPageSize() < 0 {
+		return nil, status.Error(codes.InvalidArgument, "page_size is negative; leave it out for as many as fit into one message")
 	}
 	members, err := s.manager.alive(view)
 	if err != nil {
@@ -170,10 +172,22 @@ func (s *Service) ListRelationships(ctx context.Context, req *ententev1.ListRela
 	}
 	live := s.manager.live(ctx, "")
 	out := &ententev1.ListRelationshipsResponse{Revision: uint64(view.Revision())}
-	for _, row := range rows {
+	size := 0
+	for row, err := range Relationships.All(view, "") {
+		if err != nil {
+			return nil, raftstore.StatusError(err)
+		}
+		if row.Key <= req.GetPageToken() {
+			continue
+		}
 		shown, err := s.manager.shown(view, row, members, live[row.Key])
 		if err != nil {
 			return nil, raftstore.StatusError(err)
+		}
+		n := len(out.GetRelationships())
+		if size += proto.Size(shown); n > 0 && (size > maxPageBytes || n == int(req.GetPageSize())) {
+			out.NextPageToken = out.GetRelationships()[n-1].GetTrustDomain()
+			break
 		}
 		out.Relationships = append(out.Relationships, shown)
 	}

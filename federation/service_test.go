@@ -1,6 +1,7 @@
 package federation
 
 import (
+	"bytes"
 	"testing"
 	"time"
 
@@ -248,6 +249,41 @@ func TestListAndGetWithLiveFacts(t *testing.T) {
 	require.Equal(t, hint, got.GetRefreshInterval().AsDuration())
 	require.Equal(t, DefaultMaxStaleJWT, got.GetMaxStaleJwt().AsDuration())
 	require.Len(t, got.GetDigest(), 64)
+}
+
+// TestListInPages: what does not fit into one message, or was not asked for, comes with the next page.
+func TestListInPages(t *testing.T) {
+	r := newRoom(t)
+	roots := bytes.Repeat(newAuthority(t, "web.example.org").pem(), 60)
+	all := names(120, "example.org")
+	for _, name := range all {
+		r.create(t, &ententev1.Relationship{
+			TrustDomain: name, Url: "https://127.0.0.1:1/", Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB, WebRoots: roots,
+		}, nil)
+	}
+	list := func(size int32) (pages int, seen []string) {
+		req := &ententev1.ListRelationshipsRequest{PageSize: size}
+		for {
+			page, err := r.service.ListRelationships(t.Context(), req)
+			require.NoError(t, err)
+			require.Less(t, proto.Size(page), 4<<20)
+			pages++
+			for _, rel := range page.GetRelationships() {
+				seen = append(seen, rel.GetTrustDomain())
+			}
+			if req.PageToken = page.GetNextPageToken(); req.PageToken == "" {
+				return pages, seen
+			}
+		}
+	}
+	pages, seen := list(0)
+	require.Greater(t, pages, 1)
+	require.Equal(t, all, seen)
+	pages, seen = list(50)
+	require.Equal(t, 3, pages)
+	require.Equal(t, all, seen)
+	_, err := r.service.ListRelationships(t.Context(), &ententev1.ListRelationshipsRequest{PageSize: -1})
+	refused(t, err, codes.InvalidArgument, "page_size is negative; leave it out for as many as fit into one message")
 }
 
 // TestHostedNeverForeign: two transactions that each look at the other's table cannot both succeed.

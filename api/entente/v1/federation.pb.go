@@ -381,8 +381,12 @@ func (x *CreateRelationshipRequest) GetBootstrapBundle() []byte {
 }
 
 type ListRelationshipsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Read          *ReadOptions           `protobuf:"bytes,1,opt,name=read,proto3" json:"read,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Read  *ReadOptions           `protobuf:"bytes,1,opt,name=read,proto3" json:"read,omitempty"`
+	// How many relationships at most; 0: as many as fit into one message. Fewer are returned where more would not fit.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The next_page_token of the page before; empty: the first page.
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -424,10 +428,27 @@ func (x *ListRelationshipsRequest) GetRead() *ReadOptions {
 	return nil
 }
 
+func (x *ListRelationshipsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListRelationshipsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
 type ListRelationshipsResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	Relationships []*Relationship        `protobuf:"bytes,2,rep,name=relationships,proto3" json:"relationships,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// By trust domain.
+	Relationships []*Relationship `protobuf:"bytes,2,rep,name=relationships,proto3" json:"relationships,omitempty"`
+	// Empty: this is the last page. A page may be of a later revision than the one before it.
+	NextPageToken string `protobuf:"bytes,3,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -474,6 +495,13 @@ func (x *ListRelationshipsResponse) GetRelationships() []*Relationship {
 		return x.Relationships
 	}
 	return nil
+}
+
+func (x *ListRelationshipsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
 }
 
 type GetRelationshipRequest struct {
@@ -852,12 +880,16 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"\t_sequence\"\x84\x01\n" +
 	"\x19CreateRelationshipRequest\x12<\n" +
 	"\frelationship\x18\x01 \x01(\v2\x18.entente.v1.RelationshipR\frelationship\x12)\n" +
-	"\x10bootstrap_bundle\x18\x02 \x01(\fR\x0fbootstrapBundle\"G\n" +
+	"\x10bootstrap_bundle\x18\x02 \x01(\fR\x0fbootstrapBundle\"\x83\x01\n" +
 	"\x18ListRelationshipsRequest\x12+\n" +
-	"\x04read\x18\x01 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"w\n" +
+	"\x04read\x18\x01 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"\x9f\x01\n" +
 	"\x19ListRelationshipsResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12>\n" +
-	"\rrelationships\x18\x02 \x03(\v2\x18.entente.v1.RelationshipR\rrelationships\"h\n" +
+	"\rrelationships\x18\x02 \x03(\v2\x18.entente.v1.RelationshipR\rrelationships\x12&\n" +
+	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken\"h\n" +
 	"\x16GetRelationshipRequest\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12+\n" +
 	"\x04read\x18\x02 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"\xe8\x01\n" +

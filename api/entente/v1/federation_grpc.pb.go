@@ -41,7 +41,8 @@ type FederationServiceClient interface {
 	UpdateRelationship(ctx context.Context, in *UpdateRelationshipRequest, opts ...grpc.CallOption) (*Relationship, error)
 	// DeleteRelationship ends the trust: the bundle is deleted and every consumer is told.
 	DeleteRelationship(ctx context.Context, in *DeleteRelationshipRequest, opts ...grpc.CallOption) (*DeleteRelationshipResponse, error)
-	// RefreshRelationship fetches now and returns what came of it.
+	// RefreshRelationship fetches now, on the member that is asked, and returns what came of it: a failed fetch is no failed
+	// call, but stands in last_result and last_error.
 	RefreshRelationship(ctx context.Context, in *RefreshRelationshipRequest, opts ...grpc.CallOption) (*Relationship, error)
 	// SuspendRelationship keeps the bundle but stops acting on it.
 	SuspendRelationship(ctx context.Context, in *SuspendRelationshipRequest, opts ...grpc.CallOption) (*Relationship, error)
@@ -148,7 +149,8 @@ type FederationServiceServer interface {
 	UpdateRelationship(context.Context, *UpdateRelationshipRequest) (*Relationship, error)
 	// DeleteRelationship ends the trust: the bundle is deleted and every consumer is told.
 	DeleteRelationship(context.Context, *DeleteRelationshipRequest) (*DeleteRelationshipResponse, error)
-	// RefreshRelationship fetches now and returns what came of it.
+	// RefreshRelationship fetches now, on the member that is asked, and returns what came of it: a failed fetch is no failed
+	// call, but stands in last_result and last_error.
 	RefreshRelationship(context.Context, *RefreshRelationshipRequest) (*Relationship, error)
 	// SuspendRelationship keeps the bundle but stops acting on it.
 	SuspendRelationship(context.Context, *SuspendRelationshipRequest) (*Relationship, error)
