@@ -139,7 +139,7 @@ func TestProtocolsAreNotConfused(t *testing.T) {
 		"two protocols":                   {protocol: port.GRPC, own: &b.identity.Certificate, change: offer("h2", "entente-raft/1"), label: "none", reason: port.ReasonSeveralProtocols},
 		"no protocol":                     {protocol: port.GRPC, own: &workload, change: offer(), label: "none", reason: port.ReasonNoProtocol},
 		"a protocol of somebody else":     {protocol: port.GRPC, own: &workload, change: offer("http/1.1"), label: "none", reason: port.ReasonNoProtocol},
-		"TLS 1.2":                         {protocol: port.GRPC, own: &workload, change: func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 }, label: "none", reason: port.ReasonHandshake},
+		"TLS 1.2":                         {protocol: port.GRPC, own: &workload, change: func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 }, reason: port.ReasonHandshake},
 		"two certificates for one member": {protocol: port.Raft, own: &tls.Certificate{Certificate: [][]byte{b.identity.Certificate.Certificate[0], workload.Certificate[0]}, PrivateKey: b.identity.Certificate.PrivateKey}, reason: port.ReasonWrongIdentity},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,0 +1,73 @@
+package membership
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/raftstore"
+)
+
+type fixed struct {
+	index   raftstore.Revision
+	servers []raftstore.Server
+}
+
+func (f *fixed) Servers() []raftstore.Server            { return f.servers }
+func (f *fixed) ConfigurationIndex() raftstore.Revision { return f.index }
+
+func identityOf(id string, key byte) *ententev1.MemberIdentity {
+	d := Digest{key}
+	return &ententev1.MemberIdentity{Id: id, Address: id + ":7440", Identity: d[:]}
+}
+
+// The newest configuration counts, wherever it came from.
+func TestDirectory(t *testing.T) {
+	d := NewDirectory("eu-1", nil)
+	changes := 0
+	d.OnLearned(func() { changes++ })
+	_, known := d.MemberByIdentity(Digest{2})
+	require.False(t, known, "nobody is known at first")
+	require.Len(t, d.stranger, 1, "and a fellow is to be asked")
+
+	own := &fixed{index: 10, servers: []raftstore.Server{{MemberID: "eu-1", Identity: Digest{1}, Address: "eu-1:7440"}, {MemberID: "eu-2", Identity: Digest{2}, Address: "eu-2:7440"}}}
+	d.Attach(own)
+	id, known := d.MemberByIdentity(Digest{2})
+	require.True(t, known)
+	assert.Equal(t, "eu-2", id)
+
+	learned, err := d.Learn(9, []*ententev1.MemberIdentity{identityOf("eu-1", 1), identityOf("eu-3", 3)})
+	require.NoError(t, err)
+	require.False(t, learned, "what is older is not learned")
+	learned, err = d.Learn(10, []*ententev1.MemberIdentity{identityOf("eu-2", 2), identityOf("eu-1", 1)})
+	require.NoError(t, err)
+	require.False(t, learned, "what is the same is not learned")
+
+	learned, err = d.Learn(20, []*ententev1.MemberIdentity{identityOf("eu-1", 1), identityOf("eu-3", 3)})
+	require.NoError(t, err)
+	require.True(t, learned)
+	require.Equal(t, 1, changes)
+	_, known = d.MemberByIdentity(Digest{2})
+	assert.False(t, known, "who was removed is not known any more")
+	address, identity, known := d.Locate("eu-3")
+	assert.True(t, known)
+	assert.Equal(t, "eu-3:7440", address)
+	assert.Equal(t, Digest{3}, identity)
+
+	own.index = 20
+	own.servers = []raftstore.Server{{MemberID: "eu-4", Identity: Digest{4}}}
+	_, known = d.MemberByIdentity(Digest{4})
+	assert.True(t, known, "its own configuration counts as soon as it is as new")
+
+	for name, members := range map[string][]*ententev1.MemberIdentity{
+		"a membership of 0 members":                  nil,
+		"member eu-1 occurs twice":                   {identityOf("eu-1", 1), identityOf("eu-1", 2)},
+		"the digest of its identity key has 2 bytes": {{Id: "eu-1", Identity: []byte{1, 2}}},
+		"is not allowed":                             {{Id: "e@u", Identity: make([]byte, 32)}},
+	} {
+		_, err := d.Learn(30, members)
+		require.ErrorContains(t, err, name)
+	}
+}
