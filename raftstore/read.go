@@ -34,12 +34,7 @@ func (s *Store) Read(ctx context.Context, o ReadOptions) (*View, error) {
 		}
 		index = max(index, leaders)
 	}
-	waiting, cancel := context.WithTimeout(ctx, s.config.Timing.LeaderWait)
-	defer cancel()
-	if err := s.caughtUp(waiting, index); err != nil {
-		if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
-			return nil, fmt.Errorf("revision %d, while this member is at %d: %w", index, s.fsm.state().revision, ErrBehind)
-		}
+	if err := s.caughtUp(ctx, index); err != nil {
 		return nil, err
 	}
 	return s.View(), nil

@@ -100,11 +100,18 @@ func (u *updating) confirm(ctx context.Context, tx *Tx, result error) (_ Revisio
 	return tx.Revision(), !tx.unchanged(u.store.fsm.state()), result
 }
 
-// caughtUp returns once this member has applied a revision.
+// caughtUp returns once this member has applied a revision, or with [ErrBehind] when it does not come that far for a while:
+// its disk may be full, while the others go on.
 func (s *Store) caughtUp(ctx context.Context, revision uint64) error {
-	ctx, cancel := s.until(ctx)
+	open, release := s.until(ctx)
+	defer release()
+	waiting, cancel := context.WithTimeout(open, s.config.Timing.LeaderWait)
 	defer cancel()
-	return s.orClosed(s.fsm.progress.wait(ctx, revision))
+	err := s.fsm.progress.wait(waiting, revision)
+	if errors.Is(err, context.DeadlineExceeded) && open.Err() == nil {
+		return fmt.Errorf("revision %d, while this member is at %d: %w", revision, s.fsm.state().revision, ErrBehind)
+	}
+	return s.orClosed(err)
 }
 
 // until derives a context that also ends when the store is closed.

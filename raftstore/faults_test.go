@@ -1,0 +1,238 @@
+package raftstore_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/ententehq/entente/raftstore"
+)
+
+// faultyLog is a log store whose disk can be full, or hang.
+type faultyLog struct {
+	raft.LogStore
+	full atomic.Bool
+	hung atomic.Pointer[chan struct{}]
+}
+
+func (f *faultyLog) StoreLog(log *raft.Log) error { return f.StoreLogs([]*raft.Log{log}) }
+
+func (f *faultyLog) StoreLogs(logs []*raft.Log) error {
+	if hung := f.hung.Load(); hung != nil {
+		<-*hung
+	}
+	if f.full.Load() {
+		return &faultError{syscall.ENOSPC}
+	}
+	return f.LogStore.StoreLogs(logs)
+}
+
+type faultError struct{ error }
+
+// acknowledged counts writes up on one key each, and remembers those that were acknowledged.
+type acknowledged struct {
+	mu   sync.Mutex
+	keys []string
+}
+
+// write makes one write and reports whether it was acknowledged.
+func (a *acknowledged) write(ctx context.Context, s *raftstore.Store, key string) bool {
+	_, err := s.Update(ctx, func(tx *raftstore.Tx) error { return words.Put(tx, key, wrapperspb.String("v")) })
+	if err == nil {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.keys = append(a.keys, key)
+	}
+	return err == nil
+}
+
+func (a *acknowledged) requireAll(t testing.TB, v *raftstore.View) {
+	t.Helper()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, key := range a.keys {
+		_, ok, err := words.Get(v, key)
+		require.NoError(t, err)
+		require.True(t, ok, "the write of %s was acknowledged, and is lost", key)
+	}
+}
+
+// writeMore makes writes through s until n of them were acknowledged.
+func (a *acknowledged) writeMore(t testing.TB, s *raftstore.Store, what string, n int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for i := 0; n > 0; i++ {
+		require.NoError(t, ctx.Err(), "writes through %s do not get through", s.MemberID())
+		if a.write(ctx, s, fmt.Sprintf("%s/%s/%d", what, s.MemberID(), i)) {
+			n--
+		}
+	}
+}
+
+// leaderOf waits until one of the stores proves that it leads, and returns its number.
+func leaderOf(t testing.TB, stores []*raftstore.Store) int {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for {
+		require.NoError(t, ctx.Err(), "no member comes to lead")
+		for i, s := range stores {
+			if !s.IsLeader() {
+				continue
+			}
+			if _, err := s.Read(ctx, raftstore.ReadOptions{Linearizable: true}); err == nil && s.IsLeader() {
+				return i
+			}
+		}
+		// Waits, as every read of a member without a leader does.
+		_, _ = stores[0].Read(ctx, raftstore.ReadOptions{Linearizable: true})
+	}
+}
+
+func linearizable(t testing.TB, s *raftstore.Store) *raftstore.View {
+	t.Helper()
+	v, err := s.Read(t.Context(), raftstore.ReadOptions{Linearizable: true})
+	require.NoError(t, err)
+	return v
+}
+
+// faulty forms a cluster whose disks can be made to fail.
+func faulty(t testing.TB, disk time.Duration) ([]*raftstore.Store, []*faultyLog, chan error) {
+	t.Helper()
+	var logs []*faultyLog
+	stopped := make(chan error, len(benchMembers))
+	stores := newLoopback(t).form(t, benchMembers, func(c *raftstore.Config) {
+		log := &faultyLog{}
+		logs = append(logs, log)
+		raftstore.WrapLog(c, func(below raft.LogStore) raft.LogStore {
+			log.LogStore = below
+			return log
+		})
+		c.Timing.Disk = disk
+		c.Timing.LeaderWait = 2 * time.Second
+		c.Fatal = func(err error) { stopped <- err }
+	})
+	return stores, logs, stopped
+}
+
+// A full disk costs a member its part in new writes, and nobody an acknowledged one.
+func TestFullDisk(t *testing.T) {
+	stores, logs, stopped := faulty(t, 0)
+	var acks acknowledged
+	acks.writeMore(t, stores[0], "before", 10)
+
+	full := leaderOf(t, stores)
+	logs[full].full.Store(true)
+	others := []*raftstore.Store{stores[(full+1)%3], stores[(full+2)%3]}
+	acks.write(t.Context(), stores[full], "into the full disk") // acknowledged or not: it decides below
+	for _, s := range others {
+		acks.writeMore(t, s, "meanwhile", 10)
+	}
+	acks.requireAll(t, linearizable(t, others[0]))
+
+	logs[full].full.Store(false)
+	acks.writeMore(t, stores[full], "after", 10)
+	for _, s := range stores {
+		acks.requireAll(t, linearizable(t, s))
+	}
+	require.Empty(t, stopped, "a full disk stops no member")
+}
+
+// With a majority of full disks nothing is acknowledged, and everything goes on once there is room.
+func TestMajorityOfFullDisks(t *testing.T) {
+	stores, logs, _ := faulty(t, 0)
+	var acks acknowledged
+	acks.writeMore(t, stores[0], "before", 10)
+	for _, log := range logs[:2] {
+		log.full.Store(true)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	for i, s := range stores {
+		require.False(t, acks.write(ctx, s, fmt.Sprint("meanwhile/", i)))
+		_, ok, err := words.Get(s.View(), "before/m1/0")
+		require.NoError(t, err)
+		require.True(t, ok, "stale reads work on")
+	}
+	for _, log := range logs {
+		log.full.Store(false)
+	}
+	acks.writeMore(t, stores[2], "after", 10)
+	for _, s := range stores {
+		acks.requireAll(t, linearizable(t, s))
+	}
+}
+
+// A leader whose disk hangs gives up its part, so that the others can go on.
+func TestHungDisk(t *testing.T) {
+	stores, logs, stopped := faulty(t, time.Second)
+	var acks acknowledged
+	acks.writeMore(t, stores[0], "before", 10)
+
+	hung := leaderOf(t, stores)
+	blocked := make(chan struct{})
+	logs[hung].hung.Store(&blocked)
+	defer close(blocked) // before the stores are closed
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	var group sync.WaitGroup
+	defer group.Wait()
+	group.Go(func() { acks.write(ctx, stores[hung], "into the hung disk") })
+
+	select {
+	case err := <-stopped:
+		require.ErrorContains(t, err, "writing to the log has not returned for 1s")
+	case <-ctx.Done():
+		t.Fatal("nobody noticed that the disk hangs")
+	}
+	others := []*raftstore.Store{stores[(hung+1)%3], stores[(hung+2)%3]}
+	for _, s := range others {
+		acks.writeMore(t, s, "meanwhile", 10)
+		acks.requireAll(t, linearizable(t, s))
+	}
+	require.NotEqual(t, stores[hung].MemberID(), others[leaderOf(t, others)].MemberID())
+	cancel()
+}
+
+// Without a majority a write fails in the time that one election may take, and says why; what is there can be read.
+func TestLostQuorumFailsFast(t *testing.T) {
+	l := newLoopback(t)
+	var stops []func() error
+	var stores []*raftstore.Store
+	for _, member := range benchMembers {
+		s, stop, err := l.open(member, func(c *raftstore.Config) { c.Timing.LeaderWait = time.Second })
+		require.NoError(t, err)
+		stores, stops = append(stores, s), append(stops, stop)
+	}
+	require.NoError(t, stores[0].Bootstrap())
+	awaitLead(t, t.Context(), stores[0])
+	for _, member := range benchMembers[1:] {
+		require.NoError(t, stores[0].AddVoter(t.Context(), l.server(member)))
+	}
+	var acks acknowledged
+	acks.writeMore(t, stores[0], "before", 1)
+	require.NoError(t, stops[1]())
+	require.NoError(t, stops[2]())
+	defer func() { require.NoError(t, stops[0]()) }()
+
+	// The first may have been on its way when the others went; what became of it is not known.
+	_, err := stores[0].Update(t.Context(), func(tx *raftstore.Tx) error { return words.Put(tx, "k", wrapperspb.String("v")) })
+	require.Error(t, err)
+	began := time.Now()
+	_, err = stores[0].Update(t.Context(), func(tx *raftstore.Tx) error { return words.Put(tx, "k", wrapperspb.String("v")) })
+	require.ErrorIs(t, err, raftstore.ErrNoLeader)
+	require.NotErrorIs(t, err, raftstore.ErrUnknownOutcome)
+	require.Less(t, time.Since(began), 5*time.Second)
+	_, err = stores[0].Read(t.Context(), raftstore.ReadOptions{Linearizable: true})
+	require.ErrorIs(t, err, raftstore.ErrNoLeader)
+	acks.requireAll(t, stores[0].View())
+}
