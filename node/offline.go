@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/rsa"
 	"encoding/hex"
@@ -73,15 +74,7 @@ func ReadBundle(trustDomain string, document []byte) (*BundleReport, error) {
 	for id, key := range b.JWTAuthorities() {
 		r.JWTAuthorities = append(r.JWTAuthorities, JWTAuthority{KeyID: id, Key: keyKind(key)})
 	}
-	slices.SortFunc(r.JWTAuthorities, func(a, b JWTAuthority) int {
-		switch {
-		case a.KeyID < b.KeyID:
-			return -1
-		case a.KeyID > b.KeyID:
-			return 1
-		}
-		return 0
-	})
+	slices.SortFunc(r.JWTAuthorities, func(a, b JWTAuthority) int { return cmp.Compare(a.KeyID, b.KeyID) })
 	for _, i := range ignored {
 		r.Ignored = append(r.Ignored, i.String())
 	}
@@ -101,10 +94,20 @@ func keyKind(key any) string {
 
 // SnapshotReport says what a snapshot file holds.
 type SnapshotReport struct {
-	FormatVersion uint32    `json:"format_version"`
-	ClusterID     string    `json:"cluster_id"`
-	Revision      uint64    `json:"revision"`
-	Time          time.Time `json:"time"`
+	FormatVersion uint32          `json:"format_version"`
+	ClusterID     string          `json:"cluster_id"`
+	Revision      uint64          `json:"revision"`
+	Time          time.Time       `json:"time"`
+	Bytes         int64           `json:"bytes"`
+	SHA256        string          `json:"sha256"`
+	Rows          int             `json:"rows"`
+	Tables        []SnapshotTable `json:"tables"`
+}
+
+// SnapshotTable counts the rows of one table.
+type SnapshotTable struct {
+	Name string `json:"name"`
+	Rows int    `json:"rows"`
 }
 
 // InspectSnapshot reads a snapshot to its end, checks it whole, its SHA-256 included, and says what it is.
@@ -113,5 +116,12 @@ func InspectSnapshot(r io.Reader) (*SnapshotReport, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &SnapshotReport{FormatVersion: info.FormatVersion, ClusterID: info.ClusterID, Revision: uint64(info.Revision), Time: info.Time}, nil
+	report := &SnapshotReport{
+		FormatVersion: info.FormatVersion, ClusterID: info.ClusterID, Revision: uint64(info.Revision), Time: info.Time,
+		Bytes: info.Bytes, SHA256: hex.EncodeToString(info.SHA256[:]), Rows: info.Rows, Tables: []SnapshotTable{},
+	}
+	for _, t := range info.Tables {
+		report.Tables = append(report.Tables, SnapshotTable{Name: t.Name, Rows: t.Rows})
+	}
+	return report, nil
 }

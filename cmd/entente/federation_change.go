@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+)
+
+// relationshipFlags are what of a relationship can be set.
+type relationshipFlags struct {
+	url, profile, endpointID    string
+	bootstrapFile, webRootsFile string
+	maxStaleJWT, maxStaleX509   time.Duration
+}
+
+func (r *relationshipFlags) add(f *pflag.FlagSet) {
+	f.StringVar(&r.url, "url", "", "where its bundle is served: https://HOST[:PORT]/PATH")
+	f.StringVar(&r.profile, "profile", "", "how the endpoint proves itself: https_spiffe or https_web")
+	f.StringVar(&r.endpointID, "endpoint-spiffe-id", "", "https_spiffe: the SPIFFE ID of the endpoint")
+	f.StringVar(&r.bootstrapFile, "bootstrap", "", "a SPIFFE bundle document to begin with, from a trusted source ('-' for standard input)")
+	f.StringVar(&r.webRootsFile, "web-roots", "", "https_web: PEM certificates that are the only roots accepted; the system's if left out")
+	f.DurationVar(&r.maxStaleJWT, "max-stale-jwt", 0, fmt.Sprintf("without refresh for so long its JWT keys count as expired (%s if left out)", jwtStaleDefault))
+	f.DurationVar(&r.maxStaleX509, "max-stale-x509", 0, "without refresh for so long its X.509 authorities count as expired (never if left out)")
+}
+
+// take puts into the relationship what was given, and returns the names of those fields and the bootstrap bundle.
+func (r *relationshipFlags) take(a *app, f *pflag.FlagSet, to *ententev1.Relationship) (fields []string, bootstrap []byte, err error) {
+	if f.Changed("url") {
+		to.Url = r.url
+		fields = append(fields, "url")
+	}
+	if f.Changed("profile") {
+		n, known, ok := valueNamed(ententev1.EndpointProfile(0).Descriptor(), r.profile)
+		if !ok {
+			return nil, nil, usagef("--profile %q is none of %s", r.profile, strings.Join(known, ", "))
+		}
+		to.Profile = ententev1.EndpointProfile(n)
+		fields = append(fields, "profile")
+	}
+	if f.Changed("endpoint-spiffe-id") {
+		to.EndpointSpiffeId = r.endpointID
+		fields = append(fields, "endpoint_spiffe_id")
+	}
+	if f.Changed("web-roots") {
+		if to.WebRoots, err = a.readFile(r.webRootsFile); err != nil {
+			return nil, nil, err
+		}
+		fields = append(fields, "web_roots")
+	}
+	if f.Changed("max-stale-jwt") {
+		to.MaxStaleJwt = durationpb.New(r.maxStaleJWT)
+		fields = append(fields, "max_stale_jwt")
+	}
+	if f.Changed("max-stale-x509") {
+		to.MaxStaleX509 = durationpb.New(r.maxStaleX509)
+		fields = append(fields, "max_stale_x509")
+	}
+	if f.Changed("bootstrap") {
+		if bootstrap, err = a.readFile(r.bootstrapFile); err != nil {
+			return nil, nil, err
+		}
+	}
+	return fields, bootstrap, nil
+}
+
+func (a *app) federationCreateCommand() *cobra.Command {
+	var flags relationshipFlags
+	cmd := &cobra.Command{
+		Use:   "create DOMAIN --url URL --profile https_spiffe|https_web",
+		Short: "Begin to trust a foreign domain",
+		Long: `Begin to trust a foreign trust domain: its bundle is fetched from --url now and from then on.
+
+With the profile https_spiffe the endpoint proves to be --endpoint-spiffe-id. Where that ID is of the foreign
+domain itself, --bootstrap gives the bundle to verify it by the first time: get it from its operators by a way
+that you trust ('entente bundle show --format spiffe' there), not from the endpoint.
+
+With the profile https_web the endpoint has a certificate of the web, or of --web-roots.`,
+		Example: `  entente federation create us.example.org --url https://us-1.example.org:7443/ --profile https_spiffe \
+      --endpoint-spiffe-id spiffe://us.example.org/entente/bundle-endpoint --bootstrap us.json`,
+		Args: arguments("DOMAIN"),
+		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, cmd *cobra.Command, args []string) error {
+			if err := requireFlags(cmd, "url", "profile"); err != nil {
+				return err
+			}
+			relationship := &ententev1.Relationship{TrustDomain: args[0]}
+			_, bootstrap, err := flags.take(a, cmd.Flags(), relationship)
+			if err != nil {
+				return err
+			}
+			return a.printRelationship(ententev1.NewFederationServiceClient(conn).CreateRelationship(ctx, &ententev1.CreateRelationshipRequest{
+				Relationship: relationship, BootstrapBundle: bootstrap,
+			}))
+		}),
+	}
+	flags.add(cmd.Flags())
+	return cmd
+}
+
+func (a *app) federationUpdateCommand() *cobra.Command {
+	var flags relationshipFlags
+	var reset bool
+	cmd := &cobra.Command{
+		Use:   "update DOMAIN",
+		Short: "Change a relationship: what is given, and nothing else",
+		Long: `Change a relationship: what is given, and nothing else.
+
+A cluster that was rebuilt begins its sequence anew, and is refused for that. Once its operators have confirmed it,
+--bootstrap FILE --reset-sequence lets it in again with the bundle in FILE.`,
+		Args: arguments("DOMAIN"),
+		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, cmd *cobra.Command, args []string) error {
+			relationship := &ententev1.Relationship{TrustDomain: args[0]}
+			fields, bootstrap, err := flags.take(a, cmd.Flags(), relationship)
+			switch {
+			case err != nil:
+				return err
+			case reset && bootstrap == nil:
+				return usagef("--reset-sequence goes with --bootstrap: name the bundle that the rebuilt domain begins with")
+			case len(fields) == 0 && bootstrap == nil:
+				return usagef("nothing is to be changed: give at least one of the flags")
+			}
+			return a.printRelationship(ententev1.NewFederationServiceClient(conn).UpdateRelationship(ctx, &ententev1.UpdateRelationshipRequest{
+				Relationship: relationship, UpdateMask: &fieldmaskpb.FieldMask{Paths: fields}, BootstrapBundle: bootstrap, ResetSequence: reset,
+			}))
+		}),
+	}
+	flags.add(cmd.Flags())
+	cmd.Flags().BoolVar(&reset, "reset-sequence", false, "forget the sequence that was seen last: the domain was rebuilt")
+	return cmd
+}

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ententehq/entente/node"
+)
+
+func (a *app) serverCommand() *cobra.Command {
+	var config string
+	var bootstrap, dev bool
+	cmd := &cobra.Command{
+		Use:   "server --config FILE [--bootstrap] | --dev",
+		Short: "Run a member",
+		Long: `Run a member until it is interrupted.
+
+A cluster is formed once, by its first member with --bootstrap. Others join it by the join block of their
+configuration, with a token from 'entente cluster join-token'. From then on a member needs neither.
+
+--dev runs a cluster of one member for trying things out: self-signed, on the default ports of this machine,
+its data in a temporary folder that goes away with it.`,
+		Args: arguments(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case dev && (config != "" || bootstrap):
+				return usagef("--dev brings its own configuration: leave --config and --bootstrap out")
+			case dev:
+				return a.runDev(cmd.Context())
+			case config == "":
+				return usagef("--config is missing: name the configuration file, or give --dev")
+			}
+			cfg, err := node.LoadConfig(config)
+			if err != nil {
+				return err
+			}
+			return node.Run(cmd.Context(), cfg, node.Options{Bootstrap: bootstrap, LogOutput: a.stderr})
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&config, "config", "", "configuration `FILE`")
+	f.BoolVar(&bootstrap, "bootstrap", false, "form a new cluster of this member")
+	f.BoolVar(&dev, "dev", false, "one member to try things out with")
+	return cmd
+}
+
+// runDev runs a cluster of one member in a folder that goes away with it.
+func (a *app) runDev(ctx context.Context) (err error) {
+	dir, err := os.MkdirTemp("", "entente-dev-")
+	if err != nil {
+		return fmt.Errorf("make a folder for --dev: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	cfg, err := node.DevConfig(dir)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(a.stdout, "In another terminal:\n\n  export ENTENTE_SOCKET=%s\n  entente cluster members\n\n", filepath.Join(dir, node.SocketName))
+	return node.Run(ctx, cfg, node.Options{Bootstrap: true, LogOutput: a.stderr})
+}

@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+)
+
+func (a *app) serviceCommand() *cobra.Command {
+	return group("service", "Services and their instances",
+		a.serviceRegisterCommand(), a.serviceDeregisterCommand(), a.serviceListCommand(), a.serviceShowCommand())
+}
+
+// parseLocality reads REGION[/ZONE[/SUB-ZONE]].
+func parseLocality(s string) (*ententev1.Locality, error) {
+	const levels = 3
+	parts := strings.Split(s, "/")
+	if len(parts) > levels {
+		return nil, usagef("--locality %q has more than region, zone and sub-zone", s)
+	}
+	for _, p := range parts {
+		if p == "" {
+			return nil, usagef("--locality %q has an empty part: write REGION[/ZONE[/SUB-ZONE]]", s)
+		}
+	}
+	parts = append(parts, "", "")
+	return &ententev1.Locality{Region: parts[0], Zone: parts[1], SubZone: parts[2]}, nil
+}
+
+// place is a locality as people write it.
+func place(l *ententev1.Locality) string {
+	return strings.TrimRight(strings.Join([]string{l.GetRegion(), l.GetZone(), l.GetSubZone()}, "/"), "/")
+}
+
+func (a *app) serviceRegisterCommand() *cobra.Command {
+	var locality, health string
+	var ttl time.Duration
+	instance := &ententev1.Instance{}
+	cmd := &cobra.Command{
+		Use:   "register NAME --address IP:PORT --locality REGION/ZONE[/SUB-ZONE] --spiffe-id ID",
+		Short: "Register an instance of a service; with --ttl stay and keep its lease",
+		Long: `Register an instance of a service, or replace the one at the same address.
+
+With --ttl the instance has a lease: this command stays, renews it, and deregisters the instance when it is
+interrupted. When it is killed, the instance is removed once the lease has run out. Without --ttl the command
+ends, and the instance stays until it is deregistered.
+
+Here --address is the instance's: --socket, ENTENTE_SOCKET and ENTENTE_ADDRESS say which member to ask.`,
+		Args: arguments("NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := requireFlags(cmd, "address", "locality", "spiffe-id"); err != nil {
+				return err
+			}
+			n, known, ok := valueNamed(ententev1.Health(0).Descriptor(), health)
+			if !ok {
+				return usagef("--health %q is none of %s", health, strings.Join(known, ", "))
+			}
+			var err error
+			if instance.Locality, err = parseLocality(locality); err != nil {
+				return err
+			}
+			instance.Service, instance.Health = args[0], ententev1.Health(n)
+			if !cmd.Flags().Changed("ttl") {
+				return a.asking(func(ctx context.Context, conn *grpc.ClientConn, _ *cobra.Command, _ []string) error {
+					made, err := ententev1.NewRoutingServiceClient(conn).RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: instance})
+					if err != nil {
+						return err
+					}
+					return a.print(made, instanceTable(made))
+				})(cmd, args)
+			}
+			instance.Ttl = durationpb.New(ttl)
+			return a.connected(func(conn *grpc.ClientConn) error {
+				l := &lease{client: ententev1.NewRoutingServiceClient(conn), instance: instance, timeout: a.flags.timeout, log: a.stderr}
+				return l.hold(cmd.Context(), func(made *ententev1.Instance) error { return a.print(made, instanceTable(made)) })
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&instance.Address, "address", "", "where the instance is: `IP:PORT`")
+	f.StringVar(&locality, "locality", "", "where it runs: `REGION/ZONE[/SUB-ZONE]`")
+	f.StringVar(&instance.SpiffeId, "spiffe-id", "", "the `ID` that callers must expect there")
+	f.Uint32Var(&instance.Weight, "weight", 1, "its share among the instances of its locality")
+	f.StringVar(&health, "health", "healthy", "healthy, degraded, unhealthy or draining")
+	f.DurationVar(&ttl, "ttl", 0, "stay and renew; without renewal for so long the instance is removed")
+	return cmd
+}
+
+func instanceTable(i *ententev1.Instance) func(*table) {
+	return func(t *table) {
+		t.field("service", i.GetService())
+		t.field("address", i.GetAddress())
+		t.field("locality", place(i.GetLocality()))
+		t.field("spiffe id", i.GetSpiffeId())
+		t.field("weight", i.GetWeight())
+		t.field("health", name(i.GetHealth()))
+		t.field("ttl", span(i.GetTtl()))
+		t.field("revision", i.GetRevision())
+	}
+}
+
+func (a *app) serviceDeregisterCommand() *cobra.Command {
+	var address string
+	cmd := &cobra.Command{
+		Use:   "deregister NAME --address IP:PORT",
+		Short: "Remove an instance of a service",
+		Long: `Remove an instance of a service.
+
+Here --address is the instance's: --socket, ENTENTE_SOCKET and ENTENTE_ADDRESS say which member to ask.`,
+		Args: arguments("NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := requireFlags(cmd, "address"); err != nil {
+				return err
+			}
+			return a.asking(func(ctx context.Context, conn *grpc.ClientConn, _ *cobra.Command, _ []string) error {
+				done, err := ententev1.NewRoutingServiceClient(conn).DeregisterInstance(ctx, &ententev1.DeregisterInstanceRequest{Service: args[0], Address: address})
+				if err != nil {
+					return err
+				}
+				return a.print(done, func(t *table) { t.otherwise("The instance of %s at %s is removed.", args[0], address) })
+			})(cmd, args)
+		},
+	}
+	cmd.Flags().StringVar(&address, "address", "", "where the instance is: `IP:PORT`")
+	return cmd
+}
+
+func (a *app) serviceListCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List the services",
+		Args:  arguments(),
+		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, _ *cobra.Command, _ []string) error {
+			list, err := ententev1.NewRoutingServiceClient(conn).ListServices(ctx, &ententev1.ListServicesRequest{})
+			if err != nil {
+				return err
+			}
+			return a.print(list, func(t *table) {
+				t.columns("SERVICE", "INSTANCES", "HEALTHY", "LOCALITIES")
+				for _, s := range list.GetServices() {
+					healthy, places := 0, map[string]bool{}
+					for _, i := range s.GetInstances() {
+						places[place(i.GetLocality())] = true
+						if i.GetHealth() == ententev1.Health_HEALTH_HEALTHY {
+							healthy++
+						}
+					}
+					t.row(s.GetName(), len(s.GetInstances()), healthy, len(places))
+				}
+				t.otherwise("No service is registered: 'entente service register' registers an instance.")
+			})
+		}),
+	}
+}
+
+func (a *app) serviceShowCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "show NAME",
+		Short: "Show a service and its instances",
+		Args:  arguments("NAME"),
+		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, _ *cobra.Command, args []string) error {
+			s, err := ententev1.NewRoutingServiceClient(conn).GetService(ctx, &ententev1.GetServiceRequest{Name: args[0]})
+			if err != nil {
+				return err
+			}
+			return a.print(s, func(t *table) {
+				t.columns("ADDRESS", "LOCALITY", "HEALTH", "WEIGHT", "SPIFFE ID", "TTL", "REGISTERED")
+				for _, i := range s.GetInstances() {
+					t.row(i.GetAddress(), place(i.GetLocality()), name(i.GetHealth()), i.GetWeight(), i.GetSpiffeId(), span(i.GetTtl()), since(i.GetRegisterTime()))
+				}
+				t.otherwise("Service %s has no instance.", s.GetName())
+			})
+		}),
+	}
+}

@@ -1,0 +1,26 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ententehq/entente/node"
+)
+
+func (a *app) validateCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "validate FILE",
+		Short: "Check a configuration file without starting anything",
+		Args:  arguments("FILE"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			cfg, err := node.LoadConfig(args[0])
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(a.stdout, "%s is valid: member %s of cluster %s, home trust domain %s\n",
+				args[0], cfg.Member.ID, cfg.Cluster.Name, cfg.Cluster.TrustDomain.Name())
+			return nil
+		},
+	}
+}
