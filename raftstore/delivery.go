@@ -174,7 +174,7 @@ func (s *Store) propose(ctx context.Context, c *statev1.Command, request *entent
 	p := &proposal{
 		key: keyOf(c.GetId()), command: c, raw: request.GetCommand(), by: by, rejections: request.GetRejections(), arrived: time.Now(),
 		abandoned: func() bool { return ctx.Err() != nil },
-		answers: []func(*ententev1.ProposeResponse){func(r *ententev1.ProposeResponse) { answers <- r }},
+		answers:   []func(*ententev1.ProposeResponse){func(r *ententev1.ProposeResponse) { answers <- r }},
 	}
 	if !s.queue.submit(p) {
 		return nil, ErrClosed

@@ -8,5 +8,5 @@ func WrapLog(c *Config, wrap func(raft.LogStore) raft.LogStore) { c.wrapLog = wr
 // MaxCommand is the largest command.
 const MaxCommand = maxCommand
 
-// HistoryBatches is how many revisions watches can go back.
-const HistoryBatches = maxHistoryBatches
+// RowsOf counts the rows of a table.
+func RowsOf(v *View, table string) int { return int(count(v.rows(table, ""))) }

@@ -1,0 +1,67 @@
+package raftstore
+
+import (
+	"testing"
+
+	"github.com/hashicorp/raft"
+	"google.golang.org/protobuf/proto"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+)
+
+// FuzzCommand: whatever another member sends is refused, or is applied without harm, and has the same outcome when it comes
+// again.
+func FuzzCommand(f *testing.F) {
+	for _, c := range []*statev1.Command{
+		{},
+		{Id: &statev1.CommandID{Member: "m", Incarnation: 1, Counter: 1}, Kind: &statev1.Command_Transaction{Transaction: &statev1.Transaction{
+			Base:     3,
+			Rows:     []*statev1.RowCondition{{Table: "t", Key: "k", Revision: 3}},
+			Prefixes: []*statev1.PrefixCondition{{Table: "t", Prefix: "k"}},
+			Changes:  []*statev1.RowChange{{Table: "t", Key: "k", Value: []byte("v")}, {Table: "t", Key: "l"}},
+		}}},
+		{Id: &statev1.CommandID{Member: "m", Incarnation: 2, Counter: 9}, Settled: 8, Kind: &statev1.Command_RestoreChunk{RestoreChunk: &statev1.RestoreChunk{
+			Generation: "g", Rows: []*statev1.StagedRow{{Table: "t", Key: "k", Value: []byte("v")}},
+		}}},
+		{Id: &statev1.CommandID{Member: "m", Incarnation: 2, Counter: 10}, Kind: &statev1.Command_RestoreSwap{RestoreSwap: &statev1.RestoreSwap{Generation: "g", Chunks: 1}}},
+		{Id: &statev1.CommandID{Member: "m", Incarnation: 2, Counter: 11}, Kind: &statev1.Command_RestoreAbort{RestoreAbort: &statev1.RestoreAbort{Generation: "g"}}},
+	} {
+		raw, err := proto.Marshal(c)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(raw)
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		c, err := decodeCommand(raw)
+		if err != nil {
+			return
+		}
+		store := newFSM(func(err error) { t.Fatalf("a command that was taken stops the member: %v", err) })
+		data, err := proto.Marshal(&statev1.Entry{Version: CommandVersion, Commands: []*statev1.Command{c}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		apply := func(index uint64) outcome {
+			return store.Apply(&raft.Log{Index: index, Term: 1, Type: raft.LogCommand, Data: data}).([]outcome)[0]
+		}
+		if first, again := apply(5), apply(6); first != again {
+			t.Fatalf("applied again: %v, at first %v", again, first)
+		}
+	})
+}
+
+// FuzzEntry: an entry that does not decode stops the member, and nothing panics.
+func FuzzEntry(f *testing.F) {
+	f.Add([]byte{8, 1})
+	f.Add([]byte{8, 99})
+	f.Add([]byte{255})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		stopped := false
+		store := newFSM(func(error) { stopped = true })
+		response := store.Apply(&raft.Log{Index: 2, Term: 1, Type: raft.LogCommand, Data: data})
+		if _, ok := response.([]outcome); ok == stopped {
+			t.Fatalf("stopped: %v, and the response is %v", stopped, response)
+		}
+	})
+}
