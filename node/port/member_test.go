@@ -46,6 +46,7 @@ type member struct {
 	manager   *membership.Manager
 	registry  *prometheus.Registry
 	api       *credentialsOfClients
+	sections  map[string]membership.Section
 
 	// ahead is what the member's clock is ahead of the machine's.
 	ahead   atomic.Int64
@@ -143,6 +144,9 @@ func (m *member) start() *member {
 		HeartbeatEvery: 200 * time.Millisecond, AliveTimeout: 2 * time.Second,
 	})
 	require.NoError(t, err)
+	for name, s := range m.sections {
+		m.manager.Register(name, s)
+	}
 
 	ctx, cancel := context.WithCancel(context.Background())
 	var tasks sync.WaitGroup

@@ -30,10 +30,10 @@ func (m *Manager) beats(ctx context.Context) {
 	poll := time.NewTicker(leaderPoll)
 	defer poll.Stop()
 	for {
-		if to, ok := m.audience(); ok && (to != tried || !m.Now().Before(due)) {
+		if to, ok := m.audience(); ok && (to != tried || !time.Now().Before(due)) {
 			full := told != to
 			told, tried = audience{}, to
-			due = m.Now().Add(jittered(m.HeartbeatEvery))
+			due = time.Now().Add(jittered(m.HeartbeatEvery))
 			if err := m.beat(ctx, to, full, incarnation); err != nil {
 				m.metrics.heartbeats.WithLabelValues("failed").Inc()
 				m.logMissed(to, err)

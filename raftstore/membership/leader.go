@@ -21,7 +21,8 @@ type lead struct {
 	beats map[string]beat
 }
 
-// beat is the last heartbeat of a member.
+// beat is the last heartbeat of a member. What was heard when is measured by the process's steady clock, whatever
+// becomes of the clock on the wall.
 type beat struct {
 	at      time.Time
 	offset  time.Duration // the member's clock minus the leader's
@@ -57,7 +58,7 @@ func (m *Manager) leading(ctx context.Context) {
 	for _, s := range m.sections {
 		s.Reset()
 	}
-	l := &lead{term: m.Store.Term(), since: m.Now(), beats: make(map[string]beat)}
+	l := &lead{term: m.Store.Term(), since: time.Now(), beats: make(map[string]beat)}
 	m.setLead(l)
 	defer m.setLead(nil)
 	defer m.metrics.alive.Set(0)
@@ -86,7 +87,7 @@ func (m *Manager) setLead(l *lead) {
 
 // hears says who is heard, at a moment: this member itself, and who sent a heartbeat not long ago.
 func (m *Manager) hears(l *lead) func(id string) bool {
-	beats, now := l.all(), m.Now()
+	beats, now := l.all(), time.Now()
 	return func(id string) bool {
 		b, ok := beats[id]
 		return id == m.Self.ID || ok && now.Sub(b.at) < m.AliveTimeout
@@ -94,7 +95,7 @@ func (m *Manager) hears(l *lead) func(id string) bool {
 }
 
 // settled says whether everybody has had the time to be heard since the lead began.
-func (m *Manager) settled(l *lead) bool { return m.Now().Sub(l.since) >= m.AliveTimeout }
+func (m *Manager) settled(l *lead) bool { return time.Since(l.since) >= m.AliveTimeout }
 
 // reconcile brings what the leader writes in line with what it hears.
 func (m *Manager) reconcile(ctx context.Context, l *lead, v *raftstore.View, reached raftstore.Revision) error {

@@ -52,7 +52,7 @@ func (s memberService) Heartbeat(ctx context.Context, req *ententev1.HeartbeatRe
 	}
 	now := m.Now()
 	offset := req.GetClock().AsTime().Sub(now.Round(0))
-	l.note(id, beat{at: now, offset: offset, applied: raftstore.Revision(req.GetAppliedRevision())})
+	l.note(id, beat{at: time.Now(), offset: offset, applied: raftstore.Revision(req.GetAppliedRevision())})
 	m.deliver(id, req.GetSections())
 	answer := &ententev1.HeartbeatResponse{Clock: timestamppb.New(now), Term: l.term}
 	if distance, known := m.distance(l, m.Store.Servers(), id); known {
@@ -121,6 +121,9 @@ func (m *Manager) enlist(ctx context.Context, member *ententev1.MemberIdentity) 
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
 	joiner := fellows[0]
+	if m.currentLead() == nil {
+		return nil, raftstore.ErrNotLeader
+	}
 	m.changing.Lock()
 	defer m.changing.Unlock()
 	v, err := m.Store.Read(ctx, raftstore.ReadOptions{Linearizable: true})
@@ -294,8 +297,7 @@ func (m *Manager) announceOnce(ctx context.Context) error {
 		}
 		present = true
 		if s.Address != m.Self.Address {
-			member := &ententev1.MemberIdentity{Id: m.Self.ID, Address: m.Self.Address, Identity: m.Self.Identity[:]}
-			if _, _, err := m.enlistOnLeader(ctx, member); err != nil {
+			if err := m.announceAddress(ctx); err != nil {
 				return fmt.Errorf("announce the new address %s: %w", m.Self.Address, err)
 			}
 		}
@@ -322,6 +324,32 @@ func (m *Manager) announceOnce(ctx context.Context) error {
 		return Members.Put(tx, m.Self.ID, m.own(row.Value))
 	})
 	return err
+}
+
+// announceAddress has the leader take over this member's new address. While the others look for it at the old
+// one, it does not hear from the leader and cannot know who leads; so it asks everybody.
+func (m *Manager) announceAddress(ctx context.Context) error {
+	member := &ententev1.MemberIdentity{Id: m.Self.ID, Address: m.Self.Address, Identity: m.Self.Identity[:]}
+	_, err := m.enlist(ctx, member)
+	if err == nil {
+		return nil
+	}
+	failures := []error{err}
+	fellows, _ := m.Directory.Fellows()
+	for _, f := range fellows {
+		if f.ID == m.Self.ID {
+			continue
+		}
+		conn, err := m.Conns.Conn(f.ID)
+		if err == nil {
+			_, err = ententev1.NewMemberServiceClient(conn).Enlist(ctx, &ententev1.EnlistRequest{Member: member})
+		}
+		if err == nil {
+			return nil
+		}
+		failures = append(failures, fmt.Errorf("member %s: %w", f.ID, err))
+	}
+	return errors.Join(failures...)
 }
 
 // own returns a row as this member's must be, with what is not this process's to say as it was.
