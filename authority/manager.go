@@ -159,7 +159,7 @@ func New(config Config) (*Manager, error) {
 func (m *Manager) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		tables := []raftstore.Prefix{Domains.Prefix(""), HostedBundles.Prefix(""), authorities.Prefix(""), rotations.Prefix("")}
+		tables := []raftstore.Prefix{Domains.Prefix(""), HostedBundles.Prefix(""), authorities.Prefix(""), rotations.Prefix(""), membership.Members.Prefix("")}
 		return m.config.Store.Follow(ctx, tables, m.follow)
 	})
 	group.Go(func() error { return m.tend(ctx, "tend to this member's authorities", m.tendOwn) })

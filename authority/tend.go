@@ -67,6 +67,12 @@ func (m *Manager) tendOwn(ctx context.Context) (next time.Time, err error) {
 	if !m.config.Contact.ClockSane() {
 		return m.config.Now().Add(clockCheck), nil // it must not end or begin anything by its clock
 	}
+	// A member that founds a cluster, or joins one, is written down a moment after it starts. Until then its authorities
+	// would be ended as those of a lost member; and one that was removed must not begin any.
+	members, err := m.config.Members(m.config.Store.View())
+	if err != nil || !slices.Contains(members, m.config.Member) {
+		return never, err
+	}
 	if err := m.ensureHome(ctx); err != nil {
 		return never, err
 	}
