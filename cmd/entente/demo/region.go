@@ -122,11 +122,11 @@ func (r *region) form(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	joining, ctx := errgroup.WithContext(ctx)
+	joining, joinCtx := errgroup.WithContext(ctx)
 	for _, m := range r.members[1:] {
 		joining.Go(func() error {
-			return r.begin(ctx, m, "has joined", func() error {
-				token, err := ententev1.NewClusterServiceClient(first.conn).CreateJoinToken(ctx, &ententev1.CreateJoinTokenRequest{})
+			return r.begin(joinCtx, m, "has joined", func() error {
+				token, err := ententev1.NewClusterServiceClient(first.conn).CreateJoinToken(joinCtx, &ententev1.CreateJoinTokenRequest{})
 				if err != nil {
 					return fmt.Errorf("make a join token for %s: %w", m.id, err)
 				}

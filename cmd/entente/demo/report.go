@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"time"
 )
 
@@ -24,15 +25,26 @@ type result struct {
 
 // report prints the steps as they happen, or as one object at the end.
 type report struct {
-	out   io.Writer
-	json  bool
+	out  io.Writer
+	json bool
+	// live is whether somebody watches: then a step is announced before it runs, and its line written over.
+	live  bool
 	ok    bool
 	steps []result
 	start time.Time
 }
 
 func newReport(o Options) *report {
-	return &report{out: o.Stdout, json: o.JSON, ok: true, steps: []result{}, start: time.Now()}
+	return &report{out: o.Stdout, json: o.JSON, live: !o.JSON && isTerminal(o.Stdout), ok: true, steps: []result{}, start: time.Now()}
+}
+
+func isTerminal(out io.Writer) bool {
+	f, ok := out.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 func (r *report) begin(dir string) {
@@ -47,10 +59,12 @@ func (r *report) run(ctx context.Context, s step) {
 	if !r.ok {
 		done.Detail = "not run, because a step before it failed"
 	} else {
-		if !r.json {
-			fmt.Fprintf(r.out, "… %s", s.name)
+		if r.live {
+			fmt.Fprintf(r.out, "… %s\r", s.name)
 		}
 		start := time.Now()
+		ctx, cancel := context.WithTimeoutCause(ctx, stepLimit, fmt.Errorf("the step took longer than %s; is this machine very busy?", stepLimit))
+		defer cancel()
 		proved, err := s.run(ctx)
 		done.OK, done.Detail, done.Millis = err == nil, proved, time.Since(start).Milliseconds()
 		if err != nil {
@@ -65,7 +79,7 @@ func (r *report) run(ctx context.Context, s step) {
 			if !done.OK {
 				mark = "✗"
 			}
-			fmt.Fprintf(r.out, "\r%s %-58s %6.2f s\n  %s\n", mark, s.name, time.Since(start).Seconds(), done.Detail)
+			fmt.Fprintf(r.out, "%s %-64s %6.2f s\n  %s\n", mark, s.name, time.Since(start).Seconds(), done.Detail)
 		}
 	}
 	r.steps = append(r.steps, done)

@@ -46,9 +46,9 @@ func (s *story) steps() []step {
 }
 
 func (s *story) form(ctx context.Context) (string, error) {
-	forming, ctx := errgroup.WithContext(ctx)
+	forming, formCtx := errgroup.WithContext(ctx)
 	for _, r := range s.regions() {
-		forming.Go(func() error { return r.form(ctx) })
+		forming.Go(func() error { return r.form(formCtx) })
 	}
 	if err := forming.Wait(); err != nil {
 		return "", err
