@@ -8,8 +8,10 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 
 	"github.com/ententehq/entente/access"
 	"github.com/ententehq/entente/node/port"
@@ -62,6 +64,15 @@ func serveGRPC(s *grpc.Server, l net.Listener) func(context.Context) error {
 		}
 		return nil
 	}
+}
+
+// memberCallers tells the handlers of calls between members who is calling. The port has verified it.
+func memberCallers(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	id, ok := port.MemberFrom(ctx)
+	if !ok {
+		return nil, status.Error(codes.PermissionDenied, "this service is for the members of the cluster alone")
+	}
+	return handler(access.WithCaller(ctx, access.MemberCaller(id)), request)
 }
 
 // apiCredentials take the caller that the port has verified, in the form that [access.Guard] asks for.

@@ -194,7 +194,7 @@ func (m *member) buildFederation() (err error) {
 	if err != nil {
 		return err
 	}
-	m.members.Register("federation", m.federation.Section())
+	m.members.Register(federation.Section, m.federation.Section())
 	return nil
 }
 
