@@ -22,7 +22,8 @@ type Config struct {
 	// Dir is the folder that holds the log and the snapshots. It is made when it is not there. Empty: all is kept in memory
 	// and is lost with the process, which suits tests alone.
 	Dir string
-	// Stream carries Raft between the members. The store closes it. Nil: this member stays alone.
+	// Stream carries Raft between the members. The store closes it. Nil: this member stays alone. If it is also a
+	// raft.ServerAddressProvider, it says what Dial is called with for a server, and so learns which server is meant.
 	Stream raft.StreamLayer
 	// Dial returns a connection to a fellow member, on which StoreService is served. It is called whenever one is needed,
 	// from many goroutines, and must not block; the store does not close what it returns. Nil: this member stays alone.

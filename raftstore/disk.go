@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
 )
 
 // disk is what a member keeps: the log, Raft's votes and terms, and snapshots.
@@ -52,7 +53,7 @@ func openDisk(c Config, m *metrics, fail func(error)) (*disk, error) {
 			FreelistType:   bbolt.FreelistMapType,
 		},
 	})
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, bbolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("open the log %s: another process has it open; stop that one first", path)
 	}
 	if err != nil {

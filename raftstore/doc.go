@@ -28,8 +28,8 @@
 //
 // When a write returns, a majority has it on disk and this member has applied it. What became of a write is never guessed:
 // a command is sent again under the same ID until its result is known, and a table of results, replicated and bounded, keeps
-// it from being applied twice. Who cannot be told gets [ErrUnknownOutcome], and the command, if it was not applied yet, will not
-// be once the same member has sent another.
+// it from being applied twice. Who cannot be told gets [ErrUnknownOutcome]; the command, if it was not applied by then, will not
+// be any more once its member's next one is, unless older ones were still open.
 //
 // Revisions are Raft indexes. That of a prefix is of its last change, deletions included. Deletions are remembered one by one for
 // the last 16,384; when an older one is given up, its revision becomes a floor for every prefix of its table. Preconditions

@@ -89,3 +89,9 @@ func TestLinearizableReadOnTheLeader(t *testing.T) {
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, v.Revision(), at)
 }
+
+func TestTableNames(t *testing.T) {
+	for _, name := range []string{"", "Upper", "a b", "a/b", "a\x00b", "test_words", string(make([]byte, 65))} {
+		require.Panics(t, func() { raftstore.NewTable[*wrapperspb.StringValue](name) }, "%q", name)
+	}
+}

@@ -152,10 +152,8 @@ func checkTableName(name string) error {
 	if name == "" || len(name) > maxTableName {
 		return fmt.Errorf("table name %q is empty or longer than %d bytes", name, maxTableName)
 	}
-	for _, c := range []byte(name) {
-		if !(c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '_' || c == '.' || c == '-') {
-			return fmt.Errorf("table name %q has a character other than a-z, 0-9, '_', '.' and '-'", name)
-		}
+	if strings.ContainsFunc(name, func(c rune) bool { return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyz0123456789_.-", c) }) {
+		return fmt.Errorf("table name %q has a character other than a-z, 0-9, '_', '.' and '-'", name)
 	}
 	return nil
 }

@@ -20,7 +20,8 @@ func (s *Store) newTransport() raft.Transport {
 		return t
 	}
 	// A stream layer that checks who answers needs to know which server is meant, and not only where it is.
-	provider, _ := s.config.Stream.(raft.ServerAddressProvider) //nolint:errcheck // nil: Raft's own addresses are used
+	// Nil, for one that does not care, leaves Raft with its own addresses.
+	provider, _ := s.config.Stream.(raft.ServerAddressProvider)
 	return raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream:                &gate{StreamLayer: s.config.Stream, open: map[net.Conn]struct{}{}},
 		ServerAddressProvider: provider,
