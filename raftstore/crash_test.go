@@ -1,0 +1,190 @@
+package raftstore_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ententehq/entente/raftstore"
+)
+
+// crashDir, in the environment, makes a process of this test a member that writes until it is killed.
+const (
+	crashDir    = "RAFTSTORE_TEST_CRASH_DIR"
+	crashMember = "RAFTSTORE_TEST_CRASH_MEMBER"
+)
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(crashDir); dir != "" {
+		fmt.Println("failed", runUntilKilled(&loopback{dir: dir}, os.Getenv(crashMember)))
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// runUntilKilled is a member in a process of its own. It prints a line for each write that was acknowledged to it, and one when
+// it leads.
+func runUntilKilled(l *loopback, member string) error {
+	s, _, err := l.open(member)
+	if err != nil {
+		return err
+	}
+	if !s.HasState() && member == benchMembers[0] {
+		if err := s.Bootstrap(); err != nil {
+			return err
+		}
+	}
+	var out sync.Mutex
+	say := func(words ...any) {
+		out.Lock()
+		defer out.Unlock()
+		fmt.Println(words...)
+	}
+	ctx := context.Background()
+	go func() {
+		_ = s.WhileLeading(ctx, func(leading context.Context) {
+			for _, other := range benchMembers {
+				if err := s.AddVoter(leading, l.server(other)); err != nil && leading.Err() == nil {
+					say("failed", err)
+				}
+			}
+			say("leads", member)
+			<-leading.Done()
+		})
+	}()
+	var acks acknowledged
+	var writers sync.WaitGroup
+	run := time.Now().UnixNano()
+	for writer := range 4 {
+		writers.Go(func() {
+			for n := 0; ; n++ {
+				key := fmt.Sprintf("%s/%d/%d/%d", member, run, writer, n)
+				if acks.write(ctx, s, key) {
+					say("acknowledged", key)
+				}
+			}
+		})
+	}
+	writers.Wait()
+	return nil
+}
+
+// crasher is a member in a process of its own, as its parent sees it.
+type crasher struct {
+	process *exec.Cmd
+	done    chan struct{}
+}
+
+// kill ends the process as kill -9 does, and returns once all that it had said was heard.
+func (c *crasher) kill(t *testing.T) {
+	require.NoError(t, c.process.Process.Kill())
+	<-c.done
+	require.Error(t, c.process.Wait())
+}
+
+// crashes starts members as processes and hears what they say.
+type crashes struct {
+	t            *testing.T
+	loopback     *loopback
+	members      map[string]*crasher
+	acks         acknowledged
+	leaders      chan string
+	acknowledged chan struct{}
+}
+
+func (c *crashes) start(member string) {
+	process := exec.Command(os.Args[0], "-test.run=^$")
+	process.Env = append(os.Environ(), crashDir+"="+c.loopback.dir, crashMember+"="+member)
+	process.Stderr = os.Stderr
+	out, err := process.StdoutPipe()
+	require.NoError(c.t, err)
+	require.NoError(c.t, process.Start())
+	running := &crasher{process: process, done: make(chan struct{})}
+	c.members[member] = running
+	go func() {
+		defer close(running.done)
+		lines := bufio.NewScanner(out)
+		for lines.Scan() {
+			switch what, which, _ := strings.Cut(lines.Text(), " "); what {
+			case "acknowledged":
+				c.acks.mu.Lock()
+				c.acks.keys = append(c.acks.keys, which)
+				c.acks.mu.Unlock()
+				select {
+				case c.acknowledged <- struct{}{}:
+				default:
+				}
+			case "leads":
+				c.leaders <- which
+			default:
+				c.t.Errorf("member %s: %s", member, lines.Text())
+			}
+		}
+	}()
+}
+
+// await returns the member that comes to lead, once n writes more were acknowledged. It is another one than was killed last.
+func (c *crashes) await(n int, killed string) string {
+	deadline := time.NewTimer(time.Minute)
+	defer deadline.Stop()
+	var leader string
+	for leader == "" || n > 0 {
+		select {
+		case which := <-c.leaders:
+			if which != killed {
+				leader = which
+			}
+		case <-c.acknowledged:
+			n--
+		case <-deadline.C:
+			c.t.Fatalf("leader %q, and %d acknowledged writes are missing", leader, n)
+		}
+	}
+	return leader
+}
+
+// Processes are killed while they write, first leaders one by one and then all at once. What any of them was told is written
+// is there afterwards, on every member.
+func TestKilledProcesses(t *testing.T) {
+	c := &crashes{t: t, loopback: newLoopback(t), members: map[string]*crasher{}, leaders: make(chan string, 64), acknowledged: make(chan struct{}, 1024)}
+	defer func() {
+		for _, m := range c.members {
+			_ = m.process.Process.Kill() // may have ended
+		}
+	}()
+	for _, member := range slices.Backward(benchMembers) {
+		c.start(member)
+	}
+	leader := c.await(100, "")
+	for range 3 {
+		killed := leader
+		c.members[killed].kill(t)
+		leader = c.await(100, killed)
+		c.start(killed)
+	}
+	for _, member := range benchMembers {
+		c.members[member].kill(t)
+	}
+
+	var stores []*raftstore.Store
+	for _, member := range benchMembers {
+		s, stop, err := c.loopback.open(member)
+		require.NoError(t, err)
+		defer func() { require.NoError(t, stop()) }()
+		stores = append(stores, s)
+	}
+	leaderOf(t, stores)
+	for _, s := range stores {
+		c.acks.requireAll(t, linearizable(t, s))
+	}
+	t.Logf("%d acknowledged writes are there", len(c.acks.keys))
+}
