@@ -24,16 +24,21 @@ func (g *grantFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&g.path, "path", "", "issuer and discovery: SPIFFE IDs whose path begins with these whole segments; any path if left out")
 }
 
+// roleArgument takes one argument, the name of a role.
+func roleArgument(cmd *cobra.Command, args []string) error {
+	if err := arguments("ROLE")(cmd, args); err != nil {
+		return err
+	}
+	if _, known, ok := valueNamed(ententev1.Role(0).Descriptor(), args[0]); !ok {
+		return usagef("%q is no role: there are %s", args[0], strings.Join(known, ", "))
+	}
+	return nil
+}
+
 // grant is the grant that a command line means.
-func (g *grantFlags) grant(cmd *cobra.Command, role string) (*ententev1.Grant, error) {
-	if err := requireFlags(cmd, "spiffe-id"); err != nil {
-		return nil, err
-	}
-	n, known, ok := valueNamed(ententev1.Role(0).Descriptor(), role)
-	if !ok {
-		return nil, usagef("%q is no role: there are %s", role, strings.Join(known, ", "))
-	}
-	return &ententev1.Grant{Role: ententev1.Role(n), SpiffeId: g.id, TrustDomain: g.domain, PathPrefix: g.path}, nil
+func (g *grantFlags) grant(role string) *ententev1.Grant {
+	n, _, _ := valueNamed(ententev1.Role(0).Descriptor(), role)
+	return &ententev1.Grant{Role: ententev1.Role(n), SpiffeId: g.id, TrustDomain: g.domain, PathPrefix: g.path}
 }
 
 const roleHelp = `Roles:
@@ -47,16 +52,13 @@ const roleHelp = `Roles:
 func (a *app) accessGrantCommand() *cobra.Command {
 	var flags grantFlags
 	cmd := &cobra.Command{
-		Use:   "grant ROLE --spiffe-id ID",
-		Short: "Give a caller a role",
-		Long:  "Give a caller a role, in one hosted trust domain or in all of them.\n\n" + roleHelp,
-		Args:  arguments("ROLE"),
-		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, cmd *cobra.Command, args []string) error {
-			grant, err := flags.grant(cmd, args[0])
-			if err != nil {
-				return err
-			}
-			made, err := ententev1.NewAccessServiceClient(conn).GrantRole(ctx, &ententev1.GrantRoleRequest{Grant: grant})
+		Use:     "grant ROLE --spiffe-id ID",
+		Short:   "Give a caller a role",
+		Long:    "Give a caller a role, in one hosted trust domain or in all of them.\n\n" + roleHelp,
+		Args:    roleArgument,
+		PreRunE: required("spiffe-id"),
+		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, _ *cobra.Command, args []string) error {
+			made, err := ententev1.NewAccessServiceClient(conn).GrantRole(ctx, &ententev1.GrantRoleRequest{Grant: flags.grant(args[0])})
 			if err != nil {
 				return err
 			}
@@ -105,14 +107,12 @@ func (a *app) accessListCommand() *cobra.Command {
 func (a *app) accessRevokeCommand() *cobra.Command {
 	var flags grantFlags
 	cmd := &cobra.Command{
-		Use:   "revoke ROLE --spiffe-id ID",
-		Short: "Take a role away, named as it was granted",
-		Args:  arguments("ROLE"),
-		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, cmd *cobra.Command, args []string) error {
-			grant, err := flags.grant(cmd, args[0])
-			if err != nil {
-				return err
-			}
+		Use:     "revoke ROLE --spiffe-id ID",
+		Short:   "Take a role away, named as it was granted",
+		Args:    roleArgument,
+		PreRunE: required("spiffe-id"),
+		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, _ *cobra.Command, args []string) error {
+			grant := flags.grant(args[0])
 			done, err := ententev1.NewAccessServiceClient(conn).RevokeRole(ctx, &ententev1.RevokeRoleRequest{
 				Role: grant.GetRole(), SpiffeId: grant.GetSpiffeId(), TrustDomain: grant.GetTrustDomain(), PathPrefix: grant.GetPathPrefix(),
 			})

@@ -64,11 +64,14 @@ func (a *app) bundleShowCommand() *cobra.Command {
 		Use:   "show [DOMAIN]",
 		Short: "Show a bundle; without DOMAIN that of the home trust domain",
 		Args:  arguments("[DOMAIN]"),
-		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, cmd *cobra.Command, args []string) error {
+		PreRunE: func(cmd *cobra.Command, _ []string) error {
 			formats := []string{formatSPIFFE, formatPEM, formatJSON}
 			if cmd.Flags().Changed("format") && !slices.Contains(formats, format) {
 				return usagef("--format %q is none of %s", format, strings.Join(formats, ", "))
 			}
+			return nil
+		},
+		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, _ *cobra.Command, args []string) error {
 			b, err := ententev1.NewBundleServiceClient(conn).GetBundle(ctx, &ententev1.GetBundleRequest{TrustDomain: argument(args, 0)})
 			if err != nil {
 				return err
@@ -162,11 +165,9 @@ func (a *app) bundleVerifyCommand() *cobra.Command {
 		Short: "Check a SPIFFE bundle document as a cluster would, without a member",
 		Long: `Check the SPIFFE bundle document in FILE ('-' for standard input) by the rules by which a cluster accepts one,
 and say what is in it and what of it would be ignored.`,
-		Args: arguments("FILE"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := requireFlags(cmd, "domain"); err != nil {
-				return err
-			}
+		Args:    arguments("FILE"),
+		PreRunE: required("domain"),
+		RunE: func(_ *cobra.Command, args []string) error {
 			document, err := a.readFile(args[0])
 			if err != nil {
 				return err

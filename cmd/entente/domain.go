@@ -108,12 +108,15 @@ func (a *app) domainUpdateCommand() *cobra.Command {
 		Use:   "update DOMAIN",
 		Short: "Change a hosted trust domain: what is given, and nothing else",
 		Args:  arguments("DOMAIN"),
+		PreRunE: func(cmd *cobra.Command, _ []string) error {
+			if len(flags.take(cmd.Flags(), &ententev1.Domain{})) == 0 {
+				return usagef("nothing is to be changed: give at least one of the flags")
+			}
+			return nil
+		},
 		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, cmd *cobra.Command, args []string) error {
 			domain := &ententev1.Domain{TrustDomain: args[0]}
 			fields := flags.take(cmd.Flags(), domain)
-			if len(fields) == 0 {
-				return usagef("nothing is to be changed: give at least one of the flags")
-			}
 			return a.printDomain(ententev1.NewDomainServiceClient(conn).UpdateDomain(ctx, &ententev1.UpdateDomainRequest{
 				Domain: domain, UpdateMask: &fieldmaskpb.FieldMask{Paths: fields},
 			}))

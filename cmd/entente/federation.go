@@ -51,9 +51,18 @@ func (a *app) federationListCommand() *cobra.Command {
 		Short: "List the relationships",
 		Args:  arguments(),
 		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, _ *cobra.Command, _ []string) error {
-			list, err := ententev1.NewFederationServiceClient(conn).ListRelationships(ctx, &ententev1.ListRelationshipsRequest{})
-			if err != nil {
-				return err
+			client := ententev1.NewFederationServiceClient(conn)
+			list := &ententev1.ListRelationshipsResponse{}
+			for request := (&ententev1.ListRelationshipsRequest{}); ; {
+				page, err := client.ListRelationships(ctx, request)
+				if err != nil {
+					return err
+				}
+				list.Revision = page.GetRevision()
+				list.Relationships = append(list.Relationships, page.GetRelationships()...)
+				if request.PageToken = page.GetNextPageToken(); request.PageToken == "" {
+					break
+				}
 			}
 			return a.print(list, func(t *table) {
 				t.columns("DOMAIN", "STATE", "FRESHNESS", "SEQUENCE", "PROFILE", "URL", "OWNER", "LAST SUCCESS", "LAST RESULT")

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,19 +16,31 @@ import (
 
 // relationshipFlags are what of a relationship can be set.
 type relationshipFlags struct {
-	url, profile, endpointID    string
+	url, endpointID             string
+	profile                     enumFlag
 	bootstrapFile, webRootsFile string
 	maxStaleJWT, maxStaleX509   time.Duration
 }
 
 func (r *relationshipFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&r.url, "url", "", "where its bundle is served: https://HOST[:PORT]/PATH")
-	f.StringVar(&r.profile, "profile", "", "how the endpoint proves itself: https_spiffe or https_web")
+	r.profile.of = ententev1.EndpointProfile(0).Descriptor()
+	f.Var(&r.profile, "profile", "how the endpoint proves itself: https_spiffe or https_web")
 	f.StringVar(&r.endpointID, "endpoint-spiffe-id", "", "https_spiffe: the SPIFFE ID of the endpoint")
 	f.StringVar(&r.bootstrapFile, "bootstrap", "", "a SPIFFE bundle document to begin with, from a trusted source ('-' for standard input)")
 	f.StringVar(&r.webRootsFile, "web-roots", "", "https_web: PEM certificates that are the only roots accepted; the system's if left out")
 	f.DurationVar(&r.maxStaleJWT, "max-stale-jwt", 0, fmt.Sprintf("without refresh for so long its JWT keys count as expired (%s if left out)", jwtStaleDefault))
 	f.DurationVar(&r.maxStaleX509, "max-stale-x509", 0, "without refresh for so long its X.509 authorities count as expired (never if left out)")
+}
+
+// given reports whether any field is to be set.
+func (r *relationshipFlags) given(f *pflag.FlagSet) bool {
+	for _, flag := range []string{"url", "profile", "endpoint-spiffe-id", "web-roots", "max-stale-jwt", "max-stale-x509"} {
+		if f.Changed(flag) {
+			return true
+		}
+	}
+	return false
 }
 
 // take puts into the relationship what was given, and returns the names of those fields and the bootstrap bundle.
@@ -39,11 +50,7 @@ func (r *relationshipFlags) take(a *app, f *pflag.FlagSet, to *ententev1.Relatio
 		fields = append(fields, "url")
 	}
 	if f.Changed("profile") {
-		n, known, ok := valueNamed(ententev1.EndpointProfile(0).Descriptor(), r.profile)
-		if !ok {
-			return nil, nil, usagef("--profile %q is none of %s", r.profile, strings.Join(known, ", "))
-		}
-		to.Profile = ententev1.EndpointProfile(n)
+		to.Profile = ententev1.EndpointProfile(r.profile.number)
 		fields = append(fields, "profile")
 	}
 	if f.Changed("endpoint-spiffe-id") {
@@ -86,11 +93,9 @@ that you trust ('entente bundle show --format spiffe' there), not from the endpo
 With the profile https_web the endpoint has a certificate of the web, or of --web-roots.`,
 		Example: `  entente federation create us.example.org --url https://us-1.example.org:7443/ --profile https_spiffe \
       --endpoint-spiffe-id spiffe://us.example.org/entente/bundle-endpoint --bootstrap us.json`,
-		Args: arguments("DOMAIN"),
+		Args:    arguments("DOMAIN"),
+		PreRunE: required("url", "profile"),
 		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, cmd *cobra.Command, args []string) error {
-			if err := requireFlags(cmd, "url", "profile"); err != nil {
-				return err
-			}
 			relationship := &ententev1.Relationship{TrustDomain: args[0]}
 			_, bootstrap, err := flags.take(a, cmd.Flags(), relationship)
 			if err != nil {
@@ -116,16 +121,21 @@ func (a *app) federationUpdateCommand() *cobra.Command {
 A cluster that was rebuilt begins its sequence anew, and is refused for that. Once its operators have confirmed it,
 --bootstrap FILE --reset-sequence lets it in again with the bundle in FILE.`,
 		Args: arguments("DOMAIN"),
+		PreRunE: func(cmd *cobra.Command, _ []string) error {
+			anything := cmd.Flags().Changed("bootstrap")
+			switch {
+			case reset && !anything:
+				return usagef("--reset-sequence goes with --bootstrap: name the bundle that the rebuilt domain begins with")
+			case !anything && !flags.given(cmd.Flags()):
+				return usagef("nothing is to be changed: give at least one of the flags")
+			}
+			return nil
+		},
 		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, cmd *cobra.Command, args []string) error {
 			relationship := &ententev1.Relationship{TrustDomain: args[0]}
 			fields, bootstrap, err := flags.take(a, cmd.Flags(), relationship)
-			switch {
-			case err != nil:
+			if err != nil {
 				return err
-			case reset && bootstrap == nil:
-				return usagef("--reset-sequence goes with --bootstrap: name the bundle that the rebuilt domain begins with")
-			case len(fields) == 0 && bootstrap == nil:
-				return usagef("nothing is to be changed: give at least one of the flags")
 			}
 			return a.printRelationship(ententev1.NewFederationServiceClient(conn).UpdateRelationship(ctx, &ententev1.UpdateRelationshipRequest{
 				Relationship: relationship, UpdateMask: &fieldmaskpb.FieldMask{Paths: fields}, BootstrapBundle: bootstrap, ResetSequence: reset,

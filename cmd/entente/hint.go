@@ -12,27 +12,21 @@ import (
 )
 
 func (a *app) hintCommand() *cobra.Command {
-	var locality string
+	var locality localityFlag
 	cmd := &cobra.Command{
-		Use:   "hint NAME --locality REGION[/ZONE[/SUB-ZONE]]",
-		Short: "Say where a caller should send requests for a service",
-		Args:  arguments("NAME"),
-		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, cmd *cobra.Command, args []string) error {
-			if err := requireFlags(cmd, "locality"); err != nil {
-				return err
-			}
-			from, err := parseLocality(locality)
-			if err != nil {
-				return err
-			}
-			hint, err := ententev1.NewRoutingServiceClient(conn).GetHint(ctx, &ententev1.GetHintRequest{Service: args[0], Locality: from})
+		Use:     "hint NAME --locality REGION[/ZONE[/SUB-ZONE]]",
+		Short:   "Say where a caller should send requests for a service",
+		Args:    arguments("NAME"),
+		PreRunE: required("locality"),
+		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, _ *cobra.Command, args []string) error {
+			hint, err := ententev1.NewRoutingServiceClient(conn).GetHint(ctx, &ententev1.GetHintRequest{Service: args[0], Locality: locality.locality})
 			if err != nil {
 				return err
 			}
 			return a.print(hint, hintTable(hint))
 		}),
 	}
-	cmd.Flags().StringVar(&locality, "locality", "", "where the caller is: `REGION[/ZONE[/SUB-ZONE]]`")
+	cmd.Flags().Var(&locality, "locality", "where the caller is: `REGION[/ZONE[/SUB-ZONE]]`")
 	return cmd
 }
 

@@ -81,7 +81,16 @@ as the SPIFFE ID in --cert. 'entente demo' shows everything on one machine.`,
 		a.authorityCommand(), a.svidCommand(), a.serviceCommand(), a.hintCommand(), a.accessCommand(), a.auditCommand(),
 		a.demoCommand(), a.versionCommand(),
 	)
+	usageAsWritten(root)
 	return root
+}
+
+// usageAsWritten keeps cobra from adding to the usage lines, which name their flags already.
+func usageAsWritten(cmd *cobra.Command) {
+	cmd.DisableFlagsInUseLine = strings.Contains(cmd.Use, "--")
+	for _, c := range cmd.Commands() {
+		usageAsWritten(c)
+	}
 }
 
 // suggestionDistance is how many letters a command may be mistyped by to be recognized; cobra's own choice.
@@ -135,14 +144,4 @@ func argument(args []string, place int) string {
 		return args[place]
 	}
 	return ""
-}
-
-// requireFlags refuses a command line without flags that have no default.
-func requireFlags(cmd *cobra.Command, names ...string) error {
-	for _, n := range names {
-		if !cmd.Flags().Changed(n) {
-			return usagef("--%s is missing", n)
-		}
-	}
-	return nil
 }

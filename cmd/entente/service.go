@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,29 +16,9 @@ func (a *app) serviceCommand() *cobra.Command {
 		a.serviceRegisterCommand(), a.serviceDeregisterCommand(), a.serviceListCommand(), a.serviceShowCommand())
 }
 
-// parseLocality reads REGION[/ZONE[/SUB-ZONE]].
-func parseLocality(s string) (*ententev1.Locality, error) {
-	const levels = 3
-	parts := strings.Split(s, "/")
-	if len(parts) > levels {
-		return nil, usagef("--locality %q has more than region, zone and sub-zone", s)
-	}
-	for _, p := range parts {
-		if p == "" {
-			return nil, usagef("--locality %q has an empty part: write REGION[/ZONE[/SUB-ZONE]]", s)
-		}
-	}
-	parts = append(parts, "", "")
-	return &ententev1.Locality{Region: parts[0], Zone: parts[1], SubZone: parts[2]}, nil
-}
-
-// place is a locality as people write it.
-func place(l *ententev1.Locality) string {
-	return strings.TrimRight(strings.Join([]string{l.GetRegion(), l.GetZone(), l.GetSubZone()}, "/"), "/")
-}
-
 func (a *app) serviceRegisterCommand() *cobra.Command {
-	var locality, health string
+	var locality localityFlag
+	health := enumFlag{of: ententev1.Health(0).Descriptor(), number: ententev1.Health_HEALTH_HEALTHY.Number()}
 	var ttl time.Duration
 	instance := &ententev1.Instance{}
 	cmd := &cobra.Command{
@@ -52,20 +31,10 @@ interrupted. When it is killed, the instance is removed once the lease has run o
 ends, and the instance stays until it is deregistered.
 
 Here --address is the instance's: --socket, ENTENTE_SOCKET and ENTENTE_ADDRESS say which member to ask.`,
-		Args: arguments("NAME"),
+		Args:    arguments("NAME"),
+		PreRunE: required("address", "locality", "spiffe-id"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := requireFlags(cmd, "address", "locality", "spiffe-id"); err != nil {
-				return err
-			}
-			n, known, ok := valueNamed(ententev1.Health(0).Descriptor(), health)
-			if !ok {
-				return usagef("--health %q is none of %s", health, strings.Join(known, ", "))
-			}
-			var err error
-			if instance.Locality, err = parseLocality(locality); err != nil {
-				return err
-			}
-			instance.Service, instance.Health = args[0], ententev1.Health(n)
+			instance.Service, instance.Locality, instance.Health = args[0], locality.locality, ententev1.Health(health.number)
 			if !cmd.Flags().Changed("ttl") {
 				return a.asking(func(ctx context.Context, conn *grpc.ClientConn, _ *cobra.Command, _ []string) error {
 					made, err := ententev1.NewRoutingServiceClient(conn).RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: instance})
@@ -84,10 +53,10 @@ Here --address is the instance's: --socket, ENTENTE_SOCKET and ENTENTE_ADDRESS s
 	}
 	f := cmd.Flags()
 	f.StringVar(&instance.Address, "address", "", "where the instance is: `IP:PORT`")
-	f.StringVar(&locality, "locality", "", "where it runs: `REGION/ZONE[/SUB-ZONE]`")
+	f.Var(&locality, "locality", "where it runs: `REGION/ZONE[/SUB-ZONE]`")
 	f.StringVar(&instance.SpiffeId, "spiffe-id", "", "the `ID` that callers must expect there")
 	f.Uint32Var(&instance.Weight, "weight", 1, "its share among the instances of its locality")
-	f.StringVar(&health, "health", "healthy", "healthy, degraded, unhealthy or draining")
+	f.Var(&health, "health", "healthy, degraded, unhealthy or draining")
 	f.DurationVar(&ttl, "ttl", 0, "stay and renew; without renewal for so long the instance is removed")
 	return cmd
 }
@@ -113,19 +82,15 @@ func (a *app) serviceDeregisterCommand() *cobra.Command {
 		Long: `Remove an instance of a service.
 
 Here --address is the instance's: --socket, ENTENTE_SOCKET and ENTENTE_ADDRESS say which member to ask.`,
-		Args: arguments("NAME"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := requireFlags(cmd, "address"); err != nil {
+		Args:    arguments("NAME"),
+		PreRunE: required("address"),
+		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, _ *cobra.Command, args []string) error {
+			done, err := ententev1.NewRoutingServiceClient(conn).DeregisterInstance(ctx, &ententev1.DeregisterInstanceRequest{Service: args[0], Address: address})
+			if err != nil {
 				return err
 			}
-			return a.asking(func(ctx context.Context, conn *grpc.ClientConn, _ *cobra.Command, _ []string) error {
-				done, err := ententev1.NewRoutingServiceClient(conn).DeregisterInstance(ctx, &ententev1.DeregisterInstanceRequest{Service: args[0], Address: address})
-				if err != nil {
-					return err
-				}
-				return a.print(done, func(t *table) { t.otherwise("The instance of %s at %s is removed.", args[0], address) })
-			})(cmd, args)
-		},
+			return a.print(done, func(t *table) { t.otherwise("The instance of %s at %s is removed.", args[0], address) })
+		}),
 	}
 	cmd.Flags().StringVar(&address, "address", "", "where the instance is: `IP:PORT`")
 	return cmd

@@ -46,11 +46,9 @@ func (a *app) svidX509Command() *cobra.Command {
 Writes into --dir, replacing each file as a whole: svid.pem (the certificate and its intermediates), svid.key
 (PKCS #8, mode 0600) and bundle.pem (the X.509 authorities of the SVID's trust domain). They are what --cert, --key and
 --bundle take, where the trust domain is the cluster's home.`,
-		Args: arguments(),
+		Args:    arguments(),
+		PreRunE: required("spiffe-id", "dir"),
 		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, cmd *cobra.Command, _ []string) error {
-			if err := requireFlags(cmd, "spiffe-id", "dir"); err != nil {
-				return err
-			}
 			parsed, err := spiffeid.FromString(id)
 			if err != nil {
 				return usagef("--spiffe-id %q is no SPIFFE ID: %v", id, err)
@@ -158,13 +156,11 @@ func (a *app) svidJWTCommand() *cobra.Command {
 	var audience []string
 	var ttl time.Duration
 	cmd := &cobra.Command{
-		Use:   "jwt --spiffe-id ID --audience A",
-		Short: "Issue a JWT-SVID and print it: a secret until it expires",
-		Args:  arguments(),
+		Use:     "jwt --spiffe-id ID --audience A",
+		Short:   "Issue a JWT-SVID and print it: a secret until it expires",
+		Args:    arguments(),
+		PreRunE: required("spiffe-id", "audience"),
 		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, cmd *cobra.Command, _ []string) error {
-			if err := requireFlags(cmd, "spiffe-id", "audience"); err != nil {
-				return err
-			}
 			issued, err := ententev1.NewSVIDServiceClient(conn).IssueJWTSVID(ctx, &ententev1.IssueJWTSVIDRequest{
 				SpiffeId: id, Audience: audience, Ttl: lifetime(cmd, ttl),
 			})

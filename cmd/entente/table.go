@@ -70,13 +70,16 @@ func (t *table) write(w io.Writer) error {
 
 // name is an enumeration's value as people write it: "https_spiffe" for ENDPOINT_PROFILE_HTTPS_SPIFFE; empty for none.
 func name(e protoreflect.Enum) string {
-	d := e.Descriptor()
-	v := d.Values().ByNumber(e.Number())
-	if v == nil {
-		return fmt.Sprint(e.Number())
-	}
-	if v.Number() == 0 {
+	if e.Number() == 0 {
 		return ""
+	}
+	return valueName(e.Descriptor(), e.Number())
+}
+
+func valueName(d protoreflect.EnumDescriptor, n protoreflect.EnumNumber) string {
+	v := d.Values().ByNumber(n)
+	if v == nil {
+		return fmt.Sprint(n) // of a newer member
 	}
 	return strings.ToLower(strings.TrimPrefix(string(v.Name()), enumPrefix(d)))
 }
@@ -88,7 +91,7 @@ func valueNamed(d protoreflect.EnumDescriptor, s string) (n protoreflect.EnumNum
 		if v.Number() == 0 {
 			continue
 		}
-		short := strings.ToLower(strings.TrimPrefix(string(v.Name()), enumPrefix(d)))
+		short := valueName(d, v.Number())
 		known = append(known, short)
 		if short == s {
 			n, ok = v.Number(), true

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"entente": main})
+}
+
+// What needs no member.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{Dir: "testdata/script"})
+}
+
+// What a member answers: each script has a real one, of its own.
+func TestMemberScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:   "testdata/member",
+		Setup: memberSetup,
+		Cmds:  map[string]func(*testscript.TestScript, bool, []string){"await": awaitMember},
+	})
+}
+
+// memberSetup gives a script a configuration with ports of its own, and the environment to reach the member.
+func memberSetup(env *testscript.Env) error {
+	ports, err := freePorts(3)
+	if err != nil {
+		return err
+	}
+	data := filepath.Join(env.WorkDir, "data")
+	config := fmt.Sprintf(`cluster {
+  name         = "eu"
+  trust_domain = "eu.example.org"
+  region       = "eu-west-1"
+}
+
+member {
+  id       = "eu-1"
+  zone     = "eu-west-1a"
+  data_dir = %q
+  listen   = "127.0.0.1:%d"
+}
+
+bundle_endpoint { listen = "127.0.0.1:%d" }
+telemetry { listen = "127.0.0.1:%d" }
+`, data, ports[0], ports[1], ports[2])
+	env.Setenv("ENTENTE_SOCKET", filepath.Join(data, "admin.sock"))
+	env.Setenv("API", fmt.Sprintf("127.0.0.1:%d", ports[0]))
+	env.Setenv("ENDPOINT", fmt.Sprintf("https://127.0.0.1:%d/", ports[1]))
+	return os.WriteFile(filepath.Join(env.WorkDir, "entente.hcl"), []byte(config), 0o600)
+}
+
+// freePorts returns ports that nobody listens on now.
+func freePorts(n int) ([]int, error) {
+	ports := make([]int, n)
+	for i := range ports {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close()
+		ports[i] = l.Addr().(*net.TCPAddr).Port
+	}
+	return ports, nil
+}
+
+// awaitMember is the script command "await": it waits until the member leads, and has signing authorities.
+func awaitMember(ts *testscript.TestScript, _ bool, _ []string) {
+	const patience = 30 * time.Second
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	conn, err := grpc.NewClient("unix:"+ts.Getenv("ENTENTE_SOCKET"), grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.WaitForReady(true)))
+	ts.Check(err)
+	defer conn.Close()
+	const often = 20 * time.Millisecond
+	tick := time.NewTicker(often)
+	defer tick.Stop()
+	for !ready(ctx, conn) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			ts.Fatalf("the member is not ready after %s", patience)
+		}
+	}
+}
+
+func ready(ctx context.Context, conn *grpc.ClientConn) bool {
+	members, err := ententev1.NewClusterServiceClient(conn).ListMembers(ctx, &ententev1.ListMembersRequest{})
+	if err != nil || len(members.GetMembers()) == 0 || !members.GetMembers()[0].GetAlive() {
+		return false
+	}
+	list, err := ententev1.NewAuthorityServiceClient(conn).ListAuthorities(ctx, &ententev1.ListAuthoritiesRequest{})
+	active := map[ententev1.AuthorityKind]bool{}
+	for _, a := range list.GetAuthorities() {
+		if a.GetState() == ententev1.AuthorityState_AUTHORITY_STATE_ACTIVE {
+			active[a.GetKind()] = true
+		}
+	}
+	return err == nil && len(active) == 2
+}
