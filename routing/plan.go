@@ -44,7 +44,10 @@ type LocalityShare struct {
 func (p *Policy) Plan(caller Locality, endpoints []Endpoint) Plan {
 	endpoints = slices.Clone(endpoints)
 	slices.SortFunc(endpoints, func(a, b Endpoint) int {
-		return cmp.Or(a.Address.Compare(b.Address), cmp.Compare(a.ID.String(), b.ID.String()))
+		if c := a.Address.Compare(b.Address); c != 0 {
+			return c
+		}
+		return cmp.Compare(a.ID.String(), b.ID.String())
 	})
 	in, excluded := p.admit(endpoints)
 	var groups [][]group

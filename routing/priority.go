@@ -40,7 +40,7 @@ type Exclusion struct {
 	Reason   string
 }
 
-// group is what shares a priority and a locality.
+// group is what shares a priority and a locality. Its endpoints stand in the order in which they were given.
 type group struct {
 	locality  Locality
 	endpoints []Endpoint
@@ -111,7 +111,6 @@ func addTo(groups map[Locality]*group, e Endpoint) {
 func sorted(groups map[Locality]*group) []group {
 	list := make([]group, 0, len(groups))
 	for _, g := range groups {
-		slices.SortFunc(g.endpoints, func(a, b Endpoint) int { return a.Address.Compare(b.Address) })
 		list = append(list, *g)
 	}
 	slices.SortFunc(list, func(a, b group) int { return a.locality.Compare(b.locality) })

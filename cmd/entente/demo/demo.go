@@ -44,7 +44,7 @@ func Run(ctx context.Context, o Options) error {
 	for _, step := range s.steps() {
 		r.run(ctx, step)
 	}
-	if !r.ok {
+	if !r.ok && ctx.Err() == nil {
 		w.explain(o.Stderr)
 	}
 	if err := r.end(); err != nil {

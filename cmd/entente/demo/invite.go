@@ -13,26 +13,25 @@ func (s *story) invite(out io.Writer, executable string) {
 	fmt.Fprintf(out, `
 It all stays up, with both regions calling each other, until you press Ctrl-C. In another terminal:
 
-  export ENTENTE_SOCKET=%q     # one member of eu; for us: %q
   alias entente=%s
+  export ENTENTE_SOCKET=%q
+      # that is %s; for the other region: %q
 
-  entente hint %s --locality eu/%s                     # near first; the other region behind it
+  entente hint %s --locality eu/%s
   entente cluster members
-  entente bundle show %s                # the foreign bundle as this cluster has it
+  entente bundle show %s
   entente federation list
   entente authority list
   entente service list
   entente audit tail
-
-  entente federation suspend %s         # and see how the hint leaves us out
-  entente federation resume %s
+  entente federation suspend %s     # then look at the hint again, and resume it
   curl -k https://%s/bundles/%s
 
-Metrics and health of each member:
-`, eu.socket(), us.socket(), e, serviceName, callerZone, s.us.domain.Name(), s.us.domain.Name(), s.us.domain.Name(), s.endpoints[s.eu].endpoint, s.eu.domain.Name())
+`, e, eu.socket(), eu.id, us.socket(), serviceName, callerZone, s.us.domain.Name(), s.us.domain.Name(), s.endpoints[s.eu].endpoint, s.eu.domain.Name())
+	fmt.Fprintln(out, "Metrics and logs:")
 	for _, r := range s.regions() {
 		for _, m := range r.members {
-			fmt.Fprintf(out, "  %s  http://%s/metrics  log %s\n", m.id, m.operations, m.logFile())
+			fmt.Fprintf(out, "  %s  http://%s/metrics  %s\n", m.id, m.operations, m.logFile())
 		}
 	}
 	fmt.Fprintln(out)

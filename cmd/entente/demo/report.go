@@ -54,7 +54,7 @@ func (r *report) begin(dir string) {
 }
 
 // run runs a step, unless one before it failed.
-func (r *report) run(ctx context.Context, s step) {
+func (r *report) run(outer context.Context, s step) {
 	done := result{Name: s.name}
 	if !r.ok {
 		done.Detail = "not run, because a step before it failed"
@@ -63,13 +63,15 @@ func (r *report) run(ctx context.Context, s step) {
 			fmt.Fprintf(r.out, "… %s\r", s.name)
 		}
 		start := time.Now()
-		ctx, cancel := context.WithTimeoutCause(ctx, stepLimit, fmt.Errorf("the step took longer than %s; is this machine very busy?", stepLimit))
+		ctx, cancel := context.WithTimeoutCause(outer, stepLimit, fmt.Errorf("the step took longer than %s; is this machine very busy?", stepLimit))
 		defer cancel()
 		proved, err := s.run(ctx)
 		done.OK, done.Detail, done.Millis = err == nil, proved, time.Since(start).Milliseconds()
 		if err != nil {
 			done.Detail = err.Error()
-			if cause := context.Cause(ctx); cause != nil && ctx.Err() != nil {
+			if outer.Err() != nil {
+				done.Detail = "interrupted"
+			} else if cause := context.Cause(ctx); cause != nil && ctx.Err() != nil {
 				done.Detail = fmt.Sprintf("%v (%v)", err, cause)
 			}
 			r.ok = false

@@ -29,6 +29,8 @@ type story struct {
 	euService, usService *service
 	traffic              *traffic
 	killed               *member
+	// written is the revision of what was written while the killed member was away.
+	written uint64
 }
 
 func (s *story) steps() []step {
@@ -109,13 +111,16 @@ func (s *story) trust(ctx context.Context, r, other *region) (string, error) {
 	}
 	var fetched *ententev1.Relationship
 	err = poll(ctx, nil, func(ctx context.Context) (bool, error) {
-		fetched, err = client.GetRelationship(ctx, &ententev1.GetRelationshipRequest{TrustDomain: other.domain.Name()})
+		fetched, err = client.RefreshRelationship(ctx, &ententev1.RefreshRelationshipRequest{TrustDomain: other.domain.Name()})
+		if err == nil && fetched.GetLastError() != "" {
+			err = errors.New(fetched.GetLastError())
+		}
 		return fetched.GetLastSuccessTime() != nil && fetched.GetFreshness() == ententev1.Freshness_FRESHNESS_FRESH, err
 	})
 	if err != nil {
-		return "", fmt.Errorf("wait until %s has fetched the bundle of %s: %w (its last error: %q)", r.name, other.name, err, fetched.GetLastError())
+		return "", fmt.Errorf("wait until %s has fetched the bundle of %s: %w", r.name, other.name, err)
 	}
-	return fmt.Sprintf("%s fetched %s, sequence %d, for the whole cluster from %s", fetched.GetOwner(), other.domain.Name(), fetched.GetSequence(), fetched.GetUrl()), nil
+	return fmt.Sprintf("%s fetches %s for the cluster from %s (sequence %d)", fetched.GetOwner(), other.domain.Name(), fetched.GetUrl(), fetched.GetSequence()), nil
 }
 
 func bundleURL(m *member, r *region) string {
