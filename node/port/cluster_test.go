@@ -32,7 +32,7 @@ func TestThreeMembersFormAClusterAndStartAgainFromDisk(t *testing.T) {
 		m.eventually("sees three alive members", func() error {
 			ids, err := membership.Alive(m.store.View())
 			if err != nil || len(ids) != 3 {
-				return fmt.Errorf("%v %v", ids, err)
+				return fmt.Errorf("%v %w", ids, err)
 			}
 			return nil
 		})
@@ -131,7 +131,7 @@ func TestTheSecretGoesToNobodyWhomTheTokenDoesNotName(t *testing.T) {
 			return
 		}
 		defer out.Close()
-		go func() { _, _ = io.Copy(in, out) }() //nolint:errcheck // ends with the connection
+		go func() { _, _ = io.Copy(in, out) }() // ends with the connection
 		sent, _ := io.ReadAll(io.TeeReader(in, out))
 		eavesdropped <- sent
 	}()

@@ -41,6 +41,6 @@ func (c *Conn) Close() error {
 
 // cut closes the connection without the goodbye that Close says, which waits for a peer that does not read.
 func (c *Conn) cut() {
-	_ = c.NetConn().Close() //nolint:errcheck // it is being thrown away
-	_ = c.Close()           //nolint:errcheck // as above
+	_ = c.NetConn().Close() // it is being thrown away
+	_ = c.Close()           // as above
 }

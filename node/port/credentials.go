@@ -27,7 +27,7 @@ func (verified) ClientHandshake(_ context.Context, _ string, raw net.Conn) (net.
 func (verified) take(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	c, ok := raw.(*Conn)
 	if !ok {
-		_ = raw.Close() //nolint:errcheck // refused; nothing was sent
+		_ = raw.Close() // refused; nothing was sent
 		return nil, nil, errNotOfPort
 	}
 	return c, AuthInfo{
@@ -37,7 +37,7 @@ func (verified) take(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 }
 
 func (verified) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "tls", SecurityVersion: "1.3"}
+	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
 }
 
 func (verified) Clone() credentials.TransportCredentials { return verified{} }

@@ -34,7 +34,7 @@ func (p *Port) dial(ctx context.Context, protocol Protocol, address, memberID st
 		caller:   Caller{Protocol: protocol, MemberID: memberID, Identity: want, Remote: conn.RemoteAddr()},
 	}
 	if err := p.admit(c); err != nil {
-		_ = conn.Close() //nolint:errcheck // refused
+		_ = conn.Close() // refused
 		return nil, err
 	}
 	return c, nil
@@ -85,7 +85,7 @@ func handshake(ctx context.Context, address string, cfg *tls.Config) (*tls.Conn,
 	}
 	conn := tls.Client(raw, cfg)
 	if err := conn.HandshakeContext(ctx); err != nil {
-		_ = raw.Close() //nolint:errcheck // the handshake's error says it
+		_ = raw.Close() // the handshake's error says it
 		return nil, err
 	}
 	return conn, nil

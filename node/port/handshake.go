@@ -31,7 +31,7 @@ func (p *Port) accept(ctx context.Context, raw net.Conn) {
 			err = fmt.Errorf("not done within %s: %w", p.handshakeTimeout, context.DeadlineExceeded)
 		}
 		p.ledger.refusedFrom(raw.RemoteAddr(), a.caller.Protocol, err)
-		_ = raw.Close() //nolint:errcheck // refused
+		_ = raw.Close() // refused
 	}
 }
 

@@ -38,7 +38,7 @@ func refusal(c *tls.Conn, err error) error {
 	if err != nil {
 		return err
 	}
-	defer c.Close() //nolint:errcheck // a test's
+	defer c.Close() // a test's
 	if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return err
 	}
@@ -167,7 +167,7 @@ func TestProtocolsAreNotConfused(t *testing.T) {
 		client, err := grpc.NewClient("passthrough:///join", grpc.WithTransportCredentials(port.Credentials()),
 			grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return conn, nil }))
 		require.NoError(t, err)
-		defer client.Close() //nolint:errcheck // a test's
+		defer client.Close() // a test's
 		_, err = ententev1.NewMemberServiceClient(client).GetMembership(t.Context(), &ententev1.GetMembershipRequest{})
 		require.Equal(t, codes.Unimplemented, status.Code(err))
 		_, err = ententev1.NewClusterServiceClient(client).CreateJoinToken(t.Context(), &ententev1.CreateJoinTokenRequest{})
@@ -277,7 +277,7 @@ func TestCallersAreKnownToGRPC(t *testing.T) {
 
 	// A connection that no port has verified gets nowhere.
 	here, there := net.Pipe()
-	defer there.Close() //nolint:errcheck // a test's
+	defer there.Close() // a test's
 	_, _, err = port.Credentials().ServerHandshake(here)
 	require.ErrorContains(t, err, "was not made by a port")
 }

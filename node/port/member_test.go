@@ -186,7 +186,7 @@ func (m *member) serve(tasks *sync.WaitGroup) []*grpc.Server {
 	clients := grpc.NewServer(grpc.Creds(port.Credentials()))
 	ententev1.RegisterClusterServiceServer(clients, m.manager.ClusterService())
 	for s, p := range map[*grpc.Server]port.Protocol{fellows: port.Member, joiners: port.Join, clients: port.GRPC} {
-		tasks.Go(func() { _ = s.Serve(m.port.Listener(p)) }) //nolint:errcheck // it ends with the port
+		tasks.Go(func() { _ = s.Serve(m.port.Listener(p)) }) // it ends with the port
 	}
 	return []*grpc.Server{fellows, joiners, clients}
 }

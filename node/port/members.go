@@ -68,6 +68,6 @@ func (p *Port) forgetStrangers() {
 	}
 	p.mu.Unlock()
 	for _, c := range gone {
-		_ = c.Close() //nolint:errcheck // to a member that was removed
+		_ = c.Close() // to a member that was removed
 	}
 }

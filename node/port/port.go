@@ -157,7 +157,7 @@ func (p *Port) Address() net.Addr { return p.listener.Addr() }
 // Run accepts connections until ctx ends, closes everything that is open, in and out, and waits for the
 // handshakes that are under way. It returns an error only if the listener fails by itself.
 func (p *Port) Run(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { _ = p.listener.Close() }) //nolint:errcheck // Accept reports it
+	stop := context.AfterFunc(ctx, func() { _ = p.listener.Close() }) // Accept reports it
 	defer stop()
 	defer p.shutDown()
 	var pause time.Duration
@@ -165,7 +165,7 @@ func (p *Port) Run(ctx context.Context) error {
 		raw, err := p.listener.Accept()
 		if ctx.Err() != nil {
 			if raw != nil {
-				_ = raw.Close() //nolint:errcheck // stopping
+				_ = raw.Close() // stopping
 			}
 			return nil
 		}
@@ -192,7 +192,7 @@ func (p *Port) begin(ctx context.Context, raw net.Conn) {
 	done, err := p.reserve(raw.RemoteAddr())
 	if err != nil {
 		p.ledger.refusedFrom(raw.RemoteAddr(), "", err)
-		_ = raw.Close() //nolint:errcheck // refused
+		_ = raw.Close() // refused
 		return
 	}
 	p.handshakes.Go(func() {
@@ -230,17 +230,17 @@ func (p *Port) reserve(remote net.Addr) (done func(), err error) {
 
 // shutDown leaves nothing of the port running.
 func (p *Port) shutDown() {
-	_ = p.listener.Close() //nolint:errcheck // closed already, or of no use any more
+	_ = p.listener.Close() // closed already, or of no use any more
 	p.mu.Lock()
 	p.stopped = true
 	clients := p.clients
 	p.clients = nil
 	p.mu.Unlock()
 	for _, c := range clients {
-		_ = c.Close() //nolint:errcheck // stopping
+		_ = c.Close() // stopping
 	}
 	for _, l := range p.listeners {
-		_ = l.Close() //nolint:errcheck // never fails
+		_ = l.Close() // never fails
 	}
 	p.closeAll()
 	p.handshakes.Wait()

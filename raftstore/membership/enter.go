@@ -119,7 +119,7 @@ func (e Entry) enter(ctx context.Context, address string) (*ententev1.JoinRespon
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close() //nolint:errcheck // gRPC closes it, unless it never took it
+	defer conn.Close() // gRPC closes it, unless it never took it
 	// gRPC is given this one connection, whose other end was checked, and no other after it.
 	once := make(chan net.Conn, 1)
 	once <- conn
@@ -137,7 +137,7 @@ func (e Entry) enter(ctx context.Context, address string) (*ententev1.JoinRespon
 	if err != nil {
 		return nil, err
 	}
-	defer client.Close() //nolint:errcheck // done with it
+	defer func() { _ = client.Close() }() // done with it
 	return ententev1.NewJoinServiceClient(client).Join(ctx, &ententev1.JoinRequest{
 		Id: e.Self.ID, Region: e.Self.Region, Zone: e.Self.Zone, Address: e.Self.Address, Version: e.Self.Version,
 		IdentityCertificate: e.Identity.Certificate.Certificate[0],

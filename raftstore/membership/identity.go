@@ -112,7 +112,7 @@ func writeNew(path string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.Remove(f.Name()) }() //nolint:errcheck // linked under its name, or of no use
+	defer func() { _ = os.Remove(f.Name()) }() // linked under its name, or of no use
 	_, err = f.Write(data)
 	err = errors.Join(err, f.Chmod(identityMode), f.Sync(), f.Close())
 	if err != nil {

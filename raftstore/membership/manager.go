@@ -89,9 +89,12 @@ type Config struct {
 	AliveTimeout time.Duration
 }
 
+// config is embedded without being exported with it.
+type config Config
+
 // Manager keeps one member's part in the membership. See the package comment.
 type Manager struct {
-	Config
+	config
 	metrics  *metrics
 	joins    *rate.Limiter
 	sections map[string]Section
@@ -136,7 +139,7 @@ func New(cfg Config) (*Manager, error) {
 	if cfg.AliveTimeout <= 0 {
 		cfg.AliveTimeout = 5 * time.Second
 	}
-	m := &Manager{Config: cfg, joins: rate.NewLimiter(joinsEach, joinsAtOnce), sections: make(map[string]Section)}
+	m := &Manager{config: config(cfg), joins: rate.NewLimiter(joinsEach, joinsAtOnce), sections: make(map[string]Section)}
 	var err error
 	if m.metrics, err = newMetrics(cfg.Registerer); err != nil {
 		return nil, err
@@ -173,10 +176,10 @@ func (m *Manager) Run(ctx context.Context) error {
 
 // ended drops the error with which a loop of the store ends because it was told to.
 func ended(ctx context.Context, err error) error {
-	if ctx.Err() != nil || errors.Is(err, raftstore.ErrClosed) {
-		return nil
+	if ctx.Err() == nil && !errors.Is(err, raftstore.ErrClosed) {
+		return err
 	}
-	return err
+	return nil
 }
 
 // Conn returns the connection to a fellow member under entente-member/1.

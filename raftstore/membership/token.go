@@ -37,18 +37,18 @@ const (
 	maxTokenText    = 8192
 	maxTokenMembers = 64
 
-	// DefaultTokenTTL and MaxTokenTTL bound how long a token can wait for its joiner: it is made when it is
-	// needed, not kept in a drawer.
+	// DefaultTokenTTL is how long a token waits for its joiner when nobody says otherwise.
 	DefaultTokenTTL = 10 * time.Minute
-	MaxTokenTTL     = 24 * time.Hour
+	// MaxTokenTTL bounds that time: a token is made when it is needed, not kept in a drawer.
+	MaxTokenTTL = 24 * time.Hour
 )
 
 // NewToken draws a token.
 func NewToken(clusterName string, expires time.Time, identities []Digest) Token {
 	t := Token{ClusterName: clusterName, Expires: expires.Truncate(time.Second), Identities: slices.Clone(identities)}
 	var id [tokenIDBytes]byte
-	_, _ = rand.Read(id[:])       //nolint:errcheck // never fails
-	_, _ = rand.Read(t.Secret[:]) //nolint:errcheck // never fails
+	_, _ = rand.Read(id[:])       // never fails
+	_, _ = rand.Read(t.Secret[:]) // never fails
 	t.ID = hex.EncodeToString(id[:])
 	slices.SortFunc(t.Identities, func(a, b Digest) int { return bytes.Compare(a[:], b[:]) })
 	return t

@@ -1,0 +1,63 @@
+package membership
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+)
+
+func joinRequest(t testing.TB) *ententev1.JoinRequest {
+	t.Helper()
+	identity, err := LoadIdentity(filepath.Join(t.TempDir(), "identity.pem"))
+	require.NoError(t, err)
+	return &ententev1.JoinRequest{
+		Id: "eu-2", Region: "eu-west-1", Zone: "eu-west-1b", Address: "eu-2.example.org:7440", Version: "1.0", CommandVersion: 1,
+		IdentityCertificate: identity.Certificate.Certificate[0], TokenId: strings.Repeat("ab", tokenIDBytes), TokenSecret: make([]byte, 32),
+		ClusterName: "eu", HomeTrustDomain: "eu.example.org",
+	}
+}
+
+func TestCheckJoin(t *testing.T) {
+	_, err := checkJoin(joinRequest(t))
+	require.NoError(t, err)
+	for says, change := range map[string]func(*ententev1.JoinRequest){
+		"member id":                                 func(r *ententev1.JoinRequest) { r.Id = "../eu" },
+		"is not host:port":                          func(r *ententev1.JoinRequest) { r.Address = "eu-2" },
+		"zone has 256 bytes":                        func(r *ententev1.JoinRequest) { r.Zone = strings.Repeat("z", 256) },
+		"has a character that cannot be shown":      func(r *ententev1.JoinRequest) { r.Version = "1.0\x1b[2J" },
+		"the token's id or secret is malformed":     func(r *ententev1.JoinRequest) { r.TokenId = "" },
+		"identity certificate of 0 bytes":           func(r *ententev1.JoinRequest) { r.IdentityCertificate = nil },
+		"identity certificate of 4097 bytes":        func(r *ententev1.JoinRequest) { r.IdentityCertificate = make([]byte, 4097) },
+		"identity certificate cannot be read":       func(r *ententev1.JoinRequest) { r.IdentityCertificate = r.IdentityCertificate[1:] },
+		"identity certificate is not signed by its": func(r *ententev1.JoinRequest) { r.IdentityCertificate[len(r.IdentityCertificate)-1] ^= 1 },
+	} {
+		r := joinRequest(t)
+		change(r)
+		_, err := checkJoin(r)
+		require.ErrorContains(t, err, says)
+	}
+}
+
+// Whatever a joiner sends is refused, or fit to be stored and dialed.
+func FuzzCheckJoin(f *testing.F) {
+	seed, err := proto.Marshal(joinRequest(f))
+	require.NoError(f, err)
+	f.Add(seed)
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		var r ententev1.JoinRequest
+		if proto.Unmarshal(raw, &r) != nil {
+			return
+		}
+		if _, err := checkJoin(&r); err != nil {
+			return
+		}
+		require.NoError(t, CheckID(r.GetId()))
+		require.NoError(t, CheckAddress(r.GetAddress()))
+		require.NotContains(t, r.GetId()+r.GetAddress(), "|")
+	})
+}
