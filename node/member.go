@@ -98,7 +98,7 @@ func (m *member) openPort() error {
 	if err != nil {
 		return fmt.Errorf("open the port: %w", err)
 	}
-	m.directory.OnLearned(m.port.Recheck)
+	m.directory.OnLearned(m.port.RecheckMembers)
 	return nil
 }
 
@@ -141,7 +141,7 @@ func (m *member) buildMembership() (err error) {
 		},
 		ClusterName: m.cfg.Cluster.Name, HomeTrustDomain: m.cfg.Cluster.TrustDomain.Name(),
 		Caller: port.MemberFrom, Audit: joinAudit{m.audit},
-		OnChange: m.port.Recheck,
+		OnChange: m.port.RecheckMembers,
 		Logger:   m.log.Named("membership"), Registerer: m.registry,
 	})
 	return err

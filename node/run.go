@@ -243,6 +243,14 @@ func (m *member) readiness() []check {
 			}
 			return nil
 		}},
+		{"vote", func() error {
+			for _, server := range m.store.Servers() {
+				if server.MemberID == m.cfg.Member.ID && server.Voter {
+					return nil
+				}
+			}
+			return errors.New("this member has no vote yet; the leader gives it one when it has caught up")
+		}},
 		{"svid", func() error { _, err := m.authority.MemberSVID(); return err }},
 		{"bundle", m.publisher.ready},
 	}

@@ -1,0 +1,382 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+)
+
+// binary is the built command; every member of these tests is a process of it.
+var binary string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "entente-e2e-")
+	if err != nil {
+		panic(err)
+	}
+	binary = filepath.Join(dir, "entente")
+	build := exec.Command("go", "build", "-o", binary, "../cmd/entente")
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "build the command:", err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	_ = os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// patience bounds every wait. It is generous, since the race detector and a busy machine slow everything down; a test that
+// succeeds waits for nothing but the thing itself.
+const patience = 60 * time.Second
+
+// cluster is a cluster of real processes.
+type cluster struct {
+	t       *testing.T
+	name    string
+	domain  string
+	extra   string // further HCL for every member
+	members []*process
+}
+
+// process is one member: its folder and ports outlive the process that runs on them.
+type process struct {
+	t                 *testing.T
+	id, dir           string
+	api, bundles, ops string
+	args              []string
+
+	mu   sync.Mutex
+	cmd  *exec.Cmd
+	done chan struct{}
+	log  bytes.Buffer
+}
+
+// newCluster starts a cluster of n processes and waits until each is ready.
+func newCluster(t *testing.T, name string, n int, extra string) *cluster {
+	t.Helper()
+	c := &cluster{t: t, name: name, domain: name + ".example.org", extra: extra}
+	for i := range n {
+		if i == 0 {
+			c.start(c.add("", ""), "--bootstrap")
+			continue
+		}
+		c.join()
+	}
+	return c
+}
+
+// join starts one more member with a token of its own.
+func (c *cluster) join() *process {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
+	defer cancel()
+	token, err := ententev1.NewClusterServiceClient(c.members[0].socket()).CreateJoinToken(ctx, &ententev1.CreateJoinTokenRequest{})
+	require.NoError(c.t, err)
+	p := c.add(token.GetToken(), c.members[0].api)
+	c.start(p)
+	return p
+}
+
+// add writes the configuration of one more member.
+func (c *cluster) add(token, address string) *process {
+	c.t.Helper()
+	id := fmt.Sprintf("%s-%d", c.name, len(c.members)+1)
+	// A short path: that of the admin socket has a limit of some hundred bytes.
+	dir, err := os.MkdirTemp("", "e2e-")
+	require.NoError(c.t, err)
+	ports := freePorts(c.t, 3)
+	p := &process{t: c.t, id: id, dir: dir, api: ports[0], bundles: ports[1], ops: ports[2]}
+	p.configure(c, token, address)
+	c.members = append(c.members, p)
+	c.t.Cleanup(func() {
+		p.kill()
+		if c.t.Failed() {
+			c.t.Logf("log of %s:\n%s", p.id, p.logs())
+		}
+		_ = os.RemoveAll(dir)
+	})
+	return p
+}
+
+func (p *process) configure(c *cluster, token, address string) {
+	text := fmt.Sprintf(`
+cluster {
+  name         = %q
+  trust_domain = %q
+  region       = %q
+}
+member {
+  id       = %q
+  zone     = "a"
+  data_dir = %q
+  listen   = %q
+}
+telemetry { listen = %q }
+raft {
+  heartbeat_timeout = "500ms"
+  election_timeout  = "500ms"
+}
+`, c.name, c.domain, c.name+"-region", p.id, filepath.Join(p.dir, "data"), p.api, p.ops)
+	if !strings.Contains(c.extra, "bundle_endpoint") {
+		text += fmt.Sprintf("bundle_endpoint { listen = %q }\n", p.bundles)
+	}
+	text += strings.ReplaceAll(c.extra, "BUNDLES", p.bundles)
+	if token != "" {
+		require.NoError(c.t, os.WriteFile(filepath.Join(p.dir, "token"), []byte(token), 0o600))
+		text += fmt.Sprintf("join {\n  addresses = [%q]\n  token = %q\n}\n", address, "file:"+filepath.Join(p.dir, "token"))
+	}
+	require.NoError(c.t, os.WriteFile(filepath.Join(p.dir, "entente.hcl"), []byte(text), 0o600))
+}
+
+// start runs a member and waits until it is ready.
+func (c *cluster) start(p *process, flags ...string) {
+	c.t.Helper()
+	p.run(flags...)
+	p.waitReady()
+}
+
+// run starts the process and waits for nothing.
+func (p *process) run(flags ...string) {
+	p.t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cmd = exec.Command(binary, append([]string{"server", "--config", filepath.Join(p.dir, "entente.hcl")}, flags...)...)
+	out := &lockedWriter{mu: &p.mu, w: &p.log}
+	p.cmd.Stdout, p.cmd.Stderr = out, out
+	// The member ends when its standard input does, and so with the test binary, however that ends.
+	p.cmd.Env = append(os.Environ(), "ENTENTE_END_WITH_STDIN=1")
+	_, err := p.cmd.StdinPipe()
+	require.NoError(p.t, err)
+	require.NoError(p.t, p.cmd.Start())
+	done := make(chan struct{})
+	p.done = done
+	cmd := p.cmd
+	go func() { _ = cmd.Wait(); close(done) }()
+}
+
+type lockedWriter struct {
+	mu *sync.Mutex
+	w  io.Writer
+}
+
+func (l *lockedWriter) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(b)
+}
+
+func (p *process) logs() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.log.String()
+}
+
+// kill ends the process as a power cut would.
+func (p *process) kill() { p.signal(syscall.SIGKILL) }
+
+// stop ends it in order.
+func (p *process) stop() { p.signal(syscall.SIGTERM) }
+
+func (p *process) signal(sig syscall.Signal) {
+	p.mu.Lock()
+	cmd, done := p.cmd, p.done
+	p.mu.Unlock()
+	if cmd == nil {
+		return
+	}
+	_ = cmd.Process.Signal(sig)
+	select {
+	case <-done:
+	case <-time.After(patience):
+		p.t.Errorf("%s did not end within %s of signal %s", p.id, patience, sig)
+		_ = cmd.Process.Kill()
+		<-done
+	}
+}
+
+// ended returns a channel that closes when the process has ended.
+func (p *process) ended() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.done
+}
+
+// socket returns a connection to the admin socket, closed with the test.
+func (p *process) socket() *grpc.ClientConn {
+	p.t.Helper()
+	conn, err := grpc.NewClient("unix:"+filepath.Join(p.dir, "data", "admin.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	require.NoError(p.t, err)
+	p.t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+func (p *process) waitReady() {
+	p.t.Helper()
+	eventually(p.t, "member "+p.id+" is ready", func() error {
+		select {
+		case <-p.ended():
+			return fmt.Errorf("it has ended: %s", p.logs())
+		default:
+		}
+		return p.ready()
+	})
+}
+
+// ready asks the member's own opinion.
+func (p *process) ready() error {
+	client := http.Client{Timeout: 5 * time.Second}
+	answer, err := client.Get("http://" + p.ops + "/ready")
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(answer.Body, 4096))
+	if err != nil {
+		return err
+	}
+	if answer.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s", text)
+	}
+	return nil
+}
+
+// document fetches a document from the bundle endpoint, whose certificate other tests verify.
+func (p *process) document(path string) (string, error) {
+	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // what is read here is compared, not trusted
+	}}
+	answer, err := client.Get("https://" + p.bundles + path)
+	if err != nil {
+		return "", err
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(answer.Body, 1<<20))
+	if err != nil {
+		return "", err
+	}
+	if answer.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("%s: %s", answer.Status, text)
+	}
+	return string(text), nil
+}
+
+// leader waits until the cluster has a leader and returns it.
+func (c *cluster) leader() *process {
+	c.t.Helper()
+	var found *process
+	eventually(c.t, "the cluster has a leader", func() error {
+		for _, p := range c.members {
+			if p.isRunning() {
+				id, err := p.leaderID()
+				if err != nil {
+					return err
+				}
+				for _, q := range c.members {
+					if q.id == id && q.isRunning() {
+						found = q
+						return nil
+					}
+				}
+			}
+		}
+		return fmt.Errorf("no member names a leader that runs")
+	})
+	return found
+}
+
+func (p *process) isRunning() bool {
+	select {
+	case <-p.ended():
+		return false
+	default:
+		return true
+	}
+}
+
+func (p *process) leaderID() (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	answer, err := ententev1.NewClusterServiceClient(p.socket()).ListMembers(ctx, &ententev1.ListMembersRequest{
+		Read: &ententev1.ReadOptions{Consistency: ententev1.Consistency_CONSISTENCY_STALE},
+	})
+	if err != nil {
+		return "", err
+	}
+	for _, m := range answer.GetMembers() {
+		if m.GetLeader() {
+			return m.GetId(), nil
+		}
+	}
+	return "", fmt.Errorf("%s knows no leader", p.id)
+}
+
+// others returns the members that are not p.
+func (c *cluster) others(p *process) []*process {
+	var out []*process
+	for _, q := range c.members {
+		if q != p {
+			out = append(out, q)
+		}
+	}
+	return out
+}
+
+// eventually waits until try succeeds, and fails the test with its last error when patience ends.
+func eventually(t *testing.T, what string, try func() error) {
+	t.Helper()
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := try()
+		if err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			t.Fatalf("waited %s until %s: %v", patience, what, err)
+		}
+	}
+}
+
+// freePorts returns loopback addresses that nobody listened on a moment ago.
+func freePorts(t *testing.T, n int) []string {
+	t.Helper()
+	var out []string
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		defer l.Close()
+		out = append(out, l.Addr().String())
+	}
+	return out
+}
+
+// timerUntil returns a channel that fires once a moment has passed.
+func timerUntil(t *testing.T, moment time.Time) <-chan time.Time {
+	timer := time.NewTimer(time.Until(moment) + 100*time.Millisecond)
+	t.Cleanup(func() { timer.Stop() })
+	return timer.C
+}

@@ -1,0 +1,96 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+)
+
+// refusedStart runs a member and waits until it has given up.
+func refusedStart(t *testing.T, p *process, flags ...string) string {
+	t.Helper()
+	p.run(flags...)
+	eventually(t, p.id+" has given up", func() error {
+		if p.isRunning() {
+			return fmt.Errorf("it still runs")
+		}
+		return nil
+	})
+	return p.logs()
+}
+
+func TestAnEmptyFolderNeedsBootstrapOrJoin(t *testing.T) {
+	c := &cluster{t: t, name: "eu", domain: "eu.example.org"}
+	text := refusedStart(t, c.add("", ""))
+	require.Contains(t, text, "start with --bootstrap to form a new cluster, or add a join block with addresses and a token")
+}
+
+func TestJoinTokens(t *testing.T) {
+	c := newCluster(t, "eu", 2, "")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	first := c.members[0]
+
+	used, err := os.ReadFile(filepath.Join(c.members[1].dir, "token"))
+	require.NoError(t, err)
+	require.Contains(t, refusedStart(t, c.add(string(used), first.api)), "used", "a token admits one member")
+
+	brief, err := ententev1.NewClusterServiceClient(first.socket()).CreateJoinToken(ctx, &ententev1.CreateJoinTokenRequest{Ttl: durationpb.New(1e9)})
+	require.NoError(t, err)
+	<-timerUntil(t, brief.GetExpireTime().AsTime())
+	require.Contains(t, refusedStart(t, c.add(brief.GetToken(), first.api)), "expired")
+
+	// A token of another cluster names other identity keys: nothing is sent here.
+	other := newCluster(t, "us", 1, "")
+	foreign, err := ententev1.NewClusterServiceClient(other.members[0].socket()).CreateJoinToken(ctx, &ententev1.CreateJoinTokenRequest{})
+	require.NoError(t, err)
+	require.Contains(t, refusedStart(t, c.add(foreign.GetToken(), first.api)), `the join token is for cluster "us", but cluster.name is "eu"`)
+}
+
+func TestAMemberThatLostItsDiskJoinsAnew(t *testing.T) {
+	c := newCluster(t, "eu", 3, "")
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	lost := c.members[2]
+	require.NoError(t, register(ctx, lost, c.domain, "web", 1))
+	lost.kill()
+	require.NoError(t, os.RemoveAll(filepath.Join(lost.dir, "data")))
+
+	admin := ententev1.NewClusterServiceClient(c.members[0].socket())
+	_, err := admin.RemoveMember(ctx, &ententev1.RemoveMemberRequest{Id: lost.id})
+	require.NoError(t, err)
+	token, err := admin.CreateJoinToken(ctx, &ententev1.CreateJoinTokenRequest{})
+	require.NoError(t, err)
+	lost.configure(c, token.GetToken(), c.members[1].api)
+	c.start(lost)
+	require.Len(t, instances(t, lost, "web"), 1)
+	answer, err := admin.ListMembers(ctx, &ententev1.ListMembersRequest{})
+	require.NoError(t, err)
+	require.Len(t, answer.GetMembers(), 3)
+}
+
+func TestARemovedMemberIsShutOut(t *testing.T) {
+	c := newCluster(t, "eu", 3, "")
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	removed := c.others(c.leader())[0]
+	rest := c.others(removed)
+	_, err := ententev1.NewClusterServiceClient(rest[0].socket()).RemoveMember(ctx, &ententev1.RemoveMemberRequest{Id: removed.id})
+	require.NoError(t, err)
+	eventually(t, "the removed member can write nothing", func() error {
+		call, done := context.WithTimeout(ctx, patience/4)
+		defer done()
+		if err := register(call, removed, c.domain, "web", 1); err == nil {
+			return fmt.Errorf("it wrote")
+		}
+		return nil
+	})
+	require.NoError(t, register(ctx, rest[1], c.domain, "web", 2))
+}
