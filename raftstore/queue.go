@@ -18,6 +18,10 @@ type queue struct {
 	done  chan *underway
 	// poke has the loop look again.
 	poke chan struct{}
+	// Those who were just answered tend to come back at once with their next command. The next entry waits for as many of them,
+	// but no longer than until then, or it would take the first of them and leave the others to the one after it.
+	expected    int
+	gatherUntil time.Time
 }
 
 // underway is an entry on its way through Raft.
@@ -76,6 +80,10 @@ func (q *queue) run() {
 			q.turnAway(schedule)
 			continue
 		}
+		if wait := q.gathering(schedule); wait > 0 && inFlight == 0 {
+			timer.Reset(wait)
+			continue
+		}
 		for inFlight < maxUnderway {
 			state := q.store.fsm.state()
 			entry, answers, wake := schedule.plan(time.Now(), state)
@@ -97,6 +105,18 @@ func (q *queue) run() {
 			q.dispatch(entry)
 		}
 	}
+}
+
+// maxGather bounds how long an entry waits for company; an eighth of what the last one took is the other bound, so that the
+// latency of a write that comes alone hardly changes.
+const maxGather = time.Millisecond
+
+// gathering returns for how long the next entry waits for more commands; zero: it does not.
+func (q *queue) gathering(schedule *scheduler) time.Duration {
+	if n := len(schedule.waiting); n == 0 || n >= q.expected {
+		return 0
+	}
+	return max(0, time.Until(q.gatherUntil))
 }
 
 // gather takes what has arrived meanwhile.
@@ -148,6 +168,8 @@ func (q *queue) dispatch(entry []*proposal) {
 // finish answers the commands of an entry.
 func (q *queue) finish(schedule *scheduler, u *underway) {
 	schedule.done(u.entry)
+	q.expected = len(u.entry)
+	q.gatherUntil = time.Now().Add(min(maxGather, time.Since(u.started)/8))
 	outcomes, ok := []outcome(nil), false
 	if u.err == nil {
 		outcomes, ok = u.future.Response().([]outcome)
