@@ -20,7 +20,7 @@ func (a *app) authorityListCommand() *cobra.Command {
 		Short: "List the authorities, and what each waits for",
 		Args:  arguments("[DOMAIN]"),
 		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, _ *cobra.Command, args []string) error {
-			list, err := ententev1.NewAuthorityServiceClient(conn).ListAuthorities(ctx, &ententev1.ListAuthoritiesRequest{TrustDomain: argument(args, 0)})
+			list, err := ententev1.NewAuthorityServiceClient(conn).ListAuthorities(ctx, &ententev1.ListAuthoritiesRequest{TrustDomain: optional(args)})
 			if err != nil {
 				return err
 			}
@@ -44,7 +44,7 @@ func (a *app) authorityRotateCommand() *cobra.Command {
 everybody can have learned of them. With --anchors the roots in the bundle are made anew as well.`,
 		Args: arguments("[DOMAIN]"),
 		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, _ *cobra.Command, args []string) error {
-			begun, err := ententev1.NewAuthorityServiceClient(conn).RotateAuthorities(ctx, &ententev1.RotateAuthoritiesRequest{TrustDomain: argument(args, 0), Anchors: anchors})
+			begun, err := ententev1.NewAuthorityServiceClient(conn).RotateAuthorities(ctx, &ententev1.RotateAuthoritiesRequest{TrustDomain: optional(args), Anchors: anchors})
 			if err != nil {
 				return err
 			}

@@ -72,7 +72,7 @@ func (a *app) bundleShowCommand() *cobra.Command {
 			return nil
 		},
 		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, _ *cobra.Command, args []string) error {
-			b, err := ententev1.NewBundleServiceClient(conn).GetBundle(ctx, &ententev1.GetBundleRequest{TrustDomain: argument(args, 0)})
+			b, err := ententev1.NewBundleServiceClient(conn).GetBundle(ctx, &ententev1.GetBundleRequest{TrustDomain: optional(args)})
 			if err != nil {
 				return err
 			}

@@ -48,7 +48,7 @@ func (a *app) following(fn func(ctx context.Context, conn *grpc.ClientConn, cmd 
 	return func(cmd *cobra.Command, args []string) error {
 		err := a.connected(func(conn *grpc.ClientConn) error { return fn(cmd.Context(), conn, cmd, args) })
 		if cmd.Context().Err() != nil {
-			return nil
+			err = nil // that is how it ends
 		}
 		return err
 	}

@@ -71,7 +71,7 @@ func (a *app) clusterTransferCommand() *cobra.Command {
 		Short: "Hand leadership over, to a named member or to any",
 		Args:  arguments("[ID]"),
 		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, _ *cobra.Command, args []string) error {
-			done, err := ententev1.NewClusterServiceClient(conn).TransferLeadership(ctx, &ententev1.TransferLeadershipRequest{Id: argument(args, 0)})
+			done, err := ententev1.NewClusterServiceClient(conn).TransferLeadership(ctx, &ententev1.TransferLeadershipRequest{Id: optional(args)})
 			if err != nil {
 				return err
 			}

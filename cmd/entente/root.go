@@ -138,10 +138,10 @@ func arguments(names ...string) cobra.PositionalArgs {
 	}
 }
 
-// argument is the argument at a place, or empty when it was left out.
-func argument(args []string, place int) string {
-	if place < len(args) {
-		return args[place]
+// optional is the one argument, or empty when it was left out.
+func optional(args []string) string {
+	if len(args) == 0 {
+		return ""
 	}
-	return ""
+	return args[0]
 }

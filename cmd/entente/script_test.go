@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"testing"
 	"time"
 
@@ -30,7 +31,7 @@ func TestMemberScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:   "testdata/member",
 		Setup: memberSetup,
-		Cmds:  map[string]func(*testscript.TestScript, bool, []string){"await": awaitMember},
+		Cmds:  map[string]func(*testscript.TestScript, bool, []string){"await": awaitMember, "until": until},
 	})
 }
 
@@ -77,25 +78,42 @@ func freePorts(n int) ([]int, error) {
 	return ports, nil
 }
 
+// patience is how long a script waits for anything: far longer than it takes on a busy machine.
+const patience = 30 * time.Second
+
+// poll calls done until it is true. It may not ask too often for two busy cores.
+func poll(ctx context.Context, ts *testscript.TestScript, what string, done func() bool) {
+	const often = 20 * time.Millisecond
+	tick := time.NewTicker(often)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			ts.Fatalf("%s did not come to be in %s", what, patience)
+		}
+	}
+}
+
+// until is the script command "until PATTERN COMMAND...": it runs the command again until its output matches.
+func until(ts *testscript.TestScript, _ bool, args []string) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	pattern := regexp.MustCompile("(?m)" + args[0])
+	poll(ctx, ts, args[0], func() bool {
+		return ts.Exec(args[1], args[2:]...) == nil && pattern.MatchString(ts.ReadFile("stdout"))
+	})
+}
+
 // awaitMember is the script command "await": it waits until the member leads, and has signing authorities.
 func awaitMember(ts *testscript.TestScript, _ bool, _ []string) {
-	const patience = 30 * time.Second
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	conn, err := grpc.NewClient("unix:"+ts.Getenv("ENTENTE_SOCKET"), grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.WaitForReady(true)))
 	ts.Check(err)
 	defer conn.Close()
-	const often = 20 * time.Millisecond
-	tick := time.NewTicker(often)
-	defer tick.Stop()
-	for !ready(ctx, conn) {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			ts.Fatalf("the member is not ready after %s", patience)
-		}
-	}
+	poll(ctx, ts, "a member that leads and signs", func() bool { return ready(ctx, conn) })
 }
 
 func ready(ctx context.Context, conn *grpc.ClientConn) bool {
