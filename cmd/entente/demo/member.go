@@ -42,7 +42,8 @@ type member struct {
 	exited  chan struct{}
 }
 
-// configuration is what the demo's members are told. Everything that a user would wait for in seconds is short here.
+// configuration is what the demo's members are told. Lifetimes and intervals are short, so that what takes hours in
+// production can be watched; the timing of Raft is what everybody has.
 var configuration = template.Must(template.New("member").Parse(`cluster {
   name         = {{.Region}}
   trust_domain = {{.TrustDomain}}
@@ -71,11 +72,6 @@ authority {
 
 federation {
   min_refresh = "1s"
-}
-
-raft {
-  heartbeat_timeout = "500ms"
-  election_timeout  = "500ms"
 }
 
 telemetry {
