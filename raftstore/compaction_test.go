@@ -19,7 +19,7 @@ func TestRestartFromCompactedLog(t *testing.T) {
 	s, stop, err := l.open("m1")
 	require.NoError(t, err)
 	require.NoError(t, s.Bootstrap())
-	awaitLead(t, t.Context(), s)
+	awaitLead(t.Context(), t, s)
 	for i := range 50 {
 		put(t, s, fmt.Sprintf("k/%d", i%10), fmt.Sprint(i))
 	}
@@ -36,7 +36,7 @@ func TestRestartFromCompactedLog(t *testing.T) {
 	s, stop, err = l.open("m1")
 	require.NoError(t, err)
 	defer func() { require.NoError(t, stop()) }()
-	awaitLead(t, t.Context(), s)
+	awaitLead(t.Context(), t, s)
 	v := linearizable(t, s)
 	require.Equal(t, want, content(t, v))
 	require.Greater(t, v.Revision(), at)

@@ -214,7 +214,7 @@ func TestLostQuorumFailsFast(t *testing.T) {
 		stores, stops = append(stores, s), append(stops, stop)
 	}
 	require.NoError(t, stores[0].Bootstrap())
-	awaitLead(t, t.Context(), stores[0])
+	awaitLead(t.Context(), t, stores[0])
 	for _, member := range benchMembers[1:] {
 		require.NoError(t, stores[0].AddVoter(t.Context(), l.server(member)))
 	}

@@ -143,14 +143,14 @@ func (l *loopback) form(t testing.TB, members []string, configure ...func(*rafts
 	require.NoError(t, stores[0].Bootstrap())
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	awaitLead(t, ctx, stores[0])
+	awaitLead(ctx, t, stores[0])
 	for _, member := range members[1:] {
 		require.NoError(t, stores[0].AddVoter(ctx, l.server(member)))
 	}
 	return stores
 }
 
-func awaitLead(t testing.TB, ctx context.Context, s *raftstore.Store) {
+func awaitLead(ctx context.Context, t testing.TB, s *raftstore.Store) {
 	t.Helper()
 	leading, stop := context.WithCancel(ctx)
 	defer stop()

@@ -38,7 +38,7 @@ var errIncompleteRecord = errors.New("a record is incomplete")
 // identify returns what a record is ordered by, having checked that it is complete.
 func identify(record *statev1.SnapshotRecord) (recordID, error) {
 	var id recordID
-	complete := true
+	var complete bool
 	switch k := record.GetKind().(type) {
 	case *statev1.SnapshotRecord_Row:
 		id = recordID{kind: 1, table: k.Row.GetTable(), key: k.Row.GetKey()}
