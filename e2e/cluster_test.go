@@ -62,7 +62,6 @@ type process struct {
 	t                 *testing.T
 	id, dir           string
 	api, bundles, ops string
-	args              []string
 
 	mu   sync.Mutex
 	cmd  *exec.Cmd

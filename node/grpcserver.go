@@ -8,13 +8,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/status"
-
-	"github.com/ententehq/entente/access"
-	"github.com/ententehq/entente/node/port"
 )
 
 const (
@@ -30,7 +25,6 @@ func serverOptions(creds credentials.TransportCredentials) []grpc.ServerOption {
 		grpc.Creds(creds),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxConcurrentStreams(1024),
-		grpc.SharedWriteBuffer(true),
 		grpc.ReadBufferSize(4 << 10),
 		grpc.WriteBufferSize(4 << 10),
 		grpc.ConnectionTimeout(10 * time.Second),
@@ -64,51 +58,4 @@ func serveGRPC(s *grpc.Server, l net.Listener) func(context.Context) error {
 		}
 		return nil
 	}
-}
-
-// memberCallers tells the handlers of calls between members who is calling. The port has verified it.
-func memberCallers(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	id, ok := port.MemberFrom(ctx)
-	if !ok {
-		return nil, status.Error(codes.PermissionDenied, "this service is for the members of the cluster alone")
-	}
-	return handler(access.WithCaller(ctx, access.MemberCaller(id)), request)
-}
-
-// apiCredentials take the caller that the port has verified, in the form that [access.Guard] asks for.
-type apiCredentials struct {
-	credentials.TransportCredentials
-}
-
-// apiInfo is what the guard sees of a connection of the port.
-type apiInfo struct{ port.AuthInfo }
-
-// Caller implements [access.Identified].
-func (i apiInfo) Caller() access.Caller {
-	switch verified := i.AuthInfo.Caller; {
-	case verified.Protocol == port.GRPC && !verified.SPIFFEID.IsZero():
-		return access.SVIDCaller(verified.SPIFFEID)
-	case verified.Protocol == port.Member && verified.MemberID != "":
-		return access.MemberCaller(verified.MemberID)
-	default:
-		return access.Caller{}
-	}
-}
-
-// ServerHandshake wraps what the port's credentials found.
-func (c apiCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	conn, info, err := c.TransportCredentials.ServerHandshake(raw)
-	if err != nil {
-		return nil, nil, err
-	}
-	verified, ok := info.(port.AuthInfo)
-	if !ok {
-		return nil, nil, fmt.Errorf("the port's credentials gave %T", info)
-	}
-	return conn, apiInfo{verified}, nil
-}
-
-// Clone implements [credentials.TransportCredentials].
-func (c apiCredentials) Clone() credentials.TransportCredentials {
-	return apiCredentials{c.TransportCredentials.Clone()}
 }

@@ -49,7 +49,7 @@ func newOperations(registry *prometheus.Registry, log hclog.Logger) *operations 
 
 // serve answers until ctx ends.
 func (o *operations) serve(ctx context.Context, l net.Listener) error {
-	stop := context.AfterFunc(ctx, func() { o.server.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = o.server.Close() }) // Serve says how it ended
 	defer stop()
 	if err := o.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("operations listener: %w", err)

@@ -142,7 +142,7 @@ func (m *member) serveCallers() error {
 	m.registerServices(local)
 	m.life.start("admin socket", serveGRPC(local, socket))
 
-	api := grpc.NewServer(append(serverOptions(apiCredentials{port.Credentials()}), m.guard.ServerOptions()...)...)
+	api := grpc.NewServer(append(serverOptions(port.Credentials()), m.guard.ServerOptions()...)...)
 	m.registerServices(api)
 	m.life.start("API", serveGRPC(api, m.port.Listener(port.GRPC)))
 	return nil
