@@ -1,0 +1,63 @@
+package routing
+
+import (
+	"context"
+	"net"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/test/bufconn"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+)
+
+func TestWatchHint(t *testing.T) {
+	r := newRoom(t)
+	listener := bufconn.Listen(1 << 16)
+	server := grpc.NewServer()
+	ententev1.RegisterRoutingServiceServer(server, r.Server)
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = server.Serve(listener) })
+	t.Cleanup(func() { server.Stop(); serving.Wait() })
+	conn, err := grpc.NewClient("passthrough:///routing", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+
+	_, err = first(ententev1.NewRoutingServiceClient(conn).WatchHint(t.Context(), &ententev1.WatchHintRequest{Service: "shop"}))
+	refused(t, err, codes.InvalidArgument, "a region is needed")
+
+	stream, err := ententev1.NewRoutingServiceClient(conn).WatchHint(t.Context(), &ententev1.WatchHintRequest{Service: "shop", Locality: caller.Proto()})
+	require.NoError(t, err)
+	next := func() *ententev1.Hint {
+		h, err := stream.Recv()
+		require.NoError(t, err)
+		return h
+	}
+	require.Equal(t, "no instance is registered", next().GetReason())
+	far := registration()
+	far.SpiffeId = usID.String()
+	_, err = r.RegisterInstance(admin(t), &ententev1.RegisterInstanceRequest{Instance: far})
+	require.NoError(t, err)
+	require.Equal(t, "this cluster has no relationship with us.example.org", next().GetExcluded()[0].GetReason())
+	other := registration()
+	other.Service = "other"
+	_, err = r.RegisterInstance(admin(t), &ententev1.RegisterInstanceRequest{Instance: other})
+	require.NoError(t, err)
+	// Another service moved, and nothing came; trust moves, and the hint with it.
+	r.setTrust(t, "us.example.org", TrustStale)
+	h := next()
+	require.Equal(t, ententev1.Freshness_FRESHNESS_STALE, h.GetPriorities()[0].GetLocalities()[0].GetEndpoints()[0].GetFreshness())
+	require.Empty(t, h.GetExcluded())
+}
+
+func first(stream ententev1.RoutingService_WatchHintClient, err error) (*ententev1.Hint, error) {
+	if err != nil {
+		return nil, err
+	}
+	return stream.Recv()
+}
