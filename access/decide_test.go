@@ -192,7 +192,7 @@ func TestDecide(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			rule, ok := access.Rules[test.method]
+			rule, ok := access.Rules()[test.method]
 			require.True(t, ok)
 			call := access.Call{Method: test.method, Rule: rule, Caller: test.caller, Grants: test.grants}
 			if rule.About != nil {

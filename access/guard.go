@@ -66,6 +66,7 @@ func NewGuard(cfg GuardConfig) (*Guard, error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg.Store.SurviveRestore("access", surviveRestore)
 	return &Guard{
 		cfg:     cfg,
 		metrics: m,
@@ -142,7 +143,7 @@ func (g *Guard) admit(method string, caller Caller, request proto.Message) (Call
 // decide decides by this member's state. A nil request stands for one that has not come yet.
 func (g *Guard) decide(method string, caller Caller, request proto.Message) (Call, error) {
 	c := Call{Method: method, Caller: caller}
-	rule, ok := Rules[method]
+	rule, ok := rules[method]
 	if !ok {
 		return c, &Refusal{ReasonNoRule, fmt.Sprintf("%s cannot be called here", shortMethod(method))}
 	}

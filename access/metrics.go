@@ -41,7 +41,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 const otherMethod = "other"
 
 func methodLabel(method string) string {
-	if _, ok := Rules[method]; !ok {
+	if _, ok := rules[method]; !ok {
 		return otherMethod
 	}
 	return shortMethod(method)

@@ -1,6 +1,7 @@
 package access
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -18,10 +19,10 @@ var (
 	everyRole   = []Role{Reader, Discovery, Issuer, Peer, Operator, Admin}
 )
 
-// Rules is the whole of what can be called on the API port and on the admin socket, by full method name. What is
+// rules is the whole of what can be called on the API port and on the admin socket, by full method name. What is
 // not in it is denied. The services of the other protocols of that port are not in it on purpose: members and
 // joiners are admitted by other means, and nobody reaches them from here.
-var Rules = map[string]Rule{
+var rules = map[string]Rule{
 	// Who is in the cluster, and its state as a whole.
 	v1.ClusterService_ListMembers_FullMethodName: {Roles: readers, Reach: Cluster, Audit: Unaudited},
 	v1.ClusterService_RemoveMember_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
@@ -131,6 +132,9 @@ var Rules = map[string]Rule{
 	// The audit log tells of every domain.
 	v1.AuditService_TailAudit_FullMethodName: {Roles: operators, Reach: Cluster, Audit: Unaudited},
 }
+
+// Rules is a copy of the table of all rules, by full gRPC method name.
+func Rules() map[string]Rule { return maps.Clone(rules) }
 
 // aboutGrant is about the domain of the grant; the object names the grant as a whole.
 func aboutGrant(g *v1.Grant) About {

@@ -42,21 +42,21 @@ func methods(t *testing.T) map[string]protoreflect.MethodDescriptor {
 func TestEveryMethodHasARule(t *testing.T) {
 	all := methods(t)
 	for name, method := range all {
-		_, ruled := access.Rules[name]
+		_, ruled := access.Rules()[name]
 		if elsewhere[method.Parent().FullName()] {
 			require.False(t, ruled, "%s is for members or joiners, and must not be reachable from the API", name)
 		} else {
 			require.True(t, ruled, "%s has no rule, so nobody can call it: write one in rules.go", name)
 		}
 	}
-	for name := range access.Rules {
+	for name := range access.Rules() {
 		require.Contains(t, all, name, "a rule for a method that does not exist")
 	}
 }
 
 func TestRulesAreWhole(t *testing.T) {
 	all := methods(t)
-	for name, rule := range access.Rules {
+	for name, rule := range access.Rules() {
 		require.NotEmpty(t, rule.Roles, name)
 		require.Contains(t, rule.Roles, access.Admin, "%s: an administrator may do everything", name)
 		require.NotZero(t, rule.Reach, name)
@@ -77,7 +77,7 @@ func TestRulesAreWhole(t *testing.T) {
 // API cannot slip past it.
 func TestRulesReadWhatRequestsName(t *testing.T) {
 	all := methods(t)
-	for name, rule := range access.Rules {
+	for name, rule := range access.Rules() {
 		if rule.Reach != access.Domain && rule.Reach != access.Listing && rule.Reach != access.Bundles {
 			continue
 		}
@@ -132,7 +132,7 @@ func TestPruneLeavesTheAnswerAlone(t *testing.T) {
 		Deleted:  []string{"c.test", "b.test"},
 	}
 	whole := proto.Clone(answer)
-	got := access.Rules[v1.BundleService_WatchBundles_FullMethodName].Prune(answer, func(td string) bool { return td != "b.test" })
+	got := access.Rules()[v1.BundleService_WatchBundles_FullMethodName].Prune(answer, func(td string) bool { return td != "b.test" })
 	want := &v1.WatchBundlesResponse{Revision: 7, Changed: []*v1.Bundle{{TrustDomain: "a.test"}}, Deleted: []string{"c.test"}}
 	require.True(t, proto.Equal(want, got), "%v", got)
 	require.True(t, proto.Equal(whole, answer), "%v", answer)

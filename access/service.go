@@ -53,6 +53,9 @@ func (s *accessService) GrantRole(ctx context.Context, request *ententev1.GrantR
 		}
 		row := grant.row(CallerFrom(ctx), s.guard.cfg.Now())
 		made = grantMessage(row, 0)
+		if err := revoked.Delete(tx, grant.key()); err != nil {
+			return err
+		}
 		return grants.Put(tx, grant.key(), row)
 	})
 	if err != nil {
@@ -102,7 +105,10 @@ func (s *accessService) RevokeRole(ctx context.Context, m *ententev1.RevokeRoleR
 			return status.Errorf(codes.NotFound, "%s does not have this grant (role %s, trust domain %q, path %q): entente access list shows which there are",
 				grant.Caller, RoleName(grant.Role), grant.TrustDomain.Name(), grant.PathPrefix)
 		}
-		return grants.Delete(tx, grant.key())
+		if err := grants.Delete(tx, grant.key()); err != nil {
+			return err
+		}
+		return remember(tx, grant.key(), CallerFrom(ctx), s.guard.cfg.Now())
 	})
 	if err != nil {
 		return nil, plainStatus(err)

@@ -111,6 +111,60 @@ func (x *Grant) GetGrantedBy() string {
 	return ""
 }
 
+// RevokedGrant remembers that a grant was taken away, under the grant's key, so that a restore does not give it back.
+type RevokedGrant struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	RevokeTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
+	// Who revoked it.
+	RevokedBy     string `protobuf:"bytes,2,opt,name=revoked_by,json=revokedBy,proto3" json:"revoked_by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokedGrant) Reset() {
+	*x = RevokedGrant{}
+	mi := &file_entente_state_v1_access_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokedGrant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokedGrant) ProtoMessage() {}
+
+func (x *RevokedGrant) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_access_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokedGrant.ProtoReflect.Descriptor instead.
+func (*RevokedGrant) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_access_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *RevokedGrant) GetRevokeTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RevokeTime
+	}
+	return nil
+}
+
+func (x *RevokedGrant) GetRevokedBy() string {
+	if x != nil {
+		return x.RevokedBy
+	}
+	return ""
+}
+
 var File_entente_state_v1_access_proto protoreflect.FileDescriptor
 
 const file_entente_state_v1_access_proto_rawDesc = "" +
@@ -125,7 +179,12 @@ const file_entente_state_v1_access_proto_rawDesc = "" +
 	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12\x1d\n" +
 	"\n" +
-	"granted_by\x18\x06 \x01(\tR\tgrantedByB;Z9github.com/ententehq/entente/api/entente/state/v1;statev1b\x06proto3"
+	"granted_by\x18\x06 \x01(\tR\tgrantedBy\"j\n" +
+	"\fRevokedGrant\x12;\n" +
+	"\vrevoke_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"revokeTime\x12\x1d\n" +
+	"\n" +
+	"revoked_by\x18\x02 \x01(\tR\trevokedByB;Z9github.com/ententehq/entente/api/entente/state/v1;statev1b\x06proto3"
 
 var (
 	file_entente_state_v1_access_proto_rawDescOnce sync.Once
@@ -139,18 +198,20 @@ func file_entente_state_v1_access_proto_rawDescGZIP() []byte {
 	return file_entente_state_v1_access_proto_rawDescData
 }
 
-var file_entente_state_v1_access_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
+var file_entente_state_v1_access_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
 var file_entente_state_v1_access_proto_goTypes = []any{
 	(*Grant)(nil),                 // 0: entente.state.v1.Grant
-	(*timestamppb.Timestamp)(nil), // 1: google.protobuf.Timestamp
+	(*RevokedGrant)(nil),          // 1: entente.state.v1.RevokedGrant
+	(*timestamppb.Timestamp)(nil), // 2: google.protobuf.Timestamp
 }
 var file_entente_state_v1_access_proto_depIdxs = []int32{
-	1, // 0: entente.state.v1.Grant.create_time:type_name -> google.protobuf.Timestamp
-	1, // [1:1] is the sub-list for method output_type
-	1, // [1:1] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	2, // 0: entente.state.v1.Grant.create_time:type_name -> google.protobuf.Timestamp
+	2, // 1: entente.state.v1.RevokedGrant.revoke_time:type_name -> google.protobuf.Timestamp
+	2, // [2:2] is the sub-list for method output_type
+	2, // [2:2] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_entente_state_v1_access_proto_init() }
@@ -164,7 +225,7 @@ func file_entente_state_v1_access_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_state_v1_access_proto_rawDesc), len(file_entente_state_v1_access_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   1,
+			NumMessages:   2,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,58 @@
+package access_test
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ententehq/entente/access"
+	v1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/raftstore"
+)
+
+// A snapshot that is older than a revocation does not undo it. What else was lost comes back.
+func TestRestoreGivesBackNothingRevoked(t *testing.T) {
+	h := build(t)
+	admin := v1.NewAccessServiceClient(h.dial(t, root))
+	fired := &v1.Grant{Role: access.Admin, SpiffeId: "spiffe://eu.test/fired"}
+	again := &v1.Grant{Role: access.Reader, SpiffeId: "spiffe://eu.test/again"}
+	domain := &v1.Grant{Role: access.Issuer, SpiffeId: "spiffe://pay.test/ci", TrustDomain: "pay.test"}
+	give := func(g *v1.Grant) {
+		_, err := admin.GrantRole(t.Context(), &v1.GrantRoleRequest{Grant: g})
+		require.NoError(t, err)
+	}
+	take := func(g *v1.Grant) {
+		_, err := admin.RevokeRole(t.Context(), &v1.RevokeRoleRequest{Role: g.GetRole(), SpiffeId: g.GetSpiffeId(), TrustDomain: g.GetTrustDomain(), PathPrefix: g.GetPathPrefix()})
+		require.NoError(t, err)
+	}
+	give(fired)
+	give(again)
+	give(domain)
+	var snapshot bytes.Buffer
+	_, err := h.store.SaveSnapshot(t.Context(), &snapshot)
+	require.NoError(t, err)
+
+	take(fired)
+	take(again)
+	give(again)
+	_, err = h.store.Update(t.Context(), func(tx *raftstore.Tx) error {
+		return access.RevokeDomain(tx, spiffeid.RequireTrustDomainFromString("pay.test"))
+	})
+	require.NoError(t, err)
+	restore := func() []string {
+		_, err := h.store.RestoreSnapshot(t.Context(), bytes.NewReader(snapshot.Bytes()))
+		require.NoError(t, err)
+		list, err := admin.ListGrants(t.Context(), &v1.ListGrantsRequest{})
+		require.NoError(t, err)
+		var callers []string
+		for _, g := range list.GetGrants() {
+			callers = append(callers, g.GetSpiffeId())
+		}
+		return callers
+	}
+	want := []string{"spiffe://eu.test/again", "spiffe://pay.test/ci"}
+	require.Equal(t, want, restore())
+	require.Equal(t, want, restore(), "a second restore remembers it too")
+}
