@@ -4,24 +4,25 @@ import (
 	"context"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
-	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// AuthorityService serves entente.v1.AuthorityService.
-type AuthorityService struct {
+// authorityService serves entente.v1.AuthorityService.
+type authorityService struct {
 	ententev1.UnimplementedAuthorityServiceServer
 	m *Manager
 }
 
 // AuthorityService returns the service that shows and rotates authorities. Who may call it is decided before it is called.
-func (m *Manager) AuthorityService() *AuthorityService { return &AuthorityService{m: m} }
+func (m *Manager) AuthorityService() ententev1.AuthorityServiceServer { return &authorityService{m: m} }
 
 // ListAuthorities lists the authorities of one hosted domain or of all, of every member, each with what it waits for.
-func (s *AuthorityService) ListAuthorities(ctx context.Context, r *ententev1.ListAuthoritiesRequest) (*ententev1.ListAuthoritiesResponse, error) {
+func (s *authorityService) ListAuthorities(ctx context.Context, r *ententev1.ListAuthoritiesRequest) (*ententev1.ListAuthoritiesResponse, error) {
 	view, err := s.m.view(ctx, r.GetRead())
 	if err != nil {
 		return nil, err
@@ -49,7 +50,7 @@ func (s *AuthorityService) ListAuthorities(ctx context.Context, r *ententev1.Lis
 
 // RotateAuthorities counts one more rotation; every member answers to it by itself. The duration is that of the
 // domain that takes longest.
-func (s *AuthorityService) RotateAuthorities(ctx context.Context, r *ententev1.RotateAuthoritiesRequest) (*ententev1.RotateAuthoritiesResponse, error) {
+func (s *authorityService) RotateAuthorities(ctx context.Context, r *ententev1.RotateAuthoritiesRequest) (*ententev1.RotateAuthoritiesResponse, error) {
 	var expected time.Duration
 	revision, err := s.m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
 		expected = 0

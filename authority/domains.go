@@ -5,32 +5,33 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/ententehq/entente/access"
-	statev1 "github.com/ententehq/entente/api/entente/state/v1"
-	ententev1 "github.com/ententehq/entente/api/entente/v1"
-	"github.com/ententehq/entente/bundle"
-	"github.com/ententehq/entente/raftstore"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/ententehq/entente/access"
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
 )
 
 // maxDomains bounds how many trust domains a cluster hosts: each costs every member two keys and their renewal.
 const maxDomains = 256
 
-// DomainService serves entente.v1.DomainService.
-type DomainService struct {
+// domainService serves entente.v1.DomainService.
+type domainService struct {
 	ententev1.UnimplementedDomainServiceServer
 	m *Manager
 }
 
 // DomainService returns the service that manages hosted trust domains. Who may call it is decided before it is called.
-func (m *Manager) DomainService() *DomainService { return &DomainService{m: m} }
+func (m *Manager) DomainService() ententev1.DomainServiceServer { return &domainService{m: m} }
 
 // CreateDomain makes the cluster the authority for one more trust domain. Its first authorities follow at once.
-func (s *DomainService) CreateDomain(ctx context.Context, r *ententev1.CreateDomainRequest) (*ententev1.Domain, error) {
+func (s *domainService) CreateDomain(ctx context.Context, r *ententev1.CreateDomainRequest) (*ententev1.Domain, error) {
 	asked := r.GetDomain()
 	td, err := parseDomainName(asked.GetTrustDomain())
 	if err != nil {
@@ -63,7 +64,7 @@ func (s *DomainService) CreateDomain(ctx context.Context, r *ententev1.CreateDom
 }
 
 // creatable refuses a domain that is there, that is foreign, or that is one too many.
-func (s *DomainService) creatable(tx *raftstore.Tx, td, endpointHost string) error {
+func (s *domainService) creatable(tx *raftstore.Tx, td, endpointHost string) error {
 	rows, err := Domains.List(tx, "")
 	if err != nil {
 		return err
@@ -103,7 +104,7 @@ func hostIsFree(tx *raftstore.Tx, td, host string) error {
 }
 
 // check holds settings against the rules, for the self-signed upstream also against the life of its roots.
-func (s *DomainService) check(settings Settings, endpointHost string) error {
+func (s *domainService) check(settings Settings, endpointHost string) error {
 	if err := settings.Check(s.m.config.MinRefresh); err != nil {
 		return status.Error(codes.InvalidArgument, err.Error())
 	}
@@ -119,7 +120,7 @@ func (s *DomainService) check(settings Settings, endpointHost string) error {
 }
 
 // ListDomains lists the hosted trust domains.
-func (s *DomainService) ListDomains(ctx context.Context, r *ententev1.ListDomainsRequest) (*ententev1.ListDomainsResponse, error) {
+func (s *domainService) ListDomains(ctx context.Context, r *ententev1.ListDomainsRequest) (*ententev1.ListDomainsResponse, error) {
 	view, err := s.m.view(ctx, r.GetRead())
 	if err != nil {
 		return nil, err
@@ -135,7 +136,7 @@ func (s *DomainService) ListDomains(ctx context.Context, r *ententev1.ListDomain
 }
 
 // GetDomain returns one hosted trust domain.
-func (s *DomainService) GetDomain(ctx context.Context, r *ententev1.GetDomainRequest) (*ententev1.Domain, error) {
+func (s *domainService) GetDomain(ctx context.Context, r *ententev1.GetDomainRequest) (*ententev1.Domain, error) {
 	td, err := parseDomainName(r.GetTrustDomain())
 	if err != nil {
 		return nil, err
@@ -155,7 +156,7 @@ func (s *DomainService) GetDomain(ctx context.Context, r *ententev1.GetDomainReq
 }
 
 // UpdateDomain changes the fields that the mask names.
-func (s *DomainService) UpdateDomain(ctx context.Context, r *ententev1.UpdateDomainRequest) (*ententev1.Domain, error) {
+func (s *domainService) UpdateDomain(ctx context.Context, r *ententev1.UpdateDomainRequest) (*ententev1.Domain, error) {
 	asked := r.GetDomain()
 	td, err := parseDomainName(asked.GetTrustDomain())
 	if err != nil {
@@ -227,7 +228,7 @@ func lengthen(tx *raftstore.Tx, td string, settings Settings) error {
 }
 
 // DeleteDomain ends a hosted trust domain: its authorities, its bundle, its grants. What remains is its last sequence.
-func (s *DomainService) DeleteDomain(ctx context.Context, r *ententev1.DeleteDomainRequest) (*ententev1.DeleteDomainResponse, error) {
+func (s *domainService) DeleteDomain(ctx context.Context, r *ententev1.DeleteDomainRequest) (*ententev1.DeleteDomainResponse, error) {
 	td, err := parseDomainName(r.GetTrustDomain())
 	if err != nil {
 		return nil, err

@@ -6,11 +6,6 @@ import (
 	"testing"
 	"time"
 
-	statev1 "github.com/ententehq/entente/api/entente/state/v1"
-	ententev1 "github.com/ententehq/entente/api/entente/v1"
-	"github.com/ententehq/entente/bundle"
-	"github.com/ententehq/entente/raftstore"
-	"github.com/ententehq/entente/raftstore/raftstoretest"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
@@ -18,6 +13,12 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"pgregory.net/rapid"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/raftstoretest"
 )
 
 var shop = spiffeid.RequireTrustDomainFromString("shop.example.org")

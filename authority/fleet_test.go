@@ -15,11 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ententehq/entente/access"
-	ententev1 "github.com/ententehq/entente/api/entente/v1"
-	"github.com/ententehq/entente/bundle"
-	"github.com/ententehq/entente/raftstore"
-	"github.com/ententehq/entente/raftstore/raftstoretest"
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -28,6 +23,12 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/ententehq/entente/access"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/raftstoretest"
 )
 
 var home = spiffeid.RequireTrustDomainFromString("eu.example.org")

@@ -8,11 +8,12 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/ententehq/entente/access"
-	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/go-jose/go-jose/v4/jwt"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/ententehq/entente/access"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
 
 // x509Request is a valid request for an X509-SVID.

@@ -10,15 +10,12 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"io"
 	"net"
 	"net/url"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/ententehq/entente/access"
-	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -31,6 +28,9 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/ententehq/entente/access"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
 
 var caller = access.WithCaller(context.Background(), access.SVIDCaller(spiffeid.RequireFromString("spiffe://eu.example.org/ci")))
@@ -269,159 +269,4 @@ func TestSVIDsEndWithTheirAuthority(t *testing.T) {
 	token, err := c.signJWT(d.signers[JWT], jwtRequest{id: r.id, audience: []string{"a"}}, 5*time.Minute, "test")
 	require.NoError(t, err)
 	require.LessOrEqual(t, token.GetExpireTime().AsTime().Sub(f.now()), 2*time.Minute)
-}
-
-// TestLint breaks one rule at a time in what is to be signed, and sees that the signer is never asked.
-func TestLint(t *testing.T) {
-	keys, err := OpenKeyFolder(t.TempDir() + "/keys")
-	require.NoError(t, err)
-	now := time.Now()
-	caKey, err := newKey()
-	require.NoError(t, err)
-	csrDER, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, caKey)
-	require.NoError(t, err)
-	parsed, err := x509.ParseCertificateRequest(csrDER)
-	require.NoError(t, err)
-	signed, err := NewSelfSigned(keys, DefaultRootTTL).SignCA(t.Context(), CARequest{TrustDomain: home, CSR: parsed, Now: now, TTL: time.Hour})
-	require.NoError(t, err)
-	require.NoError(t, checkSigned(home, caKey.Public(), signed, now, 10*time.Minute))
-	ca := signed.Chain[0]
-	id := spiffeid.RequireFromString(workload(1))
-	for name, test := range map[string]struct {
-		change func(*x509.Certificate)
-		rule   string
-	}{
-		"CA":                {func(c *x509.Certificate) { c.IsCA = true }, "a leaf is no CA"},
-		"certSign":          {func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageCertSign }, "a leaf's key usage is digitalSignature alone"},
-		"no key usage":      {func(c *x509.Certificate) { c.KeyUsage = 0 }, "key usage is present and critical"},
-		"no constraints":    {func(c *x509.Certificate) { c.BasicConstraintsValid = false }, "basic constraints are present and critical"},
-		"two URIs":          {func(c *x509.Certificate) { c.URIs = append(c.URIs, id.URL()) }, "a certificate has exactly one URI name"},
-		"another ID":        {func(c *x509.Certificate) { c.URIs[0] = spiffeid.RequireFromString(workload(2)).URL() }, "the URI name is spiffe://eu.example.org/web/1"},
-		"server only":       {func(c *x509.Certificate) { c.ExtKeyUsage = c.ExtKeyUsage[:1] }, "a leaf's extended key usage is serverAuth and clientAuth"},
-		"outlives":          {func(c *x509.Certificate) { c.NotAfter = ca.NotAfter.Add(time.Second) }, "a leaf lives within the life of its authority"},
-		"begins before":     {func(c *x509.Certificate) { c.NotBefore = ca.NotBefore.Add(-time.Second) }, "a leaf lives within the life of its authority"},
-		"IP address":        {func(c *x509.Certificate) { c.IPAddresses = []net.IP{{10, 0, 0, 1}} }, "a leaf names a URI and DNS names and nothing else"},
-		"wildcard":          {func(c *x509.Certificate) { c.DNSNames = []string{"*.example.org"} }, "is not a DNS name"},
-		"backwards in time": {func(c *x509.Certificate) { c.NotAfter = c.NotBefore }, "a certificate begins before it ends"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			leafKey, err := newKey()
-			require.NoError(t, err)
-			template, err := leafTemplate(id, leafKey.Public(), nil, now, 10*time.Minute, ca)
-			require.NoError(t, err)
-			test.change(template)
-			watched := &watchedSigner{Signer: caKey}
-			_, err = x509.CreateCertificate(rand.Reader, template, ca, leafKey.Public(), linted{watched, LintLeaf(id, ca)})
-			require.ErrorIs(t, err, ErrLint)
-			require.ErrorContains(t, err, test.rule)
-			require.Zero(t, watched.asked, "the key was asked to sign what breaks a rule")
-		})
-	}
-	require.ErrorIs(t, LintCA(home)(parse(t, [][]byte{issueLeaf(t, id, caKey, ca, now)})[0]), ErrLint)
-	require.ErrorContains(t, LintCA(spiffeid.RequireTrustDomainFromString("us.example.org"))(ca), "the URI name is spiffe://us.example.org")
-	require.ErrorContains(t, checkSigned(home, ca.PublicKey, signed, now, time.Hour), "two SVID lifetimes (2h0m0s) are needed")
-	other, err := newKey()
-	require.NoError(t, err)
-	require.ErrorContains(t, checkSigned(home, other.Public(), signed, now, time.Minute), "a certificate for another key")
-	require.ErrorContains(t, checkSigned(home, caKey.Public(), &Signed{Chain: signed.Chain, Anchors: signed.Chain}, now, time.Minute), "which is not the self-signed certificate of a CA")
-	us := spiffeid.RequireTrustDomainFromString("us.example.org")
-	stranger, err := NewSelfSigned(keys, DefaultRootTTL).newRoot(us, 1, now)
-	require.NoError(t, err)
-	require.ErrorContains(t, checkSigned(home, caKey.Public(), &Signed{Chain: signed.Chain, Anchors: []*x509.Certificate{stranger.certificate}}, now, time.Minute), "does not chain to its anchor")
-	require.ErrorContains(t, checkSigned(home, caKey.Public(), &Signed{}, now, time.Minute), "returned 0 certificates and 0 anchors")
-}
-
-func issueLeaf(t *testing.T, id spiffeid.ID, key crypto.Signer, ca *x509.Certificate, now time.Time) []byte {
-	t.Helper()
-	leafKey, err := newKey()
-	require.NoError(t, err)
-	template, err := leafTemplate(id, leafKey.Public(), nil, now, time.Minute, ca)
-	require.NoError(t, err)
-	der, err := x509.CreateCertificate(rand.Reader, template, ca, leafKey.Public(), linted{key, LintLeaf(id, ca)})
-	require.NoError(t, err)
-	return der
-}
-
-// watchedSigner counts what it is asked to sign.
-type watchedSigner struct {
-	crypto.Signer
-	asked int
-}
-
-func (w *watchedSigner) Sign(r io.Reader, digest []byte, o crypto.SignerOpts) ([]byte, error) {
-	w.asked++
-	return w.Signer.Sign(r, digest, o)
-}
-
-func TestLintClaims(t *testing.T) {
-	id := spiffeid.RequireFromString(workload(1))
-	now := time.Now().Truncate(time.Second)
-	good := func() jwt.Claims {
-		return jwt.Claims{Subject: id.String(), Audience: []string{"a"}, IssuedAt: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(now.Add(time.Minute))}
-	}
-	require.NoError(t, LintClaims(good(), id, now.Add(time.Minute)))
-	for rule, change := range map[string]func(*jwt.Claims){
-		"sub is the SPIFFE ID of a workload":                func(c *jwt.Claims) { c.Subject = "spiffe://eu.example.org/other" },
-		"a token has iat and exp, and ends after it begins": func(c *jwt.Claims) { c.Expiry = nil },
-		"a token lives within the life of its authority":    func(c *jwt.Claims) { c.Expiry = jwt.NewNumericDate(now.Add(time.Hour)) },
-		"audience is empty":                                 func(c *jwt.Claims) { c.Audience = nil },
-	} {
-		claims := good()
-		change(&claims)
-		err := LintClaims(claims, id, now.Add(time.Minute))
-		require.ErrorIs(t, err, ErrLint)
-		require.ErrorContains(t, err, rule)
-	}
-}
-
-// FuzzParseCSR holds the parser of requests against whatever comes: it never panics, and what it lets through has a key
-// that can be signed for.
-func FuzzParseCSR(f *testing.F) {
-	key, err := newKey()
-	require.NoError(f, err)
-	_, ed, err := ed25519.GenerateKey(rand.Reader)
-	require.NoError(f, err)
-	f.Add(csr(f, key))
-	f.Add(csr(f, ed))
-	f.Add([]byte{0x30, 0x00})
-	f.Fuzz(func(t *testing.T, der []byte) {
-		key, err := ParseCSR(der)
-		if err != nil {
-			if key != nil || err.Error() == "" {
-				t.Fatalf("refused with key %v and error %q", key, err)
-			}
-			return
-		}
-		if err := checkKey(key); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := keyID(key); err != nil {
-			t.Fatal(err)
-		}
-	})
-}
-
-// FuzzNames holds the parsers of names against whatever comes.
-func FuzzNames(f *testing.F) {
-	f.Add("spiffe://eu.example.org/web")
-	f.Add("spiffe://eu.example.org/entente/member/a")
-	f.Add("web.example.org")
-	f.Fuzz(func(t *testing.T, s string) {
-		if id, err := ParseWorkloadID(s); err == nil && (id.String() != s || id.Path() == "" || len(s) > maxSPIFFEID) {
-			t.Fatalf("%q was read as %s", s, id)
-		}
-		if CheckDNSName(s) == nil && (len(s) > 253 || strings.ToLower(s) != s || net.ParseIP(s) != nil) {
-			t.Fatalf("%q was taken for a DNS name", s)
-		}
-	})
-}
-
-// FuzzKeyFile holds the parser of key files against whatever is in the folder.
-func FuzzKeyFile(f *testing.F) {
-	f.Add([]byte("-----BEGIN PRIVATE KEY-----\nMA==\n-----END PRIVATE KEY-----\n"))
-	f.Fuzz(func(t *testing.T, content []byte) {
-		if key, _, err := parseKeyFile(content); (key == nil) == (err == nil) {
-			t.Fatalf("key %v, error %v", key, err)
-		}
-	})
 }

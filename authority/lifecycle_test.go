@@ -67,7 +67,7 @@ func play(t *testing.T, script string) string {
 			if len(words) > 1 {
 				s.rotations.Anchors = s.rotations.Last
 			}
-			out.WriteString(fmt.Sprintf("expected to take %v\n", RotationTakes(s.situation(s.members[0]))))
+			fmt.Fprintf(&out, "expected to take %v\n", RotationTakes(s.situation(s.members[0])))
 			s.settle()
 		case "sleep":
 			s.member(words[1]).asleep = true

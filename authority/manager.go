@@ -8,15 +8,16 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/ententehq/entente/access"
-	"github.com/ententehq/entente/bundle"
-	"github.com/ententehq/entente/raftstore"
-	"github.com/ententehq/entente/raftstore/membership"
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+
+	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/membership"
 )
 
 // Audit takes one line of the audit log. It is called from many goroutines. What it returns an error for is not done.

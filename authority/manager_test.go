@@ -9,13 +9,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ententehq/entente/access"
-	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/ententehq/entente/access"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
 
 // awaitOwn waits until a member has its own SVID and it is of the authority, if one is named.
@@ -117,7 +118,7 @@ func TestPassingOn(t *testing.T) {
 }
 
 // LastHeardNow notes that the member heard from the leader just now.
-func (c *crewman) LastHeardNow() { c.Manager.config.Contact.LastHeard() }
+func (c *crewman) LastHeardNow() { c.config.Contact.LastHeard() }
 
 // TestSigningServiceIsForMembers: nobody but a member gets a signature there, and a member gets no name of another.
 func TestSigningServiceIsForMembers(t *testing.T) {

@@ -12,8 +12,9 @@ import (
 	"sync"
 	"time"
 
-	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
 
 // memberID is the SPIFFE ID of a member.

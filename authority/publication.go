@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
 // contentOf is the rule for what a hosted bundle holds: the anchors of the domain's X.509 authorities and the keys of

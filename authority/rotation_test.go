@@ -5,12 +5,13 @@ import (
 	"testing"
 	"time"
 
-	ententev1 "github.com/ententehq/entente/api/entente/v1"
-	"github.com/ententehq/entente/bundle"
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"github.com/stretchr/testify/require"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/bundle"
 )
 
 // issued is an SVID that is alive, with what verifies it.

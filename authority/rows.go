@@ -9,11 +9,12 @@ import (
 	"fmt"
 	"time"
 
-	statev1 "github.com/ententehq/entente/api/entente/state/v1"
-	"github.com/ententehq/entente/raftstore"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/raftstore"
 )
 
 var (

@@ -8,8 +8,8 @@ import (
 // HintsBeforeUse is how many refresh hints a key is in the bundle before it signs: SPIFFE Federation asks for three to five.
 const HintsBeforeUse = 3
 
+// What holds where the configuration says nothing else.
 const (
-	// DefaultCATTL, DefaultX509SVIDTTL, DefaultJWTSVIDTTL and DefaultRefreshHint are those of the configuration.
 	DefaultCATTL       = 24 * time.Hour
 	DefaultX509SVIDTTL = time.Hour
 	DefaultJWTSVIDTTL  = 5 * time.Minute
@@ -20,7 +20,10 @@ const (
 	DefaultSigningGrace = time.Hour
 	// DefaultRootTTL is the lifetime of a self-signed anchor.
 	DefaultRootTTL = 8760 * time.Hour
+)
 
+// Bounds of what can be asked for.
+const (
 	// maxRefreshHint: a bundle that is read less than once a day is of no use in a rotation.
 	maxRefreshHint = 24 * time.Hour
 	// minTTL: shorter ones leave no time to renew between two clocks that differ by a few seconds.

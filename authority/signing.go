@@ -7,13 +7,14 @@ import (
 	"math/rand/v2"
 	"time"
 
-	ententev1 "github.com/ententehq/entente/api/entente/v1"
-	"github.com/ententehq/entente/raftstore"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/raftstore"
 )
 
 const (

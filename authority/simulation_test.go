@@ -6,8 +6,9 @@ import (
 	"strings"
 	"time"
 
-	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 )
 
 // simulation is a cluster made of nothing but the rules: members that carry out what Plan says, at the moment that Plan

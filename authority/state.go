@@ -6,12 +6,13 @@ import (
 	"fmt"
 	"time"
 
-	statev1 "github.com/ententehq/entente/api/entente/state/v1"
-	"github.com/ententehq/entente/bundle"
-	"github.com/ententehq/entente/raftstore"
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/cryptosigner"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
 )
 
 // signingState is what this member signs from: the tables of one revision, parsed once. It is never changed.

@@ -3,31 +3,32 @@ package authority
 import (
 	"context"
 
-	"github.com/ententehq/entente/access"
-	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/ententehq/entente/access"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
 
-// SVIDService serves entente.v1.SVIDService.
-type SVIDService struct {
+// svidService serves entente.v1.SVIDService.
+type svidService struct {
 	ententev1.UnimplementedSVIDServiceServer
 	m *Manager
 }
 
 // SVIDService returns the service that issues identities. Whether a caller may have the one that it asks for is decided
 // before it is called; here nobody gets one below /entente/.
-func (m *Manager) SVIDService() *SVIDService { return &SVIDService{m: m} }
+func (m *Manager) SVIDService() ententev1.SVIDServiceServer { return &svidService{m: m} }
 
 // IssueX509SVID signs an X509-SVID, here or on a member that can.
-func (s *SVIDService) IssueX509SVID(ctx context.Context, r *ententev1.IssueX509SVIDRequest) (*ententev1.IssueX509SVIDResponse, error) {
+func (s *svidService) IssueX509SVID(ctx context.Context, r *ententev1.IssueX509SVIDRequest) (*ententev1.IssueX509SVIDResponse, error) {
 	response, err := s.m.issueX509(ctx, r, access.CallerFrom(ctx).String(), "")
 	return response, signingError(err)
 }
 
 // IssueJWTSVID signs a JWT-SVID, here or on a member that can.
-func (s *SVIDService) IssueJWTSVID(ctx context.Context, r *ententev1.IssueJWTSVIDRequest) (*ententev1.IssueJWTSVIDResponse, error) {
+func (s *svidService) IssueJWTSVID(ctx context.Context, r *ententev1.IssueJWTSVIDRequest) (*ententev1.IssueJWTSVIDResponse, error) {
 	response, err := s.m.issueJWT(ctx, r, access.CallerFrom(ctx).String())
 	return response, signingError(err)
 }
@@ -43,18 +44,18 @@ func signingError(err error) error {
 	return status.Error(codes.Unavailable, err.Error())
 }
 
-// SigningService serves entente.v1.SigningService, to fellow members alone.
-type SigningService struct {
+// signingService serves entente.v1.SigningService, to fellow members alone.
+type signingService struct {
 	ententev1.UnimplementedSigningServiceServer
 	m *Manager
 }
 
 // SigningService returns the service that signs for members that cannot. It never passes a request on: that would go
 // in circles.
-func (m *Manager) SigningService() *SigningService { return &SigningService{m: m} }
+func (m *Manager) SigningService() ententev1.SigningServiceServer { return &signingService{m: m} }
 
 // SignX509SVID signs with an active authority of this member.
-func (s *SigningService) SignX509SVID(ctx context.Context, r *ententev1.SignX509SVIDRequest) (*ententev1.IssueX509SVIDResponse, error) {
+func (s *signingService) SignX509SVID(ctx context.Context, r *ententev1.SignX509SVIDRequest) (*ententev1.IssueX509SVIDResponse, error) {
 	member, err := fellow(ctx)
 	if err != nil {
 		return nil, err
@@ -83,7 +84,7 @@ func (s *SigningService) SignX509SVID(ctx context.Context, r *ententev1.SignX509
 }
 
 // SignJWTSVID signs with an active authority of this member.
-func (s *SigningService) SignJWTSVID(ctx context.Context, r *ententev1.SignJWTSVIDRequest) (*ententev1.IssueJWTSVIDResponse, error) {
+func (s *signingService) SignJWTSVID(ctx context.Context, r *ententev1.SignJWTSVIDRequest) (*ententev1.IssueJWTSVIDResponse, error) {
 	member, err := fellow(ctx)
 	if err != nil {
 		return nil, err

@@ -4,10 +4,11 @@ import (
 	"fmt"
 	"time"
 
-	statev1 "github.com/ententehq/entente/api/entente/state/v1"
-	"github.com/ententehq/entente/raftstore"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/raftstore"
 )
 
 // candidate is an authority that was made for a Prepare, and is not in the tables yet.

@@ -1,0 +1,63 @@
+package authority
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// FuzzParseCSR holds the parser of requests against whatever comes: it never panics, and what it lets through has a key
+// that can be signed for.
+func FuzzParseCSR(f *testing.F) {
+	key, err := newKey()
+	require.NoError(f, err)
+	_, ed, err := ed25519.GenerateKey(rand.Reader)
+	require.NoError(f, err)
+	f.Add(csr(f, key))
+	f.Add(csr(f, ed))
+	f.Add([]byte{0x30, 0x00})
+	f.Fuzz(func(t *testing.T, der []byte) {
+		key, err := ParseCSR(der)
+		if err != nil {
+			if key != nil || err.Error() == "" {
+				t.Fatalf("refused with key %v and error %q", key, err)
+			}
+			return
+		}
+		if err := checkKey(key); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := keyID(key); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// FuzzNames holds the parsers of names against whatever comes.
+func FuzzNames(f *testing.F) {
+	f.Add("spiffe://eu.example.org/web")
+	f.Add("spiffe://eu.example.org/entente/member/a")
+	f.Add("web.example.org")
+	f.Fuzz(func(t *testing.T, s string) {
+		if id, err := ParseWorkloadID(s); err == nil && (id.String() != s || id.Path() == "" || len(s) > maxSPIFFEID) {
+			t.Fatalf("%q was read as %s", s, id)
+		}
+		if CheckDNSName(s) == nil && (len(s) > 253 || strings.ToLower(s) != s || net.ParseIP(s) != nil) {
+			t.Fatalf("%q was taken for a DNS name", s)
+		}
+	})
+}
+
+// FuzzKeyFile holds the parser of key files against whatever is in the folder.
+func FuzzKeyFile(f *testing.F) {
+	f.Add([]byte("-----BEGIN PRIVATE KEY-----\nMA==\n-----END PRIVATE KEY-----\n"))
+	f.Fuzz(func(t *testing.T, content []byte) {
+		if key, _, err := parseKeyFile(content); (key == nil) == (err == nil) {
+			t.Fatalf("key %v, error %v", key, err)
+		}
+	})
+}
