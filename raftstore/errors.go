@@ -58,6 +58,12 @@ func statusCode(err error) codes.Code {
 		return codes.OutOfRange
 	case errors.Is(err, ErrNotMember):
 		return codes.NotFound
+	case errors.Is(err, ErrNotSnapshot), errors.Is(err, ErrSnapshotVersion), errors.Is(err, ErrSnapshotDamaged):
+		return codes.InvalidArgument
+	case errors.Is(err, ErrOtherCluster):
+		return codes.FailedPrecondition
+	case errors.Is(err, ErrRestoreSuperseded):
+		return codes.Aborted
 	case errors.Is(err, context.Canceled):
 		return codes.Canceled
 	case errors.Is(err, context.DeadlineExceeded):
