@@ -18,7 +18,7 @@ import (
 
 // BundleReport says what a SPIFFE bundle document holds.
 type BundleReport struct {
-	TrustDomain     string          `json:"trust_domain"`
+	TrustDomain     string          `json:"trust_domain,omitempty"`
 	Sequence        *uint64         `json:"sequence,omitempty"`
 	RefreshHint     string          `json:"refresh_hint,omitempty"`
 	Digest          string          `json:"digest"`
@@ -44,10 +44,15 @@ type JWTAuthority struct {
 	Key   string `json:"key"`
 }
 
-// ReadBundle reads the bundle document of a trust domain as the cluster itself would, and says what is in it. The error
-// says why it would be refused.
+// unnamed stands for the trust domain of a document that is read without knowing for which it is. No rule on documents
+// depends on it; RFC 2606 keeps it from being anybody's.
+const unnamed = "unnamed.invalid"
+
+// ReadBundle reads a bundle document as the cluster itself would, and says what is in it. Which trust domain it is for
+// stands nowhere in the document; trustDomain is empty where the caller does not know. The error says why the document
+// would be refused.
 func ReadBundle(trustDomain string, document []byte) (*BundleReport, error) {
-	td, err := bundle.ParseTrustDomain(trustDomain)
+	td, err := bundle.ParseTrustDomain(cmp.Or(trustDomain, unnamed))
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +62,7 @@ func ReadBundle(trustDomain string, document []byte) (*BundleReport, error) {
 	}
 	digest := b.Digest()
 	r := &BundleReport{
-		TrustDomain: td.Name(), Digest: hex.EncodeToString(digest[:]), PEM: b.PEM(),
+		TrustDomain: trustDomain, Digest: hex.EncodeToString(digest[:]), PEM: b.PEM(),
 		X509Authorities: []X509Authority{}, JWTAuthorities: []JWTAuthority{}, Ignored: []string{},
 	}
 	if n, ok := b.Sequence(); ok {

@@ -161,12 +161,11 @@ func sequence(b *ententev1.Bundle) string {
 func (a *app) bundleVerifyCommand() *cobra.Command {
 	var domain string
 	cmd := &cobra.Command{
-		Use:   "verify FILE --domain DOMAIN",
+		Use:   "verify FILE",
 		Short: "Check a SPIFFE bundle document as a cluster would, without a member",
 		Long: `Check the SPIFFE bundle document in FILE ('-' for standard input) by the rules by which a cluster accepts one,
 and say what is in it and what of it would be ignored.`,
-		Args:    arguments("FILE"),
-		PreRunE: required("domain"),
+		Args: arguments("FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			document, err := a.readFile(args[0])
 			if err != nil {
@@ -179,7 +178,7 @@ and say what is in it and what of it would be ignored.`,
 			return a.print(report, reportTable(report))
 		},
 	}
-	cmd.Flags().StringVar(&domain, "domain", "", "the trust domain that it is for, which the document itself does not say")
+	cmd.Flags().StringVar(&domain, "domain", "", "the trust domain that it is for, to stand in the answer: the document does not say")
 	return cmd
 }
 

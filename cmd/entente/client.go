@@ -154,6 +154,7 @@ func (a *app) credentials() (credentials.TransportCredentials, error) {
 	if err != nil {
 		return nil, err
 	}
+	// It checks the other end in a hook that resumed sessions skip; without a session cache none is resumed.
 	config := tlsconfig.MTLSClientConfig(svid, roots, isMember)
 	config.MinVersion = tls.VersionTLS13
 	return credentials.NewTLS(config), nil
