@@ -50,7 +50,7 @@ const patience = 60 * time.Second
 
 // cluster is a cluster of real processes.
 type cluster struct {
-	t       *testing.T
+	t       testing.TB
 	name    string
 	domain  string
 	extra   string // further HCL for every member
@@ -59,7 +59,7 @@ type cluster struct {
 
 // process is one member: its folder and ports outlive the process that runs on them.
 type process struct {
-	t                 *testing.T
+	t                 testing.TB
 	id, dir           string
 	api, bundles, ops string
 
@@ -70,7 +70,7 @@ type process struct {
 }
 
 // newCluster starts a cluster of n processes and waits until each is ready.
-func newCluster(t *testing.T, name string, n int, extra string) *cluster {
+func newCluster(t testing.TB, name string, n int, extra string) *cluster {
 	t.Helper()
 	c := &cluster{t: t, name: name, domain: name + ".example.org", extra: extra}
 	for i := range n {
@@ -341,7 +341,7 @@ func (c *cluster) others(p *process) []*process {
 }
 
 // eventually waits until try succeeds, and fails the test with its last error when patience ends.
-func eventually(t *testing.T, what string, try func() error) {
+func eventually(t testing.TB, what string, try func() error) {
 	t.Helper()
 	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
@@ -361,7 +361,7 @@ func eventually(t *testing.T, what string, try func() error) {
 }
 
 // freePorts returns loopback addresses that nobody listened on a moment ago.
-func freePorts(t *testing.T, n int) []string {
+func freePorts(t testing.TB, n int) []string {
 	t.Helper()
 	var out []string
 	for range n {

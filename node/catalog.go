@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
@@ -73,7 +74,41 @@ func (c *catalog) Follow(ctx context.Context, fn func(bundleapi.State) error) er
 	}
 }
 
+// followPace is the least time between two states that [catalog.Follow] hands on. With ten thousand bundles each takes
+// some milliseconds to compare, and a member that catches up applies thousands of changes in a second.
+const followPace = 20 * time.Millisecond
+
 func (c *catalog) followFrom(ctx context.Context, from raftstore.Revision, entries map[string]bundleapi.Entry, fn func(bundleapi.State) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	touched := make(chan map[string]bool, 1) // the trust domains whose rows changed since they were last taken out
+	ended := make(chan error, 1)
+	go func() { ended <- c.collect(ctx, from, touched) }()
+	pace := time.NewTicker(followPace)
+	defer pace.Stop()
+	for {
+		var names map[string]bool
+		select {
+		case names = <-touched:
+		case err := <-ended:
+			return err
+		}
+		view := c.store.View() // as new as the changes, or newer: later ones find nothing left to do
+		changed, err := update(view, entries, names)
+		if err == nil && changed {
+			err = fn(stateOf(view.Revision(), entries))
+		}
+		if err != nil {
+			cancel()
+			<-ended
+			return err
+		}
+		<-pace.C
+	}
+}
+
+// collect puts the names of what changed where followFrom takes them, adding to those that it has not taken yet.
+func (c *catalog) collect(ctx context.Context, from raftstore.Revision, touched chan map[string]bool) error {
 	watch := c.store.Watch(trustPrefixes(), from)
 	defer watch.Close()
 	for {
@@ -81,31 +116,37 @@ func (c *catalog) followFrom(ctx context.Context, from raftstore.Revision, entri
 		if err != nil {
 			return err
 		}
-		view := c.store.View() // as new as the batch, or newer: later batches find nothing left to do
-		changed := false
+		names := map[string]bool{}
+		select {
+		case names = <-touched:
+		default:
+		}
 		for _, change := range batch.Changes {
-			entry, found, err := catalogEntry(view, change.Key)
-			if err != nil {
-				return err
-			}
-			was, had := entries[change.Key]
-			if found == had && was.Revision == entry.Revision && was.Freshness == entry.Freshness {
-				continue
-			}
-			changed = true
-			if !found {
-				delete(entries, change.Key)
-				continue
-			}
-			entries[change.Key] = entry
+			names[change.Key] = true
 		}
-		if !changed {
-			continue
-		}
-		if err := fn(stateOf(view.Revision(), entries)); err != nil {
-			return err
-		}
+		touched <- names // empty: this goroutine alone fills it
 	}
+}
+
+// update brings entries up to date where rows changed, and says whether that made a difference.
+func update(view *raftstore.View, entries map[string]bundleapi.Entry, names map[string]bool) (changed bool, err error) {
+	for name := range names {
+		entry, found, err := catalogEntry(view, name)
+		if err != nil {
+			return changed, err
+		}
+		was, had := entries[name]
+		switch {
+		case found == had && was.Revision == entry.Revision && was.Freshness == entry.Freshness:
+			continue
+		case found:
+			entries[name] = entry
+		default:
+			delete(entries, name)
+		}
+		changed = true
+	}
+	return changed, nil
 }
 
 func stateOf(revision raftstore.Revision, entries map[string]bundleapi.Entry) bundleapi.State {
