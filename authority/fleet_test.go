@@ -67,8 +67,9 @@ type crewman struct {
 func newFleet(t *testing.T, adjust func(*Config), stores ...*raftstore.Store) *fleet {
 	f := &fleet{t: t, dir: t.TempDir(), adjust: adjust, base: time.Now().Truncate(time.Second), removed: map[string]bool{}}
 	for _, store := range stores {
-		c := &crewman{id: store.MemberID(), store: store}
-		f.crew = append(f.crew, c)
+		f.crew = append(f.crew, &crewman{id: store.MemberID(), store: store, down: true})
+	}
+	for _, c := range f.crew {
 		f.start(c)
 	}
 	f.settle()
