@@ -119,7 +119,7 @@ func TestSentences(t *testing.T) {
 
 func TestDurations(t *testing.T) {
 	for want, d := range map[string]time.Duration{
-		"just now": 0, "42s ago": 42 * time.Second, "in 42s": -42 * time.Second, "5m ago": 5*time.Minute + time.Second,
+		"just now": 0, "now": -time.Millisecond, "42s ago": 42 * time.Second, "in 42s": -42 * time.Second, "5m ago": 5*time.Minute + time.Second,
 		"3h20m ago": 3*time.Hour + 20*time.Minute, "3h ago": 3 * time.Hour, "in 2d": -49 * time.Hour,
 	} {
 		require.Equal(t, want, ago(d))

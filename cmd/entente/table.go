@@ -116,8 +116,10 @@ func since(t *timestamppb.Timestamp) string {
 // ago words how long something has been, or will be.
 func ago(d time.Duration) string {
 	switch {
-	case d < 0:
+	case d <= -time.Second:
 		return "in " + roughly(-d)
+	case d < 0:
+		return "now"
 	case d < time.Second:
 		return "just now"
 	}
