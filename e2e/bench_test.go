@@ -83,7 +83,7 @@ func BenchmarkRestartWithManyBundles(b *testing.B) {
 		b.StartTimer()
 		p.run()
 		p.waitReady()
-		require.Equal(b, manyBundles+1, countBundles(b, ctx, p))
+		require.Equal(b, manyBundles+1, countBundles(ctx, b, p))
 		b.StopTimer()
 		peak = max(peak, peakMemory(b, p))
 	}
@@ -92,7 +92,7 @@ func BenchmarkRestartWithManyBundles(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-func countBundles(tb testing.TB, ctx context.Context, p *process) int {
+func countBundles(ctx context.Context, tb testing.TB, p *process) int {
 	client := ententev1.NewBundleServiceClient(p.socket())
 	n, token := 0, ""
 	for {

@@ -100,7 +100,7 @@ func (c *catalog) followFrom(ctx context.Context, from raftstore.Revision, entri
 		}
 		if err != nil {
 			cancel()
-			<-ended
+			<-ended //nolint:errcheck // it was told to end; err says why
 			return err
 		}
 		<-pace.C

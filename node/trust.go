@@ -1,10 +1,10 @@
 package node
 
 import (
-	"crypto/x509"
 	"fmt"
 
 	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
@@ -81,8 +81,8 @@ func (t *trust) State(r raftstore.Reader, td spiffeid.TrustDomain) (routing.Trus
 	}
 }
 
-// X509Authorities implements [port.Trust].
-func (t *trust) X509Authorities(td spiffeid.TrustDomain) ([]*x509.Certificate, error) {
+// GetX509BundleForTrustDomain implements [x509bundle.Source]: whom the TLS port lets in.
+func (t *trust) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509bundle.Bundle, error) {
 	view := t.store.Load().View()
 	state, err := t.State(view, td)
 	if err != nil {
@@ -106,7 +106,7 @@ func (t *trust) X509Authorities(td spiffeid.TrustDomain) ([]*x509.Certificate, e
 	if !found {
 		return nil, fmt.Errorf("%s has no bundle yet", td.Name())
 	}
-	return b.bundle.X509Authorities(), nil
+	return b.bundle.GetX509BundleForTrustDomain(td)
 }
 
 // bundle returns the stored bundle of a hosted or foreign domain, parsed at most once a revision.

@@ -113,7 +113,7 @@ func (p *Port) recheck(c *Conn) error {
 			return refuse(ReasonMoved, fmt.Sprintf("member %s is at %s now", id, address))
 		}
 	case GRPC:
-		if _, _, err := VerifySVID(c.chain, p.trust, p.now()); err != nil {
+		if _, err := p.verifySVID(c.chain); err != nil {
 			return err
 		}
 	}

@@ -107,11 +107,11 @@ func (a *admission) verify(state tls.ConnectionState) error {
 	case Join:
 		return nil
 	case GRPC:
-		id, until, err := VerifySVID(state.PeerCertificates, a.port.trust, a.port.now())
+		svid, err := a.port.verifySVID(state.PeerCertificates)
 		if err != nil {
 			return a.refuse(err)
 		}
-		a.caller.SPIFFEID, a.caller.Expires = id, until
+		a.caller.SPIFFEID, a.caller.Expires = svid.ID, svid.Until
 		return nil
 	}
 	identity, err := presentedIdentity(state)

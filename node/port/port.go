@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"google.golang.org/grpc"
 )
 
@@ -41,7 +42,10 @@ type Config struct {
 	Identity     tls.Certificate
 	Members      Members
 	Certificates Certificates
-	Trust        Trust
+	// Trust says which X.509 authorities speak for a trust domain: a hosted one, or a foreign one whose relationship is
+	// active and whose bundle has not expired. For any other it returns an error that says why its callers are not
+	// trusted. It is asked during handshakes and rechecks, from many goroutines, and must not block.
+	Trust        x509bundle.Source
 	Logger       hclog.Logger
 	Registerer   prometheus.Registerer
 	// Now is the clock; nil: time.Now.
@@ -76,7 +80,7 @@ type Port struct {
 	identity     tls.Certificate
 	members      Members
 	certificates Certificates
-	trust        Trust
+	trust        x509bundle.Source
 	logger       hclog.Logger
 	ledger       *ledger
 	now          func() time.Time

@@ -34,6 +34,7 @@ const (
 	ReasonUntrustedDomain  Reason = "untrusted_domain"
 	ReasonUnverifiedSVID   Reason = "unverified_svid"
 	ReasonExpiredSVID      Reason = "expired_svid"
+	ReasonEarlySVID        Reason = "svid_not_yet_valid"
 	ReasonMoved            Reason = "address_changed"
 	ReasonLifetime         Reason = "lifetime_over"
 )

@@ -1,0 +1,200 @@
+package node
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"math/big"
+	"net/url"
+	"testing"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/stretchr/testify/require"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/authority"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/bundleapi"
+	"github.com/ententehq/entente/federation"
+	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/raftstoretest"
+	"github.com/ententehq/entente/routing"
+)
+
+func testBundle(t *testing.T, name string) *bundle.Bundle {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, URIs: []*url.URL{{Scheme: "spiffe", Host: name}},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	require.NoError(t, err)
+	root, err := x509.ParseCertificate(der)
+	require.NoError(t, err)
+	b, err := bundle.New(spiffeid.RequireTrustDomainFromString(name), bundle.Content{X509Authorities: []*x509.Certificate{root}})
+	require.NoError(t, err)
+	return b
+}
+
+// world is a store with one hosted domain and a foreign one in each state.
+func world(t *testing.T) *raftstore.Store {
+	t.Helper()
+	store := raftstoretest.New(t)
+	_, err := store.Update(t.Context(), func(tx *raftstore.Tx) error {
+		if err := authority.Domains.Put(tx, "eu.example.org", &statev1.Domain{TrustDomain: "eu.example.org"}); err != nil {
+			return err
+		}
+		if err := authority.HostedBundles.Put(tx, "eu.example.org", testBundle(t, "eu.example.org").Row(time.Now())); err != nil {
+			return err
+		}
+		for name, row := range map[string]*statev1.Relationship{
+			"fresh.example.org":     {Standing: &statev1.RelationshipStanding{Freshness: int32(ententev1.Freshness_FRESHNESS_FRESH)}},
+			"stale.example.org":     {Standing: &statev1.RelationshipStanding{Freshness: int32(ententev1.Freshness_FRESHNESS_STALE)}},
+			"expired.example.org":   {Standing: &statev1.RelationshipStanding{Freshness: int32(ententev1.Freshness_FRESHNESS_EXPIRED)}},
+			"jwtonly.example.org":   {Standing: &statev1.RelationshipStanding{Freshness: int32(ententev1.Freshness_FRESHNESS_FRESH), X509Expired: true}},
+			"suspended.example.org": {Suspended: true, Standing: &statev1.RelationshipStanding{Freshness: int32(ententev1.Freshness_FRESHNESS_FRESH)}},
+			"pending.example.org":   {},
+		} {
+			row.TrustDomain = name
+			if err := federation.Relationships.Put(tx, name, row); err != nil {
+				return err
+			}
+			if name == "pending.example.org" {
+				continue
+			}
+			if err := federation.ForeignBundles.Put(tx, name, testBundle(t, name).Row(time.Now())); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	require.NoError(t, err)
+	return store
+}
+
+func TestTrustDecidesOnCallersAndRoutesAlike(t *testing.T) {
+	store := world(t)
+	trust := newTrust()
+	trust.store.Store(store)
+	for name, c := range map[string]struct {
+		state  routing.TrustState
+		refuse string // why callers are not trusted; empty: they are
+	}{
+		"eu.example.org":        {routing.TrustFresh, ""},
+		"fresh.example.org":     {routing.TrustFresh, ""},
+		"stale.example.org":     {routing.TrustStale, ""},
+		"expired.example.org":   {routing.TrustExpired, "the bundle of expired.example.org has expired; see 'entente federation show expired.example.org'"},
+		"jwtonly.example.org":   {routing.TrustExpired, "the bundle of jwtonly.example.org has expired; see 'entente federation show jwtonly.example.org'"},
+		"suspended.example.org": {routing.TrustSuspended, "the relationship with suspended.example.org is suspended; 'entente federation resume suspended.example.org' takes it up again"},
+		"pending.example.org":   {routing.TrustPending, "no bundle of pending.example.org has been received yet; see 'entente federation show pending.example.org'"},
+		"other.example.org":     {routing.TrustUnknown, "other.example.org is neither hosted here nor federated with"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			td := spiffeid.RequireTrustDomainFromString(name)
+			state, err := trust.State(store.View(), td)
+			require.NoError(t, err)
+			require.Equal(t, c.state, state)
+			authorities, err := trust.X509Authorities(td)
+			if c.refuse != "" {
+				require.EqualError(t, err, c.refuse)
+				return
+			}
+			require.NoError(t, err)
+			require.Len(t, authorities, 1)
+			require.Equal(t, name, authorities[0].URIs[0].Host)
+		})
+	}
+}
+
+func TestAChangedBundleIsParsedAnew(t *testing.T) {
+	store := world(t)
+	trust := newTrust()
+	trust.store.Store(store)
+	td := spiffeid.RequireTrustDomainFromString("fresh.example.org")
+	before, err := trust.X509Authorities(td)
+	require.NoError(t, err)
+	_, err = store.Update(t.Context(), func(tx *raftstore.Tx) error {
+		return federation.ForeignBundles.Put(tx, td.Name(), testBundle(t, td.Name()).Row(time.Now()))
+	})
+	require.NoError(t, err)
+	after, err := trust.X509Authorities(td)
+	require.NoError(t, err)
+	require.False(t, before[0].Equal(after[0]))
+}
+
+func TestTheCatalogHandsOutWhatMayBeReliedOn(t *testing.T) {
+	store := world(t)
+	home := spiffeid.RequireTrustDomainFromString("eu.example.org")
+	c := &catalog{store: store, home: home}
+	list, err := c.List(t.Context(), bundleapi.ReadOptions{Linearizable: true})
+	require.NoError(t, err)
+	freshness := map[string]ententev1.Freshness{}
+	for _, e := range list.Entries {
+		freshness[e.Bundle.TrustDomain().Name()] = e.Freshness
+		require.Equal(t, e.Bundle.TrustDomain() == home, e.Hosted)
+	}
+	require.Equal(t, map[string]ententev1.Freshness{
+		"eu.example.org":      ententev1.Freshness_FRESHNESS_FRESH,
+		"fresh.example.org":   ententev1.Freshness_FRESHNESS_FRESH,
+		"stale.example.org":   ententev1.Freshness_FRESHNESS_STALE,
+		"expired.example.org": ententev1.Freshness_FRESHNESS_EXPIRED,
+		"jwtonly.example.org": ententev1.Freshness_FRESHNESS_FRESH,
+	}, freshness)
+	for _, name := range []string{"suspended.example.org", "pending.example.org", "other.example.org"} {
+		_, err := c.Get(t.Context(), spiffeid.RequireTrustDomainFromString(name), bundleapi.ReadOptions{})
+		require.ErrorIs(t, err, bundleapi.ErrNotFound, name)
+	}
+}
+
+func TestFollowersSeeEachChangeAndEachEnd(t *testing.T) {
+	store := world(t)
+	c := &catalog{store: store, home: spiffeid.RequireTrustDomainFromString("eu.example.org")}
+	ctx, cancel := context.WithCancel(t.Context())
+	states := make(chan map[string]uint64)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- c.Follow(ctx, func(s bundleapi.State) error {
+			have := map[string]uint64{}
+			for _, e := range s.Entries {
+				have[e.Bundle.TrustDomain().Name()] = e.Revision
+			}
+			select {
+			case states <- have:
+			case <-ctx.Done():
+			}
+			return ctx.Err()
+		})
+	}()
+	first := <-states
+	require.Len(t, first, 5)
+	change := func(fn func(tx *raftstore.Tx) error) map[string]uint64 {
+		t.Helper()
+		_, err := store.Update(t.Context(), fn)
+		require.NoError(t, err)
+		return <-states
+	}
+	next := change(func(tx *raftstore.Tx) error {
+		return federation.ForeignBundles.Put(tx, "fresh.example.org", testBundle(t, "fresh.example.org").Row(time.Now()))
+	})
+	require.Greater(t, next["fresh.example.org"], first["fresh.example.org"])
+	require.Equal(t, first["stale.example.org"], next["stale.example.org"])
+	next = change(func(tx *raftstore.Tx) error {
+		return federation.Relationships.Put(tx, "stale.example.org", &statev1.Relationship{TrustDomain: "stale.example.org", Suspended: true})
+	})
+	require.NotContains(t, next, "stale.example.org", "a suspended bundle is handed out to nobody")
+	next = change(func(tx *raftstore.Tx) error {
+		if err := federation.Relationships.Delete(tx, "fresh.example.org"); err != nil {
+			return err
+		}
+		return federation.ForeignBundles.Delete(tx, "fresh.example.org")
+	})
+	require.NotContains(t, next, "fresh.example.org")
+	cancel()
+	require.ErrorIs(t, <-ended, context.Canceled)
+}
