@@ -181,12 +181,12 @@ func (c *Client) verify(e Endpoint, chain []*x509.Certificate) error {
 	if c.config.Bundles == nil {
 		return fmt.Errorf("%w: this client has none", ErrNoBundle)
 	}
-	id, err := VerifySVID(chain, c.config.Bundles, c.config.Now())
+	svid, err := VerifySVID(chain, c.config.Bundles, c.config.Now())
 	if err != nil {
 		return err
 	}
-	if id != e.id {
-		return fmt.Errorf("%w: it is %s, expected is %s", ErrUnexpectedEndpointID, id, e.id)
+	if svid.ID != e.id {
+		return fmt.Errorf("%w: it is %s, expected is %s", ErrUnexpectedEndpointID, svid.ID, e.id)
 	}
 	return nil
 }

@@ -60,6 +60,8 @@ func checkTrustDomain(name string) error {
 	switch {
 	case name == "":
 		return fmt.Errorf("%w: it is empty", ErrTrustDomain)
+	case strings.HasPrefix(name, idScheme):
+		return fmt.Errorf("trust domain %s: %w: write the name alone, without scheme or path", clip(name), ErrTrustDomain)
 	case len(name) > MaxTrustDomainBytes:
 		return fmt.Errorf("trust domain %s: %w: it has %d bytes; at most %d are allowed", clip(name), ErrTrustDomain, len(name), MaxTrustDomainBytes)
 	}

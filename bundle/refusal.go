@@ -45,10 +45,12 @@ var (
 
 // Refusals of X509-SVIDs.
 var (
+	ErrNoSVID               error = &refusal{"no_svid", "there is no certificate; an X509-SVID is asked for"}
 	ErrNotSVID              error = &refusal{"not_an_svid", "the certificate is not a valid X509-SVID"}
 	ErrNoBundle             error = &refusal{"no_bundle", "there is no bundle to verify the X509-SVID with"}
 	ErrUntrustedSVID        error = &refusal{"untrusted_svid", "the X509-SVID does not lead to an authority of its trust domain"}
-	ErrSVIDTime             error = &refusal{"svid_time", "the X509-SVID or an authority above it is not valid now"}
+	ErrSVIDExpired          error = &refusal{"svid_expired", "the X509-SVID has expired"}
+	ErrSVIDNotYetValid      error = &refusal{"svid_not_yet_valid", "the X509-SVID is not valid yet"}
 	ErrUnexpectedEndpointID error = &refusal{"unexpected_endpoint_id", "the endpoint has another SPIFFE ID than expected"}
 )
 

@@ -3,7 +3,6 @@ package bundle
 import (
 	"crypto/x509"
 	"encoding/asn1"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -13,36 +12,49 @@ import (
 )
 
 // maxChain bounds the certificates that a peer sends: one leaf and more intermediates than any hierarchy has.
-const maxChain = 10
+const maxChain = 8
 
 var (
 	oidKeyUsage       = asn1.ObjectIdentifier{2, 5, 29, 15}
 	oidSubjectAltName = asn1.ObjectIdentifier{2, 5, 29, 17}
 )
 
+// SVID is what a verified X509-SVID says: who its holder is, and until when that holds. The end is that of the longest
+// path to an authority, a path lasting as long as the first of its certificates to expire, the anchor included.
+type SVID struct {
+	ID    spiffeid.ID
+	Until time.Time
+}
+
 // VerifySVID verifies an X509-SVID with what its holder sent above it, leaf first, against the bundle of its trust
-// domain, and returns its SPIFFE ID. It asks all that the X509-SVID standard asks of a leaf: one URI SAN, an ID with a
-// path, no CA, critical key usage with digitalSignature and without signing of certificates, both extended usages or
-// neither, a critical SAN below an empty subject. Signing certificates on the way have no path in their ID.
-// go-spiffe's verifier leaves several of these out.
-func VerifySVID(chain []*x509.Certificate, bundles x509bundle.Source, now time.Time) (spiffeid.ID, error) {
+// domain. It asks all that the X509-SVID standard asks of a leaf: one URI SAN, an ID with a path, no CA, critical key
+// usage with digitalSignature and without signing of certificates, both extended usages or neither, a critical SAN below
+// an empty subject; and of the certificates between leaf and anchor: critical key usage with keyCertSign, and an ID, if
+// any, that is the trust domain's own. A certificate that itself stands in the bundle is no SVID. go-spiffe's verifier
+// leaves several of these out. Every error holds one of this package's refusals of X509-SVIDs.
+func VerifySVID(chain []*x509.Certificate, bundles x509bundle.Source, now time.Time) (SVID, error) {
 	switch {
 	case len(chain) == 0:
-		return spiffeid.ID{}, fmt.Errorf("%w: there is no certificate", ErrNotSVID)
+		return SVID{}, ErrNoSVID
 	case len(chain) > maxChain:
-		return spiffeid.ID{}, fmt.Errorf("%w: it comes with %d certificates, at most %d are allowed", ErrNotSVID, len(chain), maxChain)
+		return SVID{}, fmt.Errorf("%w: it comes with %d certificates, at most %d are allowed", ErrNotSVID, len(chain), maxChain)
 	}
 	leaf := chain[0]
 	id, err := svidID(leaf)
 	if err != nil {
-		return spiffeid.ID{}, fmt.Errorf("%w: %w", ErrNotSVID, err)
+		return SVID{}, fmt.Errorf("%w: %w", ErrNotSVID, err)
 	}
-	if why := unfitLeaf(leaf, id); why != "" {
-		return spiffeid.ID{}, fmt.Errorf("%w: %s: %s", ErrNotSVID, id, why)
+	switch why := unfitLeaf(leaf, id); {
+	case why != "":
+		return SVID{}, fmt.Errorf("%w: %s: %s", ErrNotSVID, id, why)
+	case now.After(leaf.NotAfter):
+		return SVID{}, fmt.Errorf("%w: %s: it ended at %s; present a renewed one", ErrSVIDExpired, id, leaf.NotAfter.UTC().Format(time.RFC3339))
+	case now.Before(leaf.NotBefore):
+		return SVID{}, fmt.Errorf("%w: %s: it begins at %s; compare the clocks", ErrSVIDNotYetValid, id, leaf.NotBefore.UTC().Format(time.RFC3339))
 	}
 	authorities, err := bundles.GetX509BundleForTrustDomain(id.TrustDomain())
 	if err != nil {
-		return spiffeid.ID{}, fmt.Errorf("%w: %s: %w", ErrNoBundle, id, err)
+		return SVID{}, fmt.Errorf("%w: %s: %w", ErrNoBundle, id, err)
 	}
 	roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
 	for _, cert := range authorities.X509Authorities() {
@@ -56,19 +68,33 @@ func VerifySVID(chain []*x509.Certificate, bundles x509bundle.Source, now time.T
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}, // the leaf's are checked above
 	})
 	if err != nil {
-		var invalid x509.CertificateInvalidError
-		if errors.As(err, &invalid) && invalid.Reason == x509.Expired {
-			return spiffeid.ID{}, fmt.Errorf("%w: %s: %w", ErrSVIDTime, id, err)
-		}
-		return spiffeid.ID{}, fmt.Errorf("%w: %s: %w", ErrUntrustedSVID, id, err)
+		return SVID{}, fmt.Errorf("%w: %s: %w", ErrUntrustedSVID, id, err)
 	}
-	why := ""
+	svid, unfit := SVID{ID: id}, ""
 	for _, path := range paths {
-		if why = unfitPath(path, id.TrustDomain()); why == "" {
-			return id, nil
+		if why := unfitPath(path, id.TrustDomain()); why != "" {
+			unfit = why
+			continue
+		}
+		if end := endOf(path); end.After(svid.Until) {
+			svid.Until = end
 		}
 	}
-	return spiffeid.ID{}, fmt.Errorf("%w: %s: %s", ErrUntrustedSVID, id, why)
+	if svid.Until.IsZero() {
+		return SVID{}, fmt.Errorf("%w: %s: %s", ErrUntrustedSVID, id, unfit)
+	}
+	return svid, nil
+}
+
+// endOf returns when the first certificate of a path expires.
+func endOf(path []*x509.Certificate) time.Time {
+	end := path[0].NotAfter
+	for _, cert := range path[1:] {
+		if cert.NotAfter.Before(end) {
+			end = cert.NotAfter
+		}
+	}
+	return end
 }
 
 // svidID reads the one URI SAN of a certificate as a SPIFFE ID.
@@ -113,7 +139,10 @@ func bothExtendedUsages(leaf *x509.Certificate) bool {
 // unfitPath says why the signing certificates between leaf and anchor are not fit for an SVID of td, or nothing. The
 // anchor is not looked at: the bundle says that it is trusted.
 func unfitPath(path []*x509.Certificate, td spiffeid.TrustDomain) string {
-	for _, cert := range path[1:max(1, len(path)-1)] {
+	if len(path) < 2 {
+		return "it stands in the bundle itself, and is not signed by an authority"
+	}
+	for _, cert := range path[1 : len(path)-1] {
 		if critical, has := critical(cert, oidKeyUsage); !has || !critical || cert.KeyUsage&x509.KeyUsageCertSign == 0 {
 			return "a signing certificate above it has no critical key usage with keyCertSign"
 		}

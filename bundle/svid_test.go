@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
 
@@ -26,6 +27,7 @@ func TestVerifySVID(t *testing.T) {
 	usage := func(critical bool) []pkix.Extension {
 		return []pkix.Extension{{Id: []int{2, 5, 29, 15}, Critical: critical, Value: []byte{3, 2, 7, 0x80}}}
 	}
+	early, late := time.Date(2020, 1, 2, 3, 4, 5, 0, time.UTC), time.Date(2090, 1, 2, 3, 4, 5, 0, time.UTC)
 	for _, test := range []struct {
 		name   string
 		change func(*x509.Certificate)
@@ -58,8 +60,10 @@ func TestVerifySVID(t *testing.T) {
 			c.Subject = pkix.Name{}
 			c.ExtraExtensions = []pkix.Extension{{Id: []int{2, 5, 29, 17}, Value: uriSAN(t, id.String())}}
 		}, "not_an_svid", "the certificate is not a valid X509-SVID: spiffe://eu.example.org/workload: its subject is empty and its subject alternative name is not critical"},
-		{"expired", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Second) }, "svid_time", "the X509-SVID or an authority above it is not valid now: "},
-		{"not valid yet", func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) }, "svid_time", "the X509-SVID or an authority above it is not valid now: "},
+		{"expired", func(c *x509.Certificate) { c.NotBefore, c.NotAfter = early, early.Add(time.Hour) }, "svid_expired",
+			"the X509-SVID has expired: spiffe://eu.example.org/workload: it ended at 2020-01-02T04:04:05Z; present a renewed one"},
+		{"not valid yet", func(c *x509.Certificate) { c.NotBefore, c.NotAfter = late, late.Add(time.Hour) }, "svid_not_yet_valid",
+			"the X509-SVID is not valid yet: spiffe://eu.example.org/workload: it begins at 2090-01-02T03:04:05Z; compare the clocks"},
 		{"an unknown critical extension", func(c *x509.Certificate) {
 			c.ExtraExtensions = []pkix.Extension{{Id: []int{1, 2, 3}, Critical: true, Value: []byte{5, 0}}}
 		}, "untrusted_svid", "x509: unhandled critical extension"},
@@ -74,18 +78,19 @@ func TestVerifySVID(t *testing.T) {
 			require.Equal(t, test.reason, bundle.Reason(err), "%v", err)
 			if test.text != "" {
 				require.ErrorContains(t, err, test.text)
-				require.True(t, got.IsZero())
+				require.Zero(t, got)
 				return
 			}
 			require.NoError(t, err)
-			require.Equal(t, id, got)
+			require.Equal(t, bundle.SVID{ID: id, Until: leaf.NotAfter}, got)
 		})
 	}
 
 	_, err := bundle.VerifySVID(nil, newBundle(t, home, 1, ca), time.Now())
-	require.EqualError(t, err, "the certificate is not a valid X509-SVID: there is no certificate")
-	_, err = bundle.VerifySVID(make([]*x509.Certificate, 11), newBundle(t, home, 1, ca), time.Now())
-	require.EqualError(t, err, "the certificate is not a valid X509-SVID: it comes with 11 certificates, at most 10 are allowed")
+	require.EqualError(t, err, "there is no certificate; an X509-SVID is asked for")
+	require.Equal(t, "no_svid", bundle.Reason(err))
+	_, err = bundle.VerifySVID(make([]*x509.Certificate, 9), newBundle(t, home, 1, ca), time.Now())
+	require.EqualError(t, err, "the certificate is not a valid X509-SVID: it comes with 9 certificates, at most 8 are allowed")
 }
 
 // uriSAN encodes a subject alternative name of one URI.
@@ -110,6 +115,7 @@ func TestVerifySVIDThroughIntermediates(t *testing.T) {
 		}, "a signing certificate above it has the ID spiffe://eu.example.org/ca"},
 		{"of another domain", func(c *x509.Certificate) { c.URIs = []*url.URL{foreign.ID().URL()} }, "a signing certificate above it has the ID spiffe://us.example.org"},
 		{"without keyCertSign", func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageDigitalSignature }, "does not lead to an authority"},
+		{"expired", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }, "certificate has expired or is not yet valid"},
 		{"without key usage", func(c *x509.Certificate) { c.KeyUsage = 0 }, "a signing certificate above it has no critical key usage with keyCertSign"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -126,4 +132,56 @@ func TestVerifySVIDThroughIntermediates(t *testing.T) {
 			require.Equal(t, "untrusted_svid", bundle.Reason(err))
 		})
 	}
+}
+
+// A chain that leads nowhere, or to the wrong place, is refused whatever else is right.
+func TestVerifySVIDNeedsAPath(t *testing.T) {
+	ca, other := newAuthority(t, home), newAuthority(t, home)
+	between := ca.intermediate(t, caTemplate(home))
+	leaf := between.svid(t, "spiffe://eu.example.org/workload").Leaf
+	for name, test := range map[string]struct {
+		chain []*x509.Certificate
+		text  string
+	}{
+		"the intermediate is left out":  {[]*x509.Certificate{leaf}, "signed by unknown authority"},
+		"another anchor of the name":    {[]*x509.Certificate{other.svid(t, "spiffe://eu.example.org/workload").Leaf}, "signed by unknown authority"},
+		"the anchor sent along":         {[]*x509.Certificate{other.svid(t, "spiffe://eu.example.org/workload").Leaf, other.cert}, "signed by unknown authority"},
+		"an anchor presented as a leaf": {[]*x509.Certificate{ca.cert}, "the ID of a leaf has a path"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := bundle.VerifySVID(test.chain, newBundle(t, home, 1, ca), time.Now())
+			require.ErrorContains(t, err, test.text)
+		})
+	}
+
+	// A source that is not a Bundle might hold a leaf: that does not make the leaf an SVID.
+	holdsLeaf := x509bundle.FromX509Authorities(home, []*x509.Certificate{leaf})
+	_, err := bundle.VerifySVID([]*x509.Certificate{leaf}, holdsLeaf, time.Now())
+	require.ErrorIs(t, err, bundle.ErrUntrustedSVID)
+	require.ErrorContains(t, err, "it stands in the bundle itself")
+}
+
+// An SVID holds until the first certificate of its path ends, and by the longest of its paths.
+func TestVerifySVIDUntil(t *testing.T) {
+	now := time.Now()
+	until := func(t *testing.T, chain []*x509.Certificate, authorities ...authority) time.Time {
+		t.Helper()
+		svid, err := bundle.VerifySVID(chain, newBundle(t, home, 1, authorities...), now)
+		require.NoError(t, err)
+		return svid.Until
+	}
+	ending := func(after time.Duration) *x509.Certificate {
+		template := caTemplate(home)
+		template.NotAfter = now.Add(after)
+		return template
+	}
+	key := newKey(t)
+	soon, later := newAuthorityWith(t, key, ending(10*time.Minute)), newAuthorityWith(t, key, ending(30*time.Minute))
+	leaf := soon.svid(t, "spiffe://eu.example.org/workload").Leaf
+	require.Equal(t, soon.cert.NotAfter, until(t, []*x509.Certificate{leaf}, soon), "the anchor ends first")
+	require.Equal(t, later.cert.NotAfter, until(t, []*x509.Certificate{leaf}, soon, later), "the longest path")
+
+	between := later.intermediate(t, ending(20*time.Minute))
+	leaf = between.svid(t, "spiffe://eu.example.org/workload").Leaf
+	require.Equal(t, between.cert.NotAfter, until(t, []*x509.Certificate{leaf, between.cert}, later), "the intermediate ends first")
 }

@@ -136,7 +136,7 @@ func TestRefusedConfigurations(t *testing.T) {
 		{"names", strings.ReplaceAll(validHead, `"eu-1"`, `"EU/1"`),
 			`entente.hcl:8: member.id: "EU/1" must be 1 to 63 lower-case letters, digits, dots, dashes and underscores, with a letter or digit at both ends`},
 		{"trust domain", strings.ReplaceAll(validHead, `"eu.example.org"`, `"spiffe://eu.example.org"`),
-			`entente.hcl:4: cluster.trust_domain: "spiffe://eu.example.org" is not a trust domain: write it without scheme or path, as "eu.example.org"`},
+			`entente.hcl:4: cluster.trust_domain: trust domain "spiffe://eu.example.org": the name is not a valid trust domain: write the name alone, without scheme or path`},
 		{"unspecified", strings.ReplaceAll(validHead, `"eu-west-1a"`, "\"eu-west-1a\"\n  listen = \"[::]:7440\""),
 			`entente.hcl:10: member.listen: with "[::]:7440", advertise must say where others reach this member`},
 	} {

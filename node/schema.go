@@ -9,7 +9,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/ententehq/entente/bundle"
 )
 
 // blockSchema names what may stand in one kind of block. Names that are missing here are refused, with the nearest known one.
@@ -123,9 +124,9 @@ func (d *decoder) cluster(cfg *Config) {
 	cfg.Cluster.Name = b.identifier("name")
 	cfg.Cluster.Region = b.identifier("region")
 	if name := b.text("trust_domain", ""); name != "" {
-		td, err := parseTrustDomain(name)
+		td, err := bundle.ParseTrustDomain(name)
 		if err != nil {
-			b.refuse("trust_domain", "%q is not a trust domain: %v", name, err)
+			b.refuse("trust_domain", "%v", err)
 		}
 		cfg.Cluster.TrustDomain = td
 	}
@@ -289,17 +290,4 @@ func unspecified(hostPort string) bool {
 	host, _, _ := net.SplitHostPort(hostPort)
 	ip := net.ParseIP(host)
 	return ip != nil && ip.IsUnspecified()
-}
-
-func parseTrustDomain(name string) (spiffeid.TrustDomain, error) {
-	td, err := spiffeid.TrustDomainFromString(name)
-	switch {
-	case err != nil:
-		return spiffeid.TrustDomain{}, err
-	case td.Name() != name:
-		return spiffeid.TrustDomain{}, fmt.Errorf("write it without scheme or path, as %q", td.Name())
-	case len(name) > 255:
-		return spiffeid.TrustDomain{}, fmt.Errorf("longer than 255 bytes")
-	}
-	return td, nil
 }

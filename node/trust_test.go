@@ -100,14 +100,14 @@ func TestTrustDecidesOnCallersAndRoutesAlike(t *testing.T) {
 			state, err := trust.State(store.View(), td)
 			require.NoError(t, err)
 			require.Equal(t, c.state, state)
-			authorities, err := trust.X509Authorities(td)
+			authorities, err := trust.GetX509BundleForTrustDomain(td)
 			if c.refuse != "" {
 				require.EqualError(t, err, c.refuse)
 				return
 			}
 			require.NoError(t, err)
-			require.Len(t, authorities, 1)
-			require.Equal(t, name, authorities[0].URIs[0].Host)
+			require.Len(t, authorities.X509Authorities(), 1)
+			require.Equal(t, name, authorities.X509Authorities()[0].URIs[0].Host)
 		})
 	}
 }
@@ -117,15 +117,15 @@ func TestAChangedBundleIsParsedAnew(t *testing.T) {
 	trust := newTrust()
 	trust.store.Store(store)
 	td := spiffeid.RequireTrustDomainFromString("fresh.example.org")
-	before, err := trust.X509Authorities(td)
+	before, err := trust.GetX509BundleForTrustDomain(td)
 	require.NoError(t, err)
 	_, err = store.Update(t.Context(), func(tx *raftstore.Tx) error {
 		return federation.ForeignBundles.Put(tx, td.Name(), testBundle(t, td.Name()).Row(time.Now()))
 	})
 	require.NoError(t, err)
-	after, err := trust.X509Authorities(td)
+	after, err := trust.GetX509BundleForTrustDomain(td)
 	require.NoError(t, err)
-	require.False(t, before[0].Equal(after[0]))
+	require.False(t, before.Equal(after))
 }
 
 func TestTheCatalogHandsOutWhatMayBeReliedOn(t *testing.T) {

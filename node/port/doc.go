@@ -6,7 +6,7 @@
 //     identity keys, which are compared with the cluster's present membership. No date is looked at, so
 //     that a cluster whose every certificate has expired still elects a leader.
 //   - h2 is gRPC for clients. The member presents its X509-SVID, and the caller must present one that
-//     verifies against the bundle of its own trust domain, by the rules of [VerifySVID].
+//     verifies against the bundle of its own trust domain, by the rules of [bundle.VerifySVID].
 //   - entente-join/1 admits callers without a certificate. The member presents its identity certificate,
 //     which the joiner compares with its token before it sends anything.
 //

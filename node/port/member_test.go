@@ -16,6 +16,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
@@ -70,11 +71,11 @@ func (c *credentialsOfClients) ServerCertificate() (*tls.Certificate, error) {
 	return c.svid, nil
 }
 
-func (c *credentialsOfClients) X509Authorities(td spiffeid.TrustDomain) ([]*x509.Certificate, error) {
+func (c *credentialsOfClients) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509bundle.Bundle, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if b, ok := c.bundles[td]; ok {
-		return b, nil
+		return x509bundle.FromX509Authorities(td, b), nil
 	}
 	return nil, errors.New("there is no relationship with it")
 }

@@ -45,9 +45,9 @@ type Config struct {
 	// Trust says which X.509 authorities speak for a trust domain: a hosted one, or a foreign one whose relationship is
 	// active and whose bundle has not expired. For any other it returns an error that says why its callers are not
 	// trusted. It is asked during handshakes and rechecks, from many goroutines, and must not block.
-	Trust        x509bundle.Source
-	Logger       hclog.Logger
-	Registerer   prometheus.Registerer
+	Trust      x509bundle.Source
+	Logger     hclog.Logger
+	Registerer prometheus.Registerer
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 	// HandshakeTimeout bounds a handshake, and the wait for the protocol's server to take the connection.

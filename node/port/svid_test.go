@@ -8,19 +8,17 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"fmt"
 	"math/big"
 	"net/url"
 	"testing"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/ententehq/entente/node/port"
 )
-
-var today = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
 // authority signs for tests.
 type authority struct {
@@ -93,62 +91,59 @@ func (a *authority) bundles(domain string) *credentialsOfClients {
 	return &credentialsOfClients{bundles: map[spiffeid.TrustDomain][]*x509.Certificate{spiffeid.RequireTrustDomainFromString(domain): {a.cert}}}
 }
 
-func TestVerifySVID(t *testing.T) {
-	const id = "spiffe://eu.example.org/billing"
-	ca := newAuthority(t, "eu.example.org", today)
-	tomorrow := today.Add(20 * time.Hour)
-	leaf := func(change ...func(*x509.Certificate)) []*x509.Certificate {
-		return []*x509.Certificate{ca.issue(id, tomorrow, change...).Leaf}
+// TestCallersAreRefusedByReason holds that each refusal of [bundle.VerifySVID] reaches the port's metric under a name of
+// its own. The rules themselves are tested there.
+func TestCallersAreRefusedByReason(t *testing.T) {
+	const id = "spiffe://" + homeDomain + "/billing"
+	m := newMember(t, "eu-1").form()
+	ca := home(t, m)
+	now := time.Now()
+	leaf := func(change ...func(*x509.Certificate)) tls.Certificate {
+		return ca.issue(id, now.Add(time.Hour), change...)
 	}
-	below := func(change ...func(*x509.Certificate)) []*x509.Certificate {
-		intermediate := ca.below(change...)
-		return []*x509.Certificate{intermediate.issue(id, tomorrow).Leaf, intermediate.cert}
+	below := func(change ...func(*x509.Certificate)) tls.Certificate {
+		between := ca.below(change...)
+		svid := between.issue(id, now.Add(time.Hour))
+		svid.Certificate = append(svid.Certificate, between.cert.Raw)
+		return svid
 	}
-	usage := func(u x509.KeyUsage) func(*x509.Certificate) { return func(c *x509.Certificate) { c.KeyUsage = u } }
+	padded := leaf()
+	for range 8 {
+		padded.Certificate = append(padded.Certificate, ca.cert.Raw)
+	}
 	for name, c := range map[string]struct {
-		chain  []*x509.Certificate
+		svid   tls.Certificate
 		reason port.Reason
-		says   string
 	}{
-		"a leaf below the anchor":           {chain: leaf()},
-		"a leaf below an intermediate":      {chain: below()},
-		"no extended key usage":             {chain: leaf(func(c *x509.Certificate) { c.ExtKeyUsage = nil })},
-		"an intermediate of the domain":     {chain: below(func(c *x509.Certificate) { c.URIs = []*url.URL{uri("spiffe://eu.example.org")} })},
-		"nothing":                           {reason: port.ReasonNoCertificate, says: "the caller presents no certificate; present an X509-SVID"},
-		"nine certificates":                 {chain: append(leaf(), below()[0], ca.cert, ca.cert, ca.cert, ca.cert, ca.cert, ca.cert, ca.cert), reason: port.ReasonMalformedSVID, says: "at most 8"},
-		"no URI":                            {chain: leaf(func(c *x509.Certificate) { c.URIs = nil }), reason: port.ReasonMalformedSVID, says: "it has 0 URI names, not exactly one"},
-		"two URIs":                          {chain: leaf(func(c *x509.Certificate) { c.URIs = append(c.URIs, uri("https://example.org/")) }), reason: port.ReasonMalformedSVID, says: "it has 2 URI names, not exactly one"},
-		"another scheme":                    {chain: leaf(func(c *x509.Certificate) { c.URIs = []*url.URL{uri("https://eu.example.org/x")} }), reason: port.ReasonMalformedSVID, says: "its URI name is no SPIFFE ID"},
-		"no path":                           {chain: leaf(func(c *x509.Certificate) { c.URIs = []*url.URL{uri("spiffe://eu.example.org")} }), reason: port.ReasonMalformedSVID, says: "spiffe://eu.example.org has no path"},
-		"an authority":                      {chain: leaf(func(c *x509.Certificate) { c.IsCA = true }), reason: port.ReasonMalformedSVID, says: "is a certificate authority"},
-		"no key usage":                      {chain: leaf(usage(0)), reason: port.ReasonMalformedSVID, says: "is not present and critical"},
-		"no digitalSignature":               {chain: leaf(usage(x509.KeyUsageKeyEncipherment)), reason: port.ReasonMalformedSVID, says: "lacks digitalSignature"},
-		"keyCertSign":                       {chain: leaf(usage(x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign)), reason: port.ReasonMalformedSVID, says: "allows to sign certificates"},
-		"cRLSign":                           {chain: leaf(usage(x509.KeyUsageDigitalSignature | x509.KeyUsageCRLSign)), reason: port.ReasonMalformedSVID, says: "allows to sign certificates"},
-		"client authentication alone":       {chain: leaf(func(c *x509.Certificate) { c.ExtKeyUsage = c.ExtKeyUsage[1:] }), reason: port.ReasonMalformedSVID, says: "lacks server or client authentication"},
-		"empty subject, SAN not critical":   {chain: leaf(emptySubject), reason: port.ReasonMalformedSVID, says: "its alternative name is not critical"},
-		"an authority's own certificate":    {chain: []*x509.Certificate{ca.cert}, reason: port.ReasonMalformedSVID, says: "has no path"},
-		"an intermediate with a path":       {chain: below(func(c *x509.Certificate) { c.URIs = []*url.URL{uri("spiffe://eu.example.org/ca")} }), reason: port.ReasonUnverifiedSVID, says: "spiffe://eu.example.org/ca signs, but has a path"},
-		"an intermediate that may not sign": {chain: below(usage(x509.KeyUsageDigitalSignature)), reason: port.ReasonUnverifiedSVID, says: "does not verify"},
-		"an intermediate left out":          {chain: below()[:1], reason: port.ReasonUnverifiedSVID, says: "does not verify against the bundle of eu.example.org (1 X.509 authorities)"},
-		"another domain's anchor":           {chain: []*x509.Certificate{newAuthority(t, "eu.example.org", today).issue(id, tomorrow).Leaf}, reason: port.ReasonUnverifiedSVID, says: "does not verify"},
-		"a domain without relationship":     {chain: []*x509.Certificate{ca.issue("spiffe://us.example.org/x", tomorrow).Leaf}, reason: port.ReasonUntrustedDomain, says: "callers of trust domain us.example.org are not trusted here: there is no relationship with it"},
-		"expired":                           {chain: []*x509.Certificate{ca.issue(id, today.Add(-time.Minute)).Leaf}, reason: port.ReasonExpiredSVID, says: "expired at 2026-11-22T11:59:00Z; present a renewed one"},
-		"not valid yet":                     {chain: leaf(func(c *x509.Certificate) { c.NotBefore = today.Add(time.Minute) }), reason: port.ReasonUnverifiedSVID, says: "does not verify"},
+		"two URIs":                 {leaf(func(c *x509.Certificate) { c.URIs = append(c.URIs, uri("spiffe://"+homeDomain+"/admin")) }), port.ReasonMalformedSVID},
+		"an authority":             {leaf(func(c *x509.Certificate) { c.IsCA = true }), port.ReasonMalformedSVID},
+		"for servers alone":        {leaf(func(c *x509.Certificate) { c.ExtKeyUsage = c.ExtKeyUsage[:1] }), port.ReasonMalformedSVID},
+		"empty subject":            {leaf(emptySubject), port.ReasonMalformedSVID},
+		"nine certificates":        {padded, port.ReasonMalformedSVID},
+		"expired":                  {ca.issue(id, now.Add(-time.Second)), port.ReasonExpiredSVID},
+		"not valid yet":            {leaf(func(c *x509.Certificate) { c.NotBefore = now.Add(time.Minute) }), port.ReasonEarlySVID},
+		"a domain not known":       {ca.issue("spiffe://us.example.org/billing", now.Add(time.Hour)), port.ReasonUntrustedDomain},
+		"another's anchor":         {newAuthority(t, homeDomain, now).issue(id, now.Add(time.Hour)), port.ReasonUnverifiedSVID},
+		"an expired intermediate":  {below(func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Minute) }), port.ReasonUnverifiedSVID},
+		"an intermediate's domain": {below(func(c *x509.Certificate) { c.URIs = []*url.URL{uri("spiffe://us.example.org")} }), port.ReasonUnverifiedSVID},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, until, err := port.VerifySVID(c.chain, ca.bundles("eu.example.org"), today)
-			if c.reason == "" {
-				require.NoError(t, err)
-				assert.Equal(t, id, got.String())
-				assert.Equal(t, tomorrow, until)
-				return
-			}
-			require.Error(t, err)
-			assert.Equal(t, c.reason, port.ReasonOf(err))
-			assert.ErrorContains(t, err, c.says)
+			before := refused(t, m, string(port.GRPC), c.reason)
+			require.Error(t, refusal(clientTLS(m.address, string(port.GRPC), &c.svid)))
+			m.eventually("counted the refusal", func() error {
+				if refused(t, m, string(port.GRPC), c.reason) == before {
+					return fmt.Errorf("nothing was refused as %s", c.reason)
+				}
+				return nil
+			})
 		})
 	}
+	served := below()
+	conn, err := clientTLS(m.address, string(port.GRPC), &served)
+	require.NoError(t, err)
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(patience)))
+	_, err = conn.Read(make([]byte, 1))
+	require.NoError(t, err, "a leaf below an intermediate is served")
 }
 
 // emptySubject leaves the subject out, and writes the alternative name itself, without the mark that Go would
