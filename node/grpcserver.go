@@ -15,6 +15,12 @@ import (
 const (
 	// maxMessage bounds a gRPC message: a bundle document has at most 1 MiB, and comes with little else.
 	maxMessage = 4 << 20
+	// maxHeader bounds the metadata of a call, which holds nothing that this API reads. gRPC would take 16 MiB a stream.
+	maxHeader = 16 << 10
+	// maxJoinMessage and maxJoinCalls bound what a joiner, of whom nothing is known, makes this member hold: one request
+	// of names, an address and a certificate is all that it sends.
+	maxJoinMessage = 64 << 10
+	maxJoinCalls   = 2
 	// graceful is how long calls under way may go on when the member stops.
 	graceful = 3 * time.Second
 )
@@ -24,6 +30,7 @@ func serverOptions(creds credentials.TransportCredentials) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.Creds(creds),
 		grpc.MaxRecvMsgSize(maxMessage),
+		grpc.MaxHeaderListSize(maxHeader),
 		grpc.MaxConcurrentStreams(1024),
 		grpc.ReadBufferSize(4 << 10),
 		grpc.WriteBufferSize(4 << 10),
@@ -31,6 +38,11 @@ func serverOptions(creds credentials.TransportCredentials) []grpc.ServerOption {
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	}
+}
+
+// joinOptions are the options of the server for joiners.
+func joinOptions(creds credentials.TransportCredentials) []grpc.ServerOption {
+	return append(serverOptions(creds), grpc.MaxRecvMsgSize(maxJoinMessage), grpc.MaxConcurrentStreams(maxJoinCalls))
 }
 
 // serveGRPC serves on a listener until ctx ends, then lets calls under way finish for a moment.

@@ -127,7 +127,7 @@ func (m *member) serveMembers() {
 	ententev1.RegisterSigningServiceServer(fellows, m.authority.SigningService())
 	m.life.start("service for members", serveGRPC(fellows, m.port.Listener(port.Member)))
 
-	joiners := grpc.NewServer(serverOptions(port.Credentials())...)
+	joiners := grpc.NewServer(joinOptions(port.Credentials())...)
 	ententev1.RegisterJoinServiceServer(joiners, m.members.JoinService())
 	m.life.start("service for joiners", serveGRPC(joiners, m.port.Listener(port.Join)))
 }
