@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/ententehq/entente/bundle"
 )
 
 // World is what a decision has to know of the cluster.
@@ -87,17 +89,17 @@ func parseScope(rule Rule, about About, w World) (scope, error) {
 		return scope{everywhere: true}, nil
 	}
 	if rule.Issues || about.SPIFFEID != "" {
-		id, err := spiffeid.FromString(about.SPIFFEID)
+		id, err := bundle.ParseID(about.SPIFFEID)
 		if err != nil {
-			return s, fmt.Errorf("spiffe_id %q is no SPIFFE ID: %w", clip(about.SPIFFEID), err)
+			return s, err
 		}
 		s.id = id
 		return s, nil
 	}
 	for _, name := range about.TrustDomains {
-		td, err := spiffeid.TrustDomainFromString(name)
+		td, err := bundle.ParseTrustDomain(name)
 		if err != nil {
-			return s, fmt.Errorf("trust domain %q is none: %w", clip(name), err)
+			return s, err
 		}
 		if rule.Reach != Bundles || w.hosts(td) {
 			s.domains = append(s.domains, td)
@@ -204,7 +206,7 @@ func shows(c Call, w World) func(trustDomain string) bool {
 		return nil
 	}
 	return func(name string) bool {
-		td, err := spiffeid.TrustDomainFromString(name)
+		td, err := bundle.ParseTrustDomain(name)
 		if err != nil {
 			return false
 		}

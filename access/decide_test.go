@@ -67,11 +67,11 @@ func TestDecide(t *testing.T) {
 		},
 		"no ID": {
 			caller: socket, method: v1.SVIDService_IssueX509SVID_FullMethodName, request: x509(""),
-			refusal: `spiffe_id "" is no SPIFFE ID: cannot be empty`, code: "InvalidArgument",
+			refusal: `SPIFFE ID "": the string is not a valid SPIFFE ID: it does not begin with "spiffe://"`, code: "InvalidArgument",
 		},
 		"a malformed ID": {
 			caller: ci, method: v1.SVIDService_IssueX509SVID_FullMethodName, request: x509("spiffe://eu.test/a/../entente/x"),
-			refusal: `spiffe_id "spiffe://eu.test/a/../entente/x" is no SPIFFE ID: path cannot contain dot segments`, code: "InvalidArgument",
+			refusal: `SPIFFE ID "spiffe://eu.test/a/../entente/x": the string is not a valid SPIFFE ID: its path has the relative segment ".."`, code: "InvalidArgument",
 		},
 		"no grant": {
 			caller: ci, method: v1.SVIDService_IssueX509SVID_FullMethodName, request: x509("spiffe://pay.test/web/1"),
@@ -126,6 +126,7 @@ func TestDecide(t *testing.T) {
 		"the same domain written as an ID": {
 			caller: ci, grants: grants{grant(t, access.Operator, "pay.test", "")},
 			method: v1.AuthorityService_RotateAuthorities_FullMethodName, request: &v1.RotateAuthoritiesRequest{TrustDomain: "spiffe://pay.test"},
+			refusal: `trust domain "spiffe://pay.test": the name is not a valid trust domain: write the name alone, without scheme or path`, code: "InvalidArgument",
 		},
 		"every domain with a grant for one": {
 			caller: ci, grants: grants{grant(t, access.Operator, "pay.test", "")},
@@ -157,7 +158,7 @@ func TestDecide(t *testing.T) {
 		"a domain that is none": {
 			caller: ci, grants: grants{grant(t, access.Reader, "", "")},
 			method: v1.DomainService_GetDomain_FullMethodName, request: &v1.GetDomainRequest{TrustDomain: "PAY"},
-			refusal: `trust domain "PAY" is none: trust domain characters are limited to lowercase letters, numbers, dots, dashes, and underscores`, code: "InvalidArgument",
+			refusal: `trust domain "PAY": the name is not a valid trust domain: byte 1 is 'P'; lower-case letters, digits, dot, dash and underscore are allowed`, code: "InvalidArgument",
 		},
 		"an instance below the path": {
 			caller: ci, grants: grants{grant(t, access.Discovery, "pay.test", "/web")},

@@ -10,6 +10,7 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/bundle"
 )
 
 // Grant gives one caller one role. A Grant that exists is valid; grants with the same fields are the same grant.
@@ -31,17 +32,17 @@ func ParseGrant(role Role, caller, trustDomain, pathPrefix string) (Grant, error
 	if !knownRole(role) {
 		return g, fmt.Errorf("role %d is none of admin, operator, issuer, peer, discovery and reader", role)
 	}
-	id, err := spiffeid.FromString(caller)
+	id, err := bundle.ParseID(caller)
 	switch {
 	case err != nil:
-		return g, fmt.Errorf("spiffe_id %q is no SPIFFE ID: %w", clip(caller), err)
+		return g, err
 	case id.Path() == "":
 		return g, fmt.Errorf("spiffe_id %q names a whole trust domain: name one caller, as in spiffe://%s/ci", caller, id.TrustDomain().Name())
 	}
 	var td spiffeid.TrustDomain
 	if trustDomain != "" {
-		if td, err = spiffeid.TrustDomainFromString(trustDomain); err != nil {
-			return g, fmt.Errorf("trust_domain %q is no trust domain: %w", clip(trustDomain), err)
+		if td, err = bundle.ParseTrustDomain(trustDomain); err != nil {
+			return g, err
 		}
 	}
 	if pathPrefix != "" {

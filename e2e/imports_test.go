@@ -15,7 +15,7 @@ var mayImport = map[string][]string{
 	"api":              {},
 	"bundle":           {},
 	"raftstore":        {},
-	"access":           {"raftstore"},
+	"access":           {"bundle", "raftstore"},
 	"authority":        {"bundle", "raftstore", "access"},
 	"federation":       {"bundle", "raftstore", "access"},
 	"routing":          {"bundle", "raftstore", "access"},
