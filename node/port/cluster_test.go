@@ -192,6 +192,41 @@ func TestARemovedMemberIsCutOff(t *testing.T) {
 	other.write()
 }
 
+// A member can make the leader look for it wherever it says. While the leader looks, others get things done, its own
+// removal first of all.
+func TestAMemberCannotHinderItsRemovalByWrongAddresses(t *testing.T) {
+	a := newMember(t, "eu-1").form()
+	newMember(t, "eu-2").joined(a)
+	c := newMember(t, "eu-3").joined(a)
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // it takes connections in, and never says a word
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = silent.Close() })
+	conn, err := c.port.Conn("eu-1")
+	require.NoError(t, err)
+	const askedFor = 4
+	probes := make(chan error, askedFor)
+	for range askedFor {
+		go func() {
+			_, err := ententev1.NewMemberServiceClient(conn).Enlist(t.Context(), &ententev1.EnlistRequest{Member: &ententev1.MemberIdentity{
+				Id: "eu-3", Address: silent.Addr().String(), Identity: c.identity.Digest[:],
+			}})
+			probes <- err
+		}()
+	}
+	for range askedFor {
+		_, err := silent.Accept()
+		require.NoError(t, err)
+	}
+	begun := time.Now()
+	_, err = a.manager.ClusterService().RemoveMember(t.Context(), &ententev1.RemoveMemberRequest{Id: "eu-3"})
+	require.NoError(t, err)
+	require.Less(t, time.Since(begun), 4*time.Second, "less than one look takes")
+	for range askedFor {
+		require.Error(t, <-probes)
+	}
+	require.Error(t, a.hasRow("eu-3"))
+}
+
 func TestAMemberThatWasAwayLearnsWhoTheOthersAre(t *testing.T) {
 	a := newMember(t, "eu-1").form()
 	b := newMember(t, "eu-2").joined(a)

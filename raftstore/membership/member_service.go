@@ -124,47 +124,71 @@ func (m *Manager) enlist(ctx context.Context, member *ententev1.MemberIdentity) 
 	if m.currentLead() == nil {
 		return nil, raftstore.ErrNotLeader
 	}
-	m.changing.Lock()
-	defer m.changing.Unlock()
-	v, err := m.Store.Read(ctx, raftstore.ReadOptions{Linearizable: true})
+	server, done, err := m.enlistable(ctx, joiner)
 	if err != nil {
 		return nil, err
 	}
-	row, found, err := Members.Get(v, joiner.ID)
-	if err != nil {
-		return nil, err
+	if done {
+		return m.enlisted(), nil
 	}
-	if !found || string(row.Value.GetIdentity()) != string(joiner.Identity[:]) {
-		return nil, status.Errorf(codes.FailedPrecondition, "no token was redeemed for member %s with identity key %s; join it with a token", joiner.ID, short(joiner.Identity))
-	}
-	server := raftstore.Server{MemberID: joiner.ID, Identity: joiner.Identity, Address: joiner.Address}
-	for _, known := range m.Store.Servers() {
-		if known.MemberID == joiner.ID && known.Identity == joiner.Identity {
-			server.Voter = known.Voter
-			if known.Address == joiner.Address {
-				return m.enlisted(), nil
-			}
-		}
-	}
+	// Nothing is held meanwhile: an address at which nobody answers must not keep this member from being removed.
 	if err := m.Prober.ProbeIdentity(ctx, joiner.Address, joiner.Identity); err != nil {
 		return nil, status.Errorf(codes.FailedPrecondition, "the leader %s did not find member %s at its address %s: %v; check member.advertise and the network between the two",
 			m.Self.ID, joiner.ID, joiner.Address, err)
 	}
-	if row.Value.GetAddress() != joiner.Address {
+	m.changing.Lock()
+	defer m.changing.Unlock()
+	if server, done, err = m.enlistable(ctx, joiner); err != nil {
+		return nil, err
+	}
+	if done {
+		return m.enlisted(), nil
+	}
+	if server.Stored != joiner.Address {
 		if err := m.move(ctx, joiner); err != nil {
 			return nil, err
 		}
 	}
 	if server.Voter {
-		err = m.Store.AddVoter(ctx, server)
+		err = m.Store.AddVoter(ctx, server.Server)
 	} else {
-		err = m.Store.AddNonvoter(ctx, server)
+		err = m.Store.AddNonvoter(ctx, server.Server)
 	}
 	if err != nil {
 		return nil, err
 	}
 	m.Logger.Info("the member is in the Raft configuration", "member", joiner.ID, "address", joiner.Address, "identity", short(joiner.Identity), "voter", server.Voter)
 	return m.enlisted(), nil
+}
+
+// enlistee is a member that is to be in the Raft configuration, with the address of its row.
+type enlistee struct {
+	raftstore.Server
+	Stored string
+}
+
+// enlistable returns what is to be put into the Raft configuration for a member whose row is stored; done says that it
+// stands there already.
+func (m *Manager) enlistable(ctx context.Context, joiner Fellow) (e enlistee, done bool, err error) {
+	v, err := m.Store.Read(ctx, raftstore.ReadOptions{Linearizable: true})
+	if err != nil {
+		return e, false, err
+	}
+	row, found, err := Members.Get(v, joiner.ID)
+	if err != nil {
+		return e, false, err
+	}
+	if !found || string(row.Value.GetIdentity()) != string(joiner.Identity[:]) {
+		return e, false, status.Errorf(codes.FailedPrecondition, "no token was redeemed for member %s with identity key %s; join it with a token", joiner.ID, short(joiner.Identity))
+	}
+	e = enlistee{raftstore.Server{MemberID: joiner.ID, Identity: joiner.Identity, Address: joiner.Address}, row.Value.GetAddress()}
+	for _, known := range m.Store.Servers() {
+		if known.MemberID == joiner.ID && known.Identity == joiner.Identity {
+			e.Voter = known.Voter
+			done = done || known.Address == joiner.Address
+		}
+	}
+	return e, done, nil
 }
 
 func (m *Manager) enlisted() *ententev1.EnlistResponse {
