@@ -67,6 +67,11 @@ var rules = map[string]Rule{
 		About: on(func(m *v1.IssueJWTSVIDRequest) About {
 			return About{SPIFFEID: m.GetSpiffeId(), Object: m.GetSpiffeId()}
 		})},
+	// A batch is of one domain, in which the caller may issue something. What of it, the room asks for each ID: see Permits.
+	v1.SVIDService_IssueX509SVIDs_FullMethodName: {Roles: issuers, Reach: Domain, Audit: AuditedByRoom,
+		About: on(func(m *v1.IssueX509SVIDsRequest) About { return aboutBatch(m.GetTrustDomain()) })},
+	v1.SVIDService_IssueJWTSVIDs_FullMethodName: {Roles: issuers, Reach: Domain, Audit: AuditedByRoom,
+		About: on(func(m *v1.IssueJWTSVIDsRequest) About { return aboutBatch(m.GetTrustDomain()) })},
 
 	// Bundles.
 	v1.BundleService_GetBundle_FullMethodName: {Roles: everyRole, Reach: Bundles, Audit: Unaudited, DefaultsToHome: true,
@@ -145,6 +150,9 @@ func aboutGrant(g *v1.Grant) About {
 	}
 	return a
 }
+
+// aboutBatch is about the one domain that a batch has to name: unlike elsewhere, none does not mean every one.
+func aboutBatch(td string) About { return About{TrustDomains: []string{td}, Object: td} }
 
 // kept returns the items whose trust domain is to be kept, in a slice of its own: the answer may be shared.
 func kept[M interface{ GetTrustDomain() string }](items []M, keep func(string) bool) []M {

@@ -127,6 +127,7 @@ func (m *Manager) signX509(s *signer, d *domainState, r x509Request, ttl time.Du
 	if err != nil {
 		return nil, err
 	}
+	m.second.leaf(leaf)
 	return &ententev1.IssueX509SVIDResponse{
 		Certificates: append([][]byte{leaf}, s.chain...),
 		ExpireTime:   timestamppb.New(template.NotAfter),

@@ -51,7 +51,13 @@ type Config struct {
 	RootTTL time.Duration
 	// Upstream signs this member's CA certificates; nil: anchors of its own in KeyDir.
 	Upstream Upstream
-	Contact  Contact
+	// IssueRate is how many SVIDs a second one caller can ask this member for, and IssueBurst how many at once; 0: the
+	// package's defaults, a negative rate: no limit.
+	IssueRate  float64
+	IssueBurst int
+	// LintSample has zlint look at one leaf in so many; 0: the package's default, negative: at none.
+	LintSample int
+	Contact    Contact
 	// Conn returns the connection to a fellow member, on which its SigningService is served. It is not closed here.
 	Conn func(memberID string) (grpc.ClientConnInterface, error)
 	// Members returns the IDs of the members of the cluster, those that are down included; nil: those of [membership.Members].
@@ -92,6 +98,18 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.MinRefresh, DefaultMinRefresh)
 	def(&c.SigningGrace, DefaultSigningGrace)
 	def(&c.RootTTL, DefaultRootTTL)
+	if c.IssueRate == 0 {
+		c.IssueRate = DefaultIssueRate
+	}
+	if c.IssueBurst == 0 {
+		c.IssueBurst = DefaultIssueBurst
+	}
+	if c.IssueBurst < 1 {
+		return c, fmt.Errorf("issue_burst is %d; with less than 1 nobody gets an SVID", c.IssueBurst)
+	}
+	if c.LintSample == 0 {
+		c.LintSample = DefaultLintSample
+	}
 	if c.SigningGrace < 0 {
 		return c, fmt.Errorf("signing_grace is %v; it cannot be negative", c.SigningGrace)
 	}
@@ -124,6 +142,8 @@ type Manager struct {
 	upstream Upstream
 	metrics  *metrics
 	sweeper  sweeper
+	limiter  *limiter
+	second   *second
 
 	// changed fires when the tables changed and signing has followed.
 	changed signal
@@ -151,6 +171,12 @@ func New(config Config) (*Manager, error) {
 	if m.metrics, err = newMetrics(config.Registerer, m); err != nil {
 		return nil, fmt.Errorf("register the metrics of authorities: %w", err)
 	}
+	if m.limiter, err = newLimiter(config.IssueRate, config.IssueBurst, config.Now, config.Registerer); err != nil {
+		return nil, fmt.Errorf("limit the callers: %w", err)
+	}
+	if m.second, err = newSecond(config.LintSample, config.Logger, config.Registerer); err != nil {
+		return nil, fmt.Errorf("set up zlint: %w", err)
+	}
 	config.Store.SurviveRestore("authority", m.surviveRestore)
 	config.Store.CountAsEmpty(m.founded)
 	return m, nil
@@ -171,6 +197,7 @@ func (m *Manager) Run(ctx context.Context) error {
 		})
 	})
 	group.Go(func() error { return m.renewOwn(ctx) })
+	group.Go(func() error { return m.second.run(ctx) })
 	return group.Wait()
 }
 

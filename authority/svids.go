@@ -23,12 +23,18 @@ func (m *Manager) SVIDService() ententev1.SVIDServiceServer { return &svidServic
 
 // IssueX509SVID signs an X509-SVID, here or on a member that can.
 func (s *svidService) IssueX509SVID(ctx context.Context, r *ententev1.IssueX509SVIDRequest) (*ententev1.IssueX509SVIDResponse, error) {
+	if err := s.m.limiter.take(access.CallerFrom(ctx), X509); err != nil {
+		return nil, err
+	}
 	response, err := s.m.issueX509(ctx, r, access.CallerFrom(ctx).String(), "")
 	return response, signingError(err)
 }
 
 // IssueJWTSVID signs a JWT-SVID, here or on a member that can.
 func (s *svidService) IssueJWTSVID(ctx context.Context, r *ententev1.IssueJWTSVIDRequest) (*ententev1.IssueJWTSVIDResponse, error) {
+	if err := s.m.limiter.take(access.CallerFrom(ctx), JWT); err != nil {
+		return nil, err
+	}
 	response, err := s.m.issueJWT(ctx, r, access.CallerFrom(ctx).String())
 	return response, signingError(err)
 }

@@ -236,6 +236,7 @@ func (m *Manager) newAuthority(ctx context.Context, s Situation, domain *statev1
 	if err != nil {
 		return nil, errors.Join(err, m.keys.Delete(id))
 	}
+	m.second.ca(signed)
 	row.NotBefore, row.NotAfter = timestamppb.New(signed.Chain[0].NotBefore), timestamppb.New(signed.Chain[0].NotAfter)
 	for _, c := range signed.Chain {
 		row.Chain = append(row.Chain, c.Raw)

@@ -66,12 +66,16 @@ type SelfSignedConfig struct {
 	RootTTL time.Duration
 }
 
-// AuthorityConfig holds lifetimes: of the home domain when the cluster is formed, and the defaults of domains created later.
+// AuthorityConfig holds lifetimes (of the home domain when the cluster is formed, and the defaults of domains created
+// later), and how this member issues.
 type AuthorityConfig struct {
 	CATTL        time.Duration
 	X509SVIDTTL  time.Duration
 	JWTSVIDTTL   time.Duration
 	SigningGrace time.Duration // how long a member that hears from no leader goes on signing
+	IssueRate    int           // SVIDs a second that one caller can ask this member for; 0: any number
+	IssueBurst   int           // and how many at once
+	LintSample   int           // zlint looks at one leaf in so many; 0: at none
 }
 
 // FederationConfig bounds what foreign domains can ask of this cluster.

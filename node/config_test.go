@@ -48,7 +48,7 @@ func TestDefaults(t *testing.T) {
 	require.Equal(t, 5*time.Minute, cfg.BundleEndpoint.RefreshHint)
 	require.Equal(t, "127.0.0.1:7448", cfg.Telemetry.Listen)
 	require.Equal(t, "/var/lib/entente", cfg.Member.DataDir)
-	require.Equal(t, AuthorityConfig{24 * time.Hour, time.Hour, 5 * time.Minute, time.Hour}, cfg.Authority)
+	require.Equal(t, AuthorityConfig{24 * time.Hour, time.Hour, 5 * time.Minute, time.Hour, 500, 2000, 1000}, cfg.Authority)
 	require.Equal(t, RoutingConfig{140, 50, StaleDemote}, cfg.Routing)
 	require.Nil(t, cfg.Join)
 }
@@ -81,12 +81,18 @@ bundle_endpoint {
   }
 }
 upstream "selfsigned" { root_ttl = "100h" }
-authority { ca_ttl = "12h" }
+authority {
+  ca_ttl      = "12h"
+  issue_rate  = 0
+  issue_burst = 50
+  lint_sample = 0
+}
 routing { stale = "drop" }
 telemetry { log_format = "json" }
 `)
 	require.NoError(t, err)
 	require.Equal(t, "eu-1.example.org:7440", cfg.Member.Advertise)
+	require.Equal(t, AuthorityConfig{12 * time.Hour, time.Hour, 5 * time.Minute, time.Hour, 0, 50, 0}, cfg.Authority)
 	require.Equal(t, ProfileWeb, cfg.BundleEndpoint.Profile)
 	require.Equal(t, "/etc/entente/web.key", cfg.BundleEndpoint.KeyFile)
 	require.Equal(t, 100*time.Hour, cfg.SelfSigned.RootTTL)

@@ -179,11 +179,20 @@ func (m *member) buildAuthority() (err error) {
 			X509SVIDTTL: m.cfg.Authority.X509SVIDTTL, JWTSVIDTTL: m.cfg.Authority.JWTSVIDTTL,
 		},
 		MinRefresh: m.cfg.Federation.MinRefresh, SigningGrace: m.cfg.Authority.SigningGrace,
+		IssueRate: unlessZero(m.cfg.Authority.IssueRate), IssueBurst: m.cfg.Authority.IssueBurst, LintSample: int(unlessZero(m.cfg.Authority.LintSample)),
 		KeyDir: m.dir.file("keys"), RootTTL: m.cfg.SelfSigned.RootTTL,
 		Contact: m.members, Conn: m.port.Conn, IsForeign: federation.IsForeign,
 		Audit: m.audit, Logger: m.log.Named("authority"), Registerer: m.registry,
 	})
 	return err
+}
+
+// unlessZero says "none" as the rooms do: in a configuration it is 0, which they take for the default.
+func unlessZero(n int) float64 {
+	if n == 0 {
+		return -1
+	}
+	return float64(n)
 }
 
 func (m *member) buildFederation() (err error) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 
+	"github.com/ententehq/entente/authority"
 	"github.com/ententehq/entente/bundle"
 )
 
@@ -33,7 +34,7 @@ var blocks = map[string]blockSchema{
 	"cluster":    {required: []string{"name", "trust_domain", "region"}},
 	"member":     {required: []string{"id", "zone"}, optional: []string{"data_dir", "listen", "advertise"}},
 	"join":       {required: []string{"addresses", "token"}},
-	"authority":  {optional: []string{"ca_ttl", "x509_svid_ttl", "jwt_svid_ttl", "signing_grace"}},
+	"authority":  {optional: []string{"ca_ttl", "x509_svid_ttl", "jwt_svid_ttl", "signing_grace", "issue_rate", "issue_burst", "lint_sample"}},
 	"federation": {optional: []string{"min_refresh"}},
 	"routing":    {optional: []string{"overprovisioning_factor", "panic_threshold", "stale"}},
 	"raft":       {optional: []string{"heartbeat_timeout", "election_timeout", "disk_timeout"}},
@@ -176,6 +177,9 @@ func (d *decoder) authority(cfg *Config) {
 		X509SVIDTTL:  b.duration("x509_svid_ttl", time.Hour, time.Second, 30*24*time.Hour),
 		JWTSVIDTTL:   b.duration("jwt_svid_ttl", 5*time.Minute, time.Second, 24*time.Hour),
 		SigningGrace: b.duration("signing_grace", time.Hour, time.Second, 24*time.Hour),
+		IssueRate:    b.integer("issue_rate", authority.DefaultIssueRate, 0, 1_000_000),
+		IssueBurst:   b.integer("issue_burst", authority.DefaultIssueBurst, 1, 1_000_000),
+		LintSample:   b.integer("lint_sample", authority.DefaultLintSample, 0, 1_000_000_000),
 	}
 }
 

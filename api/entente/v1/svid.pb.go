@@ -284,6 +284,441 @@ func (x *IssueJWTSVIDResponse) GetAuthorityId() string {
 	return ""
 }
 
+type IssueX509SVIDsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The trust domain of every SPIFFE ID in requests.
+	TrustDomain string `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	// 1 to 100.
+	Requests      []*IssueX509SVIDRequest `protobuf:"bytes,2,rep,name=requests,proto3" json:"requests,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IssueX509SVIDsRequest) Reset() {
+	*x = IssueX509SVIDsRequest{}
+	mi := &file_entente_v1_svid_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IssueX509SVIDsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IssueX509SVIDsRequest) ProtoMessage() {}
+
+func (x *IssueX509SVIDsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_svid_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IssueX509SVIDsRequest.ProtoReflect.Descriptor instead.
+func (*IssueX509SVIDsRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_svid_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *IssueX509SVIDsRequest) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *IssueX509SVIDsRequest) GetRequests() []*IssueX509SVIDRequest {
+	if x != nil {
+		return x.Requests
+	}
+	return nil
+}
+
+type IssueX509SVIDsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One for each request, in their order.
+	Results []*X509SVIDResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	// The bundle of the trust domain, as a SPIFFE bundle document; empty if nothing was issued.
+	Bundle        []byte `protobuf:"bytes,2,opt,name=bundle,proto3" json:"bundle,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IssueX509SVIDsResponse) Reset() {
+	*x = IssueX509SVIDsResponse{}
+	mi := &file_entente_v1_svid_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IssueX509SVIDsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IssueX509SVIDsResponse) ProtoMessage() {}
+
+func (x *IssueX509SVIDsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_svid_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IssueX509SVIDsResponse.ProtoReflect.Descriptor instead.
+func (*IssueX509SVIDsResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_svid_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *IssueX509SVIDsResponse) GetResults() []*X509SVIDResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+func (x *IssueX509SVIDsResponse) GetBundle() []byte {
+	if x != nil {
+		return x.Bundle
+	}
+	return nil
+}
+
+type X509SVIDResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Result:
+	//
+	//	*X509SVIDResult_Svid
+	//	*X509SVIDResult_Failure
+	Result        isX509SVIDResult_Result `protobuf_oneof:"result"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *X509SVIDResult) Reset() {
+	*x = X509SVIDResult{}
+	mi := &file_entente_v1_svid_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *X509SVIDResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*X509SVIDResult) ProtoMessage() {}
+
+func (x *X509SVIDResult) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_svid_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use X509SVIDResult.ProtoReflect.Descriptor instead.
+func (*X509SVIDResult) Descriptor() ([]byte, []int) {
+	return file_entente_v1_svid_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *X509SVIDResult) GetResult() isX509SVIDResult_Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *X509SVIDResult) GetSvid() *IssueX509SVIDResponse {
+	if x != nil {
+		if x, ok := x.Result.(*X509SVIDResult_Svid); ok {
+			return x.Svid
+		}
+	}
+	return nil
+}
+
+func (x *X509SVIDResult) GetFailure() *IssueFailure {
+	if x != nil {
+		if x, ok := x.Result.(*X509SVIDResult_Failure); ok {
+			return x.Failure
+		}
+	}
+	return nil
+}
+
+type isX509SVIDResult_Result interface {
+	isX509SVIDResult_Result()
+}
+
+type X509SVIDResult_Svid struct {
+	// Without its bundle, which stands in the response once.
+	Svid *IssueX509SVIDResponse `protobuf:"bytes,1,opt,name=svid,proto3,oneof"`
+}
+
+type X509SVIDResult_Failure struct {
+	Failure *IssueFailure `protobuf:"bytes,2,opt,name=failure,proto3,oneof"`
+}
+
+func (*X509SVIDResult_Svid) isX509SVIDResult_Result() {}
+
+func (*X509SVIDResult_Failure) isX509SVIDResult_Result() {}
+
+type IssueJWTSVIDsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The trust domain of every SPIFFE ID in requests.
+	TrustDomain string `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	// 1 to 100.
+	Requests      []*IssueJWTSVIDRequest `protobuf:"bytes,2,rep,name=requests,proto3" json:"requests,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IssueJWTSVIDsRequest) Reset() {
+	*x = IssueJWTSVIDsRequest{}
+	mi := &file_entente_v1_svid_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IssueJWTSVIDsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IssueJWTSVIDsRequest) ProtoMessage() {}
+
+func (x *IssueJWTSVIDsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_svid_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IssueJWTSVIDsRequest.ProtoReflect.Descriptor instead.
+func (*IssueJWTSVIDsRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_svid_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *IssueJWTSVIDsRequest) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *IssueJWTSVIDsRequest) GetRequests() []*IssueJWTSVIDRequest {
+	if x != nil {
+		return x.Requests
+	}
+	return nil
+}
+
+type IssueJWTSVIDsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One for each request, in their order.
+	Results       []*JWTSVIDResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IssueJWTSVIDsResponse) Reset() {
+	*x = IssueJWTSVIDsResponse{}
+	mi := &file_entente_v1_svid_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IssueJWTSVIDsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IssueJWTSVIDsResponse) ProtoMessage() {}
+
+func (x *IssueJWTSVIDsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_svid_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IssueJWTSVIDsResponse.ProtoReflect.Descriptor instead.
+func (*IssueJWTSVIDsResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_svid_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *IssueJWTSVIDsResponse) GetResults() []*JWTSVIDResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+type JWTSVIDResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Result:
+	//
+	//	*JWTSVIDResult_Svid
+	//	*JWTSVIDResult_Failure
+	Result        isJWTSVIDResult_Result `protobuf_oneof:"result"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JWTSVIDResult) Reset() {
+	*x = JWTSVIDResult{}
+	mi := &file_entente_v1_svid_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JWTSVIDResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JWTSVIDResult) ProtoMessage() {}
+
+func (x *JWTSVIDResult) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_svid_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JWTSVIDResult.ProtoReflect.Descriptor instead.
+func (*JWTSVIDResult) Descriptor() ([]byte, []int) {
+	return file_entente_v1_svid_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *JWTSVIDResult) GetResult() isJWTSVIDResult_Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *JWTSVIDResult) GetSvid() *IssueJWTSVIDResponse {
+	if x != nil {
+		if x, ok := x.Result.(*JWTSVIDResult_Svid); ok {
+			return x.Svid
+		}
+	}
+	return nil
+}
+
+func (x *JWTSVIDResult) GetFailure() *IssueFailure {
+	if x != nil {
+		if x, ok := x.Result.(*JWTSVIDResult_Failure); ok {
+			return x.Failure
+		}
+	}
+	return nil
+}
+
+type isJWTSVIDResult_Result interface {
+	isJWTSVIDResult_Result()
+}
+
+type JWTSVIDResult_Svid struct {
+	Svid *IssueJWTSVIDResponse `protobuf:"bytes,1,opt,name=svid,proto3,oneof"`
+}
+
+type JWTSVIDResult_Failure struct {
+	Failure *IssueFailure `protobuf:"bytes,2,opt,name=failure,proto3,oneof"`
+}
+
+func (*JWTSVIDResult_Svid) isJWTSVIDResult_Result() {}
+
+func (*JWTSVIDResult_Failure) isJWTSVIDResult_Result() {}
+
+// IssueFailure is what the call for this request alone would have ended with.
+type IssueFailure struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A gRPC status code.
+	Code    int32  `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
+	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	// With RESOURCE_EXHAUSTED: when to ask again.
+	RetryDelay    *durationpb.Duration `protobuf:"bytes,3,opt,name=retry_delay,json=retryDelay,proto3" json:"retry_delay,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IssueFailure) Reset() {
+	*x = IssueFailure{}
+	mi := &file_entente_v1_svid_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IssueFailure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IssueFailure) ProtoMessage() {}
+
+func (x *IssueFailure) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_svid_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IssueFailure.ProtoReflect.Descriptor instead.
+func (*IssueFailure) Descriptor() ([]byte, []int) {
+	return file_entente_v1_svid_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *IssueFailure) GetCode() int32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *IssueFailure) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *IssueFailure) GetRetryDelay() *durationpb.Duration {
+	if x != nil {
+		return x.RetryDelay
+	}
+	return nil
+}
+
 type SignX509SVIDRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Request *IssueX509SVIDRequest  `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
@@ -297,7 +732,7 @@ type SignX509SVIDRequest struct {
 
 func (x *SignX509SVIDRequest) Reset() {
 	*x = SignX509SVIDRequest{}
-	mi := &file_entente_v1_svid_proto_msgTypes[4]
+	mi := &file_entente_v1_svid_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -309,7 +744,7 @@ func (x *SignX509SVIDRequest) String() string {
 func (*SignX509SVIDRequest) ProtoMessage() {}
 
 func (x *SignX509SVIDRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_svid_proto_msgTypes[4]
+	mi := &file_entente_v1_svid_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -322,7 +757,7 @@ func (x *SignX509SVIDRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignX509SVIDRequest.ProtoReflect.Descriptor instead.
 func (*SignX509SVIDRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_svid_proto_rawDescGZIP(), []int{4}
+	return file_entente_v1_svid_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SignX509SVIDRequest) GetRequest() *IssueX509SVIDRequest {
@@ -356,7 +791,7 @@ type SignJWTSVIDRequest struct {
 
 func (x *SignJWTSVIDRequest) Reset() {
 	*x = SignJWTSVIDRequest{}
-	mi := &file_entente_v1_svid_proto_msgTypes[5]
+	mi := &file_entente_v1_svid_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -368,7 +803,7 @@ func (x *SignJWTSVIDRequest) String() string {
 func (*SignJWTSVIDRequest) ProtoMessage() {}
 
 func (x *SignJWTSVIDRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_svid_proto_msgTypes[5]
+	mi := &file_entente_v1_svid_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -381,7 +816,7 @@ func (x *SignJWTSVIDRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignJWTSVIDRequest.ProtoReflect.Descriptor instead.
 func (*SignJWTSVIDRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_svid_proto_rawDescGZIP(), []int{5}
+	return file_entente_v1_svid_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SignJWTSVIDRequest) GetRequest() *IssueJWTSVIDRequest {
@@ -423,7 +858,31 @@ const file_entente_v1_svid_proto_rawDesc = "" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12;\n" +
 	"\vexpire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12!\n" +
-	"\fauthority_id\x18\x03 \x01(\tR\vauthorityId\"\x88\x01\n" +
+	"\fauthority_id\x18\x03 \x01(\tR\vauthorityId\"x\n" +
+	"\x15IssueX509SVIDsRequest\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12<\n" +
+	"\brequests\x18\x02 \x03(\v2 .entente.v1.IssueX509SVIDRequestR\brequests\"f\n" +
+	"\x16IssueX509SVIDsResponse\x124\n" +
+	"\aresults\x18\x01 \x03(\v2\x1a.entente.v1.X509SVIDResultR\aresults\x12\x16\n" +
+	"\x06bundle\x18\x02 \x01(\fR\x06bundle\"\x89\x01\n" +
+	"\x0eX509SVIDResult\x127\n" +
+	"\x04svid\x18\x01 \x01(\v2!.entente.v1.IssueX509SVIDResponseH\x00R\x04svid\x124\n" +
+	"\afailure\x18\x02 \x01(\v2\x18.entente.v1.IssueFailureH\x00R\afailureB\b\n" +
+	"\x06result\"v\n" +
+	"\x14IssueJWTSVIDsRequest\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12;\n" +
+	"\brequests\x18\x02 \x03(\v2\x1f.entente.v1.IssueJWTSVIDRequestR\brequests\"L\n" +
+	"\x15IssueJWTSVIDsResponse\x123\n" +
+	"\aresults\x18\x01 \x03(\v2\x19.entente.v1.JWTSVIDResultR\aresults\"\x87\x01\n" +
+	"\rJWTSVIDResult\x126\n" +
+	"\x04svid\x18\x01 \x01(\v2 .entente.v1.IssueJWTSVIDResponseH\x00R\x04svid\x124\n" +
+	"\afailure\x18\x02 \x01(\v2\x18.entente.v1.IssueFailureH\x00R\afailureB\b\n" +
+	"\x06result\"x\n" +
+	"\fIssueFailure\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x12:\n" +
+	"\vretry_delay\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"retryDelay\"\x88\x01\n" +
 	"\x13SignX509SVIDRequest\x12:\n" +
 	"\arequest\x18\x01 \x01(\v2 .entente.v1.IssueX509SVIDRequestR\arequest\x12\x16\n" +
 	"\x06caller\x18\x02 \x01(\tR\x06caller\x12\x1d\n" +
@@ -431,10 +890,12 @@ const file_entente_v1_svid_proto_rawDesc = "" +
 	"for_member\x18\x03 \x01(\bR\tforMember\"g\n" +
 	"\x12SignJWTSVIDRequest\x129\n" +
 	"\arequest\x18\x01 \x01(\v2\x1f.entente.v1.IssueJWTSVIDRequestR\arequest\x12\x16\n" +
-	"\x06caller\x18\x02 \x01(\tR\x06caller2\xb6\x01\n" +
+	"\x06caller\x18\x02 \x01(\tR\x06caller2\xe5\x02\n" +
 	"\vSVIDService\x12T\n" +
 	"\rIssueX509SVID\x12 .entente.v1.IssueX509SVIDRequest\x1a!.entente.v1.IssueX509SVIDResponse\x12Q\n" +
-	"\fIssueJWTSVID\x12\x1f.entente.v1.IssueJWTSVIDRequest\x1a .entente.v1.IssueJWTSVIDResponse2\xb5\x01\n" +
+	"\fIssueJWTSVID\x12\x1f.entente.v1.IssueJWTSVIDRequest\x1a .entente.v1.IssueJWTSVIDResponse\x12W\n" +
+	"\x0eIssueX509SVIDs\x12!.entente.v1.IssueX509SVIDsRequest\x1a\".entente.v1.IssueX509SVIDsResponse\x12T\n" +
+	"\rIssueJWTSVIDs\x12 .entente.v1.IssueJWTSVIDsRequest\x1a!.entente.v1.IssueJWTSVIDsResponse2\xb5\x01\n" +
 	"\x0eSigningService\x12R\n" +
 	"\fSignX509SVID\x12\x1f.entente.v1.SignX509SVIDRequest\x1a!.entente.v1.IssueX509SVIDResponse\x12O\n" +
 	"\vSignJWTSVID\x12\x1e.entente.v1.SignJWTSVIDRequest\x1a .entente.v1.IssueJWTSVIDResponseB7Z5github.com/ententehq/entente/api/entente/v1;ententev1b\x06proto3"
@@ -451,37 +912,57 @@ func file_entente_v1_svid_proto_rawDescGZIP() []byte {
 	return file_entente_v1_svid_proto_rawDescData
 }
 
-var file_entente_v1_svid_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_entente_v1_svid_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_entente_v1_svid_proto_goTypes = []any{
-	(*IssueX509SVIDRequest)(nil),  // 0: entente.v1.IssueX509SVIDRequest
-	(*IssueX509SVIDResponse)(nil), // 1: entente.v1.IssueX509SVIDResponse
-	(*IssueJWTSVIDRequest)(nil),   // 2: entente.v1.IssueJWTSVIDRequest
-	(*IssueJWTSVIDResponse)(nil),  // 3: entente.v1.IssueJWTSVIDResponse
-	(*SignX509SVIDRequest)(nil),   // 4: entente.v1.SignX509SVIDRequest
-	(*SignJWTSVIDRequest)(nil),    // 5: entente.v1.SignJWTSVIDRequest
-	(*durationpb.Duration)(nil),   // 6: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(*IssueX509SVIDRequest)(nil),   // 0: entente.v1.IssueX509SVIDRequest
+	(*IssueX509SVIDResponse)(nil),  // 1: entente.v1.IssueX509SVIDResponse
+	(*IssueJWTSVIDRequest)(nil),    // 2: entente.v1.IssueJWTSVIDRequest
+	(*IssueJWTSVIDResponse)(nil),   // 3: entente.v1.IssueJWTSVIDResponse
+	(*IssueX509SVIDsRequest)(nil),  // 4: entente.v1.IssueX509SVIDsRequest
+	(*IssueX509SVIDsResponse)(nil), // 5: entente.v1.IssueX509SVIDsResponse
+	(*X509SVIDResult)(nil),         // 6: entente.v1.X509SVIDResult
+	(*IssueJWTSVIDsRequest)(nil),   // 7: entente.v1.IssueJWTSVIDsRequest
+	(*IssueJWTSVIDsResponse)(nil),  // 8: entente.v1.IssueJWTSVIDsResponse
+	(*JWTSVIDResult)(nil),          // 9: entente.v1.JWTSVIDResult
+	(*IssueFailure)(nil),           // 10: entente.v1.IssueFailure
+	(*SignX509SVIDRequest)(nil),    // 11: entente.v1.SignX509SVIDRequest
+	(*SignJWTSVIDRequest)(nil),     // 12: entente.v1.SignJWTSVIDRequest
+	(*durationpb.Duration)(nil),    // 13: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),  // 14: google.protobuf.Timestamp
 }
 var file_entente_v1_svid_proto_depIdxs = []int32{
-	6,  // 0: entente.v1.IssueX509SVIDRequest.ttl:type_name -> google.protobuf.Duration
-	7,  // 1: entente.v1.IssueX509SVIDResponse.expire_time:type_name -> google.protobuf.Timestamp
-	6,  // 2: entente.v1.IssueJWTSVIDRequest.ttl:type_name -> google.protobuf.Duration
-	7,  // 3: entente.v1.IssueJWTSVIDResponse.expire_time:type_name -> google.protobuf.Timestamp
-	0,  // 4: entente.v1.SignX509SVIDRequest.request:type_name -> entente.v1.IssueX509SVIDRequest
-	2,  // 5: entente.v1.SignJWTSVIDRequest.request:type_name -> entente.v1.IssueJWTSVIDRequest
-	0,  // 6: entente.v1.SVIDService.IssueX509SVID:input_type -> entente.v1.IssueX509SVIDRequest
-	2,  // 7: entente.v1.SVIDService.IssueJWTSVID:input_type -> entente.v1.IssueJWTSVIDRequest
-	4,  // 8: entente.v1.SigningService.SignX509SVID:input_type -> entente.v1.SignX509SVIDRequest
-	5,  // 9: entente.v1.SigningService.SignJWTSVID:input_type -> entente.v1.SignJWTSVIDRequest
-	1,  // 10: entente.v1.SVIDService.IssueX509SVID:output_type -> entente.v1.IssueX509SVIDResponse
-	3,  // 11: entente.v1.SVIDService.IssueJWTSVID:output_type -> entente.v1.IssueJWTSVIDResponse
-	1,  // 12: entente.v1.SigningService.SignX509SVID:output_type -> entente.v1.IssueX509SVIDResponse
-	3,  // 13: entente.v1.SigningService.SignJWTSVID:output_type -> entente.v1.IssueJWTSVIDResponse
-	10, // [10:14] is the sub-list for method output_type
-	6,  // [6:10] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	13, // 0: entente.v1.IssueX509SVIDRequest.ttl:type_name -> google.protobuf.Duration
+	14, // 1: entente.v1.IssueX509SVIDResponse.expire_time:type_name -> google.protobuf.Timestamp
+	13, // 2: entente.v1.IssueJWTSVIDRequest.ttl:type_name -> google.protobuf.Duration
+	14, // 3: entente.v1.IssueJWTSVIDResponse.expire_time:type_name -> google.protobuf.Timestamp
+	0,  // 4: entente.v1.IssueX509SVIDsRequest.requests:type_name -> entente.v1.IssueX509SVIDRequest
+	6,  // 5: entente.v1.IssueX509SVIDsResponse.results:type_name -> entente.v1.X509SVIDResult
+	1,  // 6: entente.v1.X509SVIDResult.svid:type_name -> entente.v1.IssueX509SVIDResponse
+	10, // 7: entente.v1.X509SVIDResult.failure:type_name -> entente.v1.IssueFailure
+	2,  // 8: entente.v1.IssueJWTSVIDsRequest.requests:type_name -> entente.v1.IssueJWTSVIDRequest
+	9,  // 9: entente.v1.IssueJWTSVIDsResponse.results:type_name -> entente.v1.JWTSVIDResult
+	3,  // 10: entente.v1.JWTSVIDResult.svid:type_name -> entente.v1.IssueJWTSVIDResponse
+	10, // 11: entente.v1.JWTSVIDResult.failure:type_name -> entente.v1.IssueFailure
+	13, // 12: entente.v1.IssueFailure.retry_delay:type_name -> google.protobuf.Duration
+	0,  // 13: entente.v1.SignX509SVIDRequest.request:type_name -> entente.v1.IssueX509SVIDRequest
+	2,  // 14: entente.v1.SignJWTSVIDRequest.request:type_name -> entente.v1.IssueJWTSVIDRequest
+	0,  // 15: entente.v1.SVIDService.IssueX509SVID:input_type -> entente.v1.IssueX509SVIDRequest
+	2,  // 16: entente.v1.SVIDService.IssueJWTSVID:input_type -> entente.v1.IssueJWTSVIDRequest
+	4,  // 17: entente.v1.SVIDService.IssueX509SVIDs:input_type -> entente.v1.IssueX509SVIDsRequest
+	7,  // 18: entente.v1.SVIDService.IssueJWTSVIDs:input_type -> entente.v1.IssueJWTSVIDsRequest
+	11, // 19: entente.v1.SigningService.SignX509SVID:input_type -> entente.v1.SignX509SVIDRequest
+	12, // 20: entente.v1.SigningService.SignJWTSVID:input_type -> entente.v1.SignJWTSVIDRequest
+	1,  // 21: entente.v1.SVIDService.IssueX509SVID:output_type -> entente.v1.IssueX509SVIDResponse
+	3,  // 22: entente.v1.SVIDService.IssueJWTSVID:output_type -> entente.v1.IssueJWTSVIDResponse
+	5,  // 23: entente.v1.SVIDService.IssueX509SVIDs:output_type -> entente.v1.IssueX509SVIDsResponse
+	8,  // 24: entente.v1.SVIDService.IssueJWTSVIDs:output_type -> entente.v1.IssueJWTSVIDsResponse
+	1,  // 25: entente.v1.SigningService.SignX509SVID:output_type -> entente.v1.IssueX509SVIDResponse
+	3,  // 26: entente.v1.SigningService.SignJWTSVID:output_type -> entente.v1.IssueJWTSVIDResponse
+	21, // [21:27] is the sub-list for method output_type
+	15, // [15:21] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_entente_v1_svid_proto_init() }
@@ -489,13 +970,21 @@ func file_entente_v1_svid_proto_init() {
 	if File_entente_v1_svid_proto != nil {
 		return
 	}
+	file_entente_v1_svid_proto_msgTypes[6].OneofWrappers = []any{
+		(*X509SVIDResult_Svid)(nil),
+		(*X509SVIDResult_Failure)(nil),
+	}
+	file_entente_v1_svid_proto_msgTypes[9].OneofWrappers = []any{
+		(*JWTSVIDResult_Svid)(nil),
+		(*JWTSVIDResult_Failure)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_v1_svid_proto_rawDesc), len(file_entente_v1_svid_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

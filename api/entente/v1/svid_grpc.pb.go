@@ -19,8 +19,10 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	SVIDService_IssueX509SVID_FullMethodName = "/entente.v1.SVIDService/IssueX509SVID"
-	SVIDService_IssueJWTSVID_FullMethodName  = "/entente.v1.SVIDService/IssueJWTSVID"
+	SVIDService_IssueX509SVID_FullMethodName  = "/entente.v1.SVIDService/IssueX509SVID"
+	SVIDService_IssueJWTSVID_FullMethodName   = "/entente.v1.SVIDService/IssueJWTSVID"
+	SVIDService_IssueX509SVIDs_FullMethodName = "/entente.v1.SVIDService/IssueX509SVIDs"
+	SVIDService_IssueJWTSVIDs_FullMethodName  = "/entente.v1.SVIDService/IssueJWTSVIDs"
 )
 
 // SVIDServiceClient is the client API for SVIDService service.
@@ -33,6 +35,11 @@ type SVIDServiceClient interface {
 	IssueX509SVID(ctx context.Context, in *IssueX509SVIDRequest, opts ...grpc.CallOption) (*IssueX509SVIDResponse, error)
 	// IssueJWTSVID signs a JWT-SVID.
 	IssueJWTSVID(ctx context.Context, in *IssueJWTSVIDRequest, opts ...grpc.CallOption) (*IssueJWTSVIDResponse, error)
+	// IssueX509SVIDs signs X509-SVIDs of one trust domain. Each request is decided on, audited and answered by itself:
+	// that one fails says nothing about the next. A caller who may issue in the domain at all gets OK.
+	IssueX509SVIDs(ctx context.Context, in *IssueX509SVIDsRequest, opts ...grpc.CallOption) (*IssueX509SVIDsResponse, error)
+	// IssueJWTSVIDs signs JWT-SVIDs of one trust domain, in the same way.
+	IssueJWTSVIDs(ctx context.Context, in *IssueJWTSVIDsRequest, opts ...grpc.CallOption) (*IssueJWTSVIDsResponse, error)
 }
 
 type sVIDServiceClient struct {
@@ -63,6 +70,26 @@ func (c *sVIDServiceClient) IssueJWTSVID(ctx context.Context, in *IssueJWTSVIDRe
 	return out, nil
 }
 
+func (c *sVIDServiceClient) IssueX509SVIDs(ctx context.Context, in *IssueX509SVIDsRequest, opts ...grpc.CallOption) (*IssueX509SVIDsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(IssueX509SVIDsResponse)
+	err := c.cc.Invoke(ctx, SVIDService_IssueX509SVIDs_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *sVIDServiceClient) IssueJWTSVIDs(ctx context.Context, in *IssueJWTSVIDsRequest, opts ...grpc.CallOption) (*IssueJWTSVIDsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(IssueJWTSVIDsResponse)
+	err := c.cc.Invoke(ctx, SVIDService_IssueJWTSVIDs_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // SVIDServiceServer is the server API for SVIDService service.
 // All implementations must embed UnimplementedSVIDServiceServer
 // for forward compatibility.
@@ -73,6 +100,11 @@ type SVIDServiceServer interface {
 	IssueX509SVID(context.Context, *IssueX509SVIDRequest) (*IssueX509SVIDResponse, error)
 	// IssueJWTSVID signs a JWT-SVID.
 	IssueJWTSVID(context.Context, *IssueJWTSVIDRequest) (*IssueJWTSVIDResponse, error)
+	// IssueX509SVIDs signs X509-SVIDs of one trust domain. Each request is decided on, audited and answered by itself:
+	// that one fails says nothing about the next. A caller who may issue in the domain at all gets OK.
+	IssueX509SVIDs(context.Context, *IssueX509SVIDsRequest) (*IssueX509SVIDsResponse, error)
+	// IssueJWTSVIDs signs JWT-SVIDs of one trust domain, in the same way.
+	IssueJWTSVIDs(context.Context, *IssueJWTSVIDsRequest) (*IssueJWTSVIDsResponse, error)
 	mustEmbedUnimplementedSVIDServiceServer()
 }
 
@@ -88,6 +120,12 @@ func (UnimplementedSVIDServiceServer) IssueX509SVID(context.Context, *IssueX509S
 }
 func (UnimplementedSVIDServiceServer) IssueJWTSVID(context.Context, *IssueJWTSVIDRequest) (*IssueJWTSVIDResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method IssueJWTSVID not implemented")
+}
+func (UnimplementedSVIDServiceServer) IssueX509SVIDs(context.Context, *IssueX509SVIDsRequest) (*IssueX509SVIDsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method IssueX509SVIDs not implemented")
+}
+func (UnimplementedSVIDServiceServer) IssueJWTSVIDs(context.Context, *IssueJWTSVIDsRequest) (*IssueJWTSVIDsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method IssueJWTSVIDs not implemented")
 }
 func (UnimplementedSVIDServiceServer) mustEmbedUnimplementedSVIDServiceServer() {}
 func (UnimplementedSVIDServiceServer) testEmbeddedByValue()                     {}
@@ -146,6 +184,42 @@ func _SVIDService_IssueJWTSVID_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SVIDService_IssueX509SVIDs_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(IssueX509SVIDsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SVIDServiceServer).IssueX509SVIDs(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SVIDService_IssueX509SVIDs_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SVIDServiceServer).IssueX509SVIDs(ctx, req.(*IssueX509SVIDsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _SVIDService_IssueJWTSVIDs_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(IssueJWTSVIDsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SVIDServiceServer).IssueJWTSVIDs(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SVIDService_IssueJWTSVIDs_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SVIDServiceServer).IssueJWTSVIDs(ctx, req.(*IssueJWTSVIDsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // SVIDService_ServiceDesc is the grpc.ServiceDesc for SVIDService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -160,6 +234,14 @@ var SVIDService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "IssueJWTSVID",
 			Handler:    _SVIDService_IssueJWTSVID_Handler,
+		},
+		{
+			MethodName: "IssueX509SVIDs",
+			Handler:    _SVIDService_IssueX509SVIDs_Handler,
+		},
+		{
+			MethodName: "IssueJWTSVIDs",
+			Handler:    _SVIDService_IssueJWTSVIDs_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
