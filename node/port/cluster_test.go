@@ -213,10 +213,8 @@ func TestAMemberCannotHinderItsRemovalByWrongAddresses(t *testing.T) {
 			probes <- err
 		}()
 	}
-	for range askedFor {
-		_, err := silent.Accept()
-		require.NoError(t, err)
-	}
+	_, err = silent.Accept() // the leader has begun to look
+	require.NoError(t, err)
 	begun := time.Now()
 	_, err = a.manager.ClusterService().RemoveMember(t.Context(), &ententev1.RemoveMemberRequest{Id: "eu-3"})
 	require.NoError(t, err)
