@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
 // connections are the open connections of a port.
@@ -12,7 +14,9 @@ type connections struct {
 	mu     sync.Mutex
 	open   map[*Conn]struct{}
 	counts map[Protocol]int // incoming ones
-	closed bool
+	// callers counts the connections of each caller under h2.
+	callers map[spiffeid.ID]int
+	closed  bool
 }
 
 // admit takes a connection in, unless its protocol has as many as it may, or the port is closed.
@@ -28,7 +32,13 @@ func (p *Port) admit(c *Conn) error {
 		if limit := p.limit(protocol); limit > 0 && s.counts[protocol] >= limit {
 			return refuse(ReasonTooMany, fmt.Sprintf("this member has its %d connections under %s; use another member, or close some", limit, protocol))
 		}
+		if id := c.caller.SPIFFEID; protocol == GRPC && s.callers[id] >= p.maxPerCaller {
+			return refuse(ReasonTooMany, fmt.Sprintf("%s has %d connections to this member, as many as one caller may have; use another member, or close some", id, p.maxPerCaller))
+		}
 		s.counts[protocol]++
+		if protocol == GRPC {
+			s.callers[c.caller.SPIFFEID]++
+		}
 	}
 	s.open[c] = struct{}{}
 	p.ledger.open.WithLabelValues(string(protocol), direction).Inc()
@@ -38,6 +48,11 @@ func (p *Port) admit(c *Conn) error {
 		delete(s.open, c)
 		if !c.outgoing {
 			s.counts[protocol]--
+		}
+		if id := c.caller.SPIFFEID; protocol == GRPC && !c.outgoing {
+			if s.callers[id]--; s.callers[id] == 0 {
+				delete(s.callers, id)
+			}
 		}
 		p.ledger.open.WithLabelValues(string(protocol), direction).Dec()
 	}

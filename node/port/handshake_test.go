@@ -282,6 +282,59 @@ func TestCallersAreKnownToGRPC(t *testing.T) {
 	require.ErrorContains(t, err, "was not made by a port")
 }
 
+// A caller that opens connection after connection shuts nobody out but itself, and gets a place back for each it closes.
+func TestNoCallerShutsTheOthersOut(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	id, err := membership.LoadIdentity(t.TempDir() + "/identity.key")
+	require.NoError(t, err)
+	m := &member{t: t, id: "eu-1", registry: newRegistry(), address: l.Addr().String(), api: &credentialsOfClients{}}
+	ca := home(t, m)
+	p, err := port.New(port.Config{
+		Listener: l, Self: "eu-1", Identity: id.Certificate, Members: membership.NewDirectory("eu-1", nil), Certificates: m.api, Trust: m.api,
+		Registerer: m.registry, MaxClients: 8, // and two for each caller
+	})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- p.Run(ctx) }()
+	accepted := make(chan net.Conn, 16)
+	go func() {
+		for {
+			c, err := p.Listener(port.GRPC).Accept()
+			if err != nil {
+				return
+			}
+			accepted <- c
+		}
+	}()
+	greedy := ca.issue("spiffe://"+homeDomain+"/greedy", time.Now().Add(time.Hour))
+	var held []net.Conn
+	for range 2 {
+		_, err := clientTLS(m.address, "h2", &greedy)
+		require.NoError(t, err)
+		held = append(held, <-accepted)
+	}
+	require.Error(t, refusal(clientTLS(m.address, "h2", &greedy)), "the third")
+	m.eventually("counted the refusal", func() error {
+		if refused(t, m, "h2", port.ReasonTooMany) != 1 {
+			return errors.New("not refused")
+		}
+		return nil
+	})
+	modest := ca.issue("spiffe://"+homeDomain+"/modest", time.Now().Add(time.Hour))
+	_, err = clientTLS(m.address, "h2", &modest)
+	require.NoError(t, err)
+	<-accepted
+
+	require.NoError(t, held[0].Close())
+	_, err = clientTLS(m.address, "h2", &greedy)
+	require.NoError(t, err)
+	<-accepted
+	cancel()
+	require.NoError(t, <-done)
+}
+
 func TestHandshakesAreBounded(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
 )
 
@@ -55,11 +56,14 @@ type Config struct {
 	HandshakeTimeout time.Duration
 	// MaxHandshakes bounds how many handshakes are under way. 0: 512.
 	MaxHandshakes int
-	// MaxHandshakesPerAddress bounds those of one IP address, so that a single host which opens connections
-	// and leaves them hanging cannot keep the members from each other. 0: 256.
+	// MaxHandshakesPerAddress bounds those of one IP address, or of one /64 of IPv6, all of which a host can have,
+	// so that a single host which opens connections and leaves them hanging cannot keep the members from each
+	// other. 0: 256.
 	MaxHandshakesPerAddress int
 	// MaxClients bounds open connections under h2. 0: 16384.
 	MaxClients int
+	// MaxPerCaller bounds those of one SPIFFE ID, so that no caller can shut the others out. 0: a quarter of MaxClients.
+	MaxPerCaller int
 }
 
 const (
@@ -88,6 +92,7 @@ type Port struct {
 	handshakeTimeout time.Duration
 	maxPerAddress    int
 	maxClients       int
+	maxPerCaller     int
 
 	listeners   map[Protocol]*listener
 	connections connections
@@ -131,10 +136,11 @@ func New(cfg Config) (*Port, error) {
 		maxClients:       orDefault(cfg.MaxClients, defaultMaxClients),
 		slots:            make(chan struct{}, orDefault(cfg.MaxHandshakes, defaultMaxHandshakes)),
 		listeners:        make(map[Protocol]*listener),
-		connections:      connections{open: make(map[*Conn]struct{}), counts: make(map[Protocol]int)},
+		connections:      connections{open: make(map[*Conn]struct{}), counts: make(map[Protocol]int), callers: make(map[spiffeid.ID]int)},
 		perAddress:       make(map[string]int),
 		clients:          make(map[string]*grpc.ClientConn),
 	}
+	p.maxPerCaller = orDefault(cfg.MaxPerCaller, max(1, p.maxClients/4))
 	if p.now == nil {
 		p.now = time.Now
 	}
@@ -206,10 +212,7 @@ func (p *Port) begin(ctx context.Context, raw net.Conn) {
 }
 
 func (p *Port) reserve(remote net.Addr) (done func(), err error) {
-	host, _, splitErr := net.SplitHostPort(remote.String())
-	if splitErr != nil {
-		host = remote.String()
-	}
+	host := hostOf(remote)
 	select {
 	case p.slots <- struct{}{}:
 	default:
@@ -230,6 +233,24 @@ func (p *Port) reserve(remote net.Addr) (done func(), err error) {
 			delete(p.perAddress, host)
 		}
 	}, nil
+}
+
+// hostOf names the host behind an address, as far as it can be told: by its IP address, or by the /64 that the address
+// is of, since one host of IPv6 has as many addresses there as it likes.
+func hostOf(remote net.Addr) string {
+	tcp, ok := remote.(*net.TCPAddr)
+	if !ok {
+		return remote.String()
+	}
+	ip := tcp.AddrPort().Addr().Unmap()
+	if ip.Is4() {
+		return ip.String()
+	}
+	prefix, err := ip.WithZone("").Prefix(64)
+	if err != nil {
+		return remote.String()
+	}
+	return prefix.String()
 }
 
 // shutDown leaves nothing of the port running.
