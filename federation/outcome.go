@@ -3,6 +3,7 @@ package federation
 import (
 	"errors"
 	"strings"
+	"unicode"
 
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
@@ -68,11 +69,12 @@ func isDecision(result string) bool {
 	return true
 }
 
-// clip bounds an error's text. What a peer may have put into it cannot break a line or an encoding.
+// clip bounds an error's text. What a peer may have put into it, such as the names in a certificate that nobody signed,
+// cannot break a line or an encoding, drive a terminal, or turn the direction of writing.
 func clip(text string) string {
 	text = strings.ToValidUTF8(text, "\uFFFD")
 	text = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
+		if !unicode.IsPrint(r) {
 			return ' '
 		}
 		return r

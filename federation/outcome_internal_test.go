@@ -1,0 +1,31 @@
+package federation
+
+import (
+	"crypto/x509"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestClipLeavesNothingThatDrivesATerminal(t *testing.T) {
+	for text, want := range map[string]string{
+		"as it is: é, 世界":    "as it is: é, 世界",
+		"two\nlines\r":       "two lines ",
+		"\x1b[2Jcleared":     " [2Jcleared",
+		"\u009b2Jcleared":    " 2Jcleared",
+		"turned\u202e round": "turned  round",
+		"no\u2028line":       "no line",
+		"broken \xff":        "broken \uFFFD",
+	} {
+		require.Equal(t, want, clip(text))
+	}
+	long := clip(strings.Repeat("世", maxErrorBytes))
+	require.True(t, utf8.ValidString(long))
+	require.LessOrEqual(t, len(long), maxErrorBytes+len("…"))
+
+	// An endpoint's certificate reaches the error of a failed fetch before anybody has looked who signed it.
+	err := x509.HostnameError{Host: "peer.example.org", Certificate: &x509.Certificate{DNSNames: []string{"a\x1b]0;b\x07\nentente: all is well"}}}
+	require.Equal(t, "x509: certificate is valid for a ]0;b  entente: all is well, not peer.example.org", clip(err.Error()))
+}
