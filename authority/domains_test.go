@@ -67,8 +67,8 @@ func TestDomains(t *testing.T) {
 		"hint fraction": {&ententev1.Domain{TrustDomain: "a.example.org", RefreshHint: durationpb.New(10500 * time.Millisecond)}, codes.InvalidArgument, "refresh_hint is 10.5s; bundles carry whole seconds"},
 		"hint broken":   {&ententev1.Domain{TrustDomain: "a.example.org", RefreshHint: &durationpb.Duration{Seconds: 1, Nanos: -1}}, codes.InvalidArgument, "refresh_hint is not a duration"},
 		"long SVIDs":    {&ententev1.Domain{TrustDomain: "a.example.org", X509SvidTtl: durationpb.New(12 * time.Hour)}, codes.InvalidArgument, "raise ca_ttl (24h0m0s), or lower refresh_hint (5m0s) or the SVID lifetime (12h0m0s)"},
-		"short SVIDs":   {&ententev1.Domain{TrustDomain: "a.example.org", JwtSvidTtl: durationpb.New(time.Second)}, codes.InvalidArgument, "jwt_svid_ttl is 1s; it has to be 1m0s at least"},
-		"long CA":       {&ententev1.Domain{TrustDomain: "a.example.org", CaTtl: durationpb.New(91 * 24 * time.Hour)}, codes.InvalidArgument, "ca_ttl is 2184h0m0s; it has to be between 1m0s and 2160h0m0s"},
+		"short SVIDs":   {&ententev1.Domain{TrustDomain: "a.example.org", JwtSvidTtl: durationpb.New(time.Second)}, codes.InvalidArgument, "jwt_svid_ttl is 1s; it has to be 5s at least"},
+		"long CA":       {&ententev1.Domain{TrustDomain: "a.example.org", CaTtl: durationpb.New(91 * 24 * time.Hour)}, codes.InvalidArgument, "ca_ttl is 2184h0m0s; it has to be between 5s and 2160h0m0s"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := s.CreateDomain(ctx, &ententev1.CreateDomainRequest{Domain: test.domain})

@@ -116,7 +116,7 @@ func (c Config) withDefaults() (Config, error) {
 	if err := c.Defaults.Check(c.MinRefresh); err != nil {
 		return c, err
 	}
-	if c.Upstream == nil && c.RootTTL < 4*c.Defaults.CATTL {
+	if c.Upstream == nil && c.RootTTL < RootLives*c.Defaults.CATTL {
 		return c, fmt.Errorf("root_ttl is %v and ca_ttl %v; a root has to live for four times as long as what it signs", c.RootTTL, c.Defaults.CATTL)
 	}
 	if c.IsForeign == nil {

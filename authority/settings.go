@@ -24,12 +24,16 @@ const (
 
 // Bounds of what can be asked for.
 const (
+	// RootLives is how many times as long as a signing certificate a self-signed anchor lives at least.
+	RootLives = 4
+
 	// maxRefreshHint: a bundle that is read less than once a day is of no use in a rotation.
 	maxRefreshHint = 24 * time.Hour
-	// minTTL: shorter ones leave no time to renew between two clocks that differ by a few seconds.
-	minTTL = time.Minute
-	// maxCATTL: a signing certificate on a member's disk that lives longer than a quarter is an anchor in disguise.
-	maxCATTL = 90 * 24 * time.Hour
+	// MinTTL is the shortest lifetime of anything that is signed. Certificates carry whole seconds, and a shorter life than
+	// this leaves none to renew in. Clocks that differ ask for more; that is for whoever knows the clocks to choose.
+	MinTTL = 5 * time.Second
+	// MaxCATTL: a signing certificate on a member's disk that lives longer than a quarter is an anchor in disguise.
+	MaxCATTL = 90 * 24 * time.Hour
 )
 
 // Settings are those of a hosted domain that the life of its authorities depends on.
@@ -50,12 +54,12 @@ func (s Settings) Check(minRefresh time.Duration) error {
 		return fmt.Errorf("refresh_hint is %v; it has to be between %v and %v", s.RefreshHint, minRefresh, maxRefreshHint)
 	case s.RefreshHint%time.Second != 0:
 		return fmt.Errorf("refresh_hint is %v; bundles carry whole seconds", s.RefreshHint)
-	case s.CATTL < minTTL || s.CATTL > maxCATTL:
-		return fmt.Errorf("ca_ttl is %v; it has to be between %v and %v", s.CATTL, minTTL, maxCATTL)
-	case s.X509SVIDTTL < minTTL:
-		return fmt.Errorf("x509_svid_ttl is %v; it has to be %v at least", s.X509SVIDTTL, minTTL)
-	case s.JWTSVIDTTL < minTTL:
-		return fmt.Errorf("jwt_svid_ttl is %v; it has to be %v at least", s.JWTSVIDTTL, minTTL)
+	case s.CATTL < MinTTL || s.CATTL > MaxCATTL:
+		return fmt.Errorf("ca_ttl is %v; it has to be between %v and %v", s.CATTL, MinTTL, MaxCATTL)
+	case s.X509SVIDTTL < MinTTL:
+		return fmt.Errorf("x509_svid_ttl is %v; it has to be %v at least", s.X509SVIDTTL, MinTTL)
+	case s.JWTSVIDTTL < MinTTL:
+		return fmt.Errorf("jwt_svid_ttl is %v; it has to be %v at least", s.JWTSVIDTTL, MinTTL)
 	case s.CATTL%time.Second != 0 || s.X509SVIDTTL%time.Second != 0 || s.JWTSVIDTTL%time.Second != 0:
 		return fmt.Errorf("lifetimes have to be whole seconds, since certificates and tokens carry no fractions")
 	}

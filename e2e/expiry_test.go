@@ -45,12 +45,12 @@ bundle_endpoint {
   refresh_hint = "1s"
 }
 authority {
-  ca_ttl        = "10s"
-  x509_svid_ttl = "1s"
-  jwt_svid_ttl  = "1s"
-  signing_grace = "1s"
+  ca_ttl        = "16s"
+  x509_svid_ttl = "5s"
+  jwt_svid_ttl  = "5s"
+  signing_grace = "5s"
 }
-upstream "selfsigned" { root_ttl = "40s" }
+upstream "selfsigned" { root_ttl = "64s" }
 `)
 	document, err := c.members[0].document("/")
 	require.NoError(t, err)

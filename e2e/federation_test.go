@@ -189,7 +189,7 @@ func TestTrustBetweenTwoClusters(t *testing.T) {
 func TestAMembersRenewalsDropNoConnection(t *testing.T) {
 	c := newCluster(t, "eu", 1, quick+`authority {
   ca_ttl        = "1h"
-  x509_svid_ttl = "4s"
+  x509_svid_ttl = "5s"
 }
 `)
 	p := c.members[0]

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/ententehq/entente/authority"
 )
 
 // Config is what one member is told before it starts. Every value is valid: [LoadConfig] and [DevConfig] are the only ways to one.
@@ -76,6 +78,14 @@ type AuthorityConfig struct {
 	IssueRate    int           // SVIDs a second that one caller can ask this member for; 0: any number
 	IssueBurst   int           // and how many at once
 	LintSample   int           // zlint looks at one leaf in so many; 0: at none
+}
+
+// domainDefaults are the settings of the home domain when the cluster is formed, and of domains created without their own.
+func (c *Config) domainDefaults() authority.Settings {
+	return authority.Settings{
+		RefreshHint: c.BundleEndpoint.RefreshHint, CATTL: c.Authority.CATTL,
+		X509SVIDTTL: c.Authority.X509SVIDTTL, JWTSVIDTTL: c.Authority.JWTSVIDTTL,
+	}
 }
 
 // FederationConfig bounds what foreign domains can ask of this cluster.

@@ -174,10 +174,7 @@ func (m *member) buildAccess() (err error) {
 func (m *member) buildAuthority() (err error) {
 	m.authority, err = authority.New(authority.Config{
 		Store: m.store, Member: m.cfg.Member.ID, Home: m.cfg.Cluster.TrustDomain,
-		Defaults: authority.Settings{
-			RefreshHint: m.cfg.BundleEndpoint.RefreshHint, CATTL: m.cfg.Authority.CATTL,
-			X509SVIDTTL: m.cfg.Authority.X509SVIDTTL, JWTSVIDTTL: m.cfg.Authority.JWTSVIDTTL,
-		},
+		Defaults:   m.cfg.domainDefaults(),
 		MinRefresh: m.cfg.Federation.MinRefresh, SigningGrace: m.cfg.Authority.SigningGrace,
 		IssueRate: unlessZero(m.cfg.Authority.IssueRate), IssueBurst: m.cfg.Authority.IssueBurst, LintSample: int(unlessZero(m.cfg.Authority.LintSample)),
 		KeyDir: m.dir.file("keys"), RootTTL: m.cfg.SelfSigned.RootTTL,

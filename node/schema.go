@@ -87,6 +87,7 @@ func decodeConfig(file *hcl.File) (*Config, error) {
 	d.federation(cfg)
 	d.bundleEndpoint(cfg)
 	d.upstream(cfg)
+	d.lifetimes(cfg)
 	d.routing(cfg)
 	d.raft(cfg)
 	d.telemetry(cfg)
@@ -173,13 +174,27 @@ func (d *decoder) join(cfg *Config) {
 func (d *decoder) authority(cfg *Config) {
 	b := d.block("authority", false)
 	cfg.Authority = AuthorityConfig{
-		CATTL:        b.duration("ca_ttl", 24*time.Hour, 10*time.Second, 10*365*24*time.Hour),
-		X509SVIDTTL:  b.duration("x509_svid_ttl", time.Hour, time.Second, 30*24*time.Hour),
-		JWTSVIDTTL:   b.duration("jwt_svid_ttl", 5*time.Minute, time.Second, 24*time.Hour),
+		CATTL:        b.duration("ca_ttl", authority.DefaultCATTL, authority.MinTTL, authority.MaxCATTL),
+		X509SVIDTTL:  b.duration("x509_svid_ttl", authority.DefaultX509SVIDTTL, authority.MinTTL, authority.MaxCATTL),
+		JWTSVIDTTL:   b.duration("jwt_svid_ttl", authority.DefaultJWTSVIDTTL, authority.MinTTL, authority.MaxCATTL),
 		SigningGrace: b.duration("signing_grace", time.Hour, time.Second, 24*time.Hour),
 		IssueRate:    b.integer("issue_rate", authority.DefaultIssueRate, 0, 1_000_000),
 		IssueBurst:   b.integer("issue_burst", authority.DefaultIssueBurst, 1, 1_000_000),
 		LintSample:   b.integer("lint_sample", authority.DefaultLintSample, 0, 1_000_000_000),
+	}
+}
+
+// lifetimes checks together what is right only together: a new authority has to be known everywhere before it signs.
+func (d *decoder) lifetimes(cfg *Config) {
+	if d.diags.HasErrors() {
+		return // what is wrong by itself comes first
+	}
+	at := d.file.Body.MissingItemRange()
+	if b, ok := d.found["authority"]; ok {
+		at = b.DefRange
+	}
+	if err := cfg.domainDefaults().Check(cfg.Federation.MinRefresh); err != nil {
+		d.refuse(at, "authority: %v", err)
 	}
 }
 
@@ -227,7 +242,7 @@ func (d *decoder) upstream(cfg *Config) {
 		return
 	}
 	b := d.open(`upstream "selfsigned"`, hb.Body, selfSignedSchema.hcl())
-	cfg.SelfSigned.RootTTL = b.duration("root_ttl", cfg.SelfSigned.RootTTL, cfg.Authority.CATTL, 50*365*24*time.Hour)
+	cfg.SelfSigned.RootTTL = b.duration("root_ttl", cfg.SelfSigned.RootTTL, authority.RootLives*cfg.Authority.CATTL, 50*365*24*time.Hour)
 }
 
 func (d *decoder) routing(cfg *Config) {
