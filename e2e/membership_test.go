@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -74,6 +75,31 @@ func TestAMemberThatLostItsDiskJoinsAnew(t *testing.T) {
 	answer, err := admin.ListMembers(ctx, &ententev1.ListMembersRequest{})
 	require.NoError(t, err)
 	require.Len(t, answer.GetMembers(), 3)
+}
+
+func TestTheKeysOfACompromisedMemberAreTrustedNoMore(t *testing.T) {
+	c := newCluster(t, "eu", 3, "")
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	eventually(t, "every member has published its authorities", func() error {
+		if b := homeBundle(t, c); b.GetX509Authorities() < 3 || b.GetJwtAuthorities() < 3 {
+			return fmt.Errorf("%d X.509 and %d JWT authorities", b.GetX509Authorities(), b.GetJwtAuthorities())
+		}
+		return nil
+	})
+	first := c.members[0] // the one whose authority has signed everything so far
+	svid := issue(t, c.members[1], "spiffe://eu.example.org/web")
+	_, _, err := x509svid.Verify(svid.svid.Certificates, svid.bundle)
+	require.NoError(t, err)
+	eventually(t, "the first member is removed", func() error {
+		_, err := ententev1.NewClusterServiceClient(c.members[1].socket()).RemoveMember(ctx, &ententev1.RemoveMemberRequest{Id: first.id, Compromised: true})
+		return err
+	})
+	now := issue(t, c.members[1], "spiffe://eu.example.org/web")
+	_, _, err = x509svid.Verify(svid.svid.Certificates, now.bundle)
+	require.Error(t, err, "what the compromised member signed still verifies")
+	_, _, err = x509svid.Verify(now.svid.Certificates, now.bundle)
+	require.NoError(t, err)
 }
 
 func TestARemovedMemberIsShutOut(t *testing.T) {

@@ -142,7 +142,10 @@ func (m *member) buildMembership() (err error) {
 		ClusterName: m.cfg.Cluster.Name, HomeTrustDomain: m.cfg.Cluster.TrustDomain.Name(),
 		Caller: port.MemberFrom, Audit: joinAudit{m.audit},
 		OnChange: m.port.RecheckMembers,
-		Logger:   m.log.Named("membership"), Registerer: m.registry,
+		OnRemove: []func(*raftstore.Tx, membership.Removal) error{func(tx *raftstore.Tx, r membership.Removal) error {
+			return m.authority.RemoveMember(tx, r.MemberID, r.Compromised)
+		}},
+		Logger: m.log.Named("membership"), Registerer: m.registry,
 	})
 	return err
 }

@@ -1,0 +1,27 @@
+package authority
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestPlanForRemoved(t *testing.T) {
+	all := []Authority{
+		{ID: "prepared", Member: "eu-1", Kind: X509, State: Prepared},
+		{ID: "active", Member: "eu-1", Kind: X509, State: Active},
+		{ID: "retiring", Member: "eu-1", Kind: JWT, State: Retiring},
+		{ID: "other", Member: "eu-2", Kind: X509, State: Active},
+	}
+	require.Equal(t, []Action{
+		{Do: End, Kind: X509, ID: "prepared", Why: "its member was removed, and it never signed"},
+		{Do: Retire, Kind: X509, ID: "active", Why: "its member was removed"},
+	}, PlanForRemoved(all, "eu-1", false))
+	const why = "its member was removed as compromised"
+	require.Equal(t, []Action{
+		{Do: End, Kind: X509, ID: "prepared", Why: why},
+		{Do: End, Kind: X509, ID: "active", Why: why},
+		{Do: End, Kind: JWT, ID: "retiring", Why: why},
+	}, PlanForRemoved(all, "eu-1", true))
+	require.Empty(t, PlanForRemoved(all, "eu-3", true))
+}
