@@ -40,8 +40,13 @@ func keyID(key crypto.PublicKey) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode the public key: %w", err)
 	}
+	return keyIDOf(spki), nil
+}
+
+// keyIDOf is keyID of a key that is encoded already.
+func keyIDOf(spki []byte) []byte {
 	sum := sha256.Sum256(spki)
-	return sum[:20], nil
+	return sum[:20]
 }
 
 // AnchorID is the name by which an anchor is shown: its subject key identifier in hexadecimal, or where it has none
@@ -78,36 +83,6 @@ func caTemplate(td spiffeid.TrustDomain, key crypto.PublicKey, name string, now,
 		MaxPathLenZero:        maxPathLen == 0,
 		SubjectKeyId:          id,
 		URIs:                  []*url.URL{td.ID().URL()},
-	}, nil
-}
-
-// leafTemplate is an X509-SVID below issuer. It lives for ttl and never longer than issuer, and never begins before it.
-func leafTemplate(id spiffeid.ID, key crypto.PublicKey, dnsNames []string, now time.Time, ttl time.Duration, issuer *x509.Certificate) (*x509.Certificate, error) {
-	serial, err := newSerial()
-	if err != nil {
-		return nil, err
-	}
-	ski, err := keyID(key)
-	if err != nil {
-		return nil, err
-	}
-	notBefore, notAfter := now.Add(-backdate).UTC().Truncate(time.Second), now.Add(ttl).UTC().Truncate(time.Second)
-	if notBefore.Before(issuer.NotBefore) {
-		notBefore = issuer.NotBefore
-	}
-	if notAfter.After(issuer.NotAfter) {
-		notAfter = issuer.NotAfter
-	}
-	return &x509.Certificate{
-		SerialNumber:          serial,
-		NotBefore:             notBefore,
-		NotAfter:              notAfter,
-		KeyUsage:              x509.KeyUsageDigitalSignature,
-		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		BasicConstraintsValid: true,
-		SubjectKeyId:          ski,
-		URIs:                  []*url.URL{id.URL()},
-		DNSNames:              dnsNames,
 	}, nil
 }
 

@@ -38,7 +38,7 @@ const testPatience = 30 * time.Second
 
 // fleet is a cluster of managers on one clock that the test sets.
 type fleet struct {
-	t       *testing.T
+	t       testing.TB
 	dir     string
 	adjust  func(*Config)
 	mu      sync.Mutex
@@ -64,7 +64,7 @@ type crewman struct {
 }
 
 // newFleet starts one manager on each store.
-func newFleet(t *testing.T, adjust func(*Config), stores ...*raftstore.Store) *fleet {
+func newFleet(t testing.TB, adjust func(*Config), stores ...*raftstore.Store) *fleet {
 	f := &fleet{t: t, dir: t.TempDir(), adjust: adjust, base: time.Now().Truncate(time.Second), removed: map[string]bool{}}
 	for _, store := range stores {
 		f.crew = append(f.crew, &crewman{id: store.MemberID(), store: store, down: true})

@@ -1,7 +1,6 @@
 package authority
 
 import (
-	"crypto"
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/hex"
@@ -19,7 +18,6 @@ import (
 // x509Request is a valid request for an X509-SVID.
 type x509Request struct {
 	id       spiffeid.ID
-	key      crypto.PublicKey
 	spki     []byte
 	dnsNames []string
 	ttl      time.Duration // 0: the domain's
@@ -46,7 +44,7 @@ func parseX509Request(r *ententev1.IssueX509SVIDRequest) (x509Request, error) {
 	if err != nil {
 		return x509Request{}, fmt.Errorf("the key of the csr cannot be encoded: %w", err)
 	}
-	return x509Request{id: id, key: key, spki: spki, dnsNames: r.GetDnsNames(), ttl: ttl}, nil
+	return x509Request{id: id, spki: spki, dnsNames: r.GetDnsNames(), ttl: ttl}, nil
 }
 
 // jwtRequest is a valid request for a JWT-SVID.
@@ -110,27 +108,27 @@ func (m *Manager) audited(kind Kind, event access.Event, make func() error) erro
 
 // signX509 signs an X509-SVID with an active authority of this member.
 func (m *Manager) signX509(s *signer, d *domainState, r x509Request, ttl time.Duration, caller string) (*ententev1.IssueX509SVIDResponse, error) {
-	template, err := leafTemplate(r.id, r.key, r.dnsNames, m.config.Now(), ttl, s.ca)
+	leaf, err := newLeaf(r.id, r.spki, r.dnsNames, m.config.Now(), ttl, s.ca)
 	if err != nil {
 		return nil, err
 	}
-	serial := template.SerialNumber.Text(16)
+	serial := leaf.serial.Text(16)
 	event := access.Event{
 		Caller: caller, Object: r.id.String(), Call: serial,
-		Detail: fmt.Sprintf("authority %s, serial %s, key %s, until %s, DNS names %q", s.id, serial, fingerprint(r.spki), template.NotAfter.Format(time.RFC3339), r.dnsNames),
+		Detail: fmt.Sprintf("authority %s, serial %s, key %s, until %s, DNS names %q", s.id, serial, fingerprint(r.spki), leaf.notAfter.Format(time.RFC3339), r.dnsNames),
 	}
-	var leaf []byte
+	var certificate []byte
 	err = m.audited(X509, event, func() (err error) {
-		leaf, err = x509.CreateCertificate(rand.Reader, template, s.ca, r.key, linted{s.key, LintLeaf(r.id, s.ca)})
+		certificate, err = leaf.sign(s.ca, s.key, LintLeaf(r.id, s.ca))
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	m.second.leaf(leaf)
+	m.second.leaf(certificate)
 	return &ententev1.IssueX509SVIDResponse{
-		Certificates: append([][]byte{leaf}, s.chain...),
-		ExpireTime:   timestamppb.New(template.NotAfter),
+		Certificates: append([][]byte{certificate}, s.chain...),
+		ExpireTime:   timestamppb.New(leaf.notAfter),
 		Bundle:       d.document,
 		AuthorityId:  s.id,
 	}, nil
@@ -158,7 +156,7 @@ func (m *Manager) signJWT(s *signer, r jwtRequest, ttl time.Duration, caller str
 		if err := LintClaims(claims, r.id, s.notAfter); err != nil {
 			return err
 		}
-		token, err = jwt.Signed(s.jose).Claims(claims).Serialize()
+		token, err = signToken(s.header, claims, s.key)
 		return err
 	})
 	if err != nil {

@@ -50,8 +50,7 @@ func TestLint(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			leafKey, err := newKey()
 			require.NoError(t, err)
-			template, err := leafTemplate(id, leafKey.Public(), nil, now, 10*time.Minute, ca)
-			require.NoError(t, err)
+			template := leafTemplate(t, id, leafKey.Public(), now, 10*time.Minute, ca)
 			test.change(template)
 			watched := &watchedSigner{Signer: caKey}
 			_, err = x509.CreateCertificate(rand.Reader, template, ca, leafKey.Public(), linted{watched, LintLeaf(id, ca)})
@@ -78,8 +77,7 @@ func issueLeaf(t *testing.T, id spiffeid.ID, key crypto.Signer, ca *x509.Certifi
 	t.Helper()
 	leafKey, err := newKey()
 	require.NoError(t, err)
-	template, err := leafTemplate(id, leafKey.Public(), nil, now, time.Minute, ca)
-	require.NoError(t, err)
+	template := leafTemplate(t, id, leafKey.Public(), now, time.Minute, ca)
 	der, err := x509.CreateCertificate(rand.Reader, template, ca, leafKey.Public(), linted{key, LintLeaf(id, ca)})
 	require.NoError(t, err)
 	return der

@@ -2,12 +2,12 @@ package authority
 
 import (
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/x509"
 	"fmt"
 	"time"
 
-	"github.com/go-jose/go-jose/v4"
-	"github.com/go-jose/go-jose/v4/cryptosigner"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
@@ -45,7 +45,7 @@ type signer struct {
 	ca    *x509.Certificate
 	chain [][]byte
 	// JWT
-	jose jose.Signer
+	header string // of its tokens
 }
 
 // newSigningState reads the tables. What before has parsed already is taken over.
@@ -121,11 +121,12 @@ func (m *Manager) newSigner(td spiffeid.TrustDomain, row *statev1.Authority) (*s
 	if err != nil {
 		return nil, err
 	}
+	if public, ok := key.Public().(*ecdsa.PublicKey); !ok || public.Curve != elliptic.P256() {
+		return nil, errNotP256
+	}
 	s := &signer{id: row.GetId(), td: td, key: key, notAfter: timeOf(row.GetNotAfter()), chain: row.GetChain()}
 	if Kind(row.GetKind()) == JWT {
-		// The type is set, and the key ID, which a reader finds the key by.
-		options := (&jose.SignerOptions{}).WithType("JWT").WithHeader("kid", s.id)
-		s.jose, err = jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: cryptosigner.Opaque(key)}, options)
+		s.header, err = tokenHeader(s.id)
 		return s, err
 	}
 	if len(s.chain) == 0 {
