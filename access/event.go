@@ -104,6 +104,9 @@ func (r Recorded) clean() Recorded {
 // What it returns it leaves as it is.
 func printable(s string, limit int) string {
 	const more = "…"
+	if len(s) <= limit && plain(s) {
+		return s
+	}
 	var b strings.Builder
 	room := 0 // how much of it leaves room for the mark behind it
 	for i, r := range s {
@@ -125,4 +128,14 @@ func printable(s string, limit int) string {
 		}
 	}
 	return b.String()
+}
+
+// plain says whether a text is of printable ASCII alone, as almost every one is.
+func plain(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
 }

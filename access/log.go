@@ -35,6 +35,9 @@ type Log struct {
 	now    func() time.Time
 	lines  *prometheus.CounterVec
 
+	queueMu sync.Mutex
+	queue   []*queuedLine // to be written by whoever holds mu next
+
 	mu      sync.Mutex // orders lines: in the file, in the ring, for followers
 	file    *os.File   // nil once closed
 	torn    bool       // the file ends within a line
@@ -158,34 +161,75 @@ func (l *Log) Record(e Event) error {
 	return nil
 }
 
-// write appends the event's line, and returns its number.
+// queuedLine is a line on its way into the file. All but its bytes belongs to who holds Log.mu.
+type queuedLine struct {
+	event  Recorded
+	bytes  []byte
+	done   bool
+	number uint64
+	err    error
+}
+
+// write appends the event's line, and returns its number. Lines that come while another is written share the next write:
+// members sign many times a second, and each signature waits for its lines.
 func (l *Log) write(e Event) (uint64, error) {
+	q := &queuedLine{event: Recorded{Time: l.now().UTC(), Member: l.member, Event: e}.clean()}
+	var err error
+	if q.bytes, err = q.event.line(); err != nil {
+		return 0, err
+	}
+	l.queueMu.Lock()
+	l.queue = append(l.queue, q)
+	l.queueMu.Unlock()
+
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.file == nil {
-		return 0, ErrLogClosed
+	if !q.done {
+		l.flush()
 	}
-	r := Recorded{Time: l.now().UTC(), Member: l.member, Event: e}.clean()
-	line, err := r.line()
-	if err != nil {
-		return 0, err
-	}
+	return q.number, q.err
+}
+
+// flush writes all that is queued. It is called with mu held, by one whose line is in the queue.
+func (l *Log) flush() {
+	l.queueMu.Lock()
+	lines := l.queue
+	l.queue = nil
+	l.queueMu.Unlock()
+	var all []byte
 	if l.torn {
-		line = append([]byte{'\n'}, line...)
+		all = append(all, '\n')
 	}
-	if n, err := l.file.Write(line); err != nil {
-		l.torn = l.torn || n > 0
-		return 0, err
+	for _, q := range lines {
+		all = append(all, q.bytes...)
 	}
-	l.torn = false
-	l.written++
-	l.ring.add(r)
-	for t := range l.tails {
-		if !t.offer(r) {
-			delete(l.tails, t)
+	written, err := 0, ErrLogClosed
+	if l.file != nil {
+		written, err = l.file.Write(all)
+	}
+	// A disk that fills up takes some of the lines. They are in the log; the others are not.
+	end, before := 0, l.torn
+	if before {
+		end = 1
+	}
+	for _, q := range lines {
+		q.done = true
+		if end += len(q.bytes); end > written {
+			q.err = err
+			continue
+		}
+		l.written++
+		q.number = l.written
+		l.ring.add(q.event)
+		for t := range l.tails {
+			if !t.offer(q.event) {
+				delete(l.tails, t)
+			}
 		}
 	}
-	return l.written, nil
+	if written > 0 {
+		l.torn = all[written-1] != '\n'
+	}
 }
 
 // sync returns once line n is on the disk. Lines that are written while one fsync runs share the next.

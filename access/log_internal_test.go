@@ -1,9 +1,14 @@
 package access
 
 import (
+	"bytes"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -27,4 +32,66 @@ func TestLogThatCannotBeWritten(t *testing.T) {
 	require.NoError(t, err)
 	require.NotContains(t, string(b), "lost")
 	require.Len(t, l.ring.events, 2, "what is not in the file is not shown either")
+}
+
+// Lines that are written together are together in the file: of those that a full disk cut off, each is refused, and none
+// of those that it took.
+func TestLinesThatShareAWrite(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.log")
+	l, err := OpenLog(LogConfig{Path: path, Member: "eu-1"})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, l.Close()) })
+	const writers = 50
+	l.mu.Lock() // as if a write were going on
+	results := make(chan error, writers)
+	for i := range writers {
+		go func() {
+			results <- l.Record(Event{Action: fmt.Sprintf("write %d", i), Result: ResultDone, Durable: i%10 == 0})
+		}()
+	}
+	require.Eventually(t, func() bool {
+		l.queueMu.Lock()
+		defer l.queueMu.Unlock()
+		return len(l.queue) == writers
+	}, 10*time.Second, time.Millisecond)
+	l.mu.Unlock()
+	for range writers {
+		require.NoError(t, <-results)
+	}
+	require.Equal(t, uint64(writers), l.written)
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, writers, bytes.Count(b, []byte{'\n'}))
+
+	// A pipe that takes only some of what is written is like a disk that fills up.
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	require.NoError(t, w.SetWriteDeadline(time.Now().Add(50*time.Millisecond)))
+	file := l.file
+	l.mu.Lock()
+	l.file = w
+	var lines []*queuedLine
+	for i := range 40 {
+		q := &queuedLine{event: Recorded{Event: Event{Action: fmt.Sprint(i), Detail: strings.Repeat("x", 8000)}}}
+		q.bytes, err = q.event.line()
+		require.NoError(t, err)
+		lines = append(lines, q)
+	}
+	l.queue = lines
+	l.flush()
+	require.True(t, l.torn)
+	l.file = file
+	l.mu.Unlock()
+	require.NoError(t, w.Close())
+	piped, err := io.ReadAll(r)
+	require.NoError(t, err)
+	require.NoError(t, r.Close())
+	whole := bytes.Count(piped, []byte{'\n'})
+	require.Positive(t, whole)
+	require.Less(t, whole, len(lines))
+	for i, q := range lines {
+		require.Equal(t, i >= whole, q.err != nil, "line %d", i)
+	}
+	require.NoError(t, l.Record(Event{Action: "after", Result: ResultDone}))
+	require.False(t, l.torn)
 }

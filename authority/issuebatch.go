@@ -4,9 +4,10 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"sync"
+	"sync/atomic"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -104,17 +105,16 @@ func (m *Manager) admit(ctx context.Context, kind Kind, td spiffeid.TrustDomain,
 // may have. It fails only when the caller is gone.
 func (m *Manager) batch(ctx context.Context, n int, one func(i int) error) error {
 	errs := make([]error, n)
-	var group errgroup.Group
-	group.SetLimit(perBatch)
-	for i := range n {
-		group.Go(func() error {
-			if errs[i] = ctx.Err(); errs[i] == nil {
+	var next atomic.Int64
+	var group sync.WaitGroup
+	for range min(perBatch, n) {
+		group.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
 				errs[i] = one(i)
 			}
-			return nil
 		})
 	}
-	_ = group.Wait() // what failed is in errs
+	group.Wait()
 	if err := ctx.Err(); err != nil {
 		return status.FromContextError(err).Err()
 	}
