@@ -43,9 +43,9 @@ func (a *app) svidX509Command() *cobra.Command {
 		Short: "Issue an X509-SVID: writes svid.pem, svid.key and bundle.pem",
 		Long: `Issue an X509-SVID for a key that is made here and never leaves this machine.
 
-Writes into --dir, replacing each file as a whole: svid.pem (the certificate and its intermediates), svid.key
-(PKCS #8, mode 0600) and bundle.pem (the X.509 authorities of the SVID's trust domain). They are what --cert, --key and
---bundle take, where the trust domain is the cluster's home.`,
+Writes into --dir, which is made where it is missing, replacing each file as a whole: svid.pem (the certificate and
+its intermediates), svid.key (PKCS #8, mode 0600) and bundle.pem (the X.509 authorities of the SVID's trust domain).
+They are what --cert, --key and --bundle take, where the trust domain is the cluster's home.`,
 		Args:    arguments(),
 		PreRunE: required("spiffe-id", "dir"),
 		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, cmd *cobra.Command, _ []string) error {
@@ -53,8 +53,8 @@ Writes into --dir, replacing each file as a whole: svid.pem (the certificate and
 			if err != nil {
 				return usagef("--spiffe-id %q is no SPIFFE ID: %v", id, err)
 			}
-			if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-				return fmt.Errorf("--dir %s is no folder: make it first", dir)
+			if err := os.MkdirAll(dir, 0o700); err != nil {
+				return fmt.Errorf("--dir: %w", err)
 			}
 			key, csr, err := newRequest()
 			if err != nil {
