@@ -1,0 +1,168 @@
+package vaultca
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"slices"
+
+	"github.com/hashicorp/vault/api"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// maxChain bounds the certificates that are taken from one answer.
+const maxChain = 32
+
+// Tops returns the self-signed certificates that an issuer's chain leads to, in the order of the chain: more than one
+// where it is cross-signed, none where the root is not in chain, and the issuer itself where it is a root. What else is in chain does not count.
+func Tops(issuer *x509.Certificate, chain []*x509.Certificate) []*x509.Certificate {
+	reached := []*x509.Certificate{issuer}
+	for i := 0; i < len(reached); i++ {
+		for _, parent := range chain {
+			if !slices.ContainsFunc(reached, parent.Equal) && signed(parent, reached[i]) {
+				reached = append(reached, parent)
+			}
+		}
+	}
+	return slices.DeleteFunc(reached, func(c *x509.Certificate) bool { return !selfSigned(c) })
+}
+
+func signed(parent, child *x509.Certificate) bool {
+	return bytes.Equal(parent.RawSubject, child.RawIssuer) && child.CheckSignatureFrom(parent) == nil
+}
+
+func selfSigned(c *x509.Certificate) bool {
+	return c.IsCA && signed(c, c)
+}
+
+// sameAnchors compares two sets without regard to their order.
+func sameAnchors(a, b []*x509.Certificate) bool {
+	return len(a) == len(b) && !slices.ContainsFunc(a, func(c *x509.Certificate) bool { return !slices.ContainsFunc(b, c.Equal) })
+}
+
+// sharedWith names another domain of which one of these anchors has the key.
+func sharedWith(td spiffeid.TrustDomain, anchors []*x509.Certificate, all map[spiffeid.TrustDomain][]*x509.Certificate) (spiffeid.TrustDomain, bool) {
+	for other, theirs := range all {
+		for _, c := range theirs {
+			if other != td && slices.ContainsFunc(anchors, func(a *x509.Certificate) bool {
+				return bytes.Equal(a.RawSubjectPublicKeyInfo, c.RawSubjectPublicKeyInfo)
+			}) {
+				return other, true
+			}
+		}
+	}
+	return spiffeid.TrustDomain{}, false
+}
+
+// look finds the anchors of a mount as they are now.
+func (c *caller) look(ctx context.Context, m Mount) ([]*x509.Certificate, error) {
+	if m.AnchorsFile != "" {
+		return pinned(m.AnchorsFile)
+	}
+	var anchors []*x509.Certificate
+	for _, ref := range m.issuers() {
+		issuer, chain, err := c.issuer(ctx, m, ref)
+		if err != nil {
+			return nil, err
+		}
+		tops := Tops(issuer, chain)
+		if len(tops) == 0 {
+			return nil, fmt.Errorf("issuer %s (%s) of mount %s: %w", ref, issuer.Subject, m.Path, ErrNoAnchor)
+		}
+		for _, top := range tops {
+			if !slices.ContainsFunc(anchors, top.Equal) {
+				anchors = append(anchors, top)
+			}
+		}
+	}
+	return anchors, nil
+}
+
+// pinned reads anchors from a file.
+func pinned(path string) ([]*x509.Certificate, error) {
+	raw, err := readFile(path)
+	if err != nil {
+		return nil, err
+	}
+	anchors, err := parseCertificates(string(raw))
+	if err != nil {
+		return nil, fmt.Errorf("%w: anchors %s: %w", ErrSecret, path, err)
+	}
+	for _, c := range anchors {
+		if !selfSigned(c) {
+			return nil, fmt.Errorf("%w: anchors %s: %s is not the self-signed certificate of a CA", ErrSecret, path, c.Subject)
+		}
+	}
+	return anchors, nil
+}
+
+// issuer reads an issuer and its chain. Vault tells them to anybody; a login is not needed.
+func (c *caller) issuer(ctx context.Context, m Mount, ref string) (*x509.Certificate, []*x509.Certificate, error) {
+	secret, err := c.anonymous(ctx, "read_issuer", func(ctx context.Context, client *api.Client) (*api.Secret, error) {
+		return client.Logical().ReadWithContext(ctx, m.Path+"/issuer/"+ref+"/json")
+	})
+	if err == nil {
+		var own, chain []*x509.Certificate
+		if own, chain, err = answer(secret); err == nil {
+			return own[0], chain, nil
+		}
+	}
+	return nil, nil, fmt.Errorf("read issuer %s of Vault mount %s: %w", ref, m.Path, err)
+}
+
+// answer takes the certificate and its chain out of an answer. There is exactly one certificate.
+func answer(secret *api.Secret) (own, chain []*x509.Certificate, err error) {
+	text, ok := secret.Data["certificate"].(string)
+	if !ok {
+		return nil, nil, fmt.Errorf("%w: it holds no certificate", ErrMalformed)
+	}
+	if own, err = parseCertificates(text); err != nil {
+		return nil, nil, fmt.Errorf("%w: certificate: %w", ErrMalformed, err)
+	}
+	if len(own) != 1 {
+		return nil, nil, fmt.Errorf("%w: %d certificates where one belongs", ErrMalformed, len(own))
+	}
+	switch list := secret.Data["ca_chain"].(type) {
+	case nil:
+	case []any:
+		if len(list) > maxChain {
+			return nil, nil, fmt.Errorf("%w: a chain of %d certificates; %d is the limit", ErrMalformed, len(list), maxChain)
+		}
+		for _, entry := range list {
+			text, _ := entry.(string)
+			found, err := parseCertificates(text)
+			if err != nil {
+				return nil, nil, fmt.Errorf("%w: chain: %w", ErrMalformed, err)
+			}
+			chain = append(chain, found...)
+		}
+	default:
+		return nil, nil, fmt.Errorf("%w: the chain is no list", ErrMalformed)
+	}
+	return own, chain, nil
+}
+
+// parseCertificates reads one to maxChain certificates in PEM, and nothing else.
+func parseCertificates(text string) ([]*x509.Certificate, error) {
+	var all []*x509.Certificate
+	rest := []byte(text)
+	for len(bytes.TrimSpace(rest)) > 0 {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil || block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("something that is no certificate in PEM, after %d certificates", len(all))
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		if all = append(all, c); len(all) > maxChain {
+			return nil, fmt.Errorf("more than %d certificates", maxChain)
+		}
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("no certificate in PEM")
+	}
+	return all, nil
+}

@@ -1,0 +1,148 @@
+package vaultca
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/hashicorp/vault/api"
+)
+
+// What can go wrong between this member and Vault. Each error of this package wraps at most one of them.
+var (
+	// ErrUnreachable is that Vault did not answer: no connection, or no answer in time.
+	ErrUnreachable = errors.New("Vault does not answer; check the address and the network") //nolint:staticcheck // ST1005: Vault is a name
+	// ErrUntrusted is that Vault's certificate does not verify.
+	ErrUntrusted = errors.New("Vault's certificate is not to be trusted; check ca_file and server_name") //nolint:staticcheck // ST1005: Vault is a name
+	// ErrSealed is Vault's answer while it is sealed, or has no active node.
+	ErrSealed = errors.New("Vault is sealed or has no active node; unseal it") //nolint:staticcheck // ST1005: Vault is a name
+	// ErrBusy is that Vault turned the call away because of a rate limit or its load.
+	ErrBusy = errors.New("Vault has too much to do, or a quota is used up") //nolint:staticcheck // ST1005: Vault is a name
+	// ErrServer is any other failure inside of Vault.
+	ErrServer = errors.New("Vault failed; see its log") //nolint:staticcheck // ST1005: Vault is a name
+	// ErrDenied is that a valid login lacks a right, or that the login is not valid any more and a new one was refused too.
+	ErrDenied = errors.New("Vault denies it; compare the token's policies with the output of `entente vault policy`") //nolint:staticcheck // ST1005: Vault is a name
+	// ErrLogin is that Vault does not accept the credentials.
+	ErrLogin = errors.New("Vault does not accept the login; check the auth block and what it points at") //nolint:staticcheck // ST1005: Vault is a name
+	// ErrNotFound is that the mount, the issuer or the auth method is not there.
+	ErrNotFound = errors.New("Vault has nothing there; check the mount, the issuer and the namespace") //nolint:staticcheck // ST1005: Vault is a name
+	// ErrRejected is that Vault understood and refused what was asked.
+	ErrRejected = errors.New("Vault rejects the request") //nolint:staticcheck // ST1005: Vault is a name
+	// ErrMalformed is that the answer is not what Vault's API describes.
+	ErrMalformed = errors.New("the answer is not one of Vault's; check that nothing stands between")
+	// ErrTooLarge is that the answer is larger than any that Vault has reason to give.
+	ErrTooLarge = errors.New("the answer is larger than 1 MiB")
+	// ErrSecret is that a secret, a file or a certificate on this member cannot be read.
+	ErrSecret = errors.New("cannot read what the login needs")
+
+	// ErrNoMount is that a hosted domain has no PKI mount.
+	ErrNoMount = errors.New("the domain has no PKI mount of its own in Vault; configure one for it")
+	// ErrWrongKey, ErrWrongName, ErrNotCA, ErrTooShort and ErrNoChain refuse a certificate that Vault signed.
+	ErrWrongKey  = errors.New("Vault signed another key than the request's")                                            //nolint:staticcheck // ST1005: Vault is a name
+	ErrWrongName = errors.New("Vault signed another name than the domain's")                                            //nolint:staticcheck // ST1005: Vault is a name
+	ErrNotCA     = errors.New("Vault signed something that is no signing certificate")                                  //nolint:staticcheck // ST1005: Vault is a name
+	ErrTooShort  = errors.New("Vault shortened the lifetime too far; raise the mount's max_lease_ttl, or renew its CA") //nolint:staticcheck // ST1005: Vault is a name
+	ErrNoChain   = errors.New("what Vault signed does not chain to an anchor")
+	// ErrNoAnchor is that the issuer's chain has no self-signed top in Vault.
+	ErrNoAnchor = errors.New("the issuer's chain ends below a root that Vault does not know; name the root by anchors = \"file:…\"")
+	// ErrSharedAnchor is that two hosted domains would stand below the same root.
+	ErrSharedAnchor = errors.New("two hosted domains below one root could impersonate each other; give each domain a root of its own")
+)
+
+var reasons = []struct {
+	err    error
+	reason string
+}{
+	{ErrUntrusted, "untrusted"}, {ErrSealed, "sealed"}, {ErrBusy, "busy"}, {ErrServer, "server"}, {ErrLogin, "login"}, {ErrDenied, "denied"},
+	{ErrNotFound, "not_found"}, {ErrRejected, "rejected"}, {ErrTooLarge, "too_large"}, {ErrMalformed, "malformed"}, {ErrSecret, "secret"},
+	{ErrNoMount, "no_mount"}, {ErrWrongKey, "wrong_key"}, {ErrWrongName, "wrong_name"}, {ErrNotCA, "not_ca"}, {ErrTooShort, "too_short"},
+	{ErrNoChain, "no_chain"}, {ErrNoAnchor, "no_anchor"}, {ErrSharedAnchor, "shared_anchor"}, {ErrUnreachable, "unreachable"},
+}
+
+// Reason names an error of this package in one word, for metrics: "ok" for none and "other" for a foreign one.
+func Reason(err error) string {
+	if err == nil {
+		return "ok"
+	}
+	for _, r := range reasons {
+		if errors.Is(err, r.err) {
+			return r.reason
+		}
+	}
+	return "other"
+}
+
+// passes says whether the same call can succeed later without anybody doing anything on this side.
+func passes(err error) bool {
+	for _, e := range []error{ErrUnreachable, ErrSealed, ErrBusy, ErrServer, ErrMalformed, ErrTooLarge, ErrUntrusted} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// classify puts the name to what Vault's client returned.
+func classify(err error) error {
+	if err == nil || Reason(err) != "other" {
+		return err
+	}
+	var (
+		response *api.ResponseError
+		verify   *tls.CertificateVerificationError
+		hostname x509.HostnameError
+		unknown  x509.UnknownAuthorityError
+		syntax   *json.SyntaxError
+		kind     *json.UnmarshalTypeError
+	)
+	switch {
+	case errors.As(err, &response):
+		return fmt.Errorf("%w (HTTP %d%s)", ofStatus(response.StatusCode), response.StatusCode, said(response))
+	case errors.Is(err, context.Canceled):
+		return err
+	case errors.As(err, &verify), errors.As(err, &hostname), errors.As(err, &unknown):
+		return fmt.Errorf("%w: %w", ErrUntrusted, err)
+	case errors.As(err, &syntax), errors.As(err, &kind), errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	return fmt.Errorf("%w: %w", ErrUnreachable, err)
+}
+
+func ofStatus(status int) error {
+	switch {
+	case status == http.StatusForbidden || status == http.StatusUnauthorized:
+		return ErrDenied
+	case status == http.StatusNotFound:
+		return ErrNotFound
+	case status == http.StatusTooManyRequests:
+		return ErrBusy
+	case status == http.StatusServiceUnavailable:
+		return ErrSealed
+	case status >= 500:
+		return ErrServer
+	case status >= 400:
+		return ErrRejected
+	}
+	return ErrMalformed
+}
+
+// maxSaid bounds how much of Vault's own words is repeated.
+const maxSaid = 300
+
+// said are Vault's own words on one line. What did not come from Vault is not repeated.
+func said(r *api.ResponseError) string {
+	if r.RawError || len(r.Errors) == 0 {
+		return ""
+	}
+	words := strings.Join(strings.Fields(strings.Join(r.Errors, "; ")), " ")
+	if len(words) > maxSaid {
+		words = strings.ToValidUTF8(words[:maxSaid], "") + "…"
+	}
+	return ": " + words
+}

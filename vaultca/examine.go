@@ -1,0 +1,111 @@
+package vaultca
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/ententehq/entente/authority"
+)
+
+// Asked is what a certificate that Vault signed is held against.
+type Asked struct {
+	TrustDomain spiffeid.TrustDomain
+	Key         crypto.PublicKey
+	TTL         time.Duration
+	LongestSVID time.Duration
+	Now         time.Time
+	Anchors     []*x509.Certificate
+}
+
+// Remark is what is odd about a certificate that can be used all the same. The zero value: nothing.
+type Remark struct {
+	// Short is how much less than asked the certificate lives by the local clock.
+	Short time.Duration
+	// Ahead is how far in the future it begins: Vault's clock is ahead of the local one.
+	Ahead time.Duration
+}
+
+// tolerance is by how much a lifetime can differ from what was asked before it is remarked: the time of the call, and whole seconds.
+const tolerance = time.Minute
+
+// Examine decides whether what Vault signed is what was asked, and brings it into order: the chain to one of the
+// anchors, that anchor first. An answer that cannot be used is refused with one of the errors of this package.
+func Examine(a Asked, certificate *x509.Certificate, chain []*x509.Certificate) (*authority.Signed, Remark, error) {
+	var remark Remark
+	want, err := x509.MarshalPKIXPublicKey(a.Key)
+	if err != nil {
+		return nil, remark, fmt.Errorf("encode the key of the request: %w", err)
+	}
+	switch {
+	case !bytes.Equal(want, certificate.RawSubjectPublicKeyInfo):
+		return nil, remark, ErrWrongKey
+	case !certificate.IsCA || certificate.KeyUsage&x509.KeyUsageCertSign == 0:
+		return nil, remark, ErrNotCA
+	case len(certificate.URIs) != 1 || certificate.URIs[0].String() != a.TrustDomain.IDString():
+		return nil, remark, fmt.Errorf("%w: %v instead of %s", ErrWrongName, certificate.URIs, a.TrustDomain.IDString())
+	}
+	if err := authority.LintCA(a.TrustDomain)(certificate); err != nil {
+		return nil, remark, fmt.Errorf("%w: %w", ErrNotCA, err)
+	}
+	left := certificate.NotAfter.Sub(a.Now)
+	if left < 2*a.LongestSVID {
+		return nil, remark, fmt.Errorf("%w: %v are left of %v, and two SVID lifetimes are %v", ErrTooShort, left.Round(time.Second), a.TTL, 2*a.LongestSVID)
+	}
+	if short := a.TTL - left; short > tolerance {
+		remark.Short = short
+	}
+	at := a.Now
+	if certificate.NotBefore.After(at) {
+		at, remark.Ahead = certificate.NotBefore, certificate.NotBefore.Sub(at)
+	}
+	path, err := toAnchor(certificate, chain, a.Anchors, at)
+	if err != nil {
+		return nil, remark, err
+	}
+	top := path[len(path)-1]
+	signed := &authority.Signed{Chain: path[:len(path)-1], Anchors: []*x509.Certificate{top}}
+	for _, anchor := range a.Anchors {
+		if !anchor.Equal(top) && a.Now.Before(anchor.NotAfter) {
+			signed.Anchors = append(signed.Anchors, anchor)
+		}
+	}
+	return signed, remark, nil
+}
+
+// toAnchor finds the shortest path from the certificate to an anchor, both included.
+func toAnchor(certificate *x509.Certificate, chain, anchors []*x509.Certificate, at time.Time) ([]*x509.Certificate, error) {
+	roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
+	for _, anchor := range anchors {
+		roots.AddCert(anchor)
+	}
+	for _, c := range chain {
+		if !selfSigned(c) {
+			intermediates.AddCert(c)
+		}
+	}
+	paths, err := certificate.Verify(x509.VerifyOptions{
+		Roots: roots, Intermediates: intermediates, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+	})
+	if err == nil && len(paths) == 0 {
+		err = errors.New("no path was found")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNoChain, err)
+	}
+	best := paths[0]
+	for _, p := range paths[1:] {
+		if len(p) < len(best) {
+			best = p
+		}
+	}
+	if len(best) < 2 {
+		return nil, fmt.Errorf("%w: it is an anchor itself", ErrNoChain)
+	}
+	return best, nil
+}

@@ -1,0 +1,109 @@
+package vaultca
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+)
+
+// maxAnswer bounds the body of an answer: some hundred certificates.
+const maxAnswer = 1 << 20
+
+// newTransport connects to Vault and to nobody else. The CA file and the client certificate are read at each connection,
+// so that a changed one counts without a restart.
+func newTransport(c Config) *http.Transport {
+	return &http.Transport{
+		DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			settings, err := tlsConfig(c, address)
+			if err != nil {
+				return nil, err
+			}
+			dialer := &tls.Dialer{NetDialer: &net.Dialer{Timeout: c.Timeout, KeepAlive: 15 * time.Second}, Config: settings}
+			return dialer.DialContext(ctx, network, address)
+		},
+		ResponseHeaderTimeout: c.Timeout, IdleConnTimeout: time.Minute, MaxIdleConnsPerHost: 2,
+		MaxResponseHeaderBytes: 64 << 10, DisableCompression: true,
+	}
+}
+
+func tlsConfig(c Config, address string) (*tls.Config, error) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	settings := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
+	if c.ServerName != "" {
+		settings.ServerName = c.ServerName
+	}
+	if c.CAFile != "" {
+		raw, err := readFile(c.CAFile)
+		if err != nil {
+			return nil, err
+		}
+		settings.RootCAs = x509.NewCertPool()
+		if !settings.RootCAs.AppendCertsFromPEM(raw) {
+			return nil, fmt.Errorf("%w: ca_file %s holds no certificate in PEM", ErrSecret, c.CAFile)
+		}
+	}
+	if auth, ok := c.Auth.(Certificate); ok {
+		settings.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return auth.certificate() }
+	}
+	return settings, nil
+}
+
+// bounded refuses answers that are too large.
+type bounded struct{ http.RoundTripper }
+
+func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
+	response, err := b.RoundTripper.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	response.Body = &boundedBody{response.Body, maxAnswer}
+	return response, nil
+}
+
+type boundedBody struct {
+	io.ReadCloser
+	left int
+}
+
+func (b *boundedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if b.left -= n; b.left < 0 {
+		return 0, ErrTooLarge
+	}
+	return n, err
+}
+
+// newAPI makes a client of Vault's without a token, and without what the environment says of Vault.
+func newAPI(c Config, transport *http.Transport) (*api.Client, error) {
+	client, err := api.NewClient(&api.Config{
+		Address: c.Address, DisableRedirects: true, Timeout: c.Timeout,
+		HttpClient: &http.Client{
+			Transport:     bounded{transport},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make a client of Vault at %s: %w", c.Address, err)
+	}
+	client.SetHeaders(http.Header{api.RequestHeaderName: []string{"true"}})
+	client.ClearToken()
+	client.ClearNamespace()
+	if c.Namespace != "" {
+		client.SetNamespace(c.Namespace)
+	}
+	client.SetMaxRetries(0) // this package counts the attempts itself
+	return client, nil
+}
+
+var errNoAnswer = errors.New("the answer is empty")

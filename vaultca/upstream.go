@@ -1,0 +1,247 @@
+package vaultca
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ententehq/entente/authority"
+)
+
+// Upstream signs by Vault. Its methods can be called from any goroutine.
+type Upstream struct {
+	config  Config
+	caller  *caller
+	metrics *metrics
+
+	mu      sync.Mutex
+	anchors map[spiffeid.TrustDomain][]*x509.Certificate
+	changed chan struct{}    // closed when anchors change
+	failing map[string]error // by task and domain, for a log with one line at the beginning of a failure
+}
+
+var _ authority.Upstream = (*Upstream)(nil)
+
+// New makes an upstream. It asks nothing of Vault yet: a member starts while Vault is down.
+func New(c Config) (*Upstream, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	c = c.withDefaults()
+	m, err := newMetrics(c.Registerer)
+	if err != nil {
+		return nil, err
+	}
+	return &Upstream{
+		config: c, caller: newCaller(c, m), metrics: m,
+		anchors: map[spiffeid.TrustDomain][]*x509.Certificate{}, changed: make(chan struct{}), failing: map[string]error{},
+	}, nil
+}
+
+// Run keeps the login alive and the anchors known until ctx ends.
+func (u *Upstream) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return u.caller.keep(ctx) })
+	for _, td := range u.config.domains() {
+		group.Go(func() error {
+			u.poll(ctx, td)
+			return nil
+		})
+	}
+	err := group.Wait()
+	u.caller.transport.CloseIdleConnections()
+	return err
+}
+
+// poll looks at a domain's anchors again and again. Intervals differ by up to a tenth, so that members do not come together.
+func (u *Upstream) poll(ctx context.Context, td spiffeid.TrustDomain) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		_, _ = u.lookAt(ctx, td, u.config.Mounts[td]) // its outcome is in the log and in the metrics
+		interval := u.config.PollInterval
+		timer.Reset(interval - time.Duration(rand.Int64N(int64(interval/10)+1))) //nolint:gosec // G404: spreads load, guards nothing
+	}
+}
+
+// Anchors are those of a domain as last seen, and a channel that is closed when the anchors of any domain change.
+// There are none before the first successful look.
+func (u *Upstream) Anchors(td spiffeid.TrustDomain) ([]*x509.Certificate, <-chan struct{}) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return append([]*x509.Certificate(nil), u.anchors[td]...), u.changed
+}
+
+// lookAt reads a domain's anchors and keeps them. Anchors that another domain has are refused, and not kept.
+func (u *Upstream) lookAt(ctx context.Context, td spiffeid.TrustDomain, m Mount) ([]*x509.Certificate, error) {
+	anchors, err := u.caller.look(ctx, m)
+	if err == nil {
+		err = u.keepAnchors(td, anchors)
+	}
+	if err != nil {
+		err = fmt.Errorf("find the anchors of %s: %w", td, err)
+	} else {
+		u.metrics.looked.WithLabelValues(td.Name()).Set(float64(u.config.Now().Unix()))
+	}
+	u.outcome(ctx, td, "anchors", err)
+	return anchors, err
+}
+
+func (u *Upstream) keepAnchors(td spiffeid.TrustDomain, anchors []*x509.Certificate) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if other, shared := sharedWith(td, anchors, u.anchors); shared {
+		return fmt.Errorf("an anchor of %s is one of %s too: %w", td, other, ErrSharedAnchor)
+	}
+	if sameAnchors(u.anchors[td], anchors) {
+		return nil
+	}
+	if was := u.anchors[td]; len(was) > 0 {
+		u.config.Logger.Info("the anchors in Vault changed", "trust_domain", td.Name(), "before", subjects(was), "now", subjects(anchors))
+	}
+	u.anchors[td] = anchors
+	close(u.changed)
+	u.changed = make(chan struct{})
+	return nil
+}
+
+func subjects(all []*x509.Certificate) string {
+	var names []string
+	for _, c := range all {
+		names = append(names, fmt.Sprintf("%s (serial %s)", c.Subject, serial(c.SerialNumber)))
+	}
+	return strings.Join(names, ", ")
+}
+
+// outcome writes one line when a task begins to fail or fails for another reason, and one when it works again.
+func (u *Upstream) outcome(ctx context.Context, td spiffeid.TrustDomain, task string, err error) {
+	if err != nil && ctx.Err() != nil {
+		return // the end of this member, not a failure
+	}
+	u.metrics.task(td, task, err)
+	u.mu.Lock()
+	key := task + " " + td.Name()
+	was := u.failing[key]
+	u.failing[key] = err
+	u.mu.Unlock()
+	switch {
+	case err != nil && Reason(was) != Reason(err):
+		u.config.Logger.Error("Vault is of no use at the moment; what is signed already stays valid, and it is tried again", "task", task, "trust_domain", td.Name(), "reason", Reason(err), "error", err)
+	case err == nil && was != nil:
+		u.config.Logger.Info("Vault works again", "task", task, "trust_domain", td.Name())
+	}
+}
+
+// SignCA implements [authority.Upstream]. The issuer's anchors are read first, so that the answer holds the newest.
+func (u *Upstream) SignCA(ctx context.Context, r authority.CARequest) (*authority.Signed, error) {
+	m, ok := u.config.Mounts[r.TrustDomain]
+	if !ok {
+		return nil, fmt.Errorf("sign a signing certificate of %s: %w", r.TrustDomain, ErrNoMount)
+	}
+	signed, err := u.sign(ctx, m, r)
+	if err != nil {
+		err = fmt.Errorf("sign a signing certificate of %s by Vault mount %s, issuer %s: %w", r.TrustDomain, m.Path, m.issuers()[0], err)
+	}
+	u.outcome(ctx, r.TrustDomain, "sign", err)
+	return signed, err
+}
+
+func (u *Upstream) sign(ctx context.Context, m Mount, r authority.CARequest) (*authority.Signed, error) {
+	anchors, err := u.lookAt(ctx, r.TrustDomain, m)
+	if err != nil {
+		return nil, err
+	}
+	secret, err := u.caller.signIntermediate(ctx, m, signParameters(r.TrustDomain, r.CSR, r.TTL))
+	if err != nil {
+		return nil, err
+	}
+	own, chain, err := answer(secret)
+	if err != nil {
+		return nil, err
+	}
+	signed, remark, err := Examine(Asked{
+		TrustDomain: r.TrustDomain, Key: r.CSR.PublicKey, TTL: r.TTL, LongestSVID: u.config.LongestSVID(r.TrustDomain),
+		Now: u.config.Now(), Anchors: anchors,
+	}, own[0], chain)
+	if err != nil {
+		return nil, err
+	}
+	u.metrics.remark(r.TrustDomain, remark)
+	log := u.config.Logger.With("trust_domain", r.TrustDomain.Name(), "mount", m.Path, "serial", serial(own[0].SerialNumber))
+	if remark.Short > 0 {
+		log.Warn("Vault gave the signing certificate less lifetime than asked; raise the mount's max_lease_ttl, or renew its CA", "asked", r.TTL, "until", own[0].NotAfter)
+	}
+	if remark.Ahead > 0 {
+		log.Warn("the signing certificate begins in the future: Vault's clock is ahead of this member's; set both", "by", remark.Ahead.Round(time.Second))
+	}
+	return signed, nil
+}
+
+// backdating of signing certificates covers clocks that are a little apart.
+const backdating = 30 * time.Second
+
+// pathLength of a signing certificate: it signs SVIDs, and no CA below it.
+const pathLength = "0"
+
+// commonName is the subject's, without meaning to SPIFFE; Vault wants one.
+const commonName = "Entente authority"
+
+// signParameters are all that is sent. [Policy] pins those that a thief of the token would change: they are texts, since
+// Vault compares types too.
+func signParameters(td spiffeid.TrustDomain, csr *x509.CertificateRequest, ttl time.Duration) map[string]any {
+	return map[string]any{
+		"csr":                  string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr.Raw})),
+		"common_name":          commonName,
+		"exclude_cn_from_sans": true,
+		"uri_sans":             td.IDString(),
+		"max_path_length":      pathLength,
+		"ttl":                  fmt.Sprintf("%ds", int64(ttl.Seconds())),
+		"not_before_duration":  fmt.Sprintf("%ds", int64(backdating.Seconds())),
+		"use_csr_values":       false,
+	}
+}
+
+func (c *caller) signIntermediate(ctx context.Context, m Mount, parameters map[string]any) (*api.Secret, error) {
+	return c.authorized(ctx, "sign", func(ctx context.Context, client *api.Client) (*api.Secret, error) {
+		return client.Logical().WriteWithContext(ctx, m.Path+"/issuer/"+m.issuers()[0]+"/sign-intermediate", parameters)
+	})
+}
+
+// Revoke has Vault put a signing certificate of the domain on its revocation list. SPIFFE verifiers do not read that
+// list: what the certificate signed stays valid for them until it expires.
+func (u *Upstream) Revoke(ctx context.Context, td spiffeid.TrustDomain, certificate *x509.Certificate) error {
+	m, ok := u.config.Mounts[td]
+	if !ok {
+		return fmt.Errorf("revoke a signing certificate of %s: %w", td, ErrNoMount)
+	}
+	_, err := u.caller.authorized(ctx, "revoke", func(ctx context.Context, client *api.Client) (*api.Secret, error) {
+		return client.Logical().WriteWithContext(ctx, m.Path+"/revoke", map[string]any{"serial_number": serial(certificate.SerialNumber)})
+	})
+	if err != nil {
+		return fmt.Errorf("revoke the signing certificate %s of %s in Vault: %w", serial(certificate.SerialNumber), td, err)
+	}
+	return nil
+}
+
+// serial is a serial number as Vault writes it.
+func serial(n *big.Int) string {
+	return strings.TrimSuffix(strings.ReplaceAll(fmt.Sprintf("% x", n.Bytes()), " ", ":"), ":")
+}
+
+// Prune implements [authority.Upstream]. Vault's roots are Vault's; nothing of them is kept here.
+func (*Upstream) Prune(func(*x509.Certificate) bool) error { return nil }
