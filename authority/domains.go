@@ -3,6 +3,7 @@ package authority
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -45,15 +46,15 @@ func (s *domainService) CreateDomain(ctx context.Context, r *ententev1.CreateDom
 			}
 		}
 	}
-	if err := s.check(settings, asked.GetEndpointHost()); err != nil {
+	if err := s.check(settings, asked.GetEndpointHost(), asked.GetOidcIssuer()); err != nil {
 		return nil, err
 	}
 	var row *statev1.Domain
 	revision, err := s.m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
-		if err := s.creatable(tx, td.Name(), asked.GetEndpointHost()); err != nil {
+		if err := s.creatable(tx, asked); err != nil {
 			return err
 		}
-		row = &statev1.Domain{TrustDomain: td.Name(), EndpointHost: asked.GetEndpointHost(), CreateTime: timestamppb.New(s.m.config.Now())}
+		row = &statev1.Domain{TrustDomain: td.Name(), EndpointHost: asked.GetEndpointHost(), OidcIssuer: asked.GetOidcIssuer(), CreateTime: timestamppb.New(s.m.config.Now())}
 		setSettings(row, settings)
 		return Domains.Put(tx, td.Name(), row)
 	})
@@ -64,7 +65,8 @@ func (s *domainService) CreateDomain(ctx context.Context, r *ententev1.CreateDom
 }
 
 // creatable refuses a domain that is there, that is foreign, or that is one too many.
-func (s *domainService) creatable(tx *raftstore.Tx, td, endpointHost string) error {
+func (s *domainService) creatable(tx *raftstore.Tx, asked *ententev1.Domain) error {
+	td := asked.GetTrustDomain()
 	rows, err := Domains.List(tx, "")
 	if err != nil {
 		return err
@@ -84,27 +86,33 @@ func (s *domainService) creatable(tx *raftstore.Tx, td, endpointHost string) err
 	if foreign {
 		return status.Errorf(codes.FailedPrecondition, "there is a relationship with %s, and a hosted domain is never foreign; delete the relationship first", td)
 	}
-	return hostIsFree(tx, td, endpointHost)
+	return addressesAreFree(tx, td, asked.GetEndpointHost(), asked.GetOidcIssuer())
 }
 
-// hostIsFree refuses an endpoint host that another domain has.
-func hostIsFree(tx *raftstore.Tx, td, host string) error {
-	if host == "" {
+// addressesAreFree refuses an endpoint host or an issuer that another domain has.
+func addressesAreFree(tx *raftstore.Tx, td, host, issuer string) error {
+	if host == "" && issuer == "" {
 		return nil
 	}
 	for row, err := range Domains.All(tx, "") {
 		if err != nil {
 			return err
 		}
-		if row.Key != td && row.Value.GetEndpointHost() == host {
+		if row.Key == td {
+			continue
+		}
+		if host != "" && row.Value.GetEndpointHost() == host {
 			return status.Errorf(codes.AlreadyExists, "endpoint_host %s is that of %s; each domain needs its own", host, row.Key)
+		}
+		if issuer != "" && sameIssuer(row.Value.GetOidcIssuer(), issuer) {
+			return status.Errorf(codes.AlreadyExists, "oidc_issuer %s is that of %s, whatever the port; each domain needs its own", issuer, row.Key)
 		}
 	}
 	return nil
 }
 
 // check holds settings against the rules, for the self-signed upstream also against the life of its roots.
-func (s *domainService) check(settings Settings, endpointHost string) error {
+func (s *domainService) check(settings Settings, endpointHost, issuer string) error {
 	if err := settings.Check(s.m.config.MinRefresh); err != nil {
 		return status.Error(codes.InvalidArgument, err.Error())
 	}
@@ -116,7 +124,22 @@ func (s *domainService) check(settings Settings, endpointHost string) error {
 			return status.Errorf(codes.InvalidArgument, "endpoint_host: %v", err)
 		}
 	}
+	if issuer != "" {
+		if _, err := bundle.ParseIssuer(issuer); err != nil {
+			return status.Errorf(codes.InvalidArgument, "oidc_issuer: %v", err)
+		}
+	}
 	return nil
+}
+
+// sameIssuer says whether two issuers are served at the same place.
+func sameIssuer(a, b string) bool {
+	one, err := bundle.ParseIssuer(a)
+	if err != nil {
+		return false // none
+	}
+	other, err := bundle.ParseIssuer(b)
+	return err == nil && one.SamePlace(other)
 }
 
 // ListDomains lists the hosted trust domains.
@@ -162,7 +185,7 @@ func (s *domainService) UpdateDomain(ctx context.Context, r *ententev1.UpdateDom
 	if err != nil {
 		return nil, err
 	}
-	fields, host, err := parseMask(r.GetUpdateMask().GetPaths())
+	fields, texts, err := parseMask(r.GetUpdateMask().GetPaths())
 	if err != nil {
 		return nil, err
 	}
@@ -182,13 +205,13 @@ func (s *domainService) UpdateDomain(ctx context.Context, r *ententev1.UpdateDom
 				return err
 			}
 		}
-		if host {
-			row.EndpointHost = asked.GetEndpointHost()
+		for _, take := range texts {
+			take(row, asked)
 		}
-		if err := s.check(settings, row.GetEndpointHost()); err != nil {
+		if err := s.check(settings, row.GetEndpointHost(), row.GetOidcIssuer()); err != nil {
 			return err
 		}
-		if err := hostIsFree(tx, td.Name(), row.GetEndpointHost()); err != nil {
+		if err := addressesAreFree(tx, td.Name(), row.GetEndpointHost(), row.GetOidcIssuer()); err != nil {
 			return err
 		}
 		setSettings(row, settings)
@@ -321,26 +344,29 @@ func (f domainField) apply(s Settings, from *ententev1.Domain, now time.Time) (S
 	return f.set(s, d.AsDuration(), now), nil
 }
 
-// parseMask returns the settings that a mask names, and whether it names endpoint_host.
-func parseMask(paths []string) (fields []domainField, host bool, err error) {
+// domainTexts are the settings of a domain that are texts, which can be empty.
+var domainTexts = map[string]func(row *statev1.Domain, asked *ententev1.Domain){
+	"endpoint_host": func(row *statev1.Domain, asked *ententev1.Domain) { row.EndpointHost = asked.GetEndpointHost() },
+	"oidc_issuer":   func(row *statev1.Domain, asked *ententev1.Domain) { row.OidcIssuer = asked.GetOidcIssuer() },
+}
+
+// parseMask returns the settings that a mask names.
+func parseMask(paths []string) (fields []domainField, texts []func(*statev1.Domain, *ententev1.Domain), err error) {
 	if len(paths) == 0 {
-		return nil, false, status.Error(codes.InvalidArgument, "update_mask is empty; name the fields to change: endpoint_host, refresh_hint, x509_svid_ttl, jwt_svid_ttl, ca_ttl")
+		return nil, nil, status.Error(codes.InvalidArgument, "update_mask is empty; name the fields to change: endpoint_host, oidc_issuer, refresh_hint, x509_svid_ttl, jwt_svid_ttl, ca_ttl")
 	}
-next:
 	for _, path := range paths {
-		if path == "endpoint_host" {
-			host = true
+		if take, ok := domainTexts[path]; ok {
+			texts = append(texts, take)
 			continue
 		}
-		for _, f := range domainFields {
-			if f.name == path {
-				fields = append(fields, f)
-				continue next
-			}
+		i := slices.IndexFunc(domainFields, func(f domainField) bool { return f.name == path })
+		if i < 0 {
+			return nil, nil, status.Errorf(codes.InvalidArgument, "update_mask names %q, which cannot be changed; endpoint_host, oidc_issuer, refresh_hint, x509_svid_ttl, jwt_svid_ttl and ca_ttl can", path)
 		}
-		return nil, false, status.Errorf(codes.InvalidArgument, "update_mask names %q, which cannot be changed; endpoint_host, refresh_hint, x509_svid_ttl, jwt_svid_ttl and ca_ttl can", path)
+		fields = append(fields, domainFields[i])
 	}
-	return fields, host, nil
+	return fields, texts, nil
 }
 
 func (m *Manager) domainMessage(row *statev1.Domain, revision raftstore.Revision) *ententev1.Domain {
@@ -348,6 +374,7 @@ func (m *Manager) domainMessage(row *statev1.Domain, revision raftstore.Revision
 		TrustDomain:  row.GetTrustDomain(),
 		Home:         row.GetTrustDomain() == m.config.Home.Name(),
 		EndpointHost: row.GetEndpointHost(),
+		OidcIssuer:   row.GetOidcIssuer(),
 		RefreshHint:  row.GetRefreshHint(),
 		X509SvidTtl:  row.GetX509SvidTtl(),
 		JwtSvidTtl:   row.GetJwtSvidTtl(),

@@ -135,7 +135,7 @@ func (m *Manager) signX509(s *signer, d *domainState, r x509Request, ttl time.Du
 }
 
 // signJWT signs a JWT-SVID with an active authority of this member.
-func (m *Manager) signJWT(s *signer, r jwtRequest, ttl time.Duration, caller string) (*ententev1.IssueJWTSVIDResponse, error) {
+func (m *Manager) signJWT(s *signer, issuer string, r jwtRequest, ttl time.Duration, caller string) (*ententev1.IssueJWTSVIDResponse, error) {
 	now := m.config.Now().Truncate(time.Second)
 	expire := now.Add(ttl)
 	if end := s.notAfter.Truncate(time.Second); expire.After(end) {
@@ -144,7 +144,7 @@ func (m *Manager) signJWT(s *signer, r jwtRequest, ttl time.Duration, caller str
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // it never fails: crypto/rand ends the program instead
 	claims := jwt.Claims{
-		ID: hex.EncodeToString(id[:]), Subject: r.id.String(), Audience: r.audience,
+		ID: hex.EncodeToString(id[:]), Issuer: issuer, Subject: r.id.String(), Audience: r.audience,
 		IssuedAt: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(expire),
 	}
 	event := access.Event{

@@ -266,7 +266,7 @@ func TestSVIDsEndWithTheirAuthority(t *testing.T) {
 	f.mu.Lock()
 	f.ahead = DefaultCATTL - 2*time.Minute
 	f.mu.Unlock()
-	token, err := c.signJWT(d.signers[JWT], jwtRequest{id: r.id, audience: []string{"a"}}, 5*time.Minute, "test")
+	token, err := c.signJWT(d.signers[JWT], d.issuer, jwtRequest{id: r.id, audience: []string{"a"}}, 5*time.Minute, "test")
 	require.NoError(t, err)
 	require.LessOrEqual(t, token.GetExpireTime().AsTime().Sub(f.now()), 2*time.Minute)
 }

@@ -122,7 +122,7 @@ func (m *Manager) issueJWT(ctx context.Context, request *ententev1.IssueJWTSVIDR
 			if err != nil {
 				return nil, status.Error(codes.InvalidArgument, err.Error())
 			}
-			return m.signJWT(d.signers[JWT], r, ttl, caller)
+			return m.signJWT(d.signers[JWT], d.issuer, r, ttl, caller)
 		},
 		func(ctx context.Context, c ententev1.SigningServiceClient) (*ententev1.IssueJWTSVIDResponse, error) {
 			return c.SignJWTSVID(ctx, forward)

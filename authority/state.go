@@ -25,6 +25,7 @@ type domainState struct {
 	settings     Settings
 	rotations    Rotations
 	endpointHost string
+	issuer       string // of JWT-SVIDs; empty: they have none
 	// bundle is nil until the domain's first authority is published.
 	bundle      *bundle.Bundle
 	document    []byte
@@ -72,7 +73,7 @@ func (m *Manager) newDomainState(r raftstore.Reader, td spiffeid.TrustDomain, ro
 		return nil, err
 	}
 	d := &domainState{
-		settings: settingsOf(row), endpointHost: row.GetEndpointHost(),
+		settings: settingsOf(row), endpointHost: row.GetEndpointHost(), issuer: row.GetOidcIssuer(),
 		signers: map[Kind]*signer{}, elsewhere: map[Kind][]string{},
 	}
 	if d.rotations, err = rotationsOf(r, td.Name()); err != nil {

@@ -110,7 +110,7 @@ func (s *signingService) SignJWTSVID(ctx context.Context, r *ententev1.SignJWTSV
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	response, err := s.m.signJWT(d.signers[JWT], request, ttl, through(r.GetCaller(), member))
+	response, err := s.m.signJWT(d.signers[JWT], d.issuer, request, ttl, through(r.GetCaller(), member))
 	return response, signingError(err)
 }
 

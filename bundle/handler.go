@@ -16,7 +16,8 @@ import (
 
 // Handler answers the requests of a bundle endpoint from memory: "/" with the home domain's bundle, "/bundles/NAME"
 // with any hosted domain's, "/bundles" with the bundle map. At a host name that a domain has for itself, "/" is that
-// domain's bundle and there is nothing else.
+// domain's bundle and there is nothing else. At the host of a domain's [Issuer] stand its OpenID Connect discovery
+// document and its keys, below the issuer's path.
 //
 // It serves what was last published, to anybody, and asks nothing of whom it serves. It is safe for concurrent use.
 type Handler struct {
@@ -119,7 +120,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		h.refuse(w, http.StatusMethodNotAllowed, "a bundle endpoint is read with GET")
 		return
 	}
-	a := current.find(own, req.URL.Path)
+	a := current.find(own, host, req.URL.Path)
 	if a == nil {
 		h.refuse(w, http.StatusNotFound, "no bundle is published at "+clip(req.URL.Path))
 		return
@@ -140,8 +141,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 }
 
 // find returns what stands at path, own being the bundle of the host's domain if it has one.
-func (r *rendered) find(own *answer, path string) *answer {
+func (r *rendered) find(own *answer, host, path string) *answer {
 	switch {
+	case r.issuers[host+path] != nil:
+		return r.issuers[host+path]
 	case own != nil && path == "/":
 		return own
 	case own != nil:

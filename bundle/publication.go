@@ -29,6 +29,9 @@ type Hosted struct {
 	Bundle *Bundle
 	// Host is the endpoint's host name for this domain alone, or empty.
 	Host string
+	// Issuer is by what URL verifiers of OpenID Connect know the domain; the zero value: by none. At its host and below
+	// its path stand its discovery document and its keys.
+	Issuer Issuer
 }
 
 // rendered is a publication ready to be sent. It is never changed.
@@ -37,7 +40,8 @@ type rendered struct {
 	paths   map[string]*answer // where no host name of its own is asked for; without the map
 	hosts   map[string]*answer // "/" of each host name of its own
 	domains map[string]spiffeid.TrustDomain
-	bundles func() *answer // the map, rendered when it is first asked for
+	issuers map[string]*answer // by host and path
+	bundles func() *answer     // the map, rendered when it is first asked for
 }
 
 // answer is a document with its header fields, as net/http keeps them. The slices are shared by all responses.
@@ -45,15 +49,16 @@ type answer struct {
 	body               []byte
 	etag               string
 	etagField, lengths []string
+	cacheControl       []string
 }
 
 func newAnswer(body []byte) *answer {
 	sum := sha256.Sum256(body)
 	etag := `"` + base64.RawURLEncoding.EncodeToString(sum[:]) + `"`
-	return &answer{body: body, etag: etag, etagField: []string{etag}, lengths: []string{strconv.Itoa(len(body))}}
+	return &answer{body: body, etag: etag, etagField: []string{etag}, lengths: []string{strconv.Itoa(len(body))}, cacheControl: cacheControlField}
 }
 
-// The header fields that every document has. no-cache lets a cache keep a document but not hand it out without asking:
+// The header fields of bundles. no-cache lets a cache keep a document but not hand it out without asking:
 // a revoked key has to go at once, and an unchanged document costs one 304.
 var (
 	contentTypeField  = []string{"application/json"}
@@ -62,7 +67,7 @@ var (
 
 func (a *answer) header(h http.Header) {
 	h["Etag"] = a.etagField
-	h["Cache-Control"] = cacheControlField
+	h["Cache-Control"] = a.cacheControl
 }
 
 func render(p Publication) (*rendered, error) {
@@ -71,6 +76,7 @@ func render(p Publication) (*rendered, error) {
 		paths:   make(map[string]*answer, len(p.Hosted)+1),
 		hosts:   make(map[string]*answer),
 		domains: make(map[string]spiffeid.TrustDomain),
+		issuers: make(map[string]*answer),
 	}
 	all := make([]*Bundle, 0, len(p.Hosted)+len(p.Foreign))
 	seen := make(map[spiffeid.TrustDomain]bool, cap(all))
@@ -85,6 +91,9 @@ func render(p Publication) (*rendered, error) {
 		r.paths["/bundles/"+td.Name()] = a
 		if td == p.Home {
 			r.paths["/"] = a
+		}
+		if err := r.addIssuer(hosted); err != nil {
+			return nil, err
 		}
 		if hosted.Host == "" {
 			continue
@@ -113,6 +122,29 @@ func render(p Publication) (*rendered, error) {
 		return newAnswer(body)
 	})
 	return r, nil
+}
+
+// addIssuer renders what stands below a domain's issuer, if it has one.
+func (r *rendered) addIssuer(hosted Hosted) error {
+	i := hosted.Issuer
+	if i.IsZero() {
+		return nil
+	}
+	config, keys, err := i.documents(hosted.Bundle)
+	if err != nil {
+		return err
+	}
+	caching := []string{oidcCaching(hosted.Bundle)}
+	for path, body := range map[string][]byte{discoveryPath: config, jwksPath: keys} {
+		at := i.host + i.path + path
+		if r.issuers[at] != nil {
+			return fmt.Errorf("two hosted domains, %s among them, have an issuer at %s%s; give each its own", hosted.Bundle.td, i.host, i.path)
+		}
+		a := newAnswer(body)
+		a.cacheControl = caching
+		r.issuers[at] = a
+	}
+	return nil
 }
 
 // canonicalHost is a host name as it is compared: lower case, no trailing dot.

@@ -49,7 +49,13 @@ func (p *publisher) publish(v *raftstore.View) error {
 		if err != nil {
 			return fmt.Errorf("hosted domain %s: %w", row.Key, err)
 		}
-		publication.Hosted = append(publication.Hosted, bundle.Hosted{Bundle: parsed.bundle, Host: domain.Value.GetEndpointHost()})
+		hosted := bundle.Hosted{Bundle: parsed.bundle, Host: domain.Value.GetEndpointHost()}
+		if issuer := domain.Value.GetOidcIssuer(); issuer != "" {
+			if hosted.Issuer, err = bundle.ParseIssuer(issuer); err != nil {
+				return fmt.Errorf("hosted domain %s: %w", row.Key, err)
+			}
+		}
+		publication.Hosted = append(publication.Hosted, hosted)
 		homeKnown = homeKnown || parsed.bundle.TrustDomain() == p.home
 	}
 	if !homeKnown {

@@ -20,12 +20,13 @@ func (a *app) domainCommand() *cobra.Command {
 
 // domainFlags are what of a domain can be set.
 type domainFlags struct {
-	endpointHost                                string
+	endpointHost, oidcIssuer                    string
 	refreshHint, x509SVIDTTL, jwtSVIDTTL, caTTL time.Duration
 }
 
 func (d *domainFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&d.endpointHost, "endpoint-host", "", "host name of a bundle endpoint of its own")
+	f.StringVar(&d.oidcIssuer, "oidc-issuer", "", "https URL by which verifiers of OpenID Connect know the domain, the iss of its JWT-SVIDs")
 	f.DurationVar(&d.refreshHint, "refresh-hint", 0, "how often readers of its bundle should poll")
 	f.DurationVar(&d.x509SVIDTTL, "x509-svid-ttl", 0, "longest and usual lifetime of its X509-SVIDs")
 	f.DurationVar(&d.jwtSVIDTTL, "jwt-svid-ttl", 0, "longest and usual lifetime of its JWT-SVIDs")
@@ -40,6 +41,7 @@ func (d *domainFlags) take(f *pflag.FlagSet, to *ententev1.Domain) []string {
 		set         func()
 	}{
 		{"endpoint-host", "endpoint_host", func() { to.EndpointHost = d.endpointHost }},
+		{"oidc-issuer", "oidc_issuer", func() { to.OidcIssuer = d.oidcIssuer }},
 		{"refresh-hint", "refresh_hint", func() { to.RefreshHint = durationpb.New(d.refreshHint) }},
 		{"x509-svid-ttl", "x509_svid_ttl", func() { to.X509SvidTtl = durationpb.New(d.x509SVIDTTL) }},
 		{"jwt-svid-ttl", "jwt_svid_ttl", func() { to.JwtSvidTtl = durationpb.New(d.jwtSVIDTTL) }},
@@ -149,6 +151,7 @@ func (a *app) printDomain(d *ententev1.Domain, err error) error {
 		t.field("trust domain", d.GetTrustDomain())
 		t.field("home", yes(d.GetHome()))
 		t.field("endpoint host", d.GetEndpointHost())
+		t.field("OIDC issuer", d.GetOidcIssuer())
 		t.field("refresh hint", span(d.GetRefreshHint()))
 		t.field("x509-svid ttl", span(d.GetX509SvidTtl()))
 		t.field("jwt-svid ttl", span(d.GetJwtSvidTtl()))

@@ -38,9 +38,12 @@ type Domain struct {
 	X509SvidTtl *durationpb.Duration `protobuf:"bytes,5,opt,name=x509_svid_ttl,json=x509SvidTtl,proto3" json:"x509_svid_ttl,omitempty"`
 	JwtSvidTtl  *durationpb.Duration `protobuf:"bytes,6,opt,name=jwt_svid_ttl,json=jwtSvidTtl,proto3" json:"jwt_svid_ttl,omitempty"`
 	// Lifetime of a member's signing certificate and JWT key.
-	CaTtl         *durationpb.Duration   `protobuf:"bytes,7,opt,name=ca_ttl,json=caTtl,proto3" json:"ca_ttl,omitempty"`
-	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	Revision      uint64                 `protobuf:"varint,9,opt,name=revision,proto3" json:"revision,omitempty"`
+	CaTtl      *durationpb.Duration   `protobuf:"bytes,7,opt,name=ca_ttl,json=caTtl,proto3" json:"ca_ttl,omitempty"`
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	Revision   uint64                 `protobuf:"varint,9,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The https URL by which verifiers of OpenID Connect know the domain: the iss of its JWT-SVIDs. Below it the bundle
+	// endpoint serves /.well-known/openid-configuration and the keys. Empty: JWT-SVIDs have no iss.
+	OidcIssuer    string `protobuf:"bytes,10,opt,name=oidc_issuer,json=oidcIssuer,proto3" json:"oidc_issuer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -136,6 +139,13 @@ func (x *Domain) GetRevision() uint64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *Domain) GetOidcIssuer() string {
+	if x != nil {
+		return x.OidcIssuer
+	}
+	return ""
 }
 
 type CreateDomainRequest struct {
@@ -476,7 +486,7 @@ var File_entente_v1_domain_proto protoreflect.FileDescriptor
 const file_entente_v1_domain_proto_rawDesc = "" +
 	"\n" +
 	"\x17entente/v1/domain.proto\x12\n" +
-	"entente.v1\x1a\x15entente/v1/read.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\x03\n" +
+	"entente.v1\x1a\x15entente/v1/read.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xca\x03\n" +
 	"\x06Domain\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x12\n" +
 	"\x04home\x18\x02 \x01(\bR\x04home\x12#\n" +
@@ -488,7 +498,10 @@ const file_entente_v1_domain_proto_rawDesc = "" +
 	"\x06ca_ttl\x18\a \x01(\v2\x19.google.protobuf.DurationR\x05caTtl\x12;\n" +
 	"\vcreate_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12\x1a\n" +
-	"\brevision\x18\t \x01(\x04R\brevision\"A\n" +
+	"\brevision\x18\t \x01(\x04R\brevision\x12\x1f\n" +
+	"\voidc_issuer\x18\n" +
+	" \x01(\tR\n" +
+	"oidcIssuer\"A\n" +
 	"\x13CreateDomainRequest\x12*\n" +
 	"\x06domain\x18\x01 \x01(\v2\x12.entente.v1.DomainR\x06domain\"A\n" +
 	"\x12ListDomainsRequest\x12+\n" +

@@ -137,6 +137,7 @@ type Domain struct {
 	// A longer refresh hint that readers may still be polling at, until earlier_hint_until.
 	EarlierHint      *durationpb.Duration   `protobuf:"bytes,8,opt,name=earlier_hint,json=earlierHint,proto3" json:"earlier_hint,omitempty"`
 	EarlierHintUntil *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=earlier_hint_until,json=earlierHintUntil,proto3" json:"earlier_hint_until,omitempty"`
+	OidcIssuer       string                 `protobuf:"bytes,10,opt,name=oidc_issuer,json=oidcIssuer,proto3" json:"oidc_issuer,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -232,6 +233,13 @@ func (x *Domain) GetEarlierHintUntil() *timestamppb.Timestamp {
 		return x.EarlierHintUntil
 	}
 	return nil
+}
+
+func (x *Domain) GetOidcIssuer() string {
+	if x != nil {
+		return x.OidcIssuer
+	}
+	return ""
 }
 
 // Authority is the public side of one signing key of a hosted trust domain on one member.
@@ -552,7 +560,7 @@ var File_entente_state_v1_authority_proto protoreflect.FileDescriptor
 
 const file_entente_state_v1_authority_proto_rawDesc = "" +
 	"\n" +
-	" entente/state/v1/authority.proto\x12\x10entente.state.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x81\x04\n" +
+	" entente/state/v1/authority.proto\x12\x10entente.state.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa2\x04\n" +
 	"\x06Domain\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12#\n" +
 	"\rendpoint_host\x18\x02 \x01(\tR\fendpointHost\x12<\n" +
@@ -564,7 +572,10 @@ const file_entente_state_v1_authority_proto_rawDesc = "" +
 	"\vcreate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12<\n" +
 	"\fearlier_hint\x18\b \x01(\v2\x19.google.protobuf.DurationR\vearlierHint\x12H\n" +
-	"\x12earlier_hint_until\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x10earlierHintUntil\"\x93\x06\n" +
+	"\x12earlier_hint_until\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x10earlierHintUntil\x12\x1f\n" +
+	"\voidc_issuer\x18\n" +
+	" \x01(\tR\n" +
+	"oidcIssuer\"\x93\x06\n" +
 	"\tAuthority\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\ftrust_domain\x18\x02 \x01(\tR\vtrustDomain\x12\x16\n" +
