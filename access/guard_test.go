@@ -51,6 +51,7 @@ type domains struct {
 	v1.UnimplementedDomainServiceServer
 	v1.UnimplementedBundleServiceServer
 	v1.UnimplementedClusterServiceServer
+	v1.UnimplementedSVIDServiceServer
 	created atomic.Int32
 	ids     chan spiffeid.ID // asked of Permits by DeleteDomain
 	bundles chan *v1.WatchBundlesResponse
@@ -73,6 +74,10 @@ func (d *domains) ListDomains(context.Context, *v1.ListDomainsRequest) (*v1.List
 
 func (d *domains) GetDomain(ctx context.Context, _ *v1.GetDomainRequest) (*v1.Domain, error) {
 	return &v1.Domain{}, access.Permits(ctx, <-d.ids)
+}
+
+func (d *domains) IssueX509SVIDs(ctx context.Context, _ *v1.IssueX509SVIDsRequest) (*v1.IssueX509SVIDsResponse, error) {
+	return &v1.IssueX509SVIDsResponse{}, access.Permits(ctx, <-d.ids)
 }
 
 func (d *domains) WatchBundles(_ *v1.WatchBundlesRequest, s grpc.ServerStreamingServer[v1.WatchBundlesResponse]) error {
@@ -143,6 +148,7 @@ func (h *house) dial(t *testing.T, caller access.Caller) *grpc.ClientConn {
 	v1.RegisterDomainServiceServer(server, h.domains)
 	v1.RegisterBundleServiceServer(server, h.domains)
 	v1.RegisterClusterServiceServer(server, h.domains)
+	v1.RegisterSVIDServiceServer(server, h.domains)
 	v1.RegisterMemberServiceServer(server, &v1.UnimplementedMemberServiceServer{})
 	const bufferBytes = 64 << 10
 	listener := bufconn.Listen(bufferBytes)
@@ -397,4 +403,16 @@ func TestRevokeDomain(t *testing.T) {
 		domains = append(domains, g.GetTrustDomain())
 	}
 	require.Equal(t, []string{"eu.test", ""}, domains)
+}
+
+func TestNobodyIsIssuedReservedIDsInABatch(t *testing.T) {
+	h := build(t)
+	batch := func(id string) error {
+		h.ids <- spiffeid.RequireFromString(id)
+		_, err := v1.NewSVIDServiceClient(h.dial(t, access.SocketCaller(0, 1))).IssueX509SVIDs(t.Context(), &v1.IssueX509SVIDsRequest{TrustDomain: "eu.test"})
+		return err
+	}
+	require.NoError(t, batch("spiffe://eu.test/web"))
+	require.EqualError(t, batch("spiffe://eu.test/entente/member/eu-1"), "rpc error: code = PermissionDenied desc = "+
+		"spiffe://eu.test/entente/member/eu-1 is never issued through the API: only the server itself issues IDs below /entente/; choose another path")
 }

@@ -29,5 +29,6 @@ func Permits(ctx context.Context, id spiffeid.ID) error {
 	}
 	c := p.call
 	c.About = About{SPIFFEID: id.String()}
+	c.Rule.Issues = c.Rule.Issues || c.Rule.IssuesEach
 	return Decide(c, p.world)
 }

@@ -39,6 +39,8 @@ type Rule struct {
 	Audit Audit
 	// Issues marks what issues an identity: IDs below ReservedPath are refused to every caller.
 	Issues bool
+	// IssuesEach marks what issues several: the room asks [Permits] for each ID, which then refuses as Issues does.
+	IssuesEach bool
 	// DefaultsToHome marks requests that mean the home domain when they name none.
 	DefaultsToHome bool
 	// About reads from a request what it is about. Nil: about nothing in particular.

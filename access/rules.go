@@ -68,9 +68,9 @@ var rules = map[string]Rule{
 			return About{SPIFFEID: m.GetSpiffeId(), Object: m.GetSpiffeId()}
 		})},
 	// A batch is of one domain, in which the caller may issue something. What of it, the room asks for each ID: see Permits.
-	v1.SVIDService_IssueX509SVIDs_FullMethodName: {Roles: issuers, Reach: Domain, Audit: AuditedByRoom,
+	v1.SVIDService_IssueX509SVIDs_FullMethodName: {Roles: issuers, Reach: Domain, Audit: AuditedByRoom, IssuesEach: true,
 		About: on(func(m *v1.IssueX509SVIDsRequest) About { return aboutBatch(m.GetTrustDomain()) })},
-	v1.SVIDService_IssueJWTSVIDs_FullMethodName: {Roles: issuers, Reach: Domain, Audit: AuditedByRoom,
+	v1.SVIDService_IssueJWTSVIDs_FullMethodName: {Roles: issuers, Reach: Domain, Audit: AuditedByRoom, IssuesEach: true,
 		About: on(func(m *v1.IssueJWTSVIDsRequest) About { return aboutBatch(m.GetTrustDomain()) })},
 
 	// Bundles.
