@@ -27,7 +27,6 @@ type api struct {
 	member  *crewman
 	guard   *access.Guard
 	address string
-	log     string
 }
 
 // auditFile is an audit log for [Config.Audit] of a member that an api is served for.

@@ -2,6 +2,7 @@ package authority
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -17,12 +18,31 @@ import (
 	"sync"
 )
 
+// KeyStore keeps this member's signing keys, all ECDSA on P-256, and the certificates of its own roots. The [Manager] and
+// [SelfSigned] share one. Its methods can be called from many goroutines; what they return belongs to the caller.
+type KeyStore interface {
+	// Create makes a key. It replaces one of that name, and returns once the key survives what the store survives.
+	Create(ctx context.Context, name string) (crypto.Signer, error)
+	// Signer returns the key of that name, and wraps [fs.ErrNotExist] where there is none. It is asked within
+	// transactions, and so answers from memory or from this machine's disk. A signer whose key is elsewhere is no
+	// *ecdsa.PrivateKey: its signatures are verified before anybody relies on them.
+	Signer(name string) (crypto.Signer, error)
+	// Certify keeps a certificate with the key of that name. It does not outlive its key.
+	Certify(ctx context.Context, name string, certificate *x509.Certificate) error
+	// Certificate returns what Certify kept, nil if nothing, and wraps [fs.ErrNotExist] where there is no such key.
+	Certificate(name string) (*x509.Certificate, error)
+	// Names lists the keys.
+	Names(ctx context.Context) ([]string, error)
+	// Delete removes a key for good; one that is not there is no error.
+	Delete(ctx context.Context, name string) error
+}
+
 // maxKeyFile bounds what is read of a key file; one with a root certificate beside the key has some 1,200 bytes.
 const maxKeyFile = 16 << 10
 
 const keySuffix = ".pem"
 
-// KeyFolder keeps private keys, one PEM file each, readable by nobody but the owner. It is safe for concurrent use.
+// KeyFolder is the [KeyStore] on disk: private keys, one PEM file each, readable by nobody but the owner.
 type KeyFolder struct {
 	dir string
 
@@ -45,8 +65,10 @@ func OpenKeyFolder(dir string) (*KeyFolder, error) {
 	return &KeyFolder{dir: dir, keys: map[string]crypto.Signer{}}, nil
 }
 
-// Create makes a P-256 key and returns once it is on disk.
-func (f *KeyFolder) Create(name string) (crypto.Signer, error) {
+var _ KeyStore = (*KeyFolder)(nil)
+
+// Create implements [KeyStore]. The key is on disk when it returns.
+func (f *KeyFolder) Create(_ context.Context, name string) (crypto.Signer, error) {
 	key, err := newKey()
 	if err != nil {
 		return nil, err
@@ -112,7 +134,22 @@ func (f *KeyFolder) syncDir() error {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
-// Signer returns the key of that name. [fs.ErrNotExist] is wrapped where there is none.
+// Certify implements [KeyStore]: key and certificate are in one file, which is replaced in one step.
+func (f *KeyFolder) Certify(_ context.Context, name string, certificate *x509.Certificate) error {
+	key, err := f.Signer(name)
+	if err != nil {
+		return err
+	}
+	return f.put(name, key, certificate)
+}
+
+// Certificate implements [KeyStore].
+func (f *KeyFolder) Certificate(name string) (*x509.Certificate, error) {
+	_, certificate, err := f.read(name)
+	return certificate, err
+}
+
+// Signer implements [KeyStore].
 func (f *KeyFolder) Signer(name string) (crypto.Signer, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -188,8 +225,8 @@ func parseKeyFile(content []byte) (key crypto.Signer, certificate *x509.Certific
 	return key, certificate, nil
 }
 
-// Names lists the keys in the folder.
-func (f *KeyFolder) Names() ([]string, error) {
+// Names implements [KeyStore].
+func (f *KeyFolder) Names(context.Context) ([]string, error) {
 	entries, err := os.ReadDir(f.dir)
 	if err != nil {
 		return nil, fmt.Errorf("list the key folder: %w", err)
@@ -203,8 +240,8 @@ func (f *KeyFolder) Names() ([]string, error) {
 	return names, nil
 }
 
-// Delete removes a key for good; one that is not there is no error.
-func (f *KeyFolder) Delete(name string) error {
+// Delete implements [KeyStore].
+func (f *KeyFolder) Delete(_ context.Context, name string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.keys, name)

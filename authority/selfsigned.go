@@ -18,12 +18,12 @@ import (
 // SelfSigned is the upstream that needs no other: a root of the member's own for each hosted domain, kept with its key
 // beside the authorities' keys. A root signs for the first half of its life, so that all below it ends in time.
 type SelfSigned struct {
-	keys *KeyFolder
+	keys KeyStore
 	ttl  time.Duration
 }
 
 // NewSelfSigned makes an upstream that keeps roots in keys, each of which lives for ttl.
-func NewSelfSigned(keys *KeyFolder, ttl time.Duration) *SelfSigned {
+func NewSelfSigned(keys KeyStore, ttl time.Duration) *SelfSigned {
 	return &SelfSigned{keys: keys, ttl: ttl}
 }
 
@@ -51,14 +51,14 @@ func rootPrefix(td spiffeid.TrustDomain) string {
 }
 
 // SignCA signs below the newest root, or below a new one if asked to, or if that one is past half of its life.
-func (s *SelfSigned) SignCA(_ context.Context, r CARequest) (*Signed, error) {
+func (s *SelfSigned) SignCA(ctx context.Context, r CARequest) (*Signed, error) {
 	if s.ttl < 4*r.TTL {
 		return nil, fmt.Errorf("the root lives for %v, and a signing certificate for %v; raise root_ttl to four times ca_ttl", s.ttl, r.TTL)
 	}
 	if err := r.CSR.CheckSignature(); err != nil {
 		return nil, fmt.Errorf("check the request for a signing certificate: %w", err)
 	}
-	roots, err := s.roots(r.TrustDomain)
+	roots, err := s.roots(ctx, r.TrustDomain)
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +69,7 @@ func (s *SelfSigned) SignCA(_ context.Context, r CARequest) (*Signed, error) {
 		number = top.number + 1
 	}
 	if top == nil || r.NewAnchor || !top.signsAt(r.Now) {
-		if top, err = s.newRoot(r.TrustDomain, number, r.Now); err != nil {
+		if top, err = s.newRoot(ctx, r.TrustDomain, number, r.Now); err != nil {
 			return nil, err
 		}
 	}
@@ -87,8 +87,11 @@ func (s *SelfSigned) SignCA(_ context.Context, r CARequest) (*Signed, error) {
 	return &Signed{Chain: []*x509.Certificate{ca}, Anchors: []*x509.Certificate{top.certificate}}, nil
 }
 
-func (s *SelfSigned) newRoot(td spiffeid.TrustDomain, number uint64, now time.Time) (*root, error) {
-	key, err := newKey()
+// newRoot makes a root. One that is not finished, since the member stopped, has a key and no certificate; the next one
+// takes its name.
+func (s *SelfSigned) newRoot(ctx context.Context, td spiffeid.TrustDomain, number uint64, now time.Time) (*root, error) {
+	name := fmt.Sprintf("%s%d", rootPrefix(td), number)
+	key, err := s.keys.Create(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -100,16 +103,15 @@ func (s *SelfSigned) newRoot(td spiffeid.TrustDomain, number uint64, now time.Ti
 	if err != nil {
 		return nil, fmt.Errorf("sign a root of %s: %w", td, err)
 	}
-	name := fmt.Sprintf("%s%d", rootPrefix(td), number)
-	if err := s.keys.put(name, key, certificate); err != nil {
+	if err := s.keys.Certify(ctx, name, certificate); err != nil {
 		return nil, err
 	}
 	return &root{name, number, key, certificate}, nil
 }
 
 // roots are those of a domain, the oldest first.
-func (s *SelfSigned) roots(td spiffeid.TrustDomain) ([]root, error) {
-	names, err := s.keys.Names()
+func (s *SelfSigned) roots(ctx context.Context, td spiffeid.TrustDomain) ([]root, error) {
+	names, err := s.keys.Names(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -121,14 +123,18 @@ func (s *SelfSigned) roots(td spiffeid.TrustDomain) ([]root, error) {
 		}
 		number, err := strconv.ParseUint(digits, 10, 64)
 		if err != nil {
-			return nil, fmt.Errorf("%s%s in the key folder is no root of this program's; move it elsewhere", name, keySuffix)
+			return nil, fmt.Errorf("%s%s among the keys is no root of this program's; move it elsewhere", name, keySuffix)
 		}
-		key, certificate, err := s.keys.read(name)
+		certificate, err := s.keys.Certificate(name)
 		if err != nil {
 			return nil, err
 		}
 		if certificate == nil {
-			return nil, fmt.Errorf("key file %s%s holds no root certificate", name, keySuffix)
+			continue // it was not finished, and nothing is below it
+		}
+		key, err := s.keys.Signer(name)
+		if err != nil {
+			return nil, err
 		}
 		if err := LintCA(td)(certificate); err != nil {
 			return nil, fmt.Errorf("root %s%s is not one of %s: %w", name, keySuffix, td, err)
@@ -149,14 +155,14 @@ func (s *SelfSigned) Prune(inUse func(*x509.Certificate) bool) error {
 		if !strings.HasPrefix(name, rootNames) {
 			continue
 		}
-		_, certificate, err := s.keys.read(name)
+		certificate, err := s.keys.Certificate(name)
 		if err != nil {
 			return err
 		}
-		if certificate == nil || inUse(certificate) {
+		if certificate != nil && inUse(certificate) {
 			continue
 		}
-		if err := s.keys.Delete(name); err != nil {
+		if err := s.keys.Delete(ctx, name); err != nil {
 			return err
 		}
 	}

@@ -268,7 +268,7 @@ func TestParseMap(t *testing.T) {
 		{"a name twice", `{"trust_domains":{"a":{"keys":[]},"a":{"keys":[]}}}`, "duplicate_name",
 			`bundle map: a JSON object has two members of the same name: trust_domains has "a" twice`},
 		{"a SPIFFE ID as a name", `{"trust_domains":{"spiffe://a":{"keys":[]}}}`, "bad_trust_domain",
-			`bundle map: trust domain "spiffe://a": the name is not a valid trust domain: byte 7 is ':'; lower-case letters, digits, dot, dash and underscore are allowed`},
+			`bundle map: trust domain "spiffe://a": the name is not a valid trust domain: write the name alone, without scheme or path`},
 		{"one bad bundle", `{"trust_domains":{"a":{"keys":[]},"b":{}}}`, "no_keys",
 			"bundle map: bundle document of b: the document has no list of keys: keys must be present; an empty list says that no key is trusted"},
 	} {

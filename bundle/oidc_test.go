@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/json"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -70,7 +71,7 @@ func FuzzParseIssuer(f *testing.F) {
 			require.True(t, i.IsZero())
 			return
 		}
-		r := httptest.NewRequest("GET", i.String()+"/x", nil) // panics at what is no URL
+		r := httptest.NewRequest(http.MethodGet, i.String()+"/x", nil) // panics at what is no URL
 		require.Equal(t, text+"/x", "https://"+r.Host+r.URL.EscapedPath())
 		require.True(t, i.SamePlace(i))
 	})
