@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 
@@ -17,7 +16,7 @@ import (
 // What can go wrong between this member and Vault. Each error of this package wraps at most one of them.
 var (
 	// ErrUnreachable is that Vault did not answer: no connection, or no answer in time.
-	ErrUnreachable = errors.New("Vault does not answer; check the address and the network") //nolint:staticcheck // ST1005: Vault is a name
+	ErrUnreachable = errors.New("Vault does not answer, or not to the end; check the address and the network") //nolint:staticcheck // ST1005: Vault is a name
 	// ErrUntrusted is that Vault's certificate does not verify.
 	ErrUntrusted = errors.New("Vault's certificate is not to be trusted; check ca_file and server_name") //nolint:staticcheck // ST1005: Vault is a name
 	// ErrSealed is Vault's answer while it is sealed, or has no active node.
@@ -108,7 +107,7 @@ func classify(err error) error {
 		return err
 	case errors.As(err, &verify), errors.As(err, &hostname), errors.As(err, &unknown):
 		return fmt.Errorf("%w: %w", ErrUntrusted, err)
-	case errors.As(err, &syntax), errors.As(err, &kind), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.As(err, &syntax), errors.As(err, &kind):
 		return fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
 	return fmt.Errorf("%w: %w", ErrUnreachable, err)

@@ -98,6 +98,7 @@ func Hang(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 func Cut(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Length", "1000")
 	_, _ = io.WriteString(w, `{"data":{"certificate":"-----BEGIN`)
+	_ = http.NewResponseController(w).Flush()
 	panic(http.ErrAbortHandler)
 }
 

@@ -1,0 +1,147 @@
+package vaultca
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ententehq/entente/vaultca/vaulttest"
+)
+
+func TestFaultsHaveNamesAndHeal(t *testing.T) {
+	v := vaulttest.Shared(t)
+	mount := v.PKI(t)
+	proxy := vaulttest.NewProxy(t, v)
+	for _, c := range []struct {
+		name   string
+		fault  vaulttest.Fault
+		want   error
+		reason string
+	}{
+		{"500", vaulttest.Status(http.StatusInternalServerError), ErrServer, "server"},
+		{"502", vaulttest.Status(http.StatusBadGateway), ErrServer, "server"},
+		{"503", vaulttest.Status(http.StatusServiceUnavailable), ErrSealed, "sealed"},
+		{"429", vaulttest.Status(http.StatusTooManyRequests), ErrBusy, "busy"},
+		{"garbage", vaulttest.Answer("<html>a captive portal</html>"), ErrMalformed, "malformed"},
+		{"empty", vaulttest.Answer(""), ErrMalformed, "malformed"},
+		{"no certificate", vaulttest.Answer(`{"data":{"certificate":"none"}}`), ErrMalformed, "malformed"},
+		{"too large", vaulttest.Flood, ErrTooLarge, "too_large"},
+		{"hang", vaulttest.Hang, ErrUnreachable, "unreachable"},
+		{"cut", vaulttest.Cut, ErrUnreachable, "unreachable"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			config := configFor(t, v, mount, nil)
+			config.Address, config.CAFile = proxy.Address, proxy.CAFile
+			if c.name == "hang" {
+				config.Timeout = 200 * time.Millisecond
+			}
+			u := open(t, config)
+			signs(t, u)
+			proxy.Break(c.fault)
+			_, err := u.SignCA(t.Context(), asked(t))
+			proxy.Heal()
+			require.ErrorIs(t, err, c.want)
+			require.Equal(t, c.reason, Reason(err))
+			require.Zero(t, testutil.ToFloat64(u.metrics.up.WithLabelValues(domain.Name(), "sign")))
+			signs(t, u)
+			require.Equal(t, 1.0, testutil.ToFloat64(u.metrics.up.WithLabelValues(domain.Name(), "sign")))
+		})
+	}
+}
+
+func TestSealedAndRestartedVaultHeals(t *testing.T) {
+	v := vaulttest.Start(t)
+	u := open(t, configFor(t, v, v.PKI(t), nil))
+	signs(t, u)
+	v.Seal(t)
+	_, err := u.SignCA(t.Context(), asked(t))
+	require.ErrorIs(t, err, ErrSealed)
+	v.Unseal(t)
+	heals(t, u)
+
+	v.Stop(t)
+	_, err = u.SignCA(t.Context(), asked(t))
+	require.ErrorIs(t, err, ErrUnreachable)
+	v.Resume(t)
+	heals(t, u)
+}
+
+func TestChangedCertificateOfVault(t *testing.T) {
+	v := vaulttest.Start(t)
+	config := configFor(t, v, v.PKI(t), nil)
+	old := t.TempDir() + "/ca.pem"
+	require.NoError(t, copyFile(v.CAFile, old))
+	config.CAFile, config.ServerName = old, vaulttest.ServerName
+	u := open(t, config)
+	signs(t, u)
+	v.Reissue(t)
+	_, err := u.SignCA(t.Context(), asked(t))
+	require.ErrorIs(t, err, ErrUntrusted)
+	require.NoError(t, copyFile(v.CAFile, old))
+	heals(t, u)
+}
+
+func TestRevokedTokenIsReplaced(t *testing.T) {
+	v := vaulttest.Shared(t)
+	u := open(t, configFor(t, v, v.PKI(t), nil))
+	signs(t, u)
+	was := u.caller.login.current()
+	require.NoError(t, v.Client(t).Auth().Token().RevokeOrphan(was.client.Token()))
+	signs(t, u)
+	require.NotEqual(t, was.client.Token(), u.caller.login.current().client.Token())
+}
+
+func TestLoginIsRenewedAndThenReplaced(t *testing.T) {
+	v := vaulttest.Shared(t)
+	u := open(t, configFor(t, v, v.PKI(t), map[string]any{"token_ttl": "2s", "token_max_ttl": "5s"}))
+	run(t, u)
+	signs(t, u)
+	first := u.caller.login.current()
+	require.Eventually(t, func() bool {
+		s := u.caller.login.current()
+		return s != first && s.client.Token() == first.client.Token()
+	}, 10*time.Second, 10*time.Millisecond, "the login is renewed")
+	require.Eventually(t, func() bool {
+		return u.caller.login.current().client.Token() != first.client.Token()
+	}, 15*time.Second, 10*time.Millisecond, "what cannot be renewed further is replaced")
+	require.Zero(t, testutil.ToFloat64(u.metrics.calls.WithLabelValues("sign", "denied")))
+}
+
+func TestShortenedLifetime(t *testing.T) {
+	v := vaulttest.Shared(t)
+	mount := v.EmptyPKI(t)
+	v.Write(t, mount+"/root/generate/internal", map[string]any{"common_name": "short", "key_type": "ec", "ttl": "5h"})
+	config := configFor(t, v, mount, nil)
+	u := open(t, config)
+	signs(t, u)
+	require.Equal(t, 1.0, testutil.ToFloat64(u.metrics.alarm.WithLabelValues(domain.Name(), "short")))
+
+	config.Registerer = nil
+	config.Now = func() time.Time { return time.Now().Add(4 * time.Hour) }
+	_, err := open(t, config).SignCA(t.Context(), asked(t))
+	require.ErrorIs(t, err, ErrTooShort)
+
+	config.Now = func() time.Time { return time.Now().Add(-10 * time.Minute) }
+	behind := open(t, config)
+	signed := signs(t, behind)
+	require.True(t, signed.Chain[0].NotBefore.After(config.Now()))
+	require.Equal(t, 1.0, testutil.ToFloat64(behind.metrics.alarm.WithLabelValues(domain.Name(), "clock")))
+}
+
+func TestDefaultIssuerGone(t *testing.T) {
+	v := vaulttest.Shared(t)
+	mount := v.PKI(t)
+	u := open(t, configFor(t, v, mount, nil))
+	signs(t, u)
+	_, err := v.Client(t).Logical().Delete(mount + "/issuer/root")
+	require.NoError(t, err)
+	_, err = u.SignCA(t.Context(), asked(t))
+	require.Error(t, err)
+	require.Contains(t, []string{"not_found", "rejected", "server"}, Reason(err), err.Error())
+	v.Root(t, mount, "next")
+	v.SetDefault(t, mount, "next")
+	heals(t, u)
+}
