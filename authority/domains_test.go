@@ -135,7 +135,7 @@ func TestSequenceOfADomain(t *testing.T) {
 	}
 	require.EqualValues(t, 2, sequenceOf(f.bundle(shop)))
 
-	names, err := c.keys.Names()
+	names, err := c.keys.Names(context.Background())
 	require.NoError(t, err)
 	require.Len(t, names, 6, "two roots, two CAs, two JWT keys")
 	_, err = s.DeleteDomain(ctx, &ententev1.DeleteDomainRequest{TrustDomain: shop.Name()})
@@ -144,7 +144,7 @@ func TestSequenceOfADomain(t *testing.T) {
 	_, err = c.SVIDService().IssueX509SVID(caller, request(t, "spiffe://shop.example.org/till"))
 	require.Equal(t, codes.NotFound, status.Code(err))
 	require.Eventually(t, func() bool {
-		names, err := c.keys.Names()
+		names, err := c.keys.Names(context.Background())
 		return err == nil && len(names) == 3
 	}, testPatience, time.Millisecond, "the keys of a domain that is gone are deleted")
 
@@ -165,7 +165,7 @@ func TestSucceed(t *testing.T) {
 	require.NoError(t, err)
 	var pool []*statev1.Authority
 	for i := range 4 {
-		root, err := NewSelfSigned(keys, DefaultRootTTL).newRoot(home, uint64(i+1), time.Now())
+		root, err := NewSelfSigned(keys, DefaultRootTTL).newRoot(t.Context(), home, uint64(i+1), time.Now())
 		require.NoError(t, err)
 		pool = append(pool, &statev1.Authority{Id: root.name, Kind: statev1.AuthorityKind(X509), Anchors: [][]byte{root.certificate.Raw}})
 		pool = append(pool, &statev1.Authority{Id: root.name + "-jwt", Kind: statev1.AuthorityKind(JWT), JwtKey: root.certificate.RawSubjectPublicKeyInfo})

@@ -18,7 +18,7 @@ func TestKeyFolder(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "keys")
 	keys, err := OpenKeyFolder(dir)
 	require.NoError(t, err)
-	made, err := keys.Create("a")
+	made, err := keys.Create(t.Context(), "a")
 	require.NoError(t, err)
 	again, err := OpenKeyFolder(dir)
 	require.NoError(t, err)
@@ -38,8 +38,8 @@ func TestKeyFolder(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "d.pem"), make([]byte, maxKeyFile+1), 0o600))
 	_, err = keys.Signer("d")
 	require.ErrorContains(t, err, "which is no key")
-	require.NoError(t, keys.Delete("a"))
-	require.NoError(t, keys.Delete("a"))
+	require.NoError(t, keys.Delete(t.Context(), "a"))
+	require.NoError(t, keys.Delete(t.Context(), "a"))
 	_, err = keys.Signer("a")
 	require.ErrorIs(t, err, fs.ErrNotExist)
 }
@@ -74,7 +74,7 @@ func TestSelfSignedRoots(t *testing.T) {
 	require.True(t, fourth.Equal(anchor(now.Add(20*time.Hour), false)), "the newest is the newest, whatever the clock says")
 
 	require.NoError(t, upstream.Prune(func(c *x509.Certificate) bool { return c.Equal(fourth) }))
-	names, err := keys.Names()
+	names, err := keys.Names(t.Context())
 	require.NoError(t, err)
 	require.Len(t, names, 1)
 	_, err = NewSelfSigned(keys, 50*time.Hour).SignCA(t.Context(), CARequest{TrustDomain: home, TTL: 24 * time.Hour})
@@ -86,7 +86,7 @@ func TestSelfSignedRoots(t *testing.T) {
 func TestOrphanedKeys(t *testing.T) {
 	f, c := newOne(t, nil)
 	f.halt(c)
-	_, err := c.keys.Create("orphan")
+	_, err := c.keys.Create(t.Context(), "orphan")
 	require.NoError(t, err)
 	c.sweeper = sweeper{}
 	next, err := c.sweep(context.Background())

@@ -67,7 +67,7 @@ func TestLint(t *testing.T) {
 	require.ErrorContains(t, checkSigned(home, other.Public(), signed, now, time.Minute), "a certificate for another key")
 	require.ErrorContains(t, checkSigned(home, caKey.Public(), &Signed{Chain: signed.Chain, Anchors: signed.Chain}, now, time.Minute), "which is not the self-signed certificate of a CA")
 	us := spiffeid.RequireTrustDomainFromString("us.example.org")
-	stranger, err := NewSelfSigned(keys, DefaultRootTTL).newRoot(us, 1, now)
+	stranger, err := NewSelfSigned(keys, DefaultRootTTL).newRoot(t.Context(), us, 1, now)
 	require.NoError(t, err)
 	require.ErrorContains(t, checkSigned(home, caKey.Public(), &Signed{Chain: signed.Chain, Anchors: []*x509.Certificate{stranger.certificate}}, now, time.Minute), "does not chain to its anchor")
 	require.ErrorContains(t, checkSigned(home, caKey.Public(), &Signed{}, now, time.Minute), "returned 0 certificates and 0 anchors")

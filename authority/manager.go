@@ -33,7 +33,7 @@ type Contact interface {
 	ClockSane() bool
 }
 
-// Config is what a [Manager] needs. Store, Member, Home, KeyDir, Contact, Conn and Audit are required.
+// Config is what a [Manager] needs. Store, Member, Home, Keys or KeyDir, Contact, Conn and Audit are required.
 type Config struct {
 	Store  *raftstore.Store
 	Member string
@@ -45,11 +45,12 @@ type Config struct {
 	MinRefresh time.Duration
 	// SigningGrace is for how long this member signs after it last heard from the leader.
 	SigningGrace time.Duration
-	// KeyDir is where this member's private keys are kept.
+	// Keys is where this member's private keys are kept; nil: a [KeyFolder] at KeyDir.
+	Keys   KeyStore
 	KeyDir string
 	// RootTTL is the life of anchors that this member makes itself.
 	RootTTL time.Duration
-	// Upstream signs this member's CA certificates; nil: anchors of its own in KeyDir.
+	// Upstream signs this member's CA certificates; nil: anchors of its own, kept with the keys.
 	Upstream Upstream
 	// IssueRate is how many SVIDs a second one caller can ask this member for, and IssueBurst how many at once; 0: the
 	// package's defaults, a negative rate: no limit.
@@ -77,8 +78,8 @@ func (c Config) withDefaults() (Config, error) {
 		return c, errors.New("authority: Store, Contact, Conn and Audit are required")
 	case c.Home.IsZero():
 		return c, errors.New("authority: the home trust domain is required")
-	case c.KeyDir == "":
-		return c, errors.New("authority: the key folder is required")
+	case c.Keys == nil && c.KeyDir == "":
+		return c, errors.New("authority: a key store or a key folder is required")
 	}
 	if _, err := memberID(c.Home, c.Member); err != nil {
 		return c, err
@@ -138,7 +139,7 @@ func (c Config) withDefaults() (Config, error) {
 type Manager struct {
 	config   Config
 	log      hclog.Logger
-	keys     *KeyFolder
+	keys     KeyStore
 	upstream Upstream
 	metrics  *metrics
 	sweeper  sweeper
@@ -153,15 +154,17 @@ type Manager struct {
 	own ownSVIDs
 }
 
-// New opens the key folder. [Manager.Run] does the rest.
+// New opens the key folder, if it is to keep the keys. [Manager.Run] does the rest.
 func New(config Config) (*Manager, error) {
 	config, err := config.withDefaults()
 	if err != nil {
 		return nil, err
 	}
-	keys, err := OpenKeyFolder(config.KeyDir)
-	if err != nil {
-		return nil, err
+	keys := config.Keys
+	if keys == nil {
+		if keys, err = OpenKeyFolder(config.KeyDir); err != nil {
+			return nil, err
+		}
 	}
 	m := &Manager{config: config, log: config.Logger, keys: keys, upstream: config.Upstream}
 	if m.upstream == nil {

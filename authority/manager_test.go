@@ -259,7 +259,7 @@ func TestConfig(t *testing.T) {
 	}{
 		"no store":        {func(c *Config) { c.Store = nil }, "authority: Store, Contact, Conn and Audit are required"},
 		"no home":         {func(c *Config) { c.Home = spiffeid.TrustDomain{} }, "authority: the home trust domain is required"},
-		"no folder":       {func(c *Config) { c.KeyDir = "" }, "authority: the key folder is required"},
+		"no folder":       {func(c *Config) { c.KeyDir = "" }, "authority: a key store or a key folder is required"},
 		"member":          {func(c *Config) { c.Member = "a b" }, `member "a b" cannot be named by a SPIFFE ID`},
 		"hints too long":  {func(c *Config) { c.Defaults.RefreshHint = 4 * time.Hour }, "a new authority has to be known for 3 refresh hints (12h0m0s) before it signs, but half of ca_ttl less the longest SVID lifetime is 11h0m0s; raise ca_ttl (24h0m0s), or lower refresh_hint (4h0m0s) or the SVID lifetime (1h0m0s)"},
 		"root too short":  {func(c *Config) { c.RootTTL = 25 * time.Hour }, "root_ttl is 25h0m0s and ca_ttl 24h0m0s; a root has to live for four times as long as what it signs"},

@@ -98,7 +98,7 @@ func TestRotationWithoutPause(t *testing.T) {
 	for _, c := range f.crew {
 		require.Zero(t, c.metricSum("entente_authority_forced_activations_total"))
 		require.NotZero(t, c.metricSum("entente_authority_signatures_total"))
-		names, err := c.keys.Names()
+		names, err := c.keys.Names(context.Background())
 		require.NoError(t, err)
 		require.LessOrEqual(t, len(names), 8, "keys of authorities that are gone are deleted: %v", names)
 	}

@@ -147,7 +147,8 @@ func (s *SelfSigned) roots(ctx context.Context, td spiffeid.TrustDomain) ([]root
 
 // Prune deletes the roots that nothing is below any more.
 func (s *SelfSigned) Prune(inUse func(*x509.Certificate) bool) error {
-	names, err := s.keys.Names()
+	ctx := context.Background() // it is not asked for a network's sake
+	names, err := s.keys.Names(ctx)
 	if err != nil {
 		return err
 	}

@@ -41,7 +41,7 @@ func (m *Manager) sweep(ctx context.Context) (next time.Time, err error) {
 	if err != nil {
 		return never, err
 	}
-	names, err := m.keys.Names()
+	names, err := m.keys.Names(ctx)
 	if err != nil {
 		return never, err
 	}
@@ -63,7 +63,7 @@ func (m *Manager) sweep(ctx context.Context) (next time.Time, err error) {
 			orphans[name], next = since, sooner(next, due)
 			continue
 		}
-		if err := m.keys.Delete(name); err != nil {
+		if err := m.keys.Delete(ctx, name); err != nil {
 			return never, err
 		}
 		delete(s.known, name)

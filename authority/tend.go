@@ -135,7 +135,7 @@ func (m *Manager) tendDomain(ctx context.Context, td string) (time.Time, error) 
 			return never, prepareErr
 		}
 		updateErr := m.update(ctx, td, func(tx *raftstore.Tx) ([]done, error) { return m.carryOut(tx, td, candidates) })
-		if err := errors.Join(prepareErr, updateErr, m.discard(candidates, updateErr)); err != nil {
+		if err := errors.Join(prepareErr, updateErr, m.discard(ctx, candidates, updateErr)); err != nil {
 			return never, err
 		}
 	}
@@ -190,13 +190,13 @@ func (m *Manager) prepare(ctx context.Context, s Situation, domain *statev1.Doma
 }
 
 // discard deletes the keys of candidates when it is certain that their transaction was not made.
-func (m *Manager) discard(candidates map[Kind]candidate, err error) error {
+func (m *Manager) discard(ctx context.Context, candidates map[Kind]candidate, err error) error {
 	if !errors.Is(err, raftstore.ErrNoLeader) && !errors.Is(err, raftstore.ErrBusy) && !errors.Is(err, raftstore.ErrTooLarge) {
 		return nil // sweep finds those that were not needed
 	}
 	var errs []error
 	for _, c := range candidates {
-		errs = append(errs, m.keys.Delete(c.row.GetId()))
+		errs = append(errs, m.keys.Delete(ctx, c.row.GetId()))
 	}
 	return errors.Join(errs...)
 }
@@ -207,7 +207,7 @@ func (m *Manager) newAuthority(ctx context.Context, s Situation, domain *statev1
 		return nil, err
 	}
 	id := newAuthorityID()
-	key, err := m.keys.Create(id)
+	key, err := m.keys.Create(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -234,7 +234,7 @@ func (m *Manager) newAuthority(ctx context.Context, s Situation, domain *statev1
 		err = checkSigned(td, key.Public(), signed, s.Now, s.Settings.X509SVIDTTL)
 	}
 	if err != nil {
-		return nil, errors.Join(err, m.keys.Delete(id))
+		return nil, errors.Join(err, m.keys.Delete(ctx, id))
 	}
 	m.second.ca(signed)
 	row.NotBefore, row.NotAfter = timestamppb.New(signed.Chain[0].NotBefore), timestamppb.New(signed.Chain[0].NotAfter)

@@ -1,0 +1,115 @@
+package authority
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestKeyStores holds every store of keys to the contract.
+func TestKeyStores(t *testing.T) {
+	folder, err := OpenKeyFolder(filepath.Join(t.TempDir(), "keys"))
+	require.NoError(t, err)
+	for name, keys := range map[string]KeyStore{"disk": folder, "memory": NewMemoryKeys()} {
+		t.Run(name, func(t *testing.T) {
+			ctx := t.Context()
+			made, err := keys.Create(ctx, "a")
+			require.NoError(t, err)
+			got, err := keys.Signer("a")
+			require.NoError(t, err)
+			require.Equal(t, made, got)
+			none, err := keys.Certificate("a")
+			require.NoError(t, err)
+			require.Nil(t, none)
+			template, err := caTemplate(home, made.Public(), "a", time.Now(), time.Now().Add(time.Hour), 0)
+			require.NoError(t, err)
+			certificate, err := sign(template, template, made.Public(), made, LintCA(home))
+			require.NoError(t, err)
+			require.NoError(t, keys.Certify(ctx, "a", certificate))
+			kept, err := keys.Certificate("a")
+			require.NoError(t, err)
+			require.True(t, certificate.Equal(kept))
+			again, err := keys.Create(ctx, "a")
+			require.NoError(t, err)
+			require.NotEqual(t, made, again)
+			none, err = keys.Certificate("a")
+			require.NoError(t, err)
+			require.Nil(t, none, "it belonged to the key before")
+			_, err = keys.Create(ctx, "b")
+			require.NoError(t, err)
+			names, err := keys.Names(ctx)
+			require.NoError(t, err)
+			slices.Sort(names)
+			require.Equal(t, []string{"a", "b"}, names)
+			require.NoError(t, keys.Delete(ctx, "a"))
+			require.NoError(t, keys.Delete(ctx, "a"))
+			_, err = keys.Signer("a")
+			require.ErrorIs(t, err, fs.ErrNotExist)
+			_, err = keys.Certificate("a")
+			require.ErrorIs(t, err, fs.ErrNotExist)
+			require.ErrorIs(t, keys.Certify(ctx, "a", certificate), fs.ErrNotExist)
+		})
+	}
+}
+
+// TestMemoryKeysOverARestart: members whose keys are in memory alone are started anew, one after the other. At every
+// step each of them issues, what was issued before verifies, and the old authorities are retired.
+func TestMemoryKeysOverARestart(t *testing.T) {
+	f := newThree(t, func(c *Config) { c.Keys, c.KeyDir = NewMemoryKeys(), "" })
+	f.advance(HintsBeforeUse*DefaultRefreshHint + time.Second) // all three are active
+	var alive []issued
+	// Readers poll once a refresh hint, so that they know what was published one ago.
+	reader := f.bundle(home)
+	step := func() {
+		for _, c := range f.crew {
+			alive = append(alive, f.issue(c, workload(1))...)
+		}
+		for _, svid := range alive {
+			if svid.expire.After(f.now()) {
+				require.NoError(t, svid.verify(reader, f.now()), "%s at +%v", svid.what, f.ahead)
+				require.NoError(t, svid.verify(f.bundle(home), f.now()), "%s at +%v", svid.what, f.ahead)
+			}
+		}
+		reader = f.bundle(home)
+	}
+	step()
+	for _, c := range f.crew {
+		before := f.bundle(home)
+		f.halt(c)
+		f.start(c)
+		f.settle()
+		step()
+		require.Greater(t, len(f.bundle(home).X509Authorities()), len(before.X509Authorities()), "the old anchor stays while what is below it lives")
+		for range HintsBeforeUse + 1 {
+			f.advance(DefaultRefreshHint)
+			step()
+		}
+		for _, kind := range Kinds {
+			require.NotNil(t, c.signing.Load().domains[home].signers[kind], "the new %s authority is active", kind)
+		}
+	}
+	_, err := os.Stat(filepath.Join(f.dir, f.crew[0].id, "keys"))
+	require.ErrorIs(t, err, fs.ErrNotExist, "no key was ever on the disk")
+	// When all that the old ones signed has expired, they are gone.
+	f.advance(DefaultSigningGrace + DefaultX509SVIDTTL + time.Minute)
+	require.Len(t, f.list(home), 6)
+	require.Len(t, f.bundle(home).X509Authorities(), 3)
+}
+
+// TestMemoryKeysAlone: a member that is all of its cluster signs again at once.
+func TestMemoryKeysAlone(t *testing.T) {
+	f, c := newOne(t, func(c *Config) { c.Keys = NewMemoryKeys() })
+	before := f.issue(c, workload(1))
+	f.halt(c)
+	f.start(c)
+	f.settle()
+	after := f.issue(c, workload(1))
+	for _, svid := range append(before, after...) {
+		require.NoError(t, svid.verify(f.bundle(home), f.now()), svid.what)
+	}
+}
