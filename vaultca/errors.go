@@ -13,7 +13,7 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// What can go wrong between this member and Vault. Each error of this package wraps at most one of them.
+// What can go wrong between this member and Vault. [Reason] names the one that an error wraps.
 var (
 	// ErrUnreachable is that Vault did not answer: no connection, or no answer in time.
 	ErrUnreachable = errors.New("Vault does not answer, or not to the end; check the address and the network") //nolint:staticcheck // ST1005: Vault is a name

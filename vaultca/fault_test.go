@@ -2,9 +2,11 @@ package vaultca
 
 import (
 	"net/http"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
@@ -144,4 +146,38 @@ func TestDefaultIssuerGone(t *testing.T) {
 	v.Root(t, mount, "next")
 	v.SetDefault(t, mount, "next")
 	heals(t, u)
+}
+
+// logged is what a member writes in its log.
+type logged struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, string(p))
+	return len(p), nil
+}
+
+func TestFailureIsOneLineInTheLog(t *testing.T) {
+	v := vaulttest.Shared(t)
+	proxy, log := vaulttest.NewProxy(t, v), &logged{}
+	config := configFor(t, v, v.PKI(t), nil)
+	config.Address, config.CAFile = proxy.Address, proxy.CAFile
+	config.Logger = hclog.New(&hclog.LoggerOptions{Output: log, Level: hclog.Info, DisableTime: true})
+	u := open(t, config)
+	signs(t, u)
+	proxy.Break(vaulttest.Status(http.StatusServiceUnavailable))
+	for range 3 {
+		_, err := u.SignCA(t.Context(), asked(t))
+		require.ErrorIs(t, err, ErrSealed)
+	}
+	proxy.Heal()
+	signs(t, u)
+	require.Len(t, log.lines, 2)
+	require.Contains(t, log.lines[0], "reason=sealed")
+	require.Contains(t, log.lines[0], ErrSealed.Error())
+	require.Equal(t, "[INFO]  Vault works again: trust_domain=eu.example.org\n", log.lines[1])
 }

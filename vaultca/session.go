@@ -99,7 +99,7 @@ func (c *caller) logIn(ctx context.Context) (*session, error) {
 		err = fmt.Errorf("%w: no token in the answer to a login", ErrMalformed)
 	}
 	if errors.Is(err, ErrRejected) || errors.Is(err, ErrDenied) || errors.Is(err, ErrNotFound) {
-		err = fmt.Errorf("%w: %v", ErrLogin, err)
+		err = fmt.Errorf("%w: %w", ErrLogin, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("log in to Vault by %s: %w", c.config.Auth.Method(), err)
@@ -150,10 +150,7 @@ func (c *caller) keep(ctx context.Context) error {
 			continue
 		case <-due:
 		}
-		if err := c.tend(ctx, s); err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
+		if err := c.tend(ctx, s); err != nil && ctx.Err() == nil {
 			again = pause.NextBackOff()
 			c.config.Logger.Warn("cannot keep the login to Vault alive; trying again", "error", err, "in", again)
 		}

@@ -26,8 +26,8 @@ type Upstream struct {
 
 	mu      sync.Mutex
 	anchors map[spiffeid.TrustDomain][]*x509.Certificate
-	changed chan struct{}    // closed when anchors change
-	failing map[string]error // by task and domain, for a log with one line at the beginning of a failure
+	changed chan struct{}                              // closed when anchors change
+	failing map[spiffeid.TrustDomain]map[string]string // the reason by task, for a log with one line when something begins to fail
 }
 
 var _ authority.Upstream = (*Upstream)(nil)
@@ -44,7 +44,7 @@ func New(c Config) (*Upstream, error) {
 	}
 	return &Upstream{
 		config: c, caller: newCaller(c, m), metrics: m,
-		anchors: map[spiffeid.TrustDomain][]*x509.Certificate{}, changed: make(chan struct{}), failing: map[string]error{},
+		anchors: map[spiffeid.TrustDomain][]*x509.Certificate{}, changed: make(chan struct{}), failing: map[spiffeid.TrustDomain]map[string]string{},
 	}, nil
 }
 
@@ -128,23 +128,43 @@ func subjects(all []*x509.Certificate) string {
 	return strings.Join(names, ", ")
 }
 
-// outcome writes one line when a task begins to fail or fails for another reason, and one when it works again.
+// outcome writes one line when a domain's tasks begin to fail, or fail for another reason, and one when all of them work again.
 func (u *Upstream) outcome(ctx context.Context, td spiffeid.TrustDomain, task string, err error) {
 	if err != nil && ctx.Err() != nil {
 		return // the end of this member, not a failure
 	}
 	u.metrics.task(td, task, err)
-	u.mu.Lock()
-	key := task + " " + td.Name()
-	was := u.failing[key]
-	u.failing[key] = err
-	u.mu.Unlock()
+	began, ended := u.note(td, task, err)
 	switch {
-	case err != nil && Reason(was) != Reason(err):
-		u.config.Logger.Error("Vault is of no use at the moment; what is signed already stays valid, and it is tried again", "task", task, "trust_domain", td.Name(), "reason", Reason(err), "error", err)
-	case err == nil && was != nil:
-		u.config.Logger.Info("Vault works again", "task", task, "trust_domain", td.Name())
+	case began:
+		u.config.Logger.Error("Vault is of no use at the moment; what is signed already stays valid, and it is tried again",
+			"task", task, "trust_domain", td.Name(), "reason", Reason(err), "error", err)
+	case ended:
+		u.config.Logger.Info("Vault works again", "trust_domain", td.Name())
 	}
+}
+
+// note keeps a task's outcome, and says whether a failure began that no task of the domain had, or the last one ended.
+func (u *Upstream) note(td spiffeid.TrustDomain, task string, err error) (began, ended bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	failing := u.failing[td]
+	if failing == nil {
+		failing = map[string]string{}
+		u.failing[td] = failing
+	}
+	if err == nil {
+		_, was := failing[task]
+		delete(failing, task)
+		return false, was && len(failing) == 0
+	}
+	reason := Reason(err)
+	began = true
+	for _, known := range failing {
+		began = began && known != reason
+	}
+	failing[task] = reason
+	return began, false
 }
 
 // SignCA implements [authority.Upstream]. The issuer's anchors are read first, so that the answer holds the newest.
