@@ -24,7 +24,7 @@ var mayImport = map[string][]string{
 	"cmd/entente/demo": {},
 	"cmd/entente":      {"node", "cmd/entente/demo"},
 	"terraform":        {},
-	"e2e":              {"bundle", "raftstore", "access", "authority", "federation", "routing", "node"},
+	"e2e":              {"bundle", "raftstore", "access", "authority", "federation", "routing", "node", "vaultca"},
 }
 
 // roomOf returns the longest room that holds an import path, or "" for a package of another module.

@@ -7,6 +7,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/ententehq/entente/authority"
+	"github.com/ententehq/entente/vaultca"
 )
 
 // Config is what one member is told before it starts. Every value is valid: [LoadConfig] and [DevConfig] are the only ways to one.
@@ -16,6 +17,7 @@ type Config struct {
 	Join           *JoinConfig // nil: this member joins nobody
 	BundleEndpoint BundleEndpointConfig
 	SelfSigned     SelfSignedConfig
+	Vault          *vaultca.Config // nil: the upstream is the self-signed one
 	Authority      AuthorityConfig
 	Federation     FederationConfig
 	Routing        RoutingConfig
@@ -68,6 +70,15 @@ type SelfSignedConfig struct {
 	RootTTL time.Duration
 }
 
+// Keys says where a member keeps its signing keys.
+type Keys string
+
+// Where keys are kept.
+const (
+	KeysDisk   Keys = "disk"   // in the data folder
+	KeysMemory Keys = "memory" // they end with the process
+)
+
 // AuthorityConfig holds lifetimes (of the home domain when the cluster is formed, and the defaults of domains created
 // later), and how this member issues.
 type AuthorityConfig struct {
@@ -78,6 +89,7 @@ type AuthorityConfig struct {
 	IssueRate    int           // SVIDs a second that one caller can ask this member for; 0: any number
 	IssueBurst   int           // and how many at once
 	LintSample   int           // zlint looks at one leaf in so many; 0: at none
+	Keys         Keys          // where this member keeps its signing keys
 }
 
 // domainDefaults are the settings of the home domain when the cluster is formed, and of domains created without their own.

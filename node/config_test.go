@@ -48,7 +48,7 @@ func TestDefaults(t *testing.T) {
 	require.Equal(t, 5*time.Minute, cfg.BundleEndpoint.RefreshHint)
 	require.Equal(t, "127.0.0.1:7448", cfg.Telemetry.Listen)
 	require.Equal(t, "/var/lib/entente", cfg.Member.DataDir)
-	require.Equal(t, AuthorityConfig{24 * time.Hour, time.Hour, 5 * time.Minute, time.Hour, 500, 2000, 1000}, cfg.Authority)
+	require.Equal(t, AuthorityConfig{24 * time.Hour, time.Hour, 5 * time.Minute, time.Hour, 500, 2000, 1000, KeysDisk}, cfg.Authority)
 	require.Equal(t, RoutingConfig{140, 50, StaleDemote}, cfg.Routing)
 	require.Nil(t, cfg.Join)
 }
@@ -86,13 +86,14 @@ authority {
   issue_rate  = 0
   issue_burst = 50
   lint_sample = 0
+  keys "memory" {}
 }
 routing { stale = "drop" }
 telemetry { log_format = "json" }
 `)
 	require.NoError(t, err)
 	require.Equal(t, "eu-1.example.org:7440", cfg.Member.Advertise)
-	require.Equal(t, AuthorityConfig{12 * time.Hour, time.Hour, 5 * time.Minute, time.Hour, 0, 50, 0}, cfg.Authority)
+	require.Equal(t, AuthorityConfig{12 * time.Hour, time.Hour, 5 * time.Minute, time.Hour, 0, 50, 0, KeysMemory}, cfg.Authority)
 	require.Equal(t, ProfileWeb, cfg.BundleEndpoint.Profile)
 	require.Equal(t, "/etc/entente/web.key", cfg.BundleEndpoint.KeyFile)
 	require.Equal(t, 100*time.Hour, cfg.SelfSigned.RootTTL)
@@ -130,7 +131,15 @@ func TestRefusedConfigurations(t *testing.T) {
 		{"profile without files", validHead + "bundle_endpoint {\n profile \"https_web\" { cert_file = \"a\" }\n}",
 			`entente.hcl:12: The argument "key_file" is required, but no definition was found.`},
 		{"upstream", validHead + `upstream "volt" {}`,
-			`entente.hcl:11: "volt" is no upstream of this version; write "selfsigned", or leave the block out`},
+			`entente.hcl:11: "volt" is no upstream of this version; write "selfsigned" or "vault", or leave the block out`},
+		{"vault without a login", validHead + "upstream \"vault\" {\n address = \"https://vault.example.org:8200\"\n pki_mount = \"pki_eu\"\n}",
+			`entente.hcl:11: upstream "vault": no auth block; one of token, approle, kubernetes and cert is needed`},
+		{"vault by plain HTTP", validHead + "upstream \"vault\" {\n address = \"http://vault.example.org\"\n pki_mount = \"pki_eu\"\n auth \"token\" { token = \"env:T\" }\n}",
+			`entente.hcl:11: upstream "vault": address "http://vault.example.org" is not of the form https://HOST:PORT`},
+		{"auth method", validHead + "upstream \"vault\" {\n address = \"https://v:8200\"\n pki_mount = \"pki_eu\"\n auth \"github\" {}\n}",
+			`entente.hcl:14: "github" is no auth method of this version; write "token", "approle", "kubernetes" or "cert"`},
+		{"shared mount", validHead + "upstream \"vault\" {\n address = \"https://v:8200\"\n pki_mount = \"pki\"\n auth \"token\" { token = \"env:T\" }\n domain \"pay.example.org\" { pki_mount = \"pki\" }\n}",
+			`entente.hcl:11: upstream "vault": domains eu.example.org and pay.example.org both use the mount pki: whoever signs there could name anybody in either domain; give each a mount with a root of its own`},
 		{"address", validHead + `telemetry { listen = "7448" }`,
 			`entente.hcl:11: telemetry.listen: "7448" is not an address; write host:port, such as "127.0.0.1:7440"`},
 		{"port", validHead + `telemetry { listen = "127.0.0.1:0" }`,

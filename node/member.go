@@ -22,6 +22,7 @@ import (
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/membership"
 	"github.com/ententehq/entente/routing"
+	"github.com/ententehq/entente/vaultca"
 )
 
 // member is a member whose rooms are built and connected. Nothing of it runs yet but the store, which takes up where it was.
@@ -41,6 +42,7 @@ type member struct {
 	members    *membership.Manager
 	guard      *access.Guard
 	trust      *trust
+	vault      *vaultca.Upstream // nil where the upstream is the self-signed one
 	authority  *authority.Manager
 	federation *federation.Manager
 	routing    *routing.Manager
@@ -174,17 +176,29 @@ func (m *member) buildAccess() (err error) {
 	return err
 }
 
-func (m *member) buildAuthority() (err error) {
+func (m *member) buildAuthority() error {
+	upstream, err := m.buildUpstream()
+	if err != nil {
+		return err
+	}
 	m.authority, err = authority.New(authority.Config{
 		Store: m.store, Member: m.cfg.Member.ID, Home: m.cfg.Cluster.TrustDomain,
 		Defaults:   m.cfg.domainDefaults(),
 		MinRefresh: m.cfg.Federation.MinRefresh, SigningGrace: m.cfg.Authority.SigningGrace,
 		IssueRate: unlessZero(m.cfg.Authority.IssueRate), IssueBurst: m.cfg.Authority.IssueBurst, LintSample: int(unlessZero(m.cfg.Authority.LintSample)),
-		KeyDir: m.dir.file("keys"), RootTTL: m.cfg.SelfSigned.RootTTL,
+		Keys: m.keys(), KeyDir: m.dir.file("keys"), RootTTL: m.cfg.SelfSigned.RootTTL, Upstream: upstream,
 		Contact: m.members, Conn: m.port.Conn, IsForeign: federation.IsForeign,
 		Audit: m.audit, Logger: m.log.Named("authority"), Registerer: m.registry,
 	})
 	return err
+}
+
+// keys is where the signing keys are kept; nil: in the folder of that name.
+func (m *member) keys() authority.KeyStore {
+	if m.cfg.Authority.Keys == KeysMemory {
+		return authority.NewMemoryKeys()
+	}
+	return nil
 }
 
 // unlessZero says "none" as the rooms do: in a configuration it is 0, which they take for the default.

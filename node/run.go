@@ -89,6 +89,9 @@ func (m *member) start(ctx context.Context, opts Options) error {
 	if err := m.enterCluster(ctx, opts.Bootstrap); err != nil {
 		return err
 	}
+	if m.vault != nil {
+		m.life.start("vault", m.vault.Run)
+	}
 	m.life.start("authority", m.authority.Run)
 	m.life.start("federation", m.federation.Run)
 	m.life.start("routing", m.routing.Run)

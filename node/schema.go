@@ -171,8 +171,37 @@ func (d *decoder) join(cfg *Config) {
 	}
 }
 
+// authorityBlock opens the block authority, which holds the block keys.
+func (d *decoder) authorityBlock() (*block, hcl.Blocks) {
+	hb, ok := d.found["authority"]
+	if !ok {
+		return &block{name: "authority", diags: &hcl.Diagnostics{}}, nil
+	}
+	schema := blocks["authority"].hcl()
+	schema.Blocks = []hcl.BlockHeaderSchema{{Type: "keys", LabelNames: []string{"name"}}}
+	content, diags := hb.Body.Content(schema)
+	d.diags = append(d.diags, diags...)
+	return &block{name: "authority", attrs: content.Attributes, missing: content.MissingItemRange, diags: &d.diags}, content.Blocks
+}
+
+func (d *decoder) keys(blocks hcl.Blocks) Keys {
+	keys := KeysDisk
+	for i, hb := range blocks {
+		keys = Keys(hb.Labels[0])
+		switch {
+		case i > 0:
+			d.refuse(hb.DefRange, "authority has two blocks keys; a member keeps its keys in one place")
+		case keys != KeysDisk && keys != KeysMemory:
+			d.refuse(hb.LabelRanges[0], "keys are not kept in %q; write %q or %q", keys, KeysDisk, KeysMemory)
+		default:
+			d.open(fmt.Sprintf("authority.keys %q", keys), hb.Body, blockSchema{}.hcl())
+		}
+	}
+	return keys
+}
+
 func (d *decoder) authority(cfg *Config) {
-	b := d.block("authority", false)
+	b, nested := d.authorityBlock()
 	cfg.Authority = AuthorityConfig{
 		CATTL:        b.duration("ca_ttl", authority.DefaultCATTL, authority.MinTTL, authority.MaxCATTL),
 		X509SVIDTTL:  b.duration("x509_svid_ttl", authority.DefaultX509SVIDTTL, authority.MinTTL, authority.MaxCATTL),
@@ -181,6 +210,7 @@ func (d *decoder) authority(cfg *Config) {
 		IssueRate:    b.integer("issue_rate", authority.DefaultIssueRate, 0, 1_000_000),
 		IssueBurst:   b.integer("issue_burst", authority.DefaultIssueBurst, 1, 1_000_000),
 		LintSample:   b.integer("lint_sample", authority.DefaultLintSample, 0, 1_000_000_000),
+		Keys:         d.keys(nested),
 	}
 }
 
@@ -237,8 +267,13 @@ func (d *decoder) upstream(cfg *Config) {
 	if !ok {
 		return
 	}
-	if hb.Labels[0] != "selfsigned" {
-		d.refuse(hb.LabelRanges[0], "%q is no upstream of this version; write \"selfsigned\", or leave the block out", hb.Labels[0])
+	switch hb.Labels[0] {
+	case "selfsigned":
+	case "vault":
+		d.vault(cfg, hb)
+		return
+	default:
+		d.refuse(hb.LabelRanges[0], "%q is no upstream of this version; write \"selfsigned\" or \"vault\", or leave the block out", hb.Labels[0])
 		return
 	}
 	b := d.open(`upstream "selfsigned"`, hb.Body, selfSignedSchema.hcl())

@@ -1,0 +1,172 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/ententehq/entente/authority"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/vaultca"
+)
+
+// vaultMountSettings say where in Vault a domain's signing certificates come from: the home domain's stand in the upstream
+// block itself, those of the other hosted domains in a domain block each.
+var vaultMountSettings = []hcl.AttributeSchema{{Name: "pki_mount", Required: true}, {Name: "issuers"}, {Name: "anchors"}}
+
+var (
+	vaultSchema = &hcl.BodySchema{
+		Attributes: append([]hcl.AttributeSchema{
+			{Name: "address", Required: true}, {Name: "namespace"}, {Name: "ca_file"}, {Name: "server_name"},
+		}, vaultMountSettings...),
+		Blocks: []hcl.BlockHeaderSchema{{Type: "auth", LabelNames: []string{"method"}}, {Type: "domain", LabelNames: []string{"name"}}},
+	}
+	vaultDomainSchema = &hcl.BodySchema{Attributes: vaultMountSettings}
+	vaultAuthSchemas  = map[string]blockSchema{
+		"token":      {required: []string{"token"}},
+		"approle":    {required: []string{"role_id", "secret_id"}, optional: []string{"mount"}},
+		"kubernetes": {required: []string{"role"}, optional: []string{"mount", "token_file"}},
+		"cert":       {required: []string{"cert_file", "key_file"}, optional: []string{"mount", "role"}},
+	}
+)
+
+// vault decodes `upstream "vault"`.
+func (d *decoder) vault(cfg *Config, hb *hcl.Block) {
+	content, diags := hb.Body.Content(vaultSchema)
+	d.diags = append(d.diags, diags...)
+	b := &block{name: `upstream "vault"`, attrs: content.Attributes, missing: content.MissingItemRange, diags: &d.diags}
+	v := &vaultca.Config{
+		Address: b.text("address", ""), Namespace: b.text("namespace", ""), CAFile: b.text("ca_file", ""), ServerName: b.text("server_name", ""),
+		Mounts: map[spiffeid.TrustDomain]vaultca.Mount{cfg.Cluster.TrustDomain: b.vaultMount()},
+	}
+	for _, inner := range content.Blocks {
+		switch inner.Type {
+		case "auth":
+			if v.Auth != nil {
+				d.refuse(inner.DefRange, "upstream \"vault\" has two auth blocks; a member logs in by one")
+				continue
+			}
+			v.Auth = d.vaultAuth(inner)
+		case "domain":
+			d.vaultDomain(v, inner)
+		}
+	}
+	if d.diags.HasErrors() {
+		return
+	}
+	if err := v.Validate(); err != nil {
+		d.refuse(hb.DefRange, "upstream \"vault\": %s", strings.ReplaceAll(err.Error(), "\n", "; "))
+		return
+	}
+	cfg.Vault = v
+}
+
+func (b *block) vaultMount() vaultca.Mount {
+	m := vaultca.Mount{Path: strings.Trim(b.text("pki_mount", ""), "/"), Issuers: b.texts("issuers")}
+	if anchors := b.text("anchors", ""); anchors != "" {
+		file, ok := strings.CutPrefix(anchors, "file:")
+		if !ok {
+			b.refuse("anchors", "%q does not name a file; write \"file:PATH\"", anchors)
+		}
+		m.AnchorsFile = file
+	}
+	return m
+}
+
+func (d *decoder) vaultDomain(v *vaultca.Config, hb *hcl.Block) {
+	td, err := bundle.ParseTrustDomain(hb.Labels[0])
+	if err != nil {
+		d.refuse(hb.LabelRanges[0], "%v", err)
+		return
+	}
+	if _, twice := v.Mounts[td]; twice {
+		d.refuse(hb.LabelRanges[0], "%s has a mount already; the home domain's stands in the upstream block itself", td.Name())
+		return
+	}
+	v.Mounts[td] = d.open(fmt.Sprintf("domain %q", td.Name()), hb.Body, vaultDomainSchema).vaultMount()
+}
+
+func (d *decoder) vaultAuth(hb *hcl.Block) vaultca.Auth {
+	method := hb.Labels[0]
+	schema, known := vaultAuthSchemas[method]
+	if !known {
+		d.refuse(hb.LabelRanges[0], "%q is no auth method of this version; write \"token\", \"approle\", \"kubernetes\" or \"cert\"", method)
+		return nil
+	}
+	b := d.open(fmt.Sprintf("auth %q", method), hb.Body, schema.hcl())
+	mount := b.text("mount", "")
+	switch method {
+	case "token":
+		return vaultca.Token{Token: b.secret("token").Read}
+	case "approle":
+		return vaultca.AppRole{Mount: mount, RoleID: b.secret("role_id").Read, SecretID: b.secret("secret_id").Read}
+	case "kubernetes":
+		return vaultca.Kubernetes{Mount: mount, Role: b.text("role", ""), TokenFile: b.text("token_file", "")}
+	default:
+		return vaultca.Certificate{Mount: mount, Role: b.text("role", ""), CertFile: b.text("cert_file", ""), KeyFile: b.text("key_file", "")}
+	}
+}
+
+// buildUpstream makes the configured upstream of this member's authorities; nil stands for the self-signed one.
+func (m *member) buildUpstream() (authority.Upstream, error) {
+	if m.cfg.Vault == nil {
+		return nil, nil
+	}
+	cfg := *m.cfg.Vault
+	cfg.Logger, cfg.Registerer = m.log.Named("vault"), m.registry
+	cfg.LongestSVID = func(td spiffeid.TrustDomain) time.Duration {
+		row, found, err := authority.Domains.Get(m.store.View(), td.Name())
+		if err != nil || !found {
+			return m.cfg.Authority.X509SVIDTTL
+		}
+		return row.Value.GetX509SvidTtl().AsDuration()
+	}
+	upstream, err := vaultca.New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	m.vault = upstream
+	return upstream, nil
+}
+
+// VaultPolicy prints the Vault policy that a member needs for a PKI mount. issuer and trustDomain narrow it and may be empty.
+func VaultPolicy(mount, issuer, trustDomain string) (string, error) {
+	p := vaultca.PolicyFor{Mount: mount, Issuer: issuer}
+	if trustDomain != "" {
+		td, err := bundle.ParseTrustDomain(trustDomain)
+		if err != nil {
+			return "", err
+		}
+		p.TrustDomain = td
+	}
+	return vaultca.Policy(p)
+}
+
+// VaultFinding is one thing that [CheckVault] found.
+type VaultFinding struct {
+	Severity string `json:"severity"`
+	Subject  string `json:"subject"`
+	Detail   string `json:"detail"`
+}
+
+// CheckVault tries out what a configuration file needs of Vault. ok is false where a member could not sign.
+func CheckVault(ctx context.Context, file string) (findings []VaultFinding, ok bool, err error) {
+	cfg, err := LoadConfig(file)
+	if err != nil {
+		return nil, false, err
+	}
+	if cfg.Vault == nil {
+		return nil, false, fmt.Errorf("%s has no block `upstream \"vault\"`: its members sign below roots of their own", file)
+	}
+	check := *cfg.Vault
+	check.LongestSVID = func(spiffeid.TrustDomain) time.Duration { return cfg.Authority.X509SVIDTTL }
+	found := vaultca.Check(ctx, check)
+	for _, f := range found {
+		findings = append(findings, VaultFinding{string(f.Severity), f.Subject, f.Detail})
+	}
+	return findings, vaultca.Worst(found) != vaultca.Failure, nil
+}
