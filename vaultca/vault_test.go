@@ -21,6 +21,8 @@ import (
 
 var domain = spiffeid.RequireTrustDomainFromString("eu.example.org")
 
+func TestMain(m *testing.M) { os.Exit(vaulttest.Main(m)) }
+
 func text(s string) Secret { return func() (string, error) { return s, nil } }
 
 // policyFor writes the policy that the product prints, and nothing more.

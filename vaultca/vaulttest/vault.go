@@ -44,13 +44,24 @@ type description struct {
 	Error     string `json:"error"`
 }
 
-var shared = sync.OnceValues(func() (*Vault, error) {
-	folder, err := os.MkdirTemp("", "vaulttest-") // a few hundred bytes, which outlive the tests of this process
-	if err != nil {
-		return nil, err
+var (
+	sharedFolder string
+	shared       = sync.OnceValues(func() (v *Vault, err error) {
+		if sharedFolder, err = os.MkdirTemp("", "vaulttest-"); err != nil {
+			return nil, err
+		}
+		return start(sharedFolder)
+	})
+)
+
+// Main runs the tests of a package that uses [Shared], and takes away what that left; TestMain exits with what it returns.
+func Main(m *testing.M) int {
+	code := m.Run()
+	if sharedFolder != "" {
+		_ = os.RemoveAll(sharedFolder)
 	}
-	return start(folder)
-})
+	return code
+}
 
 // Shared is the Vault of all tests in this process. It ends with the process, since its standard input does.
 func Shared(t testing.TB) *Vault {
