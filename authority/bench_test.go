@@ -107,7 +107,7 @@ func BenchmarkIssueJWTSVID(b *testing.B) {
 	}
 }
 
-// benchmarkIssuing issues b.N SVIDs and about as long does what they are measured by.
+// benchmarkIssuing takes b.N turns: for a slice of time it issues, and for another it does what that is measured by.
 func benchmarkIssuing(b *testing.B, members, batch int, bare func() error, issuing func(ententev1.SVIDServiceClient) func() error) {
 	calls := make([]func() error, 0, 2*members)
 	for _, client := range signingMembers(b, members) {
@@ -117,14 +117,14 @@ func benchmarkIssuing(b *testing.B, members, batch int, bare func() error, issui
 	var issued, bares int
 	var issuingFor, bareFor time.Duration
 	b.ResetTimer()
-	for issued < b.N {
+	for range b.N {
 		n, d := inParallel(b, workers, func(worker int) error { return calls[worker%len(calls)]() })
 		issued, issuingFor = issued+n*batch, issuingFor+d
 		n, d = inParallel(b, runtime.GOMAXPROCS(0), func(int) error { return bare() })
 		bares, bareFor = bares+n, bareFor+d
 	}
 	rate, bareRate := float64(issued)/issuingFor.Seconds(), float64(bares)/bareFor.Seconds()
-	b.ReportMetric(0, "ns/op") // of both together, which says nothing
+	b.ReportMetric(0, "ns/op") // a turn, which says nothing
 	b.ReportMetric(rate, "issued/s")
 	b.ReportMetric(bareRate, "bare/s")
 	b.ReportMetric(rate/bareRate, "ratio")

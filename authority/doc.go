@@ -1,7 +1,7 @@
 // Package authority keeps the signing authorities of the trust domains that this cluster is the authority for.
 //
 // Each member has keys of its own: for each hosted domain an X.509 CA, below an anchor of its [Upstream], and a JWT
-// key. Private keys stay in the member's data folder; what is replicated is the public side, one row an authority,
+// key. Private keys stay on the member, in its data folder or in memory; what is replicated is the public side, one row an authority,
 // and the domain's trust bundle, which is nothing but the union of what verifies those rows.
 //
 // An authority is prepared (published, not signing), active (signing), retiring (published until all that it signed
@@ -23,9 +23,10 @@
 //     [Lint], and only by a member that heard from the leader within the signing grace.
 //   - Names below /entente/ are issued to members of this cluster and to nobody else.
 //
-// What it never does: let a private key out of its folder, keep one in Raft or the log, or write to Raft for a
+// What it never does: let a private key out of its [KeyStore], keep one in Raft or the log, or write to Raft for a
 // signature.
 //
-// Read lifecycle.go first, then publication.go and transition.go; certificate.go and lint.go say what an SVID is;
-// signing.go is the way of one signature.
+// Read lifecycle.go first, then publication.go and transition.go; leaf.go, token.go and lint.go say what an SVID is;
+// signing.go is the way of one signature, issuebatch.go of many; issuelimit.go holds callers to a rate, and zlint.go has
+// a second look at what was signed. keys.go says where private keys can be.
 package authority
