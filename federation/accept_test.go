@@ -23,6 +23,8 @@ func TestAccept(t *testing.T) {
 		require.NoError(t, err)
 		return b
 	}
+	mislabelled, err := bundle.New(next.TrustDomain(), other.bundle(t, 0).Content())
+	require.NoError(t, err)
 	for _, test := range []struct {
 		name          string
 		current, next *bundle.Bundle
@@ -44,6 +46,8 @@ func TestAccept(t *testing.T) {
 		{"no sequence after none", without(old), without(next), nil},
 		{"another domain's", at(old, 7), at(other.bundle(t, 0), 8), ErrOtherTrustDomain},
 		{"another domain's without a sequence", without(old), without(other.bundle(t, 0)), ErrOtherTrustDomain},
+		{"the first one, with another domain's authority", nil, mislabelled, ErrForeignAuthority},
+		{"a later one, with another domain's authority", at(old, 7), at(mislabelled, 8), ErrForeignAuthority},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			require.ErrorIs(t, Accept(test.current, test.next), test.want)

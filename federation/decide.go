@@ -81,6 +81,9 @@ func parseBootstrap(r *Relationship, document []byte) (*bundle.Bundle, error) {
 	if err != nil {
 		return nil, status.Errorf(codes.InvalidArgument, "bootstrap_bundle of %s: %s; get the document from the peer's operator anew", r.TrustDomain, clip(err.Error()))
 	}
+	if err := Accept(nil, b); err != nil {
+		return nil, status.Errorf(codes.InvalidArgument, "bootstrap_bundle of %s: %v", r.TrustDomain, err)
+	}
 	return b, nil
 }
 

@@ -34,7 +34,7 @@ func reasonOf(err error) string {
 		return "rollback"
 	case errors.Is(err, ErrEquivocation):
 		return "equivocation"
-	case errors.Is(err, ErrOtherTrustDomain):
+	case errors.Is(err, ErrOtherTrustDomain), errors.Is(err, ErrForeignAuthority):
 		return "other_trust_domain"
 	case errors.Is(err, ErrNoTrust):
 		return "no_trust"
