@@ -207,3 +207,21 @@ func TestLimiterForgets(t *testing.T) {
 		require.NoError(t, unlimited.take(access.Caller{}, X509))
 	}
 }
+
+// TestRetryInfoReachesTheClient: what a limited caller is told crosses guard and network whole.
+func TestRetryInfoReachesTheClient(t *testing.T) {
+	log := auditFile(t)
+	_, c := newOne(t, func(c *Config) { c.Audit, c.IssueRate, c.IssueBurst = log, 1, 1 })
+	a := serveAPI(t, c, log)
+	a.grant(ci, "/web")
+	client := a.dial(ci)
+	_, err := client.IssueX509SVID(t.Context(), request(t, workload(1)))
+	require.NoError(t, err)
+	_, err = client.IssueX509SVID(t.Context(), request(t, workload(1)))
+	require.Equal(t, codes.ResourceExhausted, status.Code(err))
+	details := status.Convert(err).Details()
+	require.Len(t, details, 1)
+	require.Equal(t, time.Second+time.Millisecond, details[0].(*errdetails.RetryInfo).GetRetryDelay().AsDuration())
+	_, err = client.IssueX509SVID(t.Context(), request(t, "spiffe://eu.example.org/db"))
+	require.Equal(t, codes.PermissionDenied, status.Code(err), "who may not is told so, whatever the rate")
+}

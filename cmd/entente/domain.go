@@ -151,7 +151,7 @@ func (a *app) printDomain(d *ententev1.Domain, err error) error {
 		t.field("trust domain", d.GetTrustDomain())
 		t.field("home", yes(d.GetHome()))
 		t.field("endpoint host", d.GetEndpointHost())
-		t.field("OIDC issuer", d.GetOidcIssuer())
+		t.field("oidc issuer", d.GetOidcIssuer())
 		t.field("refresh hint", span(d.GetRefreshHint()))
 		t.field("x509-svid ttl", span(d.GetX509SvidTtl()))
 		t.field("jwt-svid ttl", span(d.GetJwtSvidTtl()))
