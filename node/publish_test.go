@@ -7,6 +7,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/json"
+	"net/http"
 	"net/http/httptest"
 	"testing"
 	"time"
@@ -50,7 +51,7 @@ func TestPublisherServesIssuers(t *testing.T) {
 	}
 	get := func(path string) *httptest.ResponseRecorder {
 		w := httptest.NewRecorder()
-		handler.ServeHTTP(w, httptest.NewRequest("GET", "https://oidc.example.org"+path, nil))
+		handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "https://oidc.example.org"+path, nil))
 		return w
 	}
 	becomes := func(path string, code int) *httptest.ResponseRecorder {
