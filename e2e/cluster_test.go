@@ -19,6 +19,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
@@ -67,6 +68,7 @@ type process struct {
 	cmd  *exec.Cmd
 	done chan struct{}
 	log  bytes.Buffer
+	conn *grpc.ClientConn
 }
 
 // newCluster starts a cluster of n processes and waits until each is ready.
@@ -219,13 +221,19 @@ func (p *process) ended() <-chan struct{} {
 	return p.done
 }
 
-// socket returns a connection to the admin socket, closed with the test.
+// socket returns the connection to the admin socket, which outlives the process and is closed with the test.
 func (p *process) socket() *grpc.ClientConn {
 	p.t.Helper()
-	conn, err := grpc.NewClient("unix:"+filepath.Join(p.dir, "data", "admin.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	require.NoError(p.t, err)
-	p.t.Cleanup(func() { _ = conn.Close() })
-	return conn
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.conn == nil {
+		conn, err := grpc.NewClient("unix:"+filepath.Join(p.dir, "data", "admin.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.5, MaxDelay: time.Second}}))
+		require.NoError(p.t, err)
+		p.t.Cleanup(func() { _ = conn.Close() })
+		p.conn = conn
+	}
+	return p.conn
 }
 
 func (p *process) waitReady() {

@@ -120,7 +120,7 @@ func (s *Store) open() {
 		s.log.Error("encode the first entry of a term", "error", err)
 		return
 	}
-	if err := s.raft.Apply(entry, 0).Error(); err != nil {
+	if err := s.await(s.raft.Apply(entry, 0)); err != nil {
 		s.log.Info("elected, but the lead was lost at once", "term", term, "reason", err)
 		return
 	}

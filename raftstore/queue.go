@@ -158,9 +158,9 @@ func (q *queue) dispatch(entry []*proposal) {
 		data = protowire.AppendBytes(data, p.raw)
 	}
 	u := &underway{entry: entry, started: time.Now(), future: q.store.raft.Apply(data, 0)}
-	// The loop waits for it, also when the store is closed: a future of Raft always ends.
+	// The loop waits for it, also when the store is closed.
 	go func() {
-		u.err = u.future.Error()
+		u.err = q.store.await(u.future)
 		q.done <- u
 	}()
 }

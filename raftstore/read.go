@@ -106,7 +106,7 @@ func (s *Store) verifyReadIndex() (uint64, error) {
 		return 0, ErrNotLeader
 	}
 	index := s.raft.CommitIndex()
-	if err := s.raft.VerifyLeader().Error(); err != nil {
+	if err := s.await(s.raft.VerifyLeader()); err != nil {
 		if errors.Is(err, raft.ErrRaftShutdown) {
 			return 0, ErrClosed
 		}

@@ -152,7 +152,7 @@ func (s *Store) find(memberID string) (raft.ServerID, raft.ServerAddress, error)
 // change waits for a change of the cluster, for as long as ctx lasts; the change itself goes on.
 func (s *Store) change(ctx context.Context, what string, start func() raft.Future) error {
 	done := make(chan error, 1)
-	if !s.tasks.Go(func() { done <- start().Error() }) {
+	if !s.tasks.Go(func() { done <- s.await(start()) }) {
 		return fmt.Errorf("%s: %w", what, ErrClosed)
 	}
 	select {

@@ -36,6 +36,7 @@ type Store struct {
 
 	closing  sync.Once
 	closed   chan struct{} // closed when the store is
+	down     chan struct{} // closed when Raft has ended
 	ctx      context.Context
 	cancel   context.CancelFunc
 	tasks    tasks
@@ -53,7 +54,7 @@ func Open(config Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{config: config, log: config.Logger, id: rc.LocalID, closed: make(chan struct{})}
+	s := &Store{config: config, log: config.Logger, id: rc.LocalID, closed: make(chan struct{}), down: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.commandVersion.Store(firstCommandVersion)
 	s.fsm = newFSM(s.fail)
@@ -119,6 +120,24 @@ func (s *Store) fail(err error) {
 	})
 }
 
+// await returns what Raft answers. Raft takes requests in until it has ended, and those that it did not come to are never
+// answered: they end with [raft.ErrRaftShutdown] here.
+func (s *Store) await(future raft.Future) error {
+	answer := make(chan error, 1)
+	go func() { answer <- future.Error() }() // without an answer it stays, with nothing but the future
+	select {
+	case err := <-answer:
+		return err
+	case <-s.down:
+	}
+	select {
+	case err := <-answer:
+		return err
+	default:
+		return raft.ErrRaftShutdown
+	}
+}
+
 // Close ends this member's part in Raft, waits for its goroutines, and closes its files. What was written stays.
 func (s *Store) Close() error {
 	var err error
@@ -126,6 +145,7 @@ func (s *Store) Close() error {
 		close(s.closed)
 		s.cancel()
 		err = s.raft.Shutdown().Error()
+		close(s.down)
 		s.tasks.wait()
 		err = errors.Join(err, s.closeTransport(), s.disk.close())
 		s.metrics.unregister()
