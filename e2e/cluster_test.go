@@ -228,6 +228,7 @@ func (p *process) socket() *grpc.ClientConn {
 	defer p.mu.Unlock()
 	if p.conn == nil {
 		conn, err := grpc.NewClient("unix:"+filepath.Join(p.dir, "data", "admin.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithDefaultCallOptions(grpc.WaitForReady(true)), // a member that was started again may take a moment
 			grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.5, MaxDelay: time.Second}}))
 		require.NoError(p.t, err)
 		p.t.Cleanup(func() { _ = conn.Close() })
