@@ -194,7 +194,7 @@ func elsewhere[R proto.Message](ctx context.Context, m *Manager, members []strin
 		m.log.Warn("a member could not sign for this one", "member", members[i], "trust_domain", td, "kind", kind, "error", err)
 		errs = append(errs, fmt.Errorf("member %s: %w", members[i], err))
 	}
-	return none, status.Errorf(codes.Unavailable, "no member could sign for %s: %v", td, errors.Join(errs...))
+	return none, status.Errorf(codes.Unavailable, "no member could sign for %s: %s", td, oneLine(errors.Join(errs...)))
 }
 
 // ask asks one member.

@@ -53,7 +53,7 @@ func (m *Manager) tend(ctx context.Context, what string, once func(context.Conte
 		if err != nil {
 			wait, changed = retry.NextBackOff(), nil
 			m.metrics.failures.WithLabelValues("tend").Inc()
-			m.log.Warn("could not "+what+"; trying again", "error", err, "in", wait)
+			m.log.Warn("could not "+what+"; trying again", "error", oneLine(err), "in", wait)
 		} else {
 			retry.Reset()
 		}
@@ -62,6 +62,9 @@ func (m *Manager) tend(ctx context.Context, what string, once func(context.Conte
 		}
 	}
 }
+
+// oneLine is the text of an error for a log, where one event is one line; [errors.Join] puts each error on a line of its own.
+func oneLine(err error) string { return strings.Join(strings.Split(err.Error(), "\n"), "; ") }
 
 // tendOwn brings this member's authorities of every hosted domain to where they have to be.
 func (m *Manager) tendOwn(ctx context.Context) (next time.Time, err error) {
