@@ -70,7 +70,7 @@ func FuzzHasPathPrefix(f *testing.F) {
 	f.Add("/entente", "/entente")
 	f.Fuzz(func(t *testing.T, path, prefix string) {
 		if spiffeid.ValidatePath(path) != nil || spiffeid.ValidatePath(prefix) != nil {
-			t.Skip()
+			return
 		}
 		segments, first := strings.Split(path, "/"), strings.Split(prefix, "/")
 		want := len(segments) >= len(first)
