@@ -57,6 +57,19 @@ var rules = map[string]Rule{
 		})},
 	v1.AuthorityService_RotateAuthorities_FullMethodName: {Roles: operators, Reach: Domain, Audit: AuditedDurably,
 		About: inDomain[*v1.RotateAuthoritiesRequest]()},
+	v1.AuthorityService_PrepareAuthorities_FullMethodName: {Roles: operators, Reach: Domain, Audit: AuditedDurably,
+		About: inDomain[*v1.PrepareAuthoritiesRequest]()},
+	v1.AuthorityService_ActivateAuthority_FullMethodName: {Roles: operators, Reach: Domain, Audit: AuditedDurably,
+		About: on(func(m *v1.ActivateAuthorityRequest) About { return aboutAuthority(m.GetTrustDomain(), m.GetId()) })},
+	v1.AuthorityService_TaintAuthority_FullMethodName: {Roles: operators, Reach: Domain, Audit: AuditedDurably,
+		About: on(func(m *v1.TaintAuthorityRequest) About { return aboutAuthority(m.GetTrustDomain(), m.GetId()) })},
+	v1.AuthorityService_RevokeAuthority_FullMethodName: {Roles: operators, Reach: Domain, Audit: AuditedDurably,
+		About: on(func(m *v1.RevokeAuthorityRequest) About {
+			if anchor := m.GetAnchor(); anchor != "" {
+				return aboutAuthority(m.GetTrustDomain(), "anchor "+anchor)
+			}
+			return aboutAuthority(m.GetTrustDomain(), m.GetId())
+		})},
 
 	// Identities. Each signature is one line of the audit log, which its room writes before it hands it out.
 	v1.SVIDService_IssueX509SVID_FullMethodName: {Roles: issuers, Reach: Domain, Audit: AuditedByRoom, Issues: true,
@@ -72,6 +85,14 @@ var rules = map[string]Rule{
 		About: on(func(m *v1.IssueX509SVIDsRequest) About { return aboutBatch(m.GetTrustDomain()) })},
 	v1.SVIDService_IssueJWTSVIDs_FullMethodName: {Roles: issuers, Reach: Domain, Audit: AuditedByRoom, IssuesEach: true,
 		About: on(func(m *v1.IssueJWTSVIDsRequest) About { return aboutBatch(m.GetTrustDomain()) })},
+	// Which authorities to trust no more is as public as the bundles that they are in.
+	v1.SVIDService_WatchAuthorities_FullMethodName: {Roles: everyRole, Reach: Bundles, Audit: Unaudited,
+		About: on(func(m *v1.WatchAuthoritiesRequest) About {
+			return About{TrustDomains: m.GetTrustDomains(), Object: strings.Join(m.GetTrustDomains(), " ")}
+		}),
+		Prune: prune(func(m *v1.WatchAuthoritiesResponse, keep func(string) bool) {
+			m.Distrusted = kept(m.GetDistrusted(), keep)
+		})},
 
 	// Bundles.
 	v1.BundleService_GetBundle_FullMethodName: {Roles: everyRole, Reach: Bundles, Audit: Unaudited, DefaultsToHome: true,
@@ -153,6 +174,11 @@ func aboutGrant(g *v1.Grant) About {
 
 // aboutBatch is about the one domain that a batch has to name: unlike elsewhere, none does not mean every one.
 func aboutBatch(td string) About { return About{TrustDomains: []string{td}, Object: td} }
+
+// aboutAuthority is about one authority of the one domain that the request has to name.
+func aboutAuthority(td, id string) About {
+	return About{TrustDomains: []string{td}, Object: id + " of " + td}
+}
 
 // kept returns the items whose trust domain is to be kept, in a slice of its own: the answer may be shared.
 func kept[M interface{ GetTrustDomain() string }](items []M, keep func(string) bool) []M {

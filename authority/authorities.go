@@ -80,7 +80,7 @@ func (m *Manager) rotate(tx *raftstore.Tx, domain *statev1.Domain, anchors bool)
 		return 0, err
 	}
 	asked := situation.Rotations
-	row := &statev1.Rotation{TrustDomain: td, Rotation: asked.Last + 1, AnchorRotation: asked.Anchors, RequestTime: timestamppb.New(situation.Now)}
+	row := &statev1.Rotation{TrustDomain: td, Rotation: asked.Last + 1, AnchorRotation: asked.Anchors, Reserve: asked.Reserve, RequestTime: timestamppb.New(situation.Now)}
 	if anchors {
 		row.AnchorRotation = row.Rotation
 	}
@@ -142,6 +142,8 @@ func authorityMessage(s Situation, row *statev1.Authority) (*ententev1.Authority
 		PrepareTime:  row.GetPrepareTime(),
 		ActivateTime: row.GetActivateTime(),
 		RetireTime:   row.GetRetireTime(),
+		TaintTime:    row.GetTaintTime(),
+		RevokeTime:   row.GetRevokeTime(),
 	}
 	if Kind(row.GetKind()) == X509 {
 		anchor, err := anchorOf(row)

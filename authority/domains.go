@@ -239,7 +239,7 @@ func lengthen(tx *raftstore.Tx, td string, settings Settings) error {
 	}
 	for _, row := range rows {
 		longest := settings.SVIDTTL(Kind(row.GetKind()))
-		if State(row.GetState()) == Retiring || row.GetLongestSvid().AsDuration() >= longest {
+		if State(row.GetState()).Past() || row.GetLongestSvid().AsDuration() >= longest {
 			continue
 		}
 		row.LongestSvid = durationpb.New(longest)

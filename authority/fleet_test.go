@@ -100,6 +100,7 @@ func (f *fleet) config(c *crewman) Config {
 		Store: c.store, Member: c.id, Home: home, KeyDir: filepath.Join(f.dir, c.id, "keys"),
 		Contact: contact{f, c}, Conn: func(id string) (grpc.ClientConnInterface, error) { return line{f, c.id, id}, nil },
 		Members: func(raftstore.Reader) ([]string, error) { return f.members(), nil },
+		Alive:   func(raftstore.Reader) ([]string, error) { return f.up(), nil },
 		Audit:   c.audit, Logger: hclog.NewNullLogger(), Registerer: c.registry, Now: f.now,
 	}
 	if f.adjust != nil {
@@ -156,6 +157,13 @@ func (f *fleet) members() []string {
 		}
 	}
 	return ids
+}
+
+// up are the members that run.
+func (f *fleet) up() []string {
+	return slices.DeleteFunc(f.members(), func(id string) bool {
+		return slices.ContainsFunc(f.crew, func(c *crewman) bool { return c.id == id && c.isDown() })
+	})
 }
 
 func (f *fleet) remove(c *crewman) {

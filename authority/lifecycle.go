@@ -35,11 +35,17 @@ func (k Kind) String() string {
 // State is where an authority is in its life.
 type State int
 
-// The states, in the order in which an authority passes through them. One that is gone is not there any more.
+// The states. An authority passes through the first three in this order; an operator can end it sooner by the others. One
+// that is gone is not there any more.
 const (
 	Prepared State = iota + 1
 	Active
 	Retiring
+	// Tainted is retiring by an operator's word: what it signed is to be renewed, not only to expire.
+	Tainted
+	// Revoked verifies nothing any more, as far as this cluster decides it. It stays listed until what it signed has
+	// expired, so that the holders of that learn of it.
+	Revoked
 )
 
 // String is the name that metrics and the audit log use.
@@ -51,9 +57,19 @@ func (s State) String() string {
 		return "active"
 	case Retiring:
 		return "retiring"
+	case Tainted:
+		return "tainted"
+	case Revoked:
+		return "revoked"
 	}
 	return fmt.Sprintf("state(%d)", int(s))
 }
+
+// Past says whether an authority in this state signs no more.
+func (s State) Past() bool { return s == Retiring || s == Tainted || s == Revoked }
+
+// Distrusted says whether what an authority in this state signed is to be renewed at once.
+func (s State) Distrusted() bool { return s == Tainted || s == Revoked }
 
 // Authority is what the rules need to know of one authority.
 type Authority struct {
@@ -66,15 +82,24 @@ type Authority struct {
 	NotBefore, NotAfter time.Time
 	// Ready is when what verifies it has been published for long enough.
 	Ready time.Time
-	// Retired is set once it is retiring.
+	// Retired is when it stopped signing: set once it is retiring, tainted or revoked.
 	Retired time.Time
+	// Anchor is what the chain of an X.509 authority leads to; empty for JWT. UpstreamAnchor says that it is not the
+	// member's own, but an upstream's, which signs for others below it too.
+	Anchor         string
+	UpstreamAnchor bool
+	// AnchorRevoked says that the anchor was revoked with it.
+	AnchorRevoked bool
+	// Held says that it was prepared in reserve, and Reserve to which request for one it answers.
+	Held    bool
+	Reserve uint64
 	// LongestSVID is the longest lifetime of what it may have signed.
 	LongestSVID time.Duration
 	// Rotation is the request to rotate that it answers to, AnchorRotation the one that its anchor does.
 	Rotation, AnchorRotation uint64
 }
 
-// Leaves is when a retiring authority can leave the bundle: nothing that it signed is valid any more.
+// Leaves is when an authority that signs no more can leave the bundle: nothing that it signed is valid any more.
 func (a Authority) Leaves(grace time.Duration) time.Time {
 	at := a.Retired.Add(grace + a.LongestSVID)
 	if a.NotAfter.Before(at) {
@@ -100,6 +125,8 @@ func (a Authority) deadline() time.Time { return a.NotAfter.Add(-a.LongestSVID) 
 type Rotations struct {
 	// Last is the number of the last request, Anchors that of the last one that asked for new anchors too.
 	Last, Anchors uint64
+	// Reserve counts the requests to prepare authorities in reserve.
+	Reserve uint64
 }
 
 // Situation is all that decides what a member does next with its authorities of one domain.
@@ -124,6 +151,9 @@ const (
 	Activate Verb = "activate"
 	Retire   Verb = "retire"
 	End      Verb = "end"
+	// Taint and Revoke are asked for by operators, never by [Plan].
+	Taint  Verb = "taint"
+	Revoke Verb = "revoke"
 )
 
 // Action is one step of a plan.
@@ -134,6 +164,8 @@ type Action struct {
 	ID string
 	// NewAnchor asks a Prepare for an authority below an anchor of its own.
 	NewAnchor bool
+	// Held asks a Prepare for one in reserve.
+	Held bool
 	// Alarm marks what was done because there was no time left to do it properly.
 	Alarm bool
 	// Why is one clause for the audit log.
@@ -167,12 +199,13 @@ func planKind(s Situation, kind Kind) (actions []Action, next time.Time) {
 	}
 	var prepared, active *Authority
 	var newest Authority
+	suspect := s.suspect()
 	for _, a := range s.own(kind) {
 		newest = a // own is in order
 		switch {
 		case !s.Now.Before(a.NotAfter):
 			do(End, a.ID, "it has expired")
-		case a.State == Retiring:
+		case a.State.Past():
 			if leaves := a.Leaves(s.Grace); !s.Now.Before(leaves) {
 				do(End, a.ID, "all that it signed has expired")
 			} else {
@@ -182,6 +215,8 @@ func planKind(s Situation, kind Kind) (actions []Action, next time.Time) {
 			do(End, a.ID, "this member does not have its key, and it never signed")
 		case s.Keyless(a.ID):
 			do(Retire, a.ID, "this member does not have its key")
+		case a.State == Prepared && suspect[a.Anchor]:
+			do(End, a.ID, "an authority below the same anchor was tainted, and this one never signed")
 		case a.State == Prepared:
 			if prepared != nil {
 				do(End, prepared.ID, "a newer one was prepared")
@@ -207,22 +242,44 @@ func planKind(s Situation, kind Kind) (actions []Action, next time.Time) {
 		return actions, next
 	}
 
-	why := ""
+	why, held := "", false
 	switch {
 	case active == nil:
 		why = "this member has none"
+	case suspect[active.Anchor]:
+		why = "an authority below the same anchor as the active one was tainted"
 	case active.Rotation < s.Rotations.Last:
 		why = "an operator asked for a rotation"
 	case !s.Now.Before(active.renewal()):
 		why = "half of the life of the active one has passed"
+	case active.Reserve < s.Rotations.Reserve:
+		why, held = "an operator asked for one in reserve", true
 	default:
 		return actions, sooner(next, active.renewal())
 	}
 	actions = append(actions, Action{
-		Do: Prepare, Kind: kind, Why: why,
-		NewAnchor: kind == X509 && newest.AnchorRotation < s.Rotations.Anchors,
+		Do: Prepare, Kind: kind, Why: why, Held: held,
+		NewAnchor: kind == X509 && (newest.AnchorRotation < s.Rotations.Anchors || suspect[newest.Anchor] ||
+			newest.AnchorRevoked || (active != nil && suspect[active.Anchor])),
 	})
 	return actions, next
+}
+
+// suspect are the member's own anchors below which an authority was tainted. Nothing new is to sign there: when the
+// tainted one is revoked, its anchor has to go, and all below it.
+func (s Situation) suspect() map[string]bool {
+	suspect := map[string]bool{}
+	for _, a := range s.Authorities {
+		if a.Member == s.Member && a.State == Tainted && a.Anchor != "" && !a.UpstreamAnchor {
+			suspect[a.Anchor] = true
+		}
+	}
+	return suspect
+}
+
+// inReserve says whether a prepared authority waits for its predecessor's time, or for an operator.
+func inReserve(s Situation, prepared Authority, predecessor *Authority) bool {
+	return prepared.Held && predecessor != nil && predecessor.Rotation >= s.Rotations.Last && !s.suspect()[predecessor.Anchor]
 }
 
 // own are the member's authorities of the kind, the oldest first.
@@ -242,6 +299,9 @@ func (s Situation) own(kind Kind) []Authority {
 // activation is when a prepared authority becomes active, and why then. predecessor is the member's own active one, if any.
 func activation(s Situation, prepared Authority, predecessor *Authority) (at time.Time, why string, alarm bool) {
 	at, why = prepared.Ready, fmt.Sprintf("it has been published for %d refresh hints", HintsBeforeUse)
+	if inReserve(s, prepared, predecessor) && predecessor.renewal().After(at) {
+		at, why = predecessor.renewal(), "half of the life of the one before it has passed"
+	}
 	if predecessor != nil && predecessor.deadline().Before(at) {
 		at, why, alarm = predecessor.deadline(), "the one before it has no time left for a full-length SVID, though not everybody may know this one yet", true
 	}
@@ -259,30 +319,4 @@ func (s Situation) signable(kind Kind) bool {
 	return slices.ContainsFunc(s.Authorities, func(a Authority) bool {
 		return a.Kind == kind && a.State == Active && s.Now.Before(a.NotAfter) && (a.Member != s.Member || !s.Keyless(a.ID))
 	})
-}
-
-// Wait says what an authority waits for, in one sentence, and until when; nothing for an active one.
-func Wait(s Situation, a Authority) (until time.Time, sentence string) {
-	switch a.State {
-	case Prepared:
-		var predecessor *Authority
-		for _, other := range s.Authorities {
-			if other.Member == a.Member && other.Kind == a.Kind && other.State == Active {
-				predecessor = &other
-			}
-		}
-		at, _, alarm := activation(s, a, predecessor)
-		switch {
-		case !s.Now.Before(at):
-			return at, fmt.Sprintf("It waits for member %s to activate it.", a.Member)
-		case alarm:
-			return at, "It waits for its deadline, at which the one before it can sign no full-length SVID any more."
-		case at.Equal(a.NotBefore):
-			return at, "It waits to become valid."
-		}
-		return at, fmt.Sprintf("It waits until every reader of the bundle knows it, for which it is published for %d refresh hints.", HintsBeforeUse)
-	case Retiring:
-		return a.Leaves(s.Grace), "It stays in the bundle until all that it can have signed has expired."
-	}
-	return never, ""
 }

@@ -18,7 +18,7 @@ func PlanForLost(now time.Time, authorities []Authority, members []string, grace
 	}
 	for _, a := range authorities {
 		over, why := a.NotAfter, "it has expired and its member did not end it"
-		if a.State == Retiring {
+		if a.State.Past() {
 			over, why = a.Leaves(grace), "all that it signed has expired and its member did not end it"
 		}
 		over = over.Add(clockTolerance)

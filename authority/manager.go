@@ -63,6 +63,8 @@ type Config struct {
 	Conn func(memberID string) (grpc.ClientConnInterface, error)
 	// Members returns the IDs of the members of the cluster, those that are down included; nil: those of [membership.Members].
 	Members func(raftstore.Reader) ([]string, error)
+	// Alive returns the IDs of the members that are heard from; nil: those of [membership.Alive].
+	Alive func(raftstore.Reader) ([]string, error)
 	// IsForeign says, inside a transaction, whether a trust domain is known as foreign; nil: none is.
 	IsForeign func(r raftstore.Reader, td string) (bool, error)
 	Audit     Audit
@@ -125,6 +127,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Members == nil {
 		c.Members = membersOf
+	}
+	if c.Alive == nil {
+		c.Alive = membership.Alive
 	}
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()
@@ -189,7 +194,7 @@ func New(config Config) (*Manager, error) {
 func (m *Manager) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		tables := []raftstore.Prefix{Domains.Prefix(""), HostedBundles.Prefix(""), authorities.Prefix(""), rotations.Prefix(""), membership.Members.Prefix("")}
+		tables := []raftstore.Prefix{Domains.Prefix(""), HostedBundles.Prefix(""), authorities.Prefix(""), rotations.Prefix(""), revokedAnchors.Prefix(""), membership.Members.Prefix("")}
 		return m.config.Store.Follow(ctx, tables, m.follow)
 	})
 	group.Go(func() error { return m.tend(ctx, "tend to this member's authorities", m.tendOwn) })
@@ -197,6 +202,11 @@ func (m *Manager) Run(ctx context.Context) error {
 		return m.config.Store.WhileLeading(ctx, func(ctx context.Context) {
 			// It ends with ctx, which is no failure.
 			_ = m.tend(ctx, "end the authorities of lost members", m.tendLost)
+		})
+	})
+	group.Go(func() error {
+		return m.config.Store.WhileLeading(ctx, func(ctx context.Context) {
+			_ = m.tend(ctx, "have the upstream revoke what was revoked", m.tendRevoked)
 		})
 	})
 	group.Go(func() error { return m.renewOwn(ctx) })
@@ -218,14 +228,15 @@ func (m *Manager) follow(view *raftstore.View) error {
 	return nil
 }
 
-// inUse says whether an anchor verifies an authority of this member.
+// inUse says whether an anchor verifies an authority of this member, and which authorities need their keys. Those that
+// were revoked need neither, and what is on the disk of them is of use to a thief alone.
 func (m *Manager) inUse(view raftstore.Reader) (func(*x509.Certificate) bool, map[string]bool, error) {
 	anchors, ids := map[string]bool{}, map[string]bool{}
 	for row, err := range authorities.All(view, "") {
 		if err != nil {
 			return nil, nil, err
 		}
-		if row.Value.GetMember() != m.config.Member {
+		if row.Value.GetMember() != m.config.Member || State(row.Value.GetState()) == Revoked {
 			continue
 		}
 		ids[row.Value.GetId()] = true

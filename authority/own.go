@@ -142,10 +142,10 @@ func (m *Manager) wanted() ([]spiffeid.ID, error) {
 	return wanted, nil
 }
 
-// renew replaces an own SVID if it is time to, or if what signed it is published no more, and says when it next will be.
+// renew replaces an own SVID if it is time to, or if what signed it is gone, tainted or revoked, and says when it next will be.
 func (m *Manager) renew(ctx context.Context, id spiffeid.ID) (time.Time, error) {
 	d := m.signing.Load().domains[id.TrustDomain()]
-	if held := m.own.get(id); held != nil && m.config.Now().Before(held.renew) && d != nil && d.published(held.authority) {
+	if held := m.own.get(id); held != nil && m.config.Now().Before(held.renew) && d != nil && d.trusts(held.authority) {
 		return held.renew, nil
 	}
 	key, err := newKey()

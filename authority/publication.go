@@ -14,13 +14,18 @@ import (
 )
 
 // contentOf is the rule for what a hosted bundle holds: the anchors of the domain's X.509 authorities and the keys of
-// its JWT authorities, in whatever state they are. So an anchor stays for as long as an authority below it does.
-func contentOf(rows []*statev1.Authority) (bundle.Content, error) {
+// its JWT authorities, in whatever state they are, less what was revoked. So an anchor stays for as long as an authority
+// below it does. One of an upstream stays above a revoked authority too, unless it was revoked itself: verifiers read no
+// revocation list, and to take away for a moment what comes back with the next authority would help nobody.
+func contentOf(rows []*statev1.Authority, revoked func(anchor []byte) bool) (bundle.Content, error) {
 	content := bundle.Content{JWTAuthorities: map[string]crypto.PublicKey{}}
 	for _, row := range rows {
 		switch Kind(row.GetKind()) {
 		case X509:
 			for _, der := range row.GetAnchors() {
+				if revoked(der) {
+					continue
+				}
 				anchor, err := x509.ParseCertificate(der)
 				if err != nil {
 					return bundle.Content{}, fmt.Errorf("an anchor of authority %s of %s: %w", row.GetId(), row.GetTrustDomain(), err)
@@ -28,6 +33,9 @@ func contentOf(rows []*statev1.Authority) (bundle.Content, error) {
 				content.X509Authorities = append(content.X509Authorities, anchor)
 			}
 		case JWT:
+			if State(row.GetState()) == Revoked {
+				continue
+			}
 			key, err := verificationKey(row)
 			if err != nil {
 				return bundle.Content{}, err
@@ -79,7 +87,11 @@ func publish(tx *raftstore.Tx, domain *statev1.Domain, now time.Time) (sequence 
 	if err != nil {
 		return 0, err
 	}
-	content, err := contentOf(rows)
+	revoked, err := revokedOf(tx, td.Name())
+	if err != nil {
+		return 0, err
+	}
+	content, err := contentOf(rows, revoked)
 	if err != nil {
 		return 0, err
 	}

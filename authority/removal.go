@@ -5,7 +5,7 @@ import (
 )
 
 // PlanForRemoved says what becomes of the authorities of a member that is struck out. They retire: what they signed goes on
-// to verify until it expires. Those of a compromised member end at once, and with them everything that they signed.
+// to verify until it expires. Those of a compromised member are revoked, and with them everything that they signed.
 func PlanForRemoved(authorities []Authority, member string, compromised bool) (actions []Action) {
 	for _, a := range authorities {
 		if a.Member != member {
@@ -14,7 +14,10 @@ func PlanForRemoved(authorities []Authority, member string, compromised bool) (a
 		action := Action{Kind: a.Kind, ID: a.ID}
 		switch {
 		case compromised:
-			action.Do, action.Why = End, "its member was removed as compromised"
+			if a.State == Revoked {
+				continue
+			}
+			action.Do, action.Why = Revoke, "its member was removed as compromised"
 		case a.State == Prepared:
 			action.Do, action.Why = End, "its member was removed, and it never signed"
 		case a.State == Active:
@@ -46,14 +49,7 @@ func (m *Manager) RemoveMember(tx *raftstore.Tx, member string, compromised bool
 			all[i] = authorityOf(row)
 		}
 		actions := PlanForRemoved(all, member, compromised)
-		var carried []done
-		for _, action := range actions {
-			if err := change(tx, domain.Key, action, settingsOf(domain.Value), now); err != nil {
-				return err
-			}
-			carried = append(carried, done{Action: action})
-		}
-		if _, err := finish(tx, domain.Value, carried, now); err != nil {
+		if _, err := carryOutAll(tx, domain.Value, actions, now); err != nil {
 			return err
 		}
 	}

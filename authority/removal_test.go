@@ -11,6 +11,7 @@ func TestPlanForRemoved(t *testing.T) {
 		{ID: "prepared", Member: "eu-1", Kind: X509, State: Prepared},
 		{ID: "active", Member: "eu-1", Kind: X509, State: Active},
 		{ID: "retiring", Member: "eu-1", Kind: JWT, State: Retiring},
+		{ID: "revoked", Member: "eu-1", Kind: JWT, State: Revoked},
 		{ID: "other", Member: "eu-2", Kind: X509, State: Active},
 	}
 	require.Equal(t, []Action{
@@ -19,9 +20,9 @@ func TestPlanForRemoved(t *testing.T) {
 	}, PlanForRemoved(all, "eu-1", false))
 	const why = "its member was removed as compromised"
 	require.Equal(t, []Action{
-		{Do: End, Kind: X509, ID: "prepared", Why: why},
-		{Do: End, Kind: X509, ID: "active", Why: why},
-		{Do: End, Kind: JWT, ID: "retiring", Why: why},
+		{Do: Revoke, Kind: X509, ID: "prepared", Why: why},
+		{Do: Revoke, Kind: X509, ID: "active", Why: why},
+		{Do: Revoke, Kind: JWT, ID: "retiring", Why: why},
 	}, PlanForRemoved(all, "eu-1", true))
 	require.Empty(t, PlanForRemoved(all, "eu-3", true))
 }

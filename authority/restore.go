@@ -20,6 +20,9 @@ const sequenceLeap = 1 << 20
 // snapshot, nobody holds the snapshot's keys any more, so those authorities are retired, and stay published for as long
 // as something that they signed may be alive.
 func (m *Manager) surviveRestore(before, restored *raftstore.View, tx *raftstore.Tx) error {
+	if err := keepRevokedAnchors(before, tx); err != nil {
+		return err
+	}
 	past, err := lastSequences(before, restored)
 	if err != nil {
 		return err
@@ -145,11 +148,11 @@ func keepRotations(before, restored *raftstore.View, tx *raftstore.Tx, td string
 		return err
 	}
 	now, err := rotationsOf(restored, td)
-	if err != nil || (was.Last <= now.Last && was.Anchors <= now.Anchors) {
+	if err != nil || (was.Last <= now.Last && was.Anchors <= now.Anchors && was.Reserve <= now.Reserve) {
 		return err
 	}
 	return rotations.Put(tx, td, &statev1.Rotation{
-		TrustDomain: td, Rotation: max(was.Last, now.Last), AnchorRotation: max(was.Anchors, now.Anchors),
+		TrustDomain: td, Rotation: max(was.Last, now.Last), AnchorRotation: max(was.Anchors, now.Anchors), Reserve: max(was.Reserve, now.Reserve),
 	})
 }
 
@@ -163,7 +166,11 @@ func (m *Manager) republish(tx *raftstore.Tx, domain *statev1.Domain, sequence u
 	if err != nil {
 		return err
 	}
-	content, err := contentOf(rows)
+	revoked, err := revokedOf(tx, td.Name())
+	if err != nil {
+		return err
+	}
+	content, err := contentOf(rows, revoked)
 	if err != nil {
 		return err
 	}

@@ -23,9 +23,10 @@ var (
 	// HostedBundles are the bundles of hosted trust domains, by name. A domain that never had an authority has none.
 	HostedBundles = raftstore.NewTable[*statev1.Bundle]("hosted_bundles")
 
-	authorities   = raftstore.NewTable[*statev1.Authority]("authorities")
-	rotations     = raftstore.NewTable[*statev1.Rotation]("rotations")
-	pastSequences = raftstore.NewTable[*statev1.PastSequence]("past_sequences")
+	authorities    = raftstore.NewTable[*statev1.Authority]("authorities")
+	rotations      = raftstore.NewTable[*statev1.Rotation]("rotations")
+	revokedAnchors = raftstore.NewTable[*statev1.RevokedAnchor]("revoked_anchors")
+	pastSequences  = raftstore.NewTable[*statev1.PastSequence]("past_sequences")
 )
 
 // Hosts says whether the cluster is the authority for the trust domain. Inside a transaction the answer holds when the
@@ -71,7 +72,16 @@ func timeOf(t *timestamppb.Timestamp) time.Time {
 }
 
 func authorityOf(row *statev1.Authority) Authority {
+	anchor := ""
+	if len(row.GetAnchors()) > 0 {
+		anchor = string(row.GetAnchors()[0])
+	}
 	return Authority{
+		Anchor:         anchor,
+		UpstreamAnchor: row.GetUpstreamAnchor(),
+		AnchorRevoked:  row.GetAnchorRevoked(),
+		Held:           row.GetHeld(),
+		Reserve:        row.GetReserve(),
 		ID:             row.GetId(),
 		Member:         row.GetMember(),
 		Kind:           Kind(row.GetKind()),
@@ -94,6 +104,8 @@ var (
 	_ = [1]struct{}{}[int(Prepared)-int(statev1.AuthorityState_AUTHORITY_STATE_PREPARED)]
 	_ = [1]struct{}{}[int(Active)-int(statev1.AuthorityState_AUTHORITY_STATE_ACTIVE)]
 	_ = [1]struct{}{}[int(Retiring)-int(statev1.AuthorityState_AUTHORITY_STATE_RETIRING)]
+	_ = [1]struct{}{}[int(Tainted)-int(statev1.AuthorityState_AUTHORITY_STATE_TAINTED)]
+	_ = [1]struct{}{}[int(Revoked)-int(statev1.AuthorityState_AUTHORITY_STATE_REVOKED)]
 )
 
 // listAuthorities returns the rows of a domain's authorities, of every member.
@@ -115,7 +127,7 @@ func rotationsOf(r raftstore.Reader, td string) (Rotations, error) {
 	if err != nil || !ok {
 		return Rotations{}, err
 	}
-	return Rotations{Last: row.Value.GetRotation(), Anchors: row.Value.GetAnchorRotation()}, nil
+	return Rotations{Last: row.Value.GetRotation(), Anchors: row.Value.GetAnchorRotation(), Reserve: row.Value.GetReserve()}, nil
 }
 
 // anchorOf returns the anchor that an X.509 authority's chain leads to.

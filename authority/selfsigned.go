@@ -50,7 +50,7 @@ func rootPrefix(td spiffeid.TrustDomain) string {
 	return fmt.Sprintf("%s%x-", rootNames, sum[:8])
 }
 
-// SignCA signs below the newest root, or below a new one if asked to, or if that one is past half of its life.
+// SignCA signs below the newest root, or below a new one if asked to, or if that one is past half of its life or was revoked.
 func (s *SelfSigned) SignCA(ctx context.Context, r CARequest) (*Signed, error) {
 	if s.ttl < 4*r.TTL {
 		return nil, fmt.Errorf("the root lives for %v, and a signing certificate for %v; raise root_ttl to four times ca_ttl", s.ttl, r.TTL)
@@ -68,7 +68,7 @@ func (s *SelfSigned) SignCA(ctx context.Context, r CARequest) (*Signed, error) {
 		top = &roots[len(roots)-1]
 		number = top.number + 1
 	}
-	if top == nil || r.NewAnchor || !top.signsAt(r.Now) {
+	if top == nil || r.NewAnchor || !top.signsAt(r.Now) || (r.Revoked != nil && r.Revoked(top.certificate)) {
 		if top, err = s.newRoot(ctx, r.TrustDomain, number, r.Now); err != nil {
 			return nil, err
 		}

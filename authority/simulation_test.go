@@ -147,7 +147,7 @@ func (s *simulation) act(who string, now time.Time, a Action, m *simulated) {
 			}
 			row.Anchors = [][]byte{fmt.Appendf(nil, "%s root %d", m.name, m.made)}
 		}
-		row = number(row, s.rows, s.situation(m), a.NewAnchor)
+		row = number(row, s.rows, s.situation(m), a, a.NewAnchor)
 		m.keys[a.Kind]++
 		row.Id = fmt.Sprintf("%s/%s/%d", m.name, a.Kind, m.keys[a.Kind])
 		a.ID = row.Id

@@ -30,6 +30,8 @@ type domainState struct {
 	bundle      *bundle.Bundle
 	document    []byte
 	authorities []Authority
+	// keyIDs are the subject key identifiers of X.509 authorities that are tainted or revoked.
+	keyIDs map[string][]byte
 	// signers are this member's active authorities.
 	signers map[Kind]*signer
 	// elsewhere are the members that have an active authority, this one left out.
@@ -74,7 +76,7 @@ func (m *Manager) newDomainState(r raftstore.Reader, td spiffeid.TrustDomain, ro
 	}
 	d := &domainState{
 		settings: settingsOf(row), endpointHost: row.GetEndpointHost(), issuer: row.GetOidcIssuer(),
-		signers: map[Kind]*signer{}, elsewhere: map[Kind][]string{},
+		signers: map[Kind]*signer{}, elsewhere: map[Kind][]string{}, keyIDs: map[string][]byte{},
 	}
 	if d.rotations, err = rotationsOf(r, td.Name()); err != nil {
 		return nil, err
@@ -89,6 +91,13 @@ func (m *Manager) newDomainState(r raftstore.Reader, td spiffeid.TrustDomain, ro
 	for _, row := range rows {
 		a := authorityOf(row)
 		d.authorities = append(d.authorities, a)
+		if a.State.Distrusted() && len(row.GetChain()) > 0 {
+			ca, err := x509.ParseCertificate(row.GetChain()[0])
+			if err != nil {
+				return nil, fmt.Errorf("the certificate of authority %s: %w", a.ID, err)
+			}
+			d.keyIDs[a.ID] = ca.SubjectKeyId
+		}
 		switch {
 		case a.State != Active:
 		case a.Member != m.config.Member:
@@ -139,11 +148,11 @@ func (m *Manager) newSigner(td spiffeid.TrustDomain, row *statev1.Authority) (*s
 	return s, nil
 }
 
-// published says whether an authority of the domain is still there.
-func (d *domainState) published(id string) bool {
+// trusts says whether an authority of the domain is still there, and neither tainted nor revoked.
+func (d *domainState) trusts(id string) bool {
 	for _, a := range d.authorities {
 		if a.ID == id {
-			return true
+			return !a.State.Distrusted()
 		}
 	}
 	return false

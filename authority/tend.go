@@ -232,14 +232,25 @@ func (m *Manager) newAuthority(ctx context.Context, s Situation, domain *statev1
 	if err != nil {
 		return nil, fmt.Errorf("make a request for a signing certificate: %w", err)
 	}
-	signed, err := m.upstream.SignCA(ctx, CARequest{TrustDomain: td, CSR: csr, Now: s.Now, TTL: s.Settings.CATTL, NewAnchor: action.NewAnchor})
+	revoked, err := revokedOf(m.config.Store.View(), td.Name())
+	if err != nil {
+		return nil, errors.Join(err, m.keys.Delete(ctx, id))
+	}
+	signed, err := m.upstream.SignCA(ctx, CARequest{
+		TrustDomain: td, CSR: csr, Now: s.Now, TTL: s.Settings.CATTL, NewAnchor: action.NewAnchor,
+		Revoked: func(anchor *x509.Certificate) bool { return revoked(anchor.Raw) },
+	})
 	if err == nil {
 		err = checkSigned(td, key.Public(), signed, s.Now, s.Settings.X509SVIDTTL)
+	}
+	if err == nil && revoked(signed.Anchors[0].Raw) {
+		err = fmt.Errorf("the upstream signs below the anchor %s, which was revoked; make an issuer below another one its default", AnchorID(signed.Anchors[0]))
 	}
 	if err != nil {
 		return nil, errors.Join(err, m.keys.Delete(ctx, id))
 	}
 	m.second.ca(signed)
+	_, row.UpstreamAnchor = m.upstream.(Revoker)
 	row.NotBefore, row.NotAfter = timestamppb.New(signed.Chain[0].NotBefore), timestamppb.New(signed.Chain[0].NotAfter)
 	for _, c := range signed.Chain {
 		row.Chain = append(row.Chain, c.Raw)
@@ -273,6 +284,11 @@ func (m *Manager) update(ctx context.Context, td string, fn func(*raftstore.Tx) 
 			Caller: "authority", Action: action, Object: td, Result: access.ResultFailed, Detail: err.Error(),
 		}))
 	}
+	return m.report(td, carried, revision)
+}
+
+// report tells the log, the metrics and the audit log what was done to a domain's authorities.
+func (m *Manager) report(td string, carried []done, revision raftstore.Revision) error {
 	for _, d := range carried {
 		m.log.Info(string(d.Do)+" authority", "trust_domain", td, "kind", d.Kind, "id", d.ID, "why", d.Why, "revision", revision)
 		if d.Alarm {

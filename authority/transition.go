@@ -1,6 +1,7 @@
 package authority
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -10,6 +11,9 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/raftstore"
 )
+
+// errClock ends a transaction before it acts by a clock that is wrong.
+var errClock = errors.New("this member's clock is not known to be that of the others; nothing was changed")
 
 // candidate is an authority that was made for a Prepare, and is not in the tables yet.
 type candidate struct {
@@ -55,6 +59,9 @@ func (m *Manager) carryOut(tx *raftstore.Tx, td string, candidates map[Kind]cand
 	if err != nil || !ok {
 		return nil, err // no row: the domain was deleted, and its authorities with it
 	}
+	if !m.config.Contact.ClockSane() {
+		return nil, errClock // it was set while the transaction was on its way
+	}
 	now := m.config.Now()
 	s, rows, err := m.situation(tx, domain.Value, now)
 	if err != nil {
@@ -69,7 +76,12 @@ func (m *Manager) carryOut(tx *raftstore.Tx, td string, candidates map[Kind]cand
 				continue
 			}
 			action.ID = made.row.GetId()
-			row := number(made.row, rows, s, made.newAnchor)
+			if revoked, err := belowRevoked(tx, td, made.row); err != nil {
+				return nil, err
+			} else if revoked {
+				continue // it was revoked while this was signed; the next round asks for another
+			}
+			row := number(made.row, rows, s, action, made.newAnchor)
 			if err := authorities.Put(tx, authorityKey(td, row.GetId()), row); err != nil {
 				return nil, err
 			}
@@ -87,19 +99,26 @@ func (m *Manager) carryOutLost(tx *raftstore.Tx, td string) ([]done, error) {
 	if err != nil || !ok {
 		return nil, err
 	}
+	if !m.config.Contact.ClockSane() {
+		return nil, errClock
+	}
 	actions, _, err := m.planForLost(tx, domain.Value)
 	if err != nil {
 		return nil, err
 	}
-	now := m.config.Now()
+	return carryOutAll(tx, domain.Value, actions, m.config.Now())
+}
+
+// carryOutAll carries out actions of which none prepares an authority, and publishes what they changed.
+func carryOutAll(tx *raftstore.Tx, domain *statev1.Domain, actions []Action, now time.Time) ([]done, error) {
 	var carried []done
 	for _, action := range actions {
-		if err := change(tx, td, action, settingsOf(domain.Value), now); err != nil {
+		if err := change(tx, domain.GetTrustDomain(), action, settingsOf(domain), now); err != nil {
 			return nil, err
 		}
 		carried = append(carried, done{Action: action})
 	}
-	return finish(tx, domain.Value, carried, now)
+	return finish(tx, domain, carried, now)
 }
 
 func (m *Manager) planForLost(r raftstore.Reader, domain *statev1.Domain) ([]Action, time.Time, error) {
@@ -136,11 +155,11 @@ func finish(tx *raftstore.Tx, domain *statev1.Domain, carried []done, now time.T
 
 // number completes the row of a new authority with what only the transaction knows: its place among the member's own,
 // the rotation that it answers to, and since when what verifies it has been published.
-func number(made *statev1.Authority, rows []*statev1.Authority, s Situation, newAnchor bool) *statev1.Authority {
+func number(made *statev1.Authority, rows []*statev1.Authority, s Situation, action Action, newAnchor bool) *statev1.Authority {
 	row := cloneAuthority(made)
 	newest := newestOwn(rows, s.Member, Kind(row.GetKind()))
 	row.Number = newest.GetNumber() + 1
-	row.Rotation = s.Rotations.Last
+	row.Rotation, row.Reserve, row.Held = s.Rotations.Last, s.Rotations.Reserve, action.Held
 	row.AnchorRotation = newest.GetAnchorRotation()
 	if newAnchor || newest == nil {
 		row.AnchorRotation = s.Rotations.Anchors
@@ -170,6 +189,12 @@ func change(tx *raftstore.Tx, td string, action Action, settings Settings, now t
 	if !ok {
 		return fmt.Errorf("%s authority %s of %s: it is not there", action.Do, action.ID, td)
 	}
+	if action.Do == Revoke && Kind(row.Value.GetKind()) == X509 && !row.Value.GetUpstreamAnchor() {
+		// Whoever has the member's keys has that of its root too.
+		if err := revokeAnchor(tx, row.Value, now); err != nil {
+			return err
+		}
+	}
 	if err := move(row.Value, action.Do, settings, now); err != nil {
 		return fmt.Errorf("authority %s of %s: %w", action.ID, td, err)
 	}
@@ -183,11 +208,20 @@ func move(a *statev1.Authority, verb Verb, settings Settings, now time.Time) err
 		a.State = statev1.AuthorityState_AUTHORITY_STATE_ACTIVE
 		a.ActivateTime = timestamppb.New(now)
 		a.LongestSvid = durationpb.New(max(a.GetLongestSvid().AsDuration(), settings.SVIDTTL(Kind(a.GetKind()))))
+		a.Held = false
 	case Retire:
 		a.State = statev1.AuthorityState_AUTHORITY_STATE_RETIRING
-		a.RetireTime = timestamppb.New(now)
+	case Taint:
+		a.State = statev1.AuthorityState_AUTHORITY_STATE_TAINTED
+		a.TaintTime = timestamppb.New(now)
+	case Revoke:
+		a.State = statev1.AuthorityState_AUTHORITY_STATE_REVOKED
+		a.RevokeTime = timestamppb.New(now)
 	default:
 		return fmt.Errorf("%q is no way from one state to the next", verb)
+	}
+	if State(a.GetState()).Past() && a.GetRetireTime() == nil {
+		a.RetireTime = timestamppb.New(now)
 	}
 	return nil
 }

@@ -26,6 +26,8 @@ type CARequest struct {
 	CSR *x509.CertificateRequest
 	Now time.Time
 	TTL time.Duration
+	// Revoked says which anchors must not be signed below any more.
+	Revoked func(anchor *x509.Certificate) bool
 	// NewAnchor asks for a certificate below an anchor that no earlier one is below, where the upstream makes its
 	// anchors itself.
 	NewAnchor bool

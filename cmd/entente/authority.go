@@ -11,7 +11,9 @@ import (
 )
 
 func (a *app) authorityCommand() *cobra.Command {
-	return group("authority", "The signing keys of hosted trust domains", a.authorityListCommand(), a.authorityRotateCommand())
+	return group("authority", "The signing keys of hosted trust domains",
+		a.authorityListCommand(), a.authorityRotateCommand(), a.authorityPrepareCommand(), a.authorityActivateCommand(),
+		a.authorityTaintCommand(), a.authorityRevokeCommand())
 }
 
 func (a *app) authorityListCommand() *cobra.Command {
@@ -25,13 +27,17 @@ func (a *app) authorityListCommand() *cobra.Command {
 				return err
 			}
 			return a.print(list, func(t *table) {
-				t.columns("ID", "DOMAIN", "MEMBER", "KIND", "STATE", "EXPIRES", "NEXT", "WAITS FOR")
-				for _, x := range list.GetAuthorities() {
-					t.row(x.GetId(), x.GetTrustDomain(), x.GetMember(), name(x.GetKind()), name(x.GetState()), since(x.GetNotAfter()), since(x.GetNextTime()), x.GetWaitsFor())
-				}
+				listAuthorities(t, list.GetAuthorities())
 				t.otherwise("There is no authority that you may see.")
 			})
 		}),
+	}
+}
+
+func listAuthorities(t *table, all []*ententev1.Authority) {
+	t.columns("ID", "DOMAIN", "MEMBER", "KIND", "STATE", "EXPIRES", "NEXT", "WAITS FOR")
+	for _, x := range all {
+		t.row(x.GetId(), x.GetTrustDomain(), x.GetMember(), name(x.GetKind()), name(x.GetState()), since(x.GetNotAfter()), since(x.GetNextTime()), x.GetWaitsFor())
 	}
 }
 

@@ -81,6 +81,10 @@ const (
 	AuthorityState_AUTHORITY_STATE_ACTIVE   AuthorityState = 2
 	// Signs no more; stays published until all it signed has expired.
 	AuthorityState_AUTHORITY_STATE_RETIRING AuthorityState = 3
+	// Signs no more, by an operator's word; what it signed is to be renewed. Stays published until all of that has expired.
+	AuthorityState_AUTHORITY_STATE_TAINTED AuthorityState = 4
+	// Signs no more and verifies nothing. Stays listed until all it signed would have expired.
+	AuthorityState_AUTHORITY_STATE_REVOKED AuthorityState = 5
 )
 
 // Enum value maps for AuthorityState.
@@ -90,12 +94,16 @@ var (
 		1: "AUTHORITY_STATE_PREPARED",
 		2: "AUTHORITY_STATE_ACTIVE",
 		3: "AUTHORITY_STATE_RETIRING",
+		4: "AUTHORITY_STATE_TAINTED",
+		5: "AUTHORITY_STATE_REVOKED",
 	}
 	AuthorityState_value = map[string]int32{
 		"AUTHORITY_STATE_UNSPECIFIED": 0,
 		"AUTHORITY_STATE_PREPARED":    1,
 		"AUTHORITY_STATE_ACTIVE":      2,
 		"AUTHORITY_STATE_RETIRING":    3,
+		"AUTHORITY_STATE_TAINTED":     4,
+		"AUTHORITY_STATE_REVOKED":     5,
 	}
 )
 
@@ -144,7 +152,9 @@ type Authority struct {
 	// When a prepared authority may sign, or a retiring one leaves the bundle.
 	NextTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=next_time,json=nextTime,proto3" json:"next_time,omitempty"`
 	// One sentence on what the authority waits for; empty when for nothing.
-	WaitsFor      string `protobuf:"bytes,13,opt,name=waits_for,json=waitsFor,proto3" json:"waits_for,omitempty"`
+	WaitsFor      string                 `protobuf:"bytes,13,opt,name=waits_for,json=waitsFor,proto3" json:"waits_for,omitempty"`
+	TaintTime     *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=taint_time,json=taintTime,proto3" json:"taint_time,omitempty"`
+	RevokeTime    *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -268,6 +278,20 @@ func (x *Authority) GetWaitsFor() string {
 		return x.WaitsFor
 	}
 	return ""
+}
+
+func (x *Authority) GetTaintTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.TaintTime
+	}
+	return nil
+}
+
+func (x *Authority) GetRevokeTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RevokeTime
+	}
+	return nil
 }
 
 type ListAuthoritiesRequest struct {
@@ -481,12 +505,498 @@ func (x *RotateAuthoritiesResponse) GetExpectedDuration() *durationpb.Duration {
 	return nil
 }
 
+type PrepareAuthoritiesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: all hosted domains.
+	TrustDomain   string `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PrepareAuthoritiesRequest) Reset() {
+	*x = PrepareAuthoritiesRequest{}
+	mi := &file_entente_v1_authority_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PrepareAuthoritiesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PrepareAuthoritiesRequest) ProtoMessage() {}
+
+func (x *PrepareAuthoritiesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_authority_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PrepareAuthoritiesRequest.ProtoReflect.Descriptor instead.
+func (*PrepareAuthoritiesRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_authority_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *PrepareAuthoritiesRequest) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+type PrepareAuthoritiesResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// When everybody knows them, so that they can be activated without harm.
+	ExpectedDuration *durationpb.Duration `protobuf:"bytes,2,opt,name=expected_duration,json=expectedDuration,proto3" json:"expected_duration,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *PrepareAuthoritiesResponse) Reset() {
+	*x = PrepareAuthoritiesResponse{}
+	mi := &file_entente_v1_authority_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PrepareAuthoritiesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PrepareAuthoritiesResponse) ProtoMessage() {}
+
+func (x *PrepareAuthoritiesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_authority_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PrepareAuthoritiesResponse.ProtoReflect.Descriptor instead.
+func (*PrepareAuthoritiesResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_authority_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *PrepareAuthoritiesResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *PrepareAuthoritiesResponse) GetExpectedDuration() *durationpb.Duration {
+	if x != nil {
+		return x.ExpectedDuration
+	}
+	return nil
+}
+
+type ActivateAuthorityRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TrustDomain   string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ActivateAuthorityRequest) Reset() {
+	*x = ActivateAuthorityRequest{}
+	mi := &file_entente_v1_authority_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ActivateAuthorityRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ActivateAuthorityRequest) ProtoMessage() {}
+
+func (x *ActivateAuthorityRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_authority_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ActivateAuthorityRequest.ProtoReflect.Descriptor instead.
+func (*ActivateAuthorityRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_authority_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ActivateAuthorityRequest) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *ActivateAuthorityRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type ActivateAuthorityResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The authority, and the one that it replaces.
+	Authorities []*Authority `protobuf:"bytes,2,rep,name=authorities,proto3" json:"authorities,omitempty"`
+	// What the caller should know, each in one sentence.
+	Remarks       []string `protobuf:"bytes,3,rep,name=remarks,proto3" json:"remarks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ActivateAuthorityResponse) Reset() {
+	*x = ActivateAuthorityResponse{}
+	mi := &file_entente_v1_authority_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ActivateAuthorityResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ActivateAuthorityResponse) ProtoMessage() {}
+
+func (x *ActivateAuthorityResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_authority_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ActivateAuthorityResponse.ProtoReflect.Descriptor instead.
+func (*ActivateAuthorityResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_authority_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ActivateAuthorityResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ActivateAuthorityResponse) GetAuthorities() []*Authority {
+	if x != nil {
+		return x.Authorities
+	}
+	return nil
+}
+
+func (x *ActivateAuthorityResponse) GetRemarks() []string {
+	if x != nil {
+		return x.Remarks
+	}
+	return nil
+}
+
+type TaintAuthorityRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TrustDomain   string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TaintAuthorityRequest) Reset() {
+	*x = TaintAuthorityRequest{}
+	mi := &file_entente_v1_authority_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TaintAuthorityRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TaintAuthorityRequest) ProtoMessage() {}
+
+func (x *TaintAuthorityRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_authority_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TaintAuthorityRequest.ProtoReflect.Descriptor instead.
+func (*TaintAuthorityRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_authority_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *TaintAuthorityRequest) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *TaintAuthorityRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type TaintAuthorityResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Empty where the authority never signed: then it is gone.
+	Authorities   []*Authority `protobuf:"bytes,2,rep,name=authorities,proto3" json:"authorities,omitempty"`
+	Remarks       []string     `protobuf:"bytes,3,rep,name=remarks,proto3" json:"remarks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TaintAuthorityResponse) Reset() {
+	*x = TaintAuthorityResponse{}
+	mi := &file_entente_v1_authority_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TaintAuthorityResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TaintAuthorityResponse) ProtoMessage() {}
+
+func (x *TaintAuthorityResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_authority_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TaintAuthorityResponse.ProtoReflect.Descriptor instead.
+func (*TaintAuthorityResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_authority_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *TaintAuthorityResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *TaintAuthorityResponse) GetAuthorities() []*Authority {
+	if x != nil {
+		return x.Authorities
+	}
+	return nil
+}
+
+func (x *TaintAuthorityResponse) GetRemarks() []string {
+	if x != nil {
+		return x.Remarks
+	}
+	return nil
+}
+
+type RevokeAuthorityRequest struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	// Types that are valid to be assigned to What:
+	//
+	//	*RevokeAuthorityRequest_Id
+	//	*RevokeAuthorityRequest_Anchor
+	What isRevokeAuthorityRequest_What `protobuf_oneof:"what"`
+	// Revoke an anchor of an upstream even if that leaves nobody who can sign until the upstream has another one.
+	Force         bool `protobuf:"varint,4,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeAuthorityRequest) Reset() {
+	*x = RevokeAuthorityRequest{}
+	mi := &file_entente_v1_authority_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeAuthorityRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeAuthorityRequest) ProtoMessage() {}
+
+func (x *RevokeAuthorityRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_authority_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeAuthorityRequest.ProtoReflect.Descriptor instead.
+func (*RevokeAuthorityRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_authority_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RevokeAuthorityRequest) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *RevokeAuthorityRequest) GetWhat() isRevokeAuthorityRequest_What {
+	if x != nil {
+		return x.What
+	}
+	return nil
+}
+
+func (x *RevokeAuthorityRequest) GetId() string {
+	if x != nil {
+		if x, ok := x.What.(*RevokeAuthorityRequest_Id); ok {
+			return x.Id
+		}
+	}
+	return ""
+}
+
+func (x *RevokeAuthorityRequest) GetAnchor() string {
+	if x != nil {
+		if x, ok := x.What.(*RevokeAuthorityRequest_Anchor); ok {
+			return x.Anchor
+		}
+	}
+	return ""
+}
+
+func (x *RevokeAuthorityRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type isRevokeAuthorityRequest_What interface {
+	isRevokeAuthorityRequest_What()
+}
+
+type RevokeAuthorityRequest_Id struct {
+	Id string `protobuf:"bytes,2,opt,name=id,proto3,oneof"`
+}
+
+type RevokeAuthorityRequest_Anchor struct {
+	// The subject key identifier of an anchor in the bundle, in hexadecimal: the anchor goes, and all below it.
+	Anchor string `protobuf:"bytes,3,opt,name=anchor,proto3,oneof"`
+}
+
+func (*RevokeAuthorityRequest_Id) isRevokeAuthorityRequest_What() {}
+
+func (*RevokeAuthorityRequest_Anchor) isRevokeAuthorityRequest_What() {}
+
+type RevokeAuthorityResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// All that were revoked.
+	Authorities   []*Authority `protobuf:"bytes,2,rep,name=authorities,proto3" json:"authorities,omitempty"`
+	Remarks       []string     `protobuf:"bytes,3,rep,name=remarks,proto3" json:"remarks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeAuthorityResponse) Reset() {
+	*x = RevokeAuthorityResponse{}
+	mi := &file_entente_v1_authority_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeAuthorityResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeAuthorityResponse) ProtoMessage() {}
+
+func (x *RevokeAuthorityResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_authority_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeAuthorityResponse.ProtoReflect.Descriptor instead.
+func (*RevokeAuthorityResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_authority_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *RevokeAuthorityResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *RevokeAuthorityResponse) GetAuthorities() []*Authority {
+	if x != nil {
+		return x.Authorities
+	}
+	return nil
+}
+
+func (x *RevokeAuthorityResponse) GetRemarks() []string {
+	if x != nil {
+		return x.Remarks
+	}
+	return nil
+}
+
 var File_entente_v1_authority_proto protoreflect.FileDescriptor
 
 const file_entente_v1_authority_proto_rawDesc = "" +
 	"\n" +
 	"\x1aentente/v1/authority.proto\x12\n" +
-	"entente.v1\x1a\x15entente/v1/read.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd5\x04\n" +
+	"entente.v1\x1a\x15entente/v1/read.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\x05\n" +
 	"\tAuthority\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\ftrust_domain\x18\x02 \x01(\tR\vtrustDomain\x12\x16\n" +
@@ -503,7 +1013,11 @@ const file_entente_v1_authority_proto_rawDesc = "" +
 	"\vretire_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"retireTime\x127\n" +
 	"\tnext_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\bnextTime\x12\x1b\n" +
-	"\twaits_for\x18\r \x01(\tR\bwaitsFor\"h\n" +
+	"\twaits_for\x18\r \x01(\tR\bwaitsFor\x129\n" +
+	"\n" +
+	"taint_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\ttaintTime\x12;\n" +
+	"\vrevoke_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"revokeTime\"h\n" +
 	"\x16ListAuthoritiesRequest\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12+\n" +
 	"\x04read\x18\x02 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"n\n" +
@@ -515,19 +1029,54 @@ const file_entente_v1_authority_proto_rawDesc = "" +
 	"\aanchors\x18\x02 \x01(\bR\aanchors\"\x7f\n" +
 	"\x19RotateAuthoritiesResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12F\n" +
-	"\x11expected_duration\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x10expectedDuration*`\n" +
+	"\x11expected_duration\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x10expectedDuration\">\n" +
+	"\x19PrepareAuthoritiesRequest\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\"\x80\x01\n" +
+	"\x1aPrepareAuthoritiesResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12F\n" +
+	"\x11expected_duration\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x10expectedDuration\"M\n" +
+	"\x18ActivateAuthorityRequest\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\"\x8a\x01\n" +
+	"\x19ActivateAuthorityResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x127\n" +
+	"\vauthorities\x18\x02 \x03(\v2\x15.entente.v1.AuthorityR\vauthorities\x12\x18\n" +
+	"\aremarks\x18\x03 \x03(\tR\aremarks\"J\n" +
+	"\x15TaintAuthorityRequest\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\"\x87\x01\n" +
+	"\x16TaintAuthorityResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x127\n" +
+	"\vauthorities\x18\x02 \x03(\v2\x15.entente.v1.AuthorityR\vauthorities\x12\x18\n" +
+	"\aremarks\x18\x03 \x03(\tR\aremarks\"\x85\x01\n" +
+	"\x16RevokeAuthorityRequest\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x10\n" +
+	"\x02id\x18\x02 \x01(\tH\x00R\x02id\x12\x18\n" +
+	"\x06anchor\x18\x03 \x01(\tH\x00R\x06anchor\x12\x14\n" +
+	"\x05force\x18\x04 \x01(\bR\x05forceB\x06\n" +
+	"\x04what\"\x88\x01\n" +
+	"\x17RevokeAuthorityResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x127\n" +
+	"\vauthorities\x18\x02 \x03(\v2\x15.entente.v1.AuthorityR\vauthorities\x12\x18\n" +
+	"\aremarks\x18\x03 \x03(\tR\aremarks*`\n" +
 	"\rAuthorityKind\x12\x1e\n" +
 	"\x1aAUTHORITY_KIND_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13AUTHORITY_KIND_X509\x10\x01\x12\x16\n" +
-	"\x12AUTHORITY_KIND_JWT\x10\x02*\x89\x01\n" +
+	"\x12AUTHORITY_KIND_JWT\x10\x02*\xc3\x01\n" +
 	"\x0eAuthorityState\x12\x1f\n" +
 	"\x1bAUTHORITY_STATE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18AUTHORITY_STATE_PREPARED\x10\x01\x12\x1a\n" +
 	"\x16AUTHORITY_STATE_ACTIVE\x10\x02\x12\x1c\n" +
-	"\x18AUTHORITY_STATE_RETIRING\x10\x032\xd0\x01\n" +
+	"\x18AUTHORITY_STATE_RETIRING\x10\x03\x12\x1b\n" +
+	"\x17AUTHORITY_STATE_TAINTED\x10\x04\x12\x1b\n" +
+	"\x17AUTHORITY_STATE_REVOKED\x10\x052\xcc\x04\n" +
 	"\x10AuthorityService\x12Z\n" +
 	"\x0fListAuthorities\x12\".entente.v1.ListAuthoritiesRequest\x1a#.entente.v1.ListAuthoritiesResponse\x12`\n" +
-	"\x11RotateAuthorities\x12$.entente.v1.RotateAuthoritiesRequest\x1a%.entente.v1.RotateAuthoritiesResponseB7Z5github.com/ententehq/entente/api/entente/v1;ententev1b\x06proto3"
+	"\x11RotateAuthorities\x12$.entente.v1.RotateAuthoritiesRequest\x1a%.entente.v1.RotateAuthoritiesResponse\x12c\n" +
+	"\x12PrepareAuthorities\x12%.entente.v1.PrepareAuthoritiesRequest\x1a&.entente.v1.PrepareAuthoritiesResponse\x12`\n" +
+	"\x11ActivateAuthority\x12$.entente.v1.ActivateAuthorityRequest\x1a%.entente.v1.ActivateAuthorityResponse\x12W\n" +
+	"\x0eTaintAuthority\x12!.entente.v1.TaintAuthorityRequest\x1a\".entente.v1.TaintAuthorityResponse\x12Z\n" +
+	"\x0fRevokeAuthority\x12\".entente.v1.RevokeAuthorityRequest\x1a#.entente.v1.RevokeAuthorityResponseB7Z5github.com/ententehq/entente/api/entente/v1;ententev1b\x06proto3"
 
 var (
 	file_entente_v1_authority_proto_rawDescOnce sync.Once
@@ -542,40 +1091,62 @@ func file_entente_v1_authority_proto_rawDescGZIP() []byte {
 }
 
 var file_entente_v1_authority_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_entente_v1_authority_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_entente_v1_authority_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_entente_v1_authority_proto_goTypes = []any{
-	(AuthorityKind)(0),                // 0: entente.v1.AuthorityKind
-	(AuthorityState)(0),               // 1: entente.v1.AuthorityState
-	(*Authority)(nil),                 // 2: entente.v1.Authority
-	(*ListAuthoritiesRequest)(nil),    // 3: entente.v1.ListAuthoritiesRequest
-	(*ListAuthoritiesResponse)(nil),   // 4: entente.v1.ListAuthoritiesResponse
-	(*RotateAuthoritiesRequest)(nil),  // 5: entente.v1.RotateAuthoritiesRequest
-	(*RotateAuthoritiesResponse)(nil), // 6: entente.v1.RotateAuthoritiesResponse
-	(*timestamppb.Timestamp)(nil),     // 7: google.protobuf.Timestamp
-	(*ReadOptions)(nil),               // 8: entente.v1.ReadOptions
-	(*durationpb.Duration)(nil),       // 9: google.protobuf.Duration
+	(AuthorityKind)(0),                 // 0: entente.v1.AuthorityKind
+	(AuthorityState)(0),                // 1: entente.v1.AuthorityState
+	(*Authority)(nil),                  // 2: entente.v1.Authority
+	(*ListAuthoritiesRequest)(nil),     // 3: entente.v1.ListAuthoritiesRequest
+	(*ListAuthoritiesResponse)(nil),    // 4: entente.v1.ListAuthoritiesResponse
+	(*RotateAuthoritiesRequest)(nil),   // 5: entente.v1.RotateAuthoritiesRequest
+	(*RotateAuthoritiesResponse)(nil),  // 6: entente.v1.RotateAuthoritiesResponse
+	(*PrepareAuthoritiesRequest)(nil),  // 7: entente.v1.PrepareAuthoritiesRequest
+	(*PrepareAuthoritiesResponse)(nil), // 8: entente.v1.PrepareAuthoritiesResponse
+	(*ActivateAuthorityRequest)(nil),   // 9: entente.v1.ActivateAuthorityRequest
+	(*ActivateAuthorityResponse)(nil),  // 10: entente.v1.ActivateAuthorityResponse
+	(*TaintAuthorityRequest)(nil),      // 11: entente.v1.TaintAuthorityRequest
+	(*TaintAuthorityResponse)(nil),     // 12: entente.v1.TaintAuthorityResponse
+	(*RevokeAuthorityRequest)(nil),     // 13: entente.v1.RevokeAuthorityRequest
+	(*RevokeAuthorityResponse)(nil),    // 14: entente.v1.RevokeAuthorityResponse
+	(*timestamppb.Timestamp)(nil),      // 15: google.protobuf.Timestamp
+	(*ReadOptions)(nil),                // 16: entente.v1.ReadOptions
+	(*durationpb.Duration)(nil),        // 17: google.protobuf.Duration
 }
 var file_entente_v1_authority_proto_depIdxs = []int32{
 	0,  // 0: entente.v1.Authority.kind:type_name -> entente.v1.AuthorityKind
 	1,  // 1: entente.v1.Authority.state:type_name -> entente.v1.AuthorityState
-	7,  // 2: entente.v1.Authority.not_before:type_name -> google.protobuf.Timestamp
-	7,  // 3: entente.v1.Authority.not_after:type_name -> google.protobuf.Timestamp
-	7,  // 4: entente.v1.Authority.prepare_time:type_name -> google.protobuf.Timestamp
-	7,  // 5: entente.v1.Authority.activate_time:type_name -> google.protobuf.Timestamp
-	7,  // 6: entente.v1.Authority.retire_time:type_name -> google.protobuf.Timestamp
-	7,  // 7: entente.v1.Authority.next_time:type_name -> google.protobuf.Timestamp
-	8,  // 8: entente.v1.ListAuthoritiesRequest.read:type_name -> entente.v1.ReadOptions
-	2,  // 9: entente.v1.ListAuthoritiesResponse.authorities:type_name -> entente.v1.Authority
-	9,  // 10: entente.v1.RotateAuthoritiesResponse.expected_duration:type_name -> google.protobuf.Duration
-	3,  // 11: entente.v1.AuthorityService.ListAuthorities:input_type -> entente.v1.ListAuthoritiesRequest
-	5,  // 12: entente.v1.AuthorityService.RotateAuthorities:input_type -> entente.v1.RotateAuthoritiesRequest
-	4,  // 13: entente.v1.AuthorityService.ListAuthorities:output_type -> entente.v1.ListAuthoritiesResponse
-	6,  // 14: entente.v1.AuthorityService.RotateAuthorities:output_type -> entente.v1.RotateAuthoritiesResponse
-	13, // [13:15] is the sub-list for method output_type
-	11, // [11:13] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	15, // 2: entente.v1.Authority.not_before:type_name -> google.protobuf.Timestamp
+	15, // 3: entente.v1.Authority.not_after:type_name -> google.protobuf.Timestamp
+	15, // 4: entente.v1.Authority.prepare_time:type_name -> google.protobuf.Timestamp
+	15, // 5: entente.v1.Authority.activate_time:type_name -> google.protobuf.Timestamp
+	15, // 6: entente.v1.Authority.retire_time:type_name -> google.protobuf.Timestamp
+	15, // 7: entente.v1.Authority.next_time:type_name -> google.protobuf.Timestamp
+	15, // 8: entente.v1.Authority.taint_time:type_name -> google.protobuf.Timestamp
+	15, // 9: entente.v1.Authority.revoke_time:type_name -> google.protobuf.Timestamp
+	16, // 10: entente.v1.ListAuthoritiesRequest.read:type_name -> entente.v1.ReadOptions
+	2,  // 11: entente.v1.ListAuthoritiesResponse.authorities:type_name -> entente.v1.Authority
+	17, // 12: entente.v1.RotateAuthoritiesResponse.expected_duration:type_name -> google.protobuf.Duration
+	17, // 13: entente.v1.PrepareAuthoritiesResponse.expected_duration:type_name -> google.protobuf.Duration
+	2,  // 14: entente.v1.ActivateAuthorityResponse.authorities:type_name -> entente.v1.Authority
+	2,  // 15: entente.v1.TaintAuthorityResponse.authorities:type_name -> entente.v1.Authority
+	2,  // 16: entente.v1.RevokeAuthorityResponse.authorities:type_name -> entente.v1.Authority
+	3,  // 17: entente.v1.AuthorityService.ListAuthorities:input_type -> entente.v1.ListAuthoritiesRequest
+	5,  // 18: entente.v1.AuthorityService.RotateAuthorities:input_type -> entente.v1.RotateAuthoritiesRequest
+	7,  // 19: entente.v1.AuthorityService.PrepareAuthorities:input_type -> entente.v1.PrepareAuthoritiesRequest
+	9,  // 20: entente.v1.AuthorityService.ActivateAuthority:input_type -> entente.v1.ActivateAuthorityRequest
+	11, // 21: entente.v1.AuthorityService.TaintAuthority:input_type -> entente.v1.TaintAuthorityRequest
+	13, // 22: entente.v1.AuthorityService.RevokeAuthority:input_type -> entente.v1.RevokeAuthorityRequest
+	4,  // 23: entente.v1.AuthorityService.ListAuthorities:output_type -> entente.v1.ListAuthoritiesResponse
+	6,  // 24: entente.v1.AuthorityService.RotateAuthorities:output_type -> entente.v1.RotateAuthoritiesResponse
+	8,  // 25: entente.v1.AuthorityService.PrepareAuthorities:output_type -> entente.v1.PrepareAuthoritiesResponse
+	10, // 26: entente.v1.AuthorityService.ActivateAuthority:output_type -> entente.v1.ActivateAuthorityResponse
+	12, // 27: entente.v1.AuthorityService.TaintAuthority:output_type -> entente.v1.TaintAuthorityResponse
+	14, // 28: entente.v1.AuthorityService.RevokeAuthority:output_type -> entente.v1.RevokeAuthorityResponse
+	23, // [23:29] is the sub-list for method output_type
+	17, // [17:23] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_entente_v1_authority_proto_init() }
@@ -584,13 +1155,17 @@ func file_entente_v1_authority_proto_init() {
 		return
 	}
 	file_entente_v1_read_proto_init()
+	file_entente_v1_authority_proto_msgTypes[11].OneofWrappers = []any{
+		(*RevokeAuthorityRequest_Id)(nil),
+		(*RevokeAuthorityRequest_Anchor)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_v1_authority_proto_rawDesc), len(file_entente_v1_authority_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   5,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,8 +19,12 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	AuthorityService_ListAuthorities_FullMethodName   = "/entente.v1.AuthorityService/ListAuthorities"
-	AuthorityService_RotateAuthorities_FullMethodName = "/entente.v1.AuthorityService/RotateAuthorities"
+	AuthorityService_ListAuthorities_FullMethodName    = "/entente.v1.AuthorityService/ListAuthorities"
+	AuthorityService_RotateAuthorities_FullMethodName  = "/entente.v1.AuthorityService/RotateAuthorities"
+	AuthorityService_PrepareAuthorities_FullMethodName = "/entente.v1.AuthorityService/PrepareAuthorities"
+	AuthorityService_ActivateAuthority_FullMethodName  = "/entente.v1.AuthorityService/ActivateAuthority"
+	AuthorityService_TaintAuthority_FullMethodName     = "/entente.v1.AuthorityService/TaintAuthority"
+	AuthorityService_RevokeAuthority_FullMethodName    = "/entente.v1.AuthorityService/RevokeAuthority"
 )
 
 // AuthorityServiceClient is the client API for AuthorityService service.
@@ -32,6 +36,16 @@ type AuthorityServiceClient interface {
 	ListAuthorities(ctx context.Context, in *ListAuthoritiesRequest, opts ...grpc.CallOption) (*ListAuthoritiesResponse, error)
 	// RotateAuthorities asks every member to prepare new authorities, which replace the active ones without a pause in signing.
 	RotateAuthorities(ctx context.Context, in *RotateAuthoritiesRequest, opts ...grpc.CallOption) (*RotateAuthoritiesResponse, error)
+	// PrepareAuthorities asks every member to prepare authorities in reserve: published, and not signing before the active
+	// ones are past their time, or an operator activates them, or nobody else can sign.
+	PrepareAuthorities(ctx context.Context, in *PrepareAuthoritiesRequest, opts ...grpc.CallOption) (*PrepareAuthoritiesResponse, error)
+	// ActivateAuthority has a prepared authority sign at once, though not everybody may know what verifies it.
+	ActivateAuthority(ctx context.Context, in *ActivateAuthorityRequest, opts ...grpc.CallOption) (*ActivateAuthorityResponse, error)
+	// TaintAuthority stops an authority at once. What it signed stays valid, and its holders are told to renew it.
+	TaintAuthority(ctx context.Context, in *TaintAuthorityRequest, opts ...grpc.CallOption) (*TaintAuthorityResponse, error)
+	// RevokeAuthority stops an authority at once and takes what verifies it out of the bundle, as far as that can be done:
+	// the answer says what could not.
+	RevokeAuthority(ctx context.Context, in *RevokeAuthorityRequest, opts ...grpc.CallOption) (*RevokeAuthorityResponse, error)
 }
 
 type authorityServiceClient struct {
@@ -62,6 +76,46 @@ func (c *authorityServiceClient) RotateAuthorities(ctx context.Context, in *Rota
 	return out, nil
 }
 
+func (c *authorityServiceClient) PrepareAuthorities(ctx context.Context, in *PrepareAuthoritiesRequest, opts ...grpc.CallOption) (*PrepareAuthoritiesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PrepareAuthoritiesResponse)
+	err := c.cc.Invoke(ctx, AuthorityService_PrepareAuthorities_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *authorityServiceClient) ActivateAuthority(ctx context.Context, in *ActivateAuthorityRequest, opts ...grpc.CallOption) (*ActivateAuthorityResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ActivateAuthorityResponse)
+	err := c.cc.Invoke(ctx, AuthorityService_ActivateAuthority_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *authorityServiceClient) TaintAuthority(ctx context.Context, in *TaintAuthorityRequest, opts ...grpc.CallOption) (*TaintAuthorityResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TaintAuthorityResponse)
+	err := c.cc.Invoke(ctx, AuthorityService_TaintAuthority_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *authorityServiceClient) RevokeAuthority(ctx context.Context, in *RevokeAuthorityRequest, opts ...grpc.CallOption) (*RevokeAuthorityResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RevokeAuthorityResponse)
+	err := c.cc.Invoke(ctx, AuthorityService_RevokeAuthority_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AuthorityServiceServer is the server API for AuthorityService service.
 // All implementations must embed UnimplementedAuthorityServiceServer
 // for forward compatibility.
@@ -71,6 +125,16 @@ type AuthorityServiceServer interface {
 	ListAuthorities(context.Context, *ListAuthoritiesRequest) (*ListAuthoritiesResponse, error)
 	// RotateAuthorities asks every member to prepare new authorities, which replace the active ones without a pause in signing.
 	RotateAuthorities(context.Context, *RotateAuthoritiesRequest) (*RotateAuthoritiesResponse, error)
+	// PrepareAuthorities asks every member to prepare authorities in reserve: published, and not signing before the active
+	// ones are past their time, or an operator activates them, or nobody else can sign.
+	PrepareAuthorities(context.Context, *PrepareAuthoritiesRequest) (*PrepareAuthoritiesResponse, error)
+	// ActivateAuthority has a prepared authority sign at once, though not everybody may know what verifies it.
+	ActivateAuthority(context.Context, *ActivateAuthorityRequest) (*ActivateAuthorityResponse, error)
+	// TaintAuthority stops an authority at once. What it signed stays valid, and its holders are told to renew it.
+	TaintAuthority(context.Context, *TaintAuthorityRequest) (*TaintAuthorityResponse, error)
+	// RevokeAuthority stops an authority at once and takes what verifies it out of the bundle, as far as that can be done:
+	// the answer says what could not.
+	RevokeAuthority(context.Context, *RevokeAuthorityRequest) (*RevokeAuthorityResponse, error)
 	mustEmbedUnimplementedAuthorityServiceServer()
 }
 
@@ -86,6 +150,18 @@ func (UnimplementedAuthorityServiceServer) ListAuthorities(context.Context, *Lis
 }
 func (UnimplementedAuthorityServiceServer) RotateAuthorities(context.Context, *RotateAuthoritiesRequest) (*RotateAuthoritiesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RotateAuthorities not implemented")
+}
+func (UnimplementedAuthorityServiceServer) PrepareAuthorities(context.Context, *PrepareAuthoritiesRequest) (*PrepareAuthoritiesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PrepareAuthorities not implemented")
+}
+func (UnimplementedAuthorityServiceServer) ActivateAuthority(context.Context, *ActivateAuthorityRequest) (*ActivateAuthorityResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ActivateAuthority not implemented")
+}
+func (UnimplementedAuthorityServiceServer) TaintAuthority(context.Context, *TaintAuthorityRequest) (*TaintAuthorityResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method TaintAuthority not implemented")
+}
+func (UnimplementedAuthorityServiceServer) RevokeAuthority(context.Context, *RevokeAuthorityRequest) (*RevokeAuthorityResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RevokeAuthority not implemented")
 }
 func (UnimplementedAuthorityServiceServer) mustEmbedUnimplementedAuthorityServiceServer() {}
 func (UnimplementedAuthorityServiceServer) testEmbeddedByValue()                          {}
@@ -144,6 +220,78 @@ func _AuthorityService_RotateAuthorities_Handler(srv interface{}, ctx context.Co
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AuthorityService_PrepareAuthorities_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PrepareAuthoritiesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AuthorityServiceServer).PrepareAuthorities(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AuthorityService_PrepareAuthorities_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AuthorityServiceServer).PrepareAuthorities(ctx, req.(*PrepareAuthoritiesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AuthorityService_ActivateAuthority_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ActivateAuthorityRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AuthorityServiceServer).ActivateAuthority(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AuthorityService_ActivateAuthority_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AuthorityServiceServer).ActivateAuthority(ctx, req.(*ActivateAuthorityRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AuthorityService_TaintAuthority_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TaintAuthorityRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AuthorityServiceServer).TaintAuthority(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AuthorityService_TaintAuthority_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AuthorityServiceServer).TaintAuthority(ctx, req.(*TaintAuthorityRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AuthorityService_RevokeAuthority_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RevokeAuthorityRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AuthorityServiceServer).RevokeAuthority(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AuthorityService_RevokeAuthority_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AuthorityServiceServer).RevokeAuthority(ctx, req.(*RevokeAuthorityRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AuthorityService_ServiceDesc is the grpc.ServiceDesc for AuthorityService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -158,6 +306,22 @@ var AuthorityService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RotateAuthorities",
 			Handler:    _AuthorityService_RotateAuthorities_Handler,
+		},
+		{
+			MethodName: "PrepareAuthorities",
+			Handler:    _AuthorityService_PrepareAuthorities_Handler,
+		},
+		{
+			MethodName: "ActivateAuthority",
+			Handler:    _AuthorityService_ActivateAuthority_Handler,
+		},
+		{
+			MethodName: "TaintAuthority",
+			Handler:    _AuthorityService_TaintAuthority_Handler,
+		},
+		{
+			MethodName: "RevokeAuthority",
+			Handler:    _AuthorityService_RevokeAuthority_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -833,12 +833,191 @@ func (x *SignJWTSVIDRequest) GetCaller() string {
 	return ""
 }
 
+type WatchAuthoritiesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: all hosted domains.
+	TrustDomains  []string `protobuf:"bytes,1,rep,name=trust_domains,json=trustDomains,proto3" json:"trust_domains,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchAuthoritiesRequest) Reset() {
+	*x = WatchAuthoritiesRequest{}
+	mi := &file_entente_v1_svid_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchAuthoritiesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchAuthoritiesRequest) ProtoMessage() {}
+
+func (x *WatchAuthoritiesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_svid_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchAuthoritiesRequest.ProtoReflect.Descriptor instead.
+func (*WatchAuthoritiesRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_svid_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *WatchAuthoritiesRequest) GetTrustDomains() []string {
+	if x != nil {
+		return x.TrustDomains
+	}
+	return nil
+}
+
+type WatchAuthoritiesResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// All that are tainted or revoked now. One that all has expired of is listed no more.
+	Distrusted    []*DistrustedAuthority `protobuf:"bytes,2,rep,name=distrusted,proto3" json:"distrusted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchAuthoritiesResponse) Reset() {
+	*x = WatchAuthoritiesResponse{}
+	mi := &file_entente_v1_svid_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchAuthoritiesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchAuthoritiesResponse) ProtoMessage() {}
+
+func (x *WatchAuthoritiesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_svid_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchAuthoritiesResponse.ProtoReflect.Descriptor instead.
+func (*WatchAuthoritiesResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_svid_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *WatchAuthoritiesResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *WatchAuthoritiesResponse) GetDistrusted() []*DistrustedAuthority {
+	if x != nil {
+		return x.Distrusted
+	}
+	return nil
+}
+
+// DistrustedAuthority is an authority whose SVIDs are to be renewed.
+type DistrustedAuthority struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	// The authority_id of what was issued; of a JWT-SVID also the key ID in its header.
+	Id   string        `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	Kind AuthorityKind `protobuf:"varint,3,opt,name=kind,proto3,enum=entente.v1.AuthorityKind" json:"kind,omitempty"`
+	// Tainted or revoked.
+	State AuthorityState `protobuf:"varint,4,opt,name=state,proto3,enum=entente.v1.AuthorityState" json:"state,omitempty"`
+	// X.509: the subject key identifier of the signing certificate, in hexadecimal: the authority key identifier of what it
+	// signed.
+	SubjectKeyId  string `protobuf:"bytes,5,opt,name=subject_key_id,json=subjectKeyId,proto3" json:"subject_key_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DistrustedAuthority) Reset() {
+	*x = DistrustedAuthority{}
+	mi := &file_entente_v1_svid_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DistrustedAuthority) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DistrustedAuthority) ProtoMessage() {}
+
+func (x *DistrustedAuthority) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_svid_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DistrustedAuthority.ProtoReflect.Descriptor instead.
+func (*DistrustedAuthority) Descriptor() ([]byte, []int) {
+	return file_entente_v1_svid_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *DistrustedAuthority) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *DistrustedAuthority) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *DistrustedAuthority) GetKind() AuthorityKind {
+	if x != nil {
+		return x.Kind
+	}
+	return AuthorityKind_AUTHORITY_KIND_UNSPECIFIED
+}
+
+func (x *DistrustedAuthority) GetState() AuthorityState {
+	if x != nil {
+		return x.State
+	}
+	return AuthorityState_AUTHORITY_STATE_UNSPECIFIED
+}
+
+func (x *DistrustedAuthority) GetSubjectKeyId() string {
+	if x != nil {
+		return x.SubjectKeyId
+	}
+	return ""
+}
+
 var File_entente_v1_svid_proto protoreflect.FileDescriptor
 
 const file_entente_v1_svid_proto_rawDesc = "" +
 	"\n" +
 	"\x15entente/v1/svid.proto\x12\n" +
-	"entente.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8f\x01\n" +
+	"entente.v1\x1a\x1aentente/v1/authority.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8f\x01\n" +
 	"\x14IssueX509SVIDRequest\x12\x1b\n" +
 	"\tspiffe_id\x18\x01 \x01(\tR\bspiffeId\x12\x10\n" +
 	"\x03csr\x18\x02 \x01(\fR\x03csr\x12+\n" +
@@ -890,12 +1069,26 @@ const file_entente_v1_svid_proto_rawDesc = "" +
 	"for_member\x18\x03 \x01(\bR\tforMember\"g\n" +
 	"\x12SignJWTSVIDRequest\x129\n" +
 	"\arequest\x18\x01 \x01(\v2\x1f.entente.v1.IssueJWTSVIDRequestR\arequest\x12\x16\n" +
-	"\x06caller\x18\x02 \x01(\tR\x06caller2\xe5\x02\n" +
+	"\x06caller\x18\x02 \x01(\tR\x06caller\">\n" +
+	"\x17WatchAuthoritiesRequest\x12#\n" +
+	"\rtrust_domains\x18\x01 \x03(\tR\ftrustDomains\"w\n" +
+	"\x18WatchAuthoritiesResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12?\n" +
+	"\n" +
+	"distrusted\x18\x02 \x03(\v2\x1f.entente.v1.DistrustedAuthorityR\n" +
+	"distrusted\"\xcf\x01\n" +
+	"\x13DistrustedAuthority\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12-\n" +
+	"\x04kind\x18\x03 \x01(\x0e2\x19.entente.v1.AuthorityKindR\x04kind\x120\n" +
+	"\x05state\x18\x04 \x01(\x0e2\x1a.entente.v1.AuthorityStateR\x05state\x12$\n" +
+	"\x0esubject_key_id\x18\x05 \x01(\tR\fsubjectKeyId2\xc6\x03\n" +
 	"\vSVIDService\x12T\n" +
 	"\rIssueX509SVID\x12 .entente.v1.IssueX509SVIDRequest\x1a!.entente.v1.IssueX509SVIDResponse\x12Q\n" +
 	"\fIssueJWTSVID\x12\x1f.entente.v1.IssueJWTSVIDRequest\x1a .entente.v1.IssueJWTSVIDResponse\x12W\n" +
 	"\x0eIssueX509SVIDs\x12!.entente.v1.IssueX509SVIDsRequest\x1a\".entente.v1.IssueX509SVIDsResponse\x12T\n" +
-	"\rIssueJWTSVIDs\x12 .entente.v1.IssueJWTSVIDsRequest\x1a!.entente.v1.IssueJWTSVIDsResponse2\xb5\x01\n" +
+	"\rIssueJWTSVIDs\x12 .entente.v1.IssueJWTSVIDsRequest\x1a!.entente.v1.IssueJWTSVIDsResponse\x12_\n" +
+	"\x10WatchAuthorities\x12#.entente.v1.WatchAuthoritiesRequest\x1a$.entente.v1.WatchAuthoritiesResponse0\x012\xb5\x01\n" +
 	"\x0eSigningService\x12R\n" +
 	"\fSignX509SVID\x12\x1f.entente.v1.SignX509SVIDRequest\x1a!.entente.v1.IssueX509SVIDResponse\x12O\n" +
 	"\vSignJWTSVID\x12\x1e.entente.v1.SignJWTSVIDRequest\x1a .entente.v1.IssueJWTSVIDResponseB7Z5github.com/ententehq/entente/api/entente/v1;ententev1b\x06proto3"
@@ -912,29 +1105,34 @@ func file_entente_v1_svid_proto_rawDescGZIP() []byte {
 	return file_entente_v1_svid_proto_rawDescData
 }
 
-var file_entente_v1_svid_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_entente_v1_svid_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_entente_v1_svid_proto_goTypes = []any{
-	(*IssueX509SVIDRequest)(nil),   // 0: entente.v1.IssueX509SVIDRequest
-	(*IssueX509SVIDResponse)(nil),  // 1: entente.v1.IssueX509SVIDResponse
-	(*IssueJWTSVIDRequest)(nil),    // 2: entente.v1.IssueJWTSVIDRequest
-	(*IssueJWTSVIDResponse)(nil),   // 3: entente.v1.IssueJWTSVIDResponse
-	(*IssueX509SVIDsRequest)(nil),  // 4: entente.v1.IssueX509SVIDsRequest
-	(*IssueX509SVIDsResponse)(nil), // 5: entente.v1.IssueX509SVIDsResponse
-	(*X509SVIDResult)(nil),         // 6: entente.v1.X509SVIDResult
-	(*IssueJWTSVIDsRequest)(nil),   // 7: entente.v1.IssueJWTSVIDsRequest
-	(*IssueJWTSVIDsResponse)(nil),  // 8: entente.v1.IssueJWTSVIDsResponse
-	(*JWTSVIDResult)(nil),          // 9: entente.v1.JWTSVIDResult
-	(*IssueFailure)(nil),           // 10: entente.v1.IssueFailure
-	(*SignX509SVIDRequest)(nil),    // 11: entente.v1.SignX509SVIDRequest
-	(*SignJWTSVIDRequest)(nil),     // 12: entente.v1.SignJWTSVIDRequest
-	(*durationpb.Duration)(nil),    // 13: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),  // 14: google.protobuf.Timestamp
+	(*IssueX509SVIDRequest)(nil),     // 0: entente.v1.IssueX509SVIDRequest
+	(*IssueX509SVIDResponse)(nil),    // 1: entente.v1.IssueX509SVIDResponse
+	(*IssueJWTSVIDRequest)(nil),      // 2: entente.v1.IssueJWTSVIDRequest
+	(*IssueJWTSVIDResponse)(nil),     // 3: entente.v1.IssueJWTSVIDResponse
+	(*IssueX509SVIDsRequest)(nil),    // 4: entente.v1.IssueX509SVIDsRequest
+	(*IssueX509SVIDsResponse)(nil),   // 5: entente.v1.IssueX509SVIDsResponse
+	(*X509SVIDResult)(nil),           // 6: entente.v1.X509SVIDResult
+	(*IssueJWTSVIDsRequest)(nil),     // 7: entente.v1.IssueJWTSVIDsRequest
+	(*IssueJWTSVIDsResponse)(nil),    // 8: entente.v1.IssueJWTSVIDsResponse
+	(*JWTSVIDResult)(nil),            // 9: entente.v1.JWTSVIDResult
+	(*IssueFailure)(nil),             // 10: entente.v1.IssueFailure
+	(*SignX509SVIDRequest)(nil),      // 11: entente.v1.SignX509SVIDRequest
+	(*SignJWTSVIDRequest)(nil),       // 12: entente.v1.SignJWTSVIDRequest
+	(*WatchAuthoritiesRequest)(nil),  // 13: entente.v1.WatchAuthoritiesRequest
+	(*WatchAuthoritiesResponse)(nil), // 14: entente.v1.WatchAuthoritiesResponse
+	(*DistrustedAuthority)(nil),      // 15: entente.v1.DistrustedAuthority
+	(*durationpb.Duration)(nil),      // 16: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 17: google.protobuf.Timestamp
+	(AuthorityKind)(0),               // 18: entente.v1.AuthorityKind
+	(AuthorityState)(0),              // 19: entente.v1.AuthorityState
 }
 var file_entente_v1_svid_proto_depIdxs = []int32{
-	13, // 0: entente.v1.IssueX509SVIDRequest.ttl:type_name -> google.protobuf.Duration
-	14, // 1: entente.v1.IssueX509SVIDResponse.expire_time:type_name -> google.protobuf.Timestamp
-	13, // 2: entente.v1.IssueJWTSVIDRequest.ttl:type_name -> google.protobuf.Duration
-	14, // 3: entente.v1.IssueJWTSVIDResponse.expire_time:type_name -> google.protobuf.Timestamp
+	16, // 0: entente.v1.IssueX509SVIDRequest.ttl:type_name -> google.protobuf.Duration
+	17, // 1: entente.v1.IssueX509SVIDResponse.expire_time:type_name -> google.protobuf.Timestamp
+	16, // 2: entente.v1.IssueJWTSVIDRequest.ttl:type_name -> google.protobuf.Duration
+	17, // 3: entente.v1.IssueJWTSVIDResponse.expire_time:type_name -> google.protobuf.Timestamp
 	0,  // 4: entente.v1.IssueX509SVIDsRequest.requests:type_name -> entente.v1.IssueX509SVIDRequest
 	6,  // 5: entente.v1.IssueX509SVIDsResponse.results:type_name -> entente.v1.X509SVIDResult
 	1,  // 6: entente.v1.X509SVIDResult.svid:type_name -> entente.v1.IssueX509SVIDResponse
@@ -943,26 +1141,31 @@ var file_entente_v1_svid_proto_depIdxs = []int32{
 	9,  // 9: entente.v1.IssueJWTSVIDsResponse.results:type_name -> entente.v1.JWTSVIDResult
 	3,  // 10: entente.v1.JWTSVIDResult.svid:type_name -> entente.v1.IssueJWTSVIDResponse
 	10, // 11: entente.v1.JWTSVIDResult.failure:type_name -> entente.v1.IssueFailure
-	13, // 12: entente.v1.IssueFailure.retry_delay:type_name -> google.protobuf.Duration
+	16, // 12: entente.v1.IssueFailure.retry_delay:type_name -> google.protobuf.Duration
 	0,  // 13: entente.v1.SignX509SVIDRequest.request:type_name -> entente.v1.IssueX509SVIDRequest
 	2,  // 14: entente.v1.SignJWTSVIDRequest.request:type_name -> entente.v1.IssueJWTSVIDRequest
-	0,  // 15: entente.v1.SVIDService.IssueX509SVID:input_type -> entente.v1.IssueX509SVIDRequest
-	2,  // 16: entente.v1.SVIDService.IssueJWTSVID:input_type -> entente.v1.IssueJWTSVIDRequest
-	4,  // 17: entente.v1.SVIDService.IssueX509SVIDs:input_type -> entente.v1.IssueX509SVIDsRequest
-	7,  // 18: entente.v1.SVIDService.IssueJWTSVIDs:input_type -> entente.v1.IssueJWTSVIDsRequest
-	11, // 19: entente.v1.SigningService.SignX509SVID:input_type -> entente.v1.SignX509SVIDRequest
-	12, // 20: entente.v1.SigningService.SignJWTSVID:input_type -> entente.v1.SignJWTSVIDRequest
-	1,  // 21: entente.v1.SVIDService.IssueX509SVID:output_type -> entente.v1.IssueX509SVIDResponse
-	3,  // 22: entente.v1.SVIDService.IssueJWTSVID:output_type -> entente.v1.IssueJWTSVIDResponse
-	5,  // 23: entente.v1.SVIDService.IssueX509SVIDs:output_type -> entente.v1.IssueX509SVIDsResponse
-	8,  // 24: entente.v1.SVIDService.IssueJWTSVIDs:output_type -> entente.v1.IssueJWTSVIDsResponse
-	1,  // 25: entente.v1.SigningService.SignX509SVID:output_type -> entente.v1.IssueX509SVIDResponse
-	3,  // 26: entente.v1.SigningService.SignJWTSVID:output_type -> entente.v1.IssueJWTSVIDResponse
-	21, // [21:27] is the sub-list for method output_type
-	15, // [15:21] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	15, // 15: entente.v1.WatchAuthoritiesResponse.distrusted:type_name -> entente.v1.DistrustedAuthority
+	18, // 16: entente.v1.DistrustedAuthority.kind:type_name -> entente.v1.AuthorityKind
+	19, // 17: entente.v1.DistrustedAuthority.state:type_name -> entente.v1.AuthorityState
+	0,  // 18: entente.v1.SVIDService.IssueX509SVID:input_type -> entente.v1.IssueX509SVIDRequest
+	2,  // 19: entente.v1.SVIDService.IssueJWTSVID:input_type -> entente.v1.IssueJWTSVIDRequest
+	4,  // 20: entente.v1.SVIDService.IssueX509SVIDs:input_type -> entente.v1.IssueX509SVIDsRequest
+	7,  // 21: entente.v1.SVIDService.IssueJWTSVIDs:input_type -> entente.v1.IssueJWTSVIDsRequest
+	13, // 22: entente.v1.SVIDService.WatchAuthorities:input_type -> entente.v1.WatchAuthoritiesRequest
+	11, // 23: entente.v1.SigningService.SignX509SVID:input_type -> entente.v1.SignX509SVIDRequest
+	12, // 24: entente.v1.SigningService.SignJWTSVID:input_type -> entente.v1.SignJWTSVIDRequest
+	1,  // 25: entente.v1.SVIDService.IssueX509SVID:output_type -> entente.v1.IssueX509SVIDResponse
+	3,  // 26: entente.v1.SVIDService.IssueJWTSVID:output_type -> entente.v1.IssueJWTSVIDResponse
+	5,  // 27: entente.v1.SVIDService.IssueX509SVIDs:output_type -> entente.v1.IssueX509SVIDsResponse
+	8,  // 28: entente.v1.SVIDService.IssueJWTSVIDs:output_type -> entente.v1.IssueJWTSVIDsResponse
+	14, // 29: entente.v1.SVIDService.WatchAuthorities:output_type -> entente.v1.WatchAuthoritiesResponse
+	1,  // 30: entente.v1.SigningService.SignX509SVID:output_type -> entente.v1.IssueX509SVIDResponse
+	3,  // 31: entente.v1.SigningService.SignJWTSVID:output_type -> entente.v1.IssueJWTSVIDResponse
+	25, // [25:32] is the sub-list for method output_type
+	18, // [18:25] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_entente_v1_svid_proto_init() }
@@ -970,6 +1173,7 @@ func file_entente_v1_svid_proto_init() {
 	if File_entente_v1_svid_proto != nil {
 		return
 	}
+	file_entente_v1_authority_proto_init()
 	file_entente_v1_svid_proto_msgTypes[6].OneofWrappers = []any{
 		(*X509SVIDResult_Svid)(nil),
 		(*X509SVIDResult_Failure)(nil),
@@ -984,7 +1188,7 @@ func file_entente_v1_svid_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_v1_svid_proto_rawDesc), len(file_entente_v1_svid_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

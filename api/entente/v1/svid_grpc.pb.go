@@ -19,10 +19,11 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	SVIDService_IssueX509SVID_FullMethodName  = "/entente.v1.SVIDService/IssueX509SVID"
-	SVIDService_IssueJWTSVID_FullMethodName   = "/entente.v1.SVIDService/IssueJWTSVID"
-	SVIDService_IssueX509SVIDs_FullMethodName = "/entente.v1.SVIDService/IssueX509SVIDs"
-	SVIDService_IssueJWTSVIDs_FullMethodName  = "/entente.v1.SVIDService/IssueJWTSVIDs"
+	SVIDService_IssueX509SVID_FullMethodName    = "/entente.v1.SVIDService/IssueX509SVID"
+	SVIDService_IssueJWTSVID_FullMethodName     = "/entente.v1.SVIDService/IssueJWTSVID"
+	SVIDService_IssueX509SVIDs_FullMethodName   = "/entente.v1.SVIDService/IssueX509SVIDs"
+	SVIDService_IssueJWTSVIDs_FullMethodName    = "/entente.v1.SVIDService/IssueJWTSVIDs"
+	SVIDService_WatchAuthorities_FullMethodName = "/entente.v1.SVIDService/WatchAuthorities"
 )
 
 // SVIDServiceClient is the client API for SVIDService service.
@@ -40,6 +41,9 @@ type SVIDServiceClient interface {
 	IssueX509SVIDs(ctx context.Context, in *IssueX509SVIDsRequest, opts ...grpc.CallOption) (*IssueX509SVIDsResponse, error)
 	// IssueJWTSVIDs signs JWT-SVIDs of one trust domain, in the same way.
 	IssueJWTSVIDs(ctx context.Context, in *IssueJWTSVIDsRequest, opts ...grpc.CallOption) (*IssueJWTSVIDsResponse, error)
+	// WatchAuthorities tells holders of SVIDs which authorities were tainted or revoked: whoever holds an SVID of one gets
+	// a new one at once. The first message says what is so now; each that follows stands for the whole again.
+	WatchAuthorities(ctx context.Context, in *WatchAuthoritiesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchAuthoritiesResponse], error)
 }
 
 type sVIDServiceClient struct {
@@ -90,6 +94,25 @@ func (c *sVIDServiceClient) IssueJWTSVIDs(ctx context.Context, in *IssueJWTSVIDs
 	return out, nil
 }
 
+func (c *sVIDServiceClient) WatchAuthorities(ctx context.Context, in *WatchAuthoritiesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchAuthoritiesResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &SVIDService_ServiceDesc.Streams[0], SVIDService_WatchAuthorities_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchAuthoritiesRequest, WatchAuthoritiesResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type SVIDService_WatchAuthoritiesClient = grpc.ServerStreamingClient[WatchAuthoritiesResponse]
+
 // SVIDServiceServer is the server API for SVIDService service.
 // All implementations must embed UnimplementedSVIDServiceServer
 // for forward compatibility.
@@ -105,6 +128,9 @@ type SVIDServiceServer interface {
 	IssueX509SVIDs(context.Context, *IssueX509SVIDsRequest) (*IssueX509SVIDsResponse, error)
 	// IssueJWTSVIDs signs JWT-SVIDs of one trust domain, in the same way.
 	IssueJWTSVIDs(context.Context, *IssueJWTSVIDsRequest) (*IssueJWTSVIDsResponse, error)
+	// WatchAuthorities tells holders of SVIDs which authorities were tainted or revoked: whoever holds an SVID of one gets
+	// a new one at once. The first message says what is so now; each that follows stands for the whole again.
+	WatchAuthorities(*WatchAuthoritiesRequest, grpc.ServerStreamingServer[WatchAuthoritiesResponse]) error
 	mustEmbedUnimplementedSVIDServiceServer()
 }
 
@@ -126,6 +152,9 @@ func (UnimplementedSVIDServiceServer) IssueX509SVIDs(context.Context, *IssueX509
 }
 func (UnimplementedSVIDServiceServer) IssueJWTSVIDs(context.Context, *IssueJWTSVIDsRequest) (*IssueJWTSVIDsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method IssueJWTSVIDs not implemented")
+}
+func (UnimplementedSVIDServiceServer) WatchAuthorities(*WatchAuthoritiesRequest, grpc.ServerStreamingServer[WatchAuthoritiesResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchAuthorities not implemented")
 }
 func (UnimplementedSVIDServiceServer) mustEmbedUnimplementedSVIDServiceServer() {}
 func (UnimplementedSVIDServiceServer) testEmbeddedByValue()                     {}
@@ -220,6 +249,17 @@ func _SVIDService_IssueJWTSVIDs_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SVIDService_WatchAuthorities_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchAuthoritiesRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(SVIDServiceServer).WatchAuthorities(m, &grpc.GenericServerStream[WatchAuthoritiesRequest, WatchAuthoritiesResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type SVIDService_WatchAuthoritiesServer = grpc.ServerStreamingServer[WatchAuthoritiesResponse]
+
 // SVIDService_ServiceDesc is the grpc.ServiceDesc for SVIDService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -244,7 +284,13 @@ var SVIDService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _SVIDService_IssueJWTSVIDs_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "WatchAuthorities",
+			Handler:       _SVIDService_WatchAuthorities_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "entente/v1/svid.proto",
 }
 

@@ -79,6 +79,8 @@ const (
 	AuthorityState_AUTHORITY_STATE_PREPARED    AuthorityState = 1
 	AuthorityState_AUTHORITY_STATE_ACTIVE      AuthorityState = 2
 	AuthorityState_AUTHORITY_STATE_RETIRING    AuthorityState = 3
+	AuthorityState_AUTHORITY_STATE_TAINTED     AuthorityState = 4
+	AuthorityState_AUTHORITY_STATE_REVOKED     AuthorityState = 5
 )
 
 // Enum value maps for AuthorityState.
@@ -88,12 +90,16 @@ var (
 		1: "AUTHORITY_STATE_PREPARED",
 		2: "AUTHORITY_STATE_ACTIVE",
 		3: "AUTHORITY_STATE_RETIRING",
+		4: "AUTHORITY_STATE_TAINTED",
+		5: "AUTHORITY_STATE_REVOKED",
 	}
 	AuthorityState_value = map[string]int32{
 		"AUTHORITY_STATE_UNSPECIFIED": 0,
 		"AUTHORITY_STATE_PREPARED":    1,
 		"AUTHORITY_STATE_ACTIVE":      2,
 		"AUTHORITY_STATE_RETIRING":    3,
+		"AUTHORITY_STATE_TAINTED":     4,
+		"AUTHORITY_STATE_REVOKED":     5,
 	}
 )
 
@@ -269,10 +275,23 @@ type Authority struct {
 	// The longest lifetime of an SVID that it may have signed.
 	LongestSvid *durationpb.Duration `protobuf:"bytes,16,opt,name=longest_svid,json=longestSvid,proto3" json:"longest_svid,omitempty"`
 	// The rotation that it answers to, and the last rotation of anchors before it.
-	Rotation       uint64 `protobuf:"varint,17,opt,name=rotation,proto3" json:"rotation,omitempty"`
-	AnchorRotation uint64 `protobuf:"varint,18,opt,name=anchor_rotation,json=anchorRotation,proto3" json:"anchor_rotation,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	Rotation       uint64                 `protobuf:"varint,17,opt,name=rotation,proto3" json:"rotation,omitempty"`
+	AnchorRotation uint64                 `protobuf:"varint,18,opt,name=anchor_rotation,json=anchorRotation,proto3" json:"anchor_rotation,omitempty"`
+	TaintTime      *timestamppb.Timestamp `protobuf:"bytes,19,opt,name=taint_time,json=taintTime,proto3" json:"taint_time,omitempty"`
+	RevokeTime     *timestamppb.Timestamp `protobuf:"bytes,20,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
+	// X.509: whether the anchors are those of an upstream, which signs for others below them too; else they are the
+	// member's own.
+	UpstreamAnchor bool `protobuf:"varint,21,opt,name=upstream_anchor,json=upstreamAnchor,proto3" json:"upstream_anchor,omitempty"`
+	// When the upstream put the certificate of a revoked authority on its revocation list.
+	UpstreamRevokeTime *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=upstream_revoke_time,json=upstreamRevokeTime,proto3" json:"upstream_revoke_time,omitempty"`
+	// X.509: whether the anchor that the chain leads to was revoked too.
+	AnchorRevoked bool `protobuf:"varint,23,opt,name=anchor_revoked,json=anchorRevoked,proto3" json:"anchor_revoked,omitempty"`
+	// The request for a reserve that it answers to, and whether it waits as one: until the one before it is past its time,
+	// or until an operator activates it.
+	Reserve       uint64 `protobuf:"varint,24,opt,name=reserve,proto3" json:"reserve,omitempty"`
+	Held          bool   `protobuf:"varint,25,opt,name=held,proto3" json:"held,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Authority) Reset() {
@@ -431,6 +450,55 @@ func (x *Authority) GetAnchorRotation() uint64 {
 	return 0
 }
 
+func (x *Authority) GetTaintTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.TaintTime
+	}
+	return nil
+}
+
+func (x *Authority) GetRevokeTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RevokeTime
+	}
+	return nil
+}
+
+func (x *Authority) GetUpstreamAnchor() bool {
+	if x != nil {
+		return x.UpstreamAnchor
+	}
+	return false
+}
+
+func (x *Authority) GetUpstreamRevokeTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UpstreamRevokeTime
+	}
+	return nil
+}
+
+func (x *Authority) GetAnchorRevoked() bool {
+	if x != nil {
+		return x.AnchorRevoked
+	}
+	return false
+}
+
+func (x *Authority) GetReserve() uint64 {
+	if x != nil {
+		return x.Reserve
+	}
+	return 0
+}
+
+func (x *Authority) GetHeld() bool {
+	if x != nil {
+		return x.Held
+	}
+	return false
+}
+
 // Rotation counts the requests to replace a domain's authorities before their time. Its key is the trust domain.
 // Members compare counts, not times, so that clocks that differ cannot make one rotate forever.
 type Rotation struct {
@@ -440,8 +508,10 @@ type Rotation struct {
 	// The last rotation that asked for new anchors too.
 	AnchorRotation uint64                 `protobuf:"varint,3,opt,name=anchor_rotation,json=anchorRotation,proto3" json:"anchor_rotation,omitempty"`
 	RequestTime    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=request_time,json=requestTime,proto3" json:"request_time,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// How often authorities in reserve were asked for.
+	Reserve       uint64 `protobuf:"varint,5,opt,name=reserve,proto3" json:"reserve,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Rotation) Reset() {
@@ -502,6 +572,85 @@ func (x *Rotation) GetRequestTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Rotation) GetReserve() uint64 {
+	if x != nil {
+		return x.Reserve
+	}
+	return 0
+}
+
+// RevokedAnchor remembers that an anchor of a hosted domain must not stand in its bundle any more, whatever an upstream
+// signs below it. Its key is "<trust domain>/<SHA-256 of the certificate in hexadecimal>".
+type RevokedAnchor struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	// The subject key identifier, in hexadecimal.
+	KeyId      string                 `protobuf:"bytes,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	RevokeTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
+	// When the certificate ends: then this is of no more use.
+	NotAfter      *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokedAnchor) Reset() {
+	*x = RevokedAnchor{}
+	mi := &file_entente_state_v1_authority_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokedAnchor) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokedAnchor) ProtoMessage() {}
+
+func (x *RevokedAnchor) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_authority_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokedAnchor.ProtoReflect.Descriptor instead.
+func (*RevokedAnchor) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_authority_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *RevokedAnchor) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *RevokedAnchor) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *RevokedAnchor) GetRevokeTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RevokeTime
+	}
+	return nil
+}
+
+func (x *RevokedAnchor) GetNotAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotAfter
+	}
+	return nil
+}
+
 // PastSequence is the last bundle sequence of a trust domain that is hosted no more, so that one that is hosted
 // again goes on above it. Its key is the trust domain.
 type PastSequence struct {
@@ -514,7 +663,7 @@ type PastSequence struct {
 
 func (x *PastSequence) Reset() {
 	*x = PastSequence{}
-	mi := &file_entente_state_v1_authority_proto_msgTypes[3]
+	mi := &file_entente_state_v1_authority_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -526,7 +675,7 @@ func (x *PastSequence) String() string {
 func (*PastSequence) ProtoMessage() {}
 
 func (x *PastSequence) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_authority_proto_msgTypes[3]
+	mi := &file_entente_state_v1_authority_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -539,7 +688,7 @@ func (x *PastSequence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PastSequence.ProtoReflect.Descriptor instead.
 func (*PastSequence) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_authority_proto_rawDescGZIP(), []int{3}
+	return file_entente_state_v1_authority_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *PastSequence) GetTrustDomain() string {
@@ -575,7 +724,7 @@ const file_entente_state_v1_authority_proto_rawDesc = "" +
 	"\x12earlier_hint_until\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x10earlierHintUntil\x12\x1f\n" +
 	"\voidc_issuer\x18\n" +
 	" \x01(\tR\n" +
-	"oidcIssuer\"\x93\x06\n" +
+	"oidcIssuer\"\xd7\b\n" +
 	"\tAuthority\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\ftrust_domain\x18\x02 \x01(\tR\vtrustDomain\x12\x16\n" +
@@ -598,24 +747,42 @@ const file_entente_state_v1_authority_proto_rawDesc = "" +
 	"retireTime\x12<\n" +
 	"\flongest_svid\x18\x10 \x01(\v2\x19.google.protobuf.DurationR\vlongestSvid\x12\x1a\n" +
 	"\brotation\x18\x11 \x01(\x04R\brotation\x12'\n" +
-	"\x0fanchor_rotation\x18\x12 \x01(\x04R\x0eanchorRotation\"\xb1\x01\n" +
+	"\x0fanchor_rotation\x18\x12 \x01(\x04R\x0eanchorRotation\x129\n" +
+	"\n" +
+	"taint_time\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\ttaintTime\x12;\n" +
+	"\vrevoke_time\x18\x14 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"revokeTime\x12'\n" +
+	"\x0fupstream_anchor\x18\x15 \x01(\bR\x0eupstreamAnchor\x12L\n" +
+	"\x14upstream_revoke_time\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\x12upstreamRevokeTime\x12%\n" +
+	"\x0eanchor_revoked\x18\x17 \x01(\bR\ranchorRevoked\x12\x18\n" +
+	"\areserve\x18\x18 \x01(\x04R\areserve\x12\x12\n" +
+	"\x04held\x18\x19 \x01(\bR\x04held\"\xcb\x01\n" +
 	"\bRotation\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x1a\n" +
 	"\brotation\x18\x02 \x01(\x04R\brotation\x12'\n" +
 	"\x0fanchor_rotation\x18\x03 \x01(\x04R\x0eanchorRotation\x12=\n" +
-	"\frequest_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\vrequestTime\"M\n" +
+	"\frequest_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\vrequestTime\x12\x18\n" +
+	"\areserve\x18\x05 \x01(\x04R\areserve\"\xbf\x01\n" +
+	"\rRevokedAnchor\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x15\n" +
+	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12;\n" +
+	"\vrevoke_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"revokeTime\x127\n" +
+	"\tnot_after\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\"M\n" +
 	"\fPastSequence\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence*`\n" +
 	"\rAuthorityKind\x12\x1e\n" +
 	"\x1aAUTHORITY_KIND_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13AUTHORITY_KIND_X509\x10\x01\x12\x16\n" +
-	"\x12AUTHORITY_KIND_JWT\x10\x02*\x89\x01\n" +
+	"\x12AUTHORITY_KIND_JWT\x10\x02*\xc3\x01\n" +
 	"\x0eAuthorityState\x12\x1f\n" +
 	"\x1bAUTHORITY_STATE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18AUTHORITY_STATE_PREPARED\x10\x01\x12\x1a\n" +
 	"\x16AUTHORITY_STATE_ACTIVE\x10\x02\x12\x1c\n" +
-	"\x18AUTHORITY_STATE_RETIRING\x10\x03B;Z9github.com/ententehq/entente/api/entente/state/v1;statev1b\x06proto3"
+	"\x18AUTHORITY_STATE_RETIRING\x10\x03\x12\x1b\n" +
+	"\x17AUTHORITY_STATE_TAINTED\x10\x04\x12\x1b\n" +
+	"\x17AUTHORITY_STATE_REVOKED\x10\x05B;Z9github.com/ententehq/entente/api/entente/state/v1;statev1b\x06proto3"
 
 var (
 	file_entente_state_v1_authority_proto_rawDescOnce sync.Once
@@ -630,40 +797,46 @@ func file_entente_state_v1_authority_proto_rawDescGZIP() []byte {
 }
 
 var file_entente_state_v1_authority_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_entente_state_v1_authority_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_entente_state_v1_authority_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_entente_state_v1_authority_proto_goTypes = []any{
 	(AuthorityKind)(0),            // 0: entente.state.v1.AuthorityKind
 	(AuthorityState)(0),           // 1: entente.state.v1.AuthorityState
 	(*Domain)(nil),                // 2: entente.state.v1.Domain
 	(*Authority)(nil),             // 3: entente.state.v1.Authority
 	(*Rotation)(nil),              // 4: entente.state.v1.Rotation
-	(*PastSequence)(nil),          // 5: entente.state.v1.PastSequence
-	(*durationpb.Duration)(nil),   // 6: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(*RevokedAnchor)(nil),         // 5: entente.state.v1.RevokedAnchor
+	(*PastSequence)(nil),          // 6: entente.state.v1.PastSequence
+	(*durationpb.Duration)(nil),   // 7: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
 }
 var file_entente_state_v1_authority_proto_depIdxs = []int32{
-	6,  // 0: entente.state.v1.Domain.refresh_hint:type_name -> google.protobuf.Duration
-	6,  // 1: entente.state.v1.Domain.x509_svid_ttl:type_name -> google.protobuf.Duration
-	6,  // 2: entente.state.v1.Domain.jwt_svid_ttl:type_name -> google.protobuf.Duration
-	6,  // 3: entente.state.v1.Domain.ca_ttl:type_name -> google.protobuf.Duration
-	7,  // 4: entente.state.v1.Domain.create_time:type_name -> google.protobuf.Timestamp
-	6,  // 5: entente.state.v1.Domain.earlier_hint:type_name -> google.protobuf.Duration
-	7,  // 6: entente.state.v1.Domain.earlier_hint_until:type_name -> google.protobuf.Timestamp
+	7,  // 0: entente.state.v1.Domain.refresh_hint:type_name -> google.protobuf.Duration
+	7,  // 1: entente.state.v1.Domain.x509_svid_ttl:type_name -> google.protobuf.Duration
+	7,  // 2: entente.state.v1.Domain.jwt_svid_ttl:type_name -> google.protobuf.Duration
+	7,  // 3: entente.state.v1.Domain.ca_ttl:type_name -> google.protobuf.Duration
+	8,  // 4: entente.state.v1.Domain.create_time:type_name -> google.protobuf.Timestamp
+	7,  // 5: entente.state.v1.Domain.earlier_hint:type_name -> google.protobuf.Duration
+	8,  // 6: entente.state.v1.Domain.earlier_hint_until:type_name -> google.protobuf.Timestamp
 	0,  // 7: entente.state.v1.Authority.kind:type_name -> entente.state.v1.AuthorityKind
 	1,  // 8: entente.state.v1.Authority.state:type_name -> entente.state.v1.AuthorityState
-	7,  // 9: entente.state.v1.Authority.not_before:type_name -> google.protobuf.Timestamp
-	7,  // 10: entente.state.v1.Authority.not_after:type_name -> google.protobuf.Timestamp
-	7,  // 11: entente.state.v1.Authority.prepare_time:type_name -> google.protobuf.Timestamp
-	7,  // 12: entente.state.v1.Authority.ready_time:type_name -> google.protobuf.Timestamp
-	7,  // 13: entente.state.v1.Authority.activate_time:type_name -> google.protobuf.Timestamp
-	7,  // 14: entente.state.v1.Authority.retire_time:type_name -> google.protobuf.Timestamp
-	6,  // 15: entente.state.v1.Authority.longest_svid:type_name -> google.protobuf.Duration
-	7,  // 16: entente.state.v1.Rotation.request_time:type_name -> google.protobuf.Timestamp
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	8,  // 9: entente.state.v1.Authority.not_before:type_name -> google.protobuf.Timestamp
+	8,  // 10: entente.state.v1.Authority.not_after:type_name -> google.protobuf.Timestamp
+	8,  // 11: entente.state.v1.Authority.prepare_time:type_name -> google.protobuf.Timestamp
+	8,  // 12: entente.state.v1.Authority.ready_time:type_name -> google.protobuf.Timestamp
+	8,  // 13: entente.state.v1.Authority.activate_time:type_name -> google.protobuf.Timestamp
+	8,  // 14: entente.state.v1.Authority.retire_time:type_name -> google.protobuf.Timestamp
+	7,  // 15: entente.state.v1.Authority.longest_svid:type_name -> google.protobuf.Duration
+	8,  // 16: entente.state.v1.Authority.taint_time:type_name -> google.protobuf.Timestamp
+	8,  // 17: entente.state.v1.Authority.revoke_time:type_name -> google.protobuf.Timestamp
+	8,  // 18: entente.state.v1.Authority.upstream_revoke_time:type_name -> google.protobuf.Timestamp
+	8,  // 19: entente.state.v1.Rotation.request_time:type_name -> google.protobuf.Timestamp
+	8,  // 20: entente.state.v1.RevokedAnchor.revoke_time:type_name -> google.protobuf.Timestamp
+	8,  // 21: entente.state.v1.RevokedAnchor.not_after:type_name -> google.protobuf.Timestamp
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_entente_state_v1_authority_proto_init() }
@@ -677,7 +850,7 @@ func file_entente_state_v1_authority_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_state_v1_authority_proto_rawDesc), len(file_entente_state_v1_authority_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

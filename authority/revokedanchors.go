@@ -1,0 +1,93 @@
+package authority
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/raftstore"
+)
+
+// An anchor that was revoked is written down until it would have expired, apart from the authorities below it: an
+// upstream that was not told goes on to sign below it, and hands it out with what it signs.
+
+func revokedAnchorKey(td string, der []byte) string {
+	sum := sha256.Sum256(der)
+	return below(td) + hex.EncodeToString(sum[:])
+}
+
+// revokeAnchor writes down that the anchor of an authority must not be in the bundle, and notes it with the authority.
+func revokeAnchor(tx *raftstore.Tx, row *statev1.Authority, now time.Time) error {
+	anchor, err := anchorOf(row)
+	if err != nil {
+		return err
+	}
+	row.AnchorRevoked = true
+	return putRevokedAnchor(tx, row.GetTrustDomain(), anchor, now)
+}
+
+func putRevokedAnchor(tx *raftstore.Tx, td string, anchor *x509.Certificate, now time.Time) error {
+	return revokedAnchors.Put(tx, revokedAnchorKey(td, anchor.Raw), &statev1.RevokedAnchor{
+		TrustDomain: td, KeyId: AnchorID(anchor), RevokeTime: timestamppb.New(now), NotAfter: timestamppb.New(anchor.NotAfter),
+	})
+}
+
+// revokedOf says which anchors of a domain were revoked.
+func revokedOf(r raftstore.Reader, td string) (func(anchor []byte) bool, error) {
+	rows, err := revokedAnchors.List(r, below(td))
+	if err != nil {
+		return nil, fmt.Errorf("list the revoked anchors of %s: %w", td, err)
+	}
+	keys := make(map[string]bool, len(rows))
+	for _, row := range rows {
+		keys[row.Key] = true
+	}
+	return func(anchor []byte) bool { return keys[revokedAnchorKey(td, anchor)] }, nil
+}
+
+// belowRevoked says whether the chain of an authority leads to an anchor that was revoked.
+func belowRevoked(r raftstore.Reader, td string, row *statev1.Authority) (bool, error) {
+	if len(row.GetAnchors()) == 0 {
+		return false, nil
+	}
+	revoked, err := revokedOf(r, td)
+	if err != nil {
+		return false, err
+	}
+	return revoked(row.GetAnchors()[0]), nil
+}
+
+// keepRevokedAnchors keeps a restore from giving an anchor back.
+func keepRevokedAnchors(before *raftstore.View, tx *raftstore.Tx) error {
+	for row, err := range revokedAnchors.All(before, "") {
+		if err != nil {
+			return err
+		}
+		if err := revokedAnchors.Put(tx, row.Key, row.Value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forgetExpiredAnchors removes what is of no more use, since no verifier accepts the anchor anyway.
+func forgetExpiredAnchors(tx *raftstore.Tx, now time.Time) error {
+	rows, err := revokedAnchors.List(tx, "")
+	if err != nil {
+		return err
+	}
+	for _, row := range rows {
+		if !now.After(timeOf(row.Value.GetNotAfter()).Add(clockTolerance)) {
+			continue
+		}
+		if err := revokedAnchors.Delete(tx, row.Key); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,307 @@
+package authority
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/raftstore"
+)
+
+var errNoAuthority = errors.New("there is no authority")
+
+// steered is what an operator's call did to a domain.
+type steered struct {
+	revision raftstore.Revision
+	domain   *statev1.Domain
+	carried  []done
+	// before and after are the situations around it, without what happened since.
+	before, after Situation
+	rows          []*statev1.Authority // after
+}
+
+// steer carries out what plan says of a domain's authorities, in one transaction.
+func (m *Manager) steer(ctx context.Context, name string, plan func(tx *raftstore.Tx, domain *statev1.Domain, s Situation) ([]Action, error)) (steered, error) {
+	var did steered
+	td, err := parseDomainName(name)
+	if err != nil {
+		return did, err
+	}
+	if !m.config.Contact.ClockSane() {
+		return did, status.Errorf(codes.FailedPrecondition, "the clock of member %s is not known to be that of the others, and it would write down a wrong time; ask another member", m.config.Member)
+	}
+	did.revision, err = m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
+		did = steered{}
+		row, ok, err := Domains.Get(tx, td.Name())
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return notHosted(td.Name())
+		}
+		did.domain = row.Value
+		now := m.config.Now()
+		if did.before, _, err = m.situation(tx, did.domain, now); err != nil {
+			return err
+		}
+		actions, err := plan(tx, did.domain, did.before)
+		if err != nil {
+			return err
+		}
+		if did.carried, err = carryOutAll(tx, did.domain, actions, now); err != nil {
+			return err
+		}
+		did.after, did.rows, err = m.situation(tx, did.domain, now)
+		return err
+	})
+	if err != nil {
+		return did, steerError(err)
+	}
+	if err := m.report(td.Name(), did.carried, did.revision); err != nil {
+		return did, status.Errorf(codes.Unavailable, "it was done at revision %d, but not all of it is in the audit log: %v", did.revision, err)
+	}
+	return did, nil
+}
+
+// refused is a plan's refusal, which is no failure of the store.
+type refused struct{ error }
+
+func (r refused) Unwrap() error { return r.error }
+
+func refuse(actions []Action, err error) ([]Action, error) {
+	if err != nil {
+		return nil, refused{err}
+	}
+	return actions, nil
+}
+
+func steerError(err error) error {
+	var no refused
+	switch {
+	case !errors.As(err, &no):
+		return raftstore.StatusError(err)
+	case errors.Is(err, errNoAuthority):
+		return status.Error(codes.NotFound, no.Error())
+	}
+	return status.Error(codes.FailedPrecondition, no.Error())
+}
+
+// messages are the authorities that were changed and are there still, as the API shows them.
+func (d steered) messages() ([]*ententev1.Authority, error) {
+	var messages []*ententev1.Authority
+	for _, carried := range d.carried {
+		i := slices.IndexFunc(d.rows, func(row *statev1.Authority) bool { return row.GetId() == carried.ID })
+		if i < 0 {
+			continue
+		}
+		message, err := authorityMessage(d.after, d.rows[i])
+		if err != nil {
+			return nil, raftstore.StatusError(err)
+		}
+		messages = append(messages, message)
+	}
+	return messages, nil
+}
+
+// PrepareAuthorities counts one more request for authorities in reserve; every member answers to it by itself.
+func (s *authorityService) PrepareAuthorities(ctx context.Context, r *ententev1.PrepareAuthoritiesRequest) (*ententev1.PrepareAuthoritiesResponse, error) {
+	var expected time.Duration
+	revision, err := s.m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
+		expected = 0
+		domains, err := s.m.named(tx, r.GetTrustDomain())
+		if err != nil {
+			return err
+		}
+		now := s.m.config.Now()
+		for _, domain := range domains {
+			td := domain.GetTrustDomain()
+			row, _, err := rotations.Get(tx, td)
+			if err != nil {
+				return err
+			}
+			if row.Value == nil {
+				row.Value = &statev1.Rotation{TrustDomain: td}
+			}
+			row.Value.Reserve++
+			if err := rotations.Put(tx, td, row.Value); err != nil {
+				return err
+			}
+			expected = max(expected, settingsOf(domain).Dissemination(now))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, raftstore.StatusError(err)
+	}
+	return &ententev1.PrepareAuthoritiesResponse{Revision: uint64(revision), ExpectedDuration: durationpb.New(expected)}, nil
+}
+
+// ActivateAuthority has a prepared authority sign at once.
+func (s *authorityService) ActivateAuthority(ctx context.Context, r *ententev1.ActivateAuthorityRequest) (*ententev1.ActivateAuthorityResponse, error) {
+	did, err := s.m.steer(ctx, r.GetTrustDomain(), func(_ *raftstore.Tx, _ *statev1.Domain, situation Situation) ([]Action, error) {
+		return refuse(PlanActivate(situation.Authorities, r.GetId(), situation.Now))
+	})
+	if err != nil {
+		return nil, err
+	}
+	response := &ententev1.ActivateAuthorityResponse{Revision: uint64(did.revision)}
+	if response.Authorities, err = did.messages(); err != nil {
+		return nil, err
+	}
+	a, err := find(did.before.Authorities, r.GetId())
+	if err == nil && did.before.Now.Before(a.Ready) {
+		response.Remarks = append(response.Remarks, fmt.Sprintf("Not everybody can know it yet: until %s, who has not read the bundle since it was published refuses what it signs.", clock(a.Ready)))
+	}
+	response.Remarks = append(response.Remarks, s.m.silent(ctx, did, r.GetId(), "what it is to sign is passed on to others until it is back")...)
+	return response, nil
+}
+
+// TaintAuthority stops an authority.
+func (s *authorityService) TaintAuthority(ctx context.Context, r *ententev1.TaintAuthorityRequest) (*ententev1.TaintAuthorityResponse, error) {
+	did, err := s.m.steer(ctx, r.GetTrustDomain(), func(_ *raftstore.Tx, _ *statev1.Domain, situation Situation) ([]Action, error) {
+		return refuse(PlanTaint(situation.Authorities, r.GetId()))
+	})
+	if err != nil {
+		return nil, err
+	}
+	response := &ententev1.TaintAuthorityResponse{Revision: uint64(did.revision)}
+	if response.Authorities, err = did.messages(); err != nil {
+		return nil, err
+	}
+	response.Remarks = append(taintRemarks(did.before, did.after, r.GetId()), s.m.silent(ctx, did, r.GetId(), cutOff(did.after))...)
+	return response, nil
+}
+
+// RevokeAuthority stops an authority and takes what verifies it out of the bundle, or does so with an anchor.
+func (s *authorityService) RevokeAuthority(ctx context.Context, r *ententev1.RevokeAuthorityRequest) (*ententev1.RevokeAuthorityResponse, error) {
+	var plan func(*raftstore.Tx, *statev1.Domain, Situation) ([]Action, error)
+	switch what := r.GetWhat().(type) {
+	case *ententev1.RevokeAuthorityRequest_Id:
+		plan = func(_ *raftstore.Tx, _ *statev1.Domain, situation Situation) ([]Action, error) {
+			return refuse(PlanRevoke(situation.Authorities, what.Id))
+		}
+	case *ententev1.RevokeAuthorityRequest_Anchor:
+		plan = func(tx *raftstore.Tx, domain *statev1.Domain, situation Situation) ([]Action, error) {
+			return takeAnchor(tx, domain, situation, strings.ToLower(what.Anchor), r.GetForce())
+		}
+	default:
+		return nil, status.Error(codes.InvalidArgument, "neither id nor anchor is given; name one")
+	}
+	did, err := s.m.steer(ctx, r.GetTrustDomain(), plan)
+	if err != nil {
+		return nil, err
+	}
+	told := s.m.tellUpstream(ctx, did)
+	response := &ententev1.RevokeAuthorityResponse{Revision: uint64(did.revision)}
+	if response.Authorities, err = did.messages(); err != nil {
+		return nil, err
+	}
+	response.Remarks = append(revokeRemarks(did), told...)
+	for _, id := range did.ids(Revoke) {
+		response.Remarks = append(response.Remarks, s.m.silent(ctx, did, id, cutOff(did.after))...)
+	}
+	return response, nil
+}
+
+// takeAnchor revokes an anchor of the domain's bundle and all below it.
+func takeAnchor(tx *raftstore.Tx, domain *statev1.Domain, s Situation, keyID string, force bool) ([]Action, error) {
+	td := domain.GetTrustDomain()
+	published, err := hostedBundle(tx, td)
+	if err != nil || published == nil {
+		return nil, err
+	}
+	var actions []Action
+	found := false
+	for _, anchor := range published.X509Authorities() {
+		if AnchorID(anchor) != keyID {
+			continue
+		}
+		found = true
+		below, err := PlanRevokeAnchor(s.Authorities, string(anchor.Raw), force)
+		if err != nil {
+			return nil, refused{err}
+		}
+		actions = append(actions, below...)
+		if err := putRevokedAnchor(tx, td, anchor, s.Now); err != nil {
+			return nil, err
+		}
+	}
+	if !found {
+		return nil, refused{fmt.Errorf("the bundle of %s holds no anchor %q; 'entente authority list --output json' shows them as key_id", td, keyID)}
+	}
+	if len(actions) > 0 {
+		return actions, markAnchors(tx, td, actions)
+	}
+	_, err = publish(tx, domain, s.Now) // nothing stands below it
+	return nil, err
+}
+
+// markAnchors notes with authorities of an upstream that their anchor was revoked.
+func markAnchors(tx *raftstore.Tx, td string, actions []Action) error {
+	for _, action := range actions {
+		key := authorityKey(td, action.ID)
+		row, ok, err := authorities.Get(tx, key)
+		if err != nil || !ok {
+			return err
+		}
+		row.Value.AnchorRevoked = true
+		if err := authorities.Put(tx, key, row.Value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ids are the authorities with which the verb was carried out.
+func (d steered) ids(verb Verb) (ids []string) {
+	for _, carried := range d.carried {
+		if carried.Do == verb {
+			ids = append(ids, carried.ID)
+		}
+	}
+	return ids
+}
+
+// sequence is that of the bundle which was published, 0 if none.
+func (d steered) sequence() uint64 {
+	for _, carried := range d.carried {
+		if carried.Sequence > 0 {
+			return carried.Sequence
+		}
+	}
+	return 0
+}
+
+// silent says that the member of an authority was not heard from, and what that means.
+func (m *Manager) silent(ctx context.Context, did steered, id, consequence string) []string {
+	a, err := find(did.before.Authorities, id)
+	if err != nil || a.State == Prepared && len(did.ids(Activate)) == 0 {
+		return nil
+	}
+	view, err := m.config.Store.Read(ctx, raftstore.ReadOptions{})
+	if err != nil {
+		return nil // the leader's list of who is alive is a hint, and this is no time to fail
+	}
+	alive, err := m.config.Alive(view)
+	if err != nil || slices.Contains(alive, a.Member) {
+		return nil
+	}
+	return []string{fmt.Sprintf("Member %s is not heard from: %s.", a.Member, consequence)}
+}
+
+// cutOff is what a member that is cut off can do at most.
+func cutOff(s Situation) string {
+	return fmt.Sprintf("if it runs and is cut off, it can sign until %s (signing_grace is %v)", clock(s.Now.Add(s.Grace)), s.Grace)
+}
+
+// clock is a moment in a sentence.
+func clock(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -1,0 +1,113 @@
+package authority
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/raftstore"
+)
+
+// Revoker is an [Upstream] whose anchors are its own and not the member's, and which can put a certificate that it signed
+// on its revocation list. To revoke one twice is no error.
+type Revoker interface {
+	Revoke(ctx context.Context, td spiffeid.TrustDomain, certificate *x509.Certificate) error
+}
+
+// tellUpstream has the upstream revoke what an operator just revoked, and says how that went. What fails is tried again by
+// the leader.
+func (m *Manager) tellUpstream(ctx context.Context, did steered) (remarks []string) {
+	revoker, ok := m.upstream.(Revoker)
+	if !ok {
+		return nil
+	}
+	for _, row := range did.rows {
+		if !slices.Contains(did.ids(Revoke), row.GetId()) || !owed(row) {
+			continue
+		}
+		if err := m.revokeUpstream(ctx, revoker, row); err != nil {
+			m.log.Warn("could not revoke a signing certificate in the upstream; the leader tries again", "trust_domain", row.GetTrustDomain(), "id", row.GetId(), "error", oneLine(err))
+			remarks = append(remarks, fmt.Sprintf("The upstream could not be told to revoke the certificate of %s, and is told again until it can: %s.", row.GetId(), oneLine(err)))
+			continue
+		}
+		remarks = append(remarks, fmt.Sprintf("The upstream has put the certificate of %s on its revocation list.", row.GetId()))
+	}
+	return remarks
+}
+
+// owed says whether the upstream is still to be told that an authority was revoked.
+func owed(row *statev1.Authority) bool {
+	return State(row.GetState()) == Revoked && row.GetUpstreamAnchor() && row.GetUpstreamRevokeTime() == nil && len(row.GetChain()) > 0
+}
+
+// revokeUpstream has the upstream revoke the certificate of an authority, and writes down that it has.
+func (m *Manager) revokeUpstream(ctx context.Context, revoker Revoker, row *statev1.Authority) error {
+	td, err := spiffeid.TrustDomainFromString(row.GetTrustDomain())
+	if err != nil {
+		return err
+	}
+	certificate, err := x509.ParseCertificate(row.GetChain()[0])
+	if err != nil {
+		return fmt.Errorf("the certificate of authority %s: %w", row.GetId(), err)
+	}
+	if err := revoker.Revoke(ctx, td, certificate); err != nil {
+		return err
+	}
+	key := authorityKey(td.Name(), row.GetId())
+	_, err = m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
+		now, ok, err := authorities.Get(tx, key)
+		if err != nil || !ok || now.Value.GetUpstreamRevokeTime() != nil {
+			return err
+		}
+		now.Value.UpstreamRevokeTime = timestamppb.New(m.config.Now())
+		return authorities.Put(tx, key, now.Value)
+	})
+	return err
+}
+
+// tendRevoked is the leader's: it tells the upstream what it was not told when it was revoked, and forgets the anchors
+// that have expired since they were revoked.
+func (m *Manager) tendRevoked(ctx context.Context) (time.Time, error) {
+	if !m.config.Contact.ClockSane() {
+		return m.config.Now().Add(clockCheck), nil
+	}
+	var errs []error
+	if revoker, ok := m.upstream.(Revoker); ok {
+		for row, err := range authorities.All(m.config.Store.View(), "") {
+			if err != nil {
+				return never, err
+			}
+			if owed(row.Value) {
+				errs = append(errs, m.revokeUpstream(ctx, revoker, row.Value))
+			}
+		}
+	}
+	next := never
+	now := m.config.Now()
+	due := false
+	for row, err := range revokedAnchors.All(m.config.Store.View(), "") {
+		if err != nil {
+			return never, err
+		}
+		at := timeOf(row.Value.GetNotAfter()).Add(clockTolerance)
+		due = due || now.After(at)
+		next = sooner(next, at)
+	}
+	if due {
+		_, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
+			if !m.config.Contact.ClockSane() {
+				return errClock
+			}
+			return forgetExpiredAnchors(tx, m.config.Now())
+		})
+		errs = append(errs, err)
+	}
+	return next, errors.Join(errs...)
+}

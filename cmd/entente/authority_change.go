@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+)
+
+func (a *app) authorityPrepareCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "prepare [DOMAIN]",
+		Short: "Prepare authorities in reserve: published, and not signing yet",
+		Long: `Prepare authorities in reserve for a hosted domain, or for all: every member makes new ones and publishes what
+verifies them. They take over when the active ones are past half of their life, when an operator activates them, or at
+once when nobody else in the domain can sign. With them in place a taint or a revocation costs no pause.`,
+		Args: arguments("[DOMAIN]"),
+		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, _ *cobra.Command, args []string) error {
+			begun, err := ententev1.NewAuthorityServiceClient(conn).PrepareAuthorities(ctx, &ententev1.PrepareAuthoritiesRequest{TrustDomain: optional(args)})
+			if err != nil {
+				return err
+			}
+			return a.print(begun, func(t *table) {
+				t.otherwise("The authorities are being prepared. Everybody knows them in about %s; from then on 'entente authority activate ID' has one sign without harm.", span(begun.GetExpectedDuration()))
+			})
+		}),
+	}
+}
+
+func (a *app) authorityActivateCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "activate ID",
+		Short: "Have a prepared authority sign at once, though not everybody may know it",
+		Args:  arguments("ID"),
+		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, _ *cobra.Command, args []string) error {
+			client := ententev1.NewAuthorityServiceClient(conn)
+			td, err := domainOfAuthority(ctx, client, args[0])
+			if err != nil {
+				return err
+			}
+			done, err := client.ActivateAuthority(ctx, &ententev1.ActivateAuthorityRequest{TrustDomain: td, Id: args[0]})
+			if err != nil {
+				return err
+			}
+			return a.print(done, changed(done))
+		}),
+	}
+}
+
+func (a *app) authorityTaintCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "taint ID",
+		Short: "Stop an authority at once, and have renewed what it signed",
+		Long: `Stop an authority at once. What it signed stays valid until it expires; members renew their own SVIDs from another
+authority, and whoever watches authorities is told to do the same. Revoke it once that is done.`,
+		Args: arguments("ID"),
+		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, _ *cobra.Command, args []string) error {
+			client := ententev1.NewAuthorityServiceClient(conn)
+			td, err := domainOfAuthority(ctx, client, args[0])
+			if err != nil {
+				return err
+			}
+			done, err := client.TaintAuthority(ctx, &ententev1.TaintAuthorityRequest{TrustDomain: td, Id: args[0]})
+			if err != nil {
+				return err
+			}
+			return a.print(done, changed(done))
+		}),
+	}
+}
+
+func (a *app) authorityRevokeCommand() *cobra.Command {
+	var anchor, domain string
+	var force bool
+	cmd := &cobra.Command{
+		Use:   "revoke ID | revoke --anchor KEYID",
+		Short: "Stop an authority at once, and refuse what it signed",
+		Long: `Stop an authority at once and take what verifies it out of the bundle: a JWT key, or the member's own root with all
+below it. Where the roots are an upstream's, such as Vault's, the certificate is revoked there, and the root stays:
+SPIFFE verifiers read no revocation list, and the answer says until when they accept what it signed. --anchor takes such
+a root out of the bundle too, with every authority below it; KEYID is its key_id in 'entente authority list -o json'.`,
+		Args: arguments("[ID]"),
+		PreRunE: func(_ *cobra.Command, args []string) error {
+			switch {
+			case anchor == "" && len(args) == 0:
+				return usagef("ID is missing: name an authority, or an anchor by --anchor")
+			case anchor != "" && len(args) > 0:
+				return usagef("both ID and --anchor are given: name one")
+			case anchor == "" && (force || domain != ""):
+				return usagef("--force and --domain go with --anchor")
+			}
+			return nil
+		},
+		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, _ *cobra.Command, args []string) (err error) {
+			client := ententev1.NewAuthorityServiceClient(conn)
+			request := &ententev1.RevokeAuthorityRequest{TrustDomain: domain, Force: force}
+			if anchor != "" {
+				request.What = &ententev1.RevokeAuthorityRequest_Anchor{Anchor: anchor}
+				if domain == "" {
+					request.TrustDomain, err = domainOfAnchor(ctx, client, anchor)
+				}
+			} else {
+				request.What = &ententev1.RevokeAuthorityRequest_Id{Id: args[0]}
+				request.TrustDomain, err = domainOfAuthority(ctx, client, args[0])
+			}
+			if err != nil {
+				return err
+			}
+			done, err := client.RevokeAuthority(ctx, request)
+			if err != nil {
+				return err
+			}
+			return a.print(done, changed(done))
+		}),
+	}
+	f := cmd.Flags()
+	f.StringVar(&anchor, "anchor", "", "revoke the anchor with this `KEYID`, and all below it")
+	f.StringVar(&domain, "domain", "", "the anchor's `DOMAIN`, where no authority is below it")
+	f.BoolVar(&force, "force", false, "revoke an upstream's anchor even if nobody can sign before the upstream has another")
+	return cmd
+}
+
+// domainOfAuthority finds the domain that an authority is of, among those that the caller may see.
+func domainOfAuthority(ctx context.Context, client ententev1.AuthorityServiceClient, id string) (string, error) {
+	return domainOf(ctx, client, "authority "+id, func(x *ententev1.Authority) bool { return x.GetId() == id })
+}
+
+func domainOfAnchor(ctx context.Context, client ententev1.AuthorityServiceClient, keyID string) (string, error) {
+	return domainOf(ctx, client, "anchor "+keyID+" above an authority", func(x *ententev1.Authority) bool {
+		return x.GetKind() == ententev1.AuthorityKind_AUTHORITY_KIND_X509 && strings.EqualFold(x.GetKeyId(), keyID)
+	})
+}
+
+func domainOf(ctx context.Context, client ententev1.AuthorityServiceClient, what string, is func(*ententev1.Authority) bool) (string, error) {
+	list, err := client.ListAuthorities(ctx, &ententev1.ListAuthoritiesRequest{Read: &ententev1.ReadOptions{Consistency: ententev1.Consistency_CONSISTENCY_LINEARIZABLE}})
+	if err != nil {
+		return "", err
+	}
+	for _, x := range list.GetAuthorities() {
+		if is(x) {
+			return x.GetTrustDomain(), nil
+		}
+	}
+	return "", fmt.Errorf("there is no %s that you may see; see 'entente authority list'", what)
+}
+
+// changed shows what became of authorities, and what there is to know about it.
+func changed(done interface {
+	GetAuthorities() []*ententev1.Authority
+	GetRemarks() []string
+}) func(*table) {
+	return func(t *table) {
+		listAuthorities(t, done.GetAuthorities())
+		var lines []string
+		for _, remark := range done.GetRemarks() {
+			lines = append(lines, printable(remark))
+		}
+		if len(done.GetAuthorities()) == 0 {
+			t.rows = nil
+		}
+		t.note = strings.Join(lines, "\n")
+	}
+}
