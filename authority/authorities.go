@@ -91,6 +91,7 @@ func (m *Manager) rotate(tx *raftstore.Tx, domain *statev1.Domain, anchors bool)
 // its successor, which begins with a new JWT key in any case, has been published for long enough.
 func RotationTakes(s Situation) time.Duration {
 	takes := s.Settings.Dissemination(s.Now)
+	s.Rotations.Last++ // which ends the waiting of those in reserve
 	var under time.Duration
 	for _, a := range s.Authorities {
 		if a.State != Prepared {

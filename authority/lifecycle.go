@@ -259,7 +259,8 @@ func planKind(s Situation, kind Kind) (actions []Action, next time.Time) {
 	}
 	actions = append(actions, Action{
 		Do: Prepare, Kind: kind, Why: why, Held: held,
-		NewAnchor: kind == X509 && (newest.AnchorRotation < s.Rotations.Anchors || suspect[newest.Anchor] ||
+		// A reserve below the anchor of what it is a reserve for would be revoked with it.
+		NewAnchor: kind == X509 && (held || newest.AnchorRotation < s.Rotations.Anchors || suspect[newest.Anchor] ||
 			newest.AnchorRevoked || (active != nil && suspect[active.Anchor])),
 	})
 	return actions, next

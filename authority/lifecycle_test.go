@@ -3,8 +3,10 @@ package authority
 import (
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -83,6 +85,23 @@ func play(t *testing.T, script string) string {
 		case "clock": // the member's clock is off by so much
 			s.member(words[1]).skew = parseDuration(t, words[2])
 			s.settle()
+		case "leader":
+			s.lead = words[1]
+		case "upstream": // X.509 authorities are below a root that is not the members' own
+			s.upstream = true
+		case "prepare":
+			s.rotations.Reserve++
+			s.settle()
+		case "activate":
+			s.told(&out, func() ([]Action, error) { return PlanActivate(s.all(), words[1], s.now) })
+		case "taint":
+			s.told(&out, func() ([]Action, error) { return PlanTaint(s.all(), words[1]) })
+		case "revoke":
+			s.told(&out, func() ([]Action, error) { return PlanRevoke(s.all(), words[1]) })
+		case "revoke-anchor":
+			s.told(&out, func() ([]Action, error) {
+				return PlanRevokeAnchor(s.all(), strings.Join(words[1:], " "), false)
+			})
 		case "hint":
 			s.settings = s.settings.WithHint(parseDuration(t, words[1]), s.now)
 		case "x509":
@@ -100,24 +119,40 @@ func play(t *testing.T, script string) string {
 	return out.String()
 }
 
+// told carries out an operator's word, or writes down why it is refused.
+func (s *simulation) told(out io.Writer, plan func() ([]Action, error)) {
+	actions, err := plan()
+	if err != nil {
+		fmt.Fprintf(out, "refused: %v\n", err)
+		return
+	}
+	s.operate(actions)
+}
+
 func parseDuration(t *testing.T, s string) time.Duration {
 	d, err := time.ParseDuration(s)
 	require.NoError(t, err)
 	return d
 }
 
-// TestPromises lets members come, sleep, rotate and lose keys at random, and holds the promises of the package against
-// every moment.
+// TestPromises lets members come, sleep, lead, rotate, lose keys and have their clocks set a day off at random, and
+// operators prepare, activate, taint and revoke, and holds the promises of the package against every moment.
 func TestPromises(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := newSimulation(defaults())
+		s.upstream = rapid.Bool().Draw(t, "upstream")
 		var lines []string
 		s.log = func(line string) { lines = append(lines, line) }
 		s.member("a")
 		s.settle()
 		for range rapid.IntRange(1, 25).Draw(t, "steps") {
 			name := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "member")
-			switch rapid.IntRange(0, 8).Draw(t, "step") {
+			if len(s.rows) == 0 {
+				t.Fatalf("there is no authority left\n%s", strings.Join(lines, "\n"))
+			}
+			row := s.rows[rapid.IntRange(0, len(s.rows)-1).Draw(t, "authority")].GetId()
+			var actions []Action
+			switch rapid.IntRange(0, 15).Draw(t, "step") {
 			case 0:
 				s.member(name)
 			case 1:
@@ -126,21 +161,44 @@ func TestPromises(t *testing.T) {
 				s.rotations.Last++
 				s.rotations.Anchors = s.rotations.Last
 			case 3:
-				s.member(name).asleep = name != "a"
+				s.member(name).asleep = s.servedWithout(name) && !s.skewed()
 			case 4:
 				s.member(name).asleep = false
 			case 5:
-				if name != "a" { // somebody keeps the cluster signing
+				if s.servedWithout(name) { // somebody keeps the cluster signing
 					for _, row := range s.rows {
 						if row.GetMember() == name {
 							s.member(name).lost[row.GetId()] = rapid.Bool().Draw(t, "lost")
 						}
 					}
 				}
+			case 6:
+				s.rotations.Reserve++
+			case 7:
+				actions, _ = PlanActivate(s.all(), row, s.now)
+				if len(actions) > 0 && !s.serves(row) {
+					actions = nil // an operator's word for a member that cannot sign is a choice, not a broken promise
+				}
+			case 8:
+				actions, _ = PlanTaint(s.all(), row)
+				actions = s.unlessAbsent(actions)
+			case 9:
+				actions, _ = PlanRevoke(s.all(), row)
+				actions = s.unlessAbsent(actions)
+			case 10:
+				s.lead = name
+			case 11:
+				// One clock of three: with fewer nobody could tell which is wrong.
+				if s.servedWithout(name) && len(s.members) == 3 && !s.skewed() && !slices.ContainsFunc(s.members, func(m *simulated) bool { return m.asleep }) {
+					s.member(name).skew = rapid.SampledFrom([]time.Duration{24 * time.Hour, -24 * time.Hour}).Draw(t, "skew")
+				}
+			case 12:
+				s.member(name).skew = 0
 			default:
 				s.run(time.Duration(rapid.IntRange(1, 40*3600).Draw(t, "seconds")) * time.Second)
 			}
-			s.settle()
+			s.operate(actions)
+			s.atRest()
 			for _, kind := range Kinds {
 				if !s.signable(kind) {
 					t.Fatalf("nobody can sign %s at %s\n%s\n%s", kind, s.clock(s.now), s.show(), strings.Join(lines, "\n"))

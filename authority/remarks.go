@@ -2,12 +2,13 @@ package authority
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
 
 // taintRemarks say what a taint did, and what it left.
-func taintRemarks(before, after Situation, id string) []string {
+func taintRemarks(before, after Situation, id string, alive []string) []string {
 	was, _ := find(before.Authorities, id)
 	is, err := find(after.Authorities, id)
 	switch {
@@ -20,19 +21,25 @@ func taintRemarks(before, after Situation, id string) []string {
 		"It signs no more. Members renew their own SVIDs at once, and whoever watches authorities is told to renew what it signed.",
 		fmt.Sprintf("What it signed stays valid until it expires, at the latest at %s; 'entente authority revoke %s' ends that.", clock(is.Leaves(after.Grace)), id),
 	}
-	return append(remarks, pause(after, is.Kind)...)
+	return append(remarks, pause(after, is.Kind, alive)...)
 }
 
-// pause says that nobody can sign now.
-func pause(s Situation, kind Kind) []string {
+// pause says that nobody can sign now, or nobody who is heard from.
+func pause(s Situation, kind Kind, alive []string) []string {
 	if s.signable(kind) {
-		return nil
+		heard := func(a Authority) bool {
+			return a.Kind == kind && a.State == Active && slices.Contains(alive, a.Member)
+		}
+		if slices.ContainsFunc(s.Authorities, heard) {
+			return nil
+		}
+		return []string{fmt.Sprintf("The other active %s authorities are those of members that are not heard from. If they stay away, 'entente authority activate ID' has a prepared one sign before everybody knows it.", kind)}
 	}
 	return []string{fmt.Sprintf("The domain has no other active %s authority: a new one is being prepared and signs as soon as it is there, though not everybody can know it at once.", kind)}
 }
 
 // revokeRemarks say what a revocation did, and what it could not do.
-func revokeRemarks(did steered) []string {
+func revokeRemarks(did steered, alive []string) []string {
 	revoked := did.ids(Revoke)
 	if len(did.carried) == 0 && len(revoked) == 0 && did.domain != nil {
 		return []string{"No authority was there to be revoked, or it was already."}
@@ -68,7 +75,7 @@ func revokeRemarks(did steered) []string {
 	remarks = append(remarks, "Members renew their own SVIDs at once, and whoever watches authorities is told to renew.")
 	for _, kind := range Kinds {
 		if kinds[kind] {
-			remarks = append(remarks, pause(did.after, kind)...)
+			remarks = append(remarks, pause(did.after, kind, alive)...)
 		}
 	}
 	return remarks

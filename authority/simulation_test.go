@@ -18,9 +18,15 @@ type simulation struct {
 	settings   Settings
 	grace      time.Duration
 	rotations  Rotations
-	members    []*simulated
-	rows       []*statev1.Authority
-	log        func(string)
+	// upstream says that X.509 authorities are below a root of an upstream, one for all.
+	upstream bool
+	// lead is who leads if it is there; else the first one is.
+	lead    string
+	members []*simulated
+	// anchors are those that were revoked.
+	anchors map[string]bool
+	rows    []*statev1.Authority
+	log     func(string)
 	// broken are the promises that were not kept.
 	broken []string
 	// needed are what verifies SVIDs that are alive, and until when.
@@ -43,7 +49,7 @@ func newSimulation(settings Settings) *simulation {
 	start := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
 	return &simulation{
 		start: start, now: start, settings: settings, grace: DefaultSigningGrace, log: func(string) {},
-		needed: map[string]time.Time{}, known: map[string]time.Time{},
+		needed: map[string]time.Time{}, known: map[string]time.Time{}, anchors: map[string]bool{},
 	}
 }
 
@@ -59,13 +65,9 @@ func (s *simulation) member(name string) *simulated {
 }
 
 func (s *simulation) situation(m *simulated) Situation {
-	all := make([]Authority, len(s.rows))
-	for i, row := range s.rows {
-		all[i] = authorityOf(row)
-	}
 	return Situation{
 		Now: s.now.Add(m.skew), Member: m.name, Settings: s.settings, Grace: s.grace, Rotations: s.rotations,
-		Authorities: all, Keyless: func(id string) bool { return m.lost[id] },
+		Authorities: s.all(), Keyless: func(id string) bool { return m.lost[id] },
 	}
 }
 
@@ -83,7 +85,7 @@ func (s *simulation) settle() (next time.Time) {
 		acted := false
 		next = never
 		for _, m := range s.members {
-			if m.asleep || m.removed {
+			if m.asleep || m.removed || !s.sane(m) {
 				continue
 			}
 			situation := s.situation(m)
@@ -96,7 +98,7 @@ func (s *simulation) settle() (next time.Time) {
 			}
 			acted = acted || len(actions) > 0
 		}
-		if leader := s.leader(); leader != nil {
+		if leader := s.leader(); leader != nil && s.sane(leader) {
 			actions, at := PlanForLost(s.now.Add(leader.skew), s.situation(leader).Authorities, s.names(), s.grace)
 			if !at.Equal(never) {
 				next = sooner(next, at.Add(-leader.skew))
@@ -115,7 +117,27 @@ func (s *simulation) settle() (next time.Time) {
 	return never
 }
 
+// sane is the rule by which members know whether their clocks are right: five minutes from those of a majority.
+func (s *simulation) sane(m *simulated) bool {
+	near, all := 0, 0
+	for _, other := range s.members {
+		if other.asleep || other.removed {
+			continue
+		}
+		all++
+		if (other.skew - m.skew).Abs() <= clockTolerance {
+			near++
+		}
+	}
+	return near > all/2
+}
+
 func (s *simulation) leader() *simulated {
+	for _, m := range s.members {
+		if m.name == s.lead && !m.asleep && !m.removed {
+			return m
+		}
+	}
 	for _, m := range s.members {
 		if !m.asleep && !m.removed {
 			return m
@@ -142,10 +164,13 @@ func (s *simulation) act(who string, now time.Time, a Action, m *simulated) {
 			NotBefore: timestamppb.New(now.Add(-backdate)), NotAfter: timestamppb.New(now.Add(s.settings.CATTL)),
 		}
 		if a.Kind == X509 {
-			if m.made == 0 || a.NewAnchor {
+			if m.made == 0 || a.NewAnchor || s.anchors[fmt.Sprintf("%s root %d", m.name, m.made)] {
 				m.made++
 			}
 			row.Anchors = [][]byte{fmt.Appendf(nil, "%s root %d", m.name, m.made)}
+			if s.upstream {
+				row.Anchors, row.UpstreamAnchor = [][]byte{[]byte("the root")}, true
+			}
 		}
 		row = number(row, s.rows, s.situation(m), a, a.NewAnchor)
 		m.keys[a.Kind]++
@@ -158,13 +183,17 @@ func (s *simulation) act(who string, now time.Time, a Action, m *simulated) {
 			s.broken = append(s.broken, fmt.Sprintf("%s %s, which is not there", a.Do, a.ID))
 			return
 		}
+		s.others(m, s.rows[i], a)
 		if a.Do == End {
 			s.rows = slices.Delete(s.rows, i, i+1)
 		} else if err := move(s.rows[i], a.Do, s.settings, now); err != nil {
 			s.broken = append(s.broken, err.Error())
 		}
-		if a.Do == Activate {
+		switch a.Do {
+		case Activate:
 			s.activated(s.rows[i], a)
+		case Revoke:
+			s.revoked(s.rows[i])
 		}
 	}
 	alarm := ""
@@ -175,12 +204,15 @@ func (s *simulation) act(who string, now time.Time, a Action, m *simulated) {
 	if a.NewAnchor {
 		anchor = " with a new anchor"
 	}
+	if a.Held {
+		anchor += " in reserve"
+	}
 	s.log(fmt.Sprintf("%s  %s: %s %s%s: %s%s", s.clock(s.now), who, a.Do, a.ID, anchor, a.Why, alarm))
 }
 
 // activated holds the activation against the rule of publication.
 func (s *simulation) activated(row *statev1.Authority, a Action) {
-	if a.Alarm {
+	if a.Alarm || a.Why == "an operator activated it" {
 		return
 	}
 	for _, other := range s.rows {
@@ -196,14 +228,16 @@ func (s *simulation) activated(row *statev1.Authority, a Action) {
 // alive says whether the authority's member is there to sign, has its key, and the authority is valid.
 func (s *simulation) alive(row *statev1.Authority) bool {
 	m := s.member(row.GetMember())
-	return !m.asleep && !m.removed && !m.lost[row.GetId()] && s.now.Add(m.skew).Before(timeOf(row.GetNotAfter()))
+	return !m.asleep && !m.removed && s.sane(m) && !m.lost[row.GetId()] && s.now.Add(m.skew).Before(timeOf(row.GetNotAfter()))
 }
 
 // check holds what is there against what this package promises.
 func (s *simulation) check() {
 	present := map[string]bool{}
 	for _, row := range s.rows {
-		present[verifier(row)] = true
+		if publishes(row) {
+			present[verifier(row)] = true
+		}
 	}
 	for v := range s.known {
 		if !present[v] {

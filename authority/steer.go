@@ -158,10 +158,13 @@ func (s *authorityService) ActivateAuthority(ctx context.Context, r *ententev1.A
 		return nil, err
 	}
 	a, err := find(did.before.Authorities, r.GetId())
-	if err == nil && did.before.Now.Before(a.Ready) {
+	if err != nil {
+		return nil, raftstore.StatusError(err)
+	}
+	if did.before.Now.Before(a.Ready) {
 		response.Remarks = append(response.Remarks, fmt.Sprintf("Not everybody can know it yet: until %s, who has not read the bundle since it was published refuses what it signs.", clock(a.Ready)))
 	}
-	response.Remarks = append(response.Remarks, s.m.silent(ctx, did, r.GetId(), "what it is to sign is passed on to others until it is back")...)
+	response.Remarks = append(response.Remarks, silent(a, s.m.heard(), "others sign until it is back, if there are any")...)
 	return response, nil
 }
 
@@ -177,7 +180,8 @@ func (s *authorityService) TaintAuthority(ctx context.Context, r *ententev1.Tain
 	if response.Authorities, err = did.messages(); err != nil {
 		return nil, err
 	}
-	response.Remarks = append(taintRemarks(did.before, did.after, r.GetId()), s.m.silent(ctx, did, r.GetId(), cutOff(did.after))...)
+	alive := s.m.heard()
+	response.Remarks = append(taintRemarks(did.before, did.after, r.GetId(), alive), cutOffs(did.before, did.ids(Taint), alive)...)
 	return response, nil
 }
 
@@ -205,10 +209,8 @@ func (s *authorityService) RevokeAuthority(ctx context.Context, r *ententev1.Rev
 	if response.Authorities, err = did.messages(); err != nil {
 		return nil, err
 	}
-	response.Remarks = append(revokeRemarks(did), told...)
-	for _, id := range did.ids(Revoke) {
-		response.Remarks = append(response.Remarks, s.m.silent(ctx, did, id, cutOff(did.after))...)
-	}
+	alive := s.m.heard()
+	response.Remarks = slices.Concat(revokeRemarks(did, alive), told, cutOffs(did.before, did.ids(Revoke), alive))
 	return response, nil
 }
 
@@ -281,21 +283,31 @@ func (d steered) sequence() uint64 {
 	return 0
 }
 
-// silent says that the member of an authority was not heard from, and what that means.
-func (m *Manager) silent(ctx context.Context, did steered, id, consequence string) []string {
-	a, err := find(did.before.Authorities, id)
-	if err != nil || a.State == Prepared && len(did.ids(Activate)) == 0 {
-		return nil
-	}
-	view, err := m.config.Store.Read(ctx, raftstore.ReadOptions{})
+// heard are the members that are heard from. It is a hint, and its lack no reason to fail what was done.
+func (m *Manager) heard() []string {
+	alive, err := m.config.Alive(m.config.Store.View())
 	if err != nil {
-		return nil // the leader's list of who is alive is a hint, and this is no time to fail
+		m.log.Warn("cannot read who is alive", "error", err)
 	}
-	alive, err := m.config.Alive(view)
-	if err != nil || slices.Contains(alive, a.Member) {
+	return alive
+}
+
+// silent says that the member of an authority is not heard from, and what that means.
+func silent(a Authority, alive []string, consequence string) []string {
+	if slices.Contains(alive, a.Member) {
 		return nil
 	}
 	return []string{fmt.Sprintf("Member %s is not heard from: %s.", a.Member, consequence)}
+}
+
+// cutOffs say of each of the authorities, which signed until now, that its member may not have heard of its end.
+func cutOffs(before Situation, ids, alive []string) (remarks []string) {
+	for _, a := range before.Authorities {
+		if slices.Contains(ids, a.ID) && a.State == Active {
+			remarks = append(remarks, silent(a, alive, cutOff(before))...)
+		}
+	}
+	return remarks
 }
 
 // cutOff is what a member that is cut off can do at most.

@@ -1,0 +1,120 @@
+package authority
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestOperatorsWords holds what an operator asks for, and its refusals, against the states that an authority can be in.
+func TestOperatorsWords(t *testing.T) {
+	now := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+	member := func(id string, kind Kind, state State, anchor string) Authority {
+		return Authority{ID: id, Member: "a", Kind: kind, State: state, Anchor: anchor, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour)}
+	}
+	all := []Authority{
+		member("old", X509, Retiring, "root"), member("now", X509, Active, "root"), member("next", X509, Prepared, "root 2"),
+		member("jwt-old", JWT, Tainted, ""), member("jwt-now", JWT, Active, ""), member("jwt-next", JWT, Prepared, ""), member("jwt-gone", JWT, Revoked, ""),
+	}
+	early := member("early", JWT, Prepared, "")
+	early.NotBefore = now.Add(90 * time.Second)
+	late := member("late", JWT, Prepared, "")
+	late.NotAfter = now
+	all = append(all, early, late)
+
+	words := map[string]func(id string) ([]Action, error){
+		"taint":    func(id string) ([]Action, error) { return PlanTaint(all, id) },
+		"revoke":   func(id string) ([]Action, error) { return PlanRevoke(all, id) },
+		"activate": func(id string) ([]Action, error) { return PlanActivate(all, id, now) },
+	}
+	for _, c := range []struct {
+		word, id string
+		want     []Action
+		refused  string
+	}{
+		{"taint", "now", []Action{{Do: Taint, Kind: X509, ID: "now", Why: "an operator tainted it"}}, ""},
+		{"taint", "old", []Action{{Do: Taint, Kind: X509, ID: "old", Why: "an operator tainted it"}}, ""},
+		{"taint", "next", []Action{{Do: End, Kind: X509, ID: "next", Why: "an operator tainted it, and it never signed"}}, ""},
+		{"taint", "jwt-old", nil, ""},
+		{"taint", "jwt-gone", nil, "authority jwt-gone is revoked, which is more than tainted"},
+		{"taint", "nobody", nil, "there is no authority nobody; see 'entente authority list'"},
+		{"revoke", "jwt-old", []Action{{Do: Revoke, Kind: JWT, ID: "jwt-old", Why: "an operator revoked it"}}, ""},
+		{"revoke", "jwt-gone", nil, ""},
+		{"revoke", "next", []Action{{Do: Revoke, Kind: X509, ID: "next", Why: "an operator revoked it"}}, ""},
+		{"revoke", "now", []Action{
+			{Do: Revoke, Kind: X509, ID: "old", Why: "an operator revoked authority now, which is below the same anchor"},
+			{Do: Revoke, Kind: X509, ID: "now", Why: "an operator revoked it"},
+		}, ""},
+		{"revoke", "nobody", nil, "there is no authority nobody; see 'entente authority list'"},
+		{"activate", "jwt-next", []Action{
+			{Do: Activate, Kind: JWT, ID: "jwt-next", Why: "an operator activated it"},
+			{Do: Retire, Kind: JWT, ID: "jwt-now", Why: "its successor is active"},
+		}, ""},
+		{"activate", "old", nil, "authority old is retiring; only a prepared one can be activated"},
+		{"activate", "early", nil, "authority early becomes valid in 1m30s; what it signed before would be refused"},
+		{"activate", "late", nil, "authority late has expired"},
+		{"activate", "nobody", nil, "there is no authority nobody; see 'entente authority list'"},
+	} {
+		got, err := words[c.word](c.id)
+		if c.refused != "" {
+			require.EqualError(t, err, c.refused, "%s %s", c.word, c.id)
+			continue
+		}
+		require.NoError(t, err, "%s %s", c.word, c.id)
+		require.Equal(t, c.want, got, "%s %s", c.word, c.id)
+	}
+}
+
+// TestRevokeAnUpstreamsAnchor: all below it go, but not the last that anybody can sign below, unless by force.
+func TestRevokeAnUpstreamsAnchor(t *testing.T) {
+	below := func(id, member, anchor string, state State) Authority {
+		return Authority{ID: id, Member: member, Kind: X509, State: state, Anchor: anchor, UpstreamAnchor: true}
+	}
+	all := []Authority{
+		below("a1", "a", "old root", Revoked), below("a2", "a", "old root", Active), below("b1", "b", "old root", Retiring),
+		{ID: "jwt", Member: "a", Kind: JWT, State: Active},
+	}
+	want := []Action{
+		{Do: Revoke, Kind: X509, ID: "a1", Why: "an operator revoked its anchor"},
+		{Do: Revoke, Kind: X509, ID: "a2", Why: "an operator revoked its anchor"},
+		{Do: Revoke, Kind: X509, ID: "b1", Why: "an operator revoked its anchor"},
+	}
+	_, err := PlanRevokeAnchor(all, "old root", false)
+	require.EqualError(t, err, "nobody could sign X509-SVIDs without this anchor: make a new issuer the default in the upstream, then 'entente authority rotate', and revoke this anchor once an authority below the new one is active; or give --force")
+	forced, err := PlanRevokeAnchor(all, "old root", true)
+	require.NoError(t, err)
+	require.Equal(t, want, forced)
+
+	got, err := PlanRevokeAnchor(append(all, below("b2", "b", "new root", Active)), "old root", false)
+	require.NoError(t, err)
+	require.Equal(t, want, got)
+
+	// Of one revoked authority the upstream's root stays, and so do its neighbours.
+	got, err = PlanRevoke(all, "a2")
+	require.NoError(t, err)
+	require.Equal(t, []Action{{Do: Revoke, Kind: X509, ID: "a2", Why: "an operator revoked it"}}, got)
+}
+
+// TestNothingNewBelowASuspectAnchor: what was prepared below the root of a tainted authority never signs.
+func TestNothingNewBelowASuspectAnchor(t *testing.T) {
+	s := newSimulation(defaults())
+	s.member("a")
+	s.settle()
+	now := s.now
+	all := s.all()
+	i := 0
+	for all[i].Kind != X509 {
+		i++
+	}
+	tainted, prepared := all[i], all[i]
+	tainted.State, tainted.Retired = Tainted, now
+	prepared.ID, prepared.State, prepared.Number, prepared.Ready = "next", Prepared, 2, now.Add(time.Hour)
+	situation := s.situation(s.member("a"))
+	situation.Authorities = []Authority{tainted, prepared}
+	actions, _ := planKind(situation, X509)
+	require.Equal(t, []Action{
+		{Do: End, Kind: X509, ID: "next", Why: "an authority below the same anchor was tainted, and this one never signed"},
+		{Do: Prepare, Kind: X509, Why: "this member has none", NewAnchor: true},
+	}, actions)
+}
