@@ -61,6 +61,7 @@ type crewman struct {
 	silent   bool
 	heard    time.Time
 	insane   bool
+	skew     time.Duration
 }
 
 // newFleet starts one manager on each store.
@@ -101,7 +102,12 @@ func (f *fleet) config(c *crewman) Config {
 		Contact: contact{f, c}, Conn: func(id string) (grpc.ClientConnInterface, error) { return line{f, c.id, id}, nil },
 		Members: func(raftstore.Reader) ([]string, error) { return f.members(), nil },
 		Alive:   func(raftstore.Reader) ([]string, error) { return f.up(), nil },
-		Audit:   c.audit, Logger: hclog.NewNullLogger(), Registerer: c.registry, Now: f.now,
+		Audit:   c.audit, Logger: hclog.NewNullLogger(), Registerer: c.registry,
+		Now: func() time.Time {
+			var skew time.Duration
+			c.is(func() bool { skew = c.skew; return true })
+			return f.now().Add(skew)
+		},
 	}
 	if f.adjust != nil {
 		f.adjust(&config)

@@ -1,0 +1,410 @@
+package authority
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/ententehq/entente/access"
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/raftstore"
+)
+
+// watch is a stream of WatchAuthorities without a network.
+type watch struct {
+	grpc.ServerStream
+	ctx  context.Context
+	sent chan *ententev1.WatchAuthoritiesResponse
+}
+
+func (w watch) Context() context.Context { return w.ctx }
+
+func (w watch) Send(r *ententev1.WatchAuthoritiesResponse) error {
+	w.sent <- r
+	return nil
+}
+
+// watch begins to watch at a member, and returns what comes; domains can be left out.
+func (f *fleet) watch(c *crewman, domains ...string) <-chan *ententev1.WatchAuthoritiesResponse {
+	f.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	w := watch{ctx: ctx, sent: make(chan *ententev1.WatchAuthoritiesResponse, 100)}
+	ended := make(chan error, 1)
+	go func() {
+		ended <- c.SVIDService().WatchAuthorities(&ententev1.WatchAuthoritiesRequest{TrustDomains: domains}, w)
+	}()
+	f.t.Cleanup(func() {
+		cancel()
+		require.Equal(f.t, codes.Canceled, status.Code(<-ended))
+	})
+	return w.sent
+}
+
+// within is what a watch brings next, which has to be there within a second.
+func (f *fleet) within(w <-chan *ententev1.WatchAuthoritiesResponse) []*ententev1.DistrustedAuthority {
+	f.t.Helper()
+	select {
+	case r := <-w:
+		return r.GetDistrusted()
+	case <-time.After(time.Second):
+		f.t.Fatal("nothing came within a second")
+		return nil
+	}
+}
+
+// active is the active authority of a member.
+func (f *fleet) active(member string, kind ententev1.AuthorityKind) *ententev1.Authority {
+	f.t.Helper()
+	for _, a := range f.list(home) {
+		if a.GetMember() == member && a.GetKind() == kind && a.GetState() == ententev1.AuthorityState_AUTHORITY_STATE_ACTIVE {
+			return a
+		}
+	}
+	f.t.Fatalf("member %s has no active authority", member)
+	return nil
+}
+
+func (f *fleet) state(id string) ententev1.AuthorityState {
+	f.t.Helper()
+	for _, a := range f.list(home) {
+		if a.GetId() == id {
+			return a.GetState()
+		}
+	}
+	return ententev1.AuthorityState_AUTHORITY_STATE_UNSPECIFIED
+}
+
+// allSign is a fleet of three of which everybody signs.
+func allSign(t *testing.T, adjust func(*Config)) *fleet {
+	f := newThree(t, adjust)
+	f.advance(HintsBeforeUse * DefaultRefreshHint)
+	for _, c := range f.crew {
+		f.active(c.id, ententev1.AuthorityKind_AUTHORITY_KIND_X509)
+	}
+	return f
+}
+
+// TestTaint: from the moment of the answer on nobody signs with the authority, holders learn of it on every member, what it
+// signed verifies on, and every member's own SVIDs are of another authority at once.
+func TestTaint(t *testing.T) {
+	f := allSign(t, nil)
+	ctx := context.Background()
+	c, other := f.crew[0], f.crew[2]
+	here, there, of := f.watch(c), f.watch(other, home.Name()), f.watch(other, shop.Name())
+	require.Empty(t, f.within(here))
+	require.Empty(t, f.within(there))
+	require.Empty(t, f.within(of))
+
+	id, err := memberID(home, c.id)
+	require.NoError(t, err)
+	x, j := f.active(c.id, ententev1.AuthorityKind_AUTHORITY_KIND_X509), f.active(c.id, ententev1.AuthorityKind_AUTHORITY_KIND_JWT)
+	f.advance(30 * time.Minute) // own SVIDs are of this member's own authority now
+	own := f.awaitOwn(c, id, func(s *ownSVID) bool { return s.authority == x.GetId() })
+	alive := f.issue(c, workload(1))
+	leaf, err := c.SVIDService().IssueX509SVID(caller, request(t, workload(1)))
+	require.NoError(t, err)
+	before := f.bundle(home)
+
+	done, err := other.AuthorityService().TaintAuthority(ctx, &ententev1.TaintAuthorityRequest{TrustDomain: home.Name(), Id: x.GetId()})
+	require.NoError(t, err)
+	require.Len(t, done.GetAuthorities(), 1)
+	require.Equal(t, ententev1.AuthorityState_AUTHORITY_STATE_TAINTED, done.GetAuthorities()[0].GetState())
+	require.Equal(t, "It signs no more. Members renew their own SVIDs at once, and whoever watches authorities is told to renew what it signed.", done.GetRemarks()[0])
+	for _, w := range []<-chan *ententev1.WatchAuthoritiesResponse{here, there} {
+		told := f.within(w)
+		require.Len(t, told, 1)
+		require.Equal(t, x.GetId(), told[0].GetId())
+		require.Equal(t, ententev1.AuthorityState_AUTHORITY_STATE_TAINTED, told[0].GetState())
+		require.Equal(t, hex.EncodeToString(parse(t, leaf.GetCertificates())[0].AuthorityKeyId), told[0].GetSubjectKeyId(), "a holder can tell by its certificate alone")
+	}
+	require.NotEqual(t, own.authority, f.awaitOwn(c, id, func(s *ownSVID) bool { return s.authority != x.GetId() }).authority)
+	require.Nil(t, c.signing.Load().domains[home].signers[X509])
+	for range 5 {
+		r, err := c.SVIDService().IssueX509SVID(caller, request(t, workload(1)))
+		require.NoError(t, err)
+		require.NotEqual(t, x.GetId(), r.GetAuthorityId())
+	}
+	f.settle()
+	for _, svid := range alive {
+		require.NoError(t, svid.verify(f.bundle(home), f.now()), svid.what)
+	}
+	require.Equal(t, len(before.X509Authorities())+1, len(f.bundle(home).X509Authorities()), "the old root, and one that is not suspect")
+
+	// The other kind, at the member itself.
+	_, err = c.AuthorityService().TaintAuthority(ctx, &ententev1.TaintAuthorityRequest{TrustDomain: home.Name(), Id: j.GetId()})
+	require.NoError(t, err)
+	require.Len(t, f.within(here), 2)
+	token, err := c.SVIDService().IssueJWTSVID(caller, &ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{"db"}})
+	require.NoError(t, err)
+	require.NotEqual(t, j.GetId(), token.GetAuthorityId())
+
+	// It stays so when the member comes back from a restart, and ends when all that it signed has expired.
+	f.halt(c)
+	f.start(c)
+	f.settle()
+	require.Equal(t, ententev1.AuthorityState_AUTHORITY_STATE_TAINTED, f.state(x.GetId()))
+	require.Nil(t, c.signing.Load().domains[home].signers[X509])
+	f.advance(DefaultSigningGrace + DefaultX509SVIDTTL)
+	require.Zero(t, f.state(x.GetId()))
+	for len(f.within(there)) > 0 { // what has expired is listed no more
+	}
+	require.Empty(t, of, "a watch of another domain is not told")
+}
+
+// TestRevoke: what verified an authority of a root of its own is out of the bundle in the transaction itself, the keys
+// are deleted, and what was signed next verifies by the next bundle.
+func TestRevoke(t *testing.T) {
+	f := allSign(t, nil)
+	ctx := context.Background()
+	c := f.crew[0]
+	x, j := f.active(c.id, ententev1.AuthorityKind_AUTHORITY_KIND_X509), f.active(c.id, ententev1.AuthorityKind_AUTHORITY_KIND_JWT)
+	alive := f.issue(c, workload(1))
+	before := f.bundle(home)
+
+	done, err := f.crew[1].AuthorityService().RevokeAuthority(ctx, &ententev1.RevokeAuthorityRequest{TrustDomain: home.Name(), What: &ententev1.RevokeAuthorityRequest_Id{Id: x.GetId()}})
+	require.NoError(t, err)
+	require.Equal(t, ententev1.AuthorityState_AUTHORITY_STATE_REVOKED, done.GetAuthorities()[0].GetState())
+	require.Equal(t, []string{
+		fmt.Sprintf("What verified it left the bundle with sequence %d. Who watches the bundle has that at once; who fetches it, at the refresh hint (5m0s).", sequenceOf(before)+1),
+		"Members renew their own SVIDs at once, and whoever watches authorities is told to renew.",
+	}, done.GetRemarks())
+	require.Error(t, alive[0].verify(f.bundle(home), f.now()))
+	require.NoError(t, alive[1].verify(f.bundle(home), f.now()))
+	for _, anchor := range f.bundle(home).X509Authorities() {
+		require.NotEqual(t, x.GetKeyId(), AnchorID(anchor))
+	}
+	_, err = f.crew[1].AuthorityService().RevokeAuthority(ctx, &ententev1.RevokeAuthorityRequest{TrustDomain: home.Name(), What: &ententev1.RevokeAuthorityRequest_Id{Id: j.GetId()}})
+	require.NoError(t, err)
+	require.Error(t, alive[1].verify(f.bundle(home), f.now()))
+	f.settle()
+	require.Eventually(t, func() bool {
+		_, errX := c.keys.Signer(x.GetId())
+		_, errJ := c.keys.Signer(j.GetId())
+		names, err := c.keys.Names(ctx)
+		return err == nil && errX != nil && errJ != nil && len(names) == 3
+	}, testPatience, 5*time.Millisecond, "the keys, and the root, are of use to nobody but a thief")
+
+	f.advance(HintsBeforeUse * DefaultRefreshHint)
+	require.NotEqual(t, x.GetKeyId(), f.active(c.id, ententev1.AuthorityKind_AUTHORITY_KIND_X509).GetKeyId())
+	for _, svid := range f.issue(c, workload(1)) {
+		require.NoError(t, svid.verify(f.bundle(home), f.now()), svid.what)
+	}
+
+	// A restore does not give it back.
+	var snapshot bytes.Buffer
+	_, err = c.store.SaveSnapshot(ctx, &snapshot)
+	require.NoError(t, err)
+	x = f.active(c.id, ententev1.AuthorityKind_AUTHORITY_KIND_X509)
+	_, err = c.AuthorityService().RevokeAuthority(ctx, &ententev1.RevokeAuthorityRequest{TrustDomain: home.Name(), What: &ententev1.RevokeAuthorityRequest_Anchor{Anchor: x.GetKeyId()}})
+	require.NoError(t, err)
+	_, err = c.store.RestoreSnapshot(ctx, bytes.NewReader(snapshot.Bytes()))
+	require.NoError(t, err)
+	f.settle()
+	require.Equal(t, ententev1.AuthorityState_AUTHORITY_STATE_REVOKED, f.state(x.GetId()))
+	for _, anchor := range f.bundle(home).X509Authorities() {
+		require.NotEqual(t, x.GetKeyId(), AnchorID(anchor))
+	}
+}
+
+// TestRevokeTheLast: a domain whose only authorities are revoked signs again at once, below another root.
+func TestRevokeTheLast(t *testing.T) {
+	f, c := newOne(t, nil)
+	for _, kind := range []ententev1.AuthorityKind{ententev1.AuthorityKind_AUTHORITY_KIND_X509, ententev1.AuthorityKind_AUTHORITY_KIND_JWT} {
+		done, err := c.AuthorityService().RevokeAuthority(context.Background(), &ententev1.RevokeAuthorityRequest{
+			TrustDomain: home.Name(), What: &ententev1.RevokeAuthorityRequest_Id{Id: f.active(c.id, kind).GetId()},
+		})
+		require.NoError(t, err)
+		require.Contains(t, done.GetRemarks()[len(done.GetRemarks())-1], "a new one is being prepared and signs as soon as it is there")
+	}
+	for _, svid := range f.issue(c, workload(1)) { // it does not settle first: the request waits for what it needs
+		require.NoError(t, svid.verify(f.bundle(home), f.now()), svid.what)
+	}
+	id, err := memberID(home, c.id)
+	require.NoError(t, err)
+	own := f.awaitOwn(c, id, func(s *ownSVID) bool { return c.signing.Load().domains[home].trusts(s.authority) })
+	roots := x509.NewCertPool()
+	for _, anchor := range f.bundle(home).X509Authorities() {
+		roots.AddCert(anchor)
+	}
+	intermediates := x509.NewCertPool()
+	for _, ca := range parse(t, own.certificate.Certificate[1:]) {
+		intermediates.AddCert(ca)
+	}
+	_, err = own.certificate.Leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, CurrentTime: f.now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+	require.NoError(t, err)
+}
+
+// TestActivate: an operator's word is enough, and its cost is said.
+func TestActivate(t *testing.T) {
+	f := allSign(t, nil)
+	ctx := context.Background()
+	c := f.crew[1]
+	was := f.active(c.id, ententev1.AuthorityKind_AUTHORITY_KIND_JWT)
+	prepared, err := c.AuthorityService().PrepareAuthorities(ctx, &ententev1.PrepareAuthoritiesRequest{})
+	require.NoError(t, err)
+	require.Equal(t, HintsBeforeUse*DefaultRefreshHint, prepared.GetExpectedDuration().AsDuration())
+	f.settle()
+	var reserve *ententev1.Authority
+	for _, a := range f.list(home) {
+		if a.GetMember() == c.id && a.GetKind() == ententev1.AuthorityKind_AUTHORITY_KIND_JWT && a.GetState() == ententev1.AuthorityState_AUTHORITY_STATE_PREPARED {
+			reserve = a
+		}
+	}
+	require.NotNil(t, reserve)
+	require.Equal(t, "It is held in reserve until half of the life of the one before it has passed, or until an operator activates it.", reserve.GetWaitsFor())
+	activate := func() (*ententev1.ActivateAuthorityResponse, error) {
+		return c.AuthorityService().ActivateAuthority(ctx, &ententev1.ActivateAuthorityRequest{TrustDomain: home.Name(), Id: reserve.GetId()})
+	}
+	done, err := activate()
+	require.NoError(t, err)
+	require.Equal(t, []string{"Not everybody can know it yet: until " + clock(f.now().Add(HintsBeforeUse*DefaultRefreshHint)) + ", who has not read the bundle since it was published refuses what it signs."}, done.GetRemarks())
+	require.Len(t, done.GetAuthorities(), 2)
+	require.Equal(t, ententev1.AuthorityState_AUTHORITY_STATE_RETIRING, f.state(was.GetId()))
+	f.settle()
+	token, err := c.SVIDService().IssueJWTSVID(caller, &ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{"db"}})
+	require.NoError(t, err)
+	require.Equal(t, reserve.GetId(), token.GetAuthorityId())
+	_, err = activate()
+	require.Equal(t, codes.FailedPrecondition, status.Code(err))
+	require.NotEmpty(t, c.audit.about("activate authority"))
+}
+
+// TestAWrongClockChangesNothing: a member whose clock is a day off neither plans nor takes an operator's word, leader or
+// not, and not in a transaction that was begun before either.
+func TestAWrongClockChangesNothing(t *testing.T) {
+	f := allSign(t, nil)
+	ctx := context.Background()
+	before := f.list(home)
+	for _, off := range []time.Duration{24 * time.Hour, -24 * time.Hour} {
+		for _, c := range f.crew {
+			c.set(func() { c.insane, c.skew = true, off })
+			f.wake()
+			_, err := c.AuthorityService().TaintAuthority(ctx, &ententev1.TaintAuthorityRequest{TrustDomain: home.Name(), Id: before[0].GetId()})
+			require.Equal(t, codes.FailedPrecondition, status.Code(err))
+			require.ErrorContains(t, err, "the clock of member "+c.id+" is not known to be that of the others, and it would write down a wrong time; ask another member")
+			_, err = c.store.Update(ctx, func(tx *raftstore.Tx) error {
+				_, err := c.carryOut(tx, home.Name(), nil)
+				return err
+			})
+			require.ErrorIs(t, err, errClock)
+			_, err = c.store.Update(ctx, func(tx *raftstore.Tx) error {
+				_, err := c.carryOutLost(tx, home.Name())
+				return err
+			})
+			require.ErrorIs(t, err, errClock)
+			_, err = c.SigningService().SignX509SVID(access.WithCaller(ctx, access.MemberCaller(f.crew[0].id)), &ententev1.SignX509SVIDRequest{Request: request(t, workload(1))})
+			require.Equal(t, codes.FailedPrecondition, status.Code(err))
+			f.issue(c, workload(1)) // it passes on
+			c.set(func() { c.insane, c.skew = false, 0 })
+			f.wake()
+			f.settle()
+			require.Equal(t, ids(before), ids(f.list(home)))
+			for i, a := range f.list(home) {
+				require.Equal(t, before[i].GetState(), a.GetState())
+			}
+		}
+	}
+}
+
+// vaultlike is an upstream with one root for all members, which can revoke and can be down.
+type vaultlike struct {
+	*SelfSigned
+	mu      sync.Mutex
+	down    bool
+	revoked []string
+}
+
+func (v *vaultlike) Revoke(_ context.Context, _ spiffeid.TrustDomain, c *x509.Certificate) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.down {
+		return errors.Join(errors.New("it is sealed"), errors.New("and far away"))
+	}
+	v.revoked = append(v.revoked, c.SerialNumber.Text(16))
+	return nil
+}
+
+func (v *vaultlike) told() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return len(v.revoked)
+}
+
+func (*vaultlike) Prune(func(*x509.Certificate) bool) error { return nil }
+
+// SignCA signs below the one root whatever was revoked, as an upstream that was not told does.
+func (v *vaultlike) SignCA(ctx context.Context, r CARequest) (*Signed, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	r.NewAnchor, r.Revoked = false, nil
+	return v.SelfSigned.SignCA(ctx, r)
+}
+
+// TestRevokeBelowAnUpstream: the upstream is told, by the leader later if it cannot be told now; its root stays until an
+// operator says otherwise, and then nothing below it comes back.
+func TestRevokeBelowAnUpstream(t *testing.T) {
+	keys, err := OpenKeyFolder(t.TempDir() + "/keys")
+	require.NoError(t, err)
+	upstream := &vaultlike{SelfSigned: NewSelfSigned(keys, DefaultRootTTL), down: true}
+	f := allSign(t, func(c *Config) { c.Upstream = upstream })
+	ctx := context.Background()
+	root := f.bundle(home).X509Authorities()
+	require.Len(t, root, 1)
+	c := f.crew[0]
+	x := f.active(c.id, ententev1.AuthorityKind_AUTHORITY_KIND_X509)
+	alive := f.issue(c, workload(1))[0]
+
+	revoke := func(r *ententev1.RevokeAuthorityRequest) (*ententev1.RevokeAuthorityResponse, error) {
+		r.TrustDomain = home.Name()
+		return f.crew[2].AuthorityService().RevokeAuthority(ctx, r)
+	}
+	done, err := revoke(&ententev1.RevokeAuthorityRequest{What: &ententev1.RevokeAuthorityRequest_Id{Id: x.GetId()}})
+	require.NoError(t, err)
+	require.Equal(t, []string{
+		"It signs no more, but its anchor belongs to the upstream and stays in the bundle, and SPIFFE verifiers read no revocation list: they accept what it signed until that expires, at the latest at " +
+			clock(f.now().Add(DefaultSigningGrace+DefaultX509SVIDTTL)) + ", or until the anchor is revoked too by 'entente authority revoke --anchor'.",
+		"Members renew their own SVIDs at once, and whoever watches authorities is told to renew.",
+		"The upstream could not be told to revoke the certificate of " + x.GetId() + ", and is told again until it can: it is sealed; and far away.",
+	}, done.GetRemarks())
+	require.NoError(t, alive.verify(f.bundle(home), f.now()), "said plainly: verifiers accept it")
+	upstream.mu.Lock()
+	upstream.down = false
+	upstream.mu.Unlock()
+	require.Eventually(t, func() bool { f.wake(); return upstream.told() >= 1 }, testPatience, 10*time.Millisecond)
+	f.settle()
+	r, err := c.SVIDService().IssueX509SVID(caller, request(t, workload(1)))
+	require.NoError(t, err)
+	require.NotEqual(t, x.GetId(), r.GetAuthorityId())
+
+	// The root.
+	anchor := &ententev1.RevokeAuthorityRequest{What: &ententev1.RevokeAuthorityRequest_Anchor{Anchor: AnchorID(root[0])}}
+	_, err = revoke(anchor)
+	require.Equal(t, codes.FailedPrecondition, status.Code(err))
+	require.ErrorContains(t, err, "or give --force")
+	anchor.Force = true
+	done, err = revoke(anchor)
+	require.NoError(t, err)
+	require.Len(t, done.GetAuthorities(), 4)
+	require.Empty(t, f.bundle(home).X509Authorities())
+	require.Error(t, alive.verify(f.bundle(home), f.now()))
+	require.Eventually(t, func() bool { f.wake(); return upstream.told() >= 4 }, testPatience, 10*time.Millisecond)
+	_, err = c.newAuthority(ctx, Situation{Now: f.now(), Settings: defaults()}, &statev1.Domain{TrustDomain: home.Name()}, Action{Do: Prepare, Kind: X509})
+	require.ErrorContains(t, err, "the upstream signs below the anchor "+AnchorID(root[0])+", which was revoked; make an issuer below another one its default")
+	require.False(t, slices.ContainsFunc(f.list(home), func(a *ententev1.Authority) bool {
+		return a.GetKind() == ententev1.AuthorityKind_AUTHORITY_KIND_X509 && a.GetState() != ententev1.AuthorityState_AUTHORITY_STATE_REVOKED
+	}))
+}
