@@ -25,7 +25,8 @@ type lead struct {
 // becomes of the clock on the wall.
 type beat struct {
 	at      time.Time
-	offset  time.Duration // the member's clock minus the leader's
+	read    reading
+	offset  time.Duration // the member's clock minus the leader's, then
 	applied raftstore.Revision
 }
 
@@ -191,6 +192,7 @@ func (m *Manager) judgeOwnClock(l *lead, servers []raftstore.Server) {
 func (m *Manager) distance(l *lead, servers []raftstore.Server, id string) (time.Duration, bool) {
 	beats, hears := l.all(), m.hears(l)
 	offsets := map[string]time.Duration{m.Self.ID: 0}
+	now := readClocks()
 	voters := 0
 	for _, s := range servers {
 		if !s.Voter {
@@ -198,7 +200,7 @@ func (m *Manager) distance(l *lead, servers []raftstore.Server, id string) (time
 		}
 		voters++
 		if b, ok := beats[s.MemberID]; ok && hears(s.MemberID) {
-			offsets[s.MemberID] = b.offset
+			offsets[s.MemberID] = b.offsetNow(now)
 		}
 	}
 	if _, ok := offsets[id]; !ok { // without a vote: its clock is compared, and does not count
@@ -206,7 +208,7 @@ func (m *Manager) distance(l *lead, servers []raftstore.Server, id string) (time
 		if !heard || len(offsets) < majority(voters) {
 			return 0, false
 		}
-		offsets[id] = b.offset
+		offsets[id] = b.offsetNow(now)
 		return clockDistance(offsets, id, voters+1)
 	}
 	return clockDistance(offsets, id, voters)

@@ -201,24 +201,20 @@ func (m *Manager) heardNow() {
 }
 
 // ClockSane reports whether this member's clock is within five minutes of a majority's, as of the last
-// heartbeats. It is false until they have told. A member whose clock is not must not sign, nor end anything
+// heartbeats. It is false until they have told, and from the moment at which the clock is set until they tell again.
+// A member whose clock is not must not sign, nor end anything
 // by its clock.
 func (m *Manager) ClockSane() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.clock.known && m.clock.distance <= maxClockDistance
-}
-
-// clockVerdict is how far this member's clock is from a majority's.
-type clockVerdict struct {
-	known    bool
-	distance time.Duration
+	return m.clock.sane(readClocks())
 }
 
 // judgeClock takes over a verdict, and logs when it turns.
 func (m *Manager) judgeClock(v clockVerdict, offset time.Duration) {
 	m.mu.Lock()
 	was := m.clock
+	v.read = readClocks()
 	m.clock = v
 	m.mu.Unlock()
 	m.metrics.clockOffset.Set(offset.Seconds())

@@ -52,7 +52,7 @@ func (s memberService) Heartbeat(ctx context.Context, req *ententev1.HeartbeatRe
 	}
 	now := m.Now()
 	offset := req.GetClock().AsTime().Sub(now.Round(0))
-	l.note(id, beat{at: time.Now(), offset: offset, applied: raftstore.Revision(req.GetAppliedRevision())})
+	l.note(id, beat{at: time.Now(), read: readClocks(), offset: offset, applied: raftstore.Revision(req.GetAppliedRevision())})
 	m.deliver(id, req.GetSections())
 	answer := &ententev1.HeartbeatResponse{Clock: timestamppb.New(now), Term: l.term}
 	if distance, known := m.distance(l, m.Store.Servers(), id); known {
