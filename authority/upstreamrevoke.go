@@ -21,6 +21,9 @@ type Revoker interface {
 	Revoke(ctx context.Context, td spiffeid.TrustDomain, certificate *x509.Certificate) error
 }
 
+// tellWithin is how long an operator waits for an upstream's word. What was revoked is revoked, and the leader goes on.
+const tellWithin = 3 * time.Second
+
 // tellUpstream has the upstream revoke what an operator just revoked, and says how that went. What fails is tried again by
 // the leader.
 func (m *Manager) tellUpstream(ctx context.Context, did steered) (remarks []string) {
@@ -28,6 +31,8 @@ func (m *Manager) tellUpstream(ctx context.Context, did steered) (remarks []stri
 	if !ok {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, tellWithin)
+	defer cancel()
 	for _, row := range did.rows {
 		if !slices.Contains(did.ids(Revoke), row.GetId()) || !owed(row) {
 			continue
