@@ -5,7 +5,8 @@
 // and the domain's trust bundle, which is nothing but the union of what verifies those rows.
 //
 // An authority is prepared (published, not signing), active (signing), retiring (published until all that it signed
-// has expired) and then gone. [Plan] holds every rule of that life as one pure function; the [Manager] runs it on
+// has expired) and then gone. An operator can end one sooner: tainted, it signs no more and what it signed is renewed;
+// revoked, it verifies nothing any more either, as far as this cluster decides that. [Plan] holds every rule of that life as one pure function; the [Manager] runs it on
 // each change of the tables and at the moment that Plan itself names, makes the keys that a plan asks for, and then
 // runs Plan again inside the transaction that carries it out, so that what is decided and what is true cannot part.
 // A member acts on its own authorities only; the leader ends what a removed or lost member left ([PlanForLost]).
@@ -14,7 +15,9 @@
 //
 //   - What verifies an authority is in the bundle for three refresh hints before the authority signs, unless nobody
 //     else in the domain can sign, or its predecessor is about to run out, which raises an alarm.
-//   - What verifies it stays there until the last SVID that it can have signed has expired.
+//   - What verifies it stays there until the last SVID that it can have signed has expired, unless an operator revokes it.
+//   - What was revoked does not come back: not by a restart, a restore, or an upstream that was not told.
+//   - Nobody ends another member's authority before its time, by whatever clock, but an operator.
 //   - The sequence of a hosted bundle rises by one with each change of what the document says (its keys or its
 //     refresh hint), in the transaction that makes the change; never otherwise, and never down: not when a domain is
 //     deleted and created again, nor when an operator restores a snapshot.
@@ -26,7 +29,8 @@
 // What it never does: let a private key out of its [KeyStore], keep one in Raft or the log, or write to Raft for a
 // signature.
 //
-// Read lifecycle.go first, then publication.go and transition.go; leaf.go, token.go and lint.go say what an SVID is;
+// Read lifecycle.go first, then publication.go and transition.go; distrust.go and steer.go are what operators do, watch.go
+// is how holders of SVIDs learn of it; leaf.go, token.go and lint.go say what an SVID is;
 // signing.go is the way of one signature, issuebatch.go of many; issuelimit.go holds callers to a rate, and zlint.go has
 // a second look at what was signed. keys.go says where private keys can be.
 package authority
