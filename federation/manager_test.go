@@ -68,8 +68,8 @@ func TestManagerFollowsThePeer(t *testing.T) {
 	require.InDelta(t, 1, testutil.ToFloat64(r.manager.metrics.owned), 0)
 }
 
-// TestManagerObeysOperators: an update is followed at once rather than at the next turn, and neither a suspended relationship nor an ended one
-// is fetched any more.
+// TestManagerObeysOperators: an update is followed at once rather than at the next turn, and neither a suspended
+// relationship nor an ended one is fetched any more.
 func TestManagerObeysOperators(t *testing.T) {
 	t.Parallel()
 	r := newRoom(t)

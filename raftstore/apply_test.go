@@ -20,7 +20,8 @@ import (
 // TestApplyTranscripts runs testdata/apply/*.txt: commands and what the state machine makes of them. The lines are
 //
 //	entry INDEX                          begins a log entry
-//	MEMBER/INCARNATION/COUNTER WORDS…    a command of it, whose words are settled=N, base=N, read=KEY@REV, list=PREFIX, put=KEY:VALUE and del=KEY
+//	MEMBER/INCARNATION/COUNTER WORDS…    a command of it, whose words are settled=N, base=N, read=KEY@REV,
+//	                                     list=PREFIX, put=KEY:VALUE and del=KEY
 //	=> OUTCOME                           what the command above led to: applied@REV, conflict@REV or forgotten
 //	state                                followed by "=> " and all rows, as KEY:VALUE@REV
 //	revision PREFIX => REV               the revision of a prefix

@@ -34,11 +34,12 @@ var (
 	benchValue   = strings.Repeat("v", 500)
 )
 
-// BenchmarkCommit compares, in one run and by turns, how many transactions per second 64 writers commit on a cluster of three
-// members, with how many commands of the same bytes 64 writers apply through hashicorp/raft alone, with the same log store,
-// settings of it, and sockets; each figure is the median of many short rounds, so that what else the machine does weighs little. Each transaction reads a row and writes it: it carries a precondition. The metric ratio is
-// Entente's rate over that of Raft alone; the target is 1. In "leader" the writers run on the leader, as Raft alone demands; in
-// "members" they run on all three, and two thirds of the transactions are forwarded.
+// BenchmarkCommit compares, in one run and by turns, how many transactions per second 64 writers commit on a cluster of
+// three members, with how many commands of the same bytes 64 writers apply through hashicorp/raft alone, with the same
+// log store, settings of it, and sockets; each figure is the median of many short rounds, so that what else the machine
+// does weighs little. Each transaction reads a row and writes it: it carries a precondition. The metric ratio is
+// Entente's rate over that of Raft alone; the target is 1. In "leader" the writers run on the leader, as Raft alone
+// demands; in "members" they run on all three, and two thirds of the transactions are forwarded.
 func BenchmarkCommit(b *testing.B) {
 	for _, where := range []string{"leader", "members"} {
 		b.Run(where, func(b *testing.B) {
