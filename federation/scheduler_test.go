@@ -23,6 +23,7 @@ type timetable struct {
 	scheduler *scheduler
 	mu        sync.Mutex
 	fetched   map[string][]time.Time
+	counting  bool // what was fetched since belongs to the next pass: a change is acted on before the pass begins
 	stop      func()
 }
 
@@ -64,18 +65,28 @@ func (tt *timetable) hold(hint time.Duration, generation uint64, names ...string
 		tt.manager.catalog.entries[name] = entry{r, holding{revision: 1, hint: hint, hinted: true}}
 	}
 	tt.manager.catalog.mu.Unlock()
+	tt.count()
 	tt.manager.changes.relationships(names)
+}
+
+// count begins to count fetches anew for the next pass, unless it has begun already.
+func (tt *timetable) count() {
+	tt.mu.Lock()
+	defer tt.mu.Unlock()
+	if !tt.counting {
+		clear(tt.fetched)
+	}
+	tt.counting = true
 }
 
 // pass lets time go by, and returns how often each relationship was fetched meanwhile.
 func (tt *timetable) pass(d time.Duration) map[string]int {
-	tt.mu.Lock()
-	clear(tt.fetched)
-	tt.mu.Unlock()
+	tt.count()
 	<-time.After(d)
 	synctest.Wait()
 	tt.mu.Lock()
 	defer tt.mu.Unlock()
+	tt.counting = false
 	counts := make(map[string]int)
 	for name, times := range tt.fetched {
 		counts[name] = len(times)
