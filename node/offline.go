@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/rsa"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -57,7 +58,10 @@ func ReadBundle(trustDomain string, document []byte) (*BundleReport, error) {
 		return nil, err
 	}
 	b, ignored, err := bundle.Parse(td, document)
-	if err != nil {
+	switch {
+	case err != nil && trustDomain == "":
+		return nil, errors.Unwrap(err) // without the name, which is nobody's
+	case err != nil:
 		return nil, err
 	}
 	digest := b.Digest()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
@@ -167,13 +169,22 @@ func (a *app) bundleVerifyCommand() *cobra.Command {
 and say what is in it and what of it would be ignored.`,
 		Args: arguments("FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			document, err := a.readFile(args[0])
+			if err := bareDomain("--domain", domain); err != nil {
+				return err
+			}
+			if _, err := spiffeid.TrustDomainFromString(domain); err != nil && domain != "" {
+				return usagef("--domain %q is no trust domain: %v", domain, err)
+			}
+			document, err := a.readFile(bundleInput, args[0])
 			if err != nil {
 				return err
 			}
+			if bytes.HasPrefix(bytes.TrimSpace(document), []byte("-----BEGIN")) {
+				return fmt.Errorf("%s is PEM, but a bundle document is JSON: 'entente bundle show --format spiffe' prints one", args[0])
+			}
 			report, err := node.ReadBundle(domain, document)
 			if err != nil {
-				return fmt.Errorf("%s: %w", args[0], err)
+				return fmt.Errorf("%s would be refused: %w; 'entente bundle show --format spiffe' prints a document that is accepted", args[0], err)
 			}
 			return a.print(report, reportTable(report))
 		},

@@ -58,7 +58,7 @@ func (r *relationshipFlags) take(a *app, f *pflag.FlagSet, to *ententev1.Relatio
 		fields = append(fields, "endpoint_spiffe_id")
 	}
 	if f.Changed("web-roots") {
-		if to.WebRoots, err = a.readFile(r.webRootsFile); err != nil {
+		if to.WebRoots, err = a.readFile(webRootsInput, r.webRootsFile); err != nil {
 			return nil, nil, err
 		}
 		fields = append(fields, "web_roots")
@@ -72,7 +72,7 @@ func (r *relationshipFlags) take(a *app, f *pflag.FlagSet, to *ententev1.Relatio
 		fields = append(fields, "max_stale_x509")
 	}
 	if f.Changed("bootstrap") {
-		if bootstrap, err = a.readFile(r.bootstrapFile); err != nil {
+		if bootstrap, err = a.readFile(bootstrapInput, r.bootstrapFile); err != nil {
 			return nil, nil, err
 		}
 	}

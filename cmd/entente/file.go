@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -39,11 +40,42 @@ func writeFileBy(path string, mode os.FileMode, write func(*os.File) error) (err
 	return f.Close()
 }
 
+// input is a file that the command line names.
+type input struct {
+	named  string // the flag or the argument
+	remedy string // which file to name
+}
+
+var (
+	bundleInput    = input{"FILE", "name a SPIFFE bundle document, as 'entente bundle show --format spiffe' prints it"}
+	bootstrapInput = input{"--bootstrap", "name the peer's SPIFFE bundle document, as 'entente bundle show --format spiffe' prints it there"}
+	webRootsInput  = input{"--web-roots", "name a file of PEM certificates, or leave it out for the system's roots"}
+	snapshotInput  = input{"FILE", "name a snapshot, as 'entente cluster snapshot save' writes it"}
+)
+
+// open opens the file. Its error says what on the command line named it, and what to name instead.
+func (i input) open(path string) (*os.File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("%s %s cannot be read (%w): %s", i.named, path, bare(err), i.remedy)
+	}
+	return f, nil
+}
+
+// bare is what the operating system said, without the call and the path.
+func bare(err error) error {
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		return at.Err
+	}
+	return err
+}
+
 // readFile reads a file of bounded size, or standard input for "-".
-func (a *app) readFile(path string) ([]byte, error) {
+func (a *app) readFile(from input, path string) ([]byte, error) {
 	in := a.stdin
 	if path != "-" {
-		f, err := os.Open(path)
+		f, err := from.open(path)
 		if err != nil {
 			return nil, err
 		}
@@ -53,9 +85,9 @@ func (a *app) readFile(path string) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(in, maxFileBytes+1))
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("read %s: %w", path, err)
+		return nil, fmt.Errorf("%s %s cannot be read (%w): %s", from.named, path, bare(err), from.remedy)
 	case len(b) > maxFileBytes:
-		return nil, fmt.Errorf("read %s: it has more than %d MiB", path, maxFileBytes>>20)
+		return nil, fmt.Errorf("%s %s has more than %d MiB: %s", from.named, path, maxFileBytes>>20, from.remedy)
 	}
 	return b, nil
 }

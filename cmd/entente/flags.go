@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
@@ -21,6 +22,27 @@ func required(names ...string) func(*cobra.Command, []string) error {
 		}
 		return nil
 	}
+}
+
+// flagError words what pflag says of a flag. After a verb that does not exist its flags cannot be known either, so it is the
+// verb that is told of.
+func flagError(cmd *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	if errors.As(err, &unknown) && cmd.HasSubCommands() && cmd.Flags().NArg() > 0 {
+		return noSuchCommand(cmd, cmd.Flags().Args())
+	}
+	var invalid *pflag.InvalidValueError
+	if !errors.As(err, &invalid) {
+		return &usageError{err.Error()}
+	}
+	flag := invalid.GetFlag()
+	switch flag.Value.Type() {
+	case "duration":
+		return usagef("--%s %q is no duration: write a number with a unit, such as 10s", flag.Name, invalid.GetValue())
+	case "uint32":
+		return usagef("--%s %q is no count: write a whole number, such as %s", flag.Name, invalid.GetValue(), flag.DefValue)
+	}
+	return &usageError{err.Error()}
 }
 
 // enumFlag is a flag with the value of a protobuf enumeration, as people write it.

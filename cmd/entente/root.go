@@ -53,7 +53,7 @@ as the SPIFFE ID in --cert. 'entente demo' shows everything on one machine.`,
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err.Error()} })
+	root.SetFlagErrorFunc(flagError)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		// An instance has an --address too, which hides this one.
 		whom := cmd.Flags().Lookup("address")
@@ -134,8 +134,28 @@ func arguments(names ...string) cobra.PositionalArgs {
 		case len(args) > len(names):
 			return usagef("%q is too much: '%s' takes %s", args[len(names)], cmd.CommandPath(), strings.Join(names, " "))
 		}
+		for i, arg := range args {
+			if names[i] == "DOMAIN" || names[i] == "[DOMAIN]" {
+				if err := bareDomain("DOMAIN", arg); err != nil {
+					return err
+				}
+			}
+		}
 		return nil
 	}
+}
+
+// bareDomain refuses a trust domain that is written as a SPIFFE ID or a URL.
+func bareDomain(what, name string) error {
+	_, rest, found := strings.Cut(name, "://")
+	if !found {
+		return nil
+	}
+	bare, _, _ := strings.Cut(rest, "/")
+	if bare == "" {
+		bare = "us.example.org"
+	}
+	return usagef("%s %q has a scheme: write the name of the trust domain alone, such as %s", what, name, bare)
 }
 
 // optional is the one argument, or empty when it was left out.

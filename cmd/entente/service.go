@@ -31,8 +31,16 @@ interrupted. When it is killed, the instance is removed once the lease has run o
 ends, and the instance stays until it is deregistered.
 
 Here --address is the instance's: --socket, ENTENTE_SOCKET and ENTENTE_ADDRESS say which member to ask.`,
-		Args:    arguments("NAME"),
-		PreRunE: required("address", "locality", "spiffe-id"),
+		Args: arguments("NAME"),
+		PreRunE: func(cmd *cobra.Command, args []string) error {
+			if err := required("address", "locality", "spiffe-id")(cmd, args); err != nil {
+				return err
+			}
+			if instance.GetWeight() == 0 { // which the API takes for 1
+				return usagef("--weight is 0: it has to be 1 at least; '--health draining' keeps new requests away")
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			instance.Service, instance.Locality, instance.Health = args[0], locality.locality, ententev1.Health(health.number)
 			if !cmd.Flags().Changed("ttl") {

@@ -91,7 +91,7 @@ It has to be of this cluster, or the cluster an empty one. Membership, revocatio
 are; the sequences of hosted bundles go on upwards.`,
 		Args: arguments("FILE"),
 		RunE: a.transferring(func(ctx context.Context, conn *grpc.ClientConn, file string) error {
-			f, err := os.Open(file)
+			f, err := snapshotInput.open(file)
 			if err != nil {
 				return err
 			}
@@ -145,7 +145,7 @@ func (a *app) snapshotInspectCommand() *cobra.Command {
 		Short: "Check a snapshot file and say what it holds, without a member",
 		Args:  arguments("FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			f, err := os.Open(args[0])
+			f, err := snapshotInput.open(args[0])
 			if err != nil {
 				return err
 			}

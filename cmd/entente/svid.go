@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -54,7 +55,7 @@ They are what --cert, --key and --bundle take, where the trust domain is the clu
 				return usagef("--spiffe-id %q is no SPIFFE ID: %v", id, err)
 			}
 			if err := os.MkdirAll(dir, 0o700); err != nil {
-				return fmt.Errorf("--dir: %w", err)
+				return fmt.Errorf("--dir %s cannot be made (%w): name a folder that this user may write to", dir, bare(err))
 			}
 			key, csr, err := newRequest()
 			if err != nil {
@@ -156,10 +157,18 @@ func (a *app) svidJWTCommand() *cobra.Command {
 	var audience []string
 	var ttl time.Duration
 	cmd := &cobra.Command{
-		Use:     "jwt --spiffe-id ID --audience A",
-		Short:   "Issue a JWT-SVID and print it: a secret until it expires",
-		Args:    arguments(),
-		PreRunE: required("spiffe-id", "audience"),
+		Use:   "jwt --spiffe-id ID --audience A",
+		Short: "Issue a JWT-SVID and print it: a secret until it expires",
+		Args:  arguments(),
+		PreRunE: func(cmd *cobra.Command, args []string) error {
+			if err := required("spiffe-id", "audience")(cmd, args); err != nil {
+				return err
+			}
+			if slices.Contains(audience, "") {
+				return usagef("--audience is empty: name who is to accept the token, such as https://pay.example.org")
+			}
+			return nil
+		},
 		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, cmd *cobra.Command, _ []string) error {
 			issued, err := ententev1.NewSVIDServiceClient(conn).IssueJWTSVID(ctx, &ententev1.IssueJWTSVIDRequest{
 				SpiffeId: id, Audience: audience, Ttl: lifetime(cmd, ttl),
