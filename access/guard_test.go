@@ -298,7 +298,7 @@ func TestGrantsThroughTheAPI(t *testing.T) {
 	_, err = domains.ListDomains(t.Context(), &v1.ListDomainsRequest{})
 	require.Equal(t, codes.PermissionDenied, status.Code(err))
 	_, err = admin.RevokeRole(t.Context(), &v1.RevokeRoleRequest{Role: access.Admin, SpiffeId: "spiffe://eu.test/ci", TrustDomain: "pay.test"})
-	require.EqualError(t, err, `rpc error: code = NotFound desc = spiffe://eu.test/ci does not have this grant (role admin, trust domain "pay.test", path ""): entente access list shows which there are`)
+	require.EqualError(t, err, `rpc error: code = NotFound desc = spiffe://eu.test/ci does not have this grant (role admin, domain pay.test, path any): 'entente access list' shows which there are`)
 }
 
 func TestStreamsEndWithTheirGrants(t *testing.T) {

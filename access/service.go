@@ -1,6 +1,7 @@
 package access
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -102,8 +103,8 @@ func (s *accessService) RevokeRole(ctx context.Context, m *ententev1.RevokeRoleR
 			return err
 		}
 		if !found {
-			return status.Errorf(codes.NotFound, "%s does not have this grant (role %s, trust domain %q, path %q): entente access list shows which there are",
-				grant.Caller, RoleName(grant.Role), grant.TrustDomain.Name(), grant.PathPrefix)
+			return status.Errorf(codes.NotFound, "%s does not have this grant (role %s, domain %s, path %s): 'entente access list' shows which there are",
+				grant.Caller, RoleName(grant.Role), cmp.Or(grant.TrustDomain.Name(), "every one"), cmp.Or(grant.PathPrefix, "any"))
 		}
 		if err := grants.Delete(tx, grant.key()); err != nil {
 			return err

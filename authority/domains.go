@@ -305,7 +305,7 @@ func parseDomainName(name string) (spiffeid.TrustDomain, error) {
 	}
 	td, err := bundle.ParseTrustDomain(name)
 	if err != nil {
-		return td, status.Errorf(codes.InvalidArgument, "trust_domain: %v", err)
+		return td, status.Errorf(codes.InvalidArgument, "%v", err)
 	}
 	return td, nil
 }

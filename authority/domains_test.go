@@ -57,8 +57,8 @@ func TestDomains(t *testing.T) {
 		says   string
 	}{
 		"no name":       {&ententev1.Domain{}, codes.InvalidArgument, "trust_domain is empty; name one, such as example.org"},
-		"bad name":      {&ententev1.Domain{TrustDomain: "Shop!"}, codes.InvalidArgument, "trust_domain: "},
-		"an ID":         {&ententev1.Domain{TrustDomain: "spiffe://a.example.org/x"}, codes.InvalidArgument, "trust_domain: "},
+		"bad name":      {&ententev1.Domain{TrustDomain: "Shop!"}, codes.InvalidArgument, "trust domain "},
+		"an ID":         {&ententev1.Domain{TrustDomain: "spiffe://a.example.org/x"}, codes.InvalidArgument, "trust domain "},
 		"there already": {&ententev1.Domain{TrustDomain: shop.Name()}, codes.AlreadyExists, "this cluster hosts shop.example.org already; change it with domain update"},
 		"foreign":       {&ententev1.Domain{TrustDomain: "us.example.org"}, codes.FailedPrecondition, "there is a relationship with us.example.org, and a hosted domain is never foreign; delete the relationship first"},
 		"host taken":    {&ententev1.Domain{TrustDomain: "a.example.org", EndpointHost: "bundles.shop.example.org"}, codes.AlreadyExists, "endpoint_host bundles.shop.example.org is that of shop.example.org; each domain needs its own"},

@@ -75,7 +75,7 @@ func lifetime(asked, domain time.Duration) (time.Duration, error) {
 	case asked == 0:
 		return domain, nil
 	case asked > domain:
-		return 0, fmt.Errorf("ttl is %v; the domain allows %v", asked, domain)
+		return 0, fmt.Errorf("ttl is %v; the domain allows %v: ask for less, or raise it with 'entente domain update'", asked, domain)
 	}
 	return asked, nil
 }

@@ -64,7 +64,11 @@ func (s Settings) Check(minRefresh time.Duration) error {
 		return fmt.Errorf("lifetimes have to be whole seconds, since certificates and tokens carry no fractions")
 	}
 	longest := max(s.X509SVIDTTL, s.JWTSVIDTTL)
-	if room, need := s.CATTL/2-longest, HintsBeforeUse*s.RefreshHint; room < need {
+	room, need := s.CATTL/2-longest, HintsBeforeUse*s.RefreshHint
+	if room < 0 {
+		return fmt.Errorf("SVIDs live for %v at most, for which ca_ttl (%v) is too short: raise ca_ttl to %v at least, or lower the SVID lifetime", longest, s.CATTL, 2*(longest+need))
+	}
+	if room < need {
 		return fmt.Errorf("a new authority has to be known for %d refresh hints (%v) before it signs, but half of ca_ttl less the longest SVID lifetime is %v; raise ca_ttl (%v), or lower refresh_hint (%v) or the SVID lifetime (%v)",
 			HintsBeforeUse, need, room, s.CATTL, s.RefreshHint, longest)
 	}

@@ -117,7 +117,7 @@ func TestRefusedConfigurations(t *testing.T) {
 		{"twice", validHead + "raft {}\nraft {}",
 			`entente.hcl:12: "raft" stands twice; the first is on line 11`},
 		{"lifetimes that do not fit", validHead + `authority { ca_ttl = "1h" }`,
-			`entente.hcl:11: authority: a new authority has to be known for 3 refresh hints (15m0s) before it signs, but half of ca_ttl less the longest SVID lifetime is -30m0s; raise ca_ttl (1h0m0s), or lower refresh_hint (5m0s) or the SVID lifetime (1h0m0s)`},
+			`entente.hcl:11: authority: SVIDs live for 1h0m0s at most, for which ca_ttl (1h0m0s) is too short: raise ca_ttl to 2h30m0s at least, or lower the SVID lifetime`},
 		{"short root", validHead + `upstream "selfsigned" { root_ttl = "25h" }`,
 			`entente.hcl:11: upstream "selfsigned".root_ttl: 25h0m0s is out of bounds; it must be from 96h0m0s to 438000h0m0s`},
 		{"no unit", validHead + `federation { min_refresh = "5" }`,

@@ -23,6 +23,7 @@ const maxInstances = 2048
 
 var (
 	errNoInstance = errors.New("there is no such instance; register it")
+	errGone       = errors.New("there is no such instance; it is gone already, or 'entente service show' names its address")
 	errReplaced   = errors.New("the registration was replaced by a newer one; register again if this instance is the one that should stand")
 	errNoLease    = errors.New("the instance has no lease to renew; register it again to change it")
 )
@@ -165,7 +166,7 @@ func (s *Server) DeregisterInstance(ctx context.Context, r *ententev1.Deregister
 			return err
 		}
 		if !found {
-			return refuse(codes.NotFound, errNoInstance, key.String())
+			return refuse(codes.NotFound, errGone, key.String())
 		}
 		if err := access.Permits(ctx, i.ID); err != nil {
 			return err

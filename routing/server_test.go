@@ -174,7 +174,7 @@ func TestRegisterRenewDeregister(t *testing.T) {
 	require.NoError(t, err)
 	require.NotZero(t, gone.GetRevision())
 	_, err = r.DeregisterInstance(ctx, &ententev1.DeregisterInstanceRequest{Service: "shop", Address: "10.0.0.1:443"})
-	refused(t, err, codes.NotFound, "instance shop/10.0.0.1:443: there is no such instance; register it")
+	refused(t, err, codes.NotFound, "instance shop/10.0.0.1:443: there is no such instance; it is gone already, or 'entente service show' names its address")
 	_, err = renew(second.GetLeaseId(), 0)
 	refused(t, err, codes.NotFound, "there is no such instance")
 	_, err = r.RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: change})

@@ -28,10 +28,18 @@ func (a *app) authorityListCommand() *cobra.Command {
 			}
 			return a.print(list, func(t *table) {
 				listAuthorities(t, list.GetAuthorities())
-				t.otherwise("There is no authority that you may see.")
+				t.otherwise("%s", noAuthority(optional(args)))
 			})
 		}),
 	}
+}
+
+// noAuthority says that there is none, of one domain or at all. A domain that the caller may not see is refused before.
+func noAuthority(domain string) string {
+	if domain == "" {
+		return "There is no authority that you may see."
+	}
+	return printable(domain) + " has no authority yet: each member makes its own in a moment, or its log says what keeps it from that."
 }
 
 func listAuthorities(t *table, all []*ententev1.Authority) {

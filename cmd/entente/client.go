@@ -30,6 +30,9 @@ const (
 	defaultTimeout = 10 * time.Second
 	// memberPath is where the members of a cluster are below their home trust domain.
 	memberPath = "/entente/member/"
+	// endpointPath is where a bundle endpoint is, which is on another port of the same machine.
+	endpointPath = "/entente/bundle-endpoint"
+	isEndpoint   = "--address names a bundle endpoint, which answers no commands: give the port of the API, 7440 unless member.listen says another"
 	// maxMessageBytes bounds an answer: lists of many thousand rows.
 	maxMessageBytes = 64 << 20
 )
@@ -161,6 +164,9 @@ func (a *app) credentials() (credentials.TransportCredentials, error) {
 }
 
 func isMember(id spiffeid.ID, _ [][]*x509.Certificate) error {
+	if id.Path() == endpointPath {
+		return errors.New(isEndpoint)
+	}
 	if name, ok := strings.CutPrefix(id.Path(), memberPath); !ok || strings.Contains(name, "/") {
 		return fmt.Errorf("the other end proves to be %s, which is no member of a cluster (spiffe://DOMAIN%sID)", id, memberPath)
 	}

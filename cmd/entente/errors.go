@@ -42,7 +42,7 @@ func (a *app) explain(cmd *cobra.Command, err error) int {
 		fmt.Fprintf(a.stderr, "entente: %s; '%s --help' shows how it is used\n", printable(usage.message), cmd.CommandPath())
 		return exitUsage
 	}
-	for line := range strings.Lines(sentence(err)) {
+	for line := range strings.Lines(inFlags(cmd, sentence(err))) {
 		fmt.Fprintf(a.stderr, "entente: %s\n", printable(strings.TrimSuffix(line, "\n")))
 	}
 	return exitFailed
@@ -60,6 +60,29 @@ func sentence(err error) string {
 	return err.Error()
 }
 
+// fieldName is a name of the API in a sentence: several words, or one that the sentence is about.
+var fieldName = regexp.MustCompile(`^(?:ttl|audience|weight)\b|\b[a-z0-9]+(?:_[a-z0-9]+)+\b`)
+
+// flagOf is the flag of a field, where it has another name.
+var flagOf = map[string]string{"path_prefix": "path", "trust_domain": "domain", "bootstrap_bundle": "bootstrap"}
+
+// inFlags says it with the command's flags, where a member says it with the names of fields.
+func inFlags(cmd *cobra.Command, sentence string) string {
+	return fieldName.ReplaceAllStringFunc(sentence, func(field string) string {
+		flag, ok := flagOf[field]
+		if !ok {
+			flag = strings.ReplaceAll(field, "_", "-")
+		}
+		switch {
+		case cmd.Flags().Lookup(flag) != nil:
+			return "--" + flag
+		case field == "trust_domain" && strings.Contains(cmd.Use, "DOMAIN"):
+			return "DOMAIN"
+		}
+		return field
+	})
+}
+
 // dialing is how gRPC words that it did not come through; what the operating system or TLS said is at its end.
 var dialing = regexp.MustCompile(`(?s)^.*(?:transport: Error while dialing: dial \S+ (\S+): |transport: authentication handshake failed: )(.*?)"?$`)
 
@@ -67,6 +90,9 @@ var dialing = regexp.MustCompile(`(?s)^.*(?:transport: Error while dialing: dial
 func fromStatus(s *status.Status) string {
 	if m := dialing.FindStringSubmatch(s.Message()); m != nil {
 		where, why := m[1], strings.TrimPrefix(m[2], "connect: ")
+		if where == "" && strings.Contains(why, isEndpoint) {
+			return isEndpoint
+		}
 		if where == "" {
 			return fmt.Sprintf("the member and this command do not trust each other: %s; check --cert, --key and --bundle", why)
 		}

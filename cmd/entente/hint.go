@@ -48,16 +48,14 @@ func hintTable(h *ententev1.Hint) func(*table) {
 			}
 		}
 		var notes []string
-		if h.GetReason() != "" {
-			notes = append(notes, printable(h.GetReason()))
-		}
 		for _, x := range h.GetExcluded() {
 			notes = append(notes, fmt.Sprintf("Left out: %s (%s): %s", printable(x.GetAddress()), printable(x.GetSpiffeId()), printable(x.GetReason())))
 		}
-		t.otherwise("There is nowhere to send requests for %s.", h.GetService())
-		if t.note != "" {
-			notes = append([]string{t.note}, notes...)
+		if h.GetReason() != "" {
+			nowhere := fmt.Sprintf("There is nowhere to send requests for %s: %s.", h.GetService(), h.GetReason())
+			notes = append([]string{printable(nowhere)}, notes...)
 		}
+		t.otherwise("")
 		t.note = strings.Join(notes, "\n")
 	}
 }

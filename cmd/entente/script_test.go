@@ -60,6 +60,7 @@ telemetry { listen = "127.0.0.1:%d" }
 `, data, ports[0], ports[1], ports[2])
 	env.Setenv("ENTENTE_SOCKET", filepath.Join(data, "admin.sock"))
 	env.Setenv("API", fmt.Sprintf("127.0.0.1:%d", ports[0]))
+	env.Setenv("BUNDLES", fmt.Sprintf("127.0.0.1:%d", ports[1]))
 	env.Setenv("ENDPOINT", fmt.Sprintf("https://127.0.0.1:%d/", ports[1]))
 	return os.WriteFile(filepath.Join(env.WorkDir, "entente.hcl"), []byte(config), 0o600)
 }
