@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
 	"sync/atomic"
 
 	"github.com/hashicorp/go-hclog"
@@ -86,9 +85,9 @@ func (m *member) openDataDir() (err error) {
 }
 
 func (m *member) openPort() error {
-	listener, err := net.Listen("tcp", m.cfg.Member.Listen)
+	listener, err := listen("members and clients", "member.listen", m.cfg.Member.Listen)
 	if err != nil {
-		return fmt.Errorf("listen for members and clients (member.listen): %w", err)
+		return err
 	}
 	m.directory = membership.NewDirectory(m.cfg.Member.ID, m.log.Named("membership"))
 	m.trust = newTrust()
@@ -271,9 +270,9 @@ func (m *member) endpointServer() (*bundle.Server, error) {
 			return m.authority.EndpointSVID(td)
 		}
 	}
-	listener, err := net.Listen("tcp", m.cfg.BundleEndpoint.Listen)
+	listener, err := listen("bundle readers", "bundle_endpoint.listen", m.cfg.BundleEndpoint.Listen)
 	if err != nil {
-		return nil, fmt.Errorf("listen for bundle readers (bundle_endpoint.listen): %w", err)
+		return nil, err
 	}
 	cfg.Listener = listener
 	return bundle.NewServer(cfg)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/signal"
 	"syscall"
@@ -32,6 +31,8 @@ type Options struct {
 	Bootstrap bool
 	// LogOutput takes the log; nil: standard error.
 	LogOutput io.Writer
+	// Started, where it is given, is called once the member has started and can be asked through its admin socket.
+	Started func()
 }
 
 // SocketName is the admin socket's name in the data folder.
@@ -55,6 +56,9 @@ func Run(ctx context.Context, cfg *Config, opts Options) error {
 	if err == nil {
 		log.Info("started", "version", Version, "cluster", cfg.Cluster.Name, "member", cfg.Member.ID, "address", cfg.Member.Advertise,
 			"bundle_endpoint", cfg.BundleEndpoint.Listen, "operations", cfg.Telemetry.Listen, "admin_socket", m.dir.file(SocketName))
+		if opts.Started != nil {
+			opts.Started()
+		}
 		select {
 		case <-ctx.Done():
 			log.Info("stopping")
@@ -114,9 +118,9 @@ func (m *member) start(ctx context.Context, opts Options) error {
 }
 
 func (m *member) serveOperations() error {
-	l, err := net.Listen("tcp", m.cfg.Telemetry.Listen)
+	l, err := listen("operations", "telemetry.listen", m.cfg.Telemetry.Listen)
 	if err != nil {
-		return fmt.Errorf("listen for operations (telemetry.listen): %w", err)
+		return err
 	}
 	m.life.start("operations", func(ctx context.Context) error { return m.operations.serve(ctx, l) })
 	return nil

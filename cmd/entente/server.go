@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -60,6 +61,11 @@ func (a *app) runDev(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(a.stdout, "In another terminal:\n\n  export ENTENTE_SOCKET=%s\n  entente cluster members\n\n", filepath.Join(dir, node.SocketName))
-	return node.Run(ctx, cfg, node.Options{Bootstrap: true, LogOutput: a.stderr})
+	err = node.Run(ctx, cfg, node.Options{Bootstrap: true, LogOutput: a.stderr, Started: func() {
+		fmt.Fprintf(a.stdout, "In another terminal:\n\n  export ENTENTE_SOCKET=%s\n  entente cluster members\n\n", filepath.Join(dir, node.SocketName))
+	}})
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%w; --dev takes the default ports: with --config a member has those of its configuration", err)
+	}
+	return err
 }
