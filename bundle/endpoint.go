@@ -144,14 +144,19 @@ func checkURL(u *url.URL) error {
 	return nil
 }
 
-// parseRoots reads PEM certificates, and refuses a file with anything else in it: a root that is silently left out is
-// an outage later.
+// parseRoots reads PEM certificates. Text before one, as in many files of roots, does not count; a block that cannot be
+// read refuses the file, since a root that is silently left out is an outage later. [pem.Decode] passes over such blocks,
+// so what begins one has to be counted.
 func parseRoots(data []byte) (*x509.CertPool, error) {
 	pool, n := x509.NewCertPool(), 0
+	begun := bytes.Count(data, []byte("-----BEGIN"))
 	for block, rest := pem.Decode(data); ; block, rest = pem.Decode(rest) {
 		if block == nil {
 			if n == 0 || len(bytes.TrimSpace(rest)) > 0 {
 				return nil, fmt.Errorf("after %d certificates there is something that is not PEM", n)
+			}
+			if n != begun {
+				return nil, fmt.Errorf("only %d of %d PEM blocks can be read", n, begun)
 			}
 			return pool, nil
 		}

@@ -3,6 +3,7 @@ package bundle_test
 import (
 	"io"
 	"log"
+	"slices"
 	"strings"
 	"testing"
 
@@ -72,6 +73,10 @@ func TestEndpoint(t *testing.T) {
 	require.EqualError(t, err, "bundle endpoint of eu.example.org: the endpoint is not fully described: web roots: after 0 certificates there is something that is not PEM")
 	_, err = bundle.WebEndpoint(home, "https://example.org/", append(roots, "rubbish"...))
 	require.EqualError(t, err, "bundle endpoint of eu.example.org: the endpoint is not fully described: web roots: after 1 certificates there is something that is not PEM")
+	_, err = bundle.WebEndpoint(home, "https://example.org/", slices.Concat(roots, []byte("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n"), roots))
+	require.EqualError(t, err, "bundle endpoint of eu.example.org: the endpoint is not fully described: web roots: only 2 of 3 PEM blocks can be read")
+	_, err = bundle.WebEndpoint(home, "https://example.org/", slices.Concat([]byte("# a root\n"), roots, []byte("# and again\n"), roots))
+	require.NoError(t, err)
 	_, err = bundle.NewClient(bundle.ClientConfig{}).Fetch(t.Context(), bundle.Endpoint{}, "")
 	require.EqualError(t, err, "fetch a bundle: the endpoint is not fully described")
 }

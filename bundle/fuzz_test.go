@@ -2,8 +2,10 @@ package bundle_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/ententehq/entente/bundle"
@@ -88,6 +90,27 @@ func FuzzParseURL(f *testing.F) {
 		again, err := bundle.ParseURL(u.String())
 		if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || again.Host != u.Host {
 			t.Fatalf("%q became %q: %v", s, u, err)
+		}
+	})
+}
+
+// No file of roots is so written that a block behind it can be left out without a word.
+func FuzzWebRoots(f *testing.F) {
+	roots := newBundle(f, home, 1, newAuthority(f, home)).PEM()
+	broken := []byte("\n-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n")
+	f.Add(roots)
+	f.Add(slices.Concat([]byte("# a root\n"), roots, roots))
+	f.Add(slices.Concat(roots, broken, roots))
+	f.Fuzz(func(t *testing.T, pem []byte) {
+		_, err := bundle.WebEndpoint(home, "https://example.org/", pem)
+		if err != nil {
+			if !errors.Is(err, bundle.ErrEndpoint) {
+				t.Fatalf("refused without a name: %v", err)
+			}
+			return
+		}
+		if _, err := bundle.WebEndpoint(home, "https://example.org/", slices.Concat(pem, broken, roots)); err == nil {
+			t.Fatal("a broken block was left out")
 		}
 	})
 }

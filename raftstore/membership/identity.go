@@ -71,6 +71,10 @@ func readIdentity(path string) (*ecdsa.PrivateKey, error) {
 	if err != nil {
 		return nil, err
 	}
+	return parseIdentity(data)
+}
+
+func parseIdentity(data []byte) (*ecdsa.PrivateKey, error) {
 	const remedy = "restore it from a copy, or remove this member from the cluster, empty its data folder and join anew"
 	block, rest := pem.Decode(data)
 	if block == nil || block.Type != identityPEM || len(rest) != 0 {

@@ -1,6 +1,7 @@
 package membership
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
 	"os"
@@ -145,4 +146,28 @@ func TestIDsAndAddresses(t *testing.T) {
 	} {
 		require.ErrorContains(t, CheckAddress(a), says, a)
 	}
+}
+
+// What is taken for an identity key can prove that it is one, and each refusal says what to do.
+func FuzzIdentityFile(f *testing.F) {
+	path := filepath.Join(f.TempDir(), "identity.pem")
+	_, err := LoadIdentity(path)
+	require.NoError(f, err)
+	file, err := os.ReadFile(path)
+	require.NoError(f, err)
+	f.Add(file)
+	f.Add(append(file, '\n'))
+	f.Add(bytes.Replace(file, []byte("PRIVATE"), []byte("PUBLIC"), 2))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		key, err := parseIdentity(data)
+		if err != nil {
+			require.ErrorContains(t, err, "restore it from a copy")
+			return
+		}
+		identity, err := newIdentity(key)
+		require.NoError(t, err)
+		digest, err := parseIdentityCertificate(identity.Certificate.Certificate[0])
+		require.NoError(t, err)
+		require.Equal(t, identity.Digest, digest)
+	})
 }
