@@ -18,6 +18,8 @@ var (
 		"When the newest authority of this member expires, by trust domain, kind and state.", []string{"trust_domain", "kind", "state"}, nil)
 	sequenceDesc = prometheus.NewDesc("entente_authority_bundle_sequence",
 		"Sequence of a hosted domain's bundle as this member has it.", []string{"trust_domain"}, nil)
+	ageDesc = prometheus.NewDesc("entente_authority_bundle_age_seconds",
+		"Time since the content of a hosted domain's bundle last changed.", []string{"trust_domain"}, nil)
 	alarmDesc = prometheus.NewDesc("entente_authority_alarm",
 		"1 while something about a hosted domain's authorities on this member needs a person: late (its successor should long be prepared), none (it has no active one), silent (it may not sign, since it did not hear from the leader or its clock is off).", []string{"trust_domain", "kind", "alarm"}, nil)
 )
@@ -53,6 +55,7 @@ func newMetrics(r prometheus.Registerer, m *Manager) (*metrics, error) {
 func (x *metrics) Describe(ch chan<- *prometheus.Desc) {
 	ch <- expiryDesc
 	ch <- sequenceDesc
+	ch <- ageDesc
 	ch <- alarmDesc
 }
 
@@ -65,6 +68,7 @@ func (x *metrics) Collect(ch chan<- prometheus.Metric) {
 		if d.bundle != nil {
 			sequence, _ := d.bundle.Sequence()
 			ch <- prometheus.MustNewConstMetric(sequenceDesc, prometheus.GaugeValue, float64(sequence), name)
+			ch <- prometheus.MustNewConstMetric(ageDesc, prometheus.GaugeValue, now.Sub(d.bundleChanged).Seconds(), name)
 		}
 		for _, kind := range Kinds {
 			own := Situation{Member: m.config.Member, Authorities: d.authorities}.own(kind)

@@ -27,9 +27,11 @@ type domainState struct {
 	endpointHost string
 	issuer       string // of JWT-SVIDs; empty: they have none
 	// bundle is nil until the domain's first authority is published.
-	bundle      *bundle.Bundle
-	document    []byte
-	authorities []Authority
+	bundle *bundle.Bundle
+	// bundleChanged is when its content last did.
+	bundleChanged time.Time
+	document      []byte
+	authorities   []Authority
 	// keyIDs are the subject key identifiers of X.509 authorities that are tainted or revoked.
 	keyIDs map[string][]byte
 	// signers are this member's active authorities.
@@ -81,11 +83,15 @@ func (m *Manager) newDomainState(r raftstore.Reader, td spiffeid.TrustDomain, ro
 	if d.rotations, err = rotationsOf(r, td.Name()); err != nil {
 		return nil, err
 	}
-	if d.bundle, err = hostedBundle(r, td.Name()); err != nil {
+	published, ok, err := HostedBundles.Get(r, td.Name())
+	if err != nil {
 		return nil, err
 	}
-	if d.bundle != nil {
-		d.document = d.bundle.Marshal()
+	if ok {
+		if d.bundle, err = bundle.FromRow(published.Value); err != nil {
+			return nil, err
+		}
+		d.document, d.bundleChanged = d.bundle.Marshal(), published.Value.GetChangeTime().AsTime()
 	}
 	newest := map[Kind]uint64{}
 	for _, row := range rows {

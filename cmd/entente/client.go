@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -200,21 +202,46 @@ func (a authorities) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509
 	return x509bundle.FromX509Authorities(td, a), nil
 }
 
+// maxAuthoritiesBytes is far above a bundle of as many authorities as a domain can have.
+const maxAuthoritiesBytes = 1 << 20
+
 func loadAuthorities(file string) (authorities, error) {
-	b, err := os.ReadFile(file)
+	f, err := os.Open(file)
 	if err != nil {
 		return nil, fmt.Errorf("read the bundle: %w", err)
 	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxAuthoritiesBytes+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("read the bundle: %w", err)
+	case len(data) > maxAuthoritiesBytes:
+		return nil, fmt.Errorf("%s is larger than %d bytes: make it anew with 'entente bundle show --format pem'", file, maxAuthoritiesBytes)
+	}
+	all, err := parseAuthorities(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s %w", file, err)
+	}
+	return all, nil
+}
+
+// parseAuthorities reads a file of PEM certificates and nothing else. A block that cannot be read is refused rather than
+// passed over: who leaves an authority out trusts others than were meant.
+func parseAuthorities(data []byte) (authorities, error) {
+	begun := bytes.Count(data, []byte("-----BEGIN"))
 	var all authorities
-	for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
 		c, err := x509.ParseCertificate(block.Bytes)
 		if block.Type != "CERTIFICATE" || err != nil {
-			return nil, fmt.Errorf("%s holds something that is no certificate: make it anew with 'entente bundle show --format pem'", file)
+			return nil, errors.New("holds something that is no certificate: make it anew with 'entente bundle show --format pem'")
 		}
 		all = append(all, c)
 	}
-	if len(all) == 0 {
-		return nil, fmt.Errorf("%s holds no PEM certificate: make it with 'entente bundle show --format pem', or 'entente svid x509'", file)
+	switch {
+	case begun == 0:
+		return nil, errors.New("holds no PEM certificate: make it with 'entente bundle show --format pem', or 'entente svid x509'")
+	case len(all) != begun:
+		return nil, fmt.Errorf("holds %d PEM blocks of which %d can be read: make it anew with 'entente bundle show --format pem'", begun, len(all))
 	}
 	return all, nil
 }
