@@ -170,6 +170,10 @@ func TestARemovedMemberIsCutOff(t *testing.T) {
 			}
 			return nil
 		})
+		conn, err := c.port.Conn(m.id) // it may have learned of its removal, and not knock by itself
+		require.NoError(t, err)
+		_, err = ententev1.NewMemberServiceClient(conn).GetMembership(t.Context(), &ententev1.GetMembershipRequest{})
+		require.Error(t, err)
 		requireEventuallyRefused(t, m, port.ReasonUnknownIdentity)
 	}
 	a.eventually("has cut its connections", func() error { // the one that led and had some
