@@ -23,6 +23,9 @@ func (m *Manager) surviveRestore(before, restored *raftstore.View, tx *raftstore
 	if err := keepRevokedAnchors(before, tx); err != nil {
 		return err
 	}
+	if err := keepDistrusted(before, tx); err != nil {
+		return err
+	}
 	past, err := lastSequences(before, restored)
 	if err != nil {
 		return err
@@ -119,7 +122,8 @@ func keepAuthorities(before *raftstore.View, tx *raftstore.Tx, td string) error 
 	return nil
 }
 
-// retireAll retires a domain's restored authorities; those that never signed are left out.
+// retireAll retires a domain's restored authorities, and taints or revokes those that were since. Those that never signed, and
+// those that have expired, are left out: their keys need not be published for a moment.
 func (m *Manager) retireAll(restored *raftstore.View, tx *raftstore.Tx, td string) error {
 	rows, err := listAuthorities(restored, td)
 	if err != nil {
@@ -127,14 +131,21 @@ func (m *Manager) retireAll(restored *raftstore.View, tx *raftstore.Tx, td strin
 	}
 	now := m.config.Now()
 	for _, row := range rows {
-		key := authorityKey(td, row.GetId())
-		switch State(row.GetState()) {
-		case Prepared:
-			err = authorities.Delete(tx, key)
-		case Active:
-			err = change(tx, td, Action{Do: Retire, ID: row.GetId()}, Settings{}, now)
+		a := authorityOf(row)
+		if a.State == Prepared || (m.config.Contact.ClockSane() && !now.Before(a.NotAfter.Add(clockTolerance))) {
+			if err := authorities.Delete(tx, authorityKey(td, a.ID)); err != nil {
+				return err
+			}
+			continue
 		}
+		verb, err := distrust(tx, td, row)
 		if err != nil {
+			return err
+		}
+		if verb == Retire && a.State != Active || verb == Taint && a.State.Distrusted() || verb == Revoke && a.State == Revoked {
+			continue
+		}
+		if err := change(tx, td, Action{Do: verb, ID: a.ID}, Settings{}, now); err != nil {
 			return err
 		}
 	}

@@ -82,7 +82,7 @@ func forgetExpiredAnchors(tx *raftstore.Tx, now time.Time) error {
 		return err
 	}
 	for _, row := range rows {
-		if !now.After(timeOf(row.Value.GetNotAfter()).Add(clockTolerance)) {
+		if now.Before(timeOf(row.Value.GetNotAfter()).Add(clockTolerance)) {
 			continue
 		}
 		if err := revokedAnchors.Delete(tx, row.Key); err != nil {

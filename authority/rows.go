@@ -26,6 +26,7 @@ var (
 	authorities    = raftstore.NewTable[*statev1.Authority]("authorities")
 	rotations      = raftstore.NewTable[*statev1.Rotation]("rotations")
 	revokedAnchors = raftstore.NewTable[*statev1.RevokedAnchor]("revoked_anchors")
+	distrusted     = raftstore.NewTable[*statev1.Distrusted]("distrusted_authorities")
 	pastSequences  = raftstore.NewTable[*statev1.PastSequence]("past_sequences")
 )
 

@@ -198,6 +198,11 @@ func change(tx *raftstore.Tx, td string, action Action, settings Settings, now t
 	if err := move(row.Value, action.Do, settings, now); err != nil {
 		return fmt.Errorf("authority %s of %s: %w", action.ID, td, err)
 	}
+	if State(row.Value.GetState()).Distrusted() {
+		if err := remember(tx, row.Value, now); err != nil {
+			return err
+		}
+	}
 	return authorities.Put(tx, key, row.Value)
 }
 

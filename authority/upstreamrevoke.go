@@ -78,7 +78,7 @@ func (m *Manager) revokeUpstream(ctx context.Context, revoker Revoker, row *stat
 }
 
 // tendRevoked is the leader's: it tells the upstream what it was not told when it was revoked, and forgets the anchors
-// that have expired since they were revoked.
+// and authorities that have expired since they were revoked.
 func (m *Manager) tendRevoked(ctx context.Context) (time.Time, error) {
 	if !m.config.Contact.ClockSane() {
 		return m.config.Now().Add(clockCheck), nil
@@ -102,7 +102,15 @@ func (m *Manager) tendRevoked(ctx context.Context) (time.Time, error) {
 			return never, err
 		}
 		at := timeOf(row.Value.GetNotAfter()).Add(clockTolerance)
-		due = due || now.After(at)
+		due = due || !now.Before(at)
+		next = sooner(next, at)
+	}
+	for row, err := range distrusted.All(m.config.Store.View(), "") {
+		if err != nil {
+			return never, err
+		}
+		at := timeOf(row.Value.GetNotAfter()).Add(remembered)
+		due = due || !now.Before(at)
 		next = sooner(next, at)
 	}
 	if due {
@@ -110,7 +118,8 @@ func (m *Manager) tendRevoked(ctx context.Context) (time.Time, error) {
 			if !m.config.Contact.ClockSane() {
 				return errClock
 			}
-			return forgetExpiredAnchors(tx, m.config.Now())
+			now := m.config.Now()
+			return errors.Join(forgetExpiredAnchors(tx, now), forgetDistrusted(tx, now))
 		})
 		errs = append(errs, err)
 	}

@@ -651,6 +651,86 @@ func (x *RevokedAnchor) GetNotAfter() *timestamppb.Timestamp {
 	return nil
 }
 
+// Distrusted remembers that an authority was tainted or revoked, apart from its row, which goes with its domain: a restore
+// brings it back as that and as nothing better. Its key is "<trust domain>/<id>".
+type Distrusted struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	Id          string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	// Tainted or revoked.
+	State AuthorityState         `protobuf:"varint,3,opt,name=state,proto3,enum=entente.state.v1.AuthorityState" json:"state,omitempty"`
+	Time  *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
+	// When the authority ends: then this is of no more use.
+	NotAfter      *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Distrusted) Reset() {
+	*x = Distrusted{}
+	mi := &file_entente_state_v1_authority_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Distrusted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Distrusted) ProtoMessage() {}
+
+func (x *Distrusted) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_authority_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Distrusted.ProtoReflect.Descriptor instead.
+func (*Distrusted) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_authority_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Distrusted) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *Distrusted) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Distrusted) GetState() AuthorityState {
+	if x != nil {
+		return x.State
+	}
+	return AuthorityState_AUTHORITY_STATE_UNSPECIFIED
+}
+
+func (x *Distrusted) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Distrusted) GetNotAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotAfter
+	}
+	return nil
+}
+
 // PastSequence is the last bundle sequence of a trust domain that is hosted no more, so that one that is hosted
 // again goes on above it. Its key is the trust domain.
 type PastSequence struct {
@@ -663,7 +743,7 @@ type PastSequence struct {
 
 func (x *PastSequence) Reset() {
 	*x = PastSequence{}
-	mi := &file_entente_state_v1_authority_proto_msgTypes[4]
+	mi := &file_entente_state_v1_authority_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -675,7 +755,7 @@ func (x *PastSequence) String() string {
 func (*PastSequence) ProtoMessage() {}
 
 func (x *PastSequence) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_authority_proto_msgTypes[4]
+	mi := &file_entente_state_v1_authority_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -688,7 +768,7 @@ func (x *PastSequence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PastSequence.ProtoReflect.Descriptor instead.
 func (*PastSequence) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_authority_proto_rawDescGZIP(), []int{4}
+	return file_entente_state_v1_authority_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *PastSequence) GetTrustDomain() string {
@@ -768,7 +848,14 @@ const file_entente_state_v1_authority_proto_rawDesc = "" +
 	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12;\n" +
 	"\vrevoke_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"revokeTime\x127\n" +
-	"\tnot_after\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\"M\n" +
+	"\tnot_after\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\"\xe0\x01\n" +
+	"\n" +
+	"Distrusted\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x126\n" +
+	"\x05state\x18\x03 \x01(\x0e2 .entente.state.v1.AuthorityStateR\x05state\x12.\n" +
+	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x127\n" +
+	"\tnot_after\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\"M\n" +
 	"\fPastSequence\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence*`\n" +
@@ -797,7 +884,7 @@ func file_entente_state_v1_authority_proto_rawDescGZIP() []byte {
 }
 
 var file_entente_state_v1_authority_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_entente_state_v1_authority_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_entente_state_v1_authority_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_entente_state_v1_authority_proto_goTypes = []any{
 	(AuthorityKind)(0),            // 0: entente.state.v1.AuthorityKind
 	(AuthorityState)(0),           // 1: entente.state.v1.AuthorityState
@@ -805,38 +892,42 @@ var file_entente_state_v1_authority_proto_goTypes = []any{
 	(*Authority)(nil),             // 3: entente.state.v1.Authority
 	(*Rotation)(nil),              // 4: entente.state.v1.Rotation
 	(*RevokedAnchor)(nil),         // 5: entente.state.v1.RevokedAnchor
-	(*PastSequence)(nil),          // 6: entente.state.v1.PastSequence
-	(*durationpb.Duration)(nil),   // 7: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(*Distrusted)(nil),            // 6: entente.state.v1.Distrusted
+	(*PastSequence)(nil),          // 7: entente.state.v1.PastSequence
+	(*durationpb.Duration)(nil),   // 8: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
 }
 var file_entente_state_v1_authority_proto_depIdxs = []int32{
-	7,  // 0: entente.state.v1.Domain.refresh_hint:type_name -> google.protobuf.Duration
-	7,  // 1: entente.state.v1.Domain.x509_svid_ttl:type_name -> google.protobuf.Duration
-	7,  // 2: entente.state.v1.Domain.jwt_svid_ttl:type_name -> google.protobuf.Duration
-	7,  // 3: entente.state.v1.Domain.ca_ttl:type_name -> google.protobuf.Duration
-	8,  // 4: entente.state.v1.Domain.create_time:type_name -> google.protobuf.Timestamp
-	7,  // 5: entente.state.v1.Domain.earlier_hint:type_name -> google.protobuf.Duration
-	8,  // 6: entente.state.v1.Domain.earlier_hint_until:type_name -> google.protobuf.Timestamp
+	8,  // 0: entente.state.v1.Domain.refresh_hint:type_name -> google.protobuf.Duration
+	8,  // 1: entente.state.v1.Domain.x509_svid_ttl:type_name -> google.protobuf.Duration
+	8,  // 2: entente.state.v1.Domain.jwt_svid_ttl:type_name -> google.protobuf.Duration
+	8,  // 3: entente.state.v1.Domain.ca_ttl:type_name -> google.protobuf.Duration
+	9,  // 4: entente.state.v1.Domain.create_time:type_name -> google.protobuf.Timestamp
+	8,  // 5: entente.state.v1.Domain.earlier_hint:type_name -> google.protobuf.Duration
+	9,  // 6: entente.state.v1.Domain.earlier_hint_until:type_name -> google.protobuf.Timestamp
 	0,  // 7: entente.state.v1.Authority.kind:type_name -> entente.state.v1.AuthorityKind
 	1,  // 8: entente.state.v1.Authority.state:type_name -> entente.state.v1.AuthorityState
-	8,  // 9: entente.state.v1.Authority.not_before:type_name -> google.protobuf.Timestamp
-	8,  // 10: entente.state.v1.Authority.not_after:type_name -> google.protobuf.Timestamp
-	8,  // 11: entente.state.v1.Authority.prepare_time:type_name -> google.protobuf.Timestamp
-	8,  // 12: entente.state.v1.Authority.ready_time:type_name -> google.protobuf.Timestamp
-	8,  // 13: entente.state.v1.Authority.activate_time:type_name -> google.protobuf.Timestamp
-	8,  // 14: entente.state.v1.Authority.retire_time:type_name -> google.protobuf.Timestamp
-	7,  // 15: entente.state.v1.Authority.longest_svid:type_name -> google.protobuf.Duration
-	8,  // 16: entente.state.v1.Authority.taint_time:type_name -> google.protobuf.Timestamp
-	8,  // 17: entente.state.v1.Authority.revoke_time:type_name -> google.protobuf.Timestamp
-	8,  // 18: entente.state.v1.Authority.upstream_revoke_time:type_name -> google.protobuf.Timestamp
-	8,  // 19: entente.state.v1.Rotation.request_time:type_name -> google.protobuf.Timestamp
-	8,  // 20: entente.state.v1.RevokedAnchor.revoke_time:type_name -> google.protobuf.Timestamp
-	8,  // 21: entente.state.v1.RevokedAnchor.not_after:type_name -> google.protobuf.Timestamp
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	9,  // 9: entente.state.v1.Authority.not_before:type_name -> google.protobuf.Timestamp
+	9,  // 10: entente.state.v1.Authority.not_after:type_name -> google.protobuf.Timestamp
+	9,  // 11: entente.state.v1.Authority.prepare_time:type_name -> google.protobuf.Timestamp
+	9,  // 12: entente.state.v1.Authority.ready_time:type_name -> google.protobuf.Timestamp
+	9,  // 13: entente.state.v1.Authority.activate_time:type_name -> google.protobuf.Timestamp
+	9,  // 14: entente.state.v1.Authority.retire_time:type_name -> google.protobuf.Timestamp
+	8,  // 15: entente.state.v1.Authority.longest_svid:type_name -> google.protobuf.Duration
+	9,  // 16: entente.state.v1.Authority.taint_time:type_name -> google.protobuf.Timestamp
+	9,  // 17: entente.state.v1.Authority.revoke_time:type_name -> google.protobuf.Timestamp
+	9,  // 18: entente.state.v1.Authority.upstream_revoke_time:type_name -> google.protobuf.Timestamp
+	9,  // 19: entente.state.v1.Rotation.request_time:type_name -> google.protobuf.Timestamp
+	9,  // 20: entente.state.v1.RevokedAnchor.revoke_time:type_name -> google.protobuf.Timestamp
+	9,  // 21: entente.state.v1.RevokedAnchor.not_after:type_name -> google.protobuf.Timestamp
+	1,  // 22: entente.state.v1.Distrusted.state:type_name -> entente.state.v1.AuthorityState
+	9,  // 23: entente.state.v1.Distrusted.time:type_name -> google.protobuf.Timestamp
+	9,  // 24: entente.state.v1.Distrusted.not_after:type_name -> google.protobuf.Timestamp
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_entente_state_v1_authority_proto_init() }
@@ -850,7 +941,7 @@ func file_entente_state_v1_authority_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_state_v1_authority_proto_rawDesc), len(file_entente_state_v1_authority_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   5,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

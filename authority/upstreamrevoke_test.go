@@ -1,0 +1,108 @@
+package authority
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+)
+
+// vaultlike is an upstream with one root for all members, which can revoke and can be down.
+type vaultlike struct {
+	*SelfSigned
+	mu      sync.Mutex
+	down    bool
+	revoked []string
+}
+
+func (v *vaultlike) Revoke(_ context.Context, _ spiffeid.TrustDomain, c *x509.Certificate) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.down {
+		return errors.Join(errors.New("it is sealed"), errors.New("and far away"))
+	}
+	v.revoked = append(v.revoked, c.SerialNumber.Text(16))
+	return nil
+}
+
+func (v *vaultlike) told() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return len(v.revoked)
+}
+
+func (*vaultlike) Prune(func(*x509.Certificate) bool) error { return nil }
+
+// SignCA signs below the one root whatever was revoked, as an upstream that was not told does.
+func (v *vaultlike) SignCA(ctx context.Context, r CARequest) (*Signed, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	r.NewAnchor, r.Revoked = false, nil
+	return v.SelfSigned.SignCA(ctx, r)
+}
+
+// TestRevokeBelowAnUpstream: the upstream is told, by the leader later if it cannot be told now; its root stays until an
+// operator says otherwise, and then nothing below it comes back.
+func TestRevokeBelowAnUpstream(t *testing.T) {
+	keys, err := OpenKeyFolder(t.TempDir() + "/keys")
+	require.NoError(t, err)
+	upstream := &vaultlike{SelfSigned: NewSelfSigned(keys, DefaultRootTTL), down: true}
+	f := allSign(t, func(c *Config) { c.Upstream = upstream })
+	ctx := context.Background()
+	root := f.bundle(home).X509Authorities()
+	require.Len(t, root, 1)
+	c := f.crew[0]
+	x := f.active(c.id, ententev1.AuthorityKind_AUTHORITY_KIND_X509)
+	alive := f.issue(c, workload(1))[0]
+
+	revoke := func(r *ententev1.RevokeAuthorityRequest) (*ententev1.RevokeAuthorityResponse, error) {
+		r.TrustDomain = home.Name()
+		return f.crew[2].AuthorityService().RevokeAuthority(ctx, r)
+	}
+	done, err := revoke(&ententev1.RevokeAuthorityRequest{What: &ententev1.RevokeAuthorityRequest_Id{Id: x.GetId()}})
+	require.NoError(t, err)
+	require.Equal(t, []string{
+		"It signs no more, but its anchor belongs to the upstream and stays in the bundle, and SPIFFE verifiers read no revocation list: they accept what it signed until that expires, at the latest at " +
+			clock(f.now().Add(DefaultSigningGrace+DefaultX509SVIDTTL)) + ", or until the anchor is revoked too by 'entente authority revoke --anchor'.",
+		"Members renew their own SVIDs at once, and whoever watches authorities is told to renew.",
+		"The upstream could not be told to revoke the certificate of " + x.GetId() + ", and is told again until it can: it is sealed; and far away.",
+	}, done.GetRemarks())
+	require.NoError(t, alive.verify(f.bundle(home), f.now()), "said plainly: verifiers accept it")
+	upstream.mu.Lock()
+	upstream.down = false
+	upstream.mu.Unlock()
+	require.Eventually(t, func() bool { f.wake(); return upstream.told() >= 1 }, testPatience, 10*time.Millisecond)
+	f.settle()
+	r, err := c.SVIDService().IssueX509SVID(caller, request(t, workload(1)))
+	require.NoError(t, err)
+	require.NotEqual(t, x.GetId(), r.GetAuthorityId())
+
+	// The root.
+	anchor := &ententev1.RevokeAuthorityRequest{What: &ententev1.RevokeAuthorityRequest_Anchor{Anchor: AnchorID(root[0])}}
+	_, err = revoke(anchor)
+	require.Equal(t, codes.FailedPrecondition, status.Code(err))
+	require.ErrorContains(t, err, "or give --force")
+	anchor.Force = true
+	done, err = revoke(anchor)
+	require.NoError(t, err)
+	require.Len(t, done.GetAuthorities(), 4)
+	require.Empty(t, f.bundle(home).X509Authorities())
+	require.Error(t, alive.verify(f.bundle(home), f.now()))
+	require.Eventually(t, func() bool { f.wake(); return upstream.told() >= 4 }, testPatience, 10*time.Millisecond)
+	_, err = c.newAuthority(ctx, Situation{Now: f.now(), Settings: defaults()}, &statev1.Domain{TrustDomain: home.Name()}, Action{Do: Prepare, Kind: X509})
+	require.ErrorContains(t, err, "the upstream signs below the anchor "+AnchorID(root[0])+", which was revoked; make an issuer below another one its default")
+	require.False(t, slices.ContainsFunc(f.list(home), func(a *ententev1.Authority) bool {
+		return a.GetKind() == ententev1.AuthorityKind_AUTHORITY_KIND_X509 && a.GetState() != ententev1.AuthorityState_AUTHORITY_STATE_REVOKED
+	}))
+}
