@@ -15,6 +15,13 @@
 // The content that counts is the set of usable keys. [Bundle.Digest] and [Bundle.SameKeys] look at nothing else:
 // neither at the order, nor at the refresh hint, nor at the sequence.
 //
+// # History and statements
+//
+// [Bundle.Record] says what a new version changes in the history of its domain, [FromVersion] builds an old one anew, and
+// [Differences] says in words what is different between two. A [Statement] is a domain's signed word on one version; each names the one
+// before, so that [FollowChain] can tell whether what a reader is shown continues what it saw. [CompareViews] says whether two sources
+// contradict each other. docs/STATEMENTS.md has the format.
+//
 // # Serving
 //
 // A [Handler] answers from memory what was last given to [Handler.Publish]. Documents are rendered once a

@@ -27,6 +27,15 @@ var (
 	ErrID                   error = &refusal{"bad_spiffe_id", "the string is not a valid SPIFFE ID"}
 )
 
+// Refusals of statements.
+var (
+	ErrStatement          error = &refusal{"bad_statement", "it is not a statement on a bundle"}
+	ErrStatementSigner    error = &refusal{"statement_signer", "the statement is signed by a key that may not sign it"}
+	ErrStatementSignature error = &refusal{"statement_signature", "the statement's signature does not verify"}
+	ErrStatementLink      error = &refusal{"statement_link", "the statement does not continue the one before"}
+	ErrNoStatements       error = &refusal{"no_statements", "the endpoint makes no statements"}
+)
+
 // Refusals of endpoints and of what they answer.
 var (
 	ErrURL              error = &refusal{"bad_url", "the URL is not a valid bundle endpoint URL"}

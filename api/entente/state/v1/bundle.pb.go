@@ -96,6 +96,346 @@ func (x *Bundle) GetRetrieveTime() *timestamppb.Timestamp {
 	return nil
 }
 
+// BundleVersion is one version in the history of a domain's bundle.
+type BundleVersion struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	// Counts the versions of the domain that this cluster recorded, whatever their sequences.
+	Number   uint64  `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
+	Sequence *uint64 `protobuf:"varint,3,opt,name=sequence,proto3,oneof" json:"sequence,omitempty"`
+	// In seconds; absent: the bundle gave none.
+	RefreshHint *int64 `protobuf:"varint,4,opt,name=refresh_hint,json=refreshHint,proto3,oneof" json:"refresh_hint,omitempty"`
+	// SHA-256 of the set of usable keys.
+	Digest []byte `protobuf:"bytes,5,opt,name=digest,proto3" json:"digest,omitempty"`
+	// Its authorities. Empty with content_gone: the history had no room for them.
+	Keys        []*BundleKeyRef `protobuf:"bytes,6,rep,name=keys,proto3" json:"keys,omitempty"`
+	ContentGone bool            `protobuf:"varint,7,opt,name=content_gone,json=contentGone,proto3" json:"content_gone,omitempty"`
+	// When this cluster made it or took it over, and where it came from.
+	Time   *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=time,proto3" json:"time,omitempty"`
+	Source string                 `protobuf:"bytes,9,opt,name=source,proto3" json:"source,omitempty"`
+	// Hosted domains: the signed statement, a compact JWS; empty while there is none.
+	Statement string `protobuf:"bytes,10,opt,name=statement,proto3" json:"statement,omitempty"`
+	// Hosted domains: why there will be no statement.
+	Unstated string `protobuf:"bytes,11,opt,name=unstated,proto3" json:"unstated,omitempty"`
+	// Foreign domains: the digest of the domain's statement on this version, once it was checked.
+	StatementDigest []byte `protobuf:"bytes,12,opt,name=statement_digest,json=statementDigest,proto3" json:"statement_digest,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *BundleVersion) Reset() {
+	*x = BundleVersion{}
+	mi := &file_entente_state_v1_bundle_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BundleVersion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BundleVersion) ProtoMessage() {}
+
+func (x *BundleVersion) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_bundle_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BundleVersion.ProtoReflect.Descriptor instead.
+func (*BundleVersion) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_bundle_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *BundleVersion) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *BundleVersion) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *BundleVersion) GetSequence() uint64 {
+	if x != nil && x.Sequence != nil {
+		return *x.Sequence
+	}
+	return 0
+}
+
+func (x *BundleVersion) GetRefreshHint() int64 {
+	if x != nil && x.RefreshHint != nil {
+		return *x.RefreshHint
+	}
+	return 0
+}
+
+func (x *BundleVersion) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *BundleVersion) GetKeys() []*BundleKeyRef {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *BundleVersion) GetContentGone() bool {
+	if x != nil {
+		return x.ContentGone
+	}
+	return false
+}
+
+func (x *BundleVersion) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *BundleVersion) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *BundleVersion) GetStatement() string {
+	if x != nil {
+		return x.Statement
+	}
+	return ""
+}
+
+func (x *BundleVersion) GetUnstated() string {
+	if x != nil {
+		return x.Unstated
+	}
+	return ""
+}
+
+func (x *BundleVersion) GetStatementDigest() []byte {
+	if x != nil {
+		return x.StatementDigest
+	}
+	return nil
+}
+
+// BundleKeyRef names an authority of a version.
+type BundleKeyRef struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The first 16 bytes of the SHA-256 of the authority's stored form.
+	Id []byte `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The length of that form in bytes.
+	Size          uint32 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BundleKeyRef) Reset() {
+	*x = BundleKeyRef{}
+	mi := &file_entente_state_v1_bundle_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BundleKeyRef) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BundleKeyRef) ProtoMessage() {}
+
+func (x *BundleKeyRef) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_bundle_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BundleKeyRef.ProtoReflect.Descriptor instead.
+func (*BundleKeyRef) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_bundle_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *BundleKeyRef) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *BundleKeyRef) GetSize() uint32 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+// BundleKey is an authority in the history of a domain, stored once for all versions that have it. In a table of its own its
+// key is "<trust domain>/<id in hexadecimal>".
+type BundleKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// X.509: the certificate, DER.
+	Certificate []byte `protobuf:"bytes,2,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	// JWT: the key ID, and the key as PKIX, DER.
+	KeyId         string `protobuf:"bytes,3,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	PublicKey     []byte `protobuf:"bytes,4,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BundleKey) Reset() {
+	*x = BundleKey{}
+	mi := &file_entente_state_v1_bundle_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BundleKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BundleKey) ProtoMessage() {}
+
+func (x *BundleKey) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_bundle_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BundleKey.ProtoReflect.Descriptor instead.
+func (*BundleKey) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_bundle_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *BundleKey) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *BundleKey) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *BundleKey) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *BundleKey) GetPublicKey() []byte {
+	if x != nil {
+		return x.PublicKey
+	}
+	return nil
+}
+
+// ForeignHistory is the history of a foreign domain's bundle, in one row: it is rewritten only with the bundle, and ten
+// thousand domains with twenty rows each would cost more in rows than in content. Its key is the trust domain.
+type ForeignHistory struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	// Oldest first.
+	Versions []*BundleVersion `protobuf:"bytes,2,rep,name=versions,proto3" json:"versions,omitempty"`
+	Keys     []*BundleKey     `protobuf:"bytes,3,rep,name=keys,proto3" json:"keys,omitempty"`
+	// The newest statement of the domain that was checked, a compact JWS; empty: none yet.
+	Statement     string `protobuf:"bytes,4,opt,name=statement,proto3" json:"statement,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForeignHistory) Reset() {
+	*x = ForeignHistory{}
+	mi := &file_entente_state_v1_bundle_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForeignHistory) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForeignHistory) ProtoMessage() {}
+
+func (x *ForeignHistory) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_bundle_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForeignHistory.ProtoReflect.Descriptor instead.
+func (*ForeignHistory) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_bundle_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ForeignHistory) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *ForeignHistory) GetVersions() []*BundleVersion {
+	if x != nil {
+		return x.Versions
+	}
+	return nil
+}
+
+func (x *ForeignHistory) GetKeys() []*BundleKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *ForeignHistory) GetStatement() string {
+	if x != nil {
+		return x.Statement
+	}
+	return ""
+}
+
 var File_entente_state_v1_bundle_proto protoreflect.FileDescriptor
 
 const file_entente_state_v1_bundle_proto_rawDesc = "" +
@@ -106,7 +446,37 @@ const file_entente_state_v1_bundle_proto_rawDesc = "" +
 	"\bdocument\x18\x02 \x01(\fR\bdocument\x12;\n" +
 	"\vchange_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"changeTime\x12?\n" +
-	"\rretrieve_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\fretrieveTimeB;Z9github.com/ententehq/entente/api/entente/state/v1;statev1b\x06proto3"
+	"\rretrieve_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\fretrieveTime\"\xcd\x03\n" +
+	"\rBundleVersion\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x1f\n" +
+	"\bsequence\x18\x03 \x01(\x04H\x00R\bsequence\x88\x01\x01\x12&\n" +
+	"\frefresh_hint\x18\x04 \x01(\x03H\x01R\vrefreshHint\x88\x01\x01\x12\x16\n" +
+	"\x06digest\x18\x05 \x01(\fR\x06digest\x122\n" +
+	"\x04keys\x18\x06 \x03(\v2\x1e.entente.state.v1.BundleKeyRefR\x04keys\x12!\n" +
+	"\fcontent_gone\x18\a \x01(\bR\vcontentGone\x12.\n" +
+	"\x04time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
+	"\x06source\x18\t \x01(\tR\x06source\x12\x1c\n" +
+	"\tstatement\x18\n" +
+	" \x01(\tR\tstatement\x12\x1a\n" +
+	"\bunstated\x18\v \x01(\tR\bunstated\x12)\n" +
+	"\x10statement_digest\x18\f \x01(\fR\x0fstatementDigestB\v\n" +
+	"\t_sequenceB\x0f\n" +
+	"\r_refresh_hint\"2\n" +
+	"\fBundleKeyRef\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\rR\x04size\"s\n" +
+	"\tBundleKey\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12 \n" +
+	"\vcertificate\x18\x02 \x01(\fR\vcertificate\x12\x15\n" +
+	"\x06key_id\x18\x03 \x01(\tR\x05keyId\x12\x1d\n" +
+	"\n" +
+	"public_key\x18\x04 \x01(\fR\tpublicKey\"\xbf\x01\n" +
+	"\x0eForeignHistory\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12;\n" +
+	"\bversions\x18\x02 \x03(\v2\x1f.entente.state.v1.BundleVersionR\bversions\x12/\n" +
+	"\x04keys\x18\x03 \x03(\v2\x1b.entente.state.v1.BundleKeyR\x04keys\x12\x1c\n" +
+	"\tstatement\x18\x04 \x01(\tR\tstatementB;Z9github.com/ententehq/entente/api/entente/state/v1;statev1b\x06proto3"
 
 var (
 	file_entente_state_v1_bundle_proto_rawDescOnce sync.Once
@@ -120,19 +490,27 @@ func file_entente_state_v1_bundle_proto_rawDescGZIP() []byte {
 	return file_entente_state_v1_bundle_proto_rawDescData
 }
 
-var file_entente_state_v1_bundle_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
+var file_entente_state_v1_bundle_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_entente_state_v1_bundle_proto_goTypes = []any{
 	(*Bundle)(nil),                // 0: entente.state.v1.Bundle
-	(*timestamppb.Timestamp)(nil), // 1: google.protobuf.Timestamp
+	(*BundleVersion)(nil),         // 1: entente.state.v1.BundleVersion
+	(*BundleKeyRef)(nil),          // 2: entente.state.v1.BundleKeyRef
+	(*BundleKey)(nil),             // 3: entente.state.v1.BundleKey
+	(*ForeignHistory)(nil),        // 4: entente.state.v1.ForeignHistory
+	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
 }
 var file_entente_state_v1_bundle_proto_depIdxs = []int32{
-	1, // 0: entente.state.v1.Bundle.change_time:type_name -> google.protobuf.Timestamp
-	1, // 1: entente.state.v1.Bundle.retrieve_time:type_name -> google.protobuf.Timestamp
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	5, // 0: entente.state.v1.Bundle.change_time:type_name -> google.protobuf.Timestamp
+	5, // 1: entente.state.v1.Bundle.retrieve_time:type_name -> google.protobuf.Timestamp
+	2, // 2: entente.state.v1.BundleVersion.keys:type_name -> entente.state.v1.BundleKeyRef
+	5, // 3: entente.state.v1.BundleVersion.time:type_name -> google.protobuf.Timestamp
+	1, // 4: entente.state.v1.ForeignHistory.versions:type_name -> entente.state.v1.BundleVersion
+	3, // 5: entente.state.v1.ForeignHistory.keys:type_name -> entente.state.v1.BundleKey
+	6, // [6:6] is the sub-list for method output_type
+	6, // [6:6] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_entente_state_v1_bundle_proto_init() }
@@ -140,13 +518,14 @@ func file_entente_state_v1_bundle_proto_init() {
 	if File_entente_state_v1_bundle_proto != nil {
 		return
 	}
+	file_entente_state_v1_bundle_proto_msgTypes[1].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_state_v1_bundle_proto_rawDesc), len(file_entente_state_v1_bundle_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   1,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

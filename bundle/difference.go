@@ -1,0 +1,128 @@
+package bundle
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+// DifferenceKind says what is different between two versions of a bundle.
+type DifferenceKind string
+
+// What can be different.
+const (
+	AuthorityAdded   DifferenceKind = "authority_added"
+	AuthorityRemoved DifferenceKind = "authority_removed"
+	KeyReplaced      DifferenceKind = "key_replaced" // another key under the same kid
+	HintChanged      DifferenceKind = "hint_changed"
+)
+
+// Difference is one thing by which two versions of a bundle differ.
+type Difference struct {
+	Kind DifferenceKind `json:"kind"`
+	// Use is "x509-svid" or "jwt-svid"; empty where it is about no authority.
+	Use string `json:"use,omitempty"`
+	// KeyID is the subject key identifier of a certificate, in hexadecimal, or the kid of a JWT key.
+	KeyID string `json:"key_id,omitempty"`
+	// Text says it in one line. What comes from a document is quoted and cut in it.
+	Text string `json:"text"`
+}
+
+// Differences says what is different in to, which came after from, in words: first the X.509 authorities, then the JWT
+// authorities, then the refresh hint. Nothing: both say the same, whatever their sequences. A nil from holds nothing.
+func Differences(from, to *Bundle) []Difference {
+	var was Content
+	if from != nil {
+		was = from.content
+	}
+	is := to.content
+	var all []Difference
+	all = appendCertificates(all, AuthorityRemoved, missing(was.X509Authorities, is.X509Authorities))
+	all = appendCertificates(all, AuthorityAdded, missing(is.X509Authorities, was.X509Authorities))
+	for _, kid := range slices.Sorted(maps.Keys(was.JWTAuthorities)) {
+		switch key, ok := is.JWTAuthorities[kid]; {
+		case !ok:
+			all = append(all, Difference{AuthorityRemoved, useJWT, kid, fmt.Sprintf("JWT authority removed: key %s, %s", word(kid), keyKind(was.JWTAuthorities[kid]))})
+		case !samePublicKey(was.JWTAuthorities[kid], key):
+			all = append(all, Difference{KeyReplaced, useJWT, kid, fmt.Sprintf("JWT authority replaced: key %s stands for another key, %s", word(kid), keyKind(key))})
+		}
+	}
+	for _, kid := range slices.Sorted(maps.Keys(is.JWTAuthorities)) {
+		if _, ok := was.JWTAuthorities[kid]; !ok {
+			all = append(all, Difference{AuthorityAdded, useJWT, kid, fmt.Sprintf("JWT authority added: key %s, %s", word(kid), keyKind(is.JWTAuthorities[kid]))})
+		}
+	}
+	if from != nil && hintOf(was) != hintOf(is) {
+		all = append(all, Difference{Kind: HintChanged, Text: fmt.Sprintf("refresh hint changed from %s to %s", hintOf(was), hintOf(is))})
+	}
+	return all
+}
+
+// missing are the certificates of these that are not among others. Both are sorted by their DER.
+func missing(these, others []*x509.Certificate) (gone []*x509.Certificate) {
+	for _, c := range these {
+		if _, found := slices.BinarySearchFunc(others, c.Raw, func(o *x509.Certificate, der []byte) int { return bytes.Compare(o.Raw, der) }); !found {
+			gone = append(gone, c)
+		}
+	}
+	return gone
+}
+
+func appendCertificates(all []Difference, kind DifferenceKind, certificates []*x509.Certificate) []Difference {
+	verb := map[DifferenceKind]string{AuthorityAdded: "added", AuthorityRemoved: "removed"}[kind]
+	for _, c := range certificates {
+		id := hex.EncodeToString(c.SubjectKeyId)
+		all = append(all, Difference{kind, useX509, id, fmt.Sprintf("X.509 authority %s: key %s, %s, valid from %s to %s",
+			verb, word(id), clip(c.Subject.String()), c.NotBefore.UTC().Format(time.RFC3339), c.NotAfter.UTC().Format(time.RFC3339))})
+	}
+	return all
+}
+
+// word is a key ID in a sentence: as it is where it is plain, else quoted and cut.
+func word(id string) string {
+	if id == "" {
+		return "without ID"
+	}
+	for i := range len(id) {
+		if c := id[i]; !isLowerOrDigit(c) && (c < 'A' || c > 'Z') && c != '-' && c != '_' && c != '.' || len(id) > 64 {
+			return clip(id)
+		}
+	}
+	return id
+}
+
+func hintOf(c Content) string {
+	if c.RefreshHint == nil {
+		return "none"
+	}
+	return c.RefreshHint.String()
+}
+
+func samePublicKey(a, b any) bool {
+	switch a := a.(type) {
+	case *ecdsa.PublicKey:
+		other, ok := b.(*ecdsa.PublicKey)
+		return ok && a.Equal(other)
+	case *rsa.PublicKey:
+		other, ok := b.(*rsa.PublicKey)
+		return ok && a.Equal(other)
+	}
+	return false
+}
+
+// keyKind names the kind and size of a public key.
+func keyKind(key any) string {
+	switch k := key.(type) {
+	case *ecdsa.PublicKey:
+		return "EC " + k.Params().Name
+	case *rsa.PublicKey:
+		return fmt.Sprintf("RSA %d", k.N.BitLen())
+	}
+	return fmt.Sprintf("%T", key)
+}
