@@ -168,19 +168,22 @@ func (m *Manager) renew(ctx context.Context, id spiffeid.ID) (time.Time, error) 
 	if err != nil {
 		return never, fmt.Errorf("renew %s: %w", id, err)
 	}
+	now := m.config.Now()
 	svid := &ownSVID{
 		certificate: &tls.Certificate{Certificate: signed.GetCertificates(), PrivateKey: key, Leaf: leaf},
-		authority:   signed.GetAuthorityId(), renew: renewalOf(leaf),
+		authority:   signed.GetAuthorityId(), renew: renewalOf(leaf, now),
 	}
 	m.own.put(id, svid)
 	m.log.Debug("renewed an SVID of this member", "spiffe_id", id, "authority", svid.authority, "until", leaf.NotAfter)
 	return svid.renew, nil
 }
 
-// renewalOf is when an SVID is renewed: at half of its life or up to a tenth of it earlier, drawn from its serial number.
-func renewalOf(leaf *x509.Certificate) time.Time {
-	life := leaf.NotAfter.Sub(leaf.NotBefore)
+// renewalOf is when an SVID is renewed: when half of the life that it has left now is over or up to a tenth of that earlier,
+// drawn from its serial number. The moment that a certificate names as its beginning does not count: it lies in the past, for
+// a short-lived one by more than half of its life.
+func renewalOf(leaf *x509.Certificate, now time.Time) time.Time {
+	life := leaf.NotAfter.Sub(now)
 	sum := sha256.Sum256(leaf.SerialNumber.Bytes())
 	early := life / 10 / (1 << 16) * time.Duration(binary.BigEndian.Uint16(sum[:]))
-	return leaf.NotBefore.Add(life/2 - early)
+	return now.Add(life/2 - early)
 }

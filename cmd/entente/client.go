@@ -151,16 +151,15 @@ func (a *app) credentials() (credentials.TransportCredentials, error) {
 			return nil, usagef("%s is missing: --address goes with --cert, --key and --bundle, as 'entente svid x509' writes them", files[i].flag)
 		}
 	}
-	svid, err := loadSVID(files[0].value, files[1].value)
-	if err != nil {
+	own := identityFiles{files[0].value, files[1].value, files[2].value}
+	if _, err := own.GetX509SVID(); err != nil {
 		return nil, err
 	}
-	roots, err := loadAuthorities(files[2].value)
-	if err != nil {
+	if _, err := loadAuthorities(own.bundle); err != nil {
 		return nil, err
 	}
 	// It checks the other end in a hook that resumed sessions skip; without a session cache none is resumed.
-	config := tlsconfig.MTLSClientConfig(svid, roots, isMember)
+	config := tlsconfig.MTLSClientConfig(own, own, isMember)
 	config.MinVersion = tls.VersionTLS13
 	return credentials.NewTLS(config), nil
 }
@@ -173,6 +172,22 @@ func isMember(id spiffeid.ID, _ [][]*x509.Certificate) error {
 		return fmt.Errorf("the other end proves to be %s, which is no member of a cluster (spiffe://DOMAIN%sID)", id, memberPath)
 	}
 	return nil
+}
+
+// identityFiles are the files of this command's own SVID. They are read at each handshake: a command that stays outlives
+// what is in them, and may be the one that renews them.
+type identityFiles struct{ cert, key, bundle string }
+
+// GetX509SVID implements the source that go-spiffe presents.
+func (f identityFiles) GetX509SVID() (*x509svid.SVID, error) { return loadSVID(f.cert, f.key) }
+
+// GetX509BundleForTrustDomain implements the source that go-spiffe verifies by.
+func (f identityFiles) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509bundle.Bundle, error) {
+	all, err := loadAuthorities(f.bundle)
+	if err != nil {
+		return nil, err
+	}
+	return x509bundle.FromX509Authorities(td, all), nil
 }
 
 func loadSVID(certFile, keyFile string) (*x509svid.SVID, error) {
@@ -196,11 +211,6 @@ func loadSVID(certFile, keyFile string) (*x509svid.SVID, error) {
 // authorities vouch for the members of one cluster. The file says not for which trust domain it is, but no two hosted
 // domains share an authority, so whoever is signed by these is of that domain.
 type authorities []*x509.Certificate
-
-// GetX509BundleForTrustDomain implements the source that go-spiffe verifies by.
-func (a authorities) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509bundle.Bundle, error) {
-	return x509bundle.FromX509Authorities(td, a), nil
-}
 
 // maxAuthoritiesBytes is far above a bundle of as many authorities as a domain can have.
 const maxAuthoritiesBytes = 1 << 20

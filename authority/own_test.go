@@ -1,0 +1,22 @@
+package authority
+
+import (
+	"crypto/x509"
+	"math/big"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestRenewalOf: an SVID is renewed in the middle of what it has left, also one that lives for less than it is backdated.
+func TestRenewalOf(t *testing.T) {
+	now := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	for _, ttl := range []time.Duration{5 * time.Second, 10 * time.Second, time.Hour} {
+		for serial := range int64(100) {
+			at := renewalOf(&x509.Certificate{SerialNumber: big.NewInt(serial), NotBefore: now.Add(-backdate), NotAfter: now.Add(ttl)}, now)
+			require.False(t, at.Before(now.Add(ttl*4/10)), "%v: %v", ttl, at)
+			require.False(t, at.After(now.Add(ttl/2)), "%v: %v", ttl, at)
+		}
+	}
+}
