@@ -21,6 +21,9 @@
 //   - The sequence of a hosted bundle rises by one with each change of what the document says (its keys or its
 //     refresh hint), in the transaction that makes the change; never otherwise, and never down: not when a domain is
 //     deleted and created again, nor when an operator restores a snapshot.
+//   - Each version of a hosted bundle is in the history, with a statement that continues the one before it, signed by a JWT
+//     authority that the version before has: inside the transaction that makes the version if the member that runs it holds such
+//     a key in its memory, and else at once after it by one that does (statetend.go). Where no such key is left the chain starts anew and says so.
 //   - Some member can sign at every moment from the first start. One that cannot passes the request on.
 //   - A signature is made only after its line in the audit log, only after the exact bytes to be signed have passed
 //     [Lint], and only by a member that heard from the leader within the signing grace.
@@ -31,6 +34,6 @@
 //
 // Read lifecycle.go first, then publication.go and transition.go; distrust.go and steer.go are what operators do, watch.go
 // is how holders of SVIDs learn of it; leaf.go, token.go and lint.go say what an SVID is;
-// signing.go is the way of one signature, issuebatch.go of many; issuelimit.go holds callers to a rate, and zlint.go has
+// statement.go is who states a version; signing.go is the way of one signature, issuebatch.go of many; issuelimit.go holds callers to a rate, and zlint.go has
 // a second look at what was signed. keys.go says where private keys can be.
 package authority

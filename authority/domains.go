@@ -221,7 +221,7 @@ func (s *domainService) UpdateDomain(ctx context.Context, r *ententev1.UpdateDom
 		if err := lengthen(tx, td.Name(), settings); err != nil {
 			return err
 		}
-		_, err = publish(tx, row, now)
+		_, err = s.m.publish(tx, row, now)
 		return err
 	})
 	if err != nil {
@@ -250,7 +250,7 @@ func lengthen(tx *raftstore.Tx, td string, settings Settings) error {
 	return nil
 }
 
-// DeleteDomain ends a hosted trust domain: its authorities, its bundle, its grants. What remains is its last sequence.
+// DeleteDomain ends a hosted trust domain: its authorities, its bundle and the history of that, its grants. What remains is its last sequence.
 func (s *domainService) DeleteDomain(ctx context.Context, r *ententev1.DeleteDomainRequest) (*ententev1.DeleteDomainResponse, error) {
 	td, err := parseDomainName(r.GetTrustDomain())
 	if err != nil {
@@ -291,7 +291,7 @@ func deleteDomain(tx *raftstore.Tx, td spiffeid.TrustDomain) error {
 			return err
 		}
 	}
-	for _, remove := range []func(*raftstore.Tx, string) error{HostedBundles.Delete, rotations.Delete, Domains.Delete} {
+	for _, remove := range []func(*raftstore.Tx, string) error{forgetHistory, HostedBundles.Delete, rotations.Delete, Domains.Delete} {
 		if err := remove(tx, name); err != nil {
 			return err
 		}

@@ -157,6 +157,8 @@ type Manager struct {
 	signing atomic.Pointer[signingState]
 	// own are the SVIDs of the member itself.
 	own ownSVIDs
+	// states is what tendStatements knows, which alone touches it.
+	states map[string]stated
 }
 
 // New opens the key folder, if it is to keep the keys. [Manager.Run] does the rest.
@@ -194,7 +196,7 @@ func New(config Config) (*Manager, error) {
 func (m *Manager) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		tables := []raftstore.Prefix{Domains.Prefix(""), HostedBundles.Prefix(""), authorities.Prefix(""), rotations.Prefix(""), revokedAnchors.Prefix(""), membership.Members.Prefix("")}
+		tables := []raftstore.Prefix{Domains.Prefix(""), HostedBundles.Prefix(""), HostedHistory.Prefix(""), authorities.Prefix(""), rotations.Prefix(""), revokedAnchors.Prefix(""), membership.Members.Prefix("")}
 		return m.config.Store.Follow(ctx, tables, m.follow)
 	})
 	group.Go(func() error { return m.tend(ctx, "tend to this member's authorities", m.tendOwn) })
@@ -209,6 +211,7 @@ func (m *Manager) Run(ctx context.Context) error {
 			_ = m.tend(ctx, "have the upstream revoke what was revoked", m.tendRevoked)
 		})
 	})
+	group.Go(func() error { return m.tend(ctx, "sign statements on bundles", m.tendStatements) })
 	group.Go(func() error { return m.renewOwn(ctx) })
 	group.Go(func() error { return m.second.run(ctx) })
 	return group.Wait()

@@ -10,6 +10,7 @@ type metrics struct {
 	manager    *Manager
 	signatures *prometheus.CounterVec
 	forced     *prometheus.CounterVec
+	chains     *prometheus.CounterVec
 	failures   *prometheus.CounterVec
 }
 
@@ -31,6 +32,10 @@ func newMetrics(r prometheus.Registerer, m *Manager) (*metrics, error) {
 			Name: "entente_authority_signatures_total",
 			Help: "SVIDs by kind and result: ok, failed, passed_on (another member signed), unaudited (withheld, since the audit log could not be written).",
 		}, []string{"kind", "result"}),
+		chains: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "entente_authority_statement_chains_total",
+			Help: "Times that this member saw the chain of statements on a hosted bundle begin anew (started), or a version without a statement (unstated).",
+		}, []string{"trust_domain", "event"}),
 		forced: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "entente_authority_forced_activations_total",
 			Help: "Authorities that became active at their deadline, before every reader of the bundle could know them.",
@@ -43,7 +48,7 @@ func newMetrics(r prometheus.Registerer, m *Manager) (*metrics, error) {
 	if r == nil {
 		return x, nil
 	}
-	for _, c := range []prometheus.Collector{x.signatures, x.forced, x.failures, x} {
+	for _, c := range []prometheus.Collector{x.signatures, x.forced, x.chains, x.failures, x} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

@@ -78,7 +78,7 @@ func succeed(td spiffeid.TrustDomain, current *bundle.Bundle, past uint64, conte
 
 // publish brings the bundle of a hosted domain up to date with the rows of the transaction. Every transaction that
 // changes an authority or a domain ends with it. It returns the sequence if there was something to publish.
-func publish(tx *raftstore.Tx, domain *statev1.Domain, now time.Time) (sequence uint64, err error) {
+func (m *Manager) publish(tx *raftstore.Tx, domain *statev1.Domain, now time.Time) (sequence uint64, err error) {
 	td, err := bundle.ParseTrustDomain(domain.GetTrustDomain())
 	if err != nil {
 		return 0, err
@@ -108,7 +108,7 @@ func publish(tx *raftstore.Tx, domain *statev1.Domain, now time.Time) (sequence 
 		return 0, err
 	}
 	sequence, _ = next.Sequence()
-	return sequence, HostedBundles.Put(tx, td.Name(), next.Row(now))
+	return sequence, m.putBundle(tx, next, now)
 }
 
 // hostedBundle returns the domain's bundle, nil if it has none yet.

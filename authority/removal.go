@@ -49,7 +49,7 @@ func (m *Manager) RemoveMember(tx *raftstore.Tx, member string, compromised bool
 			all[i] = authorityOf(row)
 		}
 		actions := PlanForRemoved(all, member, compromised)
-		if _, err := carryOutAll(tx, domain.Value, actions, now); err != nil {
+		if _, err := m.carryOutAll(tx, domain.Value, actions, now); err != nil {
 			return err
 		}
 	}

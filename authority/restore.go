@@ -40,7 +40,9 @@ func (m *Manager) surviveRestore(before, restored *raftstore.View, tx *raftstore
 			return err
 		}
 		if hosted && before.ClusterID() == restored.ClusterID() {
-			err = dropAll(restored, tx, domain.Key)
+			if err = dropAll(restored, tx, domain.Key); err == nil {
+				err = keepHistory(before, tx, domain.Key)
+			}
 		} else {
 			err = m.retireAll(restored, tx, domain.Key)
 		}
@@ -191,7 +193,7 @@ func (m *Manager) republish(tx *raftstore.Tx, domain *statev1.Domain, sequence u
 	if err != nil {
 		return err
 	}
-	return HostedBundles.Put(tx, td.Name(), b.Row(m.config.Now()))
+	return m.putBundle(tx, b, m.config.Now())
 }
 
 // founded says whether a row is one that a new cluster writes by itself: the home domain, and what belongs to it.
@@ -200,7 +202,7 @@ func (m *Manager) founded(_ *raftstore.View, table, key string) bool {
 	switch table {
 	case Domains.Name(), HostedBundles.Name():
 		return key == home
-	case authorities.Name():
+	case authorities.Name(), HostedHistory.Name(), hostedHistoryKeys.Name():
 		return strings.HasPrefix(key, below(home))
 	}
 	return false

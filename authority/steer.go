@@ -57,7 +57,7 @@ func (m *Manager) steer(ctx context.Context, name string, plan func(tx *raftstor
 		if err != nil {
 			return err
 		}
-		if did.carried, err = carryOutAll(tx, did.domain, actions, now); err != nil {
+		if did.carried, err = m.carryOutAll(tx, did.domain, actions, now); err != nil {
 			return err
 		}
 		did.after, did.rows, err = m.situation(tx, did.domain, now)
@@ -195,7 +195,7 @@ func (s *authorityService) RevokeAuthority(ctx context.Context, r *ententev1.Rev
 		}
 	case *ententev1.RevokeAuthorityRequest_Anchor:
 		plan = func(tx *raftstore.Tx, domain *statev1.Domain, situation Situation) ([]Action, error) {
-			return takeAnchor(tx, domain, situation, strings.ToLower(what.Anchor), r.GetForce())
+			return s.m.takeAnchor(tx, domain, situation, strings.ToLower(what.Anchor), r.GetForce())
 		}
 	default:
 		return nil, status.Error(codes.InvalidArgument, "neither id nor anchor is given; name one")
@@ -215,7 +215,7 @@ func (s *authorityService) RevokeAuthority(ctx context.Context, r *ententev1.Rev
 }
 
 // takeAnchor revokes an anchor of the domain's bundle and all below it.
-func takeAnchor(tx *raftstore.Tx, domain *statev1.Domain, s Situation, keyID string, force bool) ([]Action, error) {
+func (m *Manager) takeAnchor(tx *raftstore.Tx, domain *statev1.Domain, s Situation, keyID string, force bool) ([]Action, error) {
 	td := domain.GetTrustDomain()
 	published, err := hostedBundle(tx, td)
 	if err != nil || published == nil {
@@ -243,7 +243,7 @@ func takeAnchor(tx *raftstore.Tx, domain *statev1.Domain, s Situation, keyID str
 	if len(actions) > 0 {
 		return actions, markAnchors(tx, td, actions)
 	}
-	_, err = publish(tx, domain, s.Now) // nothing stands below it
+	_, err = m.publish(tx, domain, s.Now) // nothing stands below it
 	return nil, err
 }
 

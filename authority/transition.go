@@ -90,7 +90,7 @@ func (m *Manager) carryOut(tx *raftstore.Tx, td string, candidates map[Kind]cand
 		}
 		carried = append(carried, done{Action: action})
 	}
-	return finish(tx, domain.Value, carried, now)
+	return m.finish(tx, domain.Value, carried, now)
 }
 
 // carryOutLost does for the leader what carryOut does for a member's own authorities.
@@ -106,11 +106,11 @@ func (m *Manager) carryOutLost(tx *raftstore.Tx, td string) ([]done, error) {
 	if err != nil {
 		return nil, err
 	}
-	return carryOutAll(tx, domain.Value, actions, m.config.Now())
+	return m.carryOutAll(tx, domain.Value, actions, m.config.Now())
 }
 
 // carryOutAll carries out actions of which none prepares an authority, and publishes what they changed.
-func carryOutAll(tx *raftstore.Tx, domain *statev1.Domain, actions []Action, now time.Time) ([]done, error) {
+func (m *Manager) carryOutAll(tx *raftstore.Tx, domain *statev1.Domain, actions []Action, now time.Time) ([]done, error) {
 	var carried []done
 	for _, action := range actions {
 		if err := change(tx, domain.GetTrustDomain(), action, settingsOf(domain), now); err != nil {
@@ -118,7 +118,7 @@ func carryOutAll(tx *raftstore.Tx, domain *statev1.Domain, actions []Action, now
 		}
 		carried = append(carried, done{Action: action})
 	}
-	return finish(tx, domain, carried, now)
+	return m.finish(tx, domain, carried, now)
 }
 
 func (m *Manager) planForLost(r raftstore.Reader, domain *statev1.Domain) ([]Action, time.Time, error) {
@@ -139,11 +139,11 @@ func (m *Manager) planForLost(r raftstore.Reader, domain *statev1.Domain) ([]Act
 }
 
 // finish publishes what the actions changed.
-func finish(tx *raftstore.Tx, domain *statev1.Domain, carried []done, now time.Time) ([]done, error) {
+func (m *Manager) finish(tx *raftstore.Tx, domain *statev1.Domain, carried []done, now time.Time) ([]done, error) {
 	if len(carried) == 0 {
 		return nil, nil
 	}
-	sequence, err := publish(tx, domain, now)
+	sequence, err := m.publish(tx, domain, now)
 	if err != nil {
 		return nil, err
 	}

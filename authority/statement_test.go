@@ -1,0 +1,295 @@
+package authority
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"fmt"
+	"io"
+	"testing"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/stretchr/testify/require"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
+)
+
+// chain waits until every version of a domain's bundle has its statement, and checks that each continues the one before as a
+// reader checks it who has seen every version: by the JWT keys of the version before alone. It returns the statements that
+// start a chain, the first of all left out.
+func (f *fleet) chain(td spiffeid.TrustDomain) (starts []string) {
+	f.t.Helper()
+	var versions []*statev1.BundleVersion
+	store := f.crew[0].store
+	require.Eventually(f.t, func() bool {
+		f.wake()
+		view, err := store.Read(context.Background(), raftstore.ReadOptions{Linearizable: true})
+		require.NoError(f.t, err)
+		versions, err = History(view, td.Name())
+		require.NoError(f.t, err)
+		for _, v := range versions {
+			if v.GetStatement() == "" && v.GetUnstated() == "" {
+				return false
+			}
+		}
+		return true
+	}, testPatience, 5*time.Millisecond, "a version stays without a statement")
+	var before *bundle.Bundle
+	var last *bundle.Statement
+	for _, v := range versions {
+		b, err := HistoryVersion(store.View(), v)
+		require.NoError(f.t, err)
+		if v.GetUnstated() != "" {
+			starts = append(starts, "none: "+v.GetUnstated())
+			before, last = b, nil
+			continue
+		}
+		s, err := bundle.ParseStatement(v.GetStatement())
+		require.NoError(f.t, err)
+		require.Equal(f.t, b.Digest(), s.Claims().Keys)
+		require.Equal(f.t, v.GetSequence(), s.Sequence())
+		switch {
+		case s.Starts():
+			require.NoError(f.t, s.VerifiedBy(b.JWTAuthorities()))
+			if before != nil {
+				starts = append(starts, s.Claims().Start)
+			}
+		default:
+			require.NoError(f.t, s.VerifiedBy(before.JWTAuthorities()))
+			require.NoError(f.t, s.Continues(last))
+		}
+		before, last = b, s
+	}
+	require.True(f.t, before.SameKeys(f.bundle(td)), "the newest version is what is published")
+	return starts
+}
+
+// TestChainOverRotations: members join by preparing keys that no version before has, rotate and change the hint, and every
+// version continues the one before.
+func TestChainOverRotations(t *testing.T) {
+	f := newThree(t, nil)
+	ctx := context.Background()
+	require.Empty(t, f.chain(home))
+	for i := range 3 {
+		_, err := f.crew[i].AuthorityService().RotateAuthorities(ctx, &ententev1.RotateAuthoritiesRequest{Anchors: i == 1})
+		require.NoError(t, err)
+		f.settle()
+		f.advance(HintsBeforeUse * DefaultRefreshHint)
+	}
+	f.advance(DefaultCATTL / 2)
+	f.advance(DefaultCATTL / 2)
+	require.Empty(t, f.chain(home))
+	require.Greater(t, len(f.bundle(home).JWTAuthorities()), 2)
+	require.Zero(t, f.crew[0].metricSum("entente_authority_statement_chains_total"))
+}
+
+// TestChainOverRevocation: neither a revoked key nor one that is tainted signs what comes after it, not even in the
+// transaction that revokes it, and the chain goes on by the keys that are left.
+func TestChainOverRevocation(t *testing.T) {
+	f := allSign(t, nil)
+	ctx := context.Background()
+	gone := map[string]bool{}
+	for _, c := range f.crew[:2] {
+		a := f.active(c.id, ententev1.AuthorityKind_AUTHORITY_KIND_JWT)
+		gone[a.GetId()] = true
+		_, err := c.AuthorityService().TaintAuthority(ctx, &ententev1.TaintAuthorityRequest{TrustDomain: home.Name(), Id: a.GetId()})
+		require.NoError(t, err)
+		f.settle()
+		_, err = c.AuthorityService().RevokeAuthority(ctx, &ententev1.RevokeAuthorityRequest{TrustDomain: home.Name(), What: &ententev1.RevokeAuthorityRequest_Id{Id: a.GetId()}})
+		require.NoError(t, err)
+		f.settle()
+		statements, err := Statements(c.store.View(), home.Name())
+		require.NoError(t, err)
+		for _, text := range statements[len(statements)-1:] {
+			s, err := bundle.ParseStatement(text)
+			require.NoError(t, err)
+			require.False(t, gone[s.KeyID()], "revoked, and signed")
+			require.NotContains(t, s.Claims().Next, a.GetId())
+		}
+	}
+	require.Empty(t, f.chain(home))
+}
+
+// TestChainOfALostMember: the leader ends what a lost member left, and the others go on signing.
+func TestChainOfALostMember(t *testing.T) {
+	f := allSign(t, nil)
+	f.remove(f.crew[2])
+	f.settle()
+	for range 8 {
+		f.advance(DefaultCATTL / 8)
+	}
+	require.Empty(t, f.chain(home))
+}
+
+// TestChainStartsAnew: where every key that could go on is revoked at once, the chain starts anew and says so.
+func TestChainStartsAnew(t *testing.T) {
+	f, c := newOne(t, nil)
+	_, err := c.store.Update(context.Background(), func(tx *raftstore.Tx) error { return c.RemoveMember(tx, c.id, true) })
+	require.NoError(t, err)
+	f.settle()
+	f.advance(HintsBeforeUse * DefaultRefreshHint)
+	starts := f.chain(home)
+	require.Equal(t, []string{"none: " + unstatedNoKey, bundle.StartUnstated}, starts)
+	require.Eventually(t, func() bool { f.wake(); return c.metricSum("entente_authority_statement_chains_total") == 2 }, testPatience, 5*time.Millisecond)
+}
+
+// TestChainOverARestore: a restore leaps in sequence, and the statement on what comes out continues the one before the restore.
+func TestChainOverARestore(t *testing.T) {
+	f, c := newOne(t, nil)
+	ctx := context.Background()
+	var snapshot bytes.Buffer
+	_, err := c.store.SaveSnapshot(ctx, &snapshot)
+	require.NoError(t, err)
+	_, err = c.AuthorityService().RotateAuthorities(ctx, &ententev1.RotateAuthoritiesRequest{})
+	require.NoError(t, err)
+	f.settle()
+	f.advance(HintsBeforeUse * DefaultRefreshHint)
+	before, err := Statements(c.store.View(), home.Name())
+	require.NoError(t, err)
+	_, err = c.store.RestoreSnapshot(ctx, bytes.NewReader(snapshot.Bytes()))
+	require.NoError(t, err)
+	f.settle()
+	require.Empty(t, f.chain(home))
+	after, err := Statements(c.store.View(), home.Name())
+	require.NoError(t, err)
+	require.Equal(t, before, after[:len(before)], "nothing that was said is taken back")
+	newest, err := bundle.ParseStatement(after[len(before)])
+	require.NoError(t, err)
+	require.Greater(t, newest.Sequence(), uint64(sequenceLeap))
+
+	// A domain that is gone takes its history with it.
+	_, err = c.DomainService().CreateDomain(ctx, &ententev1.CreateDomainRequest{Domain: &ententev1.Domain{TrustDomain: shop.Name()}})
+	require.NoError(t, err)
+	f.settle()
+	require.Empty(t, f.chain(shop))
+	_, err = c.DomainService().DeleteDomain(ctx, &ententev1.DeleteDomainRequest{TrustDomain: shop.Name()})
+	require.NoError(t, err)
+	for _, prefix := range []raftstore.Prefix{HostedHistory.Prefix(below(shop.Name())), hostedHistoryKeys.Prefix(below(shop.Name()))} {
+		require.Empty(t, prefixed(t, c, prefix))
+	}
+}
+
+func prefixed(t *testing.T, c *crewman, p raftstore.Prefix) (keys []string) {
+	t.Helper()
+	switch p.Table {
+	case HostedHistory.Name():
+		rows, err := HostedHistory.List(c.store.View(), p.Key)
+		require.NoError(t, err)
+		for _, row := range rows {
+			keys = append(keys, row.Key)
+		}
+	default:
+		rows, err := hostedHistoryKeys.List(c.store.View(), p.Key)
+		require.NoError(t, err)
+		for _, row := range rows {
+			keys = append(keys, row.Key)
+		}
+	}
+	return keys
+}
+
+// remoteKeys keeps keys where a transaction does not reach.
+type remoteKeys struct{ KeyStore }
+
+// remoteKey is a signer whose key is elsewhere.
+type remoteKey struct{ key crypto.Signer }
+
+func (k remoteKey) Public() crypto.PublicKey { return k.key.Public() }
+func (k remoteKey) Sign(r io.Reader, digest []byte, o crypto.SignerOpts) ([]byte, error) {
+	return k.key.Sign(r, digest, o)
+}
+
+func (s remoteKeys) Signer(name string) (crypto.Signer, error) {
+	key, err := s.KeyStore.Signer(name)
+	return remoteKey{key}, err
+}
+
+func (s remoteKeys) Create(ctx context.Context, name string) (crypto.Signer, error) {
+	key, err := s.KeyStore.Create(ctx, name)
+	return remoteKey{key}, err
+}
+
+// TestChainOfKeysElsewhere: keys that a transaction cannot reach sign what it left due, at once after it.
+func TestChainOfKeysElsewhere(t *testing.T) {
+	f := newThree(t, func(c *Config) { c.Keys = remoteKeys{NewMemoryKeys()} })
+	_, err := f.crew[1].AuthorityService().RotateAuthorities(context.Background(), &ententev1.RotateAuthoritiesRequest{})
+	require.NoError(t, err)
+	f.settle()
+	f.advance(HintsBeforeUse * DefaultRefreshHint)
+	require.Empty(t, f.chain(home))
+	require.NotEmpty(t, append(f.crew[0].audit.about(actionState), append(f.crew[1].audit.about(actionState), f.crew[2].audit.about(actionState)...)...))
+}
+
+// TestChainOfKeysThatWereLost: all members lose their keys at once, as those do that keep them in memory. None waits for another's.
+func TestChainOfKeysThatWereLost(t *testing.T) {
+	f := newThree(t, func(c *Config) { c.Keys = NewMemoryKeys() })
+	for _, c := range f.crew {
+		f.halt(c)
+	}
+	for _, c := range f.crew {
+		f.start(c)
+	}
+	f.settle()
+	require.NotEmpty(t, f.chain(home))
+	_, err := f.crew[1].AuthorityService().RotateAuthorities(context.Background(), &ententev1.RotateAuthoritiesRequest{})
+	require.NoError(t, err)
+	f.settle()
+	count := len(f.chain(home))
+	f.advance(HintsBeforeUse * DefaultRefreshHint)
+	require.Len(t, f.chain(home), count, "from there on it continues")
+}
+
+func TestWhoStates(t *testing.T) {
+	keys := map[string]*ecdsa.PublicKey{}
+	named := func(ids ...string) map[string]*ecdsa.PublicKey {
+		m := map[string]*ecdsa.PublicKey{}
+		for _, id := range ids {
+			if keys[id] == nil {
+				key, err := newKey()
+				require.NoError(t, err)
+				keys[id] = key.Public().(*ecdsa.PublicKey)
+			}
+			m[id] = keys[id]
+		}
+		return m
+	}
+	previous := func(ids ...string) *bundle.Statement {
+		s, err := bundle.NewStatement(bundle.Claims{TrustDomain: home, Sequence: 1, Start: bundle.StartFirst, Issued: time.Unix(1, 0), Next: named(ids...)}, "x",
+			func([]byte) ([]byte, error) { return make([]byte, 64), nil })
+		require.NoError(t, err)
+		return s
+	}
+	jwt := func(id, member string, number uint64, state State) Authority {
+		return Authority{ID: id, Member: member, Kind: JWT, Number: number, State: state}
+	}
+	for _, test := range []struct {
+		name        string
+		previous    *bundle.Statement
+		first       bool
+		version     map[string]*ecdsa.PublicKey
+		authorities []Authority
+		turn        turn
+	}{
+		{"a first version", nil, true, named("a"), []Authority{jwt("a", "me", 1, Active)}, turn{kid: "a", start: bundle.StartFirst}},
+		{"its own oldest", previous("a", "b"), false, named("a", "b"), []Authority{jwt("b", "me", 2, Active), jwt("a", "me", 1, Retiring)}, turn{kid: "a"}},
+		{"not a new one", previous("a"), false, named("a", "b"), []Authority{jwt("a", "you", 1, Active), jwt("b", "me", 1, Active)}, turn{wait: true}},
+		{"not a tainted one", previous("a", "b"), false, named("a", "b"), []Authority{jwt("a", "me", 1, Tainted), jwt("b", "me", 2, Active)}, turn{kid: "b"}},
+		{"not one of another kind", previous("a"), false, named("b"), []Authority{{ID: "a", Member: "me", Kind: X509, State: Active}, jwt("b", "me", 2, Active)}, turn{kid: "b", start: bundle.StartNoSigner}},
+		{"nobody waits for the lost", previous("a"), false, named("b"), []Authority{jwt("a", "lost", 1, Active), jwt("b", "me", 2, Active)}, turn{kid: "b", start: bundle.StartNoSigner}},
+		{"all were revoked", previous("a"), false, named("b"), []Authority{jwt("a", "me", 1, Revoked), jwt("b", "you", 2, Active)}, turn{start: bundle.StartNoSigner, wait: true}},
+		{"none before", nil, false, named("b"), []Authority{jwt("b", "me", 2, Active)}, turn{kid: "b", start: bundle.StartUnstated}},
+		{"no key at all", previous("a"), false, named(), nil, turn{start: bundle.StartNoSigner}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got := whoStates(test.previous, test.first, test.version, test.authorities, func(a Authority) hand {
+				return map[string]hand{"me": mine, "you": anothers}[a.Member]
+			})
+			require.Equal(t, fmt.Sprintf("%+v", test.turn), fmt.Sprintf("%+v", got))
+		})
+	}
+}
