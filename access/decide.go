@@ -63,6 +63,8 @@ func (c Call) decide(s scope, w World) error {
 			if !g.covers(s.id.TrustDomain()) {
 				reason = later(reason, ReasonDomain)
 			}
+		case !g.coversDNS(c.About.DNSNames):
+			reason = later(reason, ReasonDNS)
 		default:
 			return nil
 		}
@@ -72,7 +74,7 @@ func (c Call) decide(s scope, w World) error {
 
 // later returns the refusal that is nearer to being allowed, for that is the one to tell of.
 func later(a, b Reason) Reason {
-	order := []Reason{ReasonNoGrant, ReasonRole, ReasonDomain, ReasonPath}
+	order := []Reason{ReasonNoGrant, ReasonRole, ReasonDomain, ReasonPath, ReasonDNS}
 	return order[max(slices.Index(order, a), slices.Index(order, b))]
 }
 
@@ -94,6 +96,11 @@ func parseScope(rule Rule, about About, w World) (scope, error) {
 			return s, err
 		}
 		s.id = id
+		for _, name := range about.DNSNames {
+			if err := CheckDNSName(name); err != nil {
+				return s, err
+			}
+		}
 		return s, nil
 	}
 	for _, name := range about.TrustDomains {
@@ -154,6 +161,10 @@ func (c Call) missing(s scope, w World) string {
 			grant.PathPrefix = s.id.Path()
 			where += " for the path " + s.id.Path()
 		}
+		if dns, err := parseDNSPatterns(c.About.DNSNames); err == nil && dns != "" && grant.Role == Issuer {
+			grant.DNS = dns
+			where += " with the DNS names " + strings.Join(dns.List(), ", ")
+		}
 	default:
 		for _, td := range s.domains {
 			alone := scope{domains: []spiffeid.TrustDomain{td}}
@@ -186,6 +197,9 @@ func describe(grants []Grant) string {
 		}
 		if g.PathPrefix != "" {
 			part += " below " + g.PathPrefix
+		}
+		if g.DNS != "" {
+			part += " with DNS names " + string(g.DNS)
 		}
 		parts = append(parts, part)
 	}

@@ -46,10 +46,10 @@ type Recorded struct {
 }
 
 // Bounds of a line, so that nobody fills the log with one call: of a SPIFFE ID's length for what names
-// something, of a paragraph's for the detail.
+// something; for the detail of all the DNS names that an X509-SVID can have, which have to be there whole.
 const (
 	maxFieldBytes  = 2048
-	maxDetailBytes = 1024
+	maxDetailBytes = 10 << 10
 )
 
 // recordJSON is the line's form: the field names of entente.v1.AuditEvent.

@@ -1,6 +1,8 @@
 package access
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"strings"
 	"time"
@@ -21,13 +23,15 @@ type Grant struct {
 	TrustDomain spiffeid.TrustDomain
 	// PathPrefix narrows issuer and discovery to SPIFFE IDs whose path begins with these whole segments; empty: any path.
 	PathPrefix string
+	// DNS are the DNS names that an issuer may put into X509-SVIDs; empty: none.
+	DNS DNSPatterns
 }
 
 // ReservedPath is the path below which only the server itself issues identities, in every hosted domain.
 const ReservedPath = "/entente"
 
 // ParseGrant makes a grant of what a request says. The error is one sentence with the place and the remedy.
-func ParseGrant(role Role, caller, trustDomain, pathPrefix string) (Grant, error) {
+func ParseGrant(role Role, caller, trustDomain, pathPrefix string, dnsNames ...string) (Grant, error) {
 	var g Grant
 	if !knownRole(role) {
 		return g, fmt.Errorf("role %d is none of admin, operator, issuer, peer, discovery and reader", role)
@@ -59,7 +63,14 @@ func ParseGrant(role Role, caller, trustDomain, pathPrefix string) (Grant, error
 	if n := len(pathPrefix); n > maxFieldBytes {
 		return g, fmt.Errorf("path_prefix has %d bytes: a SPIFFE ID has %d at most", n, maxFieldBytes)
 	}
-	return Grant{Role: role, Caller: id, TrustDomain: td, PathPrefix: pathPrefix}, nil
+	if len(dnsNames) > 0 && role != Issuer {
+		return g, fmt.Errorf("dns_names is for the role issuer: leave it out for %s", RoleName(role))
+	}
+	dns, err := parseDNSPatterns(dnsNames)
+	if err != nil {
+		return g, err
+	}
+	return Grant{Role: role, Caller: id, TrustDomain: td, PathPrefix: pathPrefix, DNS: dns}, nil
 }
 
 // clip shortens what a caller sent, for an error message.
@@ -91,6 +102,11 @@ func (g Grant) coversID(id spiffeid.ID) bool {
 	return g.covers(id.TrustDomain()) && HasPathPrefix(id.Path(), g.PathPrefix)
 }
 
+// coversDNS reports whether what the grant lets be issued may carry the DNS names. An administrator's may carry any.
+func (g Grant) coversDNS(names []string) bool {
+	return g.Role == Admin || g.DNS.cover(names)
+}
+
 // command is what an administrator types to make this grant.
 func (g Grant) command() string {
 	var b strings.Builder
@@ -101,13 +117,21 @@ func (g Grant) command() string {
 	if g.PathPrefix != "" {
 		fmt.Fprintf(&b, " --path %s", g.PathPrefix)
 	}
+	for _, name := range g.DNS.List() {
+		fmt.Fprintf(&b, " --dns %s", name)
+	}
 	return b.String()
 }
 
 // key is the grant's key in its table. A caller's grants stand together, below callerKeyPrefix: no part of a key
 // can hold the '|' that separates them.
 func (g Grant) key() string {
-	return callerKeyPrefix(g.Caller) + RoleName(g.Role) + "|" + g.TrustDomain.Name() + "|" + g.PathPrefix
+	key := callerKeyPrefix(g.Caller) + RoleName(g.Role) + "|" + g.TrustDomain.Name() + "|" + g.PathPrefix
+	if g.DNS == "" {
+		return key
+	}
+	sum := sha256.Sum256([]byte(g.DNS)) // they are too long for a key
+	return key + "|" + hex.EncodeToString(sum[:])
 }
 
 func callerKeyPrefix(id spiffeid.ID) string { return id.String() + "|" }
@@ -120,11 +144,12 @@ func (g Grant) row(by Caller, at time.Time) *statev1.Grant {
 		PathPrefix:  g.PathPrefix,
 		CreateTime:  timestamppb.New(at),
 		GrantedBy:   by.String(),
+		DnsNames:    g.DNS.List(),
 	}
 }
 
 func grantFromRow(r *statev1.Grant) (Grant, error) {
-	return ParseGrant(Role(r.GetRole()), r.GetSpiffeId(), r.GetTrustDomain(), r.GetPathPrefix())
+	return ParseGrant(Role(r.GetRole()), r.GetSpiffeId(), r.GetTrustDomain(), r.GetPathPrefix(), r.GetDnsNames()...)
 }
 
 func grantMessage(r *statev1.Grant, revision uint64) *ententev1.Grant {
@@ -135,5 +160,6 @@ func grantMessage(r *statev1.Grant, revision uint64) *ententev1.Grant {
 		PathPrefix:  r.GetPathPrefix(),
 		CreateTime:  r.GetCreateTime(),
 		Revision:    revision,
+		DnsNames:    r.GetDnsNames(),
 	}
 }

@@ -85,14 +85,18 @@ func FuzzHasPathPrefix(f *testing.F) {
 
 // Whatever a request says, a grant is refused or means what it says.
 func FuzzParseGrant(f *testing.F) {
-	f.Add(int32(3), "spiffe://eu.test/ci", "pay.test", "/web")
-	f.Add(int32(1), "spiffe://eu.test/ci", "", "")
-	f.Fuzz(func(t *testing.T, role int32, caller, td, path string) {
-		g, err := access.ParseGrant(access.Role(role), caller, td, path)
+	f.Add(int32(3), "spiffe://eu.test/ci", "pay.test", "/web", "web.test,.db.test")
+	f.Add(int32(1), "spiffe://eu.test/ci", "", "", "")
+	f.Fuzz(func(t *testing.T, role int32, caller, td, path, dns string) {
+		var names []string
+		if dns != "" {
+			names = strings.Split(dns, ",")
+		}
+		g, err := access.ParseGrant(access.Role(role), caller, td, path, names...)
 		if err != nil {
 			return
 		}
-		again, err := access.ParseGrant(g.Role, g.Caller.String(), g.TrustDomain.Name(), g.PathPrefix)
+		again, err := access.ParseGrant(g.Role, g.Caller.String(), g.TrustDomain.Name(), g.PathPrefix, g.DNS.List()...)
 		if err != nil || again != g {
 			t.Errorf("%+v came back as %+v: %v", g, again, err)
 		}

@@ -19,6 +19,7 @@ const (
 	ReasonRole      Reason = "role"       // the caller has other roles
 	ReasonDomain    Reason = "domain"     // the caller has the role elsewhere
 	ReasonPath      Reason = "path"       // the caller has the role for other paths
+	ReasonDNS       Reason = "dns"        // the caller has the role without these DNS names
 	ReasonRevoked   Reason = "revoked"    // the grant went away while a stream was open
 	ReasonUnaudited Reason = "audit_fail" // the audit log cannot be written
 )
@@ -26,7 +27,7 @@ const (
 // reasons are all of them, for the metric.
 var reasons = []Reason{
 	ReasonAnonymous, ReasonNoRule, ReasonMember, ReasonMalformed, ReasonReserved, ReasonNoGrant, ReasonRole,
-	ReasonDomain, ReasonPath, ReasonRevoked, ReasonUnaudited,
+	ReasonDomain, ReasonPath, ReasonDNS, ReasonRevoked, ReasonUnaudited,
 }
 
 // Refusal is why a caller may not do what it asked for, in one sentence that says what would have to change.
@@ -48,7 +49,7 @@ func (r *Refusal) GRPCStatus() *status.Status {
 		code = codes.InvalidArgument
 	case ReasonUnaudited:
 		code = codes.Unavailable
-	case ReasonNoRule, ReasonMember, ReasonReserved, ReasonNoGrant, ReasonRole, ReasonDomain, ReasonPath, ReasonRevoked:
+	case ReasonNoRule, ReasonMember, ReasonReserved, ReasonNoGrant, ReasonRole, ReasonDomain, ReasonPath, ReasonDNS, ReasonRevoked:
 	}
 	return status.New(code, r.Message)
 }

@@ -68,6 +68,8 @@ type About struct {
 	TrustDomains []string
 	// SPIFFEID that it is about: to be issued, or to be registered.
 	SPIFFEID string
+	// DNSNames that what is to be issued shall carry besides.
+	DNSNames []string
 	// Object stands in the audit log.
 	Object string
 }

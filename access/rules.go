@@ -74,7 +74,7 @@ var rules = map[string]Rule{
 	// Identities. Each signature is one line of the audit log, which its room writes before it hands it out.
 	v1.SVIDService_IssueX509SVID_FullMethodName: {Roles: issuers, Reach: Domain, Audit: AuditedByRoom, Issues: true,
 		About: on(func(m *v1.IssueX509SVIDRequest) About {
-			return About{SPIFFEID: m.GetSpiffeId(), Object: m.GetSpiffeId()}
+			return About{SPIFFEID: m.GetSpiffeId(), DNSNames: m.GetDnsNames(), Object: m.GetSpiffeId()}
 		})},
 	v1.SVIDService_IssueJWTSVID_FullMethodName: {Roles: issuers, Reach: Domain, Audit: AuditedByRoom, Issues: true,
 		About: on(func(m *v1.IssueJWTSVIDRequest) About {
@@ -152,7 +152,7 @@ var rules = map[string]Rule{
 		})},
 	v1.AccessService_RevokeRole_FullMethodName: {Roles: admins, Reach: Domain, Audit: AuditedDurably,
 		About: on(func(m *v1.RevokeRoleRequest) About {
-			return aboutGrant(&v1.Grant{Role: m.GetRole(), SpiffeId: m.GetSpiffeId(), TrustDomain: m.GetTrustDomain(), PathPrefix: m.GetPathPrefix()})
+			return aboutGrant(&v1.Grant{Role: m.GetRole(), SpiffeId: m.GetSpiffeId(), TrustDomain: m.GetTrustDomain(), PathPrefix: m.GetPathPrefix(), DnsNames: m.GetDnsNames()})
 		})},
 
 	// The audit log tells of every domain.
@@ -168,6 +168,9 @@ func aboutGrant(g *v1.Grant) About {
 	a.Object = RoleName(g.GetRole()) + " of " + g.GetSpiffeId() + " in " + a.Object
 	if p := g.GetPathPrefix(); p != "" {
 		a.Object += " below " + p
+	}
+	if names := g.GetDnsNames(); len(names) > 0 {
+		a.Object += " with DNS names " + strings.Join(names, " ")
 	}
 	return a
 }

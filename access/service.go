@@ -29,7 +29,7 @@ type accessService struct {
 // GrantRole makes a grant. Making one that there is already changes nothing and is no error.
 func (s *accessService) GrantRole(ctx context.Context, request *ententev1.GrantRoleRequest) (*ententev1.Grant, error) {
 	m := request.GetGrant()
-	grant, err := ParseGrant(m.GetRole(), m.GetSpiffeId(), m.GetTrustDomain(), m.GetPathPrefix())
+	grant, err := ParseGrant(m.GetRole(), m.GetSpiffeId(), m.GetTrustDomain(), m.GetPathPrefix(), m.GetDnsNames()...)
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
@@ -93,7 +93,7 @@ func (s *accessService) ListGrants(ctx context.Context, request *ententev1.ListG
 
 // RevokeRole deletes a grant. Open streams that it allowed end.
 func (s *accessService) RevokeRole(ctx context.Context, m *ententev1.RevokeRoleRequest) (*ententev1.RevokeRoleResponse, error) {
-	grant, err := ParseGrant(m.GetRole(), m.GetSpiffeId(), m.GetTrustDomain(), m.GetPathPrefix())
+	grant, err := ParseGrant(m.GetRole(), m.GetSpiffeId(), m.GetTrustDomain(), m.GetPathPrefix(), m.GetDnsNames()...)
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
@@ -103,8 +103,8 @@ func (s *accessService) RevokeRole(ctx context.Context, m *ententev1.RevokeRoleR
 			return err
 		}
 		if !found {
-			return status.Errorf(codes.NotFound, "%s does not have this grant (role %s, domain %s, path %s): 'entente access list' shows which there are",
-				grant.Caller, RoleName(grant.Role), cmp.Or(grant.TrustDomain.Name(), "every one"), cmp.Or(grant.PathPrefix, "any"))
+			return status.Errorf(codes.NotFound, "%s does not have this grant (role %s, domain %s, path %s, DNS names %s): 'entente access list' shows which there are",
+				grant.Caller, RoleName(grant.Role), cmp.Or(grant.TrustDomain.Name(), "every one"), cmp.Or(grant.PathPrefix, "any"), cmp.Or(string(grant.DNS), "none"))
 		}
 		if err := grants.Delete(tx, grant.key()); err != nil {
 			return err

@@ -120,7 +120,7 @@ func (s *domainService) check(settings Settings, endpointHost, issuer string) er
 		return status.Errorf(codes.InvalidArgument, "ca_ttl is %v; it can be a quarter of root_ttl (%v) at most", settings.CATTL, root)
 	}
 	if endpointHost != "" {
-		if err := CheckDNSName(endpointHost); err != nil {
+		if err := access.CheckDNSName(endpointHost); err != nil {
 			return status.Errorf(codes.InvalidArgument, "endpoint_host: %v", err)
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/ententehq/entente/access"
 )
 
 // FuzzParseCSR holds the parser of requests against whatever comes: it never panics, and what it lets through has a key
@@ -46,7 +48,7 @@ func FuzzNames(f *testing.F) {
 		if id, err := ParseWorkloadID(s); err == nil && (id.String() != s || id.Path() == "" || len(s) > maxSPIFFEID) {
 			t.Fatalf("%q was read as %s", s, id)
 		}
-		if CheckDNSName(s) == nil && (len(s) > 253 || strings.ToLower(s) != s || net.ParseIP(s) != nil) {
+		if access.CheckDNSName(s) == nil && (len(s) > 253 || strings.ToLower(s) != s || net.ParseIP(s) != nil) {
 			t.Fatalf("%q was taken for a DNS name", s)
 		}
 	})

@@ -10,6 +10,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"fmt"
 	"net"
 	"net/url"
 	"strings"
@@ -269,4 +270,31 @@ func TestSVIDsEndWithTheirAuthority(t *testing.T) {
 	token, err := c.signJWT(d.signers[JWT], d.issuer, jwtRequest{id: r.id, audience: []string{"a"}}, 5*time.Minute, "test")
 	require.NoError(t, err)
 	require.LessOrEqual(t, token.GetExpireTime().AsTime().Sub(f.now()), 2*time.Minute)
+}
+
+// TestAllDNSNamesAreAudited: the names of a certificate stand in both of its lines to the last one, also when they are as many
+// and as long as they can be.
+func TestAllDNSNamesAreAudited(t *testing.T) {
+	log := auditFile(t)
+	_, c := newOne(t, func(c *Config) { c.Audit = log })
+	r := request(t, workload(1))
+	for i := range maxDNSNames {
+		label := strings.Repeat("n", 61)
+		r.DnsNames = append(r.DnsNames, fmt.Sprintf("%s.%s.%s.%s%02d", label, label, label, label, i))
+	}
+	_, err := c.SVIDService().IssueX509SVID(caller, r)
+	require.NoError(t, err)
+	tail, found := log.Tail(1000, false), 0
+	defer tail.Close()
+	for {
+		e, err := tail.Next(t.Context())
+		if err != nil {
+			break
+		}
+		if e.Action == "sign x509-svid" && e.Object == workload(1) {
+			found++
+			require.Contains(t, e.Detail, fmt.Sprintf("DNS names %q", r.GetDnsNames()))
+		}
+	}
+	require.Equal(t, 2, found)
 }

@@ -33,7 +33,7 @@ func (s *svidService) IssueX509SVIDs(ctx context.Context, r *ententev1.IssueX509
 	issued := make([]*ententev1.IssueX509SVIDResponse, len(r.GetRequests()))
 	err = s.m.batch(ctx, len(issued), func(i int) error {
 		request := r.GetRequests()[i]
-		err := s.m.admit(ctx, X509, td, request.GetSpiffeId())
+		err := s.m.admit(ctx, X509, td, request.GetSpiffeId(), request.GetDnsNames()...)
 		if err == nil {
 			issued[i], err = s.m.issueX509(ctx, request, access.CallerFrom(ctx).String(), "")
 		}
@@ -87,7 +87,7 @@ func checkBatch(name string, requests int) (spiffeid.TrustDomain, error) {
 
 // admit decides on one request of a batch: the caller's rate, and whether what lets it issue in the domain reaches this
 // ID. Single requests are decided on before they come to this package, by the same rules.
-func (m *Manager) admit(ctx context.Context, kind Kind, td spiffeid.TrustDomain, spiffeID string) error {
+func (m *Manager) admit(ctx context.Context, kind Kind, td spiffeid.TrustDomain, spiffeID string, dnsNames ...string) error {
 	if err := m.limiter.take(access.CallerFrom(ctx), kind); err != nil {
 		return err
 	}
@@ -98,7 +98,7 @@ func (m *Manager) admit(ctx context.Context, kind Kind, td spiffeid.TrustDomain,
 	if id.TrustDomain() != td {
 		return status.Errorf(codes.InvalidArgument, "spiffe_id %s is not in %s, for which the batch is; send one batch a trust domain", id, td)
 	}
-	return access.Permits(ctx, id)
+	return access.Permits(ctx, id, dnsNames...)
 }
 
 // batch works on n requests, some at once, and puts one line into the audit log if some were outside of what the caller

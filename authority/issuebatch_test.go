@@ -35,9 +35,11 @@ func TestBatch(t *testing.T) {
 	broken.Csr[len(broken.Csr)-1] ^= 1
 	long := good(workload(4))
 	long.Ttl = durationpb.New(2 * time.Hour)
+	named := good(workload(5))
+	named.DnsNames = []string{"web.example.org"}
 	requests := []*ententev1.IssueX509SVIDRequest{
 		good(workload(1)), good("spiffe://eu.example.org/website"), broken, good("spiffe://us.example.org/web/1"),
-		long, good("spiffe://eu.example.org/entente/member/member-1"), nil, good(workload(2)),
+		long, good("spiffe://eu.example.org/entente/member/member-1"), nil, good(workload(2)), named,
 	}
 	response, err := client.IssueX509SVIDs(t.Context(), &ententev1.IssueX509SVIDsRequest{TrustDomain: home.Name(), Requests: requests})
 	require.NoError(t, err)
@@ -61,6 +63,7 @@ func TestBatch(t *testing.T) {
 		3: {codes.InvalidArgument, "spiffe_id spiffe://us.example.org/web/1 is not in eu.example.org, for which the batch is; send one batch a trust domain"},
 		4: {codes.InvalidArgument, "ttl is 2h0m0s; the domain allows 1h0m0s"},
 		5: {codes.PermissionDenied, "/entente/member/member-1"},
+		8: {codes.PermissionDenied, "for the path /web/5 with the DNS names web.example.org, and has issuer in eu.example.org below /web. To allow it, an administrator runs: entente access grant issuer --spiffe-id spiffe://eu.example.org/ci --domain eu.example.org --path /web/5 --dns web.example.org"},
 		6: {codes.InvalidArgument, `spiffe_id "" is not a SPIFFE ID`},
 	} {
 		failure := response.GetResults()[i].GetFailure()

@@ -9,12 +9,13 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/ententehq/entente/access"
 )
 
 const (
@@ -108,39 +109,13 @@ func Reserved(id spiffeid.ID) bool {
 	return first == reservedSegment
 }
 
-// dnsLabel is a label of a host name as RFC 1123 has it, in lower case so that there is one spelling.
-var dnsLabel = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-
-var allDigits = regexp.MustCompile(`^[0-9]+$`)
-
-// CheckDNSName says what keeps name from being a host name in a certificate. Wildcards are refused: an SVID names one
-// workload. So are names that a client would take for an IP address.
-func CheckDNSName(name string) error {
-	if name == "" {
-		return errors.New("a DNS name is empty")
-	}
-	if len(name) > 253 {
-		return fmt.Errorf("DNS name %.32q… is %d bytes long; 253 is the limit", name, len(name))
-	}
-	labels := strings.Split(name, ".")
-	for _, label := range labels {
-		if !dnsLabel.MatchString(label) {
-			return fmt.Errorf("%q is not a DNS name: its labels are 1 to 63 of a-z, 0-9 and -, without - at the ends", name)
-		}
-	}
-	if last := labels[len(labels)-1]; allDigits.MatchString(last) {
-		return fmt.Errorf("%q is not a DNS name: its last label is a number", name)
-	}
-	return nil
-}
-
 func checkDNSNames(names []string) error {
 	if len(names) > maxDNSNames {
 		return fmt.Errorf("%d DNS names are asked for; %d is the limit", len(names), maxDNSNames)
 	}
 	seen := make(map[string]bool, len(names))
 	for _, name := range names {
-		if err := CheckDNSName(name); err != nil {
+		if err := access.CheckDNSName(name); err != nil {
 			return err
 		}
 		if seen[name] {

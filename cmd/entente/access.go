@@ -16,12 +16,16 @@ func (a *app) accessCommand() *cobra.Command {
 }
 
 // grantFlags, with a role, are a grant.
-type grantFlags struct{ id, domain, path string }
+type grantFlags struct {
+	id, domain, path string
+	dns              []string
+}
 
 func (g *grantFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&g.id, "spiffe-id", "", "whose: a SPIFFE `ID`")
 	f.StringVar(&g.domain, "domain", "", "the hosted trust domain that it is for; every one if left out")
 	f.StringVar(&g.path, "path", "", "issuer and discovery: SPIFFE IDs whose path begins with these whole segments; any path if left out")
+	f.StringArrayVar(&g.dns, "dns", nil, "issuer: a DNS `NAME` that X509-SVIDs may carry, or .SUFFIX for all below it; can be given again, none if left out")
 }
 
 // roleArgument takes one argument, the name of a role.
@@ -38,13 +42,13 @@ func roleArgument(cmd *cobra.Command, args []string) error {
 // grant is the grant that a command line means.
 func (g *grantFlags) grant(role string) *ententev1.Grant {
 	n, _, _ := valueNamed(ententev1.Role(0).Descriptor(), role)
-	return &ententev1.Grant{Role: ententev1.Role(n), SpiffeId: g.id, TrustDomain: g.domain, PathPrefix: g.path}
+	return &ententev1.Grant{Role: ententev1.Role(n), SpiffeId: g.id, TrustDomain: g.domain, PathPrefix: g.path, DnsNames: g.dns}
 }
 
 const roleHelp = `Roles:
   admin      everything; for one --domain: everything in it, roles in it included
   operator   domains, authorities, relationships, members; no roles
-  issuer     issues SVIDs, below --path if given
+  issuer     issues SVIDs, below --path if given, and with DNS names only as --dns says
   discovery  registers instances, with IDs below --path if given, and asks for hints
   reader     reads
   peer       opens the streams of another cluster`
@@ -67,6 +71,7 @@ func (a *app) accessGrantCommand() *cobra.Command {
 				t.field("spiffe id", made.GetSpiffeId())
 				t.field("domain", everyDomain(made.GetTrustDomain()))
 				t.field("path", made.GetPathPrefix())
+				t.field("dns names", strings.Join(made.GetDnsNames(), " "))
 				t.field("granted", exact(made.GetCreateTime()))
 				t.field("revision", made.GetRevision())
 			})
@@ -94,9 +99,9 @@ func (a *app) accessListCommand() *cobra.Command {
 				return err
 			}
 			return a.print(list, func(t *table) {
-				t.columns("SPIFFE ID", "ROLE", "DOMAIN", "PATH", "GRANTED")
+				t.columns("SPIFFE ID", "ROLE", "DOMAIN", "PATH", "DNS NAMES", "GRANTED")
 				for _, g := range list.GetGrants() {
-					t.row(g.GetSpiffeId(), name(g.GetRole()), everyDomain(g.GetTrustDomain()), g.GetPathPrefix(), since(g.GetCreateTime()))
+					t.row(g.GetSpiffeId(), name(g.GetRole()), everyDomain(g.GetTrustDomain()), g.GetPathPrefix(), strings.Join(g.GetDnsNames(), " "), since(g.GetCreateTime()))
 				}
 				t.otherwise("Nobody has a role: only the admin socket lets anybody in.")
 			})
@@ -114,7 +119,7 @@ func (a *app) accessRevokeCommand() *cobra.Command {
 		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, _ *cobra.Command, args []string) error {
 			grant := flags.grant(args[0])
 			done, err := ententev1.NewAccessServiceClient(conn).RevokeRole(ctx, &ententev1.RevokeRoleRequest{
-				Role: grant.GetRole(), SpiffeId: grant.GetSpiffeId(), TrustDomain: grant.GetTrustDomain(), PathPrefix: grant.GetPathPrefix(),
+				Role: grant.GetRole(), SpiffeId: grant.GetSpiffeId(), TrustDomain: grant.GetTrustDomain(), PathPrefix: grant.GetPathPrefix(), DnsNames: grant.GetDnsNames(),
 			})
 			if err != nil {
 				return err

@@ -64,7 +64,7 @@ func sentence(err error) string {
 var fieldName = regexp.MustCompile(`^(?:ttl|audience|weight)\b|\b[a-z0-9]+(?:_[a-z0-9]+)+\b`)
 
 // flagOf is the flag of a field, where it has another name.
-var flagOf = map[string]string{"path_prefix": "path", "trust_domain": "domain", "bootstrap_bundle": "bootstrap"}
+var flagOf = map[string]string{"path_prefix": "path", "dns_names": "dns", "trust_domain": "domain", "bootstrap_bundle": "bootstrap"}
 
 // inFlags says it with the command's flags, where a member says it with the names of fields.
 func inFlags(cmd *cobra.Command, sentence string) string {

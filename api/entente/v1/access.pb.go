@@ -97,9 +97,12 @@ type Grant struct {
 	// The hosted domain that it is for; empty: every hosted domain.
 	TrustDomain string `protobuf:"bytes,3,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
 	// Issuer and discovery: the SPIFFE ID's path starts with these whole segments. Empty: any path.
-	PathPrefix    string                 `protobuf:"bytes,4,opt,name=path_prefix,json=pathPrefix,proto3" json:"path_prefix,omitempty"`
-	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	Revision      uint64                 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
+	PathPrefix string                 `protobuf:"bytes,4,opt,name=path_prefix,json=pathPrefix,proto3" json:"path_prefix,omitempty"`
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	Revision   uint64                 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Issuer: the DNS names that X509-SVIDs may carry besides. A name is meant as it is; one that begins with a dot means every
+	// name that ends with these whole labels. Empty: none.
+	DnsNames      []string `protobuf:"bytes,7,rep,name=dns_names,json=dnsNames,proto3" json:"dns_names,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -174,6 +177,13 @@ func (x *Grant) GetRevision() uint64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *Grant) GetDnsNames() []string {
+	if x != nil {
+		return x.DnsNames
+	}
+	return nil
 }
 
 type GrantRoleRequest struct {
@@ -322,6 +332,7 @@ type RevokeRoleRequest struct {
 	SpiffeId      string                 `protobuf:"bytes,2,opt,name=spiffe_id,json=spiffeId,proto3" json:"spiffe_id,omitempty"`
 	TrustDomain   string                 `protobuf:"bytes,3,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
 	PathPrefix    string                 `protobuf:"bytes,4,opt,name=path_prefix,json=pathPrefix,proto3" json:"path_prefix,omitempty"`
+	DnsNames      []string               `protobuf:"bytes,5,rep,name=dns_names,json=dnsNames,proto3" json:"dns_names,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -384,6 +395,13 @@ func (x *RevokeRoleRequest) GetPathPrefix() string {
 	return ""
 }
 
+func (x *RevokeRoleRequest) GetDnsNames() []string {
+	if x != nil {
+		return x.DnsNames
+	}
+	return nil
+}
+
 type RevokeRoleResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
@@ -433,7 +451,7 @@ var File_entente_v1_access_proto protoreflect.FileDescriptor
 const file_entente_v1_access_proto_rawDesc = "" +
 	"\n" +
 	"\x17entente/v1/access.proto\x12\n" +
-	"entente.v1\x1a\x15entente/v1/read.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe7\x01\n" +
+	"entente.v1\x1a\x15entente/v1/read.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x84\x02\n" +
 	"\x05Grant\x12$\n" +
 	"\x04role\x18\x01 \x01(\x0e2\x10.entente.v1.RoleR\x04role\x12\x1b\n" +
 	"\tspiffe_id\x18\x02 \x01(\tR\bspiffeId\x12!\n" +
@@ -442,20 +460,22 @@ const file_entente_v1_access_proto_rawDesc = "" +
 	"pathPrefix\x12;\n" +
 	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12\x1a\n" +
-	"\brevision\x18\x06 \x01(\x04R\brevision\";\n" +
+	"\brevision\x18\x06 \x01(\x04R\brevision\x12\x1b\n" +
+	"\tdns_names\x18\a \x03(\tR\bdnsNames\";\n" +
 	"\x10GrantRoleRequest\x12'\n" +
 	"\x05grant\x18\x01 \x01(\v2\x11.entente.v1.GrantR\x05grant\"@\n" +
 	"\x11ListGrantsRequest\x12+\n" +
 	"\x04read\x18\x01 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"[\n" +
 	"\x12ListGrantsResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12)\n" +
-	"\x06grants\x18\x02 \x03(\v2\x11.entente.v1.GrantR\x06grants\"\x9a\x01\n" +
+	"\x06grants\x18\x02 \x03(\v2\x11.entente.v1.GrantR\x06grants\"\xb7\x01\n" +
 	"\x11RevokeRoleRequest\x12$\n" +
 	"\x04role\x18\x01 \x01(\x0e2\x10.entente.v1.RoleR\x04role\x12\x1b\n" +
 	"\tspiffe_id\x18\x02 \x01(\tR\bspiffeId\x12!\n" +
 	"\ftrust_domain\x18\x03 \x01(\tR\vtrustDomain\x12\x1f\n" +
 	"\vpath_prefix\x18\x04 \x01(\tR\n" +
-	"pathPrefix\"0\n" +
+	"pathPrefix\x12\x1b\n" +
+	"\tdns_names\x18\x05 \x03(\tR\bdnsNames\"0\n" +
 	"\x12RevokeRoleResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision*\x84\x01\n" +
 	"\x04Role\x12\x14\n" +

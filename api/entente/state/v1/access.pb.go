@@ -22,7 +22,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Grant is the stored form of one role of one caller. Its key is made of the first four fields.
+// Grant is the stored form of one role of one caller. Its key is made of the first four fields and of dns_names.
 type Grant struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The number of entente.v1.Role.
@@ -34,7 +34,9 @@ type Grant struct {
 	PathPrefix string                 `protobuf:"bytes,4,opt,name=path_prefix,json=pathPrefix,proto3" json:"path_prefix,omitempty"`
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// Who granted it.
-	GrantedBy     string `protobuf:"bytes,6,opt,name=granted_by,json=grantedBy,proto3" json:"granted_by,omitempty"`
+	GrantedBy string `protobuf:"bytes,6,opt,name=granted_by,json=grantedBy,proto3" json:"granted_by,omitempty"`
+	// Issuer: the DNS names that X509-SVIDs may carry, whole or as a suffix that begins with a dot; empty: none.
+	DnsNames      []string `protobuf:"bytes,7,rep,name=dns_names,json=dnsNames,proto3" json:"dns_names,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -111,6 +113,13 @@ func (x *Grant) GetGrantedBy() string {
 	return ""
 }
 
+func (x *Grant) GetDnsNames() []string {
+	if x != nil {
+		return x.DnsNames
+	}
+	return nil
+}
+
 // RevokedGrant remembers that a grant was taken away, under the grant's key, so that a restore does not give it back.
 type RevokedGrant struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
@@ -169,7 +178,7 @@ var File_entente_state_v1_access_proto protoreflect.FileDescriptor
 
 const file_entente_state_v1_access_proto_rawDesc = "" +
 	"\n" +
-	"\x1dentente/state/v1/access.proto\x12\x10entente.state.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd8\x01\n" +
+	"\x1dentente/state/v1/access.proto\x12\x10entente.state.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf5\x01\n" +
 	"\x05Grant\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\x05R\x04role\x12\x1b\n" +
 	"\tspiffe_id\x18\x02 \x01(\tR\bspiffeId\x12!\n" +
@@ -179,7 +188,8 @@ const file_entente_state_v1_access_proto_rawDesc = "" +
 	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12\x1d\n" +
 	"\n" +
-	"granted_by\x18\x06 \x01(\tR\tgrantedBy\"j\n" +
+	"granted_by\x18\x06 \x01(\tR\tgrantedBy\x12\x1b\n" +
+	"\tdns_names\x18\a \x03(\tR\bdnsNames\"j\n" +
 	"\fRevokedGrant\x12;\n" +
 	"\vrevoke_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"revokeTime\x12\x1d\n" +

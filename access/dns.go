@@ -1,0 +1,72 @@
+package access
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// dnsLabel is a label of a host name as RFC 1123 has it, in lower case so that there is one spelling.
+var dnsLabel = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+var allDigits = regexp.MustCompile(`^[0-9]+$`)
+
+// CheckDNSName says what keeps name from being a host name in a certificate. Wildcards are refused: an SVID names one
+// workload. So are names that a client would take for an IP address.
+func CheckDNSName(name string) error {
+	if name == "" {
+		return errors.New("a DNS name is empty")
+	}
+	if len(name) > 253 {
+		return fmt.Errorf("DNS name %.32q… is %d bytes long; 253 is the limit", name, len(name))
+	}
+	labels := strings.Split(name, ".")
+	for _, label := range labels {
+		if !dnsLabel.MatchString(label) {
+			return fmt.Errorf("%q is not a DNS name: its labels are 1 to 63 of a-z, 0-9 and -, without - at the ends", name)
+		}
+	}
+	if last := labels[len(labels)-1]; allDigits.MatchString(last) {
+		return fmt.Errorf("%q is not a DNS name: its last label is a number", name)
+	}
+	return nil
+}
+
+// maxDNSPatterns bounds what one grant lists; who needs more has a suffix in common, or makes another grant.
+const maxDNSPatterns = 32
+
+// DNSPatterns are the DNS names that a grant of the role issuer reaches: sorted, with a space in between, so that grants can
+// be compared. A pattern is one name, or a dot and a name: every name that ends with those whole labels. Empty: none.
+type DNSPatterns string
+
+func parseDNSPatterns(patterns []string) (DNSPatterns, error) {
+	if n := len(patterns); n > maxDNSPatterns {
+		return "", fmt.Errorf("dns_names lists %d names: list %d at most, or a suffix such as .example.org for many", n, maxDNSPatterns)
+	}
+	for _, p := range patterns {
+		if err := CheckDNSName(strings.TrimPrefix(p, ".")); err != nil {
+			return "", fmt.Errorf("dns_names: %w; write web.example.org for one name, or .example.org for all below it", err)
+		}
+	}
+	sorted := slices.Sorted(slices.Values(patterns))
+	return DNSPatterns(strings.Join(slices.Compact(sorted), " ")), nil
+}
+
+// List are the patterns one by one.
+func (p DNSPatterns) List() []string { return strings.Fields(string(p)) }
+
+// cover reports whether every one of the names is within a pattern.
+func (p DNSPatterns) cover(names []string) bool {
+	patterns := p.List()
+	for _, name := range names {
+		within := func(pattern string) bool {
+			return name == pattern || (strings.HasPrefix(pattern, ".") && strings.HasSuffix(name, pattern) && len(name) > len(pattern))
+		}
+		if !slices.ContainsFunc(patterns, within) {
+			return false
+		}
+	}
+	return true
+}
