@@ -37,6 +37,22 @@ type KeyStore interface {
 	Delete(ctx context.Context, name string) error
 }
 
+// losingKeys is a [KeyStore] that can lose keys while the member runs, since they are elsewhere. Lost has a word when
+// Signer does not know some of them any more.
+type losingKeys interface{ Lost() <-chan struct{} }
+
+// watchLost has the authorities looked at when keys were lost, until ctx ends.
+func (m *Manager) watchLost(ctx context.Context, lost <-chan struct{}) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-lost:
+			m.changed.fire()
+		}
+	}
+}
+
 // maxKeyFile bounds what is read of a key file; one with a root certificate beside the key has some 1,200 bytes.
 const maxKeyFile = 16 << 10
 

@@ -200,6 +200,9 @@ func (m *Manager) Run(ctx context.Context) error {
 		return m.config.Store.Follow(ctx, tables, m.follow)
 	})
 	group.Go(func() error { return m.tend(ctx, "tend to this member's authorities", m.tendOwn) })
+	if keys, ok := m.keys.(losingKeys); ok {
+		group.Go(func() error { return m.watchLost(ctx, keys.Lost()) })
+	}
 	group.Go(func() error {
 		return m.config.Store.WhileLeading(ctx, func(ctx context.Context) {
 			// It ends with ctx, which is no failure.

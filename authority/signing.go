@@ -129,7 +129,7 @@ func (m *Manager) issueJWT(ctx context.Context, request *ententev1.IssueJWTSVIDR
 		})
 }
 
-// pass signs here if this member can, and passes the request on to one that can if not: to one after the other until
+// pass signs here if this member can, and passes the request on to one that can if not, or if its key cannot be reached: to one after the other until
 // one of them signs or refuses for a reason that holds everywhere. In a domain that nobody can sign for yet it waits a
 // moment, since its creation was acknowledged before its first authority was there.
 func pass[R proto.Message](ctx context.Context, m *Manager, td spiffeid.TrustDomain, kind Kind,
@@ -151,7 +151,11 @@ func pass[R proto.Message](ctx context.Context, m *Manager, td spiffeid.TrustDom
 			}
 		case d.ready(kind, m.config.Now()):
 			if why = m.canSign(); why == nil {
-				return here(d)
+				result, err := here(d)
+				if !helpsElsewhere(err) || len(d.elsewhere[kind]) == 0 {
+					return result, err
+				}
+				why = err
 			}
 		}
 		if d != nil && len(d.elsewhere[kind]) > 0 {
@@ -164,6 +168,16 @@ func pass[R proto.Message](ctx context.Context, m *Manager, td spiffeid.TrustDom
 			return none, status.Errorf(codes.Unavailable, "no member has an active %s authority of %s; look at authority list %s", kind, td, td)
 		}
 	}
+}
+
+// helpsElsewhere says whether another member may do what this one could not: its key or its audit log failed it, and the
+// request is not to blame.
+func helpsElsewhere(err error) bool {
+	if err == nil || errors.Is(err, ErrLint) {
+		return false
+	}
+	_, decided := status.FromError(err)
+	return !decided
 }
 
 // ready says whether this member has an active authority of the kind.

@@ -28,8 +28,13 @@ type call func(context.Context, *api.Client) (*api.Secret, error)
 
 // once makes one attempt.
 func (c *caller) once(ctx context.Context, operation string, client *api.Client, fn call) (*api.Secret, error) {
+	return c.within(ctx, c.config.Timeout, operation, client, fn)
+}
+
+// within makes one attempt that takes no longer than timeout.
+func (c *caller) within(ctx context.Context, timeout time.Duration, operation string, client *api.Client, fn call) (*api.Secret, error) {
 	began := time.Now()
-	attempt, cancel := context.WithTimeout(ctx, c.config.Timeout)
+	attempt, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	secret, err := fn(attempt, client)
 	if err == nil && secret == nil {

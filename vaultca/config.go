@@ -94,18 +94,7 @@ func checkIssuer(ref string) error {
 
 // Validate looks at what can be seen without asking Vault, and names everything that is wrong.
 func (c Config) Validate() error {
-	var errs []error
-	if u, err := url.Parse(c.Address); err != nil || u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.User != nil || u.RawQuery != "" {
-		errs = append(errs, fmt.Errorf("address %q is not of the form https://HOST:PORT", c.Address))
-	}
-	if c.Namespace != "" {
-		errs = append(errs, checkPath("namespace", strings.Trim(c.Namespace, "/")))
-	}
-	if c.Auth == nil {
-		errs = append(errs, errors.New("no auth block; one of token, approle, kubernetes and cert is needed"))
-	} else {
-		errs = append(errs, c.Auth.validate())
-	}
+	errs := []error{c.validateConnection()}
 	if len(c.Mounts) == 0 {
 		errs = append(errs, errors.New("no PKI mount is configured; set pki_mount"))
 	}
@@ -123,6 +112,23 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("domains %s and %s both use the mount %s: whoever signs there could name anybody in either domain; give each a mount with a root of its own", other, td, m.Path))
 		}
 		used[m.Path] = td
+	}
+	return errors.Join(errs...)
+}
+
+// validateConnection looks at where Vault is and how to log in.
+func (c Config) validateConnection() error {
+	var errs []error
+	if u, err := url.Parse(c.Address); err != nil || u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.User != nil || u.RawQuery != "" {
+		errs = append(errs, fmt.Errorf("address %q is not of the form https://HOST:PORT", c.Address))
+	}
+	if c.Namespace != "" {
+		errs = append(errs, checkPath("namespace", strings.Trim(c.Namespace, "/")))
+	}
+	if c.Auth == nil {
+		errs = append(errs, errors.New("no auth block; one of token, approle, kubernetes and cert is needed"))
+	} else {
+		errs = append(errs, c.Auth.validate())
 	}
 	return errors.Join(errs...)
 }

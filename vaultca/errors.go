@@ -50,6 +50,12 @@ var (
 	ErrNoChain   = errors.New("what Vault signed does not chain to an anchor")
 	// ErrNoAnchor is that the issuer's chain has no self-signed top in Vault.
 	ErrNoAnchor = errors.New("the issuer's chain ends below a root that Vault does not know; name the root by anchors = \"file:…\"")
+	// ErrKeyGone is that Vault's Transit does not have a key that was made there.
+	ErrKeyGone = errors.New("Vault's Transit does not have the key any more; its authority is replaced") //nolint:staticcheck // ST1005: Vault is a name
+	// ErrKeyChanged is that another key has taken the place of one, or another version.
+	ErrKeyChanged = errors.New("another key stands in Vault's Transit under the name of this one; find out who put it there")
+	// ErrKeyKind is that Vault made a key of another kind than was asked for: one that can leave it, for example.
+	ErrKeyKind = errors.New("Vault's Transit made a key that is not what was asked for; check what stands between") //nolint:staticcheck // ST1005: Vault is a name
 	// ErrSharedAnchor is that two hosted domains would stand below the same root.
 	ErrSharedAnchor = errors.New("two hosted domains below one root could impersonate each other; give each domain a root of its own")
 )
@@ -61,7 +67,8 @@ var reasons = []struct {
 	{ErrUntrusted, "untrusted"}, {ErrSealed, "sealed"}, {ErrBusy, "busy"}, {ErrServer, "server"}, {ErrLogin, "login"}, {ErrDenied, "denied"},
 	{ErrNotFound, "not_found"}, {ErrRejected, "rejected"}, {ErrTooLarge, "too_large"}, {ErrMalformed, "malformed"}, {ErrSecret, "secret"},
 	{ErrNoMount, "no_mount"}, {ErrWrongKey, "wrong_key"}, {ErrWrongName, "wrong_name"}, {ErrNotCA, "not_ca"}, {ErrTooShort, "too_short"},
-	{ErrNoChain, "no_chain"}, {ErrNoAnchor, "no_anchor"}, {ErrSharedAnchor, "shared_anchor"}, {ErrUnreachable, "unreachable"},
+	{ErrNoChain, "no_chain"}, {ErrNoAnchor, "no_anchor"}, {ErrSharedAnchor, "shared_anchor"},
+	{ErrKeyGone, "key_gone"}, {ErrKeyChanged, "key_changed"}, {ErrKeyKind, "key_kind"}, {ErrUnreachable, "unreachable"},
 }
 
 // Reason names an error of this package in one word, for metrics: "ok" for none and "other" for a foreign one.

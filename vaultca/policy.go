@@ -58,15 +58,7 @@ func rights(p PolicyFor) []right {
 
 // Policy prints a Vault policy with exactly the rights that a member uses, and a reason for each.
 func Policy(p PolicyFor) (string, error) {
-	if err := checkPath("mount", p.Mount); err != nil {
-		return "", err
-	}
-	if p.Issuer != "" {
-		if err := checkIssuer(p.Issuer); err != nil {
-			return "", err
-		}
-	}
-	return printRights(rights(p)), nil
+	return Policies([]PolicyFor{p}, nil)
 }
 
 // printRights prints rights as Vault reads them.

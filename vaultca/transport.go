@@ -17,6 +17,9 @@ import (
 // maxAnswer bounds the body of an answer: some hundred certificates.
 const maxAnswer = 1 << 20
 
+// maxIdle is how many connections are kept for the next calls: as many as there can be signatures by Transit at once.
+const maxIdle = 16
+
 // newTransport connects to Vault and to nobody else. The CA file and the client certificate are read at each connection,
 // so that a changed one counts without a restart.
 func newTransport(c Config) *http.Transport {
@@ -29,7 +32,7 @@ func newTransport(c Config) *http.Transport {
 			dialer := &tls.Dialer{NetDialer: &net.Dialer{Timeout: c.Timeout, KeepAlive: 15 * time.Second}, Config: settings}
 			return dialer.DialContext(ctx, network, address)
 		},
-		ResponseHeaderTimeout: c.Timeout, IdleConnTimeout: time.Minute, MaxIdleConnsPerHost: 2,
+		ResponseHeaderTimeout: c.Timeout, IdleConnTimeout: time.Minute, MaxIdleConnsPerHost: maxIdle,
 		MaxResponseHeaderBytes: 64 << 10, DisableCompression: true,
 	}
 }

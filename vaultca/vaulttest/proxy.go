@@ -91,8 +91,11 @@ func Answer(body string) Fault {
 	return func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) }
 }
 
-// Hang never answers, until the client gives up.
-func Hang(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+// Hang never answers, until the client gives up, which a server learns once it has read the request.
+func Hang(_ http.ResponseWriter, r *http.Request) {
+	_, _ = io.Copy(io.Discard, r.Body)
+	<-r.Context().Done()
+}
 
 // Cut closes the connection in the middle of an answer.
 func Cut(w http.ResponseWriter, _ *http.Request) {

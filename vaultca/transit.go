@@ -1,0 +1,335 @@
+package vaultca
+
+import (
+	"cmp"
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ententehq/entente/authority"
+)
+
+// TransitConfig says where in Vault a member's signing keys are made and kept.
+type TransitConfig struct {
+	// Vault is the connection and the login; its mounts do not count. With an [Upstream] beside, it is that one's.
+	Vault Config
+	// Mount is the path of the Transit secrets engine, without slashes at its ends.
+	Mount string
+	// Prefix, Cluster and Member begin the names of the keys, so that members and clusters can share a mount.
+	Prefix, Cluster, Member string
+	// Dir is the folder on this machine that keeps the names of the keys, their public halves, and certificates.
+	Dir string
+
+	// LookInterval is the time between two looks at some of the keys; 15 s if zero.
+	LookInterval time.Duration
+	// SignTimeout bounds one signature, the login included; 2 s if zero.
+	SignTimeout time.Duration
+	// ConfirmAfter is how long a key has to be missing in Vault before it counts as lost; 10 s if zero.
+	ConfirmAfter time.Duration
+}
+
+// DefaultTransitMount and DefaultKeyPrefix are what a configuration that says nothing means.
+const (
+	DefaultTransitMount = "transit"
+	DefaultKeyPrefix    = "entente"
+)
+
+const (
+	// defaultSignTimeout is below the time that a member gives another one to sign for it.
+	defaultSignTimeout  = 2 * time.Second
+	defaultLookInterval = 15 * time.Second
+	defaultConfirmAfter = 10 * time.Second
+	// maxSigning bounds the signatures under way, each of which holds a connection.
+	maxSigning = maxIdle
+)
+
+// namePattern is that of the names of clusters and members. It has no capital letters, which is what makes the names of
+// keys unambiguous.
+var namePattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$`)
+
+// keyPattern is that of names in Transit.
+var keyPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*[A-Za-z0-9]$`)
+
+// KeyPrefix begins the names of all keys of a member in Transit; without a member, of all keys of the cluster's members.
+// Words in capitals stand between the names, which have none, so that no member's prefix begins another's.
+func KeyPrefix(prefix, cluster, member string) string {
+	p := cmp.Or(prefix, DefaultKeyPrefix) + "-CLUSTER-" + cluster + "-MEMBER-"
+	if member == "" {
+		return p
+	}
+	return p + member + keyWord
+}
+
+// keyWord stands before what tells the keys of a member apart.
+const keyWord = "-KEY-"
+
+// Validate looks at what can be seen without asking Vault, and names everything that is wrong.
+func (c TransitConfig) Validate() error {
+	return errors.Join(c.Vault.validateConnection(), checkPath("mount", c.Mount), checkKeyPrefix(c.Prefix, c.Cluster, c.Member))
+}
+
+// maxKeyPrefix leaves room for the rest of a key's name below what Vault's storage takes.
+const maxKeyPrefix = 140
+
+func checkKeyPrefix(prefix, cluster, member string) error {
+	var errs []error
+	for _, n := range []struct{ what, name string }{{"key_prefix", cmp.Or(prefix, DefaultKeyPrefix)}, {"cluster", cluster}, {"member", member}} {
+		if !namePattern.MatchString(n.name) && (n.what != "member" || n.name != "") {
+			errs = append(errs, fmt.Errorf("%s %q cannot stand in the name of a key; use 1 to 63 lower-case letters, digits, dots, dashes and underscores", n.what, n.name))
+		}
+	}
+	if p := KeyPrefix(prefix, cluster, member); len(p) > maxKeyPrefix {
+		errs = append(errs, fmt.Errorf("the names of keys would begin with %q, which is longer than %d characters; choose a shorter key_prefix", p, maxKeyPrefix))
+	}
+	return errors.Join(errs...)
+}
+
+func (c TransitConfig) withDefaults() TransitConfig {
+	c.Vault = c.Vault.withDefaults()
+	c.LookInterval = cmp.Or(c.LookInterval, defaultLookInterval)
+	c.SignTimeout = cmp.Or(c.SignTimeout, defaultSignTimeout)
+	c.ConfirmAfter = cmp.Or(c.ConfirmAfter, defaultConfirmAfter)
+	return c
+}
+
+// Transit is the [authority.KeyStore] whose keys are made in Vault's Transit secrets engine and never leave it: a
+// signature is a call of Vault. What this machine keeps is an index of the keys' names with their public halves, from
+// which the store answers whatever is not a signature, with Vault sealed too.
+//
+// A key's public half is pinned when it is made. A signature that does not verify with it is refused ([ErrKeyChanged]), and
+// a key that Vault says it does not have, twice and some time apart, counts as lost; an outage of Vault never does.
+type Transit struct {
+	config  TransitConfig
+	caller  *caller
+	shared  bool // the login is an Upstream's, which keeps it alive
+	metrics *transitMetrics
+	index   *index
+
+	ctx     context.Context // of signatures, which are given none; it ends with Run
+	stop    context.CancelFunc
+	signing chan struct{} // a word for each signature under way
+	health  health
+
+	mu      sync.Mutex
+	keys    map[string]*transitKey // by the name that the authorities know
+	doomed  map[string]*transitKey // by the name in Vault: to be deleted there
+	suspect map[string]suspicion   // by the name in Vault
+	exposed map[string]struct{}    // by the name in Vault: those that can have left it
+	wake    chan struct{}          // holds a word when there is something to look at
+	lost    chan struct{}          // holds a word when keys were lost
+}
+
+var _ authority.KeyStore = (*Transit)(nil)
+
+// OpenTransit reads the index. It asks nothing of Vault yet: a member starts while Vault is sealed. With an upstream the
+// two share its login; without, the store logs in by itself.
+func OpenTransit(c TransitConfig, beside *Upstream) (*Transit, error) {
+	if beside != nil {
+		logger := c.Vault.Logger
+		c.Vault = beside.config
+		if logger != nil {
+			c.Vault.Logger = logger
+		}
+	}
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	c = c.withDefaults()
+	t := &Transit{
+		config: c, shared: beside != nil, signing: make(chan struct{}, maxSigning),
+		keys: map[string]*transitKey{}, doomed: map[string]*transitKey{}, suspect: map[string]suspicion{}, exposed: map[string]struct{}{},
+		wake: make(chan struct{}, 1), lost: make(chan struct{}, 1),
+	}
+	if beside != nil {
+		t.caller = beside.caller
+	} else {
+		m, err := newMetrics(c.Vault.Registerer)
+		if err != nil {
+			return nil, err
+		}
+		t.caller = newCaller(c.Vault, m)
+	}
+	var err error
+	if t.metrics, err = newTransitMetrics(c.Vault.Registerer, t); err != nil {
+		return nil, err
+	}
+	if t.index, err = openIndex(c.Dir); err != nil {
+		return nil, err
+	}
+	t.health.rest = defaultRest
+	t.ctx, t.stop = context.WithCancel(context.Background())
+	return t, t.load()
+}
+
+// load takes over the index. A key that was being made when the member stopped, and one that has a newer one of its name,
+// are of no use and deleted.
+func (t *Transit) load() error {
+	entries, unreadable, err := t.index.all()
+	if err != nil {
+		return err
+	}
+	for _, err := range unreadable {
+		t.config.Vault.Logger.Error("an entry of the index of keys cannot be read; its authority is replaced. Delete the key in Vault, and then the file", "error", err)
+	}
+	for _, e := range entries { // in the order of their numbers
+		key := &transitKey{store: t, entry: e}
+		switch {
+		case e.State == stateReady:
+			if before := t.keys[e.Name]; before != nil {
+				err = errors.Join(err, t.doom(before))
+			}
+			t.keys[e.Name] = key
+		case e.State == stateDoomed:
+			t.doomed[e.Key] = key
+		default:
+			err = errors.Join(err, t.doom(key))
+		}
+	}
+	return err
+}
+
+// localName is that of a key as the authorities know it.
+var localName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+
+// Create implements [authority.KeyStore]. The name in Vault is a new one each time: a key that somebody has put in place
+// before cannot be taken for ours. It is in the index before Vault is asked, so that none is forgotten there.
+func (t *Transit) Create(ctx context.Context, name string) (crypto.Signer, error) {
+	if !localName.MatchString(name) {
+		return nil, fmt.Errorf("%q cannot stand in the name of a key in Transit", name)
+	}
+	e := entry{Name: name, Mount: t.config.Mount, Key: KeyPrefix(t.config.Prefix, t.config.Cluster, t.config.Member) + name + "-" + chance(), State: stateMaking}
+	e.Number = t.index.next()
+	key := &transitKey{store: t, entry: e}
+	if err := t.index.put(e); err != nil {
+		return nil, err
+	}
+	made, err := t.caller.makeKey(ctx, e)
+	t.outcome(ctx, err)
+	if err == nil {
+		key.entry.Public, key.entry.State = made, stateReady
+		err = t.index.put(key.entry)
+	}
+	if err != nil {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		return nil, errors.Join(fmt.Errorf("make key %s in Vault's Transit: %w", name, err), t.doom(key))
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	before := t.keys[name]
+	t.keys[name] = key
+	if before != nil {
+		return key, t.doom(before)
+	}
+	return key, nil
+}
+
+// chance are 80 bits that tell a key from all others of its name.
+func chance() string {
+	var b [10]byte
+	_, _ = rand.Read(b[:]) // it never fails: crypto/rand ends the program instead
+	return strings.ToLower(base32.StdEncoding.EncodeToString(b[:]))
+}
+
+// doom has a key deleted in Vault. The caller holds t.mu, or is alone.
+func (t *Transit) doom(key *transitKey) error {
+	e := key.entry
+	e.State, e.Certificate = stateDoomed, nil
+	if t.keys[e.Name] == key {
+		delete(t.keys, e.Name)
+	}
+	t.doomed[e.Key] = &transitKey{store: t, entry: e}
+	delete(t.suspect, e.Key)
+	delete(t.exposed, e.Key)
+	nudge(t.wake)
+	return t.index.put(e)
+}
+
+func nudge(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func (t *Transit) get(name string) (*transitKey, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if key, ok := t.keys[name]; ok {
+		return key, nil
+	}
+	return nil, fmt.Errorf("find key %s in the index of those in Vault's Transit: %w", name, fs.ErrNotExist)
+}
+
+// Signer implements [authority.KeyStore], from memory.
+func (t *Transit) Signer(name string) (crypto.Signer, error) {
+	key, err := t.get(name)
+	if err != nil {
+		return nil, err
+	}
+	return key, nil
+}
+
+// Certify implements [authority.KeyStore]: certificates are kept in the index.
+func (t *Transit) Certify(_ context.Context, name string, certificate *x509.Certificate) error {
+	key, err := t.get(name)
+	if err != nil {
+		return err
+	}
+	if !key.entry.Public.Equal(certificate.PublicKey) {
+		return fmt.Errorf("keep a certificate with key %s: it belongs to another key", name)
+	}
+	certified := &transitKey{store: t, entry: key.entry}
+	certified.entry.Certificate = certificate
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.keys[name] != key {
+		return fmt.Errorf("keep a certificate with key %s: it was replaced or deleted meanwhile", name)
+	}
+	if err := t.index.put(certified.entry); err != nil {
+		return err
+	}
+	t.keys[name] = certified
+	return nil
+}
+
+// Certificate implements [authority.KeyStore], from memory.
+func (t *Transit) Certificate(name string) (*x509.Certificate, error) {
+	key, err := t.get(name)
+	if err != nil {
+		return nil, err
+	}
+	return key.entry.Certificate, nil
+}
+
+// Names implements [authority.KeyStore], from memory. Keys of others in the mount are none of them.
+func (t *Transit) Names(context.Context) ([]string, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Sorted(maps.Keys(t.keys)), nil
+}
+
+// Delete implements [authority.KeyStore]. From now on there is no such key for this member; in Vault it is deleted at once,
+// or as soon as Vault answers, over restarts too.
+func (t *Transit) Delete(_ context.Context, name string) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if key, ok := t.keys[name]; ok {
+		return t.doom(key)
+	}
+	return nil
+}
+
+// Lost has a word when keys were found to be lost: [Transit.Signer] does not know them any more.
+func (t *Transit) Lost() <-chan struct{} { return t.lost }

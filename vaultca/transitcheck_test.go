@@ -1,0 +1,159 @@
+package vaultca
+
+import (
+	"crypto"
+	"crypto/rand"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ententehq/entente/vaultca/vaulttest"
+)
+
+// transitWorked says what of all that a member does with keys in Transit works.
+func transitWorked(t *testing.T, v *vaulttest.Vault, config TransitConfig, rules string) []string {
+	t.Helper()
+	config.Vault.Auth = Token{Token: text(v.Token(t, v.Policy(t, rules), "1h"))}
+	k := openTransit(t, config)
+	var all []string
+	note := func(what string, err error) {
+		if err == nil {
+			all = append(all, what)
+		}
+	}
+	s, _, err := k.caller.session(t.Context())
+	note("log in", err)
+	if err == nil {
+		_, err = k.caller.renew(t.Context(), s)
+		note("renew", err)
+	}
+	e := probe(config, config.Member)
+	e.Public, err = k.caller.makeKey(t.Context(), e)
+	note("make", err)
+	if err != nil { // so that the rest has something to try
+		v.Write(t, config.Mount+"/keys/"+e.Key, keyParameters())
+	}
+	_, err = k.caller.signDigest(t.Context(), k.config.SignTimeout, e, digest[:])
+	note("sign", err)
+	_, err = k.caller.readKey(t.Context(), e)
+	note("look", err)
+	note("delete", k.caller.deleteKey(t.Context(), e))
+	return all
+}
+
+func TestTransitPolicyIsEnoughAndEachRightIsNeeded(t *testing.T) {
+	v := vaulttest.Shared(t)
+	config := transitFor(t, v, v.Transit(t), "eu-1")
+	of := TransitPolicyFor{Mount: config.Mount, Cluster: "eu", Member: "eu-1"}
+	whole, err := Policies(nil, []TransitPolicyFor{of})
+	require.NoError(t, err)
+	everything := []string{"log in", "renew", "make", "sign", "look", "delete"}
+	require.Equal(t, everything, transitWorked(t, v, config, whole))
+
+	keys, sign := transitRights(of)[0], transitRights(of)[1]
+	login := printRights(slices.DeleteFunc(rights(PolicyFor{}), func(r right) bool { return !strings.HasPrefix(r.path, loginRights) }))
+	with := func(capabilities string) string {
+		r := keys
+		r.capabilities = capabilities
+		return printRights([]right{r, sign}) + login
+	}
+	for _, c := range []struct {
+		without, rules string
+		lost           []string
+	}{
+		{"sign", printRights([]right{keys}) + login, []string{"sign"}},
+		{"update of keys", with(`"read", "delete"`), []string{"make", "delete"}},
+		{"read of keys", with(`"update", "delete"`), []string{"look"}},
+		{"delete of keys", with(`"update", "read"`), []string{"delete"}},
+	} {
+		t.Run(c.without, func(t *testing.T) {
+			kept := slices.DeleteFunc(slices.Clone(everything), func(what string) bool { return slices.Contains(c.lost, what) })
+			require.Equal(t, kept, transitWorked(t, v, config, c.rules))
+		})
+	}
+}
+
+func TestTransitPolicyPinsEachParameter(t *testing.T) {
+	v := vaulttest.Shared(t)
+	config := transitFor(t, v, v.Transit(t), "eu-1")
+	k := openTransit(t, config)
+	e := k.entryOf(t, makes(t, k, "a"))
+	for path, settings := range map[string][]map[string]any{
+		"keys/" + e.Key:               {{"exportable": true}, {"allow_plaintext_backup": true}, {"type": "rsa-2048"}, {"auto_rotate_period": "1h"}},
+		"keys/" + e.Key + "/config":   {{"exportable": true}, {"allow_plaintext_backup": true}, {"min_encryption_version": 1}},
+		"sign/" + e.Key:               {{"prehashed": false}, {"marshaling_algorithm": "jws"}, {"key_version": "2"}},
+		"export/signing-key/" + e.Key: {{}}, "keys/" + KeyPrefix("", "eu", "eu-2") + "a": {{}},
+	} {
+		for _, parameters := range settings {
+			_, err := k.caller.write(t, config.Mount+"/"+path, parameters)
+			require.ErrorIs(t, err, ErrDenied, "%s %v", path, parameters)
+		}
+	}
+}
+
+func TestPoliciesAsPrinted(t *testing.T) {
+	printed, err := Policies([]PolicyFor{{Mount: "pki_eu", Issuer: "eu-2026", TrustDomain: domain}},
+		[]TransitPolicyFor{{Mount: "transit", Cluster: "eu", Member: "eu-1"}})
+	require.NoError(t, err)
+	want, err := os.ReadFile("testdata/policies.hcl")
+	require.NoError(t, err)
+	require.Equal(t, string(want), printed)
+	_, err = Policies(nil, nil)
+	require.EqualError(t, err, "name a PKI or a Transit mount")
+	for _, bad := range []TransitPolicyFor{{Mount: "a/../b", Cluster: "eu"}, {Mount: "transit"}, {Mount: "transit", Cluster: "eu", Member: "*"}, {Mount: "transit", Cluster: "eu", Prefix: "\"x"}} {
+		_, err := Policies(nil, []TransitPolicyFor{bad})
+		require.Error(t, err, bad)
+	}
+}
+
+func TestCheckTransitSaysWhatIsWrong(t *testing.T) {
+	v := vaulttest.Shared(t)
+	config := transitFor(t, v, v.Transit(t), "eu-1")
+	for _, f := range CheckTransit(t.Context(), config) {
+		require.Equal(t, OK, f.Severity, "%s: %s", f.Subject, f.Detail)
+	}
+	require.Empty(t, v.TransitKeys(t, config.Mount), "the check leaves nothing behind")
+	find := func(c TransitConfig, rules, subject string) string {
+		t.Helper()
+		if rules != "" {
+			c.Vault.Auth = Token{Token: text(v.Token(t, v.Policy(t, rules), "1h"))}
+		}
+		findings := CheckTransit(t.Context(), c)
+		i := slices.IndexFunc(findings, func(f Finding) bool { return f.Subject == subject && f.Severity != OK })
+		require.GreaterOrEqual(t, i, 0, findings)
+		return findings[i].Detail
+	}
+	const wide = `path "*" { capabilities = ["create", "read", "update", "delete"] }`
+	require.Contains(t, find(config, wide, "transit rights"), "the token could make keys that can be exported")
+	require.Empty(t, v.TransitKeys(t, config.Mount))
+
+	missing := config
+	missing.Mount = "nowhere"
+	require.Contains(t, find(missing, wide, "transit keys"), "is a Transit secrets engine mounted at nowhere? `vault secrets enable -path=nowhere transit` does that")
+	require.Contains(t, find(missing, "", "transit keys"), "the right for nowhere/keys/entente-CLUSTER-eu-MEMBER-eu-1-KEY-* is missing, or the mount is")
+
+	all := transitRights(TransitPolicyFor{Mount: config.Mount, Cluster: "eu"})
+	login := printRights(rights(PolicyFor{})[4:])
+	require.Contains(t, find(config, printRights(all)+login, "transit rights"), "the token reaches the keys of other members too")
+	require.Contains(t, find(config, printRights(all[:1])+login, "transit signing"), "the right for "+config.Mount+"/sign/entente-CLUSTER-eu-MEMBER-eu-1-KEY-* is missing")
+	stays := all[0]
+	stays.capabilities = `"update", "read"`
+	require.Contains(t, find(config, printRights([]right{stays, all[1]})+login, "transit keys"), "Delete it by hand")
+
+	wrong := config
+	wrong.Vault.Auth = AppRole{RoleID: text("no"), SecretID: text("no")}
+	require.Contains(t, find(wrong, "", "login"), ErrLogin.Error())
+}
+
+// entryOf is the index's entry of a key.
+func (t *Transit) entryOf(tb testing.TB, key crypto.Signer) entry {
+	tb.Helper()
+	k, ok := key.(*transitKey)
+	require.True(tb, ok)
+	_, err := k.Sign(rand.Reader, digest[:], crypto.SHA256)
+	require.NoError(tb, err)
+	return k.entry
+}

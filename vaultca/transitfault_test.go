@@ -1,0 +1,251 @@
+package vaultca
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/rand"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/api"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ententehq/entente/vaultca/vaulttest"
+)
+
+// write writes with the store's own login.
+func (c *caller) write(t testing.TB, path string, data map[string]any) (*api.Secret, error) {
+	t.Helper()
+	return c.authorized(t.Context(), "check", func(ctx context.Context, client *api.Client) (*api.Secret, error) {
+		return client.Logical().WriteWithContext(ctx, path, data)
+	})
+}
+
+// TestOutagesLoseNoKey: whatever Vault or what stands before it answers, no key counts as lost, each failure has a name,
+// and it heals by itself.
+func TestOutagesLoseNoKey(t *testing.T) {
+	v := vaulttest.Shared(t)
+	mount := v.Transit(t)
+	proxy := vaulttest.NewProxy(t, v)
+	for _, c := range []struct {
+		name  string
+		fault vaulttest.Fault
+		want  error
+	}{
+		{"500", vaulttest.Status(http.StatusInternalServerError), ErrServer},
+		{"503", vaulttest.Status(http.StatusServiceUnavailable), ErrSealed},
+		{"429", vaulttest.Status(http.StatusTooManyRequests), ErrBusy},
+		{"400", vaulttest.Status(http.StatusBadRequest), ErrRejected},
+		{"403", vaulttest.Status(http.StatusForbidden), ErrLogin},
+		{"404", vaulttest.Status(http.StatusNotFound), ErrNotFound},
+		{"garbage", vaulttest.Answer("<html>a captive portal</html>"), ErrMalformed},
+		{"empty", vaulttest.Answer(""), ErrMalformed},
+		{"no signature", vaulttest.Answer(`{"data":{"signature":"none"}}`), ErrMalformed},
+		{"no base64", vaulttest.Answer(`{"data":{"signature":"vault:v1:%"}}`), ErrMalformed},
+		{"another version", vaulttest.Answer(`{"data":{"signature":"vault:v2:MAA="}}`), ErrKeyChanged},
+		{"another's signature", vaulttest.Answer(`{"data":{"signature":"vault:v1:MAA="}}`), ErrKeyChanged},
+		{"too large", vaulttest.Flood, ErrTooLarge},
+		{"hang", vaulttest.Hang, ErrUnreachable},
+		{"cut", vaulttest.Cut, ErrUnreachable},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			config := transitFor(t, v, mount, "eu-1")
+			config.Vault.Address, config.Vault.CAFile = proxy.Address, proxy.CAFile
+			if c.name == "hang" {
+				config.Vault.Timeout, config.SignTimeout = 200*time.Millisecond, 200*time.Millisecond
+			}
+			k := openTransit(t, config)
+			key := makes(t, k, "a")
+			proxy.Break(c.fault)
+			refuses(t, key, c.want)
+			runTransit(t, k)
+			for range 3 { // the watch asks too
+				select {
+				case <-proxy.Broken():
+				case <-time.After(30 * time.Second):
+					t.Fatal("nobody asks")
+				}
+			}
+			proxy.Heal()
+			eventually(t, "it heals", func() bool {
+				_, err := key.Sign(rand.Reader, digest[:], crypto.SHA256)
+				return err == nil && k.suspects() == 0 && testutil.ToFloat64(k.metrics.up) == 1
+			})
+			_, err := k.Signer("a")
+			require.NoError(t, err)
+		})
+	}
+}
+
+func TestFailuresRestForAMoment(t *testing.T) {
+	v := vaulttest.Shared(t)
+	proxy := vaulttest.NewProxy(t, v)
+	config := transitFor(t, v, v.Transit(t), "eu-1")
+	config.Vault.Address, config.Vault.CAFile = proxy.Address, proxy.CAFile
+	k := openTransit(t, config)
+	key := makes(t, k, "a")
+	k.health.rest = time.Hour
+	proxy.Break(vaulttest.Status(http.StatusServiceUnavailable))
+	refuses(t, key, ErrSealed)
+	proxy.Heal()
+	_, err := key.Sign(rand.Reader, digest[:], crypto.SHA256)
+	require.ErrorIs(t, err, ErrSealed)
+	require.ErrorContains(t, err, "sign with key a in Vault's Transit: a moment ago: ")
+	require.Len(t, proxy.Broken(), 1, "Vault was asked once")
+	k.outcome(t.Context(), nil) // a look succeeds
+	signsDigest(t, key)
+}
+
+// TestLostKeys: a key that was deleted or replaced behind our back is found out, by a signature or by a look, and the
+// authorities are told.
+func TestLostKeys(t *testing.T) {
+	v := vaulttest.Shared(t)
+	for _, c := range []struct {
+		name   string
+		behind func(t *testing.T, mount, key string)
+		want   error
+		reason string
+		left   int
+	}{
+		{"deleted", func(t *testing.T, mount, key string) { v.DeleteTransitKey(t, mount, key) }, ErrRejected, "key_gone", 0},
+		{"replaced", func(t *testing.T, mount, key string) {
+			v.DeleteTransitKey(t, mount, key)
+			v.Write(t, mount+"/keys/"+key, map[string]any{"type": "ecdsa-p256"})
+		}, ErrKeyChanged, "key_changed", 1},
+		{"replaced by another kind", func(t *testing.T, mount, key string) {
+			v.DeleteTransitKey(t, mount, key)
+			v.Write(t, mount+"/keys/"+key, map[string]any{"type": "aes256-gcm96"})
+		}, ErrRejected, "key_changed", 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			mount := v.Transit(t)
+			config := transitFor(t, v, mount, "eu-1")
+			k := openTransit(t, config)
+			key := makes(t, k, "a")
+			makes(t, k, "b")
+			c.behind(t, mount, key.(*transitKey).entry.Key)
+			refuses(t, key, c.want)
+			_, err := k.Signer("a")
+			require.NoError(t, err, "once is not enough")
+			runTransit(t, k)
+			select {
+			case <-k.Lost():
+			case <-time.After(30 * time.Second):
+				t.Fatal("nobody is told")
+			}
+			_, err = k.Signer("a")
+			require.ErrorIs(t, err, fs.ErrNotExist)
+			refuses(t, key, ErrKeyGone)
+			_, err = k.Signer("b")
+			require.NoError(t, err)
+			require.Equal(t, 1.0, testutil.ToFloat64(k.metrics.lost.WithLabelValues(c.reason)))
+			eventually(t, "what is not ours is left alone, and forgotten", func() bool {
+				files, err := os.ReadDir(config.Dir)
+				return err == nil && len(files) == 1
+			})
+			require.Len(t, v.TransitKeys(t, mount), c.left+1)
+		})
+	}
+}
+
+func TestRotatedKeySignsOnInItsVersion(t *testing.T) {
+	v := vaulttest.Shared(t)
+	mount := v.Transit(t)
+	k := openTransit(t, transitFor(t, v, mount, "eu-1"))
+	key := makes(t, k, "a")
+	v.Write(t, mount+"/keys/"+key.(*transitKey).entry.Key+"/rotate", nil)
+	signsDigest(t, key)
+}
+
+func TestExposedKeyIsAnAlarm(t *testing.T) {
+	v, log := vaulttest.Shared(t), &logged{}
+	mount := v.Transit(t)
+	config := transitFor(t, v, mount, "eu-1")
+	config.Vault.Logger = hclog.New(&hclog.LoggerOptions{Output: log, Level: hclog.Error, DisableTime: true})
+	k := openTransit(t, config)
+	key := makes(t, k, "a")
+	v.Write(t, mount+"/keys/"+key.(*transitKey).entry.Key+"/config", map[string]any{"exportable": true})
+	halt := runTransit(t, k)
+	eventually(t, "it is found out", func() bool {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return len(k.exposed) == 1
+	})
+	halt()
+	require.Len(t, log.lines, 1)
+	require.Contains(t, log.lines[0], "a signing key can have left Vault: it can be exported; find out who did that, and taint its authority")
+	signsDigestAfter(t, config, key)
+}
+
+// signsDigestAfter signs with a store that was opened again.
+func signsDigestAfter(t testing.TB, config TransitConfig, key crypto.Signer) {
+	t.Helper()
+	again, err := openTransit(t, config).Signer(key.(*transitKey).entry.Name)
+	require.NoError(t, err)
+	signsDigest(t, again)
+}
+
+func TestKeysOfAnotherKindAreRefused(t *testing.T) {
+	v := vaulttest.Shared(t)
+	mount := v.Transit(t)
+	k := openTransit(t, transitFor(t, v, mount, "eu-1"))
+	for name, settings := range map[string]map[string]any{
+		"exportable": {"type": "ecdsa-p256", "exportable": true}, "backup": {"type": "ecdsa-p256", "allow_plaintext_backup": true},
+		"p384": {"type": "ecdsa-p384"}, "ed25519": {"type": "ed25519"}, "aes": {},
+	} {
+		e := entry{Name: name, Mount: mount, Key: KeyPrefix("", "eu", "eu-1") + name}
+		v.Write(t, mount+"/keys/"+e.Key, settings) // somebody was there before
+		_, err := k.caller.makeKey(t.Context(), e)
+		require.ErrorIs(t, err, ErrKeyKind, name)
+	}
+	e := entry{Name: "rotated", Mount: mount, Key: KeyPrefix("", "eu", "eu-1") + "rotated"}
+	v.Write(t, mount+"/keys/"+e.Key, map[string]any{"type": "ecdsa-p256"})
+	v.Write(t, mount+"/keys/"+e.Key+"/rotate", nil)
+	_, err := k.caller.makeKey(t.Context(), e)
+	require.ErrorIs(t, err, ErrKeyKind)
+}
+
+func TestUnreadableEntriesKeepNobodyFromStarting(t *testing.T) {
+	v, log := vaulttest.Shared(t), &logged{}
+	config := transitFor(t, v, v.Transit(t), "eu-1")
+	config.Vault.Logger = hclog.New(&hclog.LoggerOptions{Output: log, Level: hclog.Error, DisableTime: true})
+	k := openTransit(t, config)
+	makes(t, k, "a")
+	broken := makes(t, k, "b").(*transitKey).entry.file()
+	require.NoError(t, os.WriteFile(filepath.Join(config.Dir, broken), []byte(`{"name":"b"}`), 0o600))
+	again := openTransit(t, config)
+	_, err := again.Signer("b")
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	key, err := again.Signer("a")
+	require.NoError(t, err)
+	signsDigest(t, key)
+	require.Len(t, log.lines, 1)
+	require.Contains(t, log.lines[0], broken)
+}
+
+// FuzzParseEntry: nothing that lies in the folder crashes the member, and what is read is written as it was.
+func FuzzParseEntry(f *testing.F) {
+	f.Add([]byte(`{"name":"a","mount":"transit","key":"entente-CLUSTER-eu-MEMBER-eu-1-KEY-a-b","number":1,"state":"doomed"}`))
+	f.Add([]byte(`{"name":"a","state":"ready"}`))
+	f.Add([]byte(`[]`))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		e, err := parseEntry(raw)
+		if err != nil {
+			return
+		}
+		written, err := e.marshal()
+		require.NoError(t, err)
+		again, err := parseEntry(written)
+		require.NoError(t, err)
+		rewritten, err := again.marshal()
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(written, rewritten))
+	})
+}

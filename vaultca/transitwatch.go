@@ -1,0 +1,223 @@
+package vaultca
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// perLook is how many of the keys one look asks for, beside those that there is a reason to look at.
+const perLook = 10
+
+// suspicion is that a key is not in Vault as it was made.
+type suspicion struct {
+	why   error
+	since time.Time // when Vault first said so; zero: it was not asked yet
+}
+
+// Run keeps the login alive, deletes in Vault what is to be deleted, and finds out which keys were lost, until ctx ends.
+// Signatures under way end with it.
+func (t *Transit) Run(ctx context.Context) error {
+	defer t.stop()
+	group, ctx := errgroup.WithContext(ctx)
+	if !t.shared {
+		group.Go(func() error { return t.caller.keep(ctx) })
+	}
+	group.Go(func() error {
+		t.watch(ctx)
+		return nil
+	})
+	err := group.Wait()
+	if !t.shared {
+		t.caller.transport.CloseIdleConnections()
+	}
+	return err
+}
+
+// watch looks again and again. Intervals differ by up to a tenth, so that members do not come together.
+func (t *Transit) watch(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	after := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case <-t.wake:
+		}
+		err := t.bury(ctx)
+		if err == nil {
+			err = t.examine(ctx)
+		}
+		if err == nil {
+			after, err = t.round(ctx, after)
+		}
+		t.outcome(ctx, err)
+		interval := t.config.LookInterval
+		if t.suspects() > 0 {
+			interval = min(interval, t.config.ConfirmAfter)
+		}
+		timer.Reset(interval - time.Duration(rand.Int64N(int64(interval/10)+1))) //nolint:gosec // G404: spreads load, guards nothing
+	}
+}
+
+// bury deletes in Vault what is doomed.
+func (t *Transit) bury(ctx context.Context) error {
+	t.mu.Lock()
+	doomed := slices.Collect(maps.Values(t.doomed))
+	t.mu.Unlock()
+	for _, key := range doomed {
+		e := key.entry
+		found, err := t.caller.readKey(ctx, e)
+		gone := errors.Is(err, ErrKeyGone)
+		switch {
+		case gone:
+		case err != nil:
+			return fmt.Errorf("look at key %s: %w", e.Key, err)
+		case e.Public != nil && !found.is(e.Public):
+			// It is not ours, and tells who put it there something about how we found out.
+			t.config.Vault.Logger.Error("another key stands in Vault under the name of one that was to be deleted; it is left alone", "key", e.Key, "mount", e.Mount)
+		default:
+			if err := t.caller.deleteKey(ctx, e); err != nil {
+				return fmt.Errorf("delete key %s: %w", e.Key, err)
+			}
+		}
+		t.mu.Lock()
+		delete(t.doomed, e.Key)
+		err = t.index.remove(e)
+		t.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		if !gone {
+			t.config.Vault.Logger.Info("deleted a key in Vault", "key", e.Key, "mount", e.Mount)
+		}
+	}
+	return nil
+}
+
+// suspectKey notes that something is wrong with a key, and has it looked at.
+func (t *Transit) suspectKey(e entry, why error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, known := t.suspect[e.Key]; known {
+		return
+	}
+	if key, ok := t.keys[e.Name]; ok && key.entry.Key == e.Key {
+		t.suspect[e.Key] = suspicion{why: why}
+		nudge(t.wake)
+	}
+}
+
+func (t *Transit) suspects() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.suspect)
+}
+
+// examine asks Vault for the keys that are suspect.
+func (t *Transit) examine(ctx context.Context) error {
+	t.mu.Lock()
+	var keys []*transitKey
+	for _, key := range t.keys {
+		if _, ok := t.suspect[key.entry.Key]; ok {
+			keys = append(keys, key)
+		}
+	}
+	t.mu.Unlock()
+	return t.look(ctx, keys)
+}
+
+// round asks Vault for the keys after the one of that name, a few at a time, and returns the name of the last.
+func (t *Transit) round(ctx context.Context, after string) (string, error) {
+	t.mu.Lock()
+	names := slices.Sorted(maps.Keys(t.keys))
+	next, _ := slices.BinarySearch(names, after+"\x00")
+	names = names[next:]
+	names = names[:min(perLook, len(names))]
+	var keys []*transitKey
+	for _, name := range names {
+		if key := t.keys[name]; t.suspect[key.entry.Key].why == nil {
+			keys = append(keys, key)
+		}
+	}
+	t.mu.Unlock()
+	if len(names) == 0 {
+		return "", nil
+	}
+	return names[len(names)-1], t.look(ctx, keys)
+}
+
+// look asks Vault for keys, and draws the conclusions.
+func (t *Transit) look(ctx context.Context, keys []*transitKey) error {
+	for _, key := range keys {
+		found, err := t.caller.readKey(ctx, key.entry)
+		switch {
+		case err == nil && !found.is(key.entry.Public):
+			err = ErrKeyChanged
+		case err == nil:
+			t.cleared(key, found)
+			continue
+		case !errors.Is(err, ErrKeyGone):
+			return fmt.Errorf("look at key %s: %w", key.entry.Key, err)
+		}
+		if err := t.missing(key, err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cleared is that a key is in Vault as it was made.
+func (t *Transit) cleared(key *transitKey, found keyDescription) {
+	e := key.entry
+	t.mu.Lock()
+	was, suspected := t.suspect[e.Key]
+	delete(t.suspect, e.Key)
+	_, known := t.exposed[e.Key]
+	leaky := found.leaky()
+	if leaky != "" && t.keys[e.Name] == key {
+		t.exposed[e.Key] = struct{}{}
+	} else {
+		delete(t.exposed, e.Key)
+	}
+	t.mu.Unlock()
+	log := t.config.Vault.Logger.With("id", e.Name, "key", e.Key, "mount", e.Mount)
+	if suspected {
+		log.Warn("a signature by Vault failed, though the key is in its place", "reason", Reason(was.why), "error", was.why)
+	}
+	if leaky != "" && !known {
+		log.Error("a signing key can have left Vault: "+leaky+"; find out who did that, and taint its authority", "alarm", "exposed")
+	}
+}
+
+// missing is that Vault does not have a key, or another one. Said twice, some time apart, the key is lost.
+func (t *Transit) missing(key *transitKey, why error) error {
+	e := key.entry
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.keys[e.Name] != key {
+		return nil // it was replaced, certified or deleted meanwhile; the next look sees
+	}
+	was := t.suspect[e.Key]
+	if was.since.IsZero() {
+		t.suspect[e.Key] = suspicion{why, time.Now()}
+		return nil
+	}
+	if time.Since(was.since) < t.config.ConfirmAfter {
+		return nil
+	}
+	t.config.Vault.Logger.Error("a signing key is lost; its authority is replaced. Find out who deleted or replaced it in Vault",
+		"id", e.Name, "key", e.Key, "mount", e.Mount, "reason", Reason(why), "error", why)
+	t.metrics.lost.WithLabelValues(Reason(why)).Inc()
+	err := t.doom(key)
+	nudge(t.lost)
+	return err
+}
