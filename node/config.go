@@ -17,7 +17,8 @@ type Config struct {
 	Join           *JoinConfig // nil: this member joins nobody
 	BundleEndpoint BundleEndpointConfig
 	SelfSigned     SelfSignedConfig
-	Vault          *vaultca.Config // nil: the upstream is the self-signed one
+	Vault          *vaultca.Config        // nil: the upstream is the self-signed one
+	Transit        *vaultca.TransitConfig // nil: the signing keys are not in Vault
 	Authority      AuthorityConfig
 	Federation     FederationConfig
 	Routing        RoutingConfig
@@ -75,8 +76,9 @@ type Keys string
 
 // Where keys are kept.
 const (
-	KeysDisk   Keys = "disk"   // in the data folder
-	KeysMemory Keys = "memory" // they end with the process
+	KeysDisk    Keys = "disk"          // in the data folder
+	KeysMemory  Keys = "memory"        // they end with the process
+	KeysTransit Keys = "vault_transit" // in Vault, which signs
 )
 
 // AuthorityConfig holds lifetimes (of the home domain when the cluster is formed, and the defaults of domains created

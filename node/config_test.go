@@ -127,7 +127,7 @@ func TestRefusedConfigurations(t *testing.T) {
 		{"hint below minimum", validHead + `bundle_endpoint { refresh_hint = "2s" }`,
 			`entente.hcl:11: bundle_endpoint.refresh_hint: 2s is out of bounds; it must be from 10s to 24h0m0s`},
 		{"keys elsewhere", validHead + "authority {\n keys \"hsm\" {}\n}",
-			`entente.hcl:12: keys are not kept in "hsm"; write "disk" or "memory"`},
+			`entente.hcl:12: keys are not kept in "hsm"; write "disk", "memory" or "vault_transit"`},
 		{"keys twice", validHead + "authority {\n keys \"disk\" {}\n keys \"memory\" {}\n}",
 			`entente.hcl:13: authority has two blocks keys; a member keeps its keys in one place`},
 		{"keys with a setting", validHead + "authority {\n keys \"memory\" { size = 1 }\n}",

@@ -42,6 +42,7 @@ type member struct {
 	guard      *access.Guard
 	trust      *trust
 	vault      *vaultca.Upstream // nil where the upstream is the self-signed one
+	transit    *vaultca.Transit  // nil where the signing keys are not in Vault
 	authority  *authority.Manager
 	federation *federation.Manager
 	routing    *routing.Manager
@@ -180,24 +181,20 @@ func (m *member) buildAuthority() error {
 	if err != nil {
 		return err
 	}
+	keys, err := m.buildKeys()
+	if err != nil {
+		return err
+	}
 	m.authority, err = authority.New(authority.Config{
 		Store: m.store, Member: m.cfg.Member.ID, Home: m.cfg.Cluster.TrustDomain,
 		Defaults:   m.cfg.domainDefaults(),
 		MinRefresh: m.cfg.Federation.MinRefresh, SigningGrace: m.cfg.Authority.SigningGrace,
 		IssueRate: unlessZero(m.cfg.Authority.IssueRate), IssueBurst: m.cfg.Authority.IssueBurst, LintSample: int(unlessZero(m.cfg.Authority.LintSample)),
-		Keys: m.keys(), KeyDir: m.dir.file("keys"), RootTTL: m.cfg.SelfSigned.RootTTL, Upstream: upstream,
+		Keys: keys, KeyDir: m.dir.file(keyFolder), RootTTL: m.cfg.SelfSigned.RootTTL, Upstream: upstream,
 		Contact: m.members, Conn: m.port.Conn, IsForeign: federation.IsForeign,
 		Audit: m.audit, Logger: m.log.Named("authority"), Registerer: m.registry,
 	})
 	return err
-}
-
-// keys is where the signing keys are kept; nil: in the folder of that name.
-func (m *member) keys() authority.KeyStore {
-	if m.cfg.Authority.Keys == KeysMemory {
-		return authority.NewMemoryKeys()
-	}
-	return nil
 }
 
 // unlessZero says "none" as the rooms do: in a configuration it is 0, which they take for the default.

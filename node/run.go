@@ -96,6 +96,9 @@ func (m *member) start(ctx context.Context, opts Options) error {
 	if m.vault != nil {
 		m.life.start("vault", m.vault.Run)
 	}
+	if m.transit != nil {
+		m.life.start("keys in Vault", m.transit.Run)
+	}
 	m.life.start("authority", m.authority.Run)
 	m.life.start("federation", m.federation.Run)
 	m.life.start("routing", m.routing.Run)

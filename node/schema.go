@@ -60,7 +60,9 @@ var nameForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$`)
 type decoder struct {
 	file  *hcl.File
 	found map[string]*hcl.Block
-	diags hcl.Diagnostics
+	// transitKeys is the block `keys "vault_transit"`, which is decoded after the upstream.
+	transitKeys *hcl.Block
+	diags       hcl.Diagnostics
 }
 
 func decodeConfig(file *hcl.File) (*Config, error) {
@@ -87,6 +89,9 @@ func decodeConfig(file *hcl.File) (*Config, error) {
 	d.federation(cfg)
 	d.bundleEndpoint(cfg)
 	d.upstream(cfg)
+	if d.transitKeys != nil {
+		d.transit(cfg, d.transitKeys)
+	}
 	d.lifetimes(cfg)
 	d.routing(cfg)
 	d.raft(cfg)
@@ -191,8 +196,10 @@ func (d *decoder) keys(blocks hcl.Blocks) Keys {
 		switch {
 		case i > 0:
 			d.refuse(hb.DefRange, "authority has two blocks keys; a member keeps its keys in one place")
+		case keys == KeysTransit:
+			d.transitKeys = hb
 		case keys != KeysDisk && keys != KeysMemory:
-			d.refuse(hb.LabelRanges[0], "keys are not kept in %q; write %q or %q", keys, KeysDisk, KeysMemory)
+			d.refuse(hb.LabelRanges[0], "keys are not kept in %q; write %q, %q or %q", keys, KeysDisk, KeysMemory, KeysTransit)
 		default:
 			d.open(fmt.Sprintf("authority.keys %q", keys), hb.Body, blockSchema{}.hcl())
 		}

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"time"
@@ -131,42 +130,4 @@ func (m *member) buildUpstream() (authority.Upstream, error) {
 	}
 	m.vault = upstream
 	return upstream, nil
-}
-
-// VaultPolicy prints the Vault policy that a member needs for a PKI mount. issuer and trustDomain narrow it and may be empty.
-func VaultPolicy(mount, issuer, trustDomain string) (string, error) {
-	p := vaultca.PolicyFor{Mount: mount, Issuer: issuer}
-	if trustDomain != "" {
-		td, err := bundle.ParseTrustDomain(trustDomain)
-		if err != nil {
-			return "", err
-		}
-		p.TrustDomain = td
-	}
-	return vaultca.Policy(p)
-}
-
-// VaultFinding is one thing that [CheckVault] found.
-type VaultFinding struct {
-	Severity string `json:"severity"`
-	Subject  string `json:"subject"`
-	Detail   string `json:"detail"`
-}
-
-// CheckVault tries out what a configuration file needs of Vault. ok is false where a member could not sign.
-func CheckVault(ctx context.Context, file string) (findings []VaultFinding, ok bool, err error) {
-	cfg, err := LoadConfig(file)
-	if err != nil {
-		return nil, false, err
-	}
-	if cfg.Vault == nil {
-		return nil, false, fmt.Errorf("%s has no block `upstream \"vault\"`: its members sign below roots of their own", file)
-	}
-	check := *cfg.Vault
-	check.LongestSVID = func(spiffeid.TrustDomain) time.Duration { return cfg.Authority.X509SVIDTTL }
-	found := vaultca.Check(ctx, check)
-	for _, f := range found {
-		findings = append(findings, VaultFinding{string(f.Severity), f.Subject, f.Detail})
-	}
-	return findings, vaultca.Worst(found) != vaultca.Failure, nil
 }

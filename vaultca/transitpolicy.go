@@ -81,3 +81,18 @@ func checkIssuerIfAny(ref string) error {
 	}
 	return checkIssuer(ref)
 }
+
+// PolicyFor is the rights that the configuration needs.
+func (c TransitConfig) PolicyFor() TransitPolicyFor {
+	return TransitPolicyFor{Mount: c.Mount, Prefix: c.Prefix, Cluster: c.Cluster, Member: c.Member}
+}
+
+// PoliciesFor are the rights that the configuration needs, a mount each.
+func (c Config) PoliciesFor() []PolicyFor {
+	var all []PolicyFor
+	for _, td := range c.domains() {
+		m := c.Mounts[td]
+		all = append(all, PolicyFor{Mount: m.Path, Issuer: m.issuers()[0], TrustDomain: td})
+	}
+	return all
+}

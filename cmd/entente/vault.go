@@ -10,21 +10,38 @@ import (
 )
 
 func (a *app) vaultCommand() *cobra.Command {
-	return group("vault", "Vault as the upstream of signing certificates", a.vaultPolicy(), a.vaultCheck())
+	return group("vault", "Vault as the upstream of signing certificates, and as the place of signing keys", a.vaultPolicy(), a.vaultCheck())
 }
 
 func (a *app) vaultPolicy() *cobra.Command {
-	var mount, issuer, domain string
+	var p node.VaultPolicyFor
+	var config string
 	cmd := &cobra.Command{
-		Use:   "policy --mount M",
-		Short: "Print the Vault policy that a member needs for a PKI mount",
-		Long: `Print the Vault policy that a member needs for a PKI mount, with a reason for each right. It allows nothing else.
+		Use:   "policy --config FILE | --mount M | --transit-mount M --cluster C",
+		Short: "Print the Vault policy that a member needs",
+		Long: `Print the Vault policy that a member needs, with a reason for each right. It allows nothing else.
 
-With --domain it allows signing for that trust domain alone, which is what you want: without, for any.`,
-		Args:    arguments(),
-		PreRunE: required("mount"),
-		RunE: func(*cobra.Command, []string) error {
-			policy, err := node.VaultPolicy(mount, issuer, domain)
+With --config it is the policy for what that configuration uses; otherwise the flags say it.
+
+With --domain it allows signing for that trust domain alone in the PKI mount, which is what you want: without, for any.
+With --member it reaches the keys of that member alone in the Transit mount: without, those of every member of the cluster.`,
+		Example: `  entente vault policy --config /etc/entente/entente.hcl
+  entente vault policy --mount pki_eu --domain eu.example.org
+  entente vault policy --transit-mount transit --cluster eu --member eu-1`,
+		Args: arguments(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var policy string
+			var err error
+			switch {
+			case config != "" && cmd.Flags().NFlag() > 1:
+				return usagef("--config says it all; leave the other flags out")
+			case config != "":
+				policy, err = node.VaultPolicyOf(config)
+			case p.PKIMount == "" && p.TransitMount == "":
+				return usagef("--mount is missing: the path of a PKI mount; or give --transit-mount, or --config")
+			default:
+				policy, err = node.VaultPolicy(p)
+			}
 			if err != nil {
 				return err
 			}
@@ -32,14 +49,19 @@ With --domain it allows signing for that trust domain alone, which is what you w
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&mount, "mount", "", "path of the PKI mount")
-	cmd.Flags().StringVar(&issuer, "issuer", "", "reference of the issuer that signs (default: the mount's default issuer)")
-	cmd.Flags().StringVar(&domain, "domain", "", "trust domain that the mount belongs to")
+	cmd.Flags().StringVar(&config, "config", "", "a member's configuration file")
+	cmd.Flags().StringVar(&p.PKIMount, "mount", "", "path of the PKI mount")
+	cmd.Flags().StringVar(&p.Issuer, "issuer", "", "reference of the issuer that signs (default: the mount's default issuer)")
+	cmd.Flags().StringVar(&p.TrustDomain, "domain", "", "trust domain that the PKI mount belongs to")
+	cmd.Flags().StringVar(&p.TransitMount, "transit-mount", "", "path of the Transit mount")
+	cmd.Flags().StringVar(&p.Cluster, "cluster", "", "name of the cluster whose keys are in the Transit mount")
+	cmd.Flags().StringVar(&p.Member, "member", "", "id of the member whose keys they are (default: every member of the cluster)")
+	cmd.Flags().StringVar(&p.KeyPrefix, "key-prefix", "", "what the names of the keys begin with, as in the configuration (default: entente)")
 	return cmd
 }
 
 // errVaultCheck ends a check that found what keeps a member from signing; what it is has been printed.
-var errVaultCheck = errors.New("with this configuration a member could not take its certificates from Vault")
+var errVaultCheck = errors.New("with this configuration a member could not do with Vault what it has to")
 
 func (a *app) vaultCheck() *cobra.Command {
 	var config string
@@ -47,8 +69,8 @@ func (a *app) vaultCheck() *cobra.Command {
 		Use:   "check --config FILE",
 		Short: "Try out what a member's configuration needs of Vault",
 		Long: `Try out what a member's configuration needs of Vault: the login, the rights, a signature, the anchors, and roles in the
-mount that could issue SPIFFE IDs beside Entente. It has a certificate signed for a key that it forgets, and changes
-nothing else.`,
+mount that could issue SPIFFE IDs beside Entente; and for keys in Transit, that a key can be made, used and deleted. It has
+a certificate signed for a key that it forgets, makes a key and deletes it, and changes nothing else.`,
 		Args:    arguments(),
 		PreRunE: required("config"),
 		RunE: func(cmd *cobra.Command, _ []string) error {

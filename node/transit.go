@@ -1,0 +1,107 @@
+package node
+
+import (
+	"path/filepath"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"github.com/ententehq/entente/authority"
+	"github.com/ententehq/entente/vaultca"
+)
+
+// transitSettings are those of `keys "vault_transit"`: where the keys are and how they are called, and then the connection,
+// which stands in `upstream "vault"` where there is one.
+var (
+	transitOwn        = []string{"mount", "key_prefix"}
+	transitConnection = []string{"address", "namespace", "ca_file", "server_name"}
+)
+
+// transit decodes `keys "vault_transit"`, once the upstream is known.
+func (d *decoder) transit(cfg *Config, hb *hcl.Block) {
+	const name = `keys "vault_transit"`
+	schema := blockSchema{optional: append(append([]string{}, transitOwn...), transitConnection...)}.hcl()
+	schema.Blocks = []hcl.BlockHeaderSchema{{Type: "auth", LabelNames: []string{"method"}}}
+	content, diags := hb.Body.Content(schema)
+	d.diags = append(d.diags, diags...)
+	b := &block{name: "authority." + name, attrs: content.Attributes, missing: content.MissingItemRange, diags: &d.diags}
+	t := &vaultca.TransitConfig{
+		Mount:  strings.Trim(b.text("mount", vaultca.DefaultTransitMount), "/"),
+		Prefix: b.text("key_prefix", vaultca.DefaultKeyPrefix), Cluster: cfg.Cluster.Name, Member: cfg.Member.ID,
+		Dir: filepath.Join(cfg.Member.DataDir, transitFolder),
+	}
+	if up, ok := d.found["upstream"]; ok && up.Labels[0] == "vault" {
+		for _, setting := range transitConnection {
+			if _, given := b.attrs[setting]; given {
+				b.refuse(setting, "the connection to Vault stands in upstream \"vault\" already, and counts for the keys too; leave it out here")
+			}
+		}
+		for _, auth := range content.Blocks {
+			d.refuse(auth.DefRange, "authority.%s: the login to Vault stands in upstream \"vault\" already, and counts for the keys too; leave auth out here", name)
+		}
+		if cfg.Vault == nil {
+			return // what is wrong with it has been said
+		}
+		t.Vault = *cfg.Vault
+	} else {
+		if _, given := b.attrs["address"]; !given {
+			d.refuse(hb.DefRange, "authority.%s: there is no upstream \"vault\" to take the connection from; set address and auth here", name)
+			return
+		}
+		t.Vault = vaultca.Config{
+			Address: b.text("address", ""), Namespace: b.text("namespace", ""), CAFile: b.text("ca_file", ""), ServerName: b.text("server_name", ""),
+		}
+		for _, inner := range content.Blocks {
+			if t.Vault.Auth != nil {
+				d.refuse(inner.DefRange, "authority.%s has two auth blocks; a member logs in by one", name)
+				continue
+			}
+			t.Vault.Auth = d.vaultAuth(inner)
+		}
+	}
+	if d.diags.HasErrors() {
+		return
+	}
+	if err := t.Validate(); err != nil {
+		d.refuse(hb.DefRange, "authority.%s: %s", name, strings.ReplaceAll(err.Error(), "\n", "; "))
+		return
+	}
+	cfg.Transit = t
+}
+
+// transitFolder holds the index of keys in Transit, keyFolder the keys on disk.
+const (
+	transitFolder = "transit"
+	keyFolder     = "keys"
+)
+
+// buildKeys makes where the signing keys are kept; nil: in the folder of that name. It comes after the upstream, whose
+// login the keys in Transit share.
+func (m *member) buildKeys() (authority.KeyStore, error) {
+	if m.cfg.Authority.Keys != KeysDisk {
+		m.warnOfKeysOnDisk()
+	}
+	switch m.cfg.Authority.Keys {
+	case KeysMemory:
+		return authority.NewMemoryKeys(), nil
+	case KeysTransit:
+		cfg := *m.cfg.Transit
+		cfg.Vault.Logger, cfg.Vault.Registerer = m.log.Named("transit"), m.registry
+		keys, err := vaultca.OpenTransit(cfg, m.vault)
+		if err != nil {
+			return nil, err
+		}
+		m.transit = keys
+		return keys, nil
+	}
+	return nil, nil
+}
+
+// warnOfKeysOnDisk says so when keys of before lie in the data folder, though they are to be kept elsewhere now.
+func (m *member) warnOfKeysOnDisk() {
+	left, err := filepath.Glob(filepath.Join(m.dir.file(keyFolder), "*.pem"))
+	if err == nil && len(left) > 0 {
+		m.log.Warn("signing keys of before lie in the data folder, and are used no more; what they sign is trusted until their authorities are gone: delete the folder",
+			"folder", m.dir.file(keyFolder), "keys", len(left), "now_kept", string(m.cfg.Authority.Keys))
+	}
+}

@@ -1,0 +1,104 @@
+package node
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ententehq/entente/vaultca"
+)
+
+const vaultUpstream = `
+upstream "vault" {
+  address   = "https://vault.example.org:8200"
+  ca_file   = "/etc/entente/vault-ca.pem"
+  pki_mount = "pki_eu"
+  auth "approle" {
+    role_id   = "env:ROLE"
+    secret_id = "env:SECRET"
+  }
+}
+`
+
+func keysInTransit(settings string) string {
+	return validHead + "authority {\n  keys \"vault_transit\" {\n" + settings + "\n  }\n}\n"
+}
+
+const ownConnection = `
+    address = "https://vault.example.org:8200"
+    auth "kubernetes" { role = "entente" }
+`
+
+func TestKeysInTransit(t *testing.T) {
+	cfg, err := decode(t, keysInTransit("")+vaultUpstream)
+	require.NoError(t, err)
+	require.Equal(t, KeysTransit, cfg.Authority.Keys)
+	require.Equal(t, "https://vault.example.org:8200", cfg.Transit.Vault.Address, "the upstream's connection")
+	require.Equal(t, "transit", cfg.Transit.Mount)
+	require.Equal(t, "entente-CLUSTER-eu-MEMBER-eu-1-KEY-", vaultca.KeyPrefix(cfg.Transit.Prefix, cfg.Transit.Cluster, cfg.Transit.Member))
+	require.Equal(t, "/var/lib/entente/transit", cfg.Transit.Dir)
+
+	// The upstream's block may stand before it, and be another one.
+	cfg, err = decode(t, vaultUpstream+keysInTransit(`mount = "teams/a/transit/"
+    key_prefix = "prod"`))
+	require.NoError(t, err)
+	require.Equal(t, "teams/a/transit", cfg.Transit.Mount)
+	require.Equal(t, "prod", cfg.Transit.Prefix)
+	cfg, err = decode(t, keysInTransit(ownConnection)+`upstream "selfsigned" {}`)
+	require.NoError(t, err)
+	require.Nil(t, cfg.Vault)
+	require.Equal(t, vaultca.Kubernetes{Role: "entente"}, cfg.Transit.Vault.Auth)
+}
+
+func TestKeysInTransitRefusals(t *testing.T) {
+	for name, c := range map[string]struct{ source, want string }{
+		"no connection": {keysInTransit(""), `there is no upstream "vault" to take the connection from; set address and auth here`},
+		"address twice": {
+			keysInTransit(`address = "https://other:8200"`) + vaultUpstream,
+			`authority.keys "vault_transit".address: the connection to Vault stands in upstream "vault" already, and counts for the keys too; leave it out here`,
+		},
+		"auth twice": {
+			keysInTransit(`auth "kubernetes" { role = "x" }`) + vaultUpstream,
+			`the login to Vault stands in upstream "vault" already, and counts for the keys too; leave auth out here`,
+		},
+		"two logins": {keysInTransit(ownConnection + `auth "token" { token = "env:T" }`), "has two auth blocks; a member logs in by one"},
+		"no login":   {keysInTransit(`address = "https://v:8200"`), "no auth block; one of token, approle, kubernetes and cert is needed"},
+		"no https":   {keysInTransit(strings.Replace(ownConnection, "https", "http", 1)), "is not of the form https://HOST:PORT"},
+		"bad mount":  {keysInTransit(ownConnection + "mount = \"a/../b\""), "is no path of a Vault mount"},
+		"bad prefix": {keysInTransit(ownConnection + "key_prefix = \"A\""), `key_prefix "A" cannot stand in the name of a key`},
+		"unknown":    {keysInTransit(ownConnection + "pki_mount = \"x\""), "pki_mount"},
+		"other keys": {strings.Replace(keysInTransit(""), "vault_transit", "hsm", 1), `keys are not kept in "hsm"; write "disk", "memory" or "vault_transit"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := decode(t, c.source)
+			require.ErrorContains(t, err, c.want)
+		})
+	}
+}
+
+func TestVaultPolicyOfAConfiguration(t *testing.T) {
+	write := func(source string) string {
+		path := filepath.Join(t.TempDir(), "entente.hcl")
+		require.NoError(t, os.WriteFile(path, []byte(source), 0o600))
+		return path
+	}
+	both, err := VaultPolicyOf(write(keysInTransit("") + vaultUpstream))
+	require.NoError(t, err)
+	flags, err := VaultPolicy(VaultPolicyFor{
+		PKIMount: "pki_eu", TrustDomain: "eu.example.org", TransitMount: "transit", Cluster: "eu", Member: "eu-1",
+	})
+	require.NoError(t, err)
+	require.Equal(t, flags, both)
+	require.Contains(t, both, `path "pki_eu/issuer/default/sign-intermediate"`)
+	require.Contains(t, both, `path "transit/sign/entente-CLUSTER-eu-MEMBER-eu-1-KEY-*"`)
+	alone, err := VaultPolicyOf(write(keysInTransit(ownConnection)))
+	require.NoError(t, err)
+	require.NotContains(t, alone, "sign-intermediate")
+	_, err = VaultPolicyOf(write(validHead))
+	require.ErrorContains(t, err, "has neither a block `upstream \"vault\"` nor `keys \"vault_transit\"`")
+	_, err = VaultPolicy(VaultPolicyFor{TransitMount: "transit"})
+	require.EqualError(t, err, "the names of keys in Transit begin with the cluster's name; give it with --cluster")
+}

@@ -1,0 +1,109 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/vaultca"
+)
+
+// VaultPolicyFor says what a Vault policy is to allow: a PKI mount, a Transit mount, or both.
+type VaultPolicyFor struct {
+	// PKIMount is the path of a PKI mount; Issuer and TrustDomain narrow what may be signed there, and may be empty.
+	PKIMount, Issuer, TrustDomain string
+	// TransitMount is the path of a Transit mount. The keys are those of Cluster, and of Member alone if it is given;
+	// KeyPrefix may be empty.
+	TransitMount, KeyPrefix, Cluster, Member string
+}
+
+// VaultPolicy prints the Vault policy that a member needs.
+func VaultPolicy(p VaultPolicyFor) (string, error) {
+	var pki []vaultca.PolicyFor
+	var transit []vaultca.TransitPolicyFor
+	if p.PKIMount != "" {
+		of := vaultca.PolicyFor{Mount: p.PKIMount, Issuer: p.Issuer}
+		if p.TrustDomain != "" {
+			td, err := bundle.ParseTrustDomain(p.TrustDomain)
+			if err != nil {
+				return "", err
+			}
+			of.TrustDomain = td
+		}
+		pki = append(pki, of)
+	}
+	if p.TransitMount != "" {
+		if p.Cluster == "" {
+			return "", errors.New("the names of keys in Transit begin with the cluster's name; give it with --cluster")
+		}
+		transit = append(transit, vaultca.TransitPolicyFor{Mount: p.TransitMount, Prefix: p.KeyPrefix, Cluster: p.Cluster, Member: p.Member})
+	}
+	return vaultca.Policies(pki, transit)
+}
+
+// VaultPolicyOf prints the Vault policy for what a configuration file uses, and nothing more.
+func VaultPolicyOf(file string) (string, error) {
+	cfg, err := LoadConfig(file)
+	if err != nil {
+		return "", err
+	}
+	if err := cfg.usesVault(file); err != nil {
+		return "", err
+	}
+	var pki []vaultca.PolicyFor
+	var transit []vaultca.TransitPolicyFor
+	if cfg.Vault != nil {
+		pki = cfg.Vault.PoliciesFor()
+	}
+	if cfg.Transit != nil {
+		transit = append(transit, cfg.Transit.PolicyFor())
+	}
+	return vaultca.Policies(pki, transit)
+}
+
+// usesVault refuses a configuration that has nothing to do with Vault.
+func (c *Config) usesVault(file string) error {
+	if c.Vault == nil && c.Transit == nil {
+		return fmt.Errorf("%s has neither a block `upstream \"vault\"` nor `keys \"vault_transit\"`: its members keep their keys and sign below roots of their own", file)
+	}
+	return nil
+}
+
+// VaultFinding is one thing that [CheckVault] found.
+type VaultFinding struct {
+	Severity string `json:"severity"`
+	Subject  string `json:"subject"`
+	Detail   string `json:"detail"`
+}
+
+// CheckVault tries out what a configuration file needs of Vault. ok is false where a member could not sign.
+func CheckVault(ctx context.Context, file string) (findings []VaultFinding, ok bool, err error) {
+	cfg, err := LoadConfig(file)
+	if err != nil {
+		return nil, false, err
+	}
+	if err := cfg.usesVault(file); err != nil {
+		return nil, false, err
+	}
+	var found []vaultca.Finding
+	if cfg.Vault != nil {
+		check := *cfg.Vault
+		check.LongestSVID = func(spiffeid.TrustDomain) time.Duration { return cfg.Authority.X509SVIDTTL }
+		found = vaultca.Check(ctx, check)
+	}
+	if cfg.Transit != nil {
+		for _, f := range vaultca.CheckTransit(ctx, *cfg.Transit) {
+			if f.Subject != "login" || cfg.Vault == nil { // it is the upstream's, and has been tried
+				found = append(found, f)
+			}
+		}
+	}
+	for _, f := range found {
+		findings = append(findings, VaultFinding{string(f.Severity), f.Subject, f.Detail})
+	}
+	return findings, vaultca.Worst(found) != vaultca.Failure, nil
+}
