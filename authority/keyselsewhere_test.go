@@ -1,0 +1,121 @@
+package authority
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"io"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+)
+
+var errAway = errors.New("the keys are away")
+
+// awayKeys is a store whose keys are elsewhere: they can be out of reach, and get lost.
+type awayKeys struct {
+	*MemoryKeys
+	away atomic.Bool
+	lost chan struct{}
+}
+
+func newAwayKeys() *awayKeys {
+	return &awayKeys{MemoryKeys: NewMemoryKeys(), lost: make(chan struct{}, 1)}
+}
+
+func (s *awayKeys) Create(ctx context.Context, name string) (crypto.Signer, error) {
+	if s.away.Load() {
+		return nil, errAway
+	}
+	key, err := s.MemoryKeys.Create(ctx, name)
+	return awayKey{key, s}, err
+}
+
+func (s *awayKeys) Signer(name string) (crypto.Signer, error) {
+	key, err := s.MemoryKeys.Signer(name)
+	if err != nil {
+		return nil, err
+	}
+	return awayKey{key, s}, nil
+}
+
+func (s *awayKeys) Lost() <-chan struct{} { return s.lost }
+
+type awayKey struct {
+	crypto.Signer
+	store *awayKeys
+}
+
+func (k awayKey) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	if k.store.away.Load() {
+		return nil, errAway
+	}
+	return k.Signer.Sign(rand, digest, opts)
+}
+
+func issueBoth(t *testing.T, c *crewman) error {
+	t.Helper()
+	_, err := c.SVIDService().IssueX509SVID(t.Context(), request(t, workload(1)))
+	if err != nil {
+		return err
+	}
+	_, err = c.SVIDService().IssueJWTSVID(t.Context(), &ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{"a"}})
+	return err
+}
+
+// TestKeysOutOfReach: a member whose keys are out of reach has others sign, loses no authority, and signs again when its keys
+// are back. With all keys out of reach, the answer says so in one sentence.
+func TestKeysOutOfReach(t *testing.T) {
+	stores := map[string]*awayKeys{}
+	f := newThree(t, func(c *Config) {
+		stores[c.Member] = newAwayKeys()
+		c.Keys, c.KeyDir = stores[c.Member], ""
+	})
+	f.advance(HintsBeforeUse*DefaultRefreshHint + time.Second) // all three are active
+	before := len(f.list(home))
+	first := f.crew[0]
+	stores[first.id].away.Store(true)
+	require.NoError(t, issueBoth(t, first))
+
+	for _, store := range stores {
+		store.away.Store(true)
+	}
+	err := issueBoth(t, first)
+	require.Equal(t, codes.Unavailable, status.Code(err))
+	require.Contains(t, status.Convert(err).Message(), "no member could sign for eu.example.org: sign: the keys are away; member ")
+	for _, a := range f.list(home) {
+		require.Equal(t, ententev1.AuthorityState_AUTHORITY_STATE_ACTIVE, a.GetState(), "no authority is lost by an outage")
+	}
+	require.Len(t, f.list(home), before)
+	for _, store := range stores {
+		store.away.Store(false)
+	}
+	require.NoError(t, issueBoth(t, first))
+}
+
+// TestLostKeyIsReplacedAtOnce: an authority whose key is lost while the member runs is retired, and another one signs.
+func TestLostKeyIsReplacedAtOnce(t *testing.T) {
+	keys := newAwayKeys()
+	f, c := newOne(t, func(c *Config) { c.Keys, c.KeyDir = keys, "" })
+	lost := f.list(home)[0]
+	require.NoError(t, keys.Delete(t.Context(), lost.GetId()))
+	keys.lost <- struct{}{}
+	require.Eventually(t, func() bool {
+		for _, a := range f.list(home) {
+			if a.GetKind() == lost.GetKind() && a.GetId() != lost.GetId() && a.GetState() == ententev1.AuthorityState_AUTHORITY_STATE_ACTIVE {
+				return true
+			}
+		}
+		return false
+	}, testPatience, 10*time.Millisecond)
+	f.settle()
+	require.NoError(t, issueBoth(t, c))
+	_, err := keys.Signer(lost.GetId())
+	require.Error(t, err)
+}
