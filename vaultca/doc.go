@@ -1,5 +1,5 @@
-// Package vaultca takes the signing certificates of this member from Vault's PKI secrets engine. It implements
-// [authority.Upstream].
+// Package vaultca takes the signing certificates of this member from Vault's PKI secrets engine, and can keep its signing
+// keys in Vault's Transit secrets engine. It implements [authority.Upstream] and [authority.KeyStore].
 //
 // An [Upstream] has one PKI mount for each trust domain that is hosted. Two domains never share a mount or a root:
 // whoever signs below a shared root could name anybody in either domain.
@@ -15,8 +15,14 @@
 //   - Every answer is bounded in size, every call in time. What may pass is tried again, with growing and random pauses.
 //     What went wrong has a name ([Reason]), a metric, and one line in the log when it begins and one when it ends.
 //
+// A [Transit] has a signing key for each authority, made in Vault and never outside of it. A signature is one call, bounded
+// in time, and verified with the public half that was pinned when the key was made; whatever else is asked of the store is
+// answered from an index on this machine. Keys that Vault does not have any more are found out, and an outage is not
+// taken for that.
+//
 // What this package never does: keep a secret longer than a login needs it, read Vault's settings from the
 // environment, follow redirects, or log in again and again with what Vault refuses.
 //
-// [Policy] prints the rights that all of this needs, and [Check] tries them out and says in words what is wrong.
+// [Policy] and [Policies] print the rights that all of this needs, [Check] and [CheckTransit] try them out and
+// say in words what is wrong.
 package vaultca

@@ -20,7 +20,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "entente_vaultca_calls_total",
-			Help: "Attempts of calls to Vault by operation (login, renew, sign, revoke, read_issuer, check) and result: ok, or the reason of the failure.",
+			Help: "Attempts of calls to Vault by operation (login, renew, sign, revoke, read_issuer, check, and transit_create, _read, _sign, _delete) and result: ok, or the reason of the failure.",
 		}, []string{"operation", "result"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "entente_vaultca_call_seconds", Help: "Duration of one attempt of a call to Vault.",

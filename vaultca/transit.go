@@ -184,13 +184,13 @@ func (t *Transit) load() error {
 	}
 	for _, e := range entries { // in the order of their numbers
 		key := &transitKey{store: t, entry: e}
-		switch {
-		case e.State == stateReady:
+		switch e.State {
+		case stateReady:
 			if before := t.keys[e.Name]; before != nil {
 				err = errors.Join(err, t.doom(before))
 			}
 			t.keys[e.Name] = key
-		case e.State == stateDoomed:
+		case stateDoomed:
 			t.doomed[e.Key] = key
 		default:
 			err = errors.Join(err, t.doom(key))
