@@ -101,6 +101,12 @@ var rules = map[string]Rule{
 		Prune: prune(func(m *v1.ListBundlesResponse, keep func(string) bool) {
 			m.Bundles = kept(m.GetBundles(), keep)
 		})},
+	v1.BundleService_GetBundleHistory_FullMethodName: {Roles: everyRole, Reach: Bundles, Audit: Unaudited, DefaultsToHome: true,
+		About: inDomain[*v1.GetBundleHistoryRequest]()},
+	v1.BundleService_CompareBundleVersions_FullMethodName: {Roles: everyRole, Reach: Bundles, Audit: Unaudited, DefaultsToHome: true,
+		About: inDomain[*v1.CompareBundleVersionsRequest]()},
+	v1.BundleService_ListBundleStatements_FullMethodName: {Roles: everyRole, Reach: Bundles, Audit: Unaudited, DefaultsToHome: true,
+		About: inDomain[*v1.ListBundleStatementsRequest]()},
 	v1.BundleService_WatchBundles_FullMethodName: {Roles: everyRole, Reach: Bundles, Audit: Unaudited,
 		About: on(func(m *v1.WatchBundlesRequest) About {
 			return About{TrustDomains: m.GetTrustDomains(), Object: strings.Join(m.GetTrustDomains(), " ")}

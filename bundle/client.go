@@ -120,33 +120,43 @@ func (c *Client) named(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: %w", ErrNetwork, err)
 }
 
-func (c *Client) fetch(ctx context.Context, e Endpoint, etag string) (Result, error) {
+func (c *Client) fetch(ctx context.Context, e Endpoint, etag string) (result Result, err error) {
+	from, err := c.ask(ctx, e, e.url, etag, func(response *http.Response) error {
+		result, err = c.read(e, response, etag != "")
+		return err
+	})
+	if err != nil {
+		return Result{}, err
+	}
+	result.URL = from.String()
+	return result, nil
+}
+
+// ask follows redirects from target, has take read the answer at their end, and returns where that came from.
+func (c *Client) ask(ctx context.Context, e Endpoint, target *url.URL, etag string, take func(*http.Response) error) (*url.URL, error) {
 	transport := c.transport(e)
 	defer transport.CloseIdleConnections()
-	target := e.url
 	for redirects := 0; ; redirects++ {
 		response, err := c.get(ctx, transport, target, etag)
 		if err != nil {
-			return Result{}, err
+			return nil, err
 		}
 		next, err := redirect(response, target)
 		if err == nil && next == nil {
-			var result Result
-			result, err = c.read(e, response, etag != "")
-			result.URL = target.String()
+			err = take(response)
 			_ = response.Body.Close()
 			if err != nil && ctx.Err() != nil {
 				// The end that this side puts to an answer can look like the answer's own end, and the document like a broken one.
 				err = ctx.Err()
 			}
-			return result, err
+			return target, err
 		}
 		_ = response.Body.Close()
 		if err != nil {
-			return Result{}, err
+			return nil, err
 		}
 		if redirects == maxRedirects {
-			return Result{}, fmt.Errorf("%w: more than %d times, last to %s", ErrTooManyRedirects, maxRedirects, clip(next.String()))
+			return nil, fmt.Errorf("%w: more than %d times, last to %s", ErrTooManyRedirects, maxRedirects, clip(next.String()))
 		}
 		target = next
 	}
@@ -233,27 +243,37 @@ func (c *Client) read(e Endpoint, response *http.Response, asked bool) (Result, 
 		return Result{NotModified: true, ETag: answerETag(response)}, nil
 	case response.StatusCode == http.StatusNotModified:
 		return Result{}, ErrNotAsked
-	case response.StatusCode != http.StatusOK:
-		return Result{}, fmt.Errorf("%w: it is %d %s", ErrStatus, response.StatusCode, http.StatusText(response.StatusCode))
 	}
-	if encoding := response.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
-		return Result{}, fmt.Errorf("%w: Content-Encoding is %s", ErrEncoded, clip(encoding))
-	}
-	if response.ContentLength > MaxDocumentBytes {
-		return Result{}, fmt.Errorf("%w: it has %d bytes, at most %d are allowed", ErrTooLarge, response.ContentLength, MaxDocumentBytes)
-	}
-	body, err := io.ReadAll(io.LimitReader(response.Body, MaxDocumentBytes+1))
+	body, err := readBody(response, MaxDocumentBytes)
 	if err != nil {
-		return Result{}, fmt.Errorf("read the document: %w", err)
-	}
-	if len(body) > MaxDocumentBytes {
-		return Result{}, fmt.Errorf("%w: at most %d bytes are allowed", ErrTooLarge, MaxDocumentBytes)
+		return Result{}, err
 	}
 	b, ignored, err := Parse(e.td, body)
 	if err != nil {
 		return Result{}, err
 	}
 	return Result{Bundle: b, Ignored: ignored, ETag: answerETag(response), Size: len(body)}, nil
+}
+
+// readBody reads the document of an answer that is 200, not compressed, and of at most so many bytes.
+func readBody(response *http.Response, most int64) ([]byte, error) {
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%w: it is %d %s", ErrStatus, response.StatusCode, http.StatusText(response.StatusCode))
+	}
+	if encoding := response.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
+		return nil, fmt.Errorf("%w: Content-Encoding is %s", ErrEncoded, clip(encoding))
+	}
+	if response.ContentLength > most {
+		return nil, fmt.Errorf("%w: it has %d bytes, at most %d are allowed", ErrTooLarge, response.ContentLength, most)
+	}
+	body, err := io.ReadAll(io.LimitReader(response.Body, most+1))
+	if err != nil {
+		return nil, fmt.Errorf("read the document: %w", err)
+	}
+	if int64(len(body)) > most {
+		return nil, fmt.Errorf("%w: at most %d bytes are allowed", ErrTooLarge, most)
+	}
+	return body, nil
 }
 
 // answerETag returns the answer's ETag if it is well formed and short enough to be sent back.

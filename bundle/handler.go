@@ -15,8 +15,9 @@ import (
 )
 
 // Handler answers the requests of a bundle endpoint from memory: "/" with the home domain's bundle, "/bundles/NAME"
-// with any hosted domain's, "/bundles" with the bundle map. At a host name that a domain has for itself, "/" is that
-// domain's bundle and there is nothing else. At the host of a domain's [Issuer] stand its OpenID Connect discovery
+// with any hosted domain's, "/bundles" with the bundle map, "/bundles/NAME/statements?from=N" with the signed statements on
+// a domain's bundle from sequence N on. At a host name that a domain has for itself, "/" is that domain's bundle, its
+// statements are there too, and there is nothing else. At the host of a domain's [Issuer] stand its OpenID Connect discovery
 // document and its keys, below the issuer's path.
 //
 // It serves what was last published, to anybody, and asks nothing of whom it serves. It is safe for concurrent use.
@@ -44,7 +45,7 @@ func NewHandler(registerer prometheus.Registerer) (*Handler, error) {
 		}),
 	}
 	for _, code := range []int{
-		http.StatusOK, http.StatusNotModified, http.StatusNotFound, http.StatusMethodNotAllowed,
+		http.StatusOK, http.StatusNotModified, http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed,
 		http.StatusMisdirectedRequest, http.StatusServiceUnavailable,
 	} {
 		h.requests[code] = requests.WithLabelValues(fmt.Sprint(code))
@@ -121,6 +122,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	a := current.find(own, host, req.URL.Path)
+	if s := current.statementsAt(host, req.URL.Path); a == nil && s != nil {
+		var ok bool
+		if a, ok = s.answer(req.URL.RawQuery); !ok {
+			h.refuse(w, http.StatusBadRequest, "from is the lowest sequence of the statements that are asked for, a whole number")
+			return
+		}
+	}
 	if a == nil {
 		h.refuse(w, http.StatusNotFound, "no bundle is published at "+clip(req.URL.Path))
 		return

@@ -179,6 +179,7 @@ func TestHandlerPublish(t *testing.T) {
 # TYPE entente_bundle_endpoint_requests_total counter
 entente_bundle_endpoint_requests_total{code="200"} 6
 entente_bundle_endpoint_requests_total{code="304"} 0
+entente_bundle_endpoint_requests_total{code="400"} 0
 entente_bundle_endpoint_requests_total{code="404"} 0
 entente_bundle_endpoint_requests_total{code="405"} 0
 entente_bundle_endpoint_requests_total{code="421"} 0

@@ -32,6 +32,8 @@ type Hosted struct {
 	// Issuer is by what URL verifiers of OpenID Connect know the domain; the zero value: by none. At its host and below
 	// its path stand its discovery document and its keys.
 	Issuer Issuer
+	// Statements are the signed statements on the bundle; nil: there are none.
+	Statements *Statements
 }
 
 // rendered is a publication ready to be sent. It is never changed.
@@ -41,7 +43,9 @@ type rendered struct {
 	hosts   map[string]*answer // "/" of each host name of its own
 	domains map[string]spiffeid.TrustDomain
 	issuers map[string]*answer // by host and path
-	bundles func() *answer     // the map, rendered when it is first asked for
+	// statements on bundles, by path
+	statements map[string]*Statements
+	bundles    func() *answer // the map, rendered when it is first asked for
 }
 
 // answer is a document with its header fields, as net/http keeps them. The slices are shared by all responses.
@@ -72,11 +76,12 @@ func (a *answer) header(h http.Header) {
 
 func render(p Publication) (*rendered, error) {
 	r := &rendered{
-		home:    p.Home,
-		paths:   make(map[string]*answer, len(p.Hosted)+1),
-		hosts:   make(map[string]*answer),
-		domains: make(map[string]spiffeid.TrustDomain),
-		issuers: make(map[string]*answer),
+		home:       p.Home,
+		paths:      make(map[string]*answer, len(p.Hosted)+1),
+		hosts:      make(map[string]*answer),
+		domains:    make(map[string]spiffeid.TrustDomain),
+		issuers:    make(map[string]*answer),
+		statements: make(map[string]*Statements),
 	}
 	all := make([]*Bundle, 0, len(p.Hosted)+len(p.Foreign))
 	seen := make(map[spiffeid.TrustDomain]bool, cap(all))
@@ -92,6 +97,11 @@ func render(p Publication) (*rendered, error) {
 		if td == p.Home {
 			r.paths["/"] = a
 		}
+		statements := hosted.Statements
+		if statements == nil {
+			statements = NewStatements(td, nil)
+		}
+		r.statements["/bundles/"+td.Name()+statementsPath] = statements
 		if err := r.addIssuer(hosted); err != nil {
 			return nil, err
 		}

@@ -128,7 +128,7 @@ func (m *Manager) admit(r raftstore.Reader, rel *Relationship, bootstrap, stored
 }
 
 // create is the transaction of a new relationship.
-func (m *Manager) create(tx *raftstore.Tx, want *statev1.Relationship, bootstrap *bundle.Bundle, now time.Time) error {
+func (m *Manager) create(tx *raftstore.Tx, want *statev1.Relationship, bootstrap *bundle.Bundle, operator string, now time.Time) error {
 	name := want.GetTrustDomain()
 	if _, found, err := Relationships.Get(tx, name); err != nil {
 		return err
@@ -145,7 +145,7 @@ func (m *Manager) create(tx *raftstore.Tx, want *statev1.Relationship, bootstrap
 	if err := m.admit(tx, rel, bootstrap, nil); err != nil {
 		return err
 	}
-	return m.write(tx, basis{relationship: rel, row: row}, bootstrap, now)
+	return m.write(tx, basis{relationship: rel, row: row, source: broughtBy(operator)}, bootstrap, now)
 }
 
 // change is an operator's change of a relationship.
@@ -154,7 +154,12 @@ type change struct {
 	paths     []string
 	bootstrap []byte
 	reset     bool
+	// operator is who asks for it.
+	operator string
 }
+
+// broughtBy is the source of a bundle that an operator brings.
+func broughtBy(operator string) string { return "bootstrap by " + operator }
 
 // update is the transaction of a change. It writes nothing when nothing would be different.
 func (m *Manager) update(tx *raftstore.Tx, c change, now time.Time) error {
@@ -179,7 +184,7 @@ func (m *Manager) update(tx *raftstore.Tx, c change, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	b := basis{relationship: rel, row: next}
+	b := basis{relationship: rel, row: next, source: broughtBy(c.operator), reset: c.reset}
 	stored, found, err := ForeignBundles.Get(tx, name)
 	if err != nil {
 		return err
@@ -210,6 +215,7 @@ func (m *Manager) write(tx *raftstore.Tx, b basis, bootstrap *bundle.Bundle, now
 			return err
 		}
 		b.row.Standing = standing.row(now)
+		b.row.Alarms = nil // the operator has looked into them
 	}
 	return Relationships.Put(tx, name, b.row)
 }
@@ -225,9 +231,12 @@ func suspend(tx *raftstore.Tx, name string, suspended bool) error {
 	return Relationships.Put(tx, name, row)
 }
 
-// end is the transaction of deleting a relationship: its bundle goes with it.
+// end is the transaction of deleting a relationship: its bundle goes with it, and the history of that.
 func end(tx *raftstore.Tx, name string) error {
 	if _, err := existing(tx, name); err != nil {
+		return err
+	}
+	if err := foreignHistory.Delete(tx, name); err != nil {
 		return err
 	}
 	if err := ForeignBundles.Delete(tx, name); err != nil {

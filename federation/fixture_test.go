@@ -19,6 +19,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -124,11 +125,13 @@ func serial(t testing.TB) *big.Int {
 // peer is a bundle endpoint of another cluster, on loopback.
 type peer struct {
 	*httptest.Server
-	mu       sync.Mutex
-	cert     tls.Certificate
-	handler  http.HandlerFunc
-	requests []*http.Request
-	asked    chan struct{}
+	mu      sync.Mutex
+	cert    tls.Certificate
+	handler http.HandlerFunc
+	// statements answers for those, which are no requests for the bundle; nil: the endpoint makes none.
+	statements http.HandlerFunc
+	requests   []*http.Request
+	asked      chan struct{}
 }
 
 // newPeer starts an endpoint that presents an SVID of the authority and serves a document.
@@ -137,6 +140,10 @@ func newPeer(t testing.TB, a *authority, b *bundle.Bundle) *peer {
 	p := &peer{cert: a.svid(t), asked: make(chan struct{}, 1)}
 	p.serve(b)
 	p.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/statements") {
+			p.state(w, r)
+			return
+		}
 		p.mu.Lock()
 		handler := p.handler
 		p.requests = append(p.requests, r)
@@ -156,6 +163,17 @@ func newPeer(t testing.TB, a *authority, b *bundle.Bundle) *peer {
 	p.StartTLS()
 	t.Cleanup(p.Close)
 	return p
+}
+
+// state answers a request for statements.
+func (p *peer) state(w http.ResponseWriter, r *http.Request) {
+	p.mu.Lock()
+	handler := p.statements
+	p.mu.Unlock()
+	if handler == nil {
+		handler = http.NotFound
+	}
+	handler(w, r)
 }
 
 func (p *peer) answer(h http.HandlerFunc) {

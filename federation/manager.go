@@ -55,6 +55,7 @@ type Manager struct {
 	observations *Observations
 	metrics      *metrics
 	etags        *etags
+	silent       *silences
 	// alive reads which members there are to share the work, and aliveRows is what it reads.
 	alive     func(r raftstore.Reader) ([]string, error)
 	aliveRows raftstore.Prefix
@@ -83,7 +84,7 @@ func New(c Config) (*Manager, error) {
 	}
 	m := &Manager{
 		config: c, member: c.Store.MemberID(), log: c.Logger, now: c.Now,
-		catalog: newCatalog(), changes: newChanges(), etags: newETags(), byHand: make(chan struct{}, maxByHand),
+		catalog: newCatalog(), changes: newChanges(), etags: newETags(), silent: newSilences(), byHand: make(chan struct{}, maxByHand),
 		alive: membership.Alive, aliveRows: membership.AlivePrefix(),
 	}
 	m.observations = newObservations(m.member, c.Now)
@@ -138,6 +139,7 @@ func (m *Manager) watch(ctx context.Context, w *raftstore.Watch) error {
 		for _, name := range names {
 			if _, ok := m.catalog.get(name); !ok {
 				m.etags.forget(name)
+				m.silent.forget(name)
 			}
 		}
 		m.changes.relationships(names)

@@ -11,6 +11,8 @@ type metrics struct {
 	fetches  *prometheus.CounterVec
 	duration prometheus.Histogram
 	owned    prometheus.Gauge
+	// statements counts checks of statements, alarms what was raised.
+	statements, alarms *prometheus.CounterVec
 }
 
 func newMetrics(m *Manager, registerer prometheus.Registerer) (*metrics, error) {
@@ -22,6 +24,12 @@ func newMetrics(m *Manager, registerer prometheus.Registerer) (*metrics, error) 
 			Name: "entente_federation_fetch_duration_seconds", Help: "How long fetches of foreign bundles took, storing included.",
 			Buckets: []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30},
 		}),
+		statements: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "entente_federation_statement_fetches_total", Help: "Fetches of signed statements on foreign bundles by this member, by what came of them.",
+		}, []string{"result"}),
+		alarms: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "entente_federation_alarms_raised_total", Help: "Alarms that this member raised on what foreign domains show.",
+		}, []string{"alarm"}),
 		owned: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "entente_federation_polls_owned", Help: "Relationships that this member fetches for the cluster.",
 		}),
@@ -29,7 +37,7 @@ func newMetrics(m *Manager, registerer prometheus.Registerer) (*metrics, error) 
 	if registerer == nil {
 		return ms, nil
 	}
-	for _, c := range []prometheus.Collector{ms.fetches, ms.duration, ms.owned, &bundleCollector{manager: m}} {
+	for _, c := range []prometheus.Collector{ms.fetches, ms.duration, ms.owned, ms.statements, ms.alarms, &bundleCollector{manager: m}} {
 		if err := registerer.Register(c); err != nil {
 			return nil, err
 		}
@@ -58,11 +66,13 @@ var (
 		"Freshness of a foreign trust domain's bundle: 0 none yet, 1 fresh, 2 stale, 3 expired.", []string{"trust_domain"}, nil)
 	suspendedDesc = prometheus.NewDesc("entente_federation_relationship_suspended",
 		"1 where the relationship with a foreign trust domain is suspended, else 0.", []string{"trust_domain"}, nil)
+	alarmDesc = prometheus.NewDesc("entente_federation_alarm",
+		"1 for each alarm that stands on what a foreign trust domain shows: broken_chain, new_chain, split_view.", []string{"trust_domain", "alarm"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c *bundleCollector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{sequenceDesc, ageDesc, confirmedDesc, freshnessDesc, suspendedDesc} {
+	for _, d := range []*prometheus.Desc{sequenceDesc, ageDesc, confirmedDesc, freshnessDesc, suspendedDesc, alarmDesc} {
 		out <- d
 	}
 }
@@ -83,6 +93,9 @@ func (c *bundleCollector) Collect(out chan<- prometheus.Metric) {
 			suspended = 1
 		}
 		gauge(suspendedDesc, suspended, name)
+		for _, alarm := range e.relationship.Alarms {
+			out <- prometheus.MustNewConstMetric(alarmDesc, prometheus.GaugeValue, 1, name, alarm)
+		}
 		gauge(freshnessDesc, float64(e.relationship.Standing.State.freshness()), name)
 		if e.holding.revision == 0 {
 			continue

@@ -30,6 +30,18 @@ type basis struct {
 	// trust is what verifies an https_spiffe endpoint.
 	trust         *bundle.Bundle
 	trustRevision raftstore.Revision
+	// source is where the bundle that is being stored comes from, for the history; empty: the relationship's endpoint. reset says that
+	// it counts whatever its sequence.
+	source string
+	reset  bool
+}
+
+// origin says in a few words where a bundle comes from.
+func (b basis) origin() string {
+	if b.source != "" {
+		return b.source
+	}
+	return "endpoint " + b.relationship.Endpoint.URL()
 }
 
 // sameAs reports whether nothing that counts has changed.
@@ -125,6 +137,9 @@ func (m *Manager) refresh(ctx context.Context, name string) outcome {
 		return out
 	}
 	m.metrics.fetched(out.result, took)
+	if out.err == nil {
+		m.checkStatements(ctx, name)
+	}
 	failure := ""
 	if out.err != nil {
 		failure = out.err.Error()
@@ -167,6 +182,7 @@ func (m *Manager) fetchAndKeep(ctx context.Context, name string, b basis) (strin
 		m.log.Debug("parts of a bundle have no effect", "trust_domain", name, "parts", len(fetched.Ignored), "first", clip(fmt.Sprint(fetched.Ignored[0])))
 	}
 	if err := Accept(b.current, next); err != nil {
+		m.compareShown(ctx, name, next, b.origin())
 		return "", fmt.Errorf("refuse bundle of %s from %s: %w", name, b.relationship.Endpoint.URL(), err)
 	}
 	if b.stored != nil && bytes.Equal(b.stored.GetDocument(), next.Marshal()) {
@@ -201,6 +217,7 @@ func (m *Manager) keep(ctx context.Context, name string, b basis, next *bundle.B
 		if err := Accept(now.current, next); err != nil {
 			return err
 		}
+		now.source = b.source
 		return m.put(tx, now, next, m.now())
 	})
 	if err != nil {
@@ -226,6 +243,9 @@ func (m *Manager) putBundle(tx *raftstore.Tx, b basis, next *bundle.Bundle, now 
 	changed := now
 	if b.current != nil && b.current.SameKeys(next) && b.stored.GetChangeTime().IsValid() {
 		changed = b.stored.GetChangeTime().AsTime() // another sequence or hint is no other content
+	}
+	if err := recordVersion(tx, next, b.origin(), b.reset, now); err != nil {
+		return Standing{}, err
 	}
 	row := next.Row(changed)
 	row.RetrieveTime = timestamppb.New(now)

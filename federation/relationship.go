@@ -36,6 +36,8 @@ type Relationship struct {
 	// Standing is as the row has it, and Recorded the last success that was known when it was written.
 	Standing Standing
 	Recorded time.Time
+	// Alarms that stand, by name.
+	Alarms []string
 }
 
 // ParseRelationship reads a stored relationship, or one that an operator asks for. The error says what is wrong with which field.
@@ -44,6 +46,7 @@ func ParseRelationship(row *statev1.Relationship) (*Relationship, error) {
 		Suspended:  row.GetSuspended(),
 		Generation: row.GetGeneration(),
 		Standing:   standingOf(row.GetStanding()),
+		Alarms:     alarmsOf(row),
 	}
 	if t := row.GetStanding().GetLastSuccessTime(); t.IsValid() {
 		r.Recorded = t.AsTime()

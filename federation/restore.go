@@ -23,13 +23,16 @@ func surviveRestore(before, restored *raftstore.View, tx *raftstore.Tx) error {
 		if !proto.Equal(was.Value, row.Value) {
 			row.Value.Suspended = row.Value.GetSuspended() || was.Value.GetSuspended()
 			row.Value.Generation = max(row.Value.GetGeneration(), was.Value.GetGeneration()) + 1
-			row.Value.Standing = was.Value.GetStanding()
+			row.Value.Standing, row.Value.Alarms = was.Value.GetStanding(), was.Value.GetAlarms()
 			if err := Relationships.Put(tx, row.Key, row.Value); err != nil {
 				return err
 			}
 		}
 		held, found, err := ForeignBundles.Get(before, row.Key)
 		if err != nil {
+			return err
+		}
+		if err := keepHistory(before, tx, row.Key); err != nil {
 			return err
 		}
 		if found {
@@ -39,4 +42,17 @@ func surviveRestore(before, restored *raftstore.View, tx *raftstore.Tx) error {
 		}
 	}
 	return nil
+}
+
+// keepHistory keeps the history of a bundle as it was, where it is another. One that the snapshot alone has stays.
+func keepHistory(before *raftstore.View, tx *raftstore.Tx, name string) error {
+	was, found, err := foreignHistory.Get(before, name)
+	if err != nil || !found {
+		return err
+	}
+	is, _, err := foreignHistory.Get(tx, name)
+	if err != nil || proto.Equal(was.Value, is.Value) {
+		return err
+	}
+	return foreignHistory.Put(tx, name, was.Value)
 }

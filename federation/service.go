@@ -41,13 +41,13 @@ func (s *Service) CreateRelationship(ctx context.Context, req *ententev1.CreateR
 	if err != nil {
 		return nil, err
 	}
-	now := s.manager.now()
-	return s.decide(ctx, want.GetTrustDomain(), func(tx *raftstore.Tx) error { return s.manager.create(tx, want, bootstrap, now) })
+	now, operator := s.manager.now(), access.CallerFrom(ctx).String()
+	return s.decide(ctx, want.GetTrustDomain(), func(tx *raftstore.Tx) error { return s.manager.create(tx, want, bootstrap, operator, now) })
 }
 
 // UpdateRelationship changes what the field mask names, and can replace the stored bundle.
 func (s *Service) UpdateRelationship(ctx context.Context, req *ententev1.UpdateRelationshipRequest) (*ententev1.Relationship, error) {
-	c := change{req.GetRelationship(), req.GetUpdateMask().GetPaths(), req.GetBootstrapBundle(), req.GetResetSequence()}
+	c := change{req.GetRelationship(), req.GetUpdateMask().GetPaths(), req.GetBootstrapBundle(), req.GetResetSequence(), access.CallerFrom(ctx).String()}
 	name := c.wanted.GetTrustDomain()
 	if _, err := parseTrustDomain(name); err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
@@ -293,6 +293,14 @@ func (m *Manager) shown(view *raftstore.View, row raftstore.Row[*statev1.Relatio
 			out.NextAttemptTime = timestampOf(told.next)
 		}
 	}
+	for _, a := range v.GetAlarms() {
+		out.Alarms = append(out.Alarms, &ententev1.RelationshipAlarm{Name: a.GetName(), Detail: a.GetDetail(), Time: a.GetTime(), Sequence: a.GetSequence()})
+	}
+	stated, err := statedSequence(view, row.Key)
+	if err != nil {
+		return nil, err
+	}
+	out.StatedSequence = stated
 	held, err := m.held(view, row.Key)
 	if err != nil {
 		return nil, err

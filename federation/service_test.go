@@ -295,7 +295,7 @@ func TestHostedNeverForeign(t *testing.T) {
 	row, err := asked(rel)
 	require.NoError(t, err)
 	_, err = r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
-		if err := r.manager.create(tx, row, nil, time.Now()); err != nil {
+		if err := r.manager.create(tx, row, nil, "nobody", time.Now()); err != nil {
 			return err
 		}
 		if runs++; runs == 1 {

@@ -20,11 +20,19 @@ type publisher struct {
 	handler   *bundle.Handler
 	log       hclog.Logger
 	published atomic.Bool
+	// statements are those of hosted domains as they were last read; run alone touches them.
+	statements map[string]statementsRead
+}
+
+// statementsRead are a domain's statements at one revision of its history.
+type statementsRead struct {
+	revision   raftstore.Revision
+	statements *bundle.Statements
 }
 
 // run follows the tables until ctx ends. Each change is rendered once; without quorum the last state stays served.
 func (p *publisher) run(ctx context.Context) error {
-	over := []raftstore.Prefix{authority.Domains.Prefix(""), authority.HostedBundles.Prefix("")}
+	over := []raftstore.Prefix{authority.Domains.Prefix(""), authority.HostedBundles.Prefix(""), authority.HostedHistory.Prefix("")}
 	return p.store.Follow(ctx, over, func(v *raftstore.View) error {
 		if err := p.publish(v); err != nil {
 			// The endpoint goes on with what it served before: an old bundle is better than none.
@@ -37,6 +45,7 @@ func (p *publisher) run(ctx context.Context) error {
 func (p *publisher) publish(v *raftstore.View) error {
 	publication := bundle.Publication{Home: p.home}
 	homeKnown := false
+	statements := map[string]statementsRead{}
 	for row, err := range authority.HostedBundles.All(v, "") {
 		if err != nil {
 			return err
@@ -55,9 +64,14 @@ func (p *publisher) publish(v *raftstore.View) error {
 				return fmt.Errorf("hosted domain %s: %w", row.Key, err)
 			}
 		}
+		if statements[row.Key], err = p.readStatements(v, parsed.bundle.TrustDomain()); err != nil {
+			return err
+		}
+		hosted.Statements = statements[row.Key].statements
 		publication.Hosted = append(publication.Hosted, hosted)
 		homeKnown = homeKnown || parsed.bundle.TrustDomain() == p.home
 	}
+	p.statements = statements
 	if !homeKnown {
 		return nil // the cluster is being formed, or this member has not caught up with it
 	}
@@ -66,6 +80,16 @@ func (p *publisher) publish(v *raftstore.View) error {
 	}
 	p.published.Store(true)
 	return nil
+}
+
+// readStatements reads a domain's statements, or takes those that were read before where its history has not changed since.
+func (p *publisher) readStatements(v *raftstore.View, td spiffeid.TrustDomain) (statementsRead, error) {
+	at := authority.HostedHistory.PrefixRevision(v, td.Name()+"/")
+	if read, ok := p.statements[td.Name()]; ok && read.revision == at {
+		return read, nil
+	}
+	compact, err := authority.Statements(v, td.Name())
+	return statementsRead{at, bundle.NewStatements(td, compact)}, err
 }
 
 // ready says whether the endpoint has anything to serve.

@@ -50,6 +50,8 @@ type Catalog interface {
 	Get(ctx context.Context, td spiffeid.TrustDomain, o ReadOptions) (Entry, error)
 	// List returns all bundles.
 	List(ctx context.Context, o ReadOptions) (State, error)
+	// History returns the versions of one bundle. Its entries are read only.
+	History(ctx context.Context, td spiffeid.TrustDomain, o ReadOptions) (History, error)
 	// Follow calls fn with the present state, and again whenever a bundle or its freshness changed, until ctx ends or fn
 	// returns an error, which it returns. Changes that come while fn runs are coalesced. It is called by
 	// [Service.Run] alone, once at a time.

@@ -34,6 +34,7 @@ type catalog struct {
 	state   bundleapi.State
 	changed chan struct{}
 	asked   bundleapi.ReadOptions
+	history *bundleapi.History
 	err     error
 }
 
@@ -68,6 +69,17 @@ func (c *catalog) List(_ context.Context, o bundleapi.ReadOptions) (bundleapi.St
 	defer c.mu.Unlock()
 	c.asked = o
 	return c.state, c.err
+}
+
+// History is that of the home domain, if the test gave one.
+func (c *catalog) History(_ context.Context, td spiffeid.TrustDomain, o bundleapi.ReadOptions) (bundleapi.History, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.asked = o
+	if c.history == nil || td != home {
+		return bundleapi.History{}, bundleapi.ErrNotFound
+	}
+	return *c.history, c.err
 }
 
 func (c *catalog) Follow(ctx context.Context, fn func(bundleapi.State) error) error {

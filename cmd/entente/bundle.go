@@ -20,7 +20,7 @@ import (
 
 func (a *app) bundleCommand() *cobra.Command {
 	return group("bundle", "Trust bundles, of hosted and of foreign trust domains",
-		a.bundleListCommand(), a.bundleShowCommand(), a.bundleWatchCommand(), a.bundleVerifyCommand())
+		a.bundleListCommand(), a.bundleShowCommand(), a.bundleWatchCommand(), a.bundleHistoryCommand(), a.bundleVerifyCommand())
 }
 
 func (a *app) bundleListCommand() *cobra.Command {

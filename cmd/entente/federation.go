@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -119,6 +120,12 @@ func (a *app) printRelationship(r *ententev1.Relationship, err error) error {
 		t.field("next attempt", exact(r.GetNextAttemptTime()))
 		t.field("last result", r.GetLastResult())
 		t.field("last error", r.GetLastError())
+		if r.StatedSequence != nil {
+			t.field("statements", fmt.Sprintf("checked up to sequence %d", r.GetStatedSequence()))
+		}
+		for _, alarm := range r.GetAlarms() {
+			t.field("ALARM", fmt.Sprintf("%s at sequence %d, %s: %s", alarm.GetName(), alarm.GetSequence(), exact(alarm.GetTime()), alarm.GetDetail()))
+		}
 		t.field("created", exact(r.GetCreateTime()))
 		t.field("revision", r.GetRevision())
 	})

@@ -78,6 +78,71 @@ func (Freshness) EnumDescriptor() ([]byte, []int) {
 	return file_entente_v1_bundle_proto_rawDescGZIP(), []int{0}
 }
 
+// StatementState says how a version stands in its domain's chain of statements.
+type StatementState int32
+
+const (
+	// Nothing is known of a statement.
+	StatementState_STATEMENT_STATE_UNSPECIFIED StatementState = 0
+	// It continues the statement on the version before.
+	StatementState_STATEMENT_STATE_CONTINUES StatementState = 1
+	// A chain starts with it.
+	StatementState_STATEMENT_STATE_STARTS StatementState = 2
+	// It is still to be signed.
+	StatementState_STATEMENT_STATE_PENDING StatementState = 3
+	// There is none, and there will be none.
+	StatementState_STATEMENT_STATE_NONE StatementState = 4
+	// Foreign domains: it was checked.
+	StatementState_STATEMENT_STATE_CHECKED StatementState = 5
+)
+
+// Enum value maps for StatementState.
+var (
+	StatementState_name = map[int32]string{
+		0: "STATEMENT_STATE_UNSPECIFIED",
+		1: "STATEMENT_STATE_CONTINUES",
+		2: "STATEMENT_STATE_STARTS",
+		3: "STATEMENT_STATE_PENDING",
+		4: "STATEMENT_STATE_NONE",
+		5: "STATEMENT_STATE_CHECKED",
+	}
+	StatementState_value = map[string]int32{
+		"STATEMENT_STATE_UNSPECIFIED": 0,
+		"STATEMENT_STATE_CONTINUES":   1,
+		"STATEMENT_STATE_STARTS":      2,
+		"STATEMENT_STATE_PENDING":     3,
+		"STATEMENT_STATE_NONE":        4,
+		"STATEMENT_STATE_CHECKED":     5,
+	}
+)
+
+func (x StatementState) Enum() *StatementState {
+	p := new(StatementState)
+	*p = x
+	return p
+}
+
+func (x StatementState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (StatementState) Descriptor() protoreflect.EnumDescriptor {
+	return file_entente_v1_bundle_proto_enumTypes[1].Descriptor()
+}
+
+func (StatementState) Type() protoreflect.EnumType {
+	return &file_entente_v1_bundle_proto_enumTypes[1]
+}
+
+func (x StatementState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use StatementState.Descriptor instead.
+func (StatementState) EnumDescriptor() ([]byte, []int) {
+	return file_entente_v1_bundle_proto_rawDescGZIP(), []int{1}
+}
+
 // Bundle is a trust bundle as this cluster holds it.
 type Bundle struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -499,6 +564,626 @@ func (x *WatchBundlesResponse) GetMore() bool {
 	return false
 }
 
+type GetBundleHistoryRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: the home domain.
+	TrustDomain string `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	// How many versions at most, the newest; 0: all.
+	Limit         int32        `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	Read          *ReadOptions `protobuf:"bytes,3,opt,name=read,proto3" json:"read,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetBundleHistoryRequest) Reset() {
+	*x = GetBundleHistoryRequest{}
+	mi := &file_entente_v1_bundle_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetBundleHistoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetBundleHistoryRequest) ProtoMessage() {}
+
+func (x *GetBundleHistoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_bundle_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetBundleHistoryRequest.ProtoReflect.Descriptor instead.
+func (*GetBundleHistoryRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_bundle_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *GetBundleHistoryRequest) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *GetBundleHistoryRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *GetBundleHistoryRequest) GetRead() *ReadOptions {
+	if x != nil {
+		return x.Read
+	}
+	return nil
+}
+
+type GetBundleHistoryResponse struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	Hosted      bool                   `protobuf:"varint,2,opt,name=hosted,proto3" json:"hosted,omitempty"`
+	// Newest first.
+	Versions      []*BundleVersion `protobuf:"bytes,3,rep,name=versions,proto3" json:"versions,omitempty"`
+	Revision      uint64           `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetBundleHistoryResponse) Reset() {
+	*x = GetBundleHistoryResponse{}
+	mi := &file_entente_v1_bundle_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetBundleHistoryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetBundleHistoryResponse) ProtoMessage() {}
+
+func (x *GetBundleHistoryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_bundle_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetBundleHistoryResponse.ProtoReflect.Descriptor instead.
+func (*GetBundleHistoryResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_bundle_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *GetBundleHistoryResponse) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *GetBundleHistoryResponse) GetHosted() bool {
+	if x != nil {
+		return x.Hosted
+	}
+	return false
+}
+
+func (x *GetBundleHistoryResponse) GetVersions() []*BundleVersion {
+	if x != nil {
+		return x.Versions
+	}
+	return nil
+}
+
+func (x *GetBundleHistoryResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// BundleVersion is one version of a bundle, as this cluster made it or took it over.
+type BundleVersion struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Counts the versions that this cluster recorded.
+	Number      uint64               `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	Sequence    *uint64              `protobuf:"varint,2,opt,name=sequence,proto3,oneof" json:"sequence,omitempty"`
+	RefreshHint *durationpb.Duration `protobuf:"bytes,3,opt,name=refresh_hint,json=refreshHint,proto3" json:"refresh_hint,omitempty"`
+	// Hexadecimal SHA-256 of the set of usable keys.
+	Digest          string                 `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`
+	X509Authorities int32                  `protobuf:"varint,5,opt,name=x509_authorities,json=x509Authorities,proto3" json:"x509_authorities,omitempty"`
+	JwtAuthorities  int32                  `protobuf:"varint,6,opt,name=jwt_authorities,json=jwtAuthorities,proto3" json:"jwt_authorities,omitempty"`
+	Time            *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=time,proto3" json:"time,omitempty"`
+	// Where it came from: own, an endpoint, a stream, an operator.
+	Source string `protobuf:"bytes,8,opt,name=source,proto3" json:"source,omitempty"`
+	// The signed statement, a compact JWS; of hosted domains, where there is one.
+	Statement string `protobuf:"bytes,9,opt,name=statement,proto3" json:"statement,omitempty"`
+	// Hexadecimal digest of the statement; of foreign domains where one was checked.
+	StatementDigest string         `protobuf:"bytes,10,opt,name=statement_digest,json=statementDigest,proto3" json:"statement_digest,omitempty"`
+	StatementState  StatementState `protobuf:"varint,11,opt,name=statement_state,json=statementState,proto3,enum=entente.v1.StatementState" json:"statement_state,omitempty"`
+	// More about the state: why a chain starts anew, why there is no statement.
+	StatementDetail string `protobuf:"bytes,12,opt,name=statement_detail,json=statementDetail,proto3" json:"statement_detail,omitempty"`
+	// The authorities are not kept: the history would be too large with them.
+	ContentGone   bool `protobuf:"varint,13,opt,name=content_gone,json=contentGone,proto3" json:"content_gone,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BundleVersion) Reset() {
+	*x = BundleVersion{}
+	mi := &file_entente_v1_bundle_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BundleVersion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BundleVersion) ProtoMessage() {}
+
+func (x *BundleVersion) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_bundle_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BundleVersion.ProtoReflect.Descriptor instead.
+func (*BundleVersion) Descriptor() ([]byte, []int) {
+	return file_entente_v1_bundle_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *BundleVersion) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *BundleVersion) GetSequence() uint64 {
+	if x != nil && x.Sequence != nil {
+		return *x.Sequence
+	}
+	return 0
+}
+
+func (x *BundleVersion) GetRefreshHint() *durationpb.Duration {
+	if x != nil {
+		return x.RefreshHint
+	}
+	return nil
+}
+
+func (x *BundleVersion) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *BundleVersion) GetX509Authorities() int32 {
+	if x != nil {
+		return x.X509Authorities
+	}
+	return 0
+}
+
+func (x *BundleVersion) GetJwtAuthorities() int32 {
+	if x != nil {
+		return x.JwtAuthorities
+	}
+	return 0
+}
+
+func (x *BundleVersion) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *BundleVersion) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *BundleVersion) GetStatement() string {
+	if x != nil {
+		return x.Statement
+	}
+	return ""
+}
+
+func (x *BundleVersion) GetStatementDigest() string {
+	if x != nil {
+		return x.StatementDigest
+	}
+	return ""
+}
+
+func (x *BundleVersion) GetStatementState() StatementState {
+	if x != nil {
+		return x.StatementState
+	}
+	return StatementState_STATEMENT_STATE_UNSPECIFIED
+}
+
+func (x *BundleVersion) GetStatementDetail() string {
+	if x != nil {
+		return x.StatementDetail
+	}
+	return ""
+}
+
+func (x *BundleVersion) GetContentGone() bool {
+	if x != nil {
+		return x.ContentGone
+	}
+	return false
+}
+
+type CompareBundleVersionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: the home domain.
+	TrustDomain string `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	// The sequences of two versions in the history. Absent: to is the newest, and from the one before to.
+	From          *uint64      `protobuf:"varint,2,opt,name=from,proto3,oneof" json:"from,omitempty"`
+	To            *uint64      `protobuf:"varint,3,opt,name=to,proto3,oneof" json:"to,omitempty"`
+	Read          *ReadOptions `protobuf:"bytes,4,opt,name=read,proto3" json:"read,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompareBundleVersionsRequest) Reset() {
+	*x = CompareBundleVersionsRequest{}
+	mi := &file_entente_v1_bundle_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompareBundleVersionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompareBundleVersionsRequest) ProtoMessage() {}
+
+func (x *CompareBundleVersionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_bundle_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompareBundleVersionsRequest.ProtoReflect.Descriptor instead.
+func (*CompareBundleVersionsRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_bundle_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *CompareBundleVersionsRequest) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *CompareBundleVersionsRequest) GetFrom() uint64 {
+	if x != nil && x.From != nil {
+		return *x.From
+	}
+	return 0
+}
+
+func (x *CompareBundleVersionsRequest) GetTo() uint64 {
+	if x != nil && x.To != nil {
+		return *x.To
+	}
+	return 0
+}
+
+func (x *CompareBundleVersionsRequest) GetRead() *ReadOptions {
+	if x != nil {
+		return x.Read
+	}
+	return nil
+}
+
+type CompareBundleVersionsResponse struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	From        *BundleVersion         `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
+	To          *BundleVersion         `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	// Empty: both hold the same keys and the same hint.
+	Differences   []*BundleDifference `protobuf:"bytes,4,rep,name=differences,proto3" json:"differences,omitempty"`
+	Revision      uint64              `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompareBundleVersionsResponse) Reset() {
+	*x = CompareBundleVersionsResponse{}
+	mi := &file_entente_v1_bundle_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompareBundleVersionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompareBundleVersionsResponse) ProtoMessage() {}
+
+func (x *CompareBundleVersionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_bundle_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompareBundleVersionsResponse.ProtoReflect.Descriptor instead.
+func (*CompareBundleVersionsResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_bundle_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *CompareBundleVersionsResponse) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *CompareBundleVersionsResponse) GetFrom() *BundleVersion {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *CompareBundleVersionsResponse) GetTo() *BundleVersion {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+func (x *CompareBundleVersionsResponse) GetDifferences() []*BundleDifference {
+	if x != nil {
+		return x.Differences
+	}
+	return nil
+}
+
+func (x *CompareBundleVersionsResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+type BundleDifference struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// authority_added, authority_removed, key_replaced or hint_changed.
+	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	// x509-svid or jwt-svid; empty where it is about no authority.
+	Use string `protobuf:"bytes,2,opt,name=use,proto3" json:"use,omitempty"`
+	// The subject key identifier of a certificate, in hexadecimal, or the kid of a JWT key.
+	KeyId         string `protobuf:"bytes,3,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	Text          string `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BundleDifference) Reset() {
+	*x = BundleDifference{}
+	mi := &file_entente_v1_bundle_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BundleDifference) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BundleDifference) ProtoMessage() {}
+
+func (x *BundleDifference) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_bundle_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BundleDifference.ProtoReflect.Descriptor instead.
+func (*BundleDifference) Descriptor() ([]byte, []int) {
+	return file_entente_v1_bundle_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *BundleDifference) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *BundleDifference) GetUse() string {
+	if x != nil {
+		return x.Use
+	}
+	return ""
+}
+
+func (x *BundleDifference) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *BundleDifference) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+type ListBundleStatementsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: the home domain.
+	TrustDomain string `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	// The lowest sequence; 0: all.
+	From          uint64       `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"`
+	Read          *ReadOptions `protobuf:"bytes,3,opt,name=read,proto3" json:"read,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListBundleStatementsRequest) Reset() {
+	*x = ListBundleStatementsRequest{}
+	mi := &file_entente_v1_bundle_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListBundleStatementsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListBundleStatementsRequest) ProtoMessage() {}
+
+func (x *ListBundleStatementsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_bundle_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListBundleStatementsRequest.ProtoReflect.Descriptor instead.
+func (*ListBundleStatementsRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_bundle_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ListBundleStatementsRequest) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *ListBundleStatementsRequest) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *ListBundleStatementsRequest) GetRead() *ReadOptions {
+	if x != nil {
+		return x.Read
+	}
+	return nil
+}
+
+type ListBundleStatementsResponse struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	// Compact JWS, by sequence; at most 512 KiB together. More: ask again from behind the last.
+	Statements    []string `protobuf:"bytes,2,rep,name=statements,proto3" json:"statements,omitempty"`
+	Revision      uint64   `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListBundleStatementsResponse) Reset() {
+	*x = ListBundleStatementsResponse{}
+	mi := &file_entente_v1_bundle_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListBundleStatementsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListBundleStatementsResponse) ProtoMessage() {}
+
+func (x *ListBundleStatementsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_bundle_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListBundleStatementsResponse.ProtoReflect.Descriptor instead.
+func (*ListBundleStatementsResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_bundle_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ListBundleStatementsResponse) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *ListBundleStatementsResponse) GetStatements() []string {
+	if x != nil {
+		return x.Statements
+	}
+	return nil
+}
+
+func (x *ListBundleStatementsResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 var File_entente_v1_bundle_proto protoreflect.FileDescriptor
 
 const file_entente_v1_bundle_proto_rawDesc = "" +
@@ -538,16 +1223,79 @@ const file_entente_v1_bundle_proto_rawDesc = "" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12,\n" +
 	"\achanged\x18\x02 \x03(\v2\x12.entente.v1.BundleR\achanged\x12\x18\n" +
 	"\adeleted\x18\x03 \x03(\tR\adeleted\x12\x12\n" +
-	"\x04more\x18\x04 \x01(\bR\x04more*g\n" +
+	"\x04more\x18\x04 \x01(\bR\x04more\"\x7f\n" +
+	"\x17GetBundleHistoryRequest\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\x05R\x05limit\x12+\n" +
+	"\x04read\x18\x03 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"\xa8\x01\n" +
+	"\x18GetBundleHistoryResponse\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x16\n" +
+	"\x06hosted\x18\x02 \x01(\bR\x06hosted\x125\n" +
+	"\bversions\x18\x03 \x03(\v2\x19.entente.v1.BundleVersionR\bversions\x12\x1a\n" +
+	"\brevision\x18\x04 \x01(\x04R\brevision\"\xa3\x04\n" +
+	"\rBundleVersion\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x1f\n" +
+	"\bsequence\x18\x02 \x01(\x04H\x00R\bsequence\x88\x01\x01\x12<\n" +
+	"\frefresh_hint\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\vrefreshHint\x12\x16\n" +
+	"\x06digest\x18\x04 \x01(\tR\x06digest\x12)\n" +
+	"\x10x509_authorities\x18\x05 \x01(\x05R\x0fx509Authorities\x12'\n" +
+	"\x0fjwt_authorities\x18\x06 \x01(\x05R\x0ejwtAuthorities\x12.\n" +
+	"\x04time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
+	"\x06source\x18\b \x01(\tR\x06source\x12\x1c\n" +
+	"\tstatement\x18\t \x01(\tR\tstatement\x12)\n" +
+	"\x10statement_digest\x18\n" +
+	" \x01(\tR\x0fstatementDigest\x12C\n" +
+	"\x0fstatement_state\x18\v \x01(\x0e2\x1a.entente.v1.StatementStateR\x0estatementState\x12)\n" +
+	"\x10statement_detail\x18\f \x01(\tR\x0fstatementDetail\x12!\n" +
+	"\fcontent_gone\x18\r \x01(\bR\vcontentGoneB\v\n" +
+	"\t_sequence\"\xac\x01\n" +
+	"\x1cCompareBundleVersionsRequest\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x17\n" +
+	"\x04from\x18\x02 \x01(\x04H\x00R\x04from\x88\x01\x01\x12\x13\n" +
+	"\x02to\x18\x03 \x01(\x04H\x01R\x02to\x88\x01\x01\x12+\n" +
+	"\x04read\x18\x04 \x01(\v2\x17.entente.v1.ReadOptionsR\x04readB\a\n" +
+	"\x05_fromB\x05\n" +
+	"\x03_to\"\xf8\x01\n" +
+	"\x1dCompareBundleVersionsResponse\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12-\n" +
+	"\x04from\x18\x02 \x01(\v2\x19.entente.v1.BundleVersionR\x04from\x12)\n" +
+	"\x02to\x18\x03 \x01(\v2\x19.entente.v1.BundleVersionR\x02to\x12>\n" +
+	"\vdifferences\x18\x04 \x03(\v2\x1c.entente.v1.BundleDifferenceR\vdifferences\x12\x1a\n" +
+	"\brevision\x18\x05 \x01(\x04R\brevision\"c\n" +
+	"\x10BundleDifference\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x10\n" +
+	"\x03use\x18\x02 \x01(\tR\x03use\x12\x15\n" +
+	"\x06key_id\x18\x03 \x01(\tR\x05keyId\x12\x12\n" +
+	"\x04text\x18\x04 \x01(\tR\x04text\"\x81\x01\n" +
+	"\x1bListBundleStatementsRequest\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\x04R\x04from\x12+\n" +
+	"\x04read\x18\x03 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"}\n" +
+	"\x1cListBundleStatementsResponse\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x1e\n" +
+	"\n" +
+	"statements\x18\x02 \x03(\tR\n" +
+	"statements\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision*g\n" +
 	"\tFreshness\x12\x19\n" +
 	"\x15FRESHNESS_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fFRESHNESS_FRESH\x10\x01\x12\x13\n" +
 	"\x0fFRESHNESS_STALE\x10\x02\x12\x15\n" +
-	"\x11FRESHNESS_EXPIRED\x10\x032\xf3\x01\n" +
+	"\x11FRESHNESS_EXPIRED\x10\x03*\xc0\x01\n" +
+	"\x0eStatementState\x12\x1f\n" +
+	"\x1bSTATEMENT_STATE_UNSPECIFIED\x10\x00\x12\x1d\n" +
+	"\x19STATEMENT_STATE_CONTINUES\x10\x01\x12\x1a\n" +
+	"\x16STATEMENT_STATE_STARTS\x10\x02\x12\x1b\n" +
+	"\x17STATEMENT_STATE_PENDING\x10\x03\x12\x18\n" +
+	"\x14STATEMENT_STATE_NONE\x10\x04\x12\x1b\n" +
+	"\x17STATEMENT_STATE_CHECKED\x10\x052\xab\x04\n" +
 	"\rBundleService\x12=\n" +
 	"\tGetBundle\x12\x1c.entente.v1.GetBundleRequest\x1a\x12.entente.v1.Bundle\x12N\n" +
 	"\vListBundles\x12\x1e.entente.v1.ListBundlesRequest\x1a\x1f.entente.v1.ListBundlesResponse\x12S\n" +
-	"\fWatchBundles\x12\x1f.entente.v1.WatchBundlesRequest\x1a .entente.v1.WatchBundlesResponse0\x01B7Z5github.com/ententehq/entente/api/entente/v1;ententev1b\x06proto3"
+	"\fWatchBundles\x12\x1f.entente.v1.WatchBundlesRequest\x1a .entente.v1.WatchBundlesResponse0\x01\x12]\n" +
+	"\x10GetBundleHistory\x12#.entente.v1.GetBundleHistoryRequest\x1a$.entente.v1.GetBundleHistoryResponse\x12l\n" +
+	"\x15CompareBundleVersions\x12(.entente.v1.CompareBundleVersionsRequest\x1a).entente.v1.CompareBundleVersionsResponse\x12i\n" +
+	"\x14ListBundleStatements\x12'.entente.v1.ListBundleStatementsRequest\x1a(.entente.v1.ListBundleStatementsResponseB7Z5github.com/ententehq/entente/api/entente/v1;ententev1b\x06proto3"
 
 var (
 	file_entente_v1_bundle_proto_rawDescOnce sync.Once
@@ -561,39 +1309,64 @@ func file_entente_v1_bundle_proto_rawDescGZIP() []byte {
 	return file_entente_v1_bundle_proto_rawDescData
 }
 
-var file_entente_v1_bundle_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_entente_v1_bundle_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_entente_v1_bundle_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_entente_v1_bundle_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_entente_v1_bundle_proto_goTypes = []any{
-	(Freshness)(0),                // 0: entente.v1.Freshness
-	(*Bundle)(nil),                // 1: entente.v1.Bundle
-	(*GetBundleRequest)(nil),      // 2: entente.v1.GetBundleRequest
-	(*ListBundlesRequest)(nil),    // 3: entente.v1.ListBundlesRequest
-	(*ListBundlesResponse)(nil),   // 4: entente.v1.ListBundlesResponse
-	(*WatchBundlesRequest)(nil),   // 5: entente.v1.WatchBundlesRequest
-	(*WatchBundlesResponse)(nil),  // 6: entente.v1.WatchBundlesResponse
-	(*durationpb.Duration)(nil),   // 7: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
-	(*ReadOptions)(nil),           // 9: entente.v1.ReadOptions
+	(Freshness)(0),                        // 0: entente.v1.Freshness
+	(StatementState)(0),                   // 1: entente.v1.StatementState
+	(*Bundle)(nil),                        // 2: entente.v1.Bundle
+	(*GetBundleRequest)(nil),              // 3: entente.v1.GetBundleRequest
+	(*ListBundlesRequest)(nil),            // 4: entente.v1.ListBundlesRequest
+	(*ListBundlesResponse)(nil),           // 5: entente.v1.ListBundlesResponse
+	(*WatchBundlesRequest)(nil),           // 6: entente.v1.WatchBundlesRequest
+	(*WatchBundlesResponse)(nil),          // 7: entente.v1.WatchBundlesResponse
+	(*GetBundleHistoryRequest)(nil),       // 8: entente.v1.GetBundleHistoryRequest
+	(*GetBundleHistoryResponse)(nil),      // 9: entente.v1.GetBundleHistoryResponse
+	(*BundleVersion)(nil),                 // 10: entente.v1.BundleVersion
+	(*CompareBundleVersionsRequest)(nil),  // 11: entente.v1.CompareBundleVersionsRequest
+	(*CompareBundleVersionsResponse)(nil), // 12: entente.v1.CompareBundleVersionsResponse
+	(*BundleDifference)(nil),              // 13: entente.v1.BundleDifference
+	(*ListBundleStatementsRequest)(nil),   // 14: entente.v1.ListBundleStatementsRequest
+	(*ListBundleStatementsResponse)(nil),  // 15: entente.v1.ListBundleStatementsResponse
+	(*durationpb.Duration)(nil),           // 16: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),         // 17: google.protobuf.Timestamp
+	(*ReadOptions)(nil),                   // 18: entente.v1.ReadOptions
 }
 var file_entente_v1_bundle_proto_depIdxs = []int32{
-	7,  // 0: entente.v1.Bundle.refresh_hint:type_name -> google.protobuf.Duration
-	8,  // 1: entente.v1.Bundle.change_time:type_name -> google.protobuf.Timestamp
+	16, // 0: entente.v1.Bundle.refresh_hint:type_name -> google.protobuf.Duration
+	17, // 1: entente.v1.Bundle.change_time:type_name -> google.protobuf.Timestamp
 	0,  // 2: entente.v1.Bundle.freshness:type_name -> entente.v1.Freshness
-	9,  // 3: entente.v1.GetBundleRequest.read:type_name -> entente.v1.ReadOptions
-	9,  // 4: entente.v1.ListBundlesRequest.read:type_name -> entente.v1.ReadOptions
-	1,  // 5: entente.v1.ListBundlesResponse.bundles:type_name -> entente.v1.Bundle
-	1,  // 6: entente.v1.WatchBundlesResponse.changed:type_name -> entente.v1.Bundle
-	2,  // 7: entente.v1.BundleService.GetBundle:input_type -> entente.v1.GetBundleRequest
-	3,  // 8: entente.v1.BundleService.ListBundles:input_type -> entente.v1.ListBundlesRequest
-	5,  // 9: entente.v1.BundleService.WatchBundles:input_type -> entente.v1.WatchBundlesRequest
-	1,  // 10: entente.v1.BundleService.GetBundle:output_type -> entente.v1.Bundle
-	4,  // 11: entente.v1.BundleService.ListBundles:output_type -> entente.v1.ListBundlesResponse
-	6,  // 12: entente.v1.BundleService.WatchBundles:output_type -> entente.v1.WatchBundlesResponse
-	10, // [10:13] is the sub-list for method output_type
-	7,  // [7:10] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	18, // 3: entente.v1.GetBundleRequest.read:type_name -> entente.v1.ReadOptions
+	18, // 4: entente.v1.ListBundlesRequest.read:type_name -> entente.v1.ReadOptions
+	2,  // 5: entente.v1.ListBundlesResponse.bundles:type_name -> entente.v1.Bundle
+	2,  // 6: entente.v1.WatchBundlesResponse.changed:type_name -> entente.v1.Bundle
+	18, // 7: entente.v1.GetBundleHistoryRequest.read:type_name -> entente.v1.ReadOptions
+	10, // 8: entente.v1.GetBundleHistoryResponse.versions:type_name -> entente.v1.BundleVersion
+	16, // 9: entente.v1.BundleVersion.refresh_hint:type_name -> google.protobuf.Duration
+	17, // 10: entente.v1.BundleVersion.time:type_name -> google.protobuf.Timestamp
+	1,  // 11: entente.v1.BundleVersion.statement_state:type_name -> entente.v1.StatementState
+	18, // 12: entente.v1.CompareBundleVersionsRequest.read:type_name -> entente.v1.ReadOptions
+	10, // 13: entente.v1.CompareBundleVersionsResponse.from:type_name -> entente.v1.BundleVersion
+	10, // 14: entente.v1.CompareBundleVersionsResponse.to:type_name -> entente.v1.BundleVersion
+	13, // 15: entente.v1.CompareBundleVersionsResponse.differences:type_name -> entente.v1.BundleDifference
+	18, // 16: entente.v1.ListBundleStatementsRequest.read:type_name -> entente.v1.ReadOptions
+	3,  // 17: entente.v1.BundleService.GetBundle:input_type -> entente.v1.GetBundleRequest
+	4,  // 18: entente.v1.BundleService.ListBundles:input_type -> entente.v1.ListBundlesRequest
+	6,  // 19: entente.v1.BundleService.WatchBundles:input_type -> entente.v1.WatchBundlesRequest
+	8,  // 20: entente.v1.BundleService.GetBundleHistory:input_type -> entente.v1.GetBundleHistoryRequest
+	11, // 21: entente.v1.BundleService.CompareBundleVersions:input_type -> entente.v1.CompareBundleVersionsRequest
+	14, // 22: entente.v1.BundleService.ListBundleStatements:input_type -> entente.v1.ListBundleStatementsRequest
+	2,  // 23: entente.v1.BundleService.GetBundle:output_type -> entente.v1.Bundle
+	5,  // 24: entente.v1.BundleService.ListBundles:output_type -> entente.v1.ListBundlesResponse
+	7,  // 25: entente.v1.BundleService.WatchBundles:output_type -> entente.v1.WatchBundlesResponse
+	9,  // 26: entente.v1.BundleService.GetBundleHistory:output_type -> entente.v1.GetBundleHistoryResponse
+	12, // 27: entente.v1.BundleService.CompareBundleVersions:output_type -> entente.v1.CompareBundleVersionsResponse
+	15, // 28: entente.v1.BundleService.ListBundleStatements:output_type -> entente.v1.ListBundleStatementsResponse
+	23, // [23:29] is the sub-list for method output_type
+	17, // [17:23] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_entente_v1_bundle_proto_init() }
@@ -603,13 +1376,15 @@ func file_entente_v1_bundle_proto_init() {
 	}
 	file_entente_v1_read_proto_init()
 	file_entente_v1_bundle_proto_msgTypes[0].OneofWrappers = []any{}
+	file_entente_v1_bundle_proto_msgTypes[8].OneofWrappers = []any{}
+	file_entente_v1_bundle_proto_msgTypes[9].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_v1_bundle_proto_rawDesc), len(file_entente_v1_bundle_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   6,
+			NumEnums:      2,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

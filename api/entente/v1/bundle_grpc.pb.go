@@ -19,9 +19,12 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	BundleService_GetBundle_FullMethodName    = "/entente.v1.BundleService/GetBundle"
-	BundleService_ListBundles_FullMethodName  = "/entente.v1.BundleService/ListBundles"
-	BundleService_WatchBundles_FullMethodName = "/entente.v1.BundleService/WatchBundles"
+	BundleService_GetBundle_FullMethodName             = "/entente.v1.BundleService/GetBundle"
+	BundleService_ListBundles_FullMethodName           = "/entente.v1.BundleService/ListBundles"
+	BundleService_WatchBundles_FullMethodName          = "/entente.v1.BundleService/WatchBundles"
+	BundleService_GetBundleHistory_FullMethodName      = "/entente.v1.BundleService/GetBundleHistory"
+	BundleService_CompareBundleVersions_FullMethodName = "/entente.v1.BundleService/CompareBundleVersions"
+	BundleService_ListBundleStatements_FullMethodName  = "/entente.v1.BundleService/ListBundleStatements"
 )
 
 // BundleServiceClient is the client API for BundleService service.
@@ -34,6 +37,12 @@ type BundleServiceClient interface {
 	ListBundles(ctx context.Context, in *ListBundlesRequest, opts ...grpc.CallOption) (*ListBundlesResponse, error)
 	// WatchBundles sends the present bundles first and then each change, the newest state of each.
 	WatchBundles(ctx context.Context, in *WatchBundlesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchBundlesResponse], error)
+	// GetBundleHistory lists the versions of a bundle that are kept: 100 of a hosted domain, 10 of a foreign one.
+	GetBundleHistory(ctx context.Context, in *GetBundleHistoryRequest, opts ...grpc.CallOption) (*GetBundleHistoryResponse, error)
+	// CompareBundleVersions says in words what is different between two versions.
+	CompareBundleVersions(ctx context.Context, in *CompareBundleVersionsRequest, opts ...grpc.CallOption) (*CompareBundleVersionsResponse, error)
+	// ListBundleStatements returns the signed statements on a hosted domain's bundle, as the bundle endpoint serves them.
+	ListBundleStatements(ctx context.Context, in *ListBundleStatementsRequest, opts ...grpc.CallOption) (*ListBundleStatementsResponse, error)
 }
 
 type bundleServiceClient struct {
@@ -83,6 +92,36 @@ func (c *bundleServiceClient) WatchBundles(ctx context.Context, in *WatchBundles
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type BundleService_WatchBundlesClient = grpc.ServerStreamingClient[WatchBundlesResponse]
 
+func (c *bundleServiceClient) GetBundleHistory(ctx context.Context, in *GetBundleHistoryRequest, opts ...grpc.CallOption) (*GetBundleHistoryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetBundleHistoryResponse)
+	err := c.cc.Invoke(ctx, BundleService_GetBundleHistory_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *bundleServiceClient) CompareBundleVersions(ctx context.Context, in *CompareBundleVersionsRequest, opts ...grpc.CallOption) (*CompareBundleVersionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CompareBundleVersionsResponse)
+	err := c.cc.Invoke(ctx, BundleService_CompareBundleVersions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *bundleServiceClient) ListBundleStatements(ctx context.Context, in *ListBundleStatementsRequest, opts ...grpc.CallOption) (*ListBundleStatementsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListBundleStatementsResponse)
+	err := c.cc.Invoke(ctx, BundleService_ListBundleStatements_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // BundleServiceServer is the server API for BundleService service.
 // All implementations must embed UnimplementedBundleServiceServer
 // for forward compatibility.
@@ -93,6 +132,12 @@ type BundleServiceServer interface {
 	ListBundles(context.Context, *ListBundlesRequest) (*ListBundlesResponse, error)
 	// WatchBundles sends the present bundles first and then each change, the newest state of each.
 	WatchBundles(*WatchBundlesRequest, grpc.ServerStreamingServer[WatchBundlesResponse]) error
+	// GetBundleHistory lists the versions of a bundle that are kept: 100 of a hosted domain, 10 of a foreign one.
+	GetBundleHistory(context.Context, *GetBundleHistoryRequest) (*GetBundleHistoryResponse, error)
+	// CompareBundleVersions says in words what is different between two versions.
+	CompareBundleVersions(context.Context, *CompareBundleVersionsRequest) (*CompareBundleVersionsResponse, error)
+	// ListBundleStatements returns the signed statements on a hosted domain's bundle, as the bundle endpoint serves them.
+	ListBundleStatements(context.Context, *ListBundleStatementsRequest) (*ListBundleStatementsResponse, error)
 	mustEmbedUnimplementedBundleServiceServer()
 }
 
@@ -111,6 +156,15 @@ func (UnimplementedBundleServiceServer) ListBundles(context.Context, *ListBundle
 }
 func (UnimplementedBundleServiceServer) WatchBundles(*WatchBundlesRequest, grpc.ServerStreamingServer[WatchBundlesResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchBundles not implemented")
+}
+func (UnimplementedBundleServiceServer) GetBundleHistory(context.Context, *GetBundleHistoryRequest) (*GetBundleHistoryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetBundleHistory not implemented")
+}
+func (UnimplementedBundleServiceServer) CompareBundleVersions(context.Context, *CompareBundleVersionsRequest) (*CompareBundleVersionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CompareBundleVersions not implemented")
+}
+func (UnimplementedBundleServiceServer) ListBundleStatements(context.Context, *ListBundleStatementsRequest) (*ListBundleStatementsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListBundleStatements not implemented")
 }
 func (UnimplementedBundleServiceServer) mustEmbedUnimplementedBundleServiceServer() {}
 func (UnimplementedBundleServiceServer) testEmbeddedByValue()                       {}
@@ -180,6 +234,60 @@ func _BundleService_WatchBundles_Handler(srv interface{}, stream grpc.ServerStre
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type BundleService_WatchBundlesServer = grpc.ServerStreamingServer[WatchBundlesResponse]
 
+func _BundleService_GetBundleHistory_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetBundleHistoryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(BundleServiceServer).GetBundleHistory(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: BundleService_GetBundleHistory_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(BundleServiceServer).GetBundleHistory(ctx, req.(*GetBundleHistoryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _BundleService_CompareBundleVersions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CompareBundleVersionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(BundleServiceServer).CompareBundleVersions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: BundleService_CompareBundleVersions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(BundleServiceServer).CompareBundleVersions(ctx, req.(*CompareBundleVersionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _BundleService_ListBundleStatements_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListBundleStatementsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(BundleServiceServer).ListBundleStatements(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: BundleService_ListBundleStatements_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(BundleServiceServer).ListBundleStatements(ctx, req.(*ListBundleStatementsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // BundleService_ServiceDesc is the grpc.ServiceDesc for BundleService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -194,6 +302,18 @@ var BundleService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListBundles",
 			Handler:    _BundleService_ListBundles_Handler,
+		},
+		{
+			MethodName: "GetBundleHistory",
+			Handler:    _BundleService_GetBundleHistory_Handler,
+		},
+		{
+			MethodName: "CompareBundleVersions",
+			Handler:    _BundleService_CompareBundleVersions_Handler,
+		},
+		{
+			MethodName: "ListBundleStatements",
+			Handler:    _BundleService_ListBundleStatements_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -153,8 +153,12 @@ type Relationship struct {
 	Sequence        *uint64              `protobuf:"varint,18,opt,name=sequence,proto3,oneof" json:"sequence,omitempty"`
 	Digest          string               `protobuf:"bytes,19,opt,name=digest,proto3" json:"digest,omitempty"`
 	RefreshInterval *durationpb.Duration `protobuf:"bytes,20,opt,name=refresh_interval,json=refreshInterval,proto3" json:"refresh_interval,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// What an operator has to look into; trust goes on meanwhile. Cleared with the next bootstrap bundle that an operator brings.
+	Alarms []*RelationshipAlarm `protobuf:"bytes,40,rep,name=alarms,proto3" json:"alarms,omitempty"`
+	// The sequence up to which the domain's chain of signed statements was checked; absent: no statement was seen yet.
+	StatedSequence *uint64 `protobuf:"varint,41,opt,name=stated_sequence,json=statedSequence,proto3,oneof" json:"stated_sequence,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Relationship) Reset() {
@@ -325,6 +329,20 @@ func (x *Relationship) GetRefreshInterval() *durationpb.Duration {
 		return x.RefreshInterval
 	}
 	return nil
+}
+
+func (x *Relationship) GetAlarms() []*RelationshipAlarm {
+	if x != nil {
+		return x.Alarms
+	}
+	return nil
+}
+
+func (x *Relationship) GetStatedSequence() uint64 {
+	if x != nil && x.StatedSequence != nil {
+		return *x.StatedSequence
+	}
+	return 0
 }
 
 type CreateRelationshipRequest struct {
@@ -846,12 +864,84 @@ func (x *ResumeRelationshipRequest) GetTrustDomain() string {
 	return ""
 }
 
+// RelationshipAlarm says that what a domain shows contradicts itself.
+type RelationshipAlarm struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// broken_chain: a statement does not continue the one before, or statements are missing. new_chain: the domain says that its
+	// chain starts anew. split_view: two sources show different things under one sequence.
+	Name   string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Detail string                 `protobuf:"bytes,2,opt,name=detail,proto3" json:"detail,omitempty"`
+	Time   *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	// What sequence it is about.
+	Sequence      uint64 `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RelationshipAlarm) Reset() {
+	*x = RelationshipAlarm{}
+	mi := &file_entente_v1_federation_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RelationshipAlarm) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RelationshipAlarm) ProtoMessage() {}
+
+func (x *RelationshipAlarm) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_federation_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RelationshipAlarm.ProtoReflect.Descriptor instead.
+func (*RelationshipAlarm) Descriptor() ([]byte, []int) {
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RelationshipAlarm) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RelationshipAlarm) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *RelationshipAlarm) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *RelationshipAlarm) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
 var File_entente_v1_federation_proto protoreflect.FileDescriptor
 
 const file_entente_v1_federation_proto_rawDesc = "" +
 	"\n" +
 	"\x1bentente/v1/federation.proto\x12\n" +
-	"entente.v1\x1a\x17entente/v1/bundle.proto\x1a\x15entente/v1/read.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc2\a\n" +
+	"entente.v1\x1a\x17entente/v1/bundle.proto\x1a\x15entente/v1/read.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbb\b\n" +
 	"\fRelationship\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x125\n" +
@@ -876,8 +966,11 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"lastResult\x12\x1f\n" +
 	"\bsequence\x18\x12 \x01(\x04H\x00R\bsequence\x88\x01\x01\x12\x16\n" +
 	"\x06digest\x18\x13 \x01(\tR\x06digest\x12D\n" +
-	"\x10refresh_interval\x18\x14 \x01(\v2\x19.google.protobuf.DurationR\x0frefreshIntervalB\v\n" +
-	"\t_sequence\"\x84\x01\n" +
+	"\x10refresh_interval\x18\x14 \x01(\v2\x19.google.protobuf.DurationR\x0frefreshInterval\x125\n" +
+	"\x06alarms\x18( \x03(\v2\x1d.entente.v1.RelationshipAlarmR\x06alarms\x12,\n" +
+	"\x0fstated_sequence\x18) \x01(\x04H\x01R\x0estatedSequence\x88\x01\x01B\v\n" +
+	"\t_sequenceB\x12\n" +
+	"\x10_stated_sequence\"\x84\x01\n" +
 	"\x19CreateRelationshipRequest\x12<\n" +
 	"\frelationship\x18\x01 \x01(\v2\x18.entente.v1.RelationshipR\frelationship\x12)\n" +
 	"\x10bootstrap_bundle\x18\x02 \x01(\fR\x0fbootstrapBundle\"\x83\x01\n" +
@@ -908,7 +1001,12 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"\x1aSuspendRelationshipRequest\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\">\n" +
 	"\x19ResumeRelationshipRequest\x12!\n" +
-	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain*v\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\"\x8b\x01\n" +
+	"\x11RelationshipAlarm\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06detail\x18\x02 \x01(\tR\x06detail\x12.\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1a\n" +
+	"\bsequence\x18\x04 \x01(\x04R\bsequence*v\n" +
 	"\x0fEndpointProfile\x12 \n" +
 	"\x1cENDPOINT_PROFILE_UNSPECIFIED\x10\x00\x12!\n" +
 	"\x1dENDPOINT_PROFILE_HTTPS_SPIFFE\x10\x01\x12\x1e\n" +
@@ -940,7 +1038,7 @@ func file_entente_v1_federation_proto_rawDescGZIP() []byte {
 }
 
 var file_entente_v1_federation_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_entente_v1_federation_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_entente_v1_federation_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_entente_v1_federation_proto_goTypes = []any{
 	(EndpointProfile)(0),               // 0: entente.v1.EndpointProfile
 	(RelationshipState)(0),             // 1: entente.v1.RelationshipState
@@ -955,50 +1053,53 @@ var file_entente_v1_federation_proto_goTypes = []any{
 	(*RefreshRelationshipRequest)(nil), // 10: entente.v1.RefreshRelationshipRequest
 	(*SuspendRelationshipRequest)(nil), // 11: entente.v1.SuspendRelationshipRequest
 	(*ResumeRelationshipRequest)(nil),  // 12: entente.v1.ResumeRelationshipRequest
-	(*durationpb.Duration)(nil),        // 13: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),      // 14: google.protobuf.Timestamp
-	(Freshness)(0),                     // 15: entente.v1.Freshness
-	(*ReadOptions)(nil),                // 16: entente.v1.ReadOptions
-	(*fieldmaskpb.FieldMask)(nil),      // 17: google.protobuf.FieldMask
+	(*RelationshipAlarm)(nil),          // 13: entente.v1.RelationshipAlarm
+	(*durationpb.Duration)(nil),        // 14: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),      // 15: google.protobuf.Timestamp
+	(Freshness)(0),                     // 16: entente.v1.Freshness
+	(*ReadOptions)(nil),                // 17: entente.v1.ReadOptions
+	(*fieldmaskpb.FieldMask)(nil),      // 18: google.protobuf.FieldMask
 }
 var file_entente_v1_federation_proto_depIdxs = []int32{
 	0,  // 0: entente.v1.Relationship.profile:type_name -> entente.v1.EndpointProfile
 	1,  // 1: entente.v1.Relationship.state:type_name -> entente.v1.RelationshipState
-	13, // 2: entente.v1.Relationship.max_stale_jwt:type_name -> google.protobuf.Duration
-	13, // 3: entente.v1.Relationship.max_stale_x509:type_name -> google.protobuf.Duration
-	14, // 4: entente.v1.Relationship.create_time:type_name -> google.protobuf.Timestamp
-	15, // 5: entente.v1.Relationship.freshness:type_name -> entente.v1.Freshness
-	14, // 6: entente.v1.Relationship.last_success_time:type_name -> google.protobuf.Timestamp
-	14, // 7: entente.v1.Relationship.last_attempt_time:type_name -> google.protobuf.Timestamp
-	14, // 8: entente.v1.Relationship.next_attempt_time:type_name -> google.protobuf.Timestamp
-	13, // 9: entente.v1.Relationship.refresh_interval:type_name -> google.protobuf.Duration
-	2,  // 10: entente.v1.CreateRelationshipRequest.relationship:type_name -> entente.v1.Relationship
-	16, // 11: entente.v1.ListRelationshipsRequest.read:type_name -> entente.v1.ReadOptions
-	2,  // 12: entente.v1.ListRelationshipsResponse.relationships:type_name -> entente.v1.Relationship
-	16, // 13: entente.v1.GetRelationshipRequest.read:type_name -> entente.v1.ReadOptions
-	2,  // 14: entente.v1.UpdateRelationshipRequest.relationship:type_name -> entente.v1.Relationship
-	17, // 15: entente.v1.UpdateRelationshipRequest.update_mask:type_name -> google.protobuf.FieldMask
-	3,  // 16: entente.v1.FederationService.CreateRelationship:input_type -> entente.v1.CreateRelationshipRequest
-	4,  // 17: entente.v1.FederationService.ListRelationships:input_type -> entente.v1.ListRelationshipsRequest
-	6,  // 18: entente.v1.FederationService.GetRelationship:input_type -> entente.v1.GetRelationshipRequest
-	7,  // 19: entente.v1.FederationService.UpdateRelationship:input_type -> entente.v1.UpdateRelationshipRequest
-	8,  // 20: entente.v1.FederationService.DeleteRelationship:input_type -> entente.v1.DeleteRelationshipRequest
-	10, // 21: entente.v1.FederationService.RefreshRelationship:input_type -> entente.v1.RefreshRelationshipRequest
-	11, // 22: entente.v1.FederationService.SuspendRelationship:input_type -> entente.v1.SuspendRelationshipRequest
-	12, // 23: entente.v1.FederationService.ResumeRelationship:input_type -> entente.v1.ResumeRelationshipRequest
-	2,  // 24: entente.v1.FederationService.CreateRelationship:output_type -> entente.v1.Relationship
-	5,  // 25: entente.v1.FederationService.ListRelationships:output_type -> entente.v1.ListRelationshipsResponse
-	2,  // 26: entente.v1.FederationService.GetRelationship:output_type -> entente.v1.Relationship
-	2,  // 27: entente.v1.FederationService.UpdateRelationship:output_type -> entente.v1.Relationship
-	9,  // 28: entente.v1.FederationService.DeleteRelationship:output_type -> entente.v1.DeleteRelationshipResponse
-	2,  // 29: entente.v1.FederationService.RefreshRelationship:output_type -> entente.v1.Relationship
-	2,  // 30: entente.v1.FederationService.SuspendRelationship:output_type -> entente.v1.Relationship
-	2,  // 31: entente.v1.FederationService.ResumeRelationship:output_type -> entente.v1.Relationship
-	24, // [24:32] is the sub-list for method output_type
-	16, // [16:24] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	14, // 2: entente.v1.Relationship.max_stale_jwt:type_name -> google.protobuf.Duration
+	14, // 3: entente.v1.Relationship.max_stale_x509:type_name -> google.protobuf.Duration
+	15, // 4: entente.v1.Relationship.create_time:type_name -> google.protobuf.Timestamp
+	16, // 5: entente.v1.Relationship.freshness:type_name -> entente.v1.Freshness
+	15, // 6: entente.v1.Relationship.last_success_time:type_name -> google.protobuf.Timestamp
+	15, // 7: entente.v1.Relationship.last_attempt_time:type_name -> google.protobuf.Timestamp
+	15, // 8: entente.v1.Relationship.next_attempt_time:type_name -> google.protobuf.Timestamp
+	14, // 9: entente.v1.Relationship.refresh_interval:type_name -> google.protobuf.Duration
+	13, // 10: entente.v1.Relationship.alarms:type_name -> entente.v1.RelationshipAlarm
+	2,  // 11: entente.v1.CreateRelationshipRequest.relationship:type_name -> entente.v1.Relationship
+	17, // 12: entente.v1.ListRelationshipsRequest.read:type_name -> entente.v1.ReadOptions
+	2,  // 13: entente.v1.ListRelationshipsResponse.relationships:type_name -> entente.v1.Relationship
+	17, // 14: entente.v1.GetRelationshipRequest.read:type_name -> entente.v1.ReadOptions
+	2,  // 15: entente.v1.UpdateRelationshipRequest.relationship:type_name -> entente.v1.Relationship
+	18, // 16: entente.v1.UpdateRelationshipRequest.update_mask:type_name -> google.protobuf.FieldMask
+	15, // 17: entente.v1.RelationshipAlarm.time:type_name -> google.protobuf.Timestamp
+	3,  // 18: entente.v1.FederationService.CreateRelationship:input_type -> entente.v1.CreateRelationshipRequest
+	4,  // 19: entente.v1.FederationService.ListRelationships:input_type -> entente.v1.ListRelationshipsRequest
+	6,  // 20: entente.v1.FederationService.GetRelationship:input_type -> entente.v1.GetRelationshipRequest
+	7,  // 21: entente.v1.FederationService.UpdateRelationship:input_type -> entente.v1.UpdateRelationshipRequest
+	8,  // 22: entente.v1.FederationService.DeleteRelationship:input_type -> entente.v1.DeleteRelationshipRequest
+	10, // 23: entente.v1.FederationService.RefreshRelationship:input_type -> entente.v1.RefreshRelationshipRequest
+	11, // 24: entente.v1.FederationService.SuspendRelationship:input_type -> entente.v1.SuspendRelationshipRequest
+	12, // 25: entente.v1.FederationService.ResumeRelationship:input_type -> entente.v1.ResumeRelationshipRequest
+	2,  // 26: entente.v1.FederationService.CreateRelationship:output_type -> entente.v1.Relationship
+	5,  // 27: entente.v1.FederationService.ListRelationships:output_type -> entente.v1.ListRelationshipsResponse
+	2,  // 28: entente.v1.FederationService.GetRelationship:output_type -> entente.v1.Relationship
+	2,  // 29: entente.v1.FederationService.UpdateRelationship:output_type -> entente.v1.Relationship
+	9,  // 30: entente.v1.FederationService.DeleteRelationship:output_type -> entente.v1.DeleteRelationshipResponse
+	2,  // 31: entente.v1.FederationService.RefreshRelationship:output_type -> entente.v1.Relationship
+	2,  // 32: entente.v1.FederationService.SuspendRelationship:output_type -> entente.v1.Relationship
+	2,  // 33: entente.v1.FederationService.ResumeRelationship:output_type -> entente.v1.Relationship
+	26, // [26:34] is the sub-list for method output_type
+	18, // [18:26] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_entente_v1_federation_proto_init() }
@@ -1015,7 +1116,7 @@ func file_entente_v1_federation_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_v1_federation_proto_rawDesc), len(file_entente_v1_federation_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -119,8 +119,10 @@ type BundleVersion struct {
 	Unstated string `protobuf:"bytes,11,opt,name=unstated,proto3" json:"unstated,omitempty"`
 	// Foreign domains: the digest of the domain's statement on this version, once it was checked.
 	StatementDigest []byte `protobuf:"bytes,12,opt,name=statement_digest,json=statementDigest,proto3" json:"statement_digest,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Foreign domains: an operator brought it whatever its sequence; those before it are another count.
+	BeginsAnew    bool `protobuf:"varint,13,opt,name=begins_anew,json=beginsAnew,proto3" json:"begins_anew,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *BundleVersion) Reset() {
@@ -235,6 +237,13 @@ func (x *BundleVersion) GetStatementDigest() []byte {
 		return x.StatementDigest
 	}
 	return nil
+}
+
+func (x *BundleVersion) GetBeginsAnew() bool {
+	if x != nil {
+		return x.BeginsAnew
+	}
+	return false
 }
 
 // BundleKeyRef names an authority of a version.
@@ -446,7 +455,7 @@ const file_entente_state_v1_bundle_proto_rawDesc = "" +
 	"\bdocument\x18\x02 \x01(\fR\bdocument\x12;\n" +
 	"\vchange_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"changeTime\x12?\n" +
-	"\rretrieve_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\fretrieveTime\"\xcd\x03\n" +
+	"\rretrieve_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\fretrieveTime\"\xee\x03\n" +
 	"\rBundleVersion\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x1f\n" +
@@ -460,7 +469,9 @@ const file_entente_state_v1_bundle_proto_rawDesc = "" +
 	"\tstatement\x18\n" +
 	" \x01(\tR\tstatement\x12\x1a\n" +
 	"\bunstated\x18\v \x01(\tR\bunstated\x12)\n" +
-	"\x10statement_digest\x18\f \x01(\fR\x0fstatementDigestB\v\n" +
+	"\x10statement_digest\x18\f \x01(\fR\x0fstatementDigest\x12\x1f\n" +
+	"\vbegins_anew\x18\r \x01(\bR\n" +
+	"beginsAnewB\v\n" +
 	"\t_sequenceB\x0f\n" +
 	"\r_refresh_hint\"2\n" +
 	"\fBundleKeyRef\x12\x0e\n" +

@@ -41,7 +41,9 @@ type Relationship struct {
 	// that began before the decision cannot store what it brings after it.
 	Generation uint64 `protobuf:"varint,10,opt,name=generation,proto3" json:"generation,omitempty"`
 	// How far the bundle can be relied on, as the leader last found, or whoever stored the bundle.
-	Standing      *RelationshipStanding `protobuf:"bytes,11,opt,name=standing,proto3" json:"standing,omitempty"`
+	Standing *RelationshipStanding `protobuf:"bytes,11,opt,name=standing,proto3" json:"standing,omitempty"`
+	// What an operator has to look into, each kind once; cleared with the next bundle that an operator brings.
+	Alarms        []*RelationshipAlarm `protobuf:"bytes,20,rep,name=alarms,proto3" json:"alarms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -149,6 +151,13 @@ func (x *Relationship) GetGeneration() uint64 {
 func (x *Relationship) GetStanding() *RelationshipStanding {
 	if x != nil {
 		return x.Standing
+	}
+	return nil
+}
+
+func (x *Relationship) GetAlarms() []*RelationshipAlarm {
+	if x != nil {
+		return x.Alarms
 	}
 	return nil
 }
@@ -489,11 +498,82 @@ func (x *RelationshipAnswer) GetMore() bool {
 	return false
 }
 
+// RelationshipAlarm says that what a domain shows contradicts itself. Trust in its bundle goes on by the rules for bundles.
+type RelationshipAlarm struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// broken_chain, new_chain or split_view.
+	Name   string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Detail string `protobuf:"bytes,2,opt,name=detail,proto3" json:"detail,omitempty"`
+	// When it was raised, and the sequence that it is about.
+	Time          *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	Sequence      uint64                 `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RelationshipAlarm) Reset() {
+	*x = RelationshipAlarm{}
+	mi := &file_entente_state_v1_federation_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RelationshipAlarm) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RelationshipAlarm) ProtoMessage() {}
+
+func (x *RelationshipAlarm) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_federation_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RelationshipAlarm.ProtoReflect.Descriptor instead.
+func (*RelationshipAlarm) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *RelationshipAlarm) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RelationshipAlarm) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *RelationshipAlarm) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *RelationshipAlarm) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
 var File_entente_state_v1_federation_proto protoreflect.FileDescriptor
 
 const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"\n" +
-	"!entente/state/v1/federation.proto\x12\x10entente.state.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe7\x03\n" +
+	"!entente/state/v1/federation.proto\x12\x10entente.state.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa4\x04\n" +
 	"\fRelationship\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12\x18\n" +
@@ -509,7 +589,8 @@ const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"generation\x18\n" +
 	" \x01(\x04R\n" +
 	"generation\x12B\n" +
-	"\bstanding\x18\v \x01(\v2&.entente.state.v1.RelationshipStandingR\bstanding\"\xc0\x01\n" +
+	"\bstanding\x18\v \x01(\v2&.entente.state.v1.RelationshipStandingR\bstanding\x12;\n" +
+	"\x06alarms\x18\x14 \x03(\v2#.entente.state.v1.RelationshipAlarmR\x06alarms\"\xc0\x01\n" +
 	"\x14RelationshipStanding\x12\x1c\n" +
 	"\tfreshness\x18\x01 \x01(\x05R\tfreshness\x12!\n" +
 	"\fx509_expired\x18\x02 \x01(\bR\vx509Expired\x12\x1f\n" +
@@ -536,7 +617,12 @@ const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"\x05after\x18\x02 \x01(\tR\x05after\"w\n" +
 	"\x12RelationshipAnswer\x12M\n" +
 	"\fobservations\x18\x01 \x03(\v2).entente.state.v1.RelationshipObservationR\fobservations\x12\x12\n" +
-	"\x04more\x18\x02 \x01(\bR\x04moreB;Z9github.com/ententehq/entente/api/entente/state/v1;statev1b\x06proto3"
+	"\x04more\x18\x02 \x01(\bR\x04more\"\x8b\x01\n" +
+	"\x11RelationshipAlarm\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06detail\x18\x02 \x01(\tR\x06detail\x12.\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1a\n" +
+	"\bsequence\x18\x04 \x01(\x04R\bsequenceB;Z9github.com/ententehq/entente/api/entente/state/v1;statev1b\x06proto3"
 
 var (
 	file_entente_state_v1_federation_proto_rawDescOnce sync.Once
@@ -550,7 +636,7 @@ func file_entente_state_v1_federation_proto_rawDescGZIP() []byte {
 	return file_entente_state_v1_federation_proto_rawDescData
 }
 
-var file_entente_state_v1_federation_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_entente_state_v1_federation_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_entente_state_v1_federation_proto_goTypes = []any{
 	(*Relationship)(nil),            // 0: entente.state.v1.Relationship
 	(*RelationshipStanding)(nil),    // 1: entente.state.v1.RelationshipStanding
@@ -558,26 +644,29 @@ var file_entente_state_v1_federation_proto_goTypes = []any{
 	(*RelationshipObservation)(nil), // 3: entente.state.v1.RelationshipObservation
 	(*RelationshipQuery)(nil),       // 4: entente.state.v1.RelationshipQuery
 	(*RelationshipAnswer)(nil),      // 5: entente.state.v1.RelationshipAnswer
-	(*durationpb.Duration)(nil),     // 6: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 7: google.protobuf.Timestamp
+	(*RelationshipAlarm)(nil),       // 6: entente.state.v1.RelationshipAlarm
+	(*durationpb.Duration)(nil),     // 7: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 8: google.protobuf.Timestamp
 }
 var file_entente_state_v1_federation_proto_depIdxs = []int32{
-	6,  // 0: entente.state.v1.Relationship.max_stale_jwt:type_name -> google.protobuf.Duration
-	6,  // 1: entente.state.v1.Relationship.max_stale_x509:type_name -> google.protobuf.Duration
-	7,  // 2: entente.state.v1.Relationship.create_time:type_name -> google.protobuf.Timestamp
+	7,  // 0: entente.state.v1.Relationship.max_stale_jwt:type_name -> google.protobuf.Duration
+	7,  // 1: entente.state.v1.Relationship.max_stale_x509:type_name -> google.protobuf.Duration
+	8,  // 2: entente.state.v1.Relationship.create_time:type_name -> google.protobuf.Timestamp
 	1,  // 3: entente.state.v1.Relationship.standing:type_name -> entente.state.v1.RelationshipStanding
-	7,  // 4: entente.state.v1.RelationshipStanding.last_success_time:type_name -> google.protobuf.Timestamp
-	3,  // 5: entente.state.v1.RelationshipReport.observations:type_name -> entente.state.v1.RelationshipObservation
-	6,  // 6: entente.state.v1.RelationshipObservation.since_success:type_name -> google.protobuf.Duration
-	6,  // 7: entente.state.v1.RelationshipObservation.since_attempt:type_name -> google.protobuf.Duration
-	6,  // 8: entente.state.v1.RelationshipObservation.until_next:type_name -> google.protobuf.Duration
-	6,  // 9: entente.state.v1.RelationshipObservation.interval:type_name -> google.protobuf.Duration
-	3,  // 10: entente.state.v1.RelationshipAnswer.observations:type_name -> entente.state.v1.RelationshipObservation
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	6,  // 4: entente.state.v1.Relationship.alarms:type_name -> entente.state.v1.RelationshipAlarm
+	8,  // 5: entente.state.v1.RelationshipStanding.last_success_time:type_name -> google.protobuf.Timestamp
+	3,  // 6: entente.state.v1.RelationshipReport.observations:type_name -> entente.state.v1.RelationshipObservation
+	7,  // 7: entente.state.v1.RelationshipObservation.since_success:type_name -> google.protobuf.Duration
+	7,  // 8: entente.state.v1.RelationshipObservation.since_attempt:type_name -> google.protobuf.Duration
+	7,  // 9: entente.state.v1.RelationshipObservation.until_next:type_name -> google.protobuf.Duration
+	7,  // 10: entente.state.v1.RelationshipObservation.interval:type_name -> google.protobuf.Duration
+	3,  // 11: entente.state.v1.RelationshipAnswer.observations:type_name -> entente.state.v1.RelationshipObservation
+	8,  // 12: entente.state.v1.RelationshipAlarm.time:type_name -> google.protobuf.Timestamp
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_entente_state_v1_federation_proto_init() }
@@ -591,7 +680,7 @@ func file_entente_state_v1_federation_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_state_v1_federation_proto_rawDesc), len(file_entente_state_v1_federation_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,115 @@
+package federation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
+)
+
+// The alarms of a relationship. None of them takes trust away: whether a bundle counts is for [Accept] and the rules of SPIFFE
+// alone. They stand until an operator brings a bundle that the peer's operator vouches for.
+const (
+	// AlarmBrokenChain says that a statement does not continue the one before it, or that statements are missing.
+	AlarmBrokenChain = "broken_chain"
+	// AlarmNewChain says that the domain's chain of statements starts anew, by the domain's own word.
+	AlarmNewChain = "new_chain"
+	// AlarmSplitView says that two sources show different things under one sequence.
+	AlarmSplitView = "split_view"
+)
+
+const actionAlarm = "raise alarm"
+
+// alarm is what is wrong with what a domain shows.
+type alarm struct {
+	name     string
+	sequence uint64
+	detail   string
+}
+
+// raise adds the alarms to a relationship that it does not have yet, and returns those. The first of each kind stays: it is the
+// evidence of what began, and a peer cannot make this cluster write by doing it again and again.
+func raise(row *statev1.Relationship, alarms []alarm, now *timestamppb.Timestamp) (raised []alarm) {
+	for _, a := range alarms {
+		if slices.ContainsFunc(row.GetAlarms(), func(has *statev1.RelationshipAlarm) bool { return has.GetName() == a.name }) {
+			continue
+		}
+		row.Alarms = append(row.Alarms, &statev1.RelationshipAlarm{Name: a.name, Detail: clip(a.detail), Time: now, Sequence: a.sequence})
+		raised = append(raised, a)
+	}
+	return raised
+}
+
+// announce tells log, metrics and the audit log of alarms that were raised.
+func (m *Manager) announce(name string, raised []alarm, revision raftstore.Revision) {
+	for _, a := range raised {
+		m.metrics.alarms.WithLabelValues(a.name).Inc()
+		m.log.Error("what a domain shows contradicts itself; ask its operators, and see 'entente federation show' and 'entente bundle history'",
+			"trust_domain", name, "alarm", a.name, "sequence", a.sequence, "detail", clip(a.detail))
+		m.record(actionAlarm, name, a.name, clip(fmt.Sprintf("sequence %d: %s", a.sequence, a.detail)), revision)
+	}
+}
+
+// compareViews holds what a source shows against what was shown before under the same sequence, whoever showed it, and raises
+// [AlarmSplitView] where they differ. It is for every source: an endpoint, a stream, a hub.
+func (m *Manager) compareViews(ctx context.Context, name string, view bundle.View) {
+	if split, err := contradicts(m.config.Store.View(), name, view); err != nil || split == nil {
+		return
+	}
+	var raised []alarm
+	revision, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
+		raised = nil
+		row, found, err := Relationships.Get(tx, name)
+		if err != nil || !found {
+			return err
+		}
+		split, err := contradicts(tx, name, view)
+		if err != nil || split == nil {
+			return err
+		}
+		raised = raise(row.Value, []alarm{{AlarmSplitView, view.Sequence, split.Error()}}, timestamppb.New(m.now()))
+		if len(raised) == 0 {
+			return nil
+		}
+		return Relationships.Put(tx, name, row.Value)
+	})
+	if err != nil {
+		if ctx.Err() == nil {
+			m.log.Warn("an alarm was not written; it is raised again at the next look", "trust_domain", name, "alarm", AlarmSplitView, "error", err)
+		}
+		return
+	}
+	m.announce(name, raised, revision)
+}
+
+// contradicts returns what in a domain's history is not as view has it; nil: nothing.
+func contradicts(r raftstore.Reader, name string, view bundle.View) (*bundle.SplitView, error) {
+	h, err := historyOf(r, name)
+	if err != nil {
+		return nil, err
+	}
+	var split *bundle.SplitView
+	if before, ok := shown(h, view.Sequence); ok {
+		errors.As(bundle.CompareViews(before, view), &split)
+	}
+	return split, nil
+}
+
+// compareShown does so for a bundle that was refused, which a source showed all the same.
+func (m *Manager) compareShown(ctx context.Context, name string, b *bundle.Bundle, source string) {
+	m.compareViews(ctx, name, bundle.ViewOf(b, source))
+}
+
+// alarmsOf are a relationship's alarms, by name.
+func alarmsOf(row *statev1.Relationship) (names []string) {
+	for _, a := range row.GetAlarms() {
+		names = append(names, a.GetName())
+	}
+	return names
+}

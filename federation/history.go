@@ -1,0 +1,107 @@
+package federation
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"time"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
+)
+
+// foreignHistory holds the last [bundle.ForeignDepth] versions of the bundle of each foreign domain, and how far its statements
+// were checked. Its rows come and go with those of [Relationships].
+var foreignHistory = raftstore.NewTable[*statev1.ForeignHistory]("foreign_history")
+
+// History returns the versions of a foreign domain's bundle, oldest first, and what builds one of them anew.
+func History(r raftstore.Reader, trustDomain string) ([]*statev1.BundleVersion, func(*statev1.BundleVersion) (*bundle.Bundle, error), error) {
+	h, err := historyOf(r, trustDomain)
+	if err != nil {
+		return nil, nil, err
+	}
+	return h.GetVersions(), func(v *statev1.BundleVersion) (*bundle.Bundle, error) { return versionOf(h, v) }, nil
+}
+
+// historyOf reads the history of a domain; one that has none yet has an empty one.
+func historyOf(r raftstore.Reader, name string) (*statev1.ForeignHistory, error) {
+	row, found, err := foreignHistory.Get(r, name)
+	if err != nil {
+		return nil, fmt.Errorf("read the history of %s: %w", name, err)
+	}
+	if !found {
+		return &statev1.ForeignHistory{TrustDomain: name}, nil
+	}
+	return row.Value, nil
+}
+
+func versionOf(h *statev1.ForeignHistory, v *statev1.BundleVersion) (*bundle.Bundle, error) {
+	return bundle.FromVersion(v, func(id []byte) (*statev1.BundleKey, error) {
+		for _, key := range h.GetKeys() {
+			if bytes.Equal(key.GetId(), id) {
+				return key, nil
+			}
+		}
+		return nil, fmt.Errorf("authority %x is not in the history", id)
+	})
+}
+
+// newestVersion is the last version of a history; nil: there is none.
+func newestVersion(h *statev1.ForeignHistory) *statev1.BundleVersion {
+	if n := len(h.GetVersions()); n > 0 {
+		return h.GetVersions()[n-1]
+	}
+	return nil
+}
+
+// recordVersion adds a bundle that is being stored to the history of its domain. reset says that an operator brought it whatever its
+// sequence: what was stated before is no measure for what comes.
+func recordVersion(tx *raftstore.Tx, b *bundle.Bundle, source string, reset bool, now time.Time) error {
+	name := b.TrustDomain().Name()
+	h, err := historyOf(tx, name)
+	if err != nil {
+		return err
+	}
+	if was := newestVersion(h); was != nil && !reset && sameVersion(was, b) {
+		return nil
+	}
+	r, err := b.Record(h.GetVersions(), clip(source), now, bundle.ForeignDepth)
+	if err != nil {
+		return err
+	}
+	h.Versions = bundle.Recount(h.GetVersions(), r)
+	h.Keys = slices.DeleteFunc(append(h.GetKeys(), r.Keep...), func(k *statev1.BundleKey) bool {
+		return slices.ContainsFunc(r.Forget, func(id []byte) bool { return bytes.Equal(id, k.GetId()) })
+	})
+	if reset {
+		newestVersion(h).BeginsAnew, h.Statement = true, ""
+	}
+	return foreignHistory.Put(tx, name, h)
+}
+
+// sameVersion says that a bundle is the version that was recorded last, as it is when an operator brings what is there.
+func sameVersion(v *statev1.BundleVersion, b *bundle.Bundle) bool {
+	digest := b.Digest()
+	sequence, ordered := b.Sequence()
+	hint, hinted := b.RefreshHint()
+	return bytes.Equal(v.GetDigest(), digest[:]) && (v.Sequence != nil) == ordered && v.GetSequence() == sequence &&
+		(v.RefreshHint != nil) == hinted && v.GetRefreshHint() == int64(hint/time.Second)
+}
+
+// shown returns what was shown under a sequence since the last reset, as the history has it.
+func shown(h *statev1.ForeignHistory, sequence uint64) (bundle.View, bool) {
+	for _, v := range slices.Backward(h.GetVersions()) {
+		if v.Sequence != nil && v.GetSequence() == sequence && len(v.GetDigest()) == 32 {
+			view := bundle.View{Source: v.GetSource(), Sequence: sequence, Ordered: true, Keys: [32]byte(v.GetDigest())}
+			if d := v.GetStatementDigest(); len(d) == 32 {
+				view.Statement = [32]byte(d)
+			}
+			return view, true
+		}
+		if v.GetBeginsAnew() {
+			break
+		}
+	}
+	return bundle.View{}, false
+}

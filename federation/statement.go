@@ -1,0 +1,272 @@
+package federation
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
+)
+
+// askAgain is after how long an endpoint that serves no statements is asked again. Its make may have been changed.
+const askAgain = time.Hour
+
+// pages bounds how many documents of statements one check reads: as many as it takes for a whole history with large keys.
+const pages = 4
+
+// stateWithin is how many refresh intervals a version may be without a statement, at the least stateWithinLeast, where those before had
+// one: members sign at once, but one that lost its lead may need a moment.
+const (
+	stateWithin      = 3
+	stateWithinLeast = time.Minute
+)
+
+// statementsDue says from which sequence on statements are missing. A domain whose bundle has no sequence makes none.
+func statementsDue(h *statev1.ForeignHistory) (from uint64, due bool) {
+	newest := newestVersion(h)
+	if newest == nil || newest.Sequence == nil || len(newest.GetStatementDigest()) > 0 {
+		return 0, false
+	}
+	if last, err := bundle.ParseStatement(h.GetStatement()); err == nil && last.Sequence() < newest.GetSequence() {
+		return last.Sequence() + 1, true
+	}
+	return newest.GetSequence(), true
+}
+
+// judgeStatements is the rule for statements on a foreign bundle. It takes what continues what was known over into the history,
+// and says what is wrong.
+func judgeStatements(h *statev1.ForeignHistory, statements []*bundle.Statement, now time.Time, interval time.Duration) []alarm {
+	newest := newestVersion(h)
+	if newest == nil || newest.Sequence == nil {
+		return nil
+	}
+	td, err := bundle.ParseTrustDomain(newest.GetTrustDomain())
+	if err != nil {
+		return nil
+	}
+	known := bundle.Known{TrustDomain: td, Seen: func(sequence uint64) (bundle.View, bool) { return shown(h, sequence) }}
+	if h.GetStatement() != "" {
+		if known.Newest, err = bundle.ParseStatement(h.GetStatement()); err != nil {
+			return []alarm{{AlarmBrokenChain, newest.GetSequence(), "the stored statement cannot be read: " + err.Error()}}
+		}
+	} else if n := len(h.GetVersions()); n > 1 && !newest.GetBeginsAnew() {
+		if before := h.GetVersions()[n-2]; before.Sequence != nil && before.GetSequence()+1 == newest.GetSequence() {
+			if b, err := versionOf(h, before); err == nil {
+				known.Signers, known.SignedFrom = b.JWTAuthorities(), newest.GetSequence()
+			}
+		}
+	}
+	f := bundle.FollowChain(known, statements, newest.GetSequence())
+	var alarms []alarm
+	if f.Broken != nil {
+		alarms = append(alarms, alarm{AlarmBrokenChain, newest.GetSequence(), f.Broken.Error()})
+	}
+	if f.Restart != nil {
+		alarms = append(alarms, alarm{AlarmNewChain, f.Restart.Sequence(), fmt.Sprintf("the domain says that its chain of statements starts anew (%s); nothing but its endpoint's word says that this is no forgery", f.Restart.Claims().Start)})
+	}
+	if f.Split != nil {
+		alarms = append(alarms, alarm{AlarmSplitView, newest.GetSequence(), f.Split.Error()})
+	}
+	for _, s := range f.Taken {
+		digest, keys := s.Digest(), s.Claims().Keys
+		for _, v := range h.GetVersions() {
+			if v.Sequence != nil && v.GetSequence() == s.Sequence() && bytes.Equal(v.GetDigest(), keys[:]) {
+				v.StatementDigest = digest[:]
+			}
+		}
+	}
+	if f.Newest != nil {
+		h.Statement = f.Newest.String()
+	}
+	if known.Newest != nil && f.Newest.Sequence() < newest.GetSequence() && now.Sub(newest.GetTime().AsTime()) > max(stateWithin*interval, stateWithinLeast) {
+		alarms = append(alarms, alarm{AlarmBrokenChain, newest.GetSequence(), fmt.Sprintf("there is no statement on sequence %d, and there was one on %d", newest.GetSequence(), f.Newest.Sequence())})
+	}
+	return alarms
+}
+
+// checkStatements asks the endpoint of a relationship for the statements that are missing. It is best effort: nothing of it
+// decides whether the bundle counts.
+func (m *Manager) checkStatements(ctx context.Context, name string) {
+	view := m.config.Store.View()
+	h, err := historyOf(view, name)
+	if err != nil {
+		return
+	}
+	from, due := statementsDue(h)
+	if !due {
+		return
+	}
+	b, err := m.basisOf(view, name)
+	if err != nil || h.GetStatement() == "" && m.silent.is(name, b.relationship.Generation, m.now()) {
+		return
+	}
+	statements, err := m.fetchStatements(ctx, name, b, from, newestVersion(h).GetSequence())
+	result := "ok"
+	if err != nil {
+		result = reasonOf(err)
+	}
+	m.metrics.statements.WithLabelValues(result).Inc()
+	switch {
+	case ctx.Err() != nil:
+	case err == nil && (len(statements) > 0 || h.GetStatement() != ""):
+		m.takeStatements(ctx, name, statements)
+	case err == nil, errors.Is(err, bundle.ErrNoStatements), errors.Is(err, bundle.ErrStatement), errors.Is(err, bundle.ErrMalformed):
+		m.silent.note(name, b.relationship.Generation, m.now())
+		if err != nil && h.GetStatement() != "" {
+			m.raiseAlarm(ctx, name, alarm{AlarmBrokenChain, newestVersion(h).GetSequence(), fmt.Sprintf("the domain made statements before, and now: %v", err)})
+		}
+	default:
+		m.log.Debug("statements not fetched; they are asked for again at the next refresh", "trust_domain", name, "result", result, "error", clip(err.Error()))
+	}
+}
+
+// fetchStatements reads as many documents as it takes to come to a sequence, within bounds.
+func (m *Manager) fetchStatements(ctx context.Context, name string, b basis, from, until uint64) ([]*bundle.Statement, error) {
+	config := m.config.Client
+	config.Bundles = nil
+	if b.relationship.Endpoint.Profile() == bundle.HTTPSSPIFFE {
+		if b.trust == nil {
+			return nil, fmt.Errorf("fetch statements of %s: %w", name, ErrNoTrust)
+		}
+		config.Bundles = b.trust
+	}
+	client := bundle.NewClient(config)
+	var all []*bundle.Statement
+	for range pages {
+		some, err := client.FetchStatements(ctx, b.relationship.Endpoint, from)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, some...)
+		if len(some) == 0 || some[len(some)-1].Sequence() >= until || some[len(some)-1].Sequence() < from {
+			break
+		}
+		from = some[len(some)-1].Sequence() + 1
+	}
+	return all, nil
+}
+
+// takeStatements judges statements, from whatever source they come, and writes what follows from them: what continues what was
+// known, and alarms. They are in the order of their sequences. It writes nothing where nothing is new.
+func (m *Manager) takeStatements(ctx context.Context, name string, statements []*bundle.Statement) {
+	var raised []alarm
+	revision, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
+		raised = nil
+		row, found, err := Relationships.Get(tx, name)
+		if err != nil || !found {
+			return err
+		}
+		h, err := historyOf(tx, name)
+		if err != nil {
+			return err
+		}
+		was := proto.Clone(h)
+		alarms := judgeStatements(h, statements, m.now(), m.statementInterval(tx, name))
+		if !proto.Equal(was, h) {
+			if err := foreignHistory.Put(tx, name, h); err != nil {
+				return err
+			}
+		}
+		if raised = raise(row.Value, alarms, timestamppb.New(m.now())); len(raised) == 0 {
+			return nil
+		}
+		return Relationships.Put(tx, name, row.Value)
+	})
+	if err != nil {
+		if ctx.Err() == nil {
+			m.log.Warn("checked statements were not written; they are checked again at the next refresh", "trust_domain", name, "error", err)
+		}
+		return
+	}
+	m.announce(name, raised, revision)
+}
+
+// statementInterval is how often the domain asks to be looked at.
+func (m *Manager) statementInterval(r raftstore.Reader, name string) time.Duration {
+	row, found, err := ForeignBundles.Get(r, name)
+	if err != nil || !found {
+		return m.interval(holding{})
+	}
+	b, err := bundle.FromRow(row.Value)
+	if err != nil {
+		return m.interval(holding{})
+	}
+	return m.interval(holdingOf(b, time.Time{}, row.Revision))
+}
+
+// raiseAlarm raises one.
+func (m *Manager) raiseAlarm(ctx context.Context, name string, a alarm) {
+	if row, found, err := Relationships.Get(m.config.Store.View(), name); err != nil || !found || slices.Contains(alarmsOf(row.Value), a.name) {
+		return
+	}
+	var raised []alarm
+	revision, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
+		raised = nil
+		row, found, err := Relationships.Get(tx, name)
+		if err != nil || !found {
+			return err
+		}
+		if raised = raise(row.Value, []alarm{a}, timestamppb.New(m.now())); len(raised) == 0 {
+			return nil
+		}
+		return Relationships.Put(tx, name, row.Value)
+	})
+	if err != nil {
+		return // it is found again at the next refresh
+	}
+	m.announce(name, raised, revision)
+}
+
+// silences remembers which endpoints serve no statements, so that they are not asked at each refresh.
+type silences struct {
+	mu     sync.Mutex
+	byName map[string]silence
+}
+
+type silence struct {
+	generation uint64
+	at         time.Time
+}
+
+func newSilences() *silences { return &silences{byName: make(map[string]silence)} }
+
+func (s *silences) is(name string, generation uint64, now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	noted, ok := s.byName[name]
+	return ok && noted.generation == generation && now.Sub(noted.at) < askAgain
+}
+
+func (s *silences) note(name string, generation uint64, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.byName[name] = silence{generation, now}
+}
+
+func (s *silences) forget(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.byName, name)
+}
+
+// statedSequence is up to where the statements of a domain were checked; nil: none was seen yet.
+func statedSequence(r raftstore.Reader, name string) (*uint64, error) {
+	h, err := historyOf(r, name)
+	if err != nil || h.GetStatement() == "" {
+		return nil, err
+	}
+	s, err := bundle.ParseStatement(h.GetStatement())
+	if err != nil {
+		return nil, err
+	}
+	return new(s.Sequence()), nil
+}

@@ -1,0 +1,254 @@
+package federation
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"net/http"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/bundle"
+)
+
+// stating is a domain that makes statements on its bundles, as an endpoint of this make serves them.
+type stating struct {
+	t          testing.TB
+	us         *authority
+	peer       *peer
+	keys       map[string]*ecdsa.PrivateKey
+	statements []*bundle.Statement
+	hidden     uint64 // the statements from this sequence on are not shown; 0: all are
+}
+
+func newStating(t testing.TB) *stating {
+	s := &stating{t: t, us: newAuthority(t, "us.example.org"), keys: map[string]*ecdsa.PrivateKey{}}
+	s.peer = newPeer(t, s.us, s.version(1, "a"))
+	s.peer.statements = func(w http.ResponseWriter, r *http.Request) {
+		from, err := strconv.ParseUint(r.URL.Query().Get("from"), 10, 64)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		s.peer.mu.Lock()
+		defer s.peer.mu.Unlock()
+		var list []string
+		for _, statement := range s.statements {
+			if statement.Sequence() >= from && (s.hidden == 0 || statement.Sequence() < s.hidden) {
+				list = append(list, statement.String())
+			}
+		}
+		_, _ = w.Write(bundle.MarshalStatements(s.us.td, list))
+	}
+	return s
+}
+
+func (s *stating) key(kid string) *ecdsa.PrivateKey {
+	if s.keys[kid] == nil {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		require.NoError(s.t, err)
+		s.keys[kid] = key
+	}
+	return s.keys[kid]
+}
+
+// version is a bundle with one JWT key.
+func (s *stating) version(sequence uint64, kid string) *bundle.Bundle {
+	b, err := s.us.bundle(s.t, sequence).With(func(c *bundle.Content) { c.JWTAuthorities = map[string]crypto.PublicKey{kid: s.key(kid).Public()} })
+	require.NoError(s.t, err)
+	return b
+}
+
+func (s *stating) sign(claims bundle.Claims, kid string) *bundle.Statement {
+	statement, err := bundle.NewStatement(claims, kid, func(input []byte) ([]byte, error) {
+		sum := sha256.Sum256(input)
+		r, n, err := ecdsa.Sign(rand.Reader, s.key(kid), sum[:])
+		return append(r.FillBytes(make([]byte, 32)), n.FillBytes(make([]byte, 32))...), err
+	})
+	require.NoError(s.t, err)
+	return statement
+}
+
+// publish serves a version with its statement, signed by the key of the one before, or by another if one is named.
+func (s *stating) publish(sequence uint64, kid, by string) *bundle.Bundle {
+	b := s.version(sequence, kid)
+	claims := bundle.Claims{TrustDomain: s.us.td, Sequence: sequence, Keys: b.Digest(), Issued: time.Unix(1_800_000_000, 0), Next: b.Signers(func(string) bool { return false })}
+	if n := len(s.statements); n > 0 {
+		claims.Previous = s.statements[n-1].Digest()
+	} else {
+		claims.Start = bundle.StartNoSigner
+	}
+	statement := s.sign(claims, by)
+	s.peer.mu.Lock()
+	s.statements = append(s.statements, statement)
+	s.peer.mu.Unlock()
+	s.peer.serve(b)
+	return b
+}
+
+func alarmNames(r *ententev1.Relationship) (names []string) {
+	for _, a := range r.GetAlarms() {
+		names = append(names, a.GetName())
+	}
+	return names
+}
+
+func TestStatementsAreChecked(t *testing.T) {
+	r := newRoom(t)
+	s := newStating(t)
+	first := s.publish(1, "a", "a")
+	r.create(t, spiffeRelationship(s.us, s.peer), first)
+	out := r.refresh(t, "us.example.org")
+	require.Empty(t, out.GetLastError())
+	require.Equal(t, uint64(1), out.GetStatedSequence())
+
+	s.publish(2, "b", "a")
+	s.publish(3, "c", "b") // 2 is never seen
+	require.Equal(t, uint64(3), r.refresh(t, "us.example.org").GetStatedSequence())
+	versions, content, err := History(r.store.View(), "us.example.org")
+	require.NoError(t, err)
+	require.Len(t, versions, 2)
+	require.Equal(t, "bootstrap by anonymous", versions[0].GetSource())
+	require.Equal(t, "endpoint "+s.peer.URL, versions[1].GetSource())
+	b, err := content(versions[1])
+	require.NoError(t, err)
+	require.True(t, b.Equal(s.version(3, "c")))
+
+	// Nothing is asked or written where nothing is new.
+	written, asked := r.store.View().Revision(), s.peer.count()
+	require.Empty(t, alarmNames(r.refresh(t, "us.example.org")))
+	require.Equal(t, written, r.store.View().Revision())
+	require.Equal(t, asked+1, s.peer.count())
+
+	// A relationship that is ended takes the history with it.
+	_, err = r.service.DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"})
+	require.NoError(t, err)
+	_, found, err := foreignHistory.Get(r.store.View(), "us.example.org")
+	require.NoError(t, err)
+	require.False(t, found)
+}
+
+func TestAlarms(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		do    func(s *stating)
+		alarm string
+		text  string
+	}{
+		{"a key that is not named", func(s *stating) { s.publish(3, "x", "x") }, AlarmBrokenChain, "the statement is signed by a key that may not sign it"},
+		{"a chain that starts anew", func(s *stating) { s.statements = nil; s.publish(3, "x", "x") }, AlarmNewChain, "starts anew (no_signer)"},
+		{"a statement is left out", func(s *stating) { s.publish(3, "b", "b"); s.statements = nil; s.publish(4, "b", "b") }, AlarmNewChain, "starts anew"},
+		{"statements between are missing", func(s *stating) {
+			s.publish(3, "b", "b")
+			s.publish(4, "b", "b")
+			s.statements = s.statements[3:]
+		}, AlarmBrokenChain, "that of sequence 4 names another statement before it than that of sequence 2"},
+		{"no statements any more", func(s *stating) { s.publish(3, "b", "b"); s.peer.statements = http.NotFound }, AlarmBrokenChain, "the domain made statements before, and now"},
+		{"nonsense", func(s *stating) {
+			s.publish(3, "b", "b")
+			s.peer.statements = func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }
+		}, AlarmBrokenChain, "the document is malformed"},
+		{"a statement on other keys", func(s *stating) {
+			s.publish(3, "b", "b")
+			s.peer.serve(s.version(3, "x"))
+		}, AlarmSplitView, "under sequence 3"},
+		{"other keys under a known sequence", func(s *stating) { s.peer.serve(s.version(2, "x")) }, AlarmSplitView, "under sequence 2"},
+		{"other keys under an old sequence", func(s *stating) { s.peer.serve(s.version(1, "x")) }, AlarmSplitView, "under sequence 1"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRoom(t)
+			s := newStating(t)
+			r.create(t, spiffeRelationship(s.us, s.peer), s.publish(1, "a", "a"))
+			require.Equal(t, uint64(1), r.refresh(t, "us.example.org").GetStatedSequence())
+			s.publish(2, "b", "a")
+			require.Empty(t, alarmNames(r.refresh(t, "us.example.org")))
+			test.do(s)
+			out := r.refresh(t, "us.example.org")
+			require.Equal(t, []string{test.alarm}, alarmNames(out))
+			require.Contains(t, out.GetAlarms()[0].GetDetail(), test.text)
+			require.Equal(t, ententev1.Freshness_FRESHNESS_FRESH, out.GetFreshness(), "trust goes on")
+			require.Contains(t, r.ledger.said(), "raise alarm us.example.org: "+test.alarm)
+
+			// It is raised once, and cleared by what an operator brings.
+			written := r.store.View().Revision()
+			require.Equal(t, []string{test.alarm}, alarmNames(r.refresh(t, "us.example.org")))
+			require.Equal(t, written, r.store.View().Revision())
+			out, err := r.service.UpdateRelationship(t.Context(), &ententev1.UpdateRelationshipRequest{
+				Relationship: &ententev1.Relationship{TrustDomain: "us.example.org"}, BootstrapBundle: r.stored(t, "us.example.org").Marshal(),
+			})
+			require.NoError(t, err)
+			require.Empty(t, out.GetAlarms())
+		})
+	}
+}
+
+// TestStatementThatDoesNotCome: members sign at once or a moment later; what does not come for long is an alarm.
+func TestStatementThatDoesNotCome(t *testing.T) {
+	s := newStating(t)
+	h := &statev1.ForeignHistory{TrustDomain: "us.example.org"}
+	now := time.Unix(1_800_000_000, 0)
+	record := func(b *bundle.Bundle) {
+		rec, err := b.Record(h.GetVersions(), "endpoint", now, bundle.ForeignDepth)
+		require.NoError(t, err)
+		h.Versions = bundle.Recount(h.GetVersions(), rec)
+	}
+	record(s.publish(1, "a", "a"))
+	require.Empty(t, judgeStatements(h, s.statements, now, time.Minute))
+	from, due := statementsDue(h)
+	require.False(t, due)
+	require.Zero(t, from)
+	record(s.version(2, "b"))
+	from, due = statementsDue(h)
+	require.True(t, due)
+	require.Equal(t, uint64(2), from)
+	require.Empty(t, judgeStatements(h, nil, now.Add(3*time.Minute), time.Minute))
+	late := judgeStatements(h, nil, now.Add(3*time.Minute+time.Second), time.Minute)
+	require.Equal(t, []alarm{{AlarmBrokenChain, 2, "there is no statement on sequence 2, and there was one on 1"}}, late)
+	s.publish(2, "b", "a")
+	require.Empty(t, judgeStatements(h, s.statements, now.Add(time.Hour), time.Minute), "one that comes late is as good")
+}
+
+// TestSilentEndpointsAreLeftAlone: an endpoint of another make is asked once an hour.
+func TestSilentEndpointsAreLeftAlone(t *testing.T) {
+	now := time.Unix(1000, 0)
+	s := newSilences()
+	require.False(t, s.is("a", 1, now))
+	s.note("a", 1, now)
+	require.True(t, s.is("a", 1, now.Add(askAgain-1)))
+	require.False(t, s.is("a", 1, now.Add(askAgain)))
+	require.False(t, s.is("a", 2, now), "another endpoint, perhaps")
+	s.forget("a")
+	require.False(t, s.is("a", 1, now))
+}
+
+// TestResetBeginsAnew: a peer that was rebuilt counts from one again, and what it showed before is no measure.
+func TestResetBeginsAnew(t *testing.T) {
+	r := newRoom(t)
+	s := newStating(t)
+	r.create(t, spiffeRelationship(s.us, s.peer), s.publish(1, "a", "a"))
+	r.refresh(t, "us.example.org")
+	s.publish(5, "b", "a")
+	r.refresh(t, "us.example.org")
+	s.statements = nil
+	rebuilt := s.publish(1, "x", "x")
+	require.Equal(t, []string{AlarmSplitView}, alarmNames(r.refresh(t, "us.example.org")))
+	out, err := r.service.UpdateRelationship(t.Context(), &ententev1.UpdateRelationshipRequest{
+		Relationship: &ententev1.Relationship{TrustDomain: "us.example.org"}, BootstrapBundle: rebuilt.Marshal(), ResetSequence: true,
+	})
+	require.NoError(t, err)
+	require.Empty(t, out.GetAlarms())
+	require.Equal(t, uint64(1), r.refresh(t, "us.example.org").GetStatedSequence())
+	s.publish(2, "x", "x")
+	s.publish(5, "y", "x")
+	out = r.refresh(t, "us.example.org")
+	require.Empty(t, alarmNames(out))
+	require.Equal(t, uint64(5), out.GetStatedSequence())
+}

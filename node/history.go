@@ -1,0 +1,39 @@
+package node
+
+import (
+	"context"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/authority"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/bundleapi"
+	"github.com/ententehq/entente/federation"
+)
+
+// History implements [bundleapi.Catalog]. That of a suspended relationship is shown: it is what an operator looks into then.
+func (c *catalog) History(ctx context.Context, td spiffeid.TrustDomain, o bundleapi.ReadOptions) (bundleapi.History, error) {
+	view, err := c.read(ctx, o)
+	if err != nil {
+		return bundleapi.History{}, err
+	}
+	h := bundleapi.History{Revision: uint64(view.Revision())}
+	if h.Hosted, err = authority.Hosts(view, td.Name()); err != nil {
+		return h, err
+	}
+	if h.Hosted {
+		h.Content = func(v *statev1.BundleVersion) (*bundle.Bundle, error) { return authority.HistoryVersion(view, v) }
+		h.Versions, err = authority.History(view, td.Name())
+		return h, err
+	}
+	foreign, err := federation.IsForeign(view, td.Name())
+	if err != nil {
+		return h, err
+	}
+	if !foreign {
+		return h, bundleapi.ErrNotFound
+	}
+	h.Versions, h.Content, err = federation.History(view, td.Name())
+	return h, err
+}
