@@ -126,6 +126,7 @@ type Transit struct {
 	doomed  map[string]*transitKey // by the name in Vault: to be deleted there
 	suspect map[string]suspicion   // by the name in Vault
 	exposed map[string]struct{}    // by the name in Vault: those that can have left it
+	blamed  map[string]time.Time   // by the name in Vault: when a key that is in its place last failed to sign
 	wake    chan struct{}          // holds a word when there is something to look at
 	lost    chan struct{}          // holds a word when keys were lost
 }
@@ -148,7 +149,7 @@ func OpenTransit(c TransitConfig, beside *Upstream) (*Transit, error) {
 	c = c.withDefaults()
 	t := &Transit{
 		config: c, shared: beside != nil, signing: make(chan struct{}, maxSigning),
-		keys: map[string]*transitKey{}, doomed: map[string]*transitKey{}, suspect: map[string]suspicion{}, exposed: map[string]struct{}{},
+		keys: map[string]*transitKey{}, doomed: map[string]*transitKey{}, suspect: map[string]suspicion{}, exposed: map[string]struct{}{}, blamed: map[string]time.Time{},
 		wake: make(chan struct{}, 1), lost: make(chan struct{}, 1),
 	}
 	if beside != nil {
@@ -167,7 +168,7 @@ func OpenTransit(c TransitConfig, beside *Upstream) (*Transit, error) {
 	if t.index, err = openIndex(c.Dir); err != nil {
 		return nil, err
 	}
-	t.health.rest = defaultRest
+	t.health = health{rest: defaultRest, failing: map[string]error{}}
 	t.ctx, t.stop = context.WithCancel(context.Background())
 	return t, t.load()
 }
@@ -215,7 +216,7 @@ func (t *Transit) Create(ctx context.Context, name string) (crypto.Signer, error
 		return nil, err
 	}
 	made, err := t.caller.makeKey(ctx, e)
-	t.outcome(ctx, err)
+	t.outcome(ctx, taskMake, err)
 	if err == nil {
 		key.entry.Public, key.entry.State = made, stateReady
 		err = t.index.put(key.entry)
@@ -252,6 +253,7 @@ func (t *Transit) doom(key *transitKey) error {
 	t.doomed[e.Key] = &transitKey{store: t, entry: e}
 	delete(t.suspect, e.Key)
 	delete(t.exposed, e.Key)
+	delete(t.blamed, e.Key)
 	nudge(t.wake)
 	return t.index.put(e)
 }

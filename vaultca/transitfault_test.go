@@ -99,7 +99,7 @@ func TestFailuresRestForAMoment(t *testing.T) {
 	require.ErrorIs(t, err, ErrSealed)
 	require.ErrorContains(t, err, "sign with key a in Vault's Transit: a moment ago: ")
 	require.Len(t, proxy.Broken(), 1, "Vault was asked once")
-	k.outcome(t.Context(), nil) // a look succeeds
+	k.outcome(t.Context(), taskLook, nil) // a look succeeds
 	signsDigest(t, key)
 }
 

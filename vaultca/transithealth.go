@@ -10,61 +10,100 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// defaultRest is for how long signatures fail at once after one failed for a reason that may pass.
-const defaultRest = time.Second
+// defaultRest is for how long signatures fail at once after one failed for a reason that may pass; where somebody has to
+// do something first, for ten times as long, since each of those attempts is a login too.
+const (
+	defaultRest = time.Second
+	longRest    = 10
+)
+
+// The tasks that can fail each for itself: a right can be there for one and not for another.
+const (
+	taskMake = "make"
+	taskSign = "sign"
+	taskLook = "look" // and delete
+)
 
 // health is how Transit does at the moment.
 type health struct {
+	rest time.Duration
+
 	mu      sync.Mutex
-	failing string // the reason; empty while it works
-	why     error
-	until   time.Time // until when nobody is to ask for a signature
-	rest    time.Duration
+	failing map[string]error // by task
+	until   time.Time        // until when nobody is to ask for a signature
+	trying  bool             // somebody tries whether signing works again
 }
 
-// resting is the error of the last attempt while it is too early for the next one.
-func (h *health) resting() error {
+// enter says whether to ask for a signature: while signing fails one tries now and then, and the others get the error of
+// the last attempt at once. leave is called when the attempt is over.
+func (h *health) enter() (leave func(), err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.why == nil || !time.Now().Before(h.until) {
-		return nil
+	why := h.failing[taskSign]
+	if why == nil {
+		return func() {}, nil
 	}
-	return fmt.Errorf("a moment ago: %w", h.why)
+	if h.trying || time.Now().Before(h.until) {
+		return nil, fmt.Errorf("a moment ago: %w", why)
+	}
+	h.trying = true
+	return func() {
+		h.mu.Lock()
+		h.trying = false
+		h.mu.Unlock()
+	}, nil
 }
 
-// note keeps an outcome, and says whether a failure began or ended.
-func (h *health) note(err error) (began, ended bool) {
+// note keeps the outcome of a task, and says whether a failure began that no task had, or the last one ended. When Vault
+// answers one task, the others are not kept waiting by an outage.
+func (h *health) note(task string, err error) (began, ended bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	was := h.failing
-	h.failing, h.why = "", nil
 	if err == nil {
-		return false, was != ""
+		were := len(h.failing)
+		for t, why := range h.failing {
+			if t == task || passes(why) {
+				delete(h.failing, t)
+			}
+		}
+		return false, were > 0 && len(h.failing) == 0
 	}
-	h.failing, h.why = Reason(err), err
-	if passes(err) {
-		h.until = time.Now().Add(h.rest)
-	} else {
-		h.until = time.Time{}
+	began = true
+	for _, known := range h.failing {
+		began = began && Reason(known) != Reason(err)
 	}
-	return h.failing != was, false
+	h.failing[task] = err
+	if task == taskSign {
+		rest := h.rest
+		if !passes(err) {
+			rest *= longRest
+		}
+		h.until = time.Now().Add(rest)
+	}
+	return began, false
 }
 
-// outcome writes one line when Transit begins to fail, or fails for another reason, and one when it works again. That a
-// key is missing says nothing of Transit itself.
-func (t *Transit) outcome(ctx context.Context, err error) {
+func (h *health) well() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.failing) == 0
+}
+
+// outcome writes one line when a task begins to fail, or fails for another reason, and one when all of them work again.
+// That a key is missing says nothing of Transit itself.
+func (t *Transit) outcome(ctx context.Context, task string, err error) {
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return // the end of this member or of the call, not a failure
 	case errors.Is(err, ErrKeyGone), errors.Is(err, ErrKeyChanged), errors.Is(err, ErrKeyKind):
 		err = nil
 	}
-	began, ended := t.health.note(err)
-	t.metrics.up.Set(flag(err == nil))
+	began, ended := t.health.note(task, err)
+	t.metrics.up.Set(flag(t.health.well()))
 	switch {
 	case began:
 		t.config.Vault.Logger.Error("Vault's Transit is of no use at the moment; other members sign where their keys can be reached, and it is tried again",
-			"mount", t.config.Mount, "reason", Reason(err), "error", err)
+			"task", task, "mount", t.config.Mount, "reason", Reason(err), "error", err)
 	case ended:
 		t.config.Vault.Logger.Info("Vault's Transit works again", "mount", t.config.Mount)
 	}
@@ -78,7 +117,7 @@ type transitMetrics struct {
 func newTransitMetrics(r prometheus.Registerer, t *Transit) (*transitMetrics, error) {
 	m := &transitMetrics{
 		up: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "entente_vaultca_transit_up", Help: "1 while the last call of Vault's Transit worked, 0 while it did not, or before the first.",
+			Name: "entente_vaultca_transit_up", Help: "1 while the last attempt of each task (make, sign, look) worked, 0 while one did not, or before the first.",
 		}),
 		lost: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "entente_vaultca_transit_lost_total", Help: "Signing keys that Transit did not have any more (key_gone), or that another one had taken the place of (key_changed).",

@@ -36,42 +36,47 @@ func (k *transitKey) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([
 		return nil, fmt.Errorf("key %s signs SHA-256 digests alone", k.entry.Name)
 	}
 	t := k.store
-	bound := t.config.SignTimeout * 5 / 4 // for the login too
-	ctx, cancel := context.WithTimeoutCause(t.ctx, bound, fmt.Errorf("%w: no signature within %v", ErrUnreachable, bound))
-	defer cancel()
-	signature, err := t.sign(ctx, k.entry, digest)
+	signature, err := t.sign(k.entry, digest)
 	if err != nil {
 		return nil, fmt.Errorf("sign with key %s in Vault's Transit: %w", k.entry.Name, err)
 	}
 	return signature, nil
 }
 
-// sign makes one attempt; after a failure that may pass, the next ones fail at once for a moment, so that those who wait
-// for a signature get it from another member soon.
-func (t *Transit) sign(ctx context.Context, e entry, digest []byte) ([]byte, error) {
+// sign makes one attempt. While signing fails most of those who want a signature are told at once, so that they get it from
+// another member soon.
+func (t *Transit) sign(e entry, digest []byte) ([]byte, error) {
 	if !t.has(e) {
 		return nil, ErrKeyGone
 	}
-	if err := t.health.resting(); err != nil {
+	leave, err := t.health.enter()
+	if err != nil {
 		return nil, err
 	}
+	defer leave()
+	waiting := time.NewTimer(t.config.SignTimeout / 4)
+	defer waiting.Stop()
 	select {
 	case t.signing <- struct{}{}:
 		defer func() { <-t.signing }()
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+	case <-t.ctx.Done():
+		return nil, context.Cause(t.ctx)
+	case <-waiting.C:
+		return nil, fmt.Errorf("%w: %d signatures are under way already, which is the limit", ErrBusy, maxSigning)
 	}
+	ctx, cancel := context.WithTimeoutCause(t.ctx, t.config.SignTimeout, fmt.Errorf("%w: no signature within %v", ErrUnreachable, t.config.SignTimeout))
+	defer cancel()
 	signature, err := t.caller.signDigest(ctx, t.config.SignTimeout, e, digest)
 	if err == nil && !ecdsa.VerifyASN1(e.Public, digest, signature) {
 		err = fmt.Errorf("%w: the signature does not verify with it", ErrKeyChanged)
 	}
 	switch {
 	case err == nil:
-	case errors.Is(err, ErrRejected), errors.Is(err, ErrNotFound), errors.Is(err, ErrKeyChanged):
-		t.suspectKey(e, err) // whether Vault has the key is found out beside
+	case errors.Is(err, ErrRejected), errors.Is(err, ErrNotFound), errors.Is(err, ErrKeyChanged), errors.Is(err, ErrServer):
+		t.suspectKey(e, err) // whether it is the key or Vault is found out beside: 500 is its answer to both
 		return nil, err
 	}
-	t.outcome(t.ctx, err)
+	t.outcome(t.ctx, taskSign, err)
 	return signature, err
 }
 

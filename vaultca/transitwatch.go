@@ -53,13 +53,17 @@ func (t *Transit) watch(ctx context.Context) {
 		case <-t.wake:
 		}
 		err := t.bury(ctx)
-		if err == nil {
-			err = t.examine(ctx)
+		if !passes(err) {
+			err = errors.Join(err, t.examine(ctx))
 		}
-		if err == nil {
-			after, err = t.round(ctx, after)
+		if !passes(err) {
+			var roundErr error
+			after, roundErr = t.round(ctx, after)
+			err = errors.Join(err, roundErr)
 		}
-		t.outcome(ctx, err)
+		if err != nil {
+			t.outcome(ctx, taskLook, err)
+		}
 		interval := t.config.LookInterval
 		if t.suspects() > 0 {
 			interval = min(interval, t.config.ConfirmAfter)
@@ -68,37 +72,53 @@ func (t *Transit) watch(ctx context.Context) {
 	}
 }
 
-// bury deletes in Vault what is doomed.
+// read asks Vault for a key.
+func (t *Transit) read(ctx context.Context, e entry) (keyDescription, error) {
+	found, err := t.caller.readKey(ctx, e)
+	if err == nil || errors.Is(err, ErrKeyGone) {
+		t.outcome(ctx, taskLook, nil)
+		return found, err
+	}
+	return found, fmt.Errorf("look at key %s: %w", e.Key, err)
+}
+
+// bury deletes in Vault what is doomed. What Vault refuses for one key does not keep the others.
 func (t *Transit) bury(ctx context.Context) error {
 	t.mu.Lock()
 	doomed := slices.Collect(maps.Values(t.doomed))
 	t.mu.Unlock()
+	var errs []error
 	for _, key := range doomed {
-		e := key.entry
-		found, err := t.caller.readKey(ctx, e)
-		gone := errors.Is(err, ErrKeyGone)
-		switch {
-		case gone:
-		case err != nil:
-			return fmt.Errorf("look at key %s: %w", e.Key, err)
-		case e.Public != nil && !found.is(e.Public):
-			// It is not ours, and tells who put it there something about how we found out.
-			t.config.Vault.Logger.Error("another key stands in Vault under the name of one that was to be deleted; it is left alone", "key", e.Key, "mount", e.Mount)
-		default:
-			if err := t.caller.deleteKey(ctx, e); err != nil {
-				return fmt.Errorf("delete key %s: %w", e.Key, err)
-			}
+		err := t.buryOne(ctx, key.entry)
+		if errs = append(errs, err); passes(err) || ctx.Err() != nil {
+			break
 		}
-		t.mu.Lock()
-		delete(t.doomed, e.Key)
-		err = t.index.remove(e)
-		t.mu.Unlock()
-		if err != nil {
-			return err
+	}
+	return errors.Join(errs...)
+}
+
+func (t *Transit) buryOne(ctx context.Context, e entry) error {
+	log := t.config.Vault.Logger.With("key", e.Key, "mount", e.Mount)
+	found, err := t.read(ctx, e)
+	gone := errors.Is(err, ErrKeyGone)
+	switch {
+	case gone:
+	case err != nil:
+		return err
+	case e.Public != nil && !found.is(e.Public):
+		// It is not ours, and tells who put it there something about how we found out.
+		log.Error("another key stands in Vault under the name of one that was to be deleted; it is left alone")
+	default:
+		if err := t.caller.deleteKey(ctx, e); err != nil {
+			return fmt.Errorf("delete key %s: %w", e.Key, err)
 		}
-		if !gone {
-			t.config.Vault.Logger.Info("deleted a key in Vault", "key", e.Key, "mount", e.Mount)
-		}
+		log.Info("deleted a key in Vault")
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.doomed, e.Key)
+	if err := t.index.remove(e); err != nil {
+		log.Error("a key is deleted, but its entry in the index stays until the member starts again", "error", err)
 	}
 	return nil
 }
@@ -107,7 +127,7 @@ func (t *Transit) bury(ctx context.Context) error {
 func (t *Transit) suspectKey(e entry, why error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if _, known := t.suspect[e.Key]; known {
+	if _, known := t.suspect[e.Key]; known || time.Since(t.blamed[e.Key]) < t.config.LookInterval {
 		return
 	}
 	if key, ok := t.keys[e.Name]; ok && key.entry.Key == e.Key {
@@ -157,22 +177,24 @@ func (t *Transit) round(ctx context.Context, after string) (string, error) {
 
 // look asks Vault for keys, and draws the conclusions.
 func (t *Transit) look(ctx context.Context, keys []*transitKey) error {
+	var errs []error
 	for _, key := range keys {
-		found, err := t.caller.readKey(ctx, key.entry)
+		found, err := t.read(ctx, key.entry)
 		switch {
-		case err == nil && !found.is(key.entry.Public):
-			err = ErrKeyChanged
-		case err == nil:
+		case err == nil && found.is(key.entry.Public):
 			t.cleared(key, found)
-			continue
-		case !errors.Is(err, ErrKeyGone):
-			return fmt.Errorf("look at key %s: %w", key.entry.Key, err)
+		case err == nil:
+			t.missing(key, ErrKeyChanged)
+		case errors.Is(err, ErrKeyGone):
+			t.missing(key, err)
+		default:
+			errs = append(errs, err)
 		}
-		if err := t.missing(key, err); err != nil {
-			return err
+		if passes(err) || ctx.Err() != nil {
+			break
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // cleared is that a key is in Vault as it was made.
@@ -181,6 +203,9 @@ func (t *Transit) cleared(key *transitKey, found keyDescription) {
 	t.mu.Lock()
 	was, suspected := t.suspect[e.Key]
 	delete(t.suspect, e.Key)
+	if suspected {
+		t.blamed[e.Key] = time.Now()
+	}
 	_, known := t.exposed[e.Key]
 	leaky := found.leaky()
 	if leaky != "" && t.keys[e.Name] == key {
@@ -199,25 +224,26 @@ func (t *Transit) cleared(key *transitKey, found keyDescription) {
 }
 
 // missing is that Vault does not have a key, or another one. Said twice, some time apart, the key is lost.
-func (t *Transit) missing(key *transitKey, why error) error {
+func (t *Transit) missing(key *transitKey, why error) {
 	e := key.entry
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.keys[e.Name] != key {
-		return nil // it was replaced, certified or deleted meanwhile; the next look sees
+		return // it was replaced, certified or deleted meanwhile; the next look sees
 	}
 	was := t.suspect[e.Key]
 	if was.since.IsZero() {
 		t.suspect[e.Key] = suspicion{why, time.Now()}
-		return nil
+		return
 	}
 	if time.Since(was.since) < t.config.ConfirmAfter {
-		return nil
+		return
 	}
 	t.config.Vault.Logger.Error("a signing key is lost; its authority is replaced. Find out who deleted or replaced it in Vault",
 		"id", e.Name, "key", e.Key, "mount", e.Mount, "reason", Reason(why), "error", why)
 	t.metrics.lost.WithLabelValues(Reason(why)).Inc()
-	err := t.doom(key)
+	if err := t.doom(key); err != nil {
+		t.config.Vault.Logger.Error("a lost key stays in the index until it is found lost again", "id", e.Name, "error", err)
+	}
 	nudge(t.lost)
-	return err
 }

@@ -1,0 +1,171 @@
+package vaultca
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ententehq/entente/vaultca/vaulttest"
+)
+
+// TestWhoTriesAgain: while signing fails one tries after a rest, and nobody else waits.
+func TestWhoTriesAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := health{rest: time.Second, failing: map[string]error{}}
+		leave, err := h.enter()
+		require.NoError(t, err)
+		_, err = h.enter()
+		require.NoError(t, err, "while it works any number may")
+		leave()
+		began, _ := h.note(taskSign, ErrSealed)
+		require.True(t, began)
+		_, err = h.enter()
+		require.ErrorIs(t, err, ErrSealed)
+		time.Sleep(time.Second)
+		leave, err = h.enter()
+		require.NoError(t, err)
+		_, err = h.enter()
+		require.ErrorIs(t, err, ErrSealed, "one tries")
+		began, ended := h.note(taskSign, ErrSealed)
+		require.False(t, began || ended, "said already")
+		leave()
+		_, err = h.enter()
+		require.ErrorIs(t, err, ErrSealed)
+
+		// What somebody has to mend first is tried less often, and an answer to another question mends it not.
+		h.note(taskSign, ErrDenied)
+		_, ended = h.note(taskLook, nil)
+		require.False(t, ended)
+		time.Sleep(9 * time.Second)
+		_, err = h.enter()
+		require.ErrorIs(t, err, ErrDenied)
+		time.Sleep(time.Second)
+		_, err = h.enter()
+		require.NoError(t, err)
+		_, ended = h.note(taskSign, nil)
+		require.True(t, ended)
+
+		// An outage is over when Vault answers whatever was asked.
+		h.note(taskSign, fmt.Errorf("x: %w", ErrUnreachable))
+		began, _ = h.note(taskMake, ErrUnreachable)
+		require.False(t, began, "one line for one outage")
+		_, ended = h.note(taskLook, nil)
+		require.True(t, ended)
+		require.True(t, h.well())
+	})
+}
+
+// TestMissingRightMakesNoStormOfLogins: where the right to sign is missing, signatures are not each a login.
+func TestMissingRightMakesNoStormOfLogins(t *testing.T) {
+	v := vaulttest.Shared(t)
+	config := transitFor(t, v, v.Transit(t), "eu-1")
+	key := makes(t, openTransit(t, config), "a")
+	rules := printRights(transitRights(config.PolicyFor())[:1]) + printRights(rights(PolicyFor{})[4:])
+	config.Vault.Auth = Token{Token: text(v.Token(t, v.Policy(t, rules), "1h"))}
+	k := openTransit(t, config)
+	k.health.rest = time.Hour
+	again, err := k.Signer("a")
+	require.NoError(t, err)
+	require.Equal(t, key.Public(), again.Public())
+	for range 10 {
+		refuses(t, again, ErrDenied)
+	}
+	require.LessOrEqual(t, testutil.ToFloat64(k.caller.metrics.calls.WithLabelValues("login", "ok")), 2.0)
+	halt := runTransit(t, k)
+	eventually(t, "the watch looks", func() bool {
+		return testutil.ToFloat64(k.caller.metrics.calls.WithLabelValues("transit_read", "ok")) > 0
+	})
+	halt()
+	require.Zero(t, testutil.ToFloat64(k.metrics.up), "that a look works does not mend signing")
+}
+
+// TestRefusedKeysAreToldOnce: a key that is in its place and signs no more is neither lost nor the talk of every request.
+func TestRefusedKeysAreToldOnce(t *testing.T) {
+	v, log := vaulttest.Shared(t), &logged{}
+	mount := v.Transit(t)
+	config := transitFor(t, v, mount, "eu-1")
+	config.LookInterval = time.Hour
+	config.Vault.Logger = hclog.New(&hclog.LoggerOptions{Output: log, Level: hclog.Warn, DisableTime: true})
+	k := openTransit(t, config)
+	key := makes(t, k, "a")
+	path := mount + "/keys/" + key.(*transitKey).entry.Key
+	v.Write(t, path+"/rotate", nil)
+	v.Write(t, path+"/config", map[string]any{"min_encryption_version": 2})
+	halt := runTransit(t, k)
+	refuses(t, key, ErrServer)
+	eventually(t, "it is looked at", func() bool {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return len(k.blamed) == 1
+	})
+	for range 5 {
+		refuses(t, key, ErrServer)
+	}
+	halt()
+	require.Len(t, log.lines, 1)
+	require.Contains(t, log.lines[0], "a signature by Vault failed, though the key is in its place")
+	_, err := k.Signer("a")
+	require.NoError(t, err)
+}
+
+// TestOneRefusedKeyKeepsNoOther: a key that Vault does not let us delete keeps no lost one from being found out.
+func TestOneRefusedKeyKeepsNoOther(t *testing.T) {
+	v := vaulttest.Shared(t)
+	mount := v.Transit(t)
+	k := openTransit(t, transitFor(t, v, mount, "eu-1"))
+	foreign := entry{Name: "a", Mount: mount, Key: KeyPrefix("", "eu", "eu-2") + "a-a", State: stateDoomed}
+	k.doomed[foreign.Key] = &transitKey{store: k, entry: foreign}
+	key := makes(t, k, "b")
+	v.DeleteTransitKey(t, mount, key.(*transitKey).entry.Key)
+	runTransit(t, k)
+	select {
+	case <-k.Lost():
+	case <-time.After(30 * time.Second):
+		t.Fatal("the lost key is not found out")
+	}
+}
+
+// TestSlowVaultHoldsUpNobodyForLong: a Vault that hangs holds up one request at a time.
+func TestSlowVaultHoldsUpNobodyForLong(t *testing.T) {
+	v := vaulttest.Shared(t)
+	proxy := vaulttest.NewProxy(t, v)
+	config := transitFor(t, v, v.Transit(t), "eu-1")
+	config.Vault.Address, config.Vault.CAFile, config.SignTimeout = proxy.Address, proxy.CAFile, time.Hour
+	k := openTransit(t, config)
+	key := makes(t, k, "a")
+	k.health.note(taskSign, ErrUnreachable)
+	proxy.Break(vaulttest.Hang)
+	done := make(chan error, 1)
+	go func() {
+		_, err := key.Sign(rand.Reader, digest[:], crypto.SHA256)
+		done <- err
+	}()
+	select {
+	case <-proxy.Broken():
+	case <-time.After(30 * time.Second):
+		t.Fatal("nobody tries")
+	}
+	for range 5 {
+		refuses(t, key, ErrUnreachable)
+	}
+	k.stop()
+	require.ErrorIs(t, <-done, context.Canceled)
+	require.ErrorIs(t, k.health.failing[taskSign], ErrUnreachable, "the end of the member is no outcome")
+}
+
+// BenchmarkTransitSignature is what a signature costs with Vault on this machine.
+func BenchmarkTransitSignature(b *testing.B) {
+	v := vaulttest.Shared(b)
+	key := makes(b, openTransit(b, transitFor(b, v, v.Transit(b), "eu-1")), "a")
+	for b.Loop() {
+		signsDigest(b, key)
+	}
+}
