@@ -226,7 +226,7 @@ func (m *Manager) newAuthority(ctx context.Context, s Situation, domain *statev1
 	}
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
 	if err != nil {
-		return nil, fmt.Errorf("make a request for a signing certificate: %w", err)
+		return nil, errors.Join(fmt.Errorf("make a request for a signing certificate: %w", err), m.keys.Delete(ctx, id))
 	}
 	csr, err := x509.ParseCertificateRequest(der)
 	if err != nil {

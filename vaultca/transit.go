@@ -215,10 +215,13 @@ func (t *Transit) Create(ctx context.Context, name string) (crypto.Signer, error
 	if err := t.index.put(e); err != nil {
 		return nil, err
 	}
-	made, err := t.caller.makeKey(ctx, e)
+	var err error
+	if key.entry.Public, err = t.caller.makeKey(ctx, e); err == nil {
+		err = t.caller.proveKey(ctx, key.entry)
+	}
 	t.outcome(ctx, taskMake, err)
 	if err == nil {
-		key.entry.Public, key.entry.State = made, stateReady
+		key.entry.State = stateReady
 		err = t.index.put(key.entry)
 	}
 	if err != nil {

@@ -288,3 +288,48 @@ func TestNamesOfKeysAreUnambiguous(t *testing.T) {
 	config.Cluster, config.Prefix = strings.Repeat("a", 63), strings.Repeat("b", 63)
 	require.ErrorContains(t, config.Validate(), "choose a shorter key_prefix")
 }
+
+// TestUpstreamAndTransitShareALogin: a member whose certificates and keys are both from Vault logs in once, with one policy.
+func TestUpstreamAndTransitShareALogin(t *testing.T) {
+	v := vaulttest.Shared(t)
+	config := configFor(t, v, v.PKI(t), nil)
+	keys := TransitConfig{Mount: v.Transit(t), Cluster: "eu", Member: "eu-1", Dir: t.TempDir()}
+	rules, err := Policies(config.PoliciesFor(), []TransitPolicyFor{keys.PolicyFor()})
+	require.NoError(t, err)
+	auth, roleID, secretID := v.AppRole(t, v.Policy(t, rules), nil)
+	config.Auth = AppRole{Mount: auth, RoleID: text(roleID), SecretID: text(secretID)}
+	u := open(t, config)
+	k, err := OpenTransit(keys, u)
+	require.NoError(t, err)
+	run(t, u)
+	runTransit(t, k)
+
+	key := makes(t, k, "a")
+	r := asked(t)
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	require.NoError(t, err)
+	r.CSR, err = x509.ParseCertificateRequest(der)
+	require.NoError(t, err)
+	require.NoError(t, r.CSR.CheckSignature())
+	got, err := u.SignCA(t.Context(), r)
+	require.NoError(t, err)
+	require.Equal(t, key.Public(), got.Chain[0].PublicKey)
+	require.Equal(t, 1.0, testutil.ToFloat64(u.metrics.calls.WithLabelValues("login", "ok")))
+}
+
+// TestKeysThatCannotSignAreNotMade: without the right to sign there is no key, and none is left in Vault.
+func TestKeysThatCannotSignAreNotMade(t *testing.T) {
+	v := vaulttest.Shared(t)
+	config := transitFor(t, v, v.Transit(t), "eu-1")
+	rules := printRights(transitRights(config.PolicyFor())[:1]) + printRights(rights(PolicyFor{})[4:])
+	config.Vault.Auth = Token{Token: text(v.Token(t, v.Policy(t, rules), "1h"))}
+	k := openTransit(t, config)
+	_, err := k.Create(t.Context(), "a")
+	require.ErrorIs(t, err, ErrDenied)
+	names, err := k.Names(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, names)
+	require.Len(t, v.TransitKeys(t, config.Mount), 1)
+	runTransit(t, k)
+	eventually(t, "it is deleted", func() bool { return len(v.TransitKeys(t, config.Mount)) == 0 })
+}

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/hashicorp/vault/api"
 )
 
@@ -122,6 +123,27 @@ func (c *caller) makeKey(ctx context.Context, e entry) (*ecdsa.PublicKey, error)
 		return nil, fmt.Errorf("%w: %s", ErrKeyKind, wrong)
 	}
 	return found.public, nil
+}
+
+// proveKey has something without meaning signed with a new key, so that no authority is published that cannot sign. A node
+// of Vault's that is a little behind does not know the key at once: it is asked again.
+func (c *caller) proveKey(ctx context.Context, e entry) error {
+	digest := sha256.Sum256([]byte("proof of key " + e.Key))
+	_, err := backoff.Retry(ctx, func() (bool, error) {
+		signature, err := c.signDigest(ctx, c.config.Timeout, e, digest[:])
+		switch {
+		case err == nil && !ecdsa.VerifyASN1(e.Public, digest[:], signature):
+			return false, backoff.Permanent(fmt.Errorf("%w: its first signature does not verify with it", ErrKeyChanged))
+		case err != nil && !passes(err) && !errors.Is(err, ErrRejected):
+			return false, backoff.Permanent(err)
+		}
+		return err == nil, err
+	}, backoff.WithBackOff(pauses(c.config.RetryFor/4)), backoff.WithMaxElapsedTime(c.config.RetryFor))
+	var permanent *backoff.PermanentError
+	if errors.As(err, &permanent) {
+		err = permanent.Err
+	}
+	return err
 }
 
 // readKey returns what Vault says of a key; [ErrKeyGone] is wrapped when it says that there is none, which is not said of
