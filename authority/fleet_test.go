@@ -46,6 +46,7 @@ type fleet struct {
 	base    time.Time
 	crew    []*crewman
 	removed map[string]bool
+	mend    func(*crewman) // what a test does to a member on its way to rest, if anything
 }
 
 // crewman is one member of the fleet.
@@ -66,14 +67,20 @@ type crewman struct {
 
 // newFleet starts one manager on each store.
 func newFleet(t testing.TB, adjust func(*Config), stores ...*raftstore.Store) *fleet {
-	f := &fleet{t: t, dir: t.TempDir(), adjust: adjust, base: time.Now().Truncate(time.Second), removed: map[string]bool{}}
-	for _, store := range stores {
-		f.crew = append(f.crew, &crewman{id: store.MemberID(), store: store, down: true})
-	}
+	f := prepareFleet(t, adjust, stores...)
 	for _, c := range f.crew {
 		f.start(c)
 	}
 	f.settle()
+	return f
+}
+
+// prepareFleet is a fleet of which nobody was started.
+func prepareFleet(t testing.TB, adjust func(*Config), stores ...*raftstore.Store) *fleet {
+	f := &fleet{t: t, dir: t.TempDir(), adjust: adjust, base: time.Now().Truncate(time.Second), removed: map[string]bool{}}
+	for _, store := range stores {
+		f.crew = append(f.crew, &crewman{id: store.MemberID(), store: store, down: true})
+	}
 	return f
 }
 
@@ -202,6 +209,9 @@ func (f *fleet) settle() {
 	defer cancel()
 	for _, c := range f.crew {
 		for {
+			if f.mend != nil {
+				f.mend(c)
+			}
 			// Taken before the look: every change of the tables fires it.
 			changed := c.changed.next()
 			if c.isDown() || f.rests(ctx, c) {

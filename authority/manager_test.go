@@ -64,9 +64,10 @@ func TestOwnSVIDs(t *testing.T) {
 	id, err := memberID(home, c.id)
 	require.NoError(t, err)
 	first := f.awaitOwn(c, id, anyOwn)
-	life := first.certificate.Leaf.NotAfter.Sub(first.certificate.Leaf.NotBefore)
-	require.LessOrEqual(t, first.renew.Sub(first.certificate.Leaf.NotBefore), life/2)
-	require.GreaterOrEqual(t, first.renew.Sub(first.certificate.Leaf.NotBefore), life*2/5)
+	issued := first.certificate.Leaf.NotBefore.Add(backdate)
+	life := first.certificate.Leaf.NotAfter.Sub(issued)
+	require.LessOrEqual(t, first.renew.Sub(issued), life/2)
+	require.GreaterOrEqual(t, first.renew.Sub(issued), life*2/5)
 	f.advance(first.renew.Sub(f.now()) + time.Second)
 	second := f.awaitOwn(c, id, func(s *ownSVID) bool { return s != first })
 

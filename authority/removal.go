@@ -38,6 +38,9 @@ func (m *Manager) RemoveMember(tx *raftstore.Tx, member string, compromised bool
 	if err != nil {
 		return err
 	}
+	if !compromised && !m.config.Contact.ClockSane() {
+		return errClock // what retires by a wrong clock leaves the bundle too early; what is revoked leaves it at once
+	}
 	now := m.config.Now()
 	for _, domain := range domains {
 		rows, err := listAuthorities(tx, domain.Key)

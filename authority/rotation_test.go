@@ -24,12 +24,24 @@ type issued struct {
 // issue gets an SVID of each kind from a member.
 func (f *fleet) issue(c *crewman, id string) []issued {
 	f.t.Helper()
+	all, err := f.tryIssue(c, id)
+	require.NoError(f.t, err, "member %s at +%v", c.id, f.ahead)
+	return all
+}
+
+// tryIssue is issue where it may fail.
+func (f *fleet) tryIssue(c *crewman, id string) ([]issued, error) {
+	f.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), testPatience)
 	defer cancel()
 	x, err := c.SVIDService().IssueX509SVID(ctx, request(f.t, id))
-	require.NoError(f.t, err, "member %s at +%v", c.id, f.ahead)
+	if err != nil {
+		return nil, err
+	}
 	j, err := c.SVIDService().IssueJWTSVID(ctx, &ententev1.IssueJWTSVIDRequest{SpiffeId: id, Audience: []string{"db"}})
-	require.NoError(f.t, err, "member %s at +%v", c.id, f.ahead)
+	if err != nil {
+		return nil, err
+	}
 	chain := parse(f.t, x.GetCertificates())
 	return []issued{
 		{"X509-SVID of authority " + x.GetAuthorityId(), x.GetExpireTime().AsTime(), func(b *bundle.Bundle, now time.Time) error {
@@ -47,7 +59,7 @@ func (f *fleet) issue(c *crewman, id string) []issued {
 			}
 			return claims.ValidateWithLeeway(jwt.Expected{Time: now, AnyAudience: []string{"db"}}, 0)
 		}},
-	}
+	}, nil
 }
 
 // TestRotationWithoutPause lets two days pass over three members, with rotations in between, in steps of the refresh

@@ -36,11 +36,11 @@ func (m *Manager) steer(ctx context.Context, name string, plan func(tx *raftstor
 	if err != nil {
 		return did, err
 	}
-	if !m.config.Contact.ClockSane() {
-		return did, status.Errorf(codes.FailedPrecondition, "the clock of member %s is not known to be that of the others, and it would write down a wrong time; ask another member", m.config.Member)
-	}
 	did.revision, err = m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
 		did = steered{}
+		if !m.config.Contact.ClockSane() { // asked here, since it can be set on the way
+			return status.Errorf(codes.FailedPrecondition, "the clock of member %s is not known to be that of the others, and it would write down a wrong time; ask another member", m.config.Member)
+		}
 		row, ok, err := Domains.Get(tx, td.Name())
 		if err != nil {
 			return err

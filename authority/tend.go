@@ -133,11 +133,15 @@ func (m *Manager) tendDomain(ctx context.Context, td string) (time.Time, error) 
 		if len(actions) == 0 {
 			return next, nil
 		}
+		// The intent comes first: with an audit log that cannot be written no key is made, and no upstream is asked to sign.
+		if err := m.intend(td); err != nil {
+			return never, err
+		}
 		candidates, prepareErr := m.prepare(ctx, s, domain.Value, actions)
 		if len(candidates) == 0 && !slices.ContainsFunc(actions, func(a Action) bool { return a.Do != Prepare }) {
-			return never, prepareErr
+			return never, errors.Join(prepareErr, m.failed(td, prepareErr))
 		}
-		updateErr := m.update(ctx, td, func(tx *raftstore.Tx) ([]done, error) { return m.carryOut(tx, td, candidates) })
+		updateErr := m.carry(ctx, td, func(tx *raftstore.Tx) ([]done, error) { return m.carryOut(tx, td, candidates) })
 		if err := errors.Join(prepareErr, updateErr, m.discard(ctx, candidates, updateErr)); err != nil {
 			return never, err
 		}
@@ -187,14 +191,14 @@ func (m *Manager) prepare(ctx context.Context, s Situation, domain *statev1.Doma
 			errs = append(errs, fmt.Errorf("prepare an authority for %s: %w", action.Kind, err))
 			continue
 		}
-		made[action.Kind] = candidate{row, action.NewAnchor}
+		made[action.Kind] = candidate{row, action.NewAnchor, s.Now}
 	}
 	return made, errors.Join(errs...)
 }
 
 // discard deletes the keys of candidates when it is certain that their transaction was not made.
 func (m *Manager) discard(ctx context.Context, candidates map[Kind]candidate, err error) error {
-	if !errors.Is(err, raftstore.ErrNoLeader) && !errors.Is(err, raftstore.ErrBusy) && !errors.Is(err, raftstore.ErrTooLarge) {
+	if !errors.Is(err, raftstore.ErrNoLeader) && !errors.Is(err, raftstore.ErrBusy) && !errors.Is(err, raftstore.ErrTooLarge) && !errors.Is(err, errClock) {
 		return nil // sweep finds those that were not needed
 	}
 	var errs []error
@@ -268,21 +272,42 @@ func newAuthorityID() string {
 	return strings.ToLower(base32.StdEncoding.EncodeToString(b[:]))
 }
 
+// changeAuthorities is what the audit log calls a transaction that carries out part of a plan.
+const changeAuthorities = "change authorities"
+
 // update runs a transaction that carries out part of a plan, between its lines in the audit log.
 func (m *Manager) update(ctx context.Context, td string, fn func(*raftstore.Tx) ([]done, error)) error {
-	const action = "change authorities"
-	if err := m.config.Audit.Record(access.Event{Caller: "authority", Action: action, Object: td, Result: access.ResultBegun}); err != nil {
+	if err := m.intend(td); err != nil {
+		return err
+	}
+	return m.carry(ctx, td, fn)
+}
+
+// intend writes the line before a change of a domain's authorities. What cannot be audited is not begun.
+func (m *Manager) intend(td string) error {
+	err := m.config.Audit.Record(access.Event{Caller: "authority", Action: changeAuthorities, Object: td, Result: access.ResultBegun})
+	if err != nil {
 		return fmt.Errorf("nothing was changed, since the audit log cannot be written: %w", err)
 	}
+	return nil
+}
+
+// failed writes the line after a change that was not made.
+func (m *Manager) failed(td string, err error) error {
+	return m.config.Audit.Record(access.Event{
+		Caller: "authority", Action: changeAuthorities, Object: td, Result: access.ResultFailed, Detail: err.Error(),
+	})
+}
+
+// carry runs the transaction, and writes the lines after it.
+func (m *Manager) carry(ctx context.Context, td string, fn func(*raftstore.Tx) ([]done, error)) error {
 	var carried []done
 	revision, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) (err error) {
 		carried, err = fn(tx)
 		return err
 	})
 	if err != nil {
-		return errors.Join(err, m.config.Audit.Record(access.Event{
-			Caller: "authority", Action: action, Object: td, Result: access.ResultFailed, Detail: err.Error(),
-		}))
+		return errors.Join(err, m.failed(td, err))
 	}
 	return m.report(td, carried, revision)
 }

@@ -19,6 +19,8 @@ var errClock = errors.New("this member's clock is not known to be that of the ot
 type candidate struct {
 	row       *statev1.Authority
 	newAnchor bool
+	// made is when that was, by this member's clock, which its dates follow.
+	made time.Time
 }
 
 // done is an action that was carried out.
@@ -74,6 +76,9 @@ func (m *Manager) carryOut(tx *raftstore.Tx, td string, candidates map[Kind]cand
 			made, ok := candidates[action.Kind]
 			if !ok || (action.NewAnchor && !made.newAnchor) {
 				continue
+			}
+			if now.Sub(made.made).Abs() > clockTolerance {
+				continue // the clock was set since, and it would begin in a day, or have ended; the next round makes another
 			}
 			action.ID = made.row.GetId()
 			if revoked, err := belowRevoked(tx, td, made.row); err != nil {

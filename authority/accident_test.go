@@ -1,0 +1,217 @@
+package authority
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ententehq/entente/access"
+)
+
+// What can happen at a step.
+const (
+	stops     = "the process stops"
+	fails     = "the step fails"
+	elects    = "the lead changes"
+	daysAhead = "the clock jumps a day ahead"
+	daysBack  = "the clock jumps a day back"
+)
+
+// accident happens to a member once, at one of the steps that outlive its process: a line of the audit log, a key that is made,
+// certified or deleted, a signature of the upstream, the pruning of its roots. What lies between two steps is either in
+// memory, and gone with the process, or the transaction, which is between its line before and its line after.
+type accident struct {
+	f    *fleet
+	kind string
+	at   int
+	// of is the member that it happens to.
+	of func() *crewman
+
+	mu       sync.Mutex
+	steps    int
+	happened string // the step, once it has
+	looks    int    // at a clock that is wrong
+}
+
+// process is one life of the member's process. Once it has stopped, nothing of it does anything more.
+type process struct {
+	a       *accident
+	member  string
+	stopped atomic.Bool
+}
+
+// errStep is what a step fails with.
+var errStep = errors.New("it broke")
+
+// step does something that outlives the process, or has the accident happen there.
+func (p *process) step(name string, do func() error) error {
+	if p.stopped.Load() {
+		runtime.Goexit()
+	}
+	if !p.hit(name) {
+		return do()
+	}
+	switch p.a.kind {
+	case stops:
+		p.stopped.Store(true)
+		runtime.Goexit()
+	case fails:
+		return errStep
+	case elects:
+		ctx, cancel := context.WithTimeout(context.Background(), testPatience)
+		defer cancel()
+		for _, c := range p.a.f.crew {
+			if c.store.IsLeader() {
+				_ = c.store.TransferLeadership(ctx, "") // one that does not come about is no accident
+			}
+		}
+	case daysAhead:
+		p.a.of().set(func() { p.a.of().insane, p.a.of().skew = true, 24*time.Hour })
+	case daysBack:
+		p.a.of().set(func() { p.a.of().insane, p.a.of().skew = true, -24*time.Hour })
+	}
+	return do()
+}
+
+// hit counts the step, and says whether it is the one.
+func (p *process) hit(name string) bool {
+	p.a.mu.Lock()
+	defer p.a.mu.Unlock()
+	if p.a.of == nil || p.a.of().id != p.member || p.a.happened != "" {
+		return false
+	}
+	if p.a.steps++; p.a.steps < p.a.at {
+		return false
+	}
+	p.a.happened = name
+	return true
+}
+
+// attend puts the accident in the way of a manager that is about to be made.
+func (a *accident) attend(c *Config) {
+	p := &process{a: a, member: c.Member}
+	keys, err := OpenKeyFolder(c.KeyDir)
+	if err != nil {
+		panic(err)
+	}
+	c.Keys = steppedKeys{keys, p}
+	c.Upstream = steppedUpstream{NewSelfSigned(c.Keys, DefaultRootTTL), p}
+	c.Audit = steppedAudit{c.Audit, p}
+	c.Contact = lookedAt{c.Contact, a}
+}
+
+type steppedKeys struct {
+	KeyStore
+	p *process
+}
+
+func (k steppedKeys) Create(ctx context.Context, name string) (key crypto.Signer, err error) {
+	err = k.p.step("make key", func() (err error) { key, err = k.KeyStore.Create(ctx, name); return err })
+	return key, err
+}
+
+func (k steppedKeys) Certify(ctx context.Context, name string, c *x509.Certificate) error {
+	return k.p.step("keep root", func() error { return k.KeyStore.Certify(ctx, name, c) })
+}
+
+func (k steppedKeys) Delete(ctx context.Context, name string) error {
+	return k.p.step("delete key", func() error { return k.KeyStore.Delete(ctx, name) })
+}
+
+type steppedUpstream struct {
+	Upstream
+	p *process
+}
+
+func (u steppedUpstream) SignCA(ctx context.Context, r CARequest) (signed *Signed, err error) {
+	if signed, err = u.Upstream.SignCA(ctx, r); err != nil {
+		return nil, err
+	}
+	return signed, u.p.step("answer of the upstream", func() error { return nil })
+}
+
+func (u steppedUpstream) Prune(inUse func(*x509.Certificate) bool) error {
+	return u.p.step("prune roots", func() error { return u.Upstream.Prune(inUse) })
+}
+
+type steppedAudit struct {
+	Audit
+	p *process
+}
+
+func (l steppedAudit) Record(e access.Event) error {
+	if strings.HasPrefix(e.Action, "sign ") || strings.HasPrefix(e.Action, "state ") {
+		return l.Audit.Record(e)
+	}
+	return l.p.step(e.Result+": "+e.Action, func() error { return l.Audit.Record(e) })
+}
+
+// lookedAt counts how often a clock that is wrong was looked at.
+type lookedAt struct {
+	Contact
+	a *accident
+}
+
+func (l lookedAt) ClockSane() bool {
+	sane := l.Contact.ClockSane()
+	if !sane {
+		l.a.mu.Lock()
+		l.a.looks++
+		l.a.mu.Unlock()
+	}
+	return sane
+}
+
+// mend starts a process that has stopped anew, on what it left, and puts a clock right once it was looked at several times.
+func (a *accident) mend(c *crewman) {
+	if p, ok := c.config.Audit.(steppedAudit); ok && p.p.stopped.Load() {
+		a.f.halt(c)
+		a.f.start(c)
+	}
+	if !c.is(func() bool { return c.insane }) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), testPatience)
+	defer cancel()
+	for looks := 0; looks < 3; {
+		c.changed.fire()
+		if err := waitFor(ctx, nil, time.Millisecond); err != nil {
+			a.f.t.Fatalf("member %s does not look at its clock: %v", c.id, err)
+		}
+		a.mu.Lock()
+		looks = a.looks
+		a.mu.Unlock()
+	}
+	c.set(func() { c.insane, c.skew = false, 0 })
+	c.changed.fire()
+}
+
+// call has an operator call a member, again if the process stopped or the step failed under way.
+func (a *accident) call(c *crewman, do func(context.Context) error) {
+	a.f.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), testPatience)
+	defer cancel()
+	for {
+		err := errors.New("the process stopped")
+		ended := make(chan struct{})
+		go func() { // which a step can end
+			defer close(ended)
+			err = do(ctx)
+		}()
+		<-ended
+		if err == nil {
+			break
+		}
+		a.mend(c)
+		if waitErr := waitFor(ctx, nil, time.Millisecond); waitErr != nil {
+			a.f.t.Fatalf("member %s: %v", c.id, err)
+		}
+	}
+	a.f.settle()
+}
