@@ -127,7 +127,7 @@ func (f *Followed) check(known Known, s *Statement) error {
 	case s.TrustDomain() != known.TrustDomain:
 		return fmt.Errorf("%w: it is on %s, not on %s", ErrStatementLink, s.TrustDomain(), known.TrustDomain)
 	case s.Starts():
-		return s.verifiedByOwn()
+		return s.VerifiedByOwn()
 	case f.Newest != nil:
 		return s.Continues(f.Newest)
 	case known.Signers != nil && known.SignedFrom == s.Sequence():

@@ -351,8 +351,9 @@ func (s *Statement) verify(key *ecdsa.PublicKey) error {
 	return nil
 }
 
-// verifiedByOwn checks a statement that starts a chain: it is signed by a key of its own version.
-func (s *Statement) verifiedByOwn() error { return s.verifiedByNext(s) }
+// VerifiedByOwn checks a statement that starts a chain: it is signed by a key of its own version, which proves no more than
+// that whoever made the version also made the statement.
+func (s *Statement) VerifiedByOwn() error { return s.verifiedByNext(s) }
 
 func (s *Statement) verifiedByNext(before *Statement) error {
 	key, ok := before.claims.Next[s.kid]

@@ -93,3 +93,16 @@ func parseEach(td spiffeid.TrustDomain, elements []json.RawMessage) ([]*Statemen
 	}
 	return statements, nil
 }
+
+// StatementsDomain reads from a document of statements, and from nothing else of it, which trust domain it is about. It says
+// so itself: it is a hint, for where nobody else says it.
+func StatementsDomain(document []byte) (string, error) {
+	if len(document) > MaxStatementsBytes {
+		return "", fmt.Errorf("%w: they have %d bytes, at most %d are allowed", ErrTooLarge, len(document), MaxStatementsBytes)
+	}
+	values, err := objectOf(document, "the document")
+	if err != nil {
+		return "", err
+	}
+	return parseString(values["trust_domain"], "trust_domain")
+}

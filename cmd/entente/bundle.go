@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
@@ -55,9 +53,10 @@ func (a *app) bundleListCommand() *cobra.Command {
 
 // Ways to show a bundle's document.
 const (
-	formatSPIFFE = "spiffe"
-	formatPEM    = "pem"
-	formatJSON   = "json"
+	formatSPIFFE     = "spiffe"
+	formatPEM        = "pem"
+	formatJSON       = "json"
+	formatStatements = "statements"
 )
 
 func (a *app) bundleShowCommand() *cobra.Command {
@@ -67,13 +66,16 @@ func (a *app) bundleShowCommand() *cobra.Command {
 		Short: "Show a bundle; without DOMAIN that of the home trust domain",
 		Args:  arguments("[DOMAIN]"),
 		PreRunE: func(cmd *cobra.Command, _ []string) error {
-			formats := []string{formatSPIFFE, formatPEM, formatJSON}
+			formats := []string{formatSPIFFE, formatPEM, formatJSON, formatStatements}
 			if cmd.Flags().Changed("format") && !slices.Contains(formats, format) {
 				return usagef("--format %q is none of %s", format, strings.Join(formats, ", "))
 			}
 			return nil
 		},
 		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, _ *cobra.Command, args []string) error {
+			if format == formatStatements {
+				return a.printStatements(ctx, conn, optional(args))
+			}
 			b, err := ententev1.NewBundleServiceClient(conn).GetBundle(ctx, &ententev1.GetBundleRequest{TrustDomain: optional(args)})
 			if err != nil {
 				return err
@@ -106,20 +108,21 @@ func (a *app) bundleShowCommand() *cobra.Command {
 			})
 		}),
 	}
-	cmd.Flags().StringVar(&format, "format", "", "print the bundle itself: spiffe (the SPIFFE document), pem (its X.509 authorities) or json (the API's)")
+	cmd.Flags().StringVar(&format, "format", "", "print the bundle itself: spiffe (the SPIFFE document), pem (its X.509 authorities), json (the API's), or statements (the signed statements on it, of a hosted domain)")
 	return cmd
 }
 
 func (a *app) bundleWatchCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "watch [DOMAIN]",
-		Short: "Print each bundle, and then each change, until interrupted",
+		Short: "Print each bundle, and then each change in words, until interrupted",
 		Args:  arguments("[DOMAIN]"),
 		RunE: a.following(func(ctx context.Context, conn *grpc.ClientConn, _ *cobra.Command, args []string) error {
 			stream, err := ententev1.NewBundleServiceClient(conn).WatchBundles(ctx, &ententev1.WatchBundlesRequest{TrustDomains: args})
 			if err != nil {
 				return err
 			}
+			documents := map[string][]byte{}
 			for {
 				change, err := stream.Recv()
 				switch {
@@ -128,7 +131,7 @@ func (a *app) bundleWatchCommand() *cobra.Command {
 				case err != nil:
 					return err
 				}
-				if err := a.printOne(change, func() string { return bundleLines(change, time.Now()) }); err != nil {
+				if err := a.printOne(change, func() string { return bundleLines(change, documents, time.Now()) }); err != nil {
 					return err
 				}
 			}
@@ -136,16 +139,22 @@ func (a *app) bundleWatchCommand() *cobra.Command {
 	}
 }
 
-// bundleLines is a change as lines of text, one a bundle.
-func bundleLines(change *ententev1.WatchBundlesResponse, now time.Time) string {
+// bundleLines is a change as lines of text: one a bundle, and below it what is different from what was printed before.
+// documents are the bundles as they were printed last.
+func bundleLines(change *ententev1.WatchBundlesResponse, documents map[string][]byte, now time.Time) string {
 	var lines []string
 	at := now.UTC().Format(time.TimeOnly)
 	for _, b := range change.GetChanged() {
 		lines = append(lines, fmt.Sprintf("%s  %s  sequence %s, %d X.509 and %d JWT authorities, %s, revision %d",
 			at, printable(b.GetTrustDomain()), sequence(b), b.GetX509Authorities(), b.GetJwtAuthorities(), name(b.GetFreshness()), b.GetRevision()))
+		if before, known := documents[b.GetTrustDomain()]; known {
+			lines = append(lines, differencesOf(b, before)...)
+		}
+		documents[b.GetTrustDomain()] = b.GetDocument()
 	}
 	for _, td := range change.GetDeleted() {
 		lines = append(lines, fmt.Sprintf("%s  %s  is gone: it is trusted no more", at, printable(td)))
+		delete(documents, td)
 	}
 	if len(lines) == 0 {
 		lines = append(lines, at+"  no bundle yet")
@@ -153,71 +162,24 @@ func bundleLines(change *ententev1.WatchBundlesResponse, now time.Time) string {
 	return strings.Join(lines, "\n")
 }
 
+// differencesOf says what is different in b from the document that was there before.
+func differencesOf(b *ententev1.Bundle, before []byte) []string {
+	words, err := node.BundleDifferences(b.GetTrustDomain(), before, b.GetDocument())
+	switch {
+	case err != nil:
+		words = []string{"what is different cannot be said: " + err.Error()}
+	case len(words) == 0:
+		words = []string{"the keys and the refresh hint are the same"}
+	}
+	for i, text := range words {
+		words[i] = "          " + printable(text)
+	}
+	return words
+}
+
 func sequence(b *ententev1.Bundle) string {
 	if b.Sequence == nil {
 		return "none"
 	}
 	return fmt.Sprint(b.GetSequence())
-}
-
-func (a *app) bundleVerifyCommand() *cobra.Command {
-	var domain string
-	cmd := &cobra.Command{
-		Use:   "verify FILE",
-		Short: "Check a SPIFFE bundle document as a cluster would, without a member",
-		Long: `Check the SPIFFE bundle document in FILE ('-' for standard input) by the rules by which a cluster accepts one,
-and say what is in it and what of it would be ignored.`,
-		Args: arguments("FILE"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			if err := bareDomain("--domain", domain); err != nil {
-				return err
-			}
-			if _, err := spiffeid.TrustDomainFromString(domain); err != nil && domain != "" {
-				return usagef("--domain %q is no trust domain: %v", domain, err)
-			}
-			document, err := a.readFile(bundleInput, args[0])
-			if err != nil {
-				return err
-			}
-			if bytes.HasPrefix(bytes.TrimSpace(document), []byte("-----BEGIN")) {
-				return fmt.Errorf("%s is PEM, but a bundle document is JSON: 'entente bundle show --format spiffe' prints one", args[0])
-			}
-			report, err := node.ReadBundle(domain, document)
-			if err != nil {
-				return fmt.Errorf("%s would be refused: %w; 'entente bundle show --format spiffe' prints a document that is accepted", args[0], err)
-			}
-			return a.print(report, reportTable(report))
-		},
-	}
-	cmd.Flags().StringVar(&domain, "domain", "", "the trust domain that it is for, to stand in the answer: the document does not say")
-	return cmd
-}
-
-func reportTable(r *node.BundleReport) func(*table) {
-	return func(t *table) {
-		t.field("trust domain", r.TrustDomain)
-		if r.Sequence != nil {
-			t.field("sequence", *r.Sequence)
-		} else {
-			t.field("sequence", "none")
-		}
-		t.field("refresh hint", r.RefreshHint)
-		t.field("digest", r.Digest)
-		for _, c := range r.X509Authorities {
-			ends := "valid until "
-			if time.Now().After(c.NotAfter) {
-				ends = "EXPIRED at "
-			}
-			t.field("x.509 authority", fmt.Sprintf("%s, key %s, %s%s", c.Subject, c.KeyID, ends, c.NotAfter.UTC().Format(time.RFC3339)))
-		}
-		for _, k := range r.JWTAuthorities {
-			t.field("jwt authority", fmt.Sprintf("%s, %s", k.KeyID, k.Key))
-		}
-		if len(r.X509Authorities)+len(r.JWTAuthorities) == 0 {
-			t.field("authorities", "none: everything from this domain is untrusted")
-		}
-		for _, i := range r.Ignored {
-			t.field("ignored", i)
-		}
-	}
 }

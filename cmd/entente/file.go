@@ -47,10 +47,11 @@ type input struct {
 }
 
 var (
-	bundleInput    = input{"FILE", "name a SPIFFE bundle document, as 'entente bundle show --format spiffe' prints it"}
-	bootstrapInput = input{"--bootstrap", "name the peer's SPIFFE bundle document, as 'entente bundle show --format spiffe' prints it there"}
-	webRootsInput  = input{"--web-roots", "name a file of PEM certificates, or leave it out for the system's roots"}
-	snapshotInput  = input{"FILE", "name a snapshot, as 'entente cluster snapshot save' writes it"}
+	bundleInput     = input{"FILE", "name a SPIFFE bundle document, as 'entente bundle show --format spiffe' prints it"}
+	statementsInput = input{"--statements", "name a document of statements, as 'entente bundle show --format statements' prints it or a bundle endpoint serves it at /bundles/DOMAIN/statements"}
+	bootstrapInput  = input{"--bootstrap", "name the peer's SPIFFE bundle document, as 'entente bundle show --format spiffe' prints it there"}
+	webRootsInput   = input{"--web-roots", "name a file of PEM certificates, or leave it out for the system's roots"}
+	snapshotInput   = input{"FILE", "name a snapshot, as 'entente cluster snapshot save' writes it"}
 )
 
 // open opens the file. Its error says what on the command line named it, and what to name instead.

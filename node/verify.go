@@ -1,0 +1,218 @@
+package node
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/ententehq/entente/bundle"
+)
+
+// BundleCheck says what a saved bundle, statements and a cluster's history say about each other.
+type BundleCheck struct {
+	TrustDomain string  `json:"trust_domain"`
+	Sequence    *uint64 `json:"sequence,omitempty"`
+	Digest      string  `json:"digest"`
+	// Findings say in words what continues what, and what could not be checked.
+	Findings []string `json:"findings"`
+	// Contradictions are what an honest domain shows to nobody.
+	Contradictions []string `json:"contradictions"`
+
+	td     spiffeid.TrustDomain
+	bundle *bundle.Bundle
+	views  []bundle.View // what the statements say
+}
+
+// NewBundleCheck reads a saved bundle document of a trust domain.
+func NewBundleCheck(trustDomain string, document []byte) (*BundleCheck, error) {
+	td, err := bundle.ParseTrustDomain(trustDomain)
+	if err != nil {
+		return nil, err
+	}
+	b, _, err := bundle.Parse(td, document)
+	if err != nil {
+		return nil, err
+	}
+	digest := b.Digest()
+	c := &BundleCheck{TrustDomain: td.Name(), Digest: hex.EncodeToString(digest[:]), Findings: []string{}, Contradictions: []string{}, td: td, bundle: b}
+	if n, ok := b.Sequence(); ok {
+		c.Sequence = &n
+	}
+	return c, nil
+}
+
+func (c *BundleCheck) found(format string, args ...any) {
+	c.Findings = append(c.Findings, fmt.Sprintf(format, args...))
+}
+
+func (c *BundleCheck) contradicts(format string, args ...any) {
+	c.Contradictions = append(c.Contradictions, fmt.Sprintf(format, args...))
+}
+
+// StatementsDocument is the document of statements as a bundle endpoint serves it.
+func StatementsDocument(trustDomain string, statements []string) ([]byte, error) {
+	td, err := bundle.ParseTrustDomain(trustDomain)
+	if err != nil {
+		return nil, err
+	}
+	return bundle.MarshalStatements(td, statements), nil
+}
+
+// StatementsDomain is the trust domain that a document of statements is about, empty if it is none.
+func StatementsDomain(document []byte) string {
+	name, err := bundle.StatementsDomain(document)
+	if err != nil {
+		return ""
+	}
+	return name
+}
+
+// Statements checks a document of statements in itself, and the bundle against it.
+func (c *BundleCheck) Statements(document []byte) error {
+	statements, err := bundle.ParseStatements(c.td, document)
+	if err != nil {
+		return err
+	}
+	if len(statements) == 0 {
+		c.found("there are no statements")
+		return nil
+	}
+	var before *bundle.Statement
+	for _, s := range statements {
+		c.views = append(c.views, s.View("the statement in the file"))
+		c.link(before, s)
+		before = s
+	}
+	c.own(statements)
+	return nil
+}
+
+// link says how a statement stands to the one before it.
+func (c *BundleCheck) link(before, s *bundle.Statement) {
+	switch {
+	case s.Starts():
+		if err := s.VerifiedByOwn(); err != nil {
+			c.contradicts("sequence %d: starts a chain, but %v", s.Sequence(), err)
+			return
+		}
+		c.found("sequence %d: a chain starts here (%s), signed by key %q of this version; nothing here says what was before", s.Sequence(), s.Claims().Start, s.KeyID())
+	case before == nil:
+		c.found("sequence %d: continues a statement that is not in the file, so that neither the link nor the signature can be checked", s.Sequence())
+	default:
+		if err := s.Continues(before); err != nil {
+			c.contradicts("sequence %d: %v", s.Sequence(), err)
+			return
+		}
+		c.found("sequence %d: continues %d, signed by key %q", s.Sequence(), before.Sequence(), s.KeyID())
+	}
+}
+
+// own holds the bundle against the statement on its sequence.
+func (c *BundleCheck) own(statements []*bundle.Statement) {
+	if c.Sequence == nil {
+		c.found("the bundle has no sequence: no statement can be about it")
+		return
+	}
+	i := slices.IndexFunc(statements, func(s *bundle.Statement) bool { return s.Sequence() == *c.Sequence })
+	if i < 0 {
+		c.found("no statement is about the bundle's sequence %d: they are about %d to %d", *c.Sequence, statements[0].Sequence(), statements[len(statements)-1].Sequence())
+		return
+	}
+	if err := bundle.CompareViews(bundle.ViewOf(c.bundle, "the bundle"), statements[i].View("its statement")); err != nil {
+		c.contradicts("%v", err)
+		return
+	}
+	keys := c.bundle.JWTAuthorities()
+	for _, kid := range slices.Sorted(maps.Keys(statements[i].Claims().Next)) {
+		if !statements[i].Claims().Next[kid].Equal(keys[kid]) {
+			c.contradicts("the statement on sequence %d names the key %q for the next one, which the bundle does not hold", *c.Sequence, kid)
+		}
+	}
+	c.found("the bundle is the one that the statement on sequence %d is about", *c.Sequence)
+}
+
+// Shown is one version in the history of a cluster, as its API shows it.
+type Shown struct {
+	Sequence        *uint64
+	Digest          string
+	StatementDigest string
+	Source          string
+}
+
+// Against holds the bundle, and the statements that were checked before, against what a cluster was shown.
+func (c *BundleCheck) Against(cluster string, history []Shown) error {
+	views := slices.Clone(c.views)
+	if c.Sequence != nil {
+		views = append(views, bundle.ViewOf(c.bundle, "the bundle in the file"))
+	}
+	met := false
+	for _, shown := range history {
+		if shown.Sequence == nil {
+			continue
+		}
+		theirs, err := shown.view(cluster)
+		if err != nil {
+			return err
+		}
+		for _, mine := range views {
+			if mine.Sequence != theirs.Sequence {
+				continue
+			}
+			met = true
+			var split *bundle.SplitView
+			if err := bundle.CompareViews(mine, theirs); errors.As(err, &split) {
+				c.contradicts("%v", err)
+			} else {
+				c.found("sequence %d: %s is what %s", mine.Sequence, mine.Source, theirs.Source)
+			}
+		}
+	}
+	if !met {
+		c.found("nothing to compare: the history of %s holds none of the sequences in the file", cluster)
+	}
+	return nil
+}
+
+func (s Shown) view(cluster string) (bundle.View, error) {
+	v := bundle.View{Source: fmt.Sprintf("%s has from %s", cluster, s.Source), Sequence: *s.Sequence, Ordered: true}
+	for _, part := range []struct {
+		text string
+		to   []byte
+	}{{s.Digest, v.Keys[:]}, {s.StatementDigest, v.Statement[:]}} {
+		b, err := hex.DecodeString(part.text)
+		if err != nil || len(b) != len(part.to) && len(b) != 0 {
+			return v, fmt.Errorf("the history has the digest %q, which is no SHA-256", part.text)
+		}
+		copy(part.to, b)
+	}
+	return v, nil
+}
+
+// BundleDifferences says in words what is different between two documents of one trust domain. An empty first document holds
+// nothing.
+func BundleDifferences(trustDomain string, from, to []byte) ([]string, error) {
+	td, err := bundle.ParseTrustDomain(trustDomain)
+	if err != nil {
+		return nil, err
+	}
+	var was *bundle.Bundle
+	if len(bytes.TrimSpace(from)) > 0 {
+		if was, _, err = bundle.Parse(td, from); err != nil {
+			return nil, err
+		}
+	}
+	is, _, err := bundle.Parse(td, to)
+	if err != nil {
+		return nil, err
+	}
+	var lines []string
+	for _, d := range bundle.Differences(was, is) {
+		lines = append(lines, d.Text)
+	}
+	return lines, nil
+}
