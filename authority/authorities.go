@@ -51,26 +51,37 @@ func (s *authorityService) ListAuthorities(ctx context.Context, r *ententev1.Lis
 // RotateAuthorities counts one more rotation; every member answers to it by itself. The duration is that of the
 // domain that takes longest.
 func (s *authorityService) RotateAuthorities(ctx context.Context, r *ententev1.RotateAuthoritiesRequest) (*ententev1.RotateAuthoritiesResponse, error) {
-	var expected time.Duration
-	revision, err := s.m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
-		expected = 0
-		domains, err := s.m.named(tx, r.GetTrustDomain())
+	revision, expected, err := s.ask(ctx, r.GetTrustDomain(), func(tx *raftstore.Tx, domain *statev1.Domain) (time.Duration, error) {
+		return s.m.rotate(tx, domain, r.GetAnchors())
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &ententev1.RotateAuthoritiesResponse{Revision: uint64(revision), ExpectedDuration: durationpb.New(expected)}, nil
+}
+
+// ask writes down a request that every member answers to by itself, for the domain of that name or for all, and says how long
+// the one takes that takes longest.
+func (s *authorityService) ask(ctx context.Context, name string, one func(*raftstore.Tx, *statev1.Domain) (time.Duration, error)) (revision raftstore.Revision, longest time.Duration, err error) {
+	revision, err = s.m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
+		longest = 0
+		domains, err := s.m.named(tx, name)
 		if err != nil {
 			return err
 		}
 		for _, domain := range domains {
-			d, err := s.m.rotate(tx, domain, r.GetAnchors())
+			takes, err := one(tx, domain)
 			if err != nil {
 				return err
 			}
-			expected = max(expected, d)
+			longest = max(longest, takes)
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, raftstore.StatusError(err)
+		return 0, 0, raftstore.StatusError(err)
 	}
-	return &ententev1.RotateAuthoritiesResponse{Revision: uint64(revision), ExpectedDuration: durationpb.New(expected)}, nil
+	return revision, longest, nil
 }
 
 func (m *Manager) rotate(tx *raftstore.Tx, domain *statev1.Domain, anchors bool) (time.Duration, error) {

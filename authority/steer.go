@@ -114,33 +114,20 @@ func (d steered) messages() ([]*ententev1.Authority, error) {
 
 // PrepareAuthorities counts one more request for authorities in reserve; every member answers to it by itself.
 func (s *authorityService) PrepareAuthorities(ctx context.Context, r *ententev1.PrepareAuthoritiesRequest) (*ententev1.PrepareAuthoritiesResponse, error) {
-	var expected time.Duration
-	revision, err := s.m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
-		expected = 0
-		domains, err := s.m.named(tx, r.GetTrustDomain())
+	revision, expected, err := s.ask(ctx, r.GetTrustDomain(), func(tx *raftstore.Tx, domain *statev1.Domain) (time.Duration, error) {
+		td := domain.GetTrustDomain()
+		row, _, err := rotations.Get(tx, td)
 		if err != nil {
-			return err
+			return 0, err
 		}
-		now := s.m.config.Now()
-		for _, domain := range domains {
-			td := domain.GetTrustDomain()
-			row, _, err := rotations.Get(tx, td)
-			if err != nil {
-				return err
-			}
-			if row.Value == nil {
-				row.Value = &statev1.Rotation{TrustDomain: td}
-			}
-			row.Value.Reserve++
-			if err := rotations.Put(tx, td, row.Value); err != nil {
-				return err
-			}
-			expected = max(expected, settingsOf(domain).Dissemination(now))
+		if row.Value == nil {
+			row.Value = &statev1.Rotation{TrustDomain: td}
 		}
-		return nil
+		row.Value.Reserve++
+		return settingsOf(domain).Dissemination(s.m.config.Now()), rotations.Put(tx, td, row.Value)
 	})
 	if err != nil {
-		return nil, raftstore.StatusError(err)
+		return nil, err
 	}
 	return &ententev1.PrepareAuthoritiesResponse{Revision: uint64(revision), ExpectedDuration: durationpb.New(expected)}, nil
 }

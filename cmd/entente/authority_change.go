@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
@@ -36,17 +37,8 @@ func (a *app) authorityActivateCommand() *cobra.Command {
 		Use:   "activate ID",
 		Short: "Have a prepared authority sign at once, though not everybody may know it",
 		Args:  arguments("ID"),
-		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, _ *cobra.Command, args []string) error {
-			client := ententev1.NewAuthorityServiceClient(conn)
-			td, err := domainOfAuthority(ctx, client, args[0])
-			if err != nil {
-				return err
-			}
-			done, err := client.ActivateAuthority(ctx, &ententev1.ActivateAuthorityRequest{TrustDomain: td, Id: args[0]})
-			if err != nil {
-				return err
-			}
-			return a.print(done, changed(done))
+		RunE: a.changing(func(ctx context.Context, client ententev1.AuthorityServiceClient, td, id string) (authorityChange, error) {
+			return client.ActivateAuthority(ctx, &ententev1.ActivateAuthorityRequest{TrustDomain: td, Id: id})
 		}),
 	}
 }
@@ -58,17 +50,8 @@ func (a *app) authorityTaintCommand() *cobra.Command {
 		Long: `Stop an authority at once. What it signed stays valid until it expires; members renew their own SVIDs from another
 authority, and whoever watches authorities is told to do the same. Revoke it once that is done.`,
 		Args: arguments("ID"),
-		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, _ *cobra.Command, args []string) error {
-			client := ententev1.NewAuthorityServiceClient(conn)
-			td, err := domainOfAuthority(ctx, client, args[0])
-			if err != nil {
-				return err
-			}
-			done, err := client.TaintAuthority(ctx, &ententev1.TaintAuthorityRequest{TrustDomain: td, Id: args[0]})
-			if err != nil {
-				return err
-			}
-			return a.print(done, changed(done))
+		RunE: a.changing(func(ctx context.Context, client ententev1.AuthorityServiceClient, td, id string) (authorityChange, error) {
+			return client.TaintAuthority(ctx, &ententev1.TaintAuthorityRequest{TrustDomain: td, Id: id})
 		}),
 	}
 }
@@ -124,6 +107,29 @@ a root out of the bundle too, with every authority below it; KEYID is its key_id
 	return cmd
 }
 
+// authorityChange is what a member answers to a change of authorities.
+type authorityChange interface {
+	proto.Message
+	GetAuthorities() []*ententev1.Authority
+	GetRemarks() []string
+}
+
+// changing is asking for what changes the one authority that the command line names.
+func (a *app) changing(change func(ctx context.Context, client ententev1.AuthorityServiceClient, td, id string) (authorityChange, error)) func(*cobra.Command, []string) error {
+	return a.asking(func(ctx context.Context, conn *grpc.ClientConn, _ *cobra.Command, args []string) error {
+		client := ententev1.NewAuthorityServiceClient(conn)
+		td, err := domainOfAuthority(ctx, client, args[0])
+		if err != nil {
+			return err
+		}
+		done, err := change(ctx, client, td, args[0])
+		if err != nil {
+			return err
+		}
+		return a.print(done, changed(done))
+	})
+}
+
 // domainOfAuthority finds the domain that an authority is of, among those that the caller may see.
 func domainOfAuthority(ctx context.Context, client ententev1.AuthorityServiceClient, id string) (string, error) {
 	return domainOf(ctx, client, "authority "+id, func(x *ententev1.Authority) bool { return x.GetId() == id })
@@ -149,10 +155,7 @@ func domainOf(ctx context.Context, client ententev1.AuthorityServiceClient, what
 }
 
 // changed shows what became of authorities, and what there is to know about it.
-func changed(done interface {
-	GetAuthorities() []*ententev1.Authority
-	GetRemarks() []string
-}) func(*table) {
+func changed(done authorityChange) func(*table) {
 	return func(t *table) {
 		listAuthorities(t, done.GetAuthorities())
 		var lines []string
