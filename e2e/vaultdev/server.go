@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	aeadwrapper "github.com/hashicorp/go-kms-wrapping/wrappers/aead/v2"
+	jwtauth "github.com/hashicorp/vault-plugin-auth-jwt"
 	kubeauth "github.com/hashicorp/vault-plugin-auth-kubernetes"
 	"github.com/hashicorp/vault/builtin/credential/approle"
 	certauth "github.com/hashicorp/vault/builtin/credential/cert"
@@ -32,7 +33,9 @@ import (
 
 var (
 	secretEngines = map[string]logical.Factory{"pki": pki.Factory, "transit": transit.Factory}
-	authMethods   = map[string]logical.Factory{"approle": approle.Factory, "cert": certauth.Factory, "kubernetes": kubeauth.Factory}
+	authMethods   = map[string]logical.Factory{
+		"approle": approle.Factory, "cert": certauth.Factory, "jwt": jwtauth.Factory, "kubernetes": kubeauth.Factory,
+	}
 )
 
 // registry is the list of built-in plugins: the factories above and nothing else.
