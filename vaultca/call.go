@@ -17,6 +17,7 @@ type caller struct {
 	transport *http.Transport
 	metrics   *metrics
 	login     login
+	rest      rest
 }
 
 func newCaller(c Config, m *metrics) *caller {
@@ -26,9 +27,16 @@ func newCaller(c Config, m *metrics) *caller {
 // call is what is asked of Vault by a client with or without a token.
 type call func(context.Context, *api.Client) (*api.Secret, error)
 
-// once makes one attempt.
+// once makes one attempt, unless Vault asked to be left alone.
 func (c *caller) once(ctx context.Context, operation string, client *api.Client, fn call) (*api.Secret, error) {
-	return c.within(ctx, c.config.Timeout, operation, client, fn)
+	if left := c.rest.left(); left > 0 {
+		return nil, resting(left)
+	}
+	secret, err := c.within(withRest(ctx, &c.rest), c.config.Timeout, operation, client, fn)
+	if left := c.rest.left(); err != nil && left > 0 && passes(err) {
+		err = fmt.Errorf("%w (%w)", err, &backoff.RetryAfterError{Duration: left})
+	}
+	return secret, err
 }
 
 // within makes one attempt that takes no longer than timeout.

@@ -62,7 +62,7 @@ func tlsConfig(c Config, address string) (*tls.Config, error) {
 	return settings, nil
 }
 
-// bounded refuses answers that are too large.
+// bounded refuses answers that are too large, and notes those that ask to be left alone.
 type bounded struct{ http.RoundTripper }
 
 func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -70,6 +70,7 @@ func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	heed(response)
 	response.Body = &boundedBody{response.Body, maxAnswer}
 	return response, nil
 }

@@ -1,6 +1,7 @@
 package vaulttest
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -26,6 +27,8 @@ type Proxy struct {
 	Address, CAFile string
 
 	fault  atomic.Pointer[Fault]
+	change atomic.Pointer[func(*http.Request)]
+	seen   atomic.Pointer[chan *http.Request]
 	broken chan struct{} // a word for each request that met a fault
 }
 
@@ -54,6 +57,15 @@ func NewProxy(t testing.TB, v *Vault) *Proxy {
 			(*fault)(w, r)
 			return
 		}
+		if seen := p.seen.Load(); seen != nil {
+			select {
+			case *seen <- r.Clone(context.WithoutCancel(r.Context())):
+			default:
+			}
+		}
+		if change := p.change.Load(); change != nil {
+			(*change)(r)
+		}
 		through.ServeHTTP(w, r)
 	}))
 	server.Config.ErrorLog = silent
@@ -73,6 +85,22 @@ func (p *Proxy) Break(f Fault) { p.fault.Store(&f) }
 
 // Heal lets everything through again.
 func (p *Proxy) Heal() { p.fault.Store(nil) }
+
+// Change has each request changed that is let through from now on; nil: none.
+func (p *Proxy) Change(fn func(*http.Request)) {
+	if fn == nil {
+		p.change.Store(nil)
+		return
+	}
+	p.change.Store(&fn)
+}
+
+// Watch returns copies of the requests that are let through from now on, without their bodies' content; a thousand at most wait.
+func (p *Proxy) Watch() <-chan *http.Request {
+	seen := make(chan *http.Request, 1000)
+	p.seen.Store(&seen)
+	return seen
+}
 
 // Broken has a word for each request that met a fault.
 func (p *Proxy) Broken() <-chan struct{} { return p.broken }
