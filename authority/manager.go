@@ -159,6 +159,11 @@ type Manager struct {
 	own ownSVIDs
 	// states is what tendStatements knows, which alone touches it.
 	states map[string]stated
+	// resume is where the next round of tendPrepared begins, which alone touches it.
+	resume string
+	// troubles are why authorities could not be prepared, and alarmed what noteAlarms, which alone touches it, has told the log.
+	troubles troubles
+	alarmed  alarmLog
 }
 
 // New opens the key folder, if it is to keep the keys. [Manager.Run] does the rest.
@@ -200,6 +205,8 @@ func (m *Manager) Run(ctx context.Context) error {
 		return m.config.Store.Follow(ctx, tables, m.follow)
 	})
 	group.Go(func() error { return m.tend(ctx, "tend to this member's authorities", m.tendOwn) })
+	group.Go(func() error { return m.tend(ctx, "prepare this member's next authorities", m.tendPrepared) })
+	group.Go(func() error { return m.tend(ctx, "watch over this member's authorities", m.noteAlarms) })
 	if keys, ok := m.keys.(losingKeys); ok {
 		group.Go(func() error { return m.watchLost(ctx, keys.Lost()) })
 	}

@@ -1,8 +1,6 @@
 package authority
 
 import (
-	"time"
-
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -76,11 +74,7 @@ func (x *metrics) Collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.MustNewConstMetric(ageDesc, prometheus.GaugeValue, now.Sub(d.bundleChanged).Seconds(), name)
 		}
 		for _, kind := range Kinds {
-			own := Situation{Member: m.config.Member, Authorities: d.authorities}.own(kind)
-			newest := map[State]Authority{}
-			for _, a := range own {
-				newest[a.State] = a // own is in order
-			}
+			newest := newestOf(Situation{Member: m.config.Member, Authorities: d.authorities}, kind)
 			for state, a := range newest {
 				ch <- prometheus.MustNewConstMetric(expiryDesc, prometheus.GaugeValue, float64(a.NotAfter.Unix()), name, kind.String(), state.String())
 			}
@@ -92,18 +86,5 @@ func (x *metrics) Collect(ch chan<- prometheus.Metric) {
 				ch <- prometheus.MustNewConstMetric(alarmDesc, prometheus.GaugeValue, value, name, kind.String(), alarm)
 			}
 		}
-	}
-}
-
-// alarms says what needs a person. An authority that is past half of what remains of its life at half of it, and has
-// no successor yet, is late: whatever keeps it from being prepared is no passing matter any more.
-func alarms(now time.Time, newest map[State]Authority, silent bool) map[string]bool {
-	active, isActive := newest[Active]
-	_, isPrepared := newest[Prepared]
-	late := active.NotBefore.Add(active.NotAfter.Sub(active.NotBefore) * 3 / 4)
-	return map[string]bool{
-		"late":   isActive && !isPrepared && !now.Before(late),
-		"none":   !isActive && !isPrepared,
-		"silent": silent,
 	}
 }

@@ -43,6 +43,7 @@ func newBackoff() *backoff.ExponentialBackOff {
 // failure it waits longer each time.
 func (m *Manager) tend(ctx context.Context, what string, once func(context.Context) (time.Time, error)) error {
 	retry := newBackoff()
+	var complained complaint
 	for {
 		changed := m.changed.next()
 		next, err := once(ctx)
@@ -53,9 +54,14 @@ func (m *Manager) tend(ctx context.Context, what string, once func(context.Conte
 		if err != nil {
 			wait, changed = retry.NextBackOff(), nil
 			m.metrics.failures.WithLabelValues("tend").Inc()
-			m.log.Warn("could not "+what+"; trying again", "error", oneLine(err), "in", wait)
+			if complained.worth(oneLine(err), time.Now()) {
+				m.log.Warn("could not "+what+"; trying again", "error", oneLine(err), "in", wait)
+			}
 		} else {
 			retry.Reset()
+			if complained.over() {
+				m.log.Info("could " + what + " again")
+			}
 		}
 		if err := waitFor(ctx, changed, wait); err != nil {
 			return err
@@ -66,35 +72,87 @@ func (m *Manager) tend(ctx context.Context, what string, once func(context.Conte
 // oneLine is the text of an error for a log, where one event is one line; [errors.Join] puts each error on a line of its own.
 func oneLine(err error) string { return strings.Join(strings.Split(err.Error(), "\n"), "; ") }
 
-// tendOwn brings this member's authorities of every hosted domain to where they have to be.
-func (m *Manager) tendOwn(ctx context.Context) (next time.Time, err error) {
+// hosted are the hosted domains, once this member may begin and end authorities of them; else when to ask again.
+func (m *Manager) hosted(ctx context.Context) (domains []string, next time.Time, err error) {
 	if !m.config.Contact.ClockSane() {
-		return m.config.Now().Add(clockCheck), nil // it must not end or begin anything by its clock
+		return nil, m.config.Now().Add(clockCheck), nil // it must not end or begin anything by its clock
 	}
 	// A member that founds a cluster, or joins one, is written down a moment after it starts. Until then its authorities
 	// would be ended as those of a lost member; and one that was removed must not begin any.
 	members, err := m.config.Members(m.config.Store.View())
 	if err != nil || !slices.Contains(members, m.config.Member) {
-		return never, err
+		return nil, never, err
 	}
 	if err := m.ensureHome(ctx); err != nil {
-		return never, err
+		return nil, never, err
 	}
-	domains, err := Domains.List(m.config.Store.View(), "")
+	rows, err := Domains.List(m.config.Store.View(), "")
+	for _, row := range rows {
+		domains = append(domains, row.Key)
+	}
+	return domains, never, err
+}
+
+// tendOwn takes this member's authorities of every hosted domain through their states. It waits for nobody else: an upstream
+// that hangs must not keep an authority that is there from becoming active, or one that has expired from being ended.
+func (m *Manager) tendOwn(ctx context.Context) (next time.Time, err error) {
+	domains, next, err := m.hosted(ctx)
 	if err != nil {
 		return never, err
 	}
 	var errs []error
-	for _, domain := range domains {
-		at, err := m.tendDomain(ctx, domain.Key)
+	for _, td := range domains {
+		at, err := m.tendDomain(ctx, td)
 		if err != nil {
 			// The other domains do not wait for this one.
-			errs = append(errs, fmt.Errorf("authorities of %s: %w", domain.Key, err))
+			errs = append(errs, fmt.Errorf("authorities of %s: %w", td, err))
 		}
 		next = sooner(next, at)
 	}
+	return next, errors.Join(errs...)
+}
+
+// tendPrepared prepares the authorities that this member's domains need next. While the upstream fails, the JWT authorities of
+// all domains come first, since they need none. It ends a round in which the upstream has failed for too long, and begins the
+// next one where it ended.
+func (m *Manager) tendPrepared(ctx context.Context) (next time.Time, err error) {
+	domains, next, err := m.hosted(ctx)
+	if err != nil {
+		return never, err
+	}
+	var errs []error
+	prepare := func(td string, kinds ...Kind) {
+		at, err := m.prepareIn(ctx, td, kinds)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("authorities of %s: %w", td, err))
+		}
+		next = sooner(next, at)
+	}
+	if m.troubles.any(X509) {
+		for _, td := range domains {
+			prepare(td, JWT)
+		}
+	}
+	began := time.Now()
+	for _, td := range from(domains, m.resume) {
+		if len(errs) > 0 && time.Since(began) > lastRetry {
+			m.resume = td
+			return never, errors.Join(errs...)
+		}
+		prepare(td, Kinds[:]...)
+	}
+	m.resume = ""
 	at, err := m.sweep(ctx)
 	return sooner(next, at), errors.Join(append(errs, err)...)
+}
+
+// from are the names from one on, in order, and then those before it.
+func from(names []string, first string) []string {
+	i := slices.IndexFunc(names, func(name string) bool { return name >= first })
+	if i < 0 {
+		return names
+	}
+	return append(slices.Clone(names[i:]), names[:i]...)
 }
 
 // ensureHome creates the home domain where it is not there.
@@ -117,7 +175,8 @@ func (m *Manager) ensureHome(ctx context.Context) error {
 	return nil
 }
 
-// tendDomain carries out plans for one domain until there is nothing to do, and says when there will be.
+// tendDomain carries out plans for one domain, but for what is to be prepared, until there is nothing to do, and says when
+// there will be.
 func (m *Manager) tendDomain(ctx context.Context, td string) (time.Time, error) {
 	for range maxRounds {
 		view := m.config.Store.View()
@@ -130,6 +189,31 @@ func (m *Manager) tendDomain(ctx context.Context, td string) (time.Time, error) 
 			return never, err
 		}
 		actions, next := Plan(s)
+		if !slices.ContainsFunc(actions, func(a Action) bool { return a.Do != Prepare }) {
+			return next, nil
+		}
+		if err := m.update(ctx, td, func(tx *raftstore.Tx) ([]done, error) { return m.carryOut(tx, td, nil) }); err != nil {
+			return never, err
+		}
+	}
+	return m.config.Now().Add(lastRetry), nil
+}
+
+// prepareIn prepares the authorities of some kinds that the plan for a domain asks for, and says when it will. They are
+// published together, so that a new domain begins with all of them.
+func (m *Manager) prepareIn(ctx context.Context, td string, kinds []Kind) (time.Time, error) {
+	for range maxRounds {
+		view := m.config.Store.View()
+		domain, ok, err := Domains.Get(view, td)
+		if err != nil || !ok {
+			return never, err
+		}
+		s, _, err := m.situation(view, domain.Value, m.config.Now())
+		if err != nil {
+			return never, err
+		}
+		actions, next := Plan(s)
+		actions = slices.DeleteFunc(actions, func(a Action) bool { return a.Do != Prepare || !slices.Contains(kinds, a.Kind) })
 		if len(actions) == 0 {
 			return next, nil
 		}
@@ -138,7 +222,7 @@ func (m *Manager) tendDomain(ctx context.Context, td string) (time.Time, error) 
 			return never, err
 		}
 		candidates, prepareErr := m.prepare(ctx, s, domain.Value, actions)
-		if len(candidates) == 0 && !slices.ContainsFunc(actions, func(a Action) bool { return a.Do != Prepare }) {
+		if len(candidates) == 0 {
 			return never, errors.Join(prepareErr, m.failed(td, prepareErr))
 		}
 		updateErr := m.carry(ctx, td, func(tx *raftstore.Tx) ([]done, error) { return m.carryOut(tx, td, candidates) })
@@ -183,15 +267,17 @@ func (m *Manager) prepare(ctx context.Context, s Situation, domain *statev1.Doma
 	made := map[Kind]candidate{}
 	var errs []error
 	for _, action := range actions {
-		if action.Do != Prepare {
-			continue
-		}
 		row, err := m.newAuthority(ctx, s, domain, action)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("prepare an authority for %s: %w", action.Kind, err))
-			continue
+			err = fmt.Errorf("prepare an authority for %s: %w", action.Kind, err)
+			errs = append(errs, err)
 		}
-		made[action.Kind] = candidate{row, action.NewAnchor, s.Now}
+		if ctx.Err() == nil {
+			m.troubles.set(domain.GetTrustDomain(), action.Kind, err)
+		}
+		if err == nil {
+			made[action.Kind] = candidate{row, action.NewAnchor, s.Now}
+		}
 	}
 	return made, errors.Join(errs...)
 }
@@ -255,7 +341,9 @@ func (m *Manager) newAuthority(ctx context.Context, s Situation, domain *statev1
 	}
 	m.second.ca(signed)
 	_, row.UpstreamAnchor = m.upstream.(Revoker)
-	row.NotBefore, row.NotAfter = timestamppb.New(signed.Chain[0].NotBefore), timestamppb.New(signed.Chain[0].NotAfter)
+	// The moment that the certificate names as its beginning does not count where it lies in the past: of a short life it would
+	// make half be over at once.
+	row.NotBefore, row.NotAfter = timestamppb.New(latest(s.Now, signed.Chain[0].NotBefore)), timestamppb.New(signed.Chain[0].NotAfter)
 	for _, c := range signed.Chain {
 		row.Chain = append(row.Chain, c.Raw)
 	}
@@ -263,6 +351,13 @@ func (m *Manager) newAuthority(ctx context.Context, s Situation, domain *statev1
 		row.Anchors = append(row.Anchors, c.Raw)
 	}
 	return row, nil
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // newAuthorityID draws 80 bits, in letters and digits that do as a file name, a kid and a word on a command line.

@@ -9,7 +9,7 @@ import (
 )
 
 // Upstream signs the CA certificates of this member. The [Manager] calls it from one goroutine,
-// and never while it holds a transaction open. An error leaves everything as it is; the call is repeated with backoff.
+// which waits for nothing else, and never while it holds a transaction open. An error leaves everything as it is; the call is repeated with backoff.
 type Upstream interface {
 	// SignCA signs a signing certificate for the key of the request. What is returned belongs to the caller and is
 	// checked by it: key, name, usages, and that it chains to the first anchor.

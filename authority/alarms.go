@@ -1,0 +1,137 @@
+package authority
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// late is when the absence of a successor is no passing matter any more: it was due at half of the life, and half of what
+// remained then is over.
+func (a Authority) late() time.Time {
+	return a.NotBefore.Add(a.NotAfter.Sub(a.NotBefore) / 4 * 3)
+}
+
+// alarms says what needs a person: late, an active authority without a successor for too long; none, no authority to sign
+// with and none on its way; silent, this member may not sign.
+func alarms(now time.Time, newest map[State]Authority, silent bool) map[string]bool {
+	active, isActive := newest[Active]
+	_, isPrepared := newest[Prepared]
+	return map[string]bool{
+		"late":   isActive && !isPrepared && !now.Before(active.late()),
+		"none":   !isActive && !isPrepared,
+		"silent": silent,
+	}
+}
+
+// newestOf are the newest of a member's authorities of a kind, by state.
+func newestOf(s Situation, kind Kind) map[State]Authority {
+	newest := map[State]Authority{}
+	for _, a := range s.own(kind) {
+		newest[a.State] = a // own is in order
+	}
+	return newest
+}
+
+// alarmKey names one alarm of one kind in one domain.
+type alarmKey struct {
+	td, alarm string
+	kind      Kind
+}
+
+// alarmLog tells the log once when an alarm begins and once when it ends. A domain that has had no authority yet is not one
+// that has lost it: between the start of a member and its first authority nothing is said.
+type alarmLog struct {
+	on  map[alarmKey]bool
+	had map[alarmKey]bool // a domain and kind that have had an authority, with an empty alarm
+}
+
+// note takes over how an alarm stands, and says whether it has just begun or ended.
+func (l *alarmLog) note(key alarmKey, on, exists bool) (began, ended bool) {
+	if l.on == nil {
+		l.on, l.had = map[alarmKey]bool{}, map[alarmKey]bool{}
+	}
+	of := alarmKey{td: key.td, kind: key.kind}
+	if exists {
+		l.had[of] = true
+	}
+	was := l.on[key]
+	if on && !l.had[of] {
+		return false, false
+	}
+	l.on[key] = on
+	return on && !was, was && !on
+}
+
+// troubles are why the newest attempts to prepare authorities failed, with no alarm in the key.
+type troubles struct {
+	mu sync.Mutex
+	of map[alarmKey]string
+}
+
+func (t *troubles) set(td string, kind Kind, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.of == nil {
+		t.of = map[alarmKey]string{}
+	}
+	delete(t.of, alarmKey{td: td, kind: kind})
+	if err != nil {
+		t.of[alarmKey{td: td, kind: kind}] = oneLine(err)
+	}
+}
+
+// any says whether there are some of a kind in any domain.
+func (t *troubles) any(kind Kind) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for key := range t.of {
+		if key.kind == kind {
+			return true
+		}
+	}
+	return false
+}
+
+func (t *troubles) get(td string, kind Kind) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if text, ok := t.of[alarmKey{td: td, kind: kind}]; ok {
+		return text
+	}
+	return "no attempt has failed yet"
+}
+
+// noteAlarms tells the log of alarms that began or ended, and says when the next one is due. The metrics show the same.
+func (m *Manager) noteAlarms(context.Context) (next time.Time, err error) {
+	now := m.config.Now()
+	for td, d := range m.signing.Load().domains {
+		for _, kind := range Kinds {
+			newest := newestOf(Situation{Member: m.config.Member, Authorities: d.authorities}, kind)
+			active, exists := newest[Active]
+			if exists && now.Before(active.late()) {
+				next = sooner(next, active.late())
+			}
+			on := alarms(now, newest, false)
+			for _, alarm := range []string{"late", "none"} {
+				began, ended := m.alarmed.note(alarmKey{td.Name(), alarm, kind}, on[alarm], exists)
+				switch {
+				case began:
+					m.log.Error("alarm "+alarm+": "+alarmWords(alarm, active), "trust_domain", td.Name(), "kind", kind, "last_failure", m.troubles.get(td.Name(), kind))
+				case ended:
+					m.log.Info("the alarm is over", "alarm", alarm, "trust_domain", td.Name(), "kind", kind)
+				}
+			}
+		}
+	}
+	return next, nil
+}
+
+// alarmWords say what an alarm means, and what is to be done.
+func alarmWords(alarm string, active Authority) string {
+	if alarm == "late" {
+		return fmt.Sprintf("the active authority %s has no successor, and signs until %s only; mend what the last failure names, after which all goes on by itself", active.ID, clock(active.NotAfter))
+	}
+	return "this member has no authority to sign with any more, and passes requests on to others, if there are any; mend what the last failure names, after which all goes on by itself"
+}

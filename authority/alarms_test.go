@@ -1,0 +1,198 @@
+package authority
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/stretchr/testify/require"
+)
+
+func TestAlarmLog(t *testing.T) {
+	var l alarmLog
+	key := alarmKey{"eu.example.org", "none", X509}
+	for i, step := range []struct {
+		on, exists   bool
+		began, ended bool
+	}{
+		{on: true},                             // nothing yet: a member that has just started has lost nothing
+		{exists: true},                         // its first authority
+		{on: true, began: true},                // it is gone
+		{on: true},                             // and still is: told once
+		{exists: true, ended: true},            // back
+		{exists: true},                         // told once
+		{on: true, exists: true, began: true},  // as an alarm that begins while there is one
+		{on: false, exists: true, ended: true}, // and ends
+	} {
+		began, ended := l.note(key, step.on, step.exists)
+		require.Equal(t, step.began, began, "step %d", i)
+		require.Equal(t, step.ended, ended, "step %d", i)
+	}
+	began, _ := l.note(alarmKey{"eu.example.org", "none", JWT}, true, false)
+	require.False(t, began, "another kind has not had any")
+}
+
+func TestComplaint(t *testing.T) {
+	start := time.Now()
+	var c complaint
+	for _, step := range []struct {
+		at   time.Duration
+		text string
+		want bool
+	}{
+		{0, "sealed", true},
+		{time.Second, "sealed", false},
+		{2 * time.Second, "down, port 4711", false},
+		{repeatChanged, "sealed", false},
+		{repeatChanged, "down, port 4712", true},
+		{repeatChanged + repeatSame - time.Second, "down, port 4712", false},
+		{repeatChanged + repeatSame, "down, port 4712", true},
+	} {
+		require.Equal(t, step.want, c.worth(step.text, start.Add(step.at)), "%v %s", step.at, step.text)
+	}
+	require.True(t, c.over())
+	require.False(t, c.over())
+	require.True(t, c.worth("sealed", start), "a new failure is told at once")
+}
+
+func TestFrom(t *testing.T) {
+	names := []string{"a", "b", "d"}
+	for first, want := range map[string]string{"": "a b d", "a": "a b d", "b": "b d a", "c": "d a b", "d": "d a b", "e": "a b d"} {
+		require.Equal(t, want, strings.Join(from(names, first), " "), first)
+	}
+	require.Empty(t, from(nil, "a"))
+}
+
+// failing is an upstream that can be told to fail, or to hang until its caller ends.
+type failing struct {
+	Upstream
+	mu   sync.Mutex
+	err  error
+	hang bool
+}
+
+func (u *failing) set(err error, hang bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.err, u.hang = err, hang
+}
+
+func (u *failing) SignCA(ctx context.Context, r CARequest) (*Signed, error) {
+	u.mu.Lock()
+	err, hang := u.err, u.hang
+	u.mu.Unlock()
+	if hang {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return u.Upstream.SignCA(ctx, r)
+}
+
+// upstreamOf has the only member of a cluster sign below an upstream that can fail.
+func upstreamOf(t *testing.T) (*failing, func(*Config)) {
+	t.Helper()
+	u := &failing{}
+	return u, func(c *Config) {
+		keys, err := OpenKeyFolder(c.KeyDir)
+		require.NoError(t, err)
+		u.Upstream = NewSelfSigned(keys, 365*24*time.Hour)
+		c.Upstream = u
+	}
+}
+
+// lines is a log that is read while it is written.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+func (l *lines) count(part string) int { return strings.Count(l.String(), part) }
+
+// jump sets the clock forward without waiting for rest, to which members whose upstream fails do not come.
+func (f *fleet) jump(d time.Duration) {
+	f.mu.Lock()
+	f.ahead += d
+	f.mu.Unlock()
+	f.wake()
+}
+
+// TestAlarmsAreToldOnce: an outage of the upstream for longer than an authority lives is a few lines in the log, the metric
+// follows, and all is well again by itself.
+func TestAlarmsAreToldOnce(t *testing.T) {
+	u, with := upstreamOf(t)
+	out := &lines{}
+	f, c := newOne(t, func(config *Config) {
+		with(config)
+		config.Logger = hclog.New(&hclog.LoggerOptions{Output: out, Level: hclog.Info, DisableTime: true})
+	})
+	once := func(line string) {
+		t.Helper()
+		require.Eventually(t, func() bool { f.wake(); return out.count(line) == 1 }, testPatience, 10*time.Millisecond, "%s", line)
+	}
+	u.set(errors.New("the upstream is away"), false)
+
+	f.jump(DefaultCATTL*3/4 - time.Hour)
+	once(`could not prepare this member's next authorities; trying again`)
+	require.Zero(t, out.count("alarm"), out.String())
+	require.Zero(t, c.metricSum("entente_authority_alarm"))
+	require.Eventually(t, func() bool {
+		return c.signing.Load().domains[home].signers[JWT] != nil && len(f.list(home)) > 2
+	}, testPatience, 10*time.Millisecond, "JWT authorities need no upstream")
+
+	f.jump(2 * time.Hour)
+	once("alarm late: the active authority")
+	require.Contains(t, out.String(), "the upstream is away")
+	require.Equal(t, 1.0, c.metricSum("entente_authority_alarm"))
+
+	f.jump(DefaultCATTL / 4)
+	once("alarm none: this member has no authority to sign with any more")
+	once("the alarm is over: alarm=late")
+	require.Equal(t, 1.0, c.metricSum("entente_authority_alarm"))
+
+	u.set(nil, false)
+	once("the alarm is over: alarm=none")
+	once("could prepare this member's next authorities again")
+	f.settle()
+	require.Zero(t, c.metricSum("entente_authority_alarm"))
+	for _, line := range []string{"could not prepare", "alarm late", "alarm none"} {
+		require.Equal(t, 1, out.count(line), out.String())
+	}
+}
+
+// TestHangingUpstreamHoldsUpNothingElse: while it hangs, what has been prepared becomes active, and what has expired is ended.
+func TestHangingUpstreamHoldsUpNothingElse(t *testing.T) {
+	u, with := upstreamOf(t)
+	f, c := newOne(t, with)
+	first := c.signing.Load().domains[home].signers[X509].id
+	f.advance(DefaultCATTL / 2) // the next ones are prepared
+	u.set(nil, true)
+	active := func() string {
+		if s := c.signing.Load().domains[home].signers[X509]; s != nil {
+			return s.id
+		}
+		return ""
+	}
+	f.jump(HintsBeforeUse * DefaultRefreshHint)
+	require.Eventually(t, func() bool { return active() != first }, testPatience, 10*time.Millisecond)
+	f.jump(2 * DefaultCATTL)
+	require.Eventually(t, func() bool { return active() == "" }, testPatience, 10*time.Millisecond, "it has expired, and is not ended")
+}
