@@ -43,10 +43,21 @@ func Decide(c Call, w World) error {
 	if c.Rule.Issues && HasPathPrefix(s.id.Path(), ReservedPath) {
 		return &Refusal{ReasonReserved, fmt.Sprintf("%s is never issued through the API: only the server itself issues IDs below %s/; choose another path", s.id, ReservedPath)}
 	}
-	if c.Caller.Kind() == Socket {
+	if c.Caller.Kind() == Socket || c.Rule.PeerMembers && isPeerMember(c.Caller, w) {
 		return nil
 	}
 	return c.decide(s, w)
+}
+
+// isPeerMember reports whether the caller is a member of another cluster, by the ID that only the authority of its home
+// domain can have issued.
+func isPeerMember(c Caller, w World) bool {
+	id, ok := c.SPIFFEID()
+	if !ok || w.hosts(id.TrustDomain()) {
+		return false
+	}
+	name, ok := strings.CutPrefix(id.Path(), MemberPath)
+	return ok && name != "" && !strings.Contains(name, "/")
 }
 
 // decide finds a grant that allows the call within a scope, or says what is missing.

@@ -30,6 +30,9 @@ type Grant struct {
 // ReservedPath is the path below which only the server itself issues identities, in every hosted domain.
 const ReservedPath = "/entente"
 
+// MemberPath is what comes before a member's ID in the path of its X509-SVID.
+const MemberPath = ReservedPath + "/member/"
+
 // ParseGrant makes a grant of what a request says. The error is one sentence with the place and the remedy.
 func ParseGrant(role Role, caller, trustDomain, pathPrefix string, dnsNames ...string) (Grant, error) {
 	var g Grant

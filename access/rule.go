@@ -41,6 +41,9 @@ type Rule struct {
 	Issues bool
 	// IssuesEach marks what issues several: the room asks [Permits] for each ID, which then refuses as Issues does.
 	IssuesEach bool
+	// PeerMembers lets the members of other clusters in without a grant, by their X509-SVIDs: which of them are peers is
+	// in the relationships, and the room decides by those.
+	PeerMembers bool
 	// DefaultsToHome marks requests that mean the home domain when they name none.
 	DefaultsToHome bool
 	// About reads from a request what it is about. Nil: about nothing in particular.

@@ -14,6 +14,7 @@ var (
 	operators   = []Role{Operator, Admin}
 	readers     = []Role{Reader, Operator, Admin}
 	issuers     = []Role{Issuer, Admin}
+	peers       = []Role{Peer, Admin}
 	registrars  = []Role{Discovery, Operator, Admin}
 	discoverers = []Role{Discovery, Reader, Operator, Admin}
 	everyRole   = []Role{Reader, Discovery, Issuer, Peer, Operator, Admin}
@@ -131,6 +132,9 @@ var rules = map[string]Rule{
 		About: named((*v1.SuspendRelationshipRequest).GetTrustDomain)},
 	v1.FederationService_ResumeRelationship_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
 		About: named((*v1.ResumeRelationshipRequest).GetTrustDomain)},
+
+	// Streams of other clusters. Whose they are is checked against the relationships, which name the peers.
+	v1.PeerService_Exchange_FullMethodName: {Roles: peers, Reach: Anywhere, Audit: Unaudited, PeerMembers: true},
 
 	// Instances. Which instance a call replaces, renews or removes is known in the room's transaction: see Permits.
 	v1.RoutingService_RegisterInstance_FullMethodName: {Roles: registrars, Reach: Domain, Audit: Audited,

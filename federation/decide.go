@@ -29,6 +29,15 @@ var updatable = map[string]func(to *statev1.Relationship, from *ententev1.Relati
 	"max_stale_jwt": func(to *statev1.Relationship, from *ententev1.Relationship) {
 		to.MaxStaleJwt = clone(from.GetMaxStaleJwt())
 	},
+	"peer": func(to *statev1.Relationship, from *ententev1.Relationship) { to.Peer = peerRow(from.GetPeer()) },
+	"peer.addresses": func(to *statev1.Relationship, from *ententev1.Relationship) {
+		if to.Peer == nil && from.GetPeer() != nil {
+			to.Peer = &statev1.RelationshipPeer{} // which is refused, for it names no peer
+		}
+		if to.Peer != nil {
+			to.Peer.Addresses = from.GetPeer().GetAddresses()
+		}
+	},
 	"max_stale_x509": func(to *statev1.Relationship, from *ententev1.Relationship) {
 		to.MaxStaleX509 = clone(from.GetMaxStaleX509())
 	},
@@ -97,6 +106,9 @@ func (m *Manager) admit(r raftstore.Reader, rel *Relationship, bootstrap, stored
 	if hosted {
 		return status.Errorf(codes.FailedPrecondition, "%s is hosted by this cluster, and a hosted domain is never foreign; name a domain of another cluster", rel.TrustDomain)
 	}
+	if err := m.admitPeer(r, rel); err != nil {
+		return err
+	}
 	if rel.Endpoint.Profile() != bundle.HTTPSSPIFFE {
 		return nil
 	}
@@ -125,6 +137,26 @@ func (m *Manager) admit(r raftstore.Reader, rel *Relationship, bootstrap, stored
 			"create a relationship with %s first", rel.TrustDomain, rel.Endpoint.ID(), serving, serving)
 	}
 	return nil
+}
+
+// admitPeer checks that the peer of a relationship can be verified at all: by the bundle of its home domain.
+func (m *Manager) admitPeer(r raftstore.Reader, rel *Relationship) error {
+	if rel.Peer == nil || rel.Peer.Home == rel.TrustDomain {
+		return nil
+	}
+	home := rel.Peer.Home.Name()
+	hosted, err := m.config.IsHosted(r, home)
+	if err != nil {
+		return err
+	}
+	if hosted {
+		return status.Errorf(codes.FailedPrecondition, "the peer's home trust domain %s is hosted by this cluster; name that of the other cluster", home)
+	}
+	known, err := IsForeign(r, home)
+	if err == nil && !known {
+		err = status.Errorf(codes.FailedPrecondition, "the members of the peer prove themselves by the bundle of %s, with which there is no relationship; create one first", home)
+	}
+	return err
 }
 
 // create is the transaction of a new relationship.

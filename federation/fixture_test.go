@@ -236,20 +236,29 @@ func (l *ledger) said() []string {
 }
 
 // directLeader plays a membership of one member, which leads.
-type directLeader struct{ observations *Observations }
+type directLeader struct {
+	observations *Observations
+	peers        *PeerReports
+}
 
 func (l *directLeader) Query(_ context.Context, section string, query []byte) ([]byte, error) {
-	if section != Section {
-		return nil, errors.New("no such section")
-	}
 	l.beat()
-	return l.observations.Answer(query)
+	switch section {
+	case Section:
+		return l.observations.Answer(query)
+	case PeerSection:
+		return l.peers.Answer(query)
+	}
+	return nil, errors.New("no such section")
 }
 
 // beat is a heartbeat of the member to itself.
 func (l *directLeader) beat() {
 	if report := l.observations.Collect(false); report != nil {
 		l.observations.Deliver("member-1", report)
+	}
+	if report := l.peers.Collect(false); report != nil {
+		l.peers.Deliver("member-1", report)
 	}
 }
 
@@ -321,7 +330,7 @@ func newRoomOn(t testing.TB, store *raftstore.Store, adjust ...func(*Config)) *r
 	t.Helper()
 	r := &room{store: store, ledger: &ledger{}, registry: prometheus.NewRegistry(), leader: &directLeader{}}
 	c := Config{
-		Store: r.store, Leader: r.leader, IsHosted: isHosted, HostedBundle: hostedBundles.Get, Audit: r.ledger,
+		Store: r.store, Leader: r.leader, IsHosted: isHosted, HostedBundles: hostedBundles, Audit: r.ledger,
 		MinRefresh: LowestMinRefresh, Registerer: r.registry, Client: bundle.ClientConfig{Timeout: 5 * time.Second},
 	}
 	for _, f := range adjust {
@@ -331,7 +340,7 @@ func newRoomOn(t testing.TB, store *raftstore.Store, adjust ...func(*Config)) *r
 	r.manager, err = New(c)
 	require.NoError(t, err)
 	r.manager.alive, r.manager.aliveRows = alive, aliveMembers.Prefix("")
-	r.leader.observations = r.manager.Section()
+	r.leader.observations, r.leader.peers = r.manager.Section(), r.manager.Peers()
 	r.service = NewService(r.manager)
 	return r
 }

@@ -25,10 +25,12 @@ type Config struct {
 	Client bundle.ClientConfig
 	// Leader asks the leader what it was told. [membership.Manager] is one.
 	Leader Leader
-	// IsHosted reports whether the cluster is the authority for a trust domain, and HostedBundle returns that domain's bundle. Both are
-	// called inside of transactions too, and read nothing but what they are given.
-	IsHosted     func(r raftstore.Reader, trustDomain string) (bool, error)
-	HostedBundle func(r raftstore.Reader, trustDomain string) (raftstore.Row[*statev1.Bundle], bool, error)
+	// IsHosted reports whether the cluster is the authority for a trust domain. It is called inside of transactions too, and
+	// reads nothing but what it is given. HostedBundles is where those domains' bundles are; it is only read.
+	IsHosted      func(r raftstore.Reader, trustDomain string) (bool, error)
+	HostedBundles raftstore.Table[*statev1.Bundle]
+	// Peers says how other clusters are reached for streams. Without its Dial this member only accepts them.
+	Peers PeerConfig
 	// Audit takes down decisions on bundles.
 	Audit Audit
 	// MinRefresh is the shortest interval at which any peer is polled. [DefaultMinRefresh] if zero, at least [LowestMinRefresh].
@@ -56,6 +58,9 @@ type Manager struct {
 	metrics      *metrics
 	etags        *etags
 	silent       *silences
+	peers        *peers
+	// confirmations is when peers last confirmed what is stored.
+	confirmations confirmations
 	// alive reads which members there are to share the work, and aliveRows is what it reads.
 	alive     func(r raftstore.Reader) ([]string, error)
 	aliveRows raftstore.Prefix
@@ -69,7 +74,7 @@ const maxByHand = 16
 // New builds the room. Its relationships are not fetched before [Manager.Run]; register [Manager.Section] with the membership first.
 func New(c Config) (*Manager, error) {
 	switch {
-	case c.Store == nil, c.Leader == nil, c.IsHosted == nil, c.HostedBundle == nil, c.Audit == nil:
+	case c.Store == nil, c.Leader == nil, c.IsHosted == nil, c.Audit == nil:
 		return nil, errors.New("federation: the configuration lacks a part")
 	case c.MinRefresh == 0:
 		c.MinRefresh = DefaultMinRefresh
@@ -88,6 +93,8 @@ func New(c Config) (*Manager, error) {
 		alive: membership.Alive, aliveRows: membership.AlivePrefix(),
 	}
 	m.observations = newObservations(m.member, c.Now)
+	m.confirmations.last = make(map[string]time.Time)
+	m.peers = newPeers(m, c.Peers)
 	var err error
 	if m.metrics, err = newMetrics(m, c.Registerer); err != nil {
 		return nil, fmt.Errorf("register the metrics of federation: %w", err)
@@ -99,6 +106,13 @@ func New(c Config) (*Manager, error) {
 // Section is what this room reports with heartbeats, under the name [Section].
 func (m *Manager) Section() *Observations { return m.observations }
 
+// Peers is what this room reports of its streams with heartbeats, under the name [PeerSection].
+func (m *Manager) Peers() *PeerReports { return m.peers.reports }
+
+// Drain ends the streams to peers with a word on why, and takes no more: this member is about to stop. [Manager.Run] does so
+// too when it ends, but by then the port may be closed.
+func (m *Manager) Drain() { m.peers.drain() }
+
 // Run fetches what this member owns, and keeps the standing of all relationships true while this member leads. It returns when ctx ends,
 // with nil, once everything that it started has ended; or with the error that makes it impossible to go on.
 func (m *Manager) Run(ctx context.Context) error {
@@ -106,6 +120,9 @@ func (m *Manager) Run(ctx context.Context) error {
 	group.Go(func() error { return m.followTables(ctx) })
 	group.Go(func() error { return m.followMembers(ctx) })
 	group.Go(func() error { return newScheduler(m).run(ctx) })
+	group.Go(func() error { return m.peers.run(ctx) })
+	group.Go(func() error { return m.peers.followHosted(ctx) })
+	group.Go(func() error { return m.peers.remote.run(ctx) })
 	group.Go(func() error { return m.config.Store.WhileLeading(ctx, m.keepStandings) })
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("federation: %w", err)
@@ -122,6 +139,7 @@ func (m *Manager) followTables(ctx context.Context) error {
 			return err
 		}
 		m.changes.everything()
+		m.peers.wake()
 		if err := m.watch(ctx, m.config.Store.Watch(over, view.Revision())); !errors.Is(err, raftstore.ErrWatchRestart) {
 			return err
 		}
@@ -140,9 +158,11 @@ func (m *Manager) watch(ctx context.Context, w *raftstore.Watch) error {
 			if _, ok := m.catalog.get(name); !ok {
 				m.etags.forget(name)
 				m.silent.forget(name)
+				m.confirmations.forget(name)
 			}
 		}
 		m.changes.relationships(names)
+		m.peers.wake()
 	}
 }
 
@@ -154,6 +174,7 @@ func (m *Manager) followMembers(ctx context.Context) error {
 			return fmt.Errorf("read who is alive: %w", err)
 		}
 		m.changes.alive(members)
+		m.peers.alive(members)
 		return nil
 	})
 }

@@ -13,6 +13,11 @@ type metrics struct {
 	owned    prometheus.Gauge
 	// statements counts checks of statements, alarms what was raised.
 	statements, alarms *prometheus.CounterVec
+	// of streams to peers
+	streams      *prometheus.GaugeVec
+	streamsEnded *prometheus.CounterVec
+	messages     *prometheus.CounterVec
+	received     *prometheus.CounterVec
 }
 
 func newMetrics(m *Manager, registerer prometheus.Registerer) (*metrics, error) {
@@ -34,10 +39,11 @@ func newMetrics(m *Manager, registerer prometheus.Registerer) (*metrics, error) 
 			Name: "entente_federation_polls_owned", Help: "Relationships that this member fetches for the cluster.",
 		}),
 	}
+	newPeerMetrics(ms)
 	if registerer == nil {
 		return ms, nil
 	}
-	for _, c := range []prometheus.Collector{ms.fetches, ms.duration, ms.owned, ms.statements, ms.alarms, &bundleCollector{manager: m}} {
+	for _, c := range []prometheus.Collector{ms.fetches, ms.duration, ms.owned, ms.statements, ms.alarms, ms.streams, ms.streamsEnded, ms.messages, ms.received, &bundleCollector{manager: m}} {
 		if err := registerer.Register(c); err != nil {
 			return nil, err
 		}

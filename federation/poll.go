@@ -85,7 +85,7 @@ func (m *Manager) basisOf(r raftstore.Reader, name string) (basis, error) {
 // servingBundle returns the bundle of a domain that serves another's: a hosted one, or a foreign one that is not suspended. Nil: there
 // is none.
 func (m *Manager) servingBundle(r raftstore.Reader, name string) (*bundle.Bundle, raftstore.Revision, error) {
-	row, found, err := m.config.HostedBundle(r, name)
+	row, found, err := m.config.HostedBundles.Get(r, name)
 	if err != nil {
 		return nil, 0, err
 	}

@@ -31,6 +31,8 @@ type Relationship struct {
 	// MaxStaleX509 and MaxStaleJWT say after how long without refresh authorities of a kind count as expired. Zero: never.
 	MaxStaleX509, MaxStaleJWT time.Duration
 	Suspended                 bool
+	// Peer is the cluster that hosts the domain, where a stream is kept with it; else nil.
+	Peer *Peer
 	// Generation rises with every decision of an operator on this relationship.
 	Generation uint64
 	// Standing is as the row has it, and Recorded the last success that was known when it was written.
@@ -56,6 +58,9 @@ func ParseRelationship(row *statev1.Relationship) (*Relationship, error) {
 		return nil, err
 	}
 	if r.Endpoint, err = parseEndpoint(r.TrustDomain, row); err != nil {
+		return nil, err
+	}
+	if r.Peer, err = parsePeer(row.GetPeer()); err != nil {
 		return nil, err
 	}
 	if r.MaxStaleJWT, err = parseMaxStale("max_stale_jwt", row.GetMaxStaleJwt(), DefaultMaxStaleJWT); err != nil {

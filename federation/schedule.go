@@ -18,6 +18,9 @@ const (
 	// takeoverPace is how far apart a member begins with relationships that it takes over, at its start or when
 	// another member died: a few begin at once, and thousands do not make it a hundred handshakes a second.
 	takeoverPace = 10 * time.Millisecond
+	// safetyPoll is how often a bundle is fetched that a peer keeps up to date over a stream: so that the endpoint is known to work
+	// before it is needed.
+	safetyPoll = time.Hour
 	// storeRetry is how long a fetched bundle that this cluster could not store, for want of a leader say, waits to be fetched
 	// again: the fault is not the peer's, so that its turn need not be waited for.
 	storeRetry = 10 * time.Second

@@ -39,6 +39,10 @@ type ownership struct {
 	again bool
 	// waiting says that the turn has come, and the lane is full.
 	waiting bool
+	// streamed says that a peer kept the bundle up to date over a stream when that was last looked at, and fetched when it was last
+	// fetched nevertheless.
+	streamed bool
+	fetched  time.Time
 	// failed is what became of the last attempt; it says which lane the next one takes.
 	failed bool
 }
@@ -120,6 +124,8 @@ func (s *scheduler) changed(names []string, members []string, all bool) {
 			taken = append(taken, name)
 		case mine && own.generation != e.relationship.Generation:
 			s.decided(name, own, e)
+		case mine && s.streamEnded(own, e):
+			s.plan(name, own, s.manager.now())
 		case mine:
 			s.shorten(name, own, s.manager.interval(e.holding))
 		}
@@ -176,10 +182,31 @@ func (s *scheduler) plan(name string, own *ownership, at time.Time) {
 	s.manager.observations.planned(name, own.generation, at, own.interval)
 }
 
+// streamEnded reports whether a stream kept the bundle up to date until now, so that it is to be fetched at once.
+func (s *scheduler) streamEnded(own *ownership, e entry) bool {
+	was := own.streamed
+	own.streamed = s.manager.peers.streamed(e.peerHome(), e.relationship.TrustDomain.Name())
+	return was && !own.streamed && own.cancel == nil && !own.waiting
+}
+
+// spared reports whether a turn can be passed over, because a peer keeps the bundle up to date over a stream.
+func (s *scheduler) spared(name string, own *ownership) bool {
+	e, ok := s.manager.catalog.get(name)
+	if !ok {
+		return false
+	}
+	own.streamed = s.manager.peers.streamed(e.peerHome(), name)
+	return own.streamed && s.manager.now().Sub(own.fetched) < safetyPoll
+}
+
 // start begins a fetch, or lets it wait for its lane.
 func (s *scheduler) start(ctx context.Context, name string) {
 	own, ok := s.owned[name]
 	if !ok {
+		return
+	}
+	if s.spared(name, own) {
+		s.plan(name, own, s.manager.now().Add(Turn(own.interval, s.manager.chance())))
 		return
 	}
 	l := &s.fast
@@ -194,7 +221,7 @@ func (s *scheduler) start(ctx context.Context, name string) {
 	l.running++
 	own.waiting = false
 	fetching, cancel := context.WithCancel(ctx)
-	own.cancel = cancel
+	own.cancel, own.fetched = cancel, s.manager.now()
 	s.fetches.Go(func() {
 		defer cancel()
 		started := s.manager.now()

@@ -171,6 +171,7 @@ func (s *Service) ListRelationships(ctx context.Context, req *ententev1.ListRela
 		return nil, raftstore.StatusError(err)
 	}
 	live := s.manager.live(ctx, "")
+	streams := s.manager.knownStreams(ctx, "")
 	out := &ententev1.ListRelationshipsResponse{Revision: uint64(view.Revision())}
 	size := 0
 	for row, err := range Relationships.All(view, "") {
@@ -181,6 +182,7 @@ func (s *Service) ListRelationships(ctx context.Context, req *ententev1.ListRela
 			continue
 		}
 		shown, err := s.manager.shown(view, row, members, live[row.Key])
+		streams.add(shown)
 		if err != nil {
 			return nil, raftstore.StatusError(err)
 		}
@@ -223,6 +225,9 @@ func (s *Service) show(ctx context.Context, view *raftstore.View, name string) (
 		return nil, raftstore.StatusError(err)
 	}
 	shown, err := s.manager.shown(view, row, members, s.manager.live(ctx, name)[name])
+	if peer := row.Value.GetPeer(); peer != nil && err == nil {
+		s.manager.knownStreams(ctx, peer.GetHomeTrustDomain()).add(shown)
+	}
 	return shown, raftstore.StatusError(err)
 }
 
@@ -270,6 +275,9 @@ func (m *Manager) shown(view *raftstore.View, row raftstore.Row[*statev1.Relatio
 		WebRoots: v.GetWebRoots(), State: ententev1.RelationshipState_RELATIONSHIP_STATE_ACTIVE,
 		MaxStaleJwt: v.GetMaxStaleJwt(), MaxStaleX509: v.GetMaxStaleX509(), CreateTime: v.GetCreateTime(), Revision: uint64(row.Revision),
 		Freshness: ententev1.Freshness(v.GetStanding().GetFreshness()),
+	}
+	if peer := v.GetPeer(); peer != nil {
+		out.Peer = &ententev1.Peer{HomeTrustDomain: peer.GetHomeTrustDomain(), Addresses: peer.GetAddresses()}
 	}
 	if out.MaxStaleJwt == nil {
 		out.MaxStaleJwt = durationpb.New(DefaultMaxStaleJWT)

@@ -115,6 +115,7 @@ func (m *member) start(ctx context.Context, opts Options) error {
 	if err := m.serveCallers(); err != nil {
 		return err
 	}
+	m.life.onStop("peer streams", func() error { m.federation.Drain(); return nil })
 	m.life.start("signals", m.followSignals)
 	m.operations.setReady(m.readiness())
 	return nil
@@ -166,6 +167,7 @@ func (m *member) registerServices(s *grpc.Server) {
 	ententev1.RegisterSVIDServiceServer(s, m.authority.SVIDService())
 	ententev1.RegisterBundleServiceServer(s, m.bundles)
 	ententev1.RegisterFederationServiceServer(s, federation.NewService(m.federation))
+	ententev1.RegisterPeerServiceServer(s, federation.NewPeerService(m.federation))
 	ententev1.RegisterRoutingServiceServer(s, routing.NewServer(m.routing))
 }
 

@@ -66,9 +66,9 @@ func (a *app) federationListCommand() *cobra.Command {
 				}
 			}
 			return a.print(list, func(t *table) {
-				t.columns("DOMAIN", "STATE", "FRESHNESS", "SEQUENCE", "PROFILE", "URL", "OWNER", "LAST SUCCESS", "LAST RESULT")
+				t.columns("DOMAIN", "STATE", "FRESHNESS", "SEQUENCE", "PROFILE", "URL", "OWNER", "STREAM", "LAST SUCCESS", "LAST RESULT")
 				for _, r := range list.GetRelationships() {
-					t.row(r.GetTrustDomain(), name(r.GetState()), name(r.GetFreshness()), relationshipSequence(r), name(r.GetProfile()), r.GetUrl(), r.GetOwner(), since(r.GetLastSuccessTime()), r.GetLastResult())
+					t.row(r.GetTrustDomain(), name(r.GetState()), name(r.GetFreshness()), relationshipSequence(r), name(r.GetProfile()), r.GetUrl(), r.GetOwner(), streamOf(r), since(r.GetLastSuccessTime()), r.GetLastResult())
 				}
 				t.otherwise("No trust domain is federated with: 'entente federation create' begins.")
 			})
@@ -126,6 +126,7 @@ func (a *app) printRelationship(r *ententev1.Relationship, err error) error {
 		for _, alarm := range r.GetAlarms() {
 			t.field("ALARM", fmt.Sprintf("%s at sequence %d, %s: %s", alarm.GetName(), alarm.GetSequence(), exact(alarm.GetTime()), alarm.GetDetail()))
 		}
+		peerFields(t, r)
 		t.field("created", exact(r.GetCreateTime()))
 		t.field("revision", r.GetRevision())
 	})

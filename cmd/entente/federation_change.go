@@ -20,6 +20,8 @@ type relationshipFlags struct {
 	profile                     enumFlag
 	bootstrapFile, webRootsFile string
 	maxStaleJWT, maxStaleX509   time.Duration
+	peerDomain                  string
+	peerAddresses               []string
 }
 
 func (r *relationshipFlags) add(f *pflag.FlagSet) {
@@ -30,12 +32,14 @@ func (r *relationshipFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&r.bootstrapFile, "bootstrap", "", "a SPIFFE bundle document to begin with, from a trusted source ('-' for standard input)")
 	f.StringVar(&r.webRootsFile, "web-roots", "", "https_web: PEM certificates that are the only roots accepted; the system's if left out")
 	f.DurationVar(&r.maxStaleJWT, "max-stale-jwt", 0, fmt.Sprintf("without refresh for so long its JWT keys count as expired (%s if left out)", jwtStaleDefault))
+	f.StringVar(&r.peerDomain, "peer-domain", "", "where the domain is hosted by a cluster of Entente: its home trust domain; a stream is kept with it ('' ends that)")
+	f.StringArrayVar(&r.peerAddresses, "peer-address", nil, "HOST:PORT of the cluster port of a member there, tried in order; without, only that cluster can open the stream")
 	f.DurationVar(&r.maxStaleX509, "max-stale-x509", 0, "without refresh for so long its X.509 authorities count as expired (never if left out)")
 }
 
 // given reports whether any field is to be set.
 func (r *relationshipFlags) given(f *pflag.FlagSet) bool {
-	for _, flag := range []string{"url", "profile", "endpoint-spiffe-id", "web-roots", "max-stale-jwt", "max-stale-x509"} {
+	for _, flag := range []string{"url", "profile", "endpoint-spiffe-id", "web-roots", "max-stale-jwt", "max-stale-x509", "peer-domain", "peer-address"} {
 		if f.Changed(flag) {
 			return true
 		}
@@ -71,6 +75,16 @@ func (r *relationshipFlags) take(a *app, f *pflag.FlagSet, to *ententev1.Relatio
 		to.MaxStaleX509 = durationpb.New(r.maxStaleX509)
 		fields = append(fields, "max_stale_x509")
 	}
+	switch {
+	case f.Changed("peer-domain") && r.peerDomain == "":
+		fields = append(fields, "peer")
+	case f.Changed("peer-domain"):
+		to.Peer = &ententev1.Peer{HomeTrustDomain: r.peerDomain, Addresses: r.peerAddresses}
+		fields = append(fields, "peer")
+	case f.Changed("peer-address"):
+		to.Peer = &ententev1.Peer{Addresses: r.peerAddresses}
+		fields = append(fields, "peer.addresses")
+	}
 	if f.Changed("bootstrap") {
 		if bootstrap, err = a.readFile(bootstrapInput, r.bootstrapFile); err != nil {
 			return nil, nil, err
@@ -90,9 +104,15 @@ With the profile https_spiffe the endpoint proves to be --endpoint-spiffe-id. Wh
 domain itself, --bootstrap gives the bundle to verify it by the first time: get it from its operators by a way
 that you trust ('entente bundle show --format spiffe' there), not from the endpoint.
 
-With the profile https_web the endpoint has a certificate of the web, or of --web-roots.`,
+With the profile https_web the endpoint has a certificate of the web, or of --web-roots.
+
+Where the domain is hosted by a cluster of Entente, --peer-domain names that cluster by its home trust domain, and
+--peer-address its members' cluster ports. Once both clusters have a relationship that names the other one, a stream
+carries every change of a bundle at once, both ways; one side with an address is enough. The URL stays the way that
+is taken while there is no stream.`,
 		Example: `  entente federation create us.example.org --url https://us-1.example.org:7443/ --profile https_spiffe \
-      --endpoint-spiffe-id spiffe://us.example.org/entente/bundle-endpoint --bootstrap us.json`,
+      --endpoint-spiffe-id spiffe://us.example.org/entente/bundle-endpoint --bootstrap us.json \
+      --peer-domain us.example.org --peer-address us-1.example.org:7440 --peer-address us-2.example.org:7440`,
 		Args:    arguments("DOMAIN"),
 		PreRunE: required("url", "profile"),
 		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, cmd *cobra.Command, args []string) error {

@@ -152,11 +152,13 @@ type Authority struct {
 	// When a prepared authority may sign, or a retiring one leaves the bundle.
 	NextTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=next_time,json=nextTime,proto3" json:"next_time,omitempty"`
 	// One sentence on what the authority waits for; empty when for nothing.
-	WaitsFor      string                 `protobuf:"bytes,13,opt,name=waits_for,json=waitsFor,proto3" json:"waits_for,omitempty"`
-	TaintTime     *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=taint_time,json=taintTime,proto3" json:"taint_time,omitempty"`
-	RevokeTime    *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	WaitsFor   string                 `protobuf:"bytes,13,opt,name=waits_for,json=waitsFor,proto3" json:"waits_for,omitempty"`
+	TaintTime  *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=taint_time,json=taintTime,proto3" json:"taint_time,omitempty"`
+	RevokeTime *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
+	// The peers that have not acknowledged a bundle with what verifies this prepared authority.
+	Unacknowledged []*UnacknowledgedPeer `protobuf:"bytes,16,rep,name=unacknowledged,proto3" json:"unacknowledged,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Authority) Reset() {
@@ -294,6 +296,92 @@ func (x *Authority) GetRevokeTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Authority) GetUnacknowledged() []*UnacknowledgedPeer {
+	if x != nil {
+		return x.Unacknowledged
+	}
+	return nil
+}
+
+// UnacknowledgedPeer is a peer that may not know an authority yet.
+type UnacknowledgedPeer struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	HomeTrustDomain string                 `protobuf:"bytes,1,opt,name=home_trust_domain,json=homeTrustDomain,proto3" json:"home_trust_domain,omitempty"`
+	// How long the authority has been published.
+	For *durationpb.Duration `protobuf:"bytes,2,opt,name=for,proto3" json:"for,omitempty"`
+	// The last sequence that it acknowledged, and the named reason for which it refused a later one, if it did.
+	Sequence      uint64 `protobuf:"varint,3,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Refusal       string `protobuf:"bytes,4,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	Connected     bool   `protobuf:"varint,5,opt,name=connected,proto3" json:"connected,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnacknowledgedPeer) Reset() {
+	*x = UnacknowledgedPeer{}
+	mi := &file_entente_v1_authority_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnacknowledgedPeer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnacknowledgedPeer) ProtoMessage() {}
+
+func (x *UnacknowledgedPeer) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_authority_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnacknowledgedPeer.ProtoReflect.Descriptor instead.
+func (*UnacknowledgedPeer) Descriptor() ([]byte, []int) {
+	return file_entente_v1_authority_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *UnacknowledgedPeer) GetHomeTrustDomain() string {
+	if x != nil {
+		return x.HomeTrustDomain
+	}
+	return ""
+}
+
+func (x *UnacknowledgedPeer) GetFor() *durationpb.Duration {
+	if x != nil {
+		return x.For
+	}
+	return nil
+}
+
+func (x *UnacknowledgedPeer) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *UnacknowledgedPeer) GetRefusal() string {
+	if x != nil {
+		return x.Refusal
+	}
+	return ""
+}
+
+func (x *UnacknowledgedPeer) GetConnected() bool {
+	if x != nil {
+		return x.Connected
+	}
+	return false
+}
+
 type ListAuthoritiesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Empty: all hosted domains.
@@ -305,7 +393,7 @@ type ListAuthoritiesRequest struct {
 
 func (x *ListAuthoritiesRequest) Reset() {
 	*x = ListAuthoritiesRequest{}
-	mi := &file_entente_v1_authority_proto_msgTypes[1]
+	mi := &file_entente_v1_authority_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -317,7 +405,7 @@ func (x *ListAuthoritiesRequest) String() string {
 func (*ListAuthoritiesRequest) ProtoMessage() {}
 
 func (x *ListAuthoritiesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_authority_proto_msgTypes[1]
+	mi := &file_entente_v1_authority_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -330,7 +418,7 @@ func (x *ListAuthoritiesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuthoritiesRequest.ProtoReflect.Descriptor instead.
 func (*ListAuthoritiesRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_authority_proto_rawDescGZIP(), []int{1}
+	return file_entente_v1_authority_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ListAuthoritiesRequest) GetTrustDomain() string {
@@ -357,7 +445,7 @@ type ListAuthoritiesResponse struct {
 
 func (x *ListAuthoritiesResponse) Reset() {
 	*x = ListAuthoritiesResponse{}
-	mi := &file_entente_v1_authority_proto_msgTypes[2]
+	mi := &file_entente_v1_authority_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -369,7 +457,7 @@ func (x *ListAuthoritiesResponse) String() string {
 func (*ListAuthoritiesResponse) ProtoMessage() {}
 
 func (x *ListAuthoritiesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_authority_proto_msgTypes[2]
+	mi := &file_entente_v1_authority_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -382,7 +470,7 @@ func (x *ListAuthoritiesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuthoritiesResponse.ProtoReflect.Descriptor instead.
 func (*ListAuthoritiesResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_authority_proto_rawDescGZIP(), []int{2}
+	return file_entente_v1_authority_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ListAuthoritiesResponse) GetRevision() uint64 {
@@ -411,7 +499,7 @@ type RotateAuthoritiesRequest struct {
 
 func (x *RotateAuthoritiesRequest) Reset() {
 	*x = RotateAuthoritiesRequest{}
-	mi := &file_entente_v1_authority_proto_msgTypes[3]
+	mi := &file_entente_v1_authority_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -423,7 +511,7 @@ func (x *RotateAuthoritiesRequest) String() string {
 func (*RotateAuthoritiesRequest) ProtoMessage() {}
 
 func (x *RotateAuthoritiesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_authority_proto_msgTypes[3]
+	mi := &file_entente_v1_authority_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -436,7 +524,7 @@ func (x *RotateAuthoritiesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateAuthoritiesRequest.ProtoReflect.Descriptor instead.
 func (*RotateAuthoritiesRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_authority_proto_rawDescGZIP(), []int{3}
+	return file_entente_v1_authority_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *RotateAuthoritiesRequest) GetTrustDomain() string {
@@ -463,7 +551,7 @@ type RotateAuthoritiesResponse struct {
 
 func (x *RotateAuthoritiesResponse) Reset() {
 	*x = RotateAuthoritiesResponse{}
-	mi := &file_entente_v1_authority_proto_msgTypes[4]
+	mi := &file_entente_v1_authority_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -475,7 +563,7 @@ func (x *RotateAuthoritiesResponse) String() string {
 func (*RotateAuthoritiesResponse) ProtoMessage() {}
 
 func (x *RotateAuthoritiesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_authority_proto_msgTypes[4]
+	mi := &file_entente_v1_authority_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -488,7 +576,7 @@ func (x *RotateAuthoritiesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateAuthoritiesResponse.ProtoReflect.Descriptor instead.
 func (*RotateAuthoritiesResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_authority_proto_rawDescGZIP(), []int{4}
+	return file_entente_v1_authority_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RotateAuthoritiesResponse) GetRevision() uint64 {
@@ -515,7 +603,7 @@ type PrepareAuthoritiesRequest struct {
 
 func (x *PrepareAuthoritiesRequest) Reset() {
 	*x = PrepareAuthoritiesRequest{}
-	mi := &file_entente_v1_authority_proto_msgTypes[5]
+	mi := &file_entente_v1_authority_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -527,7 +615,7 @@ func (x *PrepareAuthoritiesRequest) String() string {
 func (*PrepareAuthoritiesRequest) ProtoMessage() {}
 
 func (x *PrepareAuthoritiesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_authority_proto_msgTypes[5]
+	mi := &file_entente_v1_authority_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -540,7 +628,7 @@ func (x *PrepareAuthoritiesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareAuthoritiesRequest.ProtoReflect.Descriptor instead.
 func (*PrepareAuthoritiesRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_authority_proto_rawDescGZIP(), []int{5}
+	return file_entente_v1_authority_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *PrepareAuthoritiesRequest) GetTrustDomain() string {
@@ -561,7 +649,7 @@ type PrepareAuthoritiesResponse struct {
 
 func (x *PrepareAuthoritiesResponse) Reset() {
 	*x = PrepareAuthoritiesResponse{}
-	mi := &file_entente_v1_authority_proto_msgTypes[6]
+	mi := &file_entente_v1_authority_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -573,7 +661,7 @@ func (x *PrepareAuthoritiesResponse) String() string {
 func (*PrepareAuthoritiesResponse) ProtoMessage() {}
 
 func (x *PrepareAuthoritiesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_authority_proto_msgTypes[6]
+	mi := &file_entente_v1_authority_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -586,7 +674,7 @@ func (x *PrepareAuthoritiesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareAuthoritiesResponse.ProtoReflect.Descriptor instead.
 func (*PrepareAuthoritiesResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_authority_proto_rawDescGZIP(), []int{6}
+	return file_entente_v1_authority_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *PrepareAuthoritiesResponse) GetRevision() uint64 {
@@ -613,7 +701,7 @@ type ActivateAuthorityRequest struct {
 
 func (x *ActivateAuthorityRequest) Reset() {
 	*x = ActivateAuthorityRequest{}
-	mi := &file_entente_v1_authority_proto_msgTypes[7]
+	mi := &file_entente_v1_authority_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -625,7 +713,7 @@ func (x *ActivateAuthorityRequest) String() string {
 func (*ActivateAuthorityRequest) ProtoMessage() {}
 
 func (x *ActivateAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_authority_proto_msgTypes[7]
+	mi := &file_entente_v1_authority_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -638,7 +726,7 @@ func (x *ActivateAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivateAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*ActivateAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_authority_proto_rawDescGZIP(), []int{7}
+	return file_entente_v1_authority_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ActivateAuthorityRequest) GetTrustDomain() string {
@@ -668,7 +756,7 @@ type ActivateAuthorityResponse struct {
 
 func (x *ActivateAuthorityResponse) Reset() {
 	*x = ActivateAuthorityResponse{}
-	mi := &file_entente_v1_authority_proto_msgTypes[8]
+	mi := &file_entente_v1_authority_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -680,7 +768,7 @@ func (x *ActivateAuthorityResponse) String() string {
 func (*ActivateAuthorityResponse) ProtoMessage() {}
 
 func (x *ActivateAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_authority_proto_msgTypes[8]
+	mi := &file_entente_v1_authority_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -693,7 +781,7 @@ func (x *ActivateAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivateAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*ActivateAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_authority_proto_rawDescGZIP(), []int{8}
+	return file_entente_v1_authority_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ActivateAuthorityResponse) GetRevision() uint64 {
@@ -727,7 +815,7 @@ type TaintAuthorityRequest struct {
 
 func (x *TaintAuthorityRequest) Reset() {
 	*x = TaintAuthorityRequest{}
-	mi := &file_entente_v1_authority_proto_msgTypes[9]
+	mi := &file_entente_v1_authority_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -739,7 +827,7 @@ func (x *TaintAuthorityRequest) String() string {
 func (*TaintAuthorityRequest) ProtoMessage() {}
 
 func (x *TaintAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_authority_proto_msgTypes[9]
+	mi := &file_entente_v1_authority_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -752,7 +840,7 @@ func (x *TaintAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaintAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*TaintAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_authority_proto_rawDescGZIP(), []int{9}
+	return file_entente_v1_authority_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *TaintAuthorityRequest) GetTrustDomain() string {
@@ -781,7 +869,7 @@ type TaintAuthorityResponse struct {
 
 func (x *TaintAuthorityResponse) Reset() {
 	*x = TaintAuthorityResponse{}
-	mi := &file_entente_v1_authority_proto_msgTypes[10]
+	mi := &file_entente_v1_authority_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -793,7 +881,7 @@ func (x *TaintAuthorityResponse) String() string {
 func (*TaintAuthorityResponse) ProtoMessage() {}
 
 func (x *TaintAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_authority_proto_msgTypes[10]
+	mi := &file_entente_v1_authority_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -806,7 +894,7 @@ func (x *TaintAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaintAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*TaintAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_authority_proto_rawDescGZIP(), []int{10}
+	return file_entente_v1_authority_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *TaintAuthorityResponse) GetRevision() uint64 {
@@ -846,7 +934,7 @@ type RevokeAuthorityRequest struct {
 
 func (x *RevokeAuthorityRequest) Reset() {
 	*x = RevokeAuthorityRequest{}
-	mi := &file_entente_v1_authority_proto_msgTypes[11]
+	mi := &file_entente_v1_authority_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -858,7 +946,7 @@ func (x *RevokeAuthorityRequest) String() string {
 func (*RevokeAuthorityRequest) ProtoMessage() {}
 
 func (x *RevokeAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_authority_proto_msgTypes[11]
+	mi := &file_entente_v1_authority_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -871,7 +959,7 @@ func (x *RevokeAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*RevokeAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_authority_proto_rawDescGZIP(), []int{11}
+	return file_entente_v1_authority_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RevokeAuthorityRequest) GetTrustDomain() string {
@@ -942,7 +1030,7 @@ type RevokeAuthorityResponse struct {
 
 func (x *RevokeAuthorityResponse) Reset() {
 	*x = RevokeAuthorityResponse{}
-	mi := &file_entente_v1_authority_proto_msgTypes[12]
+	mi := &file_entente_v1_authority_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -954,7 +1042,7 @@ func (x *RevokeAuthorityResponse) String() string {
 func (*RevokeAuthorityResponse) ProtoMessage() {}
 
 func (x *RevokeAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_authority_proto_msgTypes[12]
+	mi := &file_entente_v1_authority_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -967,7 +1055,7 @@ func (x *RevokeAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*RevokeAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_authority_proto_rawDescGZIP(), []int{12}
+	return file_entente_v1_authority_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RevokeAuthorityResponse) GetRevision() uint64 {
@@ -996,7 +1084,7 @@ var File_entente_v1_authority_proto protoreflect.FileDescriptor
 const file_entente_v1_authority_proto_rawDesc = "" +
 	"\n" +
 	"\x1aentente/v1/authority.proto\x12\n" +
-	"entente.v1\x1a\x15entente/v1/read.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\x05\n" +
+	"entente.v1\x1a\x15entente/v1/read.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\x06\n" +
 	"\tAuthority\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\ftrust_domain\x18\x02 \x01(\tR\vtrustDomain\x12\x16\n" +
@@ -1017,7 +1105,14 @@ const file_entente_v1_authority_proto_rawDesc = "" +
 	"\n" +
 	"taint_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\ttaintTime\x12;\n" +
 	"\vrevoke_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"revokeTime\"h\n" +
+	"revokeTime\x12F\n" +
+	"\x0eunacknowledged\x18\x10 \x03(\v2\x1e.entente.v1.UnacknowledgedPeerR\x0eunacknowledged\"\xc1\x01\n" +
+	"\x12UnacknowledgedPeer\x12*\n" +
+	"\x11home_trust_domain\x18\x01 \x01(\tR\x0fhomeTrustDomain\x12+\n" +
+	"\x03for\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03for\x12\x1a\n" +
+	"\bsequence\x18\x03 \x01(\x04R\bsequence\x12\x18\n" +
+	"\arefusal\x18\x04 \x01(\tR\arefusal\x12\x1c\n" +
+	"\tconnected\x18\x05 \x01(\bR\tconnected\"h\n" +
 	"\x16ListAuthoritiesRequest\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12+\n" +
 	"\x04read\x18\x02 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"n\n" +
@@ -1091,62 +1186,65 @@ func file_entente_v1_authority_proto_rawDescGZIP() []byte {
 }
 
 var file_entente_v1_authority_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_entente_v1_authority_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_entente_v1_authority_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_entente_v1_authority_proto_goTypes = []any{
 	(AuthorityKind)(0),                 // 0: entente.v1.AuthorityKind
 	(AuthorityState)(0),                // 1: entente.v1.AuthorityState
 	(*Authority)(nil),                  // 2: entente.v1.Authority
-	(*ListAuthoritiesRequest)(nil),     // 3: entente.v1.ListAuthoritiesRequest
-	(*ListAuthoritiesResponse)(nil),    // 4: entente.v1.ListAuthoritiesResponse
-	(*RotateAuthoritiesRequest)(nil),   // 5: entente.v1.RotateAuthoritiesRequest
-	(*RotateAuthoritiesResponse)(nil),  // 6: entente.v1.RotateAuthoritiesResponse
-	(*PrepareAuthoritiesRequest)(nil),  // 7: entente.v1.PrepareAuthoritiesRequest
-	(*PrepareAuthoritiesResponse)(nil), // 8: entente.v1.PrepareAuthoritiesResponse
-	(*ActivateAuthorityRequest)(nil),   // 9: entente.v1.ActivateAuthorityRequest
-	(*ActivateAuthorityResponse)(nil),  // 10: entente.v1.ActivateAuthorityResponse
-	(*TaintAuthorityRequest)(nil),      // 11: entente.v1.TaintAuthorityRequest
-	(*TaintAuthorityResponse)(nil),     // 12: entente.v1.TaintAuthorityResponse
-	(*RevokeAuthorityRequest)(nil),     // 13: entente.v1.RevokeAuthorityRequest
-	(*RevokeAuthorityResponse)(nil),    // 14: entente.v1.RevokeAuthorityResponse
-	(*timestamppb.Timestamp)(nil),      // 15: google.protobuf.Timestamp
-	(*ReadOptions)(nil),                // 16: entente.v1.ReadOptions
+	(*UnacknowledgedPeer)(nil),         // 3: entente.v1.UnacknowledgedPeer
+	(*ListAuthoritiesRequest)(nil),     // 4: entente.v1.ListAuthoritiesRequest
+	(*ListAuthoritiesResponse)(nil),    // 5: entente.v1.ListAuthoritiesResponse
+	(*RotateAuthoritiesRequest)(nil),   // 6: entente.v1.RotateAuthoritiesRequest
+	(*RotateAuthoritiesResponse)(nil),  // 7: entente.v1.RotateAuthoritiesResponse
+	(*PrepareAuthoritiesRequest)(nil),  // 8: entente.v1.PrepareAuthoritiesRequest
+	(*PrepareAuthoritiesResponse)(nil), // 9: entente.v1.PrepareAuthoritiesResponse
+	(*ActivateAuthorityRequest)(nil),   // 10: entente.v1.ActivateAuthorityRequest
+	(*ActivateAuthorityResponse)(nil),  // 11: entente.v1.ActivateAuthorityResponse
+	(*TaintAuthorityRequest)(nil),      // 12: entente.v1.TaintAuthorityRequest
+	(*TaintAuthorityResponse)(nil),     // 13: entente.v1.TaintAuthorityResponse
+	(*RevokeAuthorityRequest)(nil),     // 14: entente.v1.RevokeAuthorityRequest
+	(*RevokeAuthorityResponse)(nil),    // 15: entente.v1.RevokeAuthorityResponse
+	(*timestamppb.Timestamp)(nil),      // 16: google.protobuf.Timestamp
 	(*durationpb.Duration)(nil),        // 17: google.protobuf.Duration
+	(*ReadOptions)(nil),                // 18: entente.v1.ReadOptions
 }
 var file_entente_v1_authority_proto_depIdxs = []int32{
 	0,  // 0: entente.v1.Authority.kind:type_name -> entente.v1.AuthorityKind
 	1,  // 1: entente.v1.Authority.state:type_name -> entente.v1.AuthorityState
-	15, // 2: entente.v1.Authority.not_before:type_name -> google.protobuf.Timestamp
-	15, // 3: entente.v1.Authority.not_after:type_name -> google.protobuf.Timestamp
-	15, // 4: entente.v1.Authority.prepare_time:type_name -> google.protobuf.Timestamp
-	15, // 5: entente.v1.Authority.activate_time:type_name -> google.protobuf.Timestamp
-	15, // 6: entente.v1.Authority.retire_time:type_name -> google.protobuf.Timestamp
-	15, // 7: entente.v1.Authority.next_time:type_name -> google.protobuf.Timestamp
-	15, // 8: entente.v1.Authority.taint_time:type_name -> google.protobuf.Timestamp
-	15, // 9: entente.v1.Authority.revoke_time:type_name -> google.protobuf.Timestamp
-	16, // 10: entente.v1.ListAuthoritiesRequest.read:type_name -> entente.v1.ReadOptions
-	2,  // 11: entente.v1.ListAuthoritiesResponse.authorities:type_name -> entente.v1.Authority
-	17, // 12: entente.v1.RotateAuthoritiesResponse.expected_duration:type_name -> google.protobuf.Duration
-	17, // 13: entente.v1.PrepareAuthoritiesResponse.expected_duration:type_name -> google.protobuf.Duration
-	2,  // 14: entente.v1.ActivateAuthorityResponse.authorities:type_name -> entente.v1.Authority
-	2,  // 15: entente.v1.TaintAuthorityResponse.authorities:type_name -> entente.v1.Authority
-	2,  // 16: entente.v1.RevokeAuthorityResponse.authorities:type_name -> entente.v1.Authority
-	3,  // 17: entente.v1.AuthorityService.ListAuthorities:input_type -> entente.v1.ListAuthoritiesRequest
-	5,  // 18: entente.v1.AuthorityService.RotateAuthorities:input_type -> entente.v1.RotateAuthoritiesRequest
-	7,  // 19: entente.v1.AuthorityService.PrepareAuthorities:input_type -> entente.v1.PrepareAuthoritiesRequest
-	9,  // 20: entente.v1.AuthorityService.ActivateAuthority:input_type -> entente.v1.ActivateAuthorityRequest
-	11, // 21: entente.v1.AuthorityService.TaintAuthority:input_type -> entente.v1.TaintAuthorityRequest
-	13, // 22: entente.v1.AuthorityService.RevokeAuthority:input_type -> entente.v1.RevokeAuthorityRequest
-	4,  // 23: entente.v1.AuthorityService.ListAuthorities:output_type -> entente.v1.ListAuthoritiesResponse
-	6,  // 24: entente.v1.AuthorityService.RotateAuthorities:output_type -> entente.v1.RotateAuthoritiesResponse
-	8,  // 25: entente.v1.AuthorityService.PrepareAuthorities:output_type -> entente.v1.PrepareAuthoritiesResponse
-	10, // 26: entente.v1.AuthorityService.ActivateAuthority:output_type -> entente.v1.ActivateAuthorityResponse
-	12, // 27: entente.v1.AuthorityService.TaintAuthority:output_type -> entente.v1.TaintAuthorityResponse
-	14, // 28: entente.v1.AuthorityService.RevokeAuthority:output_type -> entente.v1.RevokeAuthorityResponse
-	23, // [23:29] is the sub-list for method output_type
-	17, // [17:23] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	16, // 2: entente.v1.Authority.not_before:type_name -> google.protobuf.Timestamp
+	16, // 3: entente.v1.Authority.not_after:type_name -> google.protobuf.Timestamp
+	16, // 4: entente.v1.Authority.prepare_time:type_name -> google.protobuf.Timestamp
+	16, // 5: entente.v1.Authority.activate_time:type_name -> google.protobuf.Timestamp
+	16, // 6: entente.v1.Authority.retire_time:type_name -> google.protobuf.Timestamp
+	16, // 7: entente.v1.Authority.next_time:type_name -> google.protobuf.Timestamp
+	16, // 8: entente.v1.Authority.taint_time:type_name -> google.protobuf.Timestamp
+	16, // 9: entente.v1.Authority.revoke_time:type_name -> google.protobuf.Timestamp
+	3,  // 10: entente.v1.Authority.unacknowledged:type_name -> entente.v1.UnacknowledgedPeer
+	17, // 11: entente.v1.UnacknowledgedPeer.for:type_name -> google.protobuf.Duration
+	18, // 12: entente.v1.ListAuthoritiesRequest.read:type_name -> entente.v1.ReadOptions
+	2,  // 13: entente.v1.ListAuthoritiesResponse.authorities:type_name -> entente.v1.Authority
+	17, // 14: entente.v1.RotateAuthoritiesResponse.expected_duration:type_name -> google.protobuf.Duration
+	17, // 15: entente.v1.PrepareAuthoritiesResponse.expected_duration:type_name -> google.protobuf.Duration
+	2,  // 16: entente.v1.ActivateAuthorityResponse.authorities:type_name -> entente.v1.Authority
+	2,  // 17: entente.v1.TaintAuthorityResponse.authorities:type_name -> entente.v1.Authority
+	2,  // 18: entente.v1.RevokeAuthorityResponse.authorities:type_name -> entente.v1.Authority
+	4,  // 19: entente.v1.AuthorityService.ListAuthorities:input_type -> entente.v1.ListAuthoritiesRequest
+	6,  // 20: entente.v1.AuthorityService.RotateAuthorities:input_type -> entente.v1.RotateAuthoritiesRequest
+	8,  // 21: entente.v1.AuthorityService.PrepareAuthorities:input_type -> entente.v1.PrepareAuthoritiesRequest
+	10, // 22: entente.v1.AuthorityService.ActivateAuthority:input_type -> entente.v1.ActivateAuthorityRequest
+	12, // 23: entente.v1.AuthorityService.TaintAuthority:input_type -> entente.v1.TaintAuthorityRequest
+	14, // 24: entente.v1.AuthorityService.RevokeAuthority:input_type -> entente.v1.RevokeAuthorityRequest
+	5,  // 25: entente.v1.AuthorityService.ListAuthorities:output_type -> entente.v1.ListAuthoritiesResponse
+	7,  // 26: entente.v1.AuthorityService.RotateAuthorities:output_type -> entente.v1.RotateAuthoritiesResponse
+	9,  // 27: entente.v1.AuthorityService.PrepareAuthorities:output_type -> entente.v1.PrepareAuthoritiesResponse
+	11, // 28: entente.v1.AuthorityService.ActivateAuthority:output_type -> entente.v1.ActivateAuthorityResponse
+	13, // 29: entente.v1.AuthorityService.TaintAuthority:output_type -> entente.v1.TaintAuthorityResponse
+	15, // 30: entente.v1.AuthorityService.RevokeAuthority:output_type -> entente.v1.RevokeAuthorityResponse
+	25, // [25:31] is the sub-list for method output_type
+	19, // [19:25] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_entente_v1_authority_proto_init() }
@@ -1155,7 +1253,7 @@ func file_entente_v1_authority_proto_init() {
 		return
 	}
 	file_entente_v1_read_proto_init()
-	file_entente_v1_authority_proto_msgTypes[11].OneofWrappers = []any{
+	file_entente_v1_authority_proto_msgTypes[12].OneofWrappers = []any{
 		(*RevokeAuthorityRequest_Id)(nil),
 		(*RevokeAuthorityRequest_Anchor)(nil),
 	}
@@ -1165,7 +1263,7 @@ func file_entente_v1_authority_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_v1_authority_proto_rawDesc), len(file_entente_v1_authority_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -122,6 +122,55 @@ func (RelationshipState) EnumDescriptor() ([]byte, []int) {
 	return file_entente_v1_federation_proto_rawDescGZIP(), []int{1}
 }
 
+type PeerDirection int32
+
+const (
+	PeerDirection_PEER_DIRECTION_UNSPECIFIED PeerDirection = 0
+	PeerDirection_PEER_DIRECTION_OUTGOING    PeerDirection = 1
+	PeerDirection_PEER_DIRECTION_INCOMING    PeerDirection = 2
+)
+
+// Enum value maps for PeerDirection.
+var (
+	PeerDirection_name = map[int32]string{
+		0: "PEER_DIRECTION_UNSPECIFIED",
+		1: "PEER_DIRECTION_OUTGOING",
+		2: "PEER_DIRECTION_INCOMING",
+	}
+	PeerDirection_value = map[string]int32{
+		"PEER_DIRECTION_UNSPECIFIED": 0,
+		"PEER_DIRECTION_OUTGOING":    1,
+		"PEER_DIRECTION_INCOMING":    2,
+	}
+)
+
+func (x PeerDirection) Enum() *PeerDirection {
+	p := new(PeerDirection)
+	*p = x
+	return p
+}
+
+func (x PeerDirection) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PeerDirection) Descriptor() protoreflect.EnumDescriptor {
+	return file_entente_v1_federation_proto_enumTypes[2].Descriptor()
+}
+
+func (PeerDirection) Type() protoreflect.EnumType {
+	return &file_entente_v1_federation_proto_enumTypes[2]
+}
+
+func (x PeerDirection) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PeerDirection.Descriptor instead.
+func (PeerDirection) EnumDescriptor() ([]byte, []int) {
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{2}
+}
+
 // Relationship is the agreement to trust one foreign trust domain.
 type Relationship struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -157,8 +206,13 @@ type Relationship struct {
 	Alarms []*RelationshipAlarm `protobuf:"bytes,40,rep,name=alarms,proto3" json:"alarms,omitempty"`
 	// The sequence up to which the domain's chain of signed statements was checked; absent: no statement was seen yet.
 	StatedSequence *uint64 `protobuf:"varint,41,opt,name=stated_sequence,json=statedSequence,proto3,oneof" json:"stated_sequence,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The cluster that hosts the trust domain, where it runs Entente too: a stream is kept with it. Absent: the bundle is
+	// only fetched.
+	Peer *Peer `protobuf:"bytes,50,opt,name=peer,proto3" json:"peer,omitempty"`
+	// The streams with that cluster, of all members; set by the server.
+	Streams       []*PeerStream `protobuf:"bytes,51,rep,name=streams,proto3" json:"streams,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Relationship) Reset() {
@@ -345,6 +399,266 @@ func (x *Relationship) GetStatedSequence() uint64 {
 	return 0
 }
 
+func (x *Relationship) GetPeer() *Peer {
+	if x != nil {
+		return x.Peer
+	}
+	return nil
+}
+
+func (x *Relationship) GetStreams() []*PeerStream {
+	if x != nil {
+		return x.Streams
+	}
+	return nil
+}
+
+// Peer names another cluster that runs Entente.
+type Peer struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	HomeTrustDomain string                 `protobuf:"bytes,1,opt,name=home_trust_domain,json=homeTrustDomain,proto3" json:"home_trust_domain,omitempty"`
+	// HOST:PORT of its members' cluster port, tried in order; none: only the peer can open the stream.
+	Addresses     []string `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Peer) Reset() {
+	*x = Peer{}
+	mi := &file_entente_v1_federation_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Peer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Peer) ProtoMessage() {}
+
+func (x *Peer) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_federation_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Peer.ProtoReflect.Descriptor instead.
+func (*Peer) Descriptor() ([]byte, []int) {
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Peer) GetHomeTrustDomain() string {
+	if x != nil {
+		return x.HomeTrustDomain
+	}
+	return ""
+}
+
+func (x *Peer) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+// PeerStream is what a member knows of its stream with a peer.
+type PeerStream struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Member       string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	RemoteMember string                 `protobuf:"bytes,2,opt,name=remote_member,json=remoteMember,proto3" json:"remote_member,omitempty"`
+	Connected    bool                   `protobuf:"varint,3,opt,name=connected,proto3" json:"connected,omitempty"`
+	Direction    PeerDirection          `protobuf:"varint,4,opt,name=direction,proto3,enum=entente.v1.PeerDirection" json:"direction,omitempty"`
+	// Since when it is connected, or is not.
+	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	// The named reason and the text of how the last one ended, or the last attempt failed.
+	LastResult string `protobuf:"bytes,6,opt,name=last_result,json=lastResult,proto3" json:"last_result,omitempty"`
+	LastError  string `protobuf:"bytes,7,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	// What the peer knows of the bundles of hosted domains.
+	Acknowledgements []*PeerStreamAcknowledgement `protobuf:"bytes,8,rep,name=acknowledgements,proto3" json:"acknowledgements,omitempty"`
+	// The trust domains that the peer keeps up to date here over the stream.
+	Confirmed     []string `protobuf:"bytes,9,rep,name=confirmed,proto3" json:"confirmed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerStream) Reset() {
+	*x = PeerStream{}
+	mi := &file_entente_v1_federation_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerStream) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerStream) ProtoMessage() {}
+
+func (x *PeerStream) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_federation_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerStream.ProtoReflect.Descriptor instead.
+func (*PeerStream) Descriptor() ([]byte, []int) {
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *PeerStream) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+func (x *PeerStream) GetRemoteMember() string {
+	if x != nil {
+		return x.RemoteMember
+	}
+	return ""
+}
+
+func (x *PeerStream) GetConnected() bool {
+	if x != nil {
+		return x.Connected
+	}
+	return false
+}
+
+func (x *PeerStream) GetDirection() PeerDirection {
+	if x != nil {
+		return x.Direction
+	}
+	return PeerDirection_PEER_DIRECTION_UNSPECIFIED
+}
+
+func (x *PeerStream) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *PeerStream) GetLastResult() string {
+	if x != nil {
+		return x.LastResult
+	}
+	return ""
+}
+
+func (x *PeerStream) GetLastError() string {
+	if x != nil {
+		return x.LastError
+	}
+	return ""
+}
+
+func (x *PeerStream) GetAcknowledgements() []*PeerStreamAcknowledgement {
+	if x != nil {
+		return x.Acknowledgements
+	}
+	return nil
+}
+
+func (x *PeerStream) GetConfirmed() []string {
+	if x != nil {
+		return x.Confirmed
+	}
+	return nil
+}
+
+// PeerStreamAcknowledgement is the last version of a hosted domain's bundle that a peer acknowledged.
+type PeerStreamAcknowledgement struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	Sequence    uint64                 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// Whether there is a later one, which the peer has not acknowledged.
+	Pending bool `protobuf:"varint,3,opt,name=pending,proto3" json:"pending,omitempty"`
+	// The named reason for which the peer refused the later one, if it did.
+	Refusal       string                 `protobuf:"bytes,4,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	Time          *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerStreamAcknowledgement) Reset() {
+	*x = PeerStreamAcknowledgement{}
+	mi := &file_entente_v1_federation_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerStreamAcknowledgement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerStreamAcknowledgement) ProtoMessage() {}
+
+func (x *PeerStreamAcknowledgement) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_federation_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerStreamAcknowledgement.ProtoReflect.Descriptor instead.
+func (*PeerStreamAcknowledgement) Descriptor() ([]byte, []int) {
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *PeerStreamAcknowledgement) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *PeerStreamAcknowledgement) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *PeerStreamAcknowledgement) GetPending() bool {
+	if x != nil {
+		return x.Pending
+	}
+	return false
+}
+
+func (x *PeerStreamAcknowledgement) GetRefusal() string {
+	if x != nil {
+		return x.Refusal
+	}
+	return ""
+}
+
+func (x *PeerStreamAcknowledgement) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
 type CreateRelationshipRequest struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	Relationship *Relationship          `protobuf:"bytes,1,opt,name=relationship,proto3" json:"relationship,omitempty"`
@@ -356,7 +670,7 @@ type CreateRelationshipRequest struct {
 
 func (x *CreateRelationshipRequest) Reset() {
 	*x = CreateRelationshipRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[1]
+	mi := &file_entente_v1_federation_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -368,7 +682,7 @@ func (x *CreateRelationshipRequest) String() string {
 func (*CreateRelationshipRequest) ProtoMessage() {}
 
 func (x *CreateRelationshipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[1]
+	mi := &file_entente_v1_federation_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -381,7 +695,7 @@ func (x *CreateRelationshipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRelationshipRequest.ProtoReflect.Descriptor instead.
 func (*CreateRelationshipRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{1}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *CreateRelationshipRequest) GetRelationship() *Relationship {
@@ -411,7 +725,7 @@ type ListRelationshipsRequest struct {
 
 func (x *ListRelationshipsRequest) Reset() {
 	*x = ListRelationshipsRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[2]
+	mi := &file_entente_v1_federation_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -423,7 +737,7 @@ func (x *ListRelationshipsRequest) String() string {
 func (*ListRelationshipsRequest) ProtoMessage() {}
 
 func (x *ListRelationshipsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[2]
+	mi := &file_entente_v1_federation_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -436,7 +750,7 @@ func (x *ListRelationshipsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRelationshipsRequest.ProtoReflect.Descriptor instead.
 func (*ListRelationshipsRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{2}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListRelationshipsRequest) GetRead() *ReadOptions {
@@ -473,7 +787,7 @@ type ListRelationshipsResponse struct {
 
 func (x *ListRelationshipsResponse) Reset() {
 	*x = ListRelationshipsResponse{}
-	mi := &file_entente_v1_federation_proto_msgTypes[3]
+	mi := &file_entente_v1_federation_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -485,7 +799,7 @@ func (x *ListRelationshipsResponse) String() string {
 func (*ListRelationshipsResponse) ProtoMessage() {}
 
 func (x *ListRelationshipsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[3]
+	mi := &file_entente_v1_federation_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -498,7 +812,7 @@ func (x *ListRelationshipsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRelationshipsResponse.ProtoReflect.Descriptor instead.
 func (*ListRelationshipsResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{3}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListRelationshipsResponse) GetRevision() uint64 {
@@ -532,7 +846,7 @@ type GetRelationshipRequest struct {
 
 func (x *GetRelationshipRequest) Reset() {
 	*x = GetRelationshipRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[4]
+	mi := &file_entente_v1_federation_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -544,7 +858,7 @@ func (x *GetRelationshipRequest) String() string {
 func (*GetRelationshipRequest) ProtoMessage() {}
 
 func (x *GetRelationshipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[4]
+	mi := &file_entente_v1_federation_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -557,7 +871,7 @@ func (x *GetRelationshipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRelationshipRequest.ProtoReflect.Descriptor instead.
 func (*GetRelationshipRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{4}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetRelationshipRequest) GetTrustDomain() string {
@@ -588,7 +902,7 @@ type UpdateRelationshipRequest struct {
 
 func (x *UpdateRelationshipRequest) Reset() {
 	*x = UpdateRelationshipRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[5]
+	mi := &file_entente_v1_federation_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -600,7 +914,7 @@ func (x *UpdateRelationshipRequest) String() string {
 func (*UpdateRelationshipRequest) ProtoMessage() {}
 
 func (x *UpdateRelationshipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[5]
+	mi := &file_entente_v1_federation_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -613,7 +927,7 @@ func (x *UpdateRelationshipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRelationshipRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRelationshipRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{5}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *UpdateRelationshipRequest) GetRelationship() *Relationship {
@@ -653,7 +967,7 @@ type DeleteRelationshipRequest struct {
 
 func (x *DeleteRelationshipRequest) Reset() {
 	*x = DeleteRelationshipRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[6]
+	mi := &file_entente_v1_federation_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -665,7 +979,7 @@ func (x *DeleteRelationshipRequest) String() string {
 func (*DeleteRelationshipRequest) ProtoMessage() {}
 
 func (x *DeleteRelationshipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[6]
+	mi := &file_entente_v1_federation_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -678,7 +992,7 @@ func (x *DeleteRelationshipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRelationshipRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRelationshipRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{6}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *DeleteRelationshipRequest) GetTrustDomain() string {
@@ -697,7 +1011,7 @@ type DeleteRelationshipResponse struct {
 
 func (x *DeleteRelationshipResponse) Reset() {
 	*x = DeleteRelationshipResponse{}
-	mi := &file_entente_v1_federation_proto_msgTypes[7]
+	mi := &file_entente_v1_federation_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -709,7 +1023,7 @@ func (x *DeleteRelationshipResponse) String() string {
 func (*DeleteRelationshipResponse) ProtoMessage() {}
 
 func (x *DeleteRelationshipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[7]
+	mi := &file_entente_v1_federation_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -722,7 +1036,7 @@ func (x *DeleteRelationshipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRelationshipResponse.ProtoReflect.Descriptor instead.
 func (*DeleteRelationshipResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{7}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DeleteRelationshipResponse) GetRevision() uint64 {
@@ -741,7 +1055,7 @@ type RefreshRelationshipRequest struct {
 
 func (x *RefreshRelationshipRequest) Reset() {
 	*x = RefreshRelationshipRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[8]
+	mi := &file_entente_v1_federation_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -753,7 +1067,7 @@ func (x *RefreshRelationshipRequest) String() string {
 func (*RefreshRelationshipRequest) ProtoMessage() {}
 
 func (x *RefreshRelationshipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[8]
+	mi := &file_entente_v1_federation_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -766,7 +1080,7 @@ func (x *RefreshRelationshipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefreshRelationshipRequest.ProtoReflect.Descriptor instead.
 func (*RefreshRelationshipRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{8}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RefreshRelationshipRequest) GetTrustDomain() string {
@@ -785,7 +1099,7 @@ type SuspendRelationshipRequest struct {
 
 func (x *SuspendRelationshipRequest) Reset() {
 	*x = SuspendRelationshipRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[9]
+	mi := &file_entente_v1_federation_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -797,7 +1111,7 @@ func (x *SuspendRelationshipRequest) String() string {
 func (*SuspendRelationshipRequest) ProtoMessage() {}
 
 func (x *SuspendRelationshipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[9]
+	mi := &file_entente_v1_federation_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -810,7 +1124,7 @@ func (x *SuspendRelationshipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuspendRelationshipRequest.ProtoReflect.Descriptor instead.
 func (*SuspendRelationshipRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{9}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SuspendRelationshipRequest) GetTrustDomain() string {
@@ -829,7 +1143,7 @@ type ResumeRelationshipRequest struct {
 
 func (x *ResumeRelationshipRequest) Reset() {
 	*x = ResumeRelationshipRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[10]
+	mi := &file_entente_v1_federation_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -841,7 +1155,7 @@ func (x *ResumeRelationshipRequest) String() string {
 func (*ResumeRelationshipRequest) ProtoMessage() {}
 
 func (x *ResumeRelationshipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[10]
+	mi := &file_entente_v1_federation_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -854,7 +1168,7 @@ func (x *ResumeRelationshipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRelationshipRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRelationshipRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{10}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ResumeRelationshipRequest) GetTrustDomain() string {
@@ -880,7 +1194,7 @@ type RelationshipAlarm struct {
 
 func (x *RelationshipAlarm) Reset() {
 	*x = RelationshipAlarm{}
-	mi := &file_entente_v1_federation_proto_msgTypes[11]
+	mi := &file_entente_v1_federation_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -892,7 +1206,7 @@ func (x *RelationshipAlarm) String() string {
 func (*RelationshipAlarm) ProtoMessage() {}
 
 func (x *RelationshipAlarm) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[11]
+	mi := &file_entente_v1_federation_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -905,7 +1219,7 @@ func (x *RelationshipAlarm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelationshipAlarm.ProtoReflect.Descriptor instead.
 func (*RelationshipAlarm) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{11}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RelationshipAlarm) GetName() string {
@@ -941,7 +1255,7 @@ var File_entente_v1_federation_proto protoreflect.FileDescriptor
 const file_entente_v1_federation_proto_rawDesc = "" +
 	"\n" +
 	"\x1bentente/v1/federation.proto\x12\n" +
-	"entente.v1\x1a\x17entente/v1/bundle.proto\x1a\x15entente/v1/read.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbb\b\n" +
+	"entente.v1\x1a\x17entente/v1/bundle.proto\x1a\x15entente/v1/read.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x93\t\n" +
 	"\fRelationship\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x125\n" +
@@ -968,9 +1282,33 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"\x06digest\x18\x13 \x01(\tR\x06digest\x12D\n" +
 	"\x10refresh_interval\x18\x14 \x01(\v2\x19.google.protobuf.DurationR\x0frefreshInterval\x125\n" +
 	"\x06alarms\x18( \x03(\v2\x1d.entente.v1.RelationshipAlarmR\x06alarms\x12,\n" +
-	"\x0fstated_sequence\x18) \x01(\x04H\x01R\x0estatedSequence\x88\x01\x01B\v\n" +
+	"\x0fstated_sequence\x18) \x01(\x04H\x01R\x0estatedSequence\x88\x01\x01\x12$\n" +
+	"\x04peer\x182 \x01(\v2\x10.entente.v1.PeerR\x04peer\x120\n" +
+	"\astreams\x183 \x03(\v2\x16.entente.v1.PeerStreamR\astreamsB\v\n" +
 	"\t_sequenceB\x12\n" +
-	"\x10_stated_sequence\"\x84\x01\n" +
+	"\x10_stated_sequence\"P\n" +
+	"\x04Peer\x12*\n" +
+	"\x11home_trust_domain\x18\x01 \x01(\tR\x0fhomeTrustDomain\x12\x1c\n" +
+	"\taddresses\x18\x02 \x03(\tR\taddresses\"\x83\x03\n" +
+	"\n" +
+	"PeerStream\x12\x16\n" +
+	"\x06member\x18\x01 \x01(\tR\x06member\x12#\n" +
+	"\rremote_member\x18\x02 \x01(\tR\fremoteMember\x12\x1c\n" +
+	"\tconnected\x18\x03 \x01(\bR\tconnected\x127\n" +
+	"\tdirection\x18\x04 \x01(\x0e2\x19.entente.v1.PeerDirectionR\tdirection\x120\n" +
+	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1f\n" +
+	"\vlast_result\x18\x06 \x01(\tR\n" +
+	"lastResult\x12\x1d\n" +
+	"\n" +
+	"last_error\x18\a \x01(\tR\tlastError\x12Q\n" +
+	"\x10acknowledgements\x18\b \x03(\v2%.entente.v1.PeerStreamAcknowledgementR\x10acknowledgements\x12\x1c\n" +
+	"\tconfirmed\x18\t \x03(\tR\tconfirmed\"\xbe\x01\n" +
+	"\x19PeerStreamAcknowledgement\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x1a\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x18\n" +
+	"\apending\x18\x03 \x01(\bR\apending\x12\x18\n" +
+	"\arefusal\x18\x04 \x01(\tR\arefusal\x12.\n" +
+	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\x84\x01\n" +
 	"\x19CreateRelationshipRequest\x12<\n" +
 	"\frelationship\x18\x01 \x01(\v2\x18.entente.v1.RelationshipR\frelationship\x12)\n" +
 	"\x10bootstrap_bundle\x18\x02 \x01(\fR\x0fbootstrapBundle\"\x83\x01\n" +
@@ -1014,7 +1352,11 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"\x11RelationshipState\x12\"\n" +
 	"\x1eRELATIONSHIP_STATE_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19RELATIONSHIP_STATE_ACTIVE\x10\x01\x12 \n" +
-	"\x1cRELATIONSHIP_STATE_SUSPENDED\x10\x022\xe2\x05\n" +
+	"\x1cRELATIONSHIP_STATE_SUSPENDED\x10\x02*i\n" +
+	"\rPeerDirection\x12\x1e\n" +
+	"\x1aPEER_DIRECTION_UNSPECIFIED\x10\x00\x12\x1b\n" +
+	"\x17PEER_DIRECTION_OUTGOING\x10\x01\x12\x1b\n" +
+	"\x17PEER_DIRECTION_INCOMING\x10\x022\xe2\x05\n" +
 	"\x11FederationService\x12U\n" +
 	"\x12CreateRelationship\x12%.entente.v1.CreateRelationshipRequest\x1a\x18.entente.v1.Relationship\x12`\n" +
 	"\x11ListRelationships\x12$.entente.v1.ListRelationshipsRequest\x1a%.entente.v1.ListRelationshipsResponse\x12O\n" +
@@ -1037,69 +1379,79 @@ func file_entente_v1_federation_proto_rawDescGZIP() []byte {
 	return file_entente_v1_federation_proto_rawDescData
 }
 
-var file_entente_v1_federation_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_entente_v1_federation_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_entente_v1_federation_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_entente_v1_federation_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_entente_v1_federation_proto_goTypes = []any{
 	(EndpointProfile)(0),               // 0: entente.v1.EndpointProfile
 	(RelationshipState)(0),             // 1: entente.v1.RelationshipState
-	(*Relationship)(nil),               // 2: entente.v1.Relationship
-	(*CreateRelationshipRequest)(nil),  // 3: entente.v1.CreateRelationshipRequest
-	(*ListRelationshipsRequest)(nil),   // 4: entente.v1.ListRelationshipsRequest
-	(*ListRelationshipsResponse)(nil),  // 5: entente.v1.ListRelationshipsResponse
-	(*GetRelationshipRequest)(nil),     // 6: entente.v1.GetRelationshipRequest
-	(*UpdateRelationshipRequest)(nil),  // 7: entente.v1.UpdateRelationshipRequest
-	(*DeleteRelationshipRequest)(nil),  // 8: entente.v1.DeleteRelationshipRequest
-	(*DeleteRelationshipResponse)(nil), // 9: entente.v1.DeleteRelationshipResponse
-	(*RefreshRelationshipRequest)(nil), // 10: entente.v1.RefreshRelationshipRequest
-	(*SuspendRelationshipRequest)(nil), // 11: entente.v1.SuspendRelationshipRequest
-	(*ResumeRelationshipRequest)(nil),  // 12: entente.v1.ResumeRelationshipRequest
-	(*RelationshipAlarm)(nil),          // 13: entente.v1.RelationshipAlarm
-	(*durationpb.Duration)(nil),        // 14: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),      // 15: google.protobuf.Timestamp
-	(Freshness)(0),                     // 16: entente.v1.Freshness
-	(*ReadOptions)(nil),                // 17: entente.v1.ReadOptions
-	(*fieldmaskpb.FieldMask)(nil),      // 18: google.protobuf.FieldMask
+	(PeerDirection)(0),                 // 2: entente.v1.PeerDirection
+	(*Relationship)(nil),               // 3: entente.v1.Relationship
+	(*Peer)(nil),                       // 4: entente.v1.Peer
+	(*PeerStream)(nil),                 // 5: entente.v1.PeerStream
+	(*PeerStreamAcknowledgement)(nil),  // 6: entente.v1.PeerStreamAcknowledgement
+	(*CreateRelationshipRequest)(nil),  // 7: entente.v1.CreateRelationshipRequest
+	(*ListRelationshipsRequest)(nil),   // 8: entente.v1.ListRelationshipsRequest
+	(*ListRelationshipsResponse)(nil),  // 9: entente.v1.ListRelationshipsResponse
+	(*GetRelationshipRequest)(nil),     // 10: entente.v1.GetRelationshipRequest
+	(*UpdateRelationshipRequest)(nil),  // 11: entente.v1.UpdateRelationshipRequest
+	(*DeleteRelationshipRequest)(nil),  // 12: entente.v1.DeleteRelationshipRequest
+	(*DeleteRelationshipResponse)(nil), // 13: entente.v1.DeleteRelationshipResponse
+	(*RefreshRelationshipRequest)(nil), // 14: entente.v1.RefreshRelationshipRequest
+	(*SuspendRelationshipRequest)(nil), // 15: entente.v1.SuspendRelationshipRequest
+	(*ResumeRelationshipRequest)(nil),  // 16: entente.v1.ResumeRelationshipRequest
+	(*RelationshipAlarm)(nil),          // 17: entente.v1.RelationshipAlarm
+	(*durationpb.Duration)(nil),        // 18: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),      // 19: google.protobuf.Timestamp
+	(Freshness)(0),                     // 20: entente.v1.Freshness
+	(*ReadOptions)(nil),                // 21: entente.v1.ReadOptions
+	(*fieldmaskpb.FieldMask)(nil),      // 22: google.protobuf.FieldMask
 }
 var file_entente_v1_federation_proto_depIdxs = []int32{
 	0,  // 0: entente.v1.Relationship.profile:type_name -> entente.v1.EndpointProfile
 	1,  // 1: entente.v1.Relationship.state:type_name -> entente.v1.RelationshipState
-	14, // 2: entente.v1.Relationship.max_stale_jwt:type_name -> google.protobuf.Duration
-	14, // 3: entente.v1.Relationship.max_stale_x509:type_name -> google.protobuf.Duration
-	15, // 4: entente.v1.Relationship.create_time:type_name -> google.protobuf.Timestamp
-	16, // 5: entente.v1.Relationship.freshness:type_name -> entente.v1.Freshness
-	15, // 6: entente.v1.Relationship.last_success_time:type_name -> google.protobuf.Timestamp
-	15, // 7: entente.v1.Relationship.last_attempt_time:type_name -> google.protobuf.Timestamp
-	15, // 8: entente.v1.Relationship.next_attempt_time:type_name -> google.protobuf.Timestamp
-	14, // 9: entente.v1.Relationship.refresh_interval:type_name -> google.protobuf.Duration
-	13, // 10: entente.v1.Relationship.alarms:type_name -> entente.v1.RelationshipAlarm
-	2,  // 11: entente.v1.CreateRelationshipRequest.relationship:type_name -> entente.v1.Relationship
-	17, // 12: entente.v1.ListRelationshipsRequest.read:type_name -> entente.v1.ReadOptions
-	2,  // 13: entente.v1.ListRelationshipsResponse.relationships:type_name -> entente.v1.Relationship
-	17, // 14: entente.v1.GetRelationshipRequest.read:type_name -> entente.v1.ReadOptions
-	2,  // 15: entente.v1.UpdateRelationshipRequest.relationship:type_name -> entente.v1.Relationship
-	18, // 16: entente.v1.UpdateRelationshipRequest.update_mask:type_name -> google.protobuf.FieldMask
-	15, // 17: entente.v1.RelationshipAlarm.time:type_name -> google.protobuf.Timestamp
-	3,  // 18: entente.v1.FederationService.CreateRelationship:input_type -> entente.v1.CreateRelationshipRequest
-	4,  // 19: entente.v1.FederationService.ListRelationships:input_type -> entente.v1.ListRelationshipsRequest
-	6,  // 20: entente.v1.FederationService.GetRelationship:input_type -> entente.v1.GetRelationshipRequest
-	7,  // 21: entente.v1.FederationService.UpdateRelationship:input_type -> entente.v1.UpdateRelationshipRequest
-	8,  // 22: entente.v1.FederationService.DeleteRelationship:input_type -> entente.v1.DeleteRelationshipRequest
-	10, // 23: entente.v1.FederationService.RefreshRelationship:input_type -> entente.v1.RefreshRelationshipRequest
-	11, // 24: entente.v1.FederationService.SuspendRelationship:input_type -> entente.v1.SuspendRelationshipRequest
-	12, // 25: entente.v1.FederationService.ResumeRelationship:input_type -> entente.v1.ResumeRelationshipRequest
-	2,  // 26: entente.v1.FederationService.CreateRelationship:output_type -> entente.v1.Relationship
-	5,  // 27: entente.v1.FederationService.ListRelationships:output_type -> entente.v1.ListRelationshipsResponse
-	2,  // 28: entente.v1.FederationService.GetRelationship:output_type -> entente.v1.Relationship
-	2,  // 29: entente.v1.FederationService.UpdateRelationship:output_type -> entente.v1.Relationship
-	9,  // 30: entente.v1.FederationService.DeleteRelationship:output_type -> entente.v1.DeleteRelationshipResponse
-	2,  // 31: entente.v1.FederationService.RefreshRelationship:output_type -> entente.v1.Relationship
-	2,  // 32: entente.v1.FederationService.SuspendRelationship:output_type -> entente.v1.Relationship
-	2,  // 33: entente.v1.FederationService.ResumeRelationship:output_type -> entente.v1.Relationship
-	26, // [26:34] is the sub-list for method output_type
-	18, // [18:26] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	18, // 2: entente.v1.Relationship.max_stale_jwt:type_name -> google.protobuf.Duration
+	18, // 3: entente.v1.Relationship.max_stale_x509:type_name -> google.protobuf.Duration
+	19, // 4: entente.v1.Relationship.create_time:type_name -> google.protobuf.Timestamp
+	20, // 5: entente.v1.Relationship.freshness:type_name -> entente.v1.Freshness
+	19, // 6: entente.v1.Relationship.last_success_time:type_name -> google.protobuf.Timestamp
+	19, // 7: entente.v1.Relationship.last_attempt_time:type_name -> google.protobuf.Timestamp
+	19, // 8: entente.v1.Relationship.next_attempt_time:type_name -> google.protobuf.Timestamp
+	18, // 9: entente.v1.Relationship.refresh_interval:type_name -> google.protobuf.Duration
+	17, // 10: entente.v1.Relationship.alarms:type_name -> entente.v1.RelationshipAlarm
+	4,  // 11: entente.v1.Relationship.peer:type_name -> entente.v1.Peer
+	5,  // 12: entente.v1.Relationship.streams:type_name -> entente.v1.PeerStream
+	2,  // 13: entente.v1.PeerStream.direction:type_name -> entente.v1.PeerDirection
+	19, // 14: entente.v1.PeerStream.since:type_name -> google.protobuf.Timestamp
+	6,  // 15: entente.v1.PeerStream.acknowledgements:type_name -> entente.v1.PeerStreamAcknowledgement
+	19, // 16: entente.v1.PeerStreamAcknowledgement.time:type_name -> google.protobuf.Timestamp
+	3,  // 17: entente.v1.CreateRelationshipRequest.relationship:type_name -> entente.v1.Relationship
+	21, // 18: entente.v1.ListRelationshipsRequest.read:type_name -> entente.v1.ReadOptions
+	3,  // 19: entente.v1.ListRelationshipsResponse.relationships:type_name -> entente.v1.Relationship
+	21, // 20: entente.v1.GetRelationshipRequest.read:type_name -> entente.v1.ReadOptions
+	3,  // 21: entente.v1.UpdateRelationshipRequest.relationship:type_name -> entente.v1.Relationship
+	22, // 22: entente.v1.UpdateRelationshipRequest.update_mask:type_name -> google.protobuf.FieldMask
+	19, // 23: entente.v1.RelationshipAlarm.time:type_name -> google.protobuf.Timestamp
+	7,  // 24: entente.v1.FederationService.CreateRelationship:input_type -> entente.v1.CreateRelationshipRequest
+	8,  // 25: entente.v1.FederationService.ListRelationships:input_type -> entente.v1.ListRelationshipsRequest
+	10, // 26: entente.v1.FederationService.GetRelationship:input_type -> entente.v1.GetRelationshipRequest
+	11, // 27: entente.v1.FederationService.UpdateRelationship:input_type -> entente.v1.UpdateRelationshipRequest
+	12, // 28: entente.v1.FederationService.DeleteRelationship:input_type -> entente.v1.DeleteRelationshipRequest
+	14, // 29: entente.v1.FederationService.RefreshRelationship:input_type -> entente.v1.RefreshRelationshipRequest
+	15, // 30: entente.v1.FederationService.SuspendRelationship:input_type -> entente.v1.SuspendRelationshipRequest
+	16, // 31: entente.v1.FederationService.ResumeRelationship:input_type -> entente.v1.ResumeRelationshipRequest
+	3,  // 32: entente.v1.FederationService.CreateRelationship:output_type -> entente.v1.Relationship
+	9,  // 33: entente.v1.FederationService.ListRelationships:output_type -> entente.v1.ListRelationshipsResponse
+	3,  // 34: entente.v1.FederationService.GetRelationship:output_type -> entente.v1.Relationship
+	3,  // 35: entente.v1.FederationService.UpdateRelationship:output_type -> entente.v1.Relationship
+	13, // 36: entente.v1.FederationService.DeleteRelationship:output_type -> entente.v1.DeleteRelationshipResponse
+	3,  // 37: entente.v1.FederationService.RefreshRelationship:output_type -> entente.v1.Relationship
+	3,  // 38: entente.v1.FederationService.SuspendRelationship:output_type -> entente.v1.Relationship
+	3,  // 39: entente.v1.FederationService.ResumeRelationship:output_type -> entente.v1.Relationship
+	32, // [32:40] is the sub-list for method output_type
+	24, // [24:32] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_entente_v1_federation_proto_init() }
@@ -1115,8 +1467,8 @@ func file_entente_v1_federation_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_v1_federation_proto_rawDesc), len(file_entente_v1_federation_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   12,
+			NumEnums:      3,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -288,10 +288,12 @@ type Authority struct {
 	AnchorRevoked bool `protobuf:"varint,23,opt,name=anchor_revoked,json=anchorRevoked,proto3" json:"anchor_revoked,omitempty"`
 	// The request for a reserve that it answers to, and whether it waits as one: until the one before it is past its time,
 	// or until an operator activates it.
-	Reserve       uint64 `protobuf:"varint,24,opt,name=reserve,proto3" json:"reserve,omitempty"`
-	Held          bool   `protobuf:"varint,25,opt,name=held,proto3" json:"held,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Reserve uint64 `protobuf:"varint,24,opt,name=reserve,proto3" json:"reserve,omitempty"`
+	Held    bool   `protobuf:"varint,25,opt,name=held,proto3" json:"held,omitempty"`
+	// The first sequence of the domain's bundle that holds what verifies the authority; 0: it is not known.
+	PublishSequence uint64 `protobuf:"varint,26,opt,name=publish_sequence,json=publishSequence,proto3" json:"publish_sequence,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Authority) Reset() {
@@ -497,6 +499,13 @@ func (x *Authority) GetHeld() bool {
 		return x.Held
 	}
 	return false
+}
+
+func (x *Authority) GetPublishSequence() uint64 {
+	if x != nil {
+		return x.PublishSequence
+	}
+	return 0
 }
 
 // Rotation counts the requests to replace a domain's authorities before their time. Its key is the trust domain.
@@ -804,7 +813,7 @@ const file_entente_state_v1_authority_proto_rawDesc = "" +
 	"\x12earlier_hint_until\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x10earlierHintUntil\x12\x1f\n" +
 	"\voidc_issuer\x18\n" +
 	" \x01(\tR\n" +
-	"oidcIssuer\"\xd7\b\n" +
+	"oidcIssuer\"\x82\t\n" +
 	"\tAuthority\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\ftrust_domain\x18\x02 \x01(\tR\vtrustDomain\x12\x16\n" +
@@ -836,7 +845,8 @@ const file_entente_state_v1_authority_proto_rawDesc = "" +
 	"\x14upstream_revoke_time\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\x12upstreamRevokeTime\x12%\n" +
 	"\x0eanchor_revoked\x18\x17 \x01(\bR\ranchorRevoked\x12\x18\n" +
 	"\areserve\x18\x18 \x01(\x04R\areserve\x12\x12\n" +
-	"\x04held\x18\x19 \x01(\bR\x04held\"\xcb\x01\n" +
+	"\x04held\x18\x19 \x01(\bR\x04held\x12)\n" +
+	"\x10publish_sequence\x18\x1a \x01(\x04R\x0fpublishSequence\"\xcb\x01\n" +
 	"\bRotation\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x1a\n" +
 	"\brotation\x18\x02 \x01(\x04R\brotation\x12'\n" +

@@ -43,7 +43,9 @@ type Relationship struct {
 	// How far the bundle can be relied on, as the leader last found, or whoever stored the bundle.
 	Standing *RelationshipStanding `protobuf:"bytes,11,opt,name=standing,proto3" json:"standing,omitempty"`
 	// What an operator has to look into, each kind once; cleared with the next bundle that an operator brings.
-	Alarms        []*RelationshipAlarm `protobuf:"bytes,20,rep,name=alarms,proto3" json:"alarms,omitempty"`
+	Alarms []*RelationshipAlarm `protobuf:"bytes,20,rep,name=alarms,proto3" json:"alarms,omitempty"`
+	// The cluster that hosts the trust domain, where it runs Entente too; absent: the bundle is only fetched.
+	Peer          *RelationshipPeer `protobuf:"bytes,30,opt,name=peer,proto3" json:"peer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -158,6 +160,13 @@ func (x *Relationship) GetStanding() *RelationshipStanding {
 func (x *Relationship) GetAlarms() []*RelationshipAlarm {
 	if x != nil {
 		return x.Alarms
+	}
+	return nil
+}
+
+func (x *Relationship) GetPeer() *RelationshipPeer {
+	if x != nil {
+		return x.Peer
 	}
 	return nil
 }
@@ -573,7 +582,7 @@ var File_entente_state_v1_federation_proto protoreflect.FileDescriptor
 
 const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"\n" +
-	"!entente/state/v1/federation.proto\x12\x10entente.state.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa4\x04\n" +
+	"!entente/state/v1/federation.proto\x12\x10entente.state.v1\x1a\x1centente/state/v1/peers.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdc\x04\n" +
 	"\fRelationship\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12\x18\n" +
@@ -590,7 +599,8 @@ const file_entente_state_v1_federation_proto_rawDesc = "" +
 	" \x01(\x04R\n" +
 	"generation\x12B\n" +
 	"\bstanding\x18\v \x01(\v2&.entente.state.v1.RelationshipStandingR\bstanding\x12;\n" +
-	"\x06alarms\x18\x14 \x03(\v2#.entente.state.v1.RelationshipAlarmR\x06alarms\"\xc0\x01\n" +
+	"\x06alarms\x18\x14 \x03(\v2#.entente.state.v1.RelationshipAlarmR\x06alarms\x126\n" +
+	"\x04peer\x18\x1e \x01(\v2\".entente.state.v1.RelationshipPeerR\x04peer\"\xc0\x01\n" +
 	"\x14RelationshipStanding\x12\x1c\n" +
 	"\tfreshness\x18\x01 \x01(\x05R\tfreshness\x12!\n" +
 	"\fx509_expired\x18\x02 \x01(\bR\vx509Expired\x12\x1f\n" +
@@ -647,6 +657,7 @@ var file_entente_state_v1_federation_proto_goTypes = []any{
 	(*RelationshipAlarm)(nil),       // 6: entente.state.v1.RelationshipAlarm
 	(*durationpb.Duration)(nil),     // 7: google.protobuf.Duration
 	(*timestamppb.Timestamp)(nil),   // 8: google.protobuf.Timestamp
+	(*RelationshipPeer)(nil),        // 9: entente.state.v1.RelationshipPeer
 }
 var file_entente_state_v1_federation_proto_depIdxs = []int32{
 	7,  // 0: entente.state.v1.Relationship.max_stale_jwt:type_name -> google.protobuf.Duration
@@ -654,19 +665,20 @@ var file_entente_state_v1_federation_proto_depIdxs = []int32{
 	8,  // 2: entente.state.v1.Relationship.create_time:type_name -> google.protobuf.Timestamp
 	1,  // 3: entente.state.v1.Relationship.standing:type_name -> entente.state.v1.RelationshipStanding
 	6,  // 4: entente.state.v1.Relationship.alarms:type_name -> entente.state.v1.RelationshipAlarm
-	8,  // 5: entente.state.v1.RelationshipStanding.last_success_time:type_name -> google.protobuf.Timestamp
-	3,  // 6: entente.state.v1.RelationshipReport.observations:type_name -> entente.state.v1.RelationshipObservation
-	7,  // 7: entente.state.v1.RelationshipObservation.since_success:type_name -> google.protobuf.Duration
-	7,  // 8: entente.state.v1.RelationshipObservation.since_attempt:type_name -> google.protobuf.Duration
-	7,  // 9: entente.state.v1.RelationshipObservation.until_next:type_name -> google.protobuf.Duration
-	7,  // 10: entente.state.v1.RelationshipObservation.interval:type_name -> google.protobuf.Duration
-	3,  // 11: entente.state.v1.RelationshipAnswer.observations:type_name -> entente.state.v1.RelationshipObservation
-	8,  // 12: entente.state.v1.RelationshipAlarm.time:type_name -> google.protobuf.Timestamp
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	9,  // 5: entente.state.v1.Relationship.peer:type_name -> entente.state.v1.RelationshipPeer
+	8,  // 6: entente.state.v1.RelationshipStanding.last_success_time:type_name -> google.protobuf.Timestamp
+	3,  // 7: entente.state.v1.RelationshipReport.observations:type_name -> entente.state.v1.RelationshipObservation
+	7,  // 8: entente.state.v1.RelationshipObservation.since_success:type_name -> google.protobuf.Duration
+	7,  // 9: entente.state.v1.RelationshipObservation.since_attempt:type_name -> google.protobuf.Duration
+	7,  // 10: entente.state.v1.RelationshipObservation.until_next:type_name -> google.protobuf.Duration
+	7,  // 11: entente.state.v1.RelationshipObservation.interval:type_name -> google.protobuf.Duration
+	3,  // 12: entente.state.v1.RelationshipAnswer.observations:type_name -> entente.state.v1.RelationshipObservation
+	8,  // 13: entente.state.v1.RelationshipAlarm.time:type_name -> google.protobuf.Timestamp
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_entente_state_v1_federation_proto_init() }
@@ -674,6 +686,7 @@ func file_entente_state_v1_federation_proto_init() {
 	if File_entente_state_v1_federation_proto != nil {
 		return
 	}
+	file_entente_state_v1_peers_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

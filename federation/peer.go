@@ -1,0 +1,74 @@
+package federation
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+)
+
+const (
+	// maxPeerAddresses bounds where a peer is looked for: a cluster has three or five members.
+	maxPeerAddresses = 9
+	// maxAddressBytes is the longest name in the DNS with a port.
+	maxAddressBytes = 253 + 6
+)
+
+// Peer names the cluster that hosts a foreign trust domain, where that runs Entente too and a stream is kept with it.
+type Peer struct {
+	// Home is its home trust domain: only its members, spiffe://<home>/entente/member/<id>, can open or answer the stream.
+	Home spiffeid.TrustDomain
+	// Addresses are the cluster ports of its members; none: only the peer can open the stream.
+	Addresses []string
+}
+
+// parsePeer reads the peer of a relationship; nil: it has none.
+func parsePeer(row *statev1.RelationshipPeer) (*Peer, error) {
+	if row == nil {
+		return nil, nil
+	}
+	if row.GetHomeTrustDomain() == "" {
+		return nil, errors.New("peer.home_trust_domain is missing; name the home trust domain of the peer's cluster, such as us.example.org")
+	}
+	home, err := parseTrustDomain(row.GetHomeTrustDomain())
+	if err != nil {
+		return nil, fmt.Errorf("peer.home_trust_domain: %w", err)
+	}
+	if n := len(row.GetAddresses()); n > maxPeerAddresses {
+		return nil, fmt.Errorf("peer.addresses names %d addresses; %d are the most", n, maxPeerAddresses)
+	}
+	p := &Peer{Home: home}
+	for _, address := range row.GetAddresses() {
+		host, port, err := net.SplitHostPort(address)
+		n, bad := strconv.ParseUint(port, 10, 16)
+		if err != nil || bad != nil || host == "" || n == 0 || len(address) > maxAddressBytes {
+			return nil, fmt.Errorf("peer.addresses names %s; write HOST:PORT of the cluster port of a member, such as us-1.example.org:7440", quote(address))
+		}
+		if !slices.Contains(p.Addresses, address) {
+			p.Addresses = append(p.Addresses, address)
+		}
+	}
+	return p, nil
+}
+
+// peerRow is the stored form of what an operator asks for.
+func peerRow(p *ententev1.Peer) *statev1.RelationshipPeer {
+	if p == nil {
+		return nil
+	}
+	return &statev1.RelationshipPeer{HomeTrustDomain: p.GetHomeTrustDomain(), Addresses: p.GetAddresses()}
+}
+
+// peerHome is the home trust domain of a relationship's peer; empty: it has none, or is suspended, so that no stream serves it.
+func (e entry) peerHome() string {
+	if e.relationship == nil || e.relationship.Suspended || e.relationship.Peer == nil {
+		return ""
+	}
+	return e.relationship.Peer.Home.Name()
+}

@@ -1,0 +1,205 @@
+package federation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+	grpcpeer "google.golang.org/grpc/peer"
+
+	"github.com/ententehq/entente/access"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+)
+
+const (
+	// firstDial and lastDial bound the wait between two attempts.
+	firstDial = 200 * time.Millisecond
+	lastDial  = 30 * time.Second
+	// settled is how long a stream has to have been open for the next dial to begin as if it were the first.
+	settled = 5 * time.Second
+	// yieldCheck is how often a member that gives way looks whether it still has to.
+	yieldCheck = time.Second
+)
+
+// dialer opens the stream to one peer again and again, while it is this member's to open.
+type dialer struct {
+	peers  *peers
+	home   string
+	cancel context.CancelFunc
+	// worked is the address that answered last.
+	worked string
+}
+
+func (p *peers) dial(ctx context.Context, home string) *dialer {
+	ctx, cancel := context.WithCancel(ctx)
+	d := &dialer{peers: p, home: home, cancel: cancel}
+	p.work.Go(func() { d.run(ctx) })
+	return d
+}
+
+func (d *dialer) run(ctx context.Context) {
+	retry := backoff.NewExponentialBackOff()
+	retry.InitialInterval, retry.MaxInterval, retry.RandomizationFactor = firstDial, lastDial, 0.5
+	for ctx.Err() == nil {
+		wait := yieldCheck
+		if !d.peers.yields(d.home) {
+			began := d.peers.manager.now()
+			d.once(ctx)
+			if d.peers.manager.now().Sub(began) > settled {
+				retry.Reset()
+			}
+			wait = retry.NextBackOff()
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// once opens the stream at the first address that answers, and runs it to its end.
+func (d *dialer) once(ctx context.Context) {
+	td, err := spiffeid.TrustDomainFromString(d.home)
+	if err != nil {
+		return // it was parsed with the relationship
+	}
+	var failures []error
+	for _, address := range d.addresses() {
+		conn, err := d.peers.config.Dial(ctx, address, td)
+		if err != nil {
+			failures = append(failures, err)
+			continue
+		}
+		d.worked = address
+		if err = d.over(ctx, address, conn); err == nil {
+			return // it was a stream, whose end is written down
+		}
+		failures = append(failures, err)
+	}
+	if err := errors.Join(failures...); err != nil && ctx.Err() == nil {
+		text := clip(strings.ReplaceAll(err.Error(), "\n", "; "))
+		reason := "unreachable"
+		if e, ok := errors.AsType[*streamError](err); ok {
+			reason = e.reason
+		}
+		d.peers.manager.metrics.streamsEnded.WithLabelValues(reason).Inc()
+		d.peers.manager.log.Warn("no stream to a peer; its bundles are fetched", "peer", d.home, "result", reason, "error", text)
+		d.peers.reports.ended(d.home, "", true, reason, text)
+	}
+}
+
+// addresses are those of the plan, the one that worked last first.
+func (d *dialer) addresses() []string {
+	d.peers.mu.Lock()
+	defer d.peers.mu.Unlock()
+	planned := d.peers.plans[d.home].addresses
+	out := make([]string, 0, len(planned))
+	for _, address := range planned {
+		if address == d.worked {
+			out = append([]string{address}, out...)
+		} else {
+			out = append(out, address)
+		}
+	}
+	return out
+}
+
+// over opens the stream over a connection. It returns an error if there was no stream.
+func (d *dialer) over(ctx context.Context, address string, raw net.Conn) error {
+	// A stream that is over has a second to say why, which the end of this context must not cut short.
+	calling, hangUp := context.WithCancel(context.WithoutCancel(ctx))
+	defer hangUp()
+	once := make(chan net.Conn, 1)
+	once <- raw
+	conn, err := grpc.NewClient("passthrough:///"+address,
+		grpc.WithTransportCredentials(d.peers.config.Credentials),
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
+			select {
+			case c := <-once:
+				return c, nil
+			default:
+				return nil, errors.New("the connection has ended")
+			}
+		}),
+		grpc.WithNoProxy(),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxPeerMessage), grpc.MaxCallSendMsgSize(maxPeerMessage)),
+		grpc.WithReadBufferSize(4<<10), grpc.WithWriteBufferSize(4<<10), grpc.WithMaxHeaderListSize(16<<10),
+	)
+	if err != nil {
+		_ = raw.Close() // not used
+		return fmt.Errorf("prepare the stream to %s at %s: %w", d.home, address, err)
+	}
+	defer func() {
+		_ = conn.Close() // the stream is over
+		_ = raw.Close()  // where gRPC never took it
+	}()
+	opening := time.AfterFunc(helloWithin, hangUp)
+	call, err := ententev1.NewPeerServiceClient(conn).Exchange(calling)
+	if !opening.Stop() && err == nil {
+		err = violation("silent", "the peer did not take the stream within %s", helloWithin)
+	}
+	if err != nil {
+		return fmt.Errorf("open the stream to %s at %s: %w", d.home, address, lost(err))
+	}
+	remote, err := answers(call, d.home)
+	if err != nil {
+		return err
+	}
+	m := d.peers.manager
+	// What ends it is said to the peer, and the end of this member's dialing says nothing.
+	s := newStream(context.WithoutCancel(ctx), d.peers, newSession(d.peers.config.Home.Name(), m.member, d.home, remote, true, m.now()), &callerWire{call})
+	if err := d.peers.join(s); err != nil {
+		return err
+	}
+	_ = d.peers.keep(s) // it is written down there
+	return nil
+}
+
+// answers says which member of the peer is at the other end.
+func answers(call ententev1.PeerService_ExchangeClient, home string) (string, error) {
+	if p, ok := grpcpeer.FromContext(call.Context()); ok {
+		if who, ok := p.AuthInfo.(access.Identified); ok {
+			return memberOf(who.AccessCaller(), home)
+		}
+	}
+	return "", violation("identity_mismatch", "the other end of the stream did not prove who it is")
+}
+
+// memberOf is the member ID of a caller that is a member of the cluster with that home trust domain; empty: of any.
+func memberOf(c access.Caller, home string) (string, error) {
+	id, ok := c.SPIFFEID()
+	if !ok {
+		return "", violation("identity_mismatch", "only members of another cluster open streams, and this is %s", c)
+	}
+	member, ok := strings.CutPrefix(id.Path(), access.MemberPath)
+	if !ok || member == "" || strings.Contains(member, "/") || home != "" && id.TrustDomain().Name() != home {
+		return "", violation("identity_mismatch", "%s is no member of a peer's cluster: spiffe://HOME%sID is", id, access.MemberPath)
+	}
+	return member, nil
+}
+
+// callerWire is the end of the side that opened the stream.
+type callerWire struct {
+	call ententev1.PeerService_ExchangeClient
+}
+
+func (w *callerWire) send(m *ententev1.PeerMessage) error {
+	return w.call.Send(&ententev1.ExchangeRequest{Message: m})
+}
+
+func (w *callerWire) recv() (*ententev1.PeerMessage, error) {
+	m, err := w.call.Recv()
+	return m.GetMessage(), err
+}
+
+func (w *callerWire) finish() { _ = w.call.CloseSend() } // it never fails

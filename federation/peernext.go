@@ -1,0 +1,113 @@
+package federation
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+)
+
+// peerWorld is what a session has to know of its cluster. It is never changed.
+type peerWorld struct {
+	// hosted are the bundles that the peer may have, plan what the relationships say of the peer.
+	hosted map[string]hostedBundle
+	plan   peerPlan
+}
+
+// next says what is to be sent now, in order. It counts as sent.
+func (s *session) next(w peerWorld, now time.Time) (out []*ententev1.PeerMessage) {
+	if !s.introduced {
+		s.introduced = true
+		out = append(out, &ententev1.PeerMessage{Content: &ententev1.PeerMessage_Hello{Hello: &ententev1.PeerHello{
+			Version: peerProtocol, HomeTrustDomain: s.ownHome, Member: s.own,
+		}}})
+	}
+	out = append(out, s.nextInterest(w)...)
+	for _, td := range slices.Sorted(maps.Keys(s.replies)) {
+		out = append(out, &ententev1.PeerMessage{Content: &ententev1.PeerMessage_Acknowledgement{Acknowledgement: s.replies[td]}})
+	}
+	clear(s.replies)
+	for _, td := range slices.Sorted(maps.Keys(s.knows)) {
+		hosted, ok := w.hosted[td]
+		if !ok {
+			continue
+		}
+		s.weigh(td, w, now)
+		if hosted.version == s.sent[td] || !hosted.version.replaces(s.knows[td]) {
+			continue
+		}
+		s.sent[td] = hosted.version
+		if _, waits := s.sentAt[td]; !waits {
+			s.sentAt[td] = now
+		}
+		out = append(out, &ententev1.PeerMessage{Content: &ententev1.PeerMessage_Bundle{Bundle: &ententev1.PeerBundle{TrustDomain: td, Document: hosted.document}}})
+	}
+	if !now.Before(s.beat) {
+		s.beat = now.Add(w.beatEvery())
+		out = append(out, s.heartbeat(w))
+	}
+	return out
+}
+
+// nextInterest tells what this cluster wants, when that has changed, and what it has of it, when that has.
+func (s *session) nextInterest(w peerWorld) (out []*ententev1.PeerMessage) {
+	names := w.plan.names()
+	same := s.told != nil && len(names) == len(s.told)
+	for _, td := range names {
+		if _, told := s.told[td]; !told {
+			same = false
+		}
+	}
+	if !same {
+		interest := &ententev1.PeerInterest{}
+		s.told = make(map[string]version, len(names))
+		for _, td := range names {
+			s.told[td] = w.plan.wanted[td].version()
+			interest.Wanted = append(interest.Wanted, s.told[td].message(td))
+		}
+		return []*ententev1.PeerMessage{{Content: &ententev1.PeerMessage_Interest{Interest: interest}}}
+	}
+	for _, td := range names {
+		if has := w.plan.wanted[td].version(); has != s.told[td] && s.replies[td] == nil {
+			s.told[td] = has
+			s.replies[td] = &ententev1.PeerAcknowledgement{Version: has.message(td)}
+		}
+	}
+	return nil
+}
+
+func (s *session) heartbeat(w peerWorld) *ententev1.PeerMessage {
+	beat := &ententev1.PeerHeartbeat{}
+	for _, td := range slices.Sorted(maps.Keys(s.knows)) {
+		if hosted, ok := w.hosted[td]; ok {
+			beat.Current = append(beat.Current, hosted.version.message(td))
+		}
+	}
+	return &ententev1.PeerMessage{Content: &ententev1.PeerMessage_Heartbeat{Heartbeat: beat}}
+}
+
+// beatEvery is how often the peer is told what is current: often enough that it never takes the bundles for stale.
+func (w peerWorld) beatEvery() time.Duration {
+	every := longestBeat
+	for _, h := range w.hosted {
+		if h.hint > 0 {
+			every = min(every, max(h.hint/staleAfter, shortestBeat))
+		}
+	}
+	return every
+}
+
+// peerPlan is what the relationships say of one peer.
+type peerPlan struct {
+	home      string
+	addresses []string
+	// wanted are the trust domains of the active relationships that name the peer, with what is stored of each.
+	wanted map[string]holding
+}
+
+// names are the domains that one stream carries, in order.
+func (p peerPlan) names() []string {
+	names := slices.Sorted(maps.Keys(p.wanted))
+	return names[:min(len(names), maxPeerDomains)]
+}

@@ -1,0 +1,124 @@
+package federation
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/ententehq/entente/bundle"
+)
+
+// reasonNotWanted refuses a bundle of a domain whose relationship does not name the peer that brings it.
+const reasonNotWanted = "not_wanted"
+
+var errNotWanted = errors.New("no active relationship with the domain names this peer")
+
+// receive takes a bundle that a peer brought through the same rules and the same transaction as one that was fetched. It
+// can run on any member.
+func (m *Manager) receive(ctx context.Context, home, td string, document []byte) (version, outcome) {
+	began := m.now()
+	var v version
+	var out outcome
+	var generation uint64
+	for range attempts {
+		b, err := m.basisOf(m.config.Store.View(), td)
+		if err == nil && (b.relationship.Peer == nil || b.relationship.Peer.Home.Name() != home) {
+			err = errNotWanted
+		}
+		if errors.Is(err, errNotWanted) || errors.Is(err, errEnded) {
+			// The relationship may be gone since; that peer or another may as well play with names. Nothing is written down.
+			return version{}, outcome{reasonNotWanted, err}
+		}
+		if err != nil {
+			out = outcome{reasonOf(err), err}
+			break
+		}
+		generation = b.relationship.Generation
+		if v, out = m.receiveOnce(ctx, home, td, b, document); !errors.Is(out.err, errSuperseded) {
+			break
+		}
+	}
+	if ctx.Err() != nil {
+		return v, out
+	}
+	took := m.now().Sub(began)
+	m.metrics.received.WithLabelValues(out.result).Inc()
+	failure := ""
+	if out.err != nil {
+		failure = out.err.Error()
+		m.log.Warn("bundle brought by a peer is refused; the stored one is kept", "trust_domain", td, "peer", home, "result", out.result, "error", clip(failure))
+	} else {
+		m.log.Info("bundle brought by a peer", "trust_domain", td, "peer", home, "result", out.result, "took", took)
+	}
+	m.observations.attempted(td, generation, m.now(), out.err == nil, out.result, failure)
+	return v, out
+}
+
+func (m *Manager) receiveOnce(ctx context.Context, home, td string, b basis, document []byte) (version, outcome) {
+	refuse := func(err error) (version, outcome) {
+		out := outcome{reasonOf(err), err}
+		if isDecision(out.result) && ctx.Err() == nil {
+			m.record(actionRefuse, td, out.result, clip(err.Error()), 0)
+		}
+		return version{}, out
+	}
+	next, _, err := bundle.Parse(b.relationship.TrustDomain, document)
+	if err != nil {
+		return refuse(fmt.Errorf("refuse the bundle of %s from the peer %s: %w", td, home, err))
+	}
+	if err := Accept(b.current, next); err != nil {
+		return refuse(fmt.Errorf("refuse the bundle of %s from the peer %s: %w", td, home, err))
+	}
+	v := version{digest: next.Digest()}
+	v.sequence, v.ordered = next.Sequence()
+	if b.stored != nil && bytes.Equal(b.stored.GetDocument(), next.Marshal()) {
+		return v, outcome{result: resultUnchanged}
+	}
+	if _, err := m.keep(ctx, td, b, next); err != nil {
+		return refuse(fmt.Errorf("store the bundle of %s from the peer %s: %w", td, home, err))
+	}
+	return v, outcome{result: resultStored}
+}
+
+// confirm counts a heartbeat that names the stored bundle as a success, often enough to keep it fresh and not at each one.
+func (m *Manager) confirm(td string) {
+	e, ok := m.catalog.get(td)
+	if !ok || e.peerHome() == "" {
+		return
+	}
+	now := m.now()
+	if !m.confirmations.due(td, now, m.interval(e.holding)/staleAfter) {
+		return
+	}
+	m.observations.attempted(td, e.relationship.Generation, now, true, resultConfirmed, "")
+}
+
+// resultConfirmed is what became of a bundle that a peer's heartbeat names as current.
+const resultConfirmed = "confirmed"
+
+// confirmations remembers when each domain's bundle was last confirmed. A hostile peer cannot make it grow: it holds domains of
+// relationships only.
+type confirmations struct {
+	mu   sync.Mutex
+	last map[string]time.Time
+}
+
+// due reports whether one is due, which then counts as made. A clock that was set back makes it so.
+func (c *confirmations) due(td string, now time.Time, every time.Duration) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if age := now.Sub(c.last[td]); age >= 0 && age < every {
+		return false
+	}
+	c.last[td] = now
+	return true
+}
+
+func (c *confirmations) forget(td string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.last, td)
+}

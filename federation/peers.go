@@ -1,0 +1,356 @@
+package federation
+
+import (
+	"context"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc/credentials"
+
+	"github.com/ententehq/entente/raftstore"
+)
+
+// PeerConfig says how this member reaches those of other clusters.
+type PeerConfig struct {
+	// Home is the home trust domain of this cluster.
+	Home spiffeid.TrustDomain
+	// Dial opens a verified connection to a member of the cluster whose home trust domain is given, and Credentials let gRPC
+	// use it. The X509-SVID at the other end is read from the connection's AuthInfo, an [access.Identified].
+	Dial        func(ctx context.Context, address string, home spiffeid.TrustDomain) (net.Conn, error)
+	Credentials credentials.TransportCredentials
+}
+
+const (
+	// maxStreamsPerPeer bounds the streams of one peer at one member: its members may each open one while the work moves among them.
+	maxStreamsPerPeer = 8
+	// reconcilePace is the least time between two looks at what streams there should be.
+	reconcilePace = 10 * time.Millisecond
+)
+
+// peers keeps this member's streams to other clusters.
+type peers struct {
+	manager *Manager
+	config  PeerConfig
+	reports *PeerReports
+	remote  *remoteStreams
+	// wakes tells the reconciler that relationships, hosted bundles or members changed.
+	wakes chan struct{}
+	// work are all goroutines of streams and dialers.
+	work sync.WaitGroup
+
+	mu       sync.Mutex
+	hosted   map[string]hostedBundle
+	plans    map[string]peerPlan // by the peer's home trust domain
+	named    map[string]bool     // peers that relationships name, suspended ones included
+	members  []string
+	streams  map[string][]*stream
+	dialers  map[string]*dialer
+	draining bool
+	running  context.Context // nil before Run and after it
+}
+
+func newPeers(m *Manager, c PeerConfig) *peers {
+	p := &peers{
+		manager: m, config: c, wakes: make(chan struct{}, 1), plans: map[string]peerPlan{}, named: map[string]bool{},
+		streams: map[string][]*stream{}, dialers: map[string]*dialer{},
+	}
+	p.reports = newPeerReports(m.now, m.peerAlive)
+	p.remote = newRemoteStreams(p)
+	return p
+}
+
+func (p *peers) wake() {
+	select {
+	case p.wakes <- struct{}{}:
+	default:
+	}
+}
+
+// run keeps the streams until ctx ends, and returns when all of them have ended.
+func (p *peers) run(ctx context.Context) error {
+	p.mu.Lock()
+	p.running = ctx
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		p.running = nil
+		p.mu.Unlock()
+		p.drain()
+		p.work.Wait()
+	}()
+	pace := time.NewTicker(reconcilePace)
+	defer pace.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-p.wakes:
+			p.reconcile(ctx)
+		}
+		<-pace.C
+	}
+}
+
+// followHosted tells the streams of every change of a hosted bundle.
+func (p *peers) followHosted(ctx context.Context) error {
+	return p.manager.config.Store.Follow(ctx, []raftstore.Prefix{p.manager.config.HostedBundles.Prefix("")}, func(v *raftstore.View) error {
+		p.mu.Lock()
+		before := p.hosted
+		p.mu.Unlock()
+		next, err := p.manager.hostedBundlesOf(v, before)
+		if err != nil {
+			return err
+		}
+		p.mu.Lock()
+		p.hosted = next
+		p.mu.Unlock()
+		for _, s := range p.all() {
+			s.signal()
+		}
+		return nil
+	})
+}
+
+// alive says who the members are now.
+func (p *peers) alive(members []string) {
+	p.mu.Lock()
+	p.members = members
+	p.mu.Unlock()
+	p.wake()
+}
+
+// plan reads the relationships.
+func (p *peers) plan() (plans map[string]peerPlan, named map[string]bool) {
+	plans, named = map[string]peerPlan{}, map[string]bool{}
+	p.manager.catalog.each(func(name string, e entry) {
+		if e.relationship.Peer == nil {
+			return
+		}
+		named[e.relationship.Peer.Home.Name()] = true
+		home := e.peerHome()
+		if home == "" {
+			return
+		}
+		plan, ok := plans[home]
+		if !ok {
+			plan = peerPlan{home: home, wanted: map[string]holding{}}
+		}
+		plan.wanted[name] = e.holding
+		for _, address := range e.relationship.Peer.Addresses {
+			if !slices.Contains(plan.addresses, address) && len(plan.addresses) < 4*maxPeerAddresses {
+				plan.addresses = append(plan.addresses, address)
+			}
+		}
+		plans[home] = plan
+	})
+	for _, plan := range plans {
+		slices.Sort(plan.addresses) // relationships are met in no order
+	}
+	return plans, named
+}
+
+// reconcile ends the streams that should not be, and dials those that should.
+func (p *peers) reconcile(ctx context.Context) {
+	plans, named := p.plan()
+	p.mu.Lock()
+	p.plans, p.named = plans, named
+	var over []*stream
+	for home, streams := range p.streams {
+		if _, ok := plans[home]; !ok {
+			over = append(over, streams...)
+		}
+	}
+	for home, d := range p.dialers {
+		if plan, ok := plans[home]; !ok || !p.dialsLocked(plan) {
+			d.cancel()
+			delete(p.dialers, home)
+		}
+	}
+	for home, plan := range plans {
+		if _, ok := p.dialers[home]; !ok && p.dialsLocked(plan) {
+			p.dialers[home] = p.dial(ctx, home)
+		}
+	}
+	p.mu.Unlock()
+	for _, s := range over {
+		s.close(p.farewell(s.session.home))
+	}
+	for _, s := range p.all() {
+		s.signal()
+		p.yield(s)
+	}
+	p.reports.forget(func(home string) bool { return named[home] })
+}
+
+// farewell says why no stream is kept with a peer any more.
+func (p *peers) farewell(home string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.named[home] {
+		return violation("suspended", "every relationship of %s with this peer is suspended", p.config.Home.Name())
+	}
+	return violation("ended", "%s has no relationship any more that names this peer", p.config.Home.Name())
+}
+
+// dialsLocked reports whether this member is the one that opens the stream. p.mu is held.
+func (p *peers) dialsLocked(plan peerPlan) bool {
+	return p.config.Dial != nil && len(plan.addresses) > 0 && p.manager.owner(plan.home, p.members) == p.manager.member && !p.draining
+}
+
+// yields reports whether this cluster's own dial is to give way: where both sides dial, that of the lower home trust domain is kept. Only
+// a stream that is there makes the other side give way, so that a dial that cannot get through harms nothing.
+func (p *peers) yields(home string) bool {
+	if p.config.Home.Name() < home {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.ContainsFunc(p.streams[home], func(s *stream) bool { return !s.session.outgoing }) || p.remote.incoming(home)
+}
+
+func (p *peers) yield(s *stream) {
+	switch home := s.session.home; {
+	case !s.session.outgoing:
+	case p.yields(home):
+		s.close(violation("duplicate", "the stream that %s opened is kept", home))
+	case !p.dials(home):
+		s.close(violation("moved", "another member of %s keeps the stream now", p.config.Home.Name()))
+	}
+}
+
+func (p *peers) dials(home string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	plan, ok := p.plans[home]
+	return ok && p.dialsLocked(plan)
+}
+
+// worldOf is what a session with a peer has to know.
+func (p *peers) worldOf(home string) peerWorld {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w := peerWorld{plan: p.plans[home], hosted: map[string]hostedBundle{}}
+	for td, h := range p.hosted {
+		if domain, err := parseTrustDomain(td); err == nil && mayHave(domain, w.plan) {
+			w.hosted[td] = h
+		}
+	}
+	return w
+}
+
+func (p *peers) all() (all []*stream) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, streams := range p.streams {
+		all = append(all, streams...)
+	}
+	return all
+}
+
+// join takes a stream in, unless the peer has none to have here.
+func (p *peers) join(s *stream) error {
+	home := s.session.home
+	p.mu.Lock()
+	plan, ok := p.plans[home]
+	streams := p.streams[home]
+	var older *stream
+	for _, other := range streams {
+		if other.session.remote == s.session.remote && other.session.outgoing == s.session.outgoing {
+			older = other
+		}
+	}
+	var err error
+	switch {
+	case p.draining || p.running == nil:
+		err = violation("draining", "this member is stopping; try another one")
+	case !ok || len(plan.wanted) == 0:
+		err = violation("not_a_peer", "%s has no active relationship that names %s as its peer's home trust domain", p.config.Home.Name(), quote(home))
+	case older == nil && len(streams) >= maxStreamsPerPeer:
+		err = violation("too_many_streams", "this member has %d streams with %s already", len(streams), home)
+	default:
+		p.streams[home] = append(streams, s)
+		p.work.Add(1) // until keep is done with it
+	}
+	p.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if older != nil {
+		older.close(violation("superseded", "the same member opened another stream"))
+	}
+	p.wake() // a dial of this cluster may have to give way
+	return nil
+}
+
+// keep runs a stream that has joined, and writes down how it ended.
+func (p *peers) keep(s *stream) error {
+	defer p.work.Done()
+	m := p.manager
+	direction := directionName(s.session.outgoing)
+	m.metrics.streams.WithLabelValues(direction).Inc()
+	m.log.Info("stream to a peer is open", "peer", s.session.home, "member", s.session.remote, "direction", direction)
+	p.noted(s.session.home)
+	err := s.run()
+	p.mu.Lock()
+	home := s.session.home
+	p.streams[home] = slices.DeleteFunc(p.streams[home], func(other *stream) bool { return other == s })
+	if len(p.streams[home]) == 0 {
+		delete(p.streams, home)
+	}
+	p.mu.Unlock()
+	reason := streamReason(err)
+	m.metrics.streams.WithLabelValues(direction).Dec()
+	m.metrics.streamsEnded.WithLabelValues(reason).Inc()
+	text := clip(strings.TrimSpace(errorText(err)))
+	level := m.log.Warn
+	if slices.Contains(goodbyes, reason) {
+		level = m.log.Info
+	}
+	level("stream to a peer has ended; its bundles are fetched until it is back", "peer", home, "member", s.session.remote, "direction", direction, "result", reason, "error", text)
+	p.reports.ended(home, s.session.remote, s.session.outgoing, reason, text)
+	p.noted(home)
+	p.wake()
+	return err
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return "the member is stopping"
+	}
+	return err.Error()
+}
+
+func directionName(outgoing bool) string {
+	if outgoing {
+		return "outgoing"
+	}
+	return "incoming"
+}
+
+func (p *peers) wantedOf(home string) []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	names := make([]string, 0, len(p.plans[home].wanted))
+	for td := range p.plans[home].wanted {
+		names = append(names, td)
+	}
+	return names
+}
+
+// drain ends every stream and lets none in any more: this member is stopping.
+func (p *peers) drain() {
+	p.mu.Lock()
+	p.draining = true
+	for home, d := range p.dialers {
+		d.cancel()
+		delete(p.dialers, home)
+	}
+	p.mu.Unlock()
+	for _, s := range p.all() {
+		s.close(violation("draining", "member %s of %s is stopping", p.manager.member, p.config.Home.Name()))
+	}
+}

@@ -1,0 +1,103 @@
+package federation
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+)
+
+// TestStreamCarriesBothDirections: a change of either side's bundle reaches the other and is acknowledged, while the hint is an hour.
+func TestStreamCarriesBothDirections(t *testing.T) {
+	a, b := pair(t)
+	polled := [2]int{a.endpoint.count(), b.endpoint.count()}
+	next := a.home.rotated(t)
+	a.publish(t, next.bundle(t, 2, a.home))
+	b.awaitSequence(t, "eu.example.org", 2)
+	a.awaitAcknowledged(t, b, 2)
+	b.publish(t, b.home.rotated(t).bundle(t, 5, b.home))
+	a.awaitSequence(t, "us.example.org", 5)
+	b.awaitAcknowledged(t, a, 5)
+	require.Equal(t, polled, [2]int{a.endpoint.count(), b.endpoint.count()}, "nothing was fetched meanwhile")
+
+	shown := a.shownStream(t, b)
+	require.Equal(t, ententev1.PeerDirection_PEER_DIRECTION_OUTGOING, shown.GetDirection())
+	require.Equal(t, "member-1", shown.GetRemoteMember())
+	require.Equal(t, ententev1.PeerDirection_PEER_DIRECTION_INCOMING, b.shownStream(t, a).GetDirection())
+	require.Contains(t, b.ledger.said(), "accept bundle eu.example.org: done")
+}
+
+// TestStreamSurvivesRotation: either root is replaced while the stream is open; it goes on, and so does the next one.
+func TestStreamSurvivesRotation(t *testing.T) {
+	a, b := pair(t)
+	next := a.home.rotated(t)
+	a.publish(t, next.bundle(t, 2, a.home))
+	b.awaitSequence(t, "eu.example.org", 2)
+	a.publish(t, a.home.bundle(t, 3))
+	b.awaitSequence(t, "eu.example.org", 3)
+	a.awaitAcknowledged(t, b, 3)
+	require.True(t, a.shownStream(t, b).GetConnected())
+}
+
+// TestSuspendAndDeleteEndTheStream: the other side is told which.
+func TestSuspendAndDeleteEndTheStream(t *testing.T) {
+	a, b := pair(t)
+	_, err := b.service.SuspendRelationship(t.Context(), &ententev1.SuspendRelationshipRequest{TrustDomain: "eu.example.org"})
+	require.NoError(t, err)
+	a.awaitStream(t, b, false)
+	until(t, "the reason", func() bool { return a.shownStream(t, b).GetLastResult() == "suspended" || a.shownStream(t, b).GetLastResult() == "refused" })
+	_, err = b.service.ResumeRelationship(t.Context(), &ententev1.ResumeRelationshipRequest{TrustDomain: "eu.example.org"})
+	require.NoError(t, err)
+	a.awaitStream(t, b, true)
+
+	_, err = a.service.DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"})
+	require.NoError(t, err)
+	b.awaitStream(t, a, false)
+	shown := b.shownStream(t, a)
+	require.Equal(t, "ended", shown.GetLastResult())
+	require.Contains(t, shown.GetLastError(), "eu.example.org has no relationship any more that names this peer")
+	require.Nil(t, a.stored(t, "us.example.org"))
+	require.NotNil(t, b.stored(t, "eu.example.org"), "the other side keeps what it has")
+}
+
+// TestPollingTakesOver: with the stream gone the endpoint is asked at once, though the hint is an hour.
+func TestPollingTakesOver(t *testing.T) {
+	a, b := pair(t)
+	before := a.endpoint.count()
+	next := a.home.bundle(t, 2, a.home.rotated(t))
+	a.endpoint.serve(next)
+	a.manager.Drain()
+	b.awaitSequence(t, "eu.example.org", 2)
+	require.Greater(t, a.endpoint.count(), before)
+	until(t, "the reason", func() bool { return b.shownStream(t, a).GetLastResult() == "draining" })
+}
+
+// TestBothDial: the dial of the lower home trust domain is kept, and the other one gives way for good.
+func TestBothDial(t *testing.T) {
+	a, b := newSite(t, "eu.example.org"), newSite(t, "us.example.org")
+	b.trusts(t, a, a.address)
+	a.trusts(t, b, b.address)
+	until(t, "one stream, that of eu.example.org", func() bool {
+		out, in := a.shownStream(t, b), b.shownStream(t, a)
+		return len(a.manager.peers.all()) == 1 && len(b.manager.peers.all()) == 1 && out.GetDirection() == ententev1.PeerDirection_PEER_DIRECTION_OUTGOING &&
+			in.GetDirection() == ententev1.PeerDirection_PEER_DIRECTION_INCOMING && out.GetConnected() && in.GetConnected()
+	})
+	began := a.shownStream(t, b).GetSince().AsTime()
+	a.publish(t, a.home.rotated(t).bundle(t, 2, a.home))
+	a.awaitAcknowledged(t, b, 2)
+	b.publish(t, b.home.rotated(t).bundle(t, 2, b.home))
+	b.awaitAcknowledged(t, a, 2)
+	require.WithinDuration(t, began, a.shownStream(t, b).GetSince().AsTime(), time.Millisecond, "it is the same stream")
+}
+
+// TestPeerIsNamedByTheRelationship: whoever no relationship names is refused, whatever it presents.
+func TestPeerIsNamedByTheRelationship(t *testing.T) {
+	a, b := newSite(t, "eu.example.org"), newSite(t, "us.example.org")
+	rel := spiffeRelationship(a.home, a.endpoint) // it names no peer
+	b.create(t, rel, a.home.bundle(t, 1))
+	a.trusts(t, b, b.address)
+	until(t, "the refusal", func() bool { return a.shownStream(t, b).GetLastResult() == "refused" })
+	require.Contains(t, a.shownStream(t, b).GetLastError(), `us.example.org has no active relationship that names "eu.example.org"`)
+}

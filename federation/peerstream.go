@@ -1,0 +1,260 @@
+package federation
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+)
+
+const (
+	// A peer may send so many messages a second in the long run, and so many at once; and so many bytes. A full set of
+	// domains with their acknowledgements fits into the burst.
+	messageRate, messageBurst = 50, 4 * maxPeerDomains
+	byteRate, byteBurst       = 1 << 20, 32 << 20
+	// bundleRate is how many bundles of one peer are looked at in a second, and stored, each of which is a write to Raft: whoever
+	// sends more is not read from meanwhile.
+	bundleRate, bundleBurst = 10, 2 * maxPeerDomains
+	// parting bounds the time in which a stream that is over tells the peer why.
+	parting = time.Second
+	// watchEvery is how often a stream is looked at by the clock.
+	watchEvery = time.Second
+)
+
+// wire is one end of a stream, whoever opened it. Send and Recv are each called from one goroutine.
+type wire interface {
+	send(*ententev1.PeerMessage) error
+	recv() (*ententev1.PeerMessage, error)
+	// finish says that nothing more is sent.
+	finish()
+}
+
+// stream runs one session over a wire.
+type stream struct {
+	peers  *peers
+	wire   wire
+	wake   chan struct{}
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+
+	mu      sync.Mutex
+	session *session
+	// sending is since when a message waits to be taken; zero: none does.
+	sending time.Time
+	// refused is the last document of each domain that was refused, by its hash: it need not be looked at again.
+	refused map[string]refusedDocument
+}
+
+type refusedDocument struct {
+	sum    [32]byte
+	reason string
+}
+
+func newStream(ctx context.Context, p *peers, s *session, w wire) *stream {
+	ctx, cancel := context.WithCancelCause(ctx)
+	return &stream{peers: p, wire: w, wake: make(chan struct{}, 1), ctx: ctx, cancel: cancel, session: s, refused: map[string]refusedDocument{}}
+}
+
+// close ends the stream for a reason, of which the peer is told if it was ours.
+func (s *stream) close(err error) { s.cancel(err) }
+
+// signal says that there may be something to send.
+func (s *stream) signal() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run carries messages both ways until the stream ends, and says why it did. What still hangs in the network ends when the
+// caller ends the call.
+func (s *stream) run() error {
+	defer s.cancel(nil)
+	received := make(chan struct{})
+	sent := make(chan struct{})
+	s.peers.work.Go(func() { defer close(received); s.cancel(s.receive()) })
+	s.peers.work.Go(func() { defer close(sent); s.transmit() })
+	s.watch()
+	<-s.ctx.Done()
+	timer := time.NewTimer(parting)
+	defer timer.Stop()
+	select {
+	case <-sent:
+		select {
+		case <-received: // the peer has read to the end, and gone
+		case <-timer.C:
+		}
+	case <-timer.C:
+	}
+	return context.Cause(s.ctx)
+}
+
+// watch looks at the stream by the clock until it ends.
+func (s *stream) watch() {
+	ticker := time.NewTicker(watchEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-ticker.C:
+			now := s.peers.manager.now()
+			s.mu.Lock()
+			err := s.session.overdue(now)
+			if waits := now.Sub(s.sending); err == nil && !s.sending.IsZero() && waits > peerSilence {
+				err = violation("stalled", "the peer did not take a message for %s", waits.Round(time.Second))
+			}
+			s.mu.Unlock()
+			if err != nil {
+				s.cancel(err)
+			}
+			s.signal()
+		}
+	}
+}
+
+// transmit sends what is to be sent, at every signal and at every heartbeat.
+func (s *stream) transmit() {
+	defer s.wire.finish()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-s.ctx.Done():
+			s.part()
+			return
+		case <-s.wake:
+		case <-timer.C:
+		}
+		now := s.peers.manager.now()
+		w := s.peers.worldOf(s.session.home)
+		s.mu.Lock()
+		out := s.session.next(w, now)
+		beat := s.session.beat
+		s.mu.Unlock()
+		for _, m := range out {
+			s.mark(s.peers.manager.now())
+			if err := s.wire.send(m); err != nil {
+				if !errors.Is(err, io.EOF) { // then the end has a reason, which recv returns
+					s.cancel(lost(err))
+				}
+				return
+			}
+			s.peers.manager.metrics.peerMessage("out", m)
+		}
+		s.mark(time.Time{})
+		s.peers.noted(s.session.home)
+		timer.Reset(max(beat.Sub(now), shortestBeat))
+	}
+}
+
+func (s *stream) mark(since time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sending = since
+}
+
+// part tells the peer why the stream ends, where that was not its own decision.
+func (s *stream) part() {
+	e, ok := errors.AsType[*streamError](context.Cause(s.ctx))
+	if !ok || e.goodbye {
+		return
+	}
+	// The stream may be gone already.
+	_ = s.wire.send(&ententev1.PeerMessage{Content: &ententev1.PeerMessage_Goodbye{Goodbye: &ententev1.PeerGoodbye{Reason: e.reason, Detail: clip(e.text)}}})
+}
+
+// receive takes in what comes until the stream ends, and says why.
+func (s *stream) receive() error {
+	messages, bytes := rate.NewLimiter(messageRate, messageBurst), rate.NewLimiter(byteRate, byteBurst)
+	bundles := rate.NewLimiter(bundleRate, bundleBurst)
+	for {
+		m, err := s.wire.recv()
+		if err != nil {
+			return lost(err)
+		}
+		if s.ctx.Err() != nil {
+			return nil // it ends for another reason
+		}
+		now := s.peers.manager.now()
+		size := proto.Size(m)
+		switch {
+		case size > maxPeerMessage:
+			return violation("message_too_large", "the peer sent a message of %d bytes; %d are the most", size, maxPeerMessage)
+		case !messages.AllowN(now, 1) || !bytes.AllowN(now, size):
+			return violation("flood", "the peer sends more than %d messages or %d bytes a second", messageRate, byteRate)
+		}
+		s.peers.manager.metrics.peerMessage("in", m)
+		w := s.peers.worldOf(s.session.home)
+		s.mu.Lock()
+		t, err := s.session.take(m, w, now)
+		s.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		for _, td := range t.confirmed {
+			s.peers.manager.confirm(td)
+		}
+		if t.bundle != nil {
+			if err := bundles.Wait(s.ctx); err != nil {
+				return nil // the stream ends for another reason
+			}
+			s.takeBundle(t.bundle)
+		}
+		s.peers.noted(s.session.home)
+		s.signal()
+	}
+}
+
+// takeBundle stores what the peer brought, or refuses it, and answers.
+func (s *stream) takeBundle(m *ententev1.PeerBundle) {
+	td, sum := m.GetTrustDomain(), sha256.Sum256(m.GetDocument())
+	before, again := s.refused[td]
+	var v version
+	refusal := before.reason
+	if !again || before.sum != sum {
+		var out outcome
+		v, out = s.peers.manager.receive(s.ctx, s.session.home, td, m.GetDocument())
+		if s.ctx.Err() != nil {
+			return
+		}
+		delete(s.refused, td)
+		if refusal = ""; out.err != nil {
+			refusal = out.result
+			if isDecision(out.result) && out.result != reasonNotWanted && len(s.refused) < maxPeerDomains {
+				s.refused[td] = refusedDocument{sum, refusal}
+			}
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.session.reply(td, v, refusal)
+}
+
+// lost says how a stream broke. What the other side says when it refuses one is its reason, and anything else the network's.
+func lost(err error) error {
+	if errors.Is(err, io.EOF) {
+		return &streamError{reason: "lost", text: "the peer ended the stream without a word", goodbye: true}
+	}
+	reason := "lost"
+	switch s := status.Convert(err); s.Code() {
+	case codes.PermissionDenied, codes.Unauthenticated:
+		reason = "refused"
+	case codes.ResourceExhausted:
+		reason = "message_too_large"
+	case codes.Unimplemented:
+		reason = "unimplemented"
+	case codes.Internal, codes.InvalidArgument:
+		reason = "malformed"
+	}
+	return &streamError{reason: reason, text: clip(status.Convert(err).Message()), goodbye: reason != "malformed" && reason != "message_too_large"}
+}

@@ -1,0 +1,108 @@
+package federation
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
+)
+
+// version names one version of a bundle. The zero value is that of none.
+type version struct {
+	sequence uint64
+	ordered  bool
+	digest   [32]byte
+}
+
+// none reports whether there is no bundle.
+func (v version) none() bool { return v == version{} }
+
+// replaces reports whether a bundle of this version is worth sending to one who has another.
+func (v version) replaces(had version) bool {
+	switch {
+	case had.none():
+		return true
+	case v.ordered && had.ordered:
+		return v.sequence > had.sequence || v.sequence == had.sequence && v.digest != had.digest
+	}
+	return v.digest != had.digest
+}
+
+func (v version) message(td string) *ententev1.PeerBundleVersion {
+	m := &ententev1.PeerBundleVersion{TrustDomain: td}
+	if v.none() {
+		return m
+	}
+	m.Digest = v.digest[:]
+	if v.ordered {
+		m.Sequence = &v.sequence
+	}
+	return m
+}
+
+// parseVersion reads a version that a peer names. Nothing of it is taken on trust but its form.
+func parseVersion(m *ententev1.PeerBundleVersion) (td string, v version, err error) {
+	domain, err := bundle.ParseTrustDomain(m.GetTrustDomain())
+	if err != nil {
+		return "", v, violation("malformed", "the peer names %s, which is no trust domain", quote(m.GetTrustDomain()))
+	}
+	switch len(m.GetDigest()) {
+	case 0:
+		return domain.Name(), v, nil
+	case len(v.digest):
+		copy(v.digest[:], m.GetDigest())
+		v.sequence, v.ordered = m.GetSequence(), m.Sequence != nil
+		return domain.Name(), v, nil
+	}
+	return "", v, violation("malformed", "the peer names a digest of %d bytes for %s", len(m.GetDigest()), domain.Name())
+}
+
+// version is that of what is held for a relationship.
+func (h holding) version() version {
+	if h.revision == 0 {
+		return version{}
+	}
+	return version{h.sequence, h.ordered, h.digest}
+}
+
+// hostedBundle is the bundle of a hosted domain, as peers are sent it.
+type hostedBundle struct {
+	version  version
+	document []byte
+	hint     time.Duration
+	revision raftstore.Revision
+}
+
+// hostedBundlesOf reads the hosted bundles; what before has read of the same revision is taken over.
+func (m *Manager) hostedBundlesOf(view *raftstore.View, before map[string]hostedBundle) (map[string]hostedBundle, error) {
+	next := make(map[string]hostedBundle, len(before))
+	rows, err := m.config.HostedBundles.List(view, "")
+	if err != nil {
+		return nil, fmt.Errorf("read the hosted bundles: %w", err)
+	}
+	for _, row := range rows {
+		if was, ok := before[row.Key]; ok && was.revision == row.Revision {
+			next[row.Key] = was
+			continue
+		}
+		b, err := bundle.FromRow(row.Value)
+		if err != nil {
+			m.unreadable(fmt.Errorf("hosted bundle of %s: %w", row.Key, err))
+			continue
+		}
+		h := hostedBundle{document: b.Marshal(), revision: row.Revision}
+		h.version.sequence, h.version.ordered = b.Sequence()
+		h.version.digest = b.Digest()
+		h.hint, _ = b.RefreshHint()
+		next[row.Key] = h
+	}
+	return next, nil
+}
+
+// mayHave decides whether a peer may have the bundle of a hosted domain: one with which there is an active relationship may
+// have all that it asks for, since they are served to everybody at the bundle endpoint.
+func mayHave(_ spiffeid.TrustDomain, plan peerPlan) bool { return len(plan.wanted) > 0 }
