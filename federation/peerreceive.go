@@ -36,7 +36,7 @@ func (m *Manager) receive(ctx context.Context, home, td string, document []byte)
 			out = outcome{reasonOf(err), err}
 			break
 		}
-		generation = b.relationship.Generation
+		generation, b.source = b.relationship.Generation, "peer "+home
 		if v, out = m.receiveOnce(ctx, home, td, b, document); !errors.Is(out.err, errSuperseded) {
 			break
 		}
@@ -70,6 +70,7 @@ func (m *Manager) receiveOnce(ctx context.Context, home, td string, b basis, doc
 		return refuse(fmt.Errorf("refuse the bundle of %s from the peer %s: %w", td, home, err))
 	}
 	if err := Accept(b.current, next); err != nil {
+		m.compareShown(ctx, td, next, b.origin())
 		return refuse(fmt.Errorf("refuse the bundle of %s from the peer %s: %w", td, home, err))
 	}
 	v := version{digest: next.Digest()}

@@ -160,7 +160,7 @@ func (s *session) takeInterest(m *ententev1.PeerInterest, w peerWorld, now time.
 		wanted[td] = v
 	}
 	s.knows = wanted
-	s.beat = now // so that it learns at once which of them are current
+	s.beat = now  // so that it learns at once which of them are current
 	clear(s.sent) // it says what it has now
 	maps.DeleteFunc(s.acked, func(td string, _ acknowledged) bool { _, ok := wanted[td]; return !ok })
 	maps.DeleteFunc(s.sentAt, func(td string, _ time.Time) bool { _, ok := wanted[td]; return !ok })

@@ -183,7 +183,7 @@ func (s *stream) receive() error {
 			return lost(err)
 		}
 		if s.ctx.Err() != nil {
-			return nil // it ends for another reason
+			return context.Cause(s.ctx) // it has a reason already
 		}
 		now := s.peers.manager.now()
 		size := proto.Size(m)
@@ -206,7 +206,7 @@ func (s *stream) receive() error {
 		}
 		if t.bundle != nil {
 			if err := bundles.Wait(s.ctx); err != nil {
-				return nil // the stream ends for another reason
+				return err // the stream ends, and has its reason already
 			}
 			s.takeBundle(t.bundle)
 		}
