@@ -5,6 +5,8 @@ import (
 	"crypto"
 	"errors"
 	"io"
+	"runtime"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -14,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/raftstore"
 )
 
 var errAway = errors.New("the keys are away")
@@ -21,8 +24,10 @@ var errAway = errors.New("the keys are away")
 // awayKeys is a store whose keys are elsewhere: they can be out of reach, and get lost.
 type awayKeys struct {
 	*MemoryKeys
-	away atomic.Bool
-	lost chan struct{}
+	away   atomic.Bool
+	inside atomic.Bool // it was asked for a signature inside of a transaction
+	signed atomic.Int64
+	lost   chan struct{}
 }
 
 func newAwayKeys() *awayKeys {
@@ -53,10 +58,62 @@ type awayKey struct {
 }
 
 func (k awayKey) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	k.store.signed.Add(1)
+	if insideTransaction() {
+		k.store.inside.Store(true)
+	}
 	if k.store.away.Load() {
 		return nil, errAway
 	}
 	return k.Signer.Sign(rand, digest, opts)
+}
+
+// insideTransaction says whether the caller runs inside of a transaction: by the stack, since nothing else knows.
+func insideTransaction() bool {
+	frames := make([]uintptr, 64)
+	all := runtime.CallersFrames(frames[:runtime.Callers(1, frames)])
+	for {
+		frame, more := all.Next()
+		if strings.HasSuffix(frame.Function, "raftstore.(*Store).Update") {
+			return true
+		}
+		if !more {
+			return false
+		}
+	}
+}
+
+// TestNoTransactionWaitsForAKey: over preparations, activations, rotations of keys and anchors, a taint, and a domain of its own,
+// keys that are elsewhere sign, and none of them inside of a transaction.
+func TestNoTransactionWaitsForAKey(t *testing.T) {
+	keys := newAwayKeys()
+	f, c := newOne(t, func(c *Config) { c.Keys, c.KeyDir = keys, "" })
+	seen := false
+	_, err := c.store.Update(t.Context(), func(*raftstore.Tx) error { seen = insideTransaction(); return nil })
+	require.NoError(t, err)
+	require.True(t, seen, "the stack tells")
+
+	_, err = c.DomainService().CreateDomain(t.Context(), &ententev1.CreateDomainRequest{Domain: &ententev1.Domain{TrustDomain: "second.example.org"}})
+	require.NoError(t, err)
+	f.settle()
+	for _, anchors := range []bool{false, true} {
+		_, err := c.AuthorityService().RotateAuthorities(t.Context(), &ententev1.RotateAuthoritiesRequest{Anchors: anchors})
+		require.NoError(t, err)
+		f.settle()
+		f.advance(HintsBeforeUse*DefaultRefreshHint + time.Second)
+		require.NoError(t, issueBoth(t, c))
+	}
+	for _, a := range f.list(home) {
+		if a.GetState() == ententev1.AuthorityState_AUTHORITY_STATE_ACTIVE && a.GetKind() == ententev1.AuthorityKind_AUTHORITY_KIND_X509 {
+			_, err := c.AuthorityService().TaintAuthority(t.Context(), &ententev1.TaintAuthorityRequest{TrustDomain: home.Name(), Id: a.GetId()})
+			require.NoError(t, err)
+		}
+	}
+	f.settle()
+	f.advance(DefaultCATTL)
+	require.NoError(t, issueBoth(t, c))
+	require.Greater(t, keys.signed.Load(), int64(20))
+	require.False(t, keys.inside.Load(), "a transaction waited for a key")
 }
 
 func issueBoth(t *testing.T, c *crewman) error {

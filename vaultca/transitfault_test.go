@@ -58,11 +58,11 @@ func TestOutagesLoseNoKey(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			config := transitFor(t, v, mount, "eu-1")
 			config.Vault.Address, config.Vault.CAFile = proxy.Address, proxy.CAFile
-			if c.name == "hang" {
-				config.Vault.Timeout, config.SignTimeout = 200*time.Millisecond, 200*time.Millisecond
-			}
 			k := openTransit(t, config)
 			key := makes(t, k, "a")
+			if c.name == "hang" {
+				k.caller.config.Timeout, k.config.SignTimeout = 500*time.Millisecond, 500*time.Millisecond
+			}
 			proxy.Break(c.fault)
 			refuses(t, key, c.want)
 			runTransit(t, k)
@@ -153,6 +153,16 @@ func TestLostKeys(t *testing.T) {
 			require.Len(t, v.TransitKeys(t, mount), c.left+1)
 		})
 	}
+}
+
+func TestRevokedTokenCostsNoSignature(t *testing.T) {
+	v := vaulttest.Shared(t)
+	k := openTransit(t, transitFor(t, v, v.Transit(t), "eu-1"))
+	key := makes(t, k, "a")
+	was := k.caller.login.current().client.Token()
+	require.NoError(t, v.Client(t).Auth().Token().RevokeOrphan(was))
+	signsDigest(t, key)
+	require.NotEqual(t, was, k.caller.login.current().client.Token())
 }
 
 func TestRotatedKeySignsOnInItsVersion(t *testing.T) {
