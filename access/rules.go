@@ -102,9 +102,9 @@ var rules = map[string]Rule{
 		Prune: prune(func(m *v1.ListBundlesResponse, keep func(string) bool) {
 			m.Bundles = kept(m.GetBundles(), keep)
 		})},
-	v1.BundleService_GetBundleHistory_FullMethodName: {Roles: everyRole, Reach: Bundles, Audit: Unaudited, DefaultsToHome: true,
+	v1.BundleService_GetBundleHistory_FullMethodName: {Roles: readers, Reach: Bundles, Audit: Unaudited, DefaultsToHome: true,
 		About: inDomain[*v1.GetBundleHistoryRequest]()},
-	v1.BundleService_CompareBundleVersions_FullMethodName: {Roles: everyRole, Reach: Bundles, Audit: Unaudited, DefaultsToHome: true,
+	v1.BundleService_CompareBundleVersions_FullMethodName: {Roles: readers, Reach: Bundles, Audit: Unaudited, DefaultsToHome: true,
 		About: inDomain[*v1.CompareBundleVersionsRequest]()},
 	v1.BundleService_ListBundleStatements_FullMethodName: {Roles: everyRole, Reach: Bundles, Audit: Unaudited, DefaultsToHome: true,
 		About: inDomain[*v1.ListBundleStatementsRequest]()},

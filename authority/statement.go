@@ -18,6 +18,8 @@ import (
 const (
 	unstatedNoKey = "no JWT authority of it could sign one"
 	unstatedGone  = "its authorities were not kept until one could be signed"
+	// What is published does not wait for a history that was damaged.
+	unstatedDamaged = "its record in the history cannot be read"
 )
 
 // hand says who has the key of an authority at hand.
@@ -97,17 +99,17 @@ func (m *Manager) dueStatement(r raftstore.Reader, td string, versions []*statev
 	}
 	d := &draft{version: versions[i]}
 	b, err := HistoryVersion(r, d.version)
-	if errors.Is(err, bundle.ErrContentGone) {
-		d.unstated = unstatedGone
-		return d, nil
-	}
 	if err != nil {
-		return nil, err
+		d.unstated = unstatedDamaged
+		if errors.Is(err, bundle.ErrContentGone) {
+			d.unstated = unstatedGone
+		}
+		return d, nil
 	}
 	var previous *bundle.Statement
 	if i > 0 && versions[i-1].GetStatement() != "" {
 		if previous, err = bundle.ParseStatement(versions[i-1].GetStatement()); err != nil {
-			return nil, err
+			previous = nil // the chain starts anew, as behind a version without a statement
 		}
 	}
 	rows, err := listAuthorities(r, td)
@@ -193,7 +195,7 @@ func (m *Manager) stateVersions(tx *raftstore.Tx, td string, versions []*statev1
 		} else {
 			s, err := m.signStatement(d)
 			if err != nil {
-				return err
+				return nil //nolint:nilerr // tendStatements tries again, and tells of it; what is published does not wait
 			}
 			d.version.Statement = s.String()
 		}

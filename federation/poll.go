@@ -137,9 +137,6 @@ func (m *Manager) refresh(ctx context.Context, name string) outcome {
 		return out
 	}
 	m.metrics.fetched(out.result, took)
-	if out.err == nil {
-		m.checkStatements(ctx, name)
-	}
 	failure := ""
 	if out.err != nil {
 		failure = out.err.Error()
@@ -152,6 +149,9 @@ func (m *Manager) refresh(ctx context.Context, name string) outcome {
 		m.log.Info("bundle refreshed", "trust_domain", name, "result", out.result, "took", took)
 	default:
 		m.log.Debug("bundle refreshed", "trust_domain", name, "result", out.result, "took", took)
+	}
+	if out.err == nil {
+		m.checkStatements(ctx, name)
 	}
 	return out
 }

@@ -20,8 +20,11 @@ import (
 // askAgain is after how long an endpoint that serves no statements is asked again. Its make may have been changed.
 const askAgain = time.Hour
 
-// pages bounds how many documents of statements one check reads: as many as it takes for a whole history with large keys.
-const pages = 4
+// pages bounds how many documents of statements one check reads, and statementsWithin for how long. What is left comes with the next.
+const (
+	pages            = 2
+	statementsWithin = 10 * time.Second
+)
 
 // stateWithin is how many refresh intervals a version may be without a statement, at the least stateWithinLeast, where those before had
 // one: members sign at once, but one that lost its lead may need a moment.
@@ -109,7 +112,9 @@ func (m *Manager) checkStatements(ctx context.Context, name string) {
 	if err != nil || h.GetStatement() == "" && m.silent.is(name, b.relationship.Generation, m.now()) {
 		return
 	}
-	statements, err := m.fetchStatements(ctx, name, b, from, newestVersion(h).GetSequence())
+	bounded, cancel := context.WithTimeout(ctx, statementsWithin)
+	defer cancel()
+	statements, err := m.fetchStatements(bounded, name, b, from, newestVersion(h).GetSequence())
 	result := "ok"
 	if err != nil {
 		result = reasonOf(err)
@@ -117,7 +122,8 @@ func (m *Manager) checkStatements(ctx context.Context, name string) {
 	m.metrics.statements.WithLabelValues(result).Inc()
 	switch {
 	case ctx.Err() != nil:
-	case err == nil && (len(statements) > 0 || h.GetStatement() != ""):
+	case err == nil && len(statements) > 0, h.GetStatement() != "" && (err == nil || errors.Is(err, bundle.ErrNoStatements)):
+		// Where there were some before, a member that does not know of statements yet, or not of this one, is no alarm by itself.
 		m.takeStatements(ctx, name, statements)
 	case err == nil, errors.Is(err, bundle.ErrNoStatements), errors.Is(err, bundle.ErrStatement), errors.Is(err, bundle.ErrMalformed):
 		m.silent.note(name, b.relationship.Generation, m.now())
