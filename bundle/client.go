@@ -33,6 +33,8 @@ type ClientConfig struct {
 	Bundles x509bundle.Source
 	// Timeout bounds a fetch from the first lookup of a name to the last byte, redirects included. 0 is 30 s.
 	Timeout time.Duration
+	// MaxDocumentBytes bounds the document. 0 is [MaxDocumentBytes], and more than that is cut down to it.
+	MaxDocumentBytes int64
 	// Proxy chooses an HTTP proxy for a request to an https_web endpoint, as in [http.Transport]. Nil is none: what the
 	// environment names for other programs has no say in where trust comes from.
 	Proxy func(*http.Request) (*url.URL, error)
@@ -50,6 +52,9 @@ type Client struct{ config ClientConfig }
 func NewClient(c ClientConfig) *Client {
 	if c.Timeout <= 0 {
 		c.Timeout = defaultFetchTimeout
+	}
+	if c.MaxDocumentBytes <= 0 || c.MaxDocumentBytes > MaxDocumentBytes {
+		c.MaxDocumentBytes = MaxDocumentBytes
 	}
 	if c.Dial == nil {
 		c.Dial = (&net.Dialer{Timeout: handshakeTimeout}).DialContext
@@ -244,7 +249,7 @@ func (c *Client) read(e Endpoint, response *http.Response, asked bool) (Result, 
 	case response.StatusCode == http.StatusNotModified:
 		return Result{}, ErrNotAsked
 	}
-	body, err := readBody(response, MaxDocumentBytes)
+	body, err := readBody(response, c.config.MaxDocumentBytes)
 	if err != nil {
 		return Result{}, err
 	}

@@ -45,6 +45,12 @@ func holdingOf(b *bundle.Bundle, changed time.Time, revision raftstore.Revision)
 
 // facts is what [Judge] needs, with the relationship's own settings.
 func (h holding) facts(r *Relationship, lastSuccess time.Time, least time.Duration) Facts {
+	if !r.Kinds.X509 {
+		h.x509Until = time.Time{}
+	}
+	if !r.Kinds.JWT {
+		h.jwtKeys = 0
+	}
 	return Facts{
 		Stored:       h.revision > 0,
 		LastSuccess:  lastSuccess,

@@ -25,6 +25,24 @@ var updatable = map[string]func(to *statev1.Relationship, from *ententev1.Relati
 	"endpoint_spiffe_id": func(to *statev1.Relationship, from *ententev1.Relationship) {
 		to.EndpointSpiffeId = from.GetEndpointSpiffeId()
 	},
+	"fallback_urls": func(to *statev1.Relationship, from *ententev1.Relationship) {
+		to.FallbackUrls = slices.Clone(from.GetFallbackUrls())
+	},
+	"serving_bundle": func(to *statev1.Relationship, from *ententev1.Relationship) {
+		to.ServingBundle = from.GetServingBundle()
+	},
+	"authority_kinds": func(to *statev1.Relationship, from *ententev1.Relationship) {
+		to.AuthorityKinds = nil
+		for _, kind := range from.GetAuthorityKinds() {
+			to.AuthorityKinds = append(to.AuthorityKinds, int32(kind))
+		}
+	},
+	"max_document_bytes": func(to *statev1.Relationship, from *ententev1.Relationship) {
+		to.MaxDocumentBytes = from.GetMaxDocumentBytes()
+	},
+	"fetch_timeout": func(to *statev1.Relationship, from *ententev1.Relationship) {
+		to.FetchTimeout = clone(from.GetFetchTimeout())
+	},
 	"web_roots": func(to *statev1.Relationship, from *ententev1.Relationship) { to.WebRoots = from.GetWebRoots() },
 	"max_stale_jwt": func(to *statev1.Relationship, from *ententev1.Relationship) {
 		to.MaxStaleJwt = clone(from.GetMaxStaleJwt())
@@ -127,6 +145,9 @@ func (m *Manager) admit(r raftstore.Reader, rel *Relationship, bootstrap, stored
 		}
 		return nil
 	}
+	if rel.Serving != nil {
+		return nil
+	}
 	serving := rel.Endpoint.ID().TrustDomain()
 	trust, _, err := m.servingBundle(r, serving.Name())
 	if err != nil {
@@ -134,7 +155,7 @@ func (m *Manager) admit(r raftstore.Reader, rel *Relationship, bootstrap, stored
 	}
 	if trust == nil {
 		return status.Errorf(codes.FailedPrecondition, "the endpoint of %s proves itself as %s, and the bundle of %s is not known here or its relationship is suspended; "+
-			"create a relationship with %s first", rel.TrustDomain, rel.Endpoint.ID(), serving, serving)
+			"create a relationship with %s first, or give its bundle with --serving-bundle FILE", rel.TrustDomain, rel.Endpoint.ID(), serving, serving)
 	}
 	return nil
 }
@@ -233,6 +254,13 @@ func (m *Manager) update(tx *raftstore.Tx, c change, now time.Time) error {
 	if bootstrap != nil && !c.reset {
 		if err := Accept(b.current, bootstrap); err != nil {
 			return status.Errorf(codes.FailedPrecondition, "the bootstrap bundle of %s is refused: %s", name, err)
+		}
+	}
+	if found && bootstrap == nil && !slices.Equal(row.GetAuthorityKinds(), next.GetAuthorityKinds()) {
+		// Those who follow the bundle see another one, though its document is stored as it was.
+		stored.Value.Decided = next.GetGeneration()
+		if err := ForeignBundles.Put(tx, name, stored.Value); err != nil {
+			return err
 		}
 	}
 	return m.write(tx, b, bootstrap, now)

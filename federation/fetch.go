@@ -9,10 +9,10 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// fetch asks a relationship's endpoint. An https_spiffe endpoint is verified by the bundle of the basis and by no other.
-func (m *Manager) fetch(ctx context.Context, name string, b basis) (bundle.Result, error) {
-	endpoint := b.relationship.Endpoint
+// fetch asks one endpoint of a relationship. An https_spiffe endpoint is verified by the bundle of the basis and by no other.
+func (m *Manager) fetch(ctx context.Context, name string, b basis, endpoint bundle.Endpoint) (bundle.Result, error) {
 	config := m.config.Client
+	b.relationship.Limits.bound(&config)
 	config.Bundles = nil
 	if endpoint.Profile() == bundle.HTTPSSPIFFE {
 		if b.trust == nil {
@@ -21,7 +21,7 @@ func (m *Manager) fetch(ctx context.Context, name string, b basis) (bundle.Resul
 		}
 		config.Bundles = b.trust
 	}
-	return bundle.NewClient(config).Fetch(ctx, endpoint, m.etags.of(name, b))
+	return bundle.NewClient(config).Fetch(ctx, endpoint, m.etags.of(name, b, endpoint.URL()))
 }
 
 // etags remembers by which tag an endpoint last served what is stored, so that it can answer that nothing has changed.
@@ -30,8 +30,9 @@ type etags struct {
 	byName map[string]etag
 }
 
-// etag is good for one stored bundle, fetched under one decision.
+// etag is good for one stored bundle, fetched from one URL under one decision.
 type etag struct {
+	url        string
 	generation uint64
 	revision   raftstore.Revision
 	value      string
@@ -39,10 +40,10 @@ type etag struct {
 
 func newETags() *etags { return &etags{byName: make(map[string]etag)} }
 
-func (e *etags) of(name string, b basis) string {
+func (e *etags) of(name string, b basis, url string) string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if tag := e.byName[name]; b.current != nil && tag.generation == b.relationship.Generation && tag.revision == b.revision {
+	if tag := e.byName[name]; b.current != nil && tag.url == url && tag.generation == b.relationship.Generation && tag.revision == b.revision {
 		return tag.value
 	}
 	return ""

@@ -57,6 +57,7 @@ type Manager struct {
 	observations *Observations
 	metrics      *metrics
 	etags        *etags
+	routes       *routes
 	silent       *silences
 	peers        *peers
 	// confirmations is when peers last confirmed what is stored.
@@ -89,7 +90,7 @@ func New(c Config) (*Manager, error) {
 	}
 	m := &Manager{
 		config: c, member: c.Store.MemberID(), log: c.Logger, now: c.Now,
-		catalog: newCatalog(), changes: newChanges(), etags: newETags(), silent: newSilences(), byHand: make(chan struct{}, maxByHand),
+		catalog: newCatalog(), changes: newChanges(), etags: newETags(), routes: newRoutes(), silent: newSilences(), byHand: make(chan struct{}, maxByHand),
 		alive: membership.Alive, aliveRows: membership.AlivePrefix(),
 	}
 	m.observations = newObservations(m.member, c.Now)
@@ -157,6 +158,7 @@ func (m *Manager) watch(ctx context.Context, w *raftstore.Watch) error {
 		for _, name := range names {
 			if _, ok := m.catalog.get(name); !ok {
 				m.etags.forget(name)
+				m.routes.forget(name)
 				m.silent.forget(name)
 				m.confirmations.forget(name)
 			}

@@ -10,7 +10,9 @@ import (
 type metrics struct {
 	fetches  *prometheus.CounterVec
 	duration prometheus.Histogram
-	owned    prometheus.Gauge
+	// passedOver counts endpoints that failed where there was another one to ask.
+	passedOver *prometheus.CounterVec
+	owned      prometheus.Gauge
 	// statements counts checks of statements, alarms what was raised.
 	statements, alarms *prometheus.CounterVec
 	// of streams to peers
@@ -24,6 +26,9 @@ func newMetrics(m *Manager, registerer prometheus.Registerer) (*metrics, error) 
 	ms := &metrics{
 		fetches: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "entente_federation_fetches_total", Help: "Fetches of foreign bundles by this member, by what came of them.",
+		}, []string{"result"}),
+		passedOver: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "entente_federation_endpoints_passed_over_total", Help: "Endpoints that failed where a relationship has another one to ask, by reason.",
 		}, []string{"result"}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "entente_federation_fetch_duration_seconds", Help: "How long fetches of foreign bundles took, storing included.",
@@ -43,7 +48,7 @@ func newMetrics(m *Manager, registerer prometheus.Registerer) (*metrics, error) 
 	if registerer == nil {
 		return ms, nil
 	}
-	for _, c := range []prometheus.Collector{ms.fetches, ms.duration, ms.owned, ms.statements, ms.alarms, ms.streams, ms.streamsEnded, ms.messages, ms.received, &bundleCollector{manager: m}} {
+	for _, c := range []prometheus.Collector{ms.fetches, ms.passedOver, ms.duration, ms.owned, ms.statements, ms.alarms, ms.streams, ms.streamsEnded, ms.messages, ms.received, &bundleCollector{manager: m}} {
 		if err := registerer.Register(c); err != nil {
 			return nil, err
 		}

@@ -14,10 +14,10 @@ import (
 const (
 	// Section is the name under which [Observations] go with the heartbeats.
 	Section = "federation"
-	// maxReport bounds the observations of one heartbeat, and maxAnswer those of one answer; each is at most some 700 bytes, so
+	// maxReport bounds the observations of one heartbeat, and maxAnswer those of one answer; each is at most some 2,500 bytes, so
 	// that both stay well below the 4 MiB of a gRPC message. What does not fit goes with the next.
 	maxReport = 500
-	maxAnswer = 2000
+	maxAnswer = 1000
 	// maxErrorBytes bounds what of an error is told to the leader and to operators. The log has all of it.
 	maxErrorBytes = 400
 )
@@ -33,6 +33,8 @@ type observation struct {
 	interval time.Duration
 	result   string
 	err      string
+	// endpoints is what came of each, where there are several. It is shared, and never changed.
+	endpoints []endpointAttempt
 }
 
 // Observations is what a member knows of its own fetching, and on the leader what every member has told it. None of it is
@@ -66,6 +68,16 @@ func (o *Observations) attempted(name string, generation uint64, at time.Time, s
 	if succeeded {
 		was.lastSuccess = at
 	}
+	o.own[name] = was
+	o.dirty[name] = true
+}
+
+// tried records what is known of the endpoints of a relationship that has several.
+func (o *Observations) tried(name string, generation uint64, endpoints []endpointAttempt) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	was := o.own[name]
+	was.generation, was.endpoints = generation, endpoints
 	o.own[name] = was
 	o.dirty[name] = true
 }
@@ -231,6 +243,13 @@ func (s observation) message(name string, now time.Time) *statev1.RelationshipOb
 		TrustDomain: name, Generation: s.generation, Member: s.member, Result: s.result, Error: s.err,
 		Interval: durationpb.New(s.interval),
 	}
+	for i, e := range s.endpoints {
+		if !e.at.IsZero() {
+			m.Endpoints = append(m.Endpoints, &statev1.EndpointObservation{
+				Index: uint32(i), Result: e.result, Error: e.err, SinceAttempt: durationpb.New(now.Sub(e.at)), //nolint:gosec // at most maxEndpoints
+			})
+		}
+	}
 	if !s.lastSuccess.IsZero() {
 		m.SinceSuccess = durationpb.New(now.Sub(s.lastSuccess))
 	}
@@ -248,6 +267,14 @@ func observed(m *statev1.RelationshipObservation, member string, now time.Time) 
 	s := observation{
 		generation: m.GetGeneration(), member: member, result: m.GetResult(), err: m.GetError(),
 		interval: m.GetInterval().AsDuration(),
+	}
+	for _, e := range m.GetEndpoints() {
+		if e.GetIndex() < maxEndpoints {
+			for len(s.endpoints) <= int(e.GetIndex()) {
+				s.endpoints = append(s.endpoints, endpointAttempt{})
+			}
+			s.endpoints[e.GetIndex()] = endpointAttempt{now.Add(-max(0, e.GetSinceAttempt().AsDuration())), e.GetResult(), e.GetError()}
+		}
 	}
 	if m.SinceSuccess != nil {
 		s.lastSuccess = now.Add(-max(0, m.GetSinceSuccess().AsDuration()))

@@ -76,6 +76,8 @@ func (m *Manager) basisOf(r raftstore.Reader, name string) (basis, error) {
 	case b.relationship.Endpoint.Profile() != bundle.HTTPSSPIFFE:
 	case b.relationship.Endpoint.SelfServing():
 		b.trust, b.trustRevision = b.current, b.revision
+	case b.relationship.Serving != nil:
+		b.trust = b.relationship.Serving // the generation stands for it
 	default:
 		b.trust, b.trustRevision, err = m.servingBundle(r, b.relationship.Endpoint.ID().TrustDomain().Name())
 	}
@@ -85,18 +87,20 @@ func (m *Manager) basisOf(r raftstore.Reader, name string) (basis, error) {
 // servingBundle returns the bundle of a domain that serves another's: a hosted one, or a foreign one that is not suspended. Nil: there
 // is none.
 func (m *Manager) servingBundle(r raftstore.Reader, name string) (*bundle.Bundle, raftstore.Revision, error) {
-	row, found, err := m.config.HostedBundles.Get(r, name)
+	row, hosted, err := m.config.HostedBundles.Get(r, name)
 	if err != nil {
 		return nil, 0, err
 	}
-	if !found {
-		relationship, ok, err := Relationships.Get(r, name)
-		if err != nil || !ok || relationship.Value.GetSuspended() {
-			return nil, 0, err
-		}
-		if row, found, err = ForeignBundles.Get(r, name); err != nil || !found {
-			return nil, 0, err
-		}
+	if hosted {
+		b, err := bundle.FromRow(row.Value)
+		return b, row.Revision, err
+	}
+	relationship, found, err := Relationships.Get(r, name)
+	if err != nil || !found || relationship.Value.GetSuspended() || !kindsOf(relationship.Value).X509 {
+		return nil, 0, err
+	}
+	if row, found, err = ForeignBundles.Get(r, name); err != nil || !found {
+		return nil, 0, err
 	}
 	b, err := bundle.FromRow(row.Value)
 	return b, row.Revision, err
@@ -156,21 +160,59 @@ func (m *Manager) refresh(ctx context.Context, name string) outcome {
 	return out
 }
 
-// attempt fetches once, decides, and stores what is new.
+// attempt fetches once, from the first endpoint that will do.
 func (m *Manager) attempt(ctx context.Context, name string, b basis) outcome {
 	result, err := m.fetchAndKeep(ctx, name, b)
 	if err == nil {
 		return outcome{result: result}
 	}
-	out := outcome{reasonOf(err), err}
-	if isDecision(out.result) && ctx.Err() == nil {
-		m.record(actionRefuse, name, out.result, clip(out.err.Error()), 0)
-	}
-	return out
+	return outcome{reasonOf(err), err}
 }
 
+// fetchAndKeep asks the endpoints in turn, until one of them serves what is accepted. What it returns is the failure of the one that was
+// asked first.
 func (m *Manager) fetchAndKeep(ctx context.Context, name string, b basis) (string, error) {
-	fetched, err := m.fetch(ctx, name, b)
+	rel := b.relationship
+	var first error
+	for n, i := range m.routes.of(name, rel).order(len(rel.Endpoints), m.now()) {
+		result, err := m.fetchFrom(ctx, name, b, rel.Endpoints[i])
+		reason := reasonOf(err)
+		if errors.Is(err, errEnded) || ctx.Err() != nil || (outcome{result: reason}).ours() {
+			return "", err // says nothing of the endpoint
+		}
+		a := endpointAttempt{at: m.now(), result: result}
+		if err != nil {
+			a.result, a.err = reason, clip(err.Error())
+		}
+		attempts := m.routes.tried(name, rel, i, a)
+		if len(rel.Endpoints) > 1 {
+			m.observations.tried(name, rel.Generation, attempts)
+		}
+		if err == nil {
+			return result, nil
+		}
+		if isDecision(reason) {
+			m.record(actionRefuse, name, reason, a.err, 0)
+		}
+		if n == 0 {
+			first = err
+		}
+		if n+1 < len(rel.Endpoints) {
+			m.metrics.passedOver.WithLabelValues(reason).Inc()
+			m.log.Warn("an endpoint was passed over; the relationship's next one is asked", "trust_domain", name, "url", rel.Endpoints[i].URL(),
+				"result", reason, "error", a.err)
+		}
+	}
+	if len(rel.Endpoints) > 1 {
+		return "", fmt.Errorf("none of %d endpoints: the first that was asked: %w", len(rel.Endpoints), first)
+	}
+	return "", first
+}
+
+// fetchFrom asks one endpoint, decides, and stores what is new.
+func (m *Manager) fetchFrom(ctx context.Context, name string, b basis, endpoint bundle.Endpoint) (string, error) {
+	b.source = "endpoint " + endpoint.URL()
+	fetched, err := m.fetch(ctx, name, b, endpoint)
 	if err != nil {
 		return "", err
 	}
@@ -183,17 +225,17 @@ func (m *Manager) fetchAndKeep(ctx context.Context, name string, b basis) (strin
 	}
 	if err := Accept(b.current, next); err != nil {
 		m.compareShown(ctx, name, next, b.origin())
-		return "", fmt.Errorf("refuse bundle of %s from %s: %w", name, b.relationship.Endpoint.URL(), err)
+		return "", fmt.Errorf("refuse bundle of %s from %s: %w", name, endpoint.URL(), err)
 	}
 	if b.stored != nil && bytes.Equal(b.stored.GetDocument(), next.Marshal()) {
-		m.etags.remember(name, etag{b.relationship.Generation, b.revision, fetched.ETag})
+		m.etags.remember(name, etag{endpoint.URL(), b.relationship.Generation, b.revision, fetched.ETag})
 		return resultUnchanged, nil
 	}
 	revision, err := m.keep(ctx, name, b, next)
 	if err != nil {
 		return "", fmt.Errorf("store bundle of %s: %w", name, err)
 	}
-	m.etags.remember(name, etag{b.relationship.Generation, revision, fetched.ETag})
+	m.etags.remember(name, etag{endpoint.URL(), b.relationship.Generation, revision, fetched.ETag})
 	return resultStored, nil
 }
 

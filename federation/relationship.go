@@ -28,6 +28,13 @@ type Relationship struct {
 	TrustDomain spiffeid.TrustDomain
 	// Endpoint is where its bundle comes from, and how that proves itself.
 	Endpoint bundle.Endpoint
+	// Endpoints are all that serve it, in the order in which they are tried; Endpoint is the first.
+	Endpoints []bundle.Endpoint
+	// Serving is what the operator gave to verify an https_spiffe endpoint in another domain by; nil: that domain's stored bundle.
+	Serving *bundle.Bundle
+	// Kinds says which authorities are relied on, Limits what a fetch may cost.
+	Kinds  Kinds
+	Limits Limits
 	// MaxStaleX509 and MaxStaleJWT say after how long without refresh authorities of a kind count as expired. Zero: never.
 	MaxStaleX509, MaxStaleJWT time.Duration
 	Suspended                 bool
@@ -57,7 +64,17 @@ func ParseRelationship(row *statev1.Relationship) (*Relationship, error) {
 	if r.TrustDomain, err = parseTrustDomain(row.GetTrustDomain()); err != nil {
 		return nil, err
 	}
-	if r.Endpoint, err = parseEndpoint(r.TrustDomain, row); err != nil {
+	if r.Endpoints, err = parseEndpoints(r, row); err != nil {
+		return nil, err
+	}
+	r.Endpoint = r.Endpoints[0]
+	if r.Serving, err = parseServing(r.Endpoint, row.GetServingBundle()); err != nil {
+		return nil, err
+	}
+	if r.Kinds, err = parseKinds(row); err != nil {
+		return nil, err
+	}
+	if r.Limits, err = parseLimits(row); err != nil {
 		return nil, err
 	}
 	if r.Peer, err = parsePeer(row.GetPeer()); err != nil {
@@ -85,12 +102,13 @@ func parseTrustDomain(name string) (spiffeid.TrustDomain, error) {
 	return td, nil
 }
 
-func parseEndpoint(td spiffeid.TrustDomain, row *statev1.Relationship) (bundle.Endpoint, error) {
-	if row.GetUrl() == "" {
-		return bundle.Endpoint{}, errors.New("url is missing; name the peer's bundle endpoint, such as https://bundle.us.example.org:7443/")
+// parseEndpoint reads one endpoint; field is where its URL stands.
+func parseEndpoint(td spiffeid.TrustDomain, row *statev1.Relationship, field, url string) (bundle.Endpoint, error) {
+	if url == "" {
+		return bundle.Endpoint{}, errors.New(field + " is missing; name the peer's bundle endpoint, such as https://bundle.us.example.org:7443/")
 	}
-	if _, err := bundle.ParseURL(row.GetUrl()); err != nil {
-		return bundle.Endpoint{}, fmt.Errorf("url is refused: %w; write https://HOST[:PORT][/PATH]", err)
+	if _, err := bundle.ParseURL(url); err != nil {
+		return bundle.Endpoint{}, fmt.Errorf("%s is refused: %w; write https://HOST[:PORT][/PATH]", field, err)
 	}
 	switch ententev1.EndpointProfile(row.GetProfile()) {
 	case ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE:
@@ -101,7 +119,7 @@ func parseEndpoint(td spiffeid.TrustDomain, row *statev1.Relationship) (bundle.E
 		if err != nil {
 			return bundle.Endpoint{}, err
 		}
-		return bundle.SPIFFEEndpoint(td, row.GetUrl(), id)
+		return bundle.SPIFFEEndpoint(td, url, id)
 	case ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB:
 		if row.GetEndpointSpiffeId() != "" {
 			return bundle.Endpoint{}, errors.New("endpoint_spiffe_id belongs to profile https_spiffe; leave it out for https_web, where the endpoint proves its host name")
@@ -109,7 +127,7 @@ func parseEndpoint(td spiffeid.TrustDomain, row *statev1.Relationship) (bundle.E
 		if n := len(row.GetWebRoots()); n > maxWebRootsBytes {
 			return bundle.Endpoint{}, fmt.Errorf("web_roots have %d bytes; %d are the most", n, maxWebRootsBytes)
 		}
-		endpoint, err := bundle.WebEndpoint(td, row.GetUrl(), row.GetWebRoots())
+		endpoint, err := bundle.WebEndpoint(td, url, row.GetWebRoots())
 		if err != nil {
 			return bundle.Endpoint{}, fmt.Errorf("web_roots are refused: %w; give PEM certificates and nothing else", err)
 		}

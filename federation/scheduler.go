@@ -155,6 +155,7 @@ func (s *scheduler) drop(name string, own *ownership) {
 	delete(s.owned, name)
 	s.manager.observations.disowned(name)
 	s.manager.etags.forget(name)
+	s.manager.routes.forget(name)
 }
 
 // decided follows an operator's decision at once.

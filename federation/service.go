@@ -274,7 +274,11 @@ func (m *Manager) shown(view *raftstore.View, row raftstore.Row[*statev1.Relatio
 		TrustDomain: v.GetTrustDomain(), Url: v.GetUrl(), Profile: ententev1.EndpointProfile(v.GetProfile()), EndpointSpiffeId: v.GetEndpointSpiffeId(),
 		WebRoots: v.GetWebRoots(), State: ententev1.RelationshipState_RELATIONSHIP_STATE_ACTIVE,
 		MaxStaleJwt: v.GetMaxStaleJwt(), MaxStaleX509: v.GetMaxStaleX509(), CreateTime: v.GetCreateTime(), Revision: uint64(row.Revision),
-		Freshness: ententev1.Freshness(v.GetStanding().GetFreshness()),
+		Freshness:    ententev1.Freshness(v.GetStanding().GetFreshness()),
+		FallbackUrls: v.GetFallbackUrls(), ServingBundle: v.GetServingBundle(), MaxDocumentBytes: v.GetMaxDocumentBytes(), FetchTimeout: v.GetFetchTimeout(),
+	}
+	for _, kind := range v.GetAuthorityKinds() {
+		out.AuthorityKinds = append(out.AuthorityKinds, ententev1.AuthorityKind(kind))
 	}
 	if peer := v.GetPeer(); peer != nil {
 		out.Peer = &ententev1.Peer{HomeTrustDomain: peer.GetHomeTrustDomain(), Addresses: peer.GetAddresses()}
@@ -297,6 +301,7 @@ func (m *Manager) shown(view *raftstore.View, row raftstore.Row[*statev1.Relatio
 	out.LastSuccessTime, out.LastAttemptTime = timestampOf(last), timestampOf(told.lastAttempt)
 	if told.generation == v.GetGeneration() {
 		out.LastResult, out.LastError = told.result, told.err
+		out.Endpoints = attemptsShown(v, told)
 		if !v.GetSuspended() {
 			out.NextAttemptTime = timestampOf(told.next)
 		}
@@ -313,6 +318,7 @@ func (m *Manager) shown(view *raftstore.View, row raftstore.Row[*statev1.Relatio
 	if err != nil {
 		return nil, err
 	}
+	out.LeftOut = kindsOf(v).leftOut(held)
 	out.RefreshInterval = durationpb.New(m.interval(held))
 	if held.revision > 0 {
 		out.Digest = hex.EncodeToString(held.digest[:])
@@ -321,6 +327,22 @@ func (m *Manager) shown(view *raftstore.View, row raftstore.Row[*statev1.Relatio
 		}
 	}
 	return out, nil
+}
+
+// attemptsShown tells what came of each endpoint of a relationship.
+func attemptsShown(row *statev1.Relationship, told observation) (out []*ententev1.EndpointAttempt) {
+	endpoints := told.endpoints
+	if len(row.GetFallbackUrls()) == 0 {
+		endpoints = []endpointAttempt{{told.lastAttempt, told.result, told.err}}
+	}
+	for i, url := range append([]string{row.GetUrl()}, row.GetFallbackUrls()...) {
+		shown := &ententev1.EndpointAttempt{Url: url}
+		if i < len(endpoints) {
+			shown.Result, shown.Error, shown.AttemptTime = endpoints[i].result, endpoints[i].err, timestampOf(endpoints[i].at)
+		}
+		out = append(out, shown)
+	}
+	return out
 }
 
 // held says what is stored for a relationship, from the catalog where that is of the same revision.

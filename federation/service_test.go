@@ -55,7 +55,7 @@ func TestCreateRefusals(t *testing.T) {
 		{"a hosted domain", with(func(rel *ententev1.Relationship) { rel.TrustDomain = "eu.example.org" }), nil, codes.FailedPrecondition,
 			"eu.example.org is hosted by this cluster, and a hosted domain is never foreign; name a domain of another cluster"},
 		{"an endpoint in an unknown domain", with(func(rel *ententev1.Relationship) { rel.EndpointSpiffeId = hub.endpointID().String() }), nil, codes.FailedPrecondition,
-			"the endpoint of us.example.org proves itself as spiffe://hub.example.org/entente/bundle-endpoint, and the bundle of hub.example.org is not known here or its relationship is suspended; create a relationship with hub.example.org first"},
+			"the endpoint of us.example.org proves itself as spiffe://hub.example.org/entente/bundle-endpoint, and the bundle of hub.example.org is not known here or its relationship is suspended; create a relationship with hub.example.org first, or give its bundle with --serving-bundle FILE"},
 		{"an unknown state", with(func(rel *ententev1.Relationship) { rel.State = 9 }), nil, codes.InvalidArgument,
 			"state 9 is not known; leave it out, or say active or suspended"},
 	} {
@@ -111,7 +111,7 @@ func TestUpdate(t *testing.T) {
 		{"nothing", func(*ententev1.UpdateRelationshipRequest) {}, codes.InvalidArgument,
 			"nothing to update: name fields in update_mask, or give a bootstrap_bundle"},
 		{"no such field", func(q *ententev1.UpdateRelationshipRequest) { q.UpdateMask.Paths = []string{"owner"} }, codes.InvalidArgument,
-			`update_mask names "owner", which cannot be updated; these can: endpoint_spiffe_id, max_stale_jwt, max_stale_x509, peer, peer.addresses, profile, url, web_roots`},
+			`update_mask names "owner", which cannot be updated; these can: authority_kinds, endpoint_spiffe_id, fallback_urls, fetch_timeout, max_document_bytes, max_stale_jwt, max_stale_x509, peer, peer.addresses, profile, serving_bundle, url, web_roots`},
 		{"a profile that the rest does not fit", func(q *ententev1.UpdateRelationshipRequest) {
 			q.UpdateMask.Paths, q.Relationship.Profile = []string{"profile"}, ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB
 		}, codes.InvalidArgument, "endpoint_spiffe_id belongs to profile https_spiffe; leave it out for https_web, where the endpoint proves its host name"},

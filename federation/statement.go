@@ -137,7 +137,8 @@ func (m *Manager) checkStatements(ctx context.Context, name string) {
 
 // fetchStatements reads as many documents as it takes to come to a sequence, within bounds.
 func (m *Manager) fetchStatements(ctx context.Context, name string, b basis, from, until uint64) ([]*bundle.Statement, error) {
-	config := m.config.Client
+	config, endpoint := m.config.Client, m.routes.endpoint(name, b.relationship, m.now())
+	b.relationship.Limits.bound(&config)
 	config.Bundles = nil
 	if b.relationship.Endpoint.Profile() == bundle.HTTPSSPIFFE {
 		if b.trust == nil {
@@ -148,7 +149,7 @@ func (m *Manager) fetchStatements(ctx context.Context, name string, b basis, fro
 	client := bundle.NewClient(config)
 	var all []*bundle.Statement
 	for range pages {
-		some, err := client.FetchStatements(ctx, b.relationship.Endpoint, from)
+		some, err := client.FetchStatements(ctx, endpoint, from)
 		if err != nil {
 			return nil, err
 		}

@@ -53,10 +53,11 @@ func TrustOf(row *statev1.Relationship) Trust {
 	}
 	s := standingOf(row.GetStanding())
 	t := Trust{State: s.State, X509: s.State, JWT: s.State}
-	if s.X509Expired && s.State.Reliable() {
+	kinds := kindsOf(row)
+	if (s.X509Expired || !kinds.X509) && s.State.Reliable() {
 		t.X509 = Expired
 	}
-	if s.JWTExpired && s.State.Reliable() {
+	if (s.JWTExpired || !kinds.JWT) && s.State.Reliable() {
 		t.JWT = Expired
 	}
 	return t

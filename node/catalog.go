@@ -183,6 +183,7 @@ func catalogEntry(view *raftstore.View, name string) (bundleapi.Entry, bool, err
 		return bundleapi.Entry{}, false, err
 	}
 	freshness := ententev1.Freshness_FRESHNESS_FRESH
+	var relationship raftstore.Row[*statev1.Relationship]
 	if !hosted {
 		trust, err := federation.TrustState(view, name)
 		if err != nil {
@@ -192,14 +193,23 @@ func catalogEntry(view *raftstore.View, name string) (bundleapi.Entry, bool, err
 		if row, found, err = federation.ForeignBundles.Get(view, name); err != nil || !found || trust.State == federation.Suspended {
 			return bundleapi.Entry{}, false, err
 		}
+		if relationship, _, err = federation.Relationships.Get(view, name); err != nil {
+			return bundleapi.Entry{}, false, err
+		}
 		freshness = freshnessOf(trust.State)
 	}
 	parsed, err := parseRow(row, hosted)
 	if err != nil {
 		return bundleapi.Entry{}, false, err
 	}
+	b := parsed.bundle
+	if !hosted {
+		if b, err = federation.Relied(relationship.Value, b); err != nil {
+			return bundleapi.Entry{}, false, fmt.Errorf("what is relied on of the bundle of %s: %w", name, err)
+		}
+	}
 	return bundleapi.Entry{
-		Bundle: parsed.bundle, Hosted: hosted, ChangeTime: row.Value.GetChangeTime().AsTime(),
+		Bundle: b, Hosted: hosted, ChangeTime: row.Value.GetChangeTime().AsTime(),
 		Freshness: freshness, Revision: uint64(row.Revision),
 	}, true, nil
 }

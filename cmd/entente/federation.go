@@ -103,10 +103,30 @@ func (a *app) printRelationship(r *ententev1.Relationship, err error) error {
 		t.field("trust domain", r.GetTrustDomain())
 		t.field("state", name(r.GetState()))
 		t.field("url", r.GetUrl())
+		for _, e := range r.GetEndpoints() {
+			if len(r.GetFallbackUrls()) > 0 {
+				t.field("endpoint", endpointShown(e))
+			}
+		}
 		t.field("profile", name(r.GetProfile()))
 		t.field("endpoint spiffe id", r.GetEndpointSpiffeId())
 		if len(r.GetWebRoots()) > 0 {
 			t.field("web roots", "configured")
+		}
+		if len(r.GetServingBundle()) > 0 {
+			t.field("serving bundle", "configured")
+		}
+		if n := r.GetMaxDocumentBytes(); n > 0 {
+			t.field("max document", fmt.Sprintf("%d bytes", n))
+		}
+		if r.GetFetchTimeout() != nil {
+			t.field("fetch timeout", span(r.GetFetchTimeout()))
+		}
+		for _, kind := range r.GetAuthorityKinds() {
+			t.field("relied on", name(kind)+" authorities alone")
+		}
+		if r.GetLeftOut() != "" {
+			t.field("left out", r.GetLeftOut())
 		}
 		t.field("max stale jwt", span(r.GetMaxStaleJwt()))
 		t.field("max stale x509", span(r.GetMaxStaleX509()))
@@ -130,6 +150,17 @@ func (a *app) printRelationship(r *ententev1.Relationship, err error) error {
 		t.field("created", exact(r.GetCreateTime()))
 		t.field("revision", r.GetRevision())
 	})
+}
+
+// endpointShown is one of several endpoints on a line.
+func endpointShown(e *ententev1.EndpointAttempt) string {
+	switch {
+	case e.GetResult() == "":
+		return e.GetUrl() + " not tried yet"
+	case e.GetError() == "":
+		return fmt.Sprintf("%s %s, %s", e.GetUrl(), e.GetResult(), exact(e.GetAttemptTime()))
+	}
+	return fmt.Sprintf("%s %s, %s: %s", e.GetUrl(), e.GetResult(), exact(e.GetAttemptTime()), e.GetError())
 }
 
 // jwtStaleDefault is what the server takes without --max-stale-jwt; it stands in the help.

@@ -16,7 +16,11 @@ import (
 
 // relationshipFlags are what of a relationship can be set.
 type relationshipFlags struct {
-	url, endpointID             string
+	urls                        []string
+	endpointID                  string
+	servingFile, kinds          string
+	maxDocumentBytes            uint32
+	fetchTimeout                time.Duration
 	profile                     enumFlag
 	bootstrapFile, webRootsFile string
 	maxStaleJWT, maxStaleX509   time.Duration
@@ -25,12 +29,16 @@ type relationshipFlags struct {
 }
 
 func (r *relationshipFlags) add(f *pflag.FlagSet) {
-	f.StringVar(&r.url, "url", "", "where its bundle is served: https://HOST[:PORT]/PATH")
+	f.StringArrayVar(&r.urls, "url", nil, "where its bundle is served: https://HOST[:PORT]/PATH; several are tried in the order given")
+	f.StringVar(&r.servingFile, "serving-bundle", "", "https_spiffe, where --endpoint-spiffe-id is in another domain: the SPIFFE bundle document of that domain; without, its bundle as it is known here; '' takes it back")
+	f.StringVar(&r.kinds, "authority-kinds", "", "whose authorities are relied on: x509, jwt or both (both if left out)")
+	f.Uint32Var(&r.maxDocumentBytes, "max-document-bytes", 0, "the largest document that is read (1 MiB if left out or 0)")
+	f.DurationVar(&r.fetchTimeout, "fetch-timeout", 0, "how long a fetch from one endpoint may take (30s if left out or 0)")
 	r.profile.of = ententev1.EndpointProfile(0).Descriptor()
 	f.Var(&r.profile, "profile", "how the endpoint proves itself: https_spiffe or https_web")
 	f.StringVar(&r.endpointID, "endpoint-spiffe-id", "", "https_spiffe: the SPIFFE ID of the endpoint")
 	f.StringVar(&r.bootstrapFile, "bootstrap", "", "a SPIFFE bundle document to begin with, from a trusted source ('-' for standard input)")
-	f.StringVar(&r.webRootsFile, "web-roots", "", "https_web: PEM certificates that are the only roots accepted; the system's if left out")
+	f.StringVar(&r.webRootsFile, "web-roots", "", "https_web: PEM certificates that are the only roots accepted; the system's if left out or ''")
 	f.DurationVar(&r.maxStaleJWT, "max-stale-jwt", 0, fmt.Sprintf("without refresh for so long its JWT keys count as expired (%s if left out)", jwtStaleDefault))
 	f.StringVar(&r.peerDomain, "peer-domain", "", "where the domain is hosted by a cluster of Entente: its home trust domain; a stream is kept with it ('' ends that)")
 	f.StringArrayVar(&r.peerAddresses, "peer-address", nil, "HOST:PORT of the cluster port of a member there, tried in order; without, only that cluster can open the stream")
@@ -39,7 +47,8 @@ func (r *relationshipFlags) add(f *pflag.FlagSet) {
 
 // given reports whether any field is to be set.
 func (r *relationshipFlags) given(f *pflag.FlagSet) bool {
-	for _, flag := range []string{"url", "profile", "endpoint-spiffe-id", "web-roots", "max-stale-jwt", "max-stale-x509", "peer-domain", "peer-address"} {
+	for _, flag := range []string{"url", "profile", "endpoint-spiffe-id", "web-roots", "max-stale-jwt", "max-stale-x509", "serving-bundle", "authority-kinds",
+		"max-document-bytes", "fetch-timeout", "peer-domain", "peer-address"} {
 		if f.Changed(flag) {
 			return true
 		}
@@ -50,8 +59,8 @@ func (r *relationshipFlags) given(f *pflag.FlagSet) bool {
 // take puts into the relationship what was given, and returns the names of those fields and the bootstrap bundle.
 func (r *relationshipFlags) take(a *app, f *pflag.FlagSet, to *ententev1.Relationship) (fields []string, bootstrap []byte, err error) {
 	if f.Changed("url") {
-		to.Url = r.url
-		fields = append(fields, "url")
+		to.Url, to.FallbackUrls = r.urls[0], r.urls[1:]
+		fields = append(fields, "url", "fallback_urls")
 	}
 	if f.Changed("profile") {
 		to.Profile = ententev1.EndpointProfile(r.profile.number)
@@ -62,8 +71,10 @@ func (r *relationshipFlags) take(a *app, f *pflag.FlagSet, to *ententev1.Relatio
 		fields = append(fields, "endpoint_spiffe_id")
 	}
 	if f.Changed("web-roots") {
-		if to.WebRoots, err = a.readFile(webRootsInput, r.webRootsFile); err != nil {
-			return nil, nil, err
+		if r.webRootsFile != "" {
+			if to.WebRoots, err = a.readFile(webRootsInput, r.webRootsFile); err != nil {
+				return nil, nil, err
+			}
 		}
 		fields = append(fields, "web_roots")
 	}
@@ -85,12 +96,52 @@ func (r *relationshipFlags) take(a *app, f *pflag.FlagSet, to *ententev1.Relatio
 		to.Peer = &ententev1.Peer{Addresses: r.peerAddresses}
 		fields = append(fields, "peer.addresses")
 	}
+	some, err := r.takeLimits(a, f, to)
+	if err != nil {
+		return nil, nil, err
+	}
+	fields = append(fields, some...)
 	if f.Changed("bootstrap") {
 		if bootstrap, err = a.readFile(bootstrapInput, r.bootstrapFile); err != nil {
 			return nil, nil, err
 		}
 	}
 	return fields, bootstrap, nil
+}
+
+// takeLimits does the same for what narrows a relationship.
+func (r *relationshipFlags) takeLimits(a *app, f *pflag.FlagSet, to *ententev1.Relationship) (fields []string, err error) {
+	if f.Changed("serving-bundle") {
+		if r.servingFile != "" {
+			if to.ServingBundle, err = a.readFile(bootstrapInput, r.servingFile); err != nil {
+				return nil, err
+			}
+		}
+		fields = append(fields, "serving_bundle")
+	}
+	if f.Changed("authority-kinds") {
+		switch r.kinds {
+		case "x509":
+			to.AuthorityKinds = []ententev1.AuthorityKind{ententev1.AuthorityKind_AUTHORITY_KIND_X509}
+		case "jwt":
+			to.AuthorityKinds = []ententev1.AuthorityKind{ententev1.AuthorityKind_AUTHORITY_KIND_JWT}
+		case "both":
+		default:
+			return nil, usagef("--authority-kinds %q is no choice: there are x509, jwt, both", r.kinds)
+		}
+		fields = append(fields, "authority_kinds")
+	}
+	if f.Changed("max-document-bytes") {
+		to.MaxDocumentBytes = r.maxDocumentBytes
+		fields = append(fields, "max_document_bytes")
+	}
+	if f.Changed("fetch-timeout") {
+		if r.fetchTimeout != 0 {
+			to.FetchTimeout = durationpb.New(r.fetchTimeout)
+		}
+		fields = append(fields, "fetch_timeout")
+	}
+	return fields, nil
 }
 
 func (a *app) federationCreateCommand() *cobra.Command {
@@ -136,7 +187,9 @@ func (a *app) federationUpdateCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "update DOMAIN",
 		Short: "Change a relationship: what is given, and nothing else",
-		Long: `Change a relationship: what is given, and nothing else.
+		Long: `Change a relationship: what is given, and nothing else. The bundle that is stored stays, and counts until another one
+is fetched under the new settings. --url replaces the whole list of endpoints. From https_spiffe to https_web
+takes --endpoint-spiffe-id '' with it, and the other way round takes --web-roots ''.
 
 A cluster that was rebuilt begins its sequence anew, and is refused for that. Once its operators have confirmed it,
 --bootstrap FILE --reset-sequence lets it in again with the bundle in FILE.`,

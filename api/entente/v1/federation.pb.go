@@ -210,7 +210,23 @@ type Relationship struct {
 	// only fetched.
 	Peer *Peer `protobuf:"bytes,50,opt,name=peer,proto3" json:"peer,omitempty"`
 	// The streams with that cluster, of all members; set by the server.
-	Streams       []*PeerStream `protobuf:"bytes,51,rep,name=streams,proto3" json:"streams,omitempty"`
+	Streams []*PeerStream `protobuf:"bytes,51,rep,name=streams,proto3" json:"streams,omitempty"`
+	// Further endpoints that serve the same bundle under the same profile. The endpoints are tried in order, url first; one that works where
+	// those before it do not is tried first for a while.
+	FallbackUrls []string `protobuf:"bytes,60,rep,name=fallback_urls,json=fallbackUrls,proto3" json:"fallback_urls,omitempty"`
+	// https_spiffe, where endpoint_spiffe_id is in another domain: the SPIFFE bundle document of that domain, to verify the endpoint by.
+	// Empty: its bundle as this cluster hosts it or has it from its own relationship.
+	ServingBundle []byte `protobuf:"bytes,61,opt,name=serving_bundle,json=servingBundle,proto3" json:"serving_bundle,omitempty"`
+	// Whose authorities are relied on; empty: both kinds. Others in the document are left out.
+	AuthorityKinds []AuthorityKind `protobuf:"varint,62,rep,packed,name=authority_kinds,json=authorityKinds,proto3,enum=entente.v1.AuthorityKind" json:"authority_kinds,omitempty"`
+	// The largest document that is read; 0: 1 MiB, which is the most.
+	MaxDocumentBytes uint32 `protobuf:"varint,63,opt,name=max_document_bytes,json=maxDocumentBytes,proto3" json:"max_document_bytes,omitempty"`
+	// How long a fetch from one endpoint may take; 30 s if absent, which is the most.
+	FetchTimeout *durationpb.Duration `protobuf:"bytes,64,opt,name=fetch_timeout,json=fetchTimeout,proto3" json:"fetch_timeout,omitempty"`
+	// What came of each endpoint, in the configured order; set by the server.
+	Endpoints []*EndpointAttempt `protobuf:"bytes,65,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	// What of the stored bundle is not relied on because of authority_kinds, in words; set by the server.
+	LeftOut       string `protobuf:"bytes,66,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -411,6 +427,55 @@ func (x *Relationship) GetStreams() []*PeerStream {
 		return x.Streams
 	}
 	return nil
+}
+
+func (x *Relationship) GetFallbackUrls() []string {
+	if x != nil {
+		return x.FallbackUrls
+	}
+	return nil
+}
+
+func (x *Relationship) GetServingBundle() []byte {
+	if x != nil {
+		return x.ServingBundle
+	}
+	return nil
+}
+
+func (x *Relationship) GetAuthorityKinds() []AuthorityKind {
+	if x != nil {
+		return x.AuthorityKinds
+	}
+	return nil
+}
+
+func (x *Relationship) GetMaxDocumentBytes() uint32 {
+	if x != nil {
+		return x.MaxDocumentBytes
+	}
+	return 0
+}
+
+func (x *Relationship) GetFetchTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.FetchTimeout
+	}
+	return nil
+}
+
+func (x *Relationship) GetEndpoints() []*EndpointAttempt {
+	if x != nil {
+		return x.Endpoints
+	}
+	return nil
+}
+
+func (x *Relationship) GetLeftOut() string {
+	if x != nil {
+		return x.LeftOut
+	}
+	return ""
 }
 
 // Peer names another cluster that runs Entente.
@@ -659,6 +724,76 @@ func (x *PeerStreamAcknowledgement) GetTime() *timestamppb.Timestamp {
 	return nil
 }
 
+// EndpointAttempt is what is known of one endpoint of a relationship.
+type EndpointAttempt struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Url   string                 `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	// As last_result and last_error of the relationship; empty: it was not tried yet.
+	Result        string                 `protobuf:"bytes,2,opt,name=result,proto3" json:"result,omitempty"`
+	Error         string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	AttemptTime   *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=attempt_time,json=attemptTime,proto3" json:"attempt_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndpointAttempt) Reset() {
+	*x = EndpointAttempt{}
+	mi := &file_entente_v1_federation_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndpointAttempt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndpointAttempt) ProtoMessage() {}
+
+func (x *EndpointAttempt) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_federation_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndpointAttempt.ProtoReflect.Descriptor instead.
+func (*EndpointAttempt) Descriptor() ([]byte, []int) {
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *EndpointAttempt) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *EndpointAttempt) GetResult() string {
+	if x != nil {
+		return x.Result
+	}
+	return ""
+}
+
+func (x *EndpointAttempt) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *EndpointAttempt) GetAttemptTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AttemptTime
+	}
+	return nil
+}
+
 type CreateRelationshipRequest struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	Relationship *Relationship          `protobuf:"bytes,1,opt,name=relationship,proto3" json:"relationship,omitempty"`
@@ -670,7 +805,7 @@ type CreateRelationshipRequest struct {
 
 func (x *CreateRelationshipRequest) Reset() {
 	*x = CreateRelationshipRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[4]
+	mi := &file_entente_v1_federation_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -682,7 +817,7 @@ func (x *CreateRelationshipRequest) String() string {
 func (*CreateRelationshipRequest) ProtoMessage() {}
 
 func (x *CreateRelationshipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[4]
+	mi := &file_entente_v1_federation_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -695,7 +830,7 @@ func (x *CreateRelationshipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRelationshipRequest.ProtoReflect.Descriptor instead.
 func (*CreateRelationshipRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{4}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CreateRelationshipRequest) GetRelationship() *Relationship {
@@ -725,7 +860,7 @@ type ListRelationshipsRequest struct {
 
 func (x *ListRelationshipsRequest) Reset() {
 	*x = ListRelationshipsRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[5]
+	mi := &file_entente_v1_federation_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -737,7 +872,7 @@ func (x *ListRelationshipsRequest) String() string {
 func (*ListRelationshipsRequest) ProtoMessage() {}
 
 func (x *ListRelationshipsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[5]
+	mi := &file_entente_v1_federation_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -750,7 +885,7 @@ func (x *ListRelationshipsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRelationshipsRequest.ProtoReflect.Descriptor instead.
 func (*ListRelationshipsRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{5}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListRelationshipsRequest) GetRead() *ReadOptions {
@@ -787,7 +922,7 @@ type ListRelationshipsResponse struct {
 
 func (x *ListRelationshipsResponse) Reset() {
 	*x = ListRelationshipsResponse{}
-	mi := &file_entente_v1_federation_proto_msgTypes[6]
+	mi := &file_entente_v1_federation_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -799,7 +934,7 @@ func (x *ListRelationshipsResponse) String() string {
 func (*ListRelationshipsResponse) ProtoMessage() {}
 
 func (x *ListRelationshipsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[6]
+	mi := &file_entente_v1_federation_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -812,7 +947,7 @@ func (x *ListRelationshipsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRelationshipsResponse.ProtoReflect.Descriptor instead.
 func (*ListRelationshipsResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{6}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListRelationshipsResponse) GetRevision() uint64 {
@@ -846,7 +981,7 @@ type GetRelationshipRequest struct {
 
 func (x *GetRelationshipRequest) Reset() {
 	*x = GetRelationshipRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[7]
+	mi := &file_entente_v1_federation_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -858,7 +993,7 @@ func (x *GetRelationshipRequest) String() string {
 func (*GetRelationshipRequest) ProtoMessage() {}
 
 func (x *GetRelationshipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[7]
+	mi := &file_entente_v1_federation_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -871,7 +1006,7 @@ func (x *GetRelationshipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRelationshipRequest.ProtoReflect.Descriptor instead.
 func (*GetRelationshipRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{7}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetRelationshipRequest) GetTrustDomain() string {
@@ -902,7 +1037,7 @@ type UpdateRelationshipRequest struct {
 
 func (x *UpdateRelationshipRequest) Reset() {
 	*x = UpdateRelationshipRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[8]
+	mi := &file_entente_v1_federation_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -914,7 +1049,7 @@ func (x *UpdateRelationshipRequest) String() string {
 func (*UpdateRelationshipRequest) ProtoMessage() {}
 
 func (x *UpdateRelationshipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[8]
+	mi := &file_entente_v1_federation_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -927,7 +1062,7 @@ func (x *UpdateRelationshipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRelationshipRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRelationshipRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{8}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *UpdateRelationshipRequest) GetRelationship() *Relationship {
@@ -967,7 +1102,7 @@ type DeleteRelationshipRequest struct {
 
 func (x *DeleteRelationshipRequest) Reset() {
 	*x = DeleteRelationshipRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[9]
+	mi := &file_entente_v1_federation_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -979,7 +1114,7 @@ func (x *DeleteRelationshipRequest) String() string {
 func (*DeleteRelationshipRequest) ProtoMessage() {}
 
 func (x *DeleteRelationshipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[9]
+	mi := &file_entente_v1_federation_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -992,7 +1127,7 @@ func (x *DeleteRelationshipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRelationshipRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRelationshipRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{9}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DeleteRelationshipRequest) GetTrustDomain() string {
@@ -1011,7 +1146,7 @@ type DeleteRelationshipResponse struct {
 
 func (x *DeleteRelationshipResponse) Reset() {
 	*x = DeleteRelationshipResponse{}
-	mi := &file_entente_v1_federation_proto_msgTypes[10]
+	mi := &file_entente_v1_federation_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1023,7 +1158,7 @@ func (x *DeleteRelationshipResponse) String() string {
 func (*DeleteRelationshipResponse) ProtoMessage() {}
 
 func (x *DeleteRelationshipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[10]
+	mi := &file_entente_v1_federation_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1036,7 +1171,7 @@ func (x *DeleteRelationshipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRelationshipResponse.ProtoReflect.Descriptor instead.
 func (*DeleteRelationshipResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{10}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DeleteRelationshipResponse) GetRevision() uint64 {
@@ -1055,7 +1190,7 @@ type RefreshRelationshipRequest struct {
 
 func (x *RefreshRelationshipRequest) Reset() {
 	*x = RefreshRelationshipRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[11]
+	mi := &file_entente_v1_federation_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1067,7 +1202,7 @@ func (x *RefreshRelationshipRequest) String() string {
 func (*RefreshRelationshipRequest) ProtoMessage() {}
 
 func (x *RefreshRelationshipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[11]
+	mi := &file_entente_v1_federation_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1080,7 +1215,7 @@ func (x *RefreshRelationshipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefreshRelationshipRequest.ProtoReflect.Descriptor instead.
 func (*RefreshRelationshipRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{11}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RefreshRelationshipRequest) GetTrustDomain() string {
@@ -1099,7 +1234,7 @@ type SuspendRelationshipRequest struct {
 
 func (x *SuspendRelationshipRequest) Reset() {
 	*x = SuspendRelationshipRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[12]
+	mi := &file_entente_v1_federation_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1111,7 +1246,7 @@ func (x *SuspendRelationshipRequest) String() string {
 func (*SuspendRelationshipRequest) ProtoMessage() {}
 
 func (x *SuspendRelationshipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[12]
+	mi := &file_entente_v1_federation_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1124,7 +1259,7 @@ func (x *SuspendRelationshipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuspendRelationshipRequest.ProtoReflect.Descriptor instead.
 func (*SuspendRelationshipRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{12}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SuspendRelationshipRequest) GetTrustDomain() string {
@@ -1143,7 +1278,7 @@ type ResumeRelationshipRequest struct {
 
 func (x *ResumeRelationshipRequest) Reset() {
 	*x = ResumeRelationshipRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[13]
+	mi := &file_entente_v1_federation_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1155,7 +1290,7 @@ func (x *ResumeRelationshipRequest) String() string {
 func (*ResumeRelationshipRequest) ProtoMessage() {}
 
 func (x *ResumeRelationshipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[13]
+	mi := &file_entente_v1_federation_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1168,7 +1303,7 @@ func (x *ResumeRelationshipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRelationshipRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRelationshipRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{13}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ResumeRelationshipRequest) GetTrustDomain() string {
@@ -1194,7 +1329,7 @@ type RelationshipAlarm struct {
 
 func (x *RelationshipAlarm) Reset() {
 	*x = RelationshipAlarm{}
-	mi := &file_entente_v1_federation_proto_msgTypes[14]
+	mi := &file_entente_v1_federation_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1206,7 +1341,7 @@ func (x *RelationshipAlarm) String() string {
 func (*RelationshipAlarm) ProtoMessage() {}
 
 func (x *RelationshipAlarm) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[14]
+	mi := &file_entente_v1_federation_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1219,7 +1354,7 @@ func (x *RelationshipAlarm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelationshipAlarm.ProtoReflect.Descriptor instead.
 func (*RelationshipAlarm) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{14}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RelationshipAlarm) GetName() string {
@@ -1255,7 +1390,7 @@ var File_entente_v1_federation_proto protoreflect.FileDescriptor
 const file_entente_v1_federation_proto_rawDesc = "" +
 	"\n" +
 	"\x1bentente/v1/federation.proto\x12\n" +
-	"entente.v1\x1a\x17entente/v1/bundle.proto\x1a\x15entente/v1/read.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x93\t\n" +
+	"entente.v1\x1a\x1aentente/v1/authority.proto\x1a\x17entente/v1/bundle.proto\x1a\x15entente/v1/read.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe7\v\n" +
 	"\fRelationship\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x125\n" +
@@ -1284,7 +1419,14 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"\x06alarms\x18( \x03(\v2\x1d.entente.v1.RelationshipAlarmR\x06alarms\x12,\n" +
 	"\x0fstated_sequence\x18) \x01(\x04H\x01R\x0estatedSequence\x88\x01\x01\x12$\n" +
 	"\x04peer\x182 \x01(\v2\x10.entente.v1.PeerR\x04peer\x120\n" +
-	"\astreams\x183 \x03(\v2\x16.entente.v1.PeerStreamR\astreamsB\v\n" +
+	"\astreams\x183 \x03(\v2\x16.entente.v1.PeerStreamR\astreams\x12#\n" +
+	"\rfallback_urls\x18< \x03(\tR\ffallbackUrls\x12%\n" +
+	"\x0eserving_bundle\x18= \x01(\fR\rservingBundle\x12B\n" +
+	"\x0fauthority_kinds\x18> \x03(\x0e2\x19.entente.v1.AuthorityKindR\x0eauthorityKinds\x12,\n" +
+	"\x12max_document_bytes\x18? \x01(\rR\x10maxDocumentBytes\x12>\n" +
+	"\rfetch_timeout\x18@ \x01(\v2\x19.google.protobuf.DurationR\ffetchTimeout\x129\n" +
+	"\tendpoints\x18A \x03(\v2\x1b.entente.v1.EndpointAttemptR\tendpoints\x12\x19\n" +
+	"\bleft_out\x18B \x01(\tR\aleftOutB\v\n" +
 	"\t_sequenceB\x12\n" +
 	"\x10_stated_sequence\"P\n" +
 	"\x04Peer\x12*\n" +
@@ -1308,7 +1450,12 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x18\n" +
 	"\apending\x18\x03 \x01(\bR\apending\x12\x18\n" +
 	"\arefusal\x18\x04 \x01(\tR\arefusal\x12.\n" +
-	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\x84\x01\n" +
+	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\x90\x01\n" +
+	"\x0fEndpointAttempt\x12\x10\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\x12\x16\n" +
+	"\x06result\x18\x02 \x01(\tR\x06result\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\x12=\n" +
+	"\fattempt_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\vattemptTime\"\x84\x01\n" +
 	"\x19CreateRelationshipRequest\x12<\n" +
 	"\frelationship\x18\x01 \x01(\v2\x18.entente.v1.RelationshipR\frelationship\x12)\n" +
 	"\x10bootstrap_bundle\x18\x02 \x01(\fR\x0fbootstrapBundle\"\x83\x01\n" +
@@ -1380,7 +1527,7 @@ func file_entente_v1_federation_proto_rawDescGZIP() []byte {
 }
 
 var file_entente_v1_federation_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_entente_v1_federation_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_entente_v1_federation_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_entente_v1_federation_proto_goTypes = []any{
 	(EndpointProfile)(0),               // 0: entente.v1.EndpointProfile
 	(RelationshipState)(0),             // 1: entente.v1.RelationshipState
@@ -1389,69 +1536,75 @@ var file_entente_v1_federation_proto_goTypes = []any{
 	(*Peer)(nil),                       // 4: entente.v1.Peer
 	(*PeerStream)(nil),                 // 5: entente.v1.PeerStream
 	(*PeerStreamAcknowledgement)(nil),  // 6: entente.v1.PeerStreamAcknowledgement
-	(*CreateRelationshipRequest)(nil),  // 7: entente.v1.CreateRelationshipRequest
-	(*ListRelationshipsRequest)(nil),   // 8: entente.v1.ListRelationshipsRequest
-	(*ListRelationshipsResponse)(nil),  // 9: entente.v1.ListRelationshipsResponse
-	(*GetRelationshipRequest)(nil),     // 10: entente.v1.GetRelationshipRequest
-	(*UpdateRelationshipRequest)(nil),  // 11: entente.v1.UpdateRelationshipRequest
-	(*DeleteRelationshipRequest)(nil),  // 12: entente.v1.DeleteRelationshipRequest
-	(*DeleteRelationshipResponse)(nil), // 13: entente.v1.DeleteRelationshipResponse
-	(*RefreshRelationshipRequest)(nil), // 14: entente.v1.RefreshRelationshipRequest
-	(*SuspendRelationshipRequest)(nil), // 15: entente.v1.SuspendRelationshipRequest
-	(*ResumeRelationshipRequest)(nil),  // 16: entente.v1.ResumeRelationshipRequest
-	(*RelationshipAlarm)(nil),          // 17: entente.v1.RelationshipAlarm
-	(*durationpb.Duration)(nil),        // 18: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),      // 19: google.protobuf.Timestamp
-	(Freshness)(0),                     // 20: entente.v1.Freshness
-	(*ReadOptions)(nil),                // 21: entente.v1.ReadOptions
-	(*fieldmaskpb.FieldMask)(nil),      // 22: google.protobuf.FieldMask
+	(*EndpointAttempt)(nil),            // 7: entente.v1.EndpointAttempt
+	(*CreateRelationshipRequest)(nil),  // 8: entente.v1.CreateRelationshipRequest
+	(*ListRelationshipsRequest)(nil),   // 9: entente.v1.ListRelationshipsRequest
+	(*ListRelationshipsResponse)(nil),  // 10: entente.v1.ListRelationshipsResponse
+	(*GetRelationshipRequest)(nil),     // 11: entente.v1.GetRelationshipRequest
+	(*UpdateRelationshipRequest)(nil),  // 12: entente.v1.UpdateRelationshipRequest
+	(*DeleteRelationshipRequest)(nil),  // 13: entente.v1.DeleteRelationshipRequest
+	(*DeleteRelationshipResponse)(nil), // 14: entente.v1.DeleteRelationshipResponse
+	(*RefreshRelationshipRequest)(nil), // 15: entente.v1.RefreshRelationshipRequest
+	(*SuspendRelationshipRequest)(nil), // 16: entente.v1.SuspendRelationshipRequest
+	(*ResumeRelationshipRequest)(nil),  // 17: entente.v1.ResumeRelationshipRequest
+	(*RelationshipAlarm)(nil),          // 18: entente.v1.RelationshipAlarm
+	(*durationpb.Duration)(nil),        // 19: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),      // 20: google.protobuf.Timestamp
+	(Freshness)(0),                     // 21: entente.v1.Freshness
+	(AuthorityKind)(0),                 // 22: entente.v1.AuthorityKind
+	(*ReadOptions)(nil),                // 23: entente.v1.ReadOptions
+	(*fieldmaskpb.FieldMask)(nil),      // 24: google.protobuf.FieldMask
 }
 var file_entente_v1_federation_proto_depIdxs = []int32{
 	0,  // 0: entente.v1.Relationship.profile:type_name -> entente.v1.EndpointProfile
 	1,  // 1: entente.v1.Relationship.state:type_name -> entente.v1.RelationshipState
-	18, // 2: entente.v1.Relationship.max_stale_jwt:type_name -> google.protobuf.Duration
-	18, // 3: entente.v1.Relationship.max_stale_x509:type_name -> google.protobuf.Duration
-	19, // 4: entente.v1.Relationship.create_time:type_name -> google.protobuf.Timestamp
-	20, // 5: entente.v1.Relationship.freshness:type_name -> entente.v1.Freshness
-	19, // 6: entente.v1.Relationship.last_success_time:type_name -> google.protobuf.Timestamp
-	19, // 7: entente.v1.Relationship.last_attempt_time:type_name -> google.protobuf.Timestamp
-	19, // 8: entente.v1.Relationship.next_attempt_time:type_name -> google.protobuf.Timestamp
-	18, // 9: entente.v1.Relationship.refresh_interval:type_name -> google.protobuf.Duration
-	17, // 10: entente.v1.Relationship.alarms:type_name -> entente.v1.RelationshipAlarm
+	19, // 2: entente.v1.Relationship.max_stale_jwt:type_name -> google.protobuf.Duration
+	19, // 3: entente.v1.Relationship.max_stale_x509:type_name -> google.protobuf.Duration
+	20, // 4: entente.v1.Relationship.create_time:type_name -> google.protobuf.Timestamp
+	21, // 5: entente.v1.Relationship.freshness:type_name -> entente.v1.Freshness
+	20, // 6: entente.v1.Relationship.last_success_time:type_name -> google.protobuf.Timestamp
+	20, // 7: entente.v1.Relationship.last_attempt_time:type_name -> google.protobuf.Timestamp
+	20, // 8: entente.v1.Relationship.next_attempt_time:type_name -> google.protobuf.Timestamp
+	19, // 9: entente.v1.Relationship.refresh_interval:type_name -> google.protobuf.Duration
+	18, // 10: entente.v1.Relationship.alarms:type_name -> entente.v1.RelationshipAlarm
 	4,  // 11: entente.v1.Relationship.peer:type_name -> entente.v1.Peer
 	5,  // 12: entente.v1.Relationship.streams:type_name -> entente.v1.PeerStream
-	2,  // 13: entente.v1.PeerStream.direction:type_name -> entente.v1.PeerDirection
-	19, // 14: entente.v1.PeerStream.since:type_name -> google.protobuf.Timestamp
-	6,  // 15: entente.v1.PeerStream.acknowledgements:type_name -> entente.v1.PeerStreamAcknowledgement
-	19, // 16: entente.v1.PeerStreamAcknowledgement.time:type_name -> google.protobuf.Timestamp
-	3,  // 17: entente.v1.CreateRelationshipRequest.relationship:type_name -> entente.v1.Relationship
-	21, // 18: entente.v1.ListRelationshipsRequest.read:type_name -> entente.v1.ReadOptions
-	3,  // 19: entente.v1.ListRelationshipsResponse.relationships:type_name -> entente.v1.Relationship
-	21, // 20: entente.v1.GetRelationshipRequest.read:type_name -> entente.v1.ReadOptions
-	3,  // 21: entente.v1.UpdateRelationshipRequest.relationship:type_name -> entente.v1.Relationship
-	22, // 22: entente.v1.UpdateRelationshipRequest.update_mask:type_name -> google.protobuf.FieldMask
-	19, // 23: entente.v1.RelationshipAlarm.time:type_name -> google.protobuf.Timestamp
-	7,  // 24: entente.v1.FederationService.CreateRelationship:input_type -> entente.v1.CreateRelationshipRequest
-	8,  // 25: entente.v1.FederationService.ListRelationships:input_type -> entente.v1.ListRelationshipsRequest
-	10, // 26: entente.v1.FederationService.GetRelationship:input_type -> entente.v1.GetRelationshipRequest
-	11, // 27: entente.v1.FederationService.UpdateRelationship:input_type -> entente.v1.UpdateRelationshipRequest
-	12, // 28: entente.v1.FederationService.DeleteRelationship:input_type -> entente.v1.DeleteRelationshipRequest
-	14, // 29: entente.v1.FederationService.RefreshRelationship:input_type -> entente.v1.RefreshRelationshipRequest
-	15, // 30: entente.v1.FederationService.SuspendRelationship:input_type -> entente.v1.SuspendRelationshipRequest
-	16, // 31: entente.v1.FederationService.ResumeRelationship:input_type -> entente.v1.ResumeRelationshipRequest
-	3,  // 32: entente.v1.FederationService.CreateRelationship:output_type -> entente.v1.Relationship
-	9,  // 33: entente.v1.FederationService.ListRelationships:output_type -> entente.v1.ListRelationshipsResponse
-	3,  // 34: entente.v1.FederationService.GetRelationship:output_type -> entente.v1.Relationship
-	3,  // 35: entente.v1.FederationService.UpdateRelationship:output_type -> entente.v1.Relationship
-	13, // 36: entente.v1.FederationService.DeleteRelationship:output_type -> entente.v1.DeleteRelationshipResponse
-	3,  // 37: entente.v1.FederationService.RefreshRelationship:output_type -> entente.v1.Relationship
-	3,  // 38: entente.v1.FederationService.SuspendRelationship:output_type -> entente.v1.Relationship
-	3,  // 39: entente.v1.FederationService.ResumeRelationship:output_type -> entente.v1.Relationship
-	32, // [32:40] is the sub-list for method output_type
-	24, // [24:32] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	22, // 13: entente.v1.Relationship.authority_kinds:type_name -> entente.v1.AuthorityKind
+	19, // 14: entente.v1.Relationship.fetch_timeout:type_name -> google.protobuf.Duration
+	7,  // 15: entente.v1.Relationship.endpoints:type_name -> entente.v1.EndpointAttempt
+	2,  // 16: entente.v1.PeerStream.direction:type_name -> entente.v1.PeerDirection
+	20, // 17: entente.v1.PeerStream.since:type_name -> google.protobuf.Timestamp
+	6,  // 18: entente.v1.PeerStream.acknowledgements:type_name -> entente.v1.PeerStreamAcknowledgement
+	20, // 19: entente.v1.PeerStreamAcknowledgement.time:type_name -> google.protobuf.Timestamp
+	20, // 20: entente.v1.EndpointAttempt.attempt_time:type_name -> google.protobuf.Timestamp
+	3,  // 21: entente.v1.CreateRelationshipRequest.relationship:type_name -> entente.v1.Relationship
+	23, // 22: entente.v1.ListRelationshipsRequest.read:type_name -> entente.v1.ReadOptions
+	3,  // 23: entente.v1.ListRelationshipsResponse.relationships:type_name -> entente.v1.Relationship
+	23, // 24: entente.v1.GetRelationshipRequest.read:type_name -> entente.v1.ReadOptions
+	3,  // 25: entente.v1.UpdateRelationshipRequest.relationship:type_name -> entente.v1.Relationship
+	24, // 26: entente.v1.UpdateRelationshipRequest.update_mask:type_name -> google.protobuf.FieldMask
+	20, // 27: entente.v1.RelationshipAlarm.time:type_name -> google.protobuf.Timestamp
+	8,  // 28: entente.v1.FederationService.CreateRelationship:input_type -> entente.v1.CreateRelationshipRequest
+	9,  // 29: entente.v1.FederationService.ListRelationships:input_type -> entente.v1.ListRelationshipsRequest
+	11, // 30: entente.v1.FederationService.GetRelationship:input_type -> entente.v1.GetRelationshipRequest
+	12, // 31: entente.v1.FederationService.UpdateRelationship:input_type -> entente.v1.UpdateRelationshipRequest
+	13, // 32: entente.v1.FederationService.DeleteRelationship:input_type -> entente.v1.DeleteRelationshipRequest
+	15, // 33: entente.v1.FederationService.RefreshRelationship:input_type -> entente.v1.RefreshRelationshipRequest
+	16, // 34: entente.v1.FederationService.SuspendRelationship:input_type -> entente.v1.SuspendRelationshipRequest
+	17, // 35: entente.v1.FederationService.ResumeRelationship:input_type -> entente.v1.ResumeRelationshipRequest
+	3,  // 36: entente.v1.FederationService.CreateRelationship:output_type -> entente.v1.Relationship
+	10, // 37: entente.v1.FederationService.ListRelationships:output_type -> entente.v1.ListRelationshipsResponse
+	3,  // 38: entente.v1.FederationService.GetRelationship:output_type -> entente.v1.Relationship
+	3,  // 39: entente.v1.FederationService.UpdateRelationship:output_type -> entente.v1.Relationship
+	14, // 40: entente.v1.FederationService.DeleteRelationship:output_type -> entente.v1.DeleteRelationshipResponse
+	3,  // 41: entente.v1.FederationService.RefreshRelationship:output_type -> entente.v1.Relationship
+	3,  // 42: entente.v1.FederationService.SuspendRelationship:output_type -> entente.v1.Relationship
+	3,  // 43: entente.v1.FederationService.ResumeRelationship:output_type -> entente.v1.Relationship
+	36, // [36:44] is the sub-list for method output_type
+	28, // [28:36] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_entente_v1_federation_proto_init() }
@@ -1459,6 +1612,7 @@ func file_entente_v1_federation_proto_init() {
 	if File_entente_v1_federation_proto != nil {
 		return
 	}
+	file_entente_v1_authority_proto_init()
 	file_entente_v1_bundle_proto_init()
 	file_entente_v1_read_proto_init()
 	file_entente_v1_federation_proto_msgTypes[0].OneofWrappers = []any{}
@@ -1468,7 +1622,7 @@ func file_entente_v1_federation_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_v1_federation_proto_rawDesc), len(file_entente_v1_federation_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -33,7 +33,9 @@ type Bundle struct {
 	// When the content last changed here.
 	ChangeTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=change_time,json=changeTime,proto3" json:"change_time,omitempty"`
 	// Foreign bundles: when it was retrieved, to order those without a sequence.
-	RetrieveTime  *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=retrieve_time,json=retrieveTime,proto3" json:"retrieve_time,omitempty"`
+	RetrieveTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=retrieve_time,json=retrieveTime,proto3" json:"retrieve_time,omitempty"`
+	// Of a foreign domain: the last decision of an operator on what of it is relied on, so that its revision rises with that.
+	Decided       uint64 `protobuf:"varint,30,opt,name=decided,proto3" json:"decided,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -94,6 +96,13 @@ func (x *Bundle) GetRetrieveTime() *timestamppb.Timestamp {
 		return x.RetrieveTime
 	}
 	return nil
+}
+
+func (x *Bundle) GetDecided() uint64 {
+	if x != nil {
+		return x.Decided
+	}
+	return 0
 }
 
 // BundleVersion is one version in the history of a domain's bundle.
@@ -449,13 +458,14 @@ var File_entente_state_v1_bundle_proto protoreflect.FileDescriptor
 
 const file_entente_state_v1_bundle_proto_rawDesc = "" +
 	"\n" +
-	"\x1dentente/state/v1/bundle.proto\x12\x10entente.state.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc5\x01\n" +
+	"\x1dentente/state/v1/bundle.proto\x12\x10entente.state.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdf\x01\n" +
 	"\x06Bundle\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x1a\n" +
 	"\bdocument\x18\x02 \x01(\fR\bdocument\x12;\n" +
 	"\vchange_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"changeTime\x12?\n" +
-	"\rretrieve_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\fretrieveTime\"\xee\x03\n" +
+	"\rretrieve_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\fretrieveTime\x12\x18\n" +
+	"\adecided\x18\x1e \x01(\x04R\adecided\"\xee\x03\n" +
 	"\rBundleVersion\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x1f\n" +

@@ -45,9 +45,18 @@ type Relationship struct {
 	// What an operator has to look into, each kind once; cleared with the next bundle that an operator brings.
 	Alarms []*RelationshipAlarm `protobuf:"bytes,20,rep,name=alarms,proto3" json:"alarms,omitempty"`
 	// The cluster that hosts the trust domain, where it runs Entente too; absent: the bundle is only fetched.
-	Peer          *RelationshipPeer `protobuf:"bytes,30,opt,name=peer,proto3" json:"peer,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Peer *RelationshipPeer `protobuf:"bytes,30,opt,name=peer,proto3" json:"peer,omitempty"`
+	// Further endpoints with the same bundle, tried in order after url.
+	FallbackUrls []string `protobuf:"bytes,60,rep,name=fallback_urls,json=fallbackUrls,proto3" json:"fallback_urls,omitempty"`
+	// https_spiffe served by another domain: that domain's bundle, as the operator gave it; empty: the one that is stored here.
+	ServingBundle []byte `protobuf:"bytes,61,opt,name=serving_bundle,json=servingBundle,proto3" json:"serving_bundle,omitempty"`
+	// entente.v1.AuthorityKind, each once; empty: both.
+	AuthorityKinds []int32 `protobuf:"varint,62,rep,packed,name=authority_kinds,json=authorityKinds,proto3" json:"authority_kinds,omitempty"`
+	// Bounds below the global ones; 0 and absent: those.
+	MaxDocumentBytes uint32               `protobuf:"varint,63,opt,name=max_document_bytes,json=maxDocumentBytes,proto3" json:"max_document_bytes,omitempty"`
+	FetchTimeout     *durationpb.Duration `protobuf:"bytes,64,opt,name=fetch_timeout,json=fetchTimeout,proto3" json:"fetch_timeout,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Relationship) Reset() {
@@ -167,6 +176,41 @@ func (x *Relationship) GetAlarms() []*RelationshipAlarm {
 func (x *Relationship) GetPeer() *RelationshipPeer {
 	if x != nil {
 		return x.Peer
+	}
+	return nil
+}
+
+func (x *Relationship) GetFallbackUrls() []string {
+	if x != nil {
+		return x.FallbackUrls
+	}
+	return nil
+}
+
+func (x *Relationship) GetServingBundle() []byte {
+	if x != nil {
+		return x.ServingBundle
+	}
+	return nil
+}
+
+func (x *Relationship) GetAuthorityKinds() []int32 {
+	if x != nil {
+		return x.AuthorityKinds
+	}
+	return nil
+}
+
+func (x *Relationship) GetMaxDocumentBytes() uint32 {
+	if x != nil {
+		return x.MaxDocumentBytes
+	}
+	return 0
+}
+
+func (x *Relationship) GetFetchTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.FetchTimeout
 	}
 	return nil
 }
@@ -302,7 +346,9 @@ type RelationshipObservation struct {
 	Error     string               `protobuf:"bytes,7,opt,name=error,proto3" json:"error,omitempty"`
 	Interval  *durationpb.Duration `protobuf:"bytes,8,opt,name=interval,proto3" json:"interval,omitempty"`
 	// Set by the leader in its answers: the member that made the latest attempt.
-	Member        string `protobuf:"bytes,9,opt,name=member,proto3" json:"member,omitempty"`
+	Member string `protobuf:"bytes,9,opt,name=member,proto3" json:"member,omitempty"`
+	// What came of each endpoint, where there are several.
+	Endpoints     []*EndpointObservation `protobuf:"bytes,30,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -400,6 +446,83 @@ func (x *RelationshipObservation) GetMember() string {
 	return ""
 }
 
+func (x *RelationshipObservation) GetEndpoints() []*EndpointObservation {
+	if x != nil {
+		return x.Endpoints
+	}
+	return nil
+}
+
+// EndpointObservation is what came of the last attempt at one of several endpoints.
+type EndpointObservation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its place in the configured order, from 0.
+	Index         uint32               `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Result        string               `protobuf:"bytes,2,opt,name=result,proto3" json:"result,omitempty"`
+	Error         string               `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	SinceAttempt  *durationpb.Duration `protobuf:"bytes,4,opt,name=since_attempt,json=sinceAttempt,proto3" json:"since_attempt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndpointObservation) Reset() {
+	*x = EndpointObservation{}
+	mi := &file_entente_state_v1_federation_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndpointObservation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndpointObservation) ProtoMessage() {}
+
+func (x *EndpointObservation) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_federation_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndpointObservation.ProtoReflect.Descriptor instead.
+func (*EndpointObservation) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *EndpointObservation) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *EndpointObservation) GetResult() string {
+	if x != nil {
+		return x.Result
+	}
+	return ""
+}
+
+func (x *EndpointObservation) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *EndpointObservation) GetSinceAttempt() *durationpb.Duration {
+	if x != nil {
+		return x.SinceAttempt
+	}
+	return nil
+}
+
 // RelationshipQuery asks the leader for what it was told.
 type RelationshipQuery struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -412,7 +535,7 @@ type RelationshipQuery struct {
 
 func (x *RelationshipQuery) Reset() {
 	*x = RelationshipQuery{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[4]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -424,7 +547,7 @@ func (x *RelationshipQuery) String() string {
 func (*RelationshipQuery) ProtoMessage() {}
 
 func (x *RelationshipQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[4]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -437,7 +560,7 @@ func (x *RelationshipQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelationshipQuery.ProtoReflect.Descriptor instead.
 func (*RelationshipQuery) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{4}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RelationshipQuery) GetTrustDomain() string {
@@ -465,7 +588,7 @@ type RelationshipAnswer struct {
 
 func (x *RelationshipAnswer) Reset() {
 	*x = RelationshipAnswer{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[5]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -477,7 +600,7 @@ func (x *RelationshipAnswer) String() string {
 func (*RelationshipAnswer) ProtoMessage() {}
 
 func (x *RelationshipAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[5]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -490,7 +613,7 @@ func (x *RelationshipAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelationshipAnswer.ProtoReflect.Descriptor instead.
 func (*RelationshipAnswer) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{5}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RelationshipAnswer) GetObservations() []*RelationshipObservation {
@@ -522,7 +645,7 @@ type RelationshipAlarm struct {
 
 func (x *RelationshipAlarm) Reset() {
 	*x = RelationshipAlarm{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[6]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -534,7 +657,7 @@ func (x *RelationshipAlarm) String() string {
 func (*RelationshipAlarm) ProtoMessage() {}
 
 func (x *RelationshipAlarm) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[6]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -547,7 +670,7 @@ func (x *RelationshipAlarm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelationshipAlarm.ProtoReflect.Descriptor instead.
 func (*RelationshipAlarm) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{6}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RelationshipAlarm) GetName() string {
@@ -582,7 +705,7 @@ var File_entente_state_v1_federation_proto protoreflect.FileDescriptor
 
 const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"\n" +
-	"!entente/state/v1/federation.proto\x12\x10entente.state.v1\x1a\x1centente/state/v1/peers.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdc\x04\n" +
+	"!entente/state/v1/federation.proto\x12\x10entente.state.v1\x1a\x1centente/state/v1/peers.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbf\x06\n" +
 	"\fRelationship\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12\x18\n" +
@@ -600,7 +723,12 @@ const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"generation\x12B\n" +
 	"\bstanding\x18\v \x01(\v2&.entente.state.v1.RelationshipStandingR\bstanding\x12;\n" +
 	"\x06alarms\x18\x14 \x03(\v2#.entente.state.v1.RelationshipAlarmR\x06alarms\x126\n" +
-	"\x04peer\x18\x1e \x01(\v2\".entente.state.v1.RelationshipPeerR\x04peer\"\xc0\x01\n" +
+	"\x04peer\x18\x1e \x01(\v2\".entente.state.v1.RelationshipPeerR\x04peer\x12#\n" +
+	"\rfallback_urls\x18< \x03(\tR\ffallbackUrls\x12%\n" +
+	"\x0eserving_bundle\x18= \x01(\fR\rservingBundle\x12'\n" +
+	"\x0fauthority_kinds\x18> \x03(\x05R\x0eauthorityKinds\x12,\n" +
+	"\x12max_document_bytes\x18? \x01(\rR\x10maxDocumentBytes\x12>\n" +
+	"\rfetch_timeout\x18@ \x01(\v2\x19.google.protobuf.DurationR\ffetchTimeout\"\xc0\x01\n" +
 	"\x14RelationshipStanding\x12\x1c\n" +
 	"\tfreshness\x18\x01 \x01(\x05R\tfreshness\x12!\n" +
 	"\fx509_expired\x18\x02 \x01(\bR\vx509Expired\x12\x1f\n" +
@@ -608,7 +736,7 @@ const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"jwtExpired\x12F\n" +
 	"\x11last_success_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x0flastSuccessTime\"c\n" +
 	"\x12RelationshipReport\x12M\n" +
-	"\fobservations\x18\x01 \x03(\v2).entente.state.v1.RelationshipObservationR\fobservations\"\x93\x03\n" +
+	"\fobservations\x18\x01 \x03(\v2).entente.state.v1.RelationshipObservationR\fobservations\"\xd8\x03\n" +
 	"\x17RelationshipObservation\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x1e\n" +
 	"\n" +
@@ -621,7 +749,13 @@ const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"\x06result\x18\x06 \x01(\tR\x06result\x12\x14\n" +
 	"\x05error\x18\a \x01(\tR\x05error\x125\n" +
 	"\binterval\x18\b \x01(\v2\x19.google.protobuf.DurationR\binterval\x12\x16\n" +
-	"\x06member\x18\t \x01(\tR\x06member\"L\n" +
+	"\x06member\x18\t \x01(\tR\x06member\x12C\n" +
+	"\tendpoints\x18\x1e \x03(\v2%.entente.state.v1.EndpointObservationR\tendpoints\"\x99\x01\n" +
+	"\x13EndpointObservation\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\rR\x05index\x12\x16\n" +
+	"\x06result\x18\x02 \x01(\tR\x06result\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\x12>\n" +
+	"\rsince_attempt\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\fsinceAttempt\"L\n" +
 	"\x11RelationshipQuery\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x14\n" +
 	"\x05after\x18\x02 \x01(\tR\x05after\"w\n" +
@@ -646,39 +780,43 @@ func file_entente_state_v1_federation_proto_rawDescGZIP() []byte {
 	return file_entente_state_v1_federation_proto_rawDescData
 }
 
-var file_entente_state_v1_federation_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_entente_state_v1_federation_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_entente_state_v1_federation_proto_goTypes = []any{
 	(*Relationship)(nil),            // 0: entente.state.v1.Relationship
 	(*RelationshipStanding)(nil),    // 1: entente.state.v1.RelationshipStanding
 	(*RelationshipReport)(nil),      // 2: entente.state.v1.RelationshipReport
 	(*RelationshipObservation)(nil), // 3: entente.state.v1.RelationshipObservation
-	(*RelationshipQuery)(nil),       // 4: entente.state.v1.RelationshipQuery
-	(*RelationshipAnswer)(nil),      // 5: entente.state.v1.RelationshipAnswer
-	(*RelationshipAlarm)(nil),       // 6: entente.state.v1.RelationshipAlarm
-	(*durationpb.Duration)(nil),     // 7: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 8: google.protobuf.Timestamp
-	(*RelationshipPeer)(nil),        // 9: entente.state.v1.RelationshipPeer
+	(*EndpointObservation)(nil),     // 4: entente.state.v1.EndpointObservation
+	(*RelationshipQuery)(nil),       // 5: entente.state.v1.RelationshipQuery
+	(*RelationshipAnswer)(nil),      // 6: entente.state.v1.RelationshipAnswer
+	(*RelationshipAlarm)(nil),       // 7: entente.state.v1.RelationshipAlarm
+	(*durationpb.Duration)(nil),     // 8: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 9: google.protobuf.Timestamp
+	(*RelationshipPeer)(nil),        // 10: entente.state.v1.RelationshipPeer
 }
 var file_entente_state_v1_federation_proto_depIdxs = []int32{
-	7,  // 0: entente.state.v1.Relationship.max_stale_jwt:type_name -> google.protobuf.Duration
-	7,  // 1: entente.state.v1.Relationship.max_stale_x509:type_name -> google.protobuf.Duration
-	8,  // 2: entente.state.v1.Relationship.create_time:type_name -> google.protobuf.Timestamp
+	8,  // 0: entente.state.v1.Relationship.max_stale_jwt:type_name -> google.protobuf.Duration
+	8,  // 1: entente.state.v1.Relationship.max_stale_x509:type_name -> google.protobuf.Duration
+	9,  // 2: entente.state.v1.Relationship.create_time:type_name -> google.protobuf.Timestamp
 	1,  // 3: entente.state.v1.Relationship.standing:type_name -> entente.state.v1.RelationshipStanding
-	6,  // 4: entente.state.v1.Relationship.alarms:type_name -> entente.state.v1.RelationshipAlarm
-	9,  // 5: entente.state.v1.Relationship.peer:type_name -> entente.state.v1.RelationshipPeer
-	8,  // 6: entente.state.v1.RelationshipStanding.last_success_time:type_name -> google.protobuf.Timestamp
-	3,  // 7: entente.state.v1.RelationshipReport.observations:type_name -> entente.state.v1.RelationshipObservation
-	7,  // 8: entente.state.v1.RelationshipObservation.since_success:type_name -> google.protobuf.Duration
-	7,  // 9: entente.state.v1.RelationshipObservation.since_attempt:type_name -> google.protobuf.Duration
-	7,  // 10: entente.state.v1.RelationshipObservation.until_next:type_name -> google.protobuf.Duration
-	7,  // 11: entente.state.v1.RelationshipObservation.interval:type_name -> google.protobuf.Duration
-	3,  // 12: entente.state.v1.RelationshipAnswer.observations:type_name -> entente.state.v1.RelationshipObservation
-	8,  // 13: entente.state.v1.RelationshipAlarm.time:type_name -> google.protobuf.Timestamp
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	7,  // 4: entente.state.v1.Relationship.alarms:type_name -> entente.state.v1.RelationshipAlarm
+	10, // 5: entente.state.v1.Relationship.peer:type_name -> entente.state.v1.RelationshipPeer
+	8,  // 6: entente.state.v1.Relationship.fetch_timeout:type_name -> google.protobuf.Duration
+	9,  // 7: entente.state.v1.RelationshipStanding.last_success_time:type_name -> google.protobuf.Timestamp
+	3,  // 8: entente.state.v1.RelationshipReport.observations:type_name -> entente.state.v1.RelationshipObservation
+	8,  // 9: entente.state.v1.RelationshipObservation.since_success:type_name -> google.protobuf.Duration
+	8,  // 10: entente.state.v1.RelationshipObservation.since_attempt:type_name -> google.protobuf.Duration
+	8,  // 11: entente.state.v1.RelationshipObservation.until_next:type_name -> google.protobuf.Duration
+	8,  // 12: entente.state.v1.RelationshipObservation.interval:type_name -> google.protobuf.Duration
+	4,  // 13: entente.state.v1.RelationshipObservation.endpoints:type_name -> entente.state.v1.EndpointObservation
+	8,  // 14: entente.state.v1.EndpointObservation.since_attempt:type_name -> google.protobuf.Duration
+	3,  // 15: entente.state.v1.RelationshipAnswer.observations:type_name -> entente.state.v1.RelationshipObservation
+	9,  // 16: entente.state.v1.RelationshipAlarm.time:type_name -> google.protobuf.Timestamp
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_entente_state_v1_federation_proto_init() }
@@ -693,7 +831,7 @@ func file_entente_state_v1_federation_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_state_v1_federation_proto_rawDesc), len(file_entente_state_v1_federation_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

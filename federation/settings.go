@@ -1,0 +1,163 @@
+package federation
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/bundle"
+)
+
+const (
+	// maxEndpoints bounds the endpoints of one relationship: each that hangs holds the fetch up for as long as one may take.
+	maxEndpoints = 4
+	// maxServingBundleBytes bounds the bundle that an operator gives to verify an endpoint by. It lies in the relationship's row.
+	maxServingBundleBytes = 64 << 10
+	// minDocumentBytes is below any document with one X.509 authority.
+	minDocumentBytes = 1 << 10
+	// minFetchTimeout leaves time for a handshake and an answer across the world.
+	minFetchTimeout = 500 * time.Millisecond
+)
+
+// MaxFetchTimeout is the longest that a fetch from one endpoint may take, and what it may take where nothing is said.
+const MaxFetchTimeout = 30 * time.Second
+
+// Limits bound a fetch from one endpoint. Zero is the global bound.
+type Limits struct {
+	DocumentBytes int64
+	Timeout       time.Duration
+}
+
+// bound applies the limits to a client's configuration. They can only make its bounds narrower.
+func (l Limits) bound(c *bundle.ClientConfig) {
+	if l.DocumentBytes > 0 && (c.MaxDocumentBytes <= 0 || l.DocumentBytes < c.MaxDocumentBytes) {
+		c.MaxDocumentBytes = l.DocumentBytes
+	}
+	if l.Timeout > 0 && (c.Timeout <= 0 || l.Timeout < c.Timeout) {
+		c.Timeout = l.Timeout
+	}
+}
+
+func parseLimits(row *statev1.Relationship) (Limits, error) {
+	l := Limits{DocumentBytes: int64(row.GetMaxDocumentBytes())}
+	if l.DocumentBytes != 0 && (l.DocumentBytes < minDocumentBytes || l.DocumentBytes > bundle.MaxDocumentBytes) {
+		return Limits{}, fmt.Errorf("max_document_bytes is %d; it must lie between %d and %d, or be 0 for the most", l.DocumentBytes, minDocumentBytes, bundle.MaxDocumentBytes)
+	}
+	if d := row.GetFetchTimeout(); d != nil {
+		if d.CheckValid() != nil || d.AsDuration() < minFetchTimeout || d.AsDuration() > MaxFetchTimeout {
+			return Limits{}, fmt.Errorf("fetch_timeout must lie between %s and %s; leave it out for the longest", minFetchTimeout, MaxFetchTimeout)
+		}
+		l.Timeout = d.AsDuration()
+	}
+	return l, nil
+}
+
+// Kinds says which authorities of a foreign domain are relied on.
+type Kinds struct{ X509, JWT bool }
+
+func parseKinds(row *statev1.Relationship) (Kinds, error) {
+	if len(row.GetAuthorityKinds()) == 0 {
+		return Kinds{X509: true, JWT: true}, nil
+	}
+	var k Kinds
+	for _, kind := range row.GetAuthorityKinds() {
+		var is *bool
+		switch ententev1.AuthorityKind(kind) {
+		case ententev1.AuthorityKind_AUTHORITY_KIND_X509:
+			is = &k.X509
+		case ententev1.AuthorityKind_AUTHORITY_KIND_JWT:
+			is = &k.JWT
+		default:
+			return Kinds{}, fmt.Errorf("authority_kinds has %d, which is no kind; name x509, jwt, or leave it out for both", kind)
+		}
+		if *is {
+			return Kinds{}, errors.New("authority_kinds names a kind twice; name x509, jwt, or leave it out for both")
+		}
+		*is = true
+	}
+	return k, nil
+}
+
+// kindsOf reads the kinds of a stored row. What it does not know is not relied on.
+func kindsOf(row *statev1.Relationship) Kinds {
+	k, err := parseKinds(row)
+	if err != nil {
+		return Kinds{}
+	}
+	return k
+}
+
+// Relied returns what of a foreign domain's bundle its relationship lets the cluster rely on. The bundle is stored whole, so that its
+// digest stays the one that the domain signs for.
+func Relied(row *statev1.Relationship, b *bundle.Bundle) (*bundle.Bundle, error) {
+	k := kindsOf(row)
+	if k.X509 && k.JWT {
+		return b, nil
+	}
+	return b.With(func(c *bundle.Content) {
+		if !k.X509 {
+			c.X509Authorities = nil
+		}
+		if !k.JWT {
+			c.JWTAuthorities = nil
+		}
+	})
+}
+
+// leftOut says in words what of a stored bundle is not relied on; empty: nothing.
+func (k Kinds) leftOut(h holding) string {
+	switch {
+	case !k.X509 && h.x509Keys > 0:
+		return fmt.Sprintf("%d X.509 authorities", h.x509Keys)
+	case !k.JWT && h.jwtKeys > 0:
+		return fmt.Sprintf("%d JWT authorities", h.jwtKeys)
+	}
+	return ""
+}
+
+// parseEndpoints reads all endpoints of a relationship in their order.
+func parseEndpoints(r *Relationship, row *statev1.Relationship) ([]bundle.Endpoint, error) {
+	urls := append([]string{row.GetUrl()}, row.GetFallbackUrls()...)
+	if len(urls) > maxEndpoints {
+		return nil, fmt.Errorf("there are %d endpoints; %d are the most, url included", len(urls), maxEndpoints)
+	}
+	var all []bundle.Endpoint
+	for i, u := range urls {
+		if slices.Contains(urls[:i], u) {
+			return nil, fmt.Errorf("fallback_urls has %s twice, url included; name each endpoint once", quote(u))
+		}
+		field := "url"
+		if i > 0 {
+			field = "fallback_urls"
+		}
+		endpoint, err := parseEndpoint(r.TrustDomain, row, field, u)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, endpoint)
+	}
+	return all, nil
+}
+
+// parseServing reads the bundle by which an operator has an endpoint in another domain verified; nil: none was given.
+func parseServing(e bundle.Endpoint, document []byte) (*bundle.Bundle, error) {
+	switch {
+	case len(document) == 0:
+		return nil, nil
+	case e.Profile() != bundle.HTTPSSPIFFE, e.SelfServing():
+		return nil, errors.New("serving_bundle belongs to profile https_spiffe with an endpoint_spiffe_id in another domain than the relationship's; leave it out")
+	case len(document) > maxServingBundleBytes:
+		return nil, fmt.Errorf("serving_bundle has %d bytes; %d are the most", len(document), maxServingBundleBytes)
+	}
+	b, _, err := bundle.Parse(e.ID().TrustDomain(), document)
+	if err != nil {
+		return nil, fmt.Errorf("serving_bundle of %s is refused: %s; get the document from that domain's operator", e.ID().TrustDomain(), clip(err.Error()))
+	}
+	if len(b.X509Authorities()) == 0 {
+		return nil, fmt.Errorf("serving_bundle of %s holds no X.509 authority, so no endpoint can be verified by it", e.ID().TrustDomain())
+	}
+	return b, nil
+}
