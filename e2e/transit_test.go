@@ -85,7 +85,7 @@ func requireNoPrivateKeys(t *testing.T, dir string) {
 		}
 		return nil
 	}))
-	require.Greater(t, files, 4, "there was something to look at")
+	require.NotZero(t, files, "there was something to look at")
 }
 
 func TestMembersSignWithKeysThatNeverLeaveVault(t *testing.T) {
