@@ -46,6 +46,8 @@ type Rule struct {
 	PeerMembers bool
 	// DefaultsToHome marks requests that mean the home domain when they name none.
 	DefaultsToHome bool
+	// Scoped marks streams whose answers depend on the caller's grants without being cut down by Prune: see [SightFrom].
+	Scoped bool
 	// About reads from a request what it is about. Nil: about nothing in particular.
 	About func(proto.Message) About
 	// Prune returns an answer cut down to the trust domains for which keep is true, and leaves the answer itself as it

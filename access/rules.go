@@ -20,6 +20,12 @@ var (
 	everyRole   = []Role{Reader, Discovery, Issuer, Peer, Operator, Admin}
 )
 
+// The methods of xDS, whose service is Envoy's.
+const (
+	aggregatedResources = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
+	aggregatedDeltas    = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
+)
+
 // rules is the whole of what can be called on the API port and on the admin socket, by full method name. What is
 // not in it is denied. The services of the other protocols of that port are not in it on purpose: members and
 // joiners are admitted by other means, and nobody reaches them from here.
@@ -152,6 +158,10 @@ var rules = map[string]Rule{
 	v1.RoutingService_GetService_FullMethodName:   {Roles: discoverers, Reach: Anywhere, Audit: Unaudited},
 	v1.RoutingService_GetHint_FullMethodName:      {Roles: discoverers, Reach: Anywhere, Audit: Unaudited},
 	v1.RoutingService_WatchHint_FullMethodName:    {Roles: discoverers, Reach: Anywhere, Audit: Unaudited},
+
+	// Routes over xDS. What of a service a caller is shown follows from its grants: see SightFrom.
+	aggregatedResources: {Roles: discoverers, Reach: Anywhere, Audit: Unaudited, Scoped: true},
+	aggregatedDeltas:    {Roles: discoverers, Reach: Anywhere, Audit: Unaudited, Scoped: true},
 
 	// Grants. Who administers one domain hands out roles in that domain, and no further.
 	v1.AccessService_GrantRole_FullMethodName: {Roles: admins, Reach: Domain, Audit: AuditedDurably,

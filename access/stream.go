@@ -151,7 +151,7 @@ func (s *stream) recheck() {
 		s.guard.metrics.denied(s.method, ReasonRevoked)
 		s.guard.cfg.Logger.Info("stream ended, for its grant is gone", "method", shortMethod(s.method), "caller", s.caller.String())
 		s.cancel(&Refusal{ReasonRevoked, "the stream was ended because access to it was revoked: " + err.Error()})
-	case c.Rule.Prune != nil && !slices.Equal(c.Grants, s.call.Grants):
+	case (c.Rule.Prune != nil || c.Rule.Scoped) && !slices.Equal(c.Grants, s.call.Grants):
 		s.cancel(status.Errorf(codes.Unavailable, "the grants of %s have changed: open the stream again", s.caller))
 	default:
 		s.call = c

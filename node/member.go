@@ -21,6 +21,7 @@ import (
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/membership"
 	"github.com/ententehq/entente/routing"
+	"github.com/ententehq/entente/routing/xds"
 	"github.com/ententehq/entente/vaultca"
 )
 
@@ -46,6 +47,7 @@ type member struct {
 	authority  *authority.Manager
 	federation *federation.Manager
 	routing    *routing.Manager
+	xds        *xds.Cache
 	handler    *bundle.Handler
 	publisher  *publisher
 	bundles    *bundleapi.Service
@@ -237,7 +239,11 @@ func (m *member) buildRouting() error {
 		return err
 	}
 	m.members.Register("leases", m.routing.Leases())
-	return nil
+	m.xds, err = xds.NewCache(xds.Config{
+		Store: m.store, Source: m.routing, Roots: m.trust.roots, Home: m.cfg.Cluster.TrustDomain, Region: m.cfg.Cluster.Region,
+		Logger: m.log.Named("xds"), Registerer: m.registry,
+	})
+	return err
 }
 
 func (m *member) buildEndpoint() (err error) {

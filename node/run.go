@@ -102,6 +102,7 @@ func (m *member) start(ctx context.Context, opts Options) error {
 	m.life.start("authority", m.authority.Run)
 	m.life.start("federation", m.federation.Run)
 	m.life.start("routing", m.routing.Run)
+	m.life.start("xds", m.xds.Run)
 	m.life.start("bundle watches", m.bundles.Run)
 	m.life.start("access", m.guard.Run)
 	m.life.start("recheck of callers", m.recheckCallers)
@@ -169,6 +170,7 @@ func (m *member) registerServices(s *grpc.Server) {
 	ententev1.RegisterFederationServiceServer(s, federation.NewService(m.federation))
 	ententev1.RegisterPeerServiceServer(s, federation.NewPeerService(m.federation))
 	ententev1.RegisterRoutingServiceServer(s, routing.NewServer(m.routing))
+	m.xds.Register(s)
 }
 
 // enterCluster forms a cluster, joins one, or takes up where this member was.

@@ -13,6 +13,7 @@ import (
 	"github.com/ententehq/entente/federation"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/routing"
+	"github.com/ententehq/entente/routing/xds"
 )
 
 // parsedBundles bounds the bundles that are kept parsed: those of the domains whose callers connect most.
@@ -128,6 +129,43 @@ func (t *trust) bundle(r raftstore.Reader, td spiffeid.TrustDomain) (parsedBundl
 	}
 	t.parsed.Add(td, p)
 	return p, true, nil
+}
+
+// roots lists the domains whose X509-SVIDs can be verified now, with their authorities.
+func (t *trust) roots(r raftstore.Reader) ([]xds.Roots, error) {
+	var all []xds.Roots
+	add := func(name string) error {
+		td, err := bundle.ParseTrustDomain(name)
+		if err != nil {
+			return err
+		}
+		state, err := t.State(r, td)
+		if err != nil || (state != routing.TrustFresh && state != routing.TrustStale) {
+			return err
+		}
+		known, found, err := t.bundle(r, td)
+		if err == nil && found {
+			all = append(all, xds.Roots{TrustDomain: td, Authorities: known.bundle.X509Authorities()})
+		}
+		return err
+	}
+	for row, err := range authority.HostedBundles.All(r, "") {
+		if err != nil {
+			return nil, err
+		}
+		if err := add(row.Key); err != nil {
+			return nil, err
+		}
+	}
+	for row, err := range federation.ForeignBundles.All(r, "") {
+		if err != nil {
+			return nil, err
+		}
+		if err := add(row.Key); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
 }
 
 func parseRow(row raftstore.Row[*statev1.Bundle], hosted bool) (parsedBundle, error) {

@@ -2,6 +2,8 @@ package routing
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
@@ -9,27 +11,72 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// Plan returns the plan for callers in a locality, in the revision that r reads. It is what a hint and xDS are made of.
+// Plan returns the plan for callers in a locality, in the revision that r reads. It is what a hint is made of.
 func (m *Manager) Plan(r raftstore.Reader, service string, caller Locality) (Plan, error) {
+	plan, _, err := m.PlanFor(r, service, caller, nil)
+	return plan, err
+}
+
+// PlanFor returns the plan for callers in a locality who see the trust domains for which sees is true (nil: all), and the
+// policy that it was made by. Instances that such callers do not see are left out without a word.
+func (m *Manager) PlanFor(r raftstore.Reader, service string, caller Locality, sees func(spiffeid.TrustDomain) bool) (Plan, *Policy, error) {
 	instances, err := m.catalog.instances(r, service)
 	if err != nil {
-		return Plan{}, err
+		return Plan{}, nil, err
 	}
-	states := make(map[spiffeid.TrustDomain]TrustState)
-	endpoints := make([]Endpoint, len(instances))
-	for i, instance := range instances {
+	type known struct {
+		state  TrustState
+		hidden bool
+	}
+	domains := make(map[spiffeid.TrustDomain]known)
+	endpoints := make([]Endpoint, 0, len(instances))
+	for _, instance := range instances {
 		td := instance.ID.TrustDomain()
-		state, known := states[td]
-		if !known {
-			if state, err = m.trust.State(r, td); err != nil {
-				return Plan{}, fmt.Errorf("look up the trust in %s: %w", td.Name(), err)
+		domain, ok := domains[td]
+		if !ok {
+			state, err := m.trust.State(r, td)
+			if err != nil {
+				return Plan{}, nil, fmt.Errorf("look up the trust in %s: %w", td.Name(), err)
 			}
-			states[td] = state
+			domain = known{state, sees != nil && !sees(td)}
+			domains[td] = domain
 		}
-		endpoints[i] = instance.Endpoint
-		endpoints[i].Trust = state
+		if domain.hidden {
+			continue
+		}
+		endpoint := instance.Endpoint
+		endpoint.Trust = domain.state
+		endpoints = append(endpoints, endpoint)
 	}
-	return m.policy.Plan(caller, endpoints), nil
+	return m.policy.Plan(caller, endpoints), m.policy, nil
+}
+
+// Prefixes names all that plans depend on.
+func (m *Manager) Prefixes() []raftstore.Prefix {
+	return append([]raftstore.Prefix{Instances.Prefix("")}, m.trust.Prefixes()...)
+}
+
+// Touched says which service a changed row of [Manager.Prefixes] is of; false: it may be of any.
+func (m *Manager) Touched(change raftstore.Change) (service string, ok bool) {
+	if change.Table != Instances.Name() {
+		return "", false
+	}
+	service, _, ok = strings.Cut(change.Key, "/")
+	return service, ok
+}
+
+// Services lists the names of all services that have an instance, sorted.
+func (m *Manager) Services(r raftstore.Reader) ([]string, error) {
+	var names []string
+	for row, err := range Instances.All(r, "") {
+		if err != nil {
+			return nil, err
+		}
+		name, _, _ := strings.Cut(row.Key, "/")
+		names = append(names, name)
+	}
+	slices.Sort(names) // keys are in order of bytes, and '-' and '.' come before the '/' that ends a name
+	return slices.Compact(names), nil
 }
 
 // hint returns the message of the API for a plan: what may be called, in order, and what not, and why.

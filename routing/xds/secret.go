@@ -1,0 +1,52 @@
+package xds
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/pem"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	tls "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// Roots are the X.509 authorities of one trust domain that clients of this cluster can verify now.
+type Roots struct {
+	TrustDomain spiffeid.TrustDomain
+	Authorities []*x509.Certificate
+}
+
+// allRoots is the secret that verifies a certificate by the roots of the domain that it names, and of no other: domains are
+// never merged. all is sorted.
+func allRoots(name string, all []Roots) (*tls.Secret, error) {
+	config := &tls.SPIFFECertValidatorConfig{}
+	for _, r := range all {
+		config.TrustDomains = append(config.TrustDomains, &tls.SPIFFECertValidatorConfig_TrustDomain{
+			Name: r.TrustDomain.Name(), TrustBundle: inline(r.Authorities),
+		})
+	}
+	validator, err := packed(config)
+	if err != nil {
+		return nil, err
+	}
+	return validation(name, &tls.CertificateValidationContext{CustomValidatorConfig: &core.TypedExtensionConfig{
+		Name: "envoy.tls.cert_validator.spiffe", TypedConfig: validator,
+	}}), nil
+}
+
+// rootsOf is the secret that verifies certificates of one domain.
+func rootsOf(name string, r Roots) *tls.Secret {
+	return validation(name, &tls.CertificateValidationContext{TrustedCa: inline(r.Authorities)})
+}
+
+func validation(name string, context *tls.CertificateValidationContext) *tls.Secret {
+	return &tls.Secret{Name: name, Type: &tls.Secret_ValidationContext{ValidationContext: context}}
+}
+
+func inline(certificates []*x509.Certificate) *core.DataSource {
+	var text bytes.Buffer
+	for _, c := range certificates {
+		_ = pem.Encode(&text, &pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}) // a buffer takes everything
+	}
+	return &core.DataSource{Specifier: &core.DataSource_InlineBytes{InlineBytes: text.Bytes()}}
+}

@@ -1,0 +1,116 @@
+package xds
+
+import (
+	"context"
+	"strconv"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/log"
+	"github.com/envoyproxy/go-control-plane/pkg/server/sotw/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/server/v3"
+	"google.golang.org/grpc"
+)
+
+// Register serves the aggregated discovery service on a gRPC server, whose interceptors have to put the caller and its
+// sight into each stream's context. Streams end with the gRPC server. Several servers can share a cache.
+func (c *Cache) Register(to grpc.ServiceRegistrar) {
+	discovery.RegisterAggregatedDiscoveryServiceServer(to, aggregated{served: c.served})
+}
+
+func (c *Cache) newServer() server.Server {
+	return server.NewServer(context.Background(), c, callbacks{c}, sotw.WithOrderedADS(), sotw.WithLogger(log.LoggerFuncs{}))
+}
+
+// aggregated serves the aggregated service alone: one stream carries all types, in the order that they need.
+type aggregated struct {
+	discovery.UnimplementedAggregatedDiscoveryServiceServer
+	served server.Server
+}
+
+// StreamAggregatedResources serves state of the world.
+func (a aggregated) StreamAggregatedResources(s discovery.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
+	return a.served.StreamAggregatedResources(s)
+}
+
+// DeltaAggregatedResources serves deltas.
+func (a aggregated) DeltaAggregatedResources(s discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+	return a.served.DeltaAggregatedResources(s)
+}
+
+// callbacks tell the cache of streams. The server numbers the streams of each protocol; requests reach the cache with
+// nothing but their node, so each request's node is replaced by one that names its stream.
+type callbacks struct{ c *Cache }
+
+var _ server.Callbacks = callbacks{}
+
+func wholeID(id int64) string { return "whole/" + strconv.FormatInt(id, 10) }
+func deltaID(id int64) string { return "delta/" + strconv.FormatInt(id, 10) }
+
+// OnStreamOpen implements [server.Callbacks].
+func (b callbacks) OnStreamOpen(ctx context.Context, id int64, _ string) error {
+	b.c.open(ctx, wholeID(id))
+	return nil
+}
+
+// OnStreamClosed implements [server.Callbacks].
+func (b callbacks) OnStreamClosed(id int64, _ *core.Node) { b.c.close(wholeID(id)) }
+
+// OnStreamRequest implements [server.Callbacks].
+func (b callbacks) OnStreamRequest(id int64, r *discovery.DiscoveryRequest) (err error) {
+	r.Node, err = b.c.requested(wholeID(id), r.GetNode(), Type(r.GetTypeUrl()), r.GetResponseNonce(), r.GetErrorDetail() != nil, r.GetErrorDetail().GetMessage())
+	return err
+}
+
+// OnStreamResponse implements [server.Callbacks].
+func (b callbacks) OnStreamResponse(_ context.Context, id int64, r *discovery.DiscoveryRequest, a *discovery.DiscoveryResponse) {
+	b.c.sending(wholeID(id), Type(r.GetTypeUrl()), a.GetNonce())
+}
+
+// OnDeltaStreamOpen implements [server.Callbacks].
+func (b callbacks) OnDeltaStreamOpen(ctx context.Context, id int64, _ string) error {
+	b.c.open(ctx, deltaID(id))
+	return nil
+}
+
+// OnDeltaStreamClosed implements [server.Callbacks].
+func (b callbacks) OnDeltaStreamClosed(id int64, _ *core.Node) { b.c.close(deltaID(id)) }
+
+// OnStreamDeltaRequest implements [server.Callbacks].
+func (b callbacks) OnStreamDeltaRequest(id int64, r *discovery.DeltaDiscoveryRequest) (err error) {
+	r.Node, err = b.c.requested(deltaID(id), r.GetNode(), Type(r.GetTypeUrl()), r.GetResponseNonce(), r.GetErrorDetail() != nil, r.GetErrorDetail().GetMessage())
+	return err
+}
+
+// OnStreamDeltaResponse implements [server.Callbacks].
+func (b callbacks) OnStreamDeltaResponse(id int64, r *discovery.DeltaDiscoveryRequest, a *discovery.DeltaDiscoveryResponse) {
+	b.c.sending(deltaID(id), Type(r.GetTypeUrl()), a.GetNonce())
+}
+
+// OnFetchRequest implements [server.Callbacks].
+func (callbacks) OnFetchRequest(context.Context, *discovery.DiscoveryRequest) error { return errFetch }
+
+// OnFetchResponse implements [server.Callbacks].
+func (callbacks) OnFetchResponse(*discovery.DiscoveryRequest, *discovery.DiscoveryResponse) {}
+
+// requested takes down what a request says besides what it asks for, and returns the node that names its stream.
+func (c *Cache) requested(id string, node *core.Node, t Type, nonce string, refused bool, message string) (*core.Node, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.streams[id]; s != nil {
+		if err := c.begin(s, node); err != nil {
+			return nil, err
+		}
+		c.settle(s, t, nonce, refused, message)
+	}
+	return &core.Node{Id: id}, nil
+}
+
+// sending takes down the nonce of an answer that goes out.
+func (c *Cache) sending(id string, t Type, nonce string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.streams[id]; s != nil && s.asked[t] != nil {
+		s.asked[t].sent.nonce = nonce
+	}
+}

@@ -1,0 +1,184 @@
+package xds
+
+import (
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/ententehq/entente/routing"
+)
+
+// level is one priority as it goes out.
+type level []place
+
+// place is a locality in a level, with what of it is called there.
+type place struct {
+	locality  routing.Locality
+	weight    uint64
+	endpoints []weighted
+}
+
+type weighted struct {
+	routing.Endpoint
+	weight uint64
+}
+
+// share is one part in this many of all requests: percent of percent.
+const wholeLoad = 100 * 100
+
+// fine is what one part of load is worth as a weight, so that it can be split among endpoints.
+const fine = 1 << 14
+
+// spill computes, for clients that move on only when a priority is wholly gone, what Envoy would compute by itself. All
+// that gets load now goes out together as the first level, each locality weighted by its part; what could get load follows,
+// in order of priority, for when all of that is gone. Nothing else goes out: these clients would call it.
+//
+// of picks the endpoints that are to go out; nil: all. The parts of those that are left out are shared by the others.
+func spill(plan routing.Plan, of func(routing.Endpoint) bool) []level {
+	var first level
+	var rest []level
+	index := map[routing.Locality]int{}
+	for _, p := range plan.Priorities {
+		var later level
+		for _, l := range p.Localities {
+			loaded, idle := split(p, l)
+			loaded, idle = picked(loaded, of), picked(idle, of)
+			if len(loaded) > 0 {
+				i, known := index[l.Locality]
+				if !known {
+					i = len(first)
+					index[l.Locality] = i
+					first = append(first, place{locality: l.Locality})
+				}
+				first[i].endpoints = append(first[i].endpoints, loaded...)
+				first[i].weight += total(loaded)
+			}
+			if len(idle) > 0 {
+				later = append(later, place{locality: l.Locality, weight: max(1, l.Weight), endpoints: idle})
+			}
+		}
+		if len(later) > 0 {
+			rest = append(rest, later)
+		}
+	}
+	if len(first) > 0 {
+		rest = append([]level{first}, rest...)
+	}
+	return rest
+}
+
+// split tells the endpoints of a locality that get load now from those that could, and gives each of the former its part
+// of all requests as its weight, in units of 1/(wholeLoad × fine).
+func split(p routing.Priority, l routing.LocalityShare) (loaded, idle []weighted) {
+	healthy := part(uint64(p.Load)*uint64(l.Share), l.Endpoints, func(e routing.Endpoint) bool {
+		return p.Panic || e.Health == routing.Healthy
+	})
+	degraded := part(uint64(p.DegradedLoad)*uint64(l.DegradedShare), l.Endpoints, func(e routing.Endpoint) bool {
+		return !p.Panic && e.Health == routing.Degraded
+	})
+	for i, e := range l.Endpoints {
+		switch w := healthy[i] + degraded[i]; {
+		case w > 0:
+			loaded = append(loaded, weighted{e, w})
+		case p.Offered(e):
+			idle = append(idle, weighted{e, uint64(max(1, e.Weight))})
+		}
+	}
+	return loaded, idle
+}
+
+// part shares load among the endpoints that take part in it, by their weights.
+func part(load uint64, endpoints []routing.Endpoint, takes func(routing.Endpoint) bool) []uint64 {
+	out := make([]uint64, len(endpoints))
+	sum := uint64(0)
+	for _, e := range endpoints {
+		if takes(e) {
+			sum += uint64(e.Weight)
+		}
+	}
+	if load == 0 || sum == 0 {
+		return out
+	}
+	for i, e := range endpoints {
+		if takes(e) {
+			out[i] = max(1, load*fine*uint64(e.Weight)/sum)
+		}
+	}
+	return out
+}
+
+func picked(endpoints []weighted, of func(routing.Endpoint) bool) []weighted {
+	if of == nil {
+		return endpoints
+	}
+	var out []weighted
+	for _, e := range endpoints {
+		if of(e.Endpoint) {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+func total(endpoints []weighted) (sum uint64) {
+	for _, e := range endpoints {
+		sum += e.weight
+	}
+	return sum
+}
+
+// domainPart is a trust domain and its part of what goes out now.
+type domainPart struct {
+	domain spiffeid.TrustDomain
+	load   uint64
+}
+
+// domains are those of all endpoints of a plan: first those that get load now, by their part of it, then the others in
+// order of priority.
+func domains(plan routing.Plan) []domainPart {
+	var parts []domainPart
+	index := map[spiffeid.TrustDomain]int{}
+	add := func(td spiffeid.TrustDomain, load uint64) {
+		i, known := index[td]
+		if !known {
+			i = len(parts)
+			index[td] = i
+			parts = append(parts, domainPart{domain: td})
+		}
+		parts[i].load += load
+	}
+	for _, p := range plan.Priorities {
+		for _, l := range p.Localities {
+			loaded, _ := split(p, l)
+			for _, e := range loaded {
+				add(e.ID.TrustDomain(), e.weight)
+			}
+		}
+	}
+	for _, p := range plan.Priorities {
+		for _, l := range p.Localities {
+			for _, e := range l.Endpoints {
+				add(e.ID.TrustDomain(), 0)
+			}
+		}
+	}
+	return parts
+}
+
+// maxWeightSum is the most that xDS clients let the weights of a level, or of a locality, add up to.
+const maxWeightSum = 1<<32 - 1
+
+// fit scales weights down, where it has to, so that they add up to what a client takes; none becomes less than 1.
+func fit(weights []uint64) []uint32 {
+	sum := uint64(0)
+	for _, w := range weights {
+		sum += w
+	}
+	out := make([]uint32, len(weights))
+	shift := 0
+	for sum>>shift > maxWeightSum-uint64(len(weights)) {
+		shift++
+	}
+	for i, w := range weights {
+		out[i] = uint32(max(1, w>>shift)) //nolint:gosec // G115: the sum of all is below 2³²
+	}
+	return out
+}
