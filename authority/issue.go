@@ -108,10 +108,15 @@ func (m *Manager) audited(kind Kind, event access.Event, make func() error) erro
 
 // signX509 signs an X509-SVID with an active authority of this member.
 func (m *Manager) signX509(s *signer, d *domainState, r x509Request, ttl time.Duration, caller string) (*ententev1.IssueX509SVIDResponse, error) {
-	leaf, err := newLeaf(r.id, r.spki, r.dnsNames, m.config.Now(), ttl, s.ca)
+	hosts, ips, err := memberHost(m.config.Store.View(), m.config.Home, r.id)
 	if err != nil {
 		return nil, err
 	}
+	leaf, err := newLeaf(r.id, r.spki, append(hosts, r.dnsNames...), m.config.Now(), ttl, s.ca)
+	if err != nil {
+		return nil, err
+	}
+	leaf.ips = ips
 	serial := leaf.serial.Text(16)
 	event := access.Event{
 		Caller: caller, Object: r.id.String(), Call: serial,

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"net/netip"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -28,6 +29,7 @@ type leaf struct {
 	spki                []byte // as x509.MarshalPKIXPublicKey writes it
 	id                  spiffeid.ID
 	dnsNames            []string
+	ips                 []netip.Addr
 }
 
 // newLeaf is an X509-SVID below issuer. It lives for ttl and never longer than issuer, and never begins before it.
@@ -62,6 +64,7 @@ var (
 	tagExtensions = der.Tag(3).Constructed().ContextSpecific()
 	tagKeyID      = der.Tag(0).ContextSpecific()
 	tagDNSName    = der.Tag(2).ContextSpecific()
+	tagIPAddress  = der.Tag(7).ContextSpecific()
 	tagURI        = der.Tag(6).ContextSpecific()
 )
 
@@ -139,6 +142,9 @@ func (l leaf) addExtensions(b *cryptobyte.Builder, issuer *x509.Certificate) {
 		b.AddASN1(der.SEQUENCE, func(b *cryptobyte.Builder) {
 			for _, name := range l.dnsNames {
 				b.AddASN1(tagDNSName, func(b *cryptobyte.Builder) { b.AddBytes([]byte(name)) })
+			}
+			for _, ip := range l.ips {
+				b.AddASN1(tagIPAddress, func(b *cryptobyte.Builder) { b.AddBytes(ip.AsSlice()) })
 			}
 			b.AddASN1(tagURI, func(b *cryptobyte.Builder) { b.AddBytes([]byte(l.id.String())) })
 		})

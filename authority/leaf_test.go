@@ -10,6 +10,8 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"io"
+	"net"
+	"net/netip"
 	"net/url"
 	"testing"
 	"time"
@@ -22,6 +24,10 @@ import (
 
 // template is what x509.CreateCertificate makes the leaf of.
 func (l leaf) template() *x509.Certificate {
+	var ips []net.IP
+	for _, ip := range l.ips {
+		ips = append(ips, ip.AsSlice())
+	}
 	return &x509.Certificate{
 		SerialNumber:          l.serial,
 		NotBefore:             l.notBefore,
@@ -32,6 +38,7 @@ func (l leaf) template() *x509.Certificate {
 		SubjectKeyId:          keyIDOf(l.spki),
 		URIs:                  []*url.URL{l.id.URL()},
 		DNSNames:              l.dnsNames,
+		IPAddresses:           ips,
 	}
 }
 
@@ -78,8 +85,15 @@ func TestLeafIsWhatTheLibraryWrites(t *testing.T) {
 		for kind, key := range map[string]crypto.PublicKey{"rsa": rsaKey.Public(), "p384": p384.Public(), "p256": p256.Public(), "ed25519": ed} {
 			for names, dnsNames := range map[string][]string{"no names": nil, "names": {"web", "web.example.org"}} {
 				t.Run(year+" "+kind+" "+names, func(t *testing.T) {
+					id := id
+					if dnsNames != nil {
+						id = spiffeid.RequireFromString("spiffe://eu.example.org/entente/member/eu-1") // what has an address too
+					}
 					for range 20 { // serial numbers of several lengths
 						l := newTestLeaf(t, id, key, dnsNames, now, time.Hour, ca)
+						if dnsNames != nil {
+							l.ips = []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}
+						}
 						made, err := l.sign(ca, caKey, LintLeaf(id, ca))
 						require.NoError(t, err)
 						ours, err := x509.ParseCertificate(made)

@@ -42,8 +42,8 @@ func LintLeaf(id spiffeid.ID, issuer *x509.Certificate) func(*x509.Certificate) 
 			return broken("a leaf lives within the life of its authority")
 		case !slices.Equal(c.AuthorityKeyId, issuer.SubjectKeyId):
 			return broken("the authority key identifier is the issuer's")
-		case len(c.EmailAddresses)+len(c.IPAddresses) != 0:
-			return broken("a leaf names a URI and DNS names and nothing else")
+		case len(c.EmailAddresses) != 0 || (len(c.IPAddresses) != 0 && !Reserved(id)):
+			return broken("a leaf names a URI and DNS names and nothing else, but for the address in a member's own")
 		}
 		if err := checkDNSNames(c.DNSNames); err != nil {
 			return fmt.Errorf("%w: %w", ErrLint, err)

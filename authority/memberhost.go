@@ -1,0 +1,37 @@
+package authority
+
+import (
+	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/membership"
+)
+
+// memberHost is where a member is reached, by the table of members, if the ID is that of one: a DNS name or an IP address.
+// It stands in the member's SVID for clients that check the host that they dialled, as gRPC's xDS client does.
+func memberHost(r raftstore.Reader, home spiffeid.TrustDomain, id spiffeid.ID) (dnsNames []string, ips []netip.Addr, err error) {
+	member, ok := strings.CutPrefix(id.String(), home.IDString()+"/"+reservedSegment+"/member/")
+	if !ok {
+		return nil, nil, nil
+	}
+	row, found, err := membership.Members.Get(r, member)
+	if err != nil || !found {
+		return nil, nil, err
+	}
+	host, _, err := net.SplitHostPort(row.Value.GetAddress())
+	if err != nil {
+		return nil, nil, nil //nolint:nilerr // a member whose address names no host is reached by nobody
+	}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return nil, []netip.Addr{ip.WithZone("").Unmap()}, nil
+	}
+	if access.CheckDNSName(host) != nil {
+		return nil, nil, nil
+	}
+	return []string{host}, nil, nil
+}
