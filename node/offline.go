@@ -90,6 +90,23 @@ func ReadBundle(trustDomain string, document []byte) (*BundleReport, error) {
 	return r, nil
 }
 
+// BundleMap writes the SPIFFE bundle map of bundle documents by trust domain, each as the cluster itself would read it.
+func BundleMap(documents map[string][]byte) ([]byte, error) {
+	var all []*bundle.Bundle
+	for name, document := range documents {
+		td, err := bundle.ParseTrustDomain(name)
+		if err != nil {
+			return nil, err
+		}
+		b, _, err := bundle.Parse(td, document)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, b)
+	}
+	return bundle.MarshalMap(all)
+}
+
 // keyKind names the kind and size of a public key.
 func keyKind(key any) string {
 	switch k := key.(type) {

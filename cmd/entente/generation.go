@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -61,7 +62,24 @@ func changeGeneration(dir string, parts []part) (err error) {
 	if err := folder.Sync(); err != nil {
 		return err
 	}
-	return sweepGenerations(dir, next)
+	return errors.Join(dropLinks(dir, parts), sweepGenerations(dir, next))
+}
+
+// dropLinks deletes the names that led into a generation and are not among the parts of the present one.
+func dropLinks(dir string, parts []part) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		target, err := os.Readlink(filepath.Join(dir, e.Name()))
+		if err != nil || target != filepath.Join(currentLink, e.Name()) || slices.ContainsFunc(parts, func(p part) bool { return p.name == e.Name() }) {
+			continue
+		}
+		errs = append(errs, os.Remove(filepath.Join(dir, e.Name())))
+	}
+	return errors.Join(errs...)
 }
 
 // fill makes a folder with the files in it. All of it is on the disk when it returns.

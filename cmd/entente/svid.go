@@ -44,8 +44,9 @@ Writes into --dir, which is made where it is missing: svid.pem (the certificate 
 volume do: they are links through ..data, which names a folder with one generation.
 
 With --watch the command stays. It renews the SVID with a new key at half of its life, and at once when the authority
-that signed it is tainted or revoked; it writes bundle.pem anew when the bundle changes. While that fails it says so on
-standard error, once, and tries on; the files stay. It ends with status 0 when it is interrupted or told to end
+that signed it is tainted or revoked; it writes bundle.pem anew when the bundle changes. It also writes and keeps fresh
+bundles.json, the SPIFFE bundle map of all domains that the cluster can verify, and for each of them roots-DOMAIN.pem:
+what the file of 'entente xds bootstrap' names. While renewing fails it says so on standard error, once, and tries on; the files stay. It ends with status 0 when it is interrupted or told to end
 (SIGTERM), and with another one only when the first SVID is refused.`,
 		Args:    arguments(),
 		PreRunE: required("spiffe-id", "dir"),
@@ -75,7 +76,7 @@ standard error, once, and tries on; the files stay. It ends with status 0 when i
 				if err != nil {
 					return err
 				}
-				if err := held.write(dir); err != nil {
+				if err := held.write(dir, nil); err != nil {
 					return err
 				}
 				return written(answer)

@@ -23,7 +23,16 @@ const (
 	svidFile   = "svid.pem"
 	keyFile    = "svid.key"
 	bundleFile = "bundle.pem"
+	// mapFile is the SPIFFE bundle map of every domain that can be verified, which is only kept where it can be kept fresh;
+	// so are the files of the authorities of each of them.
+	mapFile = "bundles.json"
 )
+
+// maxFileName is the longest name that file systems take.
+const maxFileName = 255
+
+// rootsFile names the file with the X.509 authorities of one domain.
+func rootsFile(domain string) string { return "roots-" + domain + ".pem" }
 
 // svidFiles are the names of all files that are written for an SVID.
 var svidFiles = []string{svidFile, keyFile, bundleFile}
@@ -43,6 +52,8 @@ type heldSVID struct {
 	issued    time.Time
 	notAfter  time.Time
 	bundle    *node.BundleReport
+	// document is the one that bundle is of.
+	document []byte
 }
 
 // issue gets an SVID for a key that is made here, and checks that it is what was asked for.
@@ -70,7 +81,7 @@ func (w wantedSVID) issue(ctx context.Context, client ententev1.SVIDServiceClien
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the bundle of %s: %w", w.id.TrustDomain().Name(), err)
 	}
-	return &heldSVID{key, answer.GetCertificates(), answer.GetAuthorityId(), begun, leaf.NotAfter, bundle}, answer, nil
+	return &heldSVID{key, answer.GetCertificates(), answer.GetAuthorityId(), begun, leaf.NotAfter, bundle, answer.GetBundle()}, answer, nil
 }
 
 // newRequest makes a key and a request for a certificate of it. The server takes nothing but the key from that.
@@ -86,8 +97,9 @@ func newRequest() (*ecdsa.PrivateKey, []byte, error) {
 	return key, csr, nil
 }
 
-// write writes the files of the SVID, all of one generation.
-func (h *heldSVID) write(dir string) error {
+// write writes the files of the SVID, all of one generation. With them go the bundles of other domains by name, if they are
+// known (not nil): one map of all, and the authorities of each.
+func (h *heldSVID) write(dir string, others map[string]trustedBundle) error {
 	der, err := x509.MarshalPKCS8PrivateKey(h.key)
 	if err != nil {
 		return fmt.Errorf("encode the key: %w", err)
@@ -96,11 +108,32 @@ func (h *heldSVID) write(dir string) error {
 	for _, c := range h.chain {
 		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c})...)
 	}
-	return writeGeneration(dir, []part{
+	parts := []part{
 		{keyFile, secretMode, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})},
 		{svidFile, publicMode, chain},
 		{bundleFile, publicMode, h.bundle.PEM},
-	})
+	}
+	if others == nil {
+		return writeGeneration(dir, parts)
+	}
+	documents := map[string][]byte{h.bundle.TrustDomain: h.document}
+	all := map[string][]byte{h.bundle.TrustDomain: h.bundle.PEM}
+	for domain, b := range others {
+		if domain != h.bundle.TrustDomain {
+			documents[domain], all[domain] = b.document, b.report.PEM
+		}
+	}
+	bundles, err := node.BundleMap(documents)
+	if err != nil {
+		return err
+	}
+	parts = append(parts, part{mapFile, publicMode, bundles})
+	for domain, roots := range all {
+		if name := rootsFile(domain); len(name) <= maxFileName {
+			parts = append(parts, part{name, publicMode, roots})
+		}
+	}
+	return writeGeneration(dir, parts)
 }
 
 // renewal is when it is renewed: when half of the life that it had left is over, or up to a tenth of that earlier, so that

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -28,6 +29,7 @@ type keeper struct {
 	log     io.Writer
 
 	held       *heldSVID
+	known      knownBundles
 	distrusted map[string]bool // authorities that are tainted or revoked
 	troubled   bool            // the last attempt failed, which was told
 	expired    bool            // and so was that the SVID has expired since
@@ -86,7 +88,7 @@ func (k *keeper) keep(ctx context.Context, first func(*ententev1.IssueX509SVIDRe
 	defer watching.Wait()
 	defer cancel()
 	td := []string{k.id.TrustDomain().Name()}
-	distrusted, bundles := make(chan *ententev1.WatchAuthoritiesResponse), make(chan *ententev1.WatchBundlesResponse)
+	distrusted, bundles := make(chan told[ententev1.WatchAuthoritiesResponse]), make(chan told[ententev1.WatchBundlesResponse])
 	watching.Go(func() {
 		watch(ctx, k, "authorities", distrusted, func(ctx context.Context) (grpc.ServerStreamingClient[ententev1.WatchAuthoritiesResponse], error) {
 			return k.svids.WatchAuthorities(ctx, &ententev1.WatchAuthoritiesRequest{TrustDomains: td})
@@ -94,14 +96,14 @@ func (k *keeper) keep(ctx context.Context, first func(*ententev1.IssueX509SVIDRe
 	})
 	watching.Go(func() {
 		watch(ctx, k, "bundles", bundles, func(ctx context.Context) (grpc.ServerStreamingClient[ententev1.WatchBundlesResponse], error) {
-			return k.bundles.WatchBundles(ctx, &ententev1.WatchBundlesRequest{TrustDomains: td})
+			return k.bundles.WatchBundles(ctx, &ententev1.WatchBundlesRequest{})
 		})
 	})
 	return k.follow(ctx, distrusted, bundles)
 }
 
 // follow does what the watches and the time ask for, until ctx ends.
-func (k *keeper) follow(ctx context.Context, distrusted <-chan *ententev1.WatchAuthoritiesResponse, bundles <-chan *ententev1.WatchBundlesResponse) error {
+func (k *keeper) follow(ctx context.Context, distrusted <-chan told[ententev1.WatchAuthoritiesResponse], bundles <-chan told[ententev1.WatchBundlesResponse]) error {
 	retry := newBackoff()
 	at, why := k.held.renewal(rand.Float64()), "half of its life is over" //nolint:gosec // no secret
 	for {
@@ -112,7 +114,7 @@ func (k *keeper) follow(ctx context.Context, distrusted <-chan *ententev1.WatchA
 			return ctx.Err()
 		case change := <-distrusted:
 			k.distrusted = map[string]bool{}
-			for _, a := range change.GetDistrusted() {
+			for _, a := range change.message.GetDistrusted() {
 				k.distrusted[a.GetId()] = true
 			}
 			if k.distrusted[k.held.authority] {
@@ -155,9 +157,9 @@ func (k *keeper) renew(ctx context.Context) (*ententev1.IssueX509SVIDResponse, e
 		return nil, err
 	}
 	if k.held != nil && newer(k.held.bundle, next.bundle) {
-		next.bundle = k.held.bundle
+		next.bundle, next.document = k.held.bundle, k.held.document
 	}
-	if err := next.write(k.dir); err != nil {
+	if err := next.write(k.dir, k.others()); err != nil {
 		return nil, err
 	}
 	k.held = next
@@ -169,32 +171,43 @@ func newer(a, than *node.BundleReport) bool {
 	return a.Sequence != nil && than.Sequence != nil && *a.Sequence > *than.Sequence
 }
 
-// published takes over a bundle that has changed, and says whether the files are as they have to be.
-func (k *keeper) published(change *ententev1.WatchBundlesResponse) bool {
-	for _, b := range change.GetChanged() {
-		if b.GetTrustDomain() != k.id.TrustDomain().Name() {
-			continue
-		}
-		report, err := node.ReadBundle(b.GetTrustDomain(), b.GetDocument())
-		if err != nil {
-			k.say("keeps its bundle, since the new one cannot be read: %v", err)
-			continue
-		}
-		if !newer(report, k.held.bundle) {
-			continue
-		}
-		with := *k.held
-		with.bundle = report
-		if err := with.write(k.dir); err != nil {
-			k.trouble(err)
-			return false
-		}
-		k.held = &with
-		k.say("has a new bundle of %d X.509 authorities, sequence %d", len(report.X509Authorities), *report.Sequence)
+// others are the bundles to write beside the SVID's own; none of them before the watch has told of all.
+func (k *keeper) others() map[string]trustedBundle {
+	if !k.known.settled() {
+		return map[string]trustedBundle{}
 	}
-	if len(change.GetDeleted()) > 0 {
-		k.say("stays as it is, but the cluster is the authority for %s no more", k.id.TrustDomain().Name())
+	return k.known.byDomain
+}
+
+// published takes over the bundles that have changed, and says whether the files are as they have to be.
+func (k *keeper) published(change told[ententev1.WatchBundlesResponse]) bool {
+	own := k.id.TrustDomain().Name()
+	before := k.others()
+	k.known = k.known.take(change, func(domain string, err error) {
+		k.say("goes on with the bundle of %s that it has, since the new one cannot be read: %v", domain, err)
+	})
+	if !k.known.settled() {
+		return true // the rest comes at once
 	}
+	with := *k.held
+	mine, hosted := k.known.byDomain[own]
+	switch {
+	case !hosted:
+		k.say("stays as it is, but the cluster is the authority for %s no more", own)
+	case newer(mine.report, k.held.bundle):
+		with.bundle, with.document = mine.report, mine.document
+	}
+	if with.bundle == k.held.bundle && maps.EqualFunc(before, k.known.byDomain, trustedBundle.equal) {
+		return true
+	}
+	if err := with.write(k.dir, k.known.byDomain); err != nil {
+		k.trouble(err)
+		return false
+	}
+	if with.bundle != k.held.bundle {
+		k.say("has a new bundle of %d X.509 authorities, sequence %d", len(with.bundle.X509Authorities), *with.bundle.Sequence)
+	}
+	k.held = &with
 	return true
 }
 
@@ -218,9 +231,15 @@ func (k *keeper) say(format string, args ...any) {
 	fmt.Fprintf(k.log, "entente: the SVID of %s %s\n", k.id, printable(fmt.Sprintf(format, args...)))
 }
 
+// told is a message of a watch. first says that it is the first since the watch was opened.
+type told[M any] struct {
+	message *M
+	first   bool
+}
+
 // watch hands what a watch brings to the channel, and opens the watch again when it breaks, until ctx ends. What comes first is
 // always the whole, so that nothing is missed in between.
-func watch[M any](ctx context.Context, k *keeper, what string, to chan<- *M, open func(context.Context) (grpc.ServerStreamingClient[M], error)) {
+func watch[M any](ctx context.Context, k *keeper, what string, to chan<- told[M], open func(context.Context) (grpc.ServerStreamingClient[M], error)) {
 	retry := newBackoff()
 	troubled := false
 	for {
@@ -231,7 +250,7 @@ func watch[M any](ctx context.Context, k *keeper, what string, to chan<- *M, ope
 			if err != nil {
 				return err
 			}
-			for {
+			for first := true; ; first = false {
 				m, err := stream.Recv()
 				if err != nil {
 					return err
@@ -239,7 +258,7 @@ func watch[M any](ctx context.Context, k *keeper, what string, to chan<- *M, ope
 				retry.Reset()
 				troubled = false
 				select {
-				case to <- m:
+				case to <- told[M]{m, first}:
 				case <-ctx.Done():
 					return ctx.Err()
 				}
