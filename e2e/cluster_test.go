@@ -29,6 +29,9 @@ import (
 var binary string
 
 func TestMain(m *testing.M) {
+	if role := os.Getenv(childRole); role != "" {
+		os.Exit(runChild(role))
+	}
 	dir, err := os.MkdirTemp("", "entente-e2e-")
 	if err != nil {
 		panic(err)

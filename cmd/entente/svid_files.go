@@ -20,19 +20,13 @@ import (
 
 // Names of the files that make up an SVID.
 const (
-	svidFile   = "svid.pem"
-	keyFile    = "svid.key"
+	svidFile   = node.SVIDFile
+	keyFile    = node.KeyFile
 	bundleFile = "bundle.pem"
-	// mapFile is the SPIFFE bundle map of every domain that can be verified, which is only kept where it can be kept fresh;
-	// so are the files of the authorities of each of them.
-	mapFile = "bundles.json"
 )
 
 // maxFileName is the longest name that file systems take.
 const maxFileName = 255
-
-// rootsFile names the file with the X.509 authorities of one domain.
-func rootsFile(domain string) string { return "roots-" + domain + ".pem" }
 
 // svidFiles are the names of all files that are written for an SVID.
 var svidFiles = []string{svidFile, keyFile, bundleFile}
@@ -127,9 +121,9 @@ func (h *heldSVID) write(dir string, others map[string]trustedBundle) error {
 	if err != nil {
 		return err
 	}
-	parts = append(parts, part{mapFile, publicMode, bundles})
+	parts = append(parts, part{node.BundleMapFile, publicMode, bundles})
 	for domain, roots := range all {
-		if name := rootsFile(domain); len(name) <= maxFileName {
+		if name := node.RootsFile(domain); len(name) <= maxFileName {
 			parts = append(parts, part{name, publicMode, roots})
 		}
 	}

@@ -1,0 +1,153 @@
+package node
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"slices"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/routing/xds"
+)
+
+// XDSBootstrap is what a gRPC client's xDS bootstrap file is made of.
+type XDSBootstrap struct {
+	// Servers are the members to ask, by HOST:PORT or IP:PORT, the first first. Relay, if it is not empty, is a Unix
+	// socket to ask instead, for clients that cannot present an SVID to their control plane.
+	Servers []string
+	Relay   string
+	// Home is the cluster's home trust domain, and Domains are all that it can verify.
+	Home    string
+	Domains []string
+	// Dir is the folder that 'svid x509 --watch' keeps fresh.
+	Dir string
+	// NodeID names the client, for people who read logs; Locality is where it runs.
+	NodeID   string
+	Locality *ententev1.Locality
+	// FilePerDomain is for clients that read no SPIFFE bundle map.
+	FilePerDomain bool
+}
+
+// Names of the files in XDSBootstrap.Dir.
+const (
+	SVIDFile      = "svid.pem"
+	KeyFile       = "svid.key"
+	BundleMapFile = "bundles.json"
+)
+
+// RootsFile names the file with the X.509 authorities of one trust domain.
+func RootsFile(domain string) string { return "roots-" + domain + ".pem" }
+
+// refreshFiles is how often a client looks whether its files have changed.
+const refreshFiles = "1s"
+
+// These are the parts of the file that gRFC A27, A29 and A65 describe.
+type (
+	bootstrapFile struct {
+		Servers   []bootstrapServer           `json:"xds_servers"`
+		Node      bootstrapNode               `json:"node"`
+		Providers map[string]bootstrapPlugged `json:"certificate_providers"`
+		Inbound   string                      `json:"server_listener_resource_name_template"`
+	}
+	bootstrapServer struct {
+		URI      string           `json:"server_uri"`
+		Creds    []bootstrapCreds `json:"channel_creds"`
+		Features []string         `json:"server_features"`
+	}
+	bootstrapCreds struct {
+		Type   string          `json:"type"`
+		Config *bootstrapFiles `json:"config,omitempty"`
+	}
+	bootstrapNode struct {
+		ID       string            `json:"id"`
+		Cluster  string            `json:"cluster"`
+		Locality bootstrapLocality `json:"locality"`
+		Metadata map[string]string `json:"metadata"`
+	}
+	bootstrapLocality struct {
+		Region  string `json:"region"`
+		Zone    string `json:"zone,omitempty"`
+		SubZone string `json:"sub_zone,omitempty"`
+	}
+	bootstrapPlugged struct {
+		Plugin string         `json:"plugin_name"`
+		Config bootstrapFiles `json:"config"`
+	}
+	bootstrapFiles struct {
+		Certificate string `json:"certificate_file,omitempty"`
+		Key         string `json:"private_key_file,omitempty"`
+		Roots       string `json:"ca_certificate_file,omitempty"`
+		BundleMap   string `json:"spiffe_trust_bundle_map_file,omitempty"`
+		Refresh     string `json:"refresh_interval"`
+	}
+)
+
+// Marshal writes the file. The error says what is missing.
+func (b XDSBootstrap) Marshal() ([]byte, error) {
+	if len(b.Servers) == 0 && b.Relay == "" {
+		return nil, errors.New("there is no member to ask")
+	}
+	if _, err := bundle.ParseTrustDomain(b.Home); err != nil {
+		return nil, fmt.Errorf("the home trust domain: %w", err)
+	}
+	dir, err := filepath.Abs(b.Dir)
+	if err != nil {
+		return nil, err
+	}
+	in := func(name string) string { return filepath.Join(dir, name) }
+	svid := bootstrapFiles{Certificate: in(SVIDFile), Key: in(KeyFile), Refresh: refreshFiles}
+	file := bootstrapFile{
+		Node: bootstrapNode{
+			ID: b.NodeID, Cluster: b.Home,
+			Locality: bootstrapLocality{Region: b.Locality.GetRegion(), Zone: b.Locality.GetZone(), SubZone: b.Locality.GetSubZone()},
+			Metadata: map[string]string{xds.RootsKey: xds.RootsMap},
+		},
+		Providers: map[string]bootstrapPlugged{xds.IdentityProvider: plugged(svid)},
+		Inbound:   xds.InboundPrefix + "%s",
+	}
+	if b.FilePerDomain {
+		file.Node.Metadata[xds.RootsKey] = xds.RootsFiles
+		for _, domain := range append(slices.Clone(b.Domains), b.Home) {
+			td, err := bundle.ParseTrustDomain(domain)
+			if err != nil {
+				return nil, err
+			}
+			file.Providers[xds.RootsProviderOf(td)] = plugged(bootstrapFiles{Roots: in(RootsFile(domain)), Refresh: refreshFiles})
+		}
+	} else {
+		// Where a client is not told to read bundle maps, it is left with the home domain alone.
+		file.Providers[xds.RootsProvider] = plugged(bootstrapFiles{BundleMap: in(BundleMapFile), Roots: in(RootsFile(b.Home)), Refresh: refreshFiles})
+	}
+	// The control plane is verified by the roots of the home domain and its host name, not by the bundle map: with that, a
+	// workload of any domain could stand in for it.
+	control := svid
+	control.Roots = in(RootsFile(b.Home))
+	for _, address := range b.Servers {
+		file.Servers = append(file.Servers, bootstrapServer{
+			URI: target(address), Features: []string{"xds_v3"}, Creds: []bootstrapCreds{{Type: "tls", Config: &control}},
+		})
+	}
+	if b.Relay != "" {
+		relay, err := filepath.Abs(b.Relay)
+		if err != nil {
+			return nil, err
+		}
+		file.Servers = []bootstrapServer{{URI: "unix:" + relay, Features: []string{"xds_v3"}, Creds: []bootstrapCreds{{Type: "insecure"}}}}
+	}
+	return json.MarshalIndent(file, "", "  ")
+}
+
+// target is an address as gRPC takes it: names are looked up, and IP addresses are not.
+func target(address string) string {
+	if _, err := netip.ParseAddrPort(address); err == nil {
+		return "passthrough:///" + address
+	}
+	return "dns:///" + address
+}
+
+func plugged(files bootstrapFiles) bootstrapPlugged {
+	return bootstrapPlugged{Plugin: "file_watcher", Config: files}
+}
