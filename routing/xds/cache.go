@@ -44,6 +44,9 @@ type Config struct {
 	Home   spiffeid.TrustDomain
 	Region string
 
+	// Sight says what the caller of a stream sees; nil: [access.SightFrom].
+	Sight func(context.Context) access.Sight
+
 	Logger     hclog.Logger
 	Registerer prometheus.Registerer
 	Now        func() time.Time // nil: time.Now
@@ -84,6 +87,9 @@ func NewCache(config Config) (*Cache, error) {
 	if config.Now == nil {
 		config.Now = time.Now
 	}
+	if config.Sight == nil {
+		config.Sight = access.SightFrom
+	}
 	c := &Cache{config: config, log: config.Logger, changes: newChanges(), streams: map[string]*stream{}, variants: map[variantKey]*variant{}, again: map[*stream]map[Type]bool{}}
 	var err error
 	if c.metrics, err = newMetrics(config.Registerer, c); err != nil {
@@ -97,7 +103,7 @@ func NewCache(config Config) (*Cache, error) {
 func (c *Cache) open(ctx context.Context, id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.streams[id] = &stream{id: id, caller: access.CallerFrom(ctx), sight: access.SightFrom(ctx), asked: map[Type]*asked{}}
+	c.streams[id] = &stream{id: id, caller: access.CallerFrom(ctx), sight: c.config.Sight(ctx), asked: map[Type]*asked{}}
 }
 
 // close forgets a stream, and what was built for it alone.

@@ -69,6 +69,9 @@ func ClientOf(node *core.Node, region string) (Client, error) {
 		}
 	}
 	l := node.GetLocality()
+	if strings.Contains(l.GetRegion()+l.GetZone()+l.GetSubZone(), "/") {
+		return Client{}, fmt.Errorf("the locality of the node: %w: a slash stands inside of a part", routing.ErrLocality)
+	}
 	text := l.GetRegion()
 	if text == "" {
 		text = region

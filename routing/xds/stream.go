@@ -53,8 +53,8 @@ func (c *Cache) begin(s *stream, node *core.Node) error {
 	if s.variant != nil {
 		return nil
 	}
-	if node == nil {
-		return status.Error(codes.InvalidArgument, "the first request of a stream has to say what node it comes from")
+	if node.GetId() == "" {
+		return status.Error(codes.InvalidArgument, "the first request of a stream has to name the node that it comes from: give it an id")
 	}
 	client, err := ClientOf(node, c.config.Region)
 	if err != nil {

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -158,7 +159,7 @@ func (c *Cache) renderOther(v *variant, r raftstore.Reader, key typedName) (prot
 	case envoy && key == typedName{Listeners, Outbound}:
 		return outboundListener()
 	case envoy && key == typedName{Routes, Outbound}:
-		services, err := c.visible(v, r)
+		services, err := c.visible(v, r, false)
 		return outboundRoutes(services), err
 	case envoy && key.of == Secrets:
 		return c.renderSecret(v, r, key.name)
@@ -190,19 +191,22 @@ func (c *Cache) renderSecret(v *variant, r raftstore.Reader, name string) (proto
 	return nil, nil
 }
 
-// visible lists the services of which the variant sees anything.
-func (c *Cache) visible(v *variant, r raftstore.Reader) ([]string, error) {
+// visible lists the services of which the variant sees anything; with lingering, also those that are just gone. One that was
+// removed since the last flush is still there: the flush tells its routes first.
+func (c *Cache) visible(v *variant, r raftstore.Reader, lingering bool) ([]string, error) {
 	all, err := c.config.Source.Services(r)
 	if err != nil {
 		return nil, err
 	}
+	all = slices.AppendSeq(all, maps.Keys(v.services))
+	slices.Sort(all)
 	var out []string
-	for _, name := range all {
+	for _, name := range slices.Compact(all) {
 		s, err := c.service(v, r, name)
 		if err != nil {
 			return nil, err
 		}
-		if s.offer.exists() {
+		if s.offer.exists() || (lingering && c.config.Now().Before(s.lingers)) {
 			out = append(out, name)
 		}
 	}
@@ -231,7 +235,7 @@ func (c *Cache) wanted(s *stream, r raftstore.Reader, t Type, names map[string]s
 	all := []string{Outbound}
 	if t == Clusters {
 		var err error
-		if all, err = c.visible(s.variant, r); err != nil {
+		if all, err = c.visible(s.variant, r, true); err != nil {
 			return nil, err
 		}
 	}

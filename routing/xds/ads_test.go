@@ -1,0 +1,357 @@
+package xds_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	cluster "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpoint "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	route "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/stretchr/testify/require"
+	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/raftstoretest"
+	"github.com/ententehq/entente/routing"
+	"github.com/ententehq/entente/routing/xds"
+)
+
+// patience bounds every wait.
+const patience = 30 * time.Second
+
+var eu = spiffeid.RequireTrustDomainFromString("eu.example.org")
+
+// everybody trusts all domains of example.org.
+type everybody struct{}
+
+func (everybody) State(raftstore.Reader, spiffeid.TrustDomain) (routing.TrustState, error) {
+	return routing.TrustFresh, nil
+}
+func (everybody) Prefixes() []raftstore.Prefix { return nil }
+
+type noAudit struct{}
+
+func (noAudit) Record(access.Event) error { return nil }
+
+// room is a cache on a real store and a real routing manager, served over gRPC. What a caller sees is told by the header
+// "sees": the trust domains, separated by spaces; without it, everything.
+type room struct {
+	t     testing.TB
+	store *raftstore.Store
+	conn  *grpc.ClientConn
+}
+
+func newRoom(t testing.TB) *room {
+	t.Helper()
+	store := raftstoretest.New(t)
+	manager, err := routing.New(routing.Config{Store: store, Trust: everybody{}, Audit: noAudit{}})
+	require.NoError(t, err)
+	cache, err := xds.NewCache(xds.Config{
+		Store: store, Source: manager, Home: eu, Region: "eu",
+		Roots: func(raftstore.Reader) ([]xds.Roots, error) {
+			return []xds.Roots{{TrustDomain: spiffeid.RequireTrustDomainFromString("us.example.org")}, {TrustDomain: eu}}, nil
+		},
+		Sight: func(ctx context.Context) access.Sight {
+			md, _ := metadata.FromIncomingContext(ctx)
+			if len(md["sees"]) == 0 {
+				return access.NewSight("everything", func(spiffeid.TrustDomain) bool { return true })
+			}
+			sees := strings.Fields(md["sees"][0])
+			return access.NewSight(md["sees"][0], func(td spiffeid.TrustDomain) bool { return slices.Contains(sees, td.Name()) })
+		},
+	})
+	require.NoError(t, err)
+	listener := bufconn.Listen(1 << 20)
+	server := grpc.NewServer()
+	cache.Register(server)
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = cache.Run(ctx) })
+	running.Go(func() { _ = server.Serve(listener) })
+	conn, err := grpc.NewClient("passthrough:///room", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		_ = conn.Close()
+		server.Stop()
+		cancel()
+		running.Wait()
+	})
+	return &room{t: t, store: store, conn: conn}
+}
+
+// put registers an instance: "shop 1 eu/a healthy".
+func (r *room) put(line string) {
+	r.t.Helper()
+	f := strings.Fields(line)
+	at, err := routing.ParseLocality(f[2])
+	require.NoError(r.t, err)
+	i := routing.Instance{Service: f[0], Endpoint: routing.Endpoint{
+		Address: netip.MustParseAddrPort("10.0.0." + f[1] + ":80"), Locality: at, Weight: 1,
+		ID: spiffeid.RequireFromString("spiffe://" + at.Region + ".example.org/" + f[0]),
+		Health: map[string]routing.Health{
+			"healthy": routing.Healthy, "degraded": routing.Degraded, "unhealthy": routing.Unhealthy, "draining": routing.Draining,
+		}[f[3]],
+	}}
+	_, err = r.store.Update(r.t.Context(), func(tx *raftstore.Tx) error { return routing.Instances.Put(tx, i.Key(), i.Row()) })
+	require.NoError(r.t, err)
+}
+
+func (r *room) remove(service, last string) {
+	r.t.Helper()
+	_, err := r.store.Update(r.t.Context(), func(tx *raftstore.Tx) error {
+		return routing.Instances.Delete(tx, service+"/10.0.0."+last+":80")
+	})
+	require.NoError(r.t, err)
+}
+
+// node is a client of some kind.
+func node(kind, locality string) *core.Node {
+	region, zone, _ := strings.Cut(locality, "/")
+	n := &core.Node{Id: "test", UserAgentName: "envoy", Locality: &core.Locality{Region: region, Zone: zone}}
+	if kind != "envoy" {
+		n.UserAgentName, n.ClientFeatures = "gRPC Go", []string{"envoy.lb.does_not_support_overprovisioning"}
+	}
+	if kind == "node" {
+		n.UserAgentName = "gRPC Node Pure JS"
+	}
+	return n
+}
+
+// stream is a raw state-of-the-world stream. It acknowledges nothing by itself.
+type stream struct {
+	t      testing.TB
+	node   *core.Node
+	stream discovery.AggregatedDiscoveryService_StreamAggregatedResourcesClient
+	got    chan *discovery.DiscoveryResponse
+	names  map[string][]string
+}
+
+func (r *room) open(n *core.Node, header ...string) *stream {
+	r.t.Helper()
+	ctx := metadata.AppendToOutgoingContext(r.t.Context(), header...)
+	s, err := discovery.NewAggregatedDiscoveryServiceClient(r.conn).StreamAggregatedResources(ctx)
+	require.NoError(r.t, err)
+	out := &stream{t: r.t, node: n, stream: s, got: make(chan *discovery.DiscoveryResponse, 16), names: map[string][]string{}}
+	go func() {
+		for {
+			m, err := s.Recv()
+			if err != nil {
+				close(out.got)
+				return
+			}
+			out.got <- m
+		}
+	}()
+	return out
+}
+
+// ask asks for resources of a type. Only the first request names the node.
+func (s *stream) ask(of xds.Type, names ...string) {
+	s.t.Helper()
+	s.names[string(of)] = names
+	require.NoError(s.t, s.stream.Send(&discovery.DiscoveryRequest{Node: s.node, TypeUrl: string(of), ResourceNames: names}))
+	s.node = nil
+}
+
+// next waits for the next answer, and acknowledges it.
+func (s *stream) next(of xds.Type) *discovery.DiscoveryResponse {
+	s.t.Helper()
+	m := s.unacknowledged(of)
+	s.acknowledge(m)
+	return m
+}
+
+func (s *stream) unacknowledged(of xds.Type) *discovery.DiscoveryResponse {
+	s.t.Helper()
+	select {
+	case m, ok := <-s.got:
+		require.True(s.t, ok, "the stream has ended")
+		require.Equal(s.t, string(of), m.GetTypeUrl())
+		return m
+	case <-time.After(patience):
+		require.FailNow(s.t, "no answer came", "of %s", of)
+		return nil
+	}
+}
+
+func (s *stream) acknowledge(m *discovery.DiscoveryResponse) {
+	s.t.Helper()
+	require.NoError(s.t, s.stream.Send(&discovery.DiscoveryRequest{
+		TypeUrl: m.GetTypeUrl(), ResourceNames: s.names[m.GetTypeUrl()], VersionInfo: m.GetVersionInfo(), ResponseNonce: m.GetNonce(),
+	}))
+}
+
+func (s *stream) refuse(m *discovery.DiscoveryResponse, why string) {
+	s.t.Helper()
+	require.NoError(s.t, s.stream.Send(&discovery.DiscoveryRequest{
+		TypeUrl: m.GetTypeUrl(), ResourceNames: s.names[m.GetTypeUrl()], ResponseNonce: m.GetNonce(),
+		ErrorDetail: &rpcstatus.Status{Code: 3, Message: why},
+	}))
+}
+
+// message reads one resource of an answer.
+func message[M proto.Message](t testing.TB, into M, m *discovery.DiscoveryResponse, i int) M {
+	t.Helper()
+	require.Greater(t, len(m.GetResources()), i, "the answer has too few resources: %v", m)
+	require.NoError(t, m.GetResources()[i].UnmarshalTo(into))
+	return into
+}
+
+// addresses lists what an assignment sends to, by priority.
+func addresses(a *endpoint.ClusterLoadAssignment) string {
+	var parts []string
+	for _, l := range a.GetEndpoints() {
+		for _, e := range l.GetLbEndpoints() {
+			parts = append(parts, fmt.Sprintf("%d:%s", l.GetPriority(), strings.TrimPrefix(e.GetEndpoint().GetAddress().GetSocketAddress().GetAddress(), "10.0.0.")))
+		}
+	}
+	return strings.Join(parts, " ")
+}
+
+func TestAGRPCClientIsServed(t *testing.T) {
+	r := newRoom(t)
+	r.put("shop 1 eu/a healthy")
+	r.put("shop 2 eu/b healthy")
+	s := r.open(node("grpc", "eu/a"))
+	s.ask(xds.Listeners, "shop")
+	s.next(xds.Listeners)
+	s.ask(xds.Routes, "shop")
+	routes := message(t, &route.RouteConfiguration{}, s.next(xds.Routes), 0)
+	require.Equal(t, "shop", routes.GetVirtualHosts()[0].GetRoutes()[0].GetRoute().GetCluster())
+	s.ask(xds.Clusters, "shop")
+	c := message(t, &cluster.Cluster{}, s.next(xds.Clusters), 0)
+	require.Equal(t, "shop", c.GetEdsClusterConfig().GetServiceName())
+	s.ask(xds.Endpoints, "shop")
+	require.Equal(t, "0:1 1:2", addresses(message(t, &endpoint.ClusterLoadAssignment{}, s.next(xds.Endpoints), 0)))
+
+	r.put("shop 1 eu/a unhealthy")
+	require.Equal(t, "0:2", addresses(message(t, &endpoint.ClusterLoadAssignment{}, s.next(xds.Endpoints), 0)))
+
+	// The service goes: its instances at once, then who refers to it, and its cluster last.
+	r.remove("shop", "1")
+	r.remove("shop", "2")
+	require.Empty(t, addresses(message(t, &endpoint.ClusterLoadAssignment{}, s.next(xds.Endpoints), 0)))
+	require.Empty(t, s.next(xds.Listeners).GetResources())
+	require.Empty(t, message(t, &route.RouteConfiguration{}, s.next(xds.Routes), 0).GetVirtualHosts())
+	require.Empty(t, s.next(xds.Clusters).GetResources())
+}
+
+// TestEnvoyIsServed walks the order that Envoy needs with wildcards: a new service's cluster comes before the route to it.
+func TestEnvoyIsServed(t *testing.T) {
+	r := newRoom(t)
+	r.put("shop 1 eu/a healthy")
+	s := r.open(node("envoy", "eu/a"))
+	s.ask(xds.Clusters)
+	c := message(t, &cluster.Cluster{}, s.next(xds.Clusters), 0)
+	require.Equal(t, "shop", c.GetName())
+	s.ask(xds.Endpoints, "shop")
+	a := message(t, &endpoint.ClusterLoadAssignment{}, s.next(xds.Endpoints), 0)
+	require.EqualValues(t, 140, a.GetPolicy().GetOverprovisioningFactor().GetValue())
+	s.ask(xds.Secrets, xds.AllRoots)
+	require.Len(t, s.next(xds.Secrets).GetResources(), 1)
+	s.ask(xds.Listeners)
+	require.Len(t, s.next(xds.Listeners).GetResources(), 1)
+	s.ask(xds.Routes, xds.Outbound)
+	require.Len(t, message(t, &route.RouteConfiguration{}, s.next(xds.Routes), 0).GetVirtualHosts(), 1)
+
+	r.put("cart 9 eu/a healthy")
+	both := s.next(xds.Clusters)
+	require.Len(t, both.GetResources(), 2)
+	require.Len(t, message(t, &route.RouteConfiguration{}, s.next(xds.Routes), 0).GetVirtualHosts(), 2)
+
+	r.remove("cart", "9")
+	require.Len(t, message(t, &route.RouteConfiguration{}, s.next(xds.Routes), 0).GetVirtualHosts(), 1, "the route goes first")
+	require.Len(t, s.next(xds.Clusters).GetResources(), 1, "and the cluster after it")
+}
+
+// TestARefusedUpdateIsNotSentAgain: the stream goes on, and the next version is sent.
+func TestARefusedUpdateIsNotSentAgain(t *testing.T) {
+	r := newRoom(t)
+	r.put("shop 1 eu/a healthy")
+	s := r.open(node("grpc", "eu/a"))
+	s.ask(xds.Endpoints, "shop")
+	first := s.unacknowledged(xds.Endpoints)
+	s.refuse(first, "shop: not today")
+	r.put("cart 9 eu/a healthy") // is of no concern to this stream
+	r.put("shop 2 eu/a healthy")
+	second := s.next(xds.Endpoints)
+	require.Equal(t, "0:1 0:2", addresses(message(t, &endpoint.ClusterLoadAssignment{}, second, 0)))
+	require.NotEqual(t, first.GetVersionInfo(), second.GetVersionInfo())
+	r.remove("shop", "2") // which makes it what was refused
+	r.put("shop 3 eu/a healthy")
+	require.Eventually(t, func() bool {
+		return addresses(message(t, &endpoint.ClusterLoadAssignment{}, s.next(xds.Endpoints), 0)) == "0:1 0:3"
+	}, patience, time.Millisecond)
+}
+
+// TestAStaleNonceIsIgnored: a request that answers an earlier message than the last one changes nothing.
+func TestAStaleNonceIsIgnored(t *testing.T) {
+	r := newRoom(t)
+	r.put("shop 1 eu/a healthy")
+	s := r.open(node("grpc", "eu/a"))
+	s.ask(xds.Endpoints, "shop")
+	first := s.next(xds.Endpoints)
+	r.put("shop 2 eu/a healthy")
+	second := s.unacknowledged(xds.Endpoints)
+	s.acknowledge(first)
+	s.acknowledge(second)
+	r.put("shop 3 eu/a healthy")
+	require.Equal(t, "0:1 0:2 0:3", addresses(message(t, &endpoint.ClusterLoadAssignment{}, s.next(xds.Endpoints), 0)))
+}
+
+// TestCallersSeeWhatTheirGrantsReach: what a node claims gives no rights.
+func TestCallersSeeWhatTheirGrantsReach(t *testing.T) {
+	r := newRoom(t)
+	r.put("shop 1 eu/a healthy")
+	r.put("shop 2 us/a healthy")
+	r.put("secret 3 eu/a healthy")
+	s := r.open(node("grpc", "eu/a"), "sees", "us.example.org")
+	s.ask(xds.Endpoints, "shop")
+	require.Equal(t, "0:2", addresses(message(t, &endpoint.ClusterLoadAssignment{}, s.next(xds.Endpoints), 0)))
+	s.ask(xds.Listeners, "secret", "shop")
+	require.Len(t, s.next(xds.Listeners).GetResources(), 1, "a service of which it sees nothing does not exist")
+}
+
+// TestAClientWithoutBundleMapsGetsAClusterADomain: the load is split by domain, and each falls back on the other.
+func TestAClientWithoutBundleMapsGetsAClusterADomain(t *testing.T) {
+	r := newRoom(t)
+	r.put("shop 1 eu/a healthy")
+	r.put("shop 2 eu/a unhealthy")
+	r.put("shop 3 us/a healthy")
+	s := r.open(node("node", "eu/a"))
+	s.ask(xds.Routes, "shop")
+	weighted := message(t, &route.RouteConfiguration{}, s.next(xds.Routes), 0).GetVirtualHosts()[0].GetRoutes()[0].GetRoute().GetWeightedClusters()
+	require.Len(t, weighted.GetClusters(), 2)
+	require.Equal(t, "shop~eu.example.org", weighted.GetClusters()[0].GetName())
+	s.ask(xds.Clusters, "shop~eu.example.org", "shop@eu.example.org", "shop@us.example.org")
+	require.Len(t, s.next(xds.Clusters).GetResources(), 3)
+	s.ask(xds.Endpoints, "shop@eu.example.org", "shop@us.example.org")
+	both := s.next(xds.Endpoints)
+	require.Equal(t, "0:1", addresses(message(t, &endpoint.ClusterLoadAssignment{}, both, 0)))
+	require.Equal(t, "0:3", addresses(message(t, &endpoint.ClusterLoadAssignment{}, both, 1)))
+}
+
+func TestTheFirstRequestNamesTheNode(t *testing.T) {
+	r := newRoom(t)
+	s := r.open(nil)
+	s.ask(xds.Clusters)
+	_, open := <-s.got
+	require.False(t, open)
+}
