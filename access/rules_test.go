@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -21,20 +22,23 @@ var elsewhere = map[protoreflect.FullName]bool{
 	"entente.v1.JoinService":    true,
 }
 
-// methods are all methods of the API, by full gRPC method name.
+// methods are all methods of the API, that of xDS included, by full gRPC method name.
 func methods(t *testing.T) map[string]protoreflect.MethodDescriptor {
 	t.Helper()
 	all := make(map[string]protoreflect.MethodDescriptor)
+	add := func(service protoreflect.ServiceDescriptor) {
+		for m := range service.Methods().Len() {
+			method := service.Methods().Get(m)
+			all[fmt.Sprintf("/%s/%s", service.FullName(), method.Name())] = method
+		}
+	}
 	protoregistry.GlobalFiles.RangeFilesByPackage("entente.v1", func(f protoreflect.FileDescriptor) bool {
 		for s := range f.Services().Len() {
-			service := f.Services().Get(s)
-			for m := range service.Methods().Len() {
-				method := service.Methods().Get(m)
-				all[fmt.Sprintf("/%s/%s", service.FullName(), method.Name())] = method
-			}
+			add(f.Services().Get(s))
 		}
 		return true
 	})
+	add(discovery.File_envoy_service_discovery_v3_ads_proto.Services().ByName("AggregatedDiscoveryService"))
 	require.NotEmpty(t, all)
 	return all
 }

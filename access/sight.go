@@ -17,7 +17,9 @@ type Sight struct {
 }
 
 // NewSight makes a sight. Equal keys have to stand for sights that see the same.
-func NewSight(key string, sees func(spiffeid.TrustDomain) bool) Sight { return Sight{key: key, sees: sees} }
+func NewSight(key string, sees func(spiffeid.TrustDomain) bool) Sight {
+	return Sight{key: key, sees: sees}
+}
 
 // SightFrom returns the sight of the call that a context belongs to. What it sees follows from the grants that the call was
 // allowed by; a stream whose rule is Scoped ends when they change.

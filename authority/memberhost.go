@@ -27,11 +27,11 @@ func memberHost(r raftstore.Reader, home spiffeid.TrustDomain, id spiffeid.ID) (
 	if err != nil {
 		return nil, nil, nil //nolint:nilerr // a member whose address names no host is reached by nobody
 	}
-	if ip, err := netip.ParseAddr(host); err == nil {
+	if ip, notIP := netip.ParseAddr(host); notIP == nil {
 		return nil, []netip.Addr{ip.WithZone("").Unmap()}, nil
 	}
-	if access.CheckDNSName(host) != nil {
-		return nil, nil, nil
+	if access.CheckDNSName(host) == nil {
+		return []string{host}, nil, nil
 	}
-	return []string{host}, nil, nil
+	return nil, nil, nil
 }

@@ -44,6 +44,7 @@ func (t Type) short() string {
 // not in it is gone.
 func (t Type) whole() bool { return t == Listeners || t == Clusters }
 
+// Names of resources, and of what a bootstrap file has to hold.
 const (
 	// Outbound is the one listener, and the one route table, that Envoy gets for what its own service calls.
 	Outbound = "entente-outbound"
