@@ -15,7 +15,7 @@ import (
 )
 
 func (a *app) xdsCommand() *cobra.Command {
-	return group("xds", "Routes for gRPC clients and Envoy", a.xdsBootstrapCommand())
+	return group("xds", "Routes for gRPC clients and Envoy", a.xdsBootstrapCommand(), a.xdsRelayCommand())
 }
 
 // The kinds of client that a bootstrap file can be for.
@@ -40,7 +40,7 @@ those of the cluster, those in the client's own zone first, unless --server name
 gRPC for Go reads the bundle map only with GRPC_EXPERIMENTAL_XDS_MTLS_SPIFFE=true in its environment; without, it can
 verify instances of the home trust domain alone. gRPC for Node.js (--client node) reads one file of roots a trust
 domain: make its file anew when a relationship is added. It cannot present an SVID to its control plane either, and asks
-through the Unix socket --relay, which 'entente svid x509 --watch --xds-socket' serves.`,
+through the Unix socket --relay, which 'entente xds relay' serves.`,
 		Args:    arguments(),
 		PreRunE: required("dir", "locality"),
 		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, _ *cobra.Command, _ []string) error {
@@ -48,7 +48,7 @@ through the Unix socket --relay, which 'entente svid x509 --watch --xds-socket' 
 			case client != clientGRPC && client != clientNode:
 				return usagef("--client %q is neither %s nor %s", client, clientGRPC, clientNode)
 			case client == clientNode && relay == "":
-				return usagef("--relay is missing: --client node asks through a Unix socket, the one of 'entente svid x509 --watch --xds-socket PATH'")
+				return usagef("--relay is missing: --client node asks through a Unix socket, the one of 'entente xds relay --listen'")
 			case client == clientGRPC && relay != "":
 				return usagef("--relay goes with --client node: other clients ask the members themselves")
 			}
