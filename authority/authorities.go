@@ -37,6 +37,7 @@ func (s *authorityService) ListAuthorities(ctx context.Context, r *ententev1.Lis
 		if err != nil {
 			return nil, raftstore.StatusError(err)
 		}
+		situation.Peers = s.m.peersOf(ctx, domain.GetTrustDomain(), situation, true)
 		for _, row := range rows {
 			message, err := authorityMessage(situation, row)
 			if err != nil {
@@ -169,5 +170,6 @@ func authorityMessage(s Situation, row *statev1.Authority) (*ententev1.Authority
 		message.NextTime = timestamppb.New(at)
 	}
 	message.WaitsFor = waits
+	message.Unacknowledged = unacknowledgedMessages(s, authorityOf(row))
 	return message, nil
 }

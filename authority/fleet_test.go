@@ -253,6 +253,7 @@ func (f *fleet) rests(ctx context.Context, c *crewman) bool {
 		if err != nil {
 			return false
 		}
+		situation.Peers = c.peersOf(ctx, domain.Key, situation, false)
 		if actions, _ := Plan(situation); len(actions) > 0 {
 			return false
 		}

@@ -82,6 +82,10 @@ type Authority struct {
 	NotBefore, NotAfter time.Time
 	// Ready is when what verifies it has been published for long enough.
 	Ready time.Time
+	// Published is the first sequence of the bundle that holds what verifies it, 0 where that is not known, and PublishedAt
+	// when it was prepared.
+	Published   uint64
+	PublishedAt time.Time
 	// Retired is when it stopped signing: set once it is retiring, tainted or revoked.
 	Retired time.Time
 	// Anchor is what the chain of an X.509 authority leads to; empty for JWT. UpstreamAnchor says that it is not the
@@ -138,6 +142,8 @@ type Situation struct {
 	Grace       time.Duration
 	Rotations   Rotations
 	Authorities []Authority // those of the domain, of every member
+	// Peers are those that want the domain's bundle over a stream; nil: they do not matter now, or there are none.
+	Peers *Peers
 	// Keyless says whether the member lacks the key of an authority of its own.
 	Keyless func(id string) bool
 }
@@ -233,6 +239,9 @@ func planKind(s Situation, kind Kind) (actions []Action, next time.Time) {
 	if prepared != nil {
 		at, why, alarm := activation(s, *prepared, active)
 		if s.Now.Before(at) {
+			if s.waitsForPeers(*prepared) {
+				next = sooner(next, s.Now.Add(acknowledgeCheck))
+			}
 			return actions, sooner(next, at)
 		}
 		actions = append(actions, Action{Do: Activate, Kind: kind, ID: prepared.ID, Alarm: alarm, Why: why})
@@ -302,6 +311,9 @@ func activation(s Situation, prepared Authority, predecessor *Authority) (at tim
 	at, why = prepared.Ready, fmt.Sprintf("it has been published for %d refresh hints", HintsBeforeUse)
 	if inReserve(s, prepared, predecessor) && predecessor.renewal().After(at) {
 		at, why = predecessor.renewal(), "half of the life of the one before it has passed"
+	}
+	if latest := s.latest(prepared, predecessor); !s.Now.Before(at) && latest.After(at) && s.waitsForPeers(prepared) {
+		at, why, alarm = latest, "there is no time left to wait for peers that have not acknowledged it", true
 	}
 	if predecessor != nil && predecessor.deadline().Before(at) {
 		at, why, alarm = predecessor.deadline(), "the one before it has no time left for a full-length SVID, though not everybody may know this one yet", true

@@ -68,6 +68,8 @@ type Config struct {
 	// IsForeign says, inside a transaction, whether a trust domain is known as foreign; nil: none is.
 	IsForeign func(r raftstore.Reader, td string) (bool, error)
 	Audit     Audit
+	// Acknowledgements knows what peers with streams have acknowledged; nil: there are no streams.
+	Acknowledgements Acknowledgements
 
 	Logger     hclog.Logger
 	Registerer prometheus.Registerer

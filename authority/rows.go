@@ -91,6 +91,8 @@ func authorityOf(row *statev1.Authority) Authority {
 		NotBefore:      timeOf(row.GetNotBefore()),
 		NotAfter:       timeOf(row.GetNotAfter()),
 		Ready:          timeOf(row.GetReadyTime()),
+		Published:      row.GetPublishSequence(),
+		PublishedAt:    timeOf(row.GetPrepareTime()),
 		Retired:        timeOf(row.GetRetireTime()),
 		LongestSVID:    row.GetLongestSvid().AsDuration(),
 		Rotation:       row.GetRotation(),

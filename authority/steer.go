@@ -151,6 +151,10 @@ func (s *authorityService) ActivateAuthority(ctx context.Context, r *ententev1.A
 	if did.before.Now.Before(a.Ready) {
 		response.Remarks = append(response.Remarks, fmt.Sprintf("Not everybody can know it yet: until %s, who has not read the bundle since it was published refuses what it signs.", clock(a.Ready)))
 	}
+	did.before.Peers = s.m.peersOf(ctx, r.GetTrustDomain(), did.before, true)
+	if peers := did.before.peersSentence(a); peers != "" {
+		response.Remarks = append(response.Remarks, peers)
+	}
 	response.Remarks = append(response.Remarks, silent(a, s.m.heard(), "others sign until it is back, if there are any")...)
 	return response, nil
 }

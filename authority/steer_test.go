@@ -292,7 +292,7 @@ func TestAWrongClockChangesNothing(t *testing.T) {
 			require.Equal(t, codes.FailedPrecondition, status.Code(err))
 			require.ErrorContains(t, err, "the clock of member "+c.id+" is not known to be that of the others, and it would write down a wrong time; ask another member")
 			_, err = c.store.Update(ctx, func(tx *raftstore.Tx) error {
-				_, err := c.carryOut(tx, home.Name(), nil)
+				_, err := c.carryOut(tx, home.Name(), nil, nil)
 				return err
 			})
 			require.ErrorIs(t, err, errClock)

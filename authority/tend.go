@@ -188,11 +188,12 @@ func (m *Manager) tendDomain(ctx context.Context, td string) (time.Time, error) 
 		if err != nil {
 			return never, err
 		}
+		s.Peers = m.peersOf(ctx, td, s, false)
 		actions, next := Plan(s)
 		if !slices.ContainsFunc(actions, func(a Action) bool { return a.Do != Prepare }) {
 			return next, nil
 		}
-		if err := m.update(ctx, td, func(tx *raftstore.Tx) ([]done, error) { return m.carryOut(tx, td, nil) }); err != nil {
+		if err := m.update(ctx, td, func(tx *raftstore.Tx) ([]done, error) { return m.carryOut(tx, td, nil, s.Peers) }); err != nil {
 			return never, err
 		}
 	}
@@ -225,7 +226,7 @@ func (m *Manager) prepareIn(ctx context.Context, td string, kinds []Kind) (time.
 		if len(candidates) == 0 {
 			return never, errors.Join(prepareErr, m.failed(td, prepareErr))
 		}
-		updateErr := m.carry(ctx, td, func(tx *raftstore.Tx) ([]done, error) { return m.carryOut(tx, td, candidates) })
+		updateErr := m.carry(ctx, td, func(tx *raftstore.Tx) ([]done, error) { return m.carryOut(tx, td, candidates, nil) })
 		if err := errors.Join(prepareErr, updateErr, m.discard(ctx, candidates, updateErr)); err != nil {
 			return never, err
 		}

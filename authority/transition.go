@@ -3,6 +3,7 @@ package authority
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -28,6 +29,8 @@ type done struct {
 	Action
 	// Sequence is that of the bundle which the transaction published, 0 if none.
 	Sequence uint64
+	// inherits says that what verifies a prepared authority was published with an earlier one.
+	inherits bool
 }
 
 // situation reads what decides the member's next step with a domain.
@@ -56,7 +59,7 @@ func (m *Manager) situation(r raftstore.Reader, domain *statev1.Domain, now time
 
 // carryOut plans anew inside the transaction and carries the plan out, as far as there are candidates for what it
 // wants prepared.
-func (m *Manager) carryOut(tx *raftstore.Tx, td string, candidates map[Kind]candidate) ([]done, error) {
+func (m *Manager) carryOut(tx *raftstore.Tx, td string, candidates map[Kind]candidate, peers *Peers) ([]done, error) {
 	domain, ok, err := Domains.Get(tx, td)
 	if err != nil || !ok {
 		return nil, err // no row: the domain was deleted, and its authorities with it
@@ -69,9 +72,13 @@ func (m *Manager) carryOut(tx *raftstore.Tx, td string, candidates map[Kind]cand
 	if err != nil {
 		return nil, err
 	}
+	if s.Peers = peers; peers == nil && m.config.Acknowledgements != nil {
+		s.Peers = &Peers{} // nobody was asked, for nothing was ready then; what is by now waits for the next look
+	}
 	actions, _ := Plan(s)
 	var carried []done
 	for _, action := range actions {
+		inherits := false
 		if action.Do == Prepare {
 			made, ok := candidates[action.Kind]
 			if !ok || (action.NewAnchor && !made.newAnchor) {
@@ -87,15 +94,19 @@ func (m *Manager) carryOut(tx *raftstore.Tx, td string, candidates map[Kind]cand
 				continue // it was revoked while this was signed; the next round asks for another
 			}
 			row := number(made.row, rows, s, action, made.newAnchor)
+			inherits = slices.ContainsFunc(rows, func(other *statev1.Authority) bool { return sameAnchor(row, other) })
 			if err := authorities.Put(tx, authorityKey(td, row.GetId()), row); err != nil {
 				return nil, err
 			}
 		} else if err := change(tx, td, action, s.Settings, now); err != nil {
 			return nil, err
 		}
-		carried = append(carried, done{Action: action})
+		carried = append(carried, done{Action: action, inherits: inherits})
 	}
-	return m.finish(tx, domain.Value, carried, now)
+	if carried, err = m.finish(tx, domain.Value, carried, now); err != nil {
+		return nil, err
+	}
+	return carried, published(tx, td, carried)
 }
 
 // carryOutLost does for the leader what carryOut does for a member's own authorities.
@@ -174,7 +185,7 @@ func number(made *statev1.Authority, rows []*statev1.Authority, s Situation, act
 	ready := s.Now.Add(s.Settings.Dissemination(s.Now))
 	for _, other := range rows {
 		if known := timeOf(other.GetReadyTime()); sameAnchor(row, other) && known.Before(ready) {
-			ready = known
+			ready, row.PublishSequence = known, other.GetPublishSequence()
 		}
 	}
 	row.ReadyTime = timestamppb.New(ready)

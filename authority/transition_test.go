@@ -32,7 +32,7 @@ func TestWhatWasMadeByAnotherClock(t *testing.T) {
 			require.Len(t, made, 2)
 			var carried []done
 			_, err = c.store.Update(context.Background(), func(tx *raftstore.Tx) (err error) {
-				carried, err = c.carryOut(tx, home.Name(), made)
+				carried, err = c.carryOut(tx, home.Name(), made, nil)
 				return err
 			})
 			require.NoError(t, err)

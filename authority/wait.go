@@ -2,6 +2,7 @@ package authority
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -31,11 +32,15 @@ func waitPrepared(s Situation, a Authority) (until time.Time, sentence string) {
 		}
 	}
 	at, _, alarm := activation(s, a, predecessor)
+	peers := s.peersSentence(a)
+	with := func(sentence string) string { return strings.TrimSpace(sentence + " " + peers) }
 	switch late := s.Now.Sub(at); {
 	case late >= time.Second:
 		return at, fmt.Sprintf("It waits for member %s to activate it, which was due %v ago; see whether that member runs.", a.Member, late.Round(time.Second))
 	case late >= 0:
 		return at, fmt.Sprintf("It waits for member %s to activate it.", a.Member)
+	case alarm && s.waitsForPeers(a) && !s.Now.Before(a.Ready):
+		return at, with("It waits for peers, until its deadline at the latest; 'entente authority activate' has it sign at once.")
 	case alarm:
 		return at, "It waits for its deadline, at which the one before it can sign no full-length SVID any more."
 	case at.Equal(a.NotBefore):
@@ -43,5 +48,5 @@ func waitPrepared(s Situation, a Authority) (until time.Time, sentence string) {
 	case at.After(a.Ready):
 		return at, "It is held in reserve until half of the life of the one before it has passed, or until an operator activates it."
 	}
-	return at, fmt.Sprintf("It waits until every reader of the bundle knows it, for which it is published for %d refresh hints.", HintsBeforeUse)
+	return at, with(fmt.Sprintf("It waits until every reader of the bundle knows it, for which it is published for %d refresh hints.", HintsBeforeUse))
 }

@@ -36,6 +36,12 @@ type PeerStanding struct {
 // Acknowledged returns every peer that has or had a stream and wants the bundle of a hosted domain, by name. complete is false while
 // the leader cannot know of all of them: then others may be missing.
 func (m *Manager) Acknowledged(ctx context.Context, td string) (standings []PeerStanding, complete bool, err error) {
+	m.peers.mu.Lock()
+	planned, none := m.peers.planned, len(m.peers.plans) == 0
+	m.peers.mu.Unlock()
+	if none {
+		return nil, planned, nil // nobody is to be waited for, or it is too early to say
+	}
 	ctx, cancel := context.WithTimeout(ctx, liveWithin)
 	defer cancel()
 	byPeer := map[string]PeerStanding{}
@@ -54,6 +60,9 @@ func (m *Manager) Acknowledged(ctx context.Context, td string) (standings []Peer
 			byPeer[is.Peer] = is
 		}
 	})
+	m.peers.mu.Lock()
+	maps.DeleteFunc(byPeer, func(peer string, _ PeerStanding) bool { _, active := m.peers.plans[peer]; return !active })
+	m.peers.mu.Unlock()
 	for _, peer := range slices.Sorted(maps.Keys(byPeer)) {
 		standings = append(standings, byPeer[peer])
 	}

@@ -50,6 +50,7 @@ type peers struct {
 	streams  map[string][]*stream
 	dialers  map[string]*dialer
 	draining bool
+	planned  bool            // the relationships were read
 	running  context.Context // nil before Run and after it
 }
 
@@ -157,7 +158,7 @@ func (p *peers) plan() (plans map[string]peerPlan, named map[string]bool) {
 func (p *peers) reconcile(ctx context.Context) {
 	plans, named := p.plan()
 	p.mu.Lock()
-	p.plans, p.named = plans, named
+	p.plans, p.named, p.planned = plans, named, true
 	var over []*stream
 	for home, streams := range p.streams {
 		if _, ok := plans[home]; !ok {
