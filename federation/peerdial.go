@@ -11,6 +11,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 	grpcpeer "google.golang.org/grpc/peer"
 
@@ -118,23 +119,7 @@ func (d *dialer) over(ctx context.Context, address string, raw net.Conn) error {
 	// A stream that is over has a second to say why, which the end of this context must not cut short.
 	calling, hangUp := context.WithCancel(context.WithoutCancel(ctx))
 	defer hangUp()
-	once := make(chan net.Conn, 1)
-	once <- raw
-	conn, err := grpc.NewClient("passthrough:///"+address,
-		grpc.WithTransportCredentials(d.peers.config.Credentials),
-		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
-			select {
-			case c := <-once:
-				return c, nil
-			default:
-				return nil, errors.New("the connection has ended")
-			}
-		}),
-		grpc.WithNoProxy(),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxPeerMessage), grpc.MaxCallSendMsgSize(maxPeerMessage)),
-		grpc.WithReadBufferSize(4<<10), grpc.WithWriteBufferSize(4<<10), grpc.WithMaxHeaderListSize(16<<10),
-	)
+	conn, err := newPeerConn(address, raw, d.peers.config.Credentials, grpc.MaxCallSendMsgSize(maxPeerMessage))
 	if err != nil {
 		_ = raw.Close() // not used
 		return fmt.Errorf("prepare the stream to %s at %s: %w", d.home, address, err)
@@ -163,6 +148,27 @@ func (d *dialer) over(ctx context.Context, address string, raw net.Conn) error {
 	}
 	_ = d.peers.keep(s) // it is written down there
 	return nil
+}
+
+// newPeerConn has gRPC use a connection that is there already, and no other.
+func newPeerConn(address string, raw net.Conn, creds credentials.TransportCredentials, options ...grpc.CallOption) (*grpc.ClientConn, error) {
+	once := make(chan net.Conn, 1)
+	once <- raw
+	return grpc.NewClient("passthrough:///"+address,
+		grpc.WithTransportCredentials(creds),
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
+			select {
+			case c := <-once:
+				return c, nil
+			default:
+				return nil, errors.New("the connection has ended")
+			}
+		}),
+		grpc.WithNoProxy(),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
+		grpc.WithDefaultCallOptions(append(options, grpc.MaxCallRecvMsgSize(maxPeerMessage))...),
+		grpc.WithReadBufferSize(4<<10), grpc.WithWriteBufferSize(4<<10), grpc.WithMaxHeaderListSize(16<<10),
+	)
 }
 
 // answers says which member of the peer is at the other end.

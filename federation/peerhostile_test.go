@@ -1,0 +1,132 @@
+package federation
+
+import (
+	"crypto/x509"
+	"testing"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+)
+
+// intrude opens a stream to a site with an SVID of an authority, whatever it is good for.
+func (s *site) intrude(t testing.TB, a *authority, path string) ententev1.PeerService_ExchangeClient {
+	t.Helper()
+	raw, err := dialAs(t.Context(), a.memberSVID(t, path), s.address, func([]*x509.Certificate) (spiffeid.ID, error) { return s.home.td.ID(), nil })
+	require.NoError(t, err)
+	conn, err := newPeerConn(s.address, raw, svidCredentials{}, grpc.MaxCallSendMsgSize(1<<30))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	call, err := ententev1.NewPeerServiceClient(conn).Exchange(t.Context())
+	require.NoError(t, err)
+	return call
+}
+
+// ended reads a stream to its end: the goodbye that came, if any, and the status.
+func ended(call ententev1.PeerService_ExchangeClient) (*ententev1.PeerGoodbye, error) {
+	var goodbye *ententev1.PeerGoodbye
+	for {
+		m, err := call.Recv()
+		if err != nil {
+			return goodbye, err
+		}
+		if g := m.GetMessage().GetGoodbye(); g != nil {
+			goodbye = g
+		}
+	}
+}
+
+// TestHostileStreams: each is turned away by name, and the bundle that was stored stays.
+func TestHostileStreams(t *testing.T) {
+	send := func(t *testing.T, call ententev1.PeerService_ExchangeClient, messages ...*ententev1.PeerMessage) {
+		for _, m := range messages {
+			if call.Send(&ententev1.ExchangeRequest{Message: m}) != nil {
+				return // it was turned away, and says why
+			}
+		}
+	}
+	bring := func(td string, document []byte) *ententev1.PeerMessage {
+		return &ententev1.PeerMessage{Content: &ententev1.PeerMessage_Bundle{Bundle: &ententev1.PeerBundle{TrustDomain: td, Document: document}}}
+	}
+	hello := helloOf("us.example.org", "member-1")
+	a, b := newSite(t, "eu.example.org"), newSite(t, "us.example.org")
+	a.trusts(t, b)
+	third := newSite(t, "ap.example.org")
+	a.create(t, spiffeRelationship(third.home, third.endpoint), third.home.bundle(t, 1)) // it names no peer
+	until(t, "the relationships to be read", func() bool { return len(a.manager.peers.wantedOf("us.example.org")) == 1 })
+
+	t.Run("a workload of the peer", func(t *testing.T) {
+		_, err := ended(a.intrude(t, b.home, "/web"))
+		require.Equal(t, codes.PermissionDenied, status.Code(err))
+		require.ErrorContains(t, err, "spiffe://us.example.org/web is no member of a peer's cluster")
+	})
+	t.Run("a path below a member's", func(t *testing.T) {
+		_, err := ended(a.intrude(t, b.home, "/entente/member/a/b"))
+		require.Equal(t, codes.PermissionDenied, status.Code(err))
+	})
+	t.Run("a cluster that is no peer", func(t *testing.T) {
+		_, err := ended(a.intrude(t, third.home, "/entente/member/member-1"))
+		require.Equal(t, codes.PermissionDenied, status.Code(err))
+		require.ErrorContains(t, err, `eu.example.org has no active relationship that names "ap.example.org" as its peer's home trust domain`)
+	})
+	t.Run("flood", func(t *testing.T) {
+		call := a.intrude(t, b.home, "/entente/member/member-1")
+		send(t, call, hello)
+		for range 3 * messageBurst {
+			send(t, call, beatOf())
+		}
+		goodbye, _ := ended(call)
+		require.Equal(t, "flood", goodbye.GetReason())
+	})
+	t.Run("huge", func(t *testing.T) {
+		call := a.intrude(t, b.home, "/entente/member/member-1")
+		send(t, call, hello, bring("us.example.org", make([]byte, maxPeerMessage+1)))
+		goodbye, _ := ended(call)
+		require.Equal(t, "message_too_large", goodbye.GetReason())
+	})
+	t.Run("refused bundles", func(t *testing.T) {
+		call := a.intrude(t, b.home, "/entente/member/member-1")
+		send(t, call, hello,
+			bring("us.example.org", []byte("garbage")), bring("us.example.org", b.home.rotated(t).bundle(t, 1).Marshal()),
+			bring("us.example.org", third.home.bundle(t, 9).Marshal()), bring("ap.example.org", third.home.bundle(t, 9).Marshal()))
+		for {
+			m, err := call.Recv()
+			require.NoError(t, err)
+			ack := m.GetMessage().GetAcknowledgement()
+			if ack == nil {
+				continue
+			}
+			require.NotEmpty(t, ack.GetRefusal(), "%v", ack)
+			if ack.GetVersion().GetTrustDomain() == "ap.example.org" {
+				require.Equal(t, "not_wanted", ack.GetRefusal())
+				break // it came last; those of one domain that are not sent yet are one answer
+			}
+		}
+		require.Contains(t, a.ledger.said(), "refuse bundle us.example.org: equivocation")
+	})
+	for td, site := range map[string]*site{"us.example.org": b, "ap.example.org": third} {
+		sequence, _ := a.stored(t, td).Sequence()
+		require.Equal(t, uint64(1), sequence)
+		require.True(t, a.stored(t, td).SameKeys(site.home.bundle(t, 1)), td)
+	}
+	// The honest one is served as before.
+	b.trusts(t, a, a.address)
+	b.awaitStream(t, a, true)
+	b.publish(t, b.home.rotated(t).bundle(t, 2, b.home))
+	a.awaitSequence(t, "us.example.org", 2)
+}
+
+// TestDialedIsAnother: whoever answers at the address with another identity is not spoken to.
+func TestDialedIsAnother(t *testing.T) {
+	a, b, third := newSite(t, "eu.example.org"), newSite(t, "us.example.org"), newSite(t, "ap.example.org")
+	third.trusts(t, a)
+	a.create(t, spiffeRelationship(third.home, third.endpoint), third.home.bundle(t, 1))
+	a.trusts(t, b, third.address)
+	until(t, "the failure", func() bool { return a.shownStream(t, b).GetLastResult() == "unreachable" })
+	require.Contains(t, a.shownStream(t, b).GetLastError(), "the other end is of another trust domain")
+	require.Empty(t, third.manager.peers.all())
+}
