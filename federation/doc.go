@@ -26,6 +26,14 @@
 // A fetch that fails waits for the relationship's next turn: the bundle's refresh hint, within bounds, give or take a tenth.
 // [Service.RefreshRelationship] does not wait: it fetches on the member that is asked, at once, and by the same rules.
 //
+// # Streams
+//
+// A relationship can name its peer: the cluster that hosts the domain, by its home trust domain. Then one stream per peer carries
+// bundles on change, acknowledgements and heartbeats, both ways (peersession.go and peernext.go have the rules of the protocol,
+// peers.go says which streams there are). What a peer brings goes through the same [Accept] and the same transaction as what
+// is fetched; its heartbeats count as successes; and fetching rests meanwhile. Who is connected and what peers acknowledged is
+// in the leader's memory ([PeerReports]).
+//
 // # What it never does
 //
 // Nothing in this package ever removes a bundle because a peer is unreachable, or answers with nonsense. A sequence never goes
