@@ -65,6 +65,9 @@ func (m *Manager) receiveOnce(ctx context.Context, home, td string, b basis, doc
 		}
 		return version{}, out
 	}
+	if most := b.relationship.Limits.DocumentBytes; most > 0 && int64(len(document)) > most {
+		return refuse(fmt.Errorf("refuse the bundle of %s from the peer %s: %w: it has %d bytes, and its relationship allows %d", td, home, bundle.ErrTooLarge, len(document), most))
+	}
 	next, _, err := bundle.Parse(b.relationship.TrustDomain, document)
 	if err != nil {
 		return refuse(fmt.Errorf("refuse the bundle of %s from the peer %s: %w", td, home, err))
