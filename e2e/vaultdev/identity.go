@@ -20,6 +20,9 @@ const serverName = "vault.test"
 type identity struct {
 	leaf tls.Certificate
 	ca   []byte // PEM
+
+	above *x509.Certificate
+	key   *ecdsa.PrivateKey // of the CA
 }
 
 func newIdentity() (identity, error) {
@@ -37,22 +40,30 @@ func newIdentity() (identity, error) {
 	if err != nil {
 		return identity{}, err
 	}
+	above, err := x509.ParseCertificate(caDER)
+	if err != nil {
+		return identity{}, err
+	}
+	i := identity{ca: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER}), above: above, key: caKey}
+	return i.renewed()
+}
+
+// renewed is another leaf below the same CA.
+func (i identity) renewed() (identity, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return identity{}, err
 	}
 	leaf := &x509.Certificate{
-		SerialNumber: big.NewInt(now.UnixNano() + 1), Subject: pkix.Name{CommonName: serverName},
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: serverName},
 		DNSNames: []string{serverName}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: ca.NotBefore, NotAfter: ca.NotAfter,
+		NotBefore: i.above.NotBefore, NotAfter: i.above.NotAfter,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
-	der, err := x509.CreateCertificate(rand.Reader, leaf, ca, key.Public(), caKey)
+	der, err := x509.CreateCertificate(rand.Reader, leaf, i.above, key.Public(), i.key)
 	if err != nil {
 		return identity{}, err
 	}
-	return identity{
-		leaf: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key},
-		ca:   pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER}),
-	}, nil
+	i.leaf = tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	return i, nil
 }

@@ -11,6 +11,7 @@
 //	restart   stop the core and start another one over the same storage, unsealed, on the same address
 //	stop      close the listener and stop the core
 //	start     the other half of restart
+//	renew     replace the listener's certificate with another from the same CA; existing connections are closed
 //	reissue   replace the listener's certificate with one from a new CA; existing connections are closed
 //
 // Sealing and unsealing go through Vault's own API.

@@ -182,18 +182,29 @@ func (s *vaultServer) obey(line string) error {
 			return err
 		}
 		return s.start()
+	case "renew":
+		identity, err := s.identity.renewed()
+		if err != nil {
+			return err
+		}
+		return s.present(identity)
 	case "reissue":
 		identity, err := newIdentity()
 		if err != nil {
 			return err
 		}
-		s.identity = identity
-		if err := s.http.Close(); err != nil {
-			return err
-		}
-		return s.listen()
+		return s.present(identity)
 	}
-	return fmt.Errorf("unknown line %q; one of stop, start, restart, reissue", line)
+	return fmt.Errorf("unknown line %q; one of stop, start, restart, renew, reissue", line)
+}
+
+// present has the listener present another certificate.
+func (s *vaultServer) present(i identity) error {
+	s.identity = i
+	if err := s.http.Close(); err != nil {
+		return err
+	}
+	return s.listen()
 }
 
 func (s *vaultServer) stop() error {

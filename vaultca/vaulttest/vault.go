@@ -140,6 +140,9 @@ func (v *Vault) Restart(t testing.TB) { t.Helper(); v.say(t, "restart") }
 // Reissue gives the listener a certificate from a new CA, which CAFile then holds.
 func (v *Vault) Reissue(t testing.TB) { t.Helper(); v.say(t, "reissue") }
 
+// Renew gives the listener another certificate from the same CA.
+func (v *Vault) Renew(t testing.TB) { t.Helper(); v.say(t, "renew") }
+
 // Seal seals the server by its own API.
 func (v *Vault) Seal(t testing.TB) { t.Helper(); require.NoError(t, v.Client(t).Sys().Seal()) }
 
