@@ -72,7 +72,7 @@ func split(p routing.Priority, l routing.LocalityShare) (loaded, idle []weighted
 		return p.Panic || e.Health == routing.Healthy
 	})
 	degraded := part(uint64(p.DegradedLoad)*uint64(l.DegradedShare), l.Endpoints, func(e routing.Endpoint) bool {
-		return !p.Panic && e.Health == routing.Degraded
+		return p.Panic || e.Health == routing.Degraded
 	})
 	for i, e := range l.Endpoints {
 		switch w := healthy[i] + degraded[i]; {
