@@ -137,6 +137,16 @@ func TestDecide(t *testing.T) {
 			caller: ci, grants: grants{grant(t, access.Reader, "pay.test", "")},
 			method: v1.AuthorityService_ListAuthorities_FullMethodName, request: &v1.ListAuthoritiesRequest{},
 		},
+		"a stream of a member of another cluster": {
+			caller:  access.SVIDCaller(spiffeid.RequireFromString("spiffe://us.test/entente/member/us-1")),
+			method:  v1.PeerService_Exchange_FullMethodName,
+			request: &v1.ExchangeRequest{},
+		},
+		"such a member and the rest of the API": {
+			caller: access.SVIDCaller(spiffeid.RequireFromString("spiffe://us.test/entente/member/us-1")),
+			method: v1.FederationService_ListRelationships_FullMethodName, request: &v1.ListRelationshipsRequest{},
+			refusal: "spiffe://us.test/entente/member/us-1 may not call FederationService/ListRelationships: it needs the role reader, operator or admin in every hosted domain, and has none. To allow it, an administrator runs: entente access grant reader --spiffe-id spiffe://us.test/entente/member/us-1",
+		},
 		"a listing of another domain": {
 			caller: ci, grants: grants{grant(t, access.Reader, "pay.test", "")},
 			method: v1.AuthorityService_ListAuthorities_FullMethodName, request: &v1.ListAuthoritiesRequest{TrustDomain: "eu.test"},

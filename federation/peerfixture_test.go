@@ -180,6 +180,13 @@ func newSite(t testing.TB, name string) *site {
 	return s
 }
 
+// fill makes the ledger one whose disk is full, or is not.
+func (l *ledger) fill(full bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.full = full
+}
+
 type calledStream struct {
 	grpc.ServerStream
 	ctx context.Context

@@ -244,6 +244,15 @@ func (p *peers) streamed(home, td string) bool {
 	return p.remote.confirms(home, td)
 }
 
+// takeEnded reports whether a stream that kept a domain up to date ended since it was last asked.
+func (p *peers) takeEnded(td string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	ended := p.ended[td]
+	delete(p.ended, td)
+	return ended
+}
+
 // noted brings what the leader is to be told of a peer up to date with this member's streams.
 func (p *peers) noted(home string) {
 	p.mu.Lock()
@@ -278,6 +287,13 @@ func (p *peers) noted(home string) {
 		n.confirmed = slices.Sorted(maps.Keys(s.confirmed))
 	})
 	if !slices.Equal(before, after) {
+		p.mu.Lock()
+		for _, td := range before {
+			if !slices.Contains(after, td) {
+				p.ended[td] = true
+			}
+		}
+		p.mu.Unlock()
 		p.manager.changes.relationships(append(slices.Clone(before), after...)) // to be fetched at once, or no more
 	}
 }

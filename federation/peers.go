@@ -49,6 +49,7 @@ type peers struct {
 	members  []string
 	streams  map[string][]*stream
 	dialers  map[string]*dialer
+	ended    map[string]bool // domains that a stream kept up to date, and does no more
 	draining bool
 	planned  bool            // the relationships were read
 	running  context.Context // nil before Run and after it
@@ -57,7 +58,7 @@ type peers struct {
 func newPeers(m *Manager, c PeerConfig) *peers {
 	p := &peers{
 		manager: m, config: c, wakes: make(chan struct{}, 1), plans: map[string]peerPlan{}, named: map[string]bool{},
-		streams: map[string][]*stream{}, dialers: map[string]*dialer{},
+		streams: map[string][]*stream{}, dialers: map[string]*dialer{}, ended: map[string]bool{},
 	}
 	p.reports = newPeerReports(m.now, m.peerAlive)
 	p.remote = newRemoteStreams(p)

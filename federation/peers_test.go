@@ -92,6 +92,19 @@ func TestBothDial(t *testing.T) {
 	require.WithinDuration(t, began, a.shownStream(t, b).GetSince().AsTime(), time.Millisecond, "it is the same stream")
 }
 
+// TestWhatCannotBeStoredComesAgain: a member that cannot write its audit log ends the stream, and is brought the bundle again.
+func TestWhatCannotBeStoredComesAgain(t *testing.T) {
+	a, b := pair(t)
+	b.ledger.fill(true)
+	a.publish(t, a.home.rotated(t).bundle(t, 2, a.home))
+	until(t, "the reason", func() bool {
+		return a.shownStream(t, b).GetLastResult() == "not_stored" || b.shownStream(t, a).GetLastResult() == "not_stored"
+	})
+	b.ledger.fill(false)
+	b.awaitSequence(t, "eu.example.org", 2)
+	a.awaitAcknowledged(t, b, 2)
+}
+
 // TestPeerIsNamedByTheRelationship: whoever no relationship names is refused, whatever it presents.
 func TestPeerIsNamedByTheRelationship(t *testing.T) {
 	a, b := newSite(t, "eu.example.org"), newSite(t, "us.example.org")

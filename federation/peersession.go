@@ -43,7 +43,7 @@ func violation(reason, format string, args ...any) error {
 }
 
 // goodbyes are the reasons for which a side in good order ends a stream.
-var goodbyes = []string{"ended", "suspended", "draining", "moved", "duplicate", "superseded"}
+var goodbyes = []string{"ended", "suspended", "draining", "moved", "duplicate", "superseded", "not_stored"}
 
 // streamReason names why a stream ended.
 func streamReason(err error) string {

@@ -227,6 +227,11 @@ func (s *stream) takeBundle(m *ententev1.PeerBundle) {
 		if s.ctx.Err() != nil {
 			return
 		}
+		if out.ours() {
+			// It is no fault of the peer's, which would not bring a refused version again: it does when the stream is opened anew.
+			s.cancel(violation("not_stored", "%s cannot store the bundle of %s at the moment", s.session.ownHome, td))
+			return
+		}
 		delete(s.refused, td)
 		if refusal = ""; out.err != nil {
 			refusal = out.result

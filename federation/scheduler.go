@@ -185,9 +185,18 @@ func (s *scheduler) plan(name string, own *ownership, at time.Time) {
 
 // streamEnded reports whether a stream kept the bundle up to date until now, so that it is to be fetched at once.
 func (s *scheduler) streamEnded(own *ownership, e entry) bool {
-	was := own.streamed
-	own.streamed = s.manager.peers.streamed(e.peerHome(), e.relationship.TrustDomain.Name())
-	return was && !own.streamed && own.cancel == nil && !own.waiting
+	name := e.relationship.TrustDomain.Name()
+	home := e.peerHome()
+	was := home != "" && s.manager.peers.takeEnded(name) || own.streamed
+	own.streamed = s.manager.peers.streamed(home, name)
+	switch {
+	case !was || own.streamed || own.waiting:
+		return false
+	case own.cancel != nil:
+		own.again = true // what is on its way may have been asked for before the stream ended
+		return false
+	}
+	return true
 }
 
 // spared reports whether a turn can be passed over, because a peer keeps the bundle up to date over a stream.
