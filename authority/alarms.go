@@ -70,37 +70,30 @@ type troubles struct {
 	of map[alarmKey]string
 }
 
-func (t *troubles) set(td string, kind Kind, err error) {
+// set takes over how an attempt ended, and says whether it is the first one that failed.
+func (t *troubles) set(td string, kind Kind, err error) (first bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.of == nil {
 		t.of = map[alarmKey]string{}
 	}
-	delete(t.of, alarmKey{td: td, kind: kind})
+	key := alarmKey{td: td, kind: kind}
+	_, known := t.of[key]
+	delete(t.of, key)
 	if err != nil {
-		t.of[alarmKey{td: td, kind: kind}] = oneLine(err)
+		t.of[key] = oneLine(err)
 	}
+	return err != nil && !known
 }
 
-// any says whether there are some of a kind in any domain.
-func (t *troubles) any(kind Kind) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for key := range t.of {
-		if key.kind == kind {
-			return true
-		}
-	}
-	return false
-}
-
-func (t *troubles) get(td string, kind Kind) string {
+// get returns why the newest attempt failed, and whether it did.
+func (t *troubles) get(td string, kind Kind) (text string, failed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if text, ok := t.of[alarmKey{td: td, kind: kind}]; ok {
-		return text
+		return text, true
 	}
-	return "no attempt has failed yet"
+	return "no attempt has failed yet", false
 }
 
 // noteAlarms tells the log of alarms that began or ended, and says when the next one is due. The metrics show the same.
@@ -118,7 +111,8 @@ func (m *Manager) noteAlarms(context.Context) (next time.Time, err error) {
 				began, ended := m.alarmed.note(alarmKey{td.Name(), alarm, kind}, on[alarm], exists)
 				switch {
 				case began:
-					m.log.Error("alarm "+alarm+": "+alarmWords(alarm, active), "trust_domain", td.Name(), "kind", kind, "last_failure", m.troubles.get(td.Name(), kind))
+					why, _ := m.troubles.get(td.Name(), kind)
+					m.log.Error("alarm "+alarm+": "+alarmWords(alarm, active), "trust_domain", td.Name(), "kind", kind, "last_failure", why)
 				case ended:
 					m.log.Info("the alarm is over", "alarm", alarm, "trust_domain", td.Name(), "kind", kind)
 				}

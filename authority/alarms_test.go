@@ -9,7 +9,10 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
 
 func TestAlarmLog(t *testing.T) {
@@ -67,7 +70,7 @@ func TestFrom(t *testing.T) {
 	require.Empty(t, from(nil, "a"))
 }
 
-// failing is an upstream that can be told to fail, or to hang until its caller ends.
+// failing is an upstream that can be told to fail, or to hang until its caller ends, before an attempt has failed or after.
 type failing struct {
 	Upstream
 	mu   sync.Mutex
@@ -86,6 +89,9 @@ func (u *failing) SignCA(ctx context.Context, r CARequest) (*Signed, error) {
 	err, hang := u.err, u.hang
 	u.mu.Unlock()
 	if hang {
+		if err != nil {
+			r.Failed(err)
+		}
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
@@ -195,4 +201,70 @@ func TestHangingUpstreamHoldsUpNothingElse(t *testing.T) {
 	require.Eventually(t, func() bool { return active() != first }, testPatience, 10*time.Millisecond)
 	f.jump(2 * DefaultCATTL)
 	require.Eventually(t, func() bool { return active() == "" }, testPatience, 10*time.Millisecond, "it has expired, and is not ended")
+}
+
+// TestHangingUpstreamHoldsUpNoJWTAuthorities: from its first attempt on, which has not failed yet.
+func TestHangingUpstreamHoldsUpNoJWTAuthorities(t *testing.T) {
+	u, with := upstreamOf(t)
+	out := &lines{}
+	f, c := newOne(t, func(config *Config) {
+		with(config)
+		config.Logger = hclog.New(&hclog.LoggerOptions{Output: out, Level: hclog.Info, DisableTime: true})
+	})
+	jwt := func() string { return c.signing.Load().domains[home].signers[JWT].id }
+	first := jwt()
+	u.set(nil, true)
+	f.jump(DefaultCATTL / 2)
+	require.Eventually(t, func() bool { return f.newest(JWT) != first }, testPatience, 10*time.Millisecond, "the next JWT authority is prepared")
+	f.jump(HintsBeforeUse * DefaultRefreshHint)
+	require.Eventually(t, func() bool { return jwt() != first }, testPatience, 10*time.Millisecond, "and becomes active")
+	require.Zero(t, out.count("could not prepare"), out.String())
+}
+
+// TestFirstFailedAttemptIsTheReason: an alarm names why the upstream fails while it is still being tried.
+func TestFirstFailedAttemptIsTheReason(t *testing.T) {
+	u, with := upstreamOf(t)
+	out := &lines{}
+	f, c := newOne(t, func(config *Config) {
+		with(config)
+		config.Logger = hclog.New(&hclog.LoggerOptions{Output: out, Level: hclog.Info, DisableTime: true})
+	})
+	u.set(errors.New("the upstream is away"), true)
+	f.jump(DefaultCATTL / 2)
+	require.Eventually(t, func() bool { _, failed := c.troubles.get(home.Name(), X509); return failed }, testPatience, 10*time.Millisecond)
+	f.jump(DefaultCATTL / 4)
+	require.Eventually(t, func() bool { return out.count("alarm late") == 1 }, testPatience, 10*time.Millisecond)
+	require.Contains(t, out.String(), `last_failure="the upstream is away"`)
+	require.NotContains(t, out.String(), "no attempt has failed yet")
+}
+
+// TestNewDomainBeginsWithAllKinds: in one bundle, unless its upstream fails, whose first failure JWT authorities do not outwait.
+func TestNewDomainBeginsWithAllKinds(t *testing.T) {
+	u, with := upstreamOf(t)
+	f, c := newOne(t, with)
+	sequence, _ := f.bundle(home).Sequence()
+	require.Equal(t, uint64(1), sequence)
+	require.Len(t, f.bundle(home).X509Authorities(), 1)
+	require.Len(t, f.bundle(home).JWTAuthorities(), 1)
+
+	u.set(errors.New("the upstream is away"), true)
+	td := spiffeid.RequireTrustDomainFromString("us.example.org")
+	_, err := c.DomainService().CreateDomain(t.Context(), &ententev1.CreateDomainRequest{Domain: &ententev1.Domain{TrustDomain: td.Name()}})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		d := c.signing.Load().domains[td]
+		return d != nil && d.signers[JWT] != nil
+	}, testPatience, 10*time.Millisecond)
+	require.Nil(t, c.signing.Load().domains[td].signers[X509])
+}
+
+// newest is the ID of the newest authority of a kind in the home domain.
+func (f *fleet) newest(kind Kind) (id string) {
+	var number uint64
+	for _, a := range f.crew[0].signing.Load().domains[home].authorities {
+		if a.Kind == kind && a.Number > number {
+			id, number = a.ID, a.Number
+		}
+	}
+	return id
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -161,6 +162,9 @@ type Manager struct {
 	own ownSVIDs
 	// states is what tendStatements knows, which alone touches it.
 	states map[string]stated
+	// making is held while a key is made that is in no table yet, and while keys that are in none are swept away. tendPrepared,
+	// which sweeps itself and waits for the upstream, does not hold it while it makes keys.
+	making sync.Mutex
 	// resume is where the next round of tendPrepared begins, which alone touches it.
 	resume string
 	// troubles are why authorities could not be prepared, and alarmed what noteAlarms, which alone touches it, has told the log.
@@ -208,6 +212,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	})
 	group.Go(func() error { return m.tend(ctx, "tend to this member's authorities", m.tendOwn) })
 	group.Go(func() error { return m.tend(ctx, "prepare this member's next authorities", m.tendPrepared) })
+	group.Go(func() error { return m.tend(ctx, "prepare this member's next JWT authorities", m.tendJWT) })
 	group.Go(func() error { return m.tend(ctx, "watch over this member's authorities", m.noteAlarms) })
 	if keys, ok := m.keys.(losingKeys); ok {
 		group.Go(func() error { return m.watchLost(ctx, keys.Lost()) })

@@ -18,38 +18,57 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// tendPrepared prepares the authorities that this member's domains need next. While the upstream fails, the JWT authorities of
-// all domains come first, since they need none. It ends a round in which the upstream has failed for too long, and begins the
-// next one where it ended.
+// tendPrepared prepares the authorities that this member's domains need next, except for those that tendJWT does. It ends a
+// round in which the upstream has failed for too long, and begins the next one where it ended.
 func (m *Manager) tendPrepared(ctx context.Context) (next time.Time, err error) {
 	domains, next, err := m.hosted(ctx)
 	if err != nil {
 		return never, err
 	}
 	var errs []error
-	prepare := func(td string, kinds ...Kind) {
-		at, err := m.prepareIn(ctx, td, kinds)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("authorities of %s: %w", td, err))
-		}
-		next = sooner(next, at)
-	}
-	if m.troubles.any(X509) {
-		for _, td := range domains {
-			prepare(td, JWT)
-		}
-	}
 	began := time.Now()
 	for _, td := range from(domains, m.resume) {
 		if len(errs) > 0 && time.Since(began) > lastRetry {
 			m.resume = td
 			return never, errors.Join(errs...)
 		}
-		prepare(td, Kinds[:]...)
+		at, err := m.prepareIn(ctx, td, false)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("authorities of %s: %w", td, err))
+		}
+		next = sooner(next, at)
 	}
 	m.resume = ""
+	m.making.Lock()
+	defer m.making.Unlock()
 	at, err := m.sweep(ctx)
 	return sooner(next, at), errors.Join(append(errs, err)...)
+}
+
+// tendJWT prepares the JWT authorities of this member's domains. They need no upstream, and so wait for none that fails or hangs.
+func (m *Manager) tendJWT(ctx context.Context) (next time.Time, err error) {
+	domains, next, err := m.hosted(ctx)
+	if err != nil {
+		return never, err
+	}
+	m.making.Lock()
+	defer m.making.Unlock()
+	var errs []error
+	for _, td := range domains {
+		at, err := m.prepareIn(ctx, td, true)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("JWT authorities of %s: %w", td, err))
+		}
+		next = sooner(next, at)
+	}
+	return next, errors.Join(errs...)
+}
+
+// together says whether a domain is to begin with authorities of all kinds in one bundle: it has none yet, and nothing keeps
+// the upstream from signing the first one.
+func (m *Manager) together(s Situation, td string) bool {
+	_, trouble := m.troubles.get(td, X509)
+	return len(s.Authorities) == 0 && !trouble
 }
 
 // from are the names from one on, in order, and then those before it.
@@ -61,9 +80,9 @@ func from(names []string, first string) []string {
 	return append(slices.Clone(names[i:]), names[:i]...)
 }
 
-// prepareIn prepares the authorities of some kinds that the plan for a domain asks for, and says when it will. They are
-// published together, so that a new domain begins with all of them.
-func (m *Manager) prepareIn(ctx context.Context, td string, kinds []Kind) (time.Time, error) {
+// prepareIn prepares what the plan for a domain asks for, and says when it will: the JWT authorities, or the rest, which holds
+// JWT authorities only where a domain begins with all kinds together.
+func (m *Manager) prepareIn(ctx context.Context, td string, jwt bool) (time.Time, error) {
 	for range maxRounds {
 		view := m.config.Store.View()
 		domain, ok, err := Domains.Get(view, td)
@@ -75,7 +94,8 @@ func (m *Manager) prepareIn(ctx context.Context, td string, kinds []Kind) (time.
 			return never, err
 		}
 		actions, next := Plan(s)
-		actions = slices.DeleteFunc(actions, func(a Action) bool { return a.Do != Prepare || !slices.Contains(kinds, a.Kind) })
+		together := m.together(s, td)
+		actions = slices.DeleteFunc(actions, func(a Action) bool { return a.Do != Prepare || (a.Kind == JWT && !together) != jwt })
 		if len(actions) == 0 {
 			return next, nil
 		}
@@ -95,25 +115,30 @@ func (m *Manager) prepareIn(ctx context.Context, td string, kinds []Kind) (time.
 	return m.config.Now().Add(lastRetry), nil
 }
 
-// prepare makes the keys that the plan asks for, and has them signed. The keys are on disk when it returns. What fails
-// is missing in the result; the rest of the plan does not wait for it.
+// prepare makes the keys that the plan asks for, and has them signed. The keys are on disk when it returns. It ends with the first
+// failure: once that of the upstream is known, tendJWT waits for it no more.
 func (m *Manager) prepare(ctx context.Context, s Situation, domain *statev1.Domain, actions []Action) (map[Kind]candidate, error) {
 	made := map[Kind]candidate{}
-	var errs []error
 	for _, action := range actions {
 		row, err := m.newAuthority(ctx, s, domain, action)
 		if err != nil {
 			err = fmt.Errorf("prepare an authority for %s: %w", action.Kind, err)
-			errs = append(errs, err)
 		}
-		if ctx.Err() == nil {
-			m.troubles.set(domain.GetTrustDomain(), action.Kind, err)
+		m.outcome(ctx, domain.GetTrustDomain(), action.Kind, err)
+		if err != nil {
+			return made, err
 		}
-		if err == nil {
-			made[action.Kind] = candidate{row, action.NewAnchor, s.Now}
-		}
+		made[action.Kind] = candidate{row, action.NewAnchor, s.Now}
 	}
-	return made, errors.Join(errs...)
+	return made, nil
+}
+
+// outcome takes note of how an attempt to prepare an authority ended. Those who wait only while there is no failure are told of
+// the first one.
+func (m *Manager) outcome(ctx context.Context, td string, kind Kind, err error) {
+	if ctx.Err() == nil && m.troubles.set(td, kind, err) {
+		m.changed.fire()
+	}
 }
 
 // discard deletes the keys of candidates when it is certain that their transaction was not made.
@@ -163,6 +188,7 @@ func (m *Manager) newAuthority(ctx context.Context, s Situation, domain *statev1
 	signed, err := m.upstream.SignCA(ctx, CARequest{
 		TrustDomain: td, CSR: csr, Now: s.Now, TTL: s.Settings.CATTL, NewAnchor: action.NewAnchor,
 		Revoked: func(anchor *x509.Certificate) bool { return revoked(anchor.Raw) },
+		Failed:  func(err error) { m.outcome(ctx, td.Name(), X509, err) },
 	})
 	if err == nil {
 		err = checkSigned(td, key.Public(), signed, s.Now, s.Settings.X509SVIDTTL)

@@ -12,7 +12,7 @@ import (
 // when the member stopped can still bring its authority to light.
 const orphanAge = 10 * time.Minute
 
-// sweeper deletes the keys of authorities that are gone. It belongs to the goroutine that makes keys.
+// sweeper deletes the keys of authorities that are gone. It belongs to the goroutine that waits for the upstream.
 type sweeper struct {
 	// known are the authorities of this member that have been seen in the tables.
 	known map[string]bool

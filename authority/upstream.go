@@ -31,6 +31,9 @@ type CARequest struct {
 	// NewAnchor asks for a certificate below an anchor that no earlier one is below, where the upstream makes its
 	// anchors itself.
 	NewAnchor bool
+	// Failed is told of an attempt that failed while SignCA goes on trying; nil: nobody wants to know. What needs a person is
+	// known then, and not only when the last attempt has failed.
+	Failed func(error)
 }
 
 // Signed is the answer of an upstream.

@@ -63,6 +63,9 @@ func (c *caller) repeated(ctx context.Context, operation string, client *api.Cli
 		if err != nil && !passes(err) {
 			return nil, backoff.Permanent(err)
 		}
+		if err != nil {
+			tell(ctx, err)
+		}
 		return secret, err
 	}, backoff.WithBackOff(pauses(c.config.RetryFor/4)), backoff.WithMaxElapsedTime(c.config.RetryFor))
 	var permanent *backoff.PermanentError
@@ -70,6 +73,23 @@ func (c *caller) repeated(ctx context.Context, operation string, client *api.Cli
 		err = permanent.Err
 	}
 	return secret, err
+}
+
+// attemptsKey is where a context holds who is told of attempts that failed and are made again.
+type attemptsKey struct{}
+
+// telling has fn told of each attempt that fails and is made again, and after it whoever else the context has told.
+func telling(ctx context.Context, fn func(error)) context.Context {
+	return context.WithValue(ctx, attemptsKey{}, func(err error) {
+		fn(err)
+		tell(ctx, err)
+	})
+}
+
+func tell(ctx context.Context, err error) {
+	if fn, ok := ctx.Value(attemptsKey{}).(func(error)); ok {
+		fn(err)
+	}
 }
 
 // pauses grow from 250 ms by half each time, and each is drawn from the half around its length.

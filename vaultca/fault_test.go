@@ -2,6 +2,7 @@ package vaultca
 
 import (
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -180,4 +181,41 @@ func TestFailureIsOneLineInTheLog(t *testing.T) {
 	require.Contains(t, log.lines[0], "reason=sealed")
 	require.Contains(t, log.lines[0], ErrSealed.Error())
 	require.Equal(t, "[INFO]  Vault works again: trust_domain=eu.example.org\n", log.lines[1])
+}
+
+// TestFirstFailureIsKnownAtOnce: what fails is in the log, in the metric and with the caller while it is still tried again.
+func TestFirstFailureIsKnownAtOnce(t *testing.T) {
+	v := vaulttest.Shared(t)
+	for _, c := range []struct{ name, path, task string }{
+		{"signing", "/sign-intermediate", "sign"}, {"anchors", "/json", "anchors"}, {"login", "/login", "sign"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			proxy, log := vaulttest.NewProxy(t, v), &logged{}
+			config := configFor(t, v, v.PKI(t), nil)
+			config.Address, config.CAFile, config.RetryFor = proxy.Address, proxy.CAFile, time.Hour
+			config.Logger = hclog.New(&hclog.LoggerOptions{Output: log, Level: hclog.Info, DisableTime: true})
+			u := open(t, config)
+			proxy.Break(proxy.Only(c.path, vaulttest.Status(http.StatusServiceUnavailable)))
+			r := asked(t)
+			r.Failed = func(err error) {
+				require.ErrorIs(t, err, ErrSealed)
+				require.Equal(t, 1, log.count("reason=sealed"))
+				require.Zero(t, testutil.ToFloat64(u.metrics.up.WithLabelValues(domain.Name(), c.task)))
+				proxy.Heal() // so that the next attempt ends what would else take an hour
+			}
+			_, err := u.SignCA(t.Context(), r)
+			require.NoError(t, err)
+			require.Equal(t, 1.0, testutil.ToFloat64(u.metrics.up.WithLabelValues(domain.Name(), "sign")))
+			require.Equal(t, 1, log.count("Vault works again"))
+		})
+	}
+}
+
+func (l *logged) count(part string) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, line := range l.lines {
+		n += strings.Count(line, part)
+	}
+	return n
 }

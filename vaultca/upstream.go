@@ -89,12 +89,13 @@ func (u *Upstream) Anchors(td spiffeid.TrustDomain) ([]*x509.Certificate, <-chan
 
 // lookAt reads a domain's anchors and keeps them. Anchors that another domain has are refused, and not kept.
 func (u *Upstream) lookAt(ctx context.Context, td spiffeid.TrustDomain, m Mount) ([]*x509.Certificate, error) {
-	anchors, err := u.caller.look(ctx, m)
+	said := func(err error) error { return fmt.Errorf("find the anchors of %s: %w", td, err) }
+	anchors, err := u.caller.look(telling(ctx, func(err error) { u.outcome(ctx, td, "anchors", said(err)) }), m)
 	if err == nil {
 		err = u.keepAnchors(td, anchors)
 	}
 	if err != nil {
-		err = fmt.Errorf("find the anchors of %s: %w", td, err)
+		err = said(err)
 	} else {
 		u.metrics.looked.WithLabelValues(td.Name()).Set(float64(u.config.Now().Unix()))
 	}
@@ -173,9 +174,17 @@ func (u *Upstream) SignCA(ctx context.Context, r authority.CARequest) (*authorit
 	if !ok {
 		return nil, fmt.Errorf("sign a signing certificate of %s: %w", r.TrustDomain, ErrNoMount)
 	}
-	signed, err := u.sign(ctx, m, r)
+	said := func(err error) error {
+		return fmt.Errorf("sign a signing certificate of %s by Vault mount %s, issuer %s: %w", r.TrustDomain, m.Path, m.issuers()[0], err)
+	}
+	signed, err := u.sign(telling(ctx, func(err error) {
+		u.outcome(ctx, r.TrustDomain, "sign", said(err))
+		if r.Failed != nil {
+			r.Failed(said(err))
+		}
+	}), m, r)
 	if err != nil {
-		err = fmt.Errorf("sign a signing certificate of %s by Vault mount %s, issuer %s: %w", r.TrustDomain, m.Path, m.issuers()[0], err)
+		err = said(err)
 	}
 	u.outcome(ctx, r.TrustDomain, "sign", err)
 	return signed, err

@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -26,10 +27,11 @@ type Fault func(http.ResponseWriter, *http.Request)
 type Proxy struct {
 	Address, CAFile string
 
-	fault  atomic.Pointer[Fault]
-	change atomic.Pointer[func(*http.Request)]
-	seen   atomic.Pointer[chan *http.Request]
-	broken chan struct{} // a word for each request that met a fault
+	fault   atomic.Pointer[Fault]
+	change  atomic.Pointer[func(*http.Request)]
+	seen    atomic.Pointer[chan *http.Request]
+	through http.Handler
+	broken  chan struct{} // a word for each request that met a fault
 }
 
 // NewProxy starts a proxy that lets everything through at first.
@@ -43,11 +45,11 @@ func NewProxy(t testing.TB, v *Vault) *Proxy {
 	require.True(t, roots.AppendCertsFromPEM(raw))
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}
 	silent := log.New(io.Discard, "", 0)
-	through := &httputil.ReverseProxy{
+	p := &Proxy{broken: make(chan struct{}, 1000)}
+	p.through = &httputil.ReverseProxy{
 		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(to) },
 		Transport: transport, ErrorLog: silent,
 	}
-	p := &Proxy{broken: make(chan struct{}, 1000)}
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if fault := p.fault.Load(); fault != nil {
 			select {
@@ -66,7 +68,7 @@ func NewProxy(t testing.TB, v *Vault) *Proxy {
 		if change := p.change.Load(); change != nil {
 			(*change)(r)
 		}
-		through.ServeHTTP(w, r)
+		p.through.ServeHTTP(w, r)
 	}))
 	server.Config.ErrorLog = silent
 	server.StartTLS()
@@ -82,6 +84,17 @@ func NewProxy(t testing.TB, v *Vault) *Proxy {
 
 // Break meets each request with a fault from now on.
 func (p *Proxy) Break(f Fault) { p.fault.Store(&f) }
+
+// Only is a fault for the requests whose paths end in suffix; the others are let through.
+func (p *Proxy) Only(suffix string, f Fault) Fault {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, suffix) {
+			f(w, r)
+			return
+		}
+		p.through.ServeHTTP(w, r)
+	}
+}
 
 // Heal lets everything through again.
 func (p *Proxy) Heal() { p.fault.Store(nil) }
