@@ -32,54 +32,53 @@ func parseMap(data []byte) (map[spiffeid.TrustDomain]*Bundle, []Ignored, error) 
 	if err := parseText(data); err != nil {
 		return nil, nil, err
 	}
-	members, err := parseObject(data, "the map")
+	var split splitter
+	var left leftOut
+	var domains json.RawMessage
+	err := split.object(data, "the map", maxMembers, func(name string, value json.RawMessage) error {
+		if name == "trust_domains" {
+			domains = value
+		} else {
+			left.add(Ignored{Kind: IgnoredParameter, Key: -1, Detail: "unknown parameter " + clip(name)})
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, nil, err
-	}
-	var ignored []Ignored
-	var domains json.RawMessage
-	for _, m := range members {
-		if m.name == "trust_domains" {
-			domains = m.value
-		} else if len(ignored) < MaxKeys {
-			ignored = append(ignored, Ignored{Kind: IgnoredParameter, Key: -1, Detail: "unknown parameter " + clip(m.name)})
-		}
 	}
 	if domains == nil || kind(domains) == "null" {
 		return nil, nil, fmt.Errorf("%w: trust_domains must be present; it may be empty", ErrNoTrustDomains)
 	}
-	entries, err := parseObject(domains, "trust_domains")
+	bundles := make(map[spiffeid.TrustDomain]*Bundle)
+	err = split.object(domains, "trust_domains", MaxMapDomains, func(name string, value json.RawMessage) error {
+		b, ignored, err := parseMapEntry(name, value)
+		if err != nil {
+			return err
+		}
+		for _, i := range ignored {
+			i.TrustDomain = b.td.Name()
+			left.add(i)
+		}
+		bundles[b.td] = b
+		return nil
+	})
 	if err != nil {
 		return nil, nil, err
 	}
-	if len(entries) > MaxMapDomains {
-		return nil, nil, fmt.Errorf("%w: it has %d trust domains, at most %d are allowed", ErrTooLarge, len(entries), MaxMapDomains)
+	return bundles, left.list(), nil
+}
+
+func parseMapEntry(name string, document []byte) (*Bundle, []Ignored, error) {
+	td, err := ParseTrustDomain(name)
+	if err != nil {
+		return nil, nil, err
 	}
-	bundles := make(map[spiffeid.TrustDomain]*Bundle, len(entries))
-	for _, entry := range entries {
-		td, err := ParseTrustDomain(entry.name)
-		if err != nil {
-			return nil, nil, err
-		}
-		b, left, err := Parse(td, entry.value)
-		if err != nil {
-			return nil, nil, err
-		}
-		if b.content.RefreshHint != nil {
-			left = append(left, Ignored{Kind: IgnoredHint, Key: -1, Detail: "a bundle in a map has no refresh hint of its own"})
-			if b, err = b.With(func(c *Content) { c.RefreshHint = nil }); err != nil {
-				return nil, nil, err
-			}
-		}
-		for _, i := range left {
-			if len(ignored) < MaxKeys {
-				i.TrustDomain = td.Name()
-				ignored = append(ignored, i)
-			}
-		}
-		bundles[td] = b
+	b, ignored, err := Parse(td, document)
+	if err != nil || b.content.RefreshHint == nil {
+		return b, ignored, err
 	}
-	return bundles, ignored, nil
+	b, err = b.With(func(c *Content) { c.RefreshHint = nil })
+	return b, append(ignored, Ignored{Kind: IgnoredHint, Key: -1, Detail: "a bundle in a map has no refresh hint of its own"}), err
 }
 
 // MarshalMap writes the SPIFFE bundle map of bundles, by name, without their refresh hints: the same bytes for the

@@ -121,8 +121,17 @@ func (c *Client) named(ctx context.Context, err error) error {
 		return fmt.Errorf("%w: %w", ErrTLS, err)
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return fmt.Errorf("%w: %w", ErrTimeout, err)
+	case strings.HasPrefix(innermost(err).Error(), "tls: "): // so begins what crypto/tls says without a type, of a message too long for it
+		return fmt.Errorf("%w: %w", ErrTLS, err)
 	}
 	return fmt.Errorf("%w: %w", ErrNetwork, err)
+}
+
+func innermost(err error) error {
+	for next := errors.Unwrap(err); next != nil; next = errors.Unwrap(err) {
+		err = next
+	}
+	return err
 }
 
 func (c *Client) fetch(ctx context.Context, e Endpoint, etag string) (result Result, err error) {

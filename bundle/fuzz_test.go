@@ -34,7 +34,7 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		if len(ignored) > 3*bundle.MaxKeys {
+		if len(ignored) > bundle.MaxIgnored+1 || bundle.CountIgnored(ignored) > 4*bundle.MaxKeys {
 			t.Fatalf("%d parts ignored", len(ignored))
 		}
 		again, left, err := bundle.Parse(home, b.Marshal())

@@ -25,7 +25,12 @@ const (
 	IgnoredDuplicate IgnoredKind = "duplicate"
 	// IgnoredHint is the refresh hint of one bundle in a map, which has no meaning there.
 	IgnoredHint IgnoredKind = "hint"
+	// IgnoredMore stands at the end of a list for all further parts, of whatever kind; Ignored.More counts them.
+	IgnoredMore IgnoredKind = "more"
 )
+
+// MaxIgnored bounds the parts that a reader lists. Those beyond are counted.
+const MaxIgnored = 64
 
 // Ignored is a part of a document that was left out in reading. It takes nothing from what was read.
 type Ignored struct {
@@ -36,6 +41,8 @@ type Ignored struct {
 	Key int
 	// Detail is one line, quoted where it comes from the document, of bounded length.
 	Detail string
+	// More is how many further parts an entry of the kind [IgnoredMore] stands for, and 0 in all others.
+	More int
 }
 
 func (i Ignored) String() string {
@@ -47,4 +54,40 @@ func (i Ignored) String() string {
 		where += fmt.Sprintf("key %d: ", i.Key)
 	}
 	return fmt.Sprintf("%s%s (%s)", where, i.Detail, i.Kind)
+}
+
+// CountIgnored is how many parts a list stands for.
+func CountIgnored(ignored []Ignored) int {
+	n := len(ignored)
+	if n > 0 && ignored[n-1].Kind == IgnoredMore {
+		n += ignored[n-1].More - 1
+	}
+	return n
+}
+
+// leftOut collects what is ignored: the first parts of it, and the number of the others.
+type leftOut struct {
+	parts []Ignored
+	more  int
+}
+
+func (l *leftOut) full() bool { return len(l.parts) == MaxIgnored }
+
+func (l *leftOut) add(i Ignored) {
+	switch {
+	case i.Kind == IgnoredMore:
+		l.more += i.More
+	case l.full():
+		l.more++
+	default:
+		l.parts = append(l.parts, i)
+	}
+}
+
+// list is what was collected, with the number of the others at its end.
+func (l *leftOut) list() []Ignored {
+	if l.more == 0 {
+		return l.parts
+	}
+	return append(l.parts, Ignored{Kind: IgnoredMore, Key: -1, Detail: fmt.Sprintf("%d more parts have no effect", l.more), More: l.more})
 }

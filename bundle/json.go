@@ -11,13 +11,8 @@ import (
 )
 
 // encoding/json matches member names without regard to case and lets the last of two win. Documents that decide on
-// trust are read by these functions instead: names are exact, and an object with two members of one name is refused.
-
-// member is one member of a JSON object, its value not yet looked into.
-type member struct {
-	name  string
-	value json.RawMessage
-}
+// trust are read by the functions here and in split.go instead: names are exact, and an object with two members of one
+// name is refused. Values are slices of the text, so that what has no meaning costs no memory.
 
 // parseText checks that data is one JSON text in UTF-8 with nothing behind it.
 func parseText(data []byte) error {
@@ -34,59 +29,6 @@ func parseText(data []byte) error {
 		return fmt.Errorf("%w: it is not JSON: %w", ErrMalformed, err)
 	}
 	return nil
-}
-
-// parseObject splits the object in data, which is valid JSON, into its members in their order.
-func parseObject(data json.RawMessage, what string) ([]member, error) {
-	if kind(data) != "an object" {
-		return nil, fmt.Errorf("%w: %s is %s, not an object", ErrMalformed, what, kind(data))
-	}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	if _, err := dec.Token(); err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrMalformed, what, err)
-	}
-	var members []member
-	seen := make(map[string]bool)
-	for dec.More() {
-		token, err := dec.Token()
-		if err != nil {
-			return nil, fmt.Errorf("%w: %s: %w", ErrMalformed, what, err)
-		}
-		name, _ := token.(string)
-		if seen[name] {
-			return nil, fmt.Errorf("%w: %s has %s twice", ErrDuplicateName, what, clip(name))
-		}
-		seen[name] = true
-		var value json.RawMessage
-		if err := dec.Decode(&value); err != nil {
-			return nil, fmt.Errorf("%w: %s: %w", ErrMalformed, what, err)
-		}
-		members = append(members, member{name, value})
-	}
-	return members, nil
-}
-
-// parseArray splits the array in data, which is valid JSON, and stops at more than most elements.
-func parseArray(data json.RawMessage, what string, most int, tooMany error) ([]json.RawMessage, error) {
-	if kind(data) != "an array" {
-		return nil, fmt.Errorf("%w: %s is %s, not an array", ErrMalformed, what, kind(data))
-	}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	if _, err := dec.Token(); err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrMalformed, what, err)
-	}
-	elements := []json.RawMessage{}
-	for dec.More() {
-		if len(elements) == most {
-			return nil, fmt.Errorf("%w: %s has more than %d elements", tooMany, what, most)
-		}
-		var element json.RawMessage
-		if err := dec.Decode(&element); err != nil {
-			return nil, fmt.Errorf("%w: %s: %w", ErrMalformed, what, err)
-		}
-		elements = append(elements, element)
-	}
-	return elements, nil
 }
 
 // parseString reads a JSON string.

@@ -21,7 +21,8 @@ const maxHint = math.MaxInt64 / int64(time.Second)
 // What the standard tells a reader to ignore is ignored, and listed. A key that is missing a required member or is
 // out of range is of that kind (RFC 7517, section 5). A document is refused as a whole if it could be read in two
 // ways or is broken: not JSON, not UTF-8, something behind its end, two members of one name, no list of keys, a
-// sequence or hint that is not a whole number, an x5c or a key that does not decode, two different keys of one kid.
+// sequence or hint that is not a whole number, an x5c or a key that does not decode, two different keys of one kid, more
+// keys, or members of one object, than [MaxKeys]. Of what is ignored the first [MaxIgnored] parts are listed.
 // Parse never keeps a part of a document.
 func Parse(td spiffeid.TrustDomain, document []byte) (*Bundle, []Ignored, error) {
 	b, ignored, err := parse(td, document)
@@ -38,13 +39,13 @@ func parse(td spiffeid.TrustDomain, document []byte) (*Bundle, []Ignored, error)
 	if err := parseText(document); err != nil {
 		return nil, nil, err
 	}
-	r := reader{jwt: make(map[string]crypto.PublicKey), x509: make(map[string]bool)}
+	r := reader{jwt: make(map[string]crypto.PublicKey), x509: make(map[string]bool), values: make(map[string]json.RawMessage)}
 	if err := r.document(document); err != nil {
 		return nil, nil, err
 	}
 	r.content.JWTAuthorities = r.jwt
 	b, err := New(td, r.content)
-	return b, r.ignored, err
+	return b, r.left.list(), err
 }
 
 // reader collects the content of one document.
@@ -52,54 +53,57 @@ type reader struct {
 	content Content
 	jwt     map[string]crypto.PublicKey
 	x509    map[string]bool // by DER
-	ignored []Ignored
+	left    leftOut
+	split   splitter
+	values  map[string]json.RawMessage // of the key that is being read: those members that have a meaning
 }
 
 func (r *reader) ignore(kind IgnoredKind, key int, format string, args ...any) {
-	r.ignored = append(r.ignored, Ignored{Kind: kind, Key: key, Detail: fmt.Sprintf(format, args...)})
+	if r.left.full() {
+		r.left.more++
+		return
+	}
+	r.left.add(Ignored{Kind: kind, Key: key, Detail: fmt.Sprintf(format, args...)})
 }
 
 func (r *reader) document(document []byte) error {
-	members, err := parseObject(document, "the document")
-	if err != nil {
-		return err
-	}
 	var keys json.RawMessage
-	for _, m := range members {
-		switch m.name {
+	err := r.split.object(document, "the document", maxMembers, func(name string, value json.RawMessage) error {
+		switch name {
 		case "keys":
-			keys = m.value
+			keys = value
 		case "spiffe_sequence":
-			n, err := parseSequence(m.value)
+			n, err := parseSequence(value)
 			if err != nil {
 				return err
 			}
 			r.content.Sequence = &n
 		case "spiffe_refresh_hint":
-			d, err := parseHint(m.value)
+			d, err := parseHint(value)
 			if err != nil {
 				return err
 			}
 			r.content.RefreshHint = &d
 		default:
-			if len(r.ignored) < MaxKeys { // the list is bounded, whatever the document holds
-				r.ignore(IgnoredParameter, -1, "unknown parameter %s", clip(m.name))
-			}
+			r.ignore(IgnoredParameter, -1, "unknown parameter %s", clip(name))
 		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	if keys == nil || kind(keys) == "null" {
 		return fmt.Errorf("%w: keys must be present; an empty list says that no key is trusted", ErrNoKeys)
 	}
-	elements, err := parseArray(keys, "keys", MaxKeys, ErrTooManyKeys)
-	if err != nil {
+	if _, err := countElements(keys, "keys", MaxKeys, ErrTooManyKeys); err != nil {
 		return err
 	}
-	for i, element := range elements {
+	return eachElement(keys, "keys", MaxKeys, ErrTooManyKeys, func(i int, element json.RawMessage) error {
 		if err := r.key(i, element); err != nil {
 			return fmt.Errorf("key %d: %w", i, err)
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 func parseSequence(value json.RawMessage) (uint64, error) {
@@ -128,13 +132,17 @@ func parseHint(value json.RawMessage) (time.Duration, error) {
 
 // key reads one element of keys. An error spoils the document.
 func (r *reader) key(i int, element json.RawMessage) error {
-	members, err := parseObject(element, "the element")
+	clear(r.values)
+	values := r.values
+	err := r.split.object(element, "the element", maxMembers, func(name string, value json.RawMessage) error {
+		switch name {
+		case "kty", "use", "kid", "x5c", "crv", "x", "y", "n", "e":
+			values[name] = value
+		}
+		return nil
+	})
 	if err != nil {
 		return err
-	}
-	values := make(map[string]json.RawMessage, len(members))
-	for _, m := range members {
-		values[m.name] = m.value
 	}
 	kty, err := optionalString(values, "kty")
 	if err != nil {
@@ -172,15 +180,23 @@ func (r *reader) x509Key(i int, values map[string]json.RawMessage) error {
 		r.ignore(IgnoredNoCertificate, i, "no x5c")
 		return nil
 	}
-	chain, err := parseArray(value, "x5c", MaxKeys, ErrTooManyKeys)
+	var front json.RawMessage
+	chain := 0
+	err := eachElement(value, "x5c", MaxKeys, ErrTooManyKeys, func(n int, element json.RawMessage) error {
+		if n == 0 {
+			front = element
+		}
+		chain = n + 1
+		return nil
+	})
 	if err != nil {
 		return err
 	}
-	if len(chain) == 0 {
+	if chain == 0 {
 		r.ignore(IgnoredNoCertificate, i, "x5c is empty")
 		return nil
 	}
-	first, err := parseString(chain[0], "x5c[0]")
+	first, err := parseString(front, "x5c[0]")
 	if err != nil {
 		return err
 	}
@@ -195,8 +211,8 @@ func (r *reader) x509Key(i int, values map[string]json.RawMessage) error {
 	if err := sameKeyAs(cert, values); err != nil {
 		return err
 	}
-	if len(chain) > 1 {
-		r.ignore(IgnoredMoreCertificates, i, "x5c has %d certificates, the first counts", len(chain))
+	if chain > 1 {
+		r.ignore(IgnoredMoreCertificates, i, "x5c has %d certificates, the first counts", chain)
 	}
 	if r.x509[string(cert.Raw)] {
 		r.ignore(IgnoredDuplicate, i, "certificate of %s occurs twice", clip(cert.Subject.String()))

@@ -65,31 +65,31 @@ func parseStatements(td spiffeid.TrustDomain, document []byte) ([]*Statement, er
 	if name != td.Name() {
 		return nil, fmt.Errorf("%w: they are on %s", ErrStatement, clip(name))
 	}
-	elements, err := parseArray(values["statements"], "statements", MaxStatements, ErrStatement)
+	n, err := countElements(values["statements"], "statements", MaxStatements, ErrStatement)
 	if err != nil {
 		return nil, err
 	}
-	return parseEach(td, elements)
-}
-
-func parseEach(td spiffeid.TrustDomain, elements []json.RawMessage) ([]*Statement, error) {
-	statements := make([]*Statement, 0, len(elements))
-	for i, element := range elements {
+	statements := make([]*Statement, 0, n)
+	err = eachElement(values["statements"], "statements", MaxStatements, ErrStatement, func(i int, element json.RawMessage) error {
 		compact, err := parseString(element, "a statement")
 		if err != nil {
-			return nil, err
+			return err
 		}
 		s, err := ParseStatement(compact)
 		if err != nil {
-			return nil, fmt.Errorf("statement %d: %w", i, err)
+			return fmt.Errorf("statement %d: %w", i, err)
 		}
 		switch {
 		case s.TrustDomain() != td:
-			return nil, fmt.Errorf("statement %d: %w: it is on %s", i, ErrStatement, s.TrustDomain())
+			return fmt.Errorf("statement %d: %w: it is on %s", i, ErrStatement, s.TrustDomain())
 		case i > 0 && s.Sequence() <= statements[i-1].Sequence():
-			return nil, fmt.Errorf("statement %d: %w: sequence %d does not come after %d", i, ErrStatement, s.Sequence(), statements[i-1].Sequence())
+			return fmt.Errorf("statement %d: %w: sequence %d does not come after %d", i, ErrStatement, s.Sequence(), statements[i-1].Sequence())
 		}
 		statements = append(statements, s)
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	return statements, nil
 }

@@ -221,7 +221,7 @@ func (m *Manager) fetchFrom(ctx context.Context, name string, b basis, endpoint 
 	}
 	next := fetched.Bundle
 	if len(fetched.Ignored) > 0 {
-		m.log.Debug("parts of a bundle have no effect", "trust_domain", name, "parts", len(fetched.Ignored), "first", clip(fmt.Sprint(fetched.Ignored[0])))
+		m.log.Debug("parts of a bundle have no effect", "trust_domain", name, "parts", bundle.CountIgnored(fetched.Ignored), "first", clip(fmt.Sprint(fetched.Ignored[0])))
 	}
 	if err := Accept(b.current, next); err != nil {
 		m.compareShown(ctx, name, next, b.origin())

@@ -1,0 +1,173 @@
+package bundle_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ententehq/entente/bundle"
+)
+
+// rawPeer accepts connections and leaves the rest to serve, which owns each until it returns.
+func rawPeer(t testing.TB, serve func(net.Conn)) string {
+	t.Helper()
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			serve(conn)
+			_ = conn.Close()
+		}
+	}()
+	t.Cleanup(func() {
+		_ = listener.Close()
+		<-ended
+	})
+	return localhost(listener.Addr().String(), "/")
+}
+
+// TestHostileConnection: what a peer does below and around HTTP ends within the bounds of a fetch, under a name.
+func TestHostileConnection(t *testing.T) {
+	ca := newAuthority(t, home)
+	svid := ca.svid(t, endpointID.String())
+	long := *svid
+	for range 1000 {
+		long.Certificate = append(long.Certificate, svid.Certificate[0])
+	}
+	// over speaks TLS with a certificate, reads the request, and lets write do what it likes until the client is gone.
+	over := func(config *tls.Config, write func(w io.Writer) error) func(net.Conn) {
+		return func(conn net.Conn) {
+			secure := tls.Server(conn, config)
+			if _, err := http.ReadRequest(bufio.NewReader(secure)); err != nil || write == nil {
+				return
+			}
+			if write(secure) == nil {
+				_, _ = io.Copy(io.Discard, secure)
+			}
+		}
+	}
+	good := &tls.Config{Certificates: []tls.Certificate{*svid}} //nolint:gosec // a peer's choice
+	endless := func(first, again string, pause time.Duration) func(io.Writer) error {
+		return func(w io.Writer) error {
+			_, err := io.WriteString(w, first)
+			for err == nil {
+				if pause > 0 {
+					<-time.After(pause)
+				}
+				_, err = io.WriteString(w, again)
+			}
+			return err
+		}
+	}
+	for _, test := range []struct {
+		name   string
+		serve  func(net.Conn)
+		reason string
+	}{
+		{"a handshake that never ends", func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) }, "timeout"},
+		{"no TLS", func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\n{}") }, "tls"},
+		{"TLS 1.1", over(&tls.Config{Certificates: good.Certificates, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, nil), "tls"}, //nolint:gosec // that is the point
+		{"a chain of a thousand certificates", over(&tls.Config{Certificates: []tls.Certificate{long}}, nil), "tls"},                            //nolint:gosec // a peer's choice
+		{"a flood of header fields", over(good, endless("HTTP/1.1 200 OK\r\n", "X: y\r\n", 0)), "network"},
+		{"a header a byte at a time", over(good, endless("HTTP/1.1 200 OK\r\nX: ", "x", 20*time.Millisecond)), "timeout"},
+		{"a flood of interim answers", over(good, endless("", "HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n", 0)), "network"},
+		{"chunks without end", over(good, endless("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "4\r\n    \r\n", 0)), "too_large"},
+		{"chunks with long extensions", over(good, endless("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "1;"+strings.Repeat("x", 2000)+"\r\n \r\n", 0)), "network"},
+		{"a gigabyte, as announced", over(good, endless("HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n", "    ", 0)), "too_large"},
+		{"HTTP/2 that nobody asked for", over(good, endless("\x00\x00\x00\x04\x00\x00\x00\x00\x00", "\x00\x00\x08\x06\x00\x00\x00\x00\x0012345678", 0)), "network"},
+		{"a chunked body that stops", over(good, func(w io.Writer) error {
+			_, err := io.WriteString(w, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n")
+			return err
+		}), "timeout"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			e, err := bundle.SPIFFEEndpoint(home, rawPeer(t, test.serve), endpointID)
+			require.NoError(t, err)
+			client := bundle.NewClient(bundle.ClientConfig{Bundles: newBundle(t, home, 1, ca), Timeout: 2 * time.Second})
+			_, err = client.Fetch(t.Context(), e, "")
+			require.Error(t, err)
+			require.Equal(t, test.reason, bundle.Reason(err), err.Error())
+		})
+	}
+}
+
+// TestManyAddresses: a name that leads to very many silent addresses costs no more than the time of one fetch.
+func TestManyAddresses(t *testing.T) {
+	e, err := bundle.SPIFFEEndpoint(home, "https://many.example.org/", endpointID)
+	require.NoError(t, err)
+	client := bundle.NewClient(bundle.ClientConfig{
+		Bundles: newBundle(t, home, 1, newAuthority(t, home)), Timeout: 50 * time.Millisecond,
+		Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			<-ctx.Done() // as a dialer does that goes from one address to the next
+			return nil, ctx.Err()
+		},
+	})
+	_, err = client.Fetch(t.Context(), e, "")
+	require.Equal(t, "timeout", bundle.Reason(err))
+}
+
+// TestMemoryOfAFetch: the worst documents within the bounds cost less than 16 MiB, counting all that is allocated from the first byte to
+// the last, given back or not.
+func TestMemoryOfAFetch(t *testing.T) {
+	const most = 16 << 20
+	fill := func(first, again, last string) []byte {
+		n := (bundle.MaxDocumentBytes - len(first) - len(last)) / len(again)
+		return []byte(first + strings.Repeat(again, n) + last)
+	}
+	var members strings.Builder
+	for i := 0; members.Len() < bundle.MaxDocumentBytes-64; i++ {
+		fmt.Fprintf(&members, `"%x":0,`, i)
+	}
+	for _, test := range []struct {
+		name     string
+		document []byte
+	}{
+		{"tiny keys", fill(`{"keys":[`, `{},`, `{}]}`)},
+		{"nested lists", fill(`{"keys":[`, `[`, ``)},
+		{"nested objects", fill(`{"keys":[],"x":`, `{"x":`, ``)},
+		{"members without meaning", []byte(`{` + members.String() + `"keys":[]}`)},
+		{"one long string of escapes", fill(`{"keys":[],"x":"`, `\u0000`, `"}`)},
+		{"a key with a long list of certificates", fill(`{"keys":[{"use":"x509-svid","kty":"EC","x5c":[`, `"",`, `""]}]}`)},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			require.LessOrEqual(t, len(test.document), bundle.MaxDocumentBytes)
+			p := newPeer(t, func(ca authority) *tls.Certificate { return ca.svid(t, endpointID.String()) }, func(w http.ResponseWriter, _ *http.Request) {
+				_, _ = io.Copy(w, bytes.NewReader(test.document))
+			})
+			e, err := bundle.SPIFFEEndpoint(home, p.url("/"), endpointID)
+			require.NoError(t, err)
+			client := bundle.NewClient(bundle.ClientConfig{Bundles: newBundle(t, home, 1, p.ca)})
+			// What else runs in the process can only add to the sum, so the least of several counts.
+			var costs []uint64
+			for range 3 {
+				var before, after runtime.MemStats
+				runtime.ReadMemStats(&before)
+				_, err = client.Fetch(t.Context(), e, "")
+				runtime.ReadMemStats(&after)
+				costs = append(costs, after.TotalAlloc-before.TotalAlloc)
+			}
+			require.NotEqual(t, "timeout", bundle.Reason(err))
+			t.Logf("%s: %d KiB", bundle.Reason(err), slices.Min(costs)>>10)
+			require.Less(t, slices.Min(costs), uint64(most))
+		})
+	}
+}
