@@ -21,7 +21,12 @@ func (m *Manager) fetch(ctx context.Context, name string, b basis, endpoint bund
 		}
 		config.Bundles = b.trust
 	}
-	return bundle.NewClient(config).Fetch(ctx, endpoint, m.etags.of(name, b, endpoint.URL()))
+	var fetched bundle.Result
+	err := b.wait.on(ctx, func(ctx context.Context) (err error) {
+		fetched, err = bundle.NewClient(config).Fetch(ctx, endpoint, m.etags.of(name, b, endpoint.URL()))
+		return err
+	})
+	return fetched, err
 }
 
 // etags remembers by which tag an endpoint last served what is stored, so that it can answer that nothing has changed.

@@ -42,6 +42,8 @@ func reasonOf(err error) string {
 		return "superseded"
 	case errors.Is(err, errEnded):
 		return "ended"
+	case errors.Is(err, errUnfinished):
+		return "unfinished"
 	case errors.Is(err, errAudit):
 		return "not_audited"
 	case isStoreError(err):
@@ -63,7 +65,7 @@ func isStoreError(err error) bool {
 // fault of this cluster, or a change of mind.
 func isDecision(result string) bool {
 	switch result {
-	case "network", "timeout", "canceled", "other", "superseded", "ended", "not_stored", "not_audited", "no_trust":
+	case "network", "timeout", "canceled", "other", "superseded", "ended", "unfinished", "not_stored", "not_audited", "no_trust":
 		return false
 	}
 	return true

@@ -30,10 +30,10 @@ func (m *Manager) receive(ctx context.Context, home, td string, document []byte)
 		}
 		if errors.Is(err, errNotWanted) || errors.Is(err, errEnded) {
 			// The relationship may be gone since; that peer or another may as well play with names. Nothing is written down.
-			return version{}, outcome{reasonNotWanted, err}
+			return version{}, outcome{result: reasonNotWanted, err: err}
 		}
 		if err != nil {
-			out = outcome{reasonOf(err), err}
+			out = outcome{result: reasonOf(err), err: err}
 			break
 		}
 		generation, b.source = b.relationship.Generation, "peer "+home
@@ -59,7 +59,7 @@ func (m *Manager) receive(ctx context.Context, home, td string, document []byte)
 
 func (m *Manager) receiveOnce(ctx context.Context, home, td string, b basis, document []byte) (version, outcome) {
 	refuse := func(err error) (version, outcome) {
-		out := outcome{reasonOf(err), err}
+		out := outcome{result: reasonOf(err), err: err}
 		if isDecision(out.result) && ctx.Err() == nil {
 			m.record(actionRefuse, td, out.result, clip(err.Error()), 0)
 		}

@@ -34,6 +34,8 @@ type basis struct {
 	// it counts whatever its sequence.
 	source string
 	reset  bool
+	// wait counts for how long the peer is waited for; nil: it does not matter.
+	wait *wait
 }
 
 // origin says in a few words where a bundle comes from.
@@ -111,6 +113,8 @@ type outcome struct {
 	// result is one of a bounded set of names.
 	result string
 	err    error
+	// waited is for how long the peer was waited for.
+	waited time.Duration
 }
 
 // ours reports whether it failed for a reason that is not the peer's.
@@ -120,15 +124,23 @@ func (o outcome) ours() bool {
 
 // refresh brings one relationship up to date now, and records what came of it. It can run on any member, and several times at once.
 func (m *Manager) refresh(ctx context.Context, name string) outcome {
+	return m.refreshWithin(ctx, name, 0)
+}
+
+// refreshWithin is refresh, with a bound on how long the peer is waited for in all. Where that is too short nothing is recorded, and the
+// error is errUnfinished. 0 is no bound beyond those of the relationship.
+func (m *Manager) refreshWithin(ctx context.Context, name string, most time.Duration) (out outcome) {
 	began := m.now()
+	w := &wait{most: most}
+	defer func() { out.waited = w.spent }()
 	var generation uint64
-	var out outcome
 	for range attempts {
 		b, err := m.basisOf(m.config.Store.View(), name)
 		if err != nil {
-			out = outcome{reasonOf(err), err}
+			out = outcome{result: reasonOf(err), err: err}
 			break
 		}
+		b.wait = w
 		generation = b.relationship.Generation
 		out = m.attempt(ctx, name, b)
 		if !errors.Is(out.err, errSuperseded) {
@@ -136,7 +148,7 @@ func (m *Manager) refresh(ctx context.Context, name string) outcome {
 		}
 	}
 	took := m.now().Sub(began)
-	if errors.Is(out.err, errEnded) || ctx.Err() != nil {
+	if errors.Is(out.err, errEnded) || errors.Is(out.err, errUnfinished) || ctx.Err() != nil {
 		m.log.Debug("gave up a fetch", "trust_domain", name, "result", out.result, "took", took)
 		return out
 	}
@@ -155,7 +167,7 @@ func (m *Manager) refresh(ctx context.Context, name string) outcome {
 		m.log.Debug("bundle refreshed", "trust_domain", name, "result", out.result, "took", took)
 	}
 	if out.err == nil {
-		m.checkStatements(ctx, name)
+		m.checkStatements(ctx, name, w)
 	}
 	return out
 }
@@ -166,7 +178,7 @@ func (m *Manager) attempt(ctx context.Context, name string, b basis) outcome {
 	if err == nil {
 		return outcome{result: result}
 	}
-	return outcome{reasonOf(err), err}
+	return outcome{result: reasonOf(err), err: err}
 }
 
 // fetchAndKeep asks the endpoints in turn, until one of them serves what is accepted. What it returns is the failure of the one that was
@@ -177,7 +189,7 @@ func (m *Manager) fetchAndKeep(ctx context.Context, name string, b basis) (strin
 	for n, i := range m.routes.of(name, rel).order(len(rel.Endpoints), m.now()) {
 		result, err := m.fetchFrom(ctx, name, b, rel.Endpoints[i])
 		reason := reasonOf(err)
-		if errors.Is(err, errEnded) || ctx.Err() != nil || (outcome{result: reason}).ours() {
+		if errors.Is(err, errEnded) || errors.Is(err, errUnfinished) || ctx.Err() != nil || (outcome{result: reason}).ours() {
 			return "", err // says nothing of the endpoint
 		}
 		a := endpointAttempt{at: m.now(), result: result}

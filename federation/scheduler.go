@@ -2,14 +2,16 @@ package federation
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"sync"
 	"time"
 )
 
 const (
-	// fastLane bounds the fetches under way of relationships whose last attempt succeeded, slowLane those of the others: any number of
-	// peers that hang for as long as a fetch may take cannot keep the healthy ones waiting. Each costs a handshake's worth of memory,
-	// some 100 KiB.
+	// fastLane bounds the fetches under way of peers that answer promptly, slowLane those of the others: any number of peers that hang
+	// for as long as a fetch may take cannot keep the healthy ones waiting. Nobody keeps a place in the fast lane for longer than
+	// [promptly]. Each fetch costs a handshake's worth of memory, some 100 KiB, and what it brings.
 	fastLane = 96
 	slowLane = 32
 )
@@ -18,8 +20,8 @@ const (
 // on goroutines of their own and come back through finished.
 type scheduler struct {
 	manager *Manager
-	// fetch is [Manager.refresh], on a goroutine of its own each time.
-	fetch    func(ctx context.Context, name string) outcome
+	// fetch is [Manager.refreshWithin], on a goroutine of its own each time.
+	fetch    func(ctx context.Context, name string, most time.Duration) outcome
 	members  []string
 	queue    *queue
 	owned    map[string]*ownership
@@ -43,14 +45,16 @@ type ownership struct {
 	// fetched nevertheless.
 	streamed bool
 	fetched  time.Time
-	// failed is what became of the last attempt; it says which lane the next one takes.
-	failed bool
+	// conduct says which lane the next attempt takes.
+	conduct conduct
 }
 
 // lane bounds how many fetches of a kind are under way.
 type lane struct {
 	limit, running int
-	waiting        []string
+	// patience is for how long a fetch may wait for its peer; 0: as long as its relationship allows.
+	patience time.Duration
+	waiting  []string // those with fewer strikes first, of the same in their order
 }
 
 type finish struct {
@@ -63,8 +67,8 @@ type finish struct {
 
 func newScheduler(m *Manager) *scheduler {
 	return &scheduler{
-		manager: m, fetch: m.refresh, queue: newQueue(), owned: make(map[string]*ownership),
-		fast: lane{limit: fastLane}, slow: lane{limit: slowLane},
+		manager: m, fetch: m.refreshWithin, queue: newQueue(), owned: make(map[string]*ownership),
+		fast: lane{limit: fastLane, patience: promptly}, slow: lane{limit: slowLane},
 		finished: make(chan finish, fastLane+slowLane),
 	}
 }
@@ -160,7 +164,7 @@ func (s *scheduler) drop(name string, own *ownership) {
 
 // decided follows an operator's decision at once.
 func (s *scheduler) decided(name string, own *ownership, e entry) {
-	own.generation, own.interval, own.failed = e.relationship.Generation, s.manager.interval(e.holding), false
+	own.generation, own.interval, own.conduct = e.relationship.Generation, s.manager.interval(e.holding), conduct{}
 	switch {
 	case own.cancel != nil:
 		own.again = true
@@ -220,12 +224,11 @@ func (s *scheduler) start(ctx context.Context, name string) {
 		return
 	}
 	l := &s.fast
-	if own.failed {
+	if own.conduct.slow() {
 		l = &s.slow
 	}
 	if l.running == l.limit {
-		own.waiting = true
-		l.waiting = append(l.waiting, name)
+		s.wait(l, name, own)
 		return
 	}
 	l.running++
@@ -235,8 +238,20 @@ func (s *scheduler) start(ctx context.Context, name string) {
 	s.fetches.Go(func() {
 		defer cancel()
 		started := s.manager.now()
-		s.finished <- finish{name, own, l, started, s.fetch(fetching, name)}
+		s.finished <- finish{name, own, l, started, s.fetch(fetching, name, l.patience)}
 	})
+}
+
+// wait lets a fetch wait for its lane, behind those of no more strikes.
+func (s *scheduler) wait(l *lane, name string, own *ownership) {
+	own.waiting = true
+	i := len(l.waiting)
+	for ; i > 0; i-- {
+		if other, ok := s.owned[l.waiting[i-1]]; ok && other.conduct.strikes <= own.conduct.strikes {
+			break
+		}
+	}
+	l.waiting = slices.Insert(l.waiting, i, name)
 }
 
 // done plans the next turn, and lets the next in the lane begin.
@@ -244,7 +259,7 @@ func (s *scheduler) done(ctx context.Context, f finish) {
 	f.lane.running--
 	if own := f.own; s.owned[f.name] == own {
 		own.cancel = nil
-		own.failed = f.outcome.err != nil
+		own.conduct = own.conduct.after(f.outcome.prompt())
 		if e, ok := s.manager.catalog.get(f.name); ok {
 			own.interval = s.manager.interval(e.holding)
 		}
@@ -255,8 +270,12 @@ func (s *scheduler) done(ctx context.Context, f finish) {
 		case f.outcome.ours():
 			next = f.started.Add(Turn(min(own.interval, storeRetry), s.manager.chance()))
 		}
+		if unfinished := errors.Is(f.outcome.err, errUnfinished); unfinished && !own.again {
+			s.start(ctx, f.name)
+		} else {
+			s.plan(f.name, own, next)
+		}
 		own.again = false
-		s.plan(f.name, own, next)
 	}
 	for len(f.lane.waiting) > 0 && f.lane.running < f.lane.limit {
 		name := f.lane.waiting[0]

@@ -36,14 +36,15 @@ func newTimetable(t *testing.T, fetch func(ctx context.Context, name string) err
 	m.metrics, err = newMetrics(m, nil)
 	require.NoError(t, err)
 	tt := &timetable{t: t, manager: m, scheduler: newScheduler(m), fetched: make(map[string][]time.Time)}
-	tt.scheduler.fetch = func(ctx context.Context, name string) outcome {
+	tt.scheduler.fetch = func(ctx context.Context, name string, most time.Duration) outcome {
 		tt.mu.Lock()
 		tt.fetched[name] = append(tt.fetched[name], time.Now())
 		tt.mu.Unlock()
-		if err := fetch(ctx, name); err != nil {
-			return outcome{"network", err}
+		w := &wait{most: most}
+		if err := w.on(ctx, func(ctx context.Context) error { return fetch(ctx, name) }); err != nil {
+			return outcome{"network", err, w.spent}
 		}
-		return outcome{result: resultUnchanged}
+		return outcome{result: resultUnchanged, waited: w.spent}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
@@ -168,6 +169,65 @@ func TestHangingPeers(t *testing.T) {
 	})
 }
 
+// TestPeersThatAlternate: hundreds of peers that answer at once when they are being waited for among their like, and hang where the others
+// are waited for, win little time.
+func TestPeersThatAlternate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		asked := make(map[string]int)
+		tt := newTimetable(t, func(ctx context.Context, name string) error {
+			if name > "d00500" {
+				return nil
+			}
+			mu.Lock()
+			asked[name]++
+			hang := asked[name]%2 == 1
+			mu.Unlock()
+			if hang {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return nil
+		})
+		defer tt.stop()
+		tt.manager.changes.alive([]string{"eu-1"})
+		tt.hold(10*time.Second, 1, names(600, "example.org")...)
+		tt.pass(time.Minute)
+		counts := tt.pass(10 * time.Minute)
+		for _, name := range names(600, "example.org")[501:] {
+			require.GreaterOrEqual(t, counts[name], 54, name)
+		}
+	})
+}
+
+func TestConduct(t *testing.T) {
+	for _, test := range []struct {
+		name, attempts string // p: prompt, l: long
+		strikes, owed  int
+	}{
+		{"new", "", 0, 0},
+		{"always prompt", "pppp", 0, 0},
+		{"out for long", "llllllll", 1, 1},
+		{"out for long, and back", "llllllllp", 1, 0},
+		{"and good since", "llllllllpp", 0, 0},
+		{"long again", "lpl", 3, 3},
+		{"long again and again", "lplpppl", 7, 7},
+		{"long at every chance", "lplppplpppppppl", 15, 15},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var c conduct
+			for _, a := range test.attempts {
+				c = c.after(a == 'p')
+			}
+			require.Equal(t, conduct{test.strikes, test.owed}, c)
+		})
+	}
+	require.False(t, outcome{result: "timeout"}.prompt(), "after a short limit")
+	require.False(t, outcome{result: resultStored, waited: promptly}.prompt(), "at the last moment")
+	require.False(t, outcome{result: "unfinished", err: errUnfinished}.prompt())
+	require.True(t, outcome{result: "network"}.prompt(), "it took nobody's place")
+}
+
 // TestTakeoverIsSpread: a member that starts with ten thousand relationships, or takes them over, begins with each of them soon and with
 // not too many at once.
 func TestTakeoverIsSpread(t *testing.T) {
@@ -193,7 +253,9 @@ func TestOwnershipMoves(t *testing.T) {
 				return nil
 			}
 			<-ctx.Done()
-			cancelled <- name
+			if errors.Is(ctx.Err(), context.Canceled) { // and not only out of its time in the fast lane
+				cancelled <- name
+			}
 			return ctx.Err()
 		})
 		defer tt.stop()

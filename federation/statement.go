@@ -98,7 +98,7 @@ func judgeStatements(h *statev1.ForeignHistory, statements []*bundle.Statement, 
 
 // checkStatements asks the endpoint of a relationship for the statements that are missing. It is best effort: nothing of it
 // decides whether the bundle counts.
-func (m *Manager) checkStatements(ctx context.Context, name string) {
+func (m *Manager) checkStatements(ctx context.Context, name string, w *wait) {
 	view := m.config.Store.View()
 	h, err := historyOf(view, name)
 	if err != nil {
@@ -114,7 +114,11 @@ func (m *Manager) checkStatements(ctx context.Context, name string) {
 	}
 	bounded, cancel := context.WithTimeout(ctx, statementsWithin)
 	defer cancel()
-	statements, err := m.fetchStatements(bounded, name, b, from, newestVersion(h).GetSequence())
+	var statements []*bundle.Statement
+	err = w.on(bounded, func(ctx context.Context) (err error) {
+		statements, err = m.fetchStatements(ctx, name, b, from, newestVersion(h).GetSequence())
+		return err
+	})
 	result := "ok"
 	if err != nil {
 		result = reasonOf(err)

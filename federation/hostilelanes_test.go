@@ -1,0 +1,95 @@
+package federation
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+)
+
+// TestGoodPeersAmongHostileOnes: on one member, with more peers that hang, drip and flood than there are places for fetches, the bundles
+// of the good ones are brought up to date all the same. Each peer is a TLS server; the hostile ones are many domains behind three.
+func TestGoodPeersAmongHostileOnes(t *testing.T) {
+	const good, hostile, turns = 6, fastLane + slowLane + 12, 3
+	r := newRoom(t)
+	web := newAuthority(t, "web.example.org")
+	second := time.Second
+	var mu sync.Mutex
+	attacked := make(map[string]bool)
+	attack := func(then http.HandlerFunc) *peer {
+		p := newPeer(t, web, web.bundle(t, 1))
+		p.answer(func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			attacked[r.URL.Path] = true
+			mu.Unlock()
+			then(w, r)
+		})
+		return p
+	}
+	attacks := []*peer{
+		attack(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }),
+		attack(func(w http.ResponseWriter, r *http.Request) {
+			tick := time.NewTicker(100 * time.Millisecond)
+			defer tick.Stop()
+			for r.Context().Err() == nil {
+				_, _ = w.Write([]byte(" "))
+				_ = http.NewResponseController(w).Flush()
+				select {
+				case <-tick.C:
+				case <-r.Context().Done():
+				}
+			}
+		}),
+		attack(func(w http.ResponseWriter, r *http.Request) {
+			for r.Context().Err() == nil {
+				if _, err := w.Write([]byte(strings.Repeat(" ", 4096))); err != nil {
+					return
+				}
+			}
+		}),
+	}
+	for i := range hostile {
+		td := fmt.Sprintf("hostile-%d.example.org", i)
+		r.create(t, &ententev1.Relationship{
+			TrustDomain: td, Url: strings.Replace(attacks[i%3].URL, "127.0.0.1", "localhost", 1) + "/" + td, Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB, WebRoots: web.pem(),
+		}, nil)
+	}
+	us := make([]*authority, good)
+	peers := make([]*peer, good)
+	for i := range good {
+		us[i] = newAuthority(t, fmt.Sprintf("good-%d.example.org", i))
+		us[i].hint = &second
+		peers[i] = newPeer(t, us[i], us[i].bundle(t, 1))
+		r.create(t, spiffeRelationship(us[i], peers[i]), us[i].bundle(t, 1))
+	}
+	r.run(t)
+	require.Eventually(t, func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(attacked) == hostile
+	}, 2*patience, 10*time.Millisecond, "every hostile peer was asked")
+	for n := uint64(2); n < 2+turns; n++ {
+		for i, p := range peers {
+			p.serve(us[i].bundle(t, n))
+		}
+		for _, a := range us {
+			r.awaitSequence(t, a.td.Name(), n)
+		}
+	}
+	require.Zero(t, attacksAnswered(r, hostile), "and no hostile peer has got anything stored")
+}
+
+func attacksAnswered(r *room, hostile int) (stored int) {
+	for i := range hostile {
+		if _, found, err := ForeignBundles.Get(r.store.View(), fmt.Sprintf("hostile-%d.example.org", i)); err != nil || found {
+			stored++
+		}
+	}
+	return stored
+}
