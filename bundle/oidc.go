@@ -48,7 +48,7 @@ func ParseIssuer(text string) (Issuer, error) {
 	}
 	authority, path, hasPath := strings.Cut(rest, "/")
 	host, port, hasPort := strings.Cut(authority, ":")
-	if !isHostName(host) {
+	if !IsHostName(host) {
 		return refuse("its host is no host name in lower case")
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); hasPort && (err != nil || n == 0 || n == 443 || port != strconv.FormatUint(n, 10)) {
@@ -64,7 +64,8 @@ func ParseIssuer(text string) (Issuer, error) {
 	return i, nil
 }
 
-func isHostName(host string) bool {
+// IsHostName says whether host is a DNS name in lower case, without a dot at its end: no address and no wildcard.
+func IsHostName(host string) bool {
 	if host == "" || len(host) > 253 || net.ParseIP(host) != nil {
 		return false
 	}

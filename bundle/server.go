@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/mholt/acmez/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
@@ -47,9 +48,10 @@ type ServerConfig struct {
 	// Listener is where connections come in. The server closes it.
 	Listener net.Listener
 	Handler  *Handler
-	// Exactly one of these two makes the profile: https_spiffe or https_web.
+	// Exactly one of these makes the profile: https_spiffe with SVIDs, or https_web with certificate files or with ACME.
 	SVIDs SVIDSource
 	Files *CertificateFiles
+	ACME  *ACME
 	// MaxConnections bounds the connections that are open at a time; those beyond are closed at once. 0 is 4096.
 	MaxConnections int
 	Logger         hclog.Logger
@@ -70,8 +72,14 @@ func NewServer(c ServerConfig) (*Server, error) {
 	if c.Listener == nil || c.Handler == nil {
 		return nil, errors.New("a bundle endpoint needs a listener and a handler")
 	}
-	if (c.SVIDs == nil) == (c.Files == nil) {
-		return nil, errors.New("a bundle endpoint has one profile: https_spiffe with SVIDs, or https_web with certificate files")
+	sources := 0
+	for _, given := range []bool{c.SVIDs != nil, c.Files != nil, c.ACME != nil} {
+		if given {
+			sources++
+		}
+	}
+	if sources != 1 {
+		return nil, errors.New("a bundle endpoint has one profile: https_spiffe with SVIDs, or https_web with certificate files or with ACME")
 	}
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()
@@ -80,10 +88,13 @@ func NewServer(c ServerConfig) (*Server, error) {
 		c.MaxConnections = defaultMaxConns
 	}
 	s := &Server{logger: c.Logger}
-	if c.SVIDs != nil {
+	switch {
+	case c.SVIDs != nil:
 		s.certs = svidCertificates{source: c.SVIDs, domainOf: c.Handler.domainOf}
-	} else {
+	case c.Files != nil:
 		s.certs = c.Files
+	default:
+		s.certs = c.ACME
 	}
 	s.failures = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "entente_bundle_endpoint_certificate_failures_total",
@@ -105,6 +116,10 @@ func NewServer(c ServerConfig) (*Server, error) {
 	config := baseTLS()
 	config.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		cert, err := s.certs.certificate(hello.Context(), hello.ServerName)
+		if errors.Is(err, errOtherHost) {
+			s.logger.Debug("a client asked for a host name that is none of the bundle endpoint's", "server_name", clip(hello.ServerName))
+			return nil, err
+		}
 		if err != nil {
 			s.failures.Inc()
 			s.logger.Warn("bundle endpoint has no certificate to present", "server_name", clip(hello.ServerName), "error", err)
@@ -121,10 +136,38 @@ func NewServer(c ServerConfig) (*Server, error) {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreamsPerHTTP2},
+		Protocols:         new(http.Protocols),
 		// net/http reports what clients do wrong here; it is not this server's trouble.
 		ErrorLog: c.Logger.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
 	}
+	s.http.Protocols.SetHTTP1(true)
+	s.http.Protocols.SetHTTP2(true)
+	if c.ACME != nil {
+		s.answerACME(c.ACME, config)
+	}
 	return s, nil
+}
+
+// answerACME lets an ACME server look whether a host name leads here: a handshake of its protocol alone gets the
+// certificate that it asks for, which nobody else sees, and is all that there is of such a connection (RFC 8737).
+func (s *Server) answerACME(source *ACME, config *tls.Config) {
+	challenge := baseTLS()
+	challenge.NextProtos = []string{acmez.ACMETLS1Protocol}
+	challenge.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		cert, err := source.challenge(hello.Context(), hello.ServerName)
+		s.logger.Debug("an ACME server looks whether a host name leads here", "server_name", clip(hello.ServerName),
+			"from", hello.Conn.RemoteAddr().String(), "error", err)
+		return cert, err
+	}
+	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == acmez.ACMETLS1Protocol {
+			return challenge, nil
+		}
+		return nil, nil //nolint:nilnil // the server's own configuration
+	}
+	s.http.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){
+		acmez.ACMETLS1Protocol: func(*http.Server, *tls.Conn, http.Handler) {}, // the server closes it
+	}
 }
 
 // Addr is where the server listens.
