@@ -62,8 +62,9 @@ type BundleEndpointConfig struct {
 	Listen      string
 	RefreshHint time.Duration // of the home domain's bundle, when the cluster is formed
 	Profile     Profile
-	CertFile    string // https_web
-	KeyFile     string // https_web
+	CertFile    string      // https_web by files
+	KeyFile     string      // https_web by files
+	ACME        *ACMEConfig // https_web by ACME; nil: by files
 }
 
 // SelfSignedConfig is the embedded upstream.

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -103,6 +104,22 @@ telemetry { log_format = "json" }
 	require.Equal(t, "s3cret", token)
 }
 
+// acmeBlock is a bundle endpoint with these settings of its ACME server, from line 14 on.
+func acmeBlock(settings string) string {
+	return "bundle_endpoint {\n profile \"https_web\" {\n acme {\n " + settings + "\n }\n }\n}"
+}
+
+func TestACMEConfiguration(t *testing.T) {
+	file, err := parseSource([]byte(validHead+acmeBlock("agree_to_terms = true\n hosts = [\"B.example.org\"]\n eab_key_id = \"k\"\n eab_hmac_key = \"s3cret\"")), "entente.hcl")
+	require.NoError(t, err)
+	cfg, err := decodeConfig(file)
+	require.NoError(t, err)
+	require.Equal(t, &ACMEConfig{
+		Directory: "https://acme-v02.api.letsencrypt.org/directory", Hosts: []string{"b.example.org"}, EABKeyID: "k", EABKey: Secret{"s3cret"},
+	}, cfg.BundleEndpoint.ACME)
+	require.NotContains(t, fmt.Sprintf("%+v %#v", cfg.BundleEndpoint.ACME, cfg.BundleEndpoint.ACME), "s3cret")
+}
+
 func TestRefusedConfigurations(t *testing.T) {
 	for _, c := range []struct{ name, src, want string }{
 		{"nothing", ``,
@@ -137,7 +154,22 @@ func TestRefusedConfigurations(t *testing.T) {
 		{"profile", validHead + "bundle_endpoint {\n profile \"https_wub\" {}\n}",
 			`entente.hcl:12: "https_wub" is no endpoint profile; write "https_spiffe" or "https_web"`},
 		{"profile without files", validHead + "bundle_endpoint {\n profile \"https_web\" { cert_file = \"a\" }\n}",
-			`entente.hcl:12: The argument "key_file" is required, but no definition was found.`},
+			`entente.hcl:12: bundle_endpoint.profile "https_web" needs cert_file and key_file together`},
+		{"profile without a certificate", validHead + "bundle_endpoint {\n profile \"https_web\" {}\n}",
+			`entente.hcl:12: bundle_endpoint.profile "https_web" needs a certificate; write cert_file and key_file, or a block acme`},
+		{"files and ACME", validHead + "bundle_endpoint {\n profile \"https_web\" {\n cert_file = \"a\"\n key_file = \"b\"\n acme {}\n }\n}",
+			`entente.hcl:15: bundle_endpoint.profile "https_web" has both acme and certificate files; write acme, or cert_file and key_file`},
+		{"ACME without names", validHead + acmeBlock(`agree_to_terms = true`),
+			`entente.hcl:13: The argument "hosts" is required, but no definition was found.`},
+		{"ACME without agreement", validHead + acmeBlock("hosts = [\"b.example.org\"]\n agree_to_terms = false"),
+			`entente.hcl:15: bundle_endpoint.profile.acme.agree_to_terms: an ACME server gives certificates to those alone who agree to its terms; read them and write true, or use cert_file and key_file`},
+		{"ACME for a wildcard", validHead + acmeBlock("agree_to_terms = true\n hosts = [\"*.example.org\"]"),
+			`entente.hcl:15: bundle_endpoint.profile.acme.hosts: "*.example.org" is no host name that an endpoint can have; write one such as "bundle.example.org", without wildcard, port or address`},
+		{"ACME by plain HTTP", validHead + acmeBlock("agree_to_terms = true\n hosts = [\"b.example.org\"]\n directory = \"http://acme.example.org/dir\""),
+			`entente.hcl:16: bundle_endpoint.profile.acme.directory: "http://acme.example.org/dir" is not the URL of an ACME directory; write one such as "https://acme-v02.api.letsencrypt.org/directory"`},
+		{"ACME with half an account", validHead + acmeBlock("agree_to_terms = true\n hosts = [\"b.example.org\"]\n email = \"nobody\"\n eab_key_id = \"k\""),
+			"entente.hcl:16: bundle_endpoint.profile.acme.email: \"nobody\" is no mail address; write one such as \"ops@example.org\", or leave it out\n" +
+				"entente.hcl:17: bundle_endpoint.profile.acme.eab_key_id: goes together with eab_hmac_key; the ACME server's operators hand out both"},
 		{"upstream", validHead + `upstream "volt" {}`,
 			`entente.hcl:11: "volt" is no upstream of this version; write "selfsigned" or "vault", or leave the block out`},
 		{"vault without a login", validHead + "upstream \"vault\" {\n address = \"https://vault.example.org:8200\"\n pki_mount = \"pki_eu\"\n}",

@@ -262,26 +262,35 @@ func (m *member) buildEndpoint() (err error) {
 func (m *member) endpointServer() (*bundle.Server, error) {
 	log := m.log.Named("endpoint")
 	cfg := bundle.ServerConfig{Handler: m.handler, Logger: log, Registerer: m.registry}
-	switch e := m.cfg.BundleEndpoint; e.Profile {
-	case ProfileWeb:
-		files, err := bundle.NewCertificateFiles(bundle.CertificateFilesConfig{
-			CertFile: e.CertFile, KeyFile: e.KeyFile, Logger: log, Registerer: m.registry,
-		})
-		if err != nil {
-			return nil, err
-		}
-		cfg.Files = files
-	case ProfileSPIFFE:
-		cfg.SVIDs = func(_ context.Context, td spiffeid.TrustDomain) (*tls.Certificate, error) {
-			return m.authority.EndpointSVID(td)
-		}
-	}
 	listener, err := listen("bundle readers", "bundle_endpoint.listen", m.cfg.BundleEndpoint.Listen)
 	if err != nil {
 		return nil, err
 	}
 	cfg.Listener = listener
+	if err := m.certify(&cfg); err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
 	return bundle.NewServer(cfg)
+}
+
+// certify gives the endpoint its certificates, in the configured profile.
+func (m *member) certify(cfg *bundle.ServerConfig) (err error) {
+	switch e := m.cfg.BundleEndpoint; {
+	case e.Profile == ProfileSPIFFE:
+		cfg.SVIDs = func(_ context.Context, td spiffeid.TrustDomain) (*tls.Certificate, error) {
+			return m.authority.EndpointSVID(td)
+		}
+	case e.ACME != nil:
+		cfg.ACME, err = m.acmeSource(bundle.ACMEConfig{Endpoint: cfg.Listener.Addr(), Logger: cfg.Logger, Registerer: m.registry})
+		if err == nil {
+			m.publisher.follow(cfg.ACME)
+		}
+	default:
+		cfg.Files, err = bundle.NewCertificateFiles(bundle.CertificateFilesConfig{
+			CertFile: e.CertFile, KeyFile: e.KeyFile, Logger: cfg.Logger, Registerer: m.registry,
+		})
+	}
+	return err
 }
 
 // storeRef is set once, when the store is open.

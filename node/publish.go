@@ -20,6 +20,9 @@ type publisher struct {
 	handler   *bundle.Handler
 	log       hclog.Logger
 	published atomic.Bool
+	// certified, where the endpoint has its certificates from an ACME server, learns of the endpoint hosts.
+	certified atomic.Pointer[bundle.ACME]
+	hosts     atomic.Pointer[[]string] // as they were last published
 	// statements are those of hosted domains as they were last read; run alone touches them.
 	statements map[string]statementsRead
 }
@@ -79,7 +82,27 @@ func (p *publisher) publish(v *raftstore.View) error {
 		return err
 	}
 	p.published.Store(true)
+	var hosts []string
+	for _, hosted := range publication.Hosted {
+		if hosted.Host != "" {
+			hosts = append(hosts, hosted.Host)
+		}
+	}
+	p.hosts.Store(&hosts)
+	p.tellHosts()
 	return nil
+}
+
+// follow lets source get certificates for the endpoint hosts of hosted domains, those of now and of later.
+func (p *publisher) follow(source *bundle.ACME) {
+	p.certified.Store(source)
+	p.tellHosts()
+}
+
+func (p *publisher) tellHosts() {
+	if source, hosts := p.certified.Load(), p.hosts.Load(); source != nil && hosts != nil {
+		source.SetHosts(*hosts)
+	}
 }
 
 // readStatements reads a domain's statements, or takes those that were read before where its history has not changed since.

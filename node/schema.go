@@ -41,17 +41,7 @@ var blocks = map[string]blockSchema{
 	"telemetry":  {optional: []string{"listen", "log_level", "log_format"}},
 }
 
-var (
-	endpointSchema = &hcl.BodySchema{
-		Attributes: []hcl.AttributeSchema{{Name: "listen"}, {Name: "refresh_hint"}},
-		Blocks:     []hcl.BlockHeaderSchema{{Type: "profile", LabelNames: []string{"name"}}},
-	}
-	profileSchemas = map[Profile]blockSchema{
-		ProfileSPIFFE: {},
-		ProfileWeb:    {required: []string{"cert_file", "key_file"}},
-	}
-	selfSignedSchema = blockSchema{optional: []string{"root_ttl"}}
-)
+var selfSignedSchema = blockSchema{optional: []string{"root_ttl"}}
 
 // nameForm is what identifies clusters, members, regions and zones: it stands in SPIFFE IDs, file names and metric labels.
 var nameForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$`)
@@ -238,34 +228,6 @@ func (d *decoder) lifetimes(cfg *Config) {
 func (d *decoder) federation(cfg *Config) {
 	b := d.block("federation", false)
 	cfg.Federation.MinRefresh = b.duration("min_refresh", 10*time.Second, time.Second, 24*time.Hour)
-}
-
-func (d *decoder) bundleEndpoint(cfg *Config) {
-	e := &cfg.BundleEndpoint
-	e.Listen, e.RefreshHint, e.Profile = defaultBundleListen, max(5*time.Minute, cfg.Federation.MinRefresh), ProfileSPIFFE
-	hb, ok := d.found["bundle_endpoint"]
-	if !ok {
-		return
-	}
-	content, diags := hb.Body.Content(endpointSchema)
-	d.diags = append(d.diags, diags...)
-	b := &block{name: "bundle_endpoint", attrs: content.Attributes, missing: content.MissingItemRange, diags: &d.diags}
-	e.Listen = b.hostPort("listen", e.Listen)
-	e.RefreshHint = b.duration("refresh_hint", e.RefreshHint, cfg.Federation.MinRefresh, 24*time.Hour)
-	for i, pb := range content.Blocks {
-		e.Profile = Profile(pb.Labels[0])
-		schema, known := profileSchemas[e.Profile]
-		switch {
-		case i > 0:
-			d.refuse(pb.DefRange, "bundle_endpoint has two profiles; an endpoint serves one")
-			return
-		case !known:
-			d.refuse(pb.LabelRanges[0], "%q is no endpoint profile; write %q or %q", e.Profile, ProfileSPIFFE, ProfileWeb)
-			return
-		}
-		p := d.open(fmt.Sprintf("bundle_endpoint.profile %q", e.Profile), pb.Body, schema.hcl())
-		e.CertFile, e.KeyFile = p.text("cert_file", ""), p.text("key_file", "")
-	}
 }
 
 func (d *decoder) upstream(cfg *Config) {

@@ -1,0 +1,173 @@
+package node
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net/mail"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/ententehq/entente/bundle"
+)
+
+var (
+	endpointSchema = &hcl.BodySchema{
+		Attributes: []hcl.AttributeSchema{{Name: "listen"}, {Name: "refresh_hint"}},
+		Blocks:     []hcl.BlockHeaderSchema{{Type: "profile", LabelNames: []string{"name"}}},
+	}
+	webProfileSchema = &hcl.BodySchema{
+		Attributes: []hcl.AttributeSchema{{Name: "cert_file"}, {Name: "key_file"}},
+		Blocks:     []hcl.BlockHeaderSchema{{Type: "acme"}},
+	}
+	acmeSchema = blockSchema{
+		required: []string{"hosts", "agree_to_terms"},
+		optional: []string{"directory", "email", "ca_file", "eab_key_id", "eab_hmac_key"},
+	}
+)
+
+// ACMEConfig says from which ACME server the endpoint's web certificates come.
+type ACMEConfig struct {
+	Directory string   // https URL
+	Email     string   // "": none
+	Hosts     []string // at least one
+	CAFile    string   // PEM; "": the system's roots
+	EABKeyID  string   // "": the account is bound to no other
+	EABKey    Secret
+}
+
+func (d *decoder) bundleEndpoint(cfg *Config) {
+	e := &cfg.BundleEndpoint
+	e.Listen, e.RefreshHint, e.Profile = defaultBundleListen, max(5*time.Minute, cfg.Federation.MinRefresh), ProfileSPIFFE
+	hb, ok := d.found["bundle_endpoint"]
+	if !ok {
+		return
+	}
+	content, diags := hb.Body.Content(endpointSchema)
+	d.diags = append(d.diags, diags...)
+	b := &block{name: "bundle_endpoint", attrs: content.Attributes, missing: content.MissingItemRange, diags: &d.diags}
+	e.Listen = b.hostPort("listen", e.Listen)
+	e.RefreshHint = b.duration("refresh_hint", e.RefreshHint, cfg.Federation.MinRefresh, 24*time.Hour)
+	for i, pb := range content.Blocks {
+		e.Profile = Profile(pb.Labels[0])
+		switch {
+		case i > 0:
+			d.refuse(pb.DefRange, "bundle_endpoint has two profiles; an endpoint serves one")
+			return
+		case e.Profile == ProfileSPIFFE:
+			d.open(fmt.Sprintf("bundle_endpoint.profile %q", e.Profile), pb.Body, blockSchema{}.hcl())
+		case e.Profile == ProfileWeb:
+			d.webProfile(e, pb)
+		default:
+			d.refuse(pb.LabelRanges[0], "%q is no endpoint profile; write %q or %q", e.Profile, ProfileSPIFFE, ProfileWeb)
+			return
+		}
+	}
+}
+
+// webProfile reads where the certificate comes from: two files, or an ACME server.
+func (d *decoder) webProfile(e *BundleEndpointConfig, pb *hcl.Block) {
+	content, diags := pb.Body.Content(webProfileSchema)
+	d.diags = append(d.diags, diags...)
+	p := &block{
+		name: fmt.Sprintf("bundle_endpoint.profile %q", ProfileWeb), attrs: content.Attributes,
+		missing: content.MissingItemRange, diags: &d.diags,
+	}
+	e.CertFile, e.KeyFile = p.text("cert_file", ""), p.text("key_file", "")
+	_, cert := p.attrs["cert_file"]
+	_, key := p.attrs["key_file"]
+	switch {
+	case len(content.Blocks) > 1:
+		d.refuse(content.Blocks[1].DefRange, "%s has two blocks acme; an endpoint asks one ACME server", p.name)
+	case len(content.Blocks) == 1 && (cert || key):
+		d.refuse(content.Blocks[0].DefRange, "%s has both acme and certificate files; write acme, or cert_file and key_file", p.name)
+	case len(content.Blocks) == 1:
+		d.acme(e, content.Blocks[0])
+	case !cert && !key:
+		d.refuse(pb.DefRange, "%s needs a certificate; write cert_file and key_file, or a block acme", p.name)
+	case !cert || !key:
+		d.refuse(pb.DefRange, "%s needs cert_file and key_file together", p.name)
+	}
+}
+
+func (d *decoder) acme(e *BundleEndpointConfig, hb *hcl.Block) {
+	b := d.open("bundle_endpoint.profile.acme", hb.Body, acmeSchema.hcl())
+	a := &ACMEConfig{
+		Directory: b.text("directory", bundle.DefaultACMEDirectory), Email: b.text("email", ""), CAFile: b.text("ca_file", ""),
+		EABKeyID: b.text("eab_key_id", ""),
+	}
+	if err := bundle.CheckACMEDirectory(a.Directory); err != nil {
+		b.refuse("directory", "%v", err)
+	}
+	if parsed, err := mail.ParseAddress(a.Email); a.Email != "" && (err != nil || parsed.Address != a.Email) {
+		b.refuse("email", "%q is no mail address; write one such as %q, or leave it out", a.Email, "ops@example.org")
+	}
+	for _, host := range b.texts("hosts") {
+		host = strings.ToLower(host)
+		if !bundle.IsHostName(host) {
+			b.refuse("hosts", "%q is no host name that an endpoint can have; write one such as %q, without wildcard, port or address", host, "bundle.example.org")
+		}
+		a.Hosts = append(a.Hosts, host)
+	}
+	if len(a.Hosts) > bundle.MaxACMEHosts {
+		b.refuse("hosts", "%d are too many; an endpoint has at most %d", len(a.Hosts), bundle.MaxACMEHosts)
+	}
+	if v, ok := b.value("agree_to_terms", cty.Bool); ok && v.False() {
+		b.refuse("agree_to_terms", "an ACME server gives certificates to those alone who agree to its terms; read them and write true, or use cert_file and key_file")
+	}
+	_, id := b.attrs["eab_key_id"]
+	_, key := b.attrs["eab_hmac_key"]
+	if id != key {
+		b.refuse("eab_key_id", "goes together with eab_hmac_key; the ACME server's operators hand out both")
+	}
+	if key {
+		a.EABKey = b.secret("eab_hmac_key")
+	}
+	e.ACME = a
+}
+
+// acmeSource makes the certificates of an endpoint that listens already.
+func (m *member) acmeSource(cfg bundle.ACMEConfig) (*bundle.ACME, error) {
+	c := m.cfg.BundleEndpoint.ACME
+	cfg.Directory, cfg.Email, cfg.Hosts = c.Directory, c.Email, c.Hosts
+	cfg.Dir, cfg.Orders = m.dir.file("acme"), newEndpointOrders(m.store, m.cfg.Member.ID)
+	if c.CAFile != "" {
+		roots, err := readRoots(c.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("bundle_endpoint.profile.acme.ca_file: %w", err)
+		}
+		cfg.Roots = roots
+	}
+	if c.EABKeyID != "" {
+		key, err := c.EABKey.Read()
+		if err != nil {
+			return nil, fmt.Errorf("bundle_endpoint.profile.acme.eab_hmac_key: %w", err)
+		}
+		cfg.ExternalAccount = &bundle.ExternalAccount{KeyID: c.EABKeyID, Key: key}
+	}
+	return bundle.NewACME(cfg)
+}
+
+// maxRootsBytes is far above any file of roots.
+const maxRootsBytes = 4 << 20
+
+func readRoots(path string) (*x509.CertPool, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := io.ReadAll(io.LimitReader(file, maxRootsBytes+1))
+	if err = errors.Join(err, file.Close()); err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	if len(raw) > maxRootsBytes || !roots.AppendCertsFromPEM(raw) {
+		return nil, fmt.Errorf("%s holds no certificates in PEM, or more than %d bytes", path, maxRootsBytes)
+	}
+	return roots, nil
+}
