@@ -247,7 +247,7 @@ func TestServerConfig(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = listener.Close() })
 	_, err = bundle.NewServer(bundle.ServerConfig{Listener: listener, Handler: h})
-	require.EqualError(t, err, "a bundle endpoint has one profile: https_spiffe with SVIDs, or https_web with certificate files")
+	require.EqualError(t, err, "a bundle endpoint has one profile: https_spiffe with SVIDs, or https_web with certificate files or with ACME")
 }
 
 // pipeListener accepts nothing; it is for tests that look at what goes on beside connections.

@@ -62,7 +62,7 @@ var program = sync.OnceValues(func() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(folder)
+	defer func() { _ = os.RemoveAll(folder) }()
 	name := filepath.Join(folder, "pebbledev")
 	var said strings.Builder
 	build := exec.Command("go", "build", "-buildvcs=false", "-o", name, ".")
