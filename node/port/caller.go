@@ -46,6 +46,8 @@ func (c Caller) String() string {
 type AuthInfo struct {
 	credentials.CommonAuthInfo
 	Caller Caller
+	// Binding is that of the connection ([Conn.Binding]), under entente-join/1.
+	Binding []byte
 }
 
 // AuthType names the protocol under which the caller was verified.
@@ -65,6 +67,16 @@ func CallerFrom(ctx context.Context) (Caller, bool) {
 		return Caller{}, false
 	}
 	return info.Verified(), true
+}
+
+// BindingFrom returns the binding of the TLS session of a gRPC call that came in under entente-join/1.
+func BindingFrom(ctx context.Context) ([]byte, bool) {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return nil, false
+	}
+	info, ok := p.AuthInfo.(AuthInfo)
+	return info.Binding, ok && len(info.Binding) > 0
 }
 
 // MemberFrom returns the id of the fellow member that makes a call under entente-member/1.

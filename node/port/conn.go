@@ -26,6 +26,14 @@ type Conn struct {
 // Caller returns who is at the other end.
 func (c *Conn) Caller() Caller { return c.caller }
 
+// Binding is a value that both ends of the connection derive from its TLS session, and nobody else can: what is signed together with
+// it counts in this session and in no other (RFC 9266 uses TLS's exporters so).
+func (c *Conn) Binding() ([]byte, error) {
+	const label, bytes = "EXPORTER-entente-join", 32
+	state := c.ConnectionState()
+	return state.ExportKeyingMaterial(label, nil, bytes)
+}
+
 // Close closes the connection and forgets it. It may be called more than once.
 func (c *Conn) Close() error {
 	c.once.Do(func() {

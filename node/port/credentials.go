@@ -3,6 +3,7 @@ package port
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 
 	"google.golang.org/grpc/credentials"
@@ -30,10 +31,18 @@ func (verified) take(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 		_ = raw.Close() // refused; nothing was sent
 		return nil, nil, errNotOfPort
 	}
-	return c, AuthInfo{
+	info := AuthInfo{
 		CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
 		Caller:         c.caller,
-	}, nil
+	}
+	if c.caller.Protocol == Join {
+		var err error
+		if info.Binding, err = c.Binding(); err != nil {
+			_ = c.Close() // of no use
+			return nil, nil, fmt.Errorf("derive the binding of a TLS session: %w", err)
+		}
+	}
+	return c, info, nil
 }
 
 func (verified) Info() credentials.ProtocolInfo {

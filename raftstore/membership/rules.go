@@ -1,8 +1,6 @@
 package membership
 
 import (
-	"crypto/sha256"
-	"crypto/subtle"
 	"fmt"
 	"slices"
 	"time"
@@ -12,6 +10,7 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/token"
 )
 
 // The decisions of this package. They take values and return a value, or a refusal that is a gRPC status.
@@ -21,8 +20,7 @@ import (
 // its expiry: the answer to its first request may have been lost.
 func redeemable(row *statev1.JoinToken, secret []byte, id string, identity Digest, now time.Time) error {
 	const remedy = "make a new one with `entente cluster join-token`"
-	sum := sha256.Sum256(secret)
-	if row == nil || subtle.ConstantTimeCompare(sum[:], row.GetSecretSha256()) != 1 {
+	if row == nil || !token.Proves(secret, row.GetSecretSha256()) {
 		// One answer for both: it does not tell which ids exist.
 		return status.Error(codes.PermissionDenied, "this cluster has no such join token, or it was void after a restore or long expired; "+remedy)
 	}
