@@ -139,6 +139,16 @@ var rules = map[string]Rule{
 	v1.FederationService_ResumeRelationship_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
 		About: named((*v1.ResumeRelationshipRequest).GetTrustDomain)},
 
+	v1.FederationService_ApproveRelationship_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
+		About: named((*v1.ApproveRelationshipRequest).GetTrustDomain)},
+	v1.FederationService_CreateInvitation_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
+		About: named((*v1.CreateInvitationRequest).GetForeignTrustDomain)},
+	v1.FederationService_ListInvitations_FullMethodName: {Roles: readers, Reach: Cluster, Audit: Unaudited},
+	v1.FederationService_RevokeInvitation_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
+		About: named((*v1.RevokeInvitationRequest).GetId)},
+	// The object of an acceptance is a secret; what came of it stands in the line of the room.
+	v1.FederationService_RedeemInvitation_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably},
+
 	// Streams of other clusters. Whose they are is checked against the relationships, which name the peers.
 	v1.PeerService_Exchange_FullMethodName: {Roles: peers, Reach: Anywhere, Audit: Unaudited, PeerMembers: true},
 

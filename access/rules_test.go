@@ -16,10 +16,11 @@ import (
 
 // elsewhere are the services that are served under other protocols, to callers that access does not know.
 var elsewhere = map[protoreflect.FullName]bool{
-	"entente.v1.StoreService":   true,
-	"entente.v1.MemberService":  true,
-	"entente.v1.SigningService": true,
-	"entente.v1.JoinService":    true,
+	"entente.v1.StoreService":      true,
+	"entente.v1.MemberService":     true,
+	"entente.v1.SigningService":    true,
+	"entente.v1.JoinService":       true,
+	"entente.v1.InvitationService": true,
 }
 
 // methods are all methods of the API, that of xDS included, by full gRPC method name.

@@ -305,6 +305,28 @@ func end(tx *raftstore.Tx, name string) error {
 	return Relationships.Delete(tx, name)
 }
 
+// endWithCompanion is the same with what was only there for it: the relationship with the other cluster's home domain, where an
+// agreement has brought both and nothing else needs it.
+func endWithCompanion(tx *raftstore.Tx, row *statev1.Relationship) error {
+	name, home := row.GetTrustDomain(), row.GetPeer().GetHomeTrustDomain()
+	if err := end(tx, name); err != nil || row.GetAgreement() == nil || home == name {
+		return err
+	}
+	for other, err := range Relationships.All(tx, "") {
+		if err != nil {
+			return err
+		}
+		if other.Key != home && other.Key != name && other.Value.GetPeer().GetHomeTrustDomain() == home {
+			return nil
+		}
+	}
+	companion, found, err := Relationships.Get(tx, home)
+	if a := companion.Value.GetAgreement(); err != nil || !found || !a.GetCompanion() || a.GetId() != row.GetAgreement().GetId() {
+		return err
+	}
+	return end(tx, home)
+}
+
 // existing returns the row of a relationship, or a refusal that says that there is none.
 func existing(r raftstore.Reader, name string) (*statev1.Relationship, error) {
 	row, found, err := Relationships.Get(r, name)

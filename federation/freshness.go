@@ -24,6 +24,8 @@ const (
 	Stale
 	// Expired is a domain whose bundle holds no authority any more that is valid.
 	Expired
+	// Unagreed is a domain whose bundle is there and not relied on, because one of both sides does not consent, or no longer.
+	Unagreed
 )
 
 // String returns the word that commands and logs show.
@@ -39,10 +41,15 @@ func (s State) String() string {
 		return "stale"
 	case Expired:
 		return "expired"
+	case Unagreed:
+		return "unagreed"
 	default:
 		return "none"
 	}
 }
+
+// HeldBack reports whether there is a bundle that nobody may have: by an operator's decision, or for want of consent.
+func (s State) HeldBack() bool { return s == Suspended || s == Unagreed }
 
 // Reliable reports whether SVIDs of the domain can be verified at all: its bundle is fresh or stale.
 func (s State) Reliable() bool { return s == Fresh || s == Stale }

@@ -44,7 +44,7 @@ func (m *Manager) keepStandings(ctx context.Context) {
 	}
 }
 
-// transitions judges every active relationship. Suspended ones are left as they stood: nothing is learned of them meanwhile.
+// transitions judges every relationship in force. Others are left as they stood: nothing is learned of them meanwhile.
 func (m *Manager) transitions(leading time.Time) []transition {
 	reported, listening := m.observations.reported()
 	if listening.After(leading) {
@@ -54,7 +54,7 @@ func (m *Manager) transitions(leading time.Time) []transition {
 	var found []transition
 	m.catalog.each(func(name string, e entry) {
 		r := e.relationship
-		if r.Suspended {
+		if !r.InForce {
 			return
 		}
 		last := lastKnownSuccess(reported[name], r.Recorded, leading, r.Standing.State)
@@ -111,7 +111,7 @@ func (t transition) write(tx *raftstore.Tx) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if row.Value.GetGeneration() != t.generation || row.Value.GetSuspended() || stored.Revision != t.revision ||
+	if row.Value.GetGeneration() != t.generation || !inForce(row.Value) || stored.Revision != t.revision ||
 		standingOf(row.Value.GetStanding()) != t.was {
 		return false, nil
 	}

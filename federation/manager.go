@@ -31,6 +31,8 @@ type Config struct {
 	HostedBundles raftstore.Table[*statev1.Bundle]
 	// Peers says how other clusters are reached for streams. Without its Dial this member only accepts them.
 	Peers PeerConfig
+	// Invitations says how agreements are made with clusters that are not known yet. Without its Members and Dial there are none.
+	Invitations InvitationConfig
 	// Audit takes down decisions on bundles.
 	Audit Audit
 	// MinRefresh is the shortest interval at which any peer is polled. [DefaultMinRefresh] if zero, at least [LowestMinRefresh].
@@ -60,6 +62,7 @@ type Manager struct {
 	routes       *routes
 	silent       *silences
 	peers        *peers
+	consents     *consents
 	// confirmations is when peers last confirmed what is stored.
 	confirmations confirmations
 	// alive reads which members there are to share the work, and aliveRows is what it reads.
@@ -96,6 +99,7 @@ func New(c Config) (*Manager, error) {
 	m.observations = newObservations(m.member, c.Now)
 	m.confirmations.last = make(map[string]time.Time)
 	m.peers = newPeers(m, c.Peers)
+	m.consents = newConsents(m)
 	var err error
 	if m.metrics, err = newMetrics(m, c.Registerer); err != nil {
 		return nil, fmt.Errorf("register the metrics of federation: %w", err)
@@ -124,6 +128,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	group.Go(func() error { return m.peers.run(ctx) })
 	group.Go(func() error { return m.peers.followHosted(ctx) })
 	group.Go(func() error { return m.peers.remote.run(ctx) })
+	group.Go(func() error { return m.consents.run(ctx) })
 	group.Go(func() error { return m.config.Store.WhileLeading(ctx, m.keepStandings) })
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("federation: %w", err)

@@ -15,6 +15,8 @@ type metrics struct {
 	owned      prometheus.Gauge
 	// statements counts checks of statements, alarms what was raised.
 	statements, alarms *prometheus.CounterVec
+	// invitations counts what came of attempts to accept this cluster's.
+	invitations *prometheus.CounterVec
 	// of streams to peers
 	streams      *prometheus.GaugeVec
 	streamsEnded *prometheus.CounterVec
@@ -40,6 +42,9 @@ func newMetrics(m *Manager, registerer prometheus.Registerer) (*metrics, error) 
 		alarms: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "entente_federation_alarms_raised_total", Help: "Alarms that this member raised on what foreign domains show.",
 		}, []string{"alarm"}),
+		invitations: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "entente_federation_invitations_total", Help: "Attempts of other clusters to accept an invitation of this one, by what came of them.",
+		}, []string{"result"}),
 		owned: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "entente_federation_polls_owned", Help: "Relationships that this member fetches for the cluster.",
 		}),
@@ -48,7 +53,7 @@ func newMetrics(m *Manager, registerer prometheus.Registerer) (*metrics, error) 
 	if registerer == nil {
 		return ms, nil
 	}
-	for _, c := range []prometheus.Collector{ms.fetches, ms.passedOver, ms.duration, ms.owned, ms.statements, ms.alarms, ms.streams, ms.streamsEnded, ms.messages, ms.received, &bundleCollector{manager: m}} {
+	for _, c := range []prometheus.Collector{ms.fetches, ms.passedOver, ms.duration, ms.owned, ms.statements, ms.alarms, ms.invitations, ms.streams, ms.streamsEnded, ms.messages, ms.received, &bundleCollector{manager: m}} {
 		if err := registerer.Register(c); err != nil {
 			return nil, err
 		}

@@ -57,7 +57,7 @@ func (m *Manager) basisOf(r raftstore.Reader, name string) (basis, error) {
 	if err != nil {
 		return basis{}, err
 	}
-	if !found || row.Value.GetSuspended() {
+	if !found || !inForce(row.Value) {
 		return basis{}, errEnded
 	}
 	b := basis{row: row.Value}
@@ -86,7 +86,7 @@ func (m *Manager) basisOf(r raftstore.Reader, name string) (basis, error) {
 	return b, err
 }
 
-// servingBundle returns the bundle of a domain that serves another's: a hosted one, or a foreign one that is not suspended. Nil: there
+// servingBundle returns the bundle of a domain that serves another's: a hosted one, or a foreign one in force. Nil: there
 // is none.
 func (m *Manager) servingBundle(r raftstore.Reader, name string) (*bundle.Bundle, raftstore.Revision, error) {
 	row, hosted, err := m.config.HostedBundles.Get(r, name)
@@ -98,7 +98,7 @@ func (m *Manager) servingBundle(r raftstore.Reader, name string) (*bundle.Bundle
 		return b, row.Revision, err
 	}
 	relationship, found, err := Relationships.Get(r, name)
-	if err != nil || !found || relationship.Value.GetSuspended() || !kindsOf(relationship.Value).X509 {
+	if err != nil || !found || !inForce(relationship.Value) || !kindsOf(relationship.Value).X509 {
 		return nil, 0, err
 	}
 	if row, found, err = ForeignBundles.Get(r, name); err != nil || !found {

@@ -38,6 +38,12 @@ type Relationship struct {
 	// MaxStaleX509 and MaxStaleJWT say after how long without refresh authorities of a kind count as expired. Zero: never.
 	MaxStaleX509, MaxStaleJWT time.Duration
 	Suspended                 bool
+	// InForce says that it is acted on: it is not suspended, and whoever has to consent does.
+	InForce bool
+	// Agreement is the ID of what both sides have to consent to; empty: nobody else has to, or another relationship stands for it.
+	// Agreed says that both do, AgreementEnded that the other side has ended it.
+	Agreement              string
+	Agreed, AgreementEnded bool
 	// Peer is the cluster that hosts the domain, where a stream is kept with it; else nil.
 	Peer *Peer
 	// Generation rises with every decision of an operator on this relationship.
@@ -56,6 +62,10 @@ func ParseRelationship(row *statev1.Relationship) (*Relationship, error) {
 		Generation: row.GetGeneration(),
 		Standing:   standingOf(row.GetStanding()),
 		Alarms:     alarmsOf(row),
+		InForce:    inForce(row),
+	}
+	if a := row.GetAgreement(); a != nil && !a.GetCompanion() {
+		r.Agreement, r.Agreed, r.AgreementEnded = a.GetId(), agreed(a), a.GetEndTime() != nil
 	}
 	if t := row.GetStanding().GetLastSuccessTime(); t.IsValid() {
 		r.Recorded = t.AsTime()

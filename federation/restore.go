@@ -9,6 +9,9 @@ import (
 // surviveRestore carries over what must not go back with an operator's restore: a bundle, whose older keys a peer may have revoked and
 // whose endpoint may prove itself by newer ones only, and a suspension. Relationships themselves come back as the snapshot has them.
 func surviveRestore(before, restored *raftstore.View, tx *raftstore.Tx) error {
+	if err := surviveInvitations(before, restored, tx); err != nil {
+		return err
+	}
 	for row, err := range Relationships.All(restored, "") {
 		if err != nil {
 			return err
@@ -21,6 +24,7 @@ func surviveRestore(before, restored *raftstore.View, tx *raftstore.Tx) error {
 			continue
 		}
 		if !proto.Equal(was.Value, row.Value) {
+			row.Value.Agreement = was.Value.GetAgreement() // what both sides have said is not unsaid
 			row.Value.Suspended = row.Value.GetSuspended() || was.Value.GetSuspended()
 			row.Value.Generation = max(row.Value.GetGeneration(), was.Value.GetGeneration()) + 1
 			row.Value.Standing, row.Value.Alarms = was.Value.GetStanding(), was.Value.GetAlarms()

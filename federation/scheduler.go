@@ -119,7 +119,7 @@ func (s *scheduler) changed(names []string, members []string, all bool) {
 	var taken []string
 	for _, name := range names {
 		e, exists := s.manager.catalog.get(name)
-		mine := exists && !e.relationship.Suspended && s.manager.owner(name, s.members) == s.manager.member
+		mine := exists && e.relationship.InForce && s.manager.owner(name, s.members) == s.manager.member
 		own, known := s.owned[name]
 		switch {
 		case !mine && known:

@@ -103,10 +103,17 @@ func (s *Service) ResumeRelationship(ctx context.Context, req *ententev1.ResumeR
 
 // DeleteRelationship ends the trust.
 func (s *Service) DeleteRelationship(ctx context.Context, req *ententev1.DeleteRelationshipRequest) (*ententev1.DeleteRelationshipResponse, error) {
-	revision, err := s.manager.config.Store.Update(ctx, func(tx *raftstore.Tx) error { return end(tx, req.GetTrustDomain()) })
+	var ended *statev1.Relationship
+	revision, err := s.manager.config.Store.Update(ctx, func(tx *raftstore.Tx) (err error) {
+		if ended, err = existing(tx, req.GetTrustDomain()); err != nil {
+			return err
+		}
+		return endWithCompanion(tx, ended)
+	})
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
+	s.manager.consents.part(ended)
 	return &ententev1.DeleteRelationshipResponse{Revision: uint64(revision)}, nil
 }
 
@@ -120,6 +127,9 @@ func (s *Service) RefreshRelationship(ctx context.Context, req *ententev1.Refres
 	row, err := existing(view, name)
 	if err != nil {
 		return nil, raftstore.StatusError(err)
+	}
+	if !agreed(row.GetAgreement()) {
+		return nil, status.Errorf(codes.FailedPrecondition, "the agreement with %s lacks a consent, and nothing is fetched without; `entente federation show %s` says whose", name, name)
 	}
 	if row.GetSuspended() {
 		return nil, status.Errorf(codes.FailedPrecondition, "the relationship with %s is suspended, and a suspended one is not fetched; resume it first with `entente federation resume %s`", name, name)
@@ -272,7 +282,7 @@ func (m *Manager) shown(view *raftstore.View, row raftstore.Row[*statev1.Relatio
 	v := row.Value
 	out := &ententev1.Relationship{
 		TrustDomain: v.GetTrustDomain(), Url: v.GetUrl(), Profile: ententev1.EndpointProfile(v.GetProfile()), EndpointSpiffeId: v.GetEndpointSpiffeId(),
-		WebRoots: v.GetWebRoots(), State: ententev1.RelationshipState_RELATIONSHIP_STATE_ACTIVE,
+		WebRoots: v.GetWebRoots(), State: stateOf(v), Agreement: agreementShown(v.GetAgreement()),
 		MaxStaleJwt: v.GetMaxStaleJwt(), MaxStaleX509: v.GetMaxStaleX509(), CreateTime: v.GetCreateTime(), Revision: uint64(row.Revision),
 		Freshness:    ententev1.Freshness(v.GetStanding().GetFreshness()),
 		FallbackUrls: v.GetFallbackUrls(), ServingBundle: v.GetServingBundle(), MaxDocumentBytes: v.GetMaxDocumentBytes(), FetchTimeout: v.GetFetchTimeout(),
@@ -286,9 +296,7 @@ func (m *Manager) shown(view *raftstore.View, row raftstore.Row[*statev1.Relatio
 	if out.MaxStaleJwt == nil {
 		out.MaxStaleJwt = durationpb.New(DefaultMaxStaleJWT)
 	}
-	if v.GetSuspended() {
-		out.State = ententev1.RelationshipState_RELATIONSHIP_STATE_SUSPENDED
-	} else {
+	if inForce(v) {
 		out.Owner = m.owner(row.Key, members)
 	}
 	if own, ok := m.observations.get(row.Key); ok {
@@ -302,7 +310,7 @@ func (m *Manager) shown(view *raftstore.View, row raftstore.Row[*statev1.Relatio
 	if told.generation == v.GetGeneration() {
 		out.LastResult, out.LastError = told.result, told.err
 		out.Endpoints = attemptsShown(v, told)
-		if !v.GetSuspended() {
+		if inForce(v) {
 			out.NextAttemptTime = timestampOf(told.next)
 		}
 	}

@@ -51,6 +51,9 @@ func TrustOf(row *statev1.Relationship) Trust {
 	if row.GetSuspended() {
 		return Trust{State: Suspended, X509: Suspended, JWT: Suspended}
 	}
+	if !inForce(row) {
+		return Trust{State: Unagreed, X509: Unagreed, JWT: Unagreed}
+	}
 	s := standingOf(row.GetStanding())
 	t := Trust{State: s.State, X509: s.State, JWT: s.State}
 	kinds := kindsOf(row)

@@ -190,7 +190,7 @@ func catalogEntry(view *raftstore.View, name string) (bundleapi.Entry, bool, err
 			return bundleapi.Entry{}, false, err
 		}
 		var found bool
-		if row, found, err = federation.ForeignBundles.Get(view, name); err != nil || !found || trust.State == federation.Suspended {
+		if row, found, err = federation.ForeignBundles.Get(view, name); err != nil || !found || trust.State.HeldBack() {
 			return bundleapi.Entry{}, false, err
 		}
 		if relationship, _, err = federation.Relationships.Get(view, name); err != nil {

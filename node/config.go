@@ -60,6 +60,7 @@ const (
 // BundleEndpointConfig is the SPIFFE bundle endpoint of this member.
 type BundleEndpointConfig struct {
 	Listen      string
+	Advertise   string        // host:port where other clusters reach it, and of no other member; empty: see [member.endpointURLs]
 	RefreshHint time.Duration // of the home domain's bundle, when the cluster is formed
 	Profile     Profile
 	CertFile    string      // https_web by files
@@ -106,6 +107,7 @@ func (c *Config) domainDefaults() authority.Settings {
 // FederationConfig bounds what foreign domains can ask of this cluster.
 type FederationConfig struct {
 	MinRefresh time.Duration // the shortest refresh hint that is followed, or published
+	NoApproval bool          // agreements that come of invitations need no operator's approval on this side
 }
 
 // StalePolicy says what a stale bundle does to the instances of its domain.

@@ -18,7 +18,7 @@ import (
 
 var (
 	endpointSchema = &hcl.BodySchema{
-		Attributes: []hcl.AttributeSchema{{Name: "listen"}, {Name: "refresh_hint"}},
+		Attributes: []hcl.AttributeSchema{{Name: "listen"}, {Name: "advertise"}, {Name: "refresh_hint"}},
 		Blocks:     []hcl.BlockHeaderSchema{{Type: "profile", LabelNames: []string{"name"}}},
 	}
 	webProfileSchema = &hcl.BodySchema{
@@ -52,6 +52,7 @@ func (d *decoder) bundleEndpoint(cfg *Config) {
 	d.diags = append(d.diags, diags...)
 	b := &block{name: "bundle_endpoint", attrs: content.Attributes, missing: content.MissingItemRange, diags: &d.diags}
 	e.Listen = b.hostPort("listen", e.Listen)
+	e.Advertise = b.hostPort("advertise", "")
 	e.RefreshHint = b.duration("refresh_hint", e.RefreshHint, cfg.Federation.MinRefresh, 24*time.Hour)
 	for i, pb := range content.Blocks {
 		e.Profile = Profile(pb.Labels[0])

@@ -18,8 +18,8 @@ const (
 	// maxHeader bounds the metadata of a call, which holds nothing that this API reads. gRPC would take 16 MiB a stream.
 	maxHeader = 16 << 10
 	// maxJoinMessage and maxJoinCalls bound what a joiner, of whom nothing is known, makes this member hold: one request
-	// of names, an address and a certificate is all that it sends.
-	maxJoinMessage = 64 << 10
+	// of names, addresses and a certificate is all that it sends, or two bundles of at most 100 KiB of a cluster that was invited.
+	maxJoinMessage = 256 << 10
 	maxJoinCalls   = 2
 	// graceful is how long calls under way may go on when the member stops.
 	graceful = 3 * time.Second

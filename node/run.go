@@ -141,6 +141,7 @@ func (m *member) serveMembers() {
 
 	joiners := grpc.NewServer(joinOptions(port.Credentials())...)
 	ententev1.RegisterJoinServiceServer(joiners, m.members.JoinService())
+	ententev1.RegisterInvitationServiceServer(joiners, federation.NewInvitationService(m.federation))
 	m.life.start("service for joiners", serveGRPC(joiners, m.port.Listener(port.Join)))
 }
 

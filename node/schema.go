@@ -35,7 +35,7 @@ var blocks = map[string]blockSchema{
 	"member":     {required: []string{"id", "zone"}, optional: []string{"data_dir", "listen", "advertise"}},
 	"join":       {required: []string{"addresses", "token"}},
 	"authority":  {optional: []string{"ca_ttl", "x509_svid_ttl", "jwt_svid_ttl", "signing_grace", "issue_rate", "issue_burst", "lint_sample"}},
-	"federation": {optional: []string{"min_refresh"}},
+	"federation": {optional: []string{"min_refresh", "approval"}},
 	"routing":    {optional: []string{"overprovisioning_factor", "panic_threshold", "stale"}},
 	"raft":       {optional: []string{"heartbeat_timeout", "election_timeout", "disk_timeout"}},
 	"telemetry":  {optional: []string{"listen", "log_level", "log_format"}},
@@ -228,6 +228,7 @@ func (d *decoder) lifetimes(cfg *Config) {
 func (d *decoder) federation(cfg *Config) {
 	b := d.block("federation", false)
 	cfg.Federation.MinRefresh = b.duration("min_refresh", 10*time.Second, time.Second, 24*time.Hour)
+	cfg.Federation.NoApproval = b.choice("approval", "required", "required", "none") == "none"
 }
 
 func (d *decoder) upstream(cfg *Config) {

@@ -77,6 +77,8 @@ func (t *trust) State(r raftstore.Reader, td spiffeid.TrustDomain) (routing.Trus
 		return routing.TrustSuspended, nil
 	case federation.Pending:
 		return routing.TrustPending, nil
+	case federation.Unagreed:
+		return routing.TrustUnagreed, nil
 	default:
 		return routing.TrustUnknown, nil
 	}
@@ -95,6 +97,8 @@ func (t *trust) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509bundl
 		return nil, fmt.Errorf("the bundle of %s has expired; see 'entente federation show %s'", td.Name(), td.Name())
 	case routing.TrustSuspended:
 		return nil, fmt.Errorf("the relationship with %s is suspended; 'entente federation resume %s' takes it up again", td.Name(), td.Name())
+	case routing.TrustUnagreed:
+		return nil, fmt.Errorf("the agreement with %s lacks the consent of one side; 'entente federation show %s' says whose", td.Name(), td.Name())
 	case routing.TrustPending:
 		return nil, fmt.Errorf("no bundle of %s has been received yet; see 'entente federation show %s'", td.Name(), td.Name())
 	default:

@@ -26,6 +26,8 @@ const (
 	TrustSuspended
 	// TrustPending says that there is a relationship, but no bundle has come yet.
 	TrustPending
+	// TrustUnagreed says that one of the two sides of an agreement has not given its consent, or has ended it.
+	TrustUnagreed
 )
 
 // Freshness returns what the API calls a state in which an instance is offered.
@@ -50,6 +52,8 @@ func (t TrustState) refusal(td spiffeid.TrustDomain) string {
 		return fmt.Sprintf("the bundle of %s has expired", td.Name())
 	case TrustSuspended:
 		return fmt.Sprintf("the relationship with %s is suspended", td.Name())
+	case TrustUnagreed:
+		return fmt.Sprintf("the agreement with %s lacks the consent of one side", td.Name())
 	case TrustPending:
 		return fmt.Sprintf("no bundle of %s has been received yet", td.Name())
 	}

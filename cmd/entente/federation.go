@@ -31,6 +31,11 @@ func (a *app) federationCommand() *cobra.Command {
 			func(ctx context.Context, c client, td string) (*ententev1.Relationship, error) {
 				return c.ResumeRelationship(ctx, &ententev1.ResumeRelationshipRequest{TrustDomain: td})
 			}),
+		a.federationInviteCommand(), a.federationInvitationsCommand(), a.federationAcceptCommand(),
+		a.relationshipCommand("approve", "Consent to an agreement that came of an invitation; it counts once both sides have",
+			func(ctx context.Context, c client, td string) (*ententev1.Relationship, error) {
+				return c.ApproveRelationship(ctx, &ententev1.ApproveRelationshipRequest{TrustDomain: td})
+			}),
 	)
 }
 
@@ -70,7 +75,7 @@ func (a *app) federationListCommand() *cobra.Command {
 				for _, r := range list.GetRelationships() {
 					t.row(r.GetTrustDomain(), name(r.GetState()), name(r.GetFreshness()), relationshipSequence(r), name(r.GetProfile()), r.GetUrl(), r.GetOwner(), streamOf(r), since(r.GetLastSuccessTime()), r.GetLastResult())
 				}
-				t.otherwise("No trust domain is federated with: 'entente federation create' begins.")
+				t.otherwise("No trust domain is federated with: 'entente federation invite' or 'entente federation create' begins.")
 			})
 		}),
 	}
@@ -102,6 +107,7 @@ func (a *app) printRelationship(r *ententev1.Relationship, err error) error {
 	return a.print(r, func(t *table) {
 		t.field("trust domain", r.GetTrustDomain())
 		t.field("state", name(r.GetState()))
+		agreementFields(t, r.GetAgreement())
 		t.field("url", r.GetUrl())
 		for _, e := range r.GetEndpoints() {
 			if len(r.GetFallbackUrls()) > 0 {

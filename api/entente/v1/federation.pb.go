@@ -79,6 +79,10 @@ const (
 	RelationshipState_RELATIONSHIP_STATE_UNSPECIFIED RelationshipState = 0
 	RelationshipState_RELATIONSHIP_STATE_ACTIVE      RelationshipState = 1
 	RelationshipState_RELATIONSHIP_STATE_SUSPENDED   RelationshipState = 2
+	// It came of an invitation, and one side at least has not approved it. Nothing is served or accepted under it.
+	RelationshipState_RELATIONSHIP_STATE_PENDING RelationshipState = 3
+	// The other side has ended the agreement. Nothing is served or accepted under it any more.
+	RelationshipState_RELATIONSHIP_STATE_ENDED RelationshipState = 4
 )
 
 // Enum value maps for RelationshipState.
@@ -87,11 +91,15 @@ var (
 		0: "RELATIONSHIP_STATE_UNSPECIFIED",
 		1: "RELATIONSHIP_STATE_ACTIVE",
 		2: "RELATIONSHIP_STATE_SUSPENDED",
+		3: "RELATIONSHIP_STATE_PENDING",
+		4: "RELATIONSHIP_STATE_ENDED",
 	}
 	RelationshipState_value = map[string]int32{
 		"RELATIONSHIP_STATE_UNSPECIFIED": 0,
 		"RELATIONSHIP_STATE_ACTIVE":      1,
 		"RELATIONSHIP_STATE_SUSPENDED":   2,
+		"RELATIONSHIP_STATE_PENDING":     3,
+		"RELATIONSHIP_STATE_ENDED":       4,
 	}
 )
 
@@ -171,6 +179,61 @@ func (PeerDirection) EnumDescriptor() ([]byte, []int) {
 	return file_entente_v1_federation_proto_rawDescGZIP(), []int{2}
 }
 
+type InvitationState int32
+
+const (
+	InvitationState_INVITATION_STATE_UNSPECIFIED InvitationState = 0
+	InvitationState_INVITATION_STATE_OPEN        InvitationState = 1
+	InvitationState_INVITATION_STATE_USED        InvitationState = 2
+	InvitationState_INVITATION_STATE_EXPIRED     InvitationState = 3
+	InvitationState_INVITATION_STATE_REVOKED     InvitationState = 4
+)
+
+// Enum value maps for InvitationState.
+var (
+	InvitationState_name = map[int32]string{
+		0: "INVITATION_STATE_UNSPECIFIED",
+		1: "INVITATION_STATE_OPEN",
+		2: "INVITATION_STATE_USED",
+		3: "INVITATION_STATE_EXPIRED",
+		4: "INVITATION_STATE_REVOKED",
+	}
+	InvitationState_value = map[string]int32{
+		"INVITATION_STATE_UNSPECIFIED": 0,
+		"INVITATION_STATE_OPEN":        1,
+		"INVITATION_STATE_USED":        2,
+		"INVITATION_STATE_EXPIRED":     3,
+		"INVITATION_STATE_REVOKED":     4,
+	}
+)
+
+func (x InvitationState) Enum() *InvitationState {
+	p := new(InvitationState)
+	*p = x
+	return p
+}
+
+func (x InvitationState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (InvitationState) Descriptor() protoreflect.EnumDescriptor {
+	return file_entente_v1_federation_proto_enumTypes[3].Descriptor()
+}
+
+func (InvitationState) Type() protoreflect.EnumType {
+	return &file_entente_v1_federation_proto_enumTypes[3]
+}
+
+func (x InvitationState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use InvitationState.Descriptor instead.
+func (InvitationState) EnumDescriptor() ([]byte, []int) {
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{3}
+}
+
 // Relationship is the agreement to trust one foreign trust domain.
 type Relationship struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -226,7 +289,9 @@ type Relationship struct {
 	// What came of each endpoint, in the configured order; set by the server.
 	Endpoints []*EndpointAttempt `protobuf:"bytes,65,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
 	// What of the stored bundle is not relied on because of authority_kinds, in words; set by the server.
-	LeftOut       string `protobuf:"bytes,66,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
+	LeftOut string `protobuf:"bytes,66,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
+	// Where it came of an invitation: what both sides have said to it.
+	Agreement     *Agreement `protobuf:"bytes,80,opt,name=agreement,proto3" json:"agreement,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -478,6 +543,121 @@ func (x *Relationship) GetLeftOut() string {
 	return ""
 }
 
+func (x *Relationship) GetAgreement() *Agreement {
+	if x != nil {
+		return x.Agreement
+	}
+	return nil
+}
+
+// Agreement is what came of an invitation.
+type Agreement struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// That of the invitation; both sides know it by this.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The hosted trust domain that the other side trusts in turn.
+	HostedTrustDomain string `protobuf:"bytes,2,opt,name=hosted_trust_domain,json=hostedTrustDomain,proto3" json:"hosted_trust_domain,omitempty"`
+	// Whether this cluster invited; else it accepted.
+	Invited bool `protobuf:"varint,3,opt,name=invited,proto3" json:"invited,omitempty"`
+	// When an operator of this cluster approved it, and who; absent: nobody has.
+	ApproveTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=approve_time,json=approveTime,proto3" json:"approve_time,omitempty"`
+	Approver    string                 `protobuf:"bytes,5,opt,name=approver,proto3" json:"approver,omitempty"`
+	// When the other side told that it has approved; absent: it has not.
+	PeerApproveTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=peer_approve_time,json=peerApproveTime,proto3" json:"peer_approve_time,omitempty"`
+	// When the other side told that it has ended it; absent: it has not.
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// Whether it is only there because the other side's members and its endpoint prove themselves by this trust domain.
+	Companion     bool `protobuf:"varint,8,opt,name=companion,proto3" json:"companion,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Agreement) Reset() {
+	*x = Agreement{}
+	mi := &file_entente_v1_federation_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Agreement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Agreement) ProtoMessage() {}
+
+func (x *Agreement) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_federation_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Agreement.ProtoReflect.Descriptor instead.
+func (*Agreement) Descriptor() ([]byte, []int) {
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Agreement) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Agreement) GetHostedTrustDomain() string {
+	if x != nil {
+		return x.HostedTrustDomain
+	}
+	return ""
+}
+
+func (x *Agreement) GetInvited() bool {
+	if x != nil {
+		return x.Invited
+	}
+	return false
+}
+
+func (x *Agreement) GetApproveTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ApproveTime
+	}
+	return nil
+}
+
+func (x *Agreement) GetApprover() string {
+	if x != nil {
+		return x.Approver
+	}
+	return ""
+}
+
+func (x *Agreement) GetPeerApproveTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PeerApproveTime
+	}
+	return nil
+}
+
+func (x *Agreement) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *Agreement) GetCompanion() bool {
+	if x != nil {
+		return x.Companion
+	}
+	return false
+}
+
 // Peer names another cluster that runs Entente.
 type Peer struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
@@ -490,7 +670,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_entente_v1_federation_proto_msgTypes[1]
+	mi := &file_entente_v1_federation_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -502,7 +682,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[1]
+	mi := &file_entente_v1_federation_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -515,7 +695,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{1}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Peer) GetHomeTrustDomain() string {
@@ -554,7 +734,7 @@ type PeerStream struct {
 
 func (x *PeerStream) Reset() {
 	*x = PeerStream{}
-	mi := &file_entente_v1_federation_proto_msgTypes[2]
+	mi := &file_entente_v1_federation_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -566,7 +746,7 @@ func (x *PeerStream) String() string {
 func (*PeerStream) ProtoMessage() {}
 
 func (x *PeerStream) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[2]
+	mi := &file_entente_v1_federation_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -579,7 +759,7 @@ func (x *PeerStream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerStream.ProtoReflect.Descriptor instead.
 func (*PeerStream) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{2}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *PeerStream) GetMember() string {
@@ -661,7 +841,7 @@ type PeerStreamAcknowledgement struct {
 
 func (x *PeerStreamAcknowledgement) Reset() {
 	*x = PeerStreamAcknowledgement{}
-	mi := &file_entente_v1_federation_proto_msgTypes[3]
+	mi := &file_entente_v1_federation_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -673,7 +853,7 @@ func (x *PeerStreamAcknowledgement) String() string {
 func (*PeerStreamAcknowledgement) ProtoMessage() {}
 
 func (x *PeerStreamAcknowledgement) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[3]
+	mi := &file_entente_v1_federation_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -686,7 +866,7 @@ func (x *PeerStreamAcknowledgement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerStreamAcknowledgement.ProtoReflect.Descriptor instead.
 func (*PeerStreamAcknowledgement) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{3}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *PeerStreamAcknowledgement) GetTrustDomain() string {
@@ -738,7 +918,7 @@ type EndpointAttempt struct {
 
 func (x *EndpointAttempt) Reset() {
 	*x = EndpointAttempt{}
-	mi := &file_entente_v1_federation_proto_msgTypes[4]
+	mi := &file_entente_v1_federation_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -750,7 +930,7 @@ func (x *EndpointAttempt) String() string {
 func (*EndpointAttempt) ProtoMessage() {}
 
 func (x *EndpointAttempt) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[4]
+	mi := &file_entente_v1_federation_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -763,7 +943,7 @@ func (x *EndpointAttempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointAttempt.ProtoReflect.Descriptor instead.
 func (*EndpointAttempt) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{4}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *EndpointAttempt) GetUrl() string {
@@ -805,7 +985,7 @@ type CreateRelationshipRequest struct {
 
 func (x *CreateRelationshipRequest) Reset() {
 	*x = CreateRelationshipRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[5]
+	mi := &file_entente_v1_federation_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -817,7 +997,7 @@ func (x *CreateRelationshipRequest) String() string {
 func (*CreateRelationshipRequest) ProtoMessage() {}
 
 func (x *CreateRelationshipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[5]
+	mi := &file_entente_v1_federation_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -830,7 +1010,7 @@ func (x *CreateRelationshipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRelationshipRequest.ProtoReflect.Descriptor instead.
 func (*CreateRelationshipRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{5}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CreateRelationshipRequest) GetRelationship() *Relationship {
@@ -860,7 +1040,7 @@ type ListRelationshipsRequest struct {
 
 func (x *ListRelationshipsRequest) Reset() {
 	*x = ListRelationshipsRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[6]
+	mi := &file_entente_v1_federation_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -872,7 +1052,7 @@ func (x *ListRelationshipsRequest) String() string {
 func (*ListRelationshipsRequest) ProtoMessage() {}
 
 func (x *ListRelationshipsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[6]
+	mi := &file_entente_v1_federation_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -885,7 +1065,7 @@ func (x *ListRelationshipsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRelationshipsRequest.ProtoReflect.Descriptor instead.
 func (*ListRelationshipsRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{6}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListRelationshipsRequest) GetRead() *ReadOptions {
@@ -922,7 +1102,7 @@ type ListRelationshipsResponse struct {
 
 func (x *ListRelationshipsResponse) Reset() {
 	*x = ListRelationshipsResponse{}
-	mi := &file_entente_v1_federation_proto_msgTypes[7]
+	mi := &file_entente_v1_federation_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -934,7 +1114,7 @@ func (x *ListRelationshipsResponse) String() string {
 func (*ListRelationshipsResponse) ProtoMessage() {}
 
 func (x *ListRelationshipsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[7]
+	mi := &file_entente_v1_federation_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -947,7 +1127,7 @@ func (x *ListRelationshipsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRelationshipsResponse.ProtoReflect.Descriptor instead.
 func (*ListRelationshipsResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{7}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListRelationshipsResponse) GetRevision() uint64 {
@@ -981,7 +1161,7 @@ type GetRelationshipRequest struct {
 
 func (x *GetRelationshipRequest) Reset() {
 	*x = GetRelationshipRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[8]
+	mi := &file_entente_v1_federation_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -993,7 +1173,7 @@ func (x *GetRelationshipRequest) String() string {
 func (*GetRelationshipRequest) ProtoMessage() {}
 
 func (x *GetRelationshipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[8]
+	mi := &file_entente_v1_federation_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1006,7 +1186,7 @@ func (x *GetRelationshipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRelationshipRequest.ProtoReflect.Descriptor instead.
 func (*GetRelationshipRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{8}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetRelationshipRequest) GetTrustDomain() string {
@@ -1037,7 +1217,7 @@ type UpdateRelationshipRequest struct {
 
 func (x *UpdateRelationshipRequest) Reset() {
 	*x = UpdateRelationshipRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[9]
+	mi := &file_entente_v1_federation_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1049,7 +1229,7 @@ func (x *UpdateRelationshipRequest) String() string {
 func (*UpdateRelationshipRequest) ProtoMessage() {}
 
 func (x *UpdateRelationshipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[9]
+	mi := &file_entente_v1_federation_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1062,7 +1242,7 @@ func (x *UpdateRelationshipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRelationshipRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRelationshipRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{9}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *UpdateRelationshipRequest) GetRelationship() *Relationship {
@@ -1102,7 +1282,7 @@ type DeleteRelationshipRequest struct {
 
 func (x *DeleteRelationshipRequest) Reset() {
 	*x = DeleteRelationshipRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[10]
+	mi := &file_entente_v1_federation_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1114,7 +1294,7 @@ func (x *DeleteRelationshipRequest) String() string {
 func (*DeleteRelationshipRequest) ProtoMessage() {}
 
 func (x *DeleteRelationshipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[10]
+	mi := &file_entente_v1_federation_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1127,7 +1307,7 @@ func (x *DeleteRelationshipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRelationshipRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRelationshipRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{10}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DeleteRelationshipRequest) GetTrustDomain() string {
@@ -1146,7 +1326,7 @@ type DeleteRelationshipResponse struct {
 
 func (x *DeleteRelationshipResponse) Reset() {
 	*x = DeleteRelationshipResponse{}
-	mi := &file_entente_v1_federation_proto_msgTypes[11]
+	mi := &file_entente_v1_federation_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1158,7 +1338,7 @@ func (x *DeleteRelationshipResponse) String() string {
 func (*DeleteRelationshipResponse) ProtoMessage() {}
 
 func (x *DeleteRelationshipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[11]
+	mi := &file_entente_v1_federation_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1171,7 +1351,7 @@ func (x *DeleteRelationshipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRelationshipResponse.ProtoReflect.Descriptor instead.
 func (*DeleteRelationshipResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{11}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DeleteRelationshipResponse) GetRevision() uint64 {
@@ -1190,7 +1370,7 @@ type RefreshRelationshipRequest struct {
 
 func (x *RefreshRelationshipRequest) Reset() {
 	*x = RefreshRelationshipRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[12]
+	mi := &file_entente_v1_federation_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1202,7 +1382,7 @@ func (x *RefreshRelationshipRequest) String() string {
 func (*RefreshRelationshipRequest) ProtoMessage() {}
 
 func (x *RefreshRelationshipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[12]
+	mi := &file_entente_v1_federation_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1215,7 +1395,7 @@ func (x *RefreshRelationshipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefreshRelationshipRequest.ProtoReflect.Descriptor instead.
 func (*RefreshRelationshipRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{12}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RefreshRelationshipRequest) GetTrustDomain() string {
@@ -1234,7 +1414,7 @@ type SuspendRelationshipRequest struct {
 
 func (x *SuspendRelationshipRequest) Reset() {
 	*x = SuspendRelationshipRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[13]
+	mi := &file_entente_v1_federation_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1246,7 +1426,7 @@ func (x *SuspendRelationshipRequest) String() string {
 func (*SuspendRelationshipRequest) ProtoMessage() {}
 
 func (x *SuspendRelationshipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[13]
+	mi := &file_entente_v1_federation_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1259,7 +1439,7 @@ func (x *SuspendRelationshipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuspendRelationshipRequest.ProtoReflect.Descriptor instead.
 func (*SuspendRelationshipRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{13}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SuspendRelationshipRequest) GetTrustDomain() string {
@@ -1278,7 +1458,7 @@ type ResumeRelationshipRequest struct {
 
 func (x *ResumeRelationshipRequest) Reset() {
 	*x = ResumeRelationshipRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[14]
+	mi := &file_entente_v1_federation_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1290,7 +1470,7 @@ func (x *ResumeRelationshipRequest) String() string {
 func (*ResumeRelationshipRequest) ProtoMessage() {}
 
 func (x *ResumeRelationshipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[14]
+	mi := &file_entente_v1_federation_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1303,7 +1483,7 @@ func (x *ResumeRelationshipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRelationshipRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRelationshipRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{14}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ResumeRelationshipRequest) GetTrustDomain() string {
@@ -1329,7 +1509,7 @@ type RelationshipAlarm struct {
 
 func (x *RelationshipAlarm) Reset() {
 	*x = RelationshipAlarm{}
-	mi := &file_entente_v1_federation_proto_msgTypes[15]
+	mi := &file_entente_v1_federation_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1341,7 +1521,7 @@ func (x *RelationshipAlarm) String() string {
 func (*RelationshipAlarm) ProtoMessage() {}
 
 func (x *RelationshipAlarm) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[15]
+	mi := &file_entente_v1_federation_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1354,7 +1534,7 @@ func (x *RelationshipAlarm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelationshipAlarm.ProtoReflect.Descriptor instead.
 func (*RelationshipAlarm) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{15}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RelationshipAlarm) GetName() string {
@@ -1385,12 +1565,591 @@ func (x *RelationshipAlarm) GetSequence() uint64 {
 	return 0
 }
 
+type ApproveRelationshipRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TrustDomain   string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApproveRelationshipRequest) Reset() {
+	*x = ApproveRelationshipRequest{}
+	mi := &file_entente_v1_federation_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApproveRelationshipRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApproveRelationshipRequest) ProtoMessage() {}
+
+func (x *ApproveRelationshipRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_federation_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApproveRelationshipRequest.ProtoReflect.Descriptor instead.
+func (*ApproveRelationshipRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ApproveRelationshipRequest) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+// Invitation is one that this cluster has made.
+type Invitation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The hosted trust domain that is offered, and the foreign one that is to accept.
+	TrustDomain        string                 `protobuf:"bytes,2,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	ForeignTrustDomain string                 `protobuf:"bytes,3,opt,name=foreign_trust_domain,json=foreignTrustDomain,proto3" json:"foreign_trust_domain,omitempty"`
+	CreateTime         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	ExpireTime         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	Creator            string                 `protobuf:"bytes,6,opt,name=creator,proto3" json:"creator,omitempty"`
+	// Whether the agreement counts as approved by this side.
+	Approved bool            `protobuf:"varint,7,opt,name=approved,proto3" json:"approved,omitempty"`
+	State    InvitationState `protobuf:"varint,8,opt,name=state,proto3,enum=entente.v1.InvitationState" json:"state,omitempty"`
+	// When it was used or revoked.
+	EndTime       *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Invitation) Reset() {
+	*x = Invitation{}
+	mi := &file_entente_v1_federation_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Invitation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Invitation) ProtoMessage() {}
+
+func (x *Invitation) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_federation_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Invitation.ProtoReflect.Descriptor instead.
+func (*Invitation) Descriptor() ([]byte, []int) {
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Invitation) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Invitation) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *Invitation) GetForeignTrustDomain() string {
+	if x != nil {
+		return x.ForeignTrustDomain
+	}
+	return ""
+}
+
+func (x *Invitation) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *Invitation) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *Invitation) GetCreator() string {
+	if x != nil {
+		return x.Creator
+	}
+	return ""
+}
+
+func (x *Invitation) GetApproved() bool {
+	if x != nil {
+		return x.Approved
+	}
+	return false
+}
+
+func (x *Invitation) GetState() InvitationState {
+	if x != nil {
+		return x.State
+	}
+	return InvitationState_INVITATION_STATE_UNSPECIFIED
+}
+
+func (x *Invitation) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+type CreateInvitationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A hosted trust domain.
+	TrustDomain string `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	// The trust domain that is to accept, and no other can.
+	ForeignTrustDomain string `protobuf:"bytes,2,opt,name=foreign_trust_domain,json=foreignTrustDomain,proto3" json:"foreign_trust_domain,omitempty"`
+	// 1 second to 7 days; 1 hour if absent.
+	Ttl *durationpb.Duration `protobuf:"bytes,3,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// Approve the agreement already now.
+	Approve       bool `protobuf:"varint,4,opt,name=approve,proto3" json:"approve,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateInvitationRequest) Reset() {
+	*x = CreateInvitationRequest{}
+	mi := &file_entente_v1_federation_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateInvitationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateInvitationRequest) ProtoMessage() {}
+
+func (x *CreateInvitationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_federation_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateInvitationRequest.ProtoReflect.Descriptor instead.
+func (*CreateInvitationRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *CreateInvitationRequest) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *CreateInvitationRequest) GetForeignTrustDomain() string {
+	if x != nil {
+		return x.ForeignTrustDomain
+	}
+	return ""
+}
+
+func (x *CreateInvitationRequest) GetTtl() *durationpb.Duration {
+	if x != nil {
+		return x.Ttl
+	}
+	return nil
+}
+
+func (x *CreateInvitationRequest) GetApprove() bool {
+	if x != nil {
+		return x.Approve
+	}
+	return false
+}
+
+type CreateInvitationResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Secret, shown once.
+	Token         string      `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	Invitation    *Invitation `protobuf:"bytes,3,opt,name=invitation,proto3" json:"invitation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateInvitationResponse) Reset() {
+	*x = CreateInvitationResponse{}
+	mi := &file_entente_v1_federation_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateInvitationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateInvitationResponse) ProtoMessage() {}
+
+func (x *CreateInvitationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_federation_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateInvitationResponse.ProtoReflect.Descriptor instead.
+func (*CreateInvitationResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *CreateInvitationResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *CreateInvitationResponse) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *CreateInvitationResponse) GetInvitation() *Invitation {
+	if x != nil {
+		return x.Invitation
+	}
+	return nil
+}
+
+type ListInvitationsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Read          *ReadOptions           `protobuf:"bytes,1,opt,name=read,proto3" json:"read,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListInvitationsRequest) Reset() {
+	*x = ListInvitationsRequest{}
+	mi := &file_entente_v1_federation_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListInvitationsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListInvitationsRequest) ProtoMessage() {}
+
+func (x *ListInvitationsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_federation_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListInvitationsRequest.ProtoReflect.Descriptor instead.
+func (*ListInvitationsRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ListInvitationsRequest) GetRead() *ReadOptions {
+	if x != nil {
+		return x.Read
+	}
+	return nil
+}
+
+type ListInvitationsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Invitations   []*Invitation          `protobuf:"bytes,2,rep,name=invitations,proto3" json:"invitations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListInvitationsResponse) Reset() {
+	*x = ListInvitationsResponse{}
+	mi := &file_entente_v1_federation_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListInvitationsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListInvitationsResponse) ProtoMessage() {}
+
+func (x *ListInvitationsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_federation_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListInvitationsResponse.ProtoReflect.Descriptor instead.
+func (*ListInvitationsResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ListInvitationsResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ListInvitationsResponse) GetInvitations() []*Invitation {
+	if x != nil {
+		return x.Invitations
+	}
+	return nil
+}
+
+type RevokeInvitationRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeInvitationRequest) Reset() {
+	*x = RevokeInvitationRequest{}
+	mi := &file_entente_v1_federation_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeInvitationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeInvitationRequest) ProtoMessage() {}
+
+func (x *RevokeInvitationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_federation_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeInvitationRequest.ProtoReflect.Descriptor instead.
+func (*RevokeInvitationRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *RevokeInvitationRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type RevokeInvitationResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeInvitationResponse) Reset() {
+	*x = RevokeInvitationResponse{}
+	mi := &file_entente_v1_federation_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeInvitationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeInvitationResponse) ProtoMessage() {}
+
+func (x *RevokeInvitationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_federation_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeInvitationResponse.ProtoReflect.Descriptor instead.
+func (*RevokeInvitationResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *RevokeInvitationResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+type RedeemInvitationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Token string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// Approve the agreement already now.
+	Approve       bool `protobuf:"varint,2,opt,name=approve,proto3" json:"approve,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RedeemInvitationRequest) Reset() {
+	*x = RedeemInvitationRequest{}
+	mi := &file_entente_v1_federation_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RedeemInvitationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RedeemInvitationRequest) ProtoMessage() {}
+
+func (x *RedeemInvitationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_federation_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RedeemInvitationRequest.ProtoReflect.Descriptor instead.
+func (*RedeemInvitationRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *RedeemInvitationRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *RedeemInvitationRequest) GetApprove() bool {
+	if x != nil {
+		return x.Approve
+	}
+	return false
+}
+
+type RedeemInvitationResponse struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Relationship *Relationship          `protobuf:"bytes,1,opt,name=relationship,proto3" json:"relationship,omitempty"`
+	// What the operator should know though it worked, such as clocks that differ.
+	Warnings      []string `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RedeemInvitationResponse) Reset() {
+	*x = RedeemInvitationResponse{}
+	mi := &file_entente_v1_federation_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RedeemInvitationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RedeemInvitationResponse) ProtoMessage() {}
+
+func (x *RedeemInvitationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_federation_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RedeemInvitationResponse.ProtoReflect.Descriptor instead.
+func (*RedeemInvitationResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *RedeemInvitationResponse) GetRelationship() *Relationship {
+	if x != nil {
+		return x.Relationship
+	}
+	return nil
+}
+
+func (x *RedeemInvitationResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
 var File_entente_v1_federation_proto protoreflect.FileDescriptor
 
 const file_entente_v1_federation_proto_rawDesc = "" +
 	"\n" +
 	"\x1bentente/v1/federation.proto\x12\n" +
-	"entente.v1\x1a\x1aentente/v1/authority.proto\x1a\x17entente/v1/bundle.proto\x1a\x15entente/v1/read.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe7\v\n" +
+	"entente.v1\x1a\x1aentente/v1/authority.proto\x1a\x17entente/v1/bundle.proto\x1a\x15entente/v1/read.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9c\f\n" +
 	"\fRelationship\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x125\n" +
@@ -1426,9 +2185,19 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"\x12max_document_bytes\x18? \x01(\rR\x10maxDocumentBytes\x12>\n" +
 	"\rfetch_timeout\x18@ \x01(\v2\x19.google.protobuf.DurationR\ffetchTimeout\x129\n" +
 	"\tendpoints\x18A \x03(\v2\x1b.entente.v1.EndpointAttemptR\tendpoints\x12\x19\n" +
-	"\bleft_out\x18B \x01(\tR\aleftOutB\v\n" +
+	"\bleft_out\x18B \x01(\tR\aleftOut\x123\n" +
+	"\tagreement\x18P \x01(\v2\x15.entente.v1.AgreementR\tagreementB\v\n" +
 	"\t_sequenceB\x12\n" +
-	"\x10_stated_sequence\"P\n" +
+	"\x10_stated_sequence\"\xdd\x02\n" +
+	"\tAgreement\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
+	"\x13hosted_trust_domain\x18\x02 \x01(\tR\x11hostedTrustDomain\x12\x18\n" +
+	"\ainvited\x18\x03 \x01(\bR\ainvited\x12=\n" +
+	"\fapprove_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\vapproveTime\x12\x1a\n" +
+	"\bapprover\x18\x05 \x01(\tR\bapprover\x12F\n" +
+	"\x11peer_approve_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0fpeerApproveTime\x125\n" +
+	"\bend_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x1c\n" +
+	"\tcompanion\x18\b \x01(\bR\tcompanion\"P\n" +
 	"\x04Peer\x12*\n" +
 	"\x11home_trust_domain\x18\x01 \x01(\tR\x0fhomeTrustDomain\x12\x1c\n" +
 	"\taddresses\x18\x02 \x03(\tR\taddresses\"\x83\x03\n" +
@@ -1491,19 +2260,68 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\x12.\n" +
 	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1a\n" +
-	"\bsequence\x18\x04 \x01(\x04R\bsequence*v\n" +
+	"\bsequence\x18\x04 \x01(\x04R\bsequence\"?\n" +
+	"\x1aApproveRelationshipRequest\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\"\x8b\x03\n" +
+	"\n" +
+	"Invitation\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
+	"\ftrust_domain\x18\x02 \x01(\tR\vtrustDomain\x120\n" +
+	"\x14foreign_trust_domain\x18\x03 \x01(\tR\x12foreignTrustDomain\x12;\n" +
+	"\vcreate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x12;\n" +
+	"\vexpire_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\x12\x18\n" +
+	"\acreator\x18\x06 \x01(\tR\acreator\x12\x1a\n" +
+	"\bapproved\x18\a \x01(\bR\bapproved\x121\n" +
+	"\x05state\x18\b \x01(\x0e2\x1b.entente.v1.InvitationStateR\x05state\x125\n" +
+	"\bend_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"\xb5\x01\n" +
+	"\x17CreateInvitationRequest\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x120\n" +
+	"\x14foreign_trust_domain\x18\x02 \x01(\tR\x12foreignTrustDomain\x12+\n" +
+	"\x03ttl\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x18\n" +
+	"\aapprove\x18\x04 \x01(\bR\aapprove\"\x84\x01\n" +
+	"\x18CreateInvitationResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\x126\n" +
+	"\n" +
+	"invitation\x18\x03 \x01(\v2\x16.entente.v1.InvitationR\n" +
+	"invitation\"E\n" +
+	"\x16ListInvitationsRequest\x12+\n" +
+	"\x04read\x18\x01 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"o\n" +
+	"\x17ListInvitationsResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x128\n" +
+	"\vinvitations\x18\x02 \x03(\v2\x16.entente.v1.InvitationR\vinvitations\")\n" +
+	"\x17RevokeInvitationRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"6\n" +
+	"\x18RevokeInvitationResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"I\n" +
+	"\x17RedeemInvitationRequest\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\x12\x18\n" +
+	"\aapprove\x18\x02 \x01(\bR\aapprove\"t\n" +
+	"\x18RedeemInvitationResponse\x12<\n" +
+	"\frelationship\x18\x01 \x01(\v2\x18.entente.v1.RelationshipR\frelationship\x12\x1a\n" +
+	"\bwarnings\x18\x02 \x03(\tR\bwarnings*v\n" +
 	"\x0fEndpointProfile\x12 \n" +
 	"\x1cENDPOINT_PROFILE_UNSPECIFIED\x10\x00\x12!\n" +
 	"\x1dENDPOINT_PROFILE_HTTPS_SPIFFE\x10\x01\x12\x1e\n" +
-	"\x1aENDPOINT_PROFILE_HTTPS_WEB\x10\x02*x\n" +
+	"\x1aENDPOINT_PROFILE_HTTPS_WEB\x10\x02*\xb6\x01\n" +
 	"\x11RelationshipState\x12\"\n" +
 	"\x1eRELATIONSHIP_STATE_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19RELATIONSHIP_STATE_ACTIVE\x10\x01\x12 \n" +
-	"\x1cRELATIONSHIP_STATE_SUSPENDED\x10\x02*i\n" +
+	"\x1cRELATIONSHIP_STATE_SUSPENDED\x10\x02\x12\x1e\n" +
+	"\x1aRELATIONSHIP_STATE_PENDING\x10\x03\x12\x1c\n" +
+	"\x18RELATIONSHIP_STATE_ENDED\x10\x04*i\n" +
 	"\rPeerDirection\x12\x1e\n" +
 	"\x1aPEER_DIRECTION_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17PEER_DIRECTION_OUTGOING\x10\x01\x12\x1b\n" +
-	"\x17PEER_DIRECTION_INCOMING\x10\x022\xe2\x05\n" +
+	"\x17PEER_DIRECTION_INCOMING\x10\x02*\xa5\x01\n" +
+	"\x0fInvitationState\x12 \n" +
+	"\x1cINVITATION_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15INVITATION_STATE_OPEN\x10\x01\x12\x19\n" +
+	"\x15INVITATION_STATE_USED\x10\x02\x12\x1c\n" +
+	"\x18INVITATION_STATE_EXPIRED\x10\x03\x12\x1c\n" +
+	"\x18INVITATION_STATE_REVOKED\x10\x042\xb4\t\n" +
 	"\x11FederationService\x12U\n" +
 	"\x12CreateRelationship\x12%.entente.v1.CreateRelationshipRequest\x1a\x18.entente.v1.Relationship\x12`\n" +
 	"\x11ListRelationships\x12$.entente.v1.ListRelationshipsRequest\x1a%.entente.v1.ListRelationshipsResponse\x12O\n" +
@@ -1512,7 +2330,12 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"\x12DeleteRelationship\x12%.entente.v1.DeleteRelationshipRequest\x1a&.entente.v1.DeleteRelationshipResponse\x12W\n" +
 	"\x13RefreshRelationship\x12&.entente.v1.RefreshRelationshipRequest\x1a\x18.entente.v1.Relationship\x12W\n" +
 	"\x13SuspendRelationship\x12&.entente.v1.SuspendRelationshipRequest\x1a\x18.entente.v1.Relationship\x12U\n" +
-	"\x12ResumeRelationship\x12%.entente.v1.ResumeRelationshipRequest\x1a\x18.entente.v1.RelationshipB7Z5github.com/ententehq/entente/api/entente/v1;ententev1b\x06proto3"
+	"\x12ResumeRelationship\x12%.entente.v1.ResumeRelationshipRequest\x1a\x18.entente.v1.Relationship\x12W\n" +
+	"\x13ApproveRelationship\x12&.entente.v1.ApproveRelationshipRequest\x1a\x18.entente.v1.Relationship\x12]\n" +
+	"\x10CreateInvitation\x12#.entente.v1.CreateInvitationRequest\x1a$.entente.v1.CreateInvitationResponse\x12Z\n" +
+	"\x0fListInvitations\x12\".entente.v1.ListInvitationsRequest\x1a#.entente.v1.ListInvitationsResponse\x12]\n" +
+	"\x10RevokeInvitation\x12#.entente.v1.RevokeInvitationRequest\x1a$.entente.v1.RevokeInvitationResponse\x12]\n" +
+	"\x10RedeemInvitation\x12#.entente.v1.RedeemInvitationRequest\x1a$.entente.v1.RedeemInvitationResponseB7Z5github.com/ententehq/entente/api/entente/v1;ententev1b\x06proto3"
 
 var (
 	file_entente_v1_federation_proto_rawDescOnce sync.Once
@@ -1526,85 +2349,120 @@ func file_entente_v1_federation_proto_rawDescGZIP() []byte {
 	return file_entente_v1_federation_proto_rawDescData
 }
 
-var file_entente_v1_federation_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_entente_v1_federation_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_entente_v1_federation_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_entente_v1_federation_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_entente_v1_federation_proto_goTypes = []any{
 	(EndpointProfile)(0),               // 0: entente.v1.EndpointProfile
 	(RelationshipState)(0),             // 1: entente.v1.RelationshipState
 	(PeerDirection)(0),                 // 2: entente.v1.PeerDirection
-	(*Relationship)(nil),               // 3: entente.v1.Relationship
-	(*Peer)(nil),                       // 4: entente.v1.Peer
-	(*PeerStream)(nil),                 // 5: entente.v1.PeerStream
-	(*PeerStreamAcknowledgement)(nil),  // 6: entente.v1.PeerStreamAcknowledgement
-	(*EndpointAttempt)(nil),            // 7: entente.v1.EndpointAttempt
-	(*CreateRelationshipRequest)(nil),  // 8: entente.v1.CreateRelationshipRequest
-	(*ListRelationshipsRequest)(nil),   // 9: entente.v1.ListRelationshipsRequest
-	(*ListRelationshipsResponse)(nil),  // 10: entente.v1.ListRelationshipsResponse
-	(*GetRelationshipRequest)(nil),     // 11: entente.v1.GetRelationshipRequest
-	(*UpdateRelationshipRequest)(nil),  // 12: entente.v1.UpdateRelationshipRequest
-	(*DeleteRelationshipRequest)(nil),  // 13: entente.v1.DeleteRelationshipRequest
-	(*DeleteRelationshipResponse)(nil), // 14: entente.v1.DeleteRelationshipResponse
-	(*RefreshRelationshipRequest)(nil), // 15: entente.v1.RefreshRelationshipRequest
-	(*SuspendRelationshipRequest)(nil), // 16: entente.v1.SuspendRelationshipRequest
-	(*ResumeRelationshipRequest)(nil),  // 17: entente.v1.ResumeRelationshipRequest
-	(*RelationshipAlarm)(nil),          // 18: entente.v1.RelationshipAlarm
-	(*durationpb.Duration)(nil),        // 19: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),      // 20: google.protobuf.Timestamp
-	(Freshness)(0),                     // 21: entente.v1.Freshness
-	(AuthorityKind)(0),                 // 22: entente.v1.AuthorityKind
-	(*ReadOptions)(nil),                // 23: entente.v1.ReadOptions
-	(*fieldmaskpb.FieldMask)(nil),      // 24: google.protobuf.FieldMask
+	(InvitationState)(0),               // 3: entente.v1.InvitationState
+	(*Relationship)(nil),               // 4: entente.v1.Relationship
+	(*Agreement)(nil),                  // 5: entente.v1.Agreement
+	(*Peer)(nil),                       // 6: entente.v1.Peer
+	(*PeerStream)(nil),                 // 7: entente.v1.PeerStream
+	(*PeerStreamAcknowledgement)(nil),  // 8: entente.v1.PeerStreamAcknowledgement
+	(*EndpointAttempt)(nil),            // 9: entente.v1.EndpointAttempt
+	(*CreateRelationshipRequest)(nil),  // 10: entente.v1.CreateRelationshipRequest
+	(*ListRelationshipsRequest)(nil),   // 11: entente.v1.ListRelationshipsRequest
+	(*ListRelationshipsResponse)(nil),  // 12: entente.v1.ListRelationshipsResponse
+	(*GetRelationshipRequest)(nil),     // 13: entente.v1.GetRelationshipRequest
+	(*UpdateRelationshipRequest)(nil),  // 14: entente.v1.UpdateRelationshipRequest
+	(*DeleteRelationshipRequest)(nil),  // 15: entente.v1.DeleteRelationshipRequest
+	(*DeleteRelationshipResponse)(nil), // 16: entente.v1.DeleteRelationshipResponse
+	(*RefreshRelationshipRequest)(nil), // 17: entente.v1.RefreshRelationshipRequest
+	(*SuspendRelationshipRequest)(nil), // 18: entente.v1.SuspendRelationshipRequest
+	(*ResumeRelationshipRequest)(nil),  // 19: entente.v1.ResumeRelationshipRequest
+	(*RelationshipAlarm)(nil),          // 20: entente.v1.RelationshipAlarm
+	(*ApproveRelationshipRequest)(nil), // 21: entente.v1.ApproveRelationshipRequest
+	(*Invitation)(nil),                 // 22: entente.v1.Invitation
+	(*CreateInvitationRequest)(nil),    // 23: entente.v1.CreateInvitationRequest
+	(*CreateInvitationResponse)(nil),   // 24: entente.v1.CreateInvitationResponse
+	(*ListInvitationsRequest)(nil),     // 25: entente.v1.ListInvitationsRequest
+	(*ListInvitationsResponse)(nil),    // 26: entente.v1.ListInvitationsResponse
+	(*RevokeInvitationRequest)(nil),    // 27: entente.v1.RevokeInvitationRequest
+	(*RevokeInvitationResponse)(nil),   // 28: entente.v1.RevokeInvitationResponse
+	(*RedeemInvitationRequest)(nil),    // 29: entente.v1.RedeemInvitationRequest
+	(*RedeemInvitationResponse)(nil),   // 30: entente.v1.RedeemInvitationResponse
+	(*durationpb.Duration)(nil),        // 31: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),      // 32: google.protobuf.Timestamp
+	(Freshness)(0),                     // 33: entente.v1.Freshness
+	(AuthorityKind)(0),                 // 34: entente.v1.AuthorityKind
+	(*ReadOptions)(nil),                // 35: entente.v1.ReadOptions
+	(*fieldmaskpb.FieldMask)(nil),      // 36: google.protobuf.FieldMask
 }
 var file_entente_v1_federation_proto_depIdxs = []int32{
 	0,  // 0: entente.v1.Relationship.profile:type_name -> entente.v1.EndpointProfile
 	1,  // 1: entente.v1.Relationship.state:type_name -> entente.v1.RelationshipState
-	19, // 2: entente.v1.Relationship.max_stale_jwt:type_name -> google.protobuf.Duration
-	19, // 3: entente.v1.Relationship.max_stale_x509:type_name -> google.protobuf.Duration
-	20, // 4: entente.v1.Relationship.create_time:type_name -> google.protobuf.Timestamp
-	21, // 5: entente.v1.Relationship.freshness:type_name -> entente.v1.Freshness
-	20, // 6: entente.v1.Relationship.last_success_time:type_name -> google.protobuf.Timestamp
-	20, // 7: entente.v1.Relationship.last_attempt_time:type_name -> google.protobuf.Timestamp
-	20, // 8: entente.v1.Relationship.next_attempt_time:type_name -> google.protobuf.Timestamp
-	19, // 9: entente.v1.Relationship.refresh_interval:type_name -> google.protobuf.Duration
-	18, // 10: entente.v1.Relationship.alarms:type_name -> entente.v1.RelationshipAlarm
-	4,  // 11: entente.v1.Relationship.peer:type_name -> entente.v1.Peer
-	5,  // 12: entente.v1.Relationship.streams:type_name -> entente.v1.PeerStream
-	22, // 13: entente.v1.Relationship.authority_kinds:type_name -> entente.v1.AuthorityKind
-	19, // 14: entente.v1.Relationship.fetch_timeout:type_name -> google.protobuf.Duration
-	7,  // 15: entente.v1.Relationship.endpoints:type_name -> entente.v1.EndpointAttempt
-	2,  // 16: entente.v1.PeerStream.direction:type_name -> entente.v1.PeerDirection
-	20, // 17: entente.v1.PeerStream.since:type_name -> google.protobuf.Timestamp
-	6,  // 18: entente.v1.PeerStream.acknowledgements:type_name -> entente.v1.PeerStreamAcknowledgement
-	20, // 19: entente.v1.PeerStreamAcknowledgement.time:type_name -> google.protobuf.Timestamp
-	20, // 20: entente.v1.EndpointAttempt.attempt_time:type_name -> google.protobuf.Timestamp
-	3,  // 21: entente.v1.CreateRelationshipRequest.relationship:type_name -> entente.v1.Relationship
-	23, // 22: entente.v1.ListRelationshipsRequest.read:type_name -> entente.v1.ReadOptions
-	3,  // 23: entente.v1.ListRelationshipsResponse.relationships:type_name -> entente.v1.Relationship
-	23, // 24: entente.v1.GetRelationshipRequest.read:type_name -> entente.v1.ReadOptions
-	3,  // 25: entente.v1.UpdateRelationshipRequest.relationship:type_name -> entente.v1.Relationship
-	24, // 26: entente.v1.UpdateRelationshipRequest.update_mask:type_name -> google.protobuf.FieldMask
-	20, // 27: entente.v1.RelationshipAlarm.time:type_name -> google.protobuf.Timestamp
-	8,  // 28: entente.v1.FederationService.CreateRelationship:input_type -> entente.v1.CreateRelationshipRequest
-	9,  // 29: entente.v1.FederationService.ListRelationships:input_type -> entente.v1.ListRelationshipsRequest
-	11, // 30: entente.v1.FederationService.GetRelationship:input_type -> entente.v1.GetRelationshipRequest
-	12, // 31: entente.v1.FederationService.UpdateRelationship:input_type -> entente.v1.UpdateRelationshipRequest
-	13, // 32: entente.v1.FederationService.DeleteRelationship:input_type -> entente.v1.DeleteRelationshipRequest
-	15, // 33: entente.v1.FederationService.RefreshRelationship:input_type -> entente.v1.RefreshRelationshipRequest
-	16, // 34: entente.v1.FederationService.SuspendRelationship:input_type -> entente.v1.SuspendRelationshipRequest
-	17, // 35: entente.v1.FederationService.ResumeRelationship:input_type -> entente.v1.ResumeRelationshipRequest
-	3,  // 36: entente.v1.FederationService.CreateRelationship:output_type -> entente.v1.Relationship
-	10, // 37: entente.v1.FederationService.ListRelationships:output_type -> entente.v1.ListRelationshipsResponse
-	3,  // 38: entente.v1.FederationService.GetRelationship:output_type -> entente.v1.Relationship
-	3,  // 39: entente.v1.FederationService.UpdateRelationship:output_type -> entente.v1.Relationship
-	14, // 40: entente.v1.FederationService.DeleteRelationship:output_type -> entente.v1.DeleteRelationshipResponse
-	3,  // 41: entente.v1.FederationService.RefreshRelationship:output_type -> entente.v1.Relationship
-	3,  // 42: entente.v1.FederationService.SuspendRelationship:output_type -> entente.v1.Relationship
-	3,  // 43: entente.v1.FederationService.ResumeRelationship:output_type -> entente.v1.Relationship
-	36, // [36:44] is the sub-list for method output_type
-	28, // [28:36] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	31, // 2: entente.v1.Relationship.max_stale_jwt:type_name -> google.protobuf.Duration
+	31, // 3: entente.v1.Relationship.max_stale_x509:type_name -> google.protobuf.Duration
+	32, // 4: entente.v1.Relationship.create_time:type_name -> google.protobuf.Timestamp
+	33, // 5: entente.v1.Relationship.freshness:type_name -> entente.v1.Freshness
+	32, // 6: entente.v1.Relationship.last_success_time:type_name -> google.protobuf.Timestamp
+	32, // 7: entente.v1.Relationship.last_attempt_time:type_name -> google.protobuf.Timestamp
+	32, // 8: entente.v1.Relationship.next_attempt_time:type_name -> google.protobuf.Timestamp
+	31, // 9: entente.v1.Relationship.refresh_interval:type_name -> google.protobuf.Duration
+	20, // 10: entente.v1.Relationship.alarms:type_name -> entente.v1.RelationshipAlarm
+	6,  // 11: entente.v1.Relationship.peer:type_name -> entente.v1.Peer
+	7,  // 12: entente.v1.Relationship.streams:type_name -> entente.v1.PeerStream
+	34, // 13: entente.v1.Relationship.authority_kinds:type_name -> entente.v1.AuthorityKind
+	31, // 14: entente.v1.Relationship.fetch_timeout:type_name -> google.protobuf.Duration
+	9,  // 15: entente.v1.Relationship.endpoints:type_name -> entente.v1.EndpointAttempt
+	5,  // 16: entente.v1.Relationship.agreement:type_name -> entente.v1.Agreement
+	32, // 17: entente.v1.Agreement.approve_time:type_name -> google.protobuf.Timestamp
+	32, // 18: entente.v1.Agreement.peer_approve_time:type_name -> google.protobuf.Timestamp
+	32, // 19: entente.v1.Agreement.end_time:type_name -> google.protobuf.Timestamp
+	2,  // 20: entente.v1.PeerStream.direction:type_name -> entente.v1.PeerDirection
+	32, // 21: entente.v1.PeerStream.since:type_name -> google.protobuf.Timestamp
+	8,  // 22: entente.v1.PeerStream.acknowledgements:type_name -> entente.v1.PeerStreamAcknowledgement
+	32, // 23: entente.v1.PeerStreamAcknowledgement.time:type_name -> google.protobuf.Timestamp
+	32, // 24: entente.v1.EndpointAttempt.attempt_time:type_name -> google.protobuf.Timestamp
+	4,  // 25: entente.v1.CreateRelationshipRequest.relationship:type_name -> entente.v1.Relationship
+	35, // 26: entente.v1.ListRelationshipsRequest.read:type_name -> entente.v1.ReadOptions
+	4,  // 27: entente.v1.ListRelationshipsResponse.relationships:type_name -> entente.v1.Relationship
+	35, // 28: entente.v1.GetRelationshipRequest.read:type_name -> entente.v1.ReadOptions
+	4,  // 29: entente.v1.UpdateRelationshipRequest.relationship:type_name -> entente.v1.Relationship
+	36, // 30: entente.v1.UpdateRelationshipRequest.update_mask:type_name -> google.protobuf.FieldMask
+	32, // 31: entente.v1.RelationshipAlarm.time:type_name -> google.protobuf.Timestamp
+	32, // 32: entente.v1.Invitation.create_time:type_name -> google.protobuf.Timestamp
+	32, // 33: entente.v1.Invitation.expire_time:type_name -> google.protobuf.Timestamp
+	3,  // 34: entente.v1.Invitation.state:type_name -> entente.v1.InvitationState
+	32, // 35: entente.v1.Invitation.end_time:type_name -> google.protobuf.Timestamp
+	31, // 36: entente.v1.CreateInvitationRequest.ttl:type_name -> google.protobuf.Duration
+	22, // 37: entente.v1.CreateInvitationResponse.invitation:type_name -> entente.v1.Invitation
+	35, // 38: entente.v1.ListInvitationsRequest.read:type_name -> entente.v1.ReadOptions
+	22, // 39: entente.v1.ListInvitationsResponse.invitations:type_name -> entente.v1.Invitation
+	4,  // 40: entente.v1.RedeemInvitationResponse.relationship:type_name -> entente.v1.Relationship
+	10, // 41: entente.v1.FederationService.CreateRelationship:input_type -> entente.v1.CreateRelationshipRequest
+	11, // 42: entente.v1.FederationService.ListRelationships:input_type -> entente.v1.ListRelationshipsRequest
+	13, // 43: entente.v1.FederationService.GetRelationship:input_type -> entente.v1.GetRelationshipRequest
+	14, // 44: entente.v1.FederationService.UpdateRelationship:input_type -> entente.v1.UpdateRelationshipRequest
+	15, // 45: entente.v1.FederationService.DeleteRelationship:input_type -> entente.v1.DeleteRelationshipRequest
+	17, // 46: entente.v1.FederationService.RefreshRelationship:input_type -> entente.v1.RefreshRelationshipRequest
+	18, // 47: entente.v1.FederationService.SuspendRelationship:input_type -> entente.v1.SuspendRelationshipRequest
+	19, // 48: entente.v1.FederationService.ResumeRelationship:input_type -> entente.v1.ResumeRelationshipRequest
+	21, // 49: entente.v1.FederationService.ApproveRelationship:input_type -> entente.v1.ApproveRelationshipRequest
+	23, // 50: entente.v1.FederationService.CreateInvitation:input_type -> entente.v1.CreateInvitationRequest
+	25, // 51: entente.v1.FederationService.ListInvitations:input_type -> entente.v1.ListInvitationsRequest
+	27, // 52: entente.v1.FederationService.RevokeInvitation:input_type -> entente.v1.RevokeInvitationRequest
+	29, // 53: entente.v1.FederationService.RedeemInvitation:input_type -> entente.v1.RedeemInvitationRequest
+	4,  // 54: entente.v1.FederationService.CreateRelationship:output_type -> entente.v1.Relationship
+	12, // 55: entente.v1.FederationService.ListRelationships:output_type -> entente.v1.ListRelationshipsResponse
+	4,  // 56: entente.v1.FederationService.GetRelationship:output_type -> entente.v1.Relationship
+	4,  // 57: entente.v1.FederationService.UpdateRelationship:output_type -> entente.v1.Relationship
+	16, // 58: entente.v1.FederationService.DeleteRelationship:output_type -> entente.v1.DeleteRelationshipResponse
+	4,  // 59: entente.v1.FederationService.RefreshRelationship:output_type -> entente.v1.Relationship
+	4,  // 60: entente.v1.FederationService.SuspendRelationship:output_type -> entente.v1.Relationship
+	4,  // 61: entente.v1.FederationService.ResumeRelationship:output_type -> entente.v1.Relationship
+	4,  // 62: entente.v1.FederationService.ApproveRelationship:output_type -> entente.v1.Relationship
+	24, // 63: entente.v1.FederationService.CreateInvitation:output_type -> entente.v1.CreateInvitationResponse
+	26, // 64: entente.v1.FederationService.ListInvitations:output_type -> entente.v1.ListInvitationsResponse
+	28, // 65: entente.v1.FederationService.RevokeInvitation:output_type -> entente.v1.RevokeInvitationResponse
+	30, // 66: entente.v1.FederationService.RedeemInvitation:output_type -> entente.v1.RedeemInvitationResponse
+	54, // [54:67] is the sub-list for method output_type
+	41, // [41:54] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_entente_v1_federation_proto_init() }
@@ -1621,8 +2479,8 @@ func file_entente_v1_federation_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_v1_federation_proto_rawDesc), len(file_entente_v1_federation_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   16,
+			NumEnums:      4,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -27,6 +27,11 @@ const (
 	FederationService_RefreshRelationship_FullMethodName = "/entente.v1.FederationService/RefreshRelationship"
 	FederationService_SuspendRelationship_FullMethodName = "/entente.v1.FederationService/SuspendRelationship"
 	FederationService_ResumeRelationship_FullMethodName  = "/entente.v1.FederationService/ResumeRelationship"
+	FederationService_ApproveRelationship_FullMethodName = "/entente.v1.FederationService/ApproveRelationship"
+	FederationService_CreateInvitation_FullMethodName    = "/entente.v1.FederationService/CreateInvitation"
+	FederationService_ListInvitations_FullMethodName     = "/entente.v1.FederationService/ListInvitations"
+	FederationService_RevokeInvitation_FullMethodName    = "/entente.v1.FederationService/RevokeInvitation"
+	FederationService_RedeemInvitation_FullMethodName    = "/entente.v1.FederationService/RedeemInvitation"
 )
 
 // FederationServiceClient is the client API for FederationService service.
@@ -47,6 +52,17 @@ type FederationServiceClient interface {
 	// SuspendRelationship keeps the bundle but stops acting on it.
 	SuspendRelationship(ctx context.Context, in *SuspendRelationshipRequest, opts ...grpc.CallOption) (*Relationship, error)
 	ResumeRelationship(ctx context.Context, in *ResumeRelationshipRequest, opts ...grpc.CallOption) (*Relationship, error)
+	// ApproveRelationship gives this cluster's consent to an agreement that came of an invitation. It counts once the other side has
+	// given its own.
+	ApproveRelationship(ctx context.Context, in *ApproveRelationshipRequest, opts ...grpc.CallOption) (*Relationship, error)
+	// CreateInvitation returns a token by which one other cluster can make an agreement with this one, once.
+	CreateInvitation(ctx context.Context, in *CreateInvitationRequest, opts ...grpc.CallOption) (*CreateInvitationResponse, error)
+	// ListInvitations shows the invitations that are open, and for a day what became of the others.
+	ListInvitations(ctx context.Context, in *ListInvitationsRequest, opts ...grpc.CallOption) (*ListInvitationsResponse, error)
+	RevokeInvitation(ctx context.Context, in *RevokeInvitationRequest, opts ...grpc.CallOption) (*RevokeInvitationResponse, error)
+	// RedeemInvitation accepts the invitation of another cluster: it asks one of that cluster's members, and creates the relationships of
+	// both sides.
+	RedeemInvitation(ctx context.Context, in *RedeemInvitationRequest, opts ...grpc.CallOption) (*RedeemInvitationResponse, error)
 }
 
 type federationServiceClient struct {
@@ -137,6 +153,56 @@ func (c *federationServiceClient) ResumeRelationship(ctx context.Context, in *Re
 	return out, nil
 }
 
+func (c *federationServiceClient) ApproveRelationship(ctx context.Context, in *ApproveRelationshipRequest, opts ...grpc.CallOption) (*Relationship, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Relationship)
+	err := c.cc.Invoke(ctx, FederationService_ApproveRelationship_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *federationServiceClient) CreateInvitation(ctx context.Context, in *CreateInvitationRequest, opts ...grpc.CallOption) (*CreateInvitationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreateInvitationResponse)
+	err := c.cc.Invoke(ctx, FederationService_CreateInvitation_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *federationServiceClient) ListInvitations(ctx context.Context, in *ListInvitationsRequest, opts ...grpc.CallOption) (*ListInvitationsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListInvitationsResponse)
+	err := c.cc.Invoke(ctx, FederationService_ListInvitations_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *federationServiceClient) RevokeInvitation(ctx context.Context, in *RevokeInvitationRequest, opts ...grpc.CallOption) (*RevokeInvitationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RevokeInvitationResponse)
+	err := c.cc.Invoke(ctx, FederationService_RevokeInvitation_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *federationServiceClient) RedeemInvitation(ctx context.Context, in *RedeemInvitationRequest, opts ...grpc.CallOption) (*RedeemInvitationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RedeemInvitationResponse)
+	err := c.cc.Invoke(ctx, FederationService_RedeemInvitation_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // FederationServiceServer is the server API for FederationService service.
 // All implementations must embed UnimplementedFederationServiceServer
 // for forward compatibility.
@@ -155,6 +221,17 @@ type FederationServiceServer interface {
 	// SuspendRelationship keeps the bundle but stops acting on it.
 	SuspendRelationship(context.Context, *SuspendRelationshipRequest) (*Relationship, error)
 	ResumeRelationship(context.Context, *ResumeRelationshipRequest) (*Relationship, error)
+	// ApproveRelationship gives this cluster's consent to an agreement that came of an invitation. It counts once the other side has
+	// given its own.
+	ApproveRelationship(context.Context, *ApproveRelationshipRequest) (*Relationship, error)
+	// CreateInvitation returns a token by which one other cluster can make an agreement with this one, once.
+	CreateInvitation(context.Context, *CreateInvitationRequest) (*CreateInvitationResponse, error)
+	// ListInvitations shows the invitations that are open, and for a day what became of the others.
+	ListInvitations(context.Context, *ListInvitationsRequest) (*ListInvitationsResponse, error)
+	RevokeInvitation(context.Context, *RevokeInvitationRequest) (*RevokeInvitationResponse, error)
+	// RedeemInvitation accepts the invitation of another cluster: it asks one of that cluster's members, and creates the relationships of
+	// both sides.
+	RedeemInvitation(context.Context, *RedeemInvitationRequest) (*RedeemInvitationResponse, error)
 	mustEmbedUnimplementedFederationServiceServer()
 }
 
@@ -188,6 +265,21 @@ func (UnimplementedFederationServiceServer) SuspendRelationship(context.Context,
 }
 func (UnimplementedFederationServiceServer) ResumeRelationship(context.Context, *ResumeRelationshipRequest) (*Relationship, error) {
 	return nil, status.Error(codes.Unimplemented, "method ResumeRelationship not implemented")
+}
+func (UnimplementedFederationServiceServer) ApproveRelationship(context.Context, *ApproveRelationshipRequest) (*Relationship, error) {
+	return nil, status.Error(codes.Unimplemented, "method ApproveRelationship not implemented")
+}
+func (UnimplementedFederationServiceServer) CreateInvitation(context.Context, *CreateInvitationRequest) (*CreateInvitationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateInvitation not implemented")
+}
+func (UnimplementedFederationServiceServer) ListInvitations(context.Context, *ListInvitationsRequest) (*ListInvitationsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListInvitations not implemented")
+}
+func (UnimplementedFederationServiceServer) RevokeInvitation(context.Context, *RevokeInvitationRequest) (*RevokeInvitationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RevokeInvitation not implemented")
+}
+func (UnimplementedFederationServiceServer) RedeemInvitation(context.Context, *RedeemInvitationRequest) (*RedeemInvitationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RedeemInvitation not implemented")
 }
 func (UnimplementedFederationServiceServer) mustEmbedUnimplementedFederationServiceServer() {}
 func (UnimplementedFederationServiceServer) testEmbeddedByValue()                           {}
@@ -354,6 +446,96 @@ func _FederationService_ResumeRelationship_Handler(srv interface{}, ctx context.
 	return interceptor(ctx, in, info, handler)
 }
 
+func _FederationService_ApproveRelationship_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ApproveRelationshipRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FederationServiceServer).ApproveRelationship(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FederationService_ApproveRelationship_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FederationServiceServer).ApproveRelationship(ctx, req.(*ApproveRelationshipRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FederationService_CreateInvitation_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateInvitationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FederationServiceServer).CreateInvitation(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FederationService_CreateInvitation_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FederationServiceServer).CreateInvitation(ctx, req.(*CreateInvitationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FederationService_ListInvitations_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListInvitationsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FederationServiceServer).ListInvitations(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FederationService_ListInvitations_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FederationServiceServer).ListInvitations(ctx, req.(*ListInvitationsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FederationService_RevokeInvitation_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RevokeInvitationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FederationServiceServer).RevokeInvitation(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FederationService_RevokeInvitation_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FederationServiceServer).RevokeInvitation(ctx, req.(*RevokeInvitationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FederationService_RedeemInvitation_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RedeemInvitationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FederationServiceServer).RedeemInvitation(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FederationService_RedeemInvitation_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FederationServiceServer).RedeemInvitation(ctx, req.(*RedeemInvitationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // FederationService_ServiceDesc is the grpc.ServiceDesc for FederationService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -392,6 +574,26 @@ var FederationService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ResumeRelationship",
 			Handler:    _FederationService_ResumeRelationship_Handler,
+		},
+		{
+			MethodName: "ApproveRelationship",
+			Handler:    _FederationService_ApproveRelationship_Handler,
+		},
+		{
+			MethodName: "CreateInvitation",
+			Handler:    _FederationService_CreateInvitation_Handler,
+		},
+		{
+			MethodName: "ListInvitations",
+			Handler:    _FederationService_ListInvitations_Handler,
+		},
+		{
+			MethodName: "RevokeInvitation",
+			Handler:    _FederationService_RevokeInvitation_Handler,
+		},
+		{
+			MethodName: "RedeemInvitation",
+			Handler:    _FederationService_RedeemInvitation_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

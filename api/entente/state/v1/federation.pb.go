@@ -55,8 +55,10 @@ type Relationship struct {
 	// Bounds below the global ones; 0 and absent: those.
 	MaxDocumentBytes uint32               `protobuf:"varint,63,opt,name=max_document_bytes,json=maxDocumentBytes,proto3" json:"max_document_bytes,omitempty"`
 	FetchTimeout     *durationpb.Duration `protobuf:"bytes,64,opt,name=fetch_timeout,json=fetchTimeout,proto3" json:"fetch_timeout,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Where it came of an invitation; absent: an operator made it, and it needs nobody else's consent.
+	Agreement     *RelationshipAgreement `protobuf:"bytes,80,opt,name=agreement,proto3" json:"agreement,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Relationship) Reset() {
@@ -215,6 +217,394 @@ func (x *Relationship) GetFetchTimeout() *durationpb.Duration {
 	return nil
 }
 
+func (x *Relationship) GetAgreement() *RelationshipAgreement {
+	if x != nil {
+		return x.Agreement
+	}
+	return nil
+}
+
+// RelationshipAgreement is what both sides have said to a relationship that came of an invitation.
+type RelationshipAgreement struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// That of the invitation.
+	Id                string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	HostedTrustDomain string                 `protobuf:"bytes,2,opt,name=hosted_trust_domain,json=hostedTrustDomain,proto3" json:"hosted_trust_domain,omitempty"`
+	Invited           bool                   `protobuf:"varint,3,opt,name=invited,proto3" json:"invited,omitempty"`
+	ApproveTime       *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=approve_time,json=approveTime,proto3" json:"approve_time,omitempty"`
+	Approver          string                 `protobuf:"bytes,5,opt,name=approver,proto3" json:"approver,omitempty"`
+	PeerApproveTime   *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=peer_approve_time,json=peerApproveTime,proto3" json:"peer_approve_time,omitempty"`
+	EndTime           *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// Whether the other side has shown that it has stored the agreement: before, that it knows of none says nothing.
+	Confirmed bool `protobuf:"varint,8,opt,name=confirmed,proto3" json:"confirmed,omitempty"`
+	// SHA-256 of the identity keys of the other side's members, as they told last.
+	Identities    [][]byte `protobuf:"bytes,9,rep,name=identities,proto3" json:"identities,omitempty"`
+	Companion     bool     `protobuf:"varint,10,opt,name=companion,proto3" json:"companion,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RelationshipAgreement) Reset() {
+	*x = RelationshipAgreement{}
+	mi := &file_entente_state_v1_federation_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RelationshipAgreement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RelationshipAgreement) ProtoMessage() {}
+
+func (x *RelationshipAgreement) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_federation_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RelationshipAgreement.ProtoReflect.Descriptor instead.
+func (*RelationshipAgreement) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *RelationshipAgreement) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RelationshipAgreement) GetHostedTrustDomain() string {
+	if x != nil {
+		return x.HostedTrustDomain
+	}
+	return ""
+}
+
+func (x *RelationshipAgreement) GetInvited() bool {
+	if x != nil {
+		return x.Invited
+	}
+	return false
+}
+
+func (x *RelationshipAgreement) GetApproveTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ApproveTime
+	}
+	return nil
+}
+
+func (x *RelationshipAgreement) GetApprover() string {
+	if x != nil {
+		return x.Approver
+	}
+	return ""
+}
+
+func (x *RelationshipAgreement) GetPeerApproveTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PeerApproveTime
+	}
+	return nil
+}
+
+func (x *RelationshipAgreement) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *RelationshipAgreement) GetConfirmed() bool {
+	if x != nil {
+		return x.Confirmed
+	}
+	return false
+}
+
+func (x *RelationshipAgreement) GetIdentities() [][]byte {
+	if x != nil {
+		return x.Identities
+	}
+	return nil
+}
+
+func (x *RelationshipAgreement) GetCompanion() bool {
+	if x != nil {
+		return x.Companion
+	}
+	return false
+}
+
+// Invitation is a row of the table federation_invitations; its key is the invitation's id.
+type Invitation struct {
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	TrustDomain        string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	ForeignTrustDomain string                 `protobuf:"bytes,2,opt,name=foreign_trust_domain,json=foreignTrustDomain,proto3" json:"foreign_trust_domain,omitempty"`
+	// SHA-256 of the secret. The secret itself is nowhere kept.
+	SecretSha256 []byte                 `protobuf:"bytes,3,opt,name=secret_sha256,json=secretSha256,proto3" json:"secret_sha256,omitempty"`
+	CreateTime   *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	ExpireTime   *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	Creator      string                 `protobuf:"bytes,6,opt,name=creator,proto3" json:"creator,omitempty"`
+	Approved     bool                   `protobuf:"varint,7,opt,name=approved,proto3" json:"approved,omitempty"`
+	RevokeTime   *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
+	// Who used it; absent while it is open.
+	Redemption    *InvitationRedemption `protobuf:"bytes,9,opt,name=redemption,proto3" json:"redemption,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Invitation) Reset() {
+	*x = Invitation{}
+	mi := &file_entente_state_v1_federation_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Invitation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Invitation) ProtoMessage() {}
+
+func (x *Invitation) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_federation_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Invitation.ProtoReflect.Descriptor instead.
+func (*Invitation) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Invitation) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *Invitation) GetForeignTrustDomain() string {
+	if x != nil {
+		return x.ForeignTrustDomain
+	}
+	return ""
+}
+
+func (x *Invitation) GetSecretSha256() []byte {
+	if x != nil {
+		return x.SecretSha256
+	}
+	return nil
+}
+
+func (x *Invitation) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *Invitation) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *Invitation) GetCreator() string {
+	if x != nil {
+		return x.Creator
+	}
+	return ""
+}
+
+func (x *Invitation) GetApproved() bool {
+	if x != nil {
+		return x.Approved
+	}
+	return false
+}
+
+func (x *Invitation) GetRevokeTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RevokeTime
+	}
+	return nil
+}
+
+func (x *Invitation) GetRedemption() *InvitationRedemption {
+	if x != nil {
+		return x.Redemption
+	}
+	return nil
+}
+
+// InvitationRedemption binds a spent invitation to the one cluster that accepted it.
+type InvitationRedemption struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Time  *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// SHA-256 of the identity keys of that cluster's members.
+	Identities    [][]byte `protobuf:"bytes,2,rep,name=identities,proto3" json:"identities,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InvitationRedemption) Reset() {
+	*x = InvitationRedemption{}
+	mi := &file_entente_state_v1_federation_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InvitationRedemption) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InvitationRedemption) ProtoMessage() {}
+
+func (x *InvitationRedemption) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_federation_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InvitationRedemption.ProtoReflect.Descriptor instead.
+func (*InvitationRedemption) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *InvitationRedemption) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *InvitationRedemption) GetIdentities() [][]byte {
+	if x != nil {
+		return x.Identities
+	}
+	return nil
+}
+
+// InvitationContent is what the text of an invitation's token encodes. It is never stored.
+type InvitationContent struct {
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	Id                 string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Secret             []byte                 `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
+	TrustDomain        string                 `protobuf:"bytes,3,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	ForeignTrustDomain string                 `protobuf:"bytes,4,opt,name=foreign_trust_domain,json=foreignTrustDomain,proto3" json:"foreign_trust_domain,omitempty"`
+	// HOST:PORT of the members' cluster port.
+	Addresses []string `protobuf:"bytes,5,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// Digests of the members' identity keys.
+	Identities [][]byte `protobuf:"bytes,6,rep,name=identities,proto3" json:"identities,omitempty"`
+	// Seconds since 1970.
+	ExpireSeconds int64 `protobuf:"varint,7,opt,name=expire_seconds,json=expireSeconds,proto3" json:"expire_seconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InvitationContent) Reset() {
+	*x = InvitationContent{}
+	mi := &file_entente_state_v1_federation_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InvitationContent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InvitationContent) ProtoMessage() {}
+
+func (x *InvitationContent) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_federation_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InvitationContent.ProtoReflect.Descriptor instead.
+func (*InvitationContent) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *InvitationContent) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *InvitationContent) GetSecret() []byte {
+	if x != nil {
+		return x.Secret
+	}
+	return nil
+}
+
+func (x *InvitationContent) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *InvitationContent) GetForeignTrustDomain() string {
+	if x != nil {
+		return x.ForeignTrustDomain
+	}
+	return ""
+}
+
+func (x *InvitationContent) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *InvitationContent) GetIdentities() [][]byte {
+	if x != nil {
+		return x.Identities
+	}
+	return nil
+}
+
+func (x *InvitationContent) GetExpireSeconds() int64 {
+	if x != nil {
+		return x.ExpireSeconds
+	}
+	return 0
+}
+
 // RelationshipStanding is written when it changes, never for an unchanged refresh.
 type RelationshipStanding struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -230,7 +620,7 @@ type RelationshipStanding struct {
 
 func (x *RelationshipStanding) Reset() {
 	*x = RelationshipStanding{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[1]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -242,7 +632,7 @@ func (x *RelationshipStanding) String() string {
 func (*RelationshipStanding) ProtoMessage() {}
 
 func (x *RelationshipStanding) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[1]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -255,7 +645,7 @@ func (x *RelationshipStanding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelationshipStanding.ProtoReflect.Descriptor instead.
 func (*RelationshipStanding) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{1}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RelationshipStanding) GetFreshness() int32 {
@@ -296,7 +686,7 @@ type RelationshipReport struct {
 
 func (x *RelationshipReport) Reset() {
 	*x = RelationshipReport{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[2]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -308,7 +698,7 @@ func (x *RelationshipReport) String() string {
 func (*RelationshipReport) ProtoMessage() {}
 
 func (x *RelationshipReport) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[2]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -321,7 +711,7 @@ func (x *RelationshipReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelationshipReport.ProtoReflect.Descriptor instead.
 func (*RelationshipReport) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{2}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RelationshipReport) GetObservations() []*RelationshipObservation {
@@ -355,7 +745,7 @@ type RelationshipObservation struct {
 
 func (x *RelationshipObservation) Reset() {
 	*x = RelationshipObservation{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[3]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -367,7 +757,7 @@ func (x *RelationshipObservation) String() string {
 func (*RelationshipObservation) ProtoMessage() {}
 
 func (x *RelationshipObservation) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[3]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -380,7 +770,7 @@ func (x *RelationshipObservation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelationshipObservation.ProtoReflect.Descriptor instead.
 func (*RelationshipObservation) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{3}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RelationshipObservation) GetTrustDomain() string {
@@ -467,7 +857,7 @@ type EndpointObservation struct {
 
 func (x *EndpointObservation) Reset() {
 	*x = EndpointObservation{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[4]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -479,7 +869,7 @@ func (x *EndpointObservation) String() string {
 func (*EndpointObservation) ProtoMessage() {}
 
 func (x *EndpointObservation) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[4]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -492,7 +882,7 @@ func (x *EndpointObservation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointObservation.ProtoReflect.Descriptor instead.
 func (*EndpointObservation) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{4}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *EndpointObservation) GetIndex() uint32 {
@@ -535,7 +925,7 @@ type RelationshipQuery struct {
 
 func (x *RelationshipQuery) Reset() {
 	*x = RelationshipQuery{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[5]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -547,7 +937,7 @@ func (x *RelationshipQuery) String() string {
 func (*RelationshipQuery) ProtoMessage() {}
 
 func (x *RelationshipQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[5]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -560,7 +950,7 @@ func (x *RelationshipQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelationshipQuery.ProtoReflect.Descriptor instead.
 func (*RelationshipQuery) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{5}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RelationshipQuery) GetTrustDomain() string {
@@ -588,7 +978,7 @@ type RelationshipAnswer struct {
 
 func (x *RelationshipAnswer) Reset() {
 	*x = RelationshipAnswer{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[6]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -600,7 +990,7 @@ func (x *RelationshipAnswer) String() string {
 func (*RelationshipAnswer) ProtoMessage() {}
 
 func (x *RelationshipAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[6]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -613,7 +1003,7 @@ func (x *RelationshipAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelationshipAnswer.ProtoReflect.Descriptor instead.
 func (*RelationshipAnswer) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{6}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RelationshipAnswer) GetObservations() []*RelationshipObservation {
@@ -645,7 +1035,7 @@ type RelationshipAlarm struct {
 
 func (x *RelationshipAlarm) Reset() {
 	*x = RelationshipAlarm{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[7]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -657,7 +1047,7 @@ func (x *RelationshipAlarm) String() string {
 func (*RelationshipAlarm) ProtoMessage() {}
 
 func (x *RelationshipAlarm) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[7]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -670,7 +1060,7 @@ func (x *RelationshipAlarm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelationshipAlarm.ProtoReflect.Descriptor instead.
 func (*RelationshipAlarm) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{7}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RelationshipAlarm) GetName() string {
@@ -705,7 +1095,7 @@ var File_entente_state_v1_federation_proto protoreflect.FileDescriptor
 
 const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"\n" +
-	"!entente/state/v1/federation.proto\x12\x10entente.state.v1\x1a\x1centente/state/v1/peers.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbf\x06\n" +
+	"!entente/state/v1/federation.proto\x12\x10entente.state.v1\x1a\x1centente/state/v1/peers.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x86\a\n" +
 	"\fRelationship\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12\x18\n" +
@@ -728,7 +1118,53 @@ const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"\x0eserving_bundle\x18= \x01(\fR\rservingBundle\x12'\n" +
 	"\x0fauthority_kinds\x18> \x03(\x05R\x0eauthorityKinds\x12,\n" +
 	"\x12max_document_bytes\x18? \x01(\rR\x10maxDocumentBytes\x12>\n" +
-	"\rfetch_timeout\x18@ \x01(\v2\x19.google.protobuf.DurationR\ffetchTimeout\"\xc0\x01\n" +
+	"\rfetch_timeout\x18@ \x01(\v2\x19.google.protobuf.DurationR\ffetchTimeout\x12E\n" +
+	"\tagreement\x18P \x01(\v2'.entente.state.v1.RelationshipAgreementR\tagreement\"\xa7\x03\n" +
+	"\x15RelationshipAgreement\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
+	"\x13hosted_trust_domain\x18\x02 \x01(\tR\x11hostedTrustDomain\x12\x18\n" +
+	"\ainvited\x18\x03 \x01(\bR\ainvited\x12=\n" +
+	"\fapprove_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\vapproveTime\x12\x1a\n" +
+	"\bapprover\x18\x05 \x01(\tR\bapprover\x12F\n" +
+	"\x11peer_approve_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0fpeerApproveTime\x125\n" +
+	"\bend_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x1c\n" +
+	"\tconfirmed\x18\b \x01(\bR\tconfirmed\x12\x1e\n" +
+	"\n" +
+	"identities\x18\t \x03(\fR\n" +
+	"identities\x12\x1c\n" +
+	"\tcompanion\x18\n" +
+	" \x01(\bR\tcompanion\"\xbb\x03\n" +
+	"\n" +
+	"Invitation\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x120\n" +
+	"\x14foreign_trust_domain\x18\x02 \x01(\tR\x12foreignTrustDomain\x12#\n" +
+	"\rsecret_sha256\x18\x03 \x01(\fR\fsecretSha256\x12;\n" +
+	"\vcreate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x12;\n" +
+	"\vexpire_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\x12\x18\n" +
+	"\acreator\x18\x06 \x01(\tR\acreator\x12\x1a\n" +
+	"\bapproved\x18\a \x01(\bR\bapproved\x12;\n" +
+	"\vrevoke_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"revokeTime\x12F\n" +
+	"\n" +
+	"redemption\x18\t \x01(\v2&.entente.state.v1.InvitationRedemptionR\n" +
+	"redemption\"f\n" +
+	"\x14InvitationRedemption\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1e\n" +
+	"\n" +
+	"identities\x18\x02 \x03(\fR\n" +
+	"identities\"\xf5\x01\n" +
+	"\x11InvitationContent\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06secret\x18\x02 \x01(\fR\x06secret\x12!\n" +
+	"\ftrust_domain\x18\x03 \x01(\tR\vtrustDomain\x120\n" +
+	"\x14foreign_trust_domain\x18\x04 \x01(\tR\x12foreignTrustDomain\x12\x1c\n" +
+	"\taddresses\x18\x05 \x03(\tR\taddresses\x12\x1e\n" +
+	"\n" +
+	"identities\x18\x06 \x03(\fR\n" +
+	"identities\x12%\n" +
+	"\x0eexpire_seconds\x18\a \x01(\x03R\rexpireSeconds\"\xc0\x01\n" +
 	"\x14RelationshipStanding\x12\x1c\n" +
 	"\tfreshness\x18\x01 \x01(\x05R\tfreshness\x12!\n" +
 	"\fx509_expired\x18\x02 \x01(\bR\vx509Expired\x12\x1f\n" +
@@ -780,43 +1216,56 @@ func file_entente_state_v1_federation_proto_rawDescGZIP() []byte {
 	return file_entente_state_v1_federation_proto_rawDescData
 }
 
-var file_entente_state_v1_federation_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_entente_state_v1_federation_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_entente_state_v1_federation_proto_goTypes = []any{
 	(*Relationship)(nil),            // 0: entente.state.v1.Relationship
-	(*RelationshipStanding)(nil),    // 1: entente.state.v1.RelationshipStanding
-	(*RelationshipReport)(nil),      // 2: entente.state.v1.RelationshipReport
-	(*RelationshipObservation)(nil), // 3: entente.state.v1.RelationshipObservation
-	(*EndpointObservation)(nil),     // 4: entente.state.v1.EndpointObservation
-	(*RelationshipQuery)(nil),       // 5: entente.state.v1.RelationshipQuery
-	(*RelationshipAnswer)(nil),      // 6: entente.state.v1.RelationshipAnswer
-	(*RelationshipAlarm)(nil),       // 7: entente.state.v1.RelationshipAlarm
-	(*durationpb.Duration)(nil),     // 8: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 9: google.protobuf.Timestamp
-	(*RelationshipPeer)(nil),        // 10: entente.state.v1.RelationshipPeer
+	(*RelationshipAgreement)(nil),   // 1: entente.state.v1.RelationshipAgreement
+	(*Invitation)(nil),              // 2: entente.state.v1.Invitation
+	(*InvitationRedemption)(nil),    // 3: entente.state.v1.InvitationRedemption
+	(*InvitationContent)(nil),       // 4: entente.state.v1.InvitationContent
+	(*RelationshipStanding)(nil),    // 5: entente.state.v1.RelationshipStanding
+	(*RelationshipReport)(nil),      // 6: entente.state.v1.RelationshipReport
+	(*RelationshipObservation)(nil), // 7: entente.state.v1.RelationshipObservation
+	(*EndpointObservation)(nil),     // 8: entente.state.v1.EndpointObservation
+	(*RelationshipQuery)(nil),       // 9: entente.state.v1.RelationshipQuery
+	(*RelationshipAnswer)(nil),      // 10: entente.state.v1.RelationshipAnswer
+	(*RelationshipAlarm)(nil),       // 11: entente.state.v1.RelationshipAlarm
+	(*durationpb.Duration)(nil),     // 12: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 13: google.protobuf.Timestamp
+	(*RelationshipPeer)(nil),        // 14: entente.state.v1.RelationshipPeer
 }
 var file_entente_state_v1_federation_proto_depIdxs = []int32{
-	8,  // 0: entente.state.v1.Relationship.max_stale_jwt:type_name -> google.protobuf.Duration
-	8,  // 1: entente.state.v1.Relationship.max_stale_x509:type_name -> google.protobuf.Duration
-	9,  // 2: entente.state.v1.Relationship.create_time:type_name -> google.protobuf.Timestamp
-	1,  // 3: entente.state.v1.Relationship.standing:type_name -> entente.state.v1.RelationshipStanding
-	7,  // 4: entente.state.v1.Relationship.alarms:type_name -> entente.state.v1.RelationshipAlarm
-	10, // 5: entente.state.v1.Relationship.peer:type_name -> entente.state.v1.RelationshipPeer
-	8,  // 6: entente.state.v1.Relationship.fetch_timeout:type_name -> google.protobuf.Duration
-	9,  // 7: entente.state.v1.RelationshipStanding.last_success_time:type_name -> google.protobuf.Timestamp
-	3,  // 8: entente.state.v1.RelationshipReport.observations:type_name -> entente.state.v1.RelationshipObservation
-	8,  // 9: entente.state.v1.RelationshipObservation.since_success:type_name -> google.protobuf.Duration
-	8,  // 10: entente.state.v1.RelationshipObservation.since_attempt:type_name -> google.protobuf.Duration
-	8,  // 11: entente.state.v1.RelationshipObservation.until_next:type_name -> google.protobuf.Duration
-	8,  // 12: entente.state.v1.RelationshipObservation.interval:type_name -> google.protobuf.Duration
-	4,  // 13: entente.state.v1.RelationshipObservation.endpoints:type_name -> entente.state.v1.EndpointObservation
-	8,  // 14: entente.state.v1.EndpointObservation.since_attempt:type_name -> google.protobuf.Duration
-	3,  // 15: entente.state.v1.RelationshipAnswer.observations:type_name -> entente.state.v1.RelationshipObservation
-	9,  // 16: entente.state.v1.RelationshipAlarm.time:type_name -> google.protobuf.Timestamp
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	12, // 0: entente.state.v1.Relationship.max_stale_jwt:type_name -> google.protobuf.Duration
+	12, // 1: entente.state.v1.Relationship.max_stale_x509:type_name -> google.protobuf.Duration
+	13, // 2: entente.state.v1.Relationship.create_time:type_name -> google.protobuf.Timestamp
+	5,  // 3: entente.state.v1.Relationship.standing:type_name -> entente.state.v1.RelationshipStanding
+	11, // 4: entente.state.v1.Relationship.alarms:type_name -> entente.state.v1.RelationshipAlarm
+	14, // 5: entente.state.v1.Relationship.peer:type_name -> entente.state.v1.RelationshipPeer
+	12, // 6: entente.state.v1.Relationship.fetch_timeout:type_name -> google.protobuf.Duration
+	1,  // 7: entente.state.v1.Relationship.agreement:type_name -> entente.state.v1.RelationshipAgreement
+	13, // 8: entente.state.v1.RelationshipAgreement.approve_time:type_name -> google.protobuf.Timestamp
+	13, // 9: entente.state.v1.RelationshipAgreement.peer_approve_time:type_name -> google.protobuf.Timestamp
+	13, // 10: entente.state.v1.RelationshipAgreement.end_time:type_name -> google.protobuf.Timestamp
+	13, // 11: entente.state.v1.Invitation.create_time:type_name -> google.protobuf.Timestamp
+	13, // 12: entente.state.v1.Invitation.expire_time:type_name -> google.protobuf.Timestamp
+	13, // 13: entente.state.v1.Invitation.revoke_time:type_name -> google.protobuf.Timestamp
+	3,  // 14: entente.state.v1.Invitation.redemption:type_name -> entente.state.v1.InvitationRedemption
+	13, // 15: entente.state.v1.InvitationRedemption.time:type_name -> google.protobuf.Timestamp
+	13, // 16: entente.state.v1.RelationshipStanding.last_success_time:type_name -> google.protobuf.Timestamp
+	7,  // 17: entente.state.v1.RelationshipReport.observations:type_name -> entente.state.v1.RelationshipObservation
+	12, // 18: entente.state.v1.RelationshipObservation.since_success:type_name -> google.protobuf.Duration
+	12, // 19: entente.state.v1.RelationshipObservation.since_attempt:type_name -> google.protobuf.Duration
+	12, // 20: entente.state.v1.RelationshipObservation.until_next:type_name -> google.protobuf.Duration
+	12, // 21: entente.state.v1.RelationshipObservation.interval:type_name -> google.protobuf.Duration
+	8,  // 22: entente.state.v1.RelationshipObservation.endpoints:type_name -> entente.state.v1.EndpointObservation
+	12, // 23: entente.state.v1.EndpointObservation.since_attempt:type_name -> google.protobuf.Duration
+	7,  // 24: entente.state.v1.RelationshipAnswer.observations:type_name -> entente.state.v1.RelationshipObservation
+	13, // 25: entente.state.v1.RelationshipAlarm.time:type_name -> google.protobuf.Timestamp
+	26, // [26:26] is the sub-list for method output_type
+	26, // [26:26] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_entente_state_v1_federation_proto_init() }
@@ -831,7 +1280,7 @@ func file_entente_state_v1_federation_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_state_v1_federation_proto_rawDesc), len(file_entente_state_v1_federation_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

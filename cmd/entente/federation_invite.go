@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+)
+
+func (a *app) federationInviteCommand() *cobra.Command {
+	var own, foreign string
+	var ttl time.Duration
+	var approve bool
+	cmd := &cobra.Command{
+		Use:   "invite --domain OWN --for FOREIGN",
+		Short: "Make a token by which one other cluster federates with this one",
+		Long: `Make a token by which the cluster that hosts FOREIGN federates with this one, once, and print it: it is a secret until
+it is used, and cannot be shown again. Give it to the other operator by a way that you trust. There:
+
+  entente federation accept TOKEN
+
+makes the relationships of both sides. Until both operators have approved ('entente federation approve', or
+--approve here and there) nothing is served or accepted under them.`,
+		Example: `  entente federation invite --domain eu.example.org --for us.example.org --approve`,
+		Args:    arguments(),
+		PreRunE: required("domain", "for"),
+		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, _ *cobra.Command, _ []string) error {
+			made, err := ententev1.NewFederationServiceClient(conn).CreateInvitation(ctx, &ententev1.CreateInvitationRequest{
+				TrustDomain: own, ForeignTrustDomain: foreign, Ttl: durationpb.New(ttl), Approve: approve,
+			})
+			if err != nil {
+				return err
+			}
+			if a.flags.output == outputTable { // the token alone, so that it can go into a file
+				i := made.GetInvitation()
+				fmt.Fprintf(a.stderr, "Invitation %s of %s, for %s alone, until %s.\n", i.GetId(), i.GetTrustDomain(), i.GetForeignTrustDomain(), exact(i.GetExpireTime()))
+				if !i.GetApproved() {
+					fmt.Fprintf(a.stderr, "Once it is accepted: entente federation approve %s\n", i.GetForeignTrustDomain())
+				}
+				fmt.Fprintln(a.stdout, made.GetToken())
+				return nil
+			}
+			return a.print(made, nil)
+		}),
+	}
+	const usual = time.Hour
+	cmd.Flags().StringVar(&own, "domain", "", "the hosted trust domain that is offered")
+	cmd.Flags().StringVar(&foreign, "for", "", "the trust domain that is to accept; no other can")
+	cmd.Flags().DurationVar(&ttl, "ttl", usual, "how long it can be accepted, 168h at most")
+	cmd.Flags().BoolVar(&approve, "approve", false, "approve the agreement already now")
+	return cmd
+}
+
+func (a *app) federationAcceptCommand() *cobra.Command {
+	var approve bool
+	cmd := &cobra.Command{
+		Use:   "accept TOKEN",
+		Short: "Accept another cluster's invitation ('-' reads the token from standard input)",
+		Long: `Accept the invitation of another cluster. A member here asks one of that cluster's members, whose identity keys the
+token names, proves the secret to it and to nobody else, and both sides exchange bundles, endpoints and addresses.
+
+A command line can be read by other users of this machine: '-' reads the token from standard input. Where the
+answer was lost, accept the same token again.`,
+		Example: `  entente federation accept - --approve <token`,
+		Args:    arguments("TOKEN"),
+		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, cmd *cobra.Command, args []string) error {
+			text := args[0]
+			if text == "-" {
+				const most = 64 << 10
+				raw, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), most))
+				if err != nil {
+					return fmt.Errorf("read the token from standard input: %w", err)
+				}
+				text = strings.TrimSpace(string(raw))
+			}
+			done, err := ententev1.NewFederationServiceClient(conn).RedeemInvitation(ctx, &ententev1.RedeemInvitationRequest{Token: text, Approve: approve})
+			if err != nil {
+				return err
+			}
+			if a.flags.output != outputTable {
+				return a.print(done, nil)
+			}
+			for _, warning := range done.GetWarnings() {
+				fmt.Fprintf(a.stderr, "entente: %s\n", printable(warning))
+			}
+			return a.printRelationship(done.GetRelationship(), nil)
+		}),
+	}
+	cmd.Flags().BoolVar(&approve, "approve", false, "approve the agreement already now")
+	return cmd
+}
+
+func (a *app) federationInvitationsCommand() *cobra.Command {
+	var revoke string
+	cmd := &cobra.Command{
+		Use:   "invitations [--revoke ID]",
+		Short: "List the invitations, and what became of them; or revoke one",
+		Args:  arguments(),
+		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, _ *cobra.Command, _ []string) error {
+			client := ententev1.NewFederationServiceClient(conn)
+			if revoke != "" {
+				done, err := client.RevokeInvitation(ctx, &ententev1.RevokeInvitationRequest{Id: revoke})
+				if err != nil {
+					return err
+				}
+				return a.print(done, func(t *table) { t.otherwise("Invitation %s is void.", revoke) })
+			}
+			list, err := client.ListInvitations(ctx, &ententev1.ListInvitationsRequest{})
+			if err != nil {
+				return err
+			}
+			return a.print(list, func(t *table) {
+				t.columns("ID", "DOMAIN", "FOR", "STATE", "APPROVED", "EXPIRES", "ENDED", "BY")
+				for _, i := range list.GetInvitations() {
+					t.row(i.GetId(), i.GetTrustDomain(), i.GetForeignTrustDomain(), name(i.GetState()), yes(i.GetApproved()), exact(i.GetExpireTime()), exact(i.GetEndTime()), i.GetCreator())
+				}
+				t.otherwise("There are no invitations: 'entente federation invite' makes one.")
+			})
+		}),
+	}
+	cmd.Flags().StringVar(&revoke, "revoke", "", "make the open invitation with this ID void")
+	return cmd
+}
+
+// agreementFields show what both sides have said to an agreement.
+func agreementFields(t *table, g *ententev1.Agreement) {
+	if g == nil {
+		return
+	}
+	role := "accepted by this side"
+	if g.GetInvited() {
+		role = "made by this side's invitation"
+	}
+	if g.GetCompanion() {
+		role += ", along with another trust domain of the same cluster"
+	}
+	t.field("agreement", fmt.Sprintf("%s for %s, %s", g.GetId(), g.GetHostedTrustDomain(), role))
+	here, there := "missing: 'entente federation approve' gives it", "missing: it is for the operator there"
+	if g.GetApproveTime() != nil {
+		here = fmt.Sprintf("%s by %s", exact(g.GetApproveTime()), g.GetApprover())
+	}
+	if g.GetPeerApproveTime() != nil {
+		there = exact(g.GetPeerApproveTime())
+	}
+	t.field("approved here", here)
+	t.field("approved there", there)
+	if g.GetEndTime() != nil {
+		t.field("ended there", exact(g.GetEndTime())+"; nothing is relied on any more: 'entente federation delete' clears it away")
+	}
+}

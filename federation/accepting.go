@@ -1,0 +1,206 @@
+package federation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/ententehq/entente/access"
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/raftstore"
+)
+
+const (
+	// callWithin bounds one call of a member of another cluster: it may have to wait for an election there.
+	callWithin = 15 * time.Second
+	// maxJoinAnswer bounds what that answers.
+	maxJoinAnswer = 256 << 10
+)
+
+// RedeemInvitation accepts another cluster's invitation. Nothing is stored before a member of that cluster, known by the identity keys
+// that the token names, has taken the secret.
+func (s *Service) RedeemInvitation(ctx context.Context, req *ententev1.RedeemInvitationRequest) (*ententev1.RedeemInvitationResponse, error) {
+	m := s.manager
+	if m.config.Invitations.Dial == nil {
+		return nil, errNoInvitations
+	}
+	t, err := ParseInvitationToken(req.GetToken())
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	view, err := m.config.Store.Read(ctx, raftstore.ReadOptions{Linearizable: true})
+	if err != nil {
+		return nil, raftstore.StatusError(err)
+	}
+	own, foreign := t.Foreign.Name(), t.TrustDomain.Name()
+	switch row, found, err := Relationships.Get(view, foreign); {
+	case err != nil:
+		return nil, raftstore.StatusError(err)
+	case found && row.Value.GetAgreement().GetId() == t.ID && row.Value.GetAgreement().GetEndTime() == nil:
+		shown, err := s.show(ctx, view, foreign) // it was accepted, and the answer lost
+		return &ententev1.RedeemInvitationResponse{Relationship: shown}, err
+	}
+	if hosted, err := m.config.IsHosted(view, own); err == nil && !hosted {
+		return nil, status.Errorf(codes.FailedPrecondition, "the invitation is for %s, which this cluster does not host; it was not used. Accept it where %s is hosted, or ask for one for a domain of this cluster", own, own)
+	}
+	if err := m.agreeable(view, own, foreign); err != nil {
+		return nil, raftstore.StatusError(err)
+	}
+	offer, err := m.offer(view, own)
+	if err != nil {
+		return nil, raftstore.StatusError(err)
+	}
+	approved, now := req.GetApprove() || m.config.Invitations.NoApproval, m.now()
+	answer, err := m.askToAccept(ctx, t, &ententev1.AcceptInvitationContent{
+		InvitationId: t.ID, Secret: t.Secret[:], InvitingTrustDomain: foreign, Offer: offer, Approved: approved, Time: timestamppb.New(now),
+	})
+	if err != nil {
+		return nil, err
+	}
+	operator := access.CallerFrom(ctx).String()
+	agreement := &statev1.RelationshipAgreement{Id: t.ID, HostedTrustDomain: own, Confirmed: true}
+	if approved {
+		agreement.ApproveTime, agreement.Approver = timestamppb.New(now), operator
+	}
+	if answer.GetApproved() {
+		agreement.PeerApproveTime = timestamppb.New(now)
+	}
+	if answer.GetOffer().GetTrustDomain() != foreign {
+		return nil, status.Errorf(codes.Aborted, "the other cluster answers for %s, not for %s", quote(answer.GetOffer().GetTrustDomain()), foreign)
+	}
+	all, err := relationshipsOf(answer.GetOffer(), agreement)
+	if err != nil {
+		return nil, status.Errorf(codes.Aborted, "the other cluster took the invitation, and what it offers is refused here: %s", clip(err.Error()))
+	}
+	revision, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
+		if row, found, err := Relationships.Get(tx, foreign); err != nil || found && row.Value.GetAgreement().GetId() == t.ID {
+			return err
+		}
+		return m.agree(tx, all, "invitation "+t.ID, now)
+	})
+	if err != nil {
+		s := status.Convert(raftstore.StatusError(err))
+		return nil, status.Errorf(s.Code(), "the other cluster took the invitation, and nothing is stored here yet: %s; accept the same token again", s.Message())
+	}
+	m.record(actionInvited, foreign, access.ResultDone, fmt.Sprintf("invitation %s for %s, asked for by %s", t.ID, own, operator), revision)
+	m.consents.nudge(foreign)
+	shown, err := s.show(ctx, m.config.Store.View(), foreign)
+	return &ententev1.RedeemInvitationResponse{Relationship: shown, Warnings: clockWarnings(answer.GetTime(), m.now())}, err
+}
+
+// clockWarnings tells of clocks that differ so much that certificates of one cluster may not be valid yet in the other.
+func clockWarnings(theirs *timestamppb.Timestamp, now time.Time) []string {
+	if !theirs.IsValid() {
+		return nil
+	}
+	apart := now.Sub(theirs.AsTime())
+	if apart.Abs() <= clockTolerance {
+		return nil
+	}
+	way := "ahead of"
+	if apart < 0 {
+		way = "behind"
+	}
+	return []string{fmt.Sprintf("this member's clock is %s %s the other cluster's; certificates count by the clock, so set the wrong one right", apart.Abs().Round(time.Second), way)}
+}
+
+// askToAccept asks the members that a token names, in any order, until one has decided.
+func (m *Manager) askToAccept(ctx context.Context, t InvitationToken, c *ententev1.AcceptInvitationContent) (*ententev1.AcceptInvitationResponse, error) {
+	content, err := proto.Marshal(c)
+	if err != nil {
+		return nil, status.Error(codes.Internal, err.Error())
+	}
+	addresses := slices.Clone(t.Addresses)
+	rand.Shuffle(len(addresses), func(i, j int) { addresses[i], addresses[j] = addresses[j], addresses[i] })
+	var answer *ententev1.AcceptInvitationResponse
+	var failures []string
+	for _, address := range addresses {
+		err := m.callMember(ctx, address, t.accepts, func(ctx context.Context, client ententev1.InvitationServiceClient, binding []byte) error {
+			signed, err := m.sign(purposeAccept, binding, content)
+			if err != nil {
+				return err
+			}
+			answer, err = client.AcceptInvitation(ctx, &ententev1.AcceptInvitationRequest{Content: content, Signed: signed})
+			return err
+		})
+		if err == nil {
+			return answer, nil
+		}
+		switch s := status.Convert(err); s.Code() {
+		case codes.PermissionDenied, codes.FailedPrecondition, codes.InvalidArgument, codes.AlreadyExists, codes.Unauthenticated:
+			return nil, status.Error(s.Code(), clip(s.Message())) // it has decided, and so would the others
+		}
+		failures = append(failures, fmt.Sprintf("%s: %s", address, clip(status.Convert(err).Message())))
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	slices.Sort(failures)
+	late := ""
+	if !m.now().Before(t.Expires) {
+		late = fmt.Sprintf("; by this member's clock the invitation expired at %s", t.Expires.UTC().Format(time.RFC3339))
+	}
+	return nil, status.Errorf(codes.Unavailable, "no member of the cluster of %s took the invitation: %s%s. One of these addresses must be reachable from here; then accept the same token again",
+		t.TrustDomain.Name(), strings.Join(failures, "; "), late)
+}
+
+// sign signs a request for one session.
+func (m *Manager) sign(purpose string, binding, content []byte) (*ententev1.IdentitySignature, error) {
+	identity := m.config.Invitations.Identity
+	signature, err := identity.Sign(purpose, binding, content)
+	if err != nil {
+		return nil, err
+	}
+	return &ententev1.IdentitySignature{IdentityCertificate: identity.Certificate.Certificate[0], Signature: signature}, nil
+}
+
+// callMember calls a member of another cluster that is known by its identity key. What is sent in the call goes to the holder of a key
+// that accept let pass, and to nobody else: the handshake is broken off before it otherwise.
+func (m *Manager) callMember(ctx context.Context, address string, accept func([32]byte) error,
+	call func(ctx context.Context, client ententev1.InvitationServiceClient, binding []byte) error,
+) error {
+	ctx, cancel := context.WithTimeout(ctx, callWithin)
+	defer cancel()
+	var refusal error
+	raw, binding, err := m.config.Invitations.Dial(ctx, address, func(presented [32]byte) error {
+		refusal = accept(presented)
+		return refusal
+	})
+	if refusal != nil {
+		return refusal
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = raw.Close() }() // gRPC closes it, unless it never took it
+	once := make(chan net.Conn, 1)
+	once <- raw
+	conn, err := grpc.NewClient("passthrough:///"+address,
+		grpc.WithTransportCredentials(m.config.Invitations.Credentials), grpc.WithNoProxy(),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxJoinAnswer)), grpc.WithMaxHeaderListSize(16<<10),
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
+			select {
+			case c := <-once:
+				return c, nil
+			default:
+				return nil, errors.New("the connection was closed")
+			}
+		}))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }() // done with it
+	return call(ctx, ententev1.NewInvitationServiceClient(conn), binding)
+}

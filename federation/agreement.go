@@ -1,0 +1,166 @@
+package federation
+
+import (
+	"slices"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/raftstore"
+)
+
+// inForce reports whether a relationship is acted on: no operator has suspended it and, where it came of an invitation, both sides have
+// given their consent and neither has taken it back.
+func inForce(row *statev1.Relationship) bool {
+	return !row.GetSuspended() && agreed(row.GetAgreement())
+}
+
+// agreed reports whether both sides consent. A relationship without an agreement is this side's alone.
+func agreed(a *statev1.RelationshipAgreement) bool {
+	return a == nil || a.GetApproveTime() != nil && a.GetPeerApproveTime() != nil && a.GetEndTime() == nil
+}
+
+// stateOf is the API's word for what a relationship is, apart from its bundle.
+func stateOf(row *statev1.Relationship) ententev1.RelationshipState {
+	a := row.GetAgreement()
+	switch {
+	case a.GetEndTime() != nil:
+		return ententev1.RelationshipState_RELATIONSHIP_STATE_ENDED
+	case row.GetSuspended():
+		return ententev1.RelationshipState_RELATIONSHIP_STATE_SUSPENDED
+	case !agreed(a):
+		return ententev1.RelationshipState_RELATIONSHIP_STATE_PENDING
+	}
+	return ententev1.RelationshipState_RELATIONSHIP_STATE_ACTIVE
+}
+
+// consentOf is what the other side is told of an agreement; nil: there is none here.
+func consentOf(a *statev1.RelationshipAgreement) ententev1.Consent {
+	switch {
+	case a == nil || a.GetEndTime() != nil:
+		return ententev1.Consent_CONSENT_ENDED
+	case a.GetApproveTime() != nil:
+		return ententev1.Consent_CONSENT_APPROVED
+	}
+	return ententev1.Consent_CONSENT_OPEN
+}
+
+// heard takes down what the other side says of an agreement, and reports whether that is new. An end is for good. Before the other side
+// has shown that it has stored the agreement, that it knows of none may mean that it is about to.
+func heard(a *statev1.RelationshipAgreement, says ententev1.Consent, identities [][]byte, now time.Time) bool {
+	if a == nil || a.GetEndTime() != nil {
+		return false
+	}
+	changed := false
+	switch says {
+	case ententev1.Consent_CONSENT_ENDED:
+		if !a.GetConfirmed() {
+			return false
+		}
+		a.EndTime = timestamppb.New(now)
+		return true
+	case ententev1.Consent_CONSENT_APPROVED:
+		if a.GetPeerApproveTime() == nil {
+			a.PeerApproveTime, changed = timestamppb.New(now), true
+		}
+	case ententev1.Consent_CONSENT_OPEN: // an approval that was given is taken back by an end alone
+	default:
+		return false // of a later version
+	}
+	if !a.GetConfirmed() {
+		a.Confirmed, changed = true, true
+	}
+	if len(identities) > 0 && !slices.EqualFunc(a.GetIdentities(), identities, slices.Equal) {
+		a.Identities, changed = identities, true
+	}
+	return changed
+}
+
+// hasMember reports whether an agreement's other side has a member with that identity key.
+func hasMember(identities [][]byte, presented [32]byte) bool {
+	return slices.ContainsFunc(identities, func(known []byte) bool { return slices.Equal(known, presented[:]) })
+}
+
+// party is every relationship of one agreement.
+func party(r raftstore.Reader, id string) (rows []raftstore.Row[*statev1.Relationship], err error) {
+	for row, err := range Relationships.All(r, "") {
+		if err != nil {
+			return nil, err
+		}
+		if row.Value.GetAgreement().GetId() == id {
+			rows = append(rows, row)
+		}
+	}
+	return rows, nil
+}
+
+// rule writes what fn changes in the agreement of a relationship, and the same in those of its companions. It writes nothing where fn
+// reports no change.
+func rule(tx *raftstore.Tx, name, id string, fn func(*statev1.RelationshipAgreement) bool) (changed bool, err error) {
+	row, found, err := Relationships.Get(tx, name)
+	if err != nil || !found || row.Value.GetAgreement().GetId() != id {
+		return false, err
+	}
+	rows := []raftstore.Row[*statev1.Relationship]{row}
+	if home := row.Value.GetPeer().GetHomeTrustDomain(); home != "" && home != name {
+		companion, found, err := Relationships.Get(tx, home)
+		if err != nil {
+			return false, err
+		}
+		if found && companion.Value.GetAgreement().GetId() == id {
+			rows = append(rows, companion)
+		}
+	}
+	for _, r := range rows {
+		was := inForce(r.Value)
+		if !fn(r.Value.GetAgreement()) {
+			continue
+		}
+		changed = true
+		if inForce(r.Value) != was {
+			r.Value.Generation = max(r.Value.GetGeneration(), uint64(tx.Revision())) + 1
+		}
+		if err := Relationships.Put(tx, r.Key, r.Value); err != nil {
+			return false, err
+		}
+	}
+	return changed, nil
+}
+
+// approve is the transaction of an operator's consent.
+func approve(tx *raftstore.Tx, name, operator string, now time.Time) error {
+	row, err := existing(tx, name)
+	if err != nil {
+		return err
+	}
+	a := row.GetAgreement()
+	switch {
+	case a == nil:
+		return status.Errorf(codes.FailedPrecondition, "the relationship with %s did not come of an invitation, and needs no approval; `entente federation show %s`", name, name)
+	case a.GetEndTime() != nil:
+		return status.Errorf(codes.FailedPrecondition, "the other side has ended the agreement with %s; delete the relationship, and begin anew with an invitation", name)
+	}
+	_, err = rule(tx, name, a.GetId(), func(a *statev1.RelationshipAgreement) bool {
+		if a.GetApproveTime() != nil {
+			return false
+		}
+		a.ApproveTime, a.Approver = timestamppb.New(now), operator
+		return true
+	})
+	return err
+}
+
+// agreementShown is an agreement as the API has it.
+func agreementShown(a *statev1.RelationshipAgreement) *ententev1.Agreement {
+	if a == nil {
+		return nil
+	}
+	return &ententev1.Agreement{
+		Id: a.GetId(), HostedTrustDomain: a.GetHostedTrustDomain(), Invited: a.GetInvited(), ApproveTime: a.GetApproveTime(), Approver: a.GetApprover(),
+		PeerApproveTime: a.GetPeerApproveTime(), EndTime: a.GetEndTime(), Companion: a.GetCompanion(),
+	}
+}

@@ -1,0 +1,326 @@
+package federation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/raftstore"
+)
+
+const (
+	// lookForConsents is how often a member looks which other sides are to be asked.
+	lookForConsents = time.Second
+	// An agreement that waits for a consent is asked about soon, then less often; one in force only where no stream would tell of its end.
+	firstConsent, lastConsent, settledConsent = time.Second, 30 * time.Second, 5 * time.Minute
+	// maxAskedTogether is how many other sides a member asks at once.
+	maxAskedTogether = 8
+	// maxFarewells is how often it is tried to tell the other side of an end. It asks by itself too.
+	maxFarewells = 10
+)
+
+// consents tells the other sides of agreements how this side stands to them, and learns how they do. The owner of a relationship asks at
+// its own pace; a member where an operator has decided tells of it at once.
+type consents struct {
+	manager *Manager
+	signal  chan struct{}
+
+	mu        sync.Mutex
+	nudged    map[string]bool
+	farewells []farewell
+	next      map[string]asking
+}
+
+// asking is when an other side is asked next, and how long was waited for that.
+type asking struct {
+	at   time.Time
+	wait time.Duration
+}
+
+// farewell tells of an agreement that this side has ended.
+type farewell struct {
+	row   *statev1.Relationship
+	tries int
+	after time.Time
+}
+
+func newConsents(m *Manager) *consents {
+	return &consents{manager: m, signal: make(chan struct{}, 1), nudged: map[string]bool{}, next: map[string]asking{}}
+}
+
+func (c *consents) wake() {
+	select {
+	case c.signal <- struct{}{}:
+	default:
+	}
+}
+
+// nudge has the other side of an agreement asked at once.
+func (c *consents) nudge(name string) {
+	c.mu.Lock()
+	c.nudged[name] = true
+	c.mu.Unlock()
+	c.wake()
+}
+
+// nudgePeer does so for all agreements with a cluster, which has just said that it has no relationship any more.
+func (c *consents) nudgePeer(home string) {
+	c.manager.catalog.each(func(name string, e entry) {
+		if r := e.relationship; r.Agreement != "" && r.Peer != nil && r.Peer.Home.Name() == home {
+			c.mu.Lock()
+			c.nudged[name] = true
+			c.mu.Unlock()
+		}
+	})
+	c.wake()
+}
+
+// part has the other side told that this side has ended an agreement.
+func (c *consents) part(row *statev1.Relationship) {
+	if a := row.GetAgreement(); a == nil || a.GetEndTime() != nil || a.GetCompanion() || c.manager.config.Invitations.Dial == nil {
+		return
+	}
+	c.mu.Lock()
+	c.farewells = append(c.farewells, farewell{row: row})
+	c.mu.Unlock()
+	c.wake()
+}
+
+// run asks until ctx ends.
+func (c *consents) run(ctx context.Context) error {
+	if c.manager.config.Invitations.Dial == nil {
+		return nil
+	}
+	ticker := time.NewTicker(lookForConsents)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		case <-c.signal:
+		}
+		c.round(ctx)
+	}
+}
+
+func (c *consents) round(ctx context.Context) {
+	var group errgroup.Group
+	group.SetLimit(maxAskedTogether)
+	for _, name := range c.due() {
+		group.Go(func() error { c.ask(ctx, name); return nil })
+	}
+	c.mu.Lock()
+	leaving := c.farewells
+	c.farewells = nil
+	c.mu.Unlock()
+	for _, f := range leaving {
+		group.Go(func() error { c.say(ctx, f); return nil })
+	}
+	_ = group.Wait() // nobody fails
+}
+
+// due are the relationships whose other sides are to be asked now. What is asked about is scheduled anew.
+func (c *consents) due() (names []string) {
+	m := c.manager
+	members, err := m.alive(m.config.Store.View())
+	if err != nil {
+		return nil
+	}
+	now := m.now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	known := map[string]bool{}
+	m.catalog.each(func(name string, e entry) {
+		r := e.relationship
+		if r.Agreement == "" || r.AgreementEnded {
+			return
+		}
+		known[name] = true
+		t, nudged := c.next[name], c.nudged[name]
+		switch {
+		case nudged:
+			t.wait = firstConsent
+		case m.owner(name, members) != m.member || now.Before(t.at) && t.at.Sub(now) <= settledConsent:
+			return
+		case !r.Agreed:
+			t.wait = min(max(2*t.wait, firstConsent), lastConsent)
+		default:
+			t.wait = settledConsent
+			if r.Peer != nil && m.peers.streamed(r.Peer.Home.Name(), name) {
+				c.next[name] = asking{now.Add(settledConsent), settledConsent}
+				return // its goodbye would tell
+			}
+		}
+		c.next[name] = asking{now.Add(time.Duration(float64(t.wait) * (0.75 + m.chance()/4))), t.wait}
+		names = append(names, name)
+	})
+	for name := range c.next {
+		if !known[name] {
+			delete(c.next, name)
+		}
+	}
+	clear(c.nudged)
+	return names
+}
+
+// ask tells the other side of one agreement how this one stands to it, and takes down the answer.
+func (c *consents) ask(ctx context.Context, name string) {
+	row, found, err := Relationships.Get(c.manager.config.Store.View(), name)
+	if err != nil || !found {
+		return
+	}
+	a := row.Value.GetAgreement()
+	answer, err := c.exchange(ctx, row.Value, consentOf(a))
+	if err != nil {
+		if ctx.Err() == nil {
+			c.manager.log.Info("the other side of an agreement was not reached; it is asked again, and may ask by itself", "trust_domain", name, "error", clip(err.Error()))
+		}
+		return
+	}
+	identities := answer.GetIdentities()
+	if _, err := parseIdentities(identities); err != nil {
+		identities = nil
+	}
+	if err := c.manager.hear(ctx, name, a.GetId(), answer.GetConsent(), identities, false); err != nil && ctx.Err() == nil {
+		c.manager.log.Warn("what the other side says to an agreement was not stored; it is asked again", "trust_domain", name, "error", err)
+	}
+}
+
+// say tells the other side that this one has ended an agreement, and tries again where nobody is reached.
+func (c *consents) say(ctx context.Context, f farewell) {
+	now := c.manager.now()
+	if now.Before(f.after) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.farewells = append(c.farewells, f)
+		return
+	}
+	if _, err := c.exchange(ctx, f.row, ententev1.Consent_CONSENT_ENDED); err == nil || ctx.Err() != nil {
+		return
+	} else if f.tries++; f.tries >= maxFarewells {
+		c.manager.log.Warn("the other side could not be told that an agreement has ended; it learns of it when it asks", "trust_domain", f.row.GetTrustDomain(), "error", clip(err.Error()))
+		return
+	}
+	f.after = now.Add(min(firstConsent<<f.tries, lastConsent))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.farewells = append(c.farewells, f)
+}
+
+// exchange puts the question to the members of the other side, one after the other.
+func (c *consents) exchange(ctx context.Context, row *statev1.Relationship, says ententev1.Consent) (answer *ententev1.ExchangeConsentResponse, err error) {
+	m, a := c.manager, row.GetAgreement()
+	content, err := proto.Marshal(&ententev1.ExchangeConsentContent{
+		AgreementId: a.GetId(), TrustDomain: a.GetHostedTrustDomain(), OtherTrustDomain: row.GetTrustDomain(), Consent: says, Identities: m.ownIdentities(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	failures := []error{errors.New("no address answered")}
+	for _, address := range row.GetPeer().GetAddresses() {
+		err := m.callMember(ctx, address, func(presented [32]byte) error {
+			if hasMember(a.GetIdentities(), presented) {
+				return nil
+			}
+			return fmt.Errorf("who answers has identity key %x, which the other side did not name; nothing was sent to it", presented[:8])
+		}, func(ctx context.Context, client ententev1.InvitationServiceClient, binding []byte) error {
+			signed, err := m.sign(purposeConsent, binding, content)
+			if err != nil {
+				return err
+			}
+			answer, err = client.ExchangeConsent(ctx, &ententev1.ExchangeConsentRequest{Content: content, Signed: signed})
+			return err
+		})
+		if err == nil {
+			return answer, nil
+		}
+		failures = append(failures, fmt.Errorf("%s: %w", address, err))
+	}
+	return nil, errors.Join(failures...)
+}
+
+// hear stores what the other side says of an agreement. sure says that it speaks of one that it has, or had.
+func (m *Manager) hear(ctx context.Context, name, id string, says ententev1.Consent, identities [][]byte, sure bool) error {
+	var was, is ententev1.RelationshipState
+	revision, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
+		was, is = 0, 0
+		changed, err := rule(tx, name, id, func(a *statev1.RelationshipAgreement) bool {
+			a.Confirmed = a.GetConfirmed() || sure && says == ententev1.Consent_CONSENT_ENDED
+			return heard(a, says, identities, m.now())
+		})
+		if err != nil || !changed {
+			return err
+		}
+		before, _, err := Relationships.Get(m.config.Store.View(), name)
+		if err != nil {
+			return err
+		}
+		after, _, err := Relationships.Get(tx, name)
+		was, is = stateOf(before.Value), stateOf(after.Value)
+		return err
+	})
+	if err != nil || is == 0 {
+		return err
+	}
+	if is == ententev1.RelationshipState_RELATIONSHIP_STATE_ENDED {
+		m.log.Warn("the other side has ended an agreement; its trust domain is relied on no more", "trust_domain", name)
+	} else {
+		m.log.Info("the other side of an agreement has spoken", "trust_domain", name, "was", was, "is", is)
+	}
+	m.record(actionConsent, name, consentWord(says), "said by the other side of agreement "+id, revision)
+	return nil
+}
+
+func consentWord(c ententev1.Consent) string {
+	switch c {
+	case ententev1.Consent_CONSENT_APPROVED:
+		return "approved"
+	case ententev1.Consent_CONSENT_ENDED:
+		return "ended"
+	default:
+		return "open"
+	}
+}
+
+// ExchangeConsent answers the other side of an agreement, and takes down what it says. Whoever asks about one that there is not here
+// is told that it has ended.
+func (s *InvitationService) ExchangeConsent(ctx context.Context, req *ententev1.ExchangeConsentRequest) (*ententev1.ExchangeConsentResponse, error) {
+	c := &ententev1.ExchangeConsentContent{}
+	signer, err := s.signer(ctx, purposeConsent, req.GetSigned(), req.GetContent(), c)
+	if err != nil {
+		return nil, raftstore.StatusError(err)
+	}
+	m := s.manager
+	view, err := m.config.Store.Read(ctx, raftstore.ReadOptions{Linearizable: true})
+	if err != nil {
+		return nil, raftstore.StatusError(err)
+	}
+	row, found, err := Relationships.Get(view, c.GetTrustDomain())
+	if err != nil {
+		return nil, raftstore.StatusError(err)
+	}
+	a := row.Value.GetAgreement()
+	if !found || a.GetId() != c.GetAgreementId() || a.GetHostedTrustDomain() != c.GetOtherTrustDomain() {
+		return &ententev1.ExchangeConsentResponse{Consent: ententev1.Consent_CONSENT_ENDED}, nil
+	}
+	if !hasMember(a.GetIdentities(), signer) {
+		return nil, raftstore.StatusError(refuseInvitation("unknown_member", codes.Unauthenticated, "the member that asks is not known here as one of the cluster of %s", c.GetTrustDomain()))
+	}
+	identities := c.GetIdentities()
+	if _, err := parseIdentities(identities); err != nil {
+		return nil, raftstore.StatusError(refuseInvitation("malformed", codes.InvalidArgument, "%v", err))
+	}
+	if err := m.hear(ctx, c.GetTrustDomain(), a.GetId(), c.GetConsent(), identities, true); err != nil {
+		return nil, raftstore.StatusError(err)
+	}
+	return &ententev1.ExchangeConsentResponse{Consent: consentOf(a), Identities: m.ownIdentities()}, nil
+}

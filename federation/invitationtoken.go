@@ -1,0 +1,128 @@
+package federation
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/raftstore/membership"
+	"github.com/ententehq/entente/raftstore/token"
+)
+
+// InvitationToken is what one cluster hands another so that they federate. Its text is a secret until it is used.
+type InvitationToken struct {
+	ID     string
+	Secret token.Secret
+	// TrustDomain is offered, and Foreign is whom it is for.
+	TrustDomain, Foreign spiffeid.TrustDomain
+	// Addresses are where members of the inviting cluster are reached, and Identities the digests of their identity keys: the secret
+	// is sent to nobody else.
+	Addresses  []string
+	Identities [][32]byte
+	Expires    time.Time
+}
+
+const (
+	// invitationPrefix names the kind of the text and the version of its format.
+	invitationPrefix = "entente-federate-1-"
+	// maxIdentities bounds the members of a cluster.
+	maxIdentities = 64
+	// maxUnixSeconds is the end of the year 9999.
+	maxUnixSeconds = 253402300799
+)
+
+// ErrInvitationToken is wrapped by every error of [ParseInvitationToken], beside what package token says of the text.
+var ErrInvitationToken = errors.New("ask the other cluster's operator for the whole line that `entente federation invite` printed there, or for a new one")
+
+// Text returns what the other operator gives to `entente federation accept`.
+func (t InvitationToken) Text() (string, error) {
+	content := &statev1.InvitationContent{
+		Id: t.ID, Secret: t.Secret[:], TrustDomain: t.TrustDomain.Name(), ForeignTrustDomain: t.Foreign.Name(), Addresses: t.Addresses, ExpireSeconds: t.Expires.Unix(),
+	}
+	for _, d := range t.Identities {
+		content.Identities = append(content.Identities, d[:])
+	}
+	text, err := token.Encode(invitationPrefix, content)
+	if err == nil && len(text) > token.MaxText {
+		err = fmt.Errorf("the token would have %d characters; %d are the most", len(text), token.MaxText)
+	}
+	return text, err
+}
+
+// String names the token without giving it away.
+func (t InvitationToken) String() string { return "invitation " + t.ID }
+
+// ParseInvitationToken reads a token. A damaged one is told from what is none: errors wrap [token.ErrDamaged] or [token.ErrNotAToken].
+// White space around it is allowed.
+func ParseInvitationToken(text string) (InvitationToken, error) {
+	var content statev1.InvitationContent
+	err := token.Decode(invitationPrefix, strings.TrimSpace(text), &content)
+	if err == nil {
+		var t InvitationToken
+		if t, err = invitationTokenOf(&content); err == nil {
+			return t, nil
+		}
+		err = fmt.Errorf("%w: %w", err, token.ErrNotAToken)
+	}
+	return InvitationToken{}, fmt.Errorf("read the invitation: %w; %w", err, ErrInvitationToken)
+}
+
+func invitationTokenOf(c *statev1.InvitationContent) (t InvitationToken, err error) {
+	t = InvitationToken{ID: c.GetId(), Addresses: c.GetAddresses(), Expires: time.Unix(c.GetExpireSeconds(), 0)}
+	switch {
+	case !token.IsID(t.ID):
+		return t, errors.New("its id is malformed")
+	case len(c.GetSecret()) != len(t.Secret):
+		return t, errors.New("its secret is malformed")
+	case c.GetExpireSeconds() < 0 || c.GetExpireSeconds() > maxUnixSeconds:
+		return t, errors.New("its expiry is malformed")
+	case len(t.Addresses) == 0 || len(t.Addresses) > maxPeerAddresses:
+		return t, fmt.Errorf("it names %d addresses; 1 to %d are possible", len(t.Addresses), maxPeerAddresses)
+	}
+	copy(t.Secret[:], c.GetSecret())
+	if t.TrustDomain, err = parseTrustDomain(c.GetTrustDomain()); err != nil {
+		return t, err
+	}
+	if t.Foreign, err = parseTrustDomain(c.GetForeignTrustDomain()); err != nil {
+		return t, err
+	}
+	if t.Foreign == t.TrustDomain {
+		return t, errors.New("it invites a trust domain to federate with itself")
+	}
+	for _, address := range t.Addresses {
+		if err := membership.CheckAddress(address); err != nil {
+			return t, errors.New("an address in it is malformed")
+		}
+	}
+	t.Identities, err = parseIdentities(c.GetIdentities())
+	return t, err
+}
+
+// parseIdentities reads digests of identity keys.
+func parseIdentities(raw [][]byte) ([][32]byte, error) {
+	if len(raw) == 0 || len(raw) > maxIdentities {
+		return nil, fmt.Errorf("it names the identity keys of %d members; 1 to %d are possible", len(raw), maxIdentities)
+	}
+	var out [][32]byte
+	for _, d := range raw {
+		if len(d) != 32 {
+			return nil, errors.New("the digest of a member's identity key is malformed")
+		}
+		out = append(out, [32]byte(d))
+	}
+	return out, nil
+}
+
+// accepts is the check of who answers, before anything is sent.
+func (t InvitationToken) accepts(presented [32]byte) error {
+	if slices.Contains(t.Identities, presented) {
+		return nil
+	}
+	return fmt.Errorf("who answers there has identity key %x, which the invitation does not name: it is not a member of the cluster that made the invitation, "+
+		"or became one after that; nothing was sent to it", presented[:8])
+}

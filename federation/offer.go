@@ -1,0 +1,173 @@
+package federation
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
+)
+
+// maxOfferedBundle bounds a document in an offer, two of which go into one message. A bundle of a cluster has some ten kilobytes.
+const maxOfferedBundle = 100 << 10
+
+// endpointPath is the SPIFFE ID of a member's bundle endpoint, in its home domain.
+const endpointPath = "/entente/bundle-endpoint"
+
+// offer is what this cluster tells of itself to one that is to trust a hosted domain.
+func (m *Manager) offer(r raftstore.Reader, own string) (*ententev1.FederationOffer, error) {
+	c, home := m.config.Invitations, m.config.Peers.Home.Name()
+	o := &ententev1.FederationOffer{
+		TrustDomain: own, HomeTrustDomain: home, Urls: c.Endpoints(own), Profile: c.Profile, Identities: m.ownIdentities(),
+	}
+	if o.GetProfile() == ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE {
+		o.EndpointSpiffeId = "spiffe://" + home + endpointPath
+	}
+	for _, member := range c.Members() {
+		if len(o.GetPeerAddresses()) < maxPeerAddresses {
+			o.PeerAddresses = append(o.PeerAddresses, member.Address)
+		}
+	}
+	document := func(td string) ([]byte, error) {
+		row, found, err := m.config.HostedBundles.Get(r, td)
+		if err != nil {
+			return nil, err
+		}
+		if !found {
+			return nil, status.Errorf(codes.FailedPrecondition, "%s has no bundle yet; wait until its first authority is prepared, and try again", td)
+		}
+		b, err := bundle.FromRow(row.Value)
+		if err != nil {
+			return nil, err
+		}
+		d := b.Marshal()
+		if len(d) > maxOfferedBundle {
+			return nil, status.Errorf(codes.FailedPrecondition, "the bundle of %s has %d bytes, and an invitation carries %d at most; federate with `entente federation create` and --bootstrap", td, len(d), maxOfferedBundle)
+		}
+		return d, nil
+	}
+	var err error
+	if o.Bundle, err = document(own); err != nil || own == home {
+		return o, err
+	}
+	o.HomeUrls = c.Endpoints(home)
+	o.HomeBundle, err = document(home)
+	return o, err
+}
+
+// ownIdentities are the digests of the identity keys of this cluster's members.
+func (m *Manager) ownIdentities() (out [][]byte) {
+	for _, member := range m.config.Invitations.Members() {
+		out = append(out, member.Identity[:])
+	}
+	return out
+}
+
+// agreedRelationship is a relationship that is about to be made by an agreement, with the bundle to begin with.
+type agreedRelationship struct {
+	row    *statev1.Relationship
+	rel    *Relationship
+	bundle *bundle.Bundle
+}
+
+// relationshipsOf makes of another cluster's offer the relationship with its domain, and where that is not its home domain the one by
+// which its members and its endpoint prove themselves before it. Everything in an offer is hostile until it was here.
+func relationshipsOf(o *ententev1.FederationOffer, a *statev1.RelationshipAgreement) ([]agreedRelationship, error) {
+	identities, err := parseIdentities(o.GetIdentities())
+	if err != nil {
+		return nil, err
+	}
+	a.Identities = nil
+	for _, d := range identities {
+		a.Identities = append(a.Identities, d[:])
+	}
+	td, home := o.GetTrustDomain(), o.GetHomeTrustDomain()
+	if _, err := parseTrustDomain(home); err != nil {
+		return nil, fmt.Errorf("its home domain: %w", err)
+	}
+	if id := o.GetEndpointSpiffeId(); id != "" && id != "spiffe://"+home+endpointPath {
+		return nil, fmt.Errorf("its endpoint is said to prove itself as %s, which is not of its home domain %s", quote(id), quote(home))
+	}
+	one := func(name string, urls []string, document []byte, companion bool) (agreedRelationship, error) {
+		if len(urls) == 0 {
+			return agreedRelationship{}, errors.New("it names no endpoint")
+		}
+		if len(document) > maxOfferedBundle {
+			return agreedRelationship{}, fmt.Errorf("the bundle of %s has %d bytes; %d are the most", quote(name), len(document), maxOfferedBundle)
+		}
+		row := &statev1.Relationship{
+			TrustDomain: name, Url: urls[0], FallbackUrls: urls[1:], Profile: int32(o.GetProfile()), EndpointSpiffeId: o.GetEndpointSpiffeId(),
+			Peer: &statev1.RelationshipPeer{HomeTrustDomain: home, Addresses: o.GetPeerAddresses()},
+			Agreement: &statev1.RelationshipAgreement{
+				Id: a.GetId(), HostedTrustDomain: a.GetHostedTrustDomain(), Invited: a.GetInvited(), ApproveTime: a.GetApproveTime(), Approver: a.GetApprover(),
+				PeerApproveTime: a.GetPeerApproveTime(), Confirmed: a.GetConfirmed(), Identities: a.GetIdentities(), Companion: companion,
+			},
+		}
+		rel, err := ParseRelationship(row)
+		if err != nil {
+			return agreedRelationship{}, err
+		}
+		b, err := parseBootstrap(rel, document)
+		if err != nil {
+			return agreedRelationship{}, errors.New(status.Convert(err).Message())
+		}
+		if b == nil || len(b.X509Authorities()) == 0 {
+			return agreedRelationship{}, fmt.Errorf("it brings no X.509 authority of %s", name)
+		}
+		return agreedRelationship{row, rel, b}, nil
+	}
+	var out []agreedRelationship
+	if home != td {
+		companion, err := one(home, o.GetHomeUrls(), o.GetHomeBundle(), true)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, companion)
+	}
+	main, err := one(td, o.GetUrls(), o.GetBundle(), false)
+	return append(out, main), err
+}
+
+// agree is the part of a transaction that makes the relationships of an agreement. One that exists with a home domain is left as it is.
+func (m *Manager) agree(tx *raftstore.Tx, all []agreedRelationship, source string, now time.Time) error {
+	for _, r := range all {
+		name := r.rel.TrustDomain.Name()
+		hosted, err := m.config.IsHosted(tx, name)
+		if err != nil {
+			return err
+		}
+		if hosted {
+			return status.Errorf(codes.FailedPrecondition, "%s is hosted by this cluster too, and a hosted domain is never foreign; each trust domain belongs to one cluster", name)
+		}
+		was, found, err := Relationships.Get(tx, name)
+		switch {
+		case err != nil:
+			return err
+		case found && was.Value.GetAgreement().GetEndTime() != nil:
+			if err := end(tx, name); err != nil {
+				return err
+			}
+		case found && r.row.GetAgreement().GetCompanion():
+			continue
+		case found:
+			return status.Errorf(codes.AlreadyExists, "there is a relationship with %s already; delete it first if it is to be made anew", name)
+		}
+		row := r.row
+		row.CreateTime, row.Generation = timestamppb.New(now), uint64(tx.Revision())+1
+		rel, err := ParseRelationship(row)
+		if err != nil {
+			return err
+		}
+		if err := m.write(tx, basis{relationship: rel, row: row, source: source}, r.bundle, now); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,244 @@
+package federation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"golang.org/x/time/rate"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/ententehq/entente/access"
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/membership"
+	"github.com/ententehq/entente/raftstore/token"
+)
+
+const (
+	// What the signatures of identity keys are for.
+	purposeAccept, purposeConsent = "accept invitation", "exchange consent"
+	// Nobody who comes by an invitation is known: so many calls a second are looked at, and so many at once.
+	strangerRate, strangerBurst = 20, 40
+	// clockTolerance is from where on operators are told that the clocks of two clusters differ.
+	clockTolerance = time.Minute
+
+	actionInvited = "accept invitation"
+	actionConsent = "consent to agreement"
+)
+
+// InvitationService serves entente.v1.InvitationService: calls of clusters that are known by an invitation alone, or by the agreement that
+// came of it. Each is signed with a member's identity key for the one TLS session in which it comes, so that neither a listener nor the
+// receiver can use it elsewhere.
+type InvitationService struct {
+	ententev1.UnimplementedInvitationServiceServer
+	manager *Manager
+	calls   *rate.Limiter
+}
+
+// NewInvitationService serves the invitations of a manager.
+func NewInvitationService(m *Manager) *InvitationService {
+	return &InvitationService{manager: m, calls: rate.NewLimiter(strangerRate, strangerBurst)}
+}
+
+// refusedInvitation is why an invitation was not accepted, by a name from a bounded set.
+type refusedInvitation struct {
+	name string
+	code codes.Code
+	text string
+}
+
+func (e *refusedInvitation) Error() string { return e.text }
+
+// GRPCStatus is what the other side is told.
+func (e *refusedInvitation) GRPCStatus() *status.Status { return status.New(e.code, e.text) }
+
+func refuseInvitation(name string, code codes.Code, format string, args ...any) error {
+	return &refusedInvitation{name, code, fmt.Sprintf(format, args...)}
+}
+
+// redeemable decides whether an invitation may be used. again says that the same cluster has used it before. row is nil where there is
+// none with the ID that the caller named.
+func redeemable(row *statev1.Invitation, c *ententev1.AcceptInvitationContent, signer [32]byte, now time.Time) (again bool, err error) {
+	const remedy = "ask its operator for a new one"
+	if row == nil || !token.Proves(c.GetSecret(), row.GetSecretSha256()) {
+		// One answer for both: it does not tell which there are.
+		return false, refuseInvitation("unknown", codes.PermissionDenied, "the other cluster knows no such invitation; it was void after a restore, or is long over: %s", remedy)
+	}
+	if c.GetInvitingTrustDomain() != row.GetTrustDomain() || c.GetOffer().GetTrustDomain() != row.GetForeignTrustDomain() {
+		return false, refuseInvitation("other_domain", codes.FailedPrecondition, "the invitation is from %s for %s, and was not used; no other domain can accept it",
+			row.GetTrustDomain(), row.GetForeignTrustDomain())
+	}
+	if r := row.GetRedemption(); r != nil {
+		if hasMember(r.GetIdentities(), signer) {
+			return true, nil
+		}
+		return false, refuseInvitation("spent", codes.PermissionDenied, "the invitation was used at %s by another cluster, and is good for one; if that was not yours, "+
+			"have the other operator end the agreement with `entente federation delete %s`, and %s", r.GetTime().AsTime().Format(time.RFC3339), row.GetForeignTrustDomain(), remedy)
+	}
+	if t := row.GetRevokeTime(); t != nil {
+		return false, refuseInvitation("revoked", codes.PermissionDenied, "the invitation was revoked at %s; %s", t.AsTime().Format(time.RFC3339), remedy)
+	}
+	if expires := row.GetExpireTime().AsTime(); !now.Before(expires) {
+		text := fmt.Sprintf("the invitation expired at %s, by the clock of the cluster that made it, where it is %s now", expires.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+		if theirs := c.GetTime(); theirs.IsValid() {
+			if apart := now.Sub(theirs.AsTime()).Abs(); apart > clockTolerance {
+				text += fmt.Sprintf("; the clocks of the two clusters are %s apart, so set the wrong one right", apart.Round(time.Second))
+			}
+		}
+		return false, refuseInvitation("expired", codes.FailedPrecondition, "%s; %s", text, remedy)
+	}
+	return false, nil
+}
+
+// signer checks who has signed a request for this session.
+func (s *InvitationService) signer(ctx context.Context, purpose string, signed *ententev1.IdentitySignature, content []byte, into proto.Message) ([32]byte, error) {
+	if s.manager.config.Invitations.Binding == nil {
+		return [32]byte{}, errNoInvitations
+	}
+	if !s.calls.Allow() {
+		return [32]byte{}, refuseInvitation("too_many", codes.ResourceExhausted, "too many calls of other clusters at the moment; try again in a second")
+	}
+	binding, ok := s.manager.config.Invitations.Binding(ctx)
+	if !ok {
+		return [32]byte{}, refuseInvitation("unsigned", codes.Unauthenticated, "the call did not come in under entente-join/1")
+	}
+	digest, err := membership.VerifyIdentity(signed.GetIdentityCertificate(), purpose, signed.GetSignature(), binding, content)
+	if err != nil {
+		return [32]byte{}, refuseInvitation("unsigned", codes.Unauthenticated, "the request is not signed by a member for this session: %s", clip(err.Error()))
+	}
+	if err := proto.Unmarshal(content, into); err != nil {
+		return [32]byte{}, refuseInvitation("malformed", codes.InvalidArgument, "the request cannot be read")
+	}
+	return digest, nil
+}
+
+// AcceptInvitation redeems an invitation. Its transaction decides over all members: of two that redeem one invitation at the same moment
+// only one finds it open, and the other one is the same cluster again or is refused.
+func (s *InvitationService) AcceptInvitation(ctx context.Context, req *ententev1.AcceptInvitationRequest) (*ententev1.AcceptInvitationResponse, error) {
+	answer, err := s.accept(ctx, req)
+	result := access.ResultDone
+	if err != nil {
+		result = "failed"
+		if r, ok := errors.AsType[*refusedInvitation](err); ok {
+			result = r.name
+		}
+		s.manager.log.Warn("an invitation was not accepted", "result", result, "error", clip(err.Error()))
+	}
+	s.manager.metrics.invitations.WithLabelValues(result).Inc()
+	return answer, raftstore.StatusError(err)
+}
+
+func (s *InvitationService) accept(ctx context.Context, req *ententev1.AcceptInvitationRequest) (*ententev1.AcceptInvitationResponse, error) {
+	m, c := s.manager, &ententev1.AcceptInvitationContent{}
+	signer, err := s.signer(ctx, purposeAccept, req.GetSigned(), req.GetContent(), c)
+	if err != nil {
+		return nil, err
+	}
+	if !token.IsID(c.GetInvitationId()) {
+		return nil, refuseInvitation("malformed", codes.InvalidArgument, "the invitation's id is malformed")
+	}
+	// The invitation may have been made on another member a moment ago.
+	view, err := m.config.Store.Read(ctx, raftstore.ReadOptions{Linearizable: true})
+	if err != nil {
+		return nil, err
+	}
+	row, _, err := invitations.Get(view, c.GetInvitationId())
+	if err != nil {
+		return nil, err
+	}
+	now := m.now()
+	line := access.Event{
+		Caller: fmt.Sprintf("identity key %x", signer[:8]), Action: actionInvited, Object: row.Value.GetForeignTrustDomain(), Result: access.ResultBegun,
+		Detail: "invitation " + c.GetInvitationId(), Durable: true,
+	}
+	if _, err := redeemable(row.Value, c, signer, now); err != nil {
+		if r, ok := errors.AsType[*refusedInvitation](err); ok {
+			line.Result = r.name
+		}
+		return nil, errors.Join(err, m.auditInvited(line))
+	}
+	agreement := &statev1.RelationshipAgreement{Id: c.GetInvitationId(), HostedTrustDomain: row.Value.GetTrustDomain(), Invited: true}
+	if row.Value.GetApproved() {
+		agreement.ApproveTime, agreement.Approver = timestamppb.New(now), row.Value.GetCreator()
+	}
+	if c.GetApproved() {
+		agreement.PeerApproveTime = timestamppb.New(now)
+	}
+	all, err := relationshipsOf(c.GetOffer(), agreement)
+	if err != nil {
+		return nil, refuseInvitation("malformed", codes.InvalidArgument, "the invitation was not used, for what the accepting cluster offers is refused: %s", clip(err.Error()))
+	}
+	if !hasMember(agreement.GetIdentities(), signer) {
+		return nil, refuseInvitation("unsigned", codes.Unauthenticated, "the member that signed the request is none of those that it names")
+	}
+	offer, err := m.offer(view, row.Value.GetTrustDomain())
+	if err != nil {
+		return nil, err
+	}
+	if err := m.auditInvited(line); err != nil {
+		return nil, err
+	}
+	approved := false
+	revision, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) (err error) {
+		approved, err = m.redeem(tx, c, signer, all, now)
+		return err
+	})
+	line.Result, line.Revision = access.ResultDone, uint64(revision)
+	if err != nil {
+		line.Result, line.Detail = access.ResultFailed, clip(line.Detail+": "+err.Error())
+		return nil, errors.Join(err, m.auditInvited(line))
+	}
+	if err := m.auditInvited(line); err != nil {
+		m.log.Error("audit line not written", "action", actionInvited, "error", err)
+	}
+	m.log.Info("an invitation was accepted", "trust_domain", c.GetOffer().GetTrustDomain(), "for", row.Value.GetTrustDomain(), "invitation", c.GetInvitationId(), "approved_here", approved, "approved_there", c.GetApproved())
+	return &ententev1.AcceptInvitationResponse{Offer: offer, Approved: approved, Time: timestamppb.New(now)}, nil
+}
+
+// redeem is the transaction of an invitation: it is spent, and the relationships are there, or neither.
+func (m *Manager) redeem(tx *raftstore.Tx, c *ententev1.AcceptInvitationContent, signer [32]byte, all []agreedRelationship, now time.Time) (approved bool, err error) {
+	row, _, err := invitations.Get(tx, c.GetInvitationId())
+	if err != nil {
+		return false, err
+	}
+	again, err := redeemable(row.Value, c, signer, now)
+	if err != nil {
+		return false, err
+	}
+	foreign := row.Value.GetForeignTrustDomain()
+	if again {
+		is, found, err := Relationships.Get(tx, foreign)
+		if err != nil {
+			return false, err
+		}
+		if a := is.Value.GetAgreement(); !found || a.GetId() != row.Key || a.GetEndTime() != nil {
+			return false, refuseInvitation("spent", codes.PermissionDenied, "the invitation was used at %s, and the agreement that came of it has ended since; ask its operator for a new one",
+				row.Value.GetRedemption().GetTime().AsTime().Format(time.RFC3339))
+		}
+		return is.Value.GetAgreement().GetApproveTime() != nil, nil
+	}
+	if hosted, err := m.config.IsHosted(tx, row.Value.GetTrustDomain()); err != nil || !hosted {
+		return false, errors.Join(err, refuseInvitation("not_hosted", codes.FailedPrecondition, "%s is no longer hosted by the cluster that invited", row.Value.GetTrustDomain()))
+	}
+	row.Value.Redemption = &statev1.InvitationRedemption{Time: timestamppb.New(now), Identities: all[0].row.GetAgreement().GetIdentities()}
+	if err := invitations.Put(tx, row.Key, row.Value); err != nil {
+		return false, err
+	}
+	return row.Value.GetApproved(), m.agree(tx, all, "invitation "+row.Key, now)
+}
+
+// auditInvited takes down a decision on an invitation. What cannot be audited is not done.
+func (m *Manager) auditInvited(line access.Event) error {
+	if err := m.config.Audit.Record(line); err != nil {
+		m.log.Error("audit line not written", "action", strings.TrimSpace(line.Action), "error", err)
+		return status.Error(codes.Unavailable, "the audit log of the member that was asked cannot be written, and what cannot be audited is not done; try again, another member may be able to")
+	}
+	return nil
+}
