@@ -8,10 +8,10 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
-	"net"
 	"strings"
 	"testing"
 	"time"
@@ -288,7 +288,7 @@ func identityThief(t *testing.T, address string) func() string {
 			}
 			_ = conn.SetDeadline(time.Now().Add(patience))
 			_, _ = io.Copy(&all, conn) // ends when the caller hangs up
-			_ = conn.(net.Conn).Close()
+			_ = conn.Close()
 		}
 	}()
 	return func() string {
@@ -305,7 +305,7 @@ func snapshot(t *testing.T, p *process) []byte {
 	var all []byte
 	for {
 		part, err := stream.Recv()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return all
 		}
 		require.NoError(t, err)

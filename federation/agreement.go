@@ -85,19 +85,6 @@ func hasMember(identities [][]byte, presented [32]byte) bool {
 	return slices.ContainsFunc(identities, func(known []byte) bool { return slices.Equal(known, presented[:]) })
 }
 
-// party is every relationship of one agreement.
-func party(r raftstore.Reader, id string) (rows []raftstore.Row[*statev1.Relationship], err error) {
-	for row, err := range Relationships.All(r, "") {
-		if err != nil {
-			return nil, err
-		}
-		if row.Value.GetAgreement().GetId() == id {
-			rows = append(rows, row)
-		}
-	}
-	return rows, nil
-}
-
 // rule writes what fn changes in the agreement of a relationship, and the same in those of its companions. It writes nothing where fn
 // reports no change.
 func rule(tx *raftstore.Tx, name, id string, fn func(*statev1.RelationshipAgreement) bool) (changed bool, err error) {

@@ -23,10 +23,10 @@ import (
 var invitations = raftstore.NewTable[*statev1.Invitation]("federation_invitations")
 
 const (
-	// DefaultInvitationTTL is how long an invitation waits when nobody says otherwise, MaxInvitationTTL the most: over a weekend and
-	// the time zones, and not for ever.
+	// DefaultInvitationTTL is how long an invitation waits when nobody says otherwise.
 	DefaultInvitationTTL = time.Hour
-	MaxInvitationTTL     = 7 * 24 * time.Hour
+	// MaxInvitationTTL bounds that: over a weekend and the time zones, and not for ever.
+	MaxInvitationTTL = 7 * 24 * time.Hour
 	// invitationKept is for how long it is known what became of an invitation, so that the other side can ask again whose answer was lost.
 	invitationKept = 24 * time.Hour
 	// maxOpenInvitations bounds those that wait.
