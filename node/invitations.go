@@ -52,7 +52,8 @@ func dialInviting(ctx context.Context, address string, accept func([32]byte) err
 	return conn, binding, nil
 }
 
-// endpointURLs are where a hosted domain's bundle is served. What is configured counts alone; else it is every member's host, with the
+// endpointURLs are where a hosted domain's bundle is served. What is configured counts alone; else it is the names in the
+// certificate where ACME gets it, or every member's host, with the
 // port of this member's endpoint, since the members of a cluster are configured alike.
 func (m *member) endpointURLs(td string) (urls []string) {
 	hosts := []string{m.cfg.BundleEndpoint.Advertise}
@@ -62,7 +63,15 @@ func (m *member) endpointURLs(td string) (urls []string) {
 		if err != nil {
 			return nil // the configuration was checked
 		}
+		if acme := m.cfg.BundleEndpoint.ACME; acme != nil {
+			for _, host := range acme.Hosts { // the names in the certificate
+				hosts = append(hosts, net.JoinHostPort(host, endpointPort))
+			}
+		}
 		for _, member := range m.invitingMembers() {
+			if m.cfg.BundleEndpoint.ACME != nil {
+				break
+			}
 			if host, _, err := net.SplitHostPort(member.Address); err == nil {
 				hosts = append(hosts, net.JoinHostPort(host, endpointPort))
 			}
