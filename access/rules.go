@@ -158,8 +158,17 @@ var rules = map[string]Rule{
 			i := m.GetInstance()
 			return About{SPIFFEID: i.GetSpiffeId(), Object: i.GetService() + " " + i.GetAddress()}
 		})},
-	// A renewal writes nothing, and comes every few seconds from every instance.
-	v1.RoutingService_RenewInstance_FullMethodName: {Roles: registrars, Reach: Anywhere, Audit: Unaudited},
+	// A lease is its holder's, who is the caller; the room checks that. What else the stream changes, the room audits.
+	v1.RoutingService_HoldLease_FullMethodName:  {Roles: registrars, Reach: Anywhere, Audit: Audited},
+	v1.RoutingService_ListLeases_FullMethodName: {Roles: discoverers, Reach: Anywhere, Audit: Unaudited},
+	// Of a set, the room asks Permits for each instance that comes or goes.
+	v1.RoutingService_ReplaceInstances_FullMethodName: {Roles: registrars, Reach: Anywhere, Audit: Audited,
+		About: on(func(m *v1.ReplaceInstancesRequest) About {
+			if service := m.GetTarget().GetService(); service != "" {
+				return About{Object: "all of " + service}
+			}
+			return About{Object: "all of a lease"}
+		})},
 	v1.RoutingService_DeregisterInstance_FullMethodName: {Roles: registrars, Reach: Anywhere, Audit: Audited,
 		About: on(func(m *v1.DeregisterInstanceRequest) About {
 			return About{Object: m.GetService() + " " + m.GetAddress()}
@@ -168,6 +177,18 @@ var rules = map[string]Rule{
 	v1.RoutingService_GetService_FullMethodName:   {Roles: discoverers, Reach: Anywhere, Audit: Unaudited},
 	v1.RoutingService_GetHint_FullMethodName:      {Roles: discoverers, Reach: Anywhere, Audit: Unaudited},
 	v1.RoutingService_WatchHint_FullMethodName:    {Roles: discoverers, Reach: Anywhere, Audit: Unaudited},
+	// Rules move the traffic of all domains.
+	v1.RoutingService_PutRules_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
+		About: on(func(m *v1.PutRulesRequest) About {
+			var services []string
+			for _, r := range m.GetRules() {
+				services = append(services, r.GetService())
+			}
+			return About{Object: "rules for " + strings.Join(services, " ")}
+		})},
+	v1.RoutingService_ListRules_FullMethodName: {Roles: discoverers, Reach: Anywhere, Audit: Unaudited},
+	v1.RoutingService_DeleteRule_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
+		About: named((*v1.DeleteRuleRequest).GetService)},
 
 	// Routes over xDS. What of a service a caller is shown follows from its grants: see SightFrom.
 	aggregatedResources: {Roles: discoverers, Reach: Anywhere, Audit: Unaudited, Scoped: true},

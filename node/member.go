@@ -222,17 +222,14 @@ func (m *member) buildFederation() (err error) {
 	return nil
 }
 
-func (m *member) buildRouting() error {
-	policy, err := routing.NewPolicy(routing.Settings{
-		OverprovisioningFactor: m.cfg.Routing.OverprovisioningFactor,
-		PanicThreshold:         &m.cfg.Routing.PanicThreshold,
-		Stale:                  routing.StaleMode(m.cfg.Routing.Stale),
-	})
-	if err != nil {
-		return err
-	}
+func (m *member) buildRouting() (err error) {
 	m.routing, err = routing.New(routing.Config{
-		Store: m.store, Trust: m.trust, Audit: m.audit, Policy: policy, LastHeard: m.members.LastHeard,
+		Store: m.store, Trust: m.trust, Audit: m.audit, LastHeard: m.members.LastHeard,
+		Settings: routing.Settings{
+			OverprovisioningFactor: m.cfg.Routing.OverprovisioningFactor,
+			PanicThreshold:         &m.cfg.Routing.PanicThreshold,
+			Stale:                  routing.StaleMode(m.cfg.Routing.Stale),
+		},
 		Logger: m.log.Named("routing"), Registerer: m.registry,
 	})
 	if err != nil {

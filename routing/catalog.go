@@ -1,7 +1,13 @@
 package routing
 
 import (
+	"cmp"
+	"slices"
+	"strings"
 	"sync"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/ententehq/entente/raftstore"
 )
@@ -16,54 +22,156 @@ type catalog struct {
 	services map[string]cached
 }
 
+// cached is a service with what its rows were read at. Leases are of no service, so that they move more often than it does.
 type cached struct {
-	revision  raftstore.Revision
-	instances []Instance
+	*service
+	read serviceRevisions
 }
+
+// service is what is registered of one service. It is immutable, and the same for as long as nothing of it changes.
+type service struct {
+	instances []Instance // in order of address
+	// domains are those of the instances, and domainOf says for each instance which.
+	domains  []spiffeid.TrustDomain
+	domainOf []int
+	leases   map[string]leaseState
+}
+
+type serviceRevisions struct{ instances, sets, leases raftstore.Revision }
 
 func newCatalog() *catalog { return &catalog{services: make(map[string]cached)} }
 
-// instances returns a service's instances in order of their keys, in the revision that r reads. What it returns is
-// shared; do not change it.
-func (c *catalog) instances(r raftstore.Reader, service string) ([]Instance, error) {
-	revision := Instances.PrefixRevision(r, servicePrefix(service))
-	c.mu.RLock()
-	known, ok := c.services[service]
-	c.mu.RUnlock()
-	if ok && known.revision == revision {
-		return known.instances, nil
+// service returns a service in the revision that r reads. What it returns is shared; do not change it.
+func (c *catalog) service(r raftstore.Reader, name string) (*service, error) {
+	prefix := servicePrefix(name)
+	now := serviceRevisions{
+		instances: Instances.PrefixRevision(r, prefix), sets: Sets.PrefixRevision(r, prefix), leases: Leases.PrefixRevision(r, ""),
 	}
-	list, err := decode(r, servicePrefix(service))
+	c.mu.RLock()
+	known, ok := c.services[name]
+	c.mu.RUnlock()
+	if ok && known.read == now {
+		return known.service, nil
+	}
+	if ok && known.read.instances == now.instances && known.read.sets == now.sets {
+		// Some lease changed; it may be another service's.
+		same, err := known.sameLeases(r)
+		if err != nil {
+			return nil, err
+		}
+		if same {
+			c.keep(name, cached{known.service, now})
+			return known.service, nil
+		}
+	}
+	list, err := decode(r, prefix)
 	if err != nil {
 		return nil, err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	known, ok = c.services[service]
-	switch {
-	case len(list) == 0:
-		// Callers can ask for any name; only those that exist are kept.
-		delete(c.services, service)
-	case !ok || known.revision < revision:
-		if len(c.services) >= maxCached {
-			clear(c.services)
-		}
-		c.services[service] = cached{revision: revision, instances: list}
+	s, err := newService(r, list)
+	if err != nil {
+		return nil, err
 	}
-	return list, nil
+	c.keep(name, cached{s, now})
+	return s, nil
 }
 
-func decode(r raftstore.Reader, prefix string) ([]Instance, error) {
-	var list []Instance
-	for row, err := range Instances.All(r, prefix) {
-		if err != nil {
-			return nil, err
+func (c *catalog) keep(name string, s cached) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	known, ok := c.services[name]
+	switch {
+	case ok && (known.read.instances > s.read.instances || known.read.sets > s.read.sets || known.read.leases > s.read.leases):
+		// A slower reader of an older state.
+	case len(s.instances) == 0:
+		// Callers can ask for any name; only those that exist are kept.
+		delete(c.services, name)
+	default:
+		if !ok && len(c.services) >= maxCached {
+			clear(c.services)
 		}
-		i, err := fromRow(row)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, i)
+		c.services[name] = s
 	}
-	return list, nil
+}
+
+func newService(r raftstore.Reader, list []Instance) (*service, error) {
+	slices.SortFunc(list, func(a, b Instance) int {
+		return cmp.Or(a.Address.Compare(b.Address), strings.Compare(a.ID.String(), b.ID.String()), strings.Compare(a.Lease, b.Lease))
+	})
+	s := &service{instances: list, domainOf: make([]int, len(list)), leases: make(map[string]leaseState)}
+	number := make(map[spiffeid.TrustDomain]int)
+	for i, instance := range list {
+		td := instance.ID.TrustDomain()
+		n, known := number[td]
+		if !known {
+			n = len(s.domains)
+			number[td] = n
+			s.domains = append(s.domains, td)
+		}
+		s.domainOf[i] = n
+		if _, known := s.leases[instance.Lease]; instance.Lease != "" && !known {
+			state, err := stateOf(r, instance.Lease)
+			if err != nil {
+				return nil, err
+			}
+			s.leases[instance.Lease] = state
+		}
+	}
+	return s, nil
+}
+
+// sameLeases says whether the leases of the instances are as they were. A lease whose instances do not count, since it is gone,
+// does not come back: IDs are drawn anew.
+func (s *service) sameLeases(r raftstore.Reader) (bool, error) {
+	for lease, was := range s.leases {
+		state, err := stateOf(r, lease)
+		if err != nil || state != was {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// counted is how much is registered, with what leases that are gone left behind.
+type counted struct {
+	instances int
+	services  map[string]int
+}
+
+// counts counts what is registered, at most once in a while: counting goes through all rows.
+type counts struct {
+	mu   sync.Mutex
+	last counted
+	read raftstore.Revision
+	at   time.Time
+}
+
+// countEvery is how old a count may be. As much as is registered in that time can slip past a bound.
+const countEvery = time.Second
+
+func (c *counts) of(r raftstore.Reader, now time.Time) (counted, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	revision := max(Instances.PrefixRevision(r, ""), Sets.PrefixRevision(r, ""))
+	if c.last.services != nil && (c.read >= revision || now.Sub(c.at) < countEvery) {
+		return c.last, nil
+	}
+	next := counted{services: make(map[string]int)}
+	var d decoding
+	d.r = r
+	for row, err := range Instances.All(r, "") {
+		if err != nil {
+			return counted{}, err
+		}
+		key, counts, err := d.counts(row.Key)
+		if err != nil {
+			return counted{}, err
+		}
+		if counts {
+			next.instances++
+			next.services[key.service]++
+		}
+	}
+	c.last, c.read, c.at = next, revision, now
+	return next, nil
 }

@@ -2,12 +2,13 @@
 // trust.
 //
 // An [Instance] is where a service runs: an address, a [Locality], the SPIFFE ID that callers must expect there, a weight
-// and a health. Instances stand in one replicated table. One that was registered with a lease is removed when nobody
-// renews it in time; renewals themselves are written nowhere. They travel to the leader with the heartbeats of the members
-// ([LeaseSection]), live in its memory, and after a change of leader each lease has one whole ttl of grace. So an instance
-// is removed too late rather than too early, and without a leader none is removed at all.
+// and a health. Instances are kept in sets, by service and lease (set.go), which can be replaced whole (replace.go, stage.go).
+// A lease is one row that its instances name, kept alive by one stream a control plane (hold.go). Renewals are written nowhere:
+// they travel to the leader with the heartbeats of the members ([LeaseSection]), live in its memory, and after a change of leader
+// each lease has one whole ttl of grace. A lease that runs out makes its instances unhealthy, and removes them later (sweep.go). So
+// an instance is removed too late rather than too early, and without a leader none is removed at all.
 //
-// A [Policy] turns the instances of a service into a [Plan] for callers in one locality. It is a pure function in integers,
+// Rules lie over the configuration, for all services or one (rulebook.go). A [Policy], which they make, turns the instances of a service into a [Plan] for callers in one locality. It is a pure function in integers,
 // and the answer is the one that Envoy and Istio would give: docs/ROUTING.md has the formulas, and the places where the
 // documentation of those projects and their code disagree. Start reading at [Policy.Plan]; priority.go orders by distance,
 // load.go turns health into percentages of load, share.go splits them among localities.

@@ -52,4 +52,14 @@ type Endpoint struct {
 	Weight   uint32
 	Health   Health
 	Trust    TrustState
+	// Lapsed says that it is unhealthy because its lease has run out.
+	Lapsed bool
+}
+
+// why says why an endpoint gets no load without a panic.
+func (e Endpoint) why() string {
+	if e.Lapsed {
+		return "its lease has run out"
+	}
+	return "it is " + e.Health.String()
 }

@@ -1,7 +1,6 @@
 package routing
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -20,60 +19,73 @@ func (m *Manager) Plan(r raftstore.Reader, service string, caller Locality) (Pla
 // PlanFor returns the plan for callers in a locality who see the trust domains for which sees is true (nil: all), and the
 // policy that it was made by. Instances that such callers do not see are left out without a word.
 func (m *Manager) PlanFor(r raftstore.Reader, service string, caller Locality, sees func(spiffeid.TrustDomain) bool) (Plan, *Policy, error) {
-	instances, err := m.catalog.instances(r, service)
+	s, err := m.catalog.service(r, service)
 	if err != nil {
 		return Plan{}, nil, err
 	}
-	type known struct {
-		state  TrustState
-		hidden bool
+	policy, err := m.rules.policy(r, service)
+	if err != nil {
+		return Plan{}, nil, err
 	}
-	domains := make(map[spiffeid.TrustDomain]known)
-	endpoints := make([]Endpoint, 0, len(instances))
-	for _, instance := range instances {
-		td := instance.ID.TrustDomain()
-		domain, ok := domains[td]
-		if !ok {
-			state, err := m.trust.State(r, td)
-			if err != nil {
-				return Plan{}, nil, fmt.Errorf("look up the trust in %s: %w", td.Name(), err)
-			}
-			domain = known{state, sees != nil && !sees(td)}
-			domains[td] = domain
-		}
-		if domain.hidden {
+	states, err := m.domains.of(r, m.trust, s.domains, m.now())
+	if err != nil {
+		return Plan{}, nil, err
+	}
+	return policy.Plan(caller, s.endpoints(states, sees)), policy, nil
+}
+
+// endpoints returns the instances as the arithmetic sees them, in order of address; states are those of s.domains.
+func (s *service) endpoints(states []TrustState, sees func(spiffeid.TrustDomain) bool) []Endpoint {
+	hidden := make([]bool, len(s.domains))
+	for i, td := range s.domains {
+		hidden[i] = sees != nil && !sees(td)
+	}
+	out := make([]Endpoint, 0, len(s.instances))
+	for i := range s.instances {
+		domain := s.domainOf[i]
+		if hidden[domain] {
 			continue
 		}
-		endpoint := instance.Endpoint
-		endpoint.Trust = domain.state
-		endpoints = append(endpoints, endpoint)
+		out = append(out, s.instances[i].Endpoint)
+		out[len(out)-1].Trust = states[domain]
 	}
-	return m.policy.Plan(caller, endpoints), m.policy, nil
+	return out
 }
 
 // Prefixes names all that plans depend on.
 func (m *Manager) Prefixes() []raftstore.Prefix {
-	return append([]raftstore.Prefix{Instances.Prefix("")}, m.trust.Prefixes()...)
+	return append([]raftstore.Prefix{Instances.Prefix(""), Sets.Prefix(""), Leases.Prefix(""), Rules.Prefix("")}, m.trust.Prefixes()...)
+}
+
+// prefixesOf names all that the plans of one service depend on.
+func (m *Manager) prefixesOf(service string) []raftstore.Prefix {
+	own := servicePrefix(service)
+	return append([]raftstore.Prefix{Instances.Prefix(own), Sets.Prefix(own), Leases.Prefix(""), Rules.Prefix("")}, m.trust.Prefixes()...)
 }
 
 // Touched says which service a changed row of [Manager.Prefixes] is of; false: it may be of any.
 func (m *Manager) Touched(change raftstore.Change) (service string, ok bool) {
-	if change.Table != Instances.Name() {
-		return "", false
+	switch change.Table {
+	case Instances.Name(), Sets.Name():
+		service, _, ok = strings.Cut(change.Key, "/")
+		return service, ok
+	case Rules.Name():
+		return change.Key, change.Key != AllServices
 	}
-	service, _, ok = strings.Cut(change.Key, "/")
-	return service, ok
+	return "", false
 }
 
 // Services lists the names of all services that have an instance, sorted.
 func (m *Manager) Services(r raftstore.Reader) ([]string, error) {
+	list, err := decode(r, "")
+	if err != nil {
+		return nil, err
+	}
 	var names []string
-	for row, err := range Instances.All(r, "") {
-		if err != nil {
-			return nil, err
+	for _, i := range list {
+		if len(names) == 0 || names[len(names)-1] != i.Service {
+			names = append(names, i.Service)
 		}
-		name, _, _ := strings.Cut(row.Key, "/")
-		names = append(names, name)
 	}
 	slices.Sort(names) // keys are in order of bytes, and '-' and '.' come before the '/' that ends a name
 	return slices.Compact(names), nil
@@ -88,7 +100,7 @@ func hint(service string, caller Locality, revision raftstore.Revision, plan Pla
 			share := &ententev1.HintLocality{Locality: l.Locality.Proto(), Share: l.Share, DegradedShare: l.DegradedShare}
 			for _, e := range l.Endpoints {
 				if !p.Offered(e) {
-					h.Excluded = append(h.Excluded, exclusion(e, "it is "+e.Health.String()))
+					h.Excluded = append(h.Excluded, exclusion(e, e.why()))
 					continue
 				}
 				share.Endpoints = append(share.Endpoints, &ententev1.HintEndpoint{

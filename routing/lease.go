@@ -1,184 +1,142 @@
 package routing
 
 import (
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"errors"
 	"fmt"
-	"sync"
 	"time"
 
-	"google.golang.org/protobuf/proto"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/ententehq/entente/access"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/raftstore"
 )
+
+// The bounds of a lease: the lower one leaves room for a lost heartbeat or two between a renewal and the leader, the upper
+// one is what still deserves the name.
+const (
+	MinTTL = 5 * time.Second
+	MaxTTL = 24 * time.Hour
+	// DefaultGoneAfter is how long instances stay, unhealthy, after their lease ran out.
+	DefaultGoneAfter = 5 * time.Minute
+	MaxGoneAfter     = 7 * 24 * time.Hour
+)
+
+// ErrLease is returned for what cannot be a lease, or name one.
+var ErrLease = errors.New("not a lease")
+
+// Leases is the table of all leases, by ID.
+var Leases = raftstore.NewTable[*statev1.Lease]("leases")
+
+// leaseState is what a lease leaves of its instances.
+type leaseState uint8
 
 const (
-	// leaseSlack is how long after its end a lease is still held: a renewal travels with the next heartbeat, and when
-	// that is lost, with the one after it.
-	leaseSlack = 3 * time.Second
-	// maxRenewals bounds what one report of a member can hold; it is above the number of instances there can be.
-	maxRenewals = 1 << 20
+	// leaseGone: there is no such lease any more, and what it left behind is being removed.
+	leaseGone leaseState = iota
+	leaseHeld
+	leaseLapsed
 )
 
-// renewals is a member's memory of the leases that were renewed through it. Nothing of it is replicated: it goes to the
-// leader with the heartbeats, and to a new leader whole.
-type renewals struct {
-	mu    sync.Mutex
-	taken map[string]renewal
-	// fresh holds what was renewed since the last report.
-	fresh map[string]bool
-}
-
-type renewal struct {
-	at  time.Time
-	ttl time.Duration
-}
-
-func newRenewals() *renewals {
-	return &renewals{taken: make(map[string]renewal), fresh: make(map[string]bool)}
-}
-
-func (r *renewals) renew(lease string, ttl time.Duration, now time.Time) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.taken[lease] = renewal{at: now, ttl: ttl}
-	r.fresh[lease] = true
-}
-
-// report returns what changed since the last one, or all that still holds.
-func (r *renewals) report(full bool, now time.Time) *statev1.LeaseReport {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	out := &statev1.LeaseReport{}
-	for lease, taken := range r.taken {
-		age := now.Sub(taken.at)
-		if age > taken.ttl+leaseSlack {
-			delete(r.taken, lease)
-			continue
-		}
-		if !full && !r.fresh[lease] {
-			continue
-		}
-		name, err := leaseBytes(lease)
-		if err != nil {
-			continue
-		}
-		out.Renewals = append(out.Renewals, &statev1.Renewal{Lease: name, Age: durationpb.New(max(0, age))})
+func stateOf(r raftstore.Reader, id string) (leaseState, error) {
+	row, found, err := Leases.Get(r, id)
+	switch {
+	case err != nil || !found:
+		return leaseGone, err
+	case row.Value.GetLapseTime() != nil:
+		return leaseLapsed, nil
 	}
-	clear(r.fresh)
-	return out
+	return leaseHeld, nil
 }
 
-// held is a lease as the table has it.
-type held struct {
-	key   string
-	lease string
-	ttl   time.Duration
+const (
+	// secretSize makes secrets that nobody guesses, leaseIDSize IDs that nobody finds a second secret for by chance.
+	secretSize  = 16
+	leaseIDSize = 8
+)
+
+// newSecret draws what names a new lease to its holder. Only its digest is stored.
+func newSecret() string {
+	b := make([]byte, secretSize)
+	// crypto/rand never fails: it ends the process rather than return what is not random.
+	_, _ = rand.Read(b)
+	return hex.EncodeToString(b)
 }
 
-// ledger is the leader's memory of when each lease was last renewed. A new leader begins with an empty one, and what it
-// meets for the first time counts as renewed then: after a change of leader each lease has one whole ttl of grace.
-type ledger struct {
-	mu      sync.Mutex
-	renewed map[string]time.Time
-	swept   time.Time
-}
-
-func newLedger() *ledger { return &ledger{renewed: make(map[string]time.Time)} }
-
-func (l *ledger) reset() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	clear(l.renewed)
-	l.swept = time.Time{}
-}
-
-func (l *ledger) deliver(report *statev1.LeaseReport, now time.Time) error {
-	if len(report.GetRenewals()) > maxRenewals {
-		return fmt.Errorf("a report of %d renewals; %d are allowed", len(report.GetRenewals()), maxRenewals)
+// digestOf reads a secret; the ID of its lease is the beginning of the digest.
+func digestOf(secret string) (digest [sha256.Size]byte, id string, err error) {
+	b, err := hex.DecodeString(secret)
+	if err != nil || len(b) != secretSize || hex.EncodeToString(b) != secret {
+		// What was sent may be a secret with a slip in it, and is not repeated.
+		return digest, "", fmt.Errorf("%w: the secret is not %d hexadecimal digits; send the one that the lease was opened with", ErrLease, 2*secretSize)
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, r := range report.GetRenewals() {
-		age := r.GetAge().AsDuration()
-		if len(r.GetLease()) != leaseSize || age < 0 || age > MaxTTL+leaseSlack {
-			continue
-		}
-		lease, at := leaseText(r.GetLease()), now.Add(-age)
-		if at.After(l.renewed[lease]) {
-			l.renewed[lease] = at
+	digest = sha256.Sum256(b)
+	return digest, hex.EncodeToString(digest[:leaseIDSize]), nil
+}
+
+// leaseTerms are what a holder asks for.
+type leaseTerms struct{ ttl, goneAfter time.Duration }
+
+func parseTerms(m *ententev1.OpenLease) (leaseTerms, error) {
+	t := leaseTerms{ttl: m.GetTtl().AsDuration(), goneAfter: DefaultGoneAfter}
+	if m.GetTtl() == nil || m.GetTtl().CheckValid() != nil || t.ttl < MinTTL || t.ttl > MaxTTL {
+		return t, fmt.Errorf("%w: a ttl of %s; %s to %s are allowed", ErrLease, t.ttl, MinTTL, MaxTTL)
+	}
+	if g := m.GetGoneAfter(); g != nil {
+		t.goneAfter = g.AsDuration()
+		if g.CheckValid() != nil || t.goneAfter < 0 || t.goneAfter > MaxGoneAfter {
+			return t, fmt.Errorf("%w: gone_after is %s; 0s to %s are allowed", ErrLease, t.goneAfter, MaxGoneAfter)
 		}
 	}
-	return nil
+	return t, nil
 }
 
-// lapsed returns the leases that nobody renewed in time, and forgets those that are no longer held. A leader that could
-// not look for a while (its host slept, say) could not hear either: as long as it was away, every lease is longer.
-func (l *ledger) lapsed(table []held, now time.Time) []held {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var pause time.Duration
-	if away := now.Sub(l.swept); !l.swept.IsZero() && away > leaseSlack {
-		pause = away
+// ownerOf names who may hold a lease. Whoever reaches the admin socket is one and the same administrator.
+func ownerOf(c access.Caller) string {
+	if c.Kind() == access.Socket {
+		return "the local administrator"
 	}
-	l.swept = now
-	known := make(map[string]time.Time, len(table))
-	var out []held
-	for _, h := range table {
-		at, seen := l.renewed[h.lease]
-		if seen {
-			at = at.Add(pause)
-		}
-		if !seen || at.After(now) {
-			at = now
-		}
-		known[h.lease] = at
-		if now.Sub(at) > h.ttl+leaseSlack {
-			out = append(out, h)
-		}
-	}
-	l.renewed = known
-	return out
+	return c.String()
 }
 
-// LeaseSection carries renewals to the leader with the heartbeats of the members: register it with the membership as
-// "leases". Manager.Leases makes it.
-type LeaseSection struct {
-	renewals *renewals
-	ledger   *ledger
-	now      func() time.Time
-	refused  func(member string, err error)
-}
-
-// Collect returns what this member has to tell the leader; nil: nothing.
-func (s *LeaseSection) Collect(full bool) []byte {
-	report := s.renewals.report(full, s.now())
-	if len(report.GetRenewals()) == 0 {
-		return nil
-	}
-	b, err := proto.Marshal(report)
+// holdable returns the lease that a secret names, if the caller is the one who took it: to know a secret is not enough, since
+// it can end up in a log; and the local administrator may everything.
+func holdable(r raftstore.Reader, secret string, caller access.Caller) (raftstore.Row[*statev1.Lease], error) {
+	digest, id, err := digestOf(secret)
 	if err != nil {
-		s.refused("", fmt.Errorf("encode the report of renewals: %w", err))
-		return nil
+		return raftstore.Row[*statev1.Lease]{}, invalid(err)
 	}
-	return b
+	row, found, err := Leases.Get(r, id)
+	switch {
+	case err != nil:
+		return row, err
+	case !found || subtle.ConstantTimeCompare(row.Value.GetSecretSha256(), digest[:]) != 1:
+		return row, status.Error(codes.NotFound, "there is no such lease, or no longer: open a new one, and register its instances again")
+	case row.Value.GetOwner() != ownerOf(caller) && caller.Kind() != access.Socket:
+		return row, status.Errorf(codes.PermissionDenied, "the lease %s was taken by somebody else; open one of your own", id)
+	}
+	return row, nil
 }
 
-// Deliver takes a member's report, on the leader.
-func (s *LeaseSection) Deliver(member string, report []byte) {
-	var m statev1.LeaseReport
-	err := proto.Unmarshal(report, &m)
-	if err == nil {
-		err = s.ledger.deliver(&m, s.now())
-	}
-	if err != nil {
-		s.refused(member, err)
+func leaseProto(row raftstore.Row[*statev1.Lease], instances int) *ententev1.Lease {
+	v := row.Value
+	return &ententev1.Lease{
+		Id: row.Key, Ttl: v.GetTtl(), GoneAfter: v.GetGoneAfter(), Owner: v.GetOwner(), CreateTime: v.GetCreateTime(),
+		LapseTime: v.GetLapseTime(), Instances: uint32(instances),
 	}
 }
 
-// Answer refuses: nobody asks for renewals.
-func (s *LeaseSection) Answer([]byte) ([]byte, error) {
-	return nil, fmt.Errorf("leases answer no queries")
+func leaseRow(digest []byte, t leaseTerms, owner string, now time.Time) *statev1.Lease {
+	return &statev1.Lease{
+		SecretSha256: digest, Ttl: durationpb.New(t.ttl), GoneAfter: durationpb.New(t.goneAfter), Owner: owner,
+		CreateTime: timestamppb.New(now),
+	}
 }
-
-// Reset forgets what an earlier term of this leader knew.
-func (s *LeaseSection) Reset() { s.ledger.reset() }

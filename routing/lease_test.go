@@ -17,14 +17,12 @@ var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func at(seconds float64) time.Time { return epoch.Add(time.Duration(seconds * float64(time.Second))) }
 
-func leaseNamed(n byte) string { return fmt.Sprintf("%032x", n) }
+func leaseNamed(n byte) string { return fmt.Sprintf("%016x", n) }
 
 func TestLedger(t *testing.T) {
-	one := []held{{key: "shop/10.0.0.1:443", lease: leaseNamed(1), ttl: 10 * time.Second}}
+	one := []held{{lease: leaseNamed(1), ttl: 10 * time.Second}}
 	report := func(age time.Duration) *statev1.LeaseReport {
-		name, err := leaseBytes(leaseNamed(1))
-		require.NoError(t, err)
-		return &statev1.LeaseReport{Renewals: []*statev1.Renewal{{Lease: name, Age: durationpb.New(age)}}}
+		return &statev1.LeaseReport{Renewals: []*statev1.Renewal{{Lease: leaseNamed(1), Age: durationpb.New(age)}}}
 	}
 	// A step is a look at the table each second, with what is delivered before it.
 	for _, test := range []struct {
@@ -49,7 +47,8 @@ func TestLedger(t *testing.T) {
 				if age, ok := test.deliver[second]; ok {
 					require.NoError(t, l.deliver(report(age), at(float64(second))))
 				}
-				if lapsed := l.lapsed(one, at(float64(second))); len(lapsed) > 0 {
+				if lapsed, gone := l.due(one, at(float64(second))); len(lapsed) > 0 {
+					require.Empty(t, gone)
 					require.Equal(t, one, lapsed)
 					require.Equal(t, test.lapses, second)
 					return
@@ -61,23 +60,35 @@ func TestLedger(t *testing.T) {
 
 	t.Run("a new leader gives a whole ttl", func(t *testing.T) {
 		l := newLedger()
-		require.Empty(t, l.lapsed(one, at(0)))
+		require.Empty(t, lapsedEachSecond(l, one, 0, 0))
 		l.reset()
-		require.Empty(t, l.lapsed(one, at(12)))
-		require.Empty(t, l.lapsed(one, at(15)))
+		require.Empty(t, lapsedEachSecond(l, one, 12, 12))
+		require.Empty(t, lapsedEachSecond(l, one, 15, 15))
 		require.NotEmpty(t, lapsedEachSecond(l, one, 16, 26))
+	})
+	t.Run("gone a while after it ran out, and a new leader counts anew", func(t *testing.T) {
+		l := newLedger()
+		table := []held{{lease: leaseNamed(1), ttl: 10 * time.Second, goneAfter: 5 * time.Second, lapsed: true}}
+		for second, want := range []int{0, 0, 0, 0, 0, 1} {
+			lapsed, gone := l.due(table, at(float64(second)))
+			require.Empty(t, lapsed)
+			require.Len(t, gone, want, "second %d", second)
+		}
+		l.reset()
+		_, gone := l.due(table, at(6))
+		require.Empty(t, gone)
 	})
 	t.Run("what is held no more is forgotten", func(t *testing.T) {
 		l := newLedger()
-		l.lapsed(one, at(0))
-		l.lapsed(nil, at(1))
+		l.due(one, at(0))
+		l.due(nil, at(1))
 		require.Empty(t, l.renewed)
 	})
 	t.Run("reports that no member sends", func(t *testing.T) {
 		l := newLedger()
 		require.NoError(t, l.deliver(report(-time.Second), at(0)))
 		require.NoError(t, l.deliver(report(MaxTTL*2), at(0)))
-		require.NoError(t, l.deliver(&statev1.LeaseReport{Renewals: []*statev1.Renewal{{Lease: []byte("short")}}}, at(0)))
+		require.NoError(t, l.deliver(&statev1.LeaseReport{Renewals: []*statev1.Renewal{{Lease: "short"}}}, at(0)))
 		require.Empty(t, l.renewed)
 	})
 }
@@ -85,7 +96,8 @@ func TestLedger(t *testing.T) {
 func lapsedEachSecond(l *ledger, table []held, from, to int) []held {
 	var out []held
 	for s := from; s <= to; s++ {
-		out = append(out, l.lapsed(table, at(float64(s)))...)
+		lapsed, _ := l.due(table, at(float64(s)))
+		out = append(out, lapsed...)
 	}
 	return out
 }
@@ -100,7 +112,7 @@ func TestRenewedLeasesStay(t *testing.T) {
 		for range 3 {
 			members = append(members, &LeaseSection{renewals: newRenewals(), ledger: l, now: func() time.Time { return now }, refused: func(member string, err error) { t.Fatalf("%s: %v", member, err) }})
 		}
-		table := []held{{key: "shop/10.0.0.1:443", lease: leaseNamed(1), ttl: ttl * time.Second}}
+		table := []held{{lease: leaseNamed(1), ttl: ttl * time.Second}}
 		next := rapid.IntRange(0, ttl).Draw(t, "first renewal")
 		lost := [3]bool{}
 		for second := range 120 {
@@ -125,7 +137,8 @@ func TestRenewedLeasesStay(t *testing.T) {
 					}
 				}
 			}
-			require.Empty(t, l.lapsed(table, now), "second %d", second)
+			lapsed, _ := l.due(table, now)
+			require.Empty(t, lapsed, "second %d", second)
 		}
 	})
 }
@@ -135,7 +148,7 @@ func TestReports(t *testing.T) {
 	names := func(full bool, now time.Time) []string {
 		var out []string
 		for _, renewal := range r.report(full, now).GetRenewals() {
-			out = append(out, fmt.Sprintf("%s %s", leaseText(renewal.GetLease())[30:], renewal.GetAge().AsDuration()))
+			out = append(out, fmt.Sprintf("%s %s", renewal.GetLease()[14:], renewal.GetAge().AsDuration()))
 		}
 		return out
 	}
@@ -163,14 +176,14 @@ func TestSectionRefusals(t *testing.T) {
 }
 
 func FuzzDeliver(f *testing.F) {
-	b, err := proto.Marshal(&statev1.LeaseReport{Renewals: []*statev1.Renewal{{Lease: make([]byte, leaseSize), Age: durationpb.New(time.Second)}}})
+	b, err := proto.Marshal(&statev1.LeaseReport{Renewals: []*statev1.Renewal{{Lease: leaseNamed(1), Age: durationpb.New(time.Second)}}})
 	require.NoError(f, err)
 	f.Add(b)
 	f.Fuzz(func(t *testing.T, report []byte) {
 		s := &LeaseSection{renewals: newRenewals(), ledger: newLedger(), now: func() time.Time { return epoch }, refused: func(string, error) {}}
 		s.Deliver("eu-1", report)
 		for lease, renewed := range s.ledger.renewed {
-			require.Len(t, lease, 2*leaseSize)
+			require.Len(t, lease, 2*leaseIDSize)
 			require.False(t, renewed.After(epoch))
 		}
 	})

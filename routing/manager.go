@@ -14,8 +14,8 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// Audit keeps what the room does by itself: the removal of instances whose lease lapsed. What it refuses to record is
-// not done. It is called from the goroutine of Run.
+// Audit keeps what the room does by itself, which is the end of leases, and the changes of health that holders of leases report.
+// What it refuses to record is not done. It is called from any goroutine.
 type Audit interface {
 	Record(access.Event) error
 }
@@ -25,8 +25,8 @@ type Config struct {
 	Store *raftstore.Store
 	Trust Trust
 	Audit Audit
-	// Policy turns instances into hints; nil: the default one.
-	Policy *Policy
+	// Settings are the policy where no rule says otherwise. The zero value asks for the defaults.
+	Settings Settings
 	// LastHeard says when this member last heard from the leader, or led with a majority. A member that has not for a
 	// while takes no renewals, which it could not pass on. Nil: always now.
 	LastHeard func() time.Time
@@ -43,12 +43,16 @@ type Manager struct {
 	store     *raftstore.Store
 	trust     Trust
 	audit     Audit
-	policy    *Policy
+	rules     *ruleBook
 	lastHeard func() time.Time
 	now       func() time.Time
 	log       hclog.Logger
 	metrics   *metrics
 	catalog   *catalog
+	hints     *hintCache
+	domains   *domainStates
+	counts    counts
+	replacing chan struct{}
 	renewals  *renewals
 	ledger    *ledger
 }
@@ -58,12 +62,13 @@ func New(c Config) (*Manager, error) {
 	if c.Store == nil || c.Trust == nil || c.Audit == nil {
 		return nil, errors.New("routing: a store, the trust states and an audit log are required")
 	}
-	m := &Manager{
-		store: c.Store, trust: c.Trust, audit: c.Audit, policy: c.Policy, lastHeard: c.LastHeard, now: c.Now, log: c.Logger,
-		catalog: newCatalog(), renewals: newRenewals(), ledger: newLedger(),
+	if _, err := NewPolicy(c.Settings); err != nil {
+		return nil, fmt.Errorf("the configuration of routing: %w", err)
 	}
-	if m.policy == nil {
-		m.policy = DefaultPolicy()
+	m := &Manager{
+		store: c.Store, trust: c.Trust, audit: c.Audit, lastHeard: c.LastHeard, now: c.Now, log: c.Logger,
+		rules: newRuleBook(c.Settings), catalog: newCatalog(), hints: newHintCache(), domains: newDomainStates(),
+		renewals: newRenewals(), ledger: newLedger(), replacing: make(chan struct{}, maxReplacing),
 	}
 	if m.now == nil {
 		m.now = time.Now
@@ -88,7 +93,7 @@ func (m *Manager) Leases() *LeaseSection {
 	}}
 }
 
-// Run removes the instances whose lease lapsed, while this member leads. It returns when ctx ends.
+// Run ends the leases that nobody renews, while this member leads. It returns when ctx ends.
 func (m *Manager) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.store.WhileLeading(ctx, m.sweepLeases) })

@@ -32,17 +32,21 @@ func newMetrics(r prometheus.Registerer, m *Manager) (*metrics, error) {
 		}, []string{"result"}),
 		lapsed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "entente_routing_lapsed_total",
-			Help: "Instances that this member removed as leader because their lease lapsed.",
+			Help: "Leases that this member, as leader, found to have run out.",
 		}),
 	}
 	instances := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "entente_routing_instances",
 		Help: "Instances registered.",
 	}, m.countInstances)
+	leases := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "entente_routing_leases",
+		Help: "Leases, held or run out, whose instances are not removed yet.",
+	}, m.countLeases)
 	if r == nil {
 		return out, nil
 	}
-	for _, c := range []prometheus.Collector{out.hints, out.renewals, out.lapsed, instances} {
+	for _, c := range []prometheus.Collector{out.hints, out.renewals, out.lapsed, instances, leases} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}
@@ -51,17 +55,26 @@ func newMetrics(r prometheus.Registerer, m *Manager) (*metrics, error) {
 }
 
 func (m *Manager) countInstances() float64 {
+	all, err := m.counts.of(m.store.View(), m.now())
+	if err != nil {
+		return 0
+	}
+	return float64(all.instances)
+}
+
+func (m *Manager) countLeases() float64 {
 	n := 0
-	for _, err := range Instances.All(m.store.View(), "") {
+	for _, err := range Leases.All(m.store.View(), "") {
 		if err != nil {
-			return float64(n)
+			break
 		}
 		n++
 	}
 	return float64(n)
 }
 
-func (m *Manager) countHint(p Plan) {
+// resultOf is the label under which a hint with this plan is counted.
+func resultOf(p Plan) string {
 	result := hintOffered
 	if p.Reason != "" {
 		result = hintNobody
@@ -71,5 +84,7 @@ func (m *Manager) countHint(p Plan) {
 			result = hintPanic
 		}
 	}
-	m.metrics.hints.WithLabelValues(result).Inc()
+	return result
 }
+
+func (m *Manager) countHint(h *cachedHint) { m.metrics.hints.WithLabelValues(h.result).Inc() }

@@ -3,11 +3,9 @@ package routing
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
@@ -93,7 +91,7 @@ func TestCheckServiceName(t *testing.T) {
 func registration() *ententev1.Instance {
 	return &ententev1.Instance{
 		Service: "shop", Address: "10.0.0.1:443", Locality: &ententev1.Locality{Region: "eu", Zone: "a"},
-		SpiffeId: "spiffe://eu.example.org/shop", Ttl: durationpb.New(10 * time.Second),
+		SpiffeId: "spiffe://eu.example.org/shop",
 	}
 }
 
@@ -104,7 +102,6 @@ func TestParseInstance(t *testing.T) {
 		want   string
 	}{
 		{"as it is", func(*ententev1.Instance) {}, ""},
-		{"no lease", func(i *ententev1.Instance) { i.Ttl = nil }, ""},
 		{"service", func(i *ententev1.Instance) { i.Service = "" }, "not a service name: it is empty"},
 		{"address", func(i *ententev1.Instance) { i.Address = "shop:443" }, "not an address"},
 		{"no locality", func(i *ententev1.Instance) { i.Locality = nil }, "not a locality: it is empty; a region is needed at least"},
@@ -116,11 +113,6 @@ func TestParseInstance(t *testing.T) {
 		{"a trust domain", func(i *ententev1.Instance) { i.SpiffeId = "spiffe://eu.example.org" }, "not an instance: the SPIFFE ID spiffe://eu.example.org has no path; callers expect that of a workload"},
 		{"heavy", func(i *ententev1.Instance) { i.Weight = MaxWeight + 1 }, "not an instance: the weight is 1048577; 1 to 1048576 are allowed"},
 		{"health", func(i *ententev1.Instance) { i.Health = 9 }, "not an instance: health 9 is not known; healthy, degraded, unhealthy and draining are"},
-		{"short lease", func(i *ententev1.Instance) { i.Ttl = durationpb.New(time.Second) }, "not an instance: a lease of 1s; 5s to 24h0m0s are allowed, or none at all"},
-		{"negative lease", func(i *ententev1.Instance) { i.Ttl = durationpb.New(-time.Second) }, "a lease of -1s"},
-		{"broken lease", func(i *ententev1.Instance) { i.Ttl = &durationpb.Duration{Seconds: 10, Nanos: -1} }, "a lease of"},
-		{"long lease", func(i *ententev1.Instance) { i.Ttl = durationpb.New(25 * time.Hour) }, "a lease of 25h0m0s"},
-		{"lease name", func(i *ententev1.Instance) { i.LeaseId = "mine" }, `lease_id "mine"; send back the one that registration returned, 32 hexadecimal digits`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m := registration()
@@ -133,7 +125,6 @@ func TestParseInstance(t *testing.T) {
 			require.NoError(t, err)
 			require.EqualValues(t, 1, i.Weight)
 			require.Equal(t, Healthy, i.Health)
-			require.Equal(t, "shop/10.0.0.1:443", i.Key())
 		})
 	}
 	_, err := ParseInstance(nil)
@@ -156,11 +147,11 @@ func FuzzParseInstance(f *testing.F) {
 			return
 		}
 		// What is taken survives storage as it is.
-		back, err := fromRow(raftstore.Row[*statev1.Instance]{Key: i.Key(), Value: i.Row()})
+		back, err := fromRow(raftstore.Row[*statev1.Instance]{Key: set{service: i.Service}.in(firstGeneration) + i.Address.String(), Value: i.Row()})
 		require.NoError(t, err)
 		back.Registered = i.Registered
 		require.Equal(t, i, back)
-		require.Equal(t, 1, strings.Count(i.Key(), "/"), "a key of two parts")
+		require.Equal(t, 3, strings.Count(i.Key(), "/"), "a key of four parts")
 	})
 }
 

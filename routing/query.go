@@ -32,11 +32,11 @@ func (s *Server) ListServices(ctx context.Context, r *ententev1.ListServicesRequ
 	for _, i := range list {
 		service := byName[i.Service]
 		if service == nil {
-			service = &ententev1.Service{Name: i.Service, Revision: uint64(Instances.PrefixRevision(view, servicePrefix(i.Service)))}
+			service = &ententev1.Service{Name: i.Service, Revision: uint64(revisionOf(view, i.Service))}
 			byName[i.Service] = service
 			answer.Services = append(answer.Services, service)
 		}
-		service.Instances = append(service.Instances, i.shown())
+		service.Instances = append(service.Instances, i.Proto())
 	}
 	return answer, nil
 }
@@ -50,18 +50,23 @@ func (s *Server) GetService(ctx context.Context, r *ententev1.GetServiceRequest)
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.m.catalog.instances(view, r.GetName())
+	present, err := s.m.catalog.service(view, r.GetName())
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	if len(list) == 0 {
+	if len(present.instances) == 0 {
 		return nil, status.Errorf(codes.NotFound, "service %s has no instance; register one with: entente service register %s …", r.GetName(), r.GetName())
 	}
-	service := &ententev1.Service{Name: r.GetName(), Revision: uint64(Instances.PrefixRevision(view, servicePrefix(r.GetName())))}
-	for _, i := range list {
-		service.Instances = append(service.Instances, i.shown())
+	service := &ententev1.Service{Name: r.GetName(), Revision: uint64(revisionOf(view, r.GetName()))}
+	for _, i := range present.instances {
+		service.Instances = append(service.Instances, i.Proto())
 	}
 	return service, nil
+}
+
+// revisionOf is that of the last change of what is registered of a service.
+func revisionOf(r raftstore.Reader, service string) raftstore.Revision {
+	return max(Instances.PrefixRevision(r, servicePrefix(service)), Sets.PrefixRevision(r, servicePrefix(service)))
 }
 
 // GetHint answers from this member's own state unless asked otherwise: a hint has to come at once, also without a leader.
@@ -74,12 +79,12 @@ func (s *Server) GetHint(ctx context.Context, r *ententev1.GetHintRequest) (*ent
 	if err != nil {
 		return nil, err
 	}
-	plan, err := s.m.Plan(view, r.GetService(), caller)
+	h, err := s.m.cachedHint(view, r.GetService(), caller)
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	s.m.countHint(plan)
-	return hint(r.GetService(), caller, view.Revision(), plan), nil
+	s.m.countHint(h)
+	return h.hint, nil
 }
 
 // WatchHint sends the present hint and then each that differs from the one before.
@@ -89,9 +94,8 @@ func (s *Server) WatchHint(r *ententev1.WatchHintRequest, stream ententev1.Routi
 		return err
 	}
 	w := &hintWatch{m: s.m, service: r.GetService(), caller: caller, send: stream.Send}
-	over := append([]raftstore.Prefix{Instances.Prefix(servicePrefix(r.GetService()))}, s.m.trust.Prefixes()...)
 	g, ctx := errgroup.WithContext(stream.Context())
-	g.Go(func() error { return s.m.store.Follow(ctx, over, w.look) })
+	g.Go(func() error { return s.m.store.Follow(ctx, s.m.prefixesOf(r.GetService()), w.look) })
 	g.Go(func() error {
 		tick := time.NewTicker(recheck)
 		defer tick.Stop()
@@ -126,20 +130,22 @@ func (w *hintWatch) look(view *raftstore.View) error {
 	if w.last != nil && uint64(view.Revision()) < w.last.GetRevision() {
 		return nil
 	}
-	plan, err := w.m.Plan(view, w.service, w.caller)
+	found, err := w.m.cachedHint(view, w.service, w.caller)
 	if err != nil {
 		return err
 	}
-	next := hint(w.service, w.caller, view.Revision(), plan)
+	next := found.hint
 	if w.last != nil {
-		same := proto.CloneOf(next)
-		same.Revision = w.last.GetRevision()
+		same := &ententev1.Hint{
+			Service: next.GetService(), Locality: next.GetLocality(), Revision: w.last.GetRevision(),
+			Priorities: next.GetPriorities(), Excluded: next.GetExcluded(), Reason: next.GetReason(),
+		}
 		if proto.Equal(same, w.last) {
 			return nil
 		}
 	}
 	w.last = next
-	w.m.countHint(plan)
+	w.m.countHint(found)
 	return w.send(next)
 }
 

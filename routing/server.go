@@ -2,14 +2,10 @@ package routing
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
-	"fmt"
-	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
@@ -17,15 +13,13 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// maxInstances is how many instances a service can have. It is checked outside of the transaction, so that registrations
-// of one service do not wait for each other; a few can slip past it, for which the bound on weights leaves room.
-const maxInstances = 2048
-
-var (
-	errNoInstance = errors.New("there is no such instance; register it")
-	errGone       = errors.New("there is no such instance; it is gone already, or 'entente service show' names its address")
-	errReplaced   = errors.New("the registration was replaced by a newer one; register again if this instance is the one that should stand")
-	errNoLease    = errors.New("the instance has no lease to renew; register it again to change it")
+// The bounds of what can be registered. They are checked outside of the transaction, so that registrations do not wait for each
+// other; a few can slip past, for which the bound on weights leaves room.
+const (
+	// maxInstances is how many instances a service can have.
+	maxInstances = 4000
+	maxServices  = 10000
+	maxTotal     = 200000
 )
 
 // Server serves ententev1.RoutingService. Who may register which SPIFFE ID has been decided before a call gets here;
@@ -38,140 +32,143 @@ type Server struct {
 // NewServer serves a manager.
 func NewServer(m *Manager) *Server { return &Server{m: m} }
 
-// RegisterInstance creates or replaces an instance. Each registration with a lease has a name of its own, so that what
-// renews a replaced one is told so.
+// RegisterInstance creates or replaces an instance. One at the same address is replaced whatever lease it has: the newest
+// registration is the one that stands.
 func (s *Server) RegisterInstance(ctx context.Context, r *ententev1.RegisterInstanceRequest) (*ententev1.Instance, error) {
 	wanted, err := ParseInstance(r.GetInstance())
 	if err != nil {
 		return nil, invalid(err)
 	}
-	present, err := s.m.catalog.instances(s.m.store.View(), wanted.Service)
+	view := s.m.store.View()
+	present, err := s.m.catalog.service(view, wanted.Service)
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	if len(present) >= maxInstances && !holds(present, wanted) {
-		return nil, status.Errorf(codes.ResourceExhausted, "service %s has %d instances, which is the most; deregister some, or split it into two services", wanted.Service, len(present))
+	others := standingAt(present.instances, wanted)
+	if len(others) == 0 {
+		if err := s.m.room(view, map[string]int{wanted.Service: 1}); err != nil {
+			return nil, err
+		}
 	}
-	fresh := newLease()
 	var written Instance
+	var key string
 	revision, err := s.m.store.Update(ctx, func(tx *raftstore.Tx) error {
 		written = wanted
 		written.Registered = s.m.now()
-		old, found, err := lookUp(tx, wanted.Service, wanted.Address.String())
+		if r.GetInstance().GetLease() != "" {
+			lease, err := holdable(tx, r.GetInstance().GetLease(), access.CallerFrom(ctx))
+			if err != nil {
+				return err
+			}
+			written.Lease = lease.Key
+		}
+		into := set{written.Service, written.Lease}
+		for _, other := range others {
+			if other.Lease == written.Lease {
+				continue
+			}
+			if err := remove(ctx, tx, set{other.Service, other.Lease}, other.Address.String()); err != nil {
+				return err
+			}
+		}
+		generation, err := into.generation(tx)
+		if err != nil {
+			return err
+		}
+		key = into.in(generation) + written.Address.String()
+		row, found, err := Instances.Get(tx, key)
 		if err != nil {
 			return err
 		}
 		if found {
+			old, err := fromRow(row)
+			if err != nil {
+				return err
+			}
 			if err := access.Permits(ctx, old.ID); err != nil {
 				return err
 			}
+			if old.sameAs(written) {
+				written.Registered = old.Registered
+			}
 		}
-		switch {
-		case wanted.Lease == "" && wanted.TTL > 0:
-			written.Lease = fresh
-		case wanted.Lease == "":
-		case !found:
-			return refuse(codes.NotFound, errNoInstance, wanted.Key())
-		case old.Lease != wanted.Lease:
-			return refuse(codes.FailedPrecondition, errReplaced, wanted.Key())
-		case wanted.TTL == 0:
-			written.Lease = ""
-		default:
-			written.Registered = old.Registered
+		if err := into.index(tx); err != nil {
+			return err
 		}
-		return Instances.Put(tx, written.Key(), written.Row())
+		return Instances.Put(tx, key, written.Row())
 	})
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	if written.Lease != "" {
-		s.m.renewals.renew(written.Lease, written.TTL, s.m.now())
-	}
 	// A registration that changed nothing wrote nothing, and keeps the revision that it has.
-	if stored, found, err := lookUp(s.m.store.View(), written.Service, written.Address.String()); err == nil && found && stored.Lease == written.Lease {
-		return stored.Proto(), nil
-	}
 	written.Revision = revision
+	if row, found, err := Instances.Get(s.m.store.View(), key); err == nil && found {
+		written.Revision = row.Revision
+	}
 	return written.Proto(), nil
 }
 
-// RenewInstance keeps a lease alive. Only a change of health is written; the renewal itself goes to the leader's memory
-// with the next heartbeat. The lease's name, which nobody is shown but who registered, is the right to do this.
-func (s *Server) RenewInstance(ctx context.Context, r *ententev1.RenewInstanceRequest) (*ententev1.RenewInstanceResponse, error) {
-	answer, err := s.renew(ctx, r)
-	if err != nil {
-		s.m.metrics.renewals.WithLabelValues(renewalRefused).Inc()
-		return nil, raftstore.StatusError(err)
+// standingAt returns the instances that stand where the wanted one is to stand.
+func standingAt(list []Instance, wanted Instance) []Instance {
+	var out []Instance
+	for _, i := range list {
+		if i.Address == wanted.Address {
+			out = append(out, i)
+		}
 	}
-	s.m.metrics.renewals.WithLabelValues(renewalTaken).Inc()
-	return answer, nil
+	return out
 }
 
-func (s *Server) renew(ctx context.Context, r *ententev1.RenewInstanceRequest) (*ententev1.RenewInstanceResponse, error) {
-	key, err := parseKey(r.GetService(), r.GetAddress())
+// remove deletes an instance, if it is there and the caller may.
+func remove(ctx context.Context, tx *raftstore.Tx, of set, address string) error {
+	generation, err := of.generation(tx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	lease, err := leaseBytes(r.GetLeaseId())
-	if err == nil && lease == nil {
-		err = fmt.Errorf("%w: lease_id is empty; send the one that registration returned", ErrInstance)
+	key := of.in(generation) + address
+	row, found, err := Instances.Get(tx, key)
+	if err != nil || !found {
+		return err
 	}
+	i, err := fromRow(row)
 	if err != nil {
-		return nil, invalid(err)
+		return err
 	}
-	health, err := healthFrom(r.GetHealth(), 0)
-	if err != nil {
-		return nil, invalid(err)
+	if err := access.Permits(ctx, i.ID); err != nil {
+		return err
 	}
-	view := s.m.store.View()
-	i, err := leased(view, key, r.GetLeaseId())
-	if err != nil {
-		// This member may not have caught up with a registration at another one.
-		if view, err = s.m.store.Read(ctx, raftstore.ReadOptions{Linearizable: true}); err != nil {
-			return nil, err
-		}
-		if i, err = leased(view, key, r.GetLeaseId()); err != nil {
-			return nil, err
-		}
-	}
-	if silent := s.m.now().Sub(s.m.lastHeard()); silent > i.TTL/2 {
-		return nil, status.Errorf(codes.Unavailable, "this member has not heard from the leader for %s and could not pass the renewal on; renew at another member", silent.Round(time.Millisecond))
-	}
-	if health != 0 && health != i.Health {
-		_, err := s.m.store.Update(ctx, func(tx *raftstore.Tx) error {
-			i, err := leased(tx, key, r.GetLeaseId())
-			if err != nil {
-				return err
-			}
-			i.Health = health
-			return Instances.Put(tx, i.Key(), i.Row())
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	s.m.renewals.renew(i.Lease, i.TTL, s.m.now())
-	return &ententev1.RenewInstanceResponse{Ttl: durationpb.New(i.TTL)}, nil
+	return Instances.Delete(tx, key)
 }
 
 // DeregisterInstance removes an instance.
 func (s *Server) DeregisterInstance(ctx context.Context, r *ententev1.DeregisterInstanceRequest) (*ententev1.DeregisterInstanceResponse, error) {
-	key, err := parseKey(r.GetService(), r.GetAddress())
+	if err := CheckServiceName(r.GetService()); err != nil {
+		return nil, invalid(err)
+	}
+	address, err := ParseAddress(r.GetAddress())
 	if err != nil {
-		return nil, err
+		return nil, invalid(err)
+	}
+	// The registration may have been at another member a moment ago.
+	view, err := s.m.store.Read(ctx, raftstore.ReadOptions{Linearizable: true})
+	if err != nil {
+		return nil, raftstore.StatusError(err)
+	}
+	present, err := s.m.catalog.service(view, r.GetService())
+	if err != nil {
+		return nil, raftstore.StatusError(err)
+	}
+	found := standingAt(present.instances, Instance{Endpoint: Endpoint{Address: address}})
+	if len(found) == 0 {
+		return nil, status.Errorf(codes.NotFound, "service %s has no instance at %s; it is gone already, or 'entente service show %s' names its address", r.GetService(), address, r.GetService())
 	}
 	revision, err := s.m.store.Update(ctx, func(tx *raftstore.Tx) error {
-		i, found, err := lookUp(tx, key.service, key.address)
-		if err != nil {
-			return err
+		for _, i := range found {
+			if err := remove(ctx, tx, set{i.Service, i.Lease}, i.Address.String()); err != nil {
+				return err
+			}
 		}
-		if !found {
-			return refuse(codes.NotFound, errGone, key.String())
-		}
-		if err := access.Permits(ctx, i.ID); err != nil {
-			return err
-		}
-		return Instances.Delete(tx, key.String())
+		return nil
 	})
 	if err != nil {
 		return nil, raftstore.StatusError(err)
@@ -179,71 +176,41 @@ func (s *Server) DeregisterInstance(ctx context.Context, r *ententev1.Deregister
 	return &ententev1.DeregisterInstanceResponse{Revision: uint64(revision)}, nil
 }
 
-// instanceName is what a request names an instance by, checked.
-type instanceName struct{ service, address string }
-
-func (n instanceName) String() string { return instanceKey(n.service, n.address) }
-
-func parseKey(service, address string) (instanceName, error) {
-	if err := CheckServiceName(service); err != nil {
-		return instanceName{}, invalid(err)
-	}
-	a, err := ParseAddress(address)
+// room says whether so many more instances of some services can be registered.
+func (m *Manager) room(r raftstore.Reader, more map[string]int) error {
+	all, err := m.counts.of(r, m.now())
 	if err != nil {
-		return instanceName{}, invalid(err)
+		return raftstore.StatusError(err)
 	}
-	return instanceName{service: service, address: a.String()}, nil
-}
-
-func lookUp(r raftstore.Reader, service, address string) (Instance, bool, error) {
-	row, found, err := Instances.Get(r, instanceKey(service, address))
-	if err != nil || !found {
-		return Instance{}, false, err
-	}
-	i, err := fromRow(row)
-	return i, err == nil, err
-}
-
-// leased returns the instance if the lease is its present one.
-func leased(r raftstore.Reader, name instanceName, lease string) (Instance, error) {
-	i, found, err := lookUp(r, name.service, name.address)
-	switch {
-	case err != nil:
-		return Instance{}, err
-	case !found:
-		return Instance{}, refuse(codes.NotFound, errNoInstance, name.String())
-	case i.Lease == "":
-		return Instance{}, refuse(codes.FailedPrecondition, errNoLease, name.String())
-	case i.Lease != lease:
-		return Instance{}, refuse(codes.FailedPrecondition, errReplaced, name.String())
-	}
-	return i, nil
-}
-
-func holds(list []Instance, wanted Instance) bool {
-	for _, i := range list {
-		if i.Address == wanted.Address {
-			return true
+	total, services := all.instances, len(all.services)
+	for service, n := range more {
+		if n <= 0 {
+			continue
 		}
+		present := all.services[service]
+		if present+n > maxInstances {
+			return status.Errorf(codes.ResourceExhausted, "service %s has %d instances, and %d more would pass the most, %d; deregister some, or split it into two services", service, present, n, maxInstances)
+		}
+		if present == 0 {
+			services++
+		}
+		total += n
 	}
-	return false
-}
-
-func newLease() string {
-	b := make([]byte, leaseSize)
-	// crypto/rand never fails: it ends the process rather than return what is not random.
-	_, _ = rand.Read(b)
-	return leaseText(b)
+	switch {
+	case services > maxServices:
+		return status.Errorf(codes.ResourceExhausted, "there would be %d services, and %d are allowed; deregister the instances of some", services, maxServices)
+	case total > maxTotal:
+		return status.Errorf(codes.ResourceExhausted, "there would be %d instances, and %d are allowed in all; deregister some", total, maxTotal)
+	}
+	return nil
 }
 
 // invalid turns what a parser said into the answer to a call.
 func invalid(err error) error {
-	if errors.Is(err, ErrServiceName) || errors.Is(err, ErrAddress) || errors.Is(err, ErrLocality) || errors.Is(err, ErrInstance) || errors.Is(err, bundle.ErrID) {
-		return status.Error(codes.InvalidArgument, err.Error())
+	for _, known := range []error{ErrServiceName, ErrAddress, ErrLocality, ErrInstance, ErrLease, ErrRule, bundle.ErrID} {
+		if errors.Is(err, known) {
+			return status.Error(codes.InvalidArgument, err.Error())
+		}
 	}
 	return status.Errorf(codes.InvalidArgument, "the request cannot be read: %v", err)
-}
-
-func refuse(code codes.Code, err error, key string) error {
-	return status.Errorf(code, "instance %s: %v", key, err)
 }

@@ -108,80 +108,32 @@ func refused(t *testing.T, err error, code codes.Code, text string) {
 	require.Contains(t, status.Convert(err).Message(), text)
 }
 
-func TestRegisterRenewDeregister(t *testing.T) {
+func TestRegisterAndDeregister(t *testing.T) {
 	r, ctx := newRoom(t), admin(t)
 	first, err := r.RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: registration()})
 	require.NoError(t, err)
-	require.Len(t, first.GetLeaseId(), 32)
+	require.Empty(t, first.GetLease())
 	require.NotZero(t, first.GetRevision())
 	require.EqualValues(t, 1, first.GetWeight())
 	require.Equal(t, ententev1.Health_HEALTH_HEALTHY, first.GetHealth())
 	require.Equal(t, epoch, first.GetRegisterTime().AsTime())
-	renew := func(lease string, health ententev1.Health) (*ententev1.RenewInstanceResponse, error) {
-		return r.RenewInstance(ctx, &ententev1.RenewInstanceRequest{Service: "shop", Address: "10.0.0.1:443", LeaseId: lease, Health: health})
-	}
-
-	renewed, err := renew(first.GetLeaseId(), 0)
+	r.pass(time.Second)
+	again, err := r.RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: registration()})
 	require.NoError(t, err)
-	require.Equal(t, 10*time.Second, renewed.GetTtl().AsDuration())
-	revision := r.store.View().Revision()
-	_, err = renew(first.GetLeaseId(), ententev1.Health_HEALTH_HEALTHY)
-	require.NoError(t, err)
-	require.Equal(t, revision, r.store.View().Revision(), "a renewal was written")
-	_, err = renew(first.GetLeaseId(), ententev1.Health_HEALTH_DEGRADED)
-	require.NoError(t, err)
-	shown, err := r.GetService(ctx, &ententev1.GetServiceRequest{Name: "shop"})
-	require.NoError(t, err)
-	require.Len(t, shown.GetInstances(), 1)
-	require.Equal(t, ententev1.Health_HEALTH_DEGRADED, shown.GetInstances()[0].GetHealth())
-	require.Empty(t, shown.GetInstances()[0].GetLeaseId(), "the lease is shown to everybody")
-
-	// Changing it under the same lease.
+	require.Equal(t, first.GetRevision(), again.GetRevision(), "the same once more was written")
 	change := registration()
-	change.LeaseId, change.Weight = first.GetLeaseId(), 7
+	change.Weight = 7
 	changed, err := r.RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: change})
 	require.NoError(t, err)
-	require.Equal(t, first.GetLeaseId(), changed.GetLeaseId())
 	require.EqualValues(t, 7, changed.GetWeight())
-	again, err := r.RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: change})
-	require.NoError(t, err)
-	require.Equal(t, changed.GetRevision(), again.GetRevision(), "the same once more was written")
-
-	// A registration anew ends the lease of the one before.
-	second, err := r.RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: registration()})
-	require.NoError(t, err)
-	require.NotEqual(t, first.GetLeaseId(), second.GetLeaseId())
-	_, err = renew(first.GetLeaseId(), 0)
-	refused(t, err, codes.FailedPrecondition, "instance shop/10.0.0.1:443: the registration was replaced by a newer one")
-	_, err = r.RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: change})
-	refused(t, err, codes.FailedPrecondition, "replaced by a newer one")
-
-	r.mu.Lock()
-	r.clock = r.clock.Add(6 * time.Second)
-	r.mu.Unlock()
-	_, err = renew(second.GetLeaseId(), 0)
-	refused(t, err, codes.Unavailable, "this member has not heard from the leader for 6s and could not pass the renewal on; renew at another member")
-	r.pass(0)
-
-	forever := registration()
-	forever.Ttl = nil
-	_, err = r.RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: forever})
-	require.NoError(t, err)
-	_, err = renew(second.GetLeaseId(), 0)
-	refused(t, err, codes.FailedPrecondition, "the instance has no lease to renew")
 
 	gone, err := r.DeregisterInstance(ctx, &ententev1.DeregisterInstanceRequest{Service: "shop", Address: "10.0.0.1:443"})
 	require.NoError(t, err)
 	require.NotZero(t, gone.GetRevision())
 	_, err = r.DeregisterInstance(ctx, &ententev1.DeregisterInstanceRequest{Service: "shop", Address: "10.0.0.1:443"})
-	refused(t, err, codes.NotFound, "instance shop/10.0.0.1:443: there is no such instance; it is gone already, or 'entente service show' names its address")
-	_, err = renew(second.GetLeaseId(), 0)
-	refused(t, err, codes.NotFound, "there is no such instance")
-	_, err = r.RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: change})
-	refused(t, err, codes.NotFound, "there is no such instance")
+	refused(t, err, codes.NotFound, "service shop has no instance at 10.0.0.1:443; it is gone already, or 'entente service show shop' names its address")
 	_, err = r.GetService(ctx, &ententev1.GetServiceRequest{Name: "shop"})
 	refused(t, err, codes.NotFound, "service shop has no instance")
-	require.EqualValues(t, 3, testutil.ToFloat64(r.metrics.renewals.WithLabelValues(renewalTaken)))
 }
 
 func TestBadRequests(t *testing.T) {
@@ -196,23 +148,23 @@ func TestBadRequests(t *testing.T) {
 			return err
 		},
 		func() error {
-			_, err := r.RenewInstance(ctx, &ententev1.RenewInstanceRequest{Service: "shop", Address: "10.0.0.1:443"})
-			return err
-		},
-		func() error {
-			_, err := r.RenewInstance(ctx, &ententev1.RenewInstanceRequest{Service: "shop", Address: "10.0.0.1:443", LeaseId: leaseNamed(1), Health: 77})
-			return err
-		},
-		func() error {
-			_, err := r.RenewInstance(ctx, &ententev1.RenewInstanceRequest{Service: "Shop", Address: "10.0.0.1:443", LeaseId: leaseNamed(1)})
-			return err
-		},
-		func() error {
 			_, err := r.DeregisterInstance(ctx, &ententev1.DeregisterInstanceRequest{Service: "shop", Address: "10.0.0.1"})
 			return err
 		},
 		func() error {
 			_, err := r.GetService(ctx, &ententev1.GetServiceRequest{Name: "a/b"})
+			return err
+		},
+		func() error {
+			i := registration()
+			i.SpiffeId = "spiffe://eu.example.org/entente/member/eu-1"
+			_, err := r.RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: i})
+			return err
+		},
+		func() error {
+			i := registration()
+			i.Lease = "mine"
+			_, err := r.RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: i})
 			return err
 		},
 		func() error { _, err := r.GetHint(ctx, &ententev1.GetHintRequest{Service: "shop"}); return err },
@@ -263,7 +215,7 @@ func TestHintFollowsTrustAndHealth(t *testing.T) {
 	r.setTrust(t, "us.example.org", TrustFresh)
 	near := registration()
 	near.Locality = locality("eu/b").Proto()
-	lease, err := r.RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: near})
+	_, err = r.RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: near})
 	require.NoError(t, err)
 	h = ask()
 	require.Empty(t, h.GetReason())
@@ -274,7 +226,8 @@ func TestHintFollowsTrustAndHealth(t *testing.T) {
 	require.Equal(t, "10.0.0.1:443", first.GetEndpoints()[0].GetAddress())
 	require.Equal(t, euID.String(), first.GetEndpoints()[0].GetSpiffeId())
 
-	_, err = r.RenewInstance(ctx, &ententev1.RenewInstanceRequest{Service: "shop", Address: near.GetAddress(), LeaseId: lease.GetLeaseId(), Health: ententev1.Health_HEALTH_UNHEALTHY})
+	near.Health = ententev1.Health_HEALTH_UNHEALTHY
+	_, err = r.RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: near})
 	require.NoError(t, err)
 	h = ask()
 	require.Zero(t, h.GetPriorities()[0].GetLoad())
@@ -291,51 +244,8 @@ func TestHintFollowsTrustAndHealth(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, list.GetServices(), 1)
 	require.Len(t, list.GetServices()[0].GetInstances(), 2)
+	r.pass(countEvery)
 	require.EqualValues(t, 2, testutil.ToFloat64(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "n"}, r.countInstances)))
-}
-
-func TestLapsedInstancesAreRemoved(t *testing.T) {
-	r, ctx := newRoom(t), admin(t)
-	register := func(address string) *ententev1.Instance {
-		i := registration()
-		i.Address = address
-		i, err := r.RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: i})
-		require.NoError(t, err)
-		return i
-	}
-	kept, lost := register("10.0.0.1:443"), register("10.0.0.2:443")
-	section := r.Leases()
-	s := sweeper{Manager: r.Manager}
-	section.Reset()
-	for range 20 {
-		_, err := r.RenewInstance(ctx, &ententev1.RenewInstanceRequest{Service: "shop", Address: kept.GetAddress(), LeaseId: kept.GetLeaseId()})
-		require.NoError(t, err)
-		section.Deliver("eu-1", section.Collect(false))
-		s.sweep(ctx)
-		r.pass(time.Second)
-	}
-	shown, err := r.GetService(ctx, &ententev1.GetServiceRequest{Name: "shop"})
-	require.NoError(t, err)
-	require.Len(t, shown.GetInstances(), 1)
-	require.Equal(t, kept.GetAddress(), shown.GetInstances()[0].GetAddress())
-	require.EqualValues(t, 1, testutil.ToFloat64(r.metrics.lapsed))
-	require.Equal(t, []access.Event{
-		{Caller: "routing", Action: "remove instance", Object: "shop/" + lost.GetAddress(), Result: access.ResultBegun, Detail: "its lease of 10s was not renewed"},
-		{Caller: "routing", Action: "remove instance", Object: "shop/" + lost.GetAddress(), Result: access.ResultDone, Revision: shown.GetRevision()},
-	}, r.audit.events)
-
-	// What cannot be audited is not done.
-	r.audit.full = true
-	for range 20 {
-		s.sweep(ctx)
-		r.pass(time.Second)
-	}
-	_, err = r.GetService(ctx, &ententev1.GetServiceRequest{Name: "shop"})
-	require.NoError(t, err)
-	r.audit.full = false
-	s.sweep(ctx)
-	_, err = r.GetService(ctx, &ententev1.GetServiceRequest{Name: "shop"})
-	refused(t, err, codes.NotFound, "service shop has no instance")
 }
 
 func TestServiceIsBounded(t *testing.T) {
@@ -357,7 +267,7 @@ func TestServiceIsBounded(t *testing.T) {
 	one := registration()
 	one.Address = "10.9.9.9:443"
 	_, err = r.RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: one})
-	refused(t, err, codes.ResourceExhausted, "service shop has 2048 instances, which is the most; deregister some, or split it into two services")
+	refused(t, err, codes.ResourceExhausted, "service shop has 4000 instances, and 1 more would pass the most, 4000; deregister some, or split it into two services")
 	one.Address = "10.0.0.1:1"
 	_, err = r.RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: one})
 	require.NoError(t, err, "one that is there already is replaced")

@@ -6,17 +6,19 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/ententehq/entente/access"
 	"github.com/ententehq/entente/raftstore"
 )
 
 const (
 	sweepInterval = time.Second
-	// sweepBatch keeps the removal of very many instances at once within the size of a transaction.
+	// sweepBatch keeps changes of very many rows within the size of a transaction.
 	sweepBatch = 500
 )
 
-// sweepLeases runs while this member leads: by its own memory it knows which leases lapsed, and removes those instances.
+// sweepLeases runs while this member leads: by its own memory it knows which leases ran out.
 func (m *Manager) sweepLeases(ctx context.Context) {
 	m.ledger.reset()
 	s := sweeper{Manager: m}
@@ -32,74 +34,134 @@ func (m *Manager) sweepLeases(ctx context.Context) {
 	}
 }
 
-// sweeper keeps the leases of the table decoded between two sweeps.
+// sweeper keeps the table of leases decoded between two sweeps.
 type sweeper struct {
 	*Manager
 	table []held
 	read  raftstore.Revision
+	// left are the leases that are gone and left instances behind.
+	left    []string
+	indexed raftstore.Revision
 }
 
 // sweep looks once.
 func (s *sweeper) sweep(ctx context.Context) {
-	view := s.store.View()
-	if revision := Instances.PrefixRevision(view, ""); revision != s.read {
-		list, err := leasesHeld(view)
-		if err != nil {
-			s.log.Error("the leases cannot be read", "error", err)
+	if err := s.look(s.store.View()); err != nil {
+		s.log.Error("the leases cannot be read", "error", err)
+		return
+	}
+	lapse, gone := s.ledger.due(s.table, s.now())
+	if len(lapse)+len(gone) > 0 && !s.proveLead(ctx) {
+		return
+	}
+	for batch := range slices.Chunk(lapse, sweepBatch) {
+		if err := s.change(ctx, batch, "lease runs out", markLapsed(s.now())); err != nil {
+			s.complain(ctx, "leases that were not renewed do not count as run out yet", err)
 			return
 		}
-		s.table, s.read = list, revision
+		s.metrics.lapsed.Add(float64(len(batch)))
 	}
-	lapsed := s.ledger.lapsed(s.table, s.now())
-	for batch := range slices.Chunk(lapsed, sweepBatch) {
-		if err := s.remove(ctx, batch); err != nil {
-			if ctx.Err() == nil {
-				s.log.Warn("instances whose lease lapsed are not removed yet", "instances", len(lapsed), "error", err)
-			}
+	for batch := range slices.Chunk(gone, sweepBatch) {
+		if err := s.change(ctx, batch, "remove lease", removeLapsed); err != nil {
+			s.complain(ctx, "instances whose lease ran out long ago are not removed yet", err)
+			return
+		}
+	}
+	for _, lease := range s.left {
+		if err := s.clear(ctx, lease); err != nil {
+			s.complain(ctx, "rows of a lease that is gone stay stored", err)
 			return
 		}
 	}
 }
 
-func leasesHeld(r raftstore.Reader) ([]held, error) {
-	var list []held
-	for row, err := range Instances.All(r, "") {
-		if err != nil {
-			return nil, err
-		}
-		if len(row.Value.GetLease()) > 0 {
-			list = append(list, held{key: row.Key, lease: leaseText(row.Value.GetLease()), ttl: row.Value.GetTtl().AsDuration()})
-		}
+func (s *sweeper) complain(ctx context.Context, what string, err error) {
+	if ctx.Err() == nil {
+		s.log.Warn(what, "error", err)
 	}
-	return list, nil
 }
 
-// remove deletes the instances, but for those that were registered anew or deregistered in the meantime.
-func (m *Manager) remove(ctx context.Context, lapsed []held) error {
-	for _, h := range lapsed {
-		err := m.audit.Record(access.Event{
-			Caller: "routing", Action: "remove instance", Object: h.key, Result: access.ResultBegun,
-			Detail: fmt.Sprintf("its lease of %s was not renewed", h.ttl),
+// look reads what changed.
+func (s *sweeper) look(view *raftstore.View) error {
+	leases, index := Leases.PrefixRevision(view, ""), leaseServices.PrefixRevision(view, "")
+	if leases == s.read && index == s.indexed {
+		return nil
+	}
+	var table []held
+	known := make(map[string]bool)
+	for row, err := range Leases.All(view, "") {
+		if err != nil {
+			return err
+		}
+		known[row.Key] = true
+		table = append(table, held{
+			lease: row.Key, ttl: row.Value.GetTtl().AsDuration(), goneAfter: row.Value.GetGoneAfter().AsDuration(),
+			lapsed: row.Value.GetLapseTime() != nil,
 		})
+	}
+	var left []string
+	for row, err := range leaseServices.All(view, "") {
 		if err != nil {
-			return fmt.Errorf("record the removal of %s: %w", h.key, err)
+			return err
+		}
+		lease := row.Key[:min(len(row.Key), 2*leaseIDSize)]
+		if !known[lease] && (len(left) == 0 || left[len(left)-1] != lease) {
+			left = append(left, lease)
 		}
 	}
-	removed := 0
+	s.table, s.left, s.read, s.indexed = table, left, leases, index
+	return nil
+}
+
+// proveLead makes sure that this member still leads in the term in which it gathered what it knows: one that was cut off and
+// does not know it has heard of no renewals.
+func (s *sweeper) proveLead(ctx context.Context) bool {
+	term := s.store.Term()
+	if _, err := s.store.Read(ctx, raftstore.ReadOptions{Linearizable: true}); err != nil {
+		s.complain(ctx, "leases seem to have run out, and this member cannot prove that it leads", err)
+		return false
+	}
+	return s.store.IsLeader() && s.store.Term() == term && ctx.Err() == nil
+}
+
+// markLapsed writes into one row what makes all instances of a lease unhealthy. A lease that was taken up again meanwhile with
+// other terms stays.
+func markLapsed(now time.Time) func(*raftstore.Tx, held) error {
+	return func(tx *raftstore.Tx, h held) error {
+		row, found, err := Leases.Get(tx, h.lease)
+		if err != nil || !found || row.Value.GetLapseTime() != nil {
+			return err
+		}
+		row.Value.LapseTime = timestamppb.New(now)
+		return Leases.Put(tx, h.lease, row.Value)
+	}
+}
+
+// removeLapsed removes the one row without which the instances of a lease no longer count. They are cleared away later.
+func removeLapsed(tx *raftstore.Tx, h held) error {
+	row, found, err := Leases.Get(tx, h.lease)
+	if err != nil || !found || row.Value.GetLapseTime() == nil {
+		return err
+	}
+	return Leases.Delete(tx, h.lease)
+}
+
+// change does to each lease what is to be done, in one transaction, with a line of the audit log before and after.
+func (m *Manager) change(ctx context.Context, leases []held, action string, do func(*raftstore.Tx, held) error) error {
+	for _, h := range leases {
+		detail := fmt.Sprintf("it was not renewed for %s", h.ttl)
+		if h.lapsed {
+			detail = fmt.Sprintf("it ran out %s ago", h.goneAfter)
+		}
+		if err := m.audit.Record(access.Event{Caller: "routing", Action: action, Object: "lease " + h.lease, Result: access.ResultBegun, Detail: detail}); err != nil {
+			return fmt.Errorf("record that the lease %s ends: %w", h.lease, err)
+		}
+	}
 	revision, err := m.store.Update(ctx, func(tx *raftstore.Tx) error {
-		removed = 0
-		for _, h := range lapsed {
-			row, ok, err := Instances.Get(tx, h.key)
-			if err != nil {
+		for _, h := range leases {
+			if err := do(tx, h); err != nil {
 				return err
 			}
-			if !ok || leaseText(row.Value.GetLease()) != h.lease {
-				continue
-			}
-			if err := Instances.Delete(tx, h.key); err != nil {
-				return err
-			}
-			removed++
 		}
 		return nil
 	})
@@ -107,15 +169,68 @@ func (m *Manager) remove(ctx context.Context, lapsed []held) error {
 	if err != nil {
 		result, detail = access.ResultFailed, err.Error()
 	}
-	for _, h := range lapsed {
-		if rerr := m.audit.Record(access.Event{Caller: "routing", Action: "remove instance", Object: h.key, Result: result, Revision: uint64(revision), Detail: detail}); rerr != nil {
-			m.log.Error("the removal of an instance is not in the audit log", "instance", h.key, "error", rerr)
+	for _, h := range leases {
+		if rerr := m.audit.Record(access.Event{Caller: "routing", Action: action, Object: "lease " + h.lease, Result: result, Revision: uint64(revision), Detail: detail}); rerr != nil {
+			m.log.Error("the end of a lease is not in the audit log", "lease", h.lease, "error", rerr)
 		}
 	}
+	if err == nil {
+		m.log.Info(action, "leases", len(leases), "revision", revision)
+	}
+	return err
+}
+
+// clear removes what a lease that is gone left behind, in transactions that fit. Nobody sees any of it meanwhile.
+func (m *Manager) clear(ctx context.Context, lease string) error {
+	services, err := servicesOf(m.store.View(), lease)
 	if err != nil {
 		return err
 	}
-	m.metrics.lapsed.Add(float64(removed))
-	m.log.Info("instances removed whose lease lapsed", "instances", removed, "revision", revision)
+	for _, service := range services {
+		of := set{service, lease}
+		if err := m.clearRows(ctx, of, func(string) bool { return true }); err != nil {
+			return err
+		}
+		_, err := m.store.Update(ctx, func(tx *raftstore.Tx) error {
+			if err := Sets.Delete(tx, of.String()); err != nil {
+				return err
+			}
+			return leaseServices.Delete(tx, lease+"/"+service)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// clearRows removes the instances of a set in the generations that are not wanted.
+func (m *Manager) clearRows(ctx context.Context, of set, unwanted func(generation string) bool) error {
+	var keys []string
+	for row, err := range Instances.All(m.store.View(), of.String()+"/") {
+		if err != nil {
+			return err
+		}
+		key, err := parseInstanceKey(row.Key)
+		if err != nil {
+			return err
+		}
+		if unwanted(key.generation) {
+			keys = append(keys, row.Key)
+		}
+	}
+	for batch := range slices.Chunk(keys, sweepBatch) {
+		_, err := m.store.Update(ctx, func(tx *raftstore.Tx) error {
+			for _, key := range batch {
+				if err := Instances.Delete(tx, key); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
 	return nil
 }

@@ -12,26 +12,17 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
 
+	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
 
 func TestWatchHint(t *testing.T) {
 	r := newRoom(t)
-	listener := bufconn.Listen(1 << 16)
-	server := grpc.NewServer()
-	ententev1.RegisterRoutingServiceServer(server, r.Server)
-	var serving sync.WaitGroup
-	serving.Go(func() { _ = server.Serve(listener) })
-	t.Cleanup(func() { server.Stop(); serving.Wait() })
-	conn, err := grpc.NewClient("passthrough:///routing", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = conn.Close() })
-
-	_, err = first(ententev1.NewRoutingServiceClient(conn).WatchHint(t.Context(), &ententev1.WatchHintRequest{Service: "shop"}))
+	client := r.dial(t, access.SocketCaller(0, 1))
+	_, err := first(client.WatchHint(t.Context(), &ententev1.WatchHintRequest{Service: "shop"}))
 	refused(t, err, codes.InvalidArgument, "a region is needed")
 
-	stream, err := ententev1.NewRoutingServiceClient(conn).WatchHint(t.Context(), &ententev1.WatchHintRequest{Service: "shop", Locality: caller.Proto()})
+	stream, err := client.WatchHint(t.Context(), &ententev1.WatchHintRequest{Service: "shop", Locality: caller.Proto()})
 	require.NoError(t, err)
 	next := func() *ententev1.Hint {
 		h, err := stream.Recv()
@@ -54,6 +45,35 @@ func TestWatchHint(t *testing.T) {
 	require.Equal(t, ententev1.Freshness_FRESHNESS_STALE, h.GetPriorities()[0].GetLocalities()[0].GetEndpoints()[0].GetFreshness())
 	require.Empty(t, h.GetExcluded())
 }
+
+// dial returns a client of the room over a connection on which the caller is who it is said to be.
+func (r *room) dial(t testing.TB, caller access.Caller) ententev1.RoutingServiceClient {
+	t.Helper()
+	listener := bufconn.Listen(1 << 16)
+	server := grpc.NewServer(
+		grpc.UnaryInterceptor(func(ctx context.Context, m any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
+			return h(access.WithCaller(ctx, caller), m)
+		}),
+		grpc.StreamInterceptor(func(s any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
+			return h(s, calledBy{stream, access.WithCaller(stream.Context(), caller)})
+		}))
+	ententev1.RegisterRoutingServiceServer(server, r.Server)
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = server.Serve(listener) })
+	t.Cleanup(func() { server.Stop(); serving.Wait() })
+	conn, err := grpc.NewClient("passthrough:///routing", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	return ententev1.NewRoutingServiceClient(conn)
+}
+
+type calledBy struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (c calledBy) Context() context.Context { return c.ctx }
 
 func first(stream ententev1.RoutingService_WatchHintClient, err error) (*ententev1.Hint, error) {
 	if err != nil {

@@ -22,64 +22,96 @@ type registry struct {
 	ententev1.RoutingServiceClient
 	asked  []string
 	renews []error // what the next renewals come to; nil after the last
+	opens  []error // the same of what opens a stream
 }
 
 func (r *registry) RegisterInstance(_ context.Context, m *ententev1.RegisterInstanceRequest, _ ...grpc.CallOption) (*ententev1.Instance, error) {
-	r.asked = append(r.asked, "register")
-	return &ententev1.Instance{Service: "web", Address: "10.0.0.1:443", Ttl: m.GetInstance().GetTtl(), LeaseId: "L"}, nil
+	r.asked = append(r.asked, "register "+m.GetInstance().GetLease())
+	return &ententev1.Instance{Service: "web", Address: "10.0.0.1:443", Lease: "ID"}, nil
 }
 
-func (r *registry) RenewInstance(_ context.Context, m *ententev1.RenewInstanceRequest, _ ...grpc.CallOption) (*ententev1.RenewInstanceResponse, error) {
-	r.asked = append(r.asked, "renew "+m.GetLeaseId())
-	if len(r.renews) == 0 {
-		return &ententev1.RenewInstanceResponse{}, nil
+func (r *registry) HoldLease(ctx context.Context, _ ...grpc.CallOption) (ententev1.RoutingService_HoldLeaseClient, error) {
+	return &holding{ctx: ctx, registry: r}, nil
+}
+
+// holding is a stream on which a lease is held.
+type holding struct {
+	ententev1.RoutingService_HoldLeaseClient
+	ctx      context.Context
+	registry *registry
+	sent     *ententev1.HoldLeaseRequest
+}
+
+func (h *holding) Send(m *ententev1.HoldLeaseRequest) error {
+	h.sent = m
+	return nil
+}
+
+func (h *holding) Recv() (*ententev1.HoldLeaseResponse, error) {
+	r := h.registry
+	next := func(list *[]error) error {
+		if len(*list) == 0 {
+			return h.ctx.Err()
+		}
+		err := (*list)[0]
+		*list = (*list)[1:]
+		return err
 	}
-	err := r.renews[0]
-	r.renews = r.renews[1:]
-	return &ententev1.RenewInstanceResponse{}, err
-}
-
-func (r *registry) DeregisterInstance(ctx context.Context, _ *ententev1.DeregisterInstanceRequest, _ ...grpc.CallOption) (*ententev1.DeregisterInstanceResponse, error) {
-	r.asked = append(r.asked, "deregister")
-	return &ententev1.DeregisterInstanceResponse{}, ctx.Err()
+	switch {
+	case h.sent.GetOpen() != nil:
+		r.asked = append(r.asked, "open "+h.sent.GetOpen().GetSecret())
+		return &ententev1.HoldLeaseResponse{Secret: "L"}, next(&r.opens)
+	case h.sent.GetRelease():
+		r.asked = append(r.asked, "release")
+		return &ententev1.HoldLeaseResponse{}, h.ctx.Err()
+	}
+	r.asked = append(r.asked, "renew")
+	return &ententev1.HoldLeaseResponse{}, next(&r.renews)
 }
 
 func TestLease(t *testing.T) {
 	away := status.Error(codes.Unavailable, "there is no leader")
+	gone := status.Error(codes.NotFound, "no such lease")
 	for name, test := range map[string]struct {
-		renews []error
-		runs   time.Duration
-		asked  []string
-		said   string
-		err    string
+		renews, opens []error
+		runs          time.Duration
+		asked         []string
+		said          string
+		err           string
 	}{
 		"renewed three times a lease": {
-			runs: 31 * time.Second, asked: []string{"register", "renew L", "renew L", "renew L", "deregister"},
+			runs: 31 * time.Second, asked: []string{"open ", "register L", "renew", "renew", "renew", "release"},
 			said: "entente: the instance of web at 10.0.0.1:443 is deregistered\n",
 		},
 		"an outage is told of once": {
-			runs: 41 * time.Second, renews: []error{away, away, nil}, asked: []string{"register", "renew L", "renew L", "renew L", "renew L", "deregister"},
+			runs: 41 * time.Second, renews: []error{away}, opens: []error{nil, away, away},
+			asked: []string{"open ", "register L", "renew", "open L", "open L", "open L", "renew", "release"},
 			said: "entente: the instance of web at 10.0.0.1:443 could not be renewed, and will be tried again: there is no leader\n" +
 				"entente: the instance of web at 10.0.0.1:443 is renewed again\n" +
 				"entente: the instance of web at 10.0.0.1:443 is deregistered\n",
 		},
+		"taken up again at once": {
+			runs: 21 * time.Second, renews: []error{away}, asked: []string{"open ", "register L", "renew", "open L", "renew", "release"},
+			said: "entente: the instance of web at 10.0.0.1:443 is deregistered\n",
+		},
 		"removed meanwhile": {
-			runs: 21 * time.Second, renews: []error{status.Error(codes.NotFound, "no such instance")}, asked: []string{"register", "renew L", "register", "renew L", "deregister"},
+			runs: 21 * time.Second, renews: []error{gone}, asked: []string{"open ", "register L", "renew", "open ", "register L", "renew", "release"},
 			said: "entente: the instance of web at 10.0.0.1:443 was removed, and is registered again\n" +
 				"entente: the instance of web at 10.0.0.1:443 is deregistered\n",
 		},
-		"replaced by another": {
-			runs: 31 * time.Second, renews: []error{status.Error(codes.FailedPrecondition, "replaced")}, asked: []string{"register", "renew L"},
-			err: "rpc error: code = FailedPrecondition desc = replaced",
+		"not allowed any more": {
+			runs: 31 * time.Second, renews: []error{away}, opens: []error{nil, status.Error(codes.PermissionDenied, "revoked")},
+			asked: []string{"open ", "register L", "renew", "open L"},
+			err:   "rpc error: code = PermissionDenied desc = revoked",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var said bytes.Buffer
-				r := &registry{renews: test.renews}
+				r := &registry{renews: test.renews, opens: test.opens}
 				l := &lease{
-					client: r, timeout: time.Second, log: &said,
-					instance: &ententev1.Instance{Service: "web", Address: "10.0.0.1:443", Ttl: durationpb.New(30 * time.Second)},
+					client: r, timeout: time.Second, log: &said, ttl: 30 * time.Second,
+					instance: &ententev1.Instance{Service: "web", Address: "10.0.0.1:443"},
 				}
 				ctx, cancel := context.WithTimeout(t.Context(), test.runs)
 				defer cancel()

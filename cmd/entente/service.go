@@ -6,7 +6,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
@@ -19,7 +18,7 @@ func (a *app) serviceCommand() *cobra.Command {
 func (a *app) serviceRegisterCommand() *cobra.Command {
 	var locality localityFlag
 	health := enumFlag{of: ententev1.Health(0).Descriptor(), number: ententev1.Health_HEALTH_HEALTHY.Number()}
-	var ttl time.Duration
+	var ttl, goneAfter time.Duration
 	instance := &ententev1.Instance{}
 	cmd := &cobra.Command{
 		Use:   "register NAME --address IP:PORT --locality REGION/ZONE[/SUB-ZONE] --spiffe-id ID",
@@ -27,8 +26,8 @@ func (a *app) serviceRegisterCommand() *cobra.Command {
 		Long: `Register an instance of a service, or replace the one at the same address.
 
 With --ttl the instance has a lease: this command stays, renews it, and deregisters the instance when it is
-interrupted. When it is killed, the instance is removed once the lease has run out. Without --ttl the command
-ends, and the instance stays until it is deregistered.
+interrupted. When it is killed, the instance counts as unhealthy once the lease has run out, and is removed
+after --gone-after more. Without --ttl the command ends, and the instance stays until it is deregistered.
 
 Here --address is the instance's: --socket, ENTENTE_SOCKET and ENTENTE_ADDRESS say which member to ask.`,
 		Args: arguments("NAME"),
@@ -52,9 +51,8 @@ Here --address is the instance's: --socket, ENTENTE_SOCKET and ENTENTE_ADDRESS s
 					return a.print(made, instanceTable(made))
 				})(cmd, args)
 			}
-			instance.Ttl = durationpb.New(ttl)
 			return a.connected(func(conn *grpc.ClientConn) error {
-				l := &lease{client: ententev1.NewRoutingServiceClient(conn), instance: instance, timeout: a.flags.timeout, log: a.stderr}
+				l := &lease{client: ententev1.NewRoutingServiceClient(conn), instance: instance, ttl: ttl, goneAfter: goneAfter, timeout: a.flags.timeout, log: a.stderr}
 				return l.hold(cmd.Context(), func(made *ententev1.Instance) error { return a.print(made, instanceTable(made)) })
 			})
 		},
@@ -65,7 +63,8 @@ Here --address is the instance's: --socket, ENTENTE_SOCKET and ENTENTE_ADDRESS s
 	f.StringVar(&instance.SpiffeId, "spiffe-id", "", "the `ID` that callers must expect there")
 	f.Uint32Var(&instance.Weight, "weight", 1, "its share among the instances of its locality")
 	f.Var(&health, "health", "healthy, degraded, unhealthy or draining")
-	f.DurationVar(&ttl, "ttl", 0, "stay and renew; without renewal for so long the instance is removed")
+	f.DurationVar(&ttl, "ttl", 0, "stay and renew; without renewal for so long the instance counts as unhealthy")
+	f.DurationVar(&goneAfter, "gone-after", 5*time.Minute, "how long after that it is removed")
 	return cmd
 }
 
@@ -77,9 +76,25 @@ func instanceTable(i *ententev1.Instance) func(*table) {
 		t.field("spiffe id", i.GetSpiffeId())
 		t.field("weight", i.GetWeight())
 		t.field("health", name(i.GetHealth()))
-		t.field("ttl", span(i.GetTtl()))
+		t.field("lease", leaseOf(i))
 		t.field("revision", i.GetRevision())
 	}
+}
+
+// leaseOf names the lease of an instance.
+func leaseOf(i *ententev1.Instance) string {
+	if i.GetLease() == "" {
+		return "none"
+	}
+	return i.GetLease()
+}
+
+// instanceHealth is the health that counts.
+func instanceHealth(i *ententev1.Instance) string {
+	if i.GetLapsed() {
+		return "unhealthy (lapsed)"
+	}
+	return name(i.GetHealth())
 }
 
 func (a *app) serviceDeregisterCommand() *cobra.Command {
@@ -120,7 +135,7 @@ func (a *app) serviceListCommand() *cobra.Command {
 					healthy, places := 0, map[string]bool{}
 					for _, i := range s.GetInstances() {
 						places[place(i.GetLocality())] = true
-						if i.GetHealth() == ententev1.Health_HEALTH_HEALTHY {
+						if i.GetHealth() == ententev1.Health_HEALTH_HEALTHY && !i.GetLapsed() {
 							healthy++
 						}
 					}
@@ -143,9 +158,9 @@ func (a *app) serviceShowCommand() *cobra.Command {
 				return err
 			}
 			return a.print(s, func(t *table) {
-				t.columns("ADDRESS", "LOCALITY", "HEALTH", "WEIGHT", "SPIFFE ID", "TTL", "REGISTERED")
+				t.columns("ADDRESS", "LOCALITY", "HEALTH", "WEIGHT", "SPIFFE ID", "LEASE", "REGISTERED")
 				for _, i := range s.GetInstances() {
-					t.row(i.GetAddress(), place(i.GetLocality()), name(i.GetHealth()), i.GetWeight(), i.GetSpiffeId(), span(i.GetTtl()), since(i.GetRegisterTime()))
+					t.row(i.GetAddress(), place(i.GetLocality()), instanceHealth(i), i.GetWeight(), i.GetSpiffeId(), leaseOf(i), since(i.GetRegisterTime()))
 				}
 				t.otherwise("Service %s has no instance.", s.GetName())
 			})

@@ -154,13 +154,13 @@ type Instance struct {
 	Weight uint32 `protobuf:"varint,5,opt,name=weight,proto3" json:"weight,omitempty"`
 	// Healthy if unspecified.
 	Health Health `protobuf:"varint,6,opt,name=health,proto3,enum=entente.v1.Health" json:"health,omitempty"`
-	// The lease: without renewal for this long the instance is removed. Absent: no lease. 5 s to 24 h.
-	Ttl *durationpb.Duration `protobuf:"bytes,7,opt,name=ttl,proto3" json:"ttl,omitempty"`
-	// Names this registration, so that a renewal cannot keep a replaced one alive. Set by the server; a caller that sends
-	// the present one changes its registration and keeps the lease, and any other is refused.
-	LeaseId       string                 `protobuf:"bytes,8,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`
-	RegisterTime  *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=register_time,json=registerTime,proto3" json:"register_time,omitempty"`
-	Revision      uint64                 `protobuf:"varint,10,opt,name=revision,proto3" json:"revision,omitempty"`
+	// In a request the secret of the lease that the instance stands and falls with, as HoldLease returned it; absent: it stays
+	// until it is deregistered. In an answer the lease's ID, which is no secret.
+	Lease        string                 `protobuf:"bytes,8,opt,name=lease,proto3" json:"lease,omitempty"`
+	RegisterTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=register_time,json=registerTime,proto3" json:"register_time,omitempty"`
+	Revision     uint64                 `protobuf:"varint,10,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Its lease has run out: it counts as unhealthy, whatever its health says. Set by the server.
+	Lapsed        bool `protobuf:"varint,11,opt,name=lapsed,proto3" json:"lapsed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -237,16 +237,9 @@ func (x *Instance) GetHealth() Health {
 	return Health_HEALTH_UNSPECIFIED
 }
 
-func (x *Instance) GetTtl() *durationpb.Duration {
+func (x *Instance) GetLease() string {
 	if x != nil {
-		return x.Ttl
-	}
-	return nil
-}
-
-func (x *Instance) GetLeaseId() string {
-	if x != nil {
-		return x.LeaseId
+		return x.Lease
 	}
 	return ""
 }
@@ -263,6 +256,13 @@ func (x *Instance) GetRevision() uint64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *Instance) GetLapsed() bool {
+	if x != nil {
+		return x.Lapsed
+	}
+	return false
 }
 
 type Service struct {
@@ -369,31 +369,38 @@ func (x *RegisterInstanceRequest) GetInstance() *Instance {
 	return nil
 }
 
-type RenewInstanceRequest struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	Service string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
-	Address string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
-	LeaseId string                 `protobuf:"bytes,3,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`
-	// Unspecified: as it was.
-	Health        Health `protobuf:"varint,4,opt,name=health,proto3,enum=entente.v1.Health" json:"health,omitempty"`
+// Lease is what instances stand and fall with.
+type Lease struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Without a renewal for this long it has run out. 5 s to 24 h.
+	Ttl *durationpb.Duration `protobuf:"bytes,2,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// How long after that its instances are removed. 0 s to 7 days; 5 minutes if absent.
+	GoneAfter *durationpb.Duration `protobuf:"bytes,3,opt,name=gone_after,json=goneAfter,proto3" json:"gone_after,omitempty"`
+	// Who took it: a SPIFFE ID, or the local administrator.
+	Owner      string                 `protobuf:"bytes,4,opt,name=owner,proto3" json:"owner,omitempty"`
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// When it ran out; absent: it is held.
+	LapseTime     *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=lapse_time,json=lapseTime,proto3" json:"lapse_time,omitempty"`
+	Instances     uint32                 `protobuf:"varint,7,opt,name=instances,proto3" json:"instances,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *RenewInstanceRequest) Reset() {
-	*x = RenewInstanceRequest{}
+func (x *Lease) Reset() {
+	*x = Lease{}
 	mi := &file_entente_v1_routing_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *RenewInstanceRequest) String() string {
+func (x *Lease) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*RenewInstanceRequest) ProtoMessage() {}
+func (*Lease) ProtoMessage() {}
 
-func (x *RenewInstanceRequest) ProtoReflect() protoreflect.Message {
+func (x *Lease) ProtoReflect() protoreflect.Message {
 	mi := &file_entente_v1_routing_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -405,61 +412,272 @@ func (x *RenewInstanceRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use RenewInstanceRequest.ProtoReflect.Descriptor instead.
-func (*RenewInstanceRequest) Descriptor() ([]byte, []int) {
+// Deprecated: Use Lease.ProtoReflect.Descriptor instead.
+func (*Lease) Descriptor() ([]byte, []int) {
 	return file_entente_v1_routing_proto_rawDescGZIP(), []int{4}
 }
 
-func (x *RenewInstanceRequest) GetService() string {
+func (x *Lease) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Lease) GetTtl() *durationpb.Duration {
+	if x != nil {
+		return x.Ttl
+	}
+	return nil
+}
+
+func (x *Lease) GetGoneAfter() *durationpb.Duration {
+	if x != nil {
+		return x.GoneAfter
+	}
+	return nil
+}
+
+func (x *Lease) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *Lease) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *Lease) GetLapseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LapseTime
+	}
+	return nil
+}
+
+func (x *Lease) GetInstances() uint32 {
+	if x != nil {
+		return x.Instances
+	}
+	return 0
+}
+
+// HoldLeaseRequest renews the lease of the stream, and does what else it says.
+type HoldLeaseRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the first message, and only there.
+	Open *OpenLease `protobuf:"bytes,1,opt,name=open,proto3" json:"open,omitempty"`
+	// At most 1000.
+	Health []*HealthChange `protobuf:"bytes,2,rep,name=health,proto3" json:"health,omitempty"`
+	// Gives the lease up: its instances are removed, and the stream ends.
+	Release       bool `protobuf:"varint,3,opt,name=release,proto3" json:"release,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldLeaseRequest) Reset() {
+	*x = HoldLeaseRequest{}
+	mi := &file_entente_v1_routing_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldLeaseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldLeaseRequest) ProtoMessage() {}
+
+func (x *HoldLeaseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldLeaseRequest.ProtoReflect.Descriptor instead.
+func (*HoldLeaseRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *HoldLeaseRequest) GetOpen() *OpenLease {
+	if x != nil {
+		return x.Open
+	}
+	return nil
+}
+
+func (x *HoldLeaseRequest) GetHealth() []*HealthChange {
+	if x != nil {
+		return x.Health
+	}
+	return nil
+}
+
+func (x *HoldLeaseRequest) GetRelease() bool {
+	if x != nil {
+		return x.Release
+	}
+	return false
+}
+
+type OpenLease struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Ttl       *durationpb.Duration   `protobuf:"bytes,1,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	GoneAfter *durationpb.Duration   `protobuf:"bytes,2,opt,name=gone_after,json=goneAfter,proto3" json:"gone_after,omitempty"`
+	// Takes up a lease again; absent: a new one. The ttl and gone_after of the request count from then on.
+	Secret        string `protobuf:"bytes,3,opt,name=secret,proto3" json:"secret,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OpenLease) Reset() {
+	*x = OpenLease{}
+	mi := &file_entente_v1_routing_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OpenLease) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OpenLease) ProtoMessage() {}
+
+func (x *OpenLease) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OpenLease.ProtoReflect.Descriptor instead.
+func (*OpenLease) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *OpenLease) GetTtl() *durationpb.Duration {
+	if x != nil {
+		return x.Ttl
+	}
+	return nil
+}
+
+func (x *OpenLease) GetGoneAfter() *durationpb.Duration {
+	if x != nil {
+		return x.GoneAfter
+	}
+	return nil
+}
+
+func (x *OpenLease) GetSecret() string {
+	if x != nil {
+		return x.Secret
+	}
+	return ""
+}
+
+// HealthChange is the new health of one instance of the lease.
+type HealthChange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Health        Health                 `protobuf:"varint,3,opt,name=health,proto3,enum=entente.v1.Health" json:"health,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HealthChange) Reset() {
+	*x = HealthChange{}
+	mi := &file_entente_v1_routing_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HealthChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HealthChange) ProtoMessage() {}
+
+func (x *HealthChange) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HealthChange.ProtoReflect.Descriptor instead.
+func (*HealthChange) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *HealthChange) GetService() string {
 	if x != nil {
 		return x.Service
 	}
 	return ""
 }
 
-func (x *RenewInstanceRequest) GetAddress() string {
+func (x *HealthChange) GetAddress() string {
 	if x != nil {
 		return x.Address
 	}
 	return ""
 }
 
-func (x *RenewInstanceRequest) GetLeaseId() string {
-	if x != nil {
-		return x.LeaseId
-	}
-	return ""
-}
-
-func (x *RenewInstanceRequest) GetHealth() Health {
+func (x *HealthChange) GetHealth() Health {
 	if x != nil {
 		return x.Health
 	}
 	return Health_HEALTH_UNSPECIFIED
 }
 
-type RenewInstanceResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Ttl           *durationpb.Duration   `protobuf:"bytes,1,opt,name=ttl,proto3" json:"ttl,omitempty"`
+type HoldLeaseResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Lease *Lease                 `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	// In the first answer: what names the lease in registrations, and takes it up again. Whoever has it holds the lease, if the
+	// caller is the same.
+	Secret        string `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
+	Revision      uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *RenewInstanceResponse) Reset() {
-	*x = RenewInstanceResponse{}
-	mi := &file_entente_v1_routing_proto_msgTypes[5]
+func (x *HoldLeaseResponse) Reset() {
+	*x = HoldLeaseResponse{}
+	mi := &file_entente_v1_routing_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *RenewInstanceResponse) String() string {
+func (x *HoldLeaseResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*RenewInstanceResponse) ProtoMessage() {}
+func (*HoldLeaseResponse) ProtoMessage() {}
 
-func (x *RenewInstanceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[5]
+func (x *HoldLeaseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -470,16 +688,319 @@ func (x *RenewInstanceResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use RenewInstanceResponse.ProtoReflect.Descriptor instead.
-func (*RenewInstanceResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{5}
+// Deprecated: Use HoldLeaseResponse.ProtoReflect.Descriptor instead.
+func (*HoldLeaseResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{8}
 }
 
-func (x *RenewInstanceResponse) GetTtl() *durationpb.Duration {
+func (x *HoldLeaseResponse) GetLease() *Lease {
 	if x != nil {
-		return x.Ttl
+		return x.Lease
 	}
 	return nil
+}
+
+func (x *HoldLeaseResponse) GetSecret() string {
+	if x != nil {
+		return x.Secret
+	}
+	return ""
+}
+
+func (x *HoldLeaseResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+type ListLeasesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Read          *ReadOptions           `protobuf:"bytes,1,opt,name=read,proto3" json:"read,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListLeasesRequest) Reset() {
+	*x = ListLeasesRequest{}
+	mi := &file_entente_v1_routing_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListLeasesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListLeasesRequest) ProtoMessage() {}
+
+func (x *ListLeasesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListLeasesRequest.ProtoReflect.Descriptor instead.
+func (*ListLeasesRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ListLeasesRequest) GetRead() *ReadOptions {
+	if x != nil {
+		return x.Read
+	}
+	return nil
+}
+
+type ListLeasesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Leases        []*Lease               `protobuf:"bytes,2,rep,name=leases,proto3" json:"leases,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListLeasesResponse) Reset() {
+	*x = ListLeasesResponse{}
+	mi := &file_entente_v1_routing_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListLeasesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListLeasesResponse) ProtoMessage() {}
+
+func (x *ListLeasesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListLeasesResponse.ProtoReflect.Descriptor instead.
+func (*ListLeasesResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ListLeasesResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ListLeasesResponse) GetLeases() []*Lease {
+	if x != nil {
+		return x.Leases
+	}
+	return nil
+}
+
+// ReplaceInstancesRequest is one part of a set. Together the parts have at most 100000 instances.
+type ReplaceInstancesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the first message, and only there.
+	Target *ReplaceTarget `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	// At most 4096 a message. Their lease is the target's.
+	Instances     []*Instance `protobuf:"bytes,2,rep,name=instances,proto3" json:"instances,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplaceInstancesRequest) Reset() {
+	*x = ReplaceInstancesRequest{}
+	mi := &file_entente_v1_routing_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplaceInstancesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplaceInstancesRequest) ProtoMessage() {}
+
+func (x *ReplaceInstancesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplaceInstancesRequest.ProtoReflect.Descriptor instead.
+func (*ReplaceInstancesRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ReplaceInstancesRequest) GetTarget() *ReplaceTarget {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *ReplaceInstancesRequest) GetInstances() []*Instance {
+	if x != nil {
+		return x.Instances
+	}
+	return nil
+}
+
+type ReplaceTarget struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The service whose instances are replaced; absent: those of all services of the lease.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// The secret of a lease: only its instances are replaced. Absent: those of the service that have no lease.
+	Lease         string `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplaceTarget) Reset() {
+	*x = ReplaceTarget{}
+	mi := &file_entente_v1_routing_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplaceTarget) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplaceTarget) ProtoMessage() {}
+
+func (x *ReplaceTarget) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplaceTarget.ProtoReflect.Descriptor instead.
+func (*ReplaceTarget) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ReplaceTarget) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *ReplaceTarget) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
+type ReplaceInstancesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Instances     uint32                 `protobuf:"varint,2,opt,name=instances,proto3" json:"instances,omitempty"`
+	Services      uint32                 `protobuf:"varint,3,opt,name=services,proto3" json:"services,omitempty"`
+	Added         uint32                 `protobuf:"varint,4,opt,name=added,proto3" json:"added,omitempty"`
+	Changed       uint32                 `protobuf:"varint,5,opt,name=changed,proto3" json:"changed,omitempty"`
+	Removed       uint32                 `protobuf:"varint,6,opt,name=removed,proto3" json:"removed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplaceInstancesResponse) Reset() {
+	*x = ReplaceInstancesResponse{}
+	mi := &file_entente_v1_routing_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplaceInstancesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplaceInstancesResponse) ProtoMessage() {}
+
+func (x *ReplaceInstancesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplaceInstancesResponse.ProtoReflect.Descriptor instead.
+func (*ReplaceInstancesResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ReplaceInstancesResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ReplaceInstancesResponse) GetInstances() uint32 {
+	if x != nil {
+		return x.Instances
+	}
+	return 0
+}
+
+func (x *ReplaceInstancesResponse) GetServices() uint32 {
+	if x != nil {
+		return x.Services
+	}
+	return 0
+}
+
+func (x *ReplaceInstancesResponse) GetAdded() uint32 {
+	if x != nil {
+		return x.Added
+	}
+	return 0
+}
+
+func (x *ReplaceInstancesResponse) GetChanged() uint32 {
+	if x != nil {
+		return x.Changed
+	}
+	return 0
+}
+
+func (x *ReplaceInstancesResponse) GetRemoved() uint32 {
+	if x != nil {
+		return x.Removed
+	}
+	return 0
 }
 
 type DeregisterInstanceRequest struct {
@@ -492,7 +1013,7 @@ type DeregisterInstanceRequest struct {
 
 func (x *DeregisterInstanceRequest) Reset() {
 	*x = DeregisterInstanceRequest{}
-	mi := &file_entente_v1_routing_proto_msgTypes[6]
+	mi := &file_entente_v1_routing_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -504,7 +1025,7 @@ func (x *DeregisterInstanceRequest) String() string {
 func (*DeregisterInstanceRequest) ProtoMessage() {}
 
 func (x *DeregisterInstanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[6]
+	mi := &file_entente_v1_routing_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -517,7 +1038,7 @@ func (x *DeregisterInstanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeregisterInstanceRequest.ProtoReflect.Descriptor instead.
 func (*DeregisterInstanceRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{6}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DeregisterInstanceRequest) GetService() string {
@@ -543,7 +1064,7 @@ type DeregisterInstanceResponse struct {
 
 func (x *DeregisterInstanceResponse) Reset() {
 	*x = DeregisterInstanceResponse{}
-	mi := &file_entente_v1_routing_proto_msgTypes[7]
+	mi := &file_entente_v1_routing_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -555,7 +1076,7 @@ func (x *DeregisterInstanceResponse) String() string {
 func (*DeregisterInstanceResponse) ProtoMessage() {}
 
 func (x *DeregisterInstanceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[7]
+	mi := &file_entente_v1_routing_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -568,7 +1089,7 @@ func (x *DeregisterInstanceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeregisterInstanceResponse.ProtoReflect.Descriptor instead.
 func (*DeregisterInstanceResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{7}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DeregisterInstanceResponse) GetRevision() uint64 {
@@ -587,7 +1108,7 @@ type ListServicesRequest struct {
 
 func (x *ListServicesRequest) Reset() {
 	*x = ListServicesRequest{}
-	mi := &file_entente_v1_routing_proto_msgTypes[8]
+	mi := &file_entente_v1_routing_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -599,7 +1120,7 @@ func (x *ListServicesRequest) String() string {
 func (*ListServicesRequest) ProtoMessage() {}
 
 func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[8]
+	mi := &file_entente_v1_routing_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -612,7 +1133,7 @@ func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesRequest.ProtoReflect.Descriptor instead.
 func (*ListServicesRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{8}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListServicesRequest) GetRead() *ReadOptions {
@@ -632,7 +1153,7 @@ type ListServicesResponse struct {
 
 func (x *ListServicesResponse) Reset() {
 	*x = ListServicesResponse{}
-	mi := &file_entente_v1_routing_proto_msgTypes[9]
+	mi := &file_entente_v1_routing_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -644,7 +1165,7 @@ func (x *ListServicesResponse) String() string {
 func (*ListServicesResponse) ProtoMessage() {}
 
 func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[9]
+	mi := &file_entente_v1_routing_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -657,7 +1178,7 @@ func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesResponse.ProtoReflect.Descriptor instead.
 func (*ListServicesResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{9}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListServicesResponse) GetRevision() uint64 {
@@ -684,7 +1205,7 @@ type GetServiceRequest struct {
 
 func (x *GetServiceRequest) Reset() {
 	*x = GetServiceRequest{}
-	mi := &file_entente_v1_routing_proto_msgTypes[10]
+	mi := &file_entente_v1_routing_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -696,7 +1217,7 @@ func (x *GetServiceRequest) String() string {
 func (*GetServiceRequest) ProtoMessage() {}
 
 func (x *GetServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[10]
+	mi := &file_entente_v1_routing_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -709,7 +1230,7 @@ func (x *GetServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServiceRequest.ProtoReflect.Descriptor instead.
 func (*GetServiceRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{10}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetServiceRequest) GetName() string {
@@ -737,7 +1258,7 @@ type GetHintRequest struct {
 
 func (x *GetHintRequest) Reset() {
 	*x = GetHintRequest{}
-	mi := &file_entente_v1_routing_proto_msgTypes[11]
+	mi := &file_entente_v1_routing_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -749,7 +1270,7 @@ func (x *GetHintRequest) String() string {
 func (*GetHintRequest) ProtoMessage() {}
 
 func (x *GetHintRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[11]
+	mi := &file_entente_v1_routing_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -762,7 +1283,7 @@ func (x *GetHintRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetHintRequest.ProtoReflect.Descriptor instead.
 func (*GetHintRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{11}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetHintRequest) GetService() string {
@@ -796,7 +1317,7 @@ type WatchHintRequest struct {
 
 func (x *WatchHintRequest) Reset() {
 	*x = WatchHintRequest{}
-	mi := &file_entente_v1_routing_proto_msgTypes[12]
+	mi := &file_entente_v1_routing_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -808,7 +1329,7 @@ func (x *WatchHintRequest) String() string {
 func (*WatchHintRequest) ProtoMessage() {}
 
 func (x *WatchHintRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[12]
+	mi := &file_entente_v1_routing_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -821,7 +1342,7 @@ func (x *WatchHintRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchHintRequest.ProtoReflect.Descriptor instead.
 func (*WatchHintRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{12}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WatchHintRequest) GetService() string {
@@ -856,7 +1377,7 @@ type Hint struct {
 
 func (x *Hint) Reset() {
 	*x = Hint{}
-	mi := &file_entente_v1_routing_proto_msgTypes[13]
+	mi := &file_entente_v1_routing_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -868,7 +1389,7 @@ func (x *Hint) String() string {
 func (*Hint) ProtoMessage() {}
 
 func (x *Hint) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[13]
+	mi := &file_entente_v1_routing_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -881,7 +1402,7 @@ func (x *Hint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hint.ProtoReflect.Descriptor instead.
 func (*Hint) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{13}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Hint) GetService() string {
@@ -940,7 +1461,7 @@ type HintPriority struct {
 
 func (x *HintPriority) Reset() {
 	*x = HintPriority{}
-	mi := &file_entente_v1_routing_proto_msgTypes[14]
+	mi := &file_entente_v1_routing_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -952,7 +1473,7 @@ func (x *HintPriority) String() string {
 func (*HintPriority) ProtoMessage() {}
 
 func (x *HintPriority) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[14]
+	mi := &file_entente_v1_routing_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -965,7 +1486,7 @@ func (x *HintPriority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HintPriority.ProtoReflect.Descriptor instead.
 func (*HintPriority) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{14}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *HintPriority) GetPriority() uint32 {
@@ -1018,7 +1539,7 @@ type HintLocality struct {
 
 func (x *HintLocality) Reset() {
 	*x = HintLocality{}
-	mi := &file_entente_v1_routing_proto_msgTypes[15]
+	mi := &file_entente_v1_routing_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1030,7 +1551,7 @@ func (x *HintLocality) String() string {
 func (*HintLocality) ProtoMessage() {}
 
 func (x *HintLocality) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[15]
+	mi := &file_entente_v1_routing_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1043,7 +1564,7 @@ func (x *HintLocality) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HintLocality.ProtoReflect.Descriptor instead.
 func (*HintLocality) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{15}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *HintLocality) GetLocality() *Locality {
@@ -1087,7 +1608,7 @@ type HintEndpoint struct {
 
 func (x *HintEndpoint) Reset() {
 	*x = HintEndpoint{}
-	mi := &file_entente_v1_routing_proto_msgTypes[16]
+	mi := &file_entente_v1_routing_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1099,7 +1620,7 @@ func (x *HintEndpoint) String() string {
 func (*HintEndpoint) ProtoMessage() {}
 
 func (x *HintEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[16]
+	mi := &file_entente_v1_routing_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1112,7 +1633,7 @@ func (x *HintEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HintEndpoint.ProtoReflect.Descriptor instead.
 func (*HintEndpoint) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{16}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *HintEndpoint) GetAddress() string {
@@ -1161,7 +1682,7 @@ type HintExclusion struct {
 
 func (x *HintExclusion) Reset() {
 	*x = HintExclusion{}
-	mi := &file_entente_v1_routing_proto_msgTypes[17]
+	mi := &file_entente_v1_routing_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1173,7 +1694,7 @@ func (x *HintExclusion) String() string {
 func (*HintExclusion) ProtoMessage() {}
 
 func (x *HintExclusion) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[17]
+	mi := &file_entente_v1_routing_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1186,7 +1707,7 @@ func (x *HintExclusion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HintExclusion.ProtoReflect.Descriptor instead.
 func (*HintExclusion) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{17}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *HintExclusion) GetAddress() string {
@@ -1210,6 +1731,517 @@ func (x *HintExclusion) GetReason() string {
 	return ""
 }
 
+// RoutingRule says how hints are made: for one service, or for all that have no say of their own. What it leaves out is as the
+// rule for all says, or else the configuration.
+type RoutingRule struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A service, or * for all.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// 100 to 10000 percent. At most one of this and failover_threshold.
+	OverprovisioningFactor *uint32 `protobuf:"varint,2,opt,name=overprovisioning_factor,json=overprovisioningFactor,proto3,oneof" json:"overprovisioning_factor,omitempty"`
+	// 1 to 100 percent of healthy instances below which load moves on.
+	FailoverThreshold *uint32 `protobuf:"varint,3,opt,name=failover_threshold,json=failoverThreshold,proto3,oneof" json:"failover_threshold,omitempty"`
+	// 0 to 100 percent; 0 turns panic off.
+	PanicThreshold *uint32 `protobuf:"varint,4,opt,name=panic_threshold,json=panicThreshold,proto3,oneof" json:"panic_threshold,omitempty"`
+	// demote, keep or drop.
+	Stale        string              `protobuf:"bytes,5,opt,name=stale,proto3" json:"stale,omitempty"`
+	Failover     []*FailoverRule     `protobuf:"bytes,6,rep,name=failover,proto3" json:"failover,omitempty"`
+	Distribution []*DistributionRule `protobuf:"bytes,7,rep,name=distribution,proto3" json:"distribution,omitempty"`
+	// Set by the server.
+	UpdateTime    *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	Revision      uint64                 `protobuf:"varint,9,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoutingRule) Reset() {
+	*x = RoutingRule{}
+	mi := &file_entente_v1_routing_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoutingRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoutingRule) ProtoMessage() {}
+
+func (x *RoutingRule) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoutingRule.ProtoReflect.Descriptor instead.
+func (*RoutingRule) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *RoutingRule) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *RoutingRule) GetOverprovisioningFactor() uint32 {
+	if x != nil && x.OverprovisioningFactor != nil {
+		return *x.OverprovisioningFactor
+	}
+	return 0
+}
+
+func (x *RoutingRule) GetFailoverThreshold() uint32 {
+	if x != nil && x.FailoverThreshold != nil {
+		return *x.FailoverThreshold
+	}
+	return 0
+}
+
+func (x *RoutingRule) GetPanicThreshold() uint32 {
+	if x != nil && x.PanicThreshold != nil {
+		return *x.PanicThreshold
+	}
+	return 0
+}
+
+func (x *RoutingRule) GetStale() string {
+	if x != nil {
+		return x.Stale
+	}
+	return ""
+}
+
+func (x *RoutingRule) GetFailover() []*FailoverRule {
+	if x != nil {
+		return x.Failover
+	}
+	return nil
+}
+
+func (x *RoutingRule) GetDistribution() []*DistributionRule {
+	if x != nil {
+		return x.Distribution
+	}
+	return nil
+}
+
+func (x *RoutingRule) GetUpdateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UpdateTime
+	}
+	return nil
+}
+
+func (x *RoutingRule) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// FailoverRule orders the foreign regions for callers in one region.
+type FailoverRule struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          string                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	To            []string               `protobuf:"bytes,2,rep,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FailoverRule) Reset() {
+	*x = FailoverRule{}
+	mi := &file_entente_v1_routing_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FailoverRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FailoverRule) ProtoMessage() {}
+
+func (x *FailoverRule) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FailoverRule.ProtoReflect.Descriptor instead.
+func (*FailoverRule) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *FailoverRule) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *FailoverRule) GetTo() []string {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+// DistributionRule splits the load of the callers in a place by percentages that add up to 100.
+type DistributionRule struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          string                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	To            map[string]uint32      `protobuf:"bytes,2,rep,name=to,proto3" json:"to,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DistributionRule) Reset() {
+	*x = DistributionRule{}
+	mi := &file_entente_v1_routing_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DistributionRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DistributionRule) ProtoMessage() {}
+
+func (x *DistributionRule) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DistributionRule.ProtoReflect.Descriptor instead.
+func (*DistributionRule) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *DistributionRule) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *DistributionRule) GetTo() map[string]uint32 {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+type PutRulesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rules         []*RoutingRule         `protobuf:"bytes,1,rep,name=rules,proto3" json:"rules,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutRulesRequest) Reset() {
+	*x = PutRulesRequest{}
+	mi := &file_entente_v1_routing_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutRulesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutRulesRequest) ProtoMessage() {}
+
+func (x *PutRulesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutRulesRequest.ProtoReflect.Descriptor instead.
+func (*PutRulesRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *PutRulesRequest) GetRules() []*RoutingRule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+type PutRulesResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Rules    []*RoutingRule         `protobuf:"bytes,2,rep,name=rules,proto3" json:"rules,omitempty"`
+	// What is allowed and looks like a mistake, such as a region in which no instance is.
+	Warnings      []string `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutRulesResponse) Reset() {
+	*x = PutRulesResponse{}
+	mi := &file_entente_v1_routing_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutRulesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutRulesResponse) ProtoMessage() {}
+
+func (x *PutRulesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutRulesResponse.ProtoReflect.Descriptor instead.
+func (*PutRulesResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *PutRulesResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *PutRulesResponse) GetRules() []*RoutingRule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+func (x *PutRulesResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+type ListRulesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Read          *ReadOptions           `protobuf:"bytes,1,opt,name=read,proto3" json:"read,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRulesRequest) Reset() {
+	*x = ListRulesRequest{}
+	mi := &file_entente_v1_routing_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRulesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRulesRequest) ProtoMessage() {}
+
+func (x *ListRulesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRulesRequest.ProtoReflect.Descriptor instead.
+func (*ListRulesRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ListRulesRequest) GetRead() *ReadOptions {
+	if x != nil {
+		return x.Read
+	}
+	return nil
+}
+
+type ListRulesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Rules         []*RoutingRule         `protobuf:"bytes,2,rep,name=rules,proto3" json:"rules,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRulesResponse) Reset() {
+	*x = ListRulesResponse{}
+	mi := &file_entente_v1_routing_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRulesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRulesResponse) ProtoMessage() {}
+
+func (x *ListRulesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRulesResponse.ProtoReflect.Descriptor instead.
+func (*ListRulesResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ListRulesResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ListRulesResponse) GetRules() []*RoutingRule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+type DeleteRuleRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteRuleRequest) Reset() {
+	*x = DeleteRuleRequest{}
+	mi := &file_entente_v1_routing_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteRuleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteRuleRequest) ProtoMessage() {}
+
+func (x *DeleteRuleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteRuleRequest.ProtoReflect.Descriptor instead.
+func (*DeleteRuleRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *DeleteRuleRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+type DeleteRuleResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteRuleResponse) Reset() {
+	*x = DeleteRuleResponse{}
+	mi := &file_entente_v1_routing_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteRuleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteRuleResponse) ProtoMessage() {}
+
+func (x *DeleteRuleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteRuleResponse.ProtoReflect.Descriptor instead.
+func (*DeleteRuleResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *DeleteRuleResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 var File_entente_v1_routing_proto protoreflect.FileDescriptor
 
 const file_entente_v1_routing_proto_rawDesc = "" +
@@ -1219,32 +2251,71 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"\bLocality\x12\x16\n" +
 	"\x06region\x18\x01 \x01(\tR\x06region\x12\x12\n" +
 	"\x04zone\x18\x02 \x01(\tR\x04zone\x12\x19\n" +
-	"\bsub_zone\x18\x03 \x01(\tR\asubZone\"\xf6\x02\n" +
+	"\bsub_zone\x18\x03 \x01(\tR\asubZone\"\xe2\x02\n" +
 	"\bInstance\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x120\n" +
 	"\blocality\x18\x03 \x01(\v2\x14.entente.v1.LocalityR\blocality\x12\x1b\n" +
 	"\tspiffe_id\x18\x04 \x01(\tR\bspiffeId\x12\x16\n" +
 	"\x06weight\x18\x05 \x01(\rR\x06weight\x12*\n" +
-	"\x06health\x18\x06 \x01(\x0e2\x12.entente.v1.HealthR\x06health\x12+\n" +
-	"\x03ttl\x18\a \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x19\n" +
-	"\blease_id\x18\b \x01(\tR\aleaseId\x12?\n" +
+	"\x06health\x18\x06 \x01(\x0e2\x12.entente.v1.HealthR\x06health\x12\x14\n" +
+	"\x05lease\x18\b \x01(\tR\x05lease\x12?\n" +
 	"\rregister_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\fregisterTime\x12\x1a\n" +
 	"\brevision\x18\n" +
-	" \x01(\x04R\brevision\"m\n" +
+	" \x01(\x04R\brevision\x12\x16\n" +
+	"\x06lapsed\x18\v \x01(\bR\x06lapsedJ\x04\b\a\x10\b\"m\n" +
 	"\aService\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x122\n" +
 	"\tinstances\x18\x02 \x03(\v2\x14.entente.v1.InstanceR\tinstances\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\"K\n" +
 	"\x17RegisterInstanceRequest\x120\n" +
-	"\binstance\x18\x01 \x01(\v2\x14.entente.v1.InstanceR\binstance\"\x91\x01\n" +
-	"\x14RenewInstanceRequest\x12\x18\n" +
+	"\binstance\x18\x01 \x01(\v2\x14.entente.v1.InstanceR\binstance\"\xaa\x02\n" +
+	"\x05Lease\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12+\n" +
+	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x128\n" +
+	"\n" +
+	"gone_after\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\tgoneAfter\x12\x14\n" +
+	"\x05owner\x18\x04 \x01(\tR\x05owner\x12;\n" +
+	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x129\n" +
+	"\n" +
+	"lapse_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tlapseTime\x12\x1c\n" +
+	"\tinstances\x18\a \x01(\rR\tinstances\"\x89\x01\n" +
+	"\x10HoldLeaseRequest\x12)\n" +
+	"\x04open\x18\x01 \x01(\v2\x15.entente.v1.OpenLeaseR\x04open\x120\n" +
+	"\x06health\x18\x02 \x03(\v2\x18.entente.v1.HealthChangeR\x06health\x12\x18\n" +
+	"\arelease\x18\x03 \x01(\bR\arelease\"\x8a\x01\n" +
+	"\tOpenLease\x12+\n" +
+	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x128\n" +
+	"\n" +
+	"gone_after\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\tgoneAfter\x12\x16\n" +
+	"\x06secret\x18\x03 \x01(\tR\x06secret\"n\n" +
+	"\fHealthChange\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x18\n" +
-	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x19\n" +
-	"\blease_id\x18\x03 \x01(\tR\aleaseId\x12*\n" +
-	"\x06health\x18\x04 \x01(\x0e2\x12.entente.v1.HealthR\x06health\"D\n" +
-	"\x15RenewInstanceResponse\x12+\n" +
-	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\"O\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12*\n" +
+	"\x06health\x18\x03 \x01(\x0e2\x12.entente.v1.HealthR\x06health\"p\n" +
+	"\x11HoldLeaseResponse\x12'\n" +
+	"\x05lease\x18\x01 \x01(\v2\x11.entente.v1.LeaseR\x05lease\x12\x16\n" +
+	"\x06secret\x18\x02 \x01(\tR\x06secret\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\"@\n" +
+	"\x11ListLeasesRequest\x12+\n" +
+	"\x04read\x18\x01 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"[\n" +
+	"\x12ListLeasesResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12)\n" +
+	"\x06leases\x18\x02 \x03(\v2\x11.entente.v1.LeaseR\x06leases\"\x80\x01\n" +
+	"\x17ReplaceInstancesRequest\x121\n" +
+	"\x06target\x18\x01 \x01(\v2\x19.entente.v1.ReplaceTargetR\x06target\x122\n" +
+	"\tinstances\x18\x02 \x03(\v2\x14.entente.v1.InstanceR\tinstances\"?\n" +
+	"\rReplaceTarget\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x14\n" +
+	"\x05lease\x18\x02 \x01(\tR\x05lease\"\xba\x01\n" +
+	"\x18ReplaceInstancesResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x1c\n" +
+	"\tinstances\x18\x02 \x01(\rR\tinstances\x12\x1a\n" +
+	"\bservices\x18\x03 \x01(\rR\bservices\x12\x14\n" +
+	"\x05added\x18\x04 \x01(\rR\x05added\x12\x18\n" +
+	"\achanged\x18\x05 \x01(\rR\achanged\x12\x18\n" +
+	"\aremoved\x18\x06 \x01(\rR\aremoved\"O\n" +
 	"\x19DeregisterInstanceRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\"8\n" +
@@ -1296,22 +2367,67 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"\rHintExclusion\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1b\n" +
 	"\tspiffe_id\x18\x02 \x01(\tR\bspiffeId\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason*t\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xf5\x03\n" +
+	"\vRoutingRule\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12<\n" +
+	"\x17overprovisioning_factor\x18\x02 \x01(\rH\x00R\x16overprovisioningFactor\x88\x01\x01\x122\n" +
+	"\x12failover_threshold\x18\x03 \x01(\rH\x01R\x11failoverThreshold\x88\x01\x01\x12,\n" +
+	"\x0fpanic_threshold\x18\x04 \x01(\rH\x02R\x0epanicThreshold\x88\x01\x01\x12\x14\n" +
+	"\x05stale\x18\x05 \x01(\tR\x05stale\x124\n" +
+	"\bfailover\x18\x06 \x03(\v2\x18.entente.v1.FailoverRuleR\bfailover\x12@\n" +
+	"\fdistribution\x18\a \x03(\v2\x1c.entente.v1.DistributionRuleR\fdistribution\x12;\n" +
+	"\vupdate_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"updateTime\x12\x1a\n" +
+	"\brevision\x18\t \x01(\x04R\brevisionB\x1a\n" +
+	"\x18_overprovisioning_factorB\x15\n" +
+	"\x13_failover_thresholdB\x12\n" +
+	"\x10_panic_threshold\"2\n" +
+	"\fFailoverRule\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x03(\tR\x02to\"\x93\x01\n" +
+	"\x10DistributionRule\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\tR\x04from\x124\n" +
+	"\x02to\x18\x02 \x03(\v2$.entente.v1.DistributionRule.ToEntryR\x02to\x1a5\n" +
+	"\aToEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"@\n" +
+	"\x0fPutRulesRequest\x12-\n" +
+	"\x05rules\x18\x01 \x03(\v2\x17.entente.v1.RoutingRuleR\x05rules\"y\n" +
+	"\x10PutRulesResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12-\n" +
+	"\x05rules\x18\x02 \x03(\v2\x17.entente.v1.RoutingRuleR\x05rules\x12\x1a\n" +
+	"\bwarnings\x18\x03 \x03(\tR\bwarnings\"?\n" +
+	"\x10ListRulesRequest\x12+\n" +
+	"\x04read\x18\x01 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"^\n" +
+	"\x11ListRulesResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12-\n" +
+	"\x05rules\x18\x02 \x03(\v2\x17.entente.v1.RoutingRuleR\x05rules\"-\n" +
+	"\x11DeleteRuleRequest\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\"0\n" +
+	"\x12DeleteRuleResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision*t\n" +
 	"\x06Health\x12\x16\n" +
 	"\x12HEALTH_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eHEALTH_HEALTHY\x10\x01\x12\x13\n" +
 	"\x0fHEALTH_DEGRADED\x10\x02\x12\x14\n" +
 	"\x10HEALTH_UNHEALTHY\x10\x03\x12\x13\n" +
-	"\x0fHEALTH_DRAINING\x10\x042\xa7\x04\n" +
-	"\x0eRoutingService\x12M\n" +
-	"\x10RegisterInstance\x12#.entente.v1.RegisterInstanceRequest\x1a\x14.entente.v1.Instance\x12T\n" +
-	"\rRenewInstance\x12 .entente.v1.RenewInstanceRequest\x1a!.entente.v1.RenewInstanceResponse\x12c\n" +
+	"\x0fHEALTH_DRAINING\x10\x042\xab\a\n" +
+	"\x0eRoutingService\x12L\n" +
+	"\tHoldLease\x12\x1c.entente.v1.HoldLeaseRequest\x1a\x1d.entente.v1.HoldLeaseResponse(\x010\x01\x12K\n" +
+	"\n" +
+	"ListLeases\x12\x1d.entente.v1.ListLeasesRequest\x1a\x1e.entente.v1.ListLeasesResponse\x12M\n" +
+	"\x10RegisterInstance\x12#.entente.v1.RegisterInstanceRequest\x1a\x14.entente.v1.Instance\x12_\n" +
+	"\x10ReplaceInstances\x12#.entente.v1.ReplaceInstancesRequest\x1a$.entente.v1.ReplaceInstancesResponse(\x01\x12c\n" +
 	"\x12DeregisterInstance\x12%.entente.v1.DeregisterInstanceRequest\x1a&.entente.v1.DeregisterInstanceResponse\x12Q\n" +
 	"\fListServices\x12\x1f.entente.v1.ListServicesRequest\x1a .entente.v1.ListServicesResponse\x12@\n" +
 	"\n" +
 	"GetService\x12\x1d.entente.v1.GetServiceRequest\x1a\x13.entente.v1.Service\x127\n" +
 	"\aGetHint\x12\x1a.entente.v1.GetHintRequest\x1a\x10.entente.v1.Hint\x12=\n" +
-	"\tWatchHint\x12\x1c.entente.v1.WatchHintRequest\x1a\x10.entente.v1.Hint0\x01B7Z5github.com/ententehq/entente/api/entente/v1;ententev1b\x06proto3"
+	"\tWatchHint\x12\x1c.entente.v1.WatchHintRequest\x1a\x10.entente.v1.Hint0\x01\x12E\n" +
+	"\bPutRules\x12\x1b.entente.v1.PutRulesRequest\x1a\x1c.entente.v1.PutRulesResponse\x12H\n" +
+	"\tListRules\x12\x1c.entente.v1.ListRulesRequest\x1a\x1d.entente.v1.ListRulesResponse\x12K\n" +
+	"\n" +
+	"DeleteRule\x12\x1d.entente.v1.DeleteRuleRequest\x1a\x1e.entente.v1.DeleteRuleResponseB7Z5github.com/ententehq/entente/api/entente/v1;ententev1b\x06proto3"
 
 var (
 	file_entente_v1_routing_proto_rawDescOnce sync.Once
@@ -1326,74 +2442,121 @@ func file_entente_v1_routing_proto_rawDescGZIP() []byte {
 }
 
 var file_entente_v1_routing_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_entente_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_entente_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_entente_v1_routing_proto_goTypes = []any{
 	(Health)(0),                        // 0: entente.v1.Health
 	(*Locality)(nil),                   // 1: entente.v1.Locality
 	(*Instance)(nil),                   // 2: entente.v1.Instance
 	(*Service)(nil),                    // 3: entente.v1.Service
 	(*RegisterInstanceRequest)(nil),    // 4: entente.v1.RegisterInstanceRequest
-	(*RenewInstanceRequest)(nil),       // 5: entente.v1.RenewInstanceRequest
-	(*RenewInstanceResponse)(nil),      // 6: entente.v1.RenewInstanceResponse
-	(*DeregisterInstanceRequest)(nil),  // 7: entente.v1.DeregisterInstanceRequest
-	(*DeregisterInstanceResponse)(nil), // 8: entente.v1.DeregisterInstanceResponse
-	(*ListServicesRequest)(nil),        // 9: entente.v1.ListServicesRequest
-	(*ListServicesResponse)(nil),       // 10: entente.v1.ListServicesResponse
-	(*GetServiceRequest)(nil),          // 11: entente.v1.GetServiceRequest
-	(*GetHintRequest)(nil),             // 12: entente.v1.GetHintRequest
-	(*WatchHintRequest)(nil),           // 13: entente.v1.WatchHintRequest
-	(*Hint)(nil),                       // 14: entente.v1.Hint
-	(*HintPriority)(nil),               // 15: entente.v1.HintPriority
-	(*HintLocality)(nil),               // 16: entente.v1.HintLocality
-	(*HintEndpoint)(nil),               // 17: entente.v1.HintEndpoint
-	(*HintExclusion)(nil),              // 18: entente.v1.HintExclusion
-	(*durationpb.Duration)(nil),        // 19: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),      // 20: google.protobuf.Timestamp
-	(*ReadOptions)(nil),                // 21: entente.v1.ReadOptions
-	(Freshness)(0),                     // 22: entente.v1.Freshness
+	(*Lease)(nil),                      // 5: entente.v1.Lease
+	(*HoldLeaseRequest)(nil),           // 6: entente.v1.HoldLeaseRequest
+	(*OpenLease)(nil),                  // 7: entente.v1.OpenLease
+	(*HealthChange)(nil),               // 8: entente.v1.HealthChange
+	(*HoldLeaseResponse)(nil),          // 9: entente.v1.HoldLeaseResponse
+	(*ListLeasesRequest)(nil),          // 10: entente.v1.ListLeasesRequest
+	(*ListLeasesResponse)(nil),         // 11: entente.v1.ListLeasesResponse
+	(*ReplaceInstancesRequest)(nil),    // 12: entente.v1.ReplaceInstancesRequest
+	(*ReplaceTarget)(nil),              // 13: entente.v1.ReplaceTarget
+	(*ReplaceInstancesResponse)(nil),   // 14: entente.v1.ReplaceInstancesResponse
+	(*DeregisterInstanceRequest)(nil),  // 15: entente.v1.DeregisterInstanceRequest
+	(*DeregisterInstanceResponse)(nil), // 16: entente.v1.DeregisterInstanceResponse
+	(*ListServicesRequest)(nil),        // 17: entente.v1.ListServicesRequest
+	(*ListServicesResponse)(nil),       // 18: entente.v1.ListServicesResponse
+	(*GetServiceRequest)(nil),          // 19: entente.v1.GetServiceRequest
+	(*GetHintRequest)(nil),             // 20: entente.v1.GetHintRequest
+	(*WatchHintRequest)(nil),           // 21: entente.v1.WatchHintRequest
+	(*Hint)(nil),                       // 22: entente.v1.Hint
+	(*HintPriority)(nil),               // 23: entente.v1.HintPriority
+	(*HintLocality)(nil),               // 24: entente.v1.HintLocality
+	(*HintEndpoint)(nil),               // 25: entente.v1.HintEndpoint
+	(*HintExclusion)(nil),              // 26: entente.v1.HintExclusion
+	(*RoutingRule)(nil),                // 27: entente.v1.RoutingRule
+	(*FailoverRule)(nil),               // 28: entente.v1.FailoverRule
+	(*DistributionRule)(nil),           // 29: entente.v1.DistributionRule
+	(*PutRulesRequest)(nil),            // 30: entente.v1.PutRulesRequest
+	(*PutRulesResponse)(nil),           // 31: entente.v1.PutRulesResponse
+	(*ListRulesRequest)(nil),           // 32: entente.v1.ListRulesRequest
+	(*ListRulesResponse)(nil),          // 33: entente.v1.ListRulesResponse
+	(*DeleteRuleRequest)(nil),          // 34: entente.v1.DeleteRuleRequest
+	(*DeleteRuleResponse)(nil),         // 35: entente.v1.DeleteRuleResponse
+	nil,                                // 36: entente.v1.DistributionRule.ToEntry
+	(*timestamppb.Timestamp)(nil),      // 37: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 38: google.protobuf.Duration
+	(*ReadOptions)(nil),                // 39: entente.v1.ReadOptions
+	(Freshness)(0),                     // 40: entente.v1.Freshness
 }
 var file_entente_v1_routing_proto_depIdxs = []int32{
 	1,  // 0: entente.v1.Instance.locality:type_name -> entente.v1.Locality
 	0,  // 1: entente.v1.Instance.health:type_name -> entente.v1.Health
-	19, // 2: entente.v1.Instance.ttl:type_name -> google.protobuf.Duration
-	20, // 3: entente.v1.Instance.register_time:type_name -> google.protobuf.Timestamp
-	2,  // 4: entente.v1.Service.instances:type_name -> entente.v1.Instance
-	2,  // 5: entente.v1.RegisterInstanceRequest.instance:type_name -> entente.v1.Instance
-	0,  // 6: entente.v1.RenewInstanceRequest.health:type_name -> entente.v1.Health
-	19, // 7: entente.v1.RenewInstanceResponse.ttl:type_name -> google.protobuf.Duration
-	21, // 8: entente.v1.ListServicesRequest.read:type_name -> entente.v1.ReadOptions
-	3,  // 9: entente.v1.ListServicesResponse.services:type_name -> entente.v1.Service
-	21, // 10: entente.v1.GetServiceRequest.read:type_name -> entente.v1.ReadOptions
-	1,  // 11: entente.v1.GetHintRequest.locality:type_name -> entente.v1.Locality
-	21, // 12: entente.v1.GetHintRequest.read:type_name -> entente.v1.ReadOptions
-	1,  // 13: entente.v1.WatchHintRequest.locality:type_name -> entente.v1.Locality
-	1,  // 14: entente.v1.Hint.locality:type_name -> entente.v1.Locality
-	15, // 15: entente.v1.Hint.priorities:type_name -> entente.v1.HintPriority
-	18, // 16: entente.v1.Hint.excluded:type_name -> entente.v1.HintExclusion
-	16, // 17: entente.v1.HintPriority.localities:type_name -> entente.v1.HintLocality
-	1,  // 18: entente.v1.HintLocality.locality:type_name -> entente.v1.Locality
-	17, // 19: entente.v1.HintLocality.endpoints:type_name -> entente.v1.HintEndpoint
-	0,  // 20: entente.v1.HintEndpoint.health:type_name -> entente.v1.Health
-	22, // 21: entente.v1.HintEndpoint.freshness:type_name -> entente.v1.Freshness
-	4,  // 22: entente.v1.RoutingService.RegisterInstance:input_type -> entente.v1.RegisterInstanceRequest
-	5,  // 23: entente.v1.RoutingService.RenewInstance:input_type -> entente.v1.RenewInstanceRequest
-	7,  // 24: entente.v1.RoutingService.DeregisterInstance:input_type -> entente.v1.DeregisterInstanceRequest
-	9,  // 25: entente.v1.RoutingService.ListServices:input_type -> entente.v1.ListServicesRequest
-	11, // 26: entente.v1.RoutingService.GetService:input_type -> entente.v1.GetServiceRequest
-	12, // 27: entente.v1.RoutingService.GetHint:input_type -> entente.v1.GetHintRequest
-	13, // 28: entente.v1.RoutingService.WatchHint:input_type -> entente.v1.WatchHintRequest
-	2,  // 29: entente.v1.RoutingService.RegisterInstance:output_type -> entente.v1.Instance
-	6,  // 30: entente.v1.RoutingService.RenewInstance:output_type -> entente.v1.RenewInstanceResponse
-	8,  // 31: entente.v1.RoutingService.DeregisterInstance:output_type -> entente.v1.DeregisterInstanceResponse
-	10, // 32: entente.v1.RoutingService.ListServices:output_type -> entente.v1.ListServicesResponse
-	3,  // 33: entente.v1.RoutingService.GetService:output_type -> entente.v1.Service
-	14, // 34: entente.v1.RoutingService.GetHint:output_type -> entente.v1.Hint
-	14, // 35: entente.v1.RoutingService.WatchHint:output_type -> entente.v1.Hint
-	29, // [29:36] is the sub-list for method output_type
-	22, // [22:29] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	37, // 2: entente.v1.Instance.register_time:type_name -> google.protobuf.Timestamp
+	2,  // 3: entente.v1.Service.instances:type_name -> entente.v1.Instance
+	2,  // 4: entente.v1.RegisterInstanceRequest.instance:type_name -> entente.v1.Instance
+	38, // 5: entente.v1.Lease.ttl:type_name -> google.protobuf.Duration
+	38, // 6: entente.v1.Lease.gone_after:type_name -> google.protobuf.Duration
+	37, // 7: entente.v1.Lease.create_time:type_name -> google.protobuf.Timestamp
+	37, // 8: entente.v1.Lease.lapse_time:type_name -> google.protobuf.Timestamp
+	7,  // 9: entente.v1.HoldLeaseRequest.open:type_name -> entente.v1.OpenLease
+	8,  // 10: entente.v1.HoldLeaseRequest.health:type_name -> entente.v1.HealthChange
+	38, // 11: entente.v1.OpenLease.ttl:type_name -> google.protobuf.Duration
+	38, // 12: entente.v1.OpenLease.gone_after:type_name -> google.protobuf.Duration
+	0,  // 13: entente.v1.HealthChange.health:type_name -> entente.v1.Health
+	5,  // 14: entente.v1.HoldLeaseResponse.lease:type_name -> entente.v1.Lease
+	39, // 15: entente.v1.ListLeasesRequest.read:type_name -> entente.v1.ReadOptions
+	5,  // 16: entente.v1.ListLeasesResponse.leases:type_name -> entente.v1.Lease
+	13, // 17: entente.v1.ReplaceInstancesRequest.target:type_name -> entente.v1.ReplaceTarget
+	2,  // 18: entente.v1.ReplaceInstancesRequest.instances:type_name -> entente.v1.Instance
+	39, // 19: entente.v1.ListServicesRequest.read:type_name -> entente.v1.ReadOptions
+	3,  // 20: entente.v1.ListServicesResponse.services:type_name -> entente.v1.Service
+	39, // 21: entente.v1.GetServiceRequest.read:type_name -> entente.v1.ReadOptions
+	1,  // 22: entente.v1.GetHintRequest.locality:type_name -> entente.v1.Locality
+	39, // 23: entente.v1.GetHintRequest.read:type_name -> entente.v1.ReadOptions
+	1,  // 24: entente.v1.WatchHintRequest.locality:type_name -> entente.v1.Locality
+	1,  // 25: entente.v1.Hint.locality:type_name -> entente.v1.Locality
+	23, // 26: entente.v1.Hint.priorities:type_name -> entente.v1.HintPriority
+	26, // 27: entente.v1.Hint.excluded:type_name -> entente.v1.HintExclusion
+	24, // 28: entente.v1.HintPriority.localities:type_name -> entente.v1.HintLocality
+	1,  // 29: entente.v1.HintLocality.locality:type_name -> entente.v1.Locality
+	25, // 30: entente.v1.HintLocality.endpoints:type_name -> entente.v1.HintEndpoint
+	0,  // 31: entente.v1.HintEndpoint.health:type_name -> entente.v1.Health
+	40, // 32: entente.v1.HintEndpoint.freshness:type_name -> entente.v1.Freshness
+	28, // 33: entente.v1.RoutingRule.failover:type_name -> entente.v1.FailoverRule
+	29, // 34: entente.v1.RoutingRule.distribution:type_name -> entente.v1.DistributionRule
+	37, // 35: entente.v1.RoutingRule.update_time:type_name -> google.protobuf.Timestamp
+	36, // 36: entente.v1.DistributionRule.to:type_name -> entente.v1.DistributionRule.ToEntry
+	27, // 37: entente.v1.PutRulesRequest.rules:type_name -> entente.v1.RoutingRule
+	27, // 38: entente.v1.PutRulesResponse.rules:type_name -> entente.v1.RoutingRule
+	39, // 39: entente.v1.ListRulesRequest.read:type_name -> entente.v1.ReadOptions
+	27, // 40: entente.v1.ListRulesResponse.rules:type_name -> entente.v1.RoutingRule
+	6,  // 41: entente.v1.RoutingService.HoldLease:input_type -> entente.v1.HoldLeaseRequest
+	10, // 42: entente.v1.RoutingService.ListLeases:input_type -> entente.v1.ListLeasesRequest
+	4,  // 43: entente.v1.RoutingService.RegisterInstance:input_type -> entente.v1.RegisterInstanceRequest
+	12, // 44: entente.v1.RoutingService.ReplaceInstances:input_type -> entente.v1.ReplaceInstancesRequest
+	15, // 45: entente.v1.RoutingService.DeregisterInstance:input_type -> entente.v1.DeregisterInstanceRequest
+	17, // 46: entente.v1.RoutingService.ListServices:input_type -> entente.v1.ListServicesRequest
+	19, // 47: entente.v1.RoutingService.GetService:input_type -> entente.v1.GetServiceRequest
+	20, // 48: entente.v1.RoutingService.GetHint:input_type -> entente.v1.GetHintRequest
+	21, // 49: entente.v1.RoutingService.WatchHint:input_type -> entente.v1.WatchHintRequest
+	30, // 50: entente.v1.RoutingService.PutRules:input_type -> entente.v1.PutRulesRequest
+	32, // 51: entente.v1.RoutingService.ListRules:input_type -> entente.v1.ListRulesRequest
+	34, // 52: entente.v1.RoutingService.DeleteRule:input_type -> entente.v1.DeleteRuleRequest
+	9,  // 53: entente.v1.RoutingService.HoldLease:output_type -> entente.v1.HoldLeaseResponse
+	11, // 54: entente.v1.RoutingService.ListLeases:output_type -> entente.v1.ListLeasesResponse
+	2,  // 55: entente.v1.RoutingService.RegisterInstance:output_type -> entente.v1.Instance
+	14, // 56: entente.v1.RoutingService.ReplaceInstances:output_type -> entente.v1.ReplaceInstancesResponse
+	16, // 57: entente.v1.RoutingService.DeregisterInstance:output_type -> entente.v1.DeregisterInstanceResponse
+	18, // 58: entente.v1.RoutingService.ListServices:output_type -> entente.v1.ListServicesResponse
+	3,  // 59: entente.v1.RoutingService.GetService:output_type -> entente.v1.Service
+	22, // 60: entente.v1.RoutingService.GetHint:output_type -> entente.v1.Hint
+	22, // 61: entente.v1.RoutingService.WatchHint:output_type -> entente.v1.Hint
+	31, // 62: entente.v1.RoutingService.PutRules:output_type -> entente.v1.PutRulesResponse
+	33, // 63: entente.v1.RoutingService.ListRules:output_type -> entente.v1.ListRulesResponse
+	35, // 64: entente.v1.RoutingService.DeleteRule:output_type -> entente.v1.DeleteRuleResponse
+	53, // [53:65] is the sub-list for method output_type
+	41, // [41:53] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_entente_v1_routing_proto_init() }
@@ -1403,13 +2566,14 @@ func file_entente_v1_routing_proto_init() {
 	}
 	file_entente_v1_bundle_proto_init()
 	file_entente_v1_read_proto_init()
+	file_entente_v1_routing_proto_msgTypes[26].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_v1_routing_proto_rawDesc), len(file_entente_v1_routing_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   18,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,13 +19,18 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
+	RoutingService_HoldLease_FullMethodName          = "/entente.v1.RoutingService/HoldLease"
+	RoutingService_ListLeases_FullMethodName         = "/entente.v1.RoutingService/ListLeases"
 	RoutingService_RegisterInstance_FullMethodName   = "/entente.v1.RoutingService/RegisterInstance"
-	RoutingService_RenewInstance_FullMethodName      = "/entente.v1.RoutingService/RenewInstance"
+	RoutingService_ReplaceInstances_FullMethodName   = "/entente.v1.RoutingService/ReplaceInstances"
 	RoutingService_DeregisterInstance_FullMethodName = "/entente.v1.RoutingService/DeregisterInstance"
 	RoutingService_ListServices_FullMethodName       = "/entente.v1.RoutingService/ListServices"
 	RoutingService_GetService_FullMethodName         = "/entente.v1.RoutingService/GetService"
 	RoutingService_GetHint_FullMethodName            = "/entente.v1.RoutingService/GetHint"
 	RoutingService_WatchHint_FullMethodName          = "/entente.v1.RoutingService/WatchHint"
+	RoutingService_PutRules_FullMethodName           = "/entente.v1.RoutingService/PutRules"
+	RoutingService_ListRules_FullMethodName          = "/entente.v1.RoutingService/ListRules"
+	RoutingService_DeleteRule_FullMethodName         = "/entente.v1.RoutingService/DeleteRule"
 )
 
 // RoutingServiceClient is the client API for RoutingService service.
@@ -34,10 +39,16 @@ const (
 //
 // RoutingService registers the instances of services and tells callers which to talk to.
 type RoutingServiceClient interface {
-	// RegisterInstance creates or replaces an instance, and starts or renews its lease.
+	// HoldLease takes a lease and keeps it for as long as its messages come: one stream for everything that a control plane
+	// registers. The first message opens it; every message renews it and is answered. Nothing is written for a renewal. A lease
+	// that runs out makes all its instances unhealthy, and after a further time removes them.
+	HoldLease(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[HoldLeaseRequest, HoldLeaseResponse], error)
+	ListLeases(ctx context.Context, in *ListLeasesRequest, opts ...grpc.CallOption) (*ListLeasesResponse, error)
+	// RegisterInstance creates or replaces an instance.
 	RegisterInstance(ctx context.Context, in *RegisterInstanceRequest, opts ...grpc.CallOption) (*Instance, error)
-	// RenewInstance keeps a lease alive. Nothing is written unless the health changes.
-	RenewInstance(ctx context.Context, in *RenewInstanceRequest, opts ...grpc.CallOption) (*RenewInstanceResponse, error)
+	// ReplaceInstances makes the instances of one service, or all of a lease, exactly those that are sent. The first message
+	// says which; readers see all of the set before, or all of it after.
+	ReplaceInstances(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ReplaceInstancesRequest, ReplaceInstancesResponse], error)
 	DeregisterInstance(ctx context.Context, in *DeregisterInstanceRequest, opts ...grpc.CallOption) (*DeregisterInstanceResponse, error)
 	ListServices(ctx context.Context, in *ListServicesRequest, opts ...grpc.CallOption) (*ListServicesResponse, error)
 	GetService(ctx context.Context, in *GetServiceRequest, opts ...grpc.CallOption) (*Service, error)
@@ -45,6 +56,10 @@ type RoutingServiceClient interface {
 	GetHint(ctx context.Context, in *GetHintRequest, opts ...grpc.CallOption) (*Hint, error)
 	// WatchHint sends the present hint and then each change of it.
 	WatchHint(ctx context.Context, in *WatchHintRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Hint], error)
+	// PutRules creates or replaces rules, all of them or none.
+	PutRules(ctx context.Context, in *PutRulesRequest, opts ...grpc.CallOption) (*PutRulesResponse, error)
+	ListRules(ctx context.Context, in *ListRulesRequest, opts ...grpc.CallOption) (*ListRulesResponse, error)
+	DeleteRule(ctx context.Context, in *DeleteRuleRequest, opts ...grpc.CallOption) (*DeleteRuleResponse, error)
 }
 
 type routingServiceClient struct {
@@ -53,6 +68,29 @@ type routingServiceClient struct {
 
 func NewRoutingServiceClient(cc grpc.ClientConnInterface) RoutingServiceClient {
 	return &routingServiceClient{cc}
+}
+
+func (c *routingServiceClient) HoldLease(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[HoldLeaseRequest, HoldLeaseResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &RoutingService_ServiceDesc.Streams[0], RoutingService_HoldLease_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[HoldLeaseRequest, HoldLeaseResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RoutingService_HoldLeaseClient = grpc.BidiStreamingClient[HoldLeaseRequest, HoldLeaseResponse]
+
+func (c *routingServiceClient) ListLeases(ctx context.Context, in *ListLeasesRequest, opts ...grpc.CallOption) (*ListLeasesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListLeasesResponse)
+	err := c.cc.Invoke(ctx, RoutingService_ListLeases_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
 }
 
 func (c *routingServiceClient) RegisterInstance(ctx context.Context, in *RegisterInstanceRequest, opts ...grpc.CallOption) (*Instance, error) {
@@ -65,15 +103,18 @@ func (c *routingServiceClient) RegisterInstance(ctx context.Context, in *Registe
 	return out, nil
 }
 
-func (c *routingServiceClient) RenewInstance(ctx context.Context, in *RenewInstanceRequest, opts ...grpc.CallOption) (*RenewInstanceResponse, error) {
+func (c *routingServiceClient) ReplaceInstances(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ReplaceInstancesRequest, ReplaceInstancesResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(RenewInstanceResponse)
-	err := c.cc.Invoke(ctx, RoutingService_RenewInstance_FullMethodName, in, out, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &RoutingService_ServiceDesc.Streams[1], RoutingService_ReplaceInstances_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
-	return out, nil
+	x := &grpc.GenericClientStream[ReplaceInstancesRequest, ReplaceInstancesResponse]{ClientStream: stream}
+	return x, nil
 }
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RoutingService_ReplaceInstancesClient = grpc.ClientStreamingClient[ReplaceInstancesRequest, ReplaceInstancesResponse]
 
 func (c *routingServiceClient) DeregisterInstance(ctx context.Context, in *DeregisterInstanceRequest, opts ...grpc.CallOption) (*DeregisterInstanceResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -117,7 +158,7 @@ func (c *routingServiceClient) GetHint(ctx context.Context, in *GetHintRequest, 
 
 func (c *routingServiceClient) WatchHint(ctx context.Context, in *WatchHintRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Hint], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &RoutingService_ServiceDesc.Streams[0], RoutingService_WatchHint_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &RoutingService_ServiceDesc.Streams[2], RoutingService_WatchHint_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -134,16 +175,52 @@ func (c *routingServiceClient) WatchHint(ctx context.Context, in *WatchHintReque
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type RoutingService_WatchHintClient = grpc.ServerStreamingClient[Hint]
 
+func (c *routingServiceClient) PutRules(ctx context.Context, in *PutRulesRequest, opts ...grpc.CallOption) (*PutRulesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PutRulesResponse)
+	err := c.cc.Invoke(ctx, RoutingService_PutRules_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *routingServiceClient) ListRules(ctx context.Context, in *ListRulesRequest, opts ...grpc.CallOption) (*ListRulesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListRulesResponse)
+	err := c.cc.Invoke(ctx, RoutingService_ListRules_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *routingServiceClient) DeleteRule(ctx context.Context, in *DeleteRuleRequest, opts ...grpc.CallOption) (*DeleteRuleResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteRuleResponse)
+	err := c.cc.Invoke(ctx, RoutingService_DeleteRule_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // RoutingServiceServer is the server API for RoutingService service.
 // All implementations must embed UnimplementedRoutingServiceServer
 // for forward compatibility.
 //
 // RoutingService registers the instances of services and tells callers which to talk to.
 type RoutingServiceServer interface {
-	// RegisterInstance creates or replaces an instance, and starts or renews its lease.
+	// HoldLease takes a lease and keeps it for as long as its messages come: one stream for everything that a control plane
+	// registers. The first message opens it; every message renews it and is answered. Nothing is written for a renewal. A lease
+	// that runs out makes all its instances unhealthy, and after a further time removes them.
+	HoldLease(grpc.BidiStreamingServer[HoldLeaseRequest, HoldLeaseResponse]) error
+	ListLeases(context.Context, *ListLeasesRequest) (*ListLeasesResponse, error)
+	// RegisterInstance creates or replaces an instance.
 	RegisterInstance(context.Context, *RegisterInstanceRequest) (*Instance, error)
-	// RenewInstance keeps a lease alive. Nothing is written unless the health changes.
-	RenewInstance(context.Context, *RenewInstanceRequest) (*RenewInstanceResponse, error)
+	// ReplaceInstances makes the instances of one service, or all of a lease, exactly those that are sent. The first message
+	// says which; readers see all of the set before, or all of it after.
+	ReplaceInstances(grpc.ClientStreamingServer[ReplaceInstancesRequest, ReplaceInstancesResponse]) error
 	DeregisterInstance(context.Context, *DeregisterInstanceRequest) (*DeregisterInstanceResponse, error)
 	ListServices(context.Context, *ListServicesRequest) (*ListServicesResponse, error)
 	GetService(context.Context, *GetServiceRequest) (*Service, error)
@@ -151,6 +228,10 @@ type RoutingServiceServer interface {
 	GetHint(context.Context, *GetHintRequest) (*Hint, error)
 	// WatchHint sends the present hint and then each change of it.
 	WatchHint(*WatchHintRequest, grpc.ServerStreamingServer[Hint]) error
+	// PutRules creates or replaces rules, all of them or none.
+	PutRules(context.Context, *PutRulesRequest) (*PutRulesResponse, error)
+	ListRules(context.Context, *ListRulesRequest) (*ListRulesResponse, error)
+	DeleteRule(context.Context, *DeleteRuleRequest) (*DeleteRuleResponse, error)
 	mustEmbedUnimplementedRoutingServiceServer()
 }
 
@@ -161,11 +242,17 @@ type RoutingServiceServer interface {
 // pointer dereference when methods are called.
 type UnimplementedRoutingServiceServer struct{}
 
+func (UnimplementedRoutingServiceServer) HoldLease(grpc.BidiStreamingServer[HoldLeaseRequest, HoldLeaseResponse]) error {
+	return status.Error(codes.Unimplemented, "method HoldLease not implemented")
+}
+func (UnimplementedRoutingServiceServer) ListLeases(context.Context, *ListLeasesRequest) (*ListLeasesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListLeases not implemented")
+}
 func (UnimplementedRoutingServiceServer) RegisterInstance(context.Context, *RegisterInstanceRequest) (*Instance, error) {
 	return nil, status.Error(codes.Unimplemented, "method RegisterInstance not implemented")
 }
-func (UnimplementedRoutingServiceServer) RenewInstance(context.Context, *RenewInstanceRequest) (*RenewInstanceResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method RenewInstance not implemented")
+func (UnimplementedRoutingServiceServer) ReplaceInstances(grpc.ClientStreamingServer[ReplaceInstancesRequest, ReplaceInstancesResponse]) error {
+	return status.Error(codes.Unimplemented, "method ReplaceInstances not implemented")
 }
 func (UnimplementedRoutingServiceServer) DeregisterInstance(context.Context, *DeregisterInstanceRequest) (*DeregisterInstanceResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeregisterInstance not implemented")
@@ -181,6 +268,15 @@ func (UnimplementedRoutingServiceServer) GetHint(context.Context, *GetHintReques
 }
 func (UnimplementedRoutingServiceServer) WatchHint(*WatchHintRequest, grpc.ServerStreamingServer[Hint]) error {
 	return status.Error(codes.Unimplemented, "method WatchHint not implemented")
+}
+func (UnimplementedRoutingServiceServer) PutRules(context.Context, *PutRulesRequest) (*PutRulesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PutRules not implemented")
+}
+func (UnimplementedRoutingServiceServer) ListRules(context.Context, *ListRulesRequest) (*ListRulesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListRules not implemented")
+}
+func (UnimplementedRoutingServiceServer) DeleteRule(context.Context, *DeleteRuleRequest) (*DeleteRuleResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteRule not implemented")
 }
 func (UnimplementedRoutingServiceServer) mustEmbedUnimplementedRoutingServiceServer() {}
 func (UnimplementedRoutingServiceServer) testEmbeddedByValue()                        {}
@@ -203,6 +299,31 @@ func RegisterRoutingServiceServer(s grpc.ServiceRegistrar, srv RoutingServiceSer
 	s.RegisterService(&RoutingService_ServiceDesc, srv)
 }
 
+func _RoutingService_HoldLease_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(RoutingServiceServer).HoldLease(&grpc.GenericServerStream[HoldLeaseRequest, HoldLeaseResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RoutingService_HoldLeaseServer = grpc.BidiStreamingServer[HoldLeaseRequest, HoldLeaseResponse]
+
+func _RoutingService_ListLeases_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListLeasesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RoutingServiceServer).ListLeases(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RoutingService_ListLeases_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RoutingServiceServer).ListLeases(ctx, req.(*ListLeasesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _RoutingService_RegisterInstance_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RegisterInstanceRequest)
 	if err := dec(in); err != nil {
@@ -221,23 +342,12 @@ func _RoutingService_RegisterInstance_Handler(srv interface{}, ctx context.Conte
 	return interceptor(ctx, in, info, handler)
 }
 
-func _RoutingService_RenewInstance_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(RenewInstanceRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(RoutingServiceServer).RenewInstance(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: RoutingService_RenewInstance_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(RoutingServiceServer).RenewInstance(ctx, req.(*RenewInstanceRequest))
-	}
-	return interceptor(ctx, in, info, handler)
+func _RoutingService_ReplaceInstances_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(RoutingServiceServer).ReplaceInstances(&grpc.GenericServerStream[ReplaceInstancesRequest, ReplaceInstancesResponse]{ServerStream: stream})
 }
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RoutingService_ReplaceInstancesServer = grpc.ClientStreamingServer[ReplaceInstancesRequest, ReplaceInstancesResponse]
 
 func _RoutingService_DeregisterInstance_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(DeregisterInstanceRequest)
@@ -322,6 +432,60 @@ func _RoutingService_WatchHint_Handler(srv interface{}, stream grpc.ServerStream
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type RoutingService_WatchHintServer = grpc.ServerStreamingServer[Hint]
 
+func _RoutingService_PutRules_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PutRulesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RoutingServiceServer).PutRules(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RoutingService_PutRules_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RoutingServiceServer).PutRules(ctx, req.(*PutRulesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _RoutingService_ListRules_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListRulesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RoutingServiceServer).ListRules(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RoutingService_ListRules_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RoutingServiceServer).ListRules(ctx, req.(*ListRulesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _RoutingService_DeleteRule_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteRuleRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RoutingServiceServer).DeleteRule(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RoutingService_DeleteRule_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RoutingServiceServer).DeleteRule(ctx, req.(*DeleteRuleRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // RoutingService_ServiceDesc is the grpc.ServiceDesc for RoutingService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -330,12 +494,12 @@ var RoutingService_ServiceDesc = grpc.ServiceDesc{
 	HandlerType: (*RoutingServiceServer)(nil),
 	Methods: []grpc.MethodDesc{
 		{
-			MethodName: "RegisterInstance",
-			Handler:    _RoutingService_RegisterInstance_Handler,
+			MethodName: "ListLeases",
+			Handler:    _RoutingService_ListLeases_Handler,
 		},
 		{
-			MethodName: "RenewInstance",
-			Handler:    _RoutingService_RenewInstance_Handler,
+			MethodName: "RegisterInstance",
+			Handler:    _RoutingService_RegisterInstance_Handler,
 		},
 		{
 			MethodName: "DeregisterInstance",
@@ -353,8 +517,31 @@ var RoutingService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "GetHint",
 			Handler:    _RoutingService_GetHint_Handler,
 		},
+		{
+			MethodName: "PutRules",
+			Handler:    _RoutingService_PutRules_Handler,
+		},
+		{
+			MethodName: "ListRules",
+			Handler:    _RoutingService_ListRules_Handler,
+		},
+		{
+			MethodName: "DeleteRule",
+			Handler:    _RoutingService_DeleteRule_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "HoldLease",
+			Handler:       _RoutingService_HoldLease_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "ReplaceInstances",
+			Handler:       _RoutingService_ReplaceInstances_Handler,
+			ClientStreams: true,
+		},
 		{
 			StreamName:    "WatchHint",
 			Handler:       _RoutingService_WatchHint_Handler,

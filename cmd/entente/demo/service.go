@@ -74,7 +74,7 @@ func (w *world) open(ctx context.Context, identity *workload, zone string, clust
 	s.running.Go(func() { _ = s.server.ServeTLS(listener, "", "") })
 	w.onClose(s.close)
 	for _, r := range clusters {
-		lease, err := s.register(ctx, r)
+		lease, err := s.register(running, r, "")
 		if err != nil {
 			return nil, err
 		}
@@ -98,19 +98,46 @@ func (s *service) answer(out http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(out).Encode(reply{Service: s.id.String(), Caller: caller.String(), Anchor: anchor})
 }
 
-// register tells a cluster of the instance. The answer is the name of the lease.
-func (s *service) register(ctx context.Context, r *region) (string, error) {
-	i, err := ententev1.NewRoutingServiceClient(r.conn).RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: &ententev1.Instance{
+// register takes a lease of a cluster and registers the instance under it.
+func (s *service) register(ctx context.Context, r *region, secret string) (*held, error) {
+	client := ententev1.NewRoutingServiceClient(r.conn)
+	stream, err := client.HoldLease(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("take a lease of the cluster of %s: %w", r.name, err)
+	}
+	h := &held{stream: stream}
+	if err := h.ask(&ententev1.HoldLeaseRequest{Open: &ententev1.OpenLease{Ttl: durationpb.New(leaseTTL), Secret: secret}}); err != nil {
+		return nil, fmt.Errorf("take a lease of the cluster of %s: %w", r.name, err)
+	}
+	_, err = client.RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: &ententev1.Instance{
 		Service: serviceName, Address: s.address, Locality: s.locality, SpiffeId: s.id.String(),
-		Health: ententev1.Health_HEALTH_HEALTHY, Ttl: durationpb.New(leaseTTL),
+		Health: ententev1.Health_HEALTH_HEALTHY, Lease: h.secret,
 	}})
 	if err != nil {
-		return "", fmt.Errorf("register %s with the cluster of %s: %w", s.id, r.name, err)
+		return nil, fmt.Errorf("register %s with the cluster of %s: %w", s.id, r.name, err)
 	}
-	return i.GetLeaseId(), nil
+	return h, nil
 }
 
-func (s *service) keepRenewing(ctx context.Context, r *region, lease string) {
+// held is a lease with the stream that keeps it.
+type held struct {
+	stream ententev1.RoutingService_HoldLeaseClient
+	secret string
+}
+
+func (h *held) ask(m *ententev1.HoldLeaseRequest) error {
+	sent := h.stream.Send(m)
+	answer, err := h.stream.Recv()
+	if err != nil {
+		return err // what ended the stream is in what it receives
+	}
+	if answer.GetSecret() != "" {
+		h.secret = answer.GetSecret()
+	}
+	return sent
+}
+
+func (s *service) keepRenewing(ctx context.Context, r *region, lease *held) {
 	tick := time.NewTicker(leaseEvery)
 	defer tick.Stop()
 	for {
@@ -119,14 +146,19 @@ func (s *service) keepRenewing(ctx context.Context, r *region, lease string) {
 			return
 		case <-tick.C:
 		}
-		_, err := ententev1.NewRoutingServiceClient(r.conn).RenewInstance(ctx, &ententev1.RenewInstanceRequest{
-			Service: serviceName, Address: s.address, LeaseId: lease, Health: ententev1.Health_HEALTH_HEALTHY,
-		})
-		// A lease that is gone is not renewed but taken anew; anything else passes by itself.
-		if code := status.Code(err); code == codes.NotFound || code == codes.FailedPrecondition {
-			if anew, err := s.register(ctx, r); err == nil {
-				lease = anew
-			}
+		err := lease.ask(&ententev1.HoldLeaseRequest{})
+		if err == nil {
+			continue
+		}
+		// The lease is taken up again on a stream of its own; one that is gone is not, but taken anew.
+		secret := lease.secret
+		if status.Code(err) == codes.NotFound {
+			secret = ""
+		}
+		if again, err := s.register(ctx, r, secret); err == nil {
+			lease = again
+		} else if status.Code(err) == codes.NotFound {
+			lease.secret = ""
 		}
 	}
 }

@@ -23,7 +23,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Instance is where a service is reachable. Its key is "<service>/<IP:port>".
+// Instance is where a service is reachable. Its key is "<service>/<lease, or ->/<generation>/<IP:port>".
 type Instance struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Service  string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
@@ -34,11 +34,7 @@ type Instance struct {
 	SpiffeId string                 `protobuf:"bytes,6,opt,name=spiffe_id,json=spiffeId,proto3" json:"spiffe_id,omitempty"`
 	Weight   uint32                 `protobuf:"varint,7,opt,name=weight,proto3" json:"weight,omitempty"`
 	// A value of entente.v1.Health.
-	Health uint32 `protobuf:"varint,8,opt,name=health,proto3" json:"health,omitempty"`
-	// Absent: it has no lease.
-	Ttl *durationpb.Duration `protobuf:"bytes,9,opt,name=ttl,proto3" json:"ttl,omitempty"`
-	// 16 random bytes that name the registration; empty without a lease.
-	Lease         []byte                 `protobuf:"bytes,10,opt,name=lease,proto3" json:"lease,omitempty"`
+	Health        uint32                 `protobuf:"varint,8,opt,name=health,proto3" json:"health,omitempty"`
 	RegisterTime  *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=register_time,json=registerTime,proto3" json:"register_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -130,23 +126,338 @@ func (x *Instance) GetHealth() uint32 {
 	return 0
 }
 
-func (x *Instance) GetTtl() *durationpb.Duration {
+func (x *Instance) GetRegisterTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RegisterTime
+	}
+	return nil
+}
+
+// InstanceSet says which generation of instances counts. Its key is "<service>/<lease, or ->"; without a row it is the
+// generation 0.
+type InstanceSet struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Generation    string                 `protobuf:"bytes,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InstanceSet) Reset() {
+	*x = InstanceSet{}
+	mi := &file_entente_state_v1_routing_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InstanceSet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InstanceSet) ProtoMessage() {}
+
+func (x *InstanceSet) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_routing_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InstanceSet.ProtoReflect.Descriptor instead.
+func (*InstanceSet) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *InstanceSet) GetGeneration() string {
+	if x != nil {
+		return x.Generation
+	}
+	return ""
+}
+
+// Lease is what instances stand and fall with. Its key is its ID, which is the beginning of the SHA-256 of its secret.
+type Lease struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	SecretSha256 []byte                 `protobuf:"bytes,1,opt,name=secret_sha256,json=secretSha256,proto3" json:"secret_sha256,omitempty"`
+	Ttl          *durationpb.Duration   `protobuf:"bytes,2,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	GoneAfter    *durationpb.Duration   `protobuf:"bytes,3,opt,name=gone_after,json=goneAfter,proto3" json:"gone_after,omitempty"`
+	Owner        string                 `protobuf:"bytes,4,opt,name=owner,proto3" json:"owner,omitempty"`
+	CreateTime   *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// When it ran out; absent: it is held.
+	LapseTime     *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=lapse_time,json=lapseTime,proto3" json:"lapse_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Lease) Reset() {
+	*x = Lease{}
+	mi := &file_entente_state_v1_routing_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Lease) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Lease) ProtoMessage() {}
+
+func (x *Lease) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_routing_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Lease.ProtoReflect.Descriptor instead.
+func (*Lease) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Lease) GetSecretSha256() []byte {
+	if x != nil {
+		return x.SecretSha256
+	}
+	return nil
+}
+
+func (x *Lease) GetTtl() *durationpb.Duration {
 	if x != nil {
 		return x.Ttl
 	}
 	return nil
 }
 
-func (x *Instance) GetLease() []byte {
+func (x *Lease) GetGoneAfter() *durationpb.Duration {
 	if x != nil {
-		return x.Lease
+		return x.GoneAfter
 	}
 	return nil
 }
 
-func (x *Instance) GetRegisterTime() *timestamppb.Timestamp {
+func (x *Lease) GetOwner() string {
 	if x != nil {
-		return x.RegisterTime
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *Lease) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *Lease) GetLapseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LapseTime
+	}
+	return nil
+}
+
+// RoutingRule says how hints are made. Its key is a service, or * for all.
+type RoutingRule struct {
+	state                  protoimpl.MessageState `protogen:"open.v1"`
+	OverprovisioningFactor *uint32                `protobuf:"varint,1,opt,name=overprovisioning_factor,json=overprovisioningFactor,proto3,oneof" json:"overprovisioning_factor,omitempty"`
+	FailoverThreshold      *uint32                `protobuf:"varint,2,opt,name=failover_threshold,json=failoverThreshold,proto3,oneof" json:"failover_threshold,omitempty"`
+	PanicThreshold         *uint32                `protobuf:"varint,3,opt,name=panic_threshold,json=panicThreshold,proto3,oneof" json:"panic_threshold,omitempty"`
+	Stale                  string                 `protobuf:"bytes,4,opt,name=stale,proto3" json:"stale,omitempty"`
+	Failover               []*FailoverRule        `protobuf:"bytes,5,rep,name=failover,proto3" json:"failover,omitempty"`
+	Distribution           []*DistributionRule    `protobuf:"bytes,6,rep,name=distribution,proto3" json:"distribution,omitempty"`
+	UpdateTime             *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *RoutingRule) Reset() {
+	*x = RoutingRule{}
+	mi := &file_entente_state_v1_routing_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoutingRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoutingRule) ProtoMessage() {}
+
+func (x *RoutingRule) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_routing_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoutingRule.ProtoReflect.Descriptor instead.
+func (*RoutingRule) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *RoutingRule) GetOverprovisioningFactor() uint32 {
+	if x != nil && x.OverprovisioningFactor != nil {
+		return *x.OverprovisioningFactor
+	}
+	return 0
+}
+
+func (x *RoutingRule) GetFailoverThreshold() uint32 {
+	if x != nil && x.FailoverThreshold != nil {
+		return *x.FailoverThreshold
+	}
+	return 0
+}
+
+func (x *RoutingRule) GetPanicThreshold() uint32 {
+	if x != nil && x.PanicThreshold != nil {
+		return *x.PanicThreshold
+	}
+	return 0
+}
+
+func (x *RoutingRule) GetStale() string {
+	if x != nil {
+		return x.Stale
+	}
+	return ""
+}
+
+func (x *RoutingRule) GetFailover() []*FailoverRule {
+	if x != nil {
+		return x.Failover
+	}
+	return nil
+}
+
+func (x *RoutingRule) GetDistribution() []*DistributionRule {
+	if x != nil {
+		return x.Distribution
+	}
+	return nil
+}
+
+func (x *RoutingRule) GetUpdateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UpdateTime
+	}
+	return nil
+}
+
+type FailoverRule struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          string                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	To            []string               `protobuf:"bytes,2,rep,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FailoverRule) Reset() {
+	*x = FailoverRule{}
+	mi := &file_entente_state_v1_routing_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FailoverRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FailoverRule) ProtoMessage() {}
+
+func (x *FailoverRule) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_routing_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FailoverRule.ProtoReflect.Descriptor instead.
+func (*FailoverRule) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *FailoverRule) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *FailoverRule) GetTo() []string {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+type DistributionRule struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          string                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	To            map[string]uint32      `protobuf:"bytes,2,rep,name=to,proto3" json:"to,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DistributionRule) Reset() {
+	*x = DistributionRule{}
+	mi := &file_entente_state_v1_routing_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DistributionRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DistributionRule) ProtoMessage() {}
+
+func (x *DistributionRule) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_routing_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DistributionRule.ProtoReflect.Descriptor instead.
+func (*DistributionRule) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *DistributionRule) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *DistributionRule) GetTo() map[string]uint32 {
+	if x != nil {
+		return x.To
 	}
 	return nil
 }
@@ -161,7 +472,7 @@ type LeaseReport struct {
 
 func (x *LeaseReport) Reset() {
 	*x = LeaseReport{}
-	mi := &file_entente_state_v1_routing_proto_msgTypes[1]
+	mi := &file_entente_state_v1_routing_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -173,7 +484,7 @@ func (x *LeaseReport) String() string {
 func (*LeaseReport) ProtoMessage() {}
 
 func (x *LeaseReport) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_routing_proto_msgTypes[1]
+	mi := &file_entente_state_v1_routing_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -186,7 +497,7 @@ func (x *LeaseReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseReport.ProtoReflect.Descriptor instead.
 func (*LeaseReport) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{1}
+	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *LeaseReport) GetRenewals() []*Renewal {
@@ -199,16 +510,17 @@ func (x *LeaseReport) GetRenewals() []*Renewal {
 // Renewal says how long ago a lease was renewed, by the clock of the member that took the renewal: an age needs no two
 // clocks to agree.
 type Renewal struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Lease         []byte                 `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
-	Age           *durationpb.Duration   `protobuf:"bytes,2,opt,name=age,proto3" json:"age,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The lease's ID.
+	Lease         string               `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	Age           *durationpb.Duration `protobuf:"bytes,2,opt,name=age,proto3" json:"age,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Renewal) Reset() {
 	*x = Renewal{}
-	mi := &file_entente_state_v1_routing_proto_msgTypes[2]
+	mi := &file_entente_state_v1_routing_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -220,7 +532,7 @@ func (x *Renewal) String() string {
 func (*Renewal) ProtoMessage() {}
 
 func (x *Renewal) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_routing_proto_msgTypes[2]
+	mi := &file_entente_state_v1_routing_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -233,14 +545,14 @@ func (x *Renewal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Renewal.ProtoReflect.Descriptor instead.
 func (*Renewal) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{2}
+	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{7}
 }
 
-func (x *Renewal) GetLease() []byte {
+func (x *Renewal) GetLease() string {
 	if x != nil {
 		return x.Lease
 	}
-	return nil
+	return ""
 }
 
 func (x *Renewal) GetAge() *durationpb.Duration {
@@ -254,7 +566,7 @@ var File_entente_state_v1_routing_proto protoreflect.FileDescriptor
 
 const file_entente_state_v1_routing_proto_rawDesc = "" +
 	"\n" +
-	"\x1eentente/state/v1/routing.proto\x12\x10entente.state.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd6\x02\n" +
+	"\x1eentente/state/v1/routing.proto\x12\x10entente.state.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9f\x02\n" +
 	"\bInstance\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x16\n" +
@@ -263,15 +575,49 @@ const file_entente_state_v1_routing_proto_rawDesc = "" +
 	"\bsub_zone\x18\x05 \x01(\tR\asubZone\x12\x1b\n" +
 	"\tspiffe_id\x18\x06 \x01(\tR\bspiffeId\x12\x16\n" +
 	"\x06weight\x18\a \x01(\rR\x06weight\x12\x16\n" +
-	"\x06health\x18\b \x01(\rR\x06health\x12+\n" +
-	"\x03ttl\x18\t \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x14\n" +
-	"\x05lease\x18\n" +
-	" \x01(\fR\x05lease\x12?\n" +
-	"\rregister_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\fregisterTime\"D\n" +
+	"\x06health\x18\b \x01(\rR\x06health\x12?\n" +
+	"\rregister_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\fregisterTimeJ\x04\b\t\x10\n" +
+	"J\x04\b\n" +
+	"\x10\v\"-\n" +
+	"\vInstanceSet\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\tR\n" +
+	"generation\"\xa1\x02\n" +
+	"\x05Lease\x12#\n" +
+	"\rsecret_sha256\x18\x01 \x01(\fR\fsecretSha256\x12+\n" +
+	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x128\n" +
+	"\n" +
+	"gone_after\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\tgoneAfter\x12\x14\n" +
+	"\x05owner\x18\x04 \x01(\tR\x05owner\x12;\n" +
+	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x129\n" +
+	"\n" +
+	"lapse_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tlapseTime\"\xcb\x03\n" +
+	"\vRoutingRule\x12<\n" +
+	"\x17overprovisioning_factor\x18\x01 \x01(\rH\x00R\x16overprovisioningFactor\x88\x01\x01\x122\n" +
+	"\x12failover_threshold\x18\x02 \x01(\rH\x01R\x11failoverThreshold\x88\x01\x01\x12,\n" +
+	"\x0fpanic_threshold\x18\x03 \x01(\rH\x02R\x0epanicThreshold\x88\x01\x01\x12\x14\n" +
+	"\x05stale\x18\x04 \x01(\tR\x05stale\x12:\n" +
+	"\bfailover\x18\x05 \x03(\v2\x1e.entente.state.v1.FailoverRuleR\bfailover\x12F\n" +
+	"\fdistribution\x18\x06 \x03(\v2\".entente.state.v1.DistributionRuleR\fdistribution\x12;\n" +
+	"\vupdate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"updateTimeB\x1a\n" +
+	"\x18_overprovisioning_factorB\x15\n" +
+	"\x13_failover_thresholdB\x12\n" +
+	"\x10_panic_threshold\"2\n" +
+	"\fFailoverRule\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x03(\tR\x02to\"\x99\x01\n" +
+	"\x10DistributionRule\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\tR\x04from\x12:\n" +
+	"\x02to\x18\x02 \x03(\v2*.entente.state.v1.DistributionRule.ToEntryR\x02to\x1a5\n" +
+	"\aToEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"D\n" +
 	"\vLeaseReport\x125\n" +
 	"\brenewals\x18\x01 \x03(\v2\x19.entente.state.v1.RenewalR\brenewals\"L\n" +
 	"\aRenewal\x12\x14\n" +
-	"\x05lease\x18\x01 \x01(\fR\x05lease\x12+\n" +
+	"\x05lease\x18\x01 \x01(\tR\x05lease\x12+\n" +
 	"\x03age\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ageB;Z9github.com/ententehq/entente/api/entente/state/v1;statev1b\x06proto3"
 
 var (
@@ -286,24 +632,37 @@ func file_entente_state_v1_routing_proto_rawDescGZIP() []byte {
 	return file_entente_state_v1_routing_proto_rawDescData
 }
 
-var file_entente_state_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_entente_state_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_entente_state_v1_routing_proto_goTypes = []any{
 	(*Instance)(nil),              // 0: entente.state.v1.Instance
-	(*LeaseReport)(nil),           // 1: entente.state.v1.LeaseReport
-	(*Renewal)(nil),               // 2: entente.state.v1.Renewal
-	(*durationpb.Duration)(nil),   // 3: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 4: google.protobuf.Timestamp
+	(*InstanceSet)(nil),           // 1: entente.state.v1.InstanceSet
+	(*Lease)(nil),                 // 2: entente.state.v1.Lease
+	(*RoutingRule)(nil),           // 3: entente.state.v1.RoutingRule
+	(*FailoverRule)(nil),          // 4: entente.state.v1.FailoverRule
+	(*DistributionRule)(nil),      // 5: entente.state.v1.DistributionRule
+	(*LeaseReport)(nil),           // 6: entente.state.v1.LeaseReport
+	(*Renewal)(nil),               // 7: entente.state.v1.Renewal
+	nil,                           // 8: entente.state.v1.DistributionRule.ToEntry
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 10: google.protobuf.Duration
 }
 var file_entente_state_v1_routing_proto_depIdxs = []int32{
-	3, // 0: entente.state.v1.Instance.ttl:type_name -> google.protobuf.Duration
-	4, // 1: entente.state.v1.Instance.register_time:type_name -> google.protobuf.Timestamp
-	2, // 2: entente.state.v1.LeaseReport.renewals:type_name -> entente.state.v1.Renewal
-	3, // 3: entente.state.v1.Renewal.age:type_name -> google.protobuf.Duration
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	9,  // 0: entente.state.v1.Instance.register_time:type_name -> google.protobuf.Timestamp
+	10, // 1: entente.state.v1.Lease.ttl:type_name -> google.protobuf.Duration
+	10, // 2: entente.state.v1.Lease.gone_after:type_name -> google.protobuf.Duration
+	9,  // 3: entente.state.v1.Lease.create_time:type_name -> google.protobuf.Timestamp
+	9,  // 4: entente.state.v1.Lease.lapse_time:type_name -> google.protobuf.Timestamp
+	4,  // 5: entente.state.v1.RoutingRule.failover:type_name -> entente.state.v1.FailoverRule
+	5,  // 6: entente.state.v1.RoutingRule.distribution:type_name -> entente.state.v1.DistributionRule
+	9,  // 7: entente.state.v1.RoutingRule.update_time:type_name -> google.protobuf.Timestamp
+	8,  // 8: entente.state.v1.DistributionRule.to:type_name -> entente.state.v1.DistributionRule.ToEntry
+	7,  // 9: entente.state.v1.LeaseReport.renewals:type_name -> entente.state.v1.Renewal
+	10, // 10: entente.state.v1.Renewal.age:type_name -> google.protobuf.Duration
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_entente_state_v1_routing_proto_init() }
@@ -311,13 +670,14 @@ func file_entente_state_v1_routing_proto_init() {
 	if File_entente_state_v1_routing_proto != nil {
 		return
 	}
+	file_entente_state_v1_routing_proto_msgTypes[3].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_state_v1_routing_proto_rawDesc), len(file_entente_state_v1_routing_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
