@@ -51,6 +51,7 @@ var (
 	statementsInput = input{"--statements", "name a document of statements, as 'entente bundle show --format statements' prints it or a bundle endpoint serves it at /bundles/DOMAIN/statements"}
 	bootstrapInput  = input{"--bootstrap", "name the peer's SPIFFE bundle document, as 'entente bundle show --format spiffe' prints it there"}
 	webRootsInput   = input{"--web-roots", "name a file of PEM certificates, or leave it out for the system's roots"}
+	rulesInput      = input{"FILE", "name a file of rules, as 'entente rule put --help' shows one"}
 	snapshotInput   = input{"FILE", "name a snapshot, as 'entente cluster snapshot save' writes it"}
 )
 

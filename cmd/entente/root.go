@@ -78,7 +78,7 @@ as the SPIFFE ID in --cert. 'entente demo' shows everything on one machine.`,
 	f.DurationVar(&a.flags.timeout, "timeout", defaultTimeout, "how long to wait for an answer")
 	root.AddCommand(
 		a.serverCommand(), a.validateCommand(), a.clusterCommand(), a.domainCommand(), a.bundleCommand(), a.federationCommand(),
-		a.authorityCommand(), a.svidCommand(), a.serviceCommand(), a.hintCommand(), a.xdsCommand(), a.accessCommand(), a.auditCommand(), a.vaultCommand(),
+		a.authorityCommand(), a.svidCommand(), a.serviceCommand(), a.ruleCommand(), a.hintCommand(), a.xdsCommand(), a.accessCommand(), a.auditCommand(), a.vaultCommand(),
 		a.demoCommand(), a.versionCommand(),
 	)
 	usageAsWritten(root)

@@ -1,0 +1,69 @@
+package routing
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+)
+
+// A service's rule is laid over the rule for all, and that over the configuration; hints move with them.
+func TestRulesMoveHints(t *testing.T) {
+	r, ctx := newRoom(t), admin(t)
+	for address, zone := range map[string]string{"10.0.0.1:443": "a", "10.0.0.2:443": "b"} {
+		i := registration()
+		i.Address, i.Locality = address, &ententev1.Locality{Region: "eu", Zone: zone}
+		_, err := r.RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: i})
+		require.NoError(t, err)
+	}
+	priorities := func() int {
+		h, err := r.GetHint(ctx, &ententev1.GetHintRequest{Service: "shop", Locality: &ententev1.Locality{Region: "eu", Zone: "a"}})
+		require.NoError(t, err)
+		return len(h.GetPriorities())
+	}
+	require.Equal(t, 2, priorities())
+	half := map[string]uint32{"eu/a": 50, "eu/b": 50}
+	put, err := r.PutRules(ctx, &ententev1.PutRulesRequest{Rules: []*ententev1.RoutingRule{
+		{Service: "*", PanicThreshold: proto.Uint32(0), Failover: []*ententev1.FailoverRule{{From: "eu", To: []string{"mars"}}}},
+		{Service: "shop", Distribution: []*ententev1.DistributionRule{{From: "eu", To: half}}},
+	}})
+	require.NoError(t, err)
+	require.Equal(t, []string{"the rule for * names the region mars, in which no instance of any service is registered"}, put.GetWarnings())
+	require.Equal(t, 1, priorities())
+	p, err := r.rules.policy(r.store.View(), "shop")
+	require.NoError(t, err)
+	require.Zero(t, p.PanicThreshold(), "the rule for all does not reach a service with a rule")
+	_, err = r.DeleteRule(ctx, &ententev1.DeleteRuleRequest{Service: "shop"})
+	require.NoError(t, err)
+	require.Equal(t, 2, priorities())
+	_, err = r.DeleteRule(ctx, &ententev1.DeleteRuleRequest{Service: "shop"})
+	refused(t, err, codes.NotFound, "there is no rule for")
+}
+
+func TestBadRules(t *testing.T) {
+	r, ctx := newRoom(t), admin(t)
+	all := func(r *ententev1.RoutingRule) []*ententev1.RoutingRule {
+		r.Service = "*"
+		return []*ententev1.RoutingRule{r}
+	}
+	for want, rules := range map[string][]*ententev1.RoutingRule{
+		"the request has 0 rules; send 1 to 100": nil,
+		"there are two for shop":                 {{Service: "shop", Stale: "keep"}, {Service: "shop", Stale: "drop"}},
+		"it says nothing":                        all(&ententev1.RoutingRule{}),
+		"a rule is for a service, or for *":      {{Service: "Shop", Stale: "keep"}},
+		"stale is \"gone\"":                      all(&ententev1.RoutingRule{Stale: "gone"}),
+		"say the same thing twice":               all(&ententev1.RoutingRule{OverprovisioningFactor: proto.Uint32(140), FailoverThreshold: proto.Uint32(70)}),
+		"overprovisioning_factor is 0":           all(&ententev1.RoutingRule{OverprovisioningFactor: proto.Uint32(0)}),
+		"failover from eu is given twice":        all(&ententev1.RoutingRule{Failover: []*ententev1.FailoverRule{{From: "eu", To: []string{"us"}}, {From: "eu", To: []string{"ap"}}}}),
+		"the percentages add up to 90":           all(&ententev1.RoutingRule{Distribution: []*ententev1.DistributionRule{{From: "*", To: map[string]uint32{"eu": 90}}}}),
+	} {
+		_, err := r.PutRules(ctx, &ententev1.PutRulesRequest{Rules: rules})
+		refused(t, err, codes.InvalidArgument, want)
+	}
+	list, err := r.ListRules(ctx, &ententev1.ListRulesRequest{})
+	require.NoError(t, err)
+	require.Empty(t, list.GetRules())
+}
