@@ -56,13 +56,13 @@ func (l *lease) hold(ctx context.Context, made func(*ententev1.Instance) error) 
 		case <-tick.C:
 		}
 		err := l.renew(streaming)
-		switch code := status.Code(err); {
-		case code == codes.OK:
+		switch status.Code(err) {
+		case codes.OK:
 			if troubled {
 				l.say("is renewed again")
 			}
 			troubled = false
-		case code == codes.Unavailable, code == codes.DeadlineExceeded, code == codes.ResourceExhausted, code == codes.Unknown, code == codes.Internal, code == codes.Canceled:
+		case codes.Unavailable, codes.DeadlineExceeded, codes.ResourceExhausted, codes.Unknown, codes.Internal, codes.Canceled:
 			if !troubled {
 				l.say("could not be renewed, and will be tried again: %s", sentence(err))
 			}

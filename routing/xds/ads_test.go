@@ -102,12 +102,12 @@ func (r *room) put(line string) {
 	f := strings.Fields(line)
 	at, err := routing.ParseLocality(f[2])
 	require.NoError(r.t, err)
-	i := routing.Instance{Service: f[0], Endpoint: routing.Endpoint{
-		Address: netip.MustParseAddrPort("10.0.0." + f[1] + ":80"), Locality: at, Weight: 1,
+	health := map[string]routing.Health{
+		"healthy": routing.Healthy, "degraded": routing.Degraded, "unhealthy": routing.Unhealthy, "draining": routing.Draining,
+	}[f[3]]
+	i := routing.Instance{Service: f[0], Reported: health, Endpoint: routing.Endpoint{
+		Address: netip.MustParseAddrPort("10.0.0." + f[1] + ":80"), Locality: at, Weight: 1, Health: health,
 		ID: spiffeid.RequireFromString("spiffe://" + at.Region + ".example.org/" + f[0]),
-		Health: map[string]routing.Health{
-			"healthy": routing.Healthy, "degraded": routing.Degraded, "unhealthy": routing.Unhealthy, "draining": routing.Draining,
-		}[f[3]],
 	}}
 	_, err = r.store.Update(r.t.Context(), func(tx *raftstore.Tx) error { return routing.Instances.Put(tx, i.Key(), i.Row()) })
 	require.NoError(r.t, err)
@@ -115,9 +115,8 @@ func (r *room) put(line string) {
 
 func (r *room) remove(service, last string) {
 	r.t.Helper()
-	_, err := r.store.Update(r.t.Context(), func(tx *raftstore.Tx) error {
-		return routing.Instances.Delete(tx, service+"/10.0.0."+last+":80")
-	})
+	i := routing.Instance{Service: service, Endpoint: routing.Endpoint{Address: netip.MustParseAddrPort("10.0.0." + last + ":80")}}
+	_, err := r.store.Update(r.t.Context(), func(tx *raftstore.Tx) error { return routing.Instances.Delete(tx, i.Key()) })
 	require.NoError(r.t, err)
 }
 

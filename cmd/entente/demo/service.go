@@ -52,7 +52,7 @@ type reply struct {
 }
 
 // open starts the server and registers it with the clusters.
-func (w *world) open(ctx context.Context, identity *workload, zone string, clusters []*region, callers ...spiffeid.ID) (*service, error) {
+func (w *world) open(identity *workload, zone string, clusters []*region, callers ...spiffeid.ID) (*service, error) {
 	s := &service{
 		workload: identity, clusters: clusters, callers: callers,
 		locality: &ententev1.Locality{Region: identity.region.name, Zone: zone},

@@ -144,18 +144,18 @@ func (s *story) populate(ctx context.Context) (string, error) {
 		return "", err
 	}
 	var err error
-	if s.euService, err = s.openIn(ctx, eu, euZone); err != nil {
+	if s.euService, err = s.openIn(eu, euZone); err != nil {
 		return "", err
 	}
-	if s.usService, err = s.openIn(ctx, us, usZone); err != nil {
+	if s.usService, err = s.openIn(us, usZone); err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("%s at %s (eu/%s) and %s at %s (us/%s), each with an X509-SVID of %s and leases of %s in both clusters",
 		eu.id, s.euService.address, euZone, us.id, s.usService.address, usZone, svidTTL, leaseTTL), nil
 }
 
-func (s *story) openIn(ctx context.Context, identity *workload, zone string) (*service, error) {
-	return s.open(ctx, identity, zone, s.regions(), s.euCaller.id, s.usCaller.id)
+func (s *story) openIn(identity *workload, zone string) (*service, error) {
+	return s.open(identity, zone, s.regions(), s.euCaller.id, s.usCaller.id)
 }
 
 func (s *story) callNear(ctx context.Context) (string, error) {
@@ -205,7 +205,7 @@ func (s *story) cross(ctx context.Context) (string, error) {
 
 func (s *story) comeBack(ctx context.Context) (string, error) {
 	var err error
-	if s.euService, err = s.openIn(ctx, s.euService.workload, euZone); err != nil {
+	if s.euService, err = s.openIn(s.euService.workload, euZone); err != nil {
 		return "", err
 	}
 	list, err := watchHint(ctx, s.eu, callerZone, nil, func(list []choice) bool {
