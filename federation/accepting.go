@@ -88,7 +88,7 @@ func (s *Service) RedeemInvitation(ctx context.Context, req *ententev1.RedeemInv
 		if row, found, err := Relationships.Get(tx, foreign); err != nil || found && row.Value.GetAgreement().GetId() == t.ID {
 			return err
 		}
-		return m.agree(tx, all, "invitation "+t.ID, now)
+		return m.agree(tx, all, req.GetHomeTrustDomain(), "invitation "+t.ID, now)
 	})
 	if err != nil {
 		s := status.Convert(raftstore.StatusError(err))

@@ -77,7 +77,7 @@ func invitationState(row *statev1.Invitation, now time.Time) (ententev1.Invitati
 func invitationShown(id string, row *statev1.Invitation, now time.Time) *ententev1.Invitation {
 	out := &ententev1.Invitation{
 		Id: id, TrustDomain: row.GetTrustDomain(), ForeignTrustDomain: row.GetForeignTrustDomain(), CreateTime: row.GetCreateTime(),
-		ExpireTime: row.GetExpireTime(), Creator: row.GetCreator(), Approved: row.GetApproved(),
+		ExpireTime: row.GetExpireTime(), Creator: row.GetCreator(), Approved: row.GetApproved(), ForeignHomeTrustDomain: row.GetForeignHomeTrustDomain(),
 	}
 	out.State, out.EndTime = invitationState(row, now)
 	return out
@@ -96,6 +96,11 @@ func (s *Service) CreateInvitation(ctx context.Context, req *ententev1.CreateInv
 	foreign, err := parseTrustDomain(req.GetForeignTrustDomain())
 	if err != nil {
 		return nil, status.Errorf(codes.InvalidArgument, "foreign_%v", err)
+	}
+	if home := req.GetForeignHomeTrustDomain(); home != "" {
+		if _, err := parseTrustDomain(home); err != nil {
+			return nil, status.Errorf(codes.InvalidArgument, "foreign_home_%v", err)
+		}
 	}
 	ttl := DefaultInvitationTTL
 	if req.GetTtl() != nil {
@@ -119,7 +124,8 @@ func (s *Service) CreateInvitation(ctx context.Context, req *ententev1.CreateInv
 	digest := t.Secret.Digest()
 	row := &statev1.Invitation{
 		TrustDomain: own.Name(), ForeignTrustDomain: foreign.Name(), SecretSha256: digest[:], CreateTime: timestamppb.New(now), ExpireTime: timestamppb.New(t.Expires),
-		Creator: access.CallerFrom(ctx).String(), Approved: req.GetApprove() || m.config.Invitations.NoApproval,
+		Creator: access.CallerFrom(ctx).String(), ForeignHomeTrustDomain: req.GetForeignHomeTrustDomain(),
+		Approved: req.GetApprove() || m.config.Invitations.NoApproval,
 	}
 	revision, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
 		if err := m.agreeable(tx, own.Name(), foreign.Name()); err != nil {

@@ -136,7 +136,8 @@ func relationshipsOf(o *ententev1.FederationOffer, a *statev1.RelationshipAgreem
 }
 
 // agree is the part of a transaction that makes the relationships of an agreement. One that exists with a home domain is left as it is.
-func (m *Manager) agree(tx *raftstore.Tx, all []agreedRelationship, source string, now time.Time) error {
+// Another one is made only for a home domain that the operator has named: whoever is invited for one domain must not bring trust in any other.
+func (m *Manager) agree(tx *raftstore.Tx, all []agreedRelationship, home, source string, now time.Time) error {
 	for _, r := range all {
 		name := r.rel.TrustDomain.Name()
 		hosted, err := m.config.IsHosted(tx, name)
@@ -147,15 +148,19 @@ func (m *Manager) agree(tx *raftstore.Tx, all []agreedRelationship, source strin
 			return status.Errorf(codes.FailedPrecondition, "%s is hosted by this cluster too, and a hosted domain is never foreign; each trust domain belongs to one cluster", name)
 		}
 		was, found, err := Relationships.Get(tx, name)
+		companion := r.row.GetAgreement().GetCompanion()
 		switch {
 		case err != nil:
 			return err
+		case companion && found && was.Value.GetAgreement().GetEndTime() == nil:
+			continue
+		case companion && name != home:
+			return refuseInvitation("other_home", codes.FailedPrecondition, "the home trust domain of the cluster of %s is %s, which would be trusted too, and the operator has not named it: "+
+				"`entente federation invite --for-home %s` or `accept --home %s`, where that is meant", all[len(all)-1].rel.TrustDomain, name, name, name)
 		case found && was.Value.GetAgreement().GetEndTime() != nil:
 			if err := end(tx, name); err != nil {
 				return err
 			}
-		case found && r.row.GetAgreement().GetCompanion():
-			continue
 		case found:
 			return status.Errorf(codes.AlreadyExists, "there is a relationship with %s already; delete it first if it is to be made anew", name)
 		}

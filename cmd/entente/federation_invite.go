@@ -15,7 +15,7 @@ import (
 )
 
 func (a *app) federationInviteCommand() *cobra.Command {
-	var own, foreign string
+	var own, foreign, home string
 	var ttl time.Duration
 	var approve bool
 	cmd := &cobra.Command{
@@ -33,7 +33,7 @@ makes the relationships of both sides. Until both operators have approved ('ente
 		PreRunE: required("domain", "for"),
 		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, _ *cobra.Command, _ []string) error {
 			made, err := ententev1.NewFederationServiceClient(conn).CreateInvitation(ctx, &ententev1.CreateInvitationRequest{
-				TrustDomain: own, ForeignTrustDomain: foreign, Ttl: durationpb.New(ttl), Approve: approve,
+				TrustDomain: own, ForeignTrustDomain: foreign, Ttl: durationpb.New(ttl), Approve: approve, ForeignHomeTrustDomain: home,
 			})
 			if err != nil {
 				return err
@@ -53,6 +53,7 @@ makes the relationships of both sides. Until both operators have approved ('ente
 	const usual = time.Hour
 	cmd.Flags().StringVar(&own, "domain", "", "the hosted trust domain that is offered")
 	cmd.Flags().StringVar(&foreign, "for", "", "the trust domain that is to accept; no other can")
+	cmd.Flags().StringVar(&home, "for-home", "", "the home trust domain of the cluster that hosts it, where that is another one: it comes to be trusted too")
 	cmd.Flags().DurationVar(&ttl, "ttl", usual, "how long it can be accepted, 168h at most")
 	cmd.Flags().BoolVar(&approve, "approve", false, "approve the agreement already now")
 	return cmd
@@ -60,6 +61,7 @@ makes the relationships of both sides. Until both operators have approved ('ente
 
 func (a *app) federationAcceptCommand() *cobra.Command {
 	var approve bool
+	var home string
 	cmd := &cobra.Command{
 		Use:   "accept TOKEN",
 		Short: "Accept another cluster's invitation ('-' reads the token from standard input)",
@@ -80,7 +82,7 @@ answer was lost, accept the same token again.`,
 				}
 				text = strings.TrimSpace(string(raw))
 			}
-			done, err := ententev1.NewFederationServiceClient(conn).RedeemInvitation(ctx, &ententev1.RedeemInvitationRequest{Token: text, Approve: approve})
+			done, err := ententev1.NewFederationServiceClient(conn).RedeemInvitation(ctx, &ententev1.RedeemInvitationRequest{Token: text, Approve: approve, HomeTrustDomain: home})
 			if err != nil {
 				return err
 			}
@@ -94,6 +96,7 @@ answer was lost, accept the same token again.`,
 		}),
 	}
 	cmd.Flags().BoolVar(&approve, "approve", false, "approve the agreement already now")
+	cmd.Flags().StringVar(&home, "home", "", "the home trust domain of the cluster that invited, where that is another one: it comes to be trusted too")
 	return cmd
 }
 

@@ -1623,9 +1623,10 @@ type Invitation struct {
 	Approved bool            `protobuf:"varint,7,opt,name=approved,proto3" json:"approved,omitempty"`
 	State    InvitationState `protobuf:"varint,8,opt,name=state,proto3,enum=entente.v1.InvitationState" json:"state,omitempty"`
 	// When it was used or revoked.
-	EndTime       *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	EndTime                *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	ForeignHomeTrustDomain string                 `protobuf:"bytes,10,opt,name=foreign_home_trust_domain,json=foreignHomeTrustDomain,proto3" json:"foreign_home_trust_domain,omitempty"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
 }
 
 func (x *Invitation) Reset() {
@@ -1721,6 +1722,13 @@ func (x *Invitation) GetEndTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Invitation) GetForeignHomeTrustDomain() string {
+	if x != nil {
+		return x.ForeignHomeTrustDomain
+	}
+	return ""
+}
+
 type CreateInvitationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A hosted trust domain.
@@ -1730,9 +1738,12 @@ type CreateInvitationRequest struct {
 	// 1 second to 7 days; 1 hour if absent.
 	Ttl *durationpb.Duration `protobuf:"bytes,3,opt,name=ttl,proto3" json:"ttl,omitempty"`
 	// Approve the agreement already now.
-	Approve       bool `protobuf:"varint,4,opt,name=approve,proto3" json:"approve,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Approve bool `protobuf:"varint,4,opt,name=approve,proto3" json:"approve,omitempty"`
+	// The home domain of the cluster that is to accept, where that is another one with which there is no relationship: its members and its
+	// endpoint prove themselves by it, so that it comes to be trusted too.
+	ForeignHomeTrustDomain string `protobuf:"bytes,5,opt,name=foreign_home_trust_domain,json=foreignHomeTrustDomain,proto3" json:"foreign_home_trust_domain,omitempty"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
 }
 
 func (x *CreateInvitationRequest) Reset() {
@@ -1791,6 +1802,13 @@ func (x *CreateInvitationRequest) GetApprove() bool {
 		return x.Approve
 	}
 	return false
+}
+
+func (x *CreateInvitationRequest) GetForeignHomeTrustDomain() string {
+	if x != nil {
+		return x.ForeignHomeTrustDomain
+	}
+	return ""
 }
 
 type CreateInvitationResponse struct {
@@ -2042,9 +2060,12 @@ type RedeemInvitationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Token string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
 	// Approve the agreement already now.
-	Approve       bool `protobuf:"varint,2,opt,name=approve,proto3" json:"approve,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Approve bool `protobuf:"varint,2,opt,name=approve,proto3" json:"approve,omitempty"`
+	// The home domain of the cluster that invited, where that is another one with which there is no relationship: it comes to be
+	// trusted too.
+	HomeTrustDomain string `protobuf:"bytes,3,opt,name=home_trust_domain,json=homeTrustDomain,proto3" json:"home_trust_domain,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *RedeemInvitationRequest) Reset() {
@@ -2089,6 +2110,13 @@ func (x *RedeemInvitationRequest) GetApprove() bool {
 		return x.Approve
 	}
 	return false
+}
+
+func (x *RedeemInvitationRequest) GetHomeTrustDomain() string {
+	if x != nil {
+		return x.HomeTrustDomain
+	}
+	return ""
 }
 
 type RedeemInvitationResponse struct {
@@ -2262,7 +2290,7 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1a\n" +
 	"\bsequence\x18\x04 \x01(\x04R\bsequence\"?\n" +
 	"\x1aApproveRelationshipRequest\x12!\n" +
-	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\"\x8b\x03\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\"\xc6\x03\n" +
 	"\n" +
 	"Invitation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
@@ -2275,12 +2303,15 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"\acreator\x18\x06 \x01(\tR\acreator\x12\x1a\n" +
 	"\bapproved\x18\a \x01(\bR\bapproved\x121\n" +
 	"\x05state\x18\b \x01(\x0e2\x1b.entente.v1.InvitationStateR\x05state\x125\n" +
-	"\bend_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"\xb5\x01\n" +
+	"\bend_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x129\n" +
+	"\x19foreign_home_trust_domain\x18\n" +
+	" \x01(\tR\x16foreignHomeTrustDomain\"\xf0\x01\n" +
 	"\x17CreateInvitationRequest\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x120\n" +
 	"\x14foreign_trust_domain\x18\x02 \x01(\tR\x12foreignTrustDomain\x12+\n" +
 	"\x03ttl\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x18\n" +
-	"\aapprove\x18\x04 \x01(\bR\aapprove\"\x84\x01\n" +
+	"\aapprove\x18\x04 \x01(\bR\aapprove\x129\n" +
+	"\x19foreign_home_trust_domain\x18\x05 \x01(\tR\x16foreignHomeTrustDomain\"\x84\x01\n" +
 	"\x18CreateInvitationResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x126\n" +
@@ -2295,10 +2326,11 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"\x17RevokeInvitationRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"6\n" +
 	"\x18RevokeInvitationResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"I\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"u\n" +
 	"\x17RedeemInvitationRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x18\n" +
-	"\aapprove\x18\x02 \x01(\bR\aapprove\"t\n" +
+	"\aapprove\x18\x02 \x01(\bR\aapprove\x12*\n" +
+	"\x11home_trust_domain\x18\x03 \x01(\tR\x0fhomeTrustDomain\"t\n" +
 	"\x18RedeemInvitationResponse\x12<\n" +
 	"\frelationship\x18\x01 \x01(\v2\x18.entente.v1.RelationshipR\frelationship\x12\x1a\n" +
 	"\bwarnings\x18\x02 \x03(\tR\bwarnings*v\n" +

@@ -357,9 +357,11 @@ type Invitation struct {
 	Approved     bool                   `protobuf:"varint,7,opt,name=approved,proto3" json:"approved,omitempty"`
 	RevokeTime   *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
 	// Who used it; absent while it is open.
-	Redemption    *InvitationRedemption `protobuf:"bytes,9,opt,name=redemption,proto3" json:"redemption,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Redemption *InvitationRedemption `protobuf:"bytes,9,opt,name=redemption,proto3" json:"redemption,omitempty"`
+	// The home domain of the accepting cluster, where it may bring another one.
+	ForeignHomeTrustDomain string `protobuf:"bytes,10,opt,name=foreign_home_trust_domain,json=foreignHomeTrustDomain,proto3" json:"foreign_home_trust_domain,omitempty"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
 }
 
 func (x *Invitation) Reset() {
@@ -453,6 +455,13 @@ func (x *Invitation) GetRedemption() *InvitationRedemption {
 		return x.Redemption
 	}
 	return nil
+}
+
+func (x *Invitation) GetForeignHomeTrustDomain() string {
+	if x != nil {
+		return x.ForeignHomeTrustDomain
+	}
+	return ""
 }
 
 // InvitationRedemption binds a spent invitation to the one cluster that accepted it.
@@ -1133,7 +1142,7 @@ const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"identities\x18\t \x03(\fR\n" +
 	"identities\x12\x1c\n" +
 	"\tcompanion\x18\n" +
-	" \x01(\bR\tcompanion\"\xbb\x03\n" +
+	" \x01(\bR\tcompanion\"\xf6\x03\n" +
 	"\n" +
 	"Invitation\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x120\n" +
@@ -1149,7 +1158,9 @@ const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"revokeTime\x12F\n" +
 	"\n" +
 	"redemption\x18\t \x01(\v2&.entente.state.v1.InvitationRedemptionR\n" +
-	"redemption\"f\n" +
+	"redemption\x129\n" +
+	"\x19foreign_home_trust_domain\x18\n" +
+	" \x01(\tR\x16foreignHomeTrustDomain\"f\n" +
 	"\x14InvitationRedemption\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1e\n" +
 	"\n" +
