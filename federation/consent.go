@@ -23,6 +23,8 @@ const (
 	firstConsent, lastConsent, settledConsent = time.Second, 30 * time.Second, 5 * time.Minute
 	// maxAskedTogether is how many other sides a member asks at once.
 	maxAskedTogether = 8
+	// maxNudged bounds what waits for the catalog to show it: an operator's decision is there before the catalog has read it.
+	maxNudged = 1000
 	// maxFarewells is how often it is tried to tell the other side of an end. It asks by itself too.
 	maxFarewells = 10
 )
@@ -73,14 +75,15 @@ func (c *consents) nudge(name string) {
 
 // nudgePeer does so for all agreements with a cluster, which has just said that it has no relationship any more.
 func (c *consents) nudgePeer(home string) {
+	var names []string
 	c.manager.catalog.each(func(name string, e entry) {
 		if r := e.relationship; r.Agreement != "" && r.Peer != nil && r.Peer.Home.Name() == home {
-			c.mu.Lock()
-			c.nudged[name] = true
-			c.mu.Unlock()
+			names = append(names, name)
 		}
 	})
-	c.wake()
+	for _, name := range names {
+		c.nudge(name)
+	}
 }
 
 // part has the other side told that this side has ended an agreement.
@@ -136,39 +139,46 @@ func (c *consents) due() (names []string) {
 		return nil
 	}
 	now := m.now()
+	known := map[string]*Relationship{}
+	m.catalog.each(func(name string, e entry) {
+		if r := e.relationship; r.Agreement != "" && !r.AgreementEnded {
+			known[name] = r
+		}
+	})
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	known := map[string]bool{}
-	m.catalog.each(func(name string, e entry) {
-		r := e.relationship
-		if r.Agreement == "" || r.AgreementEnded {
-			return
-		}
-		known[name] = true
+	for name, r := range known {
 		t, nudged := c.next[name], c.nudged[name]
 		switch {
 		case nudged:
 			t.wait = firstConsent
 		case m.owner(name, members) != m.member || now.Before(t.at) && t.at.Sub(now) <= settledConsent:
-			return
+			continue
 		case !r.Agreed:
 			t.wait = min(max(2*t.wait, firstConsent), lastConsent)
 		default:
 			t.wait = settledConsent
 			if r.Peer != nil && m.peers.streamed(r.Peer.Home.Name(), name) {
 				c.next[name] = asking{now.Add(settledConsent), settledConsent}
-				return // its goodbye would tell
+				continue // its goodbye would tell
 			}
 		}
 		c.next[name] = asking{now.Add(time.Duration(float64(t.wait) * (0.75 + m.chance()/4))), t.wait}
 		names = append(names, name)
-	})
+	}
 	for name := range c.next {
-		if !known[name] {
+		if known[name] == nil {
 			delete(c.next, name)
 		}
 	}
-	clear(c.nudged)
+	for name := range c.nudged {
+		if known[name] != nil {
+			delete(c.nudged, name)
+		}
+	}
+	if len(c.nudged) > maxNudged {
+		clear(c.nudged) // of relationships that are gone
+	}
 	return names
 }
 
