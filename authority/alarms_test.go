@@ -232,8 +232,8 @@ func TestFirstFailedAttemptIsTheReason(t *testing.T) {
 	u.set(errors.New("the upstream is away"), true)
 	f.jump(DefaultCATTL / 2)
 	require.Eventually(t, func() bool { _, failed := c.troubles.get(home.Name(), X509); return failed }, testPatience, 10*time.Millisecond)
-	f.jump(DefaultCATTL / 4)
-	require.Eventually(t, func() bool { return out.count("alarm late") == 1 }, testPatience, 10*time.Millisecond)
+	f.jump(DefaultCATTL/4 + time.Minute)
+	require.Eventually(t, func() bool { f.wake(); return out.count("alarm late") == 1 }, testPatience, 10*time.Millisecond)
 	require.Contains(t, out.String(), `last_failure="the upstream is away"`)
 	require.NotContains(t, out.String(), "no attempt has failed yet")
 }
