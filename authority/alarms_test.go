@@ -230,8 +230,12 @@ func TestFirstFailedAttemptIsTheReason(t *testing.T) {
 		config.Logger = hclog.New(&hclog.LoggerOptions{Output: out, Level: hclog.Info, DisableTime: true})
 	})
 	u.set(errors.New("the upstream is away"), true)
+	jwt := f.newest(JWT)
 	f.jump(DefaultCATTL / 2)
-	require.Eventually(t, func() bool { _, failed := c.troubles.get(home.Name(), X509); return failed }, testPatience, 10*time.Millisecond)
+	require.Eventually(t, func() bool {
+		_, failed := c.troubles.get(home.Name(), X509)
+		return failed && f.newest(JWT) != jwt // else its alarm would rise too
+	}, testPatience, 10*time.Millisecond)
 	f.jump(DefaultCATTL/4 + time.Minute)
 	require.Eventually(t, func() bool { f.wake(); return out.count("alarm late") == 1 }, testPatience, 10*time.Millisecond)
 	require.Contains(t, out.String(), `last_failure="the upstream is away"`)
