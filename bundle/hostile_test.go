@@ -2,15 +2,11 @@ package bundle_test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/tls"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"runtime"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -123,51 +119,4 @@ func TestManyAddresses(t *testing.T) {
 	})
 	_, err = client.Fetch(t.Context(), e, "")
 	require.Equal(t, "timeout", bundle.Reason(err))
-}
-
-// TestMemoryOfAFetch: the worst documents within the bounds cost less than 16 MiB, counting all that is allocated from the first byte to
-// the last, given back or not.
-func TestMemoryOfAFetch(t *testing.T) {
-	const most = 16 << 20
-	fill := func(first, again, last string) []byte {
-		n := (bundle.MaxDocumentBytes - len(first) - len(last)) / len(again)
-		return []byte(first + strings.Repeat(again, n) + last)
-	}
-	var members strings.Builder
-	for i := 0; members.Len() < bundle.MaxDocumentBytes-64; i++ {
-		fmt.Fprintf(&members, `"%x":0,`, i)
-	}
-	for _, test := range []struct {
-		name     string
-		document []byte
-	}{
-		{"tiny keys", fill(`{"keys":[`, `{},`, `{}]}`)},
-		{"nested lists", fill(`{"keys":[`, `[`, ``)},
-		{"nested objects", fill(`{"keys":[],"x":`, `{"x":`, ``)},
-		{"members without meaning", []byte(`{` + members.String() + `"keys":[]}`)},
-		{"one long string of escapes", fill(`{"keys":[],"x":"`, `\u0000`, `"}`)},
-		{"a key with a long list of certificates", fill(`{"keys":[{"use":"x509-svid","kty":"EC","x5c":[`, `"",`, `""]}]}`)},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			require.LessOrEqual(t, len(test.document), bundle.MaxDocumentBytes)
-			p := newPeer(t, func(ca authority) *tls.Certificate { return ca.svid(t, endpointID.String()) }, func(w http.ResponseWriter, _ *http.Request) {
-				_, _ = io.Copy(w, bytes.NewReader(test.document))
-			})
-			e, err := bundle.SPIFFEEndpoint(home, p.url("/"), endpointID)
-			require.NoError(t, err)
-			client := bundle.NewClient(bundle.ClientConfig{Bundles: newBundle(t, home, 1, p.ca)})
-			// What else runs in the process can only add to the sum, so the least of several counts.
-			var costs []uint64
-			for range 3 {
-				var before, after runtime.MemStats
-				runtime.ReadMemStats(&before)
-				_, err = client.Fetch(t.Context(), e, "")
-				runtime.ReadMemStats(&after)
-				costs = append(costs, after.TotalAlloc-before.TotalAlloc)
-			}
-			require.NotEqual(t, "timeout", bundle.Reason(err))
-			t.Logf("%s: %d KiB", bundle.Reason(err), slices.Min(costs)>>10)
-			require.Less(t, slices.Min(costs), uint64(most))
-		})
-	}
 }

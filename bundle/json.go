@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"unicode/utf8"
 )
@@ -70,14 +69,13 @@ func kind(data json.RawMessage) string {
 	return "a number"
 }
 
-// writeJSON encodes v compactly. A value of this package's own types cannot fail to encode.
-func writeJSON(w io.Writer, v any) error {
-	var buf bytes.Buffer
-	enc := json.NewEncoder(&buf)
+// writeJSON appends v compactly. A value of this package's own types cannot fail to encode.
+func writeJSON(buf *bytes.Buffer, v any) error {
+	enc := json.NewEncoder(buf)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(v); err != nil {
 		return err
 	}
-	_, err := w.Write(bytes.TrimSuffix(buf.Bytes(), []byte("\n")))
-	return err
+	buf.Truncate(buf.Len() - len("\n"))
+	return nil
 }

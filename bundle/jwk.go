@@ -164,14 +164,18 @@ func keyBytes(m map[string]string, name string) ([]byte, error) {
 	return b, nil
 }
 
-// certificate decodes one element of an x5c: DER in padded base64 (RFC 7517, section 4.7).
-func certificate(s string) (*x509.Certificate, error) {
+// certificate decodes one element of an x5c: DER in padded base64 (RFC 7517, section 4.7). Its ASN.1 elements are taken from those that
+// are left to its document.
+func certificate(s string, left *int) (*x509.Certificate, error) {
 	if strings.ContainsAny(s, "\r\n") {
 		return nil, fmt.Errorf("%w: x5c is not base64: it has line breaks", ErrKey)
 	}
 	der, err := base64.StdEncoding.Strict().DecodeString(s)
 	if err != nil {
 		return nil, fmt.Errorf("%w: x5c is not base64 with padding", ErrKey)
+	}
+	if *left -= elements(der, *left+1, 0); *left < 0 {
+		return nil, fmt.Errorf("%w: at most %d ASN.1 elements are allowed", ErrTooComplex, maxElements)
 	}
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {

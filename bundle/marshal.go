@@ -17,33 +17,54 @@ type document struct {
 	Keys        []jwk   `json:"keys"`
 }
 
-// marshalDocument writes c, whose X.509 authorities are sorted: first those, then the JWT authorities by kid.
+// marshalDocument writes c, whose X.509 authorities are sorted: first those, then the JWT authorities by kid. It holds one key at a time
+// beside what is written.
 func marshalDocument(c Content) ([]byte, error) {
-	d := document{Sequence: c.Sequence, Keys: make([]jwk, 0, len(c.X509Authorities)+len(c.JWTAuthorities))}
+	d := document{Sequence: c.Sequence, Keys: []jwk{}}
 	if c.RefreshHint != nil {
 		d.RefreshHint = new(int64(*c.RefreshHint / time.Second))
 	}
+	const about = 256 // bytes of a key without its certificate
+	size := about * (1 + len(c.X509Authorities) + len(c.JWTAuthorities))
 	for _, cert := range c.X509Authorities {
+		size += base64.StdEncoding.EncodedLen(len(cert.Raw))
+	}
+	var buf bytes.Buffer
+	buf.Grow(size)
+	if err := writeJSON(&buf, d); err != nil {
+		return nil, err
+	}
+	const end = "]}"
+	buf.Truncate(buf.Len() - len(end))
+	for i, cert := range c.X509Authorities {
 		key, err := newJWK(cert.PublicKey)
 		if err != nil {
 			return nil, fmt.Errorf("X.509 authority %s: %w", clip(cert.Subject.String()), err)
 		}
 		key.Use, key.X5C = useX509, []string{base64.StdEncoding.EncodeToString(cert.Raw)}
-		d.Keys = append(d.Keys, key)
+		if err := writeKey(&buf, i == 0, key); err != nil {
+			return nil, err
+		}
 	}
-	for _, kid := range slices.Sorted(maps.Keys(c.JWTAuthorities)) {
+	for i, kid := range slices.Sorted(maps.Keys(c.JWTAuthorities)) {
 		key, err := newJWK(c.JWTAuthorities[kid])
 		if err != nil {
 			return nil, fmt.Errorf("JWT authority %s: %w", clip(kid), err)
 		}
 		key.Use, key.KeyID = useJWT, kid
-		d.Keys = append(d.Keys, key)
+		if err := writeKey(&buf, i == 0 && len(c.X509Authorities) == 0, key); err != nil {
+			return nil, err
+		}
 	}
-	var buf bytes.Buffer
-	if err := writeJSON(&buf, d); err != nil {
-		return nil, err
+	buf.WriteString(end)
+	return slices.Clip(buf.Bytes()), nil
+}
+
+func writeKey(buf *bytes.Buffer, first bool, key jwk) error {
+	if !first {
+		buf.WriteByte(',')
 	}
-	return buf.Bytes(), nil
+	return writeJSON(buf, key)
 }
 
 // PEM writes the X.509 authorities as a file of certificates, for programs that read nothing else. Such a file says

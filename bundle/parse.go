@@ -39,7 +39,7 @@ func parse(td spiffeid.TrustDomain, document []byte) (*Bundle, []Ignored, error)
 	if err := parseText(document); err != nil {
 		return nil, nil, err
 	}
-	r := reader{jwt: make(map[string]crypto.PublicKey), x509: make(map[string]bool), values: make(map[string]json.RawMessage)}
+	r := reader{jwt: make(map[string]crypto.PublicKey), x509: make(map[string]bool), values: make(map[string]json.RawMessage), elements: maxElements}
 	if err := r.document(document); err != nil {
 		return nil, nil, err
 	}
@@ -55,7 +55,9 @@ type reader struct {
 	x509    map[string]bool // by DER
 	left    leftOut
 	split   splitter
-	values  map[string]json.RawMessage // of the key that is being read: those members that have a meaning
+	// elements is how many ASN.1 elements the certificates yet to come may have.
+	elements int
+	values   map[string]json.RawMessage // of the key that is being read: those members that have a meaning
 }
 
 func (r *reader) ignore(kind IgnoredKind, key int, format string, args ...any) {
@@ -200,7 +202,7 @@ func (r *reader) x509Key(i int, values map[string]json.RawMessage) error {
 	if err != nil {
 		return err
 	}
-	cert, err := certificate(first)
+	cert, err := certificate(first, &r.elements)
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ var (
 	ErrMalformed            error = &refusal{"malformed", "the document is malformed"}
 	ErrDuplicateName        error = &refusal{"duplicate_name", "a JSON object has two members of the same name"}
 	ErrTooManyMembers       error = &refusal{"too_many_members", "a JSON object has more members than allowed"}
+	ErrTooComplex           error = &refusal{"too_complex", "the certificates of the document have more parts than allowed"}
 	ErrNoKeys               error = &refusal{"no_keys", "the document has no list of keys"}
 	ErrTooManyKeys          error = &refusal{"too_many_keys", "the document has more keys than allowed"}
 	ErrSequence             error = &refusal{"bad_sequence", "the sequence is not a whole number of at most 64 bits"}

@@ -2,6 +2,8 @@ package federation
 
 import (
 	"crypto/x509"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -28,4 +30,23 @@ func TestClipLeavesNothingThatDrivesATerminal(t *testing.T) {
 	// An endpoint's certificate reaches the error of a failed fetch before anybody has looked who signed it.
 	err := x509.HostnameError{Host: "peer.example.org", Certificate: &x509.Certificate{DNSNames: []string{"a\x1b]0;b\x07\nentente: all is well"}}}
 	require.Equal(t, "x509: certificate is valid for a ]0;b  entente: all is well, not peer.example.org", clip(err.Error()))
+}
+
+// TestEveryReasonHasARemedy: an operator finds whatever a fetch can end with in docs/OPERATING.md.
+func TestEveryReasonHasARemedy(t *testing.T) {
+	page, err := os.ReadFile("../docs/OPERATING.md")
+	require.NoError(t, err)
+	count := 0
+	for file, pattern := range map[string]string{
+		"../bundle/refusal.go": `(?:&refusal\{|return )"([a-z0-9_]+)"`,
+		"outcome.go":           `(?:return |= )"([a-z_]+)"`,
+	} {
+		source, err := os.ReadFile(file)
+		require.NoError(t, err)
+		for _, match := range regexp.MustCompile(pattern).FindAllSubmatch(source, -1) {
+			require.Contains(t, string(page), "`"+string(match[1])+"`", file)
+			count++
+		}
+	}
+	require.Greater(t, count, 50)
 }
