@@ -26,9 +26,6 @@ import (
 	"github.com/ententehq/entente/bundle"
 )
 
-// mostMemory is what one fetch may cost.
-const mostMemory = 16 << 20
-
 // filled repeats a part until a document has as many bytes as it may.
 func filled(most int, first, again, last string) []byte {
 	n := (most - len(first) - len(last)) / len(again)
