@@ -78,6 +78,14 @@ var rules = map[string]Rule{
 			return aboutAuthority(m.GetTrustDomain(), m.GetId())
 		})},
 
+	v1.AuthorityService_ListAnchors_FullMethodName: {Roles: readers, Reach: Listing, Audit: Unaudited,
+		About: inDomain[*v1.ListAnchorsRequest](),
+		Prune: prune(func(m *v1.ListAnchorsResponse, keep func(string) bool) {
+			m.Anchors = kept(m.GetAnchors(), keep)
+		})},
+	v1.AuthorityService_ApproveAnchor_FullMethodName: {Roles: operators, Reach: Domain, Audit: AuditedDurably,
+		About: on(func(m *v1.ApproveAnchorRequest) About { return aboutAuthority(m.GetTrustDomain(), "anchor "+m.GetAnchor()) })},
+
 	// Identities. Each signature is one line of the audit log, which its room writes before it hands it out.
 	v1.SVIDService_IssueX509SVID_FullMethodName: {Roles: issuers, Reach: Domain, Audit: AuditedByRoom, Issues: true,
 		About: on(func(m *v1.IssueX509SVIDRequest) About {

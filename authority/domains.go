@@ -291,7 +291,7 @@ func deleteDomain(tx *raftstore.Tx, td spiffeid.TrustDomain) error {
 			return err
 		}
 	}
-	for _, remove := range []func(*raftstore.Tx, string) error{forgetHistory, HostedBundles.Delete, rotations.Delete, Domains.Delete} {
+	for _, remove := range []func(*raftstore.Tx, string) error{forgetHistory, forgetUpstreamAnchors, HostedBundles.Delete, rotations.Delete, Domains.Delete} {
 		if err := remove(tx, name); err != nil {
 			return err
 		}

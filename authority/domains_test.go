@@ -184,7 +184,7 @@ func TestSucceed(t *testing.T) {
 				}
 			}
 			hint := time.Duration(rapid.IntRange(10, 12).Draw(t, "hint")) * time.Second
-			content, err := contentOf(rows, func([]byte) bool { return false })
+			content, err := contentOf(rows, nil, func([]byte) bool { return false })
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -257,12 +257,21 @@ func (f *fleet) rests(ctx context.Context, c *crewman) bool {
 		if actions, _ := Plan(situation); len(actions) > 0 {
 			return false
 		}
+		if td, err := spiffeid.TrustDomainFromString(domain.Key); err == nil && !c.isInsane() {
+			listed, seen := c.seenAnchors(td)
+			anchors, err := c.anchorSituation(view, domain.Value, listed, seen, f.now())
+			if actions, _ := PlanAnchors(anchors); err != nil || len(actions) > 0 {
+				return false
+			}
+		}
 		if actions, _, err := c.planForLost(view, domain.Value); err != nil || len(actions) > 0 {
 			return false
 		}
 	}
 	return true
 }
+
+func (c *crewman) isInsane() bool { return c.is(func() bool { return c.insane }) }
 
 func (f *fleet) bundle(td spiffeid.TrustDomain) *bundle.Bundle {
 	f.t.Helper()

@@ -53,6 +53,8 @@ type Config struct {
 	RootTTL time.Duration
 	// Upstream signs this member's CA certificates; nil: anchors of its own, kept with the keys.
 	Upstream Upstream
+	// AnchorApproval has a new anchor of the upstream wait until an operator approves it.
+	AnchorApproval bool
 	// IssueRate is how many SVIDs a second one caller can ask this member for, and IssueBurst how many at once; 0: the
 	// package's defaults, a negative rate: no limit.
 	IssueRate  float64
@@ -149,10 +151,12 @@ type Manager struct {
 	log      hclog.Logger
 	keys     KeyStore
 	upstream Upstream
-	metrics  *metrics
-	sweeper  sweeper
-	limiter  *limiter
-	second   *second
+	// anchors is the upstream, where it knows anchors of its own; nil where it does not.
+	anchors AnchorSource
+	metrics *metrics
+	sweeper sweeper
+	limiter *limiter
+	second  *second
 
 	// changed fires when the tables changed and signing has followed.
 	changed signal
@@ -188,6 +192,7 @@ func New(config Config) (*Manager, error) {
 	if m.upstream == nil {
 		m.upstream = NewSelfSigned(keys, config.RootTTL)
 	}
+	m.anchors, _ = m.upstream.(AnchorSource)
 	m.signing.Store(&signingState{})
 	if m.metrics, err = newMetrics(config.Registerer, m); err != nil {
 		return nil, fmt.Errorf("register the metrics of authorities: %w", err)
@@ -207,7 +212,7 @@ func New(config Config) (*Manager, error) {
 func (m *Manager) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		tables := []raftstore.Prefix{Domains.Prefix(""), HostedBundles.Prefix(""), HostedHistory.Prefix(""), authorities.Prefix(""), rotations.Prefix(""), revokedAnchors.Prefix(""), membership.Members.Prefix("")}
+		tables := []raftstore.Prefix{Domains.Prefix(""), HostedBundles.Prefix(""), HostedHistory.Prefix(""), authorities.Prefix(""), upstreamAnchors.Prefix(""), rotations.Prefix(""), revokedAnchors.Prefix(""), membership.Members.Prefix("")}
 		return m.config.Store.Follow(ctx, tables, m.follow)
 	})
 	group.Go(func() error { return m.tend(ctx, "tend to this member's authorities", m.tendOwn) })
@@ -228,6 +233,8 @@ func (m *Manager) Run(ctx context.Context) error {
 			_ = m.tend(ctx, "have the upstream revoke what was revoked", m.tendRevoked)
 		})
 	})
+	group.Go(func() error { return m.tend(ctx, "follow the anchors of the upstream", m.tendAnchors) })
+	group.Go(func() error { return m.followAnchors(ctx) })
 	group.Go(func() error { return m.tend(ctx, "sign statements on bundles", m.tendStatements) })
 	group.Go(func() error { return m.renewOwn(ctx) })
 	group.Go(func() error { return m.second.run(ctx) })

@@ -19,6 +19,8 @@ var (
 		"Sequence of a hosted domain's bundle as this member has it.", []string{"trust_domain"}, nil)
 	ageDesc = prometheus.NewDesc("entente_authority_bundle_age_seconds",
 		"Time since the content of a hosted domain's bundle last changed.", []string{"trust_domain"}, nil)
+	anchorsDesc = prometheus.NewDesc("entente_authority_anchors",
+		"Anchors of the upstream of a hosted domain: published, or pending until an operator approves them.", []string{"trust_domain", "state"}, nil)
 	alarmDesc = prometheus.NewDesc("entente_authority_alarm",
 		"1 while something about a hosted domain's authorities on this member needs a person: late (its successor should long be prepared), none (it has no active one), silent (it may not sign, since it did not hear from the leader or its clock is off).", []string{"trust_domain", "kind", "alarm"}, nil)
 )
@@ -60,12 +62,14 @@ func (x *metrics) Describe(ch chan<- *prometheus.Desc) {
 	ch <- sequenceDesc
 	ch <- ageDesc
 	ch <- alarmDesc
+	ch <- anchorsDesc
 }
 
 // Collect implements [prometheus.Collector], from what this member signs from.
 func (x *metrics) Collect(ch chan<- prometheus.Metric) {
 	m := x.manager
 	now, silent := m.config.Now(), m.canSign() != nil
+	x.collectAnchors(ch)
 	for td, d := range m.signing.Load().domains {
 		name := td.Name()
 		if d.bundle != nil {
@@ -86,5 +90,25 @@ func (x *metrics) Collect(ch chan<- prometheus.Metric) {
 				ch <- prometheus.MustNewConstMetric(alarmDesc, prometheus.GaugeValue, value, name, kind.String(), alarm)
 			}
 		}
+	}
+}
+
+// collectAnchors counts the anchors of upstreams.
+func (x *metrics) collectAnchors(ch chan<- prometheus.Metric) {
+	type key struct{ td, state string }
+	counts := map[key]float64{}
+	for row, err := range upstreamAnchors.All(x.manager.config.Store.View(), "") {
+		if err != nil {
+			return
+		}
+		state := "pending"
+		if row.Value.GetPublished() {
+			state = "published"
+		}
+		counts[key{row.Value.GetTrustDomain(), state}]++
+		counts[key{row.Value.GetTrustDomain(), "pending"}] += 0 // it is there while there is any anchor, for alerts
+	}
+	for k, n := range counts {
+		ch <- prometheus.MustNewConstMetric(anchorsDesc, prometheus.GaugeValue, n, k.td, k.state)
 	}
 }

@@ -181,20 +181,19 @@ func (m *Manager) newAuthority(ctx context.Context, s Situation, domain *statev1
 	if err != nil {
 		return nil, fmt.Errorf("make a request for a signing certificate: %w", err)
 	}
-	revoked, err := revokedOf(m.config.Store.View(), td.Name())
+	refused, err := m.refusedAnchor(m.config.Store.View(), td.Name())
 	if err != nil {
 		return nil, errors.Join(err, m.keys.Delete(ctx, id))
 	}
 	signed, err := m.upstream.SignCA(ctx, CARequest{
-		TrustDomain: td, CSR: csr, Now: s.Now, TTL: s.Settings.CATTL, NewAnchor: action.NewAnchor,
-		Revoked: func(anchor *x509.Certificate) bool { return revoked(anchor.Raw) },
-		Failed:  func(err error) { m.outcome(ctx, td.Name(), X509, err) },
+		TrustDomain: td, CSR: csr, Now: s.Now, TTL: s.Settings.CATTL, NewAnchor: action.NewAnchor, Refused: refused,
+		Failed: func(err error) { m.outcome(ctx, td.Name(), X509, err) },
 	})
 	if err == nil {
 		err = checkSigned(td, key.Public(), signed, s.Now, s.Settings.X509SVIDTTL)
 	}
-	if err == nil && revoked(signed.Anchors[0].Raw) {
-		err = fmt.Errorf("the upstream signs below the anchor %s, which was revoked; make an issuer below another one its default", AnchorID(signed.Anchors[0]))
+	if err == nil {
+		err = m.admitAnchor(ctx, td, signed.Anchors[0])
 	}
 	if err != nil {
 		return nil, errors.Join(err, m.keys.Delete(ctx, id))
@@ -209,6 +208,9 @@ func (m *Manager) newAuthority(ctx context.Context, s Situation, domain *statev1
 	}
 	for _, c := range signed.Anchors {
 		row.Anchors = append(row.Anchors, c.Raw)
+		if m.anchors != nil {
+			break // the others are in the bundle by themselves, for as long as the upstream has them
+		}
 	}
 	return row, nil
 }

@@ -17,8 +17,20 @@ import (
 // its JWT authorities, in whatever state they are, less what was revoked. So an anchor stays for as long as an authority
 // below it does. One of an upstream stays above a revoked authority too, unless it was revoked itself: verifiers read no
 // revocation list, and to take away for a moment what comes back with the next authority would help nobody.
-func contentOf(rows []*statev1.Authority, revoked func(anchor []byte) bool) (bundle.Content, error) {
+//
+// To these come the published anchors of the domain's upstream, which are there before anything is signed below them.
+func contentOf(rows []*statev1.Authority, published [][]byte, revoked func(anchor []byte) bool) (bundle.Content, error) {
 	content := bundle.Content{JWTAuthorities: map[string]crypto.PublicKey{}}
+	for _, der := range published {
+		if revoked(der) {
+			continue
+		}
+		anchor, err := x509.ParseCertificate(der)
+		if err != nil {
+			return bundle.Content{}, fmt.Errorf("a published anchor of the upstream: %w", err)
+		}
+		content.X509Authorities = append(content.X509Authorities, anchor)
+	}
 	for _, row := range rows {
 		switch Kind(row.GetKind()) {
 		case X509:
@@ -91,7 +103,11 @@ func (m *Manager) publish(tx *raftstore.Tx, domain *statev1.Domain, now time.Tim
 	if err != nil {
 		return 0, err
 	}
-	content, err := contentOf(rows, revoked)
+	published, err := publishedAnchors(tx, td.Name())
+	if err != nil {
+		return 0, err
+	}
+	content, err := contentOf(rows, published, revoked)
 	if err != nil {
 		return 0, err
 	}

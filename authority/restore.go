@@ -43,6 +43,9 @@ func (m *Manager) surviveRestore(before, restored *raftstore.View, tx *raftstore
 			if err = dropAll(restored, tx, domain.Key); err == nil {
 				err = keepHistory(before, tx, domain.Key)
 			}
+			if err == nil {
+				err = keepUpstreamAnchors(before, tx, domain.Key)
+			}
 		} else {
 			err = m.retireAll(restored, tx, domain.Key)
 		}
@@ -183,7 +186,11 @@ func (m *Manager) republish(tx *raftstore.Tx, domain *statev1.Domain, sequence u
 	if err != nil {
 		return err
 	}
-	content, err := contentOf(rows, revoked)
+	published, err := publishedAnchors(tx, td.Name())
+	if err != nil {
+		return err
+	}
+	content, err := contentOf(rows, published, revoked)
 	if err != nil {
 		return err
 	}
@@ -202,7 +209,7 @@ func (m *Manager) founded(_ *raftstore.View, table, key string) bool {
 	switch table {
 	case Domains.Name(), HostedBundles.Name():
 		return key == home
-	case authorities.Name(), HostedHistory.Name(), hostedHistoryKeys.Name():
+	case authorities.Name(), upstreamAnchors.Name(), HostedHistory.Name(), hostedHistoryKeys.Name():
 		return strings.HasPrefix(key, below(home))
 	}
 	return false

@@ -1,9 +1,7 @@
 package authority
 
 import (
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"fmt"
 	"time"
 
@@ -16,11 +14,6 @@ import (
 // An anchor that was revoked is written down until it would have expired, apart from the authorities below it: an
 // upstream that was not told goes on to sign below it, and hands it out with what it signs.
 
-func revokedAnchorKey(td string, der []byte) string {
-	sum := sha256.Sum256(der)
-	return below(td) + hex.EncodeToString(sum[:])
-}
-
 // revokeAnchor writes down that the anchor of an authority must not be in the bundle, and notes it with the authority.
 func revokeAnchor(tx *raftstore.Tx, row *statev1.Authority, now time.Time) error {
 	anchor, err := anchorOf(row)
@@ -32,7 +25,10 @@ func revokeAnchor(tx *raftstore.Tx, row *statev1.Authority, now time.Time) error
 }
 
 func putRevokedAnchor(tx *raftstore.Tx, td string, anchor *x509.Certificate, now time.Time) error {
-	return revokedAnchors.Put(tx, revokedAnchorKey(td, anchor.Raw), &statev1.RevokedAnchor{
+	if err := upstreamAnchors.Delete(tx, anchorKey(td, anchor.Raw)); err != nil {
+		return err
+	}
+	return revokedAnchors.Put(tx, anchorKey(td, anchor.Raw), &statev1.RevokedAnchor{
 		TrustDomain: td, KeyId: AnchorID(anchor), RevokeTime: timestamppb.New(now), NotAfter: timestamppb.New(anchor.NotAfter),
 	})
 }
@@ -47,7 +43,7 @@ func revokedOf(r raftstore.Reader, td string) (func(anchor []byte) bool, error) 
 	for _, row := range rows {
 		keys[row.Key] = true
 	}
-	return func(anchor []byte) bool { return keys[revokedAnchorKey(td, anchor)] }, nil
+	return func(anchor []byte) bool { return keys[anchorKey(td, anchor)] }, nil
 }
 
 // belowRevoked says whether the chain of an authority leads to an anchor that was revoked.

@@ -68,7 +68,7 @@ func (s *SelfSigned) SignCA(ctx context.Context, r CARequest) (*Signed, error) {
 		top = &roots[len(roots)-1]
 		number = top.number + 1
 	}
-	if top == nil || r.NewAnchor || !top.signsAt(r.Now) || (r.Revoked != nil && r.Revoked(top.certificate)) {
+	if top == nil || r.NewAnchor || !top.signsAt(r.Now) || (r.Refused != nil && r.Refused(top.certificate)) {
 		if top, err = s.newRoot(ctx, r.TrustDomain, number, r.Now); err != nil {
 			return nil, err
 		}

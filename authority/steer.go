@@ -2,6 +2,7 @@ package authority
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"slices"
@@ -17,7 +18,10 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-var errNoAuthority = errors.New("there is no authority")
+var (
+	errNoAuthority = errors.New("there is no authority")
+	errNoAnchor    = errors.New("there is no anchor")
+)
 
 // steered is what an operator's call did to a domain.
 type steered struct {
@@ -89,7 +93,7 @@ func steerError(err error) error {
 	switch {
 	case !errors.As(err, &no):
 		return raftstore.StatusError(err)
-	case errors.Is(err, errNoAuthority):
+	case errors.Is(err, errNoAuthority), errors.Is(err, errNoAnchor):
 		return status.Error(codes.NotFound, no.Error())
 	}
 	return status.Error(codes.FailedPrecondition, no.Error())
@@ -229,6 +233,9 @@ func (m *Manager) takeAnchor(tx *raftstore.Tx, domain *statev1.Domain, s Situati
 		}
 	}
 	if !found {
+		if found, err = refuseHeld(tx, td, keyID, s.Now); found || err != nil {
+			return nil, err
+		}
 		return nil, refused{fmt.Errorf("the bundle of %s holds no anchor %q; 'entente authority list --output json' shows them as key_id", td, keyID)}
 	}
 	if len(actions) > 0 {
@@ -236,6 +243,28 @@ func (m *Manager) takeAnchor(tx *raftstore.Tx, domain *statev1.Domain, s Situati
 	}
 	_, err = m.publish(tx, domain, s.Now) // nothing stands below it
 	return nil, err
+}
+
+// refuseHeld revokes an anchor that waits for approval: it never will be approved.
+func refuseHeld(tx *raftstore.Tx, td, keyID string, now time.Time) (found bool, err error) {
+	rows, err := listUpstreamAnchors(tx, td)
+	if err != nil {
+		return false, err
+	}
+	for _, row := range rows {
+		c, err := x509.ParseCertificate(row.GetCertificate())
+		if err != nil {
+			return false, fmt.Errorf("an anchor of the upstream of %s: %w", td, err)
+		}
+		if AnchorID(c) != keyID {
+			continue
+		}
+		found = true
+		if err := putRevokedAnchor(tx, td, c, now); err != nil {
+			return false, err
+		}
+	}
+	return found, nil
 }
 
 // markAnchors notes with authorities of an upstream that their anchor was revoked.

@@ -224,17 +224,25 @@ func (m *Manager) carry(ctx context.Context, td string, fn func(*raftstore.Tx) (
 // report tells the log, the metrics and the audit log what was done to a domain's authorities.
 func (m *Manager) report(td string, carried []done, revision raftstore.Revision) error {
 	for _, d := range carried {
-		m.log.Info(string(d.Do)+" authority", "trust_domain", td, "kind", d.Kind, "id", d.ID, "why", d.Why, "revision", revision)
+		what := "authority"
+		if d.anchor != nil {
+			what = "anchor"
+		}
+		m.log.Info(string(d.Do)+" "+what, "trust_domain", td, "kind", d.Kind, "id", d.ID, "why", d.Why, "revision", revision)
+		if d.Do == Verb(HoldAnchor) {
+			m.log.Warn("a new anchor of the upstream waits for approval, and nothing is signed below it; if it is meant to be, approve it", "trust_domain", td,
+				"anchor", d.ID, "subject", d.anchor.Subject, "run", fmt.Sprintf("entente authority approve %s --domain %s", d.ID, td))
+		}
 		if d.Alarm {
 			m.metrics.forced.WithLabelValues(td, d.Kind.String()).Inc()
 			m.log.Error("an authority had to become active before everybody can know it; look at refresh_hint, ca_ttl and the upstream", "trust_domain", td, "kind", d.Kind, "id", d.ID)
 		}
-		detail := fmt.Sprintf("%s authority %s: %s", d.Kind, d.ID, d.Why)
+		detail := fmt.Sprintf("%s %s %s: %s", d.Kind, what, d.ID, d.Why)
 		if d.Sequence > 0 {
 			detail = fmt.Sprintf("%s; bundle sequence %d", detail, d.Sequence)
 		}
 		if err := m.config.Audit.Record(access.Event{
-			Caller: "authority", Action: string(d.Do) + " authority", Object: td, Result: access.ResultDone,
+			Caller: "authority", Action: string(d.Do) + " " + what, Object: td, Result: access.ResultDone,
 			Revision: uint64(revision), Detail: detail, Durable: true,
 		}); err != nil {
 			return fmt.Errorf("write the audit log: %w", err)

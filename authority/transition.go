@@ -1,6 +1,7 @@
 package authority
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"slices"
@@ -27,6 +28,8 @@ type candidate struct {
 // done is an action that was carried out.
 type done struct {
 	Action
+	// anchor is what the action was carried out on, where it was no authority.
+	anchor *x509.Certificate
 	// Sequence is that of the bundle which the transaction published, 0 if none.
 	Sequence uint64
 	// inherits says that what verifies a prepared authority was published with an earlier one.
@@ -93,8 +96,18 @@ func (m *Manager) carryOut(tx *raftstore.Tx, td string, candidates map[Kind]cand
 			} else if revoked {
 				continue // it was revoked while this was signed; the next round asks for another
 			}
+			if unpublished, err := m.belowUnpublished(tx, td, made.row); err != nil {
+				return nil, err
+			} else if unpublished {
+				continue // its anchor left while this was signed
+			}
 			row := number(made.row, rows, s, action, made.newAnchor)
 			inherits = slices.ContainsFunc(rows, func(other *statev1.Authority) bool { return sameAnchor(row, other) })
+			if fed, err := fedAnchor(tx, td, row); err != nil {
+				return nil, err
+			} else if fed {
+				inherits = true
+			}
 			if err := authorities.Put(tx, authorityKey(td, row.GetId()), row); err != nil {
 				return nil, err
 			}
@@ -190,6 +203,23 @@ func number(made *statev1.Authority, rows []*statev1.Authority, s Situation, act
 	}
 	row.ReadyTime = timestamppb.New(ready)
 	return row
+}
+
+// fedAnchor says whether an authority's anchor was published by itself. Then the authority waits until that is known, and no
+// longer.
+func fedAnchor(r raftstore.Reader, td string, row *statev1.Authority) (bool, error) {
+	if len(row.GetAnchors()) == 0 {
+		return false, nil
+	}
+	anchor, ok, err := upstreamAnchors.Get(r, anchorKey(td, row.GetAnchors()[0]))
+	if err != nil || !ok || !anchor.Value.GetPublished() {
+		return false, err
+	}
+	row.PublishSequence = anchor.Value.GetPublishSequence()
+	if timeOf(anchor.Value.GetReadyTime()).Before(timeOf(row.GetReadyTime())) {
+		row.ReadyTime = anchor.Value.GetReadyTime()
+	}
+	return true, nil
 }
 
 // change carries out an action on an authority that is there.

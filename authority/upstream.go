@@ -19,6 +19,14 @@ type Upstream interface {
 	Prune(inUse func(anchor *x509.Certificate) bool) error
 }
 
+// AnchorSource is implemented by an [Upstream] that knows the anchors of a domain apart from what it signs. They are published
+// when they are seen, before anything is signed below them.
+type AnchorSource interface {
+	// Anchors are those of a domain as last seen, and a channel that is closed when the anchors of any domain change. None:
+	// it has not seen them yet. It does not block.
+	Anchors(td spiffeid.TrustDomain) ([]*x509.Certificate, <-chan struct{})
+}
+
 // CARequest asks for a signing certificate.
 type CARequest struct {
 	TrustDomain spiffeid.TrustDomain
@@ -26,8 +34,8 @@ type CARequest struct {
 	CSR *x509.CertificateRequest
 	Now time.Time
 	TTL time.Duration
-	// Revoked says which anchors must not be signed below any more.
-	Revoked func(anchor *x509.Certificate) bool
+	// Refused says below which anchors nothing must be signed: what was revoked, and what waits for approval.
+	Refused func(anchor *x509.Certificate) bool
 	// NewAnchor asks for a certificate below an anchor that no earlier one is below, where the upstream makes its
 	// anchors itself.
 	NewAnchor bool
@@ -40,6 +48,6 @@ type CARequest struct {
 type Signed struct {
 	// Chain begins with the signing certificate and ends below the anchor.
 	Chain []*x509.Certificate
-	// Anchors are to be in the bundle. The chain leads to the first.
+	// Anchors are to be in the bundle. The chain leads to the first. Of an [AnchorSource] the others do not count here.
 	Anchors []*x509.Certificate
 }

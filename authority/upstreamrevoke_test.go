@@ -48,7 +48,7 @@ func (*vaultlike) Prune(func(*x509.Certificate) bool) error { return nil }
 func (v *vaultlike) SignCA(ctx context.Context, r CARequest) (*Signed, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	r.NewAnchor, r.Revoked = false, nil
+	r.NewAnchor, r.Refused = false, nil
 	return v.SelfSigned.SignCA(ctx, r)
 }
 

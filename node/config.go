@@ -18,6 +18,7 @@ type Config struct {
 	BundleEndpoint BundleEndpointConfig
 	SelfSigned     SelfSignedConfig
 	Vault          *vaultca.Config        // nil: the upstream is the self-signed one
+	AnchorApproval bool                   // whether a new anchor of the upstream waits for an operator
 	Transit        *vaultca.TransitConfig // nil: the signing keys are not in Vault
 	Authority      AuthorityConfig
 	Federation     FederationConfig

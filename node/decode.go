@@ -139,6 +139,15 @@ func (b *block) texts(name string) []string {
 	return out
 }
 
+// boolean reads true or false.
+func (b *block) boolean(name string, def bool) bool {
+	v, ok := b.value(name, cty.Bool)
+	if !ok {
+		return def
+	}
+	return v.True()
+}
+
 func (b *block) integer(name string, def, low, high int) int {
 	v, ok := b.value(name, cty.Number)
 	if !ok {

@@ -193,7 +193,7 @@ func (m *member) buildAuthority() error {
 		MinRefresh: m.cfg.Federation.MinRefresh, SigningGrace: m.cfg.Authority.SigningGrace,
 		IssueRate: unlessZero(m.cfg.Authority.IssueRate), IssueBurst: m.cfg.Authority.IssueBurst, LintSample: int(unlessZero(m.cfg.Authority.LintSample)),
 		Keys: keys, KeyDir: m.dir.file(keyFolder), RootTTL: m.cfg.SelfSigned.RootTTL, Upstream: upstream,
-		Contact: m.members, Conn: m.port.Conn, IsForeign: federation.IsForeign, Acknowledgements: acknowledgements{m},
+		Contact: m.members, Conn: m.port.Conn, IsForeign: federation.IsForeign, AnchorApproval: m.cfg.AnchorApproval, Acknowledgements: acknowledgements{m},
 		Audit: m.audit, Logger: m.log.Named("authority"), Registerer: m.registry,
 	})
 	return err

@@ -20,7 +20,7 @@ var vaultMountSettings = []hcl.AttributeSchema{{Name: "pki_mount", Required: tru
 var (
 	vaultSchema = &hcl.BodySchema{
 		Attributes: append([]hcl.AttributeSchema{
-			{Name: "address", Required: true}, {Name: "namespace"}, {Name: "ca_file"}, {Name: "server_name"},
+			{Name: "address", Required: true}, {Name: "namespace"}, {Name: "ca_file"}, {Name: "server_name"}, {Name: "anchor_approval"},
 		}, vaultMountSettings...),
 		Blocks: []hcl.BlockHeaderSchema{{Type: "auth", LabelNames: []string{"method"}}, {Type: "domain", LabelNames: []string{"name"}}},
 	}
@@ -54,6 +54,7 @@ func (d *decoder) vault(cfg *Config, hb *hcl.Block) {
 			d.vaultDomain(v, inner)
 		}
 	}
+	approval := b.boolean("anchor_approval", false)
 	if d.diags.HasErrors() {
 		return
 	}
@@ -61,7 +62,7 @@ func (d *decoder) vault(cfg *Config, hb *hcl.Block) {
 		d.refuse(hb.DefRange, "upstream \"vault\": %s", strings.ReplaceAll(err.Error(), "\n", "; "))
 		return
 	}
-	cfg.Vault = v
+	cfg.Vault, cfg.AnchorApproval = v, approval
 }
 
 func (b *block) vaultMount() vaultca.Mount {

@@ -26,7 +26,10 @@ func VaultPolicy(p VaultPolicyFor) (string, error) {
 	var pki []vaultca.PolicyFor
 	var transit []vaultca.TransitPolicyFor
 	if p.PKIMount != "" {
-		of := vaultca.PolicyFor{Mount: p.PKIMount, Issuer: p.Issuer}
+		of := vaultca.PolicyFor{Mount: p.PKIMount}
+		if p.Issuer != "" {
+			of.Issuers = []string{p.Issuer}
+		}
 		if p.TrustDomain != "" {
 			td, err := bundle.ParseTrustDomain(p.TrustDomain)
 			if err != nil {

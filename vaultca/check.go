@@ -142,7 +142,7 @@ func (k *checker) signing(ctx context.Context, td spiffeid.TrustDomain, anchors 
 		k.add(Failure, subject, "%v", err)
 		return
 	}
-	secret, err := k.caller.signIntermediate(ctx, k.config.Mounts[td], signParameters(td, csr, checkTTL))
+	secret, err := k.caller.signIntermediate(ctx, k.config.Mounts[td], k.config.Mounts[td].issuers()[0], signParameters(td, csr, checkTTL))
 	if err != nil {
 		k.add(Failure, subject, "%v", err)
 		return

@@ -49,8 +49,8 @@ type Config struct {
 type Mount struct {
 	// Path is the PKI mount's, without slashes at its ends.
 	Path string
-	// Issuers are references to issuers in the mount, by name or id. The first one signs, and the tops of all their chains
-	// are anchors; none: the mount's default issuer.
+	// Issuers are references to issuers in the mount, by name or id. The first one signs, unless nothing may be signed below its
+	// anchors, and then the next; the tops of all their chains are anchors. None: the mount's default issuer.
 	Issuers []string
 	// AnchorsFile holds the anchors, PEM, where Vault does not know the root; empty: they are found in Vault. It is read again with each look.
 	AnchorsFile string

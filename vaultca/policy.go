@@ -10,8 +10,8 @@ import (
 // PolicyFor says whose rights to print.
 type PolicyFor struct {
 	Mount string
-	// Issuer is the reference that signs; empty: default.
-	Issuer string
+	// Issuers are the references that can sign; none: default.
+	Issuers []string
 	// TrustDomain is the one that the mount belongs to. Left out, the policy allows signing for any domain.
 	TrustDomain spiffeid.TrustDomain
 }
@@ -26,15 +26,13 @@ type right struct {
 
 // rights are exactly those that this package uses.
 func rights(p PolicyFor) []right {
-	issuer, name := p.Issuer, "spiffe://*"
-	if issuer == "" {
-		issuer = "default"
-	}
+	name := "spiffe://*"
 	if p.TrustDomain.Name() != "" {
 		name = p.TrustDomain.IDString()
 	}
-	return []right{
-		{
+	var all []right
+	for _, issuer := range (Mount{Issuers: p.Issuers}).issuers() {
+		all = append(all, right{
 			path: p.Mount + "/issuer/" + issuer + "/sign-intermediate", capabilities: `"update"`,
 			why: "Sign this member's signing certificates: for this name, without a CA below, and nothing else from the request but its key.",
 			allowed: []string{
@@ -47,13 +45,15 @@ func rights(p PolicyFor) []right {
 				fmt.Sprintf(`"not_before_duration"  = ["%ds"]`, int(backdating.Seconds())),
 				`"use_csr_values"       = [false]`,
 			},
-		},
+		})
+	}
+	return append(all, []right{
 		{path: p.Mount + "/revoke", capabilities: `"update"`, why: "Revoke a signing certificate, by `entente authority revoke`.", allowed: []string{`"serial_number" = []`}},
 		{path: p.Mount + "/roles", capabilities: `"list"`, why: "Look for roles that could issue SPIFFE IDs too, by `entente vault check`."},
 		{path: p.Mount + "/roles/*", capabilities: `"read"`},
 		{path: "auth/token/renew-self", capabilities: `"update"`, why: "Keep the login alive."},
 		{path: "auth/token/lookup-self", capabilities: `"read"`, why: "Learn how long a token that was given lasts."},
-	}
+	}...)
 }
 
 // Policy prints a Vault policy with exactly the rights that a member uses, and a reason for each.

@@ -92,14 +92,14 @@ func TestPolicyPinsEachParameter(t *testing.T) {
 	} {
 		parameters := signParameters(domain, asked(t).CSR, 24*3600e9)
 		parameters[name] = value
-		_, err := u.caller.signIntermediate(t.Context(), u.config.Mounts[domain], parameters)
+		_, err := u.caller.signIntermediate(t.Context(), u.config.Mounts[domain], "default", parameters)
 		require.ErrorIs(t, err, ErrDenied, name)
 	}
 	signs(t, u)
 }
 
 func TestPolicyAsPrinted(t *testing.T) {
-	printed, err := Policy(PolicyFor{Mount: "pki_eu", Issuer: "eu-2026", TrustDomain: domain})
+	printed, err := Policy(PolicyFor{Mount: "pki_eu", Issuers: []string{"eu-2026"}, TrustDomain: domain})
 	require.NoError(t, err)
 	want, err := os.ReadFile("testdata/policy.hcl")
 	require.NoError(t, err)

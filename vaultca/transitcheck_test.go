@@ -95,7 +95,7 @@ func TestTransitPolicyPinsEachParameter(t *testing.T) {
 }
 
 func TestPoliciesAsPrinted(t *testing.T) {
-	printed, err := Policies([]PolicyFor{{Mount: "pki_eu", Issuer: "eu-2026", TrustDomain: domain}},
+	printed, err := Policies([]PolicyFor{{Mount: "pki_eu", Issuers: []string{"eu-2026"}, TrustDomain: domain}},
 		[]TransitPolicyFor{{Mount: "transit", Cluster: "eu", Member: "eu-1"}})
 	require.NoError(t, err)
 	want, err := os.ReadFile("testdata/policies.hcl")

@@ -55,7 +55,7 @@ func Policies(pki []PolicyFor, transit []TransitPolicyFor) (string, error) {
 	}
 	var all, login []right
 	for _, p := range pki {
-		if err := errors.Join(checkPath("mount", p.Mount), checkIssuerIfAny(p.Issuer)); err != nil {
+		if err := errors.Join(checkPath("mount", p.Mount), checkIssuers(p.Issuers)); err != nil {
 			return "", err
 		}
 		all = append(all, rights(p)...)
@@ -75,11 +75,12 @@ func Policies(pki []PolicyFor, transit []TransitPolicyFor) (string, error) {
 	return printRights(append(all, login...)), nil
 }
 
-func checkIssuerIfAny(ref string) error {
-	if ref == "" {
-		return nil
+func checkIssuers(refs []string) error {
+	var errs []error
+	for _, ref := range refs {
+		errs = append(errs, checkIssuer(ref))
 	}
-	return checkIssuer(ref)
+	return errors.Join(errs...)
 }
 
 // PolicyFor is the rights that the configuration needs.
@@ -92,7 +93,7 @@ func (c Config) PoliciesFor() []PolicyFor {
 	var all []PolicyFor
 	for _, td := range c.domains() {
 		m := c.Mounts[td]
-		all = append(all, PolicyFor{Mount: m.Path, Issuer: m.issuers()[0], TrustDomain: td})
+		all = append(all, PolicyFor{Mount: m.Path, Issuers: m.issuers(), TrustDomain: td})
 	}
 	return all
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/big"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -175,7 +176,7 @@ func (u *Upstream) SignCA(ctx context.Context, r authority.CARequest) (*authorit
 		return nil, fmt.Errorf("sign a signing certificate of %s: %w", r.TrustDomain, ErrNoMount)
 	}
 	said := func(err error) error {
-		return fmt.Errorf("sign a signing certificate of %s by Vault mount %s, issuer %s: %w", r.TrustDomain, m.Path, m.issuers()[0], err)
+		return fmt.Errorf("sign a signing certificate of %s by Vault mount %s, issuer %s: %w", r.TrustDomain, m.Path, strings.Join(m.issuers(), " or "), err)
 	}
 	signed, err := u.sign(telling(ctx, func(err error) {
 		u.outcome(ctx, r.TrustDomain, "sign", said(err))
@@ -195,7 +196,11 @@ func (u *Upstream) sign(ctx context.Context, m Mount, r authority.CARequest) (*a
 	if err != nil {
 		return nil, err
 	}
-	secret, err := u.caller.signIntermediate(ctx, m, signParameters(r.TrustDomain, r.CSR, r.TTL))
+	issuer, err := u.caller.pick(ctx, m, r.Refused)
+	if err != nil {
+		return nil, err
+	}
+	secret, err := u.caller.signIntermediate(ctx, m, issuer, signParameters(r.TrustDomain, r.CSR, r.TTL))
 	if err != nil {
 		return nil, err
 	}
@@ -245,9 +250,28 @@ func signParameters(td spiffeid.TrustDomain, csr *x509.CertificateRequest, ttl t
 	}
 }
 
-func (c *caller) signIntermediate(ctx context.Context, m Mount, parameters map[string]any) (*api.Secret, error) {
+// pick returns the issuer that is to sign: the first whose chain leads to an anchor that is not refused. If there is none it is
+// the first of all, and what it signs is refused in words that say why.
+func (c *caller) pick(ctx context.Context, m Mount, refused func(*x509.Certificate) bool) (string, error) {
+	all := m.issuers()
+	if len(all) == 1 || refused == nil || m.AnchorsFile != "" {
+		return all[0], nil
+	}
+	for _, ref := range all {
+		issuer, chain, err := c.issuer(ctx, m, ref)
+		if err != nil {
+			return "", err
+		}
+		if slices.ContainsFunc(Tops(issuer, chain), func(top *x509.Certificate) bool { return !refused(top) }) {
+			return ref, nil
+		}
+	}
+	return all[0], nil
+}
+
+func (c *caller) signIntermediate(ctx context.Context, m Mount, issuer string, parameters map[string]any) (*api.Secret, error) {
 	return c.authorized(ctx, "sign", func(ctx context.Context, client *api.Client) (*api.Secret, error) {
-		return client.Logical().WriteWithContext(ctx, m.Path+"/issuer/"+m.issuers()[0]+"/sign-intermediate", parameters)
+		return client.Logical().WriteWithContext(ctx, m.Path+"/issuer/"+issuer+"/sign-intermediate", parameters)
 	})
 }
 

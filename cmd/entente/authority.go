@@ -13,7 +13,7 @@ import (
 func (a *app) authorityCommand() *cobra.Command {
 	return group("authority", "The signing keys of hosted trust domains",
 		a.authorityListCommand(), a.authorityRotateCommand(), a.authorityPrepareCommand(), a.authorityActivateCommand(),
-		a.authorityTaintCommand(), a.authorityRevokeCommand())
+		a.authorityTaintCommand(), a.authorityRevokeCommand(), a.authorityAnchorsCommand(), a.authorityApproveCommand())
 }
 
 func (a *app) authorityListCommand() *cobra.Command {

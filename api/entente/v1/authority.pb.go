@@ -134,6 +134,57 @@ func (AuthorityState) EnumDescriptor() ([]byte, []int) {
 	return file_entente_v1_authority_proto_rawDescGZIP(), []int{1}
 }
 
+type AnchorState int32
+
+const (
+	AnchorState_ANCHOR_STATE_UNSPECIFIED AnchorState = 0
+	// The upstream has it, and it waits for an operator's approval: it is not in the bundle, and nothing is signed below it.
+	AnchorState_ANCHOR_STATE_PENDING AnchorState = 1
+	// In the bundle.
+	AnchorState_ANCHOR_STATE_PUBLISHED AnchorState = 2
+)
+
+// Enum value maps for AnchorState.
+var (
+	AnchorState_name = map[int32]string{
+		0: "ANCHOR_STATE_UNSPECIFIED",
+		1: "ANCHOR_STATE_PENDING",
+		2: "ANCHOR_STATE_PUBLISHED",
+	}
+	AnchorState_value = map[string]int32{
+		"ANCHOR_STATE_UNSPECIFIED": 0,
+		"ANCHOR_STATE_PENDING":     1,
+		"ANCHOR_STATE_PUBLISHED":   2,
+	}
+)
+
+func (x AnchorState) Enum() *AnchorState {
+	p := new(AnchorState)
+	*p = x
+	return p
+}
+
+func (x AnchorState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (AnchorState) Descriptor() protoreflect.EnumDescriptor {
+	return file_entente_v1_authority_proto_enumTypes[2].Descriptor()
+}
+
+func (AnchorState) Type() protoreflect.EnumType {
+	return &file_entente_v1_authority_proto_enumTypes[2]
+}
+
+func (x AnchorState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use AnchorState.Descriptor instead.
+func (AnchorState) EnumDescriptor() ([]byte, []int) {
+	return file_entente_v1_authority_proto_rawDescGZIP(), []int{2}
+}
+
 // Authority is one signing key of a hosted trust domain on one member.
 type Authority struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -1079,6 +1130,380 @@ func (x *RevokeAuthorityResponse) GetRemarks() []string {
 	return nil
 }
 
+// Anchor is a self-signed root that verifies X509-SVIDs of a hosted domain.
+type Anchor struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	// The subject key identifier and the SHA-256 of the certificate, both in hexadecimal.
+	KeyId     string                 `protobuf:"bytes,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	Sha256    string                 `protobuf:"bytes,3,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	Subject   string                 `protobuf:"bytes,4,opt,name=subject,proto3" json:"subject,omitempty"`
+	NotBefore *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
+	NotAfter  *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	State     AnchorState            `protobuf:"varint,7,opt,name=state,proto3,enum=entente.v1.AnchorState" json:"state,omitempty"`
+	// Whether it is an upstream's; else it is a member's own.
+	Upstream bool `protobuf:"varint,8,opt,name=upstream,proto3" json:"upstream,omitempty"`
+	// How many authorities are below it.
+	Authorities uint32 `protobuf:"varint,9,opt,name=authorities,proto3" json:"authorities,omitempty"`
+	// The member that saw it first in the upstream, and when.
+	SeenBy      string                 `protobuf:"bytes,10,opt,name=seen_by,json=seenBy,proto3" json:"seen_by,omitempty"`
+	SeenTime    *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=seen_time,json=seenTime,proto3" json:"seen_time,omitempty"`
+	PublishTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=publish_time,json=publishTime,proto3" json:"publish_time,omitempty"`
+	// When everybody can know it.
+	ReadyTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=ready_time,json=readyTime,proto3" json:"ready_time,omitempty"`
+	// Since when the upstream lists it no more.
+	UnlistedTime *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=unlisted_time,json=unlistedTime,proto3" json:"unlisted_time,omitempty"`
+	// One sentence on what it waits for, or why it is still there; empty for neither.
+	Remark        string `protobuf:"bytes,15,opt,name=remark,proto3" json:"remark,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Anchor) Reset() {
+	*x = Anchor{}
+	mi := &file_entente_v1_authority_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Anchor) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Anchor) ProtoMessage() {}
+
+func (x *Anchor) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_authority_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Anchor.ProtoReflect.Descriptor instead.
+func (*Anchor) Descriptor() ([]byte, []int) {
+	return file_entente_v1_authority_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Anchor) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *Anchor) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *Anchor) GetSha256() string {
+	if x != nil {
+		return x.Sha256
+	}
+	return ""
+}
+
+func (x *Anchor) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *Anchor) GetNotBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotBefore
+	}
+	return nil
+}
+
+func (x *Anchor) GetNotAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotAfter
+	}
+	return nil
+}
+
+func (x *Anchor) GetState() AnchorState {
+	if x != nil {
+		return x.State
+	}
+	return AnchorState_ANCHOR_STATE_UNSPECIFIED
+}
+
+func (x *Anchor) GetUpstream() bool {
+	if x != nil {
+		return x.Upstream
+	}
+	return false
+}
+
+func (x *Anchor) GetAuthorities() uint32 {
+	if x != nil {
+		return x.Authorities
+	}
+	return 0
+}
+
+func (x *Anchor) GetSeenBy() string {
+	if x != nil {
+		return x.SeenBy
+	}
+	return ""
+}
+
+func (x *Anchor) GetSeenTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SeenTime
+	}
+	return nil
+}
+
+func (x *Anchor) GetPublishTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PublishTime
+	}
+	return nil
+}
+
+func (x *Anchor) GetReadyTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ReadyTime
+	}
+	return nil
+}
+
+func (x *Anchor) GetUnlistedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UnlistedTime
+	}
+	return nil
+}
+
+func (x *Anchor) GetRemark() string {
+	if x != nil {
+		return x.Remark
+	}
+	return ""
+}
+
+type ListAnchorsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: all hosted domains.
+	TrustDomain   string       `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	Read          *ReadOptions `protobuf:"bytes,2,opt,name=read,proto3" json:"read,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAnchorsRequest) Reset() {
+	*x = ListAnchorsRequest{}
+	mi := &file_entente_v1_authority_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAnchorsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAnchorsRequest) ProtoMessage() {}
+
+func (x *ListAnchorsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_authority_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAnchorsRequest.ProtoReflect.Descriptor instead.
+func (*ListAnchorsRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_authority_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ListAnchorsRequest) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *ListAnchorsRequest) GetRead() *ReadOptions {
+	if x != nil {
+		return x.Read
+	}
+	return nil
+}
+
+type ListAnchorsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Anchors       []*Anchor              `protobuf:"bytes,2,rep,name=anchors,proto3" json:"anchors,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAnchorsResponse) Reset() {
+	*x = ListAnchorsResponse{}
+	mi := &file_entente_v1_authority_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAnchorsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAnchorsResponse) ProtoMessage() {}
+
+func (x *ListAnchorsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_authority_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAnchorsResponse.ProtoReflect.Descriptor instead.
+func (*ListAnchorsResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_authority_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ListAnchorsResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ListAnchorsResponse) GetAnchors() []*Anchor {
+	if x != nil {
+		return x.Anchors
+	}
+	return nil
+}
+
+type ApproveAnchorRequest struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	// The subject key identifier or the SHA-256 of the certificate, in hexadecimal.
+	Anchor        string `protobuf:"bytes,2,opt,name=anchor,proto3" json:"anchor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApproveAnchorRequest) Reset() {
+	*x = ApproveAnchorRequest{}
+	mi := &file_entente_v1_authority_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApproveAnchorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApproveAnchorRequest) ProtoMessage() {}
+
+func (x *ApproveAnchorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_authority_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApproveAnchorRequest.ProtoReflect.Descriptor instead.
+func (*ApproveAnchorRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_authority_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ApproveAnchorRequest) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *ApproveAnchorRequest) GetAnchor() string {
+	if x != nil {
+		return x.Anchor
+	}
+	return ""
+}
+
+type ApproveAnchorResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Anchor        *Anchor                `protobuf:"bytes,2,opt,name=anchor,proto3" json:"anchor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApproveAnchorResponse) Reset() {
+	*x = ApproveAnchorResponse{}
+	mi := &file_entente_v1_authority_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApproveAnchorResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApproveAnchorResponse) ProtoMessage() {}
+
+func (x *ApproveAnchorResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_authority_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApproveAnchorResponse.ProtoReflect.Descriptor instead.
+func (*ApproveAnchorResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_authority_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ApproveAnchorResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ApproveAnchorResponse) GetAnchor() *Anchor {
+	if x != nil {
+		return x.Anchor
+	}
+	return nil
+}
+
 var File_entente_v1_authority_proto protoreflect.FileDescriptor
 
 const file_entente_v1_authority_proto_rawDesc = "" +
@@ -1153,7 +1578,38 @@ const file_entente_v1_authority_proto_rawDesc = "" +
 	"\x17RevokeAuthorityResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x127\n" +
 	"\vauthorities\x18\x02 \x03(\v2\x15.entente.v1.AuthorityR\vauthorities\x12\x18\n" +
-	"\aremarks\x18\x03 \x03(\tR\aremarks*`\n" +
+	"\aremarks\x18\x03 \x03(\tR\aremarks\"\xfa\x04\n" +
+	"\x06Anchor\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x15\n" +
+	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12\x16\n" +
+	"\x06sha256\x18\x03 \x01(\tR\x06sha256\x12\x18\n" +
+	"\asubject\x18\x04 \x01(\tR\asubject\x129\n" +
+	"\n" +
+	"not_before\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\x127\n" +
+	"\tnot_after\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12-\n" +
+	"\x05state\x18\a \x01(\x0e2\x17.entente.v1.AnchorStateR\x05state\x12\x1a\n" +
+	"\bupstream\x18\b \x01(\bR\bupstream\x12 \n" +
+	"\vauthorities\x18\t \x01(\rR\vauthorities\x12\x17\n" +
+	"\aseen_by\x18\n" +
+	" \x01(\tR\x06seenBy\x127\n" +
+	"\tseen_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\bseenTime\x12=\n" +
+	"\fpublish_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\vpublishTime\x129\n" +
+	"\n" +
+	"ready_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\treadyTime\x12?\n" +
+	"\runlisted_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\funlistedTime\x12\x16\n" +
+	"\x06remark\x18\x0f \x01(\tR\x06remark\"d\n" +
+	"\x12ListAnchorsRequest\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12+\n" +
+	"\x04read\x18\x02 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"_\n" +
+	"\x13ListAnchorsResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12,\n" +
+	"\aanchors\x18\x02 \x03(\v2\x12.entente.v1.AnchorR\aanchors\"Q\n" +
+	"\x14ApproveAnchorRequest\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x16\n" +
+	"\x06anchor\x18\x02 \x01(\tR\x06anchor\"_\n" +
+	"\x15ApproveAnchorResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12*\n" +
+	"\x06anchor\x18\x02 \x01(\v2\x12.entente.v1.AnchorR\x06anchor*`\n" +
 	"\rAuthorityKind\x12\x1e\n" +
 	"\x1aAUTHORITY_KIND_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13AUTHORITY_KIND_X509\x10\x01\x12\x16\n" +
@@ -1164,14 +1620,20 @@ const file_entente_v1_authority_proto_rawDesc = "" +
 	"\x16AUTHORITY_STATE_ACTIVE\x10\x02\x12\x1c\n" +
 	"\x18AUTHORITY_STATE_RETIRING\x10\x03\x12\x1b\n" +
 	"\x17AUTHORITY_STATE_TAINTED\x10\x04\x12\x1b\n" +
-	"\x17AUTHORITY_STATE_REVOKED\x10\x052\xcc\x04\n" +
+	"\x17AUTHORITY_STATE_REVOKED\x10\x05*a\n" +
+	"\vAnchorState\x12\x1c\n" +
+	"\x18ANCHOR_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14ANCHOR_STATE_PENDING\x10\x01\x12\x1a\n" +
+	"\x16ANCHOR_STATE_PUBLISHED\x10\x022\xf2\x05\n" +
 	"\x10AuthorityService\x12Z\n" +
 	"\x0fListAuthorities\x12\".entente.v1.ListAuthoritiesRequest\x1a#.entente.v1.ListAuthoritiesResponse\x12`\n" +
 	"\x11RotateAuthorities\x12$.entente.v1.RotateAuthoritiesRequest\x1a%.entente.v1.RotateAuthoritiesResponse\x12c\n" +
 	"\x12PrepareAuthorities\x12%.entente.v1.PrepareAuthoritiesRequest\x1a&.entente.v1.PrepareAuthoritiesResponse\x12`\n" +
 	"\x11ActivateAuthority\x12$.entente.v1.ActivateAuthorityRequest\x1a%.entente.v1.ActivateAuthorityResponse\x12W\n" +
 	"\x0eTaintAuthority\x12!.entente.v1.TaintAuthorityRequest\x1a\".entente.v1.TaintAuthorityResponse\x12Z\n" +
-	"\x0fRevokeAuthority\x12\".entente.v1.RevokeAuthorityRequest\x1a#.entente.v1.RevokeAuthorityResponseB7Z5github.com/ententehq/entente/api/entente/v1;ententev1b\x06proto3"
+	"\x0fRevokeAuthority\x12\".entente.v1.RevokeAuthorityRequest\x1a#.entente.v1.RevokeAuthorityResponse\x12N\n" +
+	"\vListAnchors\x12\x1e.entente.v1.ListAnchorsRequest\x1a\x1f.entente.v1.ListAnchorsResponse\x12T\n" +
+	"\rApproveAnchor\x12 .entente.v1.ApproveAnchorRequest\x1a!.entente.v1.ApproveAnchorResponseB7Z5github.com/ententehq/entente/api/entente/v1;ententev1b\x06proto3"
 
 var (
 	file_entente_v1_authority_proto_rawDescOnce sync.Once
@@ -1185,66 +1647,86 @@ func file_entente_v1_authority_proto_rawDescGZIP() []byte {
 	return file_entente_v1_authority_proto_rawDescData
 }
 
-var file_entente_v1_authority_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_entente_v1_authority_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_entente_v1_authority_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_entente_v1_authority_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_entente_v1_authority_proto_goTypes = []any{
 	(AuthorityKind)(0),                 // 0: entente.v1.AuthorityKind
 	(AuthorityState)(0),                // 1: entente.v1.AuthorityState
-	(*Authority)(nil),                  // 2: entente.v1.Authority
-	(*UnacknowledgedPeer)(nil),         // 3: entente.v1.UnacknowledgedPeer
-	(*ListAuthoritiesRequest)(nil),     // 4: entente.v1.ListAuthoritiesRequest
-	(*ListAuthoritiesResponse)(nil),    // 5: entente.v1.ListAuthoritiesResponse
-	(*RotateAuthoritiesRequest)(nil),   // 6: entente.v1.RotateAuthoritiesRequest
-	(*RotateAuthoritiesResponse)(nil),  // 7: entente.v1.RotateAuthoritiesResponse
-	(*PrepareAuthoritiesRequest)(nil),  // 8: entente.v1.PrepareAuthoritiesRequest
-	(*PrepareAuthoritiesResponse)(nil), // 9: entente.v1.PrepareAuthoritiesResponse
-	(*ActivateAuthorityRequest)(nil),   // 10: entente.v1.ActivateAuthorityRequest
-	(*ActivateAuthorityResponse)(nil),  // 11: entente.v1.ActivateAuthorityResponse
-	(*TaintAuthorityRequest)(nil),      // 12: entente.v1.TaintAuthorityRequest
-	(*TaintAuthorityResponse)(nil),     // 13: entente.v1.TaintAuthorityResponse
-	(*RevokeAuthorityRequest)(nil),     // 14: entente.v1.RevokeAuthorityRequest
-	(*RevokeAuthorityResponse)(nil),    // 15: entente.v1.RevokeAuthorityResponse
-	(*timestamppb.Timestamp)(nil),      // 16: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 17: google.protobuf.Duration
-	(*ReadOptions)(nil),                // 18: entente.v1.ReadOptions
+	(AnchorState)(0),                   // 2: entente.v1.AnchorState
+	(*Authority)(nil),                  // 3: entente.v1.Authority
+	(*UnacknowledgedPeer)(nil),         // 4: entente.v1.UnacknowledgedPeer
+	(*ListAuthoritiesRequest)(nil),     // 5: entente.v1.ListAuthoritiesRequest
+	(*ListAuthoritiesResponse)(nil),    // 6: entente.v1.ListAuthoritiesResponse
+	(*RotateAuthoritiesRequest)(nil),   // 7: entente.v1.RotateAuthoritiesRequest
+	(*RotateAuthoritiesResponse)(nil),  // 8: entente.v1.RotateAuthoritiesResponse
+	(*PrepareAuthoritiesRequest)(nil),  // 9: entente.v1.PrepareAuthoritiesRequest
+	(*PrepareAuthoritiesResponse)(nil), // 10: entente.v1.PrepareAuthoritiesResponse
+	(*ActivateAuthorityRequest)(nil),   // 11: entente.v1.ActivateAuthorityRequest
+	(*ActivateAuthorityResponse)(nil),  // 12: entente.v1.ActivateAuthorityResponse
+	(*TaintAuthorityRequest)(nil),      // 13: entente.v1.TaintAuthorityRequest
+	(*TaintAuthorityResponse)(nil),     // 14: entente.v1.TaintAuthorityResponse
+	(*RevokeAuthorityRequest)(nil),     // 15: entente.v1.RevokeAuthorityRequest
+	(*RevokeAuthorityResponse)(nil),    // 16: entente.v1.RevokeAuthorityResponse
+	(*Anchor)(nil),                     // 17: entente.v1.Anchor
+	(*ListAnchorsRequest)(nil),         // 18: entente.v1.ListAnchorsRequest
+	(*ListAnchorsResponse)(nil),        // 19: entente.v1.ListAnchorsResponse
+	(*ApproveAnchorRequest)(nil),       // 20: entente.v1.ApproveAnchorRequest
+	(*ApproveAnchorResponse)(nil),      // 21: entente.v1.ApproveAnchorResponse
+	(*timestamppb.Timestamp)(nil),      // 22: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 23: google.protobuf.Duration
+	(*ReadOptions)(nil),                // 24: entente.v1.ReadOptions
 }
 var file_entente_v1_authority_proto_depIdxs = []int32{
 	0,  // 0: entente.v1.Authority.kind:type_name -> entente.v1.AuthorityKind
 	1,  // 1: entente.v1.Authority.state:type_name -> entente.v1.AuthorityState
-	16, // 2: entente.v1.Authority.not_before:type_name -> google.protobuf.Timestamp
-	16, // 3: entente.v1.Authority.not_after:type_name -> google.protobuf.Timestamp
-	16, // 4: entente.v1.Authority.prepare_time:type_name -> google.protobuf.Timestamp
-	16, // 5: entente.v1.Authority.activate_time:type_name -> google.protobuf.Timestamp
-	16, // 6: entente.v1.Authority.retire_time:type_name -> google.protobuf.Timestamp
-	16, // 7: entente.v1.Authority.next_time:type_name -> google.protobuf.Timestamp
-	16, // 8: entente.v1.Authority.taint_time:type_name -> google.protobuf.Timestamp
-	16, // 9: entente.v1.Authority.revoke_time:type_name -> google.protobuf.Timestamp
-	3,  // 10: entente.v1.Authority.unacknowledged:type_name -> entente.v1.UnacknowledgedPeer
-	17, // 11: entente.v1.UnacknowledgedPeer.for:type_name -> google.protobuf.Duration
-	18, // 12: entente.v1.ListAuthoritiesRequest.read:type_name -> entente.v1.ReadOptions
-	2,  // 13: entente.v1.ListAuthoritiesResponse.authorities:type_name -> entente.v1.Authority
-	17, // 14: entente.v1.RotateAuthoritiesResponse.expected_duration:type_name -> google.protobuf.Duration
-	17, // 15: entente.v1.PrepareAuthoritiesResponse.expected_duration:type_name -> google.protobuf.Duration
-	2,  // 16: entente.v1.ActivateAuthorityResponse.authorities:type_name -> entente.v1.Authority
-	2,  // 17: entente.v1.TaintAuthorityResponse.authorities:type_name -> entente.v1.Authority
-	2,  // 18: entente.v1.RevokeAuthorityResponse.authorities:type_name -> entente.v1.Authority
-	4,  // 19: entente.v1.AuthorityService.ListAuthorities:input_type -> entente.v1.ListAuthoritiesRequest
-	6,  // 20: entente.v1.AuthorityService.RotateAuthorities:input_type -> entente.v1.RotateAuthoritiesRequest
-	8,  // 21: entente.v1.AuthorityService.PrepareAuthorities:input_type -> entente.v1.PrepareAuthoritiesRequest
-	10, // 22: entente.v1.AuthorityService.ActivateAuthority:input_type -> entente.v1.ActivateAuthorityRequest
-	12, // 23: entente.v1.AuthorityService.TaintAuthority:input_type -> entente.v1.TaintAuthorityRequest
-	14, // 24: entente.v1.AuthorityService.RevokeAuthority:input_type -> entente.v1.RevokeAuthorityRequest
-	5,  // 25: entente.v1.AuthorityService.ListAuthorities:output_type -> entente.v1.ListAuthoritiesResponse
-	7,  // 26: entente.v1.AuthorityService.RotateAuthorities:output_type -> entente.v1.RotateAuthoritiesResponse
-	9,  // 27: entente.v1.AuthorityService.PrepareAuthorities:output_type -> entente.v1.PrepareAuthoritiesResponse
-	11, // 28: entente.v1.AuthorityService.ActivateAuthority:output_type -> entente.v1.ActivateAuthorityResponse
-	13, // 29: entente.v1.AuthorityService.TaintAuthority:output_type -> entente.v1.TaintAuthorityResponse
-	15, // 30: entente.v1.AuthorityService.RevokeAuthority:output_type -> entente.v1.RevokeAuthorityResponse
-	25, // [25:31] is the sub-list for method output_type
-	19, // [19:25] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	22, // 2: entente.v1.Authority.not_before:type_name -> google.protobuf.Timestamp
+	22, // 3: entente.v1.Authority.not_after:type_name -> google.protobuf.Timestamp
+	22, // 4: entente.v1.Authority.prepare_time:type_name -> google.protobuf.Timestamp
+	22, // 5: entente.v1.Authority.activate_time:type_name -> google.protobuf.Timestamp
+	22, // 6: entente.v1.Authority.retire_time:type_name -> google.protobuf.Timestamp
+	22, // 7: entente.v1.Authority.next_time:type_name -> google.protobuf.Timestamp
+	22, // 8: entente.v1.Authority.taint_time:type_name -> google.protobuf.Timestamp
+	22, // 9: entente.v1.Authority.revoke_time:type_name -> google.protobuf.Timestamp
+	4,  // 10: entente.v1.Authority.unacknowledged:type_name -> entente.v1.UnacknowledgedPeer
+	23, // 11: entente.v1.UnacknowledgedPeer.for:type_name -> google.protobuf.Duration
+	24, // 12: entente.v1.ListAuthoritiesRequest.read:type_name -> entente.v1.ReadOptions
+	3,  // 13: entente.v1.ListAuthoritiesResponse.authorities:type_name -> entente.v1.Authority
+	23, // 14: entente.v1.RotateAuthoritiesResponse.expected_duration:type_name -> google.protobuf.Duration
+	23, // 15: entente.v1.PrepareAuthoritiesResponse.expected_duration:type_name -> google.protobuf.Duration
+	3,  // 16: entente.v1.ActivateAuthorityResponse.authorities:type_name -> entente.v1.Authority
+	3,  // 17: entente.v1.TaintAuthorityResponse.authorities:type_name -> entente.v1.Authority
+	3,  // 18: entente.v1.RevokeAuthorityResponse.authorities:type_name -> entente.v1.Authority
+	22, // 19: entente.v1.Anchor.not_before:type_name -> google.protobuf.Timestamp
+	22, // 20: entente.v1.Anchor.not_after:type_name -> google.protobuf.Timestamp
+	2,  // 21: entente.v1.Anchor.state:type_name -> entente.v1.AnchorState
+	22, // 22: entente.v1.Anchor.seen_time:type_name -> google.protobuf.Timestamp
+	22, // 23: entente.v1.Anchor.publish_time:type_name -> google.protobuf.Timestamp
+	22, // 24: entente.v1.Anchor.ready_time:type_name -> google.protobuf.Timestamp
+	22, // 25: entente.v1.Anchor.unlisted_time:type_name -> google.protobuf.Timestamp
+	24, // 26: entente.v1.ListAnchorsRequest.read:type_name -> entente.v1.ReadOptions
+	17, // 27: entente.v1.ListAnchorsResponse.anchors:type_name -> entente.v1.Anchor
+	17, // 28: entente.v1.ApproveAnchorResponse.anchor:type_name -> entente.v1.Anchor
+	5,  // 29: entente.v1.AuthorityService.ListAuthorities:input_type -> entente.v1.ListAuthoritiesRequest
+	7,  // 30: entente.v1.AuthorityService.RotateAuthorities:input_type -> entente.v1.RotateAuthoritiesRequest
+	9,  // 31: entente.v1.AuthorityService.PrepareAuthorities:input_type -> entente.v1.PrepareAuthoritiesRequest
+	11, // 32: entente.v1.AuthorityService.ActivateAuthority:input_type -> entente.v1.ActivateAuthorityRequest
+	13, // 33: entente.v1.AuthorityService.TaintAuthority:input_type -> entente.v1.TaintAuthorityRequest
+	15, // 34: entente.v1.AuthorityService.RevokeAuthority:input_type -> entente.v1.RevokeAuthorityRequest
+	18, // 35: entente.v1.AuthorityService.ListAnchors:input_type -> entente.v1.ListAnchorsRequest
+	20, // 36: entente.v1.AuthorityService.ApproveAnchor:input_type -> entente.v1.ApproveAnchorRequest
+	6,  // 37: entente.v1.AuthorityService.ListAuthorities:output_type -> entente.v1.ListAuthoritiesResponse
+	8,  // 38: entente.v1.AuthorityService.RotateAuthorities:output_type -> entente.v1.RotateAuthoritiesResponse
+	10, // 39: entente.v1.AuthorityService.PrepareAuthorities:output_type -> entente.v1.PrepareAuthoritiesResponse
+	12, // 40: entente.v1.AuthorityService.ActivateAuthority:output_type -> entente.v1.ActivateAuthorityResponse
+	14, // 41: entente.v1.AuthorityService.TaintAuthority:output_type -> entente.v1.TaintAuthorityResponse
+	16, // 42: entente.v1.AuthorityService.RevokeAuthority:output_type -> entente.v1.RevokeAuthorityResponse
+	19, // 43: entente.v1.AuthorityService.ListAnchors:output_type -> entente.v1.ListAnchorsResponse
+	21, // 44: entente.v1.AuthorityService.ApproveAnchor:output_type -> entente.v1.ApproveAnchorResponse
+	37, // [37:45] is the sub-list for method output_type
+	29, // [29:37] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_entente_v1_authority_proto_init() }
@@ -1262,8 +1744,8 @@ func file_entente_v1_authority_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_v1_authority_proto_rawDesc), len(file_entente_v1_authority_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   14,
+			NumEnums:      3,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

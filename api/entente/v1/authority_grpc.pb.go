@@ -25,6 +25,8 @@ const (
 	AuthorityService_ActivateAuthority_FullMethodName  = "/entente.v1.AuthorityService/ActivateAuthority"
 	AuthorityService_TaintAuthority_FullMethodName     = "/entente.v1.AuthorityService/TaintAuthority"
 	AuthorityService_RevokeAuthority_FullMethodName    = "/entente.v1.AuthorityService/RevokeAuthority"
+	AuthorityService_ListAnchors_FullMethodName        = "/entente.v1.AuthorityService/ListAnchors"
+	AuthorityService_ApproveAnchor_FullMethodName      = "/entente.v1.AuthorityService/ApproveAnchor"
 )
 
 // AuthorityServiceClient is the client API for AuthorityService service.
@@ -46,6 +48,10 @@ type AuthorityServiceClient interface {
 	// RevokeAuthority stops an authority at once and takes what verifies it out of the bundle, as far as that can be done:
 	// the answer says what could not.
 	RevokeAuthority(ctx context.Context, in *RevokeAuthorityRequest, opts ...grpc.CallOption) (*RevokeAuthorityResponse, error)
+	// ListAnchors lists the anchors of hosted domains: those in the bundle, and those that wait for approval.
+	ListAnchors(ctx context.Context, in *ListAnchorsRequest, opts ...grpc.CallOption) (*ListAnchorsResponse, error)
+	// ApproveAnchor publishes an anchor of the upstream that waits for it.
+	ApproveAnchor(ctx context.Context, in *ApproveAnchorRequest, opts ...grpc.CallOption) (*ApproveAnchorResponse, error)
 }
 
 type authorityServiceClient struct {
@@ -116,6 +122,26 @@ func (c *authorityServiceClient) RevokeAuthority(ctx context.Context, in *Revoke
 	return out, nil
 }
 
+func (c *authorityServiceClient) ListAnchors(ctx context.Context, in *ListAnchorsRequest, opts ...grpc.CallOption) (*ListAnchorsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListAnchorsResponse)
+	err := c.cc.Invoke(ctx, AuthorityService_ListAnchors_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *authorityServiceClient) ApproveAnchor(ctx context.Context, in *ApproveAnchorRequest, opts ...grpc.CallOption) (*ApproveAnchorResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ApproveAnchorResponse)
+	err := c.cc.Invoke(ctx, AuthorityService_ApproveAnchor_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AuthorityServiceServer is the server API for AuthorityService service.
 // All implementations must embed UnimplementedAuthorityServiceServer
 // for forward compatibility.
@@ -135,6 +161,10 @@ type AuthorityServiceServer interface {
 	// RevokeAuthority stops an authority at once and takes what verifies it out of the bundle, as far as that can be done:
 	// the answer says what could not.
 	RevokeAuthority(context.Context, *RevokeAuthorityRequest) (*RevokeAuthorityResponse, error)
+	// ListAnchors lists the anchors of hosted domains: those in the bundle, and those that wait for approval.
+	ListAnchors(context.Context, *ListAnchorsRequest) (*ListAnchorsResponse, error)
+	// ApproveAnchor publishes an anchor of the upstream that waits for it.
+	ApproveAnchor(context.Context, *ApproveAnchorRequest) (*ApproveAnchorResponse, error)
 	mustEmbedUnimplementedAuthorityServiceServer()
 }
 
@@ -162,6 +192,12 @@ func (UnimplementedAuthorityServiceServer) TaintAuthority(context.Context, *Tain
 }
 func (UnimplementedAuthorityServiceServer) RevokeAuthority(context.Context, *RevokeAuthorityRequest) (*RevokeAuthorityResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RevokeAuthority not implemented")
+}
+func (UnimplementedAuthorityServiceServer) ListAnchors(context.Context, *ListAnchorsRequest) (*ListAnchorsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListAnchors not implemented")
+}
+func (UnimplementedAuthorityServiceServer) ApproveAnchor(context.Context, *ApproveAnchorRequest) (*ApproveAnchorResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ApproveAnchor not implemented")
 }
 func (UnimplementedAuthorityServiceServer) mustEmbedUnimplementedAuthorityServiceServer() {}
 func (UnimplementedAuthorityServiceServer) testEmbeddedByValue()                          {}
@@ -292,6 +328,42 @@ func _AuthorityService_RevokeAuthority_Handler(srv interface{}, ctx context.Cont
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AuthorityService_ListAnchors_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListAnchorsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AuthorityServiceServer).ListAnchors(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AuthorityService_ListAnchors_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AuthorityServiceServer).ListAnchors(ctx, req.(*ListAnchorsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AuthorityService_ApproveAnchor_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ApproveAnchorRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AuthorityServiceServer).ApproveAnchor(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AuthorityService_ApproveAnchor_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AuthorityServiceServer).ApproveAnchor(ctx, req.(*ApproveAnchorRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AuthorityService_ServiceDesc is the grpc.ServiceDesc for AuthorityService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -322,6 +394,14 @@ var AuthorityService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RevokeAuthority",
 			Handler:    _AuthorityService_RevokeAuthority_Handler,
+		},
+		{
+			MethodName: "ListAnchors",
+			Handler:    _AuthorityService_ListAnchors_Handler,
+		},
+		{
+			MethodName: "ApproveAnchor",
+			Handler:    _AuthorityService_ApproveAnchor_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -794,6 +794,122 @@ func (x *PastSequence) GetSequence() uint64 {
 	return 0
 }
 
+// UpstreamAnchor is an anchor that the upstream of a hosted domain has. Its key is "<trust domain>/<SHA-256 of the certificate
+// in hexadecimal>". One that was revoked has no row.
+type UpstreamAnchor struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	// DER.
+	Certificate []byte `protobuf:"bytes,2,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	// Whether it is in the bundle; one that is not waits for an operator's approval.
+	Published bool `protobuf:"varint,3,opt,name=published,proto3" json:"published,omitempty"`
+	// The member that saw it first, and when.
+	SeenBy      string                 `protobuf:"bytes,4,opt,name=seen_by,json=seenBy,proto3" json:"seen_by,omitempty"`
+	SeenTime    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=seen_time,json=seenTime,proto3" json:"seen_time,omitempty"`
+	PublishTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=publish_time,json=publishTime,proto3" json:"publish_time,omitempty"`
+	// When it has been in the bundle for three refresh hints.
+	ReadyTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=ready_time,json=readyTime,proto3" json:"ready_time,omitempty"`
+	// Since when the upstream of the leader lists it no more; absent while it does.
+	UnlistedTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=unlisted_time,json=unlistedTime,proto3" json:"unlisted_time,omitempty"`
+	// The sequence of the bundle that published it.
+	PublishSequence uint64 `protobuf:"varint,9,opt,name=publish_sequence,json=publishSequence,proto3" json:"publish_sequence,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *UpstreamAnchor) Reset() {
+	*x = UpstreamAnchor{}
+	mi := &file_entente_state_v1_authority_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpstreamAnchor) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpstreamAnchor) ProtoMessage() {}
+
+func (x *UpstreamAnchor) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_authority_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpstreamAnchor.ProtoReflect.Descriptor instead.
+func (*UpstreamAnchor) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_authority_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *UpstreamAnchor) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *UpstreamAnchor) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *UpstreamAnchor) GetPublished() bool {
+	if x != nil {
+		return x.Published
+	}
+	return false
+}
+
+func (x *UpstreamAnchor) GetSeenBy() string {
+	if x != nil {
+		return x.SeenBy
+	}
+	return ""
+}
+
+func (x *UpstreamAnchor) GetSeenTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SeenTime
+	}
+	return nil
+}
+
+func (x *UpstreamAnchor) GetPublishTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PublishTime
+	}
+	return nil
+}
+
+func (x *UpstreamAnchor) GetReadyTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ReadyTime
+	}
+	return nil
+}
+
+func (x *UpstreamAnchor) GetUnlistedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UnlistedTime
+	}
+	return nil
+}
+
+func (x *UpstreamAnchor) GetPublishSequence() uint64 {
+	if x != nil {
+		return x.PublishSequence
+	}
+	return 0
+}
+
 var File_entente_state_v1_authority_proto protoreflect.FileDescriptor
 
 const file_entente_state_v1_authority_proto_rawDesc = "" +
@@ -868,7 +984,18 @@ const file_entente_state_v1_authority_proto_rawDesc = "" +
 	"\tnot_after\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\"M\n" +
 	"\fPastSequence\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x1a\n" +
-	"\bsequence\x18\x02 \x01(\x04R\bsequence*`\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\xab\x03\n" +
+	"\x0eUpstreamAnchor\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12 \n" +
+	"\vcertificate\x18\x02 \x01(\fR\vcertificate\x12\x1c\n" +
+	"\tpublished\x18\x03 \x01(\bR\tpublished\x12\x17\n" +
+	"\aseen_by\x18\x04 \x01(\tR\x06seenBy\x127\n" +
+	"\tseen_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bseenTime\x12=\n" +
+	"\fpublish_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\vpublishTime\x129\n" +
+	"\n" +
+	"ready_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\treadyTime\x12?\n" +
+	"\runlisted_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\funlistedTime\x12)\n" +
+	"\x10publish_sequence\x18\t \x01(\x04R\x0fpublishSequence*`\n" +
 	"\rAuthorityKind\x12\x1e\n" +
 	"\x1aAUTHORITY_KIND_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13AUTHORITY_KIND_X509\x10\x01\x12\x16\n" +
@@ -894,7 +1021,7 @@ func file_entente_state_v1_authority_proto_rawDescGZIP() []byte {
 }
 
 var file_entente_state_v1_authority_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_entente_state_v1_authority_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_entente_state_v1_authority_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_entente_state_v1_authority_proto_goTypes = []any{
 	(AuthorityKind)(0),            // 0: entente.state.v1.AuthorityKind
 	(AuthorityState)(0),           // 1: entente.state.v1.AuthorityState
@@ -904,40 +1031,45 @@ var file_entente_state_v1_authority_proto_goTypes = []any{
 	(*RevokedAnchor)(nil),         // 5: entente.state.v1.RevokedAnchor
 	(*Distrusted)(nil),            // 6: entente.state.v1.Distrusted
 	(*PastSequence)(nil),          // 7: entente.state.v1.PastSequence
-	(*durationpb.Duration)(nil),   // 8: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(*UpstreamAnchor)(nil),        // 8: entente.state.v1.UpstreamAnchor
+	(*durationpb.Duration)(nil),   // 9: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
 }
 var file_entente_state_v1_authority_proto_depIdxs = []int32{
-	8,  // 0: entente.state.v1.Domain.refresh_hint:type_name -> google.protobuf.Duration
-	8,  // 1: entente.state.v1.Domain.x509_svid_ttl:type_name -> google.protobuf.Duration
-	8,  // 2: entente.state.v1.Domain.jwt_svid_ttl:type_name -> google.protobuf.Duration
-	8,  // 3: entente.state.v1.Domain.ca_ttl:type_name -> google.protobuf.Duration
-	9,  // 4: entente.state.v1.Domain.create_time:type_name -> google.protobuf.Timestamp
-	8,  // 5: entente.state.v1.Domain.earlier_hint:type_name -> google.protobuf.Duration
-	9,  // 6: entente.state.v1.Domain.earlier_hint_until:type_name -> google.protobuf.Timestamp
+	9,  // 0: entente.state.v1.Domain.refresh_hint:type_name -> google.protobuf.Duration
+	9,  // 1: entente.state.v1.Domain.x509_svid_ttl:type_name -> google.protobuf.Duration
+	9,  // 2: entente.state.v1.Domain.jwt_svid_ttl:type_name -> google.protobuf.Duration
+	9,  // 3: entente.state.v1.Domain.ca_ttl:type_name -> google.protobuf.Duration
+	10, // 4: entente.state.v1.Domain.create_time:type_name -> google.protobuf.Timestamp
+	9,  // 5: entente.state.v1.Domain.earlier_hint:type_name -> google.protobuf.Duration
+	10, // 6: entente.state.v1.Domain.earlier_hint_until:type_name -> google.protobuf.Timestamp
 	0,  // 7: entente.state.v1.Authority.kind:type_name -> entente.state.v1.AuthorityKind
 	1,  // 8: entente.state.v1.Authority.state:type_name -> entente.state.v1.AuthorityState
-	9,  // 9: entente.state.v1.Authority.not_before:type_name -> google.protobuf.Timestamp
-	9,  // 10: entente.state.v1.Authority.not_after:type_name -> google.protobuf.Timestamp
-	9,  // 11: entente.state.v1.Authority.prepare_time:type_name -> google.protobuf.Timestamp
-	9,  // 12: entente.state.v1.Authority.ready_time:type_name -> google.protobuf.Timestamp
-	9,  // 13: entente.state.v1.Authority.activate_time:type_name -> google.protobuf.Timestamp
-	9,  // 14: entente.state.v1.Authority.retire_time:type_name -> google.protobuf.Timestamp
-	8,  // 15: entente.state.v1.Authority.longest_svid:type_name -> google.protobuf.Duration
-	9,  // 16: entente.state.v1.Authority.taint_time:type_name -> google.protobuf.Timestamp
-	9,  // 17: entente.state.v1.Authority.revoke_time:type_name -> google.protobuf.Timestamp
-	9,  // 18: entente.state.v1.Authority.upstream_revoke_time:type_name -> google.protobuf.Timestamp
-	9,  // 19: entente.state.v1.Rotation.request_time:type_name -> google.protobuf.Timestamp
-	9,  // 20: entente.state.v1.RevokedAnchor.revoke_time:type_name -> google.protobuf.Timestamp
-	9,  // 21: entente.state.v1.RevokedAnchor.not_after:type_name -> google.protobuf.Timestamp
+	10, // 9: entente.state.v1.Authority.not_before:type_name -> google.protobuf.Timestamp
+	10, // 10: entente.state.v1.Authority.not_after:type_name -> google.protobuf.Timestamp
+	10, // 11: entente.state.v1.Authority.prepare_time:type_name -> google.protobuf.Timestamp
+	10, // 12: entente.state.v1.Authority.ready_time:type_name -> google.protobuf.Timestamp
+	10, // 13: entente.state.v1.Authority.activate_time:type_name -> google.protobuf.Timestamp
+	10, // 14: entente.state.v1.Authority.retire_time:type_name -> google.protobuf.Timestamp
+	9,  // 15: entente.state.v1.Authority.longest_svid:type_name -> google.protobuf.Duration
+	10, // 16: entente.state.v1.Authority.taint_time:type_name -> google.protobuf.Timestamp
+	10, // 17: entente.state.v1.Authority.revoke_time:type_name -> google.protobuf.Timestamp
+	10, // 18: entente.state.v1.Authority.upstream_revoke_time:type_name -> google.protobuf.Timestamp
+	10, // 19: entente.state.v1.Rotation.request_time:type_name -> google.protobuf.Timestamp
+	10, // 20: entente.state.v1.RevokedAnchor.revoke_time:type_name -> google.protobuf.Timestamp
+	10, // 21: entente.state.v1.RevokedAnchor.not_after:type_name -> google.protobuf.Timestamp
 	1,  // 22: entente.state.v1.Distrusted.state:type_name -> entente.state.v1.AuthorityState
-	9,  // 23: entente.state.v1.Distrusted.time:type_name -> google.protobuf.Timestamp
-	9,  // 24: entente.state.v1.Distrusted.not_after:type_name -> google.protobuf.Timestamp
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	10, // 23: entente.state.v1.Distrusted.time:type_name -> google.protobuf.Timestamp
+	10, // 24: entente.state.v1.Distrusted.not_after:type_name -> google.protobuf.Timestamp
+	10, // 25: entente.state.v1.UpstreamAnchor.seen_time:type_name -> google.protobuf.Timestamp
+	10, // 26: entente.state.v1.UpstreamAnchor.publish_time:type_name -> google.protobuf.Timestamp
+	10, // 27: entente.state.v1.UpstreamAnchor.ready_time:type_name -> google.protobuf.Timestamp
+	10, // 28: entente.state.v1.UpstreamAnchor.unlisted_time:type_name -> google.protobuf.Timestamp
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_entente_state_v1_authority_proto_init() }
@@ -951,7 +1083,7 @@ func file_entente_state_v1_authority_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_state_v1_authority_proto_rawDesc), len(file_entente_state_v1_authority_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,221 @@
+package authority
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/raftstore"
+)
+
+// lookAtAnchors is how often a member that waits for the leader to do something with anchors looks again.
+const lookAtAnchors = 30 * time.Second
+
+// seenAnchors are the anchors that this member's upstream lists for a domain, and whether it knows them. A member whose
+// upstream has no anchors of its own knows that there are none.
+func (m *Manager) seenAnchors(td spiffeid.TrustDomain) (listed []*x509.Certificate, seen bool) {
+	if m.anchors == nil {
+		return nil, true
+	}
+	listed, _ = m.anchors.Anchors(td)
+	return listed, len(listed) > 0
+}
+
+// followAnchors has the loops look whenever the anchors of the upstream changed, until ctx ends.
+func (m *Manager) followAnchors(ctx context.Context) error {
+	if m.anchors == nil {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	for {
+		_, changed := m.anchors.Anchors(m.config.Home)
+		m.changed.fire()
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		}
+	}
+}
+
+// tendAnchors brings the anchors of the upstreams of all domains to where they have to be.
+func (m *Manager) tendAnchors(ctx context.Context) (next time.Time, err error) {
+	if !m.config.Contact.ClockSane() {
+		return m.config.Now().Add(clockCheck), nil
+	}
+	domains, err := Domains.List(m.config.Store.View(), "")
+	if err != nil {
+		return never, err
+	}
+	var errs []error
+	for _, domain := range domains {
+		at, err := m.tendAnchorsOf(ctx, domain.Key)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("anchors of %s: %w", domain.Key, err))
+		}
+		next = sooner(next, at)
+	}
+	return next, errors.Join(errs...)
+}
+
+// tendAnchorsOf carries out the plan for the anchors of one domain's upstream, and says when to look again.
+func (m *Manager) tendAnchorsOf(ctx context.Context, name string) (time.Time, error) {
+	td, err := spiffeid.TrustDomainFromString(name)
+	if err != nil {
+		return never, err
+	}
+	view := m.config.Store.View()
+	domain, ok, err := Domains.Get(view, name)
+	if err != nil || !ok {
+		return never, err
+	}
+	listed, seen := m.seenAnchors(td)
+	s, err := m.anchorSituation(view, domain.Value, listed, seen, m.config.Now())
+	if err != nil {
+		return never, err
+	}
+	actions, next := PlanAnchors(s)
+	if len(actions) == 0 {
+		if !s.Leads && len(s.Known) != len(s.Listed) {
+			next = sooner(next, s.Now.Add(lookAtAnchors)) // it may lead by then
+		}
+		return next, nil
+	}
+	err = m.update(ctx, name, func(tx *raftstore.Tx) ([]done, error) { return m.carryOutAnchors(tx, td, listed, seen) })
+	if err != nil {
+		return never, err
+	}
+	return m.config.Now().Add(lookAtAnchors), nil
+}
+
+// carryOutAnchors plans anew inside the transaction, and carries the plan out.
+func (m *Manager) carryOutAnchors(tx *raftstore.Tx, td spiffeid.TrustDomain, listed []*x509.Certificate, seen bool) ([]done, error) {
+	domain, ok, err := Domains.Get(tx, td.Name())
+	if err != nil || !ok {
+		return nil, err
+	}
+	if !m.config.Contact.ClockSane() {
+		return nil, errClock
+	}
+	now := m.config.Now()
+	s, err := m.anchorSituation(tx, domain.Value, listed, seen, now)
+	if err != nil {
+		return nil, err
+	}
+	actions, _ := PlanAnchors(s)
+	var carried []done
+	for _, action := range actions {
+		if err := m.changeAnchor(tx, domain.Value, action, now); err != nil {
+			return nil, err
+		}
+		d, err := anchorDone(action)
+		if err != nil {
+			return nil, err
+		}
+		carried = append(carried, d)
+	}
+	if carried, err = m.finish(tx, domain.Value, carried, now); err != nil {
+		return nil, err
+	}
+	return carried, publishedWith(tx, td.Name(), carried)
+}
+
+// publishedWith writes down with anchors that were just published which sequence of the bundle did that.
+func publishedWith(tx *raftstore.Tx, td string, carried []done) error {
+	for _, d := range carried {
+		if d.Do != Verb(PublishAnchor) || d.Sequence == 0 {
+			continue
+		}
+		key := anchorKey(td, d.anchor.Raw)
+		row, ok, err := upstreamAnchors.Get(tx, key)
+		if err != nil || !ok {
+			return err
+		}
+		row.Value.PublishSequence = d.Sequence
+		if err := upstreamAnchors.Put(tx, key, row.Value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// anchorDone is a step with an anchor, as logs tell it.
+func anchorDone(action AnchorAction) (done, error) {
+	c, err := x509.ParseCertificate([]byte(action.ID))
+	if err != nil {
+		return done{}, fmt.Errorf("an anchor of the upstream: %w", err)
+	}
+	return done{Action: Action{Do: Verb(action.Do), Kind: X509, ID: AnchorID(c), Why: action.Why}, anchor: c}, nil
+}
+
+// errHeld is wrapped where the upstream signs below an anchor that an operator has not approved.
+var errHeld = errors.New("the anchor waits for approval")
+
+// admitAnchor publishes what the upstream has just been seen to list, and says why nothing may be signed below an anchor.
+func (m *Manager) admitAnchor(ctx context.Context, td spiffeid.TrustDomain, anchor *x509.Certificate) error {
+	view := m.config.Store.View()
+	revoked, err := revokedOf(view, td.Name())
+	if err != nil {
+		return err
+	}
+	if revoked(anchor.Raw) {
+		return fmt.Errorf("the upstream signs below the anchor %s, which was revoked; make an issuer below another one its default", AnchorID(anchor))
+	}
+	if m.anchors == nil {
+		return nil
+	}
+	if _, err := m.tendAnchorsOf(ctx, td.Name()); err != nil {
+		return err
+	}
+	published, err := anchorPublished(m.config.Store.View(), td.Name(), anchor.Raw)
+	switch {
+	case err != nil || published:
+		return err
+	case m.config.AnchorApproval:
+		return fmt.Errorf("the upstream signs below the anchor %s (%s), which is new: if it is meant to be, run 'entente authority approve %s --domain %s': %w",
+			AnchorID(anchor), anchor.Subject, AnchorID(anchor), td.Name(), errHeld)
+	}
+	return fmt.Errorf("the upstream signs below the anchor %s (%s), which it does not list among its anchors", AnchorID(anchor), anchor.Subject)
+}
+
+// refusedAnchor says below which anchors nothing must be signed now: what was revoked, and what is not approved yet.
+func (m *Manager) refusedAnchor(r raftstore.Reader, td string) (func(*x509.Certificate) bool, error) {
+	revoked, err := revokedOf(r, td)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := listUpstreamAnchors(r, td)
+	if err != nil {
+		return nil, err
+	}
+	held := map[string]bool{}
+	published := 0
+	for _, row := range rows {
+		if row.GetPublished() {
+			published++
+		} else {
+			held[string(row.GetCertificate())] = true
+		}
+	}
+	known := func(der []byte) bool {
+		ok, err := anchorPublished(r, td, der)
+		return err == nil && ok
+	}
+	return func(c *x509.Certificate) bool {
+		return revoked(c.Raw) || held[string(c.Raw)] || (m.config.AnchorApproval && published > 0 && !known(c.Raw))
+	}, nil
+}
+
+// belowUnpublished says whether an authority of an upstream is below an anchor that is not in the bundle.
+func (m *Manager) belowUnpublished(r raftstore.Reader, td string, row *statev1.Authority) (bool, error) {
+	if m.anchors == nil || len(row.GetAnchors()) == 0 {
+		return false, nil
+	}
+	published, err := anchorPublished(r, td, row.GetAnchors()[0])
+	return !published, err
+}

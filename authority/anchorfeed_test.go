@@ -1,0 +1,195 @@
+package authority
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/stretchr/testify/require"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+)
+
+// registrar is an upstream with several roots, that lists some of them and signs below one.
+type registrar struct {
+	roots map[string]*SelfSigned
+
+	mu      sync.Mutex
+	certs   map[string]*x509.Certificate
+	listed  []string
+	signs   string
+	changed chan struct{}
+}
+
+func newRegistrar(t *testing.T, names ...string) *registrar {
+	t.Helper()
+	r := &registrar{roots: map[string]*SelfSigned{}, certs: map[string]*x509.Certificate{}, signs: names[0], listed: names[:1], changed: make(chan struct{})}
+	for _, name := range names {
+		keys, err := OpenKeyFolder(t.TempDir() + "/" + name)
+		require.NoError(t, err)
+		r.roots[name] = NewSelfSigned(keys, DefaultRootTTL)
+		key, err := newKey()
+		require.NoError(t, err)
+		der, err := x509.CreateCertificateRequest(nil, &x509.CertificateRequest{}, key)
+		require.NoError(t, err)
+		csr, err := x509.ParseCertificateRequest(der)
+		require.NoError(t, err)
+		signed, err := r.roots[name].SignCA(t.Context(), CARequest{TrustDomain: home, CSR: csr, Now: time.Now(), TTL: time.Hour})
+		require.NoError(t, err)
+		r.certs[name] = signed.Anchors[0]
+	}
+	return r
+}
+
+func (r *registrar) list(signs string, listed ...string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.signs, r.listed = signs, listed
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+func (r *registrar) Anchors(td spiffeid.TrustDomain) ([]*x509.Certificate, <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []*x509.Certificate
+	if td == home {
+		for _, name := range r.listed {
+			out = append(out, r.certs[name])
+		}
+	}
+	return out, r.changed
+}
+
+func (r *registrar) SignCA(ctx context.Context, request CARequest) (*Signed, error) {
+	r.mu.Lock()
+	signs := r.signs
+	r.mu.Unlock()
+	request.Refused, request.NewAnchor = nil, false
+	signed, err := r.roots[signs].SignCA(ctx, request)
+	if err != nil {
+		return nil, err
+	}
+	listed, _ := r.Anchors(home)
+	for _, c := range listed {
+		if !c.Equal(signed.Anchors[0]) {
+			signed.Anchors = append(signed.Anchors, c)
+		}
+	}
+	return signed, nil
+}
+
+func (r *registrar) Revoke(context.Context, spiffeid.TrustDomain, *x509.Certificate) error {
+	return nil
+}
+func (r *registrar) Prune(func(*x509.Certificate) bool) error { return nil }
+
+func (r *registrar) id(name string) string { return AnchorID(r.certs[name]) }
+
+// in are the names of the roots in the bundle.
+func (r *registrar) in(f *fleet) string {
+	var names []string
+	for _, c := range f.bundle(home).X509Authorities() {
+		for name, known := range r.certs {
+			if known.Equal(c) {
+				names = append(names, name)
+			}
+		}
+	}
+	slices.Sort(names)
+	return strings.Join(names, " ")
+}
+
+// below are the names of the roots below which authorities are, with their states.
+func (r *registrar) below(f *fleet) string {
+	var out []string
+	for _, a := range f.list(home) {
+		for name := range r.certs {
+			if a.GetKeyId() == r.id(name) {
+				out = append(out, fmt.Sprintf("%s:%s", name, strings.ToLower(strings.TrimPrefix(a.GetState().String(), "AUTHORITY_STATE_"))))
+			}
+		}
+	}
+	slices.Sort(out)
+	return strings.Join(slices.Compact(out), " ")
+}
+
+// TestARootIsReplaced: a new anchor is published when it is seen, long before anything is signed below it; the old one leaves
+// when nothing that is alive was signed below it, and what was signed under way verifies all along.
+func TestARootIsReplaced(t *testing.T) {
+	r := newRegistrar(t, "old", "new")
+	f := allSign(t, func(c *Config) { c.Upstream = r })
+	require.Equal(t, "old", r.in(f))
+
+	r.list("new", "new", "old") // another default issuer; the old one is there still
+	f.settle()
+	require.Equal(t, "new old", r.in(f), "it is published before anything is signed below it")
+	require.Equal(t, "old:active", r.below(f))
+	f.advance(HintsBeforeUse * DefaultRefreshHint)
+
+	alive := f.issue(f.crew[0], workload(1))[0]
+	_, err := f.crew[1].AuthorityService().RotateAuthorities(t.Context(), &ententev1.RotateAuthoritiesRequest{TrustDomain: home.Name()})
+	require.NoError(t, err)
+	f.settle()
+	require.Contains(t, r.below(f), "new:active", "nothing to wait for: the anchor has long been known")
+	require.NoError(t, alive.verify(f.bundle(home), f.now()))
+	require.NoError(t, f.issue(f.crew[0], workload(1))[0].verify(f.bundle(home), f.now()))
+
+	r.list("new", "new")
+	f.settle()
+	require.Equal(t, "new old", r.in(f), "what was signed below the old one is alive")
+	// Nobody lists it, and what was signed below it ends.
+	require.Eventually(t, func() bool { f.advance(10 * time.Minute); return r.in(f) == "new" }, testPatience, time.Millisecond)
+	require.Error(t, alive.verify(f.bundle(home), f.now()), "it left while something below it was alive")
+	require.NotContains(t, r.below(f), "old")
+}
+
+// TestAnAnchorWaitsForApproval: until an operator approves it, it is not in the bundle, and nobody signs below it; the present
+// authorities go on.
+func TestAnAnchorWaitsForApproval(t *testing.T) {
+	r := newRegistrar(t, "old", "new", "bad")
+	f := allSign(t, func(c *Config) { c.Upstream, c.AnchorApproval = r, true })
+	require.Equal(t, "old", r.in(f), "the first needs no approval")
+	service := f.crew[1].AuthorityService()
+
+	r.list("new", "new", "old", "bad")
+	f.settle()
+	require.Equal(t, "old", r.in(f))
+	listed, err := service.ListAnchors(t.Context(), &ententev1.ListAnchorsRequest{})
+	require.NoError(t, err)
+	states := map[string]ententev1.AnchorState{}
+	for _, a := range listed.GetAnchors() {
+		if a.GetTrustDomain() == home.Name() {
+			states[a.GetKeyId()] = a.GetState()
+		}
+	}
+	require.Equal(t, map[string]ententev1.AnchorState{
+		r.id("old"): ententev1.AnchorState_ANCHOR_STATE_PUBLISHED, r.id("new"): ententev1.AnchorState_ANCHOR_STATE_PENDING, r.id("bad"): ententev1.AnchorState_ANCHOR_STATE_PENDING,
+	}, states)
+	err = f.crew[0].admitAnchor(t.Context(), home, r.certs["new"])
+	require.ErrorIs(t, err, errHeld)
+	require.ErrorContains(t, err, "entente authority approve "+r.id("new"))
+
+	_, err = service.ApproveAnchor(t.Context(), &ententev1.ApproveAnchorRequest{TrustDomain: home.Name(), Anchor: "beef"})
+	require.ErrorContains(t, err, "entente authority anchors")
+	approved, err := service.ApproveAnchor(t.Context(), &ententev1.ApproveAnchorRequest{TrustDomain: home.Name(), Anchor: strings.ToUpper(r.id("new"))})
+	require.NoError(t, err)
+	require.Equal(t, ententev1.AnchorState_ANCHOR_STATE_PUBLISHED, approved.GetAnchor().GetState())
+	require.Equal(t, "new old", r.in(f))
+	_, err = service.ApproveAnchor(t.Context(), &ententev1.ApproveAnchorRequest{TrustDomain: home.Name(), Anchor: r.id("new")})
+	require.ErrorContains(t, err, "in the bundle already")
+
+	// One that nobody made on purpose is refused for good.
+	_, err = service.RevokeAuthority(t.Context(), &ententev1.RevokeAuthorityRequest{TrustDomain: home.Name(), What: &ententev1.RevokeAuthorityRequest_Anchor{Anchor: r.id("bad")}})
+	require.NoError(t, err)
+	f.settle()
+	require.Equal(t, "new old", r.in(f))
+	_, err = service.ApproveAnchor(t.Context(), &ententev1.ApproveAnchorRequest{TrustDomain: home.Name(), Anchor: r.id("bad")})
+	require.ErrorContains(t, err, "has no anchor")
+}
