@@ -82,12 +82,27 @@ func TestMembersTakeTheirCertificatesFromVault(t *testing.T) {
 	require.NoError(t, err)
 	v.Unseal(t)
 
-	// A root that is replaced is known before anything is signed below it, and what was signed below the old one verifies on.
+	// A new root is published when it is there, before anybody signs below it, and an SVID of before verifies all along, by both the bundle
+	// of the moment and that of a reader which is one version behind.
 	newRoot := parsePEM(t, v.Root(t, mount, "root-2"))
 	v.SetDefault(t, mount, "root-2")
+	known := first.bundle
+	eventually(t, "the new root is in the bundle", func() error {
+		next := issue(t, c.members[0], "spiffe://eu.example.org/web")
+		_, chains, err := x509svid.Verify(next.svid.Certificates, known)
+		require.NoError(t, err)
+		require.False(t, chains[0][len(chains[0])-1].Equal(newRoot), "signed below a root that nobody can know yet")
+		known = next.bundle
+		for _, anchor := range known.X509Authorities() {
+			if anchor.Equal(newRoot) {
+				return nil
+			}
+		}
+		return fmt.Errorf("it holds %d roots", len(known.X509Authorities()))
+	})
+	require.Contains(t, c.members[1].command("authority", "anchors"), "upstream")
 	_, err = ententev1.NewAuthorityServiceClient(c.members[0].socket()).RotateAuthorities(ctx, &ententev1.RotateAuthoritiesRequest{})
 	require.NoError(t, err)
-	known := first.bundle
 	eventually(t, "SVIDs are signed below the new root", func() error {
 		next := issue(t, c.members[0], "spiffe://eu.example.org/web")
 		_, chains, err := x509svid.Verify(next.svid.Certificates, known)
