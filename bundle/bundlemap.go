@@ -73,36 +73,65 @@ func parseMapEntry(name string, document []byte) (*Bundle, []Ignored, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	b, ignored, err := Parse(td, document)
-	if err != nil || b.content.RefreshHint == nil {
-		return b, ignored, err
-	}
-	b, err = b.With(func(c *Content) { c.RefreshHint = nil })
-	return b, append(ignored, Ignored{Kind: IgnoredHint, Key: -1, Detail: "a bundle in a map has no refresh hint of its own"}), err
+	return ParseMapped(td, document)
 }
 
 // MarshalMap writes the SPIFFE bundle map of bundles, by name, without their refresh hints: the same bytes for the
 // same bundles in any order. It fails if two are of one domain.
 func MarshalMap(bundles []*Bundle) ([]byte, error) {
-	sorted := slices.SortedFunc(slices.Values(bundles), func(x, y *Bundle) int { return cmp.Compare(x.td.Name(), y.td.Name()) })
-	var buf bytes.Buffer
-	buf.WriteString(`{"trust_domains":{`)
-	for i, b := range sorted {
-		if i > 0 {
-			if b.td == sorted[i-1].td {
-				return nil, fmt.Errorf("bundle map: %w: %s", ErrDuplicateTrustDomain, b.td)
-			}
-			buf.WriteByte(',')
-		}
-		fmt.Fprintf(&buf, "%q:", b.td.Name()) // its characters need no escape
-		c := b.content
-		c.RefreshHint = nil
-		document, err := marshalDocument(c)
+	entries := make([]Vouched, 0, len(bundles))
+	for _, b := range bundles {
+		v, err := Vouch(b)
 		if err != nil {
 			return nil, fmt.Errorf("bundle map: %s: %w", b.td, err)
 		}
-		buf.Write(document)
+		entries = append(entries, v)
+	}
+	return marshalMap(entries)
+}
+
+// Vouch is a bundle as it stands in a map.
+func Vouch(b *Bundle) (Vouched, error) {
+	c := b.content
+	c.RefreshHint = nil
+	document, err := marshalDocument(c)
+	return Vouched{TrustDomain: b.td, Document: document}, err
+}
+
+func marshalMap(entries []Vouched) ([]byte, error) {
+	slices.SortFunc(entries, func(x, y Vouched) int { return cmp.Compare(x.TrustDomain.Name(), y.TrustDomain.Name()) })
+	var buf bytes.Buffer
+	buf.WriteString(`{"trust_domains":{`)
+	for i, entry := range entries {
+		if i > 0 {
+			if entry.TrustDomain == entries[i-1].TrustDomain {
+				return nil, fmt.Errorf("bundle map: %w: %s", ErrDuplicateTrustDomain, entry.TrustDomain)
+			}
+			buf.WriteByte(',')
+		}
+		fmt.Fprintf(&buf, "%q:", entry.TrustDomain.Name()) // its characters need no escape
+		buf.Write(entry.Document)
 	}
 	buf.WriteString("}}")
 	return buf.Bytes(), nil
 }
+
+// fitting returns of what a hub vouches for as much as fits into a map beside the hosted domains, by name, and how many are left out.
+func fitting(hosted, vouched []Vouched) (all []Vouched, leftOut int) {
+	size := 0
+	for _, h := range hosted {
+		size += h.size()
+	}
+	slices.SortFunc(vouched, func(x, y Vouched) int { return cmp.Compare(x.TrustDomain.Name(), y.TrustDomain.Name()) })
+	all = slices.Clone(hosted)
+	for i, v := range vouched {
+		if size += v.size(); size+64 > MaxMapBytes || len(all) == MaxMapDomains {
+			return all, len(vouched) - i
+		}
+		all = append(all, v)
+	}
+	return all, 0
+}
+
+// size is what an entry takes of a map.
+func (v Vouched) size() int { return len(v.TrustDomain.Name()) + len(v.Document) + len(`"":,`) }

@@ -269,16 +269,24 @@ func (c *Client) read(e Endpoint, response *http.Response, asked bool) (Result, 
 	return Result{Bundle: b, Ignored: ignored, ETag: answerETag(response), Size: len(body)}, nil
 }
 
-// readBody reads the document of an answer that is 200, not compressed, and of at most so many bytes.
-func readBody(response *http.Response, most int64) ([]byte, error) {
+// checkAnswer checks the head of an answer: that it is 200, not compressed, and of at most so many bytes.
+func checkAnswer(response *http.Response, most int64) error {
 	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%w: it is %d %s", ErrStatus, response.StatusCode, http.StatusText(response.StatusCode))
+		return fmt.Errorf("%w: it is %d %s", ErrStatus, response.StatusCode, http.StatusText(response.StatusCode))
 	}
 	if encoding := response.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
-		return nil, fmt.Errorf("%w: Content-Encoding is %s", ErrEncoded, clip(encoding))
+		return fmt.Errorf("%w: Content-Encoding is %s", ErrEncoded, clip(encoding))
 	}
 	if response.ContentLength > most {
-		return nil, fmt.Errorf("%w: it has %d bytes, at most %d are allowed", ErrTooLarge, response.ContentLength, most)
+		return fmt.Errorf("%w: it has %d bytes, at most %d are allowed", ErrTooLarge, response.ContentLength, most)
+	}
+	return nil
+}
+
+// readBody reads the document of such an answer.
+func readBody(response *http.Response, most int64) ([]byte, error) {
+	if err := checkAnswer(response, most); err != nil {
+		return nil, err
 	}
 	body, err := io.ReadAll(io.LimitReader(response.Body, most+1))
 	if err != nil {

@@ -26,6 +26,8 @@ type Handler struct {
 	current  atomic.Pointer[rendered]
 	requests map[int]prometheus.Counter
 	render   prometheus.Histogram
+	// vouched counts foreign domains in the map, leftOut those that do not fit into it.
+	vouched, leftOut prometheus.Gauge
 }
 
 // NewHandler makes a handler that answers 503 until something is published. Its metrics are registered with
@@ -43,6 +45,12 @@ func NewHandler(registerer prometheus.Registerer) (*Handler, error) {
 			Help:    "Time to render a publication for the bundle endpoint.",
 			Buckets: prometheus.ExponentialBuckets(1e-5, 4, 10),
 		}),
+		vouched: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "entente_bundle_endpoint_map_vouched", Help: "Foreign domains in the bundle map that this member serves, which the cluster vouches for.",
+		}),
+		leftOut: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "entente_bundle_endpoint_map_left_out", Help: "Foreign domains that the cluster vouches for and that do not fit into the bundle map.",
+		}),
 	}
 	for _, code := range []int{
 		http.StatusOK, http.StatusNotModified, http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed,
@@ -50,7 +58,7 @@ func NewHandler(registerer prometheus.Registerer) (*Handler, error) {
 	} {
 		h.requests[code] = requests.WithLabelValues(fmt.Sprint(code))
 	}
-	if err := register(registerer, requests, h.render); err != nil {
+	if err := register(registerer, requests, h.render, h.vouched, h.leftOut); err != nil {
 		return nil, err
 	}
 	return h, nil
@@ -77,8 +85,18 @@ func (h *Handler) Publish(p Publication) error {
 		return fmt.Errorf("publish bundles: %w", err)
 	}
 	h.current.Store(r)
+	h.vouched.Set(float64(r.vouched))
+	h.leftOut.Set(float64(r.leftOut))
 	h.render.Observe(h.now().Sub(start).Seconds())
 	return nil
+}
+
+// MapLeftOut is how many of the domains that were last published do not fit into the map.
+func (h *Handler) MapLeftOut() int {
+	if r := h.current.Load(); r != nil {
+		return r.leftOut
+	}
+	return 0
 }
 
 // errNothingPublished is what a handshake fails with before the first publication.

@@ -32,9 +32,19 @@ func published(t testing.TB) (*bundle.Handler, map[string]*bundle.Bundle) {
 			{Bundle: bundles["eu.example.org"]}, {Bundle: bundles["shop.example"]},
 			{Bundle: bundles["bank.example"], Host: "Bundle.Bank.Example"},
 		},
-		Foreign: []*bundle.Bundle{bundles["us.example.org"]},
+		Vouched: vouched(t, bundles["us.example.org"]),
 	}))
 	return h, bundles
+}
+
+func vouched(t testing.TB, bundles ...*bundle.Bundle) (all []bundle.Vouched) {
+	t.Helper()
+	for _, b := range bundles {
+		v, err := bundle.Vouch(b)
+		require.NoError(t, err)
+		all = append(all, v)
+	}
+	return all
 }
 
 func request(method, url, serverName string, header ...string) *http.Request {
@@ -167,7 +177,7 @@ func TestHandlerPublish(t *testing.T) {
 	}{
 		{bundle.Publication{Home: home}, "publish bundles: there is no hosted bundle of the home domain eu.example.org"},
 		{bundle.Publication{Home: home, Hosted: []bundle.Hosted{{Bundle: one}, {Bundle: two}}}, "publish bundles: a trust domain occurs twice: eu.example.org"},
-		{bundle.Publication{Home: home, Hosted: []bundle.Hosted{{Bundle: one}}, Foreign: []*bundle.Bundle{two}}, "publish bundles: a trust domain occurs twice: eu.example.org"},
+		{bundle.Publication{Home: home, Hosted: []bundle.Hosted{{Bundle: one}}, Vouched: vouched(t, two)}, "publish bundles: a trust domain occurs twice: eu.example.org"},
 		{bundle.Publication{Home: home, Hosted: []bundle.Hosted{{Bundle: one, Host: "a.test"}, {Bundle: other, Host: "A.test"}}},
 			`publish bundles: eu.example.org and us.example.org both have the endpoint host "a.test"; give each its own`},
 	} {

@@ -20,8 +20,15 @@ type Publication struct {
 	Home spiffeid.TrustDomain
 	// Hosted are the bundles of the domains that the cluster is the authority for.
 	Hosted []Hosted
-	// Foreign are the bundles that a hub vouches for. They are in the map, and have no path of their own.
-	Foreign []*Bundle
+	// Vouched are the bundles that a hub vouches for. They are in the map, and have no path of their own. What does not fit into a
+	// map, of [MaxMapDomains] and [MaxMapBytes], is left out, by name.
+	Vouched []Vouched
+}
+
+// Vouched is the bundle of a domain as it stands in a map: a document in strict form without refresh hint. [Vouch] makes one.
+type Vouched struct {
+	TrustDomain spiffeid.TrustDomain
+	Document    []byte
 }
 
 // Hosted is the bundle of a hosted domain.
@@ -46,6 +53,8 @@ type rendered struct {
 	// statements on bundles, by path
 	statements map[string]*Statements
 	bundles    func() *answer // the map, rendered when it is first asked for
+	// vouched counts the foreign domains in the map, leftOut those that do not fit.
+	vouched, leftOut int
 }
 
 // answer is a document with its header fields, as net/http keeps them. The slices are shared by all responses.
@@ -83,15 +92,19 @@ func render(p Publication) (*rendered, error) {
 		issuers:    make(map[string]*answer),
 		statements: make(map[string]*Statements),
 	}
-	all := make([]*Bundle, 0, len(p.Hosted)+len(p.Foreign))
-	seen := make(map[spiffeid.TrustDomain]bool, cap(all))
+	own := make([]Vouched, 0, len(p.Hosted))
+	seen := make(map[spiffeid.TrustDomain]bool, len(p.Hosted)+len(p.Vouched))
 	for _, hosted := range p.Hosted {
 		td := hosted.Bundle.TrustDomain()
 		if seen[td] {
 			return nil, fmt.Errorf("%w: %s", ErrDuplicateTrustDomain, td)
 		}
 		seen[td] = true
-		all = append(all, hosted.Bundle)
+		entry, err := Vouch(hosted.Bundle)
+		if err != nil {
+			return nil, err
+		}
+		own = append(own, entry)
 		a := newAnswer(hosted.Bundle.document)
 		r.paths["/bundles/"+td.Name()] = a
 		if td == p.Home {
@@ -117,17 +130,18 @@ func render(p Publication) (*rendered, error) {
 	if r.paths["/"] == nil {
 		return nil, fmt.Errorf("there is no hosted bundle of the home domain %s", p.Home)
 	}
-	for _, b := range p.Foreign {
-		if seen[b.td] {
-			return nil, fmt.Errorf("%w: %s", ErrDuplicateTrustDomain, b.td)
+	for _, v := range p.Vouched {
+		if seen[v.TrustDomain] {
+			return nil, fmt.Errorf("%w: %s", ErrDuplicateTrustDomain, v.TrustDomain)
 		}
-		seen[b.td] = true
-		all = append(all, b)
+		seen[v.TrustDomain] = true
 	}
+	all, leftOut := fitting(own, p.Vouched)
+	r.vouched, r.leftOut = len(all)-len(own), leftOut
 	r.bundles = sync.OnceValue(func() *answer {
-		body, err := MarshalMap(all)
+		body, err := marshalMap(all)
 		if err != nil {
-			return nil // cannot be: each domain occurs once, and each bundle was written before
+			return nil // cannot be: each domain occurs once
 		}
 		return newAnswer(body)
 	})

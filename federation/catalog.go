@@ -73,10 +73,31 @@ type catalog struct {
 	mu       sync.RWMutex
 	entries  map[string]entry
 	holdings map[string]holding
+	words    map[string]wordHolding // by their key
+}
+
+// wordHolding is what the loops need to know of a hub's word on a domain.
+type wordHolding struct {
+	td, hub   string
+	revision  raftstore.Revision
+	agreed    time.Time
+	x509Until time.Time
+	expired   bool
+	refused   bool
+}
+
+func wordHoldingOf(row *statev1.HubBundle, revision raftstore.Revision) (wordHolding, error) {
+	b, err := HubBundle(row)
+	if err != nil {
+		return wordHolding{}, err
+	}
+	return wordHolding{
+		row.GetTrustDomain(), row.GetHub(), revision, row.GetAgreed().AsTime(), holdingOf(b, time.Time{}, 0).x509Until, row.GetX509Expired(), row.GetRefused() != "",
+	}, nil
 }
 
 func newCatalog() *catalog {
-	return &catalog{entries: make(map[string]entry), holdings: make(map[string]holding)}
+	return &catalog{entries: make(map[string]entry), holdings: make(map[string]holding), words: make(map[string]wordHolding)}
 }
 
 // load replaces everything by a view's state. A row that this version cannot read is reported and left out, so that one
@@ -103,9 +124,19 @@ func (c *catalog) load(r raftstore.Reader, unreadable func(error)) error {
 			entries[row.Key] = entry{relationship, holdings[row.Key]}
 		}
 	}
+	words := make(map[string]wordHolding)
+	for row, err := range HubBundles.All(r, "") {
+		if err != nil {
+			return fmt.Errorf("read what hubs say: %w", err)
+		}
+		if words[row.Key], err = wordHoldingOf(row.Value, row.Revision); err != nil {
+			unreadable(fmt.Errorf("stored word of a hub on %s: %w", row.Key, err))
+			delete(words, row.Key)
+		}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.entries, c.holdings = entries, holdings
+	c.entries, c.holdings, c.words = entries, holdings, words
 	return nil
 }
 
@@ -143,6 +174,9 @@ func (c *catalog) apply(b raftstore.Batch, unreadable func(error)) []string {
 				break
 			}
 			c.holdings[change.Key] = h
+		case HubBundles.Name():
+			c.applyWord(change, b.Revision, unreadable)
+			continue
 		default:
 			continue
 		}
@@ -156,6 +190,32 @@ func (c *catalog) apply(b raftstore.Batch, unreadable func(error)) []string {
 		}
 	}
 	return names
+}
+
+// applyWord takes over a change of what a hub says. c.mu is held.
+func (c *catalog) applyWord(change raftstore.Change, revision raftstore.Revision, unreadable func(error)) {
+	delete(c.words, change.Key)
+	if change.Value == nil {
+		return
+	}
+	row, err := HubBundles.Decode(change.Value)
+	if err == nil {
+		c.words[change.Key], err = wordHoldingOf(row, revision)
+	}
+	if err != nil {
+		delete(c.words, change.Key)
+		unreadable(fmt.Errorf("stored word of a hub on %s: %w", change.Key, err))
+	}
+}
+
+// eachWord calls fn for what each hub says of each domain, in no order, with the hub's relationship; nil: there is none. fn must not come
+// back to the catalog.
+func (c *catalog) eachWord(fn func(key string, w wordHolding, hub *Relationship)) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for key, w := range c.words {
+		fn(key, w, c.entries[w.hub].relationship)
+	}
 }
 
 func (c *catalog) get(name string) (entry, bool) {

@@ -56,9 +56,35 @@ var updatable = map[string]func(to *statev1.Relationship, from *ententev1.Relati
 			to.Peer.Addresses = from.GetPeer().GetAddresses()
 		}
 	},
+	"vouch": func(to *statev1.Relationship, from *ententev1.Relationship) { to.Vouch = from.GetVouch() },
+	"hub": func(to *statev1.Relationship, from *ententev1.Relationship) {
+		if to.Hub = hubRow(from.GetHub()); to.Hub == nil {
+			to.HubStanding = nil
+		}
+	},
+	"hub.take": func(to *statev1.Relationship, from *ententev1.Relationship) {
+		hubOf(to, from).Take = slices.Clone(from.GetHub().GetTake())
+	},
+	"hub.except": func(to *statev1.Relationship, from *ententev1.Relationship) {
+		hubOf(to, from).Except = slices.Clone(from.GetHub().GetExcept())
+	},
+	"hub.url": func(to *statev1.Relationship, from *ententev1.Relationship) {
+		hubOf(to, from).Url = from.GetHub().GetUrl()
+	},
 	"max_stale_x509": func(to *statev1.Relationship, from *ententev1.Relationship) {
 		to.MaxStaleX509 = clone(from.GetMaxStaleX509())
 	},
+}
+
+// hubOf is the hub of a relationship, to be changed in parts. Where there is none and none is asked for it belongs to nothing.
+func hubOf(to *statev1.Relationship, from *ententev1.Relationship) *statev1.RelationshipHub {
+	switch {
+	case to.GetHub() == nil && from.GetHub() == nil:
+		return &statev1.RelationshipHub{}
+	case to.GetHub() == nil:
+		to.Hub = &statev1.RelationshipHub{} // which is refused unless something is taken
+	}
+	return to.GetHub()
 }
 
 func clone(d *durationpb.Duration) *durationpb.Duration {
@@ -291,10 +317,17 @@ func suspend(tx *raftstore.Tx, name string, suspended bool) error {
 	return Relationships.Put(tx, name, row)
 }
 
-// end is the transaction of deleting a relationship: its bundle goes with it, and the history of that.
-func end(tx *raftstore.Tx, name string) error {
+// end is the transaction of deleting a relationship: its bundle goes with it, and the history of that. What came through it as a hub
+// counts no more from then on, and is swept. toHub lets the word of a hub count that vouches for the domain too.
+func end(tx *raftstore.Tx, name string, toHub bool) error {
 	if _, err := existing(tx, name); err != nil {
 		return err
+	}
+	if word, found, err := HubWord(tx, name); err != nil {
+		return err
+	} else if found && word.Hub != name && !toHub {
+		return status.Errorf(codes.FailedPrecondition, "the hub %s vouches for %s too, and %s would be trusted by its word from then on; if that is meant, say so with --to-hub, "+
+			"else end it first with `entente federation update %s --hub-except %s`", word.Hub, name, name, word.Hub, name)
 	}
 	if err := foreignHistory.Delete(tx, name); err != nil {
 		return err
@@ -307,9 +340,9 @@ func end(tx *raftstore.Tx, name string) error {
 
 // endWithCompanion is the same with what was only there for it: the relationship with the other cluster's home domain, where an
 // agreement has brought both and nothing else needs it.
-func endWithCompanion(tx *raftstore.Tx, row *statev1.Relationship) error {
+func endWithCompanion(tx *raftstore.Tx, row *statev1.Relationship, toHub bool) error {
 	name, home := row.GetTrustDomain(), row.GetPeer().GetHomeTrustDomain()
-	if err := end(tx, name); err != nil || row.GetAgreement() == nil || home == name {
+	if err := end(tx, name, toHub); err != nil || row.GetAgreement() == nil || home == name {
 		return err
 	}
 	for other, err := range Relationships.All(tx, "") {
@@ -324,7 +357,7 @@ func endWithCompanion(tx *raftstore.Tx, row *statev1.Relationship) error {
 	if a := companion.Value.GetAgreement(); err != nil || !found || !a.GetCompanion() || a.GetId() != row.GetAgreement().GetId() {
 		return err
 	}
-	return end(tx, home)
+	return end(tx, home, toHub)
 }
 
 // existing returns the row of a relationship, or a refusal that says that there is none.
@@ -334,6 +367,10 @@ func existing(r raftstore.Reader, name string) (*statev1.Relationship, error) {
 		return nil, fmt.Errorf("read the relationship with %s: %w", quote(name), err)
 	}
 	if !found {
+		if word, brought, err := HubWord(r, name); err == nil && brought {
+			return nil, status.Errorf(codes.FailedPrecondition, "%s is trusted by the word of the hub %s and has no relationship of its own; `entente federation update %s --hub-except %s` "+
+				"ends that, and `entente federation create %s` begins one", name, word.Hub, word.Hub, name, name)
+		}
 		return nil, status.Errorf(codes.NotFound, "there is no relationship with %s; `entente federation list` shows those that there are", quote(name))
 	}
 	return row.Value, nil

@@ -34,6 +34,12 @@
 // is fetched; its heartbeats count as successes; and fetching rests meanwhile. Who is connected and what peers acknowledged is
 // in the leader's memory ([PeerReports]).
 //
+// # Hubs
+//
+// A relationship can take from its domain's cluster the bundles of other domains, as [Hub] lists them: the owner reads the hub's bundle
+// map after its bundle, and stores the hub's word on each domain in [HubBundles]. [HubWord] is the rule for what of that counts. What this
+// cluster vouches for itself is what [Vouches] says, which leaves out all that hubs brought.
+//
 // # What it never does
 //
 // Nothing in this package ever removes a bundle because a peer is unreachable, or answers with nonsense. A sequence never goes

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
@@ -15,11 +17,21 @@ import (
 // were checked. Its rows come and go with those of [Relationships].
 var foreignHistory = raftstore.NewTable[*statev1.ForeignHistory]("foreign_history")
 
-// History returns the versions of a foreign domain's bundle, oldest first, and what builds one of them anew.
+// History returns the versions of a foreign domain's bundle, oldest first, and what builds one of them anew. Of a domain that is
+// trusted by a hub's word alone they are those that the hub showed.
 func History(r raftstore.Reader, trustDomain string) ([]*statev1.BundleVersion, func(*statev1.BundleVersion) (*bundle.Bundle, error), error) {
 	h, err := historyOf(r, trustDomain)
 	if err != nil {
 		return nil, nil, err
+	}
+	if direct, err := IsForeign(r, trustDomain); err != nil {
+		return nil, nil, err
+	} else if !direct {
+		word, _, err := HubWord(r, trustDomain)
+		if err != nil {
+			return nil, nil, err
+		}
+		h = word.Row.Value.GetHistory()
 	}
 	return h.GetVersions(), func(v *statev1.BundleVersion) (*bundle.Bundle, error) { return versionOf(h, v) }, nil
 }
@@ -63,6 +75,15 @@ func recordVersion(tx *raftstore.Tx, b *bundle.Bundle, source string, reset bool
 	if err != nil {
 		return err
 	}
+	was := proto.Clone(h)
+	if err := addVersion(h, b, source, reset, now); err != nil || proto.Equal(was, h) {
+		return err
+	}
+	return foreignHistory.Put(tx, name, h)
+}
+
+// addVersion adds a bundle to a history, unless it is what was recorded last.
+func addVersion(h *statev1.ForeignHistory, b *bundle.Bundle, source string, reset bool, now time.Time) error {
 	if was := newestVersion(h); was != nil && !reset && sameVersion(was, b) {
 		return nil
 	}
@@ -77,7 +98,7 @@ func recordVersion(tx *raftstore.Tx, b *bundle.Bundle, source string, reset bool
 	if reset {
 		newestVersion(h).BeginsAnew, h.Statement = true, ""
 	}
-	return foreignHistory.Put(tx, name, h)
+	return nil
 }
 
 // sameVersion says that a bundle is the version that was recorded last, as it is when an operator brings what is there.

@@ -38,8 +38,13 @@ func (m *Manager) keepStandings(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			m.observations.forget(func(name string) bool { _, ok := m.catalog.get(name); return ok })
+			m.observations.forget(func(name string) bool {
+				hub, _ := hubOfObservation(name)
+				_, ok := m.catalog.get(hub)
+				return ok
+			})
 			m.commit(ctx, m.transitions(leading))
+			m.keepHubs(ctx, leading)
 		}
 	}
 }

@@ -65,6 +65,8 @@ type Manager struct {
 	consents     *consents
 	// confirmations is when peers last confirmed what is stored.
 	confirmations confirmations
+	// mapTags are by which tags hubs last served their maps.
+	mapTags mapTags
 	// alive reads which members there are to share the work, and aliveRows is what it reads.
 	alive     func(r raftstore.Reader) ([]string, error)
 	aliveRows raftstore.Prefix
@@ -98,6 +100,7 @@ func New(c Config) (*Manager, error) {
 	}
 	m.observations = newObservations(m.member, c.Now)
 	m.confirmations.last = make(map[string]time.Time)
+	m.mapTags.byHub = make(map[string][2]string)
 	m.peers = newPeers(m, c.Peers)
 	m.consents = newConsents(m)
 	var err error
@@ -138,7 +141,7 @@ func (m *Manager) Run(ctx context.Context) error {
 
 // followTables feeds the catalog, change by change.
 func (m *Manager) followTables(ctx context.Context) error {
-	over := []raftstore.Prefix{Relationships.Prefix(""), ForeignBundles.Prefix("")}
+	over := []raftstore.Prefix{Relationships.Prefix(""), ForeignBundles.Prefix(""), HubBundles.Prefix("")}
 	for {
 		view := m.config.Store.View()
 		if err := m.catalog.load(view, m.unreadable); err != nil {

@@ -17,6 +17,8 @@ type metrics struct {
 	statements, alarms *prometheus.CounterVec
 	// invitations counts what came of attempts to accept this cluster's.
 	invitations *prometheus.CounterVec
+	// maps counts readings of hubs' maps.
+	maps *prometheus.CounterVec
 	// of streams to peers
 	streams      *prometheus.GaugeVec
 	streamsEnded *prometheus.CounterVec
@@ -45,6 +47,9 @@ func newMetrics(m *Manager, registerer prometheus.Registerer) (*metrics, error) 
 		invitations: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "entente_federation_invitations_total", Help: "Attempts of other clusters to accept an invitation of this one, by what came of them.",
 		}, []string{"result"}),
+		maps: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "entente_federation_hub_maps_total", Help: "Readings of the bundle maps of hubs by this member, by what came of them.",
+		}, []string{"result"}),
 		owned: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "entente_federation_polls_owned", Help: "Relationships that this member fetches for the cluster.",
 		}),
@@ -53,7 +58,7 @@ func newMetrics(m *Manager, registerer prometheus.Registerer) (*metrics, error) 
 	if registerer == nil {
 		return ms, nil
 	}
-	for _, c := range []prometheus.Collector{ms.fetches, ms.passedOver, ms.duration, ms.owned, ms.statements, ms.alarms, ms.invitations, ms.streams, ms.streamsEnded, ms.messages, ms.received, &bundleCollector{manager: m}} {
+	for _, c := range []prometheus.Collector{ms.fetches, ms.passedOver, ms.duration, ms.owned, ms.statements, ms.alarms, ms.invitations, ms.maps, ms.streams, ms.streamsEnded, ms.messages, ms.received, &bundleCollector{manager: m}} {
 		if err := registerer.Register(c); err != nil {
 			return nil, err
 		}

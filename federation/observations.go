@@ -35,6 +35,8 @@ type observation struct {
 	err      string
 	// endpoints is what came of each, where there are several. It is shared, and never changed.
 	endpoints []endpointAttempt
+	// count is what became of the domains in a hub's map, where the observation is of one.
+	count mapCount
 }
 
 // Observations is what a member knows of its own fetching, and on the leader what every member has told it. None of it is
@@ -78,6 +80,16 @@ func (o *Observations) tried(name string, generation uint64, endpoints []endpoin
 	defer o.mu.Unlock()
 	was := o.own[name]
 	was.generation, was.endpoints = generation, endpoints
+	o.own[name] = was
+	o.dirty[name] = true
+}
+
+// counted records what became of the domains in a hub's map.
+func (o *Observations) counted(name string, count mapCount) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	was := o.own[name]
+	was.count = count
 	o.own[name] = was
 	o.dirty[name] = true
 }
@@ -128,7 +140,7 @@ func (o *Observations) Collect(full bool) []byte {
 		seen := o.own[name]
 		report.Observations = append(report.Observations, seen.message(name, now))
 		delete(o.dirty, name)
-		if seen.next.IsZero() { // fetched by hand on a member that does not own it: told once
+		if _, isMap := hubOfObservation(name); seen.next.IsZero() && !isMap { // fetched by hand on a member that does not own it: told once
 			delete(o.own, name)
 		}
 	}
@@ -241,7 +253,7 @@ func (o *Observations) forget(exists func(name string) bool) {
 func (s observation) message(name string, now time.Time) *statev1.RelationshipObservation {
 	m := &statev1.RelationshipObservation{
 		TrustDomain: name, Generation: s.generation, Member: s.member, Result: s.result, Error: s.err,
-		Interval: durationpb.New(s.interval),
+		Interval: durationpb.New(s.interval), Taken: uint32(s.count.taken), Refused: uint32(s.count.refused), LeftOut: uint32(s.count.leftOut), //nolint:gosec // at most MaxMapDomains
 	}
 	for i, e := range s.endpoints {
 		if !e.at.IsZero() {
@@ -266,7 +278,7 @@ func (s observation) message(name string, now time.Time) *statev1.RelationshipOb
 func observed(m *statev1.RelationshipObservation, member string, now time.Time) observation {
 	s := observation{
 		generation: m.GetGeneration(), member: member, result: m.GetResult(), err: m.GetError(),
-		interval: m.GetInterval().AsDuration(),
+		interval: m.GetInterval().AsDuration(), count: mapCount{int(m.GetTaken()), int(m.GetRefused()), int(m.GetLeftOut())},
 	}
 	for _, e := range m.GetEndpoints() {
 		if e.GetIndex() < maxEndpoints {

@@ -158,7 +158,7 @@ func (m *Manager) agree(tx *raftstore.Tx, all []agreedRelationship, home, source
 			return refuseInvitation("other_home", codes.FailedPrecondition, "the home trust domain of the cluster of %s is %s, which would be trusted too, and the operator has not named it: "+
 				"`entente federation invite --for-home %s` or `accept --home %s`, where that is meant", all[len(all)-1].rel.TrustDomain, name, name, name)
 		case found && was.Value.GetAgreement().GetEndTime() != nil:
-			if err := end(tx, name); err != nil {
+			if err := end(tx, name, true); err != nil {
 				return err
 			}
 		case found:

@@ -168,6 +168,9 @@ func (m *Manager) refreshWithin(ctx context.Context, name string, most time.Dura
 	}
 	if out.err == nil {
 		m.checkStatements(ctx, name, w)
+		if err := m.refreshMap(ctx, name, w); err != nil {
+			out.result, out.err = reasonOf(err), err // the map is to be asked for again, with more time
+		}
 	}
 	return out
 }
@@ -279,6 +282,7 @@ func (m *Manager) keep(ctx context.Context, name string, b basis, next *bundle.B
 		return 0, err
 	}
 	m.record(actionAccept, name, access.ResultDone, detail, revision)
+	m.compareWithHubs(ctx, name)
 	return revision, nil
 }
 

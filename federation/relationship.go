@@ -46,6 +46,14 @@ type Relationship struct {
 	Agreed, AgreementEnded bool
 	// Peer is the cluster that hosts the domain, where a stream is kept with it; else nil.
 	Peer *Peer
+	// Vouch says that the cluster, as a hub, vouches for the domain; Hub what it takes from the domain's cluster as one, else nil.
+	Vouch bool
+	Hub   *Hub
+	// HubStanding is that of the hub's map, and HubRecorded its last success that was known when that was written.
+	HubStanding Standing
+	HubRecorded time.Time
+	// Created is when the operator made it.
+	Created time.Time
 	// Generation rises with every decision of an operator on this relationship.
 	Generation uint64
 	// Standing is as the row has it, and Recorded the last success that was known when it was written.
@@ -63,9 +71,17 @@ func ParseRelationship(row *statev1.Relationship) (*Relationship, error) {
 		Standing:   standingOf(row.GetStanding()),
 		Alarms:     alarmsOf(row),
 		InForce:    inForce(row),
+		Vouch:      row.GetVouch(),
+		Created:    row.GetCreateTime().AsTime(),
 	}
 	if a := row.GetAgreement(); a != nil && !a.GetCompanion() {
 		r.Agreement, r.Agreed, r.AgreementEnded = a.GetId(), agreed(a), a.GetEndTime() != nil
+	}
+	if row.GetHubStanding() != nil {
+		r.HubStanding = standingOf(row.GetHubStanding())
+		if t := row.GetHubStanding().GetLastSuccessTime(); t.IsValid() {
+			r.HubRecorded = t.AsTime()
+		}
 	}
 	if t := row.GetStanding().GetLastSuccessTime(); t.IsValid() {
 		r.Recorded = t.AsTime()
@@ -86,6 +102,12 @@ func ParseRelationship(row *statev1.Relationship) (*Relationship, error) {
 	}
 	if r.Limits, err = parseLimits(row); err != nil {
 		return nil, err
+	}
+	if r.Hub, err = parseHub(row.GetHub()); err != nil {
+		return nil, err
+	}
+	if r.Vouch && (!r.Kinds.X509 || !r.Kinds.JWT) {
+		return nil, errors.New("vouch does not go with authority_kinds: a part of a bundle under the sequence of the whole would contradict what the domain itself shows")
 	}
 	if r.Peer, err = parsePeer(row.GetPeer()); err != nil {
 		return nil, err

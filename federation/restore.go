@@ -45,7 +45,7 @@ func surviveRestore(before, restored *raftstore.View, tx *raftstore.Tx) error {
 			}
 		}
 	}
-	return nil
+	return surviveRestoreOfHubs(before, restored, tx)
 }
 
 // keepHistory keeps the history of a bundle as it was, where it is another. One that the snapshot alone has stays.

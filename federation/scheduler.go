@@ -158,6 +158,8 @@ func (s *scheduler) drop(name string, own *ownership) {
 	s.queue.remove(name)
 	delete(s.owned, name)
 	s.manager.observations.disowned(name)
+	s.manager.observations.disowned(name + mapSuffix)
+	s.manager.mapTags.forget(name)
 	s.manager.etags.forget(name)
 	s.manager.routes.forget(name)
 }
@@ -206,7 +208,7 @@ func (s *scheduler) streamEnded(own *ownership, e entry) bool {
 // spared reports whether a turn can be passed over, because a peer keeps the bundle up to date over a stream.
 func (s *scheduler) spared(name string, own *ownership) bool {
 	e, ok := s.manager.catalog.get(name)
-	if !ok {
+	if !ok || e.relationship.Hub != nil { // no stream carries a map
 		return false
 	}
 	own.streamed = s.manager.peers.streamed(e.peerHome(), name)

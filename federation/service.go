@@ -108,7 +108,7 @@ func (s *Service) DeleteRelationship(ctx context.Context, req *ententev1.DeleteR
 		if ended, err = existing(tx, req.GetTrustDomain()); err != nil {
 			return err
 		}
-		return endWithCompanion(tx, ended)
+		return endWithCompanion(tx, ended, req.GetToHub())
 	})
 	if err != nil {
 		return nil, raftstore.StatusError(err)
@@ -184,18 +184,22 @@ func (s *Service) ListRelationships(ctx context.Context, req *ententev1.ListRela
 	streams := s.manager.knownStreams(ctx, "")
 	out := &ententev1.ListRelationshipsResponse{Revision: uint64(view.Revision())}
 	size := 0
-	for row, err := range Relationships.All(view, "") {
-		if err != nil {
-			return nil, raftstore.StatusError(err)
-		}
-		if row.Key <= req.GetPageToken() {
+	all, err := listed(view)
+	if err != nil {
+		return nil, raftstore.StatusError(err)
+	}
+	for _, name := range all {
+		if name <= req.GetPageToken() {
 			continue
 		}
-		shown, err := s.manager.shown(view, row, members, live[row.Key])
-		streams.add(shown)
+		shown, err := s.manager.listedAs(view, name, members, live)
 		if err != nil {
 			return nil, raftstore.StatusError(err)
 		}
+		if shown == nil {
+			continue // what hubs say of it does not count
+		}
+		streams.add(shown)
 		n := len(out.GetRelationships())
 		if size += proto.Size(shown); n > 0 && (size > maxPageBytes || n == int(req.GetPageSize())) {
 			out.NextPageToken = out.GetRelationships()[n-1].GetTrustDomain()
@@ -204,6 +208,22 @@ func (s *Service) ListRelationships(ctx context.Context, req *ententev1.ListRela
 		out.Relationships = append(out.Relationships, shown)
 	}
 	return out, nil
+}
+
+// listedAs shows a domain in a list, by its relationship or by a hub's word.
+func (m *Manager) listedAs(view *raftstore.View, name string, members []string, live map[string]observation) (*ententev1.Relationship, error) {
+	row, direct, err := Relationships.Get(view, name)
+	if err != nil {
+		return nil, err
+	}
+	if !direct {
+		return m.shownByHub(view, name, m.mapTold(live))
+	}
+	shown, err := m.shown(view, row, members, live[name])
+	if err == nil {
+		m.addHub(shown, row.Value, m.mapTold(live))
+	}
+	return shown, err
 }
 
 // decide runs an operator's transaction and shows what the relationship is after it.
@@ -223,6 +243,9 @@ func (s *Service) read(ctx context.Context, o *ententev1.ReadOptions) (*raftstor
 }
 
 func (s *Service) show(ctx context.Context, view *raftstore.View, name string) (*ententev1.Relationship, error) {
+	if shown, err := s.showByHub(ctx, view, name); err != nil || shown != nil {
+		return shown, raftstore.StatusError(err)
+	}
 	if _, err := existing(view, name); err != nil {
 		return nil, raftstore.StatusError(err)
 	}
@@ -235,6 +258,13 @@ func (s *Service) show(ctx context.Context, view *raftstore.View, name string) (
 		return nil, raftstore.StatusError(err)
 	}
 	shown, err := s.manager.shown(view, row, members, s.manager.live(ctx, name)[name])
+	if err == nil {
+		live := map[string]observation{}
+		if row.Value.GetHub() != nil {
+			live = s.manager.live(ctx, name+mapSuffix)
+		}
+		s.manager.addHub(shown, row.Value, s.manager.mapTold(live))
+	}
 	if peer := row.Value.GetPeer(); peer != nil && err == nil {
 		s.manager.knownStreams(ctx, peer.GetHomeTrustDomain()).add(shown)
 	}
@@ -314,9 +344,7 @@ func (m *Manager) shown(view *raftstore.View, row raftstore.Row[*statev1.Relatio
 			out.NextAttemptTime = timestampOf(told.next)
 		}
 	}
-	for _, a := range v.GetAlarms() {
-		out.Alarms = append(out.Alarms, &ententev1.RelationshipAlarm{Name: a.GetName(), Detail: a.GetDetail(), Time: a.GetTime(), Sequence: a.GetSequence()})
-	}
+	out.Alarms = shownAlarms(v.GetAlarms())
 	stated, err := statedSequence(view, row.Key)
 	if err != nil {
 		return nil, err

@@ -34,14 +34,15 @@ type Trust struct {
 }
 
 // TrustState says what a trust domain is to this cluster: what an instance in it, or a certificate from it, is worth. A
-// hosted domain is None here, for nothing foreign decides over it.
+// domain without a relationship is what [HubWord] makes of it. Of a hosted domain nothing is asked here, for nothing foreign decides over it.
 func TrustState(r raftstore.Reader, trustDomain string) (Trust, error) {
 	row, found, err := Relationships.Get(r, trustDomain)
 	if err != nil {
 		return Trust{}, fmt.Errorf("read the relationship with %s: %w", trustDomain, err)
 	}
 	if !found {
-		return Trust{}, nil
+		word, _, err := HubWord(r, trustDomain)
+		return word.Trust, err
 	}
 	return TrustOf(row.Value), nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -122,10 +123,35 @@ func (c *catalog) collect(ctx context.Context, from raftstore.Revision, touched 
 		default:
 		}
 		for _, change := range batch.Changes {
-			names[change.Key] = true
+			if err := c.touch(change, names); err != nil {
+				return err
+			}
 		}
 		touched <- names // empty: this goroutine alone fills it
 	}
+}
+
+// touch adds the domains that a change is about. A hub's relationship is about all that it brings.
+func (c *catalog) touch(change raftstore.Change, names map[string]bool) error {
+	name, _, _ := strings.Cut(change.Key, "/") // of hubs' words the keys are DOMAIN/HUB
+	names[name] = true
+	if change.Table != federation.Relationships.Name() {
+		return nil
+	}
+	if change.Value != nil {
+		row, err := federation.Relationships.Decode(change.Value)
+		if err != nil {
+			return fmt.Errorf("relationship with %s: %w", change.Key, err)
+		}
+		if row.GetHub() == nil {
+			return nil // and if it was one until now, what it brought goes row by row
+		}
+	}
+	brought, err := federation.BroughtBy(c.store.View(), change.Key)
+	for _, td := range brought {
+		names[td] = true
+	}
+	return err
 }
 
 // update brings entries up to date where rows changed, and says whether that made a difference.
@@ -173,6 +199,18 @@ func catalogEntries(view *raftstore.View) (map[string]bundleapi.Entry, error) {
 			}
 		}
 	}
+	for name, err := range federation.HubDomains(view) {
+		if err != nil {
+			return nil, fmt.Errorf("list bundles: %w", err)
+		}
+		entry, found, err := catalogEntry(view, name)
+		if err != nil {
+			return nil, err
+		}
+		if found {
+			entries[name] = entry
+		}
+	}
 	return entries, nil
 }
 
@@ -190,7 +228,10 @@ func catalogEntry(view *raftstore.View, name string) (bundleapi.Entry, bool, err
 			return bundleapi.Entry{}, false, err
 		}
 		var found bool
-		if row, found, err = federation.ForeignBundles.Get(view, name); err != nil || !found || trust.State.HeldBack() {
+		if row, found, err = federation.ForeignBundles.Get(view, name); err == nil && !found {
+			row, _, found, err = byHub(view, name)
+		}
+		if err != nil || !found || trust.State.HeldBack() {
 			return bundleapi.Entry{}, false, err
 		}
 		if relationship, _, err = federation.Relationships.Get(view, name); err != nil {

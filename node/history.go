@@ -32,7 +32,11 @@ func (c *catalog) History(ctx context.Context, td spiffeid.TrustDomain, o bundle
 		return h, err
 	}
 	if !foreign {
-		return h, bundleapi.ErrNotFound
+		if _, brought, err := federation.HubWord(view, td.Name()); err != nil {
+			return h, err
+		} else if !brought {
+			return h, bundleapi.ErrNotFound
+		}
 	}
 	h.Versions, h.Content, err = federation.History(view, td.Name())
 	return h, err

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ententehq/entente/authority"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/federation"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -25,6 +26,16 @@ type publisher struct {
 	hosts     atomic.Pointer[[]string] // as they were last published
 	// statements are those of hosted domains as they were last read; run alone touches them.
 	statements map[string]statementsRead
+	// vouched are the foreign bundles that the cluster vouches for, as they were last read; run alone touches them.
+	vouched map[string]vouchedRead
+	// leftOut is how many of them did not fit into the map.
+	leftOut int
+}
+
+// vouchedRead is a foreign bundle as it stands in the map, at one revision of its row.
+type vouchedRead struct {
+	revision raftstore.Revision
+	vouched  bundle.Vouched
 }
 
 // statementsRead are a domain's statements at one revision of its history.
@@ -35,7 +46,8 @@ type statementsRead struct {
 
 // run follows the tables until ctx ends. Each change is rendered once; without quorum the last state stays served.
 func (p *publisher) run(ctx context.Context) error {
-	over := []raftstore.Prefix{authority.Domains.Prefix(""), authority.HostedBundles.Prefix(""), authority.HostedHistory.Prefix("")}
+	over := []raftstore.Prefix{authority.Domains.Prefix(""), authority.HostedBundles.Prefix(""), authority.HostedHistory.Prefix(""),
+		federation.Relationships.Prefix(""), federation.ForeignBundles.Prefix("")}
 	return p.store.Follow(ctx, over, func(v *raftstore.View) error {
 		if err := p.publish(v); err != nil {
 			// The endpoint goes on with what it served before: an old bundle is better than none.
@@ -78,8 +90,21 @@ func (p *publisher) publish(v *raftstore.View) error {
 	if !homeKnown {
 		return nil // the cluster is being formed, or this member has not caught up with it
 	}
+	var err error
+	if publication.Vouched, err = p.readVouched(v); err != nil {
+		return err
+	}
 	if err := p.handler.Publish(publication); err != nil {
 		return err
+	}
+	if n := p.handler.MapLeftOut(); n != p.leftOut {
+		p.leftOut = n
+		level := p.log.Error
+		if n == 0 {
+			level = p.log.Info
+		}
+		level("domains that the cluster vouches for, the last by name, do not fit into the bundle map", "left_out", n,
+			"most_domains", bundle.MaxMapDomains, "most_bytes", bundle.MaxMapBytes)
 	}
 	p.published.Store(true)
 	var hosts []string
@@ -103,6 +128,44 @@ func (p *publisher) tellHosts() {
 	if source, hosts := p.certified.Load(), p.hosts.Load(); source != nil && hosts != nil {
 		source.SetHosts(*hosts)
 	}
+}
+
+// readVouched reads the foreign bundles that the cluster vouches for. A hosted domain is never one of them.
+func (p *publisher) readVouched(v *raftstore.View) ([]bundle.Vouched, error) {
+	read := map[string]vouchedRead{}
+	var all []bundle.Vouched
+	for row, err := range federation.Relationships.All(v, "") {
+		if err != nil {
+			return nil, err
+		}
+		if !federation.Vouches(row.Value) {
+			continue
+		}
+		stored, found, err := federation.ForeignBundles.Get(v, row.Key)
+		if err != nil {
+			return nil, err
+		}
+		if hosted, err := authority.Hosts(v, row.Key); err != nil {
+			return nil, err
+		} else if hosted || !found {
+			continue
+		}
+		entry, ok := p.vouched[row.Key]
+		if !ok || entry.revision != stored.Revision {
+			parsed, err := parseRow(stored, false)
+			if err != nil {
+				return nil, err
+			}
+			if entry.vouched, err = bundle.Vouch(parsed.bundle); err != nil {
+				return nil, err
+			}
+			entry.revision = stored.Revision
+		}
+		read[row.Key] = entry
+		all = append(all, entry.vouched)
+	}
+	p.vouched = read
+	return all, nil
 }
 
 // readStatements reads a domain's statements, or takes those that were read before where its history has not changed since.

@@ -30,6 +30,7 @@ type trust struct {
 type parsedBundle struct {
 	revision raftstore.Revision
 	hosted   bool
+	hub      string // by whose word it is; empty: the domain's own
 	bundle   *bundle.Bundle
 }
 
@@ -45,7 +46,7 @@ func newTrust() *trust {
 func trustPrefixes() []raftstore.Prefix {
 	return []raftstore.Prefix{
 		authority.Domains.Prefix(""), authority.HostedBundles.Prefix(""),
-		federation.Relationships.Prefix(""), federation.ForeignBundles.Prefix(""),
+		federation.Relationships.Prefix(""), federation.ForeignBundles.Prefix(""), federation.HubBundles.Prefix(""),
 	}
 }
 
@@ -121,18 +122,42 @@ func (t *trust) bundle(r raftstore.Reader, td spiffeid.TrustDomain) (parsedBundl
 	if err == nil && !found {
 		row, found, err = federation.ForeignBundles.Get(r, td.Name())
 	}
-	if err != nil || !found {
+	if err != nil {
 		return parsedBundle{}, false, err
 	}
-	if known, ok := t.parsed.Get(td); ok && known.revision == row.Revision && known.hosted == hosted {
+	hub := ""
+	if !found {
+		if row, hub, found, err = byHub(r, td.Name()); err != nil || !found {
+			return parsedBundle{}, false, err
+		}
+	}
+	if known, ok := t.parsed.Get(td); ok && known.revision == row.Revision && known.hosted == hosted && known.hub == hub {
 		return known, true, nil
 	}
 	p, err := parseRow(row, hosted)
 	if err != nil {
 		return parsedBundle{}, false, err
 	}
+	p.hub = hub
 	t.parsed.Add(td, p)
 	return p, true, nil
+}
+
+// byHub reads the bundle of a domain that is trusted by a hub's word alone, in the form of a foreign one.
+func byHub(r raftstore.Reader, name string) (row raftstore.Row[*statev1.Bundle], hub string, found bool, err error) {
+	direct, err := federation.IsForeign(r, name)
+	if err != nil || direct {
+		return row, "", false, err // the domain's own word alone counts, even before it has come
+	}
+	word, found, err := federation.HubWord(r, name)
+	if err != nil || !found {
+		return row, "", false, err
+	}
+	said := word.Row.Value
+	row = raftstore.Row[*statev1.Bundle]{Key: name, Revision: word.Row.Revision, Value: &statev1.Bundle{
+		TrustDomain: name, Document: said.GetDocument(), ChangeTime: said.GetChangeTime(), RetrieveTime: said.GetRetrieveTime(),
+	}}
+	return row, word.Hub, true, nil
 }
 
 // roots lists the domains whose X509-SVIDs can be verified now, with their authorities.
@@ -169,6 +194,21 @@ func (t *trust) roots(r raftstore.Reader) ([]xds.Roots, error) {
 			return nil, err
 		}
 	}
+	for name, err := range federation.HubDomains(r) {
+		if err != nil {
+			return nil, err
+		}
+		if direct, err := federation.IsForeign(r, name); err != nil {
+			return nil, err
+		} else if hosted, err := authority.Hosts(r, name); err != nil {
+			return nil, err
+		} else if direct || hosted {
+			continue
+		}
+		if err := add(name); err != nil {
+			return nil, err
+		}
+	}
 	return all, nil
 }
 
@@ -177,5 +217,5 @@ func parseRow(row raftstore.Row[*statev1.Bundle], hosted bool) (parsedBundle, er
 	if err != nil {
 		return parsedBundle{}, fmt.Errorf("stored bundle of %s: %w", row.Key, err)
 	}
-	return parsedBundle{row.Revision, hosted, b}, nil
+	return parsedBundle{revision: row.Revision, hosted: hosted, bundle: b}, nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -73,7 +74,7 @@ func (a *app) federationListCommand() *cobra.Command {
 			return a.print(list, func(t *table) {
 				t.columns("DOMAIN", "STATE", "FRESHNESS", "SEQUENCE", "PROFILE", "URL", "OWNER", "STREAM", "LAST SUCCESS", "LAST RESULT")
 				for _, r := range list.GetRelationships() {
-					t.row(r.GetTrustDomain(), name(r.GetState()), name(r.GetFreshness()), relationshipSequence(r), name(r.GetProfile()), r.GetUrl(), r.GetOwner(), streamOf(r), since(r.GetLastSuccessTime()), r.GetLastResult())
+					t.row(r.GetTrustDomain(), name(r.GetState()), name(r.GetFreshness()), relationshipSequence(r), name(r.GetProfile()), whereFrom(r), r.GetOwner(), streamOf(r), since(r.GetLastSuccessTime()), r.GetLastResult())
 				}
 				t.otherwise("No trust domain is federated with: 'entente federation invite' or 'entente federation create' begins.")
 			})
@@ -82,18 +83,27 @@ func (a *app) federationListCommand() *cobra.Command {
 }
 
 func (a *app) federationDeleteCommand() *cobra.Command {
-	return &cobra.Command{
+	var toHub bool
+	cmd := &cobra.Command{
 		Use:   "delete DOMAIN",
 		Short: "End the trust in a foreign domain: its bundle is deleted and every consumer told",
 		Args:  arguments("DOMAIN"),
 		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, _ *cobra.Command, args []string) error {
-			done, err := ententev1.NewFederationServiceClient(conn).DeleteRelationship(ctx, &ententev1.DeleteRelationshipRequest{TrustDomain: args[0]})
+			done, err := ententev1.NewFederationServiceClient(conn).DeleteRelationship(ctx, &ententev1.DeleteRelationshipRequest{TrustDomain: args[0], ToHub: toHub})
 			if err != nil {
 				return err
 			}
-			return a.print(done, func(t *table) { t.otherwise("Trust domain %s is trusted no more.", args[0]) })
+			return a.print(done, func(t *table) {
+				if toHub {
+					t.otherwise("The relationship with %s has ended; where a hub vouches for it, its word counts now.", args[0])
+					return
+				}
+				t.otherwise("Trust domain %s is trusted no more.", args[0])
+			})
 		}),
 	}
+	cmd.Flags().BoolVar(&toHub, "to-hub", false, "where a hub vouches for the domain too, let its word count from now on")
+	return cmd
 }
 
 func relationshipSequence(r *ententev1.Relationship) string {
@@ -108,6 +118,10 @@ func (a *app) printRelationship(r *ententev1.Relationship, err error) error {
 		t.field("trust domain", r.GetTrustDomain())
 		t.field("state", name(r.GetState()))
 		agreementFields(t, r.GetAgreement())
+		if r.GetOriginHub() != "" {
+			t.field("by the word of the hub", r.GetOriginHub())
+			t.field("other hubs", strings.Join(r.GetOtherHubs(), ", "))
+		}
 		t.field("url", r.GetUrl())
 		for _, e := range r.GetEndpoints() {
 			if len(r.GetFallbackUrls()) > 0 {
@@ -152,6 +166,7 @@ func (a *app) printRelationship(r *ententev1.Relationship, err error) error {
 		for _, alarm := range r.GetAlarms() {
 			t.field("ALARM", fmt.Sprintf("%s at sequence %d, %s: %s", alarm.GetName(), alarm.GetSequence(), exact(alarm.GetTime()), alarm.GetDetail()))
 		}
+		hubFields(t, r)
 		peerFields(t, r)
 		t.field("created", exact(r.GetCreateTime()))
 		t.field("revision", r.GetRevision())

@@ -26,6 +26,9 @@ type relationshipFlags struct {
 	maxStaleJWT, maxStaleX509   time.Duration
 	peerDomain                  string
 	peerAddresses               []string
+	vouch                       bool
+	hubTake, hubExcept          []string
+	hubURL                      string
 }
 
 func (r *relationshipFlags) add(f *pflag.FlagSet) {
@@ -42,13 +45,17 @@ func (r *relationshipFlags) add(f *pflag.FlagSet) {
 	f.DurationVar(&r.maxStaleJWT, "max-stale-jwt", 0, fmt.Sprintf("without refresh for so long its JWT keys count as expired (%s if left out)", jwtStaleDefault))
 	f.StringVar(&r.peerDomain, "peer-domain", "", "where the domain is hosted by a cluster of Entente: its home trust domain; a stream is kept with it ('' ends that)")
 	f.StringArrayVar(&r.peerAddresses, "peer-address", nil, "HOST:PORT of the cluster port of a member there, tried in order; without, only that cluster can open the stream")
+	f.BoolVar(&r.vouch, "vouch", false, "vouch for the domain as a hub: its bundle stands in the bundle map that this cluster serves")
+	f.StringArrayVar(&r.hubTake, "hub-take", nil, "the domain's cluster is a hub: a trust domain that its word is taken on, or all below a name as .example.org ('' ends that)")
+	f.StringArrayVar(&r.hubExcept, "hub-except", nil, "a trust domain, or all below a name, on which the hub's word is not taken ('' for none any more)")
+	f.StringVar(&r.hubURL, "hub-url", "", "where the hub serves its bundle map (/bundles at the host of --url if left out)")
 	f.DurationVar(&r.maxStaleX509, "max-stale-x509", 0, "without refresh for so long its X.509 authorities count as expired (never if left out)")
 }
 
 // given reports whether any field is to be set.
 func (r *relationshipFlags) given(f *pflag.FlagSet) bool {
 	for _, flag := range []string{"url", "profile", "endpoint-spiffe-id", "web-roots", "max-stale-jwt", "max-stale-x509", "serving-bundle", "authority-kinds",
-		"max-document-bytes", "fetch-timeout", "peer-domain", "peer-address"} {
+		"max-document-bytes", "fetch-timeout", "peer-domain", "peer-address", "vouch", "hub-take", "hub-except", "hub-url"} {
 		if f.Changed(flag) {
 			return true
 		}
@@ -96,6 +103,7 @@ func (r *relationshipFlags) take(a *app, f *pflag.FlagSet, to *ententev1.Relatio
 		to.Peer = &ententev1.Peer{Addresses: r.peerAddresses}
 		fields = append(fields, "peer.addresses")
 	}
+	fields = append(fields, r.takeHub(f, to)...)
 	some, err := r.takeLimits(a, f, to)
 	if err != nil {
 		return nil, nil, err
@@ -107,6 +115,35 @@ func (r *relationshipFlags) take(a *app, f *pflag.FlagSet, to *ententev1.Relatio
 		}
 	}
 	return fields, bootstrap, nil
+}
+
+// takeHub does so for what hubs are about.
+func (r *relationshipFlags) takeHub(f *pflag.FlagSet, to *ententev1.Relationship) (fields []string) {
+	if f.Changed("vouch") {
+		to.Vouch = r.vouch
+		fields = append(fields, "vouch")
+	}
+	if f.Changed("hub-take") || f.Changed("hub-except") || f.Changed("hub-url") {
+		to.Hub = &ententev1.Hub{Take: r.hubTake, Except: r.hubExcept, Url: r.hubURL}
+	}
+	given := func(list []string) bool { return len(list) != 1 || list[0] != "" }
+	if f.Changed("hub-take") {
+		if !given(r.hubTake) {
+			to.Hub = nil
+			return append(fields, "hub")
+		}
+		fields = append(fields, "hub.take")
+	}
+	if f.Changed("hub-except") {
+		if !given(r.hubExcept) {
+			to.Hub.Except = nil
+		}
+		fields = append(fields, "hub.except")
+	}
+	if f.Changed("hub-url") {
+		fields = append(fields, "hub.url")
+	}
+	return fields
 }
 
 // takeLimits does the same for what narrows a relationship.
@@ -160,7 +197,11 @@ With the profile https_web the endpoint has a certificate of the web, or of --we
 Where the domain is hosted by a cluster of Entente, --peer-domain names that cluster by its home trust domain, and
 --peer-address its members' cluster ports. Once both clusters have a relationship that names the other one, a stream
 carries every change of a bundle at once, both ways; one side with an address is enough. The URL stays the way that
-is taken while there is no stream.`,
+is taken while there is no stream.
+
+A cluster can be a hub: with --vouch it vouches for the domain, whose bundle then stands in the bundle map that it serves.
+Where the other cluster is the hub, --hub-take says on which trust domains its word is taken. It counts only where this
+cluster has no relationship with the domain itself, and no further.`,
 		Example: `  entente federation create us.example.org --url https://us-1.example.org:7443/ --profile https_spiffe \
       --endpoint-spiffe-id spiffe://us.example.org/entente/bundle-endpoint --bootstrap us.json \
       --peer-domain us.example.org --peer-address us-1.example.org:7440 --peer-address us-2.example.org:7440`,
@@ -189,7 +230,8 @@ func (a *app) federationUpdateCommand() *cobra.Command {
 		Short: "Change a relationship: what is given, and nothing else",
 		Long: `Change a relationship: what is given, and nothing else. The bundle that is stored stays, and counts until another one
 is fetched under the new settings. --url replaces the whole list of endpoints. From https_spiffe to https_web
-takes --endpoint-spiffe-id '' with it, and the other way round takes --web-roots ''.
+takes --endpoint-spiffe-id '' with it, and the other way round takes --web-roots ''. --hub-take, --hub-except and --hub-url
+each replace what was given by them before; what came from a hub and is taken no more is trusted no more at once.
 
 A cluster that was rebuilt begins its sequence anew, and is refused for that. Once its operators have confirmed it,
 --bootstrap FILE --reset-sequence lets it in again with the bundle in FILE.`,

@@ -290,6 +290,17 @@ type Relationship struct {
 	Endpoints []*EndpointAttempt `protobuf:"bytes,65,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
 	// What of the stored bundle is not relied on because of authority_kinds, in words; set by the server.
 	LeftOut string `protobuf:"bytes,66,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
+	// Whether this cluster vouches for the domain towards others, as a hub: its bundle stands in the bundle map that is served.
+	Vouch bool `protobuf:"varint,70,opt,name=vouch,proto3" json:"vouch,omitempty"`
+	// What is taken from the bundle map that the domain's cluster serves as a hub. Absent: nothing.
+	Hub *Hub `protobuf:"bytes,71,opt,name=hub,proto3" json:"hub,omitempty"`
+	// What is known of that map; set by the server.
+	HubStatus *HubStatus `protobuf:"bytes,72,opt,name=hub_status,json=hubStatus,proto3" json:"hub_status,omitempty"`
+	// The hub by whose word alone the domain is trusted; set by the server. Such a relationship was made by no operator here, and
+	// ends with the hub's word, or with what its relationship takes.
+	OriginHub string `protobuf:"bytes,73,opt,name=origin_hub,json=originHub,proto3" json:"origin_hub,omitempty"`
+	// Further hubs that vouch for the domain; set by the server. Their word is compared, and counts where nothing before it does.
+	OtherHubs []string `protobuf:"bytes,74,rep,name=other_hubs,json=otherHubs,proto3" json:"other_hubs,omitempty"`
 	// Where it came of an invitation: what both sides have said to it.
 	Agreement     *Agreement `protobuf:"bytes,80,opt,name=agreement,proto3" json:"agreement,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -543,6 +554,41 @@ func (x *Relationship) GetLeftOut() string {
 	return ""
 }
 
+func (x *Relationship) GetVouch() bool {
+	if x != nil {
+		return x.Vouch
+	}
+	return false
+}
+
+func (x *Relationship) GetHub() *Hub {
+	if x != nil {
+		return x.Hub
+	}
+	return nil
+}
+
+func (x *Relationship) GetHubStatus() *HubStatus {
+	if x != nil {
+		return x.HubStatus
+	}
+	return nil
+}
+
+func (x *Relationship) GetOriginHub() string {
+	if x != nil {
+		return x.OriginHub
+	}
+	return ""
+}
+
+func (x *Relationship) GetOtherHubs() []string {
+	if x != nil {
+		return x.OtherHubs
+	}
+	return nil
+}
+
 func (x *Relationship) GetAgreement() *Agreement {
 	if x != nil {
 		return x.Agreement
@@ -658,6 +704,174 @@ func (x *Agreement) GetCompanion() bool {
 	return false
 }
 
+// Hub says which trust domains another cluster may bring.
+type Hub struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names such as us.example.org, or with a leading dot, such as .example.org, all names below one by whole labels. Never one that
+	// is hosted here, and none that the hub has from another hub.
+	Take []string `protobuf:"bytes,1,rep,name=take,proto3" json:"take,omitempty"`
+	// Those of them that are not taken.
+	Except []string `protobuf:"bytes,2,rep,name=except,proto3" json:"except,omitempty"`
+	// Where the map is served, under the profile and the endpoint SPIFFE ID of the relationship; empty: /bundles at its first URL's host.
+	Url           string `protobuf:"bytes,3,opt,name=url,proto3" json:"url,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Hub) Reset() {
+	*x = Hub{}
+	mi := &file_entente_v1_federation_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Hub) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Hub) ProtoMessage() {}
+
+func (x *Hub) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_federation_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Hub.ProtoReflect.Descriptor instead.
+func (*Hub) Descriptor() ([]byte, []int) {
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Hub) GetTake() []string {
+	if x != nil {
+		return x.Take
+	}
+	return nil
+}
+
+func (x *Hub) GetExcept() []string {
+	if x != nil {
+		return x.Except
+	}
+	return nil
+}
+
+func (x *Hub) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+// HubStatus is what is known of a hub's bundle map.
+type HubStatus struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Freshness       Freshness              `protobuf:"varint,1,opt,name=freshness,proto3,enum=entente.v1.Freshness" json:"freshness,omitempty"`
+	LastSuccessTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=last_success_time,json=lastSuccessTime,proto3" json:"last_success_time,omitempty"`
+	LastAttemptTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=last_attempt_time,json=lastAttemptTime,proto3" json:"last_attempt_time,omitempty"`
+	// As in the relationship, of the map.
+	LastResult string `protobuf:"bytes,4,opt,name=last_result,json=lastResult,proto3" json:"last_result,omitempty"`
+	LastError  string `protobuf:"bytes,5,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	// How many domains of the map were taken, how many of those that are listed were refused, and how many are not listed.
+	Taken         uint32 `protobuf:"varint,6,opt,name=taken,proto3" json:"taken,omitempty"`
+	Refused       uint32 `protobuf:"varint,7,opt,name=refused,proto3" json:"refused,omitempty"`
+	LeftOut       uint32 `protobuf:"varint,8,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HubStatus) Reset() {
+	*x = HubStatus{}
+	mi := &file_entente_v1_federation_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HubStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HubStatus) ProtoMessage() {}
+
+func (x *HubStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_federation_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HubStatus.ProtoReflect.Descriptor instead.
+func (*HubStatus) Descriptor() ([]byte, []int) {
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *HubStatus) GetFreshness() Freshness {
+	if x != nil {
+		return x.Freshness
+	}
+	return Freshness_FRESHNESS_UNSPECIFIED
+}
+
+func (x *HubStatus) GetLastSuccessTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastSuccessTime
+	}
+	return nil
+}
+
+func (x *HubStatus) GetLastAttemptTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastAttemptTime
+	}
+	return nil
+}
+
+func (x *HubStatus) GetLastResult() string {
+	if x != nil {
+		return x.LastResult
+	}
+	return ""
+}
+
+func (x *HubStatus) GetLastError() string {
+	if x != nil {
+		return x.LastError
+	}
+	return ""
+}
+
+func (x *HubStatus) GetTaken() uint32 {
+	if x != nil {
+		return x.Taken
+	}
+	return 0
+}
+
+func (x *HubStatus) GetRefused() uint32 {
+	if x != nil {
+		return x.Refused
+	}
+	return 0
+}
+
+func (x *HubStatus) GetLeftOut() uint32 {
+	if x != nil {
+		return x.LeftOut
+	}
+	return 0
+}
+
 // Peer names another cluster that runs Entente.
 type Peer struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
@@ -670,7 +884,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_entente_v1_federation_proto_msgTypes[2]
+	mi := &file_entente_v1_federation_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -682,7 +896,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[2]
+	mi := &file_entente_v1_federation_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -695,7 +909,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{2}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Peer) GetHomeTrustDomain() string {
@@ -734,7 +948,7 @@ type PeerStream struct {
 
 func (x *PeerStream) Reset() {
 	*x = PeerStream{}
-	mi := &file_entente_v1_federation_proto_msgTypes[3]
+	mi := &file_entente_v1_federation_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -746,7 +960,7 @@ func (x *PeerStream) String() string {
 func (*PeerStream) ProtoMessage() {}
 
 func (x *PeerStream) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[3]
+	mi := &file_entente_v1_federation_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -759,7 +973,7 @@ func (x *PeerStream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerStream.ProtoReflect.Descriptor instead.
 func (*PeerStream) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{3}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *PeerStream) GetMember() string {
@@ -841,7 +1055,7 @@ type PeerStreamAcknowledgement struct {
 
 func (x *PeerStreamAcknowledgement) Reset() {
 	*x = PeerStreamAcknowledgement{}
-	mi := &file_entente_v1_federation_proto_msgTypes[4]
+	mi := &file_entente_v1_federation_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -853,7 +1067,7 @@ func (x *PeerStreamAcknowledgement) String() string {
 func (*PeerStreamAcknowledgement) ProtoMessage() {}
 
 func (x *PeerStreamAcknowledgement) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[4]
+	mi := &file_entente_v1_federation_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -866,7 +1080,7 @@ func (x *PeerStreamAcknowledgement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerStreamAcknowledgement.ProtoReflect.Descriptor instead.
 func (*PeerStreamAcknowledgement) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{4}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *PeerStreamAcknowledgement) GetTrustDomain() string {
@@ -918,7 +1132,7 @@ type EndpointAttempt struct {
 
 func (x *EndpointAttempt) Reset() {
 	*x = EndpointAttempt{}
-	mi := &file_entente_v1_federation_proto_msgTypes[5]
+	mi := &file_entente_v1_federation_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -930,7 +1144,7 @@ func (x *EndpointAttempt) String() string {
 func (*EndpointAttempt) ProtoMessage() {}
 
 func (x *EndpointAttempt) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[5]
+	mi := &file_entente_v1_federation_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -943,7 +1157,7 @@ func (x *EndpointAttempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointAttempt.ProtoReflect.Descriptor instead.
 func (*EndpointAttempt) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{5}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *EndpointAttempt) GetUrl() string {
@@ -985,7 +1199,7 @@ type CreateRelationshipRequest struct {
 
 func (x *CreateRelationshipRequest) Reset() {
 	*x = CreateRelationshipRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[6]
+	mi := &file_entente_v1_federation_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -997,7 +1211,7 @@ func (x *CreateRelationshipRequest) String() string {
 func (*CreateRelationshipRequest) ProtoMessage() {}
 
 func (x *CreateRelationshipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[6]
+	mi := &file_entente_v1_federation_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1010,7 +1224,7 @@ func (x *CreateRelationshipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRelationshipRequest.ProtoReflect.Descriptor instead.
 func (*CreateRelationshipRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{6}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CreateRelationshipRequest) GetRelationship() *Relationship {
@@ -1040,7 +1254,7 @@ type ListRelationshipsRequest struct {
 
 func (x *ListRelationshipsRequest) Reset() {
 	*x = ListRelationshipsRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[7]
+	mi := &file_entente_v1_federation_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1052,7 +1266,7 @@ func (x *ListRelationshipsRequest) String() string {
 func (*ListRelationshipsRequest) ProtoMessage() {}
 
 func (x *ListRelationshipsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[7]
+	mi := &file_entente_v1_federation_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1065,7 +1279,7 @@ func (x *ListRelationshipsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRelationshipsRequest.ProtoReflect.Descriptor instead.
 func (*ListRelationshipsRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{7}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListRelationshipsRequest) GetRead() *ReadOptions {
@@ -1102,7 +1316,7 @@ type ListRelationshipsResponse struct {
 
 func (x *ListRelationshipsResponse) Reset() {
 	*x = ListRelationshipsResponse{}
-	mi := &file_entente_v1_federation_proto_msgTypes[8]
+	mi := &file_entente_v1_federation_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1114,7 +1328,7 @@ func (x *ListRelationshipsResponse) String() string {
 func (*ListRelationshipsResponse) ProtoMessage() {}
 
 func (x *ListRelationshipsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[8]
+	mi := &file_entente_v1_federation_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1127,7 +1341,7 @@ func (x *ListRelationshipsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRelationshipsResponse.ProtoReflect.Descriptor instead.
 func (*ListRelationshipsResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{8}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListRelationshipsResponse) GetRevision() uint64 {
@@ -1161,7 +1375,7 @@ type GetRelationshipRequest struct {
 
 func (x *GetRelationshipRequest) Reset() {
 	*x = GetRelationshipRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[9]
+	mi := &file_entente_v1_federation_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1173,7 +1387,7 @@ func (x *GetRelationshipRequest) String() string {
 func (*GetRelationshipRequest) ProtoMessage() {}
 
 func (x *GetRelationshipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[9]
+	mi := &file_entente_v1_federation_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1186,7 +1400,7 @@ func (x *GetRelationshipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRelationshipRequest.ProtoReflect.Descriptor instead.
 func (*GetRelationshipRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{9}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetRelationshipRequest) GetTrustDomain() string {
@@ -1217,7 +1431,7 @@ type UpdateRelationshipRequest struct {
 
 func (x *UpdateRelationshipRequest) Reset() {
 	*x = UpdateRelationshipRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[10]
+	mi := &file_entente_v1_federation_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1229,7 +1443,7 @@ func (x *UpdateRelationshipRequest) String() string {
 func (*UpdateRelationshipRequest) ProtoMessage() {}
 
 func (x *UpdateRelationshipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[10]
+	mi := &file_entente_v1_federation_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1242,7 +1456,7 @@ func (x *UpdateRelationshipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRelationshipRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRelationshipRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{10}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *UpdateRelationshipRequest) GetRelationship() *Relationship {
@@ -1274,15 +1488,17 @@ func (x *UpdateRelationshipRequest) GetResetSequence() bool {
 }
 
 type DeleteRelationshipRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	TrustDomain   string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	// Lets a hub's word count from now on, where one vouches for the domain. Without, such a deletion is refused.
+	ToHub         bool `protobuf:"varint,70,opt,name=to_hub,json=toHub,proto3" json:"to_hub,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DeleteRelationshipRequest) Reset() {
 	*x = DeleteRelationshipRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[11]
+	mi := &file_entente_v1_federation_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1294,7 +1510,7 @@ func (x *DeleteRelationshipRequest) String() string {
 func (*DeleteRelationshipRequest) ProtoMessage() {}
 
 func (x *DeleteRelationshipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[11]
+	mi := &file_entente_v1_federation_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1307,7 +1523,7 @@ func (x *DeleteRelationshipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRelationshipRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRelationshipRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{11}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DeleteRelationshipRequest) GetTrustDomain() string {
@@ -1315,6 +1531,13 @@ func (x *DeleteRelationshipRequest) GetTrustDomain() string {
 		return x.TrustDomain
 	}
 	return ""
+}
+
+func (x *DeleteRelationshipRequest) GetToHub() bool {
+	if x != nil {
+		return x.ToHub
+	}
+	return false
 }
 
 type DeleteRelationshipResponse struct {
@@ -1326,7 +1549,7 @@ type DeleteRelationshipResponse struct {
 
 func (x *DeleteRelationshipResponse) Reset() {
 	*x = DeleteRelationshipResponse{}
-	mi := &file_entente_v1_federation_proto_msgTypes[12]
+	mi := &file_entente_v1_federation_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1338,7 +1561,7 @@ func (x *DeleteRelationshipResponse) String() string {
 func (*DeleteRelationshipResponse) ProtoMessage() {}
 
 func (x *DeleteRelationshipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[12]
+	mi := &file_entente_v1_federation_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1351,7 +1574,7 @@ func (x *DeleteRelationshipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRelationshipResponse.ProtoReflect.Descriptor instead.
 func (*DeleteRelationshipResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{12}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DeleteRelationshipResponse) GetRevision() uint64 {
@@ -1370,7 +1593,7 @@ type RefreshRelationshipRequest struct {
 
 func (x *RefreshRelationshipRequest) Reset() {
 	*x = RefreshRelationshipRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[13]
+	mi := &file_entente_v1_federation_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1382,7 +1605,7 @@ func (x *RefreshRelationshipRequest) String() string {
 func (*RefreshRelationshipRequest) ProtoMessage() {}
 
 func (x *RefreshRelationshipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[13]
+	mi := &file_entente_v1_federation_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1395,7 +1618,7 @@ func (x *RefreshRelationshipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefreshRelationshipRequest.ProtoReflect.Descriptor instead.
 func (*RefreshRelationshipRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{13}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RefreshRelationshipRequest) GetTrustDomain() string {
@@ -1414,7 +1637,7 @@ type SuspendRelationshipRequest struct {
 
 func (x *SuspendRelationshipRequest) Reset() {
 	*x = SuspendRelationshipRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[14]
+	mi := &file_entente_v1_federation_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1426,7 +1649,7 @@ func (x *SuspendRelationshipRequest) String() string {
 func (*SuspendRelationshipRequest) ProtoMessage() {}
 
 func (x *SuspendRelationshipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[14]
+	mi := &file_entente_v1_federation_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1439,7 +1662,7 @@ func (x *SuspendRelationshipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuspendRelationshipRequest.ProtoReflect.Descriptor instead.
 func (*SuspendRelationshipRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{14}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SuspendRelationshipRequest) GetTrustDomain() string {
@@ -1458,7 +1681,7 @@ type ResumeRelationshipRequest struct {
 
 func (x *ResumeRelationshipRequest) Reset() {
 	*x = ResumeRelationshipRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[15]
+	mi := &file_entente_v1_federation_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1470,7 +1693,7 @@ func (x *ResumeRelationshipRequest) String() string {
 func (*ResumeRelationshipRequest) ProtoMessage() {}
 
 func (x *ResumeRelationshipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[15]
+	mi := &file_entente_v1_federation_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1483,7 +1706,7 @@ func (x *ResumeRelationshipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRelationshipRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRelationshipRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{15}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ResumeRelationshipRequest) GetTrustDomain() string {
@@ -1509,7 +1732,7 @@ type RelationshipAlarm struct {
 
 func (x *RelationshipAlarm) Reset() {
 	*x = RelationshipAlarm{}
-	mi := &file_entente_v1_federation_proto_msgTypes[16]
+	mi := &file_entente_v1_federation_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1521,7 +1744,7 @@ func (x *RelationshipAlarm) String() string {
 func (*RelationshipAlarm) ProtoMessage() {}
 
 func (x *RelationshipAlarm) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[16]
+	mi := &file_entente_v1_federation_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1534,7 +1757,7 @@ func (x *RelationshipAlarm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelationshipAlarm.ProtoReflect.Descriptor instead.
 func (*RelationshipAlarm) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{16}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RelationshipAlarm) GetName() string {
@@ -1574,7 +1797,7 @@ type ApproveRelationshipRequest struct {
 
 func (x *ApproveRelationshipRequest) Reset() {
 	*x = ApproveRelationshipRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[17]
+	mi := &file_entente_v1_federation_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1586,7 +1809,7 @@ func (x *ApproveRelationshipRequest) String() string {
 func (*ApproveRelationshipRequest) ProtoMessage() {}
 
 func (x *ApproveRelationshipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[17]
+	mi := &file_entente_v1_federation_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1599,7 +1822,7 @@ func (x *ApproveRelationshipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveRelationshipRequest.ProtoReflect.Descriptor instead.
 func (*ApproveRelationshipRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{17}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ApproveRelationshipRequest) GetTrustDomain() string {
@@ -1631,7 +1854,7 @@ type Invitation struct {
 
 func (x *Invitation) Reset() {
 	*x = Invitation{}
-	mi := &file_entente_v1_federation_proto_msgTypes[18]
+	mi := &file_entente_v1_federation_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1643,7 +1866,7 @@ func (x *Invitation) String() string {
 func (*Invitation) ProtoMessage() {}
 
 func (x *Invitation) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[18]
+	mi := &file_entente_v1_federation_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1656,7 +1879,7 @@ func (x *Invitation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Invitation.ProtoReflect.Descriptor instead.
 func (*Invitation) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{18}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Invitation) GetId() string {
@@ -1748,7 +1971,7 @@ type CreateInvitationRequest struct {
 
 func (x *CreateInvitationRequest) Reset() {
 	*x = CreateInvitationRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[19]
+	mi := &file_entente_v1_federation_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1760,7 +1983,7 @@ func (x *CreateInvitationRequest) String() string {
 func (*CreateInvitationRequest) ProtoMessage() {}
 
 func (x *CreateInvitationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[19]
+	mi := &file_entente_v1_federation_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1773,7 +1996,7 @@ func (x *CreateInvitationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateInvitationRequest.ProtoReflect.Descriptor instead.
 func (*CreateInvitationRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{19}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CreateInvitationRequest) GetTrustDomain() string {
@@ -1823,7 +2046,7 @@ type CreateInvitationResponse struct {
 
 func (x *CreateInvitationResponse) Reset() {
 	*x = CreateInvitationResponse{}
-	mi := &file_entente_v1_federation_proto_msgTypes[20]
+	mi := &file_entente_v1_federation_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1835,7 +2058,7 @@ func (x *CreateInvitationResponse) String() string {
 func (*CreateInvitationResponse) ProtoMessage() {}
 
 func (x *CreateInvitationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[20]
+	mi := &file_entente_v1_federation_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1848,7 +2071,7 @@ func (x *CreateInvitationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateInvitationResponse.ProtoReflect.Descriptor instead.
 func (*CreateInvitationResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{20}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CreateInvitationResponse) GetRevision() uint64 {
@@ -1881,7 +2104,7 @@ type ListInvitationsRequest struct {
 
 func (x *ListInvitationsRequest) Reset() {
 	*x = ListInvitationsRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[21]
+	mi := &file_entente_v1_federation_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1893,7 +2116,7 @@ func (x *ListInvitationsRequest) String() string {
 func (*ListInvitationsRequest) ProtoMessage() {}
 
 func (x *ListInvitationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[21]
+	mi := &file_entente_v1_federation_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1906,7 +2129,7 @@ func (x *ListInvitationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInvitationsRequest.ProtoReflect.Descriptor instead.
 func (*ListInvitationsRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{21}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListInvitationsRequest) GetRead() *ReadOptions {
@@ -1926,7 +2149,7 @@ type ListInvitationsResponse struct {
 
 func (x *ListInvitationsResponse) Reset() {
 	*x = ListInvitationsResponse{}
-	mi := &file_entente_v1_federation_proto_msgTypes[22]
+	mi := &file_entente_v1_federation_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1938,7 +2161,7 @@ func (x *ListInvitationsResponse) String() string {
 func (*ListInvitationsResponse) ProtoMessage() {}
 
 func (x *ListInvitationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[22]
+	mi := &file_entente_v1_federation_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1951,7 +2174,7 @@ func (x *ListInvitationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInvitationsResponse.ProtoReflect.Descriptor instead.
 func (*ListInvitationsResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{22}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListInvitationsResponse) GetRevision() uint64 {
@@ -1977,7 +2200,7 @@ type RevokeInvitationRequest struct {
 
 func (x *RevokeInvitationRequest) Reset() {
 	*x = RevokeInvitationRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[23]
+	mi := &file_entente_v1_federation_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1989,7 +2212,7 @@ func (x *RevokeInvitationRequest) String() string {
 func (*RevokeInvitationRequest) ProtoMessage() {}
 
 func (x *RevokeInvitationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[23]
+	mi := &file_entente_v1_federation_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2002,7 +2225,7 @@ func (x *RevokeInvitationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeInvitationRequest.ProtoReflect.Descriptor instead.
 func (*RevokeInvitationRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{23}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RevokeInvitationRequest) GetId() string {
@@ -2021,7 +2244,7 @@ type RevokeInvitationResponse struct {
 
 func (x *RevokeInvitationResponse) Reset() {
 	*x = RevokeInvitationResponse{}
-	mi := &file_entente_v1_federation_proto_msgTypes[24]
+	mi := &file_entente_v1_federation_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2033,7 +2256,7 @@ func (x *RevokeInvitationResponse) String() string {
 func (*RevokeInvitationResponse) ProtoMessage() {}
 
 func (x *RevokeInvitationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[24]
+	mi := &file_entente_v1_federation_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2046,7 +2269,7 @@ func (x *RevokeInvitationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeInvitationResponse.ProtoReflect.Descriptor instead.
 func (*RevokeInvitationResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{24}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RevokeInvitationResponse) GetRevision() uint64 {
@@ -2070,7 +2293,7 @@ type RedeemInvitationRequest struct {
 
 func (x *RedeemInvitationRequest) Reset() {
 	*x = RedeemInvitationRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[25]
+	mi := &file_entente_v1_federation_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2082,7 +2305,7 @@ func (x *RedeemInvitationRequest) String() string {
 func (*RedeemInvitationRequest) ProtoMessage() {}
 
 func (x *RedeemInvitationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[25]
+	mi := &file_entente_v1_federation_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2095,7 +2318,7 @@ func (x *RedeemInvitationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedeemInvitationRequest.ProtoReflect.Descriptor instead.
 func (*RedeemInvitationRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{25}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RedeemInvitationRequest) GetToken() string {
@@ -2130,7 +2353,7 @@ type RedeemInvitationResponse struct {
 
 func (x *RedeemInvitationResponse) Reset() {
 	*x = RedeemInvitationResponse{}
-	mi := &file_entente_v1_federation_proto_msgTypes[26]
+	mi := &file_entente_v1_federation_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2142,7 +2365,7 @@ func (x *RedeemInvitationResponse) String() string {
 func (*RedeemInvitationResponse) ProtoMessage() {}
 
 func (x *RedeemInvitationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[26]
+	mi := &file_entente_v1_federation_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2155,7 +2378,7 @@ func (x *RedeemInvitationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedeemInvitationResponse.ProtoReflect.Descriptor instead.
 func (*RedeemInvitationResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{26}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RedeemInvitationResponse) GetRelationship() *Relationship {
@@ -2177,7 +2400,7 @@ var File_entente_v1_federation_proto protoreflect.FileDescriptor
 const file_entente_v1_federation_proto_rawDesc = "" +
 	"\n" +
 	"\x1bentente/v1/federation.proto\x12\n" +
-	"entente.v1\x1a\x1aentente/v1/authority.proto\x1a\x17entente/v1/bundle.proto\x1a\x15entente/v1/read.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9c\f\n" +
+	"entente.v1\x1a\x1aentente/v1/authority.proto\x1a\x17entente/v1/bundle.proto\x1a\x15entente/v1/read.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc9\r\n" +
 	"\fRelationship\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x125\n" +
@@ -2213,7 +2436,15 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"\x12max_document_bytes\x18? \x01(\rR\x10maxDocumentBytes\x12>\n" +
 	"\rfetch_timeout\x18@ \x01(\v2\x19.google.protobuf.DurationR\ffetchTimeout\x129\n" +
 	"\tendpoints\x18A \x03(\v2\x1b.entente.v1.EndpointAttemptR\tendpoints\x12\x19\n" +
-	"\bleft_out\x18B \x01(\tR\aleftOut\x123\n" +
+	"\bleft_out\x18B \x01(\tR\aleftOut\x12\x14\n" +
+	"\x05vouch\x18F \x01(\bR\x05vouch\x12!\n" +
+	"\x03hub\x18G \x01(\v2\x0f.entente.v1.HubR\x03hub\x124\n" +
+	"\n" +
+	"hub_status\x18H \x01(\v2\x15.entente.v1.HubStatusR\thubStatus\x12\x1d\n" +
+	"\n" +
+	"origin_hub\x18I \x01(\tR\toriginHub\x12\x1d\n" +
+	"\n" +
+	"other_hubs\x18J \x03(\tR\totherHubs\x123\n" +
 	"\tagreement\x18P \x01(\v2\x15.entente.v1.AgreementR\tagreementB\v\n" +
 	"\t_sequenceB\x12\n" +
 	"\x10_stated_sequence\"\xdd\x02\n" +
@@ -2225,7 +2456,22 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"\bapprover\x18\x05 \x01(\tR\bapprover\x12F\n" +
 	"\x11peer_approve_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0fpeerApproveTime\x125\n" +
 	"\bend_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x1c\n" +
-	"\tcompanion\x18\b \x01(\bR\tcompanion\"P\n" +
+	"\tcompanion\x18\b \x01(\bR\tcompanion\"C\n" +
+	"\x03Hub\x12\x12\n" +
+	"\x04take\x18\x01 \x03(\tR\x04take\x12\x16\n" +
+	"\x06except\x18\x02 \x03(\tR\x06except\x12\x10\n" +
+	"\x03url\x18\x03 \x01(\tR\x03url\"\xdb\x02\n" +
+	"\tHubStatus\x123\n" +
+	"\tfreshness\x18\x01 \x01(\x0e2\x15.entente.v1.FreshnessR\tfreshness\x12F\n" +
+	"\x11last_success_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x0flastSuccessTime\x12F\n" +
+	"\x11last_attempt_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x0flastAttemptTime\x12\x1f\n" +
+	"\vlast_result\x18\x04 \x01(\tR\n" +
+	"lastResult\x12\x1d\n" +
+	"\n" +
+	"last_error\x18\x05 \x01(\tR\tlastError\x12\x14\n" +
+	"\x05taken\x18\x06 \x01(\rR\x05taken\x12\x18\n" +
+	"\arefused\x18\a \x01(\rR\arefused\x12\x19\n" +
+	"\bleft_out\x18\b \x01(\rR\aleftOut\"P\n" +
 	"\x04Peer\x12*\n" +
 	"\x11home_trust_domain\x18\x01 \x01(\tR\x0fhomeTrustDomain\x12\x1c\n" +
 	"\taddresses\x18\x02 \x03(\tR\taddresses\"\x83\x03\n" +
@@ -2273,9 +2519,10 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
 	"updateMask\x12)\n" +
 	"\x10bootstrap_bundle\x18\x03 \x01(\fR\x0fbootstrapBundle\x12%\n" +
-	"\x0ereset_sequence\x18\x04 \x01(\bR\rresetSequence\">\n" +
+	"\x0ereset_sequence\x18\x04 \x01(\bR\rresetSequence\"U\n" +
 	"\x19DeleteRelationshipRequest\x12!\n" +
-	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\"8\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x15\n" +
+	"\x06to_hub\x18F \x01(\bR\x05toHub\"8\n" +
 	"\x1aDeleteRelationshipResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\"?\n" +
 	"\x1aRefreshRelationshipRequest\x12!\n" +
@@ -2382,7 +2629,7 @@ func file_entente_v1_federation_proto_rawDescGZIP() []byte {
 }
 
 var file_entente_v1_federation_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_entente_v1_federation_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_entente_v1_federation_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_entente_v1_federation_proto_goTypes = []any{
 	(EndpointProfile)(0),               // 0: entente.v1.EndpointProfile
 	(RelationshipState)(0),             // 1: entente.v1.RelationshipState
@@ -2390,111 +2637,118 @@ var file_entente_v1_federation_proto_goTypes = []any{
 	(InvitationState)(0),               // 3: entente.v1.InvitationState
 	(*Relationship)(nil),               // 4: entente.v1.Relationship
 	(*Agreement)(nil),                  // 5: entente.v1.Agreement
-	(*Peer)(nil),                       // 6: entente.v1.Peer
-	(*PeerStream)(nil),                 // 7: entente.v1.PeerStream
-	(*PeerStreamAcknowledgement)(nil),  // 8: entente.v1.PeerStreamAcknowledgement
-	(*EndpointAttempt)(nil),            // 9: entente.v1.EndpointAttempt
-	(*CreateRelationshipRequest)(nil),  // 10: entente.v1.CreateRelationshipRequest
-	(*ListRelationshipsRequest)(nil),   // 11: entente.v1.ListRelationshipsRequest
-	(*ListRelationshipsResponse)(nil),  // 12: entente.v1.ListRelationshipsResponse
-	(*GetRelationshipRequest)(nil),     // 13: entente.v1.GetRelationshipRequest
-	(*UpdateRelationshipRequest)(nil),  // 14: entente.v1.UpdateRelationshipRequest
-	(*DeleteRelationshipRequest)(nil),  // 15: entente.v1.DeleteRelationshipRequest
-	(*DeleteRelationshipResponse)(nil), // 16: entente.v1.DeleteRelationshipResponse
-	(*RefreshRelationshipRequest)(nil), // 17: entente.v1.RefreshRelationshipRequest
-	(*SuspendRelationshipRequest)(nil), // 18: entente.v1.SuspendRelationshipRequest
-	(*ResumeRelationshipRequest)(nil),  // 19: entente.v1.ResumeRelationshipRequest
-	(*RelationshipAlarm)(nil),          // 20: entente.v1.RelationshipAlarm
-	(*ApproveRelationshipRequest)(nil), // 21: entente.v1.ApproveRelationshipRequest
-	(*Invitation)(nil),                 // 22: entente.v1.Invitation
-	(*CreateInvitationRequest)(nil),    // 23: entente.v1.CreateInvitationRequest
-	(*CreateInvitationResponse)(nil),   // 24: entente.v1.CreateInvitationResponse
-	(*ListInvitationsRequest)(nil),     // 25: entente.v1.ListInvitationsRequest
-	(*ListInvitationsResponse)(nil),    // 26: entente.v1.ListInvitationsResponse
-	(*RevokeInvitationRequest)(nil),    // 27: entente.v1.RevokeInvitationRequest
-	(*RevokeInvitationResponse)(nil),   // 28: entente.v1.RevokeInvitationResponse
-	(*RedeemInvitationRequest)(nil),    // 29: entente.v1.RedeemInvitationRequest
-	(*RedeemInvitationResponse)(nil),   // 30: entente.v1.RedeemInvitationResponse
-	(*durationpb.Duration)(nil),        // 31: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),      // 32: google.protobuf.Timestamp
-	(Freshness)(0),                     // 33: entente.v1.Freshness
-	(AuthorityKind)(0),                 // 34: entente.v1.AuthorityKind
-	(*ReadOptions)(nil),                // 35: entente.v1.ReadOptions
-	(*fieldmaskpb.FieldMask)(nil),      // 36: google.protobuf.FieldMask
+	(*Hub)(nil),                        // 6: entente.v1.Hub
+	(*HubStatus)(nil),                  // 7: entente.v1.HubStatus
+	(*Peer)(nil),                       // 8: entente.v1.Peer
+	(*PeerStream)(nil),                 // 9: entente.v1.PeerStream
+	(*PeerStreamAcknowledgement)(nil),  // 10: entente.v1.PeerStreamAcknowledgement
+	(*EndpointAttempt)(nil),            // 11: entente.v1.EndpointAttempt
+	(*CreateRelationshipRequest)(nil),  // 12: entente.v1.CreateRelationshipRequest
+	(*ListRelationshipsRequest)(nil),   // 13: entente.v1.ListRelationshipsRequest
+	(*ListRelationshipsResponse)(nil),  // 14: entente.v1.ListRelationshipsResponse
+	(*GetRelationshipRequest)(nil),     // 15: entente.v1.GetRelationshipRequest
+	(*UpdateRelationshipRequest)(nil),  // 16: entente.v1.UpdateRelationshipRequest
+	(*DeleteRelationshipRequest)(nil),  // 17: entente.v1.DeleteRelationshipRequest
+	(*DeleteRelationshipResponse)(nil), // 18: entente.v1.DeleteRelationshipResponse
+	(*RefreshRelationshipRequest)(nil), // 19: entente.v1.RefreshRelationshipRequest
+	(*SuspendRelationshipRequest)(nil), // 20: entente.v1.SuspendRelationshipRequest
+	(*ResumeRelationshipRequest)(nil),  // 21: entente.v1.ResumeRelationshipRequest
+	(*RelationshipAlarm)(nil),          // 22: entente.v1.RelationshipAlarm
+	(*ApproveRelationshipRequest)(nil), // 23: entente.v1.ApproveRelationshipRequest
+	(*Invitation)(nil),                 // 24: entente.v1.Invitation
+	(*CreateInvitationRequest)(nil),    // 25: entente.v1.CreateInvitationRequest
+	(*CreateInvitationResponse)(nil),   // 26: entente.v1.CreateInvitationResponse
+	(*ListInvitationsRequest)(nil),     // 27: entente.v1.ListInvitationsRequest
+	(*ListInvitationsResponse)(nil),    // 28: entente.v1.ListInvitationsResponse
+	(*RevokeInvitationRequest)(nil),    // 29: entente.v1.RevokeInvitationRequest
+	(*RevokeInvitationResponse)(nil),   // 30: entente.v1.RevokeInvitationResponse
+	(*RedeemInvitationRequest)(nil),    // 31: entente.v1.RedeemInvitationRequest
+	(*RedeemInvitationResponse)(nil),   // 32: entente.v1.RedeemInvitationResponse
+	(*durationpb.Duration)(nil),        // 33: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),      // 34: google.protobuf.Timestamp
+	(Freshness)(0),                     // 35: entente.v1.Freshness
+	(AuthorityKind)(0),                 // 36: entente.v1.AuthorityKind
+	(*ReadOptions)(nil),                // 37: entente.v1.ReadOptions
+	(*fieldmaskpb.FieldMask)(nil),      // 38: google.protobuf.FieldMask
 }
 var file_entente_v1_federation_proto_depIdxs = []int32{
 	0,  // 0: entente.v1.Relationship.profile:type_name -> entente.v1.EndpointProfile
 	1,  // 1: entente.v1.Relationship.state:type_name -> entente.v1.RelationshipState
-	31, // 2: entente.v1.Relationship.max_stale_jwt:type_name -> google.protobuf.Duration
-	31, // 3: entente.v1.Relationship.max_stale_x509:type_name -> google.protobuf.Duration
-	32, // 4: entente.v1.Relationship.create_time:type_name -> google.protobuf.Timestamp
-	33, // 5: entente.v1.Relationship.freshness:type_name -> entente.v1.Freshness
-	32, // 6: entente.v1.Relationship.last_success_time:type_name -> google.protobuf.Timestamp
-	32, // 7: entente.v1.Relationship.last_attempt_time:type_name -> google.protobuf.Timestamp
-	32, // 8: entente.v1.Relationship.next_attempt_time:type_name -> google.protobuf.Timestamp
-	31, // 9: entente.v1.Relationship.refresh_interval:type_name -> google.protobuf.Duration
-	20, // 10: entente.v1.Relationship.alarms:type_name -> entente.v1.RelationshipAlarm
-	6,  // 11: entente.v1.Relationship.peer:type_name -> entente.v1.Peer
-	7,  // 12: entente.v1.Relationship.streams:type_name -> entente.v1.PeerStream
-	34, // 13: entente.v1.Relationship.authority_kinds:type_name -> entente.v1.AuthorityKind
-	31, // 14: entente.v1.Relationship.fetch_timeout:type_name -> google.protobuf.Duration
-	9,  // 15: entente.v1.Relationship.endpoints:type_name -> entente.v1.EndpointAttempt
-	5,  // 16: entente.v1.Relationship.agreement:type_name -> entente.v1.Agreement
-	32, // 17: entente.v1.Agreement.approve_time:type_name -> google.protobuf.Timestamp
-	32, // 18: entente.v1.Agreement.peer_approve_time:type_name -> google.protobuf.Timestamp
-	32, // 19: entente.v1.Agreement.end_time:type_name -> google.protobuf.Timestamp
-	2,  // 20: entente.v1.PeerStream.direction:type_name -> entente.v1.PeerDirection
-	32, // 21: entente.v1.PeerStream.since:type_name -> google.protobuf.Timestamp
-	8,  // 22: entente.v1.PeerStream.acknowledgements:type_name -> entente.v1.PeerStreamAcknowledgement
-	32, // 23: entente.v1.PeerStreamAcknowledgement.time:type_name -> google.protobuf.Timestamp
-	32, // 24: entente.v1.EndpointAttempt.attempt_time:type_name -> google.protobuf.Timestamp
-	4,  // 25: entente.v1.CreateRelationshipRequest.relationship:type_name -> entente.v1.Relationship
-	35, // 26: entente.v1.ListRelationshipsRequest.read:type_name -> entente.v1.ReadOptions
-	4,  // 27: entente.v1.ListRelationshipsResponse.relationships:type_name -> entente.v1.Relationship
-	35, // 28: entente.v1.GetRelationshipRequest.read:type_name -> entente.v1.ReadOptions
-	4,  // 29: entente.v1.UpdateRelationshipRequest.relationship:type_name -> entente.v1.Relationship
-	36, // 30: entente.v1.UpdateRelationshipRequest.update_mask:type_name -> google.protobuf.FieldMask
-	32, // 31: entente.v1.RelationshipAlarm.time:type_name -> google.protobuf.Timestamp
-	32, // 32: entente.v1.Invitation.create_time:type_name -> google.protobuf.Timestamp
-	32, // 33: entente.v1.Invitation.expire_time:type_name -> google.protobuf.Timestamp
-	3,  // 34: entente.v1.Invitation.state:type_name -> entente.v1.InvitationState
-	32, // 35: entente.v1.Invitation.end_time:type_name -> google.protobuf.Timestamp
-	31, // 36: entente.v1.CreateInvitationRequest.ttl:type_name -> google.protobuf.Duration
-	22, // 37: entente.v1.CreateInvitationResponse.invitation:type_name -> entente.v1.Invitation
-	35, // 38: entente.v1.ListInvitationsRequest.read:type_name -> entente.v1.ReadOptions
-	22, // 39: entente.v1.ListInvitationsResponse.invitations:type_name -> entente.v1.Invitation
-	4,  // 40: entente.v1.RedeemInvitationResponse.relationship:type_name -> entente.v1.Relationship
-	10, // 41: entente.v1.FederationService.CreateRelationship:input_type -> entente.v1.CreateRelationshipRequest
-	11, // 42: entente.v1.FederationService.ListRelationships:input_type -> entente.v1.ListRelationshipsRequest
-	13, // 43: entente.v1.FederationService.GetRelationship:input_type -> entente.v1.GetRelationshipRequest
-	14, // 44: entente.v1.FederationService.UpdateRelationship:input_type -> entente.v1.UpdateRelationshipRequest
-	15, // 45: entente.v1.FederationService.DeleteRelationship:input_type -> entente.v1.DeleteRelationshipRequest
-	17, // 46: entente.v1.FederationService.RefreshRelationship:input_type -> entente.v1.RefreshRelationshipRequest
-	18, // 47: entente.v1.FederationService.SuspendRelationship:input_type -> entente.v1.SuspendRelationshipRequest
-	19, // 48: entente.v1.FederationService.ResumeRelationship:input_type -> entente.v1.ResumeRelationshipRequest
-	21, // 49: entente.v1.FederationService.ApproveRelationship:input_type -> entente.v1.ApproveRelationshipRequest
-	23, // 50: entente.v1.FederationService.CreateInvitation:input_type -> entente.v1.CreateInvitationRequest
-	25, // 51: entente.v1.FederationService.ListInvitations:input_type -> entente.v1.ListInvitationsRequest
-	27, // 52: entente.v1.FederationService.RevokeInvitation:input_type -> entente.v1.RevokeInvitationRequest
-	29, // 53: entente.v1.FederationService.RedeemInvitation:input_type -> entente.v1.RedeemInvitationRequest
-	4,  // 54: entente.v1.FederationService.CreateRelationship:output_type -> entente.v1.Relationship
-	12, // 55: entente.v1.FederationService.ListRelationships:output_type -> entente.v1.ListRelationshipsResponse
-	4,  // 56: entente.v1.FederationService.GetRelationship:output_type -> entente.v1.Relationship
-	4,  // 57: entente.v1.FederationService.UpdateRelationship:output_type -> entente.v1.Relationship
-	16, // 58: entente.v1.FederationService.DeleteRelationship:output_type -> entente.v1.DeleteRelationshipResponse
-	4,  // 59: entente.v1.FederationService.RefreshRelationship:output_type -> entente.v1.Relationship
-	4,  // 60: entente.v1.FederationService.SuspendRelationship:output_type -> entente.v1.Relationship
-	4,  // 61: entente.v1.FederationService.ResumeRelationship:output_type -> entente.v1.Relationship
-	4,  // 62: entente.v1.FederationService.ApproveRelationship:output_type -> entente.v1.Relationship
-	24, // 63: entente.v1.FederationService.CreateInvitation:output_type -> entente.v1.CreateInvitationResponse
-	26, // 64: entente.v1.FederationService.ListInvitations:output_type -> entente.v1.ListInvitationsResponse
-	28, // 65: entente.v1.FederationService.RevokeInvitation:output_type -> entente.v1.RevokeInvitationResponse
-	30, // 66: entente.v1.FederationService.RedeemInvitation:output_type -> entente.v1.RedeemInvitationResponse
-	54, // [54:67] is the sub-list for method output_type
-	41, // [41:54] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	33, // 2: entente.v1.Relationship.max_stale_jwt:type_name -> google.protobuf.Duration
+	33, // 3: entente.v1.Relationship.max_stale_x509:type_name -> google.protobuf.Duration
+	34, // 4: entente.v1.Relationship.create_time:type_name -> google.protobuf.Timestamp
+	35, // 5: entente.v1.Relationship.freshness:type_name -> entente.v1.Freshness
+	34, // 6: entente.v1.Relationship.last_success_time:type_name -> google.protobuf.Timestamp
+	34, // 7: entente.v1.Relationship.last_attempt_time:type_name -> google.protobuf.Timestamp
+	34, // 8: entente.v1.Relationship.next_attempt_time:type_name -> google.protobuf.Timestamp
+	33, // 9: entente.v1.Relationship.refresh_interval:type_name -> google.protobuf.Duration
+	22, // 10: entente.v1.Relationship.alarms:type_name -> entente.v1.RelationshipAlarm
+	8,  // 11: entente.v1.Relationship.peer:type_name -> entente.v1.Peer
+	9,  // 12: entente.v1.Relationship.streams:type_name -> entente.v1.PeerStream
+	36, // 13: entente.v1.Relationship.authority_kinds:type_name -> entente.v1.AuthorityKind
+	33, // 14: entente.v1.Relationship.fetch_timeout:type_name -> google.protobuf.Duration
+	11, // 15: entente.v1.Relationship.endpoints:type_name -> entente.v1.EndpointAttempt
+	6,  // 16: entente.v1.Relationship.hub:type_name -> entente.v1.Hub
+	7,  // 17: entente.v1.Relationship.hub_status:type_name -> entente.v1.HubStatus
+	5,  // 18: entente.v1.Relationship.agreement:type_name -> entente.v1.Agreement
+	34, // 19: entente.v1.Agreement.approve_time:type_name -> google.protobuf.Timestamp
+	34, // 20: entente.v1.Agreement.peer_approve_time:type_name -> google.protobuf.Timestamp
+	34, // 21: entente.v1.Agreement.end_time:type_name -> google.protobuf.Timestamp
+	35, // 22: entente.v1.HubStatus.freshness:type_name -> entente.v1.Freshness
+	34, // 23: entente.v1.HubStatus.last_success_time:type_name -> google.protobuf.Timestamp
+	34, // 24: entente.v1.HubStatus.last_attempt_time:type_name -> google.protobuf.Timestamp
+	2,  // 25: entente.v1.PeerStream.direction:type_name -> entente.v1.PeerDirection
+	34, // 26: entente.v1.PeerStream.since:type_name -> google.protobuf.Timestamp
+	10, // 27: entente.v1.PeerStream.acknowledgements:type_name -> entente.v1.PeerStreamAcknowledgement
+	34, // 28: entente.v1.PeerStreamAcknowledgement.time:type_name -> google.protobuf.Timestamp
+	34, // 29: entente.v1.EndpointAttempt.attempt_time:type_name -> google.protobuf.Timestamp
+	4,  // 30: entente.v1.CreateRelationshipRequest.relationship:type_name -> entente.v1.Relationship
+	37, // 31: entente.v1.ListRelationshipsRequest.read:type_name -> entente.v1.ReadOptions
+	4,  // 32: entente.v1.ListRelationshipsResponse.relationships:type_name -> entente.v1.Relationship
+	37, // 33: entente.v1.GetRelationshipRequest.read:type_name -> entente.v1.ReadOptions
+	4,  // 34: entente.v1.UpdateRelationshipRequest.relationship:type_name -> entente.v1.Relationship
+	38, // 35: entente.v1.UpdateRelationshipRequest.update_mask:type_name -> google.protobuf.FieldMask
+	34, // 36: entente.v1.RelationshipAlarm.time:type_name -> google.protobuf.Timestamp
+	34, // 37: entente.v1.Invitation.create_time:type_name -> google.protobuf.Timestamp
+	34, // 38: entente.v1.Invitation.expire_time:type_name -> google.protobuf.Timestamp
+	3,  // 39: entente.v1.Invitation.state:type_name -> entente.v1.InvitationState
+	34, // 40: entente.v1.Invitation.end_time:type_name -> google.protobuf.Timestamp
+	33, // 41: entente.v1.CreateInvitationRequest.ttl:type_name -> google.protobuf.Duration
+	24, // 42: entente.v1.CreateInvitationResponse.invitation:type_name -> entente.v1.Invitation
+	37, // 43: entente.v1.ListInvitationsRequest.read:type_name -> entente.v1.ReadOptions
+	24, // 44: entente.v1.ListInvitationsResponse.invitations:type_name -> entente.v1.Invitation
+	4,  // 45: entente.v1.RedeemInvitationResponse.relationship:type_name -> entente.v1.Relationship
+	12, // 46: entente.v1.FederationService.CreateRelationship:input_type -> entente.v1.CreateRelationshipRequest
+	13, // 47: entente.v1.FederationService.ListRelationships:input_type -> entente.v1.ListRelationshipsRequest
+	15, // 48: entente.v1.FederationService.GetRelationship:input_type -> entente.v1.GetRelationshipRequest
+	16, // 49: entente.v1.FederationService.UpdateRelationship:input_type -> entente.v1.UpdateRelationshipRequest
+	17, // 50: entente.v1.FederationService.DeleteRelationship:input_type -> entente.v1.DeleteRelationshipRequest
+	19, // 51: entente.v1.FederationService.RefreshRelationship:input_type -> entente.v1.RefreshRelationshipRequest
+	20, // 52: entente.v1.FederationService.SuspendRelationship:input_type -> entente.v1.SuspendRelationshipRequest
+	21, // 53: entente.v1.FederationService.ResumeRelationship:input_type -> entente.v1.ResumeRelationshipRequest
+	23, // 54: entente.v1.FederationService.ApproveRelationship:input_type -> entente.v1.ApproveRelationshipRequest
+	25, // 55: entente.v1.FederationService.CreateInvitation:input_type -> entente.v1.CreateInvitationRequest
+	27, // 56: entente.v1.FederationService.ListInvitations:input_type -> entente.v1.ListInvitationsRequest
+	29, // 57: entente.v1.FederationService.RevokeInvitation:input_type -> entente.v1.RevokeInvitationRequest
+	31, // 58: entente.v1.FederationService.RedeemInvitation:input_type -> entente.v1.RedeemInvitationRequest
+	4,  // 59: entente.v1.FederationService.CreateRelationship:output_type -> entente.v1.Relationship
+	14, // 60: entente.v1.FederationService.ListRelationships:output_type -> entente.v1.ListRelationshipsResponse
+	4,  // 61: entente.v1.FederationService.GetRelationship:output_type -> entente.v1.Relationship
+	4,  // 62: entente.v1.FederationService.UpdateRelationship:output_type -> entente.v1.Relationship
+	18, // 63: entente.v1.FederationService.DeleteRelationship:output_type -> entente.v1.DeleteRelationshipResponse
+	4,  // 64: entente.v1.FederationService.RefreshRelationship:output_type -> entente.v1.Relationship
+	4,  // 65: entente.v1.FederationService.SuspendRelationship:output_type -> entente.v1.Relationship
+	4,  // 66: entente.v1.FederationService.ResumeRelationship:output_type -> entente.v1.Relationship
+	4,  // 67: entente.v1.FederationService.ApproveRelationship:output_type -> entente.v1.Relationship
+	26, // 68: entente.v1.FederationService.CreateInvitation:output_type -> entente.v1.CreateInvitationResponse
+	28, // 69: entente.v1.FederationService.ListInvitations:output_type -> entente.v1.ListInvitationsResponse
+	30, // 70: entente.v1.FederationService.RevokeInvitation:output_type -> entente.v1.RevokeInvitationResponse
+	32, // 71: entente.v1.FederationService.RedeemInvitation:output_type -> entente.v1.RedeemInvitationResponse
+	59, // [59:72] is the sub-list for method output_type
+	46, // [46:59] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_entente_v1_federation_proto_init() }
@@ -2512,7 +2766,7 @@ func file_entente_v1_federation_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_v1_federation_proto_rawDesc), len(file_entente_v1_federation_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   27,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

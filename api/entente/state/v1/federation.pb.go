@@ -55,6 +55,12 @@ type Relationship struct {
 	// Bounds below the global ones; 0 and absent: those.
 	MaxDocumentBytes uint32               `protobuf:"varint,63,opt,name=max_document_bytes,json=maxDocumentBytes,proto3" json:"max_document_bytes,omitempty"`
 	FetchTimeout     *durationpb.Duration `protobuf:"bytes,64,opt,name=fetch_timeout,json=fetchTimeout,proto3" json:"fetch_timeout,omitempty"`
+	// Whether this cluster vouches for the domain: its bundle stands in the bundle map that is served.
+	Vouch bool `protobuf:"varint,70,opt,name=vouch,proto3" json:"vouch,omitempty"`
+	// What is taken from the bundle map that this domain's cluster serves; absent: nothing, it is no hub.
+	Hub *RelationshipHub `protobuf:"bytes,71,opt,name=hub,proto3" json:"hub,omitempty"`
+	// How far that map can be relied on; as standing, x509_expired and jwt_expired saying that max_stale of that kind has passed.
+	HubStanding *RelationshipStanding `protobuf:"bytes,72,opt,name=hub_standing,json=hubStanding,proto3" json:"hub_standing,omitempty"`
 	// Where it came of an invitation; absent: an operator made it, and it needs nobody else's consent.
 	Agreement     *RelationshipAgreement `protobuf:"bytes,80,opt,name=agreement,proto3" json:"agreement,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -213,6 +219,27 @@ func (x *Relationship) GetMaxDocumentBytes() uint32 {
 func (x *Relationship) GetFetchTimeout() *durationpb.Duration {
 	if x != nil {
 		return x.FetchTimeout
+	}
+	return nil
+}
+
+func (x *Relationship) GetVouch() bool {
+	if x != nil {
+		return x.Vouch
+	}
+	return false
+}
+
+func (x *Relationship) GetHub() *RelationshipHub {
+	if x != nil {
+		return x.Hub
+	}
+	return nil
+}
+
+func (x *Relationship) GetHubStanding() *RelationshipStanding {
+	if x != nil {
+		return x.HubStanding
 	}
 	return nil
 }
@@ -614,6 +641,208 @@ func (x *InvitationContent) GetExpireSeconds() int64 {
 	return 0
 }
 
+// RelationshipHub says what a hub may bring.
+type RelationshipHub struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Trust domains by name, or all below one by a name that begins with a dot; and those of them that are not taken.
+	Take   []string `protobuf:"bytes,1,rep,name=take,proto3" json:"take,omitempty"`
+	Except []string `protobuf:"bytes,2,rep,name=except,proto3" json:"except,omitempty"`
+	// Where the map is served, under the profile of the relationship; empty: /bundles where its first endpoint is.
+	Url           string `protobuf:"bytes,3,opt,name=url,proto3" json:"url,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RelationshipHub) Reset() {
+	*x = RelationshipHub{}
+	mi := &file_entente_state_v1_federation_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RelationshipHub) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RelationshipHub) ProtoMessage() {}
+
+func (x *RelationshipHub) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_federation_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RelationshipHub.ProtoReflect.Descriptor instead.
+func (*RelationshipHub) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *RelationshipHub) GetTake() []string {
+	if x != nil {
+		return x.Take
+	}
+	return nil
+}
+
+func (x *RelationshipHub) GetExcept() []string {
+	if x != nil {
+		return x.Except
+	}
+	return nil
+}
+
+func (x *RelationshipHub) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+// HubBundle is the bundle of a trust domain by the word of a hub, with its history. Its key is "<trust domain>/<hub>".
+type HubBundle struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	// The domain of the relationship that it came through.
+	Hub string `protobuf:"bytes,2,opt,name=hub,proto3" json:"hub,omitempty"`
+	// In its strict form, without refresh hint.
+	Document     []byte                 `protobuf:"bytes,3,opt,name=document,proto3" json:"document,omitempty"`
+	ChangeTime   *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=change_time,json=changeTime,proto3" json:"change_time,omitempty"`
+	RetrieveTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=retrieve_time,json=retrieveTime,proto3" json:"retrieve_time,omitempty"`
+	History      *ForeignHistory        `protobuf:"bytes,6,opt,name=history,proto3" json:"history,omitempty"`
+	// Why the hub's latest word on the domain was refused, as in the metric's label, and in words; empty: it was not.
+	Refused string `protobuf:"bytes,7,opt,name=refused,proto3" json:"refused,omitempty"`
+	Refusal string `protobuf:"bytes,8,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	// Whether the last of its X.509 authorities has expired.
+	X509Expired bool                 `protobuf:"varint,9,opt,name=x509_expired,json=x509Expired,proto3" json:"x509_expired,omitempty"`
+	Alarms      []*RelationshipAlarm `protobuf:"bytes,10,rep,name=alarms,proto3" json:"alarms,omitempty"`
+	// Whether it has no JWT authority.
+	NoJwt bool `protobuf:"varint,11,opt,name=no_jwt,json=noJwt,proto3" json:"no_jwt,omitempty"`
+	// The create_time of the hub's relationship, so that nothing of an agreement that ended counts under the next one.
+	Agreed        *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=agreed,proto3" json:"agreed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HubBundle) Reset() {
+	*x = HubBundle{}
+	mi := &file_entente_state_v1_federation_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HubBundle) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HubBundle) ProtoMessage() {}
+
+func (x *HubBundle) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_federation_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HubBundle.ProtoReflect.Descriptor instead.
+func (*HubBundle) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *HubBundle) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *HubBundle) GetHub() string {
+	if x != nil {
+		return x.Hub
+	}
+	return ""
+}
+
+func (x *HubBundle) GetDocument() []byte {
+	if x != nil {
+		return x.Document
+	}
+	return nil
+}
+
+func (x *HubBundle) GetChangeTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ChangeTime
+	}
+	return nil
+}
+
+func (x *HubBundle) GetRetrieveTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RetrieveTime
+	}
+	return nil
+}
+
+func (x *HubBundle) GetHistory() *ForeignHistory {
+	if x != nil {
+		return x.History
+	}
+	return nil
+}
+
+func (x *HubBundle) GetRefused() string {
+	if x != nil {
+		return x.Refused
+	}
+	return ""
+}
+
+func (x *HubBundle) GetRefusal() string {
+	if x != nil {
+		return x.Refusal
+	}
+	return ""
+}
+
+func (x *HubBundle) GetX509Expired() bool {
+	if x != nil {
+		return x.X509Expired
+	}
+	return false
+}
+
+func (x *HubBundle) GetAlarms() []*RelationshipAlarm {
+	if x != nil {
+		return x.Alarms
+	}
+	return nil
+}
+
+func (x *HubBundle) GetNoJwt() bool {
+	if x != nil {
+		return x.NoJwt
+	}
+	return false
+}
+
+func (x *HubBundle) GetAgreed() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Agreed
+	}
+	return nil
+}
+
 // RelationshipStanding is written when it changes, never for an unchanged refresh.
 type RelationshipStanding struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -629,7 +858,7 @@ type RelationshipStanding struct {
 
 func (x *RelationshipStanding) Reset() {
 	*x = RelationshipStanding{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[5]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -641,7 +870,7 @@ func (x *RelationshipStanding) String() string {
 func (*RelationshipStanding) ProtoMessage() {}
 
 func (x *RelationshipStanding) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[5]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -654,7 +883,7 @@ func (x *RelationshipStanding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelationshipStanding.ProtoReflect.Descriptor instead.
 func (*RelationshipStanding) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{5}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RelationshipStanding) GetFreshness() int32 {
@@ -695,7 +924,7 @@ type RelationshipReport struct {
 
 func (x *RelationshipReport) Reset() {
 	*x = RelationshipReport{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[6]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -707,7 +936,7 @@ func (x *RelationshipReport) String() string {
 func (*RelationshipReport) ProtoMessage() {}
 
 func (x *RelationshipReport) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[6]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -720,7 +949,7 @@ func (x *RelationshipReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelationshipReport.ProtoReflect.Descriptor instead.
 func (*RelationshipReport) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{6}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RelationshipReport) GetObservations() []*RelationshipObservation {
@@ -747,14 +976,18 @@ type RelationshipObservation struct {
 	// Set by the leader in its answers: the member that made the latest attempt.
 	Member string `protobuf:"bytes,9,opt,name=member,proto3" json:"member,omitempty"`
 	// What came of each endpoint, where there are several.
-	Endpoints     []*EndpointObservation `protobuf:"bytes,30,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	Endpoints []*EndpointObservation `protobuf:"bytes,30,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	// Of a hub's map, which is told of under "<hub>/bundles": how many domains were taken, refused, and left out because they are not listed.
+	Taken         uint32 `protobuf:"varint,70,opt,name=taken,proto3" json:"taken,omitempty"`
+	Refused       uint32 `protobuf:"varint,71,opt,name=refused,proto3" json:"refused,omitempty"`
+	LeftOut       uint32 `protobuf:"varint,72,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RelationshipObservation) Reset() {
 	*x = RelationshipObservation{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[7]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -766,7 +999,7 @@ func (x *RelationshipObservation) String() string {
 func (*RelationshipObservation) ProtoMessage() {}
 
 func (x *RelationshipObservation) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[7]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -779,7 +1012,7 @@ func (x *RelationshipObservation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelationshipObservation.ProtoReflect.Descriptor instead.
 func (*RelationshipObservation) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{7}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RelationshipObservation) GetTrustDomain() string {
@@ -852,6 +1085,27 @@ func (x *RelationshipObservation) GetEndpoints() []*EndpointObservation {
 	return nil
 }
 
+func (x *RelationshipObservation) GetTaken() uint32 {
+	if x != nil {
+		return x.Taken
+	}
+	return 0
+}
+
+func (x *RelationshipObservation) GetRefused() uint32 {
+	if x != nil {
+		return x.Refused
+	}
+	return 0
+}
+
+func (x *RelationshipObservation) GetLeftOut() uint32 {
+	if x != nil {
+		return x.LeftOut
+	}
+	return 0
+}
+
 // EndpointObservation is what came of the last attempt at one of several endpoints.
 type EndpointObservation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -866,7 +1120,7 @@ type EndpointObservation struct {
 
 func (x *EndpointObservation) Reset() {
 	*x = EndpointObservation{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[8]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -878,7 +1132,7 @@ func (x *EndpointObservation) String() string {
 func (*EndpointObservation) ProtoMessage() {}
 
 func (x *EndpointObservation) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[8]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -891,7 +1145,7 @@ func (x *EndpointObservation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointObservation.ProtoReflect.Descriptor instead.
 func (*EndpointObservation) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{8}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *EndpointObservation) GetIndex() uint32 {
@@ -934,7 +1188,7 @@ type RelationshipQuery struct {
 
 func (x *RelationshipQuery) Reset() {
 	*x = RelationshipQuery{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[9]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -946,7 +1200,7 @@ func (x *RelationshipQuery) String() string {
 func (*RelationshipQuery) ProtoMessage() {}
 
 func (x *RelationshipQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[9]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -959,7 +1213,7 @@ func (x *RelationshipQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelationshipQuery.ProtoReflect.Descriptor instead.
 func (*RelationshipQuery) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{9}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RelationshipQuery) GetTrustDomain() string {
@@ -987,7 +1241,7 @@ type RelationshipAnswer struct {
 
 func (x *RelationshipAnswer) Reset() {
 	*x = RelationshipAnswer{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[10]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -999,7 +1253,7 @@ func (x *RelationshipAnswer) String() string {
 func (*RelationshipAnswer) ProtoMessage() {}
 
 func (x *RelationshipAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[10]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1012,7 +1266,7 @@ func (x *RelationshipAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelationshipAnswer.ProtoReflect.Descriptor instead.
 func (*RelationshipAnswer) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{10}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RelationshipAnswer) GetObservations() []*RelationshipObservation {
@@ -1044,7 +1298,7 @@ type RelationshipAlarm struct {
 
 func (x *RelationshipAlarm) Reset() {
 	*x = RelationshipAlarm{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[11]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1056,7 +1310,7 @@ func (x *RelationshipAlarm) String() string {
 func (*RelationshipAlarm) ProtoMessage() {}
 
 func (x *RelationshipAlarm) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[11]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1069,7 +1323,7 @@ func (x *RelationshipAlarm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelationshipAlarm.ProtoReflect.Descriptor instead.
 func (*RelationshipAlarm) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{11}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RelationshipAlarm) GetName() string {
@@ -1104,7 +1358,7 @@ var File_entente_state_v1_federation_proto protoreflect.FileDescriptor
 
 const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"\n" +
-	"!entente/state/v1/federation.proto\x12\x10entente.state.v1\x1a\x1centente/state/v1/peers.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x86\a\n" +
+	"!entente/state/v1/federation.proto\x12\x10entente.state.v1\x1a\x1dentente/state/v1/bundle.proto\x1a\x1centente/state/v1/peers.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9c\b\n" +
 	"\fRelationship\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12\x18\n" +
@@ -1127,7 +1381,10 @@ const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"\x0eserving_bundle\x18= \x01(\fR\rservingBundle\x12'\n" +
 	"\x0fauthority_kinds\x18> \x03(\x05R\x0eauthorityKinds\x12,\n" +
 	"\x12max_document_bytes\x18? \x01(\rR\x10maxDocumentBytes\x12>\n" +
-	"\rfetch_timeout\x18@ \x01(\v2\x19.google.protobuf.DurationR\ffetchTimeout\x12E\n" +
+	"\rfetch_timeout\x18@ \x01(\v2\x19.google.protobuf.DurationR\ffetchTimeout\x12\x14\n" +
+	"\x05vouch\x18F \x01(\bR\x05vouch\x123\n" +
+	"\x03hub\x18G \x01(\v2!.entente.state.v1.RelationshipHubR\x03hub\x12I\n" +
+	"\fhub_standing\x18H \x01(\v2&.entente.state.v1.RelationshipStandingR\vhubStanding\x12E\n" +
 	"\tagreement\x18P \x01(\v2'.entente.state.v1.RelationshipAgreementR\tagreement\"\xa7\x03\n" +
 	"\x15RelationshipAgreement\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
@@ -1175,7 +1432,26 @@ const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"\n" +
 	"identities\x18\x06 \x03(\fR\n" +
 	"identities\x12%\n" +
-	"\x0eexpire_seconds\x18\a \x01(\x03R\rexpireSeconds\"\xc0\x01\n" +
+	"\x0eexpire_seconds\x18\a \x01(\x03R\rexpireSeconds\"O\n" +
+	"\x0fRelationshipHub\x12\x12\n" +
+	"\x04take\x18\x01 \x03(\tR\x04take\x12\x16\n" +
+	"\x06except\x18\x02 \x03(\tR\x06except\x12\x10\n" +
+	"\x03url\x18\x03 \x01(\tR\x03url\"\xf5\x03\n" +
+	"\tHubBundle\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x10\n" +
+	"\x03hub\x18\x02 \x01(\tR\x03hub\x12\x1a\n" +
+	"\bdocument\x18\x03 \x01(\fR\bdocument\x12;\n" +
+	"\vchange_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"changeTime\x12?\n" +
+	"\rretrieve_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\fretrieveTime\x12:\n" +
+	"\ahistory\x18\x06 \x01(\v2 .entente.state.v1.ForeignHistoryR\ahistory\x12\x18\n" +
+	"\arefused\x18\a \x01(\tR\arefused\x12\x18\n" +
+	"\arefusal\x18\b \x01(\tR\arefusal\x12!\n" +
+	"\fx509_expired\x18\t \x01(\bR\vx509Expired\x12;\n" +
+	"\x06alarms\x18\n" +
+	" \x03(\v2#.entente.state.v1.RelationshipAlarmR\x06alarms\x12\x15\n" +
+	"\x06no_jwt\x18\v \x01(\bR\x05noJwt\x122\n" +
+	"\x06agreed\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x06agreed\"\xc0\x01\n" +
 	"\x14RelationshipStanding\x12\x1c\n" +
 	"\tfreshness\x18\x01 \x01(\x05R\tfreshness\x12!\n" +
 	"\fx509_expired\x18\x02 \x01(\bR\vx509Expired\x12\x1f\n" +
@@ -1183,7 +1459,7 @@ const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"jwtExpired\x12F\n" +
 	"\x11last_success_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x0flastSuccessTime\"c\n" +
 	"\x12RelationshipReport\x12M\n" +
-	"\fobservations\x18\x01 \x03(\v2).entente.state.v1.RelationshipObservationR\fobservations\"\xd8\x03\n" +
+	"\fobservations\x18\x01 \x03(\v2).entente.state.v1.RelationshipObservationR\fobservations\"\xa3\x04\n" +
 	"\x17RelationshipObservation\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x1e\n" +
 	"\n" +
@@ -1197,7 +1473,10 @@ const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"\x05error\x18\a \x01(\tR\x05error\x125\n" +
 	"\binterval\x18\b \x01(\v2\x19.google.protobuf.DurationR\binterval\x12\x16\n" +
 	"\x06member\x18\t \x01(\tR\x06member\x12C\n" +
-	"\tendpoints\x18\x1e \x03(\v2%.entente.state.v1.EndpointObservationR\tendpoints\"\x99\x01\n" +
+	"\tendpoints\x18\x1e \x03(\v2%.entente.state.v1.EndpointObservationR\tendpoints\x12\x14\n" +
+	"\x05taken\x18F \x01(\rR\x05taken\x12\x18\n" +
+	"\arefused\x18G \x01(\rR\arefused\x12\x19\n" +
+	"\bleft_out\x18H \x01(\rR\aleftOut\"\x99\x01\n" +
 	"\x13EndpointObservation\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x16\n" +
 	"\x06result\x18\x02 \x01(\tR\x06result\x12\x14\n" +
@@ -1227,56 +1506,66 @@ func file_entente_state_v1_federation_proto_rawDescGZIP() []byte {
 	return file_entente_state_v1_federation_proto_rawDescData
 }
 
-var file_entente_state_v1_federation_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_entente_state_v1_federation_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_entente_state_v1_federation_proto_goTypes = []any{
 	(*Relationship)(nil),            // 0: entente.state.v1.Relationship
 	(*RelationshipAgreement)(nil),   // 1: entente.state.v1.RelationshipAgreement
 	(*Invitation)(nil),              // 2: entente.state.v1.Invitation
 	(*InvitationRedemption)(nil),    // 3: entente.state.v1.InvitationRedemption
 	(*InvitationContent)(nil),       // 4: entente.state.v1.InvitationContent
-	(*RelationshipStanding)(nil),    // 5: entente.state.v1.RelationshipStanding
-	(*RelationshipReport)(nil),      // 6: entente.state.v1.RelationshipReport
-	(*RelationshipObservation)(nil), // 7: entente.state.v1.RelationshipObservation
-	(*EndpointObservation)(nil),     // 8: entente.state.v1.EndpointObservation
-	(*RelationshipQuery)(nil),       // 9: entente.state.v1.RelationshipQuery
-	(*RelationshipAnswer)(nil),      // 10: entente.state.v1.RelationshipAnswer
-	(*RelationshipAlarm)(nil),       // 11: entente.state.v1.RelationshipAlarm
-	(*durationpb.Duration)(nil),     // 12: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 13: google.protobuf.Timestamp
-	(*RelationshipPeer)(nil),        // 14: entente.state.v1.RelationshipPeer
+	(*RelationshipHub)(nil),         // 5: entente.state.v1.RelationshipHub
+	(*HubBundle)(nil),               // 6: entente.state.v1.HubBundle
+	(*RelationshipStanding)(nil),    // 7: entente.state.v1.RelationshipStanding
+	(*RelationshipReport)(nil),      // 8: entente.state.v1.RelationshipReport
+	(*RelationshipObservation)(nil), // 9: entente.state.v1.RelationshipObservation
+	(*EndpointObservation)(nil),     // 10: entente.state.v1.EndpointObservation
+	(*RelationshipQuery)(nil),       // 11: entente.state.v1.RelationshipQuery
+	(*RelationshipAnswer)(nil),      // 12: entente.state.v1.RelationshipAnswer
+	(*RelationshipAlarm)(nil),       // 13: entente.state.v1.RelationshipAlarm
+	(*durationpb.Duration)(nil),     // 14: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 15: google.protobuf.Timestamp
+	(*RelationshipPeer)(nil),        // 16: entente.state.v1.RelationshipPeer
+	(*ForeignHistory)(nil),          // 17: entente.state.v1.ForeignHistory
 }
 var file_entente_state_v1_federation_proto_depIdxs = []int32{
-	12, // 0: entente.state.v1.Relationship.max_stale_jwt:type_name -> google.protobuf.Duration
-	12, // 1: entente.state.v1.Relationship.max_stale_x509:type_name -> google.protobuf.Duration
-	13, // 2: entente.state.v1.Relationship.create_time:type_name -> google.protobuf.Timestamp
-	5,  // 3: entente.state.v1.Relationship.standing:type_name -> entente.state.v1.RelationshipStanding
-	11, // 4: entente.state.v1.Relationship.alarms:type_name -> entente.state.v1.RelationshipAlarm
-	14, // 5: entente.state.v1.Relationship.peer:type_name -> entente.state.v1.RelationshipPeer
-	12, // 6: entente.state.v1.Relationship.fetch_timeout:type_name -> google.protobuf.Duration
-	1,  // 7: entente.state.v1.Relationship.agreement:type_name -> entente.state.v1.RelationshipAgreement
-	13, // 8: entente.state.v1.RelationshipAgreement.approve_time:type_name -> google.protobuf.Timestamp
-	13, // 9: entente.state.v1.RelationshipAgreement.peer_approve_time:type_name -> google.protobuf.Timestamp
-	13, // 10: entente.state.v1.RelationshipAgreement.end_time:type_name -> google.protobuf.Timestamp
-	13, // 11: entente.state.v1.Invitation.create_time:type_name -> google.protobuf.Timestamp
-	13, // 12: entente.state.v1.Invitation.expire_time:type_name -> google.protobuf.Timestamp
-	13, // 13: entente.state.v1.Invitation.revoke_time:type_name -> google.protobuf.Timestamp
-	3,  // 14: entente.state.v1.Invitation.redemption:type_name -> entente.state.v1.InvitationRedemption
-	13, // 15: entente.state.v1.InvitationRedemption.time:type_name -> google.protobuf.Timestamp
-	13, // 16: entente.state.v1.RelationshipStanding.last_success_time:type_name -> google.protobuf.Timestamp
-	7,  // 17: entente.state.v1.RelationshipReport.observations:type_name -> entente.state.v1.RelationshipObservation
-	12, // 18: entente.state.v1.RelationshipObservation.since_success:type_name -> google.protobuf.Duration
-	12, // 19: entente.state.v1.RelationshipObservation.since_attempt:type_name -> google.protobuf.Duration
-	12, // 20: entente.state.v1.RelationshipObservation.until_next:type_name -> google.protobuf.Duration
-	12, // 21: entente.state.v1.RelationshipObservation.interval:type_name -> google.protobuf.Duration
-	8,  // 22: entente.state.v1.RelationshipObservation.endpoints:type_name -> entente.state.v1.EndpointObservation
-	12, // 23: entente.state.v1.EndpointObservation.since_attempt:type_name -> google.protobuf.Duration
-	7,  // 24: entente.state.v1.RelationshipAnswer.observations:type_name -> entente.state.v1.RelationshipObservation
-	13, // 25: entente.state.v1.RelationshipAlarm.time:type_name -> google.protobuf.Timestamp
-	26, // [26:26] is the sub-list for method output_type
-	26, // [26:26] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	14, // 0: entente.state.v1.Relationship.max_stale_jwt:type_name -> google.protobuf.Duration
+	14, // 1: entente.state.v1.Relationship.max_stale_x509:type_name -> google.protobuf.Duration
+	15, // 2: entente.state.v1.Relationship.create_time:type_name -> google.protobuf.Timestamp
+	7,  // 3: entente.state.v1.Relationship.standing:type_name -> entente.state.v1.RelationshipStanding
+	13, // 4: entente.state.v1.Relationship.alarms:type_name -> entente.state.v1.RelationshipAlarm
+	16, // 5: entente.state.v1.Relationship.peer:type_name -> entente.state.v1.RelationshipPeer
+	14, // 6: entente.state.v1.Relationship.fetch_timeout:type_name -> google.protobuf.Duration
+	5,  // 7: entente.state.v1.Relationship.hub:type_name -> entente.state.v1.RelationshipHub
+	7,  // 8: entente.state.v1.Relationship.hub_standing:type_name -> entente.state.v1.RelationshipStanding
+	1,  // 9: entente.state.v1.Relationship.agreement:type_name -> entente.state.v1.RelationshipAgreement
+	15, // 10: entente.state.v1.RelationshipAgreement.approve_time:type_name -> google.protobuf.Timestamp
+	15, // 11: entente.state.v1.RelationshipAgreement.peer_approve_time:type_name -> google.protobuf.Timestamp
+	15, // 12: entente.state.v1.RelationshipAgreement.end_time:type_name -> google.protobuf.Timestamp
+	15, // 13: entente.state.v1.Invitation.create_time:type_name -> google.protobuf.Timestamp
+	15, // 14: entente.state.v1.Invitation.expire_time:type_name -> google.protobuf.Timestamp
+	15, // 15: entente.state.v1.Invitation.revoke_time:type_name -> google.protobuf.Timestamp
+	3,  // 16: entente.state.v1.Invitation.redemption:type_name -> entente.state.v1.InvitationRedemption
+	15, // 17: entente.state.v1.InvitationRedemption.time:type_name -> google.protobuf.Timestamp
+	15, // 18: entente.state.v1.HubBundle.change_time:type_name -> google.protobuf.Timestamp
+	15, // 19: entente.state.v1.HubBundle.retrieve_time:type_name -> google.protobuf.Timestamp
+	17, // 20: entente.state.v1.HubBundle.history:type_name -> entente.state.v1.ForeignHistory
+	13, // 21: entente.state.v1.HubBundle.alarms:type_name -> entente.state.v1.RelationshipAlarm
+	15, // 22: entente.state.v1.HubBundle.agreed:type_name -> google.protobuf.Timestamp
+	15, // 23: entente.state.v1.RelationshipStanding.last_success_time:type_name -> google.protobuf.Timestamp
+	9,  // 24: entente.state.v1.RelationshipReport.observations:type_name -> entente.state.v1.RelationshipObservation
+	14, // 25: entente.state.v1.RelationshipObservation.since_success:type_name -> google.protobuf.Duration
+	14, // 26: entente.state.v1.RelationshipObservation.since_attempt:type_name -> google.protobuf.Duration
+	14, // 27: entente.state.v1.RelationshipObservation.until_next:type_name -> google.protobuf.Duration
+	14, // 28: entente.state.v1.RelationshipObservation.interval:type_name -> google.protobuf.Duration
+	10, // 29: entente.state.v1.RelationshipObservation.endpoints:type_name -> entente.state.v1.EndpointObservation
+	14, // 30: entente.state.v1.EndpointObservation.since_attempt:type_name -> google.protobuf.Duration
+	9,  // 31: entente.state.v1.RelationshipAnswer.observations:type_name -> entente.state.v1.RelationshipObservation
+	15, // 32: entente.state.v1.RelationshipAlarm.time:type_name -> google.protobuf.Timestamp
+	33, // [33:33] is the sub-list for method output_type
+	33, // [33:33] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_entente_state_v1_federation_proto_init() }
@@ -1284,6 +1573,7 @@ func file_entente_state_v1_federation_proto_init() {
 	if File_entente_state_v1_federation_proto != nil {
 		return
 	}
+	file_entente_state_v1_bundle_proto_init()
 	file_entente_state_v1_peers_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1291,7 +1581,7 @@ func file_entente_state_v1_federation_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_state_v1_federation_proto_rawDesc), len(file_entente_state_v1_federation_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

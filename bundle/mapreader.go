@@ -1,0 +1,292 @@
+package bundle
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"unicode/utf8"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// maxMapParameters bounds the members of a map that are not trust_domains.
+const maxMapParameters = 64
+
+// ReadMap reads a SPIFFE bundle map as it arrives, and calls take for the document of each domain in it, which is take's to parse, by
+// [ParseMapped], and to keep a copy of. However large the map is, no more than the document of one domain is held at a time. A map counts
+// as a whole or not at all: what take was given counts only once ReadMap has returned without an error. An error of take ends the reading.
+func ReadMap(r io.Reader, take func(td spiffeid.TrustDomain, document []byte) error) (domains int, err error) {
+	m := &mapReader{gate: &gate{from: r}, take: take, seen: make(map[[16]byte]struct{})}
+	m.dec = json.NewDecoder(m.gate)
+	if err := m.read(); err != nil {
+		return 0, fmt.Errorf("bundle map: %w", err)
+	}
+	return len(m.seen), nil
+}
+
+// ParseMapped parses the document of one domain in a map. The refresh hint of a bundle in a map is ignored.
+func ParseMapped(td spiffeid.TrustDomain, document []byte) (*Bundle, []Ignored, error) {
+	b, ignored, err := Parse(td, document)
+	if err != nil || b.content.RefreshHint == nil {
+		return b, ignored, err
+	}
+	ignored = append(ignored, Ignored{Kind: IgnoredHint, Key: -1, Detail: "a bundle in a map has no refresh hint of its own"})
+	b, err = b.With(func(c *Content) { c.RefreshHint = nil })
+	return b, ignored, err
+}
+
+// mapReader reads one map.
+type mapReader struct {
+	gate *gate
+	dec  *json.Decoder
+	take func(td spiffeid.TrustDomain, document []byte) error
+	// seen are the domains so far, by a part of the hash of their names, so that a map of long names takes no more memory.
+	seen map[[16]byte]struct{}
+	raw  json.RawMessage
+}
+
+func (m *mapReader) read() error {
+	if err := m.open("the map"); err != nil {
+		return err
+	}
+	members := map[string]bool{}
+	for m.dec.More() {
+		name, err := m.name()
+		if err != nil {
+			return err
+		}
+		switch {
+		case members[name]:
+			return fmt.Errorf("%w: the map has %s twice", ErrDuplicateName, clip(name))
+		case len(members) > maxMapParameters:
+			return fmt.Errorf("%w: the map has more than %d parameters", ErrTooLarge, maxMapParameters)
+		}
+		members[name] = true
+		if name == "trust_domains" {
+			err = m.domains()
+		} else {
+			err = m.value(name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := m.close(); err != nil {
+		return err
+	}
+	if _, err := m.dec.Token(); err == nil {
+		return fmt.Errorf("%w: there is something behind its end", ErrMalformed)
+	} else if !errors.Is(err, io.EOF) {
+		return m.broken(err)
+	}
+	if !members["trust_domains"] {
+		return fmt.Errorf("%w: trust_domains must be present; it may be empty", ErrNoTrustDomains)
+	}
+	return nil
+}
+
+func (m *mapReader) domains() error {
+	if err := m.open("trust_domains"); err != nil {
+		return err
+	}
+	for m.dec.More() {
+		name, err := m.name()
+		if err != nil {
+			return err
+		}
+		td, err := ParseTrustDomain(name)
+		if err != nil {
+			return err
+		}
+		sum := sha256.Sum256([]byte(name))
+		key := [16]byte(sum[:16])
+		if _, twice := m.seen[key]; twice {
+			return fmt.Errorf("%w: trust_domains has %s twice", ErrDuplicateName, clip(name))
+		}
+		if len(m.seen) == MaxMapDomains {
+			return fmt.Errorf("%w: it has more than %d trust domains", ErrTooLarge, MaxMapDomains)
+		}
+		m.seen[key] = struct{}{}
+		if err := m.value(name); err != nil {
+			return err
+		}
+		if err := m.take(td, m.raw); err != nil {
+			return err
+		}
+	}
+	return m.close()
+}
+
+// open reads the beginning of an object.
+func (m *mapReader) open(what string) error {
+	m.gate.open(what)
+	token, err := m.dec.Token()
+	if err != nil {
+		return m.broken(err)
+	}
+	if token == nil && what == "trust_domains" {
+		return fmt.Errorf("%w: trust_domains must be present; it may be empty", ErrNoTrustDomains)
+	}
+	if token != json.Delim('{') {
+		return fmt.Errorf("%w: %s is not an object", ErrMalformed, what)
+	}
+	return nil
+}
+
+func (m *mapReader) close() error {
+	m.gate.open("the map")
+	_, err := m.dec.Token() // what is not the end of the object is a syntax error
+	return m.broken(err)
+}
+
+func (m *mapReader) name() (string, error) {
+	m.gate.open("a name in the map")
+	token, err := m.dec.Token()
+	if err != nil {
+		return "", m.broken(err)
+	}
+	name, _ := token.(string)
+	return name, nil
+}
+
+// value reads one value into raw.
+func (m *mapReader) value(name string) error {
+	m.gate.open("the value of " + clip(name))
+	m.raw = m.raw[:0]
+	if err := m.dec.Decode(&m.raw); err != nil {
+		return m.broken(err)
+	}
+	if len(m.raw) > MaxDocumentBytes {
+		return fmt.Errorf("%w: the value of %s has %d bytes, at most %d are allowed", ErrTooLarge, clip(name), len(m.raw), MaxDocumentBytes)
+	}
+	return nil
+}
+
+// broken names an error of reading: the network's, or that what came is no JSON.
+func (m *mapReader) broken(err error) error {
+	var syntax *json.SyntaxError
+	switch {
+	case err == nil:
+		return nil
+	case m.gate.failed != nil:
+		return m.gate.failed
+	case errors.As(err, &syntax):
+		return fmt.Errorf("%w: it is not JSON, byte %d: %w", ErrMalformed, syntax.Offset, err)
+	}
+	return fmt.Errorf("%w: it is not JSON: %w", ErrMalformed, err)
+}
+
+// gate bounds what a decoder can read for one value, since it holds a whole value in memory, and for all of the map.
+type gate struct {
+	from        io.Reader
+	left, total int64
+	what        string
+	// rest is the beginning of a character whose end was not read yet: a decoder passes over what is no UTF-8.
+	rest []byte
+	// failed is why nothing more is read, but the end.
+	failed error
+}
+
+// gateRead is how much is read at a time, so that little of what comes after a value is held with it.
+const gateRead = 32 << 10
+
+// open lets the next value pass.
+func (g *gate) open(what string) { g.left, g.what = MaxDocumentBytes+2*gateRead, what }
+
+func (g *gate) Read(p []byte) (int, error) {
+	switch {
+	case g.failed != nil:
+		return 0, g.failed
+	case g.total > MaxMapBytes:
+		g.failed = fmt.Errorf("%w: at most %d bytes are allowed", ErrTooLarge, MaxMapBytes)
+		return 0, g.failed
+	case g.left <= 0:
+		g.failed = fmt.Errorf("%w: %s has more than %d bytes", ErrTooLarge, g.what, MaxDocumentBytes)
+		return 0, g.failed
+	}
+	n, err := g.from.Read(p[:min(len(p), gateRead)])
+	g.left -= int64(n)
+	g.total += int64(n)
+	switch {
+	case !g.isText(p[:n]), err != nil && len(g.rest) > 0:
+		g.failed = fmt.Errorf("%w: it is not valid UTF-8", ErrMalformed)
+		return 0, g.failed
+	case err != nil && !errors.Is(err, io.EOF):
+		g.failed = fmt.Errorf("read the map: %w", err)
+	}
+	return n, err
+}
+
+// isText reports whether what was read so far can be UTF-8.
+func (g *gate) isText(p []byte) bool {
+	text := append(g.rest, p...)
+	end := len(text)
+	for back := 1; back <= min(len(text), utf8.UTFMax-1); back++ {
+		if utf8.RuneStart(text[len(text)-back]) {
+			if !utf8.FullRune(text[len(text)-back:]) {
+				end = len(text) - back
+			}
+			break
+		}
+	}
+	g.rest = append([]byte(nil), text[end:]...)
+	return utf8.Valid(text[:end])
+}
+
+// MapResult is the answer of an endpoint that serves a bundle map.
+type MapResult struct {
+	// NotModified says that it is still the one whose ETag the request gave; nothing was read then.
+	NotModified bool
+	// Domains counts those in the map.
+	Domains int
+	ETag    string
+}
+
+// FetchMap gets the bundle map that is served beside an endpoint, at target or, if that is empty, at /bundles of the endpoint's host, under
+// the endpoint's profile and identity. It reads it as [ReadMap] does: what take was given counts only if there is no error. Errors are as
+// those of [Client.Fetch].
+func (c *Client) FetchMap(ctx context.Context, e Endpoint, target, etag string, take func(td spiffeid.TrustDomain, document []byte) error) (MapResult, error) {
+	if e.url == nil {
+		return MapResult{}, fmt.Errorf("fetch a bundle map: %w", ErrEndpoint)
+	}
+	from, err := e.mapURL(target)
+	if err != nil {
+		return MapResult{}, fmt.Errorf("fetch a bundle map: %w", err)
+	}
+	bounded, cancel := context.WithTimeout(ctx, c.config.Timeout)
+	defer cancel()
+	var result MapResult
+	_, err = c.ask(bounded, e, from, etag, func(response *http.Response) error {
+		result.ETag = answerETag(response)
+		switch {
+		case response.StatusCode == http.StatusNotModified && etag != "":
+			result.NotModified = true
+			return nil
+		case response.StatusCode == http.StatusNotModified:
+			return ErrNotAsked
+		}
+		if err := checkAnswer(response, MaxMapBytes); err != nil {
+			return err
+		}
+		result.Domains, err = ReadMap(response.Body, take)
+		return err
+	})
+	if err != nil {
+		return MapResult{}, fmt.Errorf("fetch the bundle map of %s from %s: %w", e.td, from, c.named(ctx, err))
+	}
+	return result, nil
+}
+
+func (e Endpoint) mapURL(target string) (*url.URL, error) {
+	if target != "" {
+		return ParseURL(target)
+	}
+	at := *e.url
+	at.Path, at.RawPath, at.RawQuery = "/bundles", "", ""
+	return &at, nil
+}

@@ -1,0 +1,202 @@
+package federation
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
+)
+
+const (
+	// maxHubPatterns bounds what one relationship takes from a hub, and what it does not: more domains than that are named by a suffix.
+	maxHubPatterns = 256
+	// mapSuffix makes of a hub's name the one under which members tell of its map. No trust domain has a slash.
+	mapSuffix = "/bundles"
+)
+
+// HubBundles holds the bundles of trust domains by the word of hubs, keyed by "<trust domain>/<hub>". A row counts only where the
+// cluster neither hosts the domain nor has a relationship with it, and only as [TrustState] says.
+var HubBundles = raftstore.NewTable[*statev1.HubBundle]("hub_bundles")
+
+// Hub says which trust domains the bundle map of another cluster may bring.
+type Hub struct {
+	take, except []string
+	// URL is where the map is served; empty: beside the relationship's endpoint.
+	URL string
+}
+
+// parseHub reads what is taken from a hub; nil: nothing.
+func parseHub(row *statev1.RelationshipHub) (*Hub, error) {
+	if row == nil {
+		return nil, nil
+	}
+	if len(row.GetTake()) == 0 {
+		return nil, errors.New("hub.take is empty; name the trust domains that the hub may bring, or all below a name as .example.org, or leave the hub out")
+	}
+	for field, patterns := range map[string][]string{"hub.take": row.GetTake(), "hub.except": row.GetExcept()} {
+		if n := len(patterns); n > maxHubPatterns {
+			return nil, fmt.Errorf("%s has %d names; %d are the most", field, n, maxHubPatterns)
+		}
+		for i, p := range patterns {
+			if _, err := bundle.ParseTrustDomain(strings.TrimPrefix(p, ".")); err != nil || strings.HasPrefix(p, "..") {
+				return nil, fmt.Errorf("%s names %s; write a trust domain, such as us.example.org, or all below a name by a leading dot, such as .example.org", field, quote(p))
+			}
+			if slices.Contains(patterns[:i], p) {
+				return nil, fmt.Errorf("%s names %s twice", field, quote(p))
+			}
+		}
+	}
+	if row.GetUrl() != "" {
+		if _, err := bundle.ParseURL(row.GetUrl()); err != nil {
+			return nil, fmt.Errorf("hub.url is refused: %w; write https://HOST[:PORT]/PATH, or leave it out for /bundles at the relationship's url", err)
+		}
+	}
+	return &Hub{row.GetTake(), row.GetExcept(), row.GetUrl()}, nil
+}
+
+// hubRow is the stored form of what an operator asks for.
+func hubRow(h *ententev1.Hub) *statev1.RelationshipHub {
+	if h == nil {
+		return nil
+	}
+	return &statev1.RelationshipHub{Take: slices.Clone(h.GetTake()), Except: slices.Clone(h.GetExcept()), Url: h.GetUrl()}
+}
+
+// Covers reports whether the hub may bring a trust domain: it is listed by name, or below a listed name by whole labels, and not excepted.
+func (h *Hub) Covers(td string) bool {
+	return h != nil && covers(h.take, td) && !covers(h.except, td)
+}
+
+func covers(patterns []string, td string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool {
+		if strings.HasPrefix(p, ".") {
+			return len(td) > len(p) && strings.HasSuffix(td, p)
+		}
+		return td == p
+	})
+}
+
+// Vouches reports whether the cluster, as a hub, has a relationship's bundle in its map: the operator wants it, the relationship is
+// active, and the bundle can be relied on. What came from another hub has no relationship of its own, and so goes no further.
+func Vouches(row *statev1.Relationship) bool {
+	return row.GetVouch() && TrustOf(row).State.Reliable()
+}
+
+// Word is what a hub says of a trust domain.
+type Word struct {
+	Hub string
+	Row raftstore.Row[*statev1.HubBundle]
+	// Trust is what the domain is to this cluster by it.
+	Trust Trust
+	// Others are further hubs whose word would count without this one, by name.
+	Others []string
+}
+
+// HubWord returns the word that counts for a trust domain with which there is no relationship: that of the first hub by name whose
+// relationship is in force and takes the domain. Where none is, but some are suspended, say, it is the first of theirs, and so is its trust.
+func HubWord(r raftstore.Reader, td string) (Word, bool, error) {
+	var word, suspended Word
+	for row, err := range HubBundles.All(r, td+"/") {
+		if err != nil {
+			return Word{}, false, fmt.Errorf("read what hubs say of %s: %w", td, err)
+		}
+		hub, found, err := Relationships.Get(r, row.Value.GetHub())
+		if err != nil {
+			return Word{}, false, fmt.Errorf("read the relationship with the hub %s: %w", row.Value.GetHub(), err)
+		}
+		switch {
+		case !found || !mayBring(hub.Value, row.Value):
+		case !inForce(hub.Value) && suspended.Hub == "":
+			suspended = Word{Hub: hub.Key, Row: row, Trust: TrustOf(hub.Value)}
+		case !inForce(hub.Value):
+		case word.Hub == "":
+			word = Word{Hub: hub.Key, Row: row, Trust: trustByHub(hub.Value, row.Value)}
+		default:
+			word.Others = append(word.Others, hub.Key)
+		}
+	}
+	if word.Hub == "" {
+		word = suspended
+	}
+	return word, word.Hub != "", nil
+}
+
+// mayBring reports whether a hub's word still stands under its relationship.
+func mayBring(hub *statev1.Relationship, word *statev1.HubBundle) bool {
+	h := hub.GetHub()
+	return proto.Equal(hub.GetCreateTime(), word.GetAgreed()) && covers(h.GetTake(), word.GetTrustDomain()) && !covers(h.GetExcept(), word.GetTrustDomain())
+}
+
+// trustByHub says what a domain is by a hub's word. It is as fresh as the map is, and stale where the hub's latest word was refused.
+func trustByHub(hub *statev1.Relationship, word *statev1.HubBundle) Trust {
+	s := hub.GetHubStanding()
+	state := Fresh
+	if ententev1.Freshness(s.GetFreshness()) == ententev1.Freshness_FRESHNESS_STALE || word.GetRefused() != "" {
+		state = Stale
+	}
+	t := Trust{State: state, X509: state, JWT: state}
+	if s.GetX509Expired() || word.GetX509Expired() {
+		t.X509 = Expired
+	}
+	if s.GetJwtExpired() || word.GetNoJwt() {
+		t.JWT = Expired
+	}
+	if t.X509 == Expired && t.JWT == Expired {
+		t.State = Expired
+	}
+	return t
+}
+
+// HubDomains lists the trust domains of which hubs say anything, in order, each once.
+func HubDomains(r raftstore.Reader) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		last := ""
+		for row, err := range HubBundles.All(r, "") {
+			if err != nil {
+				yield("", err)
+				return
+			}
+			if td := row.Value.GetTrustDomain(); td != last {
+				last = td
+				if !yield(td, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// BroughtBy lists the trust domains of which one hub says anything.
+func BroughtBy(r raftstore.Reader, hub string) (names []string, err error) {
+	for row, err := range HubBundles.All(r, "") {
+		if err != nil {
+			return nil, err
+		}
+		if row.Value.GetHub() == hub {
+			names = append(names, row.Value.GetTrustDomain())
+		}
+	}
+	return names, nil
+}
+
+// HubBundle reads a hub's word as a bundle.
+func HubBundle(row *statev1.HubBundle) (*bundle.Bundle, error) {
+	return bundle.FromRow(&statev1.Bundle{TrustDomain: row.GetTrustDomain(), Document: row.GetDocument()})
+}
+
+// wordKey is the key of what a hub says of a domain.
+func wordKey(td, hub string) string { return td + "/" + hub }
+
+// domainOfKey is the trust domain that a key of any table of this room is about.
+func domainOfKey(key string) string {
+	td, _, _ := strings.Cut(key, "/")
+	return td
+}

@@ -1,0 +1,84 @@
+package federation
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+)
+
+func TestCovers(t *testing.T) {
+	for _, test := range []struct {
+		take, except []string
+		td           string
+		want         bool
+	}{
+		{[]string{"us.example.org"}, nil, "us.example.org", true},
+		{[]string{"us.example.org"}, nil, "a.us.example.org", false},
+		{[]string{"us.example.org"}, nil, "us.example.orgs", false},
+		{[]string{".example.org"}, nil, "us.example.org", true},
+		{[]string{".example.org"}, nil, "a.b.example.org", true},
+		{[]string{".example.org"}, nil, "example.org", false},
+		{[]string{".example.org"}, nil, "badexample.org", false},
+		{[]string{".example.org"}, nil, "example.org.evil.net", false},
+		{[]string{".example.org"}, nil, ".example.org", false},
+		{[]string{".example.org", "bank.example"}, nil, "bank.example", true},
+		{[]string{".example.org"}, []string{"us.example.org"}, "us.example.org", false},
+		{[]string{".example.org"}, []string{"us.example.org"}, "eu.example.org", true},
+		{[]string{".example.org"}, []string{".test.example.org"}, "a.test.example.org", false},
+		{[]string{".example.org"}, []string{".test.example.org"}, "test.example.org", true},
+	} {
+		h, err := parseHub(&statev1.RelationshipHub{Take: test.take, Except: test.except})
+		require.NoError(t, err)
+		require.Equal(t, test.want, h.Covers(test.td), "%v but %v: %s", test.take, test.except, test.td)
+	}
+	var none *Hub
+	require.False(t, none.Covers("us.example.org"))
+}
+
+func TestParseHub(t *testing.T) {
+	many := make([]string, maxHubPatterns+1)
+	for i, name := range names(len(many), "example.org") {
+		many[i] = name
+	}
+	for _, test := range []struct {
+		row *statev1.RelationshipHub
+		err string
+	}{
+		{&statev1.RelationshipHub{}, "hub.take is empty"},
+		{&statev1.RelationshipHub{Take: []string{"*.example.org"}}, `hub.take names "*.example.org"; write a trust domain`},
+		{&statev1.RelationshipHub{Take: []string{"."}}, `hub.take names "."`},
+		{&statev1.RelationshipHub{Take: []string{"..example.org"}}, `hub.take names "..example.org"`},
+		{&statev1.RelationshipHub{Take: []string{""}}, `hub.take names ""`},
+		{&statev1.RelationshipHub{Take: []string{"a.example", "a.example"}}, `hub.take names "a.example" twice`},
+		{&statev1.RelationshipHub{Take: []string{"a.example"}, Except: []string{"B.example"}}, `hub.except names "B.example"`},
+		{&statev1.RelationshipHub{Take: many}, "hub.take has 257 names; 256 are the most"},
+		{&statev1.RelationshipHub{Take: []string{"a.example"}, Url: "http://hub.example/bundles"}, "hub.url is refused"},
+	} {
+		_, err := parseHub(test.row)
+		require.ErrorContains(t, err, test.err)
+	}
+	h, err := parseHub(nil)
+	require.NoError(t, err)
+	require.Nil(t, h)
+}
+
+func TestVouches(t *testing.T) {
+	fresh := &statev1.RelationshipStanding{Freshness: 1}
+	stale := &statev1.RelationshipStanding{Freshness: 2}
+	expired := &statev1.RelationshipStanding{Freshness: 3}
+	for _, test := range []struct {
+		row  *statev1.Relationship
+		want bool
+	}{
+		{&statev1.Relationship{Vouch: true, Standing: fresh}, true},
+		{&statev1.Relationship{Vouch: true, Standing: stale}, true},
+		{&statev1.Relationship{Vouch: true, Standing: expired}, false},
+		{&statev1.Relationship{Vouch: true}, false},
+		{&statev1.Relationship{Vouch: true, Standing: fresh, Suspended: true}, false},
+		{&statev1.Relationship{Standing: fresh}, false},
+	} {
+		require.Equal(t, test.want, Vouches(test.row))
+	}
+}

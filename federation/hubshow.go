@@ -1,0 +1,127 @@
+package federation
+
+import (
+	"context"
+	"encoding/hex"
+	"maps"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/raftstore"
+)
+
+// listed are the trust domains that ListRelationships shows, in order: those with a relationship, and those that are trusted by a hub's
+// word alone.
+func listed(view *raftstore.View) (names []string, err error) {
+	all := make(map[string]struct{})
+	for row, err := range Relationships.All(view, "") {
+		if err != nil {
+			return nil, err
+		}
+		all[row.Key] = struct{}{}
+	}
+	for td, err := range HubDomains(view) {
+		if err != nil {
+			return nil, err
+		}
+		all[td] = struct{}{}
+	}
+	return slices.Sorted(maps.Keys(all)), nil
+}
+
+// shownByHub shows a domain that is trusted by a hub's word alone; nil: it is not, and hosted domains are not.
+func (m *Manager) shownByHub(view *raftstore.View, td string, mapTold func(hub string) observation) (*ententev1.Relationship, error) {
+	word, found, err := HubWord(view, td)
+	if err != nil || !found {
+		return nil, err
+	}
+	if hosted, err := m.config.IsHosted(view, td); err != nil || hosted {
+		return nil, err
+	}
+	b, err := HubBundle(word.Row.Value)
+	if err != nil {
+		return nil, err
+	}
+	out := &ententev1.Relationship{
+		TrustDomain: td, OriginHub: word.Hub, OtherHubs: word.Others, State: ententev1.RelationshipState_RELATIONSHIP_STATE_ACTIVE,
+		Freshness: word.Trust.State.freshness(), Revision: uint64(word.Row.Revision),
+		LastResult: word.Row.Value.GetRefused(), LastError: word.Row.Value.GetRefusal(), Alarms: shownAlarms(word.Row.Value.GetAlarms()),
+	}
+	if word.Trust.State.HeldBack() {
+		out.State = ententev1.RelationshipState_RELATIONSHIP_STATE_SUSPENDED
+	}
+	digest := b.Digest()
+	out.Digest = hex.EncodeToString(digest[:])
+	if n, ok := b.Sequence(); ok {
+		out.Sequence = proto.Uint64(n)
+	}
+	held, err := m.held(view, word.Hub)
+	if err != nil {
+		return nil, err
+	}
+	out.RefreshInterval = durationpb.New(m.interval(held)) // the hub's
+	told := mapTold(word.Hub)
+	out.LastAttemptTime = timestampOf(told.lastAttempt)
+	if out.LastResult == "" {
+		out.LastSuccessTime, out.LastResult, out.LastError = timestampOf(told.lastSuccess), told.result, told.err
+	}
+	return out, nil
+}
+
+// mapTold is what is known of the reading of a hub's map.
+func (m *Manager) mapTold(live map[string]observation) func(hub string) observation {
+	return func(hub string) observation {
+		told := live[hub+mapSuffix]
+		if own, ok := m.observations.get(hub + mapSuffix); ok {
+			count := own.count
+			if told = merge(told, own); told.count == (mapCount{}) {
+				told.count = count
+			}
+		}
+		return told
+	}
+}
+
+// addHub puts into a relationship what is known of the map, where its domain's cluster is a hub.
+func (m *Manager) addHub(out *ententev1.Relationship, row *statev1.Relationship, mapTold func(hub string) observation) {
+	out.Vouch = row.GetVouch()
+	h := row.GetHub()
+	if h == nil {
+		return
+	}
+	told := mapTold(row.GetTrustDomain())
+	out.Hub = &ententev1.Hub{Take: h.GetTake(), Except: h.GetExcept(), Url: h.GetUrl()}
+	out.HubStatus = &ententev1.HubStatus{
+		Freshness: ententev1.Freshness(row.GetHubStanding().GetFreshness()), LastAttemptTime: timestampOf(told.lastAttempt),
+		LastResult: told.result, LastError: told.err, Taken: uint32(m.wordsOf(row.GetTrustDomain())), //nolint:gosec // at most MaxMapDomains
+		Refused: uint32(told.count.refused), LeftOut: uint32(told.count.leftOut), //nolint:gosec // as before
+	}
+	last := told.lastSuccess
+	if recorded := row.GetHubStanding().GetLastSuccessTime(); last.IsZero() && recorded.IsValid() {
+		last = recorded.AsTime()
+	}
+	out.HubStatus.LastSuccessTime = timestampOf(last)
+}
+
+func shownAlarms(alarms []*statev1.RelationshipAlarm) (out []*ententev1.RelationshipAlarm) {
+	for _, a := range alarms {
+		out = append(out, &ententev1.RelationshipAlarm{Name: a.GetName(), Detail: a.GetDetail(), Time: a.GetTime(), Sequence: a.GetSequence()})
+	}
+	return out
+}
+
+// showByHub shows one domain without a relationship; nil: no hub vouches for it.
+func (s *Service) showByHub(ctx context.Context, view *raftstore.View, name string) (*ententev1.Relationship, error) {
+	if direct, err := IsForeign(view, name); err != nil || direct {
+		return nil, err
+	}
+	word, found, err := HubWord(view, name)
+	if err != nil || !found {
+		return nil, err
+	}
+	return s.manager.shownByHub(view, name, s.manager.mapTold(s.manager.live(ctx, word.Hub+mapSuffix)))
+}

@@ -1,0 +1,300 @@
+package federation
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
+)
+
+const (
+	// maxMapHeld bounds the documents of one map that are held until its end has come, when all of it counts. What differs beyond that
+	// is taken from the same map again: no more memory is used, however large it is.
+	maxMapHeld = 4 << 20
+	// mapPasses bounds how often a map is fetched at once for what did not fit, or changed under way. The rest comes with the next turn.
+	mapPasses = 16
+	// maxContradictions bounds the alarms that one reading of a map raises.
+	maxContradictions = 64
+)
+
+// errMapIncomplete says that not all of a map could be taken at once; its next reading takes more.
+var errMapIncomplete = errors.New("not all of the map was taken yet; the rest follows")
+
+// mapCount is what became of the domains in a hub's map.
+type mapCount struct{ taken, refused, leftOut int }
+
+// mapChange is what a map asks to be written of one trust domain.
+type mapChange struct {
+	td string
+	// known is the revision of the row that led to it; zero: there was none.
+	known raftstore.Revision
+	// document is a new one; empty: what is stored stays.
+	document []byte
+	// refused and refusal say why what the hub says is not taken; both empty: it is.
+	refused, refusal string
+	// gone says that the hub vouches for the domain no more.
+	gone bool
+}
+
+// knownWord is what is stored of a domain by the word of the hub whose map is read.
+type knownWord struct {
+	revision         raftstore.Revision
+	sum              [32]byte
+	refused, refusal string
+	seen             bool
+}
+
+// reading is one reading of a hub's map, against one state.
+type reading struct {
+	manager *Manager
+	view    *raftstore.View
+	hub     string
+	rules   *Hub
+	known   map[string]*knownWord
+	hosted  map[string]bool
+
+	count      mapCount
+	changes    []mapChange
+	held       int
+	incomplete bool
+	// firstRefused names the first domain on which the hub's word was refused, and why.
+	firstRefused string
+	contradicts  []bundle.View
+	about        []string
+}
+
+func (m *Manager) newReading(view *raftstore.View, hub string, rules *Hub) (*reading, error) {
+	r := &reading{manager: m, view: view, hub: hub, rules: rules, known: map[string]*knownWord{}, hosted: map[string]bool{}}
+	for row, err := range HubBundles.All(view, "") {
+		if err != nil {
+			return nil, err
+		}
+		if v := row.Value; v.GetHub() == hub {
+			r.known[v.GetTrustDomain()] = &knownWord{revision: row.Revision, sum: sha256.Sum256(v.GetDocument()), refused: v.GetRefused(), refusal: v.GetRefusal()}
+		}
+	}
+	for row, err := range m.config.HostedBundles.All(view, "") {
+		if err != nil {
+			return nil, err
+		}
+		r.hosted[row.Key] = true
+	}
+	return r, nil
+}
+
+// see takes in what the map says of one domain. An error refuses the map: its form is broken. What is wrong with the word on one domain
+// alone, such as a sequence that goes back, is held against that word alone.
+func (r *reading) see(td spiffeid.TrustDomain, document []byte) error {
+	name := td.Name()
+	known, wanted := r.known[name], !r.hosted[name] && name != r.hub && r.rules.Covers(name)
+	if wanted && known != nil && known.refused == "" && known.sum == sha256.Sum256(document) {
+		known.seen = true
+		r.count.taken++
+		return nil
+	}
+	next, _, err := bundle.ParseMapped(td, document)
+	if err != nil {
+		return err
+	}
+	if !wanted {
+		r.count.leftOut++
+		return nil // and what is stored of it, if anything is, goes
+	}
+	change := mapChange{td: name}
+	var current *bundle.Bundle
+	if known != nil {
+		known.seen, change.known = true, known.revision
+		row, found, err := HubBundles.Get(r.view, wordKey(name, r.hub))
+		if err != nil || !found {
+			return fmt.Errorf("stored word of the hub on %s: %w", name, err)
+		}
+		if current, err = HubBundle(row.Value); err != nil {
+			return err
+		}
+	}
+	if err := r.compare(name, next); err != nil {
+		return err
+	}
+	if err := Accept(current, next); err != nil {
+		r.count.refused++
+		change.refused, change.refusal = reasonOf(err), clip(err.Error())
+		if r.firstRefused == "" {
+			r.firstRefused = name + ": " + change.refusal
+		}
+		if known != nil && known.refused == change.refused && known.refusal == change.refusal {
+			return nil
+		}
+		if known == nil {
+			return nil // nothing is stored of it, and nothing is worth storing
+		}
+		r.changes = append(r.changes, change)
+		return nil
+	}
+	r.count.taken++
+	if canonical := next.Marshal(); known == nil || known.sum != sha256.Sum256(canonical) {
+		if r.held += len(canonical); r.held > maxMapHeld {
+			r.incomplete = true
+			return nil
+		}
+		change.document = canonical
+	} else if known.refused == "" {
+		return nil // another form of what is stored
+	}
+	r.changes = append(r.changes, change)
+	return nil
+}
+
+// compare holds the hub's word against what the domain itself showed, where there is a relationship with it.
+func (r *reading) compare(name string, next *bundle.Bundle) error {
+	view := bundle.ViewOf(next, "hub "+r.hub)
+	split, err := contradicts(r.view, name, view)
+	if err == nil && split != nil && len(r.about) < maxContradictions {
+		r.contradicts, r.about = append(r.contradicts, view), append(r.about, name)
+	}
+	return err
+}
+
+// withdrawn adds what the hub vouched for and does no more, once the map has come to its end.
+func (r *reading) withdrawn() {
+	for td, known := range r.known {
+		if !known.seen {
+			r.changes = append(r.changes, mapChange{td: td, known: known.revision, gone: true})
+		}
+	}
+}
+
+// refreshMap reads the map of a hub, and takes what its relationship lists. It can run on any member, and several times at once. The
+// error is errUnfinished or nil: of all others it says itself.
+func (m *Manager) refreshMap(ctx context.Context, hub string, w *wait) error {
+	var count mapCount
+	var result string
+	var err error
+	var b basis
+	for range mapPasses {
+		if b, err = m.basisOf(m.config.Store.View(), hub); err != nil || b.relationship.Hub == nil {
+			return nil //nolint:nilerr // it ended, or is no hub any more
+		}
+		b.wait = w
+		if result, count, err = m.readMap(ctx, hub, b); !errors.Is(err, errMapIncomplete) && !errors.Is(err, errSuperseded) {
+			break
+		}
+	}
+	if errors.Is(err, errEnded) || ctx.Err() != nil {
+		return nil //nolint:nilerr // nobody waits for it any more
+	}
+	if errors.Is(err, errUnfinished) {
+		return err
+	}
+	failure := ""
+	if err != nil {
+		result, failure = reasonOf(err), clip(err.Error())
+		m.log.Warn("a hub's bundle map was not taken; what was taken from it before is kept", "hub", hub, "result", result, "error", failure)
+		if isDecision(result) {
+			m.record(actionRefuseMap, hub, result, failure, 0)
+		}
+	}
+	m.metrics.maps.WithLabelValues(result).Inc()
+	// Nothing of an incomplete map is old, so that it counts as a success.
+	m.observations.attempted(hub+mapSuffix, b.relationship.Generation, m.now(), err == nil || errors.Is(err, errMapIncomplete), result, failure)
+	if err == nil && result != resultNotModified {
+		m.observations.counted(hub+mapSuffix, count)
+		m.log.Debug("a hub's bundle map was read", "hub", hub, "result", result, "taken", count.taken, "refused", count.refused, "left_out", count.leftOut)
+	}
+	return nil
+}
+
+// readMap reads the map once, and writes what is different.
+func (m *Manager) readMap(ctx context.Context, hub string, b basis) (string, mapCount, error) {
+	view := m.config.Store.View()
+	r, err := m.newReading(view, hub, b.relationship.Hub)
+	if err != nil {
+		return "", mapCount{}, err
+	}
+	config := m.config.Client
+	config.Bundles = nil
+	if d := b.relationship.Limits.Timeout; d > 0 {
+		config.Timeout = d
+	}
+	if b.relationship.Endpoint.Profile() == bundle.HTTPSSPIFFE {
+		if b.trust == nil {
+			return "", mapCount{}, fmt.Errorf("fetch the bundle map of %s: %w", hub, ErrNoTrust)
+		}
+		config.Bundles = b.trust
+	}
+	tag := m.mapTags.of(hub, m.tagBasis(view, b))
+	var answer bundle.MapResult
+	err = b.wait.on(ctx, func(ctx context.Context) (err error) {
+		answer, err = bundle.NewClient(config).FetchMap(ctx, m.routes.endpoint(hub, b.relationship, m.now()), b.relationship.Hub.URL, tag, r.see)
+		return err
+	})
+	if err != nil {
+		return "", mapCount{}, err
+	}
+	if answer.NotModified {
+		return resultNotModified, mapCount{}, nil
+	}
+	r.withdrawn()
+	if err := m.writeMap(ctx, r, b); err != nil {
+		return "", mapCount{}, err
+	}
+	if r.count.refused > 0 {
+		m.log.Warn("a hub's word on some domains is refused; what is stored of them is kept, and the others are taken", "hub", hub, "refused", r.count.refused, "first", r.firstRefused)
+	}
+	for i, td := range r.about {
+		m.compareViews(ctx, td, r.contradicts[i])
+	}
+	if r.incomplete {
+		return "", mapCount{}, errMapIncomplete
+	}
+	if r.count.refused == 0 { // what was refused is to be looked at again
+		m.mapTags.remember(hub, m.tagBasis(m.config.Store.View(), b), answer.ETag)
+	}
+	if len(r.changes) == 0 {
+		return resultUnchanged, r.count, nil
+	}
+	return resultStored, r.count, nil
+}
+
+// tagBasis names all that what was taken from a map depends on.
+func (m *Manager) tagBasis(view *raftstore.View, b basis) string {
+	return fmt.Sprint(b.relationship.Generation, HubBundles.PrefixRevision(view, ""), m.config.HostedBundles.PrefixRevision(view, ""))
+}
+
+// mapTags remembers by which tag a hub last served the map that was taken whole.
+type mapTags struct {
+	mu    sync.Mutex
+	byHub map[string][2]string
+}
+
+func (t *mapTags) of(hub, basis string) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if known := t.byHub[hub]; known[0] == basis {
+		return known[1]
+	}
+	return ""
+}
+
+func (t *mapTags) remember(hub, basis, tag string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.byHub[hub] = [2]string{basis, tag}
+}
+
+func (t *mapTags) forget(hub string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.byHub, hub)
+}
+
+// hubOfObservation is the hub that an observation is about, where it is about a map.
+func hubOfObservation(name string) (hub string, isMap bool) {
+	return strings.CutSuffix(name, mapSuffix)
+}

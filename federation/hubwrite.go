@@ -1,0 +1,273 @@
+package federation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/ententehq/entente/access"
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
+)
+
+const (
+	// mapTransactionBytes bounds the documents that one transaction takes from a map. Each is written with the history of its domain, of
+	// at most some 50 KiB, so that it stays below the 512 KiB of a command; a single domain is written however large it is.
+	mapTransactionBytes = 96 << 10
+	// mapTransactionRows does so for their number, with small histories.
+	mapTransactionRows = 32
+)
+
+// The actions on what hubs say, in the audit log.
+const (
+	actionRefuseMap  = "refuse bundle map"
+	actionWithdraw   = "withdraw bundle"
+	detailWithdrawn  = "the hub %s vouches for it no more"
+	detailOfHub      = "by the hub %s: "
+	detailHubRefused = "by the hub %s: %s"
+)
+
+// writeMap writes what a map changes, in as many transactions as it takes. Each is consistent by itself: it says of whole domains
+// what the hub says of them.
+func (m *Manager) writeMap(ctx context.Context, r *reading, b basis) error {
+	superseded := false
+	for some := range inTransactions(sortedChanges(r.changes)) {
+		done, err := m.writeSome(ctx, r.hub, b, some)
+		if errors.Is(err, raftstore.ErrTooLarge) && len(some) > 1 {
+			for i := range some { // each by itself
+				if done, err = m.writeSome(ctx, r.hub, b, some[i:i+1]); err != nil {
+					break
+				}
+				superseded = superseded || !done
+			}
+		}
+		if err != nil {
+			return err
+		}
+		superseded = superseded || !done
+	}
+	if superseded {
+		return errSuperseded
+	}
+	return nil
+}
+
+// inTransactions cuts changes into those that are written together.
+func inTransactions(changes []mapChange) func(yield func([]mapChange) bool) {
+	return func(yield func([]mapChange) bool) {
+		for len(changes) > 0 {
+			n, size := 0, 0
+			for n < len(changes) && n < mapTransactionRows {
+				if size += len(changes[n].document); n > 0 && size > mapTransactionBytes {
+					break
+				}
+				n++
+			}
+			if !yield(changes[:n]) {
+				return
+			}
+			changes = changes[n:]
+		}
+	}
+}
+
+// writeSome is one transaction of them. done says that all were written: none of what led to them had changed.
+func (m *Manager) writeSome(ctx context.Context, hub string, b basis, some []mapChange) (done bool, err error) {
+	details := make([]string, len(some))
+	for i, c := range some {
+		if details[i], err = m.begin(hub, c); err != nil {
+			return false, err
+		}
+	}
+	written := make([]bool, len(some))
+	raised := make([][]alarm, len(some))
+	revision, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
+		clear(written)
+		now, err := m.basisOf(tx, hub)
+		if err != nil {
+			return err
+		}
+		if now.relationship.Generation != b.relationship.Generation {
+			return errSuperseded
+		}
+		for i, c := range some {
+			if written[i], raised[i], err = m.writeWord(tx, hub, now.row, c, m.now()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	done = true
+	for i, c := range some {
+		switch {
+		case err != nil:
+			m.record(c.action(), c.td, access.ResultFailed, clip(err.Error()), 0)
+		case !written[i]:
+			done = false
+			m.record(c.action(), c.td, access.ResultFailed, "superseded", 0)
+		case c.refused != "":
+			m.record(actionRefuse, c.td, c.refused, fmt.Sprintf(detailHubRefused, hub, c.refusal), revision)
+		default:
+			m.record(c.action(), c.td, access.ResultDone, details[i], revision)
+			m.announce(c.td, raised[i], revision)
+		}
+	}
+	return done, err
+}
+
+func (c mapChange) action() string {
+	switch {
+	case c.gone:
+		return actionWithdraw
+	case c.refused != "":
+		return actionRefuse
+	}
+	return actionAccept
+}
+
+// begin writes the line that goes before a change, without which it is not made.
+func (m *Manager) begin(hub string, c mapChange) (detail string, err error) {
+	switch {
+	case c.gone:
+		detail = fmt.Sprintf(detailWithdrawn, hub)
+	case c.refused != "":
+		return "", nil // it takes nothing in
+	default:
+		detail = fmt.Sprintf(detailOfHub, hub)
+		if len(c.document) > 0 {
+			td, err := bundle.ParseTrustDomain(c.td)
+			if err != nil {
+				return "", err
+			}
+			b, _, err := bundle.Parse(td, c.document)
+			if err != nil {
+				return "", err
+			}
+			detail += describe(b)
+		}
+	}
+	if err := m.config.Audit.Record(access.Event{Caller: taskName, Action: c.action(), Object: c.td, Result: access.ResultBegun, Detail: detail}); err != nil {
+		return "", fmt.Errorf("%w: %w", errAudit, err)
+	}
+	return detail, nil
+}
+
+// writeWord writes what a hub says of one domain, if what is stored of it is as it was when that was decided.
+func (m *Manager) writeWord(tx *raftstore.Tx, hub string, agreement *statev1.Relationship, c mapChange, now time.Time) (bool, []alarm, error) {
+	key := wordKey(c.td, hub)
+	row, found, err := HubBundles.Get(tx, key)
+	if err != nil || row.Revision != c.known {
+		return false, nil, err
+	}
+	if c.gone {
+		return true, nil, HubBundles.Delete(tx, key)
+	}
+	if hosted, err := m.config.IsHosted(tx, c.td); err != nil || hosted {
+		return false, nil, err
+	}
+	word := row.Value
+	if !found {
+		word = &statev1.HubBundle{TrustDomain: c.td, Hub: hub}
+	}
+	word.Agreed, word.Refused, word.Refusal = agreement.GetCreateTime(), c.refused, c.refusal
+	var raised []alarm
+	if len(c.document) > 0 {
+		if raised, err = m.putWord(tx, word, c.document, now); err != nil {
+			return false, nil, err
+		}
+	}
+	return true, raised, HubBundles.Put(tx, key, word)
+}
+
+// putWord puts a new document into what a hub says of a domain, and compares it with what other hubs say.
+func (m *Manager) putWord(tx *raftstore.Tx, word *statev1.HubBundle, document []byte, now time.Time) ([]alarm, error) {
+	before := word.GetDocument()
+	word.Document = document
+	next, err := HubBundle(word)
+	if err != nil {
+		return nil, err
+	}
+	was, _ := HubBundle(&statev1.HubBundle{TrustDomain: word.GetTrustDomain(), Document: before}) // nil: it is the first
+	if was == nil || !was.SameKeys(next) {
+		word.ChangeTime = timestamppb.New(now)
+	}
+	word.RetrieveTime = timestamppb.New(now)
+	held := holdingOf(next, now, 0)
+	word.X509Expired, word.NoJwt = now.After(held.x509Until), held.jwtKeys == 0
+	if word.History == nil {
+		word.History = &statev1.ForeignHistory{TrustDomain: word.GetTrustDomain()}
+	}
+	if err := addVersion(word.GetHistory(), next, "hub "+word.GetHub(), false, now); err != nil {
+		return nil, err
+	}
+	view := bundle.ViewOf(next, "hub "+word.GetHub())
+	for other, err := range HubBundles.All(tx, word.GetTrustDomain()+"/") {
+		if err != nil {
+			return nil, err
+		}
+		if other.Value.GetHub() == word.GetHub() {
+			continue
+		}
+		shownBefore, ok := shown(other.Value.GetHistory(), view.Sequence)
+		if split := bundle.CompareViews(shownBefore, view); ok && view.Ordered && split != nil {
+			holder := &statev1.Relationship{Alarms: word.GetAlarms()}
+			raised := raise(holder, []alarm{{AlarmSplitView, view.Sequence, split.Error()}}, timestamppb.New(now))
+			word.Alarms = holder.GetAlarms()
+			return raised, nil
+		}
+	}
+	return nil, nil
+}
+
+// compareWithHubs holds what a domain showed against what hubs say of it.
+func (m *Manager) compareWithHubs(ctx context.Context, td string) {
+	for row, err := range HubBundles.All(m.config.Store.View(), td+"/") {
+		if err != nil {
+			return
+		}
+		if b, err := HubBundle(row.Value); err == nil {
+			m.compareShown(ctx, td, b, "hub "+row.Value.GetHub())
+		}
+	}
+}
+
+// surviveRestoreOfHubs carries what hubs said over a restore, like other foreign bundles.
+func surviveRestoreOfHubs(before, restored *raftstore.View, tx *raftstore.Tx) error {
+	for row, err := range HubBundles.All(before, "") {
+		if err != nil {
+			return err
+		}
+		is, _, err := HubBundles.Get(restored, row.Key)
+		if err != nil {
+			return err
+		}
+		if _, agreed, err := Relationships.Get(restored, row.Value.GetHub()); err != nil {
+			return err
+		} else if agreed && !proto.Equal(is.Value, row.Value) {
+			if err := HubBundles.Put(tx, row.Key, row.Value); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// sortedChanges puts them in the order of their domains, for a log that can be read.
+func sortedChanges(changes []mapChange) []mapChange {
+	slices.SortFunc(changes, func(a, b mapChange) int {
+		switch {
+		case a.td < b.td:
+			return -1
+		case a.td > b.td:
+			return 1
+		}
+		return 0
+	})
+	return changes
+}
