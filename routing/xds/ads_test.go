@@ -57,7 +57,7 @@ type room struct {
 	conn  *grpc.ClientConn
 }
 
-func newRoom(t testing.TB) *room {
+func newRoom(t testing.TB, options ...grpc.ServerOption) *room {
 	t.Helper()
 	store := raftstoretest.New(t)
 	manager, err := routing.New(routing.Config{Store: store, Trust: everybody{}, Audit: noAudit{}})
@@ -78,7 +78,7 @@ func newRoom(t testing.TB) *room {
 	})
 	require.NoError(t, err)
 	listener := bufconn.Listen(1 << 20)
-	server := grpc.NewServer()
+	server := grpc.NewServer(options...)
 	cache.Register(server)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
