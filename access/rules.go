@@ -84,7 +84,9 @@ var rules = map[string]Rule{
 			m.Anchors = kept(m.GetAnchors(), keep)
 		})},
 	v1.AuthorityService_ApproveAnchor_FullMethodName: {Roles: operators, Reach: Domain, Audit: AuditedDurably,
-		About: on(func(m *v1.ApproveAnchorRequest) About { return aboutAuthority(m.GetTrustDomain(), "anchor "+m.GetAnchor()) })},
+		About: on(func(m *v1.ApproveAnchorRequest) About {
+			return aboutAuthority(m.GetTrustDomain(), "anchor "+m.GetAnchor())
+		})},
 
 	// Identities. Each signature is one line of the audit log, which its room writes before it hands it out.
 	v1.SVIDService_IssueX509SVID_FullMethodName: {Roles: issuers, Reach: Domain, Audit: AuditedByRoom, Issues: true,
