@@ -187,6 +187,7 @@ var rules = map[string]Rule{
 	v1.RoutingService_GetService_FullMethodName:   {Roles: discoverers, Reach: Anywhere, Audit: Unaudited},
 	v1.RoutingService_GetHint_FullMethodName:      {Roles: discoverers, Reach: Anywhere, Audit: Unaudited},
 	v1.RoutingService_WatchHint_FullMethodName:    {Roles: discoverers, Reach: Anywhere, Audit: Unaudited},
+	v1.RoutingService_SimulateHint_FullMethodName: {Roles: discoverers, Reach: Anywhere, Audit: Unaudited},
 	// Rules move the traffic of all domains.
 	v1.RoutingService_PutRules_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
 		About: on(func(m *v1.PutRulesRequest) About {

@@ -54,10 +54,15 @@ type Endpoint struct {
 	Trust    TrustState
 	// Lapsed says that it is unhealthy because its lease has run out.
 	Lapsed bool
+	// Supposed says that its health is imagined.
+	Supposed bool
 }
 
 // why says why an endpoint gets no load without a panic.
 func (e Endpoint) why() string {
+	if e.Supposed {
+		return "it is supposed to be " + e.Health.String()
+	}
 	if e.Lapsed {
 		return "its lease has run out"
 	}

@@ -19,19 +19,28 @@ func (m *Manager) Plan(r raftstore.Reader, service string, caller Locality) (Pla
 // PlanFor returns the plan for callers in a locality who see the trust domains for which sees is true (nil: all), and the
 // policy that it was made by. Instances that such callers do not see are left out without a word.
 func (m *Manager) PlanFor(r raftstore.Reader, service string, caller Locality, sees func(spiffeid.TrustDomain) bool) (Plan, *Policy, error) {
-	s, err := m.catalog.service(r, service)
+	endpoints, policy, err := m.scene(r, service, sees)
 	if err != nil {
 		return Plan{}, nil, err
+	}
+	return policy.Plan(caller, endpoints), policy, nil
+}
+
+// scene returns the instances of a service as the arithmetic sees them, and the policy for it.
+func (m *Manager) scene(r raftstore.Reader, service string, sees func(spiffeid.TrustDomain) bool) ([]Endpoint, *Policy, error) {
+	s, err := m.catalog.service(r, service)
+	if err != nil {
+		return nil, nil, err
 	}
 	policy, err := m.rules.policy(r, service)
 	if err != nil {
-		return Plan{}, nil, err
+		return nil, nil, err
 	}
 	states, err := m.domains.of(r, m.trust, s.domains, m.now())
 	if err != nil {
-		return Plan{}, nil, err
+		return nil, nil, err
 	}
-	return policy.Plan(caller, s.endpoints(states, sees)), policy, nil
+	return s.endpoints(states, sees), policy, nil
 }
 
 // endpoints returns the instances as the arithmetic sees them, in order of address; states are those of s.domains.

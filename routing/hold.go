@@ -2,6 +2,7 @@ package routing
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -40,12 +41,13 @@ func (s *Server) HoldLease(stream ententev1.RoutingService_HoldLeaseServer) erro
 	if m.GetOpen() == nil {
 		return status.Error(codes.InvalidArgument, "the first message of a lease has to open it: set open.ttl, and open.secret to take one up again")
 	}
-	lease, answer, err := s.takeLease(ctx, m.GetOpen())
+	stands := holding{stream: rand.Text()}
+	answer, err := s.takeLease(ctx, m.GetOpen(), &stands)
 	if err != nil {
 		return raftstore.StatusError(err)
 	}
 	for {
-		revision, err := s.held(ctx, lease, m)
+		revision, err := s.held(ctx, stands, m)
 		if err != nil {
 			s.m.metrics.renewals.WithLabelValues(renewalRefused).Inc()
 			return raftstore.StatusError(err)
@@ -70,56 +72,58 @@ func (s *Server) HoldLease(stream ententev1.RoutingService_HoldLeaseServer) erro
 	}
 }
 
-// takeLease opens a lease, or takes one up again, which makes its instances count as healthy as they are.
-func (s *Server) takeLease(ctx context.Context, open *ententev1.OpenLease) (string, *ententev1.HoldLeaseResponse, error) {
+// holding is a lease with the name of the stream that holds it.
+type holding struct{ lease, stream string }
+
+// takeLease opens a lease, or takes one up again, which makes its instances count as healthy as they are. It sets h.lease.
+func (s *Server) takeLease(ctx context.Context, open *ententev1.OpenLease, h *holding) (*ententev1.HoldLeaseResponse, error) {
 	terms, err := parseTerms(open)
 	if err != nil {
-		return "", nil, invalid(err)
+		return nil, invalid(err)
 	}
 	caller, secret := access.CallerFrom(ctx), open.GetSecret()
 	if secret == "" {
 		secret = newSecret()
 		if err := s.m.roomForLease(ownerOf(caller)); err != nil {
-			return "", nil, err
+			return nil, err
 		}
 	}
 	digest, id, err := digestOf(secret)
 	if err != nil {
-		return "", nil, invalid(err)
+		return nil, invalid(err)
 	}
 	var row raftstore.Row[*statev1.Lease]
 	revision, err := s.m.store.Update(ctx, func(tx *raftstore.Tx) error {
 		if open.GetSecret() == "" {
-			row = raftstore.Row[*statev1.Lease]{Key: id, Value: leaseRow(digest[:], terms, ownerOf(caller), s.m.now())}
+			row = raftstore.Row[*statev1.Lease]{Key: id, Value: leaseRow(digest[:], terms, ownerOf(caller), h.stream, s.m.now())}
 			return Leases.Put(tx, id, row.Value)
 		}
 		if row, err = holdable(tx, secret, caller); err != nil {
 			return err
 		}
 		row.Value.Ttl, row.Value.GoneAfter, row.Value.LapseTime = durationpb.New(terms.ttl), durationpb.New(terms.goneAfter), nil
+		row.Value.Stream = h.stream
 		return Leases.Put(tx, id, row.Value)
 	})
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
-	return id, &ententev1.HoldLeaseResponse{Lease: leaseProto(row, 0), Secret: secret, Revision: uint64(revision)}, nil
+	h.lease = id
+	return &ententev1.HoldLeaseResponse{Lease: leaseProto(row, 0), Secret: secret, Revision: uint64(revision)}, nil
 }
 
 // held does what one message of the holder says, and renews the lease.
-func (s *Server) held(ctx context.Context, lease string, m *ententev1.HoldLeaseRequest) (raftstore.Revision, error) {
-	row, found, err := Leases.Get(s.m.store.View(), lease)
+func (s *Server) held(ctx context.Context, h holding, m *ententev1.HoldLeaseRequest) (raftstore.Revision, error) {
+	row, err := heldBy(s.m.store.View(), h.lease, h.stream)
 	if err != nil {
 		return 0, err
-	}
-	if !found {
-		return 0, status.Errorf(codes.NotFound, "the lease %s is gone, with all its instances: open a new one, and register them again", lease)
 	}
 	ttl := row.Value.GetTtl().AsDuration()
 	if silent := s.m.now().Sub(s.m.lastHeard()); silent > ttl/2 {
 		return 0, status.Errorf(codes.Unavailable, "this member has not heard from the leader for %s and could not pass the renewal on; turn to another member", silent.Round(time.Millisecond))
 	}
 	if m.GetRelease() {
-		return s.release(ctx, lease)
+		return s.release(ctx, h)
 	}
 	changes, err := parseChanges(m.GetHealth())
 	if err != nil {
@@ -127,11 +131,11 @@ func (s *Server) held(ctx context.Context, lease string, m *ententev1.HoldLeaseR
 	}
 	var revision raftstore.Revision
 	if len(changes) > 0 || row.Value.GetLapseTime() != nil {
-		if revision, err = s.changeHealth(ctx, lease, changes); err != nil {
+		if revision, err = s.changeHealth(ctx, h, changes); err != nil {
 			return 0, err
 		}
 	}
-	s.m.renewals.renew(lease, ttl, s.m.now())
+	s.m.renewals.renew(h.lease, ttl, s.m.now())
 	return revision, nil
 }
 
@@ -167,8 +171,8 @@ func parseChanges(list []*ententev1.HealthChange) ([]healthChange, error) {
 
 // changeHealth writes all changes of one message in one transaction, and takes the lease up again if it ran out while its holder
 // was not heard.
-func (s *Server) changeHealth(ctx context.Context, lease string, changes []healthChange) (raftstore.Revision, error) {
-	event := access.Event{Caller: access.CallerFrom(ctx).String(), Action: "RoutingService/HoldLease health", Object: "lease " + lease, Detail: changesText(changes)}
+func (s *Server) changeHealth(ctx context.Context, h holding, changes []healthChange) (raftstore.Revision, error) {
+	event := access.Event{Caller: access.CallerFrom(ctx).String(), Action: "RoutingService/HoldLease health", Object: "lease " + h.lease, Detail: changesText(changes)}
 	if len(changes) > 0 {
 		begun := event
 		begun.Result = access.ResultBegun
@@ -177,21 +181,18 @@ func (s *Server) changeHealth(ctx context.Context, lease string, changes []healt
 		}
 	}
 	revision, err := s.m.store.Update(ctx, func(tx *raftstore.Tx) error {
-		row, found, err := Leases.Get(tx, lease)
+		row, err := heldBy(tx, h.lease, h.stream)
 		if err != nil {
 			return err
 		}
-		if !found {
-			return status.Errorf(codes.NotFound, "the lease %s is gone, with all its instances: open a new one, and register them again", lease)
-		}
 		if row.Value.GetLapseTime() != nil {
 			row.Value.LapseTime = nil
-			if err := Leases.Put(tx, lease, row.Value); err != nil {
+			if err := Leases.Put(tx, h.lease, row.Value); err != nil {
 				return err
 			}
 		}
 		for _, c := range changes {
-			if err := c.write(ctx, tx, lease); err != nil {
+			if err := c.write(ctx, tx, h.lease); err != nil {
 				return err
 			}
 		}
@@ -246,13 +247,18 @@ func changesText(changes []healthChange) string {
 
 // release ends a lease at once. Without its row none of its instances counts; this member clears them away, and if it cannot,
 // the leader does.
-func (s *Server) release(ctx context.Context, lease string) (raftstore.Revision, error) {
-	revision, err := s.m.store.Update(ctx, func(tx *raftstore.Tx) error { return Leases.Delete(tx, lease) })
+func (s *Server) release(ctx context.Context, h holding) (raftstore.Revision, error) {
+	revision, err := s.m.store.Update(ctx, func(tx *raftstore.Tx) error {
+		if _, err := heldBy(tx, h.lease, h.stream); err != nil {
+			return err
+		}
+		return Leases.Delete(tx, h.lease)
+	})
 	if err != nil {
 		return 0, err
 	}
-	if err := s.m.clear(ctx, lease); err != nil {
-		s.m.log.Info("instances of a lease that was given up are left to the leader to clear away", "lease", lease, "error", err)
+	if err := s.m.clear(ctx, h.lease); err != nil {
+		s.m.log.Info("instances of a lease that was given up are left to the leader to clear away", "lease", h.lease, "error", err)
 	}
 	return revision, nil
 }

@@ -148,6 +148,28 @@ func TestLease(t *testing.T) {
 	refused(t, err, codes.NotFound, "there is no such lease, or no longer")
 }
 
+// TestTheNewestStreamHoldsALease: a control plane that lost its connection takes the lease up again before the member has
+// noticed, and what is left of the old stream can neither renew, change nor release it.
+func TestTheNewestStreamHoldsALease(t *testing.T) {
+	r := newRoom(t)
+	first, err := r.hold(t, plane, tenSeconds())
+	require.NoError(t, err)
+	open := tenSeconds()
+	open.Secret = first.secret
+	second, err := r.hold(t, plane, open)
+	require.NoError(t, err)
+	require.Equal(t, first.lease.GetId(), second.lease.GetId())
+	_, err = first.ask(&ententev1.HoldLeaseRequest{Release: true})
+	refused(t, err, codes.Aborted, "another stream has taken up the lease "+first.lease.GetId())
+	_, err = second.ask(&ententev1.HoldLeaseRequest{})
+	require.NoError(t, err)
+	open.Secret = first.secret
+	_, err = r.hold(t, mallory, open)
+	refused(t, err, codes.PermissionDenied, "was taken by somebody else")
+	_, err = second.ask(&ententev1.HoldLeaseRequest{Release: true})
+	require.NoError(t, err)
+}
+
 func TestLeaseIsReleased(t *testing.T) {
 	r, ctx := newRoom(t), admin(t)
 	h, err := r.hold(t, access.SocketCaller(0, 1), tenSeconds())

@@ -126,6 +126,21 @@ func holdable(r raftstore.Reader, secret string, caller access.Caller) (raftstor
 	return row, nil
 }
 
+// heldBy returns the lease that a stream holds. Another stream of the same holder may have taken it up since: a control plane that
+// lost its connection cannot know whether the member has noticed, so the newest stream is the one that counts.
+func heldBy(r raftstore.Reader, lease, stream string) (raftstore.Row[*statev1.Lease], error) {
+	row, found, err := Leases.Get(r, lease)
+	switch {
+	case err != nil:
+		return row, err
+	case !found:
+		return row, status.Errorf(codes.NotFound, "the lease %s is gone, with all its instances: open a new one, and register them again", lease)
+	case row.Value.GetStream() != stream:
+		return row, status.Errorf(codes.Aborted, "another stream has taken up the lease %s, and holds it now: end this one; if you opened no other, somebody has your secret and your identity", lease)
+	}
+	return row, nil
+}
+
 func leaseProto(row raftstore.Row[*statev1.Lease], instances int) *ententev1.Lease {
 	v := row.Value
 	return &ententev1.Lease{
@@ -134,9 +149,9 @@ func leaseProto(row raftstore.Row[*statev1.Lease], instances int) *ententev1.Lea
 	}
 }
 
-func leaseRow(digest []byte, t leaseTerms, owner string, now time.Time) *statev1.Lease {
+func leaseRow(digest []byte, t leaseTerms, owner, stream string, now time.Time) *statev1.Lease {
 	return &statev1.Lease{
 		SecretSha256: digest, Ttl: durationpb.New(t.ttl), GoneAfter: durationpb.New(t.goneAfter), Owner: owner,
-		CreateTime: timestamppb.New(now),
+		CreateTime: timestamppb.New(now), Stream: stream,
 	}
 }

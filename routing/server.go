@@ -207,7 +207,7 @@ func (m *Manager) room(r raftstore.Reader, more map[string]int) error {
 
 // invalid turns what a parser said into the answer to a call.
 func invalid(err error) error {
-	for _, known := range []error{ErrServiceName, ErrAddress, ErrLocality, ErrInstance, ErrLease, ErrRule, bundle.ErrID} {
+	for _, known := range []error{ErrServiceName, ErrAddress, ErrLocality, ErrInstance, ErrLease, ErrRule, ErrSupposition, bundle.ErrID} {
 		if errors.Is(err, known) {
 			return status.Error(codes.InvalidArgument, err.Error())
 		}

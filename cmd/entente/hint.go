@@ -13,21 +13,82 @@ import (
 
 func (a *app) hintCommand() *cobra.Command {
 	var locality localityFlag
+	var suppose []string
+	var allCallers bool
 	cmd := &cobra.Command{
-		Use:     "hint NAME --locality REGION[/ZONE[/SUB-ZONE]]",
-		Short:   "Say where a caller should send requests for a service",
-		Args:    arguments("NAME"),
-		PreRunE: required("locality"),
+		Use:   "hint NAME --locality REGION[/ZONE[/SUB-ZONE]]",
+		Short: "Say where a caller should send requests for a service, also in an imagined outage",
+		Long: `Say where a caller in a locality should send requests for a service: each instance with its priority, the
+priority's load, the locality's share of it, and why each instance that is left out is left out.
+
+With --what-if the answer is for an imagined state. It changes nothing, and can be given several times; of two that
+are about the same instance, the later one counts:
+
+  --what-if eu-west-1a=down              all instances in a zone, a region or a place (REGION/ZONE) are unhealthy
+  --what-if eu-west-1=40%                40 percent of them are: in each locality the first by address, rounded up
+  --what-if domain:us.example.org=expired    its trust is fresh, stale, expired or suspended
+  --what-if 10.0.0.1:80=unhealthy        one instance is healthy, degraded, unhealthy or draining
+
+With --all-callers the answer is the load of each region under the callers of all localities, now and then. Nobody
+knows how many callers there are: those of a locality are taken to send requests in proportion to the weights
+of the instances that are registered there, whatever their health, and to go on when their place is down.`,
+		Args: arguments("NAME"),
+		PreRunE: func(cmd *cobra.Command, args []string) error {
+			if allCallers && cmd.Flags().Changed("locality") {
+				return usagef("--all-callers is for all localities: leave out --locality, or ask for one locality alone")
+			}
+			if allCallers {
+				return nil
+			}
+			return required("locality")(cmd, args)
+		},
 		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, _ *cobra.Command, args []string) error {
-			hint, err := ententev1.NewRoutingServiceClient(conn).GetHint(ctx, &ententev1.GetHintRequest{Service: args[0], Locality: locality.locality})
+			client := ententev1.NewRoutingServiceClient(conn)
+			if !allCallers && len(suppose) == 0 {
+				hint, err := client.GetHint(ctx, &ententev1.GetHintRequest{Service: args[0], Locality: locality.locality})
+				if err != nil {
+					return err
+				}
+				return a.print(hint, hintTable(hint))
+			}
+			answer, err := client.SimulateHint(ctx, &ententev1.SimulateHintRequest{
+				Service: args[0], Locality: locality.locality, Suppose: suppose, AllCallers: allCallers,
+			})
 			if err != nil {
 				return err
 			}
-			return a.print(hint, hintTable(hint))
+			return a.print(answer, simulationTable(args[0], answer))
 		}),
 	}
 	cmd.Flags().Var(&locality, "locality", "where the caller is: `REGION[/ZONE[/SUB-ZONE]]`")
+	cmd.Flags().StringArrayVar(&suppose, "what-if", nil, "answer for an imagined state: `SUBJECT=STATE`")
+	cmd.Flags().BoolVar(&allCallers, "all-callers", false, "show what each region carries from the callers of all localities")
 	return cmd
+}
+
+func simulationTable(service string, answer *ententev1.SimulateHintResponse) func(*table) {
+	return func(t *table) {
+		if h := answer.GetHint(); h != nil {
+			hintTable(h)(t)
+		} else {
+			t.columns("REGION", "NOW", "THEN", "AVAILABLE NOW", "THEN")
+			for _, r := range answer.GetRegions() {
+				t.row(r.GetRegion(), fmt.Sprintf("%d%%", r.GetNow()), fmt.Sprintf("%d%%", r.GetThen()), r.GetAvailableNow(), r.GetAvailableThen())
+			}
+			t.otherwise("Service %s has no instance.", service)
+		}
+		var notes []string
+		if t.note != "" {
+			notes = append(notes, t.note)
+		}
+		if answer.GetNowhereNow()+answer.GetNowhereThen() > 0 {
+			notes = append(notes, fmt.Sprintf("Nowhere to go: %d%% of the requests now, %d%% then.", answer.GetNowhereNow(), answer.GetNowhereThen()))
+		}
+		for _, u := range answer.GetUnmatched() {
+			notes = append(notes, fmt.Sprintf("Without effect: %s is about no instance of %s.", printable(u), service))
+		}
+		t.note = strings.Join(notes, "\n")
+	}
 }
 
 func hintTable(h *ententev1.Hint) func(*table) {

@@ -12,7 +12,7 @@ import (
 
 func (a *app) serviceCommand() *cobra.Command {
 	return group("service", "Services and their instances",
-		a.serviceRegisterCommand(), a.serviceDeregisterCommand(), a.serviceListCommand(), a.serviceShowCommand())
+		a.serviceRegisterCommand(), a.serviceDeregisterCommand(), a.serviceListCommand(), a.serviceShowCommand(), a.serviceLeasesCommand())
 }
 
 func (a *app) serviceRegisterCommand() *cobra.Command {
@@ -163,6 +163,35 @@ func (a *app) serviceShowCommand() *cobra.Command {
 					t.row(i.GetAddress(), place(i.GetLocality()), instanceHealth(i), i.GetWeight(), i.GetSpiffeId(), leaseOf(i), since(i.GetRegisterTime()))
 				}
 				t.otherwise("Service %s has no instance.", s.GetName())
+			})
+		}),
+	}
+}
+
+func (a *app) serviceLeasesCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "leases",
+		Short: "List the leases that instances stand and fall with",
+		Long: `List the leases that instances stand and fall with: who holds each, for how many instances, and whether it has run out.
+
+A lease that was not renewed for its ttl has run out: its instances count as unhealthy, and are removed when it
+stays so for the time below GONE AFTER. Instances without a lease stay until they are deregistered.`,
+		Args: arguments(),
+		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, _ *cobra.Command, _ []string) error {
+			list, err := ententev1.NewRoutingServiceClient(conn).ListLeases(ctx, &ententev1.ListLeasesRequest{})
+			if err != nil {
+				return err
+			}
+			return a.print(list, func(t *table) {
+				t.columns("LEASE", "STATE", "INSTANCES", "TTL", "GONE AFTER", "OWNER", "TAKEN")
+				for _, l := range list.GetLeases() {
+					state := "held"
+					if l.GetLapseTime() != nil {
+						state = "run out " + since(l.GetLapseTime())
+					}
+					t.row(l.GetId(), state, l.GetInstances(), l.GetTtl().AsDuration(), l.GetGoneAfter().AsDuration(), l.GetOwner(), since(l.GetCreateTime()))
+				}
+				t.otherwise("There is no lease: no control plane holds one.")
 			})
 		}),
 	}

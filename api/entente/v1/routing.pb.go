@@ -1731,6 +1731,255 @@ func (x *HintExclusion) GetReason() string {
 	return ""
 }
 
+type SimulateHintRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Service string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Where the caller is; absent only with all_callers.
+	Locality *Locality `protobuf:"bytes,2,opt,name=locality,proto3" json:"locality,omitempty"`
+	// What is imagined, each "SUBJECT=STATE": a place ("eu-west-1", "eu-west-1/eu-west-1a", or a zone alone) that is "down" or of
+	// which some percent are ("40%"); "domain:NAME", whose trust is "fresh", "stale", "expired" or "suspended"; an instance ("IP:PORT") that
+	// is "healthy", "degraded", "unhealthy" or "draining". Of two that say something of the same instance, the later one counts. At most 64.
+	Suppose []string `protobuf:"bytes,3,rep,name=suppose,proto3" json:"suppose,omitempty"`
+	// Asks for the load of each region under the callers of all localities in which the service has instances.
+	AllCallers    bool         `protobuf:"varint,4,opt,name=all_callers,json=allCallers,proto3" json:"all_callers,omitempty"`
+	Read          *ReadOptions `protobuf:"bytes,5,opt,name=read,proto3" json:"read,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SimulateHintRequest) Reset() {
+	*x = SimulateHintRequest{}
+	mi := &file_entente_v1_routing_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SimulateHintRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SimulateHintRequest) ProtoMessage() {}
+
+func (x *SimulateHintRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SimulateHintRequest.ProtoReflect.Descriptor instead.
+func (*SimulateHintRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *SimulateHintRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *SimulateHintRequest) GetLocality() *Locality {
+	if x != nil {
+		return x.Locality
+	}
+	return nil
+}
+
+func (x *SimulateHintRequest) GetSuppose() []string {
+	if x != nil {
+		return x.Suppose
+	}
+	return nil
+}
+
+func (x *SimulateHintRequest) GetAllCallers() bool {
+	if x != nil {
+		return x.AllCallers
+	}
+	return false
+}
+
+func (x *SimulateHintRequest) GetRead() *ReadOptions {
+	if x != nil {
+		return x.Read
+	}
+	return nil
+}
+
+type SimulateHintResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// For the caller in the request's locality; absent if it has none.
+	Hint *Hint `protobuf:"bytes,2,opt,name=hint,proto3" json:"hint,omitempty"`
+	// With all_callers. Every locality's callers are taken to send requests in proportion to the weights of the instances
+	// that are registered there, whether they are up or not.
+	Regions []*RegionLoad `protobuf:"bytes,3,rep,name=regions,proto3" json:"regions,omitempty"`
+	// Percent of the requests of all callers that have nowhere to go, now and in what is imagined.
+	NowhereNow  uint32 `protobuf:"varint,4,opt,name=nowhere_now,json=nowhereNow,proto3" json:"nowhere_now,omitempty"`
+	NowhereThen uint32 `protobuf:"varint,5,opt,name=nowhere_then,json=nowhereThen,proto3" json:"nowhere_then,omitempty"`
+	// What was imagined of nothing that the service has.
+	Unmatched     []string `protobuf:"bytes,6,rep,name=unmatched,proto3" json:"unmatched,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SimulateHintResponse) Reset() {
+	*x = SimulateHintResponse{}
+	mi := &file_entente_v1_routing_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SimulateHintResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SimulateHintResponse) ProtoMessage() {}
+
+func (x *SimulateHintResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SimulateHintResponse.ProtoReflect.Descriptor instead.
+func (*SimulateHintResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *SimulateHintResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *SimulateHintResponse) GetHint() *Hint {
+	if x != nil {
+		return x.Hint
+	}
+	return nil
+}
+
+func (x *SimulateHintResponse) GetRegions() []*RegionLoad {
+	if x != nil {
+		return x.Regions
+	}
+	return nil
+}
+
+func (x *SimulateHintResponse) GetNowhereNow() uint32 {
+	if x != nil {
+		return x.NowhereNow
+	}
+	return 0
+}
+
+func (x *SimulateHintResponse) GetNowhereThen() uint32 {
+	if x != nil {
+		return x.NowhereThen
+	}
+	return 0
+}
+
+func (x *SimulateHintResponse) GetUnmatched() []string {
+	if x != nil {
+		return x.Unmatched
+	}
+	return nil
+}
+
+// RegionLoad is what the instances of one region get of the requests of all callers.
+type RegionLoad struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Region string                 `protobuf:"bytes,1,opt,name=region,proto3" json:"region,omitempty"`
+	// Percent of all requests; with nowhere_now, and nowhere_then, they add up to 100.
+	Now  uint32 `protobuf:"varint,2,opt,name=now,proto3" json:"now,omitempty"`
+	Then uint32 `protobuf:"varint,3,opt,name=then,proto3" json:"then,omitempty"`
+	// Instances that are healthy or degraded, and can be authenticated.
+	AvailableNow  uint32 `protobuf:"varint,4,opt,name=available_now,json=availableNow,proto3" json:"available_now,omitempty"`
+	AvailableThen uint32 `protobuf:"varint,5,opt,name=available_then,json=availableThen,proto3" json:"available_then,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegionLoad) Reset() {
+	*x = RegionLoad{}
+	mi := &file_entente_v1_routing_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegionLoad) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegionLoad) ProtoMessage() {}
+
+func (x *RegionLoad) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegionLoad.ProtoReflect.Descriptor instead.
+func (*RegionLoad) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *RegionLoad) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *RegionLoad) GetNow() uint32 {
+	if x != nil {
+		return x.Now
+	}
+	return 0
+}
+
+func (x *RegionLoad) GetThen() uint32 {
+	if x != nil {
+		return x.Then
+	}
+	return 0
+}
+
+func (x *RegionLoad) GetAvailableNow() uint32 {
+	if x != nil {
+		return x.AvailableNow
+	}
+	return 0
+}
+
+func (x *RegionLoad) GetAvailableThen() uint32 {
+	if x != nil {
+		return x.AvailableThen
+	}
+	return 0
+}
+
 // RoutingRule says how hints are made: for one service, or for all that have no say of their own. What it leaves out is as the
 // rule for all says, or else the configuration.
 type RoutingRule struct {
@@ -1756,7 +2005,7 @@ type RoutingRule struct {
 
 func (x *RoutingRule) Reset() {
 	*x = RoutingRule{}
-	mi := &file_entente_v1_routing_proto_msgTypes[26]
+	mi := &file_entente_v1_routing_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1768,7 +2017,7 @@ func (x *RoutingRule) String() string {
 func (*RoutingRule) ProtoMessage() {}
 
 func (x *RoutingRule) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[26]
+	mi := &file_entente_v1_routing_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1781,7 +2030,7 @@ func (x *RoutingRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutingRule.ProtoReflect.Descriptor instead.
 func (*RoutingRule) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{26}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RoutingRule) GetService() string {
@@ -1858,7 +2107,7 @@ type FailoverRule struct {
 
 func (x *FailoverRule) Reset() {
 	*x = FailoverRule{}
-	mi := &file_entente_v1_routing_proto_msgTypes[27]
+	mi := &file_entente_v1_routing_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1870,7 +2119,7 @@ func (x *FailoverRule) String() string {
 func (*FailoverRule) ProtoMessage() {}
 
 func (x *FailoverRule) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[27]
+	mi := &file_entente_v1_routing_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1883,7 +2132,7 @@ func (x *FailoverRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailoverRule.ProtoReflect.Descriptor instead.
 func (*FailoverRule) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{27}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *FailoverRule) GetFrom() string {
@@ -1911,7 +2160,7 @@ type DistributionRule struct {
 
 func (x *DistributionRule) Reset() {
 	*x = DistributionRule{}
-	mi := &file_entente_v1_routing_proto_msgTypes[28]
+	mi := &file_entente_v1_routing_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1923,7 +2172,7 @@ func (x *DistributionRule) String() string {
 func (*DistributionRule) ProtoMessage() {}
 
 func (x *DistributionRule) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[28]
+	mi := &file_entente_v1_routing_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1936,7 +2185,7 @@ func (x *DistributionRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DistributionRule.ProtoReflect.Descriptor instead.
 func (*DistributionRule) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{28}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *DistributionRule) GetFrom() string {
@@ -1962,7 +2211,7 @@ type PutRulesRequest struct {
 
 func (x *PutRulesRequest) Reset() {
 	*x = PutRulesRequest{}
-	mi := &file_entente_v1_routing_proto_msgTypes[29]
+	mi := &file_entente_v1_routing_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1974,7 +2223,7 @@ func (x *PutRulesRequest) String() string {
 func (*PutRulesRequest) ProtoMessage() {}
 
 func (x *PutRulesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[29]
+	mi := &file_entente_v1_routing_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1987,7 +2236,7 @@ func (x *PutRulesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutRulesRequest.ProtoReflect.Descriptor instead.
 func (*PutRulesRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{29}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *PutRulesRequest) GetRules() []*RoutingRule {
@@ -2009,7 +2258,7 @@ type PutRulesResponse struct {
 
 func (x *PutRulesResponse) Reset() {
 	*x = PutRulesResponse{}
-	mi := &file_entente_v1_routing_proto_msgTypes[30]
+	mi := &file_entente_v1_routing_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2021,7 +2270,7 @@ func (x *PutRulesResponse) String() string {
 func (*PutRulesResponse) ProtoMessage() {}
 
 func (x *PutRulesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[30]
+	mi := &file_entente_v1_routing_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2034,7 +2283,7 @@ func (x *PutRulesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutRulesResponse.ProtoReflect.Descriptor instead.
 func (*PutRulesResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{30}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *PutRulesResponse) GetRevision() uint64 {
@@ -2067,7 +2316,7 @@ type ListRulesRequest struct {
 
 func (x *ListRulesRequest) Reset() {
 	*x = ListRulesRequest{}
-	mi := &file_entente_v1_routing_proto_msgTypes[31]
+	mi := &file_entente_v1_routing_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2079,7 +2328,7 @@ func (x *ListRulesRequest) String() string {
 func (*ListRulesRequest) ProtoMessage() {}
 
 func (x *ListRulesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[31]
+	mi := &file_entente_v1_routing_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2092,7 +2341,7 @@ func (x *ListRulesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRulesRequest.ProtoReflect.Descriptor instead.
 func (*ListRulesRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{31}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListRulesRequest) GetRead() *ReadOptions {
@@ -2112,7 +2361,7 @@ type ListRulesResponse struct {
 
 func (x *ListRulesResponse) Reset() {
 	*x = ListRulesResponse{}
-	mi := &file_entente_v1_routing_proto_msgTypes[32]
+	mi := &file_entente_v1_routing_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2124,7 +2373,7 @@ func (x *ListRulesResponse) String() string {
 func (*ListRulesResponse) ProtoMessage() {}
 
 func (x *ListRulesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[32]
+	mi := &file_entente_v1_routing_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2137,7 +2386,7 @@ func (x *ListRulesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRulesResponse.ProtoReflect.Descriptor instead.
 func (*ListRulesResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{32}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListRulesResponse) GetRevision() uint64 {
@@ -2163,7 +2412,7 @@ type DeleteRuleRequest struct {
 
 func (x *DeleteRuleRequest) Reset() {
 	*x = DeleteRuleRequest{}
-	mi := &file_entente_v1_routing_proto_msgTypes[33]
+	mi := &file_entente_v1_routing_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2175,7 +2424,7 @@ func (x *DeleteRuleRequest) String() string {
 func (*DeleteRuleRequest) ProtoMessage() {}
 
 func (x *DeleteRuleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[33]
+	mi := &file_entente_v1_routing_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2188,7 +2437,7 @@ func (x *DeleteRuleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRuleRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRuleRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{33}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *DeleteRuleRequest) GetService() string {
@@ -2207,7 +2456,7 @@ type DeleteRuleResponse struct {
 
 func (x *DeleteRuleResponse) Reset() {
 	*x = DeleteRuleResponse{}
-	mi := &file_entente_v1_routing_proto_msgTypes[34]
+	mi := &file_entente_v1_routing_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2219,7 +2468,7 @@ func (x *DeleteRuleResponse) String() string {
 func (*DeleteRuleResponse) ProtoMessage() {}
 
 func (x *DeleteRuleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[34]
+	mi := &file_entente_v1_routing_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2232,7 +2481,7 @@ func (x *DeleteRuleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRuleResponse.ProtoReflect.Descriptor instead.
 func (*DeleteRuleResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{34}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *DeleteRuleResponse) GetRevision() uint64 {
@@ -2367,7 +2616,29 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"\rHintExclusion\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1b\n" +
 	"\tspiffe_id\x18\x02 \x01(\tR\bspiffeId\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xf5\x03\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xc9\x01\n" +
+	"\x13SimulateHintRequest\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x120\n" +
+	"\blocality\x18\x02 \x01(\v2\x14.entente.v1.LocalityR\blocality\x12\x18\n" +
+	"\asuppose\x18\x03 \x03(\tR\asuppose\x12\x1f\n" +
+	"\vall_callers\x18\x04 \x01(\bR\n" +
+	"allCallers\x12+\n" +
+	"\x04read\x18\x05 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"\xec\x01\n" +
+	"\x14SimulateHintResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12$\n" +
+	"\x04hint\x18\x02 \x01(\v2\x10.entente.v1.HintR\x04hint\x120\n" +
+	"\aregions\x18\x03 \x03(\v2\x16.entente.v1.RegionLoadR\aregions\x12\x1f\n" +
+	"\vnowhere_now\x18\x04 \x01(\rR\n" +
+	"nowhereNow\x12!\n" +
+	"\fnowhere_then\x18\x05 \x01(\rR\vnowhereThen\x12\x1c\n" +
+	"\tunmatched\x18\x06 \x03(\tR\tunmatched\"\x96\x01\n" +
+	"\n" +
+	"RegionLoad\x12\x16\n" +
+	"\x06region\x18\x01 \x01(\tR\x06region\x12\x10\n" +
+	"\x03now\x18\x02 \x01(\rR\x03now\x12\x12\n" +
+	"\x04then\x18\x03 \x01(\rR\x04then\x12#\n" +
+	"\ravailable_now\x18\x04 \x01(\rR\favailableNow\x12%\n" +
+	"\x0eavailable_then\x18\x05 \x01(\rR\ravailableThen\"\xf5\x03\n" +
 	"\vRoutingRule\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12<\n" +
 	"\x17overprovisioning_factor\x18\x02 \x01(\rH\x00R\x16overprovisioningFactor\x88\x01\x01\x122\n" +
@@ -2411,7 +2682,7 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"\x0eHEALTH_HEALTHY\x10\x01\x12\x13\n" +
 	"\x0fHEALTH_DEGRADED\x10\x02\x12\x14\n" +
 	"\x10HEALTH_UNHEALTHY\x10\x03\x12\x13\n" +
-	"\x0fHEALTH_DRAINING\x10\x042\xab\a\n" +
+	"\x0fHEALTH_DRAINING\x10\x042\xfe\a\n" +
 	"\x0eRoutingService\x12L\n" +
 	"\tHoldLease\x12\x1c.entente.v1.HoldLeaseRequest\x1a\x1d.entente.v1.HoldLeaseResponse(\x010\x01\x12K\n" +
 	"\n" +
@@ -2423,7 +2694,8 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"\n" +
 	"GetService\x12\x1d.entente.v1.GetServiceRequest\x1a\x13.entente.v1.Service\x127\n" +
 	"\aGetHint\x12\x1a.entente.v1.GetHintRequest\x1a\x10.entente.v1.Hint\x12=\n" +
-	"\tWatchHint\x12\x1c.entente.v1.WatchHintRequest\x1a\x10.entente.v1.Hint0\x01\x12E\n" +
+	"\tWatchHint\x12\x1c.entente.v1.WatchHintRequest\x1a\x10.entente.v1.Hint0\x01\x12Q\n" +
+	"\fSimulateHint\x12\x1f.entente.v1.SimulateHintRequest\x1a .entente.v1.SimulateHintResponse\x12E\n" +
 	"\bPutRules\x12\x1b.entente.v1.PutRulesRequest\x1a\x1c.entente.v1.PutRulesResponse\x12H\n" +
 	"\tListRules\x12\x1c.entente.v1.ListRulesRequest\x1a\x1d.entente.v1.ListRulesResponse\x12K\n" +
 	"\n" +
@@ -2442,7 +2714,7 @@ func file_entente_v1_routing_proto_rawDescGZIP() []byte {
 }
 
 var file_entente_v1_routing_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_entente_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_entente_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_entente_v1_routing_proto_goTypes = []any{
 	(Health)(0),                        // 0: entente.v1.Health
 	(*Locality)(nil),                   // 1: entente.v1.Locality
@@ -2471,46 +2743,49 @@ var file_entente_v1_routing_proto_goTypes = []any{
 	(*HintLocality)(nil),               // 24: entente.v1.HintLocality
 	(*HintEndpoint)(nil),               // 25: entente.v1.HintEndpoint
 	(*HintExclusion)(nil),              // 26: entente.v1.HintExclusion
-	(*RoutingRule)(nil),                // 27: entente.v1.RoutingRule
-	(*FailoverRule)(nil),               // 28: entente.v1.FailoverRule
-	(*DistributionRule)(nil),           // 29: entente.v1.DistributionRule
-	(*PutRulesRequest)(nil),            // 30: entente.v1.PutRulesRequest
-	(*PutRulesResponse)(nil),           // 31: entente.v1.PutRulesResponse
-	(*ListRulesRequest)(nil),           // 32: entente.v1.ListRulesRequest
-	(*ListRulesResponse)(nil),          // 33: entente.v1.ListRulesResponse
-	(*DeleteRuleRequest)(nil),          // 34: entente.v1.DeleteRuleRequest
-	(*DeleteRuleResponse)(nil),         // 35: entente.v1.DeleteRuleResponse
-	nil,                                // 36: entente.v1.DistributionRule.ToEntry
-	(*timestamppb.Timestamp)(nil),      // 37: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 38: google.protobuf.Duration
-	(*ReadOptions)(nil),                // 39: entente.v1.ReadOptions
-	(Freshness)(0),                     // 40: entente.v1.Freshness
+	(*SimulateHintRequest)(nil),        // 27: entente.v1.SimulateHintRequest
+	(*SimulateHintResponse)(nil),       // 28: entente.v1.SimulateHintResponse
+	(*RegionLoad)(nil),                 // 29: entente.v1.RegionLoad
+	(*RoutingRule)(nil),                // 30: entente.v1.RoutingRule
+	(*FailoverRule)(nil),               // 31: entente.v1.FailoverRule
+	(*DistributionRule)(nil),           // 32: entente.v1.DistributionRule
+	(*PutRulesRequest)(nil),            // 33: entente.v1.PutRulesRequest
+	(*PutRulesResponse)(nil),           // 34: entente.v1.PutRulesResponse
+	(*ListRulesRequest)(nil),           // 35: entente.v1.ListRulesRequest
+	(*ListRulesResponse)(nil),          // 36: entente.v1.ListRulesResponse
+	(*DeleteRuleRequest)(nil),          // 37: entente.v1.DeleteRuleRequest
+	(*DeleteRuleResponse)(nil),         // 38: entente.v1.DeleteRuleResponse
+	nil,                                // 39: entente.v1.DistributionRule.ToEntry
+	(*timestamppb.Timestamp)(nil),      // 40: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 41: google.protobuf.Duration
+	(*ReadOptions)(nil),                // 42: entente.v1.ReadOptions
+	(Freshness)(0),                     // 43: entente.v1.Freshness
 }
 var file_entente_v1_routing_proto_depIdxs = []int32{
 	1,  // 0: entente.v1.Instance.locality:type_name -> entente.v1.Locality
 	0,  // 1: entente.v1.Instance.health:type_name -> entente.v1.Health
-	37, // 2: entente.v1.Instance.register_time:type_name -> google.protobuf.Timestamp
+	40, // 2: entente.v1.Instance.register_time:type_name -> google.protobuf.Timestamp
 	2,  // 3: entente.v1.Service.instances:type_name -> entente.v1.Instance
 	2,  // 4: entente.v1.RegisterInstanceRequest.instance:type_name -> entente.v1.Instance
-	38, // 5: entente.v1.Lease.ttl:type_name -> google.protobuf.Duration
-	38, // 6: entente.v1.Lease.gone_after:type_name -> google.protobuf.Duration
-	37, // 7: entente.v1.Lease.create_time:type_name -> google.protobuf.Timestamp
-	37, // 8: entente.v1.Lease.lapse_time:type_name -> google.protobuf.Timestamp
+	41, // 5: entente.v1.Lease.ttl:type_name -> google.protobuf.Duration
+	41, // 6: entente.v1.Lease.gone_after:type_name -> google.protobuf.Duration
+	40, // 7: entente.v1.Lease.create_time:type_name -> google.protobuf.Timestamp
+	40, // 8: entente.v1.Lease.lapse_time:type_name -> google.protobuf.Timestamp
 	7,  // 9: entente.v1.HoldLeaseRequest.open:type_name -> entente.v1.OpenLease
 	8,  // 10: entente.v1.HoldLeaseRequest.health:type_name -> entente.v1.HealthChange
-	38, // 11: entente.v1.OpenLease.ttl:type_name -> google.protobuf.Duration
-	38, // 12: entente.v1.OpenLease.gone_after:type_name -> google.protobuf.Duration
+	41, // 11: entente.v1.OpenLease.ttl:type_name -> google.protobuf.Duration
+	41, // 12: entente.v1.OpenLease.gone_after:type_name -> google.protobuf.Duration
 	0,  // 13: entente.v1.HealthChange.health:type_name -> entente.v1.Health
 	5,  // 14: entente.v1.HoldLeaseResponse.lease:type_name -> entente.v1.Lease
-	39, // 15: entente.v1.ListLeasesRequest.read:type_name -> entente.v1.ReadOptions
+	42, // 15: entente.v1.ListLeasesRequest.read:type_name -> entente.v1.ReadOptions
 	5,  // 16: entente.v1.ListLeasesResponse.leases:type_name -> entente.v1.Lease
 	13, // 17: entente.v1.ReplaceInstancesRequest.target:type_name -> entente.v1.ReplaceTarget
 	2,  // 18: entente.v1.ReplaceInstancesRequest.instances:type_name -> entente.v1.Instance
-	39, // 19: entente.v1.ListServicesRequest.read:type_name -> entente.v1.ReadOptions
+	42, // 19: entente.v1.ListServicesRequest.read:type_name -> entente.v1.ReadOptions
 	3,  // 20: entente.v1.ListServicesResponse.services:type_name -> entente.v1.Service
-	39, // 21: entente.v1.GetServiceRequest.read:type_name -> entente.v1.ReadOptions
+	42, // 21: entente.v1.GetServiceRequest.read:type_name -> entente.v1.ReadOptions
 	1,  // 22: entente.v1.GetHintRequest.locality:type_name -> entente.v1.Locality
-	39, // 23: entente.v1.GetHintRequest.read:type_name -> entente.v1.ReadOptions
+	42, // 23: entente.v1.GetHintRequest.read:type_name -> entente.v1.ReadOptions
 	1,  // 24: entente.v1.WatchHintRequest.locality:type_name -> entente.v1.Locality
 	1,  // 25: entente.v1.Hint.locality:type_name -> entente.v1.Locality
 	23, // 26: entente.v1.Hint.priorities:type_name -> entente.v1.HintPriority
@@ -2519,44 +2794,50 @@ var file_entente_v1_routing_proto_depIdxs = []int32{
 	1,  // 29: entente.v1.HintLocality.locality:type_name -> entente.v1.Locality
 	25, // 30: entente.v1.HintLocality.endpoints:type_name -> entente.v1.HintEndpoint
 	0,  // 31: entente.v1.HintEndpoint.health:type_name -> entente.v1.Health
-	40, // 32: entente.v1.HintEndpoint.freshness:type_name -> entente.v1.Freshness
-	28, // 33: entente.v1.RoutingRule.failover:type_name -> entente.v1.FailoverRule
-	29, // 34: entente.v1.RoutingRule.distribution:type_name -> entente.v1.DistributionRule
-	37, // 35: entente.v1.RoutingRule.update_time:type_name -> google.protobuf.Timestamp
-	36, // 36: entente.v1.DistributionRule.to:type_name -> entente.v1.DistributionRule.ToEntry
-	27, // 37: entente.v1.PutRulesRequest.rules:type_name -> entente.v1.RoutingRule
-	27, // 38: entente.v1.PutRulesResponse.rules:type_name -> entente.v1.RoutingRule
-	39, // 39: entente.v1.ListRulesRequest.read:type_name -> entente.v1.ReadOptions
-	27, // 40: entente.v1.ListRulesResponse.rules:type_name -> entente.v1.RoutingRule
-	6,  // 41: entente.v1.RoutingService.HoldLease:input_type -> entente.v1.HoldLeaseRequest
-	10, // 42: entente.v1.RoutingService.ListLeases:input_type -> entente.v1.ListLeasesRequest
-	4,  // 43: entente.v1.RoutingService.RegisterInstance:input_type -> entente.v1.RegisterInstanceRequest
-	12, // 44: entente.v1.RoutingService.ReplaceInstances:input_type -> entente.v1.ReplaceInstancesRequest
-	15, // 45: entente.v1.RoutingService.DeregisterInstance:input_type -> entente.v1.DeregisterInstanceRequest
-	17, // 46: entente.v1.RoutingService.ListServices:input_type -> entente.v1.ListServicesRequest
-	19, // 47: entente.v1.RoutingService.GetService:input_type -> entente.v1.GetServiceRequest
-	20, // 48: entente.v1.RoutingService.GetHint:input_type -> entente.v1.GetHintRequest
-	21, // 49: entente.v1.RoutingService.WatchHint:input_type -> entente.v1.WatchHintRequest
-	30, // 50: entente.v1.RoutingService.PutRules:input_type -> entente.v1.PutRulesRequest
-	32, // 51: entente.v1.RoutingService.ListRules:input_type -> entente.v1.ListRulesRequest
-	34, // 52: entente.v1.RoutingService.DeleteRule:input_type -> entente.v1.DeleteRuleRequest
-	9,  // 53: entente.v1.RoutingService.HoldLease:output_type -> entente.v1.HoldLeaseResponse
-	11, // 54: entente.v1.RoutingService.ListLeases:output_type -> entente.v1.ListLeasesResponse
-	2,  // 55: entente.v1.RoutingService.RegisterInstance:output_type -> entente.v1.Instance
-	14, // 56: entente.v1.RoutingService.ReplaceInstances:output_type -> entente.v1.ReplaceInstancesResponse
-	16, // 57: entente.v1.RoutingService.DeregisterInstance:output_type -> entente.v1.DeregisterInstanceResponse
-	18, // 58: entente.v1.RoutingService.ListServices:output_type -> entente.v1.ListServicesResponse
-	3,  // 59: entente.v1.RoutingService.GetService:output_type -> entente.v1.Service
-	22, // 60: entente.v1.RoutingService.GetHint:output_type -> entente.v1.Hint
-	22, // 61: entente.v1.RoutingService.WatchHint:output_type -> entente.v1.Hint
-	31, // 62: entente.v1.RoutingService.PutRules:output_type -> entente.v1.PutRulesResponse
-	33, // 63: entente.v1.RoutingService.ListRules:output_type -> entente.v1.ListRulesResponse
-	35, // 64: entente.v1.RoutingService.DeleteRule:output_type -> entente.v1.DeleteRuleResponse
-	53, // [53:65] is the sub-list for method output_type
-	41, // [41:53] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	43, // 32: entente.v1.HintEndpoint.freshness:type_name -> entente.v1.Freshness
+	1,  // 33: entente.v1.SimulateHintRequest.locality:type_name -> entente.v1.Locality
+	42, // 34: entente.v1.SimulateHintRequest.read:type_name -> entente.v1.ReadOptions
+	22, // 35: entente.v1.SimulateHintResponse.hint:type_name -> entente.v1.Hint
+	29, // 36: entente.v1.SimulateHintResponse.regions:type_name -> entente.v1.RegionLoad
+	31, // 37: entente.v1.RoutingRule.failover:type_name -> entente.v1.FailoverRule
+	32, // 38: entente.v1.RoutingRule.distribution:type_name -> entente.v1.DistributionRule
+	40, // 39: entente.v1.RoutingRule.update_time:type_name -> google.protobuf.Timestamp
+	39, // 40: entente.v1.DistributionRule.to:type_name -> entente.v1.DistributionRule.ToEntry
+	30, // 41: entente.v1.PutRulesRequest.rules:type_name -> entente.v1.RoutingRule
+	30, // 42: entente.v1.PutRulesResponse.rules:type_name -> entente.v1.RoutingRule
+	42, // 43: entente.v1.ListRulesRequest.read:type_name -> entente.v1.ReadOptions
+	30, // 44: entente.v1.ListRulesResponse.rules:type_name -> entente.v1.RoutingRule
+	6,  // 45: entente.v1.RoutingService.HoldLease:input_type -> entente.v1.HoldLeaseRequest
+	10, // 46: entente.v1.RoutingService.ListLeases:input_type -> entente.v1.ListLeasesRequest
+	4,  // 47: entente.v1.RoutingService.RegisterInstance:input_type -> entente.v1.RegisterInstanceRequest
+	12, // 48: entente.v1.RoutingService.ReplaceInstances:input_type -> entente.v1.ReplaceInstancesRequest
+	15, // 49: entente.v1.RoutingService.DeregisterInstance:input_type -> entente.v1.DeregisterInstanceRequest
+	17, // 50: entente.v1.RoutingService.ListServices:input_type -> entente.v1.ListServicesRequest
+	19, // 51: entente.v1.RoutingService.GetService:input_type -> entente.v1.GetServiceRequest
+	20, // 52: entente.v1.RoutingService.GetHint:input_type -> entente.v1.GetHintRequest
+	21, // 53: entente.v1.RoutingService.WatchHint:input_type -> entente.v1.WatchHintRequest
+	27, // 54: entente.v1.RoutingService.SimulateHint:input_type -> entente.v1.SimulateHintRequest
+	33, // 55: entente.v1.RoutingService.PutRules:input_type -> entente.v1.PutRulesRequest
+	35, // 56: entente.v1.RoutingService.ListRules:input_type -> entente.v1.ListRulesRequest
+	37, // 57: entente.v1.RoutingService.DeleteRule:input_type -> entente.v1.DeleteRuleRequest
+	9,  // 58: entente.v1.RoutingService.HoldLease:output_type -> entente.v1.HoldLeaseResponse
+	11, // 59: entente.v1.RoutingService.ListLeases:output_type -> entente.v1.ListLeasesResponse
+	2,  // 60: entente.v1.RoutingService.RegisterInstance:output_type -> entente.v1.Instance
+	14, // 61: entente.v1.RoutingService.ReplaceInstances:output_type -> entente.v1.ReplaceInstancesResponse
+	16, // 62: entente.v1.RoutingService.DeregisterInstance:output_type -> entente.v1.DeregisterInstanceResponse
+	18, // 63: entente.v1.RoutingService.ListServices:output_type -> entente.v1.ListServicesResponse
+	3,  // 64: entente.v1.RoutingService.GetService:output_type -> entente.v1.Service
+	22, // 65: entente.v1.RoutingService.GetHint:output_type -> entente.v1.Hint
+	22, // 66: entente.v1.RoutingService.WatchHint:output_type -> entente.v1.Hint
+	28, // 67: entente.v1.RoutingService.SimulateHint:output_type -> entente.v1.SimulateHintResponse
+	34, // 68: entente.v1.RoutingService.PutRules:output_type -> entente.v1.PutRulesResponse
+	36, // 69: entente.v1.RoutingService.ListRules:output_type -> entente.v1.ListRulesResponse
+	38, // 70: entente.v1.RoutingService.DeleteRule:output_type -> entente.v1.DeleteRuleResponse
+	58, // [58:71] is the sub-list for method output_type
+	45, // [45:58] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_entente_v1_routing_proto_init() }
@@ -2566,14 +2847,14 @@ func file_entente_v1_routing_proto_init() {
 	}
 	file_entente_v1_bundle_proto_init()
 	file_entente_v1_read_proto_init()
-	file_entente_v1_routing_proto_msgTypes[26].OneofWrappers = []any{}
+	file_entente_v1_routing_proto_msgTypes[29].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_v1_routing_proto_rawDesc), len(file_entente_v1_routing_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   36,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -28,6 +28,7 @@ const (
 	RoutingService_GetService_FullMethodName         = "/entente.v1.RoutingService/GetService"
 	RoutingService_GetHint_FullMethodName            = "/entente.v1.RoutingService/GetHint"
 	RoutingService_WatchHint_FullMethodName          = "/entente.v1.RoutingService/WatchHint"
+	RoutingService_SimulateHint_FullMethodName       = "/entente.v1.RoutingService/SimulateHint"
 	RoutingService_PutRules_FullMethodName           = "/entente.v1.RoutingService/PutRules"
 	RoutingService_ListRules_FullMethodName          = "/entente.v1.RoutingService/ListRules"
 	RoutingService_DeleteRule_FullMethodName         = "/entente.v1.RoutingService/DeleteRule"
@@ -41,7 +42,8 @@ const (
 type RoutingServiceClient interface {
 	// HoldLease takes a lease and keeps it for as long as its messages come: one stream for everything that a control plane
 	// registers. The first message opens it; every message renews it and is answered. Nothing is written for a renewal. A lease
-	// that runs out makes all its instances unhealthy, and after a further time removes them.
+	// that runs out makes all its instances unhealthy, and after a further time removes them. One stream holds a lease: when another takes
+	// it up, the next message of the one before is refused with ABORTED.
 	HoldLease(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[HoldLeaseRequest, HoldLeaseResponse], error)
 	ListLeases(ctx context.Context, in *ListLeasesRequest, opts ...grpc.CallOption) (*ListLeasesResponse, error)
 	// RegisterInstance creates or replaces an instance.
@@ -56,6 +58,8 @@ type RoutingServiceClient interface {
 	GetHint(ctx context.Context, in *GetHintRequest, opts ...grpc.CallOption) (*Hint, error)
 	// WatchHint sends the present hint and then each change of it.
 	WatchHint(ctx context.Context, in *WatchHintRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Hint], error)
+	// SimulateHint answers for an imagined outage. It changes nothing.
+	SimulateHint(ctx context.Context, in *SimulateHintRequest, opts ...grpc.CallOption) (*SimulateHintResponse, error)
 	// PutRules creates or replaces rules, all of them or none.
 	PutRules(ctx context.Context, in *PutRulesRequest, opts ...grpc.CallOption) (*PutRulesResponse, error)
 	ListRules(ctx context.Context, in *ListRulesRequest, opts ...grpc.CallOption) (*ListRulesResponse, error)
@@ -175,6 +179,16 @@ func (c *routingServiceClient) WatchHint(ctx context.Context, in *WatchHintReque
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type RoutingService_WatchHintClient = grpc.ServerStreamingClient[Hint]
 
+func (c *routingServiceClient) SimulateHint(ctx context.Context, in *SimulateHintRequest, opts ...grpc.CallOption) (*SimulateHintResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SimulateHintResponse)
+	err := c.cc.Invoke(ctx, RoutingService_SimulateHint_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *routingServiceClient) PutRules(ctx context.Context, in *PutRulesRequest, opts ...grpc.CallOption) (*PutRulesResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(PutRulesResponse)
@@ -213,7 +227,8 @@ func (c *routingServiceClient) DeleteRule(ctx context.Context, in *DeleteRuleReq
 type RoutingServiceServer interface {
 	// HoldLease takes a lease and keeps it for as long as its messages come: one stream for everything that a control plane
 	// registers. The first message opens it; every message renews it and is answered. Nothing is written for a renewal. A lease
-	// that runs out makes all its instances unhealthy, and after a further time removes them.
+	// that runs out makes all its instances unhealthy, and after a further time removes them. One stream holds a lease: when another takes
+	// it up, the next message of the one before is refused with ABORTED.
 	HoldLease(grpc.BidiStreamingServer[HoldLeaseRequest, HoldLeaseResponse]) error
 	ListLeases(context.Context, *ListLeasesRequest) (*ListLeasesResponse, error)
 	// RegisterInstance creates or replaces an instance.
@@ -228,6 +243,8 @@ type RoutingServiceServer interface {
 	GetHint(context.Context, *GetHintRequest) (*Hint, error)
 	// WatchHint sends the present hint and then each change of it.
 	WatchHint(*WatchHintRequest, grpc.ServerStreamingServer[Hint]) error
+	// SimulateHint answers for an imagined outage. It changes nothing.
+	SimulateHint(context.Context, *SimulateHintRequest) (*SimulateHintResponse, error)
 	// PutRules creates or replaces rules, all of them or none.
 	PutRules(context.Context, *PutRulesRequest) (*PutRulesResponse, error)
 	ListRules(context.Context, *ListRulesRequest) (*ListRulesResponse, error)
@@ -268,6 +285,9 @@ func (UnimplementedRoutingServiceServer) GetHint(context.Context, *GetHintReques
 }
 func (UnimplementedRoutingServiceServer) WatchHint(*WatchHintRequest, grpc.ServerStreamingServer[Hint]) error {
 	return status.Error(codes.Unimplemented, "method WatchHint not implemented")
+}
+func (UnimplementedRoutingServiceServer) SimulateHint(context.Context, *SimulateHintRequest) (*SimulateHintResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SimulateHint not implemented")
 }
 func (UnimplementedRoutingServiceServer) PutRules(context.Context, *PutRulesRequest) (*PutRulesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method PutRules not implemented")
@@ -432,6 +452,24 @@ func _RoutingService_WatchHint_Handler(srv interface{}, stream grpc.ServerStream
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type RoutingService_WatchHintServer = grpc.ServerStreamingServer[Hint]
 
+func _RoutingService_SimulateHint_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SimulateHintRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RoutingServiceServer).SimulateHint(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RoutingService_SimulateHint_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RoutingServiceServer).SimulateHint(ctx, req.(*SimulateHintRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _RoutingService_PutRules_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(PutRulesRequest)
 	if err := dec(in); err != nil {
@@ -516,6 +554,10 @@ var RoutingService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetHint",
 			Handler:    _RoutingService_GetHint_Handler,
+		},
+		{
+			MethodName: "SimulateHint",
+			Handler:    _RoutingService_SimulateHint_Handler,
 		},
 		{
 			MethodName: "PutRules",

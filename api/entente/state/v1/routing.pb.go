@@ -188,7 +188,9 @@ type Lease struct {
 	Owner        string                 `protobuf:"bytes,4,opt,name=owner,proto3" json:"owner,omitempty"`
 	CreateTime   *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// When it ran out; absent: it is held.
-	LapseTime     *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=lapse_time,json=lapseTime,proto3" json:"lapse_time,omitempty"`
+	LapseTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=lapse_time,json=lapseTime,proto3" json:"lapse_time,omitempty"`
+	// Names the stream that holds it, drawn by its member: one that took it up later has put another here.
+	Stream        string `protobuf:"bytes,7,opt,name=stream,proto3" json:"stream,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -263,6 +265,13 @@ func (x *Lease) GetLapseTime() *timestamppb.Timestamp {
 		return x.LapseTime
 	}
 	return nil
+}
+
+func (x *Lease) GetStream() string {
+	if x != nil {
+		return x.Stream
+	}
+	return ""
 }
 
 // RoutingRule says how hints are made. Its key is a service, or * for all.
@@ -582,7 +591,7 @@ const file_entente_state_v1_routing_proto_rawDesc = "" +
 	"\vInstanceSet\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\tR\n" +
-	"generation\"\xa1\x02\n" +
+	"generation\"\xb9\x02\n" +
 	"\x05Lease\x12#\n" +
 	"\rsecret_sha256\x18\x01 \x01(\fR\fsecretSha256\x12+\n" +
 	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x128\n" +
@@ -592,7 +601,8 @@ const file_entente_state_v1_routing_proto_rawDesc = "" +
 	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x129\n" +
 	"\n" +
-	"lapse_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tlapseTime\"\xcb\x03\n" +
+	"lapse_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tlapseTime\x12\x16\n" +
+	"\x06stream\x18\a \x01(\tR\x06stream\"\xcb\x03\n" +
 	"\vRoutingRule\x12<\n" +
 	"\x17overprovisioning_factor\x18\x01 \x01(\rH\x00R\x16overprovisioningFactor\x88\x01\x01\x122\n" +
 	"\x12failover_threshold\x18\x02 \x01(\rH\x01R\x11failoverThreshold\x88\x01\x01\x12,\n" +

@@ -1,0 +1,62 @@
+package routing
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/raftstoretest"
+)
+
+// BenchmarkHint makes hints for a service of 1,000 instances in 30 localities: the plan alone, the hint when nothing changed since
+// the last one, and the hint for a place for which none is kept. The targets are 100 µs, and 5 µs when nothing changed.
+func BenchmarkHint(b *testing.B) {
+	const instances, regions, zones = 1000, 6, 5
+	m, err := New(Config{Store: raftstoretest.New(b), Trust: tableTrust{}, Audit: &auditLog{}})
+	require.NoError(b, err)
+	_, err = m.store.Update(b.Context(), func(tx *raftstore.Tx) error {
+		for n := range instances {
+			i := Instance{Service: "shop", Reported: Healthy, Endpoint: Endpoint{
+				Address: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(n >> 8), byte(n)}), 443),
+				ID:      spiffeid.RequireFromString("spiffe://eu.example.org/shop"), Weight: 1,
+				Locality: Locality{Region: fmt.Sprintf("region-%d", n%regions), Zone: fmt.Sprintf("zone-%d", n/regions%zones)},
+			}}
+			if err := Instances.Put(tx, i.Key(), i.Row()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	require.NoError(b, err)
+	caller := Locality{Region: "region-1", Zone: "zone-2"}
+	endpoints, policy, err := m.scene(m.store.View(), "shop", nil)
+	require.NoError(b, err)
+	require.Len(b, endpoints, instances)
+
+	b.Run("plan", func(b *testing.B) {
+		for b.Loop() {
+			policy.Plan(caller, endpoints)
+		}
+	})
+	b.Run("unchanged", func(b *testing.B) {
+		view := m.store.View()
+		for b.Loop() {
+			if _, err := m.Hint(view, "shop", caller); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("another place", func(b *testing.B) {
+		view := m.store.View()
+		for b.Loop() {
+			clear(m.hints.hints)
+			if _, err := m.Hint(view, "shop", caller); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

@@ -1,0 +1,72 @@
+package routing
+
+import (
+	"context"
+	"maps"
+	"slices"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/raftstore"
+)
+
+// maxSimulated bounds the localities whose callers are followed at once, each of which costs a plan.
+const maxSimulated = 256
+
+// SimulateHint answers for an imagined outage. It changes nothing, and nothing that it computes is kept.
+func (s *Server) SimulateHint(ctx context.Context, r *ententev1.SimulateHintRequest) (*ententev1.SimulateHintResponse, error) {
+	suppositions, err := parseSuppositions(r.GetSuppose())
+	if err != nil {
+		return nil, invalid(err)
+	}
+	if err := CheckServiceName(r.GetService()); err != nil {
+		return nil, invalid(err)
+	}
+	var caller Locality
+	if r.GetLocality() != nil || !r.GetAllCallers() {
+		if caller, err = localityFrom(r.GetLocality()); err != nil {
+			return nil, invalid(err)
+		}
+	}
+	view, err := s.read(ctx, r.GetRead(), false)
+	if err != nil {
+		return nil, err
+	}
+	present, policy, err := s.m.scene(view, r.GetService(), nil)
+	if err != nil {
+		return nil, raftstore.StatusError(err)
+	}
+	imagined, unmatched := Suppose(present, suppositions)
+	answer := &ententev1.SimulateHintResponse{Revision: uint64(view.Revision())}
+	for _, u := range unmatched {
+		answer.Unmatched = append(answer.Unmatched, u.String())
+	}
+	if r.GetLocality() != nil {
+		answer.Hint = hint(r.GetService(), caller, view.Revision(), policy.Plan(caller, imagined))
+	}
+	if !r.GetAllCallers() {
+		return answer, nil
+	}
+	places := make(map[Locality]bool)
+	for _, e := range present {
+		places[e.Locality] = true
+	}
+	if len(places) > maxSimulated {
+		return nil, status.Errorf(codes.ResourceExhausted, "service %s is in %d localities, and the callers of %d can be followed at once; ask for one locality", r.GetService(), len(places), maxSimulated)
+	}
+	now := policy.Carry(present)
+	if err := ctx.Err(); err != nil {
+		return nil, raftstore.StatusError(err)
+	}
+	then := policy.Carry(imagined)
+	for _, region := range slices.Sorted(maps.Keys(now.Regions)) {
+		answer.Regions = append(answer.Regions, &ententev1.RegionLoad{
+			Region: region, Now: now.Regions[region], Then: then.Regions[region],
+			AvailableNow: now.Available[region], AvailableThen: then.Available[region],
+		})
+	}
+	answer.NowhereNow, answer.NowhereThen = now.Nowhere, then.Nowhere
+	return answer, nil
+}

@@ -1,0 +1,141 @@
+package routing
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"pgregory.net/rapid"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+)
+
+func TestSuppose(t *testing.T) {
+	given := func() []Endpoint {
+		var list []Endpoint
+		for _, i := range several("shop", 6, 1) {
+			parsed, err := ParseInstance(i)
+			require.NoError(t, err)
+			parsed.Trust = TrustFresh
+			list = append(list, parsed.Endpoint)
+		}
+		for i, place := range []string{"eu/a", "eu/a", "eu/a", "eu/b", "us/a", "us/c"} {
+			list[i].Locality = locality(place)
+		}
+		return list
+	}
+	for suppose, want := range map[string]string{
+		"":          "h h h h h h",
+		"eu=down":   "u u u u h h",
+		"eu/a=down": "u u u h h h",
+		"a=down":    "u u u h u h",
+		"eu=34%":    "u u h u h h",
+		"eu=100%":   "u u u u h h",
+		"eu=down " + given()[1].Address.String() + "=degraded":      "u d u u h h",
+		given()[5].Address.String() + "=draining":                   "h h h h h d",
+		"domain:eu.example.org=expired":                             "- - - - - -",
+		"domain:eu.example.org=expired domain:eu.example.org=fresh": "h h h h h h",
+		"asia=down": "h h h h h h without asia=down",
+	} {
+		t.Run(suppose, func(t *testing.T) {
+			suppositions, err := parseSuppositions(strings.Fields(suppose))
+			require.NoError(t, err)
+			before := given()
+			list, unmatched := Suppose(before, suppositions)
+			require.Equal(t, given(), before, "what is given is left alone")
+			var got []string
+			for _, e := range list {
+				word := e.Health.String()[:1]
+				if e.Trust.refusal(e.ID.TrustDomain()) != "" {
+					word = "-"
+				}
+				got = append(got, word)
+			}
+			for _, u := range unmatched {
+				got = append(got, "without "+u.String())
+			}
+			require.Equal(t, want, strings.Join(got, " "))
+		})
+	}
+}
+
+func TestBadSuppositions(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                            `write PLACE=down, PLACE=40%, domain:NAME=expired or IP:PORT=unhealthy`,
+		"eu":                          `write PLACE=down`,
+		"eu=up":                       `a place is supposed to be down, or 1% to 100% of it`,
+		"eu=0%":                       `1% to 100%`,
+		"eu=101%":                     `1% to 100%`,
+		"eu=+5%":                      `1% to 100%`,
+		"eu//a=down":                  `the zone is empty`,
+		"domain:=expired":             `names no trust domain`,
+		"domain:spiffe://us=expired":  `names no trust domain`,
+		"domain:us.example.org=down":  `fresh, stale, expired or suspended`,
+		"10.0.0.1:80=down":            `healthy, degraded, unhealthy or draining`,
+		"shop.example.org:80=healthy": `shop.example.org`,
+	} {
+		_, err := ParseSupposition(text)
+		require.ErrorContains(t, err, want, text)
+	}
+	_, err := parseSuppositions(make([]string, maxSuppositions+1))
+	require.EqualError(t, err, "not a supposition: there are 65; 64 are allowed")
+}
+
+// What is carried adds up, whatever is imagined, and nothing goes where nobody can be authenticated.
+func TestCarryLaws(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p, given := drawPolicy(t), drawEndpoints(t)
+		texts := rapid.SliceOfN(rapid.SampledFrom([]string{"a=down", "b=30%", "a/b=70%", "domain:eu.example.org=expired", "domain:us.example.org=stale"}), 0, 4).Draw(t, "suppose")
+		suppositions, err := parseSuppositions(texts)
+		require.NoError(t, err)
+		imagined, _ := Suppose(given, suppositions)
+		carried := p.Carry(imagined)
+		trusted := make(map[string]bool)
+		for _, e := range imagined {
+			trusted[e.Locality.Region] = trusted[e.Locality.Region] || e.Trust.refusal(e.ID.TrustDomain()) == ""
+		}
+		sum := carried.Nowhere
+		for region, percent := range carried.Regions {
+			sum += percent
+			require.True(t, percent == 0 || trusted[region], "load for %s, where nobody can be authenticated", region)
+		}
+		if len(given) == 0 {
+			require.Zero(t, sum)
+		} else {
+			require.EqualValues(t, 100, sum)
+		}
+	})
+}
+
+// TestSimulateHint: two thirds of the callers are in eu, whose load goes to us when eu is down; nothing that is imagined is kept.
+func TestSimulateHint(t *testing.T) {
+	r := newRoom(t)
+	for address, place := range map[string]string{"10.0.0.1:80": "eu", "10.0.0.2:80": "eu", "10.0.0.3:80": "us"} {
+		_, err := r.RegisterInstance(admin(t), &ententev1.RegisterInstanceRequest{Instance: &ententev1.Instance{
+			Service: "shop", Address: address, SpiffeId: "spiffe://eu.example.org/shop", Locality: &ententev1.Locality{Region: place, Zone: "a"},
+		}})
+		require.NoError(t, err)
+	}
+	answer, err := r.SimulateHint(admin(t), &ententev1.SimulateHintRequest{
+		Service: "shop", Locality: &ententev1.Locality{Region: "eu"}, AllCallers: true, Suppose: []string{"eu=down", "asia=down"},
+	})
+	require.NoError(t, err)
+	require.Equal(t, []string{"asia=down"}, answer.GetUnmatched())
+	require.Len(t, answer.GetRegions(), 2)
+	eu, us := answer.GetRegions()[0], answer.GetRegions()[1]
+	require.Equal(t, []uint32{67, 0, 2, 0}, []uint32{eu.GetNow(), eu.GetThen(), eu.GetAvailableNow(), eu.GetAvailableThen()})
+	require.Equal(t, []uint32{33, 100, 1, 1}, []uint32{us.GetNow(), us.GetThen(), us.GetAvailableNow(), us.GetAvailableThen()})
+	require.Zero(t, answer.GetNowhereThen())
+	require.EqualValues(t, 100, answer.GetHint().GetPriorities()[1].GetLoad())
+	require.Len(t, answer.GetHint().GetExcluded(), 2)
+	require.Equal(t, "it is supposed to be unhealthy", answer.GetHint().GetExcluded()[0].GetReason())
+	now, err := r.GetHint(admin(t), &ententev1.GetHintRequest{Service: "shop", Locality: &ententev1.Locality{Region: "eu"}})
+	require.NoError(t, err)
+	require.EqualValues(t, 100, now.GetPriorities()[0].GetLoad())
+
+	_, err = r.SimulateHint(admin(t), &ententev1.SimulateHintRequest{Service: "shop", Suppose: []string{"eu=down"}})
+	refused(t, err, codes.InvalidArgument, "a region is needed at least")
+	_, err = r.SimulateHint(admin(t), &ententev1.SimulateHintRequest{Service: "shop", AllCallers: true, Suppose: []string{"eu=broken"}})
+	refused(t, err, codes.InvalidArgument, "a place is supposed to be down")
+}
