@@ -42,13 +42,10 @@ type LocalityShare struct {
 // Plan decides who gets what of the requests of a caller. It is a pure function: the same endpoints, in whatever order,
 // give the same plan.
 func (p *Policy) Plan(caller Locality, endpoints []Endpoint) Plan {
-	endpoints = slices.Clone(endpoints)
-	slices.SortFunc(endpoints, func(a, b Endpoint) int {
-		if c := a.Address.Compare(b.Address); c != 0 {
-			return c
-		}
-		return cmp.Compare(a.ID.String(), b.ID.String())
-	})
+	if !slices.IsSortedFunc(endpoints, inOrder) {
+		endpoints = slices.Clone(endpoints)
+		slices.SortFunc(endpoints, inOrder)
+	}
 	in, excluded := p.admit(endpoints)
 	var groups [][]group
 	if rule, ruled := p.distributionFor(caller); ruled {
@@ -81,6 +78,14 @@ func (p *Policy) Plan(caller Locality, endpoints []Endpoint) Plan {
 		plan.Reason = whyNobody(len(endpoints), len(in), len(excluded))
 	}
 	return plan
+}
+
+// inOrder is the order of endpoints in a plan: by address, and where two claim one, by ID.
+func inOrder(a, b Endpoint) int {
+	if c := a.Address.Compare(b.Address); c != 0 {
+		return c
+	}
+	return cmp.Compare(a.ID.String(), b.ID.String())
 }
 
 func whyNobody(all, trusted, excluded int) string {

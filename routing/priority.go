@@ -2,7 +2,7 @@ package routing
 
 import (
 	"fmt"
-	"net/netip"
+	"maps"
 	"slices"
 )
 
@@ -49,23 +49,23 @@ type group struct {
 	weight uint64
 }
 
-// admit leaves out what the caller could not authenticate anyway, and what would appear twice.
+// admit leaves out what the caller could not authenticate anyway, and what would appear twice. It is given endpoints in order of
+// address, so that those which share one follow each other.
 func (p *Policy) admit(endpoints []Endpoint) (in []Endpoint, out []Exclusion) {
-	seen := make(map[netip.AddrPort]bool, len(endpoints))
+	in = make([]Endpoint, 0, len(endpoints))
 	for _, e := range endpoints {
 		reason := e.Trust.refusal(e.ID.TrustDomain())
 		switch {
 		case reason != "":
 		case e.Trust == TrustStale && p.stale == StaleDrop:
 			reason = fmt.Sprintf("the bundle of %s is stale, and this cluster drops stale trust", e.ID.TrustDomain().Name())
-		case seen[e.Address]:
+		case len(in) > 0 && in[len(in)-1].Address == e.Address:
 			reason = "its address is offered already"
 		}
 		if reason != "" {
 			out = append(out, Exclusion{Endpoint: e, Reason: reason})
 			continue
 		}
-		seen[e.Address] = true
 		in = append(in, e)
 	}
 	return in, out
@@ -73,27 +73,48 @@ func (p *Policy) admit(endpoints []Endpoint) (in []Endpoint, out []Exclusion) {
 
 // prioritize orders what was admitted into priorities without gaps, the nearest first, each split by locality.
 func (p *Policy) prioritize(caller Locality, endpoints []Endpoint) [][]group {
-	byRank := make(map[int]map[Locality]*group)
+	type ranked struct {
+		rank     int
+		locality Locality
+	}
 	// behind is above every base, so that the worst fresh instance stands before the best stale one.
 	behind := baseForeign + maxRules + 1
-	for _, e := range endpoints {
+	known := make(map[ranked]int)
+	var groups []group
+	var ranks, sizes []int // of each group
+	of := make([]int, len(endpoints))
+	for i, e := range endpoints {
 		rank := p.base(caller, e.Locality)
 		if e.Trust == TrustStale && p.stale == StaleDemote {
 			rank += behind
 		}
-		if byRank[rank] == nil {
-			byRank[rank] = make(map[Locality]*group)
+		key := ranked{rank, e.Locality}
+		n, ok := known[key]
+		if !ok {
+			n = len(groups)
+			known[key] = n
+			groups, ranks, sizes = append(groups, group{locality: e.Locality}), append(ranks, rank), append(sizes, 0)
 		}
-		addTo(byRank[rank], e)
+		of[i] = n
+		sizes[n]++
+		groups[n].weight += uint64(e.Weight)
 	}
-	ranks := make([]int, 0, len(byRank))
-	for rank := range byRank {
-		ranks = append(ranks, rank)
+	// All groups share one array, in which each has as much room as it needs.
+	room := make([]Endpoint, len(endpoints))
+	for n, size := range sizes {
+		groups[n].endpoints, room = room[:0:size], room[size:]
 	}
-	slices.Sort(ranks)
-	priorities := make([][]group, 0, len(ranks))
-	for _, rank := range ranks {
-		priorities = append(priorities, sorted(byRank[rank]))
+	for i, e := range endpoints {
+		groups[of[i]].endpoints = append(groups[of[i]].endpoints, e)
+	}
+	byRank := make(map[int][]group)
+	for n, g := range groups {
+		byRank[ranks[n]] = append(byRank[ranks[n]], g)
+	}
+	priorities := make([][]group, 0, len(byRank))
+	for _, rank := range slices.Sorted(maps.Keys(byRank)) {
+		slices.SortFunc(byRank[rank], func(a, b group) int { return a.locality.Compare(b.locality) })
+		priorities = append(priorities, byRank[rank])
 	}
 	return priorities
 }
