@@ -25,7 +25,7 @@ test: ## every test, with the race detector
 	go test -race -timeout 20m ./...
 
 bench: ## the claims of docs/BENCHMARKS.md, each a ratio measured in one run
-	go test -run '^$$' -bench . -benchtime 3s -timeout 30m ./bundle ./raftstore ./authority ./federation ./routing/xds ./e2e
+	go test -run '^$$' -bench . -benchtime 3s -timeout 30m ./bundle ./raftstore ./authority ./federation ./routing ./routing/xds ./e2e
 
 FUZZTIME ?= 60s
 fuzz: ## every fuzz target for FUZZTIME
