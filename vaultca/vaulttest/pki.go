@@ -39,6 +39,22 @@ func (v *Vault) Root(t testing.TB, mount, name string) string {
 	return made.Data["certificate"].(string)
 }
 
+// CrossSigned makes a root as Root does, which another issuer of the mount has signed too: the mount then holds two
+// certificates of its key.
+func (v *Vault) CrossSigned(t testing.TB, mount, name, by string) string {
+	t.Helper()
+	subject := Name("Root")
+	made := v.Write(t, mount+"/root/generate/internal", map[string]any{
+		"common_name": subject, "issuer_name": name, "key_type": "ec", "key_bits": 256, "ttl": "8760h", "not_before_duration": "1h",
+	})
+	request := v.Write(t, mount+"/intermediate/cross-sign", map[string]any{"common_name": subject, "key_ref": made.Data["key_id"]})
+	signed := v.Write(t, mount+"/issuer/"+by+"/sign-intermediate", map[string]any{
+		"csr": request.Data["csr"], "common_name": subject, "use_csr_values": true, "ttl": "4380h", "not_before_duration": "1h",
+	})
+	v.Write(t, mount+"/intermediate/set-signed", map[string]any{"certificate": signed.Data["certificate"]})
+	return made.Data["certificate"].(string)
+}
+
 // Below makes an issuer in a mount below an issuer of another or the same one, and returns the certificate of the
 // issuer above. The issuer above stays unknown to the mount unless it is the same.
 func (v *Vault) Below(t testing.TB, mount, name, above, issuer string) string {
