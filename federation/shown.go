@@ -1,0 +1,112 @@
+package federation
+
+import (
+	"encoding/hex"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
+)
+
+// shown is a relationship as the API has it.
+func (m *Manager) shown(view *raftstore.View, row raftstore.Row[*statev1.Relationship], members []string, told observation) (*ententev1.Relationship, error) {
+	v := row.Value
+	out := &ententev1.Relationship{
+		TrustDomain: v.GetTrustDomain(), Url: v.GetUrl(), Profile: ententev1.EndpointProfile(v.GetProfile()), EndpointSpiffeId: v.GetEndpointSpiffeId(),
+		WebRoots: v.GetWebRoots(), State: stateOf(v), Agreement: agreementShown(v.GetAgreement()),
+		MaxStaleJwt: v.GetMaxStaleJwt(), MaxStaleX509: v.GetMaxStaleX509(), CreateTime: v.GetCreateTime(), Revision: uint64(row.Revision),
+		Freshness:    ententev1.Freshness(v.GetStanding().GetFreshness()),
+		FallbackUrls: v.GetFallbackUrls(), ServingBundle: v.GetServingBundle(), MaxDocumentBytes: v.GetMaxDocumentBytes(), FetchTimeout: v.GetFetchTimeout(),
+	}
+	for _, kind := range v.GetAuthorityKinds() {
+		out.AuthorityKinds = append(out.AuthorityKinds, ententev1.AuthorityKind(kind))
+	}
+	if peer := v.GetPeer(); peer != nil {
+		out.Peer = &ententev1.Peer{HomeTrustDomain: peer.GetHomeTrustDomain(), Addresses: peer.GetAddresses()}
+	}
+	if out.MaxStaleJwt == nil {
+		out.MaxStaleJwt = durationpb.New(DefaultMaxStaleJWT)
+	}
+	if inForce(v) {
+		out.Owner = m.owner(row.Key, members)
+	}
+	if own, ok := m.observations.get(row.Key); ok {
+		told = merge(told, own)
+	}
+	last := told.lastSuccess
+	if recorded := v.GetStanding().GetLastSuccessTime(); last.IsZero() && recorded.IsValid() {
+		last = recorded.AsTime()
+	}
+	out.LastSuccessTime, out.LastAttemptTime = timestampOf(last), timestampOf(told.lastAttempt)
+	if told.generation == v.GetGeneration() {
+		out.LastResult, out.LastError = told.result, told.err
+		out.Endpoints = attemptsShown(v, told)
+		if inForce(v) {
+			out.NextAttemptTime = timestampOf(told.next)
+		}
+	}
+	out.Alarms = shownAlarms(v.GetAlarms())
+	stated, err := statedSequence(view, row.Key)
+	if err != nil {
+		return nil, err
+	}
+	out.StatedSequence = stated
+	held, err := m.held(view, row.Key)
+	if err != nil {
+		return nil, err
+	}
+	out.LeftOut = kindsOf(v).leftOut(held)
+	out.RefreshInterval = durationpb.New(m.interval(held))
+	if held.revision > 0 {
+		out.Digest = hex.EncodeToString(held.digest[:])
+		if held.ordered {
+			out.Sequence = proto.Uint64(held.sequence)
+		}
+	}
+	return out, nil
+}
+
+// attemptsShown tells what came of each endpoint of a relationship.
+func attemptsShown(row *statev1.Relationship, told observation) (out []*ententev1.EndpointAttempt) {
+	endpoints := told.endpoints
+	if len(row.GetFallbackUrls()) == 0 {
+		endpoints = []endpointAttempt{{told.lastAttempt, told.result, told.err}}
+	}
+	for i, url := range append([]string{row.GetUrl()}, row.GetFallbackUrls()...) {
+		shown := &ententev1.EndpointAttempt{Url: url}
+		if i < len(endpoints) {
+			shown.Result, shown.Error, shown.AttemptTime = endpoints[i].result, endpoints[i].err, timestampOf(endpoints[i].at)
+		}
+		out = append(out, shown)
+	}
+	return out
+}
+
+// held says what is stored for a relationship, from the catalog where that is of the same revision.
+func (m *Manager) held(view *raftstore.View, name string) (holding, error) {
+	row, found, err := ForeignBundles.Get(view, name)
+	if err != nil || !found {
+		return holding{}, err
+	}
+	if e, ok := m.catalog.get(name); ok && e.holding.revision == row.Revision {
+		return e.holding, nil
+	}
+	b, err := bundle.FromRow(row.Value)
+	if err != nil {
+		return holding{}, err
+	}
+	return holdingOf(b, row.Value.GetChangeTime().AsTime(), row.Revision), nil
+}
+
+func timestampOf(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}
