@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -105,7 +107,7 @@ func (p *program) next(n int) (counts map[string]int, errs []string) {
 		p.mu.Lock()
 		if p.calls >= until {
 			defer p.mu.Unlock()
-			return p.counts, p.errs
+			return maps.Clone(p.counts), slices.Clone(p.errs)
 		}
 		p.mu.Unlock()
 		select {
@@ -131,6 +133,13 @@ func (p *program) goesTo(what string, addresses ...string) {
 		}
 		return nil
 	})
+}
+
+// whoIs is who answered last at an address.
+func (p *program) whoIs(address string) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.who[address]
 }
 
 // drainsInto waits until no call goes to an address any more. None may fail meanwhile; all go to the others.
@@ -269,8 +278,8 @@ func TestGRPCFollowsRoutes(t *testing.T) {
 	m.grant(m.eu, "/caller")
 	client := m.child(childClient, "client", m.bootstrap(m.eu, m.folder(m.eu, "/caller"), "eu-region/a"), "xds:///greeter")
 	client.goesTo("its own zone", own, ownToo)
-	for address, id := range client.who {
-		require.Contains(t, id, "spiffe://eu.example.org/greeter/", address)
+	for _, address := range []string{own, ownToo} {
+		require.Contains(t, client.whoIs(address), "spiffe://eu.example.org/greeter/", address)
 	}
 
 	// A graceful drain: no call fails. Half of the zone is left, which counts for 70 percent of what is needed, so that the
@@ -287,7 +296,7 @@ func TestGRPCFollowsRoutes(t *testing.T) {
 	m.register(m.eu, "a", ownToo, "unhealthy")
 	m.register(m.eu, "b", near, "unhealthy")
 	client.goesTo("the other region", far)
-	require.Equal(t, "spiffe://us.example.org/greeter/a", client.who[far])
+	require.Equal(t, "spiffe://us.example.org/greeter/a", client.whoIs(far))
 
 	// And back.
 	m.register(m.eu, "b", near, "healthy")
