@@ -70,10 +70,24 @@ func (m *Manager) steer(ctx context.Context, name string, plan func(tx *raftstor
 	if err != nil {
 		return did, steerError(err)
 	}
+	m.follows(ctx, did.revision)
 	if err := m.report(td.Name(), did.carried, did.revision); err != nil {
 		return did, status.Errorf(codes.Unavailable, "it was done at revision %d, but not all of it is in the audit log: %v", did.revision, err)
 	}
 	return did, nil
+}
+
+// follows waits, for a moment at most, until this member signs from a state as new as the revision: whoever is told that an
+// authority signs no more is not handed anything of it here from then on.
+func (m *Manager) follows(ctx context.Context, revision raftstore.Revision) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	for {
+		changed := m.changed.next()
+		if m.signing.Load().revision >= revision || waitFor(ctx, changed, lookAgain) != nil {
+			return
+		}
+	}
 }
 
 // refused is a plan's refusal, which is no failure of the store.
