@@ -155,6 +155,8 @@ type Manager struct {
 	anchors AnchorSource
 	metrics *metrics
 	sweeper sweeper
+	// unswept says that keys were made since the last sweep, which may have come to nothing without a trace in the tables.
+	unswept atomic.Bool
 	limiter *limiter
 	second  *second
 

@@ -108,6 +108,8 @@ func (m *Manager) prepareIn(ctx context.Context, td string, jwt bool) (time.Time
 			return never, errors.Join(prepareErr, m.failed(td, prepareErr))
 		}
 		updateErr := m.carry(ctx, td, func(tx *raftstore.Tx) ([]done, error) { return m.carryOut(tx, td, candidates, nil) })
+		m.unswept.Store(true)
+		m.changed.fire()
 		if err := errors.Join(prepareErr, updateErr, m.discard(ctx, candidates, updateErr)); err != nil {
 			return never, err
 		}

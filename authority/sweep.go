@@ -30,7 +30,7 @@ func (m *Manager) sweep(ctx context.Context) (next time.Time, err error) {
 		s.known, s.orphans = map[string]bool{}, map[string]time.Time{}
 	}
 	revision := authorities.PrefixRevision(m.config.Store.View(), "")
-	if revision == s.pruned && len(s.orphans) == 0 {
+	if made := m.unswept.Swap(false); !made && revision == s.pruned && len(s.orphans) == 0 {
 		return never, nil
 	}
 	view, err := m.config.Store.Read(ctx, raftstore.ReadOptions{Linearizable: true})
