@@ -150,6 +150,12 @@ func (h *house) dial(t *testing.T, caller access.Caller) *grpc.ClientConn {
 	v1.RegisterClusterServiceServer(server, h.domains)
 	v1.RegisterSVIDServiceServer(server, h.domains)
 	v1.RegisterMemberServiceServer(server, &v1.UnimplementedMemberServiceServer{})
+	return serve(t, server)
+}
+
+// serve runs a server until the test ends, and connects to it.
+func serve(t *testing.T, server *grpc.Server) *grpc.ClientConn {
+	t.Helper()
 	const bufferBytes = 64 << 10
 	listener := bufconn.Listen(bufferBytes)
 	served := make(chan error, 1)

@@ -1,6 +1,7 @@
 package authority
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"fmt"
@@ -10,10 +11,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/raftstore"
 )
 
 // registrar is an upstream with several roots, that lists some of them and signs below one.
@@ -106,6 +109,19 @@ func (r *registrar) in(f *fleet) string {
 	return strings.Join(names, " ")
 }
 
+// audited are the details of what the members wrote down of an anchor.
+func (r *registrar) audited(f *fleet, action, name string) (details []string) {
+	for _, c := range f.crew {
+		for _, e := range c.audit.about(action) {
+			if strings.Contains(e.Detail, r.id(name)) {
+				detail, _, _ := strings.Cut(e.Detail, ";")
+				details = append(details, detail)
+			}
+		}
+	}
+	return details
+}
+
 // below are the names of the roots below which authorities are, with their states.
 func (r *registrar) below(f *fleet) string {
 	var out []string
@@ -130,6 +146,7 @@ func TestARootIsReplaced(t *testing.T) {
 	r.list("new", "new", "old") // another default issuer; the old one is there still
 	f.settle()
 	require.Equal(t, "new old", r.in(f), "it is published before anything is signed below it")
+	require.Equal(t, []string{"x509 anchor " + r.id("new") + ": it is new in the upstream"}, r.audited(f, "publish anchor", "new"))
 	require.Equal(t, "old:active", r.below(f))
 	f.advance(HintsBeforeUse * DefaultRefreshHint)
 
@@ -148,6 +165,60 @@ func TestARootIsReplaced(t *testing.T) {
 	require.Eventually(t, func() bool { f.advance(10 * time.Minute); return r.in(f) == "new" }, testPatience, time.Millisecond)
 	require.Error(t, alive.verify(f.bundle(home), f.now()), "it left while something below it was alive")
 	require.NotContains(t, r.below(f), "old")
+	require.Len(t, r.audited(f, "unlist anchor", "old"), 1)
+	require.Len(t, r.audited(f, "drop anchor", "old"), 1)
+}
+
+// TestAnAuthorityWaitsForItsAnchor: what is below an anchor that was just published waits until everybody can know the anchor,
+// and for the peers that have not acknowledged the version which published it.
+func TestAnAuthorityWaitsForItsAnchor(t *testing.T) {
+	r := newRegistrar(t, "old", "new")
+	f := allSign(t, func(c *Config) { c.Upstream = r })
+	r.list("new", "new", "old")
+	f.settle()
+	published, sequence := f.now(), sequenceOf(f.bundle(home))
+	f.advance(time.Minute)
+	_, err := f.crew[1].AuthorityService().RotateAuthorities(t.Context(), &ententev1.RotateAuthoritiesRequest{TrustDomain: home.Name()})
+	require.NoError(t, err)
+	f.settle()
+	require.Equal(t, "new:prepared old:active", r.below(f))
+	rows, err := listAuthorities(f.crew[0].store.View(), home.Name())
+	require.NoError(t, err)
+	for _, row := range rows {
+		if a := authorityOf(row); a.Kind == X509 && a.State == Prepared {
+			require.WithinDuration(t, published.Add(HintsBeforeUse*DefaultRefreshHint), a.Ready, 0, "the anchor's, not a minute later")
+			require.Equal(t, sequence, a.Published)
+		}
+	}
+}
+
+// TestAnchorsOutliveARestore: what is in the bundle now verifies what is signed now, whatever the snapshot holds; a domain that is
+// deleted leaves nothing.
+func TestAnchorsOutliveARestore(t *testing.T) {
+	r := newRegistrar(t, "old", "new")
+	f, c := newOne(t, func(config *Config) { config.Upstream = r })
+	var snapshot bytes.Buffer
+	_, err := c.store.SaveSnapshot(t.Context(), &snapshot)
+	require.NoError(t, err)
+	r.list("old", "old", "new")
+	f.settle()
+	require.Equal(t, "new old", r.in(f))
+	require.NoError(t, testutil.GatherAndCompare(c.registry, strings.NewReader(`
+# HELP entente_authority_anchors Anchors of the upstream of a hosted domain: published, or pending until an operator approves them.
+# TYPE entente_authority_anchors gauge
+entente_authority_anchors{state="pending",trust_domain="eu.example.org"} 0
+entente_authority_anchors{state="published",trust_domain="eu.example.org"} 2
+`), "entente_authority_anchors"))
+	f.halt(c) // so that nobody publishes it again
+	_, err = c.store.RestoreSnapshot(t.Context(), bytes.NewReader(snapshot.Bytes()))
+	require.NoError(t, err)
+	require.Equal(t, "new old", r.in(f))
+
+	_, err = c.store.Update(t.Context(), func(tx *raftstore.Tx) error { return forgetUpstreamAnchors(tx, home.Name()) })
+	require.NoError(t, err)
+	left, err := listUpstreamAnchors(c.store.View(), home.Name())
+	require.NoError(t, err)
+	require.Empty(t, left)
 }
 
 // TestAnAnchorWaitsForApproval: until an operator approves it, it is not in the bundle, and nobody signs below it; the present

@@ -224,6 +224,7 @@ func TestRevokeTheLast(t *testing.T) {
 		})
 		require.NoError(t, err)
 		require.Contains(t, done.GetRemarks()[len(done.GetRemarks())-1], "a new one is being prepared and signs as soon as it is there")
+		require.GreaterOrEqual(t, uint64(c.signing.Load().revision), done.GetRevision(), "who was told is not handed anything of it any more")
 	}
 	for _, svid := range f.issue(c, workload(1)) { // it does not settle first: the request waits for what it needs
 		require.NoError(t, svid.verify(f.bundle(home), f.now()), svid.what)

@@ -31,3 +31,19 @@ func TestFailuresAreOneLineEach(t *testing.T) {
 	require.Equal(t, 1, strings.Count(out.String(), "\n"), out.String())
 	require.Contains(t, out.String(), `could not renew; trying again: error="one is sealed; two: is down"`)
 }
+
+// TestRetriesBackOffWithJitter: members that fail together do not come back together, and wait longer each time, up to a bound.
+func TestRetriesBackOffWithJitter(t *testing.T) {
+	draws := map[time.Duration]bool{}
+	for range 20 {
+		b := newBackoff()
+		draws[b.NextBackOff()] = true
+		var last time.Duration
+		for range 40 {
+			last = b.NextBackOff()
+		}
+		require.Greater(t, last, lastRetry/2-time.Millisecond)
+		require.LessOrEqual(t, last, lastRetry*3/2)
+	}
+	require.Greater(t, len(draws), 10)
+}

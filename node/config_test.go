@@ -104,6 +104,15 @@ telemetry { log_format = "json" }
 	require.Equal(t, "s3cret", token)
 }
 
+// TestAnchorApproval: a new anchor of the upstream waits for nobody unless the configuration says so.
+func TestAnchorApproval(t *testing.T) {
+	for setting, want := range map[string]bool{"": false, "anchor_approval = false": false, "anchor_approval = true": true} {
+		cfg, err := decode(t, validHead+"upstream \"vault\" {\n address = \"https://v:8200\"\n pki_mount = \"pki\"\n "+setting+"\n auth \"token\" { token = \"env:T\" }\n}")
+		require.NoError(t, err, setting)
+		require.Equal(t, want, cfg.AnchorApproval, setting)
+	}
+}
+
 // acmeBlock is a bundle endpoint with these settings of its ACME server, from line 14 on.
 func acmeBlock(settings string) string {
 	return "bundle_endpoint {\n profile \"https_web\" {\n acme {\n " + settings + "\n }\n }\n}"
@@ -178,6 +187,8 @@ func TestRefusedConfigurations(t *testing.T) {
 			`entente.hcl:11: upstream "vault": address "http://vault.example.org" is not of the form https://HOST:PORT`},
 		{"auth method", validHead + "upstream \"vault\" {\n address = \"https://v:8200\"\n pki_mount = \"pki_eu\"\n auth \"github\" {}\n}",
 			`entente.hcl:14: "github" is no auth method of this version; write "token", "approle", "kubernetes" or "cert"`},
+		{"an approval that is none", validHead + "upstream \"vault\" {\n address = \"https://v:8200\"\n pki_mount = \"pki\"\n anchor_approval = \"perhaps\"\n auth \"token\" { token = \"env:T\" }\n}",
+			`entente.hcl:14: upstream "vault".anchor_approval: must be a bool`},
 		{"shared mount", validHead + "upstream \"vault\" {\n address = \"https://v:8200\"\n pki_mount = \"pki\"\n auth \"token\" { token = \"env:T\" }\n domain \"pay.example.org\" { pki_mount = \"pki\" }\n}",
 			`entente.hcl:11: upstream "vault": domains eu.example.org and pay.example.org both use the mount pki: whoever signs there could name anybody in either domain; give each a mount with a root of its own`},
 		{"address", validHead + `telemetry { listen = "7448" }`,

@@ -119,6 +119,33 @@ func TestChainLeadsThroughIntermediates(t *testing.T) {
 	require.Len(t, signed.Anchors, 1, "the unrelated root does not count")
 }
 
+// TestTheFirstIssuerThatMaySignDoes: with several issuers, one whose anchor is refused is passed over; the policy allows all of them.
+func TestTheFirstIssuerThatMaySignDoes(t *testing.T) {
+	v := vaulttest.Shared(t)
+	mount := v.PKI(t)
+	fresh := v.Root(t, mount, "fresh")
+	config := configFor(t, v, mount, nil)
+	config.Mounts[domain] = Mount{Path: mount, Issuers: []string{"fresh", "root"}}
+	rules, err := Policy(config.PoliciesFor()[0])
+	require.NoError(t, err)
+	auth, roleID, secretID := v.AppRole(t, v.Policy(t, rules), nil)
+	config.Auth = AppRole{Mount: auth, RoleID: text(roleID), SecretID: text(secretID)}
+	u := open(t, config)
+	top, err := parseCertificates(fresh)
+	require.NoError(t, err)
+
+	require.True(t, signs(t, u).Anchors[0].Equal(top[0]))
+	r := asked(t)
+	r.Refused = func(c *x509.Certificate) bool { return c.Equal(top[0]) }
+	signed, err := u.SignCA(t.Context(), r)
+	require.NoError(t, err)
+	require.False(t, signed.Anchors[0].Equal(top[0]))
+	r.Refused = func(*x509.Certificate) bool { return true }
+	signed, err = u.SignCA(t.Context(), r)
+	require.NoError(t, err, "whoever asked says why it is of no use")
+	require.True(t, signed.Anchors[0].Equal(top[0]))
+}
+
 func TestOfflineRootIsPinned(t *testing.T) {
 	v := vaulttest.Shared(t)
 	offline, mount := v.PKI(t), v.EmptyPKI(t)

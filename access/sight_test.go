@@ -1,0 +1,71 @@
+package access_test
+
+import (
+	"testing"
+
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/ententehq/entente/access"
+	v1 "github.com/ententehq/entente/api/entente/v1"
+)
+
+// looker is the discovery service; it answers each stream once, and hands out what the stream's caller sees.
+type looker struct {
+	discovery.UnimplementedAggregatedDiscoveryServiceServer
+	sights chan access.Sight
+}
+
+func (l *looker) StreamAggregatedResources(s discovery.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
+	if _, err := s.Recv(); err != nil {
+		return err
+	}
+	l.sights <- access.SightFrom(s.Context())
+	<-s.Context().Done()
+	return s.Context().Err()
+}
+
+// TestSight: a caller sees what is foreign, and what is hosted where it has a grant; a stream ends when its grants change, so that
+// nobody goes on with what it saw before.
+func TestSight(t *testing.T) {
+	h := build(t)
+	admin := v1.NewAccessServiceClient(h.dial(t, root))
+	l := &looker{sights: make(chan access.Sight, 1)}
+	open := func(caller access.Caller) (grpc.BidiStreamingClient[discovery.DiscoveryRequest, discovery.DiscoveryResponse], access.Sight) {
+		server := grpc.NewServer(append(h.guard.ServerOptions(), grpc.Creds(as{insecure.NewCredentials(), caller}))...)
+		discovery.RegisterAggregatedDiscoveryServiceServer(server, l)
+		stream, err := discovery.NewAggregatedDiscoveryServiceClient(serve(t, server)).StreamAggregatedResources(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, stream.Send(&discovery.DiscoveryRequest{}))
+		return stream, <-l.sights
+	}
+	td := spiffeid.RequireTrustDomainFromString
+	_, everything := open(root)
+	for _, name := range []string{"eu.test", "pay.test", "us.test"} {
+		require.True(t, everything.Sees(td(name)), name)
+	}
+
+	grant := func(domain string) {
+		_, err := admin.GrantRole(t.Context(), &v1.GrantRoleRequest{Grant: &v1.Grant{Role: access.Discovery, SpiffeId: "spiffe://eu.test/ci", TrustDomain: domain}})
+		require.NoError(t, err)
+	}
+	grant("pay.test")
+	stream, one := open(ci)
+	require.True(t, one.Sees(td("pay.test")))
+	require.False(t, one.Sees(td("eu.test")), "hosted, and not granted")
+	require.True(t, one.Sees(td("us.test")), "foreign")
+	require.NotEqual(t, everything.Key(), one.Key())
+
+	grant("eu.test")
+	_, err := stream.Recv()
+	require.ErrorContains(t, err, "the grants of spiffe://eu.test/ci have changed: open the stream again")
+	_, both := open(ci)
+	require.True(t, both.Sees(td("eu.test")))
+	require.NotEqual(t, one.Key(), both.Key())
+
+	require.False(t, access.Sight{}.Sees(td("us.test")), "whoever was not let in sees nothing")
+	require.False(t, access.SightFrom(t.Context()).Sees(td("us.test")))
+}
