@@ -99,10 +99,10 @@ func (m *Manager) carryOutAnchors(tx *raftstore.Tx, td spiffeid.TrustDomain, lis
 	if err != nil || !ok {
 		return nil, err
 	}
-	if !m.config.Contact.ClockSane() {
-		return nil, errClock
+	now, err := m.saneNow()
+	if err != nil {
+		return nil, err
 	}
-	now := m.config.Now()
 	s, err := m.anchorSituation(tx, domain.Value, listed, seen, now)
 	if err != nil {
 		return nil, err

@@ -264,7 +264,7 @@ func (f *fleet) rests(ctx context.Context, c *crewman) bool {
 				return false
 			}
 		}
-		if actions, _, err := c.planForLost(view, domain.Value); err != nil || len(actions) > 0 {
+		if actions, _, err := c.planForLost(view, domain.Value, f.now()); err != nil || len(actions) > 0 {
 			return false
 		}
 	}

@@ -38,10 +38,13 @@ func (m *Manager) RemoveMember(tx *raftstore.Tx, member string, compromised bool
 	if err != nil {
 		return err
 	}
-	if !compromised && !m.config.Contact.ClockSane() {
-		return errClock // what retires by a wrong clock leaves the bundle too early; what is revoked leaves it at once
+	now, err := m.saneNow()
+	switch {
+	case err != nil && !compromised:
+		return err // what retires by a wrong clock leaves the bundle too early
+	case err != nil:
+		now = m.config.Now() // what is revoked leaves it at once
 	}
-	now := m.config.Now()
 	for _, domain := range domains {
 		rows, err := listAuthorities(tx, domain.Key)
 		if err != nil {

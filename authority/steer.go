@@ -42,7 +42,8 @@ func (m *Manager) steer(ctx context.Context, name string, plan func(tx *raftstor
 	}
 	did.revision, err = m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
 		did = steered{}
-		if !m.config.Contact.ClockSane() { // asked here, since it can be set on the way
+		now, err := m.saneNow() // asked here, since the clock can be set on the way
+		if err != nil {
 			return status.Errorf(codes.FailedPrecondition, "the clock of member %s is not known to be that of the others, and it would write down a wrong time; ask another member", m.config.Member)
 		}
 		row, ok, err := Domains.Get(tx, td.Name())
@@ -53,7 +54,6 @@ func (m *Manager) steer(ctx context.Context, name string, plan func(tx *raftstor
 			return notHosted(td.Name())
 		}
 		did.domain = row.Value
-		now := m.config.Now()
 		if did.before, _, err = m.situation(tx, did.domain, now); err != nil {
 			return err
 		}

@@ -164,7 +164,7 @@ func (m *Manager) tendLost(ctx context.Context) (next time.Time, err error) {
 	}
 	for _, domain := range domains {
 		td := domain.Key
-		actions, at, err := m.planForLost(m.config.Store.View(), domain.Value)
+		actions, at, err := m.planForLost(m.config.Store.View(), domain.Value, m.config.Now())
 		if err != nil {
 			return never, err
 		}
@@ -172,7 +172,7 @@ func (m *Manager) tendLost(ctx context.Context) (next time.Time, err error) {
 			if err := m.update(ctx, td, func(tx *raftstore.Tx) ([]done, error) { return m.carryOutLost(tx, td) }); err != nil {
 				return never, err
 			}
-			if _, at, err = m.planForLost(m.config.Store.View(), domain.Value); err != nil {
+			if _, at, err = m.planForLost(m.config.Store.View(), domain.Value, m.config.Now()); err != nil {
 				return never, err
 			}
 		}

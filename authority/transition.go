@@ -17,6 +17,16 @@ import (
 // errClock ends a transaction before it acts by a clock that is wrong.
 var errClock = errors.New("this member's clock is not known to be that of the others; nothing was changed")
 
+// saneNow is the time, if this member's clock can be gone by. It is read before the clock is asked after: one that is set in
+// between has told a time that was right, or is found out.
+func (m *Manager) saneNow() (time.Time, error) {
+	now := m.config.Now()
+	if !m.config.Contact.ClockSane() {
+		return never, errClock
+	}
+	return now, nil
+}
+
 // candidate is an authority that was made for a Prepare, and is not in the tables yet.
 type candidate struct {
 	row       *statev1.Authority
@@ -67,10 +77,10 @@ func (m *Manager) carryOut(tx *raftstore.Tx, td string, candidates map[Kind]cand
 	if err != nil || !ok {
 		return nil, err // no row: the domain was deleted, and its authorities with it
 	}
-	if !m.config.Contact.ClockSane() {
-		return nil, errClock // it was set while the transaction was on its way
+	now, err := m.saneNow() // the clock can have been set while the transaction was on its way
+	if err != nil {
+		return nil, err
 	}
-	now := m.config.Now()
 	s, rows, err := m.situation(tx, domain.Value, now)
 	if err != nil {
 		return nil, err
@@ -128,14 +138,15 @@ func (m *Manager) carryOutLost(tx *raftstore.Tx, td string) ([]done, error) {
 	if err != nil || !ok {
 		return nil, err
 	}
-	if !m.config.Contact.ClockSane() {
-		return nil, errClock
-	}
-	actions, _, err := m.planForLost(tx, domain.Value)
+	now, err := m.saneNow()
 	if err != nil {
 		return nil, err
 	}
-	return m.carryOutAll(tx, domain.Value, actions, m.config.Now())
+	actions, _, err := m.planForLost(tx, domain.Value, now)
+	if err != nil {
+		return nil, err
+	}
+	return m.carryOutAll(tx, domain.Value, actions, now)
 }
 
 // carryOutAll carries out actions of which none prepares an authority, and publishes what they changed.
@@ -150,7 +161,7 @@ func (m *Manager) carryOutAll(tx *raftstore.Tx, domain *statev1.Domain, actions 
 	return m.finish(tx, domain, carried, now)
 }
 
-func (m *Manager) planForLost(r raftstore.Reader, domain *statev1.Domain) ([]Action, time.Time, error) {
+func (m *Manager) planForLost(r raftstore.Reader, domain *statev1.Domain, now time.Time) ([]Action, time.Time, error) {
 	rows, err := listAuthorities(r, domain.GetTrustDomain())
 	if err != nil {
 		return nil, never, err
@@ -163,7 +174,7 @@ func (m *Manager) planForLost(r raftstore.Reader, domain *statev1.Domain) ([]Act
 	for i, row := range rows {
 		all[i] = authorityOf(row)
 	}
-	actions, next := PlanForLost(m.config.Now(), all, members, m.config.SigningGrace)
+	actions, next := PlanForLost(now, all, members, m.config.SigningGrace)
 	return actions, next, nil
 }
 

@@ -2,6 +2,7 @@ package authority
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,4 +40,42 @@ func TestWhatWasMadeByAnotherClock(t *testing.T) {
 			require.Equal(t, by == 0, len(carried) == 2, "%v", carried)
 		}
 	}
+}
+
+// setAfterwards is a contact whose member's clock is set a day ahead right after it was found to be right.
+type setAfterwards struct {
+	contact
+	armed *atomic.Bool
+}
+
+func (s setAfterwards) ClockSane() bool {
+	sane := s.contact.ClockSane()
+	if s.armed.Swap(false) {
+		s.c.set(func() { s.c.insane, s.c.skew = true, 24*time.Hour })
+	}
+	return sane
+}
+
+// TestAClockThatIsSetUnderWayEndsNothing: between the look at the clock and the question whether it is right it can be set; what is
+// decided then is decided by the time before.
+func TestAClockThatIsSetUnderWayEndsNothing(t *testing.T) {
+	var armed atomic.Bool
+	f, c := newOne(t, func(config *Config) { config.Contact = setAfterwards{config.Contact.(contact), &armed} })
+	was := f.list(home)
+	c.stop() // so that the transactions below are the only ones
+	for name, carry := range map[string]func(tx *raftstore.Tx) ([]done, error){
+		"own":  func(tx *raftstore.Tx) ([]done, error) { return c.carryOut(tx, home.Name(), nil, nil) },
+		"lost": func(tx *raftstore.Tx) ([]done, error) { return c.carryOutLost(tx, home.Name()) },
+	} {
+		c.set(func() { c.insane, c.skew = false, 0 })
+		_, err := c.store.Update(t.Context(), func(tx *raftstore.Tx) error {
+			armed.Store(true)
+			carried, err := carry(tx)
+			require.NoError(t, err)
+			require.Empty(t, carried, name)
+			return err
+		})
+		require.NoError(t, err)
+	}
+	require.Equal(t, ids(was), ids(f.list(home)))
 }

@@ -115,10 +115,10 @@ func (m *Manager) tendRevoked(ctx context.Context) (time.Time, error) {
 	}
 	if due {
 		_, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
-			if !m.config.Contact.ClockSane() {
-				return errClock
+			now, err := m.saneNow()
+			if err != nil {
+				return err
 			}
-			now := m.config.Now()
 			return errors.Join(forgetExpiredAnchors(tx, now), forgetDistrusted(tx, now))
 		})
 		errs = append(errs, err)
