@@ -32,6 +32,9 @@
 // What it never does: let a private key out of its [KeyStore], keep one in Raft or the log, or write to Raft for a
 // signature.
 //
+// An upstream that has anchors of its own ([AnchorSource]) is followed: [PlanAnchors] holds the rules by which they come into the
+// bundle, before anything is signed below them, and leave it; anchorfeed.go carries them out, and anchorservice.go shows them.
+//
 // Read lifecycle.go first, then publication.go and transition.go; distrust.go and steer.go are what operators do, watch.go
 // is how holders of SVIDs learn of it; leaf.go, token.go and lint.go say what an SVID is;
 // statement.go is who states a version; signing.go is the way of one signature, issuebatch.go of many; issuelimit.go holds callers to a rate, and zlint.go has

@@ -110,44 +110,13 @@ func (f *KeyFolder) put(name string, key crypto.Signer, certificate *x509.Certif
 	if certificate != nil {
 		content = append(content, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Raw})...)
 	}
-	if err := f.write(name+keySuffix, content); err != nil {
+	if err := WriteDurably(f.dir, name+keySuffix, content); err != nil {
 		return fmt.Errorf("write key %s: %w", name, err)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.keys[name] = key
 	return nil
-}
-
-// write puts a file in place in one step, and returns when file and name are on disk.
-func (f *KeyFolder) write(name string, content []byte) (err error) {
-	file, err := os.CreateTemp(f.dir, ".new-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(file.Name()))
-		}
-	}()
-	if _, err = file.Write(content); err == nil {
-		err = file.Sync()
-	}
-	if err = errors.Join(err, file.Close()); err != nil {
-		return err
-	}
-	if err = os.Rename(file.Name(), filepath.Join(f.dir, name)); err != nil {
-		return err
-	}
-	return f.syncDir()
-}
-
-func (f *KeyFolder) syncDir() error {
-	dir, err := os.Open(f.dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // Certify implements [KeyStore]: key and certificate are in one file, which is replaced in one step.
@@ -264,5 +233,5 @@ func (f *KeyFolder) Delete(_ context.Context, name string) error {
 	if err := os.Remove(filepath.Join(f.dir, name+keySuffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("delete key %s: %w", name, err)
 	}
-	return f.syncDir()
+	return SyncFolder(f.dir)
 }

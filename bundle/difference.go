@@ -48,14 +48,14 @@ func Differences(from, to *Bundle) []Difference {
 	for _, kid := range slices.Sorted(maps.Keys(was.JWTAuthorities)) {
 		switch key, ok := is.JWTAuthorities[kid]; {
 		case !ok:
-			all = append(all, Difference{AuthorityRemoved, useJWT, kid, fmt.Sprintf("JWT authority removed: key %s, %s", word(kid), keyKind(was.JWTAuthorities[kid]))})
+			all = append(all, Difference{AuthorityRemoved, useJWT, kid, fmt.Sprintf("JWT authority removed: key %s, %s", word(kid), KeyKind(was.JWTAuthorities[kid]))})
 		case !samePublicKey(was.JWTAuthorities[kid], key):
-			all = append(all, Difference{KeyReplaced, useJWT, kid, fmt.Sprintf("JWT authority replaced: key %s stands for another key, %s", word(kid), keyKind(key))})
+			all = append(all, Difference{KeyReplaced, useJWT, kid, fmt.Sprintf("JWT authority replaced: key %s stands for another key, %s", word(kid), KeyKind(key))})
 		}
 	}
 	for _, kid := range slices.Sorted(maps.Keys(is.JWTAuthorities)) {
 		if _, ok := was.JWTAuthorities[kid]; !ok {
-			all = append(all, Difference{AuthorityAdded, useJWT, kid, fmt.Sprintf("JWT authority added: key %s, %s", word(kid), keyKind(is.JWTAuthorities[kid]))})
+			all = append(all, Difference{AuthorityAdded, useJWT, kid, fmt.Sprintf("JWT authority added: key %s, %s", word(kid), KeyKind(is.JWTAuthorities[kid]))})
 		}
 	}
 	if from != nil && hintOf(was) != hintOf(is) {
@@ -116,8 +116,8 @@ func samePublicKey(a, b any) bool {
 	return false
 }
 
-// keyKind names the kind and size of a public key.
-func keyKind(key any) string {
+// KeyKind names the kind and size of a public key, such as "EC P-256".
+func KeyKind(key any) string {
 	switch k := key.(type) {
 	case *ecdsa.PublicKey:
 		return "EC " + k.Params().Name

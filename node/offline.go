@@ -2,11 +2,8 @@ package node
 
 import (
 	"cmp"
-	"crypto/ecdsa"
-	"crypto/rsa"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"slices"
 	"time"
@@ -81,7 +78,7 @@ func ReadBundle(trustDomain string, document []byte) (*BundleReport, error) {
 		})
 	}
 	for id, key := range b.JWTAuthorities() {
-		r.JWTAuthorities = append(r.JWTAuthorities, JWTAuthority{KeyID: id, Key: keyKind(key)})
+		r.JWTAuthorities = append(r.JWTAuthorities, JWTAuthority{KeyID: id, Key: bundle.KeyKind(key)})
 	}
 	slices.SortFunc(r.JWTAuthorities, func(a, b JWTAuthority) int { return cmp.Compare(a.KeyID, b.KeyID) })
 	for _, i := range ignored {
@@ -105,17 +102,6 @@ func BundleMap(documents map[string][]byte) ([]byte, error) {
 		all = append(all, b)
 	}
 	return bundle.MarshalMap(all)
-}
-
-// keyKind names the kind and size of a public key.
-func keyKind(key any) string {
-	switch k := key.(type) {
-	case *ecdsa.PublicKey:
-		return "EC " + k.Params().Name
-	case *rsa.PublicKey:
-		return fmt.Sprintf("RSA %d", k.N.BitLen())
-	}
-	return fmt.Sprintf("%T", key)
 }
 
 // SnapshotReport says what a snapshot file holds.

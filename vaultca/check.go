@@ -47,6 +47,17 @@ func (k *checker) add(s Severity, subject, format string, a ...any) {
 	k.findings = append(k.findings, Finding{s, subject, fmt.Sprintf(format, a...)})
 }
 
+// prepare makes what a check calls Vault by, whose connections the caller closes; false: it cannot, which is among the findings.
+func (k *checker) prepare(c Config) bool {
+	m, err := newMetrics(nil)
+	if err != nil {
+		k.add(Failure, "configuration", "%v", err)
+		return false
+	}
+	k.config, k.caller = c, newCaller(c, m)
+	return true
+}
+
 // Check tries out what a configuration needs of Vault: the login, and for each domain its anchors, a signature, the
 // limits of the token's rights, and the roles beside it. For the signature it has certificates signed for keys that it
 // forgets. It changes nothing else.
@@ -57,13 +68,9 @@ func Check(ctx context.Context, c Config) []Finding {
 		return k.findings
 	}
 	c.Registerer = nil
-	k.config = c.withDefaults()
-	m, err := newMetrics(nil)
-	if err != nil {
-		k.add(Failure, "configuration", "%v", err)
+	if !k.prepare(c.withDefaults()) {
 		return k.findings
 	}
-	k.caller = newCaller(k.config, m)
 	defer k.caller.transport.CloseIdleConnections()
 	s, _, err := k.caller.session(ctx)
 	if err != nil {

@@ -19,13 +19,9 @@ func CheckTransit(ctx context.Context, c TransitConfig) []Finding {
 		return k.findings
 	}
 	c = c.withDefaults()
-	k.config = c.Vault
-	m, err := newMetrics(nil)
-	if err != nil {
-		k.add(Failure, "configuration", "%v", err)
+	if !k.prepare(c.Vault) {
 		return k.findings
 	}
-	k.caller = newCaller(k.config, m)
 	defer k.caller.transport.CloseIdleConnections()
 	s, _, err := k.caller.session(ctx)
 	if err != nil {

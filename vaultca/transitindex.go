@@ -15,6 +15,8 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+
+	"github.com/ententehq/entente/authority"
 )
 
 // The states of an entry of the index.
@@ -85,7 +87,7 @@ func (x *index) all() (entries []entry, unreadable []error, err error) {
 	}
 	for _, f := range files {
 		path := filepath.Join(x.dir, f.Name())
-		if strings.HasPrefix(f.Name(), unfinished) {
+		if strings.HasPrefix(f.Name(), authority.UnfinishedPrefix) {
 			err = errors.Join(err, os.Remove(path))
 			continue
 		}
@@ -196,52 +198,21 @@ func (e entry) marshal() ([]byte, error) {
 	return json.Marshal(f)
 }
 
-// unfinished begins the names of files that are being written.
-const unfinished = ".new-"
-
 // put writes an entry in one step, in place of an earlier one of the same key; it is on disk when put returns.
-func (x *index) put(e entry) (err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("write the index entry of key %s: %w", e.Key, err)
-		}
-	}()
+func (x *index) put(e entry) error {
 	content, err := e.marshal()
+	if err == nil {
+		err = authority.WriteDurably(x.dir, e.file(), content)
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("write the index entry of key %s: %w", e.Key, err)
 	}
-	file, err := os.CreateTemp(x.dir, unfinished+"*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(file.Name()))
-		}
-	}()
-	if _, err = file.Write(content); err == nil {
-		err = file.Sync()
-	}
-	if err = errors.Join(err, file.Close()); err != nil {
-		return err
-	}
-	if err = os.Rename(file.Name(), filepath.Join(x.dir, e.file())); err != nil {
-		return err
-	}
-	return x.sync()
+	return nil
 }
 
 func (x *index) remove(e entry) error {
 	if err := os.Remove(filepath.Join(x.dir, e.file())); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove the index entry of key %s: %w", e.Key, err)
 	}
-	return x.sync()
-}
-
-func (x *index) sync() error {
-	dir, err := os.Open(x.dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return authority.SyncFolder(x.dir)
 }

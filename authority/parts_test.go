@@ -1,0 +1,139 @@
+package authority
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/ententehq/entente/access"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+)
+
+type contact struct {
+	f *fleet
+	c *crewman
+}
+
+func (c contact) LastHeard() time.Time {
+	c.c.mu.Lock()
+	defer c.c.mu.Unlock()
+	if !c.c.silent {
+		c.c.heard = c.f.now()
+	}
+	return c.c.heard
+}
+
+func (c contact) ClockSane() bool { return c.c.is(func() bool { return !c.c.insane }) }
+
+// line is the connection from one member to another, without a network.
+type line struct {
+	f        *fleet
+	from, to string
+}
+
+func (l line) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
+	return nil, status.Error(codes.Unimplemented, "there are no streams here")
+}
+
+func (l line) Invoke(ctx context.Context, method string, args, reply any, _ ...grpc.CallOption) error {
+	i := slices.IndexFunc(l.f.crew, func(c *crewman) bool { return c.id == l.to })
+	if i < 0 || l.f.crew[i].isDown() {
+		return status.Errorf(codes.Unavailable, "member %s is down", l.to)
+	}
+	service := l.f.crew[i].SigningService()
+	ctx = access.WithCaller(ctx, access.MemberCaller(l.from))
+	var answer proto.Message
+	var err error
+	switch method {
+	case ententev1.SigningService_SignX509SVID_FullMethodName:
+		answer, err = service.SignX509SVID(ctx, args.(*ententev1.SignX509SVIDRequest))
+	case ententev1.SigningService_SignJWTSVID_FullMethodName:
+		answer, err = service.SignJWTSVID(ctx, args.(*ententev1.SignJWTSVIDRequest))
+	default:
+		return status.Errorf(codes.Unimplemented, "no method %s", method)
+	}
+	if err != nil {
+		return err
+	}
+	proto.Merge(reply.(proto.Message), answer)
+	return nil
+}
+
+// ledger is an audit log in memory.
+type ledger struct {
+	mu     sync.Mutex
+	events []access.Event
+	refuse func(access.Event) error
+}
+
+func (l *ledger) Record(e access.Event) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.refuse != nil {
+		if err := l.refuse(e); err != nil {
+			return err
+		}
+	}
+	l.events = append(l.events, e)
+	return nil
+}
+
+func (l *ledger) about(action string) []access.Event {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(l.events), func(e access.Event) bool { return e.Action != action })
+}
+
+func (l *ledger) refuseWhen(when func(access.Event) bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.refuse = func(e access.Event) error {
+		if when(e) {
+			return errors.New("no space left on device")
+		}
+		return nil
+	}
+}
+
+// request is a request for an X509-SVID with a fresh key.
+func request(t testing.TB, id string) *ententev1.IssueX509SVIDRequest {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	return &ententev1.IssueX509SVIDRequest{SpiffeId: id, Csr: csr(t, key)}
+}
+
+func csr(t testing.TB, key crypto.Signer) []byte {
+	t.Helper()
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	require.NoError(t, err)
+	return der
+}
+
+func parse(t testing.TB, ders [][]byte) []*x509.Certificate {
+	t.Helper()
+	var chain []*x509.Certificate
+	for _, der := range ders {
+		c, err := x509.ParseCertificate(der)
+		require.NoError(t, err)
+		chain = append(chain, c)
+	}
+	return chain
+}
+
+func workload(n int) string { return fmt.Sprintf("spiffe://%s/web/%d", home.Name(), n) }
