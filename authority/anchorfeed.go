@@ -169,6 +169,9 @@ func (m *Manager) admitAnchor(ctx context.Context, td spiffeid.TrustDomain, anch
 	if m.anchors == nil {
 		return nil
 	}
+	if first, err := noAnchorYet(m.config.Store.View(), td.Name()); err != nil || first {
+		return err // it comes with the authority
+	}
 	if _, err := m.tendAnchorsOf(ctx, td.Name()); err != nil {
 		return err
 	}
@@ -211,11 +214,24 @@ func (m *Manager) refusedAnchor(r raftstore.Reader, td string) (func(*x509.Certi
 	}, nil
 }
 
-// belowUnpublished says whether an authority of an upstream is below an anchor that is not in the bundle.
-func (m *Manager) belowUnpublished(r raftstore.Reader, td string, row *statev1.Authority) (bool, error) {
+// bringAnchor publishes the anchor of an authority with it, where the domain has none yet. It returns that as a step that was
+// taken, if it was, and whether the authority may be there at all: not below an anchor that has left, or waits for approval.
+func (m *Manager) bringAnchor(tx *raftstore.Tx, domain *statev1.Domain, row *statev1.Authority, now time.Time) (brought []done, may bool, err error) {
 	if m.anchors == nil || len(row.GetAnchors()) == 0 {
-		return false, nil
+		return nil, true, nil
 	}
-	published, err := anchorPublished(r, td, row.GetAnchors()[0])
-	return !published, err
+	published, err := anchorPublished(tx, domain.GetTrustDomain(), row.GetAnchors()[0])
+	if err != nil || published {
+		return nil, published, err
+	}
+	first, err := noAnchorYet(tx, domain.GetTrustDomain())
+	if err != nil || !first {
+		return nil, false, err
+	}
+	action := AnchorAction{Do: PublishAnchor, ID: string(row.GetAnchors()[0]), Why: "the domain begins with it"}
+	if err := m.changeAnchor(tx, domain, action, now); err != nil {
+		return nil, false, err
+	}
+	d, err := anchorDone(action)
+	return []done{d}, err == nil, err
 }

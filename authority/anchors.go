@@ -32,8 +32,8 @@ type AnchorSituation struct {
 	Seen   bool
 	Listed []ListedAnchor
 	Known  []KnownAnchor
-	// First says that nothing verifies X509-SVIDs of the domain yet: what its upstream has at the beginning is what the
-	// operator has configured, and waits for nobody.
+	// First says that nothing verifies X509-SVIDs of the domain yet. Its first anchor comes with its first authorities, so that it
+	// begins with all that it needs, and waits for nobody: it is what the operator has configured.
 	First bool
 	// Revoked says which anchors must not come back.
 	Revoked func(id string) bool
@@ -67,7 +67,7 @@ const unlistedGrace = 5 * time.Minute
 // anchor is published before anything is signed below it, or held until an operator approves it; one that the upstream lists
 // no more leaves when no authority is below it.
 func PlanAnchors(s AnchorSituation) (actions []AnchorAction, next time.Time) {
-	if !s.Seen {
+	if !s.Seen || s.First {
 		return nil, never
 	}
 	do := func(verb AnchorVerb, id, why string) { actions = append(actions, AnchorAction{verb, id, why}) }
@@ -102,7 +102,7 @@ func PlanAnchors(s AnchorSituation) (actions []AnchorAction, next time.Time) {
 	for _, a := range s.Listed {
 		switch {
 		case known[a.ID] || s.Revoked(a.ID) || !s.Now.Before(a.NotAfter):
-		case s.Approval && !s.First:
+		case s.Approval:
 			do(HoldAnchor, a.ID, "it is new in the upstream, and waits for an operator's approval")
 		default:
 			do(PublishAnchor, a.ID, "it is new in the upstream")

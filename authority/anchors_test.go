@@ -20,10 +20,10 @@ func TestPlanAnchors(t *testing.T) {
 		blind                  bool
 		want                   string
 	}{
-		"a new one":                                 {listed: "a b", known: "a:published", want: "publish b"},
-		"nothing new":                               {listed: "a", known: "a:published", leads: true, want: ""},
-		"a new one with approval":                   {listed: "a b", known: "a:published", approval: true, want: "hold b"},
-		"the first of all needs none":               {listed: "a b", approval: true, first: true, want: "publish a, publish b"},
+		"a new one":               {listed: "a b", known: "a:published", want: "publish b"},
+		"nothing new":             {listed: "a", known: "a:published", leads: true, want: ""},
+		"a new one with approval": {listed: "a b", known: "a:published", approval: true, want: "hold b"},
+		"the first of all comes with an authority":  {listed: "a b", approval: true, first: true, want: ""},
 		"one that is held stays so":                 {listed: "a b", known: "a:published b:held", approval: true, leads: true, want: ""},
 		"approval is switched off":                  {listed: "a b", known: "a:published b:held", want: "publish b"},
 		"a revoked one does not come back":          {listed: "a b", known: "a:published", revoked: "b", want: ""},

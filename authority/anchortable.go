@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -56,6 +57,16 @@ func anchorPublished(r raftstore.Reader, td string, der []byte) (bool, error) {
 	return ok && row.Value.GetPublished(), err
 }
 
+// noAnchorYet says whether a domain has nothing yet that verifies its X509-SVIDs.
+func noAnchorYet(r raftstore.Reader, td string) (bool, error) {
+	published, err := publishedAnchors(r, td)
+	if err != nil || len(published) > 0 {
+		return false, err
+	}
+	rows, err := listAuthorities(r, td)
+	return !slices.ContainsFunc(rows, func(row *statev1.Authority) bool { return len(row.GetAnchors()) > 0 }), err
+}
+
 // anchorSituation reads what decides what becomes of the anchors of a domain's upstream.
 func (m *Manager) anchorSituation(r raftstore.Reader, domain *statev1.Domain, listed []*x509.Certificate, seen bool, now time.Time) (AnchorSituation, error) {
 	td := domain.GetTrustDomain()
@@ -67,14 +78,17 @@ func (m *Manager) anchorSituation(r raftstore.Reader, domain *statev1.Domain, li
 	if err != nil {
 		return AnchorSituation{}, err
 	}
+	first, err := noAnchorYet(r, td)
+	if err != nil {
+		return AnchorSituation{}, err
+	}
 	s := AnchorSituation{
-		Now: now, Leads: m.config.Store.IsLeader(), Approval: m.config.AnchorApproval, Seen: seen, First: true,
+		Now: now, Leads: m.config.Store.IsLeader(), Approval: m.config.AnchorApproval, Seen: seen, First: first,
 		Revoked: func(id string) bool { return revoked([]byte(id)) },
 	}
 	inUse := map[string]bool{}
 	for _, row := range rows {
 		if len(row.GetAnchors()) > 0 {
-			s.First = false
 			inUse[string(row.GetAnchors()[0])] = true
 		}
 	}
@@ -91,7 +105,6 @@ func (m *Manager) anchorSituation(r raftstore.Reader, domain *statev1.Domain, li
 			return AnchorSituation{}, fmt.Errorf("an anchor of the upstream of %s: %w", td, err)
 		}
 		id := string(row.GetCertificate())
-		s.First = s.First && !row.GetPublished()
 		s.Known = append(s.Known, KnownAnchor{
 			ID: id, NotAfter: c.NotAfter, Published: row.GetPublished(), Unlisted: timeOf(row.GetUnlistedTime()), InUse: inUse[id],
 		})

@@ -106,16 +106,19 @@ func (m *Manager) carryOut(tx *raftstore.Tx, td string, candidates map[Kind]cand
 			} else if revoked {
 				continue // it was revoked while this was signed; the next round asks for another
 			}
-			if unpublished, err := m.belowUnpublished(tx, td, made.row); err != nil {
+			brought, may, err := m.bringAnchor(tx, domain.Value, made.row, now)
+			if err != nil {
 				return nil, err
-			} else if unpublished {
+			}
+			if !may {
 				continue // its anchor left while this was signed
 			}
+			carried = append(carried, brought...)
 			row := number(made.row, rows, s, action, made.newAnchor)
 			inherits = slices.ContainsFunc(rows, func(other *statev1.Authority) bool { return sameAnchor(row, other) })
 			if fed, err := fedAnchor(tx, td, row); err != nil {
 				return nil, err
-			} else if fed {
+			} else if fed && len(brought) == 0 {
 				inherits = true
 			}
 			if err := authorities.Put(tx, authorityKey(td, row.GetId()), row); err != nil {
@@ -127,6 +130,9 @@ func (m *Manager) carryOut(tx *raftstore.Tx, td string, candidates map[Kind]cand
 		carried = append(carried, done{Action: action, inherits: inherits})
 	}
 	if carried, err = m.finish(tx, domain.Value, carried, now); err != nil {
+		return nil, err
+	}
+	if err := publishedWith(tx, td, carried); err != nil {
 		return nil, err
 	}
 	return carried, published(tx, td, carried)

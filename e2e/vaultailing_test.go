@@ -53,6 +53,9 @@ type ailing struct {
 	// folder has the ca.pem, role_id and secret_id that the member reads whenever it needs them; auth is the AppRole's path.
 	folder, auth string
 
+	// issued counts the SVIDs that hold was given.
+	issued atomic.Int64
+
 	mu    sync.Mutex
 	ahead time.Duration
 	ticks int
@@ -97,7 +100,7 @@ func (alone) ClockSane() bool           { return true }
 func (alone) Record(access.Event) error { return nil }
 
 // below starts a member below a mount of its own, behind a proxy or not, with its clock ahead of Vault's.
-func below(t *testing.T, v *vaulttest.Vault, proxied bool, ahead time.Duration, longest string) *ailing {
+func below(t *testing.T, v *vaulttest.Vault, proxied bool, ahead time.Duration, longest string, adjust ...func(*vaultca.Config, *authority.Config)) *ailing {
 	t.Helper()
 	a := &ailing{t: t, v: v, mount: v.PKI(t), folder: t.TempDir(), store: raftstoretest.New(t), metrics: prometheus.NewRegistry(), log: &lockedLog{}, ahead: ahead}
 	if longest != "" {
@@ -115,7 +118,7 @@ func below(t *testing.T, v *vaulttest.Vault, proxied bool, ahead time.Duration, 
 	a.auth = auth
 	a.write("secret_id", secretID)
 	log := hclog.New(&hclog.LoggerOptions{Output: a.log, Level: hclog.Info})
-	upstream, err := vaultca.New(vaultca.Config{
+	vault := vaultca.Config{
 		Address: address, CAFile: filepath.Join(a.folder, "ca.pem"),
 		Auth: vaultca.AppRole{Mount: auth, RoleID: func() (string, error) { return roleID, nil }, SecretID: func() (string, error) {
 			raw, err := os.ReadFile(filepath.Join(a.folder, "secret_id"))
@@ -125,17 +128,23 @@ func below(t *testing.T, v *vaulttest.Vault, proxied bool, ahead time.Duration, 
 		LongestSVID: func(spiffeid.TrustDomain) time.Duration { return 10 * time.Minute },
 		Logger:      log.Named("vault"), Registerer: a.metrics, Now: a.now,
 		Timeout: time.Second, // of a Vault that hangs; all else is as it is in a member
-	})
-	require.NoError(t, err)
-	a.manager, err = authority.New(authority.Config{
-		Store: a.store, Member: a.store.MemberID(), Home: ailingDomain, KeyDir: filepath.Join(a.folder, "keys"), Upstream: upstream,
+	}
+	own := authority.Config{
+		Store: a.store, Member: a.store.MemberID(), Home: ailingDomain, KeyDir: filepath.Join(a.folder, "keys"),
 		Defaults: authority.Settings{CATTL: 24 * time.Hour, X509SVIDTTL: 10 * time.Minute, JWTSVIDTTL: 10 * time.Minute, RefreshHint: time.Minute},
 		Contact:  alone{a.now}, Audit: alone{}, IssueRate: -1,
 		Conn:    func(id string) (grpc.ClientConnInterface, error) { return nil, fmt.Errorf("there is no member %s", id) },
 		Members: func(raftstore.Reader) ([]string, error) { return []string{a.store.MemberID()}, nil },
 		Alive:   func(raftstore.Reader) ([]string, error) { return []string{a.store.MemberID()}, nil },
 		Logger:  log.Named("authority"), Registerer: a.metrics, Now: a.now,
-	})
+	}
+	for _, change := range adjust {
+		change(&vault, &own)
+	}
+	upstream, err := vaultca.New(vault)
+	require.NoError(t, err)
+	own.Upstream = upstream
+	a.manager, err = authority.New(own)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -297,7 +306,6 @@ func (a *ailing) hold(byVault bool) (served func()) {
 	a.t.Helper()
 	ctx, cancel := context.WithCancel(a.t.Context())
 	var wrong []string
-	var issued atomic.Int64
 	ended := make(chan struct{})
 	last, err := a.issue(ctx)
 	require.NoError(a.t, err)
@@ -305,7 +313,7 @@ func (a *ailing) hold(byVault bool) (served func()) {
 	go func() {
 		defer close(ended)
 		defer tick.Stop()
-		for ctx.Err() == nil && len(wrong) < 10 {
+		for ctx.Err() == nil {
 			next, err := a.issue(ctx)
 			if err == nil {
 				at := next.svid.Certificates[0].NotBefore.Add(20 * time.Second) // the member backdates by half of that
@@ -315,10 +323,10 @@ func (a *ailing) hold(byVault bool) (served func()) {
 				_, _, err = x509svid.Verify(next.svid.Certificates, last.bundle, x509svid.WithTime(at))
 				last = next
 			}
-			if err != nil && ctx.Err() == nil {
+			if err != nil && ctx.Err() == nil && len(wrong) < 10 {
 				wrong = append(wrong, fmt.Sprintf("at %s: %v", a.now(), err))
 			}
-			issued.Add(1)
+			a.issued.Add(1)
 			select {
 			case <-ctx.Done():
 			case <-tick.C:
@@ -329,19 +337,20 @@ func (a *ailing) hold(byVault bool) (served func()) {
 	a.t.Cleanup(stop)
 	return func() {
 		a.t.Helper()
-		before := issued.Load()
-		eventually(a.t, "SVIDs are asked for by the end too", func() error {
-			select {
-			case <-ended:
-				return nil // too much was wrong
-			default:
-			}
-			if issued.Load() < before+2 {
-				return errors.New("not yet")
-			}
-			return nil
-		})
+		a.others()
 		stop()
 		require.Empty(a.t, wrong)
 	}
+}
+
+// others waits until hold was given two more SVIDs, the second of them with the bundle of now.
+func (a *ailing) others() {
+	a.t.Helper()
+	before := a.issued.Load()
+	eventually(a.t, "SVIDs are asked for now too", func() error {
+		if a.issued.Load() < before+2 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
 }
