@@ -196,21 +196,14 @@ func (m *Manager) refusedAnchor(r raftstore.Reader, td string) (func(*x509.Certi
 	if err != nil {
 		return nil, err
 	}
-	held := map[string]bool{}
-	published := 0
+	published := map[string]bool{}
 	for _, row := range rows {
 		if row.GetPublished() {
-			published++
-		} else {
-			held[string(row.GetCertificate())] = true
+			published[string(row.GetCertificate())] = true
 		}
 	}
-	known := func(der []byte) bool {
-		ok, err := anchorPublished(r, td, der)
-		return err == nil && ok
-	}
 	return func(c *x509.Certificate) bool {
-		return revoked(c.Raw) || held[string(c.Raw)] || (m.config.AnchorApproval && published > 0 && !known(c.Raw))
+		return revoked(c.Raw) || (m.config.AnchorApproval && len(published) > 0 && !published[string(c.Raw)])
 	}, nil
 }
 

@@ -208,11 +208,12 @@ func (m *Manager) newAuthority(ctx context.Context, s Situation, domain *statev1
 	for _, c := range signed.Chain {
 		row.Chain = append(row.Chain, c.Raw)
 	}
-	for _, c := range signed.Anchors {
+	anchors := signed.Anchors
+	if m.anchors != nil {
+		anchors = anchors[:1] // the others are in the bundle by themselves, for as long as the upstream has them
+	}
+	for _, c := range anchors {
 		row.Anchors = append(row.Anchors, c.Raw)
-		if m.anchors != nil {
-			break // the others are in the bundle by themselves, for as long as the upstream has them
-		}
 	}
 	return row, nil
 }
