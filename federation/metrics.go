@@ -13,6 +13,8 @@ type metrics struct {
 	// passedOver counts endpoints that failed where there was another one to ask.
 	passedOver *prometheus.CounterVec
 	owned      prometheus.Gauge
+	// lanes are the fetches under way and those whose turn has come and that wait for a place, by lane.
+	lanes *prometheus.GaugeVec
 	// statements counts checks of statements, alarms what was raised.
 	statements, alarms *prometheus.CounterVec
 	// invitations counts what came of attempts to accept this cluster's.
@@ -53,12 +55,16 @@ func newMetrics(m *Manager, registerer prometheus.Registerer) (*metrics, error) 
 		owned: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "entente_federation_polls_owned", Help: "Relationships that this member fetches for the cluster.",
 		}),
+		lanes: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "entente_federation_fetches", Help: "Fetches of foreign bundles by this member, under way (running) or waiting for a place (waiting): " +
+				"of peers that answer promptly (fast), and of those that do not (slow).",
+		}, []string{"lane", "state"}),
 	}
 	newPeerMetrics(ms)
 	if registerer == nil {
 		return ms, nil
 	}
-	for _, c := range []prometheus.Collector{ms.fetches, ms.passedOver, ms.duration, ms.owned, ms.statements, ms.alarms, ms.invitations, ms.maps, ms.streams, ms.streamsEnded, ms.messages, ms.received, &bundleCollector{manager: m}} {
+	for _, c := range []prometheus.Collector{ms.fetches, ms.passedOver, ms.duration, ms.owned, ms.lanes, ms.statements, ms.alarms, ms.invitations, ms.maps, ms.streams, ms.streamsEnded, ms.messages, ms.received, &bundleCollector{manager: m}} {
 		if err := registerer.Register(c); err != nil {
 			return nil, err
 		}
@@ -69,6 +75,11 @@ func newMetrics(m *Manager, registerer prometheus.Registerer) (*metrics, error) 
 func (ms *metrics) fetched(result string, took time.Duration) {
 	ms.fetches.WithLabelValues(result).Inc()
 	ms.duration.Observe(took.Seconds())
+}
+
+func (ms *metrics) lane(name string, l lane) {
+	ms.lanes.WithLabelValues(name, "running").Set(float64(l.running))
+	ms.lanes.WithLabelValues(name, "waiting").Set(float64(len(l.waiting)))
 }
 
 // bundleCollector reads the foreign bundles' metrics from the catalog when they are scraped, so that a domain that is foreign no

@@ -98,6 +98,8 @@ func (s *scheduler) run(ctx context.Context) error {
 			timer.Stop()
 		}
 		s.manager.metrics.owned.Set(float64(len(s.owned)))
+		s.manager.metrics.lane("fast", s.fast)
+		s.manager.metrics.lane("slow", s.slow)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
@@ -159,6 +160,10 @@ func TestHangingPeers(t *testing.T) {
 		tt.manager.changes.alive([]string{"eu-1"})
 		tt.hold(10*time.Second, 1, names(600, "example.org")...)
 		tt.pass(5 * time.Minute) // every one has had its first turn
+		lanes := tt.manager.metrics.lanes
+		require.EqualValues(t, slowLane, testutil.ToFloat64(lanes.WithLabelValues("slow", "running")), "an operator sees that they hang")
+		require.Positive(t, testutil.ToFloat64(lanes.WithLabelValues("slow", "waiting")))
+		require.Zero(t, testutil.ToFloat64(lanes.WithLabelValues("fast", "waiting")), "and that nobody else waits")
 		counts := tt.pass(10 * time.Minute)
 		for _, name := range names(600, "example.org")[501:] {
 			require.GreaterOrEqual(t, counts[name], 54, name)
