@@ -21,7 +21,7 @@ const (
 	// with its share of the rest.
 	maxPeerReport, maxPeerAnswer = 4000, 10000
 	// returnTime is what peers are given to come back after a change of leader, before those not heard of count as gone: their
-	// streams may have been those of the leader that died.
+	// streams may have been those of the leader that died. When all of them are back, nobody waits for it.
 	returnTime = 15 * time.Second
 )
 
@@ -48,6 +48,8 @@ type PeerReports struct {
 	now func() time.Time
 	// alive reads which members are heard from.
 	alive func() ([]string, error)
+	// peers are the home trust domains that relationships in force name; false: they were not read yet.
+	peers func() ([]string, bool)
 	run   uint64
 
 	mu      sync.Mutex
@@ -63,9 +65,9 @@ type PeerReports struct {
 	version uint64
 }
 
-func newPeerReports(now func() time.Time, alive func() ([]string, error)) *PeerReports {
+func newPeerReports(now func() time.Time, alive func() ([]string, error), peers func() ([]string, bool)) *PeerReports {
 	return &PeerReports{
-		now: now, alive: alive, run: rand.Uint64(), own: map[string]peerNote{}, dirty: map[string]bool{},
+		now: now, alive: alive, peers: peers, run: rand.Uint64(), own: map[string]peerNote{}, dirty: map[string]bool{},
 		heard: map[string]map[string]peerNote{}, runs: map[string]uint64{}, told: map[string]bool{},
 	}
 }
@@ -206,10 +208,11 @@ func (r *PeerReports) Answer(query []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	peers, read := r.peers()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.now()
-	answer := &statev1.PeerAnswer{Lead: r.lead, Complete: len(alive) > 0 && now.Sub(r.leading) >= returnTime}
+	answer := &statev1.PeerAnswer{Lead: r.lead, Complete: len(alive) > 0 && (now.Sub(r.leading) >= returnTime || read && r.allBack(peers))}
 	for _, member := range alive {
 		answer.Complete = answer.Complete && r.told[member]
 	}
@@ -256,6 +259,20 @@ func (r *PeerReports) Answer(query []byte) ([]byte, error) {
 		answer.Observations = append(answer.Observations, m)
 	}
 	return proto.Marshal(answer)
+}
+
+// allBack reports whether each peer has a stream, on which it has said which bundles it wants. r.mu is held.
+func (r *PeerReports) allBack(peers []string) bool {
+	for _, home := range peers {
+		back := false
+		for _, n := range r.heard[home] {
+			back = back || n.connected && len(n.acked) > 0
+		}
+		if !back {
+			return false
+		}
+	}
+	return true
 }
 
 func (n peerNote) message(home string, now time.Time) *statev1.PeerObservation {

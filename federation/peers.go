@@ -2,6 +2,7 @@ package federation
 
 import (
 	"context"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -60,7 +61,7 @@ func newPeers(m *Manager, c PeerConfig) *peers {
 		manager: m, config: c, wakes: make(chan struct{}, 1), plans: map[string]peerPlan{}, named: map[string]bool{},
 		streams: map[string][]*stream{}, dialers: map[string]*dialer{}, ended: map[string]bool{},
 	}
-	p.reports = newPeerReports(m.now, m.peerAlive)
+	p.reports = newPeerReports(m.now, m.peerAlive, p.homes)
 	p.remote = newRemoteStreams(p)
 	return p
 }
@@ -186,6 +187,13 @@ func (p *peers) reconcile(ctx context.Context) {
 		p.yield(s)
 	}
 	p.reports.forget(func(home string) bool { return named[home] })
+}
+
+// homes are the peers that relationships in force name; false: these were not read yet.
+func (p *peers) homes() ([]string, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Collect(maps.Keys(p.plans)), p.planned
 }
 
 // farewell says why no stream is kept with a peer any more.
