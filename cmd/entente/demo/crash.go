@@ -22,7 +22,7 @@ func (s *story) killLeader(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if leader == s.endpoints[s.us] {
-		// eu fetches from this member's URL alone; in production a name would stand for several.
+		// While there is no stream, eu fetches from this member's URL alone; in production a name would stand for several.
 		if leader, err = s.moveLead(ctx, leader); err != nil {
 			return "", err
 		}
@@ -89,7 +89,7 @@ func write(ctx context.Context, members []*member) (revision uint64, err error) 
 	return revision, err
 }
 
-// refreshedSince waits until eu has fetched the bundle of us after a moment.
+// refreshedSince waits until eu has had the bundle of us confirmed after a moment, by a stream or by a fetch.
 func (s *story) refreshedSince(ctx context.Context, moment time.Time) error {
 	var last *timestamppb.Timestamp
 	err := poll(ctx, nil, func(ctx context.Context) (bool, error) {
@@ -98,7 +98,7 @@ func (s *story) refreshedSince(ctx context.Context, moment time.Time) error {
 		return last != nil && last.AsTime().After(moment), err
 	})
 	if err != nil {
-		return fmt.Errorf("wait until eu has fetched the bundle of us again: %w", err)
+		return fmt.Errorf("wait until eu has heard of the bundle of us again: %w", err)
 	}
 	return nil
 }

@@ -22,7 +22,7 @@ const (
 // story is what the steps share.
 type story struct {
 	*world
-	// endpoints are the members whose bundle endpoint the other region fetches from, by region.
+	// endpoints are the members whose bundle endpoint the other region fetches from while there is no stream, by region.
 	endpoints map[*region]*member
 
 	euCaller, usCaller   *workload
@@ -36,7 +36,7 @@ type story struct {
 func (s *story) steps() []step {
 	return []step{
 		{"Two clusters form", s.form},
-		{"They federate both ways over https_spiffe", s.federate},
+		{"They federate by one token", s.federate},
 		{"Workloads get identities, and a service opens in both regions", s.populate},
 		{"A caller in eu is sent to the near instance", s.callNear},
 		{"The near one stops, and the call crosses to us", s.cross},
@@ -64,67 +64,6 @@ func (s *story) form(ctx context.Context) (string, error) {
 		leaders = append(leaders, fmt.Sprintf("%s, led by %s", r.domain.Name(), m.id))
 	}
 	return fmt.Sprintf("three voters each, two of which joined by one-time tokens: %s", strings.Join(leaders, "; ")), nil
-}
-
-func (s *story) federate(ctx context.Context) (string, error) {
-	s.endpoints = make(map[*region]*member)
-	for _, r := range s.regions() {
-		leader, err := r.leader(ctx)
-		if err != nil {
-			return "", err
-		}
-		// One that does not lead now, so that killing the leader later does not take away the only URL.
-		s.endpoints[r] = r.others(leader)[0]
-	}
-	var proved [2]string
-	federating, ctx := errgroup.WithContext(ctx)
-	for i, pair := range [][2]*region{{s.eu, s.us}, {s.us, s.eu}} {
-		federating.Go(func() (err error) {
-			proved[i], err = s.trust(ctx, pair[0], pair[1])
-			return err
-		})
-	}
-	if err := federating.Wait(); err != nil {
-		return "", err
-	}
-	return strings.Join(proved[:], "; "), nil
-}
-
-// trust has one region federate with another, beginning with the bundle that the other's administrator hands over.
-func (s *story) trust(ctx context.Context, r, other *region) (string, error) {
-	bootstrap, err := ententev1.NewBundleServiceClient(other.conn).GetBundle(ctx, &ententev1.GetBundleRequest{
-		Read: &ententev1.ReadOptions{Consistency: ententev1.Consistency_CONSISTENCY_LINEARIZABLE},
-	})
-	if err != nil {
-		return "", fmt.Errorf("take the bundle of %s out: %w", other.domain.Name(), err)
-	}
-	client := ententev1.NewFederationServiceClient(r.conn)
-	_, err = client.CreateRelationship(ctx, &ententev1.CreateRelationshipRequest{
-		Relationship: &ententev1.Relationship{
-			TrustDomain: other.domain.Name(), Url: bundleURL(s.endpoints[other], other),
-			Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE, EndpointSpiffeId: other.endpointID().String(),
-		},
-		BootstrapBundle: bootstrap.GetDocument(),
-	})
-	if err != nil {
-		return "", fmt.Errorf("federate %s with %s: %w", r.name, other.name, err)
-	}
-	var fetched *ententev1.Relationship
-	err = poll(ctx, nil, func(ctx context.Context) (bool, error) {
-		fetched, err = client.RefreshRelationship(ctx, &ententev1.RefreshRelationshipRequest{TrustDomain: other.domain.Name()})
-		if err == nil && fetched.GetLastError() != "" {
-			err = errors.New(fetched.GetLastError())
-		}
-		return fetched.GetLastSuccessTime() != nil && fetched.GetFreshness() == ententev1.Freshness_FRESHNESS_FRESH, err
-	})
-	if err != nil {
-		return "", fmt.Errorf("wait until %s has fetched the bundle of %s: %w", r.name, other.name, err)
-	}
-	return fmt.Sprintf("%s fetches %s for the cluster from %s (sequence %d)", fetched.GetOwner(), other.domain.Name(), fetched.GetUrl(), fetched.GetSequence()), nil
-}
-
-func bundleURL(m *member, r *region) string {
-	return fmt.Sprintf("https://%s/bundles/%s", m.endpoint, r.domain.Name())
 }
 
 func (s *story) populate(ctx context.Context) (string, error) {

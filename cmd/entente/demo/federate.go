@@ -1,0 +1,74 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+)
+
+// federate has one region invite the other: one token, and each side's approval.
+func (s *story) federate(ctx context.Context) (string, error) {
+	s.endpoints = make(map[*region]*member)
+	for _, r := range s.regions() {
+		leader, err := r.leader(ctx)
+		if err != nil {
+			return "", err
+		}
+		// One that does not lead now, so that killing the leader later does not take away the only URL.
+		s.endpoints[r] = r.others(leader)[0]
+	}
+	start := time.Now()
+	invites := ententev1.NewFederationServiceClient(s.endpoints[s.eu].conn)
+	accepts := ententev1.NewFederationServiceClient(s.endpoints[s.us].conn)
+	// Each offers the endpoint of the member that is asked: the members of the demo share one host, and have a port each.
+	invitation, err := invites.CreateInvitation(ctx, &ententev1.CreateInvitationRequest{TrustDomain: s.eu.domain.Name(), ForeignTrustDomain: s.us.domain.Name()})
+	if err != nil {
+		return "", fmt.Errorf("invite %s: %w", s.us.domain.Name(), err)
+	}
+	if _, err := accepts.RedeemInvitation(ctx, &ententev1.RedeemInvitationRequest{Token: invitation.GetToken()}); err != nil {
+		return "", fmt.Errorf("accept the invitation of %s: %w", s.eu.domain.Name(), err)
+	}
+	if _, err := accepts.ApproveRelationship(ctx, &ententev1.ApproveRelationshipRequest{TrustDomain: s.eu.domain.Name()}); err != nil {
+		return "", fmt.Errorf("approve the agreement with %s: %w", s.eu.domain.Name(), err)
+	}
+	if _, err := invites.ApproveRelationship(ctx, &ententev1.ApproveRelationshipRequest{TrustDomain: s.us.domain.Name()}); err != nil {
+		return "", fmt.Errorf("approve the agreement with %s: %w", s.us.domain.Name(), err)
+	}
+	if _, err := s.streamed(ctx, s.us, s.eu); err != nil {
+		return "", err
+	}
+	stream, err := s.streamed(ctx, s.eu, s.us)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("eu invited, us accepted, and both approved; %.1f s after the invitation one stream, between %s and %s, keeps either's bundle up to date in the other",
+		time.Since(start).Seconds(), stream.GetMember(), stream.GetRemoteMember()), nil
+}
+
+// streamed waits until a stream keeps another region's bundle up to date in a region, and returns it.
+func (s *story) streamed(ctx context.Context, r, other *region) (stream *ententev1.PeerStream, err error) {
+	td := other.domain.Name()
+	err = poll(ctx, nil, func(ctx context.Context) (bool, error) {
+		known, err := ententev1.NewFederationServiceClient(r.conn).GetRelationship(ctx, &ententev1.GetRelationshipRequest{TrustDomain: td})
+		if err == nil && known.GetLastError() != "" {
+			err = errors.New(known.GetLastError())
+		}
+		for _, p := range known.GetStreams() {
+			if p.GetConnected() && len(p.GetConfirmed()) > 0 {
+				stream = p
+			}
+		}
+		return stream != nil && known.GetFreshness() == ententev1.Freshness_FRESHNESS_FRESH, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("wait until a stream brings the bundle of %s to %s: %w", td, r.name, err)
+	}
+	return stream, nil
+}
+
+func bundleURL(m *member, r *region) string {
+	return fmt.Sprintf("https://%s/bundles/%s", m.endpoint, r.domain.Name())
+}
