@@ -91,6 +91,7 @@ func TestTheKeysOfACompromisedMemberAreTrustedNoMore(t *testing.T) {
 	svid := issue(t, c.members[1], "spiffe://eu.example.org/web")
 	_, _, err := x509svid.Verify(svid.svid.Certificates, svid.bundle)
 	require.NoError(t, err)
+	made := invite(t, c.members[1], c.domain, "us.example.org")
 	eventually(t, "the first member is removed", func() error {
 		_, err := ententev1.NewClusterServiceClient(c.members[1].socket()).RemoveMember(ctx, &ententev1.RemoveMemberRequest{Id: first.id, Compromised: true})
 		return err
@@ -104,6 +105,10 @@ func TestTheKeysOfACompromisedMemberAreTrustedNoMore(t *testing.T) {
 	require.Error(t, err, "what the compromised member signed still verifies")
 	_, _, err = x509svid.Verify(now.svid.Certificates, now.bundle)
 	require.NoError(t, err)
+	list, err := federationOf(c.members[1]).ListInvitations(ctx, &ententev1.ListInvitationsRequest{})
+	require.NoError(t, err)
+	require.Equal(t, made.GetInvitation().GetId(), list.GetInvitations()[0].GetId())
+	require.Equal(t, ententev1.InvitationState_INVITATION_STATE_REVOKED, list.GetInvitations()[0].GetState(), "its key could answer for an open one")
 }
 
 func TestARemovedMemberIsShutOut(t *testing.T) {

@@ -78,6 +78,7 @@ func invitationShown(id string, row *statev1.Invitation, now time.Time) *entente
 	out := &ententev1.Invitation{
 		Id: id, TrustDomain: row.GetTrustDomain(), ForeignTrustDomain: row.GetForeignTrustDomain(), CreateTime: row.GetCreateTime(),
 		ExpireTime: row.GetExpireTime(), Creator: row.GetCreator(), Approved: row.GetApproved(), ForeignHomeTrustDomain: row.GetForeignHomeTrustDomain(),
+		RevokeReason: row.GetRevokeReason(),
 	}
 	out.State, out.EndTime = invitationState(row, now)
 	return out
@@ -127,8 +128,14 @@ func (s *Service) CreateInvitation(ctx context.Context, req *ententev1.CreateInv
 		Creator: access.CallerFrom(ctx).String(), ForeignHomeTrustDomain: req.GetForeignHomeTrustDomain(),
 		Approved: req.GetApprove() || m.config.Invitations.NoApproval,
 	}
+	for _, d := range t.Identities {
+		row.Identities = append(row.Identities, d[:])
+	}
 	revision, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
 		if err := m.agreeable(tx, own.Name(), foreign.Name()); err != nil {
+			return err
+		}
+		if err := stillMembers(tx, row.GetIdentities()); err != nil {
 			return err
 		}
 		if err := forgetInvitations(tx, now); err != nil {

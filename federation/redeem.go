@@ -83,7 +83,7 @@ func redeemable(row *statev1.Invitation, c *ententev1.AcceptInvitationContent, s
 			"have the other operator end the agreement with `entente federation delete %s`, and %s", r.GetTime().AsTime().Format(time.RFC3339), row.GetForeignTrustDomain(), remedy)
 	}
 	if t := row.GetRevokeTime(); t != nil {
-		return false, refuseInvitation("revoked", codes.PermissionDenied, "the invitation was revoked at %s; %s", t.AsTime().Format(time.RFC3339), remedy)
+		return false, refuseInvitation("revoked", codes.PermissionDenied, "%s; %s", revokedText(t.AsTime(), row.GetRevokeReason()), remedy)
 	}
 	if expires := row.GetExpireTime().AsTime(); !now.Before(expires) {
 		text := fmt.Sprintf("the invitation expired at %s, by the clock of the cluster that made it, where it is %s now", expires.Format(time.RFC3339), now.UTC().Format(time.RFC3339))

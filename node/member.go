@@ -147,7 +147,7 @@ func (m *member) buildMembership() (err error) {
 		Caller: port.MemberFrom, Audit: joinAudit{m.audit},
 		OnChange: m.port.RecheckMembers,
 		OnRemove: []func(*raftstore.Tx, membership.Removal) error{func(tx *raftstore.Tx, r membership.Removal) error {
-			return m.authority.RemoveMember(tx, r.MemberID, r.Compromised)
+			return errors.Join(m.authority.RemoveMember(tx, r.MemberID, r.Compromised), m.federation.RemoveMember(tx, r.MemberID, r.Compromised))
 		}},
 		Logger: m.log.Named("membership"), Registerer: m.registry,
 	})

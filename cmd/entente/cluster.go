@@ -61,7 +61,7 @@ func (a *app) clusterRemoveCommand() *cobra.Command {
 			return a.print(done, func(t *table) { t.otherwise("Member %s is removed.", args[0]) })
 		}),
 	}
-	cmd.Flags().BoolVar(&compromised, "compromised", false, "its keys may be in other hands: revoke its authorities at once")
+	cmd.Flags().BoolVar(&compromised, "compromised", false, "its keys may be in other hands: revoke its authorities, and the open invitations that name it, at once")
 	return cmd
 }
 

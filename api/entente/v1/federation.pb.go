@@ -1848,8 +1848,10 @@ type Invitation struct {
 	// When it was used or revoked.
 	EndTime                *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
 	ForeignHomeTrustDomain string                 `protobuf:"bytes,10,opt,name=foreign_home_trust_domain,json=foreignHomeTrustDomain,proto3" json:"foreign_home_trust_domain,omitempty"`
-	unknownFields          protoimpl.UnknownFields
-	sizeCache              protoimpl.SizeCache
+	// Why it was revoked, where no operator did it; else empty.
+	RevokeReason  string `protobuf:"bytes,11,opt,name=revoke_reason,json=revokeReason,proto3" json:"revoke_reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Invitation) Reset() {
@@ -1948,6 +1950,13 @@ func (x *Invitation) GetEndTime() *timestamppb.Timestamp {
 func (x *Invitation) GetForeignHomeTrustDomain() string {
 	if x != nil {
 		return x.ForeignHomeTrustDomain
+	}
+	return ""
+}
+
+func (x *Invitation) GetRevokeReason() string {
+	if x != nil {
+		return x.RevokeReason
 	}
 	return ""
 }
@@ -2537,7 +2546,7 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1a\n" +
 	"\bsequence\x18\x04 \x01(\x04R\bsequence\"?\n" +
 	"\x1aApproveRelationshipRequest\x12!\n" +
-	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\"\xc6\x03\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\"\xeb\x03\n" +
 	"\n" +
 	"Invitation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
@@ -2552,7 +2561,8 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"\x05state\x18\b \x01(\x0e2\x1b.entente.v1.InvitationStateR\x05state\x125\n" +
 	"\bend_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x129\n" +
 	"\x19foreign_home_trust_domain\x18\n" +
-	" \x01(\tR\x16foreignHomeTrustDomain\"\xf0\x01\n" +
+	" \x01(\tR\x16foreignHomeTrustDomain\x12#\n" +
+	"\rrevoke_reason\x18\v \x01(\tR\frevokeReason\"\xf0\x01\n" +
 	"\x17CreateInvitationRequest\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x120\n" +
 	"\x14foreign_trust_domain\x18\x02 \x01(\tR\x12foreignTrustDomain\x12+\n" +

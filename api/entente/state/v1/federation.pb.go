@@ -387,8 +387,12 @@ type Invitation struct {
 	Redemption *InvitationRedemption `protobuf:"bytes,9,opt,name=redemption,proto3" json:"redemption,omitempty"`
 	// The home domain of the accepting cluster, where it may bring another one.
 	ForeignHomeTrustDomain string `protobuf:"bytes,10,opt,name=foreign_home_trust_domain,json=foreignHomeTrustDomain,proto3" json:"foreign_home_trust_domain,omitempty"`
-	unknownFields          protoimpl.UnknownFields
-	sizeCache              protoimpl.SizeCache
+	// SHA-256 of the identity keys that the token names.
+	Identities [][]byte `protobuf:"bytes,11,rep,name=identities,proto3" json:"identities,omitempty"`
+	// Why it was revoked; empty: an operator wanted it.
+	RevokeReason  string `protobuf:"bytes,12,opt,name=revoke_reason,json=revokeReason,proto3" json:"revoke_reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Invitation) Reset() {
@@ -487,6 +491,20 @@ func (x *Invitation) GetRedemption() *InvitationRedemption {
 func (x *Invitation) GetForeignHomeTrustDomain() string {
 	if x != nil {
 		return x.ForeignHomeTrustDomain
+	}
+	return ""
+}
+
+func (x *Invitation) GetIdentities() [][]byte {
+	if x != nil {
+		return x.Identities
+	}
+	return nil
+}
+
+func (x *Invitation) GetRevokeReason() string {
+	if x != nil {
+		return x.RevokeReason
 	}
 	return ""
 }
@@ -1399,7 +1417,7 @@ const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"identities\x18\t \x03(\fR\n" +
 	"identities\x12\x1c\n" +
 	"\tcompanion\x18\n" +
-	" \x01(\bR\tcompanion\"\xf6\x03\n" +
+	" \x01(\bR\tcompanion\"\xbb\x04\n" +
 	"\n" +
 	"Invitation\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x120\n" +
@@ -1417,7 +1435,11 @@ const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"redemption\x18\t \x01(\v2&.entente.state.v1.InvitationRedemptionR\n" +
 	"redemption\x129\n" +
 	"\x19foreign_home_trust_domain\x18\n" +
-	" \x01(\tR\x16foreignHomeTrustDomain\"f\n" +
+	" \x01(\tR\x16foreignHomeTrustDomain\x12\x1e\n" +
+	"\n" +
+	"identities\x18\v \x03(\fR\n" +
+	"identities\x12#\n" +
+	"\rrevoke_reason\x18\f \x01(\tR\frevokeReason\"f\n" +
 	"\x14InvitationRedemption\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1e\n" +
 	"\n" +
