@@ -127,7 +127,7 @@ func (m *Manager) askToAccept(ctx context.Context, t InvitationToken, c *entente
 	var answer *ententev1.AcceptInvitationResponse
 	var failures []string
 	for _, address := range addresses {
-		err := m.callMember(ctx, address, t.accepts, func(ctx context.Context, client ententev1.InvitationServiceClient, binding []byte) error {
+		err := m.callMember(ctx, callWithin, address, t.accepts, func(ctx context.Context, client ententev1.InvitationServiceClient, binding []byte) error {
 			signed, err := m.sign(purposeAccept, binding, content)
 			if err != nil {
 				return err
@@ -168,10 +168,10 @@ func (m *Manager) sign(purpose string, binding, content []byte) (*ententev1.Iden
 
 // callMember calls a member of another cluster that is known by its identity key. What is sent in the call goes to the holder of a key
 // that accept let pass, and to nobody else: the handshake is broken off before it otherwise.
-func (m *Manager) callMember(ctx context.Context, address string, accept func([32]byte) error,
+func (m *Manager) callMember(ctx context.Context, within time.Duration, address string, accept func([32]byte) error,
 	call func(ctx context.Context, client ententev1.InvitationServiceClient, binding []byte) error,
 ) error {
-	ctx, cancel := context.WithTimeout(ctx, callWithin)
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	var refusal error
 	raw, binding, err := m.config.Invitations.Dial(ctx, address, func(presented [32]byte) error {

@@ -4,25 +4,29 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/token"
 )
 
 const (
 	// lookForConsents is how often a member looks which other sides are to be asked.
 	lookForConsents = time.Second
-	// An agreement that waits for a consent is asked about soon, then less often; one in force only where no stream would tell of its end.
-	firstConsent, lastConsent, settledConsent = time.Second, 30 * time.Second, 5 * time.Minute
-	// maxAskedTogether is how many other sides a member asks at once.
+	// maxAskedTogether is how many other sides a member asks at once; as many more where an operator has decided, whom nobody who hangs
+	// keeps waiting.
 	maxAskedTogether = 8
+	// exchangeWithin bounds one question, over all addresses of the other side, and exchangeEach that to one of them.
+	exchangeWithin, exchangeEach = 30 * time.Second, 10 * time.Second
 	// maxNudged bounds what waits for the catalog to show it: an operator's decision is there before the catalog has read it.
 	maxNudged = 1000
 	// maxFarewells is how often it is tried to tell the other side of an end. It asks by itself too.
@@ -30,21 +34,24 @@ const (
 )
 
 // consents tells the other sides of agreements how this side stands to them, and learns how they do. The owner of a relationship asks at
-// its own pace; a member where an operator has decided tells of it at once.
+// its own pace; a member where an operator has decided tells of it at once. A change of this cluster's members is told to all: the other
+// sides know them by their identity keys, and must not listen to one that was removed.
 type consents struct {
 	manager *Manager
 	signal  chan struct{}
+	// paced and urgent are the lanes of questions; each has a buffer of maxAskedTogether.
+	paced, urgent chan struct{}
+	work          sync.WaitGroup
 
 	mu        sync.Mutex
 	nudged    map[string]bool
 	farewells []farewell
 	next      map[string]asking
-}
-
-// asking is when an other side is asked next, and how long was waited for that.
-type asking struct {
-	at   time.Time
-	wait time.Duration
+	// underWay are the relationships that are being asked about.
+	underWay map[string]bool
+	// own are this cluster's members as they were last looked at, told as each other side heard them.
+	own  string
+	told map[string]string
 }
 
 // farewell tells of an agreement that this side has ended.
@@ -55,7 +62,10 @@ type farewell struct {
 }
 
 func newConsents(m *Manager) *consents {
-	return &consents{manager: m, signal: make(chan struct{}, 1), nudged: map[string]bool{}, next: map[string]asking{}}
+	return &consents{
+		manager: m, signal: make(chan struct{}, 1), paced: make(chan struct{}, maxAskedTogether), urgent: make(chan struct{}, maxAskedTogether),
+		nudged: map[string]bool{}, next: map[string]asking{}, underWay: map[string]bool{}, told: map[string]string{},
+	}
 }
 
 func (c *consents) wake() {
@@ -73,17 +83,22 @@ func (c *consents) nudge(name string) {
 	c.wake()
 }
 
-// nudgePeer does so for all agreements with a cluster, which has just said that it has no relationship any more.
-func (c *consents) nudgePeer(home string) {
+// askSoon has the other sides of all agreements with a cluster asked, which has just said that it has no relationship any more.
+// It waits for a lane like every question: that cluster decides how often it says so.
+func (c *consents) askSoon(home string) {
+	now := c.manager.now()
 	var names []string
 	c.manager.catalog.each(func(name string, e entry) {
 		if r := e.relationship; r.Agreement != "" && r.Peer != nil && r.Peer.Home.Name() == home {
 			names = append(names, name)
 		}
 	})
+	c.mu.Lock()
 	for _, name := range names {
-		c.nudge(name)
+		c.next[name] = asking{at: now, soon: true}
 	}
+	c.mu.Unlock()
+	c.wake()
 }
 
 // part has the other side told that this side has ended an agreement.
@@ -102,6 +117,7 @@ func (c *consents) run(ctx context.Context) error {
 	if c.manager.config.Invitations.Dial == nil {
 		return nil
 	}
+	defer c.work.Wait()
 	ticker := time.NewTicker(lookForConsents)
 	defer ticker.Stop()
 	for {
@@ -111,34 +127,18 @@ func (c *consents) run(ctx context.Context) error {
 		case <-ticker.C:
 		case <-c.signal:
 		}
-		c.round(ctx)
+		c.begin(ctx)
 	}
 }
 
-func (c *consents) round(ctx context.Context) {
-	var group errgroup.Group
-	group.SetLimit(maxAskedTogether)
-	for _, name := range c.due() {
-		group.Go(func() error { c.ask(ctx, name); return nil })
-	}
-	c.mu.Lock()
-	leaving := c.farewells
-	c.farewells = nil
-	c.mu.Unlock()
-	for _, f := range leaving {
-		group.Go(func() error { c.say(ctx, f); return nil })
-	}
-	_ = group.Wait() // nobody fails
-}
-
-// due are the relationships whose other sides are to be asked now. What is asked about is scheduled anew.
-func (c *consents) due() (names []string) {
+// begin begins what is due and finds a lane. What finds none stays due.
+func (c *consents) begin(ctx context.Context) {
 	m := c.manager
 	members, err := m.alive(m.config.Store.View())
 	if err != nil {
-		return nil
+		return
 	}
-	now := m.now()
+	now, own := m.now(), fmt.Sprintf("%x", m.ownIdentities())
 	known := map[string]*Relationship{}
 	m.catalog.each(func(name string, e entry) {
 		if r := e.relationship; r.Agreement != "" && !r.AgreementEnded {
@@ -147,43 +147,79 @@ func (c *consents) due() (names []string) {
 	})
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	changed := c.own != "" && c.own != own
+	c.own = own
 	for name, r := range known {
-		t, nudged := c.next[name], c.nudged[name]
-		switch {
-		case nudged:
-			t.wait = firstConsent
-		case m.owner(name, members) != m.member || now.Before(t.at) && t.at.Sub(now) <= settledConsent:
-			continue
-		case !r.Agreed:
-			t.wait = min(max(2*t.wait, firstConsent), lastConsent)
-		default:
-			t.wait = settledConsent
-			if r.Peer != nil && m.peers.streamed(r.Peer.Home.Name(), name) {
-				c.next[name] = asking{now.Add(settledConsent), settledConsent}
-				continue // its goodbye would tell
+		t, seen := c.next[name]
+		nudged := c.nudged[name]
+		q := question{
+			seen: seen, nudged: nudged, owned: m.owner(name, members) == m.member, agreed: r.Agreed, untold: c.told[name] != own, changed: changed,
+			streamed: func() bool { return r.Peer != nil && m.peers.streamed(r.Peer.Home.Name(), name) },
+		}
+		next, ask := t.after(q, now, m.chance())
+		if ask && !c.start(nudged, name, func() { c.ask(ctx, name, own) }) {
+			if changed { // the next look would not know
+				c.next[name] = asking{at: now}
 			}
+			continue
 		}
-		c.next[name] = asking{now.Add(time.Duration(float64(t.wait) * (0.75 + m.chance()/4))), t.wait}
-		names = append(names, name)
-	}
-	for name := range c.next {
-		if known[name] == nil {
-			delete(c.next, name)
-		}
-	}
-	for name := range c.nudged {
-		if known[name] != nil {
+		if ask {
 			delete(c.nudged, name)
 		}
+		if ask || q.owned {
+			c.next[name] = next
+		}
 	}
-	if len(c.nudged) > maxNudged {
-		clear(c.nudged) // of relationships that are gone
+	c.prune(known)
+	waiting := c.farewells
+	c.farewells = nil
+	for _, f := range waiting {
+		if now.Before(f.after) || !c.start(true, "", func() { c.say(ctx, f) }) {
+			c.farewells = append(c.farewells, f)
+		}
 	}
-	return names
 }
 
-// ask tells the other side of one agreement how this one stands to it, and takes down the answer.
-func (c *consents) ask(ctx context.Context, name string) {
+// start runs a question in a lane, and reports whether there was one. About a relationship there is one question at a time. c.mu is held.
+func (c *consents) start(urgent bool, name string, fn func()) bool {
+	lane := c.paced
+	if urgent {
+		lane = c.urgent
+	}
+	if c.underWay[name] {
+		return false
+	}
+	select {
+	case lane <- struct{}{}:
+	default:
+		return false
+	}
+	if name != "" {
+		c.underWay[name] = true
+	}
+	c.work.Go(func() {
+		fn()
+		c.mu.Lock()
+		delete(c.underWay, name)
+		c.mu.Unlock()
+		<-lane
+		c.wake()
+	})
+	return true
+}
+
+// prune forgets what is about relationships that are gone. c.mu is held.
+func (c *consents) prune(known map[string]*Relationship) {
+	gone := func(name string) bool { return known[name] == nil }
+	maps.DeleteFunc(c.next, func(name string, _ asking) bool { return gone(name) })
+	maps.DeleteFunc(c.told, func(name string, _ string) bool { return gone(name) })
+	if len(c.nudged) > maxNudged {
+		maps.DeleteFunc(c.nudged, func(name string, _ bool) bool { return gone(name) })
+	}
+}
+
+// ask tells the other side of one agreement how this one stands to it and who its members are, and takes down the answer.
+func (c *consents) ask(ctx context.Context, name, own string) {
 	row, found, err := Relationships.Get(c.manager.config.Store.View(), name)
 	if err != nil || !found {
 		return
@@ -196,6 +232,9 @@ func (c *consents) ask(ctx context.Context, name string) {
 		}
 		return
 	}
+	c.mu.Lock()
+	c.told[name] = own
+	c.mu.Unlock()
 	identities := answer.GetIdentities()
 	if _, err := parseIdentities(identities); err != nil {
 		identities = nil
@@ -207,20 +246,13 @@ func (c *consents) ask(ctx context.Context, name string) {
 
 // say tells the other side that this one has ended an agreement, and tries again where nobody is reached.
 func (c *consents) say(ctx context.Context, f farewell) {
-	now := c.manager.now()
-	if now.Before(f.after) {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.farewells = append(c.farewells, f)
-		return
-	}
 	if _, err := c.exchange(ctx, f.row, ententev1.Consent_CONSENT_ENDED); err == nil || ctx.Err() != nil {
 		return
 	} else if f.tries++; f.tries >= maxFarewells {
 		c.manager.log.Warn("the other side could not be told that an agreement has ended; it learns of it when it asks", "trust_domain", f.row.GetTrustDomain(), "error", clip(err.Error()))
 		return
 	}
-	f.after = now.Add(min(firstConsent<<f.tries, lastConsent))
+	f.after = c.manager.now().Add(min(firstConsent<<f.tries, lastConsent))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.farewells = append(c.farewells, f)
@@ -235,9 +267,16 @@ func (c *consents) exchange(ctx context.Context, row *statev1.Relationship, says
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, exchangeWithin)
+	defer cancel()
 	failures := []error{errors.New("no address answered")}
-	for _, address := range row.GetPeer().GetAddresses() {
-		err := m.callMember(ctx, address, func(presented [32]byte) error {
+	addresses := slices.Clone(row.GetPeer().GetAddresses())
+	rand.Shuffle(len(addresses), func(i, j int) { addresses[i], addresses[j] = addresses[j], addresses[i] })
+	for _, address := range addresses {
+		if ctx.Err() != nil {
+			break // the others are tried the next time
+		}
+		err := m.callMember(ctx, exchangeEach, address, func(presented [32]byte) error {
 			if hasMember(a.GetIdentities(), presented) {
 				return nil
 			}
@@ -308,6 +347,9 @@ func (s *InvitationService) ExchangeConsent(ctx context.Context, req *ententev1.
 	signer, err := s.signer(ctx, purposeConsent, req.GetSigned(), req.GetContent(), c)
 	if err != nil {
 		return nil, raftstore.StatusError(err)
+	}
+	if !token.IsID(c.GetAgreementId()) { // a relationship without an agreement has none, and is nobody else's affair
+		return nil, raftstore.StatusError(refuseInvitation("malformed", codes.InvalidArgument, "the agreement's id is malformed"))
 	}
 	m := s.manager
 	view, err := m.config.Store.Read(ctx, raftstore.ReadOptions{Linearizable: true})

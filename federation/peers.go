@@ -323,7 +323,7 @@ func (p *peers) keep(s *stream) error {
 	level("stream to a peer has ended; its bundles are fetched until it is back", "peer", home, "member", s.session.remote, "direction", direction, "result", reason, "error", text)
 	p.reports.ended(home, s.session.remote, s.session.outgoing, reason, text)
 	if reason == "ended" {
-		p.manager.consents.nudgePeer(home)
+		p.manager.consents.askSoon(home)
 	}
 	p.noted(home)
 	p.wake()

@@ -1,0 +1,136 @@
+package federation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/membership"
+	"github.com/ententehq/entente/raftstore/token"
+)
+
+// callers counts who is called, and lets calls of names with "hang" hang.
+type callers struct {
+	mu      sync.Mutex
+	called  map[string]int
+	members []InvitingMember
+}
+
+func (c *callers) dial(ctx context.Context, address string, _ func([32]byte) error) (net.Conn, []byte, error) {
+	c.mu.Lock()
+	c.called[address]++
+	c.mu.Unlock()
+	if strings.Contains(address, "hang") {
+		<-ctx.Done()
+	}
+	return nil, nil, errors.New("nobody is there")
+}
+
+func (c *callers) calls(address string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.called[address]
+}
+
+func (c *callers) inviting() []InvitingMember {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.members
+}
+
+func newConsentRoom(t *testing.T) (*room, *callers) {
+	t.Helper()
+	identity, err := membership.LoadIdentity(filepath.Join(t.TempDir(), "identity.key"))
+	require.NoError(t, err)
+	c := &callers{called: map[string]int{}, members: []InvitingMember{{Address: "eu-1.example.org:7440", Identity: identity.Digest}}}
+	r := newRoom(t, func(config *Config) {
+		config.Invitations = InvitationConfig{Identity: identity, Members: c.inviting, Dial: c.dial, Binding: func(context.Context) ([]byte, bool) { return someBinding, true }}
+	})
+	return r, c
+}
+
+var someBinding = []byte("binding")
+
+// exchange puts a question as another cluster does.
+func (r *room) exchange(t *testing.T, c *ententev1.ExchangeConsentContent) (*ententev1.ExchangeConsentResponse, error) {
+	t.Helper()
+	content, err := proto.Marshal(c)
+	require.NoError(t, err)
+	signed, err := r.manager.sign(purposeConsent, someBinding, content)
+	require.NoError(t, err)
+	return NewInvitationService(r.manager).ExchangeConsent(t.Context(), &ententev1.ExchangeConsentRequest{Content: content, Signed: signed})
+}
+
+// A stranger is not told with whom this cluster has relationships.
+func TestStrangersAreToldOfNoRelationship(t *testing.T) {
+	r, _ := newConsentRoom(t)
+	r.agree(t, "us.example.org", true)
+	_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
+		return Relationships.Put(tx, "asia.example.org", &statev1.Relationship{TrustDomain: "asia.example.org"})
+	})
+	require.NoError(t, err)
+	for _, name := range []string{"us.example.org", "asia.example.org", "nobody.example.org"} {
+		answer, err := r.exchange(t, &ententev1.ExchangeConsentContent{AgreementId: token.NewID(), TrustDomain: name, OtherTrustDomain: "eu.example.org"})
+		require.NoError(t, err)
+		require.Equal(t, ententev1.Consent_CONSENT_ENDED, answer.GetConsent())
+		require.Empty(t, answer.GetIdentities())
+		_, err = r.exchange(t, &ententev1.ExchangeConsentContent{TrustDomain: name})
+		require.ErrorContains(t, err, "the agreement's id is malformed", name)
+	}
+}
+
+// agree puts a relationship that came of an invitation into a room.
+func (r *room) agree(t *testing.T, name string, approved bool) {
+	t.Helper()
+	row := &statev1.Relationship{
+		TrustDomain: name, Url: "https://" + name + "/", Profile: int32(ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB), Generation: 1,
+		Peer:      &statev1.RelationshipPeer{HomeTrustDomain: name, Addresses: []string{name + ":7440"}},
+		Agreement: &statev1.RelationshipAgreement{Id: token.NewID(), HostedTrustDomain: "eu.example.org", Confirmed: true, Identities: [][]byte{make([]byte, 32)}},
+	}
+	if approved {
+		row.Agreement.ApproveTime, row.Agreement.PeerApproveTime = some, some
+	}
+	_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error { return Relationships.Put(tx, name, row) })
+	require.NoError(t, err)
+}
+
+// Peers that hang do not keep an operator's word from reaching another one.
+func TestPeersThatHangKeepNobodysConsentWaiting(t *testing.T) {
+	r, c := newConsentRoom(t)
+	for i := range 3 * maxAskedTogether {
+		r.agree(t, fmt.Sprintf("hang-%d.example.org", i), false)
+	}
+	r.run(t)
+	until(t, "all lanes to hang", func() bool { return len(r.manager.consents.paced) == maxAskedTogether })
+	r.agree(t, "us.example.org", false)
+	_, err := r.service.ApproveRelationship(t.Context(), &ententev1.ApproveRelationshipRequest{TrustDomain: "us.example.org"})
+	require.NoError(t, err)
+	until(t, "us.example.org to be told", func() bool { return c.calls("us.example.org:7440") > 0 })
+}
+
+// Who is a member of this cluster no more is said to all that would listen to it, at once and until they have heard it.
+func TestAChangeOfMembersIsToldToAll(t *testing.T) {
+	r, c := newConsentRoom(t)
+	r.agree(t, "us.example.org", true)
+	r.run(t)
+	until(t, "a time for it", func() bool {
+		r.manager.consents.mu.Lock()
+		defer r.manager.consents.mu.Unlock()
+		return !r.manager.consents.next["us.example.org"].at.IsZero()
+	})
+	c.mu.Lock()
+	c.members = append([]InvitingMember{{Address: "eu-2.example.org:7440", Identity: [32]byte{2}}}, c.members...)
+	c.mu.Unlock()
+	until(t, "it to be told, and told again", func() bool { return c.calls("us.example.org:7440") > 1 })
+}
