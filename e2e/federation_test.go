@@ -71,14 +71,14 @@ type workload struct {
 func (w workload) GetX509SVID() (*x509svid.SVID, error) { return w.svid, nil }
 
 // issue gets an X509-SVID over the admin socket of a member.
-func issue(t *testing.T, p *process, id string) workload {
+func issue(t testing.TB, p *process, id string) workload {
 	t.Helper()
 	w, err := tryIssue(t, p, id)
 	require.NoError(t, err)
 	return w
 }
 
-func tryIssue(t *testing.T, p *process, id string) (workload, error) {
+func tryIssue(t testing.TB, p *process, id string) (workload, error) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
@@ -102,12 +102,12 @@ func tryIssue(t *testing.T, p *process, id string) (workload, error) {
 }
 
 // call opens a gRPC connection to a member's port as this workload.
-func (w workload) call(t *testing.T, p *process, home string) *grpc.ClientConn {
+func (w workload) call(t testing.TB, p *process, home string, options ...grpc.DialOption) *grpc.ClientConn {
 	t.Helper()
 	server := spiffeid.RequireFromString("spiffe://" + home + "/entente/member/" + p.id)
 	config := tlsconfig.MTLSClientConfig(w, w.bundle, tlsconfig.AuthorizeID(server))
 	config.MinVersion = tls.VersionTLS13
-	conn, err := grpc.NewClient("passthrough:///"+p.api, grpc.WithTransportCredentials(credentials.NewTLS(config)))
+	conn, err := grpc.NewClient("passthrough:///"+p.api, append(options, grpc.WithTransportCredentials(credentials.NewTLS(config)))...)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
 	return conn
