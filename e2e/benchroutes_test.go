@@ -111,7 +111,7 @@ func benchmarkRoutes(b *testing.B) {
 }
 
 // small are the buffers of a client that has little to say.
-var small = []grpc.DialOption{grpc.WithSharedWriteBuffer(true), grpc.WithReadBufferSize(4 << 10), grpc.WithWriteBufferSize(4 << 10)}
+var small = []grpc.DialOption{grpc.WithReadBufferSize(4 << 10), grpc.WithWriteBufferSize(4 << 10)}
 
 // openADS opens a stream on a connection, and reads the first answer.
 func openADS(b *testing.B, conn *grpc.ClientConn, service string) (discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesClient, error) {

@@ -25,7 +25,7 @@ const (
 	graceful = 3 * time.Second
 )
 
-// serverOptions are common to all gRPC servers of a member. Most streams are idle watches: the buffer to write is lent for a write, and
+// serverOptions are common to all gRPC servers of a member. Most streams are idle watches: gRPC lends them its buffer to write for a write, and
 // there is none to read, since TLS has one.
 func serverOptions(creds credentials.TransportCredentials) []grpc.ServerOption {
 	return []grpc.ServerOption{
@@ -35,7 +35,6 @@ func serverOptions(creds credentials.TransportCredentials) []grpc.ServerOption {
 		grpc.MaxConcurrentStreams(1024),
 		grpc.ReadBufferSize(0),
 		grpc.WriteBufferSize(4 << 10),
-		grpc.SharedWriteBuffer(true),
 		grpc.ConnectionTimeout(10 * time.Second),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
