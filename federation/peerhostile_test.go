@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
@@ -108,6 +109,15 @@ func TestHostileStreams(t *testing.T) {
 		}
 		require.Contains(t, a.ledger.said(), "refuse bundle us.example.org: equivocation")
 	})
+	t.Run("refused bundles without end", func(t *testing.T) {
+		call := a.intrude(t, b.home, "/entente/member/member-1")
+		send(t, call, hello)
+		for range maxRefusals + 1 {
+			send(t, call, bring("us.example.org", []byte("garbage")))
+		}
+		goodbye, _ := ended(call)
+		require.Equal(t, "refused_bundles", goodbye.GetReason())
+	})
 	for td, site := range map[string]*site{"us.example.org": b, "ap.example.org": third} {
 		sequence, _ := a.stored(t, td).Sequence()
 		require.Equal(t, uint64(1), sequence)
@@ -118,6 +128,38 @@ func TestHostileStreams(t *testing.T) {
 	b.awaitStream(t, a, true)
 	b.publish(t, b.home.rotated(t).bundle(t, 2, b.home))
 	a.awaitSequence(t, "us.example.org", 2)
+}
+
+// TestStreamsWithoutEnd: a peer that opens one stream after the other, each in the place of the one before, is slowed down, and holds no more
+// than its share however slowly those before end.
+func TestStreamsWithoutEnd(t *testing.T) {
+	a, b := newSite(t, "eu.example.org"), newSite(t, "us.example.org")
+	a.trusts(t, b)
+	until(t, "the relationships to be read", func() bool { return len(a.manager.peers.wantedOf("us.example.org")) == 1 })
+	refused := func() float64 {
+		return testutil.ToFloat64(a.manager.metrics.streamsEnded.WithLabelValues("too_many_streams"))
+	}
+	for range 2 * openBurst {
+		a.intrude(t, b.home, "/entente/member/member-1") // it is not closed
+		a.manager.peers.mu.Lock()
+		open := len(a.manager.peers.streams["us.example.org"])
+		a.manager.peers.mu.Unlock()
+		require.LessOrEqual(t, open, 2*maxStreamsPerPeer)
+	}
+	until(t, "some to be refused", func() bool { return refused() > 0 })
+
+	// What it may ask for is not more on another stream, and is forgotten with the relationship.
+	a.manager.peers.mu.Lock()
+	pace := a.manager.peers.paceLocked("us.example.org")
+	require.Same(t, pace, a.manager.peers.paceLocked("us.example.org"))
+	a.manager.peers.mu.Unlock()
+	_, err := a.service.DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"})
+	require.NoError(t, err)
+	until(t, "it to be forgotten", func() bool {
+		a.manager.peers.mu.Lock()
+		defer a.manager.peers.mu.Unlock()
+		return len(a.manager.peers.paces) == 0
+	})
 }
 
 // TestDialedIsAnother: whoever answers at the address with another identity is not spoken to.

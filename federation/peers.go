@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc/credentials"
 
 	"github.com/ententehq/entente/raftstore"
@@ -40,6 +41,8 @@ type peers struct {
 	remote  *remoteStreams
 	// wakes tells the reconciler that relationships, hosted bundles or members changed.
 	wakes chan struct{}
+	// refusals bounds the log lines of streams that were refused.
+	refusals *rate.Limiter
 	// work are all goroutines of streams and dialers.
 	work sync.WaitGroup
 
@@ -50,6 +53,7 @@ type peers struct {
 	members  []string
 	streams  map[string][]*stream
 	dialers  map[string]*dialer
+	paces    map[string]*peerPace
 	ended    map[string]bool // domains that a stream kept up to date, and does no more
 	draining bool
 	planned  bool            // the relationships were read
@@ -59,7 +63,7 @@ type peers struct {
 func newPeers(m *Manager, c PeerConfig) *peers {
 	p := &peers{
 		manager: m, config: c, wakes: make(chan struct{}, 1), plans: map[string]peerPlan{}, named: map[string]bool{},
-		streams: map[string][]*stream{}, dialers: map[string]*dialer{}, ended: map[string]bool{},
+		streams: map[string][]*stream{}, dialers: map[string]*dialer{}, paces: map[string]*peerPace{}, ended: map[string]bool{}, refusals: rate.NewLimiter(refusalRate, refusalBurst),
 	}
 	p.reports = newPeerReports(m.now, m.peerAlive, p.homes)
 	p.remote = newRemoteStreams(p)
@@ -178,6 +182,7 @@ func (p *peers) reconcile(ctx context.Context) {
 			p.dialers[home] = p.dial(ctx, home)
 		}
 	}
+	maps.DeleteFunc(p.paces, func(home string, _ *peerPace) bool { return !named[home] })
 	p.mu.Unlock()
 	for _, s := range over {
 		s.close(p.farewell(s.session.home))
@@ -279,11 +284,12 @@ func (p *peers) join(s *stream) error {
 		err = violation("draining", "this member is stopping; try another one")
 	case !ok || len(plan.wanted) == 0:
 		err = violation("not_a_peer", "%s has no active relationship that names %s as its peer's home trust domain", p.config.Home.Name(), quote(home))
-	case older == nil && len(streams) >= maxStreamsPerPeer:
-		err = violation("too_many_streams", "this member has %d streams with %s already", len(streams), home)
 	default:
-		p.streams[home] = append(streams, s)
-		p.work.Add(1) // until keep is done with it
+		if err = p.crowdedLocked(s, older); err == nil {
+			s.bundles = p.paceLocked(home).bundles
+			p.streams[home] = append(streams, s)
+			p.work.Add(1) // until keep is done with it
+		}
 	}
 	p.mu.Unlock()
 	if err != nil {

@@ -48,7 +48,9 @@ func (p *PeerService) Exchange(call ententev1.PeerService_ExchangeServer) error 
 func (p *PeerService) refuse(caller access.Caller, err error) error {
 	reason := streamReason(err)
 	p.peers.manager.metrics.streamsEnded.WithLabelValues(reason).Inc()
-	p.peers.manager.log.Info("a stream was refused", "caller", caller.String(), "result", reason, "error", clip(err.Error()))
+	if p.peers.refusals.AllowN(p.peers.manager.now(), 1) {
+		p.peers.manager.log.Info("a stream was refused", "caller", caller.String(), "result", reason, "error", clip(err.Error()))
+	}
 	if reason == "draining" || reason == "too_many_streams" {
 		return status.Error(codes.Unavailable, err.Error())
 	}

@@ -264,8 +264,6 @@ func (s *session) overdue(now time.Time) error {
 		return violation("silent", "the peer did not say hello within %s", helloWithin)
 	case silent > peerSilence:
 		return violation("silent", "the peer said nothing for %s", silent.Round(time.Second))
-	case s.refusals > maxRefusals:
-		return violation("refused_bundles", "%d bundles that the peer brought were refused", s.refusals)
 	}
 	for td, at := range s.sentAt {
 		if now.Sub(at) > acknowledgeWithin {

@@ -21,9 +21,6 @@ const (
 	// domains with their acknowledgements fits into the burst.
 	messageRate, messageBurst = 50, 4 * maxPeerDomains
 	byteRate, byteBurst       = 1 << 20, 32 << 20
-	// bundleRate is how many bundles of one peer are looked at in a second, and stored, each of which is a write to Raft: whoever
-	// sends more is not read from meanwhile.
-	bundleRate, bundleBurst = 10, 2 * maxPeerDomains
 	// parting bounds the time in which a stream that is over tells the peer why.
 	parting = time.Second
 	// watchEvery is how often a stream is looked at by the clock.
@@ -45,6 +42,8 @@ type stream struct {
 	wake   chan struct{}
 	ctx    context.Context
 	cancel context.CancelCauseFunc
+	// bundles bounds the bundles that are looked at; it is set when the stream joins.
+	bundles *rate.Limiter
 
 	mu      sync.Mutex
 	session *session
@@ -176,7 +175,6 @@ func (s *stream) part() {
 // receive takes in what comes until the stream ends, and says why.
 func (s *stream) receive() error {
 	messages, bytes := rate.NewLimiter(messageRate, messageBurst), rate.NewLimiter(byteRate, byteBurst)
-	bundles := rate.NewLimiter(bundleRate, bundleBurst)
 	for {
 		m, err := s.wire.recv()
 		if err != nil {
@@ -205,14 +203,23 @@ func (s *stream) receive() error {
 			s.peers.manager.confirm(td)
 		}
 		if t.bundle != nil {
-			if err := bundles.Wait(s.ctx); err != nil {
+			if err := s.bundles.Wait(s.ctx); err != nil {
 				return err // the stream ends, and has its reason already
 			}
-			s.takeBundle(t.bundle)
+			if s.takeBundle(t.bundle); s.tooMuchRefused() {
+				return violation("refused_bundles", "more than %d bundles that the peer brought were refused", maxRefusals)
+			}
 		}
 		s.peers.noted(s.session.home)
 		s.signal()
 	}
+}
+
+// tooMuchRefused reports whether the peer brought more bundles that were refused than one in good order would.
+func (s *stream) tooMuchRefused() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.session.refusals > maxRefusals
 }
 
 // takeBundle stores what the peer brought, or refuses it, and answers.

@@ -1,0 +1,42 @@
+package federation
+
+import "golang.org/x/time/rate"
+
+const (
+	// A peer may open so many streams to one member in a second in the long run, and so many at once, whichever of its members does:
+	// each is looked at with all relationships. One whose streams break in good order waits longer and longer between two.
+	openRate, openBurst = 1, 4 * maxStreamsPerPeer
+	// bundleRate is how many bundles of one peer are looked at in a second, over all its streams to one member, and stored, each of which is a
+	// write to Raft: whoever sends more is not read from meanwhile.
+	bundleRate, bundleBurst = 10, 2 * maxPeerDomains
+	// Of streams that are refused so many lines are logged in a second, and so many at once; the metric counts all.
+	refusalRate, refusalBurst = 1, 20
+)
+
+// peerPace bounds what one peer may ask of a member, however often it begins anew.
+type peerPace struct {
+	opens, bundles *rate.Limiter
+}
+
+// paceLocked is that of a peer that relationships name. p.mu is held.
+func (p *peers) paceLocked(home string) *peerPace {
+	pace, ok := p.paces[home]
+	if !ok {
+		pace = &peerPace{opens: rate.NewLimiter(openRate, openBurst), bundles: rate.NewLimiter(bundleRate, bundleBurst)}
+		p.paces[home] = pace
+	}
+	return pace
+}
+
+// crowdedLocked says why a peer can have no further stream at this member. older is the one that the new one replaces; those that are ending
+// count too. p.mu is held.
+func (p *peers) crowdedLocked(s *stream, older *stream) error {
+	home, open := s.session.home, len(p.streams[s.session.home])
+	if older == nil && open >= maxStreamsPerPeer || open >= 2*maxStreamsPerPeer {
+		return violation("too_many_streams", "this member has %d streams with %s already", open, home)
+	}
+	if !s.session.outgoing && !p.paceLocked(home).opens.AllowN(p.manager.now(), 1) {
+		return violation("too_many_streams", "%s opens streams faster than %d a second; wait longer between two", home, openRate)
+	}
+	return nil
+}
