@@ -26,7 +26,7 @@ const (
 )
 
 // serverOptions are common to all gRPC servers of a member. Most streams are idle watches: gRPC lends them its buffer to write for a write, and
-// there is none to read, since TLS has one.
+// there is none to read, since TLS has one. The socket, which has no TLS, sets one.
 func serverOptions(creds credentials.TransportCredentials) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.Creds(creds),

@@ -151,7 +151,7 @@ func (m *member) serveCallers() error {
 	if err != nil {
 		return err
 	}
-	local := grpc.NewServer(append(serverOptions(access.SocketCredentials()), m.guard.ServerOptions()...)...)
+	local := grpc.NewServer(append(append(serverOptions(access.SocketCredentials()), grpc.ReadBufferSize(4<<10)), m.guard.ServerOptions()...)...)
 	m.registerServices(local)
 	m.life.start("admin socket", serveGRPC(local, socket))
 
