@@ -63,7 +63,7 @@ func (s *Service) RedeemInvitation(ctx context.Context, req *ententev1.RedeemInv
 		return nil, raftstore.StatusError(err)
 	}
 	approved, now := req.GetApprove() || m.config.Invitations.NoApproval, m.now()
-	answer, err := m.askToAccept(ctx, t, &ententev1.AcceptInvitationContent{
+	answer, proven, err := m.askToAccept(ctx, t, &ententev1.AcceptInvitationContent{
 		InvitationId: t.ID, Secret: t.Secret[:], InvitingTrustDomain: foreign, Offer: offer, Approved: approved, Time: timestamppb.New(now),
 	})
 	if err != nil {
@@ -88,7 +88,7 @@ func (s *Service) RedeemInvitation(ctx context.Context, req *ententev1.RedeemInv
 		if row, found, err := Relationships.Get(tx, foreign); err != nil || found && row.Value.GetAgreement().GetId() == t.ID {
 			return err
 		}
-		return m.agree(tx, all, req.GetHomeTrustDomain(), "invitation "+t.ID, now)
+		return m.agree(tx, all, req.GetHomeTrustDomain(), "invitation "+t.ID, proven, now)
 	})
 	if err != nil {
 		s := status.Convert(raftstore.StatusError(err))
@@ -116,18 +116,20 @@ func clockWarnings(theirs *timestamppb.Timestamp, now time.Time) []string {
 	return []string{fmt.Sprintf("this member's clock is %s %s the other cluster's; certificates count by the clock, so set the wrong one right", apart.Abs().Round(time.Second), way)}
 }
 
-// askToAccept asks the members that a token names, in any order, until one has decided.
-func (m *Manager) askToAccept(ctx context.Context, t InvitationToken, c *ententev1.AcceptInvitationContent) (*ententev1.AcceptInvitationResponse, error) {
+// askToAccept asks the members that a token names, in any order, until one has decided. proven is the identity key of that one.
+func (m *Manager) askToAccept(ctx context.Context, t InvitationToken, c *ententev1.AcceptInvitationContent) (answer *ententev1.AcceptInvitationResponse, proven [32]byte, err error) {
 	content, err := proto.Marshal(c)
 	if err != nil {
-		return nil, status.Error(codes.Internal, err.Error())
+		return nil, proven, status.Error(codes.Internal, err.Error())
 	}
 	addresses := slices.Clone(t.Addresses)
 	rand.Shuffle(len(addresses), func(i, j int) { addresses[i], addresses[j] = addresses[j], addresses[i] })
-	var answer *ententev1.AcceptInvitationResponse
 	var failures []string
 	for _, address := range addresses {
-		err := m.callMember(ctx, callWithin, address, t.accepts, func(ctx context.Context, client ententev1.InvitationServiceClient, binding []byte) error {
+		err := m.callMember(ctx, callWithin, address, func(presented [32]byte) error {
+			proven = presented
+			return t.accepts(presented)
+		}, func(ctx context.Context, client ententev1.InvitationServiceClient, binding []byte) error {
 			signed, err := m.sign(purposeAccept, binding, content)
 			if err != nil {
 				return err
@@ -136,11 +138,11 @@ func (m *Manager) askToAccept(ctx context.Context, t InvitationToken, c *entente
 			return err
 		})
 		if err == nil {
-			return answer, nil
+			return answer, proven, nil
 		}
 		switch s := status.Convert(err); s.Code() {
 		case codes.PermissionDenied, codes.FailedPrecondition, codes.InvalidArgument, codes.AlreadyExists, codes.Unauthenticated:
-			return nil, status.Error(s.Code(), clip(s.Message())) // it has decided, and so would the others
+			return nil, proven, status.Error(s.Code(), clip(s.Message())) // it has decided, and so would the others
 		}
 		failures = append(failures, fmt.Sprintf("%s: %s", address, clip(status.Convert(err).Message())))
 		if ctx.Err() != nil {
@@ -152,7 +154,7 @@ func (m *Manager) askToAccept(ctx context.Context, t InvitationToken, c *entente
 	if !m.now().Before(t.Expires) {
 		late = fmt.Sprintf("; by this member's clock the invitation expired at %s", t.Expires.UTC().Format(time.RFC3339))
 	}
-	return nil, status.Errorf(codes.Unavailable, "no member of the cluster of %s took the invitation: %s%s. One of these addresses must be reachable from here; then accept the same token again",
+	return nil, proven, status.Errorf(codes.Unavailable, "no member of the cluster of %s took the invitation: %s%s. One of these addresses must be reachable from here; then accept the same token again",
 		t.TrustDomain.Name(), strings.Join(failures, "; "), late)
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
@@ -102,12 +103,19 @@ func rule(tx *raftstore.Tx, name, id string, fn func(*statev1.RelationshipAgreem
 			rows = append(rows, companion)
 		}
 	}
-	for _, r := range rows {
-		was := inForce(r.Value)
+	for i, r := range rows {
+		was, over := inForce(r.Value), r.Value.GetAgreement().GetEndTime() != nil
 		if !fn(r.Value.GetAgreement()) {
 			continue
 		}
 		changed = true
+		if i > 0 && !over && r.Value.GetAgreement().GetEndTime() != nil {
+			if needed, err := handOver(tx, name, r.Key, id); err != nil {
+				return false, err
+			} else if needed {
+				continue
+			}
+		}
 		if inForce(r.Value) != was {
 			r.Value.Generation = max(r.Value.GetGeneration(), uint64(tx.Revision())) + 1
 		}
@@ -116,6 +124,32 @@ func rule(tx *raftstore.Tx, name, id string, fn func(*statev1.RelationshipAgreem
 		}
 	}
 	return changed, nil
+}
+
+// handOver leaves a companion, which came along with the agreement id of the relationship named, to another relationship with a domain of the
+// same cluster: it ends with that one then. It reports whether there is any that needs it.
+func handOver(tx *raftstore.Tx, name, home, id string) (needed bool, err error) {
+	companion, found, err := Relationships.Get(tx, home)
+	if err != nil || !found || !companion.Value.GetAgreement().GetCompanion() || companion.Value.GetAgreement().GetId() != id {
+		return false, err
+	}
+	for other, err := range Relationships.All(tx, "") {
+		if err != nil {
+			return false, err
+		}
+		if other.Key == home || other.Key == name || other.Value.GetPeer().GetHomeTrustDomain() != home || other.Value.GetAgreement().GetEndTime() != nil {
+			continue
+		}
+		needed = true // also where it was made by hand: then the companion stays as it is
+		if a := other.Value.GetAgreement(); a != nil {
+			next := proto.Clone(a).(*statev1.RelationshipAgreement)
+			next.Companion = true
+			companion.Value.Agreement = next
+			companion.Value.Generation = max(companion.Value.GetGeneration(), uint64(tx.Revision())) + 1
+			return true, Relationships.Put(tx, home, companion.Value)
+		}
+	}
+	return needed, nil
 }
 
 // approve is the transaction of an operator's consent.

@@ -345,13 +345,8 @@ func endWithCompanion(tx *raftstore.Tx, row *statev1.Relationship, toHub bool) e
 	if err := end(tx, name, toHub); err != nil || row.GetAgreement() == nil || home == name {
 		return err
 	}
-	for other, err := range Relationships.All(tx, "") {
-		if err != nil {
-			return err
-		}
-		if other.Key != home && other.Key != name && other.Value.GetPeer().GetHomeTrustDomain() == home {
-			return nil
-		}
+	if needed, err := handOver(tx, name, home, row.GetAgreement().GetId()); err != nil || needed {
+		return err
 	}
 	companion, found, err := Relationships.Get(tx, home)
 	if a := companion.Value.GetAgreement(); err != nil || !found || !a.GetCompanion() || a.GetId() != row.GetAgreement().GetId() {

@@ -135,9 +135,11 @@ func relationshipsOf(o *ententev1.FederationOffer, a *statev1.RelationshipAgreem
 	return append(out, main), err
 }
 
-// agree is the part of a transaction that makes the relationships of an agreement. One that exists with a home domain is left as it is.
-// Another one is made only for a home domain that the operator has named: whoever is invited for one domain must not bring trust in any other.
-func (m *Manager) agree(tx *raftstore.Tx, all []agreedRelationship, home, source string, now time.Time) error {
+// agree is the part of a transaction that makes the relationships of an agreement. One that exists with a home domain is left as it is;
+// that it is the home domain of the other cluster, that cluster has shown by an identity key, proven, of which the agreement with it
+// knows, or the operator has said. Another one is made only for a home domain that the operator has named: whoever is invited for one
+// domain must not bring trust in any other, nor have a third cluster's members looked for at addresses of its own.
+func (m *Manager) agree(tx *raftstore.Tx, all []agreedRelationship, home, source string, proven [32]byte, now time.Time) error {
 	for _, r := range all {
 		name := r.rel.TrustDomain.Name()
 		hosted, err := m.config.IsHosted(tx, name)
@@ -152,8 +154,11 @@ func (m *Manager) agree(tx *raftstore.Tx, all []agreedRelationship, home, source
 		switch {
 		case err != nil:
 			return err
-		case companion && found && was.Value.GetAgreement().GetEndTime() == nil:
+		case companion && found && was.Value.GetAgreement().GetEndTime() == nil && (name == home || hasMember(was.Value.GetAgreement().GetIdentities(), proven)):
 			continue
+		case companion && found && was.Value.GetAgreement().GetEndTime() == nil:
+			return refuseInvitation("other_home", codes.FailedPrecondition, "the cluster of %s says that its home trust domain is %s, with which there is a relationship, and has not shown that it is "+
+				"the same cluster; where it is, say so: `entente federation invite --for-home %s` or `accept --home %s`", all[len(all)-1].rel.TrustDomain, name, name, name)
 		case companion && name != home:
 			return refuseInvitation("other_home", codes.FailedPrecondition, "the home trust domain of the cluster of %s is %s, which would be trusted too, and the operator has not named it: "+
 				"`entente federation invite --for-home %s` or `accept --home %s`, where that is meant", all[len(all)-1].rel.TrustDomain, name, name, name)

@@ -231,7 +231,7 @@ func (m *Manager) redeem(tx *raftstore.Tx, c *ententev1.AcceptInvitationContent,
 	if err := invitations.Put(tx, row.Key, row.Value); err != nil {
 		return false, err
 	}
-	return row.Value.GetApproved(), m.agree(tx, all, row.Value.GetForeignHomeTrustDomain(), "invitation "+row.Key, now)
+	return row.Value.GetApproved(), m.agree(tx, all, row.Value.GetForeignHomeTrustDomain(), "invitation "+row.Key, signer, now)
 }
 
 // auditInvited takes down a decision on an invitation. What cannot be audited is not done.
