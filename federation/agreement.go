@@ -25,6 +25,14 @@ func agreed(a *statev1.RelationshipAgreement) bool {
 	return a == nil || a.GetApproveTime() != nil && a.GetPeerApproveTime() != nil && a.GetEndTime() == nil
 }
 
+// Consented reports whether there is a relationship with a trust domain and, if so, whether everybody has ever consented to it who has to. One that
+// an operator suspended, or the other side ended, stays consented to for those who look into its past.
+func Consented(r raftstore.Reader, trustDomain string) (foreign, consented bool, err error) {
+	row, foreign, err := Relationships.Get(r, trustDomain)
+	a := row.Value.GetAgreement()
+	return foreign, foreign && (a == nil || a.GetApproveTime() != nil && a.GetPeerApproveTime() != nil), err
+}
+
 // stateOf is the API's word for what a relationship is, apart from its bundle.
 func stateOf(row *statev1.Relationship) ententev1.RelationshipState {
 	a := row.GetAgreement()

@@ -12,7 +12,8 @@ import (
 	"github.com/ententehq/entente/federation"
 )
 
-// History implements [bundleapi.Catalog]. That of a suspended relationship is shown: it is what an operator looks into then.
+// History implements [bundleapi.Catalog]. That of a suspended relationship is shown, and of one that the other side has ended: it is what an
+// operator looks into then. Of a domain to which either side never consented nothing is handed out, the past as little as the present.
 func (c *catalog) History(ctx context.Context, td spiffeid.TrustDomain, o bundleapi.ReadOptions) (bundleapi.History, error) {
 	view, err := c.read(ctx, o)
 	if err != nil {
@@ -27,11 +28,14 @@ func (c *catalog) History(ctx context.Context, td spiffeid.TrustDomain, o bundle
 		h.Versions, err = authority.History(view, td.Name())
 		return h, err
 	}
-	foreign, err := federation.IsForeign(view, td.Name())
+	foreign, consented, err := federation.Consented(view, td.Name())
 	if err != nil {
 		return h, err
 	}
-	if !foreign {
+	switch {
+	case foreign && !consented:
+		return h, bundleapi.ErrNotFound
+	case !foreign:
 		if _, brought, err := federation.HubWord(view, td.Name()); err != nil {
 			return h, err
 		} else if !brought {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
@@ -149,6 +150,41 @@ func TestTheCatalogHandsOutWhatMayBeReliedOn(t *testing.T) {
 	for _, name := range []string{"suspended.example.org", "pending.example.org", "other.example.org"} {
 		_, err := c.Get(t.Context(), spiffeid.RequireTrustDomainFromString(name), bundleapi.ReadOptions{})
 		require.ErrorIs(t, err, bundleapi.ErrNotFound, name)
+	}
+}
+
+// The history of a domain is as little handed out as its bundle while either side has not consented.
+func TestTheCatalogHandsOutNoHistoryBeforeConsent(t *testing.T) {
+	store := world(t)
+	now := timestamppb.Now()
+	for name, c := range map[string]struct {
+		a     *statev1.RelationshipAgreement
+		shown bool
+	}{
+		"made by hand":      {nil, true},
+		"nobody's consent":  {&statev1.RelationshipAgreement{}, false},
+		"only its own":      {&statev1.RelationshipAgreement{ApproveTime: now}, false},
+		"only the peer's":   {&statev1.RelationshipAgreement{PeerApproveTime: now}, false},
+		"both":              {&statev1.RelationshipAgreement{ApproveTime: now, PeerApproveTime: now}, true},
+		"both, and ended":   {&statev1.RelationshipAgreement{ApproveTime: now, PeerApproveTime: now, EndTime: now}, true},
+		"refused and ended": {&statev1.RelationshipAgreement{PeerApproveTime: now, EndTime: now}, false},
+	} {
+		_, err := store.Update(t.Context(), func(tx *raftstore.Tx) error {
+			row, _, err := federation.Relationships.Get(tx, "fresh.example.org")
+			if err != nil {
+				return err
+			}
+			row.Value.Agreement = c.a
+			return federation.Relationships.Put(tx, row.Key, row.Value)
+		})
+		require.NoError(t, err)
+		catalog := &catalog{store: store, home: spiffeid.RequireTrustDomainFromString("eu.example.org")}
+		_, err = catalog.History(t.Context(), spiffeid.RequireTrustDomainFromString("fresh.example.org"), bundleapi.ReadOptions{})
+		if c.shown {
+			require.NoError(t, err, name)
+		} else {
+			require.ErrorIs(t, err, bundleapi.ErrNotFound, name)
+		}
 	}
 }
 
