@@ -183,6 +183,9 @@ func (s *stream) unacknowledged(of xds.Type) *discovery.DiscoveryResponse {
 	case m, ok := <-s.got:
 		require.True(s.t, ok, "the stream has ended")
 		require.Equal(s.t, string(of), m.GetTypeUrl())
+		for _, r := range m.GetResources() {
+			requireValid(s.t, r)
+		}
 		return m
 	case <-time.After(patience):
 		require.FailNow(s.t, "no answer came", "of %s", of)

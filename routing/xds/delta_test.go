@@ -62,6 +62,7 @@ func (d *delta) next(of xds.Type, refuse string) (string, map[string]string) {
 		var parts []string
 		versions := map[string]string{}
 		for _, r := range m.GetResources() {
+			requireValid(d.t, r.GetResource())
 			parts = append(parts, r.GetName())
 			versions[r.GetName()] = r.GetVersion()
 		}

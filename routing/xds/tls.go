@@ -47,11 +47,9 @@ func grpcTLS(ids []string, roots string) (*core.TransportSocket, error) {
 	}
 	return transportSocket(&tls.UpstreamTlsContext{CommonTlsContext: &tls.CommonTlsContext{
 		TlsCertificateProviderInstance: &tls.CertificateProviderPluginInstance{InstanceName: IdentityProvider},
-		ValidationContextType: &tls.CommonTlsContext_CombinedValidationContext{CombinedValidationContext: &tls.CommonTlsContext_CombinedCertificateValidationContext{
-			DefaultValidationContext: &tls.CertificateValidationContext{
-				CaCertificateProviderInstance: &tls.CertificateProviderPluginInstance{InstanceName: roots},
-				MatchSubjectAltNames:          matchers, //nolint:staticcheck // SA1019: gRPC never reads the typed ones
-			},
+		ValidationContextType: &tls.CommonTlsContext_ValidationContext{ValidationContext: &tls.CertificateValidationContext{
+			CaCertificateProviderInstance: &tls.CertificateProviderPluginInstance{InstanceName: roots},
+			MatchSubjectAltNames:          matchers, //nolint:staticcheck // SA1019: gRPC never reads the typed ones
 		}},
 	}})
 }
