@@ -201,6 +201,22 @@ var rules = map[string]Rule{
 	v1.RoutingService_DeleteRule_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
 		About: named((*v1.DeleteRuleRequest).GetService)},
 
+	// What is shared with other clusters is the whole cluster's, as relationships are.
+	v1.RoutingService_ExportService_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
+		About: on(func(m *v1.ExportServiceRequest) About {
+			return About{Object: m.GetExport().GetService() + " to " + m.GetExport().GetTo()}
+		})},
+	v1.RoutingService_ListServiceExports_FullMethodName: {Roles: readers, Reach: Cluster, Audit: Unaudited},
+	v1.RoutingService_UnexportService_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
+		About: on(func(m *v1.UnexportServiceRequest) About { return About{Object: m.GetName() + " to " + m.GetTo()} })},
+	v1.RoutingService_ImportService_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
+		About: on(func(m *v1.ImportServiceRequest) About {
+			return About{Object: m.GetImport().GetName() + " from " + m.GetImport().GetFrom()}
+		})},
+	v1.RoutingService_ListServiceImports_FullMethodName: {Roles: readers, Reach: Cluster, Audit: Unaudited},
+	v1.RoutingService_UnimportService_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
+		About: on(func(m *v1.UnimportServiceRequest) About { return About{Object: m.GetService() + " from " + m.GetFrom()} })},
+
 	// Routes over xDS. What of a service a caller is shown follows from its grants: see SightFrom.
 	aggregatedResources: {Roles: discoverers, Reach: Anywhere, Audit: Unaudited, Scoped: true},
 	aggregatedDeltas:    {Roles: discoverers, Reach: Anywhere, Audit: Unaudited, Scoped: true},

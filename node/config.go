@@ -126,6 +126,8 @@ type RoutingConfig struct {
 	OverprovisioningFactor int // percent; 140 as in Envoy
 	PanicThreshold         int // percent; 0 turns panic off
 	Stale                  StalePolicy
+	// ImportTTL is for how long imported services are offered although no stream confirms them.
+	ImportTTL time.Duration
 }
 
 // RaftConfig tunes consensus. The defaults suit members in the zones of one region.

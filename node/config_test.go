@@ -50,7 +50,7 @@ func TestDefaults(t *testing.T) {
 	require.Equal(t, "127.0.0.1:7448", cfg.Telemetry.Listen)
 	require.Equal(t, "/var/lib/entente", cfg.Member.DataDir)
 	require.Equal(t, AuthorityConfig{24 * time.Hour, time.Hour, 5 * time.Minute, time.Hour, 500, 2000, 1000, KeysDisk}, cfg.Authority)
-	require.Equal(t, RoutingConfig{140, 50, StaleDemote}, cfg.Routing)
+	require.Equal(t, RoutingConfig{140, 50, StaleDemote, 10 * time.Minute}, cfg.Routing)
 	require.Nil(t, cfg.Join)
 }
 

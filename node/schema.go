@@ -12,6 +12,7 @@ import (
 
 	"github.com/ententehq/entente/authority"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/routing"
 )
 
 // blockSchema names what may stand in one kind of block. Names that are missing here are refused, with the nearest known one.
@@ -36,7 +37,7 @@ var blocks = map[string]blockSchema{
 	"join":       {required: []string{"addresses", "token"}},
 	"authority":  {optional: []string{"ca_ttl", "x509_svid_ttl", "jwt_svid_ttl", "signing_grace", "issue_rate", "issue_burst", "lint_sample"}},
 	"federation": {optional: []string{"min_refresh", "approval"}},
-	"routing":    {optional: []string{"overprovisioning_factor", "panic_threshold", "stale"}},
+	"routing":    {optional: []string{"overprovisioning_factor", "panic_threshold", "stale", "import_ttl"}},
 	"raft":       {optional: []string{"heartbeat_timeout", "election_timeout", "disk_timeout"}},
 	"telemetry":  {optional: []string{"listen", "log_level", "log_format"}},
 }
@@ -256,6 +257,7 @@ func (d *decoder) routing(cfg *Config) {
 		OverprovisioningFactor: b.integer("overprovisioning_factor", 140, 100, 10000),
 		PanicThreshold:         b.integer("panic_threshold", 50, 0, 100),
 		Stale:                  StalePolicy(b.choice("stale", string(StaleDemote), string(StaleDemote), string(StaleKeep), string(StaleDrop))),
+		ImportTTL:              b.duration("import_ttl", routing.DefaultImportTTL, routing.MinImportTTL, routing.MaxImportTTL),
 	}
 }
 

@@ -37,7 +37,12 @@ type service struct {
 	leases   map[string]leaseState
 }
 
-type serviceRevisions struct{ instances, sets, leases raftstore.Revision }
+type serviceRevisions struct{ instances, sets, leases, imports raftstore.Revision }
+
+// importsRevision is that of the last change of what decides whether the imported instances of a service count.
+func importsRevision(r raftstore.Reader, prefix string) raftstore.Revision {
+	return max(Imports.PrefixRevision(r, prefix), ImportedSets.PrefixRevision(r, prefix), ImportSources.PrefixRevision(r, ""))
+}
 
 func newCatalog() *catalog { return &catalog{services: make(map[string]cached)} }
 
@@ -46,6 +51,7 @@ func (c *catalog) service(r raftstore.Reader, name string) (*service, error) {
 	prefix := servicePrefix(name)
 	now := serviceRevisions{
 		instances: Instances.PrefixRevision(r, prefix), sets: Sets.PrefixRevision(r, prefix), leases: Leases.PrefixRevision(r, ""),
+		imports: importsRevision(r, prefix),
 	}
 	c.mu.RLock()
 	known, ok := c.services[name]
@@ -53,7 +59,7 @@ func (c *catalog) service(r raftstore.Reader, name string) (*service, error) {
 	if ok && known.read == now {
 		return known.service, nil
 	}
-	if ok && known.read.instances == now.instances && known.read.sets == now.sets {
+	if ok && known.read.instances == now.instances && known.read.sets == now.sets && known.read.imports == now.imports {
 		// Some lease changed; it may be another service's.
 		same, err := known.sameLeases(r)
 		if err != nil {
@@ -81,7 +87,7 @@ func (c *catalog) keep(name string, s cached) {
 	defer c.mu.Unlock()
 	known, ok := c.services[name]
 	switch {
-	case ok && (known.read.instances > s.read.instances || known.read.sets > s.read.sets || known.read.leases > s.read.leases):
+	case ok && (known.read.instances > s.read.instances || known.read.sets > s.read.sets || known.read.leases > s.read.leases || known.read.imports > s.read.imports):
 		// A slower reader of an older state.
 	case len(s.instances) == 0:
 		// Callers can ask for any name; only those that exist are kept.
@@ -96,7 +102,7 @@ func (c *catalog) keep(name string, s cached) {
 
 func newService(r raftstore.Reader, list []Instance) (*service, error) {
 	slices.SortFunc(list, func(a, b Instance) int {
-		return cmp.Or(a.Address.Compare(b.Address), strings.Compare(a.ID.String(), b.ID.String()), strings.Compare(a.Lease, b.Lease))
+		return cmp.Or(inOrder(a.Endpoint, b.Endpoint), strings.Compare(a.Lease, b.Lease))
 	})
 	s := &service{instances: list, domainOf: make([]int, len(list)), leases: make(map[string]leaseState)}
 	number := make(map[spiffeid.TrustDomain]int)
@@ -109,7 +115,7 @@ func newService(r raftstore.Reader, list []Instance) (*service, error) {
 			s.domains = append(s.domains, td)
 		}
 		s.domainOf[i] = n
-		if _, known := s.leases[instance.Lease]; instance.Lease != "" && !known {
+		if _, known := s.leases[instance.Lease]; instance.Lease != "" && instance.Origin == "" && !known {
 			state, err := stateOf(r, instance.Lease)
 			if err != nil {
 				return nil, err
@@ -134,8 +140,12 @@ func (s *service) sameLeases(r raftstore.Reader) (bool, error) {
 
 // counted is how much is registered, with what leases that are gone left behind.
 type counted struct {
+	// instances are those registered here, services how many each service has, imported ones with them.
 	instances int
 	services  map[string]int
+	// imported is how many were imported, from how many from each trust domain.
+	imported int
+	from     map[string]int
 }
 
 // counts counts what is registered, at most once in a while: counting goes through all rows.
@@ -156,7 +166,7 @@ func (c *counts) of(r raftstore.Reader, now time.Time) (counted, error) {
 	if c.last.services != nil && (c.read >= revision || now.Sub(c.at) < countEvery) {
 		return c.last, nil
 	}
-	next := counted{services: make(map[string]int)}
+	next := counted{services: make(map[string]int), from: make(map[string]int)}
 	var d decoding
 	d.r = r
 	for row, err := range Instances.All(r, "") {
@@ -168,8 +178,13 @@ func (c *counts) of(r raftstore.Reader, now time.Time) (counted, error) {
 			return counted{}, err
 		}
 		if counts {
-			next.instances++
 			next.services[key.service]++
+			if origin := key.origin(); origin != "" {
+				next.imported++
+				next.from[origin]++
+			} else {
+				next.instances++
+			}
 		}
 	}
 	c.last, c.read, c.at = next, revision, now

@@ -54,6 +54,10 @@ type Endpoint struct {
 	Trust    TrustState
 	// Lapsed says that it is unhealthy because its lease has run out.
 	Lapsed bool
+	// Origin is the trust domain that it was imported from; empty: it is registered here. Expired says that it was, and that no stream
+	// has confirmed it for import_ttl.
+	Origin  string
+	Expired bool
 	// Supposed says that its health is imagined.
 	Supposed bool
 }

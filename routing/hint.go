@@ -63,19 +63,23 @@ func (s *service) endpoints(states []TrustState, sees func(spiffeid.TrustDomain)
 
 // Prefixes names all that plans depend on.
 func (m *Manager) Prefixes() []raftstore.Prefix {
-	return append([]raftstore.Prefix{Instances.Prefix(""), Sets.Prefix(""), Leases.Prefix(""), Rules.Prefix("")}, m.trust.Prefixes()...)
+	return append([]raftstore.Prefix{
+		Instances.Prefix(""), Sets.Prefix(""), Leases.Prefix(""), Rules.Prefix(""), Imports.Prefix(""), ImportedSets.Prefix(""), ImportSources.Prefix(""),
+	}, m.trust.Prefixes()...)
 }
 
 // prefixesOf names all that the plans of one service depend on.
 func (m *Manager) prefixesOf(service string) []raftstore.Prefix {
 	own := servicePrefix(service)
-	return append([]raftstore.Prefix{Instances.Prefix(own), Sets.Prefix(own), Leases.Prefix(""), Rules.Prefix("")}, m.trust.Prefixes()...)
+	return append([]raftstore.Prefix{
+		Instances.Prefix(own), Sets.Prefix(own), Leases.Prefix(""), Rules.Prefix(""), Imports.Prefix(own), ImportedSets.Prefix(own), ImportSources.Prefix(""),
+	}, m.trust.Prefixes()...)
 }
 
 // Touched says which service a changed row of [Manager.Prefixes] is of; false: it may be of any.
 func (m *Manager) Touched(change raftstore.Change) (service string, ok bool) {
 	switch change.Table {
-	case Instances.Name(), Sets.Name():
+	case Instances.Name(), Sets.Name(), Imports.Name(), ImportedSets.Name():
 		service, _, ok = strings.Cut(change.Key, "/")
 		return service, ok
 	case Rules.Name():
@@ -114,7 +118,7 @@ func hint(service string, caller Locality, revision raftstore.Revision, plan Pla
 				}
 				share.Endpoints = append(share.Endpoints, &ententev1.HintEndpoint{
 					Address: e.Address.String(), SpiffeId: e.ID.String(), Health: ententev1.Health(e.Health),
-					Weight: e.Weight, Freshness: e.Trust.Freshness(),
+					Weight: e.Weight, Freshness: e.Trust.Freshness(), Origin: e.Origin,
 				})
 			}
 			if len(share.Endpoints) > 0 {
@@ -130,5 +134,5 @@ func hint(service string, caller Locality, revision raftstore.Revision, plan Pla
 }
 
 func exclusion(e Endpoint, reason string) *ententev1.HintExclusion {
-	return &ententev1.HintExclusion{Address: e.Address.String(), SpiffeId: e.ID.String(), Reason: reason}
+	return &ententev1.HintExclusion{Address: e.Address.String(), SpiffeId: e.ID.String(), Reason: reason, Origin: e.Origin}
 }

@@ -24,7 +24,8 @@ type Instance struct {
 	Endpoint
 	// Reported is the health that was registered.
 	Reported Health
-	// Lease is the ID of the lease that the instance stands and falls with; empty: it stays until it is deregistered.
+	// Lease is the ID of the lease that the instance stands and falls with; empty: it stays until it is deregistered. Of one that
+	// was imported it names the origin behind originMark.
 	Lease      string
 	Registered time.Time
 	Revision   raftstore.Revision
@@ -126,7 +127,7 @@ func fromRow(row raftstore.Row[*statev1.Instance]) (Instance, error) {
 	if err != nil {
 		return Instance{}, err
 	}
-	i.Lease = key.lease
+	i.Lease, i.Origin = key.lease, key.origin()
 	i.Registered = v.GetRegisterTime().AsTime()
 	i.Revision = row.Revision
 	return i, nil
@@ -134,9 +135,13 @@ func fromRow(row raftstore.Row[*statev1.Instance]) (Instance, error) {
 
 // Proto returns the message of the API.
 func (i Instance) Proto() *ententev1.Instance {
+	lease := i.Lease
+	if i.Origin != "" {
+		lease = ""
+	}
 	return &ententev1.Instance{
 		Service: i.Service, Address: i.Address.String(), Locality: i.Locality.Proto(), SpiffeId: i.ID.String(),
-		Weight: i.Weight, Health: ententev1.Health(i.Reported), Lease: i.Lease, Lapsed: i.Lapsed,
+		Weight: i.Weight, Health: ententev1.Health(i.Reported), Lease: lease, Lapsed: i.Lapsed, Origin: i.Origin, ImportExpired: i.Expired,
 		RegisterTime: timestamppb.New(i.Registered), Revision: uint64(i.Revision),
 	}
 }

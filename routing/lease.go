@@ -44,6 +44,8 @@ const (
 	leaseGone leaseState = iota
 	leaseHeld
 	leaseLapsed
+	// importExpired is the state of what was imported, and is too old to be offered.
+	importExpired
 )
 
 func stateOf(r raftstore.Reader, id string) (leaseState, error) {

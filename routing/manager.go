@@ -25,6 +25,10 @@ type Config struct {
 	Store *raftstore.Store
 	Trust Trust
 	Audit Audit
+	// Agreements tells under which agreements services are exported and imported. Nil: there are none.
+	Agreements Agreements
+	// ImportTTL is for how long imported instances are offered although no stream confirms them; 0: [DefaultImportTTL].
+	ImportTTL time.Duration
 	// Settings are the policy where no rule says otherwise. The zero value asks for the defaults.
 	Settings Settings
 	// LastHeard says when this member last heard from the leader, or led with a majority. A member that has not for a
@@ -40,21 +44,23 @@ type Config struct {
 // Manager keeps the instances of services and answers for them. Make it with New, register its Leases with the
 // membership, serve it as ententev1.RoutingServiceServer, and Run it.
 type Manager struct {
-	store     *raftstore.Store
-	trust     Trust
-	audit     Audit
-	rules     *ruleBook
-	lastHeard func() time.Time
-	now       func() time.Time
-	log       hclog.Logger
-	metrics   *metrics
-	catalog   *catalog
-	hints     *hintCache
-	domains   *domainStates
-	counts    counts
-	replacing chan struct{}
-	renewals  *renewals
-	ledger    *ledger
+	store      *raftstore.Store
+	trust      Trust
+	audit      Audit
+	agreements Agreements
+	importTTL  time.Duration
+	rules      *ruleBook
+	lastHeard  func() time.Time
+	now        func() time.Time
+	log        hclog.Logger
+	metrics    *metrics
+	catalog    *catalog
+	hints      *hintCache
+	domains    *domainStates
+	counts     counts
+	replacing  chan struct{}
+	renewals   *renewals
+	ledger     *ledger
 }
 
 // New makes the manager of a member.
@@ -69,6 +75,12 @@ func New(c Config) (*Manager, error) {
 		store: c.Store, trust: c.Trust, audit: c.Audit, lastHeard: c.LastHeard, now: c.Now, log: c.Logger,
 		rules: newRuleBook(c.Settings), catalog: newCatalog(), hints: newHintCache(), domains: newDomainStates(),
 		renewals: newRenewals(), ledger: newLedger(), replacing: make(chan struct{}, maxReplacing),
+	}
+	if m.importTTL = c.ImportTTL; m.importTTL == 0 {
+		m.importTTL = DefaultImportTTL
+	}
+	if m.agreements = c.Agreements; m.agreements == nil {
+		m.agreements = noAgreements{}
 	}
 	if m.now == nil {
 		m.now = time.Now

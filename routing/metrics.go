@@ -39,6 +39,10 @@ func newMetrics(r prometheus.Registerer, m *Manager) (*metrics, error) {
 		Name: "entente_routing_instances",
 		Help: "Instances registered.",
 	}, m.countInstances)
+	imported := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "entente_routing_imported_instances",
+		Help: "Instances imported from other clusters, expired ones included.",
+	}, m.countImported)
 	leases := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "entente_routing_leases",
 		Help: "Leases, held or run out, whose instances are not removed yet.",
@@ -46,7 +50,7 @@ func newMetrics(r prometheus.Registerer, m *Manager) (*metrics, error) {
 	if r == nil {
 		return out, nil
 	}
-	for _, c := range []prometheus.Collector{out.hints, out.renewals, out.lapsed, instances, leases} {
+	for _, c := range []prometheus.Collector{out.hints, out.renewals, out.lapsed, instances, imported, leases} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}
@@ -60,6 +64,14 @@ func (m *Manager) countInstances() float64 {
 		return 0
 	}
 	return float64(all.instances)
+}
+
+func (m *Manager) countImported() float64 {
+	all, err := m.counts.of(m.store.View(), m.now())
+	if err != nil {
+		return 0
+	}
+	return float64(all.imported)
 }
 
 func (m *Manager) countLeases() float64 {

@@ -80,9 +80,13 @@ func (p *Policy) Plan(caller Locality, endpoints []Endpoint) Plan {
 	return plan
 }
 
-// inOrder is the order of endpoints in a plan: by address, and where two claim one, by ID.
+// inOrder is the order of endpoints in a plan: by address, and where several claim one, those that are registered here before
+// those that were imported, so that no other cluster can push them aside; then by origin, and by ID.
 func inOrder(a, b Endpoint) int {
 	if c := a.Address.Compare(b.Address); c != 0 {
+		return c
+	}
+	if c := cmp.Compare(a.Origin, b.Origin); c != 0 {
 		return c
 	}
 	return cmp.Compare(a.ID.String(), b.ID.String())

@@ -57,6 +57,8 @@ func (p *Policy) admit(endpoints []Endpoint) (in []Endpoint, out []Exclusion) {
 		reason := e.Trust.refusal(e.ID.TrustDomain())
 		switch {
 		case reason != "":
+		case e.Expired:
+			reason = fmt.Sprintf("import_expired: no stream with the cluster of %s has confirmed it for longer than import_ttl", e.Origin)
 		case e.Trust == TrustStale && p.stale == StaleDrop:
 			reason = fmt.Sprintf("the bundle of %s is stale, and this cluster drops stale trust", e.ID.TrustDomain().Name())
 		case len(in) > 0 && in[len(in)-1].Address == e.Address:

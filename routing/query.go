@@ -66,7 +66,8 @@ func (s *Server) GetService(ctx context.Context, r *ententev1.GetServiceRequest)
 
 // revisionOf is that of the last change of what is registered of a service.
 func revisionOf(r raftstore.Reader, service string) raftstore.Revision {
-	return max(Instances.PrefixRevision(r, servicePrefix(service)), Sets.PrefixRevision(r, servicePrefix(service)))
+	prefix := servicePrefix(service)
+	return max(Instances.PrefixRevision(r, prefix), Sets.PrefixRevision(r, prefix), importsRevision(r, prefix))
 }
 
 // GetHint answers from this member's own state unless asked otherwise: a hint has to come at once, also without a leader.

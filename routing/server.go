@@ -108,11 +108,12 @@ func (s *Server) RegisterInstance(ctx context.Context, r *ententev1.RegisterInst
 	return written.Proto(), nil
 }
 
-// standingAt returns the instances that stand where the wanted one is to stand.
+// standingAt returns the instances that stand where the wanted one is to stand. What was imported is not registered here, and
+// stands back behind what is.
 func standingAt(list []Instance, wanted Instance) []Instance {
 	var out []Instance
 	for _, i := range list {
-		if i.Address == wanted.Address {
+		if i.Address == wanted.Address && i.Origin == "" {
 			out = append(out, i)
 		}
 	}
@@ -160,6 +161,11 @@ func (s *Server) DeregisterInstance(ctx context.Context, r *ententev1.Deregister
 	}
 	found := standingAt(present.instances, Instance{Endpoint: Endpoint{Address: address}})
 	if len(found) == 0 {
+		for _, i := range present.instances {
+			if i.Address == address {
+				return nil, status.Errorf(codes.FailedPrecondition, "the instance of %s at %s is imported from %s, where it is registered; 'entente service unimport %s --from %s' ends the import", i.Service, address, i.Origin, i.Service, i.Origin)
+			}
+		}
 		return nil, status.Errorf(codes.NotFound, "service %s has no instance at %s; it is gone already, or 'entente service show %s' names its address", r.GetService(), address, r.GetService())
 	}
 	revision, err := s.m.store.Update(ctx, func(tx *raftstore.Tx) error {
@@ -207,7 +213,7 @@ func (m *Manager) room(r raftstore.Reader, more map[string]int) error {
 
 // invalid turns what a parser said into the answer to a call.
 func invalid(err error) error {
-	for _, known := range []error{ErrServiceName, ErrAddress, ErrLocality, ErrInstance, ErrLease, ErrRule, ErrSupposition, bundle.ErrID} {
+	for _, known := range []error{ErrServiceName, ErrAddress, ErrLocality, ErrInstance, ErrLease, ErrRule, ErrSupposition, ErrExport, bundle.ErrID} {
 		if errors.Is(err, known) {
 			return status.Error(codes.InvalidArgument, err.Error())
 		}

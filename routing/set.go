@@ -26,7 +26,8 @@ const (
 
 func servicePrefix(service string) string { return service + "/" }
 
-// set names the instances of a service that share a lease; an empty lease: those that have none.
+// set names the instances of a service that share a lease; an empty lease: those that have none. Those that were imported
+// from a trust domain are a set too, with that domain behind originMark in place of the lease.
 type set struct{ service, lease string }
 
 func (s set) String() string {
@@ -70,7 +71,7 @@ func (s set) list(r raftstore.Reader) (string, map[string]Instance, error) {
 // index notes that a lease has instances in a service. It writes only the first time, so that registrations under one lease
 // do not wait for each other.
 func (s set) index(tx *raftstore.Tx) error {
-	if s.lease == "" {
+	if s.lease == "" || s.origin() != "" {
 		return nil
 	}
 	return leaseServices.Put(tx, s.lease+"/"+s.service, &statev1.InstanceSet{})
@@ -154,7 +155,7 @@ func (d *decoding) read(row raftstore.Row[*statev1.Instance]) (Instance, bool, e
 	if err != nil || !counts {
 		return Instance{}, false, err
 	}
-	state, err := d.state(key.lease)
+	state, err := d.state(key.set)
 	if err != nil || state == leaseGone {
 		return Instance{}, false, err
 	}
@@ -162,21 +163,32 @@ func (d *decoding) read(row raftstore.Row[*statev1.Instance]) (Instance, bool, e
 	if err != nil {
 		return Instance{}, false, err
 	}
-	if state == leaseLapsed {
+	switch state {
+	case leaseLapsed:
 		i.Lapsed, i.Health = true, Unhealthy
+	case importExpired:
+		i.Expired = true
 	}
 	return i, true, nil
 }
 
-func (d *decoding) state(lease string) (leaseState, error) {
-	if lease == "" {
+func (d *decoding) state(of set) (state leaseState, err error) {
+	if of.lease == "" {
 		return leaseHeld, nil
 	}
-	state, known := d.leases[lease]
+	name, imported := of.lease, of.origin() != ""
+	if imported {
+		name = of.String() // the state of an import is its service's too
+	}
+	state, known := d.leases[name]
 	if known {
 		return state, nil
 	}
-	state, err := stateOf(d.r, lease)
-	d.leases[lease] = state
+	if imported {
+		state, err = importState(d.r, of)
+	} else {
+		state, err = stateOf(d.r, of.lease)
+	}
+	d.leases[name] = state
 	return state, err
 }

@@ -12,7 +12,9 @@ import (
 
 func (a *app) serviceCommand() *cobra.Command {
 	return group("service", "Services and their instances",
-		a.serviceRegisterCommand(), a.serviceDeregisterCommand(), a.serviceListCommand(), a.serviceShowCommand(), a.serviceLeasesCommand())
+		a.serviceRegisterCommand(), a.serviceDeregisterCommand(), a.serviceListCommand(), a.serviceShowCommand(), a.serviceLeasesCommand(),
+		a.serviceExportCommand(), a.serviceUnexportCommand(), a.serviceExportsCommand(),
+		a.serviceImportCommand(), a.serviceUnimportCommand(), a.serviceImportsCommand())
 }
 
 func (a *app) serviceRegisterCommand() *cobra.Command {
@@ -89,6 +91,17 @@ func leaseOf(i *ententev1.Instance) string {
 	return i.GetLease()
 }
 
+// originOf says where an instance is registered.
+func originOf(i *ententev1.Instance) string {
+	switch {
+	case i.GetOrigin() == "":
+		return "here"
+	case i.GetImportExpired():
+		return i.GetOrigin() + " (import expired)"
+	}
+	return i.GetOrigin()
+}
+
 // instanceHealth is the health that counts.
 func instanceHealth(i *ententev1.Instance) string {
 	if i.GetLapsed() {
@@ -158,9 +171,9 @@ func (a *app) serviceShowCommand() *cobra.Command {
 				return err
 			}
 			return a.print(s, func(t *table) {
-				t.columns("ADDRESS", "LOCALITY", "HEALTH", "WEIGHT", "SPIFFE ID", "LEASE", "REGISTERED")
+				t.columns("ADDRESS", "LOCALITY", "HEALTH", "WEIGHT", "SPIFFE ID", "LEASE", "ORIGIN", "REGISTERED")
 				for _, i := range s.GetInstances() {
-					t.row(i.GetAddress(), place(i.GetLocality()), instanceHealth(i), i.GetWeight(), i.GetSpiffeId(), leaseOf(i), since(i.GetRegisterTime()))
+					t.row(i.GetAddress(), place(i.GetLocality()), instanceHealth(i), i.GetWeight(), i.GetSpiffeId(), leaseOf(i), originOf(i), since(i.GetRegisterTime()))
 				}
 				t.otherwise("Service %s has no instance.", s.GetName())
 			})

@@ -122,6 +122,8 @@ type PeerMessage struct {
 	//	*PeerMessage_Acknowledgement
 	//	*PeerMessage_Heartbeat
 	//	*PeerMessage_Goodbye
+	//	*PeerMessage_Services
+	//	*PeerMessage_ServiceSets
 	Content       isPeerMessage_Content `protobuf_oneof:"content"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -218,6 +220,24 @@ func (x *PeerMessage) GetGoodbye() *PeerGoodbye {
 	return nil
 }
 
+func (x *PeerMessage) GetServices() *PeerServices {
+	if x != nil {
+		if x, ok := x.Content.(*PeerMessage_Services); ok {
+			return x.Services
+		}
+	}
+	return nil
+}
+
+func (x *PeerMessage) GetServiceSets() *PeerServiceSets {
+	if x != nil {
+		if x, ok := x.Content.(*PeerMessage_ServiceSets); ok {
+			return x.ServiceSets
+		}
+	}
+	return nil
+}
+
 type isPeerMessage_Content interface {
 	isPeerMessage_Content()
 }
@@ -246,6 +266,14 @@ type PeerMessage_Goodbye struct {
 	Goodbye *PeerGoodbye `protobuf:"bytes,6,opt,name=goodbye,proto3,oneof"`
 }
 
+type PeerMessage_Services struct {
+	Services *PeerServices `protobuf:"bytes,10,opt,name=services,proto3,oneof"`
+}
+
+type PeerMessage_ServiceSets struct {
+	ServiceSets *PeerServiceSets `protobuf:"bytes,11,opt,name=service_sets,json=serviceSets,proto3,oneof"`
+}
+
 func (*PeerMessage_Hello) isPeerMessage_Content() {}
 
 func (*PeerMessage_Interest) isPeerMessage_Content() {}
@@ -257,6 +285,10 @@ func (*PeerMessage_Acknowledgement) isPeerMessage_Content() {}
 func (*PeerMessage_Heartbeat) isPeerMessage_Content() {}
 
 func (*PeerMessage_Goodbye) isPeerMessage_Content() {}
+
+func (*PeerMessage_Services) isPeerMessage_Content() {}
+
+func (*PeerMessage_ServiceSets) isPeerMessage_Content() {}
 
 // PeerHello is the first message of each side, and comes once.
 type PeerHello struct {
@@ -638,23 +670,454 @@ func (x *PeerGoodbye) GetDetail() string {
 	return ""
 }
 
+// PeerServices says which services the sender imports, and what became of the sets that it was brought.
+type PeerServices struct {
+	state            protoimpl.MessageState        `protogen:"open.v1"`
+	Interest         *PeerServiceInterest          `protobuf:"bytes,1,opt,name=interest,proto3" json:"interest,omitempty"`
+	Acknowledgements []*PeerServiceAcknowledgement `protobuf:"bytes,2,rep,name=acknowledgements,proto3" json:"acknowledgements,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *PeerServices) Reset() {
+	*x = PeerServices{}
+	mi := &file_entente_v1_peer_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerServices) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerServices) ProtoMessage() {}
+
+func (x *PeerServices) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_peer_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerServices.ProtoReflect.Descriptor instead.
+func (*PeerServices) Descriptor() ([]byte, []int) {
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *PeerServices) GetInterest() *PeerServiceInterest {
+	if x != nil {
+		return x.Interest
+	}
+	return nil
+}
+
+func (x *PeerServices) GetAcknowledgements() []*PeerServiceAcknowledgement {
+	if x != nil {
+		return x.Acknowledgements
+	}
+	return nil
+}
+
+// PeerServiceInterest names the services that the sender wants of the receiver, each with what it has. It comes again, complete, when
+// that list changes.
+type PeerServiceInterest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Tells one list from those before on the same stream; it rises.
+	Number uint64 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	// At most 1000.
+	Wanted        []*PeerServiceVersion `protobuf:"bytes,2,rep,name=wanted,proto3" json:"wanted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerServiceInterest) Reset() {
+	*x = PeerServiceInterest{}
+	mi := &file_entente_v1_peer_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerServiceInterest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerServiceInterest) ProtoMessage() {}
+
+func (x *PeerServiceInterest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_peer_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerServiceInterest.ProtoReflect.Descriptor instead.
+func (*PeerServiceInterest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *PeerServiceInterest) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *PeerServiceInterest) GetWanted() []*PeerServiceVersion {
+	if x != nil {
+		return x.Wanted
+	}
+	return nil
+}
+
+// PeerServiceVersion names one version of the instances of a service that lie in one trust domain.
+type PeerServiceVersion struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	Service     string                 `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	// SHA-256 of the set; empty where there is none.
+	Digest        []byte `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerServiceVersion) Reset() {
+	*x = PeerServiceVersion{}
+	mi := &file_entente_v1_peer_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerServiceVersion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerServiceVersion) ProtoMessage() {}
+
+func (x *PeerServiceVersion) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_peer_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerServiceVersion.ProtoReflect.Descriptor instead.
+func (*PeerServiceVersion) Descriptor() ([]byte, []int) {
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *PeerServiceVersion) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *PeerServiceVersion) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *PeerServiceVersion) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+// PeerServiceAcknowledgement says that a set is stored, or that it is not and why.
+type PeerServiceAcknowledgement struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Version *PeerServiceVersion    `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	// The named reason of a refusal; empty: it is stored.
+	Refusal       string `protobuf:"bytes,2,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerServiceAcknowledgement) Reset() {
+	*x = PeerServiceAcknowledgement{}
+	mi := &file_entente_v1_peer_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerServiceAcknowledgement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerServiceAcknowledgement) ProtoMessage() {}
+
+func (x *PeerServiceAcknowledgement) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_peer_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerServiceAcknowledgement.ProtoReflect.Descriptor instead.
+func (*PeerServiceAcknowledgement) Descriptor() ([]byte, []int) {
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *PeerServiceAcknowledgement) GetVersion() *PeerServiceVersion {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
+func (x *PeerServiceAcknowledgement) GetRefusal() string {
+	if x != nil {
+		return x.Refusal
+	}
+	return ""
+}
+
+// PeerServiceSets brings sets that the receiver wants, each whole, in one or several parts that follow each other.
+type PeerServiceSets struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Sets  []*PeerServiceSet      `protobuf:"bytes,1,rep,name=sets,proto3" json:"sets,omitempty"`
+	// The number of the interest of which all that differs has now been sent and acknowledged; 0: none yet.
+	Confirmed     uint64 `protobuf:"varint,2,opt,name=confirmed,proto3" json:"confirmed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerServiceSets) Reset() {
+	*x = PeerServiceSets{}
+	mi := &file_entente_v1_peer_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerServiceSets) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerServiceSets) ProtoMessage() {}
+
+func (x *PeerServiceSets) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_peer_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerServiceSets.ProtoReflect.Descriptor instead.
+func (*PeerServiceSets) Descriptor() ([]byte, []int) {
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *PeerServiceSets) GetSets() []*PeerServiceSet {
+	if x != nil {
+		return x.Sets
+	}
+	return nil
+}
+
+func (x *PeerServiceSets) GetConfirmed() uint64 {
+	if x != nil {
+		return x.Confirmed
+	}
+	return 0
+}
+
+// PeerServiceSet is a part of the instances of one service in one trust domain.
+type PeerServiceSet struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Version *PeerServiceVersion    `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	// Whether this is the last part of the set.
+	Last      bool            `protobuf:"varint,2,opt,name=last,proto3" json:"last,omitempty"`
+	Instances []*PeerInstance `protobuf:"bytes,3,rep,name=instances,proto3" json:"instances,omitempty"`
+	// The service is not exported to the receiver, which forgets what it has of it. Such a set has one part, without instances.
+	Withheld      bool `protobuf:"varint,4,opt,name=withheld,proto3" json:"withheld,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerServiceSet) Reset() {
+	*x = PeerServiceSet{}
+	mi := &file_entente_v1_peer_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerServiceSet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerServiceSet) ProtoMessage() {}
+
+func (x *PeerServiceSet) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_peer_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerServiceSet.ProtoReflect.Descriptor instead.
+func (*PeerServiceSet) Descriptor() ([]byte, []int) {
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *PeerServiceSet) GetVersion() *PeerServiceVersion {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
+func (x *PeerServiceSet) GetLast() bool {
+	if x != nil {
+		return x.Last
+	}
+	return false
+}
+
+func (x *PeerServiceSet) GetInstances() []*PeerInstance {
+	if x != nil {
+		return x.Instances
+	}
+	return nil
+}
+
+func (x *PeerServiceSet) GetWithheld() bool {
+	if x != nil {
+		return x.Withheld
+	}
+	return false
+}
+
+// PeerInstance is where a service is reachable.
+type PeerInstance struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Address  string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	Locality *Locality              `protobuf:"bytes,2,opt,name=locality,proto3" json:"locality,omitempty"`
+	SpiffeId string                 `protobuf:"bytes,3,opt,name=spiffe_id,json=spiffeId,proto3" json:"spiffe_id,omitempty"`
+	Weight   uint32                 `protobuf:"varint,4,opt,name=weight,proto3" json:"weight,omitempty"`
+	// As it counts at the origin, where a lease may have run out.
+	Health        Health `protobuf:"varint,5,opt,name=health,proto3,enum=entente.v1.Health" json:"health,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerInstance) Reset() {
+	*x = PeerInstance{}
+	mi := &file_entente_v1_peer_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerInstance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerInstance) ProtoMessage() {}
+
+func (x *PeerInstance) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_peer_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerInstance.ProtoReflect.Descriptor instead.
+func (*PeerInstance) Descriptor() ([]byte, []int) {
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *PeerInstance) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *PeerInstance) GetLocality() *Locality {
+	if x != nil {
+		return x.Locality
+	}
+	return nil
+}
+
+func (x *PeerInstance) GetSpiffeId() string {
+	if x != nil {
+		return x.SpiffeId
+	}
+	return ""
+}
+
+func (x *PeerInstance) GetWeight() uint32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *PeerInstance) GetHealth() Health {
+	if x != nil {
+		return x.Health
+	}
+	return Health_HEALTH_UNSPECIFIED
+}
+
 var File_entente_v1_peer_proto protoreflect.FileDescriptor
 
 const file_entente_v1_peer_proto_rawDesc = "" +
 	"\n" +
 	"\x15entente/v1/peer.proto\x12\n" +
-	"entente.v1\"D\n" +
+	"entente.v1\x1a\x18entente/v1/routing.proto\"D\n" +
 	"\x0fExchangeRequest\x121\n" +
 	"\amessage\x18\x01 \x01(\v2\x17.entente.v1.PeerMessageR\amessage\"E\n" +
 	"\x10ExchangeResponse\x121\n" +
-	"\amessage\x18\x01 \x01(\v2\x17.entente.v1.PeerMessageR\amessage\"\xee\x02\n" +
+	"\amessage\x18\x01 \x01(\v2\x17.entente.v1.PeerMessageR\amessage\"\xe8\x03\n" +
 	"\vPeerMessage\x12-\n" +
 	"\x05hello\x18\x01 \x01(\v2\x15.entente.v1.PeerHelloH\x00R\x05hello\x126\n" +
 	"\binterest\x18\x02 \x01(\v2\x18.entente.v1.PeerInterestH\x00R\binterest\x120\n" +
 	"\x06bundle\x18\x03 \x01(\v2\x16.entente.v1.PeerBundleH\x00R\x06bundle\x12K\n" +
 	"\x0facknowledgement\x18\x04 \x01(\v2\x1f.entente.v1.PeerAcknowledgementH\x00R\x0facknowledgement\x129\n" +
 	"\theartbeat\x18\x05 \x01(\v2\x19.entente.v1.PeerHeartbeatH\x00R\theartbeat\x123\n" +
-	"\agoodbye\x18\x06 \x01(\v2\x17.entente.v1.PeerGoodbyeH\x00R\agoodbyeB\t\n" +
+	"\agoodbye\x18\x06 \x01(\v2\x17.entente.v1.PeerGoodbyeH\x00R\agoodbye\x126\n" +
+	"\bservices\x18\n" +
+	" \x01(\v2\x18.entente.v1.PeerServicesH\x00R\bservices\x12@\n" +
+	"\fservice_sets\x18\v \x01(\v2\x1b.entente.v1.PeerServiceSetsH\x00R\vserviceSetsB\t\n" +
 	"\acontent\"i\n" +
 	"\tPeerHello\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12*\n" +
@@ -678,7 +1141,34 @@ const file_entente_v1_peer_proto_rawDesc = "" +
 	"\acurrent\x18\x01 \x03(\v2\x1d.entente.v1.PeerBundleVersionR\acurrent\"=\n" +
 	"\vPeerGoodbye\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x16\n" +
-	"\x06detail\x18\x02 \x01(\tR\x06detail2X\n" +
+	"\x06detail\x18\x02 \x01(\tR\x06detail\"\x9f\x01\n" +
+	"\fPeerServices\x12;\n" +
+	"\binterest\x18\x01 \x01(\v2\x1f.entente.v1.PeerServiceInterestR\binterest\x12R\n" +
+	"\x10acknowledgements\x18\x02 \x03(\v2&.entente.v1.PeerServiceAcknowledgementR\x10acknowledgements\"e\n" +
+	"\x13PeerServiceInterest\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x126\n" +
+	"\x06wanted\x18\x02 \x03(\v2\x1e.entente.v1.PeerServiceVersionR\x06wanted\"i\n" +
+	"\x12PeerServiceVersion\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x18\n" +
+	"\aservice\x18\x02 \x01(\tR\aservice\x12\x16\n" +
+	"\x06digest\x18\x03 \x01(\fR\x06digest\"p\n" +
+	"\x1aPeerServiceAcknowledgement\x128\n" +
+	"\aversion\x18\x01 \x01(\v2\x1e.entente.v1.PeerServiceVersionR\aversion\x12\x18\n" +
+	"\arefusal\x18\x02 \x01(\tR\arefusal\"_\n" +
+	"\x0fPeerServiceSets\x12.\n" +
+	"\x04sets\x18\x01 \x03(\v2\x1a.entente.v1.PeerServiceSetR\x04sets\x12\x1c\n" +
+	"\tconfirmed\x18\x02 \x01(\x04R\tconfirmed\"\xb2\x01\n" +
+	"\x0ePeerServiceSet\x128\n" +
+	"\aversion\x18\x01 \x01(\v2\x1e.entente.v1.PeerServiceVersionR\aversion\x12\x12\n" +
+	"\x04last\x18\x02 \x01(\bR\x04last\x126\n" +
+	"\tinstances\x18\x03 \x03(\v2\x18.entente.v1.PeerInstanceR\tinstances\x12\x1a\n" +
+	"\bwithheld\x18\x04 \x01(\bR\bwithheld\"\xbb\x01\n" +
+	"\fPeerInstance\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x120\n" +
+	"\blocality\x18\x02 \x01(\v2\x14.entente.v1.LocalityR\blocality\x12\x1b\n" +
+	"\tspiffe_id\x18\x03 \x01(\tR\bspiffeId\x12\x16\n" +
+	"\x06weight\x18\x04 \x01(\rR\x06weight\x12*\n" +
+	"\x06health\x18\x05 \x01(\x0e2\x12.entente.v1.HealthR\x06health2X\n" +
 	"\vPeerService\x12I\n" +
 	"\bExchange\x12\x1b.entente.v1.ExchangeRequest\x1a\x1c.entente.v1.ExchangeResponse(\x010\x01B7Z5github.com/ententehq/entente/api/entente/v1;ententev1b\x06proto3"
 
@@ -694,18 +1184,27 @@ func file_entente_v1_peer_proto_rawDescGZIP() []byte {
 	return file_entente_v1_peer_proto_rawDescData
 }
 
-var file_entente_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_entente_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_entente_v1_peer_proto_goTypes = []any{
-	(*ExchangeRequest)(nil),     // 0: entente.v1.ExchangeRequest
-	(*ExchangeResponse)(nil),    // 1: entente.v1.ExchangeResponse
-	(*PeerMessage)(nil),         // 2: entente.v1.PeerMessage
-	(*PeerHello)(nil),           // 3: entente.v1.PeerHello
-	(*PeerInterest)(nil),        // 4: entente.v1.PeerInterest
-	(*PeerBundleVersion)(nil),   // 5: entente.v1.PeerBundleVersion
-	(*PeerBundle)(nil),          // 6: entente.v1.PeerBundle
-	(*PeerAcknowledgement)(nil), // 7: entente.v1.PeerAcknowledgement
-	(*PeerHeartbeat)(nil),       // 8: entente.v1.PeerHeartbeat
-	(*PeerGoodbye)(nil),         // 9: entente.v1.PeerGoodbye
+	(*ExchangeRequest)(nil),            // 0: entente.v1.ExchangeRequest
+	(*ExchangeResponse)(nil),           // 1: entente.v1.ExchangeResponse
+	(*PeerMessage)(nil),                // 2: entente.v1.PeerMessage
+	(*PeerHello)(nil),                  // 3: entente.v1.PeerHello
+	(*PeerInterest)(nil),               // 4: entente.v1.PeerInterest
+	(*PeerBundleVersion)(nil),          // 5: entente.v1.PeerBundleVersion
+	(*PeerBundle)(nil),                 // 6: entente.v1.PeerBundle
+	(*PeerAcknowledgement)(nil),        // 7: entente.v1.PeerAcknowledgement
+	(*PeerHeartbeat)(nil),              // 8: entente.v1.PeerHeartbeat
+	(*PeerGoodbye)(nil),                // 9: entente.v1.PeerGoodbye
+	(*PeerServices)(nil),               // 10: entente.v1.PeerServices
+	(*PeerServiceInterest)(nil),        // 11: entente.v1.PeerServiceInterest
+	(*PeerServiceVersion)(nil),         // 12: entente.v1.PeerServiceVersion
+	(*PeerServiceAcknowledgement)(nil), // 13: entente.v1.PeerServiceAcknowledgement
+	(*PeerServiceSets)(nil),            // 14: entente.v1.PeerServiceSets
+	(*PeerServiceSet)(nil),             // 15: entente.v1.PeerServiceSet
+	(*PeerInstance)(nil),               // 16: entente.v1.PeerInstance
+	(*Locality)(nil),                   // 17: entente.v1.Locality
+	(Health)(0),                        // 18: entente.v1.Health
 }
 var file_entente_v1_peer_proto_depIdxs = []int32{
 	2,  // 0: entente.v1.ExchangeRequest.message:type_name -> entente.v1.PeerMessage
@@ -716,16 +1215,27 @@ var file_entente_v1_peer_proto_depIdxs = []int32{
 	7,  // 5: entente.v1.PeerMessage.acknowledgement:type_name -> entente.v1.PeerAcknowledgement
 	8,  // 6: entente.v1.PeerMessage.heartbeat:type_name -> entente.v1.PeerHeartbeat
 	9,  // 7: entente.v1.PeerMessage.goodbye:type_name -> entente.v1.PeerGoodbye
-	5,  // 8: entente.v1.PeerInterest.wanted:type_name -> entente.v1.PeerBundleVersion
-	5,  // 9: entente.v1.PeerAcknowledgement.version:type_name -> entente.v1.PeerBundleVersion
-	5,  // 10: entente.v1.PeerHeartbeat.current:type_name -> entente.v1.PeerBundleVersion
-	0,  // 11: entente.v1.PeerService.Exchange:input_type -> entente.v1.ExchangeRequest
-	1,  // 12: entente.v1.PeerService.Exchange:output_type -> entente.v1.ExchangeResponse
-	12, // [12:13] is the sub-list for method output_type
-	11, // [11:12] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	10, // 8: entente.v1.PeerMessage.services:type_name -> entente.v1.PeerServices
+	14, // 9: entente.v1.PeerMessage.service_sets:type_name -> entente.v1.PeerServiceSets
+	5,  // 10: entente.v1.PeerInterest.wanted:type_name -> entente.v1.PeerBundleVersion
+	5,  // 11: entente.v1.PeerAcknowledgement.version:type_name -> entente.v1.PeerBundleVersion
+	5,  // 12: entente.v1.PeerHeartbeat.current:type_name -> entente.v1.PeerBundleVersion
+	11, // 13: entente.v1.PeerServices.interest:type_name -> entente.v1.PeerServiceInterest
+	13, // 14: entente.v1.PeerServices.acknowledgements:type_name -> entente.v1.PeerServiceAcknowledgement
+	12, // 15: entente.v1.PeerServiceInterest.wanted:type_name -> entente.v1.PeerServiceVersion
+	12, // 16: entente.v1.PeerServiceAcknowledgement.version:type_name -> entente.v1.PeerServiceVersion
+	15, // 17: entente.v1.PeerServiceSets.sets:type_name -> entente.v1.PeerServiceSet
+	12, // 18: entente.v1.PeerServiceSet.version:type_name -> entente.v1.PeerServiceVersion
+	16, // 19: entente.v1.PeerServiceSet.instances:type_name -> entente.v1.PeerInstance
+	17, // 20: entente.v1.PeerInstance.locality:type_name -> entente.v1.Locality
+	18, // 21: entente.v1.PeerInstance.health:type_name -> entente.v1.Health
+	0,  // 22: entente.v1.PeerService.Exchange:input_type -> entente.v1.ExchangeRequest
+	1,  // 23: entente.v1.PeerService.Exchange:output_type -> entente.v1.ExchangeResponse
+	23, // [23:24] is the sub-list for method output_type
+	22, // [22:23] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_entente_v1_peer_proto_init() }
@@ -733,6 +1243,7 @@ func file_entente_v1_peer_proto_init() {
 	if File_entente_v1_peer_proto != nil {
 		return
 	}
+	file_entente_v1_routing_proto_init()
 	file_entente_v1_peer_proto_msgTypes[2].OneofWrappers = []any{
 		(*PeerMessage_Hello)(nil),
 		(*PeerMessage_Interest)(nil),
@@ -740,6 +1251,8 @@ func file_entente_v1_peer_proto_init() {
 		(*PeerMessage_Acknowledgement)(nil),
 		(*PeerMessage_Heartbeat)(nil),
 		(*PeerMessage_Goodbye)(nil),
+		(*PeerMessage_Services)(nil),
+		(*PeerMessage_ServiceSets)(nil),
 	}
 	file_entente_v1_peer_proto_msgTypes[5].OneofWrappers = []any{}
 	type x struct{}
@@ -748,7 +1261,7 @@ func file_entente_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_v1_peer_proto_rawDesc), len(file_entente_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -79,6 +79,127 @@ func (Health) EnumDescriptor() ([]byte, []int) {
 	return file_entente_v1_routing_proto_rawDescGZIP(), []int{0}
 }
 
+type ExportState int32
+
+const (
+	ExportState_EXPORT_STATE_UNSPECIFIED ExportState = 0
+	// The relationship is in force, and names a peer.
+	ExportState_EXPORT_STATE_OFFERED ExportState = 1
+	// The relationship is suspended, waits for consent, or names no peer.
+	ExportState_EXPORT_STATE_HELD_BACK ExportState = 2
+	// The relationship that it was made under has ended; it will be removed.
+	ExportState_EXPORT_STATE_ENDED ExportState = 3
+)
+
+// Enum value maps for ExportState.
+var (
+	ExportState_name = map[int32]string{
+		0: "EXPORT_STATE_UNSPECIFIED",
+		1: "EXPORT_STATE_OFFERED",
+		2: "EXPORT_STATE_HELD_BACK",
+		3: "EXPORT_STATE_ENDED",
+	}
+	ExportState_value = map[string]int32{
+		"EXPORT_STATE_UNSPECIFIED": 0,
+		"EXPORT_STATE_OFFERED":     1,
+		"EXPORT_STATE_HELD_BACK":   2,
+		"EXPORT_STATE_ENDED":       3,
+	}
+)
+
+func (x ExportState) Enum() *ExportState {
+	p := new(ExportState)
+	*p = x
+	return p
+}
+
+func (x ExportState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ExportState) Descriptor() protoreflect.EnumDescriptor {
+	return file_entente_v1_routing_proto_enumTypes[1].Descriptor()
+}
+
+func (ExportState) Type() protoreflect.EnumType {
+	return &file_entente_v1_routing_proto_enumTypes[1]
+}
+
+func (x ExportState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ExportState.Descriptor instead.
+func (ExportState) EnumDescriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{1}
+}
+
+type ImportState int32
+
+const (
+	ImportState_IMPORT_STATE_UNSPECIFIED ImportState = 0
+	// Nothing has come yet.
+	ImportState_IMPORT_STATE_PENDING ImportState = 1
+	ImportState_IMPORT_STATE_CURRENT ImportState = 2
+	// The other cluster does not export it to this one.
+	ImportState_IMPORT_STATE_NOT_EXPORTED ImportState = 3
+	// No stream has confirmed it for import_ttl: it is offered to nobody.
+	ImportState_IMPORT_STATE_EXPIRED ImportState = 4
+	// The relationship is suspended or waits for consent: it is offered to nobody; or it names no peer, so that nothing can come.
+	ImportState_IMPORT_STATE_HELD_BACK ImportState = 5
+	// The relationship that it was made under has ended; it will be removed.
+	ImportState_IMPORT_STATE_ENDED ImportState = 6
+)
+
+// Enum value maps for ImportState.
+var (
+	ImportState_name = map[int32]string{
+		0: "IMPORT_STATE_UNSPECIFIED",
+		1: "IMPORT_STATE_PENDING",
+		2: "IMPORT_STATE_CURRENT",
+		3: "IMPORT_STATE_NOT_EXPORTED",
+		4: "IMPORT_STATE_EXPIRED",
+		5: "IMPORT_STATE_HELD_BACK",
+		6: "IMPORT_STATE_ENDED",
+	}
+	ImportState_value = map[string]int32{
+		"IMPORT_STATE_UNSPECIFIED":  0,
+		"IMPORT_STATE_PENDING":      1,
+		"IMPORT_STATE_CURRENT":      2,
+		"IMPORT_STATE_NOT_EXPORTED": 3,
+		"IMPORT_STATE_EXPIRED":      4,
+		"IMPORT_STATE_HELD_BACK":    5,
+		"IMPORT_STATE_ENDED":        6,
+	}
+)
+
+func (x ImportState) Enum() *ImportState {
+	p := new(ImportState)
+	*p = x
+	return p
+}
+
+func (x ImportState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ImportState) Descriptor() protoreflect.EnumDescriptor {
+	return file_entente_v1_routing_proto_enumTypes[2].Descriptor()
+}
+
+func (ImportState) Type() protoreflect.EnumType {
+	return &file_entente_v1_routing_proto_enumTypes[2]
+}
+
+func (x ImportState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ImportState.Descriptor instead.
+func (ImportState) EnumDescriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{2}
+}
+
 type Locality struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Region        string                 `protobuf:"bytes,1,opt,name=region,proto3" json:"region,omitempty"`
@@ -160,7 +281,11 @@ type Instance struct {
 	RegisterTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=register_time,json=registerTime,proto3" json:"register_time,omitempty"`
 	Revision     uint64                 `protobuf:"varint,10,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Its lease has run out: it counts as unhealthy, whatever its health says. Set by the server.
-	Lapsed        bool `protobuf:"varint,11,opt,name=lapsed,proto3" json:"lapsed,omitempty"`
+	Lapsed bool `protobuf:"varint,11,opt,name=lapsed,proto3" json:"lapsed,omitempty"`
+	// The foreign trust domain that it was imported from; empty: it is registered here. Set by the server.
+	Origin string `protobuf:"bytes,12,opt,name=origin,proto3" json:"origin,omitempty"`
+	// It was imported, and is offered to nobody, because no stream has confirmed it for import_ttl. Set by the server.
+	ImportExpired bool `protobuf:"varint,13,opt,name=import_expired,json=importExpired,proto3" json:"import_expired,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -261,6 +386,20 @@ func (x *Instance) GetRevision() uint64 {
 func (x *Instance) GetLapsed() bool {
 	if x != nil {
 		return x.Lapsed
+	}
+	return false
+}
+
+func (x *Instance) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
+func (x *Instance) GetImportExpired() bool {
+	if x != nil {
+		return x.ImportExpired
 	}
 	return false
 }
@@ -1596,12 +1735,14 @@ func (x *HintLocality) GetDegradedShare() uint32 {
 }
 
 type HintEndpoint struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
-	SpiffeId      string                 `protobuf:"bytes,2,opt,name=spiffe_id,json=spiffeId,proto3" json:"spiffe_id,omitempty"`
-	Health        Health                 `protobuf:"varint,3,opt,name=health,proto3,enum=entente.v1.Health" json:"health,omitempty"`
-	Weight        uint32                 `protobuf:"varint,4,opt,name=weight,proto3" json:"weight,omitempty"`
-	Freshness     Freshness              `protobuf:"varint,5,opt,name=freshness,proto3,enum=entente.v1.Freshness" json:"freshness,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Address   string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	SpiffeId  string                 `protobuf:"bytes,2,opt,name=spiffe_id,json=spiffeId,proto3" json:"spiffe_id,omitempty"`
+	Health    Health                 `protobuf:"varint,3,opt,name=health,proto3,enum=entente.v1.Health" json:"health,omitempty"`
+	Weight    uint32                 `protobuf:"varint,4,opt,name=weight,proto3" json:"weight,omitempty"`
+	Freshness Freshness              `protobuf:"varint,5,opt,name=freshness,proto3,enum=entente.v1.Freshness" json:"freshness,omitempty"`
+	// The foreign trust domain that it was imported from; empty: it is registered here.
+	Origin        string `protobuf:"bytes,6,opt,name=origin,proto3" json:"origin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1671,11 +1812,20 @@ func (x *HintEndpoint) GetFreshness() Freshness {
 	return Freshness_FRESHNESS_UNSPECIFIED
 }
 
+func (x *HintEndpoint) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
 type HintExclusion struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
-	SpiffeId      string                 `protobuf:"bytes,2,opt,name=spiffe_id,json=spiffeId,proto3" json:"spiffe_id,omitempty"`
-	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Address  string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	SpiffeId string                 `protobuf:"bytes,2,opt,name=spiffe_id,json=spiffeId,proto3" json:"spiffe_id,omitempty"`
+	Reason   string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The foreign trust domain that it was imported from; empty: it is registered here.
+	Origin        string `protobuf:"bytes,4,opt,name=origin,proto3" json:"origin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1727,6 +1877,13 @@ func (x *HintExclusion) GetSpiffeId() string {
 func (x *HintExclusion) GetReason() string {
 	if x != nil {
 		return x.Reason
+	}
+	return ""
+}
+
+func (x *HintExclusion) GetOrigin() string {
+	if x != nil {
+		return x.Origin
 	}
 	return ""
 }
@@ -2491,6 +2648,765 @@ func (x *DeleteRuleResponse) GetRevision() uint64 {
 	return 0
 }
 
+// ServiceExport offers a service to the cluster of a foreign trust domain.
+type ServiceExport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The service here.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// The foreign trust domain, with which there is a relationship.
+	To string `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	// What it is called there; the service's own name if empty.
+	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// Only instances in one of these places, REGION[/ZONE[/SUB-ZONE]]; none: anywhere. At most 32.
+	Localities []string `protobuf:"bytes,4,rep,name=localities,proto3" json:"localities,omitempty"`
+	// Only instances of this hosted trust domain; empty: of every hosted one.
+	TrustDomain string `protobuf:"bytes,5,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	// Only instances whose SPIFFE IDs lie below this path, in whole segments; empty: all.
+	PathPrefix string `protobuf:"bytes,6,opt,name=path_prefix,json=pathPrefix,proto3" json:"path_prefix,omitempty"`
+	// Set by the server.
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	Revision   uint64                 `protobuf:"varint,8,opt,name=revision,proto3" json:"revision,omitempty"`
+	// How many instances are offered now.
+	Instances uint32 `protobuf:"varint,9,opt,name=instances,proto3" json:"instances,omitempty"`
+	// How it stands; set by the server.
+	State ExportState `protobuf:"varint,10,opt,name=state,proto3,enum=entente.v1.ExportState" json:"state,omitempty"`
+	// One sentence on the state; empty where there is nothing to say.
+	Detail        string `protobuf:"bytes,11,opt,name=detail,proto3" json:"detail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServiceExport) Reset() {
+	*x = ServiceExport{}
+	mi := &file_entente_v1_routing_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceExport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceExport) ProtoMessage() {}
+
+func (x *ServiceExport) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceExport.ProtoReflect.Descriptor instead.
+func (*ServiceExport) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *ServiceExport) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *ServiceExport) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *ServiceExport) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ServiceExport) GetLocalities() []string {
+	if x != nil {
+		return x.Localities
+	}
+	return nil
+}
+
+func (x *ServiceExport) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *ServiceExport) GetPathPrefix() string {
+	if x != nil {
+		return x.PathPrefix
+	}
+	return ""
+}
+
+func (x *ServiceExport) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *ServiceExport) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ServiceExport) GetInstances() uint32 {
+	if x != nil {
+		return x.Instances
+	}
+	return 0
+}
+
+func (x *ServiceExport) GetState() ExportState {
+	if x != nil {
+		return x.State
+	}
+	return ExportState_EXPORT_STATE_UNSPECIFIED
+}
+
+func (x *ServiceExport) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+type ExportServiceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Export        *ServiceExport         `protobuf:"bytes,1,opt,name=export,proto3" json:"export,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportServiceRequest) Reset() {
+	*x = ExportServiceRequest{}
+	mi := &file_entente_v1_routing_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportServiceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportServiceRequest) ProtoMessage() {}
+
+func (x *ExportServiceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportServiceRequest.ProtoReflect.Descriptor instead.
+func (*ExportServiceRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *ExportServiceRequest) GetExport() *ServiceExport {
+	if x != nil {
+		return x.Export
+	}
+	return nil
+}
+
+type ListServiceExportsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Read          *ReadOptions           `protobuf:"bytes,1,opt,name=read,proto3" json:"read,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListServiceExportsRequest) Reset() {
+	*x = ListServiceExportsRequest{}
+	mi := &file_entente_v1_routing_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListServiceExportsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListServiceExportsRequest) ProtoMessage() {}
+
+func (x *ListServiceExportsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListServiceExportsRequest.ProtoReflect.Descriptor instead.
+func (*ListServiceExportsRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *ListServiceExportsRequest) GetRead() *ReadOptions {
+	if x != nil {
+		return x.Read
+	}
+	return nil
+}
+
+type ListServiceExportsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Exports       []*ServiceExport       `protobuf:"bytes,2,rep,name=exports,proto3" json:"exports,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListServiceExportsResponse) Reset() {
+	*x = ListServiceExportsResponse{}
+	mi := &file_entente_v1_routing_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListServiceExportsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListServiceExportsResponse) ProtoMessage() {}
+
+func (x *ListServiceExportsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListServiceExportsResponse.ProtoReflect.Descriptor instead.
+func (*ListServiceExportsResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *ListServiceExportsResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ListServiceExportsResponse) GetExports() []*ServiceExport {
+	if x != nil {
+		return x.Exports
+	}
+	return nil
+}
+
+type UnexportServiceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name under which it is exported.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	To            string `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnexportServiceRequest) Reset() {
+	*x = UnexportServiceRequest{}
+	mi := &file_entente_v1_routing_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnexportServiceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnexportServiceRequest) ProtoMessage() {}
+
+func (x *UnexportServiceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnexportServiceRequest.ProtoReflect.Descriptor instead.
+func (*UnexportServiceRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *UnexportServiceRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *UnexportServiceRequest) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+type UnexportServiceResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnexportServiceResponse) Reset() {
+	*x = UnexportServiceResponse{}
+	mi := &file_entente_v1_routing_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnexportServiceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnexportServiceResponse) ProtoMessage() {}
+
+func (x *UnexportServiceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnexportServiceResponse.ProtoReflect.Descriptor instead.
+func (*UnexportServiceResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *UnexportServiceResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// ServiceImport takes the instances of a service from the cluster of a foreign trust domain.
+type ServiceImport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the other cluster exports it as.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The foreign trust domain, with which there is a relationship; all SPIFFE IDs of the instances lie in it.
+	From string `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
+	// The service here that the instances join; the name if empty.
+	Service string `protobuf:"bytes,3,opt,name=service,proto3" json:"service,omitempty"`
+	// Set by the server.
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	Revision   uint64                 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
+	State      ImportState            `protobuf:"varint,6,opt,name=state,proto3,enum=entente.v1.ImportState" json:"state,omitempty"`
+	// One sentence on the state; empty where there is nothing to say.
+	Detail string `protobuf:"bytes,7,opt,name=detail,proto3" json:"detail,omitempty"`
+	// How many instances are stored, and since when exactly these.
+	Instances  uint32                 `protobuf:"varint,8,opt,name=instances,proto3" json:"instances,omitempty"`
+	ChangeTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=change_time,json=changeTime,proto3" json:"change_time,omitempty"`
+	// The named reason for which the latest set was refused; empty: it was not. What is stored stays meanwhile.
+	Refusal    string                 `protobuf:"bytes,10,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	RefuseTime *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=refuse_time,json=refuseTime,proto3" json:"refuse_time,omitempty"`
+	// Since when no stream has confirmed it for import_ttl; absent: that is not so.
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// The digest of what is stored, in hexadecimal.
+	Digest        string `protobuf:"bytes,13,opt,name=digest,proto3" json:"digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServiceImport) Reset() {
+	*x = ServiceImport{}
+	mi := &file_entente_v1_routing_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceImport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceImport) ProtoMessage() {}
+
+func (x *ServiceImport) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceImport.ProtoReflect.Descriptor instead.
+func (*ServiceImport) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *ServiceImport) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ServiceImport) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *ServiceImport) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *ServiceImport) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *ServiceImport) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ServiceImport) GetState() ImportState {
+	if x != nil {
+		return x.State
+	}
+	return ImportState_IMPORT_STATE_UNSPECIFIED
+}
+
+func (x *ServiceImport) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *ServiceImport) GetInstances() uint32 {
+	if x != nil {
+		return x.Instances
+	}
+	return 0
+}
+
+func (x *ServiceImport) GetChangeTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ChangeTime
+	}
+	return nil
+}
+
+func (x *ServiceImport) GetRefusal() string {
+	if x != nil {
+		return x.Refusal
+	}
+	return ""
+}
+
+func (x *ServiceImport) GetRefuseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RefuseTime
+	}
+	return nil
+}
+
+func (x *ServiceImport) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *ServiceImport) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+type ImportServiceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Import        *ServiceImport         `protobuf:"bytes,1,opt,name=import,proto3" json:"import,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportServiceRequest) Reset() {
+	*x = ImportServiceRequest{}
+	mi := &file_entente_v1_routing_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportServiceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportServiceRequest) ProtoMessage() {}
+
+func (x *ImportServiceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportServiceRequest.ProtoReflect.Descriptor instead.
+func (*ImportServiceRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *ImportServiceRequest) GetImport() *ServiceImport {
+	if x != nil {
+		return x.Import
+	}
+	return nil
+}
+
+type ListServiceImportsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Read          *ReadOptions           `protobuf:"bytes,1,opt,name=read,proto3" json:"read,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListServiceImportsRequest) Reset() {
+	*x = ListServiceImportsRequest{}
+	mi := &file_entente_v1_routing_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListServiceImportsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListServiceImportsRequest) ProtoMessage() {}
+
+func (x *ListServiceImportsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListServiceImportsRequest.ProtoReflect.Descriptor instead.
+func (*ListServiceImportsRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *ListServiceImportsRequest) GetRead() *ReadOptions {
+	if x != nil {
+		return x.Read
+	}
+	return nil
+}
+
+type ListServiceImportsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Imports       []*ServiceImport       `protobuf:"bytes,2,rep,name=imports,proto3" json:"imports,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListServiceImportsResponse) Reset() {
+	*x = ListServiceImportsResponse{}
+	mi := &file_entente_v1_routing_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListServiceImportsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListServiceImportsResponse) ProtoMessage() {}
+
+func (x *ListServiceImportsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListServiceImportsResponse.ProtoReflect.Descriptor instead.
+func (*ListServiceImportsResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *ListServiceImportsResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ListServiceImportsResponse) GetImports() []*ServiceImport {
+	if x != nil {
+		return x.Imports
+	}
+	return nil
+}
+
+type UnimportServiceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The service here.
+	Service       string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	From          string `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnimportServiceRequest) Reset() {
+	*x = UnimportServiceRequest{}
+	mi := &file_entente_v1_routing_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnimportServiceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnimportServiceRequest) ProtoMessage() {}
+
+func (x *UnimportServiceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnimportServiceRequest.ProtoReflect.Descriptor instead.
+func (*UnimportServiceRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *UnimportServiceRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *UnimportServiceRequest) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+type UnimportServiceResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnimportServiceResponse) Reset() {
+	*x = UnimportServiceResponse{}
+	mi := &file_entente_v1_routing_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnimportServiceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnimportServiceResponse) ProtoMessage() {}
+
+func (x *UnimportServiceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnimportServiceResponse.ProtoReflect.Descriptor instead.
+func (*UnimportServiceResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *UnimportServiceResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 var File_entente_v1_routing_proto protoreflect.FileDescriptor
 
 const file_entente_v1_routing_proto_rawDesc = "" +
@@ -2500,7 +3416,7 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"\bLocality\x12\x16\n" +
 	"\x06region\x18\x01 \x01(\tR\x06region\x12\x12\n" +
 	"\x04zone\x18\x02 \x01(\tR\x04zone\x12\x19\n" +
-	"\bsub_zone\x18\x03 \x01(\tR\asubZone\"\xe2\x02\n" +
+	"\bsub_zone\x18\x03 \x01(\tR\asubZone\"\xa1\x03\n" +
 	"\bInstance\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x120\n" +
@@ -2512,7 +3428,9 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"\rregister_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\fregisterTime\x12\x1a\n" +
 	"\brevision\x18\n" +
 	" \x01(\x04R\brevision\x12\x16\n" +
-	"\x06lapsed\x18\v \x01(\bR\x06lapsedJ\x04\b\a\x10\b\"m\n" +
+	"\x06lapsed\x18\v \x01(\bR\x06lapsed\x12\x16\n" +
+	"\x06origin\x18\f \x01(\tR\x06origin\x12%\n" +
+	"\x0eimport_expired\x18\r \x01(\bR\rimportExpiredJ\x04\b\a\x10\b\"m\n" +
 	"\aService\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x122\n" +
 	"\tinstances\x18\x02 \x03(\v2\x14.entente.v1.InstanceR\tinstances\x12\x1a\n" +
@@ -2606,17 +3524,19 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"\blocality\x18\x01 \x01(\v2\x14.entente.v1.LocalityR\blocality\x12\x14\n" +
 	"\x05share\x18\x02 \x01(\rR\x05share\x126\n" +
 	"\tendpoints\x18\x03 \x03(\v2\x18.entente.v1.HintEndpointR\tendpoints\x12%\n" +
-	"\x0edegraded_share\x18\x04 \x01(\rR\rdegradedShare\"\xbe\x01\n" +
+	"\x0edegraded_share\x18\x04 \x01(\rR\rdegradedShare\"\xd6\x01\n" +
 	"\fHintEndpoint\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1b\n" +
 	"\tspiffe_id\x18\x02 \x01(\tR\bspiffeId\x12*\n" +
 	"\x06health\x18\x03 \x01(\x0e2\x12.entente.v1.HealthR\x06health\x12\x16\n" +
 	"\x06weight\x18\x04 \x01(\rR\x06weight\x123\n" +
-	"\tfreshness\x18\x05 \x01(\x0e2\x15.entente.v1.FreshnessR\tfreshness\"^\n" +
+	"\tfreshness\x18\x05 \x01(\x0e2\x15.entente.v1.FreshnessR\tfreshness\x12\x16\n" +
+	"\x06origin\x18\x06 \x01(\tR\x06origin\"v\n" +
 	"\rHintExclusion\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1b\n" +
 	"\tspiffe_id\x18\x02 \x01(\tR\bspiffeId\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xc9\x01\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x16\n" +
+	"\x06origin\x18\x04 \x01(\tR\x06origin\"\xc9\x01\n" +
 	"\x13SimulateHintRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x120\n" +
 	"\blocality\x18\x02 \x01(\v2\x14.entente.v1.LocalityR\blocality\x12\x18\n" +
@@ -2676,13 +3596,86 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"\x11DeleteRuleRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\"0\n" +
 	"\x12DeleteRuleResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"\xef\x02\n" +
+	"\rServiceExport\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x1e\n" +
+	"\n" +
+	"localities\x18\x04 \x03(\tR\n" +
+	"localities\x12!\n" +
+	"\ftrust_domain\x18\x05 \x01(\tR\vtrustDomain\x12\x1f\n" +
+	"\vpath_prefix\x18\x06 \x01(\tR\n" +
+	"pathPrefix\x12;\n" +
+	"\vcreate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x12\x1a\n" +
+	"\brevision\x18\b \x01(\x04R\brevision\x12\x1c\n" +
+	"\tinstances\x18\t \x01(\rR\tinstances\x12-\n" +
+	"\x05state\x18\n" +
+	" \x01(\x0e2\x17.entente.v1.ExportStateR\x05state\x12\x16\n" +
+	"\x06detail\x18\v \x01(\tR\x06detail\"I\n" +
+	"\x14ExportServiceRequest\x121\n" +
+	"\x06export\x18\x01 \x01(\v2\x19.entente.v1.ServiceExportR\x06export\"H\n" +
+	"\x19ListServiceExportsRequest\x12+\n" +
+	"\x04read\x18\x01 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"m\n" +
+	"\x1aListServiceExportsResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x123\n" +
+	"\aexports\x18\x02 \x03(\v2\x19.entente.v1.ServiceExportR\aexports\"<\n" +
+	"\x16UnexportServiceRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\"5\n" +
+	"\x17UnexportServiceResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"\xf8\x03\n" +
+	"\rServiceImport\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\x12\x18\n" +
+	"\aservice\x18\x03 \x01(\tR\aservice\x12;\n" +
+	"\vcreate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x12\x1a\n" +
+	"\brevision\x18\x05 \x01(\x04R\brevision\x12-\n" +
+	"\x05state\x18\x06 \x01(\x0e2\x17.entente.v1.ImportStateR\x05state\x12\x16\n" +
+	"\x06detail\x18\a \x01(\tR\x06detail\x12\x1c\n" +
+	"\tinstances\x18\b \x01(\rR\tinstances\x12;\n" +
+	"\vchange_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"changeTime\x12\x18\n" +
+	"\arefusal\x18\n" +
+	" \x01(\tR\arefusal\x12;\n" +
+	"\vrefuse_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"refuseTime\x12;\n" +
+	"\vexpire_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\x12\x16\n" +
+	"\x06digest\x18\r \x01(\tR\x06digest\"I\n" +
+	"\x14ImportServiceRequest\x121\n" +
+	"\x06import\x18\x01 \x01(\v2\x19.entente.v1.ServiceImportR\x06import\"H\n" +
+	"\x19ListServiceImportsRequest\x12+\n" +
+	"\x04read\x18\x01 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"m\n" +
+	"\x1aListServiceImportsResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x123\n" +
+	"\aimports\x18\x02 \x03(\v2\x19.entente.v1.ServiceImportR\aimports\"F\n" +
+	"\x16UnimportServiceRequest\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\"5\n" +
+	"\x17UnimportServiceResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision*t\n" +
 	"\x06Health\x12\x16\n" +
 	"\x12HEALTH_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eHEALTH_HEALTHY\x10\x01\x12\x13\n" +
 	"\x0fHEALTH_DEGRADED\x10\x02\x12\x14\n" +
 	"\x10HEALTH_UNHEALTHY\x10\x03\x12\x13\n" +
-	"\x0fHEALTH_DRAINING\x10\x042\xfe\a\n" +
+	"\x0fHEALTH_DRAINING\x10\x04*y\n" +
+	"\vExportState\x12\x1c\n" +
+	"\x18EXPORT_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14EXPORT_STATE_OFFERED\x10\x01\x12\x1a\n" +
+	"\x16EXPORT_STATE_HELD_BACK\x10\x02\x12\x16\n" +
+	"\x12EXPORT_STATE_ENDED\x10\x03*\xcc\x01\n" +
+	"\vImportState\x12\x1c\n" +
+	"\x18IMPORT_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14IMPORT_STATE_PENDING\x10\x01\x12\x18\n" +
+	"\x14IMPORT_STATE_CURRENT\x10\x02\x12\x1d\n" +
+	"\x19IMPORT_STATE_NOT_EXPORTED\x10\x03\x12\x18\n" +
+	"\x14IMPORT_STATE_EXPIRED\x10\x04\x12\x1a\n" +
+	"\x16IMPORT_STATE_HELD_BACK\x10\x05\x12\x16\n" +
+	"\x12IMPORT_STATE_ENDED\x10\x062\x9c\f\n" +
 	"\x0eRoutingService\x12L\n" +
 	"\tHoldLease\x12\x1c.entente.v1.HoldLeaseRequest\x1a\x1d.entente.v1.HoldLeaseResponse(\x010\x01\x12K\n" +
 	"\n" +
@@ -2699,7 +3692,13 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"\bPutRules\x12\x1b.entente.v1.PutRulesRequest\x1a\x1c.entente.v1.PutRulesResponse\x12H\n" +
 	"\tListRules\x12\x1c.entente.v1.ListRulesRequest\x1a\x1d.entente.v1.ListRulesResponse\x12K\n" +
 	"\n" +
-	"DeleteRule\x12\x1d.entente.v1.DeleteRuleRequest\x1a\x1e.entente.v1.DeleteRuleResponseB7Z5github.com/ententehq/entente/api/entente/v1;ententev1b\x06proto3"
+	"DeleteRule\x12\x1d.entente.v1.DeleteRuleRequest\x1a\x1e.entente.v1.DeleteRuleResponse\x12L\n" +
+	"\rExportService\x12 .entente.v1.ExportServiceRequest\x1a\x19.entente.v1.ServiceExport\x12c\n" +
+	"\x12ListServiceExports\x12%.entente.v1.ListServiceExportsRequest\x1a&.entente.v1.ListServiceExportsResponse\x12Z\n" +
+	"\x0fUnexportService\x12\".entente.v1.UnexportServiceRequest\x1a#.entente.v1.UnexportServiceResponse\x12L\n" +
+	"\rImportService\x12 .entente.v1.ImportServiceRequest\x1a\x19.entente.v1.ServiceImport\x12c\n" +
+	"\x12ListServiceImports\x12%.entente.v1.ListServiceImportsRequest\x1a&.entente.v1.ListServiceImportsResponse\x12Z\n" +
+	"\x0fUnimportService\x12\".entente.v1.UnimportServiceRequest\x1a#.entente.v1.UnimportServiceResponseB7Z5github.com/ententehq/entente/api/entente/v1;ententev1b\x06proto3"
 
 var (
 	file_entente_v1_routing_proto_rawDescOnce sync.Once
@@ -2713,131 +3712,170 @@ func file_entente_v1_routing_proto_rawDescGZIP() []byte {
 	return file_entente_v1_routing_proto_rawDescData
 }
 
-var file_entente_v1_routing_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_entente_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_entente_v1_routing_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_entente_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_entente_v1_routing_proto_goTypes = []any{
 	(Health)(0),                        // 0: entente.v1.Health
-	(*Locality)(nil),                   // 1: entente.v1.Locality
-	(*Instance)(nil),                   // 2: entente.v1.Instance
-	(*Service)(nil),                    // 3: entente.v1.Service
-	(*RegisterInstanceRequest)(nil),    // 4: entente.v1.RegisterInstanceRequest
-	(*Lease)(nil),                      // 5: entente.v1.Lease
-	(*HoldLeaseRequest)(nil),           // 6: entente.v1.HoldLeaseRequest
-	(*OpenLease)(nil),                  // 7: entente.v1.OpenLease
-	(*HealthChange)(nil),               // 8: entente.v1.HealthChange
-	(*HoldLeaseResponse)(nil),          // 9: entente.v1.HoldLeaseResponse
-	(*ListLeasesRequest)(nil),          // 10: entente.v1.ListLeasesRequest
-	(*ListLeasesResponse)(nil),         // 11: entente.v1.ListLeasesResponse
-	(*ReplaceInstancesRequest)(nil),    // 12: entente.v1.ReplaceInstancesRequest
-	(*ReplaceTarget)(nil),              // 13: entente.v1.ReplaceTarget
-	(*ReplaceInstancesResponse)(nil),   // 14: entente.v1.ReplaceInstancesResponse
-	(*DeregisterInstanceRequest)(nil),  // 15: entente.v1.DeregisterInstanceRequest
-	(*DeregisterInstanceResponse)(nil), // 16: entente.v1.DeregisterInstanceResponse
-	(*ListServicesRequest)(nil),        // 17: entente.v1.ListServicesRequest
-	(*ListServicesResponse)(nil),       // 18: entente.v1.ListServicesResponse
-	(*GetServiceRequest)(nil),          // 19: entente.v1.GetServiceRequest
-	(*GetHintRequest)(nil),             // 20: entente.v1.GetHintRequest
-	(*WatchHintRequest)(nil),           // 21: entente.v1.WatchHintRequest
-	(*Hint)(nil),                       // 22: entente.v1.Hint
-	(*HintPriority)(nil),               // 23: entente.v1.HintPriority
-	(*HintLocality)(nil),               // 24: entente.v1.HintLocality
-	(*HintEndpoint)(nil),               // 25: entente.v1.HintEndpoint
-	(*HintExclusion)(nil),              // 26: entente.v1.HintExclusion
-	(*SimulateHintRequest)(nil),        // 27: entente.v1.SimulateHintRequest
-	(*SimulateHintResponse)(nil),       // 28: entente.v1.SimulateHintResponse
-	(*RegionLoad)(nil),                 // 29: entente.v1.RegionLoad
-	(*RoutingRule)(nil),                // 30: entente.v1.RoutingRule
-	(*FailoverRule)(nil),               // 31: entente.v1.FailoverRule
-	(*DistributionRule)(nil),           // 32: entente.v1.DistributionRule
-	(*PutRulesRequest)(nil),            // 33: entente.v1.PutRulesRequest
-	(*PutRulesResponse)(nil),           // 34: entente.v1.PutRulesResponse
-	(*ListRulesRequest)(nil),           // 35: entente.v1.ListRulesRequest
-	(*ListRulesResponse)(nil),          // 36: entente.v1.ListRulesResponse
-	(*DeleteRuleRequest)(nil),          // 37: entente.v1.DeleteRuleRequest
-	(*DeleteRuleResponse)(nil),         // 38: entente.v1.DeleteRuleResponse
-	nil,                                // 39: entente.v1.DistributionRule.ToEntry
-	(*timestamppb.Timestamp)(nil),      // 40: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 41: google.protobuf.Duration
-	(*ReadOptions)(nil),                // 42: entente.v1.ReadOptions
-	(Freshness)(0),                     // 43: entente.v1.Freshness
+	(ExportState)(0),                   // 1: entente.v1.ExportState
+	(ImportState)(0),                   // 2: entente.v1.ImportState
+	(*Locality)(nil),                   // 3: entente.v1.Locality
+	(*Instance)(nil),                   // 4: entente.v1.Instance
+	(*Service)(nil),                    // 5: entente.v1.Service
+	(*RegisterInstanceRequest)(nil),    // 6: entente.v1.RegisterInstanceRequest
+	(*Lease)(nil),                      // 7: entente.v1.Lease
+	(*HoldLeaseRequest)(nil),           // 8: entente.v1.HoldLeaseRequest
+	(*OpenLease)(nil),                  // 9: entente.v1.OpenLease
+	(*HealthChange)(nil),               // 10: entente.v1.HealthChange
+	(*HoldLeaseResponse)(nil),          // 11: entente.v1.HoldLeaseResponse
+	(*ListLeasesRequest)(nil),          // 12: entente.v1.ListLeasesRequest
+	(*ListLeasesResponse)(nil),         // 13: entente.v1.ListLeasesResponse
+	(*ReplaceInstancesRequest)(nil),    // 14: entente.v1.ReplaceInstancesRequest
+	(*ReplaceTarget)(nil),              // 15: entente.v1.ReplaceTarget
+	(*ReplaceInstancesResponse)(nil),   // 16: entente.v1.ReplaceInstancesResponse
+	(*DeregisterInstanceRequest)(nil),  // 17: entente.v1.DeregisterInstanceRequest
+	(*DeregisterInstanceResponse)(nil), // 18: entente.v1.DeregisterInstanceResponse
+	(*ListServicesRequest)(nil),        // 19: entente.v1.ListServicesRequest
+	(*ListServicesResponse)(nil),       // 20: entente.v1.ListServicesResponse
+	(*GetServiceRequest)(nil),          // 21: entente.v1.GetServiceRequest
+	(*GetHintRequest)(nil),             // 22: entente.v1.GetHintRequest
+	(*WatchHintRequest)(nil),           // 23: entente.v1.WatchHintRequest
+	(*Hint)(nil),                       // 24: entente.v1.Hint
+	(*HintPriority)(nil),               // 25: entente.v1.HintPriority
+	(*HintLocality)(nil),               // 26: entente.v1.HintLocality
+	(*HintEndpoint)(nil),               // 27: entente.v1.HintEndpoint
+	(*HintExclusion)(nil),              // 28: entente.v1.HintExclusion
+	(*SimulateHintRequest)(nil),        // 29: entente.v1.SimulateHintRequest
+	(*SimulateHintResponse)(nil),       // 30: entente.v1.SimulateHintResponse
+	(*RegionLoad)(nil),                 // 31: entente.v1.RegionLoad
+	(*RoutingRule)(nil),                // 32: entente.v1.RoutingRule
+	(*FailoverRule)(nil),               // 33: entente.v1.FailoverRule
+	(*DistributionRule)(nil),           // 34: entente.v1.DistributionRule
+	(*PutRulesRequest)(nil),            // 35: entente.v1.PutRulesRequest
+	(*PutRulesResponse)(nil),           // 36: entente.v1.PutRulesResponse
+	(*ListRulesRequest)(nil),           // 37: entente.v1.ListRulesRequest
+	(*ListRulesResponse)(nil),          // 38: entente.v1.ListRulesResponse
+	(*DeleteRuleRequest)(nil),          // 39: entente.v1.DeleteRuleRequest
+	(*DeleteRuleResponse)(nil),         // 40: entente.v1.DeleteRuleResponse
+	(*ServiceExport)(nil),              // 41: entente.v1.ServiceExport
+	(*ExportServiceRequest)(nil),       // 42: entente.v1.ExportServiceRequest
+	(*ListServiceExportsRequest)(nil),  // 43: entente.v1.ListServiceExportsRequest
+	(*ListServiceExportsResponse)(nil), // 44: entente.v1.ListServiceExportsResponse
+	(*UnexportServiceRequest)(nil),     // 45: entente.v1.UnexportServiceRequest
+	(*UnexportServiceResponse)(nil),    // 46: entente.v1.UnexportServiceResponse
+	(*ServiceImport)(nil),              // 47: entente.v1.ServiceImport
+	(*ImportServiceRequest)(nil),       // 48: entente.v1.ImportServiceRequest
+	(*ListServiceImportsRequest)(nil),  // 49: entente.v1.ListServiceImportsRequest
+	(*ListServiceImportsResponse)(nil), // 50: entente.v1.ListServiceImportsResponse
+	(*UnimportServiceRequest)(nil),     // 51: entente.v1.UnimportServiceRequest
+	(*UnimportServiceResponse)(nil),    // 52: entente.v1.UnimportServiceResponse
+	nil,                                // 53: entente.v1.DistributionRule.ToEntry
+	(*timestamppb.Timestamp)(nil),      // 54: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 55: google.protobuf.Duration
+	(*ReadOptions)(nil),                // 56: entente.v1.ReadOptions
+	(Freshness)(0),                     // 57: entente.v1.Freshness
 }
 var file_entente_v1_routing_proto_depIdxs = []int32{
-	1,  // 0: entente.v1.Instance.locality:type_name -> entente.v1.Locality
+	3,  // 0: entente.v1.Instance.locality:type_name -> entente.v1.Locality
 	0,  // 1: entente.v1.Instance.health:type_name -> entente.v1.Health
-	40, // 2: entente.v1.Instance.register_time:type_name -> google.protobuf.Timestamp
-	2,  // 3: entente.v1.Service.instances:type_name -> entente.v1.Instance
-	2,  // 4: entente.v1.RegisterInstanceRequest.instance:type_name -> entente.v1.Instance
-	41, // 5: entente.v1.Lease.ttl:type_name -> google.protobuf.Duration
-	41, // 6: entente.v1.Lease.gone_after:type_name -> google.protobuf.Duration
-	40, // 7: entente.v1.Lease.create_time:type_name -> google.protobuf.Timestamp
-	40, // 8: entente.v1.Lease.lapse_time:type_name -> google.protobuf.Timestamp
-	7,  // 9: entente.v1.HoldLeaseRequest.open:type_name -> entente.v1.OpenLease
-	8,  // 10: entente.v1.HoldLeaseRequest.health:type_name -> entente.v1.HealthChange
-	41, // 11: entente.v1.OpenLease.ttl:type_name -> google.protobuf.Duration
-	41, // 12: entente.v1.OpenLease.gone_after:type_name -> google.protobuf.Duration
+	54, // 2: entente.v1.Instance.register_time:type_name -> google.protobuf.Timestamp
+	4,  // 3: entente.v1.Service.instances:type_name -> entente.v1.Instance
+	4,  // 4: entente.v1.RegisterInstanceRequest.instance:type_name -> entente.v1.Instance
+	55, // 5: entente.v1.Lease.ttl:type_name -> google.protobuf.Duration
+	55, // 6: entente.v1.Lease.gone_after:type_name -> google.protobuf.Duration
+	54, // 7: entente.v1.Lease.create_time:type_name -> google.protobuf.Timestamp
+	54, // 8: entente.v1.Lease.lapse_time:type_name -> google.protobuf.Timestamp
+	9,  // 9: entente.v1.HoldLeaseRequest.open:type_name -> entente.v1.OpenLease
+	10, // 10: entente.v1.HoldLeaseRequest.health:type_name -> entente.v1.HealthChange
+	55, // 11: entente.v1.OpenLease.ttl:type_name -> google.protobuf.Duration
+	55, // 12: entente.v1.OpenLease.gone_after:type_name -> google.protobuf.Duration
 	0,  // 13: entente.v1.HealthChange.health:type_name -> entente.v1.Health
-	5,  // 14: entente.v1.HoldLeaseResponse.lease:type_name -> entente.v1.Lease
-	42, // 15: entente.v1.ListLeasesRequest.read:type_name -> entente.v1.ReadOptions
-	5,  // 16: entente.v1.ListLeasesResponse.leases:type_name -> entente.v1.Lease
-	13, // 17: entente.v1.ReplaceInstancesRequest.target:type_name -> entente.v1.ReplaceTarget
-	2,  // 18: entente.v1.ReplaceInstancesRequest.instances:type_name -> entente.v1.Instance
-	42, // 19: entente.v1.ListServicesRequest.read:type_name -> entente.v1.ReadOptions
-	3,  // 20: entente.v1.ListServicesResponse.services:type_name -> entente.v1.Service
-	42, // 21: entente.v1.GetServiceRequest.read:type_name -> entente.v1.ReadOptions
-	1,  // 22: entente.v1.GetHintRequest.locality:type_name -> entente.v1.Locality
-	42, // 23: entente.v1.GetHintRequest.read:type_name -> entente.v1.ReadOptions
-	1,  // 24: entente.v1.WatchHintRequest.locality:type_name -> entente.v1.Locality
-	1,  // 25: entente.v1.Hint.locality:type_name -> entente.v1.Locality
-	23, // 26: entente.v1.Hint.priorities:type_name -> entente.v1.HintPriority
-	26, // 27: entente.v1.Hint.excluded:type_name -> entente.v1.HintExclusion
-	24, // 28: entente.v1.HintPriority.localities:type_name -> entente.v1.HintLocality
-	1,  // 29: entente.v1.HintLocality.locality:type_name -> entente.v1.Locality
-	25, // 30: entente.v1.HintLocality.endpoints:type_name -> entente.v1.HintEndpoint
+	7,  // 14: entente.v1.HoldLeaseResponse.lease:type_name -> entente.v1.Lease
+	56, // 15: entente.v1.ListLeasesRequest.read:type_name -> entente.v1.ReadOptions
+	7,  // 16: entente.v1.ListLeasesResponse.leases:type_name -> entente.v1.Lease
+	15, // 17: entente.v1.ReplaceInstancesRequest.target:type_name -> entente.v1.ReplaceTarget
+	4,  // 18: entente.v1.ReplaceInstancesRequest.instances:type_name -> entente.v1.Instance
+	56, // 19: entente.v1.ListServicesRequest.read:type_name -> entente.v1.ReadOptions
+	5,  // 20: entente.v1.ListServicesResponse.services:type_name -> entente.v1.Service
+	56, // 21: entente.v1.GetServiceRequest.read:type_name -> entente.v1.ReadOptions
+	3,  // 22: entente.v1.GetHintRequest.locality:type_name -> entente.v1.Locality
+	56, // 23: entente.v1.GetHintRequest.read:type_name -> entente.v1.ReadOptions
+	3,  // 24: entente.v1.WatchHintRequest.locality:type_name -> entente.v1.Locality
+	3,  // 25: entente.v1.Hint.locality:type_name -> entente.v1.Locality
+	25, // 26: entente.v1.Hint.priorities:type_name -> entente.v1.HintPriority
+	28, // 27: entente.v1.Hint.excluded:type_name -> entente.v1.HintExclusion
+	26, // 28: entente.v1.HintPriority.localities:type_name -> entente.v1.HintLocality
+	3,  // 29: entente.v1.HintLocality.locality:type_name -> entente.v1.Locality
+	27, // 30: entente.v1.HintLocality.endpoints:type_name -> entente.v1.HintEndpoint
 	0,  // 31: entente.v1.HintEndpoint.health:type_name -> entente.v1.Health
-	43, // 32: entente.v1.HintEndpoint.freshness:type_name -> entente.v1.Freshness
-	1,  // 33: entente.v1.SimulateHintRequest.locality:type_name -> entente.v1.Locality
-	42, // 34: entente.v1.SimulateHintRequest.read:type_name -> entente.v1.ReadOptions
-	22, // 35: entente.v1.SimulateHintResponse.hint:type_name -> entente.v1.Hint
-	29, // 36: entente.v1.SimulateHintResponse.regions:type_name -> entente.v1.RegionLoad
-	31, // 37: entente.v1.RoutingRule.failover:type_name -> entente.v1.FailoverRule
-	32, // 38: entente.v1.RoutingRule.distribution:type_name -> entente.v1.DistributionRule
-	40, // 39: entente.v1.RoutingRule.update_time:type_name -> google.protobuf.Timestamp
-	39, // 40: entente.v1.DistributionRule.to:type_name -> entente.v1.DistributionRule.ToEntry
-	30, // 41: entente.v1.PutRulesRequest.rules:type_name -> entente.v1.RoutingRule
-	30, // 42: entente.v1.PutRulesResponse.rules:type_name -> entente.v1.RoutingRule
-	42, // 43: entente.v1.ListRulesRequest.read:type_name -> entente.v1.ReadOptions
-	30, // 44: entente.v1.ListRulesResponse.rules:type_name -> entente.v1.RoutingRule
-	6,  // 45: entente.v1.RoutingService.HoldLease:input_type -> entente.v1.HoldLeaseRequest
-	10, // 46: entente.v1.RoutingService.ListLeases:input_type -> entente.v1.ListLeasesRequest
-	4,  // 47: entente.v1.RoutingService.RegisterInstance:input_type -> entente.v1.RegisterInstanceRequest
-	12, // 48: entente.v1.RoutingService.ReplaceInstances:input_type -> entente.v1.ReplaceInstancesRequest
-	15, // 49: entente.v1.RoutingService.DeregisterInstance:input_type -> entente.v1.DeregisterInstanceRequest
-	17, // 50: entente.v1.RoutingService.ListServices:input_type -> entente.v1.ListServicesRequest
-	19, // 51: entente.v1.RoutingService.GetService:input_type -> entente.v1.GetServiceRequest
-	20, // 52: entente.v1.RoutingService.GetHint:input_type -> entente.v1.GetHintRequest
-	21, // 53: entente.v1.RoutingService.WatchHint:input_type -> entente.v1.WatchHintRequest
-	27, // 54: entente.v1.RoutingService.SimulateHint:input_type -> entente.v1.SimulateHintRequest
-	33, // 55: entente.v1.RoutingService.PutRules:input_type -> entente.v1.PutRulesRequest
-	35, // 56: entente.v1.RoutingService.ListRules:input_type -> entente.v1.ListRulesRequest
-	37, // 57: entente.v1.RoutingService.DeleteRule:input_type -> entente.v1.DeleteRuleRequest
-	9,  // 58: entente.v1.RoutingService.HoldLease:output_type -> entente.v1.HoldLeaseResponse
-	11, // 59: entente.v1.RoutingService.ListLeases:output_type -> entente.v1.ListLeasesResponse
-	2,  // 60: entente.v1.RoutingService.RegisterInstance:output_type -> entente.v1.Instance
-	14, // 61: entente.v1.RoutingService.ReplaceInstances:output_type -> entente.v1.ReplaceInstancesResponse
-	16, // 62: entente.v1.RoutingService.DeregisterInstance:output_type -> entente.v1.DeregisterInstanceResponse
-	18, // 63: entente.v1.RoutingService.ListServices:output_type -> entente.v1.ListServicesResponse
-	3,  // 64: entente.v1.RoutingService.GetService:output_type -> entente.v1.Service
-	22, // 65: entente.v1.RoutingService.GetHint:output_type -> entente.v1.Hint
-	22, // 66: entente.v1.RoutingService.WatchHint:output_type -> entente.v1.Hint
-	28, // 67: entente.v1.RoutingService.SimulateHint:output_type -> entente.v1.SimulateHintResponse
-	34, // 68: entente.v1.RoutingService.PutRules:output_type -> entente.v1.PutRulesResponse
-	36, // 69: entente.v1.RoutingService.ListRules:output_type -> entente.v1.ListRulesResponse
-	38, // 70: entente.v1.RoutingService.DeleteRule:output_type -> entente.v1.DeleteRuleResponse
-	58, // [58:71] is the sub-list for method output_type
-	45, // [45:58] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	57, // 32: entente.v1.HintEndpoint.freshness:type_name -> entente.v1.Freshness
+	3,  // 33: entente.v1.SimulateHintRequest.locality:type_name -> entente.v1.Locality
+	56, // 34: entente.v1.SimulateHintRequest.read:type_name -> entente.v1.ReadOptions
+	24, // 35: entente.v1.SimulateHintResponse.hint:type_name -> entente.v1.Hint
+	31, // 36: entente.v1.SimulateHintResponse.regions:type_name -> entente.v1.RegionLoad
+	33, // 37: entente.v1.RoutingRule.failover:type_name -> entente.v1.FailoverRule
+	34, // 38: entente.v1.RoutingRule.distribution:type_name -> entente.v1.DistributionRule
+	54, // 39: entente.v1.RoutingRule.update_time:type_name -> google.protobuf.Timestamp
+	53, // 40: entente.v1.DistributionRule.to:type_name -> entente.v1.DistributionRule.ToEntry
+	32, // 41: entente.v1.PutRulesRequest.rules:type_name -> entente.v1.RoutingRule
+	32, // 42: entente.v1.PutRulesResponse.rules:type_name -> entente.v1.RoutingRule
+	56, // 43: entente.v1.ListRulesRequest.read:type_name -> entente.v1.ReadOptions
+	32, // 44: entente.v1.ListRulesResponse.rules:type_name -> entente.v1.RoutingRule
+	54, // 45: entente.v1.ServiceExport.create_time:type_name -> google.protobuf.Timestamp
+	1,  // 46: entente.v1.ServiceExport.state:type_name -> entente.v1.ExportState
+	41, // 47: entente.v1.ExportServiceRequest.export:type_name -> entente.v1.ServiceExport
+	56, // 48: entente.v1.ListServiceExportsRequest.read:type_name -> entente.v1.ReadOptions
+	41, // 49: entente.v1.ListServiceExportsResponse.exports:type_name -> entente.v1.ServiceExport
+	54, // 50: entente.v1.ServiceImport.create_time:type_name -> google.protobuf.Timestamp
+	2,  // 51: entente.v1.ServiceImport.state:type_name -> entente.v1.ImportState
+	54, // 52: entente.v1.ServiceImport.change_time:type_name -> google.protobuf.Timestamp
+	54, // 53: entente.v1.ServiceImport.refuse_time:type_name -> google.protobuf.Timestamp
+	54, // 54: entente.v1.ServiceImport.expire_time:type_name -> google.protobuf.Timestamp
+	47, // 55: entente.v1.ImportServiceRequest.import:type_name -> entente.v1.ServiceImport
+	56, // 56: entente.v1.ListServiceImportsRequest.read:type_name -> entente.v1.ReadOptions
+	47, // 57: entente.v1.ListServiceImportsResponse.imports:type_name -> entente.v1.ServiceImport
+	8,  // 58: entente.v1.RoutingService.HoldLease:input_type -> entente.v1.HoldLeaseRequest
+	12, // 59: entente.v1.RoutingService.ListLeases:input_type -> entente.v1.ListLeasesRequest
+	6,  // 60: entente.v1.RoutingService.RegisterInstance:input_type -> entente.v1.RegisterInstanceRequest
+	14, // 61: entente.v1.RoutingService.ReplaceInstances:input_type -> entente.v1.ReplaceInstancesRequest
+	17, // 62: entente.v1.RoutingService.DeregisterInstance:input_type -> entente.v1.DeregisterInstanceRequest
+	19, // 63: entente.v1.RoutingService.ListServices:input_type -> entente.v1.ListServicesRequest
+	21, // 64: entente.v1.RoutingService.GetService:input_type -> entente.v1.GetServiceRequest
+	22, // 65: entente.v1.RoutingService.GetHint:input_type -> entente.v1.GetHintRequest
+	23, // 66: entente.v1.RoutingService.WatchHint:input_type -> entente.v1.WatchHintRequest
+	29, // 67: entente.v1.RoutingService.SimulateHint:input_type -> entente.v1.SimulateHintRequest
+	35, // 68: entente.v1.RoutingService.PutRules:input_type -> entente.v1.PutRulesRequest
+	37, // 69: entente.v1.RoutingService.ListRules:input_type -> entente.v1.ListRulesRequest
+	39, // 70: entente.v1.RoutingService.DeleteRule:input_type -> entente.v1.DeleteRuleRequest
+	42, // 71: entente.v1.RoutingService.ExportService:input_type -> entente.v1.ExportServiceRequest
+	43, // 72: entente.v1.RoutingService.ListServiceExports:input_type -> entente.v1.ListServiceExportsRequest
+	45, // 73: entente.v1.RoutingService.UnexportService:input_type -> entente.v1.UnexportServiceRequest
+	48, // 74: entente.v1.RoutingService.ImportService:input_type -> entente.v1.ImportServiceRequest
+	49, // 75: entente.v1.RoutingService.ListServiceImports:input_type -> entente.v1.ListServiceImportsRequest
+	51, // 76: entente.v1.RoutingService.UnimportService:input_type -> entente.v1.UnimportServiceRequest
+	11, // 77: entente.v1.RoutingService.HoldLease:output_type -> entente.v1.HoldLeaseResponse
+	13, // 78: entente.v1.RoutingService.ListLeases:output_type -> entente.v1.ListLeasesResponse
+	4,  // 79: entente.v1.RoutingService.RegisterInstance:output_type -> entente.v1.Instance
+	16, // 80: entente.v1.RoutingService.ReplaceInstances:output_type -> entente.v1.ReplaceInstancesResponse
+	18, // 81: entente.v1.RoutingService.DeregisterInstance:output_type -> entente.v1.DeregisterInstanceResponse
+	20, // 82: entente.v1.RoutingService.ListServices:output_type -> entente.v1.ListServicesResponse
+	5,  // 83: entente.v1.RoutingService.GetService:output_type -> entente.v1.Service
+	24, // 84: entente.v1.RoutingService.GetHint:output_type -> entente.v1.Hint
+	24, // 85: entente.v1.RoutingService.WatchHint:output_type -> entente.v1.Hint
+	30, // 86: entente.v1.RoutingService.SimulateHint:output_type -> entente.v1.SimulateHintResponse
+	36, // 87: entente.v1.RoutingService.PutRules:output_type -> entente.v1.PutRulesResponse
+	38, // 88: entente.v1.RoutingService.ListRules:output_type -> entente.v1.ListRulesResponse
+	40, // 89: entente.v1.RoutingService.DeleteRule:output_type -> entente.v1.DeleteRuleResponse
+	41, // 90: entente.v1.RoutingService.ExportService:output_type -> entente.v1.ServiceExport
+	44, // 91: entente.v1.RoutingService.ListServiceExports:output_type -> entente.v1.ListServiceExportsResponse
+	46, // 92: entente.v1.RoutingService.UnexportService:output_type -> entente.v1.UnexportServiceResponse
+	47, // 93: entente.v1.RoutingService.ImportService:output_type -> entente.v1.ServiceImport
+	50, // 94: entente.v1.RoutingService.ListServiceImports:output_type -> entente.v1.ListServiceImportsResponse
+	52, // 95: entente.v1.RoutingService.UnimportService:output_type -> entente.v1.UnimportServiceResponse
+	77, // [77:96] is the sub-list for method output_type
+	58, // [58:77] is the sub-list for method input_type
+	58, // [58:58] is the sub-list for extension type_name
+	58, // [58:58] is the sub-list for extension extendee
+	0,  // [0:58] is the sub-list for field type_name
 }
 
 func init() { file_entente_v1_routing_proto_init() }
@@ -2853,8 +3891,8 @@ func file_entente_v1_routing_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_v1_routing_proto_rawDesc), len(file_entente_v1_routing_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   39,
+			NumEnums:      3,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -32,6 +32,12 @@ const (
 	RoutingService_PutRules_FullMethodName           = "/entente.v1.RoutingService/PutRules"
 	RoutingService_ListRules_FullMethodName          = "/entente.v1.RoutingService/ListRules"
 	RoutingService_DeleteRule_FullMethodName         = "/entente.v1.RoutingService/DeleteRule"
+	RoutingService_ExportService_FullMethodName      = "/entente.v1.RoutingService/ExportService"
+	RoutingService_ListServiceExports_FullMethodName = "/entente.v1.RoutingService/ListServiceExports"
+	RoutingService_UnexportService_FullMethodName    = "/entente.v1.RoutingService/UnexportService"
+	RoutingService_ImportService_FullMethodName      = "/entente.v1.RoutingService/ImportService"
+	RoutingService_ListServiceImports_FullMethodName = "/entente.v1.RoutingService/ListServiceImports"
+	RoutingService_UnimportService_FullMethodName    = "/entente.v1.RoutingService/UnimportService"
 )
 
 // RoutingServiceClient is the client API for RoutingService service.
@@ -64,6 +70,18 @@ type RoutingServiceClient interface {
 	PutRules(ctx context.Context, in *PutRulesRequest, opts ...grpc.CallOption) (*PutRulesResponse, error)
 	ListRules(ctx context.Context, in *ListRulesRequest, opts ...grpc.CallOption) (*ListRulesResponse, error)
 	DeleteRule(ctx context.Context, in *DeleteRuleRequest, opts ...grpc.CallOption) (*DeleteRuleResponse, error)
+	// ExportService offers a service, or some of its instances, to the cluster of a foreign trust domain, which decides itself what
+	// it imports. Made again under the same name it replaces what was exported.
+	ExportService(ctx context.Context, in *ExportServiceRequest, opts ...grpc.CallOption) (*ServiceExport, error)
+	ListServiceExports(ctx context.Context, in *ListServiceExportsRequest, opts ...grpc.CallOption) (*ListServiceExportsResponse, error)
+	// UnexportService takes the offer back: the other cluster forgets the instances.
+	UnexportService(ctx context.Context, in *UnexportServiceRequest, opts ...grpc.CallOption) (*UnexportServiceResponse, error)
+	// ImportService takes the instances of a service from the cluster of a foreign trust domain, if that exports it. They stand
+	// beside those that are registered here, and are never exported on.
+	ImportService(ctx context.Context, in *ImportServiceRequest, opts ...grpc.CallOption) (*ServiceImport, error)
+	ListServiceImports(ctx context.Context, in *ListServiceImportsRequest, opts ...grpc.CallOption) (*ListServiceImportsResponse, error)
+	// UnimportService ends an import: its instances are gone at once.
+	UnimportService(ctx context.Context, in *UnimportServiceRequest, opts ...grpc.CallOption) (*UnimportServiceResponse, error)
 }
 
 type routingServiceClient struct {
@@ -219,6 +237,66 @@ func (c *routingServiceClient) DeleteRule(ctx context.Context, in *DeleteRuleReq
 	return out, nil
 }
 
+func (c *routingServiceClient) ExportService(ctx context.Context, in *ExportServiceRequest, opts ...grpc.CallOption) (*ServiceExport, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ServiceExport)
+	err := c.cc.Invoke(ctx, RoutingService_ExportService_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *routingServiceClient) ListServiceExports(ctx context.Context, in *ListServiceExportsRequest, opts ...grpc.CallOption) (*ListServiceExportsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListServiceExportsResponse)
+	err := c.cc.Invoke(ctx, RoutingService_ListServiceExports_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *routingServiceClient) UnexportService(ctx context.Context, in *UnexportServiceRequest, opts ...grpc.CallOption) (*UnexportServiceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UnexportServiceResponse)
+	err := c.cc.Invoke(ctx, RoutingService_UnexportService_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *routingServiceClient) ImportService(ctx context.Context, in *ImportServiceRequest, opts ...grpc.CallOption) (*ServiceImport, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ServiceImport)
+	err := c.cc.Invoke(ctx, RoutingService_ImportService_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *routingServiceClient) ListServiceImports(ctx context.Context, in *ListServiceImportsRequest, opts ...grpc.CallOption) (*ListServiceImportsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListServiceImportsResponse)
+	err := c.cc.Invoke(ctx, RoutingService_ListServiceImports_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *routingServiceClient) UnimportService(ctx context.Context, in *UnimportServiceRequest, opts ...grpc.CallOption) (*UnimportServiceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UnimportServiceResponse)
+	err := c.cc.Invoke(ctx, RoutingService_UnimportService_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // RoutingServiceServer is the server API for RoutingService service.
 // All implementations must embed UnimplementedRoutingServiceServer
 // for forward compatibility.
@@ -249,6 +327,18 @@ type RoutingServiceServer interface {
 	PutRules(context.Context, *PutRulesRequest) (*PutRulesResponse, error)
 	ListRules(context.Context, *ListRulesRequest) (*ListRulesResponse, error)
 	DeleteRule(context.Context, *DeleteRuleRequest) (*DeleteRuleResponse, error)
+	// ExportService offers a service, or some of its instances, to the cluster of a foreign trust domain, which decides itself what
+	// it imports. Made again under the same name it replaces what was exported.
+	ExportService(context.Context, *ExportServiceRequest) (*ServiceExport, error)
+	ListServiceExports(context.Context, *ListServiceExportsRequest) (*ListServiceExportsResponse, error)
+	// UnexportService takes the offer back: the other cluster forgets the instances.
+	UnexportService(context.Context, *UnexportServiceRequest) (*UnexportServiceResponse, error)
+	// ImportService takes the instances of a service from the cluster of a foreign trust domain, if that exports it. They stand
+	// beside those that are registered here, and are never exported on.
+	ImportService(context.Context, *ImportServiceRequest) (*ServiceImport, error)
+	ListServiceImports(context.Context, *ListServiceImportsRequest) (*ListServiceImportsResponse, error)
+	// UnimportService ends an import: its instances are gone at once.
+	UnimportService(context.Context, *UnimportServiceRequest) (*UnimportServiceResponse, error)
 	mustEmbedUnimplementedRoutingServiceServer()
 }
 
@@ -297,6 +387,24 @@ func (UnimplementedRoutingServiceServer) ListRules(context.Context, *ListRulesRe
 }
 func (UnimplementedRoutingServiceServer) DeleteRule(context.Context, *DeleteRuleRequest) (*DeleteRuleResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteRule not implemented")
+}
+func (UnimplementedRoutingServiceServer) ExportService(context.Context, *ExportServiceRequest) (*ServiceExport, error) {
+	return nil, status.Error(codes.Unimplemented, "method ExportService not implemented")
+}
+func (UnimplementedRoutingServiceServer) ListServiceExports(context.Context, *ListServiceExportsRequest) (*ListServiceExportsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListServiceExports not implemented")
+}
+func (UnimplementedRoutingServiceServer) UnexportService(context.Context, *UnexportServiceRequest) (*UnexportServiceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UnexportService not implemented")
+}
+func (UnimplementedRoutingServiceServer) ImportService(context.Context, *ImportServiceRequest) (*ServiceImport, error) {
+	return nil, status.Error(codes.Unimplemented, "method ImportService not implemented")
+}
+func (UnimplementedRoutingServiceServer) ListServiceImports(context.Context, *ListServiceImportsRequest) (*ListServiceImportsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListServiceImports not implemented")
+}
+func (UnimplementedRoutingServiceServer) UnimportService(context.Context, *UnimportServiceRequest) (*UnimportServiceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UnimportService not implemented")
 }
 func (UnimplementedRoutingServiceServer) mustEmbedUnimplementedRoutingServiceServer() {}
 func (UnimplementedRoutingServiceServer) testEmbeddedByValue()                        {}
@@ -524,6 +632,114 @@ func _RoutingService_DeleteRule_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _RoutingService_ExportService_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExportServiceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RoutingServiceServer).ExportService(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RoutingService_ExportService_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RoutingServiceServer).ExportService(ctx, req.(*ExportServiceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _RoutingService_ListServiceExports_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListServiceExportsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RoutingServiceServer).ListServiceExports(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RoutingService_ListServiceExports_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RoutingServiceServer).ListServiceExports(ctx, req.(*ListServiceExportsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _RoutingService_UnexportService_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UnexportServiceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RoutingServiceServer).UnexportService(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RoutingService_UnexportService_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RoutingServiceServer).UnexportService(ctx, req.(*UnexportServiceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _RoutingService_ImportService_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ImportServiceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RoutingServiceServer).ImportService(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RoutingService_ImportService_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RoutingServiceServer).ImportService(ctx, req.(*ImportServiceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _RoutingService_ListServiceImports_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListServiceImportsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RoutingServiceServer).ListServiceImports(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RoutingService_ListServiceImports_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RoutingServiceServer).ListServiceImports(ctx, req.(*ListServiceImportsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _RoutingService_UnimportService_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UnimportServiceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RoutingServiceServer).UnimportService(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RoutingService_UnimportService_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RoutingServiceServer).UnimportService(ctx, req.(*UnimportServiceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // RoutingService_ServiceDesc is the grpc.ServiceDesc for RoutingService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -570,6 +786,30 @@ var RoutingService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DeleteRule",
 			Handler:    _RoutingService_DeleteRule_Handler,
+		},
+		{
+			MethodName: "ExportService",
+			Handler:    _RoutingService_ExportService_Handler,
+		},
+		{
+			MethodName: "ListServiceExports",
+			Handler:    _RoutingService_ListServiceExports_Handler,
+		},
+		{
+			MethodName: "UnexportService",
+			Handler:    _RoutingService_UnexportService_Handler,
+		},
+		{
+			MethodName: "ImportService",
+			Handler:    _RoutingService_ImportService_Handler,
+		},
+		{
+			MethodName: "ListServiceImports",
+			Handler:    _RoutingService_ListServiceImports_Handler,
+		},
+		{
+			MethodName: "UnimportService",
+			Handler:    _RoutingService_UnimportService_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -23,7 +23,8 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Instance is where a service is reachable. Its key is "<service>/<lease, or ->/<generation>/<IP:port>".
+// Instance is where a service is reachable. Its key is "<service>/<lease, or ->/<generation>/<IP:port>"; of one that was
+// imported from a foreign trust domain, "@<trust domain>" stands for the lease.
 type Instance struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Service  string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
@@ -571,6 +572,415 @@ func (x *Renewal) GetAge() *durationpb.Duration {
 	return nil
 }
 
+// ServiceExport offers a service to the cluster of a foreign trust domain. Its key is "<trust domain>/<name there>".
+type ServiceExport struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Service string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// REGION[/ZONE[/SUB-ZONE]]; none: anywhere.
+	Localities  []string               `protobuf:"bytes,2,rep,name=localities,proto3" json:"localities,omitempty"`
+	TrustDomain string                 `protobuf:"bytes,3,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	PathPrefix  string                 `protobuf:"bytes,4,opt,name=path_prefix,json=pathPrefix,proto3" json:"path_prefix,omitempty"`
+	CreateTime  *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// The create_time of the relationship, so that nothing of an agreement that ended counts under the next one.
+	Agreed        *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=agreed,proto3" json:"agreed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServiceExport) Reset() {
+	*x = ServiceExport{}
+	mi := &file_entente_state_v1_routing_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceExport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceExport) ProtoMessage() {}
+
+func (x *ServiceExport) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_routing_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceExport.ProtoReflect.Descriptor instead.
+func (*ServiceExport) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ServiceExport) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *ServiceExport) GetLocalities() []string {
+	if x != nil {
+		return x.Localities
+	}
+	return nil
+}
+
+func (x *ServiceExport) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *ServiceExport) GetPathPrefix() string {
+	if x != nil {
+		return x.PathPrefix
+	}
+	return ""
+}
+
+func (x *ServiceExport) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *ServiceExport) GetAgreed() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Agreed
+	}
+	return nil
+}
+
+// ServiceImport takes a service from the cluster of a foreign trust domain. Its key is "<service here>/<trust domain>".
+type ServiceImport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the other cluster exports it as.
+	Name       string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// As in ServiceExport.
+	Agreed *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=agreed,proto3" json:"agreed,omitempty"`
+	// Drawn when it was made: what was stored under another import of the same key does not count.
+	Id            string `protobuf:"bytes,4,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServiceImport) Reset() {
+	*x = ServiceImport{}
+	mi := &file_entente_state_v1_routing_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceImport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceImport) ProtoMessage() {}
+
+func (x *ServiceImport) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_routing_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceImport.ProtoReflect.Descriptor instead.
+func (*ServiceImport) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ServiceImport) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ServiceImport) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *ServiceImport) GetAgreed() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Agreed
+	}
+	return nil
+}
+
+func (x *ServiceImport) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// ImportedSet is what came for an import. Its key is the import's.
+type ImportedSet struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The import's id.
+	Import string `protobuf:"bytes,1,opt,name=import,proto3" json:"import,omitempty"`
+	// Of the set that is stored; empty: none is.
+	Digest    []byte `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	Instances uint32 `protobuf:"varint,3,opt,name=instances,proto3" json:"instances,omitempty"`
+	// The other cluster does not export it.
+	Withheld   bool                   `protobuf:"varint,4,opt,name=withheld,proto3" json:"withheld,omitempty"`
+	ChangeTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=change_time,json=changeTime,proto3" json:"change_time,omitempty"`
+	// Why the latest set was refused, as in the metric's label, and in words; empty: it was not.
+	Refused       string                 `protobuf:"bytes,6,opt,name=refused,proto3" json:"refused,omitempty"`
+	Refusal       string                 `protobuf:"bytes,7,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	RefuseTime    *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=refuse_time,json=refuseTime,proto3" json:"refuse_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportedSet) Reset() {
+	*x = ImportedSet{}
+	mi := &file_entente_state_v1_routing_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportedSet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportedSet) ProtoMessage() {}
+
+func (x *ImportedSet) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_routing_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportedSet.ProtoReflect.Descriptor instead.
+func (*ImportedSet) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ImportedSet) GetImport() string {
+	if x != nil {
+		return x.Import
+	}
+	return ""
+}
+
+func (x *ImportedSet) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *ImportedSet) GetInstances() uint32 {
+	if x != nil {
+		return x.Instances
+	}
+	return 0
+}
+
+func (x *ImportedSet) GetWithheld() bool {
+	if x != nil {
+		return x.Withheld
+	}
+	return false
+}
+
+func (x *ImportedSet) GetChangeTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ChangeTime
+	}
+	return nil
+}
+
+func (x *ImportedSet) GetRefused() string {
+	if x != nil {
+		return x.Refused
+	}
+	return ""
+}
+
+func (x *ImportedSet) GetRefusal() string {
+	if x != nil {
+		return x.Refusal
+	}
+	return ""
+}
+
+func (x *ImportedSet) GetRefuseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RefuseTime
+	}
+	return nil
+}
+
+// ImportSource says that what was imported from a trust domain is too old to be offered. Its key is the trust domain; there is
+// no row while it is not so.
+type ImportSource struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportSource) Reset() {
+	*x = ImportSource{}
+	mi := &file_entente_state_v1_routing_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportSource) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportSource) ProtoMessage() {}
+
+func (x *ImportSource) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_routing_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportSource.ProtoReflect.Descriptor instead.
+func (*ImportSource) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ImportSource) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+// ImportReport is what a member tells the leader of the streams by which imports are confirmed. It is never stored.
+type ImportReport struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sightings     []*ImportSighting      `protobuf:"bytes,1,rep,name=sightings,proto3" json:"sightings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportReport) Reset() {
+	*x = ImportReport{}
+	mi := &file_entente_state_v1_routing_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportReport) ProtoMessage() {}
+
+func (x *ImportReport) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_routing_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportReport.ProtoReflect.Descriptor instead.
+func (*ImportReport) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ImportReport) GetSightings() []*ImportSighting {
+	if x != nil {
+		return x.Sightings
+	}
+	return nil
+}
+
+// ImportSighting says how long ago a stream confirmed what is imported from a trust domain, by the clock of the member that has
+// the stream.
+type ImportSighting struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TrustDomain   string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	Age           *durationpb.Duration   `protobuf:"bytes,2,opt,name=age,proto3" json:"age,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportSighting) Reset() {
+	*x = ImportSighting{}
+	mi := &file_entente_state_v1_routing_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportSighting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportSighting) ProtoMessage() {}
+
+func (x *ImportSighting) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_routing_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportSighting.ProtoReflect.Descriptor instead.
+func (*ImportSighting) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ImportSighting) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *ImportSighting) GetAge() *durationpb.Duration {
+	if x != nil {
+		return x.Age
+	}
+	return nil
+}
+
 var File_entente_state_v1_routing_proto protoreflect.FileDescriptor
 
 const file_entente_state_v1_routing_proto_rawDesc = "" +
@@ -628,6 +1038,42 @@ const file_entente_state_v1_routing_proto_rawDesc = "" +
 	"\brenewals\x18\x01 \x03(\v2\x19.entente.state.v1.RenewalR\brenewals\"L\n" +
 	"\aRenewal\x12\x14\n" +
 	"\x05lease\x18\x01 \x01(\tR\x05lease\x12+\n" +
+	"\x03age\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03age\"\xfe\x01\n" +
+	"\rServiceExport\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x1e\n" +
+	"\n" +
+	"localities\x18\x02 \x03(\tR\n" +
+	"localities\x12!\n" +
+	"\ftrust_domain\x18\x03 \x01(\tR\vtrustDomain\x12\x1f\n" +
+	"\vpath_prefix\x18\x04 \x01(\tR\n" +
+	"pathPrefix\x12;\n" +
+	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x122\n" +
+	"\x06agreed\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x06agreed\"\xa4\x01\n" +
+	"\rServiceImport\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12;\n" +
+	"\vcreate_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x122\n" +
+	"\x06agreed\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x06agreed\x12\x0e\n" +
+	"\x02id\x18\x04 \x01(\tR\x02id\"\xa5\x02\n" +
+	"\vImportedSet\x12\x16\n" +
+	"\x06import\x18\x01 \x01(\tR\x06import\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x1c\n" +
+	"\tinstances\x18\x03 \x01(\rR\tinstances\x12\x1a\n" +
+	"\bwithheld\x18\x04 \x01(\bR\bwithheld\x12;\n" +
+	"\vchange_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"changeTime\x12\x18\n" +
+	"\arefused\x18\x06 \x01(\tR\arefused\x12\x18\n" +
+	"\arefusal\x18\a \x01(\tR\arefusal\x12;\n" +
+	"\vrefuse_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"refuseTime\"K\n" +
+	"\fImportSource\x12;\n" +
+	"\vexpire_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\"N\n" +
+	"\fImportReport\x12>\n" +
+	"\tsightings\x18\x01 \x03(\v2 .entente.state.v1.ImportSightingR\tsightings\"`\n" +
+	"\x0eImportSighting\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12+\n" +
 	"\x03age\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ageB;Z9github.com/ententehq/entente/api/entente/state/v1;statev1b\x06proto3"
 
 var (
@@ -642,7 +1088,7 @@ func file_entente_state_v1_routing_proto_rawDescGZIP() []byte {
 	return file_entente_state_v1_routing_proto_rawDescData
 }
 
-var file_entente_state_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_entente_state_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_entente_state_v1_routing_proto_goTypes = []any{
 	(*Instance)(nil),              // 0: entente.state.v1.Instance
 	(*InstanceSet)(nil),           // 1: entente.state.v1.InstanceSet
@@ -652,27 +1098,42 @@ var file_entente_state_v1_routing_proto_goTypes = []any{
 	(*DistributionRule)(nil),      // 5: entente.state.v1.DistributionRule
 	(*LeaseReport)(nil),           // 6: entente.state.v1.LeaseReport
 	(*Renewal)(nil),               // 7: entente.state.v1.Renewal
-	nil,                           // 8: entente.state.v1.DistributionRule.ToEntry
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 10: google.protobuf.Duration
+	(*ServiceExport)(nil),         // 8: entente.state.v1.ServiceExport
+	(*ServiceImport)(nil),         // 9: entente.state.v1.ServiceImport
+	(*ImportedSet)(nil),           // 10: entente.state.v1.ImportedSet
+	(*ImportSource)(nil),          // 11: entente.state.v1.ImportSource
+	(*ImportReport)(nil),          // 12: entente.state.v1.ImportReport
+	(*ImportSighting)(nil),        // 13: entente.state.v1.ImportSighting
+	nil,                           // 14: entente.state.v1.DistributionRule.ToEntry
+	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 16: google.protobuf.Duration
 }
 var file_entente_state_v1_routing_proto_depIdxs = []int32{
-	9,  // 0: entente.state.v1.Instance.register_time:type_name -> google.protobuf.Timestamp
-	10, // 1: entente.state.v1.Lease.ttl:type_name -> google.protobuf.Duration
-	10, // 2: entente.state.v1.Lease.gone_after:type_name -> google.protobuf.Duration
-	9,  // 3: entente.state.v1.Lease.create_time:type_name -> google.protobuf.Timestamp
-	9,  // 4: entente.state.v1.Lease.lapse_time:type_name -> google.protobuf.Timestamp
+	15, // 0: entente.state.v1.Instance.register_time:type_name -> google.protobuf.Timestamp
+	16, // 1: entente.state.v1.Lease.ttl:type_name -> google.protobuf.Duration
+	16, // 2: entente.state.v1.Lease.gone_after:type_name -> google.protobuf.Duration
+	15, // 3: entente.state.v1.Lease.create_time:type_name -> google.protobuf.Timestamp
+	15, // 4: entente.state.v1.Lease.lapse_time:type_name -> google.protobuf.Timestamp
 	4,  // 5: entente.state.v1.RoutingRule.failover:type_name -> entente.state.v1.FailoverRule
 	5,  // 6: entente.state.v1.RoutingRule.distribution:type_name -> entente.state.v1.DistributionRule
-	9,  // 7: entente.state.v1.RoutingRule.update_time:type_name -> google.protobuf.Timestamp
-	8,  // 8: entente.state.v1.DistributionRule.to:type_name -> entente.state.v1.DistributionRule.ToEntry
+	15, // 7: entente.state.v1.RoutingRule.update_time:type_name -> google.protobuf.Timestamp
+	14, // 8: entente.state.v1.DistributionRule.to:type_name -> entente.state.v1.DistributionRule.ToEntry
 	7,  // 9: entente.state.v1.LeaseReport.renewals:type_name -> entente.state.v1.Renewal
-	10, // 10: entente.state.v1.Renewal.age:type_name -> google.protobuf.Duration
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	16, // 10: entente.state.v1.Renewal.age:type_name -> google.protobuf.Duration
+	15, // 11: entente.state.v1.ServiceExport.create_time:type_name -> google.protobuf.Timestamp
+	15, // 12: entente.state.v1.ServiceExport.agreed:type_name -> google.protobuf.Timestamp
+	15, // 13: entente.state.v1.ServiceImport.create_time:type_name -> google.protobuf.Timestamp
+	15, // 14: entente.state.v1.ServiceImport.agreed:type_name -> google.protobuf.Timestamp
+	15, // 15: entente.state.v1.ImportedSet.change_time:type_name -> google.protobuf.Timestamp
+	15, // 16: entente.state.v1.ImportedSet.refuse_time:type_name -> google.protobuf.Timestamp
+	15, // 17: entente.state.v1.ImportSource.expire_time:type_name -> google.protobuf.Timestamp
+	13, // 18: entente.state.v1.ImportReport.sightings:type_name -> entente.state.v1.ImportSighting
+	16, // 19: entente.state.v1.ImportSighting.age:type_name -> google.protobuf.Duration
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_entente_state_v1_routing_proto_init() }
@@ -687,7 +1148,7 @@ func file_entente_state_v1_routing_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_state_v1_routing_proto_rawDesc), len(file_entente_state_v1_routing_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

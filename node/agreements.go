@@ -1,0 +1,30 @@
+package node
+
+import (
+	"github.com/ententehq/entente/authority"
+	"github.com/ententehq/entente/federation"
+	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/routing"
+)
+
+// agreements tells routing what the relationships say of the clusters that it shares services with.
+type agreements struct{}
+
+// Hosted implements [routing.Agreements].
+func (agreements) Hosted(r raftstore.Reader, trustDomain string) (bool, error) {
+	return authority.Hosts(r, trustDomain)
+}
+
+// With implements [routing.Agreements]. What a hub vouches for is no agreement: nothing is shared with it.
+func (agreements) With(r raftstore.Reader, trustDomain string) (routing.Agreement, bool, error) {
+	row, found, err := federation.Relationships.Get(r, trustDomain)
+	if err != nil || !found {
+		return routing.Agreement{}, false, err
+	}
+	state := federation.TrustOf(row.Value).State
+	return routing.Agreement{
+		Since:   row.Value.GetCreateTime().AsTime(),
+		InForce: state != federation.Suspended && state != federation.Unagreed,
+		Peer:    row.Value.GetPeer().GetHomeTrustDomain(),
+	}, true, nil
+}
