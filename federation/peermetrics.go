@@ -37,6 +37,10 @@ func (ms *metrics) peerMessage(direction string, m *ententev1.PeerMessage) {
 		kind = "heartbeat"
 	case *ententev1.PeerMessage_Goodbye:
 		kind = "goodbye"
+	case *ententev1.PeerMessage_Services:
+		kind = "services"
+	case *ententev1.PeerMessage_ServiceSets:
+		kind = "service_sets"
 	}
 	ms.messages.WithLabelValues(direction, kind).Inc()
 }

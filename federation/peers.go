@@ -24,6 +24,8 @@ type PeerConfig struct {
 	// use it. The X509-SVID at the other end is read from the connection's AuthInfo, an [access.Identified].
 	Dial        func(ctx context.Context, address string, home spiffeid.TrustDomain) (net.Conn, error)
 	Credentials credentials.TransportCredentials
+	// Cargo is what streams carry besides bundles; nil: nothing.
+	Cargo Cargo
 }
 
 const (

@@ -51,6 +51,8 @@ type stream struct {
 	sending time.Time
 	// refused is the last document of each domain that was refused, by its hash: it need not be looked at again.
 	refused map[string]refusedDocument
+	// freight is what the stream carries besides bundles; nil: nothing. It is set before run starts the goroutines.
+	freight Freight
 }
 
 type refusedDocument struct {
@@ -78,6 +80,7 @@ func (s *stream) signal() {
 // caller ends the call.
 func (s *stream) run() error {
 	defer s.cancel(nil)
+	s.load()
 	received := make(chan struct{})
 	sent := make(chan struct{})
 	s.peers.work.Go(func() { defer close(received); s.cancel(s.receive()) })
@@ -140,7 +143,8 @@ func (s *stream) transmit() {
 		out := s.session.next(w, now)
 		beat := s.session.beat
 		s.mu.Unlock()
-		for _, m := range out {
+		freight, again := s.nextFreight(now)
+		for _, m := range append(out, freight...) {
 			s.mark(s.peers.manager.now())
 			if err := s.wire.send(m); err != nil {
 				if !errors.Is(err, io.EOF) { // then the end has a reason, which recv returns
@@ -152,7 +156,11 @@ func (s *stream) transmit() {
 		}
 		s.mark(time.Time{})
 		s.peers.noted(s.session.home)
-		timer.Reset(max(beat.Sub(now), shortestBeat))
+		wait := max(beat.Sub(now), shortestBeat)
+		if again > 0 {
+			wait = min(wait, again)
+		}
+		timer.Reset(wait)
 	}
 }
 
@@ -198,6 +206,11 @@ func (s *stream) receive() error {
 		s.mu.Unlock()
 		if err != nil {
 			return err
+		}
+		if isFreight(m) {
+			if err := s.takeFreight(m); err != nil {
+				return err
+			}
 		}
 		for _, td := range t.confirmed {
 			s.peers.manager.confirm(td)

@@ -17,6 +17,9 @@ import (
 // ErrInstance is returned for a registration that cannot be taken as it is.
 var ErrInstance = errors.New("not an instance")
 
+// errReserved is the ErrInstance of an ID that only members have.
+var errReserved = fmt.Errorf("%w", ErrInstance)
+
 // Instance is a registered endpoint of a service. Its Endpoint has no trust state; that is looked up for each hint.
 type Instance struct {
 	Service string
@@ -65,7 +68,7 @@ func ParseInstance(m *ententev1.Instance) (Instance, error) {
 		return i, fmt.Errorf("%w: the SPIFFE ID %s has no path; callers expect that of a workload", ErrInstance, id)
 	}
 	if access.HasPathPrefix(id.Path(), access.ReservedPath) {
-		return i, fmt.Errorf("%w: %s lies below %s/, where only the members themselves are", ErrInstance, id, access.ReservedPath)
+		return i, fmt.Errorf("%w: %s lies below %s/, where only the members themselves are", errReserved, id, access.ReservedPath)
 	}
 	weight := m.GetWeight()
 	if weight == 0 {

@@ -8,6 +8,8 @@ type metrics struct {
 	hints    *prometheus.CounterVec
 	renewals *prometheus.CounterVec
 	lapsed   prometheus.Counter
+	imported *prometheus.CounterVec
+	exported *prometheus.CounterVec
 }
 
 // Labels of the counters below.
@@ -35,6 +37,14 @@ func newMetrics(r prometheus.Registerer, m *Manager) (*metrics, error) {
 			Help: "Leases that this member, as leader, found to have run out.",
 		}),
 	}
+	out.imported = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "entente_routing_import_sets_total",
+		Help: "Sets of instances that other clusters exported to this member, by what came of them.",
+	}, []string{"result"})
+	out.exported = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "entente_routing_export_sets_total",
+		Help: "Sets of instances that this member sent to other clusters, by step: sent, acknowledged or refused.",
+	}, []string{"result"})
 	instances := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "entente_routing_instances",
 		Help: "Instances registered.",
@@ -50,7 +60,7 @@ func newMetrics(r prometheus.Registerer, m *Manager) (*metrics, error) {
 	if r == nil {
 		return out, nil
 	}
-	for _, c := range []prometheus.Collector{out.hints, out.renewals, out.lapsed, instances, imported, leases} {
+	for _, c := range []prometheus.Collector{out.hints, out.renewals, out.lapsed, out.imported, out.exported, instances, imported, leases} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

@@ -1,0 +1,257 @@
+package routing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/ententehq/entente/access"
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/raftstore"
+)
+
+const (
+	// storeRate is how many batches of one stream are stored a second, each a write to Raft, of up to storeSets sets or so many
+	// instances; what comes faster meanwhile is overtaken by what is newer.
+	storeRate, storeBurst     = 10, 20
+	storeSets, storeInstances = 64, 2000
+	// storeAgain is how long a batch waits that could not be stored for want of a leader.
+	storeAgain = time.Second
+	// storeAttempts is how often a batch is looked at anew because something moved under it.
+	storeAttempts = 5
+)
+
+// arrival is a set that came from another cluster, checked in itself.
+type arrival struct {
+	key       sharedKey
+	digest    digest
+	withheld  bool
+	instances []Instance
+	// refused says why it is not taken; nil: it is.
+	refused error
+	// of is the import that asked for it.
+	of Import
+}
+
+// errMoved says that an import or an agreement ended while what came for it was being stored.
+var errMoved = errors.New("what is imported changed meanwhile")
+
+// storeArrivals stores what came from the peer whose home trust domain is given, all of one trust domain: in one transaction, or
+// staged and switched to in one. It returns for each set the named reason for which it was refused, or "" if it is stored.
+func (m *Manager) storeArrivals(ctx context.Context, home string, batch []arrival) (outcomes []string, err error) {
+	for range storeAttempts {
+		if outcomes, err = m.storeOnce(ctx, home, batch); !errors.Is(err, errMoved) && !errors.Is(err, raftstore.ErrBusy) {
+			break
+		}
+	}
+	return outcomes, err
+}
+
+func (m *Manager) storeOnce(ctx context.Context, home string, batch []arrival) ([]string, error) {
+	view := m.store.View()
+	room, err := m.importRoom(view)
+	if err != nil {
+		return nil, err
+	}
+	outcomes := make([]string, len(batch))
+	rows := make(map[string]*statev1.ImportedSet)
+	r := &replacement{m: m, lease: originMark + batch[0].key.domain, wanted: make(map[string]map[string]Instance)}
+	var writes []arrival
+	news := make(map[string]error) // the refusals that are not known yet
+	for n, a := range batch {
+		err := m.wanted(view, home, a.of)
+		if errors.Is(err, errMoved) {
+			outcomes[n] = refusedNotImported
+			m.metrics.imported.WithLabelValues(refusedNotImported).Inc()
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err = a.refused; err == nil {
+			err = room.take(a)
+		}
+		row, changed, serr := m.nextImportedSet(view, a, err)
+		if serr != nil {
+			return nil, serr
+		}
+		if err != nil {
+			outcomes[n] = reasonOf(err)
+		}
+		if !changed {
+			result := outcomes[n]
+			if result == "" {
+				result = "unchanged"
+			}
+			m.metrics.imported.WithLabelValues(result).Inc()
+			continue
+		}
+		rows[a.of.key()] = row
+		writes = append(writes, a)
+		if err != nil {
+			news[a.of.key()] = err
+			continue
+		}
+		of := make(map[string]Instance, len(a.instances))
+		for _, i := range a.instances {
+			i.Service, i.Lease, i.Origin, i.Registered = a.of.Service, r.lease, a.of.From, m.now()
+			of[i.Address.String()] = i
+		}
+		r.wanted[a.of.Service] = of
+	}
+	if len(writes) == 0 {
+		return outcomes, nil
+	}
+	r.imported = func(tx *raftstore.Tx) error {
+		for _, a := range writes {
+			if err := m.wanted(tx, home, a.of); err != nil {
+				return err
+			}
+			if err := ImportedSets.Put(tx, a.of.key(), rows[a.of.key()]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return outcomes, m.write(ctx, home, r, writes, news)
+}
+
+// write runs the transaction, with a line of the audit log for each set.
+func (m *Manager) write(ctx context.Context, home string, r *replacement, writes []arrival, refused map[string]error) error {
+	event := func(a arrival, result, detail string, revision raftstore.Revision) access.Event {
+		action := "import instances"
+		if refused[a.of.key()] != nil {
+			action = "refuse instances"
+		}
+		return access.Event{Caller: "peer " + home, Action: action, Object: a.of.Service + " from " + a.of.From, Result: result, Detail: detail, Revision: uint64(revision)}
+	}
+	for _, a := range writes {
+		detail := fmt.Sprintf("%d instances, digest %x", len(a.instances), a.digest[:8])
+		if err := refused[a.of.key()]; err != nil {
+			detail = reasonOf(err) + ": " + err.Error()
+		}
+		if err := m.audit.Record(event(a, access.ResultBegun, detail, 0)); err != nil {
+			return fmt.Errorf("record that instances are imported: %w", err)
+		}
+	}
+	done, err := r.inPlace(ctx)
+	if errors.Is(err, raftstore.ErrTooLarge) {
+		done, err = r.staged(ctx)
+	}
+	result, detail := access.ResultDone, ""
+	if err != nil {
+		result, detail = access.ResultFailed, err.Error()
+	}
+	for _, a := range writes {
+		if rerr := m.audit.Record(event(a, result, detail, done.revision)); rerr != nil {
+			m.log.Error("what was imported is not in the audit log", "service", a.of.Service, "from", a.of.From, "error", rerr)
+		}
+		if err != nil {
+			continue
+		}
+		if why := refused[a.of.key()]; why != nil {
+			m.metrics.imported.WithLabelValues(reasonOf(why)).Inc()
+			m.log.Warn("what a peer exports is refused; what is stored stays", "service", a.of.Service, "from", a.of.From, "peer", home, "result", reasonOf(why), "error", why)
+			continue
+		}
+		m.metrics.imported.WithLabelValues("stored").Inc()
+		m.log.Debug("instances imported", "service", a.of.Service, "from", a.of.From, "peer", home, "instances", len(a.instances), "revision", done.revision)
+	}
+	return err
+}
+
+// wanted says whether an import still stands, under an agreement that is in force and names the peer.
+func (m *Manager) wanted(r raftstore.Reader, home string, i Import) error {
+	row, found, err := Imports.Get(r, i.key())
+	if err != nil {
+		return err
+	}
+	if !found || row.Value.GetId() != i.id {
+		return errMoved
+	}
+	hosted, err := m.agreements.Hosted(r, i.From)
+	if err != nil {
+		return err
+	}
+	agreement, found, err := m.agreements.With(r, i.From)
+	if err != nil {
+		return err
+	}
+	if hosted || !found || !agreement.InForce || agreement.Peer != home || !i.counts(agreement) {
+		return errMoved
+	}
+	return nil
+}
+
+// nextImportedSet is what is to be known of an import after an arrival, and whether that is news.
+func (m *Manager) nextImportedSet(r raftstore.Reader, a arrival, refused error) (*statev1.ImportedSet, bool, error) {
+	row, found, err := ImportedSets.Get(r, a.of.key())
+	if err != nil {
+		return nil, false, err
+	}
+	was := row.Value
+	if !found || was.GetImport() != a.of.id {
+		was = &statev1.ImportedSet{Import: a.of.id}
+	}
+	if refused != nil {
+		if was.GetRefused() == reasonOf(refused) {
+			return nil, false, nil
+		}
+		was.Refused, was.Refusal, was.RefuseTime = reasonOf(refused), clip(refused.Error()), timestamppb.New(m.now())
+		return was, true, nil
+	}
+	if string(was.GetDigest()) == string(a.digest[:]) && was.GetRefused() == "" {
+		return nil, false, nil
+	}
+	return &statev1.ImportedSet{
+		Import: a.of.id, Digest: a.digest[:], Instances: uint32(len(a.instances)), Withheld: a.withheld, ChangeTime: timestamppb.New(m.now()),
+	}, true, nil
+}
+
+// importRoom is how much is imported, and registered, while a batch is looked at.
+type importRoom struct {
+	services, from map[string]int
+	all            int
+	had            map[string]int // by import
+}
+
+// importRoom reads it. What is imported is counted exactly, for it comes from others.
+func (m *Manager) importRoom(r raftstore.Reader) (*importRoom, error) {
+	registered, err := m.counts.of(r, m.now())
+	if err != nil {
+		return nil, err
+	}
+	room := &importRoom{services: registered.services, from: make(map[string]int), had: make(map[string]int)}
+	for row, err := range ImportedSets.All(r, "") {
+		if err != nil {
+			return nil, err
+		}
+		_, from, _ := strings.Cut(row.Key, "/")
+		n := int(row.Value.GetInstances())
+		room.had[row.Key] = n
+		room.from[from] += n
+		room.all += n
+	}
+	return room, nil
+}
+
+// take says whether a set fits beside what is registered, and what else is imported, and counts it if so.
+func (o *importRoom) take(a arrival) error {
+	more := len(a.instances) - o.had[a.of.key()]
+	switch {
+	case more <= 0:
+	case o.services[a.of.Service]+more > maxInstances:
+		return refuse(refusedNoRoom, "service %s would have more than %d instances", a.of.Service, maxInstances)
+	case o.from[a.of.From]+more > maxImportedFrom:
+		return refuse(refusedNoRoom, "more than %d instances would be imported from %s", maxImportedFrom, a.of.From)
+	case o.all+more > maxImported:
+		return refuse(refusedNoRoom, "more than %d instances would be imported in all", maxImported)
+	}
+	o.from[a.of.From] += more
+	o.all += more
+	return nil
+}

@@ -1,0 +1,168 @@
+package routing
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ententehq/entente/raftstore"
+)
+
+// gatherShared is for how long changes are collected before they are carried to peers.
+const gatherShared = 50 * time.Millisecond
+
+// carrying is what streams carry at the moment, and what changed of it.
+type carrying struct {
+	wake chan struct{}
+
+	mu       sync.Mutex
+	freights map[*Freight]bool
+	// services changed; all says that any may have, and taken that imports did.
+	services   map[string]bool
+	all, taken bool
+}
+
+func newCarrying() *carrying {
+	return &carrying{wake: make(chan struct{}, 1), freights: make(map[*Freight]bool), services: make(map[string]bool)}
+}
+
+func (c *carrying) add(f *Freight) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.freights[f] = true
+}
+
+func (c *carrying) remove(f *Freight) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.freights, f)
+}
+
+func (c *carrying) list() []*Freight {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := make([]*Freight, 0, len(c.freights))
+	for f := range c.freights {
+		out = append(out, f)
+	}
+	return out
+}
+
+// note takes down a changed row.
+func (c *carrying) note(m *Manager, change raftstore.Change) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch change.Table {
+	case Imports.Name():
+		c.taken = true
+	case Exports.Name():
+		c.all = true
+	default:
+		if service, ok := m.Touched(change); ok {
+			c.services[service] = true
+		} else {
+			c.all = true
+		}
+	}
+}
+
+func (c *carrying) signal() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (c *carrying) changed() (services map[string]bool, all, taken bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	services, all, taken = c.services, c.all, c.taken
+	c.services, c.all, c.taken = make(map[string]bool), false, false
+	return services, all, taken
+}
+
+// followShared tells the streams of what changes, until ctx ends.
+func (m *Manager) followShared(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return m.collectShared(ctx) })
+	g.Go(func() error { return m.tellStreams(ctx) })
+	return g.Wait()
+}
+
+func (m *Manager) collectShared(ctx context.Context) error {
+	over := []raftstore.Prefix{Instances.Prefix(""), Sets.Prefix(""), Leases.Prefix(""), Exports.Prefix(""), Imports.Prefix("")}
+	for {
+		watch := m.store.Watch(over, m.store.View().Revision())
+		m.carrying.mu.Lock()
+		m.carrying.all, m.carrying.taken = true, true // what changed before the watch began
+		m.carrying.mu.Unlock()
+		m.carrying.signal()
+		err := m.collectSharedFrom(ctx, watch)
+		watch.Close()
+		if !errors.Is(err, raftstore.ErrWatchRestart) {
+			return err
+		}
+	}
+}
+
+func (m *Manager) collectSharedFrom(ctx context.Context, watch *raftstore.Watch) error {
+	for {
+		batch, err := watch.Next(ctx)
+		if err != nil {
+			return err
+		}
+		for _, change := range batch.Changes {
+			m.carrying.note(m, change)
+		}
+		m.carrying.signal()
+	}
+}
+
+func (m *Manager) tellStreams(ctx context.Context) error {
+	pause := time.NewTimer(gatherShared)
+	defer pause.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-m.carrying.wake:
+		}
+		pause.Reset(gatherShared)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-pause.C:
+		}
+		services, all, taken := m.carrying.changed()
+		for _, f := range m.carrying.list() {
+			if f.touch(services, all, taken) {
+				f.stream.Wake()
+			}
+		}
+	}
+}
+
+// touch takes down what changed, and says whether the stream carries any of it.
+func (f *Freight) touch(services map[string]bool, all, taken bool) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	touched := taken
+	f.stale = f.stale || taken
+	if all {
+		for key := range f.wanted {
+			f.due[key] = true
+			touched = true
+		}
+		return touched
+	}
+	for name := range services {
+		for key := range f.feeds[name] {
+			f.due[key] = true
+			touched = true
+		}
+	}
+	return touched
+}
