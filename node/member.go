@@ -236,6 +236,7 @@ func (m *member) buildRouting() (err error) {
 		return err
 	}
 	m.members.Register("leases", m.routing.Leases())
+	m.members.Register(routing.ImportSection, m.routing.Sightings())
 	m.xds, err = xds.NewCache(xds.Config{
 		Store: m.store, Source: m.routing, Roots: m.trust.roots, Home: m.cfg.Cluster.TrustDomain, Region: m.cfg.Cluster.Region,
 		Logger: m.log.Named("xds"), Registerer: m.registry,

@@ -119,6 +119,7 @@ func connect(t *testing.T, a, b *room, homeA, homeB string) *pipe {
 						e.mu.Unlock()
 						return
 					}
+					other.signal()
 				}
 				if again > 0 {
 					timer.Reset(again)

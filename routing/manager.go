@@ -63,6 +63,7 @@ type Manager struct {
 	ledger     *ledger
 	shelf      *shelf
 	carrying   *carrying
+	sightings  *importLedger
 }
 
 // New makes the manager of a member.
@@ -77,7 +78,7 @@ func New(c Config) (*Manager, error) {
 		store: c.Store, trust: c.Trust, audit: c.Audit, lastHeard: c.LastHeard, now: c.Now, log: c.Logger,
 		rules: newRuleBook(c.Settings), catalog: newCatalog(), hints: newHintCache(), domains: newDomainStates(),
 		renewals: newRenewals(), ledger: newLedger(), replacing: make(chan struct{}, maxReplacing),
-		shelf: newShelf(), carrying: newCarrying(),
+		shelf: newShelf(), carrying: newCarrying(), sightings: newImportLedger(),
 	}
 	if m.importTTL = c.ImportTTL; m.importTTL == 0 {
 		m.importTTL = DefaultImportTTL
@@ -112,6 +113,7 @@ func (m *Manager) Leases() *LeaseSection {
 func (m *Manager) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.store.WhileLeading(ctx, m.sweepLeases) })
+	g.Go(func() error { return m.store.WhileLeading(ctx, m.sweepImports) })
 	g.Go(func() error { return m.followShared(ctx) })
 	if err := g.Wait(); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("routing stops: %w", err)

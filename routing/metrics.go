@@ -5,11 +5,12 @@ import (
 )
 
 type metrics struct {
-	hints    *prometheus.CounterVec
-	renewals *prometheus.CounterVec
-	lapsed   prometheus.Counter
-	imported *prometheus.CounterVec
-	exported *prometheus.CounterVec
+	hints          *prometheus.CounterVec
+	renewals       *prometheus.CounterVec
+	lapsed         prometheus.Counter
+	imported       *prometheus.CounterVec
+	exported       *prometheus.CounterVec
+	importsExpired prometheus.Counter
 }
 
 // Labels of the counters below.
@@ -45,6 +46,10 @@ func newMetrics(r prometheus.Registerer, m *Manager) (*metrics, error) {
 		Name: "entente_routing_export_sets_total",
 		Help: "Sets of instances that this member sent to other clusters, by step: sent, acknowledged or refused.",
 	}, []string{"result"})
+	out.importsExpired = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "entente_routing_imports_expired_total",
+		Help: "Trust domains whose imports this member, as leader, found to have expired.",
+	})
 	instances := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "entente_routing_instances",
 		Help: "Instances registered.",
@@ -60,7 +65,7 @@ func newMetrics(r prometheus.Registerer, m *Manager) (*metrics, error) {
 	if r == nil {
 		return out, nil
 	}
-	for _, c := range []prometheus.Collector{out.hints, out.renewals, out.lapsed, out.imported, out.exported, instances, imported, leases} {
+	for _, c := range []prometheus.Collector{out.hints, out.renewals, out.lapsed, out.imported, out.exported, out.importsExpired, instances, imported, leases} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}
