@@ -59,9 +59,6 @@ func importKey(service, from string) string { return service + "/" + from }
 
 func (i Import) key() string { return importKey(i.Service, i.From) }
 
-// set is where its instances are.
-func (i Import) set() set { return set{i.Service, originMark + i.From} }
-
 // origin is the trust domain from which the instances of a set were imported; empty: they were not.
 func (s set) origin() string {
 	from, imported := strings.CutPrefix(s.lease, originMark)
