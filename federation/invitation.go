@@ -48,6 +48,8 @@ type InvitationConfig struct {
 	// Credentials are gRPC's for such a connection, and Binding is that of the session of a call that came in over one.
 	Credentials credentials.TransportCredentials
 	Binding     func(ctx context.Context) ([]byte, bool)
+	// Host names where such a call came from, for the bounds of one host; nil: all are of one.
+	Host func(ctx context.Context) string
 	// NoApproval says that agreements need no operator's approval on this side.
 	NoApproval bool
 }

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/time/rate"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -24,8 +23,6 @@ import (
 const (
 	// What the signatures of identity keys are for.
 	purposeAccept, purposeConsent = "accept invitation", "exchange consent"
-	// Nobody who comes by an invitation is known: so many calls a second are looked at, and so many at once.
-	strangerRate, strangerBurst = 20, 40
 	// clockTolerance is from where on operators are told that the clocks of two clusters differ.
 	clockTolerance = time.Minute
 
@@ -39,12 +36,12 @@ const (
 type InvitationService struct {
 	ententev1.UnimplementedInvitationServiceServer
 	manager *Manager
-	calls   *rate.Limiter
+	calls   *strangers
 }
 
 // NewInvitationService serves the invitations of a manager.
 func NewInvitationService(m *Manager) *InvitationService {
-	return &InvitationService{manager: m, calls: rate.NewLimiter(strangerRate, strangerBurst)}
+	return &InvitationService{manager: m, calls: newStrangers()}
 }
 
 // refusedInvitation is why an invitation was not accepted, by a name from a bounded set.
@@ -102,7 +99,11 @@ func (s *InvitationService) signer(ctx context.Context, purpose string, signed *
 	if s.manager.config.Invitations.Binding == nil {
 		return [32]byte{}, errNoInvitations
 	}
-	if !s.calls.Allow() {
+	host := ""
+	if s.manager.config.Invitations.Host != nil {
+		host = s.manager.config.Invitations.Host(ctx)
+	}
+	if !s.calls.allow(host, s.manager.now()) {
 		return [32]byte{}, refuseInvitation("too_many", codes.ResourceExhausted, "too many calls of other clusters at the moment; try again in a second")
 	}
 	binding, ok := s.manager.config.Invitations.Binding(ctx)

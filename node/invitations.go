@@ -18,7 +18,7 @@ func (m *member) invitations() federation.InvitationConfig {
 	c := federation.InvitationConfig{
 		Identity: m.identity, Members: m.invitingMembers, Endpoints: m.endpointURLs,
 		Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE, Dial: dialInviting, Credentials: port.Credentials(),
-		Binding: port.BindingFrom, NoApproval: m.cfg.Federation.NoApproval,
+		Binding: port.BindingFrom, Host: port.HostFrom, NoApproval: m.cfg.Federation.NoApproval,
 	}
 	if m.cfg.BundleEndpoint.Profile == ProfileWeb {
 		c.Profile = ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB

@@ -79,6 +79,15 @@ func BindingFrom(ctx context.Context) ([]byte, bool) {
 	return info.Binding, ok && len(info.Binding) > 0
 }
 
+// HostFrom names the host from which a gRPC call came in, as far as it can be told: by its IP address, or by the /64 that it is of.
+func HostFrom(ctx context.Context) string {
+	c, ok := CallerFrom(ctx)
+	if !ok || c.Remote == nil {
+		return ""
+	}
+	return hostOf(c.Remote)
+}
+
 // MemberFrom returns the id of the fellow member that makes a call under entente-member/1.
 func MemberFrom(ctx context.Context) (string, bool) {
 	c, ok := CallerFrom(ctx)

@@ -16,6 +16,8 @@ type connections struct {
 	counts map[Protocol]int // incoming ones
 	// callers counts the connections of each caller under h2.
 	callers map[spiffeid.ID]int
+	// joiners counts the connections of each host under entente-join/1.
+	joiners map[string]int
 	closed  bool
 }
 
@@ -35,9 +37,15 @@ func (p *Port) admit(c *Conn) error {
 		if id := c.caller.SPIFFEID; protocol == GRPC && s.callers[id] >= p.maxPerCaller {
 			return refuse(ReasonTooMany, fmt.Sprintf("%s has %d connections to this member, as many as one caller may have; use another member, or close some", id, p.maxPerCaller))
 		}
+		if protocol == Join && s.joiners[hostOf(c.caller.Remote)] >= maxJoinersPerAddress {
+			return refuse(ReasonTooMany, fmt.Sprintf("%s has %d connections to this member under %s, as many as one address may have; they end after %s", hostOf(c.caller.Remote), maxJoinersPerAddress, protocol, joinLifetime))
+		}
 		s.counts[protocol]++
-		if protocol == GRPC {
+		switch protocol {
+		case GRPC:
 			s.callers[c.caller.SPIFFEID]++
+		case Join:
+			s.joiners[hostOf(c.caller.Remote)]++
 		}
 	}
 	s.open[c] = struct{}{}
@@ -52,6 +60,11 @@ func (p *Port) admit(c *Conn) error {
 		if id := c.caller.SPIFFEID; protocol == GRPC && !c.outgoing {
 			if s.callers[id]--; s.callers[id] == 0 {
 				delete(s.callers, id)
+			}
+		}
+		if host := hostOf(c.caller.Remote); protocol == Join && !c.outgoing {
+			if s.joiners[host]--; s.joiners[host] == 0 {
+				delete(s.joiners, host)
 			}
 		}
 		p.ledger.open.WithLabelValues(string(protocol), direction).Dec()

@@ -335,6 +335,45 @@ func TestNoCallerShutsTheOthersOut(t *testing.T) {
 	require.NoError(t, <-done)
 }
 
+// TestNoHostKeepsJoinersOut: one host holds a quarter of the connections of those who are not known, and gets back what it gives up.
+func TestNoHostKeepsJoinersOut(t *testing.T) {
+	a := newMember(t, "eu-1").form()
+	const share = 16
+	var held []net.Conn
+	for range share {
+		c, err := port.DialJoin(t.Context(), a.address, func(port.Identity) error { return nil })
+		require.NoError(t, err)
+		held = append(held, c)
+	}
+	a.eventually("counted them", func() error {
+		if n := gather(t, a, "entente_port_connections", "entente-join/1"); n != share {
+			return fmt.Errorf("%v are open", n)
+		}
+		return nil
+	})
+	require.Error(t, refusal(clientTLS(a.address, string(port.Join), nil)))
+	a.eventually("counted the refusal", func() error {
+		if refused(t, a, string(port.Join), port.ReasonTooMany) != 1 {
+			return errors.New("not refused")
+		}
+		return nil
+	})
+	for _, c := range held {
+		require.NoError(t, c.Close())
+	}
+	a.eventually("lets it in again", func() error {
+		c, err := port.DialJoin(t.Context(), a.address, func(port.Identity) error { return nil })
+		if err != nil {
+			return err
+		}
+		defer func() { _ = c.Close() }() // a test's
+		if n := gather(t, a, "entente_port_connections", "entente-join/1"); n == 0 {
+			return errors.New("not admitted yet")
+		}
+		return nil
+	})
+}
+
 func TestHandshakesAreBounded(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

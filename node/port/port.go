@@ -75,6 +75,8 @@ const (
 	// Joiners have shown nothing of themselves: few connections, and not for long. A join takes a second.
 	maxJoiners   = 64
 	joinLifetime = time.Minute
+	// One address has a quarter of them at most, so that nobody keeps other clusters, and members that join, from this one.
+	maxJoinersPerAddress = maxJoiners / 4
 )
 
 // Port is a member's TLS port. See the package comment.
@@ -136,7 +138,7 @@ func New(cfg Config) (*Port, error) {
 		maxClients:       orDefault(cfg.MaxClients, defaultMaxClients),
 		slots:            make(chan struct{}, orDefault(cfg.MaxHandshakes, defaultMaxHandshakes)),
 		listeners:        make(map[Protocol]*listener),
-		connections:      connections{open: make(map[*Conn]struct{}), counts: make(map[Protocol]int), callers: make(map[spiffeid.ID]int)},
+		connections:      connections{open: make(map[*Conn]struct{}), counts: make(map[Protocol]int), callers: make(map[spiffeid.ID]int), joiners: make(map[string]int)},
 		perAddress:       make(map[string]int),
 		clients:          make(map[string]*grpc.ClientConn),
 	}

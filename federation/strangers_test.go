@@ -1,0 +1,31 @@
+package federation
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A host that calls without end is not looked at, and keeps no other one from being.
+func TestStrangers(t *testing.T) {
+	s, now := newStrangers(), someTime
+	for i := range 10 * strangerBurst {
+		require.Equal(t, i < oneHostBurst, s.allow("192.0.2.1", now), i)
+	}
+	require.True(t, s.allow("192.0.2.2", now))
+	require.True(t, s.allow("192.0.2.1", now.Add(time.Second)), "it may again")
+
+	// All together are bounded, and what is remembered of them.
+	allowed := 0
+	for i := range 3 * maxStrangerHosts {
+		if s.allow(fmt.Sprint(i), now) {
+			allowed++
+		}
+		require.LessOrEqual(t, len(s.hosts), maxStrangerHosts)
+	}
+	require.LessOrEqual(t, allowed, strangerBurst)
+	s.forget(now.Add(time.Hour))
+	require.Empty(t, s.hosts)
+}
