@@ -72,6 +72,7 @@ type entry struct {
 type catalog struct {
 	mu       sync.RWMutex
 	entries  map[string]entry
+	index    index // of entries
 	holdings map[string]holding
 	words    map[string]wordHolding // by their key
 }
@@ -97,13 +98,13 @@ func wordHoldingOf(row *statev1.HubBundle, revision raftstore.Revision) (wordHol
 }
 
 func newCatalog() *catalog {
-	return &catalog{entries: make(map[string]entry), holdings: make(map[string]holding), words: make(map[string]wordHolding)}
+	return &catalog{entries: make(map[string]entry), index: newIndex(), holdings: make(map[string]holding), words: make(map[string]wordHolding)}
 }
 
 // load replaces everything by a view's state. A row that this version cannot read is reported and left out, so that one
 // of them does not stop the others.
 func (c *catalog) load(r raftstore.Reader, unreadable func(error)) error {
-	entries, holdings := make(map[string]entry), make(map[string]holding)
+	entries, index, holdings := make(map[string]entry), newIndex(), make(map[string]holding)
 	for row, err := range ForeignBundles.All(r, "") {
 		if err != nil {
 			return fmt.Errorf("read the foreign bundles: %w", err)
@@ -122,6 +123,7 @@ func (c *catalog) load(r raftstore.Reader, unreadable func(error)) error {
 			unreadable(fmt.Errorf("stored relationship with %s: %w", row.Key, err))
 		} else {
 			entries[row.Key] = entry{relationship, holdings[row.Key]}
+			index.add(row.Key, relationship)
 		}
 	}
 	words := make(map[string]wordHolding)
@@ -136,18 +138,22 @@ func (c *catalog) load(r raftstore.Reader, unreadable func(error)) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.entries, c.holdings, c.words = entries, holdings, words
+	c.entries, c.index, c.holdings, c.words = entries, index, holdings, words
 	return nil
 }
 
-// apply takes over what one revision changed, and returns the trust domains that it concerns.
-func (c *catalog) apply(b raftstore.Batch, unreadable func(error)) []string {
+// apply takes over what one revision changed, and returns the trust domains that it concerns, with the home trust domains of the peers
+// that their relationships name or named.
+func (c *catalog) apply(b raftstore.Batch, unreadable func(error)) (names, homes []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var names []string
 	for _, change := range b.Changes {
+		homes = append(homes, c.homeOf(change.Key)) // as it was; of a hub's word there is none by that key
 		switch change.Table {
 		case Relationships.Name():
+			if was, ok := c.entries[change.Key]; ok {
+				c.index.remove(change.Key, was.relationship)
+			}
 			delete(c.entries, change.Key)
 			if change.Value == nil {
 				break
@@ -163,6 +169,7 @@ func (c *catalog) apply(b raftstore.Batch, unreadable func(error)) []string {
 				break
 			}
 			c.entries[change.Key] = entry{relationship: relationship}
+			c.index.add(change.Key, relationship)
 		case ForeignBundles.Name():
 			delete(c.holdings, change.Key)
 			if change.Value == nil {
@@ -188,8 +195,11 @@ func (c *catalog) apply(b raftstore.Batch, unreadable func(error)) []string {
 		if e, ok := c.entries[name]; ok {
 			c.entries[name] = entry{e.relationship, c.holdings[name]}
 		}
+		homes = append(homes, c.homeOf(name))
 	}
-	return names
+	slices.Sort(homes)
+	homes = slices.DeleteFunc(slices.Compact(homes), func(home string) bool { return home == "" })
+	return names, homes
 }
 
 // applyWord takes over a change of what a hub says. c.mu is held.

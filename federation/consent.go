@@ -88,8 +88,8 @@ func (c *consents) nudge(name string) {
 func (c *consents) askSoon(home string) {
 	now := c.manager.now()
 	var names []string
-	c.manager.catalog.each(func(name string, e entry) {
-		if r := e.relationship; r.Agreement != "" && r.Peer != nil && r.Peer.Home.Name() == home {
+	c.manager.catalog.eachAgreement(func(name string, e entry) {
+		if r := e.relationship; r.Peer != nil && r.Peer.Home.Name() == home {
 			names = append(names, name)
 		}
 	})
@@ -140,8 +140,8 @@ func (c *consents) begin(ctx context.Context) {
 	}
 	now, own := m.now(), fmt.Sprintf("%x", m.ownIdentities())
 	known := map[string]*Relationship{}
-	m.catalog.each(func(name string, e entry) {
-		if r := e.relationship; r.Agreement != "" && !r.AgreementEnded {
+	m.catalog.eachAgreement(func(name string, e entry) {
+		if r := e.relationship; !r.AgreementEnded {
 			known[name] = r
 		}
 	})

@@ -46,17 +46,16 @@ func (m *Manager) keepHubs(ctx context.Context, leading time.Time) {
 
 // hubTransitions judges the maps of all hubs.
 func (m *Manager) hubTransitions(leading time.Time) (found []hubTransition) {
-	reported, listening := m.observations.reported()
-	if listening.After(leading) {
+	if listening := m.observations.listening(); listening.After(leading) {
 		leading = listening
 	}
 	now := m.now()
-	m.catalog.each(func(name string, e entry) {
+	m.catalog.eachHub(func(name string, e entry) {
 		r := e.relationship
-		if !r.InForce || r.Hub == nil {
+		if !r.InForce {
 			return
 		}
-		heard := reported[name+mapSuffix]
+		heard := m.observations.success(name + mapSuffix)
 		if heard.IsZero() && r.HubRecorded.IsZero() {
 			return // it was never read
 		}

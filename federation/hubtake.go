@@ -178,7 +178,11 @@ func (m *Manager) refreshMap(ctx context.Context, hub string, w *wait) error {
 	var err error
 	var b basis
 	for range mapPasses {
-		if b, err = m.basisOf(m.config.Store.View(), hub); err != nil || b.relationship.Hub == nil {
+		view := m.config.Store.View()
+		if row, found, err := Relationships.Get(view, hub); err != nil || !found || row.Value.GetHub() == nil {
+			return nil //nolint:nilerr // as below, for the many that never were one
+		}
+		if b, err = m.basisOf(view, hub); err != nil || b.relationship.Hub == nil {
 			return nil //nolint:nilerr // it ended, or is no hub any more
 		}
 		b.wait = w

@@ -15,6 +15,9 @@ import (
 const (
 	// keepEvery is how often the leader looks for standings that have changed. It costs a comparison of times a relationship.
 	keepEvery = time.Second
+	// sweepEvery is after how many such looks what was heard of relationships that are no more is forgotten, where a member told of
+	// one after it had ended. The rest is forgotten when it ends.
+	sweepEvery = 60
 	// transitionsTogether bounds how many standings one transaction writes, well below the size of a command.
 	transitionsTogether = 200
 )
@@ -33,16 +36,14 @@ func (m *Manager) keepStandings(ctx context.Context) {
 	leading := m.now()
 	ticker := time.NewTicker(keepEvery)
 	defer ticker.Stop()
-	for {
+	for look := 0; ; look++ {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			m.observations.forget(func(name string) bool {
-				hub, _ := hubOfObservation(name)
-				_, ok := m.catalog.get(hub)
-				return ok
-			})
+			if look%sweepEvery == 0 {
+				m.observations.sweep(func(name string) bool { _, ok := m.catalog.get(name); return ok })
+			}
 			m.commit(ctx, m.transitions(leading))
 			m.keepHubs(ctx, leading)
 		}
@@ -51,8 +52,7 @@ func (m *Manager) keepStandings(ctx context.Context) {
 
 // transitions judges every relationship in force. Others are left as they stood: nothing is learned of them meanwhile.
 func (m *Manager) transitions(leading time.Time) []transition {
-	reported, listening := m.observations.reported()
-	if listening.After(leading) {
+	if listening := m.observations.listening(); listening.After(leading) {
 		leading = listening
 	}
 	now := m.now()
@@ -62,7 +62,7 @@ func (m *Manager) transitions(leading time.Time) []transition {
 		if !r.InForce {
 			return
 		}
-		last := lastKnownSuccess(reported[name], r.Recorded, leading, r.Standing.State)
+		last := lastKnownSuccess(m.observations.success(name), r.Recorded, leading, r.Standing.State)
 		is := Judge(now, e.holding.facts(r, last, m.config.MinRefresh))
 		if is != r.Standing {
 			found = append(found, transition{name, r.Generation, e.holding.revision, r.Standing, is, last})

@@ -148,7 +148,7 @@ func (m *Manager) followTables(ctx context.Context) error {
 			return err
 		}
 		m.changes.everything()
-		m.peers.wake()
+		m.peers.planAll(true)
 		if err := m.watch(ctx, m.config.Store.Watch(over, view.Revision())); !errors.Is(err, raftstore.ErrWatchRestart) {
 			return err
 		}
@@ -162,17 +162,18 @@ func (m *Manager) watch(ctx context.Context, w *raftstore.Watch) error {
 		if err != nil {
 			return err
 		}
-		names := m.catalog.apply(batch, m.unreadable)
+		names, homes := m.catalog.apply(batch, m.unreadable)
 		for _, name := range names {
 			if _, ok := m.catalog.get(name); !ok {
 				m.etags.forget(name)
 				m.routes.forget(name)
 				m.silent.forget(name)
 				m.confirmations.forget(name)
+				m.observations.ended(name)
 			}
 		}
 		m.changes.relationships(names)
-		m.peers.wake()
+		m.peers.plan(homes...)
 	}
 }
 

@@ -1,6 +1,7 @@
 package federation
 
 import (
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -226,26 +227,37 @@ func (o *Observations) Reset() {
 	o.leading = o.now()
 }
 
-// reported returns the last success that the leader heard of, and since when it has been listening.
-func (o *Observations) reported() (successes map[string]time.Time, leading time.Time) {
+// success returns the last success of which the leader heard; zero: none.
+func (o *Observations) success(name string) time.Time {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	successes = make(map[string]time.Time, len(o.heard))
-	for name, seen := range o.heard {
-		if !seen.lastSuccess.IsZero() {
-			successes[name] = seen.lastSuccess
-		}
-	}
-	return successes, o.leading
+	return o.heard[name].lastSuccess
 }
 
-// forget drops what the leader heard of relationships that are no more.
-func (o *Observations) forget(exists func(name string) bool) {
+// listening returns since when this member has been listening as the leader.
+func (o *Observations) listening() time.Time {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for name := range o.heard {
-		if !exists(name) {
-			delete(o.heard, name)
+	return o.leading
+}
+
+// ended drops what was heard of a relationship that has ended.
+func (o *Observations) ended(name string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.heard, name)
+	delete(o.heard, name+mapSuffix)
+}
+
+// sweep drops what was heard of relationships that do not exist. exists is called without the lock, for the catalog's is held by those who
+// ask for successes.
+func (o *Observations) sweep(exists func(name string) bool) {
+	o.mu.Lock()
+	heard := slices.Collect(maps.Keys(o.heard))
+	o.mu.Unlock()
+	for _, observed := range heard {
+		if name, _ := hubOfObservation(observed); !exists(name) {
+			o.ended(name)
 		}
 	}
 }

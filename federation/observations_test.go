@@ -25,8 +25,7 @@ func TestObservationsTravelAsAges(t *testing.T) {
 	require.Nil(t, owner.Collect(false), "told once")
 	leader.Deliver("eu-1", report)
 
-	successes, _ := leader.reported()
-	require.Equal(t, map[string]time.Time{"us.example.org": leaderClock.Add(-10 * time.Second)}, successes)
+	require.Equal(t, leaderClock.Add(-10*time.Second), leader.success("us.example.org"))
 	seen := ask(t, leader, "us.example.org")[0]
 	require.Equal(t, "eu-1", seen.GetMember())
 	require.Equal(t, 10*time.Second, seen.GetSinceSuccess().AsDuration())
@@ -39,7 +38,7 @@ func TestObservationsTravelAsAges(t *testing.T) {
 	leader.Deliver("eu-1", owner.Collect(true))
 	require.Equal(t, 70*time.Second, ask(t, leader, "us.example.org")[0].GetSinceSuccess().AsDuration())
 
-	leader.forget(func(string) bool { return false })
+	leader.sweep(func(string) bool { return false })
 	require.Empty(t, ask(t, leader, ""))
 }
 
@@ -115,9 +114,8 @@ func FuzzObservations(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		leader := newObservations("eu-2", func() time.Time { return now })
 		leader.Deliver("eu-1", data)
-		successes, _ := leader.reported()
-		for _, at := range successes {
-			require.False(t, at.After(now))
+		for name := range leader.heard {
+			require.False(t, leader.success(name).After(now))
 		}
 		if answer, err := leader.Answer(data); err == nil {
 			require.NoError(t, proto.Unmarshal(answer, &statev1.RelationshipAnswer{}))

@@ -197,7 +197,7 @@ func (r *remoteStreams) changed(homes []string) {
 	if len(homes) == 0 {
 		return
 	}
-	r.peers.wake()
+	r.peers.plan(homes...)
 	for _, home := range homes {
 		r.peers.manager.changes.relationships(r.peers.wantedOf(home))
 	}

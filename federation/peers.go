@@ -2,7 +2,6 @@ package federation
 
 import (
 	"context"
-	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -41,7 +40,7 @@ type peers struct {
 	config  PeerConfig
 	reports *PeerReports
 	remote  *remoteStreams
-	// wakes tells the reconciler that relationships, hosted bundles or members changed.
+	// wakes tells the reconciler that something is due.
 	wakes chan struct{}
 	// refusals bounds the log lines of streams that were refused.
 	refusals *rate.Limiter
@@ -49,6 +48,7 @@ type peers struct {
 	work sync.WaitGroup
 
 	mu       sync.Mutex
+	due      replan
 	hosted   map[string]hostedBundle
 	plans    map[string]peerPlan // by the peer's home trust domain
 	named    map[string]bool     // peers that relationships name, suspended ones included
@@ -70,13 +70,6 @@ func newPeers(m *Manager, c PeerConfig) *peers {
 	p.reports = newPeerReports(m.now, m.peerAlive, p.homes)
 	p.remote = newRemoteStreams(p)
 	return p
-}
-
-func (p *peers) wake() {
-	select {
-	case p.wakes <- struct{}{}:
-	default:
-	}
 }
 
 // run keeps the streams until ctx ends, and returns when all of them have ended.
@@ -129,78 +122,7 @@ func (p *peers) alive(members []string) {
 	p.mu.Lock()
 	p.members = members
 	p.mu.Unlock()
-	p.wake()
-}
-
-// plan reads the relationships.
-func (p *peers) plan() (plans map[string]peerPlan, named map[string]bool) {
-	plans, named = map[string]peerPlan{}, map[string]bool{}
-	p.manager.catalog.each(func(name string, e entry) {
-		if e.relationship.Peer == nil {
-			return
-		}
-		named[e.relationship.Peer.Home.Name()] = true
-		home := e.peerHome()
-		if home == "" {
-			return
-		}
-		plan, ok := plans[home]
-		if !ok {
-			plan = peerPlan{home: home, wanted: map[string]holding{}}
-		}
-		plan.wanted[name] = e.holding
-		for _, address := range e.relationship.Peer.Addresses {
-			if !slices.Contains(plan.addresses, address) && len(plan.addresses) < 4*maxPeerAddresses {
-				plan.addresses = append(plan.addresses, address)
-			}
-		}
-		plans[home] = plan
-	})
-	for _, plan := range plans {
-		slices.Sort(plan.addresses) // relationships are met in no order
-	}
-	return plans, named
-}
-
-// reconcile ends the streams that should not be, and dials those that should.
-func (p *peers) reconcile(ctx context.Context) {
-	plans, named := p.plan()
-	p.mu.Lock()
-	p.plans, p.named, p.planned = plans, named, true
-	var over []*stream
-	for home, streams := range p.streams {
-		if _, ok := plans[home]; !ok {
-			over = append(over, streams...)
-		}
-	}
-	for home, d := range p.dialers {
-		if plan, ok := plans[home]; !ok || !p.dialsLocked(plan) {
-			d.cancel()
-			delete(p.dialers, home)
-		}
-	}
-	for home, plan := range plans {
-		if _, ok := p.dialers[home]; !ok && p.dialsLocked(plan) {
-			p.dialers[home] = p.dial(ctx, home)
-		}
-	}
-	maps.DeleteFunc(p.paces, func(home string, _ *peerPace) bool { return !named[home] })
-	p.mu.Unlock()
-	for _, s := range over {
-		s.close(p.farewell(s.session.home))
-	}
-	for _, s := range p.all() {
-		s.signal()
-		p.yield(s)
-	}
-	p.reports.forget(func(home string) bool { return named[home] })
-}
-
-// homes are the peers that relationships in force name; false: these were not read yet.
-func (p *peers) homes() ([]string, bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return slices.Collect(maps.Keys(p.plans)), p.planned
+	p.planAll(false)
 }
 
 // farewell says why no stream is kept with a peer any more.
@@ -246,15 +168,13 @@ func (p *peers) dials(home string) bool {
 	return ok && p.dialsLocked(plan)
 }
 
-// worldOf is what a session with a peer has to know.
+// worldOf is what a session with a peer has to know. Neither plans nor the map of hosted bundles are changed once they are made.
 func (p *peers) worldOf(home string) peerWorld {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	w := peerWorld{plan: p.plans[home], hosted: map[string]hostedBundle{}}
-	for td, h := range p.hosted {
-		if domain, err := parseTrustDomain(td); err == nil && mayHave(domain, w.plan) {
-			w.hosted[td] = h
-		}
+	w := peerWorld{plan: p.plans[home]}
+	if mayHave(w.plan) {
+		w.hosted = p.hosted
 	}
 	return w
 }
@@ -300,7 +220,7 @@ func (p *peers) join(s *stream) error {
 	if older != nil {
 		older.close(violation("superseded", "the same member opened another stream"))
 	}
-	p.wake() // a dial of this cluster may have to give way
+	p.plan(home) // a dial of this cluster may have to give way
 	return nil
 }
 
@@ -334,7 +254,7 @@ func (p *peers) keep(s *stream) error {
 		p.manager.consents.askSoon(home)
 	}
 	p.noted(home)
-	p.wake()
+	p.plan(home)
 	return err
 }
 

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
-
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
@@ -103,6 +101,6 @@ func (m *Manager) hostedBundlesOf(view *raftstore.View, before map[string]hosted
 	return next, nil
 }
 
-// mayHave decides whether a peer may have the bundle of a hosted domain: one with which there is an active relationship may
+// mayHave decides whether a peer may have the bundles of hosted domains: one with which there is an active relationship may
 // have all that it asks for, since they are served to everybody at the bundle endpoint.
-func mayHave(_ spiffeid.TrustDomain, plan peerPlan) bool { return len(plan.wanted) > 0 }
+func mayHave(plan peerPlan) bool { return len(plan.wanted) > 0 }

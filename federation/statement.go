@@ -108,8 +108,12 @@ func (m *Manager) checkStatements(ctx context.Context, name string, w *wait) {
 	if !due {
 		return
 	}
+	row, _, err := Relationships.Get(view, name)
+	if err != nil || h.GetStatement() == "" && m.silent.is(name, row.Value.GetGeneration(), m.now()) {
+		return
+	}
 	b, err := m.basisOf(view, name)
-	if err != nil || h.GetStatement() == "" && m.silent.is(name, b.relationship.Generation, m.now()) {
+	if err != nil {
 		return
 	}
 	bounded, cancel := context.WithTimeout(ctx, statementsWithin)

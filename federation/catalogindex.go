@@ -1,0 +1,99 @@
+package federation
+
+import (
+	"maps"
+	"slices"
+)
+
+// index finds the relationships of a kind: what few of them ask for must not cost a look at ten thousand. The catalog's lock guards it.
+type index struct {
+	hubs, agreements nameSet
+	// peers are those that name a peer, suspended ones included, by its home trust domain.
+	peers map[string]nameSet
+}
+
+type nameSet map[string]struct{}
+
+func newIndex() index {
+	return index{hubs: nameSet{}, agreements: nameSet{}, peers: map[string]nameSet{}}
+}
+
+func (i index) add(name string, r *Relationship) {
+	if r.Hub != nil {
+		i.hubs[name] = struct{}{}
+	}
+	if r.Agreement != "" {
+		i.agreements[name] = struct{}{}
+	}
+	if r.Peer != nil {
+		home := r.Peer.Home.Name()
+		if i.peers[home] == nil {
+			i.peers[home] = nameSet{}
+		}
+		i.peers[home][name] = struct{}{}
+	}
+}
+
+func (i index) remove(name string, r *Relationship) {
+	delete(i.hubs, name)
+	delete(i.agreements, name)
+	if r.Peer != nil {
+		home := r.Peer.Home.Name()
+		delete(i.peers[home], name)
+		if len(i.peers[home]) == 0 {
+			delete(i.peers, home)
+		}
+	}
+}
+
+// eachHub is each for the relationships with hubs, and eachAgreement for those that another cluster has agreed to.
+func (c *catalog) eachHub(fn func(name string, e entry)) {
+	c.eachOf(func(i index) nameSet { return i.hubs }, fn)
+}
+func (c *catalog) eachAgreement(fn func(name string, e entry)) {
+	c.eachOf(func(i index) nameSet { return i.agreements }, fn)
+}
+
+func (c *catalog) eachOf(which func(index) nameSet, fn func(name string, e entry)) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for name := range which(c.index) {
+		fn(name, c.entries[name])
+	}
+}
+
+// homes are the home trust domains of all peers that relationships name.
+func (c *catalog) homes() []string {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return slices.Collect(maps.Keys(c.index.peers))
+}
+
+// homeOf is the home trust domain of a relationship's peer, in force or not; empty: it names none. c.mu is held.
+func (c *catalog) homeOf(name string) string {
+	if e, ok := c.entries[name]; ok && e.relationship.Peer != nil {
+		return e.relationship.Peer.Home.Name()
+	}
+	return ""
+}
+
+// planOf says what the relationships in force ask of one peer, and whether any names it, in force or not.
+func (c *catalog) planOf(home string) (plan peerPlan, named bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	plan = peerPlan{home: home, wanted: map[string]holding{}}
+	for name := range c.index.peers[home] {
+		e := c.entries[name]
+		if e.peerHome() == "" {
+			continue
+		}
+		plan.wanted[name] = e.holding
+		for _, address := range e.relationship.Peer.Addresses {
+			if !slices.Contains(plan.addresses, address) && len(plan.addresses) < 4*maxPeerAddresses {
+				plan.addresses = append(plan.addresses, address)
+			}
+		}
+	}
+	slices.Sort(plan.addresses) // relationships are met in no order
+	return plan, len(c.index.peers[home]) > 0
+}

@@ -1,0 +1,213 @@
+package federation
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
+)
+
+// manyStreams is how many peers a member is meant to keep streams with.
+const manyStreams = 1000
+
+// lightPeer is the other end of a stream: a session as members keep it, over gRPC and TLS 1.3 with an X509-SVID of its own domain. What it is
+// brought it checks as a member does, and keeps in memory instead of in a store.
+type lightPeer struct {
+	own     *authority
+	svid    tls.Certificate
+	session *session
+	world   peerWorld
+	current *bundle.Bundle
+}
+
+func newLightPeer(t testing.TB, name string, other *site) *lightPeer {
+	t.Helper()
+	p := &lightPeer{own: newAuthority(t, name).every(time.Hour), current: other.home.bundle(t, 1)}
+	p.svid = p.own.memberSVID(t, "/entente/member/member-1")
+	own := p.own.bundle(t, 1)
+	hosted := hostedBundle{document: own.Marshal(), hint: time.Hour}
+	hosted.version.sequence, hosted.version.ordered = own.Sequence()
+	hosted.version.digest = own.Digest()
+	p.world = peerWorld{hosted: map[string]hostedBundle{name: hosted}}
+	p.hold(other.home.td.Name(), p.current)
+	p.session = newSession(name, "member-1", other.home.td.Name(), "member-1", true, time.Now())
+	return p
+}
+
+func (p *lightPeer) hold(td string, b *bundle.Bundle) version {
+	p.current = b
+	h := holdingOf(b, time.Time{}, 1)
+	p.world.plan = peerPlan{home: td, wanted: map[string]holding{td: h}}
+	return h.version()
+}
+
+// run keeps the stream until ctx ends.
+func (p *lightPeer) run(ctx context.Context, other *site) error {
+	raw, err := dialAs(ctx, p.svid, other.address, func(chain []*x509.Certificate) (spiffeid.ID, error) {
+		svid, err := bundle.VerifySVID(chain, p.current, time.Now())
+		return svid.ID, err
+	})
+	if err != nil {
+		return err
+	}
+	conn, err := newPeerConn(other.address, raw, svidCredentials{})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	call, err := ententev1.NewPeerServiceClient(conn).Exchange(ctx)
+	if err != nil {
+		return err
+	}
+	messages, broken := make(chan *ententev1.PeerMessage), make(chan error, 1)
+	go func() {
+		for {
+			m, err := call.Recv()
+			if err != nil {
+				broken <- err
+				return
+			}
+			select {
+			case messages <- m.GetMessage():
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	beat := time.NewTimer(0)
+	defer beat.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-broken:
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		case m := <-messages:
+			if err := p.take(m); err != nil {
+				return err
+			}
+		case <-beat.C:
+		}
+		for _, m := range p.session.next(p.world, time.Now()) {
+			if err := call.Send(&ententev1.ExchangeRequest{Message: m}); err != nil {
+				return err
+			}
+		}
+		beat.Reset(time.Until(p.session.beat))
+	}
+}
+
+func (p *lightPeer) take(m *ententev1.PeerMessage) error {
+	t, err := p.session.take(m, p.world, time.Now())
+	if err != nil || t.bundle == nil {
+		return err
+	}
+	next, _, err := bundle.Parse(p.current.TrustDomain(), t.bundle.GetDocument())
+	if err != nil {
+		return err
+	}
+	if err := Accept(p.current, next); err != nil {
+		return err
+	}
+	td := t.bundle.GetTrustDomain()
+	p.session.reply(td, p.hold(td, next), "")
+	return nil
+}
+
+// trustPeers makes relationships with light peers, who open the streams.
+func trustPeers(b *testing.B, s *site, peers []*lightPeer) {
+	b.Helper()
+	for some := range slices.Chunk(peers, 100) {
+		_, err := s.store.Update(context.Background(), func(tx *raftstore.Tx) error {
+			for _, p := range some {
+				name := p.own.td.Name()
+				if err := Relationships.Put(tx, name, &statev1.Relationship{
+					TrustDomain: name, Url: "https://127.0.0.1:1/", Profile: spiffeProfile, EndpointSpiffeId: p.own.endpointID().String(), Generation: 1,
+					Peer: &statev1.RelationshipPeer{HomeTrustDomain: name},
+				}); err != nil {
+					return err
+				}
+				if err := ForeignBundles.Put(tx, name, p.own.bundle(b, 1).Row(time.Now())); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		require.NoError(b, err)
+	}
+	until(b, "the relationships to be read", func() bool { homes, _ := s.manager.peers.homes(); return len(homes) == len(peers) })
+}
+
+// acknowledgedBy counts the peers that have acknowledged a sequence of the site's home domain.
+func (s *site) acknowledgedBy(sequence uint64) (n int) {
+	reports := s.manager.peers.reports
+	reports.mu.Lock()
+	defer reports.mu.Unlock()
+	for _, note := range reports.own {
+		if note.acked[s.home.td.Name()].sequence >= sequence {
+			n++
+		}
+	}
+	return n
+}
+
+// BenchmarkPeerStreams is the time from the commit of a new bundle until each of 1,000 peers has acknowledged it, over as many streams with
+// both ends on this machine. The target is 1 s at the 99th percentile.
+func BenchmarkPeerStreams(b *testing.B) {
+	s := newSite(b, "eu.example.org")
+	peers := make([]*lightPeer, manyStreams)
+	for i := range peers {
+		peers[i] = newLightPeer(b, fmt.Sprintf("p%04d.example.org", i), s)
+	}
+	trustPeers(b, s, peers)
+	ctx, cancel := context.WithCancel(context.Background())
+	streams, ctx := errgroup.WithContext(ctx)
+	for _, p := range peers {
+		streams.Go(func() error { return p.run(ctx, s) })
+	}
+	defer func() {
+		cancel()
+		require.NoError(b, streams.Wait())
+	}()
+	look := time.NewTicker(time.Millisecond)
+	defer look.Stop()
+	await := func(sequence uint64) {
+		for s.acknowledgedBy(sequence) < manyStreams {
+			select {
+			case <-look.C:
+			case <-ctx.Done():
+				b.Fatal(streams.Wait())
+			}
+		}
+	}
+	await(1)
+	var took []time.Duration
+	sequence := uint64(1)
+	for b.Loop() {
+		sequence++
+		next := s.home.bundle(b, sequence)
+		began := time.Now()
+		s.publish(b, next)
+		await(sequence)
+		took = append(took, time.Since(began))
+	}
+	slices.Sort(took)
+	b.ReportMetric(took[len(took)/2].Seconds()*1000, "ms-p50")
+	b.ReportMetric(took[len(took)*99/100].Seconds()*1000, "ms-p99")
+	b.ReportMetric(0, "ns/op")
+}

@@ -1,0 +1,79 @@
+package federation
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/stretchr/testify/require"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/raftstore"
+)
+
+// TestPlansFollowEachChange: what is planned for peers after any changes is what relationships that are read anew ask for.
+func TestPlansFollowEachChange(t *testing.T) {
+	r := newRoom(t)
+	p := r.manager.peers
+	refuse := func(err error) { t.Error(err) }
+	view := r.store.View()
+	require.NoError(t, r.manager.catalog.load(view, refuse))
+	watch := r.store.Watch([]raftstore.Prefix{Relationships.Prefix(""), ForeignBundles.Prefix("")}, view.Revision())
+	defer watch.Close()
+	p.plan("never-named.example.org")
+	p.reconcile(t.Context())
+	_, known := p.homes()
+	require.False(t, known, "the relationships were not read yet")
+	p.planAll(true)
+	p.reconcile(t.Context())
+	_, known = p.homes()
+	require.True(t, known)
+
+	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a test that can be repeated
+	a := newAuthority(t, "d.example.org")
+	for step := range 200 {
+		name := fmt.Sprintf("d%d.example.org", random.IntN(6))
+		_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
+			switch random.IntN(4) {
+			case 0:
+				return Relationships.Delete(tx, name)
+			case 1:
+				b := *a
+				b.td = spiffeid.RequireTrustDomainFromString(name)
+				return ForeignBundles.Put(tx, name, b.bundle(t, uint64(step+1)).Row(time.Now())) //nolint:gosec // small
+			}
+			row := &statev1.Relationship{
+				TrustDomain: name, Url: "https://127.0.0.1:1/", Profile: webProfile, Generation: uint64(step + 1), Suspended: random.IntN(4) == 0, //nolint:gosec // small
+			}
+			if home := random.IntN(4); home > 0 {
+				row.Peer = &statev1.RelationshipPeer{HomeTrustDomain: fmt.Sprintf("h%d.example.org", home), Addresses: []string{fmt.Sprintf("127.0.0.1:%d", 1+random.IntN(9))}}
+			}
+			return Relationships.Put(tx, name, row)
+		})
+		require.NoError(t, err)
+		if r.store.View().Revision() == view.Revision() {
+			continue // it deleted nothing
+		}
+		batch, err := watch.Next(t.Context())
+		require.NoError(t, err)
+		_, homes := r.manager.catalog.apply(batch, refuse)
+		p.plan(homes...)
+		p.reconcile(t.Context())
+		view = r.store.View()
+
+		anew := newCatalog()
+		require.NoError(t, anew.load(view, refuse))
+		require.Equal(t, anew.index, r.manager.catalog.index)
+		plans, named := map[string]peerPlan{}, map[string]bool{}
+		for _, home := range anew.homes() {
+			named[home] = true
+			if plan, _ := anew.planOf(home); len(plan.wanted) > 0 {
+				plans[home] = plan
+			}
+		}
+		require.Equal(t, named, p.named)
+		require.Equal(t, plans, p.plans)
+	}
+}
