@@ -160,7 +160,7 @@ func (p *program) drainsInto(drained string, others ...string) {
 	})
 }
 
-// mesh is two federated clusters and what runs beside them: folders with SVIDs that stay fresh, and servers.
+// mesh is two federated clusters, of which eu imports the greeter of us, and what runs beside them: folders with SVIDs that stay fresh, and servers.
 type mesh struct {
 	t      *testing.T
 	eu, us *cluster
@@ -169,8 +169,9 @@ type mesh struct {
 func newMesh(t *testing.T) *mesh {
 	t.Helper()
 	m := &mesh{t: t, eu: newCluster(t, "eu", 1, quick), us: newCluster(t, "us", 1, quick)}
-	federate(t, m.eu, m.us)
-	federate(t, m.us, m.eu)
+	peerUp(t, m.eu, m.us)
+	m.us.members[0].command("service", "export", "greeter", "--to", m.eu.domain)
+	m.eu.members[0].command("service", "import", "greeter", "--from", m.us.domain)
 	eventually(t, "each cluster has the other's bundle", func() error {
 		for _, pair := range [][2]*cluster{{m.eu, m.us}, {m.us, m.eu}} {
 			if _, err := ententev1.NewBundleServiceClient(pair[0].members[0].socket()).GetBundle(t.Context(), &ententev1.GetBundleRequest{TrustDomain: pair[1].domain}); err != nil {
@@ -237,7 +238,7 @@ func (m *mesh) child(role, name, bootstrap, target string) *program {
 	return start(m.t, name, cmd)
 }
 
-// server starts a gRPC server that belongs to a cluster, and registers it in eu.
+// server starts a gRPC server that belongs to a cluster, and registers it there.
 func (m *mesh) server(c *cluster, zone, address string) *program {
 	m.t.Helper()
 	path := "/greeter/" + zone
@@ -260,7 +261,7 @@ func (m *mesh) server(c *cluster, zone, address string) *program {
 
 func (m *mesh) register(c *cluster, zone, address, health string) {
 	m.t.Helper()
-	m.eu.members[0].command("service", "register", "greeter", "--address", address, "--locality", c.name+"-region/"+zone,
+	c.members[0].command("service", "register", "greeter", "--address", address, "--locality", c.name+"-region/"+zone,
 		"--spiffe-id", "spiffe://"+c.domain+"/greeter/"+zone, "--health", health)
 }
 
