@@ -20,13 +20,24 @@ type carrying struct {
 
 	mu       sync.Mutex
 	freights map[*Freight]bool
+	sharedChanges
+}
+
+// sharedChanges is what changed of what is shared with other clusters.
+type sharedChanges struct {
 	// services changed; all says that any may have, and taken that imports did.
 	services   map[string]bool
 	all, taken bool
+	// came are the imports of which something was stored, by key.
+	came map[string]bool
+}
+
+func newSharedChanges() sharedChanges {
+	return sharedChanges{services: make(map[string]bool), came: make(map[string]bool)}
 }
 
 func newCarrying() *carrying {
-	return &carrying{wake: make(chan struct{}, 1), freights: make(map[*Freight]bool), services: make(map[string]bool)}
+	return &carrying{wake: make(chan struct{}, 1), freights: make(map[*Freight]bool), sharedChanges: newSharedChanges()}
 }
 
 func (c *carrying) add(f *Freight) {
@@ -58,6 +69,8 @@ func (c *carrying) note(m *Manager, change raftstore.Change) {
 	switch change.Table {
 	case Imports.Name():
 		c.taken = true
+	case ImportedSets.Name():
+		c.came[change.Key] = true
 	case Exports.Name():
 		c.all = true
 	default:
@@ -76,12 +89,13 @@ func (c *carrying) signal() {
 	}
 }
 
-func (c *carrying) changed() (services map[string]bool, all, taken bool) {
+// changed returns what was noted, and begins anew.
+func (c *carrying) changed() sharedChanges {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	services, all, taken = c.services, c.all, c.taken
-	c.services, c.all, c.taken = make(map[string]bool), false, false
-	return services, all, taken
+	out := c.sharedChanges
+	c.sharedChanges = newSharedChanges()
+	return out
 }
 
 // followShared tells the streams of what changes, until ctx ends.
@@ -93,11 +107,11 @@ func (m *Manager) followShared(ctx context.Context) error {
 }
 
 func (m *Manager) collectShared(ctx context.Context) error {
-	over := []raftstore.Prefix{Instances.Prefix(""), Sets.Prefix(""), Leases.Prefix(""), Exports.Prefix(""), Imports.Prefix("")}
+	over := []raftstore.Prefix{Instances.Prefix(""), Sets.Prefix(""), Leases.Prefix(""), Exports.Prefix(""), Imports.Prefix(""), ImportedSets.Prefix("")}
 	for {
 		watch := m.store.Watch(over, m.store.View().Revision())
 		m.carrying.mu.Lock()
-		m.carrying.all, m.carrying.taken = true, true // what changed before the watch began
+		m.carrying.all, m.carrying.taken = true, true // what changed before the watch began, by a restore perhaps
 		m.carrying.mu.Unlock()
 		m.carrying.signal()
 		err := m.collectSharedFrom(ctx, watch)
@@ -136,9 +150,9 @@ func (m *Manager) tellStreams(ctx context.Context) error {
 			return ctx.Err()
 		case <-pause.C:
 		}
-		services, all, taken := m.carrying.changed()
+		changes := m.carrying.changed()
 		for _, f := range m.carrying.list() {
-			if f.touch(services, all, taken) {
+			if f.touch(changes) {
 				f.stream.Wake()
 			}
 		}
@@ -146,19 +160,25 @@ func (m *Manager) tellStreams(ctx context.Context) error {
 }
 
 // touch takes down what changed, and says whether the stream carries any of it.
-func (f *Freight) touch(services map[string]bool, all, taken bool) bool {
+func (f *Freight) touch(c sharedChanges) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	touched := taken
-	f.stale = f.stale || taken
-	if all {
+	touched := c.taken
+	f.stale = f.stale || c.taken
+	for _, i := range f.taking {
+		if c.taken || c.came[i.key()] {
+			f.came[i.key()] = true // with taken, something may have been restored
+			touched = true
+		}
+	}
+	if c.all {
 		for key := range f.wanted {
 			f.due[key] = true
 			touched = true
 		}
 		return touched
 	}
-	for name := range services {
+	for name := range c.services {
 		for key := range f.feeds[name] {
 			f.due[key] = true
 			touched = true

@@ -115,6 +115,11 @@ func (e Export) covers(i Instance) bool {
 		(len(e.Localities) == 0 || slices.ContainsFunc(e.Localities, i.Locality.within))
 }
 
+// terms are what of a service is exported.
+func (e Export) terms() string {
+	return fmt.Sprintf("%s %v %s %s", e.Service, e.Localities, e.TrustDomain, e.PathPrefix)
+}
+
 func (e Export) row() *statev1.ServiceExport {
 	row := &statev1.ServiceExport{
 		Service: e.Service, TrustDomain: e.TrustDomain, PathPrefix: e.PathPrefix,

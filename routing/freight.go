@@ -65,15 +65,20 @@ type Freight struct {
 	last  sharedKey
 
 	// taking is what this cluster imports from the peer, as it was told last under takingNumber; takingConfirmed says that the
-	// peer has confirmed that list. stale says that the imports may have changed.
+	// peer has confirmed that list. stale says that the imports may have changed, and anew that
+	// the list is to be sent even if they have not.
 	taking          map[sharedKey]Import
 	takingNumber    uint64
 	takingConfirmed bool
-	stale           bool
-	coming          *parcel
-	arrived         map[sharedKey]arrival
-	unstored        int
-	answers         []*ententev1.PeerServiceAcknowledgement
+	stale, anew     bool
+	// told is what the peer was told that this cluster has of each; came are imports of which something was stored since, perhaps by
+	// another stream.
+	told     map[sharedKey]digest
+	came     map[string]bool
+	coming   *parcel
+	arrived  map[sharedKey]arrival
+	unstored int
+	answers  []*ententev1.PeerServiceAcknowledgement
 }
 
 // wish is a set that a peer wants.
@@ -100,7 +105,7 @@ func (m *Manager) Carry(s PeerStream) *Freight {
 		m: m, stream: s, work: make(chan struct{}, 1), stale: true,
 		messages: rate.NewLimiter(carryRate, carryBurst), bytes: rate.NewLimiter(rate.Limit(carryBytes), carryBytesBurst),
 		wanted: make(map[sharedKey]*wish), feeds: make(map[string]map[sharedKey]bool), due: make(map[sharedKey]bool),
-		taking: make(map[sharedKey]Import), arrived: make(map[sharedKey]arrival),
+		taking: make(map[sharedKey]Import), told: make(map[sharedKey]digest), came: make(map[string]bool), arrived: make(map[sharedKey]arrival),
 	}
 	m.carrying.add(f)
 	return f
@@ -218,8 +223,15 @@ func (f *Freight) takeAnswer(m *ententev1.PeerServiceAcknowledgement) error {
 		return err
 	}
 	w := f.wanted[key]
-	if w == nil || which.none() || w.sent != which {
-		return nil // it wants it no more, or answers for something else
+	if w == nil || which.none() {
+		return nil // it wants it no more
+	}
+	if w.sent != which {
+		if m.GetRefusal() == "" && w.has != which {
+			w.has, w.refused = which, digest{} // what it has is from another stream
+			f.due[key] = true
+		}
+		return nil
 	}
 	f.landed(w)
 	f.meet(w)
@@ -349,6 +361,9 @@ func (f *Freight) store(ctx context.Context, batch []arrival) bool {
 	f.mu.Lock()
 	for n, a := range batch {
 		f.answer(a.key, a.digest, outcomes[n])
+		if outcomes[n] == "" {
+			f.told[a.key] = a.digest
+		}
 	}
 	f.mu.Unlock()
 	f.stream.Wake()

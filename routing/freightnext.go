@@ -15,6 +15,8 @@ import (
 const (
 	// maxAnswers is how many answers go into one message.
 	maxAnswers = 500
+	// exportSilence is for how long a member that does not hear from its leader goes on to export what it knows.
+	exportSilence = 5 * time.Second
 	// heldBack is when a stream that sends too much is looked at again.
 	heldBack = 50 * time.Millisecond
 )
@@ -35,7 +37,10 @@ func (f *Freight) Next(now time.Time) (out []*ententev1.PeerMessage, again time.
 		}
 	}
 	view := f.m.store.View()
-	if f.stale {
+	if err := f.tell(view); err != nil {
+		f.m.log.Error("what was imported cannot be read", "error", err)
+	}
+	if f.stale || f.anew {
 		if m, err := f.nextInterest(view); err != nil {
 			f.m.log.Error("the imports cannot be read", "error", err)
 		} else if m != nil {
@@ -75,31 +80,72 @@ func (f *Freight) nextInterest(view raftstore.Reader) (*ententev1.PeerMessage, e
 	}
 	f.stale = false
 	same := maps.EqualFunc(next, f.taking, func(a, b Import) bool { return a.id == b.id })
-	if same && (f.takingNumber > 0 || len(next) == 0) {
+	if same && !f.anew && (f.takingNumber > 0 || len(next) == 0) {
 		return nil, nil
 	}
-	f.taking, f.takingConfirmed = next, false
+	f.taking, f.takingConfirmed, f.anew = next, false, false
 	f.takingNumber++
 	interest := &ententev1.PeerServiceInterest{Number: f.takingNumber}
+	clear(f.told)
+	clear(f.came)
 	for _, key := range slices.SortedFunc(maps.Keys(next), compareKeys) {
 		i := next[key]
-		came, found, err := ImportedSets.Get(view, i.key())
+		has, _, err := i.has(view)
 		if err != nil {
 			return nil, err
 		}
-		var has digest
-		if found && came.Value.GetImport() == i.id && came.Value.GetRefused() == "" {
-			copy(has[:], came.Value.GetDigest())
-		}
+		f.told[key] = has
 		interest.Wanted = append(interest.Wanted, key.version(has))
 	}
 	return &ententev1.PeerMessage{Content: &ententev1.PeerMessage_Services{Services: &ententev1.PeerServices{Interest: interest}}}, nil
+}
+
+// has is what is stored of an import; none after a refusal, so that the peer brings what there is now.
+func (i Import) has(r raftstore.Reader) (d digest, refused bool, err error) {
+	came, found, err := ImportedSets.Get(r, i.key())
+	if err != nil || !found || came.Value.GetImport() != i.id {
+		return d, false, err
+	}
+	if refused = came.Value.GetRefused() != ""; !refused {
+		copy(d[:], came.Value.GetDigest())
+	}
+	return d, refused, nil
+}
+
+// tell answers for what was stored otherwise than by this stream: by another one, whose member of the peer may know less or more, or
+// by a restore. The peer then sends what differs.
+func (f *Freight) tell(view raftstore.Reader) error {
+	if len(f.came) == 0 {
+		return nil
+	}
+	for key, i := range f.taking {
+		if _, waits := f.arrived[key]; waits || !f.came[i.key()] {
+			continue
+		}
+		has, refused, err := i.has(view)
+		switch {
+		case err != nil:
+			return err
+		case refused || has == f.told[key]:
+			continue
+		case has.none(): // which no answer can say
+			f.anew = true
+			continue
+		}
+		f.told[key] = has
+		f.answer(key, has, "")
+	}
+	clear(f.came)
+	return nil
 }
 
 // nextSets sends what the peer wants and has in another version, as far as there is room on the way.
 func (f *Freight) nextSets(view raftstore.Reader, now time.Time) (out []*ententev1.PeerServiceSets, again time.Duration) {
 	if f.number == 0 {
 		return nil, 0
+	}
+	if now := f.m.now(); now.Sub(f.m.lastHeard()) > exportSilence {
+		return nil, time.Second // what this member knows may be old, and other members' streams bring what is new
 	}
 	sent := 0
 	message, size := &ententev1.PeerServiceSets{}, 0

@@ -1,7 +1,6 @@
 package routing
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -19,10 +18,10 @@ type shelf struct {
 	sets map[shelfKey]shelved
 }
 
-// shelfKey names a set by the exports that it is made of, each in its revision.
+// shelfKey names a set by the terms of the exports that it is made of, so that peers with the same terms share it.
 type shelfKey struct {
 	sharedKey
-	exports string
+	terms string
 }
 
 type shelved struct {
@@ -64,7 +63,7 @@ func (m *Manager) offered(r raftstore.Reader, domains []string, key sharedKey) (
 		}
 		found = append(found, e)
 		services = append(services, e.Service)
-		name.exports += fmt.Sprintf("%s@%d ", to, e.revision)
+		name.terms += e.terms() + "\n"
 	}
 	if len(found) == 0 {
 		return withheld, nil, nil

@@ -1,0 +1,120 @@
+package routing
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ententehq/entente/access"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/raftstore"
+)
+
+// TestTwoStreamsAgree: what one stream stores is known to the other, which does not bring it again; and an older set that a member
+// of the peer brings, because it knows no better, is put right by the one that does.
+func TestTwoStreamsAgree(t *testing.T) {
+	eu, us := sharingPair(t)
+	eu.has(t, "shop", "10.0.0.1:443", ententev1.Health_HEALTH_HEALTHY)
+	eu.exports(t, export("shop", "us.example.org"))
+	us.imports(t, "shop", "eu.example.org", "")
+	connect(t, eu, us, "eu.example.org", "us.example.org")
+	eventually(t, "the instances to arrive", func() bool { return us.imported(t, "shop", "eu.example.org").GetInstances() == 1 })
+	now := us.imported(t, "shop", "eu.example.org").GetDigest()
+
+	// A second stream, whose other end knows of no instance yet.
+	behind := us.Carry(PeerStream{Home: "eu.example.org", Wake: func() {}, Domains: func() []string { return []string{"eu.example.org"} }})
+	t.Cleanup(func() { us.carrying.remove(behind) })
+	_, _ = behind.Next(time.Now())
+	old := newSharedSet(sharedKey{"eu.example.org", "shop"}, false, nil)
+	require.NoError(t, behind.Take(sets(old.parts()...)))
+	require.True(t, behind.store(t.Context(), behind.take()))
+	eventually(t, "the newer set to be brought again", func() bool { return us.imported(t, "shop", "eu.example.org").GetDigest() == now })
+	require.Len(t, us.shown(t, "shop"), 1)
+
+	// What is lost otherwise, as by a restore, is asked for anew.
+	_, err := us.store.Update(t.Context(), func(tx *raftstore.Tx) error {
+		return ImportedSets.Delete(tx, "shop/eu.example.org")
+	})
+	require.NoError(t, err)
+	eventually(t, "the set to be back", func() bool { return us.imported(t, "shop", "eu.example.org").GetDigest() == now })
+}
+
+// TestAMemberWithoutLeaderExportsNothing: what it knows may be old.
+func TestAMemberWithoutLeaderExportsNothing(t *testing.T) {
+	eu, us := sharingPair(t)
+	eu.has(t, "shop", "10.0.0.1:443", ententev1.Health_HEALTH_HEALTHY)
+	eu.exports(t, export("shop", "us.example.org"))
+	us.imports(t, "shop", "eu.example.org", "")
+	eu.mu.Lock()
+	eu.heard = eu.clock.Add(-exportSilence - time.Second)
+	eu.mu.Unlock()
+	f := eu.Carry(PeerStream{Home: "us.example.org", Wake: func() {}, Domains: func() []string { return []string{"us.example.org"} }})
+	t.Cleanup(func() { eu.carrying.remove(f) })
+	require.NoError(t, f.Take(&ententev1.PeerMessage{Content: &ententev1.PeerMessage_Services{Services: &ententev1.PeerServices{
+		Interest: &ententev1.PeerServiceInterest{Number: 1, Wanted: []*ententev1.PeerServiceVersion{sharedKey{"eu.example.org", "shop"}.version(digest{})}},
+	}}}))
+	out, again := f.Next(time.Now())
+	require.Empty(t, out)
+	require.Equal(t, time.Second, again)
+	eu.pass(0)
+	out, _ = f.Next(time.Now())
+	require.Len(t, out, 1)
+}
+
+// TestALargeSetTravels: in parts, staged where it does not fit into one command, and then by its differences.
+func TestALargeSetTravels(t *testing.T) {
+	eu, us := sharingPair(t)
+	eu.exports(t, export("shop", "us.example.org"))
+	us.imports(t, "shop", "eu.example.org", "")
+	p := connect(t, eu, us, "eu.example.org", "us.example.org")
+	eventually(t, "the empty set to arrive", func() bool {
+		return us.imported(t, "shop", "eu.example.org").GetState() == ententev1.ImportState_IMPORT_STATE_CURRENT
+	})
+	list := make([]*ententev1.Instance, maxImportedSet)
+	for n := range list {
+		list[n] = registration()
+		list[n].Address = address(n)
+		list[n].SpiffeId = "spiffe://eu.example.org/shop/with/a/path/that/takes/some/room/as/those/of/some/platforms/do/" + list[n].GetAddress()[:4]
+	}
+	replace(t, eu, list)
+	eventually(t, "all instances to arrive", func() bool { return us.imported(t, "shop", "eu.example.org").GetInstances() == maxImportedSet })
+	require.Len(t, us.shown(t, "shop"), maxImportedSet)
+	require.GreaterOrEqual(t, p.ends[0].sent(), 3, "it comes in parts, after the empty one")
+
+	before := us.shown(t, "shop")[address(7)].GetRevision()
+	list[0].Health = ententev1.Health_HEALTH_DRAINING
+	replace(t, eu, list)
+	eventually(t, "the change to arrive", func() bool {
+		return us.shown(t, "shop")[address(0)].GetHealth() == ententev1.Health_HEALTH_DRAINING
+	})
+	require.Equal(t, before, us.shown(t, "shop")[address(7)].GetRevision(), "only differences are written")
+
+	// One more is too many; what was there stays.
+	one := registration()
+	one.Address = address(maxImportedSet)
+	replace(t, eu, append(list, one))
+	eventually(t, "it to be refused", func() bool {
+		return us.imported(t, "shop", "eu.example.org").GetRefusal() == refusedMany
+	})
+	require.Len(t, us.shown(t, "shop"), maxImportedSet)
+	replace(t, eu, list)
+	eventually(t, "the refusal to be over", func() bool { return us.imported(t, "shop", "eu.example.org").GetRefusal() == "" })
+}
+
+// TestALapsedLeaseArrivesAsUnhealthy: health travels as it counts at the origin.
+func TestALapsedLeaseArrivesAsUnhealthy(t *testing.T) {
+	i, err := ParseInstance(registration())
+	require.NoError(t, err)
+	i.Lapsed, i.Health = true, Unhealthy
+	require.Equal(t, ententev1.Health_HEALTH_UNHEALTHY, traveling(i).GetHealth())
+}
+
+func address(n int) string { return fmt.Sprintf("10.1.%d.%d:443", n/250, n%250+1) }
+
+func replace(t *testing.T, r *room, list []*ententev1.Instance) {
+	t.Helper()
+	_, err := r.replace(t, access.SocketCaller(0, 1), &ententev1.ReplaceTarget{Service: "shop"}, list)
+	require.NoError(t, err)
+}
