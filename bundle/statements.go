@@ -25,19 +25,23 @@ type statementsDocument struct {
 // MarshalStatements writes the statements on the bundle of td, in compact serialization and in the order of their
 // sequences: as many from the first on as a document can hold.
 func MarshalStatements(td spiffeid.TrustDomain, statements []string) []byte {
-	d := statementsDocument{TrustDomain: td.Name(), Statements: []string{}}
-	size := len(`{"trust_domain":"","statements":[]}`) + len(td.Name())
-	for _, s := range statements {
-		if size += len(s) + len(`"",`); size > MaxStatementsBytes || len(d.Statements) == MaxStatements {
-			break
-		}
-		d.Statements = append(d.Statements, s)
-	}
+	d := statementsDocument{TrustDomain: td.Name(), Statements: append([]string{}, statements[:holds(td, statements)]...)}
 	var buf bytes.Buffer
 	if err := writeJSON(&buf, d); err != nil {
 		return nil // cannot be: it is made of strings
 	}
 	return buf.Bytes()
+}
+
+// holds is how many of the first statements a document can hold.
+func holds(td spiffeid.TrustDomain, statements []string) int {
+	size := len(`{"trust_domain":"","statements":[]}`) + len(td.Name())
+	for i, s := range statements {
+		if size += len(s) + len(`"",`); size > MaxStatementsBytes || i == MaxStatements {
+			return i
+		}
+	}
+	return len(statements)
 }
 
 // ParseStatements reads such a document. It is refused as a whole if it is for another domain, holds what is no statement

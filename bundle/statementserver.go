@@ -27,6 +27,20 @@ func NewStatements(td spiffeid.TrustDomain, statements []string) *Statements {
 	return s
 }
 
+// From returns the document of the statements from a sequence on, as many as it can hold, and the sequence behind the last of them:
+// there may be more. It is nil where there are none.
+func (s *Statements) From(sequence uint64) (document []byte, next uint64) {
+	if s == nil {
+		return nil, sequence
+	}
+	first, _ := slices.BinarySearch(s.sequences, sequence)
+	n := holds(s.td, s.compact[first:])
+	if n == 0 {
+		return nil, sequence
+	}
+	return MarshalStatements(s.td, s.compact[first:first+n]), s.sequences[first+n-1] + 1
+}
+
 // answer is the document of the statements from a sequence on. It is made for each request: who asks is few, seldom, and
 // behind a little.
 func (s *Statements) answer(query string) (*answer, bool) {

@@ -131,6 +131,13 @@ func TestRevocationReachesAPeerByStream(t *testing.T) {
 			}
 		}
 		t.Logf("out of the peer's bundle %v after the call returned", time.Since(done))
+		eventually(t, "the statement on what the stream brought", func() error {
+			r, err := ententev1.NewFederationServiceClient(us.members[0].socket()).GetRelationship(ctx, &ententev1.GetRelationshipRequest{TrustDomain: eu.domain})
+			if err == nil && r.GetStatedSequence() != r.GetSequence() {
+				err = fmt.Errorf("statements were checked up to %d, and the bundle has %d", r.GetStatedSequence(), r.GetSequence())
+			}
+			return err
+		})
 	}
 	revoke(eu.members[0])
 

@@ -29,6 +29,10 @@ type Config struct {
 	// reads nothing but what it is given. HostedBundles is where those domains' bundles are; it is only read.
 	IsHosted      func(r raftstore.Reader, trustDomain string) (bool, error)
 	HostedBundles raftstore.Table[*statev1.Bundle]
+	// HostedStatements are the signed statements on a hosted domain's bundle, as its readers are shown them, in the order of their sequences; they
+	// are read from rows of HostedHistory below the domain's name and a slash. Without it peers are sent none.
+	HostedStatements func(r raftstore.Reader, trustDomain string) ([]string, error)
+	HostedHistory    raftstore.Table[*statev1.BundleVersion]
 	// Peers says how other clusters are reached for streams. Without its Dial this member only accepts them.
 	Peers PeerConfig
 	// Invitations says how agreements are made with clusters that are not known yet. Without its Members and Dial there are none.

@@ -41,7 +41,7 @@ func newMetrics(m *Manager, registerer prometheus.Registerer) (*metrics, error) 
 			Buckets: []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30},
 		}),
 		statements: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "entente_federation_statement_fetches_total", Help: "Fetches of signed statements on foreign bundles by this member, by what came of them.",
+			Name: "entente_federation_statement_fetches_total", Help: "Signed statements on foreign bundles that this member fetched, or that a peer brought over a stream, by what came of them.",
 		}, []string{"result"}),
 		alarms: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "entente_federation_alarms_raised_total", Help: "Alarms that this member raised on what foreign domains show.",

@@ -31,6 +31,8 @@ func (ms *metrics) peerMessage(direction string, m *ententev1.PeerMessage) {
 		kind = "interest"
 	case *ententev1.PeerMessage_Bundle:
 		kind = "bundle"
+	case *ententev1.PeerMessage_Statements:
+		kind = "statements"
 	case *ententev1.PeerMessage_Acknowledgement:
 		kind = "acknowledgement"
 	case *ententev1.PeerMessage_Heartbeat:

@@ -13,6 +13,8 @@ type peerWorld struct {
 	// hosted are the bundles that the peer may have, plan what the relationships say of the peer.
 	hosted map[string]hostedBundle
 	plan   peerPlan
+	// lacks says from which sequence on the statements on a foreign bundle are missing here.
+	lacks func(td string) (from uint64, missing bool)
 }
 
 // next says what is to be sent now, in order. It counts as sent.
@@ -43,6 +45,7 @@ func (s *session) next(w peerWorld, now time.Time) (out []*ententev1.PeerMessage
 		}
 		out = append(out, &ententev1.PeerMessage{Content: &ententev1.PeerMessage_Bundle{Bundle: &ententev1.PeerBundle{TrustDomain: td, Document: hosted.document}}})
 	}
+	out = append(out, s.nextStatements(w)...)
 	if !now.Before(s.beat) {
 		s.beat = now.Add(w.beatEvery())
 		out = append(out, s.heartbeat(w))
@@ -64,7 +67,13 @@ func (s *session) nextInterest(w peerWorld) (out []*ententev1.PeerMessage) {
 		s.told = make(map[string]version, len(names))
 		for _, td := range names {
 			s.told[td] = w.plan.wanted[td].version()
-			interest.Wanted = append(interest.Wanted, s.told[td].message(td))
+			wanted := s.told[td].message(td)
+			if w.lacks != nil {
+				if from, missing := w.lacks(td); missing {
+					wanted.StatementsFrom = &from
+				}
+			}
+			interest.Wanted = append(interest.Wanted, wanted)
 		}
 		return []*ententev1.PeerMessage{{Content: &ententev1.PeerMessage_Interest{Interest: interest}}}
 	}
@@ -75,6 +84,29 @@ func (s *session) nextInterest(w peerWorld) (out []*ententev1.PeerMessage) {
 		}
 	}
 	return nil
+}
+
+// nextStatements brings the statements that the peer lacks on the versions that it has, or was sent.
+func (s *session) nextStatements(w peerWorld) (out []*ententev1.PeerMessage) {
+	for _, td := range slices.Sorted(maps.Keys(s.knows)) {
+		hosted, ok := w.hosted[td]
+		if !ok || hosted.version != s.sent[td] && hosted.version != s.knows[td] {
+			continue
+		}
+		from, told := s.statementsFrom[td]
+		if !told {
+			from = hosted.version.sequence // it had no bundle; what was before the first one tells it nothing
+		}
+		for {
+			document, next := hosted.statements.From(from)
+			s.statementsFrom[td], from = next, next
+			if document == nil {
+				break
+			}
+			out = append(out, &ententev1.PeerMessage{Content: &ententev1.PeerMessage_Statements{Statements: &ententev1.PeerStatements{TrustDomain: td, Document: document}}})
+		}
+	}
+	return out
 }
 
 func (s *session) heartbeat(w peerWorld) *ententev1.PeerMessage {

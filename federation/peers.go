@@ -99,7 +99,11 @@ func (p *peers) run(ctx context.Context) error {
 
 // followHosted tells the streams of every change of a hosted bundle.
 func (p *peers) followHosted(ctx context.Context) error {
-	return p.manager.config.Store.Follow(ctx, []raftstore.Prefix{p.manager.config.HostedBundles.Prefix("")}, func(v *raftstore.View) error {
+	over := []raftstore.Prefix{p.manager.config.HostedBundles.Prefix("")}
+	if p.manager.config.HostedStatements != nil {
+		over = append(over, p.manager.config.HostedHistory.Prefix(""))
+	}
+	return p.manager.config.Store.Follow(ctx, over, func(v *raftstore.View) error {
 		p.mu.Lock()
 		before := p.hosted
 		p.mu.Unlock()
@@ -172,7 +176,7 @@ func (p *peers) dials(home string) bool {
 func (p *peers) worldOf(home string) peerWorld {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	w := peerWorld{plan: p.plans[home]}
+	w := peerWorld{plan: p.plans[home], lacks: p.manager.lacksStatements}
 	if mayHave(w.plan) {
 		w.hosted = p.hosted
 	}

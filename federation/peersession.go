@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -77,6 +78,8 @@ type session struct {
 	sent   map[string]version
 	sentAt map[string]time.Time
 	acked  map[string]acknowledged
+	// statementsFrom is from which sequence on the peer lacks statements on a hosted bundle, those that were sent to it left out.
+	statementsFrom map[string]uint64
 	// told is what the peer was told that this cluster has of what it wants, confirmed when the peer last said that it is so.
 	told      map[string]version
 	confirmed map[string]time.Time
@@ -89,7 +92,7 @@ func newSession(ownHome, own, home, remote string, outgoing bool, now time.Time)
 	return &session{
 		ownHome: ownHome, own: own, home: home, remote: remote, outgoing: outgoing, began: now, heard: now, beat: now,
 		knows: map[string]version{}, sent: map[string]version{}, sentAt: map[string]time.Time{}, acked: map[string]acknowledged{},
-		confirmed: map[string]time.Time{}, replies: map[string]*ententev1.PeerAcknowledgement{},
+		statementsFrom: map[string]uint64{}, confirmed: map[string]time.Time{}, replies: map[string]*ententev1.PeerAcknowledgement{},
 	}
 }
 
@@ -97,6 +100,8 @@ func newSession(ownHome, own, home, remote string, outgoing bool, now time.Time)
 type taken struct {
 	// bundle is one to be stored, if the cluster wants it.
 	bundle *ententev1.PeerBundle
+	// statements are such on a bundle, to be checked if the cluster wants it.
+	statements *ententev1.PeerStatements
 	// confirmed are the domains of which the peer has what is stored here.
 	confirmed []string
 }
@@ -122,6 +127,11 @@ func (s *session) take(m *ententev1.PeerMessage, w peerWorld, now time.Time) (ta
 			return taken{}, violation("malformed", "the peer brings a bundle of %s, which is no trust domain", quote(c.Bundle.GetTrustDomain()))
 		}
 		return taken{bundle: c.Bundle}, nil
+	case *ententev1.PeerMessage_Statements:
+		if _, err := parseTrustDomain(c.Statements.GetTrustDomain()); err != nil {
+			return taken{}, violation("malformed", "the peer brings statements on %s, which is no trust domain", quote(c.Statements.GetTrustDomain()))
+		}
+		return taken{statements: c.Statements}, nil
 	case *ententev1.PeerMessage_Acknowledgement:
 		return taken{}, s.takeAcknowledgement(c.Acknowledgement, w, now)
 	case *ententev1.PeerMessage_Heartbeat:
@@ -151,15 +161,24 @@ func (s *session) takeInterest(m *ententev1.PeerInterest, w peerWorld, now time.
 	if n := len(m.GetWanted()); n > maxPeerDomains {
 		return violation("too_many_domains", "the peer wants %d bundles; %d are the most on one stream", n, maxPeerDomains)
 	}
-	wanted := make(map[string]version, len(m.GetWanted()))
+	wanted, from := make(map[string]version, len(m.GetWanted())), make(map[string]uint64, len(m.GetWanted()))
 	for _, named := range m.GetWanted() {
 		td, v, err := parseVersion(named)
 		if err != nil {
 			return err
 		}
 		wanted[td] = v
+		switch {
+		case named.StatementsFrom != nil:
+			from[td] = named.GetStatementsFrom()
+		case v.ordered && v.sequence < math.MaxUint64:
+			from[td] = v.sequence + 1
+		}
+		if sent, ok := s.statementsFrom[td]; ok {
+			from[td] = sent // nothing is brought twice, however often it is asked for
+		}
 	}
-	s.knows = wanted
+	s.knows, s.statementsFrom = wanted, from
 	s.beat = now  // so that it learns at once which of them are current
 	clear(s.sent) // it says what it has now
 	maps.DeleteFunc(s.acked, func(td string, _ acknowledged) bool { _, ok := wanted[td]; return !ok })

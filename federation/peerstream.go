@@ -223,6 +223,12 @@ func (s *stream) receive() error {
 				return violation("refused_bundles", "more than %d bundles that the peer brought were refused", maxRefusals)
 			}
 		}
+		if t.statements != nil {
+			if err := s.bundles.Wait(s.ctx); err != nil {
+				return err
+			}
+			s.peers.manager.receiveStatements(s.ctx, s.session.home, t.statements)
+		}
 		s.peers.noted(s.session.home)
 		s.signal()
 	}

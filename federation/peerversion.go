@@ -73,6 +73,9 @@ type hostedBundle struct {
 	document []byte
 	hint     time.Duration
 	revision raftstore.Revision
+	// statements are those on its versions, as of a revision of theirs.
+	statements *bundle.Statements
+	stated     raftstore.Revision
 }
 
 // hostedBundlesOf reads the hosted bundles; what before has read of the same revision is taken over.
@@ -84,7 +87,7 @@ func (m *Manager) hostedBundlesOf(view *raftstore.View, before map[string]hosted
 	}
 	for _, row := range rows {
 		if was, ok := before[row.Key]; ok && was.revision == row.Revision {
-			next[row.Key] = was
+			next[row.Key] = m.withStatements(view, row.Key, was)
 			continue
 		}
 		b, err := bundle.FromRow(row.Value)
@@ -92,13 +95,35 @@ func (m *Manager) hostedBundlesOf(view *raftstore.View, before map[string]hosted
 			m.unreadable(fmt.Errorf("hosted bundle of %s: %w", row.Key, err))
 			continue
 		}
-		h := hostedBundle{document: b.Marshal(), revision: row.Revision}
+		h := m.withStatements(view, row.Key, hostedBundle{document: b.Marshal(), revision: row.Revision, stated: before[row.Key].stated, statements: before[row.Key].statements})
 		h.version.sequence, h.version.ordered = b.Sequence()
 		h.version.digest = b.Digest()
 		h.hint, _ = b.RefreshHint()
 		next[row.Key] = h
 	}
 	return next, nil
+}
+
+// withStatements reads the statements on a hosted domain's bundle, where they changed since they were read.
+func (m *Manager) withStatements(view *raftstore.View, td string, h hostedBundle) hostedBundle {
+	if m.config.HostedStatements == nil {
+		return h
+	}
+	at := m.config.HostedHistory.PrefixRevision(view, td+"/")
+	if at == h.stated {
+		return h
+	}
+	domain, err := bundle.ParseTrustDomain(td)
+	if err == nil {
+		var compact []string
+		if compact, err = m.config.HostedStatements(view, td); err == nil {
+			h.statements, h.stated = bundle.NewStatements(domain, compact), at
+		}
+	}
+	if err != nil {
+		m.unreadable(fmt.Errorf("statements on the bundle of %s: %w", td, err)) // the bundle goes to peers without
+	}
+	return h
 }
 
 // mayHave decides whether a peer may have the bundles of hosted domains: one with which there is an active relationship may

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -140,6 +141,35 @@ func (m *Manager) checkStatements(ctx context.Context, name string, w *wait) {
 		}
 	default:
 		m.log.Debug("statements not fetched; they are asked for again at the next refresh", "trust_domain", name, "result", result, "error", clip(err.Error()))
+	}
+}
+
+// lacksStatements says from which sequence on the statements on a foreign bundle are missing.
+func (m *Manager) lacksStatements(name string) (from uint64, missing bool) {
+	h, err := historyOf(m.config.Store.View(), name)
+	if err != nil {
+		return 0, false
+	}
+	return statementsDue(h)
+}
+
+// receiveStatements takes the statements that a peer brought on a bundle that a relationship has from it. What they are worth is
+// judged as if its endpoint had served them; what is no such document is counted, and asked for at the endpoint.
+func (m *Manager) receiveStatements(ctx context.Context, home string, brought *ententev1.PeerStatements) {
+	e, ok := m.catalog.get(brought.GetTrustDomain())
+	if !ok || e.peerHome() != home {
+		m.metrics.statements.WithLabelValues(reasonNotWanted).Inc()
+		return
+	}
+	statements, err := bundle.ParseStatements(e.relationship.TrustDomain, brought.GetDocument())
+	if err != nil {
+		m.metrics.statements.WithLabelValues(reasonOf(err)).Inc()
+		m.log.Warn("statements that a peer brought are none; its endpoint is asked", "trust_domain", brought.GetTrustDomain(), "peer", home, "result", reasonOf(err), "error", clip(err.Error()))
+		return
+	}
+	m.metrics.statements.WithLabelValues("ok").Inc()
+	if len(statements) > 0 {
+		m.takeStatements(ctx, brought.GetTrustDomain(), statements)
 	}
 }
 

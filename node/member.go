@@ -210,6 +210,7 @@ func unlessZero(n int) float64 {
 func (m *member) buildFederation() (err error) {
 	m.federation, err = federation.New(federation.Config{
 		Store: m.store, Leader: m.members, IsHosted: authority.Hosts, HostedBundles: authority.HostedBundles,
+		HostedStatements: authority.Statements, HostedHistory: authority.HostedHistory,
 		Peers:       federation.PeerConfig{Home: m.cfg.Cluster.TrustDomain, Dial: m.port.DialPeer, Credentials: port.Credentials(), Cargo: cargo{m}},
 		Invitations: m.invitations(),
 		Audit:       m.audit, MinRefresh: m.cfg.Federation.MinRefresh, Logger: m.log.Named("federation"), Registerer: m.registry,

@@ -122,6 +122,7 @@ type PeerMessage struct {
 	//	*PeerMessage_Acknowledgement
 	//	*PeerMessage_Heartbeat
 	//	*PeerMessage_Goodbye
+	//	*PeerMessage_Statements
 	//	*PeerMessage_Services
 	//	*PeerMessage_ServiceSets
 	Content       isPeerMessage_Content `protobuf_oneof:"content"`
@@ -220,6 +221,15 @@ func (x *PeerMessage) GetGoodbye() *PeerGoodbye {
 	return nil
 }
 
+func (x *PeerMessage) GetStatements() *PeerStatements {
+	if x != nil {
+		if x, ok := x.Content.(*PeerMessage_Statements); ok {
+			return x.Statements
+		}
+	}
+	return nil
+}
+
 func (x *PeerMessage) GetServices() *PeerServices {
 	if x != nil {
 		if x, ok := x.Content.(*PeerMessage_Services); ok {
@@ -266,6 +276,10 @@ type PeerMessage_Goodbye struct {
 	Goodbye *PeerGoodbye `protobuf:"bytes,6,opt,name=goodbye,proto3,oneof"`
 }
 
+type PeerMessage_Statements struct {
+	Statements *PeerStatements `protobuf:"bytes,7,opt,name=statements,proto3,oneof"`
+}
+
 type PeerMessage_Services struct {
 	Services *PeerServices `protobuf:"bytes,10,opt,name=services,proto3,oneof"`
 }
@@ -285,6 +299,8 @@ func (*PeerMessage_Acknowledgement) isPeerMessage_Content() {}
 func (*PeerMessage_Heartbeat) isPeerMessage_Content() {}
 
 func (*PeerMessage_Goodbye) isPeerMessage_Content() {}
+
+func (*PeerMessage_Statements) isPeerMessage_Content() {}
 
 func (*PeerMessage_Services) isPeerMessage_Content() {}
 
@@ -406,9 +422,11 @@ type PeerBundleVersion struct {
 	// Absent where there is no bundle, or it has no sequence.
 	Sequence *uint64 `protobuf:"varint,2,opt,name=sequence,proto3,oneof" json:"sequence,omitempty"`
 	// The digest of its usable keys; empty where there is no bundle.
-	Digest        []byte `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Digest []byte `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
+	// In an interest: the sequence from which on the sender lacks the signed statements. Absent: it lacks those on later versions alone.
+	StatementsFrom *uint64 `protobuf:"varint,4,opt,name=statements_from,json=statementsFrom,proto3,oneof" json:"statements_from,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *PeerBundleVersion) Reset() {
@@ -460,6 +478,13 @@ func (x *PeerBundleVersion) GetDigest() []byte {
 		return x.Digest
 	}
 	return nil
+}
+
+func (x *PeerBundleVersion) GetStatementsFrom() uint64 {
+	if x != nil && x.StatementsFrom != nil {
+		return *x.StatementsFrom
+	}
+	return 0
 }
 
 // PeerBundle brings a bundle that the receiver wants: the newest, whatever was skipped.
@@ -516,6 +541,62 @@ func (x *PeerBundle) GetDocument() []byte {
 	return nil
 }
 
+// PeerStatements brings the signed statements on a bundle that the receiver wants and lacks statements on: those on a version follow
+// it, at once or when they were signed.
+type PeerStatements struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	// The document that is served beside the bundle, with these statements alone: in the order of their sequences, and no more
+	// than such a document can hold.
+	Document      []byte `protobuf:"bytes,2,opt,name=document,proto3" json:"document,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerStatements) Reset() {
+	*x = PeerStatements{}
+	mi := &file_entente_v1_peer_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerStatements) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerStatements) ProtoMessage() {}
+
+func (x *PeerStatements) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_peer_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerStatements.ProtoReflect.Descriptor instead.
+func (*PeerStatements) Descriptor() ([]byte, []int) {
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *PeerStatements) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *PeerStatements) GetDocument() []byte {
+	if x != nil {
+		return x.Document
+	}
+	return nil
+}
+
 // PeerAcknowledgement says that a version is stored, or that what was brought is not and why.
 type PeerAcknowledgement struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -528,7 +609,7 @@ type PeerAcknowledgement struct {
 
 func (x *PeerAcknowledgement) Reset() {
 	*x = PeerAcknowledgement{}
-	mi := &file_entente_v1_peer_proto_msgTypes[7]
+	mi := &file_entente_v1_peer_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -540,7 +621,7 @@ func (x *PeerAcknowledgement) String() string {
 func (*PeerAcknowledgement) ProtoMessage() {}
 
 func (x *PeerAcknowledgement) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_peer_proto_msgTypes[7]
+	mi := &file_entente_v1_peer_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -553,7 +634,7 @@ func (x *PeerAcknowledgement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerAcknowledgement.ProtoReflect.Descriptor instead.
 func (*PeerAcknowledgement) Descriptor() ([]byte, []int) {
-	return file_entente_v1_peer_proto_rawDescGZIP(), []int{7}
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *PeerAcknowledgement) GetVersion() *PeerBundleVersion {
@@ -580,7 +661,7 @@ type PeerHeartbeat struct {
 
 func (x *PeerHeartbeat) Reset() {
 	*x = PeerHeartbeat{}
-	mi := &file_entente_v1_peer_proto_msgTypes[8]
+	mi := &file_entente_v1_peer_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -592,7 +673,7 @@ func (x *PeerHeartbeat) String() string {
 func (*PeerHeartbeat) ProtoMessage() {}
 
 func (x *PeerHeartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_peer_proto_msgTypes[8]
+	mi := &file_entente_v1_peer_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -605,7 +686,7 @@ func (x *PeerHeartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerHeartbeat.ProtoReflect.Descriptor instead.
 func (*PeerHeartbeat) Descriptor() ([]byte, []int) {
-	return file_entente_v1_peer_proto_rawDescGZIP(), []int{8}
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PeerHeartbeat) GetCurrent() []*PeerBundleVersion {
@@ -628,7 +709,7 @@ type PeerGoodbye struct {
 
 func (x *PeerGoodbye) Reset() {
 	*x = PeerGoodbye{}
-	mi := &file_entente_v1_peer_proto_msgTypes[9]
+	mi := &file_entente_v1_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -640,7 +721,7 @@ func (x *PeerGoodbye) String() string {
 func (*PeerGoodbye) ProtoMessage() {}
 
 func (x *PeerGoodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_peer_proto_msgTypes[9]
+	mi := &file_entente_v1_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -653,7 +734,7 @@ func (x *PeerGoodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerGoodbye.ProtoReflect.Descriptor instead.
 func (*PeerGoodbye) Descriptor() ([]byte, []int) {
-	return file_entente_v1_peer_proto_rawDescGZIP(), []int{9}
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PeerGoodbye) GetReason() string {
@@ -681,7 +762,7 @@ type PeerServices struct {
 
 func (x *PeerServices) Reset() {
 	*x = PeerServices{}
-	mi := &file_entente_v1_peer_proto_msgTypes[10]
+	mi := &file_entente_v1_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -693,7 +774,7 @@ func (x *PeerServices) String() string {
 func (*PeerServices) ProtoMessage() {}
 
 func (x *PeerServices) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_peer_proto_msgTypes[10]
+	mi := &file_entente_v1_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -706,7 +787,7 @@ func (x *PeerServices) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerServices.ProtoReflect.Descriptor instead.
 func (*PeerServices) Descriptor() ([]byte, []int) {
-	return file_entente_v1_peer_proto_rawDescGZIP(), []int{10}
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PeerServices) GetInterest() *PeerServiceInterest {
@@ -737,7 +818,7 @@ type PeerServiceInterest struct {
 
 func (x *PeerServiceInterest) Reset() {
 	*x = PeerServiceInterest{}
-	mi := &file_entente_v1_peer_proto_msgTypes[11]
+	mi := &file_entente_v1_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -749,7 +830,7 @@ func (x *PeerServiceInterest) String() string {
 func (*PeerServiceInterest) ProtoMessage() {}
 
 func (x *PeerServiceInterest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_peer_proto_msgTypes[11]
+	mi := &file_entente_v1_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -762,7 +843,7 @@ func (x *PeerServiceInterest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerServiceInterest.ProtoReflect.Descriptor instead.
 func (*PeerServiceInterest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_peer_proto_rawDescGZIP(), []int{11}
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PeerServiceInterest) GetNumber() uint64 {
@@ -792,7 +873,7 @@ type PeerServiceVersion struct {
 
 func (x *PeerServiceVersion) Reset() {
 	*x = PeerServiceVersion{}
-	mi := &file_entente_v1_peer_proto_msgTypes[12]
+	mi := &file_entente_v1_peer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -804,7 +885,7 @@ func (x *PeerServiceVersion) String() string {
 func (*PeerServiceVersion) ProtoMessage() {}
 
 func (x *PeerServiceVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_peer_proto_msgTypes[12]
+	mi := &file_entente_v1_peer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -817,7 +898,7 @@ func (x *PeerServiceVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerServiceVersion.ProtoReflect.Descriptor instead.
 func (*PeerServiceVersion) Descriptor() ([]byte, []int) {
-	return file_entente_v1_peer_proto_rawDescGZIP(), []int{12}
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PeerServiceVersion) GetTrustDomain() string {
@@ -853,7 +934,7 @@ type PeerServiceAcknowledgement struct {
 
 func (x *PeerServiceAcknowledgement) Reset() {
 	*x = PeerServiceAcknowledgement{}
-	mi := &file_entente_v1_peer_proto_msgTypes[13]
+	mi := &file_entente_v1_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -865,7 +946,7 @@ func (x *PeerServiceAcknowledgement) String() string {
 func (*PeerServiceAcknowledgement) ProtoMessage() {}
 
 func (x *PeerServiceAcknowledgement) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_peer_proto_msgTypes[13]
+	mi := &file_entente_v1_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -878,7 +959,7 @@ func (x *PeerServiceAcknowledgement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerServiceAcknowledgement.ProtoReflect.Descriptor instead.
 func (*PeerServiceAcknowledgement) Descriptor() ([]byte, []int) {
-	return file_entente_v1_peer_proto_rawDescGZIP(), []int{13}
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PeerServiceAcknowledgement) GetVersion() *PeerServiceVersion {
@@ -907,7 +988,7 @@ type PeerServiceSets struct {
 
 func (x *PeerServiceSets) Reset() {
 	*x = PeerServiceSets{}
-	mi := &file_entente_v1_peer_proto_msgTypes[14]
+	mi := &file_entente_v1_peer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -919,7 +1000,7 @@ func (x *PeerServiceSets) String() string {
 func (*PeerServiceSets) ProtoMessage() {}
 
 func (x *PeerServiceSets) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_peer_proto_msgTypes[14]
+	mi := &file_entente_v1_peer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -932,7 +1013,7 @@ func (x *PeerServiceSets) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerServiceSets.ProtoReflect.Descriptor instead.
 func (*PeerServiceSets) Descriptor() ([]byte, []int) {
-	return file_entente_v1_peer_proto_rawDescGZIP(), []int{14}
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PeerServiceSets) GetSets() []*PeerServiceSet {
@@ -964,7 +1045,7 @@ type PeerServiceSet struct {
 
 func (x *PeerServiceSet) Reset() {
 	*x = PeerServiceSet{}
-	mi := &file_entente_v1_peer_proto_msgTypes[15]
+	mi := &file_entente_v1_peer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -976,7 +1057,7 @@ func (x *PeerServiceSet) String() string {
 func (*PeerServiceSet) ProtoMessage() {}
 
 func (x *PeerServiceSet) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_peer_proto_msgTypes[15]
+	mi := &file_entente_v1_peer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -989,7 +1070,7 @@ func (x *PeerServiceSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerServiceSet.ProtoReflect.Descriptor instead.
 func (*PeerServiceSet) Descriptor() ([]byte, []int) {
-	return file_entente_v1_peer_proto_rawDescGZIP(), []int{15}
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PeerServiceSet) GetVersion() *PeerServiceVersion {
@@ -1035,7 +1116,7 @@ type PeerInstance struct {
 
 func (x *PeerInstance) Reset() {
 	*x = PeerInstance{}
-	mi := &file_entente_v1_peer_proto_msgTypes[16]
+	mi := &file_entente_v1_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1047,7 +1128,7 @@ func (x *PeerInstance) String() string {
 func (*PeerInstance) ProtoMessage() {}
 
 func (x *PeerInstance) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_peer_proto_msgTypes[16]
+	mi := &file_entente_v1_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1060,7 +1141,7 @@ func (x *PeerInstance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerInstance.ProtoReflect.Descriptor instead.
 func (*PeerInstance) Descriptor() ([]byte, []int) {
-	return file_entente_v1_peer_proto_rawDescGZIP(), []int{16}
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PeerInstance) GetAddress() string {
@@ -1107,14 +1188,17 @@ const file_entente_v1_peer_proto_rawDesc = "" +
 	"\x0fExchangeRequest\x121\n" +
 	"\amessage\x18\x01 \x01(\v2\x17.entente.v1.PeerMessageR\amessage\"E\n" +
 	"\x10ExchangeResponse\x121\n" +
-	"\amessage\x18\x01 \x01(\v2\x17.entente.v1.PeerMessageR\amessage\"\xe8\x03\n" +
+	"\amessage\x18\x01 \x01(\v2\x17.entente.v1.PeerMessageR\amessage\"\xa6\x04\n" +
 	"\vPeerMessage\x12-\n" +
 	"\x05hello\x18\x01 \x01(\v2\x15.entente.v1.PeerHelloH\x00R\x05hello\x126\n" +
 	"\binterest\x18\x02 \x01(\v2\x18.entente.v1.PeerInterestH\x00R\binterest\x120\n" +
 	"\x06bundle\x18\x03 \x01(\v2\x16.entente.v1.PeerBundleH\x00R\x06bundle\x12K\n" +
 	"\x0facknowledgement\x18\x04 \x01(\v2\x1f.entente.v1.PeerAcknowledgementH\x00R\x0facknowledgement\x129\n" +
 	"\theartbeat\x18\x05 \x01(\v2\x19.entente.v1.PeerHeartbeatH\x00R\theartbeat\x123\n" +
-	"\agoodbye\x18\x06 \x01(\v2\x17.entente.v1.PeerGoodbyeH\x00R\agoodbye\x126\n" +
+	"\agoodbye\x18\x06 \x01(\v2\x17.entente.v1.PeerGoodbyeH\x00R\agoodbye\x12<\n" +
+	"\n" +
+	"statements\x18\a \x01(\v2\x1a.entente.v1.PeerStatementsH\x00R\n" +
+	"statements\x126\n" +
 	"\bservices\x18\n" +
 	" \x01(\v2\x18.entente.v1.PeerServicesH\x00R\bservices\x12@\n" +
 	"\fservice_sets\x18\v \x01(\v2\x1b.entente.v1.PeerServiceSetsH\x00R\vserviceSetsB\t\n" +
@@ -1124,14 +1208,19 @@ const file_entente_v1_peer_proto_rawDesc = "" +
 	"\x11home_trust_domain\x18\x02 \x01(\tR\x0fhomeTrustDomain\x12\x16\n" +
 	"\x06member\x18\x03 \x01(\tR\x06member\"E\n" +
 	"\fPeerInterest\x125\n" +
-	"\x06wanted\x18\x01 \x03(\v2\x1d.entente.v1.PeerBundleVersionR\x06wanted\"|\n" +
+	"\x06wanted\x18\x01 \x03(\v2\x1d.entente.v1.PeerBundleVersionR\x06wanted\"\xbe\x01\n" +
 	"\x11PeerBundleVersion\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x1f\n" +
 	"\bsequence\x18\x02 \x01(\x04H\x00R\bsequence\x88\x01\x01\x12\x16\n" +
-	"\x06digest\x18\x03 \x01(\fR\x06digestB\v\n" +
-	"\t_sequence\"K\n" +
+	"\x06digest\x18\x03 \x01(\fR\x06digest\x12,\n" +
+	"\x0fstatements_from\x18\x04 \x01(\x04H\x01R\x0estatementsFrom\x88\x01\x01B\v\n" +
+	"\t_sequenceB\x12\n" +
+	"\x10_statements_from\"K\n" +
 	"\n" +
 	"PeerBundle\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x1a\n" +
+	"\bdocument\x18\x02 \x01(\fR\bdocument\"O\n" +
+	"\x0ePeerStatements\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x1a\n" +
 	"\bdocument\x18\x02 \x01(\fR\bdocument\"h\n" +
 	"\x13PeerAcknowledgement\x127\n" +
@@ -1184,7 +1273,7 @@ func file_entente_v1_peer_proto_rawDescGZIP() []byte {
 	return file_entente_v1_peer_proto_rawDescData
 }
 
-var file_entente_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_entente_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_entente_v1_peer_proto_goTypes = []any{
 	(*ExchangeRequest)(nil),            // 0: entente.v1.ExchangeRequest
 	(*ExchangeResponse)(nil),           // 1: entente.v1.ExchangeResponse
@@ -1193,18 +1282,19 @@ var file_entente_v1_peer_proto_goTypes = []any{
 	(*PeerInterest)(nil),               // 4: entente.v1.PeerInterest
 	(*PeerBundleVersion)(nil),          // 5: entente.v1.PeerBundleVersion
 	(*PeerBundle)(nil),                 // 6: entente.v1.PeerBundle
-	(*PeerAcknowledgement)(nil),        // 7: entente.v1.PeerAcknowledgement
-	(*PeerHeartbeat)(nil),              // 8: entente.v1.PeerHeartbeat
-	(*PeerGoodbye)(nil),                // 9: entente.v1.PeerGoodbye
-	(*PeerServices)(nil),               // 10: entente.v1.PeerServices
-	(*PeerServiceInterest)(nil),        // 11: entente.v1.PeerServiceInterest
-	(*PeerServiceVersion)(nil),         // 12: entente.v1.PeerServiceVersion
-	(*PeerServiceAcknowledgement)(nil), // 13: entente.v1.PeerServiceAcknowledgement
-	(*PeerServiceSets)(nil),            // 14: entente.v1.PeerServiceSets
-	(*PeerServiceSet)(nil),             // 15: entente.v1.PeerServiceSet
-	(*PeerInstance)(nil),               // 16: entente.v1.PeerInstance
-	(*Locality)(nil),                   // 17: entente.v1.Locality
-	(Health)(0),                        // 18: entente.v1.Health
+	(*PeerStatements)(nil),             // 7: entente.v1.PeerStatements
+	(*PeerAcknowledgement)(nil),        // 8: entente.v1.PeerAcknowledgement
+	(*PeerHeartbeat)(nil),              // 9: entente.v1.PeerHeartbeat
+	(*PeerGoodbye)(nil),                // 10: entente.v1.PeerGoodbye
+	(*PeerServices)(nil),               // 11: entente.v1.PeerServices
+	(*PeerServiceInterest)(nil),        // 12: entente.v1.PeerServiceInterest
+	(*PeerServiceVersion)(nil),         // 13: entente.v1.PeerServiceVersion
+	(*PeerServiceAcknowledgement)(nil), // 14: entente.v1.PeerServiceAcknowledgement
+	(*PeerServiceSets)(nil),            // 15: entente.v1.PeerServiceSets
+	(*PeerServiceSet)(nil),             // 16: entente.v1.PeerServiceSet
+	(*PeerInstance)(nil),               // 17: entente.v1.PeerInstance
+	(*Locality)(nil),                   // 18: entente.v1.Locality
+	(Health)(0),                        // 19: entente.v1.Health
 }
 var file_entente_v1_peer_proto_depIdxs = []int32{
 	2,  // 0: entente.v1.ExchangeRequest.message:type_name -> entente.v1.PeerMessage
@@ -1212,30 +1302,31 @@ var file_entente_v1_peer_proto_depIdxs = []int32{
 	3,  // 2: entente.v1.PeerMessage.hello:type_name -> entente.v1.PeerHello
 	4,  // 3: entente.v1.PeerMessage.interest:type_name -> entente.v1.PeerInterest
 	6,  // 4: entente.v1.PeerMessage.bundle:type_name -> entente.v1.PeerBundle
-	7,  // 5: entente.v1.PeerMessage.acknowledgement:type_name -> entente.v1.PeerAcknowledgement
-	8,  // 6: entente.v1.PeerMessage.heartbeat:type_name -> entente.v1.PeerHeartbeat
-	9,  // 7: entente.v1.PeerMessage.goodbye:type_name -> entente.v1.PeerGoodbye
-	10, // 8: entente.v1.PeerMessage.services:type_name -> entente.v1.PeerServices
-	14, // 9: entente.v1.PeerMessage.service_sets:type_name -> entente.v1.PeerServiceSets
-	5,  // 10: entente.v1.PeerInterest.wanted:type_name -> entente.v1.PeerBundleVersion
-	5,  // 11: entente.v1.PeerAcknowledgement.version:type_name -> entente.v1.PeerBundleVersion
-	5,  // 12: entente.v1.PeerHeartbeat.current:type_name -> entente.v1.PeerBundleVersion
-	11, // 13: entente.v1.PeerServices.interest:type_name -> entente.v1.PeerServiceInterest
-	13, // 14: entente.v1.PeerServices.acknowledgements:type_name -> entente.v1.PeerServiceAcknowledgement
-	12, // 15: entente.v1.PeerServiceInterest.wanted:type_name -> entente.v1.PeerServiceVersion
-	12, // 16: entente.v1.PeerServiceAcknowledgement.version:type_name -> entente.v1.PeerServiceVersion
-	15, // 17: entente.v1.PeerServiceSets.sets:type_name -> entente.v1.PeerServiceSet
-	12, // 18: entente.v1.PeerServiceSet.version:type_name -> entente.v1.PeerServiceVersion
-	16, // 19: entente.v1.PeerServiceSet.instances:type_name -> entente.v1.PeerInstance
-	17, // 20: entente.v1.PeerInstance.locality:type_name -> entente.v1.Locality
-	18, // 21: entente.v1.PeerInstance.health:type_name -> entente.v1.Health
-	0,  // 22: entente.v1.PeerService.Exchange:input_type -> entente.v1.ExchangeRequest
-	1,  // 23: entente.v1.PeerService.Exchange:output_type -> entente.v1.ExchangeResponse
-	23, // [23:24] is the sub-list for method output_type
-	22, // [22:23] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	8,  // 5: entente.v1.PeerMessage.acknowledgement:type_name -> entente.v1.PeerAcknowledgement
+	9,  // 6: entente.v1.PeerMessage.heartbeat:type_name -> entente.v1.PeerHeartbeat
+	10, // 7: entente.v1.PeerMessage.goodbye:type_name -> entente.v1.PeerGoodbye
+	7,  // 8: entente.v1.PeerMessage.statements:type_name -> entente.v1.PeerStatements
+	11, // 9: entente.v1.PeerMessage.services:type_name -> entente.v1.PeerServices
+	15, // 10: entente.v1.PeerMessage.service_sets:type_name -> entente.v1.PeerServiceSets
+	5,  // 11: entente.v1.PeerInterest.wanted:type_name -> entente.v1.PeerBundleVersion
+	5,  // 12: entente.v1.PeerAcknowledgement.version:type_name -> entente.v1.PeerBundleVersion
+	5,  // 13: entente.v1.PeerHeartbeat.current:type_name -> entente.v1.PeerBundleVersion
+	12, // 14: entente.v1.PeerServices.interest:type_name -> entente.v1.PeerServiceInterest
+	14, // 15: entente.v1.PeerServices.acknowledgements:type_name -> entente.v1.PeerServiceAcknowledgement
+	13, // 16: entente.v1.PeerServiceInterest.wanted:type_name -> entente.v1.PeerServiceVersion
+	13, // 17: entente.v1.PeerServiceAcknowledgement.version:type_name -> entente.v1.PeerServiceVersion
+	16, // 18: entente.v1.PeerServiceSets.sets:type_name -> entente.v1.PeerServiceSet
+	13, // 19: entente.v1.PeerServiceSet.version:type_name -> entente.v1.PeerServiceVersion
+	17, // 20: entente.v1.PeerServiceSet.instances:type_name -> entente.v1.PeerInstance
+	18, // 21: entente.v1.PeerInstance.locality:type_name -> entente.v1.Locality
+	19, // 22: entente.v1.PeerInstance.health:type_name -> entente.v1.Health
+	0,  // 23: entente.v1.PeerService.Exchange:input_type -> entente.v1.ExchangeRequest
+	1,  // 24: entente.v1.PeerService.Exchange:output_type -> entente.v1.ExchangeResponse
+	24, // [24:25] is the sub-list for method output_type
+	23, // [23:24] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_entente_v1_peer_proto_init() }
@@ -1251,6 +1342,7 @@ func file_entente_v1_peer_proto_init() {
 		(*PeerMessage_Acknowledgement)(nil),
 		(*PeerMessage_Heartbeat)(nil),
 		(*PeerMessage_Goodbye)(nil),
+		(*PeerMessage_Statements)(nil),
 		(*PeerMessage_Services)(nil),
 		(*PeerMessage_ServiceSets)(nil),
 	}
@@ -1261,7 +1353,7 @@ func file_entente_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_v1_peer_proto_rawDesc), len(file_entente_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

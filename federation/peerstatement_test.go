@@ -1,0 +1,142 @@
+package federation
+
+import (
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/bundle"
+)
+
+func statementsOf(td string, document []byte) *ententev1.PeerMessage {
+	return &ententev1.PeerMessage{Content: &ententev1.PeerMessage_Statements{Statements: &ententev1.PeerStatements{TrustDomain: td, Document: document}}}
+}
+
+// chain is a domain that has made statements on its versions up to some sequence.
+func chain(t *testing.T, until uint64) *stating {
+	s := newStating(t)
+	for n := uint64(1); n <= until; n++ {
+		s.publish(n, "a", "a")
+	}
+	return s
+}
+
+// compact are the statements on the versions up to a sequence.
+func (s *stating) compact(until uint64) (list []string) {
+	for _, statement := range s.statements[:until] {
+		list = append(list, statement.String())
+	}
+	return list
+}
+
+// TestStatementsFollowTheirVersions: a peer is brought the statements that it lacks on what it has or is sent, each once.
+func TestStatementsFollowTheirVersions(t *testing.T) {
+	us := chain(t, 6)
+	of := func(n uint64) version { return version{n, true, [32]byte{byte(n)}} }
+	world := func(sequence, stated uint64) peerWorld {
+		return peerWorld{hosted: map[string]hostedBundle{"us.example.org": {
+			version: of(sequence), document: []byte("{}"), statements: bundle.NewStatements(us.us.td, us.compact(stated)),
+		}}}
+	}
+	wants := func(v version, from ...uint64) *ententev1.PeerMessage {
+		named := v.message("us.example.org")
+		if len(from) > 0 {
+			named.StatementsFrom = &from[0]
+		}
+		return interestOf(named)
+	}
+	for _, test := range []struct {
+		name     string
+		interest *ententev1.PeerMessage
+		then     func(s *session, say func(*ententev1.PeerMessage))
+		now      peerWorld // after the peer has said what it wants
+		brought  []uint64
+	}{
+		{"one that has the version before", wants(of(4), 5), nil, world(5, 5), []uint64{5}},
+		{"one that does not say what it lacks", wants(of(4)), nil, world(5, 5), []uint64{5}},
+		{"one that lacks older ones too", wants(of(4), 3), nil, world(5, 5), []uint64{3, 4, 5}},
+		{"one that has the version, and not its statement", wants(of(5), 5), nil, world(5, 5), []uint64{5}},
+		{"one that has all", wants(of(5)), nil, world(5, 5), nil},
+		{"one that has nothing", wants(version{}), nil, world(5, 5), []uint64{5}},
+		{"one that skipped a version", wants(of(3), 4), nil, world(5, 5), []uint64{4, 5}},
+		{"one that has what is not known here", wants(version{9, true, [32]byte{99}}, 1), nil, world(5, 5), nil},
+		{"no statement was signed yet", wants(of(4), 5), nil, world(5, 4), nil},
+		{"one signed after its version was sent", wants(of(4), 5), func(s *session, _ func(*ententev1.PeerMessage)) {
+			_ = s.next(world(5, 4), time.Now())
+		}, world(5, 5), []uint64{5}},
+		{"nothing is brought again", wants(of(4), 5), func(s *session, _ func(*ententev1.PeerMessage)) {
+			_ = s.next(world(5, 5), time.Now())
+		}, world(5, 5), nil},
+		{"nor to one that asks again", wants(of(4), 1), func(s *session, say func(*ententev1.PeerMessage)) {
+			_ = s.next(world(5, 5), time.Now())
+			say(wants(of(4), 1))
+		}, world(5, 5), nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := newSession("us.example.org", "us-1", "eu.example.org", "eu-1", false, time.Now())
+			say := func(m *ententev1.PeerMessage) {
+				_, err := s.take(m, peerWorld{}, time.Now())
+				require.NoError(t, err)
+			}
+			say(helloOf("eu.example.org", "eu-1"))
+			say(test.interest)
+			if test.then != nil {
+				test.then(s, say)
+			}
+			var brought []uint64
+			for _, m := range s.next(test.now, time.Now()) {
+				if m.GetStatements() == nil {
+					continue
+				}
+				list, err := bundle.ParseStatements(us.us.td, m.GetStatements().GetDocument())
+				require.NoError(t, err)
+				for _, statement := range list {
+					brought = append(brought, statement.Sequence())
+				}
+			}
+			require.Equal(t, test.brought, brought)
+		})
+	}
+}
+
+// TestStatementsThatAPeerBrings: they are judged like those of an endpoint, and what is none ends no stream.
+func TestStatementsThatAPeerBrings(t *testing.T) {
+	a, us := newSite(t, "eu.example.org"), chain(t, 2)
+	us.hidden = 1 // the endpoint shows none
+	rel := spiffeRelationship(us.us, us.peer)
+	rel.Peer = &ententev1.Peer{HomeTrustDomain: "us.example.org"}
+	a.create(t, rel, us.version(1, "a"))
+	until(t, "the relationships to be read", func() bool { return len(a.manager.peers.wantedOf("us.example.org")) == 1 })
+
+	call := a.intrude(t, us.us, "/entente/member/member-1")
+	send := func(messages ...*ententev1.PeerMessage) {
+		for _, m := range messages {
+			require.NoError(t, call.Send(&ententev1.ExchangeRequest{Message: m}))
+		}
+	}
+	counted := func(result string) func() bool {
+		return func() bool { return testutil.ToFloat64(a.manager.metrics.statements.WithLabelValues(result)) >= 1 }
+	}
+	send(helloOf("us.example.org", "member-1"),
+		statementsOf("us.example.org", []byte("garbage")),
+		statementsOf("us.example.org", bundle.MarshalStatements(newAuthority(t, "ap.example.org").td, nil)),
+		statementsOf("ap.example.org", bundle.MarshalStatements(us.us.td, us.compact(2))))
+	for _, result := range []string{"malformed", "bad_statement", reasonNotWanted} {
+		until(t, "the refusal "+result, counted(result))
+	}
+	stated := func() *uint64 {
+		sequence, err := statedSequence(a.store.View(), "us.example.org")
+		require.NoError(t, err)
+		return sequence
+	}
+	require.Nil(t, stated())
+
+	// The same stream brings a version with its statements.
+	send(statementsOf("us.example.org", bundle.MarshalStatements(us.us.td, us.compact(1))),
+		&ententev1.PeerMessage{Content: &ententev1.PeerMessage_Bundle{Bundle: &ententev1.PeerBundle{TrustDomain: "us.example.org", Document: us.version(2, "a").Marshal()}}},
+		statementsOf("us.example.org", bundle.MarshalStatements(us.us.td, us.compact(2)[1:])))
+	until(t, "the statement on 2", func() bool { s := stated(); return s != nil && *s == 2 })
+}
