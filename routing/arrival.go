@@ -15,10 +15,11 @@ import (
 )
 
 const (
-	// storeRate is how many batches of one stream are stored a second, each a write to Raft, of up to storeSets sets or so many
-	// instances; what comes faster meanwhile is overtaken by what is newer.
-	storeRate, storeBurst     = 10, 20
-	storeSets, storeInstances = 64, 2000
+	// storeRate is how many batches of one peer are stored a second, each a write to Raft, of up to storeSets sets or so many
+	// instances, and storeInstanceRate of how many instances; what comes faster meanwhile is overtaken by what is newer.
+	storeRate, storeBurst                 = 10, 20
+	storeInstanceRate, storeInstanceBurst = 4000, 2 * maxImportedFrom
+	storeSets, storeInstances             = 64, 2000
 	// storeAgain is how long a batch waits that could not be stored for want of a leader.
 	storeAgain = time.Second
 	// storeAttempts is how often a batch is looked at anew because something moved under it.
@@ -120,23 +121,38 @@ func (m *Manager) storeOnce(ctx context.Context, home string, batch []arrival) (
 	return outcomes, m.write(ctx, home, r, writes, news)
 }
 
-// write runs the transaction, with a line of the audit log for each set.
+// write runs the transaction, with a line of the audit log before and after for what is stored, and for what is refused: a peer
+// that brings very much fills no disk.
 func (m *Manager) write(ctx context.Context, home string, r *replacement, writes []arrival, refused map[string]error) error {
-	event := func(a arrival, result, detail string, revision raftstore.Revision) access.Event {
-		action := "import instances"
-		if refused[a.of.key()] != nil {
-			action = "refuse instances"
-		}
-		return access.Event{Caller: "peer " + home, Action: action, Object: a.of.Service + " from " + a.of.From, Result: result, Detail: detail, Revision: uint64(revision)}
-	}
+	var stored, not []string
 	for _, a := range writes {
-		detail := fmt.Sprintf("%d instances, digest %x", len(a.instances), a.digest[:8])
-		if err := refused[a.of.key()]; err != nil {
-			detail = reasonOf(err) + ": " + err.Error()
+		name := a.of.Service + " from " + a.of.From
+		if why := refused[a.of.key()]; why != nil {
+			not = append(not, fmt.Sprintf("%s: %s (%v)", name, reasonOf(why), why))
+		} else {
+			stored = append(stored, fmt.Sprintf("%s: %d instances, digest %x", name, len(a.instances), a.digest[:8]))
 		}
-		if err := m.audit.Record(event(a, access.ResultBegun, detail, 0)); err != nil {
-			return fmt.Errorf("record that instances are imported: %w", err)
+	}
+	record := func(result string, revision raftstore.Revision, detail string) error {
+		var err error
+		for action, list := range map[string][]string{"import instances": stored, "refuse instances": not} {
+			if len(list) == 0 {
+				continue
+			}
+			object := fmt.Sprintf("%d services from %s", len(list), writes[0].of.From)
+			if len(list) == 1 {
+				object, _, _ = strings.Cut(list[0], ":")
+			}
+			e := access.Event{Caller: "peer " + home, Action: action, Object: object, Result: result, Revision: uint64(revision), Detail: detail}
+			if result == access.ResultBegun {
+				e.Detail = namedFew(list)
+			}
+			err = errors.Join(err, m.audit.Record(e))
 		}
+		return err
+	}
+	if err := record(access.ResultBegun, 0, ""); err != nil {
+		return fmt.Errorf("record that instances are imported: %w", err)
 	}
 	done, err := r.inPlace(ctx)
 	if errors.Is(err, raftstore.ErrTooLarge) {
@@ -146,22 +162,31 @@ func (m *Manager) write(ctx context.Context, home string, r *replacement, writes
 	if err != nil {
 		result, detail = access.ResultFailed, err.Error()
 	}
-	for _, a := range writes {
-		if rerr := m.audit.Record(event(a, result, detail, done.revision)); rerr != nil {
-			m.log.Error("what was imported is not in the audit log", "service", a.of.Service, "from", a.of.From, "error", rerr)
-		}
-		if err != nil {
-			continue
-		}
-		if why := refused[a.of.key()]; why != nil {
-			m.metrics.imported.WithLabelValues(reasonOf(why)).Inc()
-			m.log.Warn("what a peer exports is refused; what is stored stays", "service", a.of.Service, "from", a.of.From, "peer", home, "result", reasonOf(why), "error", why)
-			continue
-		}
-		m.metrics.imported.WithLabelValues("stored").Inc()
-		m.log.Debug("instances imported", "service", a.of.Service, "from", a.of.From, "peer", home, "instances", len(a.instances), "revision", done.revision)
+	if rerr := record(result, done.revision, detail); rerr != nil {
+		m.log.Error("what was imported is not in the audit log", "peer", home, "error", rerr)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	m.metrics.imported.WithLabelValues("stored").Add(float64(len(stored)))
+	for _, why := range refused {
+		m.metrics.imported.WithLabelValues(reasonOf(why)).Inc()
+	}
+	if len(not) > 0 {
+		m.log.Warn("what a peer exports is refused; what is stored stays", "peer", home, "refused", namedFew(not))
+	}
+	m.log.Debug("instances imported", "peer", home, "sets", len(stored), "revision", done.revision)
+	return nil
+}
+
+// namedFew names the first few of a list.
+func namedFew(list []string) string {
+	const few = 3
+	text := strings.Join(list[:min(few, len(list))], "; ")
+	if more := len(list) - few; more > 0 {
+		text += fmt.Sprintf("; and %d more", more)
+	}
+	return text
 }
 
 // wanted says whether an import still stands, under an agreement that is in force and names the peer.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"github.com/ententehq/entente/raftstore"
 )
@@ -20,6 +21,8 @@ type carrying struct {
 
 	mu       sync.Mutex
 	freights map[*Freight]bool
+	// paces are those at which what comes from each peer is stored, whatever the number of its streams.
+	paces map[string]*storePace
 	sharedChanges
 }
 
@@ -37,7 +40,7 @@ func newSharedChanges() sharedChanges {
 }
 
 func newCarrying() *carrying {
-	return &carrying{wake: make(chan struct{}, 1), freights: make(map[*Freight]bool), sharedChanges: newSharedChanges()}
+	return &carrying{wake: make(chan struct{}, 1), freights: make(map[*Freight]bool), paces: make(map[string]*storePace), sharedChanges: newSharedChanges()}
 }
 
 func (c *carrying) add(f *Freight) {
@@ -60,6 +63,37 @@ func (c *carrying) list() []*Freight {
 		out = append(out, f)
 	}
 	return out
+}
+
+// maxPaces bounds the peers whose pace is remembered; those that are imported from are fewer.
+const maxPaces = 4 * maxImports
+
+// storePace bounds how much of one peer is written to Raft through this member: batches, and instances.
+type storePace struct{ batches, instances *rate.Limiter }
+
+func (c *carrying) paceOf(home string) *storePace {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p, known := c.paces[home]
+	if !known {
+		if len(c.paces) >= maxPaces {
+			clear(c.paces)
+		}
+		p = &storePace{rate.NewLimiter(storeRate, storeBurst), rate.NewLimiter(storeInstanceRate, storeInstanceBurst)}
+		c.paces[home] = p
+	}
+	return p
+}
+
+func (p *storePace) wait(ctx context.Context, batch []arrival) error {
+	if err := p.batches.Wait(ctx); err != nil {
+		return err
+	}
+	n := 0
+	for _, a := range batch {
+		n += len(a.instances)
+	}
+	return p.instances.WaitN(ctx, n)
 }
 
 // note takes down a changed row.

@@ -23,10 +23,13 @@ const (
 	// carryRate and carryBurst are how many messages a second are sent, and carryBytes how many bytes.
 	carryRate, carryBurst           = 20, 256
 	carryBytes, carryBytesBurst int = 512 << 10, 12 << 20
+	// A list of what is imported is sent so often a second, and taken more often.
+	listRate, listBurst         = 1, 10
+	listsTaken, listsTakenBurst = 4, 40
 	// maxInFlight is how many instances are sent without an answer, and maxSetsInFlight how many sets.
 	maxInFlight, maxSetsInFlight = 8000, 256
 	// maxUnstored is how many instances of one peer wait to be stored before it counts as one that does not wait for answers.
-	maxUnstored = 4 * maxInFlight
+	maxUnstored = 2 * maxInFlight
 )
 
 // PeerStream is a stream to another cluster, as whoever carries it sees it.
@@ -50,7 +53,9 @@ type Freight struct {
 	mu      sync.Mutex
 	domains []string
 	// messages and bytes hold back what is sent.
-	messages, bytes *rate.Limiter
+	messages, bytes, lists *rate.Limiter
+	// listsTaken bounds how often the peer's list changes, complaints how often its refusals are logged.
+	listsTaken, complaints *rate.Limiter
 
 	// wanted is what the peer imports, with what it has; number is that of its list, and confirmed the last of which it was told
 	// that it has all. feeds says of which services here the sets are made, due which are to be looked at.
@@ -104,6 +109,7 @@ func (m *Manager) Carry(s PeerStream) *Freight {
 	f := &Freight{
 		m: m, stream: s, work: make(chan struct{}, 1), stale: true,
 		messages: rate.NewLimiter(carryRate, carryBurst), bytes: rate.NewLimiter(rate.Limit(carryBytes), carryBytesBurst),
+		lists: rate.NewLimiter(listRate, listBurst), listsTaken: rate.NewLimiter(listsTaken, listsTakenBurst), complaints: rate.NewLimiter(1, 10),
 		wanted: make(map[sharedKey]*wish), feeds: make(map[string]map[sharedKey]bool), due: make(map[sharedKey]bool),
 		taking: make(map[sharedKey]Import), told: make(map[sharedKey]digest), came: make(map[string]bool), arrived: make(map[sharedKey]arrival),
 	}
@@ -114,7 +120,6 @@ func (m *Manager) Carry(s PeerStream) *Freight {
 // Run stores what comes, until the stream ends.
 func (f *Freight) Run(ctx context.Context) {
 	defer f.m.carrying.remove(f)
-	pace := rate.NewLimiter(storeRate, storeBurst)
 	for {
 		select {
 		case <-ctx.Done():
@@ -126,7 +131,7 @@ func (f *Freight) Run(ctx context.Context) {
 			if len(batch) == 0 {
 				break
 			}
-			if pace.Wait(ctx) != nil {
+			if f.m.carrying.paceOf(f.stream.Home).wait(ctx, batch) != nil {
 				return
 			}
 			if !f.store(ctx, batch) {
@@ -170,6 +175,9 @@ func (f *Freight) takeInterest(m *ententev1.PeerServiceInterest) error {
 	}
 	if m.GetNumber() <= f.number {
 		return fmt.Errorf("the peer's list of services has the number %d, and it had %d before", m.GetNumber(), f.number)
+	}
+	if !f.listsTaken.Allow() {
+		return fmt.Errorf("the peer changes its list of services more than %d times a second", listsTaken)
 	}
 	f.number = m.GetNumber()
 	next := make(map[sharedKey]*wish, len(m.GetWanted()))
@@ -243,6 +251,9 @@ func (f *Freight) takeAnswer(m *ententev1.PeerServiceAcknowledgement) error {
 	}
 	w.refused = which
 	f.m.metrics.exported.WithLabelValues("refused").Inc()
+	if !f.complaints.Allow() {
+		return nil
+	}
 	f.m.log.Warn("a peer refuses what is exported to it; see 'entente service imports' there", "peer", f.stream.Home, "service", key.service,
 		"trust_domain", key.domain, "result", clip(m.GetRefusal()))
 	return nil

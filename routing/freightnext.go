@@ -40,10 +40,14 @@ func (f *Freight) Next(now time.Time) (out []*ententev1.PeerMessage, again time.
 	if err := f.tell(view); err != nil {
 		f.m.log.Error("what was imported cannot be read", "error", err)
 	}
-	if f.stale || f.anew {
+	wait := time.Duration(0)
+	if (f.stale || f.anew) && f.lists.TokensAt(now) < 1 {
+		wait = heldBack
+	} else if f.stale || f.anew {
 		if m, err := f.nextInterest(view); err != nil {
 			f.m.log.Error("the imports cannot be read", "error", err)
 		} else if m != nil {
+			f.lists.AllowN(now, 1)
 			out = append(out, m)
 		}
 	}
@@ -55,6 +59,9 @@ func (f *Freight) Next(now time.Time) (out []*ententev1.PeerMessage, again time.
 	sets, again := f.nextSets(view, now)
 	for _, m := range sets {
 		out = append(out, &ententev1.PeerMessage{Content: &ententev1.PeerMessage_ServiceSets{ServiceSets: m}})
+	}
+	if wait > 0 && (again == 0 || wait < again) {
+		again = wait
 	}
 	return out, again
 }
