@@ -93,7 +93,12 @@ func simulationTable(service string, answer *ententev1.SimulateHintResponse) fun
 
 func hintTable(h *ententev1.Hint) func(*table) {
 	return func(t *table) {
-		t.columns("PRIORITY", "LOAD", "LOCALITY", "SHARE", "ADDRESS", "HEALTH", "WEIGHT", "SPIFFE ID", "TRUST")
+		columns := []string{"PRIORITY", "LOAD", "LOCALITY", "SHARE", "ADDRESS", "HEALTH", "WEIGHT", "SPIFFE ID", "TRUST"}
+		imports := hasImports(h)
+		if imports {
+			columns = append(columns, "IMPORTED FROM")
+		}
+		t.columns(columns...)
 		for _, p := range h.GetPriorities() {
 			load := fmt.Sprintf("%d%%", p.GetLoad())
 			if p.GetDegradedLoad() > 0 {
@@ -104,7 +109,14 @@ func hintTable(h *ententev1.Hint) func(*table) {
 			}
 			for _, l := range p.GetLocalities() {
 				for _, e := range l.GetEndpoints() {
-					t.row(p.GetPriority(), load, place(l.GetLocality()), fmt.Sprintf("%d%%", l.GetShare()), e.GetAddress(), name(e.GetHealth()), e.GetWeight(), e.GetSpiffeId(), name(e.GetFreshness()))
+					cells := []any{
+						p.GetPriority(), load, place(l.GetLocality()), fmt.Sprintf("%d%%", l.GetShare()), e.GetAddress(), name(e.GetHealth()), e.GetWeight(),
+						e.GetSpiffeId(), name(e.GetFreshness()),
+					}
+					if imports {
+						cells = append(cells, e.GetOrigin())
+					}
+					t.row(cells...)
 				}
 			}
 		}
@@ -119,4 +131,18 @@ func hintTable(h *ententev1.Hint) func(*table) {
 		t.otherwise("")
 		t.note = strings.Join(notes, "\n")
 	}
+}
+
+// hasImports says whether a hint offers instances of other clusters.
+func hasImports(h *ententev1.Hint) bool {
+	for _, p := range h.GetPriorities() {
+		for _, l := range p.GetLocalities() {
+			for _, e := range l.GetEndpoints() {
+				if e.GetOrigin() != "" {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
