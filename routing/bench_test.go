@@ -7,6 +7,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
@@ -33,13 +34,20 @@ func BenchmarkHint(b *testing.B) {
 	})
 	require.NoError(b, err)
 	caller := Locality{Region: "region-1", Zone: "zone-2"}
-	endpoints, policy, err := m.scene(m.store.View(), "shop", nil)
+	now, err := m.scene(m.store.View(), "shop", nil)
 	require.NoError(b, err)
-	require.Len(b, endpoints, instances)
+	require.Len(b, now.service.instances, instances)
 
-	b.Run("plan", func(b *testing.B) {
+	b.Run("arrange", func(b *testing.B) { // after each change of the service
+		endpoints := now.endpoints()
 		for b.Loop() {
-			policy.Plan(caller, endpoints)
+			now.policy.Arrange(endpoints)
+		}
+	})
+	b.Run("plan", func(b *testing.B) {
+		arranged := now.arranged()
+		for b.Loop() {
+			arranged.Plan(caller)
 		}
 	})
 	b.Run("unchanged", func(b *testing.B) {
@@ -55,6 +63,25 @@ func BenchmarkHint(b *testing.B) {
 		for b.Loop() {
 			clear(m.hints.hints)
 			if _, err := m.Hint(view, "shop", caller); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("changed service", func(b *testing.B) {
+		view := m.store.View()
+		for b.Loop() {
+			clear(m.hints.hints)
+			clear(now.service.arrangements.kept)
+			if _, err := m.Hint(view, "shop", caller); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("encode", func(b *testing.B) { // the yardstick: what sending the hint costs at least
+		hint, err := m.Hint(m.store.View(), "shop", caller)
+		require.NoError(b, err)
+		for b.Loop() {
+			if _, err := proto.Marshal(hint); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -28,13 +28,15 @@ type cached struct {
 	read serviceRevisions
 }
 
-// service is what is registered of one service. It is immutable, and the same for as long as nothing of it changes.
+// service is what is registered of one service. It is immutable but for what was already computed of it, and the same for as long as nothing of it changes.
 type service struct {
 	instances []Instance // in order of address
 	// domains are those of the instances, and domainOf says for each instance which.
 	domains  []spiffeid.TrustDomain
 	domainOf []int
 	leases   map[string]leaseState
+
+	arrangements arrangements
 }
 
 type serviceRevisions struct{ instances, sets, leases, imports raftstore.Revision }

@@ -6,7 +6,6 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -19,46 +18,66 @@ func (m *Manager) Plan(r raftstore.Reader, service string, caller Locality) (Pla
 // PlanFor returns the plan for callers in a locality who see the trust domains for which sees is true (nil: all), and the
 // policy that it was made by. Instances that such callers do not see are left out without a word.
 func (m *Manager) PlanFor(r raftstore.Reader, service string, caller Locality, sees func(spiffeid.TrustDomain) bool) (Plan, *Policy, error) {
-	endpoints, policy, err := m.scene(r, service, sees)
+	s, err := m.scene(r, service, sees)
 	if err != nil {
 		return Plan{}, nil, err
 	}
-	return policy.Plan(caller, endpoints), policy, nil
+	return s.arranged().Plan(caller), s.policy, nil
 }
 
-// scene returns the instances of a service as the arithmetic sees them, and the policy for it.
-func (m *Manager) scene(r raftstore.Reader, service string, sees func(spiffeid.TrustDomain) bool) ([]Endpoint, *Policy, error) {
-	s, err := m.catalog.service(r, service)
+// scene is all that the plans of a service are made of, for callers who see the same.
+type scene struct {
+	service *service
+	policy  *Policy
+	// states are those of the domains of the service; trustHidden, where callers do not see the domain.
+	states []TrustState
+}
+
+func (m *Manager) scene(r raftstore.Reader, name string, sees func(spiffeid.TrustDomain) bool) (scene, error) {
+	s, err := m.catalog.service(r, name)
 	if err != nil {
-		return nil, nil, err
+		return scene{}, err
 	}
-	policy, err := m.rules.policy(r, service)
+	policy, err := m.rules.policy(r, name)
 	if err != nil {
-		return nil, nil, err
+		return scene{}, err
 	}
 	states, err := m.domains.of(r, m.trust, s.domains, m.now())
 	if err != nil {
-		return nil, nil, err
+		return scene{}, err
 	}
-	return s.endpoints(states, sees), policy, nil
+	for i, td := range s.domains {
+		if sees != nil && !sees(td) {
+			states[i] = trustHidden
+		}
+	}
+	return scene{s, policy, states}, nil
 }
 
-// endpoints returns the instances as the arithmetic sees them, in order of address; states are those of s.domains.
-func (s *service) endpoints(states []TrustState, sees func(spiffeid.TrustDomain) bool) []Endpoint {
-	hidden := make([]bool, len(s.domains))
-	for i, td := range s.domains {
-		hidden[i] = sees != nil && !sees(td)
-	}
-	out := make([]Endpoint, 0, len(s.instances))
-	for i := range s.instances {
-		domain := s.domainOf[i]
-		if hidden[domain] {
+// sameAs says whether two scenes make the same plans.
+func (s scene) sameAs(o scene) bool {
+	return s.service == o.service && s.policy == o.policy && slices.Equal(s.states, o.states)
+}
+
+// endpoints returns the instances that callers see as the arithmetic sees them, in order.
+func (s scene) endpoints() []Endpoint {
+	out := make([]Endpoint, 0, len(s.service.instances))
+	for i := range s.service.instances {
+		state := s.states[s.service.domainOf[i]]
+		if state == trustHidden {
 			continue
 		}
-		out = append(out, s.instances[i].Endpoint)
-		out[len(out)-1].Trust = states[domain]
+		out = append(out, s.service.instances[i].Endpoint)
+		out[len(out)-1].Trust = state
 	}
 	return out
+}
+
+// arranged returns the arrangement of the scene, which is made once.
+func (s scene) arranged() *Arrangement {
+	return s.service.arrangements.of(arrangementKey{s.policy, string(stateBytes(s.states))}, func() *Arrangement {
+		return s.policy.Arrange(s.endpoints())
+	})
 }
 
 // Prefixes names all that plans depend on.
@@ -102,37 +121,4 @@ func (m *Manager) Services(r raftstore.Reader) ([]string, error) {
 	}
 	slices.Sort(names) // keys are in order of bytes, and '-' and '.' come before the '/' that ends a name
 	return slices.Compact(names), nil
-}
-
-// hint returns the message of the API for a plan: what may be called, in order, and what not, and why.
-func hint(service string, caller Locality, revision raftstore.Revision, plan Plan) *ententev1.Hint {
-	h := &ententev1.Hint{Service: service, Locality: caller.Proto(), Revision: uint64(revision), Reason: plan.Reason}
-	for i, p := range plan.Priorities {
-		out := &ententev1.HintPriority{Priority: uint32(i), Load: p.Load, DegradedLoad: p.DegradedLoad, Panic: p.Panic}
-		for _, l := range p.Localities {
-			share := &ententev1.HintLocality{Locality: l.Locality.Proto(), Share: l.Share, DegradedShare: l.DegradedShare}
-			for _, e := range l.Endpoints {
-				if !p.Offered(e) {
-					h.Excluded = append(h.Excluded, exclusion(e, e.why()))
-					continue
-				}
-				share.Endpoints = append(share.Endpoints, &ententev1.HintEndpoint{
-					Address: e.Address.String(), SpiffeId: e.ID.String(), Health: ententev1.Health(e.Health),
-					Weight: e.Weight, Freshness: e.Trust.Freshness(), Origin: e.Origin,
-				})
-			}
-			if len(share.Endpoints) > 0 {
-				out.Localities = append(out.Localities, share)
-			}
-		}
-		h.Priorities = append(h.Priorities, out)
-	}
-	for _, x := range plan.Excluded {
-		h.Excluded = append(h.Excluded, exclusion(x.Endpoint, x.Reason))
-	}
-	return h
-}
-
-func exclusion(e Endpoint, reason string) *ententev1.HintExclusion {
-	return &ententev1.HintExclusion{Address: e.Address.String(), SpiffeId: e.ID.String(), Reason: reason, Origin: e.Origin}
 }

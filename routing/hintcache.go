@@ -2,7 +2,6 @@ package routing
 
 import (
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -79,11 +78,9 @@ type hintKey struct {
 
 // cachedHint is a hint with all that it was made of. The hint is shared; nobody changes it.
 type cachedHint struct {
-	service *service
-	policy  *Policy
-	states  []TrustState
-	hint    *ententev1.Hint
-	result  string // as it is counted
+	scene  scene
+	hint   *ententev1.Hint
+	result string // as it is counted
 	// read and at say until which revision, and when, all of that was known to be so.
 	read raftstore.Revision
 	at   time.Time
@@ -110,20 +107,12 @@ func (m *Manager) cachedHint(r raftstore.Reader, service string, caller Locality
 			return known, nil
 		}
 	}
-	s, err := m.catalog.service(r, service)
+	s, err := m.scene(r, service, nil)
 	if err != nil {
 		return nil, err
 	}
-	policy, err := m.rules.policy(r, service)
-	if err != nil {
-		return nil, err
-	}
-	states, err := m.domains.of(r, m.trust, s.domains, now)
-	if err != nil {
-		return nil, err
-	}
-	next := &cachedHint{service: s, policy: policy, states: states, read: r.Revision(), at: now}
-	if known != nil && known.service == s && known.policy == policy && slices.Equal(known.states, states) {
+	next := &cachedHint{scene: s, read: r.Revision(), at: now}
+	if known != nil && known.scene.sameAs(s) {
 		// All that changed is how new it is.
 		next.result = known.result
 		next.hint = &ententev1.Hint{
@@ -131,10 +120,10 @@ func (m *Manager) cachedHint(r raftstore.Reader, service string, caller Locality
 			Priorities: known.hint.GetPriorities(), Excluded: known.hint.GetExcluded(), Reason: known.hint.GetReason(),
 		}
 	} else {
-		plan := policy.Plan(caller, s.endpoints(states, nil))
+		plan := s.arranged().Plan(caller)
 		next.hint, next.result = hint(service, caller, r.Revision(), plan), resultOf(plan)
 	}
-	if len(s.instances) > 0 {
+	if len(s.service.instances) > 0 {
 		m.hints.keep(key, next)
 	}
 	return next, nil

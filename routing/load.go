@@ -5,19 +5,6 @@ type tally struct {
 	healthy, degraded, total uint64
 }
 
-func count(endpoints []Endpoint) tally {
-	t := tally{total: uint64(len(endpoints))}
-	for _, e := range endpoints {
-		switch e.Health {
-		case Healthy:
-			t.healthy++
-		case Degraded:
-			t.degraded++
-		}
-	}
-	return t
-}
-
 func (t tally) plus(o tally) tally {
 	return tally{healthy: t.healthy + o.healthy, degraded: t.degraded + o.degraded, total: t.total + o.total}
 }

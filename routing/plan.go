@@ -11,10 +11,12 @@ import (
 type Plan struct {
 	// Priorities are without gaps, the best first. No locality stands twice in one, no address twice in all of them.
 	Priorities []Priority
-	// Excluded holds the instances that are not offered, in order of address.
+	// Excluded holds the instances that are not offered, in order of address. It may be shared; do not change it.
 	Excluded []Exclusion
 	// Reason says why no instance gets load; empty when one does.
 	Reason string
+
+	arranged *Arrangement
 }
 
 // Priority is a set of endpoints that are equally good for the caller.
@@ -35,47 +37,51 @@ type LocalityShare struct {
 	Weight uint64
 	// Share and DegradedShare are percentages of the priority's Load and DegradedLoad.
 	Share, DegradedShare uint32
-	// Endpoints are in order of address.
+	// Endpoints are in order of address. They are shared by the plans of one state of the service; do not change them.
 	Endpoints []Endpoint
+
+	of *cohort
 }
 
 // Plan decides who gets what of the requests of a caller. It is a pure function: the same endpoints, in whatever order,
 // give the same plan.
 func (p *Policy) Plan(caller Locality, endpoints []Endpoint) Plan {
-	if !slices.IsSortedFunc(endpoints, inOrder) {
-		endpoints = slices.Clone(endpoints)
-		slices.SortFunc(endpoints, inOrder)
-	}
-	in, excluded := p.admit(endpoints)
+	return p.Arrange(endpoints).Plan(caller)
+}
+
+// Plan decides who gets what of the requests of a caller.
+func (a *Arrangement) Plan(caller Locality) Plan {
+	p := a.policy
+	plan := Plan{Excluded: a.excluded, arranged: a}
 	var groups [][]group
 	if rule, ruled := p.distributionFor(caller); ruled {
 		var out []Exclusion
-		groups, out = rule.distribute(caller, in)
-		excluded = append(excluded, out...)
+		if groups, out = a.distribute(rule, caller); len(out) > 0 {
+			plan.Excluded = slices.Concat(a.excluded, out)
+			slices.SortStableFunc(plan.Excluded, func(a, b Exclusion) int { return a.Endpoint.Address.Compare(b.Endpoint.Address) })
+		}
 	} else {
-		groups = p.prioritize(caller, in)
+		groups = a.prioritize(caller)
 	}
 	tallies := make([]tally, len(groups))
 	for i, localities := range groups {
 		for _, g := range localities {
-			tallies[i] = tallies[i].plus(count(g.endpoints))
+			tallies[i] = tallies[i].plus(g.tally)
 		}
 	}
-	plan := Plan{Priorities: make([]Priority, 0, len(groups))}
+	plan.Priorities = make([]Priority, len(groups))
 	loaded := false
 	for i, l := range p.loads(tallies) {
-		plan.Priorities = append(plan.Priorities, Priority{
+		plan.Priorities[i] = Priority{
 			Load:         uint32(l.healthy),
 			DegradedLoad: uint32(l.degraded),
 			Panic:        l.panic,
 			Localities:   p.shares(groups[i], l),
-		})
+		}
 		loaded = loaded || l.healthy+l.degraded > 0
 	}
-	slices.SortStableFunc(excluded, func(a, b Exclusion) int { return a.Endpoint.Address.Compare(b.Endpoint.Address) })
-	plan.Excluded = excluded
 	if !loaded {
-		plan.Reason = whyNobody(len(endpoints), len(in), len(excluded))
+		plan.Reason = whyNobody(a.all, a.admitted, len(plan.Excluded))
 	}
 	return plan
 }
@@ -111,23 +117,19 @@ func (p *Policy) shares(groups []group, l load) []LocalityShare {
 	for i, g := range groups {
 		if l.panic {
 			// Envoy balances over one list of all hosts then, without regard to localities.
-			for _, e := range g.endpoints {
-				healthy[i] += uint64(e.Weight)
-			}
-			degraded[i] = healthy[i]
+			healthy[i], degraded[i] = g.cohort.weight, g.cohort.weight
 			continue
 		}
-		t := count(g.endpoints)
-		healthy[i] = effective(p.factor, g.weight, t.healthy, t.total)
-		degraded[i] = effective(p.factor, g.weight, t.degraded, t.total)
+		healthy[i] = effective(p.factor, g.weight, g.healthy, g.total)
+		degraded[i] = effective(p.factor, g.weight, g.degraded, g.total)
 	}
-	healthy = percentages(rescue(healthy, groups, Healthy, l.healthy))
-	degraded = percentages(rescue(degraded, groups, Degraded, l.degraded))
+	healthy = percentages(rescue(healthy, l.healthy, groups, func(c *cohort) uint64 { return c.healthyWeight }))
+	degraded = percentages(rescue(degraded, l.degraded, groups, func(c *cohort) uint64 { return c.degradedWeight }))
 	out := make([]LocalityShare, len(groups))
 	for i, g := range groups {
 		out[i] = LocalityShare{
 			Locality: g.locality, Weight: g.weight, Endpoints: g.endpoints,
-			Share: uint32(healthy[i]), DegradedShare: uint32(degraded[i]),
+			Share: uint32(healthy[i]), DegradedShare: uint32(degraded[i]), of: g.cohort,
 		}
 	}
 	return out
@@ -135,16 +137,12 @@ func (p *Policy) shares(groups []group, l load) []LocalityShare {
 
 // rescue replaces weights that all rounded down to nothing although there is load to split: then the localities share
 // it by the weights of their endpoints of the wanted health, which is what Envoy does without a locality schedule.
-func rescue(weights []uint64, groups []group, wanted Health, load uint64) []uint64 {
+func rescue(weights []uint64, load uint64, groups []group, wanted func(*cohort) uint64) []uint64 {
 	if load == 0 || slices.ContainsFunc(weights, func(w uint64) bool { return w > 0 }) {
 		return weights
 	}
 	for i, g := range groups {
-		for _, e := range g.endpoints {
-			if e.Health == wanted {
-				weights[i] += uint64(e.Weight)
-			}
-		}
+		weights[i] = wanted(g.cohort)
 	}
 	return weights
 }

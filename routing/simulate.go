@@ -34,10 +34,11 @@ func (s *Server) SimulateHint(ctx context.Context, r *ententev1.SimulateHintRequ
 	if err != nil {
 		return nil, err
 	}
-	present, policy, err := s.m.scene(view, r.GetService(), nil)
+	now, err := s.m.scene(view, r.GetService(), nil)
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
+	present, policy := now.endpoints(), now.policy
 	imagined, unmatched := Suppose(present, suppositions)
 	answer := &ententev1.SimulateHintResponse{Revision: uint64(view.Revision())}
 	for _, u := range unmatched {
@@ -56,17 +57,17 @@ func (s *Server) SimulateHint(ctx context.Context, r *ententev1.SimulateHintRequ
 	if len(places) > maxSimulated {
 		return nil, status.Errorf(codes.ResourceExhausted, "service %s is in %d localities, and the callers of %d can be followed at once; ask for one locality", r.GetService(), len(places), maxSimulated)
 	}
-	now := policy.Carry(present)
+	before := policy.Carry(present)
 	if err := ctx.Err(); err != nil {
 		return nil, raftstore.StatusError(err)
 	}
 	then := policy.Carry(imagined)
-	for _, region := range slices.Sorted(maps.Keys(now.Regions)) {
+	for _, region := range slices.Sorted(maps.Keys(before.Regions)) {
 		answer.Regions = append(answer.Regions, &ententev1.RegionLoad{
-			Region: region, Now: now.Regions[region], Then: then.Regions[region],
-			AvailableNow: now.Available[region], AvailableThen: then.Available[region],
+			Region: region, Now: before.Regions[region], Then: then.Regions[region],
+			AvailableNow: before.Available[region], AvailableThen: then.Available[region],
 		})
 	}
-	answer.NowhereNow, answer.NowhereThen = now.Nowhere, then.Nowhere
+	answer.NowhereNow, answer.NowhereThen = before.Nowhere, then.Nowhere
 	return answer, nil
 }

@@ -165,9 +165,9 @@ func (p *Policy) Carry(endpoints []Endpoint) Carried {
 			out.Available[e.Locality.Region]++
 		}
 	}
-	nowhere := uint64(0)
+	nowhere, arranged := uint64(0), p.Arrange(endpoints)
 	for caller, weight := range callers {
-		plan := p.Plan(caller, endpoints)
+		plan := arranged.Plan(caller)
 		if plan.Reason != "" {
 			nowhere += weight * 100 * 100
 			continue

@@ -28,6 +28,9 @@ const (
 	TrustPending
 	// TrustUnagreed says that one of the two sides of an agreement has not given its consent, or has ended it.
 	TrustUnagreed
+
+	// trustHidden stands for the state of a domain that the callers who are answered do not see.
+	trustHidden TrustState = 255
 )
 
 // Freshness returns what the API calls a state in which an instance is offered.

@@ -122,7 +122,7 @@ func hintTable(h *ententev1.Hint) func(*table) {
 		}
 		var notes []string
 		for _, x := range h.GetExcluded() {
-			notes = append(notes, fmt.Sprintf("Left out: %s (%s): %s", printable(x.GetAddress()), printable(x.GetSpiffeId()), printable(x.GetReason())))
+			notes = append(notes, fmt.Sprintf("Left out: %s (%s) in %s: %s", printable(x.GetAddress()), printable(x.GetSpiffeId()), place(x.GetLocality()), printable(x.GetReason())))
 		}
 		if h.GetReason() != "" {
 			nowhere := fmt.Sprintf("There is nowhere to send requests for %s: %s.", h.GetService(), h.GetReason())

@@ -1825,7 +1825,9 @@ type HintExclusion struct {
 	SpiffeId string                 `protobuf:"bytes,2,opt,name=spiffe_id,json=spiffeId,proto3" json:"spiffe_id,omitempty"`
 	Reason   string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The foreign trust domain that it was imported from; empty: it is registered here.
-	Origin        string `protobuf:"bytes,4,opt,name=origin,proto3" json:"origin,omitempty"`
+	Origin string `protobuf:"bytes,4,opt,name=origin,proto3" json:"origin,omitempty"`
+	// Where it runs.
+	Locality      *Locality `protobuf:"bytes,5,opt,name=locality,proto3" json:"locality,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1886,6 +1888,13 @@ func (x *HintExclusion) GetOrigin() string {
 		return x.Origin
 	}
 	return ""
+}
+
+func (x *HintExclusion) GetLocality() *Locality {
+	if x != nil {
+		return x.Locality
+	}
+	return nil
 }
 
 type SimulateHintRequest struct {
@@ -3531,12 +3540,13 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"\x06health\x18\x03 \x01(\x0e2\x12.entente.v1.HealthR\x06health\x12\x16\n" +
 	"\x06weight\x18\x04 \x01(\rR\x06weight\x123\n" +
 	"\tfreshness\x18\x05 \x01(\x0e2\x15.entente.v1.FreshnessR\tfreshness\x12\x16\n" +
-	"\x06origin\x18\x06 \x01(\tR\x06origin\"v\n" +
+	"\x06origin\x18\x06 \x01(\tR\x06origin\"\xa8\x01\n" +
 	"\rHintExclusion\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1b\n" +
 	"\tspiffe_id\x18\x02 \x01(\tR\bspiffeId\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x16\n" +
-	"\x06origin\x18\x04 \x01(\tR\x06origin\"\xc9\x01\n" +
+	"\x06origin\x18\x04 \x01(\tR\x06origin\x120\n" +
+	"\blocality\x18\x05 \x01(\v2\x14.entente.v1.LocalityR\blocality\"\xc9\x01\n" +
 	"\x13SimulateHintRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x120\n" +
 	"\blocality\x18\x02 \x01(\v2\x14.entente.v1.LocalityR\blocality\x12\x18\n" +
@@ -3808,74 +3818,75 @@ var file_entente_v1_routing_proto_depIdxs = []int32{
 	27, // 30: entente.v1.HintLocality.endpoints:type_name -> entente.v1.HintEndpoint
 	0,  // 31: entente.v1.HintEndpoint.health:type_name -> entente.v1.Health
 	57, // 32: entente.v1.HintEndpoint.freshness:type_name -> entente.v1.Freshness
-	3,  // 33: entente.v1.SimulateHintRequest.locality:type_name -> entente.v1.Locality
-	56, // 34: entente.v1.SimulateHintRequest.read:type_name -> entente.v1.ReadOptions
-	24, // 35: entente.v1.SimulateHintResponse.hint:type_name -> entente.v1.Hint
-	31, // 36: entente.v1.SimulateHintResponse.regions:type_name -> entente.v1.RegionLoad
-	33, // 37: entente.v1.RoutingRule.failover:type_name -> entente.v1.FailoverRule
-	34, // 38: entente.v1.RoutingRule.distribution:type_name -> entente.v1.DistributionRule
-	54, // 39: entente.v1.RoutingRule.update_time:type_name -> google.protobuf.Timestamp
-	53, // 40: entente.v1.DistributionRule.to:type_name -> entente.v1.DistributionRule.ToEntry
-	32, // 41: entente.v1.PutRulesRequest.rules:type_name -> entente.v1.RoutingRule
-	32, // 42: entente.v1.PutRulesResponse.rules:type_name -> entente.v1.RoutingRule
-	56, // 43: entente.v1.ListRulesRequest.read:type_name -> entente.v1.ReadOptions
-	32, // 44: entente.v1.ListRulesResponse.rules:type_name -> entente.v1.RoutingRule
-	54, // 45: entente.v1.ServiceExport.create_time:type_name -> google.protobuf.Timestamp
-	1,  // 46: entente.v1.ServiceExport.state:type_name -> entente.v1.ExportState
-	41, // 47: entente.v1.ExportServiceRequest.export:type_name -> entente.v1.ServiceExport
-	56, // 48: entente.v1.ListServiceExportsRequest.read:type_name -> entente.v1.ReadOptions
-	41, // 49: entente.v1.ListServiceExportsResponse.exports:type_name -> entente.v1.ServiceExport
-	54, // 50: entente.v1.ServiceImport.create_time:type_name -> google.protobuf.Timestamp
-	2,  // 51: entente.v1.ServiceImport.state:type_name -> entente.v1.ImportState
-	54, // 52: entente.v1.ServiceImport.change_time:type_name -> google.protobuf.Timestamp
-	54, // 53: entente.v1.ServiceImport.refuse_time:type_name -> google.protobuf.Timestamp
-	54, // 54: entente.v1.ServiceImport.expire_time:type_name -> google.protobuf.Timestamp
-	47, // 55: entente.v1.ImportServiceRequest.import:type_name -> entente.v1.ServiceImport
-	56, // 56: entente.v1.ListServiceImportsRequest.read:type_name -> entente.v1.ReadOptions
-	47, // 57: entente.v1.ListServiceImportsResponse.imports:type_name -> entente.v1.ServiceImport
-	8,  // 58: entente.v1.RoutingService.HoldLease:input_type -> entente.v1.HoldLeaseRequest
-	12, // 59: entente.v1.RoutingService.ListLeases:input_type -> entente.v1.ListLeasesRequest
-	6,  // 60: entente.v1.RoutingService.RegisterInstance:input_type -> entente.v1.RegisterInstanceRequest
-	14, // 61: entente.v1.RoutingService.ReplaceInstances:input_type -> entente.v1.ReplaceInstancesRequest
-	17, // 62: entente.v1.RoutingService.DeregisterInstance:input_type -> entente.v1.DeregisterInstanceRequest
-	19, // 63: entente.v1.RoutingService.ListServices:input_type -> entente.v1.ListServicesRequest
-	21, // 64: entente.v1.RoutingService.GetService:input_type -> entente.v1.GetServiceRequest
-	22, // 65: entente.v1.RoutingService.GetHint:input_type -> entente.v1.GetHintRequest
-	23, // 66: entente.v1.RoutingService.WatchHint:input_type -> entente.v1.WatchHintRequest
-	29, // 67: entente.v1.RoutingService.SimulateHint:input_type -> entente.v1.SimulateHintRequest
-	35, // 68: entente.v1.RoutingService.PutRules:input_type -> entente.v1.PutRulesRequest
-	37, // 69: entente.v1.RoutingService.ListRules:input_type -> entente.v1.ListRulesRequest
-	39, // 70: entente.v1.RoutingService.DeleteRule:input_type -> entente.v1.DeleteRuleRequest
-	42, // 71: entente.v1.RoutingService.ExportService:input_type -> entente.v1.ExportServiceRequest
-	43, // 72: entente.v1.RoutingService.ListServiceExports:input_type -> entente.v1.ListServiceExportsRequest
-	45, // 73: entente.v1.RoutingService.UnexportService:input_type -> entente.v1.UnexportServiceRequest
-	48, // 74: entente.v1.RoutingService.ImportService:input_type -> entente.v1.ImportServiceRequest
-	49, // 75: entente.v1.RoutingService.ListServiceImports:input_type -> entente.v1.ListServiceImportsRequest
-	51, // 76: entente.v1.RoutingService.UnimportService:input_type -> entente.v1.UnimportServiceRequest
-	11, // 77: entente.v1.RoutingService.HoldLease:output_type -> entente.v1.HoldLeaseResponse
-	13, // 78: entente.v1.RoutingService.ListLeases:output_type -> entente.v1.ListLeasesResponse
-	4,  // 79: entente.v1.RoutingService.RegisterInstance:output_type -> entente.v1.Instance
-	16, // 80: entente.v1.RoutingService.ReplaceInstances:output_type -> entente.v1.ReplaceInstancesResponse
-	18, // 81: entente.v1.RoutingService.DeregisterInstance:output_type -> entente.v1.DeregisterInstanceResponse
-	20, // 82: entente.v1.RoutingService.ListServices:output_type -> entente.v1.ListServicesResponse
-	5,  // 83: entente.v1.RoutingService.GetService:output_type -> entente.v1.Service
-	24, // 84: entente.v1.RoutingService.GetHint:output_type -> entente.v1.Hint
-	24, // 85: entente.v1.RoutingService.WatchHint:output_type -> entente.v1.Hint
-	30, // 86: entente.v1.RoutingService.SimulateHint:output_type -> entente.v1.SimulateHintResponse
-	36, // 87: entente.v1.RoutingService.PutRules:output_type -> entente.v1.PutRulesResponse
-	38, // 88: entente.v1.RoutingService.ListRules:output_type -> entente.v1.ListRulesResponse
-	40, // 89: entente.v1.RoutingService.DeleteRule:output_type -> entente.v1.DeleteRuleResponse
-	41, // 90: entente.v1.RoutingService.ExportService:output_type -> entente.v1.ServiceExport
-	44, // 91: entente.v1.RoutingService.ListServiceExports:output_type -> entente.v1.ListServiceExportsResponse
-	46, // 92: entente.v1.RoutingService.UnexportService:output_type -> entente.v1.UnexportServiceResponse
-	47, // 93: entente.v1.RoutingService.ImportService:output_type -> entente.v1.ServiceImport
-	50, // 94: entente.v1.RoutingService.ListServiceImports:output_type -> entente.v1.ListServiceImportsResponse
-	52, // 95: entente.v1.RoutingService.UnimportService:output_type -> entente.v1.UnimportServiceResponse
-	77, // [77:96] is the sub-list for method output_type
-	58, // [58:77] is the sub-list for method input_type
-	58, // [58:58] is the sub-list for extension type_name
-	58, // [58:58] is the sub-list for extension extendee
-	0,  // [0:58] is the sub-list for field type_name
+	3,  // 33: entente.v1.HintExclusion.locality:type_name -> entente.v1.Locality
+	3,  // 34: entente.v1.SimulateHintRequest.locality:type_name -> entente.v1.Locality
+	56, // 35: entente.v1.SimulateHintRequest.read:type_name -> entente.v1.ReadOptions
+	24, // 36: entente.v1.SimulateHintResponse.hint:type_name -> entente.v1.Hint
+	31, // 37: entente.v1.SimulateHintResponse.regions:type_name -> entente.v1.RegionLoad
+	33, // 38: entente.v1.RoutingRule.failover:type_name -> entente.v1.FailoverRule
+	34, // 39: entente.v1.RoutingRule.distribution:type_name -> entente.v1.DistributionRule
+	54, // 40: entente.v1.RoutingRule.update_time:type_name -> google.protobuf.Timestamp
+	53, // 41: entente.v1.DistributionRule.to:type_name -> entente.v1.DistributionRule.ToEntry
+	32, // 42: entente.v1.PutRulesRequest.rules:type_name -> entente.v1.RoutingRule
+	32, // 43: entente.v1.PutRulesResponse.rules:type_name -> entente.v1.RoutingRule
+	56, // 44: entente.v1.ListRulesRequest.read:type_name -> entente.v1.ReadOptions
+	32, // 45: entente.v1.ListRulesResponse.rules:type_name -> entente.v1.RoutingRule
+	54, // 46: entente.v1.ServiceExport.create_time:type_name -> google.protobuf.Timestamp
+	1,  // 47: entente.v1.ServiceExport.state:type_name -> entente.v1.ExportState
+	41, // 48: entente.v1.ExportServiceRequest.export:type_name -> entente.v1.ServiceExport
+	56, // 49: entente.v1.ListServiceExportsRequest.read:type_name -> entente.v1.ReadOptions
+	41, // 50: entente.v1.ListServiceExportsResponse.exports:type_name -> entente.v1.ServiceExport
+	54, // 51: entente.v1.ServiceImport.create_time:type_name -> google.protobuf.Timestamp
+	2,  // 52: entente.v1.ServiceImport.state:type_name -> entente.v1.ImportState
+	54, // 53: entente.v1.ServiceImport.change_time:type_name -> google.protobuf.Timestamp
+	54, // 54: entente.v1.ServiceImport.refuse_time:type_name -> google.protobuf.Timestamp
+	54, // 55: entente.v1.ServiceImport.expire_time:type_name -> google.protobuf.Timestamp
+	47, // 56: entente.v1.ImportServiceRequest.import:type_name -> entente.v1.ServiceImport
+	56, // 57: entente.v1.ListServiceImportsRequest.read:type_name -> entente.v1.ReadOptions
+	47, // 58: entente.v1.ListServiceImportsResponse.imports:type_name -> entente.v1.ServiceImport
+	8,  // 59: entente.v1.RoutingService.HoldLease:input_type -> entente.v1.HoldLeaseRequest
+	12, // 60: entente.v1.RoutingService.ListLeases:input_type -> entente.v1.ListLeasesRequest
+	6,  // 61: entente.v1.RoutingService.RegisterInstance:input_type -> entente.v1.RegisterInstanceRequest
+	14, // 62: entente.v1.RoutingService.ReplaceInstances:input_type -> entente.v1.ReplaceInstancesRequest
+	17, // 63: entente.v1.RoutingService.DeregisterInstance:input_type -> entente.v1.DeregisterInstanceRequest
+	19, // 64: entente.v1.RoutingService.ListServices:input_type -> entente.v1.ListServicesRequest
+	21, // 65: entente.v1.RoutingService.GetService:input_type -> entente.v1.GetServiceRequest
+	22, // 66: entente.v1.RoutingService.GetHint:input_type -> entente.v1.GetHintRequest
+	23, // 67: entente.v1.RoutingService.WatchHint:input_type -> entente.v1.WatchHintRequest
+	29, // 68: entente.v1.RoutingService.SimulateHint:input_type -> entente.v1.SimulateHintRequest
+	35, // 69: entente.v1.RoutingService.PutRules:input_type -> entente.v1.PutRulesRequest
+	37, // 70: entente.v1.RoutingService.ListRules:input_type -> entente.v1.ListRulesRequest
+	39, // 71: entente.v1.RoutingService.DeleteRule:input_type -> entente.v1.DeleteRuleRequest
+	42, // 72: entente.v1.RoutingService.ExportService:input_type -> entente.v1.ExportServiceRequest
+	43, // 73: entente.v1.RoutingService.ListServiceExports:input_type -> entente.v1.ListServiceExportsRequest
+	45, // 74: entente.v1.RoutingService.UnexportService:input_type -> entente.v1.UnexportServiceRequest
+	48, // 75: entente.v1.RoutingService.ImportService:input_type -> entente.v1.ImportServiceRequest
+	49, // 76: entente.v1.RoutingService.ListServiceImports:input_type -> entente.v1.ListServiceImportsRequest
+	51, // 77: entente.v1.RoutingService.UnimportService:input_type -> entente.v1.UnimportServiceRequest
+	11, // 78: entente.v1.RoutingService.HoldLease:output_type -> entente.v1.HoldLeaseResponse
+	13, // 79: entente.v1.RoutingService.ListLeases:output_type -> entente.v1.ListLeasesResponse
+	4,  // 80: entente.v1.RoutingService.RegisterInstance:output_type -> entente.v1.Instance
+	16, // 81: entente.v1.RoutingService.ReplaceInstances:output_type -> entente.v1.ReplaceInstancesResponse
+	18, // 82: entente.v1.RoutingService.DeregisterInstance:output_type -> entente.v1.DeregisterInstanceResponse
+	20, // 83: entente.v1.RoutingService.ListServices:output_type -> entente.v1.ListServicesResponse
+	5,  // 84: entente.v1.RoutingService.GetService:output_type -> entente.v1.Service
+	24, // 85: entente.v1.RoutingService.GetHint:output_type -> entente.v1.Hint
+	24, // 86: entente.v1.RoutingService.WatchHint:output_type -> entente.v1.Hint
+	30, // 87: entente.v1.RoutingService.SimulateHint:output_type -> entente.v1.SimulateHintResponse
+	36, // 88: entente.v1.RoutingService.PutRules:output_type -> entente.v1.PutRulesResponse
+	38, // 89: entente.v1.RoutingService.ListRules:output_type -> entente.v1.ListRulesResponse
+	40, // 90: entente.v1.RoutingService.DeleteRule:output_type -> entente.v1.DeleteRuleResponse
+	41, // 91: entente.v1.RoutingService.ExportService:output_type -> entente.v1.ServiceExport
+	44, // 92: entente.v1.RoutingService.ListServiceExports:output_type -> entente.v1.ListServiceExportsResponse
+	46, // 93: entente.v1.RoutingService.UnexportService:output_type -> entente.v1.UnexportServiceResponse
+	47, // 94: entente.v1.RoutingService.ImportService:output_type -> entente.v1.ServiceImport
+	50, // 95: entente.v1.RoutingService.ListServiceImports:output_type -> entente.v1.ListServiceImportsResponse
+	52, // 96: entente.v1.RoutingService.UnimportService:output_type -> entente.v1.UnimportServiceResponse
+	78, // [78:97] is the sub-list for method output_type
+	59, // [59:78] is the sub-list for method input_type
+	59, // [59:59] is the sub-list for extension type_name
+	59, // [59:59] is the sub-list for extension extendee
+	0,  // [0:59] is the sub-list for field type_name
 }
 
 func init() { file_entente_v1_routing_proto_init() }

@@ -1,0 +1,65 @@
+package routing
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+)
+
+// TestArrangementServesAllCallers plans for several callers from one arrangement, which none of them may change for the others, and
+// looks for each instance in each hint: it is offered, or it is said why not, and where it is.
+func TestArrangementServesAllCallers(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p, given := drawPolicy(t), drawEndpoints(t)
+		p.stale = rapid.SampledFrom([]StaleMode{StaleDemote, StaleKeep, StaleDrop}).Draw(t, "stale")
+		if rapid.Bool().Draw(t, "distribution") {
+			p.distribution = []distribution{{from: Locality{Region: "a"}, targets: []target{{Locality{Region: "a", Zone: "b"}, 30}, {Locality{Region: "b"}, 70}}}}
+		}
+		callers := []Locality{{"a", "b", "c"}, {"b", "a", ""}, {"c", "c", "c"}, {"a", "b", "c"}}
+		shared := p.Arrange(given)
+		for _, caller := range callers {
+			plan, alone := shared.Plan(caller), p.Plan(caller, given)
+			require.Equal(t, transcript(alone), transcript(plan))
+			h := hint("shop", caller, 1, plan)
+			require.True(t, proto.Equal(hint("shop", caller, 1, alone), h))
+			named := len(h.GetExcluded())
+			for _, x := range h.GetExcluded() {
+				require.NotEmpty(t, x.GetReason())
+				require.NotEmpty(t, x.GetLocality().GetRegion())
+			}
+			for _, priority := range h.GetPriorities() {
+				for _, l := range priority.GetLocalities() {
+					named += len(l.GetEndpoints())
+					for _, e := range l.GetEndpoints() {
+						require.True(t, priority.GetPanic() || e.GetHealth() <= ententev1.Health_HEALTH_DEGRADED, "%s is offered", e)
+					}
+				}
+			}
+			require.Equal(t, len(given), named)
+		}
+	})
+}
+
+// TestArrangementsAreKept makes an arrangement once for all callers who see the same, and bounds how many there are.
+func TestArrangementsAreKept(t *testing.T) {
+	p, made := DefaultPolicy(), 0
+	var kept arrangements
+	get := func(state TrustState) *Arrangement {
+		return kept.of(arrangementKey{p, string(stateBytes([]TrustState{state}))}, func() *Arrangement {
+			made++
+			return p.Arrange(nil)
+		})
+	}
+	first := get(TrustFresh)
+	require.Same(t, first, get(TrustFresh))
+	require.NotSame(t, first, get(trustHidden))
+	require.Equal(t, 2, made)
+	for n := range 100 {
+		get(TrustState(n))
+		require.LessOrEqual(t, len(kept.kept), maxArrangements)
+	}
+}
