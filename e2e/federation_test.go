@@ -37,7 +37,7 @@ bundle_endpoint {
 `
 
 // homeBundle reads a cluster's own bundle over its admin socket.
-func homeBundle(t *testing.T, c *cluster) *ententev1.Bundle {
+func homeBundle(t testing.TB, c *cluster) *ententev1.Bundle {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -47,7 +47,7 @@ func homeBundle(t *testing.T, c *cluster) *ententev1.Bundle {
 }
 
 // federate makes c trust other.
-func federate(t *testing.T, c, other *cluster) {
+func federate(t testing.TB, c, other *cluster) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()

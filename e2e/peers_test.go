@@ -27,7 +27,7 @@ bundle_endpoint {
 
 // peerUp makes two clusters trust each other over a stream that the first one opens, and waits until both say that it keeps their
 // bundles up to date.
-func peerUp(t *testing.T, dials, accepts *cluster) {
+func peerUp(t testing.TB, dials, accepts *cluster) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
@@ -53,7 +53,7 @@ func peerUp(t *testing.T, dials, accepts *cluster) {
 }
 
 // streamUp waits until a member of c says that a stream keeps a domain's bundle up to date.
-func streamUp(t *testing.T, c *cluster, domain string) {
+func streamUp(t testing.TB, c *cluster, domain string) {
 	t.Helper()
 	eventually(t, "a stream with "+domain, func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -78,7 +78,7 @@ func streamUp(t *testing.T, c *cluster, domain string) {
 }
 
 // authoritiesOf are those of a kind and state, as a member lists them.
-func authoritiesOf(t *testing.T, p *process, kind ententev1.AuthorityKind, state ententev1.AuthorityState) (found []*ententev1.Authority) {
+func authoritiesOf(t testing.TB, p *process, kind ententev1.AuthorityKind, state ententev1.AuthorityState) (found []*ententev1.Authority) {
 	t.Helper()
 	for _, a := range listAuthorities(t, p) {
 		if a.GetKind() == kind && a.GetState() == state {

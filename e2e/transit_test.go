@@ -146,7 +146,7 @@ func TestMembersSignWithKeysThatNeverLeaveVault(t *testing.T) {
 	})
 }
 
-func listAuthorities(t *testing.T, p *process) []*ententev1.Authority {
+func listAuthorities(t testing.TB, p *process) []*ententev1.Authority {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()

@@ -1,0 +1,109 @@
+package federation
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/raftstore/membership"
+)
+
+// holdFresh makes relationships known whose bundles are in good standing, and are written down as being so.
+func (tt *timetable) holdFresh(hint time.Duration, all []string) {
+	tt.t.Helper()
+	tt.manager.catalog.mu.Lock()
+	for _, name := range all {
+		r, err := ParseRelationship(&statev1.Relationship{
+			TrustDomain: name, Url: "https://" + name, Profile: webProfile, Generation: 1, Standing: Standing{State: Fresh}.row(time.Now()),
+		})
+		require.NoError(tt.t, err)
+		tt.manager.catalog.entries[name] = entry{r, holding{revision: 1, hint: hint, hinted: true, x509Until: time.Now().Add(24 * time.Hour), jwtKeys: 1}}
+	}
+	tt.manager.catalog.mu.Unlock()
+	tt.manager.changes.relationships(all)
+}
+
+// TestLeaderChangeMakesNoStorm: when the member that leads ten thousand relationships dies, each of the others takes over its part of what was
+// the dead one's a few at a time, polls what it had as before, and tells the new leader in parts; and the new leader, which has heard of nothing
+// yet, writes nothing.
+func TestLeaderChangeMakesNoStorm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const interval = 5 * time.Minute
+		var tt *timetable
+		tt = newTimetable(t, func(_ context.Context, name string) error {
+			tt.manager.observations.attempted(name, 1, time.Now(), true, resultNotModified, "")
+			return nil
+		})
+		defer tt.stop()
+		before, after := []string{"eu-1", "eu-2", "eu-3"}, []string{"eu-1", "eu-2"}
+		all := names(10_000, "example.org")
+		owned := map[string][]string{} // by whose they were, those that are eu-1's in the end
+		others := 0
+		for _, name := range all {
+			if membership.Owner(name, after) == "eu-1" {
+				owned[membership.Owner(name, before)] = append(owned[membership.Owner(name, before)], name)
+			} else {
+				others++
+			}
+		}
+		require.Empty(t, owned["eu-2"], "what lives on keeps what it has")
+		require.InDelta(t, 10_000./3, len(owned["eu-1"]), 300)
+		require.InDelta(t, 10_000./6, len(owned["eu-3"]), 300)
+
+		tt.manager.changes.alive(before)
+		tt.holdFresh(interval, all)
+		tt.pass(3 * interval)
+		require.Len(t, tt.scheduler.owned, len(owned["eu-1"]))
+
+		// eu-3, which led, dies, and eu-1 leads.
+		tt.manager.observations.Reset()
+		leading := time.Now()
+		tt.manager.changes.alive(after)
+		total := map[string]int{}
+		most, reports := 0, 0
+		first := tt.manager.observations.Collect(true)
+		for second := range int(2 * interval / time.Second) {
+			polls := 0
+			for name, n := range tt.pass(time.Second) {
+				total[name] += n
+				polls += n
+			}
+			most = max(most, polls)
+			// A heartbeat a second tells the leader what is new, as much as fits.
+			report := first
+			if second > 0 {
+				report = tt.manager.observations.Collect(false)
+			}
+			if report != nil {
+				message := &statev1.RelationshipReport{}
+				require.NoError(t, proto.Unmarshal(report, message))
+				require.LessOrEqual(t, len(message.GetObservations()), maxReport)
+				reports += len(message.GetObservations())
+				tt.manager.observations.Deliver("eu-1", report)
+			}
+			require.Zero(t, len(tt.manager.transitions(leading)), "second %d", second)
+		}
+		require.Less(t, most, 200, "a hundred a second are taken over, and some eleven a second were polled before")
+		for _, name := range append(owned["eu-1"], owned["eu-3"]...) {
+			require.Positive(t, total[name], name)
+			require.LessOrEqual(t, total[name], 3, name) // two intervals, and a takeover
+		}
+		require.Less(t, reports, 5*len(all), "each attempt is told once, and all of them once more to a new leader")
+
+		// Of those that eu-2 polls nothing was heard for three intervals: they alone are stale then, in one go.
+		tt.pass(interval + time.Minute)
+		for report := tt.manager.observations.Collect(false); report != nil; report = tt.manager.observations.Collect(false) {
+			tt.manager.observations.Deliver("eu-1", report)
+		}
+		found := tt.manager.transitions(leading)
+		require.Equal(t, others, len(found)) // Len would print them all
+		for _, is := range found {
+			require.NotEqual(t, "eu-1", membership.Owner(is.name, after))
+		}
+	})
+}
