@@ -255,6 +255,16 @@ func TestFetchProvesTheEndpoint(t *testing.T) {
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	require.NoError(t, free.Close())
+	site := newPeer(t, func(ca authority) *tls.Certificate { // good for its host name, and no X509-SVID
+		template := svidTemplate(endpointID)
+		template.URIs = nil
+		return ca.sign(t, template)
+	}, serveDocument)
+	named := newPeer(t, func(ca authority) *tls.Certificate {
+		template := svidTemplate(endpointID)
+		template.Subject.CommonName, template.DNSNames, template.IPAddresses = "127.0.0.1", nil, nil
+		return ca.sign(t, template)
+	}, serveDocument)
 
 	for _, test := range []struct {
 		name, reason, text string
@@ -266,6 +276,9 @@ func TestFetchProvesTheEndpoint(t *testing.T) {
 		{"another authority", "untrusted_svid", "does not lead to an authority of its trust domain", spiffe(p.url("/"), endpointID.String()), newBundle(t, home, 1, stranger)},
 		{"every key revoked", "untrusted_svid", "does not lead to an authority of its trust domain", spiffe(p.url("/"), endpointID.String()), newBundle(t, home, 1)},
 		{"another domain's bundle", "no_bundle", "this is the bundle of us.example.org, not of eu.example.org", spiffe(p.url("/"), endpointID.String()), newBundle(t, foreign, 1, p.ca)},
+		{"a web certificate where an SVID is expected", "not_an_svid", "", spiffe(site.url("/"), endpointID.String()), newBundle(t, home, 1, site.ca)},
+		{"the same where it is expected", "ok", "", web(site.url("/"), site.roots), nil},
+		{"a host name in the common name alone", "host_name", "", web(named.URL, named.roots), nil},
 		{"private roots", "ok", "", web(p.url("/"), p.roots), nil},
 		{"private roots are the only ones", "web_certificate", "certificate signed by unknown authority", web(p.url("/"), strangerPEM), nil},
 		{"the system's roots", "web_certificate", "certificate signed by unknown authority", web(p.url("/"), nil), nil},

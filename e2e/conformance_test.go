@@ -16,21 +16,24 @@ import (
 var (
 	namedTest    = regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z0-9_]+)")
 	declaredTest = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)[A-Za-z0-9_]+)\(`)
+	namedCase    = regexp.MustCompile("`(?:Test[A-Za-z0-9_]+)?/([^`]+)`")
 	itemRow      = regexp.MustCompile(`(?m)^\| ([0-9]+) \|.*\| (.*) \|$`)
 	inPackage    = regexp.MustCompile(`^([a-z0-9/]+): `)
 )
 
 // TestConformanceNamesTestsThatExist holds docs/CONFORMANCE.md to the tree: each item names a test, and each named test is
-// there, in the package that the item names.
+// there, in the package that the item names, and so are the cases that are named with it.
 func TestConformanceNamesTestsThatExist(t *testing.T) {
 	page, err := os.ReadFile("../docs/CONFORMANCE.md")
 	require.NoError(t, err)
+	var sources strings.Builder
 	declared := map[string][]string{} // the packages, by the name of a test
 	err = filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || !strings.HasSuffix(path, "_test.go") {
 			return err
 		}
 		source, err := os.ReadFile(path)
+		sources.Write(source)
 		for _, match := range declaredTest.FindAllSubmatch(source, -1) {
 			declared[string(match[1])] = append(declared[string(match[1])], filepath.ToSlash(filepath.Dir(path)))
 		}
@@ -39,6 +42,10 @@ func TestConformanceNamesTestsThatExist(t *testing.T) {
 	require.NoError(t, err)
 	for _, match := range namedTest.FindAllSubmatch(page, -1) {
 		assert.NotEmpty(t, declared[string(match[1])], "docs/CONFORMANCE.md names %s, which is no test of this tree", match[1])
+	}
+	for _, match := range namedCase.FindAllSubmatch(page, -1) {
+		name := strings.ReplaceAll(string(match[1]), "_", " ")
+		assert.True(t, strings.Contains(sources.String(), `"`+name+`"`) || strings.Contains(sources.String(), `"`+string(match[1])+`"`), "docs/CONFORMANCE.md names the case %q, which no test of this tree has", name)
 	}
 	rows := itemRow.FindAllSubmatch(page, -1)
 	require.Len(t, rows, 35, "items 1 to 34 have a row each, and 36; 35 is not served")

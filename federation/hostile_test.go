@@ -1,12 +1,15 @@
 package federation
 
 import (
+	"bytes"
 	"context"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
@@ -89,6 +92,39 @@ func TestHostilePeers(t *testing.T) {
 			}
 			require.Equal(t, lines, r.ledger.said())
 		})
+	}
+}
+
+// TestEveryFetchIsLogged: one line each, with what came of it; the bundle that is the same again at debug, since that is every few minutes.
+func TestEveryFetchIsLogged(t *testing.T) {
+	var log bytes.Buffer
+	r := newRoom(t, func(c *Config) {
+		c.Logger = hclog.New(&hclog.LoggerOptions{Output: &log, Level: hclog.Debug, Mutex: &sync.Mutex{}})
+	})
+	us := newAuthority(t, "us.example.org")
+	p := newPeer(t, us, us.bundle(t, 1))
+	r.create(t, spiffeRelationship(us, p), us.bundle(t, 1))
+	for _, c := range []struct {
+		do          func()
+		level, what string
+	}{
+		{func() { p.serve(us.bundle(t, 2, us.rotated(t))) }, "[INFO]", "result=stored"},
+		{func() {}, "[DEBUG]", "result=not_modified"},
+		{func() { p.serve(us.bundle(t, 1)) }, "[WARN]", "result=rollback"},
+		{func() { p.Close() }, "[WARN]", "result=network"},
+	} {
+		c.do()
+		log.Reset()
+		r.refresh(t, "us.example.org")
+		var lines []string
+		for line := range strings.Lines(log.String()) {
+			if strings.Contains(line, "result=") {
+				lines = append(lines, line)
+			}
+		}
+		require.Len(t, lines, 1, "%s", c.what)
+		require.Contains(t, lines[0], c.level)
+		require.Contains(t, lines[0], "trust_domain=us.example.org "+c.what)
 	}
 }
 
