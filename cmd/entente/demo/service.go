@@ -30,11 +30,10 @@ const (
 )
 
 // service is an instance of the service "shop": an HTTPS server that lets in the callers it knows by their SPIFFE IDs, of
-// whichever domain, and is registered with both clusters. (Until clusters exchange services themselves, each is told.)
+// whichever domain, and is registered with the cluster of its region, which exports it to the other one.
 type service struct {
 	*workload
 	locality *ententev1.Locality
-	clusters []*region
 	callers  []spiffeid.ID
 
 	server  *http.Server
@@ -51,10 +50,10 @@ type reply struct {
 	Anchor  string `json:"anchor"`
 }
 
-// open starts the server and registers it with the clusters.
-func (w *world) open(identity *workload, zone string, clusters []*region, callers ...spiffeid.ID) (*service, error) {
+// open starts the server and registers it with the cluster of its region.
+func (w *world) open(identity *workload, zone string, callers ...spiffeid.ID) (*service, error) {
 	s := &service{
-		workload: identity, clusters: clusters, callers: callers,
+		workload: identity, callers: callers,
 		locality: &ententev1.Locality{Region: identity.region.name, Zone: zone},
 	}
 	config := tlsconfig.MTLSServerConfig(identity, identity, tlsconfig.AuthorizeOneOf(callers...))
@@ -73,13 +72,11 @@ func (w *world) open(identity *workload, zone string, clusters []*region, caller
 	s.stop = stop
 	s.running.Go(func() { _ = s.server.ServeTLS(listener, "", "") })
 	w.onClose(s.close)
-	for _, r := range clusters {
-		lease, err := s.register(running, r, "")
-		if err != nil {
-			return nil, err
-		}
-		s.running.Go(func() { s.keepRenewing(running, r, lease) })
+	lease, err := s.register(running, identity.region, "")
+	if err != nil {
+		return nil, err
 	}
+	s.running.Go(func() { s.keepRenewing(running, identity.region, lease) })
 	return s, nil
 }
 
@@ -166,11 +163,9 @@ func (s *service) keepRenewing(ctx context.Context, r *region, lease *held) {
 // withdraw stops the instance as an operator would: it is deregistered, and then closed.
 func (s *service) withdraw(ctx context.Context) error {
 	s.stop()
-	for _, r := range s.clusters {
-		_, err := ententev1.NewRoutingServiceClient(r.conn).DeregisterInstance(ctx, &ententev1.DeregisterInstanceRequest{Service: serviceName, Address: s.address})
-		if err != nil {
-			return fmt.Errorf("deregister %s from the cluster of %s: %w", s.id, r.name, err)
-		}
+	_, err := ententev1.NewRoutingServiceClient(s.region.conn).DeregisterInstance(ctx, &ententev1.DeregisterInstanceRequest{Service: serviceName, Address: s.address})
+	if err != nil {
+		return fmt.Errorf("deregister %s from the cluster of %s: %w", s.id, s.region.name, err)
 	}
 	s.close()
 	return nil
@@ -223,4 +218,21 @@ func (p *workload) call(ctx context.Context, address string, expected spiffeid.I
 		return answered{}, err
 	}
 	return answered{callerAnchor: seen.Anchor, serverAnchor: anchor}, nil
+}
+
+// share has each region export the service to the other, and import it from there.
+func (s *story) share(ctx context.Context) error {
+	for _, pair := range [][2]*region{{s.eu, s.us}, {s.us, s.eu}} {
+		here, there := pair[0], pair[1]
+		client := ententev1.NewRoutingServiceClient(here.conn)
+		_, err := client.ExportService(ctx, &ententev1.ExportServiceRequest{Export: &ententev1.ServiceExport{Service: serviceName, To: there.domain.Name()}})
+		if err != nil {
+			return fmt.Errorf("export %s from %s to %s: %w", serviceName, here.name, there.name, err)
+		}
+		_, err = client.ImportService(ctx, &ententev1.ImportServiceRequest{Import: &ententev1.ServiceImport{Name: serviceName, From: there.domain.Name()}})
+		if err != nil {
+			return fmt.Errorf("import %s into %s from %s: %w", serviceName, here.name, there.name, err)
+		}
+	}
+	return nil
 }

@@ -82,6 +82,9 @@ func (s *story) populate(ctx context.Context) (string, error) {
 	if err := issuing.Wait(); err != nil {
 		return "", err
 	}
+	if err := s.share(ctx); err != nil {
+		return "", err
+	}
 	var err error
 	if s.euService, err = s.openIn(eu, euZone); err != nil {
 		return "", err
@@ -89,12 +92,12 @@ func (s *story) populate(ctx context.Context) (string, error) {
 	if s.usService, err = s.openIn(us, usZone); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%s at %s (eu/%s) and %s at %s (us/%s), each with an X509-SVID of %s and leases of %s in both clusters",
+	return fmt.Sprintf("%s at %s (eu/%s) and %s at %s (us/%s), each with an X509-SVID of %s and a lease of %s in its own cluster, which exports it to the other",
 		eu.id, s.euService.address, euZone, us.id, s.usService.address, usZone, svidTTL, leaseTTL), nil
 }
 
 func (s *story) openIn(identity *workload, zone string) (*service, error) {
-	return s.open(identity, zone, s.regions(), s.euCaller.id, s.usCaller.id)
+	return s.open(identity, zone, s.euCaller.id, s.usCaller.id)
 }
 
 func (s *story) callNear(ctx context.Context) (string, error) {
