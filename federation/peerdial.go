@@ -75,13 +75,7 @@ func (d *dialer) once(ctx context.Context) {
 	}
 	var failures []error
 	for _, address := range d.addresses() {
-		conn, err := d.peers.config.Dial(ctx, address, td)
-		if err != nil {
-			failures = append(failures, err)
-			continue
-		}
-		d.worked = address
-		if err = d.over(ctx, address, conn); err == nil {
+		if err = d.over(ctx, address, td); err == nil {
 			return // it was a stream, whose end is written down
 		}
 		failures = append(failures, err)
@@ -114,40 +108,67 @@ func (d *dialer) addresses() []string {
 	return out
 }
 
-// over opens the stream over a connection. It returns an error if there was no stream.
-func (d *dialer) over(ctx context.Context, address string, raw net.Conn) error {
-	// A stream that is over has a second to say why, which the end of this context must not cut short.
-	calling, hangUp := context.WithCancel(context.WithoutCancel(ctx))
-	defer hangUp()
-	conn, err := newPeerConn(address, raw, d.peers.config.Credentials, grpc.MaxCallSendMsgSize(maxPeerMessage))
-	if err != nil {
-		_ = raw.Close() // not used
-		return fmt.Errorf("prepare the stream to %s at %s: %w", d.home, address, err)
-	}
-	defer func() {
-		_ = conn.Close() // the stream is over
-		_ = raw.Close()  // where gRPC never took it
-	}()
-	opening := time.AfterFunc(helloWithin, hangUp)
-	call, err := ententev1.NewPeerServiceClient(conn).Exchange(calling)
-	if !opening.Stop() && err == nil {
-		err = violation("silent", "the peer did not take the stream within %s", helloWithin)
-	}
-	if err != nil {
-		return fmt.Errorf("open the stream to %s at %s: %w", d.home, address, lost(err))
-	}
-	remote, err := answers(call, d.home)
+// opened is a stream that a member of the peer has taken.
+type opened struct {
+	wire wire
+	// remote is the ID of that member.
+	remote string
+	// hangUp ends the call, and the connection with it.
+	hangUp func()
+}
+
+// over opens the stream at an address, and runs it to its end. It returns an error if there was no stream.
+func (d *dialer) over(ctx context.Context, address string, home spiffeid.TrustDomain) error {
+	o, err := d.peers.open(ctx, address, home)
 	if err != nil {
 		return err
 	}
+	defer o.hangUp()
+	d.worked = address
 	m := d.peers.manager
 	// What ends it is said to the peer, and the end of this member's dialing says nothing.
-	s := newStream(context.WithoutCancel(ctx), d.peers, newSession(d.peers.config.Home.Name(), m.member, d.home, remote, true, m.now()), &callerWire{call})
+	s := newStream(context.WithoutCancel(ctx), d.peers, newSession(d.peers.config.Home.Name(), m.member, d.home, o.remote, true, m.now()), o.wire)
 	if err := d.peers.join(s); err != nil {
 		return err
 	}
 	_ = d.peers.keep(s) // it is written down there
 	return nil
+}
+
+// call opens a stream over a connection of its own, by gRPC.
+func (p *peers) call(ctx context.Context, address string, home spiffeid.TrustDomain) (opened, error) {
+	raw, err := p.config.Dial(ctx, address, home)
+	if err != nil {
+		return opened{}, err
+	}
+	// A stream that is over has a second to say why, which the end of this context must not cut short.
+	calling, endCall := context.WithCancel(context.WithoutCancel(ctx))
+	conn, err := newPeerConn(address, raw, p.config.Credentials, grpc.MaxCallSendMsgSize(maxPeerMessage))
+	if err != nil {
+		endCall()
+		_ = raw.Close() // not used
+		return opened{}, fmt.Errorf("prepare the stream to %s at %s: %w", home.Name(), address, err)
+	}
+	hangUp := func() {
+		endCall()
+		_ = conn.Close() // the stream is over
+		_ = raw.Close()  // where gRPC never took it
+	}
+	opening := time.AfterFunc(helloWithin, endCall)
+	call, err := ententev1.NewPeerServiceClient(conn).Exchange(calling)
+	if !opening.Stop() && err == nil {
+		err = violation("silent", "the peer did not take the stream within %s", helloWithin)
+	}
+	if err != nil {
+		hangUp()
+		return opened{}, fmt.Errorf("open the stream to %s at %s: %w", home.Name(), address, lost(err))
+	}
+	remote, err := answers(call, home.Name())
+	if err != nil {
+		hangUp()
+		return opened{}, err
+	}
+	return opened{&callerWire{call}, remote, hangUp}, nil
 }
 
 // newPeerConn has gRPC use a connection that is there already, and no other.

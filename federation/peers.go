@@ -40,6 +40,8 @@ type peers struct {
 	config  PeerConfig
 	reports *PeerReports
 	remote  *remoteStreams
+	// open is [peers.call]; a simulation has networks of its own.
+	open func(ctx context.Context, address string, home spiffeid.TrustDomain) (opened, error)
 	// wakes tells the reconciler that something is due.
 	wakes chan struct{}
 	// refusals bounds the log lines of streams that were refused.
@@ -68,7 +70,7 @@ func newPeers(m *Manager, c PeerConfig) *peers {
 		streams: map[string][]*stream{}, dialers: map[string]*dialer{}, paces: map[string]*peerPace{}, ended: map[string]bool{}, refusals: rate.NewLimiter(refusalRate, refusalBurst),
 	}
 	p.reports = newPeerReports(m.now, m.peerAlive, p.homes)
-	p.remote = newRemoteStreams(p)
+	p.remote, p.open = newRemoteStreams(p), p.call
 	return p
 }
 
