@@ -1,0 +1,212 @@
+package federation
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ententehq/entente/bundle"
+)
+
+// grown is what was found of one real cluster among many light peers.
+type grown struct {
+	size int
+	// took is the time until each peer had taken the real cluster's distrust; at a hub, until the hub had a peer's.
+	took []time.Duration
+	// work is the processor time that it cost, both ends.
+	work time.Duration
+	news tally
+	// held is the memory after everything came to rest, beyond that of the peers.
+	held int64
+	// mapBytes is how large the map of a hub is, and mapWork what it costs to make it anew.
+	mapBytes int
+	mapWork  time.Duration
+}
+
+// processorTime is what this process has used so far.
+func processorTime() time.Duration {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u) // it does not fail for the process itself
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// memory is what is in use, stacks included.
+func memory() int64 {
+	runtime.GC()
+	runtime.GC() // what the first one freed from pools and finalizers
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc + m.StackInuse) //nolint:gosec // no such heap
+}
+
+// growth is a real cluster with its light peers.
+type growth struct {
+	real   *cluster
+	peers  []*lightPeer
+	homes  []*simAuthority
+	before int64
+}
+
+// grow has a real cluster of one member stand among light peers; kind says what it is: a member of a mesh, or the hub.
+func (w *world) grow(kind topology, size int, streams bool) *growth {
+	w.t.Helper()
+	return w.growAmong(1, kind, size, streams)
+}
+
+// growAmong has a real cluster of so many members.
+func (w *world) growAmong(members int, kind topology, size int, streams bool) *growth {
+	w.t.Helper()
+	g := &growth{real: w.newCluster(simName(size/2), members)}
+	g.real.hub = kind == oneHub
+	var links []link
+	for i := range size {
+		if i == size/2 {
+			continue
+		}
+		a := newSimAuthority(w.t, simName(i))
+		g.homes, g.peers = append(g.homes, a), append(g.peers, w.newLightPeer(a, g.real))
+		// In a mesh both sides can dial, and that of the lower name is kept; spokes dial their hub.
+		links = append(links, link{other: a, stream: streams, dial: streams && kind == mesh && i > size/2, vouch: kind == oneHub})
+	}
+	g.before = memory()
+	g.real.relate(links)
+	g.real.run()
+	if streams {
+		ctx, cancel := context.WithCancel(context.Background())
+		var dialers sync.WaitGroup
+		for i, p := range g.peers {
+			if !links[i].dial {
+				dialers.Go(func() { p.dial(ctx) })
+			}
+		}
+		w.t.Cleanup(func() {
+			cancel()
+			dialers.Wait()
+		})
+		await(w.t, len(g.peers), g.real.streams)
+	}
+	// For the first fetches, which begin at the pace of taking over.
+	<-time.After(time.Duration(size)*takeoverPace + time.Minute)
+	return g
+}
+
+// distrust has the real cluster distrust, and waits until all peers know.
+func (g *growth) distrust() (took []time.Duration) {
+	learned := make(chan time.Time, len(g.peers))
+	for _, p := range g.peers {
+		p.mu.Lock()
+		p.learned = func(*lightPeer, uint64) { learned <- time.Now() }
+		p.mu.Unlock()
+	}
+	began := time.Now()
+	g.real.publish(2)
+	for range g.peers {
+		took = append(took, (<-learned).Sub(began))
+	}
+	<-time.After(10 * time.Second)
+	slices.Sort(took)
+	return took
+}
+
+// growMesh measures a member of a mesh.
+func growMesh(t *testing.T, size int, streams bool) (g grown) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newWorld(t, "entente").grow(mesh, size, streams)
+		g = grown{size: size, held: memory() - m.before}
+		if streams {
+			before, worked := m.real.counted.counted(), processorTime()
+			g.took = m.distrust()
+			g.work, g.news = processorTime()-worked, m.real.counted.counted().since(before).news()
+		}
+	})
+	return g
+}
+
+// growHub measures a hub: until it has stored a spoke's distrust, and what its map is then.
+func growHub(t *testing.T, size int) (g grown) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newWorld(t, "entente").grow(oneHub, size, true)
+		read := func() int {
+			answer := httptest.NewRecorder()
+			m.real.handler.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/bundles", nil))
+			require.Equal(t, http.StatusOK, answer.Code)
+			return answer.Body.Len()
+		}
+		read()
+		g = grown{size: size, held: memory() - m.before}
+		last := len(m.peers) - 1
+		began, worked := time.Now(), processorTime()
+		m.peers[last].publish(m.homes[last].bundle(t, 2))
+		at, err := m.real.knows(t.Context(), m.peers[last].name(), 2)
+		require.NoError(t, err)
+		g.took = []time.Duration{at.Sub(began)}
+		synctest.Wait()
+		g.mapBytes = read()
+		g.mapWork = processorTime() - worked
+	})
+	return g
+}
+
+// mapHost is a hub that is only read from.
+type mapHost struct {
+	handler *bundle.Handler
+	counted traffic
+}
+
+func (h *mapHost) accept(*traffic, spiffeid.TrustDomain, string) (*pipeEnd, string, error) {
+	return nil, "", errNobodyLeads
+}
+func (h *mapHost) serve(w http.ResponseWriter, r *http.Request) { noted(w, r, h.handler) }
+func (h *mapHost) sent() *traffic                               { return &h.counted }
+
+// growSpoke measures a real spoke whose hub vouches for so many domains: what their bundles cost it, and what one distrust does.
+func growSpoke(t *testing.T, size int) (g grown) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "entente")
+		h := &mapHost{}
+		var err error
+		h.handler, err = bundle.NewHandler(nil)
+		require.NoError(t, err)
+		home := newSimAuthority(t, simName(0))
+		publication := bundle.Publication{Home: home.td, Hosted: []bundle.Hosted{{Bundle: home.bundle(t, 1)}}}
+		var last *simAuthority
+		for i := range size - 2 {
+			last = newSimAuthority(t, simName(i+1))
+			v, err := bundle.Vouch(last.bundle(t, 1))
+			require.NoError(t, err)
+			publication.Vouched = append(publication.Vouched, v)
+		}
+		require.NoError(t, h.handler.Publish(publication))
+		w.add(home.td.Name(), h)
+		spoke := w.newCluster(simName(size-1), 1)
+		before := memory()
+		spoke.relate([]link{{other: home, take: true}})
+		spoke.run()
+		_, err = spoke.knows(t.Context(), last.td.Name(), 1)
+		require.NoError(t, err)
+		<-time.After(2 * simHint)
+		g = grown{size: size, held: memory() - before}
+
+		counted, worked, began := spoke.counted.counted(), processorTime(), time.Now()
+		changed, err := bundle.Vouch(last.bundle(t, 2))
+		require.NoError(t, err)
+		publication.Vouched = append(slices.Clone(publication.Vouched[:size-3]), changed)
+		require.NoError(t, h.handler.Publish(publication))
+		at, err := spoke.knows(t.Context(), last.td.Name(), 2)
+		require.NoError(t, err)
+		g.took = []time.Duration{at.Sub(began)}
+		<-time.After(10 * time.Second)
+		g.work, g.news = processorTime()-worked, spoke.counted.counted().since(counted).news()
+	})
+	return g
+}

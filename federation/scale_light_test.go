@@ -1,0 +1,179 @@
+package federation
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/stretchr/testify/require"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/bundle"
+)
+
+// lightPeer is a peer of one real cluster, without a store: it speaks the protocol of streams by the real session's rules, serves a real
+// document, and remembers the version of the real cluster's bundle that it was brought last.
+type lightPeer struct {
+	w       *world
+	home    spiffeid.TrustDomain
+	real    *cluster
+	counted traffic
+	// learned is told of every version that was taken.
+	learned func(p *lightPeer, sequence uint64)
+
+	mu       sync.Mutex
+	hosted   hostedBundle
+	held     holding
+	sessions map[*pipeEnd]*session
+}
+
+func (w *world) newLightPeer(a *simAuthority, of *cluster) *lightPeer {
+	p := &lightPeer{w: w, home: a.td, real: of, sessions: map[*pipeEnd]*session{}}
+	p.publish(a.bundle(w.t, 1))
+	p.held = holdingOf(of.home.bundle(w.t, 1), time.Time{}, 1)
+	w.add(a.td.Name(), p)
+	return p
+}
+
+func (p *lightPeer) name() string { return p.home.Name() }
+
+// publish hosts a bundle from now on, and tells the real cluster if there is a stream.
+func (p *lightPeer) publish(b *bundle.Bundle) {
+	v := version{digest: b.Digest()}
+	v.sequence, v.ordered = b.Sequence()
+	hint, _ := b.RefreshHint()
+	p.mu.Lock()
+	p.hosted = hostedBundle{version: v, document: b.Marshal(), hint: hint}
+	ends := make([]*pipeEnd, 0, len(p.sessions))
+	for e := range p.sessions {
+		ends = append(ends, e)
+	}
+	p.mu.Unlock()
+	for _, e := range ends {
+		p.flush(e)
+	}
+}
+
+func (p *lightPeer) sent() *traffic { return &p.counted }
+
+func (p *lightPeer) serve(w http.ResponseWriter, r *http.Request) {
+	p.mu.Lock()
+	document := p.hosted.document
+	p.mu.Unlock()
+	noted(w, r, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { serveDocument(w, r, document) }))
+}
+
+// accept takes the stream that the real cluster opens.
+func (p *lightPeer) accept(from *traffic, home spiffeid.TrustDomain, member string) (*pipeEnd, string, error) {
+	theirs, ours := newPipe(from, &p.counted, p.w.latency(home.Name(), p.name()))
+	go p.speak(ours, member, false)
+	return theirs, "member-1", nil
+}
+
+// dial keeps a stream open that this peer opens, until ctx ends, trying again at the pace of a real dialer.
+func (p *lightPeer) dial(ctx context.Context) {
+	retry := backoff.NewExponentialBackOff()
+	retry.InitialInterval, retry.MaxInterval, retry.RandomizationFactor = firstDial, lastDial, 0.5
+	for ctx.Err() == nil {
+		began := time.Now()
+		if p.w.shake(ctx, p.name(), p.real.home.td.Name()) == nil {
+			if e, member, err := p.real.accept(&p.counted, p.home, "member-1"); err == nil {
+				stop := context.AfterFunc(ctx, e.hangUp)
+				p.speak(e, member, true)
+				stop()
+				e.hangUp()
+			}
+		}
+		if time.Since(began) > settled {
+			retry.Reset()
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(retry.NextBackOff()):
+		}
+	}
+}
+
+// speak runs a session to its end.
+func (p *lightPeer) speak(e *pipeEnd, member string, outgoing bool) {
+	real := p.real.home.td.Name()
+	p.mu.Lock()
+	p.sessions[e] = newSession(p.name(), "member-1", real, member, outgoing, time.Now())
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		delete(p.sessions, e)
+		p.mu.Unlock()
+		e.finish()
+	}()
+	p.flush(e)
+	p.mu.Lock() // so that beat is there when its time comes
+	var beat *time.Timer
+	beat = time.AfterFunc(longestBeat, func() {
+		p.flush(e)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if s, ok := p.sessions[e]; ok {
+			beat.Reset(max(time.Until(s.beat), shortestBeat))
+		}
+	})
+	p.mu.Unlock()
+	defer beat.Stop()
+	for {
+		m, err := e.recv()
+		if err != nil || !p.take(e, m) {
+			return
+		}
+		p.flush(e)
+	}
+}
+
+// worldLocked is what a session has to know. p.mu is held.
+func (p *lightPeer) worldLocked() peerWorld {
+	real := p.real.home.td.Name()
+	return peerWorld{
+		hosted: map[string]hostedBundle{p.name(): p.hosted},
+		plan:   peerPlan{home: real, wanted: map[string]holding{real: p.held}},
+	}
+}
+
+// take takes in a message; false: the stream has ended.
+func (p *lightPeer) take(e *pipeEnd, m *ententev1.PeerMessage) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.sessions[e]
+	got, err := s.take(m, p.worldLocked(), time.Now())
+	if err != nil {
+		return false
+	}
+	if got.bundle != nil {
+		b, _, err := bundle.Parse(p.real.home.td, got.bundle.GetDocument())
+		require.NoError(p.w.t, err)
+		p.held = holdingOf(b, time.Time{}, p.held.revision+1)
+		s.reply(p.real.home.td.Name(), p.held.version(), "")
+		if p.learned != nil {
+			p.learned(p, p.held.sequence)
+		}
+	}
+	return true
+}
+
+// flush sends what is to be sent.
+func (p *lightPeer) flush(e *pipeEnd) {
+	p.mu.Lock()
+	s, ok := p.sessions[e]
+	if !ok {
+		p.mu.Unlock()
+		return
+	}
+	out := s.next(p.worldLocked(), time.Now())
+	p.mu.Unlock()
+	for _, m := range out {
+		if e.send(m) != nil {
+			return
+		}
+	}
+}

@@ -1,0 +1,140 @@
+package federation
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// moments are when something happened.
+type moments struct {
+	mu sync.Mutex
+	at []time.Time
+}
+
+func (m *moments) now() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.at = append(m.at, time.Now())
+}
+
+func (m *moments) all() []time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.at)
+}
+
+// pace is how evenly something happened in a span of time: how often in all, in a window on the mean, and in the fullest one.
+type pace struct {
+	count int
+	mean  float64
+	peak  int
+}
+
+// paceOf looks at windows of a length.
+func paceOf(at []time.Time, from, to time.Time, window time.Duration) (p pace) {
+	windows := make([]int, int(to.Sub(from)/window)+1)
+	for _, t := range at {
+		if !t.Before(from) && t.Before(to) {
+			i := int(t.Sub(from) / window)
+			windows[i]++
+			p.count++
+			p.peak = max(p.peak, windows[i])
+		}
+	}
+	p.mean = float64(p.count) * float64(window) / float64(to.Sub(from))
+	return p
+}
+
+// ratio is that of the fullest window to the mean.
+func (p pace) ratio() float64 { return float64(p.peak) / p.mean }
+
+// pollWindow is in what windows polls are counted.
+const pollWindow = 10 * time.Second
+
+// during returns the pace of all members together, the members that are gone included, while something goes on.
+func (g *growth) during(members []*simMember, of func(*simMember) *moments, window time.Duration, what func()) pace {
+	from := time.Now()
+	what()
+	var all []time.Time
+	for _, m := range members {
+		all = append(all, of(m).all()...)
+	}
+	return paceOf(all, from, time.Now(), window)
+}
+
+func polls(m *simMember) *moments { return &m.polls }
+func dials(m *simMember) *moments { return &m.dials }
+
+// kill ends the member that leads, as if its process were killed; the others learn of it as from heartbeats that stay away.
+func (c *cluster) kill(t *testing.T) {
+	t.Helper()
+	i := c.raft.Leader()
+	dead := c.members[i]
+	c.mu.Lock()
+	c.members = slices.Delete(slices.Clone(c.members), i, i+1)
+	c.mu.Unlock()
+	dead.stop()
+	c.raft.Kill(i)
+	<-time.After(10 * time.Second)
+	markAlive(t, c.members[0].store, c.alive()...)
+}
+
+// spread is what was found of the polls of a cluster of three.
+type spread struct {
+	size int
+	// start is while it begins, rest when nothing happens, handover while another member is made the leader, death after the leader
+	// died, and later in the hour after that.
+	start, rest, handover, death, later pace
+	// shares are the polls of each member in the time of rest.
+	shares []int
+	// dialed is the pace of dialing streams after the leader died, in windows of a second.
+	dialed pace
+}
+
+// spreadOf measures it.
+func spreadOf(t *testing.T, size int, streams bool) (s spread) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "entente")
+		s.size = size
+		began := time.Now()
+		g := w.growAmong(3, mesh, size, streams)
+		members := g.real.members
+		<-time.After(simHint)
+		var all []time.Time
+		for _, m := range members {
+			all = append(all, m.polls.all()...)
+		}
+		s.start = paceOf(all, began, time.Now(), pollWindow)
+		<-time.After(6 * simHint)
+
+		from := time.Now()
+		s.rest = g.during(members, polls, pollWindow, func() { <-time.After(6 * simHint) })
+		for _, m := range members {
+			s.shares = append(s.shares, paceOf(m.polls.all(), from, time.Now(), pollWindow).count)
+		}
+		s.handover = g.during(members, polls, pollWindow, func() {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			require.NoError(t, members[g.real.raft.Leader()].store.TransferLeadership(ctx, ""))
+			<-time.After(2 * simHint)
+		})
+		from = time.Now()
+		s.death = g.during(members, polls, pollWindow, func() {
+			g.real.kill(t)
+			<-time.After(simHint)
+		})
+		all = nil
+		for _, m := range members {
+			all = append(all, m.dials.all()...)
+		}
+		s.dialed = paceOf(all, from, time.Now(), time.Second)
+		s.later = g.during(members, polls, pollWindow, func() { <-time.After(6 * simHint) })
+	})
+	return s
+}

@@ -1,0 +1,187 @@
+package federation
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
+)
+
+// errNobodyLeads is what a member is told that asks the leader meanwhile.
+var errNobodyLeads = errors.New("no member leads")
+
+// Query asks the leader's memory, as a member does over the heartbeats' connection.
+func (m *simMember) Query(_ context.Context, section string, query []byte) ([]byte, error) {
+	m.cluster.mu.Lock()
+	leader := m.cluster.leader
+	m.cluster.mu.Unlock()
+	if leader == nil {
+		return nil, errNobodyLeads
+	}
+	if section == PeerSection {
+		return leader.manager.Peers().Answer(query)
+	}
+	return leader.manager.Section().Answer(query)
+}
+
+// run runs all members until the bubble's test ends, or stop is called for each.
+func (c *cluster) run() {
+	for _, m := range c.members {
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan error, 1)
+		go func() { ended <- m.manager.Run(ctx) }()
+		m.stop = sync.OnceFunc(func() {
+			cancel()
+			require.NoError(c.w.t, <-ended)
+		})
+		c.w.t.Cleanup(m.stop)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var work sync.WaitGroup
+	work.Go(func() { c.beat(ctx) })
+	work.Go(func() { c.render(ctx) })
+	c.w.t.Cleanup(func() {
+		cancel()
+		work.Wait()
+	})
+}
+
+// beat plays the heartbeats: what each member has to tell reaches the leader within a second.
+func (c *cluster) beat(ctx context.Context) {
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for {
+		c.mu.Lock()
+		members, was := c.members, c.leader
+		c.leader = nil
+		for _, m := range members {
+			if m.store.IsLeader() {
+				c.leader = m
+			}
+		}
+		is := c.leader
+		c.mu.Unlock()
+		if is != nil {
+			if is != was {
+				is.manager.Section().Reset()
+				is.manager.Peers().Reset()
+			}
+			for _, m := range members {
+				if report := m.manager.Section().Collect(is != was); report != nil {
+					is.manager.Section().Deliver(m.id, report)
+				}
+				if report := m.manager.Peers().Collect(is != was); report != nil {
+					is.manager.Peers().Deliver(m.id, report)
+				}
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// render keeps what the endpoint serves up to date, as node does from the same tables.
+func (c *cluster) render(ctx context.Context) {
+	over := []raftstore.Prefix{hostedBundles.Prefix("")}
+	if c.hub {
+		over = append(over, Relationships.Prefix(""), ForeignBundles.Prefix(""))
+	}
+	for ctx.Err() == nil {
+		m := c.first()
+		_ = m.store.Follow(ctx, over, func(v *raftstore.View) error {
+			p := bundle.Publication{Home: c.home.td}
+			for row, err := range hostedBundles.All(v, "") {
+				require.NoError(c.w.t, err)
+				b, err := bundle.FromRow(row.Value)
+				require.NoError(c.w.t, err)
+				p.Hosted = append(p.Hosted, bundle.Hosted{Bundle: b})
+			}
+			if c.hub {
+				p.Vouched = c.vouches(v)
+			}
+			require.NoError(c.w.t, c.handler.Publish(p))
+			return nil
+		})
+	}
+}
+
+// vouches reads what the hub's map has of others.
+func (c *cluster) vouches(v *raftstore.View) (all []bundle.Vouched) {
+	for row, err := range Relationships.All(v, "") {
+		require.NoError(c.w.t, err)
+		stored, found, err := ForeignBundles.Get(v, row.Key)
+		require.NoError(c.w.t, err)
+		if !found || !Vouches(row.Value) {
+			continue
+		}
+		once := c.vouched[row.Key]
+		if once.revision != stored.Revision {
+			b, err := bundle.FromRow(stored.Value)
+			require.NoError(c.w.t, err)
+			once.revision = stored.Revision
+			once.vouched, err = bundle.Vouch(b)
+			require.NoError(c.w.t, err)
+			c.vouched[row.Key] = once
+		}
+		all = append(all, once.vouched)
+	}
+	return all
+}
+
+// knows returns when the cluster has stored that sequence of a domain's bundle, by whatever way it comes.
+func (c *cluster) knows(ctx context.Context, td string, sequence uint64) (time.Time, error) {
+	var at time.Time
+	err := c.first().store.Follow(ctx, []raftstore.Prefix{ForeignBundles.Prefix(td), HubBundles.Prefix(td + "/")}, func(v *raftstore.View) error {
+		var b *bundle.Bundle
+		if row, found, err := ForeignBundles.Get(v, td); err != nil {
+			return err
+		} else if found {
+			if b, err = bundle.FromRow(row.Value); err != nil {
+				return err
+			}
+		} else if word, found, err := HubWord(v, td); err != nil {
+			return err
+		} else if found {
+			if b, err = HubBundle(word.Row.Value); err != nil {
+				return err
+			}
+		}
+		if b == nil {
+			return nil
+		}
+		if n, _ := b.Sequence(); n >= sequence {
+			at = time.Now()
+			return errSeen
+		}
+		return nil
+	})
+	if errors.Is(err, errSeen) {
+		err = nil
+	}
+	return at, err
+}
+
+// streams counts the streams that are open at all of its members.
+func (c *cluster) streams() (open int) {
+	c.mu.Lock()
+	members := c.members
+	c.mu.Unlock()
+	for _, m := range members {
+		for _, s := range m.manager.peers.all() {
+			s.mu.Lock()
+			if len(s.session.confirmed) > 0 {
+				open++
+			}
+			s.mu.Unlock()
+		}
+	}
+	return open
+}

@@ -1,0 +1,116 @@
+package federation
+
+import (
+	"maps"
+	"slices"
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+)
+
+// streamFraming is what gRPC (5), an HTTP/2 DATA frame (9) and a TLS 1.3 record (22) add to a message on a stream.
+const streamFraming = 36
+
+// The kinds of traffic. Polls are told apart by what they brought, and counted as one message each way.
+const (
+	kindBundle    = "bundle"
+	kindAnswer    = "acknowledgement"
+	kindHeartbeat = "heartbeat"
+	kindOpening   = "opening" // hello, interest, goodbye
+	kindHub       = "hub"     // what messages of later versions of the protocol carry
+	kindUnchanged = "poll unchanged"
+	kindChanged   = "poll changed"
+	kindBroken    = "poll broken off"
+)
+
+// tally is an amount of traffic.
+type tally struct{ messages, bytes int }
+
+func (t tally) plus(o tally) tally { return tally{t.messages + o.messages, t.bytes + o.bytes} }
+func (t tally) times(f float64) tally {
+	return tally{int(f * float64(t.messages)), int(f * float64(t.bytes))}
+}
+func (t tally) minus(o tally) tally { return tally{t.messages - o.messages, t.bytes - o.bytes} }
+
+// traffic counts what one cluster sends and receives, by kind.
+type traffic struct {
+	mu     sync.Mutex
+	byKind map[string]tally
+}
+
+func (t *traffic) count(kind string, messages, bytes int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.byKind == nil {
+		t.byKind = map[string]tally{}
+	}
+	t.byKind[kind] = t.byKind[kind].plus(tally{messages, bytes})
+}
+
+// counted is what was counted so far.
+func (t *traffic) counted() ledgerOfTraffic {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return maps.Clone(t.byKind)
+}
+
+// ledgerOfTraffic is traffic by kind, at one moment or between two.
+type ledgerOfTraffic map[string]tally
+
+func (l ledgerOfTraffic) since(before ledgerOfTraffic) ledgerOfTraffic {
+	out := ledgerOfTraffic{}
+	for kind, t := range l {
+		out[kind] = t.minus(before[kind])
+	}
+	return out
+}
+
+func (l ledgerOfTraffic) plus(o ledgerOfTraffic) ledgerOfTraffic {
+	out := maps.Clone(l)
+	if out == nil {
+		out = ledgerOfTraffic{}
+	}
+	for kind, t := range o {
+		out[kind] = out[kind].plus(t)
+	}
+	return out
+}
+
+// of sums up the kinds that are named.
+func (l ledgerOfTraffic) of(kinds ...string) (sum tally) {
+	for kind, t := range l {
+		if slices.Contains(kinds, kind) {
+			sum = sum.plus(t)
+		}
+	}
+	return sum
+}
+
+// news is what a distrust costs: what carried the bundle, and what acknowledged it.
+func (l ledgerOfTraffic) news() tally { return l.of(kindBundle, kindAnswer, kindHub, kindChanged) }
+
+// all is everything.
+func (l ledgerOfTraffic) all() (sum tally) {
+	for _, t := range l {
+		sum = sum.plus(t)
+	}
+	return sum
+}
+
+// kindOf says what a message on a stream is for, and how long it is on the wire.
+func kindOf(m *ententev1.PeerMessage) (kind string, bytes int) {
+	bytes = proto.Size(m) + streamFraming
+	switch m.GetContent().(type) {
+	case *ententev1.PeerMessage_Bundle:
+		return kindBundle, bytes
+	case *ententev1.PeerMessage_Acknowledgement:
+		return kindAnswer, bytes
+	case *ententev1.PeerMessage_Heartbeat:
+		return kindHeartbeat, bytes
+	case *ententev1.PeerMessage_Hello, *ententev1.PeerMessage_Interest, *ententev1.PeerMessage_Goodbye:
+		return kindOpening, bytes
+	}
+	return kindHub, bytes
+}

@@ -1,0 +1,227 @@
+package federation
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// topology is who has relationships with whom.
+type topology string
+
+const (
+	// mesh: everybody with everybody.
+	mesh topology = "mesh"
+	// oneHub: everybody with one hub, which vouches for all, and takes all others from its map.
+	oneHub topology = "hub"
+	// twoLevels: about as many regional hubs as each has spokes. A hub vouches for the spokes of its region, to which it has streams. A hub's
+	// word reaches one hop, so that everybody takes from every hub: from the one of the own region, and from the others' maps by polling.
+	twoLevels topology = "two-level"
+)
+
+// hubs is how many hubs there are among n clusters.
+func (t topology) hubs(n int) int {
+	switch t {
+	case oneHub:
+		return 1
+	case twoLevels:
+		return int(math.Round(math.Sqrt(float64(n))))
+	}
+	return 0
+}
+
+// links are the relationships of one of the clusters. The first are the hubs; spokes belong to them by turns.
+func (t topology) links(i int, all []*simAuthority, streams bool) (links []link) {
+	hubs := t.hubs(len(all))
+	for j, other := range all {
+		switch {
+		case j == i:
+		case t == mesh:
+			links = append(links, link{other: other, stream: streams, dial: streams})
+		case i < hubs && j < hubs: // among hubs
+			links = append(links, link{other: other, stream: streams, dial: streams, take: true})
+		case i < hubs && j%hubs == i: // a hub with its spokes
+			links = append(links, link{other: other, stream: streams, vouch: true})
+		case i >= hubs && j < hubs: // a spoke with the hubs
+			own := streams && i%hubs == j
+			links = append(links, link{other: other, stream: own, dial: own, take: true})
+		}
+	}
+	return links
+}
+
+// whole is a federation whose clusters are all real.
+type whole struct {
+	w        *world
+	topology topology
+	streams  bool
+	clusters []*cluster
+}
+
+func (w *world) newWhole(t topology, n int, streams bool) *whole {
+	f := &whole{w: w, topology: t, streams: streams}
+	homes := make([]*simAuthority, n)
+	for i := range n {
+		c := w.newCluster(simName(i), 1)
+		c.hub = i < t.hubs(n)
+		f.clusters, homes[i] = append(f.clusters, c), c.home
+	}
+	for i, c := range f.clusters {
+		c.relate(t.links(i, homes, streams))
+		c.run()
+	}
+	return f
+}
+
+// settle waits until all streams are open, and everything that is there has reached everybody.
+func (f *whole) settle() {
+	f.w.t.Helper()
+	homes := make([]*simAuthority, len(f.clusters))
+	for i, c := range f.clusters {
+		homes[i] = c.home
+	}
+	for i, c := range f.clusters {
+		want := 0
+		for _, l := range f.topology.links(i, homes, f.streams) {
+			if l.stream {
+				want++
+			}
+		}
+		await(f.w.t, want, c.streams)
+	}
+	for _, c := range f.clusters {
+		for _, other := range f.clusters {
+			if c != other {
+				_, err := f.within(c, other, 1)
+				require.NoError(f.w.t, err)
+			}
+		}
+	}
+	<-time.After(2 * simHint) // for what the first fetches brought
+}
+
+// await waits for a number of streams.
+func await(t testing.TB, want int, open func() int) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Hour); open() != want; <-time.After(time.Second) {
+		require.True(t, time.Now().Before(deadline), "%d of %d streams are open", open(), want)
+	}
+}
+
+// within waits until a cluster knows a bundle of another.
+func (f *whole) within(c, other *cluster, sequence uint64) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
+	defer cancel()
+	at, err := c.knows(ctx, other.home.td.Name(), sequence)
+	if err != nil {
+		return at, fmt.Errorf("%s does not know sequence %d of %s: %w", c.home.td, sequence, other.home.td, err)
+	}
+	return at, nil
+}
+
+// distrust has one cluster distrust an authority of its own, and returns after how long each other one knows.
+func (f *whole) distrust(origin *cluster, sequence uint64) (took []time.Duration) {
+	f.w.t.Helper()
+	began := time.Now()
+	origin.publish(sequence)
+	var mu sync.Mutex
+	var work sync.WaitGroup
+	for _, c := range f.clusters {
+		if c == origin {
+			continue
+		}
+		work.Go(func() {
+			at, err := f.within(c, origin, sequence)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				f.w.t.Error(err)
+			}
+			took = append(took, at.Sub(began))
+		})
+	}
+	work.Wait()
+	<-time.After(10 * time.Second) // until all is acknowledged
+	return took
+}
+
+// traffic is what each cluster has sent and received so far.
+func (f *whole) traffic() []ledgerOfTraffic {
+	all := make([]ledgerOfTraffic, len(f.clusters))
+	for i, c := range f.clusters {
+		all[i] = c.counted.counted()
+	}
+	return all
+}
+
+// role is what a cluster is in a distrust: its origin, a hub, or an ordinary one.
+type role string
+
+const (
+	origin   role = "origin"
+	hub      role = "hub"
+	ordinary role = "ordinary"
+)
+
+// costs is the mean traffic of the clusters of each role.
+type costs map[role]tally
+
+// byRole gives each role the mean of what of its clusters' traffic counts. The last cluster is the origin.
+func (f *whole) byRole(before, after []ledgerOfTraffic, counts func(ledgerOfTraffic) tally) costs {
+	sum, of := costs{}, map[role]int{}
+	for i := range f.clusters {
+		r := ordinary
+		switch {
+		case i == len(f.clusters)-1:
+			r = origin
+		case f.clusters[i].hub:
+			r = hub
+		}
+		sum[r] = sum[r].plus(counts(after[i].since(before[i])))
+		of[r]++
+	}
+	for r, t := range sum {
+		sum[r] = tally{t.messages / of[r], t.bytes / of[r]}
+	}
+	return sum
+}
+
+// measured is what was found of one federation.
+type measured struct {
+	topology topology
+	size     int
+	streams  bool
+	// took is the time until each other cluster knew of the distrust, in order.
+	took []time.Duration
+	// news is what the distrust cost a cluster, and rest what an hour costs in which nothing changes.
+	news, rest costs
+}
+
+// measure has the last cluster distrust, in a federation that is all real, and lets it rest afterwards.
+func measure(t *testing.T, kind topology, size int, streams bool, rest time.Duration) (m measured) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newWorld(t, "entente").newWhole(kind, size, streams)
+		f.settle()
+		m = measured{topology: kind, size: size, streams: streams}
+		before := f.traffic()
+		m.took = f.distrust(f.clusters[size-1], 2)
+		slices.Sort(m.took)
+		if !streams || kind != mesh { // others' polls go on meanwhile
+			<-time.After(simHint)
+		}
+		after := f.traffic()
+		m.news = f.byRole(before, after, ledgerOfTraffic.news)
+		if rest > 0 {
+			<-time.After(rest)
+			m.rest = f.byRole(after, f.traffic(), func(l ledgerOfTraffic) tally { return l.all().times(float64(time.Hour) / float64(rest)) })
+		}
+	})
+	return m
+}
