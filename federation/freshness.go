@@ -100,6 +100,16 @@ func Judge(now time.Time, f Facts) Standing {
 	return s
 }
 
+// tellWithin is how long members are given to tell a new leader what they have seen, which they do in parts; less where a bundle is
+// fetched more often.
+const tellWithin = time.Minute
+
+// premature reports whether it is too early for a new leader to find a fresh bundle stale: one member's word on it may be there, and that
+// of another, to which a stream confirms it, still on its way.
+func premature(was, is State, leading, interval time.Duration) bool {
+	return was == Fresh && is == Stale && leading < min(tellWithin, interval)
+}
+
 // lastKnownSuccess says from when the leader counts. reported is the latest success that a member told it of, recorded the
 // one in the relationship's row, both zero if there is none; leading is since when this member leads. A relationship that was in
 // good standing and of which nothing was heard yet is given the time to be reported; one that was stale stays so.

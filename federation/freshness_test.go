@@ -67,6 +67,25 @@ func TestLastKnownSuccess(t *testing.T) {
 	}
 }
 
+func TestPremature(t *testing.T) {
+	for _, test := range []struct {
+		name              string
+		was, is           State
+		leading, interval time.Duration
+		want              bool
+	}{
+		{"just come to lead", Fresh, Stale, time.Second, 5 * time.Minute, true},
+		{"everybody had the time to tell", Fresh, Stale, time.Minute, 5 * time.Minute, false},
+		{"a bundle that is fetched more often than that", Fresh, Stale, 10 * time.Second, 10 * time.Second, false},
+		{"expired by its dates", Fresh, Expired, time.Second, 5 * time.Minute, false},
+		{"fresh again", Stale, Fresh, time.Second, 5 * time.Minute, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			require.Equal(t, test.want, premature(test.was, test.is, test.leading, test.interval))
+		})
+	}
+}
+
 func TestStateWords(t *testing.T) {
 	words := make([]string, 0, 6)
 	reliable := make([]bool, 0, 6)

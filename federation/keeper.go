@@ -63,8 +63,9 @@ func (m *Manager) transitions(leading time.Time) []transition {
 			return
 		}
 		last := lastKnownSuccess(m.observations.success(name), r.Recorded, leading, r.Standing.State)
-		is := Judge(now, e.holding.facts(r, last, m.config.MinRefresh))
-		if is != r.Standing {
+		facts := e.holding.facts(r, last, m.config.MinRefresh)
+		is := Judge(now, facts)
+		if is != r.Standing && !premature(r.Standing.State, is.State, now.Sub(leading), facts.Interval) {
 			found = append(found, transition{name, r.Generation, e.holding.revision, r.Standing, is, last})
 		}
 	})

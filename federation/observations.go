@@ -141,7 +141,9 @@ func (o *Observations) Collect(full bool) []byte {
 		seen := o.own[name]
 		report.Observations = append(report.Observations, seen.message(name, now))
 		delete(o.dirty, name)
-		if _, isMap := hubOfObservation(name); seen.next.IsZero() && !isMap { // fetched by hand on a member that does not own it: told once
+		if _, isMap := hubOfObservation(name); seen.next.IsZero() && !isMap && seen.result != resultConfirmed {
+			// It was fetched by hand on a member that does not own it: told once. What a stream to this member confirms is told to the next
+			// leader too: nobody else has seen it.
 			delete(o.own, name)
 		}
 	}
@@ -241,10 +243,14 @@ func (o *Observations) listening() time.Time {
 	return o.leading
 }
 
-// ended drops what was heard of a relationship that has ended.
+// ended drops what was heard of a relationship that has ended, and what this member saw of it without owning it.
 func (o *Observations) ended(name string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.own[name].next.IsZero() {
+		delete(o.own, name)
+		delete(o.dirty, name)
+	}
 	delete(o.heard, name)
 	delete(o.heard, name+mapSuffix)
 }

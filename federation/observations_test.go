@@ -58,6 +58,17 @@ func TestObservationsOfTwoMembers(t *testing.T) {
 	require.Equal(t, time.Second, seen.GetSinceSuccess().AsDuration())
 	require.Equal(t, time.Hour, seen.GetUntilNext().AsDuration(), "the owner alone knows of the next turn")
 	require.Nil(t, other.Collect(true), "who fetched by hand tells it once")
+
+	// What a stream to a member confirms that does not own it, that member alone has seen: the next leader is told too.
+	other.attempted("us.example.org", 1, now, true, resultConfirmed, "")
+	leader.Deliver("eu-2", other.Collect(false))
+	leader.Reset()
+	leader.Deliver("eu-1", owner.Collect(true))
+	require.Zero(t, leader.success("us.example.org"))
+	leader.Deliver("eu-2", other.Collect(true))
+	require.Equal(t, now, leader.success("us.example.org"))
+	other.ended("us.example.org")
+	require.Nil(t, other.Collect(true))
 }
 
 func TestObservationsGoInParts(t *testing.T) {
