@@ -24,6 +24,8 @@
 // operator's decision and the stored bundle, and the transaction that stores its result succeeds only while these stand.
 //
 // A fetch that fails waits for the relationship's next turn: the bundle's refresh hint, within bounds, give or take a tenth.
+// What a member takes over together with others, it fetches one after the other, and then once more at some time within the interval, so that
+// the turns of thousands are spread evenly from then on; so it is with what streams kept up to date that broke together.
 // [Service.RefreshRelationship] does not wait: it fetches on the member that is asked, at once, and by the same rules.
 //
 // # Streams

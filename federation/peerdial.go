@@ -34,13 +34,16 @@ type dialer struct {
 	peers  *peers
 	home   string
 	cancel context.CancelFunc
+	// first is when it may begin: thousands of a member that died are not dialed all at once.
+	first time.Time
 	// worked is the address that answered last.
 	worked string
 }
 
-func (p *peers) dial(ctx context.Context, home string) *dialer {
+// dialLocked begins. p.mu is held.
+func (p *peers) dialLocked(ctx context.Context, home string) *dialer {
 	ctx, cancel := context.WithCancel(ctx)
-	d := &dialer{peers: p, home: home, cancel: cancel}
+	d := &dialer{peers: p, home: home, cancel: cancel, first: p.dialing.after(p.manager.now())}
 	p.work.Go(func() { d.run(ctx) })
 	return d
 }
@@ -48,8 +51,16 @@ func (p *peers) dial(ctx context.Context, home string) *dialer {
 func (d *dialer) run(ctx context.Context) {
 	retry := backoff.NewExponentialBackOff()
 	retry.InitialInterval, retry.MaxInterval, retry.RandomizationFactor = firstDial, lastDial, 0.5
-	for ctx.Err() == nil {
-		wait := yieldCheck
+	wait := d.first.Sub(d.peers.manager.now())
+	for {
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+		wait = yieldCheck
 		if !d.peers.yields(d.home) {
 			began := d.peers.manager.now()
 			d.once(ctx)
@@ -58,12 +69,6 @@ func (d *dialer) run(ctx context.Context) {
 			}
 			wait = retry.NextBackOff()
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-		case <-timer.C:
-		}
-		timer.Stop()
 	}
 }
 

@@ -103,7 +103,7 @@ func (p *peers) reconcile(ctx context.Context) {
 			d.cancel()
 			delete(p.dialers, home)
 		case dials && !dialing:
-			p.dialers[home] = p.dial(ctx, home)
+			p.dialers[home] = p.dialLocked(ctx, home)
 		}
 	}
 	p.mu.Unlock()

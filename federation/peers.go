@@ -57,6 +57,7 @@ type peers struct {
 	members  []string
 	streams  map[string][]*stream
 	dialers  map[string]*dialer
+	dialing  pacer
 	paces    map[string]*peerPace
 	ended    map[string]bool // domains that a stream kept up to date, and does no more
 	draining bool

@@ -16,7 +16,8 @@ const (
 	// jitter is the part of an interval by which a turn can come earlier or later.
 	jitter = 0.1
 	// takeoverPace is how far apart a member begins with relationships that it takes over, at its start or when
-	// another member died: a few begin at once, and thousands do not make it a hundred handshakes a second.
+	// another member died, and with what was kept over streams that broke together: a few begin at once, and thousands do not make it
+	// more than a hundred handshakes a second.
 	takeoverPace = 10 * time.Millisecond
 	// safetyPoll is how often a bundle is fetched that a peer keeps up to date over a stream: so that the endpoint is known to work
 	// before it is needed.
@@ -38,6 +39,25 @@ func Interval(hint time.Duration, hinted bool, least time.Duration) time.Duratio
 // Turn returns how long after an attempt the next one comes: the interval, give or take a tenth of it. chance is a number in [0, 1).
 func Turn(interval time.Duration, chance float64) time.Duration {
 	return time.Duration(float64(interval) * (1 - jitter + 2*jitter*chance))
+}
+
+// spreadOut returns how long after its first fetch a relationship that a member took over together with others has its second: at any time
+// within the interval, so that what began together does not go on together. chance is a number in [0, 1).
+func spreadOut(interval time.Duration, chance float64) time.Duration {
+	return time.Duration(float64(interval) * chance)
+}
+
+// pacer has what comes all at once begin one after the other, at takeoverPace. The first begins at once.
+type pacer struct{ asked, next time.Time }
+
+// after returns when one more may begin. For a clock that was set back nobody waits.
+func (p *pacer) after(now time.Time) time.Time {
+	if now.Before(p.asked) || p.next.Before(now) {
+		p.next = now
+	}
+	at := p.next
+	p.asked, p.next = now, at.Add(takeoverPace)
+	return at
 }
 
 // takeover returns when one of count relationships that a member took over together is first fetched. chance is a number in [0, 1).

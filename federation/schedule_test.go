@@ -42,6 +42,23 @@ func TestTakeover(t *testing.T) {
 	require.Equal(t, 5*time.Second, takeover(10*time.Second, 10_000, 0.5), "but no turn is missed for it")
 }
 
+func TestSpreadOut(t *testing.T) {
+	require.Equal(t, time.Duration(0), spreadOut(time.Hour, 0))
+	require.Equal(t, 30*time.Minute, spreadOut(time.Hour, 0.5))
+	require.Less(t, spreadOut(time.Hour, 0.999999), time.Hour)
+}
+
+func TestPacer(t *testing.T) {
+	start := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+	var p pacer
+	require.Equal(t, start, p.after(start), "the first at once")
+	require.Equal(t, start.Add(10*time.Millisecond), p.after(start))
+	require.Equal(t, start.Add(20*time.Millisecond), p.after(start.Add(time.Millisecond)))
+	require.Equal(t, start.Add(time.Second), p.after(start.Add(time.Second)), "after a pause at once again")
+	require.Equal(t, start, p.after(start), "a clock that was set back makes nobody wait")
+	require.Equal(t, start.Add(10*time.Millisecond), p.after(start))
+}
+
 func TestQueue(t *testing.T) {
 	start := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 	at := func(s int) time.Time { return start.Add(time.Duration(s) * time.Second) }

@@ -21,12 +21,14 @@ const (
 type scheduler struct {
 	manager *Manager
 	// fetch is [Manager.refreshWithin], on a goroutine of its own each time.
-	fetch    func(ctx context.Context, name string, most time.Duration) outcome
-	members  []string
-	queue    *queue
-	owned    map[string]*ownership
-	fast     lane
-	slow     lane
+	fetch   func(ctx context.Context, name string, most time.Duration) outcome
+	members []string
+	queue   *queue
+	owned   map[string]*ownership
+	fast    lane
+	slow    lane
+	// ended paces the fetches of what was kept up to date by streams that broke.
+	ended    pacer
 	finished chan finish
 	fetches  sync.WaitGroup
 }
@@ -47,6 +49,8 @@ type ownership struct {
 	fetched  time.Time
 	// conduct says which lane the next attempt takes.
 	conduct conduct
+	// together says that it was taken over with others, and has not been fetched since.
+	together bool
 }
 
 // lane bounds how many fetches of a kind are under way.
@@ -131,7 +135,7 @@ func (s *scheduler) changed(names []string, members []string, all bool) {
 		case mine && own.generation != e.relationship.Generation:
 			s.decided(name, own, e)
 		case mine && s.streamEnded(own, e):
-			s.plan(name, own, s.manager.now())
+			s.plan(name, own, s.ended.after(s.manager.now()))
 		case mine:
 			s.shorten(name, own, s.manager.interval(e.holding))
 		}
@@ -147,7 +151,7 @@ func (s *scheduler) take(name string, together int) {
 	if !ok {
 		return
 	}
-	own := &ownership{generation: e.relationship.Generation, interval: s.manager.interval(e.holding)}
+	own := &ownership{generation: e.relationship.Generation, interval: s.manager.interval(e.holding), together: together > 1}
 	s.owned[name] = own
 	s.plan(name, own, s.manager.now().Add(takeover(own.interval, together, s.manager.chance())))
 }
@@ -268,6 +272,10 @@ func (s *scheduler) done(ctx context.Context, f finish) {
 			own.interval = s.manager.interval(e.holding)
 		}
 		next := f.started.Add(Turn(own.interval, s.manager.chance()))
+		if own.together {
+			next = f.started.Add(spreadOut(own.interval, s.manager.chance()))
+			own.fetched = own.fetched.Add(-spreadOut(safetyPoll, s.manager.chance()))
+		}
 		switch {
 		case own.again:
 			next = s.manager.now()
@@ -278,6 +286,7 @@ func (s *scheduler) done(ctx context.Context, f finish) {
 			s.start(ctx, f.name)
 		} else {
 			s.plan(f.name, own, next)
+			own.together = false
 		}
 		own.again = false
 	}
