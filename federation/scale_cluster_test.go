@@ -67,7 +67,7 @@ func (silentAudit) Record(access.Event) error { return nil }
 // newCluster makes one of so many members. Nothing of it runs before run.
 func (w *world) newCluster(name string, members int) *cluster {
 	w.t.Helper()
-	c := &cluster{w: w, home: newSimAuthority(w.t, name), vouched: map[string]vouchedOnce{}}
+	c := &cluster{w: w, home: w.newAuthority(name), vouched: map[string]vouchedOnce{}}
 	var err error
 	c.handler, err = bundle.NewHandler(nil)
 	require.NoError(w.t, err)

@@ -52,7 +52,7 @@ func memory() int64 {
 // growth is a real cluster with its light peers.
 type growth struct {
 	real   *cluster
-	peers  []*lightPeer
+	peers  []*simPeer
 	homes  []*simAuthority
 	before int64
 }
@@ -73,8 +73,8 @@ func (w *world) growAmong(members int, kind topology, size int, streams bool) *g
 		if i == size/2 {
 			continue
 		}
-		a := newSimAuthority(w.t, simName(i))
-		g.homes, g.peers = append(g.homes, a), append(g.peers, w.newLightPeer(a, g.real))
+		a := w.newAuthority(simName(i))
+		g.homes, g.peers = append(g.homes, a), append(g.peers, w.newSimPeer(a, g.real))
 		// In a mesh both sides can dial, and that of the lower name is kept; spokes dial their hub.
 		links = append(links, link{other: a, stream: streams, dial: streams && kind == mesh && i > size/2, vouch: kind == oneHub})
 	}
@@ -96,7 +96,7 @@ func (w *world) growAmong(members int, kind topology, size int, streams bool) *g
 		await(w.t, len(g.peers), g.real.streams)
 	}
 	// For the first fetches, which begin at the pace of taking over.
-	<-time.After(time.Duration(size)*takeoverPace + time.Minute)
+	<-time.After(min(w.hint, time.Duration(size)*takeoverPace) + time.Minute)
 	return g
 }
 
@@ -105,7 +105,7 @@ func (g *growth) distrust() (took []time.Duration) {
 	learned := make(chan time.Time, len(g.peers))
 	for _, p := range g.peers {
 		p.mu.Lock()
-		p.learned = func(*lightPeer, uint64) { learned <- time.Now() }
+		p.learned = func(*simPeer, uint64) { learned <- time.Now() }
 		p.mu.Unlock()
 	}
 	began := time.Now()
@@ -177,11 +177,11 @@ func growSpoke(t *testing.T, size int) (g grown) {
 		var err error
 		h.handler, err = bundle.NewHandler(nil)
 		require.NoError(t, err)
-		home := newSimAuthority(t, simName(0))
+		home := w.newAuthority(simName(0))
 		publication := bundle.Publication{Home: home.td, Hosted: []bundle.Hosted{{Bundle: home.bundle(t, 1)}}}
 		var last *simAuthority
 		for i := range size - 2 {
-			last = newSimAuthority(t, simName(i+1))
+			last = w.newAuthority(simName(i + 1))
 			v, err := bundle.Vouch(last.bundle(t, 1))
 			require.NoError(t, err)
 			publication.Vouched = append(publication.Vouched, v)

@@ -9,11 +9,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
 
 	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
 // parcelsUnderWay is how many messages a simulated stream holds between its ends before its sender waits.

@@ -57,15 +57,12 @@ func (p pace) ratio() float64 { return float64(p.peak) / p.mean }
 // pollWindow is in what windows polls are counted.
 const pollWindow = 10 * time.Second
 
-// during returns the pace of all members together, the members that are gone included, while something goes on.
-func (g *growth) during(members []*simMember, of func(*simMember) *moments, window time.Duration, what func()) pace {
-	from := time.Now()
-	what()
-	var all []time.Time
+// momentsOf are those of all members, the ones that are gone included.
+func momentsOf(members []*simMember, of func(*simMember) *moments) (all []time.Time) {
 	for _, m := range members {
 		all = append(all, of(m).all()...)
 	}
-	return paceOf(all, from, time.Now(), window)
+	return all
 }
 
 func polls(m *simMember) *moments { return &m.polls }
@@ -95,46 +92,60 @@ type spread struct {
 	shares []int
 	// dialed is the pace of dialing streams after the leader died, in windows of a second.
 	dialed pace
+	// stale is how many bundles counted as stale after the handover.
+	stale int
 }
 
-// spreadOf measures it.
-func spreadOf(t *testing.T, size int, streams bool) (s spread) {
+// spreadOf measures it, with so many turns of rest.
+func spreadOf(t *testing.T, size int, streams bool, hint time.Duration, turns int) (s spread) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "entente")
-		s.size = size
+		w.hint, s.size = hint, size
 		began := time.Now()
 		g := w.growAmong(3, mesh, size, streams)
 		members := g.real.members
-		<-time.After(simHint)
-		var all []time.Time
-		for _, m := range members {
-			all = append(all, m.polls.all()...)
+		for time.Since(began) < 2*hint {
+			<-time.After(hint)
 		}
-		s.start = paceOf(all, began, time.Now(), pollWindow)
-		<-time.After(6 * simHint)
-
-		from := time.Now()
-		s.rest = g.during(members, polls, pollWindow, func() { <-time.After(6 * simHint) })
+		s.start = paceOf(momentsOf(members, polls), began, time.Now(), pollWindow)
+		wait := func(turns int) time.Time {
+			from := time.Now()
+			<-time.After(time.Duration(turns) * hint)
+			return from
+		}
+		from := wait(turns)
+		s.rest = paceOf(momentsOf(members, polls), from, time.Now(), pollWindow)
 		for _, m := range members {
 			s.shares = append(s.shares, paceOf(m.polls.all(), from, time.Now(), pollWindow).count)
 		}
-		s.handover = g.during(members, polls, pollWindow, func() {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			defer cancel()
-			require.NoError(t, members[g.real.raft.Leader()].store.TransferLeadership(ctx, ""))
-			<-time.After(2 * simHint)
-		})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		require.NoError(t, members[g.real.raft.Leader()].store.TransferLeadership(ctx, ""))
 		from = time.Now()
-		s.death = g.during(members, polls, pollWindow, func() {
-			g.real.kill(t)
-			<-time.After(simHint)
-		})
-		all = nil
-		for _, m := range members {
-			all = append(all, m.dials.all()...)
+		for range 2 * hint / time.Second {
+			<-time.After(time.Second)
+			s.stale = max(s.stale, g.real.stale())
 		}
-		s.dialed = paceOf(all, from, time.Now(), time.Second)
-		s.later = g.during(members, polls, pollWindow, func() { <-time.After(6 * simHint) })
+		s.handover = paceOf(momentsOf(members, polls), from, time.Now(), pollWindow)
+
+		from = time.Now()
+		g.real.kill(t)
+		wait(1)
+		s.death = paceOf(momentsOf(members, polls), from, time.Now(), pollWindow)
+		s.dialed = paceOf(momentsOf(members, dials), from, time.Now(), time.Second)
+		from = wait(turns)
+		s.later = paceOf(momentsOf(members, polls), from, time.Now(), pollWindow)
 	})
 	return s
+}
+
+// stale counts the bundles that are.
+func (c *cluster) stale() (n int) {
+	for row, err := range Relationships.All(c.first().store.View(), "") {
+		require.NoError(c.w.t, err)
+		if TrustOf(row.Value).State != Fresh {
+			n++
+		}
+	}
+	return n
 }

@@ -14,8 +14,11 @@ func TestScaleMesh(t *testing.T) {
 	m := measure(t, mesh, size, true, 0)
 	require.Len(t, m.took, size-1)
 	require.LessOrEqual(t, m.took[size-2], simFarthest, "the way to the farthest, once")
-	require.Equal(t, 2*(size-1), m.news[origin].messages, "to each the bundle, from each the acknowledgement")
-	require.Equal(t, 2, m.news[ordinary].messages)
+	// To each the bundle, from each the acknowledgement, which is sent a second time where the table tells of the new bundle before the
+	// session heard that it was stored.
+	require.GreaterOrEqual(t, m.news[origin].messages, 2*(size-1))
+	require.LessOrEqual(t, m.news[origin].messages, 3*(size-1))
+	require.LessOrEqual(t, m.news[ordinary].messages, 3)
 }
 
 // TestScaleMeshWithoutStreams: by polling alone it reaches everybody within a turn.
@@ -40,4 +43,52 @@ func TestScaleHubs(t *testing.T) {
 			require.LessOrEqual(t, m.took[size-2], Turn(simHint, 1)+20*simFarthest, "the last spoke")
 		})
 	}
+}
+
+// TestScalePolls: the polls of a cluster of three are spread over time and members, a change of leader changes nothing about that, and the
+// death of a member makes its relationships be fetched once, by the others.
+func TestScalePolls(t *testing.T) {
+	const size, hint, turns = 121, 30 * time.Second, 4
+	const even = 2.5 // forty polls in a window on the mean: chance alone makes it 1.5 now and then
+	usual := float64(size - 1)
+	s := spreadOf(t, size, false, hint, turns)
+	require.InEpsilon(t, turns*usual, float64(s.rest.count), 0.1)
+	require.Less(t, s.rest.ratio(), even, "%+v", s)
+	for _, share := range s.shares {
+		require.InEpsilon(t, turns*usual/3, float64(share), 0.5, "%v", s.shares)
+	}
+	require.InEpsilon(t, 2*usual, float64(s.handover.count), 0.2, "nothing is fetched because another member leads")
+	require.Less(t, s.handover.ratio(), even, "%+v", s)
+	require.Less(t, float64(s.death.count), 2*usual+usual/2, "%+v", s)
+	require.Less(t, s.later.ratio(), even, "%+v", s)
+}
+
+// TestScalePollsBesideStreams: where streams keep the bundles up to date hardly anything is polled, a change of leader makes no stream
+// break, and the death of a member has no bundle fetched twice.
+func TestScalePollsBesideStreams(t *testing.T) {
+	const size, hint, turns = 121, 30 * time.Second, 4
+	s := spreadOf(t, size, true, hint, turns)
+	require.Less(t, s.rest.count, size/4, "%+v", s)
+	require.Less(t, s.handover.count, size/4, "%+v", s)
+	require.LessOrEqual(t, s.death.count, size+size/4, "%+v", s)
+	require.Less(t, s.later.count, size/4, "%+v", s)
+	require.LessOrEqual(t, s.dialed.count, size, "%+v", s)
+	require.Zero(t, s.stale, "nobody's standing suffers by a change of leader")
+}
+
+// TestScaleLightPeers: one real cluster among light peers finds what a federation of real clusters finds, so that it can stand for one that is
+// too large for this machine.
+func TestScaleLightPeers(t *testing.T) {
+	const size = 12
+	all, one := measure(t, mesh, size, true, 0), growMesh(t, size, true)
+	require.Len(t, one.took, len(all.took))
+	require.InEpsilon(t, all.news[origin].messages, one.news.messages, 0.5)
+	require.InEpsilon(t, all.news[origin].bytes, one.news.bytes, 0.1)
+	require.LessOrEqual(t, one.took[size-2], simFarthest)
+
+	h := growHub(t, size)
+	require.LessOrEqual(t, h.took[0], simFarthest, "the hub knows of a spoke's distrust")
+	spoke := growSpoke(t, size)
+	require.LessOrEqual(t, spoke.took[0], Turn(simHint, 1)+20*simFarthest, "and the spoke by its map")
+	require.InEpsilon(t, h.mapBytes, spoke.news.bytes, 0.2, "which it reads whole")
 }

@@ -67,17 +67,6 @@ func (l ledgerOfTraffic) since(before ledgerOfTraffic) ledgerOfTraffic {
 	return out
 }
 
-func (l ledgerOfTraffic) plus(o ledgerOfTraffic) ledgerOfTraffic {
-	out := maps.Clone(l)
-	if out == nil {
-		out = ledgerOfTraffic{}
-	}
-	for kind, t := range o {
-		out[kind] = out[kind].plus(t)
-	}
-	return out
-}
-
 // of sums up the kinds that are named.
 func (l ledgerOfTraffic) of(kinds ...string) (sum tally) {
 	for kind, t := range l {

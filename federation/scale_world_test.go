@@ -36,7 +36,7 @@ import (
 const (
 	// simDomain is below which all clusters of a simulation have their names.
 	simDomain = "sim.example"
-	// simHint is the refresh hint of every bundle.
+	// simHint is the refresh hint of every bundle, where nothing else is said.
 	simHint = 5 * time.Minute
 	// A link has a latency of its own each way, between these.
 	simNearest, simFarthest = time.Millisecond, 150 * time.Millisecond
@@ -49,6 +49,8 @@ type world struct {
 	t    *testing.T
 	seed string
 	web  simCertificate
+	// hint is the refresh hint of every bundle.
+	hint time.Duration
 
 	mu    sync.Mutex
 	hosts map[string]host
@@ -91,7 +93,7 @@ func newSimCertificate(t testing.TB, adjust func(*x509.Certificate)) simCertific
 // newWorld begins one; it ends with the bubble's test.
 func newWorld(t *testing.T, seed string) *world {
 	t.Helper()
-	w := &world{t: t, seed: seed, hosts: map[string]host{}, open: map[*line]bool{}, lines: &lines{arriving: make(chan net.Conn), closed: make(chan struct{})}}
+	w := &world{t: t, seed: seed, hint: simHint, hosts: map[string]host{}, open: map[*line]bool{}, lines: &lines{arriving: make(chan net.Conn), closed: make(chan struct{})}}
 	w.web = newSimCertificate(t, func(c *x509.Certificate) {
 		c.DNSNames = []string{"*." + simDomain}
 		c.KeyUsage |= x509.KeyUsageDigitalSignature
@@ -259,15 +261,16 @@ func serveDocument(w http.ResponseWriter, r *http.Request, document []byte) {
 // simAuthority makes the bundles of one simulated domain.
 type simAuthority struct {
 	td      spiffeid.TrustDomain
+	hint    time.Duration
 	anchors []*x509.Certificate
 	keys    []*ecdsa.PrivateKey
 }
 
-func newSimAuthority(t testing.TB, name string) *simAuthority {
-	t.Helper()
-	a := &simAuthority{td: spiffeid.RequireTrustDomainFromString(name)}
+func (w *world) newAuthority(name string) *simAuthority {
+	w.t.Helper()
+	a := &simAuthority{td: spiffeid.RequireTrustDomainFromString(name), hint: w.hint}
 	for range simAuthorities {
-		anchor := newSimCertificate(t, func(c *x509.Certificate) { c.URIs = []*url.URL{a.td.ID().URL()} })
+		anchor := newSimCertificate(w.t, func(c *x509.Certificate) { c.URIs = []*url.URL{a.td.ID().URL()} })
 		a.anchors = append(a.anchors, anchor.cert)
 		a.keys = append(a.keys, anchor.key) // each serves as a JWT key too
 	}
@@ -277,8 +280,8 @@ func newSimAuthority(t testing.TB, name string) *simAuthority {
 // bundle is the domain's bundle; each sequence after the first lacks one more of the authorities, which were distrusted.
 func (a *simAuthority) bundle(t testing.TB, sequence uint64) *bundle.Bundle {
 	t.Helper()
-	hint, gone := simHint, int(sequence-1)%simAuthorities
-	content := bundle.Content{X509Authorities: a.anchors[gone:], JWTAuthorities: map[string]crypto.PublicKey{}, Sequence: &sequence, RefreshHint: &hint}
+	gone := int(sequence-1) % simAuthorities
+	content := bundle.Content{X509Authorities: a.anchors[gone:], JWTAuthorities: map[string]crypto.PublicKey{}, Sequence: &sequence, RefreshHint: &a.hint}
 	for i, key := range a.keys[gone:] {
 		content.JWTAuthorities[fmt.Sprintf("%s-%d", strings.Repeat("k", 32), gone+i)] = key.Public()
 	}

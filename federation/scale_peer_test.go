@@ -14,15 +14,15 @@ import (
 	"github.com/ententehq/entente/bundle"
 )
 
-// lightPeer is a peer of one real cluster, without a store: it speaks the protocol of streams by the real session's rules, serves a real
+// simPeer is a peer of one real cluster, without a store: it speaks the protocol of streams by the real session's rules, serves a real
 // document, and remembers the version of the real cluster's bundle that it was brought last.
-type lightPeer struct {
+type simPeer struct {
 	w       *world
 	home    spiffeid.TrustDomain
 	real    *cluster
 	counted traffic
 	// learned is told of every version that was taken.
-	learned func(p *lightPeer, sequence uint64)
+	learned func(p *simPeer, sequence uint64)
 
 	mu       sync.Mutex
 	hosted   hostedBundle
@@ -30,18 +30,18 @@ type lightPeer struct {
 	sessions map[*pipeEnd]*session
 }
 
-func (w *world) newLightPeer(a *simAuthority, of *cluster) *lightPeer {
-	p := &lightPeer{w: w, home: a.td, real: of, sessions: map[*pipeEnd]*session{}}
+func (w *world) newSimPeer(a *simAuthority, of *cluster) *simPeer {
+	p := &simPeer{w: w, home: a.td, real: of, sessions: map[*pipeEnd]*session{}}
 	p.publish(a.bundle(w.t, 1))
 	p.held = holdingOf(of.home.bundle(w.t, 1), time.Time{}, 1)
 	w.add(a.td.Name(), p)
 	return p
 }
 
-func (p *lightPeer) name() string { return p.home.Name() }
+func (p *simPeer) name() string { return p.home.Name() }
 
 // publish hosts a bundle from now on, and tells the real cluster if there is a stream.
-func (p *lightPeer) publish(b *bundle.Bundle) {
+func (p *simPeer) publish(b *bundle.Bundle) {
 	v := version{digest: b.Digest()}
 	v.sequence, v.ordered = b.Sequence()
 	hint, _ := b.RefreshHint()
@@ -57,9 +57,9 @@ func (p *lightPeer) publish(b *bundle.Bundle) {
 	}
 }
 
-func (p *lightPeer) sent() *traffic { return &p.counted }
+func (p *simPeer) sent() *traffic { return &p.counted }
 
-func (p *lightPeer) serve(w http.ResponseWriter, r *http.Request) {
+func (p *simPeer) serve(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	document := p.hosted.document
 	p.mu.Unlock()
@@ -67,14 +67,14 @@ func (p *lightPeer) serve(w http.ResponseWriter, r *http.Request) {
 }
 
 // accept takes the stream that the real cluster opens.
-func (p *lightPeer) accept(from *traffic, home spiffeid.TrustDomain, member string) (*pipeEnd, string, error) {
+func (p *simPeer) accept(from *traffic, home spiffeid.TrustDomain, member string) (*pipeEnd, string, error) {
 	theirs, ours := newPipe(from, &p.counted, p.w.latency(home.Name(), p.name()))
 	go p.speak(ours, member, false)
 	return theirs, "member-1", nil
 }
 
 // dial keeps a stream open that this peer opens, until ctx ends, trying again at the pace of a real dialer.
-func (p *lightPeer) dial(ctx context.Context) {
+func (p *simPeer) dial(ctx context.Context) {
 	retry := backoff.NewExponentialBackOff()
 	retry.InitialInterval, retry.MaxInterval, retry.RandomizationFactor = firstDial, lastDial, 0.5
 	for ctx.Err() == nil {
@@ -98,7 +98,7 @@ func (p *lightPeer) dial(ctx context.Context) {
 }
 
 // speak runs a session to its end.
-func (p *lightPeer) speak(e *pipeEnd, member string, outgoing bool) {
+func (p *simPeer) speak(e *pipeEnd, member string, outgoing bool) {
 	real := p.real.home.td.Name()
 	p.mu.Lock()
 	p.sessions[e] = newSession(p.name(), "member-1", real, member, outgoing, time.Now())
@@ -132,7 +132,7 @@ func (p *lightPeer) speak(e *pipeEnd, member string, outgoing bool) {
 }
 
 // worldLocked is what a session has to know. p.mu is held.
-func (p *lightPeer) worldLocked() peerWorld {
+func (p *simPeer) worldLocked() peerWorld {
 	real := p.real.home.td.Name()
 	return peerWorld{
 		hosted: map[string]hostedBundle{p.name(): p.hosted},
@@ -141,7 +141,7 @@ func (p *lightPeer) worldLocked() peerWorld {
 }
 
 // take takes in a message; false: the stream has ended.
-func (p *lightPeer) take(e *pipeEnd, m *ententev1.PeerMessage) bool {
+func (p *simPeer) take(e *pipeEnd, m *ententev1.PeerMessage) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := p.sessions[e]
@@ -162,7 +162,7 @@ func (p *lightPeer) take(e *pipeEnd, m *ententev1.PeerMessage) bool {
 }
 
 // flush sends what is to be sent.
-func (p *lightPeer) flush(e *pipeEnd) {
+func (p *simPeer) flush(e *pipeEnd) {
 	p.mu.Lock()
 	s, ok := p.sessions[e]
 	if !ok {
