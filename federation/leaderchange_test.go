@@ -91,7 +91,7 @@ func TestLeaderChangeMakesNoStorm(t *testing.T) {
 		require.Less(t, most, 200, "a hundred a second are taken over, and some eleven a second were polled before")
 		for _, name := range append(owned["eu-1"], owned["eu-3"]...) {
 			require.Positive(t, total[name], name)
-			require.LessOrEqual(t, total[name], 3, name) // two intervals, and a takeover
+			require.LessOrEqual(t, total[name], 4, name) // two intervals, a takeover, and the turn that spreads it out
 		}
 		require.Less(t, reports, 5*len(all), "each attempt is told once, and all of them once more to a new leader")
 
