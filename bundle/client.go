@@ -40,12 +40,16 @@ type ClientConfig struct {
 	Proxy func(*http.Request) (*url.URL, error)
 	// Dial opens connections; nil is TCP.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Kept keeps the connection for the next fetch with the same KeptAs, which stands for an endpoint and all that its https_web certificate is
+	// verified by. Nil keeps none.
+	Kept   *Connections
+	KeptAs string
 	// Now is the time that certificates are verified at; nil is the system's.
 	Now func() time.Time
 }
 
-// Client fetches bundles from endpoints. It keeps nothing from one fetch to the next: no connection, no session, no
-// redirect. It is safe for concurrent use.
+// Client fetches bundles from endpoints. It keeps nothing from one fetch to the next: no session, no redirect, and no connection but
+// as its configuration says. It is safe for concurrent use.
 type Client struct{ config ClientConfig }
 
 // NewClient makes a client.
@@ -148,10 +152,22 @@ func (c *Client) fetch(ctx context.Context, e Endpoint, etag string) (result Res
 
 // ask follows redirects from target, has take read the answer at their end, and returns where that came from.
 func (c *Client) ask(ctx context.Context, e Endpoint, target *url.URL, etag string, take func(*http.Response) error) (*url.URL, error) {
-	transport := c.transport(e)
-	defer transport.CloseIdleConnections()
+	over := &connection{}
+	if c.config.Kept != nil {
+		over = c.config.Kept.take(c.config.KeptAs, c, e)
+	} else {
+		over.transport = c.transport(e)
+	}
+	keep := false
+	defer func() {
+		if keep {
+			c.config.Kept.give(c.config.KeptAs, over)
+		} else {
+			over.transport.CloseIdleConnections()
+		}
+	}()
 	for redirects := 0; ; redirects++ {
-		response, err := c.get(ctx, transport, target, etag)
+		response, err := c.get(ctx, over.transport, target, etag)
 		if err != nil {
 			return nil, err
 		}
@@ -163,6 +179,7 @@ func (c *Client) ask(ctx context.Context, e Endpoint, target *url.URL, etag stri
 				// The end that this side puts to an answer can look like the answer's own end, and the document like a broken one.
 				err = ctx.Err()
 			}
+			keep, over.state = err == nil && redirects == 0 && c.config.Kept != nil, response.TLS
 			return target, err
 		}
 		_ = response.Body.Close()
@@ -176,7 +193,7 @@ func (c *Client) ask(ctx context.Context, e Endpoint, target *url.URL, etag stri
 	}
 }
 
-// transport is made for one fetch. Only HTTP/1.1 is spoken, for one request a connection.
+// transport is made for one fetch, and for one request a connection, unless [Connections] makes it keep its own. Only HTTP/1.1 is spoken.
 func (c *Client) transport(e Endpoint) *http.Transport {
 	config := baseTLS()
 	proxy := c.config.Proxy

@@ -4,10 +4,28 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
 )
+
+const (
+	// maxKept bounds the connections that are kept open, each of some 25 KiB at this end.
+	maxKept = 1024
+	// keptWithin is up to which interval they are: servers close what is idle for a minute, and turns come up to a tenth later than the
+	// interval. For longer ones a connection would lie idle, at both ends, for a hundred times as long as a handshake is worth.
+	keptWithin = 50 * time.Second
+)
+
+// keepsConnection decides whether the connection to the endpoint of a bundle is kept for the next fetch.
+func keepsConnection(current *bundle.Bundle, least time.Duration) bool {
+	if current == nil {
+		return false
+	}
+	hint, hinted := current.RefreshHint()
+	return Interval(hint, hinted, least) <= keptWithin
+}
 
 // fetch asks one endpoint of a relationship. An https_spiffe endpoint is verified by the bundle of the basis and by no other.
 func (m *Manager) fetch(ctx context.Context, name string, b basis, endpoint bundle.Endpoint) (bundle.Result, error) {
@@ -20,6 +38,9 @@ func (m *Manager) fetch(ctx context.Context, name string, b basis, endpoint bund
 				endpoint.ID().TrustDomain())
 		}
 		config.Bundles = b.trust
+	}
+	if keepsConnection(b.current, m.config.MinRefresh) {
+		config.Kept, config.KeptAs = m.connections, fmt.Sprintf("%s %d %s", name, b.relationship.Generation, endpoint.URL())
 	}
 	var fetched bundle.Result
 	err := b.wait.on(ctx, func(ctx context.Context) (err error) {

@@ -71,6 +71,8 @@ type Manager struct {
 	confirmations confirmations
 	// mapTags are by which tags hubs last served their maps.
 	mapTags mapTags
+	// connections are those that are kept to endpoints that are asked often.
+	connections *bundle.Connections
 	// alive reads which members there are to share the work, and aliveRows is what it reads.
 	alive     func(r raftstore.Reader) ([]string, error)
 	aliveRows raftstore.Prefix
@@ -99,7 +101,7 @@ func New(c Config) (*Manager, error) {
 	}
 	m := &Manager{
 		config: c, member: c.Store.MemberID(), log: c.Logger, now: c.Now,
-		catalog: newCatalog(), changes: newChanges(), etags: newETags(), routes: newRoutes(), silent: newSilences(), byHand: make(chan struct{}, maxByHand),
+		catalog: newCatalog(), changes: newChanges(), etags: newETags(), routes: newRoutes(), silent: newSilences(), connections: bundle.NewConnections(maxKept), byHand: make(chan struct{}, maxByHand),
 		alive: membership.Alive, aliveRows: membership.AlivePrefix(),
 	}
 	m.observations = newObservations(m.member, c.Now)
@@ -128,6 +130,7 @@ func (m *Manager) Drain() { m.peers.drain() }
 // Run fetches what this member owns, and keeps the standing of all relationships true while this member leads. It returns when ctx ends,
 // with nil, once everything that it started has ended; or with the error that makes it impossible to go on.
 func (m *Manager) Run(ctx context.Context) error {
+	defer m.connections.Close()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return m.followTables(ctx) })
 	group.Go(func() error { return m.followMembers(ctx) })

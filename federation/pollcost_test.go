@@ -1,0 +1,83 @@
+package federation
+
+import (
+	"context"
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// metered counts the bytes that its connections carry, both ways, as TCP sees them.
+type metered struct {
+	bytes, dials atomic.Int64
+}
+
+func (m *metered) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	m.dials.Add(1)
+	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return &meteredConn{conn, m}, nil
+}
+
+type meteredConn struct {
+	net.Conn
+	meter *metered
+}
+
+func (c *meteredConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.meter.bytes.Add(int64(n))
+	return n, err
+}
+
+func (c *meteredConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	c.meter.bytes.Add(int64(n))
+	return n, err
+}
+
+// TestUnchangedPoll: a poll that brings nothing new writes nothing. Over a kept connection it moves less than 1 KiB, and where peers are polled
+// so seldom that none is kept, the handshake comes on top.
+func TestUnchangedPoll(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		hint  time.Duration
+		least time.Duration
+		dials int64
+		most  int64
+	}{
+		{"a hint of half a minute", 30 * time.Second, LowestMinRefresh, 0, 1 << 10},
+		{"the longest for which a connection is kept", keptWithin, LowestMinRefresh, 0, 1 << 10},
+		{"a hint of five minutes", 5 * time.Minute, LowestMinRefresh, 10, 6 << 10},
+		{"a short hint and a longer least interval", 30 * time.Second, time.Minute, 10, 6 << 10},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			meter := &metered{}
+			r := newRoom(t, func(c *Config) { c.Client.Dial, c.MinRefresh = meter.dial, test.least })
+			t.Cleanup(r.manager.connections.Close)
+			us := newAuthority(t, "us.example.org").every(test.hint)
+			p := newPeer(t, us, us.bundle(t, 1))
+			r.create(t, spiffeRelationship(us, p), us.bundle(t, 1))
+			for range 2 { // the first learns the tag, and that no statements are made
+				require.NoError(t, r.manager.refresh(t.Context(), "us.example.org").err)
+			}
+			revision, bytes, dials := r.store.View().Revision(), meter.bytes.Load(), meter.dials.Load()
+			const polls = 10
+			for range polls {
+				out := r.manager.refresh(t.Context(), "us.example.org")
+				require.NoError(t, out.err)
+				require.Equal(t, resultNotModified, out.result)
+			}
+			require.Equal(t, revision, r.store.View().Revision(), "nothing is written")
+			require.Equal(t, test.dials, meter.dials.Load()-dials)
+			each := (meter.bytes.Load() - bytes) / polls
+			t.Logf("%d bytes each", each)
+			require.Less(t, each, test.most)
+		})
+	}
+}
