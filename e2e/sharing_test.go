@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -63,6 +64,13 @@ routing { import_ttl = "10s" }
 	register(eu.members[2], "degraded")
 	awaits(ententev1.Health_HEALTH_DEGRADED, "")
 	t.Logf("a change of health was in the other cluster's hint %v after its command began", time.Since(began))
+
+	eventually(t, "the exporting side to know that it arrived", func() error {
+		if said := eu.members[1].command("service", "exports"); !strings.Contains(said, "acknowledged") {
+			return fmt.Errorf("%s", said)
+		}
+		return nil
+	})
 
 	dead := eu.leader()
 	dead.kill()

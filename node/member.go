@@ -225,7 +225,7 @@ func (m *member) buildFederation() (err error) {
 
 func (m *member) buildRouting() (err error) {
 	m.routing, err = routing.New(routing.Config{
-		Store: m.store, Trust: m.trust, Audit: m.audit, Agreements: agreements{}, ImportTTL: m.cfg.Routing.ImportTTL, LastHeard: m.members.LastHeard,
+		Store: m.store, Trust: m.trust, Audit: m.audit, Agreements: agreements{}, ImportTTL: m.cfg.Routing.ImportTTL, Leader: m.members, LastHeard: m.members.LastHeard,
 		Settings: routing.Settings{
 			OverprovisioningFactor: m.cfg.Routing.OverprovisioningFactor,
 			PanicThreshold:         &m.cfg.Routing.PanicThreshold,

@@ -57,11 +57,11 @@ func (s *Server) ExportService(ctx context.Context, r *ententev1.ExportServiceRe
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	return s.export(s.m.store.View(), key)
+	return s.export(ctx, s.m.store.View(), key)
 }
 
 // export returns one as it is stored.
-func (s *Server) export(view raftstore.Reader, key string) (*ententev1.ServiceExport, error) {
+func (s *Server) export(ctx context.Context, view raftstore.Reader, key string) (*ententev1.ServiceExport, error) {
 	row, found, err := Exports.Get(view, key)
 	if err == nil && !found {
 		err = status.Errorf(codes.Aborted, "the export was removed at the same moment")
@@ -72,13 +72,13 @@ func (s *Server) export(view raftstore.Reader, key string) (*ententev1.ServiceEx
 	}
 	var out *ententev1.ServiceExport
 	if err == nil {
-		out, err = s.m.shownExport(view, e)
+		out, err = s.m.shownExport(view, e, s.m.peerAnswers(ctx))
 	}
 	return out, raftstore.StatusError(err)
 }
 
 // shownExport is an export as operators see it.
-func (m *Manager) shownExport(r raftstore.Reader, e Export) (*ententev1.ServiceExport, error) {
+func (m *Manager) shownExport(r raftstore.Reader, e Export, answers peerAnswers) (*ententev1.ServiceExport, error) {
 	out := &ententev1.ServiceExport{
 		Service: e.Service, To: e.To, Name: e.Name, TrustDomain: e.TrustDomain, PathPrefix: e.PathPrefix,
 		CreateTime: timestamppb.New(e.created), Revision: uint64(e.revision), State: ententev1.ExportState_EXPORT_STATE_OFFERED,
@@ -112,7 +112,10 @@ func (m *Manager) shownExport(r raftstore.Reader, e Export) (*ententev1.ServiceE
 	case out.Instances == 0:
 		out.Detail = "no instance of a hosted domain is covered by it"
 	}
-	return out, nil
+	if out.GetState() == ententev1.ExportState_EXPORT_STATE_OFFERED {
+		err = m.standing(r, e, agreement, answers, out)
+	}
+	return out, err
 }
 
 // ListServiceExports returns all exports, by domain and name.
@@ -126,8 +129,9 @@ func (s *Server) ListServiceExports(ctx context.Context, r *ententev1.ListServic
 		return nil, raftstore.StatusError(err)
 	}
 	answer := &ententev1.ListServiceExportsResponse{Revision: uint64(view.Revision())}
+	answers := s.m.peerAnswers(ctx)
 	for _, e := range list {
-		shown, err := s.m.shownExport(view, e)
+		shown, err := s.m.shownExport(view, e, answers)
 		if err != nil {
 			return nil, raftstore.StatusError(err)
 		}

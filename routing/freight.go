@@ -1,18 +1,14 @@
 package routing
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"sync"
-	"time"
 
 	"golang.org/x/time/rate"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
-	"github.com/ententehq/entente/raftstore"
 )
 
 // The bounds of what one stream carries. The receiver of a stream ends it when much more comes than a peer in good order sends;
@@ -65,6 +61,9 @@ type Freight struct {
 	due               map[sharedKey]bool
 	inFlight          int
 	setsInFlight      int
+	// heard is what the peer said last of each set, unreported what of it the leader was not told.
+	heard      map[sharedKey]peerAnswer
+	unreported map[sharedKey]bool
 	// unmet is how many wishes are not met yet. last is the set that was sent last: the next turn begins behind it.
 	unmet int
 	last  sharedKey
@@ -111,34 +110,11 @@ func (m *Manager) Carry(s PeerStream) *Freight {
 		messages: rate.NewLimiter(carryRate, carryBurst), bytes: rate.NewLimiter(rate.Limit(carryBytes), carryBytesBurst),
 		lists: rate.NewLimiter(listRate, listBurst), listsTaken: rate.NewLimiter(listsTaken, listsTakenBurst), complaints: rate.NewLimiter(1, 10),
 		wanted: make(map[sharedKey]*wish), feeds: make(map[string]map[sharedKey]bool), due: make(map[sharedKey]bool),
+		heard: make(map[sharedKey]peerAnswer), unreported: make(map[sharedKey]bool),
 		taking: make(map[sharedKey]Import), told: make(map[sharedKey]digest), came: make(map[string]bool), arrived: make(map[sharedKey]arrival),
 	}
 	m.carrying.add(f)
 	return f
-}
-
-// Run stores what comes, until the stream ends.
-func (f *Freight) Run(ctx context.Context) {
-	defer f.m.carrying.remove(f)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-f.work:
-		}
-		for {
-			batch := f.take()
-			if len(batch) == 0 {
-				break
-			}
-			if f.m.carrying.paceOf(f.stream.Home).wait(ctx, batch) != nil {
-				return
-			}
-			if !f.store(ctx, batch) {
-				return
-			}
-		}
-	}
 }
 
 // Take takes in a message of the peer's. An error ends the stream. It does not block.
@@ -191,6 +167,9 @@ func (f *Freight) takeInterest(m *ententev1.PeerServiceInterest) error {
 			w = &wish{}
 		}
 		w.has, w.refused, w.met = has, digest{}, false
+		if !has.none() {
+			f.answered(key, has, "")
+		}
 		next[key] = w
 		f.due[key] = true
 	}
@@ -198,6 +177,7 @@ func (f *Freight) takeInterest(m *ententev1.PeerServiceInterest) error {
 		if next[key] == nil {
 			f.landed(w)
 			delete(f.due, key)
+			f.answered(key, digest{}, "")
 		}
 	}
 	f.wanted, f.unmet = next, len(next)
@@ -238,11 +218,13 @@ func (f *Freight) takeAnswer(m *ententev1.PeerServiceAcknowledgement) error {
 		if m.GetRefusal() == "" && w.has != which {
 			w.has, w.refused = which, digest{} // what it has is from another stream
 			f.due[key] = true
+			f.answered(key, which, "")
 		}
 		return nil
 	}
 	f.landed(w)
 	f.meet(w)
+	f.answered(key, which, m.GetRefusal())
 	f.due[key] = true // it may have changed meanwhile
 	if m.GetRefusal() == "" {
 		w.has, w.refused = which, digest{}
@@ -255,7 +237,7 @@ func (f *Freight) takeAnswer(m *ententev1.PeerServiceAcknowledgement) error {
 		return nil
 	}
 	f.m.log.Warn("a peer refuses what is exported to it; see 'entente service imports' there", "peer", f.stream.Home, "service", key.service,
-		"trust_domain", key.domain, "result", clip(m.GetRefusal()))
+		"trust_domain", key.domain, "result", refusalWord(m.GetRefusal()))
 	return nil
 }
 
@@ -318,67 +300,6 @@ func (f *Freight) signal() {
 // answer says what became of a set.
 func (f *Freight) answer(key sharedKey, which digest, refusal string) {
 	f.answers = append(f.answers, &ententev1.PeerServiceAcknowledgement{Version: key.version(which), Refusal: refusal})
-}
-
-// take returns some of what is to be stored, of one trust domain.
-func (f *Freight) take() (batch []arrival) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	keys := slices.SortedFunc(maps.Keys(f.arrived), func(a, b sharedKey) int { return compareKeys(a, b) })
-	size := 0
-	for _, key := range keys {
-		a := f.arrived[key]
-		if len(batch) > 0 && (key.domain != batch[0].key.domain || size+len(a.instances) > storeInstances || len(batch) >= storeSets) {
-			break
-		}
-		batch = append(batch, a)
-		size += len(a.instances)
-		delete(f.arrived, key)
-	}
-	f.unstored -= size
-	return batch
-}
-
-// store stores what came, and answers. False: the stream has ended.
-func (f *Freight) store(ctx context.Context, batch []arrival) bool {
-	outcomes, err := f.m.storeArrivals(ctx, f.stream.Home, batch)
-	if ctx.Err() != nil {
-		return false
-	}
-	if err != nil {
-		// It is no fault of the peer's. What it brought meanwhile is newer.
-		level := f.m.log.Warn
-		if errors.Is(err, raftstore.ErrBusy) {
-			level = f.m.log.Debug
-		}
-		level("what a peer exports cannot be stored at the moment; it is tried again", "peer", f.stream.Home, "error", err)
-		f.mu.Lock()
-		for _, a := range batch {
-			if _, newer := f.arrived[a.key]; !newer {
-				f.arrived[a.key] = a
-				f.unstored += len(a.instances)
-			}
-		}
-		f.mu.Unlock()
-		again := time.NewTimer(storeAgain)
-		defer again.Stop()
-		select {
-		case <-ctx.Done():
-			return false
-		case <-again.C:
-			return true
-		}
-	}
-	f.mu.Lock()
-	for n, a := range batch {
-		f.answer(a.key, a.digest, outcomes[n])
-		if outcomes[n] == "" {
-			f.told[a.key] = a.digest
-		}
-	}
-	f.mu.Unlock()
-	f.stream.Wake()
-	return true
 }
 
 // seen are the trust domains whose imports this stream keeps confirmed.

@@ -27,6 +27,8 @@ type Config struct {
 	Audit Audit
 	// Agreements tells under which agreements services are exported and imported. Nil: there are none.
 	Agreements Agreements
+	// Leader tells what members reported to it, for listings; nil: nothing is asked.
+	Leader Leader
 	// ImportTTL is for how long imported instances are offered although no stream confirms them; 0: [DefaultImportTTL].
 	ImportTTL time.Duration
 	// Settings are the policy where no rule says otherwise. The zero value asks for the defaults.
@@ -64,6 +66,8 @@ type Manager struct {
 	shelf      *shelf
 	carrying   *carrying
 	sightings  *importLedger
+	answers    *answerLedger
+	leader     Leader
 }
 
 // New makes the manager of a member.
@@ -78,7 +82,7 @@ func New(c Config) (*Manager, error) {
 		store: c.Store, trust: c.Trust, audit: c.Audit, lastHeard: c.LastHeard, now: c.Now, log: c.Logger,
 		rules: newRuleBook(c.Settings), catalog: newCatalog(), hints: newHintCache(), domains: newDomainStates(),
 		renewals: newRenewals(), ledger: newLedger(), replacing: make(chan struct{}, maxReplacing),
-		shelf: newShelf(), carrying: newCarrying(), sightings: newImportLedger(),
+		shelf: newShelf(), carrying: newCarrying(), sightings: newImportLedger(), answers: newAnswerLedger(), leader: c.Leader,
 	}
 	if m.importTTL = c.ImportTTL; m.importTTL == 0 {
 		m.importTTL = DefaultImportTTL

@@ -9,7 +9,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ententehq/entente/access"
-	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
@@ -108,7 +107,7 @@ func BenchmarkStoreArrivals(b *testing.B) {
 	require.NoError(b, err)
 	row, _, err := Imports.Get(m.store.View(), importKey(made.GetService(), made.GetFrom()))
 	require.NoError(b, err)
-	of, err := importFromRow(raftstore.Row[*statev1.ServiceImport](row))
+	of, err := importFromRow(row)
 	require.NoError(b, err)
 	list := make([]*ententev1.PeerInstance, maxImportedSet)
 	for n := range list {

@@ -22,12 +22,15 @@ const (
 	maxSightings = maxImports
 )
 
-// ImportSightings carries to the leader by which streams imports are confirmed, with the heartbeats of the members. None of it is
+// ImportSightings carries to the leader by which streams imports are confirmed, and what peers say of what is exported to them, with the heartbeats of the members. None of it is
 // replicated: the leader writes down only that the imports from a domain expired, or are confirmed again. [Manager.Sightings] makes it.
 type ImportSightings struct {
-	now     func() time.Time
-	seen    func() []string
+	now  func() time.Time
+	seen func() []string
+	// answers are those of one report, as far as there is room, or all if full.
+	answers func(full bool) []*statev1.ExportAnswer
 	ledger  *importLedger
+	said    *answerLedger
 	refused func(member string, err error)
 
 	mu   sync.Mutex
@@ -37,7 +40,13 @@ type ImportSightings struct {
 // Sightings is the section "imports" of the heartbeats between members.
 func (m *Manager) Sightings() *ImportSightings {
 	return &ImportSightings{
-		now: m.now, ledger: m.sightings, told: make(map[string]time.Time),
+		now: m.now, ledger: m.sightings, said: m.answers, told: make(map[string]time.Time),
+		answers: func(full bool) (out []*statev1.ExportAnswer) {
+			for _, f := range m.carrying.list() {
+				out = append(out, f.report(full, maxReportedAnswers-len(out))...)
+			}
+			return out
+		},
 		seen: func() []string {
 			var out []string
 			for _, f := range m.carrying.list() {
@@ -71,7 +80,8 @@ func (s *ImportSightings) Collect(full bool) []byte {
 		report.Sightings = append(report.Sightings, &statev1.ImportSighting{TrustDomain: domain, Age: durationpb.New(0)})
 	}
 	s.told = told
-	if len(report.GetSightings()) == 0 {
+	report.Answers = s.answers(full)
+	if len(report.GetSightings())+len(report.GetAnswers()) == 0 {
 		return nil
 	}
 	b, err := proto.Marshal(report)
@@ -89,11 +99,14 @@ func (s *ImportSightings) Deliver(member string, report []byte) {
 	if err == nil && len(m.GetSightings()) > maxSightings {
 		err = fmt.Errorf("it has %d domains; %d are allowed", len(m.GetSightings()), maxSightings)
 	}
+	now := s.now()
+	if err == nil {
+		err = s.said.deliver(m.GetAnswers(), now)
+	}
 	if err != nil {
 		s.refused(member, err)
 		return
 	}
-	now := s.now()
 	for _, seen := range m.GetSightings() {
 		if age := seen.GetAge().AsDuration(); age >= 0 && age < MaxImportTTL {
 			s.ledger.sight(seen.GetTrustDomain(), now.Add(-age))
@@ -101,13 +114,14 @@ func (s *ImportSightings) Deliver(member string, report []byte) {
 	}
 }
 
-// Answer refuses: nobody asks for sightings.
-func (s *ImportSightings) Answer([]byte) ([]byte, error) {
-	return nil, fmt.Errorf("imports answer no queries")
-}
+// Answer tells, on the leader, what peers said of what is exported to them.
+func (s *ImportSightings) Answer([]byte) ([]byte, error) { return s.said.tell(s.now()) }
 
 // Reset forgets what an earlier term of this leader knew.
-func (s *ImportSightings) Reset() { s.ledger.reset() }
+func (s *ImportSightings) Reset() {
+	s.ledger.reset()
+	s.said.reset()
+}
 
 // importLedger is the leader's memory of when the imports from each domain were last confirmed. A new leader begins with an empty
 // one, and what it meets for the first time counts as confirmed then: after a change of leader all imports have one whole

@@ -96,16 +96,18 @@ func (a *app) serviceExportsCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "exports",
 		Short: "List the services that are offered to other clusters",
-		Args:  arguments(),
+		Long: `List the services that are offered to other clusters: acknowledged where the other cluster has stored what is offered now, refused where
+it has refused that, and offered where it does not import it, or has not answered since the leader changed.`,
+		Args: arguments(),
 		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, _ *cobra.Command, _ []string) error {
 			list, err := ententev1.NewRoutingServiceClient(conn).ListServiceExports(ctx, &ententev1.ListServiceExportsRequest{})
 			if err != nil {
 				return err
 			}
 			return a.print(list, func(t *table) {
-				t.columns("SERVICE", "TO", "NAME THERE", "WHICH", "OFFERED", "STATE", "DETAIL")
+				t.columns("SERVICE", "TO", "NAME THERE", "WHICH", "OFFERED", "STATE", "ANSWERED", "DETAIL")
 				for _, e := range list.GetExports() {
-					t.row(e.GetService(), e.GetTo(), e.GetName(), exportedWhich(e), e.GetInstances(), name(e.GetState()), e.GetDetail())
+					t.row(e.GetService(), e.GetTo(), e.GetName(), exportedWhich(e), e.GetInstances(), name(e.GetState()), since(e.GetAnswerTime()), e.GetDetail())
 				}
 				t.otherwise("Nothing is exported: 'entente service export' offers a service to another cluster.")
 			})

@@ -89,6 +89,10 @@ const (
 	ExportState_EXPORT_STATE_HELD_BACK ExportState = 2
 	// The relationship that it was made under has ended; it will be removed.
 	ExportState_EXPORT_STATE_ENDED ExportState = 3
+	// The other cluster has stored what is offered now.
+	ExportState_EXPORT_STATE_ACKNOWLEDGED ExportState = 4
+	// The other cluster has refused what is offered, for the named reason, and keeps what it had.
+	ExportState_EXPORT_STATE_REFUSED ExportState = 5
 )
 
 // Enum value maps for ExportState.
@@ -98,12 +102,16 @@ var (
 		1: "EXPORT_STATE_OFFERED",
 		2: "EXPORT_STATE_HELD_BACK",
 		3: "EXPORT_STATE_ENDED",
+		4: "EXPORT_STATE_ACKNOWLEDGED",
+		5: "EXPORT_STATE_REFUSED",
 	}
 	ExportState_value = map[string]int32{
-		"EXPORT_STATE_UNSPECIFIED": 0,
-		"EXPORT_STATE_OFFERED":     1,
-		"EXPORT_STATE_HELD_BACK":   2,
-		"EXPORT_STATE_ENDED":       3,
+		"EXPORT_STATE_UNSPECIFIED":  0,
+		"EXPORT_STATE_OFFERED":      1,
+		"EXPORT_STATE_HELD_BACK":    2,
+		"EXPORT_STATE_ENDED":        3,
+		"EXPORT_STATE_ACKNOWLEDGED": 4,
+		"EXPORT_STATE_REFUSED":      5,
 	}
 )
 
@@ -2680,7 +2688,11 @@ type ServiceExport struct {
 	// How it stands; set by the server.
 	State ExportState `protobuf:"varint,10,opt,name=state,proto3,enum=entente.v1.ExportState" json:"state,omitempty"`
 	// One sentence on the state; empty where there is nothing to say.
-	Detail        string `protobuf:"bytes,11,opt,name=detail,proto3" json:"detail,omitempty"`
+	Detail string `protobuf:"bytes,11,opt,name=detail,proto3" json:"detail,omitempty"`
+	// When the other cluster last answered for what is exported, and the named reason if that was a refusal. The leader's memory
+	// has it: absent after a change of leader, until the other cluster's stream is told of again.
+	AnswerTime    *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=answer_time,json=answerTime,proto3" json:"answer_time,omitempty"`
+	Refusal       string                 `protobuf:"bytes,13,opt,name=refusal,proto3" json:"refusal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2788,6 +2800,20 @@ func (x *ServiceExport) GetState() ExportState {
 func (x *ServiceExport) GetDetail() string {
 	if x != nil {
 		return x.Detail
+	}
+	return ""
+}
+
+func (x *ServiceExport) GetAnswerTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AnswerTime
+	}
+	return nil
+}
+
+func (x *ServiceExport) GetRefusal() string {
+	if x != nil {
+		return x.Refusal
 	}
 	return ""
 }
@@ -3606,7 +3632,7 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"\x11DeleteRuleRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\"0\n" +
 	"\x12DeleteRuleResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"\xef\x02\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"\xc6\x03\n" +
 	"\rServiceExport\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\tR\x02to\x12\x12\n" +
@@ -3623,7 +3649,10 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"\tinstances\x18\t \x01(\rR\tinstances\x12-\n" +
 	"\x05state\x18\n" +
 	" \x01(\x0e2\x17.entente.v1.ExportStateR\x05state\x12\x16\n" +
-	"\x06detail\x18\v \x01(\tR\x06detail\"I\n" +
+	"\x06detail\x18\v \x01(\tR\x06detail\x12;\n" +
+	"\vanswer_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"answerTime\x12\x18\n" +
+	"\arefusal\x18\r \x01(\tR\arefusal\"I\n" +
 	"\x14ExportServiceRequest\x121\n" +
 	"\x06export\x18\x01 \x01(\v2\x19.entente.v1.ServiceExportR\x06export\"H\n" +
 	"\x19ListServiceExportsRequest\x12+\n" +
@@ -3672,12 +3701,14 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"\x0eHEALTH_HEALTHY\x10\x01\x12\x13\n" +
 	"\x0fHEALTH_DEGRADED\x10\x02\x12\x14\n" +
 	"\x10HEALTH_UNHEALTHY\x10\x03\x12\x13\n" +
-	"\x0fHEALTH_DRAINING\x10\x04*y\n" +
+	"\x0fHEALTH_DRAINING\x10\x04*\xb2\x01\n" +
 	"\vExportState\x12\x1c\n" +
 	"\x18EXPORT_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14EXPORT_STATE_OFFERED\x10\x01\x12\x1a\n" +
 	"\x16EXPORT_STATE_HELD_BACK\x10\x02\x12\x16\n" +
-	"\x12EXPORT_STATE_ENDED\x10\x03*\xcc\x01\n" +
+	"\x12EXPORT_STATE_ENDED\x10\x03\x12\x1d\n" +
+	"\x19EXPORT_STATE_ACKNOWLEDGED\x10\x04\x12\x18\n" +
+	"\x14EXPORT_STATE_REFUSED\x10\x05*\xcc\x01\n" +
 	"\vImportState\x12\x1c\n" +
 	"\x18IMPORT_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14IMPORT_STATE_PENDING\x10\x01\x12\x18\n" +
@@ -3833,60 +3864,61 @@ var file_entente_v1_routing_proto_depIdxs = []int32{
 	32, // 45: entente.v1.ListRulesResponse.rules:type_name -> entente.v1.RoutingRule
 	54, // 46: entente.v1.ServiceExport.create_time:type_name -> google.protobuf.Timestamp
 	1,  // 47: entente.v1.ServiceExport.state:type_name -> entente.v1.ExportState
-	41, // 48: entente.v1.ExportServiceRequest.export:type_name -> entente.v1.ServiceExport
-	56, // 49: entente.v1.ListServiceExportsRequest.read:type_name -> entente.v1.ReadOptions
-	41, // 50: entente.v1.ListServiceExportsResponse.exports:type_name -> entente.v1.ServiceExport
-	54, // 51: entente.v1.ServiceImport.create_time:type_name -> google.protobuf.Timestamp
-	2,  // 52: entente.v1.ServiceImport.state:type_name -> entente.v1.ImportState
-	54, // 53: entente.v1.ServiceImport.change_time:type_name -> google.protobuf.Timestamp
-	54, // 54: entente.v1.ServiceImport.refuse_time:type_name -> google.protobuf.Timestamp
-	54, // 55: entente.v1.ServiceImport.expire_time:type_name -> google.protobuf.Timestamp
-	47, // 56: entente.v1.ImportServiceRequest.import:type_name -> entente.v1.ServiceImport
-	56, // 57: entente.v1.ListServiceImportsRequest.read:type_name -> entente.v1.ReadOptions
-	47, // 58: entente.v1.ListServiceImportsResponse.imports:type_name -> entente.v1.ServiceImport
-	8,  // 59: entente.v1.RoutingService.HoldLease:input_type -> entente.v1.HoldLeaseRequest
-	12, // 60: entente.v1.RoutingService.ListLeases:input_type -> entente.v1.ListLeasesRequest
-	6,  // 61: entente.v1.RoutingService.RegisterInstance:input_type -> entente.v1.RegisterInstanceRequest
-	14, // 62: entente.v1.RoutingService.ReplaceInstances:input_type -> entente.v1.ReplaceInstancesRequest
-	17, // 63: entente.v1.RoutingService.DeregisterInstance:input_type -> entente.v1.DeregisterInstanceRequest
-	19, // 64: entente.v1.RoutingService.ListServices:input_type -> entente.v1.ListServicesRequest
-	21, // 65: entente.v1.RoutingService.GetService:input_type -> entente.v1.GetServiceRequest
-	22, // 66: entente.v1.RoutingService.GetHint:input_type -> entente.v1.GetHintRequest
-	23, // 67: entente.v1.RoutingService.WatchHint:input_type -> entente.v1.WatchHintRequest
-	29, // 68: entente.v1.RoutingService.SimulateHint:input_type -> entente.v1.SimulateHintRequest
-	35, // 69: entente.v1.RoutingService.PutRules:input_type -> entente.v1.PutRulesRequest
-	37, // 70: entente.v1.RoutingService.ListRules:input_type -> entente.v1.ListRulesRequest
-	39, // 71: entente.v1.RoutingService.DeleteRule:input_type -> entente.v1.DeleteRuleRequest
-	42, // 72: entente.v1.RoutingService.ExportService:input_type -> entente.v1.ExportServiceRequest
-	43, // 73: entente.v1.RoutingService.ListServiceExports:input_type -> entente.v1.ListServiceExportsRequest
-	45, // 74: entente.v1.RoutingService.UnexportService:input_type -> entente.v1.UnexportServiceRequest
-	48, // 75: entente.v1.RoutingService.ImportService:input_type -> entente.v1.ImportServiceRequest
-	49, // 76: entente.v1.RoutingService.ListServiceImports:input_type -> entente.v1.ListServiceImportsRequest
-	51, // 77: entente.v1.RoutingService.UnimportService:input_type -> entente.v1.UnimportServiceRequest
-	11, // 78: entente.v1.RoutingService.HoldLease:output_type -> entente.v1.HoldLeaseResponse
-	13, // 79: entente.v1.RoutingService.ListLeases:output_type -> entente.v1.ListLeasesResponse
-	4,  // 80: entente.v1.RoutingService.RegisterInstance:output_type -> entente.v1.Instance
-	16, // 81: entente.v1.RoutingService.ReplaceInstances:output_type -> entente.v1.ReplaceInstancesResponse
-	18, // 82: entente.v1.RoutingService.DeregisterInstance:output_type -> entente.v1.DeregisterInstanceResponse
-	20, // 83: entente.v1.RoutingService.ListServices:output_type -> entente.v1.ListServicesResponse
-	5,  // 84: entente.v1.RoutingService.GetService:output_type -> entente.v1.Service
-	24, // 85: entente.v1.RoutingService.GetHint:output_type -> entente.v1.Hint
-	24, // 86: entente.v1.RoutingService.WatchHint:output_type -> entente.v1.Hint
-	30, // 87: entente.v1.RoutingService.SimulateHint:output_type -> entente.v1.SimulateHintResponse
-	36, // 88: entente.v1.RoutingService.PutRules:output_type -> entente.v1.PutRulesResponse
-	38, // 89: entente.v1.RoutingService.ListRules:output_type -> entente.v1.ListRulesResponse
-	40, // 90: entente.v1.RoutingService.DeleteRule:output_type -> entente.v1.DeleteRuleResponse
-	41, // 91: entente.v1.RoutingService.ExportService:output_type -> entente.v1.ServiceExport
-	44, // 92: entente.v1.RoutingService.ListServiceExports:output_type -> entente.v1.ListServiceExportsResponse
-	46, // 93: entente.v1.RoutingService.UnexportService:output_type -> entente.v1.UnexportServiceResponse
-	47, // 94: entente.v1.RoutingService.ImportService:output_type -> entente.v1.ServiceImport
-	50, // 95: entente.v1.RoutingService.ListServiceImports:output_type -> entente.v1.ListServiceImportsResponse
-	52, // 96: entente.v1.RoutingService.UnimportService:output_type -> entente.v1.UnimportServiceResponse
-	78, // [78:97] is the sub-list for method output_type
-	59, // [59:78] is the sub-list for method input_type
-	59, // [59:59] is the sub-list for extension type_name
-	59, // [59:59] is the sub-list for extension extendee
-	0,  // [0:59] is the sub-list for field type_name
+	54, // 48: entente.v1.ServiceExport.answer_time:type_name -> google.protobuf.Timestamp
+	41, // 49: entente.v1.ExportServiceRequest.export:type_name -> entente.v1.ServiceExport
+	56, // 50: entente.v1.ListServiceExportsRequest.read:type_name -> entente.v1.ReadOptions
+	41, // 51: entente.v1.ListServiceExportsResponse.exports:type_name -> entente.v1.ServiceExport
+	54, // 52: entente.v1.ServiceImport.create_time:type_name -> google.protobuf.Timestamp
+	2,  // 53: entente.v1.ServiceImport.state:type_name -> entente.v1.ImportState
+	54, // 54: entente.v1.ServiceImport.change_time:type_name -> google.protobuf.Timestamp
+	54, // 55: entente.v1.ServiceImport.refuse_time:type_name -> google.protobuf.Timestamp
+	54, // 56: entente.v1.ServiceImport.expire_time:type_name -> google.protobuf.Timestamp
+	47, // 57: entente.v1.ImportServiceRequest.import:type_name -> entente.v1.ServiceImport
+	56, // 58: entente.v1.ListServiceImportsRequest.read:type_name -> entente.v1.ReadOptions
+	47, // 59: entente.v1.ListServiceImportsResponse.imports:type_name -> entente.v1.ServiceImport
+	8,  // 60: entente.v1.RoutingService.HoldLease:input_type -> entente.v1.HoldLeaseRequest
+	12, // 61: entente.v1.RoutingService.ListLeases:input_type -> entente.v1.ListLeasesRequest
+	6,  // 62: entente.v1.RoutingService.RegisterInstance:input_type -> entente.v1.RegisterInstanceRequest
+	14, // 63: entente.v1.RoutingService.ReplaceInstances:input_type -> entente.v1.ReplaceInstancesRequest
+	17, // 64: entente.v1.RoutingService.DeregisterInstance:input_type -> entente.v1.DeregisterInstanceRequest
+	19, // 65: entente.v1.RoutingService.ListServices:input_type -> entente.v1.ListServicesRequest
+	21, // 66: entente.v1.RoutingService.GetService:input_type -> entente.v1.GetServiceRequest
+	22, // 67: entente.v1.RoutingService.GetHint:input_type -> entente.v1.GetHintRequest
+	23, // 68: entente.v1.RoutingService.WatchHint:input_type -> entente.v1.WatchHintRequest
+	29, // 69: entente.v1.RoutingService.SimulateHint:input_type -> entente.v1.SimulateHintRequest
+	35, // 70: entente.v1.RoutingService.PutRules:input_type -> entente.v1.PutRulesRequest
+	37, // 71: entente.v1.RoutingService.ListRules:input_type -> entente.v1.ListRulesRequest
+	39, // 72: entente.v1.RoutingService.DeleteRule:input_type -> entente.v1.DeleteRuleRequest
+	42, // 73: entente.v1.RoutingService.ExportService:input_type -> entente.v1.ExportServiceRequest
+	43, // 74: entente.v1.RoutingService.ListServiceExports:input_type -> entente.v1.ListServiceExportsRequest
+	45, // 75: entente.v1.RoutingService.UnexportService:input_type -> entente.v1.UnexportServiceRequest
+	48, // 76: entente.v1.RoutingService.ImportService:input_type -> entente.v1.ImportServiceRequest
+	49, // 77: entente.v1.RoutingService.ListServiceImports:input_type -> entente.v1.ListServiceImportsRequest
+	51, // 78: entente.v1.RoutingService.UnimportService:input_type -> entente.v1.UnimportServiceRequest
+	11, // 79: entente.v1.RoutingService.HoldLease:output_type -> entente.v1.HoldLeaseResponse
+	13, // 80: entente.v1.RoutingService.ListLeases:output_type -> entente.v1.ListLeasesResponse
+	4,  // 81: entente.v1.RoutingService.RegisterInstance:output_type -> entente.v1.Instance
+	16, // 82: entente.v1.RoutingService.ReplaceInstances:output_type -> entente.v1.ReplaceInstancesResponse
+	18, // 83: entente.v1.RoutingService.DeregisterInstance:output_type -> entente.v1.DeregisterInstanceResponse
+	20, // 84: entente.v1.RoutingService.ListServices:output_type -> entente.v1.ListServicesResponse
+	5,  // 85: entente.v1.RoutingService.GetService:output_type -> entente.v1.Service
+	24, // 86: entente.v1.RoutingService.GetHint:output_type -> entente.v1.Hint
+	24, // 87: entente.v1.RoutingService.WatchHint:output_type -> entente.v1.Hint
+	30, // 88: entente.v1.RoutingService.SimulateHint:output_type -> entente.v1.SimulateHintResponse
+	36, // 89: entente.v1.RoutingService.PutRules:output_type -> entente.v1.PutRulesResponse
+	38, // 90: entente.v1.RoutingService.ListRules:output_type -> entente.v1.ListRulesResponse
+	40, // 91: entente.v1.RoutingService.DeleteRule:output_type -> entente.v1.DeleteRuleResponse
+	41, // 92: entente.v1.RoutingService.ExportService:output_type -> entente.v1.ServiceExport
+	44, // 93: entente.v1.RoutingService.ListServiceExports:output_type -> entente.v1.ListServiceExportsResponse
+	46, // 94: entente.v1.RoutingService.UnexportService:output_type -> entente.v1.UnexportServiceResponse
+	47, // 95: entente.v1.RoutingService.ImportService:output_type -> entente.v1.ServiceImport
+	50, // 96: entente.v1.RoutingService.ListServiceImports:output_type -> entente.v1.ListServiceImportsResponse
+	52, // 97: entente.v1.RoutingService.UnimportService:output_type -> entente.v1.UnimportServiceResponse
+	79, // [79:98] is the sub-list for method output_type
+	60, // [60:79] is the sub-list for method input_type
+	60, // [60:60] is the sub-list for extension type_name
+	60, // [60:60] is the sub-list for extension extendee
+	0,  // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_entente_v1_routing_proto_init() }

@@ -884,8 +884,10 @@ func (x *ImportSource) GetExpireTime() *timestamppb.Timestamp {
 
 // ImportReport is what a member tells the leader of the streams by which imports are confirmed. It is never stored.
 type ImportReport struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Sightings     []*ImportSighting      `protobuf:"bytes,1,rep,name=sightings,proto3" json:"sightings,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Sightings []*ImportSighting      `protobuf:"bytes,1,rep,name=sightings,proto3" json:"sightings,omitempty"`
+	// What peers said of what is exported to them, since the last report.
+	Answers       []*ExportAnswer `protobuf:"bytes,2,rep,name=answers,proto3" json:"answers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -927,6 +929,182 @@ func (x *ImportReport) GetSightings() []*ImportSighting {
 	return nil
 }
 
+func (x *ImportReport) GetAnswers() []*ExportAnswer {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
+}
+
+// ExportAnswer is what a peer said last of a set that is exported to it.
+type ExportAnswer struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	HomeTrustDomain string                 `protobuf:"bytes,1,opt,name=home_trust_domain,json=homeTrustDomain,proto3" json:"home_trust_domain,omitempty"`
+	TrustDomain     string                 `protobuf:"bytes,2,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	Service         string                 `protobuf:"bytes,3,opt,name=service,proto3" json:"service,omitempty"`
+	// Of the set that it answered for; empty: it does not import it any more.
+	Digest []byte `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`
+	// The named reason of a refusal; empty: it is stored there.
+	Refusal       string               `protobuf:"bytes,5,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	Age           *durationpb.Duration `protobuf:"bytes,6,opt,name=age,proto3" json:"age,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportAnswer) Reset() {
+	*x = ExportAnswer{}
+	mi := &file_entente_state_v1_routing_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportAnswer) ProtoMessage() {}
+
+func (x *ExportAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_routing_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportAnswer.ProtoReflect.Descriptor instead.
+func (*ExportAnswer) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ExportAnswer) GetHomeTrustDomain() string {
+	if x != nil {
+		return x.HomeTrustDomain
+	}
+	return ""
+}
+
+func (x *ExportAnswer) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *ExportAnswer) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *ExportAnswer) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *ExportAnswer) GetRefusal() string {
+	if x != nil {
+		return x.Refusal
+	}
+	return ""
+}
+
+func (x *ExportAnswer) GetAge() *durationpb.Duration {
+	if x != nil {
+		return x.Age
+	}
+	return nil
+}
+
+// ExportQuery asks the leader for what peers have said.
+type ExportQuery struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportQuery) Reset() {
+	*x = ExportQuery{}
+	mi := &file_entente_state_v1_routing_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportQuery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportQuery) ProtoMessage() {}
+
+func (x *ExportQuery) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_routing_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportQuery.ProtoReflect.Descriptor instead.
+func (*ExportQuery) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{14}
+}
+
+// ExportAnswers is its answer.
+type ExportAnswers struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Answers       []*ExportAnswer        `protobuf:"bytes,1,rep,name=answers,proto3" json:"answers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportAnswers) Reset() {
+	*x = ExportAnswers{}
+	mi := &file_entente_state_v1_routing_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportAnswers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportAnswers) ProtoMessage() {}
+
+func (x *ExportAnswers) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_routing_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportAnswers.ProtoReflect.Descriptor instead.
+func (*ExportAnswers) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ExportAnswers) GetAnswers() []*ExportAnswer {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
+}
+
 // ImportSighting says how long ago a stream confirmed what is imported from a trust domain, by the clock of the member that has
 // the stream.
 type ImportSighting struct {
@@ -939,7 +1117,7 @@ type ImportSighting struct {
 
 func (x *ImportSighting) Reset() {
 	*x = ImportSighting{}
-	mi := &file_entente_state_v1_routing_proto_msgTypes[13]
+	mi := &file_entente_state_v1_routing_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -951,7 +1129,7 @@ func (x *ImportSighting) String() string {
 func (*ImportSighting) ProtoMessage() {}
 
 func (x *ImportSighting) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_routing_proto_msgTypes[13]
+	mi := &file_entente_state_v1_routing_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -964,7 +1142,7 @@ func (x *ImportSighting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportSighting.ProtoReflect.Descriptor instead.
 func (*ImportSighting) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{13}
+	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ImportSighting) GetTrustDomain() string {
@@ -1069,9 +1247,20 @@ const file_entente_state_v1_routing_proto_rawDesc = "" +
 	"refuseTime\"K\n" +
 	"\fImportSource\x12;\n" +
 	"\vexpire_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"N\n" +
+	"expireTime\"\x88\x01\n" +
 	"\fImportReport\x12>\n" +
-	"\tsightings\x18\x01 \x03(\v2 .entente.state.v1.ImportSightingR\tsightings\"`\n" +
+	"\tsightings\x18\x01 \x03(\v2 .entente.state.v1.ImportSightingR\tsightings\x128\n" +
+	"\aanswers\x18\x02 \x03(\v2\x1e.entente.state.v1.ExportAnswerR\aanswers\"\xd6\x01\n" +
+	"\fExportAnswer\x12*\n" +
+	"\x11home_trust_domain\x18\x01 \x01(\tR\x0fhomeTrustDomain\x12!\n" +
+	"\ftrust_domain\x18\x02 \x01(\tR\vtrustDomain\x12\x18\n" +
+	"\aservice\x18\x03 \x01(\tR\aservice\x12\x16\n" +
+	"\x06digest\x18\x04 \x01(\fR\x06digest\x12\x18\n" +
+	"\arefusal\x18\x05 \x01(\tR\arefusal\x12+\n" +
+	"\x03age\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x03age\"\r\n" +
+	"\vExportQuery\"I\n" +
+	"\rExportAnswers\x128\n" +
+	"\aanswers\x18\x01 \x03(\v2\x1e.entente.state.v1.ExportAnswerR\aanswers\"`\n" +
 	"\x0eImportSighting\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12+\n" +
 	"\x03age\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ageB;Z9github.com/ententehq/entente/api/entente/state/v1;statev1b\x06proto3"
@@ -1088,7 +1277,7 @@ func file_entente_state_v1_routing_proto_rawDescGZIP() []byte {
 	return file_entente_state_v1_routing_proto_rawDescData
 }
 
-var file_entente_state_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_entente_state_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_entente_state_v1_routing_proto_goTypes = []any{
 	(*Instance)(nil),              // 0: entente.state.v1.Instance
 	(*InstanceSet)(nil),           // 1: entente.state.v1.InstanceSet
@@ -1103,37 +1292,43 @@ var file_entente_state_v1_routing_proto_goTypes = []any{
 	(*ImportedSet)(nil),           // 10: entente.state.v1.ImportedSet
 	(*ImportSource)(nil),          // 11: entente.state.v1.ImportSource
 	(*ImportReport)(nil),          // 12: entente.state.v1.ImportReport
-	(*ImportSighting)(nil),        // 13: entente.state.v1.ImportSighting
-	nil,                           // 14: entente.state.v1.DistributionRule.ToEntry
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 16: google.protobuf.Duration
+	(*ExportAnswer)(nil),          // 13: entente.state.v1.ExportAnswer
+	(*ExportQuery)(nil),           // 14: entente.state.v1.ExportQuery
+	(*ExportAnswers)(nil),         // 15: entente.state.v1.ExportAnswers
+	(*ImportSighting)(nil),        // 16: entente.state.v1.ImportSighting
+	nil,                           // 17: entente.state.v1.DistributionRule.ToEntry
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
 }
 var file_entente_state_v1_routing_proto_depIdxs = []int32{
-	15, // 0: entente.state.v1.Instance.register_time:type_name -> google.protobuf.Timestamp
-	16, // 1: entente.state.v1.Lease.ttl:type_name -> google.protobuf.Duration
-	16, // 2: entente.state.v1.Lease.gone_after:type_name -> google.protobuf.Duration
-	15, // 3: entente.state.v1.Lease.create_time:type_name -> google.protobuf.Timestamp
-	15, // 4: entente.state.v1.Lease.lapse_time:type_name -> google.protobuf.Timestamp
+	18, // 0: entente.state.v1.Instance.register_time:type_name -> google.protobuf.Timestamp
+	19, // 1: entente.state.v1.Lease.ttl:type_name -> google.protobuf.Duration
+	19, // 2: entente.state.v1.Lease.gone_after:type_name -> google.protobuf.Duration
+	18, // 3: entente.state.v1.Lease.create_time:type_name -> google.protobuf.Timestamp
+	18, // 4: entente.state.v1.Lease.lapse_time:type_name -> google.protobuf.Timestamp
 	4,  // 5: entente.state.v1.RoutingRule.failover:type_name -> entente.state.v1.FailoverRule
 	5,  // 6: entente.state.v1.RoutingRule.distribution:type_name -> entente.state.v1.DistributionRule
-	15, // 7: entente.state.v1.RoutingRule.update_time:type_name -> google.protobuf.Timestamp
-	14, // 8: entente.state.v1.DistributionRule.to:type_name -> entente.state.v1.DistributionRule.ToEntry
+	18, // 7: entente.state.v1.RoutingRule.update_time:type_name -> google.protobuf.Timestamp
+	17, // 8: entente.state.v1.DistributionRule.to:type_name -> entente.state.v1.DistributionRule.ToEntry
 	7,  // 9: entente.state.v1.LeaseReport.renewals:type_name -> entente.state.v1.Renewal
-	16, // 10: entente.state.v1.Renewal.age:type_name -> google.protobuf.Duration
-	15, // 11: entente.state.v1.ServiceExport.create_time:type_name -> google.protobuf.Timestamp
-	15, // 12: entente.state.v1.ServiceExport.agreed:type_name -> google.protobuf.Timestamp
-	15, // 13: entente.state.v1.ServiceImport.create_time:type_name -> google.protobuf.Timestamp
-	15, // 14: entente.state.v1.ServiceImport.agreed:type_name -> google.protobuf.Timestamp
-	15, // 15: entente.state.v1.ImportedSet.change_time:type_name -> google.protobuf.Timestamp
-	15, // 16: entente.state.v1.ImportedSet.refuse_time:type_name -> google.protobuf.Timestamp
-	15, // 17: entente.state.v1.ImportSource.expire_time:type_name -> google.protobuf.Timestamp
-	13, // 18: entente.state.v1.ImportReport.sightings:type_name -> entente.state.v1.ImportSighting
-	16, // 19: entente.state.v1.ImportSighting.age:type_name -> google.protobuf.Duration
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	19, // 10: entente.state.v1.Renewal.age:type_name -> google.protobuf.Duration
+	18, // 11: entente.state.v1.ServiceExport.create_time:type_name -> google.protobuf.Timestamp
+	18, // 12: entente.state.v1.ServiceExport.agreed:type_name -> google.protobuf.Timestamp
+	18, // 13: entente.state.v1.ServiceImport.create_time:type_name -> google.protobuf.Timestamp
+	18, // 14: entente.state.v1.ServiceImport.agreed:type_name -> google.protobuf.Timestamp
+	18, // 15: entente.state.v1.ImportedSet.change_time:type_name -> google.protobuf.Timestamp
+	18, // 16: entente.state.v1.ImportedSet.refuse_time:type_name -> google.protobuf.Timestamp
+	18, // 17: entente.state.v1.ImportSource.expire_time:type_name -> google.protobuf.Timestamp
+	16, // 18: entente.state.v1.ImportReport.sightings:type_name -> entente.state.v1.ImportSighting
+	13, // 19: entente.state.v1.ImportReport.answers:type_name -> entente.state.v1.ExportAnswer
+	19, // 20: entente.state.v1.ExportAnswer.age:type_name -> google.protobuf.Duration
+	13, // 21: entente.state.v1.ExportAnswers.answers:type_name -> entente.state.v1.ExportAnswer
+	19, // 22: entente.state.v1.ImportSighting.age:type_name -> google.protobuf.Duration
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_entente_state_v1_routing_proto_init() }
@@ -1148,7 +1343,7 @@ func file_entente_state_v1_routing_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_state_v1_routing_proto_rawDesc), len(file_entente_state_v1_routing_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
