@@ -63,9 +63,14 @@ func (s *Service) RedeemInvitation(ctx context.Context, req *ententev1.RedeemInv
 		return nil, raftstore.StatusError(err)
 	}
 	approved, now := req.GetApprove() || m.config.Invitations.NoApproval, m.now()
-	answer, proven, err := m.askToAccept(ctx, t, &ententev1.AcceptInvitationContent{
+	content := &ententev1.AcceptInvitationContent{
 		InvitationId: t.ID, Secret: t.Secret[:], InvitingTrustDomain: foreign, Offer: offer, Approved: approved, Time: timestamppb.New(now),
-	})
+	}
+	answer, proven, err := m.askToAccept(ctx, t, content)
+	if err != nil {
+		return nil, err
+	}
+	answer, warnings, err := m.corroborate(ctx, t, content, answer, proven)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +102,7 @@ func (s *Service) RedeemInvitation(ctx context.Context, req *ententev1.RedeemInv
 	m.record(actionInvited, foreign, access.ResultDone, fmt.Sprintf("invitation %s for %s, asked for by %s", t.ID, own, operator), revision)
 	m.consents.nudge(foreign)
 	shown, err := s.show(ctx, m.config.Store.View(), foreign)
-	return &ententev1.RedeemInvitationResponse{Relationship: shown, Warnings: clockWarnings(answer.GetTime(), m.now())}, err
+	return &ententev1.RedeemInvitationResponse{Relationship: shown, Warnings: append(warnings, clockWarnings(answer.GetTime(), m.now())...)}, err
 }
 
 // clockWarnings tells of clocks that differ so much that certificates of one cluster may not be valid yet in the other.
@@ -126,23 +131,12 @@ func (m *Manager) askToAccept(ctx context.Context, t InvitationToken, c *entente
 	rand.Shuffle(len(addresses), func(i, j int) { addresses[i], addresses[j] = addresses[j], addresses[i] })
 	var failures []string
 	for _, address := range addresses {
-		err := m.callMember(ctx, callWithin, address, func(presented [32]byte) error {
-			proven = presented
-			return t.accepts(presented)
-		}, func(ctx context.Context, client ententev1.InvitationServiceClient, binding []byte) error {
-			signed, err := m.sign(purposeAccept, binding, content)
-			if err != nil {
-				return err
-			}
-			answer, err = client.AcceptInvitation(ctx, &ententev1.AcceptInvitationRequest{Content: content, Signed: signed})
-			return err
-		})
+		answer, proven, err = m.askOne(ctx, callWithin, address, t.accepts, content)
 		if err == nil {
 			return answer, proven, nil
 		}
-		switch s := status.Convert(err); s.Code() {
-		case codes.PermissionDenied, codes.FailedPrecondition, codes.InvalidArgument, codes.AlreadyExists, codes.Unauthenticated:
-			return nil, proven, status.Error(s.Code(), clip(s.Message())) // it has decided, and so would the others
+		if s := status.Convert(err); decided(err) {
+			return nil, proven, status.Error(s.Code(), clip(s.Message())) // and so would the others
 		}
 		failures = append(failures, fmt.Sprintf("%s: %s", address, clip(status.Convert(err).Message())))
 		if ctx.Err() != nil {
@@ -156,6 +150,22 @@ func (m *Manager) askToAccept(ctx context.Context, t InvitationToken, c *entente
 	}
 	return nil, proven, status.Errorf(codes.Unavailable, "no member of the cluster of %s took the invitation: %s%s. One of these addresses must be reachable from here; then accept the same token again",
 		t.TrustDomain.Name(), strings.Join(failures, "; "), late)
+}
+
+// askOne asks the member at one address, if accept lets its identity key pass.
+func (m *Manager) askOne(ctx context.Context, within time.Duration, address string, accept func([32]byte) error, content []byte) (answer *ententev1.AcceptInvitationResponse, proven [32]byte, err error) {
+	err = m.callMember(ctx, within, address, func(presented [32]byte) error {
+		proven = presented
+		return accept(presented)
+	}, func(ctx context.Context, client ententev1.InvitationServiceClient, binding []byte) error {
+		signed, err := m.sign(purposeAccept, binding, content)
+		if err != nil {
+			return err
+		}
+		answer, err = client.AcceptInvitation(ctx, &ententev1.AcceptInvitationRequest{Content: content, Signed: signed})
+		return err
+	})
+	return answer, proven, err
 }
 
 // sign signs a request for one session.

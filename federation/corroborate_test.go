@@ -1,0 +1,140 @@
+package federation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"testing"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/proto"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/raftstore/membership"
+	"github.com/ententehq/entente/raftstore/token"
+)
+
+// inviting is a member of another cluster that answers as a test wants it to.
+type inviting struct {
+	ententev1.UnimplementedInvitationServiceServer
+	identity [32]byte
+	answer   func() (*ententev1.AcceptInvitationResponse, error)
+	pipe     *bufconn.Listener
+}
+
+func (i *inviting) AcceptInvitation(context.Context, *ententev1.AcceptInvitationRequest) (*ententev1.AcceptInvitationResponse, error) {
+	return i.answer()
+}
+
+// invitingCluster serves its members, by address; one without an answer is not there.
+func invitingCluster(t *testing.T, members map[string]*inviting) func(context.Context, string, func([32]byte) error) (net.Conn, []byte, error) {
+	t.Helper()
+	for _, m := range members {
+		if m.answer == nil {
+			continue
+		}
+		m.pipe = bufconn.Listen(64 << 10)
+		server := grpc.NewServer()
+		ententev1.RegisterInvitationServiceServer(server, m)
+		go func() { _ = server.Serve(m.pipe) }()
+		t.Cleanup(server.Stop)
+	}
+	return func(ctx context.Context, address string, accept func([32]byte) error) (net.Conn, []byte, error) {
+		m := members[address]
+		if m.pipe == nil {
+			return nil, nil, errors.New("connection refused")
+		}
+		if err := accept(m.identity); err != nil {
+			return nil, nil, err
+		}
+		conn, err := m.pipe.DialContext(ctx)
+		return conn, someBinding, err
+	}
+}
+
+// Whoever has the key of one member does not speak for its cluster alone.
+func TestOneMemberDoesNotSpeakForAll(t *testing.T) {
+	us, forged := newAuthority(t, "us.example.org"), newAuthority(t, "us.example.org")
+	first, second := [32]byte{1}, [32]byte{2}
+	honest := &ententev1.AcceptInvitationResponse{Offer: &ententev1.FederationOffer{
+		TrustDomain: "us.example.org", HomeTrustDomain: "us.example.org", Bundle: us.bundle(t, 1).Marshal(), Urls: []string{"https://us.example.org/"},
+		Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB, PeerAddresses: []string{"us-1.example.org:7440"}, Identities: [][]byte{first[:], second[:]},
+	}}
+	other := func(change func(*ententev1.AcceptInvitationResponse)) *ententev1.AcceptInvitationResponse {
+		a := proto.Clone(honest).(*ententev1.AcceptInvitationResponse)
+		change(a)
+		return a
+	}
+	says := func(a *ententev1.AcceptInvitationResponse) func() (*ententev1.AcceptInvitationResponse, error) {
+		return func() (*ententev1.AcceptInvitationResponse, error) { return a, nil }
+	}
+	for name, c := range map[string]struct {
+		second  func() (*ententev1.AcceptInvitationResponse, error)
+		refused string
+		warned  string
+	}{
+		"both say the same": {second: says(other(func(a *ententev1.AcceptInvitationResponse) {
+			a.Offer.Identities[0], a.Offer.Identities[1] = a.Offer.Identities[1], a.Offer.Identities[0]
+			a.Offer.PeerAddresses = []string{"us-2.example.org:7440"}
+		}))},
+		"other keys":        {second: says(other(func(a *ententev1.AcceptInvitationResponse) { a.Offer.Bundle = forged.bundle(t, 1).Marshal() })), refused: "its bundle"},
+		"a higher sequence": {second: says(other(func(a *ententev1.AcceptInvitationResponse) { a.Offer.Bundle = us.bundle(t, 1<<63).Marshal() })), refused: "its bundle"},
+		"another member":    {second: says(other(func(a *ententev1.AcceptInvitationResponse) { a.Offer.Identities[1] = make([]byte, 32) })), refused: "who its members are"},
+		"a consent":         {second: says(other(func(a *ententev1.AcceptInvitationResponse) { a.Approved = true })), refused: "whether the agreement is approved"},
+		"another home":      {second: says(other(func(a *ententev1.AcceptInvitationResponse) { a.Offer.HomeTrustDomain = "ap.example.org" })), refused: "which trust domain it is of"},
+		"another profile":   {second: says(other(func(a *ententev1.AcceptInvitationResponse) { a.Offer.Profile = 1 })), refused: "how its endpoint proves itself"},
+		"another place":     {second: says(other(func(a *ententev1.AcceptInvitationResponse) { a.Offer.Urls[0] = "https://evil.example.org/" })), warned: "name different URLs"},
+		"that it was revoked": {second: func() (*ententev1.AcceptInvitationResponse, error) {
+			return nil, status.Error(codes.PermissionDenied, "the invitation was revoked")
+		}, refused: "the invitation was revoked"},
+		"that it has no time": {second: func() (*ententev1.AcceptInvitationResponse, error) {
+			return nil, status.Error(codes.ResourceExhausted, "busy")
+		}, warned: "one of the 2 members"},
+		"nothing, for it is off": {warned: "one of the 2 members"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			identity, err := membership.LoadIdentity(filepath.Join(t.TempDir(), "identity.key"))
+			require.NoError(t, err)
+			eu := newAuthority(t, "eu.example.org")
+			members := map[string]*inviting{"us-1.example.org:7440": {identity: first, answer: says(honest)}, "us-2.example.org:7440": {identity: second, answer: c.second}}
+			r := newRoom(t, func(config *Config) {
+				config.Peers.Home = eu.td
+				config.Invitations = InvitationConfig{
+					Identity: identity, Members: func() []InvitingMember { return []InvitingMember{{"eu-1.example.org:7440", identity.Digest}} },
+					Endpoints: func(string) []string { return []string{"https://eu.example.org/"} }, Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB,
+					Dial: invitingCluster(t, members), Credentials: insecure.NewCredentials(),
+				}
+			})
+			r.host(t, eu)
+			text, err := InvitationToken{
+				ID: token.NewID(), Secret: token.NewSecret(), TrustDomain: us.td, Foreign: spiffeid.RequireTrustDomainFromString("eu.example.org"),
+				Addresses: []string{"us-1.example.org:7440", "us-2.example.org:7440"}, Identities: [][32]byte{first, second}, Expires: r.manager.now().Add(patience),
+			}.Text()
+			require.NoError(t, err)
+			done, err := r.service.RedeemInvitation(t.Context(), &ententev1.RedeemInvitationRequest{Token: text})
+			if c.refused != "" {
+				require.ErrorContains(t, err, c.refused)
+				_, found, err := Relationships.Get(r.store.View(), "us.example.org")
+				require.NoError(t, err)
+				require.False(t, found, "nothing is stored")
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, ententev1.RelationshipState_RELATIONSHIP_STATE_PENDING, done.GetRelationship().GetState())
+			if c.warned == "" {
+				require.Empty(t, done.GetWarnings())
+			} else {
+				require.Contains(t, fmt.Sprint(done.GetWarnings()), c.warned)
+			}
+		})
+	}
+}
