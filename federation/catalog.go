@@ -81,6 +81,7 @@ type catalog struct {
 type wordHolding struct {
 	td, hub   string
 	revision  raftstore.Revision
+	version   version
 	agreed    time.Time
 	x509Until time.Time
 	expired   bool
@@ -92,8 +93,9 @@ func wordHoldingOf(row *statev1.HubBundle, revision raftstore.Revision) (wordHol
 	if err != nil {
 		return wordHolding{}, err
 	}
+	held := holdingOf(b, time.Time{}, revision)
 	return wordHolding{
-		row.GetTrustDomain(), row.GetHub(), revision, row.GetAgreed().AsTime(), holdingOf(b, time.Time{}, 0).x509Until, row.GetX509Expired(), row.GetRefused() != "",
+		row.GetTrustDomain(), row.GetHub(), revision, held.version(), row.GetAgreed().AsTime(), held.x509Until, row.GetX509Expired(), row.GetRefused() != "",
 	}, nil
 }
 

@@ -81,13 +81,16 @@ func (c *catalog) homeOf(name string) string {
 func (c *catalog) planOf(home string) (plan peerPlan, named bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	plan = peerPlan{home: home, wanted: map[string]holding{}}
+	plan = peerPlan{home: home, wanted: map[string]holding{}, hubs: map[string]*Relationship{}}
 	for name := range c.index.peers[home] {
 		e := c.entries[name]
 		if e.peerHome() == "" {
 			continue
 		}
 		plan.wanted[name] = e.holding
+		if e.relationship.Hub != nil {
+			plan.hubs[name] = e.relationship
+		}
 		for _, address := range e.relationship.Peer.Addresses {
 			if !slices.Contains(plan.addresses, address) && len(plan.addresses) < 4*maxPeerAddresses {
 				plan.addresses = append(plan.addresses, address)

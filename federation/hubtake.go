@@ -10,6 +10,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -70,14 +71,15 @@ type reading struct {
 	about        []string
 }
 
+// newReading begins to read a whole map.
 func (m *Manager) newReading(view *raftstore.View, hub string, rules *Hub) (*reading, error) {
 	r := &reading{manager: m, view: view, hub: hub, rules: rules, known: map[string]*knownWord{}, hosted: map[string]bool{}}
 	for row, err := range HubBundles.All(view, "") {
 		if err != nil {
 			return nil, err
 		}
-		if v := row.Value; v.GetHub() == hub {
-			r.known[v.GetTrustDomain()] = &knownWord{revision: row.Revision, sum: sha256.Sum256(v.GetDocument()), refused: v.GetRefused(), refusal: v.GetRefusal()}
+		if row.Value.GetHub() == hub {
+			r.known[row.Value.GetTrustDomain()] = knownWordOf(row)
 		}
 	}
 	for row, err := range m.config.HostedBundles.All(view, "") {
@@ -87,6 +89,29 @@ func (m *Manager) newReading(view *raftstore.View, hub string, rules *Hub) (*rea
 		r.hosted[row.Key] = true
 	}
 	return r, nil
+}
+
+// newReadingOf begins to read what a hub says of some domains, by name.
+func (m *Manager) newReadingOf(view *raftstore.View, hub string, rules *Hub, names []string) (*reading, error) {
+	r := &reading{manager: m, view: view, hub: hub, rules: rules, known: map[string]*knownWord{}, hosted: map[string]bool{}}
+	for _, name := range names {
+		row, found, err := HubBundles.Get(view, wordKey(name, hub))
+		if err != nil {
+			return nil, err
+		}
+		if found {
+			r.known[name] = knownWordOf(row)
+		}
+		if r.hosted[name], err = m.config.IsHosted(view, name); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+func knownWordOf(row raftstore.Row[*statev1.HubBundle]) *knownWord {
+	v := row.Value
+	return &knownWord{revision: row.Revision, sum: sha256.Sum256(v.GetDocument()), refused: v.GetRefused(), refusal: v.GetRefusal()}
 }
 
 // see takes in what the map says of one domain. An error refuses the map: its form is broken. What is wrong with the word on one domain
@@ -170,6 +195,16 @@ func (r *reading) withdrawn() {
 	}
 }
 
+// tell says what was refused, and raises the alarms that what was read asks for.
+func (r *reading) tell(ctx context.Context) {
+	if r.count.refused > 0 {
+		r.manager.log.Warn("a hub's word on some domains is refused; what is stored of them is kept, and the others are taken", "hub", r.hub, "refused", r.count.refused, "first", r.firstRefused)
+	}
+	for i, td := range r.about {
+		r.manager.compareViews(ctx, td, r.contradicts[i])
+	}
+}
+
 // refreshMap reads the map of a hub, and takes what its relationship lists. It can run on any member, and several times at once. The
 // error is errUnfinished or nil: of all others it says itself.
 func (m *Manager) refreshMap(ctx context.Context, hub string, w *wait) error {
@@ -248,12 +283,7 @@ func (m *Manager) readMap(ctx context.Context, hub string, b basis) (string, map
 	if err := m.writeMap(ctx, r, b); err != nil {
 		return "", mapCount{}, err
 	}
-	if r.count.refused > 0 {
-		m.log.Warn("a hub's word on some domains is refused; what is stored of them is kept, and the others are taken", "hub", hub, "refused", r.count.refused, "first", r.firstRefused)
-	}
-	for i, td := range r.about {
-		m.compareViews(ctx, td, r.contradicts[i])
-	}
+	r.tell(ctx)
 	if r.incomplete {
 		return "", mapCount{}, errMapIncomplete
 	}

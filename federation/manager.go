@@ -66,6 +66,7 @@ type Manager struct {
 	routes       *routes
 	silent       *silences
 	peers        *peers
+	mapLog       *mapLog
 	consents     *consents
 	// confirmations is when peers last confirmed what is stored.
 	confirmations confirmations
@@ -107,6 +108,7 @@ func New(c Config) (*Manager, error) {
 	m.observations = newObservations(m.member, c.Now)
 	m.confirmations.last = make(map[string]time.Time)
 	m.mapTags.byHub = make(map[string][2]string)
+	m.mapLog = newMapLog()
 	m.peers = newPeers(m, c.Peers)
 	m.consents = newConsents(m)
 	var err error
@@ -154,6 +156,7 @@ func (m *Manager) followTables(ctx context.Context) error {
 		if err := m.catalog.load(view, m.unreadable); err != nil {
 			return err
 		}
+		m.readMapLog(view)
 		m.changes.everything()
 		m.peers.planAll(true)
 		if err := m.watch(ctx, m.config.Store.Watch(over, view.Revision())); !errors.Is(err, raftstore.ErrWatchRestart) {
@@ -179,6 +182,7 @@ func (m *Manager) watch(ctx context.Context, w *raftstore.Watch) error {
 				m.observations.ended(name)
 			}
 		}
+		m.noteInMapLog(m.config.Store.View(), names)
 		m.changes.relationships(names)
 		m.peers.plan(homes...)
 	}

@@ -33,6 +33,10 @@ func (ms *metrics) peerMessage(direction string, m *ententev1.PeerMessage) {
 		kind = "bundle"
 	case *ententev1.PeerMessage_Statements:
 		kind = "statements"
+	case *ententev1.PeerMessage_MapInterest:
+		kind = "map_interest"
+	case *ententev1.PeerMessage_MapChanges:
+		kind = "map_changes"
 	case *ententev1.PeerMessage_Acknowledgement:
 		kind = "acknowledgement"
 	case *ententev1.PeerMessage_Heartbeat:

@@ -15,6 +15,8 @@ type peerWorld struct {
 	plan   peerPlan
 	// lacks says from which sequence on the statements on a foreign bundle are missing here.
 	lacks func(td string) (from uint64, missing bool)
+	// words are the versions of what is stored by a hub's word.
+	words func(hub string) map[string]version
 }
 
 // next says what is to be sent now, in order. It counts as sent.
@@ -26,6 +28,7 @@ func (s *session) next(w peerWorld, now time.Time) (out []*ententev1.PeerMessage
 		}}})
 	}
 	out = append(out, s.nextInterest(w)...)
+	out = append(out, s.nextMapInterests(w)...)
 	for _, td := range slices.Sorted(maps.Keys(s.replies)) {
 		out = append(out, &ententev1.PeerMessage{Content: &ententev1.PeerMessage_Acknowledgement{Acknowledgement: s.replies[td]}})
 	}
@@ -136,6 +139,8 @@ type peerPlan struct {
 	addresses []string
 	// wanted are the trust domains of the active relationships that name the peer, with what is stored of each.
 	wanted map[string]holding
+	// hubs are those of them whose domain's cluster is a hub.
+	hubs map[string]*Relationship
 }
 
 // names are the domains that one stream carries, in order.

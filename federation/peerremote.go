@@ -244,6 +244,12 @@ func (p *peers) streamed(home, td string) bool {
 	return p.remote.confirms(home, td)
 }
 
+// keeps reports whether streams keep up to date all that is fetched for a relationship: its bundle, and where it is with a hub the map.
+func (p *peers) keeps(e entry) bool {
+	home, name := e.peerHome(), e.relationship.TrustDomain.Name()
+	return p.streamed(home, name) && (e.relationship.Hub == nil || p.streamed(home, name+mapSuffix))
+}
+
 // takeEnded reports whether a stream that kept a domain up to date ended since it was last asked.
 func (p *peers) takeEnded(td string) bool {
 	p.mu.Lock()
@@ -290,10 +296,14 @@ func (p *peers) noted(home string) {
 		p.mu.Lock()
 		for _, td := range before {
 			if !slices.Contains(after, td) {
-				p.ended[td] = true
+				p.ended[domainOfKey(td)] = true
 			}
 		}
 		p.mu.Unlock()
-		p.manager.changes.relationships(append(slices.Clone(before), after...)) // to be fetched at once, or no more
+		var names []string
+		for _, name := range slices.Concat(before, after) {
+			names = append(names, domainOfKey(name)) // a map's is its hub's
+		}
+		p.manager.changes.relationships(names) // to be fetched at once, or no more
 	}
 }

@@ -117,6 +117,14 @@ func (p *peers) followHosted(ctx context.Context) error {
 		p.mu.Lock()
 		p.hosted = next
 		p.mu.Unlock()
+		for td := range before {
+			if _, ok := next[td]; !ok {
+				p.manager.mapLog.set(td, version{})
+			}
+		}
+		for td, h := range next {
+			p.manager.mapLog.set(td, h.version)
+		}
 		for _, s := range p.all() {
 			s.signal()
 		}
@@ -179,11 +187,20 @@ func (p *peers) dials(home string) bool {
 func (p *peers) worldOf(home string) peerWorld {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	w := peerWorld{plan: p.plans[home], lacks: p.manager.lacksStatements}
+	w := peerWorld{plan: p.plans[home], lacks: p.manager.lacksStatements, words: p.manager.wordsBy}
 	if mayHave(w.plan) {
 		w.hosted = p.hosted
 	}
 	return w
+}
+
+// signalHubs has the streams of those who take this cluster's map tell of what changed in it.
+func (p *peers) signalHubs() {
+	for _, s := range p.all() {
+		if s.serving.serves() {
+			s.signal()
+		}
+	}
 }
 
 func (p *peers) all() (all []*stream) {

@@ -84,7 +84,9 @@ type session struct {
 	told      map[string]version
 	confirmed map[string]time.Time
 	// replies are acknowledgements to be sent, one a domain.
-	replies  map[string]*ententev1.PeerAcknowledgement
+	replies map[string]*ententev1.PeerAcknowledgement
+	// mapAsked is by which generation of a hub's relationship its map was asked for.
+	mapAsked map[string]uint64
 	refusals int
 }
 
@@ -92,7 +94,7 @@ func newSession(ownHome, own, home, remote string, outgoing bool, now time.Time)
 	return &session{
 		ownHome: ownHome, own: own, home: home, remote: remote, outgoing: outgoing, began: now, heard: now, beat: now,
 		knows: map[string]version{}, sent: map[string]version{}, sentAt: map[string]time.Time{}, acked: map[string]acknowledged{},
-		statementsFrom: map[string]uint64{}, confirmed: map[string]time.Time{}, replies: map[string]*ententev1.PeerAcknowledgement{},
+		mapAsked: map[string]uint64{}, statementsFrom: map[string]uint64{}, confirmed: map[string]time.Time{}, replies: map[string]*ententev1.PeerAcknowledgement{},
 	}
 }
 
@@ -102,6 +104,9 @@ type taken struct {
 	bundle *ententev1.PeerBundle
 	// statements are such on a bundle, to be checked if the cluster wants it.
 	statements *ententev1.PeerStatements
+	// mapInterest and mapChanges are of this cluster's map, and of the peer's.
+	mapInterest *ententev1.PeerMapInterest
+	mapChanges  *ententev1.PeerMapChanges
 	// confirmed are the domains of which the peer has what is stored here.
 	confirmed []string
 }
@@ -132,6 +137,10 @@ func (s *session) take(m *ententev1.PeerMessage, w peerWorld, now time.Time) (ta
 			return taken{}, violation("malformed", "the peer brings statements on %s, which is no trust domain", quote(c.Statements.GetTrustDomain()))
 		}
 		return taken{statements: c.Statements}, nil
+	case *ententev1.PeerMessage_MapInterest:
+		return taken{mapInterest: c.MapInterest}, nil
+	case *ententev1.PeerMessage_MapChanges:
+		return s.takeMapChanges(c.MapChanges, w)
 	case *ententev1.PeerMessage_Acknowledgement:
 		return taken{}, s.takeAcknowledgement(c.Acknowledgement, w, now)
 	case *ententev1.PeerMessage_Heartbeat:
@@ -248,7 +257,7 @@ func (s *session) takeHeartbeat(m *ententev1.PeerHeartbeat, w peerWorld, now tim
 		return taken{}, violation("too_many_domains", "the peer's heartbeat names %d bundles; %d are the most on one stream", n, maxPeerDomains)
 	}
 	var t taken
-	clear(s.confirmed)
+	s.forgetOldMaps(now)
 	for _, named := range m.GetCurrent() {
 		td, v, err := parseVersion(named)
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -42,6 +43,9 @@ type stream struct {
 	wake   chan struct{}
 	ctx    context.Context
 	cancel context.CancelCauseFunc
+	// serving tells the peer of this cluster's map, maps are what the peer told of its own and is to be stored.
+	serving *mapServing
+	maps    chan *ententev1.PeerMapChanges
 	// bundles bounds the bundles that are looked at; it is set when the stream joins.
 	bundles *rate.Limiter
 
@@ -62,7 +66,8 @@ type refusedDocument struct {
 
 func newStream(ctx context.Context, p *peers, s *session, w wire) *stream {
 	ctx, cancel := context.WithCancelCause(ctx)
-	return &stream{peers: p, wire: w, wake: make(chan struct{}, 1), ctx: ctx, cancel: cancel, session: s, refused: map[string]refusedDocument{}}
+	return &stream{peers: p, wire: w, wake: make(chan struct{}, 1), ctx: ctx, cancel: cancel, session: s, refused: map[string]refusedDocument{},
+		serving: newMapServing(), maps: make(chan *ententev1.PeerMapChanges, mapQueue)}
 }
 
 // close ends the stream for a reason, of which the peer is told if it was ours.
@@ -81,6 +86,7 @@ func (s *stream) signal() {
 func (s *stream) run() error {
 	defer s.cancel(nil)
 	s.load()
+	s.peers.work.Go(s.takeMaps)
 	received := make(chan struct{})
 	sent := make(chan struct{})
 	s.peers.work.Go(func() { defer close(received); s.cancel(s.receive()) })
@@ -143,8 +149,16 @@ func (s *stream) transmit() {
 		out := s.session.next(w, now)
 		beat := s.session.beat
 		s.mu.Unlock()
+		changes, soon, err := s.serving.next(now, w.beatEvery(), s.peers.manager.mapLog, s.peers.manager.mapEntry)
+		if err != nil {
+			s.cancel(err)
+			continue
+		}
 		freight, again := s.nextFreight(now)
-		for _, m := range append(out, freight...) {
+		if soon > 0 && (again == 0 || soon < again) {
+			again = soon
+		}
+		for _, m := range slices.Concat(out, changes, freight) {
 			s.mark(s.peers.manager.now())
 			if err := s.wire.send(m); err != nil {
 				if !errors.Is(err, io.EOF) { // then the end has a reason, which recv returns
@@ -221,6 +235,17 @@ func (s *stream) receive() error {
 			}
 			if s.takeBundle(t.bundle); s.tooMuchRefused() {
 				return violation("refused_bundles", "more than %d bundles that the peer brought were refused", maxRefusals)
+			}
+		}
+		if t.mapInterest != nil {
+			if err := s.serving.take(t.mapInterest, s.peers.manager.mapLog); err != nil {
+				return err
+			}
+		}
+		if t.mapChanges != nil {
+			select {
+			case s.maps <- t.mapChanges:
+			case <-s.ctx.Done():
 			}
 		}
 		if t.statements != nil {

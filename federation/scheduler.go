@@ -200,7 +200,7 @@ func (s *scheduler) streamEnded(own *ownership, e entry) bool {
 	name := e.relationship.TrustDomain.Name()
 	home := e.peerHome()
 	was := home != "" && s.manager.peers.takeEnded(name) || own.streamed
-	own.streamed = s.manager.peers.streamed(home, name)
+	own.streamed = s.manager.peers.keeps(e)
 	switch {
 	case !was || own.streamed || own.waiting:
 		return false
@@ -214,10 +214,10 @@ func (s *scheduler) streamEnded(own *ownership, e entry) bool {
 // spared reports whether a turn can be passed over, because a peer keeps the bundle up to date over a stream.
 func (s *scheduler) spared(name string, own *ownership) bool {
 	e, ok := s.manager.catalog.get(name)
-	if !ok || e.relationship.Hub != nil { // no stream carries a map
+	if !ok {
 		return false
 	}
-	own.streamed = s.manager.peers.streamed(e.peerHome(), name)
+	own.streamed = s.manager.peers.keeps(e)
 	return own.streamed && s.manager.now().Sub(own.fetched) < safetyPoll
 }
 

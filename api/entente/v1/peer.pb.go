@@ -123,6 +123,8 @@ type PeerMessage struct {
 	//	*PeerMessage_Heartbeat
 	//	*PeerMessage_Goodbye
 	//	*PeerMessage_Statements
+	//	*PeerMessage_MapInterest
+	//	*PeerMessage_MapChanges
 	//	*PeerMessage_Services
 	//	*PeerMessage_ServiceSets
 	Content       isPeerMessage_Content `protobuf_oneof:"content"`
@@ -230,6 +232,24 @@ func (x *PeerMessage) GetStatements() *PeerStatements {
 	return nil
 }
 
+func (x *PeerMessage) GetMapInterest() *PeerMapInterest {
+	if x != nil {
+		if x, ok := x.Content.(*PeerMessage_MapInterest); ok {
+			return x.MapInterest
+		}
+	}
+	return nil
+}
+
+func (x *PeerMessage) GetMapChanges() *PeerMapChanges {
+	if x != nil {
+		if x, ok := x.Content.(*PeerMessage_MapChanges); ok {
+			return x.MapChanges
+		}
+	}
+	return nil
+}
+
 func (x *PeerMessage) GetServices() *PeerServices {
 	if x != nil {
 		if x, ok := x.Content.(*PeerMessage_Services); ok {
@@ -280,6 +300,14 @@ type PeerMessage_Statements struct {
 	Statements *PeerStatements `protobuf:"bytes,7,opt,name=statements,proto3,oneof"`
 }
 
+type PeerMessage_MapInterest struct {
+	MapInterest *PeerMapInterest `protobuf:"bytes,8,opt,name=map_interest,json=mapInterest,proto3,oneof"`
+}
+
+type PeerMessage_MapChanges struct {
+	MapChanges *PeerMapChanges `protobuf:"bytes,9,opt,name=map_changes,json=mapChanges,proto3,oneof"`
+}
+
 type PeerMessage_Services struct {
 	Services *PeerServices `protobuf:"bytes,10,opt,name=services,proto3,oneof"`
 }
@@ -301,6 +329,10 @@ func (*PeerMessage_Heartbeat) isPeerMessage_Content() {}
 func (*PeerMessage_Goodbye) isPeerMessage_Content() {}
 
 func (*PeerMessage_Statements) isPeerMessage_Content() {}
+
+func (*PeerMessage_MapInterest) isPeerMessage_Content() {}
+
+func (*PeerMessage_MapChanges) isPeerMessage_Content() {}
 
 func (*PeerMessage_Services) isPeerMessage_Content() {}
 
@@ -597,6 +629,163 @@ func (x *PeerStatements) GetDocument() []byte {
 	return nil
 }
 
+// PeerMapInterest asks for what the receiver, as a hub, has in its bundle map: of the trust domains that are named, those that the
+// sender lacks, and from then on every change. It comes in parts where it is long, and again, whole, when the sender takes others.
+type PeerMapInterest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The receiver's domain with which the sender has the relationship that lists them.
+	TrustDomain string `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	// Names such as us.example.org, or with a leading dot all below one, by whole labels; and those that are left out of them. Nothing
+	// to take: the sender takes nothing any more.
+	Take   []string `protobuf:"bytes,2,rep,name=take,proto3" json:"take,omitempty"`
+	Except []string `protobuf:"bytes,3,rep,name=except,proto3" json:"except,omitempty"`
+	// What the sender has by the receiver's word.
+	Has []*PeerBundleVersion `protobuf:"bytes,4,rep,name=has,proto3" json:"has,omitempty"`
+	// More parts follow.
+	More          bool `protobuf:"varint,5,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerMapInterest) Reset() {
+	*x = PeerMapInterest{}
+	mi := &file_entente_v1_peer_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerMapInterest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerMapInterest) ProtoMessage() {}
+
+func (x *PeerMapInterest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_peer_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerMapInterest.ProtoReflect.Descriptor instead.
+func (*PeerMapInterest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *PeerMapInterest) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *PeerMapInterest) GetTake() []string {
+	if x != nil {
+		return x.Take
+	}
+	return nil
+}
+
+func (x *PeerMapInterest) GetExcept() []string {
+	if x != nil {
+		return x.Except
+	}
+	return nil
+}
+
+func (x *PeerMapInterest) GetHas() []*PeerBundleVersion {
+	if x != nil {
+		return x.Has
+	}
+	return nil
+}
+
+func (x *PeerMapInterest) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+// PeerMapChanges brings what the sender, as a hub, says of trust domains that the receiver asked for. It is judged as an entry of the bundle
+// map that the sender serves.
+type PeerMapChanges struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in the interest.
+	TrustDomain string `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	// Bundles as they stand in a bundle map.
+	Bundles []*PeerBundle `protobuf:"bytes,2,rep,name=bundles,proto3" json:"bundles,omitempty"`
+	// Trust domains that the sender vouches for no more.
+	Withdrawn []string `protobuf:"bytes,3,rep,name=withdrawn,proto3" json:"withdrawn,omitempty"`
+	// The receiver has now been told everything. It comes again with every heartbeat.
+	Complete      bool `protobuf:"varint,4,opt,name=complete,proto3" json:"complete,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerMapChanges) Reset() {
+	*x = PeerMapChanges{}
+	mi := &file_entente_v1_peer_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerMapChanges) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerMapChanges) ProtoMessage() {}
+
+func (x *PeerMapChanges) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_peer_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerMapChanges.ProtoReflect.Descriptor instead.
+func (*PeerMapChanges) Descriptor() ([]byte, []int) {
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *PeerMapChanges) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *PeerMapChanges) GetBundles() []*PeerBundle {
+	if x != nil {
+		return x.Bundles
+	}
+	return nil
+}
+
+func (x *PeerMapChanges) GetWithdrawn() []string {
+	if x != nil {
+		return x.Withdrawn
+	}
+	return nil
+}
+
+func (x *PeerMapChanges) GetComplete() bool {
+	if x != nil {
+		return x.Complete
+	}
+	return false
+}
+
 // PeerAcknowledgement says that a version is stored, or that what was brought is not and why.
 type PeerAcknowledgement struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -609,7 +798,7 @@ type PeerAcknowledgement struct {
 
 func (x *PeerAcknowledgement) Reset() {
 	*x = PeerAcknowledgement{}
-	mi := &file_entente_v1_peer_proto_msgTypes[8]
+	mi := &file_entente_v1_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -621,7 +810,7 @@ func (x *PeerAcknowledgement) String() string {
 func (*PeerAcknowledgement) ProtoMessage() {}
 
 func (x *PeerAcknowledgement) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_peer_proto_msgTypes[8]
+	mi := &file_entente_v1_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -634,7 +823,7 @@ func (x *PeerAcknowledgement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerAcknowledgement.ProtoReflect.Descriptor instead.
 func (*PeerAcknowledgement) Descriptor() ([]byte, []int) {
-	return file_entente_v1_peer_proto_rawDescGZIP(), []int{8}
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PeerAcknowledgement) GetVersion() *PeerBundleVersion {
@@ -661,7 +850,7 @@ type PeerHeartbeat struct {
 
 func (x *PeerHeartbeat) Reset() {
 	*x = PeerHeartbeat{}
-	mi := &file_entente_v1_peer_proto_msgTypes[9]
+	mi := &file_entente_v1_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -673,7 +862,7 @@ func (x *PeerHeartbeat) String() string {
 func (*PeerHeartbeat) ProtoMessage() {}
 
 func (x *PeerHeartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_peer_proto_msgTypes[9]
+	mi := &file_entente_v1_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -686,7 +875,7 @@ func (x *PeerHeartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerHeartbeat.ProtoReflect.Descriptor instead.
 func (*PeerHeartbeat) Descriptor() ([]byte, []int) {
-	return file_entente_v1_peer_proto_rawDescGZIP(), []int{9}
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PeerHeartbeat) GetCurrent() []*PeerBundleVersion {
@@ -709,7 +898,7 @@ type PeerGoodbye struct {
 
 func (x *PeerGoodbye) Reset() {
 	*x = PeerGoodbye{}
-	mi := &file_entente_v1_peer_proto_msgTypes[10]
+	mi := &file_entente_v1_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -721,7 +910,7 @@ func (x *PeerGoodbye) String() string {
 func (*PeerGoodbye) ProtoMessage() {}
 
 func (x *PeerGoodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_peer_proto_msgTypes[10]
+	mi := &file_entente_v1_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -734,7 +923,7 @@ func (x *PeerGoodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerGoodbye.ProtoReflect.Descriptor instead.
 func (*PeerGoodbye) Descriptor() ([]byte, []int) {
-	return file_entente_v1_peer_proto_rawDescGZIP(), []int{10}
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PeerGoodbye) GetReason() string {
@@ -762,7 +951,7 @@ type PeerServices struct {
 
 func (x *PeerServices) Reset() {
 	*x = PeerServices{}
-	mi := &file_entente_v1_peer_proto_msgTypes[11]
+	mi := &file_entente_v1_peer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -774,7 +963,7 @@ func (x *PeerServices) String() string {
 func (*PeerServices) ProtoMessage() {}
 
 func (x *PeerServices) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_peer_proto_msgTypes[11]
+	mi := &file_entente_v1_peer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -787,7 +976,7 @@ func (x *PeerServices) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerServices.ProtoReflect.Descriptor instead.
 func (*PeerServices) Descriptor() ([]byte, []int) {
-	return file_entente_v1_peer_proto_rawDescGZIP(), []int{11}
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PeerServices) GetInterest() *PeerServiceInterest {
@@ -818,7 +1007,7 @@ type PeerServiceInterest struct {
 
 func (x *PeerServiceInterest) Reset() {
 	*x = PeerServiceInterest{}
-	mi := &file_entente_v1_peer_proto_msgTypes[12]
+	mi := &file_entente_v1_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -830,7 +1019,7 @@ func (x *PeerServiceInterest) String() string {
 func (*PeerServiceInterest) ProtoMessage() {}
 
 func (x *PeerServiceInterest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_peer_proto_msgTypes[12]
+	mi := &file_entente_v1_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -843,7 +1032,7 @@ func (x *PeerServiceInterest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerServiceInterest.ProtoReflect.Descriptor instead.
 func (*PeerServiceInterest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_peer_proto_rawDescGZIP(), []int{12}
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PeerServiceInterest) GetNumber() uint64 {
@@ -873,7 +1062,7 @@ type PeerServiceVersion struct {
 
 func (x *PeerServiceVersion) Reset() {
 	*x = PeerServiceVersion{}
-	mi := &file_entente_v1_peer_proto_msgTypes[13]
+	mi := &file_entente_v1_peer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -885,7 +1074,7 @@ func (x *PeerServiceVersion) String() string {
 func (*PeerServiceVersion) ProtoMessage() {}
 
 func (x *PeerServiceVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_peer_proto_msgTypes[13]
+	mi := &file_entente_v1_peer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -898,7 +1087,7 @@ func (x *PeerServiceVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerServiceVersion.ProtoReflect.Descriptor instead.
 func (*PeerServiceVersion) Descriptor() ([]byte, []int) {
-	return file_entente_v1_peer_proto_rawDescGZIP(), []int{13}
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PeerServiceVersion) GetTrustDomain() string {
@@ -934,7 +1123,7 @@ type PeerServiceAcknowledgement struct {
 
 func (x *PeerServiceAcknowledgement) Reset() {
 	*x = PeerServiceAcknowledgement{}
-	mi := &file_entente_v1_peer_proto_msgTypes[14]
+	mi := &file_entente_v1_peer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -946,7 +1135,7 @@ func (x *PeerServiceAcknowledgement) String() string {
 func (*PeerServiceAcknowledgement) ProtoMessage() {}
 
 func (x *PeerServiceAcknowledgement) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_peer_proto_msgTypes[14]
+	mi := &file_entente_v1_peer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -959,7 +1148,7 @@ func (x *PeerServiceAcknowledgement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerServiceAcknowledgement.ProtoReflect.Descriptor instead.
 func (*PeerServiceAcknowledgement) Descriptor() ([]byte, []int) {
-	return file_entente_v1_peer_proto_rawDescGZIP(), []int{14}
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PeerServiceAcknowledgement) GetVersion() *PeerServiceVersion {
@@ -988,7 +1177,7 @@ type PeerServiceSets struct {
 
 func (x *PeerServiceSets) Reset() {
 	*x = PeerServiceSets{}
-	mi := &file_entente_v1_peer_proto_msgTypes[15]
+	mi := &file_entente_v1_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1000,7 +1189,7 @@ func (x *PeerServiceSets) String() string {
 func (*PeerServiceSets) ProtoMessage() {}
 
 func (x *PeerServiceSets) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_peer_proto_msgTypes[15]
+	mi := &file_entente_v1_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1013,7 +1202,7 @@ func (x *PeerServiceSets) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerServiceSets.ProtoReflect.Descriptor instead.
 func (*PeerServiceSets) Descriptor() ([]byte, []int) {
-	return file_entente_v1_peer_proto_rawDescGZIP(), []int{15}
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PeerServiceSets) GetSets() []*PeerServiceSet {
@@ -1045,7 +1234,7 @@ type PeerServiceSet struct {
 
 func (x *PeerServiceSet) Reset() {
 	*x = PeerServiceSet{}
-	mi := &file_entente_v1_peer_proto_msgTypes[16]
+	mi := &file_entente_v1_peer_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1057,7 +1246,7 @@ func (x *PeerServiceSet) String() string {
 func (*PeerServiceSet) ProtoMessage() {}
 
 func (x *PeerServiceSet) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_peer_proto_msgTypes[16]
+	mi := &file_entente_v1_peer_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1070,7 +1259,7 @@ func (x *PeerServiceSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerServiceSet.ProtoReflect.Descriptor instead.
 func (*PeerServiceSet) Descriptor() ([]byte, []int) {
-	return file_entente_v1_peer_proto_rawDescGZIP(), []int{16}
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PeerServiceSet) GetVersion() *PeerServiceVersion {
@@ -1116,7 +1305,7 @@ type PeerInstance struct {
 
 func (x *PeerInstance) Reset() {
 	*x = PeerInstance{}
-	mi := &file_entente_v1_peer_proto_msgTypes[17]
+	mi := &file_entente_v1_peer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1128,7 +1317,7 @@ func (x *PeerInstance) String() string {
 func (*PeerInstance) ProtoMessage() {}
 
 func (x *PeerInstance) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_peer_proto_msgTypes[17]
+	mi := &file_entente_v1_peer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1141,7 +1330,7 @@ func (x *PeerInstance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerInstance.ProtoReflect.Descriptor instead.
 func (*PeerInstance) Descriptor() ([]byte, []int) {
-	return file_entente_v1_peer_proto_rawDescGZIP(), []int{17}
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PeerInstance) GetAddress() string {
@@ -1188,7 +1377,7 @@ const file_entente_v1_peer_proto_rawDesc = "" +
 	"\x0fExchangeRequest\x121\n" +
 	"\amessage\x18\x01 \x01(\v2\x17.entente.v1.PeerMessageR\amessage\"E\n" +
 	"\x10ExchangeResponse\x121\n" +
-	"\amessage\x18\x01 \x01(\v2\x17.entente.v1.PeerMessageR\amessage\"\xa6\x04\n" +
+	"\amessage\x18\x01 \x01(\v2\x17.entente.v1.PeerMessageR\amessage\"\xa7\x05\n" +
 	"\vPeerMessage\x12-\n" +
 	"\x05hello\x18\x01 \x01(\v2\x15.entente.v1.PeerHelloH\x00R\x05hello\x126\n" +
 	"\binterest\x18\x02 \x01(\v2\x18.entente.v1.PeerInterestH\x00R\binterest\x120\n" +
@@ -1198,7 +1387,10 @@ const file_entente_v1_peer_proto_rawDesc = "" +
 	"\agoodbye\x18\x06 \x01(\v2\x17.entente.v1.PeerGoodbyeH\x00R\agoodbye\x12<\n" +
 	"\n" +
 	"statements\x18\a \x01(\v2\x1a.entente.v1.PeerStatementsH\x00R\n" +
-	"statements\x126\n" +
+	"statements\x12@\n" +
+	"\fmap_interest\x18\b \x01(\v2\x1b.entente.v1.PeerMapInterestH\x00R\vmapInterest\x12=\n" +
+	"\vmap_changes\x18\t \x01(\v2\x1a.entente.v1.PeerMapChangesH\x00R\n" +
+	"mapChanges\x126\n" +
 	"\bservices\x18\n" +
 	" \x01(\v2\x18.entente.v1.PeerServicesH\x00R\bservices\x12@\n" +
 	"\fservice_sets\x18\v \x01(\v2\x1b.entente.v1.PeerServiceSetsH\x00R\vserviceSetsB\t\n" +
@@ -1222,7 +1414,18 @@ const file_entente_v1_peer_proto_rawDesc = "" +
 	"\bdocument\x18\x02 \x01(\fR\bdocument\"O\n" +
 	"\x0ePeerStatements\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x1a\n" +
-	"\bdocument\x18\x02 \x01(\fR\bdocument\"h\n" +
+	"\bdocument\x18\x02 \x01(\fR\bdocument\"\xa5\x01\n" +
+	"\x0fPeerMapInterest\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x12\n" +
+	"\x04take\x18\x02 \x03(\tR\x04take\x12\x16\n" +
+	"\x06except\x18\x03 \x03(\tR\x06except\x12/\n" +
+	"\x03has\x18\x04 \x03(\v2\x1d.entente.v1.PeerBundleVersionR\x03has\x12\x12\n" +
+	"\x04more\x18\x05 \x01(\bR\x04more\"\x9f\x01\n" +
+	"\x0ePeerMapChanges\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x120\n" +
+	"\abundles\x18\x02 \x03(\v2\x16.entente.v1.PeerBundleR\abundles\x12\x1c\n" +
+	"\twithdrawn\x18\x03 \x03(\tR\twithdrawn\x12\x1a\n" +
+	"\bcomplete\x18\x04 \x01(\bR\bcomplete\"h\n" +
 	"\x13PeerAcknowledgement\x127\n" +
 	"\aversion\x18\x01 \x01(\v2\x1d.entente.v1.PeerBundleVersionR\aversion\x12\x18\n" +
 	"\arefusal\x18\x02 \x01(\tR\arefusal\"H\n" +
@@ -1273,7 +1476,7 @@ func file_entente_v1_peer_proto_rawDescGZIP() []byte {
 	return file_entente_v1_peer_proto_rawDescData
 }
 
-var file_entente_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_entente_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_entente_v1_peer_proto_goTypes = []any{
 	(*ExchangeRequest)(nil),            // 0: entente.v1.ExchangeRequest
 	(*ExchangeResponse)(nil),           // 1: entente.v1.ExchangeResponse
@@ -1283,18 +1486,20 @@ var file_entente_v1_peer_proto_goTypes = []any{
 	(*PeerBundleVersion)(nil),          // 5: entente.v1.PeerBundleVersion
 	(*PeerBundle)(nil),                 // 6: entente.v1.PeerBundle
 	(*PeerStatements)(nil),             // 7: entente.v1.PeerStatements
-	(*PeerAcknowledgement)(nil),        // 8: entente.v1.PeerAcknowledgement
-	(*PeerHeartbeat)(nil),              // 9: entente.v1.PeerHeartbeat
-	(*PeerGoodbye)(nil),                // 10: entente.v1.PeerGoodbye
-	(*PeerServices)(nil),               // 11: entente.v1.PeerServices
-	(*PeerServiceInterest)(nil),        // 12: entente.v1.PeerServiceInterest
-	(*PeerServiceVersion)(nil),         // 13: entente.v1.PeerServiceVersion
-	(*PeerServiceAcknowledgement)(nil), // 14: entente.v1.PeerServiceAcknowledgement
-	(*PeerServiceSets)(nil),            // 15: entente.v1.PeerServiceSets
-	(*PeerServiceSet)(nil),             // 16: entente.v1.PeerServiceSet
-	(*PeerInstance)(nil),               // 17: entente.v1.PeerInstance
-	(*Locality)(nil),                   // 18: entente.v1.Locality
-	(Health)(0),                        // 19: entente.v1.Health
+	(*PeerMapInterest)(nil),            // 8: entente.v1.PeerMapInterest
+	(*PeerMapChanges)(nil),             // 9: entente.v1.PeerMapChanges
+	(*PeerAcknowledgement)(nil),        // 10: entente.v1.PeerAcknowledgement
+	(*PeerHeartbeat)(nil),              // 11: entente.v1.PeerHeartbeat
+	(*PeerGoodbye)(nil),                // 12: entente.v1.PeerGoodbye
+	(*PeerServices)(nil),               // 13: entente.v1.PeerServices
+	(*PeerServiceInterest)(nil),        // 14: entente.v1.PeerServiceInterest
+	(*PeerServiceVersion)(nil),         // 15: entente.v1.PeerServiceVersion
+	(*PeerServiceAcknowledgement)(nil), // 16: entente.v1.PeerServiceAcknowledgement
+	(*PeerServiceSets)(nil),            // 17: entente.v1.PeerServiceSets
+	(*PeerServiceSet)(nil),             // 18: entente.v1.PeerServiceSet
+	(*PeerInstance)(nil),               // 19: entente.v1.PeerInstance
+	(*Locality)(nil),                   // 20: entente.v1.Locality
+	(Health)(0),                        // 21: entente.v1.Health
 }
 var file_entente_v1_peer_proto_depIdxs = []int32{
 	2,  // 0: entente.v1.ExchangeRequest.message:type_name -> entente.v1.PeerMessage
@@ -1302,31 +1507,35 @@ var file_entente_v1_peer_proto_depIdxs = []int32{
 	3,  // 2: entente.v1.PeerMessage.hello:type_name -> entente.v1.PeerHello
 	4,  // 3: entente.v1.PeerMessage.interest:type_name -> entente.v1.PeerInterest
 	6,  // 4: entente.v1.PeerMessage.bundle:type_name -> entente.v1.PeerBundle
-	8,  // 5: entente.v1.PeerMessage.acknowledgement:type_name -> entente.v1.PeerAcknowledgement
-	9,  // 6: entente.v1.PeerMessage.heartbeat:type_name -> entente.v1.PeerHeartbeat
-	10, // 7: entente.v1.PeerMessage.goodbye:type_name -> entente.v1.PeerGoodbye
+	10, // 5: entente.v1.PeerMessage.acknowledgement:type_name -> entente.v1.PeerAcknowledgement
+	11, // 6: entente.v1.PeerMessage.heartbeat:type_name -> entente.v1.PeerHeartbeat
+	12, // 7: entente.v1.PeerMessage.goodbye:type_name -> entente.v1.PeerGoodbye
 	7,  // 8: entente.v1.PeerMessage.statements:type_name -> entente.v1.PeerStatements
-	11, // 9: entente.v1.PeerMessage.services:type_name -> entente.v1.PeerServices
-	15, // 10: entente.v1.PeerMessage.service_sets:type_name -> entente.v1.PeerServiceSets
-	5,  // 11: entente.v1.PeerInterest.wanted:type_name -> entente.v1.PeerBundleVersion
-	5,  // 12: entente.v1.PeerAcknowledgement.version:type_name -> entente.v1.PeerBundleVersion
-	5,  // 13: entente.v1.PeerHeartbeat.current:type_name -> entente.v1.PeerBundleVersion
-	12, // 14: entente.v1.PeerServices.interest:type_name -> entente.v1.PeerServiceInterest
-	14, // 15: entente.v1.PeerServices.acknowledgements:type_name -> entente.v1.PeerServiceAcknowledgement
-	13, // 16: entente.v1.PeerServiceInterest.wanted:type_name -> entente.v1.PeerServiceVersion
-	13, // 17: entente.v1.PeerServiceAcknowledgement.version:type_name -> entente.v1.PeerServiceVersion
-	16, // 18: entente.v1.PeerServiceSets.sets:type_name -> entente.v1.PeerServiceSet
-	13, // 19: entente.v1.PeerServiceSet.version:type_name -> entente.v1.PeerServiceVersion
-	17, // 20: entente.v1.PeerServiceSet.instances:type_name -> entente.v1.PeerInstance
-	18, // 21: entente.v1.PeerInstance.locality:type_name -> entente.v1.Locality
-	19, // 22: entente.v1.PeerInstance.health:type_name -> entente.v1.Health
-	0,  // 23: entente.v1.PeerService.Exchange:input_type -> entente.v1.ExchangeRequest
-	1,  // 24: entente.v1.PeerService.Exchange:output_type -> entente.v1.ExchangeResponse
-	24, // [24:25] is the sub-list for method output_type
-	23, // [23:24] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	8,  // 9: entente.v1.PeerMessage.map_interest:type_name -> entente.v1.PeerMapInterest
+	9,  // 10: entente.v1.PeerMessage.map_changes:type_name -> entente.v1.PeerMapChanges
+	13, // 11: entente.v1.PeerMessage.services:type_name -> entente.v1.PeerServices
+	17, // 12: entente.v1.PeerMessage.service_sets:type_name -> entente.v1.PeerServiceSets
+	5,  // 13: entente.v1.PeerInterest.wanted:type_name -> entente.v1.PeerBundleVersion
+	5,  // 14: entente.v1.PeerMapInterest.has:type_name -> entente.v1.PeerBundleVersion
+	6,  // 15: entente.v1.PeerMapChanges.bundles:type_name -> entente.v1.PeerBundle
+	5,  // 16: entente.v1.PeerAcknowledgement.version:type_name -> entente.v1.PeerBundleVersion
+	5,  // 17: entente.v1.PeerHeartbeat.current:type_name -> entente.v1.PeerBundleVersion
+	14, // 18: entente.v1.PeerServices.interest:type_name -> entente.v1.PeerServiceInterest
+	16, // 19: entente.v1.PeerServices.acknowledgements:type_name -> entente.v1.PeerServiceAcknowledgement
+	15, // 20: entente.v1.PeerServiceInterest.wanted:type_name -> entente.v1.PeerServiceVersion
+	15, // 21: entente.v1.PeerServiceAcknowledgement.version:type_name -> entente.v1.PeerServiceVersion
+	18, // 22: entente.v1.PeerServiceSets.sets:type_name -> entente.v1.PeerServiceSet
+	15, // 23: entente.v1.PeerServiceSet.version:type_name -> entente.v1.PeerServiceVersion
+	19, // 24: entente.v1.PeerServiceSet.instances:type_name -> entente.v1.PeerInstance
+	20, // 25: entente.v1.PeerInstance.locality:type_name -> entente.v1.Locality
+	21, // 26: entente.v1.PeerInstance.health:type_name -> entente.v1.Health
+	0,  // 27: entente.v1.PeerService.Exchange:input_type -> entente.v1.ExchangeRequest
+	1,  // 28: entente.v1.PeerService.Exchange:output_type -> entente.v1.ExchangeResponse
+	28, // [28:29] is the sub-list for method output_type
+	27, // [27:28] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_entente_v1_peer_proto_init() }
@@ -1343,6 +1552,8 @@ func file_entente_v1_peer_proto_init() {
 		(*PeerMessage_Heartbeat)(nil),
 		(*PeerMessage_Goodbye)(nil),
 		(*PeerMessage_Statements)(nil),
+		(*PeerMessage_MapInterest)(nil),
+		(*PeerMessage_MapChanges)(nil),
 		(*PeerMessage_Services)(nil),
 		(*PeerMessage_ServiceSets)(nil),
 	}
@@ -1353,7 +1564,7 @@ func file_entente_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_v1_peer_proto_rawDesc), len(file_entente_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

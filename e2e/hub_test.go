@@ -1,0 +1,122 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+)
+
+// relate makes a relationship over a stream, with what else is to be set.
+func relate(t *testing.T, here, there *cluster, set func(*ententev1.Relationship), paths ...string) {
+	t.Helper()
+	federate(t, here, there)
+	rel := &ententev1.Relationship{TrustDomain: there.domain, Peer: &ententev1.Peer{HomeTrustDomain: there.domain}}
+	for _, p := range there.members {
+		rel.Peer.Addresses = append(rel.Peer.Addresses, p.api)
+	}
+	if set != nil {
+		set(rel)
+	}
+	_, err := ententev1.NewFederationServiceClient(here.members[0].socket()).UpdateRelationship(t.Context(), &ententev1.UpdateRelationshipRequest{
+		Relationship: rel, UpdateMask: &fieldmaskpb.FieldMask{Paths: append(paths, "peer")},
+	})
+	require.NoError(t, err)
+}
+
+// relationshipOf is what a cluster says of a trust domain.
+func relationshipOf(t *testing.T, c *cluster, domain string) (*ententev1.Relationship, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	return ententev1.NewFederationServiceClient(c.members[0].socket()).GetRelationship(ctx, &ententev1.GetRelationshipRequest{TrustDomain: domain})
+}
+
+// TestAHubAndItsSpokes: two clusters that trust each other by a hub's word alone learn of each other's revocations at once, though
+// everybody polls once an hour; the word goes no further than one hop; and a relationship of one's own comes first.
+func TestAHubAndItsSpokes(t *testing.T) {
+	hub, eu, us, far := newCluster(t, "hub", 1, endpointHint("1h")), newCluster(t, "eu", 1, endpointHint("1h")),
+		newCluster(t, "us", 1, endpointHint("1h")), newCluster(t, "far", 1, endpointHint("1h"))
+	takes := func(r *ententev1.Relationship) { r.Hub = &ententev1.Hub{Take: []string{".example.org"}} }
+	for _, spoke := range []*cluster{eu, us} {
+		relate(t, hub, spoke, func(r *ententev1.Relationship) { r.Vouch = true }, "vouch")
+		relate(t, spoke, hub, takes, "hub")
+	}
+	// Another hub that takes everything from eu, which is no hub, has eu's own word on eu and on nobody else.
+	relate(t, eu, far, nil)
+	relate(t, far, eu, takes, "hub")
+
+	byHub := func(spoke, other *cluster) {
+		t.Helper()
+		eventually(t, spoke.name+" has "+other.domain+" by the hub's word, over a stream", func() error {
+			r, err := relationshipOf(t, spoke, other.domain)
+			switch {
+			case err != nil:
+				return err
+			case r.GetOriginHub() != hub.domain || r.GetFreshness() != ententev1.Freshness_FRESHNESS_FRESH:
+				return fmt.Errorf("%v", r)
+			}
+			kept, err := relationshipOf(t, spoke, hub.domain)
+			for _, s := range kept.GetStreams() {
+				if s.GetConnected() && slices.Contains(s.GetConfirmed(), hub.domain+"/bundles") {
+					return nil
+				}
+			}
+			return fmt.Errorf("%v: %w", kept.GetStreams(), err)
+		})
+	}
+	byHub(eu, us)
+	byHub(us, eu)
+	_, err := relationshipOf(t, far, us.domain)
+	require.Error(t, err, "the word of a hub went two hops")
+
+	// A distrust in us reaches eu through the hub.
+	document := func() string {
+		b, err := ententev1.NewBundleServiceClient(eu.members[0].socket()).GetBundle(t.Context(), &ententev1.GetBundleRequest{TrustDomain: us.domain})
+		require.NoError(t, err)
+		return string(b.GetDocument())
+	}
+	var revoked *ententev1.Authority
+	eventually(t, "a JWT authority of us that eu knows", func() error {
+		active := authoritiesOf(t, us.members[0], ententev1.AuthorityKind_AUTHORITY_KIND_JWT, ententev1.AuthorityState_AUTHORITY_STATE_ACTIVE)
+		if len(active) == 0 || !strings.Contains(document(), active[0].GetKeyId()) {
+			return fmt.Errorf("there is none yet")
+		}
+		revoked = active[0]
+		return nil
+	})
+	_, err = ententev1.NewAuthorityServiceClient(us.members[0].socket()).RevokeAuthority(t.Context(), &ententev1.RevokeAuthorityRequest{
+		TrustDomain: us.domain, What: &ententev1.RevokeAuthorityRequest_Id{Id: revoked.GetId()},
+	})
+	require.NoError(t, err)
+	eventually(t, "the revoked key to be gone from eu", func() error {
+		if strings.Contains(document(), revoked.GetKeyId()) {
+			return fmt.Errorf("it is there")
+		}
+		return nil
+	})
+
+	// A relationship of its own comes first, and the hub's word counts again when it ends.
+	federate(t, eu, us)
+	r, err := relationshipOf(t, eu, us.domain)
+	require.NoError(t, err)
+	require.Empty(t, r.GetOriginHub())
+	_, err = ententev1.NewFederationServiceClient(eu.members[0].socket()).DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: us.domain, ToHub: true})
+	require.NoError(t, err)
+	byHub(eu, us)
+
+	// The hub takes its word back: nobody trusts us by it any more.
+	hub.members[0].command("federation", "update", us.domain, "--vouch=false")
+	eventually(t, "eu trusts us no more", func() error {
+		if _, err := relationshipOf(t, eu, us.domain); err == nil {
+			return fmt.Errorf("it does")
+		}
+		return nil
+	})
+}

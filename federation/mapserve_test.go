@@ -1,0 +1,203 @@
+package federation
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/bundle"
+)
+
+func versionAt(n uint64) version { return version{n, true, [32]byte{byte(n)}} }
+
+// told is what a hub's messages say, in words: what came, what is gone, and whether that was all.
+func told(t *testing.T, messages []*ententev1.PeerMessage) string {
+	t.Helper()
+	var words []string
+	for _, m := range messages {
+		c := m.GetMapChanges()
+		require.NotNil(t, c)
+		for _, b := range c.GetBundles() {
+			words = append(words, b.GetTrustDomain()+"="+string(b.GetDocument()))
+		}
+		for _, td := range c.GetWithdrawn() {
+			words = append(words, "-"+td)
+		}
+		if c.GetComplete() {
+			words = append(words, "complete")
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+// TestMapServing: a hub tells a peer what it lacks of what it takes, and then of each change.
+func TestMapServing(t *testing.T) {
+	log, serving := newMapLog(), newMapServing()
+	entry := func(td string) []byte {
+		v, ok := log.known[td]
+		if !ok {
+			return nil
+		}
+		return fmt.Append(nil, v.sequence)
+	}
+	for td, n := range map[string]uint64{"hub.test": 1, "a.test": 1, "b.test": 2, "c.else": 3, "deep.b.test": 4} {
+		log.set(td, versionAt(n))
+	}
+	now := time.Unix(1_800_000_000, 0)
+	next := func() string {
+		t.Helper()
+		out, again, err := serving.next(now, 10*time.Second, log, entry)
+		require.NoError(t, err)
+		require.Zero(t, again)
+		return told(t, out)
+	}
+	ask := func(m *ententev1.PeerMapInterest) {
+		t.Helper()
+		require.NoError(t, serving.take(m, log))
+	}
+	require.Empty(t, next(), "nobody asked")
+	require.False(t, serving.serves())
+
+	ask(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Take: []string{".test"}, Except: []string{"deep.b.test"}, More: true,
+		Has: []*ententev1.PeerBundleVersion{versionAt(1).message("a.test")}})
+	require.Empty(t, next(), "it has not said all that it has")
+	ask(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Has: []*ententev1.PeerBundleVersion{versionAt(9).message("gone.test"), versionAt(9).message("gone.else")}})
+	require.Equal(t, "b.test=2 -gone.test complete", next())
+	require.Empty(t, next(), "it was told")
+	now = now.Add(6 * time.Second)
+	require.Equal(t, "complete", next(), "it is told with each heartbeat that this is so")
+
+	log.set("a.test", versionAt(2))
+	log.set("a.test", versionAt(3))
+	log.set("c.else", versionAt(4))
+	log.set("deep.b.test", version{})
+	log.set("b.test", version{})
+	log.set("hub.test", versionAt(2)) // its own word on itself is not the map's business
+	require.Equal(t, "a.test=3 -b.test complete", next())
+	require.False(t, log.set("a.test", versionAt(3)), "nothing changed")
+	require.Empty(t, next())
+
+	ask(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Take: []string{"c.else"}})
+	require.Equal(t, "c.else=4 complete", next(), "it takes others now")
+	ask(&ententev1.PeerMapInterest{TrustDomain: "hub.test"})
+	log.set("c.else", versionAt(5))
+	require.Empty(t, next(), "it takes nothing any more")
+	require.False(t, serving.serves())
+}
+
+// TestMapServingIsPaced: a large map goes in messages of bounded size, with room for what else there is to send, and no faster than a
+// peer takes it.
+func TestMapServingIsPaced(t *testing.T) {
+	log, serving := newMapLog(), newMapServing()
+	const domains, size = 10_000, 4 << 10
+	for i := range domains {
+		log.set(fmt.Sprintf("d%05d.test", i), versionAt(1))
+	}
+	require.NoError(t, serving.take(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Take: []string{".test"}}, log))
+	document := make([]byte, size)
+	now := time.Unix(1_800_000_000, 0)
+	began, sent, bytes := now, 0, 0
+	for complete := false; !complete; {
+		out, again, err := serving.next(now, 10*time.Second, log, func(string) []byte { return document })
+		require.NoError(t, err)
+		require.LessOrEqual(t, len(out), mapChangesTogether)
+		for _, m := range out {
+			sent += len(m.GetMapChanges().GetBundles())
+			for range m.GetMapChanges().GetBundles() {
+				bytes += size
+			}
+			require.LessOrEqual(t, len(m.GetMapChanges().GetBundles())*size, mapChangesBytes+size)
+			complete = m.GetMapChanges().GetComplete()
+		}
+		if !complete {
+			require.Positive(t, again)
+			now = now.Add(again)
+		}
+	}
+	require.Equal(t, domains, sent)
+	require.Less(t, float64(bytes-mapBurst)/now.Sub(began).Seconds(), 1.1*mapRate, "bytes a second beyond what may come at once")
+}
+
+// TestLargeEntriesGoByThemselves: no message is larger than a peer takes.
+func TestLargeEntriesGoByThemselves(t *testing.T) {
+	log, serving := newMapLog(), newMapServing()
+	for _, td := range []string{"a.test", "b.test", "c.test"} {
+		log.set(td, versionAt(1))
+	}
+	require.NoError(t, serving.take(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Take: []string{".test"}}, log))
+	out, _, err := serving.next(time.Unix(1_800_000_000, 0), time.Second, log, func(td string) []byte {
+		if td == "b.test" {
+			return make([]byte, 1<<20)
+		}
+		return make([]byte, mapChangesBytes-1)
+	})
+	require.NoError(t, err)
+	require.Len(t, out, 3)
+	for _, m := range out {
+		require.Len(t, m.GetMapChanges().GetBundles(), 1)
+		require.LessOrEqual(t, proto.Size(m), maxPeerMessage)
+	}
+}
+
+// TestMapServingRefuses: what a hostile peer asks for ends the stream, by a name.
+func TestMapServingRefuses(t *testing.T) {
+	has := make([]*ententev1.PeerBundleVersion, bundle.MaxMapDomains+1)
+	for i := range has {
+		has[i] = versionAt(1).message(fmt.Sprintf("d%d.test", i))
+	}
+	for name, test := range map[string]struct {
+		interests []*ententev1.PeerMapInterest
+		reason    string
+	}{
+		"no domain":          {[]*ententev1.PeerMapInterest{{TrustDomain: "HUB", Take: []string{".test"}}}, "malformed"},
+		"no suffix":          {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Take: []string{"..test"}}}, "malformed"},
+		"too many names":     {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Take: slices.Repeat([]string{"a.test"}, maxHubPatterns+1)}}, "malformed"},
+		"no version":         {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Take: []string{".test"}, Has: []*ententev1.PeerBundleVersion{{TrustDomain: "a.test", Digest: []byte{1}}}}}, "malformed"},
+		"too many versions":  {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Take: []string{".test"}, Has: has}}, "too_many_domains"},
+		"too many in parts":  {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Take: []string{".test"}, Has: has[:len(has)-1], More: true}, {TrustDomain: "hub.test", Has: has[len(has)-1:]}}, "too_many_domains"},
+		"too many interests": {manyInterests(maxMapInterests + 1), "too_many_domains"},
+		"as many as may be":  {manyInterests(maxMapInterests), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			serving := newMapServing()
+			var err error
+			for _, m := range test.interests {
+				if err = serving.take(m, newMapLog()); err != nil {
+					break
+				}
+			}
+			if test.reason == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.Error(t, err)
+			require.Equal(t, test.reason, streamReason(err))
+		})
+	}
+}
+
+func manyInterests(n int) (all []*ententev1.PeerMapInterest) {
+	for i := range n {
+		all = append(all, &ententev1.PeerMapInterest{TrustDomain: fmt.Sprintf("hub%d.test", i), Take: []string{".test"}})
+	}
+	return all
+}
+
+// TestMapLogForgets: what is behind by more than the log remembers is told so, rather than told a part.
+func TestMapLogForgets(t *testing.T) {
+	log, serving := newMapLog(), newMapServing()
+	require.NoError(t, serving.take(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Take: []string{".test"}}, log))
+	for n := range uint64(2 * logSlack) {
+		log.set("a.test", versionAt(n))
+	}
+	require.LessOrEqual(t, len(log.changes), 2+logSlack)
+	_, _, err := serving.next(time.Now(), time.Second, log, func(string) []byte { return nil })
+	require.Error(t, err)
+	require.Equal(t, "lagging", streamReason(err))
+}

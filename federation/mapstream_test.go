@@ -1,0 +1,179 @@
+package federation
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/bundle"
+)
+
+// awaitWord waits for the sequence that counts of hubs' words on a domain; 0: none does.
+func (r *room) awaitWord(t testing.TB, td string, sequence uint64) {
+	t.Helper()
+	until(t, "the hub's word on "+td, func() bool { _, n := r.word(t, td); return n == sequence })
+}
+
+// takesOver makes a relationship with another site as a hub, over a stream.
+func (s *site) takesOver(t testing.TB, hub *site, take ...string) {
+	t.Helper()
+	rel := spiffeRelationship(hub.home, hub.endpoint)
+	rel.Peer = &ententev1.Peer{HomeTrustDomain: hub.home.td.Name(), Addresses: []string{hub.address}}
+	rel.Hub = &ententev1.Hub{Take: take}
+	s.create(t, rel, hub.home.bundle(t, 1))
+}
+
+// vouches has a hub trust a domain and vouch for it.
+func (s *site) vouches(t testing.TB, a *authority) *peer {
+	t.Helper()
+	p := newPeer(t, a, a.bundle(t, 1))
+	rel := spiffeRelationship(a, p)
+	rel.Vouch = true
+	s.create(t, rel, a.bundle(t, 1))
+	s.refresh(t, a.td.Name())
+	return p
+}
+
+// TestAHubsMapIsStreamed: what a hub vouches for reaches those who take it as it changes, and leaves as it goes; its endpoint, which
+// serves no map here, is not asked for it.
+func TestAHubsMapIsStreamed(t *testing.T) {
+	hub, spoke := newSite(t, "hub.example.org"), newSite(t, "spoke.example.org")
+	ap, sa := newAuthority(t, "ap.example.org"), newAuthority(t, "sa.example.org")
+	apPeer := hub.vouches(t, ap)
+	hub.vouches(t, sa)
+	hub.trusts(t, spoke)
+	spoke.takesOver(t, hub, "ap.example.org", "new.example.org")
+	spoke.awaitWord(t, "ap.example.org", 1)
+	_, n := spoke.word(t, "sa.example.org")
+	require.Zero(t, n, "nobody takes it")
+	until(t, "the stream to keep the map up to date", func() bool {
+		for _, name := range spoke.shownStream(t, hub).GetConfirmed() {
+			if name == "hub.example.org/bundles" {
+				return true
+			}
+		}
+		return false
+	})
+
+	// A distrust in the domain itself is one fetch of the hub's away.
+	apPeer.serve(ap.rotated(t).bundle(t, 2, ap))
+	hub.refresh(t, "ap.example.org")
+	spoke.awaitWord(t, "ap.example.org", 2)
+	b, err := HubBundle(mustWord(t, spoke.room, "ap.example.org").Row.Value)
+	require.NoError(t, err)
+	require.True(t, b.SameKeys(hub.stored(t, "ap.example.org")))
+
+	// Another domain, that comes to be vouched for.
+	hub.vouches(t, newAuthority(t, "new.example.org"))
+	spoke.awaitWord(t, "new.example.org", 1)
+
+	// The hub vouches no more.
+	_, err = hub.service.UpdateRelationship(t.Context(), &ententev1.UpdateRelationshipRequest{
+		Relationship: &ententev1.Relationship{TrustDomain: "ap.example.org"}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"vouch"}},
+	})
+	require.NoError(t, err)
+	spoke.awaitWord(t, "ap.example.org", 0)
+
+	// What the spoke takes can be changed while the stream is open.
+	spoke.changeHub(t, "hub.example.org", &ententev1.Hub{Take: []string{"sa.example.org"}})
+	spoke.awaitWord(t, "sa.example.org", 1)
+	spoke.awaitWord(t, "new.example.org", 0)
+}
+
+func mustWord(t testing.TB, r *room, td string) Word {
+	t.Helper()
+	w, n := r.word(t, td)
+	require.NotZero(t, n)
+	return w
+}
+
+// TestHostileHubOverAStream: a hub that goes back, says what is no bundle, speaks of what nobody asked it, or of a hosted domain, changes nothing.
+func TestHostileHubOverAStream(t *testing.T) {
+	spoke := newSite(t, "spoke.example.org")
+	hub := newAuthority(t, "hub.example.org")
+	endpoint := newPeer(t, hub, hub.bundle(t, 1))
+	rel := spiffeRelationship(hub, endpoint)
+	rel.Peer, rel.Hub = &ententev1.Peer{HomeTrustDomain: "hub.example.org"}, &ententev1.Hub{Take: []string{".example.org"}, Except: []string{"secret.example.org"}}
+	spoke.create(t, rel, hub.bundle(t, 1))
+	until(t, "the relationship to be read", func() bool { return len(spoke.manager.peers.wantedOf("hub.example.org")) == 1 })
+	ap := newAuthority(t, "ap.example.org")
+	entry := func(b *bundle.Bundle) *ententev1.PeerBundle {
+		v, err := bundle.Vouch(b)
+		require.NoError(t, err)
+		return &ententev1.PeerBundle{TrustDomain: b.TrustDomain().Name(), Document: v.Document}
+	}
+	say := func(call ententev1.PeerService_ExchangeClient, m *ententev1.PeerMapChanges) {
+		m.TrustDomain = "hub.example.org"
+		_ = call.Send(&ententev1.ExchangeRequest{Message: &ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapChanges{MapChanges: m}}})
+	}
+	open := func() ententev1.PeerService_ExchangeClient {
+		call := spoke.intrude(t, hub, "/entente/member/member-1")
+		require.NoError(t, call.Send(&ententev1.ExchangeRequest{Message: helloOf("hub.example.org", "member-1")}))
+		return call
+	}
+	call := open()
+	say(call, &ententev1.PeerMapChanges{Bundles: []*ententev1.PeerBundle{
+		entry(ap.bundle(t, 5)), entry(newAuthority(t, "secret.example.org").bundle(t, 1)), entry(newAuthority(t, "ap.else").bundle(t, 1)),
+		entry(spoke.home.rotated(t).bundle(t, 9)), entry(hub.rotated(t).bundle(t, 9)),
+	}})
+	spoke.awaitWord(t, "ap.example.org", 5)
+	domains, err := BroughtBy(spoke.store.View(), "hub.example.org")
+	require.NoError(t, err)
+	require.Equal(t, []string{"ap.example.org"}, domains)
+
+	// It goes back in sequence: its latest word is refused, what it said before is kept, and counts as stale.
+	say(call, &ententev1.PeerMapChanges{Bundles: []*ententev1.PeerBundle{entry(ap.rotated(t).bundle(t, 4))}})
+	until(t, "the refusal", func() bool { return mustWord(t, spoke.room, "ap.example.org").Row.Value.GetRefused() == "rollback" })
+	_, n := spoke.word(t, "ap.example.org")
+	require.Equal(t, uint64(5), n)
+
+	for name, m := range map[string]*ententev1.PeerMapChanges{
+		"no bundle":        {Bundles: []*ententev1.PeerBundle{{TrustDomain: "ap.example.org", Document: []byte("garbage")}}},
+		"no trust domain":  {Bundles: []*ententev1.PeerBundle{{TrustDomain: "AP", Document: []byte("{}")}}},
+		"one domain twice": {Bundles: []*ententev1.PeerBundle{entry(ap.bundle(t, 6))}, Withdrawn: []string{"ap.example.org"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			call := open()
+			say(call, m)
+			goodbye, _ := ended(call)
+			require.Equal(t, reasonMap, goodbye.GetReason())
+		})
+	}
+	t.Run("too much at once", func(t *testing.T) {
+		call := open()
+		say(call, &ententev1.PeerMapChanges{Withdrawn: make([]string, 2*mapChangesDomains+1)})
+		goodbye, _ := ended(call)
+		require.Equal(t, "too_many_domains", goodbye.GetReason())
+	})
+	_, n = spoke.word(t, "ap.example.org")
+	require.Equal(t, uint64(5), n)
+
+	// A suspended relationship takes nothing.
+	call = open()
+	_, err = spoke.service.SuspendRelationship(t.Context(), &ententev1.SuspendRelationshipRequest{TrustDomain: "hub.example.org"})
+	require.NoError(t, err)
+	say(call, &ententev1.PeerMapChanges{Bundles: []*ententev1.PeerBundle{entry(ap.bundle(t, 7))}})
+	goodbye, _ := ended(call)
+	require.Equal(t, "suspended", goodbye.GetReason())
+	require.NotEqual(t, Fresh, spoke.trust(t, "ap.example.org"))
+}
+
+// TestAMapCountsAsStreamed: only while its hub says so.
+func TestAMapCountsAsStreamed(t *testing.T) {
+	s := newSession("spoke.test", "spoke-1", "hub.test", "hub-1", true, time.Unix(1_800_000_000, 0))
+	now := time.Unix(1_800_000_000, 0)
+	s.greeted = true
+	w := peerWorld{plan: peerPlan{wanted: map[string]holding{}}}
+	s.confirmed["hub.test"+mapSuffix] = now
+	for _, after := range []time.Duration{longestBeat, 2 * longestBeat, mapConfirmed} {
+		_, err := s.take(beatOf(), w, now.Add(after))
+		require.NoError(t, err)
+		require.Contains(t, s.confirmed, "hub.test"+mapSuffix, "after %s", after)
+	}
+	_, err := s.take(beatOf(), w, now.Add(mapConfirmed+time.Second))
+	require.NoError(t, err)
+	require.NotContains(t, s.confirmed, "hub.test"+mapSuffix, "the hub says so no more")
+}
