@@ -18,7 +18,7 @@ func whereFrom(r *ententev1.Relationship) string {
 // hubFields show what a relationship has to do with hubs.
 func hubFields(t *table, r *ententev1.Relationship) {
 	if r.GetVouch() {
-		t.field("vouched for", "yes: its bundle stands in the bundle map that this cluster serves")
+		t.field("vouched for", "yes: while it is fresh or stale its bundle stands in the bundle map that this cluster serves")
 	}
 	if r.GetHub() == nil {
 		return
