@@ -103,6 +103,7 @@ func New(c Config) (*Manager, error) {
 	if m.metrics, err = newMetrics(c.Registerer, m); err != nil {
 		return nil, fmt.Errorf("register the metrics of routing: %w", err)
 	}
+	m.store.SurviveRestore("routing", m.surviveRestore)
 	return m, nil
 }
 

@@ -148,7 +148,7 @@ func (a *app) serviceListCommand() *cobra.Command {
 					healthy, places := 0, map[string]bool{}
 					for _, i := range s.GetInstances() {
 						places[place(i.GetLocality())] = true
-						if i.GetHealth() == ententev1.Health_HEALTH_HEALTHY && !i.GetLapsed() {
+						if i.GetHealth() == ententev1.Health_HEALTH_HEALTHY && !i.GetLapsed() && !i.GetImportExpired() {
 							healthy++
 						}
 					}

@@ -1054,7 +1054,7 @@ type PeerServiceVersion struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
 	Service     string                 `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
-	// SHA-256 of the set; empty where there is none.
+	// SHA-256 of what version 1 of the protocol has of the set, which the receiver computes too; empty where there is none.
 	Digest        []byte `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
