@@ -270,3 +270,28 @@ func TestImportsAreBounded(t *testing.T) {
 	require.NoError(t, counted.take(come("a", 100)))
 	require.Error(t, counted.take(come("b", 1)), "two sets of one batch are counted together")
 }
+
+// TestARefusalShowsNothingOfAnImportBefore: what came for an import that was replaced stays out of sight when all that comes for the
+// next one is refused.
+func TestARefusalShowsNothingOfAnImportBefore(t *testing.T) {
+	h := newHostile(t)
+	require.NoError(t, h.Take(sets(newSharedSet(h.key, false, []*ententev1.PeerInstance{peerInstance(nil)}).parts()...)))
+	h.storeAll(t)
+	require.Len(t, h.room.shown(t, "shop"), 1)
+	h.room.imports(t, "bank", "eu.example.org", "shop")
+	require.Empty(t, h.room.shown(t, "shop"))
+	h.touch(sharedChanges{taken: true})
+	h.next()
+	bank := sharedKey{"eu.example.org", "bank"}
+	bad := newSharedSet(bank, false, []*ententev1.PeerInstance{peerInstance(func(i *ententev1.PeerInstance) { i.SpiffeId = "spiffe://us.example.org/x" })})
+	require.NoError(t, h.Take(sets(bad.parts()...)))
+	h.storeAll(t)
+	require.Equal(t, refusedForeign, h.answered())
+	require.Empty(t, h.room.shown(t, "shop"))
+	require.Equal(t, refusedForeign, h.room.imported(t, "shop", "eu.example.org").GetRefusal())
+	good := newSharedSet(bank, false, []*ententev1.PeerInstance{peerInstance(func(i *ententev1.PeerInstance) { i.Address = "10.0.0.7:443" })})
+	require.NoError(t, h.Take(sets(good.parts()...)))
+	h.storeAll(t)
+	require.Contains(t, h.room.shown(t, "shop"), "10.0.0.7:443")
+	require.Len(t, h.room.shown(t, "shop"), 1)
+}

@@ -130,8 +130,8 @@ func importState(r raftstore.Reader, of set) (leaseState, error) {
 		return leaseGone, err
 	}
 	came, found, err := ImportedSets.Get(r, key)
-	if err != nil || !found || came.Value.GetImport() != wanted.Value.GetId() {
-		return leaseGone, err
+	if err != nil || !found || came.Value.GetImport() != wanted.Value.GetId() || len(came.Value.GetDigest()) == 0 {
+		return leaseGone, err // nothing has come for it that was taken
 	}
 	if _, expired, err := ImportSources.Get(r, of.origin()); err != nil || expired {
 		return importExpired, err
