@@ -14,8 +14,9 @@ type asking struct {
 
 // question is what decides whether the other side of an agreement is asked now.
 type question struct {
-	// seen says that there is a time for it, nudged that an operator has decided, owned that it is this member's to ask at its pace.
-	seen, nudged, owned bool
+	// seen says that there is a time for it, appeared that there was no such relationship a moment ago, nudged that an operator has decided,
+	// owned that it is this member's to ask at its pace.
+	seen, appeared, nudged, owned bool
 	// agreed says that both sides consent, untold that the other side may know other members of this cluster than there are, and
 	// changed that these have just changed.
 	agreed, untold, changed bool
@@ -30,7 +31,7 @@ func (t asking) after(q question, now time.Time, chance float64) (next asking, a
 		t.wait = firstConsent
 	case !q.owned && !t.soon:
 		return t, false
-	case !q.seen && q.agreed: // this member was just started, or has it from another one
+	case !q.seen && q.agreed && !q.appeared: // this member was just started, or has it from another one
 		return asking{now.Add(time.Duration(chance * float64(settledConsent))), settledConsent, false}, false
 	case now.Before(t.at) && t.at.Sub(now) <= settledConsent && !q.changed: // a clock that was set back makes it due
 		return t, false

@@ -27,6 +27,7 @@ func TestAskingAfterConsent(t *testing.T) {
 		"a new one that waits":           {asking{}, question{owned: true, untold: true, streamed: never}, true, firstConsent},
 		"it waits for long":              {asking{at: now, wait: lastConsent}, question{seen: true, owned: true, streamed: never}, true, lastConsent},
 		"the member was just started":    {asking{}, question{owned: true, agreed: true, untold: true, streamed: never}, false, settledConsent},
+		"a restore brought it back":      {asking{}, question{appeared: true, owned: true, agreed: true, streamed: stream(false)}, true, settledConsent},
 		"a stream would tell":            {due, question{seen: true, owned: true, agreed: true, streamed: stream(true)}, false, settledConsent},
 		"no stream would tell":           {due, question{seen: true, owned: true, agreed: true, streamed: stream(false)}, true, settledConsent},
 		"the members changed":            {minute, question{seen: true, owned: true, agreed: true, untold: true, changed: true, streamed: never}, true, firstConsent},

@@ -49,6 +49,8 @@ type consents struct {
 	next      map[string]asking
 	// underWay are the relationships that are being asked about.
 	underWay map[string]bool
+	// known are the relationships of the last look, of all members; nil: there was none that found any.
+	known map[string]*Relationship
 	// own are this cluster's members as they were last looked at, told as each other side heard them.
 	own  string
 	told map[string]string
@@ -153,12 +155,12 @@ func (c *consents) begin(ctx context.Context) {
 		t, seen := c.next[name]
 		nudged := c.nudged[name]
 		q := question{
-			seen: seen, nudged: nudged, owned: m.owner(name, members) == m.member, agreed: r.Agreed, untold: c.told[name] != own, changed: changed,
+			seen: seen, appeared: c.known != nil && c.known[name] == nil, nudged: nudged, owned: m.owner(name, members) == m.member, agreed: r.Agreed, untold: c.told[name] != own, changed: changed,
 			streamed: func() bool { return r.Peer != nil && m.peers.streamed(r.Peer.Home.Name(), name) },
 		}
 		next, ask := t.after(q, now, m.chance())
 		if ask && !c.start(nudged, name, func() { c.ask(ctx, name, own) }) {
-			if changed { // the next look would not know
+			if changed || q.appeared { // the next look would not know
 				c.next[name] = asking{at: now}
 			}
 			continue
@@ -171,6 +173,9 @@ func (c *consents) begin(ctx context.Context) {
 		}
 	}
 	c.prune(known)
+	if len(known) > 0 {
+		c.known = known
+	}
 	waiting := c.farewells
 	c.farewells = nil
 	for _, f := range waiting {
