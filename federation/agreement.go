@@ -170,6 +170,16 @@ func approve(tx *raftstore.Tx, name, operator string, now time.Time) error {
 	switch {
 	case a == nil:
 		return status.Errorf(codes.FailedPrecondition, "the relationship with %s did not come of an invitation, and needs no approval; `entente federation show %s`", name, name)
+	case a.GetCompanion():
+		for main, err := range Relationships.All(tx, "") {
+			if err != nil {
+				return err
+			}
+			if m := main.Value.GetAgreement(); m.GetId() == a.GetId() && !m.GetCompanion() {
+				return status.Errorf(codes.FailedPrecondition, "%s came along with %s, and is consented to with it: `entente federation approve %s`", name, main.Key, main.Key)
+			}
+		}
+		return status.Errorf(codes.FailedPrecondition, "%s came along with a relationship that is gone; delete it", name)
 	case a.GetEndTime() != nil:
 		return status.Errorf(codes.FailedPrecondition, "the other side has ended the agreement with %s; delete the relationship, and begin anew with an invitation", name)
 	}

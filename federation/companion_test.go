@@ -56,6 +56,27 @@ func TestACompanionLastsAsLongAsItIsNeeded(t *testing.T) {
 	}
 }
 
+// The home domain that came along is consented to with the domain that the agreement is about, and not by itself: nobody would be told.
+func TestACompanionIsNotConsentedToByItself(t *testing.T) {
+	r, id := newRoom(t), token.NewID()
+	_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
+		home, shop := alongRow("home.example.org", id), alongRow("shop.example.org", id)
+		home.Agreement.ApproveTime, shop.Agreement.ApproveTime = nil, nil
+		return errors.Join(Relationships.Put(tx, "home.example.org", home), Relationships.Put(tx, "shop.example.org", shop))
+	})
+	require.NoError(t, err)
+	_, err = r.service.ApproveRelationship(t.Context(), &ententev1.ApproveRelationshipRequest{TrustDomain: "home.example.org"})
+	require.ErrorContains(t, err, "home.example.org came along with shop.example.org, and is consented to with it")
+	for _, name := range []string{"home.example.org", "shop.example.org"} {
+		require.False(t, inForce(mustGet(t, r.store.View(), name)), name)
+	}
+	_, err = r.service.ApproveRelationship(t.Context(), &ententev1.ApproveRelationshipRequest{TrustDomain: "shop.example.org"})
+	require.NoError(t, err)
+	for _, name := range []string{"home.example.org", "shop.example.org"} {
+		require.True(t, inForce(mustGet(t, r.store.View(), name)), name)
+	}
+}
+
 // Whoever accepts an invitation for a domain of its own cannot say that another cluster hosts it.
 func TestAHomeDomainIsShownOrNamed(t *testing.T) {
 	a, home := newAuthority(t, "shop.example.org"), newAuthority(t, "home.example.org")
