@@ -153,6 +153,8 @@ func TestHostileHubOverAStream(t *testing.T) {
 
 	// A suspended relationship takes nothing.
 	call = open()
+	_, err = call.Recv() // it was let in
+	require.NoError(t, err)
 	_, err = spoke.service.SuspendRelationship(t.Context(), &ententev1.SuspendRelationshipRequest{TrustDomain: "hub.example.org"})
 	require.NoError(t, err)
 	say(call, &ententev1.PeerMapChanges{Bundles: []*ententev1.PeerBundle{entry(ap.bundle(t, 7))}})
