@@ -2,6 +2,7 @@ package routing
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -117,4 +118,34 @@ func replace(t *testing.T, r *room, list []*ententev1.Instance) {
 	t.Helper()
 	_, err := r.replace(t, access.SocketCaller(0, 1), &ententev1.ReplaceTarget{Service: "shop"}, list)
 	require.NoError(t, err)
+}
+
+// TestOneServiceOfTwoDomains: a cluster that hosts two domains exports the instances of each as a set of its own, over one stream; who
+// imports them both has one service, and each import takes the instances of its domain alone.
+func TestOneServiceOfTwoDomains(t *testing.T) {
+	eu, us := sharingPair(t)
+	us.agree(t, "pay.eu.example.org", "eu.example.org", epoch, true)
+	eu.has(t, "shop", "10.0.0.1:443", ententev1.Health_HEALTH_HEALTHY)
+	pay := registration()
+	pay.Address, pay.SpiffeId = "10.0.0.2:443", "spiffe://pay.eu.example.org/shop"
+	_, err := eu.RegisterInstance(admin(t), &ententev1.RegisterInstanceRequest{Instance: pay})
+	require.NoError(t, err)
+	foreign := registration()
+	foreign.Address, foreign.SpiffeId = "10.0.0.3:443", "spiffe://us.example.org/shop"
+	_, err = eu.RegisterInstance(admin(t), &ententev1.RegisterInstanceRequest{Instance: foreign})
+	require.NoError(t, err)
+	eu.exports(t, export("shop", "us.example.org"))
+	us.imports(t, "shop", "eu.example.org", "")
+	us.imports(t, "shop", "pay.eu.example.org", "")
+	p := connect(t, eu, us, "eu.example.org", "us.example.org")
+	p.ends[1].allow("eu.example.org", "pay.eu.example.org")
+	eventually(t, "both sets to arrive", func() bool { return len(us.shown(t, "shop")) == 2 })
+	require.Equal(t, "eu.example.org", us.shown(t, "shop")["10.0.0.1:443"].GetOrigin())
+	require.Equal(t, "pay.eu.example.org", us.shown(t, "shop")["10.0.0.2:443"].GetOrigin())
+	require.NotContains(t, us.shown(t, "shop"), "10.0.0.3:443", "what is of another cluster's domain is not eu's to export")
+
+	// The relationship with one of them ends for the stream: its import is asked for no more, and stays as it is until it ages.
+	p.ends[1].allow("eu.example.org")
+	eventually(t, "the peer to confirm the rest", func() bool { return slices.Equal(p.ends[1].seen(), []string{"eu.example.org"}) })
+	require.Len(t, us.shown(t, "shop"), 2)
 }
