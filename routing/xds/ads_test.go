@@ -20,8 +20,10 @@ import (
 	"github.com/stretchr/testify/require"
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/proto"
 
@@ -348,6 +350,41 @@ func TestAClientWithoutBundleMapsGetsAClusterADomain(t *testing.T) {
 	both := s.next(xds.Endpoints)
 	require.Equal(t, "0:1", addresses(message(t, &endpoint.ClusterLoadAssignment{}, both, 0)))
 	require.Equal(t, "0:3", addresses(message(t, &endpoint.ClusterLoadAssignment{}, both, 1)))
+}
+
+// TestAsksAreBounded: a client that asks for ever more types, or more names than there can be services, loses its stream.
+func TestAsksAreBounded(t *testing.T) {
+	r := newRoom(t)
+	ends := func(s *stream) codes.Code {
+		for {
+			if _, err := s.stream.Recv(); err != nil {
+				return status.Code(err)
+			}
+		}
+	}
+	raw := func() *stream {
+		s, err := discovery.NewAggregatedDiscoveryServiceClient(r.conn).StreamAggregatedResources(t.Context())
+		require.NoError(t, err)
+		return &stream{t: t, node: node("envoy", "eu/a"), stream: s, names: map[string][]string{}}
+	}
+	send := func(s *stream, of string, names ...string) {
+		_ = s.stream.Send(&discovery.DiscoveryRequest{Node: s.node, TypeUrl: of, ResourceNames: names}) // it may have ended already
+	}
+	types := raw()
+	for i := range 33 {
+		send(types, fmt.Sprintf("type.googleapis.com/none.v%d", i), "x")
+	}
+	require.Equal(t, codes.ResourceExhausted, ends(types))
+	long := raw()
+	send(long, strings.Repeat("x", 257), "x")
+	require.Equal(t, codes.ResourceExhausted, ends(long))
+	names := raw()
+	var many []string
+	for i := range 4097 {
+		many = append(many, fmt.Sprint("service-", i))
+	}
+	send(names, string(xds.Clusters), many...)
+	require.Equal(t, codes.ResourceExhausted, ends(names))
 }
 
 func TestTheFirstRequestNamesTheNode(t *testing.T) {

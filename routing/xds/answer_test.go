@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/types/known/anypb"
 )
@@ -94,6 +95,19 @@ func TestAVanishedRouteTableIsSentEmpty(t *testing.T) {
 }
 
 // TestWhatIsRefusedIsNotSentAgain: the client goes on with what it accepted, and gets what comes after the refused version.
+// TestALongReasonNamesNobody: a client cannot make the cluster search megabytes for thousands of names.
+func TestALongReasonNamesNobody(t *testing.T) {
+	c := &Cache{config: Config{}, log: hclog.NewNullLogger()}
+	var err error
+	c.metrics, err = newMetrics(nil, c)
+	require.NoError(t, err)
+	changed := map[string]*resource{"shop": {name: "shop", version: "1"}, "cart": {name: "cart", version: "1"}}
+	s := &stream{variant: &variant{}, asked: map[Type]*asked{Endpoints: {sent: sent{nonce: "1", changed: changed}}}}
+	c.settle(s, Endpoints, "1", true, strings.Repeat(" ", maxReason)+"shop")
+	require.True(t, s.asked[Endpoints].refusals.has("shop", "1"))
+	require.True(t, s.asked[Endpoints].refusals.has("cart", "1"), "the name stands behind what is read, so that both are suspected")
+}
+
 func TestWhatIsRefusedIsNotSentAgain(t *testing.T) {
 	var r refusals
 	first := resources("a=1 b=1")

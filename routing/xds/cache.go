@@ -56,6 +56,11 @@ type Config struct {
 const (
 	maxNames      = 4096 // of one type
 	maxNameLength = 512
+	// maxTypes leaves room for types that are asked for and not served, such as Envoy's extensions.
+	maxTypes      = 32
+	maxTypeLength = 256
+	// maxReason is how much is read of what a client says when it refuses an update.
+	maxReason = 8 << 10
 )
 
 // Cache answers the streams of go-control-plane's server. It is its cache and its callbacks.

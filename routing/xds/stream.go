@@ -80,6 +80,9 @@ func (c *Cache) watch(id string, t Type, w *watch) (func(), error) {
 	}
 	a := s.asked[t]
 	if a == nil {
+		if len(s.asked) >= maxTypes || len(t) > maxTypeLength {
+			return nil, status.Errorf(codes.ResourceExhausted, "more than %d types of resources are asked for on one stream, or one by a name of more than %d bytes", maxTypes, maxTypeLength)
+		}
 		a = &asked{}
 		s.asked[t] = a
 	}
@@ -159,7 +162,7 @@ func (c *Cache) settle(s *stream, t Type, nonce string, refused bool, message st
 		}
 		return
 	}
-	names := asked.refusals.refuse(changed, message)
+	names := asked.refusals.refuse(changed, message[:min(len(message), maxReason)])
 	c.metrics.refused.WithLabelValues(t.short(), s.variant.key.client.Kind.String()).Inc()
 	c.log.Warn("a client refused an update, and goes on with what it had; it is not sent that again", "caller", s.caller.String(),
 		"kind", s.variant.key.client.Kind, "type", t.short(), "resources", clip(fmt.Sprint(names)), "reason", clip(message))
