@@ -195,6 +195,8 @@ func TestRefusedConfigurations(t *testing.T) {
 			`entente.hcl:11: telemetry.listen: "7448" is not an address; write host:port, such as "127.0.0.1:7440"`},
 		{"port", validHead + `telemetry { listen = "127.0.0.1:0" }`,
 			`entente.hcl:11: telemetry.listen: "127.0.0.1:0" has no usable port; write host:port with a port from 1 to 65535`},
+		{"imports that expire at once", validHead + `routing { import_ttl = "1s" }`,
+			`entente.hcl:11: routing.import_ttl: 1s is out of bounds; it must be from 10s to 168h0m0s`},
 		{"number", validHead + `routing { panic_threshold = 50.5 }`,
 			`entente.hcl:11: routing.panic_threshold: must be a whole number from 0 to 100`},
 		{"type", validHead + `join {
