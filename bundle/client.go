@@ -199,6 +199,7 @@ func (c *Client) transport(e Endpoint) *http.Transport {
 	proxy := c.config.Proxy
 	config.Time = c.config.Now
 	config.RootCAs = e.roots
+	config.CurvePreferences = fetchCurves
 	if e.profile == HTTPSSPIFFE {
 		proxy = nil
 		// An X509-SVID is not verified by host name but by SPIFFE ID, which VerifyConnection does for every handshake.

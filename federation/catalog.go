@@ -249,14 +249,6 @@ func (c *catalog) names() []string {
 }
 
 // each calls fn for every relationship, in no order. fn must not come back to the catalog.
-func (c *catalog) each(fn func(name string, e entry)) {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	for name, e := range c.entries {
-		fn(name, e)
-	}
-}
-
 func decodeHolding(value []byte, revision raftstore.Revision) (holding, error) {
 	row := &statev1.Bundle{}
 	if err := proto.Unmarshal(value, row); err != nil {

@@ -46,7 +46,8 @@ func (i index) remove(name string, r *Relationship) {
 	}
 }
 
-// eachHub is each for the relationships with hubs, and eachAgreement for those that another cluster has agreed to.
+// eachHub calls fn for each relationship with a hub, and eachAgreement for each that another cluster has to agree to, in no order. fn must not
+// come back to the catalog.
 func (c *catalog) eachHub(fn func(name string, e entry)) {
 	c.eachOf(func(i index) nameSet { return i.hubs }, fn)
 }

@@ -3,7 +3,6 @@ package federation
 import (
 	"context"
 	"slices"
-	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -13,7 +12,7 @@ import (
 )
 
 const (
-	// keepEvery is how often the leader looks for standings that have changed. It costs a comparison of times a relationship.
+	// keepEvery is how often the leader looks for standings that have changed. [standings] says at which.
 	keepEvery = time.Second
 	// sweepEvery is after how many such looks what was heard of relationships that are no more is forgotten, where a member told of
 	// one after it had ended. The rest is forgotten when it ends.
@@ -34,6 +33,7 @@ type transition struct {
 // keepStandings runs while this member leads.
 func (m *Manager) keepStandings(ctx context.Context) {
 	leading := m.now()
+	judged := m.newStandings(leading)
 	ticker := time.NewTicker(keepEvery)
 	defer ticker.Stop()
 	for look := 0; ; look++ {
@@ -44,33 +44,10 @@ func (m *Manager) keepStandings(ctx context.Context) {
 			if look%sweepEvery == 0 {
 				m.observations.sweep(func(name string) bool { _, ok := m.catalog.get(name); return ok })
 			}
-			m.commit(ctx, m.transitions(leading))
+			m.commit(ctx, judged.look())
 			m.keepHubs(ctx, leading)
 		}
 	}
-}
-
-// transitions judges every relationship in force. Others are left as they stood: nothing is learned of them meanwhile.
-func (m *Manager) transitions(leading time.Time) []transition {
-	if listening := m.observations.listening(); listening.After(leading) {
-		leading = listening
-	}
-	now := m.now()
-	var found []transition
-	m.catalog.each(func(name string, e entry) {
-		r := e.relationship
-		if !r.InForce {
-			return
-		}
-		last := lastKnownSuccess(m.observations.success(name), r.Recorded, leading, r.Standing.State)
-		facts := e.holding.facts(r, last, m.config.MinRefresh)
-		is := Judge(now, facts)
-		if is != r.Standing && !premature(r.Standing.State, is.State, now.Sub(leading), facts.Interval) {
-			found = append(found, transition{name, r.Generation, e.holding.revision, r.Standing, is, last})
-		}
-	})
-	slices.SortFunc(found, func(a, b transition) int { return strings.Compare(a.name, b.name) })
-	return found
 }
 
 // commit writes transitions. What cannot be written is found again at the next look.

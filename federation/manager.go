@@ -60,6 +60,7 @@ type Manager struct {
 	now          func() time.Time
 	catalog      *catalog
 	changes      *changes
+	rejudged     *changes // those that a leader has to judge anew
 	observations *Observations
 	metrics      *metrics
 	etags        *etags
@@ -102,7 +103,7 @@ func New(c Config) (*Manager, error) {
 	}
 	m := &Manager{
 		config: c, member: c.Store.MemberID(), log: c.Logger, now: c.Now,
-		catalog: newCatalog(), changes: newChanges(), etags: newETags(), routes: newRoutes(), silent: newSilences(), connections: bundle.NewConnections(maxKept), byHand: make(chan struct{}, maxByHand),
+		catalog: newCatalog(), changes: newChanges(), rejudged: newChanges(), etags: newETags(), routes: newRoutes(), silent: newSilences(), connections: bundle.NewConnections(maxKept), byHand: make(chan struct{}, maxByHand),
 		alive: membership.Alive, aliveRows: membership.AlivePrefix(),
 	}
 	m.observations = newObservations(m.member, c.Now)
@@ -158,6 +159,7 @@ func (m *Manager) followTables(ctx context.Context) error {
 		}
 		m.readMapLog(view)
 		m.changes.everything()
+		m.rejudged.everything()
 		m.peers.planAll(true)
 		if err := m.watch(ctx, m.config.Store.Watch(over, view.Revision())); !errors.Is(err, raftstore.ErrWatchRestart) {
 			return err
@@ -184,6 +186,7 @@ func (m *Manager) watch(ctx context.Context, w *raftstore.Watch) error {
 		}
 		m.noteInMapLog(m.config.Store.View(), names)
 		m.changes.relationships(names)
+		m.rejudged.relationships(names)
 		m.peers.plan(homes...)
 	}
 }

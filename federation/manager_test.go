@@ -126,7 +126,7 @@ func TestStandingsAfterLeaderChange(t *testing.T) {
 	}, us.bundle(t, 1))
 	look := func(leading time.Time) []transition {
 		require.NoError(t, r.manager.catalog.load(r.store.View(), func(err error) { t.Error(err) }))
-		return r.manager.transitions(leading)
+		return r.manager.newStandings(leading).look()
 	}
 	states := func(found []transition) (out []State) {
 		for _, f := range found {

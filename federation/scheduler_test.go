@@ -31,7 +31,7 @@ type timetable struct {
 func newTimetable(t *testing.T, fetch func(ctx context.Context, name string) error) *timetable {
 	m := &Manager{
 		config: Config{MinRefresh: DefaultMinRefresh}, member: "eu-1", log: hclog.NewNullLogger(), now: time.Now,
-		catalog: newCatalog(), changes: newChanges(), observations: newObservations("eu-1", time.Now), etags: newETags(), routes: newRoutes(),
+		catalog: newCatalog(), changes: newChanges(), rejudged: newChanges(), observations: newObservations("eu-1", time.Now), etags: newETags(), routes: newRoutes(),
 	}
 	var err error
 	m.metrics, err = newMetrics(m, nil)
