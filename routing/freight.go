@@ -12,13 +12,14 @@ import (
 )
 
 // The bounds of what one stream carries. The receiver of a stream ends it when much more comes than a peer in good order sends;
-// what is sent here keeps to the half of that.
+// what is sent here keeps to less than the
+// half of that, and leaves room for the maps of hubs and for bundles.
 const (
 	// partBytes is about how much goes into one message, and turnBytes how much is sent before it is the bundles' turn again.
 	partBytes, turnBytes = 128 << 10, 512 << 10
 	// carryRate and carryBurst are how many messages a second are sent, and carryBytes how many bytes.
 	carryRate, carryBurst           = 20, 256
-	carryBytes, carryBytesBurst int = 512 << 10, 12 << 20
+	carryBytes, carryBytesBurst int = 384 << 10, 8 << 20
 	// A list of what is imported is sent so often a second, and taken more often.
 	listRate, listBurst         = 1, 10
 	listsTaken, listsTakenBurst = 4, 40
