@@ -25,9 +25,11 @@ const (
 
 // mapServing is the hub's side of one stream: it tells the peer of what it takes from this cluster's map.
 type mapServing struct {
-	mu    sync.Mutex
-	pace  *rate.Limiter
-	sides map[string]*mapSide // by the domain with which the peer has its relationship
+	mu   sync.Mutex
+	pace *rate.Limiter
+	// interests bounds how often the peer says anew what it takes; it is set when the stream joins, and nil: it does not matter.
+	interests *rate.Limiter
+	sides     map[string]*mapSide // by the domain with which the peer has its relationship
 }
 
 // mapSide is one interest of the peer's.
@@ -55,7 +57,7 @@ func (s *mapServing) serves() bool {
 }
 
 // take takes in an interest, or a part of one. An error ends the stream.
-func (s *mapServing) take(m *ententev1.PeerMapInterest, log *mapLog) error {
+func (s *mapServing) take(m *ententev1.PeerMapInterest, log *mapLog, now time.Time) error {
 	hub, err := bundle.ParseTrustDomain(m.GetTrustDomain())
 	if err != nil {
 		return violation("malformed", "the peer takes the map of %s, which is no trust domain", quote(m.GetTrustDomain()))
@@ -68,6 +70,9 @@ func (s *mapServing) take(m *ententev1.PeerMapInterest, log *mapLog) error {
 			delete(s.sides, hub.Name())
 			return nil
 		}
+		if s.interests != nil && !s.interests.AllowN(now, 1) {
+			return violation("flood", "the peer says anew what it takes of the map more often than %d times a second", interestRate)
+		}
 		if side == nil && len(s.sides) == maxMapInterests {
 			return violation("too_many_domains", "the peer takes the map by %d relationships; %d are the most", len(s.sides)+1, maxMapInterests)
 		}
@@ -78,7 +83,11 @@ func (s *mapServing) take(m *ententev1.PeerMapInterest, log *mapLog) error {
 		side = &mapSide{rules: rules, has: map[string]version{}}
 		s.sides[hub.Name()] = side
 	}
-	if n := len(side.has) + len(m.GetHas()); n > bundle.MaxMapDomains {
+	n := len(m.GetHas())
+	for _, other := range s.sides { // of all that are not whole yet, so that a peer cannot begin many
+		n += len(other.has)
+	}
+	if n > bundle.MaxMapDomains {
 		return violation("too_many_domains", "the peer has %d domains of the map; %d are the most", n, bundle.MaxMapDomains)
 	}
 	for _, named := range m.GetHas() {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/time/rate"
 	"google.golang.org/protobuf/proto"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
@@ -59,7 +60,7 @@ func TestMapServing(t *testing.T) {
 	}
 	ask := func(m *ententev1.PeerMapInterest) {
 		t.Helper()
-		require.NoError(t, serving.take(m, log))
+		require.NoError(t, serving.take(m, log, someTime))
 	}
 	require.Empty(t, next(), "nobody asked")
 	require.False(t, serving.serves())
@@ -99,7 +100,7 @@ func TestMapServingIsPaced(t *testing.T) {
 	for i := range domains {
 		log.set(fmt.Sprintf("d%05d.test", i), versionAt(1))
 	}
-	require.NoError(t, serving.take(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Take: []string{".test"}}, log))
+	require.NoError(t, serving.take(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Take: []string{".test"}}, log, someTime))
 	document := make([]byte, size)
 	now := time.Unix(1_800_000_000, 0)
 	began, sent, bytes := now, 0, 0
@@ -130,7 +131,7 @@ func TestLargeEntriesGoByThemselves(t *testing.T) {
 	for _, td := range []string{"a.test", "b.test", "c.test"} {
 		log.set(td, versionAt(1))
 	}
-	require.NoError(t, serving.take(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Take: []string{".test"}}, log))
+	require.NoError(t, serving.take(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Take: []string{".test"}}, log, someTime))
 	out, _, err := serving.next(time.Unix(1_800_000_000, 0), time.Second, log, func(td string) []byte {
 		if td == "b.test" {
 			return make([]byte, 1<<20)
@@ -161,6 +162,7 @@ func TestMapServingRefuses(t *testing.T) {
 		"no version":         {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Take: []string{".test"}, Has: []*ententev1.PeerBundleVersion{{TrustDomain: "a.test", Digest: []byte{1}}}}}, "malformed"},
 		"too many versions":  {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Take: []string{".test"}, Has: has}}, "too_many_domains"},
 		"too many in parts":  {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Take: []string{".test"}, Has: has[:len(has)-1], More: true}, {TrustDomain: "hub.test", Has: has[len(has)-1:]}}, "too_many_domains"},
+		"too many in all":    {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Take: []string{".test"}, Has: has[:len(has)/2], More: true}, {TrustDomain: "other.test", Take: []string{".test"}, Has: has[len(has)/2:], More: true}}, "too_many_domains"},
 		"too many interests": {manyInterests(maxMapInterests + 1), "too_many_domains"},
 		"as many as may be":  {manyInterests(maxMapInterests), ""},
 	} {
@@ -168,7 +170,7 @@ func TestMapServingRefuses(t *testing.T) {
 			serving := newMapServing()
 			var err error
 			for _, m := range test.interests {
-				if err = serving.take(m, newMapLog()); err != nil {
+				if err = serving.take(m, newMapLog(), someTime); err != nil {
 					break
 				}
 			}
@@ -182,6 +184,19 @@ func TestMapServingRefuses(t *testing.T) {
 	}
 }
 
+// TestInterestsWithoutEnd: whoever says anew and anew what it takes is turned away, for each is compared with the whole map.
+func TestInterestsWithoutEnd(t *testing.T) {
+	serving, log := newMapServing(), newMapLog()
+	serving.interests = rate.NewLimiter(interestRate, interestBurst)
+	again := &ententev1.PeerMapInterest{TrustDomain: "hub.test", Take: []string{".test"}}
+	for range interestBurst {
+		require.NoError(t, serving.take(again, log, someTime))
+	}
+	require.Equal(t, "flood", streamReason(serving.take(again, log, someTime)))
+	require.NoError(t, serving.take(again, log, someTime.Add(2*time.Second)))
+	require.GreaterOrEqual(t, wordBurst, 2*mapChangesDomains, "one message of a hub's is never more than may be taken at once")
+}
+
 func manyInterests(n int) (all []*ententev1.PeerMapInterest) {
 	for i := range n {
 		all = append(all, &ententev1.PeerMapInterest{TrustDomain: fmt.Sprintf("hub%d.test", i), Take: []string{".test"}})
@@ -192,7 +207,7 @@ func manyInterests(n int) (all []*ententev1.PeerMapInterest) {
 // TestMapLogForgets: what is behind by more than the log remembers is told so, rather than told a part.
 func TestMapLogForgets(t *testing.T) {
 	log, serving := newMapLog(), newMapServing()
-	require.NoError(t, serving.take(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Take: []string{".test"}}, log))
+	require.NoError(t, serving.take(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Take: []string{".test"}}, log, someTime))
 	for n := range uint64(2 * logSlack) {
 		log.set("a.test", versionAt(n))
 	}

@@ -88,6 +88,9 @@ func (s *stream) takeMaps() {
 		case <-s.ctx.Done():
 			return
 		case m := <-s.maps:
+			if n := len(m.GetBundles()); n > 0 && s.words.WaitN(s.ctx, n) != nil {
+				return // the stream ends, and has its reason already
+			}
 			if err := s.peers.manager.takeMapChanges(s.ctx, s.session.home, m); err != nil {
 				s.cancel(err)
 				return

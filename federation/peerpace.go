@@ -1,6 +1,10 @@
 package federation
 
-import "golang.org/x/time/rate"
+import (
+	"golang.org/x/time/rate"
+
+	"github.com/ententehq/entente/bundle"
+)
 
 const (
 	// A peer may open so many streams to one member in a second in the long run, and so many at once, whichever of its members does:
@@ -9,20 +13,28 @@ const (
 	// bundleRate is how many bundles of one peer are looked at in a second, over all its streams to one member, and stored, each of which is a
 	// write to Raft: whoever sends more is not read from meanwhile.
 	bundleRate, bundleBurst = 10, 2 * maxPeerDomains
+	// wordRate is how many bundles of other domains a hub brings in a second, over all its streams to one member, and are stored: after its whole
+	// map at once, which is what a new spoke lacks.
+	wordRate, wordBurst = 200, bundle.MaxMapDomains
+	// interestRate is how often a peer says anew what it takes of this cluster's map, each of which is compared with all of it.
+	interestRate, interestBurst = 1, 2 * maxMapInterests
 	// Of streams that are refused so many lines are logged in a second, and so many at once; the metric counts all.
 	refusalRate, refusalBurst = 1, 20
 )
 
 // peerPace bounds what one peer may ask of a member, however often it begins anew.
 type peerPace struct {
-	opens, bundles *rate.Limiter
+	opens, bundles, words, interests *rate.Limiter
 }
 
 // paceLocked is that of a peer that relationships name. p.mu is held.
 func (p *peers) paceLocked(home string) *peerPace {
 	pace, ok := p.paces[home]
 	if !ok {
-		pace = &peerPace{opens: rate.NewLimiter(openRate, openBurst), bundles: rate.NewLimiter(bundleRate, bundleBurst)}
+		pace = &peerPace{
+			opens: rate.NewLimiter(openRate, openBurst), bundles: rate.NewLimiter(bundleRate, bundleBurst),
+			words: rate.NewLimiter(wordRate, wordBurst), interests: rate.NewLimiter(interestRate, interestBurst),
+		}
 		p.paces[home] = pace
 	}
 	return pace

@@ -232,7 +232,8 @@ func (p *peers) join(s *stream) error {
 		err = violation("not_a_peer", "%s has no active relationship that names %s as its peer's home trust domain", p.config.Home.Name(), quote(home))
 	default:
 		if err = p.crowdedLocked(s, older); err == nil {
-			s.bundles = p.paceLocked(home).bundles
+			pace := p.paceLocked(home)
+			s.bundles, s.words, s.serving.interests = pace.bundles, pace.words, pace.interests
 			p.streams[home] = append(streams, s)
 			p.work.Add(1) // until keep is done with it
 		}

@@ -46,8 +46,8 @@ type stream struct {
 	// serving tells the peer of this cluster's map, maps are what the peer told of its own and is to be stored.
 	serving *mapServing
 	maps    chan *ententev1.PeerMapChanges
-	// bundles bounds the bundles that are looked at; it is set when the stream joins.
-	bundles *rate.Limiter
+	// bundles bounds the bundles that are looked at, words what a hub says of others; they are set when the stream joins.
+	bundles, words *rate.Limiter
 
 	mu      sync.Mutex
 	session *session
@@ -238,7 +238,7 @@ func (s *stream) receive() error {
 			}
 		}
 		if t.mapInterest != nil {
-			if err := s.serving.take(t.mapInterest, s.peers.manager.mapLog); err != nil {
+			if err := s.serving.take(t.mapInterest, s.peers.manager.mapLog, now); err != nil {
 				return err
 			}
 		}
