@@ -170,6 +170,37 @@ func TestTheNewestStreamHoldsALease(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// TestALeaseThatIsTakenUpUnderTheSweepStays: what was decided on what a lease was is not done to what it is.
+func TestALeaseThatIsTakenUpUnderTheSweepStays(t *testing.T) {
+	r := newRoom(t)
+	h, err := r.hold(t, plane, tenSeconds())
+	require.NoError(t, err)
+	s := &sweeper{Manager: r.Manager}
+	lapsed := func() bool {
+		row, found, err := Leases.Get(r.store.View(), h.lease.GetId())
+		require.NoError(t, err)
+		require.True(t, found)
+		return row.Value.GetLapseTime() != nil
+	}
+	takeUp := func() {
+		open := tenSeconds()
+		open.Secret = h.secret
+		_, err := r.hold(t, plane, open)
+		require.NoError(t, err)
+	}
+	require.NoError(t, s.look(r.store.View()))
+	takeUp()
+	require.NoError(t, s.change(t.Context(), s.table, "lease runs out", markLapsed(time.Now())))
+	require.False(t, lapsed())
+	require.NoError(t, s.look(r.store.View()))
+	require.NoError(t, s.change(t.Context(), s.table, "lease runs out", markLapsed(time.Now())))
+	require.True(t, lapsed())
+	require.NoError(t, s.look(r.store.View()))
+	takeUp()
+	require.NoError(t, s.change(t.Context(), s.table, "remove lease", removeLapsed))
+	require.False(t, lapsed(), "it is there, and held")
+}
+
 func TestLeaseIsReleased(t *testing.T) {
 	r, ctx := newRoom(t), admin(t)
 	h, err := r.hold(t, access.SocketCaller(0, 1), tenSeconds())

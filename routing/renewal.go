@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/raftstore"
 )
 
 const (
@@ -70,6 +71,8 @@ type held struct {
 	ttl, goneAfter time.Duration
 	// lapsed: it has run out already.
 	lapsed bool
+	// revision is that of the row.
+	revision raftstore.Revision
 }
 
 // ledger is the leader's memory of when each lease was last renewed. A new leader begins with an empty one, and what it

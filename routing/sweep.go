@@ -96,7 +96,7 @@ func (s *sweeper) look(view *raftstore.View) error {
 		known[row.Key] = true
 		table = append(table, held{
 			lease: row.Key, ttl: row.Value.GetTtl().AsDuration(), goneAfter: row.Value.GetGoneAfter().AsDuration(),
-			lapsed: row.Value.GetLapseTime() != nil,
+			lapsed: row.Value.GetLapseTime() != nil, revision: row.Revision,
 		})
 	}
 	var left []string
@@ -124,12 +124,12 @@ func (s *sweeper) proveLead(ctx context.Context) bool {
 	return s.store.IsLeader() && s.store.Term() == term && ctx.Err() == nil
 }
 
-// markLapsed writes into one row what makes all instances of a lease unhealthy. A lease that was taken up again meanwhile with
-// other terms stays.
+// markLapsed writes into one row what makes all instances of a lease unhealthy. A lease that was taken up again since it was looked at
+// stays.
 func markLapsed(now time.Time) func(*raftstore.Tx, held) error {
 	return func(tx *raftstore.Tx, h held) error {
 		row, found, err := Leases.Get(tx, h.lease)
-		if err != nil || !found || row.Value.GetLapseTime() != nil {
+		if err != nil || !found || row.Revision != h.revision {
 			return err
 		}
 		row.Value.LapseTime = timestamppb.New(now)
@@ -140,7 +140,7 @@ func markLapsed(now time.Time) func(*raftstore.Tx, held) error {
 // removeLapsed removes the one row without which the instances of a lease no longer count. They are cleared away later.
 func removeLapsed(tx *raftstore.Tx, h held) error {
 	row, found, err := Leases.Get(tx, h.lease)
-	if err != nil || !found || row.Value.GetLapseTime() == nil {
+	if err != nil || !found || row.Revision != h.revision {
 		return err
 	}
 	return Leases.Delete(tx, h.lease)
