@@ -12,8 +12,7 @@ import (
 )
 
 // The bounds of what one stream carries. The receiver of a stream ends it when much more comes than a peer in good order sends;
-// what is sent here keeps to less than the
-// half of that, and leaves room for the maps of hubs and for bundles.
+// what is sent here keeps to less than the half of that, and leaves room for the maps of hubs and for bundles.
 const (
 	// partBytes is about how much goes into one message, and turnBytes how much is sent before it is the bundles' turn again.
 	partBytes, turnBytes = 128 << 10, 512 << 10
