@@ -1,4 +1,4 @@
-# Targets a person needs: demo, test, bench, lint, generate. `make tools` fetches the pinned tools that lint and generate use.
+# Targets a person needs: demo, test, bench, scale, lint, generate. `make tools` fetches the pinned tools that lint and generate use.
 
 TOOLS   := $(CURDIR)/.tools
 export PATH := $(TOOLS):$(PATH)
@@ -11,7 +11,7 @@ GOLANGCI_LINT_VERSION     := v2.15.0
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X github.com/ententehq/entente/node.Version=$(VERSION)
 
-.PHONY: all build demo test bench fuzz lint generate check-generated tools clean
+.PHONY: all build demo test bench scale fuzz lint generate check-generated tools clean
 
 all: build
 
@@ -26,6 +26,9 @@ test: ## every test, with the race detector
 
 bench: ## the claims of docs/BENCHMARKS.md, each a ratio measured in one run
 	go test -run '^$$' -bench . -benchtime 3s -timeout 30m ./bundle ./raftstore ./authority ./federation ./routing ./routing/xds ./e2e
+
+scale: ## the tables of docs/SCALE.md, from federations of up to 10,000 clusters under a virtual clock; half an hour
+	go test -run '^TestScaleTables$$' -count 1 -v -timeout 3h ./federation -scale
 
 FUZZTIME ?= 60s
 fuzz: ## every fuzz target for FUZZTIME

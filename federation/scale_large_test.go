@@ -210,3 +210,30 @@ func growSpoke(t *testing.T, size int) (g grown) {
 	})
 	return g
 }
+
+// simPeerMemory is what a simulated peer, its session and the wire of a stream hold.
+func simPeerMemory(t *testing.T) (each int64) {
+	const many = 500
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "entente")
+		of := w.newCluster(simName(0), 1)
+		peers := make([]*simPeer, many)
+		for i := range peers {
+			peers[i] = w.newSimPeer(w.newAuthority(simName(i+1)), of)
+		}
+		before := memory()
+		ends := make([]*pipeEnd, many)
+		for i, p := range peers {
+			var err error
+			ends[i], _, err = p.accept(&of.counted, of.home.td, "member-1")
+			require.NoError(t, err)
+		}
+		synctest.Wait()
+		each = (memory() - before) / many
+		for _, e := range ends {
+			e.finish()
+			e.hangUp()
+		}
+	})
+	return each
+}

@@ -11,7 +11,7 @@ import (
 // docs/SCALE.md says.
 func TestScaleMesh(t *testing.T) {
 	const size = 8
-	m := measure(t, mesh, size, true, 0)
+	m := measure(t, mesh, size, true, 0, 1)
 	require.Len(t, m.took, size-1)
 	require.LessOrEqual(t, m.took[size-2], simFarthest, "the way to the farthest, once")
 	// To each the bundle, from each the acknowledgement, which is sent a second time where the table tells of the new bundle before the
@@ -24,7 +24,7 @@ func TestScaleMesh(t *testing.T) {
 // TestScaleMeshWithoutStreams: by polling alone it reaches everybody within a turn.
 func TestScaleMeshWithoutStreams(t *testing.T) {
 	const size = 8
-	m := measure(t, mesh, size, false, time.Hour)
+	m := measure(t, mesh, size, false, time.Hour, 1)
 	require.Len(t, m.took, size-1)
 	require.LessOrEqual(t, m.took[size-2], Turn(simHint, 1)+20*simFarthest)
 	polls := float64(m.rest[ordinary].messages) / 2 / float64(size-1) // both ways, each a request and an answer
@@ -37,7 +37,7 @@ func TestScaleHubs(t *testing.T) {
 	for _, kind := range []topology{oneHub, twoLevels} {
 		t.Run(string(kind), func(t *testing.T) {
 			const size = 9
-			m := measure(t, kind, size, true, 0)
+			m := measure(t, kind, size, true, 0, 1)
 			require.Len(t, m.took, size-1)
 			require.LessOrEqual(t, m.took[0], simFarthest, "the hub")
 			require.LessOrEqual(t, m.took[size-2], Turn(simHint, 1)+20*simFarthest, "the last spoke")
@@ -48,7 +48,7 @@ func TestScaleHubs(t *testing.T) {
 // TestScalePolls: the polls of a cluster of three are spread over time and members, a change of leader changes nothing about that, and the
 // death of a member makes its relationships be fetched once, by the others.
 func TestScalePolls(t *testing.T) {
-	const size, hint, turns = 121, time.Minute, 4 // for a shorter hint connections are kept, and a poll opens none to be counted
+	const size, hint, turns = 121, time.Minute, 2 // for a shorter hint connections are kept, and a poll opens none to be counted
 	const even = 2.5                              // twenty polls in a window on the mean: chance alone makes it 1.5 now and then
 	usual := float64(size - 1)
 	s := spreadOf(t, size, false, hint, turns)
@@ -66,7 +66,7 @@ func TestScalePolls(t *testing.T) {
 // TestScalePollsBesideStreams: where streams keep the bundles up to date hardly anything is polled, a change of leader makes no stream
 // break, and the death of a member has no bundle fetched twice.
 func TestScalePollsBesideStreams(t *testing.T) {
-	const size, hint, turns = 121, time.Minute, 4
+	const size, hint, turns = 121, time.Minute, 2
 	s := spreadOf(t, size, true, hint, turns)
 	require.Less(t, s.rest.count, size/4, "%+v", s)
 	require.Less(t, s.handover.count, size/4, "%+v", s)
@@ -80,7 +80,7 @@ func TestScalePollsBesideStreams(t *testing.T) {
 // too large for this machine.
 func TestScaleLightPeers(t *testing.T) {
 	const size = 12
-	all, one := measure(t, mesh, size, true, 0), growMesh(t, size, true)
+	all, one := measure(t, mesh, size, true, 0, 1), growMesh(t, size, true)
 	require.Len(t, one.took, len(all.took))
 	require.InEpsilon(t, all.news[origin].messages, one.news.messages, 0.5)
 	require.InEpsilon(t, all.news[origin].bytes, one.news.bytes, 0.1)

@@ -19,7 +19,7 @@ const (
 	kindAnswer    = "acknowledgement"
 	kindHeartbeat = "heartbeat"
 	kindOpening   = "opening" // hello, interest, goodbye
-	kindHub       = "hub"     // what messages of later versions of the protocol carry
+	kindOther     = "other"   // statements, hubs, services
 	kindUnchanged = "poll unchanged"
 	kindChanged   = "poll changed"
 	kindBroken    = "poll broken off"
@@ -78,7 +78,7 @@ func (l ledgerOfTraffic) of(kinds ...string) (sum tally) {
 }
 
 // news is what a distrust costs: what carried the bundle, and what acknowledged it.
-func (l ledgerOfTraffic) news() tally { return l.of(kindBundle, kindAnswer, kindHub, kindChanged) }
+func (l ledgerOfTraffic) news() tally { return l.of(kindBundle, kindAnswer, kindOther, kindChanged) }
 
 // all is everything.
 func (l ledgerOfTraffic) all() (sum tally) {
@@ -101,5 +101,5 @@ func kindOf(m *ententev1.PeerMessage) (kind string, bytes int) {
 	case *ententev1.PeerMessage_Hello, *ententev1.PeerMessage_Interest, *ententev1.PeerMessage_Goodbye:
 		return kindOpening, bytes
 	}
-	return kindHub, bytes
+	return kindOther, bytes
 }

@@ -204,21 +204,26 @@ type measured struct {
 	news, rest costs
 }
 
-// measure has the last cluster distrust, in a federation that is all real, and lets it rest afterwards.
-func measure(t *testing.T, kind topology, size int, streams bool, rest time.Duration) (m measured) {
+// measure has the last cluster distrust, in a federation that is all real, so many times, and lets it rest afterwards.
+func measure(t *testing.T, kind topology, size int, streams bool, rest time.Duration, rounds int) (m measured) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newWorld(t, "entente").newWhole(kind, size, streams)
 		f.settle()
 		m = measured{topology: kind, size: size, streams: streams}
 		before := f.traffic()
 		m.took = f.distrust(f.clusters[size-1], 2)
-		slices.Sort(m.took)
 		if !streams || kind != mesh { // others' polls go on meanwhile
 			<-time.After(simHint)
 		}
 		after := f.traffic()
 		m.news = f.byRole(before, after, ledgerOfTraffic.news)
+		for round := 1; round < rounds; round++ {
+			<-time.After(time.Duration(round) * simHint / 7) // some other part of a turn
+			m.took = append(m.took, f.distrust(f.clusters[size-1], uint64(2+round))...) //nolint:gosec // a few
+		}
+		slices.Sort(m.took)
 		if rest > 0 {
+			after = f.traffic()
 			<-time.After(rest)
 			m.rest = f.byRole(after, f.traffic(), func(l ledgerOfTraffic) tally { return l.all().times(float64(time.Hour) / float64(rest)) })
 		}

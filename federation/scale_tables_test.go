@@ -1,0 +1,193 @@
+package federation
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+var fullScale = flag.Bool("scale", false, "simulate all sizes of docs/SCALE.md and print its tables; takes half an hour")
+
+// scale says which sizes are simulated how.
+type scale struct {
+	// whole are those with real clusters alone; resting those of them that are watched for an hour, and rounds how often one distrusts; large those of one real cluster among
+	// light peers; polled and streamed those of a cluster of three whose polls are watched.
+	whole, resting, large, polled, streamed []int
+	turns, rounds                           int
+	hint                                    time.Duration
+}
+
+// TestScaleTables prints the tables of docs/SCALE.md, for small sizes unless -scale asks for all.
+func TestScaleTables(t *testing.T) {
+	s := scale{whole: []int{5}, large: []int{5}, rounds: 1, hint: simHint}
+	if *fullScale {
+		s = scale{
+			whole: []int{10, 30, 100}, resting: []int{10, 30}, large: []int{10, 30, 100, 300, 1_000, 3_000, 10_000},
+			polled: []int{1_000, 10_000}, streamed: []int{1_000, 3_000}, turns: 2, rounds: 5, hint: simHint,
+		}
+	}
+	s.times(t)
+	s.growth(t)
+	s.rests(t)
+	s.polls(t)
+}
+
+// show prints a row of a table.
+func show(cells ...any) {
+	text := make([]string, len(cells))
+	for i, c := range cells {
+		text[i] = fmt.Sprint(c)
+	}
+	_, _ = fmt.Fprintln(os.Stdout, "| "+strings.Join(text, " | ")+" |")
+}
+
+func head(title string, cells ...any) {
+	_, _ = fmt.Fprintf(os.Stdout, "\n%s\n\n", title)
+	show(cells...)
+	_, _ = fmt.Fprintln(os.Stdout, "|"+strings.Repeat(" --- |", len(cells)))
+}
+
+// span is a time as it is read.
+func span(d time.Duration) string {
+	if d < 10*time.Second {
+		return fmt.Sprintf("%.3f s", d.Seconds())
+	}
+	return fmt.Sprintf("%.0f s", d.Seconds())
+}
+
+// size is an amount of bytes as it is read.
+func bytesText(n int) string {
+	switch {
+	case n < 10_000:
+		return fmt.Sprintf("%d B", n)
+	case n < 10_000_000:
+		return fmt.Sprintf("%d kB", (n+500)/1_000)
+	}
+	return fmt.Sprintf("%d MB", (n+500_000)/1_000_000)
+}
+
+func ways(streams bool) string {
+	if streams {
+		return "streams"
+	}
+	return "polling"
+}
+
+// times shows after how long a distrust has reached everybody, simulated and by the model.
+func (s scale) times(t *testing.T) {
+	m := newModel()
+	var all []measured
+	head("### Time until everybody knows of a distrust", "topology", "by", "clusters", "p50", "p99", "last", "how it was found")
+	for _, kind := range []topology{mesh, oneHub, twoLevels} {
+		for _, streams := range []bool{true, false} {
+			row := func(size int, took []time.Duration, how string) {
+				show(kind, ways(streams), size, span(quantile(took, 0.5)), span(quantile(took, 0.99)), span(took[len(took)-1]), how)
+			}
+			for _, size := range s.whole {
+				found := measure(t, kind, size, streams, 0, s.rounds)
+				all = append(all, found)
+				row(size, found.took, "all clusters real")
+				if kind == mesh && streams { // where chance has no part, the model is to be exact
+					of := m.distrust(kind, size, streams)
+					require.Equal(t, of[len(of)-1], found.took[len(found.took)-1])
+				}
+			}
+			for _, size := range s.large {
+				switch {
+				case kind == mesh && streams:
+					row(size, growMesh(t, size, true).took, "one real cluster, light peers")
+				default:
+					row(size, m.rounds(kind, size, streams), "model")
+				}
+				runtime.GC()
+			}
+		}
+	}
+	head("### What a distrust costs", "topology", "by", "clusters", "origin, messages", "origin, bytes", "hub, messages", "hub, bytes", "anybody else, messages", "anybody else, bytes")
+	for _, m := range all {
+		cells := []any{m.topology, ways(m.streams), m.size}
+		for _, r := range []role{origin, hub, ordinary} {
+			if _, is := m.news[r]; !is {
+				cells = append(cells, "–", "–")
+				continue
+			}
+			cells = append(cells, m.news[r].messages, bytesText(m.news[r].bytes))
+		}
+		show(cells...)
+	}
+}
+
+// growth shows what one cluster bears.
+func (s scale) growth(t *testing.T) {
+	stream := simPeerMemory(t)
+	head("### One cluster among many", "clusters", "memory a relationship", "with a stream, its other end and the wire taken off", "processor time to tell all",
+		"messages", "bytes", "map of a hub", "processor time to store one bundle and write the map anew", "a spoke's memory a domain", "processor time to read a changed map", "bytes")
+	for _, size := range s.large {
+		polled, streamed := growMesh(t, size, false), growMesh(t, size, true)
+		hub, spoke := growHub(t, size), growSpoke(t, size)
+		others := int64(size - 1)
+		show(size, bytesText(int(polled.held/others)), bytesText(int(streamed.held/others-stream)), streamed.work.Round(time.Millisecond),
+			streamed.news.messages, bytesText(streamed.news.bytes), bytesText(hub.mapBytes), hub.mapWork.Round(time.Millisecond),
+			bytesText(int(spoke.held/others)), spoke.work.Round(time.Millisecond), bytesText(spoke.news.bytes))
+		runtime.GC()
+	}
+}
+
+// rests shows what goes on while nothing changes.
+func (s scale) rests(t *testing.T) {
+	head("### An hour of rest", "topology", "by", "clusters", "hub, messages", "hub, bytes", "anybody else, messages", "anybody else, bytes")
+	for _, size := range s.resting {
+		for _, kind := range []topology{mesh, oneHub, twoLevels} {
+			for _, streams := range []bool{true, false} {
+				m := measure(t, kind, size, streams, time.Hour, 1)
+				cells := []any{m.topology, ways(m.streams), m.size}
+				for _, r := range []role{hub, ordinary} {
+					if _, is := m.rest[r]; !is {
+						cells = append(cells, "–", "–")
+						continue
+					}
+					cells = append(cells, m.rest[r].messages, bytesText(m.rest[r].bytes))
+				}
+				show(cells...)
+			}
+		}
+	}
+}
+
+// polls shows how a cluster of three spreads its polls.
+func (s scale) polls(t *testing.T) {
+	head("### Polls of a cluster of three, in windows of 10 s", "relationships", "by", "while", "polls", "mean", "most", "most / mean")
+	row := func(f spread, streams bool, while string, p pace) {
+		show(f.size-1, ways(streams), while, p.count, fmt.Sprintf("%.1f", p.mean), p.peak, fmt.Sprintf("%.1f", p.ratio()))
+	}
+	for _, streams := range []bool{false, true} {
+		sizes := s.polled
+		if streams {
+			sizes = s.streamed
+		}
+		for _, size := range sizes {
+			f := spreadOf(t, size+1, streams, s.hint, s.turns)
+			row(f, streams, "it starts, for two turns", f.start)
+			row(f, streams, "nothing happens", f.rest)
+			row(f, streams, "another member comes to lead, two turns", f.handover)
+			row(f, streams, "the leader dies, one turn", f.death)
+			row(f, streams, "after that", f.later)
+			show(f.size-1, ways(streams), "streams dialed after the death, in windows of 1 s", f.dialed.count, fmt.Sprintf("%.1f", f.dialed.mean), f.dialed.peak, "–")
+			shares := fmt.Sprint(f.shares)
+			show(f.size-1, ways(streams), "polls of each member, while nothing happens", shares, "–", "–", "–")
+			require.Zero(t, f.stale)
+			// No more than the pace of taking over allows the two that are left, beside what they poll anyway.
+			allowed := 2*float64(pollWindow/takeoverPace) + 2*f.rest.mean
+			require.LessOrEqual(t, float64(f.death.peak), max(allowed, float64(size)/2+2*f.rest.mean), "%+v", f)
+			if !streams {
+				require.Less(t, f.handover.ratio(), 2., "%+v", f)
+			}
+		}
+	}
+}
