@@ -218,7 +218,7 @@ func measure(t *testing.T, kind topology, size int, streams bool, rest time.Dura
 		after := f.traffic()
 		m.news = f.byRole(before, after, ledgerOfTraffic.news)
 		for round := 1; round < rounds; round++ {
-			<-time.After(time.Duration(round) * simHint / 7) // some other part of a turn
+			<-time.After(time.Duration(round) * simHint / 7)                            // some other part of a turn
 			m.took = append(m.took, f.distrust(f.clusters[size-1], uint64(2+round))...) //nolint:gosec // a few
 		}
 		slices.Sort(m.took)
