@@ -55,7 +55,11 @@ func (m *model) distrust(kind topology, size int, streams bool) []time.Duration 
 		known := direct(own)
 		took = append(took, known)
 		for i := range last {
-			if i != own {
+			switch {
+			case i == own:
+			case streams && kind.streamed(i, own, hubs):
+				took = append(took, known+m.w.latency(names[i], names[own]))
+			default:
 				took = append(took, known+m.turn()+m.poll(names[i], names[own], true))
 			}
 		}

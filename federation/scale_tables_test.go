@@ -97,8 +97,8 @@ func (s scale) times(t *testing.T) {
 				found := measure(t, kind, size, streams, 0, s.rounds)
 				all = append(all, found)
 				row(size, found.took, "all clusters real")
-				if kind == mesh && streams { // where chance has no part, the model is to be exact
-					require.Equal(t, quantile(m.distrust(kind, size, streams), 1), quantile(found.took, 1))
+				if kind != twoLevels && streams { // where chance has no part, the model is to be exact
+					require.InDelta(t, quantile(m.distrust(kind, size, streams), 1), quantile(found.took, 1), float64(10*time.Millisecond))
 				}
 				runtime.GC()
 			}

@@ -19,7 +19,8 @@ const (
 	kindAnswer    = "acknowledgement"
 	kindHeartbeat = "heartbeat"
 	kindOpening   = "opening" // hello, interest, goodbye
-	kindOther     = "other"   // statements, hubs, services
+	kindMap       = "map"     // what a hub vouches for, as it changes
+	kindOther     = "other"   // statements, services
 	kindUnchanged = "poll unchanged"
 	kindChanged   = "poll changed"
 	kindBroken    = "poll broken off"
@@ -78,7 +79,7 @@ func (l ledgerOfTraffic) of(kinds ...string) (sum tally) {
 }
 
 // news is what a distrust costs: what carried the bundle, and what acknowledged it.
-func (l ledgerOfTraffic) news() tally { return l.of(kindBundle, kindAnswer, kindOther, kindChanged) }
+func (l ledgerOfTraffic) news() tally { return l.of(kindBundle, kindAnswer, kindMap, kindChanged) }
 
 // all is everything.
 func (l ledgerOfTraffic) all() (sum tally) {
@@ -98,6 +99,13 @@ func kindOf(m *ententev1.PeerMessage) (kind string, bytes int) {
 		return kindAnswer, bytes
 	case *ententev1.PeerMessage_Heartbeat:
 		return kindHeartbeat, bytes
+	case *ententev1.PeerMessage_MapInterest:
+		return kindOpening, bytes
+	case *ententev1.PeerMessage_MapChanges:
+		if c := m.GetMapChanges(); len(c.GetBundles()) == 0 && len(c.GetWithdrawn()) == 0 {
+			return kindHeartbeat, bytes
+		}
+		return kindMap, bytes
 	case *ententev1.PeerMessage_Hello, *ententev1.PeerMessage_Interest, *ententev1.PeerMessage_Goodbye:
 		return kindOpening, bytes
 	}

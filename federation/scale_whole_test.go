@@ -21,8 +21,9 @@ const (
 	mesh topology = "mesh"
 	// oneHub: everybody with one hub, which vouches for all, and takes all others from its map.
 	oneHub topology = "hub"
-	// twoLevels: about as many regional hubs as each has spokes. A hub vouches for the spokes of its region, to which it has streams. A hub's
-	// word reaches one hop, so that everybody takes from every hub: from the one of the own region, and from the others' maps by polling.
+	// twoLevels: about as many regional hubs as each has spokes. A hub vouches for the spokes of its region. A
+	// hub's word reaches one hop, so that everybody takes from every hub: over streams hubs from each other and spokes from that of their
+	// region, and spokes from the other hubs by polling.
 	twoLevels topology = "two-level"
 )
 
@@ -37,6 +38,9 @@ func (t topology) hubs(n int) int {
 	return 0
 }
 
+// streamed reports whether a cluster has a stream with a hub, where there are streams: other hubs and the spokes of its region do.
+func (topology) streamed(i, hub, hubs int) bool { return i < hubs || i%hubs == hub }
+
 // links are the relationships of one of the clusters. The first are the hubs; spokes belong to them by turns.
 func (t topology) links(i int, all []*simAuthority, streams bool) (links []link) {
 	hubs := t.hubs(len(all))
@@ -50,7 +54,7 @@ func (t topology) links(i int, all []*simAuthority, streams bool) (links []link)
 		case i < hubs && j%hubs == i: // a hub with its spokes
 			links = append(links, link{other: other, stream: streams, vouch: true})
 		case i >= hubs && j < hubs: // a spoke with the hubs
-			own := streams && i%hubs == j
+			own := streams && t.streamed(i, j, hubs)
 			links = append(links, link{other: other, stream: own, dial: own, take: true})
 		}
 	}
