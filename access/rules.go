@@ -185,8 +185,9 @@ var rules = map[string]Rule{
 		})},
 	v1.RoutingService_ListServices_FullMethodName: {Roles: discoverers, Reach: Anywhere, Audit: Unaudited},
 	v1.RoutingService_GetService_FullMethodName:   {Roles: discoverers, Reach: Anywhere, Audit: Unaudited},
+	// Hints tell of what the caller may see, as routes over xDS do: see SightFrom.
 	v1.RoutingService_GetHint_FullMethodName:      {Roles: discoverers, Reach: Anywhere, Audit: Unaudited},
-	v1.RoutingService_WatchHint_FullMethodName:    {Roles: discoverers, Reach: Anywhere, Audit: Unaudited},
+	v1.RoutingService_WatchHint_FullMethodName:    {Roles: discoverers, Reach: Anywhere, Audit: Unaudited, Scoped: true},
 	v1.RoutingService_SimulateHint_FullMethodName: {Roles: discoverers, Reach: Anywhere, Audit: Unaudited},
 	// Rules move the traffic of all domains.
 	v1.RoutingService_PutRules_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
@@ -198,6 +199,7 @@ var rules = map[string]Rule{
 			return About{Object: "rules for " + strings.Join(services, " ")}
 		})},
 	v1.RoutingService_ListRules_FullMethodName: {Roles: discoverers, Reach: Anywhere, Audit: Unaudited},
+	v1.RoutingService_GetRule_FullMethodName:   {Roles: discoverers, Reach: Anywhere, Audit: Unaudited},
 	v1.RoutingService_DeleteRule_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
 		About: named((*v1.DeleteRuleRequest).GetService)},
 
@@ -215,7 +217,9 @@ var rules = map[string]Rule{
 		})},
 	v1.RoutingService_ListServiceImports_FullMethodName: {Roles: readers, Reach: Cluster, Audit: Unaudited},
 	v1.RoutingService_UnimportService_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
-		About: on(func(m *v1.UnimportServiceRequest) About { return About{Object: m.GetService() + " from " + m.GetFrom()} })},
+		About: on(func(m *v1.UnimportServiceRequest) About {
+			return About{Object: m.GetService() + " from " + m.GetFrom()}
+		})},
 
 	// Routes over xDS. What of a service a caller is shown follows from its grants: see SightFrom.
 	aggregatedResources: {Roles: discoverers, Reach: Anywhere, Audit: Unaudited, Scoped: true},

@@ -9,7 +9,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// Sight is which trust domains the caller of a stream sees. Callers of equal keys see the same. The zero value sees
+// Sight is which trust domains the caller of a call or stream sees. Callers of equal keys see the same. The zero value sees
 // nothing.
 type Sight struct {
 	key  string

@@ -108,11 +108,11 @@ func (c *carrying) note(m *Manager, change raftstore.Change) {
 	case Exports.Name():
 		c.all = true
 	default:
-		if service, ok := m.Touched(change); ok {
+		services, known := m.Touched(m.store.View(), change)
+		for _, service := range services {
 			c.services[service] = true
-		} else {
-			c.all = true
 		}
+		c.all = c.all || !known
 	}
 }
 

@@ -2,7 +2,6 @@ package routing
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
@@ -78,33 +77,6 @@ func (s scene) arranged() *Arrangement {
 	return s.service.arrangements.of(arrangementKey{s.policy, string(stateBytes(s.states))}, func() *Arrangement {
 		return s.policy.Arrange(s.endpoints())
 	})
-}
-
-// Prefixes names all that plans depend on.
-func (m *Manager) Prefixes() []raftstore.Prefix {
-	return append([]raftstore.Prefix{
-		Instances.Prefix(""), Sets.Prefix(""), Leases.Prefix(""), Rules.Prefix(""), Imports.Prefix(""), ImportedSets.Prefix(""), ImportSources.Prefix(""),
-	}, m.trust.Prefixes()...)
-}
-
-// prefixesOf names all that the plans of one service depend on.
-func (m *Manager) prefixesOf(service string) []raftstore.Prefix {
-	own := servicePrefix(service)
-	return append([]raftstore.Prefix{
-		Instances.Prefix(own), Sets.Prefix(own), Leases.Prefix(""), Rules.Prefix(""), Imports.Prefix(own), ImportedSets.Prefix(own), ImportSources.Prefix(""),
-	}, m.trust.Prefixes()...)
-}
-
-// Touched says which service a changed row of [Manager.Prefixes] is of; false: it may be of any.
-func (m *Manager) Touched(change raftstore.Change) (service string, ok bool) {
-	switch change.Table {
-	case Instances.Name(), Sets.Name(), Imports.Name(), ImportedSets.Name():
-		service, _, ok = strings.Cut(change.Key, "/")
-		return service, ok
-	case Rules.Name():
-		return change.Key, change.Key != AllServices
-	}
-	return "", false
 }
 
 // Services lists the names of all services that have an instance, sorted.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -74,6 +75,7 @@ type hintCache struct {
 type hintKey struct {
 	service string
 	caller  Locality
+	sight   string // its key
 }
 
 // cachedHint is a hint with all that it was made of. The hint is shared; nobody changes it.
@@ -88,17 +90,21 @@ type cachedHint struct {
 
 func newHintCache() *hintCache { return &hintCache{hints: make(map[hintKey]*cachedHint)} }
 
-// Hint returns the hint for callers in a locality, in the revision that r reads. It is shared; do not change it.
+// everything is the sight of those from whom nothing is hidden.
+var everything = access.NewSight("everything", func(spiffeid.TrustDomain) bool { return true })
+
+// Hint returns the hint for callers in a locality who see everything, in the revision that r reads. It is shared; do not change it.
 func (m *Manager) Hint(r raftstore.Reader, service string, caller Locality) (*ententev1.Hint, error) {
-	h, err := m.cachedHint(r, service, caller)
+	h, err := m.cachedHint(r, service, caller, everything)
 	if err != nil {
 		return nil, err
 	}
 	return h.hint, nil
 }
 
-func (m *Manager) cachedHint(r raftstore.Reader, service string, caller Locality) (*cachedHint, error) {
-	key, now := hintKey{service, caller}, m.now()
+// cachedHint returns the hint for callers of a sight. Instances that they do not see are left out without a word, as over xDS.
+func (m *Manager) cachedHint(r raftstore.Reader, service string, caller Locality, sight access.Sight) (*cachedHint, error) {
+	key, now := hintKey{service, caller, sight.Key()}, m.now()
 	m.hints.mu.RLock()
 	known := m.hints.hints[key]
 	m.hints.mu.RUnlock()
@@ -107,7 +113,7 @@ func (m *Manager) cachedHint(r raftstore.Reader, service string, caller Locality
 			return known, nil
 		}
 	}
-	s, err := m.scene(r, service, nil)
+	s, err := m.scene(r, service, sight.Sees)
 	if err != nil {
 		return nil, err
 	}

@@ -33,6 +33,8 @@ type Config struct {
 	ImportTTL time.Duration
 	// Settings are the policy where no rule says otherwise. The zero value asks for the defaults.
 	Settings Settings
+	// Sight says what the caller of a hint sees; nil: [access.SightFrom].
+	Sight func(context.Context) access.Sight
 	// LastHeard says when this member last heard from the leader, or led with a majority. A member that has not for a
 	// while takes no renewals, which it could not pass on. Nil: always now.
 	LastHeard func() time.Time
@@ -52,6 +54,7 @@ type Manager struct {
 	agreements Agreements
 	importTTL  time.Duration
 	rules      *ruleBook
+	sight      func(context.Context) access.Sight
 	lastHeard  func() time.Time
 	now        func() time.Time
 	log        hclog.Logger
@@ -89,6 +92,9 @@ func New(c Config) (*Manager, error) {
 	}
 	if m.agreements = c.Agreements; m.agreements == nil {
 		m.agreements = noAgreements{}
+	}
+	if m.sight = c.Sight; m.sight == nil {
+		m.sight = access.SightFrom
 	}
 	if m.now == nil {
 		m.now = time.Now

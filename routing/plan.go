@@ -19,6 +19,10 @@ type Plan struct {
 	arranged *Arrangement
 }
 
+// SameAs says that two plans for callers in one place are the same, because both were made from one state of the service. Where
+// it says no, they may still be equal.
+func (p Plan) SameAs(o Plan) bool { return p.arranged != nil && p.arranged == o.arranged }
+
 // Priority is a set of endpoints that are equally good for the caller.
 type Priority struct {
 	// Load and DegradedLoad are percentages of all requests, to the healthy and to the degraded endpoints. Over all

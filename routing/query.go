@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -80,7 +81,7 @@ func (s *Server) GetHint(ctx context.Context, r *ententev1.GetHintRequest) (*ent
 	if err != nil {
 		return nil, err
 	}
-	h, err := s.m.cachedHint(view, r.GetService(), caller)
+	h, err := s.m.cachedHint(view, r.GetService(), caller, s.m.sight(ctx))
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
@@ -94,7 +95,7 @@ func (s *Server) WatchHint(r *ententev1.WatchHintRequest, stream ententev1.Routi
 	if err != nil {
 		return err
 	}
-	w := &hintWatch{m: s.m, service: r.GetService(), caller: caller, send: stream.Send}
+	w := &hintWatch{m: s.m, service: r.GetService(), caller: caller, sight: s.m.sight(stream.Context()), send: stream.Send}
 	g, ctx := errgroup.WithContext(stream.Context())
 	g.Go(func() error { return s.m.store.Follow(ctx, s.m.prefixesOf(r.GetService()), w.look) })
 	g.Go(func() error {
@@ -119,6 +120,7 @@ type hintWatch struct {
 	m       *Manager
 	service string
 	caller  Locality
+	sight   access.Sight
 	send    func(*ententev1.Hint) error
 
 	mu   sync.Mutex
@@ -131,7 +133,7 @@ func (w *hintWatch) look(view *raftstore.View) error {
 	if w.last != nil && uint64(view.Revision()) < w.last.GetRevision() {
 		return nil
 	}
-	found, err := w.m.cachedHint(view, w.service, w.caller)
+	found, err := w.m.cachedHint(view, w.service, w.caller, w.sight)
 	if err != nil {
 		return err
 	}

@@ -216,6 +216,26 @@ func (s *Server) ListRules(ctx context.Context, r *ententev1.ListRulesRequest) (
 	return answer, nil
 }
 
+// GetRule returns one rule.
+func (s *Server) GetRule(ctx context.Context, r *ententev1.GetRuleRequest) (*ententev1.RoutingRule, error) {
+	view, err := s.read(ctx, r.GetRead(), true)
+	if err != nil {
+		return nil, err
+	}
+	row, found, err := Rules.Get(view, r.GetService())
+	if err != nil {
+		return nil, raftstore.StatusError(err)
+	}
+	if !found {
+		return nil, noRule(r.GetService())
+	}
+	return ruleProto(row), nil
+}
+
+func noRule(service string) error {
+	return status.Errorf(codes.NotFound, "there is no rule for %q; 'entente rule list' names all", clip(service))
+}
+
 // DeleteRule removes a rule.
 func (s *Server) DeleteRule(ctx context.Context, r *ententev1.DeleteRuleRequest) (*ententev1.DeleteRuleResponse, error) {
 	revision, err := s.m.store.Update(ctx, func(tx *raftstore.Tx) error {
@@ -224,7 +244,7 @@ func (s *Server) DeleteRule(ctx context.Context, r *ententev1.DeleteRuleRequest)
 			return err
 		}
 		if !found {
-			return status.Errorf(codes.NotFound, "there is no rule for %q; 'entente rule list' names all", clip(r.GetService()))
+			return noRule(r.GetService())
 		}
 		if err := Rules.Delete(tx, r.GetService()); err != nil {
 			return err

@@ -69,11 +69,20 @@ type room struct {
 	heard time.Time
 }
 
+// sightKey is where tests put what a caller sees; without it, that is everything.
+type sightKey struct{}
+
 func newRoom(t *testing.T) *room {
 	t.Helper()
 	r := &room{audit: &auditLog{}, reg: prometheus.NewRegistry(), clock: epoch, heard: epoch}
 	m, err := New(Config{
 		Store: raftstoretest.New(t), Trust: tableTrust{}, Audit: r.audit, Registerer: r.reg,
+		Sight: func(ctx context.Context) access.Sight {
+			if sight, ok := ctx.Value(sightKey{}).(access.Sight); ok {
+				return sight
+			}
+			return everything
+		},
 		Now:       func() time.Time { r.mu.Lock(); defer r.mu.Unlock(); return r.clock },
 		LastHeard: func() time.Time { r.mu.Lock(); defer r.mu.Unlock(); return r.heard },
 	})

@@ -14,7 +14,7 @@ import (
 )
 
 func (a *app) ruleCommand() *cobra.Command {
-	return group("rule", "Rules by which hints are made", a.rulePutCommand(), a.ruleListCommand(), a.ruleDeleteCommand())
+	return group("rule", "Rules by which hints are made", a.rulePutCommand(), a.ruleListCommand(), a.ruleShowCommand(), a.ruleDeleteCommand())
 }
 
 func (a *app) rulePutCommand() *cobra.Command {
@@ -74,6 +74,23 @@ func (a *app) ruleListCommand() *cobra.Command {
 				rulesTable(t, list.GetRules())
 				t.otherwise("There is no rule: hints are made as the configuration says.")
 			})
+		}),
+	}
+}
+
+func (a *app) ruleShowCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "show SERVICE",
+		Short: "Show the rule for a service, or * for all",
+		Long: `Show the rule for a service, or the one for all with *. Hints for a service follow its own rule where that says something, then
+the rule for all, then the configuration.`,
+		Args: arguments("SERVICE"),
+		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, _ *cobra.Command, args []string) error {
+			rule, err := ententev1.NewRoutingServiceClient(conn).GetRule(ctx, &ententev1.GetRuleRequest{Service: args[0]})
+			if err != nil {
+				return err
+			}
+			return a.print(rule, func(t *table) { rulesTable(t, []*ententev1.RoutingRule{rule}) })
 		}),
 	}
 }

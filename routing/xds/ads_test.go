@@ -54,9 +54,33 @@ func (noAudit) Record(access.Event) error { return nil }
 // room is a cache on a real store and a real routing manager, served over gRPC. What a caller sees is told by the header
 // "sees": the trust domains, separated by spaces; without it, everything.
 type room struct {
-	t     testing.TB
-	store *raftstore.Store
-	conn  *grpc.ClientConn
+	t       testing.TB
+	store   *raftstore.Store
+	manager *looked
+	conn    *grpc.ClientConn
+}
+
+// looked is a manager that counts how often each service is planned.
+type looked struct {
+	*routing.Manager
+	mu    sync.Mutex
+	plans map[string]int
+}
+
+func (l *looked) PlanFor(r raftstore.Reader, service string, caller routing.Locality, sees func(spiffeid.TrustDomain) bool) (routing.Plan, *routing.Policy, error) {
+	l.mu.Lock()
+	l.plans[service]++
+	l.mu.Unlock()
+	return l.Manager.PlanFor(r, service, caller, sees)
+}
+
+// since empties the counts and returns them.
+func (l *looked) since() map[string]int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := l.plans
+	l.plans = map[string]int{}
+	return out
 }
 
 func newRoom(t testing.TB, options ...grpc.ServerOption) *room {
@@ -64,8 +88,9 @@ func newRoom(t testing.TB, options ...grpc.ServerOption) *room {
 	store := raftstoretest.New(t)
 	manager, err := routing.New(routing.Config{Store: store, Trust: everybody{}, Audit: noAudit{}})
 	require.NoError(t, err)
+	looking := &looked{Manager: manager, plans: map[string]int{}}
 	cache, err := xds.NewCache(xds.Config{
-		Store: store, Source: manager, Home: eu, Region: "eu",
+		Store: store, Source: looking, Home: eu, Region: "eu",
 		Roots: func(raftstore.Reader) ([]xds.Roots, error) {
 			return []xds.Roots{{TrustDomain: spiffeid.RequireTrustDomainFromString("us.example.org")}, {TrustDomain: eu}}, nil
 		},
@@ -95,7 +120,7 @@ func newRoom(t testing.TB, options ...grpc.ServerOption) *room {
 		cancel()
 		running.Wait()
 	})
-	return &room{t: t, store: store, conn: conn}
+	return &room{t: t, store: store, manager: looking, conn: conn}
 }
 
 // put registers an instance: "shop 1 eu/a healthy".

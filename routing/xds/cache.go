@@ -29,8 +29,8 @@ type Source interface {
 	PlanFor(r raftstore.Reader, service string, caller routing.Locality, sees func(spiffeid.TrustDomain) bool) (routing.Plan, *routing.Policy, error)
 	// Prefixes names all that plans depend on.
 	Prefixes() []raftstore.Prefix
-	// Touched says which service a changed row is of; false: it may be of any.
-	Touched(change raftstore.Change) (service string, ok bool)
+	// Touched says which services a changed row is of, in a state that is as new as the change or newer; false: it may be any.
+	Touched(r raftstore.Reader, change raftstore.Change) (services []string, known bool)
 }
 
 // Config is what a cache stands on. Store, Source, Roots, Home and Region are required.

@@ -34,13 +34,16 @@ func newChanges() *changes {
 	return &changes{services: map[string]bool{}, wake: make(chan struct{}, 1)}
 }
 
-func (c *changes) note(service string, known bool) {
-	c.mu.Lock()
-	if known {
-		c.services[service] = true
-	} else {
-		c.all = true
+// note takes down services that may have changed; not known: any may have.
+func (c *changes) note(services []string, known bool) {
+	if known && len(services) == 0 {
+		return
 	}
+	c.mu.Lock()
+	for _, service := range services {
+		c.services[service] = true
+	}
+	c.all = c.all || !known
 	c.mu.Unlock()
 	select {
 	case c.wake <- struct{}{}:
@@ -68,7 +71,7 @@ func (c *Cache) Run(ctx context.Context) error {
 func (c *Cache) collect(ctx context.Context) error {
 	for {
 		watch := c.config.Store.Watch(c.config.Source.Prefixes(), c.config.Store.View().Revision())
-		c.changes.note("", false) // what changed before the watch began
+		c.changes.note(nil, false) // what changed before the watch began
 		err := c.collectFrom(ctx, watch)
 		watch.Close()
 		if !errors.Is(err, raftstore.ErrWatchRestart) {
@@ -83,8 +86,9 @@ func (c *Cache) collectFrom(ctx context.Context, watch *raftstore.Watch) error {
 		if err != nil {
 			return err
 		}
+		view := c.config.Store.View()
 		for _, change := range batch.Changes {
-			c.changes.note(c.config.Source.Touched(change))
+			c.changes.note(c.config.Source.Touched(view, change))
 		}
 	}
 }
@@ -100,7 +104,7 @@ func (c *Cache) carry(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-everything.C:
-			c.changes.note("", false)
+			c.changes.note(nil, false)
 			continue
 		case <-c.changes.wake:
 		}
@@ -199,11 +203,14 @@ func (c *Cache) renewService(v *variant, view raftstore.Reader, s *serviceState,
 	if err != nil {
 		return err
 	}
+	if next.exists() && next.plan.SameAs(s.offer.plan) {
+		return nil
+	}
 	now := c.config.Now()
 	if s.offer.exists() && !next.exists() {
 		s.lingers = now.Add(linger)
 		name := s.offer.service
-		time.AfterFunc(linger, func() { c.changes.note(name, true) })
+		time.AfterFunc(linger, func() { c.changes.note([]string{name}, true) })
 	}
 	s.offer = next
 	for key, was := range s.resources {

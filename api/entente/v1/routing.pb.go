@@ -2577,6 +2577,59 @@ func (x *ListRulesResponse) GetRules() []*RoutingRule {
 	return nil
 }
 
+type GetRuleRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A service, or * for the rule for all.
+	Service       string       `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Read          *ReadOptions `protobuf:"bytes,2,opt,name=read,proto3" json:"read,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRuleRequest) Reset() {
+	*x = GetRuleRequest{}
+	mi := &file_entente_v1_routing_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRuleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRuleRequest) ProtoMessage() {}
+
+func (x *GetRuleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRuleRequest.ProtoReflect.Descriptor instead.
+func (*GetRuleRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *GetRuleRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *GetRuleRequest) GetRead() *ReadOptions {
+	if x != nil {
+		return x.Read
+	}
+	return nil
+}
+
 type DeleteRuleRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
@@ -2586,7 +2639,7 @@ type DeleteRuleRequest struct {
 
 func (x *DeleteRuleRequest) Reset() {
 	*x = DeleteRuleRequest{}
-	mi := &file_entente_v1_routing_proto_msgTypes[36]
+	mi := &file_entente_v1_routing_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2598,7 +2651,7 @@ func (x *DeleteRuleRequest) String() string {
 func (*DeleteRuleRequest) ProtoMessage() {}
 
 func (x *DeleteRuleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[36]
+	mi := &file_entente_v1_routing_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2611,7 +2664,7 @@ func (x *DeleteRuleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRuleRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRuleRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{36}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *DeleteRuleRequest) GetService() string {
@@ -2630,7 +2683,7 @@ type DeleteRuleResponse struct {
 
 func (x *DeleteRuleResponse) Reset() {
 	*x = DeleteRuleResponse{}
-	mi := &file_entente_v1_routing_proto_msgTypes[37]
+	mi := &file_entente_v1_routing_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2642,7 +2695,7 @@ func (x *DeleteRuleResponse) String() string {
 func (*DeleteRuleResponse) ProtoMessage() {}
 
 func (x *DeleteRuleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[37]
+	mi := &file_entente_v1_routing_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2655,7 +2708,7 @@ func (x *DeleteRuleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRuleResponse.ProtoReflect.Descriptor instead.
 func (*DeleteRuleResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{37}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *DeleteRuleResponse) GetRevision() uint64 {
@@ -2699,7 +2752,7 @@ type ServiceExport struct {
 
 func (x *ServiceExport) Reset() {
 	*x = ServiceExport{}
-	mi := &file_entente_v1_routing_proto_msgTypes[38]
+	mi := &file_entente_v1_routing_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2711,7 +2764,7 @@ func (x *ServiceExport) String() string {
 func (*ServiceExport) ProtoMessage() {}
 
 func (x *ServiceExport) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[38]
+	mi := &file_entente_v1_routing_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2724,7 +2777,7 @@ func (x *ServiceExport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceExport.ProtoReflect.Descriptor instead.
 func (*ServiceExport) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{38}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ServiceExport) GetService() string {
@@ -2827,7 +2880,7 @@ type ExportServiceRequest struct {
 
 func (x *ExportServiceRequest) Reset() {
 	*x = ExportServiceRequest{}
-	mi := &file_entente_v1_routing_proto_msgTypes[39]
+	mi := &file_entente_v1_routing_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2839,7 +2892,7 @@ func (x *ExportServiceRequest) String() string {
 func (*ExportServiceRequest) ProtoMessage() {}
 
 func (x *ExportServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[39]
+	mi := &file_entente_v1_routing_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2852,7 +2905,7 @@ func (x *ExportServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportServiceRequest.ProtoReflect.Descriptor instead.
 func (*ExportServiceRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{39}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ExportServiceRequest) GetExport() *ServiceExport {
@@ -2871,7 +2924,7 @@ type ListServiceExportsRequest struct {
 
 func (x *ListServiceExportsRequest) Reset() {
 	*x = ListServiceExportsRequest{}
-	mi := &file_entente_v1_routing_proto_msgTypes[40]
+	mi := &file_entente_v1_routing_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2883,7 +2936,7 @@ func (x *ListServiceExportsRequest) String() string {
 func (*ListServiceExportsRequest) ProtoMessage() {}
 
 func (x *ListServiceExportsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[40]
+	mi := &file_entente_v1_routing_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2896,7 +2949,7 @@ func (x *ListServiceExportsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServiceExportsRequest.ProtoReflect.Descriptor instead.
 func (*ListServiceExportsRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{40}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListServiceExportsRequest) GetRead() *ReadOptions {
@@ -2916,7 +2969,7 @@ type ListServiceExportsResponse struct {
 
 func (x *ListServiceExportsResponse) Reset() {
 	*x = ListServiceExportsResponse{}
-	mi := &file_entente_v1_routing_proto_msgTypes[41]
+	mi := &file_entente_v1_routing_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2928,7 +2981,7 @@ func (x *ListServiceExportsResponse) String() string {
 func (*ListServiceExportsResponse) ProtoMessage() {}
 
 func (x *ListServiceExportsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[41]
+	mi := &file_entente_v1_routing_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2941,7 +2994,7 @@ func (x *ListServiceExportsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServiceExportsResponse.ProtoReflect.Descriptor instead.
 func (*ListServiceExportsResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{41}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListServiceExportsResponse) GetRevision() uint64 {
@@ -2969,7 +3022,7 @@ type UnexportServiceRequest struct {
 
 func (x *UnexportServiceRequest) Reset() {
 	*x = UnexportServiceRequest{}
-	mi := &file_entente_v1_routing_proto_msgTypes[42]
+	mi := &file_entente_v1_routing_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2981,7 +3034,7 @@ func (x *UnexportServiceRequest) String() string {
 func (*UnexportServiceRequest) ProtoMessage() {}
 
 func (x *UnexportServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[42]
+	mi := &file_entente_v1_routing_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2994,7 +3047,7 @@ func (x *UnexportServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnexportServiceRequest.ProtoReflect.Descriptor instead.
 func (*UnexportServiceRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{42}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *UnexportServiceRequest) GetName() string {
@@ -3020,7 +3073,7 @@ type UnexportServiceResponse struct {
 
 func (x *UnexportServiceResponse) Reset() {
 	*x = UnexportServiceResponse{}
-	mi := &file_entente_v1_routing_proto_msgTypes[43]
+	mi := &file_entente_v1_routing_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3032,7 +3085,7 @@ func (x *UnexportServiceResponse) String() string {
 func (*UnexportServiceResponse) ProtoMessage() {}
 
 func (x *UnexportServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[43]
+	mi := &file_entente_v1_routing_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3045,7 +3098,7 @@ func (x *UnexportServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnexportServiceResponse.ProtoReflect.Descriptor instead.
 func (*UnexportServiceResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{43}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *UnexportServiceResponse) GetRevision() uint64 {
@@ -3086,7 +3139,7 @@ type ServiceImport struct {
 
 func (x *ServiceImport) Reset() {
 	*x = ServiceImport{}
-	mi := &file_entente_v1_routing_proto_msgTypes[44]
+	mi := &file_entente_v1_routing_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3098,7 +3151,7 @@ func (x *ServiceImport) String() string {
 func (*ServiceImport) ProtoMessage() {}
 
 func (x *ServiceImport) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[44]
+	mi := &file_entente_v1_routing_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3111,7 +3164,7 @@ func (x *ServiceImport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceImport.ProtoReflect.Descriptor instead.
 func (*ServiceImport) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{44}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ServiceImport) GetName() string {
@@ -3214,7 +3267,7 @@ type ImportServiceRequest struct {
 
 func (x *ImportServiceRequest) Reset() {
 	*x = ImportServiceRequest{}
-	mi := &file_entente_v1_routing_proto_msgTypes[45]
+	mi := &file_entente_v1_routing_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3226,7 +3279,7 @@ func (x *ImportServiceRequest) String() string {
 func (*ImportServiceRequest) ProtoMessage() {}
 
 func (x *ImportServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[45]
+	mi := &file_entente_v1_routing_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3239,7 +3292,7 @@ func (x *ImportServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportServiceRequest.ProtoReflect.Descriptor instead.
 func (*ImportServiceRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{45}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ImportServiceRequest) GetImport() *ServiceImport {
@@ -3258,7 +3311,7 @@ type ListServiceImportsRequest struct {
 
 func (x *ListServiceImportsRequest) Reset() {
 	*x = ListServiceImportsRequest{}
-	mi := &file_entente_v1_routing_proto_msgTypes[46]
+	mi := &file_entente_v1_routing_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3270,7 +3323,7 @@ func (x *ListServiceImportsRequest) String() string {
 func (*ListServiceImportsRequest) ProtoMessage() {}
 
 func (x *ListServiceImportsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[46]
+	mi := &file_entente_v1_routing_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3283,7 +3336,7 @@ func (x *ListServiceImportsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServiceImportsRequest.ProtoReflect.Descriptor instead.
 func (*ListServiceImportsRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{46}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListServiceImportsRequest) GetRead() *ReadOptions {
@@ -3303,7 +3356,7 @@ type ListServiceImportsResponse struct {
 
 func (x *ListServiceImportsResponse) Reset() {
 	*x = ListServiceImportsResponse{}
-	mi := &file_entente_v1_routing_proto_msgTypes[47]
+	mi := &file_entente_v1_routing_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3315,7 +3368,7 @@ func (x *ListServiceImportsResponse) String() string {
 func (*ListServiceImportsResponse) ProtoMessage() {}
 
 func (x *ListServiceImportsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[47]
+	mi := &file_entente_v1_routing_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3328,7 +3381,7 @@ func (x *ListServiceImportsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServiceImportsResponse.ProtoReflect.Descriptor instead.
 func (*ListServiceImportsResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{47}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListServiceImportsResponse) GetRevision() uint64 {
@@ -3356,7 +3409,7 @@ type UnimportServiceRequest struct {
 
 func (x *UnimportServiceRequest) Reset() {
 	*x = UnimportServiceRequest{}
-	mi := &file_entente_v1_routing_proto_msgTypes[48]
+	mi := &file_entente_v1_routing_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3368,7 +3421,7 @@ func (x *UnimportServiceRequest) String() string {
 func (*UnimportServiceRequest) ProtoMessage() {}
 
 func (x *UnimportServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[48]
+	mi := &file_entente_v1_routing_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3381,7 +3434,7 @@ func (x *UnimportServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnimportServiceRequest.ProtoReflect.Descriptor instead.
 func (*UnimportServiceRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{48}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *UnimportServiceRequest) GetService() string {
@@ -3407,7 +3460,7 @@ type UnimportServiceResponse struct {
 
 func (x *UnimportServiceResponse) Reset() {
 	*x = UnimportServiceResponse{}
-	mi := &file_entente_v1_routing_proto_msgTypes[49]
+	mi := &file_entente_v1_routing_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3419,7 +3472,7 @@ func (x *UnimportServiceResponse) String() string {
 func (*UnimportServiceResponse) ProtoMessage() {}
 
 func (x *UnimportServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[49]
+	mi := &file_entente_v1_routing_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3432,7 +3485,7 @@ func (x *UnimportServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnimportServiceResponse.ProtoReflect.Descriptor instead.
 func (*UnimportServiceResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{49}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *UnimportServiceResponse) GetRevision() uint64 {
@@ -3628,7 +3681,10 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"\x04read\x18\x01 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"^\n" +
 	"\x11ListRulesResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12-\n" +
-	"\x05rules\x18\x02 \x03(\v2\x17.entente.v1.RoutingRuleR\x05rules\"-\n" +
+	"\x05rules\x18\x02 \x03(\v2\x17.entente.v1.RoutingRuleR\x05rules\"W\n" +
+	"\x0eGetRuleRequest\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12+\n" +
+	"\x04read\x18\x02 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"-\n" +
 	"\x11DeleteRuleRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\"0\n" +
 	"\x12DeleteRuleResponse\x12\x1a\n" +
@@ -3716,7 +3772,7 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"\x19IMPORT_STATE_NOT_EXPORTED\x10\x03\x12\x18\n" +
 	"\x14IMPORT_STATE_EXPIRED\x10\x04\x12\x1a\n" +
 	"\x16IMPORT_STATE_HELD_BACK\x10\x05\x12\x16\n" +
-	"\x12IMPORT_STATE_ENDED\x10\x062\x9c\f\n" +
+	"\x12IMPORT_STATE_ENDED\x10\x062\xdc\f\n" +
 	"\x0eRoutingService\x12L\n" +
 	"\tHoldLease\x12\x1c.entente.v1.HoldLeaseRequest\x1a\x1d.entente.v1.HoldLeaseResponse(\x010\x01\x12K\n" +
 	"\n" +
@@ -3731,7 +3787,8 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"\tWatchHint\x12\x1c.entente.v1.WatchHintRequest\x1a\x10.entente.v1.Hint0\x01\x12Q\n" +
 	"\fSimulateHint\x12\x1f.entente.v1.SimulateHintRequest\x1a .entente.v1.SimulateHintResponse\x12E\n" +
 	"\bPutRules\x12\x1b.entente.v1.PutRulesRequest\x1a\x1c.entente.v1.PutRulesResponse\x12H\n" +
-	"\tListRules\x12\x1c.entente.v1.ListRulesRequest\x1a\x1d.entente.v1.ListRulesResponse\x12K\n" +
+	"\tListRules\x12\x1c.entente.v1.ListRulesRequest\x1a\x1d.entente.v1.ListRulesResponse\x12>\n" +
+	"\aGetRule\x12\x1a.entente.v1.GetRuleRequest\x1a\x17.entente.v1.RoutingRule\x12K\n" +
 	"\n" +
 	"DeleteRule\x12\x1d.entente.v1.DeleteRuleRequest\x1a\x1e.entente.v1.DeleteRuleResponse\x12L\n" +
 	"\rExportService\x12 .entente.v1.ExportServiceRequest\x1a\x19.entente.v1.ServiceExport\x12c\n" +
@@ -3754,7 +3811,7 @@ func file_entente_v1_routing_proto_rawDescGZIP() []byte {
 }
 
 var file_entente_v1_routing_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_entente_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_entente_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
 var file_entente_v1_routing_proto_goTypes = []any{
 	(Health)(0),                        // 0: entente.v1.Health
 	(ExportState)(0),                   // 1: entente.v1.ExportState
@@ -3795,51 +3852,52 @@ var file_entente_v1_routing_proto_goTypes = []any{
 	(*PutRulesResponse)(nil),           // 36: entente.v1.PutRulesResponse
 	(*ListRulesRequest)(nil),           // 37: entente.v1.ListRulesRequest
 	(*ListRulesResponse)(nil),          // 38: entente.v1.ListRulesResponse
-	(*DeleteRuleRequest)(nil),          // 39: entente.v1.DeleteRuleRequest
-	(*DeleteRuleResponse)(nil),         // 40: entente.v1.DeleteRuleResponse
-	(*ServiceExport)(nil),              // 41: entente.v1.ServiceExport
-	(*ExportServiceRequest)(nil),       // 42: entente.v1.ExportServiceRequest
-	(*ListServiceExportsRequest)(nil),  // 43: entente.v1.ListServiceExportsRequest
-	(*ListServiceExportsResponse)(nil), // 44: entente.v1.ListServiceExportsResponse
-	(*UnexportServiceRequest)(nil),     // 45: entente.v1.UnexportServiceRequest
-	(*UnexportServiceResponse)(nil),    // 46: entente.v1.UnexportServiceResponse
-	(*ServiceImport)(nil),              // 47: entente.v1.ServiceImport
-	(*ImportServiceRequest)(nil),       // 48: entente.v1.ImportServiceRequest
-	(*ListServiceImportsRequest)(nil),  // 49: entente.v1.ListServiceImportsRequest
-	(*ListServiceImportsResponse)(nil), // 50: entente.v1.ListServiceImportsResponse
-	(*UnimportServiceRequest)(nil),     // 51: entente.v1.UnimportServiceRequest
-	(*UnimportServiceResponse)(nil),    // 52: entente.v1.UnimportServiceResponse
-	nil,                                // 53: entente.v1.DistributionRule.ToEntry
-	(*timestamppb.Timestamp)(nil),      // 54: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 55: google.protobuf.Duration
-	(*ReadOptions)(nil),                // 56: entente.v1.ReadOptions
-	(Freshness)(0),                     // 57: entente.v1.Freshness
+	(*GetRuleRequest)(nil),             // 39: entente.v1.GetRuleRequest
+	(*DeleteRuleRequest)(nil),          // 40: entente.v1.DeleteRuleRequest
+	(*DeleteRuleResponse)(nil),         // 41: entente.v1.DeleteRuleResponse
+	(*ServiceExport)(nil),              // 42: entente.v1.ServiceExport
+	(*ExportServiceRequest)(nil),       // 43: entente.v1.ExportServiceRequest
+	(*ListServiceExportsRequest)(nil),  // 44: entente.v1.ListServiceExportsRequest
+	(*ListServiceExportsResponse)(nil), // 45: entente.v1.ListServiceExportsResponse
+	(*UnexportServiceRequest)(nil),     // 46: entente.v1.UnexportServiceRequest
+	(*UnexportServiceResponse)(nil),    // 47: entente.v1.UnexportServiceResponse
+	(*ServiceImport)(nil),              // 48: entente.v1.ServiceImport
+	(*ImportServiceRequest)(nil),       // 49: entente.v1.ImportServiceRequest
+	(*ListServiceImportsRequest)(nil),  // 50: entente.v1.ListServiceImportsRequest
+	(*ListServiceImportsResponse)(nil), // 51: entente.v1.ListServiceImportsResponse
+	(*UnimportServiceRequest)(nil),     // 52: entente.v1.UnimportServiceRequest
+	(*UnimportServiceResponse)(nil),    // 53: entente.v1.UnimportServiceResponse
+	nil,                                // 54: entente.v1.DistributionRule.ToEntry
+	(*timestamppb.Timestamp)(nil),      // 55: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 56: google.protobuf.Duration
+	(*ReadOptions)(nil),                // 57: entente.v1.ReadOptions
+	(Freshness)(0),                     // 58: entente.v1.Freshness
 }
 var file_entente_v1_routing_proto_depIdxs = []int32{
 	3,  // 0: entente.v1.Instance.locality:type_name -> entente.v1.Locality
 	0,  // 1: entente.v1.Instance.health:type_name -> entente.v1.Health
-	54, // 2: entente.v1.Instance.register_time:type_name -> google.protobuf.Timestamp
+	55, // 2: entente.v1.Instance.register_time:type_name -> google.protobuf.Timestamp
 	4,  // 3: entente.v1.Service.instances:type_name -> entente.v1.Instance
 	4,  // 4: entente.v1.RegisterInstanceRequest.instance:type_name -> entente.v1.Instance
-	55, // 5: entente.v1.Lease.ttl:type_name -> google.protobuf.Duration
-	55, // 6: entente.v1.Lease.gone_after:type_name -> google.protobuf.Duration
-	54, // 7: entente.v1.Lease.create_time:type_name -> google.protobuf.Timestamp
-	54, // 8: entente.v1.Lease.lapse_time:type_name -> google.protobuf.Timestamp
+	56, // 5: entente.v1.Lease.ttl:type_name -> google.protobuf.Duration
+	56, // 6: entente.v1.Lease.gone_after:type_name -> google.protobuf.Duration
+	55, // 7: entente.v1.Lease.create_time:type_name -> google.protobuf.Timestamp
+	55, // 8: entente.v1.Lease.lapse_time:type_name -> google.protobuf.Timestamp
 	9,  // 9: entente.v1.HoldLeaseRequest.open:type_name -> entente.v1.OpenLease
 	10, // 10: entente.v1.HoldLeaseRequest.health:type_name -> entente.v1.HealthChange
-	55, // 11: entente.v1.OpenLease.ttl:type_name -> google.protobuf.Duration
-	55, // 12: entente.v1.OpenLease.gone_after:type_name -> google.protobuf.Duration
+	56, // 11: entente.v1.OpenLease.ttl:type_name -> google.protobuf.Duration
+	56, // 12: entente.v1.OpenLease.gone_after:type_name -> google.protobuf.Duration
 	0,  // 13: entente.v1.HealthChange.health:type_name -> entente.v1.Health
 	7,  // 14: entente.v1.HoldLeaseResponse.lease:type_name -> entente.v1.Lease
-	56, // 15: entente.v1.ListLeasesRequest.read:type_name -> entente.v1.ReadOptions
+	57, // 15: entente.v1.ListLeasesRequest.read:type_name -> entente.v1.ReadOptions
 	7,  // 16: entente.v1.ListLeasesResponse.leases:type_name -> entente.v1.Lease
 	15, // 17: entente.v1.ReplaceInstancesRequest.target:type_name -> entente.v1.ReplaceTarget
 	4,  // 18: entente.v1.ReplaceInstancesRequest.instances:type_name -> entente.v1.Instance
-	56, // 19: entente.v1.ListServicesRequest.read:type_name -> entente.v1.ReadOptions
+	57, // 19: entente.v1.ListServicesRequest.read:type_name -> entente.v1.ReadOptions
 	5,  // 20: entente.v1.ListServicesResponse.services:type_name -> entente.v1.Service
-	56, // 21: entente.v1.GetServiceRequest.read:type_name -> entente.v1.ReadOptions
+	57, // 21: entente.v1.GetServiceRequest.read:type_name -> entente.v1.ReadOptions
 	3,  // 22: entente.v1.GetHintRequest.locality:type_name -> entente.v1.Locality
-	56, // 23: entente.v1.GetHintRequest.read:type_name -> entente.v1.ReadOptions
+	57, // 23: entente.v1.GetHintRequest.read:type_name -> entente.v1.ReadOptions
 	3,  // 24: entente.v1.WatchHintRequest.locality:type_name -> entente.v1.Locality
 	3,  // 25: entente.v1.Hint.locality:type_name -> entente.v1.Locality
 	25, // 26: entente.v1.Hint.priorities:type_name -> entente.v1.HintPriority
@@ -3848,77 +3906,80 @@ var file_entente_v1_routing_proto_depIdxs = []int32{
 	3,  // 29: entente.v1.HintLocality.locality:type_name -> entente.v1.Locality
 	27, // 30: entente.v1.HintLocality.endpoints:type_name -> entente.v1.HintEndpoint
 	0,  // 31: entente.v1.HintEndpoint.health:type_name -> entente.v1.Health
-	57, // 32: entente.v1.HintEndpoint.freshness:type_name -> entente.v1.Freshness
+	58, // 32: entente.v1.HintEndpoint.freshness:type_name -> entente.v1.Freshness
 	3,  // 33: entente.v1.HintExclusion.locality:type_name -> entente.v1.Locality
 	3,  // 34: entente.v1.SimulateHintRequest.locality:type_name -> entente.v1.Locality
-	56, // 35: entente.v1.SimulateHintRequest.read:type_name -> entente.v1.ReadOptions
+	57, // 35: entente.v1.SimulateHintRequest.read:type_name -> entente.v1.ReadOptions
 	24, // 36: entente.v1.SimulateHintResponse.hint:type_name -> entente.v1.Hint
 	31, // 37: entente.v1.SimulateHintResponse.regions:type_name -> entente.v1.RegionLoad
 	33, // 38: entente.v1.RoutingRule.failover:type_name -> entente.v1.FailoverRule
 	34, // 39: entente.v1.RoutingRule.distribution:type_name -> entente.v1.DistributionRule
-	54, // 40: entente.v1.RoutingRule.update_time:type_name -> google.protobuf.Timestamp
-	53, // 41: entente.v1.DistributionRule.to:type_name -> entente.v1.DistributionRule.ToEntry
+	55, // 40: entente.v1.RoutingRule.update_time:type_name -> google.protobuf.Timestamp
+	54, // 41: entente.v1.DistributionRule.to:type_name -> entente.v1.DistributionRule.ToEntry
 	32, // 42: entente.v1.PutRulesRequest.rules:type_name -> entente.v1.RoutingRule
 	32, // 43: entente.v1.PutRulesResponse.rules:type_name -> entente.v1.RoutingRule
-	56, // 44: entente.v1.ListRulesRequest.read:type_name -> entente.v1.ReadOptions
+	57, // 44: entente.v1.ListRulesRequest.read:type_name -> entente.v1.ReadOptions
 	32, // 45: entente.v1.ListRulesResponse.rules:type_name -> entente.v1.RoutingRule
-	54, // 46: entente.v1.ServiceExport.create_time:type_name -> google.protobuf.Timestamp
-	1,  // 47: entente.v1.ServiceExport.state:type_name -> entente.v1.ExportState
-	54, // 48: entente.v1.ServiceExport.answer_time:type_name -> google.protobuf.Timestamp
-	41, // 49: entente.v1.ExportServiceRequest.export:type_name -> entente.v1.ServiceExport
-	56, // 50: entente.v1.ListServiceExportsRequest.read:type_name -> entente.v1.ReadOptions
-	41, // 51: entente.v1.ListServiceExportsResponse.exports:type_name -> entente.v1.ServiceExport
-	54, // 52: entente.v1.ServiceImport.create_time:type_name -> google.protobuf.Timestamp
-	2,  // 53: entente.v1.ServiceImport.state:type_name -> entente.v1.ImportState
-	54, // 54: entente.v1.ServiceImport.change_time:type_name -> google.protobuf.Timestamp
-	54, // 55: entente.v1.ServiceImport.refuse_time:type_name -> google.protobuf.Timestamp
-	54, // 56: entente.v1.ServiceImport.expire_time:type_name -> google.protobuf.Timestamp
-	47, // 57: entente.v1.ImportServiceRequest.import:type_name -> entente.v1.ServiceImport
-	56, // 58: entente.v1.ListServiceImportsRequest.read:type_name -> entente.v1.ReadOptions
-	47, // 59: entente.v1.ListServiceImportsResponse.imports:type_name -> entente.v1.ServiceImport
-	8,  // 60: entente.v1.RoutingService.HoldLease:input_type -> entente.v1.HoldLeaseRequest
-	12, // 61: entente.v1.RoutingService.ListLeases:input_type -> entente.v1.ListLeasesRequest
-	6,  // 62: entente.v1.RoutingService.RegisterInstance:input_type -> entente.v1.RegisterInstanceRequest
-	14, // 63: entente.v1.RoutingService.ReplaceInstances:input_type -> entente.v1.ReplaceInstancesRequest
-	17, // 64: entente.v1.RoutingService.DeregisterInstance:input_type -> entente.v1.DeregisterInstanceRequest
-	19, // 65: entente.v1.RoutingService.ListServices:input_type -> entente.v1.ListServicesRequest
-	21, // 66: entente.v1.RoutingService.GetService:input_type -> entente.v1.GetServiceRequest
-	22, // 67: entente.v1.RoutingService.GetHint:input_type -> entente.v1.GetHintRequest
-	23, // 68: entente.v1.RoutingService.WatchHint:input_type -> entente.v1.WatchHintRequest
-	29, // 69: entente.v1.RoutingService.SimulateHint:input_type -> entente.v1.SimulateHintRequest
-	35, // 70: entente.v1.RoutingService.PutRules:input_type -> entente.v1.PutRulesRequest
-	37, // 71: entente.v1.RoutingService.ListRules:input_type -> entente.v1.ListRulesRequest
-	39, // 72: entente.v1.RoutingService.DeleteRule:input_type -> entente.v1.DeleteRuleRequest
-	42, // 73: entente.v1.RoutingService.ExportService:input_type -> entente.v1.ExportServiceRequest
-	43, // 74: entente.v1.RoutingService.ListServiceExports:input_type -> entente.v1.ListServiceExportsRequest
-	45, // 75: entente.v1.RoutingService.UnexportService:input_type -> entente.v1.UnexportServiceRequest
-	48, // 76: entente.v1.RoutingService.ImportService:input_type -> entente.v1.ImportServiceRequest
-	49, // 77: entente.v1.RoutingService.ListServiceImports:input_type -> entente.v1.ListServiceImportsRequest
-	51, // 78: entente.v1.RoutingService.UnimportService:input_type -> entente.v1.UnimportServiceRequest
-	11, // 79: entente.v1.RoutingService.HoldLease:output_type -> entente.v1.HoldLeaseResponse
-	13, // 80: entente.v1.RoutingService.ListLeases:output_type -> entente.v1.ListLeasesResponse
-	4,  // 81: entente.v1.RoutingService.RegisterInstance:output_type -> entente.v1.Instance
-	16, // 82: entente.v1.RoutingService.ReplaceInstances:output_type -> entente.v1.ReplaceInstancesResponse
-	18, // 83: entente.v1.RoutingService.DeregisterInstance:output_type -> entente.v1.DeregisterInstanceResponse
-	20, // 84: entente.v1.RoutingService.ListServices:output_type -> entente.v1.ListServicesResponse
-	5,  // 85: entente.v1.RoutingService.GetService:output_type -> entente.v1.Service
-	24, // 86: entente.v1.RoutingService.GetHint:output_type -> entente.v1.Hint
-	24, // 87: entente.v1.RoutingService.WatchHint:output_type -> entente.v1.Hint
-	30, // 88: entente.v1.RoutingService.SimulateHint:output_type -> entente.v1.SimulateHintResponse
-	36, // 89: entente.v1.RoutingService.PutRules:output_type -> entente.v1.PutRulesResponse
-	38, // 90: entente.v1.RoutingService.ListRules:output_type -> entente.v1.ListRulesResponse
-	40, // 91: entente.v1.RoutingService.DeleteRule:output_type -> entente.v1.DeleteRuleResponse
-	41, // 92: entente.v1.RoutingService.ExportService:output_type -> entente.v1.ServiceExport
-	44, // 93: entente.v1.RoutingService.ListServiceExports:output_type -> entente.v1.ListServiceExportsResponse
-	46, // 94: entente.v1.RoutingService.UnexportService:output_type -> entente.v1.UnexportServiceResponse
-	47, // 95: entente.v1.RoutingService.ImportService:output_type -> entente.v1.ServiceImport
-	50, // 96: entente.v1.RoutingService.ListServiceImports:output_type -> entente.v1.ListServiceImportsResponse
-	52, // 97: entente.v1.RoutingService.UnimportService:output_type -> entente.v1.UnimportServiceResponse
-	79, // [79:98] is the sub-list for method output_type
-	60, // [60:79] is the sub-list for method input_type
-	60, // [60:60] is the sub-list for extension type_name
-	60, // [60:60] is the sub-list for extension extendee
-	0,  // [0:60] is the sub-list for field type_name
+	57, // 46: entente.v1.GetRuleRequest.read:type_name -> entente.v1.ReadOptions
+	55, // 47: entente.v1.ServiceExport.create_time:type_name -> google.protobuf.Timestamp
+	1,  // 48: entente.v1.ServiceExport.state:type_name -> entente.v1.ExportState
+	55, // 49: entente.v1.ServiceExport.answer_time:type_name -> google.protobuf.Timestamp
+	42, // 50: entente.v1.ExportServiceRequest.export:type_name -> entente.v1.ServiceExport
+	57, // 51: entente.v1.ListServiceExportsRequest.read:type_name -> entente.v1.ReadOptions
+	42, // 52: entente.v1.ListServiceExportsResponse.exports:type_name -> entente.v1.ServiceExport
+	55, // 53: entente.v1.ServiceImport.create_time:type_name -> google.protobuf.Timestamp
+	2,  // 54: entente.v1.ServiceImport.state:type_name -> entente.v1.ImportState
+	55, // 55: entente.v1.ServiceImport.change_time:type_name -> google.protobuf.Timestamp
+	55, // 56: entente.v1.ServiceImport.refuse_time:type_name -> google.protobuf.Timestamp
+	55, // 57: entente.v1.ServiceImport.expire_time:type_name -> google.protobuf.Timestamp
+	48, // 58: entente.v1.ImportServiceRequest.import:type_name -> entente.v1.ServiceImport
+	57, // 59: entente.v1.ListServiceImportsRequest.read:type_name -> entente.v1.ReadOptions
+	48, // 60: entente.v1.ListServiceImportsResponse.imports:type_name -> entente.v1.ServiceImport
+	8,  // 61: entente.v1.RoutingService.HoldLease:input_type -> entente.v1.HoldLeaseRequest
+	12, // 62: entente.v1.RoutingService.ListLeases:input_type -> entente.v1.ListLeasesRequest
+	6,  // 63: entente.v1.RoutingService.RegisterInstance:input_type -> entente.v1.RegisterInstanceRequest
+	14, // 64: entente.v1.RoutingService.ReplaceInstances:input_type -> entente.v1.ReplaceInstancesRequest
+	17, // 65: entente.v1.RoutingService.DeregisterInstance:input_type -> entente.v1.DeregisterInstanceRequest
+	19, // 66: entente.v1.RoutingService.ListServices:input_type -> entente.v1.ListServicesRequest
+	21, // 67: entente.v1.RoutingService.GetService:input_type -> entente.v1.GetServiceRequest
+	22, // 68: entente.v1.RoutingService.GetHint:input_type -> entente.v1.GetHintRequest
+	23, // 69: entente.v1.RoutingService.WatchHint:input_type -> entente.v1.WatchHintRequest
+	29, // 70: entente.v1.RoutingService.SimulateHint:input_type -> entente.v1.SimulateHintRequest
+	35, // 71: entente.v1.RoutingService.PutRules:input_type -> entente.v1.PutRulesRequest
+	37, // 72: entente.v1.RoutingService.ListRules:input_type -> entente.v1.ListRulesRequest
+	39, // 73: entente.v1.RoutingService.GetRule:input_type -> entente.v1.GetRuleRequest
+	40, // 74: entente.v1.RoutingService.DeleteRule:input_type -> entente.v1.DeleteRuleRequest
+	43, // 75: entente.v1.RoutingService.ExportService:input_type -> entente.v1.ExportServiceRequest
+	44, // 76: entente.v1.RoutingService.ListServiceExports:input_type -> entente.v1.ListServiceExportsRequest
+	46, // 77: entente.v1.RoutingService.UnexportService:input_type -> entente.v1.UnexportServiceRequest
+	49, // 78: entente.v1.RoutingService.ImportService:input_type -> entente.v1.ImportServiceRequest
+	50, // 79: entente.v1.RoutingService.ListServiceImports:input_type -> entente.v1.ListServiceImportsRequest
+	52, // 80: entente.v1.RoutingService.UnimportService:input_type -> entente.v1.UnimportServiceRequest
+	11, // 81: entente.v1.RoutingService.HoldLease:output_type -> entente.v1.HoldLeaseResponse
+	13, // 82: entente.v1.RoutingService.ListLeases:output_type -> entente.v1.ListLeasesResponse
+	4,  // 83: entente.v1.RoutingService.RegisterInstance:output_type -> entente.v1.Instance
+	16, // 84: entente.v1.RoutingService.ReplaceInstances:output_type -> entente.v1.ReplaceInstancesResponse
+	18, // 85: entente.v1.RoutingService.DeregisterInstance:output_type -> entente.v1.DeregisterInstanceResponse
+	20, // 86: entente.v1.RoutingService.ListServices:output_type -> entente.v1.ListServicesResponse
+	5,  // 87: entente.v1.RoutingService.GetService:output_type -> entente.v1.Service
+	24, // 88: entente.v1.RoutingService.GetHint:output_type -> entente.v1.Hint
+	24, // 89: entente.v1.RoutingService.WatchHint:output_type -> entente.v1.Hint
+	30, // 90: entente.v1.RoutingService.SimulateHint:output_type -> entente.v1.SimulateHintResponse
+	36, // 91: entente.v1.RoutingService.PutRules:output_type -> entente.v1.PutRulesResponse
+	38, // 92: entente.v1.RoutingService.ListRules:output_type -> entente.v1.ListRulesResponse
+	32, // 93: entente.v1.RoutingService.GetRule:output_type -> entente.v1.RoutingRule
+	41, // 94: entente.v1.RoutingService.DeleteRule:output_type -> entente.v1.DeleteRuleResponse
+	42, // 95: entente.v1.RoutingService.ExportService:output_type -> entente.v1.ServiceExport
+	45, // 96: entente.v1.RoutingService.ListServiceExports:output_type -> entente.v1.ListServiceExportsResponse
+	47, // 97: entente.v1.RoutingService.UnexportService:output_type -> entente.v1.UnexportServiceResponse
+	48, // 98: entente.v1.RoutingService.ImportService:output_type -> entente.v1.ServiceImport
+	51, // 99: entente.v1.RoutingService.ListServiceImports:output_type -> entente.v1.ListServiceImportsResponse
+	53, // 100: entente.v1.RoutingService.UnimportService:output_type -> entente.v1.UnimportServiceResponse
+	81, // [81:101] is the sub-list for method output_type
+	61, // [61:81] is the sub-list for method input_type
+	61, // [61:61] is the sub-list for extension type_name
+	61, // [61:61] is the sub-list for extension extendee
+	0,  // [0:61] is the sub-list for field type_name
 }
 
 func init() { file_entente_v1_routing_proto_init() }
@@ -3935,7 +3996,7 @@ func file_entente_v1_routing_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_v1_routing_proto_rawDesc), len(file_entente_v1_routing_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   51,
+			NumMessages:   52,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

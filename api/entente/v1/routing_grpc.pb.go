@@ -31,6 +31,7 @@ const (
 	RoutingService_SimulateHint_FullMethodName       = "/entente.v1.RoutingService/SimulateHint"
 	RoutingService_PutRules_FullMethodName           = "/entente.v1.RoutingService/PutRules"
 	RoutingService_ListRules_FullMethodName          = "/entente.v1.RoutingService/ListRules"
+	RoutingService_GetRule_FullMethodName            = "/entente.v1.RoutingService/GetRule"
 	RoutingService_DeleteRule_FullMethodName         = "/entente.v1.RoutingService/DeleteRule"
 	RoutingService_ExportService_FullMethodName      = "/entente.v1.RoutingService/ExportService"
 	RoutingService_ListServiceExports_FullMethodName = "/entente.v1.RoutingService/ListServiceExports"
@@ -69,6 +70,7 @@ type RoutingServiceClient interface {
 	// PutRules creates or replaces rules, all of them or none.
 	PutRules(ctx context.Context, in *PutRulesRequest, opts ...grpc.CallOption) (*PutRulesResponse, error)
 	ListRules(ctx context.Context, in *ListRulesRequest, opts ...grpc.CallOption) (*ListRulesResponse, error)
+	GetRule(ctx context.Context, in *GetRuleRequest, opts ...grpc.CallOption) (*RoutingRule, error)
 	DeleteRule(ctx context.Context, in *DeleteRuleRequest, opts ...grpc.CallOption) (*DeleteRuleResponse, error)
 	// ExportService offers a service, or some of its instances, to the cluster of a foreign trust domain, which decides itself what
 	// it imports. Made again under the same name it replaces what was exported.
@@ -227,6 +229,16 @@ func (c *routingServiceClient) ListRules(ctx context.Context, in *ListRulesReque
 	return out, nil
 }
 
+func (c *routingServiceClient) GetRule(ctx context.Context, in *GetRuleRequest, opts ...grpc.CallOption) (*RoutingRule, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RoutingRule)
+	err := c.cc.Invoke(ctx, RoutingService_GetRule_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *routingServiceClient) DeleteRule(ctx context.Context, in *DeleteRuleRequest, opts ...grpc.CallOption) (*DeleteRuleResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DeleteRuleResponse)
@@ -326,6 +338,7 @@ type RoutingServiceServer interface {
 	// PutRules creates or replaces rules, all of them or none.
 	PutRules(context.Context, *PutRulesRequest) (*PutRulesResponse, error)
 	ListRules(context.Context, *ListRulesRequest) (*ListRulesResponse, error)
+	GetRule(context.Context, *GetRuleRequest) (*RoutingRule, error)
 	DeleteRule(context.Context, *DeleteRuleRequest) (*DeleteRuleResponse, error)
 	// ExportService offers a service, or some of its instances, to the cluster of a foreign trust domain, which decides itself what
 	// it imports. Made again under the same name it replaces what was exported.
@@ -384,6 +397,9 @@ func (UnimplementedRoutingServiceServer) PutRules(context.Context, *PutRulesRequ
 }
 func (UnimplementedRoutingServiceServer) ListRules(context.Context, *ListRulesRequest) (*ListRulesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListRules not implemented")
+}
+func (UnimplementedRoutingServiceServer) GetRule(context.Context, *GetRuleRequest) (*RoutingRule, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetRule not implemented")
 }
 func (UnimplementedRoutingServiceServer) DeleteRule(context.Context, *DeleteRuleRequest) (*DeleteRuleResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteRule not implemented")
@@ -614,6 +630,24 @@ func _RoutingService_ListRules_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _RoutingService_GetRule_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetRuleRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RoutingServiceServer).GetRule(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RoutingService_GetRule_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RoutingServiceServer).GetRule(ctx, req.(*GetRuleRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _RoutingService_DeleteRule_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(DeleteRuleRequest)
 	if err := dec(in); err != nil {
@@ -782,6 +816,10 @@ var RoutingService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListRules",
 			Handler:    _RoutingService_ListRules_Handler,
+		},
+		{
+			MethodName: "GetRule",
+			Handler:    _RoutingService_GetRule_Handler,
 		},
 		{
 			MethodName: "DeleteRule",

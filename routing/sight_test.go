@@ -1,0 +1,94 @@
+package routing
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ententehq/entente/access"
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/raftstore"
+)
+
+// TestHintsTellWhatTheCallerSees asks as callers who see all domains, one of two and none: hints, simulated ones and what xDS plans leave
+// out the same, without a word, and the hint that is kept for one is not given to another.
+func TestHintsTellWhatTheCallerSees(t *testing.T) {
+	r := newRoom(t)
+	r.setTrust(t, "us.example.org", TrustFresh)
+	for address, id := range map[string]string{"10.0.0.1:80": euID.String(), "10.0.0.2:80": usID.String(), "10.0.0.3:80": usID.String()} {
+		i := registration()
+		i.Address, i.SpiffeId = address, id
+		_, err := r.RegisterInstance(admin(t), &ententev1.RegisterInstanceRequest{Instance: i})
+		require.NoError(t, err)
+	}
+	for round := range 2 { // the second from what is kept
+		for _, test := range []struct {
+			sees string
+			want int
+		}{{"eu.example.org us.example.org", 3}, {"eu.example.org", 1}, {"us.example.org", 2}, {"", 0}} {
+			sees := func(td spiffeid.TrustDomain) bool { return slices.Contains(strings.Fields(test.sees), td.Name()) }
+			ctx := context.WithValue(admin(t), sightKey{}, access.NewSight(test.sees, sees))
+			h, err := r.GetHint(ctx, &ententev1.GetHintRequest{Service: "shop", Locality: caller.Proto()})
+			require.NoError(t, err)
+			require.Equal(t, test.want, offeredIn(h), "round %d, %q", round, test.sees)
+			require.Empty(t, h.GetExcluded())
+			simulated, err := r.SimulateHint(ctx, &ententev1.SimulateHintRequest{Service: "shop", Locality: caller.Proto()})
+			require.NoError(t, err)
+			require.Equal(t, test.want, offeredIn(simulated.GetHint()))
+			plan, _, err := r.PlanFor(r.store.View(), "shop", caller, sees)
+			require.NoError(t, err)
+			require.Equal(t, test.want, offeredIn(hint("shop", caller, 1, plan)))
+		}
+	}
+}
+
+func offeredIn(h *ententev1.Hint) (n int) {
+	for _, p := range h.GetPriorities() {
+		for _, l := range p.GetLocalities() {
+			n += len(l.GetEndpoints())
+		}
+	}
+	return n
+}
+
+// TestTouched names the services that each kind of change is about.
+func TestTouched(t *testing.T) {
+	r := newRoom(t)
+	_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
+		for _, of := range []set{{"shop", "1234"}, {"cart", "1234"}, {"other", "5678"}} {
+			if err := of.index(tx); err != nil {
+				return err
+			}
+		}
+		for _, key := range []string{importKey("shop", "us.example.org"), importKey("cart", "ap.example.org")} {
+			if err := ImportedSets.Put(tx, key, &statev1.ImportedSet{}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	require.NoError(t, err)
+	for _, test := range []struct {
+		table, key string
+		want       []string
+		known      bool
+	}{
+		{Instances.Name(), "shop/-/0/10.0.0.1:80", []string{"shop"}, true},
+		{Sets.Name(), "shop/-", []string{"shop"}, true},
+		{Leases.Name(), "1234", []string{"cart", "shop"}, true},
+		{Leases.Name(), "9999", nil, true},
+		{ImportSources.Name(), "us.example.org", []string{"shop"}, true},
+		{Rules.Name(), "shop", []string{"shop"}, true},
+		{Rules.Name(), AllServices, []string{AllServices}, false},
+		{trustTable.Name(), "us.example.org", nil, false},
+	} {
+		got, known := r.Touched(r.store.View(), raftstore.Change{Table: test.table, Key: test.key})
+		require.Equal(t, test.known, known, "%s %s", test.table, test.key)
+		require.Equal(t, test.want, got, "%s %s", test.table, test.key)
+	}
+}
