@@ -36,7 +36,7 @@ func (r *replacement) services(reader raftstore.Reader) ([]string, error) {
 
 // staged writes each set that differs under a new generation, which nobody sees, and switches to all of them in one small
 // transaction. What is not switched to, because the call failed, is cleared away; when this member dies in between, the next
-// replacement of the same set does it.
+// replacement of the same set does it, or the leader after a while.
 func (r *replacement) staged(ctx context.Context) (replaced, error) {
 	view := r.m.store.View()
 	differences, err := r.compare(ctx, view)

@@ -26,6 +26,7 @@ func (m *Manager) sweepLeases(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		s.sweep(ctx)
+		s.sweepStrays(ctx)
 		select {
 		case <-ctx.Done():
 			return
@@ -42,6 +43,7 @@ type sweeper struct {
 	// left are the leases that are gone and left instances behind.
 	left    []string
 	indexed raftstore.Revision
+	strays  strays
 }
 
 // sweep looks once.
