@@ -156,7 +156,7 @@ func (m *Manager) write(ctx context.Context, home string, r *replacement, writes
 	}
 	done, err := r.inPlace(ctx)
 	if errors.Is(err, raftstore.ErrTooLarge) {
-		done, err = r.staged(ctx)
+		done, err = r.staged(ctx, r.m.store.View(), nil)
 	}
 	result, detail := access.ResultDone, ""
 	if err != nil {

@@ -64,6 +64,7 @@ type Manager struct {
 	domains    *domainStates
 	counts     counts
 	replacing  chan struct{}
+	over       chan []staging
 	renewals   *renewals
 	ledger     *ledger
 	shelf      *shelf
@@ -84,7 +85,7 @@ func New(c Config) (*Manager, error) {
 	m := &Manager{
 		store: c.Store, trust: c.Trust, audit: c.Audit, lastHeard: c.LastHeard, now: c.Now, log: c.Logger,
 		rules: newRuleBook(c.Settings), catalog: newCatalog(), hints: newHintCache(), domains: newDomainStates(),
-		renewals: newRenewals(), ledger: newLedger(), replacing: make(chan struct{}, maxReplacing),
+		renewals: newRenewals(), ledger: newLedger(), replacing: make(chan struct{}, maxReplacing), over: make(chan []staging),
 		shelf: newShelf(), carrying: newCarrying(), sightings: newImportLedger(), answers: newAnswerLedger(), leader: c.Leader,
 	}
 	if m.importTTL = c.ImportTTL; m.importTTL == 0 {
@@ -126,6 +127,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	g.Go(func() error { return m.store.WhileLeading(ctx, m.sweepLeases) })
 	g.Go(func() error { return m.store.WhileLeading(ctx, m.sweepImports) })
 	g.Go(func() error { return m.followShared(ctx) })
+	g.Go(func() error { return m.clearOver(ctx) })
 	if err := g.Wait(); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("routing stops: %w", err)
 	}

@@ -26,6 +26,8 @@ const (
 	maxReplacing = 2
 	// namedErrors is how many of the instances that cannot be taken a refusal names.
 	namedErrors = 5
+	// surelyStaged is how many changes of instances fit into no command, of 64 bytes each.
+	surelyStaged = 8192
 	// maxReplacedServices keeps the transaction that switches all of them small enough for a command.
 	maxReplacedServices = 1000
 )
@@ -194,11 +196,24 @@ func (r *replacement) refused() error {
 	return status.Errorf(codes.InvalidArgument, "nothing was replaced, because %d of %d instances cannot be taken: %s", r.wrong, r.received, text)
 }
 
-// run writes the differences in one transaction if they fit into one, and stages them otherwise.
+// run writes the differences in one transaction if they fit into one, and stages the sets that differ otherwise. Where so much is wanted that
+// they may be too many, they are counted first: a transaction would compare all of it to find that out.
 func (r *replacement) run(ctx context.Context) (*ententev1.ReplaceInstancesResponse, error) {
-	done, err := r.inPlace(ctx)
+	var done replaced
+	view := r.m.store.View()
+	differences, err := []difference(nil), raftstore.ErrTooLarge
+	if r.received > surelyStaged {
+		var failed error
+		if differences, failed = r.compare(ctx, view); failed != nil {
+			return nil, failed
+		}
+	}
+	if changes(differences) <= surelyStaged {
+		done, err = r.inPlace(ctx)
+		view, differences = r.m.store.View(), nil
+	}
 	if errors.Is(err, raftstore.ErrTooLarge) {
-		done, err = r.staged(ctx)
+		done, err = r.staged(ctx, view, differences)
 	}
 	if err != nil {
 		return nil, err
@@ -226,6 +241,14 @@ type difference struct {
 }
 
 func (d difference) empty() bool { return len(d.put)+len(d.deleted) == 0 }
+
+// changes counts the rows that differences ask to be written.
+func changes(differences []difference) (n int) {
+	for _, d := range differences {
+		n += len(d.put) + len(d.deleted)
+	}
+	return n
+}
 
 // compare returns how each set that is concerned differs from what is wanted, in the state that reader shows, in order of service.
 func (r *replacement) compare(ctx context.Context, reader raftstore.Reader) ([]difference, error) {

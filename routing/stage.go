@@ -35,13 +35,16 @@ func (r *replacement) services(reader raftstore.Reader) ([]string, error) {
 }
 
 // staged writes each set that differs under a new generation, which nobody sees, and switches to all of them in one small
-// transaction. What is not switched to, because the call failed, is cleared away; when this member dies in between, the next
-// replacement of the same set does it, or the leader after a while.
-func (r *replacement) staged(ctx context.Context) (replaced, error) {
-	view := r.m.store.View()
-	differences, err := r.compare(ctx, view)
-	if err != nil {
-		return replaced{}, err
+// transaction. What no longer counts then, or never came to because the call failed, is cleared away; when this member dies before, the
+// leader does it after a while.
+//
+// differences are those from the state of the view; nil: they are not known yet.
+func (r *replacement) staged(ctx context.Context, view *raftstore.View, differences []difference) (replaced, error) {
+	if differences == nil {
+		var err error
+		if differences, err = r.compare(ctx, view); err != nil {
+			return replaced{}, err
+		}
 	}
 	if err := r.room(view, differences); err != nil {
 		return replaced{}, err
@@ -49,11 +52,18 @@ func (r *replacement) staged(ctx context.Context) (replaced, error) {
 	var done replaced
 	differences = slices.DeleteFunc(differences, func(d difference) bool { done.count(d); return d.empty() })
 	generation := rand.Text()[:12]
-	err = r.stage(ctx, differences, generation)
+	err := r.stage(ctx, differences, generation)
 	if err == nil {
 		done.revision, err = r.switchTo(ctx, differences, generation)
 	}
-	r.sweep(context.WithoutCancel(ctx), differences)
+	over := make([]staging, len(differences))
+	for i, d := range differences {
+		over[i] = staging{d.set, d.generation}
+		if err != nil { // it may have been switched to all the same: then it counts, and stays
+			over[i].generation = generation
+		}
+	}
+	r.m.clearSoon(context.WithoutCancel(ctx), over)
 	return done, err
 }
 
@@ -137,19 +147,4 @@ func (r *replacement) switchTo(ctx context.Context, differences []difference, ge
 		return 0, fmt.Errorf("switch to the instances that were staged: %w", err)
 	}
 	return revision, nil
-}
-
-// sweep removes every generation of the sets but the ones that count.
-func (r *replacement) sweep(ctx context.Context, differences []difference) {
-	for _, d := range differences {
-		current, err := d.set.generation(r.m.store.View())
-		if err == nil {
-			err = r.m.clearRows(ctx, d.set, func(generation string) bool { return generation != current })
-		}
-		if err != nil {
-			// They do not count; the next replacement of the set clears them away.
-			r.m.log.Warn("instances that no longer count stay stored", "set", d.String(), "error", err)
-			return
-		}
-	}
 }
