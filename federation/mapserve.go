@@ -118,8 +118,14 @@ func (s *mapServing) next(now time.Time, every time.Duration, log *mapLog, entry
 			return nil, 0, violation("lagging", "the peer is too far behind the changes of the map; it is told what it lacks when it comes back")
 		}
 		side.number = number
+		waiting := make(map[string]bool)
+		if len(names) > 0 {
+			for _, td := range side.pending {
+				waiting[td] = true
+			}
+		}
 		for _, td := range names {
-			if td != hub && side.rules.Covers(td) {
+			if td != hub && side.rules.Covers(td) && !waiting[td] { // what waits is told as it is when its turn comes
 				side.pending, side.told = append(side.pending, td), false
 			}
 		}

@@ -125,6 +125,29 @@ func TestMapServingIsPaced(t *testing.T) {
 	require.Less(t, float64(bytes-mapBurst)/now.Sub(began).Seconds(), 1.1*mapRate, "bytes a second beyond what may come at once")
 }
 
+// TestADomainThatWaitsIsToldOnce: one that changes while it waits for its turn stands in no message twice, which a peer would refuse.
+func TestADomainThatWaitsIsToldOnce(t *testing.T) {
+	log, serving := newMapLog(), newMapServing()
+	for i := range 2000 {
+		log.set(fmt.Sprintf("d%05d.test", i), versionAt(1))
+	}
+	require.NoError(t, serving.take(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Take: []string{".test"}}, log, time.Unix(1_800_000_000, 0)))
+	now, told := time.Unix(1_800_000_000, 0), map[string]int{}
+	for complete := false; !complete; {
+		out, _, err := serving.next(now, time.Second, log, func(string) []byte { return []byte("{}") })
+		require.NoError(t, err)
+		for _, m := range out {
+			for _, b := range m.GetMapChanges().GetBundles() {
+				told[b.GetTrustDomain()]++
+			}
+			complete = m.GetMapChanges().GetComplete()
+		}
+		log.set("d01999.test", versionAt(2))
+	}
+	require.Len(t, told, 2000)
+	require.Equal(t, 1, told["d01999.test"])
+}
+
 // TestLargeEntriesGoByThemselves: no message is larger than a peer takes.
 func TestLargeEntriesGoByThemselves(t *testing.T) {
 	log, serving := newMapLog(), newMapServing()
