@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -222,28 +221,8 @@ func (s *importSweeper) clearOrphan(ctx context.Context, key, id string) error {
 	}
 	service, from, _ := strings.Cut(key, "/")
 	of := set{service, originMark + from}
-	var keys []string
-	for row, err := range Instances.All(s.store.View(), of.String()+"/") {
-		if err != nil {
-			return err
-		}
-		keys = append(keys, row.Key)
-	}
-	for batch := range slices.Chunk(keys, sweepBatch) {
-		_, err := s.store.Update(ctx, func(tx *raftstore.Tx) error {
-			if err := still(tx); err != nil {
-				return err
-			}
-			for _, key := range batch {
-				if err := Instances.Delete(tx, key); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
+	if _, err := s.clearRows(ctx, of.String()+"/", still); err != nil {
+		return err
 	}
 	_, err := s.store.Update(ctx, func(tx *raftstore.Tx) error {
 		if err := still(tx); err != nil {

@@ -16,45 +16,6 @@ const (
 	strayAfter    = 10 * time.Minute
 )
 
-// staging is a generation of a set that does not count.
-type staging struct {
-	set        set
-	generation string
-}
-
-// clearSoon has generations that no longer count cleared away beside whatever else is done, or at once where nobody is there for it. What is
-// not cleared when the member stops is left to the leader.
-func (m *Manager) clearSoon(ctx context.Context, over []staging) {
-	select {
-	case m.over <- over:
-	default:
-		m.clearGenerations(ctx, over)
-	}
-}
-
-// clearOver clears what it is given until ctx ends.
-func (m *Manager) clearOver(ctx context.Context) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case over := <-m.over:
-			m.clearGenerations(ctx, over)
-		}
-	}
-}
-
-func (m *Manager) clearGenerations(ctx context.Context, over []staging) {
-	for _, of := range over {
-		if _, err := m.clearGeneration(ctx, of); err != nil {
-			if ctx.Err() == nil {
-				m.log.Warn("instances that no longer count stay stored; the leader clears them away later", "set", of.set.String(), "error", err)
-			}
-			return
-		}
-	}
-}
-
 // strays is the leader's memory of such generations. A new leader begins with none.
 type strays struct {
 	looked time.Time
@@ -126,35 +87,4 @@ func uncounted(r raftstore.Reader) (map[staging]raftstore.Revision, error) {
 		}
 	}
 	return found, nil
-}
-
-// clearGeneration removes a generation in transactions that fit, unless it has come to count.
-func (m *Manager) clearGeneration(ctx context.Context, of staging) (rows int, err error) {
-	var keys []string
-	for row, err := range Instances.All(m.store.View(), of.set.in(of.generation)) {
-		if err != nil {
-			return 0, err
-		}
-		keys = append(keys, row.Key)
-	}
-	for batch := range slices.Chunk(keys, clearTogether) {
-		counts := false
-		_, err := m.store.Update(ctx, func(tx *raftstore.Tx) error {
-			now, err := of.set.generation(tx)
-			if counts = now == of.generation; err != nil || counts {
-				return err
-			}
-			for _, key := range batch {
-				if err := Instances.Delete(tx, key); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil || counts {
-			return rows, err
-		}
-		rows += len(batch)
-	}
-	return rows, nil
 }

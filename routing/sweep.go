@@ -16,9 +16,6 @@ const (
 	sweepInterval = time.Second
 	// sweepBatch keeps changes of very many rows within the size of a transaction.
 	sweepBatch = 500
-	// clearTogether is how many rows are deleted in one transaction. Nothing is read for it, so that their keys are all that it holds: of at
-	// most some 120 bytes with what goes around them, in a command of 512 KiB.
-	clearTogether = 3000
 )
 
 // sweepLeases runs while this member leads: by its own memory it knows which leases ran out.
@@ -183,53 +180,4 @@ func (m *Manager) change(ctx context.Context, leases []held, action string, do f
 		m.log.Info(action, "leases", len(leases), "revision", revision)
 	}
 	return err
-}
-
-// clear removes what a lease that is gone left behind, in transactions that fit. Nobody sees any of it meanwhile.
-func (m *Manager) clear(ctx context.Context, lease string) error {
-	services, err := servicesOf(m.store.View(), lease)
-	if err != nil {
-		return err
-	}
-	for _, service := range services {
-		of := set{service, lease}
-		if err := m.clearRows(ctx, of); err != nil {
-			return err
-		}
-		_, err := m.store.Update(ctx, func(tx *raftstore.Tx) error {
-			if err := Sets.Delete(tx, of.String()); err != nil {
-				return err
-			}
-			return leaseServices.Delete(tx, lease+"/"+service)
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// clearRows removes the instances of a set in all generations.
-func (m *Manager) clearRows(ctx context.Context, of set) error {
-	var keys []string
-	for row, err := range Instances.All(m.store.View(), of.String()+"/") {
-		if err != nil {
-			return err
-		}
-		keys = append(keys, row.Key)
-	}
-	for batch := range slices.Chunk(keys, clearTogether) {
-		_, err := m.store.Update(ctx, func(tx *raftstore.Tx) error {
-			for _, key := range batch {
-				if err := Instances.Delete(tx, key); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
