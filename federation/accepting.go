@@ -100,6 +100,9 @@ func (s *Service) RedeemInvitation(ctx context.Context, req *ententev1.RedeemInv
 		return nil, status.Errorf(s.Code(), "the other cluster took the invitation, and nothing is stored here yet: %s; accept the same token again", s.Message())
 	}
 	m.record(actionInvited, foreign, access.ResultDone, fmt.Sprintf("invitation %s for %s, asked for by %s", t.ID, own, operator), revision)
+	for _, r := range all {
+		m.compareWithHubs(ctx, r.rel.TrustDomain.Name())
+	}
 	m.consents.nudge(foreign)
 	shown, err := s.show(ctx, m.config.Store.View(), foreign)
 	return &ententev1.RedeemInvitationResponse{Relationship: shown, Warnings: append(warnings, clockWarnings(answer.GetTime(), m.now())...)}, err

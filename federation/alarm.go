@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -57,10 +58,11 @@ func (m *Manager) announce(name string, raised []alarm, revision raftstore.Revis
 }
 
 // compareViews holds what a source shows against what was shown before under the same sequence, whoever showed it, and raises
-// [AlarmSplitView] where they differ. It is for every source: an endpoint, a stream, a hub.
-func (m *Manager) compareViews(ctx context.Context, name string, view bundle.View) {
+// [AlarmSplitView] where they differ. It is for every source: an endpoint, a stream, a hub. What is stored is compared in the transaction
+// that stores it, by [Manager.put] and [Manager.writeWord]; this is for what is not. The error says that the alarm could not be written.
+func (m *Manager) compareViews(ctx context.Context, name string, view bundle.View) error {
 	if split, err := contradicts(m.config.Store.View(), name, view); err != nil || split == nil {
-		return
+		return err
 	}
 	var raised []alarm
 	revision, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
@@ -69,23 +71,30 @@ func (m *Manager) compareViews(ctx context.Context, name string, view bundle.Vie
 		if err != nil || !found {
 			return err
 		}
-		split, err := contradicts(tx, name, view)
-		if err != nil || split == nil {
-			return err
-		}
-		raised = raise(row.Value, []alarm{{AlarmSplitView, view.Sequence, split.Error()}}, timestamppb.New(m.now()))
-		if len(raised) == 0 {
-			return nil
-		}
-		return Relationships.Put(tx, name, row.Value)
+		raised, err = raiseSplit(tx, row, view, m.now())
+		return err
 	})
 	if err != nil {
 		if ctx.Err() == nil {
 			m.log.Warn("an alarm was not written; it is raised again at the next look", "trust_domain", name, "alarm", AlarmSplitView, "error", err)
 		}
-		return
+		return err
 	}
 	m.announce(name, raised, revision)
+	return nil
+}
+
+// raiseSplit raises the alarm on a relationship, if a view of its domain is not what was shown before.
+func raiseSplit(tx *raftstore.Tx, row raftstore.Row[*statev1.Relationship], view bundle.View, now time.Time) ([]alarm, error) {
+	split, err := contradicts(tx, row.Key, view)
+	if err != nil || split == nil {
+		return nil, err
+	}
+	raised := raise(row.Value, []alarm{{AlarmSplitView, view.Sequence, split.Error()}}, timestamppb.New(now))
+	if len(raised) == 0 {
+		return nil, nil
+	}
+	return raised, Relationships.Put(tx, row.Key, row.Value)
 }
 
 // contradicts returns what in a domain's history is not as view has it; nil: nothing.
@@ -94,16 +103,51 @@ func contradicts(r raftstore.Reader, name string, view bundle.View) (*bundle.Spl
 	if err != nil {
 		return nil, err
 	}
-	var split *bundle.SplitView
+	return splitOf(h, view), nil
+}
+
+// splitOf is the same for one history.
+func splitOf(h *statev1.ForeignHistory, view bundle.View) (split *bundle.SplitView) {
 	if before, ok := shown(h, view.Sequence); ok {
 		errors.As(bundle.CompareViews(before, view), &split)
 	}
-	return split, nil
+	return split
 }
 
 // compareShown does so for a bundle that was refused, which a source showed all the same.
-func (m *Manager) compareShown(ctx context.Context, name string, b *bundle.Bundle, source string) {
-	m.compareViews(ctx, name, bundle.ViewOf(b, source))
+func (m *Manager) compareShown(ctx context.Context, name string, b *bundle.Bundle, source string) error {
+	return m.compareViews(ctx, name, bundle.ViewOf(b, source))
+}
+
+// againstHubs is the alarm that what a domain shows raises, where a hub says something else under the same sequence; none: no hub does.
+func againstHubs(r raftstore.Reader, name string, view bundle.View) ([]alarm, error) {
+	for row, err := range HubBundles.All(r, name+"/") {
+		if err != nil {
+			return nil, err
+		}
+		says, err := HubBundle(row.Value)
+		if err != nil {
+			return nil, err
+		}
+		if split := bundle.CompareViews(view, bundle.ViewOf(says, "hub "+row.Value.GetHub())); split != nil {
+			return []alarm{{AlarmSplitView, view.Sequence, split.Error()}}, nil
+		}
+	}
+	return nil, nil
+}
+
+// compareWithHubs holds what a new relationship began with against what hubs say of its domain.
+func (m *Manager) compareWithHubs(ctx context.Context, name string) {
+	view := m.config.Store.View()
+	h, err := historyOf(view, name)
+	newest := newestVersion(h)
+	if err != nil || newest == nil || newest.Sequence == nil {
+		return
+	}
+	began, _ := shown(h, newest.GetSequence())
+	if alarms, err := againstHubs(view, name, began); err == nil && len(alarms) > 0 {
+		m.raiseAlarm(ctx, name, alarms[0])
+	}
 }
 
 // alarmsOf are a relationship's alarms, by name.

@@ -195,14 +195,17 @@ func (r *reading) withdrawn() {
 	}
 }
 
-// tell says what was refused, and raises the alarms that what was read asks for.
-func (r *reading) tell(ctx context.Context) {
+// tell says what was refused, and raises the alarms that what was read and not stored asks for. The error says that one was not written:
+// it is raised when the same is read again.
+func (r *reading) tell(ctx context.Context) error {
 	if r.count.refused > 0 {
 		r.manager.log.Warn("a hub's word on some domains is refused; what is stored of them is kept, and the others are taken", "hub", r.hub, "refused", r.count.refused, "first", r.firstRefused)
 	}
+	var failed error
 	for i, td := range r.about {
-		r.manager.compareViews(ctx, td, r.contradicts[i])
+		failed = errors.Join(failed, r.manager.compareViews(ctx, td, r.contradicts[i]))
 	}
+	return failed
 }
 
 // refreshMap reads the map of a hub, and takes what its relationship lists. It can run on any member, and several times at once. The
@@ -283,11 +286,11 @@ func (m *Manager) readMap(ctx context.Context, hub string, b basis) (string, map
 	if err := m.writeMap(ctx, r, b); err != nil {
 		return "", mapCount{}, err
 	}
-	r.tell(ctx)
+	untold := r.tell(ctx)
 	if r.incomplete {
 		return "", mapCount{}, errMapIncomplete
 	}
-	if r.count.refused == 0 { // what was refused is to be looked at again
+	if r.count.refused == 0 && untold == nil { // what was refused is to be looked at again
 		m.mapTags.remember(hub, m.tagBasis(m.config.Store.View(), b), answer.ETag)
 	}
 	if len(r.changes) == 0 {

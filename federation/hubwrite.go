@@ -185,7 +185,7 @@ func (m *Manager) writeWord(tx *raftstore.Tx, hub string, agreement *statev1.Rel
 	return true, raised, HubBundles.Put(tx, key, word)
 }
 
-// putWord puts a new document into what a hub says of a domain, and compares it with what other hubs say.
+// putWord puts a new document into what a hub says of a domain, and compares it with what the domain itself and other hubs say.
 func (m *Manager) putWord(tx *raftstore.Tx, word *statev1.HubBundle, document []byte, now time.Time) ([]alarm, error) {
 	before := word.GetDocument()
 	word.Document = document
@@ -207,6 +207,10 @@ func (m *Manager) putWord(tx *raftstore.Tx, word *statev1.HubBundle, document []
 		return nil, err
 	}
 	view := bundle.ViewOf(next, "hub "+word.GetHub())
+	raised, err := raiseOnDomain(tx, word.GetTrustDomain(), view, now)
+	if err != nil {
+		return nil, err
+	}
 	for other, err := range HubBundles.All(tx, word.GetTrustDomain()+"/") {
 		if err != nil {
 			return nil, err
@@ -214,27 +218,23 @@ func (m *Manager) putWord(tx *raftstore.Tx, word *statev1.HubBundle, document []
 		if other.Value.GetHub() == word.GetHub() {
 			continue
 		}
-		shownBefore, ok := shown(other.Value.GetHistory(), view.Sequence)
-		if split := bundle.CompareViews(shownBefore, view); ok && view.Ordered && split != nil {
+		if split := splitOf(other.Value.GetHistory(), view); split != nil {
 			holder := &statev1.Relationship{Alarms: word.GetAlarms()}
-			raised := raise(holder, []alarm{{AlarmSplitView, view.Sequence, split.Error()}}, timestamppb.New(now))
+			raised = append(raised, raise(holder, []alarm{{AlarmSplitView, view.Sequence, split.Error()}}, timestamppb.New(now))...)
 			word.Alarms = holder.GetAlarms()
-			return raised, nil
+			break
 		}
 	}
-	return nil, nil
+	return raised, nil
 }
 
-// compareWithHubs holds what a domain showed against what hubs say of it.
-func (m *Manager) compareWithHubs(ctx context.Context, td string) {
-	for row, err := range HubBundles.All(m.config.Store.View(), td+"/") {
-		if err != nil {
-			return
-		}
-		if b, err := HubBundle(row.Value); err == nil {
-			m.compareShown(ctx, td, b, "hub "+row.Value.GetHub())
-		}
+// raiseOnDomain raises the alarm on the relationship with a domain, where there is one and the domain itself showed something else.
+func raiseOnDomain(tx *raftstore.Tx, td string, view bundle.View, now time.Time) ([]alarm, error) {
+	row, found, err := Relationships.Get(tx, td)
+	if err != nil || !found {
+		return nil, err
 	}
+	return raiseSplit(tx, row, view, now)
 }
 
 // surviveRestoreOfHubs carries what hubs said over a restore, like other foreign bundles.

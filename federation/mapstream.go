@@ -133,8 +133,10 @@ func (m *Manager) takeMapChanges(ctx context.Context, home string, changes *ente
 		case errors.Is(err, errSuperseded):
 			continue
 		case err == nil:
-			m.tookMap(ctx, r)
-			return nil
+			if m.tookMap(ctx, r) == nil {
+				return nil
+			}
+			return m.unstored(hub)
 		}
 		result, failure := reasonOf(err), clip(err.Error())
 		m.metrics.maps.WithLabelValues(result).Inc()
@@ -145,6 +147,11 @@ func (m *Manager) takeMapChanges(ctx context.Context, home string, changes *ente
 		}
 		break
 	}
+	return m.unstored(hub)
+}
+
+// unstored ends a stream on which a hub said what cannot be written now. It says it again on the next.
+func (m *Manager) unstored(hub string) error {
 	return violation("not_stored", "%s cannot store what %s says at the moment", m.config.Peers.Home.Name(), hub)
 }
 
@@ -180,13 +187,13 @@ func (m *Manager) readChanges(view *raftstore.View, hub string, rules *Hub, chan
 }
 
 // tookMap says what came of it.
-func (m *Manager) tookMap(ctx context.Context, r *reading) {
+func (m *Manager) tookMap(ctx context.Context, r *reading) error {
 	result := resultStored
 	if len(r.changes) == 0 {
 		result = resultUnchanged
 	}
 	m.metrics.maps.WithLabelValues(result).Inc()
-	r.tell(ctx)
+	return r.tell(ctx)
 }
 
 // confirmMap counts a hub's word that all was told as a reading of its map, often enough to keep it fresh and not at each one.

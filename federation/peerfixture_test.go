@@ -138,12 +138,12 @@ func dialAs(ctx context.Context, own tls.Certificate, address string, check func
 }
 
 // newSite makes a cluster of one member that hosts a domain with an hour's hint, serves it at an endpoint, and accepts streams.
-func newSite(t testing.TB, name string) *site {
+func newSite(t testing.TB, name string, adjust ...func(*Config)) *site {
 	t.Helper()
 	a := newAuthority(t, name).every(time.Hour)
 	s := &site{home: a}
 	own := a.memberSVID(t, "/entente/member/member-1")
-	s.room = newRoom(t, func(c *Config) {
+	s.room = newRoom(t, append(adjust, func(c *Config) {
 		c.Peers = PeerConfig{Home: a.td, Credentials: svidCredentials{}, Dial: func(ctx context.Context, address string, home spiffeid.TrustDomain) (net.Conn, error) {
 			return dialAs(ctx, own, address, func(chain []*x509.Certificate) (spiffeid.ID, error) {
 				id, err := verify(c.Store, chain)
@@ -153,7 +153,7 @@ func newSite(t testing.TB, name string) *site {
 				return id, err
 			})
 		}}
-	})
+	})...)
 	s.endpoint = newPeer(t, a, a.bundle(t, 1))
 	s.host(t, a)
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -73,7 +73,9 @@ func (m *Manager) receiveOnce(ctx context.Context, home, td string, b basis, doc
 		return refuse(fmt.Errorf("refuse the bundle of %s from the peer %s: %w", td, home, err))
 	}
 	if err := Accept(b.current, next); err != nil {
-		m.compareShown(ctx, td, next, b.origin())
+		if failed := m.compareShown(ctx, td, next, b.origin()); failed != nil {
+			return version{}, outcome{result: "not_stored", err: fmt.Errorf("raise an alarm on what the peer %s shows of %s: %w", home, td, failed)}
+		}
 		return refuse(fmt.Errorf("refuse the bundle of %s from the peer %s: %w", td, home, err))
 	}
 	v := version{digest: next.Digest()}

@@ -239,7 +239,7 @@ func (m *Manager) fetchFrom(ctx context.Context, name string, b basis, endpoint 
 		m.log.Debug("parts of a bundle have no effect", "trust_domain", name, "parts", bundle.CountIgnored(fetched.Ignored), "first", clip(fmt.Sprint(fetched.Ignored[0])))
 	}
 	if err := Accept(b.current, next); err != nil {
-		m.compareShown(ctx, name, next, b.origin())
+		_ = m.compareShown(ctx, name, next, b.origin()) // an alarm that was not written is raised at the next fetch
 		return "", fmt.Errorf("refuse bundle of %s from %s: %w", name, endpoint.URL(), err)
 	}
 	if b.stored != nil && bytes.Equal(b.stored.GetDocument(), next.Marshal()) {
@@ -262,6 +262,7 @@ func (m *Manager) keep(ctx context.Context, name string, b basis, next *bundle.B
 	}); err != nil {
 		return 0, fmt.Errorf("%w: %w", errAudit, err)
 	}
+	var raised []alarm
 	revision, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
 		now, err := m.basisOf(tx, name)
 		if err != nil {
@@ -275,25 +276,36 @@ func (m *Manager) keep(ctx context.Context, name string, b basis, next *bundle.B
 			return err
 		}
 		now.source = b.source
-		return m.put(tx, now, next, m.now())
+		raised, err = m.put(tx, now, next, m.now())
+		return err
 	})
 	if err != nil {
 		m.record(actionAccept, name, access.ResultFailed, clip(err.Error()), 0)
 		return 0, err
 	}
 	m.record(actionAccept, name, access.ResultDone, detail, revision)
-	m.compareWithHubs(ctx, name)
+	m.announce(name, raised, revision)
 	return revision, nil
 }
 
-// put writes a bundle, and the standing that it gives its relationship where that is another.
-func (m *Manager) put(tx *raftstore.Tx, b basis, next *bundle.Bundle, now time.Time) error {
+// put writes a bundle, and the standing that it gives its relationship where that is another; and the alarm that it raises where hubs
+// showed something else.
+func (m *Manager) put(tx *raftstore.Tx, b basis, next *bundle.Bundle, now time.Time) ([]alarm, error) {
+	name := b.row.GetTrustDomain()
 	standing, err := m.putBundle(tx, b, next, now)
-	if err != nil || standing == b.relationship.Standing {
-		return err
+	if err != nil {
+		return nil, err
+	}
+	split, err := againstHubs(tx, name, bundle.ViewOf(next, b.origin()))
+	if err != nil {
+		return nil, err
+	}
+	raised := raise(b.row, split, timestamppb.New(now))
+	if standing == b.relationship.Standing && len(raised) == 0 {
+		return nil, nil
 	}
 	b.row.Standing = standing.row(now)
-	return Relationships.Put(tx, b.row.GetTrustDomain(), b.row)
+	return raised, Relationships.Put(tx, name, b.row)
 }
 
 // putBundle writes a bundle that was confirmed at now, and says how it stands.

@@ -199,6 +199,9 @@ func (s *InvitationService) accept(ctx context.Context, req *ententev1.AcceptInv
 	if err := m.auditInvited(line); err != nil {
 		m.log.Error("audit line not written", "action", actionInvited, "error", err)
 	}
+	for _, r := range all {
+		m.compareWithHubs(ctx, r.rel.TrustDomain.Name())
+	}
 	m.log.Info("an invitation was accepted", "trust_domain", c.GetOffer().GetTrustDomain(), "for", row.Value.GetTrustDomain(), "invitation", c.GetInvitationId(), "approved_here", approved, "approved_there", c.GetApproved())
 	return &ententev1.AcceptInvitationResponse{Offer: offer, Approved: approved, Time: timestamppb.New(now)}, nil
 }

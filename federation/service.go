@@ -38,7 +38,12 @@ func (s *Service) CreateRelationship(ctx context.Context, req *ententev1.CreateR
 		return nil, err
 	}
 	now, operator := s.manager.now(), access.CallerFrom(ctx).String()
-	return s.decide(ctx, want.GetTrustDomain(), func(tx *raftstore.Tx) error { return s.manager.create(tx, want, bootstrap, operator, now) })
+	_, err = s.manager.config.Store.Update(ctx, func(tx *raftstore.Tx) error { return s.manager.create(tx, want, bootstrap, operator, now) })
+	if err != nil {
+		return nil, raftstore.StatusError(err)
+	}
+	s.manager.compareWithHubs(ctx, want.GetTrustDomain())
+	return s.show(ctx, s.manager.config.Store.View(), want.GetTrustDomain())
 }
 
 // UpdateRelationship changes what the field mask names, and can replace the stored bundle.

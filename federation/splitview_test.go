@@ -1,0 +1,303 @@
+package federation
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
+)
+
+// journal is a log that can be read while it is written.
+type journal struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (j *journal) Write(line []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.Write(line)
+}
+
+// lines are those that hold a text.
+func (j *journal) lines(text string) (found []string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for line := range strings.Lines(j.text.String()) {
+		if strings.Contains(line, text) {
+			found = append(found, line)
+		}
+	}
+	return found
+}
+
+// keptIn has a site write its log into a journal.
+func keptIn(j *journal) func(*Config) {
+	return func(c *Config) { c.Logger = hclog.New(&hclog.LoggerOptions{Output: j, Level: hclog.Debug}) }
+}
+
+// onlooker is a site that is shown bundles of us.example.org by its endpoint, by a stream of its cluster's, and by hubs over streams of theirs.
+type onlooker struct {
+	*site
+	journal  *journal
+	us       *authority
+	endpoint *peer
+	streams  map[string]ententev1.PeerService_ExchangeClient
+}
+
+func newOnlooker(t *testing.T) *onlooker {
+	o := &onlooker{journal: &journal{}, us: newAuthority(t, "us.example.org"), streams: map[string]ententev1.PeerService_ExchangeClient{}}
+	o.site = newSite(t, "eu.example.org", keptIn(o.journal))
+	o.endpoint = newPeer(t, o.us, o.us.bundle(t, 1))
+	return o
+}
+
+// relates makes the relationship with us.example.org, whose cluster may open a stream.
+func (o *onlooker) relates(t *testing.T) *ententev1.Relationship {
+	t.Helper()
+	rel := spiffeRelationship(o.us, o.endpoint)
+	rel.Peer = &ententev1.Peer{HomeTrustDomain: "us.example.org"}
+	return o.create(t, rel, o.us.bundle(t, 1))
+}
+
+// takesFrom makes a relationship with a hub that opens streams.
+func (o *onlooker) takesFrom(t *testing.T, hub *authority) {
+	t.Helper()
+	rel := spiffeRelationship(hub, newPeer(t, hub, hub.bundle(t, 1)))
+	rel.Peer, rel.Hub = &ententev1.Peer{HomeTrustDomain: hub.td.Name()}, &ententev1.Hub{Take: []string{"us.example.org"}}
+	o.create(t, rel, hub.bundle(t, 1))
+}
+
+// over sends a message on the one stream of a cluster.
+func (o *onlooker) over(t *testing.T, a *authority, m *ententev1.PeerMessage) {
+	t.Helper()
+	home := a.td.Name()
+	if o.streams[home] == nil {
+		until(t, "the relationship to be read", func() bool { return len(o.manager.peers.wantedOf(home)) == 1 })
+		o.streams[home] = o.intrude(t, a, "/entente/member/member-1")
+		require.NoError(t, o.streams[home].Send(&ententev1.ExchangeRequest{Message: helloOf(home, "member-1")}))
+	}
+	require.NoError(t, o.streams[home].Send(&ententev1.ExchangeRequest{Message: m}))
+}
+
+// byEndpoint, byStream and byHub show a bundle.
+func (o *onlooker) byEndpoint(t *testing.T, b *bundle.Bundle) {
+	o.endpoint.serve(b)
+	o.refresh(t, "us.example.org")
+}
+
+func (o *onlooker) byStream(t *testing.T, b *bundle.Bundle) {
+	o.over(t, o.us, &ententev1.PeerMessage{Content: &ententev1.PeerMessage_Bundle{Bundle: &ententev1.PeerBundle{TrustDomain: "us.example.org", Document: b.Marshal()}}})
+}
+
+func (o *onlooker) byHub(hub *authority) func(*testing.T, *bundle.Bundle) {
+	return func(t *testing.T, b *bundle.Bundle) {
+		v, err := bundle.Vouch(b)
+		require.NoError(t, err)
+		o.over(t, hub, &ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapChanges{MapChanges: &ententev1.PeerMapChanges{
+			TrustDomain: hub.td.Name(), Bundles: []*ententev1.PeerBundle{{TrustDomain: "us.example.org", Document: v.Document}},
+		}}})
+	}
+}
+
+// awaitHubs waits for a hub's word to be stored.
+func (o *onlooker) awaitHubs(t *testing.T, hub *authority, b *bundle.Bundle) {
+	t.Helper()
+	until(t, "the hub's word", func() bool {
+		row, found, err := HubBundles.Get(o.store.View(), wordKey("us.example.org", hub.td.Name()))
+		if err != nil || !found {
+			return false
+		}
+		is, err := HubBundle(row.Value)
+		return err == nil && is.SameKeys(b)
+	})
+}
+
+// alarmed waits for the alarm, and looks for it wherever an operator does.
+func (o *onlooker) alarmed(t *testing.T, sequence uint64, sources ...string) {
+	t.Helper()
+	until(t, "the alarm", func() bool { return len(o.show(t, "us.example.org").GetAlarms()) > 0 })
+	alarms := o.show(t, "us.example.org").GetAlarms()
+	require.Len(t, alarms, 1)
+	require.Equal(t, AlarmSplitView, alarms[0].GetName())
+	require.Equal(t, sequence, alarms[0].GetSequence())
+	for _, source := range sources {
+		require.Contains(t, alarms[0].GetDetail(), source+" ")
+	}
+	until(t, "the line in the audit log", func() bool {
+		return strings.Contains(strings.Join(o.ledger.said(), "\n"), "raise alarm us.example.org: split_view")
+	})
+	until(t, "the line in the log", func() bool { return len(o.journal.lines("contradicts itself")) > 0 })
+	require.Contains(t, o.journal.lines("contradicts itself")[0], "alarm=split_view")
+	require.InDelta(t, 1, testutil.ToFloat64(o.manager.metrics.alarms.WithLabelValues(AlarmSplitView)), 0)
+}
+
+// standing waits for the metric of an alarm on a relationship.
+func (o *onlooker) standing(t *testing.T) {
+	t.Helper()
+	until(t, "the metric", func() bool {
+		return testutil.GatherAndCompare(o.registry, strings.NewReader(`
+# HELP entente_federation_alarm 1 for each alarm that stands on what a foreign trust domain shows: broken_chain, new_chain, split_view.
+# TYPE entente_federation_alarm gauge
+entente_federation_alarm{alarm="split_view",trust_domain="us.example.org"} 1
+`), "entente_federation_alarm") == nil
+	})
+}
+
+// TestSplitViewsOverStreams: a domain is shown with other keys under one and the same sequence by two of its endpoint, a stream of its
+// own cluster's and a hub's stream, whichever comes first. What counted goes on to count.
+func TestSplitViewsOverStreams(t *testing.T) {
+	hub := newAuthority(t, "hub.example.org")
+	const endpoint, stream, byHub = "endpoint", "peer us.example.org", "hub hub.example.org"
+	type showing struct {
+		by       string
+		sequence uint64
+	}
+	for _, test := range []struct {
+		name string
+		// honest are shown in order; then other keys are.
+		honest []showing
+		forged showing
+		// contradicted is who had shown the sequence; counts is the sequence that goes on to count.
+		contradicted string
+		counts       uint64
+	}{
+		{"the stream after the endpoint", []showing{{endpoint, 2}}, showing{stream, 2}, endpoint, 2},
+		{"the endpoint after the stream", []showing{{stream, 2}}, showing{endpoint, 2}, stream, 2},
+		{"the stream, of an older version from the endpoint", []showing{{endpoint, 2}, {endpoint, 3}}, showing{stream, 2}, endpoint, 3},
+		{"the endpoint, of an older version from the stream", []showing{{stream, 2}, {stream, 3}}, showing{endpoint, 2}, stream, 3},
+		{"the stream after itself", []showing{{stream, 2}}, showing{stream, 2}, stream, 2},
+		{"the stream of what an operator brought", nil, showing{stream, 1}, "bootstrap by anonymous", 1},
+		{"a hub's stream after the endpoint", []showing{{endpoint, 2}}, showing{byHub, 2}, endpoint, 2},
+		{"a hub's stream after the domain's", []showing{{stream, 2}}, showing{byHub, 2}, stream, 2},
+		{"a hub's stream, of an older version", []showing{{stream, 2}, {endpoint, 3}}, showing{byHub, 2}, stream, 3},
+		{"a hub's stream that goes back to an older version", []showing{{stream, 2}, {stream, 3}, {byHub, 3}}, showing{byHub, 2}, stream, 3},
+		{"a hub's stream after itself", []showing{{stream, 2}, {byHub, 2}}, showing{byHub, 2}, stream, 2},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			o := newOnlooker(t)
+			o.relates(t)
+			o.takesFrom(t, hub)
+			shows := map[string]func(*testing.T, *bundle.Bundle){endpoint: o.byEndpoint, stream: o.byStream, byHub: o.byHub(hub)}
+			for _, h := range test.honest {
+				b := o.us.bundle(t, h.sequence)
+				shows[h.by](t, b)
+				if h.by == byHub {
+					o.awaitHubs(t, hub, b)
+				} else {
+					o.awaitSequence(t, "us.example.org", h.sequence)
+				}
+			}
+			require.Empty(t, o.show(t, "us.example.org").GetAlarms(), "the same keys from all")
+			shows[test.forged.by](t, o.us.rotated(t).bundle(t, test.forged.sequence))
+			o.alarmed(t, test.forged.sequence, test.forged.by, test.contradicted)
+			o.standing(t)
+			require.True(t, o.stored(t, "us.example.org").Equal(o.us.bundle(t, test.counts)), "trust goes on as it was")
+			require.Equal(t, Fresh, o.trust(t, "us.example.org"))
+		})
+	}
+}
+
+// TestSplitViewsAfterAHub: the hub's word on the domain came first. What the domain shows itself counts, and the alarm says that it is not what the hub said.
+func TestSplitViewsAfterAHub(t *testing.T) {
+	hub := newAuthority(t, "hub.example.org")
+	for name, test := range map[string]struct {
+		sequence uint64
+		shows    func(t *testing.T, o *onlooker)
+		source   string
+	}{
+		"the endpoint":            {2, func(t *testing.T, o *onlooker) { o.byEndpoint(t, o.us.bundle(t, 2)) }, "endpoint"},
+		"the domain's own stream": {2, func(t *testing.T, o *onlooker) { o.byStream(t, o.us.bundle(t, 2)) }, "peer us.example.org"},
+		"what an operator brings": {1, func(*testing.T, *onlooker) {}, "bootstrap by anonymous"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := newOnlooker(t)
+			o.takesFrom(t, hub)
+			forged := o.us.rotated(t).bundle(t, test.sequence)
+			o.byHub(hub)(t, forged)
+			o.awaitHubs(t, hub, forged)
+			require.Equal(t, Fresh, o.trust(t, "us.example.org"), "by the hub's word")
+			o.relates(t)
+			test.shows(t, o)
+			o.alarmed(t, test.sequence, test.source, "hub hub.example.org")
+			o.standing(t)
+			o.awaitSequence(t, "us.example.org", test.sequence)
+			require.True(t, o.stored(t, "us.example.org").Equal(o.us.bundle(t, test.sequence)))
+			require.Empty(t, o.show(t, "us.example.org").GetOriginHub())
+		})
+	}
+}
+
+// TestSplitViewsOfTwoHubs: of a domain that two hubs vouch for over streams, and that says nothing itself.
+func TestSplitViewsOfTwoHubs(t *testing.T) {
+	first, second := newAuthority(t, "hub1.example.org"), newAuthority(t, "hub2.example.org")
+	o := newOnlooker(t)
+	o.takesFrom(t, first)
+	o.takesFrom(t, second)
+	forged := o.us.rotated(t).bundle(t, 5)
+	o.byHub(second)(t, forged)
+	o.awaitHubs(t, second, forged)
+	o.byHub(first)(t, o.us.bundle(t, 5))
+	o.alarmed(t, 5, "hub hub1.example.org", "hub hub2.example.org")
+	require.Equal(t, "hub1.example.org", o.show(t, "us.example.org").GetOriginHub(), "the first by name, whoever came first")
+}
+
+// TestAnAlarmThatCannotBeWritten: what a peer shows is not passed over because there was no leader when it came.
+func TestAnAlarmThatCannotBeWritten(t *testing.T) {
+	o := newOnlooker(t)
+	o.relates(t)
+	forged := o.us.rotated(t).bundle(t, 1)
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, out := o.manager.receive(gone, "us.example.org", "us.example.org", forged.Marshal())
+	require.True(t, out.ours(), "%v", out)
+	require.Empty(t, o.show(t, "us.example.org").GetAlarms())
+	_, out = o.manager.receive(t.Context(), "us.example.org", "us.example.org", forged.Marshal())
+	require.Equal(t, "equivocation", out.result)
+	o.alarmed(t, 1, "peer us.example.org")
+}
+
+// TestAnAlarmComesWithWhatRaisedIt: one revision has both, so that no crash leaves one without the other.
+func TestAnAlarmComesWithWhatRaisedIt(t *testing.T) {
+	r := newRoom(t)
+	hub, us := newAuthority(t, "hub.example.org"), newAuthority(t, "us.example.org")
+	p, endpoint := newPeer(t, hub, hub.bundle(t, 1)), newPeer(t, us, us.bundle(t, 1))
+	r.takes(t, hub, p, "us.example.org")
+	r.create(t, spiffeRelationship(us, endpoint), us.bundle(t, 1))
+	alarmed := func() raftstore.Revision {
+		row, _, err := Relationships.Get(r.store.View(), "us.example.org")
+		require.NoError(t, err)
+		require.Equal(t, []string{AlarmSplitView}, alarmsOf(row.Value))
+		return row.Revision
+	}
+	p.serveMap(hub.bundle(t, 1), mapOf(t, us.rotated(t).bundle(t, 1)))
+	r.refresh(t, "hub.example.org")
+	word, found, err := HubBundles.Get(r.store.View(), "us.example.org/hub.example.org")
+	require.NoError(t, err)
+	require.True(t, found)
+	require.Equal(t, word.Revision, alarmed())
+
+	_, err = r.service.UpdateRelationship(t.Context(), &ententev1.UpdateRelationshipRequest{
+		Relationship: &ententev1.Relationship{TrustDomain: "us.example.org"}, BootstrapBundle: us.bundle(t, 2).Marshal(),
+	})
+	require.NoError(t, err)
+	require.Empty(t, r.show(t, "us.example.org").GetAlarms(), "an operator has looked into it")
+	p.serveMap(hub.bundle(t, 1), mapOf(t, us.rotated(t).bundle(t, 3)))
+	r.refresh(t, "hub.example.org")
+	endpoint.serve(us.bundle(t, 3))
+	r.refresh(t, "us.example.org")
+	own, _, err := ForeignBundles.Get(r.store.View(), "us.example.org")
+	require.NoError(t, err)
+	require.Equal(t, own.Revision, alarmed())
+}
