@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
@@ -73,8 +75,28 @@ func TestAHubAndItsSpokes(t *testing.T) {
 	}
 	byHub(eu, us)
 	byHub(us, eu)
-	_, err := relationshipOf(t, far, us.domain)
-	require.Error(t, err, "the word of a hub went two hops")
+	// What eu hosts from now on reaches far over the same stream, in its turn: all that eu had to tell of its map before has arrived then.
+	later := "later.example.org"
+	eu.members[0].command("domain", "create", later)
+	eventually(t, "far has "+later+" by the word of eu, and all of eu's map", func() error {
+		if r, err := relationshipOf(t, far, later); err != nil || r.GetOriginHub() != eu.domain {
+			return fmt.Errorf("%v: %w", r, err)
+		}
+		r, err := relationshipOf(t, far, eu.domain)
+		for _, s := range r.GetStreams() {
+			if s.GetConnected() && slices.Contains(s.GetConfirmed(), eu.domain+"/bundles") {
+				return nil
+			}
+		}
+		return fmt.Errorf("%v: %w", r.GetStreams(), err)
+	})
+	for _, two := range []*cluster{hub, us} {
+		_, err := relationshipOf(t, far, two.domain)
+		require.Equal(t, codes.NotFound, status.Code(err), "the word of a hub went two hops: %s: %v", two.domain, err)
+	}
+	own, err := relationshipOf(t, far, eu.domain)
+	require.NoError(t, err)
+	require.Empty(t, own.GetOriginHub(), "far has a relationship with eu itself")
 
 	// A distrust in us reaches eu through the hub.
 	document := func() string {
