@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -36,8 +37,20 @@ type dialer struct {
 	cancel context.CancelFunc
 	// first is when it may begin: thousands of a member that died are not dialed all at once.
 	first time.Time
-	// worked is the address that answered last.
-	worked string
+	// worked is the address that answered last, end why the last stream ended or did not come about.
+	worked, end string
+}
+
+// inOrder are the reasons, besides [goodbyes], for which the stream of a peer in good order ends, or does not come about.
+var inOrder = []string{unreachable, "lost", "silent", "stalled", "unacknowledged", "lagging"}
+
+// unreachable is why a stream did not come about, where there was nobody to say why.
+const unreachable = "unreachable"
+
+// beginsAnew is the rule of whether the next dial is made as soon as the first, after a stream that was open for some time: not where the
+// peer did not keep to the protocol, however long it took to be found out.
+func beginsAnew(lived time.Duration, end string) bool {
+	return lived > settled && (slices.Contains(goodbyes, end) || slices.Contains(inOrder, end))
 }
 
 // dialLocked begins. p.mu is held.
@@ -63,8 +76,9 @@ func (d *dialer) run(ctx context.Context) {
 		wait = yieldCheck
 		if !d.peers.yields(d.home) {
 			began := d.peers.manager.now()
+			d.end = unreachable
 			d.once(ctx)
-			if d.peers.manager.now().Sub(began) > settled {
+			if beginsAnew(d.peers.manager.now().Sub(began), d.end) {
 				retry.Reset()
 			}
 			wait = retry.NextBackOff()
@@ -87,7 +101,7 @@ func (d *dialer) once(ctx context.Context) {
 	}
 	if err := errors.Join(failures...); err != nil && ctx.Err() == nil {
 		text := clip(strings.ReplaceAll(err.Error(), "\n", "; "))
-		reason := "unreachable"
+		reason := unreachable
 		if e, ok := errors.AsType[*streamError](err); ok {
 			reason = e.reason
 		}
@@ -136,7 +150,7 @@ func (d *dialer) over(ctx context.Context, address string, home spiffeid.TrustDo
 	if err := d.peers.join(s); err != nil {
 		return err
 	}
-	_ = d.peers.keep(s) // it is written down there
+	d.end = streamReason(d.peers.keep(s))
 	return nil
 }
 

@@ -18,13 +18,16 @@ const (
 	wordRate, wordBurst = 200, bundle.MaxMapDomains
 	// interestRate is how often a peer says anew what it takes of this cluster's map, each of which is compared with all of it.
 	interestRate, interestBurst = 1, 2 * maxMapInterests
-	// Of streams that are refused so many lines are logged in a second, and so many at once; the metric counts all.
+	// Statements that were refused and may be no fault of the peer's are forgiven, so many a second and so many at once: those on all
+	// bundles of a stream, where this cluster is a version behind with every one. A peer that goes on is no peer that is early.
+	excuseRate, excuseBurst = 0.1, maxPeerDomains
+	// Of streams that are refused, and of statements that each peer brings and are none, so many lines are logged in a second, and so many at once; the metric counts all.
 	refusalRate, refusalBurst = 1, 20
 )
 
 // peerPace bounds what one peer may ask of a member, however often it begins anew.
 type peerPace struct {
-	opens, bundles, words, interests *rate.Limiter
+	opens, bundles, words, interests, excuses, lines *rate.Limiter
 }
 
 // paceLocked is that of a peer that relationships name. p.mu is held.
@@ -34,6 +37,7 @@ func (p *peers) paceLocked(home string) *peerPace {
 		pace = &peerPace{
 			opens: rate.NewLimiter(openRate, openBurst), bundles: rate.NewLimiter(bundleRate, bundleBurst),
 			words: rate.NewLimiter(wordRate, wordBurst), interests: rate.NewLimiter(interestRate, interestBurst),
+			excuses: rate.NewLimiter(excuseRate, excuseBurst), lines: rate.NewLimiter(refusalRate, refusalBurst),
 		}
 		p.paces[home] = pace
 	}

@@ -26,7 +26,7 @@ const (
 	acknowledgeWithin = time.Minute
 	// A heartbeat comes three times a refresh interval, within these bounds.
 	longestBeat, shortestBeat = 10 * time.Second, 300 * time.Millisecond
-	// maxRefusals is how many bundles that were refused end a stream.
+	// maxRefusals is how many bundles and statements that were refused a stream outlives.
 	maxRefusals = 32
 )
 

@@ -46,8 +46,9 @@ type stream struct {
 	// serving tells the peer of this cluster's map, maps are what the peer told of its own and is to be stored.
 	serving *mapServing
 	maps    chan *ententev1.PeerMapChanges
-	// bundles bounds the bundles that are looked at, words what a hub says of others; they are set when the stream joins.
-	bundles, words *rate.Limiter
+	// bundles bounds the bundles that are looked at, words what a hub says of others, excuses the statements that are refused and may be no fault
+	// of the peer's, lines what is logged of others; they are set when the stream joins.
+	bundles, words, excuses, lines *rate.Limiter
 
 	mu      sync.Mutex
 	session *session
@@ -252,14 +253,16 @@ func (s *stream) receive() error {
 			if err := s.bundles.Wait(s.ctx); err != nil {
 				return err
 			}
-			s.peers.manager.receiveStatements(s.ctx, s.session.home, t.statements)
+			if err := s.takeStatements(t.statements); err != nil {
+				return err
+			}
 		}
 		s.peers.noted(s.session.home)
 		s.signal()
 	}
 }
 
-// tooMuchRefused reports whether the peer brought more bundles that were refused than one in good order would.
+// tooMuchRefused reports whether the peer brought more bundles and statements that were refused than one in good order would.
 func (s *stream) tooMuchRefused() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -13,13 +13,15 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
-	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
 )
 
 // askAgain is after how long an endpoint that serves no statements is asked again. Its make may have been changed.
 const askAgain = time.Hour
+
+// unwrittenStatements is logged where what came of statements could not be written.
+const unwrittenStatements = "checked statements were not written; they are checked again at the next refresh"
 
 // pages bounds how many documents of statements one check reads, and statementsWithin for how long. What is left comes with the next.
 const (
@@ -47,20 +49,20 @@ func statementsDue(h *statev1.ForeignHistory) (from uint64, due bool) {
 }
 
 // judgeStatements is the rule for statements on a foreign bundle. It takes what continues what was known over into the history,
-// and says what is wrong.
-func judgeStatements(h *statev1.ForeignHistory, statements []*bundle.Statement, now time.Time, interval time.Duration) []alarm {
+// and says what is wrong, and what came of the statements: [statementsTaken], also where all are known already, or why none was taken.
+func judgeStatements(h *statev1.ForeignHistory, statements []*bundle.Statement, now time.Time, interval time.Duration) (alarms []alarm, came string) {
 	newest := newestVersion(h)
 	if newest == nil || newest.Sequence == nil {
-		return nil
+		return nil, statementsEarly
 	}
 	td, err := bundle.ParseTrustDomain(newest.GetTrustDomain())
 	if err != nil {
-		return nil
+		return nil, statementsUnjudged
 	}
 	known := bundle.Known{TrustDomain: td, Seen: func(sequence uint64) (bundle.View, bool) { return shown(h, sequence) }}
 	if h.GetStatement() != "" {
 		if known.Newest, err = bundle.ParseStatement(h.GetStatement()); err != nil {
-			return []alarm{{AlarmBrokenChain, newest.GetSequence(), "the stored statement cannot be read: " + err.Error()}}
+			return []alarm{{AlarmBrokenChain, newest.GetSequence(), "the stored statement cannot be read: " + err.Error()}}, statementsUnjudged
 		}
 	} else if n := len(h.GetVersions()); n > 1 && !newest.GetBeginsAnew() {
 		if before := h.GetVersions()[n-2]; before.Sequence != nil && before.GetSequence()+1 == newest.GetSequence() {
@@ -70,7 +72,6 @@ func judgeStatements(h *statev1.ForeignHistory, statements []*bundle.Statement, 
 		}
 	}
 	f := bundle.FollowChain(known, statements, newest.GetSequence())
-	var alarms []alarm
 	if f.Broken != nil {
 		alarms = append(alarms, alarm{AlarmBrokenChain, newest.GetSequence(), f.Broken.Error()})
 	}
@@ -94,7 +95,31 @@ func judgeStatements(h *statev1.ForeignHistory, statements []*bundle.Statement, 
 	if known.Newest != nil && f.Newest.Sequence() < newest.GetSequence() && now.Sub(newest.GetTime().AsTime()) > max(stateWithin*interval, stateWithinLeast) {
 		alarms = append(alarms, alarm{AlarmBrokenChain, newest.GetSequence(), fmt.Sprintf("there is no statement on sequence %d, and there was one on %d", newest.GetSequence(), f.Newest.Sequence())})
 	}
-	return alarms
+	return alarms, cameOf(f, statements, newest.GetSequence())
+}
+
+// What came of statements, where that is no reason of package bundle.
+const (
+	statementsTaken = "ok"
+	// statementsEarly says that they are on versions behind the one that is stored.
+	statementsEarly = "early"
+	// statementsUnjudged says that this cluster could not look at them, or write what came of it.
+	statementsUnjudged = "not_stored"
+)
+
+// cameOf names what came of statements that were read up to a sequence.
+func cameOf(f bundle.Followed, statements []*bundle.Statement, until uint64) string {
+	switch n := len(statements); {
+	case f.Split != nil:
+		return AlarmSplitView
+	case len(f.Taken) > 0:
+		return statementsTaken
+	case f.Broken != nil:
+		return reasonOf(f.Broken)
+	case n > 0 && statements[n-1].Sequence() > until:
+		return statementsEarly
+	}
+	return statementsTaken
 }
 
 // checkStatements asks the endpoint of a relationship for the statements that are missing. It is best effort: nothing of it
@@ -133,7 +158,9 @@ func (m *Manager) checkStatements(ctx context.Context, name string, w *wait) {
 	case ctx.Err() != nil:
 	case err == nil && len(statements) > 0, h.GetStatement() != "" && (err == nil || errors.Is(err, bundle.ErrNoStatements)):
 		// Where there were some before, a member that does not know of statements yet, or not of this one, is no alarm by itself.
-		m.takeStatements(ctx, name, statements)
+		if _, err := m.takeStatements(ctx, name, statements); err != nil && ctx.Err() == nil {
+			m.log.Warn(unwrittenStatements, "trust_domain", name, "error", err)
+		}
 	case err == nil, errors.Is(err, bundle.ErrNoStatements), errors.Is(err, bundle.ErrStatement), errors.Is(err, bundle.ErrMalformed):
 		m.silent.note(name, b.relationship.Generation, m.now())
 		if err != nil && h.GetStatement() != "" {
@@ -151,26 +178,6 @@ func (m *Manager) lacksStatements(name string) (from uint64, missing bool) {
 		return 0, false
 	}
 	return statementsDue(h)
-}
-
-// receiveStatements takes the statements that a peer brought on a bundle that a relationship has from it. What they are worth is
-// judged as if its endpoint had served them; what is no such document is counted, and asked for at the endpoint.
-func (m *Manager) receiveStatements(ctx context.Context, home string, brought *ententev1.PeerStatements) {
-	e, ok := m.catalog.get(brought.GetTrustDomain())
-	if !ok || e.peerHome() != home {
-		m.metrics.statements.WithLabelValues(reasonNotWanted).Inc()
-		return
-	}
-	statements, err := bundle.ParseStatements(e.relationship.TrustDomain, brought.GetDocument())
-	if err != nil {
-		m.metrics.statements.WithLabelValues(reasonOf(err)).Inc()
-		m.log.Warn("statements that a peer brought are none; its endpoint is asked", "trust_domain", brought.GetTrustDomain(), "peer", home, "result", reasonOf(err), "error", clip(err.Error()))
-		return
-	}
-	m.metrics.statements.WithLabelValues("ok").Inc()
-	if len(statements) > 0 {
-		m.takeStatements(ctx, brought.GetTrustDomain(), statements)
-	}
 }
 
 // fetchStatements reads as many documents as it takes to come to a sequence, within bounds.
@@ -201,11 +208,12 @@ func (m *Manager) fetchStatements(ctx context.Context, name string, b basis, fro
 }
 
 // takeStatements judges statements, from whatever source they come, and writes what follows from them: what continues what was
-// known, and alarms. They are in the order of their sequences. It writes nothing where nothing is new.
-func (m *Manager) takeStatements(ctx context.Context, name string, statements []*bundle.Statement) {
+// known, and alarms. They are in the order of their sequences. It writes nothing where nothing is new. What came of them is as
+// [judgeStatements] has it; the error says that it could not be written.
+func (m *Manager) takeStatements(ctx context.Context, name string, statements []*bundle.Statement) (came string, err error) {
 	var raised []alarm
 	revision, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
-		raised = nil
+		raised, came = nil, reasonNotWanted
 		row, found, err := Relationships.Get(tx, name)
 		if err != nil || !found {
 			return err
@@ -215,7 +223,8 @@ func (m *Manager) takeStatements(ctx context.Context, name string, statements []
 			return err
 		}
 		was := proto.Clone(h)
-		alarms := judgeStatements(h, statements, m.now(), m.statementInterval(tx, name))
+		var alarms []alarm
+		alarms, came = judgeStatements(h, statements, m.now(), m.statementInterval(tx, name))
 		if !proto.Equal(was, h) {
 			if err := foreignHistory.Put(tx, name, h); err != nil {
 				return err
@@ -227,12 +236,10 @@ func (m *Manager) takeStatements(ctx context.Context, name string, statements []
 		return Relationships.Put(tx, name, row.Value)
 	})
 	if err != nil {
-		if ctx.Err() == nil {
-			m.log.Warn("checked statements were not written; they are checked again at the next refresh", "trust_domain", name, "error", err)
-		}
-		return
+		return statementsUnjudged, fmt.Errorf("write what came of the statements on %s: %w", name, err)
 	}
 	m.announce(name, raised, revision)
+	return came, nil
 }
 
 // statementInterval is how often the domain asks to be looked at.

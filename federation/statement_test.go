@@ -67,13 +67,18 @@ func (s *stating) version(sequence uint64, kid string) *bundle.Bundle {
 }
 
 func (s *stating) sign(claims bundle.Claims, kid string) *bundle.Statement {
-	statement, err := bundle.NewStatement(claims, kid, func(input []byte) ([]byte, error) {
-		sum := sha256.Sum256(input)
-		r, n, err := ecdsa.Sign(rand.Reader, s.key(kid), sum[:])
-		return append(r.FillBytes(make([]byte, 32)), n.FillBytes(make([]byte, 32))...), err
-	})
+	statement, err := bundle.NewStatement(claims, kid, func(input []byte) ([]byte, error) { return s.signature(kid, sha256.Sum256(input)) })
 	require.NoError(s.t, err)
 	return statement
+}
+
+// signature is one in the form of a JWS, by the key of a name.
+func (s *stating) signature(kid string, sum [32]byte) ([]byte, error) {
+	r, n, err := ecdsa.Sign(rand.Reader, s.key(kid), sum[:])
+	if err != nil {
+		return nil, err
+	}
+	return append(r.FillBytes(make([]byte, 32)), n.FillBytes(make([]byte, 32))...), nil
 }
 
 // publish serves a version with its statement, signed by the key of the one before, or by another if one is named.
@@ -210,7 +215,11 @@ func TestStatementThatDoesNotCome(t *testing.T) {
 		h.Versions = bundle.Recount(h.GetVersions(), rec)
 	}
 	record(s.publish(1, "a", "a"))
-	require.Empty(t, judgeStatements(h, s.statements, now, time.Minute))
+	judge := func(statements []*bundle.Statement, after time.Duration) []alarm {
+		alarms, _ := judgeStatements(h, statements, now.Add(after), time.Minute)
+		return alarms
+	}
+	require.Empty(t, judge(s.statements, 0))
 	from, due := statementsDue(h)
 	require.False(t, due)
 	require.Zero(t, from)
@@ -218,11 +227,11 @@ func TestStatementThatDoesNotCome(t *testing.T) {
 	from, due = statementsDue(h)
 	require.True(t, due)
 	require.Equal(t, uint64(2), from)
-	require.Empty(t, judgeStatements(h, nil, now.Add(3*time.Minute), time.Minute))
-	late := judgeStatements(h, nil, now.Add(3*time.Minute+time.Second), time.Minute)
+	require.Empty(t, judge(nil, 3*time.Minute))
+	late := judge(nil, 3*time.Minute+time.Second)
 	require.Equal(t, []alarm{{AlarmBrokenChain, 2, "there is no statement on sequence 2, and there was one on 1"}}, late)
 	s.publish(2, "b", "a")
-	require.Empty(t, judgeStatements(h, s.statements, now.Add(time.Hour), time.Minute), "one that comes late is as good")
+	require.Empty(t, judge(s.statements, time.Hour), "one that comes late is as good")
 }
 
 // TestSilentEndpointsAreLeftAlone: an endpoint of another make is asked once an hour.

@@ -1,0 +1,225 @@
+package federation
+
+import (
+	"crypto/sha256"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/bundle"
+)
+
+// TestWhoseFaultStatementsAre: what is early, or stands against what this cluster holds, may be no fault of the peer's.
+func TestWhoseFaultStatementsAre(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	// stored is the history of versions whose statements were checked up to one.
+	stored := func(s *stating, versions, stated int) *statev1.ForeignHistory {
+		h := &statev1.ForeignHistory{TrustDomain: "us.example.org"}
+		for n := 1; n <= versions; n++ {
+			require.NoError(t, addVersion(h, s.version(uint64(n), "a"), "endpoint", false, now))
+			if n <= stated {
+				alarms, came := judgeStatements(h, s.statements[:n], now, time.Minute)
+				require.Empty(t, alarms)
+				require.Equal(t, statementsTaken, came)
+			}
+		}
+		return h
+	}
+	unordered := func(s *stating) *statev1.ForeignHistory {
+		h := &statev1.ForeignHistory{TrustDomain: "us.example.org"}
+		b, err := s.version(1, "a").With(func(c *bundle.Content) { c.Sequence = nil })
+		require.NoError(t, err)
+		require.NoError(t, addVersion(h, b, "endpoint", false, now))
+		return h
+	}
+	// after is a statement of the third version, signed by a key under a name.
+	after := func(s *stating, kid, by string, change func(*bundle.Claims)) []*bundle.Statement {
+		b := s.version(3, "a")
+		claims := bundle.Claims{TrustDomain: s.us.td, Sequence: 3, Keys: b.Digest(), Issued: now, Previous: s.statements[1].Digest(), Next: b.Signers(func(string) bool { return false })}
+		if change != nil {
+			change(&claims)
+		}
+		statement, err := bundle.NewStatement(claims, kid, func(input []byte) ([]byte, error) { return s.signature(by, sha256.Sum256(input)) })
+		require.NoError(t, err)
+		return []*bundle.Statement{statement}
+	}
+	for _, test := range []struct {
+		name    string
+		stored  func(s *stating) *statev1.ForeignHistory
+		brought func(s *stating) []*bundle.Statement
+		came    string
+		whose   blame
+		alarms  []string
+	}{
+		{"the first that are ever seen", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 0) },
+			func(s *stating) []*bundle.Statement { return s.statements }, statementsTaken, nobodys, nil},
+		{"that of the version that has just come", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 2) },
+			func(s *stating) []*bundle.Statement { return s.statements[2:] }, statementsTaken, nobodys, nil},
+		{"known already", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 3) },
+			func(s *stating) []*bundle.Statement { return s.statements }, statementsTaken, nobodys, nil},
+		{"on a version that has not come yet", func(s *stating) *statev1.ForeignHistory { return stored(s, 2, 2) },
+			func(s *stating) []*bundle.Statement { return s.statements[2:] }, statementsEarly, perhapsOurs, nil},
+		{"known, and on one that has not come yet", func(s *stating) *statev1.ForeignHistory { return stored(s, 2, 2) },
+			func(s *stating) []*bundle.Statement { return s.statements }, statementsEarly, perhapsOurs, nil},
+		{"before any bundle", func(s *stating) *statev1.ForeignHistory { return stored(s, 0, 0) },
+			func(s *stating) []*bundle.Statement { return s.statements }, statementsEarly, perhapsOurs, nil},
+		{"on a bundle without a sequence", unordered,
+			func(s *stating) []*bundle.Statement { return s.statements }, statementsEarly, perhapsOurs, nil},
+		{"statements between are missing", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 1) },
+			func(s *stating) []*bundle.Statement { return s.statements[2:] }, statementsTaken, nobodys, []string{AlarmBrokenChain}},
+		{"the chain starts anew", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 2) }, func(s *stating) []*bundle.Statement {
+			return after(s, "a", "a", func(c *bundle.Claims) { c.Previous, c.Start = [32]byte{}, bundle.StartNoSigner })
+		}, statementsTaken, nobodys, []string{AlarmNewChain}},
+		{"by a key that is not named, as one that was prepared in a version that was missed", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 2) },
+			func(s *stating) []*bundle.Statement { return after(s, "x", "x", nil) }, statementsTaken, nobodys, []string{AlarmBrokenChain}},
+		{"a signature that does not verify", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 2) },
+			func(s *stating) []*bundle.Statement { return after(s, "a", "x", nil) }, "statement_signature", perhapsOurs, []string{AlarmBrokenChain}},
+		{"on other keys than are stored", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 2) },
+			func(s *stating) []*bundle.Statement {
+				return after(s, "a", "a", func(c *bundle.Claims) { c.Keys[0]++ })
+			}, AlarmSplitView, perhapsOurs, []string{AlarmSplitView}},
+		{"a stored statement that cannot be read", func(s *stating) *statev1.ForeignHistory {
+			h := stored(s, 3, 2)
+			h.Statement = "?"
+			return h
+		}, func(s *stating) []*bundle.Statement { return s.statements[2:] }, statementsUnjudged, nobodys, []string{AlarmBrokenChain}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := chain(t, 3)
+			raised, came := judgeStatements(test.stored(s), test.brought(s), now, time.Minute)
+			require.Equal(t, test.came, came)
+			require.Equal(t, test.whose, blameOf(came))
+			var names []string
+			for _, a := range raised {
+				names = append(names, a.name)
+			}
+			require.Equal(t, test.alarms, names)
+		})
+	}
+}
+
+// shownRefused are messages that bring no statements, whatever is stored, and the names that they are refused by.
+func shownRefused(s *stating) (messages []*ententev1.PeerMessage, reasons []string) {
+	for reason, document := range map[string][]byte{
+		"malformed": []byte("garbage"), "no_statements": bundle.MarshalStatements(s.us.td, nil),
+		"bad_statement": []byte(`{"trust_domain":"us.example.org","statements":["a.b.c"]}`), "too_large": make([]byte, bundle.MaxStatementsBytes+1),
+	} {
+		messages, reasons = append(messages, statementsOf("us.example.org", document)), append(reasons, reason)
+	}
+	return messages, reasons
+}
+
+// stateWith makes a site that takes the statements of a domain over a stream alone.
+func stateWith(t *testing.T, s *stating, adjust ...func(*Config)) *site {
+	a := newSite(t, "eu.example.org", adjust...)
+	s.hidden = 1 // the endpoint shows none
+	rel := spiffeRelationship(s.us, s.peer)
+	rel.Peer = &ententev1.Peer{HomeTrustDomain: "us.example.org"}
+	a.create(t, rel, s.version(1, "a"))
+	until(t, "the relationships to be read", func() bool { return len(a.manager.peers.wantedOf("us.example.org")) == 1 })
+	return a
+}
+
+// state sends messages on a stream, until it ends.
+func (s *site) state(t *testing.T, us *stating, messages ...*ententev1.PeerMessage) ententev1.PeerService_ExchangeClient {
+	t.Helper()
+	call := s.intrude(t, us.us, "/entente/member/member-1")
+	for _, m := range slices.Insert(messages, 0, helloOf("us.example.org", "member-1")) {
+		if call.Send(&ententev1.ExchangeRequest{Message: m}) != nil {
+			break // it was turned away, and says why
+		}
+	}
+	return call
+}
+
+// TestRefusedStatementsEndAStream: by name, as refused bundles do; a peer that opens one after the other fills no log.
+func TestRefusedStatementsEndAStream(t *testing.T) {
+	var log journal
+	us := chain(t, 1)
+	a := stateWith(t, us, keptIn(&log))
+	kinds, reasons := shownRefused(us)
+	for _, reason := range reasons {
+		require.Equal(t, theirs, blameOf(reason), reason)
+	}
+	const streams = 4
+	for n := range streams {
+		var messages []*ententev1.PeerMessage
+		for i := range maxRefusals + 1 {
+			messages = append(messages, kinds[i%len(kinds)])
+		}
+		goodbye, _ := ended(a.state(t, us, messages...))
+		require.Equal(t, "refused_statements", goodbye.GetReason())
+		require.Contains(t, goodbye.GetDetail(), "more than 32 bundles and statements that the peer brought were refused")
+		until(t, "the metric", func() bool {
+			return testutil.ToFloat64(a.manager.metrics.streamsEnded.WithLabelValues("refused_statements")) == float64(n+1)
+		})
+	}
+	for _, reason := range reasons {
+		require.GreaterOrEqual(t, testutil.ToFloat64(a.manager.metrics.statements.WithLabelValues(reason)), float64(streams*maxRefusals/len(reasons)), reason)
+	}
+	until(t, "the end to be shown", func() bool {
+		shown := a.show(t, "us.example.org").GetStreams()
+		return len(shown) == 1 && !shown[0].GetConnected() && shown[0].GetLastResult() == "refused_statements" && strings.Contains(shown[0].GetLastError(), "were refused")
+	})
+	warned := slices.DeleteFunc(log.lines("statements that a peer brought are none"), func(line string) bool { return !strings.Contains(line, "[WARN]") })
+	require.NotEmpty(t, warned)
+	require.Less(t, len(warned), streams*maxRefusals, "of all that were refused")
+	require.Equal(t, Fresh, a.trust(t, "us.example.org"), "trust does not hang on statements")
+
+	// Refused bundles and statements add up.
+	var mixed []*ententev1.PeerMessage
+	for range maxRefusals/2 + 1 {
+		mixed = append(mixed, &ententev1.PeerMessage{Content: &ententev1.PeerMessage_Bundle{Bundle: &ententev1.PeerBundle{TrustDomain: "us.example.org", Document: []byte("garbage")}}}, kinds[0])
+	}
+	goodbye, _ := ended(a.state(t, us, mixed...))
+	require.Contains(t, []string{"refused_statements", "refused_bundles"}, goodbye.GetReason())
+}
+
+// TestEarlyStatementsEndNoStream: statements ahead of their bundles, and on domains that are not wanted any more, are passed over; the stream
+// goes on. A peer that brings nothing else for good is no peer that is early.
+func TestEarlyStatementsEndNoStream(t *testing.T) {
+	us := chain(t, 3)
+	a := stateWith(t, us)
+	early := statementsOf("us.example.org", bundle.MarshalStatements(us.us.td, us.compact(3)[1:]))
+	unwanted := statementsOf("ap.example.org", bundle.MarshalStatements(us.us.td, us.compact(3)))
+	messages := []*ententev1.PeerMessage{statementsOf("us.example.org", bundle.MarshalStatements(us.us.td, us.compact(1)))}
+	for range maxRefusals + 1 {
+		messages = append(messages, early, unwanted)
+	}
+	call := a.state(t, us, append(messages, &ententev1.PeerMessage{Content: &ententev1.PeerMessage_Bundle{
+		Bundle: &ententev1.PeerBundle{TrustDomain: "us.example.org", Document: us.version(3, "a").Marshal()},
+	}}, early)...)
+	until(t, "the statement on 3", func() bool { return a.show(t, "us.example.org").GetStatedSequence() == 3 })
+	require.Empty(t, a.show(t, "us.example.org").GetAlarms())
+	require.True(t, a.show(t, "us.example.org").GetStreams()[0].GetConnected(), "the same stream")
+
+	// It goes on with those of versions that never come.
+	us.publish(4, "a", "a")
+	early = statementsOf("us.example.org", bundle.MarshalStatements(us.us.td, us.compact(4)[3:]))
+	for range excuseBurst + maxRefusals + 1 {
+		if call.Send(&ententev1.ExchangeRequest{Message: early}) != nil {
+			break
+		}
+	}
+	goodbye, _ := ended(call)
+	require.Equal(t, "refused_statements", goodbye.GetReason())
+	require.Contains(t, goodbye.GetDetail(), statementsEarly)
+}
+
+// TestADialBeginsAnew: a peer is dialed again at once where its stream was good, and later and later where it was ended for what the peer brought.
+func TestADialBeginsAnew(t *testing.T) {
+	for end, anew := range map[string]bool{
+		"lost": true, "silent": true, "draining": true, "moved": true, "not_stored": true, "suspended": true, unreachable: true,
+		"flood": false, "refused_bundles": false, reasonStatements: false, reasonMap: false, "malformed": false, "version": false,
+		"goodbye": false, "": false,
+	} {
+		require.Equal(t, anew, beginsAnew(settled+1, end), end)
+		require.False(t, beginsAnew(settled, end), end)
+	}
+}

@@ -1,0 +1,93 @@
+package federation
+
+import (
+	"context"
+	"fmt"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/bundle"
+)
+
+// reasonStatements ends a stream on which too many statements were refused.
+const reasonStatements = "refused_statements"
+
+// blame is whose fault it is that statements which a peer brought are not taken.
+type blame int
+
+const (
+	// nobodys: they were taken, or are known already; or this cluster could not look at them, and asks the endpoint.
+	nobodys blame = iota
+	// perhapsOurs: a peer in good order brings such for a moment, where what is stored here is a version behind, was changed by an operator
+	// meanwhile, or is another's word. A peer has a budget of those, [excuseBurst].
+	perhapsOurs
+	// theirs: whatever is stored here, no peer in good order brings them.
+	theirs
+)
+
+// blameOf is the rule of whose fault a result is. What hangs on nothing but the message itself is the peer's; what hangs on what this
+// cluster holds may be its own: a bundle that came from another source and was no good, say, would make an honest peer's statement look forged.
+func blameOf(result string) blame {
+	switch result {
+	case statementsTaken, statementsUnjudged:
+		return nobodys
+	case statementsEarly, reasonNotWanted, AlarmSplitView, bundle.Reason(bundle.ErrStatementSignature):
+		return perhapsOurs
+	}
+	return theirs
+}
+
+// takeStatements takes what the peer brought. The error ends the stream: too much of what it brought was refused.
+func (s *stream) takeStatements(brought *ententev1.PeerStatements) error {
+	m := s.peers.manager
+	result, err := m.receiveStatements(s.ctx, s.session.home, brought)
+	if s.ctx.Err() != nil {
+		return nil //nolint:nilerr // it has ended for a reason of its own
+	}
+	m.metrics.statements.WithLabelValues(result).Inc()
+	now, whose := m.now(), blameOf(result)
+	if err != nil {
+		text, level := "statements that a peer brought are not taken now", m.log.Debug
+		switch {
+		case result == statementsUnjudged:
+			text = unwrittenStatements
+		case whose == theirs:
+			text = "statements that a peer brought are none; its endpoint is asked"
+		}
+		if whose != perhapsOurs && s.lines.AllowN(now, 1) {
+			level = m.log.Warn // of more there is the metric
+		}
+		level(text, "trust_domain", brought.GetTrustDomain(), "peer", s.session.home, "result", result, "error", clip(err.Error()))
+	}
+	if whose == nobodys || whose == perhapsOurs && s.excuses.AllowN(now, 1) {
+		return nil
+	}
+	s.mu.Lock()
+	s.session.refusals++
+	s.mu.Unlock()
+	if s.tooMuchRefused() {
+		return violation(reasonStatements, "more than %d bundles and statements that the peer brought were refused, the last ones: %s", maxRefusals, result)
+	}
+	return nil
+}
+
+// receiveStatements takes the statements that a peer brought on a bundle that a relationship has from it. What they are worth is
+// judged as if its endpoint had served them; where they are no such document the endpoint is asked for it. The result is a name from a
+// bounded set; the error says why they were not taken.
+func (m *Manager) receiveStatements(ctx context.Context, home string, brought *ententev1.PeerStatements) (result string, err error) {
+	e, ok := m.catalog.get(brought.GetTrustDomain())
+	if !ok || e.peerHome() != home {
+		return reasonNotWanted, errNotWanted
+	}
+	statements, err := bundle.ParseStatements(e.relationship.TrustDomain, brought.GetDocument())
+	if err == nil && len(statements) == 0 {
+		err = bundle.ErrNoStatements
+	}
+	if err != nil {
+		return reasonOf(err), err
+	}
+	result, err = m.takeStatements(ctx, brought.GetTrustDomain(), statements)
+	if err == nil && result != statementsTaken {
+		err = fmt.Errorf("none of %d statements could be taken over by what is stored of %s", len(statements), brought.GetTrustDomain())
+	}
+	return result, err
+}
