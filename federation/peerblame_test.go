@@ -1,6 +1,7 @@
 package federation
 
 import (
+	"crypto/rand"
 	"crypto/sha256"
 	"slices"
 	"strings"
@@ -115,6 +116,10 @@ func shownRefused(s *stating) (messages []*ententev1.PeerMessage, reasons []stri
 	return messages, reasons
 }
 
+func bundleOf(td string, document []byte) *ententev1.PeerMessage {
+	return &ententev1.PeerMessage{Content: &ententev1.PeerMessage_Bundle{Bundle: &ententev1.PeerBundle{TrustDomain: td, Document: document}}}
+}
+
 // stateWith makes a site that takes the statements of a domain over a stream alone.
 func stateWith(t *testing.T, s *stating, adjust ...func(*Config)) *site {
 	a := newSite(t, "eu.example.org", adjust...)
@@ -130,7 +135,7 @@ func stateWith(t *testing.T, s *stating, adjust ...func(*Config)) *site {
 func (s *site) state(t *testing.T, us *stating, messages ...*ententev1.PeerMessage) ententev1.PeerService_ExchangeClient {
 	t.Helper()
 	call := s.intrude(t, us.us, "/entente/member/member-1")
-	for _, m := range slices.Insert(messages, 0, helloOf("us.example.org", "member-1")) {
+	for _, m := range append([]*ententev1.PeerMessage{helloOf("us.example.org", "member-1")}, messages...) {
 		if call.Send(&ententev1.ExchangeRequest{Message: m}) != nil {
 			break // it was turned away, and says why
 		}
@@ -175,10 +180,52 @@ func TestRefusedStatementsEndAStream(t *testing.T) {
 	// Refused bundles and statements add up.
 	var mixed []*ententev1.PeerMessage
 	for range maxRefusals/2 + 1 {
-		mixed = append(mixed, &ententev1.PeerMessage{Content: &ententev1.PeerMessage_Bundle{Bundle: &ententev1.PeerBundle{TrustDomain: "us.example.org", Document: []byte("garbage")}}}, kinds[0])
+		mixed = append(mixed, bundleOf("us.example.org", []byte("garbage")), kinds[0])
 	}
 	goodbye, _ := ended(a.state(t, us, mixed...))
 	require.Contains(t, []string{"refused_statements", "refused_bundles"}, goodbye.GetReason())
+}
+
+// TestRefusedBundlesFillNoLog: neither the log nor the audit log, however often the peer opens a stream anew; the metric counts all.
+func TestRefusedBundlesFillNoLog(t *testing.T) {
+	var log journal
+	us := chain(t, 1)
+	a := stateWith(t, us, keptIn(&log))
+	const streams = 4
+	for range streams {
+		var messages []*ententev1.PeerMessage
+		for range maxRefusals + 1 {
+			messages = append(messages, bundleOf("us.example.org", []byte(rand.Text())))
+		}
+		goodbye, _ := ended(a.state(t, us, messages...))
+		require.Equal(t, "refused_bundles", goodbye.GetReason())
+	}
+	require.GreaterOrEqual(t, testutil.ToFloat64(a.manager.metrics.received.WithLabelValues("malformed")), float64(streams*maxRefusals))
+	audited := slices.DeleteFunc(a.ledger.said(), func(line string) bool { return line != "refuse bundle us.example.org: malformed" })
+	warned := slices.DeleteFunc(log.lines("bundle brought by a peer is refused"), func(line string) bool { return !strings.Contains(line, "[WARN]") })
+	for _, lines := range [][]string{audited, warned} {
+		require.NotEmpty(t, lines)
+		require.Less(t, len(lines), streams*maxRefusals, "of all that were refused")
+	}
+}
+
+// TestUnwantedBundlesEndNoStream: they were on their way when the operator ended the relationships.
+func TestUnwantedBundlesEndNoStream(t *testing.T) {
+	us := chain(t, 1)
+	a := stateWith(t, us)
+	var messages []*ententev1.PeerMessage
+	for range maxRefusals + 1 {
+		messages = append(messages, bundleOf("ap.example.org", []byte("{}")))
+	}
+	call := a.state(t, us, append(messages, bundleOf("us.example.org", us.version(2, "a").Marshal()))...)
+	a.awaitSequence(t, "us.example.org", 2)
+	for range excuseBurst {
+		if call.Send(&ententev1.ExchangeRequest{Message: messages[0]}) != nil {
+			break
+		}
+	}
+	goodbye, _ := ended(call)
+	require.Equal(t, "refused_bundles", goodbye.GetReason())
 }
 
 // TestEarlyStatementsEndNoStream: statements ahead of their bundles, and on domains that are not wanted any more, are passed over; the stream
@@ -192,9 +239,7 @@ func TestEarlyStatementsEndNoStream(t *testing.T) {
 	for range maxRefusals + 1 {
 		messages = append(messages, early, unwanted)
 	}
-	call := a.state(t, us, append(messages, &ententev1.PeerMessage{Content: &ententev1.PeerMessage_Bundle{
-		Bundle: &ententev1.PeerBundle{TrustDomain: "us.example.org", Document: us.version(3, "a").Marshal()},
-	}}, early)...)
+	call := a.state(t, us, append(messages, bundleOf("us.example.org", us.version(3, "a").Marshal()), early)...)
 	until(t, "the statement on 3", func() bool { return a.show(t, "us.example.org").GetStatedSequence() == 3 })
 	require.Empty(t, a.show(t, "us.example.org").GetAlarms())
 	require.True(t, a.show(t, "us.example.org").GetStreams()[0].GetConnected(), "the same stream")

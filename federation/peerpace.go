@@ -18,10 +18,12 @@ const (
 	wordRate, wordBurst = 200, bundle.MaxMapDomains
 	// interestRate is how often a peer says anew what it takes of this cluster's map, each of which is compared with all of it.
 	interestRate, interestBurst = 1, 2 * maxMapInterests
-	// Statements that were refused and may be no fault of the peer's are forgiven, so many a second and so many at once: those on all
-	// bundles of a stream, where this cluster is a version behind with every one. A peer that goes on is no peer that is early.
+	// Statements that were refused, and bundles that are not wanted any more, may be no fault of the peer's and are forgiven, so many a second
+	// and so many at once: those of all domains of a stream, where this cluster is a version behind with every one. A peer that goes on is no
+	// peer that is early.
 	excuseRate, excuseBurst = 0.1, maxPeerDomains
-	// Of streams that are refused, and of statements that each peer brings and are none, so many lines are logged in a second, and so many at once; the metric counts all.
+	// Of streams that are refused, and of bundles and statements of each peer's, so many lines are written to the log and the audit log in a
+	// second, and so many at once; the metrics count all.
 	refusalRate, refusalBurst = 1, 20
 )
 
@@ -42,6 +44,14 @@ func (p *peers) paceLocked(home string) *peerPace {
 		p.paces[home] = pace
 	}
 	return pace
+}
+
+// tells reports whether one more refusal of what a peer brings is written down.
+func (p *peers) tells(home string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	pace, ok := p.paces[home]
+	return !ok || pace.lines.AllowN(p.manager.now(), 1)
 }
 
 // crowdedLocked says why a peer can have no further stream at this member. older is the one that the new one replaces; those that are ending

@@ -48,8 +48,14 @@ func (m *Manager) receive(ctx context.Context, home, td string, document []byte)
 	m.metrics.received.WithLabelValues(out.result).Inc()
 	failure := ""
 	if out.err != nil {
-		failure = out.err.Error()
-		m.log.Warn("bundle brought by a peer is refused; the stored one is kept", "trust_domain", td, "peer", home, "result", out.result, "error", clip(failure))
+		failure = clip(out.err.Error())
+		level := m.log.Debug
+		if m.peers.tells(home) {
+			if level = m.log.Warn; isDecision(out.result) {
+				m.record(actionRefuse, td, out.result, failure, 0)
+			}
+		}
+		level("bundle brought by a peer is refused; the stored one is kept", "trust_domain", td, "peer", home, "result", out.result, "error", failure)
 	} else {
 		m.log.Info("bundle brought by a peer", "trust_domain", td, "peer", home, "result", out.result, "took", took)
 	}
@@ -59,11 +65,7 @@ func (m *Manager) receive(ctx context.Context, home, td string, document []byte)
 
 func (m *Manager) receiveOnce(ctx context.Context, home, td string, b basis, document []byte) (version, outcome) {
 	refuse := func(err error) (version, outcome) {
-		out := outcome{result: reasonOf(err), err: err}
-		if isDecision(out.result) && ctx.Err() == nil {
-			m.record(actionRefuse, td, out.result, clip(err.Error()), 0)
-		}
-		return version{}, out
+		return version{}, outcome{result: reasonOf(err), err: err}
 	}
 	if most := b.relationship.Limits.DocumentBytes; most > 0 && int64(len(document)) > most {
 		return refuse(fmt.Errorf("refuse the bundle of %s from the peer %s: %w: it has %d bytes, and its relationship allows %d", td, home, bundle.ErrTooLarge, len(document), most))

@@ -233,7 +233,7 @@ func (p *peers) join(s *stream) error {
 	default:
 		if err = p.crowdedLocked(s, older); err == nil {
 			pace := p.paceLocked(home)
-			s.bundles, s.words, s.excuses, s.lines, s.serving.interests = pace.bundles, pace.words, pace.excuses, pace.lines, pace.interests
+			s.bundles, s.words, s.excuses, s.serving.interests = pace.bundles, pace.words, pace.excuses, pace.interests
 			p.streams[home] = append(streams, s)
 			p.work.Add(1) // until keep is done with it
 		}

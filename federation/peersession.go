@@ -279,9 +279,7 @@ func (s *session) reply(td string, v version, refusal string) {
 		if s.told != nil {
 			s.told[td] = v
 		}
-		return
 	}
-	s.refusals++
 }
 
 // overdue says why the stream has to end, by the clock alone.

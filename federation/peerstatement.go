@@ -53,7 +53,7 @@ func (s *stream) takeStatements(brought *ententev1.PeerStatements) error {
 		case whose == theirs:
 			text = "statements that a peer brought are none; its endpoint is asked"
 		}
-		if whose != perhapsOurs && s.lines.AllowN(now, 1) {
+		if whose != perhapsOurs && s.peers.tells(s.session.home) {
 			level = m.log.Warn // of more there is the metric
 		}
 		level(text, "trust_domain", brought.GetTrustDomain(), "peer", s.session.home, "result", result, "error", clip(err.Error()))

@@ -46,9 +46,9 @@ type stream struct {
 	// serving tells the peer of this cluster's map, maps are what the peer told of its own and is to be stored.
 	serving *mapServing
 	maps    chan *ententev1.PeerMapChanges
-	// bundles bounds the bundles that are looked at, words what a hub says of others, excuses the statements that are refused and may be no fault
-	// of the peer's, lines what is logged of others; they are set when the stream joins.
-	bundles, words, excuses, lines *rate.Limiter
+	// bundles bounds the bundles that are looked at, words what a hub says of others, excuses what is refused and may be no fault of the
+	// peer's; they are set when the stream joins.
+	bundles, words, excuses *rate.Limiter
 
 	mu      sync.Mutex
 	session *session
@@ -294,9 +294,13 @@ func (s *stream) takeBundle(m *ententev1.PeerBundle) {
 			}
 		}
 	}
+	forgiven := refusal == "" || refusal == reasonNotWanted && s.excuses.AllowN(s.peers.manager.now(), 1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.session.reply(td, v, refusal)
+	if !forgiven {
+		s.session.refusals++
+	}
 }
 
 // lost says how a stream broke. What the other side says when it refuses one is its reason, and anything else the network's.
