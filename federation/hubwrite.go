@@ -39,13 +39,8 @@ func (m *Manager) writeMap(ctx context.Context, r *reading, b basis) error {
 	superseded := false
 	for some := range inTransactions(sortedChanges(r.changes)) {
 		done, err := m.writeSome(ctx, r.hub, b, some)
-		if errors.Is(err, raftstore.ErrTooLarge) && len(some) > 1 {
-			for i := range some { // each by itself
-				if done, err = m.writeSome(ctx, r.hub, b, some[i:i+1]); err != nil {
-					break
-				}
-				superseded = superseded || !done
-			}
+		if errors.Is(err, raftstore.ErrTooLarge) {
+			done, err = m.writeEach(ctx, r, b, some)
 		}
 		if err != nil {
 			return err
@@ -56,6 +51,39 @@ func (m *Manager) writeMap(ctx context.Context, r *reading, b basis) error {
 		return errSuperseded
 	}
 	return nil
+}
+
+// writeEach writes each change by itself. A document that does not fit even so is held against the word on its domain alone.
+func (m *Manager) writeEach(ctx context.Context, r *reading, b basis, some []mapChange) (done bool, err error) {
+	done = true
+	for _, c := range some {
+		one, err := m.writeSome(ctx, r.hub, b, []mapChange{c})
+		if errors.Is(err, raftstore.ErrTooLarge) {
+			if c = r.refuseLarge(c, err); c.refused == "" {
+				continue // nothing would be new
+			}
+			one, err = m.writeSome(ctx, r.hub, b, []mapChange{c})
+		}
+		if err != nil {
+			return false, err
+		}
+		done = done && one
+	}
+	return done, nil
+}
+
+// refuseLarge is the refusal of what cannot be stored; none, where that is known or nothing is stored of the domain.
+func (r *reading) refuseLarge(c mapChange, err error) mapChange {
+	refusal := mapChange{td: c.td, known: c.known, refused: reasonOf(err), refusal: clip(err.Error())}
+	r.count.taken--
+	r.count.refused++
+	if r.firstRefused == "" {
+		r.firstRefused = c.td + ": " + refusal.refusal
+	}
+	if known := r.known[c.td]; known == nil || known.refused == refusal.refused {
+		return mapChange{td: c.td}
+	}
+	return refusal
 }
 
 // inTransactions cuts changes into those that are written together.

@@ -46,6 +46,8 @@ func reasonOf(err error) string {
 		return "unfinished"
 	case errors.Is(err, errAudit):
 		return "not_audited"
+	case errors.Is(err, raftstore.ErrTooLarge):
+		return bundle.Reason(bundle.ErrTooLarge) // no other attempt stores it
 	case isStoreError(err):
 		return "not_stored"
 	}
@@ -53,7 +55,7 @@ func reasonOf(err error) string {
 }
 
 func isStoreError(err error) bool {
-	for _, known := range []error{raftstore.ErrNoLeader, raftstore.ErrUnknownOutcome, raftstore.ErrTooLarge, raftstore.ErrBusy, raftstore.ErrClosed} {
+	for _, known := range []error{raftstore.ErrNoLeader, raftstore.ErrUnknownOutcome, raftstore.ErrBusy, raftstore.ErrClosed} {
 		if errors.Is(err, known) {
 			return true
 		}
