@@ -132,17 +132,20 @@ func growMesh(t *testing.T, size int, streams bool) (g grown) {
 	return g
 }
 
+// mapLength is how large the map is that a handler serves.
+func mapLength(t *testing.T, h *bundle.Handler) int {
+	t.Helper()
+	answer := httptest.NewRecorder()
+	h.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/bundles", nil))
+	require.Equal(t, http.StatusOK, answer.Code)
+	return answer.Body.Len()
+}
+
 // growHub measures a hub: until it has stored a spoke's distrust, and what its map is then.
-func growHub(t *testing.T, size int) (g grown) {
+func growHub(t *testing.T, size int, streams bool) (g grown) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newWorld(t, "entente").grow(oneHub, size, true)
-		read := func() int {
-			answer := httptest.NewRecorder()
-			m.real.handler.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/bundles", nil))
-			require.Equal(t, http.StatusOK, answer.Code)
-			return answer.Body.Len()
-		}
-		read()
+		m := newWorld(t, "entente").grow(oneHub, size, streams)
+		mapLength(t, m.real.handler)
 		g = grown{size: size, held: memory() - m.before}
 		last := len(m.peers) - 1
 		began, worked := time.Now(), processorTime()
@@ -151,7 +154,7 @@ func growHub(t *testing.T, size int) (g grown) {
 		require.NoError(t, err)
 		g.took = []time.Duration{at.Sub(began)}
 		synctest.Wait()
-		g.mapBytes = read()
+		g.mapBytes = mapLength(t, m.real.handler)
 		g.mapWork = processorTime() - worked
 	})
 	return g
@@ -202,6 +205,7 @@ func growSpoke(t *testing.T, size int) (g grown) {
 		require.NoError(t, err)
 		publication.Vouched = append(slices.Clone(publication.Vouched[:size-3]), changed)
 		require.NoError(t, h.handler.Publish(publication))
+		g.mapBytes = mapLength(t, h.handler)
 		at, err := spoke.knows(t.Context(), last.td.Name(), 2)
 		require.NoError(t, err)
 		g.took = []time.Duration{at.Sub(began)}

@@ -21,6 +21,8 @@ type scale struct {
 	meshes, whole, resting, large, polled, streamed []int
 	turns, rounds                                   int
 	hint                                            time.Duration
+	// found is what the parts found, for what is computed from all of them.
+	found found
 }
 
 // TestScaleTables prints the tables of docs/SCALE.md, for small sizes unless -scale asks for all.
@@ -35,6 +37,7 @@ func TestScaleTables(t *testing.T) {
 	t.Run("times", s.times)
 	t.Run("growth", s.growth)
 	t.Run("rest", s.rests)
+	t.Run("costs", s.costs)
 	t.Run("polls", s.polls)
 }
 
@@ -80,7 +83,7 @@ func ways(streams bool) string {
 }
 
 // times shows after how long a distrust has reached everybody, simulated and by the model.
-func (s scale) times(t *testing.T) {
+func (s *scale) times(t *testing.T) {
 	m := newModel()
 	var all []measured
 	head("### Time until everybody knows of a distrust", "topology", "by", "clusters", "p50", "p99", "last", "how it was found")
@@ -107,6 +110,7 @@ func (s scale) times(t *testing.T) {
 			}
 		}
 	}
+	s.found.whole = all
 	head("### What a distrust costs", "topology", "by", "clusters", "origin, messages", "origin, bytes", "hub, messages", "hub, bytes", "anybody else, messages", "anybody else, bytes")
 	for _, m := range all {
 		cells := []any{m.topology, ways(m.streams), m.size}
@@ -122,29 +126,37 @@ func (s scale) times(t *testing.T) {
 }
 
 // growth shows what one cluster bears.
-func (s scale) growth(t *testing.T) {
+func (s *scale) growth(t *testing.T) {
 	stream := simPeerMemory(t)
 	head("### One cluster among many", "clusters", "memory a relationship", "with a stream", "all know of its distrust, p50", "last", "processor time",
-		"messages", "bytes", "map of a hub", "processor time to store one bundle and write the map anew", "a spoke's memory a domain", "processor time to read a changed map", "bytes")
+		"messages", "bytes", "map of a hub", "processor time to store one bundle and write the map anew", "a spoke's memory a domain", "processor time to read a changed map", "bytes",
+		"a hub's memory a spoke by polling", "by streams", "a streamed spoke's memory a domain", "it knows after", "messages", "bytes")
 	for _, size := range s.large {
 		polled, streamed := growMesh(t, size, false), growMesh(t, size, true)
-		hub, spoke := growHub(t, size), growSpoke(t, size)
+		hub, polledHub := growHub(t, size, true), growHub(t, size, false)
+		spoke, near := growSpoke(t, size), growStreamedSpoke(t, size)
 		others := int64(size - 1)
-		show(size, bytesText(int(polled.held/others)), bytesText(int(streamed.held/others-stream)), span(quantile(streamed.took, 0.5)), span(quantile(streamed.took, 1)),
+		streamed.held -= others * stream
+		hub.held -= others * stream
+		near.held = max(0, near.held-stream)
+		s.found.large = append(s.found.large, grownTogether{polled, streamed, hub, polledHub, spoke, near})
+		show(size, bytesText(int(polled.held/others)), bytesText(int(streamed.held/others)), span(quantile(streamed.took, 0.5)), span(quantile(streamed.took, 1)),
 			streamed.work.Round(time.Millisecond),
 			streamed.news.messages, bytesText(streamed.news.bytes), bytesText(hub.mapBytes), hub.mapWork.Round(time.Millisecond),
-			bytesText(int(spoke.held/others)), spoke.work.Round(time.Millisecond), bytesText(spoke.news.bytes))
+			bytesText(int(spoke.held/others)), spoke.work.Round(time.Millisecond), bytesText(spoke.news.bytes),
+			bytesText(int(polledHub.held/others)), bytesText(int(hub.held/others)), bytesText(int(near.held/others)), span(near.took[0]), near.news.messages, bytesText(near.news.bytes))
 		runtime.GC()
 	}
 }
 
 // rests shows what goes on while nothing changes.
-func (s scale) rests(t *testing.T) {
+func (s *scale) rests(t *testing.T) {
 	head("### An hour of rest", "topology", "by", "clusters", "hub, messages", "hub, bytes", "anybody else, messages", "anybody else, bytes")
 	for _, size := range s.resting {
 		for _, kind := range []topology{mesh, oneHub, twoLevels} {
 			for _, streams := range []bool{true, false} {
 				m := measure(t, kind, size, streams, time.Hour, 1)
+				s.found.rested = append(s.found.rested, m)
 				cells := []any{m.topology, ways(m.streams), m.size}
 				for _, r := range []role{hub, ordinary} {
 					if _, is := m.rest[r]; !is {
@@ -160,7 +172,7 @@ func (s scale) rests(t *testing.T) {
 }
 
 // polls shows how a cluster of three spreads its polls.
-func (s scale) polls(t *testing.T) {
+func (s *scale) polls(t *testing.T) {
 	head("### Polls of a cluster of three, in windows of 10 s", "relationships", "by", "while", "polls", "mean", "most", "most / mean")
 	row := func(f spread, streams bool, while string, p pace) {
 		show(f.size-1, ways(streams), while, p.count, fmt.Sprintf("%.1f", p.mean), p.peak, fmt.Sprintf("%.1f", p.ratio()))

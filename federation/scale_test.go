@@ -92,9 +92,13 @@ func TestScaleLightPeers(t *testing.T) {
 	require.InEpsilon(t, all.news[origin].bytes, one.news.bytes, 0.1)
 	require.LessOrEqual(t, one.took[size-2], simFarthest)
 
-	h := growHub(t, size)
+	h := growHub(t, size, true)
 	require.LessOrEqual(t, h.took[0], simFarthest, "the hub knows of a spoke's distrust")
 	spoke := growSpoke(t, size)
 	require.LessOrEqual(t, spoke.took[0], Turn(simHint, 1)+20*simFarthest, "and the spoke by its map")
 	require.InEpsilon(t, h.mapBytes, spoke.news.bytes, 0.2, "which it reads whole")
+
+	near := growStreamedSpoke(t, size)
+	require.LessOrEqual(t, near.took[0], 2*simFarthest+10*time.Millisecond, "or by two messages")
+	require.Equal(t, 1, near.news.messages, "of which one is its own")
 }
