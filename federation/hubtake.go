@@ -270,7 +270,7 @@ func (m *Manager) readMap(ctx context.Context, hub string, b basis) (string, map
 		}
 		config.Bundles = b.trust
 	}
-	tag := m.mapTags.of(hub, m.tagBasis(view, b))
+	tag := m.mapTags.of(hub, r.tagBasis(b))
 	var answer bundle.MapResult
 	err = b.wait.on(ctx, func(ctx context.Context) (err error) {
 		answer, err = bundle.NewClient(config).FetchMap(ctx, m.routes.endpoint(hub, b.relationship, m.now()), b.relationship.Hub.URL, tag, r.see)
@@ -291,7 +291,11 @@ func (m *Manager) readMap(ctx context.Context, hub string, b basis) (string, map
 		return "", mapCount{}, errMapIncomplete
 	}
 	if r.count.refused == 0 && untold == nil { // what was refused is to be looked at again
-		m.mapTags.remember(hub, m.tagBasis(m.config.Store.View(), b), answer.ETag)
+		written, err := m.newReading(m.config.Store.View(), hub, b.relationship.Hub)
+		if err != nil {
+			return "", mapCount{}, err
+		}
+		m.mapTags.remember(hub, written.tagBasis(b), answer.ETag)
 	}
 	if len(r.changes) == 0 {
 		return resultUnchanged, r.count, nil
@@ -299,9 +303,15 @@ func (m *Manager) readMap(ctx context.Context, hub string, b basis) (string, map
 	return resultStored, r.count, nil
 }
 
-// tagBasis names all that what was taken from a map depends on.
-func (m *Manager) tagBasis(view *raftstore.View, b basis) string {
-	return fmt.Sprint(b.relationship.Generation, HubBundles.PrefixRevision(view, ""), m.config.HostedBundles.PrefixRevision(view, ""))
+// tagBasis names all that what was taken from a map depends on: of the words that are stored only this hub's, or each change of one hub's
+// map would have the maps of all others read whole. No row is written without a newer revision, and none is taken away without being one
+// fewer.
+func (r *reading) tagBasis(b basis) string {
+	var newest raftstore.Revision
+	for _, known := range r.known {
+		newest = max(newest, known.revision)
+	}
+	return fmt.Sprint(b.relationship.Generation, " ", len(r.known), " ", newest, " ", r.manager.config.HostedBundles.PrefixRevision(r.view, ""))
 }
 
 // mapTags remembers by which tag a hub last served the map that was taken whole.
