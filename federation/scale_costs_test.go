@@ -12,7 +12,8 @@ import (
 type units struct {
 	// bundle is a bundle over a stream with its acknowledgement, and word a hub's word about one.
 	bundle, word tally
-	// poll is a poll that brings a bundle, and mapPoll one that brings a map, beside the map; mapBytes is the map's share of one domain.
+	// poll is a poll that brings a bundle, and mapPoll one that brings a map, beside the map; mapBytes is what each domain of a map adds,
+	// with its share of TLS.
 	poll, mapPoll tally
 	mapBytes      float64
 	// pair is an hour of rest of a relationship in a mesh, spoke that of a spoke with its hub, and far that of a spoke with another
@@ -109,12 +110,14 @@ func (f *found) units() units {
 	polled := of(f.whole, mesh, false)
 	u := units{
 		bundle: g.streamed.news.times(1 / others), word: g.streamedSpoke.news, poll: polled.news[origin].times(1 / float64(polled.size-1)),
-		mapBytes: float64(g.hub.mapBytes) / others, mapPoll: tally{g.spoke.news.messages, g.spoke.news.bytes - g.spoke.mapBytes},
+		mapBytes: float64(g.spoke.news.bytes) / others,
 		pair: map[bool]tally{}, spoke: map[bool]tally{}, far: map[bool]tally{},
 		relationship: map[bool]float64{false: float64(g.polled.held) / others, true: float64(g.streamed.held) / others},
 		asHub:        map[bool]float64{false: float64(g.polledHub.held) / others, true: float64(g.hub.held) / others},
 		domain:       map[bool]float64{false: float64(g.spoke.held) / others, true: float64(g.streamedSpoke.held) / others},
 	}
+	small := f.large[0].spoke // of which the connection is a part worth counting
+	u.mapPoll = tally{small.news.messages, small.news.bytes - int(u.mapBytes*float64(small.size-1))}
 	for _, streams := range []bool{false, true} {
 		m, h, two := of(f.rested, mesh, streams), of(f.rested, oneHub, streams), of(f.rested, twoLevels, streams)
 		u.pair[streams] = m.rest[ordinary].times(1 / float64(m.size-1))
@@ -160,8 +163,10 @@ func (u units) hold(t *testing.T, f *found) {
 		require.InEpsilon(t, float64(want.bytes), float64(is.bytes), 0.25, "%s: %s by %s of %d: %+v, computed %+v", about, m.topology, ways(m.streams), m.size, want, is)
 	}
 	for _, m := range f.whole {
-		if m.topology == twoLevels {
-			continue // where the mean of all hubs is measured, and chance says who has polled already
+		if m.topology == twoLevels { // the mean of all hubs is measured, and of near and far spokes
+			last := u.distrust(twoLevels, m.size, m.streams)[ordinary]
+			require.LessOrEqual(t, m.news[ordinary].bytes, 3*last.bytes, "one map is read, and not those of all hubs: %+v", m)
+			continue
 		}
 		for r, is := range u.distrust(m.topology, m.size, m.streams) {
 			if m.topology == oneHub && !m.streams && r == origin {

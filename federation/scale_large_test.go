@@ -205,7 +205,6 @@ func growSpoke(t *testing.T, size int) (g grown) {
 		require.NoError(t, err)
 		publication.Vouched = append(slices.Clone(publication.Vouched[:size-3]), changed)
 		require.NoError(t, h.handler.Publish(publication))
-		g.mapBytes = mapLength(t, h.handler)
 		at, err := spoke.knows(t.Context(), last.td.Name(), 2)
 		require.NoError(t, err)
 		g.took = []time.Duration{at.Sub(began)}

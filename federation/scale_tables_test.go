@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-var fullScale = flag.Bool("scale", false, "simulate all sizes of docs/SCALE.md and print its tables; takes half an hour")
+var fullScale = flag.Bool("scale", false, "simulate all sizes of docs/SCALE.md and print its tables; takes about an hour")
 
 // scale says which sizes are simulated how.
 type scale struct {
