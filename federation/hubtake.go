@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 
@@ -305,13 +307,13 @@ func (m *Manager) readMap(ctx context.Context, hub string, b basis) (string, map
 
 // tagBasis names all that what was taken from a map depends on: of the words that are stored only this hub's, or each change of one hub's
 // map would have the maps of all others read whole. No row is written without a newer revision, and none is taken away without being one
-// fewer.
+// fewer. Of hosted domains only the names count: a new bundle of one's own has no map read anew.
 func (r *reading) tagBasis(b basis) string {
 	var newest raftstore.Revision
 	for _, known := range r.known {
 		newest = max(newest, known.revision)
 	}
-	return fmt.Sprint(b.relationship.Generation, " ", len(r.known), " ", newest, " ", r.manager.config.HostedBundles.PrefixRevision(r.view, ""))
+	return fmt.Sprint(b.relationship.Generation, " ", len(r.known), " ", newest, " ", slices.Sorted(maps.Keys(r.hosted)))
 }
 
 // mapTags remembers by which tag a hub last served the map that was taken whole.
