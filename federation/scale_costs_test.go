@@ -111,7 +111,7 @@ func (f *found) units() units {
 	u := units{
 		bundle: g.streamed.news.times(1 / others), word: g.streamedSpoke.news, poll: polled.news[origin].times(1 / float64(polled.size-1)),
 		mapBytes: float64(g.spoke.news.bytes) / others,
-		pair: map[bool]tally{}, spoke: map[bool]tally{}, far: map[bool]tally{},
+		pair:     map[bool]tally{}, spoke: map[bool]tally{}, far: map[bool]tally{},
 		relationship: map[bool]float64{false: float64(g.polled.held) / others, true: float64(g.streamed.held) / others},
 		asHub:        map[bool]float64{false: float64(g.polledHub.held) / others, true: float64(g.hub.held) / others},
 		domain:       map[bool]float64{false: float64(g.spoke.held) / others, true: float64(g.streamedSpoke.held) / others},
