@@ -12,8 +12,7 @@ import (
 type units struct {
 	// bundle is a bundle over a stream with its acknowledgement, and word a hub's word about one.
 	bundle, word tally
-	// poll is a poll that brings a bundle, and mapPoll one that brings a map, beside the map; mapBytes is what each domain of a map adds,
-	// with its share of TLS.
+	// poll is a poll that brings a bundle, and mapPoll one that brings a map, beside the map; mapBytes is what each domain of a map adds.
 	poll, mapPoll tally
 	mapBytes      float64
 	// pair is an hour of rest of a relationship in a mesh, spoke that of a spoke with its hub, and far that of a spoke with another
@@ -110,7 +109,7 @@ func (f *found) units() units {
 	polled := of(f.whole, mesh, false)
 	u := units{
 		bundle: g.streamed.news.times(1 / others), word: g.streamedSpoke.news, poll: polled.news[origin].times(1 / float64(polled.size-1)),
-		mapBytes: float64(g.spoke.news.bytes) / others,
+		mapBytes: float64(g.hub.mapBytes) / others,
 		pair:     map[bool]tally{}, spoke: map[bool]tally{}, far: map[bool]tally{},
 		relationship: map[bool]float64{false: float64(g.polled.held) / others, true: float64(g.streamed.held) / others},
 		asHub:        map[bool]float64{false: float64(g.polledHub.held) / others, true: float64(g.hub.held) / others},
