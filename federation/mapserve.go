@@ -65,7 +65,7 @@ func (s *mapServing) take(m *ententev1.PeerMapInterest, log *mapLog, now time.Ti
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	side := s.sides[hub.Name()]
-	if side == nil || side.ready {
+	if side == nil || side.ready || len(m.GetTake()) > 0 { // only the first part says what is taken
 		if len(m.GetTake()) == 0 {
 			delete(s.sides, hub.Name())
 			return nil
