@@ -26,6 +26,10 @@ const (
 	maxETagBytes        = 256
 )
 
+// keepAlive finds connections that were lost without a word, and has what stands between remember those that are idle, which many forget after
+// four to six minutes.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 2 * time.Minute, Interval: 15 * time.Second, Count: 4}
+
 // ClientConfig says what a [Client] needs.
 type ClientConfig struct {
 	// Bundles verifies the SVIDs of https_spiffe endpoints. It is asked during each handshake for the bundle of the
@@ -35,10 +39,10 @@ type ClientConfig struct {
 	Timeout time.Duration
 	// MaxDocumentBytes bounds the document. 0 is [MaxDocumentBytes], and more than that is cut down to it.
 	MaxDocumentBytes int64
-	// Proxy chooses an HTTP proxy for a request to an https_web endpoint, as in [http.Transport]. Nil is none: what the
-	// environment names for other programs has no say in where trust comes from.
-	Proxy func(*http.Request) (*url.URL, error)
-	// Dial opens connections; nil is TCP.
+	// Version is that of Bundles, which changes with each of its changes. While it stays the same, a kept connection is not verified again
+	// before its certificate expires. 0 says that no version is known.
+	Version uint64
+	// Dial opens connections; nil is TCP, without a proxy: what the environment names for other programs has no say in where trust comes from.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Kept keeps the connection for the next fetch with the same KeptAs, which stands for an endpoint and all that its https_web certificate is
 	// verified by. Nil keeps none.
@@ -61,7 +65,7 @@ func NewClient(c ClientConfig) *Client {
 		c.MaxDocumentBytes = MaxDocumentBytes
 	}
 	if c.Dial == nil {
-		c.Dial = (&net.Dialer{Timeout: handshakeTimeout}).DialContext
+		c.Dial = (&net.Dialer{Timeout: handshakeTimeout, KeepAliveConfig: keepAlive}).DialContext
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -152,37 +156,22 @@ func (c *Client) fetch(ctx context.Context, e Endpoint, etag string) (result Res
 
 // ask follows redirects from target, has take read the answer at their end, and returns where that came from.
 func (c *Client) ask(ctx context.Context, e Endpoint, target *url.URL, etag string, take func(*http.Response) error) (*url.URL, error) {
-	over := &connection{}
-	if c.config.Kept != nil {
-		over = c.config.Kept.take(c.config.KeptAs, c, e)
-	} else {
-		over.transport = c.transport(e)
-	}
-	keep := false
-	defer func() {
-		if keep {
-			c.config.Kept.give(c.config.KeptAs, over)
-		} else {
-			over.transport.CloseIdleConnections()
-		}
-	}()
 	for redirects := 0; ; redirects++ {
-		response, err := c.get(ctx, over.transport, target, etag)
+		x, err := c.get(ctx, e, target, etag, redirects == 0)
 		if err != nil {
 			return nil, err
 		}
-		next, err := redirect(response, target)
+		next, err := redirect(x.Response, target)
 		if err == nil && next == nil {
-			err = take(response)
-			_ = response.Body.Close()
+			err = take(x.Response)
 			if err != nil && ctx.Err() != nil {
 				// The end that this side puts to an answer can look like the answer's own end, and the document like a broken one.
 				err = ctx.Err()
 			}
-			keep, over.state = err == nil && redirects == 0 && c.config.Kept != nil, response.TLS
+			c.leave(x, err == nil && redirects == 0)
 			return target, err
 		}
-		_ = response.Body.Close()
+		c.leave(x, false)
 		if err != nil {
 			return nil, err
 		}
@@ -193,47 +182,9 @@ func (c *Client) ask(ctx context.Context, e Endpoint, target *url.URL, etag stri
 	}
 }
 
-// transport is made for one fetch, and for one request a connection, unless [Connections] makes it keep its own. Only HTTP/1.1 is spoken.
-func (c *Client) transport(e Endpoint) *http.Transport {
-	config := baseTLS()
-	proxy := c.config.Proxy
-	config.Time = c.config.Now
-	config.RootCAs = e.roots
-	config.CurvePreferences = fetchCurves
-	if e.profile == HTTPSSPIFFE {
-		proxy = nil
-		// An X509-SVID is not verified by host name but by SPIFFE ID, which VerifyConnection does for every handshake.
-		config.InsecureSkipVerify = true
-		config.VerifyConnection = func(state tls.ConnectionState) error { return c.verify(e, state.PeerCertificates) }
-	}
-	return &http.Transport{
-		TLSClientConfig:        config,
-		DialContext:            c.config.Dial,
-		Proxy:                  proxy,
-		DisableKeepAlives:      true,
-		DisableCompression:     true, // and an answer that is compressed all the same is refused
-		TLSHandshakeTimeout:    handshakeTimeout,
-		ResponseHeaderTimeout:  answerHeaderTimeout,
-		MaxResponseHeaderBytes: maxAnswerHeader,
-	}
-}
-
-// verify checks whom an https_spiffe endpoint proved to be.
-func (c *Client) verify(e Endpoint, chain []*x509.Certificate) error {
-	if c.config.Bundles == nil {
-		return fmt.Errorf("%w: this client has none", ErrNoBundle)
-	}
-	svid, err := VerifySVID(chain, c.config.Bundles, c.config.Now())
-	if err != nil {
-		return err
-	}
-	if svid.ID != e.id {
-		return fmt.Errorf("%w: it is %s, expected is %s", ErrUnexpectedEndpointID, svid.ID, e.id)
-	}
-	return nil
-}
-
-func (c *Client) get(ctx context.Context, transport *http.Transport, target *url.URL, etag string) (*http.Response, error) {
+// get asks for a document, over the connection that is kept for the endpoint if the URL is the endpoint's own and there is one, or over a new one.
+// Whatever is asked twice that way changes nothing at the other side.
+func (c *Client) get(ctx context.Context, e Endpoint, target *url.URL, etag string, own bool) (*exchange, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), http.NoBody)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s", ErrURL, clip(target.String()))
@@ -243,7 +194,45 @@ func (c *Client) get(ctx context.Context, transport *http.Transport, target *url
 	if etag != "" {
 		request.Header.Set("If-None-Match", etag)
 	}
-	return transport.RoundTrip(request)
+	request.Close = !own || c.config.Kept == nil
+	if own {
+		if kept := c.kept(e); kept != nil {
+			if x, err := kept.do(request, keptPatience); !errors.Is(err, errNoAnswer) {
+				return x, err
+			}
+		}
+	}
+	fresh, err := c.dial(ctx, e, target)
+	if err != nil {
+		return nil, err
+	}
+	return fresh.do(request, answerHeaderTimeout)
+}
+
+// leave finishes an exchange, and keeps its connection if that may be.
+func (c *Client) leave(x *exchange, keep bool) {
+	switch again := x.finish(); {
+	case !again:
+	case keep && c.config.Kept != nil:
+		c.config.Kept.give(c.config.KeptAs, x.over, c.config.Now())
+	default:
+		x.over.close()
+	}
+}
+
+// verify checks whom an https_spiffe endpoint proved to be, and returns until when that holds.
+func (c *Client) verify(e Endpoint, chain []*x509.Certificate) (time.Time, error) {
+	if c.config.Bundles == nil {
+		return time.Time{}, fmt.Errorf("%w: this client has none", ErrNoBundle)
+	}
+	svid, err := VerifySVID(chain, c.config.Bundles, c.config.Now())
+	if err != nil {
+		return time.Time{}, err
+	}
+	if svid.ID != e.id {
+		return time.Time{}, fmt.Errorf("%w: it is %s, expected is %s", ErrUnexpectedEndpointID, svid.ID, e.id)
+	}
+	return svid.Until, nil
 }
 
 // redirect returns where an answer leads to, or nil if it is not a redirect. A target keeps to the rules of the URL
