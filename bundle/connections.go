@@ -41,6 +41,13 @@ func (k *Connections) Close() {
 	}
 }
 
+// Len is how many are kept.
+func (k *Connections) Len() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.idle)
+}
+
 // take returns the connection that is kept, or nil. Who took it has it alone.
 func (k *Connections) take(key string) *connection {
 	k.mu.Lock()

@@ -122,7 +122,7 @@ func (n *connection) do(request *http.Request, patience time.Duration) (*exchang
 	}
 	if err == nil {
 		x.buffered = bufio.NewReaderSize(head, answerBuffer)
-		x.Response, err = readHead(x.buffered, request)
+		x.Response, err = readHead(x.buffered, request) //nolint:bodyclose // finish does without
 	}
 	if err == nil {
 		err = raw.SetDeadline(time.Time{})
@@ -133,8 +133,8 @@ func (n *connection) do(request *http.Request, patience time.Duration) (*exchang
 		err = ctx.Err()
 	case err == nil:
 		head.N = math.MaxInt64 // from here on who reads the body bounds it
-		x.body.Reader = x.Response.Body
-		x.Response.Body = &x.body
+		x.body = answerBody{x.Body, x.Body == http.NoBody}
+		x.Body = &x.body
 		return x, nil
 	case silent:
 		err = fmt.Errorf("%w: %w", errNoAnswer, err)

@@ -264,28 +264,29 @@ func (m *Manager) update(tx *raftstore.Tx, c change, now time.Time) error {
 		return err
 	}
 	b := basis{relationship: rel, row: next, source: broughtBy(c.operator), reset: c.reset}
-	stored, found, err := ForeignBundles.Get(tx, name)
+	held, found, err := ForeignBundles.Get(tx, name)
 	if err != nil {
 		return err
 	}
 	if found {
-		b.stored = stored.Value
-		if b.current, err = bundle.FromRow(stored.Value); err != nil {
-			return err
-		}
+		b.current = newStored(held.Value)
 	}
-	if err := m.admit(tx, rel, bootstrap, b.current); err != nil {
+	current, err := b.current.bundle()
+	if err != nil {
+		return err
+	}
+	if err := m.admit(tx, rel, bootstrap, current); err != nil {
 		return err
 	}
 	if bootstrap != nil && !c.reset {
-		if err := Accept(b.current, bootstrap); err != nil {
+		if err := Accept(current, bootstrap); err != nil {
 			return status.Errorf(codes.FailedPrecondition, "the bootstrap bundle of %s is refused: %s", name, err)
 		}
 	}
 	if found && bootstrap == nil && !slices.Equal(row.GetAuthorityKinds(), next.GetAuthorityKinds()) {
 		// Those who follow the bundle see another one, though its document is stored as it was.
-		stored.Value.Decided = next.GetGeneration()
-		if err := ForeignBundles.Put(tx, name, stored.Value); err != nil {
+		held.Value.Decided = next.GetGeneration()
+		if err := ForeignBundles.Put(tx, name, held.Value); err != nil {
 			return err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/ententehq/entente/bundle"
@@ -11,20 +12,20 @@ import (
 )
 
 const (
-	// maxKept bounds the connections that are kept open, each of some 25 KiB at this end.
-	maxKept = 1024
-	// keptWithin is up to which interval they are: servers close what is idle for a minute, and turns come up to a tenth later than the
-	// interval. For longer ones a connection would lie idle, at both ends, for a hundred times as long as a handshake is worth.
-	keptWithin = 50 * time.Second
+	// keptWithin is up to which interval the connection to an endpoint is kept for the next fetch. For longer ones it would lie idle, at both
+	// ends, for more than a handshake is worth.
+	keptWithin = 10 * time.Minute
+	// mostKept bounds the connections that are kept, and with it what they take: 11 KiB each at this end.
+	mostKept = 10_000
 )
 
-// keepsConnection decides whether the connection to the endpoint of a bundle is kept for the next fetch.
-func keepsConnection(current *bundle.Bundle, least time.Duration) bool {
-	if current == nil {
-		return false
+// maxKept is how many connections are kept at most: of the files that this process can have open, half are for all else.
+func maxKept() int {
+	var files syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
+		return mostKept / 20 // what a limit of 1,024 allows for
 	}
-	hint, hinted := current.RefreshHint()
-	return Interval(hint, hinted, least) <= keptWithin
+	return int(min(files.Cur/2, mostKept))
 }
 
 // fetch asks one endpoint of a relationship. An https_spiffe endpoint is verified by the bundle of the basis and by no other.
@@ -39,8 +40,9 @@ func (m *Manager) fetch(ctx context.Context, name string, b basis, endpoint bund
 		}
 		config.Bundles = b.trust
 	}
-	if keepsConnection(b.current, m.config.MinRefresh) {
+	if e, ok := m.catalog.get(name); ok && m.interval(e.holding) <= keptWithin {
 		config.Kept, config.KeptAs = m.connections, fmt.Sprintf("%s %d %s", name, b.relationship.Generation, endpoint.URL())
+		config.Version = max(1, uint64(b.trustRevision)) // an operator's bundle has no revision; the generation stands for it
 	}
 	var fetched bundle.Result
 	err := b.wait.on(ctx, func(ctx context.Context) (err error) {

@@ -73,7 +73,7 @@ type Manager struct {
 	confirmations confirmations
 	// mapTags are by which tags hubs last served their maps.
 	mapTags mapTags
-	// connections are those that are kept to endpoints that are asked often.
+	// connections are those that are kept to endpoints.
 	connections *bundle.Connections
 	// alive reads which members there are to share the work, and aliveRows is what it reads.
 	alive     func(r raftstore.Reader) ([]string, error)
@@ -103,7 +103,7 @@ func New(c Config) (*Manager, error) {
 	}
 	m := &Manager{
 		config: c, member: c.Store.MemberID(), log: c.Logger, now: c.Now,
-		catalog: newCatalog(), changes: newChanges(), rejudged: newChanges(), etags: newETags(), routes: newRoutes(), silent: newSilences(), connections: bundle.NewConnections(maxKept), byHand: make(chan struct{}, maxByHand),
+		catalog: newCatalog(), changes: newChanges(), rejudged: newChanges(), etags: newETags(), routes: newRoutes(), silent: newSilences(), connections: bundle.NewConnections(maxKept()), byHand: make(chan struct{}, maxByHand),
 		alive: membership.Alive, aliveRows: membership.AlivePrefix(),
 	}
 	m.observations = newObservations(m.member, c.Now)

@@ -60,11 +60,14 @@ func newMetrics(m *Manager, registerer prometheus.Registerer) (*metrics, error) 
 				"of peers that answer promptly (fast), and of those that do not (slow).",
 		}, []string{"lane", "state"}),
 	}
+	kept := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "entente_federation_connections_kept", Help: "Connections to bundle endpoints that are kept open for the next fetch.",
+	}, func() float64 { return float64(m.connections.Len()) })
 	newPeerMetrics(ms)
 	if registerer == nil {
 		return ms, nil
 	}
-	for _, c := range []prometheus.Collector{ms.fetches, ms.passedOver, ms.duration, ms.owned, ms.lanes, ms.statements, ms.alarms, ms.invitations, ms.maps, ms.streams, ms.streamsEnded, ms.messages, ms.received, &bundleCollector{manager: m}} {
+	for _, c := range []prometheus.Collector{ms.fetches, ms.passedOver, ms.duration, ms.owned, kept, ms.lanes, ms.statements, ms.alarms, ms.invitations, ms.maps, ms.streams, ms.streamsEnded, ms.messages, ms.received, &bundleCollector{manager: m}} {
 		if err := registerer.Register(c); err != nil {
 			return nil, err
 		}

@@ -74,7 +74,7 @@ func (m *Manager) receiveOnce(ctx context.Context, home, td string, b basis, doc
 	if err != nil {
 		return refuse(fmt.Errorf("refuse the bundle of %s from the peer %s: %w", td, home, err))
 	}
-	if err := Accept(b.current, next); err != nil {
+	if err := b.current.accept(next); err != nil {
 		if failed := m.compareShown(ctx, td, next, b.origin()); failed != nil {
 			return version{}, outcome{result: "not_stored", err: fmt.Errorf("raise an alarm on what the peer %s shows of %s: %w", home, td, failed)}
 		}
@@ -82,7 +82,7 @@ func (m *Manager) receiveOnce(ctx context.Context, home, td string, b basis, doc
 	}
 	v := version{digest: next.Digest()}
 	v.sequence, v.ordered = next.Sequence()
-	if b.stored != nil && bytes.Equal(b.stored.GetDocument(), next.Marshal()) {
+	if b.current != nil && bytes.Equal(b.current.row.GetDocument(), next.Marshal()) {
 		return v, outcome{result: resultUnchanged}
 	}
 	if _, err := m.keep(ctx, td, b, next); err != nil {

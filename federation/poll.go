@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/ententehq/entente/access"
@@ -24,11 +25,10 @@ type basis struct {
 	relationship *Relationship
 	row          *statev1.Relationship
 	// current is the stored bundle; nil: none.
-	current  *bundle.Bundle
-	stored   *statev1.Bundle
+	current  *stored
 	revision raftstore.Revision
-	// trust is what verifies an https_spiffe endpoint.
-	trust         *bundle.Bundle
+	// trust is what verifies an https_spiffe endpoint; nil: there is nothing that does.
+	trust         x509bundle.Source
 	trustRevision raftstore.Revision
 	// source is where the bundle that is being stored comes from, for the history; empty: the relationship's endpoint. reset says that
 	// it counts whatever its sequence.
@@ -64,18 +64,16 @@ func (m *Manager) basisOf(r raftstore.Reader, name string) (basis, error) {
 	if b.relationship, err = ParseRelationship(row.Value); err != nil {
 		return basis{}, fmt.Errorf("stored relationship: %w", err)
 	}
-	stored, found, err := ForeignBundles.Get(r, name)
+	held, found, err := ForeignBundles.Get(r, name)
 	if err != nil {
 		return basis{}, err
 	}
 	if found {
-		b.stored, b.revision = stored.Value, stored.Revision
-		if b.current, err = bundle.FromRow(stored.Value); err != nil {
-			return basis{}, err
-		}
+		b.current, b.revision = newStored(held.Value), held.Revision
 	}
 	switch {
 	case b.relationship.Endpoint.Profile() != bundle.HTTPSSPIFFE:
+	case b.relationship.Endpoint.SelfServing() && !found:
 	case b.relationship.Endpoint.SelfServing():
 		b.trust, b.trustRevision = b.current, b.revision
 	case b.relationship.Serving != nil:
@@ -88,14 +86,13 @@ func (m *Manager) basisOf(r raftstore.Reader, name string) (basis, error) {
 
 // servingBundle returns the bundle of a domain that serves another's: a hosted one, or a foreign one in force. Nil: there
 // is none.
-func (m *Manager) servingBundle(r raftstore.Reader, name string) (*bundle.Bundle, raftstore.Revision, error) {
+func (m *Manager) servingBundle(r raftstore.Reader, name string) (x509bundle.Source, raftstore.Revision, error) {
 	row, hosted, err := m.config.HostedBundles.Get(r, name)
 	if err != nil {
 		return nil, 0, err
 	}
 	if hosted {
-		b, err := bundle.FromRow(row.Value)
-		return b, row.Revision, err
+		return newStored(row.Value), row.Revision, nil
 	}
 	relationship, found, err := Relationships.Get(r, name)
 	if err != nil || !found || !inForce(relationship.Value) || !kindsOf(relationship.Value).X509 {
@@ -104,8 +101,7 @@ func (m *Manager) servingBundle(r raftstore.Reader, name string) (*bundle.Bundle
 	if row, found, err = ForeignBundles.Get(r, name); err != nil || !found {
 		return nil, 0, err
 	}
-	b, err := bundle.FromRow(row.Value)
-	return b, row.Revision, err
+	return newStored(row.Value), row.Revision, nil
 }
 
 // outcome is what came of an attempt.
@@ -238,11 +234,11 @@ func (m *Manager) fetchFrom(ctx context.Context, name string, b basis, endpoint 
 	if len(fetched.Ignored) > 0 {
 		m.log.Debug("parts of a bundle have no effect", "trust_domain", name, "parts", bundle.CountIgnored(fetched.Ignored), "first", clip(fmt.Sprint(fetched.Ignored[0])))
 	}
-	if err := Accept(b.current, next); err != nil {
+	if err := b.current.accept(next); err != nil {
 		_ = m.compareShown(ctx, name, next, b.origin()) // an alarm that was not written is raised at the next fetch
 		return "", fmt.Errorf("refuse bundle of %s from %s: %w", name, endpoint.URL(), err)
 	}
-	if b.stored != nil && bytes.Equal(b.stored.GetDocument(), next.Marshal()) {
+	if b.current != nil && bytes.Equal(b.current.row.GetDocument(), next.Marshal()) {
 		m.etags.remember(name, etag{endpoint.URL(), b.relationship.Generation, b.revision, fetched.ETag})
 		return resultUnchanged, nil
 	}
@@ -272,7 +268,7 @@ func (m *Manager) keep(ctx context.Context, name string, b basis, next *bundle.B
 			return errSuperseded
 		}
 		// The standing basis is the very one that Accept has seen; it is asked again, because here is where it counts.
-		if err := Accept(now.current, next); err != nil {
+		if err := now.current.accept(next); err != nil {
 			return err
 		}
 		now.source = b.source
@@ -311,8 +307,12 @@ func (m *Manager) put(tx *raftstore.Tx, b basis, next *bundle.Bundle, now time.T
 // putBundle writes a bundle that was confirmed at now, and says how it stands.
 func (m *Manager) putBundle(tx *raftstore.Tx, b basis, next *bundle.Bundle, now time.Time) (Standing, error) {
 	changed := now
-	if b.current != nil && b.current.SameKeys(next) && b.stored.GetChangeTime().IsValid() {
-		changed = b.stored.GetChangeTime().AsTime() // another sequence or hint is no other content
+	current, err := b.current.bundle()
+	if err != nil {
+		return Standing{}, err
+	}
+	if current != nil && current.SameKeys(next) && b.current.row.GetChangeTime().IsValid() {
+		changed = b.current.row.GetChangeTime().AsTime() // another sequence or hint is no other content
 	}
 	if err := recordVersion(tx, next, b.origin(), b.reset, now); err != nil {
 		return Standing{}, err

@@ -41,7 +41,7 @@ func (c *meteredConn) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// TestUnchangedPoll: a poll that brings nothing new writes nothing. Over a kept connection it moves less than 1 KiB, and where peers are polled
+// TestUnchangedPoll: a poll that brings nothing new writes nothing, and moves less than 1 KiB over a kept connection. Where peers are polled
 // so seldom that none is kept, the handshake comes on top.
 func TestUnchangedPoll(t *testing.T) {
 	for _, test := range []struct {
@@ -52,9 +52,10 @@ func TestUnchangedPoll(t *testing.T) {
 		most  int64
 	}{
 		{"a hint of half a minute", 30 * time.Second, LowestMinRefresh, 0, 1 << 10},
+		{"a hint of five minutes", 5 * time.Minute, LowestMinRefresh, 0, 1 << 10},
 		{"the longest for which a connection is kept", keptWithin, LowestMinRefresh, 0, 1 << 10},
-		{"a hint of five minutes", 5 * time.Minute, LowestMinRefresh, 10, 6 << 10},
-		{"a short hint and a longer least interval", 30 * time.Second, time.Minute, 10, 6 << 10},
+		{"a hint of half an hour", 30 * time.Minute, LowestMinRefresh, 10, 6 << 10},
+		{"a short hint and a longer least interval", 30 * time.Second, 11 * time.Minute, 10, 6 << 10},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			meter := &metered{}
@@ -63,6 +64,7 @@ func TestUnchangedPoll(t *testing.T) {
 			us := newAuthority(t, "us.example.org").every(test.hint)
 			p := newPeer(t, us, us.bundle(t, 1))
 			r.create(t, spiffeRelationship(us, p), us.bundle(t, 1))
+			require.NoError(t, r.manager.catalog.load(r.store.View(), func(err error) { t.Error(err) }))
 			for range 2 { // the first learns the tag, and that no statements are made
 				require.NoError(t, r.manager.refresh(t.Context(), "us.example.org").err)
 			}

@@ -54,8 +54,8 @@ func TestScaleTwoLevels(t *testing.T) {
 // TestScalePolls: the polls of a cluster of three are spread over time and members, a change of leader changes nothing about that, and the
 // death of a member makes its relationships be fetched once, by the others.
 func TestScalePolls(t *testing.T) {
-	const size, hint, turns = 121, time.Minute, 2 // for a shorter hint connections are kept, and a poll opens none to be counted
-	const even = 2.5                              // twenty polls in a window on the mean: chance alone makes it 1.5 now and then
+	const size, hint, turns = 121, time.Minute, 2
+	const even = 2.5 // twenty polls in a window on the mean: chance alone makes it 1.5 now and then
 	usual := float64(size - 1)
 	s := spreadOf(t, size, false, hint, turns)
 	require.InEpsilon(t, turns*usual, float64(s.rest.count), 0.1)

@@ -109,6 +109,8 @@ func newWorld(t *testing.T, seed string) *world {
 		ConnContext:  func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, lineKey{}, c) },
 		ErrorLog:     log.New(quiet{}, "", 0), ReadHeaderTimeout: time.Minute,
 	}
+	// A kept connection would stand for many polls, and what the simulation needs for one is ten times what a member does.
+	server.SetKeepAlivesEnabled(false)
 	ended := make(chan struct{})
 	go func() { defer close(ended); _ = server.ServeTLS(w.lines, "", "") }()
 	t.Cleanup(func() {
