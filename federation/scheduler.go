@@ -11,7 +11,7 @@ import (
 const (
 	// fastLane bounds the fetches under way of peers that answer promptly, slowLane those of the others: any number of peers that hang
 	// for as long as a fetch may take cannot keep the healthy ones waiting. Nobody keeps a place in the fast lane for longer than
-	// [promptly]. Each fetch costs a handshake's worth of memory, some 100 KiB, and what it brings.
+	// [promptly]. A fetch without a kept connection costs a handshake's worth of memory, some 100 KiB, and what it brings.
 	fastLane = 96
 	slowLane = 32
 )
