@@ -60,7 +60,8 @@ func consentOf(a *statev1.RelationshipAgreement) ententev1.Consent {
 
 // heard takes down what the other side says of an agreement, and reports whether that is new. An end is for good. Before the other side
 // has shown that it has stored the agreement, that it knows of none may mean that it is about to.
-func heard(a *statev1.RelationshipAgreement, says ententev1.Consent, identities [][]byte, now time.Time) bool {
+func heard(row *statev1.Relationship, says ententev1.Consent, told membersTold, now time.Time) bool {
+	a := row.GetAgreement()
 	if a == nil || a.GetEndTime() != nil {
 		return false
 	}
@@ -83,10 +84,7 @@ func heard(a *statev1.RelationshipAgreement, says ententev1.Consent, identities 
 	if !a.GetConfirmed() {
 		a.Confirmed, changed = true, true
 	}
-	if len(identities) > 0 && !slices.EqualFunc(a.GetIdentities(), identities, slices.Equal) {
-		a.Identities, changed = identities, true
-	}
-	return changed
+	return told.apply(row) || changed
 }
 
 // hasMember reports whether an agreement's other side has a member with that identity key.
@@ -94,9 +92,9 @@ func hasMember(identities [][]byte, presented [32]byte) bool {
 	return slices.ContainsFunc(identities, func(known []byte) bool { return slices.Equal(known, presented[:]) })
 }
 
-// rule writes what fn changes in the agreement of a relationship, and the same in those of its companions. It writes nothing where fn
+// rule writes what fn changes in a relationship of an agreement, and the same in its companion. It writes nothing where fn
 // reports no change.
-func rule(tx *raftstore.Tx, name, id string, fn func(*statev1.RelationshipAgreement) bool) (changed bool, err error) {
+func rule(tx *raftstore.Tx, name, id string, fn func(*statev1.Relationship) bool) (changed bool, err error) {
 	row, found, err := Relationships.Get(tx, name)
 	if err != nil || !found || row.Value.GetAgreement().GetId() != id {
 		return false, err
@@ -112,8 +110,8 @@ func rule(tx *raftstore.Tx, name, id string, fn func(*statev1.RelationshipAgreem
 		}
 	}
 	for i, r := range rows {
-		was, over := inForce(r.Value), r.Value.GetAgreement().GetEndTime() != nil
-		if !fn(r.Value.GetAgreement()) {
+		was, from, over := inForce(r.Value), urlsOf(r.Value), r.Value.GetAgreement().GetEndTime() != nil
+		if !fn(r.Value) {
 			continue
 		}
 		changed = true
@@ -124,7 +122,7 @@ func rule(tx *raftstore.Tx, name, id string, fn func(*statev1.RelationshipAgreem
 				continue
 			}
 		}
-		if inForce(r.Value) != was {
+		if inForce(r.Value) != was || !slices.Equal(urlsOf(r.Value), from) {
 			r.Value.Generation = max(r.Value.GetGeneration(), uint64(tx.Revision())) + 1
 		}
 		if err := Relationships.Put(tx, r.Key, r.Value); err != nil {
@@ -183,7 +181,8 @@ func approve(tx *raftstore.Tx, name, operator string, now time.Time) error {
 	case a.GetEndTime() != nil:
 		return status.Errorf(codes.FailedPrecondition, "the other side has ended the agreement with %s; delete the relationship, and begin anew with an invitation", name)
 	}
-	_, err = rule(tx, name, a.GetId(), func(a *statev1.RelationshipAgreement) bool {
+	_, err = rule(tx, name, a.GetId(), func(row *statev1.Relationship) bool {
+		a := row.GetAgreement()
 		if a.GetApproveTime() != nil {
 			return false
 		}

@@ -61,14 +61,11 @@ func TestWhatTheOtherSideSays(t *testing.T) {
 		"comes back from the dead":      {&statev1.RelationshipAgreement{Confirmed: true, EndTime: some}, ententev1.Consent_CONSENT_APPROVED, false, true, false},
 		"speaks of what nobody knows":   {&statev1.RelationshipAgreement{Confirmed: true}, 77, false, false, false},
 	} {
-		require.Equal(t, c.changes, heard(c.a, c.says, nil, someTime), name)
+		require.Equal(t, c.changes, heard(&statev1.Relationship{Agreement: c.a}, c.says, membersTold{}, someTime), name)
 		require.Equal(t, c.isEnded, c.a.GetEndTime() != nil, name)
 		require.Equal(t, c.isApproved, c.a.GetPeerApproveTime() != nil, name)
 	}
-	require.False(t, heard(nil, open, nil, someTime))
-	a := &statev1.RelationshipAgreement{Confirmed: true, Identities: [][]byte{{1}}}
-	require.True(t, heard(a, open, [][]byte{{2}}, someTime))
-	require.Equal(t, [][]byte{{2}}, a.GetIdentities())
+	require.False(t, heard(&statev1.Relationship{}, open, membersTold{identities: [][]byte{{2}}}, someTime))
 }
 
 func TestRedeemable(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
@@ -29,13 +30,15 @@ const (
 	exchangeWithin, exchangeEach = 30 * time.Second, 10 * time.Second
 	// maxNudged bounds what waits for the catalog to show it: an operator's decision is there before the catalog has read it.
 	maxNudged = 1000
+	// hearEach and hearAtOnce bound how often the other side of one agreement is heard: what it says anew is written.
+	hearEach, hearAtOnce = time.Second, 20
 	// maxFarewells is how often it is tried to tell the other side of an end. It asks by itself too.
 	maxFarewells = 10
 )
 
 // consents tells the other sides of agreements how this side stands to them, and learns how they do. The owner of a relationship asks at
 // its own pace; a member where an operator has decided tells of it at once. A change of this cluster's members is told to all: the other
-// sides know them by their identity keys, and must not listen to one that was removed.
+// sides know them by their identity keys, must not listen to one that was removed, and look for them at their addresses.
 type consents struct {
 	manager *Manager
 	signal  chan struct{}
@@ -54,6 +57,8 @@ type consents struct {
 	// own are this cluster's members as they were last looked at, told as each other side heard them.
 	own  string
 	told map[string]string
+	// heard paces the other sides, by relationship.
+	heard map[string]*rate.Limiter
 }
 
 // farewell tells of an agreement that this side has ended.
@@ -66,7 +71,7 @@ type farewell struct {
 func newConsents(m *Manager) *consents {
 	return &consents{
 		manager: m, signal: make(chan struct{}, 1), paced: make(chan struct{}, maxAskedTogether), urgent: make(chan struct{}, maxAskedTogether),
-		nudged: map[string]bool{}, next: map[string]asking{}, underWay: map[string]bool{}, told: map[string]string{},
+		nudged: map[string]bool{}, next: map[string]asking{}, underWay: map[string]bool{}, told: map[string]string{}, heard: map[string]*rate.Limiter{},
 	}
 }
 
@@ -114,6 +119,18 @@ func (c *consents) part(row *statev1.Relationship) {
 	c.wake()
 }
 
+// hears reports whether the other side of an agreement may be heard now.
+func (c *consents) hears(name string, now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	pace := c.heard[name]
+	if pace == nil {
+		pace = rate.NewLimiter(rate.Every(hearEach), hearAtOnce)
+		c.heard[name] = pace
+	}
+	return pace.AllowN(now, 1)
+}
+
 // run asks until ctx ends.
 func (c *consents) run(ctx context.Context) error {
 	if c.manager.config.Invitations.Dial == nil {
@@ -140,7 +157,7 @@ func (c *consents) begin(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	now, own := m.now(), fmt.Sprintf("%x", m.ownIdentities())
+	now, own := m.now(), fmt.Sprintf("%q", m.tell(m.config.Peers.Home.Name()))
 	known := map[string]*Relationship{}
 	m.catalog.eachAgreement(func(name string, e entry) {
 		if r := e.relationship; !r.AgreementEnded {
@@ -218,6 +235,7 @@ func (c *consents) prune(known map[string]*Relationship) {
 	gone := func(name string) bool { return known[name] == nil }
 	maps.DeleteFunc(c.next, func(name string, _ asking) bool { return gone(name) })
 	maps.DeleteFunc(c.told, func(name string, _ string) bool { return gone(name) })
+	maps.DeleteFunc(c.heard, func(name string, _ *rate.Limiter) bool { return gone(name) })
 	if len(c.nudged) > maxNudged {
 		maps.DeleteFunc(c.nudged, func(name string, _ bool) bool { return gone(name) })
 	}
@@ -240,11 +258,11 @@ func (c *consents) ask(ctx context.Context, name, own string) {
 	c.mu.Lock()
 	c.told[name] = own
 	c.mu.Unlock()
-	identities := answer.GetIdentities()
-	if _, err := parseIdentities(identities); err != nil {
-		identities = nil
+	told, err := parseMembersTold(answer)
+	if err != nil {
+		told = membersTold{} // its consent counts all the same
 	}
-	if err := c.manager.hear(ctx, name, a.GetId(), answer.GetConsent(), identities, false); err != nil && ctx.Err() == nil {
+	if err := c.manager.hear(ctx, name, a.GetId(), answer.GetConsent(), told, false); err != nil && ctx.Err() == nil {
 		c.manager.log.Warn("what the other side says to an agreement was not stored; it is asked again", "trust_domain", name, "error", err)
 	}
 }
@@ -266,8 +284,10 @@ func (c *consents) say(ctx context.Context, f farewell) {
 // exchange puts the question to the members of the other side, one after the other.
 func (c *consents) exchange(ctx context.Context, row *statev1.Relationship, says ententev1.Consent) (answer *ententev1.ExchangeConsentResponse, err error) {
 	m, a := c.manager, row.GetAgreement()
+	own := m.tell(a.GetHostedTrustDomain())
 	content, err := proto.Marshal(&ententev1.ExchangeConsentContent{
-		AgreementId: a.GetId(), TrustDomain: a.GetHostedTrustDomain(), OtherTrustDomain: row.GetTrustDomain(), Consent: says, Identities: m.ownIdentities(),
+		AgreementId: a.GetId(), TrustDomain: a.GetHostedTrustDomain(), OtherTrustDomain: row.GetTrustDomain(), Consent: says,
+		Identities: own.identities, Addresses: own.addresses, Urls: own.urls, HomeUrls: own.homeURLs,
 	})
 	if err != nil {
 		return nil, err
@@ -303,13 +323,15 @@ func (c *consents) exchange(ctx context.Context, row *statev1.Relationship, says
 }
 
 // hear stores what the other side says of an agreement. sure says that it speaks of one that it has, or had.
-func (m *Manager) hear(ctx context.Context, name, id string, says ententev1.Consent, identities [][]byte, sure bool) error {
+func (m *Manager) hear(ctx context.Context, name, id string, says ententev1.Consent, told membersTold, sure bool) error {
 	var was, is ententev1.RelationshipState
 	revision, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
 		was, is = 0, 0
-		changed, err := rule(tx, name, id, func(a *statev1.RelationshipAgreement) bool {
-			a.Confirmed = a.GetConfirmed() || sure && says == ententev1.Consent_CONSENT_ENDED
-			return heard(a, says, identities, m.now())
+		changed, err := rule(tx, name, id, func(row *statev1.Relationship) bool {
+			if a := row.GetAgreement(); sure && says == ententev1.Consent_CONSENT_ENDED {
+				a.Confirmed = true
+			}
+			return heard(row, says, told, m.now())
 		})
 		if err != nil || !changed {
 			return err
@@ -372,12 +394,16 @@ func (s *InvitationService) ExchangeConsent(ctx context.Context, req *ententev1.
 	if !hasMember(a.GetIdentities(), signer) {
 		return nil, raftstore.StatusError(refuseInvitation("unknown_member", codes.Unauthenticated, "the member that asks is not known here as one of the cluster of %s", c.GetTrustDomain()))
 	}
-	identities := c.GetIdentities()
-	if _, err := parseIdentities(identities); err != nil {
+	told, err := parseMembersTold(c)
+	if err != nil {
 		return nil, raftstore.StatusError(refuseInvitation("malformed", codes.InvalidArgument, "%v", err))
 	}
-	if err := m.hear(ctx, c.GetTrustDomain(), a.GetId(), c.GetConsent(), identities, true); err != nil {
+	if !m.consents.hears(c.GetTrustDomain(), m.now()) {
+		return nil, raftstore.StatusError(refuseInvitation("too_often", codes.ResourceExhausted, "the agreement with %s was spoken of more often than once in %s; try again then", c.GetTrustDomain(), hearEach))
+	}
+	if err := m.hear(ctx, c.GetTrustDomain(), a.GetId(), c.GetConsent(), told, true); err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	return &ententev1.ExchangeConsentResponse{Consent: consentOf(a), Identities: m.ownIdentities()}, nil
+	own := m.tell(a.GetHostedTrustDomain())
+	return &ententev1.ExchangeConsentResponse{Consent: consentOf(a), Identities: own.identities, Addresses: own.addresses, Urls: own.urls, HomeUrls: own.homeURLs}, nil
 }

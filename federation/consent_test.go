@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -55,7 +56,7 @@ func newConsentRoom(t *testing.T) (*room, *callers) {
 	require.NoError(t, err)
 	c := &callers{called: map[string]int{}, members: []InvitingMember{{Address: "eu-1.example.org:7440", Identity: identity.Digest}}}
 	r := newRoom(t, func(config *Config) {
-		config.Invitations = InvitationConfig{Identity: identity, Members: c.inviting, Dial: c.dial, Binding: func(context.Context) ([]byte, bool) { return someBinding, true }}
+		config.Invitations = InvitationConfig{Identity: identity, Members: c.inviting, Endpoints: func(td string) []string { return []string{"https://eu.example.org/bundles/" + td} }, Dial: c.dial, Binding: func(context.Context) ([]byte, bool) { return someBinding, true }}
 	})
 	return r, c
 }
@@ -133,4 +134,42 @@ func TestAChangeOfMembersIsToldToAll(t *testing.T) {
 	c.members = append([]InvitingMember{{Address: "eu-2.example.org:7440", Identity: [32]byte{2}}}, c.members...)
 	c.mu.Unlock()
 	until(t, "it to be told, and told again", func() bool { return c.calls("us.example.org:7440") > 1 })
+}
+
+// Where another cluster's members have moved to, they tell, and are looked for there from then on.
+func TestMembersThatMovedAreLookedForThere(t *testing.T) {
+	r, c := newConsentRoom(t)
+	r.agree(t, "us.example.org", true)
+	var id string
+	_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
+		row, _, err := Relationships.Get(tx, "us.example.org")
+		if err != nil {
+			return err
+		}
+		id = row.Value.GetAgreement().GetId()
+		row.Value.Agreement.Identities = [][]byte{c.members[0].Identity[:]} // who asks here signs with the room's own key
+		row.Value.Agreement.Addresses = row.Value.GetPeer().GetAddresses()
+		return Relationships.Put(tx, row.Key, row.Value)
+	})
+	require.NoError(t, err)
+	r.run(t)
+	tells := func(addresses ...string) error {
+		_, err := r.exchange(t, &ententev1.ExchangeConsentContent{
+			AgreementId: id, TrustDomain: "us.example.org", OtherTrustDomain: "eu.example.org", Consent: ententev1.Consent_CONSENT_APPROVED,
+			Identities: [][]byte{c.members[0].Identity[:]}, Addresses: addresses,
+		})
+		return err
+	}
+	require.NoError(t, tells("us-7.example.org:7440", "us-8.example.org:7440"))
+	until(t, "the plan of the stream to follow", func() bool {
+		plan, _ := r.manager.catalog.planOf("us.example.org")
+		return slices.Equal(plan.addresses, []string{"us-7.example.org:7440", "us-8.example.org:7440"})
+	})
+	require.ErrorContains(t, tells("us-7.example.org"), "HOST:PORT")
+	for range hearAtOnce {
+		if err = tells("us-7.example.org:7440"); err != nil {
+			break
+		}
+	}
+	require.ErrorContains(t, err, "more often than once in 1s", "what it says is written, and nobody may have this cluster write without end")
 }

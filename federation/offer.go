@@ -30,11 +30,7 @@ func (m *Manager) offer(r raftstore.Reader, own string) (*ententev1.FederationOf
 	if o.GetProfile() == ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE {
 		o.EndpointSpiffeId = "spiffe://" + home + endpointPath
 	}
-	for _, member := range c.Members() {
-		if len(o.GetPeerAddresses()) < maxPeerAddresses {
-			o.PeerAddresses = append(o.PeerAddresses, member.Address)
-		}
-	}
+	o.PeerAddresses = m.ownAddresses()
 	document := func(td string) ([]byte, error) {
 		row, found, err := m.config.HostedBundles.Get(r, td)
 		if err != nil {
@@ -60,14 +56,6 @@ func (m *Manager) offer(r raftstore.Reader, own string) (*ententev1.FederationOf
 	o.HomeUrls = c.Endpoints(home)
 	o.HomeBundle, err = document(home)
 	return o, err
-}
-
-// ownIdentities are the digests of the identity keys of this cluster's members.
-func (m *Manager) ownIdentities() (out [][]byte) {
-	for _, member := range m.config.Invitations.Members() {
-		out = append(out, member.Identity[:])
-	}
-	return out
 }
 
 // agreedRelationship is a relationship that is about to be made by an agreement, with the bundle to begin with.
@@ -108,6 +96,7 @@ func relationshipsOf(o *ententev1.FederationOffer, a *statev1.RelationshipAgreem
 			Agreement: &statev1.RelationshipAgreement{
 				Id: a.GetId(), HostedTrustDomain: a.GetHostedTrustDomain(), Invited: a.GetInvited(), ApproveTime: a.GetApproveTime(), Approver: a.GetApprover(),
 				PeerApproveTime: a.GetPeerApproveTime(), Confirmed: a.GetConfirmed(), Identities: a.GetIdentities(), Companion: companion,
+				Addresses: o.GetPeerAddresses(), Urls: urls,
 			},
 		}
 		rel, err := ParseRelationship(row)

@@ -40,21 +40,29 @@ func parsePeer(row *statev1.RelationshipPeer) (*Peer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("peer.home_trust_domain: %w", err)
 	}
-	if n := len(row.GetAddresses()); n > maxPeerAddresses {
+	addresses, err := parseAddresses(row.GetAddresses())
+	if err != nil {
+		return nil, err
+	}
+	return &Peer{Home: home, Addresses: addresses}, nil
+}
+
+// parseAddresses reads where the members of a peer are reached, and returns each once.
+func parseAddresses(raw []string) (addresses []string, err error) {
+	if n := len(raw); n > maxPeerAddresses {
 		return nil, fmt.Errorf("peer.addresses names %d addresses; %d are the most", n, maxPeerAddresses)
 	}
-	p := &Peer{Home: home}
-	for _, address := range row.GetAddresses() {
+	for _, address := range raw {
 		host, port, err := net.SplitHostPort(address)
 		n, bad := strconv.ParseUint(port, 10, 16)
 		if err != nil || bad != nil || host == "" || n == 0 || len(address) > maxAddressBytes {
 			return nil, fmt.Errorf("peer.addresses names %s; write HOST:PORT of the cluster port of a member, such as us-1.example.org:7440", quote(address))
 		}
-		if !slices.Contains(p.Addresses, address) {
-			p.Addresses = append(p.Addresses, address)
+		if !slices.Contains(addresses, address) {
+			addresses = append(addresses, address)
 		}
 	}
-	return p, nil
+	return addresses, nil
 }
 
 // peerRow is the stored form of what an operator asks for.

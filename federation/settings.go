@@ -120,7 +120,7 @@ func (k Kinds) leftOut(h holding) string {
 
 // parseEndpoints reads all endpoints of a relationship in their order.
 func parseEndpoints(r *Relationship, row *statev1.Relationship) ([]bundle.Endpoint, error) {
-	urls := append([]string{row.GetUrl()}, row.GetFallbackUrls()...)
+	urls := urlsOf(row)
 	if len(urls) > maxEndpoints {
 		return nil, fmt.Errorf("there are %d endpoints; %d are the most, url included", len(urls), maxEndpoints)
 	}

@@ -516,7 +516,12 @@ type ExchangeConsentContent struct {
 	OtherTrustDomain string  `protobuf:"bytes,3,opt,name=other_trust_domain,json=otherTrustDomain,proto3" json:"other_trust_domain,omitempty"`
 	Consent          Consent `protobuf:"varint,4,opt,name=consent,proto3,enum=entente.v1.Consent" json:"consent,omitempty"`
 	// The identity keys of the caller's members at present.
-	Identities    [][]byte `protobuf:"bytes,5,rep,name=identities,proto3" json:"identities,omitempty"`
+	Identities [][]byte `protobuf:"bytes,5,rep,name=identities,proto3" json:"identities,omitempty"`
+	// HOST:PORT of their cluster port.
+	Addresses []string `protobuf:"bytes,6,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// Where the bundle of trust_domain is served, and that of the caller's home domain, in the order in which they should be tried.
+	Urls          []string `protobuf:"bytes,7,rep,name=urls,proto3" json:"urls,omitempty"`
+	HomeUrls      []string `protobuf:"bytes,8,rep,name=home_urls,json=homeUrls,proto3" json:"home_urls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -586,10 +591,34 @@ func (x *ExchangeConsentContent) GetIdentities() [][]byte {
 	return nil
 }
 
+func (x *ExchangeConsentContent) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *ExchangeConsentContent) GetUrls() []string {
+	if x != nil {
+		return x.Urls
+	}
+	return nil
+}
+
+func (x *ExchangeConsentContent) GetHomeUrls() []string {
+	if x != nil {
+		return x.HomeUrls
+	}
+	return nil
+}
+
 type ExchangeConsentResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Consent       Consent                `protobuf:"varint,1,opt,name=consent,proto3,enum=entente.v1.Consent" json:"consent,omitempty"`
 	Identities    [][]byte               `protobuf:"bytes,2,rep,name=identities,proto3" json:"identities,omitempty"`
+	Addresses     []string               `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	Urls          []string               `protobuf:"bytes,4,rep,name=urls,proto3" json:"urls,omitempty"`
+	HomeUrls      []string               `protobuf:"bytes,5,rep,name=home_urls,json=homeUrls,proto3" json:"home_urls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -638,6 +667,27 @@ func (x *ExchangeConsentResponse) GetIdentities() [][]byte {
 	return nil
 }
 
+func (x *ExchangeConsentResponse) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *ExchangeConsentResponse) GetUrls() []string {
+	if x != nil {
+		return x.Urls
+	}
+	return nil
+}
+
+func (x *ExchangeConsentResponse) GetHomeUrls() []string {
+	if x != nil {
+		return x.HomeUrls
+	}
+	return nil
+}
+
 var File_entente_v1_invitation_proto protoreflect.FileDescriptor
 
 const file_entente_v1_invitation_proto_rawDesc = "" +
@@ -678,7 +728,7 @@ const file_entente_v1_invitation_proto_rawDesc = "" +
 	"identities\"i\n" +
 	"\x16ExchangeConsentRequest\x12\x18\n" +
 	"\acontent\x18\x01 \x01(\fR\acontent\x125\n" +
-	"\x06signed\x18\x02 \x01(\v2\x1d.entente.v1.IdentitySignatureR\x06signed\"\xdb\x01\n" +
+	"\x06signed\x18\x02 \x01(\v2\x1d.entente.v1.IdentitySignatureR\x06signed\"\xaa\x02\n" +
 	"\x16ExchangeConsentContent\x12!\n" +
 	"\fagreement_id\x18\x01 \x01(\tR\vagreementId\x12!\n" +
 	"\ftrust_domain\x18\x02 \x01(\tR\vtrustDomain\x12,\n" +
@@ -686,12 +736,18 @@ const file_entente_v1_invitation_proto_rawDesc = "" +
 	"\aconsent\x18\x04 \x01(\x0e2\x13.entente.v1.ConsentR\aconsent\x12\x1e\n" +
 	"\n" +
 	"identities\x18\x05 \x03(\fR\n" +
-	"identities\"h\n" +
+	"identities\x12\x1c\n" +
+	"\taddresses\x18\x06 \x03(\tR\taddresses\x12\x12\n" +
+	"\x04urls\x18\a \x03(\tR\x04urls\x12\x1b\n" +
+	"\thome_urls\x18\b \x03(\tR\bhomeUrls\"\xb7\x01\n" +
 	"\x17ExchangeConsentResponse\x12-\n" +
 	"\aconsent\x18\x01 \x01(\x0e2\x13.entente.v1.ConsentR\aconsent\x12\x1e\n" +
 	"\n" +
 	"identities\x18\x02 \x03(\fR\n" +
-	"identities*]\n" +
+	"identities\x12\x1c\n" +
+	"\taddresses\x18\x03 \x03(\tR\taddresses\x12\x12\n" +
+	"\x04urls\x18\x04 \x03(\tR\x04urls\x12\x1b\n" +
+	"\thome_urls\x18\x05 \x03(\tR\bhomeUrls*]\n" +
 	"\aConsent\x12\x17\n" +
 	"\x13CONSENT_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fCONSENT_OPEN\x10\x01\x12\x14\n" +

@@ -265,8 +265,12 @@ type RelationshipAgreement struct {
 	// Whether the other side has shown that it has stored the agreement: before, that it knows of none says nothing.
 	Confirmed bool `protobuf:"varint,8,opt,name=confirmed,proto3" json:"confirmed,omitempty"`
 	// SHA-256 of the identity keys of the other side's members, as they told last.
-	Identities    [][]byte `protobuf:"bytes,9,rep,name=identities,proto3" json:"identities,omitempty"`
-	Companion     bool     `protobuf:"varint,10,opt,name=companion,proto3" json:"companion,omitempty"`
+	Identities [][]byte `protobuf:"bytes,9,rep,name=identities,proto3" json:"identities,omitempty"`
+	Companion  bool     `protobuf:"varint,10,opt,name=companion,proto3" json:"companion,omitempty"`
+	// HOST:PORT of their cluster port and where the domain's bundle is served, as they told last. The peer's addresses and the URLs of an https_spiffe
+	// endpoint follow them for as long as no operator has set others.
+	Addresses     []string `protobuf:"bytes,11,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	Urls          []string `protobuf:"bytes,12,rep,name=urls,proto3" json:"urls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -369,6 +373,20 @@ func (x *RelationshipAgreement) GetCompanion() bool {
 		return x.Companion
 	}
 	return false
+}
+
+func (x *RelationshipAgreement) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *RelationshipAgreement) GetUrls() []string {
+	if x != nil {
+		return x.Urls
+	}
+	return nil
 }
 
 // Invitation is a row of the table federation_invitations; its key is the invitation's id.
@@ -1403,7 +1421,7 @@ const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"\x05vouch\x18F \x01(\bR\x05vouch\x123\n" +
 	"\x03hub\x18G \x01(\v2!.entente.state.v1.RelationshipHubR\x03hub\x12I\n" +
 	"\fhub_standing\x18H \x01(\v2&.entente.state.v1.RelationshipStandingR\vhubStanding\x12E\n" +
-	"\tagreement\x18P \x01(\v2'.entente.state.v1.RelationshipAgreementR\tagreement\"\xa7\x03\n" +
+	"\tagreement\x18P \x01(\v2'.entente.state.v1.RelationshipAgreementR\tagreement\"\xd9\x03\n" +
 	"\x15RelationshipAgreement\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x13hosted_trust_domain\x18\x02 \x01(\tR\x11hostedTrustDomain\x12\x18\n" +
@@ -1417,7 +1435,9 @@ const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"identities\x18\t \x03(\fR\n" +
 	"identities\x12\x1c\n" +
 	"\tcompanion\x18\n" +
-	" \x01(\bR\tcompanion\"\xbb\x04\n" +
+	" \x01(\bR\tcompanion\x12\x1c\n" +
+	"\taddresses\x18\v \x03(\tR\taddresses\x12\x12\n" +
+	"\x04urls\x18\f \x03(\tR\x04urls\"\xbb\x04\n" +
 	"\n" +
 	"Invitation\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x120\n" +

@@ -1,0 +1,115 @@
+package federation
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"slices"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/bundle"
+)
+
+// membersTold is what the other side of an agreement tells of its members: their identity keys, where they are reached, and where the bundles
+// of the domain and of their home domain are served. What is empty it has not told.
+type membersTold struct {
+	identities                [][]byte
+	addresses, urls, homeURLs []string
+}
+
+// ownIdentities are the digests of the identity keys of this cluster's members.
+func (m *Manager) ownIdentities() (out [][]byte) {
+	for _, member := range m.config.Invitations.Members() {
+		out = append(out, member.Identity[:])
+	}
+	return out
+}
+
+// ownAddresses are where members of this cluster are reached, as many as another cluster takes.
+func (m *Manager) ownAddresses() (out []string) {
+	for _, member := range m.config.Invitations.Members() {
+		if len(out) < maxPeerAddresses {
+			out = append(out, member.Address)
+		}
+	}
+	return out
+}
+
+// tell is what this cluster tells who agrees on one of its domains.
+func (m *Manager) tell(own string) membersTold {
+	urls := m.config.Invitations.Endpoints
+	return membersTold{m.ownIdentities(), m.ownAddresses(), urls(own), urls(m.config.Peers.Home.Name())}
+}
+
+// tellsMembers are the messages that tell of a cluster's members.
+type tellsMembers interface {
+	GetIdentities() [][]byte
+	GetAddresses() []string
+	GetUrls() []string
+	GetHomeUrls() []string
+}
+
+// parseMembersTold reads what came from another cluster. It is taken whole or not at all.
+func parseMembersTold(m tellsMembers) (membersTold, error) {
+	if _, err := parseIdentities(m.GetIdentities()); err != nil {
+		return membersTold{}, err
+	}
+	addresses, err := parseAddresses(m.GetAddresses())
+	if err != nil {
+		return membersTold{}, err
+	}
+	for _, all := range [][]string{m.GetUrls(), m.GetHomeUrls()} {
+		if len(all) > maxEndpoints {
+			return membersTold{}, fmt.Errorf("it names %d endpoints; %d are the most", len(all), maxEndpoints)
+		}
+		for i, url := range all {
+			if _, err := bundle.ParseURL(url); err != nil {
+				return membersTold{}, fmt.Errorf("an endpoint that it names: %w", err)
+			}
+			if slices.Contains(all[:i], url) {
+				return membersTold{}, fmt.Errorf("it names the endpoint %s twice", quote(url))
+			}
+		}
+	}
+	return membersTold{m.GetIdentities(), addresses, m.GetUrls(), m.GetHomeUrls()}, nil
+}
+
+// apply takes down in a relationship what was told, and reports whether any of it is new. Which members tell is another order each time, and no news.
+//
+// Addresses, and the URLs of an endpoint that proves itself by X509-SVID wherever it is, follow for as long as no operator has set others.
+// What an https_web endpoint proves is its URL, so that another URL is for an operator to decide.
+func (t membersTold) apply(row *statev1.Relationship) (changed bool) {
+	a := row.GetAgreement()
+	if len(t.identities) > 0 && !sameSet(a.GetIdentities(), t.identities, bytes.Compare) {
+		a.Identities, changed = t.identities, true
+	}
+	if len(t.addresses) > 0 && !sameSet(a.GetAddresses(), t.addresses, cmp.Compare) {
+		if row.GetPeer() != nil && slices.Equal(row.GetPeer().GetAddresses(), a.GetAddresses()) {
+			row.Peer.Addresses = t.addresses
+		}
+		a.Addresses, changed = t.addresses, true
+	}
+	urls := t.urls
+	if a.GetCompanion() {
+		urls = t.homeURLs
+	}
+	if len(urls) > 0 && !sameSet(a.GetUrls(), urls, cmp.Compare) {
+		if row.GetProfile() == int32(ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE) && slices.Equal(urlsOf(row), a.GetUrls()) {
+			row.Url, row.FallbackUrls = urls[0], urls[1:]
+		}
+		a.Urls, changed = urls, true
+	}
+	return changed
+}
+
+// urlsOf are the endpoints of a relationship, in the order in which they are tried.
+func urlsOf(row *statev1.Relationship) []string {
+	return append([]string{row.GetUrl()}, row.GetFallbackUrls()...)
+}
+
+// sameSet reports whether two lists without duplicates have the same elements.
+func sameSet[E any](x, y []E, compare func(E, E) int) bool {
+	x, y = slices.SortedFunc(slices.Values(x), compare), slices.SortedFunc(slices.Values(y), compare)
+	return slices.EqualFunc(x, y, func(a, b E) bool { return compare(a, b) == 0 })
+}

@@ -1,0 +1,79 @@
+package federation
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+)
+
+// The other side tells who its members are and where; an operator's word on where counts more.
+func TestWhatIsToldOfMembers(t *testing.T) {
+	const spiffe, web = ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE, ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB
+	for name, c := range map[string]struct {
+		was, known, told, want []string
+		changes                bool
+	}{
+		"moved":                        {[]string{"a:1", "b:1"}, []string{"a:1", "b:1"}, []string{"b:1", "c:1"}, []string{"b:1", "c:1"}, true},
+		"as before":                    {[]string{"a:1"}, []string{"a:1"}, []string{"a:1"}, []string{"a:1"}, false},
+		"as before, by another member": {[]string{"a:1", "b:1"}, []string{"a:1", "b:1"}, []string{"b:1", "a:1"}, []string{"a:1", "b:1"}, false},
+		"has not told":                 {[]string{"a:1"}, []string{"a:1"}, nil, []string{"a:1"}, false},
+		"set by an operator":           {[]string{"balancer:1"}, []string{"a:1"}, []string{"b:1"}, []string{"balancer:1"}, true},
+		"what was told was unknown":    {[]string{"a:1"}, nil, []string{"b:1"}, []string{"a:1"}, true},
+	} {
+		row := func(profile ententev1.EndpointProfile, companion bool) *statev1.Relationship {
+			return &statev1.Relationship{
+				Url: c.was[0], FallbackUrls: c.was[1:], Profile: int32(profile), Peer: &statev1.RelationshipPeer{HomeTrustDomain: "us.example.org", Addresses: c.was},
+				Agreement: &statev1.RelationshipAgreement{Identities: [][]byte{{1}}, Addresses: c.known, Urls: c.known, Companion: companion},
+			}
+		}
+		r := row(spiffe, false)
+		require.Equal(t, c.changes, membersTold{addresses: c.told}.apply(r), name)
+		require.Equal(t, c.want, r.GetPeer().GetAddresses(), name)
+		require.Equal(t, c.was, urlsOf(r), name)
+		r = row(spiffe, false)
+		require.Equal(t, c.changes, membersTold{urls: c.told, homeURLs: []string{"home"}}.apply(r), name)
+		require.Equal(t, c.want, urlsOf(r), name)
+		require.Equal(t, c.was, r.GetPeer().GetAddresses(), name)
+		r = row(spiffe, true)
+		require.Equal(t, c.changes, membersTold{urls: []string{"other"}, homeURLs: c.told}.apply(r), name)
+		require.Equal(t, c.want, urlsOf(r), "%s: what came along for the home domain", name)
+		r = row(web, false)
+		require.Equal(t, c.changes, membersTold{urls: c.told}.apply(r), name)
+		require.Equal(t, c.was, urlsOf(r), "%s: the URL is what an https_web endpoint proves", name)
+		require.True(t, membersTold{identities: [][]byte{{2}}}.apply(r), name)
+		require.Equal(t, [][]byte{{2}}, r.GetAgreement().GetIdentities(), name)
+	}
+	incoming := &statev1.Relationship{
+		Peer: &statev1.RelationshipPeer{HomeTrustDomain: "us.example.org"}, Agreement: &statev1.RelationshipAgreement{Addresses: []string{"a:1"}},
+	}
+	require.True(t, membersTold{addresses: []string{"b:1"}}.apply(incoming))
+	require.Empty(t, incoming.GetPeer().GetAddresses(), "an operator has left the dialing to the other side")
+	without := &statev1.Relationship{Agreement: &statev1.RelationshipAgreement{}}
+	require.True(t, membersTold{addresses: []string{"b:1"}}.apply(without))
+	require.Nil(t, without.GetPeer(), "an operator has taken the peer away")
+}
+
+// What is told comes from another cluster, and is taken whole or not at all.
+func TestHostileTellings(t *testing.T) {
+	identities := [][]byte{make([]byte, 32)}
+	for want, m := range map[string]*ententev1.ExchangeConsentContent{
+		"":                                   {Identities: identities, Addresses: []string{"a:1"}, Urls: []string{"https://a/"}},
+		"of 0 members":                       {},
+		"HOST:PORT":                          {Identities: identities, Addresses: []string{"a"}},
+		"9 are the most":                     {Identities: identities, Addresses: make([]string, maxPeerAddresses+1)},
+		"4 are the most":                     {Identities: identities, HomeUrls: make([]string, maxEndpoints+1)},
+		"an endpoint that it names: the URL": {Identities: identities, Urls: []string{"http://a/"}},
+		"twice":                              {Identities: identities, Urls: []string{"https://a/", "https://a/"}},
+	} {
+		told, err := parseMembersTold(m)
+		if want == "" {
+			require.NoError(t, err)
+			continue
+		}
+		require.ErrorContains(t, err, want)
+		require.Zero(t, told)
+	}
+}
