@@ -62,6 +62,12 @@ func (c *Client) dial(ctx context.Context, e Endpoint, target *url.URL) (*connec
 		return nil, err
 	}
 	n := &connection{since: c.config.Now(), version: c.config.Version}
+	verify := func(state tls.ConnectionState) error {
+		n.until = endOf(state.VerifiedChains[0]) // there is one, as the name was verified
+		return nil
+	}
+	// The connection holds on to its configuration, and is held on to itself: not so the bundles by which it was verified.
+	defer func() { verify = nil }()
 	config := baseTLS()
 	config.Time = c.config.Now
 	config.RootCAs = e.roots
@@ -70,16 +76,12 @@ func (c *Client) dial(ctx context.Context, e Endpoint, target *url.URL) (*connec
 	if e.profile == HTTPSSPIFFE {
 		// An X509-SVID is not verified by host name but by SPIFFE ID, which VerifyConnection does for every handshake.
 		config.InsecureSkipVerify = true
-		config.VerifyConnection = func(state tls.ConnectionState) (err error) {
+		verify = func(state tls.ConnectionState) (err error) {
 			n.until, err = c.verify(e, state.PeerCertificates)
 			return err
 		}
-	} else {
-		config.VerifyConnection = func(state tls.ConnectionState) error {
-			n.until = endOf(state.VerifiedChains[0]) // there is one, as the name was verified
-			return nil
-		}
 	}
+	config.VerifyConnection = func(state tls.ConnectionState) error { return verify(state) }
 	n.tls = tls.Client(raw, config)
 	err = raw.SetDeadline(time.Now().Add(handshakeTimeout))
 	if err == nil {

@@ -26,16 +26,10 @@ type publisher struct {
 	hosts     atomic.Pointer[[]string] // as they were last published
 	// statements are those of hosted domains as they were last read; run alone touches them.
 	statements map[string]statementsRead
-	// vouched are the foreign bundles that the cluster vouches for, as they were last read; run alone touches them.
-	vouched map[string]vouchedRead
+	// vouched are the foreign bundles that the cluster vouches for; run alone touches them.
+	vouched vouchedBundles
 	// leftOut is how many of them did not fit into the map.
 	leftOut int
-}
-
-// vouchedRead is a foreign bundle as it stands in the map, at one revision of its row.
-type vouchedRead struct {
-	revision raftstore.Revision
-	vouched  bundle.Vouched
 }
 
 // statementsRead are a domain's statements at one revision of its history.
@@ -91,7 +85,7 @@ func (p *publisher) publish(v *raftstore.View) error {
 		return nil // the cluster is being formed, or this member has not caught up with it
 	}
 	var err error
-	if publication.Vouched, err = p.readVouched(v); err != nil {
+	if publication.Vouched, err = p.vouched.read(v); err != nil {
 		return err
 	}
 	if err := p.handler.Publish(publication); err != nil {
@@ -128,44 +122,6 @@ func (p *publisher) tellHosts() {
 	if source, hosts := p.certified.Load(), p.hosts.Load(); source != nil && hosts != nil {
 		source.SetHosts(*hosts)
 	}
-}
-
-// readVouched reads the foreign bundles that the cluster vouches for. A hosted domain is never one of them.
-func (p *publisher) readVouched(v *raftstore.View) ([]bundle.Vouched, error) {
-	read := map[string]vouchedRead{}
-	var all []bundle.Vouched
-	for row, err := range federation.Relationships.All(v, "") {
-		if err != nil {
-			return nil, err
-		}
-		if !federation.Vouches(row.Value) {
-			continue
-		}
-		stored, found, err := federation.ForeignBundles.Get(v, row.Key)
-		if err != nil {
-			return nil, err
-		}
-		if hosted, err := authority.Hosts(v, row.Key); err != nil {
-			return nil, err
-		} else if hosted || !found {
-			continue
-		}
-		entry, ok := p.vouched[row.Key]
-		if !ok || entry.revision != stored.Revision {
-			parsed, err := parseRow(stored, false)
-			if err != nil {
-				return nil, err
-			}
-			if entry.vouched, err = bundle.Vouch(parsed.bundle); err != nil {
-				return nil, err
-			}
-			entry.revision = stored.Revision
-		}
-		read[row.Key] = entry
-		all = append(all, entry.vouched)
-	}
-	p.vouched = read
-	return all, nil
 }
 
 // readStatements reads a domain's statements, or takes those that were read before where its history has not changed since.

@@ -80,6 +80,7 @@ func (m *member) start(ctx context.Context, opts Options) error {
 	if err := m.build(); err != nil {
 		return err
 	}
+	m.life.start("collector", paceCollector)
 	m.life.start("port", m.port.Run)
 	m.life.onStop("store", m.store.Close) // before the port, whose connections it uses
 	if !m.store.HasState() && !opts.Bootstrap && m.cfg.Join == nil {

@@ -95,3 +95,24 @@ func TestTableNames(t *testing.T) {
 		require.Panics(t, func() { raftstore.NewTable[*wrapperspb.StringValue](name) }, "%q", name)
 	}
 }
+
+func TestRevisionsWithoutValues(t *testing.T) {
+	s := raftstoretest.New(t)
+	want := map[string]raftstore.Revision{"a/2": put(t, s, "a/2", "two"), "a/1": put(t, s, "a/1", "one")}
+	put(t, s, "b/1", "three")
+	v := s.View()
+	var keys []string
+	for key, revision := range words.Revisions(v, "a/") {
+		keys = append(keys, key)
+		require.Equal(t, want[key], revision)
+		of, found := words.RevisionOf(v, key)
+		require.True(t, found)
+		require.Equal(t, revision, of)
+	}
+	require.Equal(t, []string{"a/1", "a/2"}, keys)
+	for range words.Revisions(v, "") {
+		break // as who looks for one alone
+	}
+	_, found := words.RevisionOf(v, "a/3")
+	require.False(t, found)
+}

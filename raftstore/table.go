@@ -83,6 +83,27 @@ func (t Table[M]) All(r Reader, prefix string) iter.Seq2[Row[M], error] {
 	}
 }
 
+// Revisions goes through the keys that begin with prefix and the revisions of their rows, in key order. It decodes none, so that who keeps
+// what it made of a row finds out at little cost where it has to be made anew.
+func (t Table[M]) Revisions(r Reader, prefix string) iter.Seq2[string, Revision] {
+	return func(yield func(string, Revision) bool) {
+		for e := range r.rows(t.name, prefix) {
+			if !yield(e.key, Revision(e.revision)) {
+				return
+			}
+		}
+	}
+}
+
+// RevisionOf returns the revision of the row with that key, and whether there is one. It does not decode it.
+func (t Table[M]) RevisionOf(r Reader, key string) (Revision, bool) {
+	e, ok := r.row(t.name, key)
+	if !ok {
+		return 0, false
+	}
+	return Revision(e.revision), true
+}
+
 // List returns the rows whose key begins with prefix, in key order.
 func (t Table[M]) List(r Reader, prefix string) ([]Row[M], error) {
 	var rows []Row[M]
