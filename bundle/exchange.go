@@ -62,11 +62,8 @@ func (c *Client) dial(ctx context.Context, e Endpoint, target *url.URL) (*connec
 		return nil, err
 	}
 	n := &connection{since: c.config.Now(), version: c.config.Version}
-	verify := func(state tls.ConnectionState) error {
-		n.until = endOf(state.VerifiedChains[0]) // there is one, as the name was verified
-		return nil
-	}
-	// The connection holds on to its configuration, and is held on to itself: not so the bundles by which it was verified.
+	// The connection holds on to its configuration, and is held on to itself; not so the bundles by which it was verified.
+	var verify func([]*x509.Certificate) (time.Time, error)
 	defer func() { verify = nil }()
 	config := baseTLS()
 	config.Time = c.config.Now
@@ -76,12 +73,16 @@ func (c *Client) dial(ctx context.Context, e Endpoint, target *url.URL) (*connec
 	if e.profile == HTTPSSPIFFE {
 		// An X509-SVID is not verified by host name but by SPIFFE ID, which VerifyConnection does for every handshake.
 		config.InsecureSkipVerify = true
-		verify = func(state tls.ConnectionState) (err error) {
-			n.until, err = c.verify(e, state.PeerCertificates)
-			return err
-		}
+		verify = func(chain []*x509.Certificate) (time.Time, error) { return c.verify(e, chain) }
 	}
-	config.VerifyConnection = func(state tls.ConnectionState) error { return verify(state) }
+	config.VerifyConnection = func(state tls.ConnectionState) (err error) {
+		if verify == nil {
+			n.until = endOf(state.VerifiedChains[0]) // there is one, as the name was verified
+			return nil
+		}
+		n.until, err = verify(state.PeerCertificates)
+		return err
+	}
 	n.tls = tls.Client(raw, config)
 	err = raw.SetDeadline(time.Now().Add(handshakeTimeout))
 	if err == nil {

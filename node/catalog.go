@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,16 +30,16 @@ type catalog struct {
 func (c *catalog) Home() spiffeid.TrustDomain { return c.home }
 
 // Get implements [bundleapi.Catalog].
-func (c *catalog) Get(ctx context.Context, td spiffeid.TrustDomain, o bundleapi.ReadOptions) (bundleapi.Entry, error) {
+func (c *catalog) Get(ctx context.Context, td spiffeid.TrustDomain, o bundleapi.ReadOptions) (*ententev1.Bundle, error) {
 	view, err := c.read(ctx, o)
 	if err != nil {
-		return bundleapi.Entry{}, err
+		return nil, err
 	}
-	entry, found, err := catalogEntry(view, td.Name())
+	b, found, err := catalogBundle(view, td.Name())
 	if err == nil && !found {
 		err = bundleapi.ErrNotFound
 	}
-	return entry, err
+	return b, err
 }
 
 // List implements [bundleapi.Catalog].
@@ -46,11 +48,11 @@ func (c *catalog) List(ctx context.Context, o bundleapi.ReadOptions) (bundleapi.
 	if err != nil {
 		return bundleapi.State{}, err
 	}
-	entries, err := catalogEntries(view)
+	bundles, err := catalogBundles(view)
 	if err != nil {
 		return bundleapi.State{}, err
 	}
-	return stateOf(view.Revision(), entries), nil
+	return stateOf(view.Revision(), bundles), nil
 }
 
 func (c *catalog) read(ctx context.Context, o bundleapi.ReadOptions) (*raftstore.View, error) {
@@ -61,14 +63,14 @@ func (c *catalog) read(ctx context.Context, o bundleapi.ReadOptions) (*raftstore
 func (c *catalog) Follow(ctx context.Context, fn func(bundleapi.State) error) error {
 	for {
 		view := c.store.View()
-		entries, err := catalogEntries(view)
+		bundles, err := catalogBundles(view)
 		if err != nil {
 			return err
 		}
-		if err := fn(stateOf(view.Revision(), entries)); err != nil {
+		if err := fn(stateOf(view.Revision(), bundles)); err != nil {
 			return err
 		}
-		err = c.followFrom(ctx, view.Revision(), entries, fn)
+		err = c.followFrom(ctx, view.Revision(), bundles, fn)
 		if !errors.Is(err, raftstore.ErrWatchRestart) {
 			return err
 		}
@@ -79,7 +81,7 @@ func (c *catalog) Follow(ctx context.Context, fn func(bundleapi.State) error) er
 // some milliseconds to compare, and a member that catches up applies thousands of changes in a second.
 const followPace = 20 * time.Millisecond
 
-func (c *catalog) followFrom(ctx context.Context, from raftstore.Revision, entries map[string]bundleapi.Entry, fn func(bundleapi.State) error) error {
+func (c *catalog) followFrom(ctx context.Context, from raftstore.Revision, bundles map[string]*ententev1.Bundle, fn func(bundleapi.State) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	touched := make(chan map[string]bool, 1) // the trust domains whose rows changed since they were last taken out
@@ -95,9 +97,9 @@ func (c *catalog) followFrom(ctx context.Context, from raftstore.Revision, entri
 			return err
 		}
 		view := c.store.View() // as new as the changes, or newer: later ones find nothing left to do
-		changed, err := update(view, entries, names)
+		changed, err := update(view, bundles, names)
 		if err == nil && changed {
-			err = fn(stateOf(view.Revision(), entries))
+			err = fn(stateOf(view.Revision(), bundles))
 		}
 		if err != nil {
 			cancel()
@@ -154,48 +156,44 @@ func (c *catalog) touch(change raftstore.Change, names map[string]bool) error {
 	return err
 }
 
-// update brings entries up to date where rows changed, and says whether that made a difference.
-func update(view *raftstore.View, entries map[string]bundleapi.Entry, names map[string]bool) (changed bool, err error) {
+// update brings bundles up to date where rows changed, and says whether that made a difference.
+func update(view *raftstore.View, bundles map[string]*ententev1.Bundle, names map[string]bool) (changed bool, err error) {
 	for name := range names {
-		entry, found, err := catalogEntry(view, name)
+		b, found, err := catalogBundle(view, name)
 		if err != nil {
 			return changed, err
 		}
-		was, had := entries[name]
+		was, had := bundles[name]
 		switch {
-		case found == had && was.Revision == entry.Revision && was.Freshness == entry.Freshness:
+		case found == had && was.GetRevision() == b.GetRevision() && was.GetFreshness() == b.GetFreshness():
 			continue
 		case found:
-			entries[name] = entry
+			bundles[name] = b
 		default:
-			delete(entries, name)
+			delete(bundles, name)
 		}
 		changed = true
 	}
 	return changed, nil
 }
 
-func stateOf(revision raftstore.Revision, entries map[string]bundleapi.Entry) bundleapi.State {
-	s := bundleapi.State{Revision: uint64(revision), Entries: make([]bundleapi.Entry, 0, len(entries))}
-	for _, e := range entries {
-		s.Entries = append(s.Entries, e)
-	}
-	return s
+func stateOf(revision raftstore.Revision, bundles map[string]*ententev1.Bundle) bundleapi.State {
+	return bundleapi.State{Revision: uint64(revision), Bundles: slices.AppendSeq(make([]*ententev1.Bundle, 0, len(bundles)), maps.Values(bundles))}
 }
 
-func catalogEntries(view *raftstore.View) (map[string]bundleapi.Entry, error) {
-	entries := make(map[string]bundleapi.Entry)
+func catalogBundles(view *raftstore.View) (map[string]*ententev1.Bundle, error) {
+	bundles := make(map[string]*ententev1.Bundle)
 	for _, table := range []raftstore.Table[*statev1.Bundle]{authority.HostedBundles, federation.ForeignBundles} {
 		for row, err := range table.All(view, "") {
 			if err != nil {
 				return nil, fmt.Errorf("list bundles: %w", err)
 			}
-			entry, found, err := catalogEntry(view, row.Key)
+			b, found, err := catalogBundle(view, row.Key)
 			if err != nil {
 				return nil, err
 			}
 			if found {
-				entries[row.Key] = entry
+				bundles[row.Key] = b
 			}
 		}
 	}
@@ -203,56 +201,56 @@ func catalogEntries(view *raftstore.View) (map[string]bundleapi.Entry, error) {
 		if err != nil {
 			return nil, fmt.Errorf("list bundles: %w", err)
 		}
-		entry, found, err := catalogEntry(view, name)
+		b, found, err := catalogBundle(view, name)
 		if err != nil {
 			return nil, err
 		}
 		if found {
-			entries[name] = entry
+			bundles[name] = b
 		}
 	}
-	return entries, nil
+	return bundles, nil
 }
 
-// catalogEntry reads the bundle of one trust domain, with what is known of it in the same revision.
-func catalogEntry(view *raftstore.View, name string) (bundleapi.Entry, bool, error) {
+// catalogBundle reads the bundle of one trust domain, with what is known of it in the same revision.
+func catalogBundle(view *raftstore.View, name string) (*ententev1.Bundle, bool, error) {
 	row, hosted, err := authority.HostedBundles.Get(view, name)
 	if err != nil {
-		return bundleapi.Entry{}, false, err
+		return nil, false, err
 	}
 	freshness := ententev1.Freshness_FRESHNESS_FRESH
 	var relationship raftstore.Row[*statev1.Relationship]
 	if !hosted {
 		trust, err := federation.TrustState(view, name)
 		if err != nil {
-			return bundleapi.Entry{}, false, err
+			return nil, false, err
 		}
 		var found bool
 		if row, found, err = federation.ForeignBundles.Get(view, name); err == nil && !found {
 			row, _, found, err = byHub(view, name)
 		}
 		if err != nil || !found || trust.State.HeldBack() {
-			return bundleapi.Entry{}, false, err
+			return nil, false, err
 		}
 		if relationship, _, err = federation.Relationships.Get(view, name); err != nil {
-			return bundleapi.Entry{}, false, err
+			return nil, false, err
 		}
 		freshness = freshnessOf(trust.State)
 	}
 	parsed, err := parseRow(row, hosted)
 	if err != nil {
-		return bundleapi.Entry{}, false, err
+		return nil, false, err
 	}
 	b := parsed.bundle
 	if !hosted {
 		if b, err = federation.Relied(relationship.Value, b); err != nil {
-			return bundleapi.Entry{}, false, fmt.Errorf("what is relied on of the bundle of %s: %w", name, err)
+			return nil, false, fmt.Errorf("what is relied on of the bundle of %s: %w", name, err)
 		}
 	}
 	return bundleapi.Entry{
 		Bundle: b, Hosted: hosted, ChangeTime: row.Value.GetChangeTime().AsTime(),
 		Freshness: freshness, Revision: uint64(row.Revision),
-	}, true, nil
+	}.Message(), true, nil
 }
 
 func freshnessOf(s federation.State) ententev1.Freshness {

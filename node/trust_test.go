@@ -136,9 +136,9 @@ func TestTheCatalogHandsOutWhatMayBeReliedOn(t *testing.T) {
 	list, err := c.List(t.Context(), bundleapi.ReadOptions{Linearizable: true})
 	require.NoError(t, err)
 	freshness := map[string]ententev1.Freshness{}
-	for _, e := range list.Entries {
-		freshness[e.Bundle.TrustDomain().Name()] = e.Freshness
-		require.Equal(t, e.Bundle.TrustDomain() == home, e.Hosted)
+	for _, b := range list.Bundles {
+		freshness[b.GetTrustDomain()] = b.GetFreshness()
+		require.Equal(t, b.GetTrustDomain() == home.Name(), b.GetHosted())
 	}
 	require.Equal(t, map[string]ententev1.Freshness{
 		"eu.example.org":      ententev1.Freshness_FRESHNESS_FRESH,
@@ -197,8 +197,8 @@ func TestFollowersSeeEachChangeAndEachEnd(t *testing.T) {
 	go func() {
 		ended <- c.Follow(ctx, func(s bundleapi.State) error {
 			have := map[string]uint64{}
-			for _, e := range s.Entries {
-				have[e.Bundle.TrustDomain().Name()] = e.Revision
+			for _, b := range s.Bundles {
+				have[b.GetTrustDomain()] = b.GetRevision()
 			}
 			select {
 			case states <- have:

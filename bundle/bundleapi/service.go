@@ -10,12 +10,11 @@
 package bundleapi
 
 import (
-	"cmp"
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -24,8 +23,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
@@ -119,7 +116,7 @@ func (s *Service) GetBundle(ctx context.Context, r *ententev1.GetBundleRequest) 
 	if err != nil {
 		return nil, err
 	}
-	entry, err := s.config.Catalog.Get(ctx, td, options)
+	b, err := s.config.Catalog.Get(ctx, td, options)
 	if errors.Is(err, ErrNotFound) {
 		return nil, status.Errorf(codes.NotFound,
 			"there is no bundle of %s here: it is neither hosted nor federated with; \"entente bundle list\" shows those that are", td)
@@ -127,7 +124,7 @@ func (s *Service) GetBundle(ctx context.Context, r *ententev1.GetBundleRequest) 
 	if err != nil {
 		return nil, s.statusError(err)
 	}
-	return message(entry), nil
+	return b, nil
 }
 
 // ListBundles returns all bundles, by name, a page at a time.
@@ -154,17 +151,14 @@ func (s *Service) ListBundles(ctx context.Context, r *ententev1.ListBundlesReque
 
 // page cuts the bundles behind after out of a state, as many as size and a message allow.
 func page(state State, after spiffeid.TrustDomain, size int) *ententev1.ListBundlesResponse {
-	entries := slices.SortedFunc(slices.Values(state.Entries), byDomain)
-	first, found := slices.BinarySearchFunc(entries, after, func(e Entry, td spiffeid.TrustDomain) int {
-		return e.Bundle.TrustDomain().Compare(td)
-	})
+	bundles := slices.SortedFunc(slices.Values(state.Bundles), byDomain)
+	first, found := slices.BinarySearchFunc(bundles, after.Name(), func(b *ententev1.Bundle, name string) int { return strings.Compare(b.GetTrustDomain(), name) })
 	if found {
 		first++
 	}
 	answer := &ententev1.ListBundlesResponse{Revision: state.Revision}
 	bytes := 0
-	for _, entry := range entries[first:] {
-		m := message(entry)
+	for _, m := range bundles[first:] {
 		bytes += proto.Size(m)
 		if n := len(answer.Bundles); n > 0 && (n == size || bytes > maxMessageBytes) {
 			answer.NextPageToken = answer.Bundles[n-1].GetTrustDomain()
@@ -175,30 +169,8 @@ func page(state State, after spiffeid.TrustDomain, size int) *ententev1.ListBund
 	return answer
 }
 
-func byDomain(x, y Entry) int { return x.Bundle.TrustDomain().Compare(y.Bundle.TrustDomain()) }
-
-// message is a bundle as the API shows it.
-func message(e Entry) *ententev1.Bundle {
-	c := e.Bundle.Content()
-	digest := e.Bundle.Digest()
-	m := &ententev1.Bundle{
-		TrustDomain:     e.Bundle.TrustDomain().Name(),
-		Hosted:          e.Hosted,
-		Document:        e.Bundle.Marshal(),
-		Sequence:        c.Sequence,
-		X509Authorities: int32(len(c.X509Authorities)),
-		JwtAuthorities:  int32(len(c.JWTAuthorities)),
-		Digest:          hex.EncodeToString(digest[:]),
-		Freshness:       cmp.Or(e.Freshness, ententev1.Freshness_FRESHNESS_FRESH),
-		Revision:        e.Revision,
-	}
-	if c.RefreshHint != nil {
-		m.RefreshHint = durationpb.New(*c.RefreshHint)
-	}
-	if !e.ChangeTime.IsZero() {
-		m.ChangeTime = timestamppb.New(e.ChangeTime)
-	}
-	return m
+func byDomain(x, y *ententev1.Bundle) int {
+	return strings.Compare(x.GetTrustDomain(), y.GetTrustDomain())
 }
 
 // readOptions reads the options of a request. Bundles are read stale unless the caller asks for more.

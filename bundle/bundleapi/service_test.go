@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/proto"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
@@ -38,30 +39,30 @@ type catalog struct {
 	err     error
 }
 
-func newCatalog(entries ...bundleapi.Entry) *catalog {
-	return &catalog{changed: make(chan struct{}), state: bundleapi.State{Revision: 1, Entries: entries}}
+func newCatalog(entries ...*ententev1.Bundle) *catalog {
+	return &catalog{changed: make(chan struct{}), state: bundleapi.State{Revision: 1, Bundles: entries}}
 }
 
-func (c *catalog) set(revision uint64, entries ...bundleapi.Entry) {
+func (c *catalog) set(revision uint64, entries ...*ententev1.Bundle) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.state = bundleapi.State{Revision: revision, Entries: entries}
+	c.state = bundleapi.State{Revision: revision, Bundles: entries}
 	close(c.changed)
 	c.changed = make(chan struct{})
 }
 
 func (c *catalog) Home() spiffeid.TrustDomain { return home }
 
-func (c *catalog) Get(_ context.Context, td spiffeid.TrustDomain, o bundleapi.ReadOptions) (bundleapi.Entry, error) {
+func (c *catalog) Get(_ context.Context, td spiffeid.TrustDomain, o bundleapi.ReadOptions) (*ententev1.Bundle, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.asked = o
-	for _, e := range c.state.Entries {
-		if e.Bundle.TrustDomain() == td {
+	for _, e := range c.state.Bundles {
+		if e.GetTrustDomain() == td.Name() {
 			return e, c.err
 		}
 	}
-	return bundleapi.Entry{}, bundleapi.ErrNotFound
+	return nil, bundleapi.ErrNotFound
 }
 
 func (c *catalog) List(_ context.Context, o bundleapi.ReadOptions) (bundleapi.State, error) {
@@ -98,11 +99,16 @@ func (c *catalog) Follow(ctx context.Context, fn func(bundleapi.State) error) er
 	}
 }
 
-func entry(t testing.TB, name string, sequence uint64) bundleapi.Entry {
+func document(t testing.TB, name string, sequence uint64) *bundle.Bundle {
 	t.Helper()
 	b, err := bundle.New(spiffeid.RequireTrustDomainFromString(name), bundle.Content{Sequence: &sequence, RefreshHint: new(time.Minute)})
 	require.NoError(t, err)
-	return bundleapi.Entry{Bundle: b, Revision: sequence, ChangeTime: time.Unix(int64(sequence), 0)}
+	return b
+}
+
+func entry(t testing.TB, name string, sequence uint64) *ententev1.Bundle {
+	t.Helper()
+	return bundleapi.Entry{Bundle: document(t, name, sequence), Revision: sequence, ChangeTime: time.Unix(int64(sequence), 0)}.Message()
 }
 
 // start serves c, and returns a client and what stops the follower.
@@ -141,10 +147,10 @@ func TestGetBundle(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "eu.example.org", got.GetTrustDomain(), "an empty name is the home domain")
 	require.True(t, got.GetHosted())
-	require.Equal(t, string(hosted.Bundle.Marshal()), string(got.GetDocument()))
+	require.Equal(t, string(document(t, "eu.example.org", 5).Marshal()), string(got.GetDocument()))
 	require.Equal(t, uint64(5), got.GetSequence())
 	require.Equal(t, time.Minute, got.GetRefreshHint().AsDuration())
-	digest := hosted.Bundle.Digest()
+	digest := document(t, "eu.example.org", 5).Digest()
 	require.Equal(t, hex.EncodeToString(digest[:]), got.GetDigest())
 	require.Equal(t, ententev1.Freshness_FRESHNESS_FRESH, got.GetFreshness())
 	require.Equal(t, bundleapi.ReadOptions{}, c.asked, "stale is the default")
@@ -217,7 +223,7 @@ func TestErrors(t *testing.T) {
 }
 
 func TestListBundlesInPages(t *testing.T) {
-	var entries []bundleapi.Entry
+	var entries []*ententev1.Bundle
 	for i := range 7 {
 		entries = append(entries, entry(t, fmt.Sprintf("d%d.test", 6-i), 1))
 	}
@@ -280,7 +286,7 @@ func TestWatchBundles(t *testing.T) {
 	require.Equal(t, "3: a.test=2", one(), "nothing of other domains comes between")
 
 	c.set(4, a2, c1) // a revision in which no bundle changed
-	stale := c1
+	stale := proto.Clone(c1).(*ententev1.Bundle)
 	stale.Freshness = ententev1.Freshness_FRESHNESS_STALE
 	c.set(5, a2, stale)
 	require.Equal(t, "5: c.test=1", all())

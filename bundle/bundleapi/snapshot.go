@@ -13,9 +13,8 @@ import (
 type snapshot struct {
 	generation uint64
 	revision   uint64
-	entries    []Entry // by domain
-	messages   []*ententev1.Bundle
-	step       step // from the generation before
+	messages   []*ententev1.Bundle // by domain
+	step       step                // from the generation before
 }
 
 // step is what leads from one snapshot to a later one.
@@ -26,32 +25,24 @@ type step struct {
 
 func (s step) empty() bool { return len(s.changed) == 0 && len(s.deleted) == 0 }
 
-// next makes the snapshot of a state. A message is made anew only where something changed, so that two snapshots
-// differ in a domain exactly if they have different messages for it.
+// next makes the snapshot of a state. Two snapshots differ in a domain exactly if they have different messages for it: of two that say the
+// same the earlier one stays.
 func (s *snapshot) next(state State) *snapshot {
-	n := &snapshot{revision: state.Revision, entries: slices.SortedFunc(slices.Values(state.Entries), byDomain)}
-	n.messages = make([]*ententev1.Bundle, len(n.entries))
-	before := 0
-	for i, entry := range n.entries {
-		for s != nil && before < len(s.entries) && byDomain(s.entries[before], entry) < 0 {
-			before++
-		}
-		if s != nil && before < len(s.entries) && sameEntry(s.entries[before], entry) {
-			n.messages[i] = s.messages[before]
-		} else {
-			n.messages[i] = message(entry)
+	n := &snapshot{revision: state.Revision, messages: slices.SortedFunc(slices.Values(state.Bundles), byDomain)}
+	if s != nil {
+		n.generation = s.generation + 1
+		before := 0
+		for i, m := range n.messages {
+			for before < len(s.messages) && byDomain(s.messages[before], m) < 0 {
+				before++
+			}
+			if before < len(s.messages) && s.messages[before] != m && proto.Equal(s.messages[before], m) {
+				n.messages[i] = s.messages[before]
+			}
 		}
 	}
 	n.step = difference(s, n)
-	if s != nil {
-		n.generation = s.generation + 1
-	}
 	return n
-}
-
-func sameEntry(x, y Entry) bool {
-	return (x.Bundle == y.Bundle || x.Bundle.Equal(y.Bundle)) && x.Hosted == y.Hosted &&
-		x.ChangeTime.Equal(y.ChangeTime) && x.Freshness == y.Freshness && x.Revision == y.Revision
 }
 
 // difference walks two snapshots, the earlier of which may be nil.

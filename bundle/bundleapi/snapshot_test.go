@@ -20,7 +20,7 @@ func newState(t require.TestingT, revision uint64, sequences map[string]uint64) 
 	for name, n := range sequences {
 		b, err := bundle.New(spiffeid.RequireTrustDomainFromString(name), bundle.Content{Sequence: &n})
 		require.NoError(t, err)
-		state.Entries = append(state.Entries, Entry{Bundle: b, Revision: n})
+		state.Bundles = append(state.Bundles, Entry{Bundle: b, Revision: n}.Message())
 	}
 	return state
 }
@@ -96,8 +96,8 @@ func BenchmarkPublish(b *testing.B) {
 		sequences[fmt.Sprintf("d%d.test", i)] = 1
 	}
 	one := newState(b, 1, sequences)
-	two := State{Revision: 2, Entries: slices.Clone(one.Entries)}
-	two.Entries[17] = newState(b, 2, map[string]uint64{one.Entries[17].Bundle.TrustDomain().Name(): 9}).Entries[0]
+	two := State{Revision: 2, Bundles: slices.Clone(one.Bundles)}
+	two.Bundles[17] = newState(b, 2, map[string]uint64{one.Bundles[17].GetTrustDomain(): 9}).Bundles[0]
 	f := newFeed()
 	for i := 0; b.Loop(); i++ {
 		f.publish([]State{one, two}[i%2])
