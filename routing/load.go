@@ -56,34 +56,31 @@ func (p *Policy) loads(priorities []tally) []load {
 	if available == 100 {
 		return out
 	}
-	if p.panicBelow == 0 {
-		if available == 0 {
-			p.lastResort(priorities, out)
-		}
-		return out
-	}
-	all := true
+	all := p.panicBelow > 0
 	for i, t := range priorities {
 		out[i].panic = 100*(t.healthy+t.degraded) < p.panicBelow*t.total
 		all = all && out[i].panic
 	}
-	if all {
+	switch {
+	case all:
 		inTotalPanic(priorities, out)
+	case available == 0:
+		lastResort(priorities, out)
 	}
 	return out
 }
 
-// lastResort applies when panic is off and so few endpoints are available that every percentage rounds down to nothing:
-// one in two hundred is still better than none.
-func (p *Policy) lastResort(priorities []tally, out []load) {
+// lastResort applies where some priority is in no panic, because that is turned off or its threshold is 1 percent, and so
+// few endpoints are available that every percentage rounds down to nothing: one in two hundred is still better than none.
+func lastResort(priorities []tally, out []load) {
 	for i, t := range priorities {
-		if t.healthy > 0 {
+		if t.healthy > 0 && !out[i].panic {
 			out[i].healthy = 100
 			return
 		}
 	}
 	for i, t := range priorities {
-		if t.degraded > 0 {
+		if t.degraded > 0 && !out[i].panic {
 			out[i].degraded = 100
 			return
 		}

@@ -60,6 +60,8 @@ func TestLoads(t *testing.T) {
 		{"nothing available, panic off", Settings{PanicThreshold: percent(0)}, []tally{of(0, 0), of(0, 0)}, want{{}, {}}},
 		{"too few to count, panic off", Settings{PanicThreshold: percent(0)}, []tally{{degraded: 1, total: 300}, {healthy: 1, total: 300}}, want{{}, {100, 0, false}}},
 		{"too few degraded ones to count, panic off", Settings{PanicThreshold: percent(0)}, []tally{{total: 300}, {degraded: 1, total: 300}}, want{{}, {0, 100, false}}},
+		{"too few to count, and too many for a panic", Settings{PanicThreshold: percent(1)}, []tally{{healthy: 1, degraded: 1, total: 150}}, want{{100, 0, false}}},
+		{"the same behind one that is in panic", Settings{PanicThreshold: percent(1)}, []tally{{healthy: 1, total: 400}, {healthy: 1, degraded: 1, total: 150}}, want{{0, 0, true}, {100, 0, false}}},
 		{"nobody at all", Settings{}, nil, want{}},
 
 		{"a failover threshold of 70 percent is a factor of 142", Settings{FailoverThreshold: 70}, []tally{of(70, 0), of(100, 0)}, want{{99, 0, false}, {1, 0, false}}},
