@@ -161,11 +161,13 @@ func (p *Policy) Carry(endpoints []Endpoint) Carried {
 	for _, e := range endpoints {
 		callers[e.Locality] += uint64(e.Weight)
 		sums[e.Locality.Region] += 0
-		if e.Health.Available() && e.Trust.refusal(e.ID.TrustDomain()) == "" {
-			out.Available[e.Locality.Region]++
-		}
 	}
 	nowhere, arranged := uint64(0), p.Arrange(endpoints)
+	for _, c := range arranged.ranked {
+		if available := c.healthy + c.degraded; available > 0 {
+			out.Available[c.locality.Region] += uint32(available) //nolint:gosec // G115: there are as many as endpoints at most
+		}
+	}
 	for caller, weight := range callers {
 		plan := arranged.Plan(caller)
 		if plan.Reason != "" {

@@ -108,6 +108,17 @@ func TestCarryLaws(t *testing.T) {
 	})
 }
 
+// TestCarryCountsWhatIsOffered: what is left out of every plan is not available, whatever its health.
+func TestCarryCountsWhatIsOffered(t *testing.T) {
+	list := endpoints(t, "10.0.0.1 eu/a healthy", "10.0.0.2 eu/a unhealthy", "10.0.0.3 us/a healthy", "10.0.0.4 us/a healthy",
+		"10.0.0.5 us/a healthy stale", "10.0.0.4 us/b degraded")
+	list[2].Expired = true
+	for mode, want := range map[StaleMode]uint32{StaleDemote: 2, StaleDrop: 1} {
+		carried := policy(t, Settings{Stale: mode}).Carry(list)
+		require.Equal(t, map[string]uint32{"eu": 1, "us": want}, carried.Available, mode)
+	}
+}
+
 // TestSimulateHint: two thirds of the callers are in eu, whose load goes to us when eu is down; nothing that is imagined is kept.
 func TestSimulateHint(t *testing.T) {
 	r := newRoom(t)
