@@ -79,6 +79,8 @@ func (p *Policy) admit(endpoints []Endpoint) (in []*Endpoint, out []Exclusion) {
 		reason := e.Trust.refusal(e.ID.TrustDomain())
 		switch {
 		case reason != "":
+		case e.Outranked:
+			reason = "another registration at its address counts, under another lease"
 		case e.Expired:
 			reason = fmt.Sprintf("import_expired: no stream with the cluster of %s has confirmed it for longer than import_ttl", e.Origin)
 		case e.Trust == TrustStale && p.stale == StaleDrop:

@@ -103,9 +103,10 @@ func (c *catalog) keep(name string, s cached) {
 }
 
 func newService(r raftstore.Reader, list []Instance) (*service, error) {
-	slices.SortFunc(list, func(a, b Instance) int {
-		return cmp.Or(inOrder(a.Endpoint, b.Endpoint), strings.Compare(a.Lease, b.Lease))
-	})
+	slices.SortFunc(list, standing)
+	for i := 1; i < len(list); i++ {
+		list[i].Outranked = list[i].Origin == "" && list[i].Address == list[i-1].Address
+	}
 	s := &service{instances: list, domainOf: make([]int, len(list)), leases: make(map[string]leaseState)}
 	number := make(map[spiffeid.TrustDomain]int)
 	for i, instance := range list {
@@ -126,6 +127,16 @@ func newService(r raftstore.Reader, list []Instance) (*service, error) {
 		}
 	}
 	return s, nil
+}
+
+// standing compares two instances of one service by their addresses, and where they share one, by which of the two counts: what is
+// registered here before what was imported; under a lease that holds before one that has run out; the newest registration first.
+// A control plane that lost its lease registers all that it has under another.
+func standing(a, b Instance) int {
+	return cmp.Or(
+		a.Address.Compare(b.Address), strings.Compare(a.Origin, b.Origin), compareBool(a.Lapsed, b.Lapsed),
+		b.Registered.Compare(a.Registered), cmp.Compare(b.Revision, a.Revision), strings.Compare(a.Lease, b.Lease),
+	)
 }
 
 // sameLeases says whether the leases of the instances are as they were. A lease whose instances do not count, since it is gone,

@@ -58,6 +58,8 @@ type Endpoint struct {
 	// has confirmed it for import_ttl.
 	Origin  string
 	Expired bool
+	// Outranked says that another registration at its address counts, under another lease.
+	Outranked bool
 	// Supposed says that its health is imagined.
 	Supposed bool
 }

@@ -106,10 +106,11 @@ func foreignDomain(text string) (string, error) {
 	return td.Name(), nil
 }
 
-// covers says whether an instance is among those that are offered. What was imported never is: services travel one hop.
+// covers says whether an instance is among those that are offered. What was imported never is: services travel one hop; nor what
+// does not count here, for another that is registered at its address.
 func (e Export) covers(i Instance) bool {
 	td := i.ID.TrustDomain().Name()
-	return i.Origin == "" && i.Service == e.Service &&
+	return i.Origin == "" && !i.Outranked && i.Service == e.Service &&
 		(e.TrustDomain == "" || td == e.TrustDomain) &&
 		(e.PathPrefix == "" || access.HasPathPrefix(i.ID.Path(), e.PathPrefix)) &&
 		(len(e.Localities) == 0 || slices.ContainsFunc(e.Localities, i.Locality.within))

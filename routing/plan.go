@@ -91,12 +91,16 @@ func (a *Arrangement) Plan(caller Locality) Plan {
 }
 
 // inOrder is the order of endpoints in a plan: by address, and where several claim one, those that are registered here before
-// those that were imported, so that no other cluster can push them aside; then by origin, and by ID.
+// those that were imported, so that no other cluster can push them aside; then by origin, what counts before what is outranked,
+// and by ID.
 func inOrder(a, b Endpoint) int {
 	if c := a.Address.Compare(b.Address); c != 0 {
 		return c
 	}
 	if c := cmp.Compare(a.Origin, b.Origin); c != 0 {
+		return c
+	}
+	if c := compareBool(a.Outranked, b.Outranked); c != 0 {
 		return c
 	}
 	return cmp.Compare(a.ID.String(), b.ID.String())
