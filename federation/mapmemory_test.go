@@ -9,10 +9,14 @@ import (
 	"net/http"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 )
 
@@ -34,12 +38,6 @@ func TestMemoryOfAHubsMap(t *testing.T) {
 	padded := fmt.Sprintf(`{"keys":[],"x":%q}`, strings.Repeat("x", 3<<10)) // of no meaning, and so read fast
 	require.Less(t, domains*(max(len(vouched.Document), len(padded))+32), bundle.MaxMapBytes)
 
-	live := func() uint64 {
-		runtime.GC()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return m.HeapAlloc
-	}
 	var held uint64
 	p := newPeer(t, hub, hub.bundle(t, 1))
 	p.answer(func(w http.ResponseWriter, request *http.Request) {
@@ -78,4 +76,92 @@ func TestMemoryOfAHubsMap(t *testing.T) {
 	brought, err := BroughtBy(r.store.View(), "hub.example.org")
 	require.NoError(t, err)
 	require.Greater(t, len(brought), 500)
+}
+
+// live is what is in use, in bytes.
+func live() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// TestMemoryOfAPeersStreams: a peer that has as many streams as it can get, and sends the largest messages on each, whether or not they can be stored
+// at the moment, never has this member hold as much as 16 MiB.
+func TestMemoryOfAPeersStreams(t *testing.T) {
+	const most = 16 << 20
+	spoke, hub := newSite(t, "spoke.example.org"), newAuthority(t, "hub.example.org")
+	rel := spiffeRelationship(hub, newPeer(t, hub, hub.bundle(t, 1)))
+	rel.Peer, rel.Hub = &ententev1.Peer{HomeTrustDomain: "hub.example.org"}, &ententev1.Hub{Take: []string{".example.org"}}
+	spoke.create(t, rel, hub.bundle(t, 1))
+	until(t, "the relationship to be read", func() bool { return len(spoke.manager.peers.wantedOf("hub.example.org")) == 1 })
+	vouched, err := bundle.Vouch(newAuthority(t, "ap.example.org").large(t, 1))
+	require.NoError(t, err)
+	changes := &ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapChanges{MapChanges: &ententev1.PeerMapChanges{
+		TrustDomain: "hub.example.org", Interest: 1, Bundles: []*ententev1.PeerBundle{{TrustDomain: "ap.example.org", Document: vouched.Document}},
+	}}}
+	own := &ententev1.PeerMessage{Content: &ententev1.PeerMessage_Bundle{Bundle: &ententev1.PeerBundle{TrustDomain: "hub.example.org", Document: hub.large(t, 2).Marshal()}}}
+	require.Greater(t, min(proto.Size(changes), proto.Size(own)), 512<<10)
+	pace := spoke.paceOf("hub.example.org")
+	require.NoError(t, pace.turn.Acquire(t.Context(), 1)) // nothing can be stored
+	var calls []ententev1.PeerService_ExchangeClient
+	for i := range 2 * maxStreamsPerPeer {
+		member := fmt.Sprint("member-", i)
+		call := spoke.intrude(t, hub, "/entente/member/"+member)
+		if err := call.Send(&ententev1.ExchangeRequest{Message: helloOf("hub.example.org", member)}); err != nil {
+			continue
+		}
+		if _, err := call.Recv(); err == nil { // it was let in
+			mapInterest(t, call)
+			calls = append(calls, call)
+		}
+	}
+	require.Len(t, calls, maxStreamsPerPeer)
+	var prepared [2]grpc.PreparedMsg // so that the sending side holds each message once
+	for i, m := range []*ententev1.PeerMessage{changes, own} {
+		require.NoError(t, prepared[i].Encode(calls[0], &ententev1.ExchangeRequest{Message: m}))
+	}
+	before, held := live(), uint64(0)
+	look := func() {
+		if now := live(); now > before {
+			held = max(held, now-before)
+		}
+	}
+	var sending sync.WaitGroup
+	for _, call := range calls {
+		sending.Go(func() {
+			for i := range 4 {
+				if call.SendMsg(&prepared[i/2]) != nil {
+					return
+				}
+			}
+		})
+	}
+	free := func(bytes int64) bool {
+		look()
+		if !pace.held.TryAcquire(bytes) {
+			return false
+		}
+		pace.held.Release(bytes)
+		return true
+	}
+	until(t, "much to wait", func() bool { return !free(maxHeld / 2) })
+	for range 20 {
+		look()
+	}
+	pace.turn.Release(1)
+	sent := make(chan struct{})
+	go func() { sending.Wait(); close(sent) }()
+	until(t, "all to be looked at", func() bool {
+		select {
+		case <-sent:
+			return free(maxHeld)
+		default:
+			look()
+			return false
+		}
+	})
+	t.Logf("at most %d KiB were held", held>>10)
+	require.Greater(t, held, uint64(maxHeld/2))
+	require.Less(t, held, uint64(most))
 }

@@ -4,8 +4,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
@@ -14,9 +12,8 @@ import (
 const (
 	// maxMapInterests bounds the domains of this cluster's for which one peer takes its map: it needs one.
 	maxMapInterests = 16
-	// mapChangesBytes and mapChangesDomains bound one message with what a hub says, mapChangesTogether how many are sent before what else there
-	// is to send.
-	mapChangesBytes, mapChangesDomains, mapChangesTogether = 128 << 10, 256, 4
+	// mapChangesBytes and mapChangesDomains bound one message with what a hub says.
+	mapChangesBytes, mapChangesDomains = 128 << 10, 256
 	// A peer is brought no more of a map than it takes in: half of what it may be sent at all, and a quarter at once.
 	mapRate, mapBurst = byteRate / 2, byteBurst / 4
 	// mapAgain is when what had to wait for that is looked at again.
@@ -25,29 +22,36 @@ const (
 
 // mapServing is the hub's side of one stream: it tells the peer of what it takes from this cluster's map.
 type mapServing struct {
-	mu   sync.Mutex
-	pace *rate.Limiter
-	// interests bounds how often the peer says anew what it takes; it is set when the stream joins, and nil: it does not matter.
-	interests *rate.Limiter
-	sides     map[string]*mapSide // by the domain with which the peer has its relationship
+	mu    sync.Mutex
+	sides map[string]*mapSide // by the domain with which the peer has its relationship
+	// newest is the number of the peer's last interest, over is set when the stream is.
+	newest uint64
+	over   bool
 }
 
 // mapSide is one interest of the peer's.
 type mapSide struct {
-	rules *Hub
-	// has is what the peer has, until all parts of its interest have come.
-	has map[string]version
+	interest uint64
+	rules    *Hub
+	// has is what the peer has, until all parts of its interest have come; held is what that, and then what is pending of it, takes of
+	// the peer's budget.
+	has  map[string]version
+	held int64
 	// pending are the domains of which it is to be told, told says that it knows of all before number.
 	pending []string
 	number  uint64
 	told    bool
 	ready   bool
 	beat    time.Time
+	// underWay are the messages that the peer has not taken in, since when at least one is.
+	underWay int
+	since    time.Time
 }
 
-func newMapServing() *mapServing {
-	return &mapServing{pace: rate.NewLimiter(mapRate, mapBurst), sides: map[string]*mapSide{}}
-}
+// heldPerDomain is what a domain takes in memory besides its name.
+const heldPerDomain = 128
+
+func newMapServing() *mapServing { return &mapServing{sides: map[string]*mapSide{}} }
 
 // serves reports whether the peer takes anything.
 func (s *mapServing) serves() bool {
@@ -56,57 +60,133 @@ func (s *mapServing) serves() bool {
 	return len(s.sides) > 0
 }
 
+// end lets go of everything: the stream is over.
+func (s *mapServing) end(pace *peerPace) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over = true
+	for hub := range s.sides {
+		s.drop(hub, pace)
+	}
+}
+
+// drop forgets an interest, if there is one. s.mu is held.
+func (s *mapServing) drop(hub string, pace *peerPace) {
+	if side := s.sides[hub]; side != nil {
+		pace.held.Release(side.held)
+		delete(s.sides, hub)
+	}
+}
+
 // take takes in an interest, or a part of one. An error ends the stream.
-func (s *mapServing) take(m *ententev1.PeerMapInterest, log *mapLog, now time.Time) error {
-	hub, err := bundle.ParseTrustDomain(m.GetTrustDomain())
+func (s *mapServing) take(m *ententev1.PeerMapInterest, pace *peerPace, log *mapLog, now time.Time) error {
+	td, err := bundle.ParseTrustDomain(m.GetTrustDomain())
 	if err != nil {
 		return violation("malformed", "the peer takes the map of %s, which is no trust domain", quote(m.GetTrustDomain()))
 	}
+	hub := td.Name()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	side := s.sides[hub.Name()]
-	if side == nil || side.ready || len(m.GetTake()) > 0 { // only the first part says what is taken
-		if len(m.GetTake()) == 0 {
-			delete(s.sides, hub.Name())
-			return nil
-		}
-		if s.interests != nil && !s.interests.AllowN(now, 1) {
-			return violation("flood", "the peer says anew what it takes of the map more often than %d times a second", interestRate)
-		}
-		if side == nil && len(s.sides) == maxMapInterests {
-			return violation("too_many_domains", "the peer takes the map by %d relationships; %d are the most", len(s.sides)+1, maxMapInterests)
-		}
-		rules, err := parseHub(&statev1.RelationshipHub{Take: m.GetTake(), Except: m.GetExcept()})
-		if err != nil {
-			return violation("malformed", "the peer takes of the map what cannot be read: %s", clip(err.Error()))
-		}
-		side = &mapSide{rules: rules, has: map[string]version{}}
-		s.sides[hub.Name()] = side
+	if s.over {
+		return nil // the stream has its reason already
 	}
-	n := len(m.GetHas())
-	for _, other := range s.sides { // of all that are not whole yet, so that a peer cannot begin many
-		n += len(other.has)
+	side := s.sides[hub]
+	switch n := m.GetNumber(); {
+	case n > s.newest:
+		if side, err = s.begin(hub, m, pace, now); side == nil {
+			return err
+		}
+	case side == nil || side.interest != n || side.ready || len(m.GetTake())+len(m.GetExcept()) > 0:
+		return violation("malformed", "the peer says what it takes of the map of %s under number %d, after %d", hub, n, s.newest)
 	}
-	if n > bundle.MaxMapDomains {
+	if err := side.add(m.GetHas(), pace); err != nil || m.GetMore() {
+		return err
+	}
+	side.pending, side.number = log.differing(func(td string) bool { return td != hub && side.rules.Covers(td) }, side.has)
+	side.has, side.ready = nil, true
+	pace.held.Release(side.held)
+	if side.held = heldBy(side.pending); !pace.held.TryAcquire(side.held) {
+		side.held = 0
+		return tooMuchHeld()
+	}
+	return nil
+}
+
+// begin puts a new interest in the place of what the peer took before; nil: it takes nothing any more. s.mu is held.
+func (s *mapServing) begin(hub string, m *ententev1.PeerMapInterest, pace *peerPace, now time.Time) (*mapSide, error) {
+	if !pace.interests.AllowN(now, 1) {
+		return nil, violation("flood", "the peer says anew what it takes of the map more often than %d times a second", interestRate)
+	}
+	s.newest = m.GetNumber()
+	s.drop(hub, pace)
+	if len(m.GetTake()) == 0 {
+		return nil, nil
+	}
+	if len(s.sides) == maxMapInterests {
+		return nil, violation("too_many_domains", "the peer takes the map by %d relationships; %d are the most", len(s.sides)+1, maxMapInterests)
+	}
+	rules, err := parseHub(&statev1.RelationshipHub{Take: m.GetTake(), Except: m.GetExcept()})
+	if err != nil {
+		return nil, violation("malformed", "the peer takes of the map what cannot be read: %s", clip(err.Error()))
+	}
+	side := &mapSide{interest: m.GetNumber(), rules: rules, has: map[string]version{}}
+	s.sides[hub] = side
+	return side, nil
+}
+
+// add takes in what the peer has.
+func (s *mapSide) add(has []*ententev1.PeerBundleVersion, pace *peerPace) error {
+	if n := len(s.has) + len(has); n > bundle.MaxMapDomains {
 		return violation("too_many_domains", "the peer has %d domains of the map; %d are the most", n, bundle.MaxMapDomains)
 	}
-	for _, named := range m.GetHas() {
+	for _, named := range has {
 		td, v, err := parseVersion(named)
 		if err != nil {
 			return err
 		}
-		side.has[td] = v
+		if _, again := s.has[td]; !again {
+			held := int64(len(td) + heldPerDomain)
+			if !pace.held.TryAcquire(held) {
+				return tooMuchHeld()
+			}
+			s.held += held
+		}
+		s.has[td] = v
 	}
-	if m.GetMore() {
-		return nil
-	}
-	side.pending, side.number = log.differing(func(td string) bool { return td != hub.Name() && side.rules.Covers(td) }, side.has)
-	side.has, side.ready = nil, true
 	return nil
 }
 
-// next returns what is to be sent now, and when to ask again although nothing changes; 0: not before. entry is what stands in the map.
-func (s *mapServing) next(now time.Time, every time.Duration, log *mapLog, entry func(td string) []byte) (out []*ententev1.PeerMessage, again time.Duration, err error) {
+// tooMuchHeld ends a stream by which a peer has this member hold too much.
+func tooMuchHeld() error {
+	return violation("too_many_domains", "what the peer has of the map, over all its streams, takes more than %d bytes", maxHeld)
+}
+
+func heldBy(names []string) (n int64) {
+	for _, td := range names {
+		n += int64(len(td) + 16)
+	}
+	return n
+}
+
+// taken takes in that the peer has taken in a message. An error ends the stream.
+func (s *mapServing) taken(m *ententev1.PeerMapTaken, now time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	side := s.sides[m.GetTrustDomain()]
+	switch {
+	case side == nil || side.interest != m.GetInterest():
+		return nil // it takes others since
+	case side.underWay == 0:
+		return violation("malformed", "the peer says that it has taken in what it was not told of the map of %s", m.GetTrustDomain())
+	}
+	side.underWay--
+	side.since = now
+	return nil
+}
+
+// next returns what is to be sent now, and when to ask again although nothing changes and the peer says nothing; 0: not before. entry is what
+// stands in the map.
+func (s *mapServing) next(now time.Time, every time.Duration, pace *peerPace, log *mapLog, entry func(td string) []byte) (out []*ententev1.PeerMessage, again time.Duration, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for hub, side := range s.sides {
@@ -118,6 +198,9 @@ func (s *mapServing) next(now time.Time, every time.Duration, log *mapLog, entry
 			return nil, 0, violation("lagging", "the peer is too far behind the changes of the map; it is told what it lacks when it comes back")
 		}
 		side.number = number
+		if side.underWay > 0 && now.Sub(side.since) > acknowledgeWithin {
+			return nil, 0, violation("unacknowledged", "the peer did not take in what it was told of the map of %s within %s", hub, acknowledgeWithin)
+		}
 		waiting := make(map[string]bool)
 		if len(names) > 0 {
 			for _, td := range side.pending {
@@ -129,22 +212,32 @@ func (s *mapServing) next(now time.Time, every time.Duration, log *mapLog, entry
 				side.pending, side.told = append(side.pending, td), false
 			}
 		}
-		for range mapChangesTogether {
+		for range mapWindow + 1 {
 			if len(side.pending) == 0 && side.told && now.Before(side.beat) {
 				break
 			}
-			if len(side.pending) > 0 && s.pace.TokensAt(now) < mapChangesBytes {
+			if len(side.pending) > 0 && side.underWay == mapWindow {
+				break // the peer says when it is ready for more
+			}
+			if len(side.pending) > 0 && pace.told.TokensAt(now) < mapChangesBytes {
 				again = mapAgain
 				break
 			}
 			changes, size := side.changes(hub, entry)
-			s.pace.ReserveN(now, min(size, mapBurst)) // a large document goes into debt
+			pace.told.ReserveN(now, min(size, mapBurst)) // a large document goes into debt
+			if namedBy(changes) > 0 {
+				if side.underWay++; side.underWay == 1 {
+					side.since = now
+				}
+			}
 			if changes.Complete {
 				side.told, side.beat = true, now.Add(every/2) // so that it comes with each heartbeat
+				pace.held.Release(side.held)
+				side.held = 0
 			}
 			out = append(out, &ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapChanges{MapChanges: changes}})
 		}
-		if len(side.pending) > 0 && again == 0 {
+		if len(side.pending) > 0 && again == 0 && side.underWay < mapWindow {
 			again = time.Millisecond // what else there is to send goes first
 		}
 	}
@@ -153,7 +246,7 @@ func (s *mapServing) next(now time.Time, every time.Duration, log *mapLog, entry
 
 // changes takes as much of what is pending as one message holds.
 func (s *mapSide) changes(hub string, entry func(td string) []byte) (m *ententev1.PeerMapChanges, size int) {
-	m = &ententev1.PeerMapChanges{TrustDomain: hub}
+	m = &ententev1.PeerMapChanges{TrustDomain: hub, Interest: s.interest}
 	n := 0
 	for ; n < len(s.pending) && n < mapChangesDomains; n++ {
 		td := s.pending[n]

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/time/rate"
 	"google.golang.org/protobuf/proto"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
@@ -37,9 +36,19 @@ func told(t *testing.T, messages []*ententev1.PeerMessage) string {
 	return strings.Join(words, " ")
 }
 
+// ready has a peer say that it has taken in all that it was told.
+func (s *mapServing) ready(t *testing.T, messages []*ententev1.PeerMessage) {
+	t.Helper()
+	for _, m := range messages {
+		if c := m.GetMapChanges(); namedBy(c) > 0 {
+			require.NoError(t, s.taken(&ententev1.PeerMapTaken{TrustDomain: c.GetTrustDomain(), Interest: c.GetInterest()}, someTime))
+		}
+	}
+}
+
 // TestMapServing: a hub tells a peer what it lacks of what it takes, and then of each change.
 func TestMapServing(t *testing.T) {
-	log, serving := newMapLog(), newMapServing()
+	log, serving, pace := newMapLog(), newMapServing(), newPeerPace()
 	entry := func(td string) []byte {
 		v, ok := log.known[td]
 		if !ok {
@@ -53,19 +62,25 @@ func TestMapServing(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	next := func() string {
 		t.Helper()
-		out, again, err := serving.next(now, 10*time.Second, log, entry)
+		out, again, err := serving.next(now, 10*time.Second, pace, log, entry)
 		require.NoError(t, err)
 		require.Zero(t, again)
+		serving.ready(t, out)
 		return told(t, out)
 	}
+	number := uint64(1)
 	ask := func(m *ententev1.PeerMapInterest) {
 		t.Helper()
-		require.NoError(t, serving.take(m, log, someTime))
+		m.Number = number
+		if !m.GetMore() {
+			number++
+		}
+		require.NoError(t, serving.take(m, pace, log, someTime))
 	}
 	require.Empty(t, next(), "nobody asked")
 	require.False(t, serving.serves())
 
-	ask(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Take: []string{".test"}, Except: []string{"deep.b.test"}, More: true,
+	ask(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 1, Take: []string{".test"}, Except: []string{"deep.b.test"}, More: true,
 		Has: []*ententev1.PeerBundleVersion{versionAt(1).message("a.test")}})
 	require.Empty(t, next(), "it has not said all that it has")
 	ask(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Has: []*ententev1.PeerBundleVersion{versionAt(9).message("gone.test"), versionAt(9).message("gone.else")}})
@@ -84,7 +99,7 @@ func TestMapServing(t *testing.T) {
 	require.False(t, log.set("a.test", versionAt(3)), "nothing changed")
 	require.Empty(t, next())
 
-	ask(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Take: []string{"c.else"}})
+	ask(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 1, Take: []string{"c.else"}})
 	require.Equal(t, "c.else=4 complete", next(), "it takes others now")
 	ask(&ententev1.PeerMapInterest{TrustDomain: "hub.test"})
 	log.set("c.else", versionAt(5))
@@ -95,19 +110,20 @@ func TestMapServing(t *testing.T) {
 // TestMapServingIsPaced: a large map goes in messages of bounded size, with room for what else there is to send, and no faster than a
 // peer takes it.
 func TestMapServingIsPaced(t *testing.T) {
-	log, serving := newMapLog(), newMapServing()
+	log, serving, pace := newMapLog(), newMapServing(), newPeerPace()
 	const domains, size = 10_000, 4 << 10
 	for i := range domains {
 		log.set(fmt.Sprintf("d%05d.test", i), versionAt(1))
 	}
-	require.NoError(t, serving.take(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Take: []string{".test"}}, log, someTime))
+	require.NoError(t, serving.take(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 1, Take: []string{".test"}}, pace, log, someTime))
 	document := make([]byte, size)
 	now := time.Unix(1_800_000_000, 0)
 	began, sent, bytes := now, 0, 0
 	for complete := false; !complete; {
-		out, again, err := serving.next(now, 10*time.Second, log, func(string) []byte { return document })
+		out, again, err := serving.next(now, 10*time.Second, pace, log, func(string) []byte { return document })
 		require.NoError(t, err)
-		require.LessOrEqual(t, len(out), mapChangesTogether)
+		require.LessOrEqual(t, len(out), mapWindow)
+		serving.ready(t, out)
 		for _, m := range out {
 			sent += len(m.GetMapChanges().GetBundles())
 			for range m.GetMapChanges().GetBundles() {
@@ -116,10 +132,7 @@ func TestMapServingIsPaced(t *testing.T) {
 			require.LessOrEqual(t, len(m.GetMapChanges().GetBundles())*size, mapChangesBytes+size)
 			complete = m.GetMapChanges().GetComplete()
 		}
-		if !complete {
-			require.Positive(t, again)
-			now = now.Add(again)
-		}
+		now = now.Add(again)
 	}
 	require.Equal(t, domains, sent)
 	require.Less(t, float64(bytes-mapBurst)/now.Sub(began).Seconds(), 1.1*mapRate, "bytes a second beyond what may come at once")
@@ -127,14 +140,14 @@ func TestMapServingIsPaced(t *testing.T) {
 
 // TestADomainThatWaitsIsToldOnce: one that changes while it waits for its turn stands in no message twice, which a peer would refuse.
 func TestADomainThatWaitsIsToldOnce(t *testing.T) {
-	log, serving := newMapLog(), newMapServing()
+	log, serving, pace := newMapLog(), newMapServing(), newPeerPace()
 	for i := range 2000 {
 		log.set(fmt.Sprintf("d%05d.test", i), versionAt(1))
 	}
-	require.NoError(t, serving.take(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Take: []string{".test"}}, log, time.Unix(1_800_000_000, 0)))
+	require.NoError(t, serving.take(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 1, Take: []string{".test"}}, pace, log, time.Unix(1_800_000_000, 0)))
 	now, told := time.Unix(1_800_000_000, 0), map[string]int{}
 	for complete := false; !complete; {
-		out, _, err := serving.next(now, time.Second, log, func(string) []byte { return []byte("{}") })
+		out, _, err := serving.next(now, time.Second, pace, log, func(string) []byte { return []byte("{}") })
 		require.NoError(t, err)
 		for _, m := range out {
 			for _, b := range m.GetMapChanges().GetBundles() {
@@ -142,6 +155,7 @@ func TestADomainThatWaitsIsToldOnce(t *testing.T) {
 			}
 			complete = m.GetMapChanges().GetComplete()
 		}
+		serving.ready(t, out)
 		log.set("d01999.test", versionAt(2))
 	}
 	require.Len(t, told, 2000)
@@ -150,23 +164,28 @@ func TestADomainThatWaitsIsToldOnce(t *testing.T) {
 
 // TestLargeEntriesGoByThemselves: no message is larger than a peer takes.
 func TestLargeEntriesGoByThemselves(t *testing.T) {
-	log, serving := newMapLog(), newMapServing()
+	log, serving, pace := newMapLog(), newMapServing(), newPeerPace()
 	for _, td := range []string{"a.test", "b.test", "c.test"} {
 		log.set(td, versionAt(1))
 	}
-	require.NoError(t, serving.take(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Take: []string{".test"}}, log, someTime))
-	out, _, err := serving.next(time.Unix(1_800_000_000, 0), time.Second, log, func(td string) []byte {
-		if td == "b.test" {
-			return make([]byte, 1<<20)
+	require.NoError(t, serving.take(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 1, Take: []string{".test"}}, pace, log, someTime))
+	var names []string
+	for range 2 {
+		out, _, err := serving.next(time.Unix(1_800_000_000, 0), time.Second, pace, log, func(td string) []byte {
+			if td == "b.test" {
+				return make([]byte, 1<<20)
+			}
+			return make([]byte, mapChangesBytes-1)
+		})
+		require.NoError(t, err)
+		serving.ready(t, out)
+		for _, m := range out {
+			require.Len(t, m.GetMapChanges().GetBundles(), 1)
+			require.LessOrEqual(t, proto.Size(m), maxPeerMessage)
+			names = append(names, m.GetMapChanges().GetBundles()[0].GetTrustDomain())
 		}
-		return make([]byte, mapChangesBytes-1)
-	})
-	require.NoError(t, err)
-	require.Len(t, out, 3)
-	for _, m := range out {
-		require.Len(t, m.GetMapChanges().GetBundles(), 1)
-		require.LessOrEqual(t, proto.Size(m), maxPeerMessage)
 	}
+	require.Equal(t, []string{"a.test", "b.test", "c.test"}, names)
 }
 
 // TestMapServingRefuses: what a hostile peer asks for ends the stream, by a name.
@@ -174,6 +193,10 @@ func TestMapServingRefuses(t *testing.T) {
 	has := make([]*ententev1.PeerBundleVersion, bundle.MaxMapDomains+1)
 	for i := range has {
 		has[i] = versionAt(1).message(fmt.Sprintf("d%d.test", i))
+	}
+	long := make([]*ententev1.PeerBundleVersion, 8000) // by names as long as they can be
+	for i := range long {
+		long[i] = versionAt(1).message(fmt.Sprintf("%s.%05d.test", strings.Repeat("x", 200), i))
 	}
 	for name, test := range map[string]struct {
 		interests []*ententev1.PeerMapInterest
@@ -185,18 +208,28 @@ func TestMapServingRefuses(t *testing.T) {
 		"no version":         {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Take: []string{".test"}, Has: []*ententev1.PeerBundleVersion{{TrustDomain: "a.test", Digest: []byte{1}}}}}, "malformed"},
 		"too many versions":  {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Take: []string{".test"}, Has: has}}, "too_many_domains"},
 		"too many in parts":  {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Take: []string{".test"}, Has: has[:len(has)-1], More: true}, {TrustDomain: "hub.test", Has: has[len(has)-1:]}}, "too_many_domains"},
-		"too many in all":    {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Take: []string{".test"}, Has: has[:len(has)/2], More: true}, {TrustDomain: "other.test", Take: []string{".test"}, Has: has[len(has)/2:], More: true}}, "too_many_domains"},
+		"too many in all":    {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Take: []string{".test"}, Has: long, More: true}, {TrustDomain: "other.test", Take: []string{".test"}, Has: long, More: true}}, "too_many_domains"},
+		"too long in all":    {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Take: []string{".test"}, Has: long}, {TrustDomain: "other.test", Take: []string{".test"}, Has: long}}, "too_many_domains"},
+		"a part of nothing":  {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Has: has[:1]}}, "malformed"},
+		"a part of another":  {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Take: []string{".test"}, More: true}, {TrustDomain: "other.test", Has: has[:1]}}, "malformed"},
+		"a part too late":    {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Take: []string{".test"}}, {TrustDomain: "hub.test", Has: has[:1]}}, "malformed"},
 		"too many interests": {manyInterests(maxMapInterests + 1), "too_many_domains"},
 		"as many as may be":  {manyInterests(maxMapInterests), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			serving := newMapServing()
+			serving, pace, number := newMapServing(), newPeerPace(), uint64(0)
 			var err error
 			for _, m := range test.interests {
-				if err = serving.take(m, newMapLog(), someTime); err != nil {
+				if len(m.GetTake()) > 0 {
+					number++ // else it is a part of the one before
+				}
+				m.Number = number
+				if err = serving.take(m, pace, newMapLog(), someTime); err != nil {
 					break
 				}
 			}
+			serving.end(pace)
+			require.True(t, pace.held.TryAcquire(maxHeld), "what it held is let go")
 			if test.reason == "" {
 				require.NoError(t, err)
 				return
@@ -207,17 +240,60 @@ func TestMapServingRefuses(t *testing.T) {
 	}
 }
 
-// TestInterestsWithoutEnd: whoever says anew and anew what it takes is turned away, for each is compared with the whole map.
+// TestInterestsWithoutEnd: whoever says anew and anew what it takes, or that it takes nothing, is turned away, for each is compared with the whole map;
+// on another stream no less.
 func TestInterestsWithoutEnd(t *testing.T) {
-	serving, log := newMapServing(), newMapLog()
-	serving.interests = rate.NewLimiter(interestRate, interestBurst)
-	again := &ententev1.PeerMapInterest{TrustDomain: "hub.test", Take: []string{".test"}}
-	for range interestBurst {
-		require.NoError(t, serving.take(again, log, someTime))
+	first, second, log, pace := newMapServing(), newMapServing(), newMapLog(), newPeerPace()
+	for n := range uint64(interestBurst) {
+		m := &ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: n + 1, Take: []string{".test"}}
+		if n%3 == 1 {
+			m.Take = nil
+		}
+		require.NoError(t, first.take(m, pace, log, someTime))
 	}
-	require.Equal(t, "flood", streamReason(serving.take(again, log, someTime)))
-	require.NoError(t, serving.take(again, log, someTime.Add(2*time.Second)))
+	for _, take := range [][]string{nil, {".test"}} {
+		again := &ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: interestBurst + 1, Take: take}
+		require.Equal(t, "flood", streamReason(first.take(again, pace, log, someTime)))
+		require.Equal(t, "flood", streamReason(second.take(again, pace, log, someTime)))
+	}
+	require.NoError(t, first.take(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: interestBurst + 2}, pace, log, someTime.Add(2*time.Second)))
 	require.GreaterOrEqual(t, wordBurst, 2*mapChangesDomains, "one message of a hub's is never more than may be taken at once")
+}
+
+// TestAPeerIsToldAsFastAsItTakes: two messages are under way at most, one who takes none in is given up, and nobody takes in what there was not.
+func TestAPeerIsToldAsFastAsItTakes(t *testing.T) {
+	log, serving, pace, now := newMapLog(), newMapServing(), newPeerPace(), someTime
+	for i := range 4 * mapChangesDomains {
+		log.set(fmt.Sprintf("d%05d.test", i), versionAt(1))
+	}
+	require.NoError(t, serving.take(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 7, Take: []string{".test"}}, pace, log, now))
+	next := func() (out []*ententev1.PeerMessage, err error) {
+		out, again, err := serving.next(now, 10*time.Second, pace, log, func(string) []byte { return []byte("{}") })
+		require.Zero(t, again)
+		return out, err
+	}
+	taken := &ententev1.PeerMapTaken{TrustDomain: "hub.test", Interest: 7}
+	first, err := next()
+	require.NoError(t, err)
+	require.Len(t, first, mapWindow)
+	require.EqualValues(t, 7, first[0].GetMapChanges().GetInterest())
+	none, err := next()
+	require.NoError(t, err)
+	require.Empty(t, none)
+	now = now.Add(acknowledgeWithin)
+	require.NoError(t, serving.taken(taken, now))
+	one, err := next()
+	require.NoError(t, err)
+	require.Len(t, one, 1, "and one more for each that was taken in")
+	require.NoError(t, serving.taken(&ententev1.PeerMapTaken{TrustDomain: "hub.test", Interest: 6}, now), "it is of before")
+	require.NoError(t, serving.taken(&ententev1.PeerMapTaken{TrustDomain: "other.test", Interest: 7}, now))
+	now = now.Add(acknowledgeWithin + time.Second)
+	_, err = next()
+	require.Equal(t, "unacknowledged", streamReason(err))
+	for range mapWindow {
+		require.NoError(t, serving.taken(taken, now))
+	}
+	require.Equal(t, "malformed", streamReason(serving.taken(taken, now)))
 }
 
 func manyInterests(n int) (all []*ententev1.PeerMapInterest) {
@@ -229,13 +305,13 @@ func manyInterests(n int) (all []*ententev1.PeerMapInterest) {
 
 // TestMapLogForgets: what is behind by more than the log remembers is told so, rather than told a part.
 func TestMapLogForgets(t *testing.T) {
-	log, serving := newMapLog(), newMapServing()
-	require.NoError(t, serving.take(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Take: []string{".test"}}, log, someTime))
+	log, serving, pace := newMapLog(), newMapServing(), newPeerPace()
+	require.NoError(t, serving.take(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 1, Take: []string{".test"}}, pace, log, someTime))
 	for n := range uint64(2 * logSlack) {
 		log.set("a.test", versionAt(n))
 	}
 	require.LessOrEqual(t, len(log.changes), 2+logSlack)
-	_, _, err := serving.next(time.Now(), time.Second, log, func(string) []byte { return nil })
+	_, _, err := serving.next(time.Now(), time.Second, pace, log, func(string) []byte { return nil })
 	require.Error(t, err)
 	require.Equal(t, "lagging", streamReason(err))
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/protobuf/proto"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
@@ -18,8 +19,10 @@ import (
 const (
 	// mapHasTogether is how many versions one part of an interest names, of some 70 bytes each.
 	mapHasTogether = 4000
-	// mapQueue is how many messages of a hub wait to be stored before its stream is not read from.
-	mapQueue = 4
+	// mapWindow is how many messages that name domains a hub has under way by one interest: while one is stored, the next one comes.
+	mapWindow = 2
+	// mapQueue is how many messages of hubs wait on a stream.
+	mapQueue = mapWindow * maxMapInterests
 	// mapConfirmed is for how long a hub's word that all was told holds.
 	mapConfirmed = 3 * longestBeat
 )
@@ -27,24 +30,34 @@ const (
 // reasonMap ends a stream on which a hub says what its map could not say.
 const reasonMap = "refused_map"
 
+// mapAsked is how a hub's map was asked for: by which generation of its relationship, and under which number. held are the messages that came
+// for it and are not taken in.
+type mapAsked struct {
+	generation, number uint64
+	held               int
+}
+
 // nextMapInterests tells the peer what is taken from its map, when that has changed.
 func (s *session) nextMapInterests(w peerWorld) (out []*ententev1.PeerMessage) {
 	send := func(m *ententev1.PeerMapInterest) {
+		m.Number = s.mapNumber
 		out = append(out, &ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapInterest{MapInterest: m}})
 	}
 	for _, hub := range slices.Sorted(maps.Keys(s.mapAsked)) {
 		if _, ok := w.plan.hubs[hub]; !ok {
 			delete(s.mapAsked, hub)
 			delete(s.confirmed, hub+mapSuffix)
+			s.mapNumber++
 			send(&ententev1.PeerMapInterest{TrustDomain: hub})
 		}
 	}
 	for _, hub := range slices.Sorted(maps.Keys(w.plan.hubs)) {
 		rel := w.plan.hubs[hub]
-		if asked, ok := s.mapAsked[hub]; ok && asked == rel.Generation {
+		if asked, ok := s.mapAsked[hub]; ok && asked.generation == rel.Generation {
 			continue
 		}
-		s.mapAsked[hub] = rel.Generation
+		s.mapNumber++
+		s.mapAsked[hub] = mapAsked{generation: rel.Generation, number: s.mapNumber}
 		delete(s.confirmed, hub+mapSuffix)
 		m := &ententev1.PeerMapInterest{TrustDomain: hub, Take: rel.Hub.take, Except: rel.Hub.except}
 		words := w.words(hub)
@@ -61,16 +74,43 @@ func (s *session) nextMapInterests(w peerWorld) (out []*ententev1.PeerMessage) {
 	return out
 }
 
-// takeMapChanges looks at the form of what a hub says.
+// namedBy is how many domains a message of a hub's names. One that names none only says that all was told.
+func namedBy(m *ententev1.PeerMapChanges) int { return len(m.GetBundles()) + len(m.GetWithdrawn()) }
+
+// takeMapChanges looks at the form of what a hub says. What answers an interest that has changed since is passed over.
 func (s *session) takeMapChanges(m *ententev1.PeerMapChanges, w peerWorld) (taken, error) {
 	hub := m.GetTrustDomain()
-	if _, ok := w.plan.hubs[hub]; !ok {
-		return taken{}, nil // it was on its way when the peer was told that nothing is taken any more
+	asked, ok := s.mapAsked[hub]
+	if _, planned := w.plan.hubs[hub]; !planned || !ok || m.GetInterest() != asked.number {
+		return taken{}, nil
 	}
-	if n := len(m.GetBundles()) + len(m.GetWithdrawn()); n > 2*mapChangesDomains {
+	if n := namedBy(m); n > 2*mapChangesDomains {
 		return taken{}, violation("too_many_domains", "the peer tells of %d domains of its map at once; %d are the most", n, 2*mapChangesDomains)
+	} else if n > 0 {
+		if asked.held++; asked.held > mapWindow {
+			return taken{}, violation("flood", "the peer tells of its map faster than it is taken in: %d messages wait, and %d are the most", asked.held, mapWindow)
+		}
+		s.mapAsked[hub] = asked
 	}
 	return taken{mapChanges: m}, nil
+}
+
+// tookMapChanges says what a message means now that it is stored. It reports whether the peer has been told to say so.
+func (s *session) tookMapChanges(m *ententev1.PeerMapChanges, now time.Time) (current bool) {
+	hub := m.GetTrustDomain()
+	asked, ok := s.mapAsked[hub]
+	if !ok || m.GetInterest() != asked.number {
+		return false // the interest has changed meanwhile, and the hub begins anew
+	}
+	if namedBy(m) > 0 {
+		asked.held--
+		s.mapAsked[hub] = asked
+		s.mapTaken = append(s.mapTaken, &ententev1.PeerMapTaken{TrustDomain: hub, Interest: asked.number})
+	}
+	if m.GetComplete() {
+		s.confirmed[hub+mapSuffix] = now
+	}
+	return true
 }
 
 // forgetOldMaps has a map count as kept up to date only while the hub says so.
@@ -81,39 +121,89 @@ func (s *session) forgetOldMaps(now time.Time) {
 	})
 }
 
-// takeMaps stores what hubs say, in its order, beside the bundles that the stream brings.
+// queuedMap is a message of a hub that waits to be stored, and what of the peer's budget it holds.
+type queuedMap struct {
+	changes *ententev1.PeerMapChanges
+	bytes   int64
+}
+
+// queueMap has what a hub says stored beside what else the stream brings, which does not wait for it. An error ends the stream.
+func (s *stream) queueMap(m *ententev1.PeerMapChanges) error {
+	q := queuedMap{changes: m}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mapsOver {
+		return context.Cause(s.ctx)
+	}
+	if namedBy(m) > 0 {
+		if q.bytes = int64(proto.Size(m)); !s.pace.held.TryAcquire(q.bytes) {
+			return violation("flood", "what the peer tells of its map, over all its streams, waits with more than %d bytes", maxHeld)
+		}
+	}
+	select {
+	case s.maps <- q:
+	default: // others wait that bring nothing, and so does this one, or it would have found room: it comes again
+		s.pace.held.Release(q.bytes)
+		if q.bytes > 0 {
+			return violation("flood", "the peer tells of its map faster than it is taken in: %d messages wait", mapQueue)
+		}
+	}
+	return nil
+}
+
+// takeMaps stores what hubs say, in its order.
 func (s *stream) takeMaps() {
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.mapsOver = true
+		for len(s.maps) > 0 {
+			s.pace.held.Release((<-s.maps).bytes)
+		}
+	}()
 	for {
 		select {
 		case <-s.ctx.Done():
 			return
-		case m := <-s.maps:
-			if n := len(m.GetBundles()); n > 0 && s.words.WaitN(s.ctx, n) != nil {
-				return // the stream ends, and has its reason already
-			}
-			if err := s.peers.manager.takeMapChanges(s.ctx, s.session.home, m); err != nil {
+		case q := <-s.maps:
+			err := s.takeMap(q.changes)
+			s.pace.held.Release(q.bytes)
+			if err != nil {
 				s.cancel(err)
 				return
 			}
-			if !m.GetComplete() {
-				continue
-			}
-			s.mu.Lock()
-			s.session.confirmed[m.GetTrustDomain()+mapSuffix] = s.peers.manager.now()
-			s.mu.Unlock()
-			s.peers.manager.confirmMap(m.GetTrustDomain())
-			s.peers.noted(s.session.home)
 		}
 	}
+}
+
+// takeMap stores what one message of a hub says, and has the hub told so. An error ends the stream.
+func (s *stream) takeMap(m *ententev1.PeerMapChanges) error {
+	if n := len(m.GetBundles()); n > 0 {
+		if err := s.pace.words.WaitN(s.ctx, n); err != nil {
+			return err
+		}
+	}
+	if namedBy(m) > 0 {
+		if err := s.pace.inTurn(s.ctx, func() error { return s.peers.manager.takeMapChanges(s.ctx, s.session.home, m) }); err != nil {
+			return err
+		}
+	}
+	now := s.peers.manager.now()
+	s.mu.Lock()
+	current := s.session.tookMapChanges(m, now)
+	s.mu.Unlock()
+	if current && m.GetComplete() {
+		s.peers.manager.confirmMap(m.GetTrustDomain())
+		s.peers.noted(s.session.home)
+	}
+	s.signal()
+	return nil
 }
 
 // takeMapChanges judges what a hub says over a stream as if it stood in the map that it serves, and stores what is taken. An error
 // ends the stream.
 func (m *Manager) takeMapChanges(ctx context.Context, home string, changes *ententev1.PeerMapChanges) error {
 	hub := changes.GetTrustDomain()
-	if len(changes.GetBundles())+len(changes.GetWithdrawn()) == 0 {
-		return nil
-	}
 	for range attempts {
 		view := m.config.Store.View()
 		b, err := m.basisOf(view, hub)

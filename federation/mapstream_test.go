@@ -83,6 +83,18 @@ func TestAHubsMapIsStreamed(t *testing.T) {
 	spoke.awaitWord(t, "new.example.org", 0)
 }
 
+// mapInterest reads what comes over a stream until all of an interest in a map has, and returns its number.
+func mapInterest(t testing.TB, call ententev1.PeerService_ExchangeClient) uint64 {
+	t.Helper()
+	for {
+		m, err := call.Recv()
+		require.NoError(t, err)
+		if i := m.GetMessage().GetMapInterest(); i != nil && !i.GetMore() {
+			return i.GetNumber()
+		}
+	}
+}
+
 func mustWord(t testing.TB, r *room, td string) Word {
 	t.Helper()
 	w, n := r.word(t, td)
@@ -106,12 +118,13 @@ func TestHostileHubOverAStream(t *testing.T) {
 		return &ententev1.PeerBundle{TrustDomain: b.TrustDomain().Name(), Document: v.Document}
 	}
 	say := func(call ententev1.PeerService_ExchangeClient, m *ententev1.PeerMapChanges) {
-		m.TrustDomain = "hub.example.org"
+		m.TrustDomain, m.Interest = "hub.example.org", 1
 		_ = call.Send(&ententev1.ExchangeRequest{Message: &ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapChanges{MapChanges: m}}})
 	}
 	open := func() ententev1.PeerService_ExchangeClient {
 		call := spoke.intrude(t, hub, "/entente/member/member-1")
 		require.NoError(t, call.Send(&ententev1.ExchangeRequest{Message: helloOf("hub.example.org", "member-1")}))
+		require.EqualValues(t, 1, mapInterest(t, call))
 		return call
 	}
 	call := open()
@@ -142,6 +155,34 @@ func TestHostileHubOverAStream(t *testing.T) {
 			require.Equal(t, reasonMap, goodbye.GetReason())
 		})
 	}
+	t.Run("more than it may have under way", func(t *testing.T) {
+		call := open()
+		pace := spoke.paceOf("hub.example.org")
+		require.NoError(t, pace.turn.Acquire(t.Context(), 1)) // as while something else is stored
+		for range mapWindow + 1 {
+			say(call, &ententev1.PeerMapChanges{Bundles: []*ententev1.PeerBundle{entry(ap.bundle(t, 5))}})
+		}
+		goodbye, _ := ended(call)
+		pace.turn.Release(1)
+		require.Equal(t, "flood", goodbye.GetReason())
+	})
+	t.Run("for another interest", func(t *testing.T) {
+		call := open()
+		m := &ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapChanges{MapChanges: &ententev1.PeerMapChanges{
+			TrustDomain: "hub.example.org", Interest: 2, Bundles: []*ententev1.PeerBundle{entry(ap.bundle(t, 9))}, Complete: true,
+		}}}
+		for range 4 * mapWindow {
+			require.NoError(t, call.Send(&ententev1.ExchangeRequest{Message: m}))
+		}
+		say(call, &ententev1.PeerMapChanges{Bundles: []*ententev1.PeerBundle{entry(ap.bundle(t, 5))}})
+		for taken := false; !taken; {
+			m, err := call.Recv()
+			require.NoError(t, err)
+			taken = m.GetMessage().GetMapTaken().GetInterest() == 1
+		}
+		_, n := spoke.word(t, "ap.example.org")
+		require.EqualValues(t, 5, n)
+	})
 	t.Run("too much at once", func(t *testing.T) {
 		call := open()
 		say(call, &ententev1.PeerMapChanges{Withdrawn: make([]string, 2*mapChangesDomains+1)})

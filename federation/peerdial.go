@@ -26,6 +26,8 @@ const (
 	lastDial  = 30 * time.Second
 	// settled is how long a stream has to have been open for the next dial to begin as if it were the first.
 	settled = 5 * time.Second
+	// peerWindow is what a peer may have under way unread on a stream that this member dialed; of itself gRPC lets that grow to 16 MiB.
+	peerWindow = 256 << 10
 	// yieldCheck is how often a member that gives way looks whether it still has to.
 	yieldCheck = time.Second
 )
@@ -208,6 +210,7 @@ func newPeerConn(address string, raw net.Conn, creds credentials.TransportCreden
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
 		grpc.WithDefaultCallOptions(append(options, grpc.MaxCallRecvMsgSize(maxPeerMessage))...),
 		grpc.WithReadBufferSize(4<<10), grpc.WithWriteBufferSize(4<<10), grpc.WithMaxHeaderListSize(16<<10),
+		grpc.WithInitialWindowSize(peerWindow), grpc.WithInitialConnWindowSize(peerWindow),
 	)
 }
 

@@ -27,6 +27,14 @@ func (s *site) intrude(t testing.TB, a *authority, path string) ententev1.PeerSe
 	return call
 }
 
+// paceOf is that of a peer.
+func (s *site) paceOf(home string) *peerPace {
+	p := s.manager.peers
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.paceLocked(home)
+}
+
 // ended reads a stream to its end: the goodbye that came, if any, and the status.
 func ended(call ententev1.PeerService_ExchangeClient) (*ententev1.PeerGoodbye, error) {
 	var goodbye *ententev1.PeerGoodbye
@@ -74,15 +82,6 @@ func TestHostileStreams(t *testing.T) {
 		require.Equal(t, codes.PermissionDenied, status.Code(err))
 		require.ErrorContains(t, err, `eu.example.org has no active relationship that names "ap.example.org" as its peer's home trust domain`)
 	})
-	t.Run("flood", func(t *testing.T) {
-		call := a.intrude(t, b.home, "/entente/member/member-1")
-		send(t, call, hello)
-		for range 3 * messageBurst {
-			send(t, call, beatOf())
-		}
-		goodbye, _ := ended(call)
-		require.Equal(t, "flood", goodbye.GetReason())
-	})
 	t.Run("huge", func(t *testing.T) {
 		call := a.intrude(t, b.home, "/entente/member/member-1")
 		send(t, call, hello, bring("us.example.org", make([]byte, maxPeerMessage+1)))
@@ -117,6 +116,17 @@ func TestHostileStreams(t *testing.T) {
 		}
 		goodbye, _ := ended(call)
 		require.Equal(t, "refused_bundles", goodbye.GetReason())
+	})
+	t.Run("flood", func(t *testing.T) {
+		call := a.intrude(t, b.home, "/entente/member/member-1")
+		send(t, call, hello)
+		for range 3 * messageBurst {
+			send(t, call, beatOf())
+		}
+		goodbye, _ := ended(call)
+		require.Equal(t, "flood", goodbye.GetReason())
+		a.intrude(t, b.home, "/entente/member/member-1")
+		require.Less(t, a.paceOf("us.example.org").messages.Tokens(), messageBurst/2., "another stream renews nothing")
 	})
 	for td, site := range map[string]*site{"us.example.org": b, "ap.example.org": third} {
 		sequence, _ := a.stored(t, td).Sequence()

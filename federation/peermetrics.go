@@ -37,6 +37,8 @@ func (ms *metrics) peerMessage(direction string, m *ententev1.PeerMessage) {
 		kind = "map_interest"
 	case *ententev1.PeerMessage_MapChanges:
 		kind = "map_changes"
+	case *ententev1.PeerMessage_MapTaken:
+		kind = "map_taken"
 	case *ententev1.PeerMessage_Acknowledgement:
 		kind = "acknowledgement"
 	case *ententev1.PeerMessage_Heartbeat:

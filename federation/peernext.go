@@ -33,6 +33,10 @@ func (s *session) next(w peerWorld, now time.Time) (out []*ententev1.PeerMessage
 		out = append(out, &ententev1.PeerMessage{Content: &ententev1.PeerMessage_Acknowledgement{Acknowledgement: s.replies[td]}})
 	}
 	clear(s.replies)
+	for _, m := range s.mapTaken {
+		out = append(out, &ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapTaken{MapTaken: m}})
+	}
+	s.mapTaken = nil
 	for _, td := range slices.Sorted(maps.Keys(s.knows)) {
 		hosted, ok := w.hosted[td]
 		if !ok {

@@ -29,7 +29,7 @@ type PeerConfig struct {
 
 const (
 	// maxStreamsPerPeer bounds the streams of one peer at one member: its members may each open one while the work moves among them.
-	maxStreamsPerPeer = 8
+	maxStreamsPerPeer = 4
 	// reconcilePace is the least time between two looks at what streams there should be.
 	reconcilePace = 10 * time.Millisecond
 )
@@ -232,8 +232,7 @@ func (p *peers) join(s *stream) error {
 		err = violation("not_a_peer", "%s has no active relationship that names %s as its peer's home trust domain", p.config.Home.Name(), quote(home))
 	default:
 		if err = p.crowdedLocked(s, older); err == nil {
-			pace := p.paceLocked(home)
-			s.bundles, s.words, s.excuses, s.serving.interests = pace.bundles, pace.words, pace.excuses, pace.interests
+			s.pace = p.paceLocked(home)
 			p.streams[home] = append(streams, s)
 			p.work.Add(1) // until keep is done with it
 		}

@@ -85,16 +85,19 @@ type session struct {
 	confirmed map[string]time.Time
 	// replies are acknowledgements to be sent, one a domain.
 	replies map[string]*ententev1.PeerAcknowledgement
-	// mapAsked is by which generation of a hub's relationship its map was asked for.
-	mapAsked map[string]uint64
-	refusals int
+	// mapAsked is how a hub's map was asked for, by its relationship; mapNumber is that of the last interest, mapTaken what is to be said of
+	// changes that were taken in.
+	mapAsked  map[string]mapAsked
+	mapNumber uint64
+	mapTaken  []*ententev1.PeerMapTaken
+	refusals  int
 }
 
 func newSession(ownHome, own, home, remote string, outgoing bool, now time.Time) *session {
 	return &session{
 		ownHome: ownHome, own: own, home: home, remote: remote, outgoing: outgoing, began: now, heard: now, beat: now,
 		knows: map[string]version{}, sent: map[string]version{}, sentAt: map[string]time.Time{}, acked: map[string]acknowledged{},
-		mapAsked: map[string]uint64{}, statementsFrom: map[string]uint64{}, confirmed: map[string]time.Time{}, replies: map[string]*ententev1.PeerAcknowledgement{},
+		mapAsked: map[string]mapAsked{}, statementsFrom: map[string]uint64{}, confirmed: map[string]time.Time{}, replies: map[string]*ententev1.PeerAcknowledgement{},
 	}
 }
 
@@ -104,9 +107,10 @@ type taken struct {
 	bundle *ententev1.PeerBundle
 	// statements are such on a bundle, to be checked if the cluster wants it.
 	statements *ententev1.PeerStatements
-	// mapInterest and mapChanges are of this cluster's map, and of the peer's.
+	// mapInterest and mapTaken are of this cluster's map, mapChanges of the peer's.
 	mapInterest *ententev1.PeerMapInterest
 	mapChanges  *ententev1.PeerMapChanges
+	mapTaken    *ententev1.PeerMapTaken
 	// confirmed are the domains of which the peer has what is stored here.
 	confirmed []string
 }
@@ -141,6 +145,8 @@ func (s *session) take(m *ententev1.PeerMessage, w peerWorld, now time.Time) (ta
 		return taken{mapInterest: c.MapInterest}, nil
 	case *ententev1.PeerMessage_MapChanges:
 		return s.takeMapChanges(c.MapChanges, w)
+	case *ententev1.PeerMessage_MapTaken:
+		return taken{mapTaken: c.MapTaken}, nil
 	case *ententev1.PeerMessage_Acknowledgement:
 		return taken{}, s.takeAcknowledgement(c.Acknowledgement, w, now)
 	case *ententev1.PeerMessage_Heartbeat:

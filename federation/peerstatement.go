@@ -58,7 +58,7 @@ func (s *stream) takeStatements(brought *ententev1.PeerStatements) error {
 		}
 		level(text, "trust_domain", brought.GetTrustDomain(), "peer", s.session.home, "result", result, "error", clip(err.Error()))
 	}
-	if whose == nobodys || whose == perhapsOurs && s.excuses.AllowN(now, 1) {
+	if whose == nobodys || whose == perhapsOurs && s.pace.excuses.AllowN(now, 1) {
 		return nil
 	}
 	s.mu.Lock()

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -18,10 +17,6 @@ import (
 )
 
 const (
-	// A peer may send so many messages a second in the long run, and so many at once; and so many bytes. A full set of
-	// domains with their acknowledgements fits into the burst.
-	messageRate, messageBurst = 50, 4 * maxPeerDomains
-	byteRate, byteBurst       = 1 << 20, 32 << 20
 	// parting bounds the time in which a stream that is over tells the peer why.
 	parting = time.Second
 	// watchEvery is how often a stream is looked at by the clock.
@@ -45,13 +40,14 @@ type stream struct {
 	cancel context.CancelCauseFunc
 	// serving tells the peer of this cluster's map, maps are what the peer told of its own and is to be stored.
 	serving *mapServing
-	maps    chan *ententev1.PeerMapChanges
-	// bundles bounds the bundles that are looked at, words what a hub says of others, excuses what is refused and may be no fault of the
-	// peer's; they are set when the stream joins.
-	bundles, words, excuses *rate.Limiter
+	maps    chan queuedMap
+	// pace is that of the peer. It is set when the stream joins.
+	pace *peerPace
 
 	mu      sync.Mutex
 	session *session
+	// mapsOver says that nobody stores maps any more.
+	mapsOver bool
 	// sending is since when a message waits to be taken; zero: none does.
 	sending time.Time
 	// refused is the last document of each domain that was refused, by its hash: it need not be looked at again.
@@ -68,7 +64,7 @@ type refusedDocument struct {
 func newStream(ctx context.Context, p *peers, s *session, w wire) *stream {
 	ctx, cancel := context.WithCancelCause(ctx)
 	return &stream{peers: p, wire: w, wake: make(chan struct{}, 1), ctx: ctx, cancel: cancel, session: s, refused: map[string]refusedDocument{},
-		serving: newMapServing(), maps: make(chan *ententev1.PeerMapChanges, mapQueue)}
+		serving: newMapServing(), maps: make(chan queuedMap, mapQueue)}
 }
 
 // close ends the stream for a reason, of which the peer is told if it was ours.
@@ -86,6 +82,7 @@ func (s *stream) signal() {
 // caller ends the call.
 func (s *stream) run() error {
 	defer s.cancel(nil)
+	defer s.serving.end(s.pace)
 	s.load()
 	s.peers.work.Go(s.takeMaps)
 	received := make(chan struct{})
@@ -150,7 +147,7 @@ func (s *stream) transmit() {
 		out := s.session.next(w, now)
 		beat := s.session.beat
 		s.mu.Unlock()
-		changes, soon, err := s.serving.next(now, w.beatEvery(), s.peers.manager.mapLog, s.peers.manager.mapEntry)
+		changes, soon, err := s.serving.next(now, w.beatEvery(), s.pace, s.peers.manager.mapLog, s.peers.manager.mapEntry)
 		if err != nil {
 			s.cancel(err)
 			continue
@@ -197,7 +194,6 @@ func (s *stream) part() {
 
 // receive takes in what comes until the stream ends, and says why.
 func (s *stream) receive() error {
-	messages, bytes := rate.NewLimiter(messageRate, messageBurst), rate.NewLimiter(byteRate, byteBurst)
 	for {
 		m, err := s.wire.recv()
 		if err != nil {
@@ -211,7 +207,7 @@ func (s *stream) receive() error {
 		switch {
 		case size > maxPeerMessage:
 			return violation("message_too_large", "the peer sent a message of %d bytes; %d are the most", size, maxPeerMessage)
-		case !messages.AllowN(now, 1) || !bytes.AllowN(now, size):
+		case !s.pace.messages.AllowN(now, 1) || !s.pace.bytes.AllowN(now, size):
 			return violation("flood", "the peer sends more than %d messages or %d bytes a second", messageRate, byteRate)
 		}
 		s.peers.manager.metrics.peerMessage("in", m)
@@ -231,29 +227,36 @@ func (s *stream) receive() error {
 			s.peers.manager.confirm(td)
 		}
 		if t.bundle != nil {
-			if err := s.bundles.Wait(s.ctx); err != nil {
+			if err := s.pace.bundles.Wait(s.ctx); err != nil {
 				return err // the stream ends, and has its reason already
 			}
-			if s.takeBundle(t.bundle); s.tooMuchRefused() {
+			if err := s.pace.inTurn(s.ctx, func() error { s.takeBundle(t.bundle); return nil }); err != nil {
+				return err
+			}
+			if s.tooMuchRefused() {
 				return violation("refused_bundles", "more than %d bundles that the peer brought were refused", maxRefusals)
 			}
 		}
 		if t.mapInterest != nil {
-			if err := s.serving.take(t.mapInterest, s.peers.manager.mapLog, now); err != nil {
+			if err := s.serving.take(t.mapInterest, s.pace, s.peers.manager.mapLog, now); err != nil {
+				return err
+			}
+		}
+		if t.mapTaken != nil {
+			if err := s.serving.taken(t.mapTaken, now); err != nil {
 				return err
 			}
 		}
 		if t.mapChanges != nil {
-			select {
-			case s.maps <- t.mapChanges:
-			case <-s.ctx.Done():
+			if err := s.queueMap(t.mapChanges); err != nil {
+				return err
 			}
 		}
 		if t.statements != nil {
-			if err := s.bundles.Wait(s.ctx); err != nil {
+			if err := s.pace.bundles.Wait(s.ctx); err != nil {
 				return err
 			}
-			if err := s.takeStatements(t.statements); err != nil {
+			if err := s.pace.inTurn(s.ctx, func() error { return s.takeStatements(t.statements) }); err != nil {
 				return err
 			}
 		}
@@ -294,7 +297,7 @@ func (s *stream) takeBundle(m *ententev1.PeerBundle) {
 			}
 		}
 	}
-	forgiven := refusal == "" || refusal == reasonNotWanted && s.excuses.AllowN(s.peers.manager.now(), 1)
+	forgiven := refusal == "" || refusal == reasonNotWanted && s.pace.excuses.AllowN(s.peers.manager.now(), 1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.session.reply(td, v, refusal)

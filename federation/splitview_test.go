@@ -52,10 +52,12 @@ type onlooker struct {
 	us       *authority
 	endpoint *peer
 	streams  map[string]ententev1.PeerService_ExchangeClient
+	// interests are the numbers under which the hubs' maps were asked for.
+	interests map[string]uint64
 }
 
 func newOnlooker(t *testing.T) *onlooker {
-	o := &onlooker{journal: &journal{}, us: newAuthority(t, "us.example.org"), streams: map[string]ententev1.PeerService_ExchangeClient{}}
+	o := &onlooker{journal: &journal{}, us: newAuthority(t, "us.example.org"), streams: map[string]ententev1.PeerService_ExchangeClient{}, interests: map[string]uint64{}}
 	o.site = newSite(t, "eu.example.org", keptIn(o.journal))
 	o.endpoint = newPeer(t, o.us, o.us.bundle(t, 1))
 	return o
@@ -85,6 +87,12 @@ func (o *onlooker) over(t *testing.T, a *authority, m *ententev1.PeerMessage) {
 		until(t, "the relationship to be read", func() bool { return len(o.manager.peers.wantedOf(home)) == 1 })
 		o.streams[home] = o.intrude(t, a, "/entente/member/member-1")
 		require.NoError(t, o.streams[home].Send(&ententev1.ExchangeRequest{Message: helloOf(home, "member-1")}))
+	}
+	if changes := m.GetMapChanges(); changes != nil {
+		if o.interests[home] == 0 {
+			o.interests[home] = mapInterest(t, o.streams[home])
+		}
+		changes.Interest = o.interests[home]
 	}
 	require.NoError(t, o.streams[home].Send(&ententev1.ExchangeRequest{Message: m}))
 }

@@ -13,10 +13,13 @@ import (
 )
 
 const (
-	// maxMessage bounds a gRPC message: a bundle document has at most 1 MiB, and comes with little else.
-	maxMessage = 4 << 20
+	// maxMessage bounds a gRPC message: a bundle document has at most 1 MiB, and comes with little else. A message is held whole before anything
+	// looks at it, which a peer can have done on each of its streams.
+	maxMessage = 2 << 20
 	// maxHeader bounds the metadata of a call, which holds nothing that this API reads. gRPC would take 16 MiB a stream.
 	maxHeader = 16 << 10
+	// callWindow is what may have come of one call, and over one connection, and not be read; of itself gRPC lets that grow to 16 MiB.
+	callWindow = 256 << 10
 	// maxJoinMessage and maxJoinCalls bound what a joiner, of whom nothing is known, makes this member hold: one request
 	// of names, addresses and a certificate is all that it sends, or two bundles of at most 100 KiB of a cluster that was invited.
 	maxJoinMessage = 256 << 10
@@ -35,6 +38,8 @@ func serverOptions(creds credentials.TransportCredentials) []grpc.ServerOption {
 		grpc.MaxConcurrentStreams(1024),
 		grpc.ReadBufferSize(0),
 		grpc.WriteBufferSize(4 << 10),
+		grpc.InitialWindowSize(callWindow),
+		grpc.InitialConnWindowSize(callWindow),
 		grpc.ConnectionTimeout(10 * time.Second),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),

@@ -127,6 +127,7 @@ type PeerMessage struct {
 	//	*PeerMessage_MapChanges
 	//	*PeerMessage_Services
 	//	*PeerMessage_ServiceSets
+	//	*PeerMessage_MapTaken
 	Content       isPeerMessage_Content `protobuf_oneof:"content"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -268,6 +269,15 @@ func (x *PeerMessage) GetServiceSets() *PeerServiceSets {
 	return nil
 }
 
+func (x *PeerMessage) GetMapTaken() *PeerMapTaken {
+	if x != nil {
+		if x, ok := x.Content.(*PeerMessage_MapTaken); ok {
+			return x.MapTaken
+		}
+	}
+	return nil
+}
+
 type isPeerMessage_Content interface {
 	isPeerMessage_Content()
 }
@@ -316,6 +326,10 @@ type PeerMessage_ServiceSets struct {
 	ServiceSets *PeerServiceSets `protobuf:"bytes,11,opt,name=service_sets,json=serviceSets,proto3,oneof"`
 }
 
+type PeerMessage_MapTaken struct {
+	MapTaken *PeerMapTaken `protobuf:"bytes,12,opt,name=map_taken,json=mapTaken,proto3,oneof"`
+}
+
 func (*PeerMessage_Hello) isPeerMessage_Content() {}
 
 func (*PeerMessage_Interest) isPeerMessage_Content() {}
@@ -337,6 +351,8 @@ func (*PeerMessage_MapChanges) isPeerMessage_Content() {}
 func (*PeerMessage_Services) isPeerMessage_Content() {}
 
 func (*PeerMessage_ServiceSets) isPeerMessage_Content() {}
+
+func (*PeerMessage_MapTaken) isPeerMessage_Content() {}
 
 // PeerHello is the first message of each side, and comes once.
 type PeerHello struct {
@@ -642,7 +658,9 @@ type PeerMapInterest struct {
 	// What the sender has by the receiver's word.
 	Has []*PeerBundleVersion `protobuf:"bytes,4,rep,name=has,proto3" json:"has,omitempty"`
 	// More parts follow.
-	More          bool `protobuf:"varint,5,opt,name=more,proto3" json:"more,omitempty"`
+	More bool `protobuf:"varint,5,opt,name=more,proto3" json:"more,omitempty"`
+	// Tells one interest from those before on the same stream, by whichever relationship; it rises. All parts of one have the same.
+	Number        uint64 `protobuf:"varint,6,opt,name=number,proto3" json:"number,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -712,6 +730,13 @@ func (x *PeerMapInterest) GetMore() bool {
 	return false
 }
 
+func (x *PeerMapInterest) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
 // PeerMapChanges brings what the sender, as a hub, says of trust domains that the receiver asked for. It is judged as an entry of the bundle
 // map that the sender serves.
 type PeerMapChanges struct {
@@ -723,7 +748,9 @@ type PeerMapChanges struct {
 	// Trust domains that the sender vouches for no more.
 	Withdrawn []string `protobuf:"bytes,3,rep,name=withdrawn,proto3" json:"withdrawn,omitempty"`
 	// The receiver has now been told everything. It comes again with every heartbeat.
-	Complete      bool `protobuf:"varint,4,opt,name=complete,proto3" json:"complete,omitempty"`
+	Complete bool `protobuf:"varint,4,opt,name=complete,proto3" json:"complete,omitempty"`
+	// The number of the interest that this answers.
+	Interest      uint64 `protobuf:"varint,5,opt,name=interest,proto3" json:"interest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -786,6 +813,68 @@ func (x *PeerMapChanges) GetComplete() bool {
 	return false
 }
 
+func (x *PeerMapChanges) GetInterest() uint64 {
+	if x != nil {
+		return x.Interest
+	}
+	return 0
+}
+
+// PeerMapTaken says that a message of changes that named trust domains was taken in. The sender of those has two at most under way by one
+// interest, so that the receiver decides how fast it is told.
+type PeerMapTaken struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in the changes.
+	TrustDomain   string `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	Interest      uint64 `protobuf:"varint,2,opt,name=interest,proto3" json:"interest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerMapTaken) Reset() {
+	*x = PeerMapTaken{}
+	mi := &file_entente_v1_peer_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerMapTaken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerMapTaken) ProtoMessage() {}
+
+func (x *PeerMapTaken) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_peer_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerMapTaken.ProtoReflect.Descriptor instead.
+func (*PeerMapTaken) Descriptor() ([]byte, []int) {
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *PeerMapTaken) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *PeerMapTaken) GetInterest() uint64 {
+	if x != nil {
+		return x.Interest
+	}
+	return 0
+}
+
 // PeerAcknowledgement says that a version is stored, or that what was brought is not and why.
 type PeerAcknowledgement struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -798,7 +887,7 @@ type PeerAcknowledgement struct {
 
 func (x *PeerAcknowledgement) Reset() {
 	*x = PeerAcknowledgement{}
-	mi := &file_entente_v1_peer_proto_msgTypes[10]
+	mi := &file_entente_v1_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -810,7 +899,7 @@ func (x *PeerAcknowledgement) String() string {
 func (*PeerAcknowledgement) ProtoMessage() {}
 
 func (x *PeerAcknowledgement) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_peer_proto_msgTypes[10]
+	mi := &file_entente_v1_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -823,7 +912,7 @@ func (x *PeerAcknowledgement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerAcknowledgement.ProtoReflect.Descriptor instead.
 func (*PeerAcknowledgement) Descriptor() ([]byte, []int) {
-	return file_entente_v1_peer_proto_rawDescGZIP(), []int{10}
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PeerAcknowledgement) GetVersion() *PeerBundleVersion {
@@ -850,7 +939,7 @@ type PeerHeartbeat struct {
 
 func (x *PeerHeartbeat) Reset() {
 	*x = PeerHeartbeat{}
-	mi := &file_entente_v1_peer_proto_msgTypes[11]
+	mi := &file_entente_v1_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -862,7 +951,7 @@ func (x *PeerHeartbeat) String() string {
 func (*PeerHeartbeat) ProtoMessage() {}
 
 func (x *PeerHeartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_peer_proto_msgTypes[11]
+	mi := &file_entente_v1_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -875,7 +964,7 @@ func (x *PeerHeartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerHeartbeat.ProtoReflect.Descriptor instead.
 func (*PeerHeartbeat) Descriptor() ([]byte, []int) {
-	return file_entente_v1_peer_proto_rawDescGZIP(), []int{11}
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PeerHeartbeat) GetCurrent() []*PeerBundleVersion {
@@ -898,7 +987,7 @@ type PeerGoodbye struct {
 
 func (x *PeerGoodbye) Reset() {
 	*x = PeerGoodbye{}
-	mi := &file_entente_v1_peer_proto_msgTypes[12]
+	mi := &file_entente_v1_peer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -910,7 +999,7 @@ func (x *PeerGoodbye) String() string {
 func (*PeerGoodbye) ProtoMessage() {}
 
 func (x *PeerGoodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_peer_proto_msgTypes[12]
+	mi := &file_entente_v1_peer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -923,7 +1012,7 @@ func (x *PeerGoodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerGoodbye.ProtoReflect.Descriptor instead.
 func (*PeerGoodbye) Descriptor() ([]byte, []int) {
-	return file_entente_v1_peer_proto_rawDescGZIP(), []int{12}
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PeerGoodbye) GetReason() string {
@@ -951,7 +1040,7 @@ type PeerServices struct {
 
 func (x *PeerServices) Reset() {
 	*x = PeerServices{}
-	mi := &file_entente_v1_peer_proto_msgTypes[13]
+	mi := &file_entente_v1_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -963,7 +1052,7 @@ func (x *PeerServices) String() string {
 func (*PeerServices) ProtoMessage() {}
 
 func (x *PeerServices) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_peer_proto_msgTypes[13]
+	mi := &file_entente_v1_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -976,7 +1065,7 @@ func (x *PeerServices) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerServices.ProtoReflect.Descriptor instead.
 func (*PeerServices) Descriptor() ([]byte, []int) {
-	return file_entente_v1_peer_proto_rawDescGZIP(), []int{13}
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PeerServices) GetInterest() *PeerServiceInterest {
@@ -1007,7 +1096,7 @@ type PeerServiceInterest struct {
 
 func (x *PeerServiceInterest) Reset() {
 	*x = PeerServiceInterest{}
-	mi := &file_entente_v1_peer_proto_msgTypes[14]
+	mi := &file_entente_v1_peer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1019,7 +1108,7 @@ func (x *PeerServiceInterest) String() string {
 func (*PeerServiceInterest) ProtoMessage() {}
 
 func (x *PeerServiceInterest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_peer_proto_msgTypes[14]
+	mi := &file_entente_v1_peer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1032,7 +1121,7 @@ func (x *PeerServiceInterest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerServiceInterest.ProtoReflect.Descriptor instead.
 func (*PeerServiceInterest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_peer_proto_rawDescGZIP(), []int{14}
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PeerServiceInterest) GetNumber() uint64 {
@@ -1062,7 +1151,7 @@ type PeerServiceVersion struct {
 
 func (x *PeerServiceVersion) Reset() {
 	*x = PeerServiceVersion{}
-	mi := &file_entente_v1_peer_proto_msgTypes[15]
+	mi := &file_entente_v1_peer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1074,7 +1163,7 @@ func (x *PeerServiceVersion) String() string {
 func (*PeerServiceVersion) ProtoMessage() {}
 
 func (x *PeerServiceVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_peer_proto_msgTypes[15]
+	mi := &file_entente_v1_peer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1087,7 +1176,7 @@ func (x *PeerServiceVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerServiceVersion.ProtoReflect.Descriptor instead.
 func (*PeerServiceVersion) Descriptor() ([]byte, []int) {
-	return file_entente_v1_peer_proto_rawDescGZIP(), []int{15}
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PeerServiceVersion) GetTrustDomain() string {
@@ -1123,7 +1212,7 @@ type PeerServiceAcknowledgement struct {
 
 func (x *PeerServiceAcknowledgement) Reset() {
 	*x = PeerServiceAcknowledgement{}
-	mi := &file_entente_v1_peer_proto_msgTypes[16]
+	mi := &file_entente_v1_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1135,7 +1224,7 @@ func (x *PeerServiceAcknowledgement) String() string {
 func (*PeerServiceAcknowledgement) ProtoMessage() {}
 
 func (x *PeerServiceAcknowledgement) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_peer_proto_msgTypes[16]
+	mi := &file_entente_v1_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1148,7 +1237,7 @@ func (x *PeerServiceAcknowledgement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerServiceAcknowledgement.ProtoReflect.Descriptor instead.
 func (*PeerServiceAcknowledgement) Descriptor() ([]byte, []int) {
-	return file_entente_v1_peer_proto_rawDescGZIP(), []int{16}
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PeerServiceAcknowledgement) GetVersion() *PeerServiceVersion {
@@ -1177,7 +1266,7 @@ type PeerServiceSets struct {
 
 func (x *PeerServiceSets) Reset() {
 	*x = PeerServiceSets{}
-	mi := &file_entente_v1_peer_proto_msgTypes[17]
+	mi := &file_entente_v1_peer_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1189,7 +1278,7 @@ func (x *PeerServiceSets) String() string {
 func (*PeerServiceSets) ProtoMessage() {}
 
 func (x *PeerServiceSets) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_peer_proto_msgTypes[17]
+	mi := &file_entente_v1_peer_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1202,7 +1291,7 @@ func (x *PeerServiceSets) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerServiceSets.ProtoReflect.Descriptor instead.
 func (*PeerServiceSets) Descriptor() ([]byte, []int) {
-	return file_entente_v1_peer_proto_rawDescGZIP(), []int{17}
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PeerServiceSets) GetSets() []*PeerServiceSet {
@@ -1234,7 +1323,7 @@ type PeerServiceSet struct {
 
 func (x *PeerServiceSet) Reset() {
 	*x = PeerServiceSet{}
-	mi := &file_entente_v1_peer_proto_msgTypes[18]
+	mi := &file_entente_v1_peer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1246,7 +1335,7 @@ func (x *PeerServiceSet) String() string {
 func (*PeerServiceSet) ProtoMessage() {}
 
 func (x *PeerServiceSet) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_peer_proto_msgTypes[18]
+	mi := &file_entente_v1_peer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1259,7 +1348,7 @@ func (x *PeerServiceSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerServiceSet.ProtoReflect.Descriptor instead.
 func (*PeerServiceSet) Descriptor() ([]byte, []int) {
-	return file_entente_v1_peer_proto_rawDescGZIP(), []int{18}
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PeerServiceSet) GetVersion() *PeerServiceVersion {
@@ -1305,7 +1394,7 @@ type PeerInstance struct {
 
 func (x *PeerInstance) Reset() {
 	*x = PeerInstance{}
-	mi := &file_entente_v1_peer_proto_msgTypes[19]
+	mi := &file_entente_v1_peer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1317,7 +1406,7 @@ func (x *PeerInstance) String() string {
 func (*PeerInstance) ProtoMessage() {}
 
 func (x *PeerInstance) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_peer_proto_msgTypes[19]
+	mi := &file_entente_v1_peer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1330,7 +1419,7 @@ func (x *PeerInstance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerInstance.ProtoReflect.Descriptor instead.
 func (*PeerInstance) Descriptor() ([]byte, []int) {
-	return file_entente_v1_peer_proto_rawDescGZIP(), []int{19}
+	return file_entente_v1_peer_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PeerInstance) GetAddress() string {
@@ -1377,7 +1466,7 @@ const file_entente_v1_peer_proto_rawDesc = "" +
 	"\x0fExchangeRequest\x121\n" +
 	"\amessage\x18\x01 \x01(\v2\x17.entente.v1.PeerMessageR\amessage\"E\n" +
 	"\x10ExchangeResponse\x121\n" +
-	"\amessage\x18\x01 \x01(\v2\x17.entente.v1.PeerMessageR\amessage\"\xa7\x05\n" +
+	"\amessage\x18\x01 \x01(\v2\x17.entente.v1.PeerMessageR\amessage\"\xe0\x05\n" +
 	"\vPeerMessage\x12-\n" +
 	"\x05hello\x18\x01 \x01(\v2\x15.entente.v1.PeerHelloH\x00R\x05hello\x126\n" +
 	"\binterest\x18\x02 \x01(\v2\x18.entente.v1.PeerInterestH\x00R\binterest\x120\n" +
@@ -1393,7 +1482,8 @@ const file_entente_v1_peer_proto_rawDesc = "" +
 	"mapChanges\x126\n" +
 	"\bservices\x18\n" +
 	" \x01(\v2\x18.entente.v1.PeerServicesH\x00R\bservices\x12@\n" +
-	"\fservice_sets\x18\v \x01(\v2\x1b.entente.v1.PeerServiceSetsH\x00R\vserviceSetsB\t\n" +
+	"\fservice_sets\x18\v \x01(\v2\x1b.entente.v1.PeerServiceSetsH\x00R\vserviceSets\x127\n" +
+	"\tmap_taken\x18\f \x01(\v2\x18.entente.v1.PeerMapTakenH\x00R\bmapTakenB\t\n" +
 	"\acontent\"i\n" +
 	"\tPeerHello\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12*\n" +
@@ -1414,18 +1504,23 @@ const file_entente_v1_peer_proto_rawDesc = "" +
 	"\bdocument\x18\x02 \x01(\fR\bdocument\"O\n" +
 	"\x0ePeerStatements\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x1a\n" +
-	"\bdocument\x18\x02 \x01(\fR\bdocument\"\xa5\x01\n" +
+	"\bdocument\x18\x02 \x01(\fR\bdocument\"\xbd\x01\n" +
 	"\x0fPeerMapInterest\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x12\n" +
 	"\x04take\x18\x02 \x03(\tR\x04take\x12\x16\n" +
 	"\x06except\x18\x03 \x03(\tR\x06except\x12/\n" +
 	"\x03has\x18\x04 \x03(\v2\x1d.entente.v1.PeerBundleVersionR\x03has\x12\x12\n" +
-	"\x04more\x18\x05 \x01(\bR\x04more\"\x9f\x01\n" +
+	"\x04more\x18\x05 \x01(\bR\x04more\x12\x16\n" +
+	"\x06number\x18\x06 \x01(\x04R\x06number\"\xbb\x01\n" +
 	"\x0ePeerMapChanges\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x120\n" +
 	"\abundles\x18\x02 \x03(\v2\x16.entente.v1.PeerBundleR\abundles\x12\x1c\n" +
 	"\twithdrawn\x18\x03 \x03(\tR\twithdrawn\x12\x1a\n" +
-	"\bcomplete\x18\x04 \x01(\bR\bcomplete\"h\n" +
+	"\bcomplete\x18\x04 \x01(\bR\bcomplete\x12\x1a\n" +
+	"\binterest\x18\x05 \x01(\x04R\binterest\"M\n" +
+	"\fPeerMapTaken\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x1a\n" +
+	"\binterest\x18\x02 \x01(\x04R\binterest\"h\n" +
 	"\x13PeerAcknowledgement\x127\n" +
 	"\aversion\x18\x01 \x01(\v2\x1d.entente.v1.PeerBundleVersionR\aversion\x12\x18\n" +
 	"\arefusal\x18\x02 \x01(\tR\arefusal\"H\n" +
@@ -1476,7 +1571,7 @@ func file_entente_v1_peer_proto_rawDescGZIP() []byte {
 	return file_entente_v1_peer_proto_rawDescData
 }
 
-var file_entente_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_entente_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_entente_v1_peer_proto_goTypes = []any{
 	(*ExchangeRequest)(nil),            // 0: entente.v1.ExchangeRequest
 	(*ExchangeResponse)(nil),           // 1: entente.v1.ExchangeResponse
@@ -1488,18 +1583,19 @@ var file_entente_v1_peer_proto_goTypes = []any{
 	(*PeerStatements)(nil),             // 7: entente.v1.PeerStatements
 	(*PeerMapInterest)(nil),            // 8: entente.v1.PeerMapInterest
 	(*PeerMapChanges)(nil),             // 9: entente.v1.PeerMapChanges
-	(*PeerAcknowledgement)(nil),        // 10: entente.v1.PeerAcknowledgement
-	(*PeerHeartbeat)(nil),              // 11: entente.v1.PeerHeartbeat
-	(*PeerGoodbye)(nil),                // 12: entente.v1.PeerGoodbye
-	(*PeerServices)(nil),               // 13: entente.v1.PeerServices
-	(*PeerServiceInterest)(nil),        // 14: entente.v1.PeerServiceInterest
-	(*PeerServiceVersion)(nil),         // 15: entente.v1.PeerServiceVersion
-	(*PeerServiceAcknowledgement)(nil), // 16: entente.v1.PeerServiceAcknowledgement
-	(*PeerServiceSets)(nil),            // 17: entente.v1.PeerServiceSets
-	(*PeerServiceSet)(nil),             // 18: entente.v1.PeerServiceSet
-	(*PeerInstance)(nil),               // 19: entente.v1.PeerInstance
-	(*Locality)(nil),                   // 20: entente.v1.Locality
-	(Health)(0),                        // 21: entente.v1.Health
+	(*PeerMapTaken)(nil),               // 10: entente.v1.PeerMapTaken
+	(*PeerAcknowledgement)(nil),        // 11: entente.v1.PeerAcknowledgement
+	(*PeerHeartbeat)(nil),              // 12: entente.v1.PeerHeartbeat
+	(*PeerGoodbye)(nil),                // 13: entente.v1.PeerGoodbye
+	(*PeerServices)(nil),               // 14: entente.v1.PeerServices
+	(*PeerServiceInterest)(nil),        // 15: entente.v1.PeerServiceInterest
+	(*PeerServiceVersion)(nil),         // 16: entente.v1.PeerServiceVersion
+	(*PeerServiceAcknowledgement)(nil), // 17: entente.v1.PeerServiceAcknowledgement
+	(*PeerServiceSets)(nil),            // 18: entente.v1.PeerServiceSets
+	(*PeerServiceSet)(nil),             // 19: entente.v1.PeerServiceSet
+	(*PeerInstance)(nil),               // 20: entente.v1.PeerInstance
+	(*Locality)(nil),                   // 21: entente.v1.Locality
+	(Health)(0),                        // 22: entente.v1.Health
 }
 var file_entente_v1_peer_proto_depIdxs = []int32{
 	2,  // 0: entente.v1.ExchangeRequest.message:type_name -> entente.v1.PeerMessage
@@ -1507,35 +1603,36 @@ var file_entente_v1_peer_proto_depIdxs = []int32{
 	3,  // 2: entente.v1.PeerMessage.hello:type_name -> entente.v1.PeerHello
 	4,  // 3: entente.v1.PeerMessage.interest:type_name -> entente.v1.PeerInterest
 	6,  // 4: entente.v1.PeerMessage.bundle:type_name -> entente.v1.PeerBundle
-	10, // 5: entente.v1.PeerMessage.acknowledgement:type_name -> entente.v1.PeerAcknowledgement
-	11, // 6: entente.v1.PeerMessage.heartbeat:type_name -> entente.v1.PeerHeartbeat
-	12, // 7: entente.v1.PeerMessage.goodbye:type_name -> entente.v1.PeerGoodbye
+	11, // 5: entente.v1.PeerMessage.acknowledgement:type_name -> entente.v1.PeerAcknowledgement
+	12, // 6: entente.v1.PeerMessage.heartbeat:type_name -> entente.v1.PeerHeartbeat
+	13, // 7: entente.v1.PeerMessage.goodbye:type_name -> entente.v1.PeerGoodbye
 	7,  // 8: entente.v1.PeerMessage.statements:type_name -> entente.v1.PeerStatements
 	8,  // 9: entente.v1.PeerMessage.map_interest:type_name -> entente.v1.PeerMapInterest
 	9,  // 10: entente.v1.PeerMessage.map_changes:type_name -> entente.v1.PeerMapChanges
-	13, // 11: entente.v1.PeerMessage.services:type_name -> entente.v1.PeerServices
-	17, // 12: entente.v1.PeerMessage.service_sets:type_name -> entente.v1.PeerServiceSets
-	5,  // 13: entente.v1.PeerInterest.wanted:type_name -> entente.v1.PeerBundleVersion
-	5,  // 14: entente.v1.PeerMapInterest.has:type_name -> entente.v1.PeerBundleVersion
-	6,  // 15: entente.v1.PeerMapChanges.bundles:type_name -> entente.v1.PeerBundle
-	5,  // 16: entente.v1.PeerAcknowledgement.version:type_name -> entente.v1.PeerBundleVersion
-	5,  // 17: entente.v1.PeerHeartbeat.current:type_name -> entente.v1.PeerBundleVersion
-	14, // 18: entente.v1.PeerServices.interest:type_name -> entente.v1.PeerServiceInterest
-	16, // 19: entente.v1.PeerServices.acknowledgements:type_name -> entente.v1.PeerServiceAcknowledgement
-	15, // 20: entente.v1.PeerServiceInterest.wanted:type_name -> entente.v1.PeerServiceVersion
-	15, // 21: entente.v1.PeerServiceAcknowledgement.version:type_name -> entente.v1.PeerServiceVersion
-	18, // 22: entente.v1.PeerServiceSets.sets:type_name -> entente.v1.PeerServiceSet
-	15, // 23: entente.v1.PeerServiceSet.version:type_name -> entente.v1.PeerServiceVersion
-	19, // 24: entente.v1.PeerServiceSet.instances:type_name -> entente.v1.PeerInstance
-	20, // 25: entente.v1.PeerInstance.locality:type_name -> entente.v1.Locality
-	21, // 26: entente.v1.PeerInstance.health:type_name -> entente.v1.Health
-	0,  // 27: entente.v1.PeerService.Exchange:input_type -> entente.v1.ExchangeRequest
-	1,  // 28: entente.v1.PeerService.Exchange:output_type -> entente.v1.ExchangeResponse
-	28, // [28:29] is the sub-list for method output_type
-	27, // [27:28] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	14, // 11: entente.v1.PeerMessage.services:type_name -> entente.v1.PeerServices
+	18, // 12: entente.v1.PeerMessage.service_sets:type_name -> entente.v1.PeerServiceSets
+	10, // 13: entente.v1.PeerMessage.map_taken:type_name -> entente.v1.PeerMapTaken
+	5,  // 14: entente.v1.PeerInterest.wanted:type_name -> entente.v1.PeerBundleVersion
+	5,  // 15: entente.v1.PeerMapInterest.has:type_name -> entente.v1.PeerBundleVersion
+	6,  // 16: entente.v1.PeerMapChanges.bundles:type_name -> entente.v1.PeerBundle
+	5,  // 17: entente.v1.PeerAcknowledgement.version:type_name -> entente.v1.PeerBundleVersion
+	5,  // 18: entente.v1.PeerHeartbeat.current:type_name -> entente.v1.PeerBundleVersion
+	15, // 19: entente.v1.PeerServices.interest:type_name -> entente.v1.PeerServiceInterest
+	17, // 20: entente.v1.PeerServices.acknowledgements:type_name -> entente.v1.PeerServiceAcknowledgement
+	16, // 21: entente.v1.PeerServiceInterest.wanted:type_name -> entente.v1.PeerServiceVersion
+	16, // 22: entente.v1.PeerServiceAcknowledgement.version:type_name -> entente.v1.PeerServiceVersion
+	19, // 23: entente.v1.PeerServiceSets.sets:type_name -> entente.v1.PeerServiceSet
+	16, // 24: entente.v1.PeerServiceSet.version:type_name -> entente.v1.PeerServiceVersion
+	20, // 25: entente.v1.PeerServiceSet.instances:type_name -> entente.v1.PeerInstance
+	21, // 26: entente.v1.PeerInstance.locality:type_name -> entente.v1.Locality
+	22, // 27: entente.v1.PeerInstance.health:type_name -> entente.v1.Health
+	0,  // 28: entente.v1.PeerService.Exchange:input_type -> entente.v1.ExchangeRequest
+	1,  // 29: entente.v1.PeerService.Exchange:output_type -> entente.v1.ExchangeResponse
+	29, // [29:30] is the sub-list for method output_type
+	28, // [28:29] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_entente_v1_peer_proto_init() }
@@ -1556,6 +1653,7 @@ func file_entente_v1_peer_proto_init() {
 		(*PeerMessage_MapChanges)(nil),
 		(*PeerMessage_Services)(nil),
 		(*PeerMessage_ServiceSets)(nil),
+		(*PeerMessage_MapTaken)(nil),
 	}
 	file_entente_v1_peer_proto_msgTypes[5].OneofWrappers = []any{}
 	type x struct{}
@@ -1564,7 +1662,7 @@ func file_entente_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_v1_peer_proto_rawDesc), len(file_entente_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
