@@ -101,9 +101,7 @@ func (c Config) raft() (*raft.Config, error) {
 	rc.HeartbeatTimeout = c.Timing.Heartbeat
 	rc.ElectionTimeout = c.Timing.Election
 	rc.LeaderLeaseTimeout = c.Timing.Lease
-	// Followers learn of a commit with the next entry or after this time: 50 ms by default, which every write through a
-	// follower would wait for.
-	rc.CommitTimeout = 5 * time.Millisecond
+	rc.CommitTimeout = commitTimeout
 	rc.SnapshotThreshold = c.Timing.SnapshotEntries
 	rc.NoLegacyTelemetry = true
 	// A member that was removed stays up, so that it can say so.

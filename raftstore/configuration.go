@@ -50,10 +50,11 @@ func (c *configurationIndex) cut(first uint64) {
 	c.seen = c.seen[:i]
 }
 
-// notingLog notes the configurations that pass through a log.
+// notingLog notes the configurations that pass through a log, and tells of what it is about to take in.
 type notingLog struct {
 	raft.LogStore
 	index *configurationIndex
+	news  *news
 }
 
 func (l notingLog) GetLog(index uint64, log *raft.Log) error {
@@ -67,6 +68,7 @@ func (l notingLog) GetLog(index uint64, log *raft.Log) error {
 func (l notingLog) StoreLog(log *raft.Log) error { return l.StoreLogs([]*raft.Log{log}) }
 
 func (l notingLog) StoreLogs(logs []*raft.Log) error {
+	l.news.tell()
 	if err := l.LogStore.StoreLogs(logs); err != nil {
 		return err
 	}

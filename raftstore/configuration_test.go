@@ -9,7 +9,7 @@ import (
 
 func TestConfigurationIndex(t *testing.T) {
 	c := &configurationIndex{}
-	log := notingLog{raft.NewInmemStore(), c}
+	log := notingLog{raft.NewInmemStore(), c, newNews()}
 	store := func(index uint64, kind raft.LogType) {
 		t.Helper()
 		require.NoError(t, log.StoreLog(&raft.Log{Index: index, Term: 1, Type: kind}))
@@ -29,7 +29,7 @@ func TestConfigurationIndex(t *testing.T) {
 	require.Equal(t, Revision(3), c.latest(), "the log was compacted, and the configuration still holds")
 
 	again := &configurationIndex{}
-	restarted := notingLog{log.LogStore, again}
+	restarted := notingLog{log.LogStore, again, newNews()}
 	var entry raft.Log
 	require.NoError(t, restarted.GetLog(4, &entry))
 	require.Equal(t, Revision(0), again.latest())

@@ -27,6 +27,8 @@ type fsm struct {
 	published atomic.Pointer[state]
 	history   *history
 	progress  progress
+	// news is told of what is committed, and of what the log takes in.
+	news *news
 	// stop is called once, when this member cannot go on; stopped says that it was.
 	stop    func(error)
 	stopped error
@@ -34,7 +36,7 @@ type fsm struct {
 
 func newFSM(stop func(error)) *fsm {
 	db, empty := newState()
-	f := &fsm{db: db, history: newHistory(), stop: stop}
+	f := &fsm{db: db, history: newHistory(), stop: stop, news: newNews()}
 	f.published.Store(empty)
 	return f
 }
@@ -60,6 +62,7 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	}
 	next, batches := a.publish(f.db)
 	f.publish(next, batches, a.replaced)
+	f.news.tell()
 	return responses
 }
 

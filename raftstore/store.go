@@ -17,7 +17,9 @@ type Store struct {
 	log    hclog.Logger
 	id     raft.ServerID
 
-	raft      *raft.Raft
+	raft *raft.Raft
+	// running is raft once it was made, for what Raft calls while that is under way.
+	running   atomic.Pointer[raft.Raft]
 	fsm       *fsm
 	disk      *disk
 	transport raft.Transport
@@ -83,9 +85,10 @@ func (s *Store) start(rc *raft.Config) (err error) {
 	s.transport = s.newTransport()
 	notify := make(chan bool, 1)
 	rc.NotifyCh = notify
-	if s.raft, err = raft.NewRaft(rc, s.fsm, notingLog{s.disk.log, &s.configurations}, s.disk.stable, notingSnapshots{s.disk.snapshots, &s.configurations}, s.transport); err != nil {
+	if s.raft, err = raft.NewRaft(rc, s.fsm, notingLog{s.disk.log, &s.configurations, s.fsm.news}, s.disk.stable, notingSnapshots{s.disk.snapshots, &s.configurations}, s.transport); err != nil {
 		return errors.Join(err, s.closeTransport())
 	}
+	s.running.Store(s.raft)
 	s.queue = newQueue(s)
 	s.tasks.Go(func() { s.followLeadership(notify) })
 	s.tasks.Go(s.queue.run)

@@ -22,7 +22,7 @@ func (s *Store) newTransport() raft.Transport {
 	// A stream layer that checks who answers needs to know which server is meant, and not only where it is.
 	// Nil, for one that does not care, leaves Raft with its own addresses.
 	provider, _ := s.config.Stream.(raft.ServerAddressProvider)
-	return raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	return newQuiet(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream:                &gate{StreamLayer: s.config.Stream, open: map[net.Conn]struct{}{}},
 		ServerAddressProvider: provider,
 		Logger:                s.log.Named("raft-net"),
@@ -31,6 +31,12 @@ func (s *Store) newTransport() raft.Transport {
 		// Pipelined entries can leave a follower wedged after a stall; group commit makes up for what pipelining gave.
 		MaxRPCsInFlight: 1,
 		Timeout:         rpcTimeout,
+	}), s.fsm.news, func() (last, commit uint64) {
+		r := s.running.Load()
+		if r == nil {
+			return 0, 0 // it is being started
+		}
+		return r.LastIndex(), r.CommitIndex()
 	})
 }
 
