@@ -1,6 +1,8 @@
 package xds
 
 import (
+	"slices"
+
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/ententehq/entente/routing"
@@ -29,15 +31,16 @@ const fine = 1 << 14
 
 // spill computes, for clients that move on only when a priority is wholly gone, what Envoy would compute by itself. All
 // that gets load now goes out together as the first level, each locality weighted by its part; what could get load follows,
-// in order of priority, for when all of that is gone. Nothing else goes out: these clients would call it.
+// in order of priority, for when all of that is gone: what is degraded after all that is healthy, as when load is computed.
+// Nothing else goes out: these clients would call it.
 //
 // of picks the endpoints that are to go out; nil: all. The parts of those that are left out are shared by the others.
 func spill(plan routing.Plan, of func(routing.Endpoint) bool) []level {
 	var first level
-	var rest []level
+	var rest, last []level
 	index := map[routing.Locality]int{}
 	for _, p := range plan.Priorities {
-		var later level
+		var later, latest level
 		for _, l := range p.Localities {
 			loaded, idle := split(p, l)
 			loaded, idle = picked(loaded, of), picked(idle, of)
@@ -51,18 +54,20 @@ func spill(plan routing.Plan, of func(routing.Endpoint) bool) []level {
 				first[i].endpoints = append(first[i].endpoints, loaded...)
 				first[i].weight += total(loaded)
 			}
-			if len(idle) > 0 {
-				later = append(later, place{locality: l.Locality, weight: max(1, l.Weight), endpoints: idle})
-			}
+			later = later.with(l, picked(idle, func(e routing.Endpoint) bool { return p.Panic || e.Health == routing.Healthy }))
+			latest = latest.with(l, picked(idle, func(e routing.Endpoint) bool { return !p.Panic && e.Health != routing.Healthy }))
 		}
-		if len(later) > 0 {
-			rest = append(rest, later)
-		}
+		rest, last = append(rest, later), append(last, latest)
 	}
-	if len(first) > 0 {
-		rest = append([]level{first}, rest...)
+	return slices.DeleteFunc(slices.Concat([]level{first}, rest, last), func(l level) bool { return len(l) == 0 })
+}
+
+// with adds what of a locality gets no load now, if there is any.
+func (l level) with(of routing.LocalityShare, idle []weighted) level {
+	if len(idle) == 0 {
+		return l
 	}
-	return rest
+	return append(l, place{locality: of.Locality, weight: max(1, of.Weight), endpoints: idle})
 }
 
 // split tells the endpoints of a locality that get load now from those that could, and gives each of the former its part
