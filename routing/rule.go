@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
@@ -20,9 +21,11 @@ import (
 const AllServices = "*"
 
 const (
-	// maxStoredRules keeps all rules together small enough for one transaction to read them.
+	// maxStoredRules keeps all rules together small enough for one transaction to read them, and with maxRuleBytes for one answer
+	// to name them all. A rule of 256 regions with five to go to each fits.
 	maxStoredRules = 1000
 	maxRulesAtOnce = 100
+	maxRuleBytes   = 32 << 10
 )
 
 // ErrRule is returned for a rule that cannot be taken as it is.
@@ -39,9 +42,12 @@ func parseRule(m *ententev1.RoutingRule) (*statev1.RoutingRule, error) {
 		}
 	}
 	// Absent and 0 are not the same: what was set to 0 is refused, not taken for the default.
-	for name, set := range map[string]*uint32{"overprovisioning_factor": m.OverprovisioningFactor, "failover_threshold": m.FailoverThreshold} {
-		if set != nil && (*set == 0 || *set > maxOverprovisioning) {
-			return nil, fmt.Errorf("%w: for %s: %s is %d; leave it out, or give a percentage", ErrRule, m.GetService(), name, *set)
+	for _, given := range []struct {
+		name    string
+		percent *uint32
+	}{{"overprovisioning_factor", m.OverprovisioningFactor}, {"failover_threshold", m.FailoverThreshold}} {
+		if given.percent != nil && (*given.percent == 0 || *given.percent > maxOverprovisioning) {
+			return nil, fmt.Errorf("%w: for %s: %s is %d; leave it out, or give a percentage", ErrRule, m.GetService(), given.name, *given.percent)
 		}
 	}
 	if m.PanicThreshold != nil && m.GetPanicThreshold() > 100 {
@@ -54,8 +60,8 @@ func parseRule(m *ententev1.RoutingRule) (*statev1.RoutingRule, error) {
 		row.Failover = append(row.Failover, &statev1.FailoverRule{From: f.GetFrom(), To: f.GetTo()})
 	}
 	for _, d := range m.GetDistribution() {
-		for place, percent := range d.GetTo() {
-			if percent > 100 {
+		for _, place := range slices.Sorted(maps.Keys(d.GetTo())) {
+			if percent := d.GetTo()[place]; percent > 100 {
 				return nil, fmt.Errorf("%w: for %s: distribution from %s gives %s %d percent; give it 1 to 100, or leave it out", ErrRule, m.GetService(), clip(d.GetFrom()), clip(place), percent)
 			}
 		}
@@ -63,6 +69,9 @@ func parseRule(m *ententev1.RoutingRule) (*statev1.RoutingRule, error) {
 	}
 	if row.OverprovisioningFactor == nil && row.FailoverThreshold == nil && row.PanicThreshold == nil && row.Stale == "" && len(row.Failover)+len(row.Distribution) == 0 {
 		return nil, fmt.Errorf("%w: for %s: it says nothing; 'entente rule delete' removes one", ErrRule, m.GetService())
+	}
+	if size := proto.Size(row); size > maxRuleBytes {
+		return nil, fmt.Errorf("%w: for %s: it has %d bytes, and %d are allowed; name fewer regions and places", ErrRule, m.GetService(), size, maxRuleBytes)
 	}
 	if _, err := NewPolicy(settingsFromRow(row)); err != nil {
 		return nil, fmt.Errorf("%w: for %s: %w", ErrRule, m.GetService(), err)

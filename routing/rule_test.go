@@ -1,6 +1,7 @@
 package routing
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -46,6 +47,40 @@ func TestRulesMoveHints(t *testing.T) {
 	require.Equal(t, 2, priorities())
 	_, err = r.DeleteRule(ctx, &ententev1.DeleteRuleRequest{Service: "shop"})
 	refused(t, err, codes.NotFound, "there is no rule for")
+}
+
+// Whoever sends a rule with several faults is told the same one each time, by every member.
+func TestFirstFaultOfARule(t *testing.T) {
+	far := make(map[string]uint32)
+	for place := byte('a'); place <= 'z'; place++ {
+		far[string(place)] = 101
+	}
+	for want, rule := range map[string]*ententev1.RoutingRule{
+		"overprovisioning_factor is 0": {Service: "shop", OverprovisioningFactor: proto.Uint32(0), FailoverThreshold: proto.Uint32(0)},
+		"gives a 101 percent":          {Service: "shop", Distribution: []*ententev1.DistributionRule{{From: "eu", To: far}}},
+	} {
+		for range 20 {
+			_, err := parseRule(rule)
+			require.ErrorContains(t, err, want)
+		}
+	}
+}
+
+// All rules together are one answer.
+func TestLargeRule(t *testing.T) {
+	var list []*ententev1.DistributionRule
+	for n := range maxRules {
+		to := make(map[string]uint32)
+		for m := range 10 {
+			to[fmt.Sprintf("region-%d/zone-%d", n, m)] = 10
+		}
+		list = append(list, &ententev1.DistributionRule{From: fmt.Sprintf("region-%d", n), To: to})
+	}
+	_, err := parseRule(&ententev1.RoutingRule{Service: "shop", Distribution: list})
+	require.ErrorIs(t, err, ErrRule)
+	require.ErrorContains(t, err, "32768 are allowed; name fewer regions and places")
+	_, err = parseRule(&ententev1.RoutingRule{Service: "shop", Distribution: list[:100]})
+	require.NoError(t, err)
 }
 
 func TestBadRules(t *testing.T) {
