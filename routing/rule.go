@@ -133,6 +133,10 @@ func (s *Server) PutRules(ctx context.Context, r *ententev1.PutRulesRequest) (*e
 		rows[m.GetService()] = row
 	}
 	names := slices.Sorted(maps.Keys(rows))
+	warnings, err := s.m.unknownPlaces(s.m.store.View(), names, rows)
+	if err != nil {
+		return nil, raftstore.StatusError(err)
+	}
 	revision, err := s.m.store.Update(ctx, func(tx *raftstore.Tx) error {
 		for _, name := range names {
 			row := rows[name]
@@ -141,24 +145,22 @@ func (s *Server) PutRules(ctx context.Context, r *ententev1.PutRulesRequest) (*e
 				return err
 			}
 		}
-		return s.m.checkRules(tx)
+		return s.m.checkRules(tx, names)
 	})
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	view := s.m.store.View()
-	answer := &ententev1.PutRulesResponse{Revision: uint64(revision)}
+	answer := &ententev1.PutRulesResponse{Revision: uint64(revision), Warnings: warnings}
 	for _, name := range names {
 		answer.Rules = append(answer.Rules, ruleProto(raftstore.Row[*statev1.RoutingRule]{Key: name, Value: rows[name], Revision: revision}))
-	}
-	if answer.Warnings, err = s.m.unknownPlaces(view, names, rows); err != nil {
-		return nil, raftstore.StatusError(err)
 	}
 	return answer, nil
 }
 
-// checkRules makes sure that every service has a policy: rules that are right each can be too many together.
-func (m *Manager) checkRules(tx *raftstore.Tx) error {
+// checkRules makes sure that every service that the named rules concern has a policy: rules that are right each can be too many
+// together. Those of others are left alone, so that one which a new configuration has made wrong does not stand in the way of
+// what mends it.
+func (m *Manager) checkRules(tx *raftstore.Tx, names []string) error {
 	list, err := Rules.List(tx, "")
 	if err != nil {
 		return err
@@ -167,6 +169,9 @@ func (m *Manager) checkRules(tx *raftstore.Tx) error {
 		return status.Errorf(codes.ResourceExhausted, "there would be %d rules, and %d are allowed; delete some", len(list), maxStoredRules)
 	}
 	for _, row := range list {
+		if !slices.Contains(names, row.Key) && !slices.Contains(names, AllServices) {
+			continue
+		}
 		if _, err := m.rules.make(tx, row.Key); err != nil {
 			return status.Errorf(codes.FailedPrecondition, "the rule for %s together with the rule for all services and the configuration: %v", row.Key, err)
 		}
@@ -193,7 +198,7 @@ func (m *Manager) unknownPlaces(r raftstore.Reader, names []string, rows map[str
 			}
 		}
 		for _, d := range rows[name].GetDistribution() {
-			for text := range d.GetTo() {
+			for _, text := range append(slices.Collect(maps.Keys(d.GetTo())), d.GetFrom()) {
 				// It was parsed before.
 				if place, err := ParsePattern(text); err == nil && place.Region != "" {
 					unknown[place.Region] = !regions[place.Region]
@@ -245,7 +250,7 @@ func noRule(service string) error {
 	return status.Errorf(codes.NotFound, "there is no rule for %q; 'entente rule list' names all", clip(service))
 }
 
-// DeleteRule removes a rule.
+// DeleteRule removes a rule. What is left over never says more than it did, so that there is nothing to check.
 func (s *Server) DeleteRule(ctx context.Context, r *ententev1.DeleteRuleRequest) (*ententev1.DeleteRuleResponse, error) {
 	revision, err := s.m.store.Update(ctx, func(tx *raftstore.Tx) error {
 		_, found, err := Rules.Get(tx, r.GetService())
@@ -255,10 +260,7 @@ func (s *Server) DeleteRule(ctx context.Context, r *ententev1.DeleteRuleRequest)
 		if !found {
 			return noRule(r.GetService())
 		}
-		if err := Rules.Delete(tx, r.GetService()); err != nil {
-			return err
-		}
-		return s.m.checkRules(tx)
+		return Rules.Delete(tx, r.GetService())
 	})
 	if err != nil {
 		return nil, raftstore.StatusError(err)

@@ -83,6 +83,50 @@ func TestLargeRule(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// TestRulesCanBeMended: a configuration that grew makes rules too many, each of which can still be deleted or replaced by itself.
+func TestRulesCanBeMended(t *testing.T) {
+	r, ctx := newRoom(t), admin(t)
+	failover := func(region string) *ententev1.FailoverRule {
+		return &ententev1.FailoverRule{From: region, To: []string{"ap"}}
+	}
+	rule := func(service string, regions ...string) *ententev1.RoutingRule {
+		out := &ententev1.RoutingRule{Service: service}
+		for _, region := range regions {
+			out.Failover = append(out.Failover, failover(region))
+		}
+		return out
+	}
+	put := func(rules ...*ententev1.RoutingRule) error {
+		_, err := r.PutRules(ctx, &ententev1.PutRulesRequest{Rules: rules})
+		return err
+	}
+	require.NoError(t, put(rule("one", "x1"), rule("two", "x2"), rule("three", "x3")))
+	for n := range maxRules {
+		region := fmt.Sprintf("r%d", n)
+		r.rules.configured.Failover = append(r.rules.configured.Failover, FailoverSetting{From: region, To: []string{"ap"}})
+	}
+	refused(t, put(rule("four", "x4")), codes.FailedPrecondition, "the rule for four together with the rule for all services and the configuration: there are 257")
+	refused(t, put(rule("*", "r0")), codes.FailedPrecondition, "the rule for one together with")
+	require.NoError(t, put(rule("one", "r1")))
+	_, err := r.DeleteRule(ctx, &ententev1.DeleteRuleRequest{Service: "two"})
+	require.NoError(t, err)
+	_, err = r.DeleteRule(ctx, &ententev1.DeleteRuleRequest{Service: "three"})
+	require.NoError(t, err)
+	require.NoError(t, put(rule("*", "r0")))
+}
+
+// A slip of the pen in the place that a distribution is for is named too: the rule would never count.
+func TestRuleForUnknownCallers(t *testing.T) {
+	r := newRoom(t)
+	_, err := r.RegisterInstance(admin(t), &ententev1.RegisterInstanceRequest{Instance: registration()})
+	require.NoError(t, err)
+	put, err := r.PutRules(admin(t), &ententev1.PutRulesRequest{Rules: []*ententev1.RoutingRule{
+		{Service: "shop", Distribution: []*ententev1.DistributionRule{{From: "mars/*", To: map[string]uint32{registration().GetLocality().GetRegion(): 100}}, {From: "*", To: map[string]uint32{"*": 100}}}},
+	}})
+	require.NoError(t, err)
+	require.Equal(t, []string{"the rule for shop names the region mars, in which no instance of any service is registered"}, put.GetWarnings())
+}
+
 func TestBadRules(t *testing.T) {
 	r, ctx := newRoom(t), admin(t)
 	all := func(r *ententev1.RoutingRule) []*ententev1.RoutingRule {
