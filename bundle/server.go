@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -23,7 +22,7 @@ const (
 	readHeaderTimeout  = 5 * time.Second // the TLS handshake too
 	readTimeout        = 10 * time.Second
 	writeTimeout       = 60 * time.Second
-	idleTimeout        = 60 * time.Second
+	idleTimeout        = 15 * time.Minute // longer than the usual time between two polls
 	shutdownTimeout    = 5 * time.Second
 	maxHeaderBytes     = 8 << 10
 	defaultMaxConns    = 4096
@@ -52,7 +51,8 @@ type ServerConfig struct {
 	SVIDs SVIDSource
 	Files *CertificateFiles
 	ACME  *ACME
-	// MaxConnections bounds the connections that are open at a time; those beyond are closed at once. 0 is 4096.
+	// MaxConnections bounds the connections that are open at a time, half of them idle; those beyond take the place of an idle one, or are closed at
+	// once. 0 is 4096, and a quarter of the files that the process can have open where that is less.
 	MaxConnections int
 	Logger         hclog.Logger
 	Registerer     prometheus.Registerer
@@ -60,7 +60,8 @@ type ServerConfig struct {
 
 // Server serves a bundle endpoint on one listener. It asks for no client certificate.
 type Server struct {
-	listener *boundedListener
+	listener *placedListener
+	places   *places
 	certs    Certificates
 	http     *http.Server
 	logger   hclog.Logger
@@ -85,7 +86,7 @@ func NewServer(c ServerConfig) (*Server, error) {
 		c.Logger = hclog.NewNullLogger()
 	}
 	if c.MaxConnections == 0 {
-		c.MaxConnections = defaultMaxConns
+		c.MaxConnections = min(defaultMaxConns, OpenFiles()/4)
 	}
 	s := &Server{logger: c.Logger}
 	switch {
@@ -100,16 +101,13 @@ func NewServer(c ServerConfig) (*Server, error) {
 		Name: "entente_bundle_endpoint_certificate_failures_total",
 		Help: "Handshakes that failed because the endpoint had no certificate to present.",
 	})
-	refused := prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "entente_bundle_endpoint_connections_refused_total",
-		Help: "Connections closed at once because too many were open.",
-	})
-	s.listener = &boundedListener{Listener: c.Listener, most: int64(c.MaxConnections), refused: refused}
+	s.places = newPlaces(c.MaxConnections)
+	s.listener = &placedListener{c.Listener, s.places}
 	open := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "entente_bundle_endpoint_connections",
 		Help: "Connections open at the bundle endpoint.",
-	}, func() float64 { return float64(s.listener.open.Load()) })
-	if err := register(c.Registerer, s.failures, refused, open); err != nil {
+	}, func() float64 { return float64(s.places.count()) })
+	if err := register(c.Registerer, s.failures, s.places.refused, s.places.gaveWay, open); err != nil {
 		return nil, err
 	}
 
@@ -135,6 +133,7 @@ func NewServer(c ServerConfig) (*Server, error) {
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
+		ConnState:         s.places.changed,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreamsPerHTTP2},
 		Protocols:         new(http.Protocols),
 		// net/http reports what clients do wrong here; it is not this server's trouble.
@@ -222,38 +221,4 @@ func (s svidCertificates) certificate(ctx context.Context, serverName string) (*
 func (s svidCertificates) run(ctx context.Context) error {
 	<-ctx.Done()
 	return nil
-}
-
-// boundedListener closes connections beyond a number. Waiting instead would let those that hold the places shut
-// everybody else out without a sign.
-type boundedListener struct {
-	net.Listener
-	most    int64
-	open    atomic.Int64
-	refused prometheus.Counter
-}
-
-func (l *boundedListener) Accept() (net.Conn, error) {
-	for {
-		conn, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		if l.open.Add(1) <= l.most {
-			return &countedConn{Conn: conn, closed: sync.OnceFunc(func() { l.open.Add(-1) })}, nil
-		}
-		l.open.Add(-1)
-		l.refused.Inc()
-		_ = conn.Close()
-	}
-}
-
-type countedConn struct {
-	net.Conn
-	closed func()
-}
-
-func (c *countedConn) Close() error {
-	c.closed()
-	return c.Conn.Close()
 }

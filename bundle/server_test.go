@@ -1,6 +1,7 @@
 package bundle_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -195,26 +196,32 @@ func TestServerBounds(t *testing.T) {
 	files, err := bundle.NewCertificateFiles(bundle.CertificateFilesConfig{CertFile: certFile, KeyFile: keyFile})
 	require.NoError(t, err)
 	registry := prometheus.NewRegistry()
-	address := serve(t, bundle.ServerConfig{Handler: h, Files: files, MaxConnections: 1, Registerer: registry})
+	address := serve(t, bundle.ServerConfig{Handler: h, Files: files, MaxConnections: 2, Registerer: registry})
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(roots)
-	first, err := tls.Dial("tcp", address, &tls.Config{RootCAs: pool, ServerName: "localhost"})
+	open := func() *tls.Conn {
+		conn, err := tls.Dial("tcp", address, &tls.Config{RootCAs: pool, ServerName: "localhost"})
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = conn.Close() })
+		return conn
+	}
+	// However many keep their connections, there is one for the next.
+	first := open()
+	require.NoError(t, ask(first))
+	require.NoError(t, ask(first), "a connection is kept")
+	for range 5 {
+		require.NoError(t, ask(open()))
+	}
+	require.Error(t, ask(first), "it has lain idle for longest")
+	families, err := registry.Gather()
 	require.NoError(t, err)
+	var names []string
+	for _, f := range families {
+		names = append(names, f.GetName())
+	}
+	require.Subset(t, names, []string{"entente_bundle_endpoint_connections", "entente_bundle_endpoint_connections_refused_total", "entente_bundle_endpoint_connections_gave_way_total"})
 
-	second, err := net.Dial("tcp", address)
-	require.NoError(t, err)
-	_, err = second.Read(make([]byte, 1))
-	require.Error(t, err, "one connection too many is closed")
-	require.NoError(t, second.Close())
-	require.NoError(t, testutil.GatherAndCompare(registry, strings.NewReader(`
-# HELP entente_bundle_endpoint_connections Connections open at the bundle endpoint.
-# TYPE entente_bundle_endpoint_connections gauge
-entente_bundle_endpoint_connections 1
-# HELP entente_bundle_endpoint_connections_refused_total Connections closed at once because too many were open.
-# TYPE entente_bundle_endpoint_connections_refused_total counter
-entente_bundle_endpoint_connections_refused_total 1
-`), "entente_bundle_endpoint_connections", "entente_bundle_endpoint_connections_refused_total"))
-
+	first = open()
 	_, err = io.WriteString(first, "GET / HTTP/1.1\r\nHost: localhost\r\nX: "+strings.Repeat("x", 64<<10)+"\r\n\r\n")
 	require.NoError(t, err)
 	answer, err := io.ReadAll(first)
@@ -222,6 +229,63 @@ entente_bundle_endpoint_connections_refused_total 1
 		require.Contains(t, string(answer), "431 Request Header Fields Too Large")
 	}
 	_ = first.Close()
+}
+
+// oneListener accepts one connection.
+type oneListener struct {
+	pipeListener
+	conns chan net.Conn
+}
+
+func (l oneListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// TestServerKeepsConnectionsBetweenPolls: a poller that comes every ten minutes finds its connection.
+func TestServerKeepsConnectionsBetweenPolls(t *testing.T) {
+	certFile, keyFile, roots := webPair(t, t.TempDir(), newAuthority(t, home))
+	files, err := bundle.NewCertificateFiles(bundle.CertificateFilesConfig{CertFile: certFile, KeyFile: keyFile})
+	require.NoError(t, err)
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(roots)
+	now := time.Now()
+	synctest.Test(t, func(t *testing.T) {
+		h, _ := published(t)
+		there, here := net.Pipe()
+		l := oneListener{pipeListener{make(chan struct{})}, make(chan net.Conn, 1)}
+		l.conns <- there
+		s, err := bundle.NewServer(bundle.ServerConfig{Listener: l, Handler: h, Files: files})
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- s.Run(ctx) }()
+		conn := tls.Client(here, &tls.Config{RootCAs: pool, ServerName: "localhost", Time: func() time.Time { return now }})
+		for range 4 {
+			require.NoError(t, ask(conn))
+			<-time.After(11 * time.Minute)
+		}
+		require.NoError(t, conn.Close())
+		cancel()
+		require.NoError(t, <-done)
+	})
+}
+
+// ask makes a request over a connection, and reads all of the answer.
+func ask(conn net.Conn) error {
+	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+		return err
+	}
+	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, answer.Body)
+	return errors.Join(err, answer.Body.Close())
 }
 
 func TestServerWithoutAnSVID(t *testing.T) {

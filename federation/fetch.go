@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/ententehq/entente/bundle"
@@ -20,13 +19,7 @@ const (
 )
 
 // maxKept is how many connections are kept at most: of the files that this process can have open, half are for all else.
-func maxKept() int {
-	var files syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
-		return mostKept / 20 // what a limit of 1,024 allows for
-	}
-	return int(min(files.Cur/2, mostKept))
-}
+func maxKept() int { return min(bundle.OpenFiles()/2, mostKept) }
 
 // fetch asks one endpoint of a relationship. An https_spiffe endpoint is verified by the bundle of the basis and by no other.
 func (m *Manager) fetch(ctx context.Context, name string, b basis, endpoint bundle.Endpoint) (bundle.Result, error) {

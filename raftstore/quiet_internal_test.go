@@ -40,7 +40,7 @@ func TestQuietTransport(t *testing.T) {
 		require.Zero(t, says("a", idle(7)), "a commit is news")
 		require.Zero(t, says("b", idle(7)), "of another follower nothing is known")
 		require.Equal(t, idleAppend, says("a", idle(7)))
-		time.Sleep(idleAppend / 2)
+		<-time.After(idleAppend / 2)
 		require.Equal(t, idleAppend/2, says("a", idle(7)), "since it was told last")
 		require.Zero(t, says("a", &raft.AppendEntriesRequest{Term: 3}), "heartbeats pass")
 		again := idle(7)
@@ -49,12 +49,12 @@ func TestQuietTransport(t *testing.T) {
 
 		// News comes while nothing is to be said, as when an entry is about to be written.
 		go func() {
-			time.Sleep(time.Millisecond)
+			<-time.After(time.Millisecond)
 			q.news.tell()
 		}()
 		require.Equal(t, time.Millisecond, says("a", again))
 		go func() { // and news that was told before anybody listened
-			time.Sleep(commitTimeout + time.Millisecond)
+			<-time.After(commitTimeout + time.Millisecond)
 			last.Store(8)
 		}()
 		require.Equal(t, 2*commitTimeout, says("a", again))
