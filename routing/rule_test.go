@@ -151,3 +151,10 @@ func TestBadRules(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, list.GetRules())
 }
+
+// What a rule says of a place replaces what was said of it before, however either writes it.
+func TestRuleOverTheSamePlace(t *testing.T) {
+	to := map[string]int{"*": 100}
+	got := Settings{Distribution: []DistributionSetting{{"eu", to}, {"us", to}, {"*", to}}}.under(Settings{Distribution: []DistributionSetting{{"ap", to}, {"eu/*", to}}})
+	require.Equal(t, []DistributionSetting{{"ap", to}, {"eu/*", to}, {"us", to}, {"*", to}}, got.Distribution)
+}

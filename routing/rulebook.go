@@ -83,17 +83,17 @@ func (s Settings) under(rule Settings) Settings {
 		}
 	}
 	distribution := slices.Clone(rule.Distribution)
+	replaced := make(map[Locality]bool, len(rule.Distribution)) // one place can be written in two ways
+	for _, own := range rule.Distribution {
+		if place, err := ParsePattern(own.From); err == nil {
+			replaced[place] = true
+		}
+	}
 	for _, d := range s.Distribution {
-		if !slices.ContainsFunc(rule.Distribution, func(own DistributionSetting) bool { return samePlace(own.From, d.From) }) {
+		if place, err := ParsePattern(d.From); err != nil || !replaced[place] {
 			distribution = append(distribution, d)
 		}
 	}
 	s.Failover, s.Distribution = failover, distribution
 	return s
-}
-
-func samePlace(a, b string) bool {
-	x, errX := ParsePattern(a)
-	y, errY := ParsePattern(b)
-	return errX == nil && errY == nil && x == y
 }
