@@ -95,7 +95,7 @@ func kindOf(m *ententev1.PeerMessage) (kind string, bytes int) {
 	switch m.GetContent().(type) {
 	case *ententev1.PeerMessage_Bundle:
 		return kindBundle, bytes
-	case *ententev1.PeerMessage_Acknowledgement:
+	case *ententev1.PeerMessage_Acknowledgement, *ententev1.PeerMessage_MapTaken:
 		return kindAnswer, bytes
 	case *ententev1.PeerMessage_Heartbeat:
 		return kindHeartbeat, bytes
