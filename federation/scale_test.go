@@ -100,5 +100,5 @@ func TestScaleLightPeers(t *testing.T) {
 
 	near := growStreamedSpoke(t, size)
 	require.LessOrEqual(t, near.took[0], 2*simFarthest+10*time.Millisecond, "or by two messages")
-	require.Equal(t, 1, near.news.messages, "of which one is its own")
+	require.Equal(t, 2, near.news.messages, "of which one comes to it, and one says that it came")
 }
