@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
 )
 
 const (
@@ -82,11 +83,20 @@ func (a *app) connect() (*grpc.ClientConn, error) {
 	} else if err := checkSocket(socket); err != nil {
 		return nil, err
 	}
-	conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(creds), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageBytes)))
+	conn, err := grpc.NewClient(target, append(callOptions(), grpc.WithTransportCredentials(creds))...)
 	if err != nil {
 		return nil, fmt.Errorf("prepare the connection to %s: %w", address+socket, err)
 	}
 	return conn, nil
+}
+
+// callOptions are those of every connection to a member. One that says nothing is asked whether it is there, since a host that lost
+// its power ends no connection: what follows it would wait for ever. Members let themselves be asked every five seconds.
+func callOptions() []grpc.DialOption {
+	return []grpc.DialOption{
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageBytes)),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
+	}
 }
 
 // whom says whom to ask: a flag counts before the environment.

@@ -56,14 +56,19 @@ func relay(ctx context.Context, path string, conn *grpc.ClientConn) error {
 	if err != nil {
 		return err
 	}
+	if err := relayAt(ctx, listener, conn); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("serve at %s: %w", path, err)
+	}
+	return ctx.Err()
+}
+
+// relayAt serves at a listener, which it closes in the end.
+func relayAt(ctx context.Context, listener net.Listener, conn grpc.ClientConnInterface) error {
 	server := grpc.NewServer(grpc.MaxConcurrentStreams(maxRelayed))
 	discovery.RegisterAggregatedDiscoveryServiceServer(server, relayed{to: discovery.NewAggregatedDiscoveryServiceClient(conn)})
 	stop := context.AfterFunc(ctx, server.Stop)
 	defer stop()
-	if err := server.Serve(listener); err != nil && ctx.Err() == nil {
-		return fmt.Errorf("serve at %s: %w", path, err)
-	}
-	return ctx.Err()
+	return server.Serve(listener)
 }
 
 // maxRelayed bounds the streams of one connection. A client has one.
