@@ -11,6 +11,7 @@ import (
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 )
 
@@ -84,12 +85,12 @@ func listenUnix(path string) (net.Listener, error) {
 			return nil, fmt.Errorf("replace the socket that is left over: %w", err)
 		}
 	}
+	// Whoever connected before the mode was changed would stay connected: the socket is made with the mode that it is to have.
+	masked := unix.Umask(0o777 &^ secretMode)
 	listener, err := net.Listen("unix", path)
+	unix.Umask(masked)
 	if err != nil {
 		return nil, fmt.Errorf("--listen %s: %w: name a socket in a folder that this user may write to", path, bare(err))
-	}
-	if err := os.Chmod(path, secretMode); err != nil {
-		return nil, errors.Join(err, listener.Close())
 	}
 	return listener, nil
 }
