@@ -82,7 +82,7 @@ type ledger struct {
 	renewed map[string]time.Time
 	// lapsed is since when each lease that has run out was seen so.
 	lapsed map[string]time.Time
-	looked time.Time
+	grace  grace
 }
 
 func newLedger() *ledger {
@@ -94,7 +94,7 @@ func (l *ledger) reset() {
 	defer l.mu.Unlock()
 	clear(l.renewed)
 	clear(l.lapsed)
-	l.looked = time.Time{}
+	l.grace = grace{}
 }
 
 func (l *ledger) deliver(report *statev1.LeaseReport, now time.Time) error {
@@ -117,36 +117,21 @@ func (l *ledger) deliver(report *statev1.LeaseReport, now time.Time) error {
 }
 
 // due returns the leases that nobody renewed in time, and those that ran out so long ago that their instances are to go. It
-// forgets what is no longer in the table. A leader that could not look for a while (its host slept, say) could not hear either:
-// as long as it was away, every lease is longer.
+// forgets what is no longer in the table.
 func (l *ledger) due(table []held, now time.Time) (lapse, gone []held) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var pause time.Duration
-	if away := now.Sub(l.looked); !l.looked.IsZero() && away > leaseSlack {
-		pause = away
-	}
-	l.looked = now
+	away := l.grace.look(now)
 	renewed, lapsed := make(map[string]time.Time, len(table)), make(map[string]time.Time)
-	sinceWhen := func(known map[string]time.Time, lease string) time.Time {
-		at, seen := known[lease]
-		if seen {
-			at = at.Add(pause)
-		}
-		if !seen || at.After(now) {
-			at = now
-		}
-		return at
-	}
 	for _, h := range table {
 		if h.lapsed {
-			lapsed[h.lease] = sinceWhen(l.lapsed, h.lease)
+			lapsed[h.lease] = since(l.lapsed, h.lease, away, now)
 			if now.Sub(lapsed[h.lease]) >= h.goneAfter {
 				gone = append(gone, h)
 			}
 			continue
 		}
-		renewed[h.lease] = sinceWhen(l.renewed, h.lease)
+		renewed[h.lease] = since(l.renewed, h.lease, away, now)
 		if now.Sub(renewed[h.lease]) > h.ttl+leaseSlack {
 			lapse = append(lapse, h)
 		}

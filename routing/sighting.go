@@ -127,10 +127,10 @@ func (s *ImportSightings) Reset() {
 // one, and what it meets for the first time counts as confirmed then: after a change of leader all imports have one whole
 // import_ttl of grace.
 type importLedger struct {
-	mu     sync.Mutex
-	seen   map[string]time.Time // by sightings
-	since  map[string]time.Time // as it counts: at the latest when the domain was first met
-	looked time.Time
+	mu    sync.Mutex
+	seen  map[string]time.Time // by sightings
+	since map[string]time.Time // as it counts: at the latest when the domain was first met
+	grace grace
 }
 
 func newImportLedger() *importLedger {
@@ -142,7 +142,7 @@ func (l *importLedger) reset() {
 	defer l.mu.Unlock()
 	clear(l.seen)
 	clear(l.since)
-	l.looked = time.Time{}
+	l.grace = grace{}
 }
 
 func (l *importLedger) sight(domain string, at time.Time) {
@@ -154,29 +154,18 @@ func (l *importLedger) sight(domain string, at time.Time) {
 }
 
 // due returns the domains whose imports nobody has confirmed for ttl, and those that were expired and are confirmed again. expired
-// has all domains that something is imported from, and whether their imports are expired now. A leader that could not look for a while
-// could not hear either.
+// has all domains that something is imported from, and whether their imports are expired now.
 func (l *importLedger) due(expired map[string]bool, ttl time.Duration, now time.Time) (expire, revive []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var pause time.Duration
-	if away := now.Sub(l.looked); !l.looked.IsZero() && away > leaseSlack {
-		pause = away
-	}
-	l.looked = now
-	since := make(map[string]time.Time, len(expired))
+	away := l.grace.look(now)
+	counts := make(map[string]time.Time, len(expired))
 	for domain, is := range expired {
-		at, met := l.since[domain]
-		switch {
-		case !met, at.After(now): // a clock that was set back
-			at = now
-		default:
-			at = at.Add(pause)
-		}
+		at := since(l.since, domain, away, now)
 		if seen := l.seen[domain]; seen.After(at) && !seen.After(now) {
 			at = seen
 		}
-		since[domain] = at
+		counts[domain] = at
 		switch {
 		case !is && now.Sub(at) > ttl+leaseSlack:
 			expire = append(expire, domain)
@@ -189,6 +178,6 @@ func (l *importLedger) due(expired map[string]bool, ttl time.Duration, now time.
 			delete(l.seen, domain)
 		}
 	}
-	l.since = since
+	l.since = counts
 	return expire, revive
 }
