@@ -159,8 +159,10 @@ func (p *Policy) Carry(endpoints []Endpoint) Carried {
 	sums := make(map[string]uint64)
 	out := Carried{Regions: make(map[string]uint32), Available: make(map[string]uint32)}
 	for _, e := range endpoints {
-		callers[e.Locality] += uint64(e.Weight)
 		sums[e.Locality.Region] += 0
+		if !e.Outranked { // what stands at its address is counted
+			callers[e.Locality] += uint64(e.Weight)
+		}
 	}
 	nowhere, arranged := uint64(0), p.Arrange(endpoints)
 	for _, c := range arranged.ranked {

@@ -119,6 +119,13 @@ func TestCarryCountsWhatIsOffered(t *testing.T) {
 	}
 }
 
+// TestCarryCountsCallersOnce: what is registered twice, since its lease is new, stands for no more callers.
+func TestCarryCountsCallersOnce(t *testing.T) {
+	list := endpoints(t, "10.0.0.1 eu/a healthy", "10.0.0.1 eu/a healthy", "10.0.0.2 us/a healthy")
+	list[1].Outranked = true
+	require.Equal(t, map[string]uint32{"eu": 50, "us": 50}, DefaultPolicy().Carry(list).Regions)
+}
+
 // TestSimulateHint: two thirds of the callers are in eu, whose load goes to us when eu is down; nothing that is imagined is kept.
 func TestSimulateHint(t *testing.T) {
 	r := newRoom(t)
