@@ -133,7 +133,7 @@ func (s *Server) PutRules(ctx context.Context, r *ententev1.PutRulesRequest) (*e
 		rows[m.GetService()] = row
 	}
 	names := slices.Sorted(maps.Keys(rows))
-	warnings, err := s.m.unknownPlaces(s.m.store.View(), names, rows)
+	warnings, err := s.m.warnings(s.m.store.View(), names, rows)
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
@@ -179,8 +179,26 @@ func (m *Manager) checkRules(tx *raftstore.Tx, names []string) error {
 	return nil
 }
 
-// unknownPlaces names the regions of rules in which nothing is registered: a slip of the pen, or a region that is still to come.
-func (m *Manager) unknownPlaces(r raftstore.Reader, names []string, rows map[string]*statev1.RoutingRule) ([]string, error) {
+// hidden names the distributions of a rule that never count, since one before them is for all of the same callers.
+func hidden(service string, list []*statev1.DistributionRule) (out []string) {
+	var before []Locality
+	for _, d := range list {
+		from, err := ParsePattern(d.GetFrom())
+		if err != nil {
+			continue // it was parsed before
+		}
+		if i := slices.IndexFunc(before, from.within); i >= 0 {
+			out = append(out, fmt.Sprintf("the rule for %s has a distribution from %s that never counts: the one from %s stands before it",
+				service, patternText(from), patternText(before[i])))
+		}
+		before = append(before, from)
+	}
+	return out
+}
+
+// warnings names what of rules never counts, and the regions in which nothing is registered: a slip of the pen, or a region that is
+// still to come.
+func (m *Manager) warnings(r raftstore.Reader, names []string, rows map[string]*statev1.RoutingRule) ([]string, error) {
 	list, err := decode(r, "")
 	if err != nil {
 		return nil, err
@@ -191,6 +209,7 @@ func (m *Manager) unknownPlaces(r raftstore.Reader, names []string, rows map[str
 	}
 	var out []string
 	for _, name := range names {
+		out = append(out, hidden(name, rows[name].GetDistribution())...)
 		unknown := make(map[string]bool)
 		for _, f := range rows[name].GetFailover() {
 			for _, region := range append([]string{f.GetFrom()}, f.GetTo()...) {

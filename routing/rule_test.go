@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
 
@@ -150,6 +151,21 @@ func TestBadRules(t *testing.T) {
 	list, err := r.ListRules(ctx, &ententev1.ListRulesRequest{})
 	require.NoError(t, err)
 	require.Empty(t, list.GetRules())
+}
+
+// The first distribution whose place holds the caller counts: one for a part of the same place has to stand before it.
+func TestHiddenDistribution(t *testing.T) {
+	from := func(places ...string) (list []*statev1.DistributionRule) {
+		for _, place := range places {
+			list = append(list, &statev1.DistributionRule{From: place})
+		}
+		return list
+	}
+	require.Empty(t, hidden("shop", from("eu/a/1", "eu/a", "eu/b", "eu", "us", "*")))
+	require.Equal(t, []string{
+		"the rule for shop has a distribution from eu/a that never counts: the one from eu stands before it",
+		"the rule for shop has a distribution from ap that never counts: the one from * stands before it",
+	}, hidden("shop", from("eu/*", "eu/a", "*", "ap")))
 }
 
 // What a rule says of a place replaces what was said of it before, however either writes it.
