@@ -12,7 +12,7 @@ const (
 	// Raft has 50 ms by itself.
 	commitTimeout = 5 * time.Millisecond
 	// idleAppend is how often it is told what it knows already.
-	idleAppend = 50 * time.Millisecond
+	idleAppend = 100 * time.Millisecond
 )
 
 // quiet is a transport that saves a leader saying the same to a follower again and again. Raft tells each follower every few milliseconds how
