@@ -68,9 +68,15 @@ func TestLostDiskJoinsAnew(t *testing.T) {
 	anew.Identity = sha256.Sum256([]byte("another key"))
 	leader := stores[leaderOf(t, stores)]
 	require.ErrorContains(t, leader.AddVoter(t.Context(), anew), "another identity key; remove it first")
-	// Before it listens: nobody here checks keys as the port does, and the leader would go on sending it what was for the lost one.
 	require.NoError(t, leader.RemoveServer(t.Context(), "m3"))
-	found, stop, err := l.open("m3", func(c *raftstore.Config) { c.Identity = anew.Identity })
+	// Where the lost one was not: nobody here checks keys as the port does, and the leader may still be about to send that one what it lacked.
+	anew.Address = l.raftAddress("anew")
+	stream, err := newUnixStream(anew.Address)
+	require.NoError(t, err)
+	found, stop, err := l.open("m3", func(c *raftstore.Config) {
+		require.NoError(t, c.Stream.Close())
+		c.Identity, c.Address, c.Stream = anew.Identity, anew.Address, stream
+	})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, stop()) }()
 	require.False(t, found.HasState())
