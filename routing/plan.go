@@ -39,8 +39,10 @@ type LocalityShare struct {
 	Locality Locality
 	// Weight is the locality's, before health is taken into account; between 1 and 2³².
 	Weight uint64
-	// Share and DegradedShare are percentages of the priority's Load and DegradedLoad.
+	// Share and DegradedShare are percentages of the priority's Load and DegradedLoad. Part and DegradedPart are the same in parts
+	// of WholePart, for those who divide them further; a locality that has any of it has one at least.
 	Share, DegradedShare uint32
+	Part, DegradedPart   uint64
 	// Endpoints are in order of address. They are shared by the plans of one state of the service; do not change them.
 	Endpoints []Endpoint
 
@@ -131,13 +133,16 @@ func (p *Policy) shares(groups []group, l load) []LocalityShare {
 		healthy[i] = effective(p.factor, g.weight, g.healthy, g.total)
 		degraded[i] = effective(p.factor, g.weight, g.degraded, g.total)
 	}
-	healthy = percentages(rescue(healthy, l.healthy, groups, func(c *cohort) uint64 { return c.healthyWeight }))
-	degraded = percentages(rescue(degraded, l.degraded, groups, func(c *cohort) uint64 { return c.degradedWeight }))
+	healthy = rescue(healthy, l.healthy, groups, func(c *cohort) uint64 { return c.healthyWeight })
+	degraded = rescue(degraded, l.degraded, groups, func(c *cohort) uint64 { return c.degradedWeight })
+	healthyParts, degradedParts := parts(healthy), parts(degraded)
+	healthy, degraded = percentages(healthy), percentages(degraded)
 	out := make([]LocalityShare, len(groups))
 	for i, g := range groups {
 		out[i] = LocalityShare{
 			Locality: g.locality, Weight: g.weight, Endpoints: g.endpoints,
-			Share: uint32(healthy[i]), DegradedShare: uint32(degraded[i]), of: g.cohort,
+			Share: uint32(healthy[i]), DegradedShare: uint32(degraded[i]),
+			Part: healthyParts[i], DegradedPart: degradedParts[i], of: g.cohort,
 		}
 	}
 	return out

@@ -37,3 +37,23 @@ func percentages(weights []uint64) []uint64 {
 	}
 	return out
 }
+
+// WholePart is the whole of which the parts of localities are parts: a hundredth of a percent is more than one of them.
+const WholePart = 1 << 14
+
+// parts turns weights into parts of WholePart, each rounded down, but for one that would be nothing.
+func parts(weights []uint64) []uint64 {
+	out := make([]uint64, len(weights))
+	sum := uint64(0)
+	for _, w := range weights {
+		sum += w
+	}
+	for i, w := range weights {
+		if w > 0 {
+			hi, lo := bits.Mul64(WholePart, w)
+			part, _ := bits.Div64(hi, lo, sum)
+			out[i] = max(1, part)
+		}
+	}
+	return out
+}

@@ -23,11 +23,11 @@ type weighted struct {
 	weight uint64
 }
 
-// share is one part in this many of all requests: percent of percent.
-const wholeLoad = 100 * 100
+// wholeLoad is all requests, in the unit in which a locality's part of a priority's percentage is given.
+const wholeLoad = 100 * routing.WholePart
 
-// fine is what one part of load is worth as a weight, so that it can be split among endpoints.
-const fine = 1 << 14
+// fine is what one part of load is worth as a weight, so that it can be split among endpoints. All load is below 2³² then.
+const fine = 1 << 11
 
 // spill computes, for clients that move on only when a priority is wholly gone, what Envoy would compute by itself. All
 // that gets load now goes out together as the first level, each locality weighted by its part; what could get load follows,
@@ -73,10 +73,10 @@ func (l level) with(of routing.LocalityShare, idle []weighted) level {
 // split tells the endpoints of a locality that get load now from those that could, and gives each of the former its part
 // of all requests as its weight, in units of 1/(wholeLoad × fine).
 func split(p routing.Priority, l routing.LocalityShare) (loaded, idle []weighted) {
-	healthy := part(uint64(p.Load)*uint64(l.Share), l.Endpoints, func(e routing.Endpoint) bool {
+	healthy := part(uint64(p.Load)*l.Part, l.Endpoints, func(e routing.Endpoint) bool {
 		return p.Panic || e.Health == routing.Healthy
 	})
-	degraded := part(uint64(p.DegradedLoad)*uint64(l.DegradedShare), l.Endpoints, func(e routing.Endpoint) bool {
+	degraded := part(uint64(p.DegradedLoad)*l.DegradedPart, l.Endpoints, func(e routing.Endpoint) bool {
 		return p.Panic || e.Health == routing.Degraded
 	})
 	for i, e := range l.Endpoints {

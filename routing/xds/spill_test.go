@@ -98,6 +98,20 @@ func TestSpill(t *testing.T) {
 	}
 }
 
+// TestSpillIsAsFineAsTheWeights: localities that weigh the same get the same, and none nothing, however many there are.
+func TestSpillIsAsFineAsTheWeights(t *testing.T) {
+	var lines []string
+	for n := range 150 {
+		lines = append(lines, fmt.Sprintf("%d eu/z%d healthy", n+1, n))
+	}
+	levels := spill(planFor(t, "us/a", lines...), nil)
+	require.Len(t, levels, 1)
+	require.Len(t, levels[0], 150)
+	for _, p := range levels[0] {
+		require.Equal(t, levels[0][0].weight, p.weight, p.locality)
+	}
+}
+
 func TestSpillOfOneDomain(t *testing.T) {
 	plan := planFor(t, "eu/a", "1 eu/a healthy", "2 eu/a unhealthy", "3 us/a healthy", "4 us/b unhealthy")
 	require.Equal(t, "eu/a 70% [1], us/a 30% [3]", transcript(spill(plan, nil)))
