@@ -197,10 +197,10 @@ func (r *reading) withdrawn() {
 	}
 }
 
-// tell says what was refused, and raises the alarms that what was read and not stored asks for. The error says that one was not written:
-// it is raised when the same is read again.
-func (r *reading) tell(ctx context.Context) error {
-	if r.count.refused > 0 {
+// tell says what was refused, if it is to be logged, and raises the alarms that what was read and not stored asks for. The error says that one was
+// not written: it is raised when the same is read again.
+func (r *reading) tell(ctx context.Context, logged bool) error {
+	if r.count.refused > 0 && logged {
 		r.manager.log.Warn("a hub's word on some domains is refused; what is stored of them is kept, and the others are taken", "hub", r.hub, "refused", r.count.refused, "first", r.firstRefused)
 	}
 	var failed error
@@ -288,7 +288,7 @@ func (m *Manager) readMap(ctx context.Context, hub string, b basis) (string, map
 	if err := m.writeMap(ctx, r, b); err != nil {
 		return "", mapCount{}, err
 	}
-	untold := r.tell(ctx)
+	untold := r.tell(ctx, true)
 	if r.incomplete {
 		return "", mapCount{}, errMapIncomplete
 	}

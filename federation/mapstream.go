@@ -223,7 +223,7 @@ func (m *Manager) takeMapChanges(ctx context.Context, home string, changes *ente
 		case errors.Is(err, errSuperseded):
 			continue
 		case err == nil:
-			if m.tookMap(ctx, r) == nil {
+			if m.tookMap(ctx, r, home) == nil {
 				return nil
 			}
 			return m.unstored(hub)
@@ -276,14 +276,14 @@ func (m *Manager) readChanges(view *raftstore.View, hub string, rules *Hub, chan
 	return r, nil
 }
 
-// tookMap says what came of it.
-func (m *Manager) tookMap(ctx context.Context, r *reading) error {
+// tookMap says what came of it. A hub says what is refused as often as it likes, and the log has it at the pace of one peer.
+func (m *Manager) tookMap(ctx context.Context, r *reading, home string) error {
 	result := resultStored
 	if len(r.changes) == 0 {
 		result = resultUnchanged
 	}
 	m.metrics.maps.WithLabelValues(result).Inc()
-	return r.tell(ctx)
+	return r.tell(ctx, r.count.refused > 0 && m.peers.tells(home))
 }
 
 // confirmMap counts a hub's word that all was told as a reading of its map, often enough to keep it fresh and not at each one.

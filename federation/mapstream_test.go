@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
@@ -219,4 +220,25 @@ func TestAMapCountsAsStreamed(t *testing.T) {
 	_, err := s.take(beatOf(), w, now.Add(mapConfirmed+time.Second))
 	require.NoError(t, err)
 	require.NotContains(t, s.confirmed, "hub.test"+mapSuffix, "the hub says so no more")
+}
+
+// TestARefusedHubIsNotLoggedWithoutEnd: what it says that is refused stands in the log at the pace of one peer.
+func TestARefusedHubIsNotLoggedWithoutEnd(t *testing.T) {
+	o, hub := newOnlooker(t), newAuthority(t, "hub.example.org")
+	o.takesFrom(t, hub)
+	o.byHub(hub)(t, o.us.bundle(t, 5))
+	o.awaitWord(t, "us.example.org", 5)
+	past := o.us.rotated(t).bundle(t, 4)
+	for range 2 * refusalBurst {
+		o.byHub(hub)(t, past)
+		for taken := false; !taken; {
+			m, err := o.streams["hub.example.org"].Recv()
+			require.NoError(t, err)
+			taken = m.GetMessage().GetMapTaken() != nil
+		}
+	}
+	lines := len(o.journal.lines("a hub's word on some domains is refused"))
+	require.Positive(t, lines)
+	require.Less(t, lines, 2*refusalBurst-5)
+	require.GreaterOrEqual(t, testutil.ToFloat64(o.manager.metrics.maps.WithLabelValues(resultUnchanged))+testutil.ToFloat64(o.manager.metrics.maps.WithLabelValues(resultStored)), float64(2*refusalBurst))
 }
