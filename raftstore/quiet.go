@@ -12,7 +12,7 @@ const (
 	// Raft has 50 ms by itself.
 	commitTimeout = 5 * time.Millisecond
 	// idleAppend is how often it is told what it knows already.
-	idleAppend = 100 * time.Millisecond
+	idleAppend = 500 * time.Millisecond
 )
 
 // quiet is a transport that saves a leader saying the same to a follower again and again. Raft tells each follower every few milliseconds how
@@ -98,6 +98,7 @@ func (q *quiet) wait(id raft.ServerID, says knownCommit) {
 type news struct {
 	mu      sync.Mutex
 	changed chan struct{}
+	over    bool
 }
 
 func newNews() *news { return &news{changed: make(chan struct{})} }
@@ -112,6 +113,18 @@ func (n *news) next() <-chan struct{} {
 func (n *news) tell() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	close(n.changed)
-	n.changed = make(chan struct{})
+	if !n.over {
+		close(n.changed)
+		n.changed = make(chan struct{})
+	}
+}
+
+// end has nobody wait for news any more.
+func (n *news) end() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.over {
+		n.over = true
+		close(n.changed)
+	}
 }

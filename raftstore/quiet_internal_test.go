@@ -66,6 +66,11 @@ func TestQuietTransport(t *testing.T) {
 		fails, refuses = nil, true
 		require.Zero(t, says("a", again))
 		require.Zero(t, says("a", again), "it has another log")
+		refuses = false
+		require.Zero(t, says("a", again))
+		q.news.end()
+		q.news.tell()
+		require.Zero(t, says("a", again), "nobody waits when the store is closed")
 		require.NotZero(t, sent)
 		require.Less(t, time.Since(began), 10*idleAppend)
 	})

@@ -147,6 +147,7 @@ func (s *Store) Close() error {
 	s.closing.Do(func() {
 		close(s.closed)
 		s.cancel()
+		s.fsm.news.end()
 		err = s.raft.Shutdown().Error()
 		close(s.down)
 		s.tasks.wait()
