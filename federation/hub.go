@@ -132,7 +132,12 @@ func HubWord(r raftstore.Reader, td string) (Word, bool, error) {
 // mayBring reports whether a hub's word still stands under its relationship.
 func mayBring(hub *statev1.Relationship, word *statev1.HubBundle) bool {
 	h := hub.GetHub()
-	return proto.Equal(hub.GetCreateTime(), word.GetAgreed()) && covers(h.GetTake(), word.GetTrustDomain()) && !covers(h.GetExcept(), word.GetTrustDomain())
+	return saidUnder(hub, word) && covers(h.GetTake(), word.GetTrustDomain()) && !covers(h.GetExcept(), word.GetTrustDomain())
+}
+
+// saidUnder reports whether a hub's word came under a relationship, rather than under an earlier one with the same hub.
+func saidUnder(hub *statev1.Relationship, word *statev1.HubBundle) bool {
+	return hub != nil && proto.Equal(hub.GetCreateTime(), word.GetAgreed())
 }
 
 // trustByHub says what a domain is by a hub's word. It is as fresh as the map is, and stale where the hub's latest word was refused.

@@ -51,7 +51,8 @@ type knownWord struct {
 	revision         raftstore.Revision
 	sum              [32]byte
 	refused, refusal string
-	seen             bool
+	// stands says that the hub said it under the relationship that there is now. Other words count no more, and go unless they are said anew.
+	stands, seen bool
 }
 
 // reading is one reading of a hub's map, against one state.
@@ -76,12 +77,16 @@ type reading struct {
 // newReading begins to read a whole map.
 func (m *Manager) newReading(view *raftstore.View, hub string, rules *Hub) (*reading, error) {
 	r := &reading{manager: m, view: view, hub: hub, rules: rules, known: map[string]*knownWord{}, hosted: map[string]bool{}}
+	agreement, _, err := Relationships.Get(view, hub)
+	if err != nil {
+		return nil, err
+	}
 	for row, err := range HubBundles.All(view, "") {
 		if err != nil {
 			return nil, err
 		}
 		if row.Value.GetHub() == hub {
-			r.known[row.Value.GetTrustDomain()] = knownWordOf(row)
+			r.known[row.Value.GetTrustDomain()] = knownWordOf(row, agreement.Value)
 		}
 	}
 	for row, err := range m.config.HostedBundles.All(view, "") {
@@ -96,13 +101,17 @@ func (m *Manager) newReading(view *raftstore.View, hub string, rules *Hub) (*rea
 // newReadingOf begins to read what a hub says of some domains, by name.
 func (m *Manager) newReadingOf(view *raftstore.View, hub string, rules *Hub, names []string) (*reading, error) {
 	r := &reading{manager: m, view: view, hub: hub, rules: rules, known: map[string]*knownWord{}, hosted: map[string]bool{}}
+	agreement, _, err := Relationships.Get(view, hub)
+	if err != nil {
+		return nil, err
+	}
 	for _, name := range names {
 		row, found, err := HubBundles.Get(view, wordKey(name, hub))
 		if err != nil {
 			return nil, err
 		}
 		if found {
-			r.known[name] = knownWordOf(row)
+			r.known[name] = knownWordOf(row, agreement.Value)
 		}
 		if r.hosted[name], err = m.config.IsHosted(view, name); err != nil {
 			return nil, err
@@ -111,9 +120,11 @@ func (m *Manager) newReadingOf(view *raftstore.View, hub string, rules *Hub, nam
 	return r, nil
 }
 
-func knownWordOf(row raftstore.Row[*statev1.HubBundle]) *knownWord {
+func knownWordOf(row raftstore.Row[*statev1.HubBundle], agreement *statev1.Relationship) *knownWord {
 	v := row.Value
-	return &knownWord{revision: row.Revision, sum: sha256.Sum256(v.GetDocument()), refused: v.GetRefused(), refusal: v.GetRefusal()}
+	return &knownWord{
+		revision: row.Revision, sum: sha256.Sum256(v.GetDocument()), refused: v.GetRefused(), refusal: v.GetRefusal(), stands: saidUnder(agreement, v),
+	}
 }
 
 // see takes in what the map says of one domain. An error refuses the map: its form is broken. What is wrong with the word on one domain
@@ -121,7 +132,7 @@ func knownWordOf(row raftstore.Row[*statev1.HubBundle]) *knownWord {
 func (r *reading) see(td spiffeid.TrustDomain, document []byte) error {
 	name := td.Name()
 	known, wanted := r.known[name], !r.hosted[name] && name != r.hub && r.rules.Covers(name)
-	if wanted && known != nil && known.refused == "" && known.sum == sha256.Sum256(document) {
+	if wanted && known != nil && known.stands && known.refused == "" && known.sum == sha256.Sum256(document) {
 		known.seen = true
 		r.count.taken++
 		return nil
@@ -138,6 +149,8 @@ func (r *reading) see(td spiffeid.TrustDomain, document []byte) error {
 	var current *bundle.Bundle
 	if known != nil {
 		known.seen, change.known = true, known.revision
+	}
+	if known != nil && known.stands {
 		row, found, err := HubBundles.Get(r.view, wordKey(name, r.hub))
 		if err != nil || !found {
 			return fmt.Errorf("stored word of the hub on %s: %w", name, err)
@@ -155,17 +168,21 @@ func (r *reading) see(td spiffeid.TrustDomain, document []byte) error {
 		if r.firstRefused == "" {
 			r.firstRefused = name + ": " + change.refusal
 		}
-		if known != nil && known.refused == change.refused && known.refusal == change.refusal {
-			return nil
-		}
 		if known == nil {
 			return nil // nothing is stored of it, and nothing is worth storing
+		}
+		if !known.stands {
+			known.seen = false
+			return nil // nothing that counts is, and what is stored goes
+		}
+		if known.refused == change.refused && known.refusal == change.refusal {
+			return nil
 		}
 		r.changes = append(r.changes, change)
 		return nil
 	}
 	r.count.taken++
-	if canonical := next.Marshal(); known == nil || known.sum != sha256.Sum256(canonical) {
+	if canonical := next.Marshal(); known == nil || !known.stands || known.sum != sha256.Sum256(canonical) {
 		if r.held += len(canonical); r.held > maxMapHeld {
 			r.incomplete = true
 			return nil

@@ -80,7 +80,7 @@ func (r *reading) refuseLarge(c mapChange, err error) mapChange {
 	if r.firstRefused == "" {
 		r.firstRefused = c.td + ": " + refusal.refusal
 	}
-	if known := r.known[c.td]; known == nil || known.refused == refusal.refused {
+	if known := r.known[c.td]; known == nil || !known.stands || known.refused == refusal.refused {
 		return mapChange{td: c.td}
 	}
 	return refusal
@@ -118,6 +118,9 @@ func (m *Manager) writeSome(ctx context.Context, hub string, b basis, some []map
 	revision, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
 		clear(written)
 		now, err := m.basisOf(tx, hub)
+		if errors.Is(err, errEnded) {
+			return errSuperseded // whoever looks again finds that
+		}
 		if err != nil {
 			return err
 		}
@@ -200,7 +203,7 @@ func (m *Manager) writeWord(tx *raftstore.Tx, hub string, agreement *statev1.Rel
 		return false, nil, err
 	}
 	word := row.Value
-	if !found {
+	if !found || !saidUnder(agreement, word) {
 		word = &statev1.HubBundle{TrustDomain: c.td, Hub: hub}
 	}
 	word.Agreed, word.Refused, word.Refusal = agreement.GetCreateTime(), c.refused, c.refusal

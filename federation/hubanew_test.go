@@ -1,0 +1,79 @@
+package federation
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/bundle"
+)
+
+// ends deletes the relationship with a hub; the leader does not look before the next one is made.
+func (r *room) ends(t testing.TB, td string) {
+	t.Helper()
+	_, err := r.service.DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: td})
+	require.NoError(t, err)
+}
+
+// TestAHubBeginsAnewWithANewRelationship: what it said under the one that was deleted counts no more, whether or not it is swept yet. Neither does
+// it keep what is said under the new one from being taken, nor come to count again by that.
+func TestAHubBeginsAnewWithANewRelationship(t *testing.T) {
+	r := newRoom(t)
+	hub, a, b, c := newAuthority(t, "hub.example.org"), newAuthority(t, "a.example.org"), newAuthority(t, "b.example.org"), newAuthority(t, "c.example.org")
+	p := newPeer(t, hub, hub.bundle(t, 1))
+	p.serveMap(hub.bundle(t, 1), mapOf(t, a.bundle(t, 5), b.bundle(t, 5), c.bundle(t, 5)))
+	r.takes(t, hub, p, ".example.org")
+	r.refresh(t, "hub.example.org")
+	require.Equal(t, Fresh, r.trust(t, "a.example.org"))
+
+	r.ends(t, "hub.example.org")
+	rotated := b.rotated(t)
+	p.serveMap(hub.bundle(t, 1), mapOf(t, a.bundle(t, 5), rotated.bundle(t, 4)))
+	r.takes(t, hub, p, ".example.org")
+	for _, td := range []string{"a.example.org", "b.example.org", "c.example.org"} {
+		require.Equal(t, None, r.trust(t, td))
+	}
+	r.refresh(t, "hub.example.org")
+	for range 2 { // before what counts no more is swept, and after
+		word, n := r.word(t, "a.example.org")
+		require.EqualValues(t, 5, n, "it says the same again")
+		require.Empty(t, word.Row.Value.GetRefused())
+		word, n = r.word(t, "b.example.org")
+		require.EqualValues(t, 4, n, "it says something else, and nothing came before")
+		require.Empty(t, word.Row.Value.GetRefused())
+		require.Len(t, word.Row.Value.GetHistory().GetVersions(), 1)
+		require.Equal(t, Fresh, r.trust(t, "b.example.org"))
+		require.Equal(t, None, r.trust(t, "c.example.org"), "it says nothing of it")
+		r.keep(t)
+	}
+}
+
+// TestAHubEndsWhileItsWordIsWritten: nothing of it is written, and it is a change of mind rather than a fault.
+func TestAHubEndsWhileItsWordIsWritten(t *testing.T) {
+	r := newRoom(t)
+	hub, a := newAuthority(t, "hub.example.org"), newAuthority(t, "a.example.org")
+	p := newPeer(t, hub, hub.bundle(t, 1))
+	r.takes(t, hub, p, ".example.org")
+	view := r.store.View()
+	b, err := r.manager.basisOf(view, "hub.example.org")
+	require.NoError(t, err)
+	read := func() *reading {
+		out, err := r.manager.newReading(view, "hub.example.org", b.relationship.Hub)
+		require.NoError(t, err)
+		entry, err := bundle.Vouch(a.bundle(t, 5))
+		require.NoError(t, err)
+		require.NoError(t, out.see(a.td, entry.Document))
+		require.Len(t, out.changes, 1)
+		return out
+	}
+	_, err = r.service.SuspendRelationship(t.Context(), &ententev1.SuspendRelationshipRequest{TrustDomain: "hub.example.org"})
+	require.NoError(t, err)
+	require.ErrorIs(t, r.manager.writeMap(t.Context(), read(), b), errSuperseded)
+	r.ends(t, "hub.example.org")
+	require.ErrorIs(t, r.manager.writeMap(t.Context(), read(), b), errSuperseded)
+	for row, err := range HubBundles.All(r.store.View(), "") {
+		require.NoError(t, err)
+		require.Fail(t, "a word is stored", row.Key)
+	}
+}
