@@ -163,10 +163,13 @@ func tooMuchHeld() error {
 
 func heldBy(names []string) (n int64) {
 	for _, td := range names {
-		n += int64(len(td) + 16)
+		n += heldByName(td)
 	}
 	return n
 }
+
+// heldByName is what a name takes that waits to be told.
+func heldByName(td string) int64 { return int64(len(td) + 16) }
 
 // taken takes in that the peer has taken in a message. An error ends the stream.
 func (s *mapServing) taken(m *ententev1.PeerMapTaken, now time.Time) error {
@@ -207,11 +210,17 @@ func (s *mapServing) next(now time.Time, every time.Duration, pace *peerPace, lo
 				waiting[td] = true
 			}
 		}
+		more := int64(0)
 		for _, td := range names {
 			if td != hub && side.rules.Covers(td) && !waiting[td] { // what waits is told as it is when its turn comes
 				side.pending, side.told = append(side.pending, td), false
+				more += heldByName(td)
 			}
 		}
+		if more > 0 && !pace.held.TryAcquire(more) {
+			return nil, 0, violation("lagging", "more of the map changes than the peer takes in; it is told what it lacks when it comes back")
+		}
+		side.held += more
 		for range mapWindow + 1 {
 			if len(side.pending) == 0 && side.told && now.Before(side.beat) {
 				break

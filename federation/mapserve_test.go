@@ -260,6 +260,26 @@ func TestInterestsWithoutEnd(t *testing.T) {
 	require.GreaterOrEqual(t, wordBurst, 2*mapChangesDomains, "one message of a hub's is never more than may be taken at once")
 }
 
+// TestChangesThatWaitAreCounted: a peer that takes nothing in does not have a hub remember all that changes.
+func TestChangesThatWaitAreCounted(t *testing.T) {
+	log, serving, pace := newMapLog(), newMapServing(), newPeerPace()
+	for hub := range uint64(maxMapInterests) {
+		require.NoError(t, serving.take(&ententev1.PeerMapInterest{TrustDomain: fmt.Sprintf("hub%d.test", hub), Number: hub + 1, Take: []string{".test"}}, pace, log, someTime))
+	}
+	next := func() error {
+		_, _, err := serving.next(someTime, time.Second, pace, log, func(string) []byte { return []byte("{}") })
+		return err
+	}
+	require.NoError(t, next())
+	for i := range bundle.MaxMapDomains {
+		log.set(fmt.Sprintf("d%05d.test", i), versionAt(1))
+	}
+	err := next()
+	require.Equal(t, "lagging", streamReason(err))
+	serving.end(pace)
+	require.True(t, pace.held.TryAcquire(maxHeld), "what it held is let go")
+}
+
 // TestAPeerIsToldAsFastAsItTakes: two messages are under way at most, one who takes none in is given up, and nobody takes in what there was not.
 func TestAPeerIsToldAsFastAsItTakes(t *testing.T) {
 	log, serving, pace, now := newMapLog(), newMapServing(), newPeerPace(), someTime

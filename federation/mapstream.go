@@ -95,12 +95,13 @@ func (s *session) takeMapChanges(m *ententev1.PeerMapChanges, w peerWorld) (take
 	return taken{mapChanges: m}, nil
 }
 
-// tookMapChanges says what a message means now that it is stored. It reports whether the peer has been told to say so.
-func (s *session) tookMapChanges(m *ententev1.PeerMapChanges, now time.Time) (current bool) {
+// tookMapChanges says what a message means now that it is stored. It reports whether it answers what is asked for now, and by which generation of the
+// relationship that was.
+func (s *session) tookMapChanges(m *ententev1.PeerMapChanges, now time.Time) (generation uint64, current bool) {
 	hub := m.GetTrustDomain()
 	asked, ok := s.mapAsked[hub]
 	if !ok || m.GetInterest() != asked.number {
-		return false // the interest has changed meanwhile, and the hub begins anew
+		return 0, false // the interest has changed meanwhile, and the hub begins anew
 	}
 	if namedBy(m) > 0 {
 		asked.held--
@@ -110,7 +111,7 @@ func (s *session) tookMapChanges(m *ententev1.PeerMapChanges, now time.Time) (cu
 	if m.GetComplete() {
 		s.confirmed[hub+mapSuffix] = now
 	}
-	return true
+	return asked.generation, true
 }
 
 // forgetOldMaps has a map count as kept up to date only while the hub says so.
@@ -190,10 +191,10 @@ func (s *stream) takeMap(m *ententev1.PeerMapChanges) error {
 	}
 	now := s.peers.manager.now()
 	s.mu.Lock()
-	current := s.session.tookMapChanges(m, now)
+	generation, current := s.session.tookMapChanges(m, now)
 	s.mu.Unlock()
 	if current && m.GetComplete() {
-		s.peers.manager.confirmMap(m.GetTrustDomain())
+		s.peers.manager.confirmMap(m.GetTrustDomain(), generation)
 		s.peers.noted(s.session.home)
 	}
 	s.signal()
@@ -286,10 +287,11 @@ func (m *Manager) tookMap(ctx context.Context, r *reading, home string) error {
 	return r.tell(ctx, r.count.refused > 0 && m.peers.tells(home))
 }
 
-// confirmMap counts a hub's word that all was told as a reading of its map, often enough to keep it fresh and not at each one.
-func (m *Manager) confirmMap(hub string) {
+// confirmMap counts a hub's word that all was told as a reading of its map, often enough to keep it fresh and not at each one. It says nothing of
+// what an operator has decided since it was asked for.
+func (m *Manager) confirmMap(hub string, generation uint64) {
 	e, ok := m.catalog.get(hub)
-	if !ok || e.relationship.Hub == nil || e.peerHome() == "" {
+	if !ok || e.relationship.Hub == nil || e.peerHome() == "" || e.relationship.Generation != generation {
 		return
 	}
 	now := m.now()
