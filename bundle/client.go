@@ -143,7 +143,7 @@ func innermost(err error) error {
 }
 
 func (c *Client) fetch(ctx context.Context, e Endpoint, etag string) (result Result, err error) {
-	from, err := c.ask(ctx, e, e.url, etag, func(response *http.Response) error {
+	from, err := c.ask(ctx, e, http.MethodGet, e.url, etag, func(response *http.Response) error {
 		result, err = c.read(e, response, etag != "")
 		return err
 	})
@@ -155,9 +155,9 @@ func (c *Client) fetch(ctx context.Context, e Endpoint, etag string) (result Res
 }
 
 // ask follows redirects from target, has take read the answer at their end, and returns where that came from.
-func (c *Client) ask(ctx context.Context, e Endpoint, target *url.URL, etag string, take func(*http.Response) error) (*url.URL, error) {
+func (c *Client) ask(ctx context.Context, e Endpoint, method string, target *url.URL, etag string, take func(*http.Response) error) (*url.URL, error) {
 	for redirects := 0; ; redirects++ {
-		x, err := c.get(ctx, e, target, etag, redirects == 0)
+		x, err := c.send(ctx, e, method, target, etag, redirects == 0)
 		if err != nil {
 			return nil, err
 		}
@@ -182,10 +182,10 @@ func (c *Client) ask(ctx context.Context, e Endpoint, target *url.URL, etag stri
 	}
 }
 
-// get asks for a document, over the connection that is kept for the endpoint if the URL is the endpoint's own and there is one, or over a new one.
+// send asks for a document, or for what is said of it, over the connection that is kept for the endpoint if the URL is the endpoint's own and there is one, or over a new one.
 // Whatever is asked twice that way changes nothing at the other side.
-func (c *Client) get(ctx context.Context, e Endpoint, target *url.URL, etag string, own bool) (*exchange, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), http.NoBody)
+func (c *Client) send(ctx context.Context, e Endpoint, method string, target *url.URL, etag string, own bool) (*exchange, error) {
+	request, err := http.NewRequestWithContext(ctx, method, target.String(), http.NoBody)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s", ErrURL, clip(target.String()))
 	}

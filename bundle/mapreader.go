@@ -251,17 +251,8 @@ type MapResult struct {
 // the endpoint's profile and identity. It reads it as [ReadMap] does: what take was given counts only if there is no error. Errors are as
 // those of [Client.Fetch].
 func (c *Client) FetchMap(ctx context.Context, e Endpoint, target, etag string, take func(td spiffeid.TrustDomain, document []byte) error) (MapResult, error) {
-	if e.url == nil {
-		return MapResult{}, fmt.Errorf("fetch a bundle map: %w", ErrEndpoint)
-	}
-	from, err := e.mapURL(target)
-	if err != nil {
-		return MapResult{}, fmt.Errorf("fetch a bundle map: %w", err)
-	}
-	bounded, cancel := context.WithTimeout(ctx, c.config.Timeout)
-	defer cancel()
 	var result MapResult
-	_, err = c.ask(bounded, e, from, etag, func(response *http.Response) error {
+	err := c.askForMap(ctx, e, http.MethodGet, target, etag, func(response *http.Response) (err error) {
 		result.ETag = answerETag(response)
 		switch {
 		case response.StatusCode == http.StatusNotModified && etag != "":
@@ -277,9 +268,31 @@ func (c *Client) FetchMap(ctx context.Context, e Endpoint, target, etag string, 
 		return err
 	})
 	if err != nil {
-		return MapResult{}, fmt.Errorf("fetch the bundle map of %s from %s: %w", e.td, from, c.named(ctx, err))
+		return MapResult{}, err
 	}
 	return result, nil
+}
+
+// LookAtMap finds out whether there is a bundle map where [Client.FetchMap] would read it, and reads nothing of it. Errors are as those of
+// [Client.Fetch]; a server that answers to GET alone has the reason of a bad status.
+func (c *Client) LookAtMap(ctx context.Context, e Endpoint, target string) error {
+	return c.askForMap(ctx, e, http.MethodHead, target, "", func(response *http.Response) error { return checkAnswer(response, MaxMapBytes) })
+}
+
+func (c *Client) askForMap(ctx context.Context, e Endpoint, method, target, etag string, take func(*http.Response) error) error {
+	if e.url == nil {
+		return fmt.Errorf("fetch a bundle map: %w", ErrEndpoint)
+	}
+	from, err := e.mapURL(target)
+	if err != nil {
+		return fmt.Errorf("fetch a bundle map: %w", err)
+	}
+	bounded, cancel := context.WithTimeout(ctx, c.config.Timeout)
+	defer cancel()
+	if _, err := c.ask(bounded, e, method, from, etag, take); err != nil {
+		return fmt.Errorf("fetch the bundle map of %s from %s: %w", e.td, from, c.named(ctx, err))
+	}
+	return nil
 }
 
 func (e Endpoint) mapURL(target string) (*url.URL, error) {

@@ -35,7 +35,7 @@ func (c *Client) FetchStatements(ctx context.Context, e Endpoint, from uint64) (
 	defer cancel()
 	target := statementsURL(e, from)
 	var statements []*Statement
-	_, err := c.ask(bounded, e, target, "", func(response *http.Response) error {
+	_, err := c.ask(bounded, e, http.MethodGet, target, "", func(response *http.Response) error {
 		if response.StatusCode == http.StatusNotFound {
 			return ErrNoStatements
 		}

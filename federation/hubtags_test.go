@@ -3,9 +3,11 @@ package federation
 import (
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -59,4 +61,64 @@ func TestAChangedMapLeavesTheOthersUnread(t *testing.T) {
 	require.Equal(t, before+1, *whole, "what was taken is gone")
 	_, sequence = r.word(t, "a.example.org")
 	require.EqualValues(t, 5, sequence)
+}
+
+// TestAStreamedMapIsLookedAt: while a stream keeps a map up to date, its endpoint is asked whether it serves one, and the map is read where that is
+// not said, once a day, and where an operator asks.
+func TestAStreamedMapIsLookedAt(t *testing.T) {
+	r, hub, ap := newRoom(t), newAuthority(t, "hub.example.org"), newAuthority(t, "ap.example.org")
+	p := newPeer(t, hub, hub.bundle(t, 1))
+	rel := spiffeRelationship(hub, p)
+	rel.Peer, rel.Hub = &ententev1.Peer{HomeTrustDomain: "hub.example.org"}, &ententev1.Hub{Take: []string{"ap.example.org"}}
+	r.create(t, rel, hub.bundle(t, 1))
+	document, heads := mapOf(t, ap.bundle(t, 1)), true
+	p.answer(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodHead && !heads {
+			w.WriteHeader(http.StatusMethodNotAllowed)
+			return
+		}
+		_, _ = w.Write(document)
+	})
+	m := r.manager
+	read := func(byHand bool) string {
+		t.Helper()
+		b, err := m.basisOf(r.store.View(), "hub.example.org")
+		require.NoError(t, err)
+		b.wait = &wait{byHand: byHand}
+		result, _, err := m.readMap(t.Context(), "hub.example.org", b)
+		require.NoError(t, err)
+		return result
+	}
+	require.Equal(t, resultStored, read(false))
+	require.Equal(t, resultUnchanged, read(false), "no stream keeps it up to date")
+
+	s := newStream(t.Context(), m.peers, newSession("eu.example.org", "member-1", "hub.example.org", "member-1", true, m.now()), nil)
+	s.session.confirmed["hub.example.org"+mapSuffix] = m.now()
+	m.peers.streams["hub.example.org"] = []*stream{s}
+	require.Equal(t, resultConfirmed, read(false))
+	require.Equal(t, resultUnchanged, read(true), "an operator wants to know")
+	heads = false
+	require.Equal(t, resultUnchanged, read(false), "the endpoint answers to GET alone")
+	heads = true
+	m.mapTags.compared("hub.example.org", m.now().Add(-compareMapEvery))
+	require.Equal(t, resultUnchanged, read(false))
+	require.Equal(t, resultConfirmed, read(false))
+	m.mapTags.forget("hub.example.org")
+	require.Equal(t, resultUnchanged, read(false), "this member has never compared it")
+}
+
+func TestComparedLately(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	for name, c := range map[string]struct {
+		at   time.Time
+		want bool
+	}{
+		"never":                  {time.Time{}, false},
+		"just now":               {now, true},
+		"within the day":         {now.Add(time.Second - compareMapEvery), true},
+		"a day ago":              {now.Add(-compareMapEvery), false},
+		"the clock was set back": {now.Add(time.Second), false},
+	} {
+		require.Equal(t, c.want, comparedLately(c.at, now), name)
+	}
 }

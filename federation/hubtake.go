@@ -8,7 +8,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
@@ -264,20 +263,15 @@ func (m *Manager) refreshMap(ctx context.Context, hub string, w *wait) error {
 	m.metrics.maps.WithLabelValues(result).Inc()
 	// Nothing of an incomplete map is old, so that it counts as a success.
 	m.observations.attempted(hub+mapSuffix, b.relationship.Generation, m.now(), err == nil || errors.Is(err, errMapIncomplete), result, failure)
-	if err == nil && result != resultNotModified {
+	if err == nil && result != resultNotModified && result != resultConfirmed {
 		m.observations.counted(hub+mapSuffix, count)
 		m.log.Debug("a hub's bundle map was read", "hub", hub, "result", result, "taken", count.taken, "refused", count.refused, "left_out", count.leftOut)
 	}
 	return nil
 }
 
-// readMap reads the map once, and writes what is different.
-func (m *Manager) readMap(ctx context.Context, hub string, b basis) (string, mapCount, error) {
-	view := m.config.Store.View()
-	r, err := m.newReading(view, hub, b.relationship.Hub)
-	if err != nil {
-		return "", mapCount{}, err
-	}
+// mapClient is what asks the endpoint of a hub for its map.
+func (m *Manager) mapClient(hub string, b basis) (*bundle.Client, error) {
 	config := m.config.Client
 	config.Bundles = nil
 	if d := b.relationship.Limits.Timeout; d > 0 {
@@ -285,20 +279,45 @@ func (m *Manager) readMap(ctx context.Context, hub string, b basis) (string, map
 	}
 	if b.relationship.Endpoint.Profile() == bundle.HTTPSSPIFFE {
 		if b.trust == nil {
-			return "", mapCount{}, fmt.Errorf("fetch the bundle map of %s: %w", hub, ErrNoTrust)
+			return nil, fmt.Errorf("fetch the bundle map of %s: %w", hub, ErrNoTrust)
 		}
 		config.Bundles = b.trust
+	}
+	return bundle.NewClient(config), nil
+}
+
+// readMap reads the map once, and writes what is different.
+func (m *Manager) readMap(ctx context.Context, hub string, b basis) (string, mapCount, error) {
+	client, err := m.mapClient(hub, b)
+	if err != nil {
+		return "", mapCount{}, err
+	}
+	endpoint := m.routes.endpoint(hub, b.relationship, m.now())
+	if m.looksOnly(hub, b) {
+		err := b.wait.on(ctx, func(ctx context.Context) error { return client.LookAtMap(ctx, endpoint, b.relationship.Hub.URL) })
+		if err == nil {
+			return resultConfirmed, mapCount{}, nil
+		}
+		if errors.Is(err, errUnfinished) || ctx.Err() != nil {
+			return "", mapCount{}, err
+		}
+		m.log.Debug("a hub's endpoint does not say whether it serves its map; the map is read", "hub", hub, "error", clip(err.Error()))
+	}
+	r, err := m.newReading(m.config.Store.View(), hub, b.relationship.Hub)
+	if err != nil {
+		return "", mapCount{}, err
 	}
 	tag := m.mapTags.of(hub, r.tagBasis(b))
 	var answer bundle.MapResult
 	err = b.wait.on(ctx, func(ctx context.Context) (err error) {
-		answer, err = bundle.NewClient(config).FetchMap(ctx, m.routes.endpoint(hub, b.relationship, m.now()), b.relationship.Hub.URL, tag, r.see)
+		answer, err = client.FetchMap(ctx, endpoint, b.relationship.Hub.URL, tag, r.see)
 		return err
 	})
 	if err != nil {
 		return "", mapCount{}, err
 	}
 	if answer.NotModified {
+		m.mapTags.compared(hub, m.now())
 		return resultNotModified, mapCount{}, nil
 	}
 	r.withdrawn()
@@ -309,6 +328,7 @@ func (m *Manager) readMap(ctx context.Context, hub string, b basis) (string, map
 	if r.incomplete {
 		return "", mapCount{}, errMapIncomplete
 	}
+	m.mapTags.compared(hub, m.now())
 	if r.count.refused == 0 && untold == nil { // what was refused is to be looked at again
 		written, err := m.newReading(m.config.Store.View(), hub, b.relationship.Hub)
 		if err != nil {
@@ -331,33 +351,6 @@ func (r *reading) tagBasis(b basis) string {
 		newest = max(newest, known.revision)
 	}
 	return fmt.Sprint(b.relationship.Generation, " ", len(r.known), " ", newest, " ", slices.Sorted(maps.Keys(r.hosted)))
-}
-
-// mapTags remembers by which tag a hub last served the map that was taken whole.
-type mapTags struct {
-	mu    sync.Mutex
-	byHub map[string][2]string
-}
-
-func (t *mapTags) of(hub, basis string) string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if known := t.byHub[hub]; known[0] == basis {
-		return known[1]
-	}
-	return ""
-}
-
-func (t *mapTags) remember(hub, basis, tag string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.byHub[hub] = [2]string{basis, tag}
-}
-
-func (t *mapTags) forget(hub string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	delete(t.byHub, hub)
 }
 
 // hubOfObservation is the hub that an observation is about, where it is about a map.

@@ -72,7 +72,7 @@ type Manager struct {
 	// confirmations is when peers last confirmed what is stored.
 	confirmations confirmations
 	// mapTags are by which tags hubs last served their maps.
-	mapTags mapTags
+	mapTags *mapTags
 	// connections are those that are kept to endpoints.
 	connections *bundle.Connections
 	// alive reads which members there are to share the work, and aliveRows is what it reads.
@@ -108,7 +108,7 @@ func New(c Config) (*Manager, error) {
 	}
 	m.observations = newObservations(m.member, c.Now)
 	m.confirmations.last = make(map[string]time.Time)
-	m.mapTags.byHub = make(map[string][2]string)
+	m.mapTags = newMapTags()
 	m.mapLog = newMapLog()
 	m.peers = newPeers(m, c.Peers)
 	m.consents = newConsents(m)

@@ -21,7 +21,11 @@ var errUnfinished = errors.New("the peer did not answer promptly: it is asked ag
 type wait struct {
 	most  time.Duration // 0: no bound
 	spent time.Duration
+	// byHand says that an operator asks.
+	byHand bool
 }
+
+func (w *wait) forOperator() bool { return w != nil && w.byHand }
 
 // on asks the peer. The error is errUnfinished where time ran out.
 func (w *wait) on(ctx context.Context, ask func(ctx context.Context) error) error {

@@ -120,14 +120,17 @@ func (o outcome) ours() bool {
 
 // refresh brings one relationship up to date now, and records what came of it. It can run on any member, and several times at once.
 func (m *Manager) refresh(ctx context.Context, name string) outcome {
-	return m.refreshWithin(ctx, name, 0)
+	return m.refreshFor(ctx, name, &wait{byHand: true})
 }
 
 // refreshWithin is refresh, with a bound on how long the peer is waited for in all. Where that is too short nothing is recorded, and the
 // error is errUnfinished. 0 is no bound beyond those of the relationship.
-func (m *Manager) refreshWithin(ctx context.Context, name string, most time.Duration) (out outcome) {
+func (m *Manager) refreshWithin(ctx context.Context, name string, most time.Duration) outcome {
+	return m.refreshFor(ctx, name, &wait{most: most})
+}
+
+func (m *Manager) refreshFor(ctx context.Context, name string, w *wait) (out outcome) {
 	began := m.now()
-	w := &wait{most: most}
 	defer func() { out.waited = w.spent }()
 	var generation uint64
 	for range attempts {
