@@ -196,61 +196,74 @@ func (s *mapServing) next(now time.Time, every time.Duration, pace *peerPace, lo
 		if !side.ready {
 			continue
 		}
-		names, number, ok := log.after(side.number)
-		if !ok {
-			return nil, 0, violation("lagging", "the peer is too far behind the changes of the map; it is told what it lacks when it comes back")
+		if err := side.follow(hub, now, pace, log); err != nil {
+			return nil, 0, err
 		}
-		side.number = number
-		if side.underWay > 0 && now.Sub(side.since) > acknowledgeWithin {
-			return nil, 0, violation("unacknowledged", "the peer did not take in what it was told of the map of %s within %s", hub, acknowledgeWithin)
-		}
-		waiting := make(map[string]bool)
-		if len(names) > 0 {
-			for _, td := range side.pending {
-				waiting[td] = true
-			}
-		}
-		more := int64(0)
-		for _, td := range names {
-			if td != hub && side.rules.Covers(td) && !waiting[td] { // what waits is told as it is when its turn comes
-				side.pending, side.told = append(side.pending, td), false
-				more += heldByName(td)
-			}
-		}
-		if more > 0 && !pace.held.TryAcquire(more) {
-			return nil, 0, violation("lagging", "more of the map changes than the peer takes in; it is told what it lacks when it comes back")
-		}
-		side.held += more
-		for range mapWindow + 1 {
-			if len(side.pending) == 0 && side.told && now.Before(side.beat) {
-				break
-			}
-			if len(side.pending) > 0 && side.underWay == mapWindow {
-				break // the peer says when it is ready for more
-			}
-			if len(side.pending) > 0 && pace.told.TokensAt(now) < mapChangesBytes {
-				again = mapAgain
-				break
-			}
-			changes, size := side.changes(hub, entry)
-			pace.told.ReserveN(now, min(size, mapBurst)) // a large document goes into debt
-			if namedBy(changes) > 0 {
-				if side.underWay++; side.underWay == 1 {
-					side.since = now
-				}
-			}
-			if changes.Complete {
-				side.told, side.beat = true, now.Add(every/2) // so that it comes with each heartbeat
-				pace.held.Release(side.held)
-				side.held = 0
-			}
-			out = append(out, &ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapChanges{MapChanges: changes}})
-		}
-		if len(side.pending) > 0 && again == 0 && side.underWay < mapWindow {
-			again = time.Millisecond // what else there is to send goes first
+		told, soon := side.tell(hub, now, every, pace, entry)
+		if out = append(out, told...); soon > 0 && (again == 0 || soon < again) {
+			again = soon
 		}
 	}
 	return out, again, nil
+}
+
+// follow takes in what has changed in the map since it last did. An error ends the stream.
+func (s *mapSide) follow(hub string, now time.Time, pace *peerPace, log *mapLog) error {
+	names, number, ok := log.after(s.number)
+	if !ok {
+		return violation("lagging", "the peer is too far behind the changes of the map; it is told what it lacks when it comes back")
+	}
+	s.number = number
+	if s.underWay > 0 && now.Sub(s.since) > acknowledgeWithin {
+		return violation("unacknowledged", "the peer did not take in what it was told of the map of %s within %s", hub, acknowledgeWithin)
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	waiting := make(map[string]bool, len(s.pending))
+	for _, td := range s.pending {
+		waiting[td] = true
+	}
+	more := int64(0)
+	for _, td := range names {
+		if td != hub && s.rules.Covers(td) && !waiting[td] { // what waits is told as it is when its turn comes
+			s.pending, s.told = append(s.pending, td), false
+			more += heldByName(td)
+		}
+	}
+	if !pace.held.TryAcquire(more) {
+		return violation("lagging", "more of the map changes than the peer takes in; it is told what it lacks when it comes back")
+	}
+	s.held += more
+	return nil
+}
+
+// tell returns as much of what is pending as may be sent now, or that all was told where it is time to say so, and when to ask again.
+func (s *mapSide) tell(hub string, now time.Time, every time.Duration, pace *peerPace, entry func(td string) []byte) (out []*ententev1.PeerMessage, again time.Duration) {
+	for range mapWindow + 1 {
+		switch {
+		case len(s.pending) == 0 && s.told && now.Before(s.beat):
+			return out, 0
+		case len(s.pending) > 0 && s.underWay == mapWindow:
+			return out, 0 // the peer says when it is ready for more
+		case len(s.pending) > 0 && pace.told.TokensAt(now) < mapChangesBytes:
+			return out, mapAgain
+		}
+		changes, size := s.changes(hub, entry)
+		pace.told.ReserveN(now, min(size, mapBurst)) // a large document goes into debt
+		if namedBy(changes) > 0 {
+			if s.underWay++; s.underWay == 1 {
+				s.since = now
+			}
+		}
+		if changes.Complete {
+			s.told, s.beat = true, now.Add(every/2) // so that it comes with each heartbeat
+			pace.held.Release(s.held)
+			s.held = 0
+		}
+		out = append(out, &ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapChanges{MapChanges: changes}})
+	}
+	return out, 0
 }
 
 // changes takes as much of what is pending as one message holds.

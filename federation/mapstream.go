@@ -143,13 +143,14 @@ func (s *stream) queueMap(m *ententev1.PeerMapChanges) error {
 	}
 	select {
 	case s.maps <- q:
-	default: // others wait that bring nothing, and so does this one, or it would have found room: it comes again
+		return nil
+	default:
 		s.pace.held.Release(q.bytes)
-		if q.bytes > 0 {
-			return violation("flood", "the peer tells of its map faster than it is taken in: %d messages wait", mapQueue)
-		}
 	}
-	return nil
+	if q.bytes > 0 {
+		return violation("flood", "the peer tells of its map faster than it is taken in: %d messages wait", mapQueue)
+	}
+	return nil // it only says that all was told, and comes again
 }
 
 // takeMaps stores what hubs say, in its order.

@@ -24,7 +24,7 @@ func newStored(row *statev1.Bundle) *stored {
 // bundle returns it parsed, or nil if there is none.
 func (s *stored) bundle() (*bundle.Bundle, error) {
 	if s == nil {
-		return nil, nil //nolint:nilnil // as the comment has it
+		return nil, nil //nolint:nilnil // nil stands for none, as everywhere here
 	}
 	return s.parse()
 }
