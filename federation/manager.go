@@ -101,15 +101,9 @@ func New(c Config) (*Manager, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	m := &Manager{
-		config: c, member: c.Store.MemberID(), log: c.Logger, now: c.Now,
-		catalog: newCatalog(), changes: newChanges(), rejudged: newChanges(), etags: newETags(), routes: newRoutes(), silent: newSilences(), connections: bundle.NewConnections(maxKept()), byHand: make(chan struct{}, maxByHand),
-		alive: membership.Alive, aliveRows: membership.AlivePrefix(),
-	}
-	m.observations = newObservations(m.member, c.Now)
-	m.confirmations.last = make(map[string]time.Time)
-	m.mapTags = newMapTags()
-	m.mapLog = newMapLog()
+	m := remembering(c.Store.MemberID(), c.Now)
+	m.config, m.log, m.connections, m.byHand = c, c.Logger, bundle.NewConnections(maxKept()), make(chan struct{}, maxByHand)
+	m.alive, m.aliveRows = membership.Alive, membership.AlivePrefix()
 	m.peers = newPeers(m, c.Peers)
 	m.consents = newConsents(m)
 	var err error
@@ -118,6 +112,16 @@ func New(c Config) (*Manager, error) {
 	}
 	c.Store.SurviveRestore("federation", surviveRestore)
 	return m, nil
+}
+
+// remembering is a manager with everything that it only remembers, still empty, and nothing that it works with.
+func remembering(member string, now func() time.Time) *Manager {
+	return &Manager{
+		member: member, now: now, log: hclog.NewNullLogger(),
+		catalog: newCatalog(), changes: newChanges(), rejudged: newChanges(), observations: newObservations(member, now),
+		etags: newETags(), mapTags: newMapTags(), routes: newRoutes(), silent: newSilences(), mapLog: newMapLog(),
+		confirmations: confirmations{last: make(map[string]time.Time)},
+	}
 }
 
 // Section is what this room reports with heartbeats, under the name [Section].

@@ -9,7 +9,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
@@ -29,10 +28,8 @@ type timetable struct {
 }
 
 func newTimetable(t *testing.T, fetch func(ctx context.Context, name string) error) *timetable {
-	m := &Manager{
-		config: Config{MinRefresh: DefaultMinRefresh}, member: "eu-1", log: hclog.NewNullLogger(), now: time.Now,
-		catalog: newCatalog(), changes: newChanges(), rejudged: newChanges(), observations: newObservations("eu-1", time.Now), etags: newETags(), routes: newRoutes(),
-	}
+	m := remembering("eu-1", time.Now)
+	m.config.MinRefresh = DefaultMinRefresh
 	var err error
 	m.metrics, err = newMetrics(m, nil)
 	require.NoError(t, err)
