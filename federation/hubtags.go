@@ -42,6 +42,14 @@ func (t *mapTags) forget(hub string) {
 	delete(t.at, hub)
 }
 
+// forgetAll has all maps read and compared anew: what is stored may have been put there by a restore.
+func (t *mapTags) forgetAll() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	clear(t.byHub)
+	clear(t.at)
+}
+
 // compared notes that the map was read, or is known to be as it was.
 func (t *mapTags) compared(hub string, now time.Time) {
 	t.mu.Lock()

@@ -1,6 +1,7 @@
 package federation
 
 import (
+	"context"
 	"net/http"
 	"testing"
 	"time"
@@ -105,6 +106,12 @@ func TestAStreamedMapIsLookedAt(t *testing.T) {
 	require.Equal(t, resultConfirmed, read(false))
 	m.mapTags.forget("hub.example.org")
 	require.Equal(t, resultUnchanged, read(false), "this member has never compared it")
+
+	require.Equal(t, resultConfirmed, read(false))
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, m.followTables(over), context.Canceled)
+	require.Equal(t, resultUnchanged, read(false), "the tables were read anew, as after a restore")
 }
 
 func TestComparedLately(t *testing.T) {

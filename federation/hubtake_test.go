@@ -1,6 +1,7 @@
 package federation
 
 import (
+	"errors"
 	"net/http"
 	"testing"
 	"time"
@@ -356,26 +357,42 @@ func TestWhatLedToAWordIsLookedAtAgain(t *testing.T) {
 
 func TestHubsWordsSurviveARestore(t *testing.T) {
 	r := newRoom(t)
-	hub, a := newAuthority(t, "hub.example.org"), newAuthority(t, "a.example.org")
+	hub, a, c := newAuthority(t, "hub.example.org"), newAuthority(t, "a.example.org"), newAuthority(t, "c.example.org")
 	p := newPeer(t, hub, hub.bundle(t, 1))
-	p.serveMap(hub.bundle(t, 1), mapOf(t, a.bundle(t, 5)))
+	p.serveMap(hub.bundle(t, 1), mapOf(t, a.bundle(t, 5), c.bundle(t, 5)))
 	r.takes(t, hub, p, ".example.org")
 	r.refresh(t, "hub.example.org")
 	snapshot := r.store.View()
 	p.serveMap(hub.bundle(t, 1), mapOf(t, a.bundle(t, 6)))
 	r.refresh(t, "hub.example.org")
 	before := r.store.View()
-	_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
-		row, _, err := HubBundles.Get(snapshot, "a.example.org/hub.example.org")
-		if err != nil {
-			return err
-		}
-		if err := HubBundles.Put(tx, row.Key, row.Value); err != nil {
-			return err
-		}
-		return surviveRestore(before, snapshot, tx)
-	})
-	require.NoError(t, err)
-	_, sequence := r.word(t, "a.example.org")
+	_, sequence := r.word(t, "c.example.org")
+	require.Zero(t, sequence, "the hub has withdrawn it")
+	restore := func(before *raftstore.View) {
+		t.Helper()
+		_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
+			for row, err := range HubBundles.All(snapshot, "") {
+				if err := errors.Join(err, HubBundles.Put(tx, row.Key, row.Value)); err != nil {
+					return err
+				}
+			}
+			for row, err := range Relationships.All(snapshot, "") {
+				if err := errors.Join(err, Relationships.Put(tx, row.Key, row.Value)); err != nil {
+					return err
+				}
+			}
+			return surviveRestore(before, snapshot, tx)
+		})
+		require.NoError(t, err)
+	}
+	restore(before)
+	_, sequence = r.word(t, "a.example.org")
 	require.EqualValues(t, 6, sequence, "older keys may have been revoked since")
+	_, sequence = r.word(t, "c.example.org")
+	require.Zero(t, sequence, "what a hub no longer vouches for does not come back")
+
+	r.ends(t, "hub.example.org")
+	restore(r.store.View())
+	_, sequence = r.word(t, "c.example.org")
+	require.EqualValues(t, 5, sequence, "the relationship comes back as the snapshot has it")
 }

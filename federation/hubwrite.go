@@ -268,7 +268,7 @@ func raiseOnDomain(tx *raftstore.Tx, td string, view bundle.View, now time.Time)
 	return raiseSplit(tx, row, view, now)
 }
 
-// surviveRestoreOfHubs carries what hubs said over a restore, like other foreign bundles.
+// surviveRestoreOfHubs carries what hubs said over a restore, like other foreign bundles: what a hub has withdrawn since stays withdrawn.
 func surviveRestoreOfHubs(before, restored *raftstore.View, tx *raftstore.Tx) error {
 	for row, err := range HubBundles.All(before, "") {
 		if err != nil {
@@ -282,6 +282,23 @@ func surviveRestoreOfHubs(before, restored *raftstore.View, tx *raftstore.Tx) er
 			return err
 		} else if agreed && !proto.Equal(is.Value, row.Value) {
 			if err := HubBundles.Put(tx, row.Key, row.Value); err != nil {
+				return err
+			}
+		}
+	}
+	for row, err := range HubBundles.All(restored, "") {
+		if err != nil {
+			return err
+		}
+		if _, said, err := HubBundles.Get(before, row.Key); err != nil {
+			return err
+		} else if said {
+			continue
+		}
+		if _, agreed, err := Relationships.Get(before, row.Value.GetHub()); err != nil {
+			return err
+		} else if agreed {
+			if err := HubBundles.Delete(tx, row.Key); err != nil {
 				return err
 			}
 		}

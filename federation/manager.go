@@ -162,6 +162,7 @@ func (m *Manager) followTables(ctx context.Context) error {
 			return err
 		}
 		m.readMapLog(view)
+		m.mapTags.forgetAll()
 		m.changes.everything()
 		m.rejudged.everything()
 		m.peers.planAll(true)
