@@ -48,9 +48,7 @@ func (p peer) url(path string) string { return localhost(p.Listener.Addr().Strin
 func TestFetch(t *testing.T) {
 	t.Run("https_web", func(t *testing.T) {
 		h, bundles := published(t)
-		address, roots := webServer(t, h)
-		e, err := bundle.WebEndpoint(home, localhost(address, "/"), roots)
-		require.NoError(t, err)
+		e := ownEndpoint(t, h, "/")
 		client := bundle.NewClient(bundle.ClientConfig{})
 		got, err := client.Fetch(t.Context(), e, "")
 		require.NoError(t, err)

@@ -16,12 +16,10 @@ import (
 func TestLookAtMap(t *testing.T) {
 	t.Run("this server's own", func(t *testing.T) {
 		h, _ := published(t)
-		address, roots := webServer(t, h)
-		e, err := bundle.WebEndpoint(home, localhost(address, "/"), roots)
-		require.NoError(t, err)
-		require.NoError(t, bundle.NewClient(bundle.ClientConfig{}).LookAtMap(t.Context(), e, ""))
+		e, client := ownEndpoint(t, h, "/"), bundle.NewClient(bundle.ClientConfig{})
+		require.NoError(t, client.LookAtMap(t.Context(), e, ""))
 		domains := 0
-		_, err = bundle.NewClient(bundle.ClientConfig{}).FetchMap(t.Context(), e, "", "", func(spiffeid.TrustDomain, []byte) error { domains++; return nil })
+		_, err := client.FetchMap(t.Context(), e, "", "", func(spiffeid.TrustDomain, []byte) error { domains++; return nil })
 		require.NoError(t, err)
 		require.Positive(t, domains)
 	})

@@ -95,6 +95,15 @@ func webServer(t testing.TB, h *bundle.Handler) (address string, roots []byte) {
 	return serve(t, bundle.ServerConfig{Handler: h, Files: files}), roots
 }
 
+// ownEndpoint has h served under https_web, and returns how a path of it is fetched as the bundle of home.
+func ownEndpoint(t testing.TB, h *bundle.Handler, path string) bundle.Endpoint {
+	t.Helper()
+	address, roots := webServer(t, h)
+	e, err := bundle.WebEndpoint(home, localhost(address, path), roots)
+	require.NoError(t, err)
+	return e
+}
+
 func localhost(address, path string) string {
 	_, port, _ := net.SplitHostPort(address)
 	return "https://localhost:" + port + path

@@ -65,12 +65,9 @@ func TestStatementsAreServed(t *testing.T) {
 
 func TestFetchStatements(t *testing.T) {
 	h, c := publishedStatements(t)
-	address, roots := webServer(t, h)
 	client := bundle.NewClient(bundle.ClientConfig{})
 	for _, path := range []string{"/", "/bundles/eu.example.org"} {
-		e, err := bundle.WebEndpoint(home, localhost(address, path), roots)
-		require.NoError(t, err)
-		got, err := client.FetchStatements(t.Context(), e, 8)
+		got, err := client.FetchStatements(t.Context(), ownEndpoint(t, h, path), 8)
 		require.NoError(t, err)
 		require.Equal(t, c.list[1:], got)
 	}

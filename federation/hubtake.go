@@ -307,7 +307,7 @@ func (m *Manager) readMap(ctx context.Context, hub string, b basis) (string, map
 	if err != nil {
 		return "", mapCount{}, err
 	}
-	tag := m.mapTags.of(hub, r.tagBasis(b))
+	tag := m.mapReadings.tag(hub, r.tagBasis(b))
 	var answer bundle.MapResult
 	err = b.wait.on(ctx, func(ctx context.Context) (err error) {
 		answer, err = client.FetchMap(ctx, endpoint, b.relationship.Hub.URL, tag, r.see)
@@ -317,7 +317,7 @@ func (m *Manager) readMap(ctx context.Context, hub string, b basis) (string, map
 		return "", mapCount{}, err
 	}
 	if answer.NotModified {
-		m.mapTags.compared(hub, m.now())
+		m.mapReadings.compared(hub, m.now())
 		return resultNotModified, mapCount{}, nil
 	}
 	r.withdrawn()
@@ -328,13 +328,13 @@ func (m *Manager) readMap(ctx context.Context, hub string, b basis) (string, map
 	if r.incomplete {
 		return "", mapCount{}, errMapIncomplete
 	}
-	m.mapTags.compared(hub, m.now())
+	m.mapReadings.compared(hub, m.now())
 	if r.count.refused == 0 && untold == nil { // what was refused is to be looked at again
 		written, err := m.newReading(m.config.Store.View(), hub, b.relationship.Hub)
 		if err != nil {
 			return "", mapCount{}, err
 		}
-		m.mapTags.remember(hub, written.tagBasis(b), answer.ETag)
+		m.mapReadings.taken(hub, written.tagBasis(b), answer.ETag)
 	}
 	if len(r.changes) == 0 {
 		return resultUnchanged, r.count, nil

@@ -286,18 +286,24 @@ func surviveRestoreOfHubs(before, restored *raftstore.View, tx *raftstore.Tx) er
 			}
 		}
 	}
+	return keepWithdrawn(before, restored, tx)
+}
+
+// keepWithdrawn takes out what the snapshot brings back of hubs that, under a relationship that stands, said so no more.
+func keepWithdrawn(before, restored *raftstore.View, tx *raftstore.Tx) error {
 	for row, err := range HubBundles.All(restored, "") {
 		if err != nil {
 			return err
 		}
-		if _, said, err := HubBundles.Get(before, row.Key); err != nil {
+		_, said, err := HubBundles.Get(before, row.Key)
+		if err != nil {
 			return err
-		} else if said {
-			continue
 		}
-		if _, agreed, err := Relationships.Get(before, row.Value.GetHub()); err != nil {
+		_, agreed, err := Relationships.Get(before, row.Value.GetHub())
+		if err != nil {
 			return err
-		} else if agreed {
+		}
+		if agreed && !said {
 			if err := HubBundles.Delete(tx, row.Key); err != nil {
 				return err
 			}

@@ -71,8 +71,7 @@ type Manager struct {
 	consents     *consents
 	// confirmations is when peers last confirmed what is stored.
 	confirmations confirmations
-	// mapTags are by which tags hubs last served their maps.
-	mapTags *mapTags
+	mapReadings   *mapReadings
 	// connections are those that are kept to endpoints.
 	connections *bundle.Connections
 	// alive reads which members there are to share the work, and aliveRows is what it reads.
@@ -119,7 +118,7 @@ func remembering(member string, now func() time.Time) *Manager {
 	return &Manager{
 		member: member, now: now, log: hclog.NewNullLogger(),
 		catalog: newCatalog(), changes: newChanges(), rejudged: newChanges(), observations: newObservations(member, now),
-		etags: newETags(), mapTags: newMapTags(), routes: newRoutes(), silent: newSilences(), mapLog: newMapLog(),
+		etags: newETags(), mapReadings: newMapReadings(), routes: newRoutes(), silent: newSilences(), mapLog: newMapLog(),
 		confirmations: confirmations{last: make(map[string]time.Time)},
 	}
 }
@@ -162,7 +161,7 @@ func (m *Manager) followTables(ctx context.Context) error {
 			return err
 		}
 		m.readMapLog(view)
-		m.mapTags.forgetAll()
+		m.mapReadings.forgetAll()
 		m.changes.everything()
 		m.rejudged.everything()
 		m.peers.planAll(true)

@@ -165,7 +165,7 @@ func (s *scheduler) drop(name string, own *ownership) {
 	delete(s.owned, name)
 	s.manager.observations.disowned(name)
 	s.manager.observations.disowned(name + mapSuffix)
-	s.manager.mapTags.forget(name)
+	s.manager.mapReadings.forget(name)
 	s.manager.etags.forget(name)
 	s.manager.routes.forget(name)
 }

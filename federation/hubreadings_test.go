@@ -101,10 +101,10 @@ func TestAStreamedMapIsLookedAt(t *testing.T) {
 	heads = false
 	require.Equal(t, resultUnchanged, read(false), "the endpoint answers to GET alone")
 	heads = true
-	m.mapTags.compared("hub.example.org", m.now().Add(-compareMapEvery))
+	m.mapReadings.compared("hub.example.org", m.now().Add(-compareMapEvery))
 	require.Equal(t, resultUnchanged, read(false))
 	require.Equal(t, resultConfirmed, read(false))
-	m.mapTags.forget("hub.example.org")
+	m.mapReadings.forget("hub.example.org")
 	require.Equal(t, resultUnchanged, read(false), "this member has never compared it")
 
 	require.Equal(t, resultConfirmed, read(false))
