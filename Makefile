@@ -23,6 +23,7 @@ demo: ## two regions on this machine, federated
 
 test: ## every test, with the race detector
 	go test -race -timeout 20m ./...
+	@echo "the tests of $$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | grep -c .) packages passed"
 
 bench: ## the claims of docs/BENCHMARKS.md, each a ratio measured in one run
 	go test -run '^$$' -bench . -benchtime 3s -timeout 30m ./bundle ./raftstore ./authority ./federation ./routing ./routing/xds ./e2e
