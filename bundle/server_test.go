@@ -28,6 +28,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/internal/clocktest"
 )
 
 // lockedBuffer is a log that is read while it is written.
@@ -263,7 +264,7 @@ func TestServerKeepsConnectionsBetweenPolls(t *testing.T) {
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(roots)
 	now := time.Now()
-	synctest.Test(t, func(t *testing.T) {
+	clocktest.Run(t, func(t *testing.T) {
 		h, _ := published(t)
 		there, here := net.Pipe()
 		l := oneListener{pipeListener{make(chan struct{})}, make(chan net.Conn, 1)}
@@ -347,7 +348,7 @@ func TestCertificateFilesFollowTheirFiles(t *testing.T) {
 		CertFile: certFile, KeyFile: keyFile, Registerer: registry, Logger: hclog.New(&hclog.LoggerOptions{Output: &log}),
 	})
 	require.NoError(t, err)
-	synctest.Test(t, func(t *testing.T) {
+	clocktest.Run(t, func(t *testing.T) {
 		h, _ := published(t)
 		s, err := bundle.NewServer(bundle.ServerConfig{Listener: pipeListener{make(chan struct{})}, Handler: h, Files: files})
 		require.NoError(t, err)

@@ -3,13 +3,13 @@ package federation
 import (
 	"context"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/internal/clocktest"
 	"github.com/ententehq/entente/raftstore/membership"
 )
 
@@ -32,7 +32,7 @@ func (tt *timetable) holdFresh(hint time.Duration, all []string) {
 // the dead one's a few at a time, polls what it had as before, and tells the new leader in parts; and the new leader, which has heard of nothing
 // yet, writes nothing.
 func TestLeaderChangeMakesNoStorm(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	clocktest.Run(t, func(t *testing.T) {
 		const interval = 5 * time.Minute
 		var tt *timetable
 		tt = newTimetable(t, func(_ context.Context, name string) error {

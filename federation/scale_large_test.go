@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/internal/clocktest"
 )
 
 // grown is what was found of one real cluster among many light peers.
@@ -120,7 +121,7 @@ func (g *growth) distrust() (took []time.Duration) {
 
 // growMesh measures a member of a mesh.
 func growMesh(t *testing.T, size int, streams bool) (g grown) {
-	synctest.Test(t, func(t *testing.T) {
+	clocktest.Run(t, func(t *testing.T) {
 		m := newWorld(t, "entente").grow(mesh, size, streams)
 		g = grown{size: size, held: memory() - m.before}
 		if streams {
@@ -143,7 +144,7 @@ func mapLength(t *testing.T, h *bundle.Handler) int {
 
 // growHub measures a hub: until it has stored a spoke's distrust, and what its map is then.
 func growHub(t *testing.T, size int, streams bool) (g grown) {
-	synctest.Test(t, func(t *testing.T) {
+	clocktest.Run(t, func(t *testing.T) {
 		m := newWorld(t, "entente").grow(oneHub, size, streams)
 		mapLength(t, m.real.handler)
 		g = grown{size: size, held: memory() - m.before}
@@ -174,7 +175,7 @@ func (h *mapHost) sent() *traffic                               { return &h.coun
 
 // growSpoke measures a real spoke whose hub vouches for so many domains: what their bundles cost it, and what one distrust does.
 func growSpoke(t *testing.T, size int) (g grown) {
-	synctest.Test(t, func(t *testing.T) {
+	clocktest.Run(t, func(t *testing.T) {
 		w := newWorld(t, "entente")
 		h := &mapHost{}
 		var err error
@@ -217,7 +218,7 @@ func growSpoke(t *testing.T, size int) (g grown) {
 // simPeerMemory is what a simulated peer, its session and the wire of a stream hold.
 func simPeerMemory(t *testing.T) (each int64) {
 	const many = 500
-	synctest.Test(t, func(t *testing.T) {
+	clocktest.Run(t, func(t *testing.T) {
 		w := newWorld(t, "entente")
 		of := w.newCluster(simName(0), 1)
 		peers := make([]*simPeer, many)

@@ -5,10 +5,11 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/ententehq/entente/internal/clocktest"
 )
 
 // moments are when something happened.
@@ -98,7 +99,7 @@ type spread struct {
 
 // spreadOf measures it, with so many turns of rest.
 func spreadOf(t *testing.T, size int, streams bool, hint time.Duration, turns int) (s spread) {
-	synctest.Test(t, func(t *testing.T) {
+	clocktest.Run(t, func(t *testing.T) {
 		w := newWorld(t, "entente")
 		w.hint, s.size = hint, size
 		began := time.Now()

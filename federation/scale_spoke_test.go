@@ -2,16 +2,17 @@ package federation
 
 import (
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/ententehq/entente/internal/clocktest"
 )
 
 // growStreamedSpoke measures a real spoke that has a stream with a real hub, whose other spokes are light peers: what their bundles cost the
 // two, and how a distrust of one of them arrives.
 func growStreamedSpoke(t *testing.T, size int) (g grown) {
-	synctest.Test(t, func(t *testing.T) {
+	clocktest.Run(t, func(t *testing.T) {
 		w := newWorld(t, "entente")
 		m := w.grow(oneHub, size-1, true)
 		spoke := w.newCluster(simName(size-1), 1)

@@ -7,10 +7,11 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/ententehq/entente/internal/clocktest"
 )
 
 // topology is who has relationships with whom.
@@ -210,7 +211,7 @@ type measured struct {
 
 // measure has the last cluster distrust, in a federation that is all real, so many times, and lets it rest afterwards.
 func measure(t *testing.T, kind topology, size int, streams bool, rest time.Duration, rounds int) (m measured) {
-	synctest.Test(t, func(t *testing.T) {
+	clocktest.Run(t, func(t *testing.T) {
 		f := newWorld(t, "entente").newWhole(kind, size, streams)
 		f.settle()
 		m = measured{topology: kind, size: size, streams: streams}

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/internal/clocktest"
 	"github.com/ententehq/entente/raftstore/membership"
 )
 
@@ -101,7 +102,7 @@ func names(count int, suffix string) (out []string) {
 }
 
 func TestTurnsFollowTheHint(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	clocktest.Run(t, func(t *testing.T) {
 		tt := newTimetable(t, func(context.Context, string) error { return nil })
 		defer tt.stop()
 		tt.manager.changes.alive([]string{"eu-1"})
@@ -129,7 +130,7 @@ func TestTurnsFollowTheHint(t *testing.T) {
 }
 
 func TestFailureWaitsForTheNextTurn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	clocktest.Run(t, func(t *testing.T) {
 		tt := newTimetable(t, func(context.Context, string) error { return errors.New("connection refused") })
 		defer tt.stop()
 		tt.manager.changes.alive([]string{"eu-1"})
@@ -142,7 +143,7 @@ func TestFailureWaitsForTheNextTurn(t *testing.T) {
 
 // TestHangingPeers: hundreds of peers that hang for half a minute each do not keep the others waiting.
 func TestHangingPeers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	clocktest.Run(t, func(t *testing.T) {
 		tt := newTimetable(t, func(ctx context.Context, name string) error {
 			if name > "d00500" {
 				return nil
@@ -174,7 +175,7 @@ func TestHangingPeers(t *testing.T) {
 // TestPeersThatAlternate: hundreds of peers that answer at once when they are being waited for among their like, and hang where the others
 // are waited for, win little time.
 func TestPeersThatAlternate(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	clocktest.Run(t, func(t *testing.T) {
 		var mu sync.Mutex
 		asked := make(map[string]int)
 		tt := newTimetable(t, func(ctx context.Context, name string) error {
@@ -233,7 +234,7 @@ func TestConduct(t *testing.T) {
 // TestTakeoverIsSpread: a member that starts with ten thousand relationships, or takes them over, begins with each of them soon and with
 // not too many at once.
 func TestTakeoverIsSpread(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	clocktest.Run(t, func(t *testing.T) {
 		tt := newTimetable(t, func(context.Context, string) error { return nil })
 		defer tt.stop()
 		tt.hold(5*time.Minute, 1, names(10_000, "example.org")...)
@@ -253,7 +254,7 @@ func TestTakeoverIsSpread(t *testing.T) {
 }
 
 func TestOwnershipMoves(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	clocktest.Run(t, func(t *testing.T) {
 		cancelled := make(chan string, 100)
 		hang := false
 		tt := newTimetable(t, func(ctx context.Context, name string) error {

@@ -4,16 +4,17 @@ import (
 	"errors"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/raft"
 	"github.com/stretchr/testify/require"
+
+	"github.com/ententehq/entente/internal/clocktest"
 )
 
 // A leader says to a follower at once whatever that does not know, and goes on saying what it knows at Raft's own pace.
 func TestQuietTransport(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	clocktest.Run(t, func(t *testing.T) {
 		var fails error
 		refuses, sent := false, 0
 		var last, commit atomic.Uint64

@@ -6,19 +6,19 @@ import (
 	"crypto/rand"
 	"fmt"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ententehq/entente/internal/clocktest"
 	"github.com/ententehq/entente/vaultca/vaulttest"
 )
 
 // TestWhoTriesAgain: while signing fails one tries after a rest, and nobody else waits.
 func TestWhoTriesAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	clocktest.Run(t, func(t *testing.T) {
 		h := health{rest: time.Second, failing: map[string]error{}}
 		leave, err := h.enter()
 		require.NoError(t, err)

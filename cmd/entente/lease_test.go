@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -15,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/internal/clocktest"
 )
 
 // registry is a member as far as a lease knows it. It notes what it is asked.
@@ -106,7 +106,7 @@ func TestLease(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			clocktest.Run(t, func(t *testing.T) {
 				var said bytes.Buffer
 				r := &registry{renews: test.renews, opens: test.opens}
 				l := &lease{

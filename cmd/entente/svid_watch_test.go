@@ -28,6 +28,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/internal/clocktest"
 )
 
 // issuer is a member as far as a keeper knows it.
@@ -203,7 +204,7 @@ func TestKeepSVID(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			synctest.Test(t, func(t *testing.T) {
+			clocktest.Run(t, func(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				i := newIssuer(t)
 				var said bytes.Buffer
@@ -231,7 +232,7 @@ func TestKeepSVID(t *testing.T) {
 // TestKeepSVIDAtTheBeginning: it waits for a member that is not there yet, and ends at what will not go away.
 func TestKeepSVIDAtTheBeginning(t *testing.T) {
 	dir := t.TempDir()
-	synctest.Test(t, func(t *testing.T) {
+	clocktest.Run(t, func(t *testing.T) {
 		i := newIssuer(t)
 		i.set(func() { i.refuse = status.Error(codes.Unavailable, "not yet") })
 		var said bytes.Buffer

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -18,6 +17,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
+
+	"github.com/ententehq/entente/internal/clocktest"
 )
 
 // echo answers each request with its type.
@@ -68,7 +69,7 @@ func (p powered) Close() error {
 
 // TestRelayTellsOfADeadMember: a member whose host lost its power ends no connection. The client is told nevertheless, and asks again.
 func TestRelayTellsOfADeadMember(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	clocktest.Run(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		member, socket := bufconn.Listen(1<<16), bufconn.Listen(1<<16)
 		server := grpc.NewServer()
