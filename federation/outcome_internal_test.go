@@ -32,9 +32,9 @@ func TestClipLeavesNothingThatDrivesATerminal(t *testing.T) {
 	require.Equal(t, "x509: certificate is valid for a ]0;b  entente: all is well, not peer.example.org", clip(err.Error()))
 }
 
-// TestEveryReasonHasARemedy: an operator finds whatever a fetch can end with in docs/OPERATING.md.
+// TestEveryReasonHasARemedy: an operator finds whatever a fetch can end with in docs/operating/run-book-federation.md.
 func TestEveryReasonHasARemedy(t *testing.T) {
-	page, err := os.ReadFile("../docs/OPERATING.md")
+	page, err := os.ReadFile("../docs/operating/run-book-federation.md")
 	require.NoError(t, err)
 	count := 0
 	for file, pattern := range map[string]string{
