@@ -34,9 +34,9 @@ func newRegistrar(t *testing.T, names ...string) *registrar {
 	t.Helper()
 	r := &registrar{roots: map[string]*SelfSigned{}, certs: map[string]*x509.Certificate{}, signs: names[0], listed: names[:1], changed: make(chan struct{})}
 	for _, name := range names {
-		keys, err := OpenKeyFolder(t.TempDir() + "/" + name)
+		store, err := OpenKeyFolder(t.TempDir() + "/" + name)
 		require.NoError(t, err)
-		r.roots[name] = NewSelfSigned(keys, DefaultRootTTL)
+		r.roots[name] = NewSelfSigned(store, DefaultRootTTL)
 		key, err := newKey()
 		require.NoError(t, err)
 		der, err := x509.CreateCertificateRequest(nil, &x509.CertificateRequest{}, key)

@@ -1,11 +1,8 @@
 package authority
 
 import (
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"fmt"
-	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -13,59 +10,6 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/raftstore"
 )
-
-// upstreamAnchors are the anchors that the upstreams of hosted domains have.
-var upstreamAnchors = raftstore.NewTable[*statev1.UpstreamAnchor]("upstream_anchors")
-
-// anchorKey is the key of an anchor of a domain, in every table of anchors.
-func anchorKey(td string, der []byte) string {
-	sum := sha256.Sum256(der)
-	return below(td) + hex.EncodeToString(sum[:])
-}
-
-// listUpstreamAnchors returns the rows of a domain.
-func listUpstreamAnchors(r raftstore.Reader, td string) ([]*statev1.UpstreamAnchor, error) {
-	rows, err := upstreamAnchors.List(r, below(td))
-	if err != nil {
-		return nil, fmt.Errorf("list the upstream's anchors of %s: %w", td, err)
-	}
-	out := make([]*statev1.UpstreamAnchor, len(rows))
-	for i, row := range rows {
-		out[i] = row.Value
-	}
-	return out, nil
-}
-
-// publishedAnchors are those of a domain's upstream that belong into the bundle, DER.
-func publishedAnchors(r raftstore.Reader, td string) ([][]byte, error) {
-	rows, err := listUpstreamAnchors(r, td)
-	if err != nil {
-		return nil, err
-	}
-	var out [][]byte
-	for _, row := range rows {
-		if row.GetPublished() {
-			out = append(out, row.GetCertificate())
-		}
-	}
-	return out, nil
-}
-
-// anchorPublished says whether an anchor of the domain's upstream is in the bundle.
-func anchorPublished(r raftstore.Reader, td string, der []byte) (bool, error) {
-	row, ok, err := upstreamAnchors.Get(r, anchorKey(td, der))
-	return ok && row.Value.GetPublished(), err
-}
-
-// noAnchorYet says whether a domain has nothing yet that verifies its X509-SVIDs.
-func noAnchorYet(r raftstore.Reader, td string) (bool, error) {
-	published, err := publishedAnchors(r, td)
-	if err != nil || len(published) > 0 {
-		return false, err
-	}
-	rows, err := listAuthorities(r, td)
-	return !slices.ContainsFunc(rows, func(row *statev1.Authority) bool { return len(row.GetAnchors()) > 0 }), err
-}
 
 // anchorSituation reads what decides what becomes of the anchors of a domain's upstream.
 func (m *Manager) anchorSituation(r raftstore.Reader, domain *statev1.Domain, listed []*x509.Certificate, seen bool, now time.Time) (AnchorSituation, error) {
@@ -140,55 +84,4 @@ func (m *Manager) changeAnchor(tx *raftstore.Tx, domain *statev1.Domain, action 
 		anchor.UnlistedTime = nil
 	}
 	return upstreamAnchors.Put(tx, key, anchor)
-}
-
-// anchorReady is when everybody can know an anchor that is published now: at once, or since long, if an authority below it
-// brought it into the bundle before.
-func anchorReady(r raftstore.Reader, domain *statev1.Domain, der []byte, now time.Time) (time.Time, error) {
-	rows, err := listAuthorities(r, domain.GetTrustDomain())
-	if err != nil {
-		return never, err
-	}
-	ready := now.Add(settingsOf(domain).Dissemination(now))
-	for _, row := range rows {
-		if len(row.GetAnchors()) == 0 || string(row.GetAnchors()[0]) != string(der) {
-			continue
-		}
-		if known := timeOf(row.GetReadyTime()); known.Before(ready) {
-			ready = known
-		}
-	}
-	return ready, nil
-}
-
-// forgetUpstreamAnchors removes what is known of the upstream of a domain that is hosted no more.
-func forgetUpstreamAnchors(tx *raftstore.Tx, td string) error {
-	rows, err := upstreamAnchors.List(tx, below(td))
-	if err != nil {
-		return err
-	}
-	for _, row := range rows {
-		if err := upstreamAnchors.Delete(tx, row.Key); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// keepUpstreamAnchors has a domain's anchors be as they were before a restore: what is in the bundle now verifies what is
-// signed now, and what an operator approved since is approved.
-func keepUpstreamAnchors(before *raftstore.View, tx *raftstore.Tx, td string) error {
-	if err := forgetUpstreamAnchors(tx, td); err != nil {
-		return err
-	}
-	rows, err := upstreamAnchors.List(before, below(td))
-	if err != nil {
-		return err
-	}
-	for _, row := range rows {
-		if err := upstreamAnchors.Put(tx, row.Key, row.Value); err != nil {
-			return err
-		}
-	}
-	return nil
 }

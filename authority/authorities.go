@@ -99,23 +99,6 @@ func (m *Manager) rotate(tx *raftstore.Tx, domain *statev1.Domain, anchors bool)
 	return RotationTakes(situation), rotations.Put(tx, td, row)
 }
 
-// RotationTakes is how long a rotation takes that is asked for now: until what is on its way is active, and then until
-// its successor, which begins with a new JWT key in any case, has been published for long enough.
-func RotationTakes(s Situation) time.Duration {
-	takes := s.Settings.Dissemination(s.Now)
-	s.Rotations.Last++ // which ends the waiting of those in reserve
-	var under time.Duration
-	for _, a := range s.Authorities {
-		if a.State != Prepared {
-			continue
-		}
-		if until, _ := Wait(s, a); until.After(s.Now) {
-			under = max(under, until.Sub(s.Now))
-		}
-	}
-	return under + takes
-}
-
 // named returns the hosted domain of that name, or all of them for the empty name.
 func (m *Manager) named(r raftstore.Reader, name string) ([]*statev1.Domain, error) {
 	if name == "" {

@@ -230,26 +230,6 @@ func (s *domainService) UpdateDomain(ctx context.Context, r *ententev1.UpdateDom
 	return s.m.domainMessage(row, revision), nil
 }
 
-// lengthen notes with a domain's authorities that they may sign for longer from now on, so that they stay published for
-// long enough. It never shortens: what was signed before keeps its life.
-func lengthen(tx *raftstore.Tx, td string, settings Settings) error {
-	rows, err := listAuthorities(tx, td)
-	if err != nil {
-		return err
-	}
-	for _, row := range rows {
-		longest := settings.SVIDTTL(Kind(row.GetKind()))
-		if State(row.GetState()).Past() || row.GetLongestSvid().AsDuration() >= longest {
-			continue
-		}
-		row.LongestSvid = durationpb.New(longest)
-		if err := authorities.Put(tx, authorityKey(td, row.GetId()), row); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // DeleteDomain ends a hosted trust domain: its authorities, its bundle and the history of that, its grants. What remains is its last sequence.
 func (s *domainService) DeleteDomain(ctx context.Context, r *ententev1.DeleteDomainRequest) (*ententev1.DeleteDomainResponse, error) {
 	td, err := parseDomainName(r.GetTrustDomain())

@@ -53,13 +53,3 @@ func FuzzNames(f *testing.F) {
 		}
 	})
 }
-
-// FuzzKeyFile holds the parser of key files against whatever is in the folder.
-func FuzzKeyFile(f *testing.F) {
-	f.Add([]byte("-----BEGIN PRIVATE KEY-----\nMA==\n-----END PRIVATE KEY-----\n"))
-	f.Fuzz(func(t *testing.T, content []byte) {
-		if key, _, err := parseKeyFile(content); (key == nil) == (err == nil) {
-			t.Fatalf("key %v, error %v", key, err)
-		}
-	})
-}

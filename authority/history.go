@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
@@ -109,57 +107,10 @@ func forgetHistory(tx *raftstore.Tx, td string) error {
 	return deleteBelow(tx, hostedHistoryKeys, td)
 }
 
-func deleteBelow[M proto.Message](tx *raftstore.Tx, table raftstore.Table[M], td string) error {
-	rows, err := table.List(tx, below(td))
-	if err != nil {
-		return err
-	}
-	for _, row := range rows {
-		if err := table.Delete(tx, row.Key); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // keepHistory keeps a domain's history as it was before a restore, so that its chain of statements goes on.
 func keepHistory(before *raftstore.View, tx *raftstore.Tx, td string) error {
 	if err := carryRows(before, tx, HostedHistory, td); err != nil {
 		return err
 	}
 	return carryRows(before, tx, hostedHistoryKeys, td)
-}
-
-// carryRows makes the domain's rows what they were. Rows that are the same already cost nothing.
-func carryRows[M proto.Message](before *raftstore.View, tx *raftstore.Tx, table raftstore.Table[M], td string) error {
-	was, err := table.List(before, below(td))
-	if err != nil {
-		return err
-	}
-	keep := make(map[string]M, len(was))
-	for _, row := range was {
-		keep[row.Key] = row.Value
-	}
-	is, err := table.List(tx, below(td))
-	if err != nil {
-		return err
-	}
-	for _, row := range is {
-		if value, ok := keep[row.Key]; !ok {
-			err = table.Delete(tx, row.Key)
-		} else if proto.Equal(value, row.Value) {
-			delete(keep, row.Key)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	for _, row := range was {
-		if value, ok := keep[row.Key]; ok {
-			if err := table.Put(tx, row.Key, value); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }

@@ -2,83 +2,16 @@ package authority
 
 import (
 	"crypto/rand"
-	"crypto/x509"
 	"encoding/hex"
 	"fmt"
 	"time"
 
 	"github.com/go-jose/go-jose/v4/jwt"
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
-
-// x509Request is a valid request for an X509-SVID.
-type x509Request struct {
-	id       spiffeid.ID
-	spki     []byte
-	dnsNames []string
-	ttl      time.Duration // 0: the domain's
-}
-
-// parseX509Request reads a request from outside. The error is a sentence for its sender.
-func parseX509Request(r *ententev1.IssueX509SVIDRequest) (x509Request, error) {
-	id, err := ParseWorkloadID(r.GetSpiffeId())
-	if err != nil {
-		return x509Request{}, err
-	}
-	key, err := ParseCSR(r.GetCsr())
-	if err != nil {
-		return x509Request{}, err
-	}
-	if err := checkDNSNames(r.GetDnsNames()); err != nil {
-		return x509Request{}, err
-	}
-	ttl, err := parseTTL(r.GetTtl())
-	if err != nil {
-		return x509Request{}, err
-	}
-	spki, err := x509.MarshalPKIXPublicKey(key)
-	if err != nil {
-		return x509Request{}, fmt.Errorf("the key of the csr cannot be encoded: %w", err)
-	}
-	return x509Request{id: id, spki: spki, dnsNames: r.GetDnsNames(), ttl: ttl}, nil
-}
-
-// jwtRequest is a valid request for a JWT-SVID.
-type jwtRequest struct {
-	id       spiffeid.ID
-	audience []string
-	ttl      time.Duration // 0: the domain's
-}
-
-func parseJWTRequest(r *ententev1.IssueJWTSVIDRequest) (jwtRequest, error) {
-	id, err := ParseWorkloadID(r.GetSpiffeId())
-	if err != nil {
-		return jwtRequest{}, err
-	}
-	if err := CheckAudience(r.GetAudience()); err != nil {
-		return jwtRequest{}, err
-	}
-	ttl, err := parseTTL(r.GetTtl())
-	if err != nil {
-		return jwtRequest{}, err
-	}
-	return jwtRequest{id: id, audience: r.GetAudience(), ttl: ttl}, nil
-}
-
-// lifetime is the one asked for, or the domain's, which is also the longest.
-func lifetime(asked, domain time.Duration) (time.Duration, error) {
-	switch {
-	case asked == 0:
-		return domain, nil
-	case asked > domain:
-		return 0, fmt.Errorf("ttl is %v; the domain allows %v: ask for less, or raise it with 'entente domain update'", asked, domain)
-	}
-	return asked, nil
-}
 
 // audited makes a signature between its two lines in the audit log. Without the first it is not made, and without the
 // second it is not handed out.
@@ -168,21 +101,4 @@ func (m *Manager) signJWT(s *signer, issuer string, r jwtRequest, ttl time.Durat
 		return nil, err
 	}
 	return &ententev1.IssueJWTSVIDResponse{Token: token, ExpireTime: timestamppb.New(expire), AuthorityId: s.id}, nil
-}
-
-// LintClaims holds the claims of a JWT-SVID for id against the rules, before they are signed by an authority that ends
-// at notAfter.
-func LintClaims(c jwt.Claims, id spiffeid.ID, notAfter time.Time) error {
-	switch {
-	case c.Subject != id.String() || id.Path() == "":
-		return broken("sub is the SPIFFE ID of a workload")
-	case c.Expiry == nil || c.IssuedAt == nil || !c.IssuedAt.Time().Before(c.Expiry.Time()):
-		return broken("a token has iat and exp, and ends after it begins")
-	case c.Expiry.Time().After(notAfter):
-		return broken("a token lives within the life of its authority")
-	}
-	if err := CheckAudience(c.Audience); err != nil {
-		return fmt.Errorf("%w: %w", ErrLint, err)
-	}
-	return nil
 }

@@ -6,7 +6,6 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -40,18 +39,6 @@ type KeyStore interface {
 // losingKeys is a [KeyStore] that can lose keys while the member runs, since they are elsewhere. Lost has a word when
 // Signer does not know some of them any more.
 type losingKeys interface{ Lost() <-chan struct{} }
-
-// watchLost has the authorities looked at when keys were lost, until ctx ends.
-func (m *Manager) watchLost(ctx context.Context, lost <-chan struct{}) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-lost:
-			m.changed.fire()
-		}
-	}
-}
 
 // maxKeyFile bounds what is read of a key file; one with a root certificate beside the key has some 1,200 bytes.
 const maxKeyFile = 16 << 10
@@ -90,14 +77,6 @@ func (f *KeyFolder) Create(_ context.Context, name string) (crypto.Signer, error
 		return nil, err
 	}
 	return key, f.put(name, key, nil)
-}
-
-func newKey() (crypto.Signer, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, fmt.Errorf("make a key: %w", err)
-	}
-	return key, nil
 }
 
 // put writes a key, and the certificate that belongs to it if there is one.

@@ -4,58 +4,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 )
-
-// TestKeyStores holds every store of keys to the contract.
-func TestKeyStores(t *testing.T) {
-	folder, err := OpenKeyFolder(filepath.Join(t.TempDir(), "keys"))
-	require.NoError(t, err)
-	for name, keys := range map[string]KeyStore{"disk": folder, "memory": NewMemoryKeys()} {
-		t.Run(name, func(t *testing.T) {
-			ctx := t.Context()
-			made, err := keys.Create(ctx, "a")
-			require.NoError(t, err)
-			got, err := keys.Signer("a")
-			require.NoError(t, err)
-			require.Equal(t, made, got)
-			none, err := keys.Certificate("a")
-			require.NoError(t, err)
-			require.Nil(t, none)
-			template, err := caTemplate(home, made.Public(), "a", time.Now(), time.Now().Add(time.Hour), 0)
-			require.NoError(t, err)
-			certificate, err := sign(template, template, made.Public(), made, LintCA(home))
-			require.NoError(t, err)
-			require.NoError(t, keys.Certify(ctx, "a", certificate))
-			kept, err := keys.Certificate("a")
-			require.NoError(t, err)
-			require.True(t, certificate.Equal(kept))
-			again, err := keys.Create(ctx, "a")
-			require.NoError(t, err)
-			require.NotEqual(t, made, again)
-			none, err = keys.Certificate("a")
-			require.NoError(t, err)
-			require.Nil(t, none, "it belonged to the key before")
-			_, err = keys.Create(ctx, "b")
-			require.NoError(t, err)
-			names, err := keys.Names(ctx)
-			require.NoError(t, err)
-			slices.Sort(names)
-			require.Equal(t, []string{"a", "b"}, names)
-			require.NoError(t, keys.Delete(ctx, "a"))
-			require.NoError(t, keys.Delete(ctx, "a"))
-			_, err = keys.Signer("a")
-			require.ErrorIs(t, err, fs.ErrNotExist)
-			_, err = keys.Certificate("a")
-			require.ErrorIs(t, err, fs.ErrNotExist)
-			require.ErrorIs(t, keys.Certify(ctx, "a", certificate), fs.ErrNotExist)
-		})
-	}
-}
 
 // TestMemoryKeysOverARestart: members whose keys are in memory alone are started anew, one after the other. At every
 // step each of them issues, what was issued before verifies, and the old authorities are retired.

@@ -2,12 +2,9 @@ package authority
 
 import (
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
-	"errors"
 	"fmt"
 	"math/big"
 	"net/netip"
@@ -162,9 +159,6 @@ func enclose(tbs, signature []byte) ([]byte, error) {
 	return b.Bytes()
 }
 
-// errNotP256 is for an authority whose key is on no curve that this program signs with.
-var errNotP256 = errors.New("the authority's key is not on P-256")
-
 // sign makes the certificate with an authority's P-256 key. The exact bytes that are to be signed pass lint first; if
 // they do not, nothing is signed.
 func (l leaf) sign(issuer *x509.Certificate, key crypto.Signer, lint func(*x509.Certificate) error) ([]byte, error) {
@@ -188,23 +182,4 @@ func (l leaf) sign(issuer *x509.Certificate, key crypto.Signer, lint func(*x509.
 		return nil, err
 	}
 	return enclose(tbs, signature)
-}
-
-// signDigest makes an ECDSA signature. One that was made elsewhere is verified before anybody relies on it.
-func signDigest(key crypto.Signer, digest [sha256.Size]byte) ([]byte, error) {
-	signature, err := key.Sign(rand.Reader, digest[:], crypto.SHA256)
-	if err != nil {
-		return nil, fmt.Errorf("sign: %w", err)
-	}
-	if _, here := key.(*ecdsa.PrivateKey); here {
-		return signature, nil
-	}
-	public, ok := key.Public().(*ecdsa.PublicKey)
-	if !ok {
-		return nil, errNotP256
-	}
-	if !ecdsa.VerifyASN1(public, digest[:], signature) {
-		return nil, errors.New("the signature that came back does not verify with the authority's key")
-	}
-	return signature, nil
 }

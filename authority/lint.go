@@ -10,7 +10,9 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 
+	"github.com/go-jose/go-jose/v4/jwt"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
@@ -163,3 +165,20 @@ func parseTBS(tbs []byte) (*x509.Certificate, error) {
 
 // fingerprint names a public key in the audit log.
 func fingerprint(spki []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(spki)) }
+
+// LintClaims holds the claims of a JWT-SVID for id against the rules, before they are signed by an authority that ends
+// at notAfter.
+func LintClaims(c jwt.Claims, id spiffeid.ID, notAfter time.Time) error {
+	switch {
+	case c.Subject != id.String() || id.Path() == "":
+		return broken("sub is the SPIFFE ID of a workload")
+	case c.Expiry == nil || c.IssuedAt == nil || !c.IssuedAt.Time().Before(c.Expiry.Time()):
+		return broken("a token has iat and exp, and ends after it begins")
+	case c.Expiry.Time().After(notAfter):
+		return broken("a token lives within the life of its authority")
+	}
+	if err := CheckAudience(c.Audience); err != nil {
+		return fmt.Errorf("%w: %w", ErrLint, err)
+	}
+	return nil
+}

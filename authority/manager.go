@@ -184,15 +184,15 @@ func New(config Config) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	keys := config.Keys
-	if keys == nil {
-		if keys, err = OpenKeyFolder(config.KeyDir); err != nil {
+	store := config.Keys
+	if store == nil {
+		if store, err = OpenKeyFolder(config.KeyDir); err != nil {
 			return nil, err
 		}
 	}
-	m := &Manager{config: config, log: config.Logger, keys: keys, upstream: config.Upstream}
+	m := &Manager{config: config, log: config.Logger, keys: store, upstream: config.Upstream}
 	if m.upstream == nil {
-		m.upstream = NewSelfSigned(keys, config.RootTTL)
+		m.upstream = NewSelfSigned(store, config.RootTTL)
 	}
 	m.anchors, _ = m.upstream.(AnchorSource)
 	m.signing.Store(&signingState{})

@@ -17,20 +17,6 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
 
-// memberID is the SPIFFE ID of a member.
-func memberID(home spiffeid.TrustDomain, member string) (spiffeid.ID, error) {
-	id, err := spiffeid.FromSegments(home, reservedSegment, "member", member)
-	if err != nil {
-		return spiffeid.ID{}, fmt.Errorf("member %q cannot be named by a SPIFFE ID: %w", member, err)
-	}
-	return id, nil
-}
-
-// endpointID is the SPIFFE ID of a domain's bundle endpoint.
-func endpointID(td spiffeid.TrustDomain) (spiffeid.ID, error) {
-	return spiffeid.FromSegments(td, reservedSegment, "bundle-endpoint")
-}
-
 // ErrNoSVID is wrapped while the member has no valid SVID of that name: before its first one is signed, or after nobody
 // could renew it in time.
 var ErrNoSVID = errors.New("this member has no valid SVID of that name yet")

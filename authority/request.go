@@ -10,12 +10,16 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/ententehq/entente/access"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
 
 const (
@@ -103,12 +107,6 @@ func ParseWorkloadID(s string) (spiffeid.ID, error) {
 	return id, nil
 }
 
-// Reserved says whether a SPIFFE ID is one that only the server itself issues.
-func Reserved(id spiffeid.ID) bool {
-	first, _, _ := strings.Cut(strings.TrimPrefix(id.Path(), "/"), "/")
-	return first == reservedSegment
-}
-
 func checkDNSNames(names []string) error {
 	if len(names) > maxDNSNames {
 		return fmt.Errorf("%d DNS names are asked for; %d is the limit", len(names), maxDNSNames)
@@ -145,4 +143,87 @@ func CheckAudience(audience []string) error {
 		}
 	}
 	return nil
+}
+
+// x509Request is a valid request for an X509-SVID.
+type x509Request struct {
+	id       spiffeid.ID
+	spki     []byte
+	dnsNames []string
+	ttl      time.Duration // 0: the domain's
+}
+
+// parseX509Request reads a request from outside. The error is a sentence for its sender.
+func parseX509Request(r *ententev1.IssueX509SVIDRequest) (x509Request, error) {
+	id, err := ParseWorkloadID(r.GetSpiffeId())
+	if err != nil {
+		return x509Request{}, err
+	}
+	key, err := ParseCSR(r.GetCsr())
+	if err != nil {
+		return x509Request{}, err
+	}
+	if err := checkDNSNames(r.GetDnsNames()); err != nil {
+		return x509Request{}, err
+	}
+	ttl, err := parseTTL(r.GetTtl())
+	if err != nil {
+		return x509Request{}, err
+	}
+	spki, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return x509Request{}, fmt.Errorf("the key of the csr cannot be encoded: %w", err)
+	}
+	return x509Request{id: id, spki: spki, dnsNames: r.GetDnsNames(), ttl: ttl}, nil
+}
+
+// jwtRequest is a valid request for a JWT-SVID.
+type jwtRequest struct {
+	id       spiffeid.ID
+	audience []string
+	ttl      time.Duration // 0: the domain's
+}
+
+func parseJWTRequest(r *ententev1.IssueJWTSVIDRequest) (jwtRequest, error) {
+	id, err := ParseWorkloadID(r.GetSpiffeId())
+	if err != nil {
+		return jwtRequest{}, err
+	}
+	if err := CheckAudience(r.GetAudience()); err != nil {
+		return jwtRequest{}, err
+	}
+	ttl, err := parseTTL(r.GetTtl())
+	if err != nil {
+		return jwtRequest{}, err
+	}
+	return jwtRequest{id: id, audience: r.GetAudience(), ttl: ttl}, nil
+}
+
+// lifetime is the one asked for, or the domain's, which is also the longest.
+func lifetime(asked, domain time.Duration) (time.Duration, error) {
+	switch {
+	case asked == 0:
+		return domain, nil
+	case asked > domain:
+		return 0, fmt.Errorf("ttl is %v; the domain allows %v: ask for less, or raise it with 'entente domain update'", asked, domain)
+	}
+	return asked, nil
+}
+
+// parseTTL reads a lifetime that was asked for; absent is 0, the domain's own.
+func parseTTL(d *durationpb.Duration) (time.Duration, error) {
+	if d == nil {
+		return 0, nil
+	}
+	if err := d.CheckValid(); err != nil {
+		return 0, fmt.Errorf("ttl is not a duration: %w", err)
+	}
+	ttl := d.AsDuration()
+	switch {
+	case ttl < time.Second:
+		return 0, fmt.Errorf("ttl is %v; it has to be a second at least", ttl)
+	case ttl%time.Second != 0:
+		return 0, fmt.Errorf("ttl is %v; certificates and tokens carry whole seconds", ttl)
+	}
+	return ttl, nil
 }

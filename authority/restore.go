@@ -204,9 +204,9 @@ func (m *Manager) republish(tx *raftstore.Tx, domain *statev1.Domain, sequence u
 }
 
 // founded says whether a row is one that a new cluster writes by itself: the home domain, and what belongs to it.
-func (m *Manager) founded(_ *raftstore.View, table, key string) bool {
+func (m *Manager) founded(_ *raftstore.View, tableName, key string) bool {
 	home := m.config.Home.Name()
-	switch table {
+	switch tableName {
 	case Domains.Name(), HostedBundles.Name():
 		return key == home
 	case authorities.Name(), upstreamAnchors.Name(), HostedHistory.Name(), hostedHistoryKeys.Name():

@@ -11,7 +11,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
@@ -23,24 +22,6 @@ const (
 	// perMember is how long another member may take to sign before the next one is asked.
 	perMember = 3 * time.Second
 )
-
-// parseTTL reads a lifetime that was asked for; absent is 0, the domain's own.
-func parseTTL(d *durationpb.Duration) (time.Duration, error) {
-	if d == nil {
-		return 0, nil
-	}
-	if err := d.CheckValid(); err != nil {
-		return 0, fmt.Errorf("ttl is not a duration: %w", err)
-	}
-	ttl := d.AsDuration()
-	switch {
-	case ttl < time.Second:
-		return 0, fmt.Errorf("ttl is %v; it has to be a second at least", ttl)
-	case ttl%time.Second != 0:
-		return 0, fmt.Errorf("ttl is %v; certificates and tokens carry whole seconds", ttl)
-	}
-	return ttl, nil
-}
 
 // allowed refuses the names that a caller cannot have. member is the fellow member that asks for itself; empty for
 // everybody else, who gets nothing below /entente/.

@@ -245,16 +245,16 @@ func TestChainOfKeysThatWereLost(t *testing.T) {
 }
 
 func TestWhoStates(t *testing.T) {
-	keys := map[string]*ecdsa.PublicKey{}
+	public := map[string]*ecdsa.PublicKey{}
 	named := func(ids ...string) map[string]*ecdsa.PublicKey {
 		m := map[string]*ecdsa.PublicKey{}
 		for _, id := range ids {
-			if keys[id] == nil {
+			if public[id] == nil {
 				key, err := newKey()
 				require.NoError(t, err)
-				keys[id] = key.Public().(*ecdsa.PublicKey)
+				public[id] = key.Public().(*ecdsa.PublicKey)
 			}
-			m[id] = keys[id]
+			m[id] = public[id]
 		}
 		return m
 	}

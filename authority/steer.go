@@ -33,8 +33,8 @@ type steered struct {
 	rows          []*statev1.Authority // after
 }
 
-// steer carries out what plan says of a domain's authorities, in one transaction.
-func (m *Manager) steer(ctx context.Context, name string, plan func(tx *raftstore.Tx, domain *statev1.Domain, s Situation) ([]Action, error)) (steered, error) {
+// steer carries out what decide says of a domain's authorities, in one transaction.
+func (m *Manager) steer(ctx context.Context, name string, decide func(tx *raftstore.Tx, domain *statev1.Domain, s Situation) ([]Action, error)) (steered, error) {
 	var did steered
 	td, err := parseDomainName(name)
 	if err != nil {
@@ -57,7 +57,7 @@ func (m *Manager) steer(ctx context.Context, name string, plan func(tx *raftstor
 		if did.before, _, err = m.situation(tx, did.domain, now); err != nil {
 			return err
 		}
-		actions, err := plan(tx, did.domain, did.before)
+		actions, err := decide(tx, did.domain, did.before)
 		if err != nil {
 			return err
 		}
@@ -196,20 +196,20 @@ func (s *authorityService) TaintAuthority(ctx context.Context, r *ententev1.Tain
 
 // RevokeAuthority stops an authority and takes what verifies it out of the bundle, or does so with an anchor.
 func (s *authorityService) RevokeAuthority(ctx context.Context, r *ententev1.RevokeAuthorityRequest) (*ententev1.RevokeAuthorityResponse, error) {
-	var plan func(*raftstore.Tx, *statev1.Domain, Situation) ([]Action, error)
+	var decide func(*raftstore.Tx, *statev1.Domain, Situation) ([]Action, error)
 	switch what := r.GetWhat().(type) {
 	case *ententev1.RevokeAuthorityRequest_Id:
-		plan = func(_ *raftstore.Tx, _ *statev1.Domain, situation Situation) ([]Action, error) {
+		decide = func(_ *raftstore.Tx, _ *statev1.Domain, situation Situation) ([]Action, error) {
 			return refuse(PlanRevoke(situation.Authorities, what.Id))
 		}
 	case *ententev1.RevokeAuthorityRequest_Anchor:
-		plan = func(tx *raftstore.Tx, domain *statev1.Domain, situation Situation) ([]Action, error) {
+		decide = func(tx *raftstore.Tx, domain *statev1.Domain, situation Situation) ([]Action, error) {
 			return s.m.takeAnchor(tx, domain, situation, strings.ToLower(what.Anchor), r.GetForce())
 		}
 	default:
 		return nil, status.Error(codes.InvalidArgument, "neither id nor anchor is given; name one")
 	}
-	did, err := s.m.steer(ctx, r.GetTrustDomain(), plan)
+	did, err := s.m.steer(ctx, r.GetTrustDomain(), decide)
 	if err != nil {
 		return nil, err
 	}

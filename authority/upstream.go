@@ -51,3 +51,9 @@ type Signed struct {
 	// Anchors are to be in the bundle. The chain leads to the first. Of an [AnchorSource] the others do not count here.
 	Anchors []*x509.Certificate
 }
+
+// Revoker is an [Upstream] whose anchors are its own and not the member's, and which can put a certificate that it signed
+// on its revocation list. To revoke one twice is no error.
+type Revoker interface {
+	Revoke(ctx context.Context, td spiffeid.TrustDomain, certificate *x509.Certificate) error
+}

@@ -15,12 +15,6 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// Revoker is an [Upstream] whose anchors are its own and not the member's, and which can put a certificate that it signed
-// on its revocation list. To revoke one twice is no error.
-type Revoker interface {
-	Revoke(ctx context.Context, td spiffeid.TrustDomain, certificate *x509.Certificate) error
-}
-
 // tellWithin is how long an operator waits for an upstream's word. What was revoked is revoked, and the leader goes on.
 const tellWithin = 3 * time.Second
 

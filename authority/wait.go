@@ -50,3 +50,20 @@ func waitPrepared(s Situation, a Authority) (until time.Time, sentence string) {
 	}
 	return at, with(fmt.Sprintf("It waits until every reader of the bundle knows it, for which it is published for %d refresh hints.", HintsBeforeUse))
 }
+
+// RotationTakes is how long a rotation takes that is asked for now: until what is on its way is active, and then until
+// its successor, which begins with a new JWT key in any case, has been published for long enough.
+func RotationTakes(s Situation) time.Duration {
+	takes := s.Settings.Dissemination(s.Now)
+	s.Rotations.Last++ // which ends the waiting of those in reserve
+	var under time.Duration
+	for _, a := range s.Authorities {
+		if a.State != Prepared {
+			continue
+		}
+		if until, _ := Wait(s, a); until.After(s.Now) {
+			under = max(under, until.Sub(s.Now))
+		}
+	}
+	return under + takes
+}
