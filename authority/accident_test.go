@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/authority/keys"
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/upstream"
 )
 
 // What can happen at a step.
@@ -96,40 +99,40 @@ func (p *process) hit(name string) bool {
 // attend puts the accident in the way of a manager that is about to be made.
 func (a *accident) attend(c *Config) {
 	p := &process{a: a, member: c.Member}
-	keys, err := OpenKeyFolder(c.KeyDir)
+	keys, err := keys.OpenFolder(c.KeyDir)
 	if err != nil {
 		panic(err)
 	}
 	c.Keys = steppedKeys{keys, p}
-	c.Upstream = steppedUpstream{NewSelfSigned(c.Keys, DefaultRootTTL), p}
+	c.Upstream = steppedUpstream{upstream.NewSelfSigned(c.Keys, plan.DefaultRootTTL), p}
 	c.Audit = steppedAudit{c.Audit, p}
 	c.Contact = lookedAt{c.Contact, a}
 }
 
 type steppedKeys struct {
-	KeyStore
+	keys.Store
 	p *process
 }
 
 func (k steppedKeys) Create(ctx context.Context, name string) (key crypto.Signer, err error) {
-	err = k.p.step("make key", func() (err error) { key, err = k.KeyStore.Create(ctx, name); return err })
+	err = k.p.step("make key", func() (err error) { key, err = k.Store.Create(ctx, name); return err })
 	return key, err
 }
 
 func (k steppedKeys) Certify(ctx context.Context, name string, c *x509.Certificate) error {
-	return k.p.step("keep root", func() error { return k.KeyStore.Certify(ctx, name, c) })
+	return k.p.step("keep root", func() error { return k.Store.Certify(ctx, name, c) })
 }
 
 func (k steppedKeys) Delete(ctx context.Context, name string) error {
-	return k.p.step("delete key", func() error { return k.KeyStore.Delete(ctx, name) })
+	return k.p.step("delete key", func() error { return k.Store.Delete(ctx, name) })
 }
 
 type steppedUpstream struct {
-	Upstream
+	upstream.Upstream
 	p *process
 }
 
-func (u steppedUpstream) SignCA(ctx context.Context, r CARequest) (signed *Signed, err error) {
+func (u steppedUpstream) SignCA(ctx context.Context, r upstream.Request) (signed *upstream.Signed, err error) {
 	if signed, err = u.Upstream.SignCA(ctx, r); err != nil {
 		return nil, err
 	}

@@ -9,21 +9,22 @@ import (
 	"github.com/stretchr/testify/require"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/authority/plan"
 )
 
 // toldPeers is what a test says that peers have acknowledged.
 type toldPeers struct {
 	mu    sync.Mutex
-	peers []PeerStanding
+	peers []plan.PeerStanding
 }
 
-func (p *toldPeers) Acknowledged(context.Context, string) ([]PeerStanding, bool, error) {
+func (p *toldPeers) Acknowledged(context.Context, string) ([]plan.PeerStanding, bool, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.peers, true, nil
 }
 
-func (p *toldPeers) tell(peers ...PeerStanding) {
+func (p *toldPeers) tell(peers ...plan.PeerStanding) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.peers = peers
@@ -32,12 +33,12 @@ func (p *toldPeers) tell(peers ...PeerStanding) {
 // TestActivationWaitsForAPeer: the manager holds a rotation up for a peer that has not acknowledged, says so, and goes on when it has.
 func TestActivationWaitsForAPeer(t *testing.T) {
 	told := &toldPeers{}
-	told.tell(PeerStanding{Peer: "us.test", Connected: true})
+	told.tell(plan.PeerStanding{Peer: "us.test", Connected: true})
 	f, c := newOne(t, func(config *Config) { config.Acknowledgements = told })
 	_, err := c.AuthorityService().RotateAuthorities(t.Context(), &ententev1.RotateAuthoritiesRequest{TrustDomain: home.Name()})
 	require.NoError(t, err)
 	f.settle()
-	f.advance(HintsBeforeUse*DefaultRefreshHint + time.Minute)
+	f.advance(plan.HintsBeforeUse*plan.DefaultRefreshHint + time.Minute)
 	sequence := uint64(0)
 	for _, a := range f.list(home) {
 		if a.GetState() == ententev1.AuthorityState_AUTHORITY_STATE_PREPARED {
@@ -50,8 +51,8 @@ func TestActivationWaitsForAPeer(t *testing.T) {
 	require.NotZero(t, sequence, "it waits: %v", f.list(home))
 	published, ok := f.bundle(home).Sequence()
 	require.True(t, ok)
-	told.tell(PeerStanding{Peer: "us.test", Sequence: published, Connected: true})
-	f.advance(acknowledgeCheck)
+	told.tell(plan.PeerStanding{Peer: "us.test", Sequence: published, Connected: true})
+	f.advance(plan.PeersCheckInterval)
 	for _, a := range f.list(home) {
 		require.NotEqual(t, ententev1.AuthorityState_AUTHORITY_STATE_PREPARED, a.GetState(), "%v", a)
 	}

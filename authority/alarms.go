@@ -3,6 +3,7 @@ package authority
 import (
 	"context"
 	"fmt"
+	"github.com/ententehq/entente/authority/plan"
 	"sync"
 	"time"
 )
@@ -10,7 +11,7 @@ import (
 // alarmKey names one alarm of one kind in one domain.
 type alarmKey struct {
 	td, alarm string
-	kind      Kind
+	kind      plan.Kind
 }
 
 // alarmLog tells the log once when an alarm begins and once when it ends. A domain that has had no authority yet is not one
@@ -44,7 +45,7 @@ type troubles struct {
 }
 
 // set takes over how an attempt ended, and says whether it is the first one that failed.
-func (t *troubles) set(td string, kind Kind, err error) (first bool) {
+func (t *troubles) set(td string, kind plan.Kind, err error) (first bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.of == nil {
@@ -60,7 +61,7 @@ func (t *troubles) set(td string, kind Kind, err error) (first bool) {
 }
 
 // get returns why the newest attempt failed, and whether it did.
-func (t *troubles) get(td string, kind Kind) (text string, failed bool) {
+func (t *troubles) get(td string, kind plan.Kind) (text string, failed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if text, ok := t.of[alarmKey{td: td, kind: kind}]; ok {
@@ -73,13 +74,13 @@ func (t *troubles) get(td string, kind Kind) (text string, failed bool) {
 func (m *Manager) noteAlarms(context.Context) (next time.Time, err error) {
 	now := m.config.Now()
 	for td, d := range m.signing.Load().domains {
-		for _, kind := range Kinds {
-			newest := newestOf(Situation{Member: m.config.Member, Authorities: d.authorities}, kind)
-			active, exists := newest[Active]
-			if exists && now.Before(active.late()) {
-				next = sooner(next, active.late())
+		for _, kind := range plan.Kinds {
+			newest := plan.Newest(plan.Situation{Member: m.config.Member, Authorities: d.authorities}, kind)
+			active, exists := newest[plan.Active]
+			if exists && now.Before(active.Late()) {
+				next = plan.Sooner(next, active.Late())
 			}
-			on := alarms(now, newest, false)
+			on := plan.Alarms(now, newest, false)
 			for _, alarm := range []string{"late", "none"} {
 				began, ended := m.alarmed.note(alarmKey{td.Name(), alarm, kind}, on[alarm], exists)
 				switch {
@@ -96,7 +97,7 @@ func (m *Manager) noteAlarms(context.Context) (next time.Time, err error) {
 }
 
 // alarmWords say what an alarm means, and what is to be done.
-func alarmWords(alarm string, active Authority) string {
+func alarmWords(alarm string, active plan.Authority) string {
 	if alarm == "late" {
 		return fmt.Sprintf("the active authority %s has no successor, and signs until %s only; mend what the last failure names, after which all goes on by itself", active.ID, clock(active.NotAfter))
 	}

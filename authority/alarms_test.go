@@ -13,11 +13,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/authority/keys"
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/upstream"
 )
 
 func TestAlarmLog(t *testing.T) {
 	var l alarmLog
-	key := alarmKey{"eu.example.org", "none", X509}
+	key := alarmKey{"eu.example.org", "none", plan.X509}
 	for i, step := range []struct {
 		on, exists   bool
 		began, ended bool
@@ -35,7 +38,7 @@ func TestAlarmLog(t *testing.T) {
 		require.Equal(t, step.began, began, "step %d", i)
 		require.Equal(t, step.ended, ended, "step %d", i)
 	}
-	began, _ := l.note(alarmKey{"eu.example.org", "none", JWT}, true, false)
+	began, _ := l.note(alarmKey{"eu.example.org", "none", plan.JWT}, true, false)
 	require.False(t, began, "another kind has not had any")
 }
 
@@ -49,7 +52,7 @@ func TestFrom(t *testing.T) {
 
 // failing is an upstream that can be told to fail, or to hang until its caller ends, before an attempt has failed or after.
 type failing struct {
-	Upstream
+	upstream.Upstream
 	mu   sync.Mutex
 	err  error
 	hang bool
@@ -61,7 +64,7 @@ func (u *failing) set(err error, hang bool) {
 	u.err, u.hang = err, hang
 }
 
-func (u *failing) SignCA(ctx context.Context, r CARequest) (*Signed, error) {
+func (u *failing) SignCA(ctx context.Context, r upstream.Request) (*upstream.Signed, error) {
 	u.mu.Lock()
 	err, hang := u.err, u.hang
 	u.mu.Unlock()
@@ -83,9 +86,9 @@ func upstreamOf(t *testing.T) (*failing, func(*Config)) {
 	t.Helper()
 	u := &failing{}
 	return u, func(c *Config) {
-		keys, err := OpenKeyFolder(c.KeyDir)
+		keys, err := keys.OpenFolder(c.KeyDir)
 		require.NoError(t, err)
-		u.Upstream = NewSelfSigned(keys, 365*24*time.Hour)
+		u.Upstream = upstream.NewSelfSigned(keys, 365*24*time.Hour)
 		c.Upstream = u
 	}
 }
@@ -133,12 +136,12 @@ func TestAlarmsAreToldOnce(t *testing.T) {
 	}
 	u.set(errors.New("the upstream is away"), false)
 
-	f.jump(DefaultCATTL*3/4 - time.Hour)
+	f.jump(plan.DefaultCATTL*3/4 - time.Hour)
 	once(`could not prepare this member's next authorities; trying again`)
 	require.Zero(t, out.count("alarm"), out.String())
 	require.Zero(t, c.metricSum("entente_authority_alarm"))
 	require.Eventually(t, func() bool {
-		return c.signing.Load().domains[home].signers[JWT] != nil && len(f.list(home)) > 2
+		return c.signing.Load().domains[home].signers[plan.JWT] != nil && len(f.list(home)) > 2
 	}, testPatience, 10*time.Millisecond, "JWT authorities need no upstream")
 
 	f.jump(2 * time.Hour)
@@ -146,7 +149,7 @@ func TestAlarmsAreToldOnce(t *testing.T) {
 	require.Contains(t, out.String(), "the upstream is away")
 	require.Equal(t, 1.0, c.metricSum("entente_authority_alarm"))
 
-	f.jump(DefaultCATTL / 4)
+	f.jump(plan.DefaultCATTL / 4)
 	once("alarm none: this member has no authority to sign with any more")
 	once("the alarm is over: alarm=late")
 	require.Equal(t, 1.0, c.metricSum("entente_authority_alarm"))
@@ -165,18 +168,18 @@ func TestAlarmsAreToldOnce(t *testing.T) {
 func TestHangingUpstreamHoldsUpNothingElse(t *testing.T) {
 	u, with := upstreamOf(t)
 	f, c := newOne(t, with)
-	first := c.signing.Load().domains[home].signers[X509].id
-	f.advance(DefaultCATTL / 2) // the next ones are prepared
+	first := c.signing.Load().domains[home].signers[plan.X509].id
+	f.advance(plan.DefaultCATTL / 2) // the next ones are prepared
 	u.set(nil, true)
 	active := func() string {
-		if s := c.signing.Load().domains[home].signers[X509]; s != nil {
+		if s := c.signing.Load().domains[home].signers[plan.X509]; s != nil {
 			return s.id
 		}
 		return ""
 	}
-	f.jump(HintsBeforeUse * DefaultRefreshHint)
+	f.jump(plan.HintsBeforeUse * plan.DefaultRefreshHint)
 	require.Eventually(t, func() bool { return active() != first }, testPatience, 10*time.Millisecond)
-	f.jump(2 * DefaultCATTL)
+	f.jump(2 * plan.DefaultCATTL)
 	require.Eventually(t, func() bool { return active() == "" }, testPatience, 10*time.Millisecond, "it has expired, and is not ended")
 }
 
@@ -188,12 +191,12 @@ func TestHangingUpstreamHoldsUpNoJWTAuthorities(t *testing.T) {
 		with(config)
 		config.Logger = hclog.New(&hclog.LoggerOptions{Output: out, Level: hclog.Info, DisableTime: true})
 	})
-	jwt := func() string { return c.signing.Load().domains[home].signers[JWT].id }
+	jwt := func() string { return c.signing.Load().domains[home].signers[plan.JWT].id }
 	first := jwt()
 	u.set(nil, true)
-	f.jump(DefaultCATTL / 2)
-	require.Eventually(t, func() bool { return f.newest(JWT) != first }, testPatience, 10*time.Millisecond, "the next JWT authority is prepared")
-	f.jump(HintsBeforeUse * DefaultRefreshHint)
+	f.jump(plan.DefaultCATTL / 2)
+	require.Eventually(t, func() bool { return f.newest(plan.JWT) != first }, testPatience, 10*time.Millisecond, "the next JWT authority is prepared")
+	f.jump(plan.HintsBeforeUse * plan.DefaultRefreshHint)
 	require.Eventually(t, func() bool { return jwt() != first }, testPatience, 10*time.Millisecond, "and becomes active")
 	require.Zero(t, out.count("could not prepare"), out.String())
 }
@@ -207,13 +210,13 @@ func TestFirstFailedAttemptIsTheReason(t *testing.T) {
 		config.Logger = hclog.New(&hclog.LoggerOptions{Output: out, Level: hclog.Info, DisableTime: true})
 	})
 	u.set(errors.New("the upstream is away"), true)
-	jwt := f.newest(JWT)
-	f.jump(DefaultCATTL / 2)
+	jwt := f.newest(plan.JWT)
+	f.jump(plan.DefaultCATTL / 2)
 	require.Eventually(t, func() bool {
-		_, failed := c.troubles.get(home.Name(), X509)
-		return failed && f.newest(JWT) != jwt // else its alarm would rise too
+		_, failed := c.troubles.get(home.Name(), plan.X509)
+		return failed && f.newest(plan.JWT) != jwt // else its alarm would rise too
 	}, testPatience, 10*time.Millisecond)
-	f.jump(DefaultCATTL/4 + time.Minute)
+	f.jump(plan.DefaultCATTL/4 + time.Minute)
 	require.Eventually(t, func() bool { f.wake(); return out.count("alarm late") == 1 }, testPatience, 10*time.Millisecond)
 	require.Contains(t, out.String(), `last_failure="the upstream is away"`)
 	require.NotContains(t, out.String(), "no attempt has failed yet")
@@ -234,13 +237,13 @@ func TestNewDomainBeginsWithAllKinds(t *testing.T) {
 	require.NoError(t, err)
 	require.Eventually(t, func() bool {
 		d := c.signing.Load().domains[td]
-		return d != nil && d.signers[JWT] != nil
+		return d != nil && d.signers[plan.JWT] != nil
 	}, testPatience, 10*time.Millisecond)
-	require.Nil(t, c.signing.Load().domains[td].signers[X509])
+	require.Nil(t, c.signing.Load().domains[td].signers[plan.X509])
 }
 
 // newest is the ID of the newest authority of a kind in the home domain.
-func (f *fleet) newest(kind Kind) (id string) {
+func (f *fleet) newest(kind plan.Kind) (id string) {
 	var number uint64
 	for _, a := range f.crew[0].signing.Load().domains[home].authorities {
 		if a.Kind == kind && a.Number > number {

@@ -10,6 +10,9 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/svid"
+	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -48,9 +51,9 @@ func (m *Manager) tendAnchors(ctx context.Context) (next time.Time, err error) {
 	if !m.config.Contact.ClockSane() {
 		return m.config.Now().Add(clockCheck), nil
 	}
-	domains, err := Domains.List(m.config.Store.View(), "")
+	domains, err := table.Domains.List(m.config.Store.View(), "")
 	if err != nil {
-		return never, err
+		return plan.Never, err
 	}
 	var errs []error
 	for _, domain := range domains {
@@ -58,7 +61,7 @@ func (m *Manager) tendAnchors(ctx context.Context) (next time.Time, err error) {
 		if err != nil {
 			errs = append(errs, fmt.Errorf("anchors of %s: %w", domain.Key, err))
 		}
-		next = sooner(next, at)
+		next = plan.Sooner(next, at)
 	}
 	return next, errors.Join(errs...)
 }
@@ -67,35 +70,35 @@ func (m *Manager) tendAnchors(ctx context.Context) (next time.Time, err error) {
 func (m *Manager) tendAnchorsOf(ctx context.Context, name string) (time.Time, error) {
 	td, err := spiffeid.TrustDomainFromString(name)
 	if err != nil {
-		return never, err
+		return plan.Never, err
 	}
 	view := m.config.Store.View()
-	domain, ok, err := Domains.Get(view, name)
+	domain, ok, err := table.Domains.Get(view, name)
 	if err != nil || !ok {
-		return never, err
+		return plan.Never, err
 	}
 	listed, seen := m.seenAnchors(td)
 	s, err := m.anchorSituation(view, domain.Value, listed, seen, m.config.Now())
 	if err != nil {
-		return never, err
+		return plan.Never, err
 	}
-	actions, next := PlanAnchors(s)
+	actions, next := plan.Anchors(s)
 	if len(actions) == 0 {
 		if !s.Leads && len(s.Known) != len(s.Listed) {
-			next = sooner(next, s.Now.Add(lookAtAnchors)) // it may lead by then
+			next = plan.Sooner(next, s.Now.Add(lookAtAnchors)) // it may lead by then
 		}
 		return next, nil
 	}
 	err = m.update(ctx, name, func(tx *raftstore.Tx) ([]done, error) { return m.carryOutAnchors(tx, td, listed, seen) })
 	if err != nil {
-		return never, err
+		return plan.Never, err
 	}
 	return m.config.Now().Add(lookAtAnchors), nil
 }
 
 // carryOutAnchors plans anew inside the transaction, and carries the plan out.
 func (m *Manager) carryOutAnchors(tx *raftstore.Tx, td spiffeid.TrustDomain, listed []*x509.Certificate, seen bool) ([]done, error) {
-	domain, ok, err := Domains.Get(tx, td.Name())
+	domain, ok, err := table.Domains.Get(tx, td.Name())
 	if err != nil || !ok {
 		return nil, err
 	}
@@ -107,7 +110,7 @@ func (m *Manager) carryOutAnchors(tx *raftstore.Tx, td spiffeid.TrustDomain, lis
 	if err != nil {
 		return nil, err
 	}
-	actions, _ := PlanAnchors(s)
+	actions, _ := plan.Anchors(s)
 	var carried []done
 	for _, action := range actions {
 		if err := m.changeAnchor(tx, domain.Value, action, now); err != nil {
@@ -128,16 +131,16 @@ func (m *Manager) carryOutAnchors(tx *raftstore.Tx, td spiffeid.TrustDomain, lis
 // publishedWith writes down with anchors that were just published which sequence of the bundle did that.
 func publishedWith(tx *raftstore.Tx, td string, carried []done) error {
 	for _, d := range carried {
-		if d.Do != Verb(PublishAnchor) || d.Sequence == 0 {
+		if d.Do != plan.Verb(plan.PublishAnchor) || d.Sequence == 0 {
 			continue
 		}
-		key := anchorKey(td, d.anchor.Raw)
-		row, ok, err := upstreamAnchors.Get(tx, key)
+		key := table.AnchorKey(td, d.anchor.Raw)
+		row, ok, err := table.UpstreamAnchors.Get(tx, key)
 		if err != nil || !ok {
 			return err
 		}
 		row.Value.PublishSequence = d.Sequence
-		if err := upstreamAnchors.Put(tx, key, row.Value); err != nil {
+		if err := table.UpstreamAnchors.Put(tx, key, row.Value); err != nil {
 			return err
 		}
 	}
@@ -145,12 +148,12 @@ func publishedWith(tx *raftstore.Tx, td string, carried []done) error {
 }
 
 // anchorDone is a step with an anchor, as logs tell it.
-func anchorDone(action AnchorAction) (done, error) {
+func anchorDone(action plan.AnchorAction) (done, error) {
 	c, err := x509.ParseCertificate([]byte(action.ID))
 	if err != nil {
 		return done{}, fmt.Errorf("an anchor of the upstream: %w", err)
 	}
-	return done{Action: Action{Do: Verb(action.Do), Kind: X509, ID: AnchorID(c), Why: action.Why}, anchor: c}, nil
+	return done{Action: plan.Action{Do: plan.Verb(action.Do), Kind: plan.X509, ID: svid.AnchorID(c), Why: action.Why}, anchor: c}, nil
 }
 
 // errHeld is wrapped where the upstream signs below an anchor that an operator has not approved.
@@ -159,40 +162,40 @@ var errHeld = errors.New("the anchor waits for approval")
 // admitAnchor publishes what the upstream has just been seen to list, and says why nothing may be signed below an anchor.
 func (m *Manager) admitAnchor(ctx context.Context, td spiffeid.TrustDomain, anchor *x509.Certificate) error {
 	view := m.config.Store.View()
-	revoked, err := revokedOf(view, td.Name())
+	revoked, err := table.RevokedSet(view, td.Name())
 	if err != nil {
 		return err
 	}
 	if revoked(anchor.Raw) {
-		return fmt.Errorf("the upstream signs below the anchor %s, which was revoked; make an issuer below another one its default", AnchorID(anchor))
+		return fmt.Errorf("the upstream signs below the anchor %s, which was revoked; make an issuer below another one its default", svid.AnchorID(anchor))
 	}
 	if m.anchors == nil {
 		return nil
 	}
-	if first, err := noAnchorYet(m.config.Store.View(), td.Name()); err != nil || first {
+	if first, err := table.HasNoAnchor(m.config.Store.View(), td.Name()); err != nil || first {
 		return err // it comes with the authority
 	}
 	if _, err := m.tendAnchorsOf(ctx, td.Name()); err != nil {
 		return err
 	}
-	published, err := anchorPublished(m.config.Store.View(), td.Name(), anchor.Raw)
+	published, err := table.AnchorPublished(m.config.Store.View(), td.Name(), anchor.Raw)
 	switch {
 	case err != nil || published:
 		return err
 	case m.config.AnchorApproval:
 		return fmt.Errorf("the upstream signs below the anchor %s (%s), which is new: if it is meant to be, run 'entente authority approve %s --domain %s': %w",
-			AnchorID(anchor), anchor.Subject, AnchorID(anchor), td.Name(), errHeld)
+			svid.AnchorID(anchor), anchor.Subject, svid.AnchorID(anchor), td.Name(), errHeld)
 	}
-	return fmt.Errorf("the upstream signs below the anchor %s (%s), which it does not list among its anchors", AnchorID(anchor), anchor.Subject)
+	return fmt.Errorf("the upstream signs below the anchor %s (%s), which it does not list among its anchors", svid.AnchorID(anchor), anchor.Subject)
 }
 
 // refusedAnchor says below which anchors nothing must be signed now: what was revoked, and what is not approved yet.
 func (m *Manager) refusedAnchor(r raftstore.Reader, td string) (func(*x509.Certificate) bool, error) {
-	revoked, err := revokedOf(r, td)
+	revoked, err := table.RevokedSet(r, td)
 	if err != nil {
 		return nil, err
 	}
-	rows, err := listUpstreamAnchors(r, td)
+	rows, err := table.ListUpstreamAnchors(r, td)
 	if err != nil {
 		return nil, err
 	}
@@ -213,15 +216,15 @@ func (m *Manager) bringAnchor(tx *raftstore.Tx, domain *statev1.Domain, row *sta
 	if m.anchors == nil || len(row.GetAnchors()) == 0 {
 		return nil, true, nil
 	}
-	published, err := anchorPublished(tx, domain.GetTrustDomain(), row.GetAnchors()[0])
+	published, err := table.AnchorPublished(tx, domain.GetTrustDomain(), row.GetAnchors()[0])
 	if err != nil || published {
 		return nil, published, err
 	}
-	first, err := noAnchorYet(tx, domain.GetTrustDomain())
+	first, err := table.HasNoAnchor(tx, domain.GetTrustDomain())
 	if err != nil || !first {
 		return nil, false, err
 	}
-	action := AnchorAction{Do: PublishAnchor, ID: string(row.GetAnchors()[0]), Why: "the domain begins with it"}
+	action := plan.AnchorAction{Do: plan.PublishAnchor, ID: string(row.GetAnchors()[0]), Why: "the domain begins with it"}
 	if err := m.changeAnchor(tx, domain, action, now); err != nil {
 		return nil, false, err
 	}

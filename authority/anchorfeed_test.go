@@ -16,12 +16,17 @@ import (
 	"github.com/stretchr/testify/require"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/authority/keys"
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/svid"
+	"github.com/ententehq/entente/authority/table"
+	"github.com/ententehq/entente/authority/upstream"
 	"github.com/ententehq/entente/raftstore"
 )
 
 // registrar is an upstream with several roots, that lists some of them and signs below one.
 type registrar struct {
-	roots map[string]*SelfSigned
+	roots map[string]*upstream.SelfSigned
 
 	mu      sync.Mutex
 	certs   map[string]*x509.Certificate
@@ -32,18 +37,18 @@ type registrar struct {
 
 func newRegistrar(t *testing.T, names ...string) *registrar {
 	t.Helper()
-	r := &registrar{roots: map[string]*SelfSigned{}, certs: map[string]*x509.Certificate{}, signs: names[0], listed: names[:1], changed: make(chan struct{})}
+	r := &registrar{roots: map[string]*upstream.SelfSigned{}, certs: map[string]*x509.Certificate{}, signs: names[0], listed: names[:1], changed: make(chan struct{})}
 	for _, name := range names {
-		store, err := OpenKeyFolder(t.TempDir() + "/" + name)
+		store, err := keys.OpenFolder(t.TempDir() + "/" + name)
 		require.NoError(t, err)
-		r.roots[name] = NewSelfSigned(store, DefaultRootTTL)
-		key, err := newKey()
+		r.roots[name] = upstream.NewSelfSigned(store, plan.DefaultRootTTL)
+		key, err := keys.Generate()
 		require.NoError(t, err)
 		der, err := x509.CreateCertificateRequest(nil, &x509.CertificateRequest{}, key)
 		require.NoError(t, err)
 		csr, err := x509.ParseCertificateRequest(der)
 		require.NoError(t, err)
-		signed, err := r.roots[name].SignCA(t.Context(), CARequest{TrustDomain: home, CSR: csr, Now: time.Now(), TTL: time.Hour})
+		signed, err := r.roots[name].SignCA(t.Context(), upstream.Request{TrustDomain: home, CSR: csr, Now: time.Now(), TTL: time.Hour})
 		require.NoError(t, err)
 		r.certs[name] = signed.Anchors[0]
 	}
@@ -70,7 +75,7 @@ func (r *registrar) Anchors(td spiffeid.TrustDomain) ([]*x509.Certificate, <-cha
 	return out, r.changed
 }
 
-func (r *registrar) SignCA(ctx context.Context, request CARequest) (*Signed, error) {
+func (r *registrar) SignCA(ctx context.Context, request upstream.Request) (*upstream.Signed, error) {
 	r.mu.Lock()
 	signs := r.signs
 	r.mu.Unlock()
@@ -93,7 +98,7 @@ func (r *registrar) Revoke(context.Context, spiffeid.TrustDomain, *x509.Certific
 }
 func (r *registrar) Prune(func(*x509.Certificate) bool) error { return nil }
 
-func (r *registrar) id(name string) string { return AnchorID(r.certs[name]) }
+func (r *registrar) id(name string) string { return svid.AnchorID(r.certs[name]) }
 
 // in are the names of the roots in the bundle.
 func (r *registrar) in(f *fleet) string {
@@ -148,7 +153,7 @@ func TestARootIsReplaced(t *testing.T) {
 	require.Equal(t, "new old", r.in(f), "it is published before anything is signed below it")
 	require.Equal(t, []string{"x509 anchor " + r.id("new") + ": it is new in the upstream"}, r.audited(f, "publish anchor", "new"))
 	require.Equal(t, "old:active", r.below(f))
-	f.advance(HintsBeforeUse * DefaultRefreshHint)
+	f.advance(plan.HintsBeforeUse * plan.DefaultRefreshHint)
 
 	alive := f.issue(f.crew[0], workload(1))[0]
 	_, err := f.crew[1].AuthorityService().RotateAuthorities(t.Context(), &ententev1.RotateAuthoritiesRequest{TrustDomain: home.Name()})
@@ -182,11 +187,11 @@ func TestAnAuthorityWaitsForItsAnchor(t *testing.T) {
 	require.NoError(t, err)
 	f.settle()
 	require.Equal(t, "new:prepared old:active", r.below(f))
-	rows, err := listAuthorities(f.crew[0].store.View(), home.Name())
+	rows, err := table.ListAuthorities(f.crew[0].store.View(), home.Name())
 	require.NoError(t, err)
 	for _, row := range rows {
-		if a := authorityOf(row); a.Kind == X509 && a.State == Prepared {
-			require.WithinDuration(t, published.Add(HintsBeforeUse*DefaultRefreshHint), a.Ready, 0, "the anchor's, not a minute later")
+		if a := table.AuthorityOf(row); a.Kind == plan.X509 && a.State == plan.Prepared {
+			require.WithinDuration(t, published.Add(plan.HintsBeforeUse*plan.DefaultRefreshHint), a.Ready, 0, "the anchor's, not a minute later")
 			require.Equal(t, sequence, a.Published)
 		}
 	}
@@ -214,9 +219,9 @@ entente_authority_anchors{state="published",trust_domain="eu.example.org"} 2
 	require.NoError(t, err)
 	require.Equal(t, "new old", r.in(f))
 
-	_, err = c.store.Update(t.Context(), func(tx *raftstore.Tx) error { return forgetUpstreamAnchors(tx, home.Name()) })
+	_, err = c.store.Update(t.Context(), func(tx *raftstore.Tx) error { return table.ForgetUpstreamAnchors(tx, home.Name()) })
 	require.NoError(t, err)
-	left, err := listUpstreamAnchors(c.store.View(), home.Name())
+	left, err := table.ListUpstreamAnchors(c.store.View(), home.Name())
 	require.NoError(t, err)
 	require.Empty(t, left)
 }

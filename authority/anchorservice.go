@@ -17,6 +17,9 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/svid"
+	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -48,11 +51,11 @@ func (m *Manager) anchorMessages(r raftstore.Reader, domain *statev1.Domain) ([]
 	if err != nil {
 		return nil, err
 	}
-	rows, err := listAuthorities(r, td)
+	rows, err := table.ListAuthorities(r, td)
 	if err != nil {
 		return nil, err
 	}
-	fed, err := listUpstreamAnchors(r, td)
+	fed, err := table.ListUpstreamAnchors(r, td)
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +63,7 @@ func (m *Manager) anchorMessages(r raftstore.Reader, domain *statev1.Domain) ([]
 	add := func(c *x509.Certificate, state ententev1.AnchorState) *ententev1.Anchor {
 		sum := sha256.Sum256(c.Raw)
 		a := &ententev1.Anchor{
-			TrustDomain: td, KeyId: AnchorID(c), Sha256: hex.EncodeToString(sum[:]), Subject: c.Subject.String(),
+			TrustDomain: td, KeyId: svid.AnchorID(c), Sha256: hex.EncodeToString(sum[:]), Subject: c.Subject.String(),
 			NotBefore: timestamppb.New(c.NotBefore), NotAfter: timestamppb.New(c.NotAfter), State: state,
 		}
 		messages[string(c.Raw)] = a
@@ -125,7 +128,7 @@ func (s *authorityService) ApproveAnchor(ctx context.Context, r *ententev1.Appro
 		return nil, status.Error(codes.InvalidArgument, "anchor is empty; name one by its key ID or its SHA-256, as 'entente authority anchors' shows them")
 	}
 	var approved *x509.Certificate
-	did, err := s.m.steer(ctx, r.GetTrustDomain(), func(tx *raftstore.Tx, domain *statev1.Domain, situation Situation) ([]Action, error) {
+	did, err := s.m.steer(ctx, r.GetTrustDomain(), func(tx *raftstore.Tx, domain *statev1.Domain, situation plan.Situation) ([]plan.Action, error) {
 		var err error
 		approved, err = s.m.approve(tx, domain, wanted, situation.Now)
 		return nil, err
@@ -133,14 +136,14 @@ func (s *authorityService) ApproveAnchor(ctx context.Context, r *ententev1.Appro
 	if err != nil {
 		return nil, err
 	}
-	s.m.log.Info("approve anchor", "trust_domain", did.domain.GetTrustDomain(), "id", AnchorID(approved), "revision", did.revision)
+	s.m.log.Info("approve anchor", "trust_domain", did.domain.GetTrustDomain(), "id", svid.AnchorID(approved), "revision", did.revision)
 	messages, err := s.m.anchorMessages(s.m.config.Store.View(), did.domain)
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
 	response := &ententev1.ApproveAnchorResponse{Revision: uint64(did.revision)}
 	for _, a := range messages {
-		if a.GetKeyId() == AnchorID(approved) {
+		if a.GetKeyId() == svid.AnchorID(approved) {
 			response.Anchor = a
 		}
 	}
@@ -149,7 +152,7 @@ func (s *authorityService) ApproveAnchor(ctx context.Context, r *ententev1.Appro
 
 // approve publishes the one anchor of the domain's upstream of that key ID or SHA-256 which waits for it.
 func (m *Manager) approve(tx *raftstore.Tx, domain *statev1.Domain, wanted string, now time.Time) (*x509.Certificate, error) {
-	rows, err := listUpstreamAnchors(tx, domain.GetTrustDomain())
+	rows, err := table.ListUpstreamAnchors(tx, domain.GetTrustDomain())
 	if err != nil {
 		return nil, err
 	}
@@ -159,16 +162,16 @@ func (m *Manager) approve(tx *raftstore.Tx, domain *statev1.Domain, wanted strin
 			return nil, fmt.Errorf("an anchor of the upstream of %s: %w", domain.GetTrustDomain(), err)
 		}
 		sum := sha256.Sum256(c.Raw)
-		if wanted != AnchorID(c) && wanted != hex.EncodeToString(sum[:]) {
+		if wanted != svid.AnchorID(c) && wanted != hex.EncodeToString(sum[:]) {
 			continue
 		}
 		if row.GetPublished() {
-			return nil, refused{fmt.Errorf("anchor %s of %s is in the bundle already", AnchorID(c), domain.GetTrustDomain())}
+			return nil, refused{fmt.Errorf("anchor %s of %s is in the bundle already", svid.AnchorID(c), domain.GetTrustDomain())}
 		}
-		if err := m.changeAnchor(tx, domain, AnchorAction{Do: PublishAnchor, ID: string(c.Raw)}, now); err != nil {
+		if err := m.changeAnchor(tx, domain, plan.AnchorAction{Do: plan.PublishAnchor, ID: string(c.Raw)}, now); err != nil {
 			return nil, err
 		}
-		d := done{Action: Action{Do: Verb(PublishAnchor)}, anchor: c}
+		d := done{Action: plan.Action{Do: plan.Verb(plan.PublishAnchor)}, anchor: c}
 		if d.Sequence, err = m.publish(tx, domain, now); err != nil {
 			return nil, err
 		}

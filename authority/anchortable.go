@@ -8,25 +8,27 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/raftstore"
 )
 
 // anchorSituation reads what decides what becomes of the anchors of a domain's upstream.
-func (m *Manager) anchorSituation(r raftstore.Reader, domain *statev1.Domain, listed []*x509.Certificate, seen bool, now time.Time) (AnchorSituation, error) {
+func (m *Manager) anchorSituation(r raftstore.Reader, domain *statev1.Domain, listed []*x509.Certificate, seen bool, now time.Time) (plan.AnchorSituation, error) {
 	td := domain.GetTrustDomain()
-	revoked, err := revokedOf(r, td)
+	revoked, err := table.RevokedSet(r, td)
 	if err != nil {
-		return AnchorSituation{}, err
+		return plan.AnchorSituation{}, err
 	}
-	rows, err := listAuthorities(r, td)
+	rows, err := table.ListAuthorities(r, td)
 	if err != nil {
-		return AnchorSituation{}, err
+		return plan.AnchorSituation{}, err
 	}
-	first, err := noAnchorYet(r, td)
+	first, err := table.HasNoAnchor(r, td)
 	if err != nil {
-		return AnchorSituation{}, err
+		return plan.AnchorSituation{}, err
 	}
-	s := AnchorSituation{
+	s := plan.AnchorSituation{
 		Now: now, Leads: m.config.Store.IsLeader(), Approval: m.config.AnchorApproval, Seen: seen, First: first,
 		Revoked: func(id string) bool { return revoked([]byte(id)) },
 	}
@@ -37,33 +39,33 @@ func (m *Manager) anchorSituation(r raftstore.Reader, domain *statev1.Domain, li
 		}
 	}
 	for _, c := range listed {
-		s.Listed = append(s.Listed, ListedAnchor{ID: string(c.Raw), NotAfter: c.NotAfter})
+		s.Listed = append(s.Listed, plan.ListedAnchor{ID: string(c.Raw), NotAfter: c.NotAfter})
 	}
-	known, err := listUpstreamAnchors(r, td)
+	known, err := table.ListUpstreamAnchors(r, td)
 	if err != nil {
-		return AnchorSituation{}, err
+		return plan.AnchorSituation{}, err
 	}
 	for _, row := range known {
 		c, err := x509.ParseCertificate(row.GetCertificate())
 		if err != nil {
-			return AnchorSituation{}, fmt.Errorf("an anchor of the upstream of %s: %w", td, err)
+			return plan.AnchorSituation{}, fmt.Errorf("an anchor of the upstream of %s: %w", td, err)
 		}
 		id := string(row.GetCertificate())
-		s.Known = append(s.Known, KnownAnchor{
-			ID: id, NotAfter: c.NotAfter, Published: row.GetPublished(), Unlisted: timeOf(row.GetUnlistedTime()), InUse: inUse[id],
+		s.Known = append(s.Known, plan.KnownAnchor{
+			ID: id, NotAfter: c.NotAfter, Published: row.GetPublished(), Unlisted: table.TimeOf(row.GetUnlistedTime()), InUse: inUse[id],
 		})
 	}
 	return s, nil
 }
 
 // changeAnchor carries out one step with an anchor of a domain's upstream.
-func (m *Manager) changeAnchor(tx *raftstore.Tx, domain *statev1.Domain, action AnchorAction, now time.Time) error {
+func (m *Manager) changeAnchor(tx *raftstore.Tx, domain *statev1.Domain, action plan.AnchorAction, now time.Time) error {
 	td := domain.GetTrustDomain()
-	key := anchorKey(td, []byte(action.ID))
-	if action.Do == DropAnchor {
-		return upstreamAnchors.Delete(tx, key)
+	key := table.AnchorKey(td, []byte(action.ID))
+	if action.Do == plan.DropAnchor {
+		return table.UpstreamAnchors.Delete(tx, key)
 	}
-	row, _, err := upstreamAnchors.Get(tx, key)
+	row, _, err := table.UpstreamAnchors.Get(tx, key)
 	if err != nil {
 		return err
 	}
@@ -72,16 +74,16 @@ func (m *Manager) changeAnchor(tx *raftstore.Tx, domain *statev1.Domain, action 
 		anchor = &statev1.UpstreamAnchor{TrustDomain: td, Certificate: []byte(action.ID), SeenBy: m.config.Member, SeenTime: timestamppb.New(now)}
 	}
 	switch action.Do {
-	case PublishAnchor:
-		ready, err := anchorReady(tx, domain, []byte(action.ID), now)
+	case plan.PublishAnchor:
+		ready, err := table.AnchorReady(tx, domain, []byte(action.ID), now)
 		if err != nil {
 			return err
 		}
 		anchor.Published, anchor.PublishTime, anchor.ReadyTime = true, timestamppb.New(now), timestamppb.New(ready)
-	case UnlistAnchor:
+	case plan.UnlistAnchor:
 		anchor.UnlistedTime = timestamppb.New(now)
-	case RelistAnchor:
+	case plan.RelistAnchor:
 		anchor.UnlistedTime = nil
 	}
-	return upstreamAnchors.Put(tx, key, anchor)
+	return table.UpstreamAnchors.Put(tx, key, anchor)
 }

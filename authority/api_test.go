@@ -17,6 +17,8 @@ import (
 
 	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/authority/keys"
+	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -42,7 +44,7 @@ func serveAPI(t testing.TB, c *crewman, log *access.Log) *api {
 	t.Helper()
 	guard, err := access.NewGuard(access.GuardConfig{
 		Store: c.store, Home: home, Log: log,
-		Hosted: func(r raftstore.Reader, td spiffeid.TrustDomain) (bool, error) { return Hosts(r, td.Name()) },
+		Hosted: func(r raftstore.Reader, td spiffeid.TrustDomain) (bool, error) { return table.Hosts(r, td.Name()) },
 	})
 	require.NoError(t, err)
 	a := &api{t: t, member: c, guard: guard}
@@ -108,7 +110,7 @@ func callerOfTLS(info credentials.AuthInfo) access.Caller {
 // dial connects as a holder of an SVID of that name.
 func (a *api) dial(id string) ententev1.SVIDServiceClient {
 	a.t.Helper()
-	key, err := newKey()
+	key, err := keys.Generate()
 	require.NoError(a.t, err)
 	signed, err := a.member.issueX509(context.Background(), &ententev1.IssueX509SVIDRequest{SpiffeId: id, Csr: csr(a.t, key)}, "test", "")
 	require.NoError(a.t, err)
@@ -151,7 +153,7 @@ func (a *api) grant(id, path string) {
 // csrOf is a request of a fresh key.
 func csrOf(t testing.TB) []byte {
 	t.Helper()
-	key, err := newKey()
+	key, err := keys.Generate()
 	require.NoError(t, err)
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
 	require.NoError(t, err)

@@ -9,6 +9,9 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/svid"
+	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -96,14 +99,14 @@ func (m *Manager) rotate(tx *raftstore.Tx, domain *statev1.Domain, anchors bool)
 	if anchors {
 		row.AnchorRotation = row.Rotation
 	}
-	return RotationTakes(situation), rotations.Put(tx, td, row)
+	return plan.RotationTakes(situation), table.Rotations.Put(tx, td, row)
 }
 
 // named returns the hosted domain of that name, or all of them for the empty name.
 func (m *Manager) named(r raftstore.Reader, name string) ([]*statev1.Domain, error) {
 	if name == "" {
 		var all []*statev1.Domain
-		for row, err := range Domains.All(r, "") {
+		for row, err := range table.Domains.All(r, "") {
 			if err != nil {
 				return nil, raftstore.StatusError(err)
 			}
@@ -115,7 +118,7 @@ func (m *Manager) named(r raftstore.Reader, name string) ([]*statev1.Domain, err
 	if err != nil {
 		return nil, err
 	}
-	row, ok, err := Domains.Get(r, td.Name())
+	row, ok, err := table.Domains.Get(r, td.Name())
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
@@ -125,7 +128,7 @@ func (m *Manager) named(r raftstore.Reader, name string) ([]*statev1.Domain, err
 	return []*statev1.Domain{row.Value}, nil
 }
 
-func authorityMessage(s Situation, row *statev1.Authority) (*ententev1.Authority, error) {
+func authorityMessage(s plan.Situation, row *statev1.Authority) (*ententev1.Authority, error) {
 	message := &ententev1.Authority{
 		Id:           row.GetId(),
 		TrustDomain:  row.GetTrustDomain(),
@@ -141,18 +144,18 @@ func authorityMessage(s Situation, row *statev1.Authority) (*ententev1.Authority
 		TaintTime:    row.GetTaintTime(),
 		RevokeTime:   row.GetRevokeTime(),
 	}
-	if Kind(row.GetKind()) == X509 {
-		anchor, err := anchorOf(row)
+	if plan.Kind(row.GetKind()) == plan.X509 {
+		anchor, err := table.AnchorOf(row)
 		if err != nil {
 			return nil, err
 		}
-		message.KeyId = AnchorID(anchor)
+		message.KeyId = svid.AnchorID(anchor)
 	}
-	at, waits := Wait(s, authorityOf(row))
-	if !at.Equal(never) {
+	at, waits := plan.Wait(s, table.AuthorityOf(row))
+	if !at.Equal(plan.Never) {
 		message.NextTime = timestamppb.New(at)
 	}
 	message.WaitsFor = waits
-	message.Unacknowledged = unacknowledgedMessages(s, authorityOf(row))
+	message.Unacknowledged = unacknowledgedMessages(s, table.AuthorityOf(row))
 	return message, nil
 }

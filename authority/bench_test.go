@@ -19,6 +19,8 @@ import (
 
 	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/svid"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
 )
@@ -30,10 +32,10 @@ const slice = 500 * time.Millisecond
 // against x509.CreateCertificate alone on a request that was checked before: "ratio" is what is left of the bare
 // rate, both on the same cores in the same run. "issued/s" is of all members together.
 func BenchmarkIssueX509SVID(b *testing.B) {
-	key, ca := selfSignedCA(b, time.Now(), DefaultCATTL)
-	public, err := ParseCSR(csrOf(b))
+	key, ca := selfSignedCA(b, time.Now(), plan.DefaultCATTL)
+	public, err := svid.ParseCSR(csrOf(b))
 	require.NoError(b, err)
-	template := leafTemplate(b, spiffeid.RequireFromString(workload(1)), public, time.Now(), time.Hour, ca)
+	template := leafTemplate(spiffeid.RequireFromString(workload(1)), time.Now(), time.Hour)
 	bare := func() error {
 		_, err := x509.CreateCertificate(rand.Reader, template, ca, public, key)
 		return err
@@ -168,7 +170,7 @@ func signingMembers(b *testing.B, n int) []ententev1.SVIDServiceClient {
 		c.Audit = auditFile(b)
 		c.IssueRate, c.IssueBurst = 1e9, 1e9 // asked at each request, and never reached
 	}, stores...)
-	f.advance(HintsBeforeUse*DefaultRefreshHint + time.Second)
+	f.advance(plan.HintsBeforeUse*plan.DefaultRefreshHint + time.Second)
 	var clients []ententev1.SVIDServiceClient
 	for _, c := range f.crew {
 		a := serveAPI(b, c, c.config.Audit.(*access.Log))

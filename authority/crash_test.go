@@ -11,6 +11,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/table"
+	"github.com/ententehq/entente/authority/upstream"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
@@ -65,7 +68,7 @@ func life(t *testing.T, kind string, members int, follower bool, at int) bool {
 	}
 	chosen := slices.IndexFunc(stores, func(s *raftstore.Store) bool { return s.IsLeader() != follower })
 	require.GreaterOrEqual(t, chosen, 0)
-	versions := stores[0].Watch([]raftstore.Prefix{HostedBundles.Prefix("")}, 0)
+	versions := stores[0].Watch([]raftstore.Prefix{table.HostedBundles.Prefix("")}, 0)
 	defer versions.Close()
 	f := prepareFleet(t, a.attend, stores...)
 	a.f, f.mend, a.of = f, a.mend, func() *crewman { return f.crew[chosen] }
@@ -77,13 +80,13 @@ func life(t *testing.T, kind string, members int, follower bool, at int) bool {
 
 	l.goOn(0)
 	l.goOn(12 * time.Hour) // half of the life: a successor is prepared
-	l.goOn(HintsBeforeUse * DefaultRefreshHint)
-	l.goOn(DefaultSigningGrace + DefaultX509SVIDTTL)
+	l.goOn(plan.HintsBeforeUse * plan.DefaultRefreshHint)
+	l.goOn(plan.DefaultSigningGrace + plan.DefaultX509SVIDTTL)
 	l.asked(func(ctx context.Context, s ententev1.AuthorityServiceServer) error {
 		_, err := s.RotateAuthorities(ctx, &ententev1.RotateAuthoritiesRequest{Anchors: true})
 		return err
 	})
-	l.goOn(HintsBeforeUse * DefaultRefreshHint)
+	l.goOn(plan.HintsBeforeUse * plan.DefaultRefreshHint)
 	l.asked(func(ctx context.Context, s ententev1.AuthorityServiceServer) error {
 		_, err := s.PrepareAuthorities(ctx, &ententev1.PrepareAuthoritiesRequest{})
 		return err
@@ -99,7 +102,7 @@ func life(t *testing.T, kind string, members int, follower bool, at int) bool {
 			return err
 		})
 	}
-	l.goOn(DefaultSigningGrace + DefaultX509SVIDTTL)
+	l.goOn(plan.DefaultSigningGrace + plan.DefaultX509SVIDTTL)
 	l.goOn(orphanAge + time.Minute)
 	l.end()
 	a.mu.Lock()
@@ -205,7 +208,7 @@ func (l *lived) check() {
 		batch, err := l.versions.Next(ctx)
 		require.NoError(l.t, err)
 		for _, change := range batch.Changes {
-			row, err := HostedBundles.Decode(change.Value)
+			row, err := table.HostedBundles.Decode(change.Value)
 			require.NoError(l.t, err)
 			b, err := bundle.FromRow(row)
 			require.NoError(l.t, err)
@@ -249,7 +252,7 @@ func (l *lived) keys(c *crewman) string {
 	names, err := c.keys.Names(context.Background())
 	require.NoError(l.t, err)
 	for _, name := range names {
-		if strings.HasPrefix(name, rootNames) {
+		if strings.HasPrefix(name, upstream.RootPrefix) {
 			if root, err := c.keys.Certificate(name); err == nil && (root == nil || !inUse(root)) {
 				return "nothing is below root " + name
 			}

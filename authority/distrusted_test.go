@@ -10,6 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/table"
 )
 
 // shopOf are the active authorities of a domain, by kind.
@@ -83,10 +85,10 @@ func TestRestoreBringsBackNothingThatWasRevoked(t *testing.T) {
 			}
 
 			// It is forgotten when no snapshot can make anything of it any more.
-			f.advance(DefaultCATTL + remembered)
+			f.advance(plan.DefaultCATTL + table.DistrustedKept)
 			require.Eventually(t, func() bool {
 				f.wake()
-				rows, err := distrusted.List(c.store.View(), "")
+				rows, err := table.Distrusted.List(c.store.View(), "")
 				return err == nil && len(rows) == 0
 			}, testPatience, 5*time.Millisecond)
 		})
@@ -107,7 +109,7 @@ func TestRestoreLeavesOutWhatHasExpired(t *testing.T) {
 	require.NoError(t, err)
 	_, err = c.DomainService().DeleteDomain(ctx, &ententev1.DeleteDomainRequest{TrustDomain: shop.Name()})
 	require.NoError(t, err)
-	f.advance(2 * DefaultCATTL)
+	f.advance(2 * plan.DefaultCATTL)
 	_, err = c.store.RestoreSnapshot(ctx, bytes.NewReader(snapshot.Bytes()))
 	require.NoError(t, err)
 	require.NotContains(t, f.bundle(shop).JWTAuthorities(), was[ententev1.AuthorityKind_AUTHORITY_KIND_JWT].GetId())

@@ -1,15 +1,15 @@
 // Package authority keeps the signing authorities of the trust domains that this cluster is the authority for.
 //
-// Each member has keys of its own: for each hosted domain an X.509 CA, below an anchor of its [Upstream], and a JWT
+// Each member has keys of its own: for each hosted domain an X.509 CA, below an anchor of its [upstream.Upstream], and a JWT
 // key. Private keys stay on the member, in its data folder or in memory; what is replicated is the public side, one row an authority,
 // and the domain's trust bundle, which is nothing but the union of what verifies those rows.
 //
 // An authority is prepared (published, not signing), active (signing), retiring (published until all that it signed
 // has expired) and then gone. An operator can end one sooner: tainted, it signs no more and what it signed is renewed;
-// revoked, it verifies nothing any more either, as far as this cluster decides that. [Plan] holds every rule of that life as one pure function; the [Manager] runs it on
+// revoked, it verifies nothing any more either, as far as this cluster decides that. [plan.Next] holds every rule of that life as one pure function; the [Manager] runs it on
 // each change of the tables and at the moment that Plan itself names, makes the keys that a plan asks for, and then
 // runs Plan again inside the transaction that carries it out, so that what is decided and what is true cannot part.
-// A member acts on its own authorities only; the leader ends what a removed or lost member left ([PlanForLost]).
+// A member acts on its own authorities only; the leader ends what a removed or lost member left ([plan.ForLost]).
 //
 // What this package promises:
 //
@@ -29,10 +29,10 @@
 //     [Lint], and only by a member that heard from the leader within the signing grace.
 //   - Names below /entente/ are issued to members of this cluster and to nobody else.
 //
-// What it never does: let a private key out of its [KeyStore], keep one in Raft or the log, or write to Raft for a
+// What it never does: let a private key out of its [keys.Store], keep one in Raft or the log, or write to Raft for a
 // signature.
 //
-// An upstream that has anchors of its own ([AnchorSource]) is followed: [PlanAnchors] holds the rules by which they come into the
+// An upstream that has anchors of its own ([upstream.AnchorSource]) is followed: [plan.Anchors] holds the rules by which they come into the
 // bundle, before anything is signed below them, and leave it; anchorfeed.go carries them out, and anchorservice.go shows them.
 //
 // Read lifecycle.go first, then publication.go and transition.go; distrust.go and steer.go are what operators do, watch.go

@@ -15,6 +15,8 @@ import (
 	"github.com/ententehq/entente/access"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -41,7 +43,7 @@ func (s *domainService) CreateDomain(ctx context.Context, r *ententev1.CreateDom
 	settings := s.m.config.Defaults
 	for _, f := range domainFields {
 		if f.given(asked) {
-			if settings, err = f.apply(settings, asked, never); err != nil {
+			if settings, err = f.apply(settings, asked, plan.Never); err != nil {
 				return nil, err
 			}
 		}
@@ -55,8 +57,8 @@ func (s *domainService) CreateDomain(ctx context.Context, r *ententev1.CreateDom
 			return err
 		}
 		row = &statev1.Domain{TrustDomain: td.Name(), EndpointHost: asked.GetEndpointHost(), OidcIssuer: asked.GetOidcIssuer(), CreateTime: timestamppb.New(s.m.config.Now())}
-		setSettings(row, settings)
-		return Domains.Put(tx, td.Name(), row)
+		table.SetSettings(row, settings)
+		return table.Domains.Put(tx, td.Name(), row)
 	})
 	if err != nil {
 		return nil, raftstore.StatusError(err)
@@ -67,7 +69,7 @@ func (s *domainService) CreateDomain(ctx context.Context, r *ententev1.CreateDom
 // creatable refuses a domain that is there, that is foreign, or that is one too many.
 func (s *domainService) creatable(tx *raftstore.Tx, asked *ententev1.Domain) error {
 	td := asked.GetTrustDomain()
-	rows, err := Domains.List(tx, "")
+	rows, err := table.Domains.List(tx, "")
 	if err != nil {
 		return err
 	}
@@ -94,7 +96,7 @@ func addressesAreFree(tx *raftstore.Tx, td, host, issuer string) error {
 	if host == "" && issuer == "" {
 		return nil
 	}
-	for row, err := range Domains.All(tx, "") {
+	for row, err := range table.Domains.All(tx, "") {
 		if err != nil {
 			return err
 		}
@@ -112,7 +114,7 @@ func addressesAreFree(tx *raftstore.Tx, td, host, issuer string) error {
 }
 
 // check holds settings against the rules, for the self-signed upstream also against the life of its roots.
-func (s *domainService) check(settings Settings, endpointHost, issuer string) error {
+func (s *domainService) check(settings plan.Settings, endpointHost, issuer string) error {
 	if err := settings.Check(s.m.config.MinRefresh); err != nil {
 		return status.Error(codes.InvalidArgument, err.Error())
 	}
@@ -149,7 +151,7 @@ func (s *domainService) ListDomains(ctx context.Context, r *ententev1.ListDomain
 		return nil, err
 	}
 	response := &ententev1.ListDomainsResponse{Revision: uint64(view.Revision())}
-	for row, err := range Domains.All(view, "") {
+	for row, err := range table.Domains.All(view, "") {
 		if err != nil {
 			return nil, raftstore.StatusError(err)
 		}
@@ -168,7 +170,7 @@ func (s *domainService) GetDomain(ctx context.Context, r *ententev1.GetDomainReq
 	if err != nil {
 		return nil, err
 	}
-	row, ok, err := Domains.Get(view, td.Name())
+	row, ok, err := table.Domains.Get(view, td.Name())
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
@@ -191,7 +193,7 @@ func (s *domainService) UpdateDomain(ctx context.Context, r *ententev1.UpdateDom
 	}
 	var row *statev1.Domain
 	revision, err := s.m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
-		stored, ok, err := Domains.Get(tx, td.Name())
+		stored, ok, err := table.Domains.Get(tx, td.Name())
 		if err != nil {
 			return err
 		}
@@ -199,7 +201,7 @@ func (s *domainService) UpdateDomain(ctx context.Context, r *ententev1.UpdateDom
 			return notHosted(td.Name())
 		}
 		row = stored.Value
-		now, settings := s.m.config.Now(), settingsOf(row)
+		now, settings := s.m.config.Now(), table.SettingsOf(row)
 		for _, f := range fields {
 			if settings, err = f.apply(settings, asked, now); err != nil {
 				return err
@@ -214,11 +216,11 @@ func (s *domainService) UpdateDomain(ctx context.Context, r *ententev1.UpdateDom
 		if err := addressesAreFree(tx, td.Name(), row.GetEndpointHost(), row.GetOidcIssuer()); err != nil {
 			return err
 		}
-		setSettings(row, settings)
-		if err := Domains.Put(tx, td.Name(), row); err != nil {
+		table.SetSettings(row, settings)
+		if err := table.Domains.Put(tx, td.Name(), row); err != nil {
 			return err
 		}
-		if err := lengthen(tx, td.Name(), settings); err != nil {
+		if err := table.ExtendLongestSVID(tx, td.Name(), settings); err != nil {
 			return err
 		}
 		_, err = s.m.publish(tx, row, now)
@@ -248,7 +250,7 @@ func (s *domainService) DeleteDomain(ctx context.Context, r *ententev1.DeleteDom
 
 func deleteDomain(tx *raftstore.Tx, td spiffeid.TrustDomain) error {
 	name := td.Name()
-	if hosted, err := Hosts(tx, name); err != nil {
+	if hosted, err := table.Hosts(tx, name); err != nil {
 		return err
 	} else if !hosted {
 		return notHosted(name)
@@ -258,20 +260,20 @@ func deleteDomain(tx *raftstore.Tx, td spiffeid.TrustDomain) error {
 		return err
 	}
 	if sequence := last[name]; sequence > 0 {
-		if err := pastSequences.Put(tx, name, &statev1.PastSequence{TrustDomain: name, Sequence: sequence}); err != nil {
+		if err := table.PastSequences.Put(tx, name, &statev1.PastSequence{TrustDomain: name, Sequence: sequence}); err != nil {
 			return err
 		}
 	}
-	rows, err := listAuthorities(tx, name)
+	rows, err := table.ListAuthorities(tx, name)
 	if err != nil {
 		return err
 	}
 	for _, row := range rows {
-		if err := authorities.Delete(tx, authorityKey(name, row.GetId())); err != nil {
+		if err := table.Authorities.Delete(tx, table.AuthorityKey(name, row.GetId())); err != nil {
 			return err
 		}
 	}
-	for _, remove := range []func(*raftstore.Tx, string) error{forgetHistory, forgetUpstreamAnchors, HostedBundles.Delete, rotations.Delete, Domains.Delete} {
+	for _, remove := range []func(*raftstore.Tx, string) error{forgetHistory, table.ForgetUpstreamAnchors, table.HostedBundles.Delete, table.Rotations.Delete, table.Domains.Delete} {
 		if err := remove(tx, name); err != nil {
 			return err
 		}
@@ -294,26 +296,26 @@ func parseDomainName(name string) (spiffeid.TrustDomain, error) {
 type domainField struct {
 	name string
 	get  func(*ententev1.Domain) *durationpb.Duration
-	set  func(s Settings, value time.Duration, now time.Time) Settings
+	set  func(s plan.Settings, value time.Duration, now time.Time) plan.Settings
 }
 
 var domainFields = []domainField{
-	{"refresh_hint", (*ententev1.Domain).GetRefreshHint, func(s Settings, v time.Duration, now time.Time) Settings {
-		if now.Equal(never) { // a new domain has no readers
+	{"refresh_hint", (*ententev1.Domain).GetRefreshHint, func(s plan.Settings, v time.Duration, now time.Time) plan.Settings {
+		if now.Equal(plan.Never) { // a new domain has no readers
 			s.RefreshHint = v
 			return s
 		}
 		return s.WithHint(v, now)
 	}},
-	{"x509_svid_ttl", (*ententev1.Domain).GetX509SvidTtl, func(s Settings, v time.Duration, _ time.Time) Settings { s.X509SVIDTTL = v; return s }},
-	{"jwt_svid_ttl", (*ententev1.Domain).GetJwtSvidTtl, func(s Settings, v time.Duration, _ time.Time) Settings { s.JWTSVIDTTL = v; return s }},
-	{"ca_ttl", (*ententev1.Domain).GetCaTtl, func(s Settings, v time.Duration, _ time.Time) Settings { s.CATTL = v; return s }},
+	{"x509_svid_ttl", (*ententev1.Domain).GetX509SvidTtl, func(s plan.Settings, v time.Duration, _ time.Time) plan.Settings { s.X509SVIDTTL = v; return s }},
+	{"jwt_svid_ttl", (*ententev1.Domain).GetJwtSvidTtl, func(s plan.Settings, v time.Duration, _ time.Time) plan.Settings { s.JWTSVIDTTL = v; return s }},
+	{"ca_ttl", (*ententev1.Domain).GetCaTtl, func(s plan.Settings, v time.Duration, _ time.Time) plan.Settings { s.CATTL = v; return s }},
 }
 
 func (f domainField) given(d *ententev1.Domain) bool { return f.get(d) != nil }
 
 // apply takes the field over into settings.
-func (f domainField) apply(s Settings, from *ententev1.Domain, now time.Time) (Settings, error) {
+func (f domainField) apply(s plan.Settings, from *ententev1.Domain, now time.Time) (plan.Settings, error) {
 	d := f.get(from)
 	if d == nil {
 		return s, status.Errorf(codes.InvalidArgument, "%s is named by update_mask and has no value", f.name)

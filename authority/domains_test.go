@@ -16,6 +16,11 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/authority/keys"
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/svid"
+	"github.com/ententehq/entente/authority/table"
+	"github.com/ententehq/entente/authority/upstream"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
@@ -24,7 +29,7 @@ import (
 var shop = spiffeid.RequireTrustDomainFromString("shop.example.org")
 
 func txDelete(key string) func(*raftstore.Tx) error {
-	return func(tx *raftstore.Tx) error { return authorities.Delete(tx, key) }
+	return func(tx *raftstore.Tx) error { return table.Authorities.Delete(tx, key) }
 }
 
 func TestDomains(t *testing.T) {
@@ -38,7 +43,7 @@ func TestDomains(t *testing.T) {
 	}})
 	require.NoError(t, err)
 	require.Equal(t, time.Minute, created.GetRefreshHint().AsDuration())
-	require.Equal(t, DefaultX509SVIDTTL, created.GetX509SvidTtl().AsDuration())
+	require.Equal(t, plan.DefaultX509SVIDTTL, created.GetX509SvidTtl().AsDuration())
 	require.NotZero(t, created.GetRevision())
 
 	// It can be signed for as soon as it has been created.
@@ -46,7 +51,7 @@ func TestDomains(t *testing.T) {
 	require.NoError(t, err)
 	require.NotEmpty(t, r.GetBundle())
 	f.settle()
-	endpoint, err := endpointID(shop)
+	endpoint, err := svid.EndpointID(shop)
 	require.NoError(t, err)
 	f.awaitOwn(c, endpoint, anyOwn)
 	require.NotEqual(t, f.bundle(home).X509Authorities(), f.bundle(shop).X509Authorities(), "each hosted domain has anchors of its own")
@@ -129,7 +134,7 @@ func TestSequenceOfADomain(t *testing.T) {
 	set(&ententev1.Domain{X509SvidTtl: durationpb.New(2 * time.Hour)}, "x509_svid_ttl")
 	set(&ententev1.Domain{X509SvidTtl: durationpb.New(time.Hour)}, "x509_svid_ttl")
 	for _, a := range c.signing.Load().domains[shop].authorities {
-		if a.Kind == X509 {
+		if a.Kind == plan.X509 {
 			require.Equal(t, 2*time.Hour, a.LongestSVID, "what was signed while it was longer keeps its life")
 		}
 	}
@@ -161,16 +166,16 @@ func sequenceOf(b *bundle.Bundle) uint64 {
 
 // TestSucceed: whatever changes, the sequence rises by one with each change of what the document says, and never else.
 func TestSucceed(t *testing.T) {
-	keys, err := OpenKeyFolder(t.TempDir() + "/keys")
+	keys, err := keys.OpenFolder(t.TempDir() + "/keys")
 	require.NoError(t, err)
 	var pool []*statev1.Authority
 	for i := range 4 {
-		root, err := NewSelfSigned(keys, DefaultRootTTL).newRoot(t.Context(), home, uint64(i+1), time.Now())
+		root, err := upstream.NewSelfSigned(keys, plan.DefaultRootTTL).NewRoot(t.Context(), home, uint64(i+1), time.Now())
 		require.NoError(t, err)
-		pool = append(pool, &statev1.Authority{Id: root.name, Kind: statev1.AuthorityKind(X509), Anchors: [][]byte{root.certificate.Raw}})
-		pool = append(pool, &statev1.Authority{Id: root.name + "-jwt", Kind: statev1.AuthorityKind(JWT), JwtKey: root.certificate.RawSubjectPublicKeyInfo})
+		pool = append(pool, &statev1.Authority{Id: root.Name, Kind: statev1.AuthorityKind(plan.X509), Anchors: [][]byte{root.Certificate.Raw}})
+		pool = append(pool, &statev1.Authority{Id: root.Name + "-jwt", Kind: statev1.AuthorityKind(plan.JWT), JwtKey: root.Certificate.RawSubjectPublicKeyInfo})
 		// A second authority below the same anchor.
-		pool = append(pool, &statev1.Authority{Id: root.name + "-2", Kind: statev1.AuthorityKind(X509), Anchors: [][]byte{root.certificate.Raw}})
+		pool = append(pool, &statev1.Authority{Id: root.Name + "-2", Kind: statev1.AuthorityKind(plan.X509), Anchors: [][]byte{root.Certificate.Raw}})
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		past := rapid.Uint64Range(0, 1000).Draw(t, "past")
@@ -233,7 +238,7 @@ func TestRestore(t *testing.T) {
 		_, err := c.AuthorityService().RotateAuthorities(ctx, &ententev1.RotateAuthoritiesRequest{Anchors: true})
 		require.NoError(t, err)
 		f.settle()
-		f.advance(HintsBeforeUse * DefaultRefreshHint)
+		f.advance(plan.HintsBeforeUse * plan.DefaultRefreshHint)
 	}
 	rotate()
 	alive := f.issue(c, workload(1))

@@ -16,6 +16,8 @@ import (
 	"google.golang.org/grpc"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
@@ -227,15 +229,15 @@ func (f *fleet) rests(ctx context.Context, c *crewman) bool {
 	if err != nil {
 		return false
 	}
-	if hosted, err := Hosts(view, home.Name()); err != nil || !hosted {
+	if hosted, err := table.Hosts(view, home.Name()); err != nil || !hosted {
 		return false
 	}
-	for _, prefix := range []raftstore.Revision{authorities.PrefixRevision(view, ""), HostedBundles.PrefixRevision(view, ""), Domains.PrefixRevision(view, "")} {
+	for _, prefix := range []raftstore.Revision{table.Authorities.PrefixRevision(view, ""), table.HostedBundles.PrefixRevision(view, ""), table.Domains.PrefixRevision(view, "")} {
 		if c.signing.Load().revision < prefix {
 			return false
 		}
 	}
-	for domain, err := range Domains.All(view, "") {
+	for domain, err := range table.Domains.All(view, "") {
 		if err != nil {
 			return false
 		}
@@ -244,13 +246,13 @@ func (f *fleet) rests(ctx context.Context, c *crewman) bool {
 			return false
 		}
 		situation.Peers = c.peersOf(ctx, domain.Key, situation, false)
-		if actions, _ := Plan(situation); len(actions) > 0 {
+		if actions, _ := plan.Next(situation); len(actions) > 0 {
 			return false
 		}
 		if td, err := spiffeid.TrustDomainFromString(domain.Key); err == nil && !c.isInsane() {
 			listed, seen := c.seenAnchors(td)
 			anchors, err := c.anchorSituation(view, domain.Value, listed, seen, f.now())
-			if actions, _ := PlanAnchors(anchors); err != nil || len(actions) > 0 {
+			if actions, _ := plan.Anchors(anchors); err != nil || len(actions) > 0 {
 				return false
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -27,7 +28,7 @@ func historyKeyKey(td string, id []byte) string { return td + "/" + hex.EncodeTo
 
 // History returns the versions of a hosted domain's bundle, oldest first. It is empty for a domain that is not hosted.
 func History(r raftstore.Reader, td string) ([]*statev1.BundleVersion, error) {
-	rows, err := HostedHistory.List(r, below(td))
+	rows, err := HostedHistory.List(r, table.DomainPrefix(td))
 	if err != nil {
 		return nil, fmt.Errorf("list the versions of the bundle of %s: %w", td, err)
 	}
@@ -101,16 +102,16 @@ func record(tx *raftstore.Tx, b *bundle.Bundle, now time.Time) ([]*statev1.Bundl
 
 // forgetHistory removes the history of a domain that is hosted no more.
 func forgetHistory(tx *raftstore.Tx, td string) error {
-	if err := deleteBelow(tx, HostedHistory, td); err != nil {
+	if err := table.DeleteRows(tx, HostedHistory, td); err != nil {
 		return err
 	}
-	return deleteBelow(tx, hostedHistoryKeys, td)
+	return table.DeleteRows(tx, hostedHistoryKeys, td)
 }
 
 // keepHistory keeps a domain's history as it was before a restore, so that its chain of statements goes on.
 func keepHistory(before *raftstore.View, tx *raftstore.Tx, td string) error {
-	if err := carryRows(before, tx, HostedHistory, td); err != nil {
+	if err := table.RestoreRows(before, tx, HostedHistory, td); err != nil {
 		return err
 	}
-	return carryRows(before, tx, hostedHistoryKeys, td)
+	return table.RestoreRows(before, tx, hostedHistoryKeys, td)
 }

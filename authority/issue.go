@@ -11,11 +11,13 @@ import (
 
 	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/svid"
 )
 
 // audited makes a signature between its two lines in the audit log. Without the first it is not made, and without the
 // second it is not handed out.
-func (m *Manager) audited(kind Kind, event access.Event, make func() error) error {
+func (m *Manager) audited(kind plan.Kind, event access.Event, make func() error) error {
 	event.Action = "sign " + kind.String() + "-svid"
 	event.Result = access.ResultBegun
 	if err := m.config.Audit.Record(event); err != nil {
@@ -40,24 +42,24 @@ func (m *Manager) audited(kind Kind, event access.Event, make func() error) erro
 }
 
 // signX509 signs an X509-SVID with an active authority of this member.
-func (m *Manager) signX509(s *signer, d *domainState, r x509Request, ttl time.Duration, caller string) (*ententev1.IssueX509SVIDResponse, error) {
-	hosts, ips, err := memberHost(m.config.Store.View(), m.config.Home, r.id)
+func (m *Manager) signX509(s *signer, d *domainState, r svid.X509Request, ttl time.Duration, caller string) (*ententev1.IssueX509SVIDResponse, error) {
+	hosts, ips, err := memberHost(m.config.Store.View(), m.config.Home, r.ID)
 	if err != nil {
 		return nil, err
 	}
-	leaf, err := newLeaf(r.id, r.spki, append(hosts, r.dnsNames...), m.config.Now(), ttl, s.ca)
+	leaf, err := svid.NewLeaf(r.ID, r.SPKI, append(hosts, r.DNSNames...), m.config.Now(), ttl, s.ca)
 	if err != nil {
 		return nil, err
 	}
-	leaf.ips = ips
-	serial := leaf.serial.Text(16)
+	leaf.IPs = ips
+	serial := leaf.Serial.Text(16)
 	event := access.Event{
-		Caller: caller, Object: r.id.String(), Call: serial,
-		Detail: fmt.Sprintf("authority %s, serial %s, key %s, until %s, DNS names %q", s.id, serial, fingerprint(r.spki), leaf.notAfter.Format(time.RFC3339), r.dnsNames),
+		Caller: caller, Object: r.ID.String(), Call: serial,
+		Detail: fmt.Sprintf("authority %s, serial %s, key %s, until %s, DNS names %q", s.id, serial, svid.Fingerprint(r.SPKI), leaf.NotAfter.Format(time.RFC3339), r.DNSNames),
 	}
 	var certificate []byte
-	err = m.audited(X509, event, func() (err error) {
-		certificate, err = leaf.sign(s.ca, s.key, LintLeaf(r.id, s.ca))
+	err = m.audited(plan.X509, event, func() (err error) {
+		certificate, err = leaf.Sign(s.ca, s.key, svid.LintLeaf(r.ID, s.ca))
 		return err
 	})
 	if err != nil {
@@ -66,14 +68,14 @@ func (m *Manager) signX509(s *signer, d *domainState, r x509Request, ttl time.Du
 	m.second.leaf(certificate)
 	return &ententev1.IssueX509SVIDResponse{
 		Certificates: append([][]byte{certificate}, s.chain...),
-		ExpireTime:   timestamppb.New(leaf.notAfter),
+		ExpireTime:   timestamppb.New(leaf.NotAfter),
 		Bundle:       d.document,
 		AuthorityId:  s.id,
 	}, nil
 }
 
 // signJWT signs a JWT-SVID with an active authority of this member.
-func (m *Manager) signJWT(s *signer, issuer string, r jwtRequest, ttl time.Duration, caller string) (*ententev1.IssueJWTSVIDResponse, error) {
+func (m *Manager) signJWT(s *signer, issuer string, r svid.JWTRequest, ttl time.Duration, caller string) (*ententev1.IssueJWTSVIDResponse, error) {
 	now := m.config.Now().Truncate(time.Second)
 	expire := now.Add(ttl)
 	if end := s.notAfter.Truncate(time.Second); expire.After(end) {
@@ -82,19 +84,19 @@ func (m *Manager) signJWT(s *signer, issuer string, r jwtRequest, ttl time.Durat
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // it never fails: crypto/rand ends the program instead
 	claims := jwt.Claims{
-		ID: hex.EncodeToString(id[:]), Issuer: issuer, Subject: r.id.String(), Audience: r.audience,
+		ID: hex.EncodeToString(id[:]), Issuer: issuer, Subject: r.ID.String(), Audience: r.Audience,
 		IssuedAt: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(expire),
 	}
 	event := access.Event{
-		Caller: caller, Object: r.id.String(), Call: claims.ID,
-		Detail: fmt.Sprintf("authority %s, jti %s, audience %q, until %s", s.id, claims.ID, r.audience, expire.UTC().Format(time.RFC3339)),
+		Caller: caller, Object: r.ID.String(), Call: claims.ID,
+		Detail: fmt.Sprintf("authority %s, jti %s, audience %q, until %s", s.id, claims.ID, r.Audience, expire.UTC().Format(time.RFC3339)),
 	}
 	var token string
-	err := m.audited(JWT, event, func() (err error) {
-		if err := LintClaims(claims, r.id, s.notAfter); err != nil {
+	err := m.audited(plan.JWT, event, func() (err error) {
+		if err := svid.LintClaims(claims, r.ID, s.notAfter); err != nil {
 			return err
 		}
-		token, err = signToken(s.header, claims, s.key)
+		token, err = svid.SignToken(s.header, claims, s.key)
 		return err
 	})
 	if err != nil {

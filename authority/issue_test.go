@@ -32,6 +32,8 @@ import (
 
 	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/svid"
 )
 
 var caller = access.WithCaller(context.Background(), access.SVIDCaller(spiffeid.RequireFromString("spiffe://eu.example.org/ci")))
@@ -68,12 +70,12 @@ func TestX509SVID(t *testing.T) {
 			require.Equal(t, []string{"web.example.org"}, leaf.DNSNames)
 			require.Empty(t, leaf.IPAddresses)
 			require.Empty(t, leaf.Subject.Names)
-			require.True(t, critical(leaf, oidSubjectAltName))
+			require.True(t, svid.Critical(leaf, svid.OIDSubjectAltName))
 			require.False(t, leaf.IsCA)
 			require.Equal(t, x509.KeyUsageDigitalSignature, leaf.KeyUsage)
 			require.Equal(t, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, leaf.ExtKeyUsage)
-			require.Equal(t, backdate, f.now().Sub(leaf.NotBefore))
-			require.Equal(t, DefaultX509SVIDTTL, leaf.NotAfter.Sub(f.now()))
+			require.Equal(t, svid.Backdate, f.now().Sub(leaf.NotBefore))
+			require.Equal(t, plan.DefaultX509SVIDTTL, leaf.NotAfter.Sub(f.now()))
 			require.Equal(t, leaf.NotAfter, r.GetExpireTime().AsTime())
 			require.Greater(t, leaf.SerialNumber.BitLen(), 96, "a random 128-bit number is hardly ever shorter")
 			require.False(t, serials[leaf.SerialNumber.String()])
@@ -113,7 +115,7 @@ func TestJWTSVID(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, workload(1), svid.ID.String())
 	require.Equal(t, []string{"db", "spiffe://eu.example.org/db"}, svid.Audience)
-	require.Equal(t, f.now().Add(DefaultJWTSVIDTTL).UTC(), svid.Expiry)
+	require.Equal(t, f.now().Add(plan.DefaultJWTSVIDTTL).UTC(), svid.Expiry)
 	require.Equal(t, svid.Expiry, r.GetExpireTime().AsTime())
 	token, err := jwt.ParseSigned(r.GetToken(), []jose.SignatureAlgorithm{jose.ES256})
 	require.NoError(t, err)
@@ -206,17 +208,17 @@ func TestWeakKeysAreRefused(t *testing.T) {
 	require.NoError(t, err)
 	p521, err := ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
 	require.NoError(t, err)
-	require.EqualError(t, checkKey(small.Public()), "the RSA key has 1024 bits; use 2048 to 8192")
-	require.EqualError(t, checkKey(p224.Public()), "the key is on curve P-224; use P-256 or P-384")
-	require.EqualError(t, checkKey(p521.Public()), "the key is on curve P-521; use P-256 or P-384")
-	require.EqualError(t, checkKey(nil), "the key is of no supported type; use ECDSA P-256 or P-384, RSA with 2048 bits or more, or Ed25519")
-	_, err = ParseCSR(csr(t, p521))
+	require.EqualError(t, svid.CheckKey(small.Public()), "the RSA key has 1024 bits; use 2048 to 8192")
+	require.EqualError(t, svid.CheckKey(p224.Public()), "the key is on curve P-224; use P-256 or P-384")
+	require.EqualError(t, svid.CheckKey(p521.Public()), "the key is on curve P-521; use P-256 or P-384")
+	require.EqualError(t, svid.CheckKey(nil), "the key is of no supported type; use ECDSA P-256 or P-384, RSA with 2048 bits or more, or Ed25519")
+	_, err = svid.ParseCSR(csr(t, p521))
 	require.ErrorContains(t, err, "use P-256 or P-384")
 	weak, err := rsa.GenerateKey(rand.Reader, 2048)
 	require.NoError(t, err)
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{SignatureAlgorithm: x509.SHA384WithRSAPSS}, weak)
 	require.NoError(t, err)
-	_, err = ParseCSR(der)
+	_, err = svid.ParseCSR(der)
 	require.NoError(t, err)
 }
 
@@ -257,17 +259,17 @@ func TestSVIDsEndWithTheirAuthority(t *testing.T) {
 	require.ErrorContains(t, c.canSign(), "this member's clock is not known to be that of the others")
 	d := c.signing.Load().domains[home]
 	f.mu.Lock()
-	f.ahead = DefaultCATTL - 20*time.Minute
+	f.ahead = plan.DefaultCATTL - 20*time.Minute
 	f.mu.Unlock()
-	r, err := parseX509Request(request(t, workload(1)))
+	r, err := svid.ParseX509Request(request(t, workload(1)))
 	require.NoError(t, err)
-	signed, err := c.signX509(d.signers[X509], d, r, time.Hour, "test")
+	signed, err := c.signX509(d.signers[plan.X509], d, r, time.Hour, "test")
 	require.NoError(t, err)
 	require.Equal(t, 20*time.Minute, signed.GetExpireTime().AsTime().Sub(f.now()))
 	f.mu.Lock()
-	f.ahead = DefaultCATTL - 2*time.Minute
+	f.ahead = plan.DefaultCATTL - 2*time.Minute
 	f.mu.Unlock()
-	token, err := c.signJWT(d.signers[JWT], d.issuer, jwtRequest{id: r.id, audience: []string{"a"}}, 5*time.Minute, "test")
+	token, err := c.signJWT(d.signers[plan.JWT], d.issuer, svid.JWTRequest{ID: r.ID, Audience: []string{"a"}}, 5*time.Minute, "test")
 	require.NoError(t, err)
 	require.LessOrEqual(t, token.GetExpireTime().AsTime().Sub(f.now()), 2*time.Minute)
 }
@@ -278,7 +280,7 @@ func TestAllDNSNamesAreAudited(t *testing.T) {
 	log := auditFile(t)
 	_, c := newOne(t, func(c *Config) { c.Audit = log })
 	r := request(t, workload(1))
-	for i := range maxDNSNames {
+	for i := range svid.MaxDNSNames {
 		label := strings.Repeat("n", 61)
 		r.DnsNames = append(r.DnsNames, fmt.Sprintf("%s.%s.%s.%s%02d", label, label, label, label, i))
 	}

@@ -13,6 +13,8 @@ import (
 
 	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/svid"
 )
 
 // maxBatch bounds a batch: with the largest certificates there are, answer and bundle stay below the 4 MiB that gRPC
@@ -33,7 +35,7 @@ func (s *svidService) IssueX509SVIDs(ctx context.Context, r *ententev1.IssueX509
 	issued := make([]*ententev1.IssueX509SVIDResponse, len(r.GetRequests()))
 	err = s.m.batch(ctx, len(issued), func(i int) error {
 		request := r.GetRequests()[i]
-		err := s.m.admit(ctx, X509, td, request.GetSpiffeId(), request.GetDnsNames()...)
+		err := s.m.admit(ctx, plan.X509, td, request.GetSpiffeId(), request.GetDnsNames()...)
 		if err == nil {
 			issued[i], err = s.m.issueX509(ctx, request, access.CallerFrom(ctx).String(), "")
 		}
@@ -61,7 +63,7 @@ func (s *svidService) IssueJWTSVIDs(ctx context.Context, r *ententev1.IssueJWTSV
 	err = s.m.batch(ctx, len(r.GetRequests()), func(i int) error {
 		request := r.GetRequests()[i]
 		var issued *ententev1.IssueJWTSVIDResponse
-		err := s.m.admit(ctx, JWT, td, request.GetSpiffeId())
+		err := s.m.admit(ctx, plan.JWT, td, request.GetSpiffeId())
 		if err == nil {
 			issued, err = s.m.issueJWT(ctx, request, access.CallerFrom(ctx).String())
 		}
@@ -87,11 +89,11 @@ func checkBatch(name string, requests int) (spiffeid.TrustDomain, error) {
 
 // admit decides on one request of a batch: the caller's rate, and whether what lets it issue in the domain reaches this
 // ID. Single requests are decided on before they come to this package, by the same rules.
-func (m *Manager) admit(ctx context.Context, kind Kind, td spiffeid.TrustDomain, spiffeID string, dnsNames ...string) error {
+func (m *Manager) admit(ctx context.Context, kind plan.Kind, td spiffeid.TrustDomain, spiffeID string, dnsNames ...string) error {
 	if err := m.limiter.take(access.CallerFrom(ctx), kind); err != nil {
 		return err
 	}
-	id, err := ParseWorkloadID(spiffeID)
+	id, err := svid.ParseWorkloadID(spiffeID)
 	if err != nil {
 		return status.Error(codes.InvalidArgument, err.Error())
 	}

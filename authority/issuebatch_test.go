@@ -18,6 +18,7 @@ import (
 
 	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/authority/plan"
 	"github.com/ententehq/entente/bundle"
 )
 
@@ -132,7 +133,7 @@ func TestBatchRefusals(t *testing.T) {
 // TestBatchPassedOn: a member without an authority has each request of a batch signed elsewhere.
 func TestBatchPassedOn(t *testing.T) {
 	f := newThree(t, nil)
-	i := slices.IndexFunc(f.crew, func(c *crewman) bool { return c.signing.Load().domains[home].signers[X509] == nil })
+	i := slices.IndexFunc(f.crew, func(c *crewman) bool { return c.signing.Load().domains[home].signers[plan.X509] == nil })
 	require.GreaterOrEqual(t, i, 0, "the second and third authority wait until everybody can know them")
 	c := f.crew[i]
 	ctx := access.WithCaller(context.Background(), access.SocketCaller(0, 1))
@@ -207,7 +208,7 @@ func TestLimiterForgets(t *testing.T) {
 	unlimited, err := newLimiter(-1, 1, time.Now, nil)
 	require.NoError(t, err)
 	for range 100 {
-		require.NoError(t, unlimited.take(access.Caller{}, X509))
+		require.NoError(t, unlimited.take(access.Caller{}, plan.X509))
 	}
 }
 

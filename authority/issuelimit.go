@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/authority/plan"
 )
 
 const (
@@ -55,7 +56,7 @@ func newLimiter(perSecond float64, burst int, now func() time.Time, r prometheus
 	if perSecond < 0 {
 		l.rate = rate.Inf
 	}
-	for _, kind := range Kinds {
+	for _, kind := range plan.Kinds {
 		l.refused.WithLabelValues(kind.String())
 	}
 	if r != nil {
@@ -75,7 +76,7 @@ func limitedAs(caller access.Caller) string {
 }
 
 // take takes one request of the caller's share, or refuses it with RESOURCE_EXHAUSTED and says when to ask again.
-func (l *limiter) take(caller access.Caller, kind Kind) error {
+func (l *limiter) take(caller access.Caller, kind plan.Kind) error {
 	if l.rate == rate.Inf {
 		return nil
 	}

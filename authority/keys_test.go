@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"testing"
 
+	"github.com/ententehq/entente/authority/plan"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 )
@@ -29,7 +30,7 @@ func TestOrphanedKeys(t *testing.T) {
 	require.NoError(t, err)
 	_, err = c.keys.Signer("orphan")
 	require.ErrorIs(t, err, fs.ErrNotExist)
-	require.NotNil(t, c.signing.Load().domains[home].signers[X509])
+	require.NotNil(t, c.signing.Load().domains[home].signers[plan.X509])
 }
 
 func TestMetrics(t *testing.T) {

@@ -16,6 +16,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/authority/keys"
+	"github.com/ententehq/entente/authority/plan"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -23,7 +25,7 @@ var errAway = errors.New("the keys are away")
 
 // awayKeys is a store whose keys are elsewhere: they can be out of reach, and get lost.
 type awayKeys struct {
-	*MemoryKeys
+	*keys.Memory
 	away   atomic.Bool
 	inside atomic.Bool // it was asked for a signature inside of a transaction
 	signed atomic.Int64
@@ -31,19 +33,19 @@ type awayKeys struct {
 }
 
 func newAwayKeys() *awayKeys {
-	return &awayKeys{MemoryKeys: NewMemoryKeys(), lost: make(chan struct{}, 1)}
+	return &awayKeys{Memory: keys.NewMemory(), lost: make(chan struct{}, 1)}
 }
 
 func (s *awayKeys) Create(ctx context.Context, name string) (crypto.Signer, error) {
 	if s.away.Load() {
 		return nil, errAway
 	}
-	key, err := s.MemoryKeys.Create(ctx, name)
+	key, err := s.Memory.Create(ctx, name)
 	return awayKey{key, s}, err
 }
 
 func (s *awayKeys) Signer(name string) (crypto.Signer, error) {
-	key, err := s.MemoryKeys.Signer(name)
+	key, err := s.Memory.Signer(name)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +102,7 @@ func TestNoTransactionWaitsForAKey(t *testing.T) {
 		_, err := c.AuthorityService().RotateAuthorities(t.Context(), &ententev1.RotateAuthoritiesRequest{Anchors: anchors})
 		require.NoError(t, err)
 		f.settle()
-		f.advance(HintsBeforeUse*DefaultRefreshHint + time.Second)
+		f.advance(plan.HintsBeforeUse*plan.DefaultRefreshHint + time.Second)
 		require.NoError(t, issueBoth(t, c))
 	}
 	for _, a := range f.list(home) {
@@ -110,7 +112,7 @@ func TestNoTransactionWaitsForAKey(t *testing.T) {
 		}
 	}
 	f.settle()
-	f.advance(DefaultCATTL)
+	f.advance(plan.DefaultCATTL)
 	require.NoError(t, issueBoth(t, c))
 	require.Greater(t, keys.signed.Load(), int64(20))
 	require.False(t, keys.inside.Load(), "a transaction waited for a key")
@@ -134,7 +136,7 @@ func TestKeysOutOfReach(t *testing.T) {
 		stores[c.Member] = newAwayKeys()
 		c.Keys, c.KeyDir = stores[c.Member], ""
 	})
-	f.advance(HintsBeforeUse*DefaultRefreshHint + time.Second) // all three are active
+	f.advance(plan.HintsBeforeUse*plan.DefaultRefreshHint + time.Second) // all three are active
 	before := len(f.list(home))
 	first := f.crew[0]
 	stores[first.id].away.Store(true)

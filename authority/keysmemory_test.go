@@ -7,14 +7,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ententehq/entente/authority/keys"
+	"github.com/ententehq/entente/authority/plan"
 	"github.com/stretchr/testify/require"
 )
 
 // TestMemoryKeysOverARestart: members whose keys are in memory alone are started anew, one after the other. At every
 // step each of them issues, what was issued before verifies, and the old authorities are retired.
 func TestMemoryKeysOverARestart(t *testing.T) {
-	f := newThree(t, func(c *Config) { c.Keys, c.KeyDir = NewMemoryKeys(), "" })
-	f.advance(HintsBeforeUse*DefaultRefreshHint + time.Second) // all three are active
+	f := newThree(t, func(c *Config) { c.Keys, c.KeyDir = keys.NewMemory(), "" })
+	f.advance(plan.HintsBeforeUse*plan.DefaultRefreshHint + time.Second) // all three are active
 	var alive []issued
 	// Readers poll once a refresh hint, so that they know what was published one ago.
 	reader := f.bundle(home)
@@ -38,25 +40,25 @@ func TestMemoryKeysOverARestart(t *testing.T) {
 		f.settle()
 		step()
 		require.Greater(t, len(f.bundle(home).X509Authorities()), len(before.X509Authorities()), "the old anchor stays while what is below it lives")
-		for range HintsBeforeUse + 1 {
-			f.advance(DefaultRefreshHint)
+		for range plan.HintsBeforeUse + 1 {
+			f.advance(plan.DefaultRefreshHint)
 			step()
 		}
-		for _, kind := range Kinds {
+		for _, kind := range plan.Kinds {
 			require.NotNil(t, c.signing.Load().domains[home].signers[kind], "the new %s authority is active", kind)
 		}
 	}
 	_, err := os.Stat(filepath.Join(f.dir, f.crew[0].id, "keys"))
 	require.ErrorIs(t, err, fs.ErrNotExist, "no key was ever on the disk")
 	// When all that the old ones signed has expired, they are gone.
-	f.advance(DefaultSigningGrace + DefaultX509SVIDTTL + time.Minute)
+	f.advance(plan.DefaultSigningGrace + plan.DefaultX509SVIDTTL + time.Minute)
 	require.Len(t, f.list(home), 6)
 	require.Len(t, f.bundle(home).X509Authorities(), 3)
 }
 
 // TestMemoryKeysAlone: a member that is all of its cluster signs again at once.
 func TestMemoryKeysAlone(t *testing.T) {
-	f, c := newOne(t, func(c *Config) { c.Keys = NewMemoryKeys() })
+	f, c := newOne(t, func(c *Config) { c.Keys = keys.NewMemory() })
 	before := f.issue(c, workload(1))
 	f.halt(c)
 	f.start(c)

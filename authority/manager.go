@@ -16,6 +16,11 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/authority/keys"
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/svid"
+	"github.com/ententehq/entente/authority/table"
+	"github.com/ententehq/entente/authority/upstream"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/membership"
@@ -41,18 +46,18 @@ type Config struct {
 	// Home is the trust domain that names the members; it is created with Defaults if it is not there.
 	Home spiffeid.TrustDomain
 	// Defaults are the settings of a domain that is created without its own; zero fields take the package's defaults.
-	Defaults Settings
+	Defaults plan.Settings
 	// MinRefresh is the shortest refresh hint that a domain can have.
 	MinRefresh time.Duration
 	// SigningGrace is for how long this member signs after it last heard from the leader.
 	SigningGrace time.Duration
-	// Keys is where this member's private keys are kept; nil: a [KeyFolder] at KeyDir.
-	Keys   KeyStore
+	// Keys is where this member's private keys are kept; nil: a [keys.Folder] at KeyDir.
+	Keys   keys.Store
 	KeyDir string
 	// RootTTL is the life of anchors that this member makes itself.
 	RootTTL time.Duration
 	// Upstream signs this member's CA certificates; nil: anchors of its own, kept with the keys.
-	Upstream Upstream
+	Upstream upstream.Upstream
 	// AnchorApproval has a new anchor of the upstream wait until an operator approves it.
 	AnchorApproval bool
 	// IssueRate is how many SVIDs a second one caller can ask this member for, and IssueBurst how many at once; 0: the
@@ -88,7 +93,7 @@ func (c Config) withDefaults() (Config, error) {
 	case c.Keys == nil && c.KeyDir == "":
 		return c, errors.New("authority: a key store or a key folder is required")
 	}
-	if _, err := memberID(c.Home, c.Member); err != nil {
+	if _, err := svid.MemberID(c.Home, c.Member); err != nil {
 		return c, err
 	}
 	if _, err := bundle.ParseTrustDomain(c.Home.Name()); err != nil {
@@ -99,13 +104,13 @@ func (c Config) withDefaults() (Config, error) {
 			*d = value
 		}
 	}
-	def(&c.Defaults.RefreshHint, DefaultRefreshHint)
-	def(&c.Defaults.CATTL, DefaultCATTL)
-	def(&c.Defaults.X509SVIDTTL, DefaultX509SVIDTTL)
-	def(&c.Defaults.JWTSVIDTTL, DefaultJWTSVIDTTL)
-	def(&c.MinRefresh, DefaultMinRefresh)
-	def(&c.SigningGrace, DefaultSigningGrace)
-	def(&c.RootTTL, DefaultRootTTL)
+	def(&c.Defaults.RefreshHint, plan.DefaultRefreshHint)
+	def(&c.Defaults.CATTL, plan.DefaultCATTL)
+	def(&c.Defaults.X509SVIDTTL, plan.DefaultX509SVIDTTL)
+	def(&c.Defaults.JWTSVIDTTL, plan.DefaultJWTSVIDTTL)
+	def(&c.MinRefresh, plan.DefaultMinRefresh)
+	def(&c.SigningGrace, plan.DefaultSigningGrace)
+	def(&c.RootTTL, plan.DefaultRootTTL)
 	if c.IssueRate == 0 {
 		c.IssueRate = DefaultIssueRate
 	}
@@ -124,7 +129,7 @@ func (c Config) withDefaults() (Config, error) {
 	if err := c.Defaults.Check(c.MinRefresh); err != nil {
 		return c, err
 	}
-	if c.Upstream == nil && c.RootTTL < RootLives*c.Defaults.CATTL {
+	if c.Upstream == nil && c.RootTTL < plan.RootLives*c.Defaults.CATTL {
 		return c, fmt.Errorf("root_ttl is %v and ca_ttl %v; a root has to live for four times as long as what it signs", c.RootTTL, c.Defaults.CATTL)
 	}
 	if c.IsForeign == nil {
@@ -149,10 +154,10 @@ func (c Config) withDefaults() (Config, error) {
 type Manager struct {
 	config   Config
 	log      hclog.Logger
-	keys     KeyStore
-	upstream Upstream
+	keys     keys.Store
+	upstream upstream.Upstream
 	// anchors is the upstream, where it knows anchors of its own; nil where it does not.
-	anchors AnchorSource
+	anchors upstream.AnchorSource
 	metrics *metrics
 	sweeper sweeper
 	// unswept says that keys were made since the last sweep, which may have come to nothing without a trace in the tables.
@@ -186,15 +191,15 @@ func New(config Config) (*Manager, error) {
 	}
 	store := config.Keys
 	if store == nil {
-		if store, err = OpenKeyFolder(config.KeyDir); err != nil {
+		if store, err = keys.OpenFolder(config.KeyDir); err != nil {
 			return nil, err
 		}
 	}
 	m := &Manager{config: config, log: config.Logger, keys: store, upstream: config.Upstream}
 	if m.upstream == nil {
-		m.upstream = NewSelfSigned(store, config.RootTTL)
+		m.upstream = upstream.NewSelfSigned(store, config.RootTTL)
 	}
-	m.anchors, _ = m.upstream.(AnchorSource)
+	m.anchors, _ = m.upstream.(upstream.AnchorSource)
 	m.signing.Store(&signingState{})
 	if m.metrics, err = newMetrics(config.Registerer, m); err != nil {
 		return nil, fmt.Errorf("register the metrics of authorities: %w", err)
@@ -214,14 +219,14 @@ func New(config Config) (*Manager, error) {
 func (m *Manager) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		tables := []raftstore.Prefix{Domains.Prefix(""), HostedBundles.Prefix(""), HostedHistory.Prefix(""), authorities.Prefix(""), upstreamAnchors.Prefix(""), rotations.Prefix(""), revokedAnchors.Prefix(""), membership.Members.Prefix("")}
+		tables := []raftstore.Prefix{table.Domains.Prefix(""), table.HostedBundles.Prefix(""), HostedHistory.Prefix(""), table.Authorities.Prefix(""), table.UpstreamAnchors.Prefix(""), table.Rotations.Prefix(""), table.RevokedAnchors.Prefix(""), membership.Members.Prefix("")}
 		return m.config.Store.Follow(ctx, tables, m.follow)
 	})
 	group.Go(func() error { return m.tend(ctx, "tend to this member's authorities", m.tendOwn) })
 	group.Go(func() error { return m.tend(ctx, "prepare this member's next authorities", m.tendPrepared) })
 	group.Go(func() error { return m.tend(ctx, "prepare this member's next JWT authorities", m.tendJWT) })
 	group.Go(func() error { return m.tend(ctx, "watch over this member's authorities", m.noteAlarms) })
-	if keys, ok := m.keys.(losingKeys); ok {
+	if keys, ok := m.keys.(keys.Lossy); ok {
 		group.Go(func() error { return m.watchLost(ctx, keys.Lost()) })
 	}
 	group.Go(func() error {
@@ -261,11 +266,11 @@ func (m *Manager) follow(view *raftstore.View) error {
 // were revoked need neither, and what is on the disk of them is of use to a thief alone.
 func (m *Manager) inUse(view raftstore.Reader) (func(*x509.Certificate) bool, map[string]bool, error) {
 	anchors, ids := map[string]bool{}, map[string]bool{}
-	for row, err := range authorities.All(view, "") {
+	for row, err := range table.Authorities.All(view, "") {
 		if err != nil {
 			return nil, nil, err
 		}
-		if row.Value.GetMember() != m.config.Member || State(row.Value.GetState()) == Revoked {
+		if row.Value.GetMember() != m.config.Member || plan.State(row.Value.GetState()) == plan.Revoked {
 			continue
 		}
 		ids[row.Value.GetId()] = true

@@ -17,6 +17,9 @@ import (
 
 	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/svid"
+	"github.com/ententehq/entente/authority/table"
 )
 
 // awaitOwn waits until a member has its own SVID and it is of the authority, if one is named.
@@ -42,9 +45,9 @@ func anyOwn(*ownSVID) bool { return true }
 func TestOwnSVIDs(t *testing.T) {
 	f := newThree(t, nil)
 	for _, c := range f.crew {
-		member, err := memberID(home, c.id)
+		member, err := svid.MemberID(home, c.id)
 		require.NoError(t, err)
-		endpoint, err := endpointID(home)
+		endpoint, err := svid.EndpointID(home)
 		require.NoError(t, err)
 		for _, id := range []spiffeid.ID{member, endpoint} {
 			f.awaitOwn(c, id, anyOwn)
@@ -61,10 +64,10 @@ func TestOwnSVIDs(t *testing.T) {
 		require.ErrorIs(t, err, ErrNoSVID)
 	}
 	c := f.crew[1]
-	id, err := memberID(home, c.id)
+	id, err := svid.MemberID(home, c.id)
 	require.NoError(t, err)
 	first := f.awaitOwn(c, id, anyOwn)
-	issued := first.certificate.Leaf.NotBefore.Add(backdate)
+	issued := first.certificate.Leaf.NotBefore.Add(svid.Backdate)
 	life := first.certificate.Leaf.NotAfter.Sub(issued)
 	require.LessOrEqual(t, first.renew.Sub(issued), life/2)
 	require.GreaterOrEqual(t, first.renew.Sub(issued), life*2/5)
@@ -72,7 +75,7 @@ func TestOwnSVIDs(t *testing.T) {
 	second := f.awaitOwn(c, id, func(s *ownSVID) bool { return s != first })
 
 	// What signed it is gone from the bundle.
-	_, err = c.store.Update(context.Background(), txDelete(authorityKey(home.Name(), second.authority)))
+	_, err = c.store.Update(context.Background(), txDelete(table.AuthorityKey(home.Name(), second.authority)))
 	require.NoError(t, err)
 	third := f.awaitOwn(c, id, func(s *ownSVID) bool { return s.authority != second.authority })
 	require.NotEqual(t, second.certificate.Leaf.SerialNumber, third.certificate.Leaf.SerialNumber)
@@ -82,7 +85,7 @@ func TestOwnSVIDs(t *testing.T) {
 // went wrong if there is none.
 func TestPassingOn(t *testing.T) {
 	f := newThree(t, nil)
-	first := slices.IndexFunc(f.crew, func(c *crewman) bool { return c.signing.Load().domains[home].signers[X509] != nil })
+	first := slices.IndexFunc(f.crew, func(c *crewman) bool { return c.signing.Load().domains[home].signers[plan.X509] != nil })
 	require.GreaterOrEqual(t, first, 0)
 	signer, others := f.crew[first], slices.Delete(slices.Clone(f.crew), first, first+1)
 	r, err := others[0].SVIDService().IssueX509SVID(caller, request(t, workload(1)))
@@ -99,17 +102,17 @@ func TestPassingOn(t *testing.T) {
 	require.Equal(t, codes.Unavailable, status.Code(err))
 	require.ErrorContains(t, err, "no member could sign for eu.example.org: member "+signer.id)
 
-	f.advance(HintsBeforeUse * DefaultRefreshHint) // the others are known now
+	f.advance(plan.HintsBeforeUse * plan.DefaultRefreshHint) // the others are known now
 	for _, c := range others {
 		f.issue(c, workload(2))
-		require.NotNil(t, c.signing.Load().domains[home].signers[X509])
+		require.NotNil(t, c.signing.Load().domains[home].signers[plan.X509])
 	}
 
 	// A member that has not heard from the leader for the signing grace does not sign, and passes on.
 	silent, left := others[0], others[1]
 	silent.LastHeardNow()
 	silent.set(func() { silent.silent = true })
-	f.advance(DefaultSigningGrace + time.Minute)
+	f.advance(plan.DefaultSigningGrace + time.Minute)
 	require.EqualError(t, silent.canSign(), "this member last heard from the leader 1h1m0s ago, and signs for 1h0m0s without")
 	signed := left.metricSum("entente_authority_signatures_total")
 	f.issue(silent, workload(3))
@@ -159,7 +162,7 @@ func TestRestart(t *testing.T) {
 	f.start(c)
 	f.settle()
 	require.Equal(t, ids(before), ids(f.list(home)))
-	require.NotNil(t, c.signing.Load().domains[home].signers[X509])
+	require.NotNil(t, c.signing.Load().domains[home].signers[plan.X509])
 	f.issue(c, workload(1))
 	requireModes(t, c.config.KeyDir)
 
@@ -174,7 +177,7 @@ func TestRestart(t *testing.T) {
 	}
 	require.Equal(t, map[string]int{"AUTHORITY_STATE_RETIRING": 2, "AUTHORITY_STATE_ACTIVE": 2}, states)
 	f.issue(c, workload(1))
-	f.advance(DefaultSigningGrace + DefaultX509SVIDTTL)
+	f.advance(plan.DefaultSigningGrace + plan.DefaultX509SVIDTTL)
 	require.Len(t, f.list(home), 2, "the old ones are gone when all that they signed has expired")
 	require.Len(t, f.bundle(home).X509Authorities(), 1)
 }
@@ -205,7 +208,7 @@ func requireModes(t *testing.T, dir string) {
 // TestRemovedMember: the leader retires a removed member's authorities, and they leave when all they signed has expired.
 func TestRemovedMember(t *testing.T) {
 	f := newThree(t, nil)
-	f.advance(HintsBeforeUse * DefaultRefreshHint)
+	f.advance(plan.HintsBeforeUse * plan.DefaultRefreshHint)
 	removed := f.crew[2]
 	alive := f.issue(removed, workload(1))
 	if removed.store.IsLeader() {
@@ -225,9 +228,9 @@ func TestRemovedMember(t *testing.T) {
 		return states
 	}
 	require.Equal(t, []string{"AUTHORITY_STATE_RETIRING", "AUTHORITY_STATE_RETIRING"}, of())
-	f.advance(DefaultX509SVIDTTL - 5*time.Second)
+	f.advance(plan.DefaultX509SVIDTTL - 5*time.Second)
 	require.NoError(t, alive[0].verify(f.bundle(home), f.now()))
-	f.advance(DefaultSigningGrace + clockTolerance + time.Minute)
+	f.advance(plan.DefaultSigningGrace + plan.ClockTolerance + time.Minute)
 	require.Empty(t, of())
 	require.Len(t, f.bundle(home).X509Authorities(), 2)
 	require.Len(t, f.bundle(home).JWTAuthorities(), 2)

@@ -8,6 +8,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/authority/svid"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/membership"
 )
@@ -15,7 +16,7 @@ import (
 // memberHost is where a member is reached, by the table of members, if the ID is that of one: a DNS name or an IP address.
 // It stands in the member's SVID for clients that check the host that they dialled, as gRPC's xDS client does.
 func memberHost(r raftstore.Reader, home spiffeid.TrustDomain, id spiffeid.ID) (dnsNames []string, ips []netip.Addr, err error) {
-	member, ok := strings.CutPrefix(id.String(), home.IDString()+"/"+reservedSegment+"/member/")
+	member, ok := strings.CutPrefix(id.String(), home.IDString()+"/"+svid.ReservedSegment+"/member/")
 	if !ok {
 		return nil, nil, nil
 	}

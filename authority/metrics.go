@@ -1,6 +1,8 @@
 package authority
 
 import (
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/table"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -77,12 +79,12 @@ func (x *metrics) Collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.MustNewConstMetric(sequenceDesc, prometheus.GaugeValue, float64(sequence), name)
 			ch <- prometheus.MustNewConstMetric(ageDesc, prometheus.GaugeValue, now.Sub(d.bundleChanged).Seconds(), name)
 		}
-		for _, kind := range Kinds {
-			newest := newestOf(Situation{Member: m.config.Member, Authorities: d.authorities}, kind)
+		for _, kind := range plan.Kinds {
+			newest := plan.Newest(plan.Situation{Member: m.config.Member, Authorities: d.authorities}, kind)
 			for state, a := range newest {
 				ch <- prometheus.MustNewConstMetric(expiryDesc, prometheus.GaugeValue, float64(a.NotAfter.Unix()), name, kind.String(), state.String())
 			}
-			for alarm, on := range alarms(now, newest, silent) {
+			for alarm, on := range plan.Alarms(now, newest, silent) {
 				value := 0.0
 				if on {
 					value = 1
@@ -97,7 +99,7 @@ func (x *metrics) Collect(ch chan<- prometheus.Metric) {
 func (x *metrics) collectAnchors(ch chan<- prometheus.Metric) {
 	type key struct{ td, state string }
 	counts := map[key]float64{}
-	for row, err := range upstreamAnchors.All(x.manager.config.Store.View(), "") {
+	for row, err := range table.UpstreamAnchors.All(x.manager.config.Store.View(), "") {
 		if err != nil {
 			return
 		}

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/authority/plan"
 	"github.com/ententehq/entente/bundle"
 )
 
@@ -62,8 +63,8 @@ func TestOIDCVerifierAcceptsJWTSVIDs(t *testing.T) {
 	_, err = provider.Verifier(&oidc.Config{ClientID: "other", Now: f.now}).Verify(ctx, first)
 	require.ErrorContains(t, err, "audience")
 
-	f.advance(DefaultCATTL/2 + DefaultRefreshHint*HintsBeforeUse) // a new key is on its way, and then signs
-	f.advance(DefaultRefreshHint * HintsBeforeUse)
+	f.advance(plan.DefaultCATTL/2 + plan.DefaultRefreshHint*plan.HintsBeforeUse) // a new key is on its way, and then signs
+	f.advance(plan.DefaultRefreshHint * plan.HintsBeforeUse)
 	publish()
 	_, err = verifier.Verify(ctx, issue())
 	require.NoError(t, err)

@@ -15,6 +15,9 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/authority/keys"
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/svid"
 )
 
 // ErrNoSVID is wrapped while the member has no valid SVID of that name: before its first one is signed, or after nobody
@@ -64,7 +67,7 @@ func (o *ownSVIDs) keep(wanted []spiffeid.ID) {
 // MemberSVID returns the SVID by which this member is known to its clients and to other clusters. It is renewed in
 // time; ask at each handshake. [ErrNoSVID] is wrapped while there is none.
 func (m *Manager) MemberSVID() (*tls.Certificate, error) {
-	id, err := memberID(m.config.Home, m.config.Member)
+	id, err := svid.MemberID(m.config.Home, m.config.Member)
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +77,7 @@ func (m *Manager) MemberSVID() (*tls.Certificate, error) {
 // EndpointSVID returns the SVID of a hosted domain's bundle endpoint, for the home domain and those with an endpoint
 // host of their own. [ErrNoSVID] is wrapped while there is none.
 func (m *Manager) EndpointSVID(td spiffeid.TrustDomain) (*tls.Certificate, error) {
-	id, err := endpointID(td)
+	id, err := svid.EndpointID(td)
 	if err != nil {
 		return nil, err
 	}
@@ -94,12 +97,12 @@ func (m *Manager) renewOwn(ctx context.Context) error {
 	return m.tend(ctx, "renew this member's own SVIDs", func(ctx context.Context) (next time.Time, err error) {
 		wanted, err := m.wanted()
 		if err != nil {
-			return never, err
+			return plan.Never, err
 		}
 		var errs []error
 		for _, id := range wanted {
 			at, err := m.renew(ctx, id)
-			errs, next = append(errs, err), sooner(next, at)
+			errs, next = append(errs, err), plan.Sooner(next, at)
 		}
 		m.own.keep(wanted)
 		return next, errors.Join(errs...)
@@ -111,14 +114,14 @@ func (m *Manager) wanted() ([]spiffeid.ID, error) {
 	var wanted []spiffeid.ID
 	for td, d := range m.signing.Load().domains {
 		if td == m.config.Home {
-			id, err := memberID(td, m.config.Member)
+			id, err := svid.MemberID(td, m.config.Member)
 			if err != nil {
 				return nil, err
 			}
 			wanted = append(wanted, id)
 		}
 		if td == m.config.Home || d.endpointHost != "" {
-			id, err := endpointID(td)
+			id, err := svid.EndpointID(td)
 			if err != nil {
 				return nil, err
 			}
@@ -134,25 +137,25 @@ func (m *Manager) renew(ctx context.Context, id spiffeid.ID) (time.Time, error) 
 	if held := m.own.get(id); held != nil && m.config.Now().Before(held.renew) && d != nil && d.trusts(held.authority) {
 		return held.renew, nil
 	}
-	key, err := newKey()
+	key, err := keys.Generate()
 	if err != nil {
-		return never, err
+		return plan.Never, err
 	}
 	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
 	if err != nil {
-		return never, fmt.Errorf("make a request for %s: %w", id, err)
+		return plan.Never, fmt.Errorf("make a request for %s: %w", id, err)
 	}
 	member := m.config.Member
 	signed, err := m.issueX509(ctx, &ententev1.IssueX509SVIDRequest{SpiffeId: id.String(), Csr: csr}, "member "+member, member)
 	if err != nil {
-		return never, fmt.Errorf("renew %s: %w", id, err)
+		return plan.Never, fmt.Errorf("renew %s: %w", id, err)
 	}
 	if len(signed.GetCertificates()) == 0 {
-		return never, fmt.Errorf("renew %s: the answer holds no certificate", id)
+		return plan.Never, fmt.Errorf("renew %s: the answer holds no certificate", id)
 	}
 	leaf, err := x509.ParseCertificate(signed.GetCertificates()[0])
 	if err != nil {
-		return never, fmt.Errorf("renew %s: %w", id, err)
+		return plan.Never, fmt.Errorf("renew %s: %w", id, err)
 	}
 	now := m.config.Now()
 	svid := &ownSVID{

@@ -15,6 +15,9 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/table"
+	"github.com/ententehq/entente/authority/upstream"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -23,33 +26,33 @@ import (
 func (m *Manager) tendPrepared(ctx context.Context) (next time.Time, err error) {
 	domains, next, err := m.hosted(ctx)
 	if err != nil {
-		return never, err
+		return plan.Never, err
 	}
 	var errs []error
 	began := time.Now()
 	for _, td := range from(domains, m.resume) {
 		if len(errs) > 0 && time.Since(began) > lastRetry {
 			m.resume = td
-			return never, errors.Join(errs...)
+			return plan.Never, errors.Join(errs...)
 		}
 		at, err := m.prepareIn(ctx, td, false)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("authorities of %s: %w", td, err))
 		}
-		next = sooner(next, at)
+		next = plan.Sooner(next, at)
 	}
 	m.resume = ""
 	m.making.Lock()
 	defer m.making.Unlock()
 	at, err := m.sweep(ctx)
-	return sooner(next, at), errors.Join(append(errs, err)...)
+	return plan.Sooner(next, at), errors.Join(append(errs, err)...)
 }
 
 // tendJWT prepares the JWT authorities of this member's domains. They need no upstream, and so wait for none that fails or hangs.
 func (m *Manager) tendJWT(ctx context.Context) (next time.Time, err error) {
 	domains, next, err := m.hosted(ctx)
 	if err != nil {
-		return never, err
+		return plan.Never, err
 	}
 	m.making.Lock()
 	defer m.making.Unlock()
@@ -59,15 +62,15 @@ func (m *Manager) tendJWT(ctx context.Context) (next time.Time, err error) {
 		if err != nil {
 			errs = append(errs, fmt.Errorf("JWT authorities of %s: %w", td, err))
 		}
-		next = sooner(next, at)
+		next = plan.Sooner(next, at)
 	}
 	return next, errors.Join(errs...)
 }
 
 // together says whether a domain is to begin with authorities of all kinds in one bundle: it has none yet, and nothing keeps
 // the upstream from signing the first one.
-func (m *Manager) together(s Situation, td string) bool {
-	_, trouble := m.troubles.get(td, X509)
+func (m *Manager) together(s plan.Situation, td string) bool {
+	_, trouble := m.troubles.get(td, plan.X509)
 	return len(s.Authorities) == 0 && !trouble
 }
 
@@ -85,33 +88,33 @@ func from(names []string, first string) []string {
 func (m *Manager) prepareIn(ctx context.Context, td string, jwt bool) (time.Time, error) {
 	for range maxRounds {
 		view := m.config.Store.View()
-		domain, ok, err := Domains.Get(view, td)
+		domain, ok, err := table.Domains.Get(view, td)
 		if err != nil || !ok {
-			return never, err
+			return plan.Never, err
 		}
 		s, _, err := m.situation(view, domain.Value, m.config.Now())
 		if err != nil {
-			return never, err
+			return plan.Never, err
 		}
-		actions, next := Plan(s)
+		actions, next := plan.Next(s)
 		together := m.together(s, td)
-		actions = slices.DeleteFunc(actions, func(a Action) bool { return a.Do != Prepare || (a.Kind == JWT && !together) != jwt })
+		actions = slices.DeleteFunc(actions, func(a plan.Action) bool { return a.Do != plan.Prepare || (a.Kind == plan.JWT && !together) != jwt })
 		if len(actions) == 0 {
 			return next, nil
 		}
 		// The intent comes first: with an audit log that cannot be written no key is made, and no upstream is asked to sign.
 		if err := m.intend(td); err != nil {
-			return never, err
+			return plan.Never, err
 		}
 		candidates, prepareErr := m.prepare(ctx, s, domain.Value, actions)
 		if len(candidates) == 0 {
-			return never, errors.Join(prepareErr, m.failed(td, prepareErr))
+			return plan.Never, errors.Join(prepareErr, m.failed(td, prepareErr))
 		}
 		updateErr := m.carry(ctx, td, func(tx *raftstore.Tx) ([]done, error) { return m.carryOut(tx, td, candidates, nil) })
 		m.unswept.Store(true)
 		m.changed.fire()
 		if err := errors.Join(prepareErr, updateErr, m.discard(ctx, candidates, updateErr)); err != nil {
-			return never, err
+			return plan.Never, err
 		}
 	}
 	return m.config.Now().Add(lastRetry), nil
@@ -119,8 +122,8 @@ func (m *Manager) prepareIn(ctx context.Context, td string, jwt bool) (time.Time
 
 // prepare makes the keys that the plan asks for, and has them signed. The keys are on disk when it returns. It ends with the first
 // failure: once that of the upstream is known, tendJWT waits for it no more.
-func (m *Manager) prepare(ctx context.Context, s Situation, domain *statev1.Domain, actions []Action) (map[Kind]candidate, error) {
-	made := map[Kind]candidate{}
+func (m *Manager) prepare(ctx context.Context, s plan.Situation, domain *statev1.Domain, actions []plan.Action) (map[plan.Kind]candidate, error) {
+	made := map[plan.Kind]candidate{}
 	for _, action := range actions {
 		row, err := m.newAuthority(ctx, s, domain, action)
 		if err != nil {
@@ -137,14 +140,14 @@ func (m *Manager) prepare(ctx context.Context, s Situation, domain *statev1.Doma
 
 // outcome takes note of how an attempt to prepare an authority ended. Those who wait only while there is no failure are told of
 // the first one.
-func (m *Manager) outcome(ctx context.Context, td string, kind Kind, err error) {
+func (m *Manager) outcome(ctx context.Context, td string, kind plan.Kind, err error) {
 	if ctx.Err() == nil && m.troubles.set(td, kind, err) {
 		m.changed.fire()
 	}
 }
 
 // discard deletes the keys of candidates when it is certain that their transaction was not made.
-func (m *Manager) discard(ctx context.Context, candidates map[Kind]candidate, err error) error {
+func (m *Manager) discard(ctx context.Context, candidates map[plan.Kind]candidate, err error) error {
 	if !errors.Is(err, raftstore.ErrNoLeader) && !errors.Is(err, raftstore.ErrBusy) && !errors.Is(err, raftstore.ErrTooLarge) && !errors.Is(err, errClock) {
 		return nil // sweep finds those that were not needed
 	}
@@ -155,7 +158,7 @@ func (m *Manager) discard(ctx context.Context, candidates map[Kind]candidate, er
 	return errors.Join(errs...)
 }
 
-func (m *Manager) newAuthority(ctx context.Context, s Situation, domain *statev1.Domain, action Action) (*statev1.Authority, error) {
+func (m *Manager) newAuthority(ctx context.Context, s plan.Situation, domain *statev1.Domain, action plan.Action) (*statev1.Authority, error) {
 	td, err := spiffeid.TrustDomainFromString(domain.GetTrustDomain())
 	if err != nil {
 		return nil, err
@@ -170,7 +173,7 @@ func (m *Manager) newAuthority(ctx context.Context, s Situation, domain *statev1
 		Kind:  statev1.AuthorityKind(action.Kind),
 		State: statev1.AuthorityState_AUTHORITY_STATE_PREPARED,
 	}
-	if action.Kind == JWT {
+	if action.Kind == plan.JWT {
 		row.NotBefore, row.NotAfter = timestamppb.New(s.Now), timestamppb.New(s.Now.Add(s.Settings.CATTL))
 		row.JwtKey, err = x509.MarshalPKIXPublicKey(key.Public())
 		return row, err
@@ -187,12 +190,12 @@ func (m *Manager) newAuthority(ctx context.Context, s Situation, domain *statev1
 	if err != nil {
 		return nil, errors.Join(err, m.keys.Delete(ctx, id))
 	}
-	signed, err := m.upstream.SignCA(ctx, CARequest{
+	signed, err := m.upstream.SignCA(ctx, upstream.Request{
 		TrustDomain: td, CSR: csr, Now: s.Now, TTL: s.Settings.CATTL, NewAnchor: action.NewAnchor, Refused: refused,
-		Failed: func(err error) { m.outcome(ctx, td.Name(), X509, err) },
+		Failed: func(err error) { m.outcome(ctx, td.Name(), plan.X509, err) },
 	})
 	if err == nil {
-		err = checkSigned(td, key.Public(), signed, s.Now, s.Settings.X509SVIDTTL)
+		err = upstream.Check(td, key.Public(), signed, s.Now, s.Settings.X509SVIDTTL)
 	}
 	if err == nil {
 		err = m.admitAnchor(ctx, td, signed.Anchors[0])
@@ -201,7 +204,7 @@ func (m *Manager) newAuthority(ctx context.Context, s Situation, domain *statev1
 		return nil, errors.Join(err, m.keys.Delete(ctx, id))
 	}
 	m.second.ca(signed)
-	_, row.UpstreamAnchor = m.upstream.(Revoker)
+	_, row.UpstreamAnchor = m.upstream.(upstream.Revoker)
 	// The moment that the certificate names as its beginning does not count where it lies in the past: of a short life it would
 	// make half be over at once.
 	row.NotBefore, row.NotAfter = timestamppb.New(latest(s.Now, signed.Chain[0].NotBefore)), timestamppb.New(signed.Chain[0].NotAfter)

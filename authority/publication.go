@@ -9,6 +9,8 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -32,8 +34,8 @@ func contentOf(rows []*statev1.Authority, published [][]byte, revoked func(ancho
 		content.X509Authorities = append(content.X509Authorities, anchor)
 	}
 	for _, row := range rows {
-		switch Kind(row.GetKind()) {
-		case X509:
+		switch plan.Kind(row.GetKind()) {
+		case plan.X509:
 			for _, der := range row.GetAnchors() {
 				if revoked(der) {
 					continue
@@ -44,11 +46,11 @@ func contentOf(rows []*statev1.Authority, published [][]byte, revoked func(ancho
 				}
 				content.X509Authorities = append(content.X509Authorities, anchor)
 			}
-		case JWT:
-			if State(row.GetState()) == Revoked {
+		case plan.JWT:
+			if plan.State(row.GetState()) == plan.Revoked {
 				continue
 			}
-			key, err := verificationKey(row)
+			key, err := table.VerificationKey(row)
 			if err != nil {
 				return bundle.Content{}, err
 			}
@@ -95,15 +97,15 @@ func (m *Manager) publish(tx *raftstore.Tx, domain *statev1.Domain, now time.Tim
 	if err != nil {
 		return 0, err
 	}
-	rows, err := listAuthorities(tx, td.Name())
+	rows, err := table.ListAuthorities(tx, td.Name())
 	if err != nil {
 		return 0, err
 	}
-	revoked, err := revokedOf(tx, td.Name())
+	revoked, err := table.RevokedSet(tx, td.Name())
 	if err != nil {
 		return 0, err
 	}
-	published, err := publishedAnchors(tx, td.Name())
+	published, err := table.PublishedAnchors(tx, td.Name())
 	if err != nil {
 		return 0, err
 	}
@@ -115,7 +117,7 @@ func (m *Manager) publish(tx *raftstore.Tx, domain *statev1.Domain, now time.Tim
 	if err != nil {
 		return 0, err
 	}
-	past, _, err := pastSequences.Get(tx, td.Name())
+	past, _, err := table.PastSequences.Get(tx, td.Name())
 	if err != nil {
 		return 0, err
 	}
@@ -129,7 +131,7 @@ func (m *Manager) publish(tx *raftstore.Tx, domain *statev1.Domain, now time.Tim
 
 // hostedBundle returns the domain's bundle, nil if it has none yet.
 func hostedBundle(r raftstore.Reader, td string) (*bundle.Bundle, error) {
-	row, ok, err := HostedBundles.Get(r, td)
+	row, ok, err := table.HostedBundles.Get(r, td)
 	if err != nil || !ok {
 		return nil, err
 	}

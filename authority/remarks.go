@@ -2,19 +2,20 @@ package authority
 
 import (
 	"fmt"
+	"github.com/ententehq/entente/authority/plan"
 	"slices"
 	"strings"
 	"time"
 )
 
 // taintRemarks say what a taint did, and what it left.
-func taintRemarks(before, after Situation, id string, alive []string) []string {
-	was, _ := find(before.Authorities, id)
-	is, err := find(after.Authorities, id)
+func taintRemarks(before, after plan.Situation, id string, alive []string) []string {
+	was, _ := plan.Find(before.Authorities, id)
+	is, err := plan.Find(after.Authorities, id)
 	switch {
 	case err != nil:
 		return []string{"It never signed, and is gone."}
-	case was.State == Tainted:
+	case was.State == plan.Tainted:
 		return []string{"It was tainted already; nothing was changed."}
 	}
 	remarks := []string{
@@ -25,10 +26,10 @@ func taintRemarks(before, after Situation, id string, alive []string) []string {
 }
 
 // pause says that nobody can sign now, or nobody who is heard from.
-func pause(s Situation, kind Kind, alive []string) []string {
-	if s.signable(kind) {
-		heard := func(a Authority) bool {
-			return a.Kind == kind && a.State == Active && slices.Contains(alive, a.Member)
+func pause(s plan.Situation, kind plan.Kind, alive []string) []string {
+	if s.Signable(kind) {
+		heard := func(a plan.Authority) bool {
+			return a.Kind == kind && a.State == plan.Active && slices.Contains(alive, a.Member)
 		}
 		if slices.ContainsFunc(s.Authorities, heard) {
 			return nil
@@ -40,16 +41,16 @@ func pause(s Situation, kind Kind, alive []string) []string {
 
 // revokeRemarks say what a revocation did, and what it could not do.
 func revokeRemarks(did steered, alive []string) []string {
-	revoked := did.ids(Revoke)
+	revoked := did.ids(plan.Revoke)
 	if len(did.carried) == 0 && len(revoked) == 0 && did.domain != nil {
 		return []string{"No authority was there to be revoked, or it was already."}
 	}
 	var remarks, staying []string
-	kinds := map[Kind]bool{}
+	kinds := map[plan.Kind]bool{}
 	var last time.Time
 	gone := false
 	for _, id := range revoked {
-		a, err := find(did.after.Authorities, id)
+		a, err := plan.Find(did.after.Authorities, id)
 		if err != nil {
 			continue
 		}
@@ -73,7 +74,7 @@ func revokeRemarks(did steered, alive []string) []string {
 		remarks = append(remarks, fmt.Sprintf("It signs no more, but its anchor belongs to the upstream and stays in the bundle, and SPIFFE verifiers read no revocation list: they accept what it signed until that expires, at the latest at %s, or until the anchor is revoked too by 'entente authority revoke --anchor'.", clock(last)))
 	}
 	remarks = append(remarks, "Members renew their own SVIDs at once, and whoever watches authorities is told to renew.")
-	for _, kind := range Kinds {
+	for _, kind := range plan.Kinds {
 		if kinds[kind] {
 			remarks = append(remarks, pause(did.after, kind, alive)...)
 		}

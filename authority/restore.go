@@ -4,6 +4,8 @@ import (
 	"strings"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -20,22 +22,22 @@ const sequenceLeap = 1 << 20
 // snapshot, nobody holds the snapshot's keys any more, so those authorities are retired, and stay published for as long
 // as something that they signed may be alive.
 func (m *Manager) surviveRestore(before, restored *raftstore.View, tx *raftstore.Tx) error {
-	if err := keepRevokedAnchors(before, tx); err != nil {
+	if err := table.KeepRevokedAnchors(before, tx); err != nil {
 		return err
 	}
-	if err := keepDistrusted(before, tx); err != nil {
+	if err := table.KeepDistrusted(before, tx); err != nil {
 		return err
 	}
 	past, err := lastSequences(before, restored)
 	if err != nil {
 		return err
 	}
-	domains, err := Domains.List(restored, "")
+	domains, err := table.Domains.List(restored, "")
 	if err != nil {
 		return err
 	}
 	for _, domain := range domains {
-		hosted, err := Hosts(before, domain.Key)
+		hosted, err := table.Hosts(before, domain.Key)
 		if err != nil {
 			return err
 		}
@@ -44,7 +46,7 @@ func (m *Manager) surviveRestore(before, restored *raftstore.View, tx *raftstore
 				err = keepHistory(before, tx, domain.Key)
 			}
 			if err == nil {
-				err = keepUpstreamAnchors(before, tx, domain.Key)
+				err = table.KeepUpstreamAnchors(before, tx, domain.Key)
 			}
 		} else {
 			err = m.retireAll(restored, tx, domain.Key)
@@ -62,12 +64,12 @@ func (m *Manager) surviveRestore(before, restored *raftstore.View, tx *raftstore
 			return err
 		}
 		delete(past, domain.Key)
-		if err := pastSequences.Delete(tx, domain.Key); err != nil {
+		if err := table.PastSequences.Delete(tx, domain.Key); err != nil {
 			return err
 		}
 	}
 	for td, sequence := range past { // hosted once, and not after the restore
-		if err := pastSequences.Put(tx, td, &statev1.PastSequence{TrustDomain: td, Sequence: sequence + sequenceLeap}); err != nil {
+		if err := table.PastSequences.Put(tx, td, &statev1.PastSequence{TrustDomain: td, Sequence: sequence + sequenceLeap}); err != nil {
 			return err
 		}
 	}
@@ -78,13 +80,13 @@ func (m *Manager) surviveRestore(before, restored *raftstore.View, tx *raftstore
 func lastSequences(states ...raftstore.Reader) (map[string]uint64, error) {
 	last := map[string]uint64{}
 	for _, r := range states {
-		for row, err := range pastSequences.All(r, "") {
+		for row, err := range table.PastSequences.All(r, "") {
 			if err != nil {
 				return nil, err
 			}
 			last[row.Key] = max(last[row.Key], row.Value.GetSequence())
 		}
-		for row, err := range HostedBundles.All(r, "") {
+		for row, err := range table.HostedBundles.All(r, "") {
 			if err != nil {
 				return nil, err
 			}
@@ -101,12 +103,12 @@ func lastSequences(states ...raftstore.Reader) (map[string]uint64, error) {
 
 // dropAll leaves out a domain's restored authorities.
 func dropAll(restored *raftstore.View, tx *raftstore.Tx, td string) error {
-	rows, err := listAuthorities(restored, td)
+	rows, err := table.ListAuthorities(restored, td)
 	if err != nil {
 		return err
 	}
 	for _, row := range rows {
-		if err := authorities.Delete(tx, authorityKey(td, row.GetId())); err != nil {
+		if err := table.Authorities.Delete(tx, table.AuthorityKey(td, row.GetId())); err != nil {
 			return err
 		}
 	}
@@ -115,12 +117,12 @@ func dropAll(restored *raftstore.View, tx *raftstore.Tx, td string) error {
 
 // keepAuthorities keeps a domain's authorities as they were before.
 func keepAuthorities(before *raftstore.View, tx *raftstore.Tx, td string) error {
-	rows, err := listAuthorities(before, td)
+	rows, err := table.ListAuthorities(before, td)
 	if err != nil {
 		return err
 	}
 	for _, row := range rows {
-		if err := authorities.Put(tx, authorityKey(td, row.GetId()), row); err != nil {
+		if err := table.Authorities.Put(tx, table.AuthorityKey(td, row.GetId()), row); err != nil {
 			return err
 		}
 	}
@@ -130,27 +132,27 @@ func keepAuthorities(before *raftstore.View, tx *raftstore.Tx, td string) error 
 // retireAll retires a domain's restored authorities, and taints or revokes those that were since. Those that never signed, and
 // those that have expired, are left out: their keys need not be published for a moment.
 func (m *Manager) retireAll(restored *raftstore.View, tx *raftstore.Tx, td string) error {
-	rows, err := listAuthorities(restored, td)
+	rows, err := table.ListAuthorities(restored, td)
 	if err != nil {
 		return err
 	}
 	now := m.config.Now()
 	for _, row := range rows {
-		a := authorityOf(row)
-		if a.State == Prepared || (m.config.Contact.ClockSane() && !now.Before(a.NotAfter.Add(clockTolerance))) {
-			if err := authorities.Delete(tx, authorityKey(td, a.ID)); err != nil {
+		a := table.AuthorityOf(row)
+		if a.State == plan.Prepared || (m.config.Contact.ClockSane() && !now.Before(a.NotAfter.Add(plan.ClockTolerance))) {
+			if err := table.Authorities.Delete(tx, table.AuthorityKey(td, a.ID)); err != nil {
 				return err
 			}
 			continue
 		}
-		verb, err := distrust(tx, td, row)
+		verb, err := table.RestoredVerb(tx, td, row)
 		if err != nil {
 			return err
 		}
-		if verb == Retire && a.State != Active || verb == Taint && a.State.Distrusted() || verb == Revoke && a.State == Revoked {
+		if verb == plan.Retire && a.State != plan.Active || verb == plan.Taint && a.State.Distrusted() || verb == plan.Revoke && a.State == plan.Revoked {
 			continue
 		}
-		if err := change(tx, td, Action{Do: verb, ID: a.ID}, Settings{}, now); err != nil {
+		if err := table.Apply(tx, td, plan.Action{Do: verb, ID: a.ID}, plan.Settings{}, now); err != nil {
 			return err
 		}
 	}
@@ -159,15 +161,15 @@ func (m *Manager) retireAll(restored *raftstore.View, tx *raftstore.Tx, td strin
 
 // keepRotations keeps the counts of rotations from going down, since authorities are held against them.
 func keepRotations(before, restored *raftstore.View, tx *raftstore.Tx, td string) error {
-	was, err := rotationsOf(before, td)
+	was, err := table.RotationsOf(before, td)
 	if err != nil {
 		return err
 	}
-	now, err := rotationsOf(restored, td)
+	now, err := table.RotationsOf(restored, td)
 	if err != nil || (was.Last <= now.Last && was.Anchors <= now.Anchors && was.Reserve <= now.Reserve) {
 		return err
 	}
-	return rotations.Put(tx, td, &statev1.Rotation{
+	return table.Rotations.Put(tx, td, &statev1.Rotation{
 		TrustDomain: td, Rotation: max(was.Last, now.Last), AnchorRotation: max(was.Anchors, now.Anchors), Reserve: max(was.Reserve, now.Reserve),
 	})
 }
@@ -178,15 +180,15 @@ func (m *Manager) republish(tx *raftstore.Tx, domain *statev1.Domain, sequence u
 	if err != nil {
 		return err
 	}
-	rows, err := listAuthorities(tx, td.Name())
+	rows, err := table.ListAuthorities(tx, td.Name())
 	if err != nil {
 		return err
 	}
-	revoked, err := revokedOf(tx, td.Name())
+	revoked, err := table.RevokedSet(tx, td.Name())
 	if err != nil {
 		return err
 	}
-	published, err := publishedAnchors(tx, td.Name())
+	published, err := table.PublishedAnchors(tx, td.Name())
 	if err != nil {
 		return err
 	}
@@ -194,7 +196,7 @@ func (m *Manager) republish(tx *raftstore.Tx, domain *statev1.Domain, sequence u
 	if err != nil {
 		return err
 	}
-	hint := settingsOf(domain).RefreshHint
+	hint := table.SettingsOf(domain).RefreshHint
 	content.Sequence, content.RefreshHint = &sequence, &hint
 	b, err := bundle.New(td, content)
 	if err != nil {
@@ -207,10 +209,10 @@ func (m *Manager) republish(tx *raftstore.Tx, domain *statev1.Domain, sequence u
 func (m *Manager) founded(_ *raftstore.View, tableName, key string) bool {
 	home := m.config.Home.Name()
 	switch tableName {
-	case Domains.Name(), HostedBundles.Name():
+	case table.Domains.Name(), table.HostedBundles.Name():
 		return key == home
-	case authorities.Name(), upstreamAnchors.Name(), HostedHistory.Name(), hostedHistoryKeys.Name():
-		return strings.HasPrefix(key, below(home))
+	case table.Authorities.Name(), table.UpstreamAnchors.Name(), HostedHistory.Name(), hostedHistoryKeys.Name():
+		return strings.HasPrefix(key, table.DomainPrefix(home))
 	}
 	return false
 }

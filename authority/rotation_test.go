@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/authority/plan"
 	"github.com/ententehq/entente/bundle"
 )
 
@@ -85,12 +86,12 @@ func TestRotationWithoutPause(t *testing.T) {
 			alive = append(alive, f.issue(c, workload(i))...)
 		}
 		for range stride {
-			f.advance(DefaultRefreshHint)
+			f.advance(plan.DefaultRefreshHint)
 			b := f.bundle(home)
 			sequence(t, last, b)
 			last = b
 			old = append(old, b)
-			if len(old) > HintsBeforeUse {
+			if len(old) > plan.HintsBeforeUse {
 				old = old[1:]
 			}
 		}

@@ -2,6 +2,7 @@ package authority
 
 import (
 	"context"
+	"github.com/ententehq/entente/authority/plan"
 	"sync"
 	"time"
 )
@@ -50,7 +51,7 @@ func waitFor(ctx context.Context, changed <-chan struct{}, d time.Duration) erro
 
 // until is how long to wait for a moment, never to wait without end.
 func until(at, now time.Time) time.Duration {
-	if at.Equal(never) {
+	if at.Equal(plan.Never) {
 		return lookAgain
 	}
 	return min(max(at.Sub(now), 0), lookAgain)

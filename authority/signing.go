@@ -13,6 +13,9 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/svid"
+	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -26,20 +29,20 @@ const (
 // allowed refuses the names that a caller cannot have. member is the fellow member that asks for itself; empty for
 // everybody else, who gets nothing below /entente/.
 func (m *Manager) allowed(id spiffeid.ID, member string) error {
-	if !Reserved(id) {
+	if !svid.Reserved(id) {
 		if member != "" {
-			return status.Errorf(codes.PermissionDenied, "%s is not below /%s/, which is all that members ask for themselves", id, reservedSegment)
+			return status.Errorf(codes.PermissionDenied, "%s is not below /%s/, which is all that members ask for themselves", id, svid.ReservedSegment)
 		}
 		return nil
 	}
 	if member == "" {
-		return status.Errorf(codes.PermissionDenied, "%s is below /%s/, which only the server itself issues; choose another path", id, reservedSegment)
+		return status.Errorf(codes.PermissionDenied, "%s is below /%s/, which only the server itself issues; choose another path", id, svid.ReservedSegment)
 	}
-	own, err := memberID(m.config.Home, member)
+	own, err := svid.MemberID(m.config.Home, member)
 	if err != nil {
 		return status.Error(codes.PermissionDenied, err.Error())
 	}
-	endpoint, err := endpointID(id.TrustDomain())
+	endpoint, err := svid.EndpointID(id.TrustDomain())
 	if err != nil {
 		return status.Error(codes.PermissionDenied, err.Error())
 	}
@@ -65,22 +68,22 @@ func (m *Manager) canSign() error {
 
 // issueX509 gets an X509-SVID signed here, or else by a member that can. member is set when a member asks for itself.
 func (m *Manager) issueX509(ctx context.Context, request *ententev1.IssueX509SVIDRequest, caller, member string) (*ententev1.IssueX509SVIDResponse, error) {
-	r, err := parseX509Request(request)
+	r, err := svid.ParseX509Request(request)
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	if err := m.allowed(r.id, member); err != nil {
+	if err := m.allowed(r.ID, member); err != nil {
 		return nil, err
 	}
 	// The key has to be the one that was checked here, so the request goes on as it came.
 	forward := &ententev1.SignX509SVIDRequest{Request: request, Caller: caller, ForMember: member != ""}
-	return pass(ctx, m, r.id.TrustDomain(), X509,
+	return pass(ctx, m, r.ID.TrustDomain(), plan.X509,
 		func(d *domainState) (*ententev1.IssueX509SVIDResponse, error) {
-			ttl, err := lifetime(r.ttl, d.settings.X509SVIDTTL)
+			ttl, err := svid.Lifetime(r.TTL, d.settings.X509SVIDTTL)
 			if err != nil {
 				return nil, status.Error(codes.InvalidArgument, err.Error())
 			}
-			return m.signX509(d.signers[X509], d, r, ttl, caller)
+			return m.signX509(d.signers[plan.X509], d, r, ttl, caller)
 		},
 		func(ctx context.Context, c ententev1.SigningServiceClient) (*ententev1.IssueX509SVIDResponse, error) {
 			return c.SignX509SVID(ctx, forward)
@@ -89,21 +92,21 @@ func (m *Manager) issueX509(ctx context.Context, request *ententev1.IssueX509SVI
 
 // issueJWT gets a JWT-SVID signed here, or else by a member that can.
 func (m *Manager) issueJWT(ctx context.Context, request *ententev1.IssueJWTSVIDRequest, caller string) (*ententev1.IssueJWTSVIDResponse, error) {
-	r, err := parseJWTRequest(request)
+	r, err := svid.ParseJWTRequest(request)
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	if err := m.allowed(r.id, ""); err != nil {
+	if err := m.allowed(r.ID, ""); err != nil {
 		return nil, err
 	}
 	forward := &ententev1.SignJWTSVIDRequest{Request: request, Caller: caller}
-	return pass(ctx, m, r.id.TrustDomain(), JWT,
+	return pass(ctx, m, r.ID.TrustDomain(), plan.JWT,
 		func(d *domainState) (*ententev1.IssueJWTSVIDResponse, error) {
-			ttl, err := lifetime(r.ttl, d.settings.JWTSVIDTTL)
+			ttl, err := svid.Lifetime(r.TTL, d.settings.JWTSVIDTTL)
 			if err != nil {
 				return nil, status.Error(codes.InvalidArgument, err.Error())
 			}
-			return m.signJWT(d.signers[JWT], d.issuer, r, ttl, caller)
+			return m.signJWT(d.signers[plan.JWT], d.issuer, r, ttl, caller)
 		},
 		func(ctx context.Context, c ententev1.SigningServiceClient) (*ententev1.IssueJWTSVIDResponse, error) {
 			return c.SignJWTSVID(ctx, forward)
@@ -113,7 +116,7 @@ func (m *Manager) issueJWT(ctx context.Context, request *ententev1.IssueJWTSVIDR
 // pass signs here if this member can, and passes the request on to one that can if not, or if its key cannot be reached: to one after the other until
 // one of them signs or refuses for a reason that holds everywhere. In a domain that nobody can sign for yet it waits a
 // moment, since its creation was acknowledged before its first authority was there.
-func pass[R proto.Message](ctx context.Context, m *Manager, td spiffeid.TrustDomain, kind Kind,
+func pass[R proto.Message](ctx context.Context, m *Manager, td spiffeid.TrustDomain, kind plan.Kind,
 	here func(*domainState) (R, error), there func(context.Context, ententev1.SigningServiceClient) (R, error),
 ) (R, error) {
 	var none R
@@ -125,7 +128,7 @@ func pass[R proto.Message](ctx context.Context, m *Manager, td spiffeid.TrustDom
 		var why error
 		switch {
 		case d == nil:
-			if hosted, err := Hosts(m.config.Store.View(), td.Name()); err != nil {
+			if hosted, err := table.Hosts(m.config.Store.View(), td.Name()); err != nil {
 				return none, raftstore.StatusError(err)
 			} else if !hosted {
 				return none, notHosted(td.Name())
@@ -154,7 +157,7 @@ func pass[R proto.Message](ctx context.Context, m *Manager, td spiffeid.TrustDom
 // helpsElsewhere says whether another member may do what this one could not: its key or its audit log failed it, and the
 // request is not to blame.
 func helpsElsewhere(err error) bool {
-	if err == nil || errors.Is(err, ErrLint) {
+	if err == nil || errors.Is(err, svid.ErrLint) {
 		return false
 	}
 	_, decided := status.FromError(err)
@@ -162,13 +165,13 @@ func helpsElsewhere(err error) bool {
 }
 
 // ready says whether this member has an active authority of the kind.
-func (d *domainState) ready(kind Kind, now time.Time) bool {
+func (d *domainState) ready(kind plan.Kind, now time.Time) bool {
 	s := d.signers[kind]
 	return s != nil && now.Add(time.Second).Before(s.notAfter) && d.document != nil
 }
 
 // elsewhere asks members in random order, so that a member that is down costs its neighbours no more than their share.
-func elsewhere[R proto.Message](ctx context.Context, m *Manager, members []string, td spiffeid.TrustDomain, kind Kind, why error,
+func elsewhere[R proto.Message](ctx context.Context, m *Manager, members []string, td spiffeid.TrustDomain, kind plan.Kind, why error,
 	there func(context.Context, ententev1.SigningServiceClient) (R, error),
 ) (R, error) {
 	var none R

@@ -11,6 +11,10 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/authority/keys"
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/svid"
+	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -22,8 +26,8 @@ type signingState struct {
 }
 
 type domainState struct {
-	settings     Settings
-	rotations    Rotations
+	settings     plan.Settings
+	rotations    plan.Rotations
 	endpointHost string
 	issuer       string // of JWT-SVIDs; empty: they have none
 	// bundle is nil until the domain's first authority is published.
@@ -31,13 +35,13 @@ type domainState struct {
 	// bundleChanged is when its content last did.
 	bundleChanged time.Time
 	document      []byte
-	authorities   []Authority
+	authorities   []plan.Authority
 	// keyIDs are the subject key identifiers of X.509 authorities that are tainted or revoked.
 	keyIDs map[string][]byte
 	// signers are this member's active authorities.
-	signers map[Kind]*signer
+	signers map[plan.Kind]*signer
 	// elsewhere are the members that have an active authority, this one left out.
-	elsewhere map[Kind][]string
+	elsewhere map[plan.Kind][]string
 }
 
 // signer is an active authority of this member with its key.
@@ -56,7 +60,7 @@ type signer struct {
 // newSigningState reads the tables. What before has parsed already is taken over.
 func (m *Manager) newSigningState(r raftstore.Reader, before *signingState) (*signingState, error) {
 	next := &signingState{revision: r.Revision(), domains: map[spiffeid.TrustDomain]*domainState{}}
-	for row, err := range Domains.All(r, "") {
+	for row, err := range table.Domains.All(r, "") {
 		if err != nil {
 			return nil, err
 		}
@@ -72,18 +76,18 @@ func (m *Manager) newSigningState(r raftstore.Reader, before *signingState) (*si
 }
 
 func (m *Manager) newDomainState(r raftstore.Reader, td spiffeid.TrustDomain, row *statev1.Domain, before *domainState) (*domainState, error) {
-	rows, err := listAuthorities(r, td.Name())
+	rows, err := table.ListAuthorities(r, td.Name())
 	if err != nil {
 		return nil, err
 	}
 	d := &domainState{
-		settings: settingsOf(row), endpointHost: row.GetEndpointHost(), issuer: row.GetOidcIssuer(),
-		signers: map[Kind]*signer{}, elsewhere: map[Kind][]string{}, keyIDs: map[string][]byte{},
+		settings: table.SettingsOf(row), endpointHost: row.GetEndpointHost(), issuer: row.GetOidcIssuer(),
+		signers: map[plan.Kind]*signer{}, elsewhere: map[plan.Kind][]string{}, keyIDs: map[string][]byte{},
 	}
-	if d.rotations, err = rotationsOf(r, td.Name()); err != nil {
+	if d.rotations, err = table.RotationsOf(r, td.Name()); err != nil {
 		return nil, err
 	}
-	published, ok, err := HostedBundles.Get(r, td.Name())
+	published, ok, err := table.HostedBundles.Get(r, td.Name())
 	if err != nil {
 		return nil, err
 	}
@@ -93,9 +97,9 @@ func (m *Manager) newDomainState(r raftstore.Reader, td spiffeid.TrustDomain, ro
 		}
 		d.document, d.bundleChanged = d.bundle.Marshal(), published.Value.GetChangeTime().AsTime()
 	}
-	newest := map[Kind]uint64{}
+	newest := map[plan.Kind]uint64{}
 	for _, row := range rows {
-		a := authorityOf(row)
+		a := table.AuthorityOf(row)
 		d.authorities = append(d.authorities, a)
 		if a.State.Distrusted() && len(row.GetChain()) > 0 {
 			ca, err := x509.ParseCertificate(row.GetChain()[0])
@@ -105,7 +109,7 @@ func (m *Manager) newDomainState(r raftstore.Reader, td spiffeid.TrustDomain, ro
 			d.keyIDs[a.ID] = ca.SubjectKeyId
 		}
 		switch {
-		case a.State != Active:
+		case a.State != plan.Active:
 		case a.Member != m.config.Member:
 			d.elsewhere[a.Kind] = append(d.elsewhere[a.Kind], a.Member)
 		case d.signers[a.Kind] == nil || a.Number > newest[a.Kind]:
@@ -120,7 +124,7 @@ func (m *Manager) newDomainState(r raftstore.Reader, td spiffeid.TrustDomain, ro
 // its retirement is on the way.
 func (m *Manager) signerOf(td spiffeid.TrustDomain, row *statev1.Authority, before *domainState) *signer {
 	if before != nil {
-		if s := before.signers[Kind(row.GetKind())]; s != nil && s.id == row.GetId() {
+		if s := before.signers[plan.Kind(row.GetKind())]; s != nil && s.id == row.GetId() {
 			return s
 		}
 	}
@@ -138,11 +142,11 @@ func (m *Manager) newSigner(td spiffeid.TrustDomain, row *statev1.Authority) (*s
 		return nil, err
 	}
 	if public, ok := key.Public().(*ecdsa.PublicKey); !ok || public.Curve != elliptic.P256() {
-		return nil, errNotP256
+		return nil, keys.ErrNotP256
 	}
-	s := &signer{id: row.GetId(), td: td, key: key, notAfter: timeOf(row.GetNotAfter()), chain: row.GetChain()}
-	if Kind(row.GetKind()) == JWT {
-		s.header, err = tokenHeader(s.id)
+	s := &signer{id: row.GetId(), td: td, key: key, notAfter: table.TimeOf(row.GetNotAfter()), chain: row.GetChain()}
+	if plan.Kind(row.GetKind()) == plan.JWT {
+		s.header, err = svid.TokenHeader(s.id)
 		return s, err
 	}
 	if len(s.chain) == 0 {

@@ -10,6 +10,10 @@ import (
 	"time"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/authority/keys"
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/svid"
+	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -46,12 +50,12 @@ type turn struct {
 // published for longest, which most readers know. Only where no such key is left in any member's hands the chain starts anew,
 // signed by an authority of the version itself. first says that there is no version before; previous is the statement on it,
 // nil if there is none.
-func whoStates(previous *bundle.Statement, first bool, version map[string]*ecdsa.PublicKey, authorities []Authority, whose func(Authority) hand) turn {
+func whoStates(previous *bundle.Statement, first bool, version map[string]*ecdsa.PublicKey, authorities []plan.Authority, whose func(plan.Authority) hand) turn {
 	pick := func(named map[string]*ecdsa.PublicKey) turn {
-		var chosen *Authority
+		var chosen *plan.Authority
 		var t turn
 		for _, a := range authorities {
-			if _, ok := named[a.ID]; !ok || a.Kind != JWT || a.State.Distrusted() {
+			if _, ok := named[a.ID]; !ok || a.Kind != plan.JWT || a.State.Distrusted() {
 				continue
 			}
 			switch whose(a) {
@@ -112,7 +116,7 @@ func (m *Manager) dueStatement(r raftstore.Reader, td string, versions []*statev
 			previous = nil // the chain starts anew, as behind a version without a statement
 		}
 	}
-	rows, err := listAuthorities(r, td)
+	rows, err := table.ListAuthorities(r, td)
 	if err != nil {
 		return nil, err
 	}
@@ -120,17 +124,17 @@ func (m *Manager) dueStatement(r raftstore.Reader, td string, versions []*statev
 	if err != nil {
 		return nil, err
 	}
-	all := make([]Authority, len(rows))
+	all := make([]plan.Authority, len(rows))
 	distrusted := map[string]bool{}
 	for i, row := range rows {
-		all[i] = authorityOf(row)
+		all[i] = table.AuthorityOf(row)
 		distrusted[row.GetId()] = all[i].State.Distrusted()
 	}
 	d.claims = bundle.Claims{
 		TrustDomain: b.TrustDomain(), Sequence: d.version.GetSequence(), Keys: b.Digest(), Issued: now.Truncate(time.Second),
 		Next: b.Signers(func(kid string) bool { return distrusted[kid] }),
 	}
-	d.turn = whoStates(previous, d.version.GetNumber() == 1, d.claims.Next, all, func(a Authority) hand { return m.whose(a, alive, local) })
+	d.turn = whoStates(previous, d.version.GetNumber() == 1, d.claims.Next, all, func(a plan.Authority) hand { return m.whose(a, alive, local) })
 	switch {
 	case d.turn.wait:
 	case d.turn.kid == "":
@@ -146,7 +150,7 @@ func (m *Manager) dueStatement(r raftstore.Reader, td string, versions []*statev
 // whose says in whose hands the key of an authority is. Another member is waited for while it is alive and has not retired it:
 // one that lost its keys retires them, and two of those must not wait for each other. Where local is asked for, a key of this member that is kept elsewhere
 // counts as another's: inside of a transaction nobody waits for a key store, and [Manager.tendStatements] comes to it after.
-func (m *Manager) whose(a Authority, alive []string, local bool) hand {
+func (m *Manager) whose(a plan.Authority, alive []string, local bool) hand {
 	if a.Member != m.config.Member {
 		if slices.Contains(alive, a.Member) && !a.State.Past() {
 			return anothers
@@ -174,11 +178,11 @@ func (m *Manager) signStatement(d *draft) (*bundle.Statement, error) {
 
 // signInput signs as JWS has it.
 func signInput(key crypto.Signer, input []byte) ([]byte, error) {
-	signature, err := signDigest(key, sha256.Sum256(input))
+	signature, err := keys.SignDigest(key, sha256.Sum256(input))
 	if err != nil {
 		return nil, err
 	}
-	fixed, err := fixedSignature(signature)
+	fixed, err := svid.JWSSignature(signature)
 	return fixed[:], err
 }
 
@@ -216,7 +220,7 @@ func sameDraft(a, b *draft) bool {
 // putBundle writes a version of a hosted bundle, with its place in the history and its statement.
 func (m *Manager) putBundle(tx *raftstore.Tx, b *bundle.Bundle, now time.Time) error {
 	td := b.TrustDomain().Name()
-	if err := HostedBundles.Put(tx, td, b.Row(now)); err != nil {
+	if err := table.HostedBundles.Put(tx, td, b.Row(now)); err != nil {
 		return err
 	}
 	versions, err := record(tx, b, now)

@@ -15,6 +15,9 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/authority/keys"
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -79,10 +82,10 @@ func TestChainOverRotations(t *testing.T) {
 		_, err := f.crew[i].AuthorityService().RotateAuthorities(ctx, &ententev1.RotateAuthoritiesRequest{Anchors: i == 1})
 		require.NoError(t, err)
 		f.settle()
-		f.advance(HintsBeforeUse * DefaultRefreshHint)
+		f.advance(plan.HintsBeforeUse * plan.DefaultRefreshHint)
 	}
-	f.advance(DefaultCATTL / 2)
-	f.advance(DefaultCATTL / 2)
+	f.advance(plan.DefaultCATTL / 2)
+	f.advance(plan.DefaultCATTL / 2)
 	require.Empty(t, f.chain(home))
 	require.Greater(t, len(f.bundle(home).JWTAuthorities()), 2)
 	require.Zero(t, f.crew[0].metricSum("entente_authority_statement_chains_total"))
@@ -121,7 +124,7 @@ func TestChainOfALostMember(t *testing.T) {
 	f.remove(f.crew[2])
 	f.settle()
 	for range 8 {
-		f.advance(DefaultCATTL / 8)
+		f.advance(plan.DefaultCATTL / 8)
 	}
 	require.Empty(t, f.chain(home))
 }
@@ -132,7 +135,7 @@ func TestChainStartsAnew(t *testing.T) {
 	_, err := c.store.Update(context.Background(), func(tx *raftstore.Tx) error { return c.RemoveMember(tx, c.id, true) })
 	require.NoError(t, err)
 	f.settle()
-	f.advance(HintsBeforeUse * DefaultRefreshHint)
+	f.advance(plan.HintsBeforeUse * plan.DefaultRefreshHint)
 	starts := f.chain(home)
 	require.Equal(t, []string{"none: " + unstatedNoKey, bundle.StartUnstated}, starts)
 	require.Eventually(t, func() bool { f.wake(); return c.metricSum("entente_authority_statement_chains_total") == 2 }, testPatience, 5*time.Millisecond)
@@ -148,7 +151,7 @@ func TestChainOverARestore(t *testing.T) {
 	_, err = c.AuthorityService().RotateAuthorities(ctx, &ententev1.RotateAuthoritiesRequest{})
 	require.NoError(t, err)
 	f.settle()
-	f.advance(HintsBeforeUse * DefaultRefreshHint)
+	f.advance(plan.HintsBeforeUse * plan.DefaultRefreshHint)
 	before, err := Statements(c.store.View(), home.Name())
 	require.NoError(t, err)
 	_, err = c.store.RestoreSnapshot(ctx, bytes.NewReader(snapshot.Bytes()))
@@ -169,7 +172,7 @@ func TestChainOverARestore(t *testing.T) {
 	require.Empty(t, f.chain(shop))
 	_, err = c.DomainService().DeleteDomain(ctx, &ententev1.DeleteDomainRequest{TrustDomain: shop.Name()})
 	require.NoError(t, err)
-	for _, prefix := range []raftstore.Prefix{HostedHistory.Prefix(below(shop.Name())), hostedHistoryKeys.Prefix(below(shop.Name()))} {
+	for _, prefix := range []raftstore.Prefix{HostedHistory.Prefix(table.DomainPrefix(shop.Name())), hostedHistoryKeys.Prefix(table.DomainPrefix(shop.Name()))} {
 		require.Empty(t, prefixed(t, c, prefix))
 	}
 }
@@ -194,7 +197,7 @@ func prefixed(t *testing.T, c *crewman, p raftstore.Prefix) (keys []string) {
 }
 
 // remoteKeys keeps keys where a transaction does not reach.
-type remoteKeys struct{ KeyStore }
+type remoteKeys struct{ keys.Store }
 
 // remoteKey is a signer whose key is elsewhere.
 type remoteKey struct{ key crypto.Signer }
@@ -205,29 +208,29 @@ func (k remoteKey) Sign(r io.Reader, digest []byte, o crypto.SignerOpts) ([]byte
 }
 
 func (s remoteKeys) Signer(name string) (crypto.Signer, error) {
-	key, err := s.KeyStore.Signer(name)
+	key, err := s.Store.Signer(name)
 	return remoteKey{key}, err
 }
 
 func (s remoteKeys) Create(ctx context.Context, name string) (crypto.Signer, error) {
-	key, err := s.KeyStore.Create(ctx, name)
+	key, err := s.Store.Create(ctx, name)
 	return remoteKey{key}, err
 }
 
 // TestChainOfKeysElsewhere: keys that a transaction cannot reach sign what it left due, at once after it.
 func TestChainOfKeysElsewhere(t *testing.T) {
-	f := newThree(t, func(c *Config) { c.Keys = remoteKeys{NewMemoryKeys()} })
+	f := newThree(t, func(c *Config) { c.Keys = remoteKeys{keys.NewMemory()} })
 	_, err := f.crew[1].AuthorityService().RotateAuthorities(context.Background(), &ententev1.RotateAuthoritiesRequest{})
 	require.NoError(t, err)
 	f.settle()
-	f.advance(HintsBeforeUse * DefaultRefreshHint)
+	f.advance(plan.HintsBeforeUse * plan.DefaultRefreshHint)
 	require.Empty(t, f.chain(home))
 	require.NotEmpty(t, append(f.crew[0].audit.about(actionState), append(f.crew[1].audit.about(actionState), f.crew[2].audit.about(actionState)...)...))
 }
 
 // TestChainOfKeysThatWereLost: all members lose their keys at once, as those do that keep them in memory. None waits for another's.
 func TestChainOfKeysThatWereLost(t *testing.T) {
-	f := newThree(t, func(c *Config) { c.Keys = NewMemoryKeys() })
+	f := newThree(t, func(c *Config) { c.Keys = keys.NewMemory() })
 	for _, c := range f.crew {
 		f.halt(c)
 	}
@@ -240,7 +243,7 @@ func TestChainOfKeysThatWereLost(t *testing.T) {
 	require.NoError(t, err)
 	f.settle()
 	count := len(f.chain(home))
-	f.advance(HintsBeforeUse * DefaultRefreshHint)
+	f.advance(plan.HintsBeforeUse * plan.DefaultRefreshHint)
 	require.Len(t, f.chain(home), count, "from there on it continues")
 }
 
@@ -250,7 +253,7 @@ func TestWhoStates(t *testing.T) {
 		m := map[string]*ecdsa.PublicKey{}
 		for _, id := range ids {
 			if public[id] == nil {
-				key, err := newKey()
+				key, err := keys.Generate()
 				require.NoError(t, err)
 				public[id] = key.Public().(*ecdsa.PublicKey)
 			}
@@ -264,29 +267,29 @@ func TestWhoStates(t *testing.T) {
 		require.NoError(t, err)
 		return s
 	}
-	jwt := func(id, member string, number uint64, state State) Authority {
-		return Authority{ID: id, Member: member, Kind: JWT, Number: number, State: state}
+	jwt := func(id, member string, number uint64, state plan.State) plan.Authority {
+		return plan.Authority{ID: id, Member: member, Kind: plan.JWT, Number: number, State: state}
 	}
 	for _, test := range []struct {
 		name        string
 		previous    *bundle.Statement
 		first       bool
 		version     map[string]*ecdsa.PublicKey
-		authorities []Authority
+		authorities []plan.Authority
 		turn        turn
 	}{
-		{"a first version", nil, true, named("a"), []Authority{jwt("a", "me", 1, Active)}, turn{kid: "a", start: bundle.StartFirst}},
-		{"its own oldest", previous("a", "b"), false, named("a", "b"), []Authority{jwt("b", "me", 2, Active), jwt("a", "me", 1, Retiring)}, turn{kid: "a"}},
-		{"not a new one", previous("a"), false, named("a", "b"), []Authority{jwt("a", "you", 1, Active), jwt("b", "me", 1, Active)}, turn{wait: true}},
-		{"not a tainted one", previous("a", "b"), false, named("a", "b"), []Authority{jwt("a", "me", 1, Tainted), jwt("b", "me", 2, Active)}, turn{kid: "b"}},
-		{"not one of another kind", previous("a"), false, named("b"), []Authority{{ID: "a", Member: "me", Kind: X509, State: Active}, jwt("b", "me", 2, Active)}, turn{kid: "b", start: bundle.StartNoSigner}},
-		{"nobody waits for the lost", previous("a"), false, named("b"), []Authority{jwt("a", "lost", 1, Active), jwt("b", "me", 2, Active)}, turn{kid: "b", start: bundle.StartNoSigner}},
-		{"all were revoked", previous("a"), false, named("b"), []Authority{jwt("a", "me", 1, Revoked), jwt("b", "you", 2, Active)}, turn{start: bundle.StartNoSigner, wait: true}},
-		{"none before", nil, false, named("b"), []Authority{jwt("b", "me", 2, Active)}, turn{kid: "b", start: bundle.StartUnstated}},
+		{"a first version", nil, true, named("a"), []plan.Authority{jwt("a", "me", 1, plan.Active)}, turn{kid: "a", start: bundle.StartFirst}},
+		{"its own oldest", previous("a", "b"), false, named("a", "b"), []plan.Authority{jwt("b", "me", 2, plan.Active), jwt("a", "me", 1, plan.Retiring)}, turn{kid: "a"}},
+		{"not a new one", previous("a"), false, named("a", "b"), []plan.Authority{jwt("a", "you", 1, plan.Active), jwt("b", "me", 1, plan.Active)}, turn{wait: true}},
+		{"not a tainted one", previous("a", "b"), false, named("a", "b"), []plan.Authority{jwt("a", "me", 1, plan.Tainted), jwt("b", "me", 2, plan.Active)}, turn{kid: "b"}},
+		{"not one of another kind", previous("a"), false, named("b"), []plan.Authority{{ID: "a", Member: "me", Kind: plan.X509, State: plan.Active}, jwt("b", "me", 2, plan.Active)}, turn{kid: "b", start: bundle.StartNoSigner}},
+		{"nobody waits for the lost", previous("a"), false, named("b"), []plan.Authority{jwt("a", "lost", 1, plan.Active), jwt("b", "me", 2, plan.Active)}, turn{kid: "b", start: bundle.StartNoSigner}},
+		{"all were revoked", previous("a"), false, named("b"), []plan.Authority{jwt("a", "me", 1, plan.Revoked), jwt("b", "you", 2, plan.Active)}, turn{start: bundle.StartNoSigner, wait: true}},
+		{"none before", nil, false, named("b"), []plan.Authority{jwt("b", "me", 2, plan.Active)}, turn{kid: "b", start: bundle.StartUnstated}},
 		{"no key at all", previous("a"), false, named(), nil, turn{start: bundle.StartNoSigner}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got := whoStates(test.previous, test.first, test.version, test.authorities, func(a Authority) hand {
+			got := whoStates(test.previous, test.first, test.version, test.authorities, func(a plan.Authority) hand {
 				return map[string]hand{"me": mine, "you": anothers}[a.Member]
 			})
 			require.Equal(t, fmt.Sprintf("%+v", test.turn), fmt.Sprintf("%+v", got))

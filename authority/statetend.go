@@ -8,6 +8,8 @@ import (
 
 	"github.com/ententehq/entente/access"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -27,9 +29,9 @@ type stated struct {
 // signature of a version counts.
 func (m *Manager) tendStatements(ctx context.Context) (next time.Time, err error) {
 	view := m.config.Store.View()
-	domains, err := Domains.List(view, "")
+	domains, err := table.Domains.List(view, "")
 	if err != nil {
-		return never, err
+		return plan.Never, err
 	}
 	if m.states == nil {
 		m.states = map[string]stated{}
@@ -37,7 +39,7 @@ func (m *Manager) tendStatements(ctx context.Context) (next time.Time, err error
 	var errs []error
 	for _, domain := range domains {
 		td := domain.Key
-		at := HostedHistory.PrefixRevision(view, below(td))
+		at := HostedHistory.PrefixRevision(view, table.DomainPrefix(td))
 		if seen := m.states[td]; seen.known && seen.revision == at {
 			continue
 		}
@@ -47,7 +49,7 @@ func (m *Manager) tendStatements(ctx context.Context) (next time.Time, err error
 			continue
 		}
 		if waiting {
-			next = sooner(next, m.config.Now().Add(firstRetry)) // for the member whose turn it is, or until it is lost
+			next = plan.Sooner(next, m.config.Now().Add(firstRetry)) // for the member whose turn it is, or until it is lost
 			continue
 		}
 		if err := m.noteStatements(td); err != nil {
@@ -131,7 +133,7 @@ func (m *Manager) noteStatements(td string) error {
 			m.noteVersion(td, v)
 		}
 	}
-	seen.known, seen.revision = true, HostedHistory.PrefixRevision(view, below(td))
+	seen.known, seen.revision = true, HostedHistory.PrefixRevision(view, table.DomainPrefix(td))
 	m.states[td] = seen
 	return nil
 }

@@ -15,12 +15,14 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/svid"
+	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/raftstore"
 )
 
 var (
-	errNoAuthority = errors.New("there is no authority")
-	errNoAnchor    = errors.New("there is no anchor")
+	errNoAnchor = errors.New("there is no anchor")
 )
 
 // steered is what an operator's call did to a domain.
@@ -29,12 +31,12 @@ type steered struct {
 	domain   *statev1.Domain
 	carried  []done
 	// before and after are the situations around it, without what happened since.
-	before, after Situation
+	before, after plan.Situation
 	rows          []*statev1.Authority // after
 }
 
 // steer carries out what decide says of a domain's authorities, in one transaction.
-func (m *Manager) steer(ctx context.Context, name string, decide func(tx *raftstore.Tx, domain *statev1.Domain, s Situation) ([]Action, error)) (steered, error) {
+func (m *Manager) steer(ctx context.Context, name string, decide func(tx *raftstore.Tx, domain *statev1.Domain, s plan.Situation) ([]plan.Action, error)) (steered, error) {
 	var did steered
 	td, err := parseDomainName(name)
 	if err != nil {
@@ -46,7 +48,7 @@ func (m *Manager) steer(ctx context.Context, name string, decide func(tx *raftst
 		if err != nil {
 			return status.Errorf(codes.FailedPrecondition, "the clock of member %s is not known to be that of the others, and it would write down a wrong time; ask another member", m.config.Member)
 		}
-		row, ok, err := Domains.Get(tx, td.Name())
+		row, ok, err := table.Domains.Get(tx, td.Name())
 		if err != nil {
 			return err
 		}
@@ -95,7 +97,7 @@ type refused struct{ error }
 
 func (r refused) Unwrap() error { return r.error }
 
-func refuse(actions []Action, err error) ([]Action, error) {
+func refuse(actions []plan.Action, err error) ([]plan.Action, error) {
 	if err != nil {
 		return nil, refused{err}
 	}
@@ -107,7 +109,7 @@ func steerError(err error) error {
 	switch {
 	case !errors.As(err, &no):
 		return raftstore.StatusError(err)
-	case errors.Is(err, errNoAuthority), errors.Is(err, errNoAnchor):
+	case errors.Is(err, plan.ErrNoAuthority), errors.Is(err, errNoAnchor):
 		return status.Error(codes.NotFound, no.Error())
 	}
 	return status.Error(codes.FailedPrecondition, no.Error())
@@ -134,7 +136,7 @@ func (d steered) messages() ([]*ententev1.Authority, error) {
 func (s *authorityService) PrepareAuthorities(ctx context.Context, r *ententev1.PrepareAuthoritiesRequest) (*ententev1.PrepareAuthoritiesResponse, error) {
 	revision, expected, err := s.ask(ctx, r.GetTrustDomain(), func(tx *raftstore.Tx, domain *statev1.Domain) (time.Duration, error) {
 		td := domain.GetTrustDomain()
-		row, _, err := rotations.Get(tx, td)
+		row, _, err := table.Rotations.Get(tx, td)
 		if err != nil {
 			return 0, err
 		}
@@ -142,7 +144,7 @@ func (s *authorityService) PrepareAuthorities(ctx context.Context, r *ententev1.
 			row.Value = &statev1.Rotation{TrustDomain: td}
 		}
 		row.Value.Reserve++
-		return settingsOf(domain).Dissemination(s.m.config.Now()), rotations.Put(tx, td, row.Value)
+		return table.SettingsOf(domain).Dissemination(s.m.config.Now()), table.Rotations.Put(tx, td, row.Value)
 	})
 	if err != nil {
 		return nil, err
@@ -152,8 +154,8 @@ func (s *authorityService) PrepareAuthorities(ctx context.Context, r *ententev1.
 
 // ActivateAuthority has a prepared authority sign at once.
 func (s *authorityService) ActivateAuthority(ctx context.Context, r *ententev1.ActivateAuthorityRequest) (*ententev1.ActivateAuthorityResponse, error) {
-	did, err := s.m.steer(ctx, r.GetTrustDomain(), func(_ *raftstore.Tx, _ *statev1.Domain, situation Situation) ([]Action, error) {
-		return refuse(PlanActivate(situation.Authorities, r.GetId(), situation.Now))
+	did, err := s.m.steer(ctx, r.GetTrustDomain(), func(_ *raftstore.Tx, _ *statev1.Domain, situation plan.Situation) ([]plan.Action, error) {
+		return refuse(plan.ActivateAuthority(situation.Authorities, r.GetId(), situation.Now))
 	})
 	if err != nil {
 		return nil, err
@@ -162,7 +164,7 @@ func (s *authorityService) ActivateAuthority(ctx context.Context, r *ententev1.A
 	if response.Authorities, err = did.messages(); err != nil {
 		return nil, err
 	}
-	a, err := find(did.before.Authorities, r.GetId())
+	a, err := plan.Find(did.before.Authorities, r.GetId())
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
@@ -170,7 +172,7 @@ func (s *authorityService) ActivateAuthority(ctx context.Context, r *ententev1.A
 		response.Remarks = append(response.Remarks, fmt.Sprintf("Not everybody can know it yet: until %s, who has not read the bundle since it was published refuses what it signs.", clock(a.Ready)))
 	}
 	did.before.Peers = s.m.peersOf(ctx, r.GetTrustDomain(), did.before, true)
-	if peers := did.before.peersSentence(a); peers != "" {
+	if peers := did.before.PeersSentence(a); peers != "" {
 		response.Remarks = append(response.Remarks, peers)
 	}
 	response.Remarks = append(response.Remarks, silent(a, s.m.heard(), "others sign until it is back, if there are any")...)
@@ -179,8 +181,8 @@ func (s *authorityService) ActivateAuthority(ctx context.Context, r *ententev1.A
 
 // TaintAuthority stops an authority.
 func (s *authorityService) TaintAuthority(ctx context.Context, r *ententev1.TaintAuthorityRequest) (*ententev1.TaintAuthorityResponse, error) {
-	did, err := s.m.steer(ctx, r.GetTrustDomain(), func(_ *raftstore.Tx, _ *statev1.Domain, situation Situation) ([]Action, error) {
-		return refuse(PlanTaint(situation.Authorities, r.GetId()))
+	did, err := s.m.steer(ctx, r.GetTrustDomain(), func(_ *raftstore.Tx, _ *statev1.Domain, situation plan.Situation) ([]plan.Action, error) {
+		return refuse(plan.TaintAuthority(situation.Authorities, r.GetId()))
 	})
 	if err != nil {
 		return nil, err
@@ -190,20 +192,20 @@ func (s *authorityService) TaintAuthority(ctx context.Context, r *ententev1.Tain
 		return nil, err
 	}
 	alive := s.m.heard()
-	response.Remarks = append(taintRemarks(did.before, did.after, r.GetId(), alive), cutOffs(did.before, did.ids(Taint), alive)...)
+	response.Remarks = append(taintRemarks(did.before, did.after, r.GetId(), alive), cutOffs(did.before, did.ids(plan.Taint), alive)...)
 	return response, nil
 }
 
 // RevokeAuthority stops an authority and takes what verifies it out of the bundle, or does so with an anchor.
 func (s *authorityService) RevokeAuthority(ctx context.Context, r *ententev1.RevokeAuthorityRequest) (*ententev1.RevokeAuthorityResponse, error) {
-	var decide func(*raftstore.Tx, *statev1.Domain, Situation) ([]Action, error)
+	var decide func(*raftstore.Tx, *statev1.Domain, plan.Situation) ([]plan.Action, error)
 	switch what := r.GetWhat().(type) {
 	case *ententev1.RevokeAuthorityRequest_Id:
-		decide = func(_ *raftstore.Tx, _ *statev1.Domain, situation Situation) ([]Action, error) {
-			return refuse(PlanRevoke(situation.Authorities, what.Id))
+		decide = func(_ *raftstore.Tx, _ *statev1.Domain, situation plan.Situation) ([]plan.Action, error) {
+			return refuse(plan.RevokeAuthority(situation.Authorities, what.Id))
 		}
 	case *ententev1.RevokeAuthorityRequest_Anchor:
-		decide = func(tx *raftstore.Tx, domain *statev1.Domain, situation Situation) ([]Action, error) {
+		decide = func(tx *raftstore.Tx, domain *statev1.Domain, situation plan.Situation) ([]plan.Action, error) {
 			return s.m.takeAnchor(tx, domain, situation, strings.ToLower(what.Anchor), r.GetForce())
 		}
 	default:
@@ -219,30 +221,30 @@ func (s *authorityService) RevokeAuthority(ctx context.Context, r *ententev1.Rev
 		return nil, err
 	}
 	alive := s.m.heard()
-	response.Remarks = slices.Concat(revokeRemarks(did, alive), told, cutOffs(did.before, did.ids(Revoke), alive))
+	response.Remarks = slices.Concat(revokeRemarks(did, alive), told, cutOffs(did.before, did.ids(plan.Revoke), alive))
 	return response, nil
 }
 
 // takeAnchor revokes an anchor of the domain's bundle and all below it.
-func (m *Manager) takeAnchor(tx *raftstore.Tx, domain *statev1.Domain, s Situation, keyID string, force bool) ([]Action, error) {
+func (m *Manager) takeAnchor(tx *raftstore.Tx, domain *statev1.Domain, s plan.Situation, keyID string, force bool) ([]plan.Action, error) {
 	td := domain.GetTrustDomain()
 	published, err := hostedBundle(tx, td)
 	if err != nil || published == nil {
 		return nil, err
 	}
-	var actions []Action
+	var actions []plan.Action
 	found := false
 	for _, anchor := range published.X509Authorities() {
-		if AnchorID(anchor) != keyID {
+		if svid.AnchorID(anchor) != keyID {
 			continue
 		}
 		found = true
-		below, err := PlanRevokeAnchor(s.Authorities, string(anchor.Raw), force)
+		below, err := plan.RevokeAnchor(s.Authorities, string(anchor.Raw), force)
 		if err != nil {
 			return nil, refused{err}
 		}
 		actions = append(actions, below...)
-		if err := putRevokedAnchor(tx, td, anchor, s.Now); err != nil {
+		if err := table.PutRevokedAnchor(tx, td, anchor, s.Now); err != nil {
 			return nil, err
 		}
 	}
@@ -261,7 +263,7 @@ func (m *Manager) takeAnchor(tx *raftstore.Tx, domain *statev1.Domain, s Situati
 
 // refuseHeld revokes an anchor that waits for approval: it never will be approved.
 func refuseHeld(tx *raftstore.Tx, td, keyID string, now time.Time) (found bool, err error) {
-	rows, err := listUpstreamAnchors(tx, td)
+	rows, err := table.ListUpstreamAnchors(tx, td)
 	if err != nil {
 		return false, err
 	}
@@ -270,11 +272,11 @@ func refuseHeld(tx *raftstore.Tx, td, keyID string, now time.Time) (found bool, 
 		if err != nil {
 			return false, fmt.Errorf("an anchor of the upstream of %s: %w", td, err)
 		}
-		if AnchorID(c) != keyID {
+		if svid.AnchorID(c) != keyID {
 			continue
 		}
 		found = true
-		if err := putRevokedAnchor(tx, td, c, now); err != nil {
+		if err := table.PutRevokedAnchor(tx, td, c, now); err != nil {
 			return false, err
 		}
 	}
@@ -282,15 +284,15 @@ func refuseHeld(tx *raftstore.Tx, td, keyID string, now time.Time) (found bool, 
 }
 
 // markAnchors notes with authorities of an upstream that their anchor was revoked.
-func markAnchors(tx *raftstore.Tx, td string, actions []Action) error {
+func markAnchors(tx *raftstore.Tx, td string, actions []plan.Action) error {
 	for _, action := range actions {
-		key := authorityKey(td, action.ID)
-		row, ok, err := authorities.Get(tx, key)
+		key := table.AuthorityKey(td, action.ID)
+		row, ok, err := table.Authorities.Get(tx, key)
 		if err != nil || !ok {
 			return err
 		}
 		row.Value.AnchorRevoked = true
-		if err := authorities.Put(tx, key, row.Value); err != nil {
+		if err := table.Authorities.Put(tx, key, row.Value); err != nil {
 			return err
 		}
 	}
@@ -298,7 +300,7 @@ func markAnchors(tx *raftstore.Tx, td string, actions []Action) error {
 }
 
 // ids are the authorities with which the verb was carried out.
-func (d steered) ids(verb Verb) (ids []string) {
+func (d steered) ids(verb plan.Verb) (ids []string) {
 	for _, carried := range d.carried {
 		if carried.Do == verb {
 			ids = append(ids, carried.ID)
@@ -327,7 +329,7 @@ func (m *Manager) heard() []string {
 }
 
 // silent says that the member of an authority is not heard from, and what that means.
-func silent(a Authority, alive []string, consequence string) []string {
+func silent(a plan.Authority, alive []string, consequence string) []string {
 	if slices.Contains(alive, a.Member) {
 		return nil
 	}
@@ -335,9 +337,9 @@ func silent(a Authority, alive []string, consequence string) []string {
 }
 
 // cutOffs say of each of the authorities, which signed until now, that its member may not have heard of its end.
-func cutOffs(before Situation, ids, alive []string) (remarks []string) {
+func cutOffs(before plan.Situation, ids, alive []string) (remarks []string) {
 	for _, a := range before.Authorities {
-		if slices.Contains(ids, a.ID) && a.State == Active {
+		if slices.Contains(ids, a.ID) && a.State == plan.Active {
 			remarks = append(remarks, silent(a, alive, cutOff(before))...)
 		}
 	}
@@ -345,7 +347,7 @@ func cutOffs(before Situation, ids, alive []string) (remarks []string) {
 }
 
 // cutOff is what a member that is cut off can do at most.
-func cutOff(s Situation) string {
+func cutOff(s plan.Situation) string {
 	return fmt.Sprintf("if it runs and is cut off, it can sign until %s (signing_grace is %v)", clock(s.Now.Add(s.Grace)), s.Grace)
 }
 

@@ -16,6 +16,8 @@ import (
 
 	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/svid"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -86,7 +88,7 @@ func (f *fleet) state(id string) ententev1.AuthorityState {
 // allSign is a fleet of three of which everybody signs.
 func allSign(t *testing.T, adjust func(*Config)) *fleet {
 	f := newThree(t, adjust)
-	f.advance(HintsBeforeUse * DefaultRefreshHint)
+	f.advance(plan.HintsBeforeUse * plan.DefaultRefreshHint)
 	for _, c := range f.crew {
 		f.active(c.id, ententev1.AuthorityKind_AUTHORITY_KIND_X509)
 	}
@@ -104,7 +106,7 @@ func TestTaint(t *testing.T) {
 	require.Empty(t, f.within(there))
 	require.Empty(t, f.within(of))
 
-	id, err := memberID(home, c.id)
+	id, err := svid.MemberID(home, c.id)
 	require.NoError(t, err)
 	x, j := f.active(c.id, ententev1.AuthorityKind_AUTHORITY_KIND_X509), f.active(c.id, ententev1.AuthorityKind_AUTHORITY_KIND_JWT)
 	f.advance(30 * time.Minute) // own SVIDs are of this member's own authority now
@@ -127,7 +129,7 @@ func TestTaint(t *testing.T) {
 		require.Equal(t, hex.EncodeToString(parse(t, leaf.GetCertificates())[0].AuthorityKeyId), told[0].GetSubjectKeyId(), "a holder can tell by its certificate alone")
 	}
 	require.NotEqual(t, own.authority, f.awaitOwn(c, id, func(s *ownSVID) bool { return s.authority != x.GetId() }).authority)
-	require.Nil(t, c.signing.Load().domains[home].signers[X509])
+	require.Nil(t, c.signing.Load().domains[home].signers[plan.X509])
 	for range 5 {
 		r, err := c.SVIDService().IssueX509SVID(caller, request(t, workload(1)))
 		require.NoError(t, err)
@@ -152,8 +154,8 @@ func TestTaint(t *testing.T) {
 	f.start(c)
 	f.settle()
 	require.Equal(t, ententev1.AuthorityState_AUTHORITY_STATE_TAINTED, f.state(x.GetId()))
-	require.Nil(t, c.signing.Load().domains[home].signers[X509])
-	f.advance(DefaultSigningGrace + DefaultX509SVIDTTL)
+	require.Nil(t, c.signing.Load().domains[home].signers[plan.X509])
+	f.advance(plan.DefaultSigningGrace + plan.DefaultX509SVIDTTL)
 	require.Zero(t, f.state(x.GetId()))
 	for len(f.within(there)) > 0 { // what has expired is listed no more
 	}
@@ -180,7 +182,7 @@ func TestRevoke(t *testing.T) {
 	require.Error(t, alive[0].verify(f.bundle(home), f.now()))
 	require.NoError(t, alive[1].verify(f.bundle(home), f.now()))
 	for _, anchor := range f.bundle(home).X509Authorities() {
-		require.NotEqual(t, x.GetKeyId(), AnchorID(anchor))
+		require.NotEqual(t, x.GetKeyId(), svid.AnchorID(anchor))
 	}
 	_, err = f.crew[1].AuthorityService().RevokeAuthority(ctx, &ententev1.RevokeAuthorityRequest{TrustDomain: home.Name(), What: &ententev1.RevokeAuthorityRequest_Id{Id: j.GetId()}})
 	require.NoError(t, err)
@@ -193,7 +195,7 @@ func TestRevoke(t *testing.T) {
 		return err == nil && errX != nil && errJ != nil && len(names) == 3
 	}, testPatience, 5*time.Millisecond, "the keys, and the root, are of use to nobody but a thief")
 
-	f.advance(HintsBeforeUse * DefaultRefreshHint)
+	f.advance(plan.HintsBeforeUse * plan.DefaultRefreshHint)
 	require.NotEqual(t, x.GetKeyId(), f.active(c.id, ententev1.AuthorityKind_AUTHORITY_KIND_X509).GetKeyId())
 	for _, svid := range f.issue(c, workload(1)) {
 		require.NoError(t, svid.verify(f.bundle(home), f.now()), svid.what)
@@ -211,7 +213,7 @@ func TestRevoke(t *testing.T) {
 	f.settle()
 	require.Equal(t, ententev1.AuthorityState_AUTHORITY_STATE_REVOKED, f.state(x.GetId()))
 	for _, anchor := range f.bundle(home).X509Authorities() {
-		require.NotEqual(t, x.GetKeyId(), AnchorID(anchor))
+		require.NotEqual(t, x.GetKeyId(), svid.AnchorID(anchor))
 	}
 }
 
@@ -229,7 +231,7 @@ func TestRevokeTheLast(t *testing.T) {
 	for _, svid := range f.issue(c, workload(1)) { // it does not settle first: the request waits for what it needs
 		require.NoError(t, svid.verify(f.bundle(home), f.now()), svid.what)
 	}
-	id, err := memberID(home, c.id)
+	id, err := svid.MemberID(home, c.id)
 	require.NoError(t, err)
 	own := f.awaitOwn(c, id, func(s *ownSVID) bool { return c.signing.Load().domains[home].trusts(s.authority) })
 	roots := x509.NewCertPool()
@@ -252,7 +254,7 @@ func TestActivate(t *testing.T) {
 	was := f.active(c.id, ententev1.AuthorityKind_AUTHORITY_KIND_JWT)
 	prepared, err := c.AuthorityService().PrepareAuthorities(ctx, &ententev1.PrepareAuthoritiesRequest{})
 	require.NoError(t, err)
-	require.Equal(t, HintsBeforeUse*DefaultRefreshHint, prepared.GetExpectedDuration().AsDuration())
+	require.Equal(t, plan.HintsBeforeUse*plan.DefaultRefreshHint, prepared.GetExpectedDuration().AsDuration())
 	f.settle()
 	var reserve *ententev1.Authority
 	for _, a := range f.list(home) {
@@ -267,7 +269,7 @@ func TestActivate(t *testing.T) {
 	}
 	done, err := activate()
 	require.NoError(t, err)
-	require.Equal(t, []string{"Not everybody can know it yet: until " + clock(f.now().Add(HintsBeforeUse*DefaultRefreshHint)) + ", who has not read the bundle since it was published refuses what it signs."}, done.GetRemarks())
+	require.Equal(t, []string{"Not everybody can know it yet: until " + clock(f.now().Add(plan.HintsBeforeUse*plan.DefaultRefreshHint)) + ", who has not read the bundle since it was published refuses what it signs."}, done.GetRemarks())
 	require.Len(t, done.GetAuthorities(), 2)
 	require.Equal(t, ententev1.AuthorityState_AUTHORITY_STATE_RETIRING, f.state(was.GetId()))
 	f.settle()

@@ -9,6 +9,8 @@ import (
 
 	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/svid"
 )
 
 // svidService serves entente.v1.SVIDService.
@@ -23,7 +25,7 @@ func (m *Manager) SVIDService() ententev1.SVIDServiceServer { return &svidServic
 
 // IssueX509SVID signs an X509-SVID, here or on a member that can.
 func (s *svidService) IssueX509SVID(ctx context.Context, r *ententev1.IssueX509SVIDRequest) (*ententev1.IssueX509SVIDResponse, error) {
-	if err := s.m.limiter.take(access.CallerFrom(ctx), X509); err != nil {
+	if err := s.m.limiter.take(access.CallerFrom(ctx), plan.X509); err != nil {
 		return nil, err
 	}
 	response, err := s.m.issueX509(ctx, r, access.CallerFrom(ctx).String(), "")
@@ -32,7 +34,7 @@ func (s *svidService) IssueX509SVID(ctx context.Context, r *ententev1.IssueX509S
 
 // IssueJWTSVID signs a JWT-SVID, here or on a member that can.
 func (s *svidService) IssueJWTSVID(ctx context.Context, r *ententev1.IssueJWTSVIDRequest) (*ententev1.IssueJWTSVIDResponse, error) {
-	if err := s.m.limiter.take(access.CallerFrom(ctx), JWT); err != nil {
+	if err := s.m.limiter.take(access.CallerFrom(ctx), plan.JWT); err != nil {
 		return nil, err
 	}
 	response, err := s.m.issueJWT(ctx, r, access.CallerFrom(ctx).String())
@@ -66,7 +68,7 @@ func (s *signingService) SignX509SVID(ctx context.Context, r *ententev1.SignX509
 	if err != nil {
 		return nil, err
 	}
-	request, err := parseX509Request(r.GetRequest())
+	request, err := svid.ParseX509Request(r.GetRequest())
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
@@ -74,18 +76,18 @@ func (s *signingService) SignX509SVID(ctx context.Context, r *ententev1.SignX509
 	if r.GetForMember() {
 		forItself = member
 	}
-	if err := s.m.allowed(request.id, forItself); err != nil {
+	if err := s.m.allowed(request.ID, forItself); err != nil {
 		return nil, err
 	}
-	d, err := s.m.here(request.id.TrustDomain(), X509)
+	d, err := s.m.here(request.ID.TrustDomain(), plan.X509)
 	if err != nil {
 		return nil, err
 	}
-	ttl, err := lifetime(request.ttl, d.settings.X509SVIDTTL)
+	ttl, err := svid.Lifetime(request.TTL, d.settings.X509SVIDTTL)
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	response, err := s.m.signX509(d.signers[X509], d, request, ttl, through(r.GetCaller(), member))
+	response, err := s.m.signX509(d.signers[plan.X509], d, request, ttl, through(r.GetCaller(), member))
 	return response, signingError(err)
 }
 
@@ -95,22 +97,22 @@ func (s *signingService) SignJWTSVID(ctx context.Context, r *ententev1.SignJWTSV
 	if err != nil {
 		return nil, err
 	}
-	request, err := parseJWTRequest(r.GetRequest())
+	request, err := svid.ParseJWTRequest(r.GetRequest())
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	if err := s.m.allowed(request.id, ""); err != nil {
+	if err := s.m.allowed(request.ID, ""); err != nil {
 		return nil, err
 	}
-	d, err := s.m.here(request.id.TrustDomain(), JWT)
+	d, err := s.m.here(request.ID.TrustDomain(), plan.JWT)
 	if err != nil {
 		return nil, err
 	}
-	ttl, err := lifetime(request.ttl, d.settings.JWTSVIDTTL)
+	ttl, err := svid.Lifetime(request.TTL, d.settings.JWTSVIDTTL)
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	response, err := s.m.signJWT(d.signers[JWT], d.issuer, request, ttl, through(r.GetCaller(), member))
+	response, err := s.m.signJWT(d.signers[plan.JWT], d.issuer, request, ttl, through(r.GetCaller(), member))
 	return response, signingError(err)
 }
 
@@ -126,7 +128,7 @@ func fellow(ctx context.Context) (string, error) {
 func through(caller, member string) string { return caller + " through member " + member }
 
 // here returns the state of a domain that this member can sign for now.
-func (m *Manager) here(td spiffeid.TrustDomain, kind Kind) (*domainState, error) {
+func (m *Manager) here(td spiffeid.TrustDomain, kind plan.Kind) (*domainState, error) {
 	if err := m.canSign(); err != nil {
 		return nil, status.Error(codes.FailedPrecondition, err.Error())
 	}

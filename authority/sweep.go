@@ -5,6 +5,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/table"
+	"github.com/ententehq/entente/authority/upstream"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -29,26 +32,26 @@ func (m *Manager) sweep(ctx context.Context) (next time.Time, err error) {
 	if s.known == nil {
 		s.known, s.orphans = map[string]bool{}, map[string]time.Time{}
 	}
-	revision := authorities.PrefixRevision(m.config.Store.View(), "")
+	revision := table.Authorities.PrefixRevision(m.config.Store.View(), "")
 	if made := m.unswept.Swap(false); !made && revision == s.pruned && len(s.orphans) == 0 {
-		return never, nil
+		return plan.Never, nil
 	}
 	view, err := m.config.Store.Read(ctx, raftstore.ReadOptions{Linearizable: true})
 	if err != nil {
-		return never, err
+		return plan.Never, err
 	}
 	inUse, ids, err := m.inUse(view)
 	if err != nil {
-		return never, err
+		return plan.Never, err
 	}
 	names, err := m.keys.Names(ctx)
 	if err != nil {
-		return never, err
+		return plan.Never, err
 	}
 	now := m.config.Now()
 	orphans := map[string]time.Time{}
 	for _, name := range names {
-		if strings.HasPrefix(name, rootNames) {
+		if strings.HasPrefix(name, upstream.RootPrefix) {
 			continue // the upstream's
 		}
 		if ids[name] {
@@ -60,18 +63,18 @@ func (m *Manager) sweep(ctx context.Context) (next time.Time, err error) {
 			since = now
 		}
 		if due := since.Add(orphanAge); !s.known[name] && now.Before(due) {
-			orphans[name], next = since, sooner(next, due)
+			orphans[name], next = since, plan.Sooner(next, due)
 			continue
 		}
 		if err := m.keys.Delete(ctx, name); err != nil {
-			return never, err
+			return plan.Never, err
 		}
 		delete(s.known, name)
 		m.log.Info("deleted the key of an authority that is gone", "id", name)
 	}
 	if err := m.upstream.Prune(inUse); err != nil {
-		return never, err
+		return plan.Never, err
 	}
-	s.orphans, s.pruned = orphans, authorities.PrefixRevision(view, "")
+	s.orphans, s.pruned = orphans, table.Authorities.PrefixRevision(view, "")
 	return next, nil
 }

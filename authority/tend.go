@@ -13,6 +13,8 @@ import (
 
 	"github.com/ententehq/entente/access"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -77,16 +79,16 @@ func (m *Manager) hosted(ctx context.Context) (domains []string, next time.Time,
 	// would be ended as those of a lost member; and one that was removed must not begin any.
 	members, err := m.config.Members(m.config.Store.View())
 	if err != nil || !slices.Contains(members, m.config.Member) {
-		return nil, never, err
+		return nil, plan.Never, err
 	}
 	if err := m.ensureHome(ctx); err != nil {
-		return nil, never, err
+		return nil, plan.Never, err
 	}
-	rows, err := Domains.List(m.config.Store.View(), "")
+	rows, err := table.Domains.List(m.config.Store.View(), "")
 	for _, row := range rows {
 		domains = append(domains, row.Key)
 	}
-	return domains, never, err
+	return domains, plan.Never, err
 }
 
 // tendOwn takes this member's authorities of every hosted domain through their states. It waits for nobody else: an upstream
@@ -94,7 +96,7 @@ func (m *Manager) hosted(ctx context.Context) (domains []string, next time.Time,
 func (m *Manager) tendOwn(ctx context.Context) (next time.Time, err error) {
 	domains, next, err := m.hosted(ctx)
 	if err != nil {
-		return never, err
+		return plan.Never, err
 	}
 	var errs []error
 	for _, td := range domains {
@@ -103,7 +105,7 @@ func (m *Manager) tendOwn(ctx context.Context) (next time.Time, err error) {
 			// The other domains do not wait for this one.
 			errs = append(errs, fmt.Errorf("authorities of %s: %w", td, err))
 		}
-		next = sooner(next, at)
+		next = plan.Sooner(next, at)
 	}
 	return next, errors.Join(errs...)
 }
@@ -111,16 +113,16 @@ func (m *Manager) tendOwn(ctx context.Context) (next time.Time, err error) {
 // ensureHome creates the home domain where it is not there.
 func (m *Manager) ensureHome(ctx context.Context) error {
 	home := m.config.Home.Name()
-	if hosted, err := Hosts(m.config.Store.View(), home); err != nil || hosted {
+	if hosted, err := table.Hosts(m.config.Store.View(), home); err != nil || hosted {
 		return err
 	}
 	_, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
-		if hosted, err := Hosts(tx, home); err != nil || hosted {
+		if hosted, err := table.Hosts(tx, home); err != nil || hosted {
 			return err
 		}
 		domain := &statev1.Domain{TrustDomain: home, CreateTime: timestamppb.New(m.config.Now())}
-		setSettings(domain, m.config.Defaults)
-		return Domains.Put(tx, home, domain)
+		table.SetSettings(domain, m.config.Defaults)
+		return table.Domains.Put(tx, home, domain)
 	})
 	if err != nil {
 		return fmt.Errorf("create the home domain %s: %w", home, err)
@@ -133,21 +135,21 @@ func (m *Manager) ensureHome(ctx context.Context) error {
 func (m *Manager) tendDomain(ctx context.Context, td string) (time.Time, error) {
 	for range maxRounds {
 		view := m.config.Store.View()
-		domain, ok, err := Domains.Get(view, td)
+		domain, ok, err := table.Domains.Get(view, td)
 		if err != nil || !ok {
-			return never, err
+			return plan.Never, err
 		}
 		s, _, err := m.situation(view, domain.Value, m.config.Now())
 		if err != nil {
-			return never, err
+			return plan.Never, err
 		}
 		s.Peers = m.peersOf(ctx, td, s, false)
-		actions, next := Plan(s)
-		if !slices.ContainsFunc(actions, func(a Action) bool { return a.Do != Prepare }) {
+		actions, next := plan.Next(s)
+		if !slices.ContainsFunc(actions, func(a plan.Action) bool { return a.Do != plan.Prepare }) {
 			return next, nil
 		}
 		if err := m.update(ctx, td, func(tx *raftstore.Tx) ([]done, error) { return m.carryOut(tx, td, nil, s.Peers) }); err != nil {
-			return never, err
+			return plan.Never, err
 		}
 	}
 	return m.config.Now().Add(lastRetry), nil
@@ -158,25 +160,25 @@ func (m *Manager) tendLost(ctx context.Context) (next time.Time, err error) {
 	if !m.config.Contact.ClockSane() {
 		return m.config.Now().Add(clockCheck), nil
 	}
-	domains, err := Domains.List(m.config.Store.View(), "")
+	domains, err := table.Domains.List(m.config.Store.View(), "")
 	if err != nil {
-		return never, err
+		return plan.Never, err
 	}
 	for _, domain := range domains {
 		td := domain.Key
 		actions, at, err := m.planForLost(m.config.Store.View(), domain.Value, m.config.Now())
 		if err != nil {
-			return never, err
+			return plan.Never, err
 		}
 		if len(actions) > 0 {
 			if err := m.update(ctx, td, func(tx *raftstore.Tx) ([]done, error) { return m.carryOutLost(tx, td) }); err != nil {
-				return never, err
+				return plan.Never, err
 			}
 			if _, at, err = m.planForLost(m.config.Store.View(), domain.Value, m.config.Now()); err != nil {
-				return never, err
+				return plan.Never, err
 			}
 		}
-		next = sooner(next, at)
+		next = plan.Sooner(next, at)
 	}
 	return next, nil
 }
@@ -229,7 +231,7 @@ func (m *Manager) report(td string, carried []done, revision raftstore.Revision)
 			what = "anchor"
 		}
 		m.log.Info(string(d.Do)+" "+what, "trust_domain", td, "kind", d.Kind, "id", d.ID, "why", d.Why, "revision", revision)
-		if d.Do == Verb(HoldAnchor) {
+		if d.Do == plan.Verb(plan.HoldAnchor) {
 			m.log.Warn("a new anchor of the upstream waits for approval, and nothing is signed below it; if it is meant to be, approve it", "trust_domain", td,
 				"anchor", d.ID, "subject", d.anchor.Subject, "run", fmt.Sprintf("entente authority approve %s --domain %s", d.ID, td))
 		}

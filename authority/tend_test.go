@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ententehq/entente/authority/plan"
 	"github.com/hashicorp/go-hclog"
 	"github.com/stretchr/testify/require"
 )
@@ -25,7 +26,7 @@ func TestFailuresAreOneLineEach(t *testing.T) {
 		if runs++; runs > 1 {
 			cancel()
 		}
-		return never, errors.Join(errors.New("one is sealed"), fmt.Errorf("two: %w", errors.New("is down")))
+		return plan.Never, errors.Join(errors.New("one is sealed"), fmt.Errorf("two: %w", errors.New("is down")))
 	})
 	require.ErrorIs(t, err, context.Canceled)
 	require.Equal(t, 1, strings.Count(out.String(), "\n"), out.String())

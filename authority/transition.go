@@ -8,6 +8,8 @@ import (
 	"time"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -19,7 +21,7 @@ var errClock = errors.New("this member's clock is not known to be that of the ot
 func (m *Manager) saneNow() (time.Time, error) {
 	now := m.config.Now()
 	if !m.config.Contact.ClockSane() {
-		return never, errClock
+		return plan.Never, errClock
 	}
 	return now, nil
 }
@@ -34,7 +36,7 @@ type candidate struct {
 
 // done is an action that was carried out.
 type done struct {
-	Action
+	plan.Action
 	// anchor is what the action was carried out on, where it was no authority.
 	anchor *x509.Certificate
 	// Sequence is that of the bundle which the transaction published, 0 if none.
@@ -44,33 +46,33 @@ type done struct {
 }
 
 // situation reads what decides the member's next step with a domain.
-func (m *Manager) situation(r raftstore.Reader, domain *statev1.Domain, now time.Time) (Situation, []*statev1.Authority, error) {
+func (m *Manager) situation(r raftstore.Reader, domain *statev1.Domain, now time.Time) (plan.Situation, []*statev1.Authority, error) {
 	td := domain.GetTrustDomain()
-	rows, err := listAuthorities(r, td)
+	rows, err := table.ListAuthorities(r, td)
 	if err != nil {
-		return Situation{}, nil, err
+		return plan.Situation{}, nil, err
 	}
-	asked, err := rotationsOf(r, td)
+	asked, err := table.RotationsOf(r, td)
 	if err != nil {
-		return Situation{}, nil, err
+		return plan.Situation{}, nil, err
 	}
-	s := Situation{
-		Now: now, Member: m.config.Member, Settings: settingsOf(domain), Grace: m.config.SigningGrace, Rotations: asked,
+	s := plan.Situation{
+		Now: now, Member: m.config.Member, Settings: table.SettingsOf(domain), Grace: m.config.SigningGrace, Rotations: asked,
 		Keyless: func(id string) bool {
 			_, err := m.keys.Signer(id)
 			return err != nil
 		},
 	}
 	for _, row := range rows {
-		s.Authorities = append(s.Authorities, authorityOf(row))
+		s.Authorities = append(s.Authorities, table.AuthorityOf(row))
 	}
 	return s, rows, nil
 }
 
 // carryOut plans anew inside the transaction and carries the plan out, as far as there are candidates for what it
 // wants prepared.
-func (m *Manager) carryOut(tx *raftstore.Tx, td string, candidates map[Kind]candidate, peers *Peers) ([]done, error) {
-	domain, ok, err := Domains.Get(tx, td)
+func (m *Manager) carryOut(tx *raftstore.Tx, td string, candidates map[plan.Kind]candidate, peers *plan.Peers) ([]done, error) {
+	domain, ok, err := table.Domains.Get(tx, td)
 	if err != nil || !ok {
 		return nil, err // no row: the domain was deleted, and its authorities with it
 	}
@@ -83,22 +85,22 @@ func (m *Manager) carryOut(tx *raftstore.Tx, td string, candidates map[Kind]cand
 		return nil, err
 	}
 	if s.Peers = peers; peers == nil && m.config.Acknowledgements != nil {
-		s.Peers = &Peers{} // nobody was asked, for nothing was ready then; what is by now waits for the next look
+		s.Peers = &plan.Peers{} // nobody was asked, for nothing was ready then; what is by now waits for the next look
 	}
-	actions, _ := Plan(s)
+	actions, _ := plan.Next(s)
 	var carried []done
 	for _, action := range actions {
 		inherits := false
-		if action.Do == Prepare {
+		if action.Do == plan.Prepare {
 			made, ok := candidates[action.Kind]
 			if !ok || (action.NewAnchor && !made.newAnchor) {
 				continue
 			}
-			if now.Sub(made.made).Abs() > clockTolerance {
+			if now.Sub(made.made).Abs() > plan.ClockTolerance {
 				continue // the clock was set since, and it would begin in a day, or have ended; the next round makes another
 			}
 			action.ID = made.row.GetId()
-			if revoked, err := belowRevoked(tx, td, made.row); err != nil {
+			if revoked, err := table.BelowRevoked(tx, td, made.row); err != nil {
 				return nil, err
 			} else if revoked {
 				continue // it was revoked while this was signed; the next round asks for another
@@ -111,17 +113,17 @@ func (m *Manager) carryOut(tx *raftstore.Tx, td string, candidates map[Kind]cand
 				continue // its anchor left while this was signed
 			}
 			carried = append(carried, brought...)
-			row := number(made.row, rows, s, action, made.newAnchor)
-			inherits = slices.ContainsFunc(rows, func(other *statev1.Authority) bool { return sameAnchor(row, other) })
-			if fed, err := fedAnchor(tx, td, row); err != nil {
+			row := table.Complete(made.row, rows, s, action, made.newAnchor)
+			inherits = slices.ContainsFunc(rows, func(other *statev1.Authority) bool { return table.SameAnchor(row, other) })
+			if fed, err := table.InheritAnchor(tx, td, row); err != nil {
 				return nil, err
 			} else if fed && len(brought) == 0 {
 				inherits = true
 			}
-			if err := authorities.Put(tx, authorityKey(td, row.GetId()), row); err != nil {
+			if err := table.Authorities.Put(tx, table.AuthorityKey(td, row.GetId()), row); err != nil {
 				return nil, err
 			}
-		} else if err := change(tx, td, action, s.Settings, now); err != nil {
+		} else if err := table.Apply(tx, td, action, s.Settings, now); err != nil {
 			return nil, err
 		}
 		carried = append(carried, done{Action: action, inherits: inherits})
@@ -137,7 +139,7 @@ func (m *Manager) carryOut(tx *raftstore.Tx, td string, candidates map[Kind]cand
 
 // carryOutLost does for the leader what carryOut does for a member's own authorities.
 func (m *Manager) carryOutLost(tx *raftstore.Tx, td string) ([]done, error) {
-	domain, ok, err := Domains.Get(tx, td)
+	domain, ok, err := table.Domains.Get(tx, td)
 	if err != nil || !ok {
 		return nil, err
 	}
@@ -153,10 +155,10 @@ func (m *Manager) carryOutLost(tx *raftstore.Tx, td string) ([]done, error) {
 }
 
 // carryOutAll carries out actions of which none prepares an authority, and publishes what they changed.
-func (m *Manager) carryOutAll(tx *raftstore.Tx, domain *statev1.Domain, actions []Action, now time.Time) ([]done, error) {
+func (m *Manager) carryOutAll(tx *raftstore.Tx, domain *statev1.Domain, actions []plan.Action, now time.Time) ([]done, error) {
 	var carried []done
 	for _, action := range actions {
-		if err := change(tx, domain.GetTrustDomain(), action, settingsOf(domain), now); err != nil {
+		if err := table.Apply(tx, domain.GetTrustDomain(), action, table.SettingsOf(domain), now); err != nil {
 			return nil, err
 		}
 		carried = append(carried, done{Action: action})
@@ -164,20 +166,20 @@ func (m *Manager) carryOutAll(tx *raftstore.Tx, domain *statev1.Domain, actions 
 	return m.finish(tx, domain, carried, now)
 }
 
-func (m *Manager) planForLost(r raftstore.Reader, domain *statev1.Domain, now time.Time) ([]Action, time.Time, error) {
-	rows, err := listAuthorities(r, domain.GetTrustDomain())
+func (m *Manager) planForLost(r raftstore.Reader, domain *statev1.Domain, now time.Time) ([]plan.Action, time.Time, error) {
+	rows, err := table.ListAuthorities(r, domain.GetTrustDomain())
 	if err != nil {
-		return nil, never, err
+		return nil, plan.Never, err
 	}
 	members, err := m.config.Members(r)
 	if err != nil {
-		return nil, never, fmt.Errorf("list the members: %w", err)
+		return nil, plan.Never, fmt.Errorf("list the members: %w", err)
 	}
-	all := make([]Authority, len(rows))
+	all := make([]plan.Authority, len(rows))
 	for i, row := range rows {
-		all[i] = authorityOf(row)
+		all[i] = table.AuthorityOf(row)
 	}
-	actions, next := PlanForLost(now, all, members, m.config.SigningGrace)
+	actions, next := plan.ForLost(now, all, members, m.config.SigningGrace)
 	return actions, next, nil
 }
 

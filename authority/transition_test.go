@@ -8,6 +8,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -18,16 +20,16 @@ func TestWhatWasMadeByAnotherClock(t *testing.T) {
 		f, c := newOne(t, nil)
 		f.halt(c)
 		for _, a := range f.list(home) {
-			_, err := c.store.Update(context.Background(), txDelete(authorityKey(home.Name(), a.GetId())))
+			_, err := c.store.Update(context.Background(), txDelete(table.AuthorityKey(home.Name(), a.GetId())))
 			require.NoError(t, err)
 		}
-		domain, ok, err := Domains.Get(c.store.View(), home.Name())
+		domain, ok, err := table.Domains.Get(c.store.View(), home.Name())
 		require.NoError(t, err)
 		require.True(t, ok)
 		for _, by := range []time.Duration{off, 0} {
 			s, _, err := c.situation(c.store.View(), domain.Value, f.now().Add(by))
 			require.NoError(t, err)
-			actions, _ := Plan(s)
+			actions, _ := plan.Next(s)
 			made, err := c.prepare(context.Background(), s, domain.Value, actions)
 			require.NoError(t, err)
 			require.Len(t, made, 2)

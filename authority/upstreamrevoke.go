@@ -12,6 +12,9 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/table"
+	"github.com/ententehq/entente/authority/upstream"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -21,14 +24,14 @@ const tellWithin = 3 * time.Second
 // tellUpstream has the upstream revoke what an operator just revoked, and says how that went. What fails is tried again by
 // the leader.
 func (m *Manager) tellUpstream(ctx context.Context, did steered) (remarks []string) {
-	revoker, ok := m.upstream.(Revoker)
+	revoker, ok := m.upstream.(upstream.Revoker)
 	if !ok {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, tellWithin)
 	defer cancel()
 	for _, row := range did.rows {
-		if !slices.Contains(did.ids(Revoke), row.GetId()) || !owed(row) {
+		if !slices.Contains(did.ids(plan.Revoke), row.GetId()) || !owed(row) {
 			continue
 		}
 		if err := m.revokeUpstream(ctx, revoker, row); err != nil {
@@ -43,11 +46,11 @@ func (m *Manager) tellUpstream(ctx context.Context, did steered) (remarks []stri
 
 // owed says whether the upstream is still to be told that an authority was revoked.
 func owed(row *statev1.Authority) bool {
-	return State(row.GetState()) == Revoked && row.GetUpstreamAnchor() && row.GetUpstreamRevokeTime() == nil && len(row.GetChain()) > 0
+	return plan.State(row.GetState()) == plan.Revoked && row.GetUpstreamAnchor() && row.GetUpstreamRevokeTime() == nil && len(row.GetChain()) > 0
 }
 
 // revokeUpstream has the upstream revoke the certificate of an authority, and writes down that it has.
-func (m *Manager) revokeUpstream(ctx context.Context, revoker Revoker, row *statev1.Authority) error {
+func (m *Manager) revokeUpstream(ctx context.Context, revoker upstream.Revoker, row *statev1.Authority) error {
 	td, err := spiffeid.TrustDomainFromString(row.GetTrustDomain())
 	if err != nil {
 		return err
@@ -59,14 +62,14 @@ func (m *Manager) revokeUpstream(ctx context.Context, revoker Revoker, row *stat
 	if err := revoker.Revoke(ctx, td, certificate); err != nil {
 		return err
 	}
-	key := authorityKey(td.Name(), row.GetId())
+	key := table.AuthorityKey(td.Name(), row.GetId())
 	_, err = m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
-		now, ok, err := authorities.Get(tx, key)
+		now, ok, err := table.Authorities.Get(tx, key)
 		if err != nil || !ok || now.Value.GetUpstreamRevokeTime() != nil {
 			return err
 		}
 		now.Value.UpstreamRevokeTime = timestamppb.New(m.config.Now())
-		return authorities.Put(tx, key, now.Value)
+		return table.Authorities.Put(tx, key, now.Value)
 	})
 	return err
 }
@@ -78,34 +81,34 @@ func (m *Manager) tendRevoked(ctx context.Context) (time.Time, error) {
 		return m.config.Now().Add(clockCheck), nil
 	}
 	var errs []error
-	if revoker, ok := m.upstream.(Revoker); ok {
-		for row, err := range authorities.All(m.config.Store.View(), "") {
+	if revoker, ok := m.upstream.(upstream.Revoker); ok {
+		for row, err := range table.Authorities.All(m.config.Store.View(), "") {
 			if err != nil {
-				return never, err
+				return plan.Never, err
 			}
 			if owed(row.Value) {
 				errs = append(errs, m.revokeUpstream(ctx, revoker, row.Value))
 			}
 		}
 	}
-	next := never
+	next := plan.Never
 	now := m.config.Now()
 	due := false
-	for row, err := range revokedAnchors.All(m.config.Store.View(), "") {
+	for row, err := range table.RevokedAnchors.All(m.config.Store.View(), "") {
 		if err != nil {
-			return never, err
+			return plan.Never, err
 		}
-		at := timeOf(row.Value.GetNotAfter()).Add(clockTolerance)
+		at := table.TimeOf(row.Value.GetNotAfter()).Add(plan.ClockTolerance)
 		due = due || !now.Before(at)
-		next = sooner(next, at)
+		next = plan.Sooner(next, at)
 	}
-	for row, err := range distrusted.All(m.config.Store.View(), "") {
+	for row, err := range table.Distrusted.All(m.config.Store.View(), "") {
 		if err != nil {
-			return never, err
+			return plan.Never, err
 		}
-		at := timeOf(row.Value.GetNotAfter()).Add(remembered)
+		at := table.TimeOf(row.Value.GetNotAfter()).Add(table.DistrustedKept)
 		due = due || !now.Before(at)
-		next = sooner(next, at)
+		next = plan.Sooner(next, at)
 	}
 	if due {
 		_, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
@@ -113,7 +116,7 @@ func (m *Manager) tendRevoked(ctx context.Context) (time.Time, error) {
 			if err != nil {
 				return err
 			}
-			return errors.Join(forgetExpiredAnchors(tx, now), forgetDistrusted(tx, now))
+			return errors.Join(table.ForgetExpiredAnchors(tx, now), table.ForgetDistrusted(tx, now))
 		})
 		errs = append(errs, err)
 	}

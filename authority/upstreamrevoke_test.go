@@ -16,11 +16,15 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/authority/keys"
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/svid"
+	"github.com/ententehq/entente/authority/upstream"
 )
 
 // vaultlike is an upstream with one root for all members, which can revoke and can be down.
 type vaultlike struct {
-	*SelfSigned
+	*upstream.SelfSigned
 	mu      sync.Mutex
 	down    bool
 	revoked []string
@@ -45,7 +49,7 @@ func (v *vaultlike) told() int {
 func (*vaultlike) Prune(func(*x509.Certificate) bool) error { return nil }
 
 // SignCA signs below the one root whatever was revoked, as an upstream that was not told does.
-func (v *vaultlike) SignCA(ctx context.Context, r CARequest) (*Signed, error) {
+func (v *vaultlike) SignCA(ctx context.Context, r upstream.Request) (*upstream.Signed, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	r.NewAnchor, r.Refused = false, nil
@@ -55,9 +59,9 @@ func (v *vaultlike) SignCA(ctx context.Context, r CARequest) (*Signed, error) {
 // TestRevokeBelowAnUpstream: the upstream is told, by the leader later if it cannot be told now; its root stays until an
 // operator says otherwise, and then nothing below it comes back.
 func TestRevokeBelowAnUpstream(t *testing.T) {
-	keys, err := OpenKeyFolder(t.TempDir() + "/keys")
+	keys, err := keys.OpenFolder(t.TempDir() + "/keys")
 	require.NoError(t, err)
-	upstream := &vaultlike{SelfSigned: NewSelfSigned(keys, DefaultRootTTL), down: true}
+	upstream := &vaultlike{SelfSigned: upstream.NewSelfSigned(keys, plan.DefaultRootTTL), down: true}
 	f := allSign(t, func(c *Config) { c.Upstream = upstream })
 	ctx := context.Background()
 	root := f.bundle(home).X509Authorities()
@@ -74,7 +78,7 @@ func TestRevokeBelowAnUpstream(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{
 		"It signs no more, but its anchor belongs to the upstream and stays in the bundle, and SPIFFE verifiers read no revocation list: they accept what it signed until that expires, at the latest at " +
-			clock(f.now().Add(DefaultSigningGrace+DefaultX509SVIDTTL)) + ", or until the anchor is revoked too by 'entente authority revoke --anchor'.",
+			clock(f.now().Add(plan.DefaultSigningGrace+plan.DefaultX509SVIDTTL)) + ", or until the anchor is revoked too by 'entente authority revoke --anchor'.",
 		"Members renew their own SVIDs at once, and whoever watches authorities is told to renew.",
 		"The upstream could not be told to revoke the certificate of " + x.GetId() + ", and is told again until it can: it is sealed; and far away.",
 	}, done.GetRemarks())
@@ -89,7 +93,7 @@ func TestRevokeBelowAnUpstream(t *testing.T) {
 	require.NotEqual(t, x.GetId(), r.GetAuthorityId())
 
 	// The root.
-	anchor := &ententev1.RevokeAuthorityRequest{What: &ententev1.RevokeAuthorityRequest_Anchor{Anchor: AnchorID(root[0])}}
+	anchor := &ententev1.RevokeAuthorityRequest{What: &ententev1.RevokeAuthorityRequest_Anchor{Anchor: svid.AnchorID(root[0])}}
 	_, err = revoke(anchor)
 	require.Equal(t, codes.FailedPrecondition, status.Code(err))
 	require.ErrorContains(t, err, "or give --force")
@@ -100,8 +104,8 @@ func TestRevokeBelowAnUpstream(t *testing.T) {
 	require.Empty(t, f.bundle(home).X509Authorities())
 	require.Error(t, alive.verify(f.bundle(home), f.now()))
 	require.Eventually(t, func() bool { f.wake(); return upstream.told() >= 4 }, testPatience, 10*time.Millisecond)
-	_, err = c.newAuthority(ctx, Situation{Now: f.now(), Settings: defaults()}, &statev1.Domain{TrustDomain: home.Name()}, Action{Do: Prepare, Kind: X509})
-	require.ErrorContains(t, err, "the upstream signs below the anchor "+AnchorID(root[0])+", which was revoked; make an issuer below another one its default")
+	_, err = c.newAuthority(ctx, plan.Situation{Now: f.now(), Settings: defaults()}, &statev1.Domain{TrustDomain: home.Name()}, plan.Action{Do: plan.Prepare, Kind: plan.X509})
+	require.ErrorContains(t, err, "the upstream signs below the anchor "+svid.AnchorID(root[0])+", which was revoked; make an issuer below another one its default")
 	require.False(t, slices.ContainsFunc(f.list(home), func(a *ententev1.Authority) bool {
 		return a.GetKind() == ententev1.AuthorityKind_AUTHORITY_KIND_X509 && a.GetState() != ententev1.AuthorityState_AUTHORITY_STATE_REVOKED
 	}))

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ententehq/entente/authority/svid"
+	"github.com/ententehq/entente/authority/upstream"
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 	zcrypto "github.com/zmap/zcrypto/x509"
@@ -75,8 +77,8 @@ func Findings(der []byte) ([]Finding, error) {
 	return found, nil
 }
 
-// second is the second look at what is signed, by zlint. It is no condition of a signature, for which [LintLeaf] and
-// [LintCA] stand; what it finds is a defect of this program or of the upstream, to be counted and looked into. CA
+// second is the second look at what is signed, by zlint. It is no condition of a signature, for which [svid.LintLeaf] and
+// [svid.LintCA] stand; what it finds is a defect of this program or of the upstream, to be counted and looked into. CA
 // certificates are all looked at, before they are used; leaves by sample, by a goroutine of their own, so that no
 // signature waits for it.
 type second struct {
@@ -156,12 +158,12 @@ func (s *second) look(certificate string, der []byte) {
 		s.findings.WithLabelValues(certificate, f.Lint).Inc()
 	}
 	s.seldom.Do(func() {
-		s.log.Warn("zlint has findings about a certificate that was issued; please look into it", "certificate", certificate, "findings", fmt.Sprint(found), "fingerprint", fingerprint(der))
+		s.log.Warn("zlint has findings about a certificate that was issued; please look into it", "certificate", certificate, "findings", fmt.Sprint(found), "fingerprint", svid.Fingerprint(der))
 	})
 }
 
 // ca looks at what an upstream signed.
-func (s *second) ca(signed *Signed) {
+func (s *second) ca(signed *upstream.Signed) {
 	for _, c := range slices.Concat(signed.Chain, signed.Anchors) {
 		s.look("ca", c.Raw)
 	}

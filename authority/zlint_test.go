@@ -7,6 +7,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ententehq/entente/authority/keys"
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/svid"
+	"github.com/ententehq/entente/authority/upstream"
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -16,32 +20,32 @@ import (
 
 // sloppy is an upstream that signs what no rule for SVIDs forbids and RFC 5280 does: a CA certificate without an
 // authority key identifier.
-type sloppy struct{ Upstream }
+type sloppy struct{ upstream.Upstream }
 
-func (s sloppy) SignCA(_ context.Context, r CARequest) (*Signed, error) {
-	key, err := newKey()
+func (s sloppy) SignCA(_ context.Context, r upstream.Request) (*upstream.Signed, error) {
+	key, err := keys.Generate()
 	if err != nil {
 		return nil, err
 	}
-	top, err := caTemplate(r.TrustDomain, key.Public(), "sloppy", r.Now, r.Now.Add(4*r.TTL), 1)
+	top, err := svid.CATemplate(r.TrustDomain, key.Public(), "sloppy", r.Now, r.Now.Add(4*r.TTL), 1)
 	if err != nil {
 		return nil, err
 	}
-	root, err := sign(top, top, key.Public(), key, LintCA(r.TrustDomain))
+	root, err := svid.SignCertificate(top, top, key.Public(), key, svid.LintCA(r.TrustDomain))
 	if err != nil {
 		return nil, err
 	}
-	template, err := caTemplate(r.TrustDomain, r.CSR.PublicKey, "sloppy", r.Now, r.Now.Add(r.TTL), 0)
+	template, err := svid.CATemplate(r.TrustDomain, r.CSR.PublicKey, "sloppy", r.Now, r.Now.Add(r.TTL), 0)
 	if err != nil {
 		return nil, err
 	}
 	parent := *root
 	parent.SubjectKeyId = nil
-	ca, err := sign(template, &parent, r.CSR.PublicKey, key, LintCA(r.TrustDomain))
+	ca, err := svid.SignCertificate(template, &parent, r.CSR.PublicKey, key, svid.LintCA(r.TrustDomain))
 	if err != nil {
 		return nil, err
 	}
-	return &Signed{Chain: []*x509.Certificate{ca}, Anchors: []*x509.Certificate{root}}, nil
+	return &upstream.Signed{Chain: []*x509.Certificate{ca}, Anchors: []*x509.Certificate{root}}, nil
 }
 
 func (sloppy) Prune(func(*x509.Certificate) bool) error { return nil }
@@ -68,11 +72,11 @@ func TestSampledLeaves(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	s, err := newSecond(3, hclog.NewNullLogger(), registry)
 	require.NoError(t, err)
-	key, err := newKey()
+	key, err := keys.Generate()
 	require.NoError(t, err)
-	template, err := caTemplate(home, key.Public(), "root", start, start.Add(DefaultCATTL), 0)
+	template, err := svid.CATemplate(home, key.Public(), "root", start, start.Add(plan.DefaultCATTL), 0)
 	require.NoError(t, err)
-	ca, err := sign(template, template, key.Public(), key, LintCA(home))
+	ca, err := svid.SignCertificate(template, template, key.Public(), key, svid.LintCA(home))
 	require.NoError(t, err)
 	leaf := issueLeaf(t, spiffeid.RequireFromString(workload(1)), key, ca, start)
 	for range 3 * (lintBacklog + 2) {
@@ -102,13 +106,13 @@ func TestSampledLeaves(t *testing.T) {
 func TestOwnBreachNeverSigns(t *testing.T) {
 	_, c := newOne(t, nil)
 	d := c.signing.Load().domains[home]
-	r, err := parseX509Request(request(t, workload(1)))
+	r, err := svid.ParseX509Request(request(t, workload(1)))
 	require.NoError(t, err)
-	r.dnsNames = []string{"*.example.org"} // past the door, as only a defect could bring it
-	answer, err := c.signX509(d.signers[X509], d, r, DefaultX509SVIDTTL, "test")
-	require.ErrorIs(t, err, ErrLint)
+	r.DNSNames = []string{"*.example.org"} // past the door, as only a defect could bring it
+	answer, err := c.signX509(d.signers[plan.X509], d, r, plan.DefaultX509SVIDTTL, "test")
+	require.ErrorIs(t, err, svid.ErrLint)
 	require.Nil(t, answer)
 	lines := c.audit.about("sign x509-svid")
 	require.Equal(t, "failed", lines[len(lines)-1].Result)
-	require.Contains(t, lines[len(lines)-1].Detail, ErrLint.Error())
+	require.Contains(t, lines[len(lines)-1].Detail, svid.ErrLint.Error())
 }

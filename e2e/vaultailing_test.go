@@ -30,6 +30,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/authority"
+	"github.com/ententehq/entente/authority/plan"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/membership"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
@@ -131,7 +132,7 @@ func below(t *testing.T, v *vaulttest.Vault, proxied bool, ahead time.Duration, 
 	}
 	own := authority.Config{
 		Store: a.store, Member: a.store.MemberID(), Home: ailingDomain, KeyDir: filepath.Join(a.folder, "keys"),
-		Defaults: authority.Settings{CATTL: 24 * time.Hour, X509SVIDTTL: 10 * time.Minute, JWTSVIDTTL: 10 * time.Minute, RefreshHint: time.Minute},
+		Defaults: plan.Settings{CATTL: 24 * time.Hour, X509SVIDTTL: 10 * time.Minute, JWTSVIDTTL: 10 * time.Minute, RefreshHint: time.Minute},
 		Contact:  alone{a.now}, Audit: alone{}, IssueRate: -1,
 		Conn:    func(id string) (grpc.ClientConnInterface, error) { return nil, fmt.Errorf("there is no member %s", id) },
 		Members: func(raftstore.Reader) ([]string, error) { return []string{a.store.MemberID()}, nil },

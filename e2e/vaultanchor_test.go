@@ -11,6 +11,8 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/authority"
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/svid"
 	"github.com/ententehq/entente/vaultca"
 	"github.com/ententehq/entente/vaultca/vaulttest"
 )
@@ -48,7 +50,7 @@ func (a *ailing) rooted() (names map[string]string, fresh string) {
 	require.NoError(a.t, err)
 	require.Len(a.t, list.GetAnchors(), 1)
 	names[list.GetAnchors()[0].GetKeyId()] = "old"
-	fresh = authority.AnchorID(parsePEM(a.t, a.v.Root(a.t, a.mount, "fresh")))
+	fresh = svid.AnchorID(parsePEM(a.t, a.v.Root(a.t, a.mount, "fresh")))
 	names[fresh] = "new"
 	return names, fresh
 }
@@ -74,7 +76,7 @@ func TestTheOldRootOfVaultLeaves(t *testing.T) {
 	a.roots(names, "new published, old published")
 	require.Equal(t, first.GetId(), a.newest("", ententev1.AuthorityState_AUTHORITY_STATE_ACTIVE).GetId(), "signed below a root that nobody can know yet")
 	a.others() // who reads the bundle has done so by the time that passes now
-	a.pass(authority.HintsBeforeUse * time.Minute)
+	a.pass(plan.HintsBeforeUse * time.Minute)
 	require.Equal(t, fresh, a.rotated(first.GetId()).GetKeyId())
 	a.roots(names, "new published, old published")
 	a.pass(time.Hour) // the signing grace; an SVID of ten minutes may be alive
@@ -106,7 +108,7 @@ func TestARootOfVaultWaitsForApproval(t *testing.T) {
 	a.roots(names, "new published, old published")
 	a.newest(first.GetId(), ententev1.AuthorityState_AUTHORITY_STATE_PREPARED)
 	a.others() // who reads the bundle has done so by the time that passes now
-	a.pass(authority.HintsBeforeUse * time.Minute)
+	a.pass(plan.HintsBeforeUse * time.Minute)
 	require.Equal(t, fresh, a.newest(first.GetId(), ententev1.AuthorityState_AUTHORITY_STATE_ACTIVE).GetKeyId())
 	served()
 }

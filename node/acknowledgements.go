@@ -3,7 +3,7 @@ package node
 import (
 	"context"
 
-	"github.com/ententehq/entente/authority"
+	"github.com/ententehq/entente/authority/plan"
 )
 
 // acknowledgements tells the room of authorities what that of federation knows of peers. The latter is built after the former, and
@@ -11,14 +11,14 @@ import (
 type acknowledgements struct{ m *member }
 
 // Acknowledged implements [authority.Acknowledgements].
-func (a acknowledgements) Acknowledged(ctx context.Context, td string) ([]authority.PeerStanding, bool, error) {
+func (a acknowledgements) Acknowledged(ctx context.Context, td string) ([]plan.PeerStanding, bool, error) {
 	known, complete, err := a.m.federation.Acknowledged(ctx, td)
 	if err != nil {
 		return nil, false, err
 	}
-	peers := make([]authority.PeerStanding, len(known))
+	peers := make([]plan.PeerStanding, len(known))
 	for i, p := range known {
-		peers[i] = authority.PeerStanding(p)
+		peers[i] = plan.PeerStanding(p)
 	}
 	return peers, complete, nil
 }

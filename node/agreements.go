@@ -1,7 +1,7 @@
 package node
 
 import (
-	"github.com/ententehq/entente/authority"
+	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/federation"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/routing"
@@ -12,7 +12,7 @@ type agreements struct{}
 
 // Hosted implements [routing.Agreements].
 func (agreements) Hosted(r raftstore.Reader, trustDomain string) (bool, error) {
-	return authority.Hosts(r, trustDomain)
+	return table.Hosts(r, trustDomain)
 }
 
 // With implements [routing.Agreements]. What a hub vouches for is no agreement: nothing is shared with it.

@@ -13,7 +13,7 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
-	"github.com/ententehq/entente/authority"
+	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle/bundleapi"
 	"github.com/ententehq/entente/federation"
 	"github.com/ententehq/entente/raftstore"
@@ -183,7 +183,7 @@ func stateOf(revision raftstore.Revision, bundles map[string]*ententev1.Bundle) 
 
 func catalogBundles(view *raftstore.View) (map[string]*ententev1.Bundle, error) {
 	bundles := make(map[string]*ententev1.Bundle)
-	for _, table := range []raftstore.Table[*statev1.Bundle]{authority.HostedBundles, federation.ForeignBundles} {
+	for _, table := range []raftstore.Table[*statev1.Bundle]{table.HostedBundles, federation.ForeignBundles} {
 		for row, err := range table.All(view, "") {
 			if err != nil {
 				return nil, fmt.Errorf("list bundles: %w", err)
@@ -214,7 +214,7 @@ func catalogBundles(view *raftstore.View) (map[string]*ententev1.Bundle, error) 
 
 // catalogBundle reads the bundle of one trust domain, with what is known of it in the same revision.
 func catalogBundle(view *raftstore.View, name string) (*ententev1.Bundle, bool, error) {
-	row, hosted, err := authority.HostedBundles.Get(view, name)
+	row, hosted, err := table.HostedBundles.Get(view, name)
 	if err != nil {
 		return nil, false, err
 	}

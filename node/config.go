@@ -6,7 +6,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	"github.com/ententehq/entente/authority"
+	"github.com/ententehq/entente/authority/plan"
 	"github.com/ententehq/entente/vaultca"
 )
 
@@ -98,8 +98,8 @@ type AuthorityConfig struct {
 }
 
 // domainDefaults are the settings of the home domain when the cluster is formed, and of domains created without their own.
-func (c *Config) domainDefaults() authority.Settings {
-	return authority.Settings{
+func (c *Config) domainDefaults() plan.Settings {
+	return plan.Settings{
 		RefreshHint: c.BundleEndpoint.RefreshHint, CATTL: c.Authority.CATTL,
 		X509SVIDTTL: c.Authority.X509SVIDTTL, JWTSVIDTTL: c.Authority.JWTSVIDTTL,
 	}

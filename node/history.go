@@ -7,6 +7,7 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/authority"
+	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/bundleapi"
 	"github.com/ententehq/entente/federation"
@@ -20,7 +21,7 @@ func (c *catalog) History(ctx context.Context, td spiffeid.TrustDomain, o bundle
 		return bundleapi.History{}, err
 	}
 	h := bundleapi.History{Revision: uint64(view.Revision())}
-	if h.Hosted, err = authority.Hosts(view, td.Name()); err != nil {
+	if h.Hosted, err = table.Hosts(view, td.Name()); err != nil {
 		return h, err
 	}
 	if h.Hosted {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/ententehq/entente/access"
 	"github.com/ententehq/entente/authority"
+	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/bundleapi"
 	"github.com/ententehq/entente/federation"
@@ -172,7 +173,7 @@ func (a joinAudit) RecordJoin(e membership.JoinEvent) error {
 func (m *member) buildAccess() (err error) {
 	m.guard, err = access.NewGuard(access.GuardConfig{
 		Store: m.store, Home: m.cfg.Cluster.TrustDomain,
-		Hosted: func(r raftstore.Reader, td spiffeid.TrustDomain) (bool, error) { return authority.Hosts(r, td.Name()) },
+		Hosted: func(r raftstore.Reader, td spiffeid.TrustDomain) (bool, error) { return table.Hosts(r, td.Name()) },
 		Log:    m.audit, Logger: m.log.Named("access"), Registerer: m.registry,
 	})
 	return err
@@ -209,7 +210,7 @@ func unlessZero(n int) float64 {
 
 func (m *member) buildFederation() (err error) {
 	m.federation, err = federation.New(federation.Config{
-		Store: m.store, Leader: m.members, IsHosted: authority.Hosts, HostedBundles: authority.HostedBundles,
+		Store: m.store, Leader: m.members, IsHosted: table.Hosts, HostedBundles: table.HostedBundles,
 		HostedStatements: authority.Statements, HostedHistory: authority.HostedHistory,
 		Peers:       federation.PeerConfig{Home: m.cfg.Cluster.TrustDomain, Dial: m.port.DialPeer, Credentials: port.Credentials(), Cargo: cargo{m}},
 		Invitations: m.invitations(),

@@ -9,6 +9,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/ententehq/entente/authority"
+	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/federation"
 	"github.com/ententehq/entente/raftstore"
@@ -40,7 +41,7 @@ type statementsRead struct {
 
 // run follows the tables until ctx ends. Each change is rendered once; without quorum the last state stays served.
 func (p *publisher) run(ctx context.Context) error {
-	over := []raftstore.Prefix{authority.Domains.Prefix(""), authority.HostedBundles.Prefix(""), authority.HostedHistory.Prefix(""),
+	over := []raftstore.Prefix{table.Domains.Prefix(""), table.HostedBundles.Prefix(""), authority.HostedHistory.Prefix(""),
 		federation.Relationships.Prefix(""), federation.ForeignBundles.Prefix("")}
 	return p.store.Follow(ctx, over, func(v *raftstore.View) error {
 		if err := p.publish(v); err != nil {
@@ -55,7 +56,7 @@ func (p *publisher) publish(v *raftstore.View) error {
 	publication := bundle.Publication{Home: p.home}
 	homeKnown := false
 	statements := map[string]statementsRead{}
-	for row, err := range authority.HostedBundles.All(v, "") {
+	for row, err := range table.HostedBundles.All(v, "") {
 		if err != nil {
 			return err
 		}
@@ -63,7 +64,7 @@ func (p *publisher) publish(v *raftstore.View) error {
 		if err != nil {
 			return err
 		}
-		domain, _, err := authority.Domains.Get(v, row.Key)
+		domain, _, err := table.Domains.Get(v, row.Key)
 		if err != nil {
 			return fmt.Errorf("hosted domain %s: %w", row.Key, err)
 		}

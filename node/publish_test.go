@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
-	"github.com/ententehq/entente/authority"
+	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
@@ -42,10 +42,10 @@ func TestPublisherServesIssuers(t *testing.T) {
 
 	set := func(issuer string) {
 		_, err := store.Update(t.Context(), func(tx *raftstore.Tx) error {
-			if err := authority.HostedBundles.Put(tx, home.Name(), b.Row(time.Now())); err != nil {
+			if err := table.HostedBundles.Put(tx, home.Name(), b.Row(time.Now())); err != nil {
 				return err
 			}
-			return authority.Domains.Put(tx, home.Name(), &statev1.Domain{TrustDomain: home.Name(), OidcIssuer: issuer})
+			return table.Domains.Put(tx, home.Name(), &statev1.Domain{TrustDomain: home.Name(), OidcIssuer: issuer})
 		})
 		require.NoError(t, err)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 
 	"github.com/ententehq/entente/authority"
+	"github.com/ententehq/entente/authority/plan"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/routing"
 )
@@ -201,9 +202,9 @@ func (d *decoder) keys(blocks hcl.Blocks) Keys {
 func (d *decoder) authority(cfg *Config) {
 	b, nested := d.authorityBlock()
 	cfg.Authority = AuthorityConfig{
-		CATTL:        b.duration("ca_ttl", authority.DefaultCATTL, authority.MinTTL, authority.MaxCATTL),
-		X509SVIDTTL:  b.duration("x509_svid_ttl", authority.DefaultX509SVIDTTL, authority.MinTTL, authority.MaxCATTL),
-		JWTSVIDTTL:   b.duration("jwt_svid_ttl", authority.DefaultJWTSVIDTTL, authority.MinTTL, authority.MaxCATTL),
+		CATTL:        b.duration("ca_ttl", plan.DefaultCATTL, plan.MinTTL, plan.MaxCATTL),
+		X509SVIDTTL:  b.duration("x509_svid_ttl", plan.DefaultX509SVIDTTL, plan.MinTTL, plan.MaxCATTL),
+		JWTSVIDTTL:   b.duration("jwt_svid_ttl", plan.DefaultJWTSVIDTTL, plan.MinTTL, plan.MaxCATTL),
 		SigningGrace: b.duration("signing_grace", time.Hour, time.Second, 24*time.Hour),
 		IssueRate:    b.integer("issue_rate", authority.DefaultIssueRate, 0, 1_000_000),
 		IssueBurst:   b.integer("issue_burst", authority.DefaultIssueBurst, 1, 1_000_000),
@@ -248,7 +249,7 @@ func (d *decoder) upstream(cfg *Config) {
 		return
 	}
 	b := d.open(`upstream "selfsigned"`, hb.Body, selfSignedSchema.hcl())
-	cfg.SelfSigned.RootTTL = b.duration("root_ttl", cfg.SelfSigned.RootTTL, authority.RootLives*cfg.Authority.CATTL, 50*365*24*time.Hour)
+	cfg.SelfSigned.RootTTL = b.duration("root_ttl", cfg.SelfSigned.RootTTL, plan.RootLives*cfg.Authority.CATTL, 50*365*24*time.Hour)
 }
 
 func (d *decoder) routing(cfg *Config) {

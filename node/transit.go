@@ -6,7 +6,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 
-	"github.com/ententehq/entente/authority"
+	"github.com/ententehq/entente/authority/keys"
 	"github.com/ententehq/entente/vaultca"
 )
 
@@ -77,13 +77,13 @@ const (
 
 // buildKeys makes where the signing keys are kept; nil: in the folder of that name. It comes after the upstream, whose
 // login the keys in Transit share.
-func (m *member) buildKeys() (authority.KeyStore, error) {
+func (m *member) buildKeys() (keys.Store, error) {
 	if m.cfg.Authority.Keys != KeysDisk {
 		m.warnOfKeysOnDisk()
 	}
 	switch m.cfg.Authority.Keys {
 	case KeysMemory:
-		return authority.NewMemoryKeys(), nil
+		return keys.NewMemory(), nil
 	case KeysTransit:
 		cfg := *m.cfg.Transit
 		cfg.Vault.Logger, cfg.Vault.Registerer = m.log.Named("transit"), m.registry

@@ -8,7 +8,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
-	"github.com/ententehq/entente/authority"
+	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/federation"
 	"github.com/ententehq/entente/raftstore"
@@ -45,7 +45,7 @@ func newTrust() *trust {
 // trustPrefixes names all that the answers of [trust] depend on.
 func trustPrefixes() []raftstore.Prefix {
 	return []raftstore.Prefix{
-		authority.Domains.Prefix(""), authority.HostedBundles.Prefix(""),
+		table.Domains.Prefix(""), table.HostedBundles.Prefix(""),
 		federation.Relationships.Prefix(""), federation.ForeignBundles.Prefix(""), federation.HubBundles.Prefix(""),
 	}
 }
@@ -55,7 +55,7 @@ func (t *trust) Prefixes() []raftstore.Prefix { return trustPrefixes() }
 
 // State implements [routing.Trust].
 func (t *trust) State(r raftstore.Reader, td spiffeid.TrustDomain) (routing.TrustState, error) {
-	hosted, err := authority.Hosts(r, td.Name())
+	hosted, err := table.Hosts(r, td.Name())
 	if err != nil {
 		return routing.TrustUnknown, err
 	}
@@ -117,7 +117,7 @@ func (t *trust) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509bundl
 
 // bundle returns the stored bundle of a hosted or foreign domain, parsed at most once a revision.
 func (t *trust) bundle(r raftstore.Reader, td spiffeid.TrustDomain) (parsedBundle, bool, error) {
-	row, found, err := authority.HostedBundles.Get(r, td.Name())
+	row, found, err := table.HostedBundles.Get(r, td.Name())
 	hosted := found
 	if err == nil && !found {
 		row, found, err = federation.ForeignBundles.Get(r, td.Name())
@@ -178,7 +178,7 @@ func (t *trust) roots(r raftstore.Reader) ([]xds.Roots, error) {
 		}
 		return err
 	}
-	for row, err := range authority.HostedBundles.All(r, "") {
+	for row, err := range table.HostedBundles.All(r, "") {
 		if err != nil {
 			return nil, err
 		}
@@ -200,7 +200,7 @@ func (t *trust) roots(r raftstore.Reader) ([]xds.Roots, error) {
 		}
 		if direct, err := federation.IsForeign(r, name); err != nil {
 			return nil, err
-		} else if hosted, err := authority.Hosts(r, name); err != nil {
+		} else if hosted, err := table.Hosts(r, name); err != nil {
 			return nil, err
 		} else if direct || hosted {
 			continue

@@ -17,7 +17,7 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
-	"github.com/ententehq/entente/authority"
+	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/bundleapi"
 	"github.com/ententehq/entente/federation"
@@ -48,10 +48,10 @@ func world(t *testing.T) *raftstore.Store {
 	t.Helper()
 	store := raftstoretest.New(t)
 	_, err := store.Update(t.Context(), func(tx *raftstore.Tx) error {
-		if err := authority.Domains.Put(tx, "eu.example.org", &statev1.Domain{TrustDomain: "eu.example.org"}); err != nil {
+		if err := table.Domains.Put(tx, "eu.example.org", &statev1.Domain{TrustDomain: "eu.example.org"}); err != nil {
 			return err
 		}
-		if err := authority.HostedBundles.Put(tx, "eu.example.org", testBundle(t, "eu.example.org").Row(time.Now())); err != nil {
+		if err := table.HostedBundles.Put(tx, "eu.example.org", testBundle(t, "eu.example.org").Row(time.Now())); err != nil {
 			return err
 		}
 		for name, row := range map[string]*statev1.Relationship{

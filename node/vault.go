@@ -8,7 +8,8 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	"github.com/ententehq/entente/authority"
+	"github.com/ententehq/entente/authority/table"
+	"github.com/ententehq/entente/authority/upstream"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/vaultca"
 )
@@ -112,14 +113,14 @@ func (d *decoder) vaultAuth(hb *hcl.Block) vaultca.Auth {
 }
 
 // buildUpstream makes the configured upstream of this member's authorities; nil stands for the self-signed one.
-func (m *member) buildUpstream() (authority.Upstream, error) {
+func (m *member) buildUpstream() (upstream.Upstream, error) {
 	if m.cfg.Vault == nil {
 		return nil, nil
 	}
 	cfg := *m.cfg.Vault
 	cfg.Logger, cfg.Registerer = m.log.Named("vault"), m.registry
 	cfg.LongestSVID = func(td spiffeid.TrustDomain) time.Duration {
-		row, found, err := authority.Domains.Get(m.store.View(), td.Name())
+		row, found, err := table.Domains.Get(m.store.View(), td.Name())
 		if err != nil || !found {
 			return m.cfg.Authority.X509SVIDTTL
 		}

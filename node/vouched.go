@@ -1,7 +1,7 @@
 package node
 
 import (
-	"github.com/ententehq/entente/authority"
+	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/federation"
 	"github.com/ententehq/entente/raftstore"
@@ -44,7 +44,7 @@ func (b *vouchedBundles) read(v *raftstore.View) ([]bundle.Vouched, error) {
 		if !relationship.vouches {
 			continue
 		}
-		if hosted, err := authority.Hosts(v, name); err != nil {
+		if hosted, err := table.Hosts(v, name); err != nil {
 			return nil, err
 		} else if hosted {
 			continue

@@ -13,7 +13,7 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
-	"github.com/ententehq/entente/authority"
+	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/federation"
 	"github.com/ententehq/entente/raftstore"
@@ -66,14 +66,14 @@ func TestVouchedBundlesFollowTheTables(t *testing.T) {
 			return federation.Relationships.Put(tx, "b.example.org", relationship("b.example.org", true, true))
 		}, []string{"a.example.org", "c.example.org"}},
 		{"one is hosted", func(tx *raftstore.Tx) error {
-			return authority.Domains.Put(tx, "c.example.org", &statev1.Domain{TrustDomain: "c.example.org"})
+			return table.Domains.Put(tx, "c.example.org", &statev1.Domain{TrustDomain: "c.example.org"})
 		}, []string{"a.example.org"}},
 		{"a bundle goes", func(tx *raftstore.Tx) error { return federation.ForeignBundles.Delete(tx, "a.example.org") }, nil},
 		{"it comes back, and the host goes", func(tx *raftstore.Tx) error {
 			if err := federation.ForeignBundles.Put(tx, "a.example.org", stored("a.example.org", 2)); err != nil {
 				return err
 			}
-			return authority.Domains.Delete(tx, "c.example.org")
+			return table.Domains.Delete(tx, "c.example.org")
 		}, []string{"a.example.org", "c.example.org"}},
 		{"a relationship goes", func(tx *raftstore.Tx) error { return federation.Relationships.Delete(tx, "a.example.org") }, []string{"c.example.org"}},
 	} {

@@ -1,5 +1,5 @@
 // Package vaultca takes the signing certificates of this member from Vault's PKI secrets engine, and can keep its signing
-// keys in Vault's Transit secrets engine. It implements [authority.Upstream] and [authority.KeyStore].
+// keys in Vault's Transit secrets engine. It implements [upstream.Upstream] and [keys.Store].
 //
 // An [Upstream] has one PKI mount for each trust domain that is hosted. Two domains never share a mount or a root:
 // whoever signs below a shared root could name anybody in either domain.

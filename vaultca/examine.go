@@ -10,7 +10,8 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	"github.com/ententehq/entente/authority"
+	"github.com/ententehq/entente/authority/svid"
+	"github.com/ententehq/entente/authority/upstream"
 )
 
 // Asked is what a certificate that Vault signed is held against.
@@ -36,7 +37,7 @@ const tolerance = time.Minute
 
 // Examine decides whether what Vault signed is what was asked, and brings it into order: the chain to one of the
 // anchors, that anchor first. An answer that cannot be used is refused with one of the errors of this package.
-func Examine(a Asked, certificate *x509.Certificate, chain []*x509.Certificate) (*authority.Signed, Remark, error) {
+func Examine(a Asked, certificate *x509.Certificate, chain []*x509.Certificate) (*upstream.Signed, Remark, error) {
 	var remark Remark
 	want, err := x509.MarshalPKIXPublicKey(a.Key)
 	if err != nil {
@@ -50,7 +51,7 @@ func Examine(a Asked, certificate *x509.Certificate, chain []*x509.Certificate) 
 	case len(certificate.URIs) != 1 || certificate.URIs[0].String() != a.TrustDomain.IDString():
 		return nil, remark, fmt.Errorf("%w: %v instead of %s", ErrWrongName, certificate.URIs, a.TrustDomain.IDString())
 	}
-	if err := authority.LintCA(a.TrustDomain)(certificate); err != nil {
+	if err := svid.LintCA(a.TrustDomain)(certificate); err != nil {
 		return nil, remark, fmt.Errorf("%w: %w", ErrNotCA, err)
 	}
 	left := certificate.NotAfter.Sub(a.Now)
@@ -69,7 +70,7 @@ func Examine(a Asked, certificate *x509.Certificate, chain []*x509.Certificate) 
 		return nil, remark, err
 	}
 	top := path[len(path)-1]
-	signed := &authority.Signed{Chain: path[:len(path)-1], Anchors: []*x509.Certificate{top}}
+	signed := &upstream.Signed{Chain: path[:len(path)-1], Anchors: []*x509.Certificate{top}}
 	for _, anchor := range a.Anchors {
 		if !anchor.Equal(top) && a.Now.Before(anchor.NotAfter) {
 			signed.Anchors = append(signed.Anchors, anchor)

@@ -17,7 +17,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ententehq/entente/authority"
+	"github.com/ententehq/entente/authority/keys"
 )
 
 // TransitConfig says where in Vault a member's signing keys are made and kept.
@@ -103,7 +103,7 @@ func (c TransitConfig) withDefaults() TransitConfig {
 	return c
 }
 
-// Transit is the [authority.KeyStore] whose keys are made in Vault's Transit secrets engine and never leave it: a
+// Transit is the [keys.Store] whose keys are made in Vault's Transit secrets engine and never leave it: a
 // signature is a call of Vault. What this machine keeps is an index of the keys' names with their public halves, from
 // which the store answers whatever is not a signature, with Vault sealed too.
 //
@@ -131,7 +131,7 @@ type Transit struct {
 	lost    chan struct{}          // holds a word when keys were lost
 }
 
-var _ authority.KeyStore = (*Transit)(nil)
+var _ keys.Store = (*Transit)(nil)
 
 // OpenTransit reads the index. It asks nothing of Vault yet: a member starts while Vault is sealed. With an upstream the
 // two share its login; without, the store logs in by itself.
@@ -203,7 +203,7 @@ func (t *Transit) load() error {
 // localName is that of a key as the authorities know it.
 var localName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
-// Create implements [authority.KeyStore]. The name in Vault is a new one each time: a key that somebody has put in place
+// Create implements [keys.Store]. The name in Vault is a new one each time: a key that somebody has put in place
 // before cannot be taken for ours. It is in the index before Vault is asked, so that none is forgotten there.
 func (t *Transit) Create(ctx context.Context, name string) (crypto.Signer, error) {
 	if !localName.MatchString(name) {
@@ -277,7 +277,7 @@ func (t *Transit) get(name string) (*transitKey, error) {
 	return nil, fmt.Errorf("find key %s in the index of those in Vault's Transit: %w", name, fs.ErrNotExist)
 }
 
-// Signer implements [authority.KeyStore], from memory.
+// Signer implements [keys.Store], from memory.
 func (t *Transit) Signer(name string) (crypto.Signer, error) {
 	key, err := t.get(name)
 	if err != nil {
@@ -286,7 +286,7 @@ func (t *Transit) Signer(name string) (crypto.Signer, error) {
 	return key, nil
 }
 
-// Certify implements [authority.KeyStore]: certificates are kept in the index.
+// Certify implements [keys.Store]: certificates are kept in the index.
 func (t *Transit) Certify(_ context.Context, name string, certificate *x509.Certificate) error {
 	key, err := t.get(name)
 	if err != nil {
@@ -309,7 +309,7 @@ func (t *Transit) Certify(_ context.Context, name string, certificate *x509.Cert
 	return nil
 }
 
-// Certificate implements [authority.KeyStore], from memory.
+// Certificate implements [keys.Store], from memory.
 func (t *Transit) Certificate(name string) (*x509.Certificate, error) {
 	key, err := t.get(name)
 	if err != nil {
@@ -318,14 +318,14 @@ func (t *Transit) Certificate(name string) (*x509.Certificate, error) {
 	return key.entry.Certificate, nil
 }
 
-// Names implements [authority.KeyStore], from memory. Keys of others in the mount are none of them.
+// Names implements [keys.Store], from memory. Keys of others in the mount are none of them.
 func (t *Transit) Names(context.Context) ([]string, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return slices.Sorted(maps.Keys(t.keys)), nil
 }
 
-// Delete implements [authority.KeyStore]. From now on there is no such key for this member; in Vault it is deleted at once,
+// Delete implements [keys.Store]. From now on there is no such key for this member; in Vault it is deleted at once,
 // or as soon as Vault answers, over restarts too.
 func (t *Transit) Delete(_ context.Context, name string) error {
 	t.mu.Lock()

@@ -21,7 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
-	"github.com/ententehq/entente/authority"
+	"github.com/ententehq/entente/authority/keys"
 	"github.com/ententehq/entente/vaultca/vaulttest"
 )
 
@@ -238,7 +238,7 @@ func TestTransitForgetsNoKey(t *testing.T) {
 	require.NoError(t, err)
 	makes(t, k, "b")
 	require.NoError(t, k.Delete(t.Context(), "b"))
-	require.NoError(t, os.WriteFile(filepath.Join(config.Dir, authority.UnfinishedPrefix+"1"), nil, 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(config.Dir, keys.UnfinishedPrefix+"1"), nil, 0o600))
 	require.Len(t, v.TransitKeys(t, mount), 2)
 
 	again := openTransit(t, config)

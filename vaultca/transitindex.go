@@ -16,7 +16,7 @@ import (
 	"strings"
 	"sync/atomic"
 
-	"github.com/ententehq/entente/authority"
+	"github.com/ententehq/entente/authority/keys"
 )
 
 // The states of an entry of the index.
@@ -87,7 +87,7 @@ func (x *index) all() (entries []entry, unreadable []error, err error) {
 	}
 	for _, f := range files {
 		path := filepath.Join(x.dir, f.Name())
-		if strings.HasPrefix(f.Name(), authority.UnfinishedPrefix) {
+		if strings.HasPrefix(f.Name(), keys.UnfinishedPrefix) {
 			err = errors.Join(err, os.Remove(path))
 			continue
 		}
@@ -202,7 +202,7 @@ func (e entry) marshal() ([]byte, error) {
 func (x *index) put(e entry) error {
 	content, err := e.marshal()
 	if err == nil {
-		err = authority.WriteDurably(x.dir, e.file(), content)
+		err = keys.WriteDurably(x.dir, e.file(), content)
 	}
 	if err != nil {
 		return fmt.Errorf("write the index entry of key %s: %w", e.Key, err)
@@ -214,5 +214,5 @@ func (x *index) remove(e entry) error {
 	if err := os.Remove(filepath.Join(x.dir, e.file())); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove the index entry of key %s: %w", e.Key, err)
 	}
-	return authority.SyncFolder(x.dir)
+	return keys.SyncFolder(x.dir)
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/ententehq/entente/authority"
+	"github.com/ententehq/entente/authority/upstream"
 )
 
 // Upstream signs by Vault. Its methods can be called from any goroutine.
@@ -31,7 +31,7 @@ type Upstream struct {
 	failing map[spiffeid.TrustDomain]map[string]string // the reason by task, for a log with one line when something begins to fail
 }
 
-var _ authority.Upstream = (*Upstream)(nil)
+var _ upstream.Upstream = (*Upstream)(nil)
 
 // New makes an upstream. It asks nothing of Vault yet: a member starts while Vault is down.
 func New(c Config) (*Upstream, error) {
@@ -169,8 +169,8 @@ func (u *Upstream) note(td spiffeid.TrustDomain, task string, err error) (began,
 	return began, false
 }
 
-// SignCA implements [authority.Upstream]. The issuer's anchors are read first, so that the answer holds the newest.
-func (u *Upstream) SignCA(ctx context.Context, r authority.CARequest) (*authority.Signed, error) {
+// SignCA implements [upstream.Upstream]. The issuer's anchors are read first, so that the answer holds the newest.
+func (u *Upstream) SignCA(ctx context.Context, r upstream.Request) (*upstream.Signed, error) {
 	m, ok := u.config.Mounts[r.TrustDomain]
 	if !ok {
 		return nil, fmt.Errorf("sign a signing certificate of %s: %w", r.TrustDomain, ErrNoMount)
@@ -191,7 +191,7 @@ func (u *Upstream) SignCA(ctx context.Context, r authority.CARequest) (*authorit
 	return signed, err
 }
 
-func (u *Upstream) sign(ctx context.Context, m Mount, r authority.CARequest) (*authority.Signed, error) {
+func (u *Upstream) sign(ctx context.Context, m Mount, r upstream.Request) (*upstream.Signed, error) {
 	anchors, err := u.lookAt(ctx, r.TrustDomain, m)
 	if err != nil {
 		return nil, err
@@ -296,5 +296,5 @@ func serial(n *big.Int) string {
 	return strings.TrimSuffix(strings.ReplaceAll(fmt.Sprintf("% x", n.Bytes()), " ", ":"), ":")
 }
 
-// Prune implements [authority.Upstream]. Vault's roots are Vault's; nothing of them is kept here.
+// Prune implements [upstream.Upstream]. Vault's roots are Vault's; nothing of them is kept here.
 func (*Upstream) Prune(func(*x509.Certificate) bool) error { return nil }

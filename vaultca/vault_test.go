@@ -15,7 +15,8 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
 
-	"github.com/ententehq/entente/authority"
+	"github.com/ententehq/entente/authority/svid"
+	"github.com/ententehq/entente/authority/upstream"
 	"github.com/ententehq/entente/vaultca/vaulttest"
 )
 
@@ -52,19 +53,19 @@ func open(t testing.TB, c Config) *Upstream {
 	return u
 }
 
-func asked(t testing.TB) authority.CARequest {
+func asked(t testing.TB) upstream.Request {
 	t.Helper()
 	csr, err := request()
 	require.NoError(t, err)
-	return authority.CARequest{TrustDomain: domain, CSR: csr, Now: time.Now(), TTL: 24 * time.Hour}
+	return upstream.Request{TrustDomain: domain, CSR: csr, Now: time.Now(), TTL: 24 * time.Hour}
 }
 
 // signs has a certificate signed, and holds it against the rules.
-func signs(t testing.TB, u *Upstream) *authority.Signed {
+func signs(t testing.TB, u *Upstream) *upstream.Signed {
 	t.Helper()
 	signed, err := u.SignCA(t.Context(), asked(t))
 	require.NoError(t, err)
-	require.NoError(t, authority.LintCA(domain)(signed.Chain[0]))
+	require.NoError(t, svid.LintCA(domain)(signed.Chain[0]))
 	return signed
 }
 

@@ -1,0 +1,9 @@
+// Package keys keeps the private keys of a member: its signing keys and those of its own roots.
+//
+// A [Store] creates, returns, lists and deletes keys by name, and keeps the certificate of a root beside its key.
+// [Folder] stores them on disk, one PEM file each with mode 0600; [Memory] keeps them until the process ends. Package
+// vaultca has a store whose keys never leave Vault's Transit.
+//
+// All keys are ECDSA on P-256. A private key is never logged, and never leaves its store. [SignDigest] verifies every
+// signature that was made outside of this process.
+package keys

@@ -1,0 +1,41 @@
+package keys
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+)
+
+func Generate() (crypto.Signer, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make a key: %w", err)
+	}
+	return key, nil
+}
+
+// errNotP256 is for an authority whose key is on no curve that this program signs with.
+var ErrNotP256 = errors.New("the authority's key is not on P-256")
+
+// signDigest makes an ECDSA signature. One that was made elsewhere is verified before anybody relies on it.
+func SignDigest(key crypto.Signer, digest [sha256.Size]byte) ([]byte, error) {
+	signature, err := key.Sign(rand.Reader, digest[:], crypto.SHA256)
+	if err != nil {
+		return nil, fmt.Errorf("sign: %w", err)
+	}
+	if _, here := key.(*ecdsa.PrivateKey); here {
+		return signature, nil
+	}
+	public, ok := key.Public().(*ecdsa.PublicKey)
+	if !ok {
+		return nil, ErrNotP256
+	}
+	if !ecdsa.VerifyASN1(public, digest[:], signature) {
+		return nil, errors.New("the signature that came back does not verify with the authority's key")
+	}
+	return signature, nil
+}

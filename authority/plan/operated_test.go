@@ -1,0 +1,121 @@
+package plan_test
+
+import (
+	"fmt"
+	"slices"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/table"
+)
+
+// operate carries out what an operator asked for.
+func (s *simulation) operate(actions []plan.Action) {
+	for _, a := range actions {
+		s.act("operator", s.now, a, nil)
+	}
+	s.settle()
+}
+
+// all are the authorities as the rules see them.
+func (s *simulation) all() []plan.Authority {
+	all := make([]plan.Authority, len(s.rows))
+	for i, row := range s.rows {
+		all[i] = table.AuthorityOf(row)
+	}
+	return all
+}
+
+// others holds what one member does to another's authority against the promise that none is taken away: not before its
+// time, whatever the clock of the one who does it says.
+func (s *simulation) others(m *simulated, row *statev1.Authority, a plan.Action) {
+	if m == nil || m.name == row.GetMember() || s.member(row.GetMember()).removed {
+		return
+	}
+	due := table.TimeOf(row.GetNotAfter())
+	if plan.State(row.GetState()).Past() {
+		due = table.AuthorityOf(row).Leaves(s.grace)
+	}
+	if a.Do != plan.End || s.now.Before(due) {
+		s.broken = append(s.broken, fmt.Sprintf("%s took %s away from %s at %s, before %s", m.name, row.GetId(), row.GetMember(), s.clock(s.now), s.clock(due)))
+	}
+}
+
+// revoked does what a transaction does with the anchor of a revoked authority. What it verified need not be verified.
+func (s *simulation) revoked(row *statev1.Authority) {
+	if row.GetUpstreamAnchor() {
+		return
+	}
+	delete(s.needed, verifier(row))
+	if len(row.GetAnchors()) > 0 {
+		row.AnchorRevoked, s.anchors[verifier(row)] = true, true
+	}
+}
+
+// publishes says whether a row keeps what verifies it in the bundle.
+func publishes(row *statev1.Authority) bool {
+	return plan.State(row.GetState()) != plan.Revoked || (row.GetUpstreamAnchor() && !row.GetAnchorRevoked())
+}
+
+// skewed says whether somebody's clock is off.
+func (s *simulation) skewed() bool {
+	return slices.ContainsFunc(s.members, func(m *simulated) bool { return m.skew != 0 })
+}
+
+// serves says whether the member of an authority is there to sign with it.
+func (s *simulation) serves(id string) bool {
+	return slices.ContainsFunc(s.rows, func(row *statev1.Authority) bool { return row.GetId() == id && s.alive(row) })
+}
+
+// servedWithout says whether others than the member sign.
+func (s *simulation) servedWithout(name string) bool {
+	for _, kind := range plan.Kinds {
+		if !slices.ContainsFunc(s.rows, func(row *statev1.Authority) bool {
+			return plan.Kind(row.GetKind()) == kind && row.GetMember() != name && plan.State(row.GetState()) == plan.Active && s.alive(row)
+		}) {
+			return false
+		}
+	}
+	return true
+}
+
+// unlessAbsent leaves an operator's word out where it would leave signing to members that are not there: they count,
+// since they may be back before anybody could know another authority, and the operator is told.
+func (s *simulation) unlessAbsent(actions []plan.Action) []plan.Action {
+	for _, kind := range plan.Kinds {
+		left, serving := 0, 0
+		for _, row := range s.rows {
+			hit := slices.ContainsFunc(actions, func(a plan.Action) bool { return a.ID == row.GetId() })
+			if plan.Kind(row.GetKind()) != kind || plan.State(row.GetState()) != plan.Active || hit {
+				continue
+			}
+			left++
+			if s.alive(row) {
+				serving++
+			}
+		}
+		if left > 0 && serving == 0 {
+			return nil
+		}
+	}
+	return actions
+}
+
+// atRest holds what is there, once nobody has anything to do, against what must not be then.
+func (s *simulation) atRest() {
+	for _, row := range s.rows {
+		a, m := table.AuthorityOf(row), s.member(row.GetMember())
+		if m.asleep || m.removed || !s.sane(m) || a.State.Past() {
+			continue
+		}
+		if m.lost[a.ID] {
+			s.broken = append(s.broken, fmt.Sprintf("at %s: %s is %s, and nobody has its key", s.clock(s.now), a.ID, a.State))
+		}
+		if a.State == plan.Prepared && s.situation(m).Suspect()[a.Anchor] {
+			s.broken = append(s.broken, fmt.Sprintf("at %s: %s is to sign below %s, as one did that was tainted", s.clock(s.now), a.ID, verifier(row)))
+		}
+		if s.anchors[verifier(row)] {
+			s.broken = append(s.broken, fmt.Sprintf("at %s: %s is %s below %s, which was revoked", s.clock(s.now), a.ID, a.State, verifier(row)))
+		}
+	}
+}

@@ -1,0 +1,107 @@
+package plan
+
+import (
+	"fmt"
+	"time"
+)
+
+// HintsBeforeUse is how many refresh hints a key is in the bundle before it signs: SPIFFE Federation asks for three to five.
+const HintsBeforeUse = 3
+
+// What holds where the configuration says nothing else.
+const (
+	DefaultCATTL       = 24 * time.Hour
+	DefaultX509SVIDTTL = time.Hour
+	DefaultJWTSVIDTTL  = 5 * time.Minute
+	DefaultRefreshHint = 5 * time.Minute
+	// DefaultMinRefresh is the shortest refresh hint that a domain can have unless configured otherwise.
+	DefaultMinRefresh = 10 * time.Second
+	// DefaultSigningGrace is for how long a member that lost contact with the leader still signs.
+	DefaultSigningGrace = time.Hour
+	// DefaultRootTTL is the lifetime of a self-signed anchor.
+	DefaultRootTTL = 8760 * time.Hour
+)
+
+// Bounds of what can be asked for.
+const (
+	// RootLives is how many times as long as a signing certificate a self-signed anchor lives at least.
+	RootLives = 4
+
+	// maxRefreshHint: a bundle that is read less than once a day is of no use in a rotation.
+	maxRefreshHint = 24 * time.Hour
+	// MinTTL is the shortest lifetime of anything that is signed. Certificates carry whole seconds, and a shorter life than
+	// this leaves none to renew in. Clocks that differ ask for more; that is for whoever knows the clocks to choose.
+	MinTTL = 5 * time.Second
+	// MaxCATTL: a signing certificate on a member's disk that lives longer than a quarter is an anchor in disguise.
+	MaxCATTL = 90 * 24 * time.Hour
+)
+
+// Settings are those of a hosted domain that the life of its authorities depends on.
+type Settings struct {
+	RefreshHint time.Duration
+	X509SVIDTTL time.Duration
+	JWTSVIDTTL  time.Duration
+	CATTL       time.Duration
+	// EarlierHint is a longer refresh hint that was in force until a moment ago; readers may poll at it until EarlierHintUntil.
+	EarlierHint      time.Duration
+	EarlierHintUntil time.Time
+}
+
+// Check says in words what is wrong with the settings. minRefresh is the cluster's shortest refresh hint.
+func (s Settings) Check(minRefresh time.Duration) error {
+	switch {
+	case s.RefreshHint < minRefresh || s.RefreshHint > maxRefreshHint:
+		return fmt.Errorf("refresh_hint is %v; it has to be between %v and %v", s.RefreshHint, minRefresh, maxRefreshHint)
+	case s.RefreshHint%time.Second != 0:
+		return fmt.Errorf("refresh_hint is %v; bundles carry whole seconds", s.RefreshHint)
+	case s.CATTL < MinTTL || s.CATTL > MaxCATTL:
+		return fmt.Errorf("ca_ttl is %v; it has to be between %v and %v", s.CATTL, MinTTL, MaxCATTL)
+	case s.X509SVIDTTL < MinTTL:
+		return fmt.Errorf("x509_svid_ttl is %v; it has to be %v at least", s.X509SVIDTTL, MinTTL)
+	case s.JWTSVIDTTL < MinTTL:
+		return fmt.Errorf("jwt_svid_ttl is %v; it has to be %v at least", s.JWTSVIDTTL, MinTTL)
+	case s.CATTL%time.Second != 0 || s.X509SVIDTTL%time.Second != 0 || s.JWTSVIDTTL%time.Second != 0:
+		return fmt.Errorf("lifetimes have to be whole seconds, since certificates and tokens carry no fractions")
+	}
+	longest := max(s.X509SVIDTTL, s.JWTSVIDTTL)
+	room, need := s.CATTL/2-longest, HintsBeforeUse*s.RefreshHint
+	if room < 0 {
+		return fmt.Errorf("SVIDs live for %v at most, for which ca_ttl (%v) is too short: raise ca_ttl to %v at least, or lower the SVID lifetime", longest, s.CATTL, 2*(longest+need))
+	}
+	if room < need {
+		return fmt.Errorf("a new authority has to be known for %d refresh hints (%v) before it signs, but half of ca_ttl less the longest SVID lifetime is %v; raise ca_ttl (%v), or lower refresh_hint (%v) or the SVID lifetime (%v)",
+			HintsBeforeUse, need, room, s.CATTL, s.RefreshHint, longest)
+	}
+	return nil
+}
+
+// SVIDTTL is the longest lifetime of what an authority of the kind signs.
+func (s Settings) SVIDTTL(k Kind) time.Duration {
+	if k == JWT {
+		return s.JWTSVIDTTL
+	}
+	return s.X509SVIDTTL
+}
+
+// Dissemination is how long something that is published at now needs until every reader has it.
+func (s Settings) Dissemination(now time.Time) time.Duration {
+	hint := s.RefreshHint
+	if s.EarlierHint > hint && now.Before(s.EarlierHintUntil) {
+		hint = s.EarlierHint
+	}
+	return HintsBeforeUse * hint
+}
+
+// WithHint changes the refresh hint at now. When it becomes shorter the longer one is remembered for as long as
+// readers may still be polling at it.
+func (s Settings) WithHint(hint time.Duration, now time.Time) Settings {
+	if hint < s.RefreshHint {
+		longest := s.RefreshHint
+		if s.EarlierHint > longest && now.Before(s.EarlierHintUntil) {
+			longest = s.EarlierHint
+		}
+		s.EarlierHint, s.EarlierHintUntil = longest, now.Add(HintsBeforeUse*longest)
+	}
+	s.RefreshHint = hint
+	return s
+}

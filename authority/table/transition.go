@@ -1,0 +1,128 @@
+package table
+
+import (
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/raftstore"
+)
+
+// number completes the row of a new authority with what only the transaction knows: its place among the member's own,
+// the rotation that it answers to, and since when what verifies it has been published.
+func Complete(made *statev1.Authority, rows []*statev1.Authority, s plan.Situation, action plan.Action, newAnchor bool) *statev1.Authority {
+	row := cloneAuthority(made)
+	newest := newestOwn(rows, s.Member, plan.Kind(row.GetKind()))
+	row.Number = newest.GetNumber() + 1
+	row.Rotation, row.Reserve, row.Held = s.Rotations.Last, s.Rotations.Reserve, action.Held
+	row.AnchorRotation = newest.GetAnchorRotation()
+	if newAnchor || newest == nil {
+		row.AnchorRotation = s.Rotations.Anchors
+	}
+	row.LongestSvid = durationpb.New(s.Settings.SVIDTTL(plan.Kind(row.GetKind())))
+	row.PrepareTime = timestamppb.New(s.Now)
+	ready := s.Now.Add(s.Settings.Dissemination(s.Now))
+	for _, other := range rows {
+		if known := TimeOf(other.GetReadyTime()); SameAnchor(row, other) && known.Before(ready) {
+			ready, row.PublishSequence = known, other.GetPublishSequence()
+		}
+	}
+	row.ReadyTime = timestamppb.New(ready)
+	return row
+}
+
+// fedAnchor says whether an authority's anchor was published by itself. Then the authority waits until that is known, and no
+// longer.
+func InheritAnchor(r raftstore.Reader, td string, row *statev1.Authority) (bool, error) {
+	if len(row.GetAnchors()) == 0 {
+		return false, nil
+	}
+	anchor, ok, err := UpstreamAnchors.Get(r, AnchorKey(td, row.GetAnchors()[0]))
+	if err != nil || !ok || !anchor.Value.GetPublished() {
+		return false, err
+	}
+	row.PublishSequence = anchor.Value.GetPublishSequence()
+	if TimeOf(anchor.Value.GetReadyTime()).Before(TimeOf(row.GetReadyTime())) {
+		row.ReadyTime = anchor.Value.GetReadyTime()
+	}
+	return true, nil
+}
+
+// change carries out an action on an authority that is there.
+func Apply(tx *raftstore.Tx, td string, action plan.Action, settings plan.Settings, now time.Time) error {
+	key := AuthorityKey(td, action.ID)
+	if action.Do == plan.End {
+		return Authorities.Delete(tx, key)
+	}
+	row, ok, err := Authorities.Get(tx, key)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return fmt.Errorf("%s authority %s of %s: it is not there", action.Do, action.ID, td)
+	}
+	if action.Do == plan.Revoke && plan.Kind(row.Value.GetKind()) == plan.X509 && !row.Value.GetUpstreamAnchor() {
+		// Whoever has the member's keys has that of its root too.
+		if err := revokeAnchor(tx, row.Value, now); err != nil {
+			return err
+		}
+	}
+	if err := Transition(row.Value, action.Do, settings, now); err != nil {
+		return fmt.Errorf("authority %s of %s: %w", action.ID, td, err)
+	}
+	if plan.State(row.Value.GetState()).Distrusted() {
+		if err := remember(tx, row.Value, now); err != nil {
+			return err
+		}
+	}
+	return Authorities.Put(tx, key, row.Value)
+}
+
+// move takes an authority to its next state.
+func Transition(a *statev1.Authority, verb plan.Verb, settings plan.Settings, now time.Time) error {
+	switch verb {
+	case plan.Activate:
+		a.State = statev1.AuthorityState_AUTHORITY_STATE_ACTIVE
+		a.ActivateTime = timestamppb.New(now)
+		a.LongestSvid = durationpb.New(max(a.GetLongestSvid().AsDuration(), settings.SVIDTTL(plan.Kind(a.GetKind()))))
+		a.Held = false
+	case plan.Retire:
+		a.State = statev1.AuthorityState_AUTHORITY_STATE_RETIRING
+	case plan.Taint:
+		a.State = statev1.AuthorityState_AUTHORITY_STATE_TAINTED
+		a.TaintTime = timestamppb.New(now)
+	case plan.Revoke:
+		a.State = statev1.AuthorityState_AUTHORITY_STATE_REVOKED
+		a.RevokeTime = timestamppb.New(now)
+	default:
+		return fmt.Errorf("%q is no way from one state to the next", verb)
+	}
+	if plan.State(a.GetState()).Past() && a.GetRetireTime() == nil {
+		a.RetireTime = timestamppb.New(now)
+	}
+	return nil
+}
+
+// lengthen notes with a domain's authorities that they may sign for longer from now on, so that they stay published for
+// long enough. It never shortens: what was signed before keeps its life.
+func ExtendLongestSVID(tx *raftstore.Tx, td string, settings plan.Settings) error {
+	rows, err := ListAuthorities(tx, td)
+	if err != nil {
+		return err
+	}
+	for _, row := range rows {
+		longest := settings.SVIDTTL(plan.Kind(row.GetKind()))
+		if plan.State(row.GetState()).Past() || row.GetLongestSvid().AsDuration() >= longest {
+			continue
+		}
+		row.LongestSvid = durationpb.New(longest)
+		if err := Authorities.Put(tx, AuthorityKey(td, row.GetId()), row); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,173 @@
+package upstream
+
+import (
+	"cmp"
+	"context"
+	"crypto"
+	"crypto/sha256"
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ententehq/entente/authority/keys"
+	"github.com/ententehq/entente/authority/svid"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// SelfSigned is the upstream that needs no other: a root of the member's own for each hosted domain, kept with its key
+// beside the authorities' keys. A root signs for the first half of its life, so that all below it ends in time.
+type SelfSigned struct {
+	keys keys.Store
+	ttl  time.Duration
+}
+
+// NewSelfSigned makes an upstream that keeps roots in keys, each of which lives for ttl.
+func NewSelfSigned(keys keys.Store, ttl time.Duration) *SelfSigned {
+	return &SelfSigned{keys: keys, ttl: ttl}
+}
+
+type root struct {
+	Name        string
+	number      uint64
+	key         crypto.Signer
+	Certificate *x509.Certificate
+}
+
+// signsAt says whether the root can sign: in the first half of its life, and not before it, where a clock that was ahead
+// has made it.
+func (r root) signsAt(now time.Time) bool {
+	c := r.Certificate
+	return !now.Before(c.NotBefore) && now.Before(c.NotBefore.Add(c.NotAfter.Sub(c.NotBefore)/2))
+}
+
+// rootNames begins the file names of roots, and of nothing else.
+const RootPrefix = "root-"
+
+// rootPrefix begins the file names of a domain's roots. A trust domain's own name can be too long for a file name.
+func rootPrefix(td spiffeid.TrustDomain) string {
+	sum := sha256.Sum256([]byte(td.Name()))
+	return fmt.Sprintf("%s%x-", RootPrefix, sum[:8])
+}
+
+// SignCA signs below the newest root, or below a new one if asked to, or if that one is past half of its life or was revoked.
+func (s *SelfSigned) SignCA(ctx context.Context, r Request) (*Signed, error) {
+	if s.ttl < 4*r.TTL {
+		return nil, fmt.Errorf("the root lives for %v, and a signing certificate for %v; raise root_ttl to four times ca_ttl", s.ttl, r.TTL)
+	}
+	if err := r.CSR.CheckSignature(); err != nil {
+		return nil, fmt.Errorf("check the request for a signing certificate: %w", err)
+	}
+	roots, err := s.roots(ctx, r.TrustDomain)
+	if err != nil {
+		return nil, err
+	}
+	var top *root
+	number := uint64(1)
+	if len(roots) > 0 {
+		top = &roots[len(roots)-1]
+		number = top.number + 1
+	}
+	if top == nil || r.NewAnchor || !top.signsAt(r.Now) || (r.Refused != nil && r.Refused(top.Certificate)) {
+		if top, err = s.NewRoot(ctx, r.TrustDomain, number, r.Now); err != nil {
+			return nil, err
+		}
+	}
+	template, err := svid.CATemplate(r.TrustDomain, r.CSR.PublicKey, "Entente authority", r.Now, r.Now.Add(r.TTL), 0)
+	if err != nil {
+		return nil, err
+	}
+	if template.NotBefore.Before(top.Certificate.NotBefore) {
+		template.NotBefore = top.Certificate.NotBefore
+	}
+	ca, err := svid.SignCertificate(template, top.Certificate, r.CSR.PublicKey, top.key, svid.LintCA(r.TrustDomain))
+	if err != nil {
+		return nil, fmt.Errorf("sign a signing certificate of %s: %w", r.TrustDomain, err)
+	}
+	return &Signed{Chain: []*x509.Certificate{ca}, Anchors: []*x509.Certificate{top.Certificate}}, nil
+}
+
+// newRoot makes a root. One that is not finished, since the member stopped, has a key and no certificate; the next one
+// takes its name.
+func (s *SelfSigned) NewRoot(ctx context.Context, td spiffeid.TrustDomain, number uint64, now time.Time) (*root, error) {
+	name := fmt.Sprintf("%s%d", rootPrefix(td), number)
+	key, err := s.keys.Create(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	template, err := svid.CATemplate(td, key.Public(), "Entente root", now, now.Add(s.ttl), 1)
+	if err != nil {
+		return nil, err
+	}
+	certificate, err := svid.SignCertificate(template, template, key.Public(), key, svid.LintCA(td))
+	if err != nil {
+		return nil, fmt.Errorf("sign a root of %s: %w", td, err)
+	}
+	if err := s.keys.Certify(ctx, name, certificate); err != nil {
+		return nil, err
+	}
+	return &root{name, number, key, certificate}, nil
+}
+
+// roots are those of a domain, the oldest first.
+func (s *SelfSigned) roots(ctx context.Context, td spiffeid.TrustDomain) ([]root, error) {
+	names, err := s.keys.Names(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var roots []root
+	for _, name := range names {
+		digits, ok := strings.CutPrefix(name, rootPrefix(td))
+		if !ok {
+			continue
+		}
+		number, err := strconv.ParseUint(digits, 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("%s%s among the keys is no root of this program's; move it elsewhere", name, keys.Suffix)
+		}
+		certificate, err := s.keys.Certificate(name)
+		if err != nil {
+			return nil, err
+		}
+		if certificate == nil {
+			continue // it was not finished, and nothing is below it
+		}
+		key, err := s.keys.Signer(name)
+		if err != nil {
+			return nil, err
+		}
+		if err := svid.LintCA(td)(certificate); err != nil {
+			return nil, fmt.Errorf("root %s%s is not one of %s: %w", name, keys.Suffix, td, err)
+		}
+		roots = append(roots, root{name, number, key, certificate})
+	}
+	slices.SortFunc(roots, func(a, b root) int { return cmp.Compare(a.number, b.number) })
+	return roots, nil
+}
+
+// Prune deletes the roots that nothing is below any more.
+func (s *SelfSigned) Prune(inUse func(*x509.Certificate) bool) error {
+	ctx := context.Background() // it is not asked for a network's sake
+	names, err := s.keys.Names(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if !strings.HasPrefix(name, RootPrefix) {
+			continue
+		}
+		certificate, err := s.keys.Certificate(name)
+		if err != nil {
+			return err
+		}
+		if certificate != nil && inUse(certificate) {
+			continue
+		}
+		if err := s.keys.Delete(ctx, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
