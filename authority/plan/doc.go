@@ -10,5 +10,5 @@
 // [RevokeAnchor] and [ActivateAuthority] are the operator actions. [Anchors] decides which anchors of an upstream are
 // in the bundle. [Wait] explains in one sentence what an authority waits for.
 //
-// The transcripts in testdata/lifecycle show the rules at work; start reading there, then lifecycle.go.
+// The transcripts in authority/table/testdata/lifecycle show the rules at work; start reading there, then lifecycle.go.
 package plan

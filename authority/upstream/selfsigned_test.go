@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/ententehq/entente/authority/keys"
-	"github.com/ententehq/entente/authority/plan"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
 )
@@ -62,7 +61,7 @@ func TestCheck(t *testing.T) {
 	require.NoError(t, err)
 	csr, err := x509.ParseCertificateRequest(der)
 	require.NoError(t, err)
-	signed, err := NewSelfSigned(store, plan.DefaultRootTTL).SignCA(t.Context(), Request{TrustDomain: home, CSR: csr, Now: now, TTL: time.Hour})
+	signed, err := NewSelfSigned(store, 365*24*time.Hour).SignCA(t.Context(), Request{TrustDomain: home, CSR: csr, Now: now, TTL: time.Hour})
 	require.NoError(t, err)
 	require.NoError(t, Check(home, key.Public(), signed, now, 10*time.Minute))
 	ca := signed.Chain[0]
@@ -72,7 +71,7 @@ func TestCheck(t *testing.T) {
 	require.ErrorContains(t, Check(home, other.Public(), signed, now, time.Minute), "a certificate for another key")
 	require.ErrorContains(t, Check(home, key.Public(), &Signed{Chain: signed.Chain, Anchors: signed.Chain}, now, time.Minute), "which is not the self-signed certificate of a CA")
 	us := spiffeid.RequireTrustDomainFromString("us.example.org")
-	stranger, err := NewSelfSigned(store, plan.DefaultRootTTL).NewRoot(t.Context(), us, 1, now)
+	stranger, err := NewSelfSigned(store, 365*24*time.Hour).NewRoot(t.Context(), us, 1, now)
 	require.NoError(t, err)
 	require.ErrorContains(t, Check(home, key.Public(), &Signed{Chain: signed.Chain, Anchors: []*x509.Certificate{stranger.Certificate}}, now, time.Minute), "does not chain to its anchor")
 	require.ErrorContains(t, Check(home, key.Public(), &Signed{}, now, time.Minute), "returned 0 certificates and 0 anchors")

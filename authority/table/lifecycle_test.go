@@ -1,4 +1,4 @@
-package plan_test
+package table_test
 
 import (
 	"flag"
