@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/feed"
 )
 
 // stream is one open streaming call. It is decided on twice: before its handler runs, by what is known without a
@@ -172,7 +173,7 @@ func (g *Guard) close(s *stream) {
 
 // Run ends streams whose grants go away, until the context ends, whose error it then returns.
 func (g *Guard) Run(ctx context.Context) error {
-	return g.cfg.Store.Follow(ctx, []raftstore.Prefix{grants.Prefix("")}, func(*raftstore.View) error {
+	return feed.Latest(ctx, g.cfg.Store, []raftstore.Prefix{grants.Prefix("")}, func(*raftstore.View) error {
 		g.mu.Lock()
 		open := make([]*stream, 0, len(g.streams))
 		for s := range g.streams {

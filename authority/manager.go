@@ -23,6 +23,7 @@ import (
 	"github.com/ententehq/entente/authority/upstream"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/feed"
 	"github.com/ententehq/entente/raftstore/membership"
 )
 
@@ -220,7 +221,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		tables := []raftstore.Prefix{table.Domains.Prefix(""), table.HostedBundles.Prefix(""), HostedHistory.Prefix(""), table.Authorities.Prefix(""), table.UpstreamAnchors.Prefix(""), table.Rotations.Prefix(""), table.RevokedAnchors.Prefix(""), membership.Members.Prefix("")}
-		return m.config.Store.Follow(ctx, tables, m.follow)
+		return feed.Latest(ctx, m.config.Store, tables, m.follow)
 	})
 	group.Go(func() error { return m.tend(ctx, "tend to this member's authorities", m.tendOwn) })
 	group.Go(func() error { return m.tend(ctx, "prepare this member's next authorities", m.tendPrepared) })

@@ -14,6 +14,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/feed"
 	"github.com/ententehq/entente/raftstore/membership"
 )
 
@@ -197,7 +198,7 @@ func (m *Manager) watch(ctx context.Context, w *raftstore.Watch) error {
 
 // followMembers tells the scheduler who is alive.
 func (m *Manager) followMembers(ctx context.Context) error {
-	return m.config.Store.Follow(ctx, []raftstore.Prefix{m.aliveRows}, func(v *raftstore.View) error {
+	return feed.Latest(ctx, m.config.Store, []raftstore.Prefix{m.aliveRows}, func(v *raftstore.View) error {
 		members, err := m.alive(v)
 		if err != nil {
 			return fmt.Errorf("read who is alive: %w", err)

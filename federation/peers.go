@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/feed"
 )
 
 // PeerConfig says how this member reaches those of other clusters.
@@ -106,7 +107,7 @@ func (p *peers) followHosted(ctx context.Context) error {
 	if p.manager.config.HostedStatements != nil {
 		over = append(over, p.manager.config.HostedHistory.Prefix(""))
 	}
-	return p.manager.config.Store.Follow(ctx, over, func(v *raftstore.View) error {
+	return feed.Latest(ctx, p.manager.config.Store, over, func(v *raftstore.View) error {
 		p.mu.Lock()
 		before := p.hosted
 		p.mu.Unlock()

@@ -13,6 +13,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/feed"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
 )
 
@@ -86,7 +87,7 @@ func (r *room) await(t testing.TB, what string, condition func(v *raftstore.View
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	err := r.store.Follow(ctx, []raftstore.Prefix{Relationships.Prefix(""), ForeignBundles.Prefix("")}, func(v *raftstore.View) error {
+	err := feed.Latest(ctx, r.store, []raftstore.Prefix{Relationships.Prefix(""), ForeignBundles.Prefix("")}, func(v *raftstore.View) error {
 		if condition(v) {
 			return errSeen
 		}

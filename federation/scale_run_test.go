@@ -10,6 +10,7 @@ import (
 
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/feed"
 )
 
 // errNobodyLeads is what a member is told that asks the leader meanwhile.
@@ -96,7 +97,7 @@ func (c *cluster) render(ctx context.Context) {
 	}
 	for ctx.Err() == nil {
 		m := c.first()
-		_ = m.store.Follow(ctx, over, func(v *raftstore.View) error {
+		_ = feed.Latest(ctx, m.store, over, func(v *raftstore.View) error {
 			p := bundle.Publication{Home: c.home.td}
 			for row, err := range hostedBundles.All(v, "") {
 				require.NoError(c.w.t, err)
@@ -139,7 +140,7 @@ func (c *cluster) vouches(v *raftstore.View) (all []bundle.Vouched) {
 // knows returns when the cluster has stored that sequence of a domain's bundle, by whatever way it comes.
 func (c *cluster) knows(ctx context.Context, td string, sequence uint64) (time.Time, error) {
 	var at time.Time
-	err := c.first().store.Follow(ctx, []raftstore.Prefix{ForeignBundles.Prefix(td), HubBundles.Prefix(td + "/")}, func(v *raftstore.View) error {
+	err := feed.Latest(ctx, c.first().store, []raftstore.Prefix{ForeignBundles.Prefix(td), HubBundles.Prefix(td + "/")}, func(v *raftstore.View) error {
 		var b *bundle.Bundle
 		if row, found, err := ForeignBundles.Get(v, td); err != nil {
 			return err

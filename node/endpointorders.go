@@ -11,6 +11,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/feed"
 )
 
 // endpointOrdersTable has a row for each host name that a member is ordering a web certificate for, and for nobody else. Rows
@@ -85,7 +86,7 @@ func (o *endpointOrders) Acquire(ctx context.Context, host string) error {
 func (o *endpointOrders) await(ctx context.Context, host string, holder *statev1.EndpointOrder) error {
 	lease, cancel := context.WithTimeout(ctx, holder.GetUntil().AsTime().Sub(o.now()))
 	defer cancel()
-	err := o.store.Follow(lease, []raftstore.Prefix{endpointOrdersTable.Prefix(host)}, func(v *raftstore.View) error {
+	err := feed.Latest(lease, o.store, []raftstore.Prefix{endpointOrdersTable.Prefix(host)}, func(v *raftstore.View) error {
 		row, ok, err := endpointOrdersTable.Get(v, host)
 		if err == nil && (!ok || row.Value.GetMember() != holder.GetMember()) {
 			return errTurn

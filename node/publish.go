@@ -13,6 +13,7 @@ import (
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/federation"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/feed"
 )
 
 // publisher keeps what this member's bundle endpoint serves equal to the hosted bundles of its replicated state.
@@ -43,7 +44,7 @@ type statementsRead struct {
 func (p *publisher) run(ctx context.Context) error {
 	over := []raftstore.Prefix{table.Domains.Prefix(""), table.HostedBundles.Prefix(""), authority.HostedHistory.Prefix(""),
 		federation.Relationships.Prefix(""), federation.ForeignBundles.Prefix("")}
-	return p.store.Follow(ctx, over, func(v *raftstore.View) error {
+	return feed.Latest(ctx, p.store, over, func(v *raftstore.View) error {
 		if err := p.publish(v); err != nil {
 			// The endpoint goes on with what it served before: an old bundle is better than none.
 			p.log.Error("cannot publish the hosted bundles; the endpoint serves what it served before", "revision", v.Revision(), "error", err)

@@ -18,6 +18,7 @@ import (
 	"github.com/ententehq/entente/federation"
 	"github.com/ententehq/entente/node/port"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/feed"
 	"github.com/ententehq/entente/raftstore/membership"
 	"github.com/ententehq/entente/routing"
 )
@@ -210,7 +211,7 @@ func (m *member) enterCluster(ctx context.Context, bootstrap bool) error {
 // recheckCallers looks at open connections again whenever trust changed, so that a caller whose bundle or relationship is
 // gone is gone too.
 func (m *member) recheckCallers(ctx context.Context) error {
-	return m.store.Follow(ctx, trustPrefixes(), func(*raftstore.View) error {
+	return feed.Latest(ctx, m.store, trustPrefixes(), func(*raftstore.View) error {
 		m.port.Recheck()
 		return nil
 	})

@@ -134,6 +134,9 @@ func (h *history) subscribe(over []Prefix, from Revision) *subscription {
 			break
 		}
 	}
+	if s.missed || s.pending {
+		s.wake()
+	}
 	return s
 }
 

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/feed"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
 )
 
@@ -107,7 +108,7 @@ func TestFollowSeesRestore(t *testing.T) {
 	defer cancel()
 	go func() {
 		defer close(seen)
-		_ = s.Follow(ctx, []raftstore.Prefix{words.Prefix("k")}, func(v *raftstore.View) error {
+		_ = feed.Latest(ctx, s, []raftstore.Prefix{words.Prefix("k")}, func(v *raftstore.View) error {
 			row, _, err := words.Get(v, "k")
 			select {
 			case seen <- row.Value.GetValue():

@@ -66,25 +66,20 @@ func (w *Watch) Next(ctx context.Context) (Batch, error) {
 	}
 }
 
-// Close ends the watch.
-func (w *Watch) Close() { w.store.fsm.history.unsubscribe(w.sub) }
-
-// Follow calls fn with the present state, and again whenever something below one of the prefixes changed, until ctx ends or
-// fn returns an error, which Follow returns. Changes that come while fn runs lead to one more call.
-func (s *Store) Follow(ctx context.Context, over []Prefix, fn func(*View) error) error {
-	sub := s.fsm.history.subscribe(slices.Clone(over), s.View().Revision())
-	defer s.fsm.history.unsubscribe(sub)
-	for {
-		s.fsm.history.seen(sub)
-		if err := fn(s.View()); err != nil {
-			return err
-		}
-		select {
-		case <-sub.signal:
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-s.closed:
-			return ErrClosed
-		}
+// Skip waits until something below the prefixes has changed, and passes over all changes up to then: the caller reads
+// the present state instead. Unlike [Watch.Next] it never returns [ErrWatchRestart], and a watch that has missed changes
+// is good again after it.
+func (w *Watch) Skip(ctx context.Context) error {
+	select {
+	case <-w.sub.signal:
+		w.store.fsm.history.seen(w.sub)
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-w.store.closed:
+		return ErrClosed
 	}
 }
+
+// Close ends the watch.
+func (w *Watch) Close() { w.store.fsm.history.unsubscribe(w.sub) }

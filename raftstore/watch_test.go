@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/feed"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
 )
 
@@ -127,42 +128,6 @@ func TestManyWatchersSeeEverything(t *testing.T) {
 	group.Wait()
 }
 
-func TestFollowEndsWithTheLastState(t *testing.T) {
-	s := raftstoretest.New(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	calls, last := 0, ""
-	started := make(chan struct{}, 1)
-	go func() {
-		done <- s.Follow(ctx, []raftstore.Prefix{words.Prefix("f")}, func(v *raftstore.View) error {
-			calls++
-			row, _, err := words.Get(v, "f")
-			if last = row.Value.GetValue(); last == "99" {
-				cancel()
-			}
-			select {
-			case started <- struct{}{}:
-			default:
-			}
-			return err
-		})
-	}()
-	<-started
-	for i := range 100 {
-		put(t, s, "f", fmt.Sprint(i))
-		put(t, s, "unrelated", fmt.Sprint(i))
-	}
-	require.ErrorIs(t, <-done, context.Canceled)
-	require.Equal(t, "99", last)
-	require.LessOrEqual(t, calls, 101, "once at first, and at most once a change")
-}
-
-func TestFollowReturnsTheErrorOfItsFunction(t *testing.T) {
-	s := raftstoretest.New(t)
-	err := s.Follow(t.Context(), nil, func(*raftstore.View) error { return raftstore.ErrBehind })
-	require.Same(t, raftstore.ErrBehind, err)
-}
-
 func TestClosedStore(t *testing.T) {
 	s := raftstoretest.New(t)
 	w := s.Watch([]raftstore.Prefix{words.Prefix("")}, s.View().Revision())
@@ -176,7 +141,7 @@ func TestClosedStore(t *testing.T) {
 	require.ErrorIs(t, err, raftstore.ErrClosed)
 	_, err = s.Read(t.Context(), raftstore.ReadOptions{})
 	require.ErrorIs(t, err, raftstore.ErrClosed)
-	require.ErrorIs(t, s.Follow(t.Context(), nil, func(*raftstore.View) error { return nil }), raftstore.ErrClosed)
+	require.ErrorIs(t, feed.Latest(t.Context(), s, nil, func(*raftstore.View) error { return nil }), raftstore.ErrClosed)
 	require.ErrorIs(t, s.WhileLeading(t.Context(), func(context.Context) {}), raftstore.ErrClosed)
 	require.Equal(t, "v", value(t, s, "k"), "a view of a closed store is still readable")
 }

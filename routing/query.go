@@ -13,6 +13,7 @@ import (
 	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/feed"
 )
 
 // recheck is how often a watched hint is looked at although nothing was written: a bundle expires without a write.
@@ -97,7 +98,7 @@ func (s *Server) WatchHint(r *ententev1.WatchHintRequest, stream ententev1.Routi
 	}
 	w := &hintWatch{m: s.m, service: r.GetService(), caller: caller, sight: s.m.sight(stream.Context()), send: stream.Send}
 	g, ctx := errgroup.WithContext(stream.Context())
-	g.Go(func() error { return s.m.store.Follow(ctx, s.m.prefixesOf(r.GetService()), w.look) })
+	g.Go(func() error { return feed.Latest(ctx, s.m.store, s.m.prefixesOf(r.GetService()), w.look) })
 	g.Go(func() error {
 		tick := time.NewTicker(recheck)
 		defer tick.Stop()

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/feed"
 )
 
 // Conns gives the connections to fellow members under entente-member/1. They are shared; nobody here closes
@@ -161,7 +162,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	g.Go(func() error { return m.Directory.Run(ctx, m.Conns) })
 	g.Go(func() error { m.announce(ctx); return nil })
 	g.Go(func() error {
-		return ended(ctx, m.Store.Follow(ctx, []raftstore.Prefix{Members.Prefix("")}, func(v *raftstore.View) error {
+		return ended(ctx, feed.Latest(ctx, m.Store, []raftstore.Prefix{Members.Prefix("")}, func(v *raftstore.View) error {
 			rows, err := Members.List(v, "")
 			if err != nil {
 				return err
