@@ -34,7 +34,7 @@ const (
 	Role_ROLE_ISSUER Role = 3
 	// Opens peer streams.
 	Role_ROLE_PEER Role = 4
-	// Registers instances and asks for hints.
+	// Registers instances and reads hints.
 	Role_ROLE_DISCOVERY Role = 5
 	// Reads.
 	Role_ROLE_READER Role = 6
@@ -89,19 +89,19 @@ func (Role) EnumDescriptor() ([]byte, []int) {
 	return file_entente_v1_access_proto_rawDescGZIP(), []int{0}
 }
 
-// Grant gives one caller one role in one hosted trust domain.
+// Grant gives a caller a role in one hosted trust domain, or in all.
 type Grant struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Role     Role                   `protobuf:"varint,1,opt,name=role,proto3,enum=entente.v1.Role" json:"role,omitempty"`
 	SpiffeId string                 `protobuf:"bytes,2,opt,name=spiffe_id,json=spiffeId,proto3" json:"spiffe_id,omitempty"`
-	// The hosted domain that it is for; empty: every hosted domain.
+	// The hosted domain of the grant. If empty, every hosted domain.
 	TrustDomain string `protobuf:"bytes,3,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
-	// Issuer and discovery: the SPIFFE ID's path starts with these whole segments. Empty: any path.
+	// Issuer and discovery only: the SPIFFE ID's path starts with these whole segments. If empty, any path.
 	PathPrefix string                 `protobuf:"bytes,4,opt,name=path_prefix,json=pathPrefix,proto3" json:"path_prefix,omitempty"`
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	Revision   uint64                 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Issuer: the DNS names that X509-SVIDs may carry besides. A name is meant as it is; one that begins with a dot means every
-	// name that ends with these whole labels. Empty: none.
+	// Issuer only: the DNS names that X509-SVIDs may contain. A name with a leading dot covers every name that ends with these
+	// whole labels. If empty, none.
 	DnsNames      []string `protobuf:"bytes,7,rep,name=dns_names,json=dnsNames,proto3" json:"dns_names,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -28,7 +28,7 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// AccessService decides who may call what.
+// AccessService manages the grants that permit callers to use the API.
 type AccessServiceClient interface {
 	GrantRole(ctx context.Context, in *GrantRoleRequest, opts ...grpc.CallOption) (*Grant, error)
 	ListGrants(ctx context.Context, in *ListGrantsRequest, opts ...grpc.CallOption) (*ListGrantsResponse, error)
@@ -77,7 +77,7 @@ func (c *accessServiceClient) RevokeRole(ctx context.Context, in *RevokeRoleRequ
 // All implementations must embed UnimplementedAccessServiceServer
 // for forward compatibility.
 //
-// AccessService decides who may call what.
+// AccessService manages the grants that permit callers to use the API.
 type AccessServiceServer interface {
 	GrantRole(context.Context, *GrantRoleRequest) (*Grant, error)
 	ListGrants(context.Context, *ListGrantsRequest) (*ListGrantsResponse, error)

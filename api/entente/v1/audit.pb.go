@@ -24,9 +24,9 @@ const (
 
 type TailAuditRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many of the latest events to begin with; at most 1000.
+	// The number of latest events to send first, at most 1000.
 	Lines uint32 `protobuf:"varint,1,opt,name=lines,proto3" json:"lines,omitempty"`
-	// Whether to go on with new ones.
+	// Whether to continue with new events.
 	Follow        bool `protobuf:"varint,2,opt,name=follow,proto3" json:"follow,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -86,7 +86,7 @@ type AuditEvent struct {
 	Result   string                 `protobuf:"bytes,6,opt,name=result,proto3" json:"result,omitempty"`
 	Revision uint64                 `protobuf:"varint,7,opt,name=revision,proto3" json:"revision,omitempty"`
 	Detail   string                 `protobuf:"bytes,8,opt,name=detail,proto3" json:"detail,omitempty"`
-	// Joins the line that was written before a call with the one after it.
+	// Identifies the call: equal in the event before an action and the one after it.
 	Call          string `protobuf:"bytes,9,opt,name=call,proto3" json:"call,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

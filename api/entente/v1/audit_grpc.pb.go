@@ -26,9 +26,9 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// AuditService shows the audit log of the member that answers.
+// AuditService returns the audit log of the member that serves the call.
 type AuditServiceClient interface {
-	// TailAudit sends the last lines and then each new one.
+	// TailAudit sends the last events and, with follow, each new one.
 	TailAudit(ctx context.Context, in *TailAuditRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[AuditEvent], error)
 }
 
@@ -63,9 +63,9 @@ type AuditService_TailAuditClient = grpc.ServerStreamingClient[AuditEvent]
 // All implementations must embed UnimplementedAuditServiceServer
 // for forward compatibility.
 //
-// AuditService shows the audit log of the member that answers.
+// AuditService returns the audit log of the member that serves the call.
 type AuditServiceServer interface {
-	// TailAudit sends the last lines and then each new one.
+	// TailAudit sends the last events and, with follow, each new one.
 	TailAudit(*TailAuditRequest, grpc.ServerStreamingServer[AuditEvent]) error
 	mustEmbedUnimplementedAuditServiceServer()
 }

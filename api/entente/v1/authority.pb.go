@@ -79,11 +79,11 @@ const (
 	// Published, not signing yet.
 	AuthorityState_AUTHORITY_STATE_PREPARED AuthorityState = 1
 	AuthorityState_AUTHORITY_STATE_ACTIVE   AuthorityState = 2
-	// Signs no more; stays published until all it signed has expired.
+	// Has stopped signing; stays published until all that it signed has expired.
 	AuthorityState_AUTHORITY_STATE_RETIRING AuthorityState = 3
-	// Signs no more, by an operator's word; what it signed is to be renewed. Stays published until all of that has expired.
+	// Stopped by an operator; its SVIDs must be renewed. Stays published until they have expired.
 	AuthorityState_AUTHORITY_STATE_TAINTED AuthorityState = 4
-	// Signs no more and verifies nothing. Stays listed until all it signed would have expired.
+	// Stopped by an operator and removed from the bundle. Stays listed until all that it signed would have expired.
 	AuthorityState_AUTHORITY_STATE_REVOKED AuthorityState = 5
 )
 
@@ -138,7 +138,7 @@ type AnchorState int32
 
 const (
 	AnchorState_ANCHOR_STATE_UNSPECIFIED AnchorState = 0
-	// The upstream has it, and it waits for an operator's approval: it is not in the bundle, and nothing is signed below it.
+	// Seen in the upstream and waiting for an operator's approval: not in the bundle, and nothing is signed below it.
 	AnchorState_ANCHOR_STATE_PENDING AnchorState = 1
 	// In the bundle.
 	AnchorState_ANCHOR_STATE_PUBLISHED AnchorState = 2
@@ -202,11 +202,11 @@ type Authority struct {
 	RetireTime   *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=retire_time,json=retireTime,proto3" json:"retire_time,omitempty"`
 	// When a prepared authority may sign, or a retiring one leaves the bundle.
 	NextTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=next_time,json=nextTime,proto3" json:"next_time,omitempty"`
-	// One sentence on what the authority waits for; empty when for nothing.
+	// One sentence on what the authority waits for, or empty.
 	WaitsFor   string                 `protobuf:"bytes,13,opt,name=waits_for,json=waitsFor,proto3" json:"waits_for,omitempty"`
 	TaintTime  *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=taint_time,json=taintTime,proto3" json:"taint_time,omitempty"`
 	RevokeTime *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
-	// The peers that have not acknowledged a bundle with what verifies this prepared authority.
+	// The peers that have not acknowledged a bundle with the key or anchor of this prepared authority.
 	Unacknowledged []*UnacknowledgedPeer `protobuf:"bytes,16,rep,name=unacknowledged,proto3" json:"unacknowledged,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -354,13 +354,13 @@ func (x *Authority) GetUnacknowledged() []*UnacknowledgedPeer {
 	return nil
 }
 
-// UnacknowledgedPeer is a peer that may not know an authority yet.
+// UnacknowledgedPeer is a peer that may not have an authority yet.
 type UnacknowledgedPeer struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	HomeTrustDomain string                 `protobuf:"bytes,1,opt,name=home_trust_domain,json=homeTrustDomain,proto3" json:"home_trust_domain,omitempty"`
 	// How long the authority has been published.
 	For *durationpb.Duration `protobuf:"bytes,2,opt,name=for,proto3" json:"for,omitempty"`
-	// The last sequence that it acknowledged, and the named reason for which it refused a later one, if it did.
+	// The last sequence that it acknowledged, and the reason for which it refused a later one, if any.
 	Sequence      uint64 `protobuf:"varint,3,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	Refusal       string `protobuf:"bytes,4,opt,name=refusal,proto3" json:"refusal,omitempty"`
 	Connected     bool   `protobuf:"varint,5,opt,name=connected,proto3" json:"connected,omitempty"`
@@ -435,7 +435,7 @@ func (x *UnacknowledgedPeer) GetConnected() bool {
 
 type ListAuthoritiesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Empty: all hosted domains.
+	// If empty, all hosted domains.
 	TrustDomain   string       `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
 	Read          *ReadOptions `protobuf:"bytes,2,opt,name=read,proto3" json:"read,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -540,9 +540,9 @@ func (x *ListAuthoritiesResponse) GetAuthorities() []*Authority {
 
 type RotateAuthoritiesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Empty: all hosted domains.
+	// If empty, all hosted domains.
 	TrustDomain string `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
-	// Whether new anchors (roots) are to be made too, where the upstream is self-signed.
+	// Whether to create new anchors (roots) too, with the self-signed upstream.
 	Anchors       bool `protobuf:"varint,2,opt,name=anchors,proto3" json:"anchors,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -646,7 +646,7 @@ func (x *RotateAuthoritiesResponse) GetExpectedDuration() *durationpb.Duration {
 
 type PrepareAuthoritiesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Empty: all hosted domains.
+	// If empty, all hosted domains.
 	TrustDomain   string `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -692,7 +692,7 @@ func (x *PrepareAuthoritiesRequest) GetTrustDomain() string {
 type PrepareAuthoritiesResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	// When everybody knows them, so that they can be activated without harm.
+	// The time until all verifiers have them, after which activating them is safe.
 	ExpectedDuration *durationpb.Duration `protobuf:"bytes,2,opt,name=expected_duration,json=expectedDuration,proto3" json:"expected_duration,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
@@ -797,9 +797,9 @@ func (x *ActivateAuthorityRequest) GetId() string {
 type ActivateAuthorityResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	// The authority, and the one that it replaces.
+	// The authority and its predecessor.
 	Authorities []*Authority `protobuf:"bytes,2,rep,name=authorities,proto3" json:"authorities,omitempty"`
-	// What the caller should know, each in one sentence.
+	// Side effects and remaining steps, each in one sentence.
 	Remarks       []string `protobuf:"bytes,3,rep,name=remarks,proto3" json:"remarks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -911,7 +911,7 @@ func (x *TaintAuthorityRequest) GetId() string {
 type TaintAuthorityResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Empty where the authority never signed: then it is gone.
+	// Empty if the authority never signed: it is then deleted.
 	Authorities   []*Authority `protobuf:"bytes,2,rep,name=authorities,proto3" json:"authorities,omitempty"`
 	Remarks       []string     `protobuf:"bytes,3,rep,name=remarks,proto3" json:"remarks,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -977,7 +977,7 @@ type RevokeAuthorityRequest struct {
 	//	*RevokeAuthorityRequest_Id
 	//	*RevokeAuthorityRequest_Anchor
 	What isRevokeAuthorityRequest_What `protobuf_oneof:"what"`
-	// Revoke an anchor of an upstream even if that leaves nobody who can sign until the upstream has another one.
+	// Revoke an anchor of an upstream even if no authority can then sign until the upstream has another anchor.
 	Force         bool `protobuf:"varint,4,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1061,7 +1061,7 @@ type RevokeAuthorityRequest_Id struct {
 }
 
 type RevokeAuthorityRequest_Anchor struct {
-	// The subject key identifier of an anchor in the bundle, in hexadecimal: the anchor goes, and all below it.
+	// The subject key identifier of an anchor in the bundle, in hexadecimal: revokes the anchor and all authorities below it.
 	Anchor string `protobuf:"bytes,3,opt,name=anchor,proto3,oneof"`
 }
 
@@ -1072,7 +1072,7 @@ func (*RevokeAuthorityRequest_Anchor) isRevokeAuthorityRequest_What() {}
 type RevokeAuthorityResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	// All that were revoked.
+	// The revoked authorities.
 	Authorities   []*Authority `protobuf:"bytes,2,rep,name=authorities,proto3" json:"authorities,omitempty"`
 	Remarks       []string     `protobuf:"bytes,3,rep,name=remarks,proto3" json:"remarks,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1141,19 +1141,19 @@ type Anchor struct {
 	NotBefore *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
 	NotAfter  *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
 	State     AnchorState            `protobuf:"varint,7,opt,name=state,proto3,enum=entente.v1.AnchorState" json:"state,omitempty"`
-	// Whether it is an upstream's; else it is a member's own.
+	// Whether it belongs to an upstream, rather than to a member.
 	Upstream bool `protobuf:"varint,8,opt,name=upstream,proto3" json:"upstream,omitempty"`
-	// How many authorities are below it.
+	// The number of authorities below it.
 	Authorities uint32 `protobuf:"varint,9,opt,name=authorities,proto3" json:"authorities,omitempty"`
-	// The member that saw it first in the upstream, and when.
+	// The member that first saw it in the upstream, and the time.
 	SeenBy      string                 `protobuf:"bytes,10,opt,name=seen_by,json=seenBy,proto3" json:"seen_by,omitempty"`
 	SeenTime    *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=seen_time,json=seenTime,proto3" json:"seen_time,omitempty"`
 	PublishTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=publish_time,json=publishTime,proto3" json:"publish_time,omitempty"`
-	// When everybody can know it.
+	// When all verifiers have it.
 	ReadyTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=ready_time,json=readyTime,proto3" json:"ready_time,omitempty"`
-	// Since when the upstream lists it no more.
+	// When the upstream stopped listing it.
 	UnlistedTime *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=unlisted_time,json=unlistedTime,proto3" json:"unlisted_time,omitempty"`
-	// One sentence on what it waits for, or why it is still there; empty for neither.
+	// One sentence on what it waits for, or why it is still published; empty otherwise.
 	Remark        string `protobuf:"bytes,15,opt,name=remark,proto3" json:"remark,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1296,7 +1296,7 @@ func (x *Anchor) GetRemark() string {
 
 type ListAnchorsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Empty: all hosted domains.
+	// If empty, all hosted domains.
 	TrustDomain   string       `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
 	Read          *ReadOptions `protobuf:"bytes,2,opt,name=read,proto3" json:"read,omitempty"`
 	unknownFields protoimpl.UnknownFields

@@ -33,24 +33,24 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// AuthorityService shows and steers the signing keys of hosted trust domains.
+// AuthorityService lists and operates the signing keys of hosted trust domains.
 type AuthorityServiceClient interface {
 	ListAuthorities(ctx context.Context, in *ListAuthoritiesRequest, opts ...grpc.CallOption) (*ListAuthoritiesResponse, error)
-	// RotateAuthorities asks every member to prepare new authorities, which replace the active ones without a pause in signing.
+	// RotateAuthorities makes every member prepare new authorities, which replace the active ones without a pause in signing.
 	RotateAuthorities(ctx context.Context, in *RotateAuthoritiesRequest, opts ...grpc.CallOption) (*RotateAuthoritiesResponse, error)
-	// PrepareAuthorities asks every member to prepare authorities in reserve: published, and not signing before the active
-	// ones are past their time, or an operator activates them, or nobody else can sign.
+	// PrepareAuthorities makes every member prepare reserve authorities. They are published, and sign only when the active ones
+	// are overdue, an operator activates them, or no other authority can sign.
 	PrepareAuthorities(ctx context.Context, in *PrepareAuthoritiesRequest, opts ...grpc.CallOption) (*PrepareAuthoritiesResponse, error)
-	// ActivateAuthority has a prepared authority sign at once, though not everybody may know what verifies it.
+	// ActivateAuthority makes a prepared authority sign at once, even if verifiers may not have its key or anchor yet.
 	ActivateAuthority(ctx context.Context, in *ActivateAuthorityRequest, opts ...grpc.CallOption) (*ActivateAuthorityResponse, error)
-	// TaintAuthority stops an authority at once. What it signed stays valid, and its holders are told to renew it.
+	// TaintAuthority stops an authority at once. Its SVIDs stay valid, and their holders are notified to renew them.
 	TaintAuthority(ctx context.Context, in *TaintAuthorityRequest, opts ...grpc.CallOption) (*TaintAuthorityResponse, error)
-	// RevokeAuthority stops an authority at once and takes what verifies it out of the bundle, as far as that can be done:
-	// the answer says what could not.
+	// RevokeAuthority stops an authority at once and removes its key or anchor from the bundle where that is possible. The
+	// response has warnings about the rest.
 	RevokeAuthority(ctx context.Context, in *RevokeAuthorityRequest, opts ...grpc.CallOption) (*RevokeAuthorityResponse, error)
-	// ListAnchors lists the anchors of hosted domains: those in the bundle, and those that wait for approval.
+	// ListAnchors returns the anchors of hosted domains: those in the bundle, and those that wait for approval.
 	ListAnchors(ctx context.Context, in *ListAnchorsRequest, opts ...grpc.CallOption) (*ListAnchorsResponse, error)
-	// ApproveAnchor publishes an anchor of the upstream that waits for it.
+	// ApproveAnchor publishes an anchor of the upstream that waits for approval.
 	ApproveAnchor(ctx context.Context, in *ApproveAnchorRequest, opts ...grpc.CallOption) (*ApproveAnchorResponse, error)
 }
 
@@ -146,24 +146,24 @@ func (c *authorityServiceClient) ApproveAnchor(ctx context.Context, in *ApproveA
 // All implementations must embed UnimplementedAuthorityServiceServer
 // for forward compatibility.
 //
-// AuthorityService shows and steers the signing keys of hosted trust domains.
+// AuthorityService lists and operates the signing keys of hosted trust domains.
 type AuthorityServiceServer interface {
 	ListAuthorities(context.Context, *ListAuthoritiesRequest) (*ListAuthoritiesResponse, error)
-	// RotateAuthorities asks every member to prepare new authorities, which replace the active ones without a pause in signing.
+	// RotateAuthorities makes every member prepare new authorities, which replace the active ones without a pause in signing.
 	RotateAuthorities(context.Context, *RotateAuthoritiesRequest) (*RotateAuthoritiesResponse, error)
-	// PrepareAuthorities asks every member to prepare authorities in reserve: published, and not signing before the active
-	// ones are past their time, or an operator activates them, or nobody else can sign.
+	// PrepareAuthorities makes every member prepare reserve authorities. They are published, and sign only when the active ones
+	// are overdue, an operator activates them, or no other authority can sign.
 	PrepareAuthorities(context.Context, *PrepareAuthoritiesRequest) (*PrepareAuthoritiesResponse, error)
-	// ActivateAuthority has a prepared authority sign at once, though not everybody may know what verifies it.
+	// ActivateAuthority makes a prepared authority sign at once, even if verifiers may not have its key or anchor yet.
 	ActivateAuthority(context.Context, *ActivateAuthorityRequest) (*ActivateAuthorityResponse, error)
-	// TaintAuthority stops an authority at once. What it signed stays valid, and its holders are told to renew it.
+	// TaintAuthority stops an authority at once. Its SVIDs stay valid, and their holders are notified to renew them.
 	TaintAuthority(context.Context, *TaintAuthorityRequest) (*TaintAuthorityResponse, error)
-	// RevokeAuthority stops an authority at once and takes what verifies it out of the bundle, as far as that can be done:
-	// the answer says what could not.
+	// RevokeAuthority stops an authority at once and removes its key or anchor from the bundle where that is possible. The
+	// response has warnings about the rest.
 	RevokeAuthority(context.Context, *RevokeAuthorityRequest) (*RevokeAuthorityResponse, error)
-	// ListAnchors lists the anchors of hosted domains: those in the bundle, and those that wait for approval.
+	// ListAnchors returns the anchors of hosted domains: those in the bundle, and those that wait for approval.
 	ListAnchors(context.Context, *ListAnchorsRequest) (*ListAnchorsResponse, error)
-	// ApproveAnchor publishes an anchor of the upstream that waits for it.
+	// ApproveAnchor publishes an anchor of the upstream that waits for approval.
 	ApproveAnchor(context.Context, *ApproveAnchorRequest) (*ApproveAnchorResponse, error)
 	mustEmbedUnimplementedAuthorityServiceServer()
 }

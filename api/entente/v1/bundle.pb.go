@@ -23,15 +23,15 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Freshness says how far a foreign bundle can be relied on. A hosted one is always fresh.
+// Freshness is the state of a foreign bundle. A hosted bundle is always fresh.
 type Freshness int32
 
 const (
 	Freshness_FRESHNESS_UNSPECIFIED Freshness = 0
 	Freshness_FRESHNESS_FRESH       Freshness = 1
-	// Three refresh hints went by without a successful refresh.
+	// Three refresh hints have passed without a successful refresh.
 	Freshness_FRESHNESS_STALE Freshness = 2
-	// No authority in it is valid any more.
+	// No authority in it is valid.
 	Freshness_FRESHNESS_EXPIRED Freshness = 3
 )
 
@@ -78,21 +78,21 @@ func (Freshness) EnumDescriptor() ([]byte, []int) {
 	return file_entente_v1_bundle_proto_rawDescGZIP(), []int{0}
 }
 
-// StatementState says how a version stands in its domain's chain of statements.
+// StatementState is the state of a version in its domain's chain of statements.
 type StatementState int32
 
 const (
-	// Nothing is known of a statement.
+	// Unknown.
 	StatementState_STATEMENT_STATE_UNSPECIFIED StatementState = 0
-	// It continues the statement on the version before.
+	// The statement continues the one on the previous version.
 	StatementState_STATEMENT_STATE_CONTINUES StatementState = 1
-	// A chain starts with it.
+	// The statement starts a chain.
 	StatementState_STATEMENT_STATE_STARTS StatementState = 2
-	// It is still to be signed.
+	// The statement is not signed yet.
 	StatementState_STATEMENT_STATE_PENDING StatementState = 3
-	// There is none, and there will be none.
+	// The version has no statement and will have none.
 	StatementState_STATEMENT_STATE_NONE StatementState = 4
-	// Foreign domains: it was checked.
+	// Foreign domains: the statement is verified.
 	StatementState_STATEMENT_STATE_CHECKED StatementState = 5
 )
 
@@ -143,11 +143,11 @@ func (StatementState) EnumDescriptor() ([]byte, []int) {
 	return file_entente_v1_bundle_proto_rawDescGZIP(), []int{1}
 }
 
-// Bundle is a trust bundle as this cluster holds it.
+// Bundle is a trust bundle as this cluster stores it.
 type Bundle struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
-	// Whether the cluster is the authority for it; otherwise it is foreign.
+	// Whether the cluster is the authority for the domain. Otherwise the domain is foreign.
 	Hosted bool `protobuf:"varint,2,opt,name=hosted,proto3" json:"hosted,omitempty"`
 	// The SPIFFE bundle document, JSON.
 	Document        []byte               `protobuf:"bytes,3,opt,name=document,proto3" json:"document,omitempty"`
@@ -274,7 +274,7 @@ func (x *Bundle) GetRevision() uint64 {
 
 type GetBundleRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Empty: the home domain.
+	// If empty, the home domain.
 	TrustDomain   string       `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
 	Read          *ReadOptions `protobuf:"bytes,2,opt,name=read,proto3" json:"read,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -328,9 +328,9 @@ func (x *GetBundleRequest) GetRead() *ReadOptions {
 type ListBundlesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Read  *ReadOptions           `protobuf:"bytes,1,opt,name=read,proto3" json:"read,omitempty"`
-	// How many bundles at most; 0: as many as fit into one message. Fewer are returned where more would not fit.
+	// The maximum number of bundles. If 0, as many as fit into one message; never more than that.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// The next_page_token of the page before; empty: the first page.
+	// The next_page_token of the previous page. If empty, the first page.
 	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -390,9 +390,9 @@ func (x *ListBundlesRequest) GetPageToken() string {
 type ListBundlesResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	// By trust domain.
+	// Ordered by trust domain.
 	Bundles []*Bundle `protobuf:"bytes,2,rep,name=bundles,proto3" json:"bundles,omitempty"`
-	// Empty: this is the last page. A page may be of a later revision than the one before it.
+	// Empty on the last page. A page may have a later revision than the previous one.
 	NextPageToken string `protobuf:"bytes,3,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -451,7 +451,7 @@ func (x *ListBundlesResponse) GetNextPageToken() string {
 
 type WatchBundlesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Empty: all.
+	// If empty, all.
 	TrustDomains  []string `protobuf:"bytes,1,rep,name=trust_domains,json=trustDomains,proto3" json:"trust_domains,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -498,9 +498,9 @@ type WatchBundlesResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	Changed  []*Bundle              `protobuf:"bytes,2,rep,name=changed,proto3" json:"changed,omitempty"`
-	// Trust domains whose bundle is gone: trust in them has ended.
+	// Trust domains whose bundle was deleted: trust in them has ended.
 	Deleted []string `protobuf:"bytes,3,rep,name=deleted,proto3" json:"deleted,omitempty"`
-	// The state did not fit into one message: more of the same revision follows at once.
+	// The state did not fit into one message; the rest of the same revision follows at once.
 	More          bool `protobuf:"varint,4,opt,name=more,proto3" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -566,9 +566,9 @@ func (x *WatchBundlesResponse) GetMore() bool {
 
 type GetBundleHistoryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Empty: the home domain.
+	// If empty, the home domain.
 	TrustDomain string `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
-	// How many versions at most, the newest; 0: all.
+	// The maximum number of versions, newest first. If 0, all.
 	Limit         int32        `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
 	Read          *ReadOptions `protobuf:"bytes,3,opt,name=read,proto3" json:"read,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -695,7 +695,7 @@ func (x *GetBundleHistoryResponse) GetRevision() uint64 {
 	return 0
 }
 
-// BundleVersion is one version of a bundle, as this cluster made it or took it over.
+// BundleVersion is one version of a bundle that this cluster published or stored.
 type BundleVersion struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Counts the versions that this cluster recorded.
@@ -707,16 +707,16 @@ type BundleVersion struct {
 	X509Authorities int32                  `protobuf:"varint,5,opt,name=x509_authorities,json=x509Authorities,proto3" json:"x509_authorities,omitempty"`
 	JwtAuthorities  int32                  `protobuf:"varint,6,opt,name=jwt_authorities,json=jwtAuthorities,proto3" json:"jwt_authorities,omitempty"`
 	Time            *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=time,proto3" json:"time,omitempty"`
-	// Where it came from: own, an endpoint, a stream, an operator.
+	// The source: own, an endpoint, a stream, an operator.
 	Source string `protobuf:"bytes,8,opt,name=source,proto3" json:"source,omitempty"`
-	// The signed statement, a compact JWS; of hosted domains, where there is one.
+	// Hosted domains: the signed statement as a compact JWS, or empty.
 	Statement string `protobuf:"bytes,9,opt,name=statement,proto3" json:"statement,omitempty"`
-	// Hexadecimal digest of the statement; of foreign domains where one was checked.
+	// Foreign domains: the hexadecimal digest of the verified statement, or empty.
 	StatementDigest string         `protobuf:"bytes,10,opt,name=statement_digest,json=statementDigest,proto3" json:"statement_digest,omitempty"`
 	StatementState  StatementState `protobuf:"varint,11,opt,name=statement_state,json=statementState,proto3,enum=entente.v1.StatementState" json:"statement_state,omitempty"`
-	// More about the state: why a chain starts anew, why there is no statement.
+	// Details of the state: why a new chain starts, or why a statement is missing.
 	StatementDetail string `protobuf:"bytes,12,opt,name=statement_detail,json=statementDetail,proto3" json:"statement_detail,omitempty"`
-	// The authorities are not kept: the history would be too large with them.
+	// The authorities are not stored, since the history would be too large with them.
 	ContentGone   bool `protobuf:"varint,13,opt,name=content_gone,json=contentGone,proto3" json:"content_gone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -845,9 +845,9 @@ func (x *BundleVersion) GetContentGone() bool {
 
 type CompareBundleVersionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Empty: the home domain.
+	// If empty, the home domain.
 	TrustDomain string `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
-	// The sequences of two versions in the history. Absent: to is the newest, and from the one before to.
+	// The sequences of two versions in the history. If absent, to is the newest and from its predecessor.
 	From          *uint64      `protobuf:"varint,2,opt,name=from,proto3,oneof" json:"from,omitempty"`
 	To            *uint64      `protobuf:"varint,3,opt,name=to,proto3,oneof" json:"to,omitempty"`
 	Read          *ReadOptions `protobuf:"bytes,4,opt,name=read,proto3" json:"read,omitempty"`
@@ -918,7 +918,7 @@ type CompareBundleVersionsResponse struct {
 	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
 	From        *BundleVersion         `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
 	To          *BundleVersion         `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
-	// Empty: both hold the same keys and the same hint.
+	// Empty if both have the same keys and refresh hint.
 	Differences   []*BundleDifference `protobuf:"bytes,4,rep,name=differences,proto3" json:"differences,omitempty"`
 	Revision      uint64              `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -994,7 +994,7 @@ type BundleDifference struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// authority_added, authority_removed, key_replaced or hint_changed.
 	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
-	// x509-svid or jwt-svid; empty where it is about no authority.
+	// x509-svid or jwt-svid; empty for other differences.
 	Use string `protobuf:"bytes,2,opt,name=use,proto3" json:"use,omitempty"`
 	// The subject key identifier of a certificate, in hexadecimal, or the kid of a JWT key.
 	KeyId         string `protobuf:"bytes,3,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
@@ -1063,9 +1063,9 @@ func (x *BundleDifference) GetText() string {
 
 type ListBundleStatementsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Empty: the home domain.
+	// If empty, the home domain.
 	TrustDomain string `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
-	// The lowest sequence; 0: all.
+	// The lowest sequence. If 0, all.
 	From          uint64       `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"`
 	Read          *ReadOptions `protobuf:"bytes,3,opt,name=read,proto3" json:"read,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1126,7 +1126,7 @@ func (x *ListBundleStatementsRequest) GetRead() *ReadOptions {
 type ListBundleStatementsResponse struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
-	// Compact JWS, by sequence; at most 512 KiB together. More: ask again from behind the last.
+	// Compact JWS ordered by sequence, at most 512 KiB in all. Request the rest from the sequence after the last.
 	Statements    []string `protobuf:"bytes,2,rep,name=statements,proto3" json:"statements,omitempty"`
 	Revision      uint64   `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields

@@ -31,15 +31,15 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// BundleService hands out the trust bundles of hosted and of foreign trust domains.
+// BundleService serves the trust bundles of hosted and foreign trust domains.
 type BundleServiceClient interface {
 	GetBundle(ctx context.Context, in *GetBundleRequest, opts ...grpc.CallOption) (*Bundle, error)
 	ListBundles(ctx context.Context, in *ListBundlesRequest, opts ...grpc.CallOption) (*ListBundlesResponse, error)
-	// WatchBundles sends the present bundles first and then each change, the newest state of each.
+	// WatchBundles sends the present bundles and then each change, always with the newest state of a bundle.
 	WatchBundles(ctx context.Context, in *WatchBundlesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchBundlesResponse], error)
-	// GetBundleHistory lists the versions of a bundle that are kept: 100 of a hosted domain, 10 of a foreign one.
+	// GetBundleHistory returns the stored versions of a bundle: at most 100 of a hosted domain, 10 of a foreign one.
 	GetBundleHistory(ctx context.Context, in *GetBundleHistoryRequest, opts ...grpc.CallOption) (*GetBundleHistoryResponse, error)
-	// CompareBundleVersions says in words what is different between two versions.
+	// CompareBundleVersions describes the differences of two versions.
 	CompareBundleVersions(ctx context.Context, in *CompareBundleVersionsRequest, opts ...grpc.CallOption) (*CompareBundleVersionsResponse, error)
 	// ListBundleStatements returns the signed statements on a hosted domain's bundle, as the bundle endpoint serves them.
 	ListBundleStatements(ctx context.Context, in *ListBundleStatementsRequest, opts ...grpc.CallOption) (*ListBundleStatementsResponse, error)
@@ -126,15 +126,15 @@ func (c *bundleServiceClient) ListBundleStatements(ctx context.Context, in *List
 // All implementations must embed UnimplementedBundleServiceServer
 // for forward compatibility.
 //
-// BundleService hands out the trust bundles of hosted and of foreign trust domains.
+// BundleService serves the trust bundles of hosted and foreign trust domains.
 type BundleServiceServer interface {
 	GetBundle(context.Context, *GetBundleRequest) (*Bundle, error)
 	ListBundles(context.Context, *ListBundlesRequest) (*ListBundlesResponse, error)
-	// WatchBundles sends the present bundles first and then each change, the newest state of each.
+	// WatchBundles sends the present bundles and then each change, always with the newest state of a bundle.
 	WatchBundles(*WatchBundlesRequest, grpc.ServerStreamingServer[WatchBundlesResponse]) error
-	// GetBundleHistory lists the versions of a bundle that are kept: 100 of a hosted domain, 10 of a foreign one.
+	// GetBundleHistory returns the stored versions of a bundle: at most 100 of a hosted domain, 10 of a foreign one.
 	GetBundleHistory(context.Context, *GetBundleHistoryRequest) (*GetBundleHistoryResponse, error)
-	// CompareBundleVersions says in words what is different between two versions.
+	// CompareBundleVersions describes the differences of two versions.
 	CompareBundleVersions(context.Context, *CompareBundleVersionsRequest) (*CompareBundleVersionsResponse, error)
 	// ListBundleStatements returns the signed statements on a hosted domain's bundle, as the bundle endpoint serves them.
 	ListBundleStatements(context.Context, *ListBundleStatementsRequest) (*ListBundleStatementsResponse, error)

@@ -29,15 +29,15 @@ type Member struct {
 	Id     string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Region string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
 	Zone   string                 `protobuf:"bytes,3,opt,name=zone,proto3" json:"zone,omitempty"`
-	// Where fellow members and clients reach it: host:port.
+	// The address for other members and clients: host:port.
 	Address string `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
 	// Hexadecimal SHA-256 of the identity key's SubjectPublicKeyInfo.
 	Identity string `protobuf:"bytes,5,opt,name=identity,proto3" json:"identity,omitempty"`
 	Leader   bool   `protobuf:"varint,6,opt,name=leader,proto3" json:"leader,omitempty"`
 	Voter    bool   `protobuf:"varint,7,opt,name=voter,proto3" json:"voter,omitempty"`
-	// Whether the leader hears from it.
+	// Whether the leader receives its heartbeats.
 	Alive bool `protobuf:"varint,8,opt,name=alive,proto3" json:"alive,omitempty"`
-	// The version of the software that it announced.
+	// The software version that it announced.
 	Version       string                 `protobuf:"bytes,9,opt,name=version,proto3" json:"version,omitempty"`
 	JoinTime      *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=join_time,json=joinTime,proto3" json:"join_time,omitempty"`
 	LastHeard     *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=last_heard,json=lastHeard,proto3" json:"last_heard,omitempty"`
@@ -275,7 +275,7 @@ func (x *ListMembersResponse) GetMembers() []*Member {
 type RemoveMemberRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// Whether its keys may be in other hands: its authorities are then revoked rather than retired.
+	// Whether its keys may be compromised: its authorities are then revoked rather than retired.
 	Compromised   bool `protobuf:"varint,2,opt,name=compromised,proto3" json:"compromised,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -371,7 +371,7 @@ func (x *RemoveMemberResponse) GetRevision() uint64 {
 
 type TransferLeadershipRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The member that is to lead; empty: any.
+	// The new leader. If empty, any member.
 	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -506,7 +506,7 @@ func (x *CreateJoinTokenRequest) GetTtl() *durationpb.Duration {
 type CreateJoinTokenResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	// What the joiner's configuration names: secret, shown once.
+	// The secret token for the joiner's configuration, returned only once.
 	Token         string                 `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
 	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -691,7 +691,7 @@ func (x *RestoreSnapshotRequest) GetData() []byte {
 type RestoreSnapshotResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	// The revision at which the snapshot was taken.
+	// The revision of the snapshot.
 	SnapshotRevision uint64 `protobuf:"varint,2,opt,name=snapshot_revision,json=snapshotRevision,proto3" json:"snapshot_revision,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache

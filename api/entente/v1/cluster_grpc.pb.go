@@ -34,14 +34,14 @@ const (
 // ClusterService manages the members of one cluster and its replicated state as a whole.
 type ClusterServiceClient interface {
 	ListMembers(ctx context.Context, in *ListMembersRequest, opts ...grpc.CallOption) (*ListMembersResponse, error)
-	// RemoveMember strikes a member and its identity key out of the cluster and retires its authorities.
+	// RemoveMember removes a member and its identity key from the cluster and retires its authorities.
 	RemoveMember(ctx context.Context, in *RemoveMemberRequest, opts ...grpc.CallOption) (*RemoveMemberResponse, error)
 	TransferLeadership(ctx context.Context, in *TransferLeadershipRequest, opts ...grpc.CallOption) (*TransferLeadershipResponse, error)
 	// CreateJoinToken returns a token that admits one member once.
 	CreateJoinToken(ctx context.Context, in *CreateJoinTokenRequest, opts ...grpc.CallOption) (*CreateJoinTokenResponse, error)
 	// SaveSnapshot streams a snapshot of the whole replicated state.
 	SaveSnapshot(ctx context.Context, in *SaveSnapshotRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SaveSnapshotResponse], error)
-	// RestoreSnapshot replaces the replicated state by a snapshot, after checking it whole.
+	// RestoreSnapshot replaces the replicated state by a snapshot after verifying all of it.
 	RestoreSnapshot(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[RestoreSnapshotRequest, RestoreSnapshotResponse], error)
 }
 
@@ -132,14 +132,14 @@ type ClusterService_RestoreSnapshotClient = grpc.ClientStreamingClient[RestoreSn
 // ClusterService manages the members of one cluster and its replicated state as a whole.
 type ClusterServiceServer interface {
 	ListMembers(context.Context, *ListMembersRequest) (*ListMembersResponse, error)
-	// RemoveMember strikes a member and its identity key out of the cluster and retires its authorities.
+	// RemoveMember removes a member and its identity key from the cluster and retires its authorities.
 	RemoveMember(context.Context, *RemoveMemberRequest) (*RemoveMemberResponse, error)
 	TransferLeadership(context.Context, *TransferLeadershipRequest) (*TransferLeadershipResponse, error)
 	// CreateJoinToken returns a token that admits one member once.
 	CreateJoinToken(context.Context, *CreateJoinTokenRequest) (*CreateJoinTokenResponse, error)
 	// SaveSnapshot streams a snapshot of the whole replicated state.
 	SaveSnapshot(*SaveSnapshotRequest, grpc.ServerStreamingServer[SaveSnapshotResponse]) error
-	// RestoreSnapshot replaces the replicated state by a snapshot, after checking it whole.
+	// RestoreSnapshot replaces the replicated state by a snapshot after verifying all of it.
 	RestoreSnapshot(grpc.ClientStreamingServer[RestoreSnapshotRequest, RestoreSnapshotResponse]) error
 	mustEmbedUnimplementedClusterServiceServer()
 }

@@ -28,21 +28,21 @@ const (
 type Domain struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
-	// Whether it names the members themselves.
+	// Whether it is the home domain, which names the members.
 	Home bool `protobuf:"varint,2,opt,name=home,proto3" json:"home,omitempty"`
-	// The host name of a bundle endpoint of its own; empty: it has none.
+	// The host name of its own bundle endpoint, or empty.
 	EndpointHost string `protobuf:"bytes,3,opt,name=endpoint_host,json=endpointHost,proto3" json:"endpoint_host,omitempty"`
-	// What the bundle asks its readers to poll at. 10 s to 24 h, or from 1 s where the cluster's min_refresh allows it.
+	// The refresh hint of the bundle: 10 s to 24 h, or from 1 s if the cluster's min_refresh permits it.
 	RefreshHint *durationpb.Duration `protobuf:"bytes,4,opt,name=refresh_hint,json=refreshHint,proto3" json:"refresh_hint,omitempty"`
-	// Lifetimes of what is issued when the caller asks for none, and the longest that a caller can ask for.
+	// The default and maximum lifetimes of SVIDs.
 	X509SvidTtl *durationpb.Duration `protobuf:"bytes,5,opt,name=x509_svid_ttl,json=x509SvidTtl,proto3" json:"x509_svid_ttl,omitempty"`
 	JwtSvidTtl  *durationpb.Duration `protobuf:"bytes,6,opt,name=jwt_svid_ttl,json=jwtSvidTtl,proto3" json:"jwt_svid_ttl,omitempty"`
 	// Lifetime of a member's signing certificate and JWT key.
 	CaTtl      *durationpb.Duration   `protobuf:"bytes,7,opt,name=ca_ttl,json=caTtl,proto3" json:"ca_ttl,omitempty"`
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	Revision   uint64                 `protobuf:"varint,9,opt,name=revision,proto3" json:"revision,omitempty"`
-	// The https URL by which verifiers of OpenID Connect know the domain: the iss of its JWT-SVIDs. Below it the bundle
-	// endpoint serves /.well-known/openid-configuration and the keys. Empty: JWT-SVIDs have no iss.
+	// The https URL of the OpenID Connect issuer: the iss of the domain's JWT-SVIDs. Below it the bundle endpoint serves
+	// /.well-known/openid-configuration and the keys. If empty, JWT-SVIDs have no iss.
 	OidcIssuer    string `protobuf:"bytes,10,opt,name=oidc_issuer,json=oidcIssuer,proto3" json:"oidc_issuer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -343,7 +343,7 @@ func (x *GetDomainRequest) GetRead() *ReadOptions {
 type UpdateDomainRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Domain *Domain                `protobuf:"bytes,1,opt,name=domain,proto3" json:"domain,omitempty"`
-	// Which fields of domain to take over; at least one.
+	// The fields of domain to update, at least one.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

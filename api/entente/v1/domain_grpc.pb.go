@@ -30,13 +30,13 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// DomainService manages the trust domains that this cluster is the authority for.
+// DomainService manages the hosted trust domains.
 type DomainServiceClient interface {
 	CreateDomain(ctx context.Context, in *CreateDomainRequest, opts ...grpc.CallOption) (*Domain, error)
 	ListDomains(ctx context.Context, in *ListDomainsRequest, opts ...grpc.CallOption) (*ListDomainsResponse, error)
 	GetDomain(ctx context.Context, in *GetDomainRequest, opts ...grpc.CallOption) (*Domain, error)
 	UpdateDomain(ctx context.Context, in *UpdateDomainRequest, opts ...grpc.CallOption) (*Domain, error)
-	// DeleteDomain ends the domain: its authorities, its bundle and its grants.
+	// DeleteDomain deletes the domain with its authorities, its bundle and its grants.
 	DeleteDomain(ctx context.Context, in *DeleteDomainRequest, opts ...grpc.CallOption) (*DeleteDomainResponse, error)
 }
 
@@ -102,13 +102,13 @@ func (c *domainServiceClient) DeleteDomain(ctx context.Context, in *DeleteDomain
 // All implementations must embed UnimplementedDomainServiceServer
 // for forward compatibility.
 //
-// DomainService manages the trust domains that this cluster is the authority for.
+// DomainService manages the hosted trust domains.
 type DomainServiceServer interface {
 	CreateDomain(context.Context, *CreateDomainRequest) (*Domain, error)
 	ListDomains(context.Context, *ListDomainsRequest) (*ListDomainsResponse, error)
 	GetDomain(context.Context, *GetDomainRequest) (*Domain, error)
 	UpdateDomain(context.Context, *UpdateDomainRequest) (*Domain, error)
-	// DeleteDomain ends the domain: its authorities, its bundle and its grants.
+	// DeleteDomain deletes the domain with its authorities, its bundle and its grants.
 	DeleteDomain(context.Context, *DeleteDomainRequest) (*DeleteDomainResponse, error)
 	mustEmbedUnimplementedDomainServiceServer()
 }

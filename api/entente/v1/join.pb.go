@@ -33,9 +33,9 @@ type JoinRequest struct {
 	TokenId     string `protobuf:"bytes,6,opt,name=token_id,json=tokenId,proto3" json:"token_id,omitempty"`
 	TokenSecret []byte `protobuf:"bytes,7,opt,name=token_secret,json=tokenSecret,proto3" json:"token_secret,omitempty"`
 	Version     string `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`
-	// The highest command version that the joiner can apply.
+	// The highest command version that the joiner supports.
 	CommandVersion uint32 `protobuf:"varint,9,opt,name=command_version,json=commandVersion,proto3" json:"command_version,omitempty"`
-	// What the joiner's configuration says of the cluster; a difference is refused.
+	// The cluster as the joiner's configuration describes it. A difference is refused.
 	ClusterName     string `protobuf:"bytes,10,opt,name=cluster_name,json=clusterName,proto3" json:"cluster_name,omitempty"`
 	HomeTrustDomain string `protobuf:"bytes,11,opt,name=home_trust_domain,json=homeTrustDomain,proto3" json:"home_trust_domain,omitempty"`
 	unknownFields   protoimpl.UnknownFields
@@ -153,7 +153,7 @@ type JoinResponse struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	ClusterId string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	Members   []*MemberIdentity      `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"`
-	// The Raft index of the configuration that names these members.
+	// The Raft index of the configuration with these members.
 	Revision      uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -210,7 +210,7 @@ func (x *JoinResponse) GetRevision() uint64 {
 	return 0
 }
 
-// MemberIdentity binds a member to the key that it proves itself with.
+// MemberIdentity binds a member to its identity key.
 type MemberIdentity struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Id      string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`

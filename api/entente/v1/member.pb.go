@@ -31,9 +31,9 @@ type HeartbeatRequest struct {
 	Clock          *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=clock,proto3" json:"clock,omitempty"`
 	Version        string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
 	CommandVersion uint32                 `protobuf:"varint,5,opt,name=command_version,json=commandVersion,proto3" json:"command_version,omitempty"`
-	// The term of the leader that this beat is meant for.
+	// The term of the leader that this heartbeat addresses.
 	Term uint64 `protobuf:"varint,6,opt,name=term,proto3" json:"term,omitempty"`
-	// What each room reports, by the room's name.
+	// The report of each section, by the section's name.
 	Sections        map[string][]byte `protobuf:"bytes,7,rep,name=sections,proto3" json:"sections,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	AppliedRevision uint64            `protobuf:"varint,8,opt,name=applied_revision,json=appliedRevision,proto3" json:"applied_revision,omitempty"`
 	unknownFields   protoimpl.UnknownFields
@@ -130,8 +130,8 @@ type HeartbeatResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Clock *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=clock,proto3" json:"clock,omitempty"`
 	Term  uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
-	// How far the member's clock is from a majority's: the smallest distance within which a majority of the clocks lies, its
-	// own among them. Absent while the leader has not heard from a majority.
+	// The distance of the member's clock from a majority's: the smallest distance that covers a majority of the clocks, its own
+	// included. Absent while the leader has no heartbeats from a majority.
 	ClockDistance *durationpb.Duration `protobuf:"bytes,3,opt,name=clock_distance,json=clockDistance,proto3" json:"clock_distance,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -323,7 +323,7 @@ func (x *EnlistRequest) GetMember() *MemberIdentity {
 
 type EnlistResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The members with the new one, and the Raft index of that configuration.
+	// The members including the new one, and the Raft index of that configuration.
 	Revision      uint64            `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	Members       []*MemberIdentity `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -377,7 +377,7 @@ func (x *EnlistResponse) GetMembers() []*MemberIdentity {
 type StrikeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// Whether the member's keys may be in other hands.
+	// Whether the member's keys may be compromised.
 	Compromised   bool `protobuf:"varint,2,opt,name=compromised,proto3" json:"compromised,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

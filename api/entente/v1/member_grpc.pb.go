@@ -31,19 +31,19 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// MemberService is what members ask of each other. It is served under the ALPN protocol entente-member/1, on identity keys.
+// MemberService is the internal API between members. It is served under the ALPN protocol entente-member/1, on identity keys.
 type MemberServiceClient interface {
-	// Heartbeat tells the leader that a member lives, and what it has seen that is not worth a commit.
+	// Heartbeat reports to the leader that a member is alive, with observations that are not committed.
 	Heartbeat(ctx context.Context, in *HeartbeatRequest, opts ...grpc.CallOption) (*HeartbeatResponse, error)
-	// GetMembership returns the present members, for one that was away while they changed.
+	// GetMembership returns the present members to a member that missed changes.
 	GetMembership(ctx context.Context, in *GetMembershipRequest, opts ...grpc.CallOption) (*GetMembershipResponse, error)
-	// Enlist adds a member whose row is stored, or takes over its new address, on the leader.
+	// Enlist adds a member whose row is stored to the Raft configuration, or updates its address. Only the leader serves it.
 	Enlist(ctx context.Context, in *EnlistRequest, opts ...grpc.CallOption) (*EnlistResponse, error)
 	// Strike removes a member from the Raft configuration and from the tables, on the leader.
 	Strike(ctx context.Context, in *StrikeRequest, opts ...grpc.CallOption) (*StrikeResponse, error)
-	// Transfer hands leadership over, on the leader.
+	// Transfer hands leadership over. Only the leader serves it.
 	Transfer(ctx context.Context, in *TransferRequest, opts ...grpc.CallOption) (*TransferResponse, error)
-	// Report answers with what the leader was told and remembers: the section's bytes by member.
+	// Report returns the reports of a section in the leader's memory, by member.
 	Report(ctx context.Context, in *ReportRequest, opts ...grpc.CallOption) (*ReportResponse, error)
 }
 
@@ -119,19 +119,19 @@ func (c *memberServiceClient) Report(ctx context.Context, in *ReportRequest, opt
 // All implementations must embed UnimplementedMemberServiceServer
 // for forward compatibility.
 //
-// MemberService is what members ask of each other. It is served under the ALPN protocol entente-member/1, on identity keys.
+// MemberService is the internal API between members. It is served under the ALPN protocol entente-member/1, on identity keys.
 type MemberServiceServer interface {
-	// Heartbeat tells the leader that a member lives, and what it has seen that is not worth a commit.
+	// Heartbeat reports to the leader that a member is alive, with observations that are not committed.
 	Heartbeat(context.Context, *HeartbeatRequest) (*HeartbeatResponse, error)
-	// GetMembership returns the present members, for one that was away while they changed.
+	// GetMembership returns the present members to a member that missed changes.
 	GetMembership(context.Context, *GetMembershipRequest) (*GetMembershipResponse, error)
-	// Enlist adds a member whose row is stored, or takes over its new address, on the leader.
+	// Enlist adds a member whose row is stored to the Raft configuration, or updates its address. Only the leader serves it.
 	Enlist(context.Context, *EnlistRequest) (*EnlistResponse, error)
 	// Strike removes a member from the Raft configuration and from the tables, on the leader.
 	Strike(context.Context, *StrikeRequest) (*StrikeResponse, error)
-	// Transfer hands leadership over, on the leader.
+	// Transfer hands leadership over. Only the leader serves it.
 	Transfer(context.Context, *TransferRequest) (*TransferResponse, error)
-	// Report answers with what the leader was told and remembers: the section's bytes by member.
+	// Report returns the reports of a section in the leader's memory, by member.
 	Report(context.Context, *ReportRequest) (*ReportResponse, error)
 	mustEmbedUnimplementedMemberServiceServer()
 }

@@ -21,15 +21,15 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Consistency says which state of the cluster a read answers from.
+// Consistency is the required freshness of a read.
 type Consistency int32
 
 const (
 	// The method's default: linearizable for resources, stale for bundles and hints.
 	Consistency_CONSISTENCY_UNSPECIFIED Consistency = 0
-	// The state of the member that answers; never older than min_revision.
+	// The state of the serving member, never older than min_revision.
 	Consistency_CONSISTENCY_STALE Consistency = 1
-	// A state that holds every write acknowledged before the read began.
+	// A state that includes every write acknowledged before the read began.
 	Consistency_CONSISTENCY_LINEARIZABLE Consistency = 2
 )
 
@@ -74,11 +74,11 @@ func (Consistency) EnumDescriptor() ([]byte, []int) {
 	return file_entente_v1_read_proto_rawDescGZIP(), []int{0}
 }
 
-// ReadOptions come with every read.
+// ReadOptions are the options of every read.
 type ReadOptions struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Consistency Consistency            `protobuf:"varint,1,opt,name=consistency,proto3,enum=entente.v1.Consistency" json:"consistency,omitempty"`
-	// The answer is of this revision or later. The member waits for it as long as the call's deadline allows.
+	// The lowest revision of the response. The member waits for it until the call's deadline.
 	MinRevision   uint64 `protobuf:"varint,2,opt,name=min_revision,json=minRevision,proto3" json:"min_revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -26,15 +26,15 @@ type ProposeResponse_Result int32
 const (
 	ProposeResponse_RESULT_UNSPECIFIED ProposeResponse_Result = 0
 	ProposeResponse_RESULT_APPLIED     ProposeResponse_Result = 1
-	// A precondition failed: catch up to revision and run the transaction again.
+	// A precondition failed: the member catches up to revision and runs the transaction again.
 	ProposeResponse_RESULT_CONFLICT ProposeResponse_Result = 2
-	// This member does not lead, and nothing was proposed.
+	// The member is not the leader, and nothing was proposed.
 	ProposeResponse_RESULT_NOT_LEADER ProposeResponse_Result = 3
-	// Whether the command was committed is not known: send it again.
+	// The outcome is unknown: the member sends the command again.
 	ProposeResponse_RESULT_UNKNOWN ProposeResponse_Result = 4
-	// The command can never be applied; message says why.
+	// The command can never be applied; message has the reason.
 	ProposeResponse_RESULT_INVALID ProposeResponse_Result = 5
-	// The command was not proposed because too much waits; retry later.
+	// The queue is full and the command was not proposed; the member retries later.
 	ProposeResponse_RESULT_BUSY ProposeResponse_Result = 6
 )
 
@@ -91,9 +91,9 @@ type ProposeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// One entente.state.v1.Command, marshalled.
 	Command []byte `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
-	// How often the same transaction was rejected before. The leader keeps the keys of one that was for a moment.
+	// The number of earlier rejections of the transaction. The leader reserves the keys of a rejected one for a moment.
 	Rejections uint32 `protobuf:"varint,2,opt,name=rejections,proto3" json:"rejections,omitempty"`
-	// Names the transaction over its attempts, each of which is a new command.
+	// Identifies the transaction across its attempts, each of which is a new command.
 	Transaction   uint64 `protobuf:"varint,3,opt,name=transaction,proto3" json:"transaction,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

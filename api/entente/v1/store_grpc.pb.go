@@ -27,11 +27,11 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// StoreService is how a member's raftstore reaches the leader's. It is served under the ALPN protocol entente-member/1.
+// StoreService connects a member's raftstore to the leader's. It is served under the ALPN protocol entente-member/1.
 type StoreServiceClient interface {
 	// Propose commits a command through Raft and returns its outcome. Sending the same command again is safe.
 	Propose(ctx context.Context, in *ProposeRequest, opts ...grpc.CallOption) (*ProposeResponse, error)
-	// ReadIndex returns an index that holds every write acknowledged before the call.
+	// ReadIndex returns an index that covers every write acknowledged before the call.
 	ReadIndex(ctx context.Context, in *ReadIndexRequest, opts ...grpc.CallOption) (*ReadIndexResponse, error)
 }
 
@@ -67,11 +67,11 @@ func (c *storeServiceClient) ReadIndex(ctx context.Context, in *ReadIndexRequest
 // All implementations must embed UnimplementedStoreServiceServer
 // for forward compatibility.
 //
-// StoreService is how a member's raftstore reaches the leader's. It is served under the ALPN protocol entente-member/1.
+// StoreService connects a member's raftstore to the leader's. It is served under the ALPN protocol entente-member/1.
 type StoreServiceServer interface {
 	// Propose commits a command through Raft and returns its outcome. Sending the same command again is safe.
 	Propose(context.Context, *ProposeRequest) (*ProposeResponse, error)
-	// ReadIndex returns an index that holds every write acknowledged before the call.
+	// ReadIndex returns an index that covers every write acknowledged before the call.
 	ReadIndex(context.Context, *ReadIndexRequest) (*ReadIndexResponse, error)
 	mustEmbedUnimplementedStoreServiceServer()
 }

@@ -26,9 +26,9 @@ const (
 type IssueX509SVIDRequest struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	SpiffeId string                 `protobuf:"bytes,1,opt,name=spiffe_id,json=spiffeId,proto3" json:"spiffe_id,omitempty"`
-	// PKCS #10, DER. Only its key is taken from it; its signature is checked.
+	// PKCS #10, DER. Only its key is used; its signature is verified.
 	Csr []byte `protobuf:"bytes,2,opt,name=csr,proto3" json:"csr,omitempty"`
-	// The domain's x509_svid_ttl if absent.
+	// If absent, the domain's x509_svid_ttl.
 	Ttl           *durationpb.Duration `protobuf:"bytes,3,opt,name=ttl,proto3" json:"ttl,omitempty"`
 	DnsNames      []string             `protobuf:"bytes,4,rep,name=dns_names,json=dnsNames,proto3" json:"dns_names,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -95,7 +95,7 @@ func (x *IssueX509SVIDRequest) GetDnsNames() []string {
 
 type IssueX509SVIDResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// DER, the leaf first, the anchor left out.
+	// DER, the leaf first, without the anchor.
 	Certificates [][]byte               `protobuf:"bytes,1,rep,name=certificates,proto3" json:"certificates,omitempty"`
 	ExpireTime   *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	// The bundle of the SVID's own trust domain, as a SPIFFE bundle document.
@@ -167,7 +167,7 @@ type IssueJWTSVIDRequest struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	SpiffeId string                 `protobuf:"bytes,1,opt,name=spiffe_id,json=spiffeId,proto3" json:"spiffe_id,omitempty"`
 	Audience []string               `protobuf:"bytes,2,rep,name=audience,proto3" json:"audience,omitempty"`
-	// The domain's jwt_svid_ttl if absent.
+	// If absent, the domain's jwt_svid_ttl.
 	Ttl           *durationpb.Duration `protobuf:"bytes,3,opt,name=ttl,proto3" json:"ttl,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -340,7 +340,7 @@ func (x *IssueX509SVIDsRequest) GetRequests() []*IssueX509SVIDRequest {
 
 type IssueX509SVIDsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// One for each request, in their order.
+	// One per request, in the same order.
 	Results []*X509SVIDResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
 	// The bundle of the trust domain, as a SPIFFE bundle document; empty if nothing was issued.
 	Bundle        []byte `protobuf:"bytes,2,opt,name=bundle,proto3" json:"bundle,omitempty"`
@@ -463,7 +463,7 @@ type isX509SVIDResult_Result interface {
 }
 
 type X509SVIDResult_Svid struct {
-	// Without its bundle, which stands in the response once.
+	// Without its bundle, which the response has once.
 	Svid *IssueX509SVIDResponse `protobuf:"bytes,1,opt,name=svid,proto3,oneof"`
 }
 
@@ -531,7 +531,7 @@ func (x *IssueJWTSVIDsRequest) GetRequests() []*IssueJWTSVIDRequest {
 
 type IssueJWTSVIDsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// One for each request, in their order.
+	// One per request, in the same order.
 	Results       []*JWTSVIDResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -656,13 +656,13 @@ func (*JWTSVIDResult_Svid) isJWTSVIDResult_Result() {}
 
 func (*JWTSVIDResult_Failure) isJWTSVIDResult_Result() {}
 
-// IssueFailure is what the call for this request alone would have ended with.
+// IssueFailure is the status that a separate call for this request would have.
 type IssueFailure struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A gRPC status code.
 	Code    int32  `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
 	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
-	// With RESOURCE_EXHAUSTED: when to ask again.
+	// With RESOURCE_EXHAUSTED: the time after which to retry.
 	RetryDelay    *durationpb.Duration `protobuf:"bytes,3,opt,name=retry_delay,json=retryDelay,proto3" json:"retry_delay,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -722,9 +722,9 @@ func (x *IssueFailure) GetRetryDelay() *durationpb.Duration {
 type SignX509SVIDRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Request *IssueX509SVIDRequest  `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
-	// Who asked the member that passes this on, for the audit log.
+	// The caller of the forwarding member, for the audit log.
 	Caller string `protobuf:"bytes,2,opt,name=caller,proto3" json:"caller,omitempty"`
-	// Whether the member asks for a name below /entente/ for itself.
+	// Whether the member requests an ID below /entente/ for itself.
 	ForMember     bool `protobuf:"varint,3,opt,name=for_member,json=forMember,proto3" json:"for_member,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -835,7 +835,7 @@ func (x *SignJWTSVIDRequest) GetCaller() string {
 
 type WatchAuthoritiesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Empty: all hosted domains.
+	// If empty, all hosted domains.
 	TrustDomains  []string `protobuf:"bytes,1,rep,name=trust_domains,json=trustDomains,proto3" json:"trust_domains,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -881,7 +881,7 @@ func (x *WatchAuthoritiesRequest) GetTrustDomains() []string {
 type WatchAuthoritiesResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	// All that are tainted or revoked now. One that all has expired of is listed no more.
+	// The tainted and revoked authorities. An authority is removed when all that it signed has expired.
 	Distrusted    []*DistrustedAuthority `protobuf:"bytes,2,rep,name=distrusted,proto3" json:"distrusted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -931,17 +931,17 @@ func (x *WatchAuthoritiesResponse) GetDistrusted() []*DistrustedAuthority {
 	return nil
 }
 
-// DistrustedAuthority is an authority whose SVIDs are to be renewed.
+// DistrustedAuthority is an authority whose SVIDs must be renewed.
 type DistrustedAuthority struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
-	// The authority_id of what was issued; of a JWT-SVID also the key ID in its header.
+	// The authority_id of issued SVIDs; for JWT-SVIDs also the key ID in the header.
 	Id   string        `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
 	Kind AuthorityKind `protobuf:"varint,3,opt,name=kind,proto3,enum=entente.v1.AuthorityKind" json:"kind,omitempty"`
 	// Tainted or revoked.
 	State AuthorityState `protobuf:"varint,4,opt,name=state,proto3,enum=entente.v1.AuthorityState" json:"state,omitempty"`
-	// X.509: the subject key identifier of the signing certificate, in hexadecimal: the authority key identifier of what it
-	// signed.
+	// X.509: the subject key identifier of the signing certificate, in hexadecimal. It is the authority key identifier of the
+	// SVIDs that it signed.
 	SubjectKeyId  string `protobuf:"bytes,5,opt,name=subject_key_id,json=subjectKeyId,proto3" json:"subject_key_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

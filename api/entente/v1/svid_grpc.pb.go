@@ -36,13 +36,13 @@ type SVIDServiceClient interface {
 	IssueX509SVID(ctx context.Context, in *IssueX509SVIDRequest, opts ...grpc.CallOption) (*IssueX509SVIDResponse, error)
 	// IssueJWTSVID signs a JWT-SVID.
 	IssueJWTSVID(ctx context.Context, in *IssueJWTSVIDRequest, opts ...grpc.CallOption) (*IssueJWTSVIDResponse, error)
-	// IssueX509SVIDs signs X509-SVIDs of one trust domain. Each request is decided on, audited and answered by itself:
-	// that one fails says nothing about the next. A caller who may issue in the domain at all gets OK.
+	// IssueX509SVIDs signs X509-SVIDs of one trust domain. Each request is authorized, audited and answered separately; a failure
+	// does not affect the others. The call succeeds for every caller that may issue in the domain.
 	IssueX509SVIDs(ctx context.Context, in *IssueX509SVIDsRequest, opts ...grpc.CallOption) (*IssueX509SVIDsResponse, error)
 	// IssueJWTSVIDs signs JWT-SVIDs of one trust domain, in the same way.
 	IssueJWTSVIDs(ctx context.Context, in *IssueJWTSVIDsRequest, opts ...grpc.CallOption) (*IssueJWTSVIDsResponse, error)
-	// WatchAuthorities tells holders of SVIDs which authorities were tainted or revoked: whoever holds an SVID of one gets
-	// a new one at once. The first message says what is so now; each that follows stands for the whole again.
+	// WatchAuthorities sends the tainted and revoked authorities, whose SVIDs must be renewed at once. Each message has the whole
+	// present state.
 	WatchAuthorities(ctx context.Context, in *WatchAuthoritiesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchAuthoritiesResponse], error)
 }
 
@@ -123,13 +123,13 @@ type SVIDServiceServer interface {
 	IssueX509SVID(context.Context, *IssueX509SVIDRequest) (*IssueX509SVIDResponse, error)
 	// IssueJWTSVID signs a JWT-SVID.
 	IssueJWTSVID(context.Context, *IssueJWTSVIDRequest) (*IssueJWTSVIDResponse, error)
-	// IssueX509SVIDs signs X509-SVIDs of one trust domain. Each request is decided on, audited and answered by itself:
-	// that one fails says nothing about the next. A caller who may issue in the domain at all gets OK.
+	// IssueX509SVIDs signs X509-SVIDs of one trust domain. Each request is authorized, audited and answered separately; a failure
+	// does not affect the others. The call succeeds for every caller that may issue in the domain.
 	IssueX509SVIDs(context.Context, *IssueX509SVIDsRequest) (*IssueX509SVIDsResponse, error)
 	// IssueJWTSVIDs signs JWT-SVIDs of one trust domain, in the same way.
 	IssueJWTSVIDs(context.Context, *IssueJWTSVIDsRequest) (*IssueJWTSVIDsResponse, error)
-	// WatchAuthorities tells holders of SVIDs which authorities were tainted or revoked: whoever holds an SVID of one gets
-	// a new one at once. The first message says what is so now; each that follows stands for the whole again.
+	// WatchAuthorities sends the tainted and revoked authorities, whose SVIDs must be renewed at once. Each message has the whole
+	// present state.
 	WatchAuthorities(*WatchAuthoritiesRequest, grpc.ServerStreamingServer[WatchAuthoritiesResponse]) error
 	mustEmbedUnimplementedSVIDServiceServer()
 }
@@ -303,7 +303,7 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// SigningService passes a signature on to a member that has an active authority. It is served under entente-member/1.
+// SigningService forwards a signature to a member with an active authority. It is served under entente-member/1.
 type SigningServiceClient interface {
 	SignX509SVID(ctx context.Context, in *SignX509SVIDRequest, opts ...grpc.CallOption) (*IssueX509SVIDResponse, error)
 	SignJWTSVID(ctx context.Context, in *SignJWTSVIDRequest, opts ...grpc.CallOption) (*IssueJWTSVIDResponse, error)
@@ -341,7 +341,7 @@ func (c *signingServiceClient) SignJWTSVID(ctx context.Context, in *SignJWTSVIDR
 // All implementations must embed UnimplementedSigningServiceServer
 // for forward compatibility.
 //
-// SigningService passes a signature on to a member that has an active authority. It is served under entente-member/1.
+// SigningService forwards a signature to a member with an active authority. It is served under entente-member/1.
 type SigningServiceServer interface {
 	SignX509SVID(context.Context, *SignX509SVIDRequest) (*IssueX509SVIDResponse, error)
 	SignJWTSVID(context.Context, *SignJWTSVIDRequest) (*IssueJWTSVIDResponse, error)
