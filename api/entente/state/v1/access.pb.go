@@ -22,20 +22,20 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Grant is the stored form of one role of one caller. Its key is made of the first four fields and of dns_names.
+// Grant is the stored form of a role of a caller. Its key consists of the first four fields and dns_names.
 type Grant struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The number of entente.v1.Role.
 	Role     int32  `protobuf:"varint,1,opt,name=role,proto3" json:"role,omitempty"`
 	SpiffeId string `protobuf:"bytes,2,opt,name=spiffe_id,json=spiffeId,proto3" json:"spiffe_id,omitempty"`
-	// The hosted trust domain that it is for; empty: every one.
+	// The hosted trust domain of the grant. If empty, every hosted domain.
 	TrustDomain string `protobuf:"bytes,3,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
-	// Issuer and discovery: the whole segments with which a SPIFFE ID's path begins; empty: any path.
+	// Issuer and discovery only: the leading whole segments of a SPIFFE ID's path. If empty, any path.
 	PathPrefix string                 `protobuf:"bytes,4,opt,name=path_prefix,json=pathPrefix,proto3" json:"path_prefix,omitempty"`
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// Who granted it.
 	GrantedBy string `protobuf:"bytes,6,opt,name=granted_by,json=grantedBy,proto3" json:"granted_by,omitempty"`
-	// Issuer: the DNS names that X509-SVIDs may carry, whole or as a suffix that begins with a dot; empty: none.
+	// Issuer only: the DNS names that X509-SVIDs may contain, whole or as a suffix with a leading dot. If empty, none.
 	DnsNames      []string `protobuf:"bytes,7,rep,name=dns_names,json=dnsNames,proto3" json:"dns_names,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -120,7 +120,7 @@ func (x *Grant) GetDnsNames() []string {
 	return nil
 }
 
-// RevokedGrant remembers that a grant was taken away, under the grant's key, so that a restore does not give it back.
+// RevokedGrant records the revocation of a grant under the grant's key, so a restore does not bring the grant back.
 type RevokedGrant struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	RevokeTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`

@@ -249,7 +249,7 @@ func (x *Domain) GetOidcIssuer() string {
 }
 
 // Authority is the public side of one signing key of a hosted trust domain on one member.
-// Its key is "<trust domain>/<id>". One that is gone has no row.
+// Its key is "<trust domain>/<id>".
 type Authority struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Id          string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -257,40 +257,39 @@ type Authority struct {
 	Member      string                 `protobuf:"bytes,3,opt,name=member,proto3" json:"member,omitempty"`
 	Kind        AuthorityKind          `protobuf:"varint,4,opt,name=kind,proto3,enum=entente.state.v1.AuthorityKind" json:"kind,omitempty"`
 	State       AuthorityState         `protobuf:"varint,5,opt,name=state,proto3,enum=entente.state.v1.AuthorityState" json:"state,omitempty"`
-	// Counts a member's authorities of one kind in one domain: the higher one is the newer, whatever the clocks said.
+	// Counts a member's authorities of one kind in one domain: the higher number is the newer one, independent of clocks.
 	Number uint64 `protobuf:"varint,6,opt,name=number,proto3" json:"number,omitempty"`
-	// X.509: the signing certificate and what stands between it and its anchor, DER, in that order.
+	// X.509: the signing certificate and the intermediates up to its anchor, DER, in that order.
 	Chain [][]byte `protobuf:"bytes,7,rep,name=chain,proto3" json:"chain,omitempty"`
-	// X.509: what has to be in the bundle while this authority is there, DER; the chain ends below the first.
+	// X.509: the anchors that the bundle needs for this authority, DER; the chain ends below the first.
 	Anchors [][]byte `protobuf:"bytes,8,rep,name=anchors,proto3" json:"anchors,omitempty"`
 	// JWT: the public key, PKIX, DER. Its key ID is the authority's ID.
 	JwtKey      []byte                 `protobuf:"bytes,9,opt,name=jwt_key,json=jwtKey,proto3" json:"jwt_key,omitempty"`
 	NotBefore   *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
 	NotAfter    *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
 	PrepareTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=prepare_time,json=prepareTime,proto3" json:"prepare_time,omitempty"`
-	// When what verifies the authority has been in the bundle for three refresh hints.
+	// When its key or anchor has been in the bundle for three refresh hints.
 	ReadyTime    *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=ready_time,json=readyTime,proto3" json:"ready_time,omitempty"`
 	ActivateTime *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=activate_time,json=activateTime,proto3" json:"activate_time,omitempty"`
 	RetireTime   *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=retire_time,json=retireTime,proto3" json:"retire_time,omitempty"`
 	// The longest lifetime of an SVID that it may have signed.
 	LongestSvid *durationpb.Duration `protobuf:"bytes,16,opt,name=longest_svid,json=longestSvid,proto3" json:"longest_svid,omitempty"`
-	// The rotation that it answers to, and the last rotation of anchors before it.
+	// The rotation that it belongs to, and the last rotation of anchors before it.
 	Rotation       uint64                 `protobuf:"varint,17,opt,name=rotation,proto3" json:"rotation,omitempty"`
 	AnchorRotation uint64                 `protobuf:"varint,18,opt,name=anchor_rotation,json=anchorRotation,proto3" json:"anchor_rotation,omitempty"`
 	TaintTime      *timestamppb.Timestamp `protobuf:"bytes,19,opt,name=taint_time,json=taintTime,proto3" json:"taint_time,omitempty"`
 	RevokeTime     *timestamppb.Timestamp `protobuf:"bytes,20,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
-	// X.509: whether the anchors are those of an upstream, which signs for others below them too; else they are the
-	// member's own.
+	// X.509: whether the anchors belong to an upstream, which also signs other certificates, rather than to the member.
 	UpstreamAnchor bool `protobuf:"varint,21,opt,name=upstream_anchor,json=upstreamAnchor,proto3" json:"upstream_anchor,omitempty"`
 	// When the upstream put the certificate of a revoked authority on its revocation list.
 	UpstreamRevokeTime *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=upstream_revoke_time,json=upstreamRevokeTime,proto3" json:"upstream_revoke_time,omitempty"`
-	// X.509: whether the anchor that the chain leads to was revoked too.
+	// X.509: whether the anchor of the chain was revoked too.
 	AnchorRevoked bool `protobuf:"varint,23,opt,name=anchor_revoked,json=anchorRevoked,proto3" json:"anchor_revoked,omitempty"`
-	// The request for a reserve that it answers to, and whether it waits as one: until the one before it is past its time,
-	// or until an operator activates it.
+	// The request for a reserve that it belongs to, and whether it is one: it waits until its predecessor is overdue or an
+	// operator activates it.
 	Reserve uint64 `protobuf:"varint,24,opt,name=reserve,proto3" json:"reserve,omitempty"`
 	Held    bool   `protobuf:"varint,25,opt,name=held,proto3" json:"held,omitempty"`
-	// The first sequence of the domain's bundle that holds what verifies the authority; 0: it is not known.
+	// The first sequence of the domain's bundle with its key or anchor, or 0 if unknown.
 	PublishSequence uint64 `protobuf:"varint,26,opt,name=publish_sequence,json=publishSequence,proto3" json:"publish_sequence,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -508,16 +507,16 @@ func (x *Authority) GetPublishSequence() uint64 {
 	return 0
 }
 
-// Rotation counts the requests to replace a domain's authorities before their time. Its key is the trust domain.
-// Members compare counts, not times, so that clocks that differ cannot make one rotate forever.
+// Rotation counts the requests to replace a domain's authorities early. Its key is the trust domain. Members compare counts
+// rather than times, so different clocks cannot cause endless rotations.
 type Rotation struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
 	Rotation    uint64                 `protobuf:"varint,2,opt,name=rotation,proto3" json:"rotation,omitempty"`
-	// The last rotation that asked for new anchors too.
+	// The last rotation that included anchors.
 	AnchorRotation uint64                 `protobuf:"varint,3,opt,name=anchor_rotation,json=anchorRotation,proto3" json:"anchor_rotation,omitempty"`
 	RequestTime    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=request_time,json=requestTime,proto3" json:"request_time,omitempty"`
-	// How often authorities in reserve were asked for.
+	// The number of requests for reserve authorities.
 	Reserve       uint64 `protobuf:"varint,5,opt,name=reserve,proto3" json:"reserve,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -588,15 +587,15 @@ func (x *Rotation) GetReserve() uint64 {
 	return 0
 }
 
-// RevokedAnchor remembers that an anchor of a hosted domain must not stand in its bundle any more, whatever an upstream
-// signs below it. Its key is "<trust domain>/<SHA-256 of the certificate in hexadecimal>".
+// RevokedAnchor records that an anchor of a hosted domain must not return to its bundle, even if an upstream signs below it.
+// Its key is "<trust domain>/<SHA-256 of the certificate in hexadecimal>".
 type RevokedAnchor struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
 	// The subject key identifier, in hexadecimal.
 	KeyId      string                 `protobuf:"bytes,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
 	RevokeTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
-	// When the certificate ends: then this is of no more use.
+	// The end of the certificate, after which the row can be deleted.
 	NotAfter      *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -660,8 +659,8 @@ func (x *RevokedAnchor) GetNotAfter() *timestamppb.Timestamp {
 	return nil
 }
 
-// Distrusted remembers that an authority was tainted or revoked, apart from its row, which goes with its domain: a restore
-// brings it back as that and as nothing better. Its key is "<trust domain>/<id>".
+// Distrusted records that an authority was tainted or revoked. It outlives the authority's row and domain, so a restore cannot
+// bring the authority back in a better state. Its key is "<trust domain>/<id>".
 type Distrusted struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
@@ -669,7 +668,7 @@ type Distrusted struct {
 	// Tainted or revoked.
 	State AuthorityState         `protobuf:"varint,3,opt,name=state,proto3,enum=entente.state.v1.AuthorityState" json:"state,omitempty"`
 	Time  *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
-	// When the authority ends: then this is of no more use.
+	// The end of the authority, after which the row can be deleted.
 	NotAfter      *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -740,8 +739,8 @@ func (x *Distrusted) GetNotAfter() *timestamppb.Timestamp {
 	return nil
 }
 
-// PastSequence is the last bundle sequence of a trust domain that is hosted no more, so that one that is hosted
-// again goes on above it. Its key is the trust domain.
+// PastSequence is the last bundle sequence of a formerly hosted trust domain. If the domain is hosted again, its sequence
+// continues above it. Its key is the trust domain.
 type PastSequence struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain   string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
@@ -795,21 +794,21 @@ func (x *PastSequence) GetSequence() uint64 {
 }
 
 // UpstreamAnchor is an anchor that the upstream of a hosted domain has. Its key is "<trust domain>/<SHA-256 of the certificate
-// in hexadecimal>". One that was revoked has no row.
+// in hexadecimal>". A revoked anchor has no row.
 type UpstreamAnchor struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
 	// DER.
 	Certificate []byte `protobuf:"bytes,2,opt,name=certificate,proto3" json:"certificate,omitempty"`
-	// Whether it is in the bundle; one that is not waits for an operator's approval.
+	// Whether it is in the bundle. Otherwise it waits for an operator's approval.
 	Published bool `protobuf:"varint,3,opt,name=published,proto3" json:"published,omitempty"`
-	// The member that saw it first, and when.
+	// The member that first saw it, and the time.
 	SeenBy      string                 `protobuf:"bytes,4,opt,name=seen_by,json=seenBy,proto3" json:"seen_by,omitempty"`
 	SeenTime    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=seen_time,json=seenTime,proto3" json:"seen_time,omitempty"`
 	PublishTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=publish_time,json=publishTime,proto3" json:"publish_time,omitempty"`
 	// When it has been in the bundle for three refresh hints.
 	ReadyTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=ready_time,json=readyTime,proto3" json:"ready_time,omitempty"`
-	// Since when the upstream of the leader lists it no more; absent while it does.
+	// When the upstream of the leader stopped listing it; absent while it lists it.
 	UnlistedTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=unlisted_time,json=unlistedTime,proto3" json:"unlisted_time,omitempty"`
 	// The sequence of the bundle that published it.
 	PublishSequence uint64 `protobuf:"varint,9,opt,name=publish_sequence,json=publishSequence,proto3" json:"publish_sequence,omitempty"`

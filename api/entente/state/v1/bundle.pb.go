@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: entente/state/v1/bundle.proto
 
-// Package entente.state.v1 is what members keep on disk and send through Raft. Fields are never renumbered or reused.
+// Package entente.state.v1 defines the data that members store and send through Raft. Fields are never renumbered or reused.
 
 package statev1
 
@@ -28,13 +28,13 @@ const (
 type Bundle struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
-	// The SPIFFE bundle document in its strict form, as this cluster writes it.
+	// The SPIFFE bundle document in the strict form of this cluster.
 	Document []byte `protobuf:"bytes,2,opt,name=document,proto3" json:"document,omitempty"`
 	// When the content last changed here.
 	ChangeTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=change_time,json=changeTime,proto3" json:"change_time,omitempty"`
-	// Foreign bundles: when it was retrieved, to order those without a sequence.
+	// Foreign bundles: the time of retrieval, which orders bundles without a sequence.
 	RetrieveTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=retrieve_time,json=retrieveTime,proto3" json:"retrieve_time,omitempty"`
-	// Of a foreign domain: the last decision of an operator on what of it is relied on, so that its revision rises with that.
+	// Foreign bundles: the generation of the operator's last decision on which authorities are used; it raises the row's revision.
 	Decided       uint64 `protobuf:"varint,30,opt,name=decided,proto3" json:"decided,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -109,26 +109,26 @@ func (x *Bundle) GetDecided() uint64 {
 type BundleVersion struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
-	// Counts the versions of the domain that this cluster recorded, whatever their sequences.
+	// Counts the versions of the domain that this cluster recorded, independent of their sequences.
 	Number   uint64  `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
 	Sequence *uint64 `protobuf:"varint,3,opt,name=sequence,proto3,oneof" json:"sequence,omitempty"`
-	// In seconds; absent: the bundle gave none.
+	// In seconds; absent if the bundle has none.
 	RefreshHint *int64 `protobuf:"varint,4,opt,name=refresh_hint,json=refreshHint,proto3,oneof" json:"refresh_hint,omitempty"`
 	// SHA-256 of the set of usable keys.
 	Digest []byte `protobuf:"bytes,5,opt,name=digest,proto3" json:"digest,omitempty"`
-	// Its authorities. Empty with content_gone: the history had no room for them.
+	// Its authorities. Empty with content_gone: the history would be too large with them.
 	Keys        []*BundleKeyRef `protobuf:"bytes,6,rep,name=keys,proto3" json:"keys,omitempty"`
 	ContentGone bool            `protobuf:"varint,7,opt,name=content_gone,json=contentGone,proto3" json:"content_gone,omitempty"`
-	// When this cluster made it or took it over, and where it came from.
+	// When this cluster published or stored it, and its source.
 	Time   *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=time,proto3" json:"time,omitempty"`
 	Source string                 `protobuf:"bytes,9,opt,name=source,proto3" json:"source,omitempty"`
-	// Hosted domains: the signed statement, a compact JWS; empty while there is none.
+	// Hosted domains: the signed statement as a compact JWS, or empty.
 	Statement string `protobuf:"bytes,10,opt,name=statement,proto3" json:"statement,omitempty"`
-	// Hosted domains: why there will be no statement.
+	// Hosted domains: the reason for a missing statement.
 	Unstated string `protobuf:"bytes,11,opt,name=unstated,proto3" json:"unstated,omitempty"`
-	// Foreign domains: the digest of the domain's statement on this version, once it was checked.
+	// Foreign domains: the digest of the verified statement on this version, or empty.
 	StatementDigest []byte `protobuf:"bytes,12,opt,name=statement_digest,json=statementDigest,proto3" json:"statement_digest,omitempty"`
-	// Foreign domains: an operator brought it whatever its sequence; those before it are another count.
+	// Foreign domains: an operator supplied it regardless of its sequence; earlier versions belong to another numbering.
 	BeginsAnew    bool `protobuf:"varint,13,opt,name=begins_anew,json=beginsAnew,proto3" json:"begins_anew,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -255,7 +255,7 @@ func (x *BundleVersion) GetBeginsAnew() bool {
 	return false
 }
 
-// BundleKeyRef names an authority of a version.
+// BundleKeyRef references an authority of a version.
 type BundleKeyRef struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The first 16 bytes of the SHA-256 of the authority's stored form.
@@ -310,7 +310,7 @@ func (x *BundleKeyRef) GetSize() uint32 {
 	return 0
 }
 
-// BundleKey is an authority in the history of a domain, stored once for all versions that have it. In a table of its own its
+// BundleKey is an authority in the history of a domain, stored once for all of its versions. In a table of its own its
 // key is "<trust domain>/<id in hexadecimal>".
 type BundleKey struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -382,15 +382,15 @@ func (x *BundleKey) GetPublicKey() []byte {
 	return nil
 }
 
-// ForeignHistory is the history of a foreign domain's bundle, in one row: it is rewritten only with the bundle, and ten
-// thousand domains with twenty rows each would cost more in rows than in content. Its key is the trust domain.
+// ForeignHistory is the history of a foreign domain's bundle in one row. It changes only with the bundle, and twenty rows for
+// each of ten thousand domains would cost more than their content. Its key is the trust domain.
 type ForeignHistory struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
 	// Oldest first.
 	Versions []*BundleVersion `protobuf:"bytes,2,rep,name=versions,proto3" json:"versions,omitempty"`
 	Keys     []*BundleKey     `protobuf:"bytes,3,rep,name=keys,proto3" json:"keys,omitempty"`
-	// The newest statement of the domain that was checked, a compact JWS; empty: none yet.
+	// The newest verified statement of the domain as a compact JWS, or empty.
 	Statement     string `protobuf:"bytes,4,opt,name=statement,proto3" json:"statement,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

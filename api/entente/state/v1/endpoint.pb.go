@@ -22,14 +22,14 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// EndpointOrder says which member is getting a web certificate for the bundle endpoint from an ACME server, and what every
-// member answers when that server asks. Its key is the host name.
+// EndpointOrder records which member orders a web certificate for the bundle endpoint from an ACME server, and the challenge
+// answer that every member serves. Its key is the host name.
 type EndpointOrder struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Member string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
-	// Until when the order is the member's alone.
+	// The end of the member's exclusive turn.
 	Until *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=until,proto3" json:"until,omitempty"`
-	// What proves the host name (RFC 8737), for all to see; empty while the server has not asked. Keys are never here.
+	// The public key authorization of the challenge (RFC 8737); empty before the challenge. Keys are never stored here.
 	KeyAuthorization string `protobuf:"bytes,3,opt,name=key_authorization,json=keyAuthorization,proto3" json:"key_authorization,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache

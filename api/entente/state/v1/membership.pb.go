@@ -28,11 +28,11 @@ type Member struct {
 	Id     string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Region string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
 	Zone   string                 `protobuf:"bytes,3,opt,name=zone,proto3" json:"zone,omitempty"`
-	// Where fellow members and clients reach it: host:port.
+	// The address for other members and clients: host:port.
 	Address string `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
 	// SHA-256 of the identity key's SubjectPublicKeyInfo.
 	Identity []byte `protobuf:"bytes,5,opt,name=identity,proto3" json:"identity,omitempty"`
-	// The version of the software, and the highest command version that it applies, as it last announced them.
+	// The software version and the highest supported command version, as last announced.
 	Version        string                 `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
 	CommandVersion uint32                 `protobuf:"varint,7,opt,name=command_version,json=commandVersion,proto3" json:"command_version,omitempty"`
 	JoinTime       *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=join_time,json=joinTime,proto3" json:"join_time,omitempty"`
@@ -126,8 +126,8 @@ func (x *Member) GetJoinTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// AliveMember is a row of the table alive; its key is the member's id. The leader writes it when it begins to hear from the
-// member and deletes it when it no longer does.
+// AliveMember is a row of the table alive; its key is the member's id. The leader writes it when heartbeats of the member
+// start, and deletes it when they stop.
 type AliveMember struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Since         *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=since,proto3" json:"since,omitempty"`
@@ -175,11 +175,11 @@ func (x *AliveMember) GetSince() *timestamppb.Timestamp {
 // JoinToken is a row of the table join_tokens; its key is the token's id.
 type JoinToken struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// SHA-256 of the secret. The secret itself is nowhere kept.
+	// SHA-256 of the secret. The secret itself is not stored.
 	SecretSha256 []byte                 `protobuf:"bytes,1,opt,name=secret_sha256,json=secretSha256,proto3" json:"secret_sha256,omitempty"`
 	CreateTime   *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	ExpireTime   *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
-	// Who redeemed it; absent while it is open.
+	// The member that redeemed it; absent while it is open.
 	Redemption    *Redemption `protobuf:"bytes,4,opt,name=redemption,proto3" json:"redemption,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -304,7 +304,7 @@ func (x *Redemption) GetTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// JoinTokenContent is what the text of a join token encodes. It is never stored.
+// JoinTokenContent is the content of a join token. It is never stored.
 type JoinTokenContent struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	ClusterName string                 `protobuf:"bytes,1,opt,name=cluster_name,json=clusterName,proto3" json:"cluster_name,omitempty"`
@@ -312,7 +312,7 @@ type JoinTokenContent struct {
 	Secret      []byte                 `protobuf:"bytes,3,opt,name=secret,proto3" json:"secret,omitempty"`
 	// Seconds since 1970.
 	ExpireSeconds int64 `protobuf:"varint,4,opt,name=expire_seconds,json=expireSeconds,proto3" json:"expire_seconds,omitempty"`
-	// Digests of the members' identity keys at the time when the token was made.
+	// Digests of the members' identity keys when the token was created.
 	Identities    [][]byte `protobuf:"bytes,5,rep,name=identities,proto3" json:"identities,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -21,12 +21,12 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Entry is one Raft log entry: the commands that were committed together. All of them share its index as their revision.
+// Entry is one Raft log entry: commands that are committed together and share its index as their revision.
 type Entry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The version of the commands. A member that does not know it stops rather than guess.
+	// The version of the commands. A member without support for it stops.
 	Version uint32 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
-	// Set in the entry with which a leader opens its term: the identity that the cluster takes if it has none yet.
+	// Set in the first entry of a term: the identity that the cluster adopts if it has none.
 	ClusterId     string     `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	Commands      []*Command `protobuf:"bytes,3,rep,name=commands,proto3" json:"commands,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -84,11 +84,11 @@ func (x *Entry) GetCommands() []*Command {
 	return nil
 }
 
-// Command is one transaction on its way through Raft. Applying it again changes nothing: its result is looked up first.
+// Command is one transaction in the Raft log. Applying it again changes nothing, since its result is looked up first.
 type Command struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    *CommandID             `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// Every command of the same session with a lower counter has a result that its sender knows; the results can be forgotten.
+	// The sender has the result of every command of the session with a lower counter; those results can be deleted.
 	Settled uint64 `protobuf:"varint,2,opt,name=settled,proto3" json:"settled,omitempty"`
 	// Types that are valid to be assigned to Kind:
 	//
@@ -216,7 +216,7 @@ func (*Command_RestoreSwap) isCommand_Kind() {}
 
 func (*Command_RestoreAbort) isCommand_Kind() {}
 
-// CommandID tells commands apart for ever. It is kept when a command is sent again.
+// CommandID identifies a command for all time. A command that is sent again keeps it.
 type CommandID struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The Raft server ID of the member that sends it.
@@ -280,7 +280,7 @@ func (x *CommandID) GetCounter() uint64 {
 	return 0
 }
 
-// Transaction is what a function read and wrote: changes that are made if all it read is as it was.
+// Transaction is the record of what a function read and wrote. Its changes apply if everything that it read is unchanged.
 type Transaction struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The revision of the state on which the function ran.
@@ -350,7 +350,7 @@ func (x *Transaction) GetChanges() []*RowChange {
 	return nil
 }
 
-// RowCondition holds while a row has the revision at which it was read; 0: while there is no such row.
+// RowCondition holds while a row has the revision at which it was read, or while the row is absent if the revision is 0.
 type RowCondition struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Table         string                 `protobuf:"bytes,1,opt,name=table,proto3" json:"table,omitempty"`
@@ -411,7 +411,7 @@ func (x *RowCondition) GetRevision() uint64 {
 	return 0
 }
 
-// PrefixCondition holds while nothing below a prefix was written or deleted after the transaction's base.
+// PrefixCondition holds while no row below a prefix was written or deleted after the transaction's base.
 type PrefixCondition struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Table         string                 `protobuf:"bytes,1,opt,name=table,proto3" json:"table,omitempty"`
@@ -464,7 +464,7 @@ func (x *PrefixCondition) GetPrefix() string {
 	return ""
 }
 
-// RowChange writes a row, or deletes it when there is no value.
+// RowChange writes a row, or deletes it if it has no value.
 type RowChange struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Table         string                 `protobuf:"bytes,1,opt,name=table,proto3" json:"table,omitempty"`
@@ -525,12 +525,12 @@ func (x *RowChange) GetValue() []byte {
 	return nil
 }
 
-// Session is what is remembered of one member's commands, so that none is applied twice.
+// Session holds the results of one member's commands, so that none is applied twice.
 type Session struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Member      string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
 	Incarnation uint64                 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	// Commands with a lower counter are settled or forgotten, and never applied.
+	// Commands with a lower counter are settled and never applied.
 	Floor uint64 `protobuf:"varint,3,opt,name=floor,proto3" json:"floor,omitempty"`
 	// The revision of the last command.
 	Revision      uint64     `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
@@ -608,7 +608,7 @@ func (x *Session) GetOutcomes() []*Outcome {
 type Outcome struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Counter uint64                 `protobuf:"varint,1,opt,name=counter,proto3" json:"counter,omitempty"`
-	// Whether the changes were made; otherwise a condition did not hold.
+	// Whether the changes were applied. Otherwise a condition did not hold.
 	Applied       bool   `protobuf:"varint,2,opt,name=applied,proto3" json:"applied,omitempty"`
 	Revision      uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -666,7 +666,7 @@ func (x *Outcome) GetRevision() uint64 {
 	return 0
 }
 
-// Tombstone remembers the deletion of a row, for the revisions of the prefixes above it.
+// Tombstone records the deletion of a row for the revisions of its prefixes.
 type Tombstone struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Table         string                 `protobuf:"bytes,1,opt,name=table,proto3" json:"table,omitempty"`
@@ -727,7 +727,7 @@ func (x *Tombstone) GetRevision() uint64 {
 	return 0
 }
 
-// Floor is the newest deletion in a table whose tombstone was given up: every prefix of the table has at least this revision.
+// Floor is the newest deletion in a table whose tombstone was dropped: every prefix of the table has at least this revision.
 type Floor struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Table         string                 `protobuf:"bytes,1,opt,name=table,proto3" json:"table,omitempty"`
@@ -780,11 +780,11 @@ func (x *Floor) GetRevision() uint64 {
 	return 0
 }
 
-// SetHead names the generation of a set's rows that counts.
+// SetHead is the current generation of a set's rows.
 type SetHead struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Generation string                 `protobuf:"bytes,1,opt,name=generation,proto3" json:"generation,omitempty"`
-	// Counts the replacements, so that each one changes this row.
+	// Counts the replacements, so each one changes this row.
 	Replacements  uint64 `protobuf:"varint,2,opt,name=replacements,proto3" json:"replacements,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

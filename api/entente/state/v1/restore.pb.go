@@ -21,13 +21,13 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Staging says how far the restore of an operator's snapshot has come. There is one at a time.
+// Staging is the progress of restoring an operator's snapshot. At most one restore runs at a time.
 type Staging struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Generation string                 `protobuf:"bytes,1,opt,name=generation,proto3" json:"generation,omitempty"`
-	// How many chunks of the snapshot's own rows were staged.
+	// The number of staged chunks of the snapshot's own rows.
 	Chunks uint64 `protobuf:"varint,2,opt,name=chunks,proto3" json:"chunks,omitempty"`
-	// Which attempt to carry rows over the staged ones belong to, and how many chunks of those were staged.
+	// The attempt to carry over rows that the staged ones belong to, and the number of its staged chunks.
 	Attempt       uint64 `protobuf:"varint,3,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	CarriedChunks uint64 `protobuf:"varint,4,opt,name=carried_chunks,json=carriedChunks,proto3" json:"carried_chunks,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -92,14 +92,14 @@ func (x *Staging) GetCarriedChunks() uint64 {
 	return 0
 }
 
-// StagedRow waits for the entry that ends a restore.
+// StagedRow is a row that the last entry of a restore activates.
 type StagedRow struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Table string                 `protobuf:"bytes,1,opt,name=table,proto3" json:"table,omitempty"`
 	Key   string                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
-	// Absent only in a carried row: what the snapshot has under that key is left out.
+	// Absent only in a carried row: the snapshot's row with that key is omitted.
 	Value []byte `protobuf:"bytes,3,opt,name=value,proto3,oneof" json:"value,omitempty"`
-	// Whether a room carries it over the restore; it then hides the snapshot's row of the same key.
+	// Whether a package carries it over the restore; it then replaces the snapshot's row with the same key.
 	Carried       bool `protobuf:"varint,4,opt,name=carried,proto3" json:"carried,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -163,13 +163,12 @@ func (x *StagedRow) GetCarried() bool {
 	return false
 }
 
-// RestoreChunk stages rows under a generation. A chunk counts only if it is the next of its generation. The first of a
-// generation (sequence 0, attempt 0) clears what another restore has left; the first of an attempt clears what an earlier
-// attempt carried.
+// RestoreChunk stages rows under a generation. A chunk is accepted only as the next of its generation. The first of a generation
+// (sequence 0, attempt 0) deletes the rows of an earlier restore; the first of an attempt deletes those of an earlier attempt.
 type RestoreChunk struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Generation string                 `protobuf:"bytes,1,opt,name=generation,proto3" json:"generation,omitempty"`
-	// 0: rows of the snapshot. Otherwise: rows that rooms carry over, in that attempt.
+	// If 0, rows of the snapshot; otherwise rows that packages carry over, in that attempt.
 	Attempt       uint64       `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	Sequence      uint64       `protobuf:"varint,3,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	Rows          []*StagedRow `protobuf:"bytes,4,rep,name=rows,proto3" json:"rows,omitempty"`
@@ -235,19 +234,19 @@ func (x *RestoreChunk) GetRows() []*StagedRow {
 	return nil
 }
 
-// RestoreSwap replaces every row by those that were staged, if all of them are there and the conditions hold.
+// RestoreSwap replaces every row by the staged ones, if they are complete and the conditions hold.
 type RestoreSwap struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Generation    string                 `protobuf:"bytes,1,opt,name=generation,proto3" json:"generation,omitempty"`
 	Chunks        uint64                 `protobuf:"varint,2,opt,name=chunks,proto3" json:"chunks,omitempty"`
 	Attempt       uint64                 `protobuf:"varint,3,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	CarriedChunks uint64                 `protobuf:"varint,4,opt,name=carried_chunks,json=carriedChunks,proto3" json:"carried_chunks,omitempty"`
-	// The cluster whose snapshot it is: the cluster takes that identity.
+	// The identity of the cluster in the snapshot, which the cluster adopts.
 	ClusterId string `protobuf:"bytes,5,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
-	// The revision of the state from which rows were carried over. Nothing in these tables changed since.
+	// The revision of the state from which rows were carried over. The tables must be unchanged since.
 	Base   uint64   `protobuf:"varint,6,opt,name=base,proto3" json:"base,omitempty"`
 	Tables []string `protobuf:"bytes,7,rep,name=tables,proto3" json:"tables,omitempty"`
-	// Nothing in any table changed since: asked for when the cluster takes another identity because it is empty.
+	// Whether all tables must be unchanged since: set when an empty cluster adopts another identity.
 	Untouched     bool `protobuf:"varint,8,opt,name=untouched,proto3" json:"untouched,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -339,7 +338,7 @@ func (x *RestoreSwap) GetUntouched() bool {
 	return false
 }
 
-// RestoreAbort forgets what was staged under a generation.
+// RestoreAbort deletes the staged rows of a generation.
 type RestoreAbort struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Generation    string                 `protobuf:"bytes,1,opt,name=generation,proto3" json:"generation,omitempty"`

@@ -22,20 +22,20 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// SnapshotHeader opens a snapshot stream. The stream's format version covers it and the records: whoever adds a field to
-// either raises that version, because a reader refuses fields that it does not know rather than losing them.
+// SnapshotHeader opens a snapshot stream. The stream's format version covers the header and the records. Adding a field to
+// either requires a new version, since a reader refuses unknown fields rather than losing them.
 type SnapshotHeader struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The cluster whose state this is.
+	// The cluster of the state.
 	ClusterId string `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
-	// The Raft index of the last entry that the snapshot holds, and its term.
+	// The Raft index and term of the last entry in the snapshot.
 	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	Term     uint64 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
-	// When it was taken, by the clock of the member that took it.
+	// The time of the snapshot by the clock of the member that wrote it.
 	Time *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
-	// How many records follow, of every kind.
+	// The number of records that follow, of all kinds.
 	Records uint64 `protobuf:"varint,5,opt,name=records,proto3" json:"records,omitempty"`
-	// How many of the records are rows.
+	// The number of rows among them.
 	Rows          uint64 `protobuf:"varint,6,opt,name=rows,proto3" json:"rows,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -113,8 +113,8 @@ func (x *SnapshotHeader) GetRows() uint64 {
 	return 0
 }
 
-// SnapshotRecord is one length-delimited item of a snapshot stream. The kinds come in this order; a snapshot that was taken
-// for an operator holds rows alone.
+// SnapshotRecord is one length-delimited item of a snapshot stream. The kinds follow in this order; a snapshot for an operator
+// has only rows.
 type SnapshotRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Kind:
@@ -261,7 +261,7 @@ func (*SnapshotRecord_Staging) isSnapshotRecord_Kind() {}
 
 func (*SnapshotRecord_Staged) isSnapshotRecord_Kind() {}
 
-// SnapshotRow is one row of one table. Rows come in the order of (table, key), each once.
+// SnapshotRow is one row of one table. Rows are ordered by (table, key), each once.
 type SnapshotRow struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Table         string                 `protobuf:"bytes,1,opt,name=table,proto3" json:"table,omitempty"`
