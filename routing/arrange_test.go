@@ -24,8 +24,8 @@ func TestArrangementServesAllCallers(t *testing.T) {
 		for _, caller := range callers {
 			plan, alone := shared.Plan(caller), p.Plan(caller, given)
 			require.Equal(t, transcript(alone), transcript(plan))
-			h := hint("shop", caller, 1, plan)
-			require.True(t, proto.Equal(hint("shop", caller, 1, alone), h))
+			h := plan.Hint("shop", caller, 1)
+			require.True(t, proto.Equal(alone.Hint("shop", caller, 1), h))
 			named := len(h.GetExcluded())
 			for _, x := range h.GetExcluded() {
 				require.NotEmpty(t, x.GetReason())
@@ -47,19 +47,19 @@ func TestArrangementServesAllCallers(t *testing.T) {
 // TestArrangementsAreKept makes an arrangement once for all callers who see the same, and bounds how many there are.
 func TestArrangementsAreKept(t *testing.T) {
 	p, made := DefaultPolicy(), 0
-	var kept arrangements
+	var kept Arrangements
 	get := func(state TrustState) *Arrangement {
-		return kept.of(arrangementKey{p, string(stateBytes([]TrustState{state}))}, func() *Arrangement {
+		return kept.Get(p, []TrustState{state}, func() []Endpoint {
 			made++
-			return p.Arrange(nil)
+			return nil
 		})
 	}
 	first := get(TrustFresh)
 	require.Same(t, first, get(TrustFresh))
-	require.NotSame(t, first, get(trustHidden))
+	require.NotSame(t, first, get(TrustStale))
 	require.Equal(t, 2, made)
 	for n := range 100 {
 		get(TrustState(n))
-		require.LessOrEqual(t, len(kept.kept), maxArrangements)
+		require.LessOrEqual(t, len(kept.cached), maxArrangements)
 	}
 }

@@ -2,40 +2,43 @@ package routing
 
 import "sync"
 
-// maxArrangements bounds the arrangements that are kept of one service: for callers of a few sights, before and after a change of trust.
+// maxArrangements bounds the cached arrangements of one service. A few are needed at once: one for each set of visible trust domains,
+// before and after a change of trust.
 const maxArrangements = 8
 
-// arrangements keeps those of one state of a service.
-type arrangements struct {
-	mu   sync.Mutex
-	kept map[arrangementKey]*Arrangement
+// Arrangements caches the arrangements of one state of a service. The zero value is empty and ready to use.
+type Arrangements struct {
+	mu     sync.Mutex
+	cached map[arrangementKey]*Arrangement
 }
 
-// arrangementKey names what besides the service an arrangement is made of.
+// arrangementKey is what an arrangement depends on besides the service itself.
 type arrangementKey struct {
 	policy *Policy
-	states string // a byte a domain
+	states string // one byte for each trust domain
 }
 
-func stateBytes(states []TrustState) []byte {
+// Get returns the arrangement of endpoints under a policy and the trust states of their domains. It calls endpoints only if that
+// arrangement is not cached; concurrent callers wait for the one that builds it.
+func (a *Arrangements) Get(policy *Policy, states []TrustState, endpoints func() []Endpoint) *Arrangement {
+	key := arrangementKey{policy, stateBytes(states)}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if cached := a.cached[key]; cached != nil {
+		return cached
+	}
+	if a.cached == nil || len(a.cached) >= maxArrangements {
+		a.cached = make(map[arrangementKey]*Arrangement, 1)
+	}
+	built := policy.Arrange(endpoints())
+	a.cached[key] = built
+	return built
+}
+
+func stateBytes(states []TrustState) string {
 	out := make([]byte, len(states))
 	for i, s := range states {
 		out[i] = byte(s)
 	}
-	return out
-}
-
-// of returns an arrangement, and makes it where none is kept. Those who ask at once wait for the one who makes it.
-func (a *arrangements) of(key arrangementKey, arrange func() *Arrangement) *Arrangement {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if known := a.kept[key]; known != nil {
-		return known
-	}
-	if a.kept == nil || len(a.kept) >= maxArrangements {
-		a.kept = make(map[arrangementKey]*Arrangement, 1)
-	}
-	made := arrange()
-	a.kept[key] = made
-	return made
+	return string(out)
 }

@@ -71,7 +71,7 @@ func BenchmarkHint(b *testing.B) {
 		view := m.store.View()
 		for b.Loop() {
 			clear(m.hints.hints)
-			clear(now.service.arrangements.kept)
+			now.service.arrangements = Arrangements{}
 			if _, err := m.Hint(view, "shop", caller); err != nil {
 				b.Fatal(err)
 			}

@@ -36,7 +36,7 @@ type service struct {
 	domainOf []int
 	leases   map[string]leaseState
 
-	arrangements arrangements
+	arrangements Arrangements
 }
 
 type serviceRevisions struct{ instances, sets, leases, imports raftstore.Revision }
@@ -134,9 +134,19 @@ func newService(r raftstore.Reader, list []Instance) (*service, error) {
 // A control plane that lost its lease registers all that it has under another.
 func standing(a, b Instance) int {
 	return cmp.Or(
-		a.Address.Compare(b.Address), strings.Compare(a.Origin, b.Origin), compareBool(a.Lapsed, b.Lapsed),
+		a.Address.Compare(b.Address), strings.Compare(a.Origin, b.Origin), lapsedLast(a, b),
 		b.Registered.Compare(a.Registered), cmp.Compare(b.Revision, a.Revision), strings.Compare(a.Lease, b.Lease),
 	)
+}
+
+func lapsedLast(a, b Instance) int {
+	switch {
+	case a.Lapsed == b.Lapsed:
+		return 0
+	case b.Lapsed:
+		return -1
+	}
+	return 1
 }
 
 // sameLeases says whether the leases of the instances are as they were. A lease whose instances do not count, since it is gone,

@@ -15,7 +15,7 @@ import (
 // them ends the clearing.
 func TestLongNamesAreCleared(t *testing.T) {
 	r := newRoom(t)
-	of := set{strings.Repeat("s", maxServiceName), originMark + strings.Repeat("d", 255)}
+	of := set{strings.Repeat("s", 128), originMark + strings.Repeat("d", 255)}
 	const rows = 3000
 	for begin := 0; begin < rows; begin += 500 {
 		_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {

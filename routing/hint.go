@@ -8,6 +8,9 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
+// hiddenDomain is the state of a trust domain that the caller does not see. Its instances are left out without a mention.
+const hiddenDomain TrustState = 255
+
 // Plan returns the plan for callers in a locality, in the revision that r reads. It is what a hint is made of.
 func (m *Manager) Plan(r raftstore.Reader, service string, caller Locality) (Plan, error) {
 	plan, _, err := m.PlanFor(r, service, caller, nil)
@@ -28,7 +31,7 @@ func (m *Manager) PlanFor(r raftstore.Reader, service string, caller Locality, s
 type scene struct {
 	service *service
 	policy  *Policy
-	// states are those of the domains of the service; trustHidden, where callers do not see the domain.
+	// states are those of the domains of the service; hiddenDomain, where callers do not see the domain.
 	states []TrustState
 }
 
@@ -47,7 +50,7 @@ func (m *Manager) scene(r raftstore.Reader, name string, sees func(spiffeid.Trus
 	}
 	for i, td := range s.domains {
 		if sees != nil && !sees(td) {
-			states[i] = trustHidden
+			states[i] = hiddenDomain
 		}
 	}
 	return scene{s, policy, states}, nil
@@ -63,7 +66,7 @@ func (s scene) endpoints() []Endpoint {
 	out := make([]Endpoint, 0, len(s.service.instances))
 	for i := range s.service.instances {
 		state := s.states[s.service.domainOf[i]]
-		if state == trustHidden {
+		if state == hiddenDomain {
 			continue
 		}
 		out = append(out, s.service.instances[i].Endpoint)
@@ -74,9 +77,7 @@ func (s scene) endpoints() []Endpoint {
 
 // arranged returns the arrangement of the scene, which is made once.
 func (s scene) arranged() *Arrangement {
-	return s.service.arrangements.of(arrangementKey{s.policy, string(stateBytes(s.states))}, func() *Arrangement {
-		return s.policy.Arrange(s.endpoints())
-	})
+	return s.service.arrangements.Get(s.policy, s.states, s.endpoints)
 }
 
 // Services lists the names of all services that have an instance, sorted.

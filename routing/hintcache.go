@@ -126,8 +126,8 @@ func (m *Manager) cachedHint(r raftstore.Reader, service string, caller Locality
 			Priorities: known.hint.GetPriorities(), Excluded: known.hint.GetExcluded(), Reason: known.hint.GetReason(),
 		}
 	} else {
-		plan := s.arranged().Plan(caller)
-		next.hint, next.result = hint(service, caller, r.Revision(), plan), resultOf(plan)
+		planned := s.arranged().Plan(caller)
+		next.hint, next.result = planned.Hint(service, caller, uint64(r.Revision())), resultOf(planned)
 	}
 	if len(s.service.instances) > 0 {
 		m.hints.keep(key, next)

@@ -2,7 +2,6 @@ package routing
 
 import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
-	"github.com/ententehq/entente/raftstore"
 )
 
 // cohortMessages are what hints say of the endpoints of a cohort. All hints share them; nobody changes them.
@@ -35,10 +34,10 @@ func (c *cohort) said() *cohortMessages {
 	return &c.messages
 }
 
-// hint returns the message of the API for a plan: what may be called, in order, and what not, and why. Most of it is shared by the
+// Hint returns the message of the API for a plan: what may be called, in order, and what not, and why. Most of it is shared by the
 // hints of all callers; nobody changes it.
-func hint(service string, caller Locality, revision raftstore.Revision, plan Plan) *ententev1.Hint {
-	h := &ententev1.Hint{Service: service, Locality: caller.Proto(), Revision: uint64(revision), Reason: plan.Reason}
+func (plan Plan) Hint(service string, caller Locality, revision uint64) *ententev1.Hint {
+	h := &ententev1.Hint{Service: service, Locality: caller.Proto(), Revision: revision, Reason: plan.Reason}
 	refused := plan.refusals()
 	out := 0
 	for _, p := range plan.Priorities {

@@ -120,7 +120,7 @@ func TestLease(t *testing.T) {
 	require.Equal(t, revision+1, r.store.View().Revision(), "more than one row was written, or none")
 	health, _ = r.health(t, "10.0.0.1:443")
 	require.Equal(t, "unhealthy", health)
-	hint, err := r.GetHint(ctx, &ententev1.GetHintRequest{Service: "shop", Locality: caller.Proto()})
+	hint, err := r.GetHint(ctx, &ententev1.GetHintRequest{Service: "shop", Locality: euCaller.Proto()})
 	require.NoError(t, err)
 	require.True(t, hint.GetPriorities()[0].GetPanic(), "all are unhealthy, and nobody else is there")
 

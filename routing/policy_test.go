@@ -1,11 +1,16 @@
 package routing
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
 
 func TestNewPolicyRefusals(t *testing.T) {
@@ -74,4 +79,60 @@ func TestNearerComesFirst(t *testing.T) {
 			require.Less(t, p.base(from, one), p.base(from, two))
 		}
 	})
+}
+
+// Whoever sends a rule with several faults is told the same one each time, by every member.
+func TestFirstFaultOfARule(t *testing.T) {
+	far := make(map[string]uint32)
+	for place := byte('a'); place <= 'z'; place++ {
+		far[string(place)] = 101
+	}
+	for want, rule := range map[string]*ententev1.RoutingRule{
+		"overprovisioning_factor is 0": {Service: "shop", OverprovisioningFactor: proto.Uint32(0), FailoverThreshold: proto.Uint32(0)},
+		"gives a 101 percent":          {Service: "shop", Distribution: []*ententev1.DistributionRule{{From: "eu", To: far}}},
+	} {
+		for range 20 {
+			_, err := parseRule(rule)
+			require.ErrorContains(t, err, want)
+		}
+	}
+}
+
+// All rules together are one answer.
+func TestLargeRule(t *testing.T) {
+	var list []*ententev1.DistributionRule
+	for n := range maxRules {
+		to := make(map[string]uint32)
+		for m := range 10 {
+			to[fmt.Sprintf("region-%d/zone-%d", n, m)] = 10
+		}
+		list = append(list, &ententev1.DistributionRule{From: fmt.Sprintf("region-%d", n), To: to})
+	}
+	_, err := parseRule(&ententev1.RoutingRule{Service: "shop", Distribution: list})
+	require.ErrorIs(t, err, ErrRule)
+	require.ErrorContains(t, err, "32768 are allowed; name fewer regions and places")
+	_, err = parseRule(&ententev1.RoutingRule{Service: "shop", Distribution: list[:100]})
+	require.NoError(t, err)
+}
+
+// The first distribution whose place holds the caller counts: one for a part of the same place has to stand before it.
+func TestHiddenDistribution(t *testing.T) {
+	from := func(places ...string) (list []*statev1.DistributionRule) {
+		for _, place := range places {
+			list = append(list, &statev1.DistributionRule{From: place})
+		}
+		return list
+	}
+	require.Empty(t, hidden("shop", from("eu/a/1", "eu/a", "eu/b", "eu", "us", "*")))
+	require.Equal(t, []string{
+		"the rule for shop has a distribution from eu/a that never counts: the one from eu stands before it",
+		"the rule for shop has a distribution from ap that never counts: the one from * stands before it",
+	}, hidden("shop", from("eu/*", "eu/a", "*", "ap")))
+}
+
+// What a rule says of a place replaces what was said of it before, however either writes it.
+func TestRuleOverTheSamePlace(t *testing.T) {
+	to := map[string]int{"*": 100}
+	got := Settings{Distribution: []DistributionSetting{{"eu", to}, {"us", to}, {"*", to}}}.under(Settings{Distribution: []DistributionSetting{{"ap", to}, {"eu/*", to}}})
+	require.Equal(t, []DistributionSetting{{"ap", to}, {"eu/*", to}, {"us", to}, {"*", to}}, got.Distribution)
 }

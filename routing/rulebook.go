@@ -1,7 +1,6 @@
 package routing
 
 import (
-	"slices"
 	"sync"
 
 	"github.com/ententehq/entente/raftstore"
@@ -62,38 +61,4 @@ func (b *ruleBook) make(r raftstore.Reader, service string) (*Policy, error) {
 		}
 	}
 	return NewPolicy(s)
-}
-
-// under returns the settings with a rule laid over them. What the rule says of a region or place replaces what was said of the
-// same one; of others it stays, behind what the rule says.
-func (s Settings) under(rule Settings) Settings {
-	if rule.OverprovisioningFactor != 0 || rule.FailoverThreshold != 0 {
-		s.OverprovisioningFactor, s.FailoverThreshold = rule.OverprovisioningFactor, rule.FailoverThreshold
-	}
-	if rule.PanicThreshold != nil {
-		s.PanicThreshold = rule.PanicThreshold
-	}
-	if rule.Stale != "" {
-		s.Stale = rule.Stale
-	}
-	failover := slices.Clone(rule.Failover)
-	for _, f := range s.Failover {
-		if !slices.ContainsFunc(rule.Failover, func(own FailoverSetting) bool { return own.From == f.From }) {
-			failover = append(failover, f)
-		}
-	}
-	distribution := slices.Clone(rule.Distribution)
-	replaced := make(map[Locality]bool, len(rule.Distribution)) // one place can be written in two ways
-	for _, own := range rule.Distribution {
-		if place, err := ParsePattern(own.From); err == nil {
-			replaced[place] = true
-		}
-	}
-	for _, d := range s.Distribution {
-		if place, err := ParsePattern(d.From); err != nil || !replaced[place] {
-			distribution = append(distribution, d)
-		}
-	}
-	s.Failover, s.Distribution = failover, distribution
-	return s
 }

@@ -178,7 +178,7 @@ func TestBadRequests(t *testing.T) {
 		},
 		func() error { _, err := r.GetHint(ctx, &ententev1.GetHintRequest{Service: "shop"}); return err },
 		func() error {
-			_, err := r.GetHint(ctx, &ententev1.GetHintRequest{Service: "", Locality: caller.Proto()})
+			_, err := r.GetHint(ctx, &ententev1.GetHintRequest{Service: "", Locality: euCaller.Proto()})
 			return err
 		},
 		func() error {
@@ -206,14 +206,14 @@ func TestOthersInstances(t *testing.T) {
 func TestHintFollowsTrustAndHealth(t *testing.T) {
 	r, ctx := newRoom(t), admin(t)
 	ask := func() *ententev1.Hint {
-		h, err := r.GetHint(ctx, &ententev1.GetHintRequest{Service: "shop", Locality: caller.Proto()})
+		h, err := r.GetHint(ctx, &ententev1.GetHintRequest{Service: "shop", Locality: euCaller.Proto()})
 		require.NoError(t, err)
 		return h
 	}
 	require.Equal(t, "no instance is registered", ask().GetReason())
 
 	far := registration()
-	far.Address, far.SpiffeId, far.Locality = "10.0.0.2:443", usID.String(), locality("us/a").Proto()
+	far.Address, far.SpiffeId, far.Locality = "10.0.0.2:443", usWorkload.String(), &ententev1.Locality{Region: "us", Zone: "a"}
 	_, err := r.RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: far})
 	require.NoError(t, err)
 	h := ask()
@@ -223,7 +223,7 @@ func TestHintFollowsTrustAndHealth(t *testing.T) {
 
 	r.setTrust(t, "us.example.org", TrustFresh)
 	near := registration()
-	near.Locality = locality("eu/b").Proto()
+	near.Locality = &ententev1.Locality{Region: "eu", Zone: "b"}
 	_, err = r.RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: near})
 	require.NoError(t, err)
 	h = ask()
@@ -233,7 +233,7 @@ func TestHintFollowsTrustAndHealth(t *testing.T) {
 	first := h.GetPriorities()[0].GetLocalities()[0]
 	require.EqualValues(t, 100, first.GetShare())
 	require.Equal(t, "10.0.0.1:443", first.GetEndpoints()[0].GetAddress())
-	require.Equal(t, euID.String(), first.GetEndpoints()[0].GetSpiffeId())
+	require.Equal(t, euWorkload.String(), first.GetEndpoints()[0].GetSpiffeId())
 
 	near.Health = ententev1.Health_HEALTH_UNHEALTHY
 	_, err = r.RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: near})
@@ -293,21 +293,11 @@ func TestRun(t *testing.T) {
 	require.Error(t, err)
 }
 
-func BenchmarkPlan(b *testing.B) {
-	var list []Endpoint
-	a, err := ParseAddress("10.0.0.1:1")
-	require.NoError(b, err)
-	for n := range 100 {
-		list = append(list, Endpoint{
-			Address: addrAt(a, n), ID: euID, Locality: Locality{Region: "eu", Zone: string(rune('a' + n%5))},
-			Weight: 1, Health: Healthy, Trust: TrustFresh,
-		})
-	}
-	p := DefaultPolicy()
-	for b.Loop() {
-		p.Plan(caller, list)
-	}
-}
+var (
+	euCaller   = Locality{Region: "eu", Zone: "a", SubZone: "1"}
+	euWorkload = spiffeid.RequireFromString("spiffe://eu.example.org/shop")
+	usWorkload = spiffeid.RequireFromString("spiffe://us.example.org/shop")
+)
 
 // addrAt returns the n-th port after that of an address.
 func addrAt(a netip.AddrPort, n int) netip.AddrPort {

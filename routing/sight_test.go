@@ -20,7 +20,7 @@ import (
 func TestHintsTellWhatTheCallerSees(t *testing.T) {
 	r := newRoom(t)
 	r.setTrust(t, "us.example.org", TrustFresh)
-	for address, id := range map[string]string{"10.0.0.1:80": euID.String(), "10.0.0.2:80": usID.String(), "10.0.0.3:80": usID.String()} {
+	for address, id := range map[string]string{"10.0.0.1:80": euWorkload.String(), "10.0.0.2:80": usWorkload.String(), "10.0.0.3:80": usWorkload.String()} {
 		i := registration()
 		i.Address, i.SpiffeId = address, id
 		_, err := r.RegisterInstance(admin(t), &ententev1.RegisterInstanceRequest{Instance: i})
@@ -33,16 +33,16 @@ func TestHintsTellWhatTheCallerSees(t *testing.T) {
 		}{{"eu.example.org us.example.org", 3}, {"eu.example.org", 1}, {"us.example.org", 2}, {"", 0}} {
 			sees := func(td spiffeid.TrustDomain) bool { return slices.Contains(strings.Fields(test.sees), td.Name()) }
 			ctx := context.WithValue(admin(t), sightKey{}, access.NewSight(test.sees, sees))
-			h, err := r.GetHint(ctx, &ententev1.GetHintRequest{Service: "shop", Locality: caller.Proto()})
+			h, err := r.GetHint(ctx, &ententev1.GetHintRequest{Service: "shop", Locality: euCaller.Proto()})
 			require.NoError(t, err)
 			require.Equal(t, test.want, offeredIn(h), "round %d, %q", round, test.sees)
 			require.Empty(t, h.GetExcluded())
-			simulated, err := r.SimulateHint(ctx, &ententev1.SimulateHintRequest{Service: "shop", Locality: caller.Proto()})
+			simulated, err := r.SimulateHint(ctx, &ententev1.SimulateHintRequest{Service: "shop", Locality: euCaller.Proto()})
 			require.NoError(t, err)
 			require.Equal(t, test.want, offeredIn(simulated.GetHint()))
-			plan, _, err := r.PlanFor(r.store.View(), "shop", caller, sees)
+			plan, _, err := r.PlanFor(r.store.View(), "shop", euCaller, sees)
 			require.NoError(t, err)
-			require.Equal(t, test.want, offeredIn(hint("shop", caller, 1, plan)))
+			require.Equal(t, test.want, offeredIn(plan.Hint("shop", euCaller, 1)))
 		}
 	}
 }

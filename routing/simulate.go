@@ -45,7 +45,7 @@ func (s *Server) SimulateHint(ctx context.Context, r *ententev1.SimulateHintRequ
 		answer.Unmatched = append(answer.Unmatched, u.String())
 	}
 	if r.GetLocality() != nil {
-		answer.Hint = hint(r.GetService(), caller, view.Revision(), policy.Plan(caller, imagined))
+		answer.Hint = policy.Plan(caller, imagined).Hint(r.GetService(), caller, uint64(view.Revision()))
 	}
 	if !r.GetAllCallers() {
 		return answer, nil

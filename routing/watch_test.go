@@ -22,7 +22,7 @@ func TestWatchHint(t *testing.T) {
 	_, err := first(client.WatchHint(t.Context(), &ententev1.WatchHintRequest{Service: "shop"}))
 	refused(t, err, codes.InvalidArgument, "a region is needed")
 
-	stream, err := client.WatchHint(t.Context(), &ententev1.WatchHintRequest{Service: "shop", Locality: caller.Proto()})
+	stream, err := client.WatchHint(t.Context(), &ententev1.WatchHintRequest{Service: "shop", Locality: euCaller.Proto()})
 	require.NoError(t, err)
 	next := func() *ententev1.Hint {
 		h, err := stream.Recv()
@@ -31,7 +31,7 @@ func TestWatchHint(t *testing.T) {
 	}
 	require.Equal(t, "no instance is registered", next().GetReason())
 	far := registration()
-	far.SpiffeId = usID.String()
+	far.SpiffeId = usWorkload.String()
 	_, err = r.RegisterInstance(admin(t), &ententev1.RegisterInstanceRequest{Instance: far})
 	require.NoError(t, err)
 	require.Equal(t, "this cluster has no relationship with us.example.org", next().GetExcluded()[0].GetReason())
