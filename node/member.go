@@ -22,6 +22,7 @@ import (
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/membership"
 	"github.com/ententehq/entente/routing"
+	"github.com/ententehq/entente/routing/plan"
 	"github.com/ententehq/entente/routing/xds"
 	"github.com/ententehq/entente/vaultca"
 )
@@ -227,10 +228,10 @@ func (m *member) buildFederation() (err error) {
 func (m *member) buildRouting() (err error) {
 	m.routing, err = routing.New(routing.Config{
 		Store: m.store, Trust: m.trust, Audit: m.audit, Agreements: agreements{}, ImportTTL: m.cfg.Routing.ImportTTL, Leader: m.members, LastHeard: m.members.LastHeard,
-		Settings: routing.Settings{
+		Settings: plan.Settings{
 			OverprovisioningFactor: m.cfg.Routing.OverprovisioningFactor,
 			PanicThreshold:         &m.cfg.Routing.PanicThreshold,
-			Stale:                  routing.StaleMode(m.cfg.Routing.Stale),
+			Stale:                  plan.StaleMode(m.cfg.Routing.Stale),
 		},
 		Logger: m.log.Named("routing"), Registerer: m.registry,
 	})

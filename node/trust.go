@@ -12,7 +12,7 @@ import (
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/federation"
 	"github.com/ententehq/entente/raftstore"
-	"github.com/ententehq/entente/routing"
+	"github.com/ententehq/entente/routing/plan"
 	"github.com/ententehq/entente/routing/xds"
 )
 
@@ -54,34 +54,34 @@ func trustPrefixes() []raftstore.Prefix {
 func (t *trust) Prefixes() []raftstore.Prefix { return trustPrefixes() }
 
 // State implements [routing.Trust].
-func (t *trust) State(r raftstore.Reader, td spiffeid.TrustDomain) (routing.TrustState, error) {
+func (t *trust) State(r raftstore.Reader, td spiffeid.TrustDomain) (plan.TrustState, error) {
 	hosted, err := table.Hosts(r, td.Name())
 	if err != nil {
-		return routing.TrustUnknown, err
+		return plan.TrustUnknown, err
 	}
 	if hosted {
-		return routing.TrustFresh, nil
+		return plan.TrustFresh, nil
 	}
 	foreign, err := federation.TrustState(r, td.Name())
 	if err != nil {
-		return routing.TrustUnknown, err
+		return plan.TrustUnknown, err
 	}
 	// Connections are what routes are for, so what counts is whether X509-SVIDs of the domain can be verified.
 	switch foreign.X509 {
 	case federation.Fresh:
-		return routing.TrustFresh, nil
+		return plan.TrustFresh, nil
 	case federation.Stale:
-		return routing.TrustStale, nil
+		return plan.TrustStale, nil
 	case federation.Expired:
-		return routing.TrustExpired, nil
+		return plan.TrustExpired, nil
 	case federation.Suspended:
-		return routing.TrustSuspended, nil
+		return plan.TrustSuspended, nil
 	case federation.Pending:
-		return routing.TrustPending, nil
+		return plan.TrustPending, nil
 	case federation.Unagreed:
-		return routing.TrustUnagreed, nil
+		return plan.TrustUnagreed, nil
 	default:
-		return routing.TrustUnknown, nil
+		return plan.TrustUnknown, nil
 	}
 }
 
@@ -93,14 +93,14 @@ func (t *trust) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509bundl
 		return nil, err
 	}
 	switch state {
-	case routing.TrustFresh, routing.TrustStale:
-	case routing.TrustExpired:
+	case plan.TrustFresh, plan.TrustStale:
+	case plan.TrustExpired:
 		return nil, fmt.Errorf("the bundle of %s has expired; see 'entente federation show %s'", td.Name(), td.Name())
-	case routing.TrustSuspended:
+	case plan.TrustSuspended:
 		return nil, fmt.Errorf("the relationship with %s is suspended; 'entente federation resume %s' takes it up again", td.Name(), td.Name())
-	case routing.TrustUnagreed:
+	case plan.TrustUnagreed:
 		return nil, fmt.Errorf("the agreement with %s lacks the consent of one side; 'entente federation show %s' says whose", td.Name(), td.Name())
-	case routing.TrustPending:
+	case plan.TrustPending:
 		return nil, fmt.Errorf("no bundle of %s has been received yet; see 'entente federation show %s'", td.Name(), td.Name())
 	default:
 		return nil, fmt.Errorf("%s is neither hosted here nor federated with", td.Name())
@@ -169,7 +169,7 @@ func (t *trust) roots(r raftstore.Reader) ([]xds.Roots, error) {
 			return err
 		}
 		state, err := t.State(r, td)
-		if err != nil || (state != routing.TrustFresh && state != routing.TrustStale) {
+		if err != nil || (state != plan.TrustFresh && state != plan.TrustStale) {
 			return err
 		}
 		known, found, err := t.bundle(r, td)

@@ -23,7 +23,7 @@ import (
 	"github.com/ententehq/entente/federation"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
-	"github.com/ententehq/entente/routing"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 func testBundle(t *testing.T, name string) *bundle.Bundle {
@@ -84,17 +84,17 @@ func TestTrustDecidesOnCallersAndRoutesAlike(t *testing.T) {
 	trust := newTrust()
 	trust.store.Store(store)
 	for name, c := range map[string]struct {
-		state  routing.TrustState
+		state  plan.TrustState
 		refuse string // why callers are not trusted; empty: they are
 	}{
-		"eu.example.org":        {routing.TrustFresh, ""},
-		"fresh.example.org":     {routing.TrustFresh, ""},
-		"stale.example.org":     {routing.TrustStale, ""},
-		"expired.example.org":   {routing.TrustExpired, "the bundle of expired.example.org has expired; see 'entente federation show expired.example.org'"},
-		"jwtonly.example.org":   {routing.TrustExpired, "the bundle of jwtonly.example.org has expired; see 'entente federation show jwtonly.example.org'"},
-		"suspended.example.org": {routing.TrustSuspended, "the relationship with suspended.example.org is suspended; 'entente federation resume suspended.example.org' takes it up again"},
-		"pending.example.org":   {routing.TrustPending, "no bundle of pending.example.org has been received yet; see 'entente federation show pending.example.org'"},
-		"other.example.org":     {routing.TrustUnknown, "other.example.org is neither hosted here nor federated with"},
+		"eu.example.org":        {plan.TrustFresh, ""},
+		"fresh.example.org":     {plan.TrustFresh, ""},
+		"stale.example.org":     {plan.TrustStale, ""},
+		"expired.example.org":   {plan.TrustExpired, "the bundle of expired.example.org has expired; see 'entente federation show expired.example.org'"},
+		"jwtonly.example.org":   {plan.TrustExpired, "the bundle of jwtonly.example.org has expired; see 'entente federation show jwtonly.example.org'"},
+		"suspended.example.org": {plan.TrustSuspended, "the relationship with suspended.example.org is suspended; 'entente federation resume suspended.example.org' takes it up again"},
+		"pending.example.org":   {plan.TrustPending, "no bundle of pending.example.org has been received yet; see 'entente federation show pending.example.org'"},
+		"other.example.org":     {plan.TrustUnknown, "other.example.org is neither hosted here nor federated with"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			td := spiffeid.RequireTrustDomainFromString(name)

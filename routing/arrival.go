@@ -12,6 +12,7 @@ import (
 	"github.com/ententehq/entente/access"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 const (
@@ -226,7 +227,7 @@ func (m *Manager) nextImportedSet(r raftstore.Reader, a arrival, refused error) 
 		if was.GetRefused() == reasonOf(refused) {
 			return nil, false, nil
 		}
-		was.Refused, was.Refusal, was.RefuseTime = reasonOf(refused), clip(refused.Error()), timestamppb.New(m.now())
+		was.Refused, was.Refusal, was.RefuseTime = reasonOf(refused), plan.Clip(refused.Error()), timestamppb.New(m.now())
 		return was, true, nil
 	}
 	if string(was.GetDigest()) == string(a.digest[:]) && was.GetRefused() == "" {

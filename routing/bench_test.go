@@ -11,6 +11,7 @@ import (
 
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 // BenchmarkHint makes hints for a service of 1,000 instances in 30 localities: the plan alone, the hint when nothing changed since
@@ -21,10 +22,10 @@ func BenchmarkHint(b *testing.B) {
 	require.NoError(b, err)
 	_, err = m.store.Update(b.Context(), func(tx *raftstore.Tx) error {
 		for n := range instances {
-			i := Instance{Service: "shop", Reported: Healthy, Endpoint: Endpoint{
+			i := Instance{Service: "shop", Reported: plan.Healthy, Endpoint: plan.Endpoint{
 				Address: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(n >> 8), byte(n)}), 443),
 				ID:      spiffeid.RequireFromString("spiffe://eu.example.org/shop"), Weight: 1,
-				Locality: Locality{Region: fmt.Sprintf("region-%d", n%regions), Zone: fmt.Sprintf("zone-%d", n/regions%zones)},
+				Locality: plan.Locality{Region: fmt.Sprintf("region-%d", n%regions), Zone: fmt.Sprintf("zone-%d", n/regions%zones)},
 			}}
 			if err := Instances.Put(tx, i.Key(), i.Row()); err != nil {
 				return err
@@ -33,7 +34,7 @@ func BenchmarkHint(b *testing.B) {
 		return nil
 	})
 	require.NoError(b, err)
-	caller := Locality{Region: "region-1", Zone: "zone-2"}
+	caller := plan.Locality{Region: "region-1", Zone: "zone-2"}
 	now, err := m.scene(m.store.View(), "shop", nil)
 	require.NoError(b, err)
 	require.Len(b, now.service.instances, instances)
@@ -71,7 +72,7 @@ func BenchmarkHint(b *testing.B) {
 		view := m.store.View()
 		for b.Loop() {
 			clear(m.hints.hints)
-			now.service.arrangements = Arrangements{}
+			now.service.arrangements = plan.Arrangements{}
 			if _, err := m.Hint(view, "shop", caller); err != nil {
 				b.Fatal(err)
 			}

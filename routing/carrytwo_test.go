@@ -11,6 +11,7 @@ import (
 	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 // TestTwoStreamsAgree: what one stream stores is known to the other, which does not bring it again; and an older set that a member
@@ -108,7 +109,7 @@ func TestALargeSetTravels(t *testing.T) {
 func TestALapsedLeaseArrivesAsUnhealthy(t *testing.T) {
 	i, err := ParseInstance(registration())
 	require.NoError(t, err)
-	i.Lapsed, i.Health = true, Unhealthy
+	i.Lapsed, i.Health = true, plan.Unhealthy
 	require.Equal(t, ententev1.Health_HEALTH_UNHEALTHY, traveling(i).GetHealth())
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 // maxCached bounds the services whose instances are kept decoded.
@@ -36,7 +37,7 @@ type service struct {
 	domainOf []int
 	leases   map[string]leaseState
 
-	arrangements Arrangements
+	arrangements plan.Arrangements
 }
 
 type serviceRevisions struct{ instances, sets, leases, imports raftstore.Revision }

@@ -14,6 +14,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 // Exports is the table of services that are offered to other clusters, by "<trust domain>/<name there>".
@@ -35,7 +36,7 @@ type Export struct {
 	Service, Name string
 	To            string
 	// Localities are the places of the instances that are offered; none: everywhere.
-	Localities []Locality
+	Localities []plan.Locality
 	// TrustDomain and PathPrefix narrow them down by their SPIFFE IDs; empty: they do not.
 	TrustDomain, PathPrefix string
 
@@ -58,7 +59,7 @@ func ParseExport(m *ententev1.ServiceExport) (Export, error) {
 		e.Name = e.Service
 	}
 	for _, name := range []string{e.Service, e.Name} {
-		if err := CheckServiceName(name); err != nil {
+		if err := plan.CheckServiceName(name); err != nil {
 			return e, err
 		}
 	}
@@ -70,7 +71,7 @@ func ParseExport(m *ententev1.ServiceExport) (Export, error) {
 		return e, fmt.Errorf("%w: the export names %d places; %d are allowed", ErrExport, n, maxExportPlaces)
 	}
 	for _, text := range m.GetLocalities() {
-		place, err := ParseLocality(text)
+		place, err := plan.ParseLocality(text)
 		if err != nil {
 			return e, err
 		}
@@ -78,7 +79,7 @@ func ParseExport(m *ententev1.ServiceExport) (Export, error) {
 			e.Localities = append(e.Localities, place)
 		}
 	}
-	slices.SortFunc(e.Localities, Locality.Compare)
+	slices.SortFunc(e.Localities, plan.Locality.Compare)
 	if m.GetTrustDomain() != "" {
 		td, err := bundle.ParseTrustDomain(m.GetTrustDomain())
 		if err != nil {
@@ -88,7 +89,7 @@ func ParseExport(m *ententev1.ServiceExport) (Export, error) {
 	}
 	if p := e.PathPrefix; p != "" {
 		if len(p) > maxPathPrefix || !strings.HasPrefix(p, "/") || p == "/" || strings.HasSuffix(p, "/") {
-			return e, fmt.Errorf("%w: the path %q is not one of whole segments, such as /shop; leave it out for all", ErrExport, clip(p))
+			return e, fmt.Errorf("%w: the path %q is not one of whole segments, such as /shop; leave it out for all", ErrExport, plan.Clip(p))
 		}
 	}
 	return e, nil
@@ -101,7 +102,7 @@ func foreignDomain(text string) (string, error) {
 	}
 	td, err := bundle.ParseTrustDomain(text)
 	if err != nil {
-		return "", fmt.Errorf("%w: %q is no trust domain: %w", ErrExport, clip(text), err)
+		return "", fmt.Errorf("%w: %q is no trust domain: %w", ErrExport, plan.Clip(text), err)
 	}
 	return td.Name(), nil
 }
@@ -113,7 +114,7 @@ func (e Export) covers(i Instance) bool {
 	return i.Origin == "" && !i.Outranked && i.Service == e.Service &&
 		(e.TrustDomain == "" || td == e.TrustDomain) &&
 		(e.PathPrefix == "" || access.HasPathPrefix(i.ID.Path(), e.PathPrefix)) &&
-		(len(e.Localities) == 0 || slices.ContainsFunc(e.Localities, i.Locality.within))
+		(len(e.Localities) == 0 || slices.ContainsFunc(e.Localities, i.Locality.Within))
 }
 
 // terms are what of a service is exported.

@@ -9,6 +9,7 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 // ExportService creates an export, or replaces the one of the same name to the same domain.
@@ -142,7 +143,7 @@ func (s *Server) ListServiceExports(ctx context.Context, r *ententev1.ListServic
 
 // UnexportService removes an export.
 func (s *Server) UnexportService(ctx context.Context, r *ententev1.UnexportServiceRequest) (*ententev1.UnexportServiceResponse, error) {
-	if err := CheckServiceName(r.GetName()); err != nil {
+	if err := plan.CheckServiceName(r.GetName()); err != nil {
 		return nil, invalid(err)
 	}
 	to, err := foreignDomain(r.GetTo())

@@ -6,23 +6,24 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 // hiddenDomain is the state of a trust domain that the caller does not see. Its instances are left out without a mention.
-const hiddenDomain TrustState = 255
+const hiddenDomain plan.TrustState = 255
 
 // Plan returns the plan for callers in a locality, in the revision that r reads. It is what a hint is made of.
-func (m *Manager) Plan(r raftstore.Reader, service string, caller Locality) (Plan, error) {
-	plan, _, err := m.PlanFor(r, service, caller, nil)
-	return plan, err
+func (m *Manager) Plan(r raftstore.Reader, service string, caller plan.Locality) (plan.Plan, error) {
+	planned, _, err := m.PlanFor(r, service, caller, nil)
+	return planned, err
 }
 
 // PlanFor returns the plan for callers in a locality who see the trust domains for which sees is true (nil: all), and the
 // policy that it was made by. Instances that such callers do not see are left out without a word.
-func (m *Manager) PlanFor(r raftstore.Reader, service string, caller Locality, sees func(spiffeid.TrustDomain) bool) (Plan, *Policy, error) {
+func (m *Manager) PlanFor(r raftstore.Reader, service string, caller plan.Locality, sees func(spiffeid.TrustDomain) bool) (plan.Plan, *plan.Policy, error) {
 	s, err := m.scene(r, service, sees)
 	if err != nil {
-		return Plan{}, nil, err
+		return plan.Plan{}, nil, err
 	}
 	return s.arranged().Plan(caller), s.policy, nil
 }
@@ -30,9 +31,9 @@ func (m *Manager) PlanFor(r raftstore.Reader, service string, caller Locality, s
 // scene is all that the plans of a service are made of, for callers who see the same.
 type scene struct {
 	service *service
-	policy  *Policy
+	policy  *plan.Policy
 	// states are those of the domains of the service; hiddenDomain, where callers do not see the domain.
-	states []TrustState
+	states []plan.TrustState
 }
 
 func (m *Manager) scene(r raftstore.Reader, name string, sees func(spiffeid.TrustDomain) bool) (scene, error) {
@@ -62,8 +63,8 @@ func (s scene) sameAs(o scene) bool {
 }
 
 // endpoints returns the instances that callers see as the arithmetic sees them, in order.
-func (s scene) endpoints() []Endpoint {
-	out := make([]Endpoint, 0, len(s.service.instances))
+func (s scene) endpoints() []plan.Endpoint {
+	out := make([]plan.Endpoint, 0, len(s.service.instances))
 	for i := range s.service.instances {
 		state := s.states[s.service.domainOf[i]]
 		if state == hiddenDomain {
@@ -76,7 +77,7 @@ func (s scene) endpoints() []Endpoint {
 }
 
 // arranged returns the arrangement of the scene, which is made once.
-func (s scene) arranged() *Arrangement {
+func (s scene) arranged() *plan.Arrangement {
 	return s.service.arrangements.Get(s.policy, s.states, s.endpoints)
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 const (
@@ -28,7 +29,7 @@ type domainStates struct {
 }
 
 type domainState struct {
-	state TrustState
+	state plan.TrustState
 	read  raftstore.Revision
 	at    time.Time
 }
@@ -38,8 +39,8 @@ func newDomainStates() *domainStates {
 }
 
 // of returns the state of each domain.
-func (d *domainStates) of(r raftstore.Reader, trust Trust, domains []spiffeid.TrustDomain, now time.Time) ([]TrustState, error) {
-	out := make([]TrustState, len(domains))
+func (d *domainStates) of(r raftstore.Reader, trust Trust, domains []spiffeid.TrustDomain, now time.Time) ([]plan.TrustState, error) {
+	out := make([]plan.TrustState, len(domains))
 	revision := r.Revision()
 	for i, td := range domains {
 		d.mu.Lock()
@@ -74,7 +75,7 @@ type hintCache struct {
 
 type hintKey struct {
 	service string
-	caller  Locality
+	caller  plan.Locality
 	sight   string // its key
 }
 
@@ -94,7 +95,7 @@ func newHintCache() *hintCache { return &hintCache{hints: make(map[hintKey]*cach
 var everything = access.NewSight("everything", func(spiffeid.TrustDomain) bool { return true })
 
 // Hint returns the hint for callers in a locality who see everything, in the revision that r reads. It is shared; do not change it.
-func (m *Manager) Hint(r raftstore.Reader, service string, caller Locality) (*ententev1.Hint, error) {
+func (m *Manager) Hint(r raftstore.Reader, service string, caller plan.Locality) (*ententev1.Hint, error) {
 	h, err := m.cachedHint(r, service, caller, everything)
 	if err != nil {
 		return nil, err
@@ -103,7 +104,7 @@ func (m *Manager) Hint(r raftstore.Reader, service string, caller Locality) (*en
 }
 
 // cachedHint returns the hint for callers of a sight. Instances that they do not see are left out without a word, as over xDS.
-func (m *Manager) cachedHint(r raftstore.Reader, service string, caller Locality, sight access.Sight) (*cachedHint, error) {
+func (m *Manager) cachedHint(r raftstore.Reader, service string, caller plan.Locality, sight access.Sight) (*cachedHint, error) {
 	key, now := hintKey{service, caller, sight.Key()}, m.now()
 	m.hints.mu.RLock()
 	known := m.hints.hints[key]

@@ -17,6 +17,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 const (
@@ -141,7 +142,7 @@ func (s *Server) held(ctx context.Context, h holding, m *ententev1.HoldLeaseRequ
 
 type healthChange struct {
 	service, address string
-	health           Health
+	health           plan.Health
 }
 
 func parseChanges(list []*ententev1.HealthChange) ([]healthChange, error) {
@@ -150,10 +151,10 @@ func parseChanges(list []*ententev1.HealthChange) ([]healthChange, error) {
 	}
 	out := make([]healthChange, 0, len(list))
 	for i, c := range list {
-		if err := CheckServiceName(c.GetService()); err != nil {
+		if err := plan.CheckServiceName(c.GetService()); err != nil {
 			return nil, fmt.Errorf("change %d: %w", i, err)
 		}
-		address, err := ParseAddress(c.GetAddress())
+		address, err := plan.ParseAddress(c.GetAddress())
 		if err != nil {
 			return nil, fmt.Errorf("change %d: %w", i, err)
 		}

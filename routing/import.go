@@ -10,6 +10,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 var (
@@ -79,7 +80,7 @@ func ParseImport(m *ententev1.ServiceImport) (Import, error) {
 		i.Service = i.Name
 	}
 	for _, name := range []string{i.Name, i.Service} {
-		if err := CheckServiceName(name); err != nil {
+		if err := plan.CheckServiceName(name); err != nil {
 			return i, err
 		}
 	}

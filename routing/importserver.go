@@ -12,6 +12,7 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 // ImportService creates an import. One that is made again stays as it is, with what came for it.
@@ -138,7 +139,7 @@ func (s *Server) ListServiceImports(ctx context.Context, r *ententev1.ListServic
 
 // UnimportService removes an import. Without its row none of its instances counts; they are cleared away by the leader.
 func (s *Server) UnimportService(ctx context.Context, r *ententev1.UnimportServiceRequest) (*ententev1.UnimportServiceResponse, error) {
-	if err := CheckServiceName(r.GetService()); err != nil {
+	if err := plan.CheckServiceName(r.GetService()); err != nil {
 		return nil, invalid(err)
 	}
 	from, err := foreignDomain(r.GetFrom())

@@ -12,6 +12,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 // ErrInstance is returned for a registration that cannot be taken as it is.
@@ -24,9 +25,9 @@ var errReserved = fmt.Errorf("%w", ErrInstance)
 type Instance struct {
 	Service string
 	// Endpoint holds the health that counts: unhealthy once the lease has run out.
-	Endpoint
+	plan.Endpoint
 	// Reported is the health that was registered.
-	Reported Health
+	Reported plan.Health
 	// Lease is the ID of the lease that the instance stands and falls with; empty: it stays until it is deregistered. Of one that
 	// was imported it names the origin behind originMark.
 	Lease      string
@@ -46,19 +47,19 @@ func ParseInstance(m *ententev1.Instance) (Instance, error) {
 	if m == nil {
 		return i, fmt.Errorf("%w: it is missing", ErrInstance)
 	}
-	if err := CheckServiceName(m.GetService()); err != nil {
+	if err := plan.CheckServiceName(m.GetService()); err != nil {
 		return i, err
 	}
-	address, err := ParseAddress(m.GetAddress())
+	address, err := plan.ParseAddress(m.GetAddress())
 	if err != nil {
 		return i, err
 	}
-	place, err := localityFrom(m.GetLocality())
+	place, err := plan.LocalityFromProto(m.GetLocality())
 	if err != nil {
 		return i, err
 	}
 	if place.Zone == "" {
-		return i, fmt.Errorf("%w: %q: an instance runs in a zone; write REGION/ZONE or REGION/ZONE/SUB-ZONE", ErrLocality, place)
+		return i, fmt.Errorf("%w: %q: an instance runs in a zone; write REGION/ZONE or REGION/ZONE/SUB-ZONE", plan.ErrLocality, place)
 	}
 	id, err := bundle.ParseID(m.GetSpiffeId())
 	if err != nil {
@@ -74,27 +75,27 @@ func ParseInstance(m *ententev1.Instance) (Instance, error) {
 	if weight == 0 {
 		weight = 1
 	}
-	if weight > MaxWeight {
-		return i, fmt.Errorf("%w: the weight is %d; 1 to %d are allowed", ErrInstance, weight, MaxWeight)
+	if weight > plan.MaxWeight {
+		return i, fmt.Errorf("%w: the weight is %d; 1 to %d are allowed", ErrInstance, weight, plan.MaxWeight)
 	}
-	health, err := healthFrom(m.GetHealth(), Healthy)
+	health, err := healthFrom(m.GetHealth(), plan.Healthy)
 	if err != nil {
 		return i, err
 	}
 	return Instance{
 		Service:  m.GetService(),
-		Endpoint: Endpoint{Address: address, ID: id, Locality: place, Weight: weight, Health: health},
+		Endpoint: plan.Endpoint{Address: address, ID: id, Locality: place, Weight: weight, Health: health},
 		Reported: health,
 	}, nil
 }
 
 // healthFrom reads a health, with what stands for unspecified.
-func healthFrom(h ententev1.Health, unspecified Health) (Health, error) {
+func healthFrom(h ententev1.Health, unspecified plan.Health) (plan.Health, error) {
 	switch h {
 	case ententev1.Health_HEALTH_UNSPECIFIED:
 		return unspecified, nil
 	case ententev1.Health_HEALTH_HEALTHY, ententev1.Health_HEALTH_DEGRADED, ententev1.Health_HEALTH_UNHEALTHY, ententev1.Health_HEALTH_DRAINING:
-		return Health(h), nil
+		return plan.Health(h), nil
 	}
 	return 0, fmt.Errorf("%w: health %d is not known; healthy, degraded, unhealthy and draining are", ErrInstance, int32(h))
 }

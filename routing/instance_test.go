@@ -10,6 +10,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 func registration() *ententev1.Instance {
@@ -35,7 +36,7 @@ func TestParseInstance(t *testing.T) {
 		{"not a SPIFFE ID", func(i *ententev1.Instance) { i.SpiffeId = "https://eu.example.org/shop" }, `does not begin with "spiffe://"`},
 		{"no SPIFFE ID", func(i *ententev1.Instance) { i.SpiffeId = "" }, "SPIFFE ID"},
 		{"a trust domain", func(i *ententev1.Instance) { i.SpiffeId = "spiffe://eu.example.org" }, "not an instance: the SPIFFE ID spiffe://eu.example.org has no path; callers expect that of a workload"},
-		{"heavy", func(i *ententev1.Instance) { i.Weight = MaxWeight + 1 }, "not an instance: the weight is 1048577; 1 to 1048576 are allowed"},
+		{"heavy", func(i *ententev1.Instance) { i.Weight = plan.MaxWeight + 1 }, "not an instance: the weight is 1048577; 1 to 1048576 are allowed"},
 		{"health", func(i *ententev1.Instance) { i.Health = 9 }, "not an instance: health 9 is not known; healthy, degraded, unhealthy and draining are"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -48,7 +49,7 @@ func TestParseInstance(t *testing.T) {
 			}
 			require.NoError(t, err)
 			require.EqualValues(t, 1, i.Weight)
-			require.Equal(t, Healthy, i.Health)
+			require.Equal(t, plan.Healthy, i.Health)
 		})
 	}
 	_, err := ParseInstance(nil)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ententehq/entente/access"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 // Audit keeps what the room does by itself, which is the end of leases, and the changes of health that holders of leases report.
@@ -32,7 +33,7 @@ type Config struct {
 	// ImportTTL is for how long imported instances are offered although no stream confirms them; 0: [DefaultImportTTL].
 	ImportTTL time.Duration
 	// Settings are the policy where no rule says otherwise. The zero value asks for the defaults.
-	Settings Settings
+	Settings plan.Settings
 	// Sight says what the caller of a hint sees; nil: [access.SightFrom].
 	Sight func(context.Context) access.Sight
 	// LastHeard says when this member last heard from the leader, or led with a majority. A member that has not for a
@@ -79,7 +80,7 @@ func New(c Config) (*Manager, error) {
 	if c.Store == nil || c.Trust == nil || c.Audit == nil {
 		return nil, errors.New("routing: a store, the trust states and an audit log are required")
 	}
-	if _, err := NewPolicy(c.Settings); err != nil {
+	if _, err := plan.NewPolicy(c.Settings); err != nil {
 		return nil, fmt.Errorf("the configuration of routing: %w", err)
 	}
 	m := &Manager{

@@ -1,6 +1,7 @@
 package routing
 
 import (
+	"github.com/ententehq/entente/routing/plan"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -101,7 +102,7 @@ func (m *Manager) countLeases() float64 {
 }
 
 // resultOf is the label under which a hint with this plan is counted.
-func resultOf(p Plan) string {
+func resultOf(p plan.Plan) string {
 	result := hintOffered
 	if p.Reason != "" {
 		result = hintNobody

@@ -7,6 +7,7 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 // maxShelved bounds the sets that are kept made up.
@@ -93,7 +94,7 @@ func covered(key sharedKey, found []Export, present []*service) []*ententev1.Pee
 			}
 		}
 	}
-	slices.SortStableFunc(list, func(a, b Instance) int { return inOrder(a.Endpoint, b.Endpoint) })
+	slices.SortStableFunc(list, func(a, b Instance) int { return plan.CompareEndpoints(a.Endpoint, b.Endpoint) })
 	out := make([]*ententev1.PeerInstance, 0, len(list))
 	for n, i := range list {
 		if n == 0 || list[n-1].Address != i.Address {

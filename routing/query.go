@@ -14,6 +14,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 // recheck is how often a watched hint is looked at although nothing was written: a bundle expires without a write.
@@ -45,7 +46,7 @@ func (s *Server) ListServices(ctx context.Context, r *ententev1.ListServicesRequ
 
 // GetService returns one service with its instances.
 func (s *Server) GetService(ctx context.Context, r *ententev1.GetServiceRequest) (*ententev1.Service, error) {
-	if err := CheckServiceName(r.GetName()); err != nil {
+	if err := plan.CheckServiceName(r.GetName()); err != nil {
 		return nil, invalid(err)
 	}
 	view, err := s.read(ctx, r.GetRead(), true)
@@ -120,7 +121,7 @@ func (s *Server) WatchHint(r *ententev1.WatchHintRequest, stream ententev1.Routi
 type hintWatch struct {
 	m       *Manager
 	service string
-	caller  Locality
+	caller  plan.Locality
 	sight   access.Sight
 	send    func(*ententev1.Hint) error
 
@@ -153,13 +154,13 @@ func (w *hintWatch) look(view *raftstore.View) error {
 	return w.send(next)
 }
 
-func parseHint(service string, at *ententev1.Locality) (Locality, error) {
-	if err := CheckServiceName(service); err != nil {
-		return Locality{}, invalid(err)
+func parseHint(service string, at *ententev1.Locality) (plan.Locality, error) {
+	if err := plan.CheckServiceName(service); err != nil {
+		return plan.Locality{}, invalid(err)
 	}
-	caller, err := localityFrom(at)
+	caller, err := plan.LocalityFromProto(at)
 	if err != nil {
-		return Locality{}, invalid(err)
+		return plan.Locality{}, invalid(err)
 	}
 	return caller, nil
 }

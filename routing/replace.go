@@ -16,6 +16,7 @@ import (
 	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 const (
@@ -102,7 +103,7 @@ func (m *Manager) newReplacement(ctx context.Context, target *ententev1.ReplaceT
 	case r.service == "" && r.secret == "":
 		return nil, status.Error(codes.InvalidArgument, "the first message has to say what is replaced: set target.service, or target.lease for all that a lease has, or both")
 	case r.service != "":
-		if err := CheckServiceName(r.service); err != nil {
+		if err := plan.CheckServiceName(r.service); err != nil {
 			return nil, invalid(err)
 		}
 		r.wanted[r.service] = make(map[string]Instance)

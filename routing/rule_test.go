@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 // A service's rule is laid over the rule for all, and that over the configuration; hints move with them.
@@ -69,7 +70,7 @@ func TestRulesCanBeMended(t *testing.T) {
 	require.NoError(t, put(rule("one", "x1"), rule("two", "x2"), rule("three", "x3")))
 	for n := range 256 { // as many as one policy holds
 		region := fmt.Sprintf("r%d", n)
-		r.rules.configured.Failover = append(r.rules.configured.Failover, FailoverSetting{From: region, To: []string{"ap"}})
+		r.rules.configured.Failover = append(r.rules.configured.Failover, plan.FailoverSetting{From: region, To: []string{"ap"}})
 	}
 	refused(t, put(rule("four", "x4")), codes.FailedPrecondition, "the rule for four together with the rule for all services and the configuration: there are 257")
 	refused(t, put(rule("*", "r0")), codes.FailedPrecondition, "the rule for one together with")

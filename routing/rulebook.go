@@ -4,24 +4,25 @@ import (
 	"sync"
 
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 // ruleBook finds the policy for a service: what its own rule says, then what the rule for all services says, then the
 // configuration. Policies are made once for each state of the rules.
 type ruleBook struct {
-	configured Settings
+	configured plan.Settings
 
 	mu       sync.Mutex
 	read     raftstore.Revision
-	policies map[string]*Policy
+	policies map[string]*plan.Policy
 }
 
-func newRuleBook(configured Settings) *ruleBook {
-	return &ruleBook{configured: configured, policies: make(map[string]*Policy)}
+func newRuleBook(configured plan.Settings) *ruleBook {
+	return &ruleBook{configured: configured, policies: make(map[string]*plan.Policy)}
 }
 
 // policy returns the policy for a service in the revision that r reads. While rules stay as they are, it is the same one.
-func (b *ruleBook) policy(r raftstore.Reader, service string) (*Policy, error) {
+func (b *ruleBook) policy(r raftstore.Reader, service string) (*plan.Policy, error) {
 	revision := Rules.PrefixRevision(r, "")
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -33,7 +34,7 @@ func (b *ruleBook) policy(r raftstore.Reader, service string) (*Policy, error) {
 		b.read = revision
 	}
 	// Services without a rule share the policy of all.
-	name := AllServices
+	name := plan.AllServices
 	if _, own, err := Rules.Get(r, service); err != nil {
 		return nil, err
 	} else if own {
@@ -49,16 +50,16 @@ func (b *ruleBook) policy(r raftstore.Reader, service string) (*Policy, error) {
 	return p, err
 }
 
-func (b *ruleBook) make(r raftstore.Reader, service string) (*Policy, error) {
+func (b *ruleBook) make(r raftstore.Reader, service string) (*plan.Policy, error) {
 	s := b.configured
-	for _, name := range []string{AllServices, service} {
+	for _, name := range []string{plan.AllServices, service} {
 		row, found, err := Rules.Get(r, name)
 		if err != nil {
 			return nil, err
 		}
 		if found {
-			s = s.under(settingsFromRow(row.Value))
+			s = s.Overlay(plan.SettingsFromRow(row.Value))
 		}
 	}
-	return NewPolicy(s)
+	return plan.NewPolicy(s)
 }

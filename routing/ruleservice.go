@@ -13,6 +13,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 const (
@@ -29,12 +30,12 @@ func (s *Server) PutRules(ctx context.Context, r *ententev1.PutRulesRequest) (*e
 	}
 	rows := make(map[string]*statev1.RoutingRule)
 	for _, m := range r.GetRules() {
-		row, err := parseRule(m)
+		row, err := plan.ParseRule(m)
 		if err != nil {
 			return nil, invalid(err)
 		}
 		if rows[m.GetService()] != nil {
-			return nil, invalid(fmt.Errorf("%w: there are two for %s; put what they say into one", ErrRule, m.GetService()))
+			return nil, invalid(fmt.Errorf("%w: there are two for %s; put what they say into one", plan.ErrRule, m.GetService()))
 		}
 		rows[m.GetService()] = row
 	}
@@ -58,7 +59,7 @@ func (s *Server) PutRules(ctx context.Context, r *ententev1.PutRulesRequest) (*e
 	}
 	answer := &ententev1.PutRulesResponse{Revision: uint64(revision), Warnings: warnings}
 	for _, name := range names {
-		answer.Rules = append(answer.Rules, ruleProto(name, rows[name], uint64(revision)))
+		answer.Rules = append(answer.Rules, plan.RuleProto(name, rows[name], uint64(revision)))
 	}
 	return answer, nil
 }
@@ -75,7 +76,7 @@ func (m *Manager) checkRules(tx *raftstore.Tx, names []string) error {
 		return status.Errorf(codes.ResourceExhausted, "there would be %d rules, and %d are allowed; delete some", len(list), maxStoredRules)
 	}
 	for _, row := range list {
-		if !slices.Contains(names, row.Key) && !slices.Contains(names, AllServices) {
+		if !slices.Contains(names, row.Key) && !slices.Contains(names, plan.AllServices) {
 			continue
 		}
 		if _, err := m.rules.make(tx, row.Key); err != nil {
@@ -98,7 +99,7 @@ func (m *Manager) warnings(r raftstore.Reader, names []string, rows map[string]*
 	}
 	var out []string
 	for _, name := range names {
-		out = append(out, hidden(name, rows[name].GetDistribution())...)
+		out = append(out, plan.UnreachableDistributions(name, rows[name].GetDistribution())...)
 		unknown := make(map[string]bool)
 		for _, f := range rows[name].GetFailover() {
 			for _, region := range append([]string{f.GetFrom()}, f.GetTo()...) {
@@ -108,7 +109,7 @@ func (m *Manager) warnings(r raftstore.Reader, names []string, rows map[string]*
 		for _, d := range rows[name].GetDistribution() {
 			for _, text := range append(slices.Collect(maps.Keys(d.GetTo())), d.GetFrom()) {
 				// It was parsed before.
-				if place, err := ParsePattern(text); err == nil && place.Region != "" {
+				if place, err := plan.ParsePattern(text); err == nil && place.Region != "" {
 					unknown[place.Region] = !regions[place.Region]
 				}
 			}
@@ -133,7 +134,7 @@ func (s *Server) ListRules(ctx context.Context, r *ententev1.ListRulesRequest) (
 		if err != nil {
 			return nil, raftstore.StatusError(err)
 		}
-		answer.Rules = append(answer.Rules, ruleProto(row.Key, row.Value, uint64(row.Revision)))
+		answer.Rules = append(answer.Rules, plan.RuleProto(row.Key, row.Value, uint64(row.Revision)))
 	}
 	return answer, nil
 }
@@ -151,11 +152,11 @@ func (s *Server) GetRule(ctx context.Context, r *ententev1.GetRuleRequest) (*ent
 	if !found {
 		return nil, noRule(r.GetService())
 	}
-	return ruleProto(row.Key, row.Value, uint64(row.Revision)), nil
+	return plan.RuleProto(row.Key, row.Value, uint64(row.Revision)), nil
 }
 
 func noRule(service string) error {
-	return status.Errorf(codes.NotFound, "there is no rule for %q; 'entente rule list' names all", clip(service))
+	return status.Errorf(codes.NotFound, "there is no rule for %q; 'entente rule list' names all", plan.Clip(service))
 }
 
 // DeleteRule removes a rule. What is left over never says more than it did, so that there is nothing to check.

@@ -11,6 +11,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 // The bounds of what can be registered. They are checked outside of the transaction, so that registrations do not wait for each
@@ -143,10 +144,10 @@ func remove(ctx context.Context, tx *raftstore.Tx, of set, address string) error
 
 // DeregisterInstance removes an instance.
 func (s *Server) DeregisterInstance(ctx context.Context, r *ententev1.DeregisterInstanceRequest) (*ententev1.DeregisterInstanceResponse, error) {
-	if err := CheckServiceName(r.GetService()); err != nil {
+	if err := plan.CheckServiceName(r.GetService()); err != nil {
 		return nil, invalid(err)
 	}
-	address, err := ParseAddress(r.GetAddress())
+	address, err := plan.ParseAddress(r.GetAddress())
 	if err != nil {
 		return nil, invalid(err)
 	}
@@ -159,7 +160,7 @@ func (s *Server) DeregisterInstance(ctx context.Context, r *ententev1.Deregister
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	found := standingAt(present.instances, Instance{Endpoint: Endpoint{Address: address}})
+	found := standingAt(present.instances, Instance{Endpoint: plan.Endpoint{Address: address}})
 	if len(found) == 0 {
 		for _, i := range present.instances {
 			if i.Address == address {
@@ -213,7 +214,7 @@ func (m *Manager) room(r raftstore.Reader, more map[string]int) error {
 
 // invalid turns what a parser said into the answer to a call.
 func invalid(err error) error {
-	for _, known := range []error{ErrServiceName, ErrAddress, ErrLocality, ErrInstance, ErrLease, ErrRule, ErrSupposition, ErrExport, bundle.ErrID} {
+	for _, known := range []error{plan.ErrServiceName, plan.ErrAddress, plan.ErrLocality, ErrInstance, ErrLease, plan.ErrRule, plan.ErrScenario, ErrExport, bundle.ErrID} {
 		if errors.Is(err, known) {
 			return status.Error(codes.InvalidArgument, err.Error())
 		}

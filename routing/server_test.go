@@ -21,6 +21,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 // trustTable holds the state of each foreign domain as a row, so that hints can be watched as in production.
@@ -28,15 +29,15 @@ var trustTable = raftstore.NewTable[*statev1.Instance]("routing_test_trust")
 
 type tableTrust struct{}
 
-func (tableTrust) State(r raftstore.Reader, td spiffeid.TrustDomain) (TrustState, error) {
+func (tableTrust) State(r raftstore.Reader, td spiffeid.TrustDomain) (plan.TrustState, error) {
 	if td.Name() == "eu.example.org" {
-		return TrustFresh, nil
+		return plan.TrustFresh, nil
 	}
 	row, found, err := trustTable.Get(r, td.Name())
 	if err != nil || !found {
-		return TrustUnknown, err
+		return plan.TrustUnknown, err
 	}
-	return TrustState(row.Value.GetWeight()), nil
+	return plan.TrustState(row.Value.GetWeight()), nil
 }
 
 func (tableTrust) Prefixes() []raftstore.Prefix { return []raftstore.Prefix{trustTable.Prefix("")} }
@@ -98,7 +99,7 @@ func (r *room) pass(d time.Duration) {
 	r.heard = r.clock
 }
 
-func (r *room) setTrust(t *testing.T, td string, state TrustState) {
+func (r *room) setTrust(t *testing.T, td string, state plan.TrustState) {
 	t.Helper()
 	_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
 		return trustTable.Put(tx, td, &statev1.Instance{Weight: uint32(state)})
@@ -221,7 +222,7 @@ func TestHintFollowsTrustAndHealth(t *testing.T) {
 	require.Equal(t, "this cluster has no relationship with us.example.org", h.GetExcluded()[0].GetReason())
 	require.Equal(t, "none of 1 instances can be authenticated from here; see what is excluded", h.GetReason())
 
-	r.setTrust(t, "us.example.org", TrustFresh)
+	r.setTrust(t, "us.example.org", plan.TrustFresh)
 	near := registration()
 	near.Locality = &ententev1.Locality{Region: "eu", Zone: "b"}
 	_, err = r.RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: near})
@@ -244,7 +245,7 @@ func TestHintFollowsTrustAndHealth(t *testing.T) {
 	require.EqualValues(t, 100, h.GetPriorities()[1].GetLoad())
 	require.Equal(t, "it is unhealthy", h.GetExcluded()[0].GetReason())
 
-	r.setTrust(t, "us.example.org", TrustExpired)
+	r.setTrust(t, "us.example.org", plan.TrustExpired)
 	h = ask()
 	require.True(t, h.GetPriorities()[0].GetPanic(), "the near one is all there is")
 	require.Equal(t, "the bundle of us.example.org has expired", h.GetExcluded()[0].GetReason())
@@ -263,7 +264,7 @@ func TestServiceIsBounded(t *testing.T) {
 		for n := range maxInstances {
 			i, err := ParseInstance(registration())
 			require.NoError(t, err)
-			a, err := ParseAddress(net.JoinHostPort("10.0.0.1", "1"))
+			a, err := plan.ParseAddress(net.JoinHostPort("10.0.0.1", "1"))
 			require.NoError(t, err)
 			i.Address = addrAt(a, n)
 			if err := Instances.Put(tx, i.Key(), i.Row()); err != nil {
@@ -294,7 +295,7 @@ func TestRun(t *testing.T) {
 }
 
 var (
-	euCaller   = Locality{Region: "eu", Zone: "a", SubZone: "1"}
+	euCaller   = plan.Locality{Region: "eu", Zone: "a", SubZone: "1"}
 	euWorkload = spiffeid.RequireFromString("spiffe://eu.example.org/shop")
 	usWorkload = spiffeid.RequireFromString("spiffe://us.example.org/shop")
 )

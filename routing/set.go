@@ -6,6 +6,7 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 // Instances are kept in sets: those of one service that share a lease, or have none. A set can be replaced whole; when that
@@ -165,7 +166,7 @@ func (d *decoding) read(row raftstore.Row[*statev1.Instance]) (Instance, bool, e
 	}
 	switch state {
 	case leaseLapsed:
-		i.Lapsed, i.Health = true, Unhealthy
+		i.Lapsed, i.Health = true, plan.Unhealthy
 	case importExpired:
 		i.Expired = true
 	}

@@ -14,6 +14,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 // agreementTable stands for the relationships: a row's key is the foreign domain, its service the peer's home domain, its weight is
@@ -114,7 +115,7 @@ func sharingRoom(t *testing.T) *room {
 	r := newRoom(t)
 	r.agreements = tableAgreements{"eu.example.org"}
 	r.agree(t, "us.example.org", "us.example.org", epoch, true)
-	r.setTrust(t, "us.example.org", TrustFresh)
+	r.setTrust(t, "us.example.org", plan.TrustFresh)
 	return r
 }
 

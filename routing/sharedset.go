@@ -11,6 +11,7 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 // sharedKey names what travels between clusters as one set: the instances of a service that lie in one trust domain of the
@@ -37,9 +38,9 @@ func (k sharedKey) version(d digest) *ententev1.PeerServiceVersion {
 func parseShared(m *ententev1.PeerServiceVersion) (k sharedKey, d digest, err error) {
 	td, err := bundle.ParseTrustDomain(m.GetTrustDomain())
 	if err != nil {
-		return k, d, fmt.Errorf("the peer names a service of %q, which is no trust domain", clip(m.GetTrustDomain()))
+		return k, d, fmt.Errorf("the peer names a service of %q, which is no trust domain", plan.Clip(m.GetTrustDomain()))
 	}
-	if err := CheckServiceName(m.GetService()); err != nil {
+	if err := plan.CheckServiceName(m.GetService()); err != nil {
 		return k, d, fmt.Errorf("the peer names a service of %s: %w", td.Name(), err)
 	}
 	k = sharedKey{td.Name(), m.GetService()}
@@ -164,9 +165,9 @@ func readTraveling(key sharedKey, m *ententev1.PeerInstance) (Instance, error) {
 		Service: key.service, Address: m.GetAddress(), Locality: m.GetLocality(), SpiffeId: m.GetSpiffeId(), Weight: m.GetWeight(), Health: m.GetHealth(),
 	})
 	switch {
-	case errors.Is(err, ErrAddress):
+	case errors.Is(err, plan.ErrAddress):
 		return i, &refusal{refusedAddress, err.Error()}
-	case errors.Is(err, ErrLocality):
+	case errors.Is(err, plan.ErrLocality):
 		return i, &refusal{refusedLocality, err.Error()}
 	case errors.Is(err, bundle.ErrID), errors.Is(err, bundle.ErrTrustDomain):
 		return i, &refusal{refusedID, err.Error()}
@@ -177,7 +178,7 @@ func readTraveling(key sharedKey, m *ententev1.PeerInstance) (Instance, error) {
 	case i.ID.TrustDomain() != spiffeid.RequireTrustDomainFromString(key.domain):
 		return i, refuse(refusedForeign, "the SPIFFE ID %s does not lie in %s", i.ID, key.domain)
 	case i.Address.String() != m.GetAddress() || i.ID.String() != m.GetSpiffeId():
-		return i, refuse(refusedMalformed, "the address %q or the SPIFFE ID %q is not in its canonical form", clip(m.GetAddress()), clip(m.GetSpiffeId()))
+		return i, refuse(refusedMalformed, "the address %q or the SPIFFE ID %q is not in its canonical form", plan.Clip(m.GetAddress()), plan.Clip(m.GetSpiffeId()))
 	}
 	return i, nil
 }

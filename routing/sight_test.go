@@ -13,13 +13,14 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 // TestHintsTellWhatTheCallerSees asks as callers who see all domains, one of two and none: hints, simulated ones and what xDS plans leave
 // out the same, without a word, and the hint that is kept for one is not given to another.
 func TestHintsTellWhatTheCallerSees(t *testing.T) {
 	r := newRoom(t)
-	r.setTrust(t, "us.example.org", TrustFresh)
+	r.setTrust(t, "us.example.org", plan.TrustFresh)
 	for address, id := range map[string]string{"10.0.0.1:80": euWorkload.String(), "10.0.0.2:80": usWorkload.String(), "10.0.0.3:80": usWorkload.String()} {
 		i := registration()
 		i.Address, i.SpiffeId = address, id
@@ -40,9 +41,9 @@ func TestHintsTellWhatTheCallerSees(t *testing.T) {
 			simulated, err := r.SimulateHint(ctx, &ententev1.SimulateHintRequest{Service: "shop", Locality: euCaller.Proto()})
 			require.NoError(t, err)
 			require.Equal(t, test.want, offeredIn(simulated.GetHint()))
-			plan, _, err := r.PlanFor(r.store.View(), "shop", euCaller, sees)
+			planned, _, err := r.PlanFor(r.store.View(), "shop", euCaller, sees)
 			require.NoError(t, err)
-			require.Equal(t, test.want, offeredIn(plan.Hint("shop", euCaller, 1)))
+			require.Equal(t, test.want, offeredIn(planned.Hint("shop", euCaller, 1)))
 		}
 	}
 }
@@ -84,7 +85,7 @@ func TestTouched(t *testing.T) {
 		{Leases.Name(), "9999", nil, true},
 		{ImportSources.Name(), "us.example.org", []string{"shop"}, true},
 		{Rules.Name(), "shop", []string{"shop"}, true},
-		{Rules.Name(), AllServices, []string{AllServices}, false},
+		{Rules.Name(), plan.AllServices, []string{plan.AllServices}, false},
 		{trustTable.Name(), "us.example.org", nil, false},
 	} {
 		got, known := r.Touched(r.store.View(), raftstore.Change{Table: test.table, Key: test.key})

@@ -10,6 +10,7 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 // maxSimulated bounds the localities whose callers are followed at once, each of which costs a plan.
@@ -17,16 +18,16 @@ const maxSimulated = 256
 
 // SimulateHint answers for an imagined outage. It changes nothing, and nothing that it computes is kept.
 func (s *Server) SimulateHint(ctx context.Context, r *ententev1.SimulateHintRequest) (*ententev1.SimulateHintResponse, error) {
-	suppositions, err := parseSuppositions(r.GetSuppose())
+	suppositions, err := plan.ParseScenario(r.GetSuppose())
 	if err != nil {
 		return nil, invalid(err)
 	}
-	if err := CheckServiceName(r.GetService()); err != nil {
+	if err := plan.CheckServiceName(r.GetService()); err != nil {
 		return nil, invalid(err)
 	}
-	var caller Locality
+	var caller plan.Locality
 	if r.GetLocality() != nil || !r.GetAllCallers() {
-		if caller, err = localityFrom(r.GetLocality()); err != nil {
+		if caller, err = plan.LocalityFromProto(r.GetLocality()); err != nil {
 			return nil, invalid(err)
 		}
 	}
@@ -39,7 +40,7 @@ func (s *Server) SimulateHint(ctx context.Context, r *ententev1.SimulateHintRequ
 		return nil, raftstore.StatusError(err)
 	}
 	present, policy := now.endpoints(), now.policy
-	imagined, unmatched := Suppose(present, suppositions)
+	imagined, unmatched := plan.ApplyScenario(present, suppositions)
 	answer := &ententev1.SimulateHintResponse{Revision: uint64(view.Revision())}
 	for _, u := range unmatched {
 		answer.Unmatched = append(answer.Unmatched, u.String())
@@ -50,18 +51,18 @@ func (s *Server) SimulateHint(ctx context.Context, r *ententev1.SimulateHintRequ
 	if !r.GetAllCallers() {
 		return answer, nil
 	}
-	places := make(map[Locality]bool)
+	places := make(map[plan.Locality]bool)
 	for _, e := range present {
 		places[e.Locality] = true
 	}
 	if len(places) > maxSimulated {
 		return nil, status.Errorf(codes.ResourceExhausted, "service %s is in %d localities, and the callers of %d can be followed at once; ask for one locality", r.GetService(), len(places), maxSimulated)
 	}
-	before := policy.Carry(present)
+	before := policy.DistributeLoad(present)
 	if err := ctx.Err(); err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	then := policy.Carry(imagined)
+	then := policy.DistributeLoad(imagined)
 	for _, region := range slices.Sorted(maps.Keys(before.Regions)) {
 		answer.Regions = append(answer.Regions, &ententev1.RegionLoad{
 			Region: region, Now: before.Regions[region], Then: then.Regions[region],

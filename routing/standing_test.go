@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 // TestRegisteredAgainUnderAnotherLease: a control plane that lost its lease registers its instances under another, at the addresses
@@ -23,17 +24,17 @@ func TestRegisteredAgainUnderAnotherLease(t *testing.T) {
 			}
 			return list
 		}
-		healths := func() (in []Health, out []string) {
-			plan, err := r.Plan(r.store.View(), "shop", Locality{Region: "eu-west-1", Zone: "a"})
+		healths := func() (in []plan.Health, out []string) {
+			planned, err := r.Plan(r.store.View(), "shop", plan.Locality{Region: "eu-west-1", Zone: "a"})
 			require.NoError(t, err)
-			for _, p := range plan.Priorities {
+			for _, p := range planned.Priorities {
 				for _, l := range p.Localities {
 					for _, e := range l.Endpoints {
 						in = append(in, e.Health)
 					}
 				}
 			}
-			for _, x := range plan.Excluded {
+			for _, x := range planned.Excluded {
 				out = append(out, x.Reason)
 			}
 			return in, out
@@ -45,7 +46,7 @@ func TestRegisteredAgainUnderAnotherLease(t *testing.T) {
 			_, err = r.replace(t, local, &ententev1.ReplaceTarget{Lease: h.secret}, set(health))
 			require.NoError(t, err)
 			in, _ := healths()
-			require.Equal(t, []Health{Health(health), Health(health)}, in, "registration %d", n)
+			require.Equal(t, []plan.Health{plan.Health(health), plan.Health(health)}, in, "registration %d", n)
 			holders = append(holders, h)
 			r.pass(time.Second)
 		}
@@ -58,6 +59,6 @@ func TestRegisteredAgainUnderAnotherLease(t *testing.T) {
 			require.NoError(t, err)
 		})
 		in, _ := healths()
-		require.Equal(t, []Health{Degraded, Degraded}, in)
+		require.Equal(t, []plan.Health{plan.Degraded, plan.Degraded}, in)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 // Prefixes names all that plans depend on.
@@ -29,7 +30,7 @@ func (m *Manager) Touched(r raftstore.Reader, change raftstore.Change) (services
 		service, _, ok := strings.Cut(change.Key, "/")
 		return []string{service}, ok
 	case Rules.Name():
-		return []string{change.Key}, change.Key != AllServices
+		return []string{change.Key}, change.Key != plan.AllServices
 	case Leases.Name():
 		// Where the index is cleared already, so are the instances, which are changes of their own.
 		services, err := servicesOf(r, change.Key)

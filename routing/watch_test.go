@@ -14,6 +14,7 @@ import (
 
 	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 func TestWatchHint(t *testing.T) {
@@ -40,7 +41,7 @@ func TestWatchHint(t *testing.T) {
 	_, err = r.RegisterInstance(admin(t), &ententev1.RegisterInstanceRequest{Instance: other})
 	require.NoError(t, err)
 	// Another service moved, and nothing came; trust moves, and the hint with it.
-	r.setTrust(t, "us.example.org", TrustStale)
+	r.setTrust(t, "us.example.org", plan.TrustStale)
 	h := next()
 	require.Equal(t, ententev1.Freshness_FRESHNESS_STALE, h.GetPriorities()[0].GetLocalities()[0].GetEndpoints()[0].GetFreshness())
 	require.Empty(t, h.GetExcluded())

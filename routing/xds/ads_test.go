@@ -31,6 +31,7 @@ import (
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
 	"github.com/ententehq/entente/routing"
+	"github.com/ententehq/entente/routing/plan"
 	"github.com/ententehq/entente/routing/xds"
 )
 
@@ -42,8 +43,8 @@ var eu = spiffeid.RequireTrustDomainFromString("eu.example.org")
 // everybody trusts all domains of example.org.
 type everybody struct{}
 
-func (everybody) State(raftstore.Reader, spiffeid.TrustDomain) (routing.TrustState, error) {
-	return routing.TrustFresh, nil
+func (everybody) State(raftstore.Reader, spiffeid.TrustDomain) (plan.TrustState, error) {
+	return plan.TrustFresh, nil
 }
 func (everybody) Prefixes() []raftstore.Prefix { return nil }
 
@@ -67,7 +68,7 @@ type looked struct {
 	plans map[string]int
 }
 
-func (l *looked) PlanFor(r raftstore.Reader, service string, caller routing.Locality, sees func(spiffeid.TrustDomain) bool) (routing.Plan, *routing.Policy, error) {
+func (l *looked) PlanFor(r raftstore.Reader, service string, caller plan.Locality, sees func(spiffeid.TrustDomain) bool) (plan.Plan, *plan.Policy, error) {
 	l.mu.Lock()
 	l.plans[service]++
 	l.mu.Unlock()
@@ -127,12 +128,12 @@ func newRoom(t testing.TB, options ...grpc.ServerOption) *room {
 func (r *room) put(line string) {
 	r.t.Helper()
 	f := strings.Fields(line)
-	at, err := routing.ParseLocality(f[2])
+	at, err := plan.ParseLocality(f[2])
 	require.NoError(r.t, err)
-	health := map[string]routing.Health{
-		"healthy": routing.Healthy, "degraded": routing.Degraded, "unhealthy": routing.Unhealthy, "draining": routing.Draining,
+	health := map[string]plan.Health{
+		"healthy": plan.Healthy, "degraded": plan.Degraded, "unhealthy": plan.Unhealthy, "draining": plan.Draining,
 	}[f[3]]
-	i := routing.Instance{Service: f[0], Reported: health, Endpoint: routing.Endpoint{
+	i := routing.Instance{Service: f[0], Reported: health, Endpoint: plan.Endpoint{
 		Address: netip.MustParseAddrPort("10.0.0." + f[1] + ":80"), Locality: at, Weight: 1, Health: health,
 		ID: spiffeid.RequireFromString("spiffe://" + at.Region + ".example.org/" + f[0]),
 	}}
@@ -142,7 +143,7 @@ func (r *room) put(line string) {
 
 func (r *room) remove(service, last string) {
 	r.t.Helper()
-	i := routing.Instance{Service: service, Endpoint: routing.Endpoint{Address: netip.MustParseAddrPort("10.0.0." + last + ":80")}}
+	i := routing.Instance{Service: service, Endpoint: plan.Endpoint{Address: netip.MustParseAddrPort("10.0.0." + last + ":80")}}
 	_, err := r.store.Update(r.t.Context(), func(tx *raftstore.Tx) error { return routing.Instances.Delete(tx, i.Key()) })
 	require.NoError(r.t, err)
 }

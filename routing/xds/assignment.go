@@ -7,11 +7,11 @@ import (
 	endpoint "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	"github.com/ententehq/entente/routing"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 // assignment writes levels as the endpoints of a cluster. health says what each is announced as.
-func assignment(cluster string, levels []level, health func(routing.Endpoint) core.HealthStatus) *endpoint.ClusterLoadAssignment {
+func assignment(cluster string, levels []level, health func(plan.Endpoint) core.HealthStatus) *endpoint.ClusterLoadAssignment {
 	out := &endpoint.ClusterLoadAssignment{ClusterName: cluster}
 	for priority, l := range levels {
 		weights := make([]uint64, len(l))
@@ -30,7 +30,7 @@ func assignment(cluster string, levels []level, health func(routing.Endpoint) co
 	return out
 }
 
-func endpointsOf(list []weighted, health func(routing.Endpoint) core.HealthStatus) []*endpoint.LbEndpoint {
+func endpointsOf(list []weighted, health func(plan.Endpoint) core.HealthStatus) []*endpoint.LbEndpoint {
 	weights := make([]uint64, len(list))
 	for i, e := range list {
 		weights[i] = e.weight
@@ -47,16 +47,16 @@ func endpointsOf(list []weighted, health func(routing.Endpoint) core.HealthStatu
 }
 
 // forGRPC announces everything as healthy: these clients drop what is marked degraded, and only what is to be called goes out.
-func forGRPC(routing.Endpoint) core.HealthStatus { return core.HealthStatus_HEALTHY }
+func forGRPC(plan.Endpoint) core.HealthStatus { return core.HealthStatus_HEALTHY }
 
 // forEnvoy announces everything as it is.
-func forEnvoy(e routing.Endpoint) core.HealthStatus {
+func forEnvoy(e plan.Endpoint) core.HealthStatus {
 	switch e.Health {
-	case routing.Healthy:
+	case plan.Healthy:
 		return core.HealthStatus_HEALTHY
-	case routing.Degraded:
+	case plan.Degraded:
 		return core.HealthStatus_DEGRADED
-	case routing.Draining:
+	case plan.Draining:
 		return core.HealthStatus_DRAINING
 	default:
 		return core.HealthStatus_UNHEALTHY
@@ -64,9 +64,9 @@ func forEnvoy(e routing.Endpoint) core.HealthStatus {
 }
 
 // unspilled are the priorities of a plan as they are, with what is unavailable, for clients that compute loads themselves.
-func unspilled(plan routing.Plan) []level {
-	out := make([]level, len(plan.Priorities))
-	for i, p := range plan.Priorities {
+func unspilled(planned plan.Plan) []level {
+	out := make([]level, len(planned.Priorities))
+	for i, p := range planned.Priorities {
 		for _, l := range p.Localities {
 			at := place{locality: l.Locality, weight: max(1, l.Weight)}
 			for _, e := range l.Endpoints {
@@ -78,7 +78,7 @@ func unspilled(plan routing.Plan) []level {
 	return out
 }
 
-func localityOf(l routing.Locality) *core.Locality {
+func localityOf(l plan.Locality) *core.Locality {
 	return &core.Locality{Region: l.Region, Zone: l.Zone, SubZone: l.SubZone}
 }
 

@@ -16,7 +16,7 @@ import (
 
 	"github.com/ententehq/entente/access"
 	"github.com/ententehq/entente/raftstore"
-	"github.com/ententehq/entente/routing"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 // Source is where routes come from; [routing.Manager] is one. Its methods are called from many goroutines, with the state
@@ -26,7 +26,7 @@ type Source interface {
 	Services(r raftstore.Reader) ([]string, error)
 	// PlanFor plans a service for callers in a place who see the trust domains for which sees is true, and returns the policy
 	// that it planned by.
-	PlanFor(r raftstore.Reader, service string, caller routing.Locality, sees func(spiffeid.TrustDomain) bool) (routing.Plan, *routing.Policy, error)
+	PlanFor(r raftstore.Reader, service string, caller plan.Locality, sees func(spiffeid.TrustDomain) bool) (plan.Plan, *plan.Policy, error)
 	// Prefixes names all that plans depend on.
 	Prefixes() []raftstore.Prefix
 	// Touched says which services a changed row is of, in a state that is as new as the change or newer; false: it may be any.

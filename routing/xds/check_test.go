@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	"github.com/ententehq/entente/routing"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 func TestCheckAssignment(t *testing.T) {
@@ -54,10 +54,10 @@ func TestFit(t *testing.T) {
 }
 
 func TestHealthForEnvoy(t *testing.T) {
-	for health, want := range map[routing.Health]core.HealthStatus{
-		routing.Healthy: core.HealthStatus_HEALTHY, routing.Degraded: core.HealthStatus_DEGRADED,
-		routing.Unhealthy: core.HealthStatus_UNHEALTHY, routing.Draining: core.HealthStatus_DRAINING,
+	for health, want := range map[plan.Health]core.HealthStatus{
+		plan.Healthy: core.HealthStatus_HEALTHY, plan.Degraded: core.HealthStatus_DEGRADED,
+		plan.Unhealthy: core.HealthStatus_UNHEALTHY, plan.Draining: core.HealthStatus_DRAINING,
 	} {
-		require.Equal(t, want, forEnvoy(routing.Endpoint{Health: health}))
+		require.Equal(t, want, forEnvoy(plan.Endpoint{Health: health}))
 	}
 }

@@ -7,7 +7,7 @@ import (
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 
-	"github.com/ententehq/entente/routing"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 // Kind is what kind of program a client is. It decides the form of what it is sent, never its rights.
@@ -54,7 +54,7 @@ const nodeJS = "gRPC Node Pure JS"
 // Client is what a node says of itself, as far as it matters. It is comparable.
 type Client struct {
 	Kind     Kind
-	Locality routing.Locality
+	Locality plan.Locality
 }
 
 // ClientOf reads a node. One that names no region is taken to be in the region of this cluster; a locality that cannot be
@@ -70,7 +70,7 @@ func ClientOf(node *core.Node, region string) (Client, error) {
 	}
 	l := node.GetLocality()
 	if strings.Contains(l.GetRegion()+l.GetZone()+l.GetSubZone(), "/") {
-		return Client{}, fmt.Errorf("the locality of the node: %w: a slash stands inside of a part", routing.ErrLocality)
+		return Client{}, fmt.Errorf("the locality of the node: %w: a slash stands inside of a part", plan.ErrLocality)
 	}
 	text := l.GetRegion()
 	if text == "" {
@@ -83,7 +83,7 @@ func ClientOf(node *core.Node, region string) (Client, error) {
 		text += "/" + l.GetSubZone()
 	}
 	var err error
-	if c.Locality, err = routing.ParseLocality(text); err != nil {
+	if c.Locality, err = plan.ParseLocality(text); err != nil {
 		return Client{}, fmt.Errorf("the locality of the node: %w", err)
 	}
 	return c, nil

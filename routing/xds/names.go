@@ -5,7 +5,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	"github.com/ententehq/entente/routing"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 // Type is the URL of a type of resource.
@@ -76,7 +76,7 @@ func serviceOf(t Type, name string) (service, separator, domain string) {
 	case Clusters, Endpoints:
 		for _, separator := range []string{inDomain, domainFirst} {
 			if service, domain, ok := strings.Cut(name, separator); ok {
-				if routing.CheckServiceName(service) != nil || spiffeidName(domain) != nil {
+				if plan.CheckServiceName(service) != nil || spiffeidName(domain) != nil {
 					return "", "", ""
 				}
 				return service, separator, domain
@@ -86,7 +86,7 @@ func serviceOf(t Type, name string) (service, separator, domain string) {
 	default:
 		return "", "", ""
 	}
-	if routing.CheckServiceName(name) != nil {
+	if plan.CheckServiceName(name) != nil {
 		return "", "", ""
 	}
 	return name, "", ""

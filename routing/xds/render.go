@@ -5,15 +5,15 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/ententehq/entente/routing"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 // offer is what callers of one kind, in one place and with one set of rights, are offered of a service.
 type offer struct {
 	service string
-	plan    routing.Plan
+	plan    plan.Plan
 	// policy is the one that the plan was made by.
-	policy *routing.Policy
+	policy *plan.Policy
 	home   spiffeid.TrustDomain
 }
 
@@ -113,13 +113,13 @@ func (o offer) splitCluster(name, separator, domain string) (proto.Message, erro
 		}
 		return aggregateCluster(name, children)
 	}
-	socket, err := grpcTLS(expected(routing.Plan{}, o.home, nil), RootsProviderOf(o.home))
+	socket, err := grpcTLS(expected(plan.Plan{}, o.home, nil), RootsProviderOf(o.home))
 	if err != nil {
 		return nil, err
 	}
 	return endpointCluster(name, socket), nil
 }
 
-func inTrustDomain(name string) func(routing.Endpoint) bool {
-	return func(e routing.Endpoint) bool { return e.ID.TrustDomain().Name() == name }
+func inTrustDomain(name string) func(plan.Endpoint) bool {
+	return func(e plan.Endpoint) bool { return e.ID.TrustDomain().Name() == name }
 }

@@ -5,7 +5,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	"github.com/ententehq/entente/routing"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 // level is one priority as it goes out.
@@ -13,18 +13,18 @@ type level []place
 
 // place is a locality in a level, with what of it is called there.
 type place struct {
-	locality  routing.Locality
+	locality  plan.Locality
 	weight    uint64
 	endpoints []weighted
 }
 
 type weighted struct {
-	routing.Endpoint
+	plan.Endpoint
 	weight uint64
 }
 
 // wholeLoad is all requests, in the unit in which a locality's part of a priority's percentage is given.
-const wholeLoad = 100 * routing.WholePart
+const wholeLoad = 100 * plan.WholePart
 
 // fine is what one part of load is worth as a weight, so that it can be split among endpoints. All load is below 2³² then.
 const fine = 1 << 11
@@ -35,11 +35,11 @@ const fine = 1 << 11
 // Nothing else goes out: these clients would call it.
 //
 // of picks the endpoints that are to go out; nil: all. The parts of those that are left out are shared by the others.
-func spill(plan routing.Plan, of func(routing.Endpoint) bool) []level {
+func spill(planned plan.Plan, of func(plan.Endpoint) bool) []level {
 	var first level
 	var rest, last []level
-	index := map[routing.Locality]int{}
-	for _, p := range plan.Priorities {
+	index := map[plan.Locality]int{}
+	for _, p := range planned.Priorities {
 		var later, latest level
 		for _, l := range p.Localities {
 			loaded, idle := split(p, l)
@@ -54,8 +54,8 @@ func spill(plan routing.Plan, of func(routing.Endpoint) bool) []level {
 				first[i].endpoints = append(first[i].endpoints, loaded...)
 				first[i].weight += total(loaded)
 			}
-			later = later.with(l, picked(idle, func(e routing.Endpoint) bool { return p.Panic || e.Health == routing.Healthy }))
-			latest = latest.with(l, picked(idle, func(e routing.Endpoint) bool { return !p.Panic && e.Health != routing.Healthy }))
+			later = later.with(l, picked(idle, func(e plan.Endpoint) bool { return p.Panic || e.Health == plan.Healthy }))
+			latest = latest.with(l, picked(idle, func(e plan.Endpoint) bool { return !p.Panic && e.Health != plan.Healthy }))
 		}
 		rest, last = append(rest, later), append(last, latest)
 	}
@@ -63,7 +63,7 @@ func spill(plan routing.Plan, of func(routing.Endpoint) bool) []level {
 }
 
 // with adds what of a locality gets no load now, if there is any.
-func (l level) with(of routing.LocalityShare, idle []weighted) level {
+func (l level) with(of plan.LocalityShare, idle []weighted) level {
 	if len(idle) == 0 {
 		return l
 	}
@@ -72,12 +72,12 @@ func (l level) with(of routing.LocalityShare, idle []weighted) level {
 
 // split tells the endpoints of a locality that get load now from those that could, and gives each of the former its part
 // of all requests as its weight, in units of 1/(wholeLoad × fine).
-func split(p routing.Priority, l routing.LocalityShare) (loaded, idle []weighted) {
-	healthy := part(uint64(p.Load)*l.Part, l.Endpoints, func(e routing.Endpoint) bool {
-		return p.Panic || e.Health == routing.Healthy
+func split(p plan.Priority, l plan.LocalityShare) (loaded, idle []weighted) {
+	healthy := part(uint64(p.Load)*l.Part, l.Endpoints, func(e plan.Endpoint) bool {
+		return p.Panic || e.Health == plan.Healthy
 	})
-	degraded := part(uint64(p.DegradedLoad)*l.DegradedPart, l.Endpoints, func(e routing.Endpoint) bool {
-		return p.Panic || e.Health == routing.Degraded
+	degraded := part(uint64(p.DegradedLoad)*l.DegradedPart, l.Endpoints, func(e plan.Endpoint) bool {
+		return p.Panic || e.Health == plan.Degraded
 	})
 	for i, e := range l.Endpoints {
 		switch w := healthy[i] + degraded[i]; {
@@ -91,7 +91,7 @@ func split(p routing.Priority, l routing.LocalityShare) (loaded, idle []weighted
 }
 
 // part shares load among the endpoints that take part in it, by their weights.
-func part(load uint64, endpoints []routing.Endpoint, takes func(routing.Endpoint) bool) []uint64 {
+func part(load uint64, endpoints []plan.Endpoint, takes func(plan.Endpoint) bool) []uint64 {
 	out := make([]uint64, len(endpoints))
 	sum := uint64(0)
 	for _, e := range endpoints {
@@ -110,7 +110,7 @@ func part(load uint64, endpoints []routing.Endpoint, takes func(routing.Endpoint
 	return out
 }
 
-func picked(endpoints []weighted, of func(routing.Endpoint) bool) []weighted {
+func picked(endpoints []weighted, of func(plan.Endpoint) bool) []weighted {
 	if of == nil {
 		return endpoints
 	}
@@ -138,7 +138,7 @@ type domainPart struct {
 
 // domains are those of all endpoints of a plan: first those that get load now, by their part of it, then the others in
 // order of priority.
-func domains(plan routing.Plan) []domainPart {
+func domains(planned plan.Plan) []domainPart {
 	var parts []domainPart
 	index := map[spiffeid.TrustDomain]int{}
 	add := func(td spiffeid.TrustDomain, load uint64) {
@@ -150,7 +150,7 @@ func domains(plan routing.Plan) []domainPart {
 		}
 		parts[i].load += load
 	}
-	for _, p := range plan.Priorities {
+	for _, p := range planned.Priorities {
 		for _, l := range p.Localities {
 			loaded, _ := split(p, l)
 			for _, e := range loaded {
@@ -158,7 +158,7 @@ func domains(plan routing.Plan) []domainPart {
 			}
 		}
 	}
-	for _, p := range plan.Priorities {
+	for _, p := range planned.Priorities {
 		for _, l := range p.Localities {
 			for _, e := range l.Endpoints {
 				add(e.ID.TrustDomain(), 0)

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
-	"github.com/ententehq/entente/routing"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 var (
@@ -21,20 +21,20 @@ var (
 
 // readEndpoints reads lines such as "1 eu/a healthy": the last byte of the address, the locality, the health. Those of region us
 // are of the other trust domain.
-func readEndpoints(t testing.TB, lines ...string) []routing.Endpoint {
+func readEndpoints(t testing.TB, lines ...string) []plan.Endpoint {
 	t.Helper()
-	var list []routing.Endpoint
+	var list []plan.Endpoint
 	for _, line := range lines {
 		fields := strings.Fields(line)
-		l, err := routing.ParseLocality(fields[1])
+		l, err := plan.ParseLocality(fields[1])
 		require.NoError(t, err)
-		e := routing.Endpoint{
-			Address: netip.MustParseAddrPort("10.0.0." + fields[0] + ":80"), Locality: l, ID: euID, Weight: 1, Trust: routing.TrustFresh,
+		e := plan.Endpoint{
+			Address: netip.MustParseAddrPort("10.0.0." + fields[0] + ":80"), Locality: l, ID: euID, Weight: 1, Trust: plan.TrustFresh,
 		}
 		if l.Region == "us" {
 			e.ID = usID
 		}
-		for _, h := range []routing.Health{routing.Healthy, routing.Degraded, routing.Unhealthy, routing.Draining} {
+		for _, h := range []plan.Health{plan.Healthy, plan.Degraded, plan.Unhealthy, plan.Draining} {
 			if h.String() == fields[2] {
 				e.Health = h
 			}
@@ -45,11 +45,11 @@ func readEndpoints(t testing.TB, lines ...string) []routing.Endpoint {
 	return list
 }
 
-func planFor(t testing.TB, caller string, lines ...string) routing.Plan {
+func planFor(t testing.TB, caller string, lines ...string) plan.Plan {
 	t.Helper()
-	at, err := routing.ParseLocality(caller)
+	at, err := plan.ParseLocality(caller)
 	require.NoError(t, err)
-	return routing.DefaultPolicy().Plan(at, readEndpoints(t, lines...))
+	return plan.DefaultPolicy().Plan(at, readEndpoints(t, lines...))
 }
 
 // transcript writes levels as text: a line a level, each locality with its percentage and the last bytes of its addresses.
@@ -113,11 +113,11 @@ func TestSpillIsAsFineAsTheWeights(t *testing.T) {
 }
 
 func TestSpillOfOneDomain(t *testing.T) {
-	plan := planFor(t, "eu/a", "1 eu/a healthy", "2 eu/a unhealthy", "3 us/a healthy", "4 us/b unhealthy")
-	require.Equal(t, "eu/a 70% [1], us/a 30% [3]", transcript(spill(plan, nil)))
-	require.Equal(t, "eu/a 100% [1]", transcript(spill(plan, inTrustDomain("eu.example.org"))))
-	require.Equal(t, "us/a 100% [3]", transcript(spill(plan, inTrustDomain("us.example.org"))))
-	parts := domains(plan)
+	planned := planFor(t, "eu/a", "1 eu/a healthy", "2 eu/a unhealthy", "3 us/a healthy", "4 us/b unhealthy")
+	require.Equal(t, "eu/a 70% [1], us/a 30% [3]", transcript(spill(planned, nil)))
+	require.Equal(t, "eu/a 100% [1]", transcript(spill(planned, inTrustDomain("eu.example.org"))))
+	require.Equal(t, "us/a 100% [3]", transcript(spill(planned, inTrustDomain("us.example.org"))))
+	parts := domains(planned)
 	require.Len(t, parts, 2)
 	require.Equal(t, home, parts[0].domain)
 	require.InDelta(t, 70.0/30, float64(parts[0].load)/float64(parts[1].load), 0.01)
@@ -125,33 +125,33 @@ func TestSpillOfOneDomain(t *testing.T) {
 
 // TestSpillObeysTheStrictestClient draws plans and holds what goes out against what clients insist on, and against the plan.
 func TestSpillObeysTheStrictestClient(t *testing.T) {
-	healths := []routing.Health{routing.Healthy, routing.Degraded, routing.Unhealthy, routing.Draining}
-	places := []routing.Locality{{Region: "eu", Zone: "a"}, {Region: "eu", Zone: "a", SubZone: "1"}, {Region: "eu", Zone: "b"}, {Region: "us", Zone: "a"}, {Region: "us", Zone: "b"}}
+	healths := []plan.Health{plan.Healthy, plan.Degraded, plan.Unhealthy, plan.Draining}
+	places := []plan.Locality{{Region: "eu", Zone: "a"}, {Region: "eu", Zone: "a", SubZone: "1"}, {Region: "eu", Zone: "b"}, {Region: "us", Zone: "a"}, {Region: "us", Zone: "b"}}
 	rapid.Check(t, func(t *rapid.T) {
-		var endpoints []routing.Endpoint
+		var endpoints []plan.Endpoint
 		for i := range rapid.IntRange(0, 40).Draw(t, "endpoints") {
-			e := routing.Endpoint{
+			e := plan.Endpoint{
 				Address: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 80), ID: euID,
 				Locality: rapid.SampledFrom(places).Draw(t, "locality"), Health: rapid.SampledFrom(healths).Draw(t, "health"),
-				Weight: rapid.Uint32Range(1, routing.MaxWeight).Draw(t, "weight"),
-				Trust:  rapid.SampledFrom([]routing.TrustState{routing.TrustFresh, routing.TrustStale, routing.TrustExpired}).Draw(t, "trust"),
+				Weight: rapid.Uint32Range(1, plan.MaxWeight).Draw(t, "weight"),
+				Trust:  rapid.SampledFrom([]plan.TrustState{plan.TrustFresh, plan.TrustStale, plan.TrustExpired}).Draw(t, "trust"),
 			}
 			endpoints = append(endpoints, e)
 		}
-		plan := routing.DefaultPolicy().Plan(rapid.SampledFrom(places).Draw(t, "caller"), endpoints)
-		levels := spill(plan, nil)
+		planned := plan.DefaultPolicy().Plan(rapid.SampledFrom(places).Draw(t, "caller"), endpoints)
+		levels := spill(planned, nil)
 		a := assignment("shop", levels, forGRPC)
 		if err := checkAssignment(a); err != nil {
 			t.Fatalf("%v: %v", err, a)
 		}
-		if err := checkAssignment(assignment("shop", unspilled(plan), forEnvoy)); err != nil {
+		if err := checkAssignment(assignment("shop", unspilled(planned), forEnvoy)); err != nil {
 			t.Fatalf("for Envoy: %v", err)
 		}
-		if (plan.Reason == "") != (len(levels) > 0) {
-			t.Fatalf("the plan says %q, and %d levels go out", plan.Reason, len(levels))
+		if (planned.Reason == "") != (len(levels) > 0) {
+			t.Fatalf("the plan says %q, and %d levels go out", planned.Reason, len(levels))
 		}
 		panics := false
-		for _, p := range plan.Priorities {
+		for _, p := range planned.Priorities {
 			panics = panics || p.Panic
 		}
 		sum := uint64(0)
@@ -161,7 +161,7 @@ func TestSpillObeysTheStrictestClient(t *testing.T) {
 					if !panics && !e.Health.Available() {
 						t.Fatalf("%s goes out, and is %s", e.Address, e.Health)
 					}
-					if e.Trust == routing.TrustExpired {
+					if e.Trust == plan.TrustExpired {
 						t.Fatalf("%s goes out, and cannot be verified", e.Address)
 					}
 				}

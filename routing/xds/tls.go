@@ -9,7 +9,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	"github.com/ententehq/entente/routing"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 // tlsSocket is the name of the transport socket that both kinds of client know.
@@ -20,9 +20,9 @@ const tlsSocket = "envoy.transport_sockets.tls"
 const nobodyPath = "/entente/nobody"
 
 // expected are the SPIFFE IDs of the endpoints of a plan that of picks (nil: of all), sorted, each once; never none.
-func expected(plan routing.Plan, home spiffeid.TrustDomain, of func(routing.Endpoint) bool) []string {
+func expected(planned plan.Plan, home spiffeid.TrustDomain, of func(plan.Endpoint) bool) []string {
 	var ids []string
-	for _, p := range plan.Priorities {
+	for _, p := range planned.Priorities {
 		for _, l := range p.Localities {
 			for _, e := range l.Endpoints {
 				if of == nil || of(e) {

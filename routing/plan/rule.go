@@ -1,4 +1,4 @@
-package routing
+package plan
 
 import (
 	"errors"
@@ -23,8 +23,8 @@ const (
 // ErrRule is returned for a rule that cannot be taken as it is.
 var ErrRule = errors.New("not a rule")
 
-// parseRule checks a rule whole.
-func parseRule(m *ententev1.RoutingRule) (*statev1.RoutingRule, error) {
+// ParseRule checks a rule whole.
+func ParseRule(m *ententev1.RoutingRule) (*statev1.RoutingRule, error) {
 	if m.GetService() != AllServices {
 		if err := CheckServiceName(m.GetService()); err != nil {
 			return nil, fmt.Errorf("%w: %w; a rule is for a service, or for %s, which is all", ErrRule, err, AllServices)
@@ -51,7 +51,7 @@ func parseRule(m *ententev1.RoutingRule) (*statev1.RoutingRule, error) {
 	for _, d := range m.GetDistribution() {
 		for _, place := range slices.Sorted(maps.Keys(d.GetTo())) {
 			if percent := d.GetTo()[place]; percent > 100 {
-				return nil, fmt.Errorf("%w: for %s: distribution from %s gives %s %d percent; give it 1 to 100, or leave it out", ErrRule, m.GetService(), clip(d.GetFrom()), clip(place), percent)
+				return nil, fmt.Errorf("%w: for %s: distribution from %s gives %s %d percent; give it 1 to 100, or leave it out", ErrRule, m.GetService(), Clip(d.GetFrom()), Clip(place), percent)
 			}
 		}
 		row.Distribution = append(row.Distribution, &statev1.DistributionRule{From: d.GetFrom(), To: d.GetTo()})
@@ -62,13 +62,13 @@ func parseRule(m *ententev1.RoutingRule) (*statev1.RoutingRule, error) {
 	if size := proto.Size(row); size > maxRuleBytes {
 		return nil, fmt.Errorf("%w: for %s: it has %d bytes, and %d are allowed; name fewer regions and places", ErrRule, m.GetService(), size, maxRuleBytes)
 	}
-	if _, err := NewPolicy(settingsFromRow(row)); err != nil {
+	if _, err := NewPolicy(SettingsFromRow(row)); err != nil {
 		return nil, fmt.Errorf("%w: for %s: %w", ErrRule, m.GetService(), err)
 	}
 	return row, nil
 }
 
-func settingsFromRow(r *statev1.RoutingRule) Settings {
+func SettingsFromRow(r *statev1.RoutingRule) Settings {
 	s := Settings{
 		OverprovisioningFactor: int(r.GetOverprovisioningFactor()), FailoverThreshold: int(r.GetFailoverThreshold()), Stale: StaleMode(r.GetStale()),
 	}
@@ -89,7 +89,7 @@ func settingsFromRow(r *statev1.RoutingRule) Settings {
 	return s
 }
 
-func ruleProto(service string, v *statev1.RoutingRule, revision uint64) *ententev1.RoutingRule {
+func RuleProto(service string, v *statev1.RoutingRule, revision uint64) *ententev1.RoutingRule {
 	m := &ententev1.RoutingRule{
 		Service: service, OverprovisioningFactor: v.OverprovisioningFactor, FailoverThreshold: v.FailoverThreshold,
 		PanicThreshold: v.PanicThreshold, Stale: v.GetStale(), UpdateTime: v.GetUpdateTime(), Revision: revision,
@@ -103,15 +103,15 @@ func ruleProto(service string, v *statev1.RoutingRule, revision uint64) *entente
 	return m
 }
 
-// hidden names the distributions of a rule that never count, since one before them is for all of the same callers.
-func hidden(service string, list []*statev1.DistributionRule) (out []string) {
+// UnreachableDistributions names the distributions of a rule that never count, since one before them is for all of the same callers.
+func UnreachableDistributions(service string, list []*statev1.DistributionRule) (out []string) {
 	var before []Locality
 	for _, d := range list {
 		from, err := ParsePattern(d.GetFrom())
 		if err != nil {
 			continue // it was parsed before
 		}
-		if i := slices.IndexFunc(before, from.within); i >= 0 {
+		if i := slices.IndexFunc(before, from.Within); i >= 0 {
 			out = append(out, fmt.Sprintf("the rule for %s has a distribution from %s that never counts: the one from %s stands before it",
 				service, patternText(from), patternText(before[i])))
 		}
@@ -120,9 +120,9 @@ func hidden(service string, list []*statev1.DistributionRule) (out []string) {
 	return out
 }
 
-// under returns the settings with a rule laid over them. What the rule says of a region or place replaces what was said of the
+// Overlay returns the settings with a rule laid over them. What the rule says of a region or place replaces what was said of the
 // same one; of others it stays, behind what the rule says.
-func (s Settings) under(rule Settings) Settings {
+func (s Settings) Overlay(rule Settings) Settings {
 	if rule.OverprovisioningFactor != 0 || rule.FailoverThreshold != 0 {
 		s.OverprovisioningFactor, s.FailoverThreshold = rule.OverprovisioningFactor, rule.FailoverThreshold
 	}

@@ -1,4 +1,4 @@
-package routing
+package plan
 
 import (
 	"errors"
@@ -10,21 +10,21 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// ErrSupposition is returned for what cannot be read as a supposition.
-var ErrSupposition = errors.New("not a supposition")
+// ErrScenario is returned for what cannot be read as a supposition.
+var ErrScenario = errors.New("not a supposition")
 
 const (
-	// maxSuppositions bounds what each instance is compared with.
-	maxSuppositions = 64
+	// maxAssumptions bounds what each instance is compared with.
+	maxAssumptions = 64
 	// domainSubject begins the subject of a supposition about a trust domain, as no locality and no address does.
 	domainSubject = "domain:"
 )
 
-// Supposition is one thing that is imagined: of the instances in a place, in a trust domain, or at an address.
-type Supposition struct {
+// Assumption is one thing that is imagined: of the instances in a place, in a trust domain, or at an address.
+type Assumption struct {
 	text string
-	// about says which instances it is about.
-	about func(Endpoint) bool
+	// matches says which instances it is about.
+	matches func(Endpoint) bool
 	// percent of the instances in each locality are down; 0: all of them are as health and trust say.
 	percent int
 	health  Health     // 0: as it is
@@ -32,26 +32,26 @@ type Supposition struct {
 }
 
 // String returns the supposition as it was written.
-func (s Supposition) String() string { return s.text }
+func (s Assumption) String() string { return s.text }
 
-// ParseSupposition reads SUBJECT=STATE: PLACE=down, PLACE=PERCENT%, domain:NAME=TRUST or IP:PORT=HEALTH.
-func ParseSupposition(text string) (Supposition, error) {
+// ParseAssumption reads SUBJECT=STATE: PLACE=down, PLACE=PERCENT%, domain:NAME=TRUST or IP:PORT=HEALTH.
+func ParseAssumption(text string) (Assumption, error) {
 	subject, state, ok := strings.Cut(text, "=")
 	if !ok {
-		return Supposition{}, fmt.Errorf("%w: %q: write PLACE=down, PLACE=40%%, domain:NAME=expired or IP:PORT=unhealthy", ErrSupposition, clip(text))
+		return Assumption{}, fmt.Errorf("%w: %q: write PLACE=down, PLACE=40%%, domain:NAME=expired or IP:PORT=unhealthy", ErrScenario, Clip(text))
 	}
-	s := Supposition{text: text}
+	s := Assumption{text: text}
 	if name, ok := strings.CutPrefix(subject, domainSubject); ok {
 		td, err := spiffeid.TrustDomainFromString(name)
 		if err != nil || td.Name() != name {
-			return s, fmt.Errorf("%w: %q names no trust domain", ErrSupposition, clip(text))
+			return s, fmt.Errorf("%w: %q names no trust domain", ErrScenario, Clip(text))
 		}
-		s.about = func(e Endpoint) bool { return e.ID.TrustDomain() == td }
+		s.matches = func(e Endpoint) bool { return e.ID.TrustDomain() == td }
 		trust, known := map[string]TrustState{
 			"fresh": TrustFresh, "stale": TrustStale, "expired": TrustExpired, "suspended": TrustSuspended,
 		}[state]
 		if !known {
-			return s, fmt.Errorf("%w: %q: a trust domain is supposed to be fresh, stale, expired or suspended", ErrSupposition, clip(text))
+			return s, fmt.Errorf("%w: %q: a trust domain is supposed to be fresh, stale, expired or suspended", ErrScenario, Clip(text))
 		}
 		s.trust = trust
 		return s, nil
@@ -62,29 +62,29 @@ func ParseSupposition(text string) (Supposition, error) {
 	return s.ofPlace(subject, state)
 }
 
-func (s Supposition) ofAddress(subject, state string) (Supposition, error) {
+func (s Assumption) ofAddress(subject, state string) (Assumption, error) {
 	address, err := ParseAddress(subject)
 	if err != nil {
 		return s, err
 	}
-	s.about = func(e Endpoint) bool { return e.Address == address }
+	s.matches = func(e Endpoint) bool { return e.Address == address }
 	for _, health := range []Health{Healthy, Degraded, Unhealthy, Draining} {
 		if state == health.String() {
 			s.health = health
 			return s, nil
 		}
 	}
-	return s, fmt.Errorf("%w: %q: an instance is supposed to be healthy, degraded, unhealthy or draining", ErrSupposition, clip(s.text))
+	return s, fmt.Errorf("%w: %q: an instance is supposed to be healthy, degraded, unhealthy or draining", ErrScenario, Clip(s.text))
 }
 
-func (s Supposition) ofPlace(subject, state string) (Supposition, error) {
+func (s Assumption) ofPlace(subject, state string) (Assumption, error) {
 	place, err := ParseLocality(subject)
 	if err != nil {
 		return s, err
 	}
-	s.about = func(e Endpoint) bool { return e.Locality.within(place) }
+	s.matches = func(e Endpoint) bool { return e.Locality.Within(place) }
 	if place.Zone == "" { // people call a zone by its name alone
-		s.about = func(e Endpoint) bool { return e.Locality.Region == place.Region || e.Locality.Zone == place.Region }
+		s.matches = func(e Endpoint) bool { return e.Locality.Region == place.Region || e.Locality.Zone == place.Region }
 	}
 	s.health = Unhealthy
 	if state == "down" {
@@ -93,16 +93,16 @@ func (s Supposition) ofPlace(subject, state string) (Supposition, error) {
 	number, ok := strings.CutSuffix(state, "%")
 	percent, err := strconv.Atoi(number)
 	if !ok || err != nil || percent < 1 || percent > 100 || strconv.Itoa(percent) != number {
-		return s, fmt.Errorf("%w: %q: a place is supposed to be down, or 1%% to 100%% of it", ErrSupposition, clip(s.text))
+		return s, fmt.Errorf("%w: %q: a place is supposed to be down, or 1%% to 100%% of it", ErrScenario, Clip(s.text))
 	}
 	s.percent = percent
 	return s, nil
 }
 
-// Suppose returns the endpoints as they are in what is imagined, in their order, and the suppositions that are about none of
+// ApplyScenario returns the endpoints as they are in what is imagined, in their order, and the suppositions that are about none of
 // them. It is a pure function, and changes nothing of what it is given. Of two suppositions about the health of one endpoint,
 // or its trust, the later one counts. Of a locality that is down in part, the first endpoints are, by address, and their number is rounded up.
-func Suppose(endpoints []Endpoint, suppositions []Supposition) (out []Endpoint, unmatched []Supposition) {
+func ApplyScenario(endpoints []Endpoint, suppositions []Assumption) (out []Endpoint, unmatched []Assumption) {
 	out = slices.Clone(endpoints)
 	order := make([]int, len(out))
 	for i := range order {
@@ -112,7 +112,7 @@ func Suppose(endpoints []Endpoint, suppositions []Supposition) (out []Endpoint, 
 	for _, s := range suppositions {
 		places := make(map[Locality]int)
 		for _, e := range out {
-			if s.about(e) {
+			if s.matches(e) {
 				places[e.Locality]++
 			}
 		}
@@ -127,7 +127,7 @@ func Suppose(endpoints []Endpoint, suppositions []Supposition) (out []Endpoint, 
 		}
 		for _, i := range order {
 			e := &out[i]
-			if !s.about(*e) || places[e.Locality] == 0 {
+			if !s.matches(*e) || places[e.Locality] == 0 {
 				continue
 			}
 			places[e.Locality]--
@@ -142,8 +142,8 @@ func Suppose(endpoints []Endpoint, suppositions []Supposition) (out []Endpoint, 
 	return out, unmatched
 }
 
-// Carried says what of the requests of all callers goes where.
-type Carried struct {
+// LoadDistribution says what of the requests of all callers goes where.
+type LoadDistribution struct {
 	// Regions has percentages, by region; with Nowhere they add up to 100, unless there is no caller.
 	Regions map[string]uint32
 	Nowhere uint32
@@ -151,13 +151,13 @@ type Carried struct {
 	Available map[string]uint32
 }
 
-// Carry sends the requests of the callers in all localities that have endpoints by the plans of each. The callers of a
+// DistributeLoad sends the requests of the callers in all localities that have endpoints by the plans of each. The callers of a
 // locality are taken to be as many as the weights of its endpoints, whatever their health: who runs a third of a service in a
 // zone has a third of its callers there.
-func (p *Policy) Carry(endpoints []Endpoint) Carried {
+func (p *Policy) DistributeLoad(endpoints []Endpoint) LoadDistribution {
 	callers := make(map[Locality]uint64)
 	sums := make(map[string]uint64)
-	out := Carried{Regions: make(map[string]uint32), Available: make(map[string]uint32)}
+	out := LoadDistribution{Regions: make(map[string]uint32), Available: make(map[string]uint32)}
 	for _, e := range endpoints {
 		sums[e.Locality.Region] += 0
 		if !e.Outranked { // what stands at its address is counted
@@ -199,14 +199,14 @@ func (p *Policy) Carry(endpoints []Endpoint) Carried {
 	return out
 }
 
-// parseSuppositions reads all of a request.
-func parseSuppositions(texts []string) ([]Supposition, error) {
-	if len(texts) > maxSuppositions {
-		return nil, fmt.Errorf("%w: there are %d; %d are allowed", ErrSupposition, len(texts), maxSuppositions)
+// ParseScenario reads all of a request.
+func ParseScenario(texts []string) ([]Assumption, error) {
+	if len(texts) > maxAssumptions {
+		return nil, fmt.Errorf("%w: there are %d; %d are allowed", ErrScenario, len(texts), maxAssumptions)
 	}
-	out := make([]Supposition, 0, len(texts))
+	out := make([]Assumption, 0, len(texts))
 	for _, text := range texts {
-		s, err := ParseSupposition(text)
+		s, err := ParseAssumption(text)
 		if err != nil {
 			return nil, err
 		}

@@ -1,4 +1,4 @@
-package routing
+package plan
 
 import (
 	"fmt"
@@ -122,7 +122,7 @@ func NewPolicy(s Settings) (*Policy, error) {
 	case StaleDemote, StaleKeep, StaleDrop:
 		p.stale = s.Stale
 	default:
-		return nil, fmt.Errorf("stale is %q; write demote, keep or drop", clip(string(s.Stale)))
+		return nil, fmt.Errorf("stale is %q; write demote, keep or drop", Clip(string(s.Stale)))
 	}
 	if len(s.Failover) > maxRules || len(s.Distribution) > maxRules {
 		return nil, fmt.Errorf("there are %d failover and %d distribution rules; %d of each are allowed", len(s.Failover), len(s.Distribution), maxRules)
@@ -141,7 +141,7 @@ func failoverRules(settings []FailoverSetting) (map[string][]string, error) {
 	rules := make(map[string][]string, len(settings))
 	for _, f := range settings {
 		if err := checkSegment(f.From); err != nil {
-			return nil, fmt.Errorf("failover from %q: the region %w", clip(f.From), err)
+			return nil, fmt.Errorf("failover from %q: the region %w", Clip(f.From), err)
 		}
 		if _, twice := rules[f.From]; twice {
 			return nil, fmt.Errorf("failover from %s is given twice; put its regions into one list", f.From)
@@ -151,7 +151,7 @@ func failoverRules(settings []FailoverSetting) (map[string][]string, error) {
 		}
 		for i, to := range f.To {
 			if err := checkSegment(to); err != nil {
-				return nil, fmt.Errorf("failover from %s to %q: the region %w", f.From, clip(to), err)
+				return nil, fmt.Errorf("failover from %s to %q: the region %w", f.From, Clip(to), err)
 			}
 			if to == f.From {
 				return nil, fmt.Errorf("failover from %s leads to itself; a caller's own region always comes first", f.From)
@@ -170,7 +170,7 @@ func distributionRules(settings []DistributionSetting) ([]distribution, error) {
 	for _, d := range settings {
 		from, err := ParsePattern(d.From)
 		if err != nil {
-			return nil, fmt.Errorf("distribution from %q: %w", clip(d.From), err)
+			return nil, fmt.Errorf("distribution from %q: %w", Clip(d.From), err)
 		}
 		if slices.ContainsFunc(rules, func(r distribution) bool { return r.from == from }) {
 			return nil, fmt.Errorf("distribution from %s is given twice; the second would never count", patternText(from))
@@ -183,14 +183,14 @@ func distributionRules(settings []DistributionSetting) ([]distribution, error) {
 		for _, text := range slices.Sorted(maps.Keys(d.To)) {
 			place, err := ParsePattern(text)
 			if err != nil {
-				return nil, fmt.Errorf("distribution from %s to %q: %w", patternText(from), clip(text), err)
+				return nil, fmt.Errorf("distribution from %s to %q: %w", patternText(from), Clip(text), err)
 			}
 			percent := d.To[text]
 			if percent < 1 || percent > 100 {
 				return nil, fmt.Errorf("distribution from %s gives %s %d percent; give it 1 to 100, or leave it out", patternText(from), patternText(place), percent)
 			}
 			for _, other := range rule.targets {
-				if place.within(other.place) || other.place.within(place) {
+				if place.Within(other.place) || other.place.Within(place) {
 					return nil, fmt.Errorf("distribution from %s: %s and %s overlap, so that it is open which percentage counts", patternText(from), patternText(other.place), patternText(place))
 				}
 			}
@@ -208,7 +208,7 @@ func distributionRules(settings []DistributionSetting) ([]distribution, error) {
 // distributionFor returns the rule for callers in a locality, if there is one.
 func (p *Policy) distributionFor(caller Locality) (distribution, bool) {
 	for _, d := range p.distribution {
-		if caller.within(d.from) {
+		if caller.Within(d.from) {
 			return d, true
 		}
 	}

@@ -1,4 +1,4 @@
-package routing
+package plan
 
 import (
 	"net/netip"
@@ -38,10 +38,10 @@ func TestSuppose(t *testing.T) {
 		"asia=down": "h h h h h h without asia=down",
 	} {
 		t.Run(suppose, func(t *testing.T) {
-			suppositions, err := parseSuppositions(strings.Fields(suppose))
+			suppositions, err := ParseScenario(strings.Fields(suppose))
 			require.NoError(t, err)
 			before := given()
-			list, unmatched := Suppose(before, suppositions)
+			list, unmatched := ApplyScenario(before, suppositions)
 			require.Equal(t, given(), before, "what is given is left alone")
 			var got []string
 			for _, e := range list {
@@ -74,10 +74,10 @@ func TestBadSuppositions(t *testing.T) {
 		"10.0.0.1:80=down":            `healthy, degraded, unhealthy or draining`,
 		"shop.example.org:80=healthy": `shop.example.org`,
 	} {
-		_, err := ParseSupposition(text)
+		_, err := ParseAssumption(text)
 		require.ErrorContains(t, err, want, text)
 	}
-	_, err := parseSuppositions(make([]string, maxSuppositions+1))
+	_, err := ParseScenario(make([]string, maxAssumptions+1))
 	require.EqualError(t, err, "not a supposition: there are 65; 64 are allowed")
 }
 
@@ -86,10 +86,10 @@ func TestCarryLaws(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p, given := drawPolicy(t), drawEndpoints(t)
 		texts := rapid.SliceOfN(rapid.SampledFrom([]string{"a=down", "b=30%", "a/b=70%", "domain:eu.example.org=expired", "domain:us.example.org=stale"}), 0, 4).Draw(t, "suppose")
-		suppositions, err := parseSuppositions(texts)
+		suppositions, err := ParseScenario(texts)
 		require.NoError(t, err)
-		imagined, _ := Suppose(given, suppositions)
-		carried := p.Carry(imagined)
+		imagined, _ := ApplyScenario(given, suppositions)
+		carried := p.DistributeLoad(imagined)
 		trusted := make(map[string]bool)
 		for _, e := range imagined {
 			trusted[e.Locality.Region] = trusted[e.Locality.Region] || e.Trust.refusal(e.ID.TrustDomain()) == ""
@@ -113,7 +113,7 @@ func TestCarryCountsWhatIsOffered(t *testing.T) {
 		"10.0.0.5 us/a healthy stale", "10.0.0.4 us/b degraded")
 	list[2].Expired = true
 	for mode, want := range map[StaleMode]uint32{StaleDemote: 2, StaleDrop: 1} {
-		carried := policy(t, Settings{Stale: mode}).Carry(list)
+		carried := policy(t, Settings{Stale: mode}).DistributeLoad(list)
 		require.Equal(t, map[string]uint32{"eu": 1, "us": want}, carried.Available, mode)
 	}
 }
@@ -122,5 +122,5 @@ func TestCarryCountsWhatIsOffered(t *testing.T) {
 func TestCarryCountsCallersOnce(t *testing.T) {
 	list := endpoints(t, "10.0.0.1 eu/a healthy", "10.0.0.1 eu/a healthy", "10.0.0.2 us/a healthy")
 	list[1].Outranked = true
-	require.Equal(t, map[string]uint32{"eu": 50, "us": 50}, DefaultPolicy().Carry(list).Regions)
+	require.Equal(t, map[string]uint32{"eu": 50, "us": 50}, DefaultPolicy().DistributeLoad(list).Regions)
 }

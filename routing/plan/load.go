@@ -1,4 +1,4 @@
-package routing
+package plan
 
 // tally counts the endpoints of one priority by health.
 type tally struct {

@@ -1,19 +1,19 @@
-package routing
+package plan
 
 import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
 
-// cohortMessages are what hints say of the endpoints of a cohort. All hints share them; nobody changes them.
-type cohortMessages struct {
+// hintMessages are what hints say of the endpoints of a cohort. All hints share them; nobody changes them.
+type hintMessages struct {
 	locality *ententev1.Locality
 	// all are what is offered in a panic, available what is offered otherwise, and unavailable says why the others are not.
 	all, available []*ententev1.HintEndpoint
 	unavailable    []*ententev1.HintExclusion
 }
 
-// said returns the messages of a cohort, which are made once.
-func (c *cohort) said() *cohortMessages {
+// hintMessages returns the messages of a cohort, which are made once.
+func (c *endpointGroup) hintMessages() *hintMessages {
 	c.once.Do(func() {
 		m := &c.messages
 		m.locality = c.locality.Proto()
@@ -43,7 +43,7 @@ func (plan Plan) Hint(service string, caller Locality, revision uint64) *entente
 	for _, p := range plan.Priorities {
 		for _, l := range p.Localities {
 			if !p.Panic {
-				out += len(l.of.said().unavailable)
+				out += len(l.group.hintMessages().unavailable)
 			}
 		}
 	}
@@ -55,7 +55,7 @@ func (plan Plan) Hint(service string, caller Locality, revision uint64) *entente
 	for i, p := range plan.Priorities {
 		priority := &ententev1.HintPriority{Priority: uint32(i), Load: p.Load, DegradedLoad: p.DegradedLoad, Panic: p.Panic}
 		for _, l := range p.Localities {
-			said := l.of.said()
+			said := l.group.hintMessages()
 			offered := said.available
 			if p.Panic {
 				offered = said.all
@@ -78,7 +78,7 @@ func (plan Plan) Hint(service string, caller Locality, revision uint64) *entente
 
 // refusals returns the messages of what a plan excludes. Those of what is offered to nobody are made once.
 func (p Plan) refusals() []*ententev1.HintExclusion {
-	a := p.arranged
+	a := p.arrangement
 	if len(p.Excluded) > len(a.excluded) { // a distribution rule leaves out more
 		return exclusions(p.Excluded)
 	}

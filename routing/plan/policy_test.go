@@ -1,4 +1,4 @@
-package routing
+package plan
 
 import (
 	"fmt"
@@ -92,7 +92,7 @@ func TestFirstFaultOfARule(t *testing.T) {
 		"gives a 101 percent":          {Service: "shop", Distribution: []*ententev1.DistributionRule{{From: "eu", To: far}}},
 	} {
 		for range 20 {
-			_, err := parseRule(rule)
+			_, err := ParseRule(rule)
 			require.ErrorContains(t, err, want)
 		}
 	}
@@ -108,10 +108,10 @@ func TestLargeRule(t *testing.T) {
 		}
 		list = append(list, &ententev1.DistributionRule{From: fmt.Sprintf("region-%d", n), To: to})
 	}
-	_, err := parseRule(&ententev1.RoutingRule{Service: "shop", Distribution: list})
+	_, err := ParseRule(&ententev1.RoutingRule{Service: "shop", Distribution: list})
 	require.ErrorIs(t, err, ErrRule)
 	require.ErrorContains(t, err, "32768 are allowed; name fewer regions and places")
-	_, err = parseRule(&ententev1.RoutingRule{Service: "shop", Distribution: list[:100]})
+	_, err = ParseRule(&ententev1.RoutingRule{Service: "shop", Distribution: list[:100]})
 	require.NoError(t, err)
 }
 
@@ -123,16 +123,16 @@ func TestHiddenDistribution(t *testing.T) {
 		}
 		return list
 	}
-	require.Empty(t, hidden("shop", from("eu/a/1", "eu/a", "eu/b", "eu", "us", "*")))
+	require.Empty(t, UnreachableDistributions("shop", from("eu/a/1", "eu/a", "eu/b", "eu", "us", "*")))
 	require.Equal(t, []string{
 		"the rule for shop has a distribution from eu/a that never counts: the one from eu stands before it",
 		"the rule for shop has a distribution from ap that never counts: the one from * stands before it",
-	}, hidden("shop", from("eu/*", "eu/a", "*", "ap")))
+	}, UnreachableDistributions("shop", from("eu/*", "eu/a", "*", "ap")))
 }
 
 // What a rule says of a place replaces what was said of it before, however either writes it.
 func TestRuleOverTheSamePlace(t *testing.T) {
 	to := map[string]int{"*": 100}
-	got := Settings{Distribution: []DistributionSetting{{"eu", to}, {"us", to}, {"*", to}}}.under(Settings{Distribution: []DistributionSetting{{"ap", to}, {"eu/*", to}}})
+	got := Settings{Distribution: []DistributionSetting{{"eu", to}, {"us", to}, {"*", to}}}.Overlay(Settings{Distribution: []DistributionSetting{{"ap", to}, {"eu/*", to}}})
 	require.Equal(t, []DistributionSetting{{"ap", to}, {"eu/*", to}, {"us", to}, {"*", to}}, got.Distribution)
 }

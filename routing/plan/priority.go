@@ -1,4 +1,4 @@
-package routing
+package plan
 
 import (
 	"cmp"
@@ -41,10 +41,10 @@ type Exclusion struct {
 }
 
 // prioritize orders what was admitted into priorities without gaps, the nearest first, each split by locality.
-func (a *Arrangement) prioritize(caller Locality) [][]group {
+func (a *Arrangement) prioritize(caller Locality) [][]weightedGroup {
 	type placed struct {
 		rank int
-		group
+		weightedGroup
 	}
 	// behind is above every base, so that the worst fresh instance stands before the best stale one.
 	behind := baseForeign + maxRules + 1
@@ -54,14 +54,14 @@ func (a *Arrangement) prioritize(caller Locality) [][]group {
 		if c.stale {
 			rank += behind
 		}
-		order[i] = placed{rank, group{c, c.weight}}
+		order[i] = placed{rank, weightedGroup{c, c.weight}}
 	}
 	slices.SortStableFunc(order, func(a, b placed) int { return cmp.Compare(a.rank, b.rank) })
-	groups := make([]group, len(order))
-	var priorities [][]group
+	groups := make([]weightedGroup, len(order))
+	var priorities [][]weightedGroup
 	begin := 0
 	for i, p := range order {
-		groups[i] = p.group
+		groups[i] = p.weightedGroup
 		if i+1 == len(order) || order[i+1].rank != p.rank {
 			priorities = append(priorities, groups[begin:i+1:i+1])
 			begin = i + 1
@@ -76,13 +76,13 @@ const distributionUnit = 1 << 20
 
 // distribute puts all that a rule names into one priority, weighted by the rule. Where a target holds several
 // localities, they share its weight by their own weights. The second result is what the rule leaves out, by locality.
-func (a *Arrangement) distribute(d distribution, caller Locality) ([][]group, []Exclusion) {
-	var groups []group
+func (a *Arrangement) distribute(d distribution, caller Locality) ([][]weightedGroup, []Exclusion) {
+	var groups []weightedGroup
 	var targets []int // of each group
 	var out []Exclusion
 	sums := make([]uint64, len(d.targets))
 	for _, c := range a.places {
-		n := slices.IndexFunc(d.targets, func(t target) bool { return c.locality.within(t.place) })
+		n := slices.IndexFunc(d.targets, func(t target) bool { return c.locality.Within(t.place) })
 		if n < 0 {
 			reason := fmt.Sprintf("the distribution rule for callers in %s gives nothing to %s", caller, c.locality)
 			out = slices.Grow(out, len(c.endpoints))
@@ -91,7 +91,7 @@ func (a *Arrangement) distribute(d distribution, caller Locality) ([][]group, []
 			}
 			continue
 		}
-		groups, targets = append(groups, group{c, c.weight}), append(targets, n)
+		groups, targets = append(groups, weightedGroup{c, c.weight}), append(targets, n)
 		sums[n] += c.weight
 	}
 	if len(groups) == 0 {
@@ -101,5 +101,5 @@ func (a *Arrangement) distribute(d distribution, caller Locality) ([][]group, []
 		n := targets[i]
 		groups[i].weight = max(1, d.targets[n].percent*distributionUnit*groups[i].weight/sums[n])
 	}
-	return [][]group{groups}, out
+	return [][]weightedGroup{groups}, out
 }

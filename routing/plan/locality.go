@@ -1,4 +1,4 @@
-package routing
+package plan
 
 import (
 	"cmp"
@@ -27,7 +27,7 @@ type Locality struct {
 func ParseLocality(text string) (Locality, error) {
 	parts := strings.Split(text, "/")
 	if len(parts) > 3 {
-		return Locality{}, fmt.Errorf("%w: %q has %d parts; write REGION, REGION/ZONE or REGION/ZONE/SUB-ZONE", ErrLocality, clip(text), len(parts))
+		return Locality{}, fmt.Errorf("%w: %q has %d parts; write REGION, REGION/ZONE or REGION/ZONE/SUB-ZONE", ErrLocality, Clip(text), len(parts))
 	}
 	var l Locality
 	for i, into := range []*string{&l.Region, &l.Zone, &l.SubZone} {
@@ -35,7 +35,7 @@ func ParseLocality(text string) (Locality, error) {
 			break
 		}
 		if err := checkSegment(parts[i]); err != nil {
-			return Locality{}, fmt.Errorf("%w: %q: the %s %w", ErrLocality, clip(text), levelNames[i], err)
+			return Locality{}, fmt.Errorf("%w: %q: the %s %w", ErrLocality, Clip(text), levelNames[i], err)
 		}
 		*into = parts[i]
 	}
@@ -44,8 +44,8 @@ func ParseLocality(text string) (Locality, error) {
 
 var levelNames = [...]string{"region", "zone", "sub-zone"}
 
-// localityFrom reads the message of the API. Absent is an error, as is a zone without a region.
-func localityFrom(m *ententev1.Locality) (Locality, error) {
+// LocalityFromProto reads the message of the API. Absent is an error, as is a zone without a region.
+func LocalityFromProto(m *ententev1.Locality) (Locality, error) {
 	text := m.GetRegion()
 	if m.GetZone() != "" || m.GetSubZone() != "" {
 		text += "/" + m.GetZone()
@@ -58,7 +58,7 @@ func localityFrom(m *ententev1.Locality) (Locality, error) {
 	}
 	// A slash within a field would shift the levels.
 	if strings.Contains(m.GetRegion()+m.GetZone()+m.GetSubZone(), "/") {
-		return Locality{}, fmt.Errorf("%w: %q: a slash stands inside of a part", ErrLocality, clip(text))
+		return Locality{}, fmt.Errorf("%w: %q: a slash stands inside of a part", ErrLocality, Clip(text))
 	}
 	return ParseLocality(text)
 }
@@ -84,8 +84,8 @@ func (l Locality) Compare(o Locality) int {
 	return cmp.Or(cmp.Compare(l.Region, o.Region), cmp.Compare(l.Zone, o.Zone), cmp.Compare(l.SubZone, o.SubZone))
 }
 
-// within says whether l lies in the place that o names; o may be less precise.
-func (l Locality) within(o Locality) bool {
+// Within says whether l lies in the place that o names; o may be less precise.
+func (l Locality) Within(o Locality) bool {
 	return (o.Region == "" || l.Region == o.Region) && (o.Zone == "" || l.Zone == o.Zone) && (o.SubZone == "" || l.SubZone == o.SubZone)
 }
 
@@ -126,8 +126,8 @@ func checkSegment(s string) error {
 	return nil
 }
 
-// clip keeps what is quoted in an error short, whoever sent it.
-func clip(s string) string {
+// Clip keeps what is quoted in an error short, whoever sent it.
+func Clip(s string) string {
 	const most = 80
 	if len(s) <= most {
 		return s

@@ -1,4 +1,4 @@
-package routing
+package plan
 
 import (
 	"cmp"
@@ -17,17 +17,17 @@ type Arrangement struct {
 	// all is how many endpoints were given, and admitted how many of them are not in excluded.
 	all, admitted int
 	// ranked are what a distance is given to: localities, and if stale trust is demoted, the fresh and the stale part of each.
-	ranked []*cohort
+	ranked []*endpointGroup
 	// places are whole localities, of which distribution rules speak.
-	places   []*cohort
+	places   []*endpointGroup
 	excluded []Exclusion // in order of address
 
 	once    sync.Once
 	refused []*ententev1.HintExclusion // the messages of excluded
 }
 
-// cohort is the endpoints of one locality that plans never separate.
-type cohort struct {
+// endpointGroup is the endpoints of one locality that plans never separate.
+type endpointGroup struct {
 	locality Locality
 	// stale says that all of them have stale trust, for which they are demoted.
 	stale     bool
@@ -37,12 +37,12 @@ type cohort struct {
 	weight, healthyWeight, degradedWeight uint64
 
 	once     sync.Once
-	messages cohortMessages
+	messages hintMessages
 }
 
-// group is a cohort in a priority.
-type group struct {
-	*cohort
+// weightedGroup is a cohort in a priority.
+type weightedGroup struct {
+	*endpointGroup
 	// weight is the locality's among those of its priority: the sum of its endpoints' weights, as in Istio, unless a
 	// distribution rule sets it.
 	weight uint64
@@ -51,21 +51,21 @@ type group struct {
 // Arrange sorts out what does not depend on the caller. It is a pure function: the same endpoints, in whatever order, make the
 // same plans.
 func (p *Policy) Arrange(endpoints []Endpoint) *Arrangement {
-	if !slices.IsSortedFunc(endpoints, inOrder) {
+	if !slices.IsSortedFunc(endpoints, CompareEndpoints) {
 		endpoints = slices.Clone(endpoints)
-		slices.SortFunc(endpoints, inOrder)
+		slices.SortFunc(endpoints, CompareEndpoints)
 	}
 	a := &Arrangement{policy: p, all: len(endpoints)}
 	var in []*Endpoint
 	in, a.excluded = p.admit(endpoints)
 	a.admitted = len(in)
 	demoted := p.stale == StaleDemote && slices.ContainsFunc(in, func(e *Endpoint) bool { return e.Trust == TrustStale })
-	a.ranked = cohorts(in, demoted)
+	a.ranked = groupEndpoints(in, demoted)
 	switch {
 	case !demoted:
 		a.places = a.ranked
 	case len(p.distribution) > 0:
-		a.places = cohorts(in, false)
+		a.places = groupEndpoints(in, false)
 	}
 	return a
 }
@@ -97,15 +97,15 @@ func (p *Policy) admit(endpoints []Endpoint) (in []*Endpoint, out []Exclusion) {
 	return in, out
 }
 
-// cohorts gathers endpoints by locality, the fresh and the stale of each apart if that matters. The result is in order of
+// groupEndpoints gathers endpoints by locality, the fresh and the stale of each apart if that matters. The result is in order of
 // locality, fresh before stale.
-func cohorts(endpoints []*Endpoint, apart bool) []*cohort {
+func groupEndpoints(endpoints []*Endpoint, apart bool) []*endpointGroup {
 	type kind struct {
 		locality Locality
 		stale    bool
 	}
 	known := make(map[kind]int)
-	var list []*cohort
+	var list []*endpointGroup
 	of := make([]int, len(endpoints))
 	for i, e := range endpoints {
 		key := kind{e.Locality, apart && e.Trust == TrustStale}
@@ -113,7 +113,7 @@ func cohorts(endpoints []*Endpoint, apart bool) []*cohort {
 		if !ok {
 			n = len(list)
 			known[key] = n
-			list = append(list, &cohort{locality: key.locality, stale: key.stale})
+			list = append(list, &endpointGroup{locality: key.locality, stale: key.stale})
 		}
 		of[i] = n
 		list[n].add(e)
@@ -127,14 +127,14 @@ func cohorts(endpoints []*Endpoint, apart bool) []*cohort {
 		c := list[of[i]]
 		c.endpoints = append(c.endpoints, *e)
 	}
-	slices.SortFunc(list, func(a, b *cohort) int {
+	slices.SortFunc(list, func(a, b *endpointGroup) int {
 		return cmp.Or(a.locality.Compare(b.locality), compareBool(a.stale, b.stale))
 	})
 	return list
 }
 
 // add counts an endpoint.
-func (c *cohort) add(e *Endpoint) {
+func (c *endpointGroup) add(e *Endpoint) {
 	c.total++
 	c.weight += uint64(e.Weight)
 	switch e.Health {

@@ -1,4 +1,4 @@
-package routing
+package plan
 
 import (
 	"strings"
@@ -90,7 +90,7 @@ func FuzzParseText(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		if l, err := ParseLocality(text); err == nil {
 			require.Equal(t, text, l.String())
-			again, err := localityFrom(l.Proto())
+			again, err := LocalityFromProto(l.Proto())
 			require.NoError(t, err)
 			require.Equal(t, l, again)
 		} else {

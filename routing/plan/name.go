@@ -1,4 +1,4 @@
-package routing
+package plan
 
 import (
 	"errors"
@@ -23,7 +23,7 @@ func CheckServiceName(name string) error {
 		return fmt.Errorf("%w: it is empty", ErrServiceName)
 	}
 	if len(name) > maxServiceName {
-		return fmt.Errorf("%w: %q has %d bytes; %d are allowed", ErrServiceName, clip(name), len(name), maxServiceName)
+		return fmt.Errorf("%w: %q has %d bytes; %d are allowed", ErrServiceName, Clip(name), len(name), maxServiceName)
 	}
 	for i := range len(name) {
 		c := name[i]
@@ -31,7 +31,7 @@ func CheckServiceName(name string) error {
 		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
 		case (c == '-' || c == '_' || c == '.') && i > 0 && i < len(name)-1:
 		default:
-			return fmt.Errorf("%w: %q has %q at byte %d; small letters, digits, '-', '_' and '.' are allowed, a letter or digit first and last", ErrServiceName, clip(name), c, i+1)
+			return fmt.Errorf("%w: %q has %q at byte %d; small letters, digits, '-', '_' and '.' are allowed, a letter or digit first and last", ErrServiceName, Clip(name), c, i+1)
 		}
 	}
 	return nil
@@ -45,7 +45,7 @@ func CheckServiceName(name string) error {
 func ParseAddress(text string) (netip.AddrPort, error) {
 	a, err := netip.ParseAddrPort(text)
 	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("%w: %q; write an IP literal and a port, such as 192.0.2.1:8443 or [2001:db8::1]:8443", ErrAddress, clip(text))
+		return netip.AddrPort{}, fmt.Errorf("%w: %q; write an IP literal and a port, such as 192.0.2.1:8443 or [2001:db8::1]:8443", ErrAddress, Clip(text))
 	}
 	ip := a.Addr()
 	why := ""
@@ -62,7 +62,7 @@ func ParseAddress(text string) (netip.AddrPort, error) {
 		why = "an IPv6 link-local address needs a zone, which means something on one host only"
 	}
 	if why != "" {
-		return netip.AddrPort{}, fmt.Errorf("%w: %q: %s", ErrAddress, clip(text), why)
+		return netip.AddrPort{}, fmt.Errorf("%w: %q: %s", ErrAddress, Clip(text), why)
 	}
 	return netip.AddrPortFrom(ip.Unmap(), a.Port()), nil
 }

@@ -1,4 +1,4 @@
-package routing
+package plan
 
 import (
 	"cmp"
@@ -16,12 +16,12 @@ type Plan struct {
 	// Reason says why no instance gets load; empty when one does.
 	Reason string
 
-	arranged *Arrangement
+	arrangement *Arrangement
 }
 
 // SameAs says that two plans for callers in one place are the same, because both were made from one state of the service. Where
 // it says no, they may still be equal.
-func (p Plan) SameAs(o Plan) bool { return p.arranged != nil && p.arranged == o.arranged }
+func (p Plan) SameAs(o Plan) bool { return p.arrangement != nil && p.arrangement == o.arrangement }
 
 // Priority is a set of endpoints that are equally good for the caller.
 type Priority struct {
@@ -46,7 +46,7 @@ type LocalityShare struct {
 	// Endpoints are in order of address. They are shared by the plans of one state of the service; do not change them.
 	Endpoints []Endpoint
 
-	of *cohort
+	group *endpointGroup
 }
 
 // Plan decides who gets what of the requests of a caller. It is a pure function: the same endpoints, in whatever order,
@@ -58,8 +58,8 @@ func (p *Policy) Plan(caller Locality, endpoints []Endpoint) Plan {
 // Plan decides who gets what of the requests of a caller.
 func (a *Arrangement) Plan(caller Locality) Plan {
 	p := a.policy
-	plan := Plan{Excluded: a.excluded, arranged: a}
-	var groups [][]group
+	plan := Plan{Excluded: a.excluded, arrangement: a}
+	var groups [][]weightedGroup
 	if rule, ruled := p.distributionFor(caller); ruled {
 		var out []Exclusion
 		if groups, out = a.distribute(rule, caller); len(out) > 0 {
@@ -92,10 +92,10 @@ func (a *Arrangement) Plan(caller Locality) Plan {
 	return plan
 }
 
-// inOrder is the order of endpoints in a plan: by address, and where several claim one, those that are registered here before
+// CompareEndpoints is the order of endpoints in a plan: by address, and where several claim one, those that are registered here before
 // those that were imported, so that no other cluster can push them aside; then by origin, what counts before what is outranked,
 // and by ID.
-func inOrder(a, b Endpoint) int {
+func CompareEndpoints(a, b Endpoint) int {
 	if c := a.Address.Compare(b.Address); c != 0 {
 		return c
 	}
@@ -122,19 +122,19 @@ func whyNobody(all, trusted, excluded int) string {
 
 // shares splits the load of a priority among its localities: the healthy load by healthy endpoints, the degraded load
 // by degraded ones, and in a panic either by the weight of all endpoints.
-func (p *Policy) shares(groups []group, l load) []LocalityShare {
+func (p *Policy) shares(groups []weightedGroup, l load) []LocalityShare {
 	healthy, degraded := make([]uint64, len(groups)), make([]uint64, len(groups))
 	for i, g := range groups {
 		if l.panic {
 			// Envoy balances over one list of all hosts then, without regard to localities.
-			healthy[i], degraded[i] = g.cohort.weight, g.cohort.weight
+			healthy[i], degraded[i] = g.endpointGroup.weight, g.endpointGroup.weight
 			continue
 		}
 		healthy[i] = effective(p.factor, g.weight, g.healthy, g.total)
 		degraded[i] = effective(p.factor, g.weight, g.degraded, g.total)
 	}
-	healthy = rescue(healthy, l.healthy, groups, func(c *cohort) uint64 { return c.healthyWeight })
-	degraded = rescue(degraded, l.degraded, groups, func(c *cohort) uint64 { return c.degradedWeight })
+	healthy = rescue(healthy, l.healthy, groups, func(c *endpointGroup) uint64 { return c.healthyWeight })
+	degraded = rescue(degraded, l.degraded, groups, func(c *endpointGroup) uint64 { return c.degradedWeight })
 	healthyParts, degradedParts := parts(healthy), parts(degraded)
 	healthy, degraded = percentages(healthy), percentages(degraded)
 	out := make([]LocalityShare, len(groups))
@@ -142,7 +142,7 @@ func (p *Policy) shares(groups []group, l load) []LocalityShare {
 		out[i] = LocalityShare{
 			Locality: g.locality, Weight: g.weight, Endpoints: g.endpoints,
 			Share: uint32(healthy[i]), DegradedShare: uint32(degraded[i]),
-			Part: healthyParts[i], DegradedPart: degradedParts[i], of: g.cohort,
+			Part: healthyParts[i], DegradedPart: degradedParts[i], group: g.endpointGroup,
 		}
 	}
 	return out
@@ -150,12 +150,12 @@ func (p *Policy) shares(groups []group, l load) []LocalityShare {
 
 // rescue replaces weights that all rounded down to nothing although there is load to split: then the localities share
 // it by the weights of their endpoints of the wanted health, which is what Envoy does without a locality schedule.
-func rescue(weights []uint64, load uint64, groups []group, wanted func(*cohort) uint64) []uint64 {
+func rescue(weights []uint64, load uint64, groups []weightedGroup, wanted func(*endpointGroup) uint64) []uint64 {
 	if load == 0 || slices.ContainsFunc(weights, func(w uint64) bool { return w > 0 }) {
 		return weights
 	}
 	for i, g := range groups {
-		weights[i] = wanted(g.cohort)
+		weights[i] = wanted(g.endpointGroup)
 	}
 	return weights
 }
