@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/ententehq/entente/internal/apierror"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -77,7 +78,9 @@ func NewGuard(cfg GuardConfig) (*Guard, error) {
 
 // ServerOptions put the guard before every call of a gRPC server, whose connections have to be [Identified].
 func (g *Guard) ServerOptions() []grpc.ServerOption {
-	return []grpc.ServerOption{grpc.ChainUnaryInterceptor(g.Unary), grpc.ChainStreamInterceptor(g.Stream)}
+	return []grpc.ServerOption{
+		grpc.ChainUnaryInterceptor(apierror.Unary, g.Unary), grpc.ChainStreamInterceptor(apierror.Stream, g.Stream),
+	}
 }
 
 // Unary is the guard as an interceptor of unary calls.

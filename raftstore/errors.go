@@ -7,6 +7,8 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/ententehq/entente/internal/apierror"
 )
 
 // What callers of a store tell apart.
@@ -40,7 +42,26 @@ func StatusError(err error) error {
 	if _, ok := status.FromError(err); ok {
 		return err
 	}
-	return status.Error(statusCode(err), err.Error())
+	code := statusCode(err)
+	if reason := statusReason(err); reason != "" {
+		return apierror.New(code, reason, "%v", err)
+	}
+	return status.Error(code, err.Error())
+}
+
+// statusReason returns the reason of an error where its status code does not imply it.
+func statusReason(err error) string {
+	switch {
+	case errors.Is(err, ErrNoLeader), errors.Is(err, ErrNotLeader):
+		return apierror.NoLeader
+	case errors.Is(err, ErrBehind):
+		return apierror.Behind
+	case errors.Is(err, ErrUnknownOutcome):
+		return apierror.UnknownOutcome
+	case errors.Is(err, ErrWatchRestart):
+		return apierror.WatchRestart
+	}
+	return ""
 }
 
 func statusCode(err error) codes.Code {

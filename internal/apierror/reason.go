@@ -1,0 +1,95 @@
+// Package apierror gives the errors of the API a machine-readable reason.
+//
+// Every error that leaves the API carries a google.rpc.ErrorInfo with the domain [Domain] and one of the reasons below.
+// An error about one field of the request also carries a google.rpc.BadRequest that names the field. Clients branch on
+// the reason; the message of the status is for people and changes between versions.
+//
+// [New] makes an error with a given reason. Most code returns a plain gRPC status: the interceptors [Unary] and [Stream],
+// which stand before every API service, add the reason that follows from the status code. An explicit reason is needed
+// only where the code does not imply one, such as [NoLeader] for Unavailable.
+package apierror
+
+import (
+	"fmt"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// Domain is the domain of all reasons in this package.
+const Domain = "entente"
+
+// Reasons of errors.
+const (
+	// NoLeader means that no leader can be reached. Nothing was written; stale reads work.
+	NoLeader = "NO_LEADER"
+	// UnknownOutcome means that the write may or may not have been made.
+	UnknownOutcome = "UNKNOWN_OUTCOME"
+	// Behind means that the member has not reached the requested revision.
+	Behind = "BEHIND"
+	// WatchRestart means that a watch missed changes and must start again.
+	WatchRestart = "WATCH_RESTART"
+	// Unavailable means that the member cannot serve the call at the moment.
+	Unavailable = "UNAVAILABLE"
+	// Denied means that the caller is known and not allowed to make the call.
+	Denied = "PERMISSION_DENIED"
+	// Unauthenticated means that the caller is not known.
+	Unauthenticated = "UNAUTHENTICATED"
+	// NotFound means that the named resource does not exist or is not visible to the caller.
+	NotFound = "NOT_FOUND"
+	// AlreadyExists means that a resource of that name exists.
+	AlreadyExists = "ALREADY_EXISTS"
+	// Conflict means that a concurrent change prevented this one.
+	Conflict = "CONFLICT"
+	// FailedPrecondition means that the state of the system does not allow the call.
+	FailedPrecondition = "FAILED_PRECONDITION"
+	// InvalidArgument means that the request is malformed, in any state of the system.
+	InvalidArgument = "INVALID_ARGUMENT"
+	// Exhausted means that a limit or a rate is exceeded.
+	Exhausted = "EXHAUSTED"
+	// Unimplemented means that the member does not serve the method.
+	Unimplemented = "UNIMPLEMENTED"
+	// Internal means a defect of the server or of its machine.
+	Internal = "INTERNAL"
+)
+
+// reasonOf maps status codes to the reasons that they imply. The other codes describe the call, not the system.
+var reasonOf = map[codes.Code]string{
+	codes.Unavailable:        Unavailable,
+	codes.PermissionDenied:   Denied,
+	codes.Unauthenticated:    Unauthenticated,
+	codes.NotFound:           NotFound,
+	codes.AlreadyExists:      AlreadyExists,
+	codes.Aborted:            Conflict,
+	codes.FailedPrecondition: FailedPrecondition,
+	codes.OutOfRange:         InvalidArgument,
+	codes.InvalidArgument:    InvalidArgument,
+	codes.ResourceExhausted:  Exhausted,
+	codes.Unimplemented:      Unimplemented,
+	codes.Internal:           Internal,
+	codes.DataLoss:           Internal,
+}
+
+// New returns an error with a gRPC status and a reason.
+func New(code codes.Code, reason, format string, args ...any) error {
+	return withDetails(status.New(code, fmt.Sprintf(format, args...)), &errdetails.ErrorInfo{Domain: Domain, Reason: reason}).Err()
+}
+
+// Reason returns the reason that a status carries, or else the one that its code implies. It returns "" for a status of
+// which neither is known.
+func Reason(s *status.Status) string {
+	if info := infoOf(s); info != nil {
+		return info.GetReason()
+	}
+	return reasonOf[s.Code()]
+}
+
+func infoOf(s *status.Status) *errdetails.ErrorInfo {
+	for _, detail := range s.Details() {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.GetDomain() == Domain {
+			return info
+		}
+	}
+	return nil
+}
