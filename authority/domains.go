@@ -18,6 +18,7 @@ import (
 	"github.com/ententehq/entente/authority/plan"
 	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -127,7 +128,7 @@ func (s *domainService) check(settings plan.Settings, endpointHost, issuer strin
 		}
 	}
 	if issuer != "" {
-		if _, err := bundle.ParseIssuer(issuer); err != nil {
+		if _, err := endpoint.ParseIssuer(issuer); err != nil {
 			return status.Errorf(codes.InvalidArgument, "oidc_issuer: %v", err)
 		}
 	}
@@ -136,11 +137,11 @@ func (s *domainService) check(settings plan.Settings, endpointHost, issuer strin
 
 // sameIssuer says whether two issuers are served at the same place.
 func sameIssuer(a, b string) bool {
-	one, err := bundle.ParseIssuer(a)
+	one, err := endpoint.ParseIssuer(a)
 	if err != nil {
 		return false // none
 	}
-	other, err := bundle.ParseIssuer(b)
+	other, err := endpoint.ParseIssuer(b)
 	return err == nil && one.SamePlace(other)
 }
 

@@ -252,8 +252,8 @@ func TestRestore(t *testing.T) {
 	f.settle()
 	require.Equal(t, present, ids(f.list(home)), "the present authorities are those that the members have the keys of")
 	require.Equal(t, sequenceOf(before)+sequenceLeap, sequenceOf(f.bundle(home)))
-	for _, svid := range alive {
-		require.NoError(t, svid.verify(f.bundle(home), f.now()), svid.what)
+	for _, verified := range alive {
+		require.NoError(t, verified.verify(f.bundle(home), f.now()), verified.what)
 	}
 	states := map[string]int{}
 	for _, a := range f.list(shop) {

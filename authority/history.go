@@ -8,6 +8,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/statement"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -41,7 +42,7 @@ func History(r raftstore.Reader, td string) ([]*statev1.BundleVersion, error) {
 
 // HistoryVersion builds the bundle of one of the versions that [History] returned, from the same state.
 func HistoryVersion(r raftstore.Reader, version *statev1.BundleVersion) (*bundle.Bundle, error) {
-	return bundle.FromVersion(version, func(id []byte) (*statev1.BundleKey, error) {
+	return statement.FromVersion(version, func(id []byte) (*statev1.BundleKey, error) {
 		row, found, err := hostedHistoryKeys.Get(r, historyKeyKey(version.GetTrustDomain(), id))
 		if err == nil && !found {
 			err = fmt.Errorf("authority %x is not in the history", id)
@@ -73,7 +74,7 @@ func record(tx *raftstore.Tx, b *bundle.Bundle, now time.Time) ([]*statev1.Bundl
 	if err != nil {
 		return nil, err
 	}
-	r, err := b.Record(versions, ownSource, now, bundle.HostedDepth)
+	r, err := statement.Record(b, versions, ownSource, now, statement.HostedDepth)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +98,7 @@ func record(tx *raftstore.Tx, b *bundle.Bundle, now time.Time) ([]*statev1.Bundl
 			return nil, err
 		}
 	}
-	return bundle.Recount(versions, r), nil
+	return statement.Recount(versions, r), nil
 }
 
 // forgetHistory removes the history of a domain that is hosted no more.

@@ -45,9 +45,9 @@ func (s *svidService) IssueX509SVIDs(ctx context.Context, r *ententev1.IssueX509
 		}
 		return err
 	})
-	for _, svid := range issued {
-		if svid != nil {
-			response.Bundle, svid.Bundle = svid.GetBundle(), nil
+	for _, verified := range issued {
+		if verified != nil {
+			response.Bundle, verified.Bundle = verified.GetBundle(), nil
 		}
 	}
 	return response, err

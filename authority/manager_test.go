@@ -29,8 +29,8 @@ func (f *fleet) awaitOwn(c *crewman, id spiffeid.ID, accept func(*ownSVID) bool)
 	defer cancel()
 	for {
 		changed := c.changed.next()
-		if svid := c.own.get(id); svid != nil && accept(svid) {
-			return svid
+		if verified := c.own.get(id); verified != nil && accept(verified) {
+			return verified
 		}
 		if err := waitFor(ctx, changed, 5*time.Millisecond); err != nil {
 			f.t.Fatalf("member %s has no such SVID of %s", c.id, id)

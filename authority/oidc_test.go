@@ -16,7 +16,7 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/authority/plan"
-	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/endpoint"
 )
 
 // TestOIDCVerifierAcceptsJWTSVIDs: a verifier that knows the issuer's URL and nothing else finds the keys and accepts a
@@ -29,12 +29,12 @@ func TestOIDCVerifierAcceptsJWTSVIDs(t *testing.T) {
 	})
 	require.NoError(t, err)
 	f.settle()
-	handler, err := bundle.NewHandler(nil)
+	handler, err := endpoint.NewHandler(nil)
 	require.NoError(t, err)
 	publish := func() {
-		parsed, err := bundle.ParseIssuer(issuer)
+		parsed, err := endpoint.ParseIssuer(issuer)
 		require.NoError(t, err)
-		require.NoError(t, handler.Publish(bundle.Publication{Home: home, Hosted: []bundle.Hosted{{Bundle: f.bundle(home), Issuer: parsed}}}))
+		require.NoError(t, handler.Publish(endpoint.Publication{Home: home, Hosted: []endpoint.Hosted{{Bundle: f.bundle(home), Issuer: parsed}}}))
 	}
 	publish()
 	server := httptest.NewTLSServer(handler)

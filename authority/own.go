@@ -42,13 +42,13 @@ func (o *ownSVIDs) get(id spiffeid.ID) *ownSVID {
 	return o.held[id]
 }
 
-func (o *ownSVIDs) put(id spiffeid.ID, svid *ownSVID) {
+func (o *ownSVIDs) put(id spiffeid.ID, verified *ownSVID) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.held == nil {
 		o.held = map[spiffeid.ID]*ownSVID{}
 	}
-	o.held[id] = svid
+	o.held[id] = verified
 }
 
 // keep forgets all but the wanted.
@@ -57,8 +57,8 @@ func (o *ownSVIDs) keep(wanted []spiffeid.ID) {
 	defer o.mu.Unlock()
 	kept := map[spiffeid.ID]*ownSVID{}
 	for _, id := range wanted {
-		if svid, ok := o.held[id]; ok {
-			kept[id] = svid
+		if verified, ok := o.held[id]; ok {
+			kept[id] = verified
 		}
 	}
 	o.held = kept
@@ -85,11 +85,11 @@ func (m *Manager) EndpointSVID(td spiffeid.TrustDomain) (*tls.Certificate, error
 }
 
 func (m *Manager) ownSVID(id spiffeid.ID) (*tls.Certificate, error) {
-	svid := m.own.get(id)
-	if svid == nil || !m.config.Now().Before(svid.certificate.Leaf.NotAfter) {
+	verified := m.own.get(id)
+	if verified == nil || !m.config.Now().Before(verified.certificate.Leaf.NotAfter) {
 		return nil, fmt.Errorf("%s: %w", id, ErrNoSVID)
 	}
-	return svid.certificate, nil
+	return verified.certificate, nil
 }
 
 // renewOwn keeps the member's own SVIDs fresh until ctx ends.
@@ -158,13 +158,13 @@ func (m *Manager) renew(ctx context.Context, id spiffeid.ID) (time.Time, error) 
 		return plan.Never, fmt.Errorf("renew %s: %w", id, err)
 	}
 	now := m.config.Now()
-	svid := &ownSVID{
+	verified := &ownSVID{
 		certificate: &tls.Certificate{Certificate: signed.GetCertificates(), PrivateKey: key, Leaf: leaf},
 		authority:   signed.GetAuthorityId(), renew: renewalOf(leaf, now),
 	}
-	m.own.put(id, svid)
-	m.log.Debug("renewed an SVID of this member", "spiffe_id", id, "authority", svid.authority, "until", leaf.NotAfter)
-	return svid.renew, nil
+	m.own.put(id, verified)
+	m.log.Debug("renewed an SVID of this member", "spiffe_id", id, "authority", verified.authority, "until", leaf.NotAfter)
+	return verified.renew, nil
 }
 
 // renewalOf is when an SVID is renewed: when half of the life that it has left now is over or up to a tenth of that earlier,

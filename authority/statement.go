@@ -15,6 +15,7 @@ import (
 	"github.com/ententehq/entente/authority/svid"
 	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/statement"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -50,7 +51,7 @@ type turn struct {
 // published for longest, which most readers know. Only where no such key is left in any member's hands the chain starts anew,
 // signed by an authority of the version itself. first says that there is no version before; previous is the statement on it,
 // nil if there is none.
-func whoStates(previous *bundle.Statement, first bool, version map[string]*ecdsa.PublicKey, authorities []plan.Authority, whose func(plan.Authority) hand) turn {
+func whoStates(previous *statement.Statement, first bool, version map[string]*ecdsa.PublicKey, authorities []plan.Authority, whose func(plan.Authority) hand) turn {
 	pick := func(named map[string]*ecdsa.PublicKey) turn {
 		var chosen *plan.Authority
 		var t turn
@@ -72,14 +73,14 @@ func whoStates(previous *bundle.Statement, first bool, version map[string]*ecdsa
 		}
 		return t
 	}
-	start := bundle.StartFirst
+	start := statement.StartFirst
 	if previous != nil {
 		if t := pick(previous.Claims().Next); t.kid != "" || t.wait {
 			return t
 		}
-		start = bundle.StartNoSigner
+		start = statement.StartNoSigner
 	} else if !first {
-		start = bundle.StartUnstated
+		start = statement.StartUnstated
 	}
 	t := pick(version)
 	t.start = start
@@ -90,7 +91,7 @@ func whoStates(previous *bundle.Statement, first bool, version map[string]*ecdsa
 type draft struct {
 	version *statev1.BundleVersion
 	turn    turn
-	claims  bundle.Claims
+	claims  statement.Claims
 	// unstated is why there will be none.
 	unstated string
 }
@@ -105,14 +106,14 @@ func (m *Manager) dueStatement(r raftstore.Reader, td string, versions []*statev
 	b, err := HistoryVersion(r, d.version)
 	if err != nil {
 		d.unstated = unstatedDamaged
-		if errors.Is(err, bundle.ErrContentGone) {
+		if errors.Is(err, statement.ErrContentGone) {
 			d.unstated = unstatedGone
 		}
 		return d, nil
 	}
-	var previous *bundle.Statement
+	var previous *statement.Statement
 	if i > 0 && versions[i-1].GetStatement() != "" {
-		if previous, err = bundle.ParseStatement(versions[i-1].GetStatement()); err != nil {
+		if previous, err = statement.Parse(versions[i-1].GetStatement()); err != nil {
 			previous = nil // the chain starts anew, as behind a version without a statement
 		}
 	}
@@ -130,9 +131,9 @@ func (m *Manager) dueStatement(r raftstore.Reader, td string, versions []*statev
 		all[i] = table.AuthorityOf(row)
 		distrusted[row.GetId()] = all[i].State.Distrusted()
 	}
-	d.claims = bundle.Claims{
+	d.claims = statement.Claims{
 		TrustDomain: b.TrustDomain(), Sequence: d.version.GetSequence(), Keys: b.Digest(), Issued: now.Truncate(time.Second),
-		Next: b.Signers(func(kid string) bool { return distrusted[kid] }),
+		Next: statement.Signers(b, func(kid string) bool { return distrusted[kid] }),
 	}
 	d.turn = whoStates(previous, d.version.GetNumber() == 1, d.claims.Next, all, func(a plan.Authority) hand { return m.whose(a, alive, local) })
 	switch {
@@ -168,12 +169,12 @@ func (m *Manager) whose(a plan.Authority, alive []string, local bool) hand {
 }
 
 // signStatement signs a draft that is this member's to sign.
-func (m *Manager) signStatement(d *draft) (*bundle.Statement, error) {
+func (m *Manager) signStatement(d *draft) (*statement.Statement, error) {
 	key, err := m.keys.Signer(d.turn.kid)
 	if err != nil {
 		return nil, err
 	}
-	return bundle.NewStatement(d.claims, d.turn.kid, func(input []byte) ([]byte, error) { return signInput(key, input) })
+	return statement.New(d.claims, d.turn.kid, func(input []byte) ([]byte, error) { return signInput(key, input) })
 }
 
 // signInput signs as JWS has it.

@@ -19,6 +19,7 @@ import (
 	"github.com/ententehq/entente/authority/plan"
 	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/statement"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -43,7 +44,7 @@ func (f *fleet) chain(td spiffeid.TrustDomain) (starts []string) {
 		return true
 	}, testPatience, 5*time.Millisecond, "a version stays without a statement")
 	var before *bundle.Bundle
-	var last *bundle.Statement
+	var last *statement.Statement
 	for _, v := range versions {
 		b, err := HistoryVersion(store.View(), v)
 		require.NoError(f.t, err)
@@ -52,7 +53,7 @@ func (f *fleet) chain(td spiffeid.TrustDomain) (starts []string) {
 			before, last = b, nil
 			continue
 		}
-		s, err := bundle.ParseStatement(v.GetStatement())
+		s, err := statement.Parse(v.GetStatement())
 		require.NoError(f.t, err)
 		require.Equal(f.t, b.Digest(), s.Claims().Keys)
 		require.Equal(f.t, v.GetSequence(), s.Sequence())
@@ -109,7 +110,7 @@ func TestChainOverRevocation(t *testing.T) {
 		statements, err := Statements(c.store.View(), home.Name())
 		require.NoError(t, err)
 		for _, text := range statements[len(statements)-1:] {
-			s, err := bundle.ParseStatement(text)
+			s, err := statement.Parse(text)
 			require.NoError(t, err)
 			require.False(t, gone[s.KeyID()], "revoked, and signed")
 			require.NotContains(t, s.Claims().Next, a.GetId())
@@ -137,7 +138,7 @@ func TestChainStartsAnew(t *testing.T) {
 	f.settle()
 	f.advance(plan.HintsBeforeUse * plan.DefaultRefreshHint)
 	starts := f.chain(home)
-	require.Equal(t, []string{"none: " + unstatedNoKey, bundle.StartUnstated}, starts)
+	require.Equal(t, []string{"none: " + unstatedNoKey, statement.StartUnstated}, starts)
 	require.Eventually(t, func() bool { f.wake(); return c.metricSum("entente_authority_statement_chains_total") == 2 }, testPatience, 5*time.Millisecond)
 }
 
@@ -161,7 +162,7 @@ func TestChainOverARestore(t *testing.T) {
 	after, err := Statements(c.store.View(), home.Name())
 	require.NoError(t, err)
 	require.Equal(t, before, after[:len(before)], "nothing that was said is taken back")
-	newest, err := bundle.ParseStatement(after[len(before)])
+	newest, err := statement.Parse(after[len(before)])
 	require.NoError(t, err)
 	require.Greater(t, newest.Sequence(), uint64(sequenceLeap))
 
@@ -261,8 +262,8 @@ func TestWhoStates(t *testing.T) {
 		}
 		return m
 	}
-	previous := func(ids ...string) *bundle.Statement {
-		s, err := bundle.NewStatement(bundle.Claims{TrustDomain: home, Sequence: 1, Start: bundle.StartFirst, Issued: time.Unix(1, 0), Next: named(ids...)}, "x",
+	previous := func(ids ...string) *statement.Statement {
+		s, err := statement.New(statement.Claims{TrustDomain: home, Sequence: 1, Start: statement.StartFirst, Issued: time.Unix(1, 0), Next: named(ids...)}, "x",
 			func([]byte) ([]byte, error) { return make([]byte, 64), nil })
 		require.NoError(t, err)
 		return s
@@ -272,21 +273,21 @@ func TestWhoStates(t *testing.T) {
 	}
 	for _, test := range []struct {
 		name        string
-		previous    *bundle.Statement
+		previous    *statement.Statement
 		first       bool
 		version     map[string]*ecdsa.PublicKey
 		authorities []plan.Authority
 		turn        turn
 	}{
-		{"a first version", nil, true, named("a"), []plan.Authority{jwt("a", "me", 1, plan.Active)}, turn{kid: "a", start: bundle.StartFirst}},
+		{"a first version", nil, true, named("a"), []plan.Authority{jwt("a", "me", 1, plan.Active)}, turn{kid: "a", start: statement.StartFirst}},
 		{"its own oldest", previous("a", "b"), false, named("a", "b"), []plan.Authority{jwt("b", "me", 2, plan.Active), jwt("a", "me", 1, plan.Retiring)}, turn{kid: "a"}},
 		{"not a new one", previous("a"), false, named("a", "b"), []plan.Authority{jwt("a", "you", 1, plan.Active), jwt("b", "me", 1, plan.Active)}, turn{wait: true}},
 		{"not a tainted one", previous("a", "b"), false, named("a", "b"), []plan.Authority{jwt("a", "me", 1, plan.Tainted), jwt("b", "me", 2, plan.Active)}, turn{kid: "b"}},
-		{"not one of another kind", previous("a"), false, named("b"), []plan.Authority{{ID: "a", Member: "me", Kind: plan.X509, State: plan.Active}, jwt("b", "me", 2, plan.Active)}, turn{kid: "b", start: bundle.StartNoSigner}},
-		{"nobody waits for the lost", previous("a"), false, named("b"), []plan.Authority{jwt("a", "lost", 1, plan.Active), jwt("b", "me", 2, plan.Active)}, turn{kid: "b", start: bundle.StartNoSigner}},
-		{"all were revoked", previous("a"), false, named("b"), []plan.Authority{jwt("a", "me", 1, plan.Revoked), jwt("b", "you", 2, plan.Active)}, turn{start: bundle.StartNoSigner, wait: true}},
-		{"none before", nil, false, named("b"), []plan.Authority{jwt("b", "me", 2, plan.Active)}, turn{kid: "b", start: bundle.StartUnstated}},
-		{"no key at all", previous("a"), false, named(), nil, turn{start: bundle.StartNoSigner}},
+		{"not one of another kind", previous("a"), false, named("b"), []plan.Authority{{ID: "a", Member: "me", Kind: plan.X509, State: plan.Active}, jwt("b", "me", 2, plan.Active)}, turn{kid: "b", start: statement.StartNoSigner}},
+		{"nobody waits for the lost", previous("a"), false, named("b"), []plan.Authority{jwt("a", "lost", 1, plan.Active), jwt("b", "me", 2, plan.Active)}, turn{kid: "b", start: statement.StartNoSigner}},
+		{"all were revoked", previous("a"), false, named("b"), []plan.Authority{jwt("a", "me", 1, plan.Revoked), jwt("b", "you", 2, plan.Active)}, turn{start: statement.StartNoSigner, wait: true}},
+		{"none before", nil, false, named("b"), []plan.Authority{jwt("b", "me", 2, plan.Active)}, turn{kid: "b", start: statement.StartUnstated}},
+		{"no key at all", previous("a"), false, named(), nil, turn{start: statement.StartNoSigner}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got := whoStates(test.previous, test.first, test.version, test.authorities, func(a plan.Authority) hand {

@@ -10,7 +10,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/authority/plan"
 	"github.com/ententehq/entente/authority/table"
-	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/statement"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -61,7 +61,7 @@ func (m *Manager) tendStatements(ctx context.Context) (next time.Time, err error
 
 // tendStatementsOf signs until nothing is due any more that is this member's to sign. waiting says that something is due.
 func (m *Manager) tendStatementsOf(ctx context.Context, td string) (waiting bool, err error) {
-	for range bundle.HostedDepth.Versions {
+	for range statement.HostedDepth.Versions {
 		view := m.config.Store.View()
 		versions, err := History(view, td)
 		if err != nil {
@@ -89,13 +89,13 @@ func (m *Manager) stateLater(ctx context.Context, td string, d *draft, now time.
 	if err := m.config.Audit.Record(line); err != nil {
 		return fmt.Errorf("nothing was signed, since the audit log cannot be written: %w", err)
 	}
-	statement := ""
+	stmt := ""
 	if d.unstated == "" {
 		s, err := m.signStatement(d)
 		if err != nil {
 			return err
 		}
-		statement = s.String()
+		stmt = s.String()
 	}
 	revision, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
 		versions, err := History(tx, td)
@@ -106,7 +106,7 @@ func (m *Manager) stateLater(ctx context.Context, td string, d *draft, now time.
 		if err != nil || again == nil || !sameDraft(d, again) {
 			return err // somebody else was faster, or a key was distrusted meanwhile: the next round plans anew
 		}
-		again.version.Statement, again.version.Unstated = statement, d.unstated
+		again.version.Statement, again.version.Unstated = stmt, d.unstated
 		return HostedHistory.Put(tx, versionKey(td, again.version.GetNumber()), again.version)
 	})
 	line.Result, line.Revision = access.ResultDone, uint64(revision)
@@ -145,11 +145,11 @@ func (m *Manager) noteVersion(td string, v *statev1.BundleVersion) {
 			"sequence", v.GetSequence(), "why", v.GetUnstated())
 		return
 	}
-	s, err := bundle.ParseStatement(v.GetStatement())
+	s, err := statement.Parse(v.GetStatement())
 	if err != nil {
 		return
 	}
-	if start := s.Claims().Start; s.Starts() && start != bundle.StartFirst {
+	if start := s.Claims().Start; s.Starts() && start != statement.StartFirst {
 		m.metrics.chains.WithLabelValues(td, "started").Inc()
 		m.log.Warn("the chain of statements on a bundle starts anew: peers raise the alarm new_chain, and their operators need your word that it is no forgery",
 			"trust_domain", td, "sequence", v.GetSequence(), "why", start)

@@ -136,8 +136,8 @@ func TestTaint(t *testing.T) {
 		require.NotEqual(t, x.GetId(), r.GetAuthorityId())
 	}
 	f.settle()
-	for _, svid := range alive {
-		require.NoError(t, svid.verify(f.bundle(home), f.now()), svid.what)
+	for _, verified := range alive {
+		require.NoError(t, verified.verify(f.bundle(home), f.now()), verified.what)
 	}
 	require.Equal(t, len(before.X509Authorities())+1, len(f.bundle(home).X509Authorities()), "the old root, and one that is not suspect")
 
@@ -197,8 +197,8 @@ func TestRevoke(t *testing.T) {
 
 	f.advance(plan.HintsBeforeUse * plan.DefaultRefreshHint)
 	require.NotEqual(t, x.GetKeyId(), f.active(c.id, ententev1.AuthorityKind_AUTHORITY_KIND_X509).GetKeyId())
-	for _, svid := range f.issue(c, workload(1)) {
-		require.NoError(t, svid.verify(f.bundle(home), f.now()), svid.what)
+	for _, verified := range f.issue(c, workload(1)) {
+		require.NoError(t, verified.verify(f.bundle(home), f.now()), verified.what)
 	}
 
 	// A restore does not give it back.
@@ -228,8 +228,8 @@ func TestRevokeTheLast(t *testing.T) {
 		require.Contains(t, done.GetRemarks()[len(done.GetRemarks())-1], "a new one is being prepared and signs as soon as it is there")
 		require.GreaterOrEqual(t, uint64(c.signing.Load().revision), done.GetRevision(), "who was told is not handed anything of it any more")
 	}
-	for _, svid := range f.issue(c, workload(1)) { // it does not settle first: the request waits for what it needs
-		require.NoError(t, svid.verify(f.bundle(home), f.now()), svid.what)
+	for _, verified := range f.issue(c, workload(1)) { // it does not settle first: the request waits for what it needs
+		require.NoError(t, verified.verify(f.bundle(home), f.now()), verified.what)
 	}
 	id, err := svid.MemberID(home, c.id)
 	require.NoError(t, err)

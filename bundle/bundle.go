@@ -13,6 +13,9 @@ import (
 	"github.com/spiffe/go-spiffe/v2/bundle/jwtbundle"
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/ententehq/entente/bundle/internal/jwk"
+	"github.com/ententehq/entente/bundle/internal/refusal"
 )
 
 // Bounds of a bundle, written or read. They hold for every [Bundle], so that what one member writes every other reads.
@@ -21,8 +24,6 @@ const (
 	MaxDocumentBytes = 1 << 20
 	// MaxKeys counts the keys of a document, those that are ignored included.
 	MaxKeys = 1024
-	// MaxKeyIDBytes bounds the kid of a JWT authority.
-	MaxKeyIDBytes = 256
 )
 
 // Content is what a bundle is made of. X509Authorities are CA certificates with RSA, ECDSA or Ed25519 keys;
@@ -60,18 +61,18 @@ func New(td spiffeid.TrustDomain, c Content) (*Bundle, error) {
 	}
 	for _, cert := range c.X509Authorities {
 		if cert == nil || len(cert.Raw) == 0 {
-			return nil, fmt.Errorf("bundle of %s: %w: an X.509 authority is nil or was never signed", td, ErrKey)
+			return nil, fmt.Errorf("bundle of %s: %w: an X.509 authority is nil or was never signed", td, jwk.ErrKey)
 		}
-		if why := unusableAuthority(cert); why != "" {
-			return nil, fmt.Errorf("bundle of %s: %w: X.509 authority %s: %s", td, ErrKey, clip(cert.Subject.String()), why)
+		if why := jwk.UnusableAuthority(cert); why != "" {
+			return nil, fmt.Errorf("bundle of %s: %w: X.509 authority %s: %s", td, jwk.ErrKey, refusal.Clip(cert.Subject.String()), why)
 		}
 	}
 	for kid, key := range c.JWTAuthorities {
-		if err := checkKeyID(kid); err != nil {
-			return nil, fmt.Errorf("bundle of %s: %w: JWT authority %s: %w", td, ErrKey, clip(kid), err)
+		if err := jwk.CheckKeyID(kid); err != nil {
+			return nil, fmt.Errorf("bundle of %s: %w: JWT authority %s: %w", td, jwk.ErrKey, refusal.Clip(kid), err)
 		}
-		if why := unusableJWTKey(key); why != "" {
-			return nil, fmt.Errorf("bundle of %s: %w: JWT authority %s: %s", td, ErrKey, clip(kid), why)
+		if why := jwk.UnusableJWTKey(key); why != "" {
+			return nil, fmt.Errorf("bundle of %s: %w: JWT authority %s: %s", td, jwk.ErrKey, refusal.Clip(kid), why)
 		}
 	}
 	if h := c.RefreshHint; h != nil && (*h < 0 || *h%time.Second != 0) {

@@ -20,6 +20,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/internal/bundletest"
 )
 
 type (
@@ -36,17 +37,17 @@ type pool struct {
 func newPool(t testing.TB) pool {
 	var p pool
 	for range 4 {
-		p.certs = append(p.certs, newAuthority(t, home).cert)
+		p.certs = append(p.certs, bundletest.NewAuthority(t, bundletest.Home).Cert)
 	}
 	p.certs = append(p.certs,
-		newAuthorityWith(t, rsaKey(), caTemplate(home)).cert,
-		newAuthorityWith(t, newEd25519Key(t), caTemplate(home)).cert)
+		bundletest.NewAuthorityWith(t, bundletest.RSAKey(), bundletest.CATemplate(bundletest.Home)).Cert,
+		bundletest.NewAuthorityWith(t, bundletest.NewEd25519Key(t), bundletest.CATemplate(bundletest.Home)).Cert)
 	for _, curve := range []elliptic.Curve{elliptic.P256(), elliptic.P384(), elliptic.P521()} {
 		key, err := ecdsa.GenerateKey(curve, rand.Reader)
 		require.NoError(t, err)
 		p.keys = append(p.keys, &key.PublicKey)
 	}
-	p.keys = append(p.keys, &rsaKey().PublicKey)
+	p.keys = append(p.keys, &bundletest.RSAKey().PublicKey)
 	return p
 }
 
@@ -66,10 +67,10 @@ func TestMarshalIsStrictAndStable(t *testing.T) {
 	p := newPool(t)
 	rapid.Check(t, func(t *rapid.T) {
 		c := p.content(t)
-		b, err := bundle.New(home, c)
+		b, err := bundle.New(bundletest.Home, c)
 		require.NoError(t, err)
 
-		read, ignored, err := bundle.Parse(home, b.Marshal())
+		read, ignored, err := bundle.Parse(bundletest.Home, b.Marshal())
 		require.NoError(t, err)
 		require.Empty(t, ignored, "nothing that is written is ignored in reading")
 		require.True(t, read.Equal(b))
@@ -80,7 +81,7 @@ func TestMarshalIsStrictAndStable(t *testing.T) {
 		}))
 
 		slices.Reverse(c.X509Authorities)
-		again, err := bundle.New(home, c)
+		again, err := bundle.New(bundletest.Home, c)
 		require.NoError(t, err)
 		require.Equal(t, b.Marshal(), again.Marshal(), "the order that the keys come in has no effect")
 	})
@@ -89,7 +90,7 @@ func TestMarshalIsStrictAndStable(t *testing.T) {
 func TestOnlyUsableKeysAreContent(t *testing.T) {
 	p := newPool(t)
 	rapid.Check(t, func(t *rapid.T) {
-		a, err := bundle.New(home, p.content(t))
+		a, err := bundle.New(bundletest.Home, p.content(t))
 		require.NoError(t, err)
 		b, err := a.With(func(c *bundle.Content) {
 			c.Sequence, c.RefreshHint = new(rapid.Uint64().Draw(t, "sequence")), nil
@@ -98,7 +99,7 @@ func TestOnlyUsableKeysAreContent(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, a.SameKeys(b))
 
-		other, err := bundle.New(home, p.content(t))
+		other, err := bundle.New(bundletest.Home, p.content(t))
 		require.NoError(t, err)
 		sameX509 := slices.EqualFunc(a.X509Authorities(), other.X509Authorities(), (*x509.Certificate).Equal)
 		sameJWT := maps.EqualFunc(a.JWTAuthorities(), other.JWTAuthorities(), func(x, y crypto.PublicKey) bool {
@@ -109,7 +110,7 @@ func TestOnlyUsableKeysAreContent(t *testing.T) {
 }
 
 func TestUnknownFieldsAreNoContent(t *testing.T) {
-	b := newBundle(t, home, 1, newAuthority(t, home))
+	b := bundletest.NewBundle(t, bundletest.Home, 1, bundletest.NewAuthority(t, bundletest.Home))
 	var document map[string]any
 	require.NoError(t, json.Unmarshal(b.Marshal(), &document))
 	document["extra"] = "x"
@@ -118,16 +119,16 @@ func TestUnknownFieldsAreNoContent(t *testing.T) {
 	document["keys"] = append(keys, map[string]any{"kty": "new", "use": "x509-svid"})
 	text, err := json.Marshal(document)
 	require.NoError(t, err)
-	read, _, err := bundle.Parse(home, text)
+	read, _, err := bundle.Parse(bundletest.Home, text)
 	require.NoError(t, err)
 	require.True(t, read.SameKeys(b))
 	require.Equal(t, b.Marshal(), read.Marshal())
 }
 
 func TestDocumentForm(t *testing.T) {
-	b, err := bundle.New(home, bundle.Content{
-		X509Authorities: []*x509.Certificate{newAuthority(t, home).cert},
-		JWTAuthorities:  keys{"b": &newKey(t).PublicKey, "a": &rsaKey().PublicKey},
+	b, err := bundle.New(bundletest.Home, bundle.Content{
+		X509Authorities: []*x509.Certificate{bundletest.NewAuthority(t, bundletest.Home).Cert},
+		JWTAuthorities:  keys{"b": &bundletest.NewKey(t).PublicKey, "a": &bundletest.RSAKey().PublicKey},
 		Sequence:        new(uint64(7)),
 		RefreshHint:     new(5 * time.Minute),
 	})
@@ -156,14 +157,14 @@ func TestDocumentForm(t *testing.T) {
 
 func TestGoSPIFFEReadsOurDocument(t *testing.T) {
 	p := newPool(t)
-	b, err := bundle.New(home, bundle.Content{
+	b, err := bundle.New(bundletest.Home, bundle.Content{
 		X509Authorities: p.certs,
 		JWTAuthorities:  keys{"a": p.keys[0], "b": p.keys[1], "c": p.keys[2], "d": p.keys[3]},
 		Sequence:        new(uint64(42)),
 		RefreshHint:     new(time.Minute),
 	})
 	require.NoError(t, err)
-	theirs, err := spiffebundle.Parse(home, b.Marshal())
+	theirs, err := spiffebundle.Parse(bundletest.Home, b.Marshal())
 	require.NoError(t, err)
 	require.Len(t, theirs.X509Authorities(), len(p.certs))
 	require.Equal(t, b.JWTAuthorities(), theirs.JWTAuthorities())
@@ -172,14 +173,14 @@ func TestGoSPIFFEReadsOurDocument(t *testing.T) {
 
 	text, err := theirs.Marshal()
 	require.NoError(t, err)
-	ours, ignored, err := bundle.Parse(home, text)
+	ours, ignored, err := bundle.Parse(bundletest.Home, text)
 	require.NoError(t, err)
 	require.Empty(t, ignored)
 	require.True(t, ours.Equal(b))
 }
 
 func TestBundleIsImmutable(t *testing.T) {
-	b := newBundle(t, home, 1, newAuthority(t, home), newAuthority(t, home))
+	b := bundletest.NewBundle(t, bundletest.Home, 1, bundletest.NewAuthority(t, bundletest.Home), bundletest.NewAuthority(t, bundletest.Home))
 	before := b.Marshal()
 	b.X509Authorities()[0] = nil
 	b.Marshal()[0] = 'x'
@@ -194,18 +195,18 @@ func TestBundleIsImmutable(t *testing.T) {
 }
 
 func TestBundleIsASourceOfItsOwnDomainAlone(t *testing.T) {
-	b := newBundle(t, home, 1, newAuthority(t, home))
-	own, err := b.GetX509BundleForTrustDomain(home)
+	b := bundletest.NewBundle(t, bundletest.Home, 1, bundletest.NewAuthority(t, bundletest.Home))
+	own, err := b.GetX509BundleForTrustDomain(bundletest.Home)
 	require.NoError(t, err)
 	require.Len(t, own.X509Authorities(), 1)
-	_, err = b.GetX509BundleForTrustDomain(foreign)
+	_, err = b.GetX509BundleForTrustDomain(bundletest.Foreign)
 	require.EqualError(t, err, "this is the bundle of eu.example.org, not of us.example.org")
-	_, err = b.GetJWTBundleForTrustDomain(foreign)
+	_, err = b.GetJWTBundleForTrustDomain(bundletest.Foreign)
 	require.EqualError(t, err, "this is the bundle of eu.example.org, not of us.example.org")
 }
 
 func TestRow(t *testing.T) {
-	b := newBundle(t, home, 3, newAuthority(t, home))
+	b := bundletest.NewBundle(t, bundletest.Home, 3, bundletest.NewAuthority(t, bundletest.Home))
 	changed := time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)
 	row := b.Row(changed)
 	require.Equal(t, changed, row.GetChangeTime().AsTime())
@@ -221,7 +222,7 @@ func TestRow(t *testing.T) {
 }
 
 func TestPEM(t *testing.T) {
-	b := newBundle(t, home, 1, newAuthority(t, home), newAuthority(t, home))
+	b := bundletest.NewBundle(t, bundletest.Home, 1, bundletest.NewAuthority(t, bundletest.Home), bundletest.NewAuthority(t, bundletest.Home))
 	var certs []*x509.Certificate
 	for block, rest := pem.Decode(b.PEM()); block != nil; block, rest = pem.Decode(rest) {
 		require.Equal(t, "CERTIFICATE", block.Type)
@@ -233,8 +234,8 @@ func TestPEM(t *testing.T) {
 }
 
 func TestBundleMap(t *testing.T) {
-	a := newBundle(t, home, 1, newAuthority(t, home))
-	b := newBundle(t, foreign, 2, newAuthority(t, foreign))
+	a := bundletest.NewBundle(t, bundletest.Home, 1, bundletest.NewAuthority(t, bundletest.Home))
+	b := bundletest.NewBundle(t, bundletest.Foreign, 2, bundletest.NewAuthority(t, bundletest.Foreign))
 	text, err := bundle.MarshalMap([]*bundle.Bundle{b, a})
 	require.NoError(t, err)
 	again, err := bundle.MarshalMap([]*bundle.Bundle{a, b})
@@ -246,8 +247,8 @@ func TestBundleMap(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, ignored)
 	require.Len(t, read, 2)
-	require.True(t, read[home].SameKeys(a))
-	require.True(t, read[foreign].SameKeys(b))
+	require.True(t, read[bundletest.Home].SameKeys(a))
+	require.True(t, read[bundletest.Foreign].SameKeys(b))
 
 	_, err = bundle.MarshalMap([]*bundle.Bundle{a, a})
 	require.EqualError(t, err, "bundle map: a trust domain occurs twice: eu.example.org")

@@ -8,6 +8,9 @@ import (
 	"slices"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/ententehq/entente/bundle/internal/refusal"
+	"github.com/ententehq/entente/bundle/internal/strictjson"
 )
 
 // Bounds of a bundle map. A cluster that vouches for 10,000 domains writes some 20 MiB.
@@ -29,28 +32,28 @@ func parseMap(data []byte) (map[spiffeid.TrustDomain]*Bundle, []Ignored, error) 
 	if len(data) > MaxMapBytes {
 		return nil, nil, fmt.Errorf("%w: it has %d bytes, at most %d are allowed", ErrTooLarge, len(data), MaxMapBytes)
 	}
-	if err := parseText(data); err != nil {
+	if err := strictjson.ParseText(data); err != nil {
 		return nil, nil, err
 	}
-	var split splitter
+	var split strictjson.Splitter
 	var left leftOut
 	var domains json.RawMessage
-	err := split.object(data, "the map", maxMembers, func(name string, value json.RawMessage) error {
+	err := split.Object(data, "the map", strictjson.MaxMembers, func(name string, value json.RawMessage) error {
 		if name == "trust_domains" {
 			domains = value
 		} else {
-			left.add(Ignored{Kind: IgnoredParameter, Key: -1, Detail: "unknown parameter " + clip(name)})
+			left.add(Ignored{Kind: IgnoredParameter, Key: -1, Detail: "unknown parameter " + refusal.Clip(name)})
 		}
 		return nil
 	})
 	if err != nil {
 		return nil, nil, err
 	}
-	if domains == nil || kind(domains) == "null" {
+	if domains == nil || strictjson.Kind(domains) == "null" {
 		return nil, nil, fmt.Errorf("%w: trust_domains must be present; it may be empty", ErrNoTrustDomains)
 	}
 	bundles := make(map[spiffeid.TrustDomain]*Bundle)
-	err = split.object(domains, "trust_domains", MaxMapDomains, func(name string, value json.RawMessage) error {
+	err = split.Object(domains, "trust_domains", MaxMapDomains, func(name string, value json.RawMessage) error {
 		b, ignored, err := parseMapEntry(name, value)
 		if err != nil {
 			return err
@@ -79,27 +82,33 @@ func parseMapEntry(name string, document []byte) (*Bundle, []Ignored, error) {
 // MarshalMap writes the SPIFFE bundle map of bundles, by name, without their refresh hints: the same bytes for the
 // same bundles in any order. It fails if two are of one domain.
 func MarshalMap(bundles []*Bundle) ([]byte, error) {
-	entries := make([]Vouched, 0, len(bundles))
+	entries := make([]MapEntry, 0, len(bundles))
 	for _, b := range bundles {
-		v, err := Vouch(b)
+		v, err := NewMapEntry(b)
 		if err != nil {
 			return nil, fmt.Errorf("bundle map: %s: %w", b.td, err)
 		}
 		entries = append(entries, v)
 	}
-	return marshalMap(entries)
+	return MarshalEntries(entries)
 }
 
-// Vouch is a bundle as it stands in a map.
-func Vouch(b *Bundle) (Vouched, error) {
+// MapEntry is the bundle of a domain as it stands in a map: a document in strict form without refresh hint. [Vouch] makes one.
+type MapEntry struct {
+	TrustDomain spiffeid.TrustDomain
+	Document    []byte
+}
+
+// NewMapEntry is a bundle as it stands in a map.
+func NewMapEntry(b *Bundle) (MapEntry, error) {
 	c := b.content
 	c.RefreshHint = nil
 	document, err := marshalDocument(c)
-	return Vouched{TrustDomain: b.td, Document: document}, err
+	return MapEntry{TrustDomain: b.td, Document: document}, err
 }
 
-func marshalMap(entries []Vouched) ([]byte, error) {
-	slices.SortFunc(entries, func(x, y Vouched) int { return cmp.Compare(x.TrustDomain.Name(), y.TrustDomain.Name()) })
+func MarshalEntries(entries []MapEntry) ([]byte, error) {
+	slices.SortFunc(entries, func(x, y MapEntry) int { return cmp.Compare(x.TrustDomain.Name(), y.TrustDomain.Name()) })
 	var buf bytes.Buffer
 	buf.WriteString(`{"trust_domains":{`)
 	for i, entry := range entries {
@@ -116,13 +125,13 @@ func marshalMap(entries []Vouched) ([]byte, error) {
 	return buf.Bytes(), nil
 }
 
-// fitting returns of what a hub vouches for as much as fits into a map beside the hosted domains, by name, and how many are left out.
-func fitting(hosted, vouched []Vouched) (all []Vouched, leftOut int) {
+// FitMap returns of what a hub vouches for as much as fits into a map beside the hosted domains, by name, and how many are left out.
+func FitMap(hosted, vouched []MapEntry) (all []MapEntry, leftOut int) {
 	size := 0
 	for _, h := range hosted {
 		size += h.size()
 	}
-	slices.SortFunc(vouched, func(x, y Vouched) int { return cmp.Compare(x.TrustDomain.Name(), y.TrustDomain.Name()) })
+	slices.SortFunc(vouched, func(x, y MapEntry) int { return cmp.Compare(x.TrustDomain.Name(), y.TrustDomain.Name()) })
 	all = slices.Clone(hosted)
 	for i, v := range vouched {
 		if size += v.size(); size+64 > MaxMapBytes || len(all) == MaxMapDomains {
@@ -134,4 +143,4 @@ func fitting(hosted, vouched []Vouched) (all []Vouched, leftOut int) {
 }
 
 // size is what an entry takes of a map.
-func (v Vouched) size() int { return len(v.TrustDomain.Name()) + len(v.Document) + len(`"":,`) }
+func (v MapEntry) size() int { return len(v.TrustDomain.Name()) + len(v.Document) + len(`"":,`) }

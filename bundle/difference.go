@@ -10,6 +10,9 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/ententehq/entente/bundle/internal/jwk"
+	"github.com/ententehq/entente/bundle/internal/refusal"
 )
 
 // DifferenceKind says what is different between two versions of a bundle.
@@ -48,14 +51,14 @@ func Differences(from, to *Bundle) []Difference {
 	for _, kid := range slices.Sorted(maps.Keys(was.JWTAuthorities)) {
 		switch key, ok := is.JWTAuthorities[kid]; {
 		case !ok:
-			all = append(all, Difference{AuthorityRemoved, useJWT, kid, fmt.Sprintf("JWT authority removed: key %s, %s", word(kid), KeyKind(was.JWTAuthorities[kid]))})
+			all = append(all, Difference{AuthorityRemoved, jwk.UseJWT, kid, fmt.Sprintf("JWT authority removed: key %s, %s", word(kid), KeyKind(was.JWTAuthorities[kid]))})
 		case !samePublicKey(was.JWTAuthorities[kid], key):
-			all = append(all, Difference{KeyReplaced, useJWT, kid, fmt.Sprintf("JWT authority replaced: key %s stands for another key, %s", word(kid), KeyKind(key))})
+			all = append(all, Difference{KeyReplaced, jwk.UseJWT, kid, fmt.Sprintf("JWT authority replaced: key %s stands for another key, %s", word(kid), KeyKind(key))})
 		}
 	}
 	for _, kid := range slices.Sorted(maps.Keys(is.JWTAuthorities)) {
 		if _, ok := was.JWTAuthorities[kid]; !ok {
-			all = append(all, Difference{AuthorityAdded, useJWT, kid, fmt.Sprintf("JWT authority added: key %s, %s", word(kid), KeyKind(is.JWTAuthorities[kid]))})
+			all = append(all, Difference{AuthorityAdded, jwk.UseJWT, kid, fmt.Sprintf("JWT authority added: key %s, %s", word(kid), KeyKind(is.JWTAuthorities[kid]))})
 		}
 	}
 	if from != nil && hintOf(was) != hintOf(is) {
@@ -78,8 +81,8 @@ func appendCertificates(all []Difference, kind DifferenceKind, certificates []*x
 	verb := map[DifferenceKind]string{AuthorityAdded: "added", AuthorityRemoved: "removed"}[kind]
 	for _, c := range certificates {
 		id := hex.EncodeToString(c.SubjectKeyId)
-		all = append(all, Difference{kind, useX509, id, fmt.Sprintf("X.509 authority %s: key %s, %s, valid from %s to %s",
-			verb, word(id), clip(c.Subject.String()), c.NotBefore.UTC().Format(time.RFC3339), c.NotAfter.UTC().Format(time.RFC3339))})
+		all = append(all, Difference{kind, jwk.UseX509, id, fmt.Sprintf("X.509 authority %s: key %s, %s, valid from %s to %s",
+			verb, word(id), refusal.Clip(c.Subject.String()), c.NotBefore.UTC().Format(time.RFC3339), c.NotAfter.UTC().Format(time.RFC3339))})
 	}
 	return all
 }
@@ -91,7 +94,7 @@ func word(id string) string {
 	}
 	for i := range len(id) {
 		if c := id[i]; !isLowerOrDigit(c) && (c < 'A' || c > 'Z') && c != '-' && c != '_' && c != '.' || len(id) > 64 {
-			return clip(id)
+			return refusal.Clip(id)
 		}
 	}
 	return id

@@ -8,6 +8,9 @@ import (
 	"hash"
 	"maps"
 	"slices"
+
+	"github.com/ententehq/entente/bundle/internal/jwk"
+	"github.com/ententehq/entente/bundle/internal/refusal"
 )
 
 // Digest is the SHA-256 of the set of usable keys. Order, sequence, refresh hint and whatever was ignored have no
@@ -24,14 +27,14 @@ func digestKeys(c Content) ([32]byte, error) {
 	h := sha256.New()
 	h.Write([]byte("entente bundle keys 1\n"))
 	for _, cert := range c.X509Authorities {
-		hashParts(h, []byte(useX509), cert.Raw)
+		hashParts(h, []byte(jwk.UseX509), cert.Raw)
 	}
 	for _, kid := range slices.Sorted(maps.Keys(c.JWTAuthorities)) {
 		spki, err := x509.MarshalPKIXPublicKey(c.JWTAuthorities[kid])
 		if err != nil {
-			return [32]byte{}, fmt.Errorf("%w: JWT authority %s: %w", ErrKey, clip(kid), err)
+			return [32]byte{}, fmt.Errorf("%w: JWT authority %s: %w", jwk.ErrKey, refusal.Clip(kid), err)
 		}
-		hashParts(h, []byte(useJWT), []byte(kid), spki)
+		hashParts(h, []byte(jwk.UseJWT), []byte(kid), spki)
 	}
 	return [32]byte(h.Sum(nil)), nil
 }

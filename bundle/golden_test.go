@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/internal/bundletest"
 )
 
 // TestGolden holds the form of documents and the digest of keys. Both go over the wire and onto disk: a change here
@@ -15,7 +16,7 @@ import (
 func TestGolden(t *testing.T) {
 	document, err := os.ReadFile("testdata/bundle.json")
 	require.NoError(t, err)
-	b, ignored, err := bundle.Parse(home, document)
+	b, ignored, err := bundle.Parse(bundletest.Home, document)
 	require.NoError(t, err)
 	require.Empty(t, ignored)
 	require.Len(t, b.X509Authorities(), 3)

@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/ententehq/entente/bundle/internal/refusal"
 )
 
 // Bounds of the SPIFFE ID standard, section 2.
@@ -23,7 +25,7 @@ func ParseTrustDomain(name string) (spiffeid.TrustDomain, error) {
 	}
 	td, err := spiffeid.TrustDomainFromString(name)
 	if err != nil {
-		return spiffeid.TrustDomain{}, fmt.Errorf("trust domain %s: %w: %w", clip(name), ErrTrustDomain, err)
+		return spiffeid.TrustDomain{}, fmt.Errorf("trust domain %s: %w: %w", refusal.Clip(name), ErrTrustDomain, err)
 	}
 	return td, nil
 }
@@ -32,24 +34,24 @@ func ParseTrustDomain(name string) (spiffeid.TrustDomain, error) {
 // segments or none, no query, fragment, port, user information or percent-encoding, 2048 bytes in all.
 func ParseID(id string) (spiffeid.ID, error) {
 	if len(id) > MaxIDBytes {
-		return spiffeid.ID{}, fmt.Errorf("SPIFFE ID %s: %w: it has %d bytes; at most %d are allowed", clip(id), ErrID, len(id), MaxIDBytes)
+		return spiffeid.ID{}, fmt.Errorf("SPIFFE ID %s: %w: it has %d bytes; at most %d are allowed", refusal.Clip(id), ErrID, len(id), MaxIDBytes)
 	}
 	rest, ok := strings.CutPrefix(id, idScheme)
 	if !ok {
-		return spiffeid.ID{}, fmt.Errorf("SPIFFE ID %s: %w: it does not begin with %q", clip(id), ErrID, idScheme)
+		return spiffeid.ID{}, fmt.Errorf("SPIFFE ID %s: %w: it does not begin with %q", refusal.Clip(id), ErrID, idScheme)
 	}
 	name, path, _ := strings.Cut(rest, "/")
 	if err := checkTrustDomain(name); err != nil {
-		return spiffeid.ID{}, fmt.Errorf("SPIFFE ID %s: %w: %w", clip(id), ErrID, err)
+		return spiffeid.ID{}, fmt.Errorf("SPIFFE ID %s: %w: %w", refusal.Clip(id), ErrID, err)
 	}
 	if len(rest) > len(name) {
 		if err := checkPath(path); err != nil {
-			return spiffeid.ID{}, fmt.Errorf("SPIFFE ID %s: %w: %w", clip(id), ErrID, err)
+			return spiffeid.ID{}, fmt.Errorf("SPIFFE ID %s: %w: %w", refusal.Clip(id), ErrID, err)
 		}
 	}
 	parsed, err := spiffeid.FromString(id)
 	if err != nil {
-		return spiffeid.ID{}, fmt.Errorf("SPIFFE ID %s: %w: %w", clip(id), ErrID, err)
+		return spiffeid.ID{}, fmt.Errorf("SPIFFE ID %s: %w: %w", refusal.Clip(id), ErrID, err)
 	}
 	return parsed, nil
 }
@@ -61,14 +63,14 @@ func checkTrustDomain(name string) error {
 	case name == "":
 		return fmt.Errorf("%w: it is empty", ErrTrustDomain)
 	case strings.HasPrefix(name, idScheme):
-		return fmt.Errorf("trust domain %s: %w: write the name alone, without scheme or path", clip(name), ErrTrustDomain)
+		return fmt.Errorf("trust domain %s: %w: write the name alone, without scheme or path", refusal.Clip(name), ErrTrustDomain)
 	case len(name) > MaxTrustDomainBytes:
-		return fmt.Errorf("trust domain %s: %w: it has %d bytes; at most %d are allowed", clip(name), ErrTrustDomain, len(name), MaxTrustDomainBytes)
+		return fmt.Errorf("trust domain %s: %w: it has %d bytes; at most %d are allowed", refusal.Clip(name), ErrTrustDomain, len(name), MaxTrustDomainBytes)
 	}
 	for i := range len(name) {
 		if c := name[i]; !isLowerOrDigit(c) && c != '.' && c != '_' && c != '-' {
 			return fmt.Errorf("trust domain %s: %w: byte %d is %q; lower-case letters, digits, dot, dash and underscore are allowed",
-				clip(name), ErrTrustDomain, i+1, c)
+				refusal.Clip(name), ErrTrustDomain, i+1, c)
 		}
 	}
 	return nil
@@ -93,12 +95,3 @@ func checkPath(path string) error {
 }
 
 func isLowerOrDigit(c byte) bool { return c >= 'a' && c <= 'z' || c >= '0' && c <= '9' }
-
-// clip quotes a string that came from outside for an error, cut to a length that fits in one line.
-func clip(s string) string {
-	const most = 64
-	if len(s) > most {
-		return fmt.Sprintf("%q…", s[:most])
-	}
-	return fmt.Sprintf("%q", s)
-}

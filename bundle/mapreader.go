@@ -1,17 +1,17 @@
 package bundle
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
-	"net/url"
 	"unicode/utf8"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/ententehq/entente/bundle/internal/refusal"
+	"github.com/ententehq/entente/bundle/internal/strictjson"
 )
 
 // maxMapParameters bounds the members of a map that are not trust_domains.
@@ -62,7 +62,7 @@ func (m *mapReader) read() error {
 		}
 		switch {
 		case members[name]:
-			return fmt.Errorf("%w: the map has %s twice", ErrDuplicateName, clip(name))
+			return fmt.Errorf("%w: the map has %s twice", strictjson.ErrDuplicateName, refusal.Clip(name))
 		case len(members) > maxMapParameters:
 			return fmt.Errorf("%w: the map has more than %d parameters", ErrTooLarge, maxMapParameters)
 		}
@@ -80,7 +80,7 @@ func (m *mapReader) read() error {
 		return err
 	}
 	if _, err := m.dec.Token(); err == nil {
-		return fmt.Errorf("%w: there is something behind its end", ErrMalformed)
+		return fmt.Errorf("%w: there is something behind its end", strictjson.ErrMalformed)
 	} else if !errors.Is(err, io.EOF) {
 		return m.broken(err)
 	}
@@ -106,7 +106,7 @@ func (m *mapReader) domains() error {
 		sum := sha256.Sum256([]byte(name))
 		key := [16]byte(sum[:16])
 		if _, twice := m.seen[key]; twice {
-			return fmt.Errorf("%w: trust_domains has %s twice", ErrDuplicateName, clip(name))
+			return fmt.Errorf("%w: trust_domains has %s twice", strictjson.ErrDuplicateName, refusal.Clip(name))
 		}
 		if len(m.seen) == MaxMapDomains {
 			return fmt.Errorf("%w: it has more than %d trust domains", ErrTooLarge, MaxMapDomains)
@@ -133,7 +133,7 @@ func (m *mapReader) open(what string) error {
 		return fmt.Errorf("%w: trust_domains must be present; it may be empty", ErrNoTrustDomains)
 	}
 	if token != json.Delim('{') {
-		return fmt.Errorf("%w: %s is not an object", ErrMalformed, what)
+		return fmt.Errorf("%w: %s is not an object", strictjson.ErrMalformed, what)
 	}
 	return nil
 }
@@ -156,13 +156,13 @@ func (m *mapReader) name() (string, error) {
 
 // value reads one value into raw.
 func (m *mapReader) value(name string) error {
-	m.gate.open("the value of " + clip(name))
+	m.gate.open("the value of " + refusal.Clip(name))
 	m.raw = m.raw[:0]
 	if err := m.dec.Decode(&m.raw); err != nil {
 		return m.broken(err)
 	}
 	if len(m.raw) > MaxDocumentBytes {
-		return fmt.Errorf("%w: the value of %s has %d bytes, at most %d are allowed", ErrTooLarge, clip(name), len(m.raw), MaxDocumentBytes)
+		return fmt.Errorf("%w: the value of %s has %d bytes, at most %d are allowed", ErrTooLarge, refusal.Clip(name), len(m.raw), MaxDocumentBytes)
 	}
 	return nil
 }
@@ -176,9 +176,9 @@ func (m *mapReader) broken(err error) error {
 	case m.gate.failed != nil:
 		return m.gate.failed
 	case errors.As(err, &syntax):
-		return fmt.Errorf("%w: it is not JSON, byte %d: %w", ErrMalformed, syntax.Offset, err)
+		return fmt.Errorf("%w: it is not JSON, byte %d: %w", strictjson.ErrMalformed, syntax.Offset, err)
 	}
-	return fmt.Errorf("%w: it is not JSON: %w", ErrMalformed, err)
+	return fmt.Errorf("%w: it is not JSON: %w", strictjson.ErrMalformed, err)
 }
 
 // gate bounds what a decoder can read for one value, since it holds a whole value in memory, and for all of the map.
@@ -214,7 +214,7 @@ func (g *gate) Read(p []byte) (int, error) {
 	g.total += int64(n)
 	switch {
 	case !g.isText(p[:n]), err != nil && len(g.rest) > 0:
-		g.failed = fmt.Errorf("%w: it is not valid UTF-8", ErrMalformed)
+		g.failed = fmt.Errorf("%w: it is not valid UTF-8", strictjson.ErrMalformed)
 		return 0, g.failed
 	case err != nil && !errors.Is(err, io.EOF):
 		g.failed = fmt.Errorf("read the map: %w", err)
@@ -236,70 +236,4 @@ func (g *gate) isText(p []byte) bool {
 	}
 	g.rest = append([]byte(nil), text[end:]...)
 	return utf8.Valid(text[:end])
-}
-
-// MapResult is the answer of an endpoint that serves a bundle map.
-type MapResult struct {
-	// NotModified says that it is still the one whose ETag the request gave; nothing was read then.
-	NotModified bool
-	// Domains counts those in the map.
-	Domains int
-	ETag    string
-}
-
-// FetchMap gets the bundle map that is served beside an endpoint, at target or, if that is empty, at /bundles of the endpoint's host, under
-// the endpoint's profile and identity. It reads it as [ReadMap] does: what take was given counts only if there is no error. Errors are as
-// those of [Client.Fetch].
-func (c *Client) FetchMap(ctx context.Context, e Endpoint, target, etag string, take func(td spiffeid.TrustDomain, document []byte) error) (MapResult, error) {
-	var result MapResult
-	err := c.askForMap(ctx, e, http.MethodGet, target, etag, func(response *http.Response) (err error) {
-		result.ETag = answerETag(response)
-		switch {
-		case response.StatusCode == http.StatusNotModified && etag != "":
-			result.NotModified = true
-			return nil
-		case response.StatusCode == http.StatusNotModified:
-			return ErrNotAsked
-		}
-		if err := checkAnswer(response, MaxMapBytes); err != nil {
-			return err
-		}
-		result.Domains, err = ReadMap(response.Body, take)
-		return err
-	})
-	if err != nil {
-		return MapResult{}, err
-	}
-	return result, nil
-}
-
-// LookAtMap finds out whether there is a bundle map where [Client.FetchMap] would read it, and reads nothing of it. Errors are as those of
-// [Client.Fetch]; a server that answers to GET alone has the reason of a bad status.
-func (c *Client) LookAtMap(ctx context.Context, e Endpoint, target string) error {
-	return c.askForMap(ctx, e, http.MethodHead, target, "", func(response *http.Response) error { return checkAnswer(response, MaxMapBytes) })
-}
-
-func (c *Client) askForMap(ctx context.Context, e Endpoint, method, target, etag string, take func(*http.Response) error) error {
-	if e.url == nil {
-		return fmt.Errorf("fetch a bundle map: %w", ErrEndpoint)
-	}
-	from, err := e.mapURL(target)
-	if err != nil {
-		return fmt.Errorf("fetch a bundle map: %w", err)
-	}
-	bounded, cancel := context.WithTimeout(ctx, c.config.Timeout)
-	defer cancel()
-	if _, err := c.ask(bounded, e, method, from, etag, take); err != nil {
-		return fmt.Errorf("fetch the bundle map of %s from %s: %w", e.td, from, c.named(ctx, err))
-	}
-	return nil
-}
-
-func (e Endpoint) mapURL(target string) (*url.URL, error) {
-	if target != "" {
-		return ParseURL(target)
-	}
-	at := *e.url
-	at.Path, at.RawPath, at.RawQuery = "/bundles", "", ""
-	return &at, nil
 }

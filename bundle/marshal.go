@@ -8,19 +8,23 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/ententehq/entente/bundle/internal/jwk"
+	"github.com/ententehq/entente/bundle/internal/refusal"
+	"github.com/ententehq/entente/bundle/internal/strictjson"
 )
 
 // document is the SPIFFE bundle document as it is written.
 type document struct {
-	Sequence    *uint64 `json:"spiffe_sequence,omitempty"`
-	RefreshHint *int64  `json:"spiffe_refresh_hint,omitempty"`
-	Keys        []jwk   `json:"keys"`
+	Sequence    *uint64   `json:"spiffe_sequence,omitempty"`
+	RefreshHint *int64    `json:"spiffe_refresh_hint,omitempty"`
+	Keys        []jwk.Key `json:"keys"`
 }
 
 // marshalDocument writes c, whose X.509 authorities are sorted: first those, then the JWT authorities by kid. It holds one key at a time
 // beside what is written.
 func marshalDocument(c Content) ([]byte, error) {
-	d := document{Sequence: c.Sequence, Keys: []jwk{}}
+	d := document{Sequence: c.Sequence, Keys: []jwk.Key{}}
 	if c.RefreshHint != nil {
 		d.RefreshHint = new(int64(*c.RefreshHint / time.Second))
 	}
@@ -31,27 +35,27 @@ func marshalDocument(c Content) ([]byte, error) {
 	}
 	var buf bytes.Buffer
 	buf.Grow(size)
-	if err := writeJSON(&buf, d); err != nil {
+	if err := strictjson.WriteJSON(&buf, d); err != nil {
 		return nil, err
 	}
 	const end = "]}"
 	buf.Truncate(buf.Len() - len(end))
 	for i, cert := range c.X509Authorities {
-		key, err := newJWK(cert.PublicKey)
+		key, err := jwk.New(cert.PublicKey)
 		if err != nil {
-			return nil, fmt.Errorf("X.509 authority %s: %w", clip(cert.Subject.String()), err)
+			return nil, fmt.Errorf("X.509 authority %s: %w", refusal.Clip(cert.Subject.String()), err)
 		}
-		key.Use, key.X5C = useX509, []string{base64.StdEncoding.EncodeToString(cert.Raw)}
+		key.Use, key.X5C = jwk.UseX509, []string{base64.StdEncoding.EncodeToString(cert.Raw)}
 		if err := writeKey(&buf, i == 0, key); err != nil {
 			return nil, err
 		}
 	}
 	for i, kid := range slices.Sorted(maps.Keys(c.JWTAuthorities)) {
-		key, err := newJWK(c.JWTAuthorities[kid])
+		key, err := jwk.New(c.JWTAuthorities[kid])
 		if err != nil {
-			return nil, fmt.Errorf("JWT authority %s: %w", clip(kid), err)
+			return nil, fmt.Errorf("JWT authority %s: %w", refusal.Clip(kid), err)
 		}
-		key.Use, key.KeyID = useJWT, kid
+		key.Use, key.KeyID = jwk.UseJWT, kid
 		if err := writeKey(&buf, i == 0 && len(c.X509Authorities) == 0, key); err != nil {
 			return nil, err
 		}
@@ -60,11 +64,11 @@ func marshalDocument(c Content) ([]byte, error) {
 	return slices.Clip(buf.Bytes()), nil
 }
 
-func writeKey(buf *bytes.Buffer, first bool, key jwk) error {
+func writeKey(buf *bytes.Buffer, first bool, key jwk.Key) error {
 	if !first {
 		buf.WriteByte(',')
 	}
-	return writeJSON(buf, key)
+	return strictjson.WriteJSON(buf, key)
 }
 
 // PEM writes the X.509 authorities as a file of certificates, for programs that read nothing else. Such a file says

@@ -11,6 +11,10 @@ import (
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/ententehq/entente/bundle/internal/jwk"
+	"github.com/ententehq/entente/bundle/internal/refusal"
+	"github.com/ententehq/entente/bundle/internal/strictjson"
 )
 
 // maxHint is the longest time in whole seconds that a [time.Duration] holds, some 292 years. A longer hint reads as this.
@@ -36,10 +40,10 @@ func parse(td spiffeid.TrustDomain, document []byte) (*Bundle, []Ignored, error)
 	if len(document) > MaxDocumentBytes {
 		return nil, nil, fmt.Errorf("%w: it has %d bytes, at most %d are allowed", ErrTooLarge, len(document), MaxDocumentBytes)
 	}
-	if err := parseText(document); err != nil {
+	if err := strictjson.ParseText(document); err != nil {
 		return nil, nil, err
 	}
-	r := reader{jwt: make(map[string]crypto.PublicKey), x509: make(map[string]bool), values: make(map[string]json.RawMessage), elements: maxElements}
+	r := reader{jwt: make(map[string]crypto.PublicKey), x509: make(map[string]bool), values: make(map[string]json.RawMessage), elements: jwk.MaxElements}
 	if err := r.document(document); err != nil {
 		return nil, nil, err
 	}
@@ -54,7 +58,7 @@ type reader struct {
 	jwt     map[string]crypto.PublicKey
 	x509    map[string]bool // by DER
 	left    leftOut
-	split   splitter
+	split   strictjson.Splitter
 	// elements is how many ASN.1 elements the certificates yet to come may have.
 	elements int
 	values   map[string]json.RawMessage // of the key that is being read: those members that have a meaning
@@ -70,7 +74,7 @@ func (r *reader) ignore(kind IgnoredKind, key int, format string, args ...any) {
 
 func (r *reader) document(document []byte) error {
 	var keys json.RawMessage
-	err := r.split.object(document, "the document", maxMembers, func(name string, value json.RawMessage) error {
+	err := r.split.Object(document, "the document", strictjson.MaxMembers, func(name string, value json.RawMessage) error {
 		switch name {
 		case "keys":
 			keys = value
@@ -87,20 +91,20 @@ func (r *reader) document(document []byte) error {
 			}
 			r.content.RefreshHint = &d
 		default:
-			r.ignore(IgnoredParameter, -1, "unknown parameter %s", clip(name))
+			r.ignore(IgnoredParameter, -1, "unknown parameter %s", refusal.Clip(name))
 		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	if keys == nil || kind(keys) == "null" {
+	if keys == nil || strictjson.Kind(keys) == "null" {
 		return fmt.Errorf("%w: keys must be present; an empty list says that no key is trusted", ErrNoKeys)
 	}
-	if _, err := countElements(keys, "keys", MaxKeys, ErrTooManyKeys); err != nil {
+	if _, err := strictjson.CountElements(keys, "keys", MaxKeys, ErrTooManyKeys); err != nil {
 		return err
 	}
-	return eachElement(keys, "keys", MaxKeys, ErrTooManyKeys, func(i int, element json.RawMessage) error {
+	return strictjson.EachElement(keys, "keys", MaxKeys, ErrTooManyKeys, func(i int, element json.RawMessage) error {
 		if err := r.key(i, element); err != nil {
 			return fmt.Errorf("key %d: %w", i, err)
 		}
@@ -109,21 +113,21 @@ func (r *reader) document(document []byte) error {
 }
 
 func parseSequence(value json.RawMessage) (uint64, error) {
-	digits, ok := wholeNumber(value)
+	digits, ok := strictjson.WholeNumber(value)
 	if !ok {
-		return 0, fmt.Errorf("%w: spiffe_sequence is %s", ErrSequence, clip(string(value)))
+		return 0, fmt.Errorf("%w: spiffe_sequence is %s", ErrSequence, refusal.Clip(string(value)))
 	}
 	n, err := strconv.ParseUint(digits, 10, 64)
 	if err != nil {
-		return 0, fmt.Errorf("%w: spiffe_sequence is %s", ErrSequence, clip(digits))
+		return 0, fmt.Errorf("%w: spiffe_sequence is %s", ErrSequence, refusal.Clip(digits))
 	}
 	return n, nil
 }
 
 func parseHint(value json.RawMessage) (time.Duration, error) {
-	digits, ok := wholeNumber(value)
+	digits, ok := strictjson.WholeNumber(value)
 	if !ok {
-		return 0, fmt.Errorf("%w: spiffe_refresh_hint is %s", ErrRefreshHint, clip(string(value)))
+		return 0, fmt.Errorf("%w: spiffe_refresh_hint is %s", ErrRefreshHint, refusal.Clip(string(value)))
 	}
 	seconds, err := strconv.ParseInt(digits, 10, 64)
 	if err != nil || seconds > maxHint {
@@ -136,7 +140,7 @@ func parseHint(value json.RawMessage) (time.Duration, error) {
 func (r *reader) key(i int, element json.RawMessage) error {
 	clear(r.values)
 	values := r.values
-	err := r.split.object(element, "the element", maxMembers, func(name string, value json.RawMessage) error {
+	err := r.split.Object(element, "the element", strictjson.MaxMembers, func(name string, value json.RawMessage) error {
 		switch name {
 		case "kty", "use", "kid", "x5c", "crv", "x", "y", "n", "e":
 			values[name] = value
@@ -156,7 +160,7 @@ func (r *reader) key(i int, element json.RawMessage) error {
 		r.ignore(IgnoredKeyType, i, "no kty")
 		return nil
 	default:
-		r.ignore(IgnoredKeyType, i, "kty %s is not known", clip(kty))
+		r.ignore(IgnoredKeyType, i, "kty %s is not known", refusal.Clip(kty))
 		return nil
 	}
 	use, err := optionalString(values, "use")
@@ -164,14 +168,14 @@ func (r *reader) key(i int, element json.RawMessage) error {
 		return err
 	}
 	switch use {
-	case useX509:
+	case jwk.UseX509:
 		return r.x509Key(i, values)
-	case useJWT:
+	case jwk.UseJWT:
 		return r.jwtKey(i, values)
 	case "":
 		r.ignore(IgnoredUse, i, "no use")
 	default:
-		r.ignore(IgnoredUse, i, "use %s is not %s or %s", clip(use), useX509, useJWT)
+		r.ignore(IgnoredUse, i, "use %s is not %s or %s", refusal.Clip(use), jwk.UseX509, jwk.UseJWT)
 	}
 	return nil
 }
@@ -184,7 +188,7 @@ func (r *reader) x509Key(i int, values map[string]json.RawMessage) error {
 	}
 	var front json.RawMessage
 	chain := 0
-	err := eachElement(value, "x5c", MaxKeys, ErrTooManyKeys, func(n int, element json.RawMessage) error {
+	err := strictjson.EachElement(value, "x5c", MaxKeys, ErrTooManyKeys, func(n int, element json.RawMessage) error {
 		if n == 0 {
 			front = element
 		}
@@ -198,16 +202,16 @@ func (r *reader) x509Key(i int, values map[string]json.RawMessage) error {
 		r.ignore(IgnoredNoCertificate, i, "x5c is empty")
 		return nil
 	}
-	first, err := parseString(front, "x5c[0]")
+	first, err := strictjson.ParseString(front, "x5c[0]")
 	if err != nil {
 		return err
 	}
-	cert, err := certificate(first, &r.elements)
+	cert, err := jwk.Certificate(first, &r.elements)
 	if err != nil {
 		return err
 	}
-	if why := unusableAuthority(cert); why != "" {
-		r.ignore(IgnoredUnusable, i, "certificate of %s: %s", clip(cert.Subject.String()), why)
+	if why := jwk.UnusableAuthority(cert); why != "" {
+		r.ignore(IgnoredUnusable, i, "certificate of %s: %s", refusal.Clip(cert.Subject.String()), why)
 		return nil
 	}
 	if err := sameKeyAs(cert, values); err != nil {
@@ -217,7 +221,7 @@ func (r *reader) x509Key(i int, values map[string]json.RawMessage) error {
 		r.ignore(IgnoredMoreCertificates, i, "x5c has %d certificates, the first counts", chain)
 	}
 	if r.x509[string(cert.Raw)] {
-		r.ignore(IgnoredDuplicate, i, "certificate of %s occurs twice", clip(cert.Subject.String()))
+		r.ignore(IgnoredDuplicate, i, "certificate of %s occurs twice", refusal.Clip(cert.Subject.String()))
 		return nil
 	}
 	r.x509[string(cert.Raw)] = true
@@ -236,13 +240,13 @@ func sameKeyAs(cert *x509.Certificate, values map[string]json.RawMessage) error 
 		if err != nil {
 			return err
 		}
-		key, err := publicKey(m)
-		if err != nil && !errors.Is(err, errUnusable) {
+		key, err := jwk.PublicKey(m)
+		if err != nil && !errors.Is(err, jwk.ErrUnusable) {
 			return err
 		}
 		certKey, ok := cert.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
 		if err != nil || !ok || !certKey.Equal(key) {
-			return fmt.Errorf("%w: its members and its certificate hold different keys", ErrKey)
+			return fmt.Errorf("%w: its members and its certificate hold different keys", jwk.ErrKey)
 		}
 	}
 	return nil
@@ -257,7 +261,7 @@ func (r *reader) jwtKey(i int, values map[string]json.RawMessage) error {
 		r.ignore(IgnoredNoKeyID, i, "no kid")
 		return nil
 	}
-	if err := checkKeyID(kid); err != nil {
+	if err := jwk.CheckKeyID(kid); err != nil {
 		r.ignore(IgnoredUnusable, i, "%v", err)
 		return nil
 	}
@@ -265,23 +269,23 @@ func (r *reader) jwtKey(i int, values map[string]json.RawMessage) error {
 	if err != nil {
 		return err
 	}
-	key, err := publicKey(m)
-	if errors.Is(err, errUnusable) {
-		r.ignore(IgnoredUnusable, i, "kid %s: %v", clip(kid), err)
+	key, err := jwk.PublicKey(m)
+	if errors.Is(err, jwk.ErrUnusable) {
+		r.ignore(IgnoredUnusable, i, "kid %s: %v", refusal.Clip(kid), err)
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("kid %s: %w", clip(kid), err)
+		return fmt.Errorf("kid %s: %w", refusal.Clip(kid), err)
 	}
-	if why := unusableJWTKey(key); why != "" {
-		r.ignore(IgnoredUnusable, i, "kid %s: %s", clip(kid), why)
+	if why := jwk.UnusableJWTKey(key); why != "" {
+		r.ignore(IgnoredUnusable, i, "kid %s: %s", refusal.Clip(kid), why)
 		return nil
 	}
 	if other, ok := r.jwt[kid]; ok {
 		if same, ok := other.(interface{ Equal(crypto.PublicKey) bool }); !ok || !same.Equal(key) {
-			return fmt.Errorf("%w: %s", ErrDuplicateKeyID, clip(kid))
+			return fmt.Errorf("%w: %s", ErrDuplicateKeyID, refusal.Clip(kid))
 		}
-		r.ignore(IgnoredDuplicate, i, "kid %s occurs twice with the same key", clip(kid))
+		r.ignore(IgnoredDuplicate, i, "kid %s occurs twice with the same key", refusal.Clip(kid))
 		return nil
 	}
 	r.jwt[kid] = key
@@ -309,5 +313,5 @@ func optionalString(values map[string]json.RawMessage, name string) (string, err
 	if !ok {
 		return "", nil
 	}
-	return parseString(value, name)
+	return strictjson.ParseString(value, name)
 }

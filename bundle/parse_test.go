@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/internal/bundletest"
 )
 
 // keyText writes a JWK from alternating names and values, the values being JSON.
@@ -32,30 +33,23 @@ func keyText(members ...string) string {
 
 func quoted(s string) string { return `"` + s + `"` }
 
-func ecMembers(t testing.TB, key *ecdsa.PublicKey) (x, y string) {
-	t.Helper()
-	point, err := key.Bytes()
-	require.NoError(t, err)
-	return base64.RawURLEncoding.EncodeToString(point[1:33]), base64.RawURLEncoding.EncodeToString(point[33:])
-}
-
-func x5c(certs ...authority) string {
+func x5c(certs ...bundletest.Authority) string {
 	var list []string
 	for _, c := range certs {
-		list = append(list, base64.StdEncoding.EncodeToString(c.cert.Raw))
+		list = append(list, base64.StdEncoding.EncodeToString(c.Cert.Raw))
 	}
 	text, _ := json.Marshal(list)
 	return string(text)
 }
 
 func TestParseTolerantly(t *testing.T) {
-	ca, other := newAuthority(t, home), newAuthority(t, home)
-	x, y := ecMembers(t, &newKey(t).PublicKey)
+	ca, other := bundletest.NewAuthority(t, bundletest.Home), bundletest.NewAuthority(t, bundletest.Home)
+	x, y := bundletest.ECMembers(t, &bundletest.NewKey(t).PublicKey)
 	jwtKey := func(kid string) string {
 		return keyText("kty", `"EC"`, "use", `"jwt-svid"`, "kid", quoted(kid), "crv", `"P-256"`, "x", quoted(x), "y", quoted(y))
 	}
 	x509Key := keyText("kty", `"EC"`, "use", `"x509-svid"`, "x5c", x5c(ca))
-	leaf := ca.svid(t, "spiffe://eu.example.org/leaf")
+	leaf := ca.SVID(t, "spiffe://eu.example.org/leaf")
 
 	for _, test := range []struct {
 		name      string
@@ -79,7 +73,7 @@ func TestParseTolerantly(t *testing.T) {
 		{"the first certificate counts", `{"keys":[` + keyText("kty", `"EC"`, "use", `"x509-svid"`, "x5c", x5c(ca, other)) + `]}`, 1, 0,
 			[]string{`key 0: x5c has 2 certificates, the first counts (more_certificates)`}},
 		{"a kid on an x509-svid key", `{"keys":[` + keyText("kty", `"EC"`, "kid", `"k"`, "use", `"x509-svid"`, "x5c", x5c(ca)) + `]}`, 1, 0, nil},
-		{"not a CA", `{"keys":[` + keyText("kty", `"EC"`, "use", `"x509-svid"`, "x5c", x5c(authority{cert: leaf.Leaf})) + `]}`, 0, 0,
+		{"not a CA", `{"keys":[` + keyText("kty", `"EC"`, "use", `"x509-svid"`, "x5c", x5c(bundletest.Authority{Cert: leaf.Leaf})) + `]}`, 0, 0,
 			[]string{`key 0: certificate of "CN=leaf": it is not a CA certificate (unusable)`}},
 		{"the same certificate twice", `{"keys":[` + x509Key + `,` + x509Key + `]}`, 1, 0,
 			[]string{`key 1: certificate of "CN=authority of eu.example.org" occurs twice (duplicate)`}},
@@ -98,7 +92,7 @@ func TestParseTolerantly(t *testing.T) {
 		{"white space", " {\n\"keys\" :\t[ ] }\r\n", 0, 0, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			b, ignored, err := bundle.Parse(home, []byte(test.document))
+			b, ignored, err := bundle.Parse(bundletest.Home, []byte(test.document))
 			require.NoError(t, err)
 			require.Len(t, b.X509Authorities(), test.x509)
 			require.Len(t, b.JWTAuthorities(), test.jwt)
@@ -113,14 +107,14 @@ func TestParseTolerantly(t *testing.T) {
 }
 
 func TestParseRefusals(t *testing.T) {
-	ca, other := newAuthority(t, home), newAuthority(t, home)
-	x, y := ecMembers(t, &newKey(t).PublicKey)
-	x2, y2 := ecMembers(t, &newKey(t).PublicKey)
+	ca, other := bundletest.NewAuthority(t, bundletest.Home), bundletest.NewAuthority(t, bundletest.Home)
+	x, y := bundletest.ECMembers(t, &bundletest.NewKey(t).PublicKey)
+	x2, y2 := bundletest.ECMembers(t, &bundletest.NewKey(t).PublicKey)
 	jwtKey := func(x, y string) string {
 		return keyText("kty", `"EC"`, "use", `"jwt-svid"`, "kid", `"a"`, "crv", `"P-256"`, "x", quoted(x), "y", quoted(y))
 	}
-	cx, cy := ecMembers(t, other.cert.PublicKey.(*ecdsa.PublicKey))
-	der := base64.StdEncoding.EncodeToString(ca.cert.Raw)
+	cx, cy := bundletest.ECMembers(t, other.Cert.PublicKey.(*ecdsa.PublicKey))
+	der := base64.StdEncoding.EncodeToString(ca.Cert.Raw)
 	x509Key := func(x5c string) string { return `{"keys":[{"kty":"EC","use":"x509-svid","x5c":` + x5c + `}]}` }
 
 	for _, test := range []struct {
@@ -167,7 +161,7 @@ func TestParseRefusals(t *testing.T) {
 		{"a short coordinate", `{"keys":[` + jwtKey("AAAA", y) + `]}`, "bad_key", `key 0: kid "a": the key is malformed: x has 3 bytes, P-256 has coordinates of 32`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			b, ignored, err := bundle.Parse(home, []byte(test.document))
+			b, ignored, err := bundle.Parse(bundletest.Home, []byte(test.document))
 			require.EqualError(t, err, "bundle document of eu.example.org: "+test.text)
 			require.Equal(t, test.reason, bundle.Reason(err))
 			require.Nil(t, b)
@@ -178,7 +172,7 @@ func TestParseRefusals(t *testing.T) {
 
 func TestParseSequenceAndHint(t *testing.T) {
 	parse := func(text string) *bundle.Bundle {
-		b, _, err := bundle.Parse(home, []byte(text))
+		b, _, err := bundle.Parse(bundletest.Home, []byte(text))
 		require.NoError(t, err)
 		return b
 	}
@@ -208,10 +202,10 @@ func TestParseSequenceAndHint(t *testing.T) {
 }
 
 func TestNewRefusals(t *testing.T) {
-	ca := newAuthority(t, home)
+	ca := bundletest.NewAuthority(t, bundletest.Home)
 	small, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
 	require.NoError(t, err)
-	leaf := ca.svid(t, "spiffe://eu.example.org/x").Leaf
+	leaf := ca.SVID(t, "spiffe://eu.example.org/x").Leaf
 	for _, test := range []struct {
 		name    string
 		content bundle.Content
@@ -219,17 +213,17 @@ func TestNewRefusals(t *testing.T) {
 	}{
 		{"a leaf", bundle.Content{X509Authorities: append([]*x509Certificate{}, leaf)}, `the key is malformed: X.509 authority "CN=leaf": it is not a CA certificate`},
 		{"a nil certificate", bundle.Content{X509Authorities: []*x509Certificate{nil}}, "the key is malformed: an X.509 authority is nil or was never signed"},
-		{"no kid", bundle.Content{JWTAuthorities: keys{"": &newKey(t).PublicKey}}, `the key is malformed: JWT authority "": its kid is empty`},
-		{"a long kid", bundle.Content{JWTAuthorities: keys{strings.Repeat("k", 257): &newKey(t).PublicKey}},
+		{"no kid", bundle.Content{JWTAuthorities: keys{"": &bundletest.NewKey(t).PublicKey}}, `the key is malformed: JWT authority "": its kid is empty`},
+		{"a long kid", bundle.Content{JWTAuthorities: keys{strings.Repeat("k", 257): &bundletest.NewKey(t).PublicKey}},
 			`the key is malformed: JWT authority "` + strings.Repeat("k", 64) + `"…: its kid has 257 bytes, at most 256 are allowed`},
 		{"a small curve", bundle.Content{JWTAuthorities: keys{"k": &small.PublicKey}}, `the key is malformed: JWT authority "k": its curve is not one of P-256, P-384 and P-521`},
-		{"Ed25519 for JWT", bundle.Content{JWTAuthorities: keys{"k": newEd25519Key(t).Public()}},
+		{"Ed25519 for JWT", bundle.Content{JWTAuthorities: keys{"k": bundletest.NewEd25519Key(t).Public()}},
 			`the key is malformed: JWT authority "k": keys of type ed25519.PublicKey do not verify JWT-SVIDs`},
 		{"half a second", bundle.Content{RefreshHint: new(500 * time.Millisecond)}, "the refresh hint is not a whole number of seconds: it is 500ms"},
 		{"a negative hint", bundle.Content{RefreshHint: new(-time.Second)}, "the refresh hint is not a whole number of seconds: it is -1s"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			_, err := bundle.New(home, test.content)
+			_, err := bundle.New(bundletest.Home, test.content)
 			require.EqualError(t, err, "bundle of eu.example.org: "+test.text)
 		})
 	}

@@ -1,7 +1,6 @@
 package bundle_test
 
 import (
-	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -9,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/internal/bundletest"
 )
 
 // TestTooManyMembers: an object of more members than any has is refused under a name, with or without meaning.
@@ -25,12 +25,12 @@ func TestTooManyMembers(t *testing.T) {
 		{"in a key", `{"keys":[{` + members(1024) + `"kty":"x"}]}`, "key 0: a JSON object has more members than allowed: the element has more than 1024"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			_, _, err := bundle.Parse(home, []byte(test.document))
+			_, _, err := bundle.Parse(bundletest.Home, []byte(test.document))
 			require.EqualError(t, err, "bundle document of eu.example.org: "+test.text)
 			require.Equal(t, "too_many_members", bundle.Reason(err))
 		})
 	}
-	_, ignored, err := bundle.Parse(home, []byte(`{`+members(1023)+`"keys":[]}`))
+	_, ignored, err := bundle.Parse(bundletest.Home, []byte(`{`+members(1023)+`"keys":[]}`))
 	require.NoError(t, err)
 	require.Len(t, ignored, bundle.MaxIgnored+1)
 	require.Equal(t, "959 more parts have no effect (more)", ignored[bundle.MaxIgnored].String())
@@ -45,26 +45,4 @@ func TestIgnoredOfAMap(t *testing.T) {
 	require.Len(t, ignored, bundle.MaxIgnored+1)
 	require.Equal(t, 201, bundle.CountIgnored(ignored))
 	require.Zero(t, bundle.CountIgnored(nil))
-}
-
-// FuzzSplit: objects are taken apart as encoding/json does it, and what it would let pass as the last of two is refused.
-func FuzzSplit(f *testing.F) {
-	f.Add([]byte(`{"a":{"b":[1,"}"]},"\u0062" : -1.5e3 ,"c":[],"":null}`))
-	f.Add([]byte(`{"\ud83d\ude00\ud83d\ud83d\ude00\ude00\ud800x\udc00":"\\\"","\b\f\n\r\t\/\"\\":true}`))
-	f.Add([]byte(` { "x" : 1 , "\u0078" : 2 } `))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		members, err := bundle.Split(data)
-		if err != nil {
-			return
-		}
-		var want map[string]json.RawMessage
-		if err := json.Unmarshal(data, &want); err != nil || len(want) != len(members) {
-			t.Fatalf("%d members of %q, %d are right: %v", len(members), data, len(want), err)
-		}
-		for name, value := range want {
-			if got, ok := members[name]; !ok || string(got) != string(value) {
-				t.Fatalf("%q of %q is %q, not %q", name, data, got, value)
-			}
-		}
-	})
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
-	"github.com/ententehq/entente/bundle/acmetest"
+	"github.com/ententehq/entente/bundle/webcert/acmetest"
 )
 
 // balancer passes connections on to its targets by turns, as the address of a name does that several members serve.

@@ -25,6 +25,7 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/statement"
 )
 
 // history reads the versions of a bundle, newest first.
@@ -139,7 +140,7 @@ func TestForgeriesAreAlarmed(t *testing.T) {
 		list, err := client.ListBundleStatements(t.Context(), &ententev1.ListBundleStatementsRequest{})
 		require.NoError(t, err)
 		home := homeDomain(t, us)
-		return b.GetSequence(), b.GetDocument(), bundle.MarshalStatements(home.TrustDomain(), list.GetStatements())
+		return b.GetSequence(), b.GetDocument(), statement.MarshalList(home.TrustDomain(), list.GetStatements())
 	}
 	first, document, statements := truth()
 	i.serve(document, statements)

@@ -11,6 +11,7 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/statement"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -60,7 +61,7 @@ func (m *Manager) announce(name string, raised []alarm, revision raftstore.Revis
 // compareViews holds what a source shows against what was shown before under the same sequence, whoever showed it, and raises
 // [AlarmSplitView] where they differ. It is for every source: an endpoint, a stream, a hub. What is stored is compared in the transaction
 // that stores it, by [Manager.put] and [Manager.writeWord]; this is for what is not. The error says that the alarm could not be written.
-func (m *Manager) compareViews(ctx context.Context, name string, view bundle.View) error {
+func (m *Manager) compareViews(ctx context.Context, name string, view statement.View) error {
 	if split, err := contradicts(m.config.Store.View(), name, view); err != nil || split == nil {
 		return err
 	}
@@ -85,7 +86,7 @@ func (m *Manager) compareViews(ctx context.Context, name string, view bundle.Vie
 }
 
 // raiseSplit raises the alarm on a relationship, if a view of its domain is not what was shown before.
-func raiseSplit(tx *raftstore.Tx, row raftstore.Row[*statev1.Relationship], view bundle.View, now time.Time) ([]alarm, error) {
+func raiseSplit(tx *raftstore.Tx, row raftstore.Row[*statev1.Relationship], view statement.View, now time.Time) ([]alarm, error) {
 	split, err := contradicts(tx, row.Key, view)
 	if err != nil || split == nil {
 		return nil, err
@@ -98,7 +99,7 @@ func raiseSplit(tx *raftstore.Tx, row raftstore.Row[*statev1.Relationship], view
 }
 
 // contradicts returns what in a domain's history is not as view has it; nil: nothing.
-func contradicts(r raftstore.Reader, name string, view bundle.View) (*bundle.SplitView, error) {
+func contradicts(r raftstore.Reader, name string, view statement.View) (*statement.SplitView, error) {
 	h, err := historyOf(r, name)
 	if err != nil {
 		return nil, err
@@ -107,20 +108,20 @@ func contradicts(r raftstore.Reader, name string, view bundle.View) (*bundle.Spl
 }
 
 // splitOf is the same for one history.
-func splitOf(h *statev1.ForeignHistory, view bundle.View) (split *bundle.SplitView) {
+func splitOf(h *statev1.ForeignHistory, view statement.View) (split *statement.SplitView) {
 	if before, ok := shown(h, view.Sequence); ok {
-		errors.As(bundle.CompareViews(before, view), &split)
+		errors.As(statement.CompareViews(before, view), &split)
 	}
 	return split
 }
 
 // compareShown does so for a bundle that was refused, which a source showed all the same.
 func (m *Manager) compareShown(ctx context.Context, name string, b *bundle.Bundle, source string) error {
-	return m.compareViews(ctx, name, bundle.ViewOf(b, source))
+	return m.compareViews(ctx, name, statement.ViewOf(b, source))
 }
 
 // againstHubs is the alarm that what a domain shows raises, where a hub says something else under the same sequence; none: no hub does.
-func againstHubs(r raftstore.Reader, name string, view bundle.View) ([]alarm, error) {
+func againstHubs(r raftstore.Reader, name string, view statement.View) ([]alarm, error) {
 	for row, err := range HubBundles.All(r, name+"/") {
 		if err != nil {
 			return nil, err
@@ -129,7 +130,7 @@ func againstHubs(r raftstore.Reader, name string, view bundle.View) ([]alarm, er
 		if err != nil {
 			return nil, err
 		}
-		if split := bundle.CompareViews(view, bundle.ViewOf(says, "hub "+row.Value.GetHub())); split != nil {
+		if split := statement.CompareViews(view, statement.ViewOf(says, "hub "+row.Value.GetHub())); split != nil {
 			return []alarm{{AlarmSplitView, view.Sequence, split.Error()}}, nil
 		}
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
-	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
 )
@@ -97,7 +97,7 @@ func BenchmarkTransitions(b *testing.B) {
 
 // BenchmarkRefresh is a whole fetch of an unchanged bundle over TLS on loopback, both ends.
 func BenchmarkRefresh(b *testing.B) {
-	r := newRoom(b, func(c *Config) { c.Client = bundle.ClientConfig{} })
+	r := newRoom(b, func(c *Config) { c.Client = endpoint.ClientConfig{} })
 	us := newAuthority(b, "us.example.org")
 	p := newPeer(b, us, us.bundle(b, 1))
 	r.create(b, spiffeRelationship(us, p), us.bundle(b, 1))

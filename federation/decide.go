@@ -15,6 +15,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -153,7 +154,7 @@ func (m *Manager) admit(r raftstore.Reader, rel *Relationship, bootstrap, stored
 	if err := m.admitPeer(r, rel); err != nil {
 		return err
 	}
-	if rel.Endpoint.Profile() != bundle.HTTPSSPIFFE {
+	if rel.Endpoint.Profile() != endpoint.HTTPSSPIFFE {
 		return nil
 	}
 	if rel.Endpoint.SelfServing() {

@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -19,27 +19,27 @@ const (
 )
 
 // maxKept is how many connections are kept at most: of the files that this process can have open, half are for all else.
-func maxKept() int { return min(bundle.OpenFiles()/2, mostKept) }
+func maxKept() int { return min(endpoint.OpenFiles()/2, mostKept) }
 
 // fetch asks one endpoint of a relationship. An https_spiffe endpoint is verified by the bundle of the basis and by no other.
-func (m *Manager) fetch(ctx context.Context, name string, b basis, endpoint bundle.Endpoint) (bundle.Result, error) {
+func (m *Manager) fetch(ctx context.Context, name string, b basis, ep endpoint.Remote) (endpoint.Result, error) {
 	config := m.config.Client
 	b.relationship.Limits.bound(&config)
 	config.Bundles = nil
-	if endpoint.Profile() == bundle.HTTPSSPIFFE {
+	if ep.Profile() == endpoint.HTTPSSPIFFE {
 		if b.trust == nil {
-			return bundle.Result{}, fmt.Errorf("fetch bundle of %s from %s: %w; create or resume a relationship with %s", name, endpoint.URL(), ErrNoTrust,
-				endpoint.ID().TrustDomain())
+			return endpoint.Result{}, fmt.Errorf("fetch bundle of %s from %s: %w; create or resume a relationship with %s", name, ep.URL(), ErrNoTrust,
+				ep.ID().TrustDomain())
 		}
 		config.Bundles = b.trust
 	}
 	if e, ok := m.catalog.get(name); ok && m.interval(e.holding) <= keptWithin {
-		config.Kept, config.KeptAs = m.connections, fmt.Sprintf("%s %d %s", name, b.relationship.Generation, endpoint.URL())
+		config.Kept, config.KeptAs = m.connections, fmt.Sprintf("%s %d %s", name, b.relationship.Generation, ep.URL())
 		config.Version = max(1, uint64(b.trustRevision)) // an operator's bundle has no revision; the generation stands for it
 	}
-	var fetched bundle.Result
+	var fetched endpoint.Result
 	err := b.wait.on(ctx, func(ctx context.Context) (err error) {
-		fetched, err = bundle.NewClient(config).Fetch(ctx, endpoint, m.etags.of(name, b, endpoint.URL()))
+		fetched, err = endpoint.NewClient(config).Fetch(ctx, ep, m.etags.of(name, b, ep.URL()))
 		return err
 	})
 	return fetched, err

@@ -10,6 +10,7 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/statement"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -49,7 +50,7 @@ func historyOf(r raftstore.Reader, name string) (*statev1.ForeignHistory, error)
 }
 
 func versionOf(h *statev1.ForeignHistory, v *statev1.BundleVersion) (*bundle.Bundle, error) {
-	return bundle.FromVersion(v, func(id []byte) (*statev1.BundleKey, error) {
+	return statement.FromVersion(v, func(id []byte) (*statev1.BundleKey, error) {
 		for _, key := range h.GetKeys() {
 			if bytes.Equal(key.GetId(), id) {
 				return key, nil
@@ -87,11 +88,11 @@ func addVersion(h *statev1.ForeignHistory, b *bundle.Bundle, source string, rese
 	if was := newestVersion(h); was != nil && !reset && sameVersion(was, b) {
 		return nil
 	}
-	r, err := b.Record(h.GetVersions(), clip(source), now, bundle.ForeignDepth)
+	r, err := statement.Record(b, h.GetVersions(), clip(source), now, statement.ForeignDepth)
 	if err != nil {
 		return err
 	}
-	h.Versions = bundle.Recount(h.GetVersions(), r)
+	h.Versions = statement.Recount(h.GetVersions(), r)
 	h.Keys = slices.DeleteFunc(append(h.GetKeys(), r.Keep...), func(k *statev1.BundleKey) bool {
 		return slices.ContainsFunc(r.Forget, func(id []byte) bool { return bytes.Equal(id, k.GetId()) })
 	})
@@ -111,10 +112,10 @@ func sameVersion(v *statev1.BundleVersion, b *bundle.Bundle) bool {
 }
 
 // shown returns what was shown under a sequence since the last reset, as the history has it.
-func shown(h *statev1.ForeignHistory, sequence uint64) (bundle.View, bool) {
+func shown(h *statev1.ForeignHistory, sequence uint64) (statement.View, bool) {
 	for _, v := range slices.Backward(h.GetVersions()) {
 		if v.Sequence != nil && v.GetSequence() == sequence && len(v.GetDigest()) == 32 {
-			view := bundle.View{Source: v.GetSource(), Sequence: sequence, Ordered: true, Keys: [32]byte(v.GetDigest())}
+			view := statement.View{Source: v.GetSource(), Sequence: sequence, Ordered: true, Keys: [32]byte(v.GetDigest())}
 			if d := v.GetStatementDigest(); len(d) == 32 {
 				view.Statement = [32]byte(d)
 			}
@@ -124,5 +125,5 @@ func shown(h *statev1.ForeignHistory, sequence uint64) (bundle.View, bool) {
 			break
 		}
 	}
-	return bundle.View{}, false
+	return statement.View{}, false
 }

@@ -12,6 +12,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -55,7 +56,7 @@ func parseHub(row *statev1.RelationshipHub) (*Hub, error) {
 		}
 	}
 	if row.GetUrl() != "" {
-		if _, err := bundle.ParseURL(row.GetUrl()); err != nil {
+		if _, err := endpoint.ParseURL(row.GetUrl()); err != nil {
 			return nil, fmt.Errorf("hub.url is refused: %w; write https://HOST[:PORT]/PATH, or leave it out for /bundles at the relationship's url", err)
 		}
 	}

@@ -61,7 +61,7 @@ func TestAHubEndsWhileItsWordIsWritten(t *testing.T) {
 	read := func() *reading {
 		out, err := r.manager.newReading(view, "hub.example.org", b.relationship.Hub)
 		require.NoError(t, err)
-		entry, err := bundle.Vouch(a.bundle(t, 5))
+		entry, err := bundle.NewMapEntry(a.bundle(t, 5))
 		require.NoError(t, err)
 		require.NoError(t, out.see(a.td, entry.Document))
 		require.Len(t, out.changes, 1)

@@ -13,6 +13,8 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/endpoint"
+	"github.com/ententehq/entente/bundle/statement"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -69,7 +71,7 @@ type reading struct {
 	incomplete bool
 	// firstRefused names the first domain on which the hub's word was refused, and why.
 	firstRefused string
-	contradicts  []bundle.View
+	contradicts  []statement.View
 	about        []string
 }
 
@@ -196,7 +198,7 @@ func (r *reading) see(td spiffeid.TrustDomain, document []byte) error {
 
 // compare holds the hub's word against what the domain itself showed, where there is a relationship with it.
 func (r *reading) compare(name string, next *bundle.Bundle) error {
-	view := bundle.ViewOf(next, "hub "+r.hub)
+	view := statement.ViewOf(next, "hub "+r.hub)
 	split, err := contradicts(r.view, name, view)
 	if err == nil && split != nil && len(r.about) < maxContradictions {
 		r.contradicts, r.about = append(r.contradicts, view), append(r.about, name)
@@ -271,19 +273,19 @@ func (m *Manager) refreshMap(ctx context.Context, hub string, w *wait) error {
 }
 
 // mapClient is what asks the endpoint of a hub for its map.
-func (m *Manager) mapClient(hub string, b basis) (*bundle.Client, error) {
+func (m *Manager) mapClient(hub string, b basis) (*endpoint.Client, error) {
 	config := m.config.Client
 	config.Bundles = nil
 	if d := b.relationship.Limits.Timeout; d > 0 {
 		config.Timeout = d
 	}
-	if b.relationship.Endpoint.Profile() == bundle.HTTPSSPIFFE {
+	if b.relationship.Endpoint.Profile() == endpoint.HTTPSSPIFFE {
 		if b.trust == nil {
 			return nil, fmt.Errorf("fetch the bundle map of %s: %w", hub, ErrNoTrust)
 		}
 		config.Bundles = b.trust
 	}
-	return bundle.NewClient(config), nil
+	return endpoint.NewClient(config), nil
 }
 
 // readMap reads the map once, and writes what is different.
@@ -292,9 +294,9 @@ func (m *Manager) readMap(ctx context.Context, hub string, b basis) (string, map
 	if err != nil {
 		return "", mapCount{}, err
 	}
-	endpoint := m.routes.endpoint(hub, b.relationship, m.now())
+	ep := m.routes.endpoint(hub, b.relationship, m.now())
 	if m.looksOnly(hub, b) {
-		err := b.wait.on(ctx, func(ctx context.Context) error { return client.LookAtMap(ctx, endpoint, b.relationship.Hub.URL) })
+		err := b.wait.on(ctx, func(ctx context.Context) error { return client.LookAtMap(ctx, ep, b.relationship.Hub.URL) })
 		if err == nil {
 			return resultConfirmed, mapCount{}, nil
 		}
@@ -308,9 +310,9 @@ func (m *Manager) readMap(ctx context.Context, hub string, b basis) (string, map
 		return "", mapCount{}, err
 	}
 	tag := m.mapReadings.tag(hub, r.tagBasis(b))
-	var answer bundle.MapResult
+	var answer endpoint.MapResult
 	err = b.wait.on(ctx, func(ctx context.Context) (err error) {
-		answer, err = client.FetchMap(ctx, endpoint, b.relationship.Hub.URL, tag, r.see)
+		answer, err = client.FetchMap(ctx, ep, b.relationship.Hub.URL, tag, r.see)
 		return err
 	})
 	if err != nil {

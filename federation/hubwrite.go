@@ -13,6 +13,7 @@ import (
 	"github.com/ententehq/entente/access"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/statement"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -237,7 +238,7 @@ func (m *Manager) putWord(tx *raftstore.Tx, word *statev1.HubBundle, document []
 	if err := addVersion(word.GetHistory(), next, "hub "+word.GetHub(), false, now); err != nil {
 		return nil, err
 	}
-	view := bundle.ViewOf(next, "hub "+word.GetHub())
+	view := statement.ViewOf(next, "hub "+word.GetHub())
 	raised, err := raiseOnDomain(tx, word.GetTrustDomain(), view, now)
 	if err != nil {
 		return nil, err
@@ -260,7 +261,7 @@ func (m *Manager) putWord(tx *raftstore.Tx, word *statev1.HubBundle, document []
 }
 
 // raiseOnDomain raises the alarm on the relationship with a domain, where there is one and the domain itself showed something else.
-func raiseOnDomain(tx *raftstore.Tx, td string, view bundle.View, now time.Time) ([]alarm, error) {
+func raiseOnDomain(tx *raftstore.Tx, td string, view statement.View, now time.Time) ([]alarm, error) {
 	row, found, err := Relationships.Get(tx, td)
 	if err != nil || !found {
 		return nil, err

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
-	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
 	"github.com/ententehq/entente/raftstore/membership"
@@ -23,7 +23,7 @@ type Config struct {
 	Store *raftstore.Store
 	// Client is how bundles are fetched; every zero field has its default. Its Bundles is not used: each fetch is verified by the
 	// very bundle whose revision the storing of its result then depends on.
-	Client bundle.ClientConfig
+	Client endpoint.ClientConfig
 	// Leader asks the leader what it was told. [membership.Manager] is one.
 	Leader Leader
 	// IsHosted reports whether the cluster is the authority for a trust domain. It is called inside of transactions too, and
@@ -74,7 +74,7 @@ type Manager struct {
 	confirmations confirmations
 	mapReadings   *mapReadings
 	// connections are those that are kept to endpoints.
-	connections *bundle.Connections
+	connections *endpoint.Connections
 	// alive reads which members there are to share the work, and aliveRows is what it reads.
 	alive     func(r raftstore.Reader) ([]string, error)
 	aliveRows raftstore.Prefix
@@ -102,7 +102,7 @@ func New(c Config) (*Manager, error) {
 		c.Now = time.Now
 	}
 	m := remembering(c.Store.MemberID(), c.Now)
-	m.config, m.log, m.connections, m.byHand = c, c.Logger, bundle.NewConnections(maxKept()), make(chan struct{}, maxByHand)
+	m.config, m.log, m.connections, m.byHand = c, c.Logger, endpoint.NewConnections(maxKept()), make(chan struct{}, maxByHand)
 	m.alive, m.aliveRows = membership.Alive, membership.AlivePrefix()
 	m.peers = newPeers(m, c.Peers)
 	m.consents = newConsents(m)

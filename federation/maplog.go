@@ -147,7 +147,7 @@ func (m *Manager) mapEntry(td string) []byte {
 		m.unreadable(err)
 		return nil
 	}
-	entry, err := bundle.Vouch(b)
+	entry, err := bundle.NewMapEntry(b)
 	if err != nil {
 		m.unreadable(err)
 		return nil

@@ -33,7 +33,7 @@ func TestMemoryOfAHubsMap(t *testing.T) {
 	}
 	one, err := bundle.New(newAuthority(t, "d.test").td, bundle.Content{JWTAuthorities: keys})
 	require.NoError(t, err)
-	vouched, err := bundle.Vouch(one)
+	vouched, err := bundle.NewMapEntry(one)
 	require.NoError(t, err)
 	padded := fmt.Sprintf(`{"keys":[],"x":%q}`, strings.Repeat("x", 3<<10)) // of no meaning, and so read fast
 	require.Less(t, domains*(max(len(vouched.Document), len(padded))+32), bundle.MaxMapBytes)
@@ -95,7 +95,7 @@ func TestMemoryOfAPeersStreams(t *testing.T) {
 	rel.Peer, rel.Hub = &ententev1.Peer{HomeTrustDomain: "hub.example.org"}, &ententev1.Hub{Take: []string{".example.org"}}
 	spoke.create(t, rel, hub.bundle(t, 1))
 	until(t, "the relationship to be read", func() bool { return len(spoke.manager.peers.wantedOf("hub.example.org")) == 1 })
-	vouched, err := bundle.Vouch(newAuthority(t, "ap.example.org").large(t, 1))
+	vouched, err := bundle.NewMapEntry(newAuthority(t, "ap.example.org").large(t, 1))
 	require.NoError(t, err)
 	changes := &ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapChanges{MapChanges: &ententev1.PeerMapChanges{
 		TrustDomain: "hub.example.org", Interest: 1, Bundles: []*ententev1.PeerBundle{{TrustDomain: "ap.example.org", Document: vouched.Document}},

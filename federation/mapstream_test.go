@@ -114,7 +114,7 @@ func TestHostileHubOverAStream(t *testing.T) {
 	until(t, "the relationship to be read", func() bool { return len(spoke.manager.peers.wantedOf("hub.example.org")) == 1 })
 	ap := newAuthority(t, "ap.example.org")
 	entry := func(b *bundle.Bundle) *ententev1.PeerBundle {
-		v, err := bundle.Vouch(b)
+		v, err := bundle.NewMapEntry(b)
 		require.NoError(t, err)
 		return &ententev1.PeerBundle{TrustDomain: b.TrustDomain().Name(), Document: v.Document}
 	}

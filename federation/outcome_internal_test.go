@@ -36,10 +36,16 @@ func TestClipLeavesNothingThatDrivesATerminal(t *testing.T) {
 func TestEveryReasonHasARemedy(t *testing.T) {
 	page, err := os.ReadFile("../docs/operating/run-book-federation.md")
 	require.NoError(t, err)
+	const refusals = `refusal\.New\("([a-z0-9_]+)"`
 	count := 0
 	for file, pattern := range map[string]string{
-		"../bundle/refusal.go": `(?:&refusal\{|return )"([a-z0-9_]+)"`,
-		"outcome.go":           `(?:return |= )"([a-z_]+)"`,
+		"../bundle/errors.go":                   `(?:refusal\.New\(|return )"([a-z0-9_]+)"`,
+		"../bundle/internal/strictjson/text.go": refusals,
+		"../bundle/internal/jwk/jwk.go":         refusals,
+		"../bundle/svid/errors.go":              refusals,
+		"../bundle/statement/errors.go":         refusals,
+		"../bundle/endpoint/errors.go":          refusals,
+		"outcome.go":                            `(?:return |= )"([a-z_]+)"`,
 	} {
 		source, err := os.ReadFile(file)
 		require.NoError(t, err)

@@ -16,6 +16,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/svid"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -56,8 +57,8 @@ func (p *lightPeer) hold(td string, b *bundle.Bundle) version {
 // run keeps the stream until ctx ends.
 func (p *lightPeer) run(ctx context.Context, other *site) error {
 	raw, err := dialAs(ctx, p.svid, other.address, func(chain []*x509.Certificate) (spiffeid.ID, error) {
-		svid, err := bundle.VerifySVID(chain, p.current, time.Now())
-		return svid.ID, err
+		verified, err := svid.Verify(chain, p.current, time.Now())
+		return verified.ID, err
 	})
 	if err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/statement"
 )
 
 // TestWhoseFaultStatementsAre: what is early, or stands against what this cluster holds, may be no fault of the peer's.
@@ -40,56 +41,56 @@ func TestWhoseFaultStatementsAre(t *testing.T) {
 		return h
 	}
 	// after is a statement of the third version, signed by a key under a name.
-	after := func(s *stating, kid, by string, change func(*bundle.Claims)) []*bundle.Statement {
+	after := func(s *stating, kid, by string, change func(*statement.Claims)) []*statement.Statement {
 		b := s.version(3, "a")
-		claims := bundle.Claims{TrustDomain: s.us.td, Sequence: 3, Keys: b.Digest(), Issued: now, Previous: s.statements[1].Digest(), Next: b.Signers(func(string) bool { return false })}
+		claims := statement.Claims{TrustDomain: s.us.td, Sequence: 3, Keys: b.Digest(), Issued: now, Previous: s.statements[1].Digest(), Next: statement.Signers(b, func(string) bool { return false })}
 		if change != nil {
 			change(&claims)
 		}
-		statement, err := bundle.NewStatement(claims, kid, func(input []byte) ([]byte, error) { return s.signature(by, sha256.Sum256(input)) })
+		stmt, err := statement.New(claims, kid, func(input []byte) ([]byte, error) { return s.signature(by, sha256.Sum256(input)) })
 		require.NoError(t, err)
-		return []*bundle.Statement{statement}
+		return []*statement.Statement{stmt}
 	}
 	for _, test := range []struct {
 		name    string
 		stored  func(s *stating) *statev1.ForeignHistory
-		brought func(s *stating) []*bundle.Statement
+		brought func(s *stating) []*statement.Statement
 		came    string
 		whose   blame
 		alarms  []string
 	}{
 		{"the first that are ever seen", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 0) },
-			func(s *stating) []*bundle.Statement { return s.statements }, statementsTaken, nobodys, nil},
+			func(s *stating) []*statement.Statement { return s.statements }, statementsTaken, nobodys, nil},
 		{"that of the version that has just come", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 2) },
-			func(s *stating) []*bundle.Statement { return s.statements[2:] }, statementsTaken, nobodys, nil},
+			func(s *stating) []*statement.Statement { return s.statements[2:] }, statementsTaken, nobodys, nil},
 		{"known already", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 3) },
-			func(s *stating) []*bundle.Statement { return s.statements }, statementsTaken, nobodys, nil},
+			func(s *stating) []*statement.Statement { return s.statements }, statementsTaken, nobodys, nil},
 		{"on a version that has not come yet", func(s *stating) *statev1.ForeignHistory { return stored(s, 2, 2) },
-			func(s *stating) []*bundle.Statement { return s.statements[2:] }, statementsEarly, perhapsOurs, nil},
+			func(s *stating) []*statement.Statement { return s.statements[2:] }, statementsEarly, perhapsOurs, nil},
 		{"known, and on one that has not come yet", func(s *stating) *statev1.ForeignHistory { return stored(s, 2, 2) },
-			func(s *stating) []*bundle.Statement { return s.statements }, statementsEarly, perhapsOurs, nil},
+			func(s *stating) []*statement.Statement { return s.statements }, statementsEarly, perhapsOurs, nil},
 		{"before any bundle", func(s *stating) *statev1.ForeignHistory { return stored(s, 0, 0) },
-			func(s *stating) []*bundle.Statement { return s.statements }, statementsEarly, perhapsOurs, nil},
+			func(s *stating) []*statement.Statement { return s.statements }, statementsEarly, perhapsOurs, nil},
 		{"on a bundle without a sequence", unordered,
-			func(s *stating) []*bundle.Statement { return s.statements }, statementsEarly, perhapsOurs, nil},
+			func(s *stating) []*statement.Statement { return s.statements }, statementsEarly, perhapsOurs, nil},
 		{"statements between are missing", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 1) },
-			func(s *stating) []*bundle.Statement { return s.statements[2:] }, statementsTaken, nobodys, []string{AlarmBrokenChain}},
-		{"the chain starts anew", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 2) }, func(s *stating) []*bundle.Statement {
-			return after(s, "a", "a", func(c *bundle.Claims) { c.Previous, c.Start = [32]byte{}, bundle.StartNoSigner })
+			func(s *stating) []*statement.Statement { return s.statements[2:] }, statementsTaken, nobodys, []string{AlarmBrokenChain}},
+		{"the chain starts anew", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 2) }, func(s *stating) []*statement.Statement {
+			return after(s, "a", "a", func(c *statement.Claims) { c.Previous, c.Start = [32]byte{}, statement.StartNoSigner })
 		}, statementsTaken, nobodys, []string{AlarmNewChain}},
 		{"by a key that is not named, as one that was prepared in a version that was missed", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 2) },
-			func(s *stating) []*bundle.Statement { return after(s, "x", "x", nil) }, statementsTaken, nobodys, []string{AlarmBrokenChain}},
+			func(s *stating) []*statement.Statement { return after(s, "x", "x", nil) }, statementsTaken, nobodys, []string{AlarmBrokenChain}},
 		{"a signature that does not verify", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 2) },
-			func(s *stating) []*bundle.Statement { return after(s, "a", "x", nil) }, "statement_signature", perhapsOurs, []string{AlarmBrokenChain}},
+			func(s *stating) []*statement.Statement { return after(s, "a", "x", nil) }, "statement_signature", perhapsOurs, []string{AlarmBrokenChain}},
 		{"on other keys than are stored", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 2) },
-			func(s *stating) []*bundle.Statement {
-				return after(s, "a", "a", func(c *bundle.Claims) { c.Keys[0]++ })
+			func(s *stating) []*statement.Statement {
+				return after(s, "a", "a", func(c *statement.Claims) { c.Keys[0]++ })
 			}, AlarmSplitView, perhapsOurs, []string{AlarmSplitView}},
 		{"a stored statement that cannot be read", func(s *stating) *statev1.ForeignHistory {
 			h := stored(s, 3, 2)
 			h.Statement = "?"
 			return h
-		}, func(s *stating) []*bundle.Statement { return s.statements[2:] }, statementsUnjudged, nobodys, []string{AlarmBrokenChain}},
+		}, func(s *stating) []*statement.Statement { return s.statements[2:] }, statementsUnjudged, nobodys, []string{AlarmBrokenChain}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := chain(t, 3)
@@ -108,8 +109,8 @@ func TestWhoseFaultStatementsAre(t *testing.T) {
 // shownRefused are messages that bring no statements, whatever is stored, and the names that they are refused by.
 func shownRefused(s *stating) (messages []*ententev1.PeerMessage, reasons []string) {
 	for reason, document := range map[string][]byte{
-		"malformed": []byte("garbage"), "no_statements": bundle.MarshalStatements(s.us.td, nil),
-		"bad_statement": []byte(`{"trust_domain":"us.example.org","statements":["a.b.c"]}`), "too_large": make([]byte, bundle.MaxStatementsBytes+1),
+		"malformed": []byte("garbage"), "no_statements": statement.MarshalList(s.us.td, nil),
+		"bad_statement": []byte(`{"trust_domain":"us.example.org","statements":["a.b.c"]}`), "too_large": make([]byte, statement.MaxListBytes+1),
 	} {
 		messages, reasons = append(messages, statementsOf("us.example.org", document)), append(reasons, reason)
 	}
@@ -233,9 +234,9 @@ func TestUnwantedBundlesEndNoStream(t *testing.T) {
 func TestEarlyStatementsEndNoStream(t *testing.T) {
 	us := chain(t, 3)
 	a := stateWith(t, us)
-	early := statementsOf("us.example.org", bundle.MarshalStatements(us.us.td, us.compact(3)[1:]))
-	unwanted := statementsOf("ap.example.org", bundle.MarshalStatements(us.us.td, us.compact(3)))
-	messages := []*ententev1.PeerMessage{statementsOf("us.example.org", bundle.MarshalStatements(us.us.td, us.compact(1)))}
+	early := statementsOf("us.example.org", statement.MarshalList(us.us.td, us.compact(3)[1:]))
+	unwanted := statementsOf("ap.example.org", statement.MarshalList(us.us.td, us.compact(3)))
+	messages := []*ententev1.PeerMessage{statementsOf("us.example.org", statement.MarshalList(us.us.td, us.compact(1)))}
 	for range maxRefusals + 1 {
 		messages = append(messages, early, unwanted)
 	}
@@ -246,7 +247,7 @@ func TestEarlyStatementsEndNoStream(t *testing.T) {
 
 	// It goes on with those of versions that never come.
 	us.publish(4, "a", "a")
-	early = statementsOf("us.example.org", bundle.MarshalStatements(us.us.td, us.compact(4)[3:]))
+	early = statementsOf("us.example.org", statement.MarshalList(us.us.td, us.compact(4)[3:]))
 	for range excuseBurst + maxRefusals + 1 {
 		if call.Send(&ententev1.ExchangeRequest{Message: early}) != nil {
 			break

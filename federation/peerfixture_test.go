@@ -24,6 +24,7 @@ import (
 	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/svid"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -95,7 +96,7 @@ func (a *authority) memberSVID(t testing.TB, path string) tls.Certificate {
 
 // verify checks the other end against the bundles that a store holds, as the port does.
 func verify(s *raftstore.Store, chain []*x509.Certificate) (spiffeid.ID, error) {
-	svid, err := bundle.VerifySVID(chain, source(func(td spiffeid.TrustDomain) (*x509bundle.Bundle, error) {
+	verified, err := svid.Verify(chain, source(func(td spiffeid.TrustDomain) (*x509bundle.Bundle, error) {
 		row, found, err := ForeignBundles.Get(s.View(), td.Name())
 		if err != nil || !found {
 			return nil, errors.Join(err, errors.New("no bundle"))
@@ -106,7 +107,7 @@ func verify(s *raftstore.Store, chain []*x509.Certificate) (spiffeid.ID, error) 
 		}
 		return b.GetX509BundleForTrustDomain(td)
 	}), time.Now())
-	return svid.ID, err
+	return verified.ID, err
 }
 
 type source func(spiffeid.TrustDomain) (*x509bundle.Bundle, error)

@@ -6,6 +6,8 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/endpoint"
+	"github.com/ententehq/entente/bundle/statement"
 )
 
 // reasonStatements ends a stream on which too many statements were refused.
@@ -30,7 +32,7 @@ func blameOf(result string) blame {
 	switch result {
 	case statementsTaken, statementsUnjudged:
 		return nobodys
-	case statementsEarly, reasonNotWanted, AlarmSplitView, bundle.Reason(bundle.ErrStatementSignature):
+	case statementsEarly, reasonNotWanted, AlarmSplitView, bundle.Reason(statement.ErrSignature):
 		return perhapsOurs
 	}
 	return theirs
@@ -78,9 +80,9 @@ func (m *Manager) receiveStatements(ctx context.Context, home string, brought *e
 	if !ok || e.peerHome() != home {
 		return reasonNotWanted, errNotWanted
 	}
-	statements, err := bundle.ParseStatements(e.relationship.TrustDomain, brought.GetDocument())
+	statements, err := statement.ParseList(e.relationship.TrustDomain, brought.GetDocument())
 	if err == nil && len(statements) == 0 {
-		err = bundle.ErrNoStatements
+		err = endpoint.ErrNoStatements
 	}
 	if err != nil {
 		return reasonOf(err), err

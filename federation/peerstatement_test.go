@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
-	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/statement"
 )
 
 func statementsOf(td string, document []byte) *ententev1.PeerMessage {
@@ -26,8 +26,8 @@ func chain(t *testing.T, until uint64) *stating {
 
 // compact are the statements on the versions up to a sequence.
 func (s *stating) compact(until uint64) (list []string) {
-	for _, statement := range s.statements[:until] {
-		list = append(list, statement.String())
+	for _, stmt := range s.statements[:until] {
+		list = append(list, stmt.String())
 	}
 	return list
 }
@@ -38,7 +38,7 @@ func TestStatementsFollowTheirVersions(t *testing.T) {
 	of := func(n uint64) version { return version{n, true, [32]byte{byte(n)}} }
 	world := func(sequence, stated uint64) peerWorld {
 		return peerWorld{hosted: map[string]hostedBundle{"us.example.org": {
-			version: of(sequence), document: []byte("{}"), statements: bundle.NewStatements(us.us.td, us.compact(stated)),
+			version: of(sequence), document: []byte("{}"), statements: statement.NewList(us.us.td, us.compact(stated)),
 		}}}
 	}
 	wants := func(v version, from ...uint64) *ententev1.PeerMessage {
@@ -91,10 +91,10 @@ func TestStatementsFollowTheirVersions(t *testing.T) {
 				if m.GetStatements() == nil {
 					continue
 				}
-				list, err := bundle.ParseStatements(us.us.td, m.GetStatements().GetDocument())
+				list, err := statement.ParseList(us.us.td, m.GetStatements().GetDocument())
 				require.NoError(t, err)
-				for _, statement := range list {
-					brought = append(brought, statement.Sequence())
+				for _, stmt := range list {
+					brought = append(brought, stmt.Sequence())
 				}
 			}
 			require.Equal(t, test.brought, brought)
@@ -122,8 +122,8 @@ func TestStatementsThatAPeerBrings(t *testing.T) {
 	}
 	send(helloOf("us.example.org", "member-1"),
 		statementsOf("us.example.org", []byte("garbage")),
-		statementsOf("us.example.org", bundle.MarshalStatements(newAuthority(t, "ap.example.org").td, nil)),
-		statementsOf("ap.example.org", bundle.MarshalStatements(us.us.td, us.compact(2))))
+		statementsOf("us.example.org", statement.MarshalList(newAuthority(t, "ap.example.org").td, nil)),
+		statementsOf("ap.example.org", statement.MarshalList(us.us.td, us.compact(2))))
 	for _, result := range []string{"malformed", "bad_statement", reasonNotWanted} {
 		until(t, "the refusal "+result, counted(result))
 	}
@@ -135,8 +135,8 @@ func TestStatementsThatAPeerBrings(t *testing.T) {
 	require.Nil(t, stated())
 
 	// The same stream brings a version with its statements.
-	send(statementsOf("us.example.org", bundle.MarshalStatements(us.us.td, us.compact(1))),
+	send(statementsOf("us.example.org", statement.MarshalList(us.us.td, us.compact(1))),
 		&ententev1.PeerMessage{Content: &ententev1.PeerMessage_Bundle{Bundle: &ententev1.PeerBundle{TrustDomain: "us.example.org", Document: us.version(2, "a").Marshal()}}},
-		statementsOf("us.example.org", bundle.MarshalStatements(us.us.td, us.compact(2)[1:])))
+		statementsOf("us.example.org", statement.MarshalList(us.us.td, us.compact(2)[1:])))
 	until(t, "the statement on 2", func() bool { s := stated(); return s != nil && *s == 2 })
 }

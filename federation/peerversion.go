@@ -6,6 +6,7 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/statement"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -74,7 +75,7 @@ type hostedBundle struct {
 	hint     time.Duration
 	revision raftstore.Revision
 	// statements are those on its versions, as of a revision of theirs.
-	statements *bundle.Statements
+	statements *statement.List
 	stated     raftstore.Revision
 }
 
@@ -117,7 +118,7 @@ func (m *Manager) withStatements(view *raftstore.View, td string, h hostedBundle
 	if err == nil {
 		var compact []string
 		if compact, err = m.config.HostedStatements(view, td); err == nil {
-			h.statements, h.stated = bundle.NewStatements(domain, compact), at
+			h.statements, h.stated = statement.NewList(domain, compact), at
 		}
 	}
 	if err != nil {

@@ -14,6 +14,8 @@ import (
 	"github.com/ententehq/entente/access"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/endpoint"
+	"github.com/ententehq/entente/bundle/statement"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -72,7 +74,7 @@ func (m *Manager) basisOf(r raftstore.Reader, name string) (basis, error) {
 		b.current, b.revision = newStored(held.Value), held.Revision
 	}
 	switch {
-	case b.relationship.Endpoint.Profile() != bundle.HTTPSSPIFFE:
+	case b.relationship.Endpoint.Profile() != endpoint.HTTPSSPIFFE:
 	case b.relationship.Endpoint.SelfServing() && !found:
 	case b.relationship.Endpoint.SelfServing():
 		b.trust, b.trustRevision = b.current, b.revision
@@ -224,9 +226,9 @@ func (m *Manager) fetchAndKeep(ctx context.Context, name string, b basis) (strin
 }
 
 // fetchFrom asks one endpoint, decides, and stores what is new.
-func (m *Manager) fetchFrom(ctx context.Context, name string, b basis, endpoint bundle.Endpoint) (string, error) {
-	b.source = "endpoint " + endpoint.URL()
-	fetched, err := m.fetch(ctx, name, b, endpoint)
+func (m *Manager) fetchFrom(ctx context.Context, name string, b basis, ep endpoint.Remote) (string, error) {
+	b.source = "endpoint " + ep.URL()
+	fetched, err := m.fetch(ctx, name, b, ep)
 	if err != nil {
 		return "", err
 	}
@@ -239,17 +241,17 @@ func (m *Manager) fetchFrom(ctx context.Context, name string, b basis, endpoint 
 	}
 	if err := b.current.accept(next); err != nil {
 		_ = m.compareShown(ctx, name, next, b.origin()) // an alarm that was not written is raised at the next fetch
-		return "", fmt.Errorf("refuse bundle of %s from %s: %w", name, endpoint.URL(), err)
+		return "", fmt.Errorf("refuse bundle of %s from %s: %w", name, ep.URL(), err)
 	}
 	if b.current != nil && bytes.Equal(b.current.row.GetDocument(), next.Marshal()) {
-		m.etags.remember(name, etag{endpoint.URL(), b.relationship.Generation, b.revision, fetched.ETag})
+		m.etags.remember(name, etag{ep.URL(), b.relationship.Generation, b.revision, fetched.ETag})
 		return resultUnchanged, nil
 	}
 	revision, err := m.keep(ctx, name, b, next)
 	if err != nil {
 		return "", fmt.Errorf("store bundle of %s: %w", name, err)
 	}
-	m.etags.remember(name, etag{endpoint.URL(), b.relationship.Generation, revision, fetched.ETag})
+	m.etags.remember(name, etag{ep.URL(), b.relationship.Generation, revision, fetched.ETag})
 	return resultStored, nil
 }
 
@@ -295,7 +297,7 @@ func (m *Manager) put(tx *raftstore.Tx, b basis, next *bundle.Bundle, now time.T
 	if err != nil {
 		return nil, err
 	}
-	split, err := againstHubs(tx, name, bundle.ViewOf(next, b.origin()))
+	split, err := againstHubs(tx, name, statement.ViewOf(next, b.origin()))
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/endpoint"
 )
 
 const (
@@ -27,9 +28,9 @@ const (
 type Relationship struct {
 	TrustDomain spiffeid.TrustDomain
 	// Endpoint is where its bundle comes from, and how that proves itself.
-	Endpoint bundle.Endpoint
+	Endpoint endpoint.Remote
 	// Endpoints are all that serve it, in the order in which they are tried; Endpoint is the first.
-	Endpoints []bundle.Endpoint
+	Endpoints []endpoint.Remote
 	// Serving is what the operator gave to verify an https_spiffe endpoint in another domain by; nil: that domain's stored bundle.
 	Serving *bundle.Bundle
 	// Kinds says which authorities are relied on, Limits what a fetch may cost.
@@ -135,37 +136,37 @@ func parseTrustDomain(name string) (spiffeid.TrustDomain, error) {
 }
 
 // parseEndpoint reads one endpoint; field is where its URL stands.
-func parseEndpoint(td spiffeid.TrustDomain, row *statev1.Relationship, field, url string) (bundle.Endpoint, error) {
+func parseEndpoint(td spiffeid.TrustDomain, row *statev1.Relationship, field, url string) (endpoint.Remote, error) {
 	if url == "" {
-		return bundle.Endpoint{}, errors.New(field + " is missing; name the peer's bundle endpoint, such as https://bundle.us.example.org:7443/")
+		return endpoint.Remote{}, errors.New(field + " is missing; name the peer's bundle endpoint, such as https://bundle.us.example.org:7443/")
 	}
-	if _, err := bundle.ParseURL(url); err != nil {
-		return bundle.Endpoint{}, fmt.Errorf("%s is refused: %w; write https://HOST[:PORT][/PATH]", field, err)
+	if _, err := endpoint.ParseURL(url); err != nil {
+		return endpoint.Remote{}, fmt.Errorf("%s is refused: %w; write https://HOST[:PORT][/PATH]", field, err)
 	}
 	switch ententev1.EndpointProfile(row.GetProfile()) {
 	case ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE:
 		if len(row.GetWebRoots()) > 0 {
-			return bundle.Endpoint{}, errors.New("web_roots belong to profile https_web; leave them out for https_spiffe, where the endpoint proves itself by an X509-SVID")
+			return endpoint.Remote{}, errors.New("web_roots belong to profile https_web; leave them out for https_spiffe, where the endpoint proves itself by an X509-SVID")
 		}
 		id, err := parseEndpointID(row.GetEndpointSpiffeId())
 		if err != nil {
-			return bundle.Endpoint{}, err
+			return endpoint.Remote{}, err
 		}
-		return bundle.SPIFFEEndpoint(td, url, id)
+		return endpoint.NewSPIFFE(td, url, id)
 	case ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB:
 		if row.GetEndpointSpiffeId() != "" {
-			return bundle.Endpoint{}, errors.New("endpoint_spiffe_id belongs to profile https_spiffe; leave it out for https_web, where the endpoint proves its host name")
+			return endpoint.Remote{}, errors.New("endpoint_spiffe_id belongs to profile https_spiffe; leave it out for https_web, where the endpoint proves its host name")
 		}
 		if n := len(row.GetWebRoots()); n > maxWebRootsBytes {
-			return bundle.Endpoint{}, fmt.Errorf("web_roots have %d bytes; %d are the most", n, maxWebRootsBytes)
+			return endpoint.Remote{}, fmt.Errorf("web_roots have %d bytes; %d are the most", n, maxWebRootsBytes)
 		}
-		endpoint, err := bundle.WebEndpoint(td, url, row.GetWebRoots())
+		ep, err := endpoint.NewWeb(td, url, row.GetWebRoots())
 		if err != nil {
-			return bundle.Endpoint{}, fmt.Errorf("web_roots are refused: %w; give PEM certificates and nothing else", err)
+			return endpoint.Remote{}, fmt.Errorf("web_roots are refused: %w; give PEM certificates and nothing else", err)
 		}
-		return endpoint, nil
+		return ep, nil
 	default:
-		return bundle.Endpoint{}, errors.New("profile is missing; say https_spiffe or https_web, as the peer serves it: it is never guessed")
+		return endpoint.Remote{}, errors.New("profile is missing; say https_spiffe or https_web, as the peer serves it: it is never guessed")
 	}
 }
 

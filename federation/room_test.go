@@ -12,6 +12,7 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
@@ -40,7 +41,7 @@ func newRoomOn(t testing.TB, store *raftstore.Store, adjust ...func(*Config)) *r
 	r := &room{store: store, ledger: &ledger{}, registry: prometheus.NewRegistry(), leader: &directLeader{}}
 	c := Config{
 		Store: r.store, Leader: r.leader, IsHosted: isHosted, HostedBundles: hostedBundles, Audit: r.ledger,
-		MinRefresh: LowestMinRefresh, Registerer: r.registry, Client: bundle.ClientConfig{Timeout: 5 * time.Second},
+		MinRefresh: LowestMinRefresh, Registerer: r.registry, Client: endpoint.ClientConfig{Timeout: 5 * time.Second},
 	}
 	for _, f := range adjust {
 		f(&c)

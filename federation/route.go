@@ -4,7 +4,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/endpoint"
 )
 
 // preferFor is for how long an endpoint that worked where those before it did not is tried first. After that the configured order
@@ -95,6 +95,6 @@ func (s *routes) forget(name string) {
 }
 
 // endpoint is the one that is asked first.
-func (s *routes) endpoint(name string, r *Relationship, now time.Time) bundle.Endpoint {
+func (s *routes) endpoint(name string, r *Relationship, now time.Time) endpoint.Remote {
 	return r.Endpoints[s.of(name, r).order(len(r.Endpoints), now)[0]]
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
 )
@@ -29,7 +30,7 @@ const createdTogether = 40
 type cluster struct {
 	w       *world
 	home    *simAuthority
-	handler *bundle.Handler
+	handler *endpoint.Handler
 	counted traffic
 	raft    *raftstoretest.Cluster
 	// hub says that it vouches for those with whom it has relationships.
@@ -56,7 +57,7 @@ type simMember struct {
 // vouchedOnce is a bundle as it stands in a map, of one revision.
 type vouchedOnce struct {
 	revision raftstore.Revision
-	vouched  bundle.Vouched
+	vouched  bundle.MapEntry
 }
 
 // silentAudit takes everything down, and keeps nothing.
@@ -69,7 +70,7 @@ func (w *world) newCluster(name string, members int) *cluster {
 	w.t.Helper()
 	c := &cluster{w: w, home: w.newAuthority(name), vouched: map[string]vouchedOnce{}}
 	var err error
-	c.handler, err = bundle.NewHandler(nil)
+	c.handler, err = endpoint.NewHandler(nil)
 	require.NoError(w.t, err)
 	slow := raftstore.Timing{Heartbeat: 2 * time.Second, Election: 2 * time.Second, Lease: time.Second}
 	if members > 1 {
@@ -103,7 +104,7 @@ func (c *cluster) addMember(s *raftstore.Store) {
 	var err error
 	m.manager, err = New(Config{
 		Store: s, Leader: m, IsHosted: isHosted, HostedBundles: hostedBundles, Audit: silentAudit{}, Registerer: m.registry,
-		Client: bundle.ClientConfig{Dial: c.w.dialer(name, &c.counted, m.polls.now)},
+		Client: endpoint.ClientConfig{Dial: c.w.dialer(name, &c.counted, m.polls.now)},
 		Peers: PeerConfig{Home: c.home.td, Dial: func(context.Context, string, spiffeid.TrustDomain) (net.Conn, error) {
 			return nil, errors.ErrUnsupported
 		}},

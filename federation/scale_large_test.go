@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/internal/clocktest"
 )
 
@@ -134,7 +135,7 @@ func growMesh(t *testing.T, size int, streams bool) (g grown) {
 }
 
 // mapLength is how large the map is that a handler serves.
-func mapLength(t *testing.T, h *bundle.Handler) int {
+func mapLength(t *testing.T, h *endpoint.Handler) int {
 	t.Helper()
 	answer := httptest.NewRecorder()
 	h.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/bundles", nil))
@@ -163,7 +164,7 @@ func growHub(t *testing.T, size int, streams bool) (g grown) {
 
 // mapHost is a hub that is only read from.
 type mapHost struct {
-	handler *bundle.Handler
+	handler *endpoint.Handler
 	counted traffic
 }
 
@@ -179,16 +180,16 @@ func growSpoke(t *testing.T, size int) (g grown) {
 		w := newWorld(t, "entente")
 		h := &mapHost{}
 		var err error
-		h.handler, err = bundle.NewHandler(nil)
+		h.handler, err = endpoint.NewHandler(nil)
 		require.NoError(t, err)
 		home := w.newAuthority(simName(0))
-		publication := bundle.Publication{Home: home.td, Hosted: []bundle.Hosted{{Bundle: home.bundle(t, 1)}}}
+		publication := endpoint.Publication{Home: home.td, Hosted: []endpoint.Hosted{{Bundle: home.bundle(t, 1)}}}
 		var last *simAuthority
 		for i := range size - 2 {
 			last = w.newAuthority(simName(i + 1))
-			v, err := bundle.Vouch(last.bundle(t, 1))
+			v, err := bundle.NewMapEntry(last.bundle(t, 1))
 			require.NoError(t, err)
-			publication.Vouched = append(publication.Vouched, v)
+			publication.Attested = append(publication.Attested, v)
 		}
 		require.NoError(t, h.handler.Publish(publication))
 		w.add(home.td.Name(), h)
@@ -202,9 +203,9 @@ func growSpoke(t *testing.T, size int) (g grown) {
 		g = grown{size: size, held: memory() - before}
 
 		counted, worked, began := spoke.counted.counted(), processorTime(), time.Now()
-		changed, err := bundle.Vouch(last.bundle(t, 2))
+		changed, err := bundle.NewMapEntry(last.bundle(t, 2))
 		require.NoError(t, err)
-		publication.Vouched = append(slices.Clone(publication.Vouched[:size-3]), changed)
+		publication.Attested = append(slices.Clone(publication.Attested[:size-3]), changed)
 		require.NoError(t, h.handler.Publish(publication))
 		at, err := spoke.knows(t.Context(), last.td.Name(), 2)
 		require.NoError(t, err)

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
 )
@@ -98,15 +99,15 @@ func (c *cluster) render(ctx context.Context) {
 	for ctx.Err() == nil {
 		m := c.first()
 		_ = feed.Latest(ctx, m.store, over, func(v *raftstore.View) error {
-			p := bundle.Publication{Home: c.home.td}
+			p := endpoint.Publication{Home: c.home.td}
 			for row, err := range hostedBundles.All(v, "") {
 				require.NoError(c.w.t, err)
 				b, err := bundle.FromRow(row.Value)
 				require.NoError(c.w.t, err)
-				p.Hosted = append(p.Hosted, bundle.Hosted{Bundle: b})
+				p.Hosted = append(p.Hosted, endpoint.Hosted{Bundle: b})
 			}
 			if c.hub {
-				p.Vouched = c.vouches(v)
+				p.Attested = c.vouches(v)
 			}
 			require.NoError(c.w.t, c.handler.Publish(p))
 			return nil
@@ -115,7 +116,7 @@ func (c *cluster) render(ctx context.Context) {
 }
 
 // vouches reads what the hub's map has of others.
-func (c *cluster) vouches(v *raftstore.View) (all []bundle.Vouched) {
+func (c *cluster) vouches(v *raftstore.View) (all []bundle.MapEntry) {
 	for row, err := range Relationships.All(v, "") {
 		require.NoError(c.w.t, err)
 		stored, found, err := ForeignBundles.Get(v, row.Key)
@@ -128,7 +129,7 @@ func (c *cluster) vouches(v *raftstore.View) (all []bundle.Vouched) {
 			b, err := bundle.FromRow(stored.Value)
 			require.NoError(c.w.t, err)
 			once.revision = stored.Revision
-			once.vouched, err = bundle.Vouch(b)
+			once.vouched, err = bundle.NewMapEntry(b)
 			require.NoError(c.w.t, err)
 			c.vouched[row.Key] = once
 		}

@@ -9,6 +9,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/endpoint"
 )
 
 const (
@@ -32,7 +33,7 @@ type Limits struct {
 }
 
 // bound applies the limits to a client's configuration. They can only make its bounds narrower.
-func (l Limits) bound(c *bundle.ClientConfig) {
+func (l Limits) bound(c *endpoint.ClientConfig) {
 	if l.DocumentBytes > 0 && (c.MaxDocumentBytes <= 0 || l.DocumentBytes < c.MaxDocumentBytes) {
 		c.MaxDocumentBytes = l.DocumentBytes
 	}
@@ -119,12 +120,12 @@ func (k Kinds) leftOut(h holding) string {
 }
 
 // parseEndpoints reads all endpoints of a relationship in their order.
-func parseEndpoints(r *Relationship, row *statev1.Relationship) ([]bundle.Endpoint, error) {
+func parseEndpoints(r *Relationship, row *statev1.Relationship) ([]endpoint.Remote, error) {
 	urls := urlsOf(row)
 	if len(urls) > maxEndpoints {
 		return nil, fmt.Errorf("there are %d endpoints; %d are the most, url included", len(urls), maxEndpoints)
 	}
-	var all []bundle.Endpoint
+	var all []endpoint.Remote
 	for i, u := range urls {
 		if slices.Contains(urls[:i], u) {
 			return nil, fmt.Errorf("fallback_urls has %s twice, url included; name each endpoint once", quote(u))
@@ -133,21 +134,21 @@ func parseEndpoints(r *Relationship, row *statev1.Relationship) ([]bundle.Endpoi
 		if i > 0 {
 			field = "fallback_urls"
 		}
-		endpoint, err := parseEndpoint(r.TrustDomain, row, field, u)
+		ep, err := parseEndpoint(r.TrustDomain, row, field, u)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, endpoint)
+		all = append(all, ep)
 	}
 	return all, nil
 }
 
 // parseServing reads the bundle by which an operator has an endpoint in another domain verified; nil: none was given.
-func parseServing(e bundle.Endpoint, document []byte) (*bundle.Bundle, error) {
+func parseServing(e endpoint.Remote, document []byte) (*bundle.Bundle, error) {
 	switch {
 	case len(document) == 0:
 		return nil, nil
-	case e.Profile() != bundle.HTTPSSPIFFE, e.SelfServing():
+	case e.Profile() != endpoint.HTTPSSPIFFE, e.SelfServing():
 		return nil, errors.New("serving_bundle belongs to profile https_spiffe with an endpoint_spiffe_id in another domain than the relationship's; leave it out")
 	case len(document) > maxServingBundleBytes:
 		return nil, fmt.Errorf("serving_bundle has %d bytes; %d are the most", len(document), maxServingBundleBytes)

@@ -109,7 +109,7 @@ func (o *onlooker) byStream(t *testing.T, b *bundle.Bundle) {
 
 func (o *onlooker) byHub(hub *authority) func(*testing.T, *bundle.Bundle) {
 	return func(t *testing.T, b *bundle.Bundle) {
-		v, err := bundle.Vouch(b)
+		v, err := bundle.NewMapEntry(b)
 		require.NoError(t, err)
 		o.over(t, hub, &ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapChanges{MapChanges: &ententev1.PeerMapChanges{
 			TrustDomain: hub.td.Name(), Bundles: []*ententev1.PeerBundle{{TrustDomain: "us.example.org", Document: v.Document}},

@@ -14,6 +14,8 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/endpoint"
+	"github.com/ententehq/entente/bundle/statement"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -42,7 +44,7 @@ func statementsDue(h *statev1.ForeignHistory) (from uint64, due bool) {
 	if newest == nil || newest.Sequence == nil || len(newest.GetStatementDigest()) > 0 {
 		return 0, false
 	}
-	if last, err := bundle.ParseStatement(h.GetStatement()); err == nil && last.Sequence() < newest.GetSequence() {
+	if last, err := statement.Parse(h.GetStatement()); err == nil && last.Sequence() < newest.GetSequence() {
 		return last.Sequence() + 1, true
 	}
 	return newest.GetSequence(), true
@@ -50,7 +52,7 @@ func statementsDue(h *statev1.ForeignHistory) (from uint64, due bool) {
 
 // judgeStatements is the rule for statements on a foreign bundle. It takes what continues what was known over into the history,
 // and says what is wrong, and what came of the statements: [statementsTaken], also where all are known already, or why none was taken.
-func judgeStatements(h *statev1.ForeignHistory, statements []*bundle.Statement, now time.Time, interval time.Duration) (alarms []alarm, came string) {
+func judgeStatements(h *statev1.ForeignHistory, statements []*statement.Statement, now time.Time, interval time.Duration) (alarms []alarm, came string) {
 	newest := newestVersion(h)
 	if newest == nil || newest.Sequence == nil {
 		return nil, statementsEarly
@@ -59,9 +61,9 @@ func judgeStatements(h *statev1.ForeignHistory, statements []*bundle.Statement, 
 	if err != nil {
 		return nil, statementsUnjudged
 	}
-	known := bundle.Known{TrustDomain: td, Seen: func(sequence uint64) (bundle.View, bool) { return shown(h, sequence) }}
+	known := statement.Known{TrustDomain: td, Seen: func(sequence uint64) (statement.View, bool) { return shown(h, sequence) }}
 	if h.GetStatement() != "" {
-		if known.Newest, err = bundle.ParseStatement(h.GetStatement()); err != nil {
+		if known.Newest, err = statement.Parse(h.GetStatement()); err != nil {
 			return []alarm{{AlarmBrokenChain, newest.GetSequence(), "the stored statement cannot be read: " + err.Error()}}, statementsUnjudged
 		}
 	} else if n := len(h.GetVersions()); n > 1 && !newest.GetBeginsAnew() {
@@ -71,7 +73,7 @@ func judgeStatements(h *statev1.ForeignHistory, statements []*bundle.Statement, 
 			}
 		}
 	}
-	f := bundle.FollowChain(known, statements, newest.GetSequence())
+	f := statement.Follow(known, statements, newest.GetSequence())
 	if f.Broken != nil {
 		alarms = append(alarms, alarm{AlarmBrokenChain, newest.GetSequence(), f.Broken.Error()})
 	}
@@ -108,7 +110,7 @@ const (
 )
 
 // cameOf names what came of statements that were read up to a sequence.
-func cameOf(f bundle.Followed, statements []*bundle.Statement, until uint64) string {
+func cameOf(f statement.Followed, statements []*statement.Statement, until uint64) string {
 	switch n := len(statements); {
 	case f.Split != nil:
 		return AlarmSplitView
@@ -144,7 +146,7 @@ func (m *Manager) checkStatements(ctx context.Context, name string, w *wait) {
 	}
 	bounded, cancel := context.WithTimeout(ctx, statementsWithin)
 	defer cancel()
-	var statements []*bundle.Statement
+	var statements []*statement.Statement
 	err = w.on(bounded, func(ctx context.Context) (err error) {
 		statements, err = m.fetchStatements(ctx, name, b, from, newestVersion(h).GetSequence())
 		return err
@@ -156,12 +158,12 @@ func (m *Manager) checkStatements(ctx context.Context, name string, w *wait) {
 	m.metrics.statements.WithLabelValues(result).Inc()
 	switch {
 	case ctx.Err() != nil:
-	case err == nil && len(statements) > 0, h.GetStatement() != "" && (err == nil || errors.Is(err, bundle.ErrNoStatements)):
+	case err == nil && len(statements) > 0, h.GetStatement() != "" && (err == nil || errors.Is(err, endpoint.ErrNoStatements)):
 		// Where there were some before, a member that does not know of statements yet, or not of this one, is no alarm by itself.
 		if _, err := m.takeStatements(ctx, name, statements); err != nil && ctx.Err() == nil {
 			m.log.Warn(unwrittenStatements, "trust_domain", name, "error", err)
 		}
-	case err == nil, errors.Is(err, bundle.ErrNoStatements), errors.Is(err, bundle.ErrStatement), errors.Is(err, bundle.ErrMalformed):
+	case err == nil, errors.Is(err, endpoint.ErrNoStatements), errors.Is(err, statement.ErrInvalid), errors.Is(err, bundle.ErrMalformed):
 		m.silent.note(name, b.relationship.Generation, m.now())
 		if err != nil && h.GetStatement() != "" {
 			m.raiseAlarm(ctx, name, alarm{AlarmBrokenChain, newestVersion(h).GetSequence(), fmt.Sprintf("the domain made statements before, and now: %v", err)})
@@ -181,20 +183,20 @@ func (m *Manager) lacksStatements(name string) (from uint64, missing bool) {
 }
 
 // fetchStatements reads as many documents as it takes to come to a sequence, within bounds.
-func (m *Manager) fetchStatements(ctx context.Context, name string, b basis, from, until uint64) ([]*bundle.Statement, error) {
-	config, endpoint := m.config.Client, m.routes.endpoint(name, b.relationship, m.now())
+func (m *Manager) fetchStatements(ctx context.Context, name string, b basis, from, until uint64) ([]*statement.Statement, error) {
+	config, ep := m.config.Client, m.routes.endpoint(name, b.relationship, m.now())
 	b.relationship.Limits.bound(&config)
 	config.Bundles = nil
-	if b.relationship.Endpoint.Profile() == bundle.HTTPSSPIFFE {
+	if b.relationship.Endpoint.Profile() == endpoint.HTTPSSPIFFE {
 		if b.trust == nil {
 			return nil, fmt.Errorf("fetch statements of %s: %w", name, ErrNoTrust)
 		}
 		config.Bundles = b.trust
 	}
-	client := bundle.NewClient(config)
-	var all []*bundle.Statement
+	client := endpoint.NewClient(config)
+	var all []*statement.Statement
 	for range pages {
-		some, err := client.FetchStatements(ctx, endpoint, from)
+		some, err := client.FetchStatements(ctx, ep, from)
 		if err != nil {
 			return nil, err
 		}
@@ -210,7 +212,7 @@ func (m *Manager) fetchStatements(ctx context.Context, name string, b basis, fro
 // takeStatements judges statements, from whatever source they come, and writes what follows from them: what continues what was
 // known, and alarms. They are in the order of their sequences. It writes nothing where nothing is new. What came of them is as
 // [judgeStatements] has it; the error says that it could not be written.
-func (m *Manager) takeStatements(ctx context.Context, name string, statements []*bundle.Statement) (came string, err error) {
+func (m *Manager) takeStatements(ctx context.Context, name string, statements []*statement.Statement) (came string, err error) {
 	var raised []alarm
 	revision, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
 		raised, came = nil, reasonNotWanted
@@ -316,7 +318,7 @@ func statedSequence(r raftstore.Reader, name string) (*uint64, error) {
 	if err != nil || h.GetStatement() == "" {
 		return nil, err
 	}
-	s, err := bundle.ParseStatement(h.GetStatement())
+	s, err := statement.Parse(h.GetStatement())
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/statement"
 )
 
 // stating is a domain that makes statements on its bundles, as an endpoint of this make serves them.
@@ -24,7 +25,7 @@ type stating struct {
 	us         *authority
 	peer       *peer
 	keys       map[string]*ecdsa.PrivateKey
-	statements []*bundle.Statement
+	statements []*statement.Statement
 	hidden     uint64 // the statements from this sequence on are not shown; 0: all are
 }
 
@@ -40,12 +41,12 @@ func newStating(t testing.TB) *stating {
 		s.peer.mu.Lock()
 		defer s.peer.mu.Unlock()
 		var list []string
-		for _, statement := range s.statements {
-			if statement.Sequence() >= from && (s.hidden == 0 || statement.Sequence() < s.hidden) {
-				list = append(list, statement.String())
+		for _, stmt := range s.statements {
+			if stmt.Sequence() >= from && (s.hidden == 0 || stmt.Sequence() < s.hidden) {
+				list = append(list, stmt.String())
 			}
 		}
-		_, _ = w.Write(bundle.MarshalStatements(s.us.td, list))
+		_, _ = w.Write(statement.MarshalList(s.us.td, list))
 	}
 	return s
 }
@@ -66,10 +67,10 @@ func (s *stating) version(sequence uint64, kid string) *bundle.Bundle {
 	return b
 }
 
-func (s *stating) sign(claims bundle.Claims, kid string) *bundle.Statement {
-	statement, err := bundle.NewStatement(claims, kid, func(input []byte) ([]byte, error) { return s.signature(kid, sha256.Sum256(input)) })
+func (s *stating) sign(claims statement.Claims, kid string) *statement.Statement {
+	stmt, err := statement.New(claims, kid, func(input []byte) ([]byte, error) { return s.signature(kid, sha256.Sum256(input)) })
 	require.NoError(s.t, err)
-	return statement
+	return stmt
 }
 
 // signature is one in the form of a JWS, by the key of a name.
@@ -84,15 +85,15 @@ func (s *stating) signature(kid string, sum [32]byte) ([]byte, error) {
 // publish serves a version with its statement, signed by the key of the one before, or by another if one is named.
 func (s *stating) publish(sequence uint64, kid, by string) *bundle.Bundle {
 	b := s.version(sequence, kid)
-	claims := bundle.Claims{TrustDomain: s.us.td, Sequence: sequence, Keys: b.Digest(), Issued: time.Unix(1_800_000_000, 0), Next: b.Signers(func(string) bool { return false })}
+	claims := statement.Claims{TrustDomain: s.us.td, Sequence: sequence, Keys: b.Digest(), Issued: time.Unix(1_800_000_000, 0), Next: statement.Signers(b, func(string) bool { return false })}
 	if n := len(s.statements); n > 0 {
 		claims.Previous = s.statements[n-1].Digest()
 	} else {
-		claims.Start = bundle.StartNoSigner
+		claims.Start = statement.StartNoSigner
 	}
-	statement := s.sign(claims, by)
+	stmt := s.sign(claims, by)
 	s.peer.mu.Lock()
-	s.statements = append(s.statements, statement)
+	s.statements = append(s.statements, stmt)
 	s.peer.mu.Unlock()
 	s.peer.serve(b)
 	return b
@@ -210,12 +211,12 @@ func TestStatementThatDoesNotCome(t *testing.T) {
 	h := &statev1.ForeignHistory{TrustDomain: "us.example.org"}
 	now := time.Unix(1_800_000_000, 0)
 	record := func(b *bundle.Bundle) {
-		rec, err := b.Record(h.GetVersions(), "endpoint", now, bundle.ForeignDepth)
+		rec, err := statement.Record(b, h.GetVersions(), "endpoint", now, statement.ForeignDepth)
 		require.NoError(t, err)
-		h.Versions = bundle.Recount(h.GetVersions(), rec)
+		h.Versions = statement.Recount(h.GetVersions(), rec)
 	}
 	record(s.publish(1, "a", "a"))
-	judge := func(statements []*bundle.Statement, after time.Duration) []alarm {
+	judge := func(statements []*statement.Statement, after time.Duration) []alarm {
 		alarms, _ := judgeStatements(h, statements, now.Add(after), time.Minute)
 		return alarms
 	}

@@ -8,7 +8,7 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
-	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/endpoint"
 )
 
 // membersTold is what the other side of an agreement tells of its members: their identity keys, where they are reached, and where the bundles
@@ -64,7 +64,7 @@ func parseMembersTold(m tellsMembers) (membersTold, error) {
 			return membersTold{}, fmt.Errorf("it names %d endpoints; %d are the most", len(all), maxEndpoints)
 		}
 		for i, url := range all {
-			if _, err := bundle.ParseURL(url); err != nil {
+			if _, err := endpoint.ParseURL(url); err != nil {
 				return membersTold{}, fmt.Errorf("an endpoint that it names: %w", err)
 			}
 			if slices.Contains(all[:i], url) {

@@ -62,7 +62,7 @@ func TestAHubsWordThatDoesNotFit(t *testing.T) {
 		says := func(all ...*bundle.Bundle) {
 			changes := &ententev1.PeerMapChanges{TrustDomain: "hub.example.org"}
 			for _, b := range all {
-				v, err := bundle.Vouch(b)
+				v, err := bundle.NewMapEntry(b)
 				require.NoError(t, err)
 				changes.Bundles = append(changes.Bundles, &ententev1.PeerBundle{TrustDomain: b.TrustDomain().Name(), Document: v.Document})
 			}

@@ -13,7 +13,8 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
 
-	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/endpoint"
+	"github.com/ententehq/entente/bundle/webcert"
 )
 
 var (
@@ -99,10 +100,10 @@ func (d *decoder) webProfile(e *BundleEndpointConfig, pb *hcl.Block) {
 func (d *decoder) acme(e *BundleEndpointConfig, hb *hcl.Block) {
 	b := d.open("bundle_endpoint.profile.acme", hb.Body, acmeSchema.hcl())
 	a := &ACMEConfig{
-		Directory: b.text("directory", bundle.DefaultACMEDirectory), Email: b.text("email", ""), CAFile: b.text("ca_file", ""),
+		Directory: b.text("directory", webcert.DefaultACMEDirectory), Email: b.text("email", ""), CAFile: b.text("ca_file", ""),
 		EABKeyID: b.text("eab_key_id", ""),
 	}
-	if err := bundle.CheckACMEDirectory(a.Directory); err != nil {
+	if err := webcert.CheckACMEDirectory(a.Directory); err != nil {
 		b.refuse("directory", "%v", err)
 	}
 	if parsed, err := mail.ParseAddress(a.Email); a.Email != "" && (err != nil || parsed.Address != a.Email) {
@@ -110,13 +111,13 @@ func (d *decoder) acme(e *BundleEndpointConfig, hb *hcl.Block) {
 	}
 	for _, host := range b.texts("hosts") {
 		host = strings.ToLower(host)
-		if !bundle.IsHostName(host) {
+		if !endpoint.IsHostName(host) {
 			b.refuse("hosts", "%q is no host name that an endpoint can have; write one such as %q, without wildcard, port or address", host, "bundle.example.org")
 		}
 		a.Hosts = append(a.Hosts, host)
 	}
-	if len(a.Hosts) > bundle.MaxACMEHosts {
-		b.refuse("hosts", "%d are too many; an endpoint has at most %d", len(a.Hosts), bundle.MaxACMEHosts)
+	if len(a.Hosts) > webcert.MaxACMEHosts {
+		b.refuse("hosts", "%d are too many; an endpoint has at most %d", len(a.Hosts), webcert.MaxACMEHosts)
 	}
 	if v, ok := b.value("agree_to_terms", cty.Bool); ok && v.False() {
 		b.refuse("agree_to_terms", "an ACME server gives certificates to those alone who agree to its terms; read them and write true, or use cert_file and key_file")
@@ -133,7 +134,7 @@ func (d *decoder) acme(e *BundleEndpointConfig, hb *hcl.Block) {
 }
 
 // acmeSource makes the certificates of an endpoint that listens already.
-func (m *member) acmeSource(cfg bundle.ACMEConfig) (*bundle.ACME, error) {
+func (m *member) acmeSource(cfg webcert.ACMEConfig) (*webcert.ACME, error) {
 	c := m.cfg.BundleEndpoint.ACME
 	cfg.Directory, cfg.Email, cfg.Hosts = c.Directory, c.Email, c.Hosts
 	cfg.Dir, cfg.Orders = m.dir.file("acme"), newEndpointOrders(m.store, m.cfg.Member.ID)
@@ -149,9 +150,9 @@ func (m *member) acmeSource(cfg bundle.ACMEConfig) (*bundle.ACME, error) {
 		if err != nil {
 			return nil, fmt.Errorf("bundle_endpoint.profile.acme.eab_hmac_key: %w", err)
 		}
-		cfg.ExternalAccount = &bundle.ExternalAccount{KeyID: c.EABKeyID, Key: key}
+		cfg.ExternalAccount = &webcert.ExternalAccount{KeyID: c.EABKeyID, Key: key}
 	}
-	return bundle.NewACME(cfg)
+	return webcert.NewACME(cfg)
 }
 
 // maxRootsBytes is far above any file of roots.

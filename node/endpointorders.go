@@ -9,7 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
-	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/webcert"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
 )
@@ -41,7 +41,7 @@ func newEndpointOrders(store *raftstore.Store, member string) *endpointOrders {
 // written by a clock that is off, and counts for nothing.
 func holds(row *statev1.EndpointOrder, now time.Time) bool {
 	until := row.GetUntil().AsTime()
-	return row != nil && now.Before(until) && !until.After(now.Add(2*bundle.OrderLease))
+	return row != nil && now.Before(until) && !until.After(now.Add(2*webcert.OrderLease))
 }
 
 // errTurn ends the wait for a turn.
@@ -70,7 +70,7 @@ func (o *endpointOrders) Acquire(ctx context.Context, host string) error {
 				return nil
 			}
 			return endpointOrdersTable.Put(tx, host, &statev1.EndpointOrder{
-				Member: o.member, Until: timestamppb.New(now.Add(bundle.OrderLease)),
+				Member: o.member, Until: timestamppb.New(now.Add(webcert.OrderLease)),
 			})
 		})
 		if err != nil || holder == nil {
@@ -131,7 +131,7 @@ func (o *endpointOrders) answer(ctx context.Context, host, proof string, needed 
 			row.Value.KeyAuthorization = proof
 			return endpointOrdersTable.Put(tx, host, row.Value)
 		case needed:
-			return fmt.Errorf("the order of a certificate for %s took longer than %s, and its turn is over", host, bundle.OrderLease)
+			return fmt.Errorf("the order of a certificate for %s took longer than %s, and its turn is over", host, webcert.OrderLease)
 		}
 		return nil
 	})

@@ -9,7 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
-	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/webcert"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
 )
@@ -25,10 +25,10 @@ func TestHolds(t *testing.T) {
 		want bool
 	}{
 		{"nobody's", nil, false},
-		{"at the beginning", row(bundle.OrderLease), true},
+		{"at the beginning", row(webcert.OrderLease), true},
 		{"in its last second", row(time.Second), true},
 		{"over", row(0), false},
-		{"of a clock that is a minute ahead", row(bundle.OrderLease + time.Minute), true},
+		{"of a clock that is a minute ahead", row(webcert.OrderLease + time.Minute), true},
 		{"of a clock that is a year ahead", row(365 * 24 * time.Hour), false},
 		{"without an end", &statev1.EndpointOrder{Member: "eu-1"}, false},
 	} {
@@ -94,7 +94,7 @@ func TestEndpointOrdersOutliveAMemberThatIsGone(t *testing.T) {
 	over()
 	require.ErrorIs(t, here.Acquire(soon, "b.example.org"), context.Canceled, "who waits can be told to stop")
 
-	later := time.Now().Add(bundle.OrderLease + time.Second)
+	later := time.Now().Add(webcert.OrderLease + time.Second)
 	here.now = func() time.Time { return later }
 	proof, err := here.Answer(ctx, "b.example.org")
 	require.NoError(t, err)

@@ -15,8 +15,9 @@ import (
 	"github.com/ententehq/entente/access"
 	"github.com/ententehq/entente/authority"
 	"github.com/ententehq/entente/authority/table"
-	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/bundleapi"
+	"github.com/ententehq/entente/bundle/endpoint"
+	"github.com/ententehq/entente/bundle/webcert"
 	"github.com/ententehq/entente/federation"
 	"github.com/ententehq/entente/node/port"
 	"github.com/ententehq/entente/raftstore"
@@ -50,7 +51,7 @@ type member struct {
 	federation *federation.Manager
 	routing    *routing.Manager
 	xds        *xds.Cache
-	handler    *bundle.Handler
+	handler    *endpoint.Handler
 	publisher  *publisher
 	bundles    *bundleapi.Service
 }
@@ -248,7 +249,7 @@ func (m *member) buildRouting() (err error) {
 }
 
 func (m *member) buildEndpoint() (err error) {
-	if m.handler, err = bundle.NewHandler(m.registry); err != nil {
+	if m.handler, err = endpoint.NewHandler(m.registry); err != nil {
 		return err
 	}
 	m.publisher = &publisher{store: m.store, home: m.cfg.Cluster.TrustDomain, handler: m.handler, log: m.log.Named("endpoint")}
@@ -260,9 +261,9 @@ func (m *member) buildEndpoint() (err error) {
 }
 
 // endpointServer opens the bundle endpoint in the configured profile.
-func (m *member) endpointServer() (*bundle.Server, error) {
+func (m *member) endpointServer() (*endpoint.Server, error) {
 	log := m.log.Named("endpoint")
-	cfg := bundle.ServerConfig{Handler: m.handler, Logger: log, Registerer: m.registry}
+	cfg := endpoint.ServerConfig{Handler: m.handler, Logger: log, Registerer: m.registry}
 	listener, err := listen("bundle readers", "bundle_endpoint.listen", m.cfg.BundleEndpoint.Listen)
 	if err != nil {
 		return nil, err
@@ -271,27 +272,33 @@ func (m *member) endpointServer() (*bundle.Server, error) {
 	if err := m.certify(&cfg); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
-	return bundle.NewServer(cfg)
+	return endpoint.NewServer(cfg)
 }
 
 // certify gives the endpoint its certificates, in the configured profile.
-func (m *member) certify(cfg *bundle.ServerConfig) (err error) {
+func (m *member) certify(cfg *endpoint.ServerConfig) error {
 	switch e := m.cfg.BundleEndpoint; {
 	case e.Profile == ProfileSPIFFE:
 		cfg.SVIDs = func(_ context.Context, td spiffeid.TrustDomain) (*tls.Certificate, error) {
 			return m.authority.EndpointSVID(td)
 		}
 	case e.ACME != nil:
-		cfg.ACME, err = m.acmeSource(bundle.ACMEConfig{Endpoint: cfg.Listener.Addr(), Logger: cfg.Logger, Registerer: m.registry})
-		if err == nil {
-			m.publisher.follow(cfg.ACME)
+		source, err := m.acmeSource(webcert.ACMEConfig{Endpoint: cfg.Listener.Addr(), Logger: cfg.Logger, Registerer: m.registry})
+		if err != nil {
+			return err
 		}
+		cfg.Web = source
+		m.publisher.follow(source)
 	default:
-		cfg.Files, err = bundle.NewCertificateFiles(bundle.CertificateFilesConfig{
+		files, err := webcert.NewCertificateFiles(webcert.CertificateFilesConfig{
 			CertFile: e.CertFile, KeyFile: e.KeyFile, Logger: cfg.Logger, Registerer: m.registry,
 		})
+		if err != nil {
+			return err
+		}
+		cfg.Web = files
 	}
-	return err
+	return nil
 }
 
 // storeRef is set once, when the store is open.

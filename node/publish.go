@@ -11,6 +11,9 @@ import (
 	"github.com/ententehq/entente/authority"
 	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/endpoint"
+	"github.com/ententehq/entente/bundle/statement"
+	"github.com/ententehq/entente/bundle/webcert"
 	"github.com/ententehq/entente/federation"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
@@ -20,11 +23,11 @@ import (
 type publisher struct {
 	store     *raftstore.Store
 	home      spiffeid.TrustDomain
-	handler   *bundle.Handler
+	handler   *endpoint.Handler
 	log       hclog.Logger
 	published atomic.Bool
 	// certified, where the endpoint has its certificates from an ACME server, learns of the endpoint hosts.
-	certified atomic.Pointer[bundle.ACME]
+	certified atomic.Pointer[webcert.ACME]
 	hosts     atomic.Pointer[[]string] // as they were last published
 	// statements are those of hosted domains as they were last read; run alone touches them.
 	statements map[string]statementsRead
@@ -37,7 +40,7 @@ type publisher struct {
 // statementsRead are a domain's statements at one revision of its history.
 type statementsRead struct {
 	revision   raftstore.Revision
-	statements *bundle.Statements
+	statements *statement.List
 }
 
 // run follows the tables until ctx ends. Each change is rendered once; without quorum the last state stays served.
@@ -54,7 +57,7 @@ func (p *publisher) run(ctx context.Context) error {
 }
 
 func (p *publisher) publish(v *raftstore.View) error {
-	publication := bundle.Publication{Home: p.home}
+	publication := endpoint.Publication{Home: p.home}
 	homeKnown := false
 	statements := map[string]statementsRead{}
 	for row, err := range table.HostedBundles.All(v, "") {
@@ -69,9 +72,9 @@ func (p *publisher) publish(v *raftstore.View) error {
 		if err != nil {
 			return fmt.Errorf("hosted domain %s: %w", row.Key, err)
 		}
-		hosted := bundle.Hosted{Bundle: parsed.bundle, Host: domain.Value.GetEndpointHost()}
+		hosted := endpoint.Hosted{Bundle: parsed.bundle, Host: domain.Value.GetEndpointHost()}
 		if issuer := domain.Value.GetOidcIssuer(); issuer != "" {
-			if hosted.Issuer, err = bundle.ParseIssuer(issuer); err != nil {
+			if hosted.Issuer, err = endpoint.ParseIssuer(issuer); err != nil {
 				return fmt.Errorf("hosted domain %s: %w", row.Key, err)
 			}
 		}
@@ -87,7 +90,7 @@ func (p *publisher) publish(v *raftstore.View) error {
 		return nil // the cluster is being formed, or this member has not caught up with it
 	}
 	var err error
-	if publication.Vouched, err = p.vouched.read(v); err != nil {
+	if publication.Attested, err = p.vouched.read(v); err != nil {
 		return err
 	}
 	if err := p.handler.Publish(publication); err != nil {
@@ -115,7 +118,7 @@ func (p *publisher) publish(v *raftstore.View) error {
 }
 
 // follow lets source get certificates for the endpoint hosts of hosted domains, those of now and of later.
-func (p *publisher) follow(source *bundle.ACME) {
+func (p *publisher) follow(source *webcert.ACME) {
 	p.certified.Store(source)
 	p.tellHosts()
 }
@@ -133,7 +136,7 @@ func (p *publisher) readStatements(v *raftstore.View, td spiffeid.TrustDomain) (
 		return read, nil
 	}
 	compact, err := authority.Statements(v, td.Name())
-	return statementsRead{at, bundle.NewStatements(td, compact)}, err
+	return statementsRead{at, statement.NewList(td, compact)}, err
 }
 
 // ready says whether the endpoint has anything to serve.

@@ -19,6 +19,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
 )
@@ -32,7 +33,7 @@ func TestPublisherServesIssuers(t *testing.T) {
 	b, err := bundle.New(home, bundle.Content{JWTAuthorities: map[string]crypto.PublicKey{"kid1": key.Public()}, Sequence: new(uint64(1)), RefreshHint: new(time.Minute)})
 	require.NoError(t, err)
 	store := raftstoretest.New(t)
-	handler, err := bundle.NewHandler(nil)
+	handler, err := endpoint.NewHandler(nil)
 	require.NoError(t, err)
 	p := &publisher{store: store, home: home, handler: handler, log: hclog.NewNullLogger()}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -11,6 +11,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/statement"
 )
 
 // BundleCheck says what a saved bundle, statements and a cluster's history say about each other.
@@ -25,7 +26,7 @@ type BundleCheck struct {
 
 	td     spiffeid.TrustDomain
 	bundle *bundle.Bundle
-	views  []bundle.View // what the statements say
+	views  []statement.View // what the statements say
 }
 
 // NewBundleCheck reads a saved bundle document of a trust domain.
@@ -60,12 +61,12 @@ func StatementsDocument(trustDomain string, statements []string) ([]byte, error)
 	if err != nil {
 		return nil, err
 	}
-	return bundle.MarshalStatements(td, statements), nil
+	return statement.MarshalList(td, statements), nil
 }
 
 // StatementsDomain is the trust domain that a document of statements is about, empty if it is none.
 func StatementsDomain(document []byte) string {
-	name, err := bundle.StatementsDomain(document)
+	name, err := statement.ListDomain(document)
 	if err != nil {
 		return ""
 	}
@@ -74,7 +75,7 @@ func StatementsDomain(document []byte) string {
 
 // Statements checks a document of statements in itself, and the bundle against it.
 func (c *BundleCheck) Statements(document []byte) error {
-	statements, err := bundle.ParseStatements(c.td, document)
+	statements, err := statement.ParseList(c.td, document)
 	if err != nil {
 		return err
 	}
@@ -82,7 +83,7 @@ func (c *BundleCheck) Statements(document []byte) error {
 		c.found("there are no statements")
 		return nil
 	}
-	var before *bundle.Statement
+	var before *statement.Statement
 	for _, s := range statements {
 		c.views = append(c.views, s.View("the statement in the file"))
 		c.link(before, s)
@@ -93,7 +94,7 @@ func (c *BundleCheck) Statements(document []byte) error {
 }
 
 // link says how a statement stands to the one before it.
-func (c *BundleCheck) link(before, s *bundle.Statement) {
+func (c *BundleCheck) link(before, s *statement.Statement) {
 	switch {
 	case s.Starts():
 		if err := s.VerifiedByOwn(); err != nil {
@@ -113,17 +114,17 @@ func (c *BundleCheck) link(before, s *bundle.Statement) {
 }
 
 // own holds the bundle against the statement on its sequence.
-func (c *BundleCheck) own(statements []*bundle.Statement) {
+func (c *BundleCheck) own(statements []*statement.Statement) {
 	if c.Sequence == nil {
 		c.found("the bundle has no sequence: no statement can be about it")
 		return
 	}
-	i := slices.IndexFunc(statements, func(s *bundle.Statement) bool { return s.Sequence() == *c.Sequence })
+	i := slices.IndexFunc(statements, func(s *statement.Statement) bool { return s.Sequence() == *c.Sequence })
 	if i < 0 {
 		c.found("no statement is about the bundle's sequence %d: they are about %d to %d", *c.Sequence, statements[0].Sequence(), statements[len(statements)-1].Sequence())
 		return
 	}
-	if err := bundle.CompareViews(bundle.ViewOf(c.bundle, "the bundle"), statements[i].View("its statement")); err != nil {
+	if err := statement.CompareViews(statement.ViewOf(c.bundle, "the bundle"), statements[i].View("its statement")); err != nil {
 		c.contradicts("%v", err)
 		return
 	}
@@ -148,7 +149,7 @@ type Shown struct {
 func (c *BundleCheck) Against(cluster string, history []Shown) error {
 	views := slices.Clone(c.views)
 	if c.Sequence != nil {
-		views = append(views, bundle.ViewOf(c.bundle, "the bundle in the file"))
+		views = append(views, statement.ViewOf(c.bundle, "the bundle in the file"))
 	}
 	met := false
 	for _, shown := range history {
@@ -164,8 +165,8 @@ func (c *BundleCheck) Against(cluster string, history []Shown) error {
 				continue
 			}
 			met = true
-			var split *bundle.SplitView
-			if err := bundle.CompareViews(mine, theirs); errors.As(err, &split) {
+			var split *statement.SplitView
+			if err := statement.CompareViews(mine, theirs); errors.As(err, &split) {
 				c.contradicts("%v", err)
 			} else {
 				c.found("sequence %d: %s is what %s", mine.Sequence, mine.Source, theirs.Source)
@@ -178,8 +179,8 @@ func (c *BundleCheck) Against(cluster string, history []Shown) error {
 	return nil
 }
 
-func (s Shown) view(cluster string) (bundle.View, error) {
-	v := bundle.View{Source: fmt.Sprintf("%s has from %s", cluster, s.Source), Sequence: *s.Sequence, Ordered: true}
+func (s Shown) view(cluster string) (statement.View, error) {
+	v := statement.View{Source: fmt.Sprintf("%s has from %s", cluster, s.Source), Sequence: *s.Sequence, Ordered: true}
 	for _, part := range []struct {
 		text string
 		to   []byte

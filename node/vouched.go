@@ -24,13 +24,13 @@ type vouchesRead struct {
 // vouchedRead is a foreign bundle as it stands in the map, at one revision of its row.
 type vouchedRead struct {
 	revision raftstore.Revision
-	vouched  bundle.Vouched
+	vouched  bundle.MapEntry
 }
 
 // read returns them in the order of their domains' names. A hosted domain is never one of them.
-func (b *vouchedBundles) read(v *raftstore.View) ([]bundle.Vouched, error) {
+func (b *vouchedBundles) read(v *raftstore.View) ([]bundle.MapEntry, error) {
 	vouches, bundles := make(map[string]vouchesRead, len(b.vouches)), map[string]vouchedRead{}
-	var all []bundle.Vouched
+	var all []bundle.MapEntry
 	for name, revision := range federation.Relationships.Revisions(v, "") {
 		relationship, known := b.vouches[name]
 		if !known || relationship.revision != revision {
@@ -77,6 +77,6 @@ func (b *vouchedBundles) vouched(v *raftstore.View, name string) (vouchedRead, b
 		return vouchedRead{}, false, err
 	}
 	entry := vouchedRead{revision: revision}
-	entry.vouched, err = bundle.Vouch(parsed.bundle)
+	entry.vouched, err = bundle.NewMapEntry(parsed.bundle)
 	return entry, err == nil, err
 }

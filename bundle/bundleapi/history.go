@@ -15,6 +15,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/statement"
 )
 
 // History are the versions of a bundle that are kept.
@@ -78,7 +79,7 @@ func (s *Service) CompareBundleVersions(ctx context.Context, r *ententev1.Compar
 			return answer, nil
 		}
 	}
-	if errors.Is(err, bundle.ErrContentGone) {
+	if errors.Is(err, statement.ErrContentGone) {
 		return nil, status.Errorf(codes.FailedPrecondition, "%v", err)
 	}
 	return nil, s.statusError(err)
@@ -99,7 +100,7 @@ func (s *Service) ListBundleStatements(ctx context.Context, r *ententev1.ListBun
 		if v.GetStatement() == "" || v.GetSequence() < r.GetFrom() {
 			continue
 		}
-		if size += len(v.GetStatement()); size > bundle.MaxStatementsBytes {
+		if size += len(v.GetStatement()); size > statement.MaxListBytes {
 			break
 		}
 		answer.Statements = append(answer.Statements, v.GetStatement())
@@ -154,7 +155,7 @@ func (h History) message(v *statev1.BundleVersion) *ententev1.BundleVersion {
 	switch {
 	case v.GetStatement() != "":
 		m.StatementState = ententev1.StatementState_STATEMENT_STATE_CONTINUES
-		if s, err := bundle.ParseStatement(v.GetStatement()); err == nil {
+		if s, err := statement.Parse(v.GetStatement()); err == nil {
 			digest := s.Digest()
 			m.StatementDigest = hex.EncodeToString(digest[:])
 			if s.Starts() {

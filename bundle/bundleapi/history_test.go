@@ -15,6 +15,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/bundleapi"
+	"github.com/ententehq/entente/bundle/statement"
 )
 
 // recorded is a history of the home domain: sequence 5 with a hint of a minute, 6 with two, 7 with three.
@@ -23,13 +24,13 @@ func recorded(t *testing.T) *bundleapi.History {
 	for i := range uint64(3) {
 		b, err := bundle.New(home, bundle.Content{Sequence: new(i + 5), RefreshHint: new(time.Duration(i+1) * time.Minute)})
 		require.NoError(t, err)
-		r, err := b.Record(h.Versions, "own", time.Unix(1000, 0), bundle.HostedDepth)
+		r, err := statement.Record(b, h.Versions, "own", time.Unix(1000, 0), statement.HostedDepth)
 		require.NoError(t, err)
-		h.Versions = bundle.Recount(h.Versions, r)
+		h.Versions = statement.Recount(h.Versions, r)
 	}
 	h.Versions[1].Unstated = "no key"
 	h.Content = func(v *statev1.BundleVersion) (*bundle.Bundle, error) {
-		return bundle.FromVersion(v, func([]byte) (*statev1.BundleKey, error) { return nil, fmt.Errorf("none") })
+		return statement.FromVersion(v, func([]byte) (*statev1.BundleKey, error) { return nil, fmt.Errorf("none") })
 	}
 	return h
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/ententehq/entente/access"
-	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/svid"
 )
 
 // DialPeer opens a connection under h2 to a member of another cluster, whose home trust domain is home. Both ends present
@@ -24,7 +24,7 @@ func (p *Port) DialPeer(ctx context.Context, address string, home spiffeid.Trust
 	if err != nil {
 		return nil, fmt.Errorf("connect to the peer %s at %s: this member has no X509-SVID at the moment: %w", home.Name(), address, err)
 	}
-	var answered bundle.SVID
+	var answered svid.Verified
 	var chain []*x509.Certificate
 	conn, err := handshake(ctx, address, &tls.Config{
 		MinVersion:             tls.VersionTLS13,
@@ -37,14 +37,14 @@ func (p *Port) DialPeer(ctx context.Context, address string, home spiffeid.Trust
 			if state.NegotiatedProtocol != string(GRPC) {
 				return refuse(ReasonNoProtocol, fmt.Sprintf("%s does not speak %s; is it the cluster port of an Entente member?", address, GRPC))
 			}
-			svid, err := p.verifySVID(state.PeerCertificates)
+			verified, err := p.verifySVID(state.PeerCertificates)
 			if err != nil {
 				return err
 			}
-			if member, ok := strings.CutPrefix(svid.ID.Path(), access.MemberPath); svid.ID.TrustDomain() != home || !ok || strings.Contains(member, "/") {
-				return refuse(ReasonWrongIdentity, fmt.Sprintf("%s answers as %s, and not as a member of %s", address, svid.ID, home.Name()))
+			if member, ok := strings.CutPrefix(verified.ID.Path(), access.MemberPath); verified.ID.TrustDomain() != home || !ok || strings.Contains(member, "/") {
+				return refuse(ReasonWrongIdentity, fmt.Sprintf("%s answers as %s, and not as a member of %s", address, verified.ID, home.Name()))
 			}
-			answered, chain = svid, state.PeerCertificates
+			answered, chain = verified, state.PeerCertificates
 			return nil
 		},
 	})

@@ -4,7 +4,7 @@ import (
 	"crypto/x509"
 	"errors"
 
-	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/svid"
 )
 
 // svidReasons names, by the refusals of [bundle.VerifySVID], why a caller under h2 was refused or is closed.
@@ -12,24 +12,24 @@ var svidReasons = []struct {
 	refusal error
 	reason  Reason
 }{
-	{bundle.ErrNoSVID, ReasonNoCertificate},
-	{bundle.ErrNotSVID, ReasonMalformedSVID},
-	{bundle.ErrNoBundle, ReasonUntrustedDomain},
-	{bundle.ErrSVIDExpired, ReasonExpiredSVID},
-	{bundle.ErrSVIDNotYetValid, ReasonEarlySVID},
-	{bundle.ErrUntrustedSVID, ReasonUnverifiedSVID},
+	{svid.ErrMissing, ReasonNoCertificate},
+	{svid.ErrInvalid, ReasonMalformedSVID},
+	{svid.ErrNoBundle, ReasonUntrustedDomain},
+	{svid.ErrExpired, ReasonExpiredSVID},
+	{svid.ErrNotYetValid, ReasonEarlySVID},
+	{svid.ErrUntrusted, ReasonUnverifiedSVID},
 }
 
 // verifySVID verifies what a caller under h2 presents against the bundles of now. Every error is a [Refusal].
-func (p *Port) verifySVID(chain []*x509.Certificate) (bundle.SVID, error) {
-	svid, err := bundle.VerifySVID(chain, p.trust, p.now())
+func (p *Port) verifySVID(chain []*x509.Certificate) (svid.Verified, error) {
+	verified, err := svid.Verify(chain, p.trust, p.now())
 	if err == nil {
-		return svid, nil
+		return verified, nil
 	}
 	for _, r := range svidReasons {
 		if errors.Is(err, r.refusal) {
-			return bundle.SVID{}, refuse(r.reason, err.Error())
+			return svid.Verified{}, refuse(r.reason, err.Error())
 		}
 	}
-	return bundle.SVID{}, refuse(ReasonUnverifiedSVID, err.Error())
+	return svid.Verified{}, refuse(ReasonUnverifiedSVID, err.Error())
 }

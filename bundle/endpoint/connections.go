@@ -1,0 +1,123 @@
+package endpoint
+
+import (
+	"sync"
+	"time"
+)
+
+const (
+	// keptIdle is for how long a connection is kept that nobody uses.
+	keptIdle = 15 * time.Minute
+	// keptLife is for how long one is used at all, so that a name that moved and a certificate that was replaced are noticed.
+	keptLife = time.Hour
+	// keptSweep is how often those are looked for whose time is over.
+	keptSweep = time.Minute
+)
+
+// Connections keeps the connections to some endpoints open from one fetch to the next, each of some 11 KiB at this end. What a kept
+// connection's certificate is good for is decided anew at each fetch, by the bundle and the time of that fetch. It is safe for concurrent use.
+type Connections struct {
+	most int
+
+	mu     sync.Mutex
+	closed bool
+	idle   map[string]*connection
+	swept  time.Time
+}
+
+// NewConnections keeps at most so many. When they are that many, those of further endpoints are not kept.
+func NewConnections(most int) *Connections {
+	return &Connections{most: most, idle: make(map[string]*connection)}
+}
+
+// Close closes all, and keeps none from now on.
+func (k *Connections) Close() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.closed = true
+	for key, c := range k.idle {
+		delete(k.idle, key)
+		c.close()
+	}
+}
+
+// Len is how many are kept.
+func (k *Connections) Len() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.idle)
+}
+
+// take returns the connection that is kept, or nil. Who took it has it alone.
+func (k *Connections) take(key string) *connection {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	c := k.idle[key]
+	delete(k.idle, key)
+	return c
+}
+
+// give takes a connection back after a fetch that went well.
+func (k *Connections) give(key string, c *connection, now time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.sweep(now)
+	if _, another := k.idle[key]; another || k.closed || len(k.idle) >= k.most {
+		c.close()
+		return
+	}
+	c.used = now
+	k.idle[key] = c
+}
+
+// sweep drops those whose time is over. k.mu is held.
+func (k *Connections) sweep(now time.Time) {
+	if age := now.Sub(k.swept); age >= 0 && age < keptSweep {
+		return
+	}
+	k.swept = now
+	for key, c := range k.idle {
+		if c.old(now) {
+			delete(k.idle, key)
+			c.close()
+		}
+	}
+}
+
+// old reports whether a connection has lived or lain idle for too long. A clock that was set back makes it so.
+func (n *connection) old(now time.Time) bool {
+	age, idle := now.Sub(n.since), now.Sub(n.used)
+	return age < 0 || age > keptLife || idle < 0 || idle > keptIdle
+}
+
+// kept returns the connection that is kept for the endpoint, if a handshake with its certificates would succeed now; else nil.
+func (c *Client) kept(e Remote) *connection {
+	if c.config.Kept == nil {
+		return nil
+	}
+	kept := c.config.Kept.take(c.config.KeptAs)
+	if kept == nil {
+		return nil
+	}
+	if !c.stillGood(e, kept) {
+		kept.close()
+		return nil
+	}
+	return kept
+}
+
+func (c *Client) stillGood(e Remote, kept *connection) bool {
+	now := c.config.Now()
+	switch {
+	case kept.old(now) || now.After(kept.until):
+		return false
+	case e.profile != HTTPSSPIFFE || c.config.Version > 0 && c.config.Version == kept.version:
+		return true
+	}
+	until, err := c.verify(e, kept.chain())
+	if err != nil {
+		return false
+	}
+	kept.until, kept.version = until, c.config.Version
+	return true
+}

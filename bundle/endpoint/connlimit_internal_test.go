@@ -1,0 +1,84 @@
+package endpoint
+
+import (
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+)
+
+// closing is a connection that says whether it was closed.
+type closing struct {
+	net.Conn
+	closed bool
+}
+
+func (c *closing) Close() error { c.closed = true; return nil }
+
+// TestPlaces: who lies idle for longest, and before all who asks for nothing, gives way; who is served does not.
+func TestPlaces(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	p := newConnLimiter(4)
+	p.now = func() time.Time { now = now.Add(time.Millisecond); return now }
+	enter := func(states ...http.ConnState) *closing {
+		t.Helper()
+		raw := &closing{}
+		if c := p.enter(raw); c != nil {
+			for _, s := range states {
+				p.changed(c, s)
+			}
+		} else {
+			require.True(t, raw.closed)
+		}
+		return raw
+	}
+	busy := []*closing{enter(http.StateActive), enter(http.StateActive)}
+	first, second := enter(http.StateActive, http.StateIdle), enter(http.StateActive, http.StateIdle)
+	require.Equal(t, 4, p.count())
+
+	silent := enter() // which has not had the time to ask for anything
+	require.True(t, first.closed, "the one that lay idle for longest")
+	require.False(t, second.closed)
+	now = now.Add(2 * silentFor)
+	third := enter(http.StateActive, http.StateIdle)
+	require.True(t, silent.closed, "one that asks for nothing goes before one that has asked")
+	require.False(t, second.closed)
+	require.Equal(t, 3., testutil.ToFloat64(p.gaveWay)+1)
+
+	busy = append(busy, enter(http.StateActive), enter(http.StateActive))
+	require.True(t, second.closed)
+	require.True(t, third.closed)
+	require.True(t, enter().closed, "all are served")
+	require.Equal(t, 1., testutil.ToFloat64(p.refused))
+	for _, b := range busy {
+		require.False(t, b.closed)
+	}
+	require.Equal(t, 4, p.count())
+}
+
+// TestIdleConnectionsAreHalfOfAllAtMost, so that what they take is bounded, and each place is given back once.
+func TestIdleConnectionsAreHalfOfAllAtMost(t *testing.T) {
+	p := newConnLimiter(4)
+	var all []*limitedConn
+	for range 4 {
+		c := p.enter(&closing{})
+		p.changed(c, http.StateActive)
+		all = append(all, c)
+	}
+	for _, c := range all {
+		p.changed(c, http.StateIdle)
+	}
+	require.Equal(t, 2, p.count())
+	require.Equal(t, 2, p.idle.Len())
+	for _, c := range all { // as the server does with each, also with those that gave way
+		require.NoError(t, c.Close())
+		require.NoError(t, c.Close())
+		p.changed(c, http.StateClosed)
+		p.changed(c, http.StateIdle)
+	}
+	require.Zero(t, p.count())
+	require.Zero(t, p.idle.Len()+p.silent.Len())
+}

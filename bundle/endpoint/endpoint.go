@@ -1,0 +1,175 @@
+package endpoint
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/ententehq/entente/bundle/internal/refusal"
+)
+
+// MaxURLBytes bounds an endpoint's URL, configured or redirected to.
+const MaxURLBytes = 2048
+
+// Profile is how an endpoint proves who it is. There is no falling back from one to the other.
+type Profile int
+
+const (
+	// HTTPSWeb is a certificate for the URL's host under the web's roots, or under private ones.
+	HTTPSWeb Profile = iota + 1
+	// HTTPSSPIFFE is an X509-SVID with an expected SPIFFE ID.
+	HTTPSSPIFFE
+)
+
+func (p Profile) String() string {
+	switch p {
+	case HTTPSWeb:
+		return "https_web"
+	case HTTPSSPIFFE:
+		return "https_spiffe"
+	}
+	return "unknown"
+}
+
+// Remote is where a domain's bundle comes from: domain, URL and profile, all configured and none inferred. Make one
+// with [WebEndpoint] or [SPIFFEEndpoint].
+type Remote struct {
+	td      spiffeid.TrustDomain
+	url     *url.URL
+	profile Profile
+	roots   *x509.CertPool // https_web; nil: the system's
+	id      spiffeid.ID    // https_spiffe
+}
+
+// NewWeb is an endpoint under the https_web profile. With rootsPEM the certificates in it are the only roots that
+// are accepted; without, the system's are.
+func NewWeb(td spiffeid.TrustDomain, rawURL string, rootsPEM []byte) (Remote, error) {
+	u, err := endpointURL(td, rawURL)
+	if err != nil {
+		return Remote{}, err
+	}
+	e := Remote{td: td, url: u, profile: HTTPSWeb}
+	if len(rootsPEM) > 0 {
+		if e.roots, err = parseRoots(rootsPEM); err != nil {
+			return Remote{}, fmt.Errorf("bundle endpoint of %s: %w: web roots: %w", td, ErrEndpoint, err)
+		}
+	}
+	return e, nil
+}
+
+// NewSPIFFE is an endpoint under the https_spiffe profile, which has to prove that it is id.
+func NewSPIFFE(td spiffeid.TrustDomain, rawURL string, id spiffeid.ID) (Remote, error) {
+	u, err := endpointURL(td, rawURL)
+	if err != nil {
+		return Remote{}, err
+	}
+	if id.IsZero() || id.Path() == "" {
+		return Remote{}, fmt.Errorf("bundle endpoint of %s: %w: https_spiffe needs the endpoint's SPIFFE ID, with a path", td, ErrEndpoint)
+	}
+	return Remote{td: td, url: u, profile: HTTPSSPIFFE, id: id}, nil
+}
+
+func endpointURL(td spiffeid.TrustDomain, rawURL string) (*url.URL, error) {
+	if td.IsZero() {
+		return nil, fmt.Errorf("%w: it needs the trust domain that its bundle is for", ErrEndpoint)
+	}
+	u, err := ParseURL(rawURL)
+	if err != nil {
+		return nil, fmt.Errorf("bundle endpoint of %s: %w", td, err)
+	}
+	return u, nil
+}
+
+// TrustDomain is the domain whose bundle the endpoint serves.
+func (e Remote) TrustDomain() spiffeid.TrustDomain { return e.td }
+
+// URL is where each fetch begins.
+func (e Remote) URL() string { return e.url.String() }
+
+// Profile is how the endpoint proves who it is.
+func (e Remote) Profile() Profile { return e.profile }
+
+// ID is the SPIFFE ID of an https_spiffe endpoint.
+func (e Remote) ID() spiffeid.ID { return e.id }
+
+// SelfServing reports that the endpoint is verified with the very bundle that it serves, which therefore has to be
+// there before the first fetch.
+func (e Remote) SelfServing() bool {
+	return e.profile == HTTPSSPIFFE && e.id.TrustDomain() == e.td
+}
+
+// ParseURL parses the URL of a bundle endpoint: https, with a host, without user information or fragment.
+func ParseURL(rawURL string) (*url.URL, error) {
+	if len(rawURL) > MaxURLBytes {
+		return nil, fmt.Errorf("%w: it has %d bytes, at most %d are allowed", ErrURL, len(rawURL), MaxURLBytes)
+	}
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s does not parse", ErrURL, refusal.Clip(rawURL))
+	}
+	if err := checkURL(u); err != nil {
+		return nil, err
+	}
+	return u, nil
+}
+
+// checkURL holds for configured URLs and for those that a redirect leads to. It does not print user information.
+func checkURL(u *url.URL) error {
+	switch {
+	case u.User != nil:
+		return fmt.Errorf("%w: it has user information; an endpoint is read by everybody", ErrURL)
+	case u.Scheme != "https":
+		return fmt.Errorf("%w: %s has scheme %s; https is needed", ErrURL, refusal.Clip(u.String()), refusal.Clip(u.Scheme))
+	case u.Opaque != "" || u.Hostname() == "":
+		return fmt.Errorf("%w: %s has no host", ErrURL, refusal.Clip(u.String()))
+	case u.Fragment != "" || strings.HasSuffix(u.String(), "#"):
+		return fmt.Errorf("%w: %s has a fragment", ErrURL, refusal.Clip(u.String()))
+	case len(u.String()) > MaxURLBytes:
+		return fmt.Errorf("%w: it has %d bytes, at most %d are allowed", ErrURL, len(u.String()), MaxURLBytes)
+	}
+	port := u.Port()
+	if port == "" {
+		if strings.HasSuffix(u.Host, ":") {
+			return fmt.Errorf("%w: %s has a colon and no port", ErrURL, refusal.Clip(u.String()))
+		}
+		return nil
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return fmt.Errorf("%w: %s has port %s; 1 to 65535 are allowed", ErrURL, refusal.Clip(u.String()), refusal.Clip(port))
+	}
+	return nil
+}
+
+// parseRoots reads PEM certificates. Text before one, as in many files of roots, does not count; a block that cannot be
+// read refuses the file, since a root that is silently left out is an outage later. [pem.Decode] passes over such blocks,
+// so what begins one has to be counted.
+func parseRoots(data []byte) (*x509.CertPool, error) {
+	pool, n := x509.NewCertPool(), 0
+	begun := bytes.Count(data, []byte("-----BEGIN"))
+	for block, rest := pem.Decode(data); ; block, rest = pem.Decode(rest) {
+		if block == nil {
+			if n == 0 || len(bytes.TrimSpace(rest)) > 0 {
+				return nil, fmt.Errorf("after %d certificates there is something that is not PEM", n)
+			}
+			if n != begun {
+				return nil, fmt.Errorf("only %d of %d PEM blocks can be read", n, begun)
+			}
+			return pool, nil
+		}
+		if block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("PEM block %d is %s, not CERTIFICATE", n+1, refusal.Clip(block.Type))
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("certificate %d: %w", n+1, err)
+		}
+		pool.AddCert(cert)
+		n++
+	}
+}

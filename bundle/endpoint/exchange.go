@@ -1,0 +1,200 @@
+package endpoint
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+
+	"golang.org/x/net/idna"
+
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/svid"
+)
+
+const (
+	// answerBuffer is what is read at a time.
+	answerBuffer = 4 << 10
+	// maxInterim bounds the interim answers (1xx) before the answer.
+	maxInterim = 5
+	// keptPatience is for how long an answer is waited for over a kept connection. Where none comes, the connection may have been lost on
+	// its way without a word, and another one is opened.
+	keptPatience = time.Second
+)
+
+// connection is an HTTP/1.1 connection to an endpoint, for one request after the other. [http.Transport] has two goroutines and two buffers
+// wait on each of its connections, which makes them three times as large as their TLS session; ten thousand of them would be most of a
+// member's memory. On one of these nobody waits while it is idle: that the other side has ended it shows at the next request.
+type connection struct {
+	tls *tls.Conn
+	// since is when it was opened, and used when it was given back.
+	since, used time.Time
+	// until is when its certificate, or one above it, expires, as it was last verified; version is that of the bundles by which it was.
+	until   time.Time
+	version uint64
+}
+
+func (n *connection) close() { _ = n.tls.Close() }
+
+func (n *connection) chain() []*x509.Certificate { return n.tls.ConnectionState().PeerCertificates }
+
+// dial opens a connection to the host of a URL, and verifies under the endpoint's profile who is there.
+func (c *Client) dial(ctx context.Context, e Remote, target *url.URL) (*connection, error) {
+	host, port := target.Hostname(), target.Port()
+	if net.ParseIP(host) == nil {
+		ascii, err := idna.Lookup.ToASCII(host)
+		if err != nil {
+			return nil, fmt.Errorf("%w: its host is no name: %w", ErrURL, err)
+		}
+		host = ascii
+	}
+	if port == "" {
+		port = "443"
+	}
+	raw, err := c.config.Dial(ctx, "tcp", net.JoinHostPort(host, port))
+	if err != nil {
+		return nil, err
+	}
+	n := &connection{since: c.config.Now(), version: c.config.Version}
+	// The connection holds on to its configuration, and is held on to itself; not so the bundles by which it was verified.
+	var verify func([]*x509.Certificate) (time.Time, error)
+	defer func() { verify = nil }()
+	config := baseTLS()
+	config.Time = c.config.Now
+	config.RootCAs = e.roots
+	config.CurvePreferences = fetchCurves
+	config.ServerName = host
+	if e.profile == HTTPSSPIFFE {
+		// An X509-SVID is not verified by host name but by SPIFFE ID, which VerifyConnection does for every handshake.
+		config.InsecureSkipVerify = true
+		verify = func(chain []*x509.Certificate) (time.Time, error) { return c.verify(e, chain) }
+	}
+	config.VerifyConnection = func(state tls.ConnectionState) (err error) {
+		if verify == nil {
+			n.until = svid.PathEnd(state.VerifiedChains[0]) // there is one, as the name was verified
+			return nil
+		}
+		n.until, err = verify(state.PeerCertificates)
+		return err
+	}
+	n.tls = tls.Client(raw, config)
+	err = raw.SetDeadline(time.Now().Add(handshakeTimeout))
+	if err == nil {
+		err = n.tls.HandshakeContext(ctx)
+	}
+	if err == nil {
+		err = raw.SetDeadline(time.Time{})
+	}
+	if err != nil {
+		_ = raw.Close()
+		return nil, err
+	}
+	return n, nil
+}
+
+// exchange is a request and its answer.
+type exchange struct {
+	*http.Response
+	over *connection
+	body answerBody
+	// buffered is what was read from the connection and is not part of the answer so far.
+	buffered *bufio.Reader
+	// stop ends the watch over the request's context.
+	stop func() bool
+}
+
+// errNoAnswer says that a connection ended, or nothing came over it in time, before the first byte of an answer.
+var errNoAnswer = errors.New("no answer came")
+
+// do sends a request and reads the head of the answer, which has to come within patience. Its context bounds the reading of the body too. The
+// connection belongs to the exchange until that is finished; after an error it is closed.
+func (n *connection) do(request *http.Request, patience time.Duration) (*exchange, error) {
+	ctx := request.Context()
+	raw := n.tls.NetConn()
+	x := &exchange{over: n, stop: context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })}
+	head := &io.LimitedReader{R: n.tls, N: maxAnswerHeader}
+	err := raw.SetDeadline(time.Now().Add(patience))
+	if err == nil {
+		err = n.ask(ctx, request)
+	}
+	if err == nil {
+		x.buffered = bufio.NewReaderSize(head, answerBuffer)
+		x.Response, err = readHead(x.buffered, request) //nolint:bodyclose // finish does without
+	}
+	if err == nil {
+		err = raw.SetDeadline(time.Time{})
+	}
+	silent := head.N == maxAnswerHeader
+	switch {
+	case ctx.Err() != nil: // what the watch has done, the line above may have undone
+		err = ctx.Err()
+	case err == nil:
+		head.N = math.MaxInt64 // from here on who reads the body bounds it
+		x.body = answerBody{x.Body, x.Body == http.NoBody}
+		x.Body = &x.body
+		return x, nil
+	case silent:
+		err = fmt.Errorf("%w: %w", errNoAnswer, err)
+	case head.N <= 0:
+		err = fmt.Errorf("%w: the header of the answer has more than %d bytes", bundle.ErrTooLarge, maxAnswerHeader)
+	}
+	x.stop()
+	n.close()
+	return nil, err
+}
+
+func (n *connection) ask(ctx context.Context, request *http.Request) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	var b bytes.Buffer
+	if err := request.Write(&b); err != nil {
+		return err
+	}
+	_, err := n.tls.Write(b.Bytes())
+	return err
+}
+
+// readHead reads the head of an answer that is not an interim one.
+func readHead(r *bufio.Reader, request *http.Request) (*http.Response, error) {
+	for range maxInterim {
+		response, err := http.ReadResponse(r, request)
+		if err != nil || response.StatusCode >= 200 || response.StatusCode == http.StatusSwitchingProtocols {
+			return response, err
+		}
+	}
+	return nil, fmt.Errorf("more than %d interim answers came in place of one", maxInterim-1)
+}
+
+// finish ends the exchange, and reports whether another one can follow over the same connection, which is closed if not.
+func (x *exchange) finish() bool {
+	undisturbed := x.stop()
+	again := undisturbed && x.body.ended && !x.Close && x.StatusCode != http.StatusSwitchingProtocols && x.buffered.Buffered() == 0
+	if !again {
+		x.over.close()
+	}
+	return again
+}
+
+// answerBody knows whether a body was read to its end. Closing it reads nothing more: the body of a hostile answer has no end.
+type answerBody struct {
+	io.Reader
+	ended bool
+}
+
+func (b *answerBody) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	b.ended = b.ended || errors.Is(err, io.EOF)
+	return n, err
+}
+
+func (b *answerBody) Close() error { return nil }

@@ -1,0 +1,221 @@
+package endpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/ententehq/entente/bundle/internal/refusal"
+)
+
+// Handler answers the requests of a bundle endpoint from memory: "/" with the home domain's bundle, "/bundles/NAME"
+// with any hosted domain's, "/bundles" with the bundle map, "/bundles/NAME/statements?from=N" with the signed statements on
+// a domain's bundle from sequence N on. At a host name that a domain has for itself, "/" is that domain's bundle, its
+// statements are there too, and there is nothing else. At the host of a domain's [Issuer] stand its OpenID Connect discovery
+// document and its keys, below the issuer's path.
+//
+// It serves what was last published, to anybody, and asks nothing of whom it serves. It is safe for concurrent use.
+type Handler struct {
+	now      func() time.Time
+	current  atomic.Pointer[rendered]
+	requests map[int]prometheus.Counter
+	render   prometheus.Histogram
+	// vouched counts foreign domains in the map, leftOut those that do not fit into it.
+	vouched, leftOut prometheus.Gauge
+}
+
+// NewHandler makes a handler that answers 503 until something is published. Its metrics are registered with
+// registerer, unless that is nil.
+func NewHandler(registerer prometheus.Registerer) (*Handler, error) {
+	requests := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "entente_bundle_endpoint_requests_total",
+		Help: "Requests answered by the bundle endpoint, by status code.",
+	}, []string{"code"})
+	h := &Handler{
+		now:      time.Now,
+		requests: make(map[int]prometheus.Counter),
+		render: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "entente_bundle_endpoint_render_seconds",
+			Help:    "Time to render a publication for the bundle endpoint.",
+			Buckets: prometheus.ExponentialBuckets(1e-5, 4, 10),
+		}),
+		vouched: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "entente_bundle_endpoint_map_vouched", Help: "Foreign domains in the bundle map that this member serves, which the cluster vouches for.",
+		}),
+		leftOut: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "entente_bundle_endpoint_map_left_out", Help: "Foreign domains that the cluster vouches for and that do not fit into the bundle map.",
+		}),
+	}
+	for _, code := range []int{
+		http.StatusOK, http.StatusNotModified, http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed,
+		http.StatusMisdirectedRequest, http.StatusServiceUnavailable,
+	} {
+		h.requests[code] = requests.WithLabelValues(fmt.Sprint(code))
+	}
+	if err := registerMetrics(registerer, requests, h.render, h.vouched, h.leftOut); err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+// Publish replaces what is served. It fails, and leaves what is served as it is, if the home domain has no bundle, or
+// if two bundles are of one domain or two domains have one host.
+func (h *Handler) Publish(p Publication) error {
+	start := h.now()
+	r, err := render(p)
+	if err != nil {
+		return fmt.Errorf("publish bundles: %w", err)
+	}
+	h.current.Store(r)
+	h.vouched.Set(float64(r.vouched))
+	h.leftOut.Set(float64(r.leftOut))
+	h.render.Observe(h.now().Sub(start).Seconds())
+	return nil
+}
+
+// MapLeftOut is how many of the domains that were last published do not fit into the map.
+func (h *Handler) MapLeftOut() int {
+	if r := h.current.Load(); r != nil {
+		return r.leftOut
+	}
+	return 0
+}
+
+// errNothingPublished is what a handshake fails with before the first publication.
+var errNothingPublished = errors.New("no bundle has been published yet")
+
+// domainOf says whose SVID to present to a client that asks for serverName by SNI.
+func (h *Handler) domainOf(_ context.Context, serverName string) (spiffeid.TrustDomain, error) {
+	r := h.current.Load()
+	if r == nil {
+		return spiffeid.TrustDomain{}, errNothingPublished
+	}
+	if td, ok := r.domains[CanonicalHost(serverName)]; ok {
+		return td, nil
+	}
+	return r.home, nil
+}
+
+// ServeHTTP answers one request.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	current := h.current.Load()
+	if current == nil {
+		w.Header().Set("Retry-After", "1")
+		h.refuse(w, http.StatusServiceUnavailable, "no bundle has been published yet; try again in a moment")
+		return
+	}
+	host := requestHost(req)
+	serverName := ""
+	if req.TLS != nil {
+		serverName = CanonicalHost(req.TLS.ServerName)
+	}
+	own := current.hosts[host]
+	// A certificate proves one name. What is asked for under another is not answered on that connection, and a
+	// domain's own host is there only for those who asked for its certificate.
+	if serverName != host && (serverName != "" || own != nil) {
+		h.refuse(w, http.StatusMisdirectedRequest, "this connection was opened for another host name; open one for "+refusal.Clip(host))
+		return
+	}
+	if req.Method != http.MethodGet && req.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		h.refuse(w, http.StatusMethodNotAllowed, "a bundle endpoint is read with GET")
+		return
+	}
+	a := current.find(own, host, req.URL.Path)
+	if s := current.statementsAt(host, req.URL.Path); a == nil && s != nil {
+		var ok bool
+		if a, ok = statementsAnswer(s, req.URL.RawQuery); !ok {
+			h.refuse(w, http.StatusBadRequest, "from is the lowest sequence of the statements that are asked for, a whole number")
+			return
+		}
+	}
+	if a == nil {
+		h.refuse(w, http.StatusNotFound, "no bundle is published at "+refusal.Clip(req.URL.Path))
+		return
+	}
+	header := w.Header()
+	a.header(header)
+	if fields := req.Header["If-None-Match"]; len(fields) > 0 && noneMatch(fields, a.etag) {
+		h.requests[http.StatusNotModified].Inc()
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	header["Content-Type"] = contentTypeField
+	header["Content-Length"] = a.lengths
+	h.requests[http.StatusOK].Inc()
+	if req.Method == http.MethodGet {
+		_, _ = w.Write(a.body) // an error is the client's, which has gone
+	}
+}
+
+// find returns what stands at path, own being the bundle of the host's domain if it has one.
+func (r *rendered) find(own *answer, host, path string) *answer {
+	switch {
+	case r.issuers[host+path] != nil:
+		return r.issuers[host+path]
+	case own != nil && path == "/":
+		return own
+	case own != nil:
+		return nil
+	case path == "/bundles":
+		return r.bundles()
+	}
+	return r.paths[path]
+}
+
+func (h *Handler) refuse(w http.ResponseWriter, code int, sentence string) {
+	h.requests[code].Inc()
+	http.Error(w, sentence, code)
+}
+
+// requestHost is the host that a request is for, without its port. A request of HTTP/1.0 may name none; it is for
+// whatever the connection was opened for.
+func requestHost(req *http.Request) string {
+	host := req.Host
+	if host == "" && req.TLS != nil {
+		host = req.TLS.ServerName
+	}
+	if i := strings.LastIndexByte(host, ':'); i >= 0 && strings.IndexByte(host[i:], ']') < 0 {
+		host = host[:i]
+	}
+	host = CanonicalHost(strings.Trim(host, "[]"))
+	if net.ParseIP(host) != nil {
+		return "" // SNI has no addresses: such a request is for whatever has no name
+	}
+	return host
+}
+
+// noneMatch evaluates If-None-Match (RFC 9110, section 13.1.2) by weak comparison: whether the client has what etag
+// names. From where a list is malformed it counts as ended.
+func noneMatch(fields []string, etag string) bool {
+	for _, field := range fields {
+		rest := strings.TrimLeft(field, " \t")
+		if strings.TrimRight(rest, " \t") == "*" {
+			return true
+		}
+		for rest != "" {
+			rest = strings.TrimLeft(rest, " \t,")
+			tag := strings.TrimPrefix(rest, "W/")
+			if len(tag) < 2 || tag[0] != '"' {
+				break
+			}
+			end := strings.IndexByte(tag[1:], '"')
+			if end < 0 {
+				break
+			}
+			if tag[:end+2] == etag {
+				return true
+			}
+			rest = tag[end+2:]
+		}
+	}
+	return false
+}

@@ -1,0 +1,177 @@
+package endpoint
+
+import (
+	"cmp"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/internal/jwk"
+	"github.com/ententehq/entente/bundle/internal/refusal"
+)
+
+// Issuer is the URL by which verifiers of OpenID Connect (cloud providers, Vault's JWT auth) know who issues a hosted
+// domain's JWT-SVIDs. It stands in their "iss" and is compared as text, so that there is one spelling of each: https, a
+// host name in lower case, perhaps a port, and a path of whole segments without a slash at its end.
+type Issuer struct {
+	text, host, path string
+}
+
+// maxIssuerBytes keeps a token with its issuer below what HTTP servers take as a header.
+const maxIssuerBytes = 255
+
+// ErrIssuer is wrapped by what [ParseIssuer] refuses.
+var ErrIssuer = errors.New("not an issuer")
+
+// What stands below an issuer: the first by OpenID Connect Discovery 1.0, section 4, which names the second.
+const (
+	discoveryPath = "/.well-known/openid-configuration"
+	jwksPath      = "/.well-known/jwks.json"
+)
+
+// ParseIssuer reads the URL of an issuer. The error is a sentence for who wrote it.
+func ParseIssuer(text string) (Issuer, error) {
+	refuse := func(why string) (Issuer, error) {
+		return Issuer{}, fmt.Errorf("issuer %s: %w: %s", refusal.Clip(text), ErrIssuer, why)
+	}
+	rest, ok := strings.CutPrefix(text, "https://")
+	switch {
+	case !ok:
+		return refuse(`it does not begin with "https://"`)
+	case len(text) > maxIssuerBytes:
+		return refuse(fmt.Sprintf("it has %d bytes; at most %d are allowed", len(text), maxIssuerBytes))
+	}
+	authority, path, hasPath := strings.Cut(rest, "/")
+	host, port, hasPort := strings.Cut(authority, ":")
+	if !IsHostName(host) {
+		return refuse("its host is no host name in lower case")
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); hasPort && (err != nil || n == 0 || n == 443 || port != strconv.FormatUint(n, 10)) {
+		return refuse("its port is none from 1 to 65535, or is 443, which goes without saying")
+	}
+	i := Issuer{text: text, host: host}
+	if hasPath {
+		if err := checkIssuerPath(path); err != nil {
+			return refuse(err.Error())
+		}
+		i.path = "/" + path
+	}
+	return i, nil
+}
+
+// checkIssuerPath looks at a path behind its first slash.
+func checkIssuerPath(path string) error {
+	for segment := range strings.SplitSeq(path, "/") {
+		switch segment {
+		case "":
+			return errors.New("its path ends with a slash, or has an empty segment")
+		case ".", "..":
+			return errors.New("its path has a segment of dots")
+		case ".well-known":
+			return errors.New("its path has the segment .well-known, which stands below an issuer")
+		}
+		for i := range len(segment) {
+			if c := segment[i]; !isLabelByte(c) && (c < 'A' || c > 'Z') && !strings.ContainsRune("._~-", rune(c)) {
+				return errors.New("its path has other characters than letters, digits, dot, dash, underscore and tilde")
+			}
+		}
+	}
+	return nil
+}
+
+// String is the issuer as it stands in tokens.
+func (i Issuer) String() string { return i.text }
+
+// SamePlace says whether two issuers are served at the same place: a server does not see by which port it is reached.
+func (i Issuer) SamePlace(other Issuer) bool { return i.host == other.host && i.path == other.path }
+
+// IsZero says whether there is none.
+func (i Issuer) IsZero() bool { return i == Issuer{} }
+
+// discovery is what Discovery 1.0, section 3, requires of an issuer that has tokens and no endpoints to get them at.
+type discovery struct {
+	Issuer        string   `json:"issuer"`
+	JWKS          string   `json:"jwks_uri"`
+	ResponseTypes []string `json:"response_types_supported"`
+	SubjectTypes  []string `json:"subject_types_supported"`
+	Algorithms    []string `json:"id_token_signing_alg_values_supported"`
+}
+
+// oidcKey is a key as verifiers of OpenID Connect read it.
+type oidcKey struct {
+	jwk.Key
+	Algorithm string `json:"alg"`
+}
+
+// documents are the discovery document and the key set of an issuer whose tokens a bundle verifies.
+func (i Issuer) documents(b *bundle.Bundle) (config, keys []byte, err error) {
+	set := struct {
+		Keys []oidcKey `json:"keys"`
+	}{Keys: []oidcKey{}}
+	used := map[string]bool{}
+	for kid, key := range b.JWTAuthorities() {
+		algorithm := algorithmOf(key)
+		if algorithm == "" {
+			continue
+		}
+		members, err := jwk.New(key)
+		if err != nil {
+			return nil, nil, err
+		}
+		members.Use, members.KeyID = "sig", kid
+		set.Keys = append(set.Keys, oidcKey{members, algorithm})
+		used[algorithm] = true
+	}
+	slices.SortFunc(set.Keys, func(a, b oidcKey) int { return cmp.Compare(a.KeyID, b.KeyID) })
+	algorithms := make([]string, 0, len(used))
+	for algorithm := range used {
+		algorithms = append(algorithms, algorithm)
+	}
+	slices.Sort(algorithms)
+	config, err = json.Marshal(discovery{
+		Issuer: i.text, JWKS: i.text + jwksPath, ResponseTypes: []string{"id_token"}, SubjectTypes: []string{"public"}, Algorithms: algorithms,
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("write the discovery document of %s: %w", i, err)
+	}
+	if keys, err = json.Marshal(set); err != nil {
+		return nil, nil, fmt.Errorf("write the keys of %s: %w", i, err)
+	}
+	return config, keys, nil
+}
+
+// algorithmOf is the one algorithm that a hosted domain's key signs with; none for keys that it does not sign with.
+func algorithmOf(key crypto.PublicKey) string {
+	if key, ok := key.(*ecdsa.PublicKey); ok {
+		switch key.Curve {
+		case elliptic.P256():
+			return "ES256"
+		case elliptic.P384():
+			return "ES384"
+		case elliptic.P521():
+			return "ES512"
+		}
+	}
+	return ""
+}
+
+// maxOIDCAge bounds for how long a verifier goes on without asking, and so how long a revoked key can be believed.
+const maxOIDCAge = 5 * time.Minute
+
+// oidcCaching lets verifiers keep the keys for as long as readers of the bundle do: a key is published for three refresh
+// hints before it signs.
+func oidcCaching(b *bundle.Bundle) string {
+	age := maxOIDCAge
+	if hint, ok := b.RefreshHint(); ok && hint < age {
+		age = hint
+	}
+	return fmt.Sprintf("public, max-age=%d", int(age.Seconds()))
+}

@@ -1,0 +1,38 @@
+package endpoint
+
+import (
+	"net/url"
+	"strconv"
+
+	"github.com/ententehq/entente/bundle/statement"
+)
+
+// answer is the document of the statements from a sequence on. It is made for each request: who asks is few, seldom, and
+// behind a little.
+func statementsAnswer(s *statement.List, query string) (*answer, bool) {
+	from := uint64(0)
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return nil, false
+	}
+	if text := values.Get("from"); text != "" {
+		if from, err = strconv.ParseUint(text, 10, 64); err != nil {
+			return nil, false
+		}
+	}
+	document, _ := s.From(from)
+	if document == nil {
+		document = statement.MarshalList(s.TrustDomain(), nil)
+	}
+	return newAnswer(document), true
+}
+
+// statementsAt returns the statements that stand at a path. At a host that a domain has for itself there are those of that
+// domain alone.
+func (r *rendered) statementsAt(host, path string) *statement.List {
+	s := r.statements[path]
+	if td, ok := r.domains[host]; ok && s != nil && s.TrustDomain() != td {
+		return nil
+	}
+	return s
+}

@@ -1,0 +1,23 @@
+package refusal
+
+import "fmt"
+
+// Error is a sentinel error with a name that is short and bounded enough to be a metric label.
+type Error struct{ reason, text string }
+
+// New returns a sentinel error.
+func New(reason, text string) error { return &Error{reason, text} }
+
+func (r *Error) Error() string { return r.text }
+
+// Reason is the name of the refusal.
+func (r *Error) Reason() string { return r.reason }
+
+// Clip quotes a string that came from outside for an error, cut to a length that fits in one line.
+func Clip(s string) string {
+	const most = 64
+	if len(s) > most {
+		return fmt.Sprintf("%q…", s[:most])
+	}
+	return fmt.Sprintf("%q", s)
+}

@@ -1,0 +1,173 @@
+package svid
+
+import (
+	"crypto/x509"
+	"encoding/asn1"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/ententehq/entente/bundle"
+)
+
+// maxChain bounds the certificates that a peer sends: one leaf and more intermediates than any hierarchy has.
+const maxChain = 8
+
+var (
+	oidKeyUsage       = asn1.ObjectIdentifier{2, 5, 29, 15}
+	oidSubjectAltName = asn1.ObjectIdentifier{2, 5, 29, 17}
+)
+
+// Verified is what a verified X509-SVID says: who its holder is, and until when that holds. The end is that of the longest
+// path to an authority, a path lasting as long as the first of its certificates to expire, the anchor included.
+type Verified struct {
+	ID    spiffeid.ID
+	Until time.Time
+}
+
+// Verify verifies an X509-SVID with what its holder sent above it, leaf first, against the bundle of its trust
+// domain. It asks all that the X509-SVID standard asks of a leaf: one URI SAN, an ID with a path, no CA, critical key
+// usage with digitalSignature and without signing of certificates, both extended usages or neither, a critical SAN below
+// an empty subject; and of the certificates between leaf and anchor: critical key usage with keyCertSign, and an ID, if
+// any, that is the trust domain's own. A certificate that itself stands in the bundle is no SVID. go-spiffe's verifier
+// leaves several of these out. Every error holds one of this package's refusals of X509-SVIDs.
+func Verify(chain []*x509.Certificate, bundles x509bundle.Source, now time.Time) (Verified, error) {
+	switch {
+	case len(chain) == 0:
+		return Verified{}, ErrMissing
+	case len(chain) > maxChain:
+		return Verified{}, fmt.Errorf("%w: it comes with %d certificates, at most %d are allowed", ErrInvalid, len(chain), maxChain)
+	}
+	leaf := chain[0]
+	id, err := svidID(leaf)
+	if err != nil {
+		return Verified{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	switch why := unfitLeaf(leaf, id); {
+	case why != "":
+		return Verified{}, fmt.Errorf("%w: %s: %s", ErrInvalid, id, why)
+	case now.After(leaf.NotAfter):
+		return Verified{}, fmt.Errorf("%w: %s: it ended at %s; present a renewed one", ErrExpired, id, leaf.NotAfter.UTC().Format(time.RFC3339))
+	case now.Before(leaf.NotBefore):
+		return Verified{}, fmt.Errorf("%w: %s: it begins at %s; compare the clocks", ErrNotYetValid, id, leaf.NotBefore.UTC().Format(time.RFC3339))
+	}
+	authorities, err := bundles.GetX509BundleForTrustDomain(id.TrustDomain())
+	if err != nil {
+		return Verified{}, fmt.Errorf("%w: %s: %w", ErrNoBundle, id, err)
+	}
+	roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
+	for _, cert := range authorities.X509Authorities() {
+		roots.AddCert(cert)
+	}
+	for _, cert := range chain[1:] {
+		intermediates.AddCert(cert)
+	}
+	paths, err := leaf.Verify(x509.VerifyOptions{
+		Roots: roots, Intermediates: intermediates, CurrentTime: now,
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}, // the leaf's are checked above
+	})
+	if err != nil {
+		return Verified{}, fmt.Errorf("%w: %s: %w", ErrUntrusted, id, err)
+	}
+	svid, unfit := Verified{ID: id}, ""
+	for _, path := range paths {
+		if why := unfitPath(path, id.TrustDomain()); why != "" {
+			unfit = why
+			continue
+		}
+		if end := PathEnd(path); end.After(svid.Until) {
+			svid.Until = end
+		}
+	}
+	if svid.Until.IsZero() {
+		return Verified{}, fmt.Errorf("%w: %s: %s", ErrUntrusted, id, unfit)
+	}
+	return svid, nil
+}
+
+// PathEnd returns when the first certificate of a path expires.
+func PathEnd(path []*x509.Certificate) time.Time {
+	end := path[0].NotAfter
+	for _, cert := range path[1:] {
+		if cert.NotAfter.Before(end) {
+			end = cert.NotAfter
+		}
+	}
+	return end
+}
+
+// svidID reads the one URI SAN of a certificate as a SPIFFE ID.
+func svidID(cert *x509.Certificate) (spiffeid.ID, error) {
+	if len(cert.URIs) != 1 {
+		return spiffeid.ID{}, fmt.Errorf("it has %d URI SANs, an X509-SVID has one", len(cert.URIs))
+	}
+	return bundle.ParseID(cert.URIs[0].String())
+}
+
+// unfitLeaf says which rule for leaves the certificate breaks, or nothing.
+func unfitLeaf(leaf *x509.Certificate, id spiffeid.ID) string {
+	usage, hasUsage := critical(leaf, oidKeyUsage)
+	san, _ := critical(leaf, oidSubjectAltName)
+	emptySubject := len(leaf.Subject.Names) == 0
+	switch {
+	case id.Path() == "":
+		return "the ID of a leaf has a path"
+	case leaf.IsCA:
+		return "it is a CA certificate"
+	case !hasUsage || !usage:
+		return "its key usage is not there or not critical"
+	case leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0:
+		return "its key usage has no digitalSignature"
+	case leaf.KeyUsage&(x509.KeyUsageCertSign|x509.KeyUsageCRLSign) != 0:
+		return "its key usage has keyCertSign or cRLSign"
+	case !bothExtendedUsages(leaf):
+		return "its extended key usage does not have both serverAuth and clientAuth"
+	case emptySubject && !san:
+		return "its subject is empty and its subject alternative name is not critical"
+	}
+	return ""
+}
+
+func bothExtendedUsages(leaf *x509.Certificate) bool {
+	if len(leaf.ExtKeyUsage)+len(leaf.UnknownExtKeyUsage) == 0 {
+		return true
+	}
+	return slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageServerAuth) && slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageClientAuth)
+}
+
+// unfitPath says why the signing certificates between leaf and anchor are not fit for an SVID of td, or nothing. The
+// anchor is not looked at: the bundle says that it is trusted.
+func unfitPath(path []*x509.Certificate, td spiffeid.TrustDomain) string {
+	if len(path) < 2 {
+		return "it stands in the bundle itself, and is not signed by an authority"
+	}
+	for _, cert := range path[1 : len(path)-1] {
+		if critical, has := critical(cert, oidKeyUsage); !has || !critical || cert.KeyUsage&x509.KeyUsageCertSign == 0 {
+			return "a signing certificate above it has no critical key usage with keyCertSign"
+		}
+		if len(cert.URIs) == 0 {
+			continue // a signing certificate need not be an SVID itself
+		}
+		id, err := svidID(cert)
+		if err != nil {
+			return "a signing certificate above it: " + err.Error()
+		}
+		if id.Path() != "" || id.TrustDomain() != td {
+			return fmt.Sprintf("a signing certificate above it has the ID %s", id)
+		}
+	}
+	return ""
+}
+
+// critical reports whether a certificate has an extension, and whether it is critical.
+func critical(cert *x509.Certificate, oid asn1.ObjectIdentifier) (critical, has bool) {
+	for _, e := range cert.Extensions {
+		if e.Id.Equal(oid) {
+			return e.Critical, true
+		}
+	}
+	return false, false
+}

@@ -1,0 +1,176 @@
+package webcert
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+const (
+	// certificatePoll is how often the files are looked at. ACME clients and mounted secrets replace them long before expiry.
+	certificatePoll = 10 * time.Second
+	// maxCertificateFileBytes is far above any chain.
+	maxCertificateFileBytes = 1 << 20
+)
+
+// CertificateFilesConfig names a certificate and its key.
+type CertificateFilesConfig struct {
+	// CertFile and KeyFile are PEM files: the certificate with what is above it, and its private key.
+	CertFile, KeyFile string
+	Logger            hclog.Logger
+	Registerer        prometheus.Registerer
+	// Poll is how often the files are looked at; 0 is 10 s.
+	Poll time.Duration
+}
+
+// CertificateFiles is a certificate for the https_web profile that follows its files. When they change it takes the
+// new pair; when the new pair is broken it keeps the old one and says so, in the log and in a metric.
+type CertificateFiles struct {
+	config  CertificateFilesConfig
+	current atomic.Pointer[tls.Certificate]
+	seen    fileState // of the last attempt, good or not; belongs to run
+	reloads *prometheus.CounterVec
+}
+
+// fileState is what two looks at the files are compared by. The content is compared too, as a mounted secret can
+// change within the resolution of a file's time.
+type fileState struct{ cert, key []byte }
+
+// NewCertificateFiles reads the pair. It fails if there is no valid pair to begin with.
+func NewCertificateFiles(c CertificateFilesConfig) (*CertificateFiles, error) {
+	if c.Logger == nil {
+		c.Logger = hclog.NewNullLogger()
+	}
+	if c.Poll == 0 {
+		c.Poll = certificatePoll
+	}
+	f := &CertificateFiles{config: c, reloads: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "entente_bundle_endpoint_certificate_reloads_total",
+		Help: "Attempts to take a changed certificate file over, by result.",
+	}, []string{"result"})}
+	for _, result := range []string{"ok", "failed"} {
+		f.reloads.WithLabelValues(result)
+	}
+	state, err := f.read()
+	if err != nil {
+		return nil, err
+	}
+	cert, err := f.parse(state)
+	if err != nil {
+		return nil, err
+	}
+	f.seen = state
+	f.current.Store(cert)
+	expiry := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "entente_bundle_endpoint_certificate_expiry_timestamp_seconds",
+		Help: "When the certificate of the https_web endpoint expires.",
+	}, func() float64 { return float64(f.current.Load().Leaf.NotAfter.Unix()) })
+	if err := register(c.Registerer, f.reloads, expiry); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// Certificate returns the current certificate.
+func (f *CertificateFiles) Certificate(context.Context, string) (*tls.Certificate, error) {
+	return f.current.Load(), nil
+}
+
+// Run polls the files until ctx ends.
+func (f *CertificateFiles) Run(ctx context.Context) error {
+	ticker := time.NewTicker(f.config.Poll)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			f.look()
+		}
+	}
+}
+
+// look takes a changed pair over. A broken one is reported once for each change, not at each look.
+func (f *CertificateFiles) look() {
+	state, err := f.read()
+	if err == nil && bytes.Equal(state.cert, f.seen.cert) && bytes.Equal(state.key, f.seen.key) {
+		return
+	}
+	if err != nil && f.seen.cert == nil {
+		return
+	}
+	f.seen = state
+	var cert *tls.Certificate
+	if err == nil {
+		cert, err = f.parse(state)
+	}
+	if err != nil {
+		f.reloads.WithLabelValues("failed").Inc()
+		f.config.Logger.Error("bundle endpoint keeps its certificate: the changed files are not usable",
+			"error", err, "expires", f.current.Load().Leaf.NotAfter)
+		return
+	}
+	f.current.Store(cert)
+	f.reloads.WithLabelValues("ok").Inc()
+	f.config.Logger.Info("bundle endpoint has a new certificate", "file", f.config.CertFile, "expires", cert.Leaf.NotAfter)
+}
+
+func (f *CertificateFiles) read() (fileState, error) {
+	cert, err := readBounded(f.config.CertFile)
+	if err != nil {
+		return fileState{}, fmt.Errorf("read cert_file: %w", err)
+	}
+	key, err := readBounded(f.config.KeyFile)
+	if err != nil {
+		return fileState{}, fmt.Errorf("read key_file: %w", err)
+	}
+	return fileState{cert: cert, key: key}, nil
+}
+
+func (f *CertificateFiles) parse(state fileState) (*tls.Certificate, error) {
+	cert, err := tls.X509KeyPair(state.cert, state.key)
+	if err != nil {
+		return nil, fmt.Errorf("cert_file %s with key_file %s: %w", f.config.CertFile, f.config.KeyFile, err)
+	}
+	if cert.Leaf == nil {
+		if cert.Leaf, err = x509.ParseCertificate(cert.Certificate[0]); err != nil {
+			return nil, fmt.Errorf("cert_file %s: %w", f.config.CertFile, err)
+		}
+	}
+	return &cert, nil
+}
+
+func readBounded(name string) ([]byte, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(io.LimitReader(file, maxCertificateFileBytes+1))
+	err = errors.Join(err, file.Close())
+	if err == nil && len(data) > maxCertificateFileBytes {
+		err = fmt.Errorf("%s has more than %d bytes", name, maxCertificateFileBytes)
+	}
+	return data, err
+}
+
+func register(registerer prometheus.Registerer, collectors ...prometheus.Collector) error {
+	if registerer == nil {
+		return nil
+	}
+	for _, c := range collectors {
+		if err := registerer.Register(c); err != nil {
+			return fmt.Errorf("register metrics of web certificates: %w", err)
+		}
+	}
+	return nil
+}
