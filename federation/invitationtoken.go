@@ -30,8 +30,6 @@ type InvitationToken struct {
 const (
 	// invitationPrefix names the kind of the text and the version of its format.
 	invitationPrefix = "entente-federate-1-"
-	// maxIdentities bounds the members of a cluster.
-	maxIdentities = 64
 	// maxUnixSeconds is the end of the year 9999.
 	maxUnixSeconds = 253402300799
 )
@@ -101,21 +99,6 @@ func invitationTokenOf(c *statev1.InvitationContent) (t InvitationToken, err err
 	}
 	t.Identities, err = parseIdentities(c.GetIdentities())
 	return t, err
-}
-
-// parseIdentities reads digests of identity keys.
-func parseIdentities(raw [][]byte) ([][32]byte, error) {
-	if len(raw) == 0 || len(raw) > maxIdentities {
-		return nil, fmt.Errorf("it names the identity keys of %d members; 1 to %d are possible", len(raw), maxIdentities)
-	}
-	var out [][32]byte
-	for _, d := range raw {
-		if len(d) != 32 {
-			return nil, errors.New("the digest of a member's identity key is malformed")
-		}
-		out = append(out, [32]byte(d))
-	}
-	return out, nil
 }
 
 // accepts is the check of who answers, before anything is sent.

@@ -19,8 +19,6 @@ const (
 	// that both stay well below the 4 MiB of a gRPC message. What does not fit goes with the next.
 	maxReport = 500
 	maxAnswer = 1000
-	// maxErrorBytes bounds what of an error is told to the leader and to operators. The log has all of it.
-	maxErrorBytes = 400
 )
 
 // observation is the latest that is known of the fetching of one relationship.

@@ -73,6 +73,9 @@ func isDecision(result string) bool {
 	return true
 }
 
+// maxErrorBytes bounds the text of an error in reports and displays. The log has all of it.
+const maxErrorBytes = 400
+
 // clip bounds an error's text. What a peer may have put into it, such as the names in a certificate that nobody signed,
 // cannot break a line or an encoding, drive a terminal, or turn the direction of writing.
 func clip(text string) string {
@@ -88,3 +91,6 @@ func clip(text string) string {
 	}
 	return strings.ToValidUTF8(text[:maxErrorBytes], "") + "…"
 }
+
+// errUnfinished says that a peer did not answer within the time that a fetch had in its lane. It says nothing against the peer yet.
+var errUnfinished = errors.New("the peer did not answer promptly: it is asked again, and given more time")

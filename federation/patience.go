@@ -14,9 +14,6 @@ const (
 	mostStrikes = 63
 )
 
-// errUnfinished says that a peer did not answer within the time that a fetch had in its lane. It says nothing against the peer yet.
-var errUnfinished = errors.New("the peer did not answer promptly: it is asked again, and given more time")
-
 // wait is how long a refresh has waited for its peer, whatever else it did, and for how long it may. Nil counts nothing and has no bound.
 type wait struct {
 	most  time.Duration // 0: no bound

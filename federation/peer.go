@@ -72,11 +72,3 @@ func peerRow(p *ententev1.Peer) *statev1.RelationshipPeer {
 	}
 	return &statev1.RelationshipPeer{HomeTrustDomain: p.GetHomeTrustDomain(), Addresses: p.GetAddresses()}
 }
-
-// peerHome is the home trust domain of a relationship's peer; empty: it has none, or is not in force, so that no stream serves it.
-func (e entry) peerHome() string {
-	if e.relationship == nil || !e.relationship.InForce || e.relationship.Peer == nil {
-		return ""
-	}
-	return e.relationship.Peer.Home.Name()
-}

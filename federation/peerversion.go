@@ -10,39 +10,6 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// version names one version of a bundle. The zero value is that of none.
-type version struct {
-	sequence uint64
-	ordered  bool
-	digest   [32]byte
-}
-
-// none reports whether there is no bundle.
-func (v version) none() bool { return v == version{} }
-
-// replaces reports whether a bundle of this version is worth sending to one who has another.
-func (v version) replaces(had version) bool {
-	switch {
-	case had.none():
-		return true
-	case v.ordered && had.ordered:
-		return v.sequence > had.sequence || v.sequence == had.sequence && v.digest != had.digest
-	}
-	return v.digest != had.digest
-}
-
-func (v version) message(td string) *ententev1.PeerBundleVersion {
-	m := &ententev1.PeerBundleVersion{TrustDomain: td}
-	if v.none() {
-		return m
-	}
-	m.Digest = v.digest[:]
-	if v.ordered {
-		m.Sequence = &v.sequence
-	}
-	return m
-}
-
 // parseVersion reads a version that a peer names. Nothing of it is taken on trust but its form.
 func parseVersion(m *ententev1.PeerBundleVersion) (td string, v version, err error) {
 	domain, err := bundle.ParseTrustDomain(m.GetTrustDomain())
@@ -58,14 +25,6 @@ func parseVersion(m *ententev1.PeerBundleVersion) (td string, v version, err err
 		return domain.Name(), v, nil
 	}
 	return "", v, violation("malformed", "the peer names a digest of %d bytes for %s", len(m.GetDigest()), domain.Name())
-}
-
-// version is that of what is held for a relationship.
-func (h holding) version() version {
-	if h.revision == 0 {
-		return version{}
-	}
-	return version{h.sequence, h.ordered, h.digest}
 }
 
 // hostedBundle is the bundle of a hosted domain, as peers are sent it.

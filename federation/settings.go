@@ -108,17 +108,6 @@ func Relied(row *statev1.Relationship, b *bundle.Bundle) (*bundle.Bundle, error)
 	})
 }
 
-// leftOut says in words what of a stored bundle is not relied on; empty: nothing.
-func (k Kinds) leftOut(h holding) string {
-	switch {
-	case !k.X509 && h.x509Keys > 0:
-		return fmt.Sprintf("%d X.509 authorities", h.x509Keys)
-	case !k.JWT && h.jwtKeys > 0:
-		return fmt.Sprintf("%d JWT authorities", h.jwtKeys)
-	}
-	return ""
-}
-
 // parseEndpoints reads all endpoints of a relationship in their order.
 func parseEndpoints(r *Relationship, row *statev1.Relationship) ([]endpoint.Remote, error) {
 	urls := urlsOf(row)

@@ -3,10 +3,12 @@ package federation
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle/endpoint"
 )
@@ -16,30 +18,6 @@ import (
 type membersTold struct {
 	identities                [][]byte
 	addresses, urls, homeURLs []string
-}
-
-// ownIdentities are the digests of the identity keys of this cluster's members.
-func (m *Manager) ownIdentities() (out [][]byte) {
-	for _, member := range m.config.Invitations.Members() {
-		out = append(out, member.Identity[:])
-	}
-	return out
-}
-
-// ownAddresses are where members of this cluster are reached, as many as another cluster takes.
-func (m *Manager) ownAddresses() (out []string) {
-	for _, member := range m.config.Invitations.Members() {
-		if len(out) < maxPeerAddresses {
-			out = append(out, member.Address)
-		}
-	}
-	return out
-}
-
-// tell is what this cluster tells who agrees on one of its domains.
-func (m *Manager) tell(own string) membersTold {
-	urls := m.config.Invitations.Endpoints
-	return membersTold{m.ownIdentities(), m.ownAddresses(), urls(own), urls(m.config.Peers.Home.Name())}
 }
 
 // tellsMembers are the messages that tell of a cluster's members.
@@ -112,4 +90,22 @@ func urlsOf(row *statev1.Relationship) []string {
 func sameSet[E any](x, y []E, compare func(E, E) int) bool {
 	x, y = slices.SortedFunc(slices.Values(x), compare), slices.SortedFunc(slices.Values(y), compare)
 	return slices.EqualFunc(x, y, func(a, b E) bool { return compare(a, b) == 0 })
+}
+
+// maxIdentities bounds the members of a cluster.
+const maxIdentities = 64
+
+// parseIdentities reads digests of identity keys.
+func parseIdentities(raw [][]byte) ([][32]byte, error) {
+	if len(raw) == 0 || len(raw) > maxIdentities {
+		return nil, fmt.Errorf("it names the identity keys of %d members; 1 to %d are possible", len(raw), maxIdentities)
+	}
+	var out [][32]byte
+	for _, d := range raw {
+		if len(d) != 32 {
+			return nil, errors.New("the digest of a member's identity key is malformed")
+		}
+		out = append(out, [32]byte(d))
+	}
+	return out, nil
 }

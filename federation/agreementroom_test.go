@@ -1,0 +1,145 @@
+package federation
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/token"
+)
+
+func TestRedeemable(t *testing.T) {
+	secret := token.NewSecret()
+	digest := secret.Digest()
+	us := [32]byte{7}
+	row := func(change ...func(*statev1.Invitation)) *statev1.Invitation {
+		i := &statev1.Invitation{TrustDomain: "eu.example.org", ForeignTrustDomain: "us.example.org", SecretSha256: digest[:], ExpireTime: timestamppb.New(someTime.Add(time.Hour))}
+		for _, f := range change {
+			f(i)
+		}
+		return i
+	}
+	used := func(i *statev1.Invitation) {
+		i.Redemption = &statev1.InvitationRedemption{Time: some, Identities: [][]byte{us[:]}}
+	}
+	asks := func(secret []byte, own, foreign string, clock time.Time) *ententev1.AcceptInvitationContent {
+		return &ententev1.AcceptInvitationContent{Secret: secret, InvitingTrustDomain: own, Offer: &ententev1.FederationOffer{TrustDomain: foreign}, Time: timestamppb.New(clock)}
+	}
+	good := asks(secret[:], "eu.example.org", "us.example.org", someTime)
+	for name, c := range map[string]struct {
+		row    *statev1.Invitation
+		asks   *ententev1.AcceptInvitationContent
+		signer [32]byte
+		now    time.Time
+		again  bool
+		name   string
+		says   string
+	}{
+		"open":                  {row: row(), asks: good, now: someTime},
+		"none":                  {asks: good, now: someTime, name: "unknown", says: "knows no such invitation"},
+		"wrong secret":          {row: row(), asks: asks(make([]byte, 32), "eu.example.org", "us.example.org", someTime), now: someTime, name: "unknown", says: "knows no such invitation"},
+		"for another":           {row: row(), asks: asks(secret[:], "eu.example.org", "asia.example.org", someTime), now: someTime, name: "other_domain", says: "is from eu.example.org for us.example.org"},
+		"from another":          {row: row(), asks: asks(secret[:], "asia.example.org", "us.example.org", someTime), now: someTime, name: "other_domain", says: "was not used"},
+		"used by the same":      {row: row(used), asks: good, signer: us, now: someTime.Add(2 * time.Hour), again: true},
+		"used by another":       {row: row(used), asks: good, signer: [32]byte{8}, now: someTime, name: "spent", says: "by another cluster"},
+		"revoked":               {row: row(func(i *statev1.Invitation) { i.RevokeTime = some }), asks: good, now: someTime, name: "revoked", says: "was revoked at"},
+		"expired":               {row: row(), asks: asks(secret[:], "eu.example.org", "us.example.org", someTime.Add(time.Hour)), now: someTime.Add(time.Hour), name: "expired", says: "expired at 2026-05-01T13:00:00Z, by the clock of the cluster that made it, where it is 2026-05-01T13:00:00Z now; ask"},
+		"expired, clocks apart": {row: row(), asks: good, now: someTime.Add(2 * time.Hour), name: "expired", says: "the clocks of the two clusters are 2h0m0s apart"},
+	} {
+		again, err := redeemable(c.row, c.asks, c.signer, c.now)
+		require.Equal(t, c.again, again, name)
+		if c.name == "" {
+			require.NoError(t, err, name)
+			continue
+		}
+		refusal, ok := errors.AsType[*refusedInvitation](err)
+		require.True(t, ok, name)
+		require.Equal(t, c.name, refusal.name, name)
+		require.ErrorContains(t, err, c.says, name)
+	}
+}
+
+func TestClockWarnings(t *testing.T) {
+	require.Empty(t, clockWarnings(some, someTime.Add(30*time.Second)))
+	require.Contains(t, clockWarnings(some, someTime.Add(time.Hour))[0], "1h0m0s ahead of the other")
+	require.Contains(t, clockWarnings(some, someTime.Add(-time.Hour))[0], "1h0m0s behind the other")
+}
+
+// An offer is refused as a whole where any part of it is not what it should be.
+func TestOffersThatAreRefused(t *testing.T) {
+	us, other := newAuthority(t, "us.example.org"), newAuthority(t, "shop.example.org")
+	offer := func(change func(*ententev1.FederationOffer)) *ententev1.FederationOffer {
+		o := &ententev1.FederationOffer{
+			TrustDomain: "us.example.org", HomeTrustDomain: "us.example.org", Bundle: us.bundle(t, 1).Marshal(), Urls: []string{"https://us-1.example.org:7443/bundles/us.example.org"},
+			Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE, EndpointSpiffeId: "spiffe://us.example.org/entente/bundle-endpoint",
+			PeerAddresses: []string{"us-1.example.org:7440"}, Identities: [][]byte{make([]byte, 32)},
+		}
+		change(o)
+		return o
+	}
+	all, err := relationshipsOf(offer(func(*ententev1.FederationOffer) {}), &statev1.RelationshipAgreement{Id: "a"})
+	require.NoError(t, err)
+	require.Len(t, all, 1)
+	require.False(t, all[0].rel.InForce)
+	all, err = relationshipsOf(offer(func(o *ententev1.FederationOffer) {
+		o.TrustDomain, o.Bundle, o.HomeBundle, o.HomeUrls = "shop.example.org", other.bundle(t, 1).Marshal(), o.GetBundle(), o.GetUrls()
+	}), &statev1.RelationshipAgreement{Id: "a"})
+	require.NoError(t, err)
+	require.Len(t, all, 2)
+	require.True(t, all[0].row.GetAgreement().GetCompanion())
+
+	for says, change := range map[string]func(*ententev1.FederationOffer){
+		"is not of its home domain": func(o *ententev1.FederationOffer) {
+			o.EndpointSpiffeId = "spiffe://eu.example.org/entente/bundle-endpoint"
+		},
+		"identity keys of 0 members":   func(o *ententev1.FederationOffer) { o.Identities = nil },
+		"it names no endpoint":         func(o *ententev1.FederationOffer) { o.Urls = nil },
+		"url is refused":               func(o *ententev1.FederationOffer) { o.Urls[0] = "http://us-1.example.org/" },
+		"profile is missing":           func(o *ententev1.FederationOffer) { o.Profile = 0 },
+		"peer.addresses names":         func(o *ententev1.FederationOffer) { o.PeerAddresses[0] = "us-1" },
+		"it brings no X.509 authority": func(o *ententev1.FederationOffer) { o.Bundle = nil },
+		"bootstrap_bundle of":          func(o *ententev1.FederationOffer) { o.Bundle = []byte("{") },
+		"100 KiB":                      nil,
+		"its home domain":              func(o *ententev1.FederationOffer) { o.HomeTrustDomain = "" },
+	} {
+		if change == nil {
+			change, says = func(o *ententev1.FederationOffer) { o.Bundle = make([]byte, maxOfferedBundle+1) }, "102400 are the most"
+		}
+		_, err := relationshipsOf(offer(change), &statev1.RelationshipAgreement{})
+		require.ErrorContains(t, err, says)
+	}
+}
+
+// What was open is void after a restore, what was spent stays spent, and what both sides have said is not unsaid.
+func TestInvitationsOverARestore(t *testing.T) {
+	r := newRoom(t)
+	put := func(id string, i *statev1.Invitation, a *statev1.RelationshipAgreement) *raftstore.View {
+		_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
+			return errors.Join(invitations.Put(tx, id, i), Relationships.Put(tx, "us.example.org", &statev1.Relationship{TrustDomain: "us.example.org", Agreement: a}))
+		})
+		require.NoError(t, err)
+		return r.store.View()
+	}
+	put("open", &statev1.Invitation{}, nil)
+	restored := put("used", &statev1.Invitation{}, &statev1.RelationshipAgreement{Id: "used", ApproveTime: some, PeerApproveTime: some})
+	before := put("used", &statev1.Invitation{Redemption: &statev1.InvitationRedemption{Time: some}}, &statev1.RelationshipAgreement{Id: "used", ApproveTime: some, PeerApproveTime: some, EndTime: some})
+	_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
+		// As the store does: the rows of the snapshot first.
+		if err := errors.Join(invitations.Put(tx, "used", &statev1.Invitation{}), Relationships.Put(tx, "us.example.org", mustGet(t, restored, "us.example.org"))); err != nil {
+			return err
+		}
+		return surviveRestore(before, restored, tx)
+	})
+	require.NoError(t, err)
+	rows, err := invitations.List(r.store.View(), "")
+	require.NoError(t, err)
+	require.Len(t, rows, 1)
+	require.NotNil(t, rows[0].Value.GetRedemption())
+	require.Equal(t, ententev1.RelationshipState_RELATIONSHIP_STATE_ENDED, stateOf(mustGet(t, r.store.View(), "us.example.org")))
+}

@@ -1,0 +1,22 @@
+package federation
+
+import (
+	"maps"
+	"slices"
+)
+
+// peerPlan is what the relationships say of one peer.
+type peerPlan struct {
+	home      string
+	addresses []string
+	// wanted are the trust domains of the active relationships that name the peer, with what is stored of each.
+	wanted map[string]holding
+	// hubs are those of them whose domain's cluster is a hub.
+	hubs map[string]*Relationship
+}
+
+// names are the domains that one stream carries, in order.
+func (p peerPlan) names() []string {
+	names := slices.Sorted(maps.Keys(p.wanted))
+	return names[:min(len(names), maxPeerDomains)]
+}

@@ -1,0 +1,214 @@
+package federation
+
+import (
+	"crypto"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
+)
+
+// TestRouteOrder: what works is tried first for a while, and then the configured order counts again.
+func TestRouteOrder(t *testing.T) {
+	start := time.Unix(1_000_000, 0)
+	at := func(minutes int) time.Time { return start.Add(time.Duration(minutes) * time.Minute) }
+	ok, down := func(m int) endpointAttempt { return endpointAttempt{at: at(m), result: "stored"} },
+		func(m int) endpointAttempt { return endpointAttempt{at: at(m), result: "network", err: "down"} }
+	var r route
+	require.Equal(t, []int{0, 1, 2}, r.order(3, at(0)))
+	r = r.tried(0, 3, down(0)).tried(1, 3, down(0)).tried(2, 3, ok(0))
+	require.Equal(t, []int{2, 0, 1}, r.order(3, at(1)))
+	r = r.tried(2, 3, ok(10))
+	require.Equal(t, []int{2, 0, 1}, r.order(3, at(14)))
+	require.Equal(t, []int{0, 1, 2}, r.order(3, at(15)), "going on to work does not prolong it")
+	r = r.tried(0, 3, down(15)).tried(1, 3, ok(15))
+	require.Equal(t, []int{1, 0, 2}, r.order(3, at(16)))
+	require.Equal(t, []string{"network", "stored", "stored"}, []string{r.attempts[0].result, r.attempts[1].result, r.attempts[2].result})
+	r = r.tried(1, 3, down(17)).tried(0, 3, ok(17))
+	require.Equal(t, []int{0, 1, 2}, r.order(3, at(18)), "the first one is back")
+	require.Equal(t, []int{0}, route{works: 2, since: at(0)}.order(1, at(1)), "fewer endpoints than there were")
+}
+
+// change updates fields of a relationship.
+func (r *room) change(t testing.TB, rel *ententev1.Relationship, fields ...string) *ententev1.Relationship {
+	t.Helper()
+	out, err := r.service.UpdateRelationship(t.Context(), &ententev1.UpdateRelationshipRequest{
+		Relationship: rel, UpdateMask: &fieldmaskpb.FieldMask{Paths: fields},
+	})
+	require.NoError(t, err)
+	return out
+}
+
+// TestSeveralEndpoints: each is tried in order, by the same rules, and its result shown; the one that works is asked first from then on.
+func TestSeveralEndpoints(t *testing.T) {
+	r := newRoom(t)
+	us := newAuthority(t, "us.example.org")
+	bad, good := newPeer(t, us, us.bundle(t, 4)), newPeer(t, us, us.bundle(t, 6))
+	rel := spiffeRelationship(us, bad)
+	rel.FallbackUrls = []string{good.URL}
+	r.create(t, rel, us.bundle(t, 5))
+	out := r.refresh(t, "us.example.org")
+	require.Equal(t, "stored", out.GetLastResult(), out.GetLastError())
+	require.EqualValues(t, 6, out.GetSequence())
+	require.Equal(t, []string{"rollback", "stored"}, results(out))
+	require.Equal(t, bad.URL, out.GetEndpoints()[0].GetUrl())
+	require.NotEmpty(t, out.GetEndpoints()[0].GetError())
+	require.Contains(t, r.ledger.said(), "refuse bundle us.example.org: rollback", "a refusal is audited though another endpoint was good")
+
+	require.Equal(t, "not_modified", r.refresh(t, "us.example.org").GetLastResult())
+	require.Equal(t, 1, bad.count(), "what works is asked first")
+	good.Close()
+	bad.serve(us.bundle(t, 7))
+	out = r.refresh(t, "us.example.org")
+	require.Equal(t, []string{"stored", "network"}, results(out))
+	bad.serve(us.bundle(t, 1))
+	out = r.refresh(t, "us.example.org")
+	require.Equal(t, "rollback", out.GetLastResult())
+	require.Equal(t, []string{"rollback", "network"}, results(out))
+	require.Contains(t, out.GetLastError(), "none of 2 endpoints")
+	require.EqualValues(t, 7, out.GetSequence())
+	shown, err := r.service.GetRelationship(t.Context(), &ententev1.GetRelationshipRequest{TrustDomain: "us.example.org"})
+	require.NoError(t, err)
+	require.Equal(t, []string{"rollback", "network"}, results(shown))
+}
+
+func results(r *ententev1.Relationship) (out []string) {
+	for _, e := range r.GetEndpoints() {
+		out = append(out, e.GetResult())
+	}
+	return out
+}
+
+// TestLiveChangeKeepsTheBundle: another profile, endpoint and ID leave the last good bundle, whether the new endpoint works or not; and a
+// fetch that began under the old settings stores nothing.
+func TestLiveChangeKeepsTheBundle(t *testing.T) {
+	r := newRoom(t)
+	us, web := newAuthority(t, "us.example.org"), newAuthority(t, "web.example.org")
+	old := newPeer(t, us, us.bundle(t, 5))
+	r.create(t, spiffeRelationship(us, old), us.bundle(t, 5))
+
+	entered, release := make(chan struct{}), make(chan struct{})
+	document := us.bundle(t, 1<<40, us.rotated(t)).Marshal()
+	old.answer(func(w http.ResponseWriter, _ *http.Request) {
+		entered <- struct{}{}
+		<-release
+		_, _ = w.Write(document)
+	})
+	ended := make(chan outcome, 1)
+	go func() { ended <- r.manager.refresh(t.Context(), "us.example.org") }()
+	<-entered
+	next := newPeer(t, web, us.bundle(t, 6))
+	r.change(t, &ententev1.Relationship{
+		TrustDomain: "us.example.org", Url: strings.Replace(next.URL, "127.0.0.1", "localhost", 1),
+		Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB,
+	}, "url", "profile", "endpoint_spiffe_id")
+	close(release)
+	require.Equal(t, "web_certificate", (<-ended).result, "it was made again, by the new settings")
+	require.True(t, r.stored(t, "us.example.org").Equal(us.bundle(t, 5)))
+
+	r.change(t, &ententev1.Relationship{TrustDomain: "us.example.org", WebRoots: web.pem()}, "web_roots")
+	require.EqualValues(t, 6, r.refresh(t, "us.example.org").GetSequence())
+	r.change(t, &ententev1.Relationship{
+		TrustDomain: "us.example.org", Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE,
+		EndpointSpiffeId: "spiffe://us.example.org/another",
+	}, "profile", "endpoint_spiffe_id", "web_roots")
+	out := r.refresh(t, "us.example.org")
+	require.NotEmpty(t, out.GetLastError())
+	require.EqualValues(t, 6, out.GetSequence())
+	require.Equal(t, ententev1.Freshness_FRESHNESS_FRESH, out.GetFreshness())
+}
+
+// TestServedByBundleOfOperator: an operator's bundle verifies an endpoint in a domain that nothing else is known of.
+func TestServedByBundleOfOperator(t *testing.T) {
+	r := newRoom(t)
+	hub, us := newAuthority(t, "hub.example.org"), newAuthority(t, "us.example.org")
+	p := newPeer(t, hub, us.bundle(t, 1))
+	rel := spiffeRelationship(hub, p)
+	rel.TrustDomain = "us.example.org"
+	_, err := r.service.CreateRelationship(t.Context(), &ententev1.CreateRelationshipRequest{Relationship: rel})
+	require.ErrorContains(t, err, "or give its bundle with --serving-bundle FILE")
+	rel.ServingBundle = hub.bundle(t, 1).Marshal()
+	r.create(t, rel, nil)
+	require.Equal(t, "stored", r.refresh(t, "us.example.org").GetLastResult())
+	p.present(t, hub.rotated(t))
+	require.Equal(t, "untrusted_svid", r.refresh(t, "us.example.org").GetLastResult())
+	p.present(t, us)
+	require.Equal(t, "no_bundle", r.refresh(t, "us.example.org").GetLastResult(), "the domain's own keys do not vouch for the endpoint")
+}
+
+// TestAuthorityKinds: authorities of another kind are stored, for the digest is the domain's, and relied on by nobody.
+func TestAuthorityKinds(t *testing.T) {
+	r := newRoom(t)
+	us := newAuthority(t, "us.example.org")
+	both, err := us.bundle(t, 1).With(func(c *bundle.Content) {
+		c.JWTAuthorities = map[string]crypto.PublicKey{"k": us.key.Public()}
+	})
+	require.NoError(t, err)
+	p := newPeer(t, us, both)
+	rel := spiffeRelationship(us, p)
+	rel.AuthorityKinds = []ententev1.AuthorityKind{ententev1.AuthorityKind_AUTHORITY_KIND_X509}
+	out := r.create(t, rel, both)
+	require.Equal(t, "1 JWT authorities", out.GetLeftOut())
+	trust := func() Trust {
+		got, err := TrustState(r.store.View(), "us.example.org")
+		require.NoError(t, err)
+		return got
+	}
+	relied := func() *bundle.Bundle {
+		row, _, err := Relationships.Get(r.store.View(), "us.example.org")
+		require.NoError(t, err)
+		b, err := Relied(row.Value, r.stored(t, "us.example.org"))
+		require.NoError(t, err)
+		return b
+	}
+	require.Equal(t, Trust{State: Fresh, X509: Fresh, JWT: Expired}, trust())
+	require.Empty(t, relied().JWTAuthorities())
+	require.Len(t, relied().X509Authorities(), 1)
+	require.Equal(t, "unchanged", r.refresh(t, "us.example.org").GetLastResult())
+
+	// A change of kinds is another bundle to whoever follows it, at once, and never looks like equivocation.
+	before := bundleRevision(t, r)
+	r.change(t, &ententev1.Relationship{
+		TrustDomain: "us.example.org", AuthorityKinds: []ententev1.AuthorityKind{ententev1.AuthorityKind_AUTHORITY_KIND_JWT},
+	}, "authority_kinds")
+	require.Greater(t, bundleRevision(t, r), before)
+	require.Equal(t, Expired, trust().X509)
+	require.Empty(t, relied().X509Authorities())
+	require.Equal(t, "unchanged", r.refresh(t, "us.example.org").GetLastResult(), "the endpoint is still verified by the whole bundle")
+	require.Empty(t, r.change(t, &ententev1.Relationship{TrustDomain: "us.example.org"}, "authority_kinds").GetLeftOut())
+	require.True(t, relied().Equal(both))
+}
+
+func bundleRevision(t *testing.T, r *room) raftstore.Revision {
+	row, _, err := ForeignBundles.Get(r.store.View(), "us.example.org")
+	require.NoError(t, err)
+	return row.Revision
+}
+
+// TestLimitsOfARelationship: one that is told to be small and quick is held to it, and the others are not.
+func TestLimitsOfARelationship(t *testing.T) {
+	r := newRoom(t)
+	us := newAuthority(t, "us.example.org")
+	p := newPeer(t, us, us.bundle(t, 1))
+	large, err := json.Marshal(map[string]any{"x": strings.Repeat("x", 4<<10)})
+	require.NoError(t, err)
+	r.create(t, spiffeRelationship(us, p), us.bundle(t, 1))
+	p.answer(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(large) })
+	require.Equal(t, "no_keys", r.refresh(t, "us.example.org").GetLastResult())
+	r.change(t, &ententev1.Relationship{TrustDomain: "us.example.org", MaxDocumentBytes: 2 << 10}, "max_document_bytes")
+	require.Equal(t, "too_large", r.refresh(t, "us.example.org").GetLastResult())
+	p.answer(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	r.change(t, &ententev1.Relationship{TrustDomain: "us.example.org", FetchTimeout: durationpb.New(500 * time.Millisecond)}, "fetch_timeout")
+	out := r.refresh(t, "us.example.org")
+	require.Equal(t, "timeout", out.GetLastResult())
+	require.Contains(t, out.GetLastError(), "within 500ms")
+}
