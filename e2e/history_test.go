@@ -36,7 +36,7 @@ func history(t *testing.T, c *cluster, domain string) []*ententev1.BundleVersion
 	return answer.GetVersions()
 }
 
-func relationship(t *testing.T, c *cluster, domain string) *ententev1.Relationship {
+func rel(t *testing.T, c *cluster, domain string) *ententev1.Relationship {
 	t.Helper()
 	r, err := ententev1.NewFederationServiceClient(c.members[0].socket()).GetRelationship(t.Context(), &ententev1.GetRelationshipRequest{TrustDomain: domain})
 	require.NoError(t, err)
@@ -68,8 +68,8 @@ func TestHistoryOnBothSides(t *testing.T) {
 	for _, v := range own[:len(own)-1] {
 		require.Equal(t, ententev1.StatementState_STATEMENT_STATE_CONTINUES, v.GetStatementState(), "sequence %d", v.GetSequence())
 	}
-	require.Empty(t, relationship(t, eu, us.domain).GetAlarms())
-	require.Equal(t, own[0].GetSequence(), relationship(t, eu, us.domain).GetStatedSequence())
+	require.Empty(t, rel(t, eu, us.domain).GetAlarms())
+	require.Equal(t, own[0].GetSequence(), rel(t, eu, us.domain).GetStatedSequence())
 }
 
 // impostor is an endpoint that proves itself by a certificate of its own, and serves what a test tells it.
@@ -152,7 +152,7 @@ func TestForgeriesAreAlarmed(t *testing.T) {
 	require.NoError(t, err)
 	stated := func(sequence uint64) {
 		eventually(t, fmt.Sprintf("the statement on %d is checked", sequence), func() error {
-			if r := relationship(t, eu, us.domain); r.GetStatedSequence() != sequence {
+			if r := rel(t, eu, us.domain); r.GetStatedSequence() != sequence {
 				return fmt.Errorf("it is checked up to %d: %s", r.GetStatedSequence(), r.GetLastError())
 			}
 			return nil
@@ -167,11 +167,11 @@ func TestForgeriesAreAlarmed(t *testing.T) {
 	require.Equal(t, first+1, second)
 	i.serve(document, statements)
 	stated(second)
-	require.Empty(t, relationship(t, eu, us.domain).GetAlarms())
+	require.Empty(t, rel(t, eu, us.domain).GetAlarms())
 
 	alarmed := func(name string) {
 		eventually(t, "the alarm "+name, func() error {
-			r := relationship(t, eu, us.domain)
+			r := rel(t, eu, us.domain)
 			if !slices.ContainsFunc(r.GetAlarms(), func(a *ententev1.RelationshipAlarm) bool { return a.GetName() == name }) {
 				return fmt.Errorf("there are %v; last error: %s", r.GetAlarms(), r.GetLastError())
 			}
@@ -181,7 +181,7 @@ func TestForgeriesAreAlarmed(t *testing.T) {
 	cleared := func() {
 		_, err := client.UpdateRelationship(t.Context(), &ententev1.UpdateRelationshipRequest{Relationship: &ententev1.Relationship{TrustDomain: us.domain}, BootstrapBundle: document})
 		require.NoError(t, err)
-		require.Empty(t, relationship(t, eu, us.domain).GetAlarms())
+		require.Empty(t, rel(t, eu, us.domain).GetAlarms())
 	}
 	for _, sequence := range []uint64{second, first} {
 		i.serve(forge(t, document, sequence), statements)
@@ -198,7 +198,7 @@ func TestForgeriesAreAlarmed(t *testing.T) {
 	}
 	i.serve(forge(t, document, second+1), []byte(`<html>`))
 	alarmed("broken_chain")
-	require.Equal(t, second+1, relationship(t, eu, us.domain).GetSequence(), "trust goes on by the rules for bundles")
+	require.Equal(t, second+1, rel(t, eu, us.domain).GetSequence(), "trust goes on by the rules for bundles")
 }
 
 // homeDomain is a cluster's home domain as its own bundle names it.

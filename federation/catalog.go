@@ -12,8 +12,8 @@ import (
 
 // entry is one relationship with what is held for it.
 type entry struct {
-	relationship *Relationship
-	holding      holding
+	rel     *Relationship
+	holding holding
 }
 
 // catalog mirrors both tables in the form that the loops work on. One goroutine feeds it; any can read it.
@@ -69,11 +69,11 @@ func (c *catalog) load(r raftstore.Reader, unreadable func(error)) error {
 		if err != nil {
 			return fmt.Errorf("read the relationships: %w", err)
 		}
-		if relationship, err := ParseRelationship(row.Value); err != nil {
+		if rel, err := ParseRelationship(row.Value); err != nil {
 			unreadable(fmt.Errorf("stored relationship with %s: %w", row.Key, err))
 		} else {
-			entries[row.Key] = entry{relationship, holdings[row.Key]}
-			index.add(row.Key, relationship)
+			entries[row.Key] = entry{rel, holdings[row.Key]}
+			index.add(row.Key, rel)
 		}
 	}
 	words := make(map[string]wordHolding)
@@ -102,7 +102,7 @@ func (c *catalog) apply(b raftstore.Batch, unreadable func(error)) (names, homes
 		switch change.Table {
 		case Relationships.Name():
 			if was, ok := c.entries[change.Key]; ok {
-				c.index.remove(change.Key, was.relationship)
+				c.index.remove(change.Key, was.rel)
 			}
 			delete(c.entries, change.Key)
 			if change.Value == nil {
@@ -113,13 +113,13 @@ func (c *catalog) apply(b raftstore.Batch, unreadable func(error)) (names, homes
 				unreadable(fmt.Errorf("stored relationship with %s: %w", change.Key, err))
 				break
 			}
-			relationship, err := ParseRelationship(row)
+			rel, err := ParseRelationship(row)
 			if err != nil {
 				unreadable(fmt.Errorf("stored relationship with %s: %w", change.Key, err))
 				break
 			}
-			c.entries[change.Key] = entry{relationship: relationship}
-			c.index.add(change.Key, relationship)
+			c.entries[change.Key] = entry{rel: rel}
+			c.index.add(change.Key, rel)
 		case ForeignBundles.Name():
 			delete(c.holdings, change.Key)
 			if change.Value == nil {
@@ -143,7 +143,7 @@ func (c *catalog) apply(b raftstore.Batch, unreadable func(error)) (names, homes
 	names = slices.Compact(names)
 	for _, name := range names {
 		if e, ok := c.entries[name]; ok {
-			c.entries[name] = entry{e.relationship, c.holdings[name]}
+			c.entries[name] = entry{e.rel, c.holdings[name]}
 		}
 		homes = append(homes, c.homeOf(name))
 	}
@@ -174,7 +174,7 @@ func (c *catalog) eachWord(fn func(key string, w wordHolding, hub *Relationship)
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	for key, w := range c.words {
-		fn(key, w, c.entries[w.hub].relationship)
+		fn(key, w, c.entries[w.hub].rel)
 	}
 }
 
@@ -198,8 +198,8 @@ func (c *catalog) names() []string {
 
 // peerHome is the home trust domain of a relationship's peer; empty: it has none, or is not in force, so that no stream serves it.
 func (e entry) peerHome() string {
-	if e.relationship == nil || !e.relationship.InForce || e.relationship.Peer == nil {
+	if e.rel == nil || !e.rel.InForce || e.rel.Peer == nil {
 		return ""
 	}
-	return e.relationship.Peer.Home.Name()
+	return e.rel.Peer.Home.Name()
 }

@@ -72,8 +72,8 @@ func (c *catalog) homes() []string {
 
 // homeOf is the home trust domain of a relationship's peer, in force or not; empty: it names none. c.mu is held.
 func (c *catalog) homeOf(name string) string {
-	if e, ok := c.entries[name]; ok && e.relationship.Peer != nil {
-		return e.relationship.Peer.Home.Name()
+	if e, ok := c.entries[name]; ok && e.rel.Peer != nil {
+		return e.rel.Peer.Home.Name()
 	}
 	return ""
 }
@@ -89,10 +89,10 @@ func (c *catalog) planOf(home string) (plan peerPlan, named bool) {
 			continue
 		}
 		plan.wanted[name] = e.holding
-		if e.relationship.Hub != nil {
-			plan.hubs[name] = e.relationship
+		if e.rel.Hub != nil {
+			plan.hubs[name] = e.rel
 		}
-		for _, address := range e.relationship.Peer.Addresses {
+		for _, address := range e.rel.Peer.Addresses {
 			if !slices.Contains(plan.addresses, address) && len(plan.addresses) < 4*maxPeerAddresses {
 				plan.addresses = append(plan.addresses, address)
 			}

@@ -96,7 +96,7 @@ func (c *consents) askSoon(home string) {
 	now := c.manager.now()
 	var names []string
 	c.manager.catalog.eachAgreement(func(name string, e entry) {
-		if r := e.relationship; r.Peer != nil && r.Peer.Home.Name() == home {
+		if r := e.rel; r.Peer != nil && r.Peer.Home.Name() == home {
 			names = append(names, name)
 		}
 	})
@@ -160,7 +160,7 @@ func (c *consents) begin(ctx context.Context) {
 	now, own := m.now(), fmt.Sprintf("%q", m.tell(m.config.Peers.Home.Name()))
 	known := map[string]*Relationship{}
 	m.catalog.eachAgreement(func(name string, e entry) {
-		if r := e.relationship; !r.AgreementEnded {
+		if r := e.rel; !r.AgreementEnded {
 			known[name] = r
 		}
 	})

@@ -24,7 +24,7 @@ func maxKept() int { return min(endpoint.OpenFiles()/2, mostKept) }
 // fetch asks one endpoint of a relationship. An https_spiffe endpoint is verified by the bundle of the basis and by no other.
 func (m *Manager) fetch(ctx context.Context, name string, b basis, ep endpoint.Remote) (endpoint.Result, error) {
 	config := m.config.Client
-	b.relationship.Limits.bound(&config)
+	b.rel.Limits.bound(&config)
 	config.Bundles = nil
 	if ep.Profile() == endpoint.HTTPSSPIFFE {
 		if b.trust == nil {
@@ -34,7 +34,7 @@ func (m *Manager) fetch(ctx context.Context, name string, b basis, ep endpoint.R
 		config.Bundles = b.trust
 	}
 	if e, ok := m.catalog.get(name); ok && m.interval(e.holding) <= keptWithin {
-		config.Kept, config.KeptAs = m.connections, fmt.Sprintf("%s %d %s", name, b.relationship.Generation, ep.URL())
+		config.Kept, config.KeptAs = m.connections, fmt.Sprintf("%s %d %s", name, b.rel.Generation, ep.URL())
 		config.Version = max(1, uint64(b.trustRevision)) // an operator's bundle has no revision; the generation stands for it
 	}
 	var fetched endpoint.Result
@@ -64,7 +64,7 @@ func newETags() *etags { return &etags{byName: make(map[string]etag)} }
 func (e *etags) of(name string, b basis, url string) string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if tag := e.byName[name]; b.current != nil && tag.url == url && tag.generation == b.relationship.Generation && tag.revision == b.revision {
+	if tag := e.byName[name]; b.current != nil && tag.url == url && tag.generation == b.rel.Generation && tag.revision == b.revision {
 		return tag.value
 	}
 	return ""

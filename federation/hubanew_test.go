@@ -59,7 +59,7 @@ func TestAHubEndsWhileItsWordIsWritten(t *testing.T) {
 	b, err := r.manager.basisOf(view, "hub.example.org")
 	require.NoError(t, err)
 	read := func() *reading {
-		out, err := r.manager.newReading(view, "hub.example.org", b.relationship.Hub)
+		out, err := r.manager.newReading(view, "hub.example.org", b.rel.Hub)
 		require.NoError(t, err)
 		entry, err := bundle.NewMapEntry(a.bundle(t, 5))
 		require.NoError(t, err)

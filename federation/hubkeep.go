@@ -51,7 +51,7 @@ func (m *Manager) hubTransitions(leading time.Time) (found []hubTransition) {
 	}
 	now := m.now()
 	m.catalog.eachHub(func(name string, e entry) {
-		r := e.relationship
+		r := e.rel
 		if !r.InForce {
 			return
 		}

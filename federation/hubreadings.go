@@ -71,7 +71,7 @@ func (m *mapReadings) forgetAll() {
 // looksOnly reports whether it is enough to know that a hub serves its map: a stream keeps what is stored of it up to date, it was compared not
 // long ago, and no operator asks.
 func (m *Manager) looksOnly(hub string, b basis) bool {
-	peer := b.relationship.Peer
+	peer := b.rel.Peer
 	return peer != nil && !b.wait.forOperator() && m.peers.streamed(peer.Home.Name(), hub+mapSuffix) && comparedLately(m.mapReadings.comparedAt(hub), m.now())
 }
 

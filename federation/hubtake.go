@@ -240,7 +240,7 @@ func (m *Manager) refreshMap(ctx context.Context, hub string, w *wait) error {
 		if row, found, err := Relationships.Get(view, hub); err != nil || !found || row.Value.GetHub() == nil {
 			return nil //nolint:nilerr // as below, for the many that never were one
 		}
-		if b, err = m.basisOf(view, hub); err != nil || b.relationship.Hub == nil {
+		if b, err = m.basisOf(view, hub); err != nil || b.rel.Hub == nil {
 			return nil //nolint:nilerr // it ended, or is no hub any more
 		}
 		b.wait = w
@@ -264,7 +264,7 @@ func (m *Manager) refreshMap(ctx context.Context, hub string, w *wait) error {
 	}
 	m.metrics.maps.WithLabelValues(result).Inc()
 	// Nothing of an incomplete map is old, so that it counts as a success.
-	m.observations.attempted(hub+mapSuffix, b.relationship.Generation, m.now(), err == nil || errors.Is(err, errMapIncomplete), result, failure)
+	m.observations.attempted(hub+mapSuffix, b.rel.Generation, m.now(), err == nil || errors.Is(err, errMapIncomplete), result, failure)
 	if err == nil && result != resultNotModified && result != resultConfirmed {
 		m.observations.counted(hub+mapSuffix, count)
 		m.log.Debug("a hub's bundle map was read", "hub", hub, "result", result, "taken", count.taken, "refused", count.refused, "left_out", count.leftOut)
@@ -276,10 +276,10 @@ func (m *Manager) refreshMap(ctx context.Context, hub string, w *wait) error {
 func (m *Manager) mapClient(hub string, b basis) (*endpoint.Client, error) {
 	config := m.config.Client
 	config.Bundles = nil
-	if d := b.relationship.Limits.Timeout; d > 0 {
+	if d := b.rel.Limits.Timeout; d > 0 {
 		config.Timeout = d
 	}
-	if b.relationship.Endpoint.Profile() == endpoint.HTTPSSPIFFE {
+	if b.rel.Endpoint.Profile() == endpoint.HTTPSSPIFFE {
 		if b.trust == nil {
 			return nil, fmt.Errorf("fetch the bundle map of %s: %w", hub, ErrNoTrust)
 		}
@@ -294,9 +294,9 @@ func (m *Manager) readMap(ctx context.Context, hub string, b basis) (string, map
 	if err != nil {
 		return "", mapCount{}, err
 	}
-	ep := m.routes.endpoint(hub, b.relationship, m.now())
+	ep := m.routes.endpoint(hub, b.rel, m.now())
 	if m.looksOnly(hub, b) {
-		err := b.wait.on(ctx, func(ctx context.Context) error { return client.LookAtMap(ctx, ep, b.relationship.Hub.URL) })
+		err := b.wait.on(ctx, func(ctx context.Context) error { return client.LookAtMap(ctx, ep, b.rel.Hub.URL) })
 		if err == nil {
 			return resultConfirmed, mapCount{}, nil
 		}
@@ -305,14 +305,14 @@ func (m *Manager) readMap(ctx context.Context, hub string, b basis) (string, map
 		}
 		m.log.Debug("a hub's endpoint does not say whether it serves its map; the map is read", "hub", hub, "error", clip(err.Error()))
 	}
-	r, err := m.newReading(m.config.Store.View(), hub, b.relationship.Hub)
+	r, err := m.newReading(m.config.Store.View(), hub, b.rel.Hub)
 	if err != nil {
 		return "", mapCount{}, err
 	}
 	tag := m.mapReadings.tag(hub, r.tagBasis(b))
 	var answer endpoint.MapResult
 	err = b.wait.on(ctx, func(ctx context.Context) (err error) {
-		answer, err = client.FetchMap(ctx, ep, b.relationship.Hub.URL, tag, r.see)
+		answer, err = client.FetchMap(ctx, ep, b.rel.Hub.URL, tag, r.see)
 		return err
 	})
 	if err != nil {
@@ -332,7 +332,7 @@ func (m *Manager) readMap(ctx context.Context, hub string, b basis) (string, map
 	}
 	m.mapReadings.compared(hub, m.now())
 	if r.count.refused == 0 && untold == nil { // what was refused is to be looked at again
-		written, err := m.newReading(m.config.Store.View(), hub, b.relationship.Hub)
+		written, err := m.newReading(m.config.Store.View(), hub, b.rel.Hub)
 		if err != nil {
 			return "", mapCount{}, err
 		}
@@ -352,7 +352,7 @@ func (r *reading) tagBasis(b basis) string {
 	for _, known := range r.known {
 		newest = max(newest, known.revision)
 	}
-	return fmt.Sprint(b.relationship.Generation, " ", len(r.known), " ", newest, " ", slices.Sorted(maps.Keys(r.hosted)))
+	return fmt.Sprint(b.rel.Generation, " ", len(r.known), " ", newest, " ", slices.Sorted(maps.Keys(r.hosted)))
 }
 
 // hubOfObservation is the hub that an observation is about, where it is about a map.

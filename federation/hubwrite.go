@@ -125,7 +125,7 @@ func (m *Manager) writeSome(ctx context.Context, hub string, b basis, some []map
 		if err != nil {
 			return err
 		}
-		if now.relationship.Generation != b.relationship.Generation {
+		if now.rel.Generation != b.rel.Generation {
 			return errSuperseded
 		}
 		for i, c := range some {

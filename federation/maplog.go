@@ -116,7 +116,7 @@ func (m *Manager) noteInMapLog(view *raftstore.View, names []string) {
 			continue // followHosted tells of those
 		}
 		var v version
-		if e, ok := m.catalog.get(td); ok && e.relationship.Vouch {
+		if e, ok := m.catalog.get(td); ok && e.rel.Vouch {
 			if row, found, err := Relationships.Get(view, td); err == nil && found && Vouches(row.Value) {
 				v = e.holding.version()
 			}

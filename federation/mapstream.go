@@ -209,12 +209,12 @@ func (m *Manager) takeMapChanges(ctx context.Context, home string, changes *ente
 	for range attempts {
 		view := m.config.Store.View()
 		b, err := m.basisOf(view, hub)
-		if errors.Is(err, errEnded) || err == nil && (b.relationship.Hub == nil || b.relationship.Peer == nil || b.relationship.Peer.Home.Name() != home) {
+		if errors.Is(err, errEnded) || err == nil && (b.rel.Hub == nil || b.rel.Peer == nil || b.rel.Peer.Home.Name() != home) {
 			return nil // nothing is taken any more
 		}
 		var r *reading
 		if err == nil {
-			r, err = m.readChanges(view, hub, b.relationship.Hub, changes)
+			r, err = m.readChanges(view, hub, b.rel.Hub, changes)
 		}
 		if err == nil {
 			err = m.writeMap(ctx, r, b)
@@ -292,12 +292,12 @@ func (m *Manager) tookMap(ctx context.Context, r *reading, home string) error {
 // what an operator has decided since it was asked for.
 func (m *Manager) confirmMap(hub string, generation uint64) {
 	e, ok := m.catalog.get(hub)
-	if !ok || e.relationship.Hub == nil || e.peerHome() == "" || e.relationship.Generation != generation {
+	if !ok || e.rel.Hub == nil || e.peerHome() == "" || e.rel.Generation != generation {
 		return
 	}
 	now := m.now()
 	if m.confirmations.due(hub+mapSuffix, now, m.interval(e.holding)/staleAfter) {
-		m.observations.attempted(hub+mapSuffix, e.relationship.Generation, now, true, resultConfirmed, "")
+		m.observations.attempted(hub+mapSuffix, e.rel.Generation, now, true, resultConfirmed, "")
 	}
 }
 

@@ -124,14 +124,14 @@ func (c *bundleCollector) Collect(out chan<- prometheus.Metric) {
 			continue
 		}
 		suspended := 0.0
-		if e.relationship.Suspended {
+		if e.rel.Suspended {
 			suspended = 1
 		}
 		gauge(suspendedDesc, suspended, name)
-		for _, alarm := range e.relationship.Alarms {
+		for _, alarm := range e.rel.Alarms {
 			out <- prometheus.MustNewConstMetric(alarmDesc, prometheus.GaugeValue, 1, name, alarm)
 		}
-		gauge(freshnessDesc, float64(e.relationship.Standing.State.freshness()), name)
+		gauge(freshnessDesc, float64(e.rel.Standing.State.freshness()), name)
 		if e.holding.revision == 0 {
 			continue
 		}

@@ -164,7 +164,7 @@ func (m *Manager) agree(tx *raftstore.Tx, all []agreedRelationship, home, source
 		if err != nil {
 			return err
 		}
-		if err := m.write(tx, basis{relationship: rel, row: row, source: source}, r.bundle, now); err != nil {
+		if err := m.write(tx, basis{rel: rel, row: row, source: source}, r.bundle, now); err != nil {
 			return err
 		}
 	}

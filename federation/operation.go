@@ -100,7 +100,7 @@ func (m *Manager) create(tx *raftstore.Tx, want *statev1.Relationship, bootstrap
 	if err := m.admit(tx, rel, bootstrap, nil); err != nil {
 		return err
 	}
-	return m.write(tx, basis{relationship: rel, row: row, source: broughtBy(operator)}, bootstrap, now)
+	return m.write(tx, basis{rel: rel, row: row, source: broughtBy(operator)}, bootstrap, now)
 }
 
 // change is an operator's change of a relationship.
@@ -139,7 +139,7 @@ func (m *Manager) update(tx *raftstore.Tx, c change, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	b := basis{relationship: rel, row: next, source: broughtBy(c.operator), reset: c.reset}
+	b := basis{rel: rel, row: next, source: broughtBy(c.operator), reset: c.reset}
 	held, found, err := ForeignBundles.Get(tx, name)
 	if err != nil {
 		return err

@@ -25,7 +25,7 @@ func (m *Manager) receive(ctx context.Context, home, td string, document []byte)
 	var generation uint64
 	for range attempts {
 		b, err := m.basisOf(m.config.Store.View(), td)
-		if err == nil && (b.relationship.Peer == nil || b.relationship.Peer.Home.Name() != home) {
+		if err == nil && (b.rel.Peer == nil || b.rel.Peer.Home.Name() != home) {
 			err = errNotWanted
 		}
 		if errors.Is(err, errNotWanted) || errors.Is(err, errEnded) {
@@ -36,7 +36,7 @@ func (m *Manager) receive(ctx context.Context, home, td string, document []byte)
 			out = outcome{result: reasonOf(err), err: err}
 			break
 		}
-		generation, b.source = b.relationship.Generation, "peer "+home
+		generation, b.source = b.rel.Generation, "peer "+home
 		if v, out = m.receiveOnce(ctx, home, td, b, document); !errors.Is(out.err, errSuperseded) {
 			break
 		}
@@ -67,10 +67,10 @@ func (m *Manager) receiveOnce(ctx context.Context, home, td string, b basis, doc
 	refuse := func(err error) (version, outcome) {
 		return version{}, outcome{result: reasonOf(err), err: err}
 	}
-	if most := b.relationship.Limits.DocumentBytes; most > 0 && int64(len(document)) > most {
+	if most := b.rel.Limits.DocumentBytes; most > 0 && int64(len(document)) > most {
 		return refuse(fmt.Errorf("refuse the bundle of %s from the peer %s: %w: it has %d bytes, and its relationship allows %d", td, home, bundle.ErrTooLarge, len(document), most))
 	}
-	next, _, err := bundle.Parse(b.relationship.TrustDomain, document)
+	next, _, err := bundle.Parse(b.rel.TrustDomain, document)
 	if err != nil {
 		return refuse(fmt.Errorf("refuse the bundle of %s from the peer %s: %w", td, home, err))
 	}
@@ -101,7 +101,7 @@ func (m *Manager) confirm(td string) {
 	if !m.confirmations.due(td, now, m.interval(e.holding)/staleAfter) {
 		return
 	}
-	m.observations.attempted(td, e.relationship.Generation, now, true, resultConfirmed, "")
+	m.observations.attempted(td, e.rel.Generation, now, true, resultConfirmed, "")
 }
 
 // resultConfirmed is what became of a bundle that a peer's heartbeat names as current.

@@ -246,8 +246,8 @@ func (p *peers) streamed(home, td string) bool {
 
 // keeps reports whether streams keep up to date all that is fetched for a relationship: its bundle, and where it is with a hub the map.
 func (p *peers) keeps(e entry) bool {
-	home, name := e.peerHome(), e.relationship.TrustDomain.Name()
-	return p.streamed(home, name) && (e.relationship.Hub == nil || p.streamed(home, name+mapSuffix))
+	home, name := e.peerHome(), e.rel.TrustDomain.Name()
+	return p.streamed(home, name) && (e.rel.Hub == nil || p.streamed(home, name+mapSuffix))
 }
 
 // takeEnded reports whether a stream that kept a domain up to date ended since it was last asked.

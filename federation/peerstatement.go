@@ -80,7 +80,7 @@ func (m *Manager) receiveStatements(ctx context.Context, home string, brought *e
 	if !ok || e.peerHome() != home {
 		return reasonNotWanted, errNotWanted
 	}
-	statements, err := statement.ParseList(e.relationship.TrustDomain, brought.GetDocument())
+	statements, err := statement.ParseList(e.rel.TrustDomain, brought.GetDocument())
 	if err == nil && len(statements) == 0 {
 		err = endpoint.ErrNoStatements
 	}

@@ -24,8 +24,8 @@ const attempts = 3
 
 // basis is what a fetch relies on, of one state.
 type basis struct {
-	relationship *Relationship
-	row          *statev1.Relationship
+	rel *Relationship
+	row *statev1.Relationship
 	// current is the stored bundle; nil: none.
 	current  *stored
 	revision raftstore.Revision
@@ -45,12 +45,12 @@ func (b basis) origin() string {
 	if b.source != "" {
 		return b.source
 	}
-	return "endpoint " + b.relationship.Endpoint.URL()
+	return "endpoint " + b.rel.Endpoint.URL()
 }
 
 // sameAs reports whether nothing that counts has changed.
 func (b basis) sameAs(o basis) bool {
-	return b.relationship.Generation == o.relationship.Generation && b.revision == o.revision && b.trustRevision == o.trustRevision
+	return b.rel.Generation == o.rel.Generation && b.revision == o.revision && b.trustRevision == o.trustRevision
 }
 
 // basisOf reads it. Read through a transaction, all of it is a precondition of the transaction.
@@ -63,7 +63,7 @@ func (m *Manager) basisOf(r raftstore.Reader, name string) (basis, error) {
 		return basis{}, errEnded
 	}
 	b := basis{row: row.Value}
-	if b.relationship, err = ParseRelationship(row.Value); err != nil {
+	if b.rel, err = ParseRelationship(row.Value); err != nil {
 		return basis{}, fmt.Errorf("stored relationship: %w", err)
 	}
 	held, found, err := ForeignBundles.Get(r, name)
@@ -74,14 +74,14 @@ func (m *Manager) basisOf(r raftstore.Reader, name string) (basis, error) {
 		b.current, b.revision = newStored(held.Value), held.Revision
 	}
 	switch {
-	case b.relationship.Endpoint.Profile() != endpoint.HTTPSSPIFFE:
-	case b.relationship.Endpoint.SelfServing() && !found:
-	case b.relationship.Endpoint.SelfServing():
+	case b.rel.Endpoint.Profile() != endpoint.HTTPSSPIFFE:
+	case b.rel.Endpoint.SelfServing() && !found:
+	case b.rel.Endpoint.SelfServing():
 		b.trust, b.trustRevision = b.current, b.revision
-	case b.relationship.Serving != nil:
-		b.trust = b.relationship.Serving // the generation stands for it
+	case b.rel.Serving != nil:
+		b.trust = b.rel.Serving // the generation stands for it
 	default:
-		b.trust, b.trustRevision, err = m.servingBundle(r, b.relationship.Endpoint.ID().TrustDomain().Name())
+		b.trust, b.trustRevision, err = m.servingBundle(r, b.rel.Endpoint.ID().TrustDomain().Name())
 	}
 	return b, err
 }
@@ -96,8 +96,8 @@ func (m *Manager) servingBundle(r raftstore.Reader, name string) (x509bundle.Sou
 	if hosted {
 		return newStored(row.Value), row.Revision, nil
 	}
-	relationship, found, err := Relationships.Get(r, name)
-	if err != nil || !found || !inForce(relationship.Value) || !kindsOf(relationship.Value).X509 {
+	rel, found, err := Relationships.Get(r, name)
+	if err != nil || !found || !inForce(rel.Value) || !kindsOf(rel.Value).X509 {
 		return nil, 0, err
 	}
 	if row, found, err = ForeignBundles.Get(r, name); err != nil || !found {
@@ -142,7 +142,7 @@ func (m *Manager) refreshFor(ctx context.Context, name string, w *wait) (out out
 			break
 		}
 		b.wait = w
-		generation = b.relationship.Generation
+		generation = b.rel.Generation
 		out = m.attempt(ctx, name, b)
 		if !errors.Is(out.err, errSuperseded) {
 			break
@@ -188,7 +188,7 @@ func (m *Manager) attempt(ctx context.Context, name string, b basis) outcome {
 // fetchAndKeep asks the endpoints in turn, until one of them serves what is accepted. What it returns is the failure of the one that was
 // asked first.
 func (m *Manager) fetchAndKeep(ctx context.Context, name string, b basis) (string, error) {
-	rel := b.relationship
+	rel := b.rel
 	var first error
 	for n, i := range m.routes.of(name, rel).order(len(rel.Endpoints), m.now()) {
 		result, err := m.fetchFrom(ctx, name, b, rel.Endpoints[i])
@@ -244,14 +244,14 @@ func (m *Manager) fetchFrom(ctx context.Context, name string, b basis, ep endpoi
 		return "", fmt.Errorf("refuse bundle of %s from %s: %w", name, ep.URL(), err)
 	}
 	if b.current != nil && bytes.Equal(b.current.row.GetDocument(), next.Marshal()) {
-		m.etags.remember(name, etag{ep.URL(), b.relationship.Generation, b.revision, fetched.ETag})
+		m.etags.remember(name, etag{ep.URL(), b.rel.Generation, b.revision, fetched.ETag})
 		return resultUnchanged, nil
 	}
 	revision, err := m.keep(ctx, name, b, next)
 	if err != nil {
 		return "", fmt.Errorf("store bundle of %s: %w", name, err)
 	}
-	m.etags.remember(name, etag{ep.URL(), b.relationship.Generation, revision, fetched.ETag})
+	m.etags.remember(name, etag{ep.URL(), b.rel.Generation, revision, fetched.ETag})
 	return resultStored, nil
 }
 
@@ -302,7 +302,7 @@ func (m *Manager) put(tx *raftstore.Tx, b basis, next *bundle.Bundle, now time.T
 		return nil, err
 	}
 	raised := raise(b.row, split, timestamppb.New(now))
-	if standing == b.relationship.Standing && len(raised) == 0 {
+	if standing == b.rel.Standing && len(raised) == 0 {
 		return nil, nil
 	}
 	b.row.Standing = standing.row(now)
@@ -324,7 +324,7 @@ func (m *Manager) putBundle(tx *raftstore.Tx, b basis, next *bundle.Bundle, now 
 	}
 	row := next.Row(changed)
 	row.RetrieveTime = timestamppb.New(now)
-	standing := Judge(now, holdingOf(next, changed, tx.Revision()+1).facts(b.relationship, now, m.config.MinRefresh))
+	standing := Judge(now, holdingOf(next, changed, tx.Revision()+1).facts(b.rel, now, m.config.MinRefresh))
 	return standing, ForeignBundles.Put(tx, next.TrustDomain().Name(), row)
 }
 

@@ -20,7 +20,7 @@ type units struct {
 	pair, spoke, far map[bool]tally
 	// relationship is the memory of one, asHub that of one at a hub, domain that of one that a hub vouches for, each over streams and by
 	// polling.
-	relationship, asHub, domain map[bool]float64
+	rel, asHub, domain map[bool]float64
 }
 
 // regions is how many hubs there are, and how many clusters each region has, its hub included.
@@ -74,12 +74,12 @@ func (u units) rest(kind topology, n int, streams bool) costs {
 func (u units) memory(kind topology, n int, streams bool) map[role]float64 {
 	others := float64(n - 1)
 	if kind == mesh {
-		return map[role]float64{ordinary: u.relationship[streams] * others}
+		return map[role]float64{ordinary: u.rel[streams] * others}
 	}
 	hubs, each := kind.regions(n)
 	return map[role]float64{
-		hub:      u.asHub[streams]*(each-1) + u.relationship[streams]*float64(hubs-1) + u.domain[streams]*(others-each+1),
-		ordinary: u.domain[streams]*others + u.relationship[false]*float64(hubs-1),
+		hub:      u.asHub[streams]*(each-1) + u.rel[streams]*float64(hubs-1) + u.domain[streams]*(others-each+1),
+		ordinary: u.domain[streams]*others + u.rel[false]*float64(hubs-1),
 	}
 }
 
@@ -111,9 +111,9 @@ func (f *found) units() units {
 		bundle: g.streamed.news.times(1 / others), word: g.streamedSpoke.news, poll: polled.news[origin].times(1 / float64(polled.size-1)),
 		mapBytes: float64(g.hub.mapBytes) / others,
 		pair:     map[bool]tally{}, spoke: map[bool]tally{}, far: map[bool]tally{},
-		relationship: map[bool]float64{false: float64(g.polled.held) / others, true: float64(g.streamed.held) / others},
-		asHub:        map[bool]float64{false: float64(g.polledHub.held) / others, true: float64(g.hub.held) / others},
-		domain:       map[bool]float64{false: float64(g.spoke.held) / others, true: float64(g.streamedSpoke.held) / others},
+		rel:    map[bool]float64{false: float64(g.polled.held) / others, true: float64(g.streamed.held) / others},
+		asHub:  map[bool]float64{false: float64(g.polledHub.held) / others, true: float64(g.hub.held) / others},
+		domain: map[bool]float64{false: float64(g.spoke.held) / others, true: float64(g.streamedSpoke.held) / others},
 	}
 	small := f.large[0].spoke // of which the connection is a part worth counting
 	u.mapPoll = tally{small.news.messages, small.news.bytes - int(u.mapBytes*float64(small.size-1))}
@@ -186,7 +186,7 @@ func TestScaleCosts(t *testing.T) {
 	one := func(bytes int) map[bool]tally { return map[bool]tally{true: {10, bytes}, false: {1, 2 * bytes}} }
 	u := units{
 		bundle: tally{2, 20}, word: tally{1, 10}, poll: tally{2, 50}, mapPoll: tally{2, 100}, mapBytes: 30, pair: one(1), spoke: one(2), far: one(3),
-		relationship: map[bool]float64{true: 5, false: 2}, asHub: map[bool]float64{true: 7, false: 3}, domain: map[bool]float64{true: 1, false: 1},
+		rel: map[bool]float64{true: 5, false: 2}, asHub: map[bool]float64{true: 7, false: 3}, domain: map[bool]float64{true: 1, false: 1},
 	}
 	const n = 100 // ten hubs, which have nine spokes each
 	require.Equal(t, costs{origin: {198, 1980}, ordinary: {2, 20}}, u.distrust(mesh, n, true))

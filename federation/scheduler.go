@@ -125,14 +125,14 @@ func (s *scheduler) changed(names []string, members []string, all bool) {
 	var taken []string
 	for _, name := range names {
 		e, exists := s.manager.catalog.get(name)
-		mine := exists && e.relationship.InForce && s.manager.owner(name, s.members) == s.manager.member
+		mine := exists && e.rel.InForce && s.manager.owner(name, s.members) == s.manager.member
 		own, known := s.owned[name]
 		switch {
 		case !mine && known:
 			s.drop(name, own)
 		case mine && !known:
 			taken = append(taken, name)
-		case mine && own.generation != e.relationship.Generation:
+		case mine && own.generation != e.rel.Generation:
 			s.decided(name, own, e)
 		case mine && s.streamEnded(own, e):
 			s.plan(name, own, s.ended.after(s.manager.now()))
@@ -151,7 +151,7 @@ func (s *scheduler) take(name string, together int) {
 	if !ok {
 		return
 	}
-	own := &ownership{generation: e.relationship.Generation, interval: s.manager.interval(e.holding), together: together > 1}
+	own := &ownership{generation: e.rel.Generation, interval: s.manager.interval(e.holding), together: together > 1}
 	s.owned[name] = own
 	s.plan(name, own, s.manager.now().Add(takeover(own.interval, together, s.manager.chance())))
 }
@@ -172,7 +172,7 @@ func (s *scheduler) drop(name string, own *ownership) {
 
 // decided follows an operator's decision at once.
 func (s *scheduler) decided(name string, own *ownership, e entry) {
-	own.generation, own.interval, own.conduct = e.relationship.Generation, s.manager.interval(e.holding), conduct{}
+	own.generation, own.interval, own.conduct = e.rel.Generation, s.manager.interval(e.holding), conduct{}
 	switch {
 	case own.cancel != nil:
 		own.again = true
@@ -197,7 +197,7 @@ func (s *scheduler) plan(name string, own *ownership, at time.Time) {
 
 // streamEnded reports whether a stream kept the bundle up to date until now, so that it is to be fetched at once.
 func (s *scheduler) streamEnded(own *ownership, e entry) bool {
-	name := e.relationship.TrustDomain.Name()
+	name := e.rel.TrustDomain.Name()
 	home := e.peerHome()
 	was := home != "" && s.manager.peers.takeEnded(name) || own.streamed
 	own.streamed = s.manager.peers.keeps(e)

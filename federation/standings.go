@@ -55,11 +55,11 @@ func (s *standings) look() (found []transition) {
 	}
 	for name := range s.due {
 		e, exists := m.catalog.get(name)
-		if !exists || !e.relationship.InForce {
+		if !exists || !e.rel.InForce {
 			delete(s.due, name) // it is judged when that changes
 			continue
 		}
-		r := e.relationship
+		r := e.rel
 		heard := m.observations.success(name)
 		last := lastKnownSuccess(heard, r.Recorded, leading, r.Standing.State)
 		facts := e.holding.facts(r, last, m.config.MinRefresh)

@@ -164,7 +164,7 @@ func (m *Manager) checkStatements(ctx context.Context, name string, w *wait) {
 			m.log.Warn(unwrittenStatements, "trust_domain", name, "error", err)
 		}
 	case err == nil, errors.Is(err, endpoint.ErrNoStatements), errors.Is(err, statement.ErrInvalid), errors.Is(err, bundle.ErrMalformed):
-		m.silent.note(name, b.relationship.Generation, m.now())
+		m.silent.note(name, b.rel.Generation, m.now())
 		if err != nil && h.GetStatement() != "" {
 			m.raiseAlarm(ctx, name, alarm{AlarmBrokenChain, newestVersion(h).GetSequence(), fmt.Sprintf("the domain made statements before, and now: %v", err)})
 		}
@@ -184,10 +184,10 @@ func (m *Manager) lacksStatements(name string) (from uint64, missing bool) {
 
 // fetchStatements reads as many documents as it takes to come to a sequence, within bounds.
 func (m *Manager) fetchStatements(ctx context.Context, name string, b basis, from, until uint64) ([]*statement.Statement, error) {
-	config, ep := m.config.Client, m.routes.endpoint(name, b.relationship, m.now())
-	b.relationship.Limits.bound(&config)
+	config, ep := m.config.Client, m.routes.endpoint(name, b.rel, m.now())
+	b.rel.Limits.bound(&config)
 	config.Bundles = nil
-	if b.relationship.Endpoint.Profile() == endpoint.HTTPSSPIFFE {
+	if b.rel.Endpoint.Profile() == endpoint.HTTPSSPIFFE {
 		if b.trust == nil {
 			return nil, fmt.Errorf("fetch statements of %s: %w", name, ErrNoTrust)
 		}

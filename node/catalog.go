@@ -219,7 +219,7 @@ func catalogBundle(view *raftstore.View, name string) (*ententev1.Bundle, bool, 
 		return nil, false, err
 	}
 	freshness := ententev1.Freshness_FRESHNESS_FRESH
-	var relationship raftstore.Row[*statev1.Relationship]
+	var rel raftstore.Row[*statev1.Relationship]
 	if !hosted {
 		trust, err := federation.TrustState(view, name)
 		if err != nil {
@@ -232,7 +232,7 @@ func catalogBundle(view *raftstore.View, name string) (*ententev1.Bundle, bool, 
 		if err != nil || !found || trust.State.HeldBack() {
 			return nil, false, err
 		}
-		if relationship, _, err = federation.Relationships.Get(view, name); err != nil {
+		if rel, _, err = federation.Relationships.Get(view, name); err != nil {
 			return nil, false, err
 		}
 		freshness = freshnessOf(trust.State)
@@ -243,7 +243,7 @@ func catalogBundle(view *raftstore.View, name string) (*ententev1.Bundle, bool, 
 	}
 	b := parsed.bundle
 	if !hosted {
-		if b, err = federation.Relied(relationship.Value, b); err != nil {
+		if b, err = federation.Relied(rel.Value, b); err != nil {
 			return nil, false, fmt.Errorf("what is relied on of the bundle of %s: %w", name, err)
 		}
 	}

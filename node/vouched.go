@@ -32,16 +32,16 @@ func (b *vouchedBundles) read(v *raftstore.View) ([]bundle.MapEntry, error) {
 	vouches, bundles := make(map[string]vouchesRead, len(b.vouches)), map[string]vouchedRead{}
 	var all []bundle.MapEntry
 	for name, revision := range federation.Relationships.Revisions(v, "") {
-		relationship, known := b.vouches[name]
-		if !known || relationship.revision != revision {
+		rel, known := b.vouches[name]
+		if !known || rel.revision != revision {
 			row, _, err := federation.Relationships.Get(v, name)
 			if err != nil {
 				return nil, err
 			}
-			relationship = vouchesRead{revision, federation.Vouches(row.Value)}
+			rel = vouchesRead{revision, federation.Vouches(row.Value)}
 		}
-		vouches[name] = relationship
-		if !relationship.vouches {
+		vouches[name] = rel
+		if !rel.vouches {
 			continue
 		}
 		if hosted, err := table.Hosts(v, name); err != nil {

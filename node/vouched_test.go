@@ -30,7 +30,7 @@ func TestVouchedBundlesFollowTheTables(t *testing.T) {
 		require.NoError(t, err)
 		return b.Row(time.Now())
 	}
-	relationship := func(name string, vouch, suspended bool) *statev1.Relationship {
+	rel := func(name string, vouch, suspended bool) *statev1.Relationship {
 		return &statev1.Relationship{TrustDomain: name, Vouch: vouch, Suspended: suspended, Standing: &statev1.RelationshipStanding{Freshness: int32(ententev1.Freshness_FRESHNESS_FRESH)}}
 	}
 	var kept vouchedBundles
@@ -42,7 +42,7 @@ func TestVouchedBundlesFollowTheTables(t *testing.T) {
 		{"nothing is there", func(*raftstore.Tx) error { return nil }, nil},
 		{"relationships without bundles", func(tx *raftstore.Tx) error {
 			for name, vouch := range map[string]bool{"a.example.org": true, "b.example.org": true, "c.example.org": false} {
-				if err := federation.Relationships.Put(tx, name, relationship(name, vouch, false)); err != nil {
+				if err := federation.Relationships.Put(tx, name, rel(name, vouch, false)); err != nil {
 					return err
 				}
 			}
@@ -60,10 +60,10 @@ func TestVouchedBundlesFollowTheTables(t *testing.T) {
 			return federation.ForeignBundles.Put(tx, "a.example.org", stored("a.example.org", 2))
 		}, []string{"a.example.org", "b.example.org"}},
 		{"one more is vouched for", func(tx *raftstore.Tx) error {
-			return federation.Relationships.Put(tx, "c.example.org", relationship("c.example.org", true, false))
+			return federation.Relationships.Put(tx, "c.example.org", rel("c.example.org", true, false))
 		}, []string{"a.example.org", "b.example.org", "c.example.org"}},
 		{"one is suspended", func(tx *raftstore.Tx) error {
-			return federation.Relationships.Put(tx, "b.example.org", relationship("b.example.org", true, true))
+			return federation.Relationships.Put(tx, "b.example.org", rel("b.example.org", true, true))
 		}, []string{"a.example.org", "c.example.org"}},
 		{"one is hosted", func(tx *raftstore.Tx) error {
 			return table.Domains.Put(tx, "c.example.org", &statev1.Domain{TrustDomain: "c.example.org"})

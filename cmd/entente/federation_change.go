@@ -208,13 +208,13 @@ cluster has no relationship with the domain itself, and no further.`,
 		Args:    arguments("DOMAIN"),
 		PreRunE: required("url", "profile"),
 		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, cmd *cobra.Command, args []string) error {
-			relationship := &ententev1.Relationship{TrustDomain: args[0]}
-			_, bootstrap, err := flags.take(a, cmd.Flags(), relationship)
+			rel := &ententev1.Relationship{TrustDomain: args[0]}
+			_, bootstrap, err := flags.take(a, cmd.Flags(), rel)
 			if err != nil {
 				return err
 			}
 			return a.printRelationship(ententev1.NewFederationServiceClient(conn).CreateRelationship(ctx, &ententev1.CreateRelationshipRequest{
-				Relationship: relationship, BootstrapBundle: bootstrap,
+				Relationship: rel, BootstrapBundle: bootstrap,
 			}))
 		}),
 	}
@@ -247,13 +247,13 @@ A cluster that was rebuilt begins its sequence anew, and is refused for that. On
 			return nil
 		},
 		RunE: a.asking(func(ctx context.Context, conn *grpc.ClientConn, cmd *cobra.Command, args []string) error {
-			relationship := &ententev1.Relationship{TrustDomain: args[0]}
-			fields, bootstrap, err := flags.take(a, cmd.Flags(), relationship)
+			rel := &ententev1.Relationship{TrustDomain: args[0]}
+			fields, bootstrap, err := flags.take(a, cmd.Flags(), rel)
 			if err != nil {
 				return err
 			}
 			return a.printRelationship(ententev1.NewFederationServiceClient(conn).UpdateRelationship(ctx, &ententev1.UpdateRelationshipRequest{
-				Relationship: relationship, UpdateMask: &fieldmaskpb.FieldMask{Paths: fields}, BootstrapBundle: bootstrap, ResetSequence: reset,
+				Relationship: rel, UpdateMask: &fieldmaskpb.FieldMask{Paths: fields}, BootstrapBundle: bootstrap, ResetSequence: reset,
 			}))
 		}),
 	}
