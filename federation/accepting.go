@@ -19,6 +19,7 @@ import (
 	"github.com/ententehq/entente/access"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -45,7 +46,7 @@ func (s *Service) RedeemInvitation(ctx context.Context, req *ententev1.RedeemInv
 		return nil, raftstore.StatusError(err)
 	}
 	own, foreign := t.Foreign.Name(), t.TrustDomain.Name()
-	switch row, found, err := Relationships.Get(view, foreign); {
+	switch row, found, err := relationship.Relationships.Get(view, foreign); {
 	case err != nil:
 		return nil, raftstore.StatusError(err)
 	case found && row.Value.GetAgreement().GetId() == t.ID && row.Value.GetAgreement().GetEndTime() == nil:
@@ -83,14 +84,14 @@ func (s *Service) RedeemInvitation(ctx context.Context, req *ententev1.RedeemInv
 		agreement.PeerApproveTime = timestamppb.New(now)
 	}
 	if answer.GetOffer().GetTrustDomain() != foreign {
-		return nil, status.Errorf(codes.Aborted, "the other cluster answers for %s, not for %s", quote(answer.GetOffer().GetTrustDomain()), foreign)
+		return nil, status.Errorf(codes.Aborted, "the other cluster answers for %s, not for %s", relationship.Quote(answer.GetOffer().GetTrustDomain()), foreign)
 	}
 	all, err := relationshipsOf(answer.GetOffer(), agreement)
 	if err != nil {
-		return nil, status.Errorf(codes.Aborted, "the other cluster took the invitation, and what it offers is refused here: %s", clip(err.Error()))
+		return nil, status.Errorf(codes.Aborted, "the other cluster took the invitation, and what it offers is refused here: %s", relationship.Clip(err.Error()))
 	}
 	revision, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
-		if row, found, err := Relationships.Get(tx, foreign); err != nil || found && row.Value.GetAgreement().GetId() == t.ID {
+		if row, found, err := relationship.Relationships.Get(tx, foreign); err != nil || found && row.Value.GetAgreement().GetId() == t.ID {
 			return err
 		}
 		return m.agree(tx, all, req.GetHomeTrustDomain(), "invitation "+t.ID, proven, now)
@@ -139,9 +140,9 @@ func (m *Manager) askToAccept(ctx context.Context, t InvitationToken, c *entente
 			return answer, proven, nil
 		}
 		if s := status.Convert(err); decided(err) {
-			return nil, proven, status.Error(s.Code(), clip(s.Message())) // and so would the others
+			return nil, proven, status.Error(s.Code(), relationship.Clip(s.Message())) // and so would the others
 		}
-		failures = append(failures, fmt.Sprintf("%s: %s", address, clip(status.Convert(err).Message())))
+		failures = append(failures, fmt.Sprintf("%s: %s", address, relationship.Clip(status.Convert(err).Message())))
 		if ctx.Err() != nil {
 			break
 		}

@@ -10,6 +10,8 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/token"
 )
@@ -73,10 +75,10 @@ func TestClockWarnings(t *testing.T) {
 
 // An offer is refused as a whole where any part of it is not what it should be.
 func TestOffersThatAreRefused(t *testing.T) {
-	us, other := newAuthority(t, "us.example.org"), newAuthority(t, "shop.example.org")
+	us, other := federationtest.NewAuthority(t, "us.example.org"), federationtest.NewAuthority(t, "shop.example.org")
 	offer := func(change func(*ententev1.FederationOffer)) *ententev1.FederationOffer {
 		o := &ententev1.FederationOffer{
-			TrustDomain: "us.example.org", HomeTrustDomain: "us.example.org", Bundle: us.bundle(t, 1).Marshal(), Urls: []string{"https://us-1.example.org:7443/bundles/us.example.org"},
+			TrustDomain: "us.example.org", HomeTrustDomain: "us.example.org", Bundle: us.Bundle(t, 1).Marshal(), Urls: []string{"https://us-1.example.org:7443/bundles/us.example.org"},
 			Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE, EndpointSpiffeId: "spiffe://us.example.org/entente/bundle-endpoint",
 			PeerAddresses: []string{"us-1.example.org:7440"}, Identities: [][]byte{make([]byte, 32)},
 		}
@@ -88,7 +90,7 @@ func TestOffersThatAreRefused(t *testing.T) {
 	require.Len(t, all, 1)
 	require.False(t, all[0].rel.InForce)
 	all, err = relationshipsOf(offer(func(o *ententev1.FederationOffer) {
-		o.TrustDomain, o.Bundle, o.HomeBundle, o.HomeUrls = "shop.example.org", other.bundle(t, 1).Marshal(), o.GetBundle(), o.GetUrls()
+		o.TrustDomain, o.Bundle, o.HomeBundle, o.HomeUrls = "shop.example.org", other.Bundle(t, 1).Marshal(), o.GetBundle(), o.GetUrls()
 	}), &statev1.RelationshipAgreement{Id: "a"})
 	require.NoError(t, err)
 	require.Len(t, all, 2)
@@ -121,7 +123,7 @@ func TestInvitationsOverARestore(t *testing.T) {
 	r := newRoom(t)
 	put := func(id string, i *statev1.Invitation, a *statev1.RelationshipAgreement) *raftstore.View {
 		_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
-			return errors.Join(invitations.Put(tx, id, i), Relationships.Put(tx, "us.example.org", &statev1.Relationship{TrustDomain: "us.example.org", Agreement: a}))
+			return errors.Join(invitations.Put(tx, id, i), relationship.Relationships.Put(tx, "us.example.org", &statev1.Relationship{TrustDomain: "us.example.org", Agreement: a}))
 		})
 		require.NoError(t, err)
 		return r.store.View()
@@ -131,7 +133,7 @@ func TestInvitationsOverARestore(t *testing.T) {
 	before := put("used", &statev1.Invitation{Redemption: &statev1.InvitationRedemption{Time: some}}, &statev1.RelationshipAgreement{Id: "used", ApproveTime: some, PeerApproveTime: some, EndTime: some})
 	_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
 		// As the store does: the rows of the snapshot first.
-		if err := errors.Join(invitations.Put(tx, "used", &statev1.Invitation{}), Relationships.Put(tx, "us.example.org", mustGet(t, restored, "us.example.org"))); err != nil {
+		if err := errors.Join(invitations.Put(tx, "used", &statev1.Invitation{}), relationship.Relationships.Put(tx, "us.example.org", mustGet(t, restored, "us.example.org"))); err != nil {
 			return err
 		}
 		return surviveRestore(before, restored, tx)
@@ -141,5 +143,26 @@ func TestInvitationsOverARestore(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, rows, 1)
 	require.NotNil(t, rows[0].Value.GetRedemption())
-	require.Equal(t, ententev1.RelationshipState_RELATIONSHIP_STATE_ENDED, stateOf(mustGet(t, r.store.View(), "us.example.org")))
+	require.Equal(t, ententev1.RelationshipState_RELATIONSHIP_STATE_ENDED, relationship.StateOf(mustGet(t, r.store.View(), "us.example.org")))
+}
+
+// someTime is the present in tests of rules, and some the same as a timestamp.
+var (
+	someTime = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+	some     = timestamppb.New(someTime)
+)
+
+// The profiles as rows have them.
+const (
+	spiffeProfile = int32(ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE)
+	webProfile    = int32(ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB)
+)
+
+// mustGet reads the row of a relationship that exists.
+func mustGet(t testing.TB, v *raftstore.View, name string) *statev1.Relationship {
+	t.Helper()
+	row, found, err := relationship.Relationships.Get(v, name)
+	require.NoError(t, err)
+	require.True(t, found)
+	return row.Value
 }

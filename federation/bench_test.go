@@ -11,6 +11,8 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/bundle/endpoint"
+	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
 )
@@ -27,19 +29,19 @@ func fill(b *testing.B, s *raftstore.Store, all []string) {
 		all = all[len(some):]
 		rows := make([]*statev1.Bundle, len(some))
 		for i, name := range some {
-			a := newAuthority(b, name).every(5 * time.Minute)
-			rows[i] = a.bundle(b, 1, a.rotated(b)).Row(time.Now())
+			a := federationtest.NewAuthority(b, name).Every(5 * time.Minute)
+			rows[i] = a.Bundle(b, 1, a.Rotated(b)).Row(time.Now())
 		}
 		_, err := s.Update(context.Background(), func(tx *raftstore.Tx) error {
 			for i, name := range some {
 				id := rows[i].GetTrustDomain()
-				if err := Relationships.Put(tx, name, &statev1.Relationship{
+				if err := relationship.Relationships.Put(tx, name, &statev1.Relationship{
 					TrustDomain: name, Url: "https://127.0.0.1:1/", Profile: spiffeProfile,
 					EndpointSpiffeId: "spiffe://" + id + "/entente/bundle-endpoint", Generation: 1,
 				}); err != nil {
 					return err
 				}
-				if err := ForeignBundles.Put(tx, name, rows[i]); err != nil {
+				if err := relationship.ForeignBundles.Put(tx, name, rows[i]); err != nil {
 					return err
 				}
 			}
@@ -98,9 +100,9 @@ func BenchmarkTransitions(b *testing.B) {
 // BenchmarkRefresh is a whole fetch of an unchanged bundle over TLS on loopback, both ends.
 func BenchmarkRefresh(b *testing.B) {
 	r := newRoom(b, func(c *Config) { c.Client = endpoint.ClientConfig{} })
-	us := newAuthority(b, "us.example.org")
-	p := newPeer(b, us, us.bundle(b, 1))
-	r.create(b, spiffeRelationship(us, p), us.bundle(b, 1))
+	us := federationtest.NewAuthority(b, "us.example.org")
+	p := newPeer(b, us, us.Bundle(b, 1))
+	r.create(b, spiffeRelationship(us, p), us.Bundle(b, 1))
 	for b.Loop() {
 		if out := r.manager.refresh(context.Background(), "us.example.org"); out.err != nil {
 			b.Fatal(out.err)

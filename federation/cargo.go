@@ -5,6 +5,7 @@ import (
 	"time"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 // Cargo is who has more to say to peers than bundles: the services that clusters share. This package gives it messages and takes them
@@ -70,7 +71,7 @@ func (s *stream) takeFreight(m *ententev1.PeerMessage) error {
 		return nil
 	}
 	if err := s.freight.Take(m); err != nil {
-		return violation("malformed_services", "%s", clip(err.Error()))
+		return violation("malformed_services", "%s", relationship.Clip(err.Error()))
 	}
 	return nil
 }

@@ -7,13 +7,14 @@ import (
 	"time"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
 
 // entry is one relationship with what is held for it.
 type entry struct {
-	rel     *Relationship
-	holding holding
+	rel     *relationship.Relationship
+	holding relationship.Holding
 }
 
 // catalog mirrors both tables in the form that the loops work on. One goroutine feeds it; any can read it.
@@ -21,7 +22,7 @@ type catalog struct {
 	mu       sync.RWMutex
 	entries  map[string]entry
 	index    index // of entries
-	holdings map[string]holding
+	holdings map[string]relationship.Holding
 	words    map[string]wordHolding // by their key
 }
 
@@ -29,7 +30,7 @@ type catalog struct {
 type wordHolding struct {
 	td, hub   string
 	revision  raftstore.Revision
-	version   version
+	version   relationship.Version
 	agreed    time.Time
 	x509Until time.Time
 	expired   bool
@@ -37,39 +38,39 @@ type wordHolding struct {
 }
 
 func wordHoldingOf(row *statev1.HubBundle, revision raftstore.Revision) (wordHolding, error) {
-	b, err := HubBundle(row)
+	b, err := relationship.HubBundle(row)
 	if err != nil {
 		return wordHolding{}, err
 	}
-	held := holdingOf(b, time.Time{}, revision)
+	held := relationship.NewHolding(b, time.Time{}, revision)
 	return wordHolding{
-		row.GetTrustDomain(), row.GetHub(), revision, held.version(), row.GetAgreed().AsTime(), held.x509Until, row.GetX509Expired(), row.GetRefused() != "",
+		row.GetTrustDomain(), row.GetHub(), revision, held.Version(), row.GetAgreed().AsTime(), held.X509Until, row.GetX509Expired(), row.GetRefused() != "",
 	}, nil
 }
 
 func newCatalog() *catalog {
-	return &catalog{entries: make(map[string]entry), index: newIndex(), holdings: make(map[string]holding), words: make(map[string]wordHolding)}
+	return &catalog{entries: make(map[string]entry), index: newIndex(), holdings: make(map[string]relationship.Holding), words: make(map[string]wordHolding)}
 }
 
 // load replaces everything by a view's state. A row that this version cannot read is reported and left out, so that one
 // of them does not stop the others.
 func (c *catalog) load(r raftstore.Reader, unreadable func(error)) error {
-	entries, index, holdings := make(map[string]entry), newIndex(), make(map[string]holding)
-	for row, err := range ForeignBundles.All(r, "") {
+	entries, index, holdings := make(map[string]entry), newIndex(), make(map[string]relationship.Holding)
+	for row, err := range relationship.ForeignBundles.All(r, "") {
 		if err != nil {
 			return fmt.Errorf("read the foreign bundles: %w", err)
 		}
-		if h, err := readHolding(row.Value, row.Revision); err != nil {
+		if h, err := relationship.ReadHolding(row.Value, row.Revision); err != nil {
 			unreadable(fmt.Errorf("stored bundle of %s: %w", row.Key, err))
 		} else {
 			holdings[row.Key] = h
 		}
 	}
-	for row, err := range Relationships.All(r, "") {
+	for row, err := range relationship.Relationships.All(r, "") {
 		if err != nil {
 			return fmt.Errorf("read the relationships: %w", err)
 		}
-		if rel, err := ParseRelationship(row.Value); err != nil {
+		if rel, err := relationship.ParseRelationship(row.Value); err != nil {
 			unreadable(fmt.Errorf("stored relationship with %s: %w", row.Key, err))
 		} else {
 			entries[row.Key] = entry{rel, holdings[row.Key]}
@@ -77,7 +78,7 @@ func (c *catalog) load(r raftstore.Reader, unreadable func(error)) error {
 		}
 	}
 	words := make(map[string]wordHolding)
-	for row, err := range HubBundles.All(r, "") {
+	for row, err := range relationship.HubBundles.All(r, "") {
 		if err != nil {
 			return fmt.Errorf("read what hubs say: %w", err)
 		}
@@ -100,7 +101,7 @@ func (c *catalog) apply(b raftstore.Batch, unreadable func(error)) (names, homes
 	for _, change := range b.Changes {
 		homes = append(homes, c.homeOf(change.Key)) // as it was; of a hub's word there is none by that key
 		switch change.Table {
-		case Relationships.Name():
+		case relationship.Relationships.Name():
 			if was, ok := c.entries[change.Key]; ok {
 				c.index.remove(change.Key, was.rel)
 			}
@@ -108,30 +109,30 @@ func (c *catalog) apply(b raftstore.Batch, unreadable func(error)) (names, homes
 			if change.Value == nil {
 				break
 			}
-			row, err := Relationships.Decode(change.Value)
+			row, err := relationship.Relationships.Decode(change.Value)
 			if err != nil {
 				unreadable(fmt.Errorf("stored relationship with %s: %w", change.Key, err))
 				break
 			}
-			rel, err := ParseRelationship(row)
+			rel, err := relationship.ParseRelationship(row)
 			if err != nil {
 				unreadable(fmt.Errorf("stored relationship with %s: %w", change.Key, err))
 				break
 			}
 			c.entries[change.Key] = entry{rel: rel}
 			c.index.add(change.Key, rel)
-		case ForeignBundles.Name():
+		case relationship.ForeignBundles.Name():
 			delete(c.holdings, change.Key)
 			if change.Value == nil {
 				break
 			}
-			h, err := decodeHolding(change.Value, b.Revision)
+			h, err := relationship.DecodeHolding(change.Value, b.Revision)
 			if err != nil {
 				unreadable(fmt.Errorf("stored bundle of %s: %w", change.Key, err))
 				break
 			}
 			c.holdings[change.Key] = h
-		case HubBundles.Name():
+		case relationship.HubBundles.Name():
 			c.applyWord(change, b.Revision, unreadable)
 			continue
 		default:
@@ -158,7 +159,7 @@ func (c *catalog) applyWord(change raftstore.Change, revision raftstore.Revision
 	if change.Value == nil {
 		return
 	}
-	row, err := HubBundles.Decode(change.Value)
+	row, err := relationship.HubBundles.Decode(change.Value)
 	if err == nil {
 		c.words[change.Key], err = wordHoldingOf(row, revision)
 	}
@@ -170,7 +171,7 @@ func (c *catalog) applyWord(change raftstore.Change, revision raftstore.Revision
 
 // eachWord calls fn for what each hub says of each domain, in no order, with the hub's relationship; nil: there is none. fn must not come
 // back to the catalog.
-func (c *catalog) eachWord(fn func(key string, w wordHolding, hub *Relationship)) {
+func (c *catalog) eachWord(fn func(key string, w wordHolding, hub *relationship.Relationship)) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	for key, w := range c.words {

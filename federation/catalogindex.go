@@ -3,6 +3,8 @@ package federation
 import (
 	"maps"
 	"slices"
+
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 // index finds the relationships of a kind: what few of them ask for must not cost a look at ten thousand. The catalog's lock guards it.
@@ -18,7 +20,7 @@ func newIndex() index {
 	return index{hubs: nameSet{}, agreements: nameSet{}, peers: map[string]nameSet{}}
 }
 
-func (i index) add(name string, r *Relationship) {
+func (i index) add(name string, r *relationship.Relationship) {
 	if r.Hub != nil {
 		i.hubs[name] = struct{}{}
 	}
@@ -34,7 +36,7 @@ func (i index) add(name string, r *Relationship) {
 	}
 }
 
-func (i index) remove(name string, r *Relationship) {
+func (i index) remove(name string, r *relationship.Relationship) {
 	delete(i.hubs, name)
 	delete(i.agreements, name)
 	if r.Peer != nil {
@@ -82,7 +84,7 @@ func (c *catalog) homeOf(name string) string {
 func (c *catalog) planOf(home string) (plan peerPlan, named bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	plan = peerPlan{home: home, wanted: map[string]holding{}, hubs: map[string]*Relationship{}}
+	plan = peerPlan{home: home, wanted: map[string]relationship.Holding{}, hubs: map[string]*relationship.Relationship{}}
 	for name := range c.index.peers[home] {
 		e := c.entries[name]
 		if e.peerHome() == "" {
@@ -93,7 +95,7 @@ func (c *catalog) planOf(home string) (plan peerPlan, named bool) {
 			plan.hubs[name] = e.rel
 		}
 		for _, address := range e.rel.Peer.Addresses {
-			if !slices.Contains(plan.addresses, address) && len(plan.addresses) < 4*maxPeerAddresses {
+			if !slices.Contains(plan.addresses, address) && len(plan.addresses) < 4*relationship.MaxPeerAddresses {
 				plan.addresses = append(plan.addresses, address)
 			}
 		}

@@ -10,6 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/membership"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
@@ -24,13 +26,13 @@ func TestClusterSharesTheWork(t *testing.T) {
 	markAlive(t, c.Store(0), members...)
 	c.AwaitCaughtUp()
 
-	web := newAuthority(t, "web.example.org")
+	web := federationtest.NewAuthority(t, "web.example.org")
 	all := names(count, "example.org")
 	documents := make(map[string][]byte)
 	for _, name := range all {
-		documents[name] = newAuthority(t, name).every(time.Hour).bundle(t, 1).Marshal()
+		documents[name] = federationtest.NewAuthority(t, name).Every(time.Hour).Bundle(t, 1).Marshal()
 	}
-	p := newPeer(t, web, web.bundle(t, 1))
+	p := newPeer(t, web, web.Bundle(t, 1))
 	p.answer(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = w.Write(documents[strings.TrimPrefix(r.URL.Path, "/")])
 	})
@@ -43,12 +45,12 @@ func TestClusterSharesTheWork(t *testing.T) {
 	for _, name := range all {
 		rooms[1].create(t, &ententev1.Relationship{
 			TrustDomain: name, Url: strings.Replace(p.URL, "127.0.0.1", "localhost", 1) + "/" + name,
-			Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB, WebRoots: web.pem(),
+			Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB, WebRoots: web.PEM(),
 		}, nil)
 	}
 	for _, r := range rooms {
 		r.await(t, "every bundle", func(v *raftstore.View) bool {
-			rows, err := ForeignBundles.List(v, "")
+			rows, err := relationship.ForeignBundles.List(v, "")
 			require.NoError(t, err)
 			return len(rows) == count
 		})

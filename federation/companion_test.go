@@ -8,6 +8,8 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/token"
 )
@@ -28,7 +30,7 @@ func alongRow(name, id string) *statev1.Relationship {
 func TestACompanionLastsAsLongAsItIsNeeded(t *testing.T) {
 	first, second := token.NewID(), token.NewID()
 	said := func(r *room, name, id string) error {
-		return r.manager.hear(t.Context(), name, id, ententev1.Consent_CONSENT_ENDED, membersTold{}, true)
+		return r.manager.hear(t.Context(), name, id, ententev1.Consent_CONSENT_ENDED, relationship.Announcement{}, true)
 	}
 	deleted := func(r *room, name, _ string) error {
 		_, err := r.service.DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: name})
@@ -38,15 +40,15 @@ func TestACompanionLastsAsLongAsItIsNeeded(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newRoom(t)
 			_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
-				return errors.Join(Relationships.Put(tx, "shop.example.org", alongRow("shop.example.org", first)),
-					Relationships.Put(tx, "home.example.org", alongRow("home.example.org", first)),
-					Relationships.Put(tx, "store.example.org", alongRow("store.example.org", second)))
+				return errors.Join(relationship.Relationships.Put(tx, "shop.example.org", alongRow("shop.example.org", first)),
+					relationship.Relationships.Put(tx, "home.example.org", alongRow("home.example.org", first)),
+					relationship.Relationships.Put(tx, "store.example.org", alongRow("store.example.org", second)))
 			})
 			require.NoError(t, err)
 			companion := func() bool {
-				row, found, err := Relationships.Get(r.store.View(), "home.example.org")
+				row, found, err := relationship.Relationships.Get(r.store.View(), "home.example.org")
 				require.NoError(t, err)
-				return found && inForce(row.Value)
+				return found && relationship.InForce(row.Value)
 			}
 			require.NoError(t, end(r, "shop.example.org", first))
 			require.True(t, companion(), "the store needs it")
@@ -62,24 +64,24 @@ func TestACompanionIsNotConsentedToByItself(t *testing.T) {
 	_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
 		home, shop := alongRow("home.example.org", id), alongRow("shop.example.org", id)
 		home.Agreement.ApproveTime, shop.Agreement.ApproveTime = nil, nil
-		return errors.Join(Relationships.Put(tx, "home.example.org", home), Relationships.Put(tx, "shop.example.org", shop))
+		return errors.Join(relationship.Relationships.Put(tx, "home.example.org", home), relationship.Relationships.Put(tx, "shop.example.org", shop))
 	})
 	require.NoError(t, err)
 	_, err = r.service.ApproveRelationship(t.Context(), &ententev1.ApproveRelationshipRequest{TrustDomain: "home.example.org"})
 	require.ErrorContains(t, err, "home.example.org came along with shop.example.org, and is consented to with it")
 	for _, name := range []string{"home.example.org", "shop.example.org"} {
-		require.False(t, inForce(mustGet(t, r.store.View(), name)), name)
+		require.False(t, relationship.InForce(mustGet(t, r.store.View(), name)), name)
 	}
 	_, err = r.service.ApproveRelationship(t.Context(), &ententev1.ApproveRelationshipRequest{TrustDomain: "shop.example.org"})
 	require.NoError(t, err)
 	for _, name := range []string{"home.example.org", "shop.example.org"} {
-		require.True(t, inForce(mustGet(t, r.store.View(), name)), name)
+		require.True(t, relationship.InForce(mustGet(t, r.store.View(), name)), name)
 	}
 }
 
 // Whoever accepts an invitation for a domain of its own cannot say that another cluster hosts it.
 func TestAHomeDomainIsShownOrNamed(t *testing.T) {
-	a, home := newAuthority(t, "shop.example.org"), newAuthority(t, "home.example.org")
+	a, home := federationtest.NewAuthority(t, "shop.example.org"), federationtest.NewAuthority(t, "home.example.org")
 	for name, c := range map[string]struct {
 		named  string
 		proven [32]byte
@@ -93,13 +95,13 @@ func TestAHomeDomainIsShownOrNamed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newRoom(t)
 			all, err := relationshipsOf(&ententev1.FederationOffer{
-				TrustDomain: "shop.example.org", HomeTrustDomain: "home.example.org", Bundle: a.bundle(t, 1).Marshal(), HomeBundle: home.bundle(t, 1).Marshal(),
+				TrustDomain: "shop.example.org", HomeTrustDomain: "home.example.org", Bundle: a.Bundle(t, 1).Marshal(), HomeBundle: home.Bundle(t, 1).Marshal(),
 				Urls: []string{"https://shop.example.org/"}, HomeUrls: []string{"https://home.example.org/"}, Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB,
 				PeerAddresses: []string{"evil.example.org:7440"}, Identities: [][]byte{c.proven[:], append(make([]byte, 31), 9)},
 			}, &statev1.RelationshipAgreement{Id: token.NewID()})
 			require.NoError(t, err)
 			_, err = r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
-				if err := Relationships.Put(tx, "home.example.org", alongRow("home.example.org", token.NewID())); err != nil {
+				if err := relationship.Relationships.Put(tx, "home.example.org", alongRow("home.example.org", token.NewID())); err != nil {
 					return err
 				}
 				return r.manager.agree(tx, all, c.named, "test", c.proven, someTime)

@@ -16,6 +16,7 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/token"
 )
@@ -53,7 +54,7 @@ type consents struct {
 	// underWay are the relationships that are being asked about.
 	underWay map[string]bool
 	// known are the relationships of the last look, of all members; nil: there was none that found any.
-	known map[string]*Relationship
+	known map[string]*relationship.Relationship
 	// own are this cluster's members as they were last looked at, told as each other side heard them.
 	own  string
 	told map[string]string
@@ -158,7 +159,7 @@ func (c *consents) begin(ctx context.Context) {
 		return
 	}
 	now, own := m.now(), fmt.Sprintf("%q", m.tell(m.config.Peers.Home.Name()))
-	known := map[string]*Relationship{}
+	known := map[string]*relationship.Relationship{}
 	m.catalog.eachAgreement(func(name string, e entry) {
 		if r := e.rel; !r.AgreementEnded {
 			known[name] = r
@@ -231,7 +232,7 @@ func (c *consents) start(urgent bool, name string, fn func()) bool {
 }
 
 // prune forgets what is about relationships that are gone. c.mu is held.
-func (c *consents) prune(known map[string]*Relationship) {
+func (c *consents) prune(known map[string]*relationship.Relationship) {
 	gone := func(name string) bool { return known[name] == nil }
 	maps.DeleteFunc(c.next, func(name string, _ asking) bool { return gone(name) })
 	maps.DeleteFunc(c.told, func(name string, _ string) bool { return gone(name) })
@@ -243,24 +244,24 @@ func (c *consents) prune(known map[string]*Relationship) {
 
 // ask tells the other side of one agreement how this one stands to it and who its members are, and takes down the answer.
 func (c *consents) ask(ctx context.Context, name, own string) {
-	row, found, err := Relationships.Get(c.manager.config.Store.View(), name)
+	row, found, err := relationship.Relationships.Get(c.manager.config.Store.View(), name)
 	if err != nil || !found {
 		return
 	}
 	a := row.Value.GetAgreement()
-	answer, err := c.exchange(ctx, row.Value, consentOf(a))
+	answer, err := c.exchange(ctx, row.Value, relationship.ConsentOf(a))
 	if err != nil {
 		if ctx.Err() == nil {
-			c.manager.log.Info("the other side of an agreement was not reached; it is asked again, and may ask by itself", "trust_domain", name, "error", clip(err.Error()))
+			c.manager.log.Info("the other side of an agreement was not reached; it is asked again, and may ask by itself", "trust_domain", name, "error", relationship.Clip(err.Error()))
 		}
 		return
 	}
 	c.mu.Lock()
 	c.told[name] = own
 	c.mu.Unlock()
-	told, err := parseMembersTold(answer)
+	told, err := relationship.ParseAnnouncement(answer)
 	if err != nil {
-		told = membersTold{} // its consent counts all the same
+		told = relationship.Announcement{} // its consent counts all the same
 	}
 	if err := c.manager.hear(ctx, name, a.GetId(), answer.GetConsent(), told, false); err != nil && ctx.Err() == nil {
 		c.manager.log.Warn("what the other side says to an agreement was not stored; it is asked again", "trust_domain", name, "error", err)
@@ -272,7 +273,7 @@ func (c *consents) say(ctx context.Context, f farewell) {
 	if _, err := c.exchange(ctx, f.row, ententev1.Consent_CONSENT_ENDED); err == nil || ctx.Err() != nil {
 		return
 	} else if f.tries++; f.tries >= maxFarewells {
-		c.manager.log.Warn("the other side could not be told that an agreement has ended; it learns of it when it asks", "trust_domain", f.row.GetTrustDomain(), "error", clip(err.Error()))
+		c.manager.log.Warn("the other side could not be told that an agreement has ended; it learns of it when it asks", "trust_domain", f.row.GetTrustDomain(), "error", relationship.Clip(err.Error()))
 		return
 	}
 	f.after = c.manager.now().Add(min(firstConsent<<f.tries, lastConsent))
@@ -287,7 +288,7 @@ func (c *consents) exchange(ctx context.Context, row *statev1.Relationship, says
 	own := m.tell(a.GetHostedTrustDomain())
 	content, err := proto.Marshal(&ententev1.ExchangeConsentContent{
 		AgreementId: a.GetId(), TrustDomain: a.GetHostedTrustDomain(), OtherTrustDomain: row.GetTrustDomain(), Consent: says,
-		Identities: own.identities, Addresses: own.addresses, Urls: own.urls, HomeUrls: own.homeURLs,
+		Identities: own.Identities, Addresses: own.Addresses, Urls: own.Urls, HomeUrls: own.HomeURLs,
 	})
 	if err != nil {
 		return nil, err
@@ -302,7 +303,7 @@ func (c *consents) exchange(ctx context.Context, row *statev1.Relationship, says
 			break // the others are tried the next time
 		}
 		err := m.callMember(ctx, exchangeEach, address, func(presented [32]byte) error {
-			if hasMember(a.GetIdentities(), presented) {
+			if relationship.HasMember(a.GetIdentities(), presented) {
 				return nil
 			}
 			return fmt.Errorf("who answers has identity key %x, which the other side did not name; nothing was sent to it", presented[:8])
@@ -323,25 +324,25 @@ func (c *consents) exchange(ctx context.Context, row *statev1.Relationship, says
 }
 
 // hear stores what the other side says of an agreement. sure says that it speaks of one that it has, or had.
-func (m *Manager) hear(ctx context.Context, name, id string, says ententev1.Consent, told membersTold, sure bool) error {
+func (m *Manager) hear(ctx context.Context, name, id string, says ententev1.Consent, told relationship.Announcement, sure bool) error {
 	var was, is ententev1.RelationshipState
 	revision, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
 		was, is = 0, 0
-		changed, err := rule(tx, name, id, func(row *statev1.Relationship) bool {
+		changed, err := relationship.UpdateAgreement(tx, name, id, func(row *statev1.Relationship) bool {
 			if a := row.GetAgreement(); sure && says == ententev1.Consent_CONSENT_ENDED {
 				a.Confirmed = true
 			}
-			return heard(row, says, told, m.now())
+			return relationship.ReceiveConsent(row, says, told, m.now())
 		})
 		if err != nil || !changed {
 			return err
 		}
-		before, _, err := Relationships.Get(m.config.Store.View(), name)
+		before, _, err := relationship.Relationships.Get(m.config.Store.View(), name)
 		if err != nil {
 			return err
 		}
-		after, _, err := Relationships.Get(tx, name)
-		was, is = stateOf(before.Value), stateOf(after.Value)
+		after, _, err := relationship.Relationships.Get(tx, name)
+		was, is = relationship.StateOf(before.Value), relationship.StateOf(after.Value)
 		return err
 	})
 	if err != nil || is == 0 {
@@ -383,7 +384,7 @@ func (s *InvitationService) ExchangeConsent(ctx context.Context, req *ententev1.
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	row, found, err := Relationships.Get(view, c.GetTrustDomain())
+	row, found, err := relationship.Relationships.Get(view, c.GetTrustDomain())
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
@@ -391,10 +392,10 @@ func (s *InvitationService) ExchangeConsent(ctx context.Context, req *ententev1.
 	if !found || a.GetId() != c.GetAgreementId() || a.GetHostedTrustDomain() != c.GetOtherTrustDomain() {
 		return &ententev1.ExchangeConsentResponse{Consent: ententev1.Consent_CONSENT_ENDED}, nil
 	}
-	if !hasMember(a.GetIdentities(), signer) {
+	if !relationship.HasMember(a.GetIdentities(), signer) {
 		return nil, raftstore.StatusError(refuseInvitation("unknown_member", codes.Unauthenticated, "the member that asks is not known here as one of the cluster of %s", c.GetTrustDomain()))
 	}
-	told, err := parseMembersTold(c)
+	told, err := relationship.ParseAnnouncement(c)
 	if err != nil {
 		return nil, raftstore.StatusError(refuseInvitation("malformed", codes.InvalidArgument, "%v", err))
 	}
@@ -405,5 +406,5 @@ func (s *InvitationService) ExchangeConsent(ctx context.Context, req *ententev1.
 		return nil, raftstore.StatusError(err)
 	}
 	own := m.tell(a.GetHostedTrustDomain())
-	return &ententev1.ExchangeConsentResponse{Consent: consentOf(a), Identities: own.identities, Addresses: own.addresses, Urls: own.urls, HomeUrls: own.homeURLs}, nil
+	return &ententev1.ExchangeConsentResponse{Consent: relationship.ConsentOf(a), Identities: own.Identities, Addresses: own.Addresses, Urls: own.Urls, HomeUrls: own.HomeURLs}, nil
 }

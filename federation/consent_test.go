@@ -16,6 +16,7 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/membership"
 	"github.com/ententehq/entente/raftstore/token"
@@ -78,7 +79,7 @@ func TestStrangersAreToldOfNoRelationship(t *testing.T) {
 	r, _ := newConsentRoom(t)
 	r.agree(t, "us.example.org", true)
 	_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
-		return Relationships.Put(tx, "asia.example.org", &statev1.Relationship{TrustDomain: "asia.example.org"})
+		return relationship.Relationships.Put(tx, "asia.example.org", &statev1.Relationship{TrustDomain: "asia.example.org"})
 	})
 	require.NoError(t, err)
 	for _, name := range []string{"us.example.org", "asia.example.org", "nobody.example.org"} {
@@ -102,7 +103,7 @@ func (r *room) agree(t *testing.T, name string, approved bool) {
 	if approved {
 		row.Agreement.ApproveTime, row.Agreement.PeerApproveTime = some, some
 	}
-	_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error { return Relationships.Put(tx, name, row) })
+	_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error { return relationship.Relationships.Put(tx, name, row) })
 	require.NoError(t, err)
 }
 
@@ -142,14 +143,14 @@ func TestMembersThatMovedAreLookedForThere(t *testing.T) {
 	r.agree(t, "us.example.org", true)
 	var id string
 	_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
-		row, _, err := Relationships.Get(tx, "us.example.org")
+		row, _, err := relationship.Relationships.Get(tx, "us.example.org")
 		if err != nil {
 			return err
 		}
 		id = row.Value.GetAgreement().GetId()
 		row.Value.Agreement.Identities = [][]byte{c.members[0].Identity[:]} // who asks here signs with the room's own key
 		row.Value.Agreement.Addresses = row.Value.GetPeer().GetAddresses()
-		return Relationships.Put(tx, row.Key, row.Value)
+		return relationship.Relationships.Put(tx, row.Key, row.Value)
 	})
 	require.NoError(t, err)
 	r.run(t)

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 const (
@@ -38,7 +39,7 @@ func (m *Manager) corroborate(ctx context.Context, t InvitationToken, c *entente
 	for _, address := range t.Addresses {
 		second, who, err := m.askOne(ctx, corroborateWithin, address, t.another(proven), content)
 		if err != nil && decided(err) {
-			return nil, nil, contradiction(proven, who, clip(status.Convert(err).Message()))
+			return nil, nil, contradiction(proven, who, relationship.Clip(status.Convert(err).Message()))
 		}
 		if err != nil {
 			continue // it is that member, or is not reached

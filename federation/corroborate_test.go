@@ -18,6 +18,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore/membership"
 	"github.com/ententehq/entente/raftstore/token"
 )
@@ -62,10 +64,10 @@ func invitingCluster(t *testing.T, members map[string]*inviting) func(context.Co
 
 // Whoever has the key of one member does not speak for its cluster alone.
 func TestOneMemberDoesNotSpeakForAll(t *testing.T) {
-	us, forged := newAuthority(t, "us.example.org"), newAuthority(t, "us.example.org")
+	us, forged := federationtest.NewAuthority(t, "us.example.org"), federationtest.NewAuthority(t, "us.example.org")
 	first, second := [32]byte{1}, [32]byte{2}
 	honest := &ententev1.AcceptInvitationResponse{Offer: &ententev1.FederationOffer{
-		TrustDomain: "us.example.org", HomeTrustDomain: "us.example.org", Bundle: us.bundle(t, 1).Marshal(), Urls: []string{"https://us.example.org/"},
+		TrustDomain: "us.example.org", HomeTrustDomain: "us.example.org", Bundle: us.Bundle(t, 1).Marshal(), Urls: []string{"https://us.example.org/"},
 		Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB, PeerAddresses: []string{"us-1.example.org:7440"}, Identities: [][]byte{first[:], second[:]},
 	}}
 	other := func(change func(*ententev1.AcceptInvitationResponse)) *ententev1.AcceptInvitationResponse {
@@ -85,8 +87,8 @@ func TestOneMemberDoesNotSpeakForAll(t *testing.T) {
 			a.Offer.Identities[0], a.Offer.Identities[1] = a.Offer.Identities[1], a.Offer.Identities[0]
 			a.Offer.PeerAddresses = []string{"us-2.example.org:7440"}
 		}))},
-		"other keys":        {second: says(other(func(a *ententev1.AcceptInvitationResponse) { a.Offer.Bundle = forged.bundle(t, 1).Marshal() })), refused: "its bundle"},
-		"a higher sequence": {second: says(other(func(a *ententev1.AcceptInvitationResponse) { a.Offer.Bundle = us.bundle(t, 1<<63).Marshal() })), refused: "its bundle"},
+		"other keys":        {second: says(other(func(a *ententev1.AcceptInvitationResponse) { a.Offer.Bundle = forged.Bundle(t, 1).Marshal() })), refused: "its bundle"},
+		"a higher sequence": {second: says(other(func(a *ententev1.AcceptInvitationResponse) { a.Offer.Bundle = us.Bundle(t, 1<<63).Marshal() })), refused: "its bundle"},
 		"another member":    {second: says(other(func(a *ententev1.AcceptInvitationResponse) { a.Offer.Identities[1] = make([]byte, 32) })), refused: "who its members are"},
 		"a consent":         {second: says(other(func(a *ententev1.AcceptInvitationResponse) { a.Approved = true })), refused: "whether the agreement is approved"},
 		"another home":      {second: says(other(func(a *ententev1.AcceptInvitationResponse) { a.Offer.HomeTrustDomain = "ap.example.org" })), refused: "which trust domain it is of"},
@@ -104,10 +106,10 @@ func TestOneMemberDoesNotSpeakForAll(t *testing.T) {
 			t.Parallel()
 			identity, err := membership.LoadIdentity(filepath.Join(t.TempDir(), "identity.key"))
 			require.NoError(t, err)
-			eu := newAuthority(t, "eu.example.org")
+			eu := federationtest.NewAuthority(t, "eu.example.org")
 			members := map[string]*inviting{"us-1.example.org:7440": {identity: first, answer: says(honest)}, "us-2.example.org:7440": {identity: second, answer: c.second}}
 			r := newRoom(t, func(config *Config) {
-				config.Peers.Home = eu.td
+				config.Peers.Home = eu.Td
 				config.Invitations = InvitationConfig{
 					Identity: identity, Members: func() []InvitingMember { return []InvitingMember{{"eu-1.example.org:7440", identity.Digest}} },
 					Endpoints: func(string) []string { return []string{"https://eu.example.org/"} }, Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB,
@@ -116,14 +118,14 @@ func TestOneMemberDoesNotSpeakForAll(t *testing.T) {
 			})
 			r.host(t, eu)
 			text, err := InvitationToken{
-				ID: token.NewID(), Secret: token.NewSecret(), TrustDomain: us.td, Foreign: spiffeid.RequireTrustDomainFromString("eu.example.org"),
+				ID: token.NewID(), Secret: token.NewSecret(), TrustDomain: us.Td, Foreign: spiffeid.RequireTrustDomainFromString("eu.example.org"),
 				Addresses: []string{"us-1.example.org:7440", "us-2.example.org:7440"}, Identities: [][32]byte{first, second}, Expires: r.manager.now().Add(patience),
 			}.Text()
 			require.NoError(t, err)
 			done, err := r.service.RedeemInvitation(t.Context(), &ententev1.RedeemInvitationRequest{Token: text})
 			if c.refused != "" {
 				require.ErrorContains(t, err, c.refused)
-				_, found, err := Relationships.Get(r.store.View(), "us.example.org")
+				_, found, err := relationship.Relationships.Get(r.store.View(), "us.example.org")
 				require.NoError(t, err)
 				require.False(t, found, "nothing is stored")
 				return

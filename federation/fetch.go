@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ententehq/entente/bundle/endpoint"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -24,11 +25,11 @@ func maxKept() int { return min(endpoint.OpenFiles()/2, mostKept) }
 // fetch asks one endpoint of a relationship. An https_spiffe endpoint is verified by the bundle of the basis and by no other.
 func (m *Manager) fetch(ctx context.Context, name string, b basis, ep endpoint.Remote) (endpoint.Result, error) {
 	config := m.config.Client
-	b.rel.Limits.bound(&config)
+	b.rel.Limits.Bound(&config)
 	config.Bundles = nil
 	if ep.Profile() == endpoint.HTTPSSPIFFE {
 		if b.trust == nil {
-			return endpoint.Result{}, fmt.Errorf("fetch bundle of %s from %s: %w; create or resume a relationship with %s", name, ep.URL(), ErrNoTrust,
+			return endpoint.Result{}, fmt.Errorf("fetch bundle of %s from %s: %w; create or resume a relationship with %s", name, ep.URL(), relationship.ErrNoTrust,
 				ep.ID().TrustDomain())
 		}
 		config.Bundles = b.trust

@@ -16,14 +16,16 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
 
 // TestHostilePeers: whatever a peer does, the stored bundle stays, and the refusal has a name in the relationship, in the metric
 // and, where it is about what the peer sent rather than an outage, in the audit log.
 func TestHostilePeers(t *testing.T) {
-	us := newAuthority(t, "us.example.org")
-	next := us.rotated(t)
+	us := federationtest.NewAuthority(t, "us.example.org")
+	next := us.Rotated(t)
 	fixed := func(b []byte) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(b) }
 	}
@@ -33,9 +35,9 @@ func TestHostilePeers(t *testing.T) {
 		want    string
 		audited bool
 	}{
-		{"an older bundle", func(p *peer) { p.serve(us.bundle(t, 4, next)) }, "rollback", true},
-		{"other keys under the same sequence", func(p *peer) { p.serve(us.bundle(t, 5, next)) }, "equivocation", true},
-		{"another domain's endpoint", func(p *peer) { p.present(t, newAuthority(t, "other.example.org")) }, "no_bundle", true},
+		{"an older bundle", func(p *peer) { p.serve(us.Bundle(t, 4, next)) }, "rollback", true},
+		{"other keys under the same sequence", func(p *peer) { p.serve(us.Bundle(t, 5, next)) }, "equivocation", true},
+		{"another domain's endpoint", func(p *peer) { p.present(t, federationtest.NewAuthority(t, "other.example.org")) }, "no_bundle", true},
 		{"keys that were never published", func(p *peer) { p.present(t, next) }, "untrusted_svid", true},
 		{"no document", func(p *peer) { p.answer(fixed([]byte("<html>"))) }, "malformed", true},
 		{"a document without keys", func(p *peer) { p.answer(fixed([]byte("{}"))) }, "no_keys", true},
@@ -43,7 +45,7 @@ func TestHostilePeers(t *testing.T) {
 			p.answer(fixed([]byte(`{"keys":[],"x":"` + strings.Repeat("x", bundle.MaxDocumentBytes) + `"}`)))
 		}, "too_large", true},
 		{"status 500 with a valid body", func(p *peer) {
-			document := us.bundle(t, 6, next).Marshal()
+			document := us.Bundle(t, 6, next).Marshal()
 			p.answer(func(w http.ResponseWriter, _ *http.Request) {
 				w.WriteHeader(http.StatusInternalServerError)
 				_, _ = w.Write(document)
@@ -69,22 +71,22 @@ func TestHostilePeers(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			r := newRoom(t, func(c *Config) { c.Client.Timeout = 700 * time.Millisecond })
-			p := newPeer(t, us, us.bundle(t, 5))
-			r.create(t, spiffeRelationship(us, p), us.bundle(t, 5))
+			p := newPeer(t, us, us.Bundle(t, 5))
+			r.create(t, spiffeRelationship(us, p), us.Bundle(t, 5))
 			written := r.store.View().Revision()
 			test.do(p)
 			out := r.refresh(t, "us.example.org")
 			require.Equal(t, test.want, out.GetLastResult(), out.GetLastError())
 			require.NotEmpty(t, out.GetLastError())
 			require.Equal(t, ententev1.Freshness_FRESHNESS_FRESH, out.GetFreshness(), "one failure takes no trust away")
-			require.True(t, r.stored(t, "us.example.org").Equal(us.bundle(t, 5)))
+			require.True(t, r.stored(t, "us.example.org").Equal(us.Bundle(t, 5)))
 			if len(out.GetAlarms()) == 0 {
 				require.Equal(t, written, r.store.View().Revision(), "nothing was written")
 			}
 			require.InDelta(t, 1, testutil.ToFloat64(r.manager.metrics.fetches.WithLabelValues(test.want)), 0)
 			var lines []string
 			if test.want == "equivocation" {
-				require.Equal(t, AlarmSplitView, out.GetAlarms()[0].GetName())
+				require.Equal(t, relationship.AlarmSplitView, out.GetAlarms()[0].GetName())
 				lines = append(lines, "raise alarm us.example.org: split_view")
 			}
 			if test.audited {
@@ -101,16 +103,16 @@ func TestEveryFetchIsLogged(t *testing.T) {
 	r := newRoom(t, func(c *Config) {
 		c.Logger = hclog.New(&hclog.LoggerOptions{Output: &log, Level: hclog.Debug, Mutex: &sync.Mutex{}})
 	})
-	us := newAuthority(t, "us.example.org")
-	p := newPeer(t, us, us.bundle(t, 1))
-	r.create(t, spiffeRelationship(us, p), us.bundle(t, 1))
+	us := federationtest.NewAuthority(t, "us.example.org")
+	p := newPeer(t, us, us.Bundle(t, 1))
+	r.create(t, spiffeRelationship(us, p), us.Bundle(t, 1))
 	for _, c := range []struct {
 		do          func()
 		level, what string
 	}{
-		{func() { p.serve(us.bundle(t, 2, us.rotated(t))) }, "[INFO]", "result=stored"},
+		{func() { p.serve(us.Bundle(t, 2, us.Rotated(t))) }, "[INFO]", "result=stored"},
 		{func() {}, "[DEBUG]", "result=not_modified"},
-		{func() { p.serve(us.bundle(t, 1)) }, "[WARN]", "result=rollback"},
+		{func() { p.serve(us.Bundle(t, 1)) }, "[WARN]", "result=rollback"},
 		{func() { p.Close() }, "[WARN]", "result=network"},
 	} {
 		c.do()
@@ -131,37 +133,37 @@ func TestEveryFetchIsLogged(t *testing.T) {
 // TestRebuiltPeer: a peer that lost its state begins again at sequence 1, with other keys. It stays out until an operator lets it in.
 func TestRebuiltPeer(t *testing.T) {
 	r := newRoom(t)
-	us := newAuthority(t, "us.example.org")
-	p := newPeer(t, us, us.bundle(t, 40))
-	r.create(t, spiffeRelationship(us, p), us.bundle(t, 40))
+	us := federationtest.NewAuthority(t, "us.example.org")
+	p := newPeer(t, us, us.Bundle(t, 40))
+	r.create(t, spiffeRelationship(us, p), us.Bundle(t, 40))
 
-	rebuilt := newAuthority(t, "us.example.org")
+	rebuilt := federationtest.NewAuthority(t, "us.example.org")
 	p.present(t, rebuilt)
-	p.serve(rebuilt.bundle(t, 1))
+	p.serve(rebuilt.Bundle(t, 1))
 	require.Equal(t, "untrusted_svid", r.refresh(t, "us.example.org").GetLastResult())
 	_, err := r.service.UpdateRelationship(t.Context(), &ententev1.UpdateRelationshipRequest{
 		Relationship: &ententev1.Relationship{TrustDomain: "us.example.org"}, UpdateMask: &fieldmaskpb.FieldMask{},
-		BootstrapBundle: rebuilt.bundle(t, 1).Marshal(), ResetSequence: true,
+		BootstrapBundle: rebuilt.Bundle(t, 1).Marshal(), ResetSequence: true,
 	})
 	require.NoError(t, err)
 	require.Equal(t, "unchanged", r.refresh(t, "us.example.org").GetLastResult())
 
 	// From then on its sequence counts again.
-	p.serve(rebuilt.bundle(t, 2))
+	p.serve(rebuilt.Bundle(t, 2))
 	require.Equal(t, "stored", r.refresh(t, "us.example.org").GetLastResult())
-	p.serve(rebuilt.bundle(t, 1))
+	p.serve(rebuilt.Bundle(t, 1))
 	require.Equal(t, "rollback", r.refresh(t, "us.example.org").GetLastResult())
 }
 
 // TestResetDuringFetch: a fetch that was verified by keys which an operator has replaced meanwhile cannot store what it brings.
 func TestResetDuringFetch(t *testing.T) {
 	r := newRoom(t)
-	stolen := newAuthority(t, "us.example.org")
-	p := newPeer(t, stolen, stolen.bundle(t, 1))
-	r.create(t, spiffeRelationship(stolen, p), stolen.bundle(t, 1))
-	clean := newAuthority(t, "us.example.org")
+	stolen := federationtest.NewAuthority(t, "us.example.org")
+	p := newPeer(t, stolen, stolen.Bundle(t, 1))
+	r.create(t, spiffeRelationship(stolen, p), stolen.Bundle(t, 1))
+	clean := federationtest.NewAuthority(t, "us.example.org")
 	entered, release := make(chan struct{}), make(chan struct{})
-	document := stolen.bundle(t, 1<<40).Marshal()
+	document := stolen.Bundle(t, 1<<40).Marshal()
 	p.answer(func(w http.ResponseWriter, _ *http.Request) {
 		entered <- struct{}{}
 		<-release
@@ -171,22 +173,22 @@ func TestResetDuringFetch(t *testing.T) {
 	go func() { ended <- r.manager.refresh(context.Background(), "us.example.org") }()
 	<-entered
 	_, err := r.service.UpdateRelationship(t.Context(), &ententev1.UpdateRelationshipRequest{
-		Relationship: &ententev1.Relationship{TrustDomain: "us.example.org"}, BootstrapBundle: clean.bundle(t, 1).Marshal(), ResetSequence: true,
+		Relationship: &ententev1.Relationship{TrustDomain: "us.example.org"}, BootstrapBundle: clean.Bundle(t, 1).Marshal(), ResetSequence: true,
 	})
 	require.NoError(t, err)
 	close(release)
 	require.Equal(t, "untrusted_svid", (<-ended).result, "it was made again, by the new keys")
-	require.True(t, r.stored(t, "us.example.org").Equal(clean.bundle(t, 1)))
+	require.True(t, r.stored(t, "us.example.org").Equal(clean.Bundle(t, 1)))
 }
 
 // TestDeletedDuringFetch: a bundle does not come back with a fetch that was under way when its relationship ended.
 func TestDeletedDuringFetch(t *testing.T) {
 	r := newRoom(t)
-	us := newAuthority(t, "us.example.org")
-	p := newPeer(t, us, us.bundle(t, 1))
-	r.create(t, spiffeRelationship(us, p), us.bundle(t, 1))
+	us := federationtest.NewAuthority(t, "us.example.org")
+	p := newPeer(t, us, us.Bundle(t, 1))
+	r.create(t, spiffeRelationship(us, p), us.Bundle(t, 1))
 	entered, release := make(chan struct{}), make(chan struct{})
-	document := us.bundle(t, 2, us.rotated(t)).Marshal()
+	document := us.Bundle(t, 2, us.Rotated(t)).Marshal()
 	p.answer(func(w http.ResponseWriter, _ *http.Request) {
 		entered <- struct{}{}
 		<-release
@@ -205,9 +207,9 @@ func TestDeletedDuringFetch(t *testing.T) {
 // TestNoAuditNoBundle: what cannot be audited is not stored.
 func TestNoAuditNoBundle(t *testing.T) {
 	r := newRoom(t)
-	us := newAuthority(t, "us.example.org")
-	p := newPeer(t, us, us.bundle(t, 2, us.rotated(t)))
-	r.create(t, spiffeRelationship(us, p), us.bundle(t, 1))
+	us := federationtest.NewAuthority(t, "us.example.org")
+	p := newPeer(t, us, us.Bundle(t, 2, us.Rotated(t)))
+	r.create(t, spiffeRelationship(us, p), us.Bundle(t, 1))
 	r.ledger.full = true
 	out := r.refresh(t, "us.example.org")
 	require.Equal(t, "not_audited", out.GetLastResult())
@@ -218,10 +220,10 @@ func TestNoAuditNoBundle(t *testing.T) {
 // TestServedByAnother: an endpoint in another domain is verified by that domain's own bundle, hosted or foreign, and by nothing else.
 func TestServedByAnother(t *testing.T) {
 	r := newRoom(t)
-	home, hub, ap := newAuthority(t, "eu.example.org"), newAuthority(t, "hub.example.org"), newAuthority(t, "ap.example.org")
+	home, hub, ap := federationtest.NewAuthority(t, "eu.example.org"), federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "ap.example.org")
 	r.host(t, home)
-	first := ap.bundle(t, 1)
-	served := func(by *authority, p *peer) *ententev1.Relationship {
+	first := ap.Bundle(t, 1)
+	served := func(by *federationtest.Authority, p *peer) *ententev1.Relationship {
 		rel := spiffeRelationship(by, p)
 		rel.TrustDomain = "ap.example.org"
 		return rel
@@ -236,7 +238,7 @@ func TestServedByAnother(t *testing.T) {
 	remove("ap.example.org")
 
 	hubPeer := newPeer(t, hub, first)
-	r.create(t, spiffeRelationship(hub, hubPeer), hub.bundle(t, 1))
+	r.create(t, spiffeRelationship(hub, hubPeer), hub.Bundle(t, 1))
 	r.create(t, served(hub, hubPeer), nil)
 	require.Equal(t, "stored", r.refresh(t, "ap.example.org").GetLastResult(), "by a foreign domain")
 	hubPeer.present(t, ap)
@@ -249,11 +251,11 @@ func TestServedByAnother(t *testing.T) {
 
 func TestWebEndpoint(t *testing.T) {
 	r := newRoom(t)
-	us, web := newAuthority(t, "us.example.org"), newAuthority(t, "web.example.org")
-	p := newPeer(t, web, us.bundle(t, 1))
+	us, web := federationtest.NewAuthority(t, "us.example.org"), federationtest.NewAuthority(t, "web.example.org")
+	p := newPeer(t, web, us.Bundle(t, 1))
 	rel := &ententev1.Relationship{
 		TrustDomain: "us.example.org", Url: strings.Replace(p.URL, "127.0.0.1", "localhost", 1),
-		Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB, WebRoots: web.pem(),
+		Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB, WebRoots: web.PEM(),
 	}
 	out := r.create(t, rel, nil)
 	require.Equal(t, ententev1.Freshness_FRESHNESS_UNSPECIFIED, out.GetFreshness())
@@ -268,9 +270,9 @@ func TestWebEndpoint(t *testing.T) {
 // TestUnchangedWritesNothing: the second fetch of the same document is answered by 304, and neither writes.
 func TestUnchangedWritesNothing(t *testing.T) {
 	r := newRoom(t)
-	us := newAuthority(t, "us.example.org")
-	p := newPeer(t, us, us.bundle(t, 1))
-	r.create(t, spiffeRelationship(us, p), us.bundle(t, 1))
+	us := federationtest.NewAuthority(t, "us.example.org")
+	p := newPeer(t, us, us.Bundle(t, 1))
+	r.create(t, spiffeRelationship(us, p), us.Bundle(t, 1))
 	before := r.store.View().Revision()
 	require.Equal(t, "unchanged", r.refresh(t, "us.example.org").GetLastResult())
 	require.Equal(t, "not_modified", r.refresh(t, "us.example.org").GetLastResult())
@@ -278,11 +280,11 @@ func TestUnchangedWritesNothing(t *testing.T) {
 	require.Empty(t, r.ledger.said(), "nothing was decided")
 
 	// Once another bundle is stored, the old tag is not sent again.
-	p.serve(us.bundle(t, 2))
+	p.serve(us.Bundle(t, 2))
 	require.Equal(t, "stored", r.refresh(t, "us.example.org").GetLastResult())
 	require.Equal(t, "not_modified", r.refresh(t, "us.example.org").GetLastResult())
 	row := func() (change, retrieve time.Time) {
-		stored, _, err := ForeignBundles.Get(r.store.View(), "us.example.org")
+		stored, _, err := relationship.ForeignBundles.Get(r.store.View(), "us.example.org")
 		require.NoError(t, err)
 		return stored.Value.GetChangeTime().AsTime(), stored.Value.GetRetrieveTime().AsTime()
 	}
@@ -291,7 +293,7 @@ func TestUnchangedWritesNothing(t *testing.T) {
 }
 
 func TestNoLeaderIsNoRefusal(t *testing.T) {
-	require.Equal(t, "not_stored", reasonOf(raftstore.ErrNoLeader))
+	require.Equal(t, "not_stored", relationship.ReasonOf(raftstore.ErrNoLeader))
 	require.True(t, outcome{result: "not_stored"}.ours())
-	require.False(t, isDecision("not_stored"))
+	require.False(t, relationship.IsDecision("not_stored"))
 }

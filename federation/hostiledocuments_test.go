@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/federationtest"
 )
 
 // hostileCase is one thing that a peer with the bundle of sequence 5 does next.
@@ -51,7 +52,7 @@ func (l *logText) String() string {
 
 // playHostile expects that the stored bundle stays, and that the refusal has its name in the metric, in the log, and in what an operator
 // is shown, at once and later.
-func playHostile(t *testing.T, us *authority, cases []hostileCase) {
+func playHostile(t *testing.T, us *federationtest.Authority, cases []hostileCase) {
 	for _, test := range cases {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -60,17 +61,17 @@ func playHostile(t *testing.T, us *authority, cases []hostileCase) {
 				c.Client.Timeout = 2 * time.Second
 				c.Logger = hclog.New(&hclog.LoggerOptions{Output: &log})
 			})
-			p := newPeer(t, us, us.bundle(t, 5))
-			r.create(t, spiffeRelationship(us, p), us.bundle(t, 5))
-			require.Equal(t, "unchanged", r.refresh(t, us.td.Name()).GetLastResult(), "it behaves at first")
+			p := newPeer(t, us, us.Bundle(t, 5))
+			r.create(t, spiffeRelationship(us, p), us.Bundle(t, 5))
+			require.Equal(t, "unchanged", r.refresh(t, us.Td.Name()).GetLastResult(), "it behaves at first")
 			test.do(t, p)
-			r.refresh(t, us.td.Name())
+			r.refresh(t, us.Td.Name())
 			r.leader.beat()
-			shown, err := r.service.GetRelationship(t.Context(), &ententev1.GetRelationshipRequest{TrustDomain: us.td.Name()})
+			shown, err := r.service.GetRelationship(t.Context(), &ententev1.GetRelationshipRequest{TrustDomain: us.Td.Name()})
 			require.NoError(t, err)
 			require.Equal(t, test.want, shown.GetLastResult(), shown.GetLastError())
 			require.NotEmpty(t, shown.GetLastError())
-			require.True(t, r.stored(t, us.td.Name()).Equal(us.bundle(t, 5)), "the last good bundle is kept")
+			require.True(t, r.stored(t, us.Td.Name()).Equal(us.Bundle(t, 5)), "the last good bundle is kept")
 			require.Equal(t, ententev1.Freshness_FRESHNESS_FRESH, shown.GetFreshness())
 			require.InDelta(t, 1, testutil.ToFloat64(r.manager.metrics.fetches.WithLabelValues(test.want)), 0)
 			require.Contains(t, log.String(), "[WARN]  bundle not refreshed; the stored one is kept: trust_domain=us.example.org result="+test.want)
@@ -80,8 +81,8 @@ func playHostile(t *testing.T, us *authority, cases []hostileCase) {
 
 // TestHostileDocuments: what an endpoint serves that proved to be the right one.
 func TestHostileDocuments(t *testing.T) {
-	us := newAuthority(t, "us.example.org")
-	next := us.rotated(t)
+	us := federationtest.NewAuthority(t, "us.example.org")
+	next := us.Rotated(t)
 	serve := func(status int, document []byte) func(*testing.T, *peer) {
 		return func(_ *testing.T, p *peer) {
 			p.answer(func(w http.ResponseWriter, _ *http.Request) {
@@ -117,11 +118,11 @@ func TestHostileDocuments(t *testing.T) {
 		}
 	}
 	playHostile(t, us, []hostileCase{
-		{"a lower sequence", func(t *testing.T, p *peer) { p.serve(us.bundle(t, 4, next)) }, "rollback"},
-		{"the same sequence with other content", func(t *testing.T, p *peer) { p.serve(us.bundle(t, 5, next)) }, "equivocation"},
+		{"a lower sequence", func(t *testing.T, p *peer) { p.serve(us.Bundle(t, 4, next)) }, "rollback"},
+		{"the same sequence with other content", func(t *testing.T, p *peer) { p.serve(us.Bundle(t, 5, next)) }, "equivocation"},
 		{"another domain's authority", func(t *testing.T, p *peer) {
-			other := newAuthority(t, "other.example.org")
-			b := us.bundle(t, 6, other)
+			other := federationtest.NewAuthority(t, "other.example.org")
+			b := us.Bundle(t, 6, other)
 			p.serve(b)
 		}, "other_trust_domain"},
 		{"no list of keys", serve(200, []byte(`{"spiffe_sequence":6}`)), "no_keys"},
@@ -132,21 +133,21 @@ func TestHostileDocuments(t *testing.T) {
 		{"a byte now and then", endless(nil, " ", 100*time.Millisecond), "timeout"},
 		{"a redirect without end", redirect(func(p *peer) string { return p.URL + "/again" }), "too_many_redirects"},
 		{"a redirect to http", redirect(func(p *peer) string { return strings.Replace(p.URL, "https", "http", 1) }), "bad_redirect"},
-		{"status 500 with a good bundle", serve(500, us.bundle(t, 6, next).Marshal()), "bad_status"},
+		{"status 500 with a good bundle", serve(500, us.Bundle(t, 6, next).Marshal()), "bad_status"},
 	})
 }
 
 // TestHostileCertificates: who an endpoint proves to be.
 func TestHostileCertificates(t *testing.T) {
-	us := newAuthority(t, "us.example.org")
-	present := func(by *authority, adjust func(*x509.Certificate)) func(*testing.T, *peer) {
+	us := federationtest.NewAuthority(t, "us.example.org")
+	present := func(by *federationtest.Authority, adjust func(*x509.Certificate)) func(*testing.T, *peer) {
 		return func(t *testing.T, p *peer) {
 			key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 			require.NoError(t, err)
-			template, err := x509.ParseCertificate(us.svid(t).Certificate[0])
+			template, err := x509.ParseCertificate(us.SVID(t).Certificate[0])
 			require.NoError(t, err)
 			adjust(template)
-			der, err := x509.CreateCertificate(rand.Reader, template, by.cert, key.Public(), by.key)
+			der, err := x509.CreateCertificate(rand.Reader, template, by.Cert, key.Public(), by.Key)
 			require.NoError(t, err)
 			p.mu.Lock()
 			p.cert = tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
@@ -157,8 +158,8 @@ func TestHostileCertificates(t *testing.T) {
 		return func(c *x509.Certificate) { c.URIs = []*url.URL{spiffeid.RequireFromString(s).URL()} }
 	}
 	playHostile(t, us, []hostileCase{
-		{"another domain's SVID", func(t *testing.T, p *peer) { p.present(t, newAuthority(t, "other.example.org")) }, "no_bundle"},
-		{"another authority of the domain", func(t *testing.T, p *peer) { p.present(t, us.rotated(t)) }, "untrusted_svid"},
+		{"another domain's SVID", func(t *testing.T, p *peer) { p.present(t, federationtest.NewAuthority(t, "other.example.org")) }, "no_bundle"},
+		{"another authority of the domain", func(t *testing.T, p *peer) { p.present(t, us.Rotated(t)) }, "untrusted_svid"},
 		{"another ID of the domain", present(us, id("spiffe://us.example.org/other")), "unexpected_endpoint_id"},
 		{"an expired SVID", present(us, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Second) }), "svid_expired"},
 		{"an SVID of tomorrow", present(us, func(c *x509.Certificate) { c.NotBefore = time.Now().Add(30 * time.Minute) }), "svid_not_yet_valid"},
@@ -169,14 +170,14 @@ func TestHostileCertificates(t *testing.T) {
 // TestStrangeKeysAmongGoodOnes: keys that have no meaning, and certificates that are no authority's or have expired, take nothing from the
 // good ones beside them.
 func TestStrangeKeysAmongGoodOnes(t *testing.T) {
-	us := newAuthority(t, "us.example.org")
-	next, gone := us.rotated(t), newAuthorityUntil(t, "us.example.org", time.Now().Add(-time.Hour))
-	good := string(us.bundle(t, 6, next, gone).Marshal())
-	leaf := base64.StdEncoding.EncodeToString(us.svid(t).Certificate[0])
+	us := federationtest.NewAuthority(t, "us.example.org")
+	next, gone := us.Rotated(t), federationtest.NewAuthorityUntil(t, "us.example.org", time.Now().Add(-time.Hour))
+	good := string(us.Bundle(t, 6, next, gone).Marshal())
+	leaf := base64.StdEncoding.EncodeToString(us.SVID(t).Certificate[0])
 	strange := fmt.Sprintf(`"keys":[{"kty":"AKP","use":"x509-svid"},{"use":"jwt-svid"},{"kty":"EC","use":"x509-svid","x5c":[%q]},{"kty":"oct","k":"AA"},`, leaf)
 	r := newRoom(t)
-	p := newPeer(t, us, us.bundle(t, 5))
-	r.create(t, spiffeRelationship(us, p), us.bundle(t, 5))
+	p := newPeer(t, us, us.Bundle(t, 5))
+	r.create(t, spiffeRelationship(us, p), us.Bundle(t, 5))
 	p.answer(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write([]byte(strings.Replace(good, `"keys":[`, strange, 1)))
 	})
@@ -190,6 +191,6 @@ func TestStrangeKeysAmongGoodOnes(t *testing.T) {
 	})
 	out = r.refresh(t, "us.example.org")
 	require.Equal(t, "stored", out.GetLastResult(), "no key at all is the domain's word that nothing of it is to be trusted")
-	p.serve(us.bundle(t, 8))
+	p.serve(us.Bundle(t, 8))
 	require.Equal(t, "untrusted_svid", r.refresh(t, "us.example.org").GetLastResult(), "not even its endpoint")
 }

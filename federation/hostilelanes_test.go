@@ -11,6 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 // TestGoodPeersAmongHostileOnes: on one member, with more peers that hang, drip and flood than there are places for fetches, the bundles
@@ -18,12 +20,12 @@ import (
 func TestGoodPeersAmongHostileOnes(t *testing.T) {
 	const good, hostile, turns = 6, fastLane + slowLane + 12, 3
 	r := newRoom(t)
-	web := newAuthority(t, "web.example.org")
+	web := federationtest.NewAuthority(t, "web.example.org")
 	second := time.Second
 	var mu sync.Mutex
 	attacked := make(map[string]bool)
 	attack := func(then http.HandlerFunc) *peer {
-		p := newPeer(t, web, web.bundle(t, 1))
+		p := newPeer(t, web, web.Bundle(t, 1))
 		p.answer(func(w http.ResponseWriter, r *http.Request) {
 			mu.Lock()
 			attacked[r.URL.Path] = true
@@ -57,16 +59,16 @@ func TestGoodPeersAmongHostileOnes(t *testing.T) {
 	for i := range hostile {
 		td := fmt.Sprintf("hostile-%d.example.org", i)
 		r.create(t, &ententev1.Relationship{
-			TrustDomain: td, Url: strings.Replace(attacks[i%3].URL, "127.0.0.1", "localhost", 1) + "/" + td, Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB, WebRoots: web.pem(),
+			TrustDomain: td, Url: strings.Replace(attacks[i%3].URL, "127.0.0.1", "localhost", 1) + "/" + td, Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB, WebRoots: web.PEM(),
 		}, nil)
 	}
-	us := make([]*authority, good)
+	us := make([]*federationtest.Authority, good)
 	peers := make([]*peer, good)
 	for i := range good {
-		us[i] = newAuthority(t, fmt.Sprintf("good-%d.example.org", i))
-		us[i].hint = &second
-		peers[i] = newPeer(t, us[i], us[i].bundle(t, 1))
-		r.create(t, spiffeRelationship(us[i], peers[i]), us[i].bundle(t, 1))
+		us[i] = federationtest.NewAuthority(t, fmt.Sprintf("good-%d.example.org", i))
+		us[i].Hint = &second
+		peers[i] = newPeer(t, us[i], us[i].Bundle(t, 1))
+		r.create(t, spiffeRelationship(us[i], peers[i]), us[i].Bundle(t, 1))
 	}
 	r.run(t)
 	require.Eventually(t, func() bool {
@@ -76,10 +78,10 @@ func TestGoodPeersAmongHostileOnes(t *testing.T) {
 	}, 2*patience, 10*time.Millisecond, "every hostile peer was asked")
 	for n := uint64(2); n < 2+turns; n++ {
 		for i, p := range peers {
-			p.serve(us[i].bundle(t, n))
+			p.serve(us[i].Bundle(t, n))
 		}
 		for _, a := range us {
-			r.awaitSequence(t, a.td.Name(), n)
+			r.awaitSequence(t, a.Td.Name(), n)
 		}
 	}
 	require.Zero(t, attacksAnswered(r, hostile), "and no hostile peer has got anything stored")
@@ -87,7 +89,7 @@ func TestGoodPeersAmongHostileOnes(t *testing.T) {
 
 func attacksAnswered(r *room, hostile int) (stored int) {
 	for i := range hostile {
-		if _, found, err := ForeignBundles.Get(r.store.View(), fmt.Sprintf("hostile-%d.example.org", i)); err != nil || found {
+		if _, found, err := relationship.ForeignBundles.Get(r.store.View(), fmt.Sprintf("hostile-%d.example.org", i)); err != nil || found {
 			stored++
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 func TestCovers(t *testing.T) {
@@ -29,16 +30,16 @@ func TestCovers(t *testing.T) {
 		{[]string{".example.org"}, []string{".test.example.org"}, "a.test.example.org", false},
 		{[]string{".example.org"}, []string{".test.example.org"}, "test.example.org", true},
 	} {
-		h, err := parseHub(&statev1.RelationshipHub{Take: test.take, Except: test.except})
+		h, err := relationship.ParseHub(&statev1.RelationshipHub{Take: test.take, Except: test.except})
 		require.NoError(t, err)
 		require.Equal(t, test.want, h.Covers(test.td), "%v but %v: %s", test.take, test.except, test.td)
 	}
-	var none *Hub
+	var none *relationship.Hub
 	require.False(t, none.Covers("us.example.org"))
 }
 
 func TestParseHub(t *testing.T) {
-	many := make([]string, maxHubPatterns+1)
+	many := make([]string, relationship.MaxHubPatterns+1)
 	for i, name := range names(len(many), "example.org") {
 		many[i] = name
 	}
@@ -56,10 +57,10 @@ func TestParseHub(t *testing.T) {
 		{&statev1.RelationshipHub{Take: many}, "hub.take has 257 names; 256 are the most"},
 		{&statev1.RelationshipHub{Take: []string{"a.example"}, Url: "http://hub.example/bundles"}, "hub.url is refused"},
 	} {
-		_, err := parseHub(test.row)
+		_, err := relationship.ParseHub(test.row)
 		require.ErrorContains(t, err, test.err)
 	}
-	h, err := parseHub(nil)
+	h, err := relationship.ParseHub(nil)
 	require.NoError(t, err)
 	require.Nil(t, h)
 }
@@ -79,6 +80,6 @@ func TestVouches(t *testing.T) {
 		{&statev1.Relationship{Vouch: true, Standing: fresh, Suspended: true}, false},
 		{&statev1.Relationship{Standing: fresh}, false},
 	} {
-		require.Equal(t, test.want, Vouches(test.row))
+		require.Equal(t, test.want, relationship.Vouches(test.row))
 	}
 }

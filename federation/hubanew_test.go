@@ -7,6 +7,8 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 // ends deletes the relationship with a hub; the leader does not look before the next one is made.
@@ -20,19 +22,19 @@ func (r *room) ends(t testing.TB, td string) {
 // it keep what is said under the new one from being taken, nor come to count again by that.
 func TestAHubBeginsAnewWithANewRelationship(t *testing.T) {
 	r := newRoom(t)
-	hub, a, b, c := newAuthority(t, "hub.example.org"), newAuthority(t, "a.example.org"), newAuthority(t, "b.example.org"), newAuthority(t, "c.example.org")
-	p := newPeer(t, hub, hub.bundle(t, 1))
-	p.serveMap(hub.bundle(t, 1), mapOf(t, a.bundle(t, 5), b.bundle(t, 5), c.bundle(t, 5)))
+	hub, a, b, c := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "a.example.org"), federationtest.NewAuthority(t, "b.example.org"), federationtest.NewAuthority(t, "c.example.org")
+	p := newPeer(t, hub, hub.Bundle(t, 1))
+	p.serveMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5), b.Bundle(t, 5), c.Bundle(t, 5)))
 	r.takes(t, hub, p, ".example.org")
 	r.refresh(t, "hub.example.org")
-	require.Equal(t, Fresh, r.trust(t, "a.example.org"))
+	require.Equal(t, relationship.Fresh, r.trust(t, "a.example.org"))
 
 	r.ends(t, "hub.example.org")
-	rotated := b.rotated(t)
-	p.serveMap(hub.bundle(t, 1), mapOf(t, a.bundle(t, 5), rotated.bundle(t, 4)))
+	rotated := b.Rotated(t)
+	p.serveMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5), rotated.Bundle(t, 4)))
 	r.takes(t, hub, p, ".example.org")
 	for _, td := range []string{"a.example.org", "b.example.org", "c.example.org"} {
-		require.Equal(t, None, r.trust(t, td))
+		require.Equal(t, relationship.None, r.trust(t, td))
 	}
 	r.refresh(t, "hub.example.org")
 	for range 2 { // before what counts no more is swept, and after
@@ -43,8 +45,8 @@ func TestAHubBeginsAnewWithANewRelationship(t *testing.T) {
 		require.EqualValues(t, 4, n, "it says something else, and nothing came before")
 		require.Empty(t, word.Row.Value.GetRefused())
 		require.Len(t, word.Row.Value.GetHistory().GetVersions(), 1)
-		require.Equal(t, Fresh, r.trust(t, "b.example.org"))
-		require.Equal(t, None, r.trust(t, "c.example.org"), "it says nothing of it")
+		require.Equal(t, relationship.Fresh, r.trust(t, "b.example.org"))
+		require.Equal(t, relationship.None, r.trust(t, "c.example.org"), "it says nothing of it")
 		r.keep(t)
 	}
 }
@@ -52,8 +54,8 @@ func TestAHubBeginsAnewWithANewRelationship(t *testing.T) {
 // TestAHubEndsWhileItsWordIsWritten: nothing of it is written, and it is a change of mind rather than a fault.
 func TestAHubEndsWhileItsWordIsWritten(t *testing.T) {
 	r := newRoom(t)
-	hub, a := newAuthority(t, "hub.example.org"), newAuthority(t, "a.example.org")
-	p := newPeer(t, hub, hub.bundle(t, 1))
+	hub, a := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "a.example.org")
+	p := newPeer(t, hub, hub.Bundle(t, 1))
 	r.takes(t, hub, p, ".example.org")
 	view := r.store.View()
 	b, err := r.manager.basisOf(view, "hub.example.org")
@@ -61,18 +63,18 @@ func TestAHubEndsWhileItsWordIsWritten(t *testing.T) {
 	read := func() *reading {
 		out, err := r.manager.newReading(view, "hub.example.org", b.rel.Hub)
 		require.NoError(t, err)
-		entry, err := bundle.NewMapEntry(a.bundle(t, 5))
+		entry, err := bundle.NewMapEntry(a.Bundle(t, 5))
 		require.NoError(t, err)
-		require.NoError(t, out.see(a.td, entry.Document))
+		require.NoError(t, out.see(a.Td, entry.Document))
 		require.Len(t, out.changes, 1)
 		return out
 	}
 	_, err = r.service.SuspendRelationship(t.Context(), &ententev1.SuspendRelationshipRequest{TrustDomain: "hub.example.org"})
 	require.NoError(t, err)
-	require.ErrorIs(t, r.manager.writeMap(t.Context(), read(), b), errSuperseded)
+	require.ErrorIs(t, r.manager.writeMap(t.Context(), read(), b), relationship.ErrSuperseded)
 	r.ends(t, "hub.example.org")
-	require.ErrorIs(t, r.manager.writeMap(t.Context(), read(), b), errSuperseded)
-	for row, err := range HubBundles.All(r.store.View(), "") {
+	require.ErrorIs(t, r.manager.writeMap(t.Context(), read(), b), relationship.ErrSuperseded)
+	for row, err := range relationship.HubBundles.All(r.store.View(), "") {
 		require.NoError(t, err)
 		require.Fail(t, "a word is stored", row.Key)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/ententehq/entente/access"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -15,14 +16,14 @@ import (
 type hubTransition struct {
 	name       string
 	generation uint64
-	was, is    Standing
+	was, is    relationship.Standing
 	last       time.Time
 }
 
 // judgeMap says how a hub's map stands at now, by when it was last read. Authorities of a kind count as expired where nothing
 // confirmed them for the relationship's max_stale; when each X.509 authority ends is looked at domain by domain.
-func judgeMap(now time.Time, r *Relationship, last time.Time, interval time.Duration) Standing {
-	s := Judge(now, Facts{
+func judgeMap(now time.Time, r *relationship.Relationship, last time.Time, interval time.Duration) relationship.Standing {
+	s := relationship.Judge(now, relationship.Facts{
 		Stored: true, LastSuccess: last, Interval: interval, X509Until: now.Add(time.Hour), JWTKeys: 1,
 		MaxStaleX509: r.MaxStaleX509, MaxStaleJWT: r.MaxStaleJWT,
 	})
@@ -55,11 +56,11 @@ func (m *Manager) hubTransitions(leading time.Time) (found []hubTransition) {
 		if !r.InForce {
 			return
 		}
-		heard := m.observations.success(name + mapSuffix)
+		heard := m.observations.success(name + relationship.MapSuffix)
 		if heard.IsZero() && r.HubRecorded.IsZero() {
 			return // it was never read
 		}
-		last := lastKnownSuccess(heard, r.HubRecorded, leading, r.HubStanding.State)
+		last := relationship.LastKnownSuccess(heard, r.HubRecorded, leading, r.HubStanding.State)
 		if is := judgeMap(now, r, last, m.interval(e.holding)); is != r.HubStanding {
 			found = append(found, hubTransition{name, r.Generation, r.HubStanding, is, last})
 		}
@@ -71,12 +72,12 @@ func (m *Manager) hubTransitions(leading time.Time) (found []hubTransition) {
 // commitHub writes one. What cannot be written is found again at the next look.
 func (m *Manager) commitHub(ctx context.Context, t hubTransition) {
 	_, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
-		row, found, err := Relationships.Get(tx, t.name)
+		row, found, err := relationship.Relationships.Get(tx, t.name)
 		if err != nil || !found || row.Value.GetGeneration() != t.generation || row.Value.GetHub() == nil {
 			return err
 		}
-		row.Value.HubStanding = t.is.row(t.last)
-		return Relationships.Put(tx, t.name, row.Value)
+		row.Value.HubStanding = t.is.Row(t.last)
+		return relationship.Relationships.Put(tx, t.name, row.Value)
 	})
 	switch {
 	case ctx.Err() != nil:
@@ -91,7 +92,7 @@ func (m *Manager) commitHub(ctx context.Context, t hubTransition) {
 // more. A suspended hub's words stay, and are not relied on.
 func (m *Manager) wordsToKeep() (expired, over []string) {
 	now := m.now()
-	m.catalog.eachWord(func(key string, w wordHolding, hub *Relationship) {
+	m.catalog.eachWord(func(key string, w wordHolding, hub *relationship.Relationship) {
 		switch {
 		case hub == nil || !hub.Hub.Covers(w.td) || !hub.Created.Equal(w.agreed):
 			over = append(over, key)
@@ -107,7 +108,7 @@ func (m *Manager) wordsToKeep() (expired, over []string) {
 func (m *Manager) expireWords(ctx context.Context, keys []string) {
 	_, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
 		for _, key := range keys {
-			row, found, err := HubBundles.Get(tx, key)
+			row, found, err := relationship.HubBundles.Get(tx, key)
 			if err != nil {
 				return err
 			}
@@ -119,7 +120,7 @@ func (m *Manager) expireWords(ctx context.Context, keys []string) {
 				continue // it was replaced meanwhile, or cannot be read
 			}
 			row.Value.X509Expired = true
-			if err := HubBundles.Put(tx, key, row.Value); err != nil {
+			if err := relationship.HubBundles.Put(tx, key, row.Value); err != nil {
 				return err
 			}
 		}
@@ -137,7 +138,7 @@ func (m *Manager) sweepWords(ctx context.Context, keys []string) {
 		swept = swept[:0]
 		agreements := map[string]*statev1.Relationship{}
 		for _, key := range keys {
-			row, found, err := HubBundles.Get(tx, key)
+			row, found, err := relationship.HubBundles.Get(tx, key)
 			if err != nil {
 				return err
 			}
@@ -146,17 +147,17 @@ func (m *Manager) sweepWords(ctx context.Context, keys []string) {
 			}
 			hub, read := agreements[row.Value.GetHub()]
 			if !read {
-				agreement, _, err := Relationships.Get(tx, row.Value.GetHub())
+				agreement, _, err := relationship.Relationships.Get(tx, row.Value.GetHub())
 				if err != nil {
 					return err
 				}
 				hub = agreement.Value
 				agreements[row.Value.GetHub()] = hub
 			}
-			if hub != nil && mayBring(hub, row.Value) {
+			if hub != nil && relationship.Attests(hub, row.Value) {
 				continue // the operator took it back
 			}
-			if err := HubBundles.Delete(tx, key); err != nil {
+			if err := relationship.HubBundles.Delete(tx, key); err != nil {
 				return err
 			}
 			swept = append(swept, key)
@@ -170,7 +171,7 @@ func (m *Manager) sweepWords(ctx context.Context, keys []string) {
 		return
 	}
 	for _, key := range swept {
-		m.record(actionWithdraw, domainOfKey(key), access.ResultDone, "it is taken from the hub "+hubOfKey(key)+" no more", revision)
+		m.record(actionWithdraw, relationship.DomainOfKey(key), access.ResultDone, "it is taken from the hub "+hubOfKey(key)+" no more", revision)
 	}
 }
 
@@ -181,7 +182,7 @@ func hubOfKey(key string) string {
 
 // wordsOf counts what is stored by a hub's word.
 func (m *Manager) wordsOf(hub string) (n int) {
-	m.catalog.eachWord(func(_ string, w wordHolding, _ *Relationship) {
+	m.catalog.eachWord(func(_ string, w wordHolding, _ *relationship.Relationship) {
 		if w.hub == hub {
 			n++
 		}

@@ -3,6 +3,8 @@ package federation
 import (
 	"sync"
 	"time"
+
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 // compareMapEvery is how often the map that a hub serves is compared with what it tells over a stream. In between it is only asked whether
@@ -72,7 +74,7 @@ func (m *mapReadings) forgetAll() {
 // long ago, and no operator asks.
 func (m *Manager) looksOnly(hub string, b basis) bool {
 	peer := b.rel.Peer
-	return peer != nil && !b.wait.forOperator() && m.peers.streamed(peer.Home.Name(), hub+mapSuffix) && comparedLately(m.mapReadings.comparedAt(hub), m.now())
+	return peer != nil && !b.wait.forOperator() && m.peers.streamed(peer.Home.Name(), hub+relationship.MapSuffix) && comparedLately(m.mapReadings.comparedAt(hub), m.now())
 }
 
 // comparedLately is the rule of it. A clock that was set back has a map compared again.

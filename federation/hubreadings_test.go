@@ -10,6 +10,8 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -35,11 +37,11 @@ func (p *peer) serveTaggedMap(own *bundle.Bundle, tag string, document []byte) (
 // TestAChangedMapLeavesTheOthersUnread: a map is read whole where it changed, or what was taken from it, and not because another hub's did.
 func TestAChangedMapLeavesTheOthersUnread(t *testing.T) {
 	r := newRoom(t)
-	first, second := newAuthority(t, "hub1.example.org"), newAuthority(t, "hub2.example.org")
-	a, b := newAuthority(t, "a.example.org"), newAuthority(t, "b.example.org")
-	p1, p2 := newPeer(t, first, first.bundle(t, 1)), newPeer(t, second, second.bundle(t, 1))
-	whole := p1.serveTaggedMap(first.bundle(t, 1), "one", mapOf(t, a.bundle(t, 5)))
-	p2.serveTaggedMap(second.bundle(t, 1), "two", mapOf(t, b.bundle(t, 5)))
+	first, second := federationtest.NewAuthority(t, "hub1.example.org"), federationtest.NewAuthority(t, "hub2.example.org")
+	a, b := federationtest.NewAuthority(t, "a.example.org"), federationtest.NewAuthority(t, "b.example.org")
+	p1, p2 := newPeer(t, first, first.Bundle(t, 1)), newPeer(t, second, second.Bundle(t, 1))
+	whole := p1.serveTaggedMap(first.Bundle(t, 1), "one", mapOf(t, a.Bundle(t, 5)))
+	p2.serveTaggedMap(second.Bundle(t, 1), "two", mapOf(t, b.Bundle(t, 5)))
 	r.takes(t, first, p1, ".example.org")
 	r.takes(t, second, p2, ".example.org")
 	r.refresh(t, "hub1.example.org")
@@ -47,7 +49,7 @@ func TestAChangedMapLeavesTheOthersUnread(t *testing.T) {
 	before := *whole
 	require.Positive(t, before)
 
-	p2.serveTaggedMap(second.bundle(t, 1), "three", mapOf(t, b.bundle(t, 6)))
+	p2.serveTaggedMap(second.Bundle(t, 1), "three", mapOf(t, b.Bundle(t, 6)))
 	r.refresh(t, "hub2.example.org")
 	_, sequence := r.word(t, "b.example.org")
 	require.EqualValues(t, 6, sequence)
@@ -55,7 +57,7 @@ func TestAChangedMapLeavesTheOthersUnread(t *testing.T) {
 	require.Equal(t, before, *whole, "nothing changed about this hub")
 
 	_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
-		return HubBundles.Delete(tx, wordKey("a.example.org", "hub1.example.org"))
+		return relationship.HubBundles.Delete(tx, relationship.AttestationKey("a.example.org", "hub1.example.org"))
 	})
 	require.NoError(t, err)
 	r.refresh(t, "hub1.example.org")
@@ -67,12 +69,12 @@ func TestAChangedMapLeavesTheOthersUnread(t *testing.T) {
 // TestAStreamedMapIsLookedAt: while a stream keeps a map up to date, its endpoint is asked whether it serves one, and the map is read where that is
 // not said, once a day, and where an operator asks.
 func TestAStreamedMapIsLookedAt(t *testing.T) {
-	r, hub, ap := newRoom(t), newAuthority(t, "hub.example.org"), newAuthority(t, "ap.example.org")
-	p := newPeer(t, hub, hub.bundle(t, 1))
+	r, hub, ap := newRoom(t), federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "ap.example.org")
+	p := newPeer(t, hub, hub.Bundle(t, 1))
 	rel := spiffeRelationship(hub, p)
 	rel.Peer, rel.Hub = &ententev1.Peer{HomeTrustDomain: "hub.example.org"}, &ententev1.Hub{Take: []string{"ap.example.org"}}
-	r.create(t, rel, hub.bundle(t, 1))
-	document, heads := mapOf(t, ap.bundle(t, 1)), true
+	r.create(t, rel, hub.Bundle(t, 1))
+	document, heads := mapOf(t, ap.Bundle(t, 1)), true
 	p.answer(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodHead && !heads {
 			w.WriteHeader(http.StatusMethodNotAllowed)
@@ -90,28 +92,28 @@ func TestAStreamedMapIsLookedAt(t *testing.T) {
 		require.NoError(t, err)
 		return result
 	}
-	require.Equal(t, resultStored, read(false))
-	require.Equal(t, resultUnchanged, read(false), "no stream keeps it up to date")
+	require.Equal(t, relationship.ResultStored, read(false))
+	require.Equal(t, relationship.ResultUnchanged, read(false), "no stream keeps it up to date")
 
 	s := newStream(t.Context(), m.peers, newSession("eu.example.org", "member-1", "hub.example.org", "member-1", true, m.now()), nil)
-	s.session.confirmed["hub.example.org"+mapSuffix] = m.now()
+	s.session.confirmed["hub.example.org"+relationship.MapSuffix] = m.now()
 	m.peers.streams["hub.example.org"] = []*stream{s}
 	require.Equal(t, resultConfirmed, read(false))
-	require.Equal(t, resultUnchanged, read(true), "an operator wants to know")
+	require.Equal(t, relationship.ResultUnchanged, read(true), "an operator wants to know")
 	heads = false
-	require.Equal(t, resultUnchanged, read(false), "the endpoint answers to GET alone")
+	require.Equal(t, relationship.ResultUnchanged, read(false), "the endpoint answers to GET alone")
 	heads = true
 	m.mapReadings.compared("hub.example.org", m.now().Add(-compareMapEvery))
-	require.Equal(t, resultUnchanged, read(false))
+	require.Equal(t, relationship.ResultUnchanged, read(false))
 	require.Equal(t, resultConfirmed, read(false))
 	m.mapReadings.forget("hub.example.org")
-	require.Equal(t, resultUnchanged, read(false), "this member has never compared it")
+	require.Equal(t, relationship.ResultUnchanged, read(false), "this member has never compared it")
 
 	require.Equal(t, resultConfirmed, read(false))
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
 	require.ErrorIs(t, m.followTables(over), context.Canceled)
-	require.Equal(t, resultUnchanged, read(false), "the tables were read anew, as after a restore")
+	require.Equal(t, relationship.ResultUnchanged, read(false), "the tables were read anew, as after a restore")
 }
 
 func TestComparedLately(t *testing.T) {

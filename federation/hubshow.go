@@ -11,6 +11,7 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -18,13 +19,13 @@ import (
 // word alone.
 func listed(view *raftstore.View) (names []string, err error) {
 	all := make(map[string]struct{})
-	for row, err := range Relationships.All(view, "") {
+	for row, err := range relationship.Relationships.All(view, "") {
 		if err != nil {
 			return nil, err
 		}
 		all[row.Key] = struct{}{}
 	}
-	for td, err := range HubDomains(view) {
+	for td, err := range relationship.HubDomains(view) {
 		if err != nil {
 			return nil, err
 		}
@@ -35,20 +36,20 @@ func listed(view *raftstore.View) (names []string, err error) {
 
 // shownByHub shows a domain that is trusted by a hub's word alone; nil: it is not, and hosted domains are not.
 func (m *Manager) shownByHub(view *raftstore.View, td string, mapTold func(hub string) observation) (*ententev1.Relationship, error) {
-	word, found, err := HubWord(view, td)
+	word, found, err := relationship.AttestationOf(view, td)
 	if err != nil || !found {
 		return nil, err
 	}
 	if hosted, err := m.config.IsHosted(view, td); err != nil || hosted {
 		return nil, err
 	}
-	b, err := HubBundle(word.Row.Value)
+	b, err := relationship.HubBundle(word.Row.Value)
 	if err != nil {
 		return nil, err
 	}
 	out := &ententev1.Relationship{
 		TrustDomain: td, OriginHub: word.Hub, OtherHubs: word.Others, State: ententev1.RelationshipState_RELATIONSHIP_STATE_ACTIVE,
-		Freshness: word.Trust.State.freshness(), Revision: uint64(word.Row.Revision),
+		Freshness: word.Trust.State.Freshness(), Revision: uint64(word.Row.Revision),
 		LastResult: word.Row.Value.GetRefused(), LastError: word.Row.Value.GetRefusal(), Alarms: shownAlarms(word.Row.Value.GetAlarms()),
 	}
 	if word.Trust.State.HeldBack() {
@@ -75,8 +76,8 @@ func (m *Manager) shownByHub(view *raftstore.View, td string, mapTold func(hub s
 // mapTold is what is known of the reading of a hub's map.
 func (m *Manager) mapTold(live map[string]observation) func(hub string) observation {
 	return func(hub string) observation {
-		told := live[hub+mapSuffix]
-		if own, ok := m.observations.get(hub + mapSuffix); ok {
+		told := live[hub+relationship.MapSuffix]
+		if own, ok := m.observations.get(hub + relationship.MapSuffix); ok {
 			count := own.count
 			if told = merge(told, own); told.count == (mapCount{}) {
 				told.count = count
@@ -116,12 +117,12 @@ func shownAlarms(alarms []*statev1.RelationshipAlarm) (out []*ententev1.Relation
 
 // showByHub shows one domain without a relationship; nil: no hub vouches for it.
 func (s *Service) showByHub(ctx context.Context, view *raftstore.View, name string) (*ententev1.Relationship, error) {
-	if direct, err := IsForeign(view, name); err != nil || direct {
+	if direct, err := relationship.IsForeign(view, name); err != nil || direct {
 		return nil, err
 	}
-	word, found, err := HubWord(view, name)
+	word, found, err := relationship.AttestationOf(view, name)
 	if err != nil || !found {
 		return nil, err
 	}
-	return s.manager.shownByHub(view, name, s.manager.mapTold(s.manager.live(ctx, word.Hub+mapSuffix)))
+	return s.manager.shownByHub(view, name, s.manager.mapTold(s.manager.live(ctx, word.Hub+relationship.MapSuffix)))
 }

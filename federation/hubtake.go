@@ -15,6 +15,7 @@ import (
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/bundle/statement"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -61,7 +62,7 @@ type reading struct {
 	manager *Manager
 	view    *raftstore.View
 	hub     string
-	rules   *Hub
+	rules   *relationship.Hub
 	known   map[string]*knownWord
 	hosted  map[string]bool
 
@@ -76,13 +77,13 @@ type reading struct {
 }
 
 // newReading begins to read a whole map.
-func (m *Manager) newReading(view *raftstore.View, hub string, rules *Hub) (*reading, error) {
+func (m *Manager) newReading(view *raftstore.View, hub string, rules *relationship.Hub) (*reading, error) {
 	r := &reading{manager: m, view: view, hub: hub, rules: rules, known: map[string]*knownWord{}, hosted: map[string]bool{}}
-	agreement, _, err := Relationships.Get(view, hub)
+	agreement, _, err := relationship.Relationships.Get(view, hub)
 	if err != nil {
 		return nil, err
 	}
-	for row, err := range HubBundles.All(view, "") {
+	for row, err := range relationship.HubBundles.All(view, "") {
 		if err != nil {
 			return nil, err
 		}
@@ -100,14 +101,14 @@ func (m *Manager) newReading(view *raftstore.View, hub string, rules *Hub) (*rea
 }
 
 // newReadingOf begins to read what a hub says of some domains, by name.
-func (m *Manager) newReadingOf(view *raftstore.View, hub string, rules *Hub, names []string) (*reading, error) {
+func (m *Manager) newReadingOf(view *raftstore.View, hub string, rules *relationship.Hub, names []string) (*reading, error) {
 	r := &reading{manager: m, view: view, hub: hub, rules: rules, known: map[string]*knownWord{}, hosted: map[string]bool{}}
-	agreement, _, err := Relationships.Get(view, hub)
+	agreement, _, err := relationship.Relationships.Get(view, hub)
 	if err != nil {
 		return nil, err
 	}
 	for _, name := range names {
-		row, found, err := HubBundles.Get(view, wordKey(name, hub))
+		row, found, err := relationship.HubBundles.Get(view, relationship.AttestationKey(name, hub))
 		if err != nil {
 			return nil, err
 		}
@@ -124,7 +125,7 @@ func (m *Manager) newReadingOf(view *raftstore.View, hub string, rules *Hub, nam
 func knownWordOf(row raftstore.Row[*statev1.HubBundle], agreement *statev1.Relationship) *knownWord {
 	v := row.Value
 	return &knownWord{
-		revision: row.Revision, sum: sha256.Sum256(v.GetDocument()), refused: v.GetRefused(), refusal: v.GetRefusal(), stands: saidUnder(agreement, v),
+		revision: row.Revision, sum: sha256.Sum256(v.GetDocument()), refused: v.GetRefused(), refusal: v.GetRefusal(), stands: relationship.AttestedUnder(agreement, v),
 	}
 }
 
@@ -152,20 +153,20 @@ func (r *reading) see(td spiffeid.TrustDomain, document []byte) error {
 		known.seen, change.known = true, known.revision
 	}
 	if known != nil && known.stands {
-		row, found, err := HubBundles.Get(r.view, wordKey(name, r.hub))
+		row, found, err := relationship.HubBundles.Get(r.view, relationship.AttestationKey(name, r.hub))
 		if err != nil || !found {
 			return fmt.Errorf("stored word of the hub on %s: %w", name, err)
 		}
-		if current, err = HubBundle(row.Value); err != nil {
+		if current, err = relationship.HubBundle(row.Value); err != nil {
 			return err
 		}
 	}
 	if err := r.compare(name, next); err != nil {
 		return err
 	}
-	if err := Accept(current, next); err != nil {
+	if err := relationship.Accept(current, next); err != nil {
 		r.count.refused++
-		change.refused, change.refusal = reasonOf(err), clip(err.Error())
+		change.refused, change.refusal = relationship.ReasonOf(err), relationship.Clip(err.Error())
 		if r.firstRefused == "" {
 			r.firstRefused = name + ": " + change.refusal
 		}
@@ -199,7 +200,7 @@ func (r *reading) see(td spiffeid.TrustDomain, document []byte) error {
 // compare holds the hub's word against what the domain itself showed, where there is a relationship with it.
 func (r *reading) compare(name string, next *bundle.Bundle) error {
 	view := statement.ViewOf(next, "hub "+r.hub)
-	split, err := contradicts(r.view, name, view)
+	split, err := relationship.Contradicts(r.view, name, view)
 	if err == nil && split != nil && len(r.about) < maxContradictions {
 		r.contradicts, r.about = append(r.contradicts, view), append(r.about, name)
 	}
@@ -237,36 +238,36 @@ func (m *Manager) refreshMap(ctx context.Context, hub string, w *wait) error {
 	var b basis
 	for range mapPasses {
 		view := m.config.Store.View()
-		if row, found, err := Relationships.Get(view, hub); err != nil || !found || row.Value.GetHub() == nil {
+		if row, found, err := relationship.Relationships.Get(view, hub); err != nil || !found || row.Value.GetHub() == nil {
 			return nil //nolint:nilerr // as below, for the many that never were one
 		}
 		if b, err = m.basisOf(view, hub); err != nil || b.rel.Hub == nil {
 			return nil //nolint:nilerr // it ended, or is no hub any more
 		}
 		b.wait = w
-		if result, count, err = m.readMap(ctx, hub, b); !errors.Is(err, errMapIncomplete) && !errors.Is(err, errSuperseded) {
+		if result, count, err = m.readMap(ctx, hub, b); !errors.Is(err, errMapIncomplete) && !errors.Is(err, relationship.ErrSuperseded) {
 			break
 		}
 	}
-	if errors.Is(err, errEnded) || ctx.Err() != nil {
+	if errors.Is(err, relationship.ErrEnded) || ctx.Err() != nil {
 		return nil //nolint:nilerr // nobody waits for it any more
 	}
-	if errors.Is(err, errUnfinished) {
+	if errors.Is(err, relationship.ErrUnfinished) {
 		return err
 	}
 	failure := ""
 	if err != nil {
-		result, failure = reasonOf(err), clip(err.Error())
+		result, failure = relationship.ReasonOf(err), relationship.Clip(err.Error())
 		m.log.Warn("a hub's bundle map was not taken; what was taken from it before is kept", "hub", hub, "result", result, "error", failure)
-		if isDecision(result) {
+		if relationship.IsDecision(result) {
 			m.record(actionRefuseMap, hub, result, failure, 0)
 		}
 	}
 	m.metrics.maps.WithLabelValues(result).Inc()
 	// Nothing of an incomplete map is old, so that it counts as a success.
-	m.observations.attempted(hub+mapSuffix, b.rel.Generation, m.now(), err == nil || errors.Is(err, errMapIncomplete), result, failure)
-	if err == nil && result != resultNotModified && result != resultConfirmed {
-		m.observations.counted(hub+mapSuffix, count)
+	m.observations.attempted(hub+relationship.MapSuffix, b.rel.Generation, m.now(), err == nil || errors.Is(err, errMapIncomplete), result, failure)
+	if err == nil && result != relationship.ResultNotModified && result != resultConfirmed {
+		m.observations.counted(hub+relationship.MapSuffix, count)
 		m.log.Debug("a hub's bundle map was read", "hub", hub, "result", result, "taken", count.taken, "refused", count.refused, "left_out", count.leftOut)
 	}
 	return nil
@@ -281,7 +282,7 @@ func (m *Manager) mapClient(hub string, b basis) (*endpoint.Client, error) {
 	}
 	if b.rel.Endpoint.Profile() == endpoint.HTTPSSPIFFE {
 		if b.trust == nil {
-			return nil, fmt.Errorf("fetch the bundle map of %s: %w", hub, ErrNoTrust)
+			return nil, fmt.Errorf("fetch the bundle map of %s: %w", hub, relationship.ErrNoTrust)
 		}
 		config.Bundles = b.trust
 	}
@@ -300,10 +301,10 @@ func (m *Manager) readMap(ctx context.Context, hub string, b basis) (string, map
 		if err == nil {
 			return resultConfirmed, mapCount{}, nil
 		}
-		if errors.Is(err, errUnfinished) || ctx.Err() != nil {
+		if errors.Is(err, relationship.ErrUnfinished) || ctx.Err() != nil {
 			return "", mapCount{}, err
 		}
-		m.log.Debug("a hub's endpoint does not say whether it serves its map; the map is read", "hub", hub, "error", clip(err.Error()))
+		m.log.Debug("a hub's endpoint does not say whether it serves its map; the map is read", "hub", hub, "error", relationship.Clip(err.Error()))
 	}
 	r, err := m.newReading(m.config.Store.View(), hub, b.rel.Hub)
 	if err != nil {
@@ -320,7 +321,7 @@ func (m *Manager) readMap(ctx context.Context, hub string, b basis) (string, map
 	}
 	if answer.NotModified {
 		m.mapReadings.compared(hub, m.now())
-		return resultNotModified, mapCount{}, nil
+		return relationship.ResultNotModified, mapCount{}, nil
 	}
 	r.withdrawn()
 	if err := m.writeMap(ctx, r, b); err != nil {
@@ -339,9 +340,9 @@ func (m *Manager) readMap(ctx context.Context, hub string, b basis) (string, map
 		m.mapReadings.taken(hub, written.tagBasis(b), answer.ETag)
 	}
 	if len(r.changes) == 0 {
-		return resultUnchanged, r.count, nil
+		return relationship.ResultUnchanged, r.count, nil
 	}
-	return resultStored, r.count, nil
+	return relationship.ResultStored, r.count, nil
 }
 
 // tagBasis names all that what was taken from a map depends on: of the words that are stored only this hub's, or each change of one hub's
@@ -357,5 +358,5 @@ func (r *reading) tagBasis(b basis) string {
 
 // hubOfObservation is the hub that an observation is about, where it is about a map.
 func hubOfObservation(name string) (hub string, isMap bool) {
-	return strings.CutSuffix(name, mapSuffix)
+	return strings.CutSuffix(name, relationship.MapSuffix)
 }

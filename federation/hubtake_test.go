@@ -13,6 +13,8 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -35,29 +37,29 @@ func mapOf(t testing.TB, bundles ...*bundle.Bundle) []byte {
 }
 
 // takes makes a relationship with a hub.
-func (r *room) takes(t testing.TB, hub *authority, p *peer, take ...string) {
+func (r *room) takes(t testing.TB, hub *federationtest.Authority, p *peer, take ...string) {
 	t.Helper()
 	rel := spiffeRelationship(hub, p)
 	rel.Hub = &ententev1.Hub{Take: take}
-	r.create(t, rel, hub.bundle(t, 1))
+	r.create(t, rel, hub.Bundle(t, 1))
 }
 
-func (r *room) trust(t testing.TB, td string) State {
+func (r *room) trust(t testing.TB, td string) relationship.State {
 	t.Helper()
-	trust, err := TrustState(r.store.View(), td)
+	trust, err := relationship.TrustState(r.store.View(), td)
 	require.NoError(t, err)
 	return trust.State
 }
 
 // word is what counts of hubs' words on a domain.
-func (r *room) word(t testing.TB, td string) (Word, uint64) {
+func (r *room) word(t testing.TB, td string) (relationship.Attestation, uint64) {
 	t.Helper()
-	w, found, err := HubWord(r.store.View(), td)
+	w, found, err := relationship.AttestationOf(r.store.View(), td)
 	require.NoError(t, err)
 	if !found {
-		return Word{}, 0
+		return relationship.Attestation{}, 0
 	}
-	b, err := HubBundle(w.Row.Value)
+	b, err := relationship.HubBundle(w.Row.Value)
 	require.NoError(t, err)
 	n, _ := b.Sequence()
 	return w, n
@@ -89,17 +91,17 @@ func (r *room) keep(t testing.TB) {
 
 func TestAHubsWordIsTakenAsListed(t *testing.T) {
 	r := newRoom(t)
-	hub, a, b, other, hosted := newAuthority(t, "hub.example.org"), newAuthority(t, "a.example.org"), newAuthority(t, "b.example.org"), newAuthority(t, "bank.example"), newAuthority(t, "own.example.org")
+	hub, a, b, other, hosted := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "a.example.org"), federationtest.NewAuthority(t, "b.example.org"), federationtest.NewAuthority(t, "bank.example"), federationtest.NewAuthority(t, "own.example.org")
 	r.host(t, hosted)
-	p := newPeer(t, hub, hub.bundle(t, 1))
-	p.serveMap(hub.bundle(t, 1), mapOf(t, hub.bundle(t, 1), a.bundle(t, 5), b.bundle(t, 7), other.bundle(t, 1), hosted.bundle(t, 99)))
+	p := newPeer(t, hub, hub.Bundle(t, 1))
+	p.serveMap(hub.Bundle(t, 1), mapOf(t, hub.Bundle(t, 1), a.Bundle(t, 5), b.Bundle(t, 7), other.Bundle(t, 1), hosted.Bundle(t, 99)))
 	r.takes(t, hub, p, ".example.org")
 	r.refresh(t, "hub.example.org")
 	r.keep(t)
 
-	require.Equal(t, Fresh, r.trust(t, "a.example.org"))
-	require.Equal(t, None, r.trust(t, "bank.example"), "it is not listed")
-	require.Equal(t, None, r.trust(t, "own.example.org"), "a hosted domain is never a hub's")
+	require.Equal(t, relationship.Fresh, r.trust(t, "a.example.org"))
+	require.Equal(t, relationship.None, r.trust(t, "bank.example"), "it is not listed")
+	require.Equal(t, relationship.None, r.trust(t, "own.example.org"), "a hosted domain is never a hub's")
 	shown := r.show(t, "hub.example.org")
 	require.Equal(t, ententev1.Freshness_FRESHNESS_FRESH, shown.GetHubStatus().GetFreshness())
 	require.Equal(t, []uint32{2, 0, 3}, []uint32{shown.GetHubStatus().GetTaken(), shown.GetHubStatus().GetRefused(), shown.GetHubStatus().GetLeftOut()})
@@ -110,7 +112,7 @@ func TestAHubsWordIsTakenAsListed(t *testing.T) {
 		names = append(names, rel.GetTrustDomain()+" by "+rel.GetOriginHub())
 	}
 	require.Equal(t, []string{"a.example.org by hub.example.org", "b.example.org by hub.example.org", "hub.example.org by "}, names)
-	versions, _, err := History(r.store.View(), "a.example.org")
+	versions, _, err := relationship.History(r.store.View(), "a.example.org")
 	require.NoError(t, err)
 	require.Equal(t, "hub hub.example.org", versions[0].GetSource())
 	require.Contains(t, r.ledger.said(), "accept bundle a.example.org: done")
@@ -121,16 +123,16 @@ func TestAHubsWordIsTakenAsListed(t *testing.T) {
 	require.Equal(t, before, r.store.View().Revision())
 
 	// One domain goes back, one goes on, one is new, and one is gone: each for itself.
-	c := newAuthority(t, "c.example.org")
-	p.serveMap(hub.bundle(t, 1), mapOf(t, a.bundle(t, 4), c.bundle(t, 1)))
+	c := federationtest.NewAuthority(t, "c.example.org")
+	p.serveMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 4), c.Bundle(t, 1)))
 	r.refresh(t, "hub.example.org")
 	word, sequence := r.word(t, "a.example.org")
 	require.EqualValues(t, 5, sequence)
 	require.Equal(t, "rollback", word.Row.Value.GetRefused())
-	require.Equal(t, Stale, r.trust(t, "a.example.org"), "what the hub confirmed of it is the past")
+	require.Equal(t, relationship.Stale, r.trust(t, "a.example.org"), "what the hub confirmed of it is the past")
 	require.Equal(t, "rollback", r.show(t, "a.example.org").GetLastResult())
-	require.Equal(t, None, r.trust(t, "b.example.org"))
-	require.Equal(t, Fresh, r.trust(t, "c.example.org"))
+	require.Equal(t, relationship.None, r.trust(t, "b.example.org"))
+	require.Equal(t, relationship.Fresh, r.trust(t, "c.example.org"))
 	require.EqualValues(t, 1, r.show(t, "hub.example.org").GetHubStatus().GetRefused())
 	require.Contains(t, r.ledger.said(), "refuse bundle a.example.org: rollback")
 	require.Contains(t, r.ledger.said(), "withdraw bundle b.example.org: done")
@@ -138,32 +140,32 @@ func TestAHubsWordIsTakenAsListed(t *testing.T) {
 	r.refresh(t, "hub.example.org")
 	require.Equal(t, before, r.store.View().Revision(), "the same refusal again writes nothing")
 
-	p.serveMap(hub.bundle(t, 1), mapOf(t, a.bundle(t, 5), c.bundle(t, 1)))
+	p.serveMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5), c.Bundle(t, 1)))
 	r.refresh(t, "hub.example.org")
-	require.Equal(t, Fresh, r.trust(t, "a.example.org"))
+	require.Equal(t, relationship.Fresh, r.trust(t, "a.example.org"))
 }
 
 func TestAnEndedHubTakesItsWordWithIt(t *testing.T) {
 	r := newRoom(t)
-	hub, a, b := newAuthority(t, "hub.example.org"), newAuthority(t, "a.example.org"), newAuthority(t, "b.example.org")
-	p := newPeer(t, hub, hub.bundle(t, 1))
-	p.serveMap(hub.bundle(t, 1), mapOf(t, a.bundle(t, 5), b.bundle(t, 7)))
+	hub, a, b := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "a.example.org"), federationtest.NewAuthority(t, "b.example.org")
+	p := newPeer(t, hub, hub.Bundle(t, 1))
+	p.serveMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5), b.Bundle(t, 7)))
 	r.takes(t, hub, p, ".example.org")
 	r.refresh(t, "hub.example.org")
 
 	_, err := r.service.SuspendRelationship(t.Context(), &ententev1.SuspendRelationshipRequest{TrustDomain: "hub.example.org"})
 	require.NoError(t, err)
-	require.Equal(t, Suspended, r.trust(t, "a.example.org"))
+	require.Equal(t, relationship.Suspended, r.trust(t, "a.example.org"))
 	r.keep(t)
 	_, err = r.service.ResumeRelationship(t.Context(), &ententev1.ResumeRelationshipRequest{TrustDomain: "hub.example.org"})
 	require.NoError(t, err)
-	require.Equal(t, Fresh, r.trust(t, "a.example.org"), "a suspended hub's word is kept")
+	require.Equal(t, relationship.Fresh, r.trust(t, "a.example.org"), "a suspended hub's word is kept")
 
 	r.changeHub(t, "hub.example.org", &ententev1.Hub{Take: []string{".example.org"}, Except: []string{"a.example.org"}})
-	require.Equal(t, None, r.trust(t, "a.example.org"), "at once, before it is swept")
-	require.Equal(t, Fresh, r.trust(t, "b.example.org"))
+	require.Equal(t, relationship.None, r.trust(t, "a.example.org"), "at once, before it is swept")
+	require.Equal(t, relationship.Fresh, r.trust(t, "b.example.org"))
 	r.keep(t)
-	_, found, err := HubBundles.Get(r.store.View(), "a.example.org/hub.example.org")
+	_, found, err := relationship.HubBundles.Get(r.store.View(), "a.example.org/hub.example.org")
 	require.NoError(t, err)
 	require.False(t, found)
 
@@ -172,48 +174,48 @@ func TestAnEndedHubTakesItsWordWithIt(t *testing.T) {
 	require.ErrorContains(t, err, "federation update hub.example.org --hub-except b.example.org")
 	_, err = r.service.DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: "hub.example.org"})
 	require.NoError(t, err)
-	require.Equal(t, None, r.trust(t, "b.example.org"))
+	require.Equal(t, relationship.None, r.trust(t, "b.example.org"))
 
 	// What the next agreement with the hub does not bring itself does not count under it.
-	p.serveMap(hub.bundle(t, 1), []byte(`{"trust_domains":{}}`))
+	p.serveMap(hub.Bundle(t, 1), []byte(`{"trust_domains":{}}`))
 	r.takes(t, hub, p, ".example.org")
-	require.Equal(t, None, r.trust(t, "b.example.org"))
+	require.Equal(t, relationship.None, r.trust(t, "b.example.org"))
 	r.keep(t)
-	rows, err := HubBundles.List(r.store.View(), "")
+	rows, err := relationship.HubBundles.List(r.store.View(), "")
 	require.NoError(t, err)
 	require.Empty(t, rows)
 }
 
 func TestADomainsOwnWordBeatsTheHubs(t *testing.T) {
 	r := newRoom(t)
-	hub, a := newAuthority(t, "hub.example.org"), newAuthority(t, "a.example.org")
-	p, own := newPeer(t, hub, hub.bundle(t, 1)), newPeer(t, a, a.bundle(t, 3))
-	forged := a.rotated(t)
-	p.serveMap(hub.bundle(t, 1), mapOf(t, forged.bundle(t, 1<<60)))
+	hub, a := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "a.example.org")
+	p, own := newPeer(t, hub, hub.Bundle(t, 1)), newPeer(t, a, a.Bundle(t, 3))
+	forged := a.Rotated(t)
+	p.serveMap(hub.Bundle(t, 1), mapOf(t, forged.Bundle(t, 1<<60)))
 	r.takes(t, hub, p, ".example.org")
 	r.refresh(t, "hub.example.org")
-	require.Equal(t, Fresh, r.trust(t, "a.example.org"))
+	require.Equal(t, relationship.Fresh, r.trust(t, "a.example.org"))
 
-	r.create(t, spiffeRelationship(a, own), a.bundle(t, 3))
+	r.create(t, spiffeRelationship(a, own), a.Bundle(t, 3))
 	require.Empty(t, r.refresh(t, "a.example.org").GetLastError(), "the hub's sequence is no measure for the domain's")
-	require.True(t, r.stored(t, "a.example.org").SameKeys(a.bundle(t, 3)))
+	require.True(t, r.stored(t, "a.example.org").SameKeys(a.Bundle(t, 3)))
 	require.Empty(t, r.show(t, "a.example.org").GetOriginHub())
 	require.Empty(t, r.show(t, "a.example.org").GetAlarms())
 
 	// The hub shows other keys under the domain's sequence.
 	r.changeHub(t, "hub.example.org", &ententev1.Hub{Take: []string{"a.example.org"}}) // the same, as another decision
-	p.serveMap(hub.bundle(t, 1), mapOf(t, forged.bundle(t, 1<<60+1)))
+	p.serveMap(hub.Bundle(t, 1), mapOf(t, forged.Bundle(t, 1<<60+1)))
 	r.refresh(t, "hub.example.org")
 	require.Empty(t, r.show(t, "a.example.org").GetAlarms(), "another sequence is no contradiction")
 	_, err := r.service.DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: "a.example.org"})
 	require.ErrorContains(t, err, "say so with --to-hub")
-	p.serveMap(hub.bundle(t, 1), mapOf(t, forged.bundle(t, 3)))
+	p.serveMap(hub.Bundle(t, 1), mapOf(t, forged.Bundle(t, 3)))
 	r.refresh(t, "hub.example.org")
 	alarms := r.show(t, "a.example.org").GetAlarms()
 	require.Len(t, alarms, 1)
-	require.Equal(t, AlarmSplitView, alarms[0].GetName())
+	require.Equal(t, relationship.AlarmSplitView, alarms[0].GetName())
 	require.Contains(t, alarms[0].GetDetail(), "hub hub.example.org")
-	require.True(t, r.stored(t, "a.example.org").SameKeys(a.bundle(t, 3)))
+	require.True(t, r.stored(t, "a.example.org").SameKeys(a.Bundle(t, 3)))
 
 	_, err = r.service.DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: "a.example.org", ToHub: true})
 	require.NoError(t, err)
@@ -222,10 +224,10 @@ func TestADomainsOwnWordBeatsTheHubs(t *testing.T) {
 
 func TestTwoHubs(t *testing.T) {
 	r := newRoom(t)
-	first, second, a := newAuthority(t, "hub1.example.org"), newAuthority(t, "hub2.example.org"), newAuthority(t, "a.example.org")
-	p1, p2 := newPeer(t, first, first.bundle(t, 1)), newPeer(t, second, second.bundle(t, 1))
-	p1.serveMap(first.bundle(t, 1), mapOf(t, a.bundle(t, 5)))
-	p2.serveMap(second.bundle(t, 1), mapOf(t, a.rotated(t).bundle(t, 5)))
+	first, second, a := federationtest.NewAuthority(t, "hub1.example.org"), federationtest.NewAuthority(t, "hub2.example.org"), federationtest.NewAuthority(t, "a.example.org")
+	p1, p2 := newPeer(t, first, first.Bundle(t, 1)), newPeer(t, second, second.Bundle(t, 1))
+	p1.serveMap(first.Bundle(t, 1), mapOf(t, a.Bundle(t, 5)))
+	p2.serveMap(second.Bundle(t, 1), mapOf(t, a.Rotated(t).Bundle(t, 5)))
 	r.takes(t, second, p2, "a.example.org")
 	r.refresh(t, "hub2.example.org")
 	r.takes(t, first, p1, "a.example.org")
@@ -234,9 +236,9 @@ func TestTwoHubs(t *testing.T) {
 	require.Equal(t, "hub1.example.org", shown.GetOriginHub(), "the first by name, whoever came first")
 	require.Equal(t, []string{"hub2.example.org"}, shown.GetOtherHubs())
 	require.Len(t, shown.GetAlarms(), 1)
-	require.Equal(t, AlarmSplitView, shown.GetAlarms()[0].GetName())
+	require.Equal(t, relationship.AlarmSplitView, shown.GetAlarms()[0].GetName())
 
-	p1.serveMap(first.bundle(t, 1), []byte(`{"trust_domains":{}}`))
+	p1.serveMap(first.Bundle(t, 1), []byte(`{"trust_domains":{}}`))
 	r.refresh(t, "hub1.example.org")
 	require.Equal(t, "hub2.example.org", r.show(t, "a.example.org").GetOriginHub(), "the other one's word counts then, without a gap")
 }
@@ -244,30 +246,30 @@ func TestTwoHubs(t *testing.T) {
 func TestTheFreshnessOfAHubsWord(t *testing.T) {
 	now := time.Now()
 	r := newRoom(t, func(c *Config) { c.Now = func() time.Time { return now }; c.Client.Now = time.Now })
-	hub, a := newAuthority(t, "hub.example.org"), newAuthority(t, "a.example.org")
-	p := newPeer(t, hub, hub.bundle(t, 1))
-	p.serveMap(hub.bundle(t, 1), mapOf(t, a.bundle(t, 5)))
+	hub, a := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "a.example.org")
+	p := newPeer(t, hub, hub.Bundle(t, 1))
+	p.serveMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5)))
 	r.takes(t, hub, p, ".example.org")
 	r.refresh(t, "hub.example.org")
 	r.keep(t)
-	require.Equal(t, Fresh, r.trust(t, "a.example.org"))
-	now = now.Add(4 * DefaultRefresh)
+	require.Equal(t, relationship.Fresh, r.trust(t, "a.example.org"))
+	now = now.Add(4 * relationship.DefaultRefresh)
 	r.manager.keepHubs(t.Context(), now.Add(-time.Hour))
-	require.Equal(t, Stale, r.trust(t, "a.example.org"))
+	require.Equal(t, relationship.Stale, r.trust(t, "a.example.org"))
 	now = now.Add(time.Hour)
 	r.keep(t)
-	require.Equal(t, Expired, r.trust(t, "a.example.org"), "its last authority has")
+	require.Equal(t, relationship.Expired, r.trust(t, "a.example.org"), "its last authority has")
 }
 
 func TestABrokenMapIsTakenNotAtAll(t *testing.T) {
 	r := newRoom(t)
-	hub, a, b := newAuthority(t, "hub.example.org"), newAuthority(t, "a.example.org"), newAuthority(t, "b.example.org")
-	p := newPeer(t, hub, hub.bundle(t, 1))
-	good := string(mapOf(t, a.bundle(t, 5)))
-	p.serveMap(hub.bundle(t, 1), []byte(good))
+	hub, a, b := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "a.example.org"), federationtest.NewAuthority(t, "b.example.org")
+	p := newPeer(t, hub, hub.Bundle(t, 1))
+	good := string(mapOf(t, a.Bundle(t, 5)))
+	p.serveMap(hub.Bundle(t, 1), []byte(good))
 	r.takes(t, hub, p, ".example.org")
 	r.refresh(t, "hub.example.org")
-	document := string(b.bundle(t, 1).Marshal())
+	document := string(b.Bundle(t, 1).Marshal())
 	begun := `{"trust_domains":{"b.example.org":` + document
 	million := []byte(`{"trust_domains":{"x.example.org":{"keys":[]}`)
 	for _, name := range names(bundle.MaxMapDomains+1, "example.org") {
@@ -283,14 +285,14 @@ func TestABrokenMapIsTakenNotAtAll(t *testing.T) {
 		"a bad name":     {[]byte(begun + `,"B":{"keys":[]}}}`), "bad_trust_domain"},
 		"too many":       {append(million, "}}"...), "too_large"},
 		"no map":         {[]byte(document), "no_trust_domains"},
-		"the same again": {mapOf(t, a.bundle(t, 5)), "unchanged"},
+		"the same again": {mapOf(t, a.Bundle(t, 5)), "unchanged"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p.serveMap(hub.bundle(t, 1), test.document)
+			p.serveMap(hub.Bundle(t, 1), test.document)
 			r.refresh(t, "hub.example.org")
 			require.Equal(t, test.result, r.show(t, "hub.example.org").GetHubStatus().GetLastResult())
-			require.Equal(t, None, r.trust(t, "b.example.org"), "nothing of it")
-			require.Equal(t, Fresh, r.trust(t, "a.example.org"), "and what was taken is kept")
+			require.Equal(t, relationship.None, r.trust(t, "b.example.org"), "nothing of it")
+			require.Equal(t, relationship.Fresh, r.trust(t, "a.example.org"), "and what was taken is kept")
 		})
 	}
 	p.answer(func(w http.ResponseWriter, req *http.Request) {
@@ -298,7 +300,7 @@ func TestABrokenMapIsTakenNotAtAll(t *testing.T) {
 			http.Error(w, good, http.StatusInternalServerError)
 			return
 		}
-		_, _ = w.Write(hub.bundle(t, 1).Marshal())
+		_, _ = w.Write(hub.Bundle(t, 1).Marshal())
 	})
 	require.Empty(t, r.refresh(t, "hub.example.org").GetLastError(), "the hub's own bundle is another matter")
 	require.Equal(t, "bad_status", r.show(t, "hub.example.org").GetHubStatus().GetLastResult())
@@ -306,21 +308,21 @@ func TestABrokenMapIsTakenNotAtAll(t *testing.T) {
 
 func TestALargeMapIsTakenInParts(t *testing.T) {
 	r := newRoom(t)
-	hub := newAuthority(t, "hub.example.org")
+	hub := federationtest.NewAuthority(t, "hub.example.org")
 	all := []*bundle.Bundle{}
 	for _, name := range names(150, "example.org") {
-		a := newAuthority(t, name)
-		others := []*authority{}
+		a := federationtest.NewAuthority(t, name)
+		others := []*federationtest.Authority{}
 		for range 40 {
-			others = append(others, a.rotated(t))
+			others = append(others, a.Rotated(t))
 		}
-		all = append(all, a.bundle(t, 1, others...)) // some 40 KiB each, so that all do not fit into what is held
+		all = append(all, a.Bundle(t, 1, others...)) // some 40 KiB each, so that all do not fit into what is held
 	}
-	p := newPeer(t, hub, hub.bundle(t, 1))
-	p.serveMap(hub.bundle(t, 1), mapOf(t, all...))
+	p := newPeer(t, hub, hub.Bundle(t, 1))
+	p.serveMap(hub.Bundle(t, 1), mapOf(t, all...))
 	r.takes(t, hub, p, ".example.org")
 	r.refresh(t, "hub.example.org")
-	brought, err := BroughtBy(r.store.View(), "hub.example.org")
+	brought, err := relationship.AttestedBy(r.store.View(), "hub.example.org")
 	require.NoError(t, err)
 	require.Len(t, brought, len(all))
 	require.Greater(t, len(p.requests), 2, "in more than one reading")
@@ -328,18 +330,18 @@ func TestALargeMapIsTakenInParts(t *testing.T) {
 
 func TestWhatLedToAWordIsLookedAtAgain(t *testing.T) {
 	r := newRoom(t)
-	hub, a := newAuthority(t, "hub.example.org"), newAuthority(t, "a.example.org")
-	p := newPeer(t, hub, hub.bundle(t, 1))
-	p.serveMap(hub.bundle(t, 1), mapOf(t, a.bundle(t, 5)))
+	hub, a := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "a.example.org")
+	p := newPeer(t, hub, hub.Bundle(t, 1))
+	p.serveMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5)))
 	r.takes(t, hub, p, ".example.org")
 	b, err := r.manager.basisOf(r.store.View(), "hub.example.org")
 	require.NoError(t, err)
 
-	put := mapChange{td: "a.example.org", document: a.bundle(t, 5).Marshal()}
+	put := mapChange{td: "a.example.org", document: a.Bundle(t, 5).Marshal()}
 	done, err := r.manager.writeSome(t.Context(), "hub.example.org", b, []mapChange{put})
 	require.NoError(t, err)
 	require.True(t, done)
-	put.document = a.bundle(t, 4).Marshal() // of a reading that began before
+	put.document = a.Bundle(t, 4).Marshal() // of a reading that began before
 	done, err = r.manager.writeSome(t.Context(), "hub.example.org", b, []mapChange{put, {td: "a.example.org", known: 1, gone: true}})
 	require.NoError(t, err)
 	require.False(t, done, "the row is another since")
@@ -347,23 +349,23 @@ func TestWhatLedToAWordIsLookedAtAgain(t *testing.T) {
 	require.EqualValues(t, 5, sequence)
 
 	r.changeHub(t, "hub.example.org", &ententev1.Hub{Take: []string{"b.example.org"}})
-	_, err = r.manager.writeSome(t.Context(), "hub.example.org", b, []mapChange{{td: "c.example.org", document: newAuthority(t, "c.example.org").bundle(t, 1).Marshal()}})
-	require.ErrorIs(t, err, errSuperseded, "the operator decided otherwise")
+	_, err = r.manager.writeSome(t.Context(), "hub.example.org", b, []mapChange{{td: "c.example.org", document: federationtest.NewAuthority(t, "c.example.org").Bundle(t, 1).Marshal()}})
+	require.ErrorIs(t, err, relationship.ErrSuperseded, "the operator decided otherwise")
 
 	r.ledger.full = true
 	_, err = r.manager.writeSome(t.Context(), "hub.example.org", b, []mapChange{put})
-	require.ErrorIs(t, err, errAudit)
+	require.ErrorIs(t, err, relationship.ErrAudit)
 }
 
 func TestHubsWordsSurviveARestore(t *testing.T) {
 	r := newRoom(t)
-	hub, a, c := newAuthority(t, "hub.example.org"), newAuthority(t, "a.example.org"), newAuthority(t, "c.example.org")
-	p := newPeer(t, hub, hub.bundle(t, 1))
-	p.serveMap(hub.bundle(t, 1), mapOf(t, a.bundle(t, 5), c.bundle(t, 5)))
+	hub, a, c := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "a.example.org"), federationtest.NewAuthority(t, "c.example.org")
+	p := newPeer(t, hub, hub.Bundle(t, 1))
+	p.serveMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5), c.Bundle(t, 5)))
 	r.takes(t, hub, p, ".example.org")
 	r.refresh(t, "hub.example.org")
 	snapshot := r.store.View()
-	p.serveMap(hub.bundle(t, 1), mapOf(t, a.bundle(t, 6)))
+	p.serveMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 6)))
 	r.refresh(t, "hub.example.org")
 	before := r.store.View()
 	_, sequence := r.word(t, "c.example.org")
@@ -371,13 +373,13 @@ func TestHubsWordsSurviveARestore(t *testing.T) {
 	restore := func(before *raftstore.View) {
 		t.Helper()
 		_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
-			for row, err := range HubBundles.All(snapshot, "") {
-				if err := errors.Join(err, HubBundles.Put(tx, row.Key, row.Value)); err != nil {
+			for row, err := range relationship.HubBundles.All(snapshot, "") {
+				if err := errors.Join(err, relationship.HubBundles.Put(tx, row.Key, row.Value)); err != nil {
 					return err
 				}
 			}
-			for row, err := range Relationships.All(snapshot, "") {
-				if err := errors.Join(err, Relationships.Put(tx, row.Key, row.Value)); err != nil {
+			for row, err := range relationship.Relationships.All(snapshot, "") {
+				if err := errors.Join(err, relationship.Relationships.Put(tx, row.Key, row.Value)); err != nil {
 					return err
 				}
 			}

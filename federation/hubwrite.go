@@ -14,6 +14,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/statement"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -49,7 +50,7 @@ func (m *Manager) writeMap(ctx context.Context, r *reading, b basis) error {
 		superseded = superseded || !done
 	}
 	if superseded {
-		return errSuperseded
+		return relationship.ErrSuperseded
 	}
 	return nil
 }
@@ -75,7 +76,7 @@ func (m *Manager) writeEach(ctx context.Context, r *reading, b basis, some []map
 
 // refuseLarge is the refusal of what cannot be stored; none, where that is known or nothing is stored of the domain.
 func (r *reading) refuseLarge(c mapChange, err error) mapChange {
-	refusal := mapChange{td: c.td, known: c.known, refused: reasonOf(err), refusal: clip(err.Error())}
+	refusal := mapChange{td: c.td, known: c.known, refused: relationship.ReasonOf(err), refusal: relationship.Clip(err.Error())}
 	r.count.taken--
 	r.count.refused++
 	if r.firstRefused == "" {
@@ -115,18 +116,18 @@ func (m *Manager) writeSome(ctx context.Context, hub string, b basis, some []map
 		}
 	}
 	written := make([]bool, len(some))
-	raised := make([][]alarm, len(some))
+	raised := make([][]relationship.Alarm, len(some))
 	revision, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
 		clear(written)
 		now, err := m.basisOf(tx, hub)
-		if errors.Is(err, errEnded) {
-			return errSuperseded // whoever looks again finds that
+		if errors.Is(err, relationship.ErrEnded) {
+			return relationship.ErrSuperseded // whoever looks again finds that
 		}
 		if err != nil {
 			return err
 		}
 		if now.rel.Generation != b.rel.Generation {
-			return errSuperseded
+			return relationship.ErrSuperseded
 		}
 		for i, c := range some {
 			if written[i], raised[i], err = m.writeWord(tx, hub, now.row, c, m.now()); err != nil {
@@ -139,7 +140,7 @@ func (m *Manager) writeSome(ctx context.Context, hub string, b basis, some []map
 	for i, c := range some {
 		switch {
 		case err != nil:
-			m.record(c.action(), c.td, access.ResultFailed, clip(err.Error()), 0)
+			m.record(c.action(), c.td, access.ResultFailed, relationship.Clip(err.Error()), 0)
 		case !written[i]:
 			done = false
 			m.record(c.action(), c.td, access.ResultFailed, "superseded", 0)
@@ -185,57 +186,57 @@ func (m *Manager) begin(hub string, c mapChange) (detail string, err error) {
 		}
 	}
 	if err := m.config.Audit.Record(access.Event{Caller: taskName, Action: c.action(), Object: c.td, Result: access.ResultBegun, Detail: detail}); err != nil {
-		return "", fmt.Errorf("%w: %w", errAudit, err)
+		return "", fmt.Errorf("%w: %w", relationship.ErrAudit, err)
 	}
 	return detail, nil
 }
 
 // writeWord writes what a hub says of one domain, if what is stored of it is as it was when that was decided.
-func (m *Manager) writeWord(tx *raftstore.Tx, hub string, agreement *statev1.Relationship, c mapChange, now time.Time) (bool, []alarm, error) {
-	key := wordKey(c.td, hub)
-	row, found, err := HubBundles.Get(tx, key)
+func (m *Manager) writeWord(tx *raftstore.Tx, hub string, agreement *statev1.Relationship, c mapChange, now time.Time) (bool, []relationship.Alarm, error) {
+	key := relationship.AttestationKey(c.td, hub)
+	row, found, err := relationship.HubBundles.Get(tx, key)
 	if err != nil || row.Revision != c.known {
 		return false, nil, err
 	}
 	if c.gone {
-		return true, nil, HubBundles.Delete(tx, key)
+		return true, nil, relationship.HubBundles.Delete(tx, key)
 	}
 	if hosted, err := m.config.IsHosted(tx, c.td); err != nil || hosted {
 		return false, nil, err
 	}
 	word := row.Value
-	if !found || !saidUnder(agreement, word) {
+	if !found || !relationship.AttestedUnder(agreement, word) {
 		word = &statev1.HubBundle{TrustDomain: c.td, Hub: hub}
 	}
 	word.Agreed, word.Refused, word.Refusal = agreement.GetCreateTime(), c.refused, c.refusal
-	var raised []alarm
+	var raised []relationship.Alarm
 	if len(c.document) > 0 {
 		if raised, err = m.putWord(tx, word, c.document, now); err != nil {
 			return false, nil, err
 		}
 	}
-	return true, raised, HubBundles.Put(tx, key, word)
+	return true, raised, relationship.HubBundles.Put(tx, key, word)
 }
 
 // putWord puts a new document into what a hub says of a domain, and compares it with what the domain itself and other hubs say.
-func (m *Manager) putWord(tx *raftstore.Tx, word *statev1.HubBundle, document []byte, now time.Time) ([]alarm, error) {
+func (m *Manager) putWord(tx *raftstore.Tx, word *statev1.HubBundle, document []byte, now time.Time) ([]relationship.Alarm, error) {
 	before := word.GetDocument()
 	word.Document = document
-	next, err := HubBundle(word)
+	next, err := relationship.HubBundle(word)
 	if err != nil {
 		return nil, err
 	}
-	was, _ := HubBundle(&statev1.HubBundle{TrustDomain: word.GetTrustDomain(), Document: before}) // nil: it is the first
+	was, _ := relationship.HubBundle(&statev1.HubBundle{TrustDomain: word.GetTrustDomain(), Document: before}) // nil: it is the first
 	if was == nil || !was.SameKeys(next) {
 		word.ChangeTime = timestamppb.New(now)
 	}
 	word.RetrieveTime = timestamppb.New(now)
-	held := holdingOf(next, now, 0)
-	word.X509Expired, word.NoJwt = now.After(held.x509Until), held.jwtKeys == 0
+	held := relationship.NewHolding(next, now, 0)
+	word.X509Expired, word.NoJwt = now.After(held.X509Until), held.JwtKeys == 0
 	if word.History == nil {
 		word.History = &statev1.ForeignHistory{TrustDomain: word.GetTrustDomain()}
 	}
-	if err := addVersion(word.GetHistory(), next, "hub "+word.GetHub(), false, now); err != nil {
+	if err := relationship.AddVersion(word.GetHistory(), next, "hub "+word.GetHub(), false, now); err != nil {
 		return nil, err
 	}
 	view := statement.ViewOf(next, "hub "+word.GetHub())
@@ -243,16 +244,16 @@ func (m *Manager) putWord(tx *raftstore.Tx, word *statev1.HubBundle, document []
 	if err != nil {
 		return nil, err
 	}
-	for other, err := range HubBundles.All(tx, word.GetTrustDomain()+"/") {
+	for other, err := range relationship.HubBundles.All(tx, word.GetTrustDomain()+"/") {
 		if err != nil {
 			return nil, err
 		}
 		if other.Value.GetHub() == word.GetHub() {
 			continue
 		}
-		if split := splitOf(other.Value.GetHistory(), view); split != nil {
+		if split := relationship.SplitOf(other.Value.GetHistory(), view); split != nil {
 			holder := &statev1.Relationship{Alarms: word.GetAlarms()}
-			raised = append(raised, raise(holder, []alarm{{AlarmSplitView, view.Sequence, split.Error()}}, timestamppb.New(now))...)
+			raised = append(raised, relationship.Raise(holder, []relationship.Alarm{{Name: relationship.AlarmSplitView, Sequence: view.Sequence, Detail: split.Error()}}, timestamppb.New(now))...)
 			word.Alarms = holder.GetAlarms()
 			break
 		}
@@ -261,28 +262,28 @@ func (m *Manager) putWord(tx *raftstore.Tx, word *statev1.HubBundle, document []
 }
 
 // raiseOnDomain raises the alarm on the relationship with a domain, where there is one and the domain itself showed something else.
-func raiseOnDomain(tx *raftstore.Tx, td string, view statement.View, now time.Time) ([]alarm, error) {
-	row, found, err := Relationships.Get(tx, td)
+func raiseOnDomain(tx *raftstore.Tx, td string, view statement.View, now time.Time) ([]relationship.Alarm, error) {
+	row, found, err := relationship.Relationships.Get(tx, td)
 	if err != nil || !found {
 		return nil, err
 	}
-	return raiseSplit(tx, row, view, now)
+	return relationship.RaiseSplit(tx, row, view, now)
 }
 
 // surviveRestoreOfHubs carries what hubs said over a restore, like other foreign bundles: what a hub has withdrawn since stays withdrawn.
 func surviveRestoreOfHubs(before, restored *raftstore.View, tx *raftstore.Tx) error {
-	for row, err := range HubBundles.All(before, "") {
+	for row, err := range relationship.HubBundles.All(before, "") {
 		if err != nil {
 			return err
 		}
-		is, _, err := HubBundles.Get(restored, row.Key)
+		is, _, err := relationship.HubBundles.Get(restored, row.Key)
 		if err != nil {
 			return err
 		}
-		if _, agreed, err := Relationships.Get(restored, row.Value.GetHub()); err != nil {
+		if _, agreed, err := relationship.Relationships.Get(restored, row.Value.GetHub()); err != nil {
 			return err
 		} else if agreed && !proto.Equal(is.Value, row.Value) {
-			if err := HubBundles.Put(tx, row.Key, row.Value); err != nil {
+			if err := relationship.HubBundles.Put(tx, row.Key, row.Value); err != nil {
 				return err
 			}
 		}
@@ -292,20 +293,20 @@ func surviveRestoreOfHubs(before, restored *raftstore.View, tx *raftstore.Tx) er
 
 // keepWithdrawn takes out what the snapshot brings back of hubs that, under a relationship that stands, said so no more.
 func keepWithdrawn(before, restored *raftstore.View, tx *raftstore.Tx) error {
-	for row, err := range HubBundles.All(restored, "") {
+	for row, err := range relationship.HubBundles.All(restored, "") {
 		if err != nil {
 			return err
 		}
-		_, said, err := HubBundles.Get(before, row.Key)
+		_, said, err := relationship.HubBundles.Get(before, row.Key)
 		if err != nil {
 			return err
 		}
-		_, agreed, err := Relationships.Get(before, row.Value.GetHub())
+		_, agreed, err := relationship.Relationships.Get(before, row.Value.GetHub())
 		if err != nil {
 			return err
 		}
 		if agreed && !said {
-			if err := HubBundles.Delete(tx, row.Key); err != nil {
+			if err := relationship.HubBundles.Delete(tx, row.Key); err != nil {
 				return err
 			}
 		}

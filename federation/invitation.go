@@ -14,6 +14,7 @@ import (
 	"github.com/ententehq/entente/access"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/membership"
 	"github.com/ententehq/entente/raftstore/token"
@@ -92,16 +93,16 @@ func (s *Service) CreateInvitation(ctx context.Context, req *ententev1.CreateInv
 	if m.config.Invitations.Members == nil {
 		return nil, errNoInvitations
 	}
-	own, err := parseTrustDomain(req.GetTrustDomain())
+	own, err := relationship.ParseTrustDomain(req.GetTrustDomain())
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	foreign, err := parseTrustDomain(req.GetForeignTrustDomain())
+	foreign, err := relationship.ParseTrustDomain(req.GetForeignTrustDomain())
 	if err != nil {
 		return nil, status.Errorf(codes.InvalidArgument, "foreign_%v", err)
 	}
 	if home := req.GetForeignHomeTrustDomain(); home != "" {
-		if _, err := parseTrustDomain(home); err != nil {
+		if _, err := relationship.ParseTrustDomain(home); err != nil {
 			return nil, status.Errorf(codes.InvalidArgument, "foreign_home_%v", err)
 		}
 	}
@@ -115,7 +116,7 @@ func (s *Service) CreateInvitation(ctx context.Context, req *ententev1.CreateInv
 	now := m.now()
 	t := InvitationToken{ID: token.NewID(), Secret: token.NewSecret(), TrustDomain: own, Foreign: foreign, Expires: now.Add(ttl).Truncate(time.Second).Add(time.Second)}
 	for _, member := range m.config.Invitations.Members() {
-		if len(t.Addresses) < maxPeerAddresses {
+		if len(t.Addresses) < relationship.MaxPeerAddresses {
 			t.Addresses = append(t.Addresses, member.Address)
 		}
 		t.Identities = append(t.Identities, member.Identity)
@@ -166,7 +167,7 @@ func (m *Manager) agreeable(r raftstore.Reader, own, foreign string) error {
 	if hosted {
 		return status.Errorf(codes.FailedPrecondition, "%s is hosted by this cluster, and a hosted domain is never foreign; name a domain of another cluster", foreign)
 	}
-	row, found, err := Relationships.Get(r, foreign)
+	row, found, err := relationship.Relationships.Get(r, foreign)
 	if err == nil && found && row.Value.GetAgreement().GetEndTime() == nil {
 		err = status.Errorf(codes.AlreadyExists, "there is a relationship with %s already; `entente federation show %s`, and delete it first if it is to be made anew", foreign, foreign)
 	}
@@ -223,7 +224,7 @@ func (s *Service) RevokeInvitation(ctx context.Context, req *ententev1.RevokeInv
 		case err != nil:
 			return err
 		case !found:
-			return status.Errorf(codes.NotFound, "there is no invitation %s; `entente federation invitations` shows those that there are", quote(req.GetId()))
+			return status.Errorf(codes.NotFound, "there is no invitation %s; `entente federation invitations` shows those that there are", relationship.Quote(req.GetId()))
 		case row.Value.GetRedemption() != nil:
 			return status.Errorf(codes.FailedPrecondition, "the invitation was used at %s; `entente federation delete %s` ends the agreement that came of it",
 				row.Value.GetRedemption().GetTime().AsTime().Format(time.RFC3339), row.Value.GetForeignTrustDomain())
@@ -242,7 +243,7 @@ func (s *Service) RevokeInvitation(ctx context.Context, req *ententev1.RevokeInv
 // ApproveRelationship gives this side's consent to an agreement.
 func (s *Service) ApproveRelationship(ctx context.Context, req *ententev1.ApproveRelationshipRequest) (*ententev1.Relationship, error) {
 	now, operator := s.manager.now(), access.CallerFrom(ctx).String()
-	out, err := s.decide(ctx, req.GetTrustDomain(), func(tx *raftstore.Tx) error { return approve(tx, req.GetTrustDomain(), operator, now) })
+	out, err := s.decide(ctx, req.GetTrustDomain(), func(tx *raftstore.Tx) error { return relationship.Approve(tx, req.GetTrustDomain(), operator, now) })
 	if err == nil {
 		s.manager.consents.nudge(req.GetTrustDomain())
 	}

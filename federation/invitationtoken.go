@@ -10,6 +10,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore/membership"
 	"github.com/ententehq/entente/raftstore/token"
 )
@@ -79,14 +80,14 @@ func invitationTokenOf(c *statev1.InvitationContent) (t InvitationToken, err err
 		return t, errors.New("its secret is malformed")
 	case c.GetExpireSeconds() < 0 || c.GetExpireSeconds() > maxUnixSeconds:
 		return t, errors.New("its expiry is malformed")
-	case len(t.Addresses) == 0 || len(t.Addresses) > maxPeerAddresses:
-		return t, fmt.Errorf("it names %d addresses; 1 to %d are possible", len(t.Addresses), maxPeerAddresses)
+	case len(t.Addresses) == 0 || len(t.Addresses) > relationship.MaxPeerAddresses:
+		return t, fmt.Errorf("it names %d addresses; 1 to %d are possible", len(t.Addresses), relationship.MaxPeerAddresses)
 	}
 	copy(t.Secret[:], c.GetSecret())
-	if t.TrustDomain, err = parseTrustDomain(c.GetTrustDomain()); err != nil {
+	if t.TrustDomain, err = relationship.ParseTrustDomain(c.GetTrustDomain()); err != nil {
 		return t, err
 	}
-	if t.Foreign, err = parseTrustDomain(c.GetForeignTrustDomain()); err != nil {
+	if t.Foreign, err = relationship.ParseTrustDomain(c.GetForeignTrustDomain()); err != nil {
 		return t, err
 	}
 	if t.Foreign == t.TrustDomain {
@@ -97,7 +98,7 @@ func invitationTokenOf(c *statev1.InvitationContent) (t InvitationToken, err err
 			return t, errors.New("an address in it is malformed")
 		}
 	}
-	t.Identities, err = parseIdentities(c.GetIdentities())
+	t.Identities, err = relationship.ParseIdentities(c.GetIdentities())
 	return t, err
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore/token"
 )
 
@@ -79,7 +80,7 @@ func FuzzParseInvitationToken(f *testing.F) {
 		require.NoError(t, err)
 		require.Equal(t, strings.TrimSpace(text), again)
 		require.NotEmpty(t, parsed.Identities)
-		require.LessOrEqual(t, len(parsed.Addresses), maxPeerAddresses)
+		require.LessOrEqual(t, len(parsed.Addresses), relationship.MaxPeerAddresses)
 		require.NotEqual(t, parsed.TrustDomain, parsed.Foreign)
 	})
 }

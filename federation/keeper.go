@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -26,7 +27,7 @@ type transition struct {
 	name       string
 	generation uint64
 	revision   raftstore.Revision // of the bundle that was judged
-	was, is    Standing
+	was, is    relationship.Standing
 	last       time.Time
 }
 
@@ -75,7 +76,7 @@ func (m *Manager) commit(ctx context.Context, found []transition) {
 		}
 		for _, t := range written {
 			level := m.log.Warn
-			if t.is.State == Fresh {
+			if t.is.State == relationship.Fresh {
 				level = m.log.Info
 			}
 			level("standing of a relationship changed", "trust_domain", t.name, "was", t.was.State, "is", t.is.State,
@@ -86,19 +87,19 @@ func (m *Manager) commit(ctx context.Context, found []transition) {
 
 // write writes one, and reports whether it still was to be written: everything that was judged is as it was.
 func (t transition) write(tx *raftstore.Tx) (bool, error) {
-	row, found, err := Relationships.Get(tx, t.name)
+	row, found, err := relationship.Relationships.Get(tx, t.name)
 	if err != nil || !found {
 		return false, err
 	}
-	stored, _, err := ForeignBundles.Get(tx, t.name)
+	stored, _, err := relationship.ForeignBundles.Get(tx, t.name)
 	if err != nil {
 		return false, err
 	}
-	if row.Value.GetGeneration() != t.generation || !inForce(row.Value) || stored.Revision != t.revision ||
-		standingOf(row.Value.GetStanding()) != t.was {
+	if row.Value.GetGeneration() != t.generation || !relationship.InForce(row.Value) || stored.Revision != t.revision ||
+		relationship.StandingOf(row.Value.GetStanding()) != t.was {
 		return false, nil
 	}
 	next := proto.Clone(row.Value).(*statev1.Relationship)
-	next.Standing = t.is.row(t.last)
-	return true, Relationships.Put(tx, t.name, next)
+	next.Standing = t.is.Row(t.last)
+	return true, relationship.Relationships.Put(tx, t.name, next)
 }

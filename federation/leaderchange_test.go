@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/internal/clocktest"
 	"github.com/ententehq/entente/raftstore/membership"
 )
@@ -18,11 +19,11 @@ func (tt *timetable) holdFresh(hint time.Duration, all []string) {
 	tt.t.Helper()
 	tt.manager.catalog.mu.Lock()
 	for _, name := range all {
-		r, err := ParseRelationship(&statev1.Relationship{
-			TrustDomain: name, Url: "https://" + name, Profile: webProfile, Generation: 1, Standing: Standing{State: Fresh}.row(time.Now()),
+		r, err := relationship.ParseRelationship(&statev1.Relationship{
+			TrustDomain: name, Url: "https://" + name, Profile: webProfile, Generation: 1, Standing: relationship.Standing{State: relationship.Fresh}.Row(time.Now()),
 		})
 		require.NoError(tt.t, err)
-		tt.manager.catalog.entries[name] = entry{r, holding{revision: 1, hint: hint, hinted: true, x509Until: time.Now().Add(24 * time.Hour), jwtKeys: 1}}
+		tt.manager.catalog.entries[name] = entry{r, relationship.Holding{Revision: 1, Hint: hint, Hinted: true, X509Until: time.Now().Add(24 * time.Hour), JwtKeys: 1}}
 	}
 	tt.manager.catalog.mu.Unlock()
 	tt.manager.changes.relationships(all)
@@ -36,7 +37,7 @@ func TestLeaderChangeMakesNoStorm(t *testing.T) {
 		const interval = 5 * time.Minute
 		var tt *timetable
 		tt = newTimetable(t, func(_ context.Context, name string) error {
-			tt.manager.observations.attempted(name, 1, time.Now(), true, resultNotModified, "")
+			tt.manager.observations.attempted(name, 1, time.Now(), true, relationship.ResultNotModified, "")
 			return nil
 		})
 		defer tt.stop()

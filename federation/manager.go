@@ -13,6 +13,7 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/bundle/endpoint"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
 	"github.com/ententehq/entente/raftstore/membership"
@@ -91,9 +92,9 @@ func New(c Config) (*Manager, error) {
 	case c.Store == nil, c.Leader == nil, c.IsHosted == nil, c.Audit == nil:
 		return nil, errors.New("federation: the configuration lacks a part")
 	case c.MinRefresh == 0:
-		c.MinRefresh = DefaultMinRefresh
-	case c.MinRefresh < LowestMinRefresh || c.MinRefresh > MaxRefresh:
-		return nil, fmt.Errorf("min_refresh is %s; it must lie between %s and %s", c.MinRefresh, LowestMinRefresh, MaxRefresh)
+		c.MinRefresh = relationship.DefaultMinRefresh
+	case c.MinRefresh < relationship.LowestMinRefresh || c.MinRefresh > relationship.MaxRefresh:
+		return nil, fmt.Errorf("min_refresh is %s; it must lie between %s and %s", c.MinRefresh, relationship.LowestMinRefresh, relationship.MaxRefresh)
 	}
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()
@@ -155,7 +156,7 @@ func (m *Manager) Run(ctx context.Context) error {
 
 // followTables feeds the catalog, change by change.
 func (m *Manager) followTables(ctx context.Context) error {
-	over := []raftstore.Prefix{Relationships.Prefix(""), ForeignBundles.Prefix(""), HubBundles.Prefix("")}
+	over := []raftstore.Prefix{relationship.Relationships.Prefix(""), relationship.ForeignBundles.Prefix(""), relationship.HubBundles.Prefix("")}
 	for {
 		view := m.config.Store.View()
 		if err := m.catalog.load(view, m.unreadable); err != nil {
@@ -222,8 +223,8 @@ func (m *Manager) owner(name string, members []string) string {
 	return membership.Owner(name, members)
 }
 
-func (m *Manager) interval(h holding) time.Duration {
-	return Interval(h.hint, h.hinted, m.config.MinRefresh)
+func (m *Manager) interval(h relationship.Holding) time.Duration {
+	return relationship.Interval(h.Hint, h.Hinted, m.config.MinRefresh)
 }
 
 // chance is where randomness comes in. It spreads load; nothing depends on it being hard to guess.

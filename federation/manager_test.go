@@ -10,14 +10,10 @@ import (
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
-
-// every gives an authority's bundles a refresh hint.
-func (a *authority) every(hint time.Duration) *authority {
-	a.hint = &hint
-	return a
-}
 
 // awaitRequest waits until the peer was asked once more.
 func (p *peer) awaitRequest(t testing.TB) {
@@ -35,24 +31,24 @@ func TestManagerFollowsThePeer(t *testing.T) {
 	t.Parallel()
 	r := newRoom(t)
 	r.run(t)
-	us := newAuthority(t, "us.example.org").every(time.Second)
-	p := newPeer(t, us, us.bundle(t, 2))
-	r.create(t, spiffeRelationship(us, p), us.bundle(t, 1))
+	us := federationtest.NewAuthority(t, "us.example.org").Every(time.Second)
+	p := newPeer(t, us, us.Bundle(t, 2))
+	r.create(t, spiffeRelationship(us, p), us.Bundle(t, 1))
 	r.awaitSequence(t, "us.example.org", 2)
 
 	// The peer rotates: its next bundle holds both authorities, and the one after that the new one alone, which now signs.
-	next := us.rotated(t)
-	p.serve(next.bundle(t, 3, us))
+	next := us.Rotated(t)
+	p.serve(next.Bundle(t, 3, us))
 	r.awaitSequence(t, "us.example.org", 3)
 	p.present(t, next)
-	p.serve(next.bundle(t, 4))
+	p.serve(next.Bundle(t, 4))
 	r.awaitSequence(t, "us.example.org", 4)
-	r.awaitState(t, "us.example.org", Fresh)
+	r.awaitState(t, "us.example.org", relationship.Fresh)
 
 	// An outage: nothing is lost, and after three intervals everybody can see it.
 	p.answer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
-	r.awaitState(t, "us.example.org", Stale)
-	require.True(t, r.stored(t, "us.example.org").Equal(next.bundle(t, 4)))
+	r.awaitState(t, "us.example.org", relationship.Stale)
+	require.True(t, r.stored(t, "us.example.org").Equal(next.Bundle(t, 4)))
 	shown, err := r.service.GetRelationship(t.Context(), &ententev1.GetRelationshipRequest{TrustDomain: "us.example.org"})
 	require.NoError(t, err)
 	require.Equal(t, ententev1.Freshness_FRESHNESS_STALE, shown.GetFreshness())
@@ -61,10 +57,10 @@ func TestManagerFollowsThePeer(t *testing.T) {
 	require.NotNil(t, shown.GetNextAttemptTime())
 
 	// It ends with an unchanged bundle: the success alone makes it fresh again.
-	before := ForeignBundles.PrefixRevision(r.store.View(), "")
-	p.serve(next.bundle(t, 4))
-	r.awaitState(t, "us.example.org", Fresh)
-	require.Equal(t, before, ForeignBundles.PrefixRevision(r.store.View(), ""))
+	before := relationship.ForeignBundles.PrefixRevision(r.store.View(), "")
+	p.serve(next.Bundle(t, 4))
+	r.awaitState(t, "us.example.org", relationship.Fresh)
+	require.Equal(t, before, relationship.ForeignBundles.PrefixRevision(r.store.View(), ""))
 	require.InDelta(t, 1, testutil.ToFloat64(r.manager.metrics.owned), 0)
 }
 
@@ -74,9 +70,9 @@ func TestManagerObeysOperators(t *testing.T) {
 	t.Parallel()
 	r := newRoom(t)
 	r.run(t)
-	us := newAuthority(t, "us.example.org").every(time.Hour)
-	first, second := newPeer(t, us, us.bundle(t, 1)), newPeer(t, us, us.bundle(t, 2))
-	r.create(t, spiffeRelationship(us, first), us.bundle(t, 1))
+	us := federationtest.NewAuthority(t, "us.example.org").Every(time.Hour)
+	first, second := newPeer(t, us, us.Bundle(t, 1)), newPeer(t, us, us.Bundle(t, 2))
+	r.create(t, spiffeRelationship(us, first), us.Bundle(t, 1))
 	first.awaitRequest(t)
 	_, err := r.service.UpdateRelationship(t.Context(), &ententev1.UpdateRelationshipRequest{
 		Relationship: &ententev1.Relationship{TrustDomain: "us.example.org", Url: second.URL}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"url"}},
@@ -86,7 +82,7 @@ func TestManagerObeysOperators(t *testing.T) {
 
 	_, err = r.service.SuspendRelationship(t.Context(), &ententev1.SuspendRelationshipRequest{TrustDomain: "us.example.org"})
 	require.NoError(t, err)
-	second.serve(us.bundle(t, 3))
+	second.serve(us.Bundle(t, 3))
 	_, err = r.service.ResumeRelationship(t.Context(), &ententev1.ResumeRelationshipRequest{TrustDomain: "us.example.org"})
 	require.NoError(t, err)
 	r.awaitSequence(t, "us.example.org", 3)
@@ -104,14 +100,14 @@ func TestExpiry(t *testing.T) {
 	t.Parallel()
 	r := newRoom(t)
 	r.run(t)
-	us := newAuthorityUntil(t, "us.example.org", time.Now().Add(2*time.Second)).every(time.Hour)
-	p := newPeer(t, us, us.bundle(t, 1))
-	r.create(t, spiffeRelationship(us, p), us.bundle(t, 1))
-	r.awaitState(t, "us.example.org", Expired)
+	us := federationtest.NewAuthorityUntil(t, "us.example.org", time.Now().Add(2*time.Second)).Every(time.Hour)
+	p := newPeer(t, us, us.Bundle(t, 1))
+	r.create(t, spiffeRelationship(us, p), us.Bundle(t, 1))
+	r.awaitState(t, "us.example.org", relationship.Expired)
 	require.NotNil(t, r.stored(t, "us.example.org"))
-	trust, err := TrustState(r.store.View(), "us.example.org")
+	trust, err := relationship.TrustState(r.store.View(), "us.example.org")
 	require.NoError(t, err)
-	require.Equal(t, Trust{Expired, Expired, Expired}, trust)
+	require.Equal(t, relationship.Trust{State: relationship.Expired, X509: relationship.Expired, JWT: relationship.Expired}, trust)
 }
 
 // TestStandingsAfterLeaderChange: a new leader to which nobody has reported takes no relationship for stale within three intervals, and
@@ -119,16 +115,16 @@ func TestExpiry(t *testing.T) {
 func TestStandingsAfterLeaderChange(t *testing.T) {
 	now := time.Now()
 	r := newRoom(t, func(c *Config) { c.Now = func() time.Time { return now } })
-	us := newAuthorityUntil(t, "us.example.org", now.Add(1000*time.Hour)).every(time.Minute)
+	us := federationtest.NewAuthorityUntil(t, "us.example.org", now.Add(1000*time.Hour)).Every(time.Minute)
 	r.create(t, &ententev1.Relationship{
 		TrustDomain: "us.example.org", Url: "https://127.0.0.1:1/", Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE,
-		EndpointSpiffeId: us.endpointID().String(),
-	}, us.bundle(t, 1))
+		EndpointSpiffeId: us.EndpointID().String(),
+	}, us.Bundle(t, 1))
 	look := func(leading time.Time) []transition {
 		require.NoError(t, r.manager.catalog.load(r.store.View(), func(err error) { t.Error(err) }))
 		return r.manager.newStandings(leading).look()
 	}
-	states := func(found []transition) (out []State) {
+	states := func(found []transition) (out []relationship.State) {
 		for _, f := range found {
 			out = append(out, f.is.State)
 		}
@@ -141,7 +137,7 @@ func TestStandingsAfterLeaderChange(t *testing.T) {
 	require.Empty(t, look(created.Add(10*time.Hour)), "three intervals to the moment")
 	now = now.Add(time.Second)
 	found := look(created.Add(10 * time.Hour))
-	require.Equal(t, []State{Stale}, states(found))
+	require.Equal(t, []relationship.State{relationship.Stale}, states(found))
 	r.manager.commit(t.Context(), found)
 	require.Empty(t, look(now), "stale stays stale under the next leader")
 
@@ -150,7 +146,7 @@ func TestStandingsAfterLeaderChange(t *testing.T) {
 	owner.attempted("us.example.org", 1, now, true, "unchanged", "")
 	r.manager.Section().Deliver("member-1", owner.Collect(false))
 	found = look(now)
-	require.Equal(t, []State{Fresh}, states(found))
+	require.Equal(t, []relationship.State{relationship.Fresh}, states(found))
 
 	// What was judged must still stand when it is written.
 	_, err := r.service.SuspendRelationship(t.Context(), &ententev1.SuspendRelationshipRequest{TrustDomain: "us.example.org"})
@@ -163,14 +159,14 @@ func TestStandingsAfterLeaderChange(t *testing.T) {
 
 func TestSurviveRestore(t *testing.T) {
 	r := newRoom(t)
-	us, ap := newAuthority(t, "us.example.org"), newAuthority(t, "ap.example.org")
-	p := newPeer(t, us, us.bundle(t, 1))
-	rel := func(a *authority) *ententev1.Relationship { return spiffeRelationship(a, p) }
-	r.create(t, rel(us), us.bundle(t, 1))
-	r.create(t, rel(ap), ap.bundle(t, 1))
+	us, ap := federationtest.NewAuthority(t, "us.example.org"), federationtest.NewAuthority(t, "ap.example.org")
+	p := newPeer(t, us, us.Bundle(t, 1))
+	rel := func(a *federationtest.Authority) *ententev1.Relationship { return spiffeRelationship(a, p) }
+	r.create(t, rel(us), us.Bundle(t, 1))
+	r.create(t, rel(ap), ap.Bundle(t, 1))
 	snapshot := r.store.View()
 	_, err := r.service.UpdateRelationship(t.Context(), &ententev1.UpdateRelationshipRequest{
-		Relationship: &ententev1.Relationship{TrustDomain: "us.example.org"}, BootstrapBundle: us.rotated(t).bundle(t, 9).Marshal(),
+		Relationship: &ententev1.Relationship{TrustDomain: "us.example.org"}, BootstrapBundle: us.Rotated(t).Bundle(t, 9).Marshal(),
 	})
 	require.NoError(t, err)
 	_, err = r.service.SuspendRelationship(t.Context(), &ententev1.SuspendRelationshipRequest{TrustDomain: "ap.example.org"})
@@ -181,7 +177,7 @@ func TestSurviveRestore(t *testing.T) {
 	require.NoError(t, err)
 	sequence, _ := r.stored(t, "us.example.org").Sequence()
 	require.EqualValues(t, 9, sequence, "bundles do not go back")
-	trust, err := TrustState(r.store.View(), "ap.example.org")
+	trust, err := relationship.TrustState(r.store.View(), "ap.example.org")
 	require.NoError(t, err)
-	require.Equal(t, Suspended, trust.State, "a suspension stays")
+	require.Equal(t, relationship.Suspended, trust.State, "a suspension stays")
 }

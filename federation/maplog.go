@@ -7,6 +7,7 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -15,7 +16,7 @@ import (
 type mapLog struct {
 	mu     sync.Mutex
 	number uint64
-	known  map[string]version
+	known  map[string]relationship.Version
 	// changes are in the order of their numbers; those up to cut are forgotten.
 	changes []mapLogChange
 	cut     uint64
@@ -29,17 +30,17 @@ type mapLogChange struct {
 // logSlack is how many changes are remembered beyond two for each domain.
 const logSlack = 4096
 
-func newMapLog() *mapLog { return &mapLog{known: make(map[string]version)} }
+func newMapLog() *mapLog { return &mapLog{known: make(map[string]relationship.Version)} }
 
 // set says which version of a domain stands in the map now; the zero version: none. It reports whether that is news.
-func (l *mapLog) set(td string, v version) bool {
+func (l *mapLog) set(td string, v relationship.Version) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	was, ok := l.known[td]
 	switch {
-	case v.none() && !ok, ok && was == v:
+	case v.None() && !ok, ok && was == v:
 		return false
-	case v.none():
+	case v.None():
 		delete(l.known, td)
 	default:
 		l.known[td] = v
@@ -84,7 +85,7 @@ func (l *mapLog) after(number uint64) (names []string, now uint64, ok bool) {
 
 // differing lists the domains that are covered and stand in the map otherwise than somebody has them, in order, and the number up to
 // which the log is told by that.
-func (l *mapLog) differing(covers func(td string) bool, has map[string]version) (names []string, now uint64) {
+func (l *mapLog) differing(covers func(td string) bool, has map[string]relationship.Version) (names []string, now uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for td, v := range l.known {
@@ -115,10 +116,10 @@ func (m *Manager) noteInMapLog(view *raftstore.View, names []string) {
 		if hosted, err := m.config.IsHosted(view, td); err != nil || hosted {
 			continue // followHosted tells of those
 		}
-		var v version
+		var v relationship.Version
 		if e, ok := m.catalog.get(td); ok && e.rel.Vouch {
-			if row, found, err := Relationships.Get(view, td); err == nil && found && Vouches(row.Value) {
-				v = e.holding.version()
+			if row, found, err := relationship.Relationships.Get(view, td); err == nil && found && relationship.Vouches(row.Value) {
+				v = e.holding.Version()
 			}
 		}
 		news = m.mapLog.set(td, v) || news
@@ -134,10 +135,10 @@ func (m *Manager) mapEntry(td string) []byte {
 	row, found, err := m.config.HostedBundles.Get(view, td)
 	if err == nil && !found {
 		var agreement raftstore.Row[*statev1.Relationship]
-		if agreement, found, err = Relationships.Get(view, td); err != nil || !found || !Vouches(agreement.Value) {
+		if agreement, found, err = relationship.Relationships.Get(view, td); err != nil || !found || !relationship.Vouches(agreement.Value) {
 			return nil
 		}
-		row, found, err = ForeignBundles.Get(view, td)
+		row, found, err = relationship.ForeignBundles.Get(view, td)
 	}
 	if err != nil || !found {
 		return nil

@@ -18,20 +18,22 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 // TestMemoryOfAHubsMap: a map of more than 20 MiB, with more that is new than is held at once, never holds as much as 16 MiB while it comes.
 func TestMemoryOfAHubsMap(t *testing.T) {
 	const domains, whole, most = 7000, 1500, 16 << 20
 	r := newRoom(t, func(c *Config) { c.Client.Timeout = 4 * patience })
-	hub := newAuthority(t, "hub.example.org")
+	hub := federationtest.NewAuthority(t, "hub.example.org")
 	keys := map[string]crypto.PublicKey{}
 	for i := range 20 {
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		require.NoError(t, err)
 		keys[fmt.Sprint("key-", i)] = key.Public()
 	}
-	one, err := bundle.New(newAuthority(t, "d.test").td, bundle.Content{JWTAuthorities: keys})
+	one, err := bundle.New(federationtest.NewAuthority(t, "d.test").Td, bundle.Content{JWTAuthorities: keys})
 	require.NoError(t, err)
 	vouched, err := bundle.NewMapEntry(one)
 	require.NoError(t, err)
@@ -39,10 +41,10 @@ func TestMemoryOfAHubsMap(t *testing.T) {
 	require.Less(t, domains*(max(len(vouched.Document), len(padded))+32), bundle.MaxMapBytes)
 
 	var held uint64
-	p := newPeer(t, hub, hub.bundle(t, 1))
+	p := newPeer(t, hub, hub.Bundle(t, 1))
 	p.answer(func(w http.ResponseWriter, request *http.Request) {
 		if request.URL.Path != "/bundles" {
-			_, _ = w.Write(hub.bundle(t, 1).Marshal())
+			_, _ = w.Write(hub.Bundle(t, 1).Marshal())
 			return
 		}
 		before := live()
@@ -73,7 +75,7 @@ func TestMemoryOfAHubsMap(t *testing.T) {
 	t.Logf("at most %d KiB were held", held>>10)
 	require.NotZero(t, held)
 	require.Less(t, held, uint64(most))
-	brought, err := BroughtBy(r.store.View(), "hub.example.org")
+	brought, err := relationship.AttestedBy(r.store.View(), "hub.example.org")
 	require.NoError(t, err)
 	require.Greater(t, len(brought), 500)
 }
@@ -90,17 +92,17 @@ func live() uint64 {
 // at the moment, never has this member hold as much as 16 MiB.
 func TestMemoryOfAPeersStreams(t *testing.T) {
 	const most = 16 << 20
-	spoke, hub := newSite(t, "spoke.example.org"), newAuthority(t, "hub.example.org")
-	rel := spiffeRelationship(hub, newPeer(t, hub, hub.bundle(t, 1)))
+	spoke, hub := newSite(t, "spoke.example.org"), federationtest.NewAuthority(t, "hub.example.org")
+	rel := spiffeRelationship(hub, newPeer(t, hub, hub.Bundle(t, 1)))
 	rel.Peer, rel.Hub = &ententev1.Peer{HomeTrustDomain: "hub.example.org"}, &ententev1.Hub{Take: []string{".example.org"}}
-	spoke.create(t, rel, hub.bundle(t, 1))
+	spoke.create(t, rel, hub.Bundle(t, 1))
 	until(t, "the relationship to be read", func() bool { return len(spoke.manager.peers.wantedOf("hub.example.org")) == 1 })
-	vouched, err := bundle.NewMapEntry(newAuthority(t, "ap.example.org").large(t, 1))
+	vouched, err := bundle.NewMapEntry(federationtest.NewAuthority(t, "ap.example.org").Large(t, 1))
 	require.NoError(t, err)
 	changes := &ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapChanges{MapChanges: &ententev1.PeerMapChanges{
 		TrustDomain: "hub.example.org", Interest: 1, Bundles: []*ententev1.PeerBundle{{TrustDomain: "ap.example.org", Document: vouched.Document}},
 	}}}
-	own := &ententev1.PeerMessage{Content: &ententev1.PeerMessage_Bundle{Bundle: &ententev1.PeerBundle{TrustDomain: "hub.example.org", Document: hub.large(t, 2).Marshal()}}}
+	own := &ententev1.PeerMessage{Content: &ententev1.PeerMessage_Bundle{Bundle: &ententev1.PeerBundle{TrustDomain: "hub.example.org", Document: hub.Large(t, 2).Marshal()}}}
 	require.Greater(t, min(proto.Size(changes), proto.Size(own)), 512<<10)
 	pace := spoke.paceOf("hub.example.org")
 	require.NoError(t, pace.turn.Acquire(t.Context(), 1)) // nothing can be stored

@@ -7,6 +7,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 const (
@@ -32,10 +33,10 @@ type mapServing struct {
 // mapSide is one interest of the peer's.
 type mapSide struct {
 	interest uint64
-	rules    *Hub
+	rules    *relationship.Hub
 	// has is what the peer has, until all parts of its interest have come; held is what that, and then what is pending of it, takes of
 	// the peer's budget.
-	has  map[string]version
+	has  map[string]relationship.Version
 	held int64
 	// pending are the domains of which it is to be told, told says that it knows of all before number.
 	pending []string
@@ -82,7 +83,7 @@ func (s *mapServing) drop(hub string, pace *peerPace) {
 func (s *mapServing) take(m *ententev1.PeerMapInterest, pace *peerPace, log *mapLog, now time.Time) error {
 	td, err := bundle.ParseTrustDomain(m.GetTrustDomain())
 	if err != nil {
-		return violation("malformed", "the peer takes the map of %s, which is no trust domain", quote(m.GetTrustDomain()))
+		return violation("malformed", "the peer takes the map of %s, which is no trust domain", relationship.Quote(m.GetTrustDomain()))
 	}
 	hub := td.Name()
 	s.mu.Lock()
@@ -125,11 +126,11 @@ func (s *mapServing) begin(hub string, m *ententev1.PeerMapInterest, pace *peerP
 	if len(s.sides) == maxMapInterests {
 		return nil, violation("too_many_domains", "the peer takes the map by %d relationships; %d are the most", len(s.sides)+1, maxMapInterests)
 	}
-	rules, err := parseHub(&statev1.RelationshipHub{Take: m.GetTake(), Except: m.GetExcept()})
+	rules, err := relationship.ParseHub(&statev1.RelationshipHub{Take: m.GetTake(), Except: m.GetExcept()})
 	if err != nil {
-		return nil, violation("malformed", "the peer takes of the map what cannot be read: %s", clip(err.Error()))
+		return nil, violation("malformed", "the peer takes of the map what cannot be read: %s", relationship.Clip(err.Error()))
 	}
-	side := &mapSide{interest: m.GetNumber(), rules: rules, has: map[string]version{}}
+	side := &mapSide{interest: m.GetNumber(), rules: rules, has: map[string]relationship.Version{}}
 	s.sides[hub] = side
 	return side, nil
 }

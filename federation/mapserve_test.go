@@ -12,9 +12,12 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/federation/relationship"
 )
 
-func versionAt(n uint64) version { return version{n, true, [32]byte{byte(n)}} }
+func versionAt(n uint64) relationship.Version {
+	return relationship.Version{Sequence: n, Ordered: true, Digest: [32]byte{byte(n)}}
+}
 
 // told is what a hub's messages say, in words: what came, what is gone, and whether that was all.
 func told(t *testing.T, messages []*ententev1.PeerMessage) string {
@@ -54,7 +57,7 @@ func TestMapServing(t *testing.T) {
 		if !ok {
 			return nil
 		}
-		return fmt.Append(nil, v.sequence)
+		return fmt.Append(nil, v.Sequence)
 	}
 	for td, n := range map[string]uint64{"hub.test": 1, "a.test": 1, "b.test": 2, "c.else": 3, "deep.b.test": 4} {
 		log.set(td, versionAt(n))
@@ -81,9 +84,9 @@ func TestMapServing(t *testing.T) {
 	require.False(t, serving.serves())
 
 	ask(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 1, Take: []string{".test"}, Except: []string{"deep.b.test"}, More: true,
-		Has: []*ententev1.PeerBundleVersion{versionAt(1).message("a.test")}})
+		Has: []*ententev1.PeerBundleVersion{versionAt(1).Message("a.test")}})
 	require.Empty(t, next(), "it has not said all that it has")
-	ask(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Has: []*ententev1.PeerBundleVersion{versionAt(9).message("gone.test"), versionAt(9).message("gone.else")}})
+	ask(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Has: []*ententev1.PeerBundleVersion{versionAt(9).Message("gone.test"), versionAt(9).Message("gone.else")}})
 	require.Equal(t, "b.test=2 -gone.test complete", next())
 	require.Empty(t, next(), "it was told")
 	now = now.Add(6 * time.Second)
@@ -92,8 +95,8 @@ func TestMapServing(t *testing.T) {
 	log.set("a.test", versionAt(2))
 	log.set("a.test", versionAt(3))
 	log.set("c.else", versionAt(4))
-	log.set("deep.b.test", version{})
-	log.set("b.test", version{})
+	log.set("deep.b.test", relationship.Version{})
+	log.set("b.test", relationship.Version{})
 	log.set("hub.test", versionAt(2)) // its own word on itself is not the map's business
 	require.Equal(t, "a.test=3 -b.test complete", next())
 	require.False(t, log.set("a.test", versionAt(3)), "nothing changed")
@@ -192,11 +195,11 @@ func TestLargeEntriesGoByThemselves(t *testing.T) {
 func TestMapServingRefuses(t *testing.T) {
 	has := make([]*ententev1.PeerBundleVersion, bundle.MaxMapDomains+1)
 	for i := range has {
-		has[i] = versionAt(1).message(fmt.Sprintf("d%d.test", i))
+		has[i] = versionAt(1).Message(fmt.Sprintf("d%d.test", i))
 	}
 	long := make([]*ententev1.PeerBundleVersion, 8000) // by names as long as they can be
 	for i := range long {
-		long[i] = versionAt(1).message(fmt.Sprintf("%s.%05d.test", strings.Repeat("x", 200), i))
+		long[i] = versionAt(1).Message(fmt.Sprintf("%s.%05d.test", strings.Repeat("x", 200), i))
 	}
 	for name, test := range map[string]struct {
 		interests []*ententev1.PeerMapInterest
@@ -204,7 +207,7 @@ func TestMapServingRefuses(t *testing.T) {
 	}{
 		"no domain":          {[]*ententev1.PeerMapInterest{{TrustDomain: "HUB", Take: []string{".test"}}}, "malformed"},
 		"no suffix":          {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Take: []string{"..test"}}}, "malformed"},
-		"too many names":     {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Take: slices.Repeat([]string{"a.test"}, maxHubPatterns+1)}}, "malformed"},
+		"too many names":     {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Take: slices.Repeat([]string{"a.test"}, relationship.MaxHubPatterns+1)}}, "malformed"},
 		"no version":         {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Take: []string{".test"}, Has: []*ententev1.PeerBundleVersion{{TrustDomain: "a.test", Digest: []byte{1}}}}}, "malformed"},
 		"too many versions":  {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Take: []string{".test"}, Has: has}}, "too_many_domains"},
 		"too many in parts":  {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Take: []string{".test"}, Has: has[:len(has)-1], More: true}, {TrustDomain: "hub.test", Has: has[len(has)-1:]}}, "too_many_domains"},

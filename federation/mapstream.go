@@ -13,6 +13,7 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -46,7 +47,7 @@ func (s *session) nextMapInterests(w peerWorld) (out []*ententev1.PeerMessage) {
 	for _, hub := range slices.Sorted(maps.Keys(s.mapAsked)) {
 		if _, ok := w.plan.hubs[hub]; !ok {
 			delete(s.mapAsked, hub)
-			delete(s.confirmed, hub+mapSuffix)
+			delete(s.confirmed, hub+relationship.MapSuffix)
 			s.mapNumber++
 			send(&ententev1.PeerMapInterest{TrustDomain: hub})
 		}
@@ -58,8 +59,8 @@ func (s *session) nextMapInterests(w peerWorld) (out []*ententev1.PeerMessage) {
 		}
 		s.mapNumber++
 		s.mapAsked[hub] = mapAsked{generation: rel.Generation, number: s.mapNumber}
-		delete(s.confirmed, hub+mapSuffix)
-		m := &ententev1.PeerMapInterest{TrustDomain: hub, Take: rel.Hub.take, Except: rel.Hub.except}
+		delete(s.confirmed, hub+relationship.MapSuffix)
+		m := &ententev1.PeerMapInterest{TrustDomain: hub, Take: rel.Hub.Take, Except: rel.Hub.Except}
 		words := w.words(hub)
 		for _, td := range slices.Sorted(maps.Keys(words)) {
 			if len(m.Has) == mapHasTogether {
@@ -67,7 +68,7 @@ func (s *session) nextMapInterests(w peerWorld) (out []*ententev1.PeerMessage) {
 				send(m)
 				m = &ententev1.PeerMapInterest{TrustDomain: hub}
 			}
-			m.Has = append(m.Has, words[td].message(td))
+			m.Has = append(m.Has, words[td].Message(td))
 		}
 		send(m)
 	}
@@ -109,7 +110,7 @@ func (s *session) tookMapChanges(m *ententev1.PeerMapChanges, now time.Time) (ge
 		s.mapTaken = append(s.mapTaken, &ententev1.PeerMapTaken{TrustDomain: hub, Interest: asked.number})
 	}
 	if m.GetComplete() {
-		s.confirmed[hub+mapSuffix] = now
+		s.confirmed[hub+relationship.MapSuffix] = now
 	}
 	return asked.generation, true
 }
@@ -209,7 +210,7 @@ func (m *Manager) takeMapChanges(ctx context.Context, home string, changes *ente
 	for range attempts {
 		view := m.config.Store.View()
 		b, err := m.basisOf(view, hub)
-		if errors.Is(err, errEnded) || err == nil && (b.rel.Hub == nil || b.rel.Peer == nil || b.rel.Peer.Home.Name() != home) {
+		if errors.Is(err, relationship.ErrEnded) || err == nil && (b.rel.Hub == nil || b.rel.Peer == nil || b.rel.Peer.Home.Name() != home) {
 			return nil // nothing is taken any more
 		}
 		var r *reading
@@ -222,7 +223,7 @@ func (m *Manager) takeMapChanges(ctx context.Context, home string, changes *ente
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err() // it has ended for another reason
-		case errors.Is(err, errSuperseded):
+		case errors.Is(err, relationship.ErrSuperseded):
 			continue
 		case err == nil:
 			if m.tookMap(ctx, r, home) == nil {
@@ -230,10 +231,10 @@ func (m *Manager) takeMapChanges(ctx context.Context, home string, changes *ente
 			}
 			return m.unstored(hub)
 		}
-		result, failure := reasonOf(err), clip(err.Error())
+		result, failure := relationship.ReasonOf(err), relationship.Clip(err.Error())
 		m.metrics.maps.WithLabelValues(result).Inc()
 		m.log.Warn("what a hub says over its stream was not taken; what was taken from it before is kept", "hub", hub, "result", result, "error", failure)
-		if isDecision(result) {
+		if relationship.IsDecision(result) {
 			m.record(actionRefuseMap, hub, result, failure, 0)
 			return violation(reasonMap, "what %s says of its map is refused: %s", hub, failure)
 		}
@@ -248,7 +249,7 @@ func (m *Manager) unstored(hub string) error {
 }
 
 // readChanges reads the part of a map that a hub has told, against a state.
-func (m *Manager) readChanges(view *raftstore.View, hub string, rules *Hub, changes *ententev1.PeerMapChanges) (*reading, error) {
+func (m *Manager) readChanges(view *raftstore.View, hub string, rules *relationship.Hub, changes *ententev1.PeerMapChanges) (*reading, error) {
 	var names []string
 	for _, brought := range changes.GetBundles() {
 		names = append(names, brought.GetTrustDomain())
@@ -280,9 +281,9 @@ func (m *Manager) readChanges(view *raftstore.View, hub string, rules *Hub, chan
 
 // tookMap says what came of it. A hub says what is refused as often as it likes, and the log has it at the pace of one peer.
 func (m *Manager) tookMap(ctx context.Context, r *reading, home string) error {
-	result := resultStored
+	result := relationship.ResultStored
 	if len(r.changes) == 0 {
-		result = resultUnchanged
+		result = relationship.ResultUnchanged
 	}
 	m.metrics.maps.WithLabelValues(result).Inc()
 	return r.tell(ctx, r.count.refused > 0 && m.peers.tells(home))
@@ -296,15 +297,15 @@ func (m *Manager) confirmMap(hub string, generation uint64) {
 		return
 	}
 	now := m.now()
-	if m.confirmations.due(hub+mapSuffix, now, m.interval(e.holding)/staleAfter) {
-		m.observations.attempted(hub+mapSuffix, e.rel.Generation, now, true, resultConfirmed, "")
+	if m.confirmations.due(hub+relationship.MapSuffix, now, m.interval(e.holding)/relationship.StaleAfter) {
+		m.observations.attempted(hub+relationship.MapSuffix, e.rel.Generation, now, true, resultConfirmed, "")
 	}
 }
 
 // wordsBy are the versions of what is stored by a hub's word.
-func (m *Manager) wordsBy(hub string) map[string]version {
-	words := map[string]version{}
-	m.catalog.eachWord(func(_ string, w wordHolding, rel *Relationship) {
+func (m *Manager) wordsBy(hub string) map[string]relationship.Version {
+	words := map[string]relationship.Version{}
+	m.catalog.eachWord(func(_ string, w wordHolding, rel *relationship.Relationship) {
 		if w.hub == hub && rel != nil && rel.Created.Equal(w.agreed) {
 			words[w.td] = w.version
 		}

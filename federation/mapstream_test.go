@@ -10,6 +10,8 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 // awaitWord waits for the sequence that counts of hubs' words on a domain; 0: none does.
@@ -22,19 +24,19 @@ func (r *room) awaitWord(t testing.TB, td string, sequence uint64) {
 func (s *site) takesOver(t testing.TB, hub *site, take ...string) {
 	t.Helper()
 	rel := spiffeRelationship(hub.home, hub.endpoint)
-	rel.Peer = &ententev1.Peer{HomeTrustDomain: hub.home.td.Name(), Addresses: []string{hub.address}}
+	rel.Peer = &ententev1.Peer{HomeTrustDomain: hub.home.Td.Name(), Addresses: []string{hub.address}}
 	rel.Hub = &ententev1.Hub{Take: take}
-	s.create(t, rel, hub.home.bundle(t, 1))
+	s.create(t, rel, hub.home.Bundle(t, 1))
 }
 
 // vouches has a hub trust a domain and vouch for it.
-func (s *site) vouches(t testing.TB, a *authority) *peer {
+func (s *site) vouches(t testing.TB, a *federationtest.Authority) *peer {
 	t.Helper()
-	p := newPeer(t, a, a.bundle(t, 1))
+	p := newPeer(t, a, a.Bundle(t, 1))
 	rel := spiffeRelationship(a, p)
 	rel.Vouch = true
-	s.create(t, rel, a.bundle(t, 1))
-	s.refresh(t, a.td.Name())
+	s.create(t, rel, a.Bundle(t, 1))
+	s.refresh(t, a.Td.Name())
 	return p
 }
 
@@ -42,7 +44,7 @@ func (s *site) vouches(t testing.TB, a *authority) *peer {
 // serves no map here, is not asked for it.
 func TestAHubsMapIsStreamed(t *testing.T) {
 	hub, spoke := newSite(t, "hub.example.org"), newSite(t, "spoke.example.org")
-	ap, sa := newAuthority(t, "ap.example.org"), newAuthority(t, "sa.example.org")
+	ap, sa := federationtest.NewAuthority(t, "ap.example.org"), federationtest.NewAuthority(t, "sa.example.org")
 	apPeer := hub.vouches(t, ap)
 	hub.vouches(t, sa)
 	hub.trusts(t, spoke)
@@ -60,15 +62,15 @@ func TestAHubsMapIsStreamed(t *testing.T) {
 	})
 
 	// A distrust in the domain itself is one fetch of the hub's away.
-	apPeer.serve(ap.rotated(t).bundle(t, 2, ap))
+	apPeer.serve(ap.Rotated(t).Bundle(t, 2, ap))
 	hub.refresh(t, "ap.example.org")
 	spoke.awaitWord(t, "ap.example.org", 2)
-	b, err := HubBundle(mustWord(t, spoke.room, "ap.example.org").Row.Value)
+	b, err := relationship.HubBundle(mustWord(t, spoke.room, "ap.example.org").Row.Value)
 	require.NoError(t, err)
 	require.True(t, b.SameKeys(hub.stored(t, "ap.example.org")))
 
 	// Another domain, that comes to be vouched for.
-	hub.vouches(t, newAuthority(t, "new.example.org"))
+	hub.vouches(t, federationtest.NewAuthority(t, "new.example.org"))
 	spoke.awaitWord(t, "new.example.org", 1)
 
 	// The hub vouches no more.
@@ -96,7 +98,7 @@ func mapInterest(t testing.TB, call ententev1.PeerService_ExchangeClient) uint64
 	}
 }
 
-func mustWord(t testing.TB, r *room, td string) Word {
+func mustWord(t testing.TB, r *room, td string) relationship.Attestation {
 	t.Helper()
 	w, n := r.word(t, td)
 	require.NotZero(t, n)
@@ -106,13 +108,13 @@ func mustWord(t testing.TB, r *room, td string) Word {
 // TestHostileHubOverAStream: a hub that goes back, says what is no bundle, speaks of what nobody asked it, or of a hosted domain, changes nothing.
 func TestHostileHubOverAStream(t *testing.T) {
 	spoke := newSite(t, "spoke.example.org")
-	hub := newAuthority(t, "hub.example.org")
-	endpoint := newPeer(t, hub, hub.bundle(t, 1))
+	hub := federationtest.NewAuthority(t, "hub.example.org")
+	endpoint := newPeer(t, hub, hub.Bundle(t, 1))
 	rel := spiffeRelationship(hub, endpoint)
 	rel.Peer, rel.Hub = &ententev1.Peer{HomeTrustDomain: "hub.example.org"}, &ententev1.Hub{Take: []string{".example.org"}, Except: []string{"secret.example.org"}}
-	spoke.create(t, rel, hub.bundle(t, 1))
+	spoke.create(t, rel, hub.Bundle(t, 1))
 	until(t, "the relationship to be read", func() bool { return len(spoke.manager.peers.wantedOf("hub.example.org")) == 1 })
-	ap := newAuthority(t, "ap.example.org")
+	ap := federationtest.NewAuthority(t, "ap.example.org")
 	entry := func(b *bundle.Bundle) *ententev1.PeerBundle {
 		v, err := bundle.NewMapEntry(b)
 		require.NoError(t, err)
@@ -130,16 +132,16 @@ func TestHostileHubOverAStream(t *testing.T) {
 	}
 	call := open()
 	say(call, &ententev1.PeerMapChanges{Bundles: []*ententev1.PeerBundle{
-		entry(ap.bundle(t, 5)), entry(newAuthority(t, "secret.example.org").bundle(t, 1)), entry(newAuthority(t, "ap.else").bundle(t, 1)),
-		entry(spoke.home.rotated(t).bundle(t, 9)), entry(hub.rotated(t).bundle(t, 9)),
+		entry(ap.Bundle(t, 5)), entry(federationtest.NewAuthority(t, "secret.example.org").Bundle(t, 1)), entry(federationtest.NewAuthority(t, "ap.else").Bundle(t, 1)),
+		entry(spoke.home.Rotated(t).Bundle(t, 9)), entry(hub.Rotated(t).Bundle(t, 9)),
 	}})
 	spoke.awaitWord(t, "ap.example.org", 5)
-	domains, err := BroughtBy(spoke.store.View(), "hub.example.org")
+	domains, err := relationship.AttestedBy(spoke.store.View(), "hub.example.org")
 	require.NoError(t, err)
 	require.Equal(t, []string{"ap.example.org"}, domains)
 
 	// It goes back in sequence: its latest word is refused, what it said before is kept, and counts as stale.
-	say(call, &ententev1.PeerMapChanges{Bundles: []*ententev1.PeerBundle{entry(ap.rotated(t).bundle(t, 4))}})
+	say(call, &ententev1.PeerMapChanges{Bundles: []*ententev1.PeerBundle{entry(ap.Rotated(t).Bundle(t, 4))}})
 	until(t, "the refusal", func() bool { return mustWord(t, spoke.room, "ap.example.org").Row.Value.GetRefused() == "rollback" })
 	_, n := spoke.word(t, "ap.example.org")
 	require.Equal(t, uint64(5), n)
@@ -147,7 +149,7 @@ func TestHostileHubOverAStream(t *testing.T) {
 	for name, m := range map[string]*ententev1.PeerMapChanges{
 		"no bundle":        {Bundles: []*ententev1.PeerBundle{{TrustDomain: "ap.example.org", Document: []byte("garbage")}}},
 		"no trust domain":  {Bundles: []*ententev1.PeerBundle{{TrustDomain: "AP", Document: []byte("{}")}}},
-		"one domain twice": {Bundles: []*ententev1.PeerBundle{entry(ap.bundle(t, 6))}, Withdrawn: []string{"ap.example.org"}},
+		"one domain twice": {Bundles: []*ententev1.PeerBundle{entry(ap.Bundle(t, 6))}, Withdrawn: []string{"ap.example.org"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			call := open()
@@ -161,7 +163,7 @@ func TestHostileHubOverAStream(t *testing.T) {
 		pace := spoke.paceOf("hub.example.org")
 		require.NoError(t, pace.turn.Acquire(t.Context(), 1)) // as while something else is stored
 		for range mapWindow + 1 {
-			say(call, &ententev1.PeerMapChanges{Bundles: []*ententev1.PeerBundle{entry(ap.bundle(t, 5))}})
+			say(call, &ententev1.PeerMapChanges{Bundles: []*ententev1.PeerBundle{entry(ap.Bundle(t, 5))}})
 		}
 		goodbye, _ := ended(call)
 		pace.turn.Release(1)
@@ -170,12 +172,12 @@ func TestHostileHubOverAStream(t *testing.T) {
 	t.Run("for another interest", func(t *testing.T) {
 		call := open()
 		m := &ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapChanges{MapChanges: &ententev1.PeerMapChanges{
-			TrustDomain: "hub.example.org", Interest: 2, Bundles: []*ententev1.PeerBundle{entry(ap.bundle(t, 9))}, Complete: true,
+			TrustDomain: "hub.example.org", Interest: 2, Bundles: []*ententev1.PeerBundle{entry(ap.Bundle(t, 9))}, Complete: true,
 		}}}
 		for range 4 * mapWindow {
 			require.NoError(t, call.Send(&ententev1.ExchangeRequest{Message: m}))
 		}
-		say(call, &ententev1.PeerMapChanges{Bundles: []*ententev1.PeerBundle{entry(ap.bundle(t, 5))}})
+		say(call, &ententev1.PeerMapChanges{Bundles: []*ententev1.PeerBundle{entry(ap.Bundle(t, 5))}})
 		for taken := false; !taken; {
 			m, err := call.Recv()
 			require.NoError(t, err)
@@ -199,10 +201,10 @@ func TestHostileHubOverAStream(t *testing.T) {
 	require.NoError(t, err)
 	_, err = spoke.service.SuspendRelationship(t.Context(), &ententev1.SuspendRelationshipRequest{TrustDomain: "hub.example.org"})
 	require.NoError(t, err)
-	say(call, &ententev1.PeerMapChanges{Bundles: []*ententev1.PeerBundle{entry(ap.bundle(t, 7))}})
+	say(call, &ententev1.PeerMapChanges{Bundles: []*ententev1.PeerBundle{entry(ap.Bundle(t, 7))}})
 	goodbye, _ := ended(call)
 	require.Equal(t, "suspended", goodbye.GetReason())
-	require.NotEqual(t, Fresh, spoke.trust(t, "ap.example.org"))
+	require.NotEqual(t, relationship.Fresh, spoke.trust(t, "ap.example.org"))
 }
 
 // TestAMapCountsAsStreamed: only while its hub says so.
@@ -210,25 +212,25 @@ func TestAMapCountsAsStreamed(t *testing.T) {
 	s := newSession("spoke.test", "spoke-1", "hub.test", "hub-1", true, time.Unix(1_800_000_000, 0))
 	now := time.Unix(1_800_000_000, 0)
 	s.greeted = true
-	w := peerWorld{plan: peerPlan{wanted: map[string]holding{}}}
-	s.confirmed["hub.test"+mapSuffix] = now
+	w := peerWorld{plan: peerPlan{wanted: map[string]relationship.Holding{}}}
+	s.confirmed["hub.test"+relationship.MapSuffix] = now
 	for _, after := range []time.Duration{longestBeat, 2 * longestBeat, mapConfirmed} {
 		_, err := s.take(beatOf(), w, now.Add(after))
 		require.NoError(t, err)
-		require.Contains(t, s.confirmed, "hub.test"+mapSuffix, "after %s", after)
+		require.Contains(t, s.confirmed, "hub.test"+relationship.MapSuffix, "after %s", after)
 	}
 	_, err := s.take(beatOf(), w, now.Add(mapConfirmed+time.Second))
 	require.NoError(t, err)
-	require.NotContains(t, s.confirmed, "hub.test"+mapSuffix, "the hub says so no more")
+	require.NotContains(t, s.confirmed, "hub.test"+relationship.MapSuffix, "the hub says so no more")
 }
 
 // TestARefusedHubIsNotLoggedWithoutEnd: what it says that is refused stands in the log at the pace of one peer.
 func TestARefusedHubIsNotLoggedWithoutEnd(t *testing.T) {
-	o, hub := newOnlooker(t), newAuthority(t, "hub.example.org")
+	o, hub := newOnlooker(t), federationtest.NewAuthority(t, "hub.example.org")
 	o.takesFrom(t, hub)
-	o.byHub(hub)(t, o.us.bundle(t, 5))
+	o.byHub(hub)(t, o.us.Bundle(t, 5))
 	o.awaitWord(t, "us.example.org", 5)
-	past := o.us.rotated(t).bundle(t, 4)
+	past := o.us.Rotated(t).Bundle(t, 4)
 	for range 2 * refusalBurst {
 		o.byHub(hub)(t, past)
 		for taken := false; !taken; {
@@ -240,5 +242,5 @@ func TestARefusedHubIsNotLoggedWithoutEnd(t *testing.T) {
 	lines := len(o.journal.lines("a hub's word on some domains is refused"))
 	require.Positive(t, lines)
 	require.Less(t, lines, 2*refusalBurst-5)
-	require.GreaterOrEqual(t, testutil.ToFloat64(o.manager.metrics.maps.WithLabelValues(resultUnchanged))+testutil.ToFloat64(o.manager.metrics.maps.WithLabelValues(resultStored)), float64(2*refusalBurst))
+	require.GreaterOrEqual(t, testutil.ToFloat64(o.manager.metrics.maps.WithLabelValues(relationship.ResultUnchanged))+testutil.ToFloat64(o.manager.metrics.maps.WithLabelValues(relationship.ResultStored)), float64(2*refusalBurst))
 }

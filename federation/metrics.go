@@ -131,13 +131,13 @@ func (c *bundleCollector) Collect(out chan<- prometheus.Metric) {
 		for _, alarm := range e.rel.Alarms {
 			out <- prometheus.MustNewConstMetric(alarmDesc, prometheus.GaugeValue, 1, name, alarm)
 		}
-		gauge(freshnessDesc, float64(e.rel.Standing.State.freshness()), name)
-		if e.holding.revision == 0 {
+		gauge(freshnessDesc, float64(e.rel.Standing.State.Freshness()), name)
+		if e.holding.Revision == 0 {
 			continue
 		}
-		gauge(ageDesc, max(0, now.Sub(e.holding.changeTime).Seconds()), name)
-		if e.holding.ordered {
-			gauge(sequenceDesc, float64(e.holding.sequence), name)
+		gauge(ageDesc, max(0, now.Sub(e.holding.ChangeTime).Seconds()), name)
+		if e.holding.Ordered {
+			gauge(sequenceDesc, float64(e.holding.Sequence), name)
 		}
 		if seen, ok := c.manager.observations.get(name); ok && !seen.lastSuccess.IsZero() {
 			gauge(confirmedDesc, max(0, now.Sub(seen.lastSuccess).Seconds()), name)

@@ -9,14 +9,15 @@ import (
 	"github.com/stretchr/testify/require"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/federationtest"
 )
 
 // TestMetricsFollowTheTables: every member shows every foreign domain, and none that is foreign no more.
 func TestMetricsFollowTheTables(t *testing.T) {
 	now := time.Now().Truncate(time.Second)
 	r := newRoom(t, func(c *Config) { c.Now = func() time.Time { return now } })
-	us := newAuthority(t, "us.example.org")
-	r.create(t, spiffeRelationship(us, newPeer(t, us, us.bundle(t, 42))), us.bundle(t, 42))
+	us := federationtest.NewAuthority(t, "us.example.org")
+	r.create(t, spiffeRelationship(us, newPeer(t, us, us.Bundle(t, 42))), us.Bundle(t, 42))
 	ap := &ententev1.Relationship{
 		TrustDomain: "ap.example.org", Url: "https://127.0.0.1:1/", Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB,
 		State: ententev1.RelationshipState_RELATIONSHIP_STATE_SUSPENDED,

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 const (
@@ -65,7 +66,7 @@ func (o *Observations) attempted(name string, generation uint64, at time.Time, s
 	defer o.mu.Unlock()
 	was := o.own[name]
 	was.generation, was.lastAttempt, was.result = generation, at, result
-	was.err = clip(failure)
+	was.err = relationship.Clip(failure)
 	if succeeded {
 		was.lastSuccess = at
 	}
@@ -250,7 +251,7 @@ func (o *Observations) ended(name string) {
 		delete(o.dirty, name)
 	}
 	delete(o.heard, name)
-	delete(o.heard, name+mapSuffix)
+	delete(o.heard, name+relationship.MapSuffix)
 }
 
 // sweep drops what was heard of relationships that do not exist. exists is called without the lock, for the catalog's is held by those who
@@ -297,7 +298,7 @@ func observed(m *statev1.RelationshipObservation, member string, now time.Time) 
 		interval: m.GetInterval().AsDuration(), count: mapCount{int(m.GetTaken()), int(m.GetRefused()), int(m.GetLeftOut())},
 	}
 	for _, e := range m.GetEndpoints() {
-		if e.GetIndex() < maxEndpoints {
+		if e.GetIndex() < relationship.MaxEndpoints {
 			for len(s.endpoints) <= int(e.GetIndex()) {
 				s.endpoints = append(s.endpoints, endpointAttempt{})
 			}

@@ -12,6 +12,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -61,14 +62,14 @@ func (m *Manager) offer(r raftstore.Reader, own string) (*ententev1.FederationOf
 // agreedRelationship is a relationship that is about to be made by an agreement, with the bundle to begin with.
 type agreedRelationship struct {
 	row    *statev1.Relationship
-	rel    *Relationship
+	rel    *relationship.Relationship
 	bundle *bundle.Bundle
 }
 
 // relationshipsOf makes of another cluster's offer the relationship with its domain, and where that is not its home domain the one by
 // which its members and its endpoint prove themselves before it. Everything in an offer is hostile until it was here.
 func relationshipsOf(o *ententev1.FederationOffer, a *statev1.RelationshipAgreement) ([]agreedRelationship, error) {
-	identities, err := parseIdentities(o.GetIdentities())
+	identities, err := relationship.ParseIdentities(o.GetIdentities())
 	if err != nil {
 		return nil, err
 	}
@@ -77,18 +78,18 @@ func relationshipsOf(o *ententev1.FederationOffer, a *statev1.RelationshipAgreem
 		a.Identities = append(a.Identities, d[:])
 	}
 	td, home := o.GetTrustDomain(), o.GetHomeTrustDomain()
-	if _, err := parseTrustDomain(home); err != nil {
+	if _, err := relationship.ParseTrustDomain(home); err != nil {
 		return nil, fmt.Errorf("its home domain: %w", err)
 	}
 	if id := o.GetEndpointSpiffeId(); id != "" && id != "spiffe://"+home+endpointPath {
-		return nil, fmt.Errorf("its endpoint is said to prove itself as %s, which is not of its home domain %s", quote(id), quote(home))
+		return nil, fmt.Errorf("its endpoint is said to prove itself as %s, which is not of its home domain %s", relationship.Quote(id), relationship.Quote(home))
 	}
 	one := func(name string, urls []string, document []byte, companion bool) (agreedRelationship, error) {
 		if len(urls) == 0 {
 			return agreedRelationship{}, errors.New("it names no endpoint")
 		}
 		if len(document) > maxOfferedBundle {
-			return agreedRelationship{}, fmt.Errorf("the bundle of %s has %d bytes; %d are the most", quote(name), len(document), maxOfferedBundle)
+			return agreedRelationship{}, fmt.Errorf("the bundle of %s has %d bytes; %d are the most", relationship.Quote(name), len(document), maxOfferedBundle)
 		}
 		row := &statev1.Relationship{
 			TrustDomain: name, Url: urls[0], FallbackUrls: urls[1:], Profile: int32(o.GetProfile()), EndpointSpiffeId: o.GetEndpointSpiffeId(),
@@ -99,11 +100,11 @@ func relationshipsOf(o *ententev1.FederationOffer, a *statev1.RelationshipAgreem
 				Addresses: o.GetPeerAddresses(), Urls: urls,
 			},
 		}
-		rel, err := ParseRelationship(row)
+		rel, err := relationship.ParseRelationship(row)
 		if err != nil {
 			return agreedRelationship{}, err
 		}
-		b, err := parseBootstrap(rel, document)
+		b, err := relationship.ParseBootstrap(rel, document)
 		if err != nil {
 			return agreedRelationship{}, errors.New(status.Convert(err).Message())
 		}
@@ -138,12 +139,12 @@ func (m *Manager) agree(tx *raftstore.Tx, all []agreedRelationship, home, source
 		if hosted {
 			return status.Errorf(codes.FailedPrecondition, "%s is hosted by this cluster too, and a hosted domain is never foreign; each trust domain belongs to one cluster", name)
 		}
-		was, found, err := Relationships.Get(tx, name)
+		was, found, err := relationship.Relationships.Get(tx, name)
 		companion := r.row.GetAgreement().GetCompanion()
 		switch {
 		case err != nil:
 			return err
-		case companion && found && was.Value.GetAgreement().GetEndTime() == nil && (name == home || hasMember(was.Value.GetAgreement().GetIdentities(), proven)):
+		case companion && found && was.Value.GetAgreement().GetEndTime() == nil && (name == home || relationship.HasMember(was.Value.GetAgreement().GetIdentities(), proven)):
 			continue
 		case companion && found && was.Value.GetAgreement().GetEndTime() == nil:
 			return refuseInvitation("other_home", codes.FailedPrecondition, "the cluster of %s says that its home trust domain is %s, with which there is a relationship, and has not shown that it is "+
@@ -152,7 +153,7 @@ func (m *Manager) agree(tx *raftstore.Tx, all []agreedRelationship, home, source
 			return refuseInvitation("other_home", codes.FailedPrecondition, "the home trust domain of the cluster of %s is %s, which would be trusted too, and the operator has not named it: "+
 				"`entente federation invite --for-home %s` or `accept --home %s`, where that is meant", all[len(all)-1].rel.TrustDomain, name, name, name)
 		case found && was.Value.GetAgreement().GetEndTime() != nil:
-			if err := end(tx, name, true); err != nil {
+			if err := relationship.Delete(tx, name, true); err != nil {
 				return err
 			}
 		case found:
@@ -160,7 +161,7 @@ func (m *Manager) agree(tx *raftstore.Tx, all []agreedRelationship, home, source
 		}
 		row := r.row
 		row.CreateTime, row.Generation = timestamppb.New(now), uint64(tx.Revision())+1
-		rel, err := ParseRelationship(row)
+		rel, err := relationship.ParseRelationship(row)
 		if err != nil {
 			return err
 		}

@@ -13,12 +13,13 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/endpoint"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
 
 // admit checks a relationship against the state that it is to become part of. bootstrap is the bundle that comes with it, stored the one
 // that is there; either can be nil.
-func (m *Manager) admit(r raftstore.Reader, rel *Relationship, bootstrap, stored *bundle.Bundle) error {
+func (m *Manager) admit(r raftstore.Reader, rel *relationship.Relationship, bootstrap, stored *bundle.Bundle) error {
 	hosted, err := m.config.IsHosted(r, rel.TrustDomain.Name())
 	if err != nil {
 		return err
@@ -63,7 +64,7 @@ func (m *Manager) admit(r raftstore.Reader, rel *Relationship, bootstrap, stored
 }
 
 // admitPeer checks that the peer of a relationship can be verified at all: by the bundle of its home domain.
-func (m *Manager) admitPeer(r raftstore.Reader, rel *Relationship) error {
+func (m *Manager) admitPeer(r raftstore.Reader, rel *relationship.Relationship) error {
 	if rel.Peer == nil || rel.Peer.Home == rel.TrustDomain {
 		return nil
 	}
@@ -75,7 +76,7 @@ func (m *Manager) admitPeer(r raftstore.Reader, rel *Relationship) error {
 	if hosted {
 		return status.Errorf(codes.FailedPrecondition, "the peer's home trust domain %s is hosted by this cluster; name that of the other cluster", home)
 	}
-	known, err := IsForeign(r, home)
+	known, err := relationship.IsForeign(r, home)
 	if err == nil && !known {
 		err = status.Errorf(codes.FailedPrecondition, "the members of the peer prove themselves by the bundle of %s, with which there is no relationship; create one first", home)
 	}
@@ -85,7 +86,7 @@ func (m *Manager) admitPeer(r raftstore.Reader, rel *Relationship) error {
 // create is the transaction of a new relationship.
 func (m *Manager) create(tx *raftstore.Tx, want *statev1.Relationship, bootstrap *bundle.Bundle, operator string, now time.Time) error {
 	name := want.GetTrustDomain()
-	if _, found, err := Relationships.Get(tx, name); err != nil {
+	if _, found, err := relationship.Relationships.Get(tx, name); err != nil {
 		return err
 	} else if found {
 		return status.Errorf(codes.AlreadyExists, "there is a relationship with %s already; change it with `entente federation update %s`", name, name)
@@ -93,7 +94,7 @@ func (m *Manager) create(tx *raftstore.Tx, want *statev1.Relationship, bootstrap
 	row := proto.Clone(want).(*statev1.Relationship)
 	row.CreateTime = timestamppb.New(now)
 	row.Generation = uint64(tx.Revision()) + 1
-	rel, err := ParseRelationship(row)
+	rel, err := relationship.ParseRelationship(row)
 	if err != nil {
 		return status.Error(codes.InvalidArgument, err.Error())
 	}
@@ -119,35 +120,35 @@ func broughtBy(operator string) string { return "bootstrap by " + operator }
 // update is the transaction of a change. It writes nothing when nothing would be different.
 func (m *Manager) update(tx *raftstore.Tx, c change, now time.Time) error {
 	name := c.wanted.GetTrustDomain()
-	row, err := existing(tx, name)
+	row, err := relationship.Get(tx, name)
 	if err != nil {
 		return err
 	}
 	next := proto.Clone(row).(*statev1.Relationship)
 	for _, path := range c.paths {
-		updatable[path](next, c.wanted)
+		relationship.Updatable[path](next, c.wanted)
 	}
 	if len(c.bootstrap) == 0 && proto.Equal(row, next) {
 		return nil
 	}
 	next.Generation = max(row.GetGeneration(), uint64(tx.Revision())) + 1
-	rel, err := ParseRelationship(next)
+	rel, err := relationship.ParseRelationship(next)
 	if err != nil {
 		return status.Error(codes.InvalidArgument, err.Error())
 	}
-	bootstrap, err := parseBootstrap(rel, c.bootstrap)
+	bootstrap, err := relationship.ParseBootstrap(rel, c.bootstrap)
 	if err != nil {
 		return err
 	}
 	b := basis{rel: rel, row: next, source: broughtBy(c.operator), reset: c.reset}
-	held, found, err := ForeignBundles.Get(tx, name)
+	held, found, err := relationship.ForeignBundles.Get(tx, name)
 	if err != nil {
 		return err
 	}
 	if found {
-		b.current = newStored(held.Value)
+		b.current = relationship.NewStored(held.Value)
 	}
-	current, err := b.current.bundle()
+	current, err := b.current.Bundle()
 	if err != nil {
 		return err
 	}
@@ -155,14 +156,14 @@ func (m *Manager) update(tx *raftstore.Tx, c change, now time.Time) error {
 		return err
 	}
 	if bootstrap != nil && !c.reset {
-		if err := Accept(current, bootstrap); err != nil {
+		if err := relationship.Accept(current, bootstrap); err != nil {
 			return status.Errorf(codes.FailedPrecondition, "the bootstrap bundle of %s is refused: %s", name, err)
 		}
 	}
 	if found && bootstrap == nil && !slices.Equal(row.GetAuthorityKinds(), next.GetAuthorityKinds()) {
 		// Those who follow the bundle see another one, though its document is stored as it was.
 		held.Value.Decided = next.GetGeneration()
-		if err := ForeignBundles.Put(tx, name, held.Value); err != nil {
+		if err := relationship.ForeignBundles.Put(tx, name, held.Value); err != nil {
 			return err
 		}
 	}
@@ -177,8 +178,8 @@ func (m *Manager) write(tx *raftstore.Tx, b basis, bootstrap *bundle.Bundle, now
 		if err != nil {
 			return err
 		}
-		b.row.Standing = standing.row(now)
+		b.row.Standing = standing.Row(now)
 		b.row.Alarms = nil // the operator has looked into them
 	}
-	return Relationships.Put(tx, name, b.row)
+	return relationship.Relationships.Put(tx, name, b.row)
 }

@@ -1,5 +1,7 @@
 package federation
 
+import "github.com/ententehq/entente/federation/relationship"
+
 // ownIdentities are the digests of the identity keys of this cluster's members.
 func (m *Manager) ownIdentities() (out [][]byte) {
 	for _, member := range m.config.Invitations.Members() {
@@ -11,7 +13,7 @@ func (m *Manager) ownIdentities() (out [][]byte) {
 // ownAddresses are where members of this cluster are reached, as many as another cluster takes.
 func (m *Manager) ownAddresses() (out []string) {
 	for _, member := range m.config.Invitations.Members() {
-		if len(out) < maxPeerAddresses {
+		if len(out) < relationship.MaxPeerAddresses {
 			out = append(out, member.Address)
 		}
 	}
@@ -19,7 +21,7 @@ func (m *Manager) ownAddresses() (out []string) {
 }
 
 // tell is what this cluster tells who agrees on one of its domains.
-func (m *Manager) tell(own string) membersTold {
+func (m *Manager) tell(own string) relationship.Announcement {
 	urls := m.config.Invitations.Endpoints
-	return membersTold{m.ownIdentities(), m.ownAddresses(), urls(own), urls(m.config.Peers.Home.Name())}
+	return relationship.Announcement{Identities: m.ownIdentities(), Addresses: m.ownAddresses(), Urls: urls(own), HomeURLs: urls(m.config.Peers.Home.Name())}
 }

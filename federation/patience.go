@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 const (
@@ -38,7 +40,7 @@ func (w *wait) on(ctx context.Context, ask func(ctx context.Context) error) erro
 	err := ask(bounded)
 	w.spent += time.Since(began)
 	if err != nil && bounded.Err() != nil && ctx.Err() == nil && w.most > 0 {
-		return errUnfinished
+		return relationship.ErrUnfinished
 	}
 	return err
 }
@@ -74,5 +76,5 @@ func (c conduct) after(prompt bool) conduct {
 // prompt reports whether an attempt held its place for no longer than most peers do. A peer that lets a short limit of its own
 // relationship pass is as silent as another.
 func (o outcome) prompt() bool {
-	return o.waited < promptly && o.result != "timeout" && !errors.Is(o.err, errUnfinished)
+	return o.waited < promptly && o.result != "timeout" && !errors.Is(o.err, relationship.ErrUnfinished)
 }

@@ -17,6 +17,8 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/svid"
+	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -26,7 +28,7 @@ const manyStreams = 1000
 // lightPeer is the other end of a stream: a session as members keep it, over gRPC and TLS 1.3 with an X509-SVID of its own domain. What it is
 // brought it checks as a member does, and keeps in memory instead of in a store.
 type lightPeer struct {
-	own     *authority
+	own     *federationtest.Authority
 	svid    tls.Certificate
 	session *session
 	world   peerWorld
@@ -35,23 +37,23 @@ type lightPeer struct {
 
 func newLightPeer(t testing.TB, name string, other *site) *lightPeer {
 	t.Helper()
-	p := &lightPeer{own: newAuthority(t, name).every(time.Hour), current: other.home.bundle(t, 1)}
-	p.svid = p.own.memberSVID(t, "/entente/member/member-1")
-	own := p.own.bundle(t, 1)
+	p := &lightPeer{own: federationtest.NewAuthority(t, name).Every(time.Hour), current: other.home.Bundle(t, 1)}
+	p.svid = p.own.MemberSVID(t, "/entente/member/member-1")
+	own := p.own.Bundle(t, 1)
 	hosted := hostedBundle{document: own.Marshal(), hint: time.Hour}
-	hosted.version.sequence, hosted.version.ordered = own.Sequence()
-	hosted.version.digest = own.Digest()
+	hosted.version.Sequence, hosted.version.Ordered = own.Sequence()
+	hosted.version.Digest = own.Digest()
 	p.world = peerWorld{hosted: map[string]hostedBundle{name: hosted}}
-	p.hold(other.home.td.Name(), p.current)
-	p.session = newSession(name, "member-1", other.home.td.Name(), "member-1", true, time.Now())
+	p.hold(other.home.Td.Name(), p.current)
+	p.session = newSession(name, "member-1", other.home.Td.Name(), "member-1", true, time.Now())
 	return p
 }
 
-func (p *lightPeer) hold(td string, b *bundle.Bundle) version {
+func (p *lightPeer) hold(td string, b *bundle.Bundle) relationship.Version {
 	p.current = b
-	h := holdingOf(b, time.Time{}, 1)
-	p.world.plan = peerPlan{home: td, wanted: map[string]holding{td: h}}
-	return h.version()
+	h := relationship.NewHolding(b, time.Time{}, 1)
+	p.world.plan = peerPlan{home: td, wanted: map[string]relationship.Holding{td: h}}
+	return h.Version()
 }
 
 // run keeps the stream until ctx ends.
@@ -122,7 +124,7 @@ func (p *lightPeer) take(m *ententev1.PeerMessage) error {
 	if err != nil {
 		return err
 	}
-	if err := Accept(p.current, next); err != nil {
+	if err := relationship.Accept(p.current, next); err != nil {
 		return err
 	}
 	td := t.bundle.GetTrustDomain()
@@ -136,14 +138,14 @@ func trustPeers(b *testing.B, s *site, peers []*lightPeer) {
 	for some := range slices.Chunk(peers, 100) {
 		_, err := s.store.Update(context.Background(), func(tx *raftstore.Tx) error {
 			for _, p := range some {
-				name := p.own.td.Name()
-				if err := Relationships.Put(tx, name, &statev1.Relationship{
-					TrustDomain: name, Url: "https://127.0.0.1:1/", Profile: spiffeProfile, EndpointSpiffeId: p.own.endpointID().String(), Generation: 1,
+				name := p.own.Td.Name()
+				if err := relationship.Relationships.Put(tx, name, &statev1.Relationship{
+					TrustDomain: name, Url: "https://127.0.0.1:1/", Profile: spiffeProfile, EndpointSpiffeId: p.own.EndpointID().String(), Generation: 1,
 					Peer: &statev1.RelationshipPeer{HomeTrustDomain: name},
 				}); err != nil {
 					return err
 				}
-				if err := ForeignBundles.Put(tx, name, p.own.bundle(b, 1).Row(time.Now())); err != nil {
+				if err := relationship.ForeignBundles.Put(tx, name, p.own.Bundle(b, 1).Row(time.Now())); err != nil {
 					return err
 				}
 			}
@@ -160,7 +162,7 @@ func (s *site) acknowledgedBy(sequence uint64) (n int) {
 	reports.mu.Lock()
 	defer reports.mu.Unlock()
 	for _, note := range reports.own {
-		if note.acked[s.home.td.Name()].sequence >= sequence {
+		if note.acked[s.home.Td.Name()].sequence >= sequence {
 			n++
 		}
 	}
@@ -201,7 +203,7 @@ func BenchmarkPeerStreams(b *testing.B) {
 	sequence := uint64(1)
 	for b.Loop() {
 		sequence++
-		next := s.home.bundle(b, sequence)
+		next := s.home.Bundle(b, sequence)
 		began := time.Now()
 		s.publish(b, next)
 		await(sequence)

@@ -15,6 +15,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/statement"
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 // TestWhoseFaultStatementsAre: what is early, or stands against what this cluster holds, may be no fault of the peer's.
@@ -24,7 +25,7 @@ func TestWhoseFaultStatementsAre(t *testing.T) {
 	stored := func(s *stating, versions, stated int) *statev1.ForeignHistory {
 		h := &statev1.ForeignHistory{TrustDomain: "us.example.org"}
 		for n := 1; n <= versions; n++ {
-			require.NoError(t, addVersion(h, s.version(uint64(n), "a"), "endpoint", false, now))
+			require.NoError(t, relationship.AddVersion(h, s.version(uint64(n), "a"), "endpoint", false, now))
 			if n <= stated {
 				alarms, came := judgeStatements(h, s.statements[:n], now, time.Minute)
 				require.Empty(t, alarms)
@@ -37,13 +38,13 @@ func TestWhoseFaultStatementsAre(t *testing.T) {
 		h := &statev1.ForeignHistory{TrustDomain: "us.example.org"}
 		b, err := s.version(1, "a").With(func(c *bundle.Content) { c.Sequence = nil })
 		require.NoError(t, err)
-		require.NoError(t, addVersion(h, b, "endpoint", false, now))
+		require.NoError(t, relationship.AddVersion(h, b, "endpoint", false, now))
 		return h
 	}
 	// after is a statement of the third version, signed by a key under a name.
 	after := func(s *stating, kid, by string, change func(*statement.Claims)) []*statement.Statement {
 		b := s.version(3, "a")
-		claims := statement.Claims{TrustDomain: s.us.td, Sequence: 3, Keys: b.Digest(), Issued: now, Previous: s.statements[1].Digest(), Next: statement.Signers(b, func(string) bool { return false })}
+		claims := statement.Claims{TrustDomain: s.us.Td, Sequence: 3, Keys: b.Digest(), Issued: now, Previous: s.statements[1].Digest(), Next: statement.Signers(b, func(string) bool { return false })}
 		if change != nil {
 			change(&claims)
 		}
@@ -74,23 +75,23 @@ func TestWhoseFaultStatementsAre(t *testing.T) {
 		{"on a bundle without a sequence", unordered,
 			func(s *stating) []*statement.Statement { return s.statements }, statementsEarly, perhapsOurs, nil},
 		{"statements between are missing", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 1) },
-			func(s *stating) []*statement.Statement { return s.statements[2:] }, statementsTaken, nobodys, []string{AlarmBrokenChain}},
+			func(s *stating) []*statement.Statement { return s.statements[2:] }, statementsTaken, nobodys, []string{relationship.AlarmBrokenChain}},
 		{"the chain starts anew", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 2) }, func(s *stating) []*statement.Statement {
 			return after(s, "a", "a", func(c *statement.Claims) { c.Previous, c.Start = [32]byte{}, statement.StartNoSigner })
-		}, statementsTaken, nobodys, []string{AlarmNewChain}},
+		}, statementsTaken, nobodys, []string{relationship.AlarmNewChain}},
 		{"by a key that is not named, as one that was prepared in a version that was missed", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 2) },
-			func(s *stating) []*statement.Statement { return after(s, "x", "x", nil) }, statementsTaken, nobodys, []string{AlarmBrokenChain}},
+			func(s *stating) []*statement.Statement { return after(s, "x", "x", nil) }, statementsTaken, nobodys, []string{relationship.AlarmBrokenChain}},
 		{"a signature that does not verify", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 2) },
-			func(s *stating) []*statement.Statement { return after(s, "a", "x", nil) }, "statement_signature", perhapsOurs, []string{AlarmBrokenChain}},
+			func(s *stating) []*statement.Statement { return after(s, "a", "x", nil) }, "statement_signature", perhapsOurs, []string{relationship.AlarmBrokenChain}},
 		{"on other keys than are stored", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 2) },
 			func(s *stating) []*statement.Statement {
 				return after(s, "a", "a", func(c *statement.Claims) { c.Keys[0]++ })
-			}, AlarmSplitView, perhapsOurs, []string{AlarmSplitView}},
+			}, relationship.AlarmSplitView, perhapsOurs, []string{relationship.AlarmSplitView}},
 		{"a stored statement that cannot be read", func(s *stating) *statev1.ForeignHistory {
 			h := stored(s, 3, 2)
 			h.Statement = "?"
 			return h
-		}, func(s *stating) []*statement.Statement { return s.statements[2:] }, statementsUnjudged, nobodys, []string{AlarmBrokenChain}},
+		}, func(s *stating) []*statement.Statement { return s.statements[2:] }, statementsUnjudged, nobodys, []string{relationship.AlarmBrokenChain}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := chain(t, 3)
@@ -99,7 +100,7 @@ func TestWhoseFaultStatementsAre(t *testing.T) {
 			require.Equal(t, test.whose, blameOf(came))
 			var names []string
 			for _, a := range raised {
-				names = append(names, a.name)
+				names = append(names, a.Name)
 			}
 			require.Equal(t, test.alarms, names)
 		})
@@ -109,7 +110,7 @@ func TestWhoseFaultStatementsAre(t *testing.T) {
 // shownRefused are messages that bring no statements, whatever is stored, and the names that they are refused by.
 func shownRefused(s *stating) (messages []*ententev1.PeerMessage, reasons []string) {
 	for reason, document := range map[string][]byte{
-		"malformed": []byte("garbage"), "no_statements": statement.MarshalList(s.us.td, nil),
+		"malformed": []byte("garbage"), "no_statements": statement.MarshalList(s.us.Td, nil),
 		"bad_statement": []byte(`{"trust_domain":"us.example.org","statements":["a.b.c"]}`), "too_large": make([]byte, statement.MaxListBytes+1),
 	} {
 		messages, reasons = append(messages, statementsOf("us.example.org", document)), append(reasons, reason)
@@ -176,7 +177,7 @@ func TestRefusedStatementsEndAStream(t *testing.T) {
 	warned := slices.DeleteFunc(log.lines("statements that a peer brought are none"), func(line string) bool { return !strings.Contains(line, "[WARN]") })
 	require.NotEmpty(t, warned)
 	require.Less(t, len(warned), streams*maxRefusals, "of all that were refused")
-	require.Equal(t, Fresh, a.trust(t, "us.example.org"), "trust does not hang on statements")
+	require.Equal(t, relationship.Fresh, a.trust(t, "us.example.org"), "trust does not hang on statements")
 
 	// Refused bundles and statements add up.
 	var mixed []*ententev1.PeerMessage
@@ -234,9 +235,9 @@ func TestUnwantedBundlesEndNoStream(t *testing.T) {
 func TestEarlyStatementsEndNoStream(t *testing.T) {
 	us := chain(t, 3)
 	a := stateWith(t, us)
-	early := statementsOf("us.example.org", statement.MarshalList(us.us.td, us.compact(3)[1:]))
-	unwanted := statementsOf("ap.example.org", statement.MarshalList(us.us.td, us.compact(3)))
-	messages := []*ententev1.PeerMessage{statementsOf("us.example.org", statement.MarshalList(us.us.td, us.compact(1)))}
+	early := statementsOf("us.example.org", statement.MarshalList(us.us.Td, us.compact(3)[1:]))
+	unwanted := statementsOf("ap.example.org", statement.MarshalList(us.us.Td, us.compact(3)))
+	messages := []*ententev1.PeerMessage{statementsOf("us.example.org", statement.MarshalList(us.us.Td, us.compact(1)))}
 	for range maxRefusals + 1 {
 		messages = append(messages, early, unwanted)
 	}
@@ -247,7 +248,7 @@ func TestEarlyStatementsEndNoStream(t *testing.T) {
 
 	// It goes on with those of versions that never come.
 	us.publish(4, "a", "a")
-	early = statementsOf("us.example.org", statement.MarshalList(us.us.td, us.compact(4)[3:]))
+	early = statementsOf("us.example.org", statement.MarshalList(us.us.Td, us.compact(4)[3:]))
 	for range excuseBurst + maxRefusals + 1 {
 		if call.Send(&ententev1.ExchangeRequest{Message: early}) != nil {
 			break

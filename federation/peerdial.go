@@ -18,6 +18,7 @@ import (
 
 	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 const (
@@ -58,7 +59,7 @@ func beginsAnew(lived time.Duration, end string) bool {
 // dialLocked begins. p.mu is held.
 func (p *peers) dialLocked(ctx context.Context, home string) *dialer {
 	ctx, cancel := context.WithCancel(ctx)
-	d := &dialer{peers: p, home: home, cancel: cancel, first: p.dialing.after(p.manager.now())}
+	d := &dialer{peers: p, home: home, cancel: cancel, first: p.dialing.After(p.manager.now())}
 	p.work.Go(func() { d.run(ctx) })
 	return d
 }
@@ -102,7 +103,7 @@ func (d *dialer) once(ctx context.Context) {
 		failures = append(failures, err)
 	}
 	if err := errors.Join(failures...); err != nil && ctx.Err() == nil {
-		text := clip(strings.ReplaceAll(err.Error(), "\n", "; "))
+		text := relationship.Clip(strings.ReplaceAll(err.Error(), "\n", "; "))
 		reason := unreachable
 		if e, ok := errors.AsType[*streamError](err); ok {
 			reason = e.reason

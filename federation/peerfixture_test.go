@@ -2,15 +2,10 @@ package federation
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"net"
-	"net/url"
 	"testing"
 	"time"
 
@@ -25,13 +20,15 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/svid"
+	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
 
 // site is a cluster of one member under test, with an API port that other sites can reach.
 type site struct {
 	*room
-	home     *authority
+	home     *federationtest.Authority
 	endpoint *peer
 	address  string
 	stop     func()
@@ -79,25 +76,10 @@ func (svidCredentials) Info() credentials.ProtocolInfo {
 func (c svidCredentials) Clone() credentials.TransportCredentials { return c }
 func (svidCredentials) OverrideServerName(string) error           { return nil }
 
-// memberSVID is the X509-SVID of an ID of the authority's domain.
-func (a *authority) memberSVID(t testing.TB, path string) tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	template := &x509.Certificate{
-		SerialNumber: serial(t), URIs: []*url.URL{spiffeid.RequireFromPath(a.td, path).URL()}, Subject: pkix.Name{CommonName: "member"},
-		NotBefore: a.cert.NotBefore, NotAfter: a.cert.NotAfter, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
-	require.NoError(t, err)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-}
-
 // verify checks the other end against the bundles that a store holds, as the port does.
 func verify(s *raftstore.Store, chain []*x509.Certificate) (spiffeid.ID, error) {
 	verified, err := svid.Verify(chain, source(func(td spiffeid.TrustDomain) (*x509bundle.Bundle, error) {
-		row, found, err := ForeignBundles.Get(s.View(), td.Name())
+		row, found, err := relationship.ForeignBundles.Get(s.View(), td.Name())
 		if err != nil || !found {
 			return nil, errors.Join(err, errors.New("no bundle"))
 		}
@@ -141,11 +123,11 @@ func dialAs(ctx context.Context, own tls.Certificate, address string, check func
 // newSite makes a cluster of one member that hosts a domain with an hour's hint, serves it at an endpoint, and accepts streams.
 func newSite(t testing.TB, name string, adjust ...func(*Config)) *site {
 	t.Helper()
-	a := newAuthority(t, name).every(time.Hour)
+	a := federationtest.NewAuthority(t, name).Every(time.Hour)
 	s := &site{home: a}
-	own := a.memberSVID(t, "/entente/member/member-1")
+	own := a.MemberSVID(t, "/entente/member/member-1")
 	s.room = newRoom(t, append(adjust, func(c *Config) {
-		c.Peers = PeerConfig{Home: a.td, Credentials: svidCredentials{}, Dial: func(ctx context.Context, address string, home spiffeid.TrustDomain) (net.Conn, error) {
+		c.Peers = PeerConfig{Home: a.Td, Credentials: svidCredentials{}, Dial: func(ctx context.Context, address string, home spiffeid.TrustDomain) (net.Conn, error) {
 			return dialAs(ctx, own, address, func(chain []*x509.Certificate) (spiffeid.ID, error) {
 				id, err := verify(c.Store, chain)
 				if err == nil && id.TrustDomain() != home {
@@ -155,7 +137,7 @@ func newSite(t testing.TB, name string, adjust ...func(*Config)) *site {
 			})
 		}}
 	})...)
-	s.endpoint = newPeer(t, a, a.bundle(t, 1))
+	s.endpoint = newPeer(t, a, a.Bundle(t, 1))
 	s.host(t, a)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -208,8 +190,8 @@ func (s *site) publish(t testing.TB, b *bundle.Bundle) {
 func (s *site) trusts(t testing.TB, other *site, addresses ...string) {
 	t.Helper()
 	rel := spiffeRelationship(other.home, other.endpoint)
-	rel.Peer = &ententev1.Peer{HomeTrustDomain: other.home.td.Name(), Addresses: addresses}
-	s.create(t, rel, other.home.bundle(t, 1))
+	rel.Peer = &ententev1.Peer{HomeTrustDomain: other.home.Td.Name(), Addresses: addresses}
+	s.create(t, rel, other.home.Bundle(t, 1))
 }
 
 // pair is two sites whose relationships name each other; the first dials.
@@ -242,7 +224,7 @@ func until(t testing.TB, what string, condition func() bool) {
 // shownStream is the stream with another site as operators see it.
 func (s *site) shownStream(t testing.TB, other *site) *ententev1.PeerStream {
 	t.Helper()
-	rel, err := s.service.GetRelationship(context.Background(), &ententev1.GetRelationshipRequest{TrustDomain: other.home.td.Name()})
+	rel, err := s.service.GetRelationship(context.Background(), &ententev1.GetRelationshipRequest{TrustDomain: other.home.Td.Name()})
 	require.NoError(t, err)
 	if len(rel.GetStreams()) == 0 {
 		return &ententev1.PeerStream{}
@@ -253,7 +235,7 @@ func (s *site) shownStream(t testing.TB, other *site) *ententev1.PeerStream {
 // awaitStream waits until a stream with another site is up and confirms its bundle, or is down.
 func (s *site) awaitStream(t testing.TB, other *site, up bool) {
 	t.Helper()
-	until(t, "the stream with "+other.home.td.Name(), func() bool {
+	until(t, "the stream with "+other.home.Td.Name(), func() bool {
 		shown := s.shownStream(t, other)
 		return shown.GetConnected() == up && (!up || len(shown.GetConfirmed()) > 0)
 	})
@@ -264,7 +246,7 @@ func (s *site) awaitAcknowledged(t testing.TB, other *site, sequence uint64) {
 	t.Helper()
 	until(t, "an acknowledgement", func() bool {
 		for _, a := range s.shownStream(t, other).GetAcknowledgements() {
-			if a.GetTrustDomain() == s.home.td.Name() && a.GetSequence() == sequence && !a.GetPending() {
+			if a.GetTrustDomain() == s.home.Td.Name() && a.GetSequence() == sequence && !a.GetPending() {
 				return true
 			}
 		}

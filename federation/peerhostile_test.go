@@ -12,12 +12,13 @@ import (
 	"google.golang.org/grpc/status"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/federationtest"
 )
 
 // intrude opens a stream to a site with an SVID of an authority, whatever it is good for.
-func (s *site) intrude(t testing.TB, a *authority, path string) ententev1.PeerService_ExchangeClient {
+func (s *site) intrude(t testing.TB, a *federationtest.Authority, path string) ententev1.PeerService_ExchangeClient {
 	t.Helper()
-	raw, err := dialAs(t.Context(), a.memberSVID(t, path), s.address, func([]*x509.Certificate) (spiffeid.ID, error) { return s.home.td.ID(), nil })
+	raw, err := dialAs(t.Context(), a.MemberSVID(t, path), s.address, func([]*x509.Certificate) (spiffeid.ID, error) { return s.home.Td.ID(), nil })
 	require.NoError(t, err)
 	conn, err := newPeerConn(s.address, raw, svidCredentials{}, grpc.MaxCallSendMsgSize(1<<30))
 	require.NoError(t, err)
@@ -65,7 +66,7 @@ func TestHostileStreams(t *testing.T) {
 	a, b := newSite(t, "eu.example.org"), newSite(t, "us.example.org")
 	a.trusts(t, b)
 	third := newSite(t, "ap.example.org")
-	a.create(t, spiffeRelationship(third.home, third.endpoint), third.home.bundle(t, 1)) // it names no peer
+	a.create(t, spiffeRelationship(third.home, third.endpoint), third.home.Bundle(t, 1)) // it names no peer
 	until(t, "the relationships to be read", func() bool { return len(a.manager.peers.wantedOf("us.example.org")) == 1 })
 
 	t.Run("a workload of the peer", func(t *testing.T) {
@@ -91,8 +92,8 @@ func TestHostileStreams(t *testing.T) {
 	t.Run("refused bundles", func(t *testing.T) {
 		call := a.intrude(t, b.home, "/entente/member/member-1")
 		send(t, call, hello,
-			bring("us.example.org", []byte("garbage")), bring("us.example.org", b.home.rotated(t).bundle(t, 1).Marshal()),
-			bring("us.example.org", third.home.bundle(t, 9).Marshal()), bring("ap.example.org", third.home.bundle(t, 9).Marshal()))
+			bring("us.example.org", []byte("garbage")), bring("us.example.org", b.home.Rotated(t).Bundle(t, 1).Marshal()),
+			bring("us.example.org", third.home.Bundle(t, 9).Marshal()), bring("ap.example.org", third.home.Bundle(t, 9).Marshal()))
 		for {
 			m, err := call.Recv()
 			require.NoError(t, err)
@@ -131,12 +132,12 @@ func TestHostileStreams(t *testing.T) {
 	for td, site := range map[string]*site{"us.example.org": b, "ap.example.org": third} {
 		sequence, _ := a.stored(t, td).Sequence()
 		require.Equal(t, uint64(1), sequence)
-		require.True(t, a.stored(t, td).SameKeys(site.home.bundle(t, 1)), td)
+		require.True(t, a.stored(t, td).SameKeys(site.home.Bundle(t, 1)), td)
 	}
 	// The honest one is served as before.
 	b.trusts(t, a, a.address)
 	b.awaitStream(t, a, true)
-	b.publish(t, b.home.rotated(t).bundle(t, 2, b.home))
+	b.publish(t, b.home.Rotated(t).Bundle(t, 2, b.home))
 	a.awaitSequence(t, "us.example.org", 2)
 }
 
@@ -176,7 +177,7 @@ func TestStreamsWithoutEnd(t *testing.T) {
 func TestDialedIsAnother(t *testing.T) {
 	a, b, third := newSite(t, "eu.example.org"), newSite(t, "us.example.org"), newSite(t, "ap.example.org")
 	third.trusts(t, a)
-	a.create(t, spiffeRelationship(third.home, third.endpoint), third.home.bundle(t, 1))
+	a.create(t, spiffeRelationship(third.home, third.endpoint), third.home.Bundle(t, 1))
 	a.trusts(t, b, third.address)
 	until(t, "the failure", func() bool { return a.shownStream(t, b).GetLastResult() == "unreachable" })
 	require.Contains(t, a.shownStream(t, b).GetLastError(), "the other end is of another trust domain")

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 // peerWorld is what a session has to know of its cluster. It is never changed.
@@ -16,7 +17,7 @@ type peerWorld struct {
 	// lacks says from which sequence on the statements on a foreign bundle are missing here.
 	lacks func(td string) (from uint64, missing bool)
 	// words are the versions of what is stored by a hub's word.
-	words func(hub string) map[string]version
+	words func(hub string) map[string]relationship.Version
 }
 
 // next says what is to be sent now, in order. It counts as sent.
@@ -43,7 +44,7 @@ func (s *session) next(w peerWorld, now time.Time) (out []*ententev1.PeerMessage
 			continue
 		}
 		s.weigh(td, w, now)
-		if hosted.version == s.sent[td] || !hosted.version.replaces(s.knows[td]) {
+		if hosted.version == s.sent[td] || !hosted.version.Replaces(s.knows[td]) {
 			continue
 		}
 		s.sent[td] = hosted.version
@@ -71,10 +72,10 @@ func (s *session) nextInterest(w peerWorld) (out []*ententev1.PeerMessage) {
 	}
 	if !same {
 		interest := &ententev1.PeerInterest{}
-		s.told = make(map[string]version, len(names))
+		s.told = make(map[string]relationship.Version, len(names))
 		for _, td := range names {
-			s.told[td] = w.plan.wanted[td].version()
-			wanted := s.told[td].message(td)
+			s.told[td] = w.plan.wanted[td].Version()
+			wanted := s.told[td].Message(td)
 			if w.lacks != nil {
 				if from, missing := w.lacks(td); missing {
 					wanted.StatementsFrom = &from
@@ -85,9 +86,9 @@ func (s *session) nextInterest(w peerWorld) (out []*ententev1.PeerMessage) {
 		return []*ententev1.PeerMessage{{Content: &ententev1.PeerMessage_Interest{Interest: interest}}}
 	}
 	for _, td := range names {
-		if has := w.plan.wanted[td].version(); has != s.told[td] && s.replies[td] == nil {
+		if has := w.plan.wanted[td].Version(); has != s.told[td] && s.replies[td] == nil {
 			s.told[td] = has
-			s.replies[td] = &ententev1.PeerAcknowledgement{Version: has.message(td)}
+			s.replies[td] = &ententev1.PeerAcknowledgement{Version: has.Message(td)}
 		}
 	}
 	return nil
@@ -102,7 +103,7 @@ func (s *session) nextStatements(w peerWorld) (out []*ententev1.PeerMessage) {
 		}
 		from, told := s.statementsFrom[td]
 		if !told {
-			from = hosted.version.sequence // it had no bundle; what was before the first one tells it nothing
+			from = hosted.version.Sequence // it had no bundle; what was before the first one tells it nothing
 		}
 		for {
 			document, next := hosted.statements.From(from)
@@ -120,7 +121,7 @@ func (s *session) heartbeat(w peerWorld) *ententev1.PeerMessage {
 	beat := &ententev1.PeerHeartbeat{}
 	for _, td := range slices.Sorted(maps.Keys(s.knows)) {
 		if hosted, ok := w.hosted[td]; ok {
-			beat.Current = append(beat.Current, hosted.version.message(td))
+			beat.Current = append(beat.Current, hosted.version.Message(td))
 		}
 	}
 	return &ententev1.PeerMessage{Content: &ententev1.PeerMessage_Heartbeat{Heartbeat: beat}}
@@ -131,7 +132,7 @@ func (w peerWorld) beatEvery() time.Duration {
 	every := longestBeat
 	for _, h := range w.hosted {
 		if h.hint > 0 {
-			every = min(every, max(h.hint/staleAfter, shortestBeat))
+			every = min(every, max(h.hint/relationship.StaleAfter, shortestBeat))
 		}
 	}
 	return every

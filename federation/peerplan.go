@@ -3,6 +3,8 @@ package federation
 import (
 	"maps"
 	"slices"
+
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 // peerPlan is what the relationships say of one peer.
@@ -10,9 +12,9 @@ type peerPlan struct {
 	home      string
 	addresses []string
 	// wanted are the trust domains of the active relationships that name the peer, with what is stored of each.
-	wanted map[string]holding
+	wanted map[string]relationship.Holding
 	// hubs are those of them whose domain's cluster is a hub.
-	hubs map[string]*Relationship
+	hubs map[string]*relationship.Relationship
 }
 
 // names are the domains that one stream carries, in order.

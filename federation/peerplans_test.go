@@ -10,6 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -20,7 +22,7 @@ func TestPlansFollowEachChange(t *testing.T) {
 	refuse := func(err error) { t.Error(err) }
 	view := r.store.View()
 	require.NoError(t, r.manager.catalog.load(view, refuse))
-	watch := r.store.Watch([]raftstore.Prefix{Relationships.Prefix(""), ForeignBundles.Prefix("")}, view.Revision())
+	watch := r.store.Watch([]raftstore.Prefix{relationship.Relationships.Prefix(""), relationship.ForeignBundles.Prefix("")}, view.Revision())
 	defer watch.Close()
 	p.plan("never-named.example.org")
 	p.reconcile(t.Context())
@@ -32,17 +34,17 @@ func TestPlansFollowEachChange(t *testing.T) {
 	require.True(t, known)
 
 	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a test that can be repeated
-	a := newAuthority(t, "d.example.org")
+	a := federationtest.NewAuthority(t, "d.example.org")
 	for step := range 200 {
 		name := fmt.Sprintf("d%d.example.org", random.IntN(6))
 		_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
 			switch random.IntN(4) {
 			case 0:
-				return Relationships.Delete(tx, name)
+				return relationship.Relationships.Delete(tx, name)
 			case 1:
 				b := *a
-				b.td = spiffeid.RequireTrustDomainFromString(name)
-				return ForeignBundles.Put(tx, name, b.bundle(t, uint64(step+1)).Row(time.Now())) //nolint:gosec // small
+				b.Td = spiffeid.RequireTrustDomainFromString(name)
+				return relationship.ForeignBundles.Put(tx, name, b.Bundle(t, uint64(step+1)).Row(time.Now())) //nolint:gosec // small
 			}
 			row := &statev1.Relationship{
 				TrustDomain: name, Url: "https://127.0.0.1:1/", Profile: webProfile, Generation: uint64(step + 1), Suspended: random.IntN(4) == 0, //nolint:gosec // small
@@ -50,7 +52,7 @@ func TestPlansFollowEachChange(t *testing.T) {
 			if home := random.IntN(4); home > 0 {
 				row.Peer = &statev1.RelationshipPeer{HomeTrustDomain: fmt.Sprintf("h%d.example.org", home), Addresses: []string{fmt.Sprintf("127.0.0.1:%d", 1+random.IntN(9))}}
 			}
-			return Relationships.Put(tx, name, row)
+			return relationship.Relationships.Put(tx, name, row)
 		})
 		require.NoError(t, err)
 		if r.store.View().Revision() == view.Revision() {

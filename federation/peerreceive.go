@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 // reasonNotWanted refuses a bundle of a domain whose relationship does not name the peer that brings it.
@@ -18,9 +19,9 @@ var errNotWanted = errors.New("no active relationship with the domain names this
 
 // receive takes a bundle that a peer brought through the same rules and the same transaction as one that was fetched. It
 // can run on any member.
-func (m *Manager) receive(ctx context.Context, home, td string, document []byte) (version, outcome) {
+func (m *Manager) receive(ctx context.Context, home, td string, document []byte) (relationship.Version, outcome) {
 	began := m.now()
-	var v version
+	var v relationship.Version
 	var out outcome
 	var generation uint64
 	for range attempts {
@@ -28,16 +29,16 @@ func (m *Manager) receive(ctx context.Context, home, td string, document []byte)
 		if err == nil && (b.rel.Peer == nil || b.rel.Peer.Home.Name() != home) {
 			err = errNotWanted
 		}
-		if errors.Is(err, errNotWanted) || errors.Is(err, errEnded) {
+		if errors.Is(err, errNotWanted) || errors.Is(err, relationship.ErrEnded) {
 			// The relationship may be gone since; that peer or another may as well play with names. Nothing is written down.
-			return version{}, outcome{result: reasonNotWanted, err: err}
+			return relationship.Version{}, outcome{result: reasonNotWanted, err: err}
 		}
 		if err != nil {
-			out = outcome{result: reasonOf(err), err: err}
+			out = outcome{result: relationship.ReasonOf(err), err: err}
 			break
 		}
 		generation, b.source = b.rel.Generation, "peer "+home
-		if v, out = m.receiveOnce(ctx, home, td, b, document); !errors.Is(out.err, errSuperseded) {
+		if v, out = m.receiveOnce(ctx, home, td, b, document); !errors.Is(out.err, relationship.ErrSuperseded) {
 			break
 		}
 	}
@@ -48,10 +49,10 @@ func (m *Manager) receive(ctx context.Context, home, td string, document []byte)
 	m.metrics.received.WithLabelValues(out.result).Inc()
 	failure := ""
 	if out.err != nil {
-		failure = clip(out.err.Error())
+		failure = relationship.Clip(out.err.Error())
 		level := m.log.Debug
 		if m.peers.tells(home) {
-			if level = m.log.Warn; isDecision(out.result) {
+			if level = m.log.Warn; relationship.IsDecision(out.result) {
 				m.record(actionRefuse, td, out.result, failure, 0)
 			}
 		}
@@ -63,9 +64,9 @@ func (m *Manager) receive(ctx context.Context, home, td string, document []byte)
 	return v, out
 }
 
-func (m *Manager) receiveOnce(ctx context.Context, home, td string, b basis, document []byte) (version, outcome) {
-	refuse := func(err error) (version, outcome) {
-		return version{}, outcome{result: reasonOf(err), err: err}
+func (m *Manager) receiveOnce(ctx context.Context, home, td string, b basis, document []byte) (relationship.Version, outcome) {
+	refuse := func(err error) (relationship.Version, outcome) {
+		return relationship.Version{}, outcome{result: relationship.ReasonOf(err), err: err}
 	}
 	if most := b.rel.Limits.DocumentBytes; most > 0 && int64(len(document)) > most {
 		return refuse(fmt.Errorf("refuse the bundle of %s from the peer %s: %w: it has %d bytes, and its relationship allows %d", td, home, bundle.ErrTooLarge, len(document), most))
@@ -74,21 +75,21 @@ func (m *Manager) receiveOnce(ctx context.Context, home, td string, b basis, doc
 	if err != nil {
 		return refuse(fmt.Errorf("refuse the bundle of %s from the peer %s: %w", td, home, err))
 	}
-	if err := b.current.accept(next); err != nil {
+	if err := b.current.Accept(next); err != nil {
 		if failed := m.compareShown(ctx, td, next, b.origin()); failed != nil {
-			return version{}, outcome{result: "not_stored", err: fmt.Errorf("raise an alarm on what the peer %s shows of %s: %w", home, td, failed)}
+			return relationship.Version{}, outcome{result: "not_stored", err: fmt.Errorf("raise an alarm on what the peer %s shows of %s: %w", home, td, failed)}
 		}
 		return refuse(fmt.Errorf("refuse the bundle of %s from the peer %s: %w", td, home, err))
 	}
-	v := version{digest: next.Digest()}
-	v.sequence, v.ordered = next.Sequence()
-	if b.current != nil && bytes.Equal(b.current.row.GetDocument(), next.Marshal()) {
-		return v, outcome{result: resultUnchanged}
+	v := relationship.Version{Digest: next.Digest()}
+	v.Sequence, v.Ordered = next.Sequence()
+	if b.current != nil && bytes.Equal(b.current.Row.GetDocument(), next.Marshal()) {
+		return v, outcome{result: relationship.ResultUnchanged}
 	}
 	if _, err := m.keep(ctx, td, b, next); err != nil {
 		return refuse(fmt.Errorf("store the bundle of %s from the peer %s: %w", td, home, err))
 	}
-	return v, outcome{result: resultStored}
+	return v, outcome{result: relationship.ResultStored}
 }
 
 // confirm counts a heartbeat that names the stored bundle as a success, often enough to keep it fresh and not at each one.
@@ -98,7 +99,7 @@ func (m *Manager) confirm(td string) {
 		return
 	}
 	now := m.now()
-	if !m.confirmations.due(td, now, m.interval(e.holding)/staleAfter) {
+	if !m.confirmations.due(td, now, m.interval(e.holding)/relationship.StaleAfter) {
 		return
 	}
 	m.observations.attempted(td, e.rel.Generation, now, true, resultConfirmed, "")

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 const (
@@ -247,7 +248,7 @@ func (p *peers) streamed(home, td string) bool {
 // keeps reports whether streams keep up to date all that is fetched for a relationship: its bundle, and where it is with a hub the map.
 func (p *peers) keeps(e entry) bool {
 	home, name := e.peerHome(), e.rel.TrustDomain.Name()
-	return p.streamed(home, name) && (e.rel.Hub == nil || p.streamed(home, name+mapSuffix))
+	return p.streamed(home, name) && (e.rel.Hub == nil || p.streamed(home, name+relationship.MapSuffix))
 }
 
 // takeEnded reports whether a stream that kept a domain up to date ended since it was last asked.
@@ -296,13 +297,13 @@ func (p *peers) noted(home string) {
 		p.mu.Lock()
 		for _, td := range before {
 			if !slices.Contains(after, td) {
-				p.ended[domainOfKey(td)] = true
+				p.ended[relationship.DomainOfKey(td)] = true
 			}
 		}
 		p.mu.Unlock()
 		var names []string
 		for _, name := range slices.Concat(before, after) {
-			names = append(names, domainOfKey(name)) // a map's is its hub's
+			names = append(names, relationship.DomainOfKey(name)) // a map's is its hub's
 		}
 		p.manager.changes.relationships(names) // to be fetched at once, or no more
 	}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc/credentials"
 
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
 )
@@ -58,7 +59,7 @@ type peers struct {
 	members  []string
 	streams  map[string][]*stream
 	dialers  map[string]*dialer
-	dialing  pacer
+	dialing  relationship.Pacer
 	paces    map[string]*peerPace
 	ended    map[string]bool // domains that a stream kept up to date, and does no more
 	draining bool
@@ -120,7 +121,7 @@ func (p *peers) followHosted(ctx context.Context) error {
 		p.mu.Unlock()
 		for td := range before {
 			if _, ok := next[td]; !ok {
-				p.manager.mapLog.set(td, version{})
+				p.manager.mapLog.set(td, relationship.Version{})
 			}
 		}
 		for td, h := range next {
@@ -230,7 +231,7 @@ func (p *peers) join(s *stream) error {
 	case p.draining || p.running == nil:
 		err = violation("draining", "this member is stopping; try another one")
 	case !ok || len(plan.wanted) == 0:
-		err = violation("not_a_peer", "%s has no active relationship that names %s as its peer's home trust domain", p.config.Home.Name(), quote(home))
+		err = violation("not_a_peer", "%s has no active relationship that names %s as its peer's home trust domain", p.config.Home.Name(), relationship.Quote(home))
 	default:
 		if err = p.crowdedLocked(s, older); err == nil {
 			s.pace = p.paceLocked(home)
@@ -268,7 +269,7 @@ func (p *peers) keep(s *stream) error {
 	reason := streamReason(err)
 	m.metrics.streams.WithLabelValues(direction).Dec()
 	m.metrics.streamsEnded.WithLabelValues(reason).Inc()
-	text := clip(strings.TrimSpace(errorText(err)))
+	text := relationship.Clip(strings.TrimSpace(errorText(err)))
 	level := m.log.Warn
 	if slices.Contains(goodbyes, reason) {
 		level = m.log.Info

@@ -11,11 +11,11 @@ import (
 // TestStreamCarriesBothDirections: a change of either side's bundle reaches the other and is acknowledged, while the hint is an hour.
 func TestStreamCarriesBothDirections(t *testing.T) {
 	a, b := pair(t)
-	next := a.home.rotated(t)
-	a.publish(t, next.bundle(t, 2, a.home))
+	next := a.home.Rotated(t)
+	a.publish(t, next.Bundle(t, 2, a.home))
 	b.awaitSequence(t, "eu.example.org", 2)
 	a.awaitAcknowledged(t, b, 2)
-	b.publish(t, b.home.rotated(t).bundle(t, 5, b.home))
+	b.publish(t, b.home.Rotated(t).Bundle(t, 5, b.home))
 	a.awaitSequence(t, "us.example.org", 5)
 	b.awaitAcknowledged(t, a, 5)
 
@@ -29,10 +29,10 @@ func TestStreamCarriesBothDirections(t *testing.T) {
 // TestStreamSurvivesRotation: either root is replaced while the stream is open; it goes on, and so does the next one.
 func TestStreamSurvivesRotation(t *testing.T) {
 	a, b := pair(t)
-	next := a.home.rotated(t)
-	a.publish(t, next.bundle(t, 2, a.home))
+	next := a.home.Rotated(t)
+	a.publish(t, next.Bundle(t, 2, a.home))
 	b.awaitSequence(t, "eu.example.org", 2)
-	a.publish(t, a.home.bundle(t, 3))
+	a.publish(t, a.home.Bundle(t, 3))
 	b.awaitSequence(t, "eu.example.org", 3)
 	a.awaitAcknowledged(t, b, 3)
 	require.True(t, a.shownStream(t, b).GetConnected())
@@ -65,7 +65,7 @@ func TestSuspendAndDeleteEndTheStream(t *testing.T) {
 func TestPollingTakesOver(t *testing.T) {
 	a, b := pair(t)
 	before := a.endpoint.count()
-	next := a.home.bundle(t, 2, a.home.rotated(t))
+	next := a.home.Bundle(t, 2, a.home.Rotated(t))
 	a.endpoint.serve(next)
 	a.manager.Drain()
 	b.awaitSequence(t, "eu.example.org", 2)
@@ -84,9 +84,9 @@ func TestBothDial(t *testing.T) {
 			in.GetDirection() == ententev1.PeerDirection_PEER_DIRECTION_INCOMING && out.GetConnected() && in.GetConnected()
 	})
 	kept := a.manager.peers.all()[0]
-	a.publish(t, a.home.rotated(t).bundle(t, 2, a.home))
+	a.publish(t, a.home.Rotated(t).Bundle(t, 2, a.home))
 	a.awaitAcknowledged(t, b, 2)
-	b.publish(t, b.home.rotated(t).bundle(t, 2, b.home))
+	b.publish(t, b.home.Rotated(t).Bundle(t, 2, b.home))
 	b.awaitAcknowledged(t, a, 2)
 	require.Same(t, kept, a.manager.peers.all()[0], "it is the same stream")
 }
@@ -95,7 +95,7 @@ func TestBothDial(t *testing.T) {
 func TestWhatCannotBeStoredComesAgain(t *testing.T) {
 	a, b := pair(t)
 	b.ledger.fill(true)
-	a.publish(t, a.home.rotated(t).bundle(t, 2, a.home))
+	a.publish(t, a.home.Rotated(t).Bundle(t, 2, a.home))
 	until(t, "the reason", func() bool {
 		return a.shownStream(t, b).GetLastResult() == "not_stored" || b.shownStream(t, a).GetLastResult() == "not_stored"
 	})
@@ -108,7 +108,7 @@ func TestWhatCannotBeStoredComesAgain(t *testing.T) {
 func TestPeerIsNamedByTheRelationship(t *testing.T) {
 	a, b := newSite(t, "eu.example.org"), newSite(t, "us.example.org")
 	rel := spiffeRelationship(a.home, a.endpoint) // it names no peer
-	b.create(t, rel, a.home.bundle(t, 1))
+	b.create(t, rel, a.home.Bundle(t, 1))
 	a.trusts(t, b, b.address)
 	until(t, "the refusal", func() bool { return a.shownStream(t, b).GetLastResult() == "refused" })
 	require.Contains(t, a.shownStream(t, b).GetLastError(), `us.example.org has no active relationship that names "eu.example.org"`)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 // PeerService serves entente.v1.PeerService: the streams that other clusters open. Whose they are is known by the verified
@@ -49,7 +50,7 @@ func (p *PeerService) refuse(caller access.Caller, err error) error {
 	reason := streamReason(err)
 	p.peers.manager.metrics.streamsEnded.WithLabelValues(reason).Inc()
 	if p.peers.refusals.AllowN(p.peers.manager.now(), 1) {
-		p.peers.manager.log.Info("a stream was refused", "caller", caller.String(), "result", reason, "error", clip(err.Error()))
+		p.peers.manager.log.Info("a stream was refused", "caller", caller.String(), "result", reason, "error", relationship.Clip(err.Error()))
 	}
 	if reason == "draining" || reason == "too_many_streams" {
 		return status.Error(codes.Unavailable, err.Error())

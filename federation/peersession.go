@@ -9,6 +9,7 @@ import (
 	"time"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 // The bounds of one stream. They leave room for a hundred times what a peer in good order needs.
@@ -74,14 +75,14 @@ type session struct {
 	beat                time.Time // when the next heartbeat is due
 
 	// knows is what the peer has of the hosted bundles that it wants, sent what was sent to it last and when, acked what it said.
-	knows  map[string]version
-	sent   map[string]version
+	knows  map[string]relationship.Version
+	sent   map[string]relationship.Version
 	sentAt map[string]time.Time
 	acked  map[string]acknowledged
 	// statementsFrom is from which sequence on the peer lacks statements on a hosted bundle, those that were sent to it left out.
 	statementsFrom map[string]uint64
 	// told is what the peer was told that this cluster has of what it wants, confirmed when the peer last said that it is so.
-	told      map[string]version
+	told      map[string]relationship.Version
 	confirmed map[string]time.Time
 	// replies are acknowledgements to be sent, one a domain.
 	replies map[string]*ententev1.PeerAcknowledgement
@@ -96,7 +97,7 @@ type session struct {
 func newSession(ownHome, own, home, remote string, outgoing bool, now time.Time) *session {
 	return &session{
 		ownHome: ownHome, own: own, home: home, remote: remote, outgoing: outgoing, began: now, heard: now, beat: now,
-		knows: map[string]version{}, sent: map[string]version{}, sentAt: map[string]time.Time{}, acked: map[string]acknowledged{},
+		knows: map[string]relationship.Version{}, sent: map[string]relationship.Version{}, sentAt: map[string]time.Time{}, acked: map[string]acknowledged{},
 		mapAsked: map[string]mapAsked{}, statementsFrom: map[string]uint64{}, confirmed: map[string]time.Time{}, replies: map[string]*ententev1.PeerAcknowledgement{},
 	}
 }
@@ -132,13 +133,13 @@ func (s *session) take(m *ententev1.PeerMessage, w peerWorld, now time.Time) (ta
 	case *ententev1.PeerMessage_Interest:
 		return taken{}, s.takeInterest(c.Interest, w, now)
 	case *ententev1.PeerMessage_Bundle:
-		if _, err := parseTrustDomain(c.Bundle.GetTrustDomain()); err != nil {
-			return taken{}, violation("malformed", "the peer brings a bundle of %s, which is no trust domain", quote(c.Bundle.GetTrustDomain()))
+		if _, err := relationship.ParseTrustDomain(c.Bundle.GetTrustDomain()); err != nil {
+			return taken{}, violation("malformed", "the peer brings a bundle of %s, which is no trust domain", relationship.Quote(c.Bundle.GetTrustDomain()))
 		}
 		return taken{bundle: c.Bundle}, nil
 	case *ententev1.PeerMessage_Statements:
-		if _, err := parseTrustDomain(c.Statements.GetTrustDomain()); err != nil {
-			return taken{}, violation("malformed", "the peer brings statements on %s, which is no trust domain", quote(c.Statements.GetTrustDomain()))
+		if _, err := relationship.ParseTrustDomain(c.Statements.GetTrustDomain()); err != nil {
+			return taken{}, violation("malformed", "the peer brings statements on %s, which is no trust domain", relationship.Quote(c.Statements.GetTrustDomain()))
 		}
 		return taken{statements: c.Statements}, nil
 	case *ententev1.PeerMessage_MapInterest:
@@ -156,7 +157,7 @@ func (s *session) take(m *ententev1.PeerMessage, w peerWorld, now time.Time) (ta
 		if !slices.Contains(goodbyes, reason) {
 			reason = "goodbye"
 		}
-		return taken{}, &streamError{reason, clip(fmt.Sprintf("the peer ended the stream: %s", c.Goodbye.GetDetail())), true}
+		return taken{}, &streamError{reason, relationship.Clip(fmt.Sprintf("the peer ended the stream: %s", c.Goodbye.GetDetail())), true}
 	}
 	return taken{}, nil // of a later version
 }
@@ -167,7 +168,7 @@ func (s *session) checkHello(h *ententev1.PeerHello) error {
 		return violation("version", "the peer speaks version %d of the protocol, and %d is the first", h.GetVersion(), peerProtocol)
 	case h.GetHomeTrustDomain() != s.home || h.GetMember() != s.remote:
 		return violation("identity_mismatch", "the peer says that it is member %s of %s, and its X509-SVID says member %s of %s",
-			quote(h.GetMember()), quote(h.GetHomeTrustDomain()), s.remote, s.home)
+			relationship.Quote(h.GetMember()), relationship.Quote(h.GetHomeTrustDomain()), s.remote, s.home)
 	}
 	return nil
 }
@@ -176,7 +177,7 @@ func (s *session) takeInterest(m *ententev1.PeerInterest, w peerWorld, now time.
 	if n := len(m.GetWanted()); n > maxPeerDomains {
 		return violation("too_many_domains", "the peer wants %d bundles; %d are the most on one stream", n, maxPeerDomains)
 	}
-	wanted, from := make(map[string]version, len(m.GetWanted())), make(map[string]uint64, len(m.GetWanted()))
+	wanted, from := make(map[string]relationship.Version, len(m.GetWanted())), make(map[string]uint64, len(m.GetWanted()))
 	for _, named := range m.GetWanted() {
 		td, v, err := parseVersion(named)
 		if err != nil {
@@ -186,8 +187,8 @@ func (s *session) takeInterest(m *ententev1.PeerInterest, w peerWorld, now time.
 		switch {
 		case named.StatementsFrom != nil:
 			from[td] = named.GetStatementsFrom()
-		case v.ordered && v.sequence < math.MaxUint64:
-			from[td] = v.sequence + 1
+		case v.Ordered && v.Sequence < math.MaxUint64:
+			from[td] = v.Sequence + 1
 		}
 		if sent, ok := s.statementsFrom[td]; ok {
 			from[td] = sent // nothing is brought twice, however often it is asked for
@@ -214,8 +215,8 @@ func (s *session) weigh(td string, w peerWorld, now time.Time) {
 	if !seen {
 		a.at = now
 	}
-	if known := s.knows[td]; !known.none() && (known == hosted.version || known == s.sent[td]) && (known.sequence > a.sequence || a.refusal != "" || s.waits(td)) {
-		a = acknowledged{max(known.sequence, a.sequence), "", now}
+	if known := s.knows[td]; !known.None() && (known == hosted.version || known == s.sent[td]) && (known.Sequence > a.sequence || a.refusal != "" || s.waits(td)) {
+		a = acknowledged{max(known.Sequence, a.sequence), "", now}
 		if known == s.sent[td] || known == hosted.version {
 			delete(s.sentAt, td)
 		}
@@ -269,7 +270,7 @@ func (s *session) takeHeartbeat(m *ententev1.PeerHeartbeat, w peerWorld, now tim
 		if err != nil {
 			return taken{}, err
 		}
-		if held, ok := w.plan.wanted[td]; ok && !v.none() && v == held.version() {
+		if held, ok := w.plan.wanted[td]; ok && !v.None() && v == held.Version() {
 			s.confirmed[td] = now
 			t.confirmed = append(t.confirmed, td)
 		}
@@ -278,8 +279,8 @@ func (s *session) takeHeartbeat(m *ententev1.PeerHeartbeat, w peerWorld, now tim
 }
 
 // reply answers a bundle that the peer brought: stored, or refused for a reason.
-func (s *session) reply(td string, v version, refusal string) {
-	s.replies[td] = &ententev1.PeerAcknowledgement{Version: v.message(td), Refusal: refusal}
+func (s *session) reply(td string, v relationship.Version, refusal string) {
+	s.replies[td] = &ententev1.PeerAcknowledgement{Version: v.Message(td), Refusal: refusal}
 	if refusal == "" {
 		s.confirmed[td] = s.heard
 		if s.told != nil {

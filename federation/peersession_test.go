@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 func helloOf(home, member string) *ententev1.PeerMessage {
@@ -87,7 +88,9 @@ func TestSessionRefusesWithANamedReason(t *testing.T) {
 // TestSessionAcknowledgements: only a version that this cluster knows to be its own counts as acknowledged.
 func TestSessionAcknowledgements(t *testing.T) {
 	now := time.Now()
-	of := func(n uint64) version { return version{n, true, [32]byte{byte(n)}} }
+	of := func(n uint64) relationship.Version {
+		return relationship.Version{Sequence: n, Ordered: true, Digest: [32]byte{byte(n)}}
+	}
 	w := func(n uint64) peerWorld {
 		return peerWorld{hosted: map[string]hostedBundle{"eu.test": {version: of(n), document: []byte("{}")}}}
 	}
@@ -107,23 +110,23 @@ func TestSessionAcknowledgements(t *testing.T) {
 	}
 	require.Zero(t, bundles(w(4)), "nobody wants one")
 	say(w(4), helloOf("us.test", "us-1"))
-	say(w(4), interestOf(of(3).message("eu.test")))
+	say(w(4), interestOf(of(3).Message("eu.test")))
 	require.Equal(t, 1, bundles(w(4)))
 	require.Zero(t, bundles(w(4)), "it is on its way")
 	require.Equal(t, acknowledged{at: now}, s.acked["eu.test"])
 
 	forged := of(4)
-	forged.digest[0]++
-	say(w(4), acknowledgementOf(forged.message("eu.test"), ""))
+	forged.Digest[0]++
+	say(w(4), acknowledgementOf(forged.Message("eu.test"), ""))
 	require.Zero(t, s.acked["eu.test"].sequence, "it is another bundle's digest")
-	say(w(4), acknowledgementOf(of(9).message("eu.test"), ""))
+	say(w(4), acknowledgementOf(of(9).Message("eu.test"), ""))
 	require.Zero(t, s.acked["eu.test"].sequence, "there is no such version")
-	say(w(4), acknowledgementOf(of(4).message("eu.test"), ""))
+	say(w(4), acknowledgementOf(of(4).Message("eu.test"), ""))
 	require.Equal(t, uint64(4), s.acked["eu.test"].sequence)
 
 	require.Equal(t, 1, bundles(w(5)))
 	require.Equal(t, 1, bundles(w(7)), "six was never sent")
-	say(w(7), acknowledgementOf(of(7).message("eu.test"), "<script>"))
+	say(w(7), acknowledgementOf(of(7).Message("eu.test"), "<script>"))
 	require.Equal(t, acknowledged{4, "other", now}, s.acked["eu.test"], "refused, by a name of ours")
 	require.NoError(t, s.overdue(now.Add(peerSilence)))
 	require.Zero(t, bundles(w(7)), "what was refused is not sent again")

@@ -86,7 +86,7 @@ func (n peerNote) shown(member string, hosted map[string]hostedBundle) *ententev
 	for _, td := range slices.Sorted(maps.Keys(n.acked)) {
 		a := n.acked[td]
 		out.Acknowledgements = append(out.Acknowledgements, &ententev1.PeerStreamAcknowledgement{
-			TrustDomain: td, Sequence: a.sequence, Refusal: a.refusal, Time: timestamppb.New(a.at), Pending: a.sequence < hosted[td].version.sequence,
+			TrustDomain: td, Sequence: a.sequence, Refusal: a.refusal, Time: timestamppb.New(a.at), Pending: a.sequence < hosted[td].version.Sequence,
 		})
 	}
 	return out

@@ -8,6 +8,7 @@ import (
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/bundle/statement"
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 // reasonStatements ends a stream on which too many statements were refused.
@@ -32,7 +33,7 @@ func blameOf(result string) blame {
 	switch result {
 	case statementsTaken, statementsUnjudged:
 		return nobodys
-	case statementsEarly, reasonNotWanted, AlarmSplitView, bundle.Reason(statement.ErrSignature):
+	case statementsEarly, reasonNotWanted, relationship.AlarmSplitView, bundle.Reason(statement.ErrSignature):
 		return perhapsOurs
 	}
 	return theirs
@@ -58,7 +59,7 @@ func (s *stream) takeStatements(brought *ententev1.PeerStatements) error {
 		if whose != perhapsOurs && s.peers.tells(s.session.home) {
 			level = m.log.Warn // of more there is the metric
 		}
-		level(text, "trust_domain", brought.GetTrustDomain(), "peer", s.session.home, "result", result, "error", clip(err.Error()))
+		level(text, "trust_domain", brought.GetTrustDomain(), "peer", s.session.home, "result", result, "error", relationship.Clip(err.Error()))
 	}
 	if whose == nobodys || whose == perhapsOurs && s.pace.excuses.AllowN(now, 1) {
 		return nil
@@ -85,7 +86,7 @@ func (m *Manager) receiveStatements(ctx context.Context, home string, brought *e
 		err = endpoint.ErrNoStatements
 	}
 	if err != nil {
-		return reasonOf(err), err
+		return relationship.ReasonOf(err), err
 	}
 	result, err = m.takeStatements(ctx, brought.GetTrustDomain(), statements)
 	if err == nil && result != statementsTaken {

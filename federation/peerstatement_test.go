@@ -9,6 +9,8 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle/statement"
+	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 func statementsOf(td string, document []byte) *ententev1.PeerMessage {
@@ -35,14 +37,16 @@ func (s *stating) compact(until uint64) (list []string) {
 // TestStatementsFollowTheirVersions: a peer is brought the statements that it lacks on what it has or is sent, each once.
 func TestStatementsFollowTheirVersions(t *testing.T) {
 	us := chain(t, 6)
-	of := func(n uint64) version { return version{n, true, [32]byte{byte(n)}} }
+	of := func(n uint64) relationship.Version {
+		return relationship.Version{Sequence: n, Ordered: true, Digest: [32]byte{byte(n)}}
+	}
 	world := func(sequence, stated uint64) peerWorld {
 		return peerWorld{hosted: map[string]hostedBundle{"us.example.org": {
-			version: of(sequence), document: []byte("{}"), statements: statement.NewList(us.us.td, us.compact(stated)),
+			version: of(sequence), document: []byte("{}"), statements: statement.NewList(us.us.Td, us.compact(stated)),
 		}}}
 	}
-	wants := func(v version, from ...uint64) *ententev1.PeerMessage {
-		named := v.message("us.example.org")
+	wants := func(v relationship.Version, from ...uint64) *ententev1.PeerMessage {
+		named := v.Message("us.example.org")
 		if len(from) > 0 {
 			named.StatementsFrom = &from[0]
 		}
@@ -60,9 +64,9 @@ func TestStatementsFollowTheirVersions(t *testing.T) {
 		{"one that lacks older ones too", wants(of(4), 3), nil, world(5, 5), []uint64{3, 4, 5}},
 		{"one that has the version, and not its statement", wants(of(5), 5), nil, world(5, 5), []uint64{5}},
 		{"one that has all", wants(of(5)), nil, world(5, 5), nil},
-		{"one that has nothing", wants(version{}), nil, world(5, 5), []uint64{5}},
+		{"one that has nothing", wants(relationship.Version{}), nil, world(5, 5), []uint64{5}},
 		{"one that skipped a version", wants(of(3), 4), nil, world(5, 5), []uint64{4, 5}},
-		{"one that has what is not known here", wants(version{9, true, [32]byte{99}}, 1), nil, world(5, 5), nil},
+		{"one that has what is not known here", wants(relationship.Version{Sequence: 9, Ordered: true, Digest: [32]byte{99}}, 1), nil, world(5, 5), nil},
 		{"no statement was signed yet", wants(of(4), 5), nil, world(5, 4), nil},
 		{"one signed after its version was sent", wants(of(4), 5), func(s *session, _ func(*ententev1.PeerMessage)) {
 			_ = s.next(world(5, 4), time.Now())
@@ -91,7 +95,7 @@ func TestStatementsFollowTheirVersions(t *testing.T) {
 				if m.GetStatements() == nil {
 					continue
 				}
-				list, err := statement.ParseList(us.us.td, m.GetStatements().GetDocument())
+				list, err := statement.ParseList(us.us.Td, m.GetStatements().GetDocument())
 				require.NoError(t, err)
 				for _, stmt := range list {
 					brought = append(brought, stmt.Sequence())
@@ -122,8 +126,8 @@ func TestStatementsThatAPeerBrings(t *testing.T) {
 	}
 	send(helloOf("us.example.org", "member-1"),
 		statementsOf("us.example.org", []byte("garbage")),
-		statementsOf("us.example.org", statement.MarshalList(newAuthority(t, "ap.example.org").td, nil)),
-		statementsOf("ap.example.org", statement.MarshalList(us.us.td, us.compact(2))))
+		statementsOf("us.example.org", statement.MarshalList(federationtest.NewAuthority(t, "ap.example.org").Td, nil)),
+		statementsOf("ap.example.org", statement.MarshalList(us.us.Td, us.compact(2))))
 	for _, result := range []string{"malformed", "bad_statement", reasonNotWanted} {
 		until(t, "the refusal "+result, counted(result))
 	}
@@ -135,8 +139,8 @@ func TestStatementsThatAPeerBrings(t *testing.T) {
 	require.Nil(t, stated())
 
 	// The same stream brings a version with its statements.
-	send(statementsOf("us.example.org", statement.MarshalList(us.us.td, us.compact(1))),
+	send(statementsOf("us.example.org", statement.MarshalList(us.us.Td, us.compact(1))),
 		&ententev1.PeerMessage{Content: &ententev1.PeerMessage_Bundle{Bundle: &ententev1.PeerBundle{TrustDomain: "us.example.org", Document: us.version(2, "a").Marshal()}}},
-		statementsOf("us.example.org", statement.MarshalList(us.us.td, us.compact(2)[1:])))
+		statementsOf("us.example.org", statement.MarshalList(us.us.Td, us.compact(2)[1:])))
 	until(t, "the statement on 2", func() bool { s := stated(); return s != nil && *s == 2 })
 }

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 const (
@@ -189,7 +190,7 @@ func (s *stream) part() {
 		return
 	}
 	// The stream may be gone already.
-	_ = s.wire.send(&ententev1.PeerMessage{Content: &ententev1.PeerMessage_Goodbye{Goodbye: &ententev1.PeerGoodbye{Reason: e.reason, Detail: clip(e.text)}}})
+	_ = s.wire.send(&ententev1.PeerMessage{Content: &ententev1.PeerMessage_Goodbye{Goodbye: &ententev1.PeerGoodbye{Reason: e.reason, Detail: relationship.Clip(e.text)}}})
 }
 
 // receive takes in what comes until the stream ends, and says why.
@@ -276,7 +277,7 @@ func (s *stream) tooMuchRefused() bool {
 func (s *stream) takeBundle(m *ententev1.PeerBundle) {
 	td, sum := m.GetTrustDomain(), sha256.Sum256(m.GetDocument())
 	before, again := s.refused[td]
-	var v version
+	var v relationship.Version
 	refusal := before.reason
 	if !again || before.sum != sum {
 		var out outcome
@@ -292,7 +293,7 @@ func (s *stream) takeBundle(m *ententev1.PeerBundle) {
 		delete(s.refused, td)
 		if refusal = ""; out.err != nil {
 			refusal = out.result
-			if isDecision(out.result) && out.result != reasonNotWanted && len(s.refused) < maxPeerDomains {
+			if relationship.IsDecision(out.result) && out.result != reasonNotWanted && len(s.refused) < maxPeerDomains {
 				s.refused[td] = refusedDocument{sum, refusal}
 			}
 		}
@@ -322,5 +323,5 @@ func lost(err error) error {
 	case codes.Internal, codes.InvalidArgument:
 		reason = "malformed"
 	}
-	return &streamError{reason: reason, text: clip(status.Convert(err).Message()), goodbye: reason != "malformed" && reason != "message_too_large"}
+	return &streamError{reason: reason, text: relationship.Clip(status.Convert(err).Message()), goodbye: reason != "malformed" && reason != "message_too_large"}
 }

@@ -7,21 +7,22 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/statement"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
 
 // parseVersion reads a version that a peer names. Nothing of it is taken on trust but its form.
-func parseVersion(m *ententev1.PeerBundleVersion) (td string, v version, err error) {
+func parseVersion(m *ententev1.PeerBundleVersion) (td string, v relationship.Version, err error) {
 	domain, err := bundle.ParseTrustDomain(m.GetTrustDomain())
 	if err != nil {
-		return "", v, violation("malformed", "the peer names %s, which is no trust domain", quote(m.GetTrustDomain()))
+		return "", v, violation("malformed", "the peer names %s, which is no trust domain", relationship.Quote(m.GetTrustDomain()))
 	}
 	switch len(m.GetDigest()) {
 	case 0:
 		return domain.Name(), v, nil
-	case len(v.digest):
-		copy(v.digest[:], m.GetDigest())
-		v.sequence, v.ordered = m.GetSequence(), m.Sequence != nil
+	case len(v.Digest):
+		copy(v.Digest[:], m.GetDigest())
+		v.Sequence, v.Ordered = m.GetSequence(), m.Sequence != nil
 		return domain.Name(), v, nil
 	}
 	return "", v, violation("malformed", "the peer names a digest of %d bytes for %s", len(m.GetDigest()), domain.Name())
@@ -29,7 +30,7 @@ func parseVersion(m *ententev1.PeerBundleVersion) (td string, v version, err err
 
 // hostedBundle is the bundle of a hosted domain, as peers are sent it.
 type hostedBundle struct {
-	version  version
+	version  relationship.Version
 	document []byte
 	hint     time.Duration
 	revision raftstore.Revision
@@ -56,8 +57,8 @@ func (m *Manager) hostedBundlesOf(view *raftstore.View, before map[string]hosted
 			continue
 		}
 		h := m.withStatements(view, row.Key, hostedBundle{document: b.Marshal(), revision: row.Revision, stated: before[row.Key].stated, statements: before[row.Key].statements})
-		h.version.sequence, h.version.ordered = b.Sequence()
-		h.version.digest = b.Digest()
+		h.version.Sequence, h.version.Ordered = b.Sequence()
+		h.version.Digest = b.Digest()
 		h.hint, _ = b.RefreshHint()
 		next[row.Key] = h
 	}

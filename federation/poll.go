@@ -16,6 +16,7 @@ import (
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/bundle/statement"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -24,10 +25,10 @@ const attempts = 3
 
 // basis is what a fetch relies on, of one state.
 type basis struct {
-	rel *Relationship
+	rel *relationship.Relationship
 	row *statev1.Relationship
 	// current is the stored bundle; nil: none.
-	current  *stored
+	current  *relationship.Stored
 	revision raftstore.Revision
 	// trust is what verifies an https_spiffe endpoint; nil: there is nothing that does.
 	trust         x509bundle.Source
@@ -55,23 +56,23 @@ func (b basis) sameAs(o basis) bool {
 
 // basisOf reads it. Read through a transaction, all of it is a precondition of the transaction.
 func (m *Manager) basisOf(r raftstore.Reader, name string) (basis, error) {
-	row, found, err := Relationships.Get(r, name)
+	row, found, err := relationship.Relationships.Get(r, name)
 	if err != nil {
 		return basis{}, err
 	}
-	if !found || !inForce(row.Value) {
-		return basis{}, errEnded
+	if !found || !relationship.InForce(row.Value) {
+		return basis{}, relationship.ErrEnded
 	}
 	b := basis{row: row.Value}
-	if b.rel, err = ParseRelationship(row.Value); err != nil {
+	if b.rel, err = relationship.ParseRelationship(row.Value); err != nil {
 		return basis{}, fmt.Errorf("stored relationship: %w", err)
 	}
-	held, found, err := ForeignBundles.Get(r, name)
+	held, found, err := relationship.ForeignBundles.Get(r, name)
 	if err != nil {
 		return basis{}, err
 	}
 	if found {
-		b.current, b.revision = newStored(held.Value), held.Revision
+		b.current, b.revision = relationship.NewStored(held.Value), held.Revision
 	}
 	switch {
 	case b.rel.Endpoint.Profile() != endpoint.HTTPSSPIFFE:
@@ -94,16 +95,16 @@ func (m *Manager) servingBundle(r raftstore.Reader, name string) (x509bundle.Sou
 		return nil, 0, err
 	}
 	if hosted {
-		return newStored(row.Value), row.Revision, nil
+		return relationship.NewStored(row.Value), row.Revision, nil
 	}
-	rel, found, err := Relationships.Get(r, name)
-	if err != nil || !found || !inForce(rel.Value) || !kindsOf(rel.Value).X509 {
+	rel, found, err := relationship.Relationships.Get(r, name)
+	if err != nil || !found || !relationship.InForce(rel.Value) || !relationship.KindsOf(rel.Value).X509 {
 		return nil, 0, err
 	}
-	if row, found, err = ForeignBundles.Get(r, name); err != nil || !found {
+	if row, found, err = relationship.ForeignBundles.Get(r, name); err != nil || !found {
 		return nil, 0, err
 	}
-	return newStored(row.Value), row.Revision, nil
+	return relationship.NewStored(row.Value), row.Revision, nil
 }
 
 // outcome is what came of an attempt.
@@ -138,18 +139,18 @@ func (m *Manager) refreshFor(ctx context.Context, name string, w *wait) (out out
 	for range attempts {
 		b, err := m.basisOf(m.config.Store.View(), name)
 		if err != nil {
-			out = outcome{result: reasonOf(err), err: err}
+			out = outcome{result: relationship.ReasonOf(err), err: err}
 			break
 		}
 		b.wait = w
 		generation = b.rel.Generation
 		out = m.attempt(ctx, name, b)
-		if !errors.Is(out.err, errSuperseded) {
+		if !errors.Is(out.err, relationship.ErrSuperseded) {
 			break
 		}
 	}
 	took := m.now().Sub(began)
-	if errors.Is(out.err, errEnded) || errors.Is(out.err, errUnfinished) || ctx.Err() != nil {
+	if errors.Is(out.err, relationship.ErrEnded) || errors.Is(out.err, relationship.ErrUnfinished) || ctx.Err() != nil {
 		m.log.Debug("gave up a fetch", "trust_domain", name, "result", out.result, "took", took)
 		return out
 	}
@@ -161,8 +162,8 @@ func (m *Manager) refreshFor(ctx context.Context, name string, w *wait) (out out
 	m.observations.attempted(name, generation, m.now(), out.err == nil, out.result, failure)
 	switch {
 	case out.err != nil:
-		m.log.Warn("bundle not refreshed; the stored one is kept", "trust_domain", name, "result", out.result, "took", took, "error", clip(failure))
-	case out.result == resultStored:
+		m.log.Warn("bundle not refreshed; the stored one is kept", "trust_domain", name, "result", out.result, "took", took, "error", relationship.Clip(failure))
+	case out.result == relationship.ResultStored:
 		m.log.Info("bundle refreshed", "trust_domain", name, "result", out.result, "took", took)
 	default:
 		m.log.Debug("bundle refreshed", "trust_domain", name, "result", out.result, "took", took)
@@ -170,7 +171,7 @@ func (m *Manager) refreshFor(ctx context.Context, name string, w *wait) (out out
 	if out.err == nil {
 		m.checkStatements(ctx, name, w)
 		if err := m.refreshMap(ctx, name, w); err != nil {
-			out.result, out.err = reasonOf(err), err // the map is to be asked for again, with more time
+			out.result, out.err = relationship.ReasonOf(err), err // the map is to be asked for again, with more time
 		}
 	}
 	return out
@@ -182,7 +183,7 @@ func (m *Manager) attempt(ctx context.Context, name string, b basis) outcome {
 	if err == nil {
 		return outcome{result: result}
 	}
-	return outcome{result: reasonOf(err), err: err}
+	return outcome{result: relationship.ReasonOf(err), err: err}
 }
 
 // fetchAndKeep asks the endpoints in turn, until one of them serves what is accepted. What it returns is the failure of the one that was
@@ -192,13 +193,13 @@ func (m *Manager) fetchAndKeep(ctx context.Context, name string, b basis) (strin
 	var first error
 	for n, i := range m.routes.of(name, rel).order(len(rel.Endpoints), m.now()) {
 		result, err := m.fetchFrom(ctx, name, b, rel.Endpoints[i])
-		reason := reasonOf(err)
-		if errors.Is(err, errEnded) || errors.Is(err, errUnfinished) || ctx.Err() != nil || (outcome{result: reason}).ours() {
+		reason := relationship.ReasonOf(err)
+		if errors.Is(err, relationship.ErrEnded) || errors.Is(err, relationship.ErrUnfinished) || ctx.Err() != nil || (outcome{result: reason}).ours() {
 			return "", err // says nothing of the endpoint
 		}
 		a := endpointAttempt{at: m.now(), result: result}
 		if err != nil {
-			a.result, a.err = reason, clip(err.Error())
+			a.result, a.err = reason, relationship.Clip(err.Error())
 		}
 		attempts := m.routes.tried(name, rel, i, a)
 		if len(rel.Endpoints) > 1 {
@@ -207,7 +208,7 @@ func (m *Manager) fetchAndKeep(ctx context.Context, name string, b basis) (strin
 		if err == nil {
 			return result, nil
 		}
-		if isDecision(reason) {
+		if relationship.IsDecision(reason) {
 			m.record(actionRefuse, name, reason, a.err, 0)
 		}
 		if n == 0 {
@@ -233,26 +234,26 @@ func (m *Manager) fetchFrom(ctx context.Context, name string, b basis, ep endpoi
 		return "", err
 	}
 	if fetched.NotModified {
-		return resultNotModified, nil
+		return relationship.ResultNotModified, nil
 	}
 	next := fetched.Bundle
 	if len(fetched.Ignored) > 0 {
-		m.log.Debug("parts of a bundle have no effect", "trust_domain", name, "parts", bundle.CountIgnored(fetched.Ignored), "first", clip(fmt.Sprint(fetched.Ignored[0])))
+		m.log.Debug("parts of a bundle have no effect", "trust_domain", name, "parts", bundle.CountIgnored(fetched.Ignored), "first", relationship.Clip(fmt.Sprint(fetched.Ignored[0])))
 	}
-	if err := b.current.accept(next); err != nil {
+	if err := b.current.Accept(next); err != nil {
 		_ = m.compareShown(ctx, name, next, b.origin()) // an alarm that was not written is raised at the next fetch
 		return "", fmt.Errorf("refuse bundle of %s from %s: %w", name, ep.URL(), err)
 	}
-	if b.current != nil && bytes.Equal(b.current.row.GetDocument(), next.Marshal()) {
+	if b.current != nil && bytes.Equal(b.current.Row.GetDocument(), next.Marshal()) {
 		m.etags.remember(name, etag{ep.URL(), b.rel.Generation, b.revision, fetched.ETag})
-		return resultUnchanged, nil
+		return relationship.ResultUnchanged, nil
 	}
 	revision, err := m.keep(ctx, name, b, next)
 	if err != nil {
 		return "", fmt.Errorf("store bundle of %s: %w", name, err)
 	}
 	m.etags.remember(name, etag{ep.URL(), b.rel.Generation, revision, fetched.ETag})
-	return resultStored, nil
+	return relationship.ResultStored, nil
 }
 
 // keep stores a bundle that was accepted, if all that led to it still stands.
@@ -261,19 +262,19 @@ func (m *Manager) keep(ctx context.Context, name string, b basis, next *bundle.B
 	if err := m.config.Audit.Record(access.Event{
 		Caller: taskName, Action: actionAccept, Object: name, Result: access.ResultBegun, Detail: detail,
 	}); err != nil {
-		return 0, fmt.Errorf("%w: %w", errAudit, err)
+		return 0, fmt.Errorf("%w: %w", relationship.ErrAudit, err)
 	}
-	var raised []alarm
+	var raised []relationship.Alarm
 	revision, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
 		now, err := m.basisOf(tx, name)
 		if err != nil {
 			return err
 		}
 		if !now.sameAs(b) {
-			return errSuperseded
+			return relationship.ErrSuperseded
 		}
 		// The standing basis is the very one that Accept has seen; it is asked again, because here is where it counts.
-		if err := now.current.accept(next); err != nil {
+		if err := now.current.Accept(next); err != nil {
 			return err
 		}
 		now.source = b.source
@@ -281,7 +282,7 @@ func (m *Manager) keep(ctx context.Context, name string, b basis, next *bundle.B
 		return err
 	})
 	if err != nil {
-		m.record(actionAccept, name, access.ResultFailed, clip(err.Error()), 0)
+		m.record(actionAccept, name, access.ResultFailed, relationship.Clip(err.Error()), 0)
 		return 0, err
 	}
 	m.record(actionAccept, name, access.ResultDone, detail, revision)
@@ -291,41 +292,41 @@ func (m *Manager) keep(ctx context.Context, name string, b basis, next *bundle.B
 
 // put writes a bundle, and the standing that it gives its relationship where that is another; and the alarm that it raises where hubs
 // showed something else.
-func (m *Manager) put(tx *raftstore.Tx, b basis, next *bundle.Bundle, now time.Time) ([]alarm, error) {
+func (m *Manager) put(tx *raftstore.Tx, b basis, next *bundle.Bundle, now time.Time) ([]relationship.Alarm, error) {
 	name := b.row.GetTrustDomain()
 	standing, err := m.putBundle(tx, b, next, now)
 	if err != nil {
 		return nil, err
 	}
-	split, err := againstHubs(tx, name, statement.ViewOf(next, b.origin()))
+	split, err := relationship.AgainstHubs(tx, name, statement.ViewOf(next, b.origin()))
 	if err != nil {
 		return nil, err
 	}
-	raised := raise(b.row, split, timestamppb.New(now))
+	raised := relationship.Raise(b.row, split, timestamppb.New(now))
 	if standing == b.rel.Standing && len(raised) == 0 {
 		return nil, nil
 	}
-	b.row.Standing = standing.row(now)
-	return raised, Relationships.Put(tx, name, b.row)
+	b.row.Standing = standing.Row(now)
+	return raised, relationship.Relationships.Put(tx, name, b.row)
 }
 
 // putBundle writes a bundle that was confirmed at now, and says how it stands.
-func (m *Manager) putBundle(tx *raftstore.Tx, b basis, next *bundle.Bundle, now time.Time) (Standing, error) {
+func (m *Manager) putBundle(tx *raftstore.Tx, b basis, next *bundle.Bundle, now time.Time) (relationship.Standing, error) {
 	changed := now
-	current, err := b.current.bundle()
+	current, err := b.current.Bundle()
 	if err != nil {
-		return Standing{}, err
+		return relationship.Standing{}, err
 	}
-	if current != nil && current.SameKeys(next) && b.current.row.GetChangeTime().IsValid() {
-		changed = b.current.row.GetChangeTime().AsTime() // another sequence or hint is no other content
+	if current != nil && current.SameKeys(next) && b.current.Row.GetChangeTime().IsValid() {
+		changed = b.current.Row.GetChangeTime().AsTime() // another sequence or hint is no other content
 	}
-	if err := recordVersion(tx, next, b.origin(), b.reset, now); err != nil {
-		return Standing{}, err
+	if err := relationship.RecordVersion(tx, next, b.origin(), b.reset, now); err != nil {
+		return relationship.Standing{}, err
 	}
 	row := next.Row(changed)
 	row.RetrieveTime = timestamppb.New(now)
-	standing := Judge(now, holdingOf(next, changed, tx.Revision()+1).facts(b.rel, now, m.config.MinRefresh))
-	return standing, ForeignBundles.Put(tx, next.TrustDomain().Name(), row)
+	standing := relationship.Judge(now, relationship.NewHolding(next, changed, tx.Revision()+1).Facts(b.rel, now, m.config.MinRefresh))
+	return standing, relationship.ForeignBundles.Put(tx, next.TrustDomain().Name(), row)
 }
 
 // describe says what a bundle holds, for the audit log.

@@ -8,6 +8,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 // metered counts the bytes that its connections carry, both ways, as TCP sees them.
@@ -51,19 +54,19 @@ func TestUnchangedPoll(t *testing.T) {
 		dials int64
 		most  int64
 	}{
-		{"a hint of half a minute", 30 * time.Second, LowestMinRefresh, 0, 1 << 10},
-		{"a hint of five minutes", 5 * time.Minute, LowestMinRefresh, 0, 1 << 10},
-		{"the longest for which a connection is kept", keptWithin, LowestMinRefresh, 0, 1 << 10},
-		{"a hint of half an hour", 30 * time.Minute, LowestMinRefresh, 10, 6 << 10},
+		{"a hint of half a minute", 30 * time.Second, relationship.LowestMinRefresh, 0, 1 << 10},
+		{"a hint of five minutes", 5 * time.Minute, relationship.LowestMinRefresh, 0, 1 << 10},
+		{"the longest for which a connection is kept", keptWithin, relationship.LowestMinRefresh, 0, 1 << 10},
+		{"a hint of half an hour", 30 * time.Minute, relationship.LowestMinRefresh, 10, 6 << 10},
 		{"a short hint and a longer least interval", 30 * time.Second, 11 * time.Minute, 10, 6 << 10},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			meter := &metered{}
 			r := newRoom(t, func(c *Config) { c.Client.Dial, c.MinRefresh = meter.dial, test.least })
 			t.Cleanup(r.manager.connections.Close)
-			us := newAuthority(t, "us.example.org").every(test.hint)
-			p := newPeer(t, us, us.bundle(t, 1))
-			r.create(t, spiffeRelationship(us, p), us.bundle(t, 1))
+			us := federationtest.NewAuthority(t, "us.example.org").Every(test.hint)
+			p := newPeer(t, us, us.Bundle(t, 1))
+			r.create(t, spiffeRelationship(us, p), us.Bundle(t, 1))
 			require.NoError(t, r.manager.catalog.load(r.store.View(), func(err error) { t.Error(err) }))
 			for range 2 { // the first learns the tag, and that no statements are made
 				require.NoError(t, r.manager.refresh(t.Context(), "us.example.org").err)
@@ -73,7 +76,7 @@ func TestUnchangedPoll(t *testing.T) {
 			for range polls {
 				out := r.manager.refresh(t.Context(), "us.example.org")
 				require.NoError(t, out.err)
-				require.Equal(t, resultNotModified, out.result)
+				require.Equal(t, relationship.ResultNotModified, out.result)
 			}
 			require.Equal(t, revision, r.store.View().Revision(), "nothing is written")
 			require.Equal(t, test.dials, meter.dials.Load()-dials)

@@ -15,6 +15,7 @@ import (
 	"github.com/ententehq/entente/access"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/membership"
 	"github.com/ententehq/entente/raftstore/token"
@@ -73,7 +74,7 @@ func redeemable(row *statev1.Invitation, c *ententev1.AcceptInvitationContent, s
 			row.GetTrustDomain(), row.GetForeignTrustDomain())
 	}
 	if r := row.GetRedemption(); r != nil {
-		if hasMember(r.GetIdentities(), signer) {
+		if relationship.HasMember(r.GetIdentities(), signer) {
 			return true, nil
 		}
 		return false, refuseInvitation("spent", codes.PermissionDenied, "the invitation was used at %s by another cluster, and is good for one; if that was not yours, "+
@@ -112,7 +113,7 @@ func (s *InvitationService) signer(ctx context.Context, purpose string, signed *
 	}
 	digest, err := membership.VerifyIdentity(signed.GetIdentityCertificate(), purpose, signed.GetSignature(), binding, content)
 	if err != nil {
-		return [32]byte{}, refuseInvitation("unsigned", codes.Unauthenticated, "the request is not signed by a member for this session: %s", clip(err.Error()))
+		return [32]byte{}, refuseInvitation("unsigned", codes.Unauthenticated, "the request is not signed by a member for this session: %s", relationship.Clip(err.Error()))
 	}
 	if err := proto.Unmarshal(content, into); err != nil {
 		return [32]byte{}, refuseInvitation("malformed", codes.InvalidArgument, "the request cannot be read")
@@ -130,7 +131,7 @@ func (s *InvitationService) AcceptInvitation(ctx context.Context, req *ententev1
 		if r, ok := errors.AsType[*refusedInvitation](err); ok {
 			result = r.name
 		}
-		s.manager.log.Warn("an invitation was not accepted", "result", result, "error", clip(err.Error()))
+		s.manager.log.Warn("an invitation was not accepted", "result", result, "error", relationship.Clip(err.Error()))
 	}
 	s.manager.metrics.invitations.WithLabelValues(result).Inc()
 	return answer, raftstore.StatusError(err)
@@ -174,9 +175,9 @@ func (s *InvitationService) accept(ctx context.Context, req *ententev1.AcceptInv
 	}
 	all, err := relationshipsOf(c.GetOffer(), agreement)
 	if err != nil {
-		return nil, refuseInvitation("malformed", codes.InvalidArgument, "the invitation was not used, for what the accepting cluster offers is refused: %s", clip(err.Error()))
+		return nil, refuseInvitation("malformed", codes.InvalidArgument, "the invitation was not used, for what the accepting cluster offers is refused: %s", relationship.Clip(err.Error()))
 	}
-	if !hasMember(agreement.GetIdentities(), signer) {
+	if !relationship.HasMember(agreement.GetIdentities(), signer) {
 		return nil, refuseInvitation("unsigned", codes.Unauthenticated, "the member that signed the request is none of those that it names")
 	}
 	offer, err := m.offer(view, row.Value.GetTrustDomain())
@@ -193,7 +194,7 @@ func (s *InvitationService) accept(ctx context.Context, req *ententev1.AcceptInv
 	})
 	line.Result, line.Revision = access.ResultDone, uint64(revision)
 	if err != nil {
-		line.Result, line.Detail = access.ResultFailed, clip(line.Detail+": "+err.Error())
+		line.Result, line.Detail = access.ResultFailed, relationship.Clip(line.Detail+": "+err.Error())
 		return nil, errors.Join(err, m.auditInvited(line))
 	}
 	if err := m.auditInvited(line); err != nil {
@@ -218,7 +219,7 @@ func (m *Manager) redeem(tx *raftstore.Tx, c *ententev1.AcceptInvitationContent,
 	}
 	foreign := row.Value.GetForeignTrustDomain()
 	if again {
-		is, found, err := Relationships.Get(tx, foreign)
+		is, found, err := relationship.Relationships.Get(tx, foreign)
 		if err != nil {
 			return false, err
 		}

@@ -3,6 +3,7 @@ package federation
 import (
 	"google.golang.org/protobuf/proto"
 
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -12,11 +13,11 @@ func surviveRestore(before, restored *raftstore.View, tx *raftstore.Tx) error {
 	if err := surviveInvitations(before, restored, tx); err != nil {
 		return err
 	}
-	for row, err := range Relationships.All(restored, "") {
+	for row, err := range relationship.Relationships.All(restored, "") {
 		if err != nil {
 			return err
 		}
-		was, found, err := Relationships.Get(before, row.Key)
+		was, found, err := relationship.Relationships.Get(before, row.Key)
 		if err != nil {
 			return err
 		}
@@ -28,11 +29,11 @@ func surviveRestore(before, restored *raftstore.View, tx *raftstore.Tx) error {
 			row.Value.Suspended = row.Value.GetSuspended() || was.Value.GetSuspended()
 			row.Value.Generation = max(row.Value.GetGeneration(), was.Value.GetGeneration()) + 1
 			row.Value.Standing, row.Value.Alarms = was.Value.GetStanding(), was.Value.GetAlarms()
-			if err := Relationships.Put(tx, row.Key, row.Value); err != nil {
+			if err := relationship.Relationships.Put(tx, row.Key, row.Value); err != nil {
 				return err
 			}
 		}
-		held, found, err := ForeignBundles.Get(before, row.Key)
+		held, found, err := relationship.ForeignBundles.Get(before, row.Key)
 		if err != nil {
 			return err
 		}
@@ -40,7 +41,7 @@ func surviveRestore(before, restored *raftstore.View, tx *raftstore.Tx) error {
 			return err
 		}
 		if found {
-			if err := ForeignBundles.Put(tx, row.Key, held.Value); err != nil {
+			if err := relationship.ForeignBundles.Put(tx, row.Key, held.Value); err != nil {
 				return err
 			}
 		}
@@ -50,13 +51,13 @@ func surviveRestore(before, restored *raftstore.View, tx *raftstore.Tx) error {
 
 // keepHistory keeps the history of a bundle as it was, where it is another. One that the snapshot alone has stays.
 func keepHistory(before *raftstore.View, tx *raftstore.Tx, name string) error {
-	was, found, err := foreignHistory.Get(before, name)
+	was, found, err := relationship.ForeignHistory.Get(before, name)
 	if err != nil || !found {
 		return err
 	}
-	is, _, err := foreignHistory.Get(tx, name)
+	is, _, err := relationship.ForeignHistory.Get(tx, name)
 	if err != nil || proto.Equal(was.Value, is.Value) {
 		return err
 	}
-	return foreignHistory.Put(tx, name, was.Value)
+	return relationship.ForeignHistory.Put(tx, name, was.Value)
 }

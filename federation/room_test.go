@@ -13,6 +13,8 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/endpoint"
+	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
@@ -41,7 +43,7 @@ func newRoomOn(t testing.TB, store *raftstore.Store, adjust ...func(*Config)) *r
 	r := &room{store: store, ledger: &ledger{}, registry: prometheus.NewRegistry(), leader: &directLeader{}}
 	c := Config{
 		Store: r.store, Leader: r.leader, IsHosted: isHosted, HostedBundles: hostedBundles, Audit: r.ledger,
-		MinRefresh: LowestMinRefresh, Registerer: r.registry, Client: endpoint.ClientConfig{Timeout: 5 * time.Second},
+		MinRefresh: relationship.LowestMinRefresh, Registerer: r.registry, Client: endpoint.ClientConfig{Timeout: 5 * time.Second},
 	}
 	for _, f := range adjust {
 		f(&c)
@@ -88,7 +90,7 @@ func (r *room) await(t testing.TB, what string, condition func(v *raftstore.View
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	err := feed.Latest(ctx, r.store, []raftstore.Prefix{Relationships.Prefix(""), ForeignBundles.Prefix("")}, func(v *raftstore.View) error {
+	err := feed.Latest(ctx, r.store, []raftstore.Prefix{relationship.Relationships.Prefix(""), relationship.ForeignBundles.Prefix("")}, func(v *raftstore.View) error {
 		if condition(v) {
 			return errSeen
 		}
@@ -100,10 +102,10 @@ func (r *room) await(t testing.TB, what string, condition func(v *raftstore.View
 var errSeen = errors.New("seen")
 
 // awaitState waits until a trust domain is in a state.
-func (r *room) awaitState(t testing.TB, td string, want State) {
+func (r *room) awaitState(t testing.TB, td string, want relationship.State) {
 	t.Helper()
 	r.await(t, td+" to be "+want.String(), func(v *raftstore.View) bool {
-		got, err := TrustState(v, td)
+		got, err := relationship.TrustState(v, td)
 		require.NoError(t, err)
 		return got.State == want
 	})
@@ -113,7 +115,7 @@ func (r *room) awaitState(t testing.TB, td string, want State) {
 func (r *room) awaitSequence(t testing.TB, td string, want uint64) {
 	t.Helper()
 	r.await(t, td+"'s bundle", func(v *raftstore.View) bool {
-		row, found, err := ForeignBundles.Get(v, td)
+		row, found, err := relationship.ForeignBundles.Get(v, td)
 		require.NoError(t, err)
 		if !found {
 			return false
@@ -126,19 +128,19 @@ func (r *room) awaitSequence(t testing.TB, td string, want uint64) {
 }
 
 // host makes the cluster the authority for a domain.
-func (r *room) host(t testing.TB, a *authority) {
+func (r *room) host(t testing.TB, a *federationtest.Authority) {
 	t.Helper()
 	_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
-		return hostedBundles.Put(tx, a.td.Name(), a.bundle(t, 1).Row(time.Now()))
+		return hostedBundles.Put(tx, a.Td.Name(), a.Bundle(t, 1).Row(time.Now()))
 	})
 	require.NoError(t, err)
 }
 
 // spiffeRelationship is a self-serving relationship with a peer.
-func spiffeRelationship(a *authority, p *peer) *ententev1.Relationship {
+func spiffeRelationship(a *federationtest.Authority, p *peer) *ententev1.Relationship {
 	return &ententev1.Relationship{
-		TrustDomain: a.td.Name(), Url: p.URL, Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE,
-		EndpointSpiffeId: a.endpointID().String(),
+		TrustDomain: a.Td.Name(), Url: p.URL, Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE,
+		EndpointSpiffeId: a.EndpointID().String(),
 	}
 }
 
@@ -163,7 +165,7 @@ func (r *room) refresh(t testing.TB, td string) *ententev1.Relationship {
 // stored is the bundle that is stored for a domain; nil: none.
 func (r *room) stored(t testing.TB, td string) *bundle.Bundle {
 	t.Helper()
-	row, found, err := ForeignBundles.Get(r.store.View(), td)
+	row, found, err := relationship.ForeignBundles.Get(r.store.View(), td)
 	require.NoError(t, err)
 	if !found {
 		return nil

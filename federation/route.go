@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/ententehq/entente/bundle/endpoint"
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 // preferFor is for how long an endpoint that worked where those before it did not is tried first. After that the configured order
@@ -70,7 +71,7 @@ type routes struct {
 func newRoutes() *routes { return &routes{byName: make(map[string]route)} }
 
 // of returns the route of a relationship. What was learned under an earlier decision does not count.
-func (s *routes) of(name string, r *Relationship) route {
+func (s *routes) of(name string, r *relationship.Relationship) route {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if known := s.byName[name]; known.generation == r.Generation {
@@ -80,7 +81,7 @@ func (s *routes) of(name string, r *Relationship) route {
 }
 
 // tried takes down an attempt, and returns all that is known of the endpoints since.
-func (s *routes) tried(name string, r *Relationship, i int, a endpointAttempt) []endpointAttempt {
+func (s *routes) tried(name string, r *relationship.Relationship, i int, a endpointAttempt) []endpointAttempt {
 	next := s.of(name, r).tried(i, len(r.Endpoints), a)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -95,6 +96,6 @@ func (s *routes) forget(name string) {
 }
 
 // endpoint is the one that is asked first.
-func (s *routes) endpoint(name string, r *Relationship, now time.Time) endpoint.Remote {
+func (s *routes) endpoint(name string, r *relationship.Relationship, now time.Time) endpoint.Remote {
 	return r.Endpoints[s.of(name, r).order(len(r.Endpoints), now)[0]]
 }

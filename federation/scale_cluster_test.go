@@ -19,6 +19,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/endpoint"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
 )
@@ -209,7 +210,7 @@ func (c *cluster) relate(links []link) {
 				if l.take {
 					rel.Hub = &ententev1.Hub{Take: []string{"." + simDomain}}
 				}
-				want, err := asked(rel)
+				want, err := relationship.FromRequest(rel)
 				if err == nil {
 					err = m.manager.create(tx, want, l.other.bundle(c.w.t, 1), "simulation", time.Now())
 				}

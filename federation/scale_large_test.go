@@ -17,6 +17,7 @@ import (
 
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/endpoint"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/internal/clocktest"
 )
 
@@ -98,7 +99,7 @@ func (w *world) growAmong(members int, kind topology, size int, streams bool) *g
 		await(w.t, len(g.peers), g.real.streams)
 	}
 	// For the first fetches, which begin at the pace of taking over.
-	<-time.After(min(w.hint, time.Duration(size)*takeoverPace) + time.Minute)
+	<-time.After(min(w.hint, time.Duration(size)*relationship.TakeoverPace) + time.Minute)
 	return g
 }
 

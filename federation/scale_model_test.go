@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"time"
+
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 // model says after how long each cluster knows of a distrust, by nothing but the rules that docs/SCALE.md states: for sizes that are too
@@ -20,7 +22,7 @@ func newModel() *model {
 
 // turn is when a relationship's next turn comes, seen from any moment.
 func (m *model) turn() time.Duration {
-	return time.Duration(m.chance.Float64() * float64(Turn(simHint, m.chance.Float64())))
+	return time.Duration(m.chance.Float64() * float64(relationship.Turn(simHint, m.chance.Float64())))
 }
 
 // poll is how long a poll takes: TCP, TLS, and the request, each there and back; the bundle's and then the map's, if that is read.

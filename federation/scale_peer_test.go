@@ -12,6 +12,7 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 // simPeer is a peer of one real cluster, without a store: it speaks the protocol of streams by the real session's rules, serves a real
@@ -26,14 +27,14 @@ type simPeer struct {
 
 	mu       sync.Mutex
 	hosted   hostedBundle
-	held     holding
+	held     relationship.Holding
 	sessions map[*pipeEnd]*session
 }
 
 func (w *world) newSimPeer(a *simAuthority, of *cluster) *simPeer {
 	p := &simPeer{w: w, home: a.td, real: of, sessions: map[*pipeEnd]*session{}}
 	p.publish(a.bundle(w.t, 1))
-	p.held = holdingOf(of.home.bundle(w.t, 1), time.Time{}, 1)
+	p.held = relationship.NewHolding(of.home.bundle(w.t, 1), time.Time{}, 1)
 	w.add(a.td.Name(), p)
 	return p
 }
@@ -42,8 +43,8 @@ func (p *simPeer) name() string { return p.home.Name() }
 
 // publish hosts a bundle from now on, and tells the real cluster if there is a stream.
 func (p *simPeer) publish(b *bundle.Bundle) {
-	v := version{digest: b.Digest()}
-	v.sequence, v.ordered = b.Sequence()
+	v := relationship.Version{Digest: b.Digest()}
+	v.Sequence, v.Ordered = b.Sequence()
 	hint, _ := b.RefreshHint()
 	p.mu.Lock()
 	p.hosted = hostedBundle{version: v, document: b.Marshal(), hint: hint}
@@ -136,7 +137,7 @@ func (p *simPeer) worldLocked() peerWorld {
 	real := p.real.home.td.Name()
 	return peerWorld{
 		hosted: map[string]hostedBundle{p.name(): p.hosted},
-		plan:   peerPlan{home: real, wanted: map[string]holding{real: p.held}},
+		plan:   peerPlan{home: real, wanted: map[string]relationship.Holding{real: p.held}},
 	}
 }
 
@@ -152,10 +153,10 @@ func (p *simPeer) take(e *pipeEnd, m *ententev1.PeerMessage) bool {
 	if got.bundle != nil {
 		b, _, err := bundle.Parse(p.real.home.td, got.bundle.GetDocument())
 		require.NoError(p.w.t, err)
-		p.held = holdingOf(b, time.Time{}, p.held.revision+1)
-		s.reply(p.real.home.td.Name(), p.held.version(), "")
+		p.held = relationship.NewHolding(b, time.Time{}, p.held.Revision+1)
+		s.reply(p.real.home.td.Name(), p.held.Version(), "")
 		if p.learned != nil {
-			p.learned(p, p.held.sequence)
+			p.learned(p, p.held.Sequence)
 		}
 	}
 	return true

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/internal/clocktest"
 )
 
@@ -142,9 +143,9 @@ func spreadOf(t *testing.T, size int, streams bool, hint time.Duration, turns in
 
 // stale counts the bundles that are.
 func (c *cluster) stale() (n int) {
-	for row, err := range Relationships.All(c.first().store.View(), "") {
+	for row, err := range relationship.Relationships.All(c.first().store.View(), "") {
 		require.NoError(c.w.t, err)
-		if TrustOf(row.Value).State != Fresh {
+		if relationship.TrustOf(row.Value).State != relationship.Fresh {
 			n++
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/endpoint"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
 )
@@ -94,7 +95,7 @@ func (c *cluster) beat(ctx context.Context) {
 func (c *cluster) render(ctx context.Context) {
 	over := []raftstore.Prefix{hostedBundles.Prefix("")}
 	if c.hub {
-		over = append(over, Relationships.Prefix(""), ForeignBundles.Prefix(""))
+		over = append(over, relationship.Relationships.Prefix(""), relationship.ForeignBundles.Prefix(""))
 	}
 	for ctx.Err() == nil {
 		m := c.first()
@@ -117,11 +118,11 @@ func (c *cluster) render(ctx context.Context) {
 
 // vouches reads what the hub's map has of others.
 func (c *cluster) vouches(v *raftstore.View) (all []bundle.MapEntry) {
-	for row, err := range Relationships.All(v, "") {
+	for row, err := range relationship.Relationships.All(v, "") {
 		require.NoError(c.w.t, err)
-		stored, found, err := ForeignBundles.Get(v, row.Key)
+		stored, found, err := relationship.ForeignBundles.Get(v, row.Key)
 		require.NoError(c.w.t, err)
-		if !found || !Vouches(row.Value) {
+		if !found || !relationship.Vouches(row.Value) {
 			continue
 		}
 		once := c.vouched[row.Key]
@@ -141,18 +142,18 @@ func (c *cluster) vouches(v *raftstore.View) (all []bundle.MapEntry) {
 // knows returns when the cluster has stored that sequence of a domain's bundle, by whatever way it comes.
 func (c *cluster) knows(ctx context.Context, td string, sequence uint64) (time.Time, error) {
 	var at time.Time
-	err := feed.Latest(ctx, c.first().store, []raftstore.Prefix{ForeignBundles.Prefix(td), HubBundles.Prefix(td + "/")}, func(v *raftstore.View) error {
+	err := feed.Latest(ctx, c.first().store, []raftstore.Prefix{relationship.ForeignBundles.Prefix(td), relationship.HubBundles.Prefix(td + "/")}, func(v *raftstore.View) error {
 		var b *bundle.Bundle
-		if row, found, err := ForeignBundles.Get(v, td); err != nil {
+		if row, found, err := relationship.ForeignBundles.Get(v, td); err != nil {
 			return err
 		} else if found {
 			if b, err = bundle.FromRow(row.Value); err != nil {
 				return err
 			}
-		} else if word, found, err := HubWord(v, td); err != nil {
+		} else if word, found, err := relationship.AttestationOf(v, td); err != nil {
 			return err
 		} else if found {
-			if b, err = HubBundle(word.Row.Value); err != nil {
+			if b, err = relationship.HubBundle(word.Row.Value); err != nil {
 				return err
 			}
 		}

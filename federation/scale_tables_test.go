@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 var fullScale = flag.Bool("scale", false, "simulate all sizes of docs/SCALE.md and print its tables; takes about an hour")
@@ -194,7 +196,7 @@ func (s *scale) polls(t *testing.T) {
 			show(f.size-1, ways(streams), "polls of each member, while nothing happens", shares, "–", "–", "–")
 			require.Zero(t, f.stale)
 			// No more than the pace of taking over allows the two that are left, beside what they poll anyway.
-			allowed := 2*float64(pollWindow/takeoverPace) + 2*f.rest.mean
+			allowed := 2*float64(pollWindow/relationship.TakeoverPace) + 2*f.rest.mean
 			require.LessOrEqual(t, float64(f.death.peak), max(allowed, float64(size)/2+2*f.rest.mean), "%+v", f)
 			if !streams {
 				require.Less(t, f.handover.ratio(), 2., "%+v", f)

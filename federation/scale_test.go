@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 // TestScaleMesh: in a mesh with streams a distrust reaches everybody in the time that one message takes, and costs what the formula of
@@ -26,7 +28,7 @@ func TestScaleMeshWithoutStreams(t *testing.T) {
 	const size = 8
 	m := measure(t, mesh, size, false, time.Hour, 1)
 	require.Len(t, m.took, size-1)
-	require.LessOrEqual(t, m.took[size-2], Turn(simHint, 1)+20*simFarthest)
+	require.LessOrEqual(t, m.took[size-2], relationship.Turn(simHint, 1)+20*simFarthest)
 	polls := float64(m.rest[ordinary].messages) / 2 / float64(size-1) // both ways, each a request and an answer
 	require.InDelta(t, 2*(1+float64(time.Hour/simHint)), polls, 2, "twelve turns each way, and the statements")
 }
@@ -48,7 +50,7 @@ func TestScaleTwoLevels(t *testing.T) {
 	m := measure(t, twoLevels, size, true, 0, 1)
 	require.Len(t, m.took, size-1)
 	require.LessOrEqual(t, m.took[3], 2*simFarthest+10*time.Millisecond, "three hubs, and the other spoke of the region")
-	require.LessOrEqual(t, m.took[size-2], Turn(simHint, 1)+20*simFarthest, "the spokes of other regions")
+	require.LessOrEqual(t, m.took[size-2], relationship.Turn(simHint, 1)+20*simFarthest, "the spokes of other regions")
 }
 
 // TestScalePolls: the polls of a cluster of three are spread over time and members, a change of leader changes nothing about that, and the
@@ -95,7 +97,7 @@ func TestScaleLightPeers(t *testing.T) {
 	h := growHub(t, size, true)
 	require.LessOrEqual(t, h.took[0], simFarthest, "the hub knows of a spoke's distrust")
 	spoke := growSpoke(t, size)
-	require.LessOrEqual(t, spoke.took[0], Turn(simHint, 1)+20*simFarthest, "and the spoke by its map")
+	require.LessOrEqual(t, spoke.took[0], relationship.Turn(simHint, 1)+20*simFarthest, "and the spoke by its map")
 	require.InEpsilon(t, h.mapBytes, spoke.news.bytes, 0.2, "which it reads whole")
 
 	near := growStreamedSpoke(t, size)

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 const (
@@ -23,12 +25,12 @@ type scheduler struct {
 	// fetch is [Manager.refreshWithin], on a goroutine of its own each time.
 	fetch   func(ctx context.Context, name string, most time.Duration) outcome
 	members []string
-	queue   *queue
+	queue   *relationship.Queue
 	owned   map[string]*ownership
 	fast    lane
 	slow    lane
 	// ended paces the fetches of what was kept up to date by streams that broke.
-	ended    pacer
+	ended    relationship.Pacer
 	finished chan finish
 	fetches  sync.WaitGroup
 }
@@ -71,7 +73,7 @@ type finish struct {
 
 func newScheduler(m *Manager) *scheduler {
 	return &scheduler{
-		manager: m, fetch: m.refreshWithin, queue: newQueue(), owned: make(map[string]*ownership),
+		manager: m, fetch: m.refreshWithin, queue: relationship.NewQueue(), owned: make(map[string]*ownership),
 		fast: lane{limit: fastLane, patience: promptly}, slow: lane{limit: slowLane},
 		finished: make(chan finish, fastLane+slowLane),
 	}
@@ -93,10 +95,10 @@ func (s *scheduler) run(ctx context.Context) error {
 			s.done(ctx, done)
 		case <-timer.C:
 		}
-		for name, ok := s.queue.due(s.manager.now()); ok; name, ok = s.queue.due(s.manager.now()) {
+		for name, ok := s.queue.Due(s.manager.now()); ok; name, ok = s.queue.Due(s.manager.now()) {
 			s.start(ctx, name)
 		}
-		if at, ok := s.queue.next(); ok {
+		if at, ok := s.queue.Next(); ok {
 			timer.Reset(at.Sub(s.manager.now()))
 		} else {
 			timer.Stop()
@@ -135,7 +137,7 @@ func (s *scheduler) changed(names []string, members []string, all bool) {
 		case mine && own.generation != e.rel.Generation:
 			s.decided(name, own, e)
 		case mine && s.streamEnded(own, e):
-			s.plan(name, own, s.ended.after(s.manager.now()))
+			s.plan(name, own, s.ended.After(s.manager.now()))
 		case mine:
 			s.shorten(name, own, s.manager.interval(e.holding))
 		}
@@ -153,7 +155,7 @@ func (s *scheduler) take(name string, together int) {
 	}
 	own := &ownership{generation: e.rel.Generation, interval: s.manager.interval(e.holding), together: together > 1}
 	s.owned[name] = own
-	s.plan(name, own, s.manager.now().Add(takeover(own.interval, together, s.manager.chance())))
+	s.plan(name, own, s.manager.now().Add(relationship.Takeover(own.interval, together, s.manager.chance())))
 }
 
 // drop leaves a relationship: it ended, was suspended, or belongs to another member now.
@@ -161,10 +163,10 @@ func (s *scheduler) drop(name string, own *ownership) {
 	if own.cancel != nil {
 		own.cancel()
 	}
-	s.queue.remove(name)
+	s.queue.Remove(name)
 	delete(s.owned, name)
 	s.manager.observations.disowned(name)
-	s.manager.observations.disowned(name + mapSuffix)
+	s.manager.observations.disowned(name + relationship.MapSuffix)
 	s.manager.mapReadings.forget(name)
 	s.manager.etags.forget(name)
 	s.manager.routes.forget(name)
@@ -185,13 +187,13 @@ func (s *scheduler) decided(name string, own *ownership, e entry) {
 // shorten brings a turn forward when a new bundle asks to be fetched more often.
 func (s *scheduler) shorten(name string, own *ownership, interval time.Duration) {
 	if interval < own.interval && own.cancel == nil && !own.waiting {
-		s.plan(name, own, s.manager.now().Add(Turn(interval, s.manager.chance())))
+		s.plan(name, own, s.manager.now().Add(relationship.Turn(interval, s.manager.chance())))
 	}
 	own.interval = interval
 }
 
 func (s *scheduler) plan(name string, own *ownership, at time.Time) {
-	s.queue.set(name, at)
+	s.queue.Set(name, at)
 	s.manager.observations.planned(name, own.generation, at, own.interval)
 }
 
@@ -218,7 +220,7 @@ func (s *scheduler) spared(name string, own *ownership) bool {
 		return false
 	}
 	own.streamed = s.manager.peers.keeps(e)
-	return own.streamed && s.manager.now().Sub(own.fetched) < safetyPoll
+	return own.streamed && s.manager.now().Sub(own.fetched) < relationship.SafetyPoll
 }
 
 // start begins a fetch, or lets it wait for its lane.
@@ -228,7 +230,7 @@ func (s *scheduler) start(ctx context.Context, name string) {
 		return
 	}
 	if s.spared(name, own) {
-		s.plan(name, own, s.manager.now().Add(Turn(own.interval, s.manager.chance())))
+		s.plan(name, own, s.manager.now().Add(relationship.Turn(own.interval, s.manager.chance())))
 		return
 	}
 	l := &s.fast
@@ -271,18 +273,18 @@ func (s *scheduler) done(ctx context.Context, f finish) {
 		if e, ok := s.manager.catalog.get(f.name); ok {
 			own.interval = s.manager.interval(e.holding)
 		}
-		next := f.started.Add(Turn(own.interval, s.manager.chance()))
+		next := f.started.Add(relationship.Turn(own.interval, s.manager.chance()))
 		if own.together {
-			next = f.started.Add(spreadOut(own.interval, s.manager.chance()))
-			own.fetched = own.fetched.Add(-spreadOut(safetyPoll, s.manager.chance()))
+			next = f.started.Add(relationship.SpreadOut(own.interval, s.manager.chance()))
+			own.fetched = own.fetched.Add(-relationship.SpreadOut(relationship.SafetyPoll, s.manager.chance()))
 		}
 		switch {
 		case own.again:
 			next = s.manager.now()
 		case f.outcome.ours():
-			next = f.started.Add(Turn(min(own.interval, storeRetry), s.manager.chance()))
+			next = f.started.Add(relationship.Turn(min(own.interval, relationship.StoreRetry), s.manager.chance()))
 		}
-		if unfinished := errors.Is(f.outcome.err, errUnfinished); unfinished && !own.again {
+		if unfinished := errors.Is(f.outcome.err, relationship.ErrUnfinished); unfinished && !own.again {
 			s.start(ctx, f.name)
 		} else {
 			s.plan(f.name, own, next)

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/internal/clocktest"
 	"github.com/ententehq/entente/raftstore/membership"
 )
@@ -30,7 +31,7 @@ type timetable struct {
 
 func newTimetable(t *testing.T, fetch func(ctx context.Context, name string) error) *timetable {
 	m := remembering("eu-1", time.Now)
-	m.config.MinRefresh = DefaultMinRefresh
+	m.config.MinRefresh = relationship.DefaultMinRefresh
 	var err error
 	m.metrics, err = newMetrics(m, nil)
 	require.NoError(t, err)
@@ -43,7 +44,7 @@ func newTimetable(t *testing.T, fetch func(ctx context.Context, name string) err
 		if err := w.on(ctx, func(ctx context.Context) error { return fetch(ctx, name) }); err != nil {
 			return outcome{"network", err, w.spent}
 		}
-		return outcome{result: resultUnchanged, waited: w.spent}
+		return outcome{result: relationship.ResultUnchanged, waited: w.spent}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
@@ -60,9 +61,9 @@ func (tt *timetable) hold(hint time.Duration, generation uint64, names ...string
 	tt.t.Helper()
 	tt.manager.catalog.mu.Lock()
 	for _, name := range names {
-		r, err := ParseRelationship(&statev1.Relationship{TrustDomain: name, Url: "https://" + name, Profile: webProfile, Generation: generation})
+		r, err := relationship.ParseRelationship(&statev1.Relationship{TrustDomain: name, Url: "https://" + name, Profile: webProfile, Generation: generation})
 		require.NoError(tt.t, err)
-		tt.manager.catalog.entries[name] = entry{r, holding{revision: 1, hint: hint, hinted: true}}
+		tt.manager.catalog.entries[name] = entry{r, relationship.Holding{Revision: 1, Hint: hint, Hinted: true}}
 	}
 	tt.manager.catalog.mu.Unlock()
 	tt.count()
@@ -226,8 +227,8 @@ func TestConduct(t *testing.T) {
 		})
 	}
 	require.False(t, outcome{result: "timeout"}.prompt(), "after a short limit")
-	require.False(t, outcome{result: resultStored, waited: promptly}.prompt(), "at the last moment")
-	require.False(t, outcome{result: "unfinished", err: errUnfinished}.prompt())
+	require.False(t, outcome{result: relationship.ResultStored, waited: promptly}.prompt(), "at the last moment")
+	require.False(t, outcome{result: "unfinished", err: relationship.ErrUnfinished}.prompt())
 	require.True(t, outcome{result: "network"}.prompt(), "it took nobody's place")
 }
 

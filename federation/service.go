@@ -11,6 +11,7 @@ import (
 	"github.com/ententehq/entente/access"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -25,15 +26,15 @@ func NewService(m *Manager) *Service { return &Service{manager: m} }
 
 // CreateRelationship begins to trust a foreign domain.
 func (s *Service) CreateRelationship(ctx context.Context, req *ententev1.CreateRelationshipRequest) (*ententev1.Relationship, error) {
-	want, err := asked(req.GetRelationship())
+	want, err := relationship.FromRequest(req.GetRelationship())
 	if err != nil {
 		return nil, err
 	}
-	rel, err := ParseRelationship(want)
+	rel, err := relationship.ParseRelationship(want)
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	bootstrap, err := parseBootstrap(rel, req.GetBootstrapBundle())
+	bootstrap, err := relationship.ParseBootstrap(rel, req.GetBootstrapBundle())
 	if err != nil {
 		return nil, err
 	}
@@ -50,10 +51,10 @@ func (s *Service) CreateRelationship(ctx context.Context, req *ententev1.CreateR
 func (s *Service) UpdateRelationship(ctx context.Context, req *ententev1.UpdateRelationshipRequest) (*ententev1.Relationship, error) {
 	c := change{req.GetRelationship(), req.GetUpdateMask().GetPaths(), req.GetBootstrapBundle(), req.GetResetSequence(), access.CallerFrom(ctx).String()}
 	name := c.wanted.GetTrustDomain()
-	if _, err := parseTrustDomain(name); err != nil {
+	if _, err := relationship.ParseTrustDomain(name); err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	if err := masked(c.paths); err != nil {
+	if err := relationship.CheckMask(c.paths); err != nil {
 		return nil, err
 	}
 	switch {
@@ -79,12 +80,12 @@ func (s *Service) audited(ctx context.Context, name string, decide func() (*ente
 		Detail: "the stored bundle is replaced by the operator's, whatever its sequence",
 	}
 	if err := s.manager.config.Audit.Record(line); err != nil {
-		return nil, status.Errorf(codes.Unavailable, "the sequence of %s is not reset: %s", name, errAudit)
+		return nil, status.Errorf(codes.Unavailable, "the sequence of %s is not reset: %s", name, relationship.ErrAudit)
 	}
 	out, err := decide()
 	line.Result, line.Revision = access.ResultDone, out.GetRevision()
 	if err != nil {
-		line.Result, line.Detail = access.ResultFailed, clip(err.Error())
+		line.Result, line.Detail = access.ResultFailed, relationship.Clip(err.Error())
 	}
 	if lost := s.manager.config.Audit.Record(line); lost != nil {
 		s.manager.log.Error("audit line not written", "action", actionReset, "trust_domain", name, "error", lost)
@@ -94,22 +95,22 @@ func (s *Service) audited(ctx context.Context, name string, decide func() (*ente
 
 // SuspendRelationship stops fetching a domain's bundle and relying on it. The bundle is kept.
 func (s *Service) SuspendRelationship(ctx context.Context, req *ententev1.SuspendRelationshipRequest) (*ententev1.Relationship, error) {
-	return s.decide(ctx, req.GetTrustDomain(), func(tx *raftstore.Tx) error { return suspend(tx, req.GetTrustDomain(), true) })
+	return s.decide(ctx, req.GetTrustDomain(), func(tx *raftstore.Tx) error { return relationship.SetSuspended(tx, req.GetTrustDomain(), true) })
 }
 
 // ResumeRelationship undoes that. The bundle counts as what its last refresh makes of it until the next one, which comes at once.
 func (s *Service) ResumeRelationship(ctx context.Context, req *ententev1.ResumeRelationshipRequest) (*ententev1.Relationship, error) {
-	return s.decide(ctx, req.GetTrustDomain(), func(tx *raftstore.Tx) error { return suspend(tx, req.GetTrustDomain(), false) })
+	return s.decide(ctx, req.GetTrustDomain(), func(tx *raftstore.Tx) error { return relationship.SetSuspended(tx, req.GetTrustDomain(), false) })
 }
 
 // DeleteRelationship ends the trust.
 func (s *Service) DeleteRelationship(ctx context.Context, req *ententev1.DeleteRelationshipRequest) (*ententev1.DeleteRelationshipResponse, error) {
 	var ended *statev1.Relationship
 	revision, err := s.manager.config.Store.Update(ctx, func(tx *raftstore.Tx) (err error) {
-		if ended, err = existing(tx, req.GetTrustDomain()); err != nil {
+		if ended, err = relationship.Get(tx, req.GetTrustDomain()); err != nil {
 			return err
 		}
-		return endWithCompanion(tx, ended, req.GetToHub())
+		return relationship.DeleteWithLinkedHome(tx, ended, req.GetToHub())
 	})
 	if err != nil {
 		return nil, raftstore.StatusError(err)
@@ -125,11 +126,11 @@ func (s *Service) RefreshRelationship(ctx context.Context, req *ententev1.Refres
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	row, err := existing(view, name)
+	row, err := relationship.Get(view, name)
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	if !agreed(row.GetAgreement()) {
+	if !relationship.Agreed(row.GetAgreement()) {
 		return nil, status.Errorf(codes.FailedPrecondition, "the agreement with %s lacks a consent, and nothing is fetched without; `entente federation show %s` says whose", name, name)
 	}
 	if row.GetSuspended() {
@@ -151,7 +152,7 @@ func (s *Service) RefreshRelationship(ctx context.Context, req *ententev1.Refres
 	}
 	shown.LastResult, shown.LastError = out.result, ""
 	if out.err != nil {
-		shown.LastError = clip(out.err.Error())
+		shown.LastError = relationship.Clip(out.err.Error())
 	}
 	return shown, nil
 }
@@ -213,7 +214,7 @@ func (s *Service) ListRelationships(ctx context.Context, req *ententev1.ListRela
 
 // listedAs shows a domain in a list, by its relationship or by a hub's word.
 func (m *Manager) listedAs(view *raftstore.View, name string, members []string, live map[string]observation) (*ententev1.Relationship, error) {
-	row, direct, err := Relationships.Get(view, name)
+	row, direct, err := relationship.Relationships.Get(view, name)
 	if err != nil {
 		return nil, err
 	}
@@ -247,10 +248,10 @@ func (s *Service) show(ctx context.Context, view *raftstore.View, name string) (
 	if shown, err := s.showByHub(ctx, view, name); err != nil || shown != nil {
 		return shown, raftstore.StatusError(err)
 	}
-	if _, err := existing(view, name); err != nil {
+	if _, err := relationship.Get(view, name); err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	row, _, err := Relationships.Get(view, name)
+	row, _, err := relationship.Relationships.Get(view, name)
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
@@ -262,7 +263,7 @@ func (s *Service) show(ctx context.Context, view *raftstore.View, name string) (
 	if err == nil {
 		live := map[string]observation{}
 		if row.Value.GetHub() != nil {
-			live = s.manager.live(ctx, name+mapSuffix)
+			live = s.manager.live(ctx, name+relationship.MapSuffix)
 		}
 		s.manager.addHub(shown, row.Value, s.manager.mapTold(live))
 	}

@@ -14,6 +14,8 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -25,18 +27,18 @@ func refused(t *testing.T, err error, code codes.Code, message string) {
 
 func TestCreateRefusals(t *testing.T) {
 	r := newRoom(t)
-	us, home, hub := newAuthority(t, "us.example.org"), newAuthority(t, "eu.example.org"), newAuthority(t, "hub.example.org")
+	us, home, hub := federationtest.NewAuthority(t, "us.example.org"), federationtest.NewAuthority(t, "eu.example.org"), federationtest.NewAuthority(t, "hub.example.org")
 	r.host(t, home)
 	good := &ententev1.Relationship{
 		TrustDomain: "us.example.org", Url: "https://127.0.0.1:1/", Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE,
-		EndpointSpiffeId: us.endpointID().String(),
+		EndpointSpiffeId: us.EndpointID().String(),
 	}
 	with := func(change func(*ententev1.Relationship)) *ententev1.Relationship {
 		rel := proto.Clone(good).(*ententev1.Relationship)
 		change(rel)
 		return rel
 	}
-	noX509, err := bundle.New(us.td, bundle.Content{})
+	noX509, err := bundle.New(us.Td, bundle.Content{})
 	require.NoError(t, err)
 	for _, test := range []struct {
 		name      string
@@ -54,7 +56,7 @@ func TestCreateRefusals(t *testing.T) {
 			"bootstrap_bundle of us.example.org: " + parseError(t, us, []byte("{}")) + "; get the document from the peer's operator anew"},
 		{"a hosted domain", with(func(rel *ententev1.Relationship) { rel.TrustDomain = "eu.example.org" }), nil, codes.FailedPrecondition,
 			"eu.example.org is hosted by this cluster, and a hosted domain is never foreign; name a domain of another cluster"},
-		{"an endpoint in an unknown domain", with(func(rel *ententev1.Relationship) { rel.EndpointSpiffeId = hub.endpointID().String() }), nil, codes.FailedPrecondition,
+		{"an endpoint in an unknown domain", with(func(rel *ententev1.Relationship) { rel.EndpointSpiffeId = hub.EndpointID().String() }), nil, codes.FailedPrecondition,
 			"the endpoint of us.example.org proves itself as spiffe://hub.example.org/entente/bundle-endpoint, and the bundle of hub.example.org is not known here or its relationship is suspended; create a relationship with hub.example.org first, or give its bundle with --serving-bundle FILE"},
 		{"an unknown state", with(func(rel *ententev1.Relationship) { rel.State = 9 }), nil, codes.InvalidArgument,
 			"state 9 is not known; leave it out, or say active or suspended"},
@@ -64,44 +66,44 @@ func TestCreateRefusals(t *testing.T) {
 			refused(t, err, test.code, test.want)
 		})
 	}
-	require.Zero(t, Relationships.PrefixRevision(r.store.View(), ""), "nothing was written")
-	require.Zero(t, ForeignBundles.PrefixRevision(r.store.View(), ""), "nothing was written")
+	require.Zero(t, relationship.Relationships.PrefixRevision(r.store.View(), ""), "nothing was written")
+	require.Zero(t, relationship.ForeignBundles.PrefixRevision(r.store.View(), ""), "nothing was written")
 
-	created := r.create(t, good, us.bundle(t, 3))
+	created := r.create(t, good, us.Bundle(t, 3))
 	require.Equal(t, ententev1.Freshness_FRESHNESS_FRESH, created.GetFreshness())
 	require.EqualValues(t, 3, created.GetSequence())
 	require.Equal(t, "member-1", created.GetOwner())
-	_, err = r.service.CreateRelationship(t.Context(), &ententev1.CreateRelationshipRequest{Relationship: good, BootstrapBundle: us.bundle(t, 3).Marshal()})
+	_, err = r.service.CreateRelationship(t.Context(), &ententev1.CreateRelationshipRequest{Relationship: good, BootstrapBundle: us.Bundle(t, 3).Marshal()})
 	refused(t, err, codes.AlreadyExists, "there is a relationship with us.example.org already; change it with `entente federation update us.example.org`")
 
 	// With the hosted domain's endpoint the trust is there.
 	other := with(func(rel *ententev1.Relationship) {
-		rel.TrustDomain, rel.EndpointSpiffeId = "ap.example.org", home.endpointID().String()
+		rel.TrustDomain, rel.EndpointSpiffeId = "ap.example.org", home.EndpointID().String()
 	})
 	require.Equal(t, ententev1.Freshness_FRESHNESS_UNSPECIFIED, r.create(t, other, nil).GetFreshness(), "its first bundle has not come yet")
 }
 
-func parseError(t *testing.T, a *authority, document []byte) string {
+func parseError(t *testing.T, a *federationtest.Authority, document []byte) string {
 	t.Helper()
-	_, _, err := bundle.Parse(a.td, document)
+	_, _, err := bundle.Parse(a.Td, document)
 	require.Error(t, err)
 	return err.Error()
 }
 
 func TestUpdate(t *testing.T) {
 	r := newRoom(t)
-	us := newAuthority(t, "us.example.org")
+	us := federationtest.NewAuthority(t, "us.example.org")
 	rel := &ententev1.Relationship{
 		TrustDomain: "us.example.org", Url: "https://127.0.0.1:1/", Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE,
-		EndpointSpiffeId: us.endpointID().String(),
+		EndpointSpiffeId: us.EndpointID().String(),
 	}
-	r.create(t, rel, us.bundle(t, 7))
+	r.create(t, rel, us.Bundle(t, 7))
 	update := func(change func(*ententev1.UpdateRelationshipRequest)) (*ententev1.Relationship, error) {
 		req := &ententev1.UpdateRelationshipRequest{Relationship: &ententev1.Relationship{TrustDomain: "us.example.org"}, UpdateMask: &fieldmaskpb.FieldMask{}}
 		change(req)
 		return r.service.UpdateRelationship(t.Context(), req)
 	}
-	rebuilt := newAuthority(t, "us.example.org")
+	rebuilt := federationtest.NewAuthority(t, "us.example.org")
 	for _, test := range []struct {
 		name   string
 		change func(*ententev1.UpdateRelationshipRequest)
@@ -120,20 +122,20 @@ func TestUpdate(t *testing.T) {
 		{"no such relationship", func(q *ententev1.UpdateRelationshipRequest) {
 			q.Relationship.TrustDomain, q.UpdateMask.Paths = "ap.example.org", []string{"url"}
 		}, codes.NotFound, "there is no relationship with \"ap.example.org\"; `entente federation list` shows those that there are"},
-		{"an older bootstrap bundle", func(q *ententev1.UpdateRelationshipRequest) { q.BootstrapBundle = rebuilt.bundle(t, 1).Marshal() }, codes.FailedPrecondition,
-			"the bootstrap bundle of us.example.org is refused: " + ErrRollback.Error()},
+		{"an older bootstrap bundle", func(q *ententev1.UpdateRelationshipRequest) { q.BootstrapBundle = rebuilt.Bundle(t, 1).Marshal() }, codes.FailedPrecondition,
+			"the bootstrap bundle of us.example.org is refused: " + relationship.ErrRollback.Error()},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := update(test.change)
 			refused(t, err, test.code, test.want)
 		})
 	}
-	before := Relationships.PrefixRevision(r.store.View(), "")
+	before := relationship.Relationships.PrefixRevision(r.store.View(), "")
 	_, err := update(func(q *ententev1.UpdateRelationshipRequest) {
 		q.UpdateMask.Paths, q.Relationship.Url = []string{"url"}, rel.GetUrl()
 	})
 	require.NoError(t, err)
-	require.Equal(t, before, Relationships.PrefixRevision(r.store.View(), ""), "an update to what is there writes nothing")
+	require.Equal(t, before, relationship.Relationships.PrefixRevision(r.store.View(), ""), "an update to what is there writes nothing")
 
 	out, err := update(func(q *ententev1.UpdateRelationshipRequest) {
 		q.UpdateMask.Paths = []string{"url", "max_stale_x509"}
@@ -146,44 +148,44 @@ func TestUpdate(t *testing.T) {
 
 	require.Empty(t, r.ledger.said())
 	out, err = update(func(q *ententev1.UpdateRelationshipRequest) {
-		q.BootstrapBundle, q.ResetSequence = rebuilt.bundle(t, 1).Marshal(), true
+		q.BootstrapBundle, q.ResetSequence = rebuilt.Bundle(t, 1).Marshal(), true
 	})
 	require.NoError(t, err)
 	require.EqualValues(t, 1, out.GetSequence())
-	require.True(t, r.stored(t, "us.example.org").SameKeys(rebuilt.bundle(t, 1)))
+	require.True(t, r.stored(t, "us.example.org").SameKeys(rebuilt.Bundle(t, 1)))
 	require.Equal(t, []string{"reset bundle sequence us.example.org: begun", "reset bundle sequence us.example.org: done"}, r.ledger.said())
 
 	r.ledger.full = true
 	_, err = update(func(q *ententev1.UpdateRelationshipRequest) {
-		q.BootstrapBundle, q.ResetSequence = us.bundle(t, 1).Marshal(), true
+		q.BootstrapBundle, q.ResetSequence = us.Bundle(t, 1).Marshal(), true
 	})
 	refused(t, err, codes.Unavailable, "the sequence of us.example.org is not reset: the audit log cannot be written, and what cannot be audited is not stored")
-	require.True(t, r.stored(t, "us.example.org").SameKeys(rebuilt.bundle(t, 1)))
+	require.True(t, r.stored(t, "us.example.org").SameKeys(rebuilt.Bundle(t, 1)))
 }
 
 func TestSuspendResumeDelete(t *testing.T) {
 	r := newRoom(t)
-	us := newAuthority(t, "us.example.org")
-	p := newPeer(t, us, us.bundle(t, 1))
-	r.create(t, spiffeRelationship(us, p), us.bundle(t, 1))
-	trust := func() Trust {
-		state, err := TrustState(r.store.View(), "us.example.org")
+	us := federationtest.NewAuthority(t, "us.example.org")
+	p := newPeer(t, us, us.Bundle(t, 1))
+	r.create(t, spiffeRelationship(us, p), us.Bundle(t, 1))
+	trust := func() relationship.Trust {
+		state, err := relationship.TrustState(r.store.View(), "us.example.org")
 		require.NoError(t, err)
 		return state
 	}
 	foreign := func() bool {
-		is, err := IsForeign(r.store.View(), "us.example.org")
+		is, err := relationship.IsForeign(r.store.View(), "us.example.org")
 		require.NoError(t, err)
 		return is
 	}
-	require.Equal(t, Trust{State: Fresh, X509: Fresh, JWT: Expired}, trust(), "there is no JWT authority")
+	require.Equal(t, relationship.Trust{State: relationship.Fresh, X509: relationship.Fresh, JWT: relationship.Expired}, trust(), "there is no JWT authority")
 	require.True(t, foreign())
 
 	out, err := r.service.SuspendRelationship(t.Context(), &ententev1.SuspendRelationshipRequest{TrustDomain: "us.example.org"})
 	require.NoError(t, err)
 	require.Equal(t, ententev1.RelationshipState_RELATIONSHIP_STATE_SUSPENDED, out.GetState())
 	require.Empty(t, out.GetOwner())
-	require.Equal(t, Trust{Suspended, Suspended, Suspended}, trust())
+	require.Equal(t, relationship.Trust{State: relationship.Suspended, X509: relationship.Suspended, JWT: relationship.Suspended}, trust())
 	require.NotNil(t, r.stored(t, "us.example.org"), "the bundle is kept")
 	_, err = r.service.RefreshRelationship(t.Context(), &ententev1.RefreshRelationshipRequest{TrustDomain: "us.example.org"})
 	refused(t, err, codes.FailedPrecondition, "the relationship with us.example.org is suspended, and a suspended one is not fetched; resume it first with `entente federation resume us.example.org`")
@@ -191,18 +193,18 @@ func TestSuspendResumeDelete(t *testing.T) {
 	// Nor does it vouch for another's endpoint.
 	_, err = r.service.CreateRelationship(t.Context(), &ententev1.CreateRelationshipRequest{Relationship: &ententev1.Relationship{
 		TrustDomain: "ap.example.org", Url: "https://127.0.0.1:1/", Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE,
-		EndpointSpiffeId: us.endpointID().String(),
+		EndpointSpiffeId: us.EndpointID().String(),
 	}})
 	require.Equal(t, codes.FailedPrecondition, status.Code(err))
 
 	_, err = r.service.ResumeRelationship(t.Context(), &ententev1.ResumeRelationshipRequest{TrustDomain: "us.example.org"})
 	require.NoError(t, err)
-	require.Equal(t, Fresh, trust().State)
+	require.Equal(t, relationship.Fresh, trust().State)
 
 	_, err = r.service.DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"})
 	require.NoError(t, err)
 	require.Nil(t, r.stored(t, "us.example.org"))
-	require.Equal(t, Trust{}, trust())
+	require.Equal(t, relationship.Trust{}, trust())
 	require.False(t, foreign())
 	require.Zero(t, p.count())
 	for _, call := range []func() error{
@@ -229,11 +231,11 @@ func TestSuspendResumeDelete(t *testing.T) {
 
 func TestListAndGetWithLiveFacts(t *testing.T) {
 	r := newRoom(t)
-	us := newAuthority(t, "us.example.org")
+	us := federationtest.NewAuthority(t, "us.example.org")
 	hint := 30 * time.Second
-	us.hint = &hint
-	p := newPeer(t, us, us.bundle(t, 4))
-	r.create(t, spiffeRelationship(us, p), us.bundle(t, 4))
+	us.Hint = &hint
+	p := newPeer(t, us, us.Bundle(t, 4))
+	r.create(t, spiffeRelationship(us, p), us.Bundle(t, 4))
 	r.refresh(t, "us.example.org")
 	list, err := r.service.ListRelationships(t.Context(), &ententev1.ListRelationshipsRequest{})
 	require.NoError(t, err)
@@ -247,14 +249,14 @@ func TestListAndGetWithLiveFacts(t *testing.T) {
 	require.Empty(t, got.GetLastError())
 	require.WithinDuration(t, time.Now(), got.GetLastSuccessTime().AsTime(), patience)
 	require.Equal(t, hint, got.GetRefreshInterval().AsDuration())
-	require.Equal(t, DefaultMaxStaleJWT, got.GetMaxStaleJwt().AsDuration())
+	require.Equal(t, relationship.DefaultMaxStaleJWT, got.GetMaxStaleJwt().AsDuration())
 	require.Len(t, got.GetDigest(), 64)
 }
 
 // TestListInPages: what does not fit into one message, or was not asked for, comes with the next page.
 func TestListInPages(t *testing.T) {
 	r := newRoom(t)
-	roots := bytes.Repeat(newAuthority(t, "web.example.org").pem(), 60)
+	roots := bytes.Repeat(federationtest.NewAuthority(t, "web.example.org").PEM(), 60)
 	all := names(120, "example.org")
 	for _, name := range all {
 		r.create(t, &ententev1.Relationship{
@@ -289,10 +291,10 @@ func TestListInPages(t *testing.T) {
 // TestHostedNeverForeign: two transactions that each look at the other's table cannot both succeed.
 func TestHostedNeverForeign(t *testing.T) {
 	r := newRoom(t)
-	us := newAuthority(t, "us.example.org")
+	us := federationtest.NewAuthority(t, "us.example.org")
 	rel := &ententev1.Relationship{TrustDomain: "us.example.org", Url: "https://127.0.0.1:1/", Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB}
 	runs := 0
-	row, err := asked(rel)
+	row, err := relationship.FromRequest(rel)
 	require.NoError(t, err)
 	_, err = r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
 		if err := r.manager.create(tx, row, nil, "nobody", time.Now()); err != nil {

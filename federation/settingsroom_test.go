@@ -14,6 +14,8 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -51,11 +53,11 @@ func (r *room) change(t testing.TB, rel *ententev1.Relationship, fields ...strin
 // TestSeveralEndpoints: each is tried in order, by the same rules, and its result shown; the one that works is asked first from then on.
 func TestSeveralEndpoints(t *testing.T) {
 	r := newRoom(t)
-	us := newAuthority(t, "us.example.org")
-	bad, good := newPeer(t, us, us.bundle(t, 4)), newPeer(t, us, us.bundle(t, 6))
+	us := federationtest.NewAuthority(t, "us.example.org")
+	bad, good := newPeer(t, us, us.Bundle(t, 4)), newPeer(t, us, us.Bundle(t, 6))
 	rel := spiffeRelationship(us, bad)
 	rel.FallbackUrls = []string{good.URL}
-	r.create(t, rel, us.bundle(t, 5))
+	r.create(t, rel, us.Bundle(t, 5))
 	out := r.refresh(t, "us.example.org")
 	require.Equal(t, "stored", out.GetLastResult(), out.GetLastError())
 	require.EqualValues(t, 6, out.GetSequence())
@@ -67,10 +69,10 @@ func TestSeveralEndpoints(t *testing.T) {
 	require.Equal(t, "not_modified", r.refresh(t, "us.example.org").GetLastResult())
 	require.Equal(t, 1, bad.count(), "what works is asked first")
 	good.Close()
-	bad.serve(us.bundle(t, 7))
+	bad.serve(us.Bundle(t, 7))
 	out = r.refresh(t, "us.example.org")
 	require.Equal(t, []string{"stored", "network"}, results(out))
-	bad.serve(us.bundle(t, 1))
+	bad.serve(us.Bundle(t, 1))
 	out = r.refresh(t, "us.example.org")
 	require.Equal(t, "rollback", out.GetLastResult())
 	require.Equal(t, []string{"rollback", "network"}, results(out))
@@ -92,12 +94,12 @@ func results(r *ententev1.Relationship) (out []string) {
 // fetch that began under the old settings stores nothing.
 func TestLiveChangeKeepsTheBundle(t *testing.T) {
 	r := newRoom(t)
-	us, web := newAuthority(t, "us.example.org"), newAuthority(t, "web.example.org")
-	old := newPeer(t, us, us.bundle(t, 5))
-	r.create(t, spiffeRelationship(us, old), us.bundle(t, 5))
+	us, web := federationtest.NewAuthority(t, "us.example.org"), federationtest.NewAuthority(t, "web.example.org")
+	old := newPeer(t, us, us.Bundle(t, 5))
+	r.create(t, spiffeRelationship(us, old), us.Bundle(t, 5))
 
 	entered, release := make(chan struct{}), make(chan struct{})
-	document := us.bundle(t, 1<<40, us.rotated(t)).Marshal()
+	document := us.Bundle(t, 1<<40, us.Rotated(t)).Marshal()
 	old.answer(func(w http.ResponseWriter, _ *http.Request) {
 		entered <- struct{}{}
 		<-release
@@ -106,16 +108,16 @@ func TestLiveChangeKeepsTheBundle(t *testing.T) {
 	ended := make(chan outcome, 1)
 	go func() { ended <- r.manager.refresh(t.Context(), "us.example.org") }()
 	<-entered
-	next := newPeer(t, web, us.bundle(t, 6))
+	next := newPeer(t, web, us.Bundle(t, 6))
 	r.change(t, &ententev1.Relationship{
 		TrustDomain: "us.example.org", Url: strings.Replace(next.URL, "127.0.0.1", "localhost", 1),
 		Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB,
 	}, "url", "profile", "endpoint_spiffe_id")
 	close(release)
 	require.Equal(t, "web_certificate", (<-ended).result, "it was made again, by the new settings")
-	require.True(t, r.stored(t, "us.example.org").Equal(us.bundle(t, 5)))
+	require.True(t, r.stored(t, "us.example.org").Equal(us.Bundle(t, 5)))
 
-	r.change(t, &ententev1.Relationship{TrustDomain: "us.example.org", WebRoots: web.pem()}, "web_roots")
+	r.change(t, &ententev1.Relationship{TrustDomain: "us.example.org", WebRoots: web.PEM()}, "web_roots")
 	require.EqualValues(t, 6, r.refresh(t, "us.example.org").GetSequence())
 	r.change(t, &ententev1.Relationship{
 		TrustDomain: "us.example.org", Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE,
@@ -130,16 +132,16 @@ func TestLiveChangeKeepsTheBundle(t *testing.T) {
 // TestServedByBundleOfOperator: an operator's bundle verifies an endpoint in a domain that nothing else is known of.
 func TestServedByBundleOfOperator(t *testing.T) {
 	r := newRoom(t)
-	hub, us := newAuthority(t, "hub.example.org"), newAuthority(t, "us.example.org")
-	p := newPeer(t, hub, us.bundle(t, 1))
+	hub, us := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "us.example.org")
+	p := newPeer(t, hub, us.Bundle(t, 1))
 	rel := spiffeRelationship(hub, p)
 	rel.TrustDomain = "us.example.org"
 	_, err := r.service.CreateRelationship(t.Context(), &ententev1.CreateRelationshipRequest{Relationship: rel})
 	require.ErrorContains(t, err, "or give its bundle with --serving-bundle FILE")
-	rel.ServingBundle = hub.bundle(t, 1).Marshal()
+	rel.ServingBundle = hub.Bundle(t, 1).Marshal()
 	r.create(t, rel, nil)
 	require.Equal(t, "stored", r.refresh(t, "us.example.org").GetLastResult())
-	p.present(t, hub.rotated(t))
+	p.present(t, hub.Rotated(t))
 	require.Equal(t, "untrusted_svid", r.refresh(t, "us.example.org").GetLastResult())
 	p.present(t, us)
 	require.Equal(t, "no_bundle", r.refresh(t, "us.example.org").GetLastResult(), "the domain's own keys do not vouch for the endpoint")
@@ -148,9 +150,9 @@ func TestServedByBundleOfOperator(t *testing.T) {
 // TestAuthorityKinds: authorities of another kind are stored, for the digest is the domain's, and relied on by nobody.
 func TestAuthorityKinds(t *testing.T) {
 	r := newRoom(t)
-	us := newAuthority(t, "us.example.org")
-	both, err := us.bundle(t, 1).With(func(c *bundle.Content) {
-		c.JWTAuthorities = map[string]crypto.PublicKey{"k": us.key.Public()}
+	us := federationtest.NewAuthority(t, "us.example.org")
+	both, err := us.Bundle(t, 1).With(func(c *bundle.Content) {
+		c.JWTAuthorities = map[string]crypto.PublicKey{"k": us.Key.Public()}
 	})
 	require.NoError(t, err)
 	p := newPeer(t, us, both)
@@ -158,19 +160,19 @@ func TestAuthorityKinds(t *testing.T) {
 	rel.AuthorityKinds = []ententev1.AuthorityKind{ententev1.AuthorityKind_AUTHORITY_KIND_X509}
 	out := r.create(t, rel, both)
 	require.Equal(t, "1 JWT authorities", out.GetLeftOut())
-	trust := func() Trust {
-		got, err := TrustState(r.store.View(), "us.example.org")
+	trust := func() relationship.Trust {
+		got, err := relationship.TrustState(r.store.View(), "us.example.org")
 		require.NoError(t, err)
 		return got
 	}
 	relied := func() *bundle.Bundle {
-		row, _, err := Relationships.Get(r.store.View(), "us.example.org")
+		row, _, err := relationship.Relationships.Get(r.store.View(), "us.example.org")
 		require.NoError(t, err)
-		b, err := Relied(row.Value, r.stored(t, "us.example.org"))
+		b, err := relationship.Relied(row.Value, r.stored(t, "us.example.org"))
 		require.NoError(t, err)
 		return b
 	}
-	require.Equal(t, Trust{State: Fresh, X509: Fresh, JWT: Expired}, trust())
+	require.Equal(t, relationship.Trust{State: relationship.Fresh, X509: relationship.Fresh, JWT: relationship.Expired}, trust())
 	require.Empty(t, relied().JWTAuthorities())
 	require.Len(t, relied().X509Authorities(), 1)
 	require.Equal(t, "unchanged", r.refresh(t, "us.example.org").GetLastResult())
@@ -181,7 +183,7 @@ func TestAuthorityKinds(t *testing.T) {
 		TrustDomain: "us.example.org", AuthorityKinds: []ententev1.AuthorityKind{ententev1.AuthorityKind_AUTHORITY_KIND_JWT},
 	}, "authority_kinds")
 	require.Greater(t, bundleRevision(t, r), before)
-	require.Equal(t, Expired, trust().X509)
+	require.Equal(t, relationship.Expired, trust().X509)
 	require.Empty(t, relied().X509Authorities())
 	require.Equal(t, "unchanged", r.refresh(t, "us.example.org").GetLastResult(), "the endpoint is still verified by the whole bundle")
 	require.Empty(t, r.change(t, &ententev1.Relationship{TrustDomain: "us.example.org"}, "authority_kinds").GetLeftOut())
@@ -189,7 +191,7 @@ func TestAuthorityKinds(t *testing.T) {
 }
 
 func bundleRevision(t *testing.T, r *room) raftstore.Revision {
-	row, _, err := ForeignBundles.Get(r.store.View(), "us.example.org")
+	row, _, err := relationship.ForeignBundles.Get(r.store.View(), "us.example.org")
 	require.NoError(t, err)
 	return row.Revision
 }
@@ -197,11 +199,11 @@ func bundleRevision(t *testing.T, r *room) raftstore.Revision {
 // TestLimitsOfARelationship: one that is told to be small and quick is held to it, and the others are not.
 func TestLimitsOfARelationship(t *testing.T) {
 	r := newRoom(t)
-	us := newAuthority(t, "us.example.org")
-	p := newPeer(t, us, us.bundle(t, 1))
+	us := federationtest.NewAuthority(t, "us.example.org")
+	p := newPeer(t, us, us.Bundle(t, 1))
 	large, err := json.Marshal(map[string]any{"x": strings.Repeat("x", 4<<10)})
 	require.NoError(t, err)
-	r.create(t, spiffeRelationship(us, p), us.bundle(t, 1))
+	r.create(t, spiffeRelationship(us, p), us.Bundle(t, 1))
 	p.answer(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(large) })
 	require.Equal(t, "no_keys", r.refresh(t, "us.example.org").GetLastResult())
 	r.change(t, &ententev1.Relationship{TrustDomain: "us.example.org", MaxDocumentBytes: 2 << 10}, "max_document_bytes")

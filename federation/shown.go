@@ -11,6 +11,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -19,7 +20,7 @@ func (m *Manager) shown(view *raftstore.View, row raftstore.Row[*statev1.Relatio
 	v := row.Value
 	out := &ententev1.Relationship{
 		TrustDomain: v.GetTrustDomain(), Url: v.GetUrl(), Profile: ententev1.EndpointProfile(v.GetProfile()), EndpointSpiffeId: v.GetEndpointSpiffeId(),
-		WebRoots: v.GetWebRoots(), State: stateOf(v), Agreement: agreementShown(v.GetAgreement()),
+		WebRoots: v.GetWebRoots(), State: relationship.StateOf(v), Agreement: relationship.AgreementMessage(v.GetAgreement()),
 		MaxStaleJwt: v.GetMaxStaleJwt(), MaxStaleX509: v.GetMaxStaleX509(), CreateTime: v.GetCreateTime(), Revision: uint64(row.Revision),
 		Freshness:    ententev1.Freshness(v.GetStanding().GetFreshness()),
 		FallbackUrls: v.GetFallbackUrls(), ServingBundle: v.GetServingBundle(), MaxDocumentBytes: v.GetMaxDocumentBytes(), FetchTimeout: v.GetFetchTimeout(),
@@ -31,9 +32,9 @@ func (m *Manager) shown(view *raftstore.View, row raftstore.Row[*statev1.Relatio
 		out.Peer = &ententev1.Peer{HomeTrustDomain: peer.GetHomeTrustDomain(), Addresses: peer.GetAddresses()}
 	}
 	if out.MaxStaleJwt == nil {
-		out.MaxStaleJwt = durationpb.New(DefaultMaxStaleJWT)
+		out.MaxStaleJwt = durationpb.New(relationship.DefaultMaxStaleJWT)
 	}
-	if inForce(v) {
+	if relationship.InForce(v) {
 		out.Owner = m.owner(row.Key, members)
 	}
 	if own, ok := m.observations.get(row.Key); ok {
@@ -47,7 +48,7 @@ func (m *Manager) shown(view *raftstore.View, row raftstore.Row[*statev1.Relatio
 	if told.generation == v.GetGeneration() {
 		out.LastResult, out.LastError = told.result, told.err
 		out.Endpoints = attemptsShown(v, told)
-		if inForce(v) {
+		if relationship.InForce(v) {
 			out.NextAttemptTime = timestampOf(told.next)
 		}
 	}
@@ -61,12 +62,12 @@ func (m *Manager) shown(view *raftstore.View, row raftstore.Row[*statev1.Relatio
 	if err != nil {
 		return nil, err
 	}
-	out.LeftOut = kindsOf(v).leftOut(held)
+	out.LeftOut = relationship.KindsOf(v).LeftOut(held)
 	out.RefreshInterval = durationpb.New(m.interval(held))
-	if held.revision > 0 {
-		out.Digest = hex.EncodeToString(held.digest[:])
-		if held.ordered {
-			out.Sequence = proto.Uint64(held.sequence)
+	if held.Revision > 0 {
+		out.Digest = hex.EncodeToString(held.Digest[:])
+		if held.Ordered {
+			out.Sequence = proto.Uint64(held.Sequence)
 		}
 	}
 	return out, nil
@@ -89,19 +90,19 @@ func attemptsShown(row *statev1.Relationship, told observation) (out []*ententev
 }
 
 // held says what is stored for a relationship, from the catalog where that is of the same revision.
-func (m *Manager) held(view *raftstore.View, name string) (holding, error) {
-	row, found, err := ForeignBundles.Get(view, name)
+func (m *Manager) held(view *raftstore.View, name string) (relationship.Holding, error) {
+	row, found, err := relationship.ForeignBundles.Get(view, name)
 	if err != nil || !found {
-		return holding{}, err
+		return relationship.Holding{}, err
 	}
-	if e, ok := m.catalog.get(name); ok && e.holding.revision == row.Revision {
+	if e, ok := m.catalog.get(name); ok && e.holding.Revision == row.Revision {
 		return e.holding, nil
 	}
 	b, err := bundle.FromRow(row.Value)
 	if err != nil {
-		return holding{}, err
+		return relationship.Holding{}, err
 	}
-	return holdingOf(b, row.Value.GetChangeTime().AsTime(), row.Revision), nil
+	return relationship.NewHolding(b, row.Value.GetChangeTime().AsTime(), row.Revision), nil
 }
 
 func timestampOf(t time.Time) *timestamppb.Timestamp {

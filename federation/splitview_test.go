@@ -13,6 +13,8 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -49,7 +51,7 @@ func keptIn(j *journal) func(*Config) {
 type onlooker struct {
 	*site
 	journal  *journal
-	us       *authority
+	us       *federationtest.Authority
 	endpoint *peer
 	streams  map[string]ententev1.PeerService_ExchangeClient
 	// interests are the numbers under which the hubs' maps were asked for.
@@ -57,9 +59,9 @@ type onlooker struct {
 }
 
 func newOnlooker(t *testing.T) *onlooker {
-	o := &onlooker{journal: &journal{}, us: newAuthority(t, "us.example.org"), streams: map[string]ententev1.PeerService_ExchangeClient{}, interests: map[string]uint64{}}
+	o := &onlooker{journal: &journal{}, us: federationtest.NewAuthority(t, "us.example.org"), streams: map[string]ententev1.PeerService_ExchangeClient{}, interests: map[string]uint64{}}
 	o.site = newSite(t, "eu.example.org", keptIn(o.journal))
-	o.endpoint = newPeer(t, o.us, o.us.bundle(t, 1))
+	o.endpoint = newPeer(t, o.us, o.us.Bundle(t, 1))
 	return o
 }
 
@@ -68,21 +70,21 @@ func (o *onlooker) relates(t *testing.T) *ententev1.Relationship {
 	t.Helper()
 	rel := spiffeRelationship(o.us, o.endpoint)
 	rel.Peer = &ententev1.Peer{HomeTrustDomain: "us.example.org"}
-	return o.create(t, rel, o.us.bundle(t, 1))
+	return o.create(t, rel, o.us.Bundle(t, 1))
 }
 
 // takesFrom makes a relationship with a hub that opens streams.
-func (o *onlooker) takesFrom(t *testing.T, hub *authority) {
+func (o *onlooker) takesFrom(t *testing.T, hub *federationtest.Authority) {
 	t.Helper()
-	rel := spiffeRelationship(hub, newPeer(t, hub, hub.bundle(t, 1)))
-	rel.Peer, rel.Hub = &ententev1.Peer{HomeTrustDomain: hub.td.Name()}, &ententev1.Hub{Take: []string{"us.example.org"}}
-	o.create(t, rel, hub.bundle(t, 1))
+	rel := spiffeRelationship(hub, newPeer(t, hub, hub.Bundle(t, 1)))
+	rel.Peer, rel.Hub = &ententev1.Peer{HomeTrustDomain: hub.Td.Name()}, &ententev1.Hub{Take: []string{"us.example.org"}}
+	o.create(t, rel, hub.Bundle(t, 1))
 }
 
 // over sends a message on the one stream of a cluster.
-func (o *onlooker) over(t *testing.T, a *authority, m *ententev1.PeerMessage) {
+func (o *onlooker) over(t *testing.T, a *federationtest.Authority, m *ententev1.PeerMessage) {
 	t.Helper()
-	home := a.td.Name()
+	home := a.Td.Name()
 	if o.streams[home] == nil {
 		until(t, "the relationship to be read", func() bool { return len(o.manager.peers.wantedOf(home)) == 1 })
 		o.streams[home] = o.intrude(t, a, "/entente/member/member-1")
@@ -107,25 +109,25 @@ func (o *onlooker) byStream(t *testing.T, b *bundle.Bundle) {
 	o.over(t, o.us, &ententev1.PeerMessage{Content: &ententev1.PeerMessage_Bundle{Bundle: &ententev1.PeerBundle{TrustDomain: "us.example.org", Document: b.Marshal()}}})
 }
 
-func (o *onlooker) byHub(hub *authority) func(*testing.T, *bundle.Bundle) {
+func (o *onlooker) byHub(hub *federationtest.Authority) func(*testing.T, *bundle.Bundle) {
 	return func(t *testing.T, b *bundle.Bundle) {
 		v, err := bundle.NewMapEntry(b)
 		require.NoError(t, err)
 		o.over(t, hub, &ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapChanges{MapChanges: &ententev1.PeerMapChanges{
-			TrustDomain: hub.td.Name(), Bundles: []*ententev1.PeerBundle{{TrustDomain: "us.example.org", Document: v.Document}},
+			TrustDomain: hub.Td.Name(), Bundles: []*ententev1.PeerBundle{{TrustDomain: "us.example.org", Document: v.Document}},
 		}}})
 	}
 }
 
 // awaitHubs waits for a hub's word to be stored.
-func (o *onlooker) awaitHubs(t *testing.T, hub *authority, b *bundle.Bundle) {
+func (o *onlooker) awaitHubs(t *testing.T, hub *federationtest.Authority, b *bundle.Bundle) {
 	t.Helper()
 	until(t, "the hub's word", func() bool {
-		row, found, err := HubBundles.Get(o.store.View(), wordKey("us.example.org", hub.td.Name()))
+		row, found, err := relationship.HubBundles.Get(o.store.View(), relationship.AttestationKey("us.example.org", hub.Td.Name()))
 		if err != nil || !found {
 			return false
 		}
-		is, err := HubBundle(row.Value)
+		is, err := relationship.HubBundle(row.Value)
 		return err == nil && is.SameKeys(b)
 	})
 }
@@ -136,7 +138,7 @@ func (o *onlooker) alarmed(t *testing.T, sequence uint64, sources ...string) {
 	until(t, "the alarm", func() bool { return len(o.show(t, "us.example.org").GetAlarms()) > 0 })
 	alarms := o.show(t, "us.example.org").GetAlarms()
 	require.Len(t, alarms, 1)
-	require.Equal(t, AlarmSplitView, alarms[0].GetName())
+	require.Equal(t, relationship.AlarmSplitView, alarms[0].GetName())
 	require.Equal(t, sequence, alarms[0].GetSequence())
 	for _, source := range sources {
 		require.Contains(t, alarms[0].GetDetail(), source+" ")
@@ -146,7 +148,7 @@ func (o *onlooker) alarmed(t *testing.T, sequence uint64, sources ...string) {
 	})
 	until(t, "the line in the log", func() bool { return len(o.journal.lines("contradicts itself")) > 0 })
 	require.Contains(t, o.journal.lines("contradicts itself")[0], "alarm=split_view")
-	require.InDelta(t, 1, testutil.ToFloat64(o.manager.metrics.alarms.WithLabelValues(AlarmSplitView)), 0)
+	require.InDelta(t, 1, testutil.ToFloat64(o.manager.metrics.alarms.WithLabelValues(relationship.AlarmSplitView)), 0)
 }
 
 // standing waits for the metric of an alarm on a relationship.
@@ -164,7 +166,7 @@ entente_federation_alarm{alarm="split_view",trust_domain="us.example.org"} 1
 // TestSplitViewsOverStreams: a domain is shown with other keys under one and the same sequence by two of its endpoint, a stream of its
 // own cluster's and a hub's stream, whichever comes first. What counted goes on to count.
 func TestSplitViewsOverStreams(t *testing.T) {
-	hub := newAuthority(t, "hub.example.org")
+	hub := federationtest.NewAuthority(t, "hub.example.org")
 	const endpoint, stream, byHub = "endpoint", "peer us.example.org", "hub hub.example.org"
 	type showing struct {
 		by       string
@@ -198,7 +200,7 @@ func TestSplitViewsOverStreams(t *testing.T) {
 			o.takesFrom(t, hub)
 			shows := map[string]func(*testing.T, *bundle.Bundle){endpoint: o.byEndpoint, stream: o.byStream, byHub: o.byHub(hub)}
 			for _, h := range test.honest {
-				b := o.us.bundle(t, h.sequence)
+				b := o.us.Bundle(t, h.sequence)
 				shows[h.by](t, b)
 				if h.by == byHub {
 					o.awaitHubs(t, hub, b)
@@ -207,41 +209,41 @@ func TestSplitViewsOverStreams(t *testing.T) {
 				}
 			}
 			require.Empty(t, o.show(t, "us.example.org").GetAlarms(), "the same keys from all")
-			shows[test.forged.by](t, o.us.rotated(t).bundle(t, test.forged.sequence))
+			shows[test.forged.by](t, o.us.Rotated(t).Bundle(t, test.forged.sequence))
 			o.alarmed(t, test.forged.sequence, test.forged.by, test.contradicted)
 			o.standing(t)
-			require.True(t, o.stored(t, "us.example.org").Equal(o.us.bundle(t, test.counts)), "trust goes on as it was")
-			require.Equal(t, Fresh, o.trust(t, "us.example.org"))
+			require.True(t, o.stored(t, "us.example.org").Equal(o.us.Bundle(t, test.counts)), "trust goes on as it was")
+			require.Equal(t, relationship.Fresh, o.trust(t, "us.example.org"))
 		})
 	}
 }
 
 // TestSplitViewsAfterAHub: the hub's word on the domain came first. What the domain shows itself counts, and the alarm says that it is not what the hub said.
 func TestSplitViewsAfterAHub(t *testing.T) {
-	hub := newAuthority(t, "hub.example.org")
+	hub := federationtest.NewAuthority(t, "hub.example.org")
 	for name, test := range map[string]struct {
 		sequence uint64
 		shows    func(t *testing.T, o *onlooker)
 		source   string
 	}{
-		"the endpoint":            {2, func(t *testing.T, o *onlooker) { o.byEndpoint(t, o.us.bundle(t, 2)) }, "endpoint"},
-		"the domain's own stream": {2, func(t *testing.T, o *onlooker) { o.byStream(t, o.us.bundle(t, 2)) }, "peer us.example.org"},
+		"the endpoint":            {2, func(t *testing.T, o *onlooker) { o.byEndpoint(t, o.us.Bundle(t, 2)) }, "endpoint"},
+		"the domain's own stream": {2, func(t *testing.T, o *onlooker) { o.byStream(t, o.us.Bundle(t, 2)) }, "peer us.example.org"},
 		"what an operator brings": {1, func(*testing.T, *onlooker) {}, "bootstrap by anonymous"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			o := newOnlooker(t)
 			o.takesFrom(t, hub)
-			forged := o.us.rotated(t).bundle(t, test.sequence)
+			forged := o.us.Rotated(t).Bundle(t, test.sequence)
 			o.byHub(hub)(t, forged)
 			o.awaitHubs(t, hub, forged)
-			require.Equal(t, Fresh, o.trust(t, "us.example.org"), "by the hub's word")
+			require.Equal(t, relationship.Fresh, o.trust(t, "us.example.org"), "by the hub's word")
 			o.relates(t)
 			test.shows(t, o)
 			o.alarmed(t, test.sequence, test.source, "hub hub.example.org")
 			o.standing(t)
 			o.awaitSequence(t, "us.example.org", test.sequence)
-			require.True(t, o.stored(t, "us.example.org").Equal(o.us.bundle(t, test.sequence)))
+			require.True(t, o.stored(t, "us.example.org").Equal(o.us.Bundle(t, test.sequence)))
 			require.Empty(t, o.show(t, "us.example.org").GetOriginHub())
 		})
 	}
@@ -249,14 +251,14 @@ func TestSplitViewsAfterAHub(t *testing.T) {
 
 // TestSplitViewsOfTwoHubs: of a domain that two hubs vouch for over streams, and that says nothing itself.
 func TestSplitViewsOfTwoHubs(t *testing.T) {
-	first, second := newAuthority(t, "hub1.example.org"), newAuthority(t, "hub2.example.org")
+	first, second := federationtest.NewAuthority(t, "hub1.example.org"), federationtest.NewAuthority(t, "hub2.example.org")
 	o := newOnlooker(t)
 	o.takesFrom(t, first)
 	o.takesFrom(t, second)
-	forged := o.us.rotated(t).bundle(t, 5)
+	forged := o.us.Rotated(t).Bundle(t, 5)
 	o.byHub(second)(t, forged)
 	o.awaitHubs(t, second, forged)
-	o.byHub(first)(t, o.us.bundle(t, 5))
+	o.byHub(first)(t, o.us.Bundle(t, 5))
 	o.alarmed(t, 5, "hub hub1.example.org", "hub hub2.example.org")
 	require.Equal(t, "hub1.example.org", o.show(t, "us.example.org").GetOriginHub(), "the first by name, whoever came first")
 }
@@ -265,7 +267,7 @@ func TestSplitViewsOfTwoHubs(t *testing.T) {
 func TestAnAlarmThatCannotBeWritten(t *testing.T) {
 	o := newOnlooker(t)
 	o.relates(t)
-	forged := o.us.rotated(t).bundle(t, 1)
+	forged := o.us.Rotated(t).Bundle(t, 1)
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, out := o.manager.receive(gone, "us.example.org", "us.example.org", forged.Marshal())
@@ -279,33 +281,33 @@ func TestAnAlarmThatCannotBeWritten(t *testing.T) {
 // TestAnAlarmComesWithWhatRaisedIt: one revision has both, so that no crash leaves one without the other.
 func TestAnAlarmComesWithWhatRaisedIt(t *testing.T) {
 	r := newRoom(t)
-	hub, us := newAuthority(t, "hub.example.org"), newAuthority(t, "us.example.org")
-	p, endpoint := newPeer(t, hub, hub.bundle(t, 1)), newPeer(t, us, us.bundle(t, 1))
+	hub, us := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "us.example.org")
+	p, endpoint := newPeer(t, hub, hub.Bundle(t, 1)), newPeer(t, us, us.Bundle(t, 1))
 	r.takes(t, hub, p, "us.example.org")
-	r.create(t, spiffeRelationship(us, endpoint), us.bundle(t, 1))
+	r.create(t, spiffeRelationship(us, endpoint), us.Bundle(t, 1))
 	alarmed := func() raftstore.Revision {
-		row, _, err := Relationships.Get(r.store.View(), "us.example.org")
+		row, _, err := relationship.Relationships.Get(r.store.View(), "us.example.org")
 		require.NoError(t, err)
-		require.Equal(t, []string{AlarmSplitView}, alarmsOf(row.Value))
+		require.Equal(t, []string{relationship.AlarmSplitView}, relationship.AlarmsOf(row.Value))
 		return row.Revision
 	}
-	p.serveMap(hub.bundle(t, 1), mapOf(t, us.rotated(t).bundle(t, 1)))
+	p.serveMap(hub.Bundle(t, 1), mapOf(t, us.Rotated(t).Bundle(t, 1)))
 	r.refresh(t, "hub.example.org")
-	word, found, err := HubBundles.Get(r.store.View(), "us.example.org/hub.example.org")
+	word, found, err := relationship.HubBundles.Get(r.store.View(), "us.example.org/hub.example.org")
 	require.NoError(t, err)
 	require.True(t, found)
 	require.Equal(t, word.Revision, alarmed())
 
 	_, err = r.service.UpdateRelationship(t.Context(), &ententev1.UpdateRelationshipRequest{
-		Relationship: &ententev1.Relationship{TrustDomain: "us.example.org"}, BootstrapBundle: us.bundle(t, 2).Marshal(),
+		Relationship: &ententev1.Relationship{TrustDomain: "us.example.org"}, BootstrapBundle: us.Bundle(t, 2).Marshal(),
 	})
 	require.NoError(t, err)
 	require.Empty(t, r.show(t, "us.example.org").GetAlarms(), "an operator has looked into it")
-	p.serveMap(hub.bundle(t, 1), mapOf(t, us.rotated(t).bundle(t, 3)))
+	p.serveMap(hub.Bundle(t, 1), mapOf(t, us.Rotated(t).Bundle(t, 3)))
 	r.refresh(t, "hub.example.org")
-	endpoint.serve(us.bundle(t, 3))
+	endpoint.serve(us.Bundle(t, 3))
 	r.refresh(t, "us.example.org")
-	own, _, err := ForeignBundles.Get(r.store.View(), "us.example.org")
+	own, _, err := relationship.ForeignBundles.Get(r.store.View(), "us.example.org")
 	require.NoError(t, err)
 	require.Equal(t, own.Revision, alarmed())
 }

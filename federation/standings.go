@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 // longestRest is after how long the leader judges even what gave no reason for it.
@@ -16,7 +18,7 @@ type standings struct {
 	leading time.Time
 	// due are those that the next look judges, rest those that have time, each in one of both.
 	due  nameSet
-	rest *queue
+	rest *relationship.Queue
 }
 
 // newStandings begins a lead: everything is to be judged.
@@ -28,7 +30,7 @@ func (m *Manager) newStandings(leading time.Time) *standings {
 }
 
 func (s *standings) all() {
-	s.due, s.rest = nameSet{}, newQueue()
+	s.due, s.rest = nameSet{}, relationship.NewQueue()
 	for _, name := range s.manager.catalog.names() {
 		s.due[name] = struct{}{}
 	}
@@ -46,11 +48,11 @@ func (s *standings) look() (found []transition) {
 		s.all()
 	}
 	for _, name := range changed {
-		s.rest.remove(name)
+		s.rest.Remove(name)
 		s.due[name] = struct{}{}
 	}
 	now := m.now()
-	for name, ok := s.rest.due(now); ok; name, ok = s.rest.due(now) {
+	for name, ok := s.rest.Due(now); ok; name, ok = s.rest.Due(now) {
 		s.due[name] = struct{}{}
 	}
 	for name := range s.due {
@@ -61,18 +63,18 @@ func (s *standings) look() (found []transition) {
 		}
 		r := e.rel
 		heard := m.observations.success(name)
-		last := lastKnownSuccess(heard, r.Recorded, leading, r.Standing.State)
-		facts := e.holding.facts(r, last, m.config.MinRefresh)
-		is := Judge(now, facts)
+		last := relationship.LastKnownSuccess(heard, r.Recorded, leading, r.Standing.State)
+		facts := e.holding.Facts(r, last, m.config.MinRefresh)
+		is := relationship.Judge(now, facts)
 		switch {
 		case is != r.Standing:
-			if !premature(r.Standing.State, is.State, now.Sub(leading), facts.Interval) {
-				found = append(found, transition{name, r.Generation, e.holding.revision, r.Standing, is, last})
+			if !relationship.Premature(r.Standing.State, is.State, now.Sub(leading), facts.Interval) {
+				found = append(found, transition{name, r.Generation, e.holding.Revision, r.Standing, is, last})
 			}
 		case !heard.IsZero():
 			if until := restsUntil(now, is, facts); until.After(now.Add(keepEvery)) {
 				delete(s.due, name)
-				s.rest.set(name, until)
+				s.rest.Set(name, until)
 			}
 		}
 	}
@@ -82,13 +84,13 @@ func (s *standings) look() (found []transition) {
 
 // restsUntil says when a standing that is true now is to be looked at again, if nothing but time and further successes comes to what it was
 // judged by. Whatever a success could make better is looked at always.
-func restsUntil(now time.Time, s Standing, f Facts) time.Time {
+func restsUntil(now time.Time, s relationship.Standing, f relationship.Facts) time.Time {
 	soon := now.Add(keepEvery)
-	if s.State != Fresh || s.X509Expired && !f.X509Until.IsZero() || s.JWTExpired && f.JWTKeys > 0 {
+	if s.State != relationship.Fresh || s.X509Expired && !f.X509Until.IsZero() || s.JWTExpired && f.JWTKeys > 0 {
 		return soon
 	}
 	until := now.Add(longestRest)
-	ends := []time.Time{f.LastSuccess.Add(staleAfter * f.Interval)}
+	ends := []time.Time{f.LastSuccess.Add(relationship.StaleAfter * f.Interval)}
 	if !f.X509Until.IsZero() {
 		ends = append(ends, f.X509Until)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/bundle/statement"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -40,7 +41,7 @@ const (
 
 // statementsDue says from which sequence on statements are missing. A domain whose bundle has no sequence makes none.
 func statementsDue(h *statev1.ForeignHistory) (from uint64, due bool) {
-	newest := newestVersion(h)
+	newest := relationship.NewestVersion(h)
 	if newest == nil || newest.Sequence == nil || len(newest.GetStatementDigest()) > 0 {
 		return 0, false
 	}
@@ -52,8 +53,8 @@ func statementsDue(h *statev1.ForeignHistory) (from uint64, due bool) {
 
 // judgeStatements is the rule for statements on a foreign bundle. It takes what continues what was known over into the history,
 // and says what is wrong, and what came of the statements: [statementsTaken], also where all are known already, or why none was taken.
-func judgeStatements(h *statev1.ForeignHistory, statements []*statement.Statement, now time.Time, interval time.Duration) (alarms []alarm, came string) {
-	newest := newestVersion(h)
+func judgeStatements(h *statev1.ForeignHistory, statements []*statement.Statement, now time.Time, interval time.Duration) (alarms []relationship.Alarm, came string) {
+	newest := relationship.NewestVersion(h)
 	if newest == nil || newest.Sequence == nil {
 		return nil, statementsEarly
 	}
@@ -61,27 +62,27 @@ func judgeStatements(h *statev1.ForeignHistory, statements []*statement.Statemen
 	if err != nil {
 		return nil, statementsUnjudged
 	}
-	known := statement.Known{TrustDomain: td, Seen: func(sequence uint64) (statement.View, bool) { return shown(h, sequence) }}
+	known := statement.Known{TrustDomain: td, Seen: func(sequence uint64) (statement.View, bool) { return relationship.Shown(h, sequence) }}
 	if h.GetStatement() != "" {
 		if known.Newest, err = statement.Parse(h.GetStatement()); err != nil {
-			return []alarm{{AlarmBrokenChain, newest.GetSequence(), "the stored statement cannot be read: " + err.Error()}}, statementsUnjudged
+			return []relationship.Alarm{{Name: relationship.AlarmBrokenChain, Sequence: newest.GetSequence(), Detail: "the stored statement cannot be read: " + err.Error()}}, statementsUnjudged
 		}
 	} else if n := len(h.GetVersions()); n > 1 && !newest.GetBeginsAnew() {
 		if before := h.GetVersions()[n-2]; before.Sequence != nil && before.GetSequence()+1 == newest.GetSequence() {
-			if b, err := versionOf(h, before); err == nil {
+			if b, err := relationship.VersionOf(h, before); err == nil {
 				known.Signers, known.SignedFrom = b.JWTAuthorities(), newest.GetSequence()
 			}
 		}
 	}
 	f := statement.Follow(known, statements, newest.GetSequence())
 	if f.Broken != nil {
-		alarms = append(alarms, alarm{AlarmBrokenChain, newest.GetSequence(), f.Broken.Error()})
+		alarms = append(alarms, relationship.Alarm{Name: relationship.AlarmBrokenChain, Sequence: newest.GetSequence(), Detail: f.Broken.Error()})
 	}
 	if f.Restart != nil {
-		alarms = append(alarms, alarm{AlarmNewChain, f.Restart.Sequence(), fmt.Sprintf("the domain says that its chain of statements starts anew (%s); nothing but its endpoint's word says that this is no forgery", f.Restart.Claims().Start)})
+		alarms = append(alarms, relationship.Alarm{Name: relationship.AlarmNewChain, Sequence: f.Restart.Sequence(), Detail: fmt.Sprintf("the domain says that its chain of statements starts anew (%s); nothing but its endpoint's word says that this is no forgery", f.Restart.Claims().Start)})
 	}
 	if f.Split != nil {
-		alarms = append(alarms, alarm{AlarmSplitView, newest.GetSequence(), f.Split.Error()})
+		alarms = append(alarms, relationship.Alarm{Name: relationship.AlarmSplitView, Sequence: newest.GetSequence(), Detail: f.Split.Error()})
 	}
 	for _, s := range f.Taken {
 		digest, keys := s.Digest(), s.Claims().Keys
@@ -95,7 +96,7 @@ func judgeStatements(h *statev1.ForeignHistory, statements []*statement.Statemen
 		h.Statement = f.Newest.String()
 	}
 	if known.Newest != nil && f.Newest.Sequence() < newest.GetSequence() && now.Sub(newest.GetTime().AsTime()) > max(stateWithin*interval, stateWithinLeast) {
-		alarms = append(alarms, alarm{AlarmBrokenChain, newest.GetSequence(), fmt.Sprintf("there is no statement on sequence %d, and there was one on %d", newest.GetSequence(), f.Newest.Sequence())})
+		alarms = append(alarms, relationship.Alarm{Name: relationship.AlarmBrokenChain, Sequence: newest.GetSequence(), Detail: fmt.Sprintf("there is no statement on sequence %d, and there was one on %d", newest.GetSequence(), f.Newest.Sequence())})
 	}
 	return alarms, cameOf(f, statements, newest.GetSequence())
 }
@@ -113,11 +114,11 @@ const (
 func cameOf(f statement.Followed, statements []*statement.Statement, until uint64) string {
 	switch n := len(statements); {
 	case f.Split != nil:
-		return AlarmSplitView
+		return relationship.AlarmSplitView
 	case len(f.Taken) > 0:
 		return statementsTaken
 	case f.Broken != nil:
-		return reasonOf(f.Broken)
+		return relationship.ReasonOf(f.Broken)
 	case n > 0 && statements[n-1].Sequence() > until:
 		return statementsEarly
 	}
@@ -128,7 +129,7 @@ func cameOf(f statement.Followed, statements []*statement.Statement, until uint6
 // decides whether the bundle counts.
 func (m *Manager) checkStatements(ctx context.Context, name string, w *wait) {
 	view := m.config.Store.View()
-	h, err := historyOf(view, name)
+	h, err := relationship.HistoryOf(view, name)
 	if err != nil {
 		return
 	}
@@ -136,7 +137,7 @@ func (m *Manager) checkStatements(ctx context.Context, name string, w *wait) {
 	if !due {
 		return
 	}
-	row, _, err := Relationships.Get(view, name)
+	row, _, err := relationship.Relationships.Get(view, name)
 	if err != nil || h.GetStatement() == "" && m.silent.is(name, row.Value.GetGeneration(), m.now()) {
 		return
 	}
@@ -148,12 +149,12 @@ func (m *Manager) checkStatements(ctx context.Context, name string, w *wait) {
 	defer cancel()
 	var statements []*statement.Statement
 	err = w.on(bounded, func(ctx context.Context) (err error) {
-		statements, err = m.fetchStatements(ctx, name, b, from, newestVersion(h).GetSequence())
+		statements, err = m.fetchStatements(ctx, name, b, from, relationship.NewestVersion(h).GetSequence())
 		return err
 	})
 	result := "ok"
 	if err != nil {
-		result = reasonOf(err)
+		result = relationship.ReasonOf(err)
 	}
 	m.metrics.statements.WithLabelValues(result).Inc()
 	switch {
@@ -166,16 +167,16 @@ func (m *Manager) checkStatements(ctx context.Context, name string, w *wait) {
 	case err == nil, errors.Is(err, endpoint.ErrNoStatements), errors.Is(err, statement.ErrInvalid), errors.Is(err, bundle.ErrMalformed):
 		m.silent.note(name, b.rel.Generation, m.now())
 		if err != nil && h.GetStatement() != "" {
-			m.raiseAlarm(ctx, name, alarm{AlarmBrokenChain, newestVersion(h).GetSequence(), fmt.Sprintf("the domain made statements before, and now: %v", err)})
+			m.raiseAlarm(ctx, name, relationship.Alarm{Name: relationship.AlarmBrokenChain, Sequence: relationship.NewestVersion(h).GetSequence(), Detail: fmt.Sprintf("the domain made statements before, and now: %v", err)})
 		}
 	default:
-		m.log.Debug("statements not fetched; they are asked for again at the next refresh", "trust_domain", name, "result", result, "error", clip(err.Error()))
+		m.log.Debug("statements not fetched; they are asked for again at the next refresh", "trust_domain", name, "result", result, "error", relationship.Clip(err.Error()))
 	}
 }
 
 // lacksStatements says from which sequence on the statements on a foreign bundle are missing.
 func (m *Manager) lacksStatements(name string) (from uint64, missing bool) {
-	h, err := historyOf(m.config.Store.View(), name)
+	h, err := relationship.HistoryOf(m.config.Store.View(), name)
 	if err != nil {
 		return 0, false
 	}
@@ -185,11 +186,11 @@ func (m *Manager) lacksStatements(name string) (from uint64, missing bool) {
 // fetchStatements reads as many documents as it takes to come to a sequence, within bounds.
 func (m *Manager) fetchStatements(ctx context.Context, name string, b basis, from, until uint64) ([]*statement.Statement, error) {
 	config, ep := m.config.Client, m.routes.endpoint(name, b.rel, m.now())
-	b.rel.Limits.bound(&config)
+	b.rel.Limits.Bound(&config)
 	config.Bundles = nil
 	if b.rel.Endpoint.Profile() == endpoint.HTTPSSPIFFE {
 		if b.trust == nil {
-			return nil, fmt.Errorf("fetch statements of %s: %w", name, ErrNoTrust)
+			return nil, fmt.Errorf("fetch statements of %s: %w", name, relationship.ErrNoTrust)
 		}
 		config.Bundles = b.trust
 	}
@@ -213,29 +214,29 @@ func (m *Manager) fetchStatements(ctx context.Context, name string, b basis, fro
 // known, and alarms. They are in the order of their sequences. It writes nothing where nothing is new. What came of them is as
 // [judgeStatements] has it; the error says that it could not be written.
 func (m *Manager) takeStatements(ctx context.Context, name string, statements []*statement.Statement) (came string, err error) {
-	var raised []alarm
+	var raised []relationship.Alarm
 	revision, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
 		raised, came = nil, reasonNotWanted
-		row, found, err := Relationships.Get(tx, name)
+		row, found, err := relationship.Relationships.Get(tx, name)
 		if err != nil || !found {
 			return err
 		}
-		h, err := historyOf(tx, name)
+		h, err := relationship.HistoryOf(tx, name)
 		if err != nil {
 			return err
 		}
 		was := proto.Clone(h)
-		var alarms []alarm
+		var alarms []relationship.Alarm
 		alarms, came = judgeStatements(h, statements, m.now(), m.statementInterval(tx, name))
 		if !proto.Equal(was, h) {
-			if err := foreignHistory.Put(tx, name, h); err != nil {
+			if err := relationship.ForeignHistory.Put(tx, name, h); err != nil {
 				return err
 			}
 		}
-		if raised = raise(row.Value, alarms, timestamppb.New(m.now())); len(raised) == 0 {
+		if raised = relationship.Raise(row.Value, alarms, timestamppb.New(m.now())); len(raised) == 0 {
 			return nil
 		}
-		return Relationships.Put(tx, name, row.Value)
+		return relationship.Relationships.Put(tx, name, row.Value)
 	})
 	if err != nil {
 		return statementsUnjudged, fmt.Errorf("write what came of the statements on %s: %w", name, err)
@@ -246,33 +247,33 @@ func (m *Manager) takeStatements(ctx context.Context, name string, statements []
 
 // statementInterval is how often the domain asks to be looked at.
 func (m *Manager) statementInterval(r raftstore.Reader, name string) time.Duration {
-	row, found, err := ForeignBundles.Get(r, name)
+	row, found, err := relationship.ForeignBundles.Get(r, name)
 	if err != nil || !found {
-		return m.interval(holding{})
+		return m.interval(relationship.Holding{})
 	}
 	b, err := bundle.FromRow(row.Value)
 	if err != nil {
-		return m.interval(holding{})
+		return m.interval(relationship.Holding{})
 	}
-	return m.interval(holdingOf(b, time.Time{}, row.Revision))
+	return m.interval(relationship.NewHolding(b, time.Time{}, row.Revision))
 }
 
 // raiseAlarm raises one.
-func (m *Manager) raiseAlarm(ctx context.Context, name string, a alarm) {
-	if row, found, err := Relationships.Get(m.config.Store.View(), name); err != nil || !found || slices.Contains(alarmsOf(row.Value), a.name) {
+func (m *Manager) raiseAlarm(ctx context.Context, name string, a relationship.Alarm) {
+	if row, found, err := relationship.Relationships.Get(m.config.Store.View(), name); err != nil || !found || slices.Contains(relationship.AlarmsOf(row.Value), a.Name) {
 		return
 	}
-	var raised []alarm
+	var raised []relationship.Alarm
 	revision, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
 		raised = nil
-		row, found, err := Relationships.Get(tx, name)
+		row, found, err := relationship.Relationships.Get(tx, name)
 		if err != nil || !found {
 			return err
 		}
-		if raised = raise(row.Value, []alarm{a}, timestamppb.New(m.now())); len(raised) == 0 {
+		if raised = relationship.Raise(row.Value, []relationship.Alarm{a}, timestamppb.New(m.now())); len(raised) == 0 {
 			return nil
 		}
-		return Relationships.Put(tx, name, row.Value)
+		return relationship.Relationships.Put(tx, name, row.Value)
 	})
 	if err != nil {
 		return // it is found again at the next refresh
@@ -314,7 +315,7 @@ func (s *silences) forget(name string) {
 
 // statedSequence is up to where the statements of a domain were checked; nil: none was seen yet.
 func statedSequence(r raftstore.Reader, name string) (*uint64, error) {
-	h, err := historyOf(r, name)
+	h, err := relationship.HistoryOf(r, name)
 	if err != nil || h.GetStatement() == "" {
 		return nil, err
 	}

@@ -17,12 +17,14 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/statement"
+	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 // stating is a domain that makes statements on its bundles, as an endpoint of this make serves them.
 type stating struct {
 	t          testing.TB
-	us         *authority
+	us         *federationtest.Authority
 	peer       *peer
 	keys       map[string]*ecdsa.PrivateKey
 	statements []*statement.Statement
@@ -30,7 +32,7 @@ type stating struct {
 }
 
 func newStating(t testing.TB) *stating {
-	s := &stating{t: t, us: newAuthority(t, "us.example.org"), keys: map[string]*ecdsa.PrivateKey{}}
+	s := &stating{t: t, us: federationtest.NewAuthority(t, "us.example.org"), keys: map[string]*ecdsa.PrivateKey{}}
 	s.peer = newPeer(t, s.us, s.version(1, "a"))
 	s.peer.statements = func(w http.ResponseWriter, r *http.Request) {
 		from, err := strconv.ParseUint(r.URL.Query().Get("from"), 10, 64)
@@ -46,7 +48,7 @@ func newStating(t testing.TB) *stating {
 				list = append(list, stmt.String())
 			}
 		}
-		_, _ = w.Write(statement.MarshalList(s.us.td, list))
+		_, _ = w.Write(statement.MarshalList(s.us.Td, list))
 	}
 	return s
 }
@@ -62,7 +64,7 @@ func (s *stating) key(kid string) *ecdsa.PrivateKey {
 
 // version is a bundle with one JWT key.
 func (s *stating) version(sequence uint64, kid string) *bundle.Bundle {
-	b, err := s.us.bundle(s.t, sequence).With(func(c *bundle.Content) { c.JWTAuthorities = map[string]crypto.PublicKey{kid: s.key(kid).Public()} })
+	b, err := s.us.Bundle(s.t, sequence).With(func(c *bundle.Content) { c.JWTAuthorities = map[string]crypto.PublicKey{kid: s.key(kid).Public()} })
 	require.NoError(s.t, err)
 	return b
 }
@@ -85,7 +87,7 @@ func (s *stating) signature(kid string, sum [32]byte) ([]byte, error) {
 // publish serves a version with its statement, signed by the key of the one before, or by another if one is named.
 func (s *stating) publish(sequence uint64, kid, by string) *bundle.Bundle {
 	b := s.version(sequence, kid)
-	claims := statement.Claims{TrustDomain: s.us.td, Sequence: sequence, Keys: b.Digest(), Issued: time.Unix(1_800_000_000, 0), Next: statement.Signers(b, func(string) bool { return false })}
+	claims := statement.Claims{TrustDomain: s.us.Td, Sequence: sequence, Keys: b.Digest(), Issued: time.Unix(1_800_000_000, 0), Next: statement.Signers(b, func(string) bool { return false })}
 	if n := len(s.statements); n > 0 {
 		claims.Previous = s.statements[n-1].Digest()
 	} else {
@@ -118,7 +120,7 @@ func TestStatementsAreChecked(t *testing.T) {
 	s.publish(2, "b", "a")
 	s.publish(3, "c", "b") // 2 is never seen
 	require.Equal(t, uint64(3), r.refresh(t, "us.example.org").GetStatedSequence())
-	versions, content, err := History(r.store.View(), "us.example.org")
+	versions, content, err := relationship.History(r.store.View(), "us.example.org")
 	require.NoError(t, err)
 	require.Len(t, versions, 2)
 	require.Equal(t, "bootstrap by anonymous", versions[0].GetSource())
@@ -146,7 +148,7 @@ func TestStatementsAreChecked(t *testing.T) {
 	// A relationship that is ended takes the history with it.
 	_, err = r.service.DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"})
 	require.NoError(t, err)
-	_, found, err := foreignHistory.Get(r.store.View(), "us.example.org")
+	_, found, err := relationship.ForeignHistory.Get(r.store.View(), "us.example.org")
 	require.NoError(t, err)
 	require.False(t, found)
 }
@@ -158,24 +160,24 @@ func TestAlarms(t *testing.T) {
 		alarm string
 		text  string
 	}{
-		{"a key that is not named", func(s *stating) { s.publish(3, "x", "x") }, AlarmBrokenChain, "the statement is signed by a key that may not sign it"},
-		{"a chain that starts anew", func(s *stating) { s.statements = nil; s.publish(3, "x", "x") }, AlarmNewChain, "starts anew (no_signer)"},
-		{"a statement is left out", func(s *stating) { s.publish(3, "b", "b"); s.statements = nil; s.publish(4, "b", "b") }, AlarmNewChain, "starts anew"},
+		{"a key that is not named", func(s *stating) { s.publish(3, "x", "x") }, relationship.AlarmBrokenChain, "the statement is signed by a key that may not sign it"},
+		{"a chain that starts anew", func(s *stating) { s.statements = nil; s.publish(3, "x", "x") }, relationship.AlarmNewChain, "starts anew (no_signer)"},
+		{"a statement is left out", func(s *stating) { s.publish(3, "b", "b"); s.statements = nil; s.publish(4, "b", "b") }, relationship.AlarmNewChain, "starts anew"},
 		{"statements between are missing", func(s *stating) {
 			s.publish(3, "b", "b")
 			s.publish(4, "b", "b")
 			s.statements = s.statements[3:]
-		}, AlarmBrokenChain, "that of sequence 4 names another statement before it than that of sequence 2"},
+		}, relationship.AlarmBrokenChain, "that of sequence 4 names another statement before it than that of sequence 2"},
 		{"nonsense", func(s *stating) {
 			s.publish(3, "b", "b")
 			s.peer.statements = func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }
-		}, AlarmBrokenChain, "the document is malformed"},
+		}, relationship.AlarmBrokenChain, "the document is malformed"},
 		{"a statement on other keys", func(s *stating) {
 			s.publish(3, "b", "b")
 			s.peer.serve(s.version(3, "x"))
-		}, AlarmSplitView, "under sequence 3"},
-		{"other keys under a known sequence", func(s *stating) { s.peer.serve(s.version(2, "x")) }, AlarmSplitView, "under sequence 2"},
-		{"other keys under an old sequence", func(s *stating) { s.peer.serve(s.version(1, "x")) }, AlarmSplitView, "under sequence 1"},
+		}, relationship.AlarmSplitView, "under sequence 3"},
+		{"other keys under a known sequence", func(s *stating) { s.peer.serve(s.version(2, "x")) }, relationship.AlarmSplitView, "under sequence 2"},
+		{"other keys under an old sequence", func(s *stating) { s.peer.serve(s.version(1, "x")) }, relationship.AlarmSplitView, "under sequence 1"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -216,7 +218,7 @@ func TestStatementThatDoesNotCome(t *testing.T) {
 		h.Versions = statement.Recount(h.GetVersions(), rec)
 	}
 	record(s.publish(1, "a", "a"))
-	judge := func(statements []*statement.Statement, after time.Duration) []alarm {
+	judge := func(statements []*statement.Statement, after time.Duration) []relationship.Alarm {
 		alarms, _ := judgeStatements(h, statements, now.Add(after), time.Minute)
 		return alarms
 	}
@@ -230,7 +232,7 @@ func TestStatementThatDoesNotCome(t *testing.T) {
 	require.Equal(t, uint64(2), from)
 	require.Empty(t, judge(nil, 3*time.Minute))
 	late := judge(nil, 3*time.Minute+time.Second)
-	require.Equal(t, []alarm{{AlarmBrokenChain, 2, "there is no statement on sequence 2, and there was one on 1"}}, late)
+	require.Equal(t, []relationship.Alarm{{Name: relationship.AlarmBrokenChain, Sequence: 2, Detail: "there is no statement on sequence 2, and there was one on 1"}}, late)
 	s.publish(2, "b", "a")
 	require.Empty(t, judge(s.statements, time.Hour), "one that comes late is as good")
 }
@@ -258,7 +260,7 @@ func TestResetBeginsAnew(t *testing.T) {
 	r.refresh(t, "us.example.org")
 	s.statements = nil
 	rebuilt := s.publish(1, "x", "x")
-	require.Equal(t, []string{AlarmSplitView}, alarmNames(r.refresh(t, "us.example.org")))
+	require.Equal(t, []string{relationship.AlarmSplitView}, alarmNames(r.refresh(t, "us.example.org")))
 	out, err := r.service.UpdateRelationship(t.Context(), &ententev1.UpdateRelationshipRequest{
 		Relationship: &ententev1.Relationship{TrustDomain: "us.example.org"}, BootstrapBundle: rebuilt.Marshal(), ResetSequence: true,
 	})

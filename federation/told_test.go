@@ -7,6 +7,7 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 // The other side tells who its members are and where; an operator's word on where counts more.
@@ -30,29 +31,29 @@ func TestWhatIsToldOfMembers(t *testing.T) {
 			}
 		}
 		r := row(spiffe, false)
-		require.Equal(t, c.changes, membersTold{addresses: c.told}.apply(r), name)
+		require.Equal(t, c.changes, relationship.Announcement{Addresses: c.told}.Apply(r), name)
 		require.Equal(t, c.want, r.GetPeer().GetAddresses(), name)
-		require.Equal(t, c.was, urlsOf(r), name)
+		require.Equal(t, c.was, relationship.UrlsOf(r), name)
 		r = row(spiffe, false)
-		require.Equal(t, c.changes, membersTold{urls: c.told, homeURLs: []string{"home"}}.apply(r), name)
-		require.Equal(t, c.want, urlsOf(r), name)
+		require.Equal(t, c.changes, relationship.Announcement{Urls: c.told, HomeURLs: []string{"home"}}.Apply(r), name)
+		require.Equal(t, c.want, relationship.UrlsOf(r), name)
 		require.Equal(t, c.was, r.GetPeer().GetAddresses(), name)
 		r = row(spiffe, true)
-		require.Equal(t, c.changes, membersTold{urls: []string{"other"}, homeURLs: c.told}.apply(r), name)
-		require.Equal(t, c.want, urlsOf(r), "%s: what came along for the home domain", name)
+		require.Equal(t, c.changes, relationship.Announcement{Urls: []string{"other"}, HomeURLs: c.told}.Apply(r), name)
+		require.Equal(t, c.want, relationship.UrlsOf(r), "%s: what came along for the home domain", name)
 		r = row(web, false)
-		require.Equal(t, c.changes, membersTold{urls: c.told}.apply(r), name)
-		require.Equal(t, c.was, urlsOf(r), "%s: the URL is what an https_web endpoint proves", name)
-		require.True(t, membersTold{identities: [][]byte{{2}}}.apply(r), name)
+		require.Equal(t, c.changes, relationship.Announcement{Urls: c.told}.Apply(r), name)
+		require.Equal(t, c.was, relationship.UrlsOf(r), "%s: the URL is what an https_web endpoint proves", name)
+		require.True(t, relationship.Announcement{Identities: [][]byte{{2}}}.Apply(r), name)
 		require.Equal(t, [][]byte{{2}}, r.GetAgreement().GetIdentities(), name)
 	}
 	incoming := &statev1.Relationship{
 		Peer: &statev1.RelationshipPeer{HomeTrustDomain: "us.example.org"}, Agreement: &statev1.RelationshipAgreement{Addresses: []string{"a:1"}},
 	}
-	require.True(t, membersTold{addresses: []string{"b:1"}}.apply(incoming))
+	require.True(t, relationship.Announcement{Addresses: []string{"b:1"}}.Apply(incoming))
 	require.Empty(t, incoming.GetPeer().GetAddresses(), "an operator has left the dialing to the other side")
 	without := &statev1.Relationship{Agreement: &statev1.RelationshipAgreement{}}
-	require.True(t, membersTold{addresses: []string{"b:1"}}.apply(without))
+	require.True(t, relationship.Announcement{Addresses: []string{"b:1"}}.Apply(without))
 	require.Nil(t, without.GetPeer(), "an operator has taken the peer away")
 }
 
@@ -63,12 +64,12 @@ func TestHostileTellings(t *testing.T) {
 		"":                                   {Identities: identities, Addresses: []string{"a:1"}, Urls: []string{"https://a/"}},
 		"of 0 members":                       {},
 		"HOST:PORT":                          {Identities: identities, Addresses: []string{"a"}},
-		"9 are the most":                     {Identities: identities, Addresses: make([]string, maxPeerAddresses+1)},
-		"4 are the most":                     {Identities: identities, HomeUrls: make([]string, maxEndpoints+1)},
+		"9 are the most":                     {Identities: identities, Addresses: make([]string, relationship.MaxPeerAddresses+1)},
+		"4 are the most":                     {Identities: identities, HomeUrls: make([]string, relationship.MaxEndpoints+1)},
 		"an endpoint that it names: the URL": {Identities: identities, Urls: []string{"http://a/"}},
 		"twice":                              {Identities: identities, Urls: []string{"https://a/", "https://a/"}},
 	} {
-		told, err := parseMembersTold(m)
+		told, err := relationship.ParseAnnouncement(m)
 		if want == "" {
 			require.NoError(t, err)
 			continue

@@ -2,7 +2,7 @@ package node
 
 import (
 	"github.com/ententehq/entente/authority/table"
-	"github.com/ententehq/entente/federation"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/routing"
 )
@@ -17,14 +17,14 @@ func (agreements) Hosted(r raftstore.Reader, trustDomain string) (bool, error) {
 
 // With implements [routing.Agreements]. What a hub vouches for is no agreement: nothing is shared with it.
 func (agreements) With(r raftstore.Reader, trustDomain string) (routing.Agreement, bool, error) {
-	row, found, err := federation.Relationships.Get(r, trustDomain)
+	row, found, err := relationship.Relationships.Get(r, trustDomain)
 	if err != nil || !found {
 		return routing.Agreement{}, false, err
 	}
-	state := federation.TrustOf(row.Value).State
+	state := relationship.TrustOf(row.Value).State
 	return routing.Agreement{
 		Since:   row.Value.GetCreateTime().AsTime(),
-		InForce: state != federation.Suspended && state != federation.Unagreed,
+		InForce: state != relationship.Suspended && state != relationship.Unagreed,
 		Peer:    row.Value.GetPeer().GetHomeTrustDomain(),
 	}, true, nil
 }

@@ -15,7 +15,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle/bundleapi"
-	"github.com/ententehq/entente/federation"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -137,11 +137,11 @@ func (c *catalog) collect(ctx context.Context, from raftstore.Revision, touched 
 func (c *catalog) touch(change raftstore.Change, names map[string]bool) error {
 	name, _, _ := strings.Cut(change.Key, "/") // of hubs' words the keys are DOMAIN/HUB
 	names[name] = true
-	if change.Table != federation.Relationships.Name() {
+	if change.Table != relationship.Relationships.Name() {
 		return nil
 	}
 	if change.Value != nil {
-		row, err := federation.Relationships.Decode(change.Value)
+		row, err := relationship.Relationships.Decode(change.Value)
 		if err != nil {
 			return fmt.Errorf("relationship with %s: %w", change.Key, err)
 		}
@@ -149,7 +149,7 @@ func (c *catalog) touch(change raftstore.Change, names map[string]bool) error {
 			return nil // and if it was one until now, what it brought goes row by row
 		}
 	}
-	brought, err := federation.BroughtBy(c.store.View(), change.Key)
+	brought, err := relationship.AttestedBy(c.store.View(), change.Key)
 	for _, td := range brought {
 		names[td] = true
 	}
@@ -183,7 +183,7 @@ func stateOf(revision raftstore.Revision, bundles map[string]*ententev1.Bundle) 
 
 func catalogBundles(view *raftstore.View) (map[string]*ententev1.Bundle, error) {
 	bundles := make(map[string]*ententev1.Bundle)
-	for _, table := range []raftstore.Table[*statev1.Bundle]{table.HostedBundles, federation.ForeignBundles} {
+	for _, table := range []raftstore.Table[*statev1.Bundle]{table.HostedBundles, relationship.ForeignBundles} {
 		for row, err := range table.All(view, "") {
 			if err != nil {
 				return nil, fmt.Errorf("list bundles: %w", err)
@@ -197,7 +197,7 @@ func catalogBundles(view *raftstore.View) (map[string]*ententev1.Bundle, error) 
 			}
 		}
 	}
-	for name, err := range federation.HubDomains(view) {
+	for name, err := range relationship.HubDomains(view) {
 		if err != nil {
 			return nil, fmt.Errorf("list bundles: %w", err)
 		}
@@ -221,18 +221,18 @@ func catalogBundle(view *raftstore.View, name string) (*ententev1.Bundle, bool, 
 	freshness := ententev1.Freshness_FRESHNESS_FRESH
 	var rel raftstore.Row[*statev1.Relationship]
 	if !hosted {
-		trust, err := federation.TrustState(view, name)
+		trust, err := relationship.TrustState(view, name)
 		if err != nil {
 			return nil, false, err
 		}
 		var found bool
-		if row, found, err = federation.ForeignBundles.Get(view, name); err == nil && !found {
+		if row, found, err = relationship.ForeignBundles.Get(view, name); err == nil && !found {
 			row, _, found, err = byHub(view, name)
 		}
 		if err != nil || !found || trust.State.HeldBack() {
 			return nil, false, err
 		}
-		if rel, _, err = federation.Relationships.Get(view, name); err != nil {
+		if rel, _, err = relationship.Relationships.Get(view, name); err != nil {
 			return nil, false, err
 		}
 		freshness = freshnessOf(trust.State)
@@ -243,7 +243,7 @@ func catalogBundle(view *raftstore.View, name string) (*ententev1.Bundle, bool, 
 	}
 	b := parsed.bundle
 	if !hosted {
-		if b, err = federation.Relied(rel.Value, b); err != nil {
+		if b, err = relationship.Relied(rel.Value, b); err != nil {
 			return nil, false, fmt.Errorf("what is relied on of the bundle of %s: %w", name, err)
 		}
 	}
@@ -253,13 +253,13 @@ func catalogBundle(view *raftstore.View, name string) (*ententev1.Bundle, bool, 
 	}.Message(), true, nil
 }
 
-func freshnessOf(s federation.State) ententev1.Freshness {
+func freshnessOf(s relationship.State) ententev1.Freshness {
 	switch s {
-	case federation.Fresh:
+	case relationship.Fresh:
 		return ententev1.Freshness_FRESHNESS_FRESH
-	case federation.Stale:
+	case relationship.Stale:
 		return ententev1.Freshness_FRESHNESS_STALE
-	case federation.Expired:
+	case relationship.Expired:
 		return ententev1.Freshness_FRESHNESS_EXPIRED
 	default:
 		return ententev1.Freshness_FRESHNESS_UNSPECIFIED

@@ -10,7 +10,7 @@ import (
 	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/bundleapi"
-	"github.com/ententehq/entente/federation"
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 // History implements [bundleapi.Catalog]. That of a suspended relationship is shown, and of one that the other side has ended: it is what an
@@ -29,7 +29,7 @@ func (c *catalog) History(ctx context.Context, td spiffeid.TrustDomain, o bundle
 		h.Versions, err = authority.History(view, td.Name())
 		return h, err
 	}
-	foreign, consented, err := federation.Consented(view, td.Name())
+	foreign, consented, err := relationship.Consented(view, td.Name())
 	if err != nil {
 		return h, err
 	}
@@ -37,12 +37,12 @@ func (c *catalog) History(ctx context.Context, td spiffeid.TrustDomain, o bundle
 	case foreign && !consented:
 		return h, bundleapi.ErrNotFound
 	case !foreign:
-		if _, brought, err := federation.HubWord(view, td.Name()); err != nil {
+		if _, brought, err := relationship.AttestationOf(view, td.Name()); err != nil {
 			return h, err
 		} else if !brought {
 			return h, bundleapi.ErrNotFound
 		}
 	}
-	h.Versions, h.Content, err = federation.History(view, td.Name())
+	h.Versions, h.Content, err = relationship.History(view, td.Name())
 	return h, err
 }

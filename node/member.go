@@ -19,6 +19,7 @@ import (
 	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/bundle/webcert"
 	"github.com/ententehq/entente/federation"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/node/port"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/membership"
@@ -196,7 +197,7 @@ func (m *member) buildAuthority() error {
 		MinRefresh: m.cfg.Federation.MinRefresh, SigningGrace: m.cfg.Authority.SigningGrace,
 		IssueRate: unlessZero(m.cfg.Authority.IssueRate), IssueBurst: m.cfg.Authority.IssueBurst, LintSample: int(unlessZero(m.cfg.Authority.LintSample)),
 		Keys: keys, KeyDir: m.dir.file(keyFolder), RootTTL: m.cfg.SelfSigned.RootTTL, Upstream: upstream,
-		Contact: m.members, Conn: m.port.Conn, IsForeign: federation.IsForeign, AnchorApproval: m.cfg.AnchorApproval, Acknowledgements: acknowledgements{m},
+		Contact: m.members, Conn: m.port.Conn, IsForeign: relationship.IsForeign, AnchorApproval: m.cfg.AnchorApproval, Acknowledgements: acknowledgements{m},
 		Audit: m.audit, Logger: m.log.Named("authority"), Registerer: m.registry,
 	})
 	return err

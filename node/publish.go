@@ -14,7 +14,7 @@ import (
 	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/bundle/statement"
 	"github.com/ententehq/entente/bundle/webcert"
-	"github.com/ententehq/entente/federation"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
 )
@@ -46,7 +46,7 @@ type statementsRead struct {
 // run follows the tables until ctx ends. Each change is rendered once; without quorum the last state stays served.
 func (p *publisher) run(ctx context.Context) error {
 	over := []raftstore.Prefix{table.Domains.Prefix(""), table.HostedBundles.Prefix(""), authority.HostedHistory.Prefix(""),
-		federation.Relationships.Prefix(""), federation.ForeignBundles.Prefix("")}
+		relationship.Relationships.Prefix(""), relationship.ForeignBundles.Prefix("")}
 	return feed.Latest(ctx, p.store, over, func(v *raftstore.View) error {
 		if err := p.publish(v); err != nil {
 			// The endpoint goes on with what it served before: an old bundle is better than none.

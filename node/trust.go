@@ -10,7 +10,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
-	"github.com/ententehq/entente/federation"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/routing/plan"
 	"github.com/ententehq/entente/routing/xds"
@@ -46,7 +46,7 @@ func newTrust() *trust {
 func trustPrefixes() []raftstore.Prefix {
 	return []raftstore.Prefix{
 		table.Domains.Prefix(""), table.HostedBundles.Prefix(""),
-		federation.Relationships.Prefix(""), federation.ForeignBundles.Prefix(""), federation.HubBundles.Prefix(""),
+		relationship.Relationships.Prefix(""), relationship.ForeignBundles.Prefix(""), relationship.HubBundles.Prefix(""),
 	}
 }
 
@@ -62,23 +62,23 @@ func (t *trust) State(r raftstore.Reader, td spiffeid.TrustDomain) (plan.TrustSt
 	if hosted {
 		return plan.TrustFresh, nil
 	}
-	foreign, err := federation.TrustState(r, td.Name())
+	foreign, err := relationship.TrustState(r, td.Name())
 	if err != nil {
 		return plan.TrustUnknown, err
 	}
 	// Connections are what routes are for, so what counts is whether X509-SVIDs of the domain can be verified.
 	switch foreign.X509 {
-	case federation.Fresh:
+	case relationship.Fresh:
 		return plan.TrustFresh, nil
-	case federation.Stale:
+	case relationship.Stale:
 		return plan.TrustStale, nil
-	case federation.Expired:
+	case relationship.Expired:
 		return plan.TrustExpired, nil
-	case federation.Suspended:
+	case relationship.Suspended:
 		return plan.TrustSuspended, nil
-	case federation.Pending:
+	case relationship.Pending:
 		return plan.TrustPending, nil
-	case federation.Unagreed:
+	case relationship.Unagreed:
 		return plan.TrustUnagreed, nil
 	default:
 		return plan.TrustUnknown, nil
@@ -120,7 +120,7 @@ func (t *trust) bundle(r raftstore.Reader, td spiffeid.TrustDomain) (parsedBundl
 	row, found, err := table.HostedBundles.Get(r, td.Name())
 	hosted := found
 	if err == nil && !found {
-		row, found, err = federation.ForeignBundles.Get(r, td.Name())
+		row, found, err = relationship.ForeignBundles.Get(r, td.Name())
 	}
 	if err != nil {
 		return parsedBundle{}, false, err
@@ -145,11 +145,11 @@ func (t *trust) bundle(r raftstore.Reader, td spiffeid.TrustDomain) (parsedBundl
 
 // byHub reads the bundle of a domain that is trusted by a hub's word alone, in the form of a foreign one.
 func byHub(r raftstore.Reader, name string) (row raftstore.Row[*statev1.Bundle], hub string, found bool, err error) {
-	direct, err := federation.IsForeign(r, name)
+	direct, err := relationship.IsForeign(r, name)
 	if err != nil || direct {
 		return row, "", false, err // the domain's own word alone counts, even before it has come
 	}
-	word, found, err := federation.HubWord(r, name)
+	word, found, err := relationship.AttestationOf(r, name)
 	if err != nil || !found {
 		return row, "", false, err
 	}
@@ -186,7 +186,7 @@ func (t *trust) roots(r raftstore.Reader) ([]xds.Roots, error) {
 			return nil, err
 		}
 	}
-	for row, err := range federation.ForeignBundles.All(r, "") {
+	for row, err := range relationship.ForeignBundles.All(r, "") {
 		if err != nil {
 			return nil, err
 		}
@@ -194,11 +194,11 @@ func (t *trust) roots(r raftstore.Reader) ([]xds.Roots, error) {
 			return nil, err
 		}
 	}
-	for name, err := range federation.HubDomains(r) {
+	for name, err := range relationship.HubDomains(r) {
 		if err != nil {
 			return nil, err
 		}
-		if direct, err := federation.IsForeign(r, name); err != nil {
+		if direct, err := relationship.IsForeign(r, name); err != nil {
 			return nil, err
 		} else if hosted, err := table.Hosts(r, name); err != nil {
 			return nil, err

@@ -20,7 +20,7 @@ import (
 	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/bundleapi"
-	"github.com/ententehq/entente/federation"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
 	"github.com/ententehq/entente/routing/plan"
@@ -63,13 +63,13 @@ func world(t *testing.T) *raftstore.Store {
 			"pending.example.org":   {},
 		} {
 			row.TrustDomain = name
-			if err := federation.Relationships.Put(tx, name, row); err != nil {
+			if err := relationship.Relationships.Put(tx, name, row); err != nil {
 				return err
 			}
 			if name == "pending.example.org" {
 				continue
 			}
-			if err := federation.ForeignBundles.Put(tx, name, testBundle(t, name).Row(time.Now())); err != nil {
+			if err := relationship.ForeignBundles.Put(tx, name, testBundle(t, name).Row(time.Now())); err != nil {
 				return err
 			}
 		}
@@ -121,7 +121,7 @@ func TestAChangedBundleIsParsedAnew(t *testing.T) {
 	before, err := trust.GetX509BundleForTrustDomain(td)
 	require.NoError(t, err)
 	_, err = store.Update(t.Context(), func(tx *raftstore.Tx) error {
-		return federation.ForeignBundles.Put(tx, td.Name(), testBundle(t, td.Name()).Row(time.Now()))
+		return relationship.ForeignBundles.Put(tx, td.Name(), testBundle(t, td.Name()).Row(time.Now()))
 	})
 	require.NoError(t, err)
 	after, err := trust.GetX509BundleForTrustDomain(td)
@@ -170,12 +170,12 @@ func TestTheCatalogHandsOutNoHistoryBeforeConsent(t *testing.T) {
 		"refused and ended": {&statev1.RelationshipAgreement{PeerApproveTime: now, EndTime: now}, false},
 	} {
 		_, err := store.Update(t.Context(), func(tx *raftstore.Tx) error {
-			row, _, err := federation.Relationships.Get(tx, "fresh.example.org")
+			row, _, err := relationship.Relationships.Get(tx, "fresh.example.org")
 			if err != nil {
 				return err
 			}
 			row.Value.Agreement = c.a
-			return federation.Relationships.Put(tx, row.Key, row.Value)
+			return relationship.Relationships.Put(tx, row.Key, row.Value)
 		})
 		require.NoError(t, err)
 		catalog := &catalog{store: store, home: spiffeid.RequireTrustDomainFromString("eu.example.org")}
@@ -216,19 +216,19 @@ func TestFollowersSeeEachChangeAndEachEnd(t *testing.T) {
 		return <-states
 	}
 	next := change(func(tx *raftstore.Tx) error {
-		return federation.ForeignBundles.Put(tx, "fresh.example.org", testBundle(t, "fresh.example.org").Row(time.Now()))
+		return relationship.ForeignBundles.Put(tx, "fresh.example.org", testBundle(t, "fresh.example.org").Row(time.Now()))
 	})
 	require.Greater(t, next["fresh.example.org"], first["fresh.example.org"])
 	require.Equal(t, first["stale.example.org"], next["stale.example.org"])
 	next = change(func(tx *raftstore.Tx) error {
-		return federation.Relationships.Put(tx, "stale.example.org", &statev1.Relationship{TrustDomain: "stale.example.org", Suspended: true})
+		return relationship.Relationships.Put(tx, "stale.example.org", &statev1.Relationship{TrustDomain: "stale.example.org", Suspended: true})
 	})
 	require.NotContains(t, next, "stale.example.org", "a suspended bundle is handed out to nobody")
 	next = change(func(tx *raftstore.Tx) error {
-		if err := federation.Relationships.Delete(tx, "fresh.example.org"); err != nil {
+		if err := relationship.Relationships.Delete(tx, "fresh.example.org"); err != nil {
 			return err
 		}
-		return federation.ForeignBundles.Delete(tx, "fresh.example.org")
+		return relationship.ForeignBundles.Delete(tx, "fresh.example.org")
 	})
 	require.NotContains(t, next, "fresh.example.org")
 	cancel()

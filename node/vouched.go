@@ -3,7 +3,7 @@ package node
 import (
 	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
-	"github.com/ententehq/entente/federation"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -31,14 +31,14 @@ type vouchedRead struct {
 func (b *vouchedBundles) read(v *raftstore.View) ([]bundle.MapEntry, error) {
 	vouches, bundles := make(map[string]vouchesRead, len(b.vouches)), map[string]vouchedRead{}
 	var all []bundle.MapEntry
-	for name, revision := range federation.Relationships.Revisions(v, "") {
+	for name, revision := range relationship.Relationships.Revisions(v, "") {
 		rel, known := b.vouches[name]
 		if !known || rel.revision != revision {
-			row, _, err := federation.Relationships.Get(v, name)
+			row, _, err := relationship.Relationships.Get(v, name)
 			if err != nil {
 				return nil, err
 			}
-			rel = vouchesRead{revision, federation.Vouches(row.Value)}
+			rel = vouchesRead{revision, relationship.Vouches(row.Value)}
 		}
 		vouches[name] = rel
 		if !rel.vouches {
@@ -64,11 +64,11 @@ func (b *vouchedBundles) read(v *raftstore.View) ([]bundle.MapEntry, error) {
 
 // vouched is the bundle of one domain, and whether there is one.
 func (b *vouchedBundles) vouched(v *raftstore.View, name string) (vouchedRead, bool, error) {
-	revision, found := federation.ForeignBundles.RevisionOf(v, name)
+	revision, found := relationship.ForeignBundles.RevisionOf(v, name)
 	if entry, known := b.bundles[name]; !found || known && entry.revision == revision {
 		return entry, found, nil
 	}
-	stored, found, err := federation.ForeignBundles.Get(v, name)
+	stored, found, err := relationship.ForeignBundles.Get(v, name)
 	if err != nil || !found {
 		return vouchedRead{}, false, err
 	}

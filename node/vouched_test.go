@@ -15,7 +15,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
-	"github.com/ententehq/entente/federation"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
 )
@@ -42,7 +42,7 @@ func TestVouchedBundlesFollowTheTables(t *testing.T) {
 		{"nothing is there", func(*raftstore.Tx) error { return nil }, nil},
 		{"relationships without bundles", func(tx *raftstore.Tx) error {
 			for name, vouch := range map[string]bool{"a.example.org": true, "b.example.org": true, "c.example.org": false} {
-				if err := federation.Relationships.Put(tx, name, rel(name, vouch, false)); err != nil {
+				if err := relationship.Relationships.Put(tx, name, rel(name, vouch, false)); err != nil {
 					return err
 				}
 			}
@@ -50,32 +50,32 @@ func TestVouchedBundlesFollowTheTables(t *testing.T) {
 		}, nil},
 		{"bundles", func(tx *raftstore.Tx) error {
 			for _, name := range []string{"b.example.org", "a.example.org", "c.example.org"} {
-				if err := federation.ForeignBundles.Put(tx, name, stored(name, 1)); err != nil {
+				if err := relationship.ForeignBundles.Put(tx, name, stored(name, 1)); err != nil {
 					return err
 				}
 			}
 			return nil
 		}, []string{"a.example.org", "b.example.org"}},
 		{"another version", func(tx *raftstore.Tx) error {
-			return federation.ForeignBundles.Put(tx, "a.example.org", stored("a.example.org", 2))
+			return relationship.ForeignBundles.Put(tx, "a.example.org", stored("a.example.org", 2))
 		}, []string{"a.example.org", "b.example.org"}},
 		{"one more is vouched for", func(tx *raftstore.Tx) error {
-			return federation.Relationships.Put(tx, "c.example.org", rel("c.example.org", true, false))
+			return relationship.Relationships.Put(tx, "c.example.org", rel("c.example.org", true, false))
 		}, []string{"a.example.org", "b.example.org", "c.example.org"}},
 		{"one is suspended", func(tx *raftstore.Tx) error {
-			return federation.Relationships.Put(tx, "b.example.org", rel("b.example.org", true, true))
+			return relationship.Relationships.Put(tx, "b.example.org", rel("b.example.org", true, true))
 		}, []string{"a.example.org", "c.example.org"}},
 		{"one is hosted", func(tx *raftstore.Tx) error {
 			return table.Domains.Put(tx, "c.example.org", &statev1.Domain{TrustDomain: "c.example.org"})
 		}, []string{"a.example.org"}},
-		{"a bundle goes", func(tx *raftstore.Tx) error { return federation.ForeignBundles.Delete(tx, "a.example.org") }, nil},
+		{"a bundle goes", func(tx *raftstore.Tx) error { return relationship.ForeignBundles.Delete(tx, "a.example.org") }, nil},
 		{"it comes back, and the host goes", func(tx *raftstore.Tx) error {
-			if err := federation.ForeignBundles.Put(tx, "a.example.org", stored("a.example.org", 2)); err != nil {
+			if err := relationship.ForeignBundles.Put(tx, "a.example.org", stored("a.example.org", 2)); err != nil {
 				return err
 			}
 			return table.Domains.Delete(tx, "c.example.org")
 		}, []string{"a.example.org", "c.example.org"}},
-		{"a relationship goes", func(tx *raftstore.Tx) error { return federation.Relationships.Delete(tx, "a.example.org") }, []string{"c.example.org"}},
+		{"a relationship goes", func(tx *raftstore.Tx) error { return relationship.Relationships.Delete(tx, "a.example.org") }, []string{"c.example.org"}},
 	} {
 		_, err := store.Update(t.Context(), step.change)
 		require.NoError(t, err, step.name)

@@ -1,4 +1,4 @@
-package federation
+package relationship
 
 import (
 	"errors"
@@ -54,7 +54,7 @@ func namesAnother(b *bundle.Bundle) string {
 	for _, authority := range b.X509Authorities() {
 		for _, uri := range authority.URIs {
 			if strings.EqualFold(uri.Scheme, "spiffe") && !strings.EqualFold(uri.Host, b.TrustDomain().Name()) {
-				return clip(uri.String())
+				return Clip(uri.String())
 			}
 		}
 	}

@@ -1,4 +1,4 @@
-package federation
+package relationship
 
 import (
 	"bytes"
@@ -13,11 +13,11 @@ import (
 	"github.com/ententehq/entente/bundle/endpoint"
 )
 
-// membersTold is what the other side of an agreement tells of its members: their identity keys, where they are reached, and where the bundles
+// Announcement is what the other side of an agreement tells of its members: their identity keys, where they are reached, and where the bundles
 // of the domain and of their home domain are served. What is empty it has not told.
-type membersTold struct {
-	identities                [][]byte
-	addresses, urls, homeURLs []string
+type Announcement struct {
+	Identities                [][]byte
+	Addresses, Urls, HomeURLs []string
 }
 
 // tellsMembers are the messages that tell of a cluster's members.
@@ -28,52 +28,52 @@ type tellsMembers interface {
 	GetHomeUrls() []string
 }
 
-// parseMembersTold reads what came from another cluster. It is taken whole or not at all.
-func parseMembersTold(m tellsMembers) (membersTold, error) {
-	if _, err := parseIdentities(m.GetIdentities()); err != nil {
-		return membersTold{}, err
+// ParseAnnouncement reads what came from another cluster. It is taken whole or not at all.
+func ParseAnnouncement(m tellsMembers) (Announcement, error) {
+	if _, err := ParseIdentities(m.GetIdentities()); err != nil {
+		return Announcement{}, err
 	}
 	addresses, err := parseAddresses(m.GetAddresses())
 	if err != nil {
-		return membersTold{}, err
+		return Announcement{}, err
 	}
 	for _, all := range [][]string{m.GetUrls(), m.GetHomeUrls()} {
-		if len(all) > maxEndpoints {
-			return membersTold{}, fmt.Errorf("it names %d endpoints; %d are the most", len(all), maxEndpoints)
+		if len(all) > MaxEndpoints {
+			return Announcement{}, fmt.Errorf("it names %d endpoints; %d are the most", len(all), MaxEndpoints)
 		}
 		for i, url := range all {
 			if _, err := endpoint.ParseURL(url); err != nil {
-				return membersTold{}, fmt.Errorf("an endpoint that it names: %w", err)
+				return Announcement{}, fmt.Errorf("an endpoint that it names: %w", err)
 			}
 			if slices.Contains(all[:i], url) {
-				return membersTold{}, fmt.Errorf("it names the endpoint %s twice", quote(url))
+				return Announcement{}, fmt.Errorf("it names the endpoint %s twice", Quote(url))
 			}
 		}
 	}
-	return membersTold{m.GetIdentities(), addresses, m.GetUrls(), m.GetHomeUrls()}, nil
+	return Announcement{m.GetIdentities(), addresses, m.GetUrls(), m.GetHomeUrls()}, nil
 }
 
-// apply takes down in a relationship what was told, and reports whether any of it is new. Which members tell is another order each time, and no news.
+// Apply takes down in a relationship what was told, and reports whether any of it is new. Which members tell is another order each time, and no news.
 //
 // Addresses, and the URLs of an endpoint that proves itself by X509-SVID wherever it is, follow for as long as no operator has set others.
 // What an https_web endpoint proves is its URL, so that another URL is for an operator to decide.
-func (t membersTold) apply(row *statev1.Relationship) (changed bool) {
+func (t Announcement) Apply(row *statev1.Relationship) (changed bool) {
 	a := row.GetAgreement()
-	if len(t.identities) > 0 && !sameSet(a.GetIdentities(), t.identities, bytes.Compare) {
-		a.Identities, changed = t.identities, true
+	if len(t.Identities) > 0 && !sameSet(a.GetIdentities(), t.Identities, bytes.Compare) {
+		a.Identities, changed = t.Identities, true
 	}
-	if len(t.addresses) > 0 && !sameSet(a.GetAddresses(), t.addresses, cmp.Compare) {
+	if len(t.Addresses) > 0 && !sameSet(a.GetAddresses(), t.Addresses, cmp.Compare) {
 		if row.GetPeer() != nil && slices.Equal(row.GetPeer().GetAddresses(), a.GetAddresses()) {
-			row.Peer.Addresses = t.addresses
+			row.Peer.Addresses = t.Addresses
 		}
-		a.Addresses, changed = t.addresses, true
+		a.Addresses, changed = t.Addresses, true
 	}
-	urls := t.urls
+	urls := t.Urls
 	if a.GetCompanion() {
-		urls = t.homeURLs
+		urls = t.HomeURLs
 	}
 	if len(urls) > 0 && !sameSet(a.GetUrls(), urls, cmp.Compare) {
-		if row.GetProfile() == int32(ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE) && slices.Equal(urlsOf(row), a.GetUrls()) {
+		if row.GetProfile() == int32(ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE) && slices.Equal(UrlsOf(row), a.GetUrls()) {
 			row.Url, row.FallbackUrls = urls[0], urls[1:]
 		}
 		a.Urls, changed = urls, true
@@ -81,8 +81,8 @@ func (t membersTold) apply(row *statev1.Relationship) (changed bool) {
 	return changed
 }
 
-// urlsOf are the endpoints of a relationship, in the order in which they are tried.
-func urlsOf(row *statev1.Relationship) []string {
+// UrlsOf are the endpoints of a relationship, in the order in which they are tried.
+func UrlsOf(row *statev1.Relationship) []string {
 	return append([]string{row.GetUrl()}, row.GetFallbackUrls()...)
 }
 
@@ -95,8 +95,8 @@ func sameSet[E any](x, y []E, compare func(E, E) int) bool {
 // maxIdentities bounds the members of a cluster.
 const maxIdentities = 64
 
-// parseIdentities reads digests of identity keys.
-func parseIdentities(raw [][]byte) ([][32]byte, error) {
+// ParseIdentities reads digests of identity keys.
+func ParseIdentities(raw [][]byte) ([][32]byte, error) {
 	if len(raw) == 0 || len(raw) > maxIdentities {
 		return nil, fmt.Errorf("it names the identity keys of %d members; 1 to %d are possible", len(raw), maxIdentities)
 	}

@@ -1,4 +1,4 @@
-package federation
+package relationship
 
 import (
 	"testing"
@@ -9,10 +9,11 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/federationtest"
 )
 
 func TestParseSettings(t *testing.T) {
-	hub := newAuthority(t, "hub.example.org")
+	hub := federationtest.NewAuthority(t, "hub.example.org")
 	served := func(r *statev1.Relationship) { r.EndpointSpiffeId = "spiffe://hub.example.org/endpoint" }
 	for _, test := range []struct {
 		name   string
@@ -42,9 +43,9 @@ func TestParseSettings(t *testing.T) {
 			"fetch_timeout must lie between 500ms and 30s; leave it out for the longest"},
 		{"no time for a fetch", func(r *statev1.Relationship) { r.FetchTimeout = durationpb.New(0) },
 			"fetch_timeout must lie between 500ms and 30s; leave it out for the longest"},
-		{"a serving bundle where the domain serves itself", func(r *statev1.Relationship) { r.ServingBundle = hub.bundle(t, 1).Marshal() },
+		{"a serving bundle where the domain serves itself", func(r *statev1.Relationship) { r.ServingBundle = hub.Bundle(t, 1).Marshal() },
 			"serving_bundle belongs to profile https_spiffe with an endpoint_spiffe_id in another domain than the relationship's; leave it out"},
-		{"a serving bundle", func(r *statev1.Relationship) { served(r); r.ServingBundle = hub.bundle(t, 1).Marshal() }, ""},
+		{"a serving bundle", func(r *statev1.Relationship) { served(r); r.ServingBundle = hub.Bundle(t, 1).Marshal() }, ""},
 		{"a serving bundle without an X.509 authority", func(r *statev1.Relationship) { served(r); r.ServingBundle = []byte(`{"keys":[]}`) },
 			"serving_bundle of hub.example.org holds no X.509 authority, so no endpoint can be verified by it"},
 		{"a serving bundle that is none", func(r *statev1.Relationship) { served(r); r.ServingBundle = []byte(`<html>`) },

@@ -1,4 +1,4 @@
-package federation
+package relationship
 
 import (
 	"testing"
@@ -9,7 +9,6 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
-	"github.com/ententehq/entente/raftstore"
 )
 
 var (
@@ -34,10 +33,10 @@ func TestConsent(t *testing.T) {
 		"by hand, suspended": {&statev1.Relationship{Suspended: true}, ententev1.RelationshipState_RELATIONSHIP_STATE_SUSPENDED, ententev1.Consent_CONSENT_ENDED},
 	} {
 		active := c.state == ententev1.RelationshipState_RELATIONSHIP_STATE_ACTIVE
-		require.Equal(t, c.state, stateOf(c.row), name)
-		require.Equal(t, active, inForce(c.row), name)
+		require.Equal(t, c.state, StateOf(c.row), name)
+		require.Equal(t, active, InForce(c.row), name)
 		require.Equal(t, active, !TrustOf(c.row).State.HeldBack(), name)
-		require.Equal(t, c.tells, consentOf(c.row.GetAgreement()), name)
+		require.Equal(t, c.tells, ConsentOf(c.row.GetAgreement()), name)
 	}
 }
 
@@ -59,17 +58,9 @@ func TestWhatTheOtherSideSays(t *testing.T) {
 		"comes back from the dead":      {&statev1.RelationshipAgreement{Confirmed: true, EndTime: some}, ententev1.Consent_CONSENT_APPROVED, false, true, false},
 		"speaks of what nobody knows":   {&statev1.RelationshipAgreement{Confirmed: true}, 77, false, false, false},
 	} {
-		require.Equal(t, c.changes, heard(&statev1.Relationship{Agreement: c.a}, c.says, membersTold{}, someTime), name)
+		require.Equal(t, c.changes, ReceiveConsent(&statev1.Relationship{Agreement: c.a}, c.says, Announcement{}, someTime), name)
 		require.Equal(t, c.isEnded, c.a.GetEndTime() != nil, name)
 		require.Equal(t, c.isApproved, c.a.GetPeerApproveTime() != nil, name)
 	}
-	require.False(t, heard(&statev1.Relationship{}, open, membersTold{identities: [][]byte{{2}}}, someTime))
-}
-
-func mustGet(t testing.TB, v *raftstore.View, name string) *statev1.Relationship {
-	t.Helper()
-	row, found, err := Relationships.Get(v, name)
-	require.NoError(t, err)
-	require.True(t, found)
-	return row.Value
+	require.False(t, ReceiveConsent(&statev1.Relationship{}, open, Announcement{Identities: [][]byte{{2}}}, someTime))
 }

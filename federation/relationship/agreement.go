@@ -1,4 +1,4 @@
-package federation
+package relationship
 
 import (
 	"slices"
@@ -14,14 +14,14 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// inForce reports whether a relationship is acted on: no operator has suspended it and, where it came of an invitation, both sides have
+// InForce reports whether a relationship is acted on: no operator has suspended it and, where it came of an invitation, both sides have
 // given their consent and neither has taken it back.
-func inForce(row *statev1.Relationship) bool {
-	return !row.GetSuspended() && agreed(row.GetAgreement())
+func InForce(row *statev1.Relationship) bool {
+	return !row.GetSuspended() && Agreed(row.GetAgreement())
 }
 
-// agreed reports whether both sides consent. A relationship without an agreement is this side's alone.
-func agreed(a *statev1.RelationshipAgreement) bool {
+// Agreed reports whether both sides consent. A relationship without an agreement is this side's alone.
+func Agreed(a *statev1.RelationshipAgreement) bool {
 	return a == nil || a.GetApproveTime() != nil && a.GetPeerApproveTime() != nil && a.GetEndTime() == nil
 }
 
@@ -33,22 +33,22 @@ func Consented(r raftstore.Reader, trustDomain string) (foreign, consented bool,
 	return foreign, foreign && (a == nil || a.GetApproveTime() != nil && a.GetPeerApproveTime() != nil), err
 }
 
-// stateOf is the API's word for what a relationship is, apart from its bundle.
-func stateOf(row *statev1.Relationship) ententev1.RelationshipState {
+// StateOf is the API's word for what a relationship is, apart from its bundle.
+func StateOf(row *statev1.Relationship) ententev1.RelationshipState {
 	a := row.GetAgreement()
 	switch {
 	case a.GetEndTime() != nil:
 		return ententev1.RelationshipState_RELATIONSHIP_STATE_ENDED
 	case row.GetSuspended():
 		return ententev1.RelationshipState_RELATIONSHIP_STATE_SUSPENDED
-	case !agreed(a):
+	case !Agreed(a):
 		return ententev1.RelationshipState_RELATIONSHIP_STATE_PENDING
 	}
 	return ententev1.RelationshipState_RELATIONSHIP_STATE_ACTIVE
 }
 
-// consentOf is what the other side is told of an agreement; nil: there is none here.
-func consentOf(a *statev1.RelationshipAgreement) ententev1.Consent {
+// ConsentOf is what the other side is told of an agreement; nil: there is none here.
+func ConsentOf(a *statev1.RelationshipAgreement) ententev1.Consent {
 	switch {
 	case a == nil || a.GetEndTime() != nil:
 		return ententev1.Consent_CONSENT_ENDED
@@ -58,9 +58,9 @@ func consentOf(a *statev1.RelationshipAgreement) ententev1.Consent {
 	return ententev1.Consent_CONSENT_OPEN
 }
 
-// heard takes down what the other side says of an agreement, and reports whether that is new. An end is for good. Before the other side
+// ReceiveConsent takes down what the other side says of an agreement, and reports whether that is new. An end is for good. Before the other side
 // has shown that it has stored the agreement, that it knows of none may mean that it is about to.
-func heard(row *statev1.Relationship, says ententev1.Consent, told membersTold, now time.Time) bool {
+func ReceiveConsent(row *statev1.Relationship, says ententev1.Consent, told Announcement, now time.Time) bool {
 	a := row.GetAgreement()
 	if a == nil || a.GetEndTime() != nil {
 		return false
@@ -84,17 +84,17 @@ func heard(row *statev1.Relationship, says ententev1.Consent, told membersTold, 
 	if !a.GetConfirmed() {
 		a.Confirmed, changed = true, true
 	}
-	return told.apply(row) || changed
+	return told.Apply(row) || changed
 }
 
-// hasMember reports whether an agreement's other side has a member with that identity key.
-func hasMember(identities [][]byte, presented [32]byte) bool {
+// HasMember reports whether an agreement's other side has a member with that identity key.
+func HasMember(identities [][]byte, presented [32]byte) bool {
 	return slices.ContainsFunc(identities, func(known []byte) bool { return slices.Equal(known, presented[:]) })
 }
 
-// rule writes what fn changes in a relationship of an agreement, and the same in its companion. It writes nothing where fn
+// UpdateAgreement writes what fn changes in a relationship of an agreement, and the same in its companion. It writes nothing where fn
 // reports no change.
-func rule(tx *raftstore.Tx, name, id string, fn func(*statev1.Relationship) bool) (changed bool, err error) {
+func UpdateAgreement(tx *raftstore.Tx, name, id string, fn func(*statev1.Relationship) bool) (changed bool, err error) {
 	row, found, err := Relationships.Get(tx, name)
 	if err != nil || !found || row.Value.GetAgreement().GetId() != id {
 		return false, err
@@ -110,19 +110,19 @@ func rule(tx *raftstore.Tx, name, id string, fn func(*statev1.Relationship) bool
 		}
 	}
 	for i, r := range rows {
-		was, from, over := inForce(r.Value), urlsOf(r.Value), r.Value.GetAgreement().GetEndTime() != nil
+		was, from, over := InForce(r.Value), UrlsOf(r.Value), r.Value.GetAgreement().GetEndTime() != nil
 		if !fn(r.Value) {
 			continue
 		}
 		changed = true
 		if i > 0 && !over && r.Value.GetAgreement().GetEndTime() != nil {
-			if needed, err := handOver(tx, name, r.Key, id); err != nil {
+			if needed, err := ReassignLinkedHome(tx, name, r.Key, id); err != nil {
 				return false, err
 			} else if needed {
 				continue
 			}
 		}
-		if inForce(r.Value) != was || !slices.Equal(urlsOf(r.Value), from) {
+		if InForce(r.Value) != was || !slices.Equal(UrlsOf(r.Value), from) {
 			r.Value.Generation = max(r.Value.GetGeneration(), uint64(tx.Revision())) + 1
 		}
 		if err := Relationships.Put(tx, r.Key, r.Value); err != nil {
@@ -132,9 +132,9 @@ func rule(tx *raftstore.Tx, name, id string, fn func(*statev1.Relationship) bool
 	return changed, nil
 }
 
-// handOver leaves a companion, which came along with the agreement id of the relationship named, to another relationship with a domain of the
+// ReassignLinkedHome leaves a companion, which came along with the agreement id of the relationship named, to another relationship with a domain of the
 // same cluster: it ends with that one then. It reports whether there is any that needs it.
-func handOver(tx *raftstore.Tx, name, home, id string) (needed bool, err error) {
+func ReassignLinkedHome(tx *raftstore.Tx, name, home, id string) (needed bool, err error) {
 	companion, found, err := Relationships.Get(tx, home)
 	if err != nil || !found || !companion.Value.GetAgreement().GetCompanion() || companion.Value.GetAgreement().GetId() != id {
 		return false, err
@@ -158,9 +158,9 @@ func handOver(tx *raftstore.Tx, name, home, id string) (needed bool, err error) 
 	return needed, nil
 }
 
-// approve is the transaction of an operator's consent.
-func approve(tx *raftstore.Tx, name, operator string, now time.Time) error {
-	row, err := existing(tx, name)
+// Approve is the transaction of an operator's consent.
+func Approve(tx *raftstore.Tx, name, operator string, now time.Time) error {
+	row, err := Get(tx, name)
 	if err != nil {
 		return err
 	}
@@ -181,7 +181,7 @@ func approve(tx *raftstore.Tx, name, operator string, now time.Time) error {
 	case a.GetEndTime() != nil:
 		return status.Errorf(codes.FailedPrecondition, "the other side has ended the agreement with %s; delete the relationship, and begin anew with an invitation", name)
 	}
-	_, err = rule(tx, name, a.GetId(), func(row *statev1.Relationship) bool {
+	_, err = UpdateAgreement(tx, name, a.GetId(), func(row *statev1.Relationship) bool {
 		a := row.GetAgreement()
 		if a.GetApproveTime() != nil {
 			return false
@@ -192,8 +192,8 @@ func approve(tx *raftstore.Tx, name, operator string, now time.Time) error {
 	return err
 }
 
-// agreementShown is an agreement as the API has it.
-func agreementShown(a *statev1.RelationshipAgreement) *ententev1.Agreement {
+// AgreementMessage is an agreement as the API has it.
+func AgreementMessage(a *statev1.RelationshipAgreement) *ententev1.Agreement {
 	if a == nil {
 		return nil
 	}

@@ -1,4 +1,4 @@
-package federation
+package relationship
 
 import (
 	"errors"
@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// maxEndpoints bounds the endpoints of one relationship: each that hangs holds the fetch up for as long as one may take.
-	maxEndpoints = 4
+	// MaxEndpoints bounds the endpoints of one relationship: each that hangs holds the fetch up for as long as one may take.
+	MaxEndpoints = 4
 	// maxServingBundleBytes bounds the bundle that an operator gives to verify an endpoint by. It lies in the relationship's row.
 	maxServingBundleBytes = 64 << 10
 	// minDocumentBytes is below any document with one X.509 authority.
@@ -32,8 +32,8 @@ type Limits struct {
 	Timeout       time.Duration
 }
 
-// bound applies the limits to a client's configuration. They can only make its bounds narrower.
-func (l Limits) bound(c *endpoint.ClientConfig) {
+// Bound applies the limits to a client's configuration. They can only make its bounds narrower.
+func (l Limits) Bound(c *endpoint.ClientConfig) {
 	if l.DocumentBytes > 0 && (c.MaxDocumentBytes <= 0 || l.DocumentBytes < c.MaxDocumentBytes) {
 		c.MaxDocumentBytes = l.DocumentBytes
 	}
@@ -82,8 +82,8 @@ func parseKinds(row *statev1.Relationship) (Kinds, error) {
 	return k, nil
 }
 
-// kindsOf reads the kinds of a stored row. What it does not know is not relied on.
-func kindsOf(row *statev1.Relationship) Kinds {
+// KindsOf reads the kinds of a stored row. What it does not know is not relied on.
+func KindsOf(row *statev1.Relationship) Kinds {
 	k, err := parseKinds(row)
 	if err != nil {
 		return Kinds{}
@@ -94,7 +94,7 @@ func kindsOf(row *statev1.Relationship) Kinds {
 // Relied returns what of a foreign domain's bundle its relationship lets the cluster rely on. The bundle is stored whole, so that its
 // digest stays the one that the domain signs for.
 func Relied(row *statev1.Relationship, b *bundle.Bundle) (*bundle.Bundle, error) {
-	k := kindsOf(row)
+	k := KindsOf(row)
 	if k.X509 && k.JWT {
 		return b, nil
 	}
@@ -110,14 +110,14 @@ func Relied(row *statev1.Relationship, b *bundle.Bundle) (*bundle.Bundle, error)
 
 // parseEndpoints reads all endpoints of a relationship in their order.
 func parseEndpoints(r *Relationship, row *statev1.Relationship) ([]endpoint.Remote, error) {
-	urls := urlsOf(row)
-	if len(urls) > maxEndpoints {
-		return nil, fmt.Errorf("there are %d endpoints; %d are the most, url included", len(urls), maxEndpoints)
+	urls := UrlsOf(row)
+	if len(urls) > MaxEndpoints {
+		return nil, fmt.Errorf("there are %d endpoints; %d are the most, url included", len(urls), MaxEndpoints)
 	}
 	var all []endpoint.Remote
 	for i, u := range urls {
 		if slices.Contains(urls[:i], u) {
-			return nil, fmt.Errorf("fallback_urls has %s twice, url included; name each endpoint once", quote(u))
+			return nil, fmt.Errorf("fallback_urls has %s twice, url included; name each endpoint once", Quote(u))
 		}
 		field := "url"
 		if i > 0 {
@@ -144,7 +144,7 @@ func parseServing(e endpoint.Remote, document []byte) (*bundle.Bundle, error) {
 	}
 	b, _, err := bundle.Parse(e.ID().TrustDomain(), document)
 	if err != nil {
-		return nil, fmt.Errorf("serving_bundle of %s is refused: %s; get the document from that domain's operator", e.ID().TrustDomain(), clip(err.Error()))
+		return nil, fmt.Errorf("serving_bundle of %s is refused: %s; get the document from that domain's operator", e.ID().TrustDomain(), Clip(err.Error()))
 	}
 	if len(b.X509Authorities()) == 0 {
 		return nil, fmt.Errorf("serving_bundle of %s holds no X.509 authority, so no endpoint can be verified by it", e.ID().TrustDomain())

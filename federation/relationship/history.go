@@ -1,4 +1,4 @@
-package federation
+package relationship
 
 import (
 	"bytes"
@@ -14,32 +14,32 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// foreignHistory holds the last [bundle.ForeignDepth] versions of the bundle of each foreign domain, and how far its statements
+// ForeignHistory holds the last [bundle.ForeignDepth] versions of the bundle of each foreign domain, and how far its statements
 // were checked. Its rows come and go with those of [Relationships].
-var foreignHistory = raftstore.NewTable[*statev1.ForeignHistory]("foreign_history")
+var ForeignHistory = raftstore.NewTable[*statev1.ForeignHistory]("foreign_history")
 
 // History returns the versions of a foreign domain's bundle, oldest first, and what builds one of them anew. Of a domain that is
 // trusted by a hub's word alone they are those that the hub showed.
 func History(r raftstore.Reader, trustDomain string) ([]*statev1.BundleVersion, func(*statev1.BundleVersion) (*bundle.Bundle, error), error) {
-	h, err := historyOf(r, trustDomain)
+	h, err := HistoryOf(r, trustDomain)
 	if err != nil {
 		return nil, nil, err
 	}
 	if direct, err := IsForeign(r, trustDomain); err != nil {
 		return nil, nil, err
 	} else if !direct {
-		word, _, err := HubWord(r, trustDomain)
+		word, _, err := AttestationOf(r, trustDomain)
 		if err != nil {
 			return nil, nil, err
 		}
 		h = word.Row.Value.GetHistory()
 	}
-	return h.GetVersions(), func(v *statev1.BundleVersion) (*bundle.Bundle, error) { return versionOf(h, v) }, nil
+	return h.GetVersions(), func(v *statev1.BundleVersion) (*bundle.Bundle, error) { return VersionOf(h, v) }, nil
 }
 
-// historyOf reads the history of a domain; one that has none yet has an empty one.
-func historyOf(r raftstore.Reader, name string) (*statev1.ForeignHistory, error) {
-	row, found, err := foreignHistory.Get(r, name)
+// HistoryOf reads the history of a domain; one that has none yet has an empty one.
+func HistoryOf(r raftstore.Reader, name string) (*statev1.ForeignHistory, error) {
+	row, found, err := ForeignHistory.Get(r, name)
 	if err != nil {
 		return nil, fmt.Errorf("read the history of %s: %w", name, err)
 	}
@@ -49,7 +49,7 @@ func historyOf(r raftstore.Reader, name string) (*statev1.ForeignHistory, error)
 	return row.Value, nil
 }
 
-func versionOf(h *statev1.ForeignHistory, v *statev1.BundleVersion) (*bundle.Bundle, error) {
+func VersionOf(h *statev1.ForeignHistory, v *statev1.BundleVersion) (*bundle.Bundle, error) {
 	return statement.FromVersion(v, func(id []byte) (*statev1.BundleKey, error) {
 		for _, key := range h.GetKeys() {
 			if bytes.Equal(key.GetId(), id) {
@@ -60,35 +60,35 @@ func versionOf(h *statev1.ForeignHistory, v *statev1.BundleVersion) (*bundle.Bun
 	})
 }
 
-// newestVersion is the last version of a history; nil: there is none.
-func newestVersion(h *statev1.ForeignHistory) *statev1.BundleVersion {
+// NewestVersion is the last version of a history; nil: there is none.
+func NewestVersion(h *statev1.ForeignHistory) *statev1.BundleVersion {
 	if n := len(h.GetVersions()); n > 0 {
 		return h.GetVersions()[n-1]
 	}
 	return nil
 }
 
-// recordVersion adds a bundle that is being stored to the history of its domain. reset says that an operator brought it whatever its
+// RecordVersion adds a bundle that is being stored to the history of its domain. reset says that an operator brought it whatever its
 // sequence: what was stated before is no measure for what comes.
-func recordVersion(tx *raftstore.Tx, b *bundle.Bundle, source string, reset bool, now time.Time) error {
+func RecordVersion(tx *raftstore.Tx, b *bundle.Bundle, source string, reset bool, now time.Time) error {
 	name := b.TrustDomain().Name()
-	h, err := historyOf(tx, name)
+	h, err := HistoryOf(tx, name)
 	if err != nil {
 		return err
 	}
 	was := proto.Clone(h)
-	if err := addVersion(h, b, source, reset, now); err != nil || proto.Equal(was, h) {
+	if err := AddVersion(h, b, source, reset, now); err != nil || proto.Equal(was, h) {
 		return err
 	}
-	return foreignHistory.Put(tx, name, h)
+	return ForeignHistory.Put(tx, name, h)
 }
 
-// addVersion adds a bundle to a history, unless it is what was recorded last.
-func addVersion(h *statev1.ForeignHistory, b *bundle.Bundle, source string, reset bool, now time.Time) error {
-	if was := newestVersion(h); was != nil && !reset && sameVersion(was, b) {
+// AddVersion adds a bundle to a history, unless it is what was recorded last.
+func AddVersion(h *statev1.ForeignHistory, b *bundle.Bundle, source string, reset bool, now time.Time) error {
+	if was := NewestVersion(h); was != nil && !reset && sameVersion(was, b) {
 		return nil
 	}
-	r, err := statement.Record(b, h.GetVersions(), clip(source), now, statement.ForeignDepth)
+	r, err := statement.Record(b, h.GetVersions(), Clip(source), now, statement.ForeignDepth)
 	if err != nil {
 		return err
 	}
@@ -97,7 +97,7 @@ func addVersion(h *statev1.ForeignHistory, b *bundle.Bundle, source string, rese
 		return slices.ContainsFunc(r.Forget, func(id []byte) bool { return bytes.Equal(id, k.GetId()) })
 	})
 	if reset {
-		newestVersion(h).BeginsAnew, h.Statement = true, ""
+		NewestVersion(h).BeginsAnew, h.Statement = true, ""
 	}
 	return nil
 }
@@ -111,8 +111,8 @@ func sameVersion(v *statev1.BundleVersion, b *bundle.Bundle) bool {
 		(v.RefreshHint != nil) == hinted && v.GetRefreshHint() == int64(hint/time.Second)
 }
 
-// shown returns what was shown under a sequence since the last reset, as the history has it.
-func shown(h *statev1.ForeignHistory, sequence uint64) (statement.View, bool) {
+// Shown returns what was shown under a sequence since the last reset, as the history has it.
+func Shown(h *statev1.ForeignHistory, sequence uint64) (statement.View, bool) {
 	for _, v := range slices.Backward(h.GetVersions()) {
 		if v.Sequence != nil && v.GetSequence() == sequence && len(v.GetDigest()) == 32 {
 			view := statement.View{Source: v.GetSource(), Sequence: sequence, Ordered: true, Keys: [32]byte(v.GetDigest())}

@@ -1,12 +1,12 @@
-package federation
+package relationship
 
 import (
 	"container/heap"
 	"time"
 )
 
-// queue holds whose turn comes when. One timer on its head serves any number of relationships. It belongs to one goroutine.
-type queue struct {
+// Queue holds whose turn comes when. One timer on its head serves any number of relationships. It belongs to one goroutine.
+type Queue struct {
 	turns  turns
 	byName map[string]*turn
 }
@@ -17,10 +17,10 @@ type turn struct {
 	index int
 }
 
-func newQueue() *queue { return &queue{byName: make(map[string]*turn)} }
+func NewQueue() *Queue { return &Queue{byName: make(map[string]*turn)} }
 
-// set gives name its turn at a time, in place of the one it had.
-func (q *queue) set(name string, at time.Time) {
+// Set gives name its turn at a time, in place of the one it had.
+func (q *Queue) Set(name string, at time.Time) {
 	if t, ok := q.byName[name]; ok {
 		t.at = at
 		heap.Fix(&q.turns, t.index)
@@ -31,16 +31,16 @@ func (q *queue) set(name string, at time.Time) {
 	heap.Push(&q.turns, t)
 }
 
-// remove forgets name.
-func (q *queue) remove(name string) {
+// Remove forgets name.
+func (q *Queue) Remove(name string) {
 	if t, ok := q.byName[name]; ok {
 		delete(q.byName, name)
 		heap.Remove(&q.turns, t.index)
 	}
 }
 
-// due takes out the next name whose turn has come.
-func (q *queue) due(now time.Time) (string, bool) {
+// Due takes out the next name whose turn has come.
+func (q *Queue) Due(now time.Time) (string, bool) {
 	if len(q.turns) == 0 || q.turns[0].at.After(now) {
 		return "", false
 	}
@@ -49,8 +49,8 @@ func (q *queue) due(now time.Time) (string, bool) {
 	return t.name, true
 }
 
-// next returns when the earliest turn comes.
-func (q *queue) next() (time.Time, bool) {
+// Next returns when the earliest turn comes.
+func (q *Queue) Next() (time.Time, bool) {
 	if len(q.turns) == 0 {
 		return time.Time{}, false
 	}

@@ -1,4 +1,4 @@
-package federation
+package relationship
 
 import (
 	"errors"
@@ -12,23 +12,23 @@ import (
 var (
 	// ErrNoTrust says that there is nothing to verify the endpoint's X509-SVID with.
 	ErrNoTrust = errors.New("the bundle of the endpoint's trust domain is not known, or its relationship is suspended")
-	// errSuperseded says that what a fetch relied on changed before its result could be stored: it has to be made again.
-	errSuperseded = errors.New("the relationship or its bundle was changed while the fetch was under way")
-	// errEnded says that the relationship was deleted or suspended.
-	errEnded = errors.New("the relationship was ended or suspended while the fetch was under way")
-	// errAudit says that a bundle was not stored because the audit log could not be written.
-	errAudit = errors.New("the audit log cannot be written, and what cannot be audited is not stored")
+	// ErrSuperseded says that what a fetch relied on changed before its result could be stored: it has to be made again.
+	ErrSuperseded = errors.New("the relationship or its bundle was changed while the fetch was under way")
+	// ErrEnded says that the relationship was deleted or suspended.
+	ErrEnded = errors.New("the relationship was ended or suspended while the fetch was under way")
+	// ErrAudit says that a bundle was not stored because the audit log could not be written.
+	ErrAudit = errors.New("the audit log cannot be written, and what cannot be audited is not stored")
 )
 
 // The results of a fetch that are this room's own. All others are the reasons of package bundle.
 const (
-	resultStored      = "stored"
-	resultUnchanged   = "unchanged"
-	resultNotModified = "not_modified"
+	ResultStored      = "stored"
+	ResultUnchanged   = "unchanged"
+	ResultNotModified = "not_modified"
 )
 
-// reasonOf names what came of an attempt, for metrics, logs and operators. There are some forty names.
-func reasonOf(err error) string {
+// ReasonOf names what came of an attempt, for metrics, logs and operators. There are some forty names.
+func ReasonOf(err error) string {
 	switch {
 	case errors.Is(err, ErrRollback):
 		return "rollback"
@@ -38,13 +38,13 @@ func reasonOf(err error) string {
 		return "other_trust_domain"
 	case errors.Is(err, ErrNoTrust):
 		return "no_trust"
-	case errors.Is(err, errSuperseded):
+	case errors.Is(err, ErrSuperseded):
 		return "superseded"
-	case errors.Is(err, errEnded):
+	case errors.Is(err, ErrEnded):
 		return "ended"
-	case errors.Is(err, errUnfinished):
+	case errors.Is(err, ErrUnfinished):
 		return "unfinished"
-	case errors.Is(err, errAudit):
+	case errors.Is(err, ErrAudit):
 		return "not_audited"
 	case errors.Is(err, raftstore.ErrTooLarge):
 		return bundle.Reason(bundle.ErrTooLarge) // no other attempt stores it
@@ -63,9 +63,9 @@ func isStoreError(err error) bool {
 	return false
 }
 
-// isDecision reports whether a failed attempt was a refusal of what the peer sent, which is audited, rather than an outage, a
+// IsDecision reports whether a failed attempt was a refusal of what the peer sent, which is audited, rather than an outage, a
 // fault of this cluster, or a change of mind.
-func isDecision(result string) bool {
+func IsDecision(result string) bool {
 	switch result {
 	case "network", "timeout", "canceled", "other", "superseded", "ended", "unfinished", "not_stored", "not_audited", "no_trust":
 		return false
@@ -76,9 +76,9 @@ func isDecision(result string) bool {
 // maxErrorBytes bounds the text of an error in reports and displays. The log has all of it.
 const maxErrorBytes = 400
 
-// clip bounds an error's text. What a peer may have put into it, such as the names in a certificate that nobody signed,
+// Clip bounds an error's text. What a peer may have put into it, such as the names in a certificate that nobody signed,
 // cannot break a line or an encoding, drive a terminal, or turn the direction of writing.
-func clip(text string) string {
+func Clip(text string) string {
 	text = strings.ToValidUTF8(text, "\uFFFD")
 	text = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
@@ -92,5 +92,5 @@ func clip(text string) string {
 	return strings.ToValidUTF8(text[:maxErrorBytes], "") + "…"
 }
 
-// errUnfinished says that a peer did not answer within the time that a fetch had in its lane. It says nothing against the peer yet.
-var errUnfinished = errors.New("the peer did not answer promptly: it is asked again, and given more time")
+// ErrUnfinished says that a peer did not answer within the time that a fetch had in its lane. It says nothing against the peer yet.
+var ErrUnfinished = errors.New("the peer did not answer promptly: it is asked again, and given more time")

@@ -1,4 +1,4 @@
-package federation
+package relationship
 
 import (
 	"fmt"
@@ -16,8 +16,8 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// updatable are the fields that UpdateRelationship takes, by their names in a field mask.
-var updatable = map[string]func(to *statev1.Relationship, from *ententev1.Relationship){
+// Updatable are the fields that UpdateRelationship takes, by their names in a field mask.
+var Updatable = map[string]func(to *statev1.Relationship, from *ententev1.Relationship){
 	"url":     func(to *statev1.Relationship, from *ententev1.Relationship) { to.Url = from.GetUrl() },
 	"profile": func(to *statev1.Relationship, from *ententev1.Relationship) { to.Profile = int32(from.GetProfile()) },
 	"endpoint_spiffe_id": func(to *statev1.Relationship, from *ententev1.Relationship) {
@@ -92,10 +92,10 @@ func clone(d *durationpb.Duration) *durationpb.Duration {
 	return proto.Clone(d).(*durationpb.Duration)
 }
 
-// asked is the row that a request for a new relationship describes, as yet without what the server sets.
-func asked(in *ententev1.Relationship) (*statev1.Relationship, error) {
+// FromRequest is the row that a request for a new relationship describes, as yet without what the server sets.
+func FromRequest(in *ententev1.Relationship) (*statev1.Relationship, error) {
 	row := &statev1.Relationship{TrustDomain: in.GetTrustDomain()}
-	for _, take := range updatable {
+	for _, take := range Updatable {
 		take(row, in)
 	}
 	switch in.GetState() {
@@ -108,29 +108,29 @@ func asked(in *ententev1.Relationship) (*statev1.Relationship, error) {
 	return row, nil
 }
 
-// masked checks the names in a field mask.
-func masked(paths []string) error {
+// CheckMask checks the names in a field mask.
+func CheckMask(paths []string) error {
 	for _, path := range paths {
-		if updatable[path] == nil {
-			names := make([]string, 0, len(updatable))
-			for name := range updatable {
+		if Updatable[path] == nil {
+			names := make([]string, 0, len(Updatable))
+			for name := range Updatable {
 				names = append(names, name)
 			}
 			slices.Sort(names)
-			return status.Errorf(codes.InvalidArgument, "update_mask names %s, which cannot be updated; these can: %s", quote(path), strings.Join(names, ", "))
+			return status.Errorf(codes.InvalidArgument, "update_mask names %s, which cannot be updated; these can: %s", Quote(path), strings.Join(names, ", "))
 		}
 	}
 	return nil
 }
 
-// parseBootstrap reads the bundle that an operator brings for a trust domain; nil if there is none.
-func parseBootstrap(r *Relationship, document []byte) (*bundle.Bundle, error) {
+// ParseBootstrap reads the bundle that an operator brings for a trust domain; nil if there is none.
+func ParseBootstrap(r *Relationship, document []byte) (*bundle.Bundle, error) {
 	if len(document) == 0 {
 		return nil, nil
 	}
 	b, _, err := bundle.Parse(r.TrustDomain, document)
 	if err != nil {
-		return nil, status.Errorf(codes.InvalidArgument, "bootstrap_bundle of %s: %s; get the document from the peer's operator anew", r.TrustDomain, clip(err.Error()))
+		return nil, status.Errorf(codes.InvalidArgument, "bootstrap_bundle of %s: %s; get the document from the peer's operator anew", r.TrustDomain, Clip(err.Error()))
 	}
 	if err := Accept(nil, b); err != nil {
 		return nil, status.Errorf(codes.InvalidArgument, "bootstrap_bundle of %s: %v", r.TrustDomain, err)
@@ -138,9 +138,9 @@ func parseBootstrap(r *Relationship, document []byte) (*bundle.Bundle, error) {
 	return b, nil
 }
 
-// suspend is the transaction of suspending, and of resuming.
-func suspend(tx *raftstore.Tx, name string, suspended bool) error {
-	row, err := existing(tx, name)
+// SetSuspended is the transaction of suspending, and of resuming.
+func SetSuspended(tx *raftstore.Tx, name string, suspended bool) error {
+	row, err := Get(tx, name)
 	if err != nil || row.GetSuspended() == suspended {
 		return err
 	}
@@ -149,19 +149,19 @@ func suspend(tx *raftstore.Tx, name string, suspended bool) error {
 	return Relationships.Put(tx, name, row)
 }
 
-// end is the transaction of deleting a relationship: its bundle goes with it, and the history of that. What came through it as a hub
+// Delete is the transaction of deleting a relationship: its bundle goes with it, and the history of that. What came through it as a hub
 // counts no more from then on, and is swept. toHub lets the word of a hub count that vouches for the domain too.
-func end(tx *raftstore.Tx, name string, toHub bool) error {
-	if _, err := existing(tx, name); err != nil {
+func Delete(tx *raftstore.Tx, name string, toHub bool) error {
+	if _, err := Get(tx, name); err != nil {
 		return err
 	}
-	if word, found, err := HubWord(tx, name); err != nil {
+	if word, found, err := AttestationOf(tx, name); err != nil {
 		return err
 	} else if found && word.Hub != name && !toHub {
 		return status.Errorf(codes.FailedPrecondition, "the hub %s vouches for %s too, and %s would be trusted by its word from then on; if that is meant, say so with --to-hub, "+
 			"else end it first with `entente federation update %s --hub-except %s`", word.Hub, name, name, word.Hub, name)
 	}
-	if err := foreignHistory.Delete(tx, name); err != nil {
+	if err := ForeignHistory.Delete(tx, name); err != nil {
 		return err
 	}
 	if err := ForeignBundles.Delete(tx, name); err != nil {
@@ -170,35 +170,35 @@ func end(tx *raftstore.Tx, name string, toHub bool) error {
 	return Relationships.Delete(tx, name)
 }
 
-// endWithCompanion is the same with what was only there for it: the relationship with the other cluster's home domain, where an
+// DeleteWithLinkedHome is the same with what was only there for it: the relationship with the other cluster's home domain, where an
 // agreement has brought both and nothing else needs it.
-func endWithCompanion(tx *raftstore.Tx, row *statev1.Relationship, toHub bool) error {
+func DeleteWithLinkedHome(tx *raftstore.Tx, row *statev1.Relationship, toHub bool) error {
 	name, home := row.GetTrustDomain(), row.GetPeer().GetHomeTrustDomain()
-	if err := end(tx, name, toHub); err != nil || row.GetAgreement() == nil || home == name {
+	if err := Delete(tx, name, toHub); err != nil || row.GetAgreement() == nil || home == name {
 		return err
 	}
-	if needed, err := handOver(tx, name, home, row.GetAgreement().GetId()); err != nil || needed {
+	if needed, err := ReassignLinkedHome(tx, name, home, row.GetAgreement().GetId()); err != nil || needed {
 		return err
 	}
 	companion, found, err := Relationships.Get(tx, home)
 	if a := companion.Value.GetAgreement(); err != nil || !found || !a.GetCompanion() || a.GetId() != row.GetAgreement().GetId() {
 		return err
 	}
-	return end(tx, home, toHub)
+	return Delete(tx, home, toHub)
 }
 
-// existing returns the row of a relationship, or a refusal that says that there is none.
-func existing(r raftstore.Reader, name string) (*statev1.Relationship, error) {
+// Get returns the row of a relationship, or a refusal that says that there is none.
+func Get(r raftstore.Reader, name string) (*statev1.Relationship, error) {
 	row, found, err := Relationships.Get(r, name)
 	if err != nil {
-		return nil, fmt.Errorf("read the relationship with %s: %w", quote(name), err)
+		return nil, fmt.Errorf("read the relationship with %s: %w", Quote(name), err)
 	}
 	if !found {
-		if word, brought, err := HubWord(r, name); err == nil && brought {
+		if word, brought, err := AttestationOf(r, name); err == nil && brought {
 			return nil, status.Errorf(codes.FailedPrecondition, "%s is trusted by the word of the hub %s and has no relationship of its own; `entente federation update %s --hub-except %s` "+
 				"ends that, and `entente federation create %s` begins one", name, word.Hub, word.Hub, name, name)
 		}
-		return nil, status.Errorf(codes.NotFound, "there is no relationship with %s; `entente federation list` shows those that there are", quote(name))
+		return nil, status.Errorf(codes.NotFound, "there is no relationship with %s; `entente federation list` shows those that there are", Quote(name))
 	}
 	return row.Value, nil
 }

@@ -1,12 +1,12 @@
-package federation
+package relationship
 
 import (
 	"time"
 )
 
-// staleAfter is how many refresh intervals may pass without success before a bundle counts as stale, and for how many a new
+// StaleAfter is how many refresh intervals may pass without success before a bundle counts as stale, and for how many a new
 // leader waits to hear from the owners before it takes silence for failure.
-const staleAfter = 3
+const StaleAfter = 3
 
 // State says what a foreign trust domain is to this cluster at the moment.
 type State uint8
@@ -94,7 +94,7 @@ func Judge(now time.Time, f Facts) Standing {
 	switch {
 	case s.X509Expired && s.JWTExpired:
 		s.State = Expired
-	case age > staleAfter*f.Interval:
+	case age > StaleAfter*f.Interval:
 		s.State = Stale
 	}
 	return s
@@ -104,16 +104,16 @@ func Judge(now time.Time, f Facts) Standing {
 // fetched more often.
 const tellWithin = time.Minute
 
-// premature reports whether it is too early for a new leader to find a fresh bundle stale: one member's word on it may be there, and that
+// Premature reports whether it is too early for a new leader to find a fresh bundle stale: one member's word on it may be there, and that
 // of another, to which a stream confirms it, still on its way.
-func premature(was, is State, leading, interval time.Duration) bool {
+func Premature(was, is State, leading, interval time.Duration) bool {
 	return was == Fresh && is == Stale && leading < min(tellWithin, interval)
 }
 
-// lastKnownSuccess says from when the leader counts. reported is the latest success that a member told it of, recorded the
+// LastKnownSuccess says from when the leader counts. reported is the latest success that a member told it of, recorded the
 // one in the relationship's row, both zero if there is none; leading is since when this member leads. A relationship that was in
 // good standing and of which nothing was heard yet is given the time to be reported; one that was stale stays so.
-func lastKnownSuccess(reported, recorded, leading time.Time, was State) time.Time {
+func LastKnownSuccess(reported, recorded, leading time.Time, was State) time.Time {
 	last := recorded
 	if reported.After(last) {
 		last = reported

@@ -1,4 +1,4 @@
-package federation
+package relationship
 
 import (
 	"strings"
@@ -91,8 +91,8 @@ func TestParseRelationshipDefaults(t *testing.T) {
 }
 
 func TestQuoteIsBounded(t *testing.T) {
-	require.Equal(t, `"a\n\u202eb"`, quote("a\n\u202eb"))
-	require.LessOrEqual(t, len(quote(strings.Repeat("x", 5000))), 110)
+	require.Equal(t, `"a\n\u202eb"`, Quote("a\n\u202eb"))
+	require.LessOrEqual(t, len(Quote(strings.Repeat("x", 5000))), 110)
 }
 
 // FuzzParseRelationship: whatever an operator or a damaged row holds, the outcome is a valid relationship or one printable line.

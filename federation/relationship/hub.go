@@ -1,4 +1,4 @@
-package federation
+package relationship
 
 import (
 	"errors"
@@ -17,10 +17,10 @@ import (
 )
 
 const (
-	// maxHubPatterns bounds what one relationship takes from a hub, and what it does not: more domains than that are named by a suffix.
-	maxHubPatterns = 256
-	// mapSuffix makes of a hub's name the one under which members tell of its map. No trust domain has a slash.
-	mapSuffix = "/bundles"
+	// MaxHubPatterns bounds what one relationship takes from a hub, and what it does not: more domains than that are named by a suffix.
+	MaxHubPatterns = 256
+	// MapSuffix makes of a hub's name the one under which members tell of its map. No trust domain has a slash.
+	MapSuffix = "/bundles"
 )
 
 // HubBundles holds the bundles of trust domains by the word of hubs, keyed by "<trust domain>/<hub>". A row counts only where the
@@ -29,13 +29,13 @@ var HubBundles = raftstore.NewTable[*statev1.HubBundle]("hub_bundles")
 
 // Hub says which trust domains the bundle map of another cluster may bring.
 type Hub struct {
-	take, except []string
+	Take, Except []string
 	// URL is where the map is served; empty: beside the relationship's endpoint.
 	URL string
 }
 
-// parseHub reads what is taken from a hub; nil: nothing.
-func parseHub(row *statev1.RelationshipHub) (*Hub, error) {
+// ParseHub reads what is taken from a hub; nil: nothing.
+func ParseHub(row *statev1.RelationshipHub) (*Hub, error) {
 	if row == nil {
 		return nil, nil
 	}
@@ -43,15 +43,15 @@ func parseHub(row *statev1.RelationshipHub) (*Hub, error) {
 		return nil, errors.New("hub.take is empty; name the trust domains that the hub may bring, or all below a name as .example.org, or leave the hub out")
 	}
 	for field, patterns := range map[string][]string{"hub.take": row.GetTake(), "hub.except": row.GetExcept()} {
-		if n := len(patterns); n > maxHubPatterns {
-			return nil, fmt.Errorf("%s has %d names; %d are the most", field, n, maxHubPatterns)
+		if n := len(patterns); n > MaxHubPatterns {
+			return nil, fmt.Errorf("%s has %d names; %d are the most", field, n, MaxHubPatterns)
 		}
 		for i, p := range patterns {
 			if _, err := bundle.ParseTrustDomain(strings.TrimPrefix(p, ".")); err != nil || strings.HasPrefix(p, "..") {
-				return nil, fmt.Errorf("%s names %s; write a trust domain, such as us.example.org, or all below a name by a leading dot, such as .example.org", field, quote(p))
+				return nil, fmt.Errorf("%s names %s; write a trust domain, such as us.example.org, or all below a name by a leading dot, such as .example.org", field, Quote(p))
 			}
 			if slices.Contains(patterns[:i], p) {
-				return nil, fmt.Errorf("%s names %s twice", field, quote(p))
+				return nil, fmt.Errorf("%s names %s twice", field, Quote(p))
 			}
 		}
 	}
@@ -73,7 +73,7 @@ func hubRow(h *ententev1.Hub) *statev1.RelationshipHub {
 
 // Covers reports whether the hub may bring a trust domain: it is listed by name, or below a listed name by whole labels, and not excepted.
 func (h *Hub) Covers(td string) bool {
-	return h != nil && covers(h.take, td) && !covers(h.except, td)
+	return h != nil && covers(h.Take, td) && !covers(h.Except, td)
 }
 
 func covers(patterns []string, td string) bool {
@@ -91,8 +91,8 @@ func Vouches(row *statev1.Relationship) bool {
 	return row.GetVouch() && TrustOf(row).State.Reliable()
 }
 
-// Word is what a hub says of a trust domain.
-type Word struct {
+// Attestation is what a hub says of a trust domain.
+type Attestation struct {
 	Hub string
 	Row raftstore.Row[*statev1.HubBundle]
 	// Trust is what the domain is to this cluster by it.
@@ -101,25 +101,25 @@ type Word struct {
 	Others []string
 }
 
-// HubWord returns the word that counts for a trust domain with which there is no relationship: that of the first hub by name whose
+// AttestationOf returns the word that counts for a trust domain with which there is no relationship: that of the first hub by name whose
 // relationship is in force and takes the domain. Where none is, but some are suspended, say, it is the first of theirs, and so is its trust.
-func HubWord(r raftstore.Reader, td string) (Word, bool, error) {
-	var word, suspended Word
+func AttestationOf(r raftstore.Reader, td string) (Attestation, bool, error) {
+	var word, suspended Attestation
 	for row, err := range HubBundles.All(r, td+"/") {
 		if err != nil {
-			return Word{}, false, fmt.Errorf("read what hubs say of %s: %w", td, err)
+			return Attestation{}, false, fmt.Errorf("read what hubs say of %s: %w", td, err)
 		}
 		hub, found, err := Relationships.Get(r, row.Value.GetHub())
 		if err != nil {
-			return Word{}, false, fmt.Errorf("read the relationship with the hub %s: %w", row.Value.GetHub(), err)
+			return Attestation{}, false, fmt.Errorf("read the relationship with the hub %s: %w", row.Value.GetHub(), err)
 		}
 		switch {
-		case !found || !mayBring(hub.Value, row.Value):
-		case !inForce(hub.Value) && suspended.Hub == "":
-			suspended = Word{Hub: hub.Key, Row: row, Trust: TrustOf(hub.Value)}
-		case !inForce(hub.Value):
+		case !found || !Attests(hub.Value, row.Value):
+		case !InForce(hub.Value) && suspended.Hub == "":
+			suspended = Attestation{Hub: hub.Key, Row: row, Trust: TrustOf(hub.Value)}
+		case !InForce(hub.Value):
 		case word.Hub == "":
-			word = Word{Hub: hub.Key, Row: row, Trust: trustByHub(hub.Value, row.Value)}
+			word = Attestation{Hub: hub.Key, Row: row, Trust: trustByAttestation(hub.Value, row.Value)}
 		default:
 			word.Others = append(word.Others, hub.Key)
 		}
@@ -130,19 +130,19 @@ func HubWord(r raftstore.Reader, td string) (Word, bool, error) {
 	return word, word.Hub != "", nil
 }
 
-// mayBring reports whether a hub's word still stands under its relationship.
-func mayBring(hub *statev1.Relationship, word *statev1.HubBundle) bool {
+// Attests reports whether a hub's word still stands under its relationship.
+func Attests(hub *statev1.Relationship, word *statev1.HubBundle) bool {
 	h := hub.GetHub()
-	return saidUnder(hub, word) && covers(h.GetTake(), word.GetTrustDomain()) && !covers(h.GetExcept(), word.GetTrustDomain())
+	return AttestedUnder(hub, word) && covers(h.GetTake(), word.GetTrustDomain()) && !covers(h.GetExcept(), word.GetTrustDomain())
 }
 
-// saidUnder reports whether a hub's word came under a relationship, rather than under an earlier one with the same hub.
-func saidUnder(hub *statev1.Relationship, word *statev1.HubBundle) bool {
+// AttestedUnder reports whether a hub's word came under a relationship, rather than under an earlier one with the same hub.
+func AttestedUnder(hub *statev1.Relationship, word *statev1.HubBundle) bool {
 	return hub != nil && proto.Equal(hub.GetCreateTime(), word.GetAgreed())
 }
 
-// trustByHub says what a domain is by a hub's word. It is as fresh as the map is, and stale where the hub's latest word was refused.
-func trustByHub(hub *statev1.Relationship, word *statev1.HubBundle) Trust {
+// trustByAttestation says what a domain is by a hub's word. It is as fresh as the map is, and stale where the hub's latest word was refused.
+func trustByAttestation(hub *statev1.Relationship, word *statev1.HubBundle) Trust {
 	s := hub.GetHubStanding()
 	state := Fresh
 	if ententev1.Freshness(s.GetFreshness()) == ententev1.Freshness_FRESHNESS_STALE || word.GetRefused() != "" {
@@ -180,8 +180,8 @@ func HubDomains(r raftstore.Reader) iter.Seq2[string, error] {
 	}
 }
 
-// BroughtBy lists the trust domains of which one hub says anything.
-func BroughtBy(r raftstore.Reader, hub string) (names []string, err error) {
+// AttestedBy lists the trust domains of which one hub says anything.
+func AttestedBy(r raftstore.Reader, hub string) (names []string, err error) {
 	for row, err := range HubBundles.All(r, "") {
 		if err != nil {
 			return nil, err
@@ -198,11 +198,11 @@ func HubBundle(row *statev1.HubBundle) (*bundle.Bundle, error) {
 	return bundle.FromRow(&statev1.Bundle{TrustDomain: row.GetTrustDomain(), Document: row.GetDocument()})
 }
 
-// wordKey is the key of what a hub says of a domain.
-func wordKey(td, hub string) string { return td + "/" + hub }
+// AttestationKey is the key of what a hub says of a domain.
+func AttestationKey(td, hub string) string { return td + "/" + hub }
 
-// domainOfKey is the trust domain that a key of any table of this room is about.
-func domainOfKey(key string) string {
+// DomainOfKey is the trust domain that a key of any table of this room is about.
+func DomainOfKey(key string) string {
 	td, _, _ := strings.Cut(key, "/")
 	return td
 }

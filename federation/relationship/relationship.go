@@ -1,4 +1,4 @@
-package federation
+package relationship
 
 import (
 	"errors"
@@ -69,17 +69,17 @@ func ParseRelationship(row *statev1.Relationship) (*Relationship, error) {
 	r := &Relationship{
 		Suspended:  row.GetSuspended(),
 		Generation: row.GetGeneration(),
-		Standing:   standingOf(row.GetStanding()),
-		Alarms:     alarmsOf(row),
-		InForce:    inForce(row),
+		Standing:   StandingOf(row.GetStanding()),
+		Alarms:     AlarmsOf(row),
+		InForce:    InForce(row),
 		Vouch:      row.GetVouch(),
 		Created:    row.GetCreateTime().AsTime(),
 	}
 	if a := row.GetAgreement(); a != nil && !a.GetCompanion() {
-		r.Agreement, r.Agreed, r.AgreementEnded = a.GetId(), agreed(a), a.GetEndTime() != nil
+		r.Agreement, r.Agreed, r.AgreementEnded = a.GetId(), Agreed(a), a.GetEndTime() != nil
 	}
 	if row.GetHubStanding() != nil {
-		r.HubStanding = standingOf(row.GetHubStanding())
+		r.HubStanding = StandingOf(row.GetHubStanding())
 		if t := row.GetHubStanding().GetLastSuccessTime(); t.IsValid() {
 			r.HubRecorded = t.AsTime()
 		}
@@ -88,7 +88,7 @@ func ParseRelationship(row *statev1.Relationship) (*Relationship, error) {
 		r.Recorded = t.AsTime()
 	}
 	var err error
-	if r.TrustDomain, err = parseTrustDomain(row.GetTrustDomain()); err != nil {
+	if r.TrustDomain, err = ParseTrustDomain(row.GetTrustDomain()); err != nil {
 		return nil, err
 	}
 	if r.Endpoints, err = parseEndpoints(r, row); err != nil {
@@ -104,7 +104,7 @@ func ParseRelationship(row *statev1.Relationship) (*Relationship, error) {
 	if r.Limits, err = parseLimits(row); err != nil {
 		return nil, err
 	}
-	if r.Hub, err = parseHub(row.GetHub()); err != nil {
+	if r.Hub, err = ParseHub(row.GetHub()); err != nil {
 		return nil, err
 	}
 	if r.Vouch && (!r.Kinds.X509 || !r.Kinds.JWT) {
@@ -122,15 +122,15 @@ func ParseRelationship(row *statev1.Relationship) (*Relationship, error) {
 	return r, nil
 }
 
-// parseTrustDomain reads the name of a trust domain, and nothing that merely contains one.
-func parseTrustDomain(name string) (spiffeid.TrustDomain, error) {
+// ParseTrustDomain reads the name of a trust domain, and nothing that merely contains one.
+func ParseTrustDomain(name string) (spiffeid.TrustDomain, error) {
 	if name == "" {
 		return spiffeid.TrustDomain{}, errors.New("trust_domain is missing; name the foreign trust domain, such as us.example.org")
 	}
 	td, err := bundle.ParseTrustDomain(name)
 	if err != nil {
 		return spiffeid.TrustDomain{}, fmt.Errorf("trust_domain %s is not the name of a trust domain; write at most 255 lower-case letters, digits, "+
-			"dots, dashes and underscores, without scheme or path", quote(name))
+			"dots, dashes and underscores, without scheme or path", Quote(name))
 	}
 	return td, nil
 }
@@ -177,10 +177,10 @@ func parseEndpointID(raw string) (spiffeid.ID, error) {
 	}
 	id, err := bundle.ParseID(raw)
 	if err != nil {
-		return spiffeid.ID{}, fmt.Errorf("endpoint_spiffe_id %s is not a SPIFFE ID; write spiffe://TRUST_DOMAIN/PATH", quote(raw))
+		return spiffeid.ID{}, fmt.Errorf("endpoint_spiffe_id %s is not a SPIFFE ID; write spiffe://TRUST_DOMAIN/PATH", Quote(raw))
 	}
 	if id.Path() == "" {
-		return spiffeid.ID{}, fmt.Errorf("endpoint_spiffe_id %s has no path; an endpoint presents a leaf X509-SVID, whose ID has one", quote(raw))
+		return spiffeid.ID{}, fmt.Errorf("endpoint_spiffe_id %s has no path; an endpoint presents a leaf X509-SVID, whose ID has one", Quote(raw))
 	}
 	return id, nil
 }
@@ -195,8 +195,8 @@ func parseMaxStale(field string, d *durationpb.Duration, absent time.Duration) (
 	return d.AsDuration(), nil
 }
 
-// quote shows a value from outside in an error, whatever it holds and however long it is.
-func quote(s string) string {
+// Quote shows a value from outside in an error, whatever it holds and however long it is.
+func Quote(s string) string {
 	const most = 100
 	if len(s) > most {
 		return strconv.QuoteToASCII(s[:most]) + "…"

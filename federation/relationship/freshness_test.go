@@ -1,4 +1,4 @@
-package federation
+package relationship
 
 import (
 	"testing"
@@ -62,7 +62,7 @@ func TestLastKnownSuccess(t *testing.T) {
 		{"an operator's word after the last report", at(10), at(12), at(5), Fresh, at(12)},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			require.Equal(t, test.want, lastKnownSuccess(test.reported, test.recorded, test.leading, test.was))
+			require.Equal(t, test.want, LastKnownSuccess(test.reported, test.recorded, test.leading, test.was))
 		})
 	}
 }
@@ -81,7 +81,7 @@ func TestPremature(t *testing.T) {
 		{"fresh again", Stale, Fresh, time.Second, 5 * time.Minute, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			require.Equal(t, test.want, premature(test.was, test.is, test.leading, test.interval))
+			require.Equal(t, test.want, Premature(test.was, test.is, test.leading, test.interval))
 		})
 	}
 }

@@ -1,4 +1,4 @@
-package federation
+package relationship
 
 import (
 	"errors"
@@ -8,11 +8,12 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/federation/federationtest"
 )
 
 func TestAccept(t *testing.T) {
-	us, other := newAuthority(t, "us.example.org"), newAuthority(t, "other.example.org")
-	old, next := us.bundle(t, 0), us.rotated(t).bundle(t, 0)
+	us, other := federationtest.NewAuthority(t, "us.example.org"), federationtest.NewAuthority(t, "other.example.org")
+	old, next := us.Bundle(t, 0), us.Rotated(t).Bundle(t, 0)
 	at := func(b *bundle.Bundle, n uint64) *bundle.Bundle {
 		b, err := b.WithSequence(n)
 		require.NoError(t, err)
@@ -23,7 +24,7 @@ func TestAccept(t *testing.T) {
 		require.NoError(t, err)
 		return b
 	}
-	mislabelled, err := bundle.New(next.TrustDomain(), other.bundle(t, 0).Content())
+	mislabelled, err := bundle.New(next.TrustDomain(), other.Bundle(t, 0).Content())
 	require.NoError(t, err)
 	for _, test := range []struct {
 		name          string
@@ -44,8 +45,8 @@ func TestAccept(t *testing.T) {
 		{"no sequence after one", at(old, 7), without(next), nil},
 		{"a sequence after none", without(old), at(next, 0), nil},
 		{"no sequence after none", without(old), without(next), nil},
-		{"another domain's", at(old, 7), at(other.bundle(t, 0), 8), ErrOtherTrustDomain},
-		{"another domain's without a sequence", without(old), without(other.bundle(t, 0)), ErrOtherTrustDomain},
+		{"another domain's", at(old, 7), at(other.Bundle(t, 0), 8), ErrOtherTrustDomain},
+		{"another domain's without a sequence", without(old), without(other.Bundle(t, 0)), ErrOtherTrustDomain},
 		{"the first one, with another domain's authority", nil, mislabelled, ErrForeignAuthority},
 		{"a later one, with another domain's authority", at(old, 7), at(mislabelled, 8), ErrForeignAuthority},
 	} {
@@ -58,11 +59,11 @@ func TestAccept(t *testing.T) {
 // TestAcceptOrder states the law behind Accept: whatever a peer sends, in whatever order, the sequence of what is stored never goes
 // down, and one sequence never stands for two sets of keys, as long as the peer numbers its bundles at all.
 func TestAcceptOrder(t *testing.T) {
-	authority := newAuthority(t, "us.example.org")
+	authority := federationtest.NewAuthority(t, "us.example.org")
 	var bundles []*bundle.Bundle
 	for range 3 {
-		bundles = append(bundles, authority.bundle(t, 0))
-		authority = authority.rotated(t)
+		bundles = append(bundles, authority.Bundle(t, 0))
+		authority = authority.Rotated(t)
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		var current *bundle.Bundle

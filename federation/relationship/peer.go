@@ -1,4 +1,4 @@
-package federation
+package relationship
 
 import (
 	"errors"
@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// maxPeerAddresses bounds where a peer is looked for: a cluster has three or five members.
-	maxPeerAddresses = 9
+	// MaxPeerAddresses bounds where a peer is looked for: a cluster has three or five members.
+	MaxPeerAddresses = 9
 	// maxAddressBytes is the longest name in the DNS with a port.
 	maxAddressBytes = 253 + 6
 )
@@ -36,7 +36,7 @@ func parsePeer(row *statev1.RelationshipPeer) (*Peer, error) {
 	if row.GetHomeTrustDomain() == "" {
 		return nil, errors.New("peer.home_trust_domain is missing; name the home trust domain of the peer's cluster, such as us.example.org")
 	}
-	home, err := parseTrustDomain(row.GetHomeTrustDomain())
+	home, err := ParseTrustDomain(row.GetHomeTrustDomain())
 	if err != nil {
 		return nil, fmt.Errorf("peer.home_trust_domain: %w", err)
 	}
@@ -49,14 +49,14 @@ func parsePeer(row *statev1.RelationshipPeer) (*Peer, error) {
 
 // parseAddresses reads where the members of a peer are reached, and returns each once.
 func parseAddresses(raw []string) (addresses []string, err error) {
-	if n := len(raw); n > maxPeerAddresses {
-		return nil, fmt.Errorf("peer.addresses names %d addresses; %d are the most", n, maxPeerAddresses)
+	if n := len(raw); n > MaxPeerAddresses {
+		return nil, fmt.Errorf("peer.addresses names %d addresses; %d are the most", n, MaxPeerAddresses)
 	}
 	for _, address := range raw {
 		host, port, err := net.SplitHostPort(address)
 		n, bad := strconv.ParseUint(port, 10, 16)
 		if err != nil || bad != nil || host == "" || n == 0 || len(address) > maxAddressBytes {
-			return nil, fmt.Errorf("peer.addresses names %s; write HOST:PORT of the cluster port of a member, such as us-1.example.org:7440", quote(address))
+			return nil, fmt.Errorf("peer.addresses names %s; write HOST:PORT of the cluster port of a member, such as us-1.example.org:7440", Quote(address))
 		}
 		if !slices.Contains(addresses, address) {
 			addresses = append(addresses, address)

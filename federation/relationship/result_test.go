@@ -1,4 +1,4 @@
-package federation
+package relationship
 
 import (
 	"crypto/x509"
@@ -21,31 +21,31 @@ func TestClipLeavesNothingThatDrivesATerminal(t *testing.T) {
 		"no\u2028line":       "no line",
 		"broken \xff":        "broken \uFFFD",
 	} {
-		require.Equal(t, want, clip(text))
+		require.Equal(t, want, Clip(text))
 	}
-	long := clip(strings.Repeat("世", maxErrorBytes))
+	long := Clip(strings.Repeat("世", maxErrorBytes))
 	require.True(t, utf8.ValidString(long))
 	require.LessOrEqual(t, len(long), maxErrorBytes+len("…"))
 
 	// An endpoint's certificate reaches the error of a failed fetch before anybody has looked who signed it.
 	err := x509.HostnameError{Host: "peer.example.org", Certificate: &x509.Certificate{DNSNames: []string{"a\x1b]0;b\x07\nentente: all is well"}}}
-	require.Equal(t, "x509: certificate is valid for a ]0;b  entente: all is well, not peer.example.org", clip(err.Error()))
+	require.Equal(t, "x509: certificate is valid for a ]0;b  entente: all is well, not peer.example.org", Clip(err.Error()))
 }
 
 // TestEveryReasonHasARemedy: an operator finds whatever a fetch can end with in docs/operating/run-book-federation.md.
 func TestEveryReasonHasARemedy(t *testing.T) {
-	page, err := os.ReadFile("../docs/operating/run-book-federation.md")
+	page, err := os.ReadFile("../../docs/operating/run-book-federation.md")
 	require.NoError(t, err)
 	const refusals = `refusal\.New\("([a-z0-9_]+)"`
 	count := 0
 	for file, pattern := range map[string]string{
-		"../bundle/errors.go":                   `(?:refusal\.New\(|return )"([a-z0-9_]+)"`,
-		"../bundle/internal/strictjson/text.go": refusals,
-		"../bundle/internal/jwk/jwk.go":         refusals,
-		"../bundle/svid/errors.go":              refusals,
-		"../bundle/statement/errors.go":         refusals,
-		"../bundle/endpoint/errors.go":          refusals,
-		"outcome.go":                            `(?:return |= )"([a-z_]+)"`,
+		"../../bundle/errors.go":                   `(?:refusal\.New\(|return )"([a-z0-9_]+)"`,
+		"../../bundle/internal/strictjson/text.go": refusals,
+		"../../bundle/internal/jwk/jwk.go":         refusals,
+		"../../bundle/svid/errors.go":              refusals,
+		"../../bundle/statement/errors.go":         refusals,
+		"../../bundle/endpoint/errors.go":          refusals,
+		"result.go":                                `(?:return |= )"([a-z_]+)"`,
 	} {
 		source, err := os.ReadFile(file)
 		require.NoError(t, err)

@@ -1,4 +1,4 @@
-package federation
+package relationship
 
 import (
 	"time"
@@ -15,16 +15,16 @@ const (
 	DefaultRefresh = 5 * time.Minute
 	// jitter is the part of an interval by which a turn can come earlier or later.
 	jitter = 0.1
-	// takeoverPace is how far apart a member begins with relationships that it takes over, at its start or when
+	// TakeoverPace is how far apart a member begins with relationships that it takes over, at its start or when
 	// another member died, and with what was kept over streams that broke together: a few begin at once, and thousands do not make it
 	// more than a hundred handshakes a second.
-	takeoverPace = 10 * time.Millisecond
-	// safetyPoll is how often a bundle is fetched that a peer keeps up to date over a stream: so that the endpoint is known to work
+	TakeoverPace = 10 * time.Millisecond
+	// SafetyPoll is how often a bundle is fetched that a peer keeps up to date over a stream: so that the endpoint is known to work
 	// before it is needed.
-	safetyPoll = time.Hour
-	// storeRetry is how long a fetched bundle that this cluster could not store, for want of a leader say, waits to be fetched
+	SafetyPoll = time.Hour
+	// StoreRetry is how long a fetched bundle that this cluster could not store, for want of a leader say, waits to be fetched
 	// again: the fault is not the peer's, so that its turn need not be waited for.
-	storeRetry = 10 * time.Second
+	StoreRetry = 10 * time.Second
 )
 
 // Interval returns at which interval a bundle is fetched: its refresh hint, not below least and not above [MaxRefresh], or
@@ -41,27 +41,27 @@ func Turn(interval time.Duration, chance float64) time.Duration {
 	return time.Duration(float64(interval) * (1 - jitter + 2*jitter*chance))
 }
 
-// spreadOut returns how long after its first fetch a relationship that a member took over together with others has its second: at any time
+// SpreadOut returns how long after its first fetch a relationship that a member took over together with others has its second: at any time
 // within the interval, so that what began together does not go on together. chance is a number in [0, 1).
-func spreadOut(interval time.Duration, chance float64) time.Duration {
+func SpreadOut(interval time.Duration, chance float64) time.Duration {
 	return time.Duration(float64(interval) * chance)
 }
 
-// pacer has what comes all at once begin one after the other, at takeoverPace. The first begins at once.
-type pacer struct{ asked, next time.Time }
+// Pacer has what comes all at once begin one after the other, at takeoverPace. The first begins at once.
+type Pacer struct{ asked, next time.Time }
 
-// after returns when one more may begin. For a clock that was set back nobody waits.
-func (p *pacer) after(now time.Time) time.Time {
+// After returns when one more may begin. For a clock that was set back nobody waits.
+func (p *Pacer) After(now time.Time) time.Time {
 	if now.Before(p.asked) || p.next.Before(now) {
 		p.next = now
 	}
 	at := p.next
-	p.asked, p.next = now, at.Add(takeoverPace)
+	p.asked, p.next = now, at.Add(TakeoverPace)
 	return at
 }
 
-// takeover returns when one of count relationships that a member took over together is first fetched. chance is a number in [0, 1).
-func takeover(interval time.Duration, count int, chance float64) time.Duration {
-	window := min(interval, time.Duration(count)*takeoverPace)
+// Takeover returns when one of count relationships that a member took over together is first fetched. chance is a number in [0, 1).
+func Takeover(interval time.Duration, count int, chance float64) time.Duration {
+	window := min(interval, time.Duration(count)*TakeoverPace)
 	return time.Duration(float64(window) * chance)
 }

@@ -1,4 +1,4 @@
-package federation
+package relationship
 
 import (
 	"fmt"
@@ -41,7 +41,7 @@ func TrustState(r raftstore.Reader, trustDomain string) (Trust, error) {
 		return Trust{}, fmt.Errorf("read the relationship with %s: %w", trustDomain, err)
 	}
 	if !found {
-		word, _, err := HubWord(r, trustDomain)
+		word, _, err := AttestationOf(r, trustDomain)
 		return word.Trust, err
 	}
 	return TrustOf(row.Value), nil
@@ -52,12 +52,12 @@ func TrustOf(row *statev1.Relationship) Trust {
 	if row.GetSuspended() {
 		return Trust{State: Suspended, X509: Suspended, JWT: Suspended}
 	}
-	if !inForce(row) {
+	if !InForce(row) {
 		return Trust{State: Unagreed, X509: Unagreed, JWT: Unagreed}
 	}
-	s := standingOf(row.GetStanding())
+	s := StandingOf(row.GetStanding())
 	t := Trust{State: s.State, X509: s.State, JWT: s.State}
-	kinds := kindsOf(row)
+	kinds := KindsOf(row)
 	if (s.X509Expired || !kinds.X509) && s.State.Reliable() {
 		t.X509 = Expired
 	}
@@ -67,8 +67,8 @@ func TrustOf(row *statev1.Relationship) Trust {
 	return t
 }
 
-// standingOf reads a stored standing. What it does not know is the least that can be relied on.
-func standingOf(row *statev1.RelationshipStanding) Standing {
+// StandingOf reads a stored standing. What it does not know is the least that can be relied on.
+func StandingOf(row *statev1.RelationshipStanding) Standing {
 	s := Standing{State: Pending, X509Expired: true, JWTExpired: true}
 	switch ententev1.Freshness(row.GetFreshness()) {
 	case ententev1.Freshness_FRESHNESS_FRESH:
@@ -84,17 +84,17 @@ func standingOf(row *statev1.RelationshipStanding) Standing {
 	return s
 }
 
-// row is the stored form of a standing, with the last success that was known then.
-func (s Standing) row(lastSuccess time.Time) *statev1.RelationshipStanding {
-	out := &statev1.RelationshipStanding{Freshness: int32(s.State.freshness()), X509Expired: s.X509Expired, JwtExpired: s.JWTExpired}
+// Row is the stored form of a standing, with the last success that was known then.
+func (s Standing) Row(lastSuccess time.Time) *statev1.RelationshipStanding {
+	out := &statev1.RelationshipStanding{Freshness: int32(s.State.Freshness()), X509Expired: s.X509Expired, JwtExpired: s.JWTExpired}
 	if !lastSuccess.IsZero() {
 		out.LastSuccessTime = timestamppb.New(lastSuccess)
 	}
 	return out
 }
 
-// freshness is the API's word for a state: unspecified where there is no bundle, or nothing is said of it.
-func (s State) freshness() ententev1.Freshness {
+// Freshness is the API's word for a state: unspecified where there is no bundle, or nothing is said of it.
+func (s State) Freshness() ententev1.Freshness {
 	switch s {
 	case Fresh:
 		return ententev1.Freshness_FRESHNESS_FRESH

@@ -1,0 +1,97 @@
+package relationship
+
+import (
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
+)
+
+// Holding is what the loops need to know of a stored bundle. The bundle itself stays in the store: ten thousand of them, parsed,
+// would be most of a member's memory.
+type Holding struct {
+	// Revision is that of the row; zero: no bundle is stored.
+	Revision   raftstore.Revision
+	Sequence   uint64
+	Ordered    bool
+	Digest     [32]byte
+	Hint       time.Duration
+	Hinted     bool
+	X509Until  time.Time
+	x509Keys   int
+	JwtKeys    int
+	ChangeTime time.Time
+}
+
+// NewHolding keeps of a bundle what the loops need.
+func NewHolding(b *bundle.Bundle, changed time.Time, revision raftstore.Revision) Holding {
+	h := Holding{Revision: revision, Digest: b.Digest(), JwtKeys: len(b.JWTAuthorities()), ChangeTime: changed}
+	h.Sequence, h.Ordered = b.Sequence()
+	h.Hint, h.Hinted = b.RefreshHint()
+	for _, authority := range b.X509Authorities() {
+		h.x509Keys++
+		if authority.NotAfter.After(h.X509Until) {
+			h.X509Until = authority.NotAfter
+		}
+	}
+	return h
+}
+
+// Facts is what [Judge] needs, with the relationship's own settings.
+func (h Holding) Facts(r *Relationship, lastSuccess time.Time, least time.Duration) Facts {
+	if !r.Kinds.X509 {
+		h.X509Until = time.Time{}
+	}
+	if !r.Kinds.JWT {
+		h.JwtKeys = 0
+	}
+	return Facts{
+		Stored:       h.Revision > 0,
+		LastSuccess:  lastSuccess,
+		Interval:     Interval(h.Hint, h.Hinted, least),
+		X509Until:    h.X509Until,
+		JWTKeys:      h.JwtKeys,
+		MaxStaleX509: r.MaxStaleX509,
+		MaxStaleJWT:  r.MaxStaleJWT,
+	}
+}
+
+// each calls fn for every relationship, in no order. fn must not come back to the catalog.
+func DecodeHolding(value []byte, revision raftstore.Revision) (Holding, error) {
+	row := &statev1.Bundle{}
+	if err := proto.Unmarshal(value, row); err != nil {
+		return Holding{}, err
+	}
+	return ReadHolding(row, revision)
+}
+
+func ReadHolding(row *statev1.Bundle, revision raftstore.Revision) (Holding, error) {
+	b, err := bundle.FromRow(row)
+	if err != nil {
+		return Holding{}, err
+	}
+	return NewHolding(b, row.GetChangeTime().AsTime(), revision), nil
+}
+
+// Version is that of what is held for a relationship.
+func (h Holding) Version() Version {
+	if h.Revision == 0 {
+		return Version{}
+	}
+	return Version{h.Sequence, h.Ordered, h.Digest}
+}
+
+// LeftOut says in words what of a stored bundle is not relied on; empty: nothing.
+func (k Kinds) LeftOut(h Holding) string {
+	switch {
+	case !k.X509 && h.x509Keys > 0:
+		return fmt.Sprintf("%d X.509 authorities", h.x509Keys)
+	case !k.JWT && h.JwtKeys > 0:
+		return fmt.Sprintf("%d JWT authorities", h.JwtKeys)
+	}
+	return ""
+}
