@@ -219,7 +219,7 @@ func TestGuardAudits(t *testing.T) {
 		"admin socket (uid 0, pid 42)|DomainService/CreateDomain|pay.test|begun",
 		"admin socket (uid 0, pid 42)|DomainService/CreateDomain|pay.test|done|revision",
 		"admin socket (uid 0, pid 42)|DomainService/CreateDomain|leaderless.test|begun",
-		"admin socket (uid 0, pid 42)|DomainService/CreateDomain|leaderless.test|failed|Unavailable: the cluster has no leader that this member can reach: check that a majority of members runs and can talk to each other",
+		"admin socket (uid 0, pid 42)|DomainService/CreateDomain|leaderless.test|failed|Unavailable: the cluster has no leader that this member can reach: check that a majority of members runs and can reach each other",
 		"admin socket (uid 0, pid 42)|DomainService/CreateDomain|panic.test|begun",
 		"admin socket (uid 0, pid 42)|DomainService/CreateDomain|panic.test|failed|Internal: DomainService/CreateDomain failed by a defect of the server: its log has the details",
 		"spiffe://eu.test/ci|DomainService/CreateDomain|evil.test|denied|no_grant",

@@ -71,7 +71,7 @@ func (p *process) step(name string, do func() error) error {
 		defer cancel()
 		for _, c := range p.a.f.crew {
 			if c.store.IsLeader() {
-				_ = c.store.TransferLeadership(ctx, "") // one that does not come about is no accident
+				_ = c.store.Servers().TransferLead(ctx, "") // one that does not come about is no accident
 			}
 		}
 	case daysAhead:

@@ -122,7 +122,7 @@ func spreadOf(t *testing.T, size int, streams bool, hint time.Duration, turns in
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		require.NoError(t, members[g.real.raft.Leader()].store.TransferLeadership(ctx, ""))
+		require.NoError(t, members[g.real.raft.Leader()].store.Servers().TransferLead(ctx, ""))
 		from = time.Now()
 		for range 2 * hint / time.Second {
 			<-time.After(time.Second)

@@ -135,7 +135,7 @@ func (m *member) openStore() (err error) {
 	if err != nil {
 		return err
 	}
-	m.directory.Attach(m.store)
+	m.directory.Attach(m.store.Servers())
 	m.trust.store.Store(m.store)
 	return nil
 }

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/ententehq/entente/bundle"
-	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/snapshot"
 )
 
 // What a command can find out from a file alone, without a member to ask.
@@ -124,7 +124,7 @@ type SnapshotTable struct {
 
 // InspectSnapshot reads a snapshot to its end, checks it whole, its SHA-256 included, and says what it is.
 func InspectSnapshot(r io.Reader) (*SnapshotReport, error) {
-	info, err := raftstore.Inspect(r)
+	info, err := snapshot.Inspect(r)
 	if err != nil {
 		return nil, err
 	}

@@ -219,12 +219,12 @@ func (m *member) recheckCallers(ctx context.Context) error {
 
 // handOver gives the lead to a fellow before this member goes, so that the cluster does not have to notice its absence.
 func (m *member) handOver() error {
-	if !m.store.IsLeader() || len(m.store.Servers()) < 2 {
+	if !m.store.IsLeader() || len(m.store.Servers().List()) < 2 {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), graceful)
 	defer cancel()
-	if err := m.store.TransferLeadership(ctx, ""); err != nil {
+	if err := m.store.Servers().TransferLead(ctx, ""); err != nil {
 		m.log.Warn("could not hand the lead over before stopping; the others will elect a leader", "error", err)
 	}
 	return nil
@@ -261,7 +261,7 @@ func (m *member) readiness() []check {
 			return nil
 		}},
 		{"vote", func() error {
-			for _, server := range m.store.Servers() {
+			for _, server := range m.store.Servers().List() {
 				if server.MemberID == m.cfg.Member.ID && server.Voter {
 					return nil
 				}

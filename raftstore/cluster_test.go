@@ -118,12 +118,12 @@ func TestTransferAndRemoval(t *testing.T) {
 	c := raftstoretest.NewCluster(t, 3)
 	leader := c.Leader()
 	next := (leader + 1) % 3
-	require.NoError(t, c.Store(leader).TransferLeadership(t.Context(), c.Store(next).MemberID()))
+	require.NoError(t, c.Store(leader).Servers().TransferLead(t.Context(), c.Store(next).MemberID()))
 	require.Equal(t, next, c.Leader())
-	require.NoError(t, c.Store(next).RemoveServer(t.Context(), c.Store(leader).MemberID()))
-	require.Len(t, c.Store(next).Servers(), 2)
+	require.NoError(t, c.Store(next).Servers().Remove(t.Context(), c.Store(leader).MemberID()))
+	require.Len(t, c.Store(next).Servers().List(), 2)
 	put(t, c.Store(next), "k", "v")
-	require.ErrorIs(t, c.Store(next).RemoveServer(t.Context(), "nobody"), raftstore.ErrNotMember)
+	require.ErrorIs(t, c.Store(next).Servers().Remove(t.Context(), "nobody"), raftstore.ErrNotMember)
 }
 
 func increment(tx *raftstore.Tx, key string) error {

@@ -9,54 +9,56 @@ import (
 	"github.com/hashicorp/raft"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
+
+	"github.com/ententehq/entente/raftstore/internal/transport"
 )
 
-// Config says who a member is and what its store stands on.
+// Config describes a member and what its store runs on.
 type Config struct {
 	// MemberID is the name of this member, and Identity the SHA-256 of its identity key's SubjectPublicKeyInfo. Together they
-	// are what Raft knows it by: a member that comes back with another key is another server.
+	// are its server ID in Raft: a member that returns with another key is another server.
 	MemberID string
 	Identity [32]byte
 	// Address is where the other members reach it: host:port.
 	Address string
-	// Dir is the folder that holds the log and the snapshots. It is made when it is not there. Empty: all is kept in memory
-	// and is lost with the process, which suits tests alone.
+	// Dir is the folder of the log and the snapshots. It is created if it does not exist. If empty, everything is in memory
+	// and is lost with the process, which suits only tests.
 	Dir string
-	// Stream carries Raft between the members. The store closes it. Nil: this member stays alone. If it is also a
-	// raft.ServerAddressProvider, it says what Dial is called with for a server, and so learns which server is meant.
+	// Stream connects the members for Raft. The store closes it. If nil, this member stays alone. If it is also a
+	// raft.ServerAddressProvider, that chooses the address that its Dial receives for a server.
 	Stream raft.StreamLayer
-	// Dial returns a connection to a fellow member, on which StoreService is served. It is called whenever one is needed,
-	// from many goroutines, and must not block; the store does not close what it returns. Nil: this member stays alone.
+	// Dial returns a connection to another member, which serves StoreService on it. It is called whenever one is needed, from
+	// many goroutines, and must not block. The store does not close the connection. If nil, this member stays alone.
 	Dial func(memberID string) (grpc.ClientConnInterface, error)
-	// Fatal is called once, from a goroutine of the store, when this member must not go on: its disk hangs, its log is
-	// damaged, or it is asked to apply what only a newer version knows. By then it takes no more part in Raft; the process
-	// should exit with the error. Nil: the error is logged.
+	// Fatal is called once, from a goroutine of the store, when this member must not continue: its disk hangs, its log is
+	// damaged, or an entry needs a newer version. By then the member has left Raft; the process should exit with the error.
+	// If nil, the error is logged.
 	Fatal func(error)
 	// Logger defaults to one that discards.
 	Logger hclog.Logger
-	// Registerer takes the store's metrics and Raft's own. Nil: there are none. Raft's metrics are the process's: with several
-	// stores in one process the first registerer gets those of all.
+	// Registerer receives the store's metrics and Raft's own. If nil, none are exported. Raft's metrics are those of the
+	// process: with several stores in one process the first registerer gets those of all.
 	Registerer prometheus.Registerer
 	Timing     Timing
 
-	// wrapLog puts something between this member and its log, in tests of what a bad disk does.
+	// wrapLog wraps the log store, in tests of bad disks.
 	wrapLog func(raft.LogStore) raft.LogStore
 }
 
-// Timing holds the times that depend on how far the members are from each other. A zero field has its default, which suits
-// the zones of one region.
+// Timing has the times that depend on the distance between the members. A zero field has its default, which suits the zones
+// of one region.
 type Timing struct {
-	// Heartbeat is how long a member goes without hearing from a leader before it asks for an election. Default 1 s.
+	// Heartbeat is how long a member goes without a message of a leader before it starts an election. Default 1 s.
 	Heartbeat time.Duration
 	// Election is how long a candidate waits for votes. Default 1 s.
 	Election time.Duration
-	// Lease is how long a leader goes without hearing from a majority before it gives up. At most Heartbeat. Default 500 ms.
+	// Lease is how long a leader goes without answers of a majority before it steps down. At most Heartbeat. Default 500 ms.
 	Lease time.Duration
 	// LeaderWait is how long writes and linearizable reads wait for a leader to be found before they fail with [ErrNoLeader].
 	// Default: three times Election, which spans one election that goes well.
 	LeaderWait time.Duration
-	// Disk is how long one call to the log store may take. Beyond it the member gives up its part in Raft, because a leader
-	// whose disk hangs would otherwise keep its lead and commit nothing. Default 5 s.
+	// Disk is how long one call to the log store may take. Beyond it the member leaves Raft, because a leader whose disk
+	// hangs would otherwise keep its lead and commit nothing. Default 5 s.
 	Disk time.Duration
 	// SnapshotEntries is how many log entries lead to a snapshot. Default 8192.
 	SnapshotEntries uint64
@@ -67,7 +69,7 @@ func (c Config) withDefaults() (Config, error) {
 		return c, errors.New("open the store: the member has no ID")
 	}
 	if c.Stream != nil && c.Dial == nil {
-		return c, errors.New("open the store: a member with a Raft transport also needs a way to dial its fellows")
+		return c, errors.New("open the store: a member with a Raft transport needs Dial to reach the others")
 	}
 	if c.Address == "" {
 		c.Address = c.MemberID
@@ -101,10 +103,10 @@ func (c Config) raft() (*raft.Config, error) {
 	rc.HeartbeatTimeout = c.Timing.Heartbeat
 	rc.ElectionTimeout = c.Timing.Election
 	rc.LeaderLeaseTimeout = c.Timing.Lease
-	rc.CommitTimeout = commitTimeout
+	rc.CommitTimeout = transport.CommitTimeout
 	rc.SnapshotThreshold = c.Timing.SnapshotEntries
 	rc.NoLegacyTelemetry = true
-	// A member that was removed stays up, so that it can say so.
+	// A member that was removed stays up, to report that.
 	rc.ShutdownOnRemove = false
 	rc.Logger = c.Logger.Named("raft")
 	if err := raft.ValidateConfig(rc); err != nil {

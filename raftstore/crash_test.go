@@ -53,7 +53,7 @@ func runUntilKilled(l *loopback, member string) error {
 	go func() {
 		_ = s.WhileLeading(ctx, func(leading context.Context) {
 			for _, other := range benchMembers {
-				if err := s.AddVoter(leading, l.server(other)); err != nil && leading.Err() == nil {
+				if err := s.Servers().AddVoter(leading, l.server(other)); err != nil && leading.Err() == nil {
 					say("failed", err)
 				}
 			}

@@ -1,9 +1,9 @@
-// Package raftstore keeps replicated tables: rows of protobuf messages by key, the same on every member of a Raft group, changed
-// by transactions that run on any of them. It knows nothing of what the rows mean.
+// Package raftstore keeps replicated tables: rows of protobuf messages by key, the same on every member of a Raft group,
+// changed by transactions that run on any of them. It does not know the meaning of the rows.
 //
 // # Reading and writing
 //
-// A room declares a [Table] for each kind of row it owns. [Store.Update] runs a transaction:
+// A room declares a [Table] for each kind of row that it owns. [Store.Update] runs a transaction:
 //
 //	var relationships = raftstore.NewTable[*statev1.Relationship]("relationships")
 //
@@ -18,34 +18,43 @@
 //
 // The function runs on this member's state. What it read and wrote becomes a command: the revision of each row that it read,
 // the prefixes that it listed, and its changes. The command goes to the leader and through Raft, and every member makes the
-// changes if all that was read is still so. Otherwise the function runs again on the newer state. Transactions are therefore
-// strictly serializable, and no rule of any room is ever run by Apply.
+// changes if everything that was read is unchanged. Otherwise the function runs again on the newer state. Transactions are
+// therefore strictly serializable, and Apply contains no rule of any room.
 //
-// [Store.View] is this member's present state; [Store.Read] waits until that is as new as asked. [Store.Follow] is the loop of
-// a room that keeps something in line with the state, and [Store.Watch] delivers every change in order.
+// [Store.View] is this member's present state; [Store.Read] waits until that is as new as requested. [Store.Watch] delivers
+// every change in order, and package feed has the loops around it: the latest state, every batch, or the affected keys.
 //
 // # What it promises
 //
-// When a write returns, a majority has it on disk and this member has applied it. What became of a write is never guessed:
-// a command is sent again under the same ID until its result is known, and a table of results, replicated and bounded, keeps
-// it from being applied twice. Who cannot be told gets [ErrUnknownOutcome]; the command, if it was not applied by then, will not
-// be any more once its member's next one is, unless older ones were still open.
+// When a write returns, a majority has it on disk and this member has applied it. The outcome of a write is never guessed: a
+// command is sent again under the same ID until its outcome is known, and a table of outcomes, replicated and bounded,
+// prevents it from being applied twice. A caller that cannot get the outcome receives [ErrUnknownOutcome]; a command that
+// was not applied by then is not applied once its member's next one is, unless older ones were still open.
 //
-// Revisions are Raft indexes. That of a prefix is of its last change, deletions included. Deletions are remembered one by one for
-// the last 16,384; when an older one is given up, its revision becomes a floor for every prefix of its table. Preconditions
-// compare prefixes with the revision at which a transaction ran, which is far above any floor, so that they stay exact.
+// Revisions are Raft indexes. That of a prefix is of its last change, deletions included. Deletions are remembered one by
+// one for the last 16,384; the revision of an older one becomes a floor for every prefix of its table. Preconditions compare
+// prefixes with the revision at which a transaction ran, which is far above any floor, so that they stay exact.
 //
-// One command is at most 512 KiB, which [ErrTooLarge] says; a [Set] holds what is larger. Fields and tables that a member does
-// not know stay as they are. Without a quorum writes fail with [ErrNoLeader], and stale reads work on.
+// One command is at most 512 KiB, otherwise the write fails with [ErrTooLarge]; a [Set] holds larger values. Fields and
+// tables that a member does not know are kept unchanged. Without a quorum writes fail with [ErrNoLeader], and stale reads
+// work.
 //
 // # What it never does
 //
-// It never blocks Apply for a reader or a watcher, never lets a member go on that could not apply an entry, and never lets one
-// lead whose disk hangs: every call to the log store is timed, and beyond the limit the member leaves Raft (see Config.Fatal).
+// It never blocks Apply for a reader or a watch, never lets a member continue that could not apply an entry, and never lets
+// one lead whose disk hangs: every call to the log store is timed, and beyond the limit the member leaves Raft (see
+// Config.Fatal).
 //
-// # Where to start reading
+// # The floors
 //
-// transaction.go records, update.go and delivery.go bring a command to the leader, scheduler.go decides there what shares an
-// entry, apply.go is the state machine. state.go is the state, history.go what watches are fed from, read.go how a read is made
-// linearizable. Package raftstoretest has stores for the tests of other packages.
+//   - internal/disk: the log, the stable store and the snapshots, each call timed
+//   - internal/transport: Raft's messages between members
+//   - internal/machine: the state, and how entries change it; snapshot: the format of states on disk and of backups
+//   - internal/history: the latest changes, for watches
+//   - internal/commit: on the leader, which commands share an entry
+//   - this package: the store. node.go runs Raft, leadership.go follows who leads, sender.go sends commands to the leader,
+//     read.go makes reads linearizable, restore.go replaces the whole state
+//   - feed follows tables; membership keeps who belongs to the cluster; raftstoretest has stores for tests
+//
+// Start reading at transaction.go, which records a transaction, and internal/machine/apply.go, which applies it.
 package raftstore

@@ -3,38 +3,41 @@ package raftstore
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/ententehq/entente/internal/apierror"
+	"github.com/ententehq/entente/raftstore/internal/history"
+	"github.com/ententehq/entente/raftstore/snapshot"
 )
 
-// What callers of a store tell apart.
+// The errors that callers of a store distinguish.
 var (
-	// ErrNoLeader: no member leads a majority, or this one does not reach it. Nothing was written. Stale reads work on.
-	ErrNoLeader = errors.New("the cluster has no leader that this member can reach: check that a majority of members runs and can talk to each other")
-	// ErrUnknownOutcome: the write may or may not have been made. Read before doing it again.
+	// ErrNoLeader means that no member leads a majority, or this one does not reach it. Nothing was written. Stale reads work.
+	ErrNoLeader = errors.New("the cluster has no leader that this member can reach: " +
+		"check that a majority of members runs and can reach each other")
+	// ErrUnknownOutcome means that the write may or may not have been made. Read before trying again.
 	ErrUnknownOutcome = errors.New("whether the write was made is not known: read the resource before trying again")
-	// ErrTooLarge: the transaction does not fit into one command. Write less, or use a [Set].
+	// ErrTooLarge means that the transaction does not fit into one command. Write less, or use a [Set].
 	ErrTooLarge = errors.New("too large for one transaction")
-	// ErrBusy: more writes wait than the leader holds. Nothing was written.
+	// ErrBusy means that more writes wait than the leader accepts. Nothing was written.
 	ErrBusy = errors.New("too many writes wait for the leader: try again later")
-	// ErrClosed: the store was closed, or stopped by a fatal error.
+	// ErrClosed means that the store was closed, or stopped by a fatal error.
 	ErrClosed = errors.New("the store is closed")
-	// ErrBehind: this member has not reached the revision that was asked for.
-	ErrBehind = errors.New("this member has not reached that revision: try again, or ask another member")
-	// ErrWatchRestart: a watch cannot deliver every change any more. Read the state anew, and watch from its revision.
-	ErrWatchRestart = errors.New("the watch has missed changes: read anew and watch from there")
-	// ErrNotLeader: only the leader can do this.
-	ErrNotLeader = errors.New("this member does not lead the cluster: ask the leader")
-	// ErrNotMember: there is no such server in the Raft configuration.
+	// ErrBehind means that this member has not reached the requested revision.
+	ErrBehind = errors.New("this member has not reached that revision: try again, or use another member")
+	// ErrWatchRestart means that a watch cannot deliver every change any more. Read the state again, and watch from its
+	// revision.
+	ErrWatchRestart = history.ErrMissed
+	// ErrNotLeader means that only the leader can do this.
+	ErrNotLeader = errors.New("this member does not lead the cluster: use the leader")
+	// ErrNotMember means that the Raft configuration has no such server.
 	ErrNotMember = errors.New("no such member in the cluster")
 )
 
-// StatusError turns an error of the store into one with a gRPC status, and leaves alone one that has a status already. An
-// error that the store does not know is Internal.
+// StatusError turns an error of the store into one with a gRPC status. An error that has a status already is returned
+// unchanged; one that is not the store's becomes Internal.
 func StatusError(err error) error {
 	if err == nil {
 		return nil
@@ -79,7 +82,7 @@ func statusCode(err error) codes.Code {
 		return codes.OutOfRange
 	case errors.Is(err, ErrNotMember):
 		return codes.NotFound
-	case errors.Is(err, ErrNotSnapshot), errors.Is(err, ErrSnapshotVersion), errors.Is(err, ErrSnapshotDamaged):
+	case errors.Is(err, snapshot.ErrNotSnapshot), errors.Is(err, snapshot.ErrVersion), errors.Is(err, snapshot.ErrDamaged):
 		return codes.InvalidArgument
 	case errors.Is(err, ErrOtherCluster):
 		return codes.FailedPrecondition
@@ -91,9 +94,4 @@ func statusCode(err error) codes.Code {
 		return codes.DeadlineExceeded
 	}
 	return codes.Internal
-}
-
-// fatalError says why a member had to stop.
-func fatalError(format string, args ...any) error {
-	return fmt.Errorf("this member stops: "+format, args...)
 }

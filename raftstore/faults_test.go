@@ -216,7 +216,7 @@ func TestLostQuorumFailsFast(t *testing.T) {
 	require.NoError(t, stores[0].Bootstrap())
 	awaitLead(t.Context(), t, stores[0])
 	for _, member := range benchMembers[1:] {
-		require.NoError(t, stores[0].AddVoter(t.Context(), l.server(member)))
+		require.NoError(t, stores[0].Servers().AddVoter(t.Context(), l.server(member)))
 	}
 	var acks acknowledged
 	acks.writeMore(t, stores[0], "before", 1)

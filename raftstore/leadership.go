@@ -3,21 +3,29 @@ package raftstore
 import (
 	"context"
 	"crypto/rand"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
-	"google.golang.org/protobuf/proto"
 
-	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/raftstore/internal/machine"
 )
 
-// leadership is what this member knows of who leads. Its own lead begins when an entry of the new term is applied, because
-// only then its state holds everything that was acknowledged before.
+// leadership is what this member knows about the leader. Its own lead begins when an entry of the new term is applied,
+// because only then its state holds everything that was acknowledged before.
 type leadership struct {
+	node    *node
+	machine *machine.Machine
+	log     hclog.Logger
+	// leaderWait is how long calls wait for a leader.
+	leaderWait time.Duration
+
 	mu      sync.Mutex
 	lead    *lead         // nil: this member does not lead
-	changed chan struct{} // closed and replaced when anything here changes
+	changed chan struct{} // closed and replaced on every change
 	// leaderless is since when no leader is known; zero: one is.
 	leaderless time.Time
 }
@@ -29,8 +37,11 @@ type lead struct {
 	cancel context.CancelFunc
 }
 
-func newLeadership() *leadership {
-	return &leadership{changed: make(chan struct{}), leaderless: time.Now()}
+func newLeadership(n *node, m *machine.Machine, c Config) *leadership {
+	return &leadership{
+		node: n, machine: m, log: c.Logger, leaderWait: c.Timing.LeaderWait,
+		changed: make(chan struct{}), leaderless: time.Now(),
+	}
 }
 
 func (l *leadership) update(change func()) {
@@ -75,97 +86,78 @@ func (l *leadership) current() (*lead, <-chan struct{}) {
 	return l.lead, l.changed
 }
 
-// leaderlessFor returns for how long no leader has been known.
-func (l *leadership) leaderlessFor() time.Duration {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.leaderless.IsZero() {
-		return 0
-	}
-	return time.Since(l.leaderless)
+// leads reports whether this member leads and has applied everything that was acknowledged before.
+func (l *leadership) leads() bool {
+	lead, _ := l.current()
+	return lead != nil && l.node.raft.State() == raft.Leader
 }
 
-// followLeadership keeps leadership true, until the store is closed.
-func (s *Store) followLeadership(leading <-chan bool) {
-	// One unread observation is enough: the leader is asked for when it is read.
-	observations := make(chan raft.Observation, 1)
-	observer := raft.NewObserver(observations, false, func(o *raft.Observation) bool {
-		_, ok := o.Data.(raft.LeaderObservation)
-		return ok
-	})
-	s.raft.RegisterObserver(observer)
-	defer s.raft.DeregisterObserver(observer)
-	defer s.leadership.end()
-	for {
-		_, known := s.Leader()
-		s.leadership.leaderKnown(known)
-		select {
-		case <-s.ctx.Done():
-			return
-		case <-observations:
-		case gained := <-leading:
-			s.leadership.end()
-			if gained {
-				s.open()
-			}
-		}
-	}
-}
-
-// open writes the first entry of this member's term, and begins its lead.
-func (s *Store) open() {
-	term := s.raft.CurrentTerm()
-	entry, err := proto.Marshal(&statev1.Entry{Version: 1, ClusterId: rand.Text()})
-	if err != nil {
-		s.log.Error("encode the first entry of a term", "error", err)
-		return
-	}
-	if err := s.await(s.raft.Apply(entry, 0)); err != nil {
-		s.log.Info("elected, but the lead was lost at once", "term", term, "reason", err)
-		return
-	}
-	if s.raft.CurrentTerm() != term || s.fsm.state().term != term {
-		return // another election came in between, of which there will be word
-	}
-	s.log.Info("this member leads", "term", term)
-	s.leadership.begin(s.ctx, term)
-}
-
-// IsLeader reports whether this member leads and has applied everything that was acknowledged before.
-func (s *Store) IsLeader() bool {
-	lead, _ := s.leadership.current()
-	return lead != nil && s.raft.State() == raft.Leader
-}
-
-// Leader returns the member that leads, as far as this one knows.
-func (s *Store) Leader() (Server, bool) {
-	address, id := s.raft.LeaderWithID()
+// leader returns the member that leads, as far as this one knows.
+func (l *leadership) leader() (Server, bool) {
+	address, id := l.node.raft.LeaderWithID()
 	if id == "" {
 		return Server{}, false
 	}
 	memberID, identity, err := parseServerID(id)
 	if err != nil {
-		s.log.Error("the leader is a server that is none of ours", "error", err)
+		l.log.Error("the leader has a server ID that this version cannot parse", "error", err)
 		return Server{}, false
 	}
 	return Server{MemberID: memberID, Identity: identity, Address: string(address), Voter: true, Leader: true}, true
 }
 
-// Term returns the present Raft term of this member.
-func (s *Store) Term() uint64 { return s.raft.CurrentTerm() }
+// run follows the changes of leader until ctx ends. leading is Raft's own channel.
+func (l *leadership) run(ctx context.Context, leading <-chan bool) {
+	// One unread observation is enough: the leader is read after it.
+	observations := make(chan raft.Observation, 1)
+	observer := raft.NewObserver(observations, false, func(o *raft.Observation) bool {
+		_, ok := o.Data.(raft.LeaderObservation)
+		return ok
+	})
+	l.node.raft.RegisterObserver(observer)
+	defer l.node.raft.DeregisterObserver(observer)
+	defer l.end()
+	for {
+		_, known := l.leader()
+		l.leaderKnown(known)
+		select {
+		case <-ctx.Done():
+			return
+		case <-observations:
+		case gained := <-leading:
+			l.end()
+			if gained {
+				l.open(ctx)
+			}
+		}
+	}
+}
 
-// WhileLeading runs fn each time this member comes to lead, with a context that ends when the lead is lost, and waits for fn
-// before it runs it again. It returns when ctx ends, with its error, or when the store is closed.
-func (s *Store) WhileLeading(ctx context.Context, fn func(ctx context.Context)) error {
+// open commits the first entry of this member's term, and begins its lead.
+func (l *leadership) open(ctx context.Context) {
+	term := l.node.raft.CurrentTerm()
+	if err := l.node.applyFirst(rand.Text()); err != nil {
+		l.log.Info("elected, and the lead was lost at once", "term", term, "reason", err)
+		return
+	}
+	if l.node.raft.CurrentTerm() != term || l.machine.State().Term != term {
+		return // there was another election, which the channel announces
+	}
+	l.log.Info("this member leads", "term", term)
+	l.begin(ctx, term)
+}
+
+// whileLeading runs fn during each lead of this member, until ctx or the store ends.
+func (l *leadership) whileLeading(ctx context.Context, life *lifetime, fn func(ctx context.Context)) error {
 	var last *lead
 	for {
-		lead, changed := s.leadership.current()
+		lead, changed := l.current()
 		if lead == nil || lead == last {
 			select {
 			case <-changed:
 			case <-ctx.Done():
 				return ctx.Err()
-			case <-s.closed:
+			case <-life.done():
 				return ErrClosed
 			}
 			continue
@@ -179,5 +171,51 @@ func (s *Store) WhileLeading(ctx context.Context, fn func(ctx context.Context)) 
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+	}
+}
+
+// whileLeads calls cancel when another member than leader leads, or none, as far as this one knows. It returns then, or
+// when ctx ends.
+func (l *leadership) whileLeads(ctx context.Context, leader Server, cancel func()) {
+	for {
+		_, changed := l.current()
+		if now, ok := l.leader(); !ok || now.MemberID != leader.MemberID {
+			cancel()
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+var errNoneKnown = errors.New("no leader is known")
+
+// retryable returns nil if a call should try again, or [ErrNoLeader] if it has waited long enough. It began at a time, and
+// its last attempt failed with cause.
+func (l *leadership) retryable(began time.Time, cause error) error {
+	l.mu.Lock()
+	leaderless := l.leaderless
+	l.mu.Unlock()
+	if time.Since(began) < l.leaderWait && (leaderless.IsZero() || time.Since(leaderless) < l.leaderWait) {
+		return nil
+	}
+	return fmt.Errorf("%w (%w)", ErrNoLeader, cause)
+}
+
+// pause waits until the leadership changes, at most for a while.
+func (l *leadership) pause(ctx context.Context, atMost time.Duration) error {
+	_, changed := l.current()
+	timer := time.NewTimer(atMost)
+	defer timer.Stop()
+	select {
+	case <-changed:
+		return nil
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }

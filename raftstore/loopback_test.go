@@ -145,7 +145,7 @@ func (l *loopback) form(t testing.TB, members []string, configure ...func(*rafts
 	defer cancel()
 	awaitLead(ctx, t, stores[0])
 	for _, member := range members[1:] {
-		require.NoError(t, stores[0].AddVoter(ctx, l.server(member)))
+		require.NoError(t, stores[0].Servers().AddVoter(ctx, l.server(member)))
 	}
 	return stores
 }

@@ -10,9 +10,10 @@ import (
 	"github.com/hashicorp/raft"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/raftstore/internal/machine"
 )
 
-// ReadOptions say how new the state must be that a read sees.
+// ReadOptions define how new the state must be that a read sees.
 type ReadOptions struct {
 	// Linearizable: at least as new as every write that was acknowledged, by any member, before the call.
 	Linearizable bool
@@ -20,69 +21,75 @@ type ReadOptions struct {
 	MinRevision Revision
 }
 
-// Read returns this member's state once it is as new as asked. It waits for that no longer than Timing.LeaderWait, then fails
-// with [ErrBehind], or with [ErrNoLeader] when a linearizable read finds no leader.
-func (s *Store) Read(ctx context.Context, o ReadOptions) (*View, error) {
-	if err := s.alive(ctx); err != nil {
-		return nil, err
-	}
-	index := uint64(o.MinRevision)
-	if o.Linearizable {
-		leaders, err := s.readIndex(ctx)
-		if err != nil {
-			return nil, err
-		}
-		index = max(index, leaders)
-	}
-	if err := s.caughtUp(ctx, index); err != nil {
-		return nil, err
-	}
-	return s.View(), nil
+// reads makes reads linearizable: it obtains an index that holds every acknowledged write, and waits until this member has
+// applied it.
+type reads struct {
+	*leadership
+	life    *lifetime
+	machine *machine.Machine
+	peers   peers
+	// requested shares the read indexes that this member obtains from the leader, and verified those that it grants as the
+	// leader.
+	requested, verified rounds
 }
 
-// readIndex returns an index that holds every write acknowledged before the call.
-func (s *Store) readIndex(ctx context.Context) (uint64, error) {
-	ctx, cancel := s.until(ctx)
+// reach returns once this member has applied a revision. It returns [ErrBehind] if that takes too long: its disk may be
+// full, while the others go on.
+func (r *reads) reach(ctx context.Context, revision uint64) error {
+	open, release := r.life.until(ctx)
+	defer release()
+	waiting, cancel := context.WithTimeout(open, r.leaderWait)
 	defer cancel()
-	index, err := s.asked.share(ctx, &s.tasks, func() (uint64, error) { return s.askReadIndex(s.ctx) })
-	return index, s.orClosed(err)
+	err := r.machine.Progress.Wait(waiting, revision)
+	if errors.Is(err, context.DeadlineExceeded) && open.Err() == nil {
+		return fmt.Errorf("revision %d, while this member is at %d: %w", revision, r.machine.State().Revision, ErrBehind)
+	}
+	return r.life.orClosed(err)
 }
 
-// askReadIndex asks whoever leads, as often as it takes.
-func (s *Store) askReadIndex(ctx context.Context) (uint64, error) {
+// index returns an index that holds every write acknowledged before the call.
+func (r *reads) index(ctx context.Context) (uint64, error) {
+	ctx, cancel := r.life.until(ctx)
+	defer cancel()
+	index, err := r.requested.share(ctx, r.life, func() (uint64, error) { return r.request(r.life.ctx) })
+	return index, r.life.orClosed(err)
+}
+
+// request obtains an index from the leader, in as many attempts as it takes.
+func (r *reads) request(ctx context.Context) (uint64, error) {
 	began, pause := time.Now(), firstPause
 	for {
-		index, err := s.askReadIndexOnce(ctx)
+		index, err := r.requestOnce(ctx)
 		if err == nil {
 			return index, nil
 		}
 		if refused(err) {
-			return 0, fmt.Errorf("ask the leader for a read index: %w", err)
+			return 0, fmt.Errorf("obtain a read index from the leader: %w", err)
 		}
 		if ctx.Err() != nil {
 			return 0, ctx.Err()
 		}
-		if err := s.leaderless(began, err); err != nil {
+		if err := r.retryable(began, err); err != nil {
 			return 0, err
 		}
-		if err := s.pause(ctx, pause); err != nil {
+		if err := r.pause(ctx, pause); err != nil {
 			return 0, err
 		}
 		pause = min(2*pause, lastPause)
 	}
 }
 
-func (s *Store) askReadIndexOnce(ctx context.Context) (uint64, error) {
-	leader, ok := s.Leader()
+func (r *reads) requestOnce(ctx context.Context) (uint64, error) {
+	leader, ok := r.leader()
 	if !ok {
 		return 0, errNoneKnown
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.config.Timing.LeaderWait)
+	ctx, cancel := context.WithTimeout(ctx, r.leaderWait)
 	defer cancel()
-	if leader.MemberID == s.config.MemberID {
-		return s.ownReadIndex(ctx)
+	if leader.MemberID == r.peers.self {
+		return r.grant(ctx)
 	}
-	client, err := s.client(leader.MemberID)
+	client, err := r.peers.client(leader.MemberID)
 	if err != nil {
 		return 0, err
 	}
@@ -93,32 +100,33 @@ func (s *Store) askReadIndexOnce(ctx context.Context) (uint64, error) {
 	return response.GetIndex(), nil
 }
 
-// ownReadIndex is readIndex on the leader.
-func (s *Store) ownReadIndex(ctx context.Context) (uint64, error) {
-	return s.verified.share(ctx, &s.tasks, s.verifyReadIndex)
+// grant returns an index on the leader.
+func (r *reads) grant(ctx context.Context) (uint64, error) {
+	return r.verified.share(ctx, r.life, r.verify)
 }
 
-// verifyReadIndex notes the commit index, and then proves that this member led in the same term all along. Its lead has begun,
-// so that an entry of its own term is committed, without which the commit index could be older than acknowledged writes.
-func (s *Store) verifyReadIndex() (uint64, error) {
-	lead, _ := s.leadership.current()
-	if lead == nil || s.raft.CurrentTerm() != lead.term {
+// verify reads the commit index, and then proves that this member has led in the same term all the time. Its lead has
+// begun, so that an entry of its own term is committed; without one the commit index could be older than acknowledged
+// writes.
+func (r *reads) verify() (uint64, error) {
+	lead, _ := r.current()
+	if lead == nil || r.node.raft.CurrentTerm() != lead.term {
 		return 0, ErrNotLeader
 	}
-	index := s.raft.CommitIndex()
-	if err := s.await(s.raft.VerifyLeader()); err != nil {
+	index := r.node.raft.CommitIndex()
+	if err := r.node.await(r.node.raft.VerifyLeader()); err != nil {
 		if errors.Is(err, raft.ErrRaftShutdown) {
 			return 0, ErrClosed
 		}
 		return 0, fmt.Errorf("%w: %w", ErrNotLeader, err)
 	}
-	if s.raft.CurrentTerm() != lead.term {
+	if r.node.raft.CurrentTerm() != lead.term {
 		return 0, ErrNotLeader
 	}
 	return index, nil
 }
 
-// rounds has concurrent calls share one round of asking. A call never joins a round that has begun before it.
+// rounds lets concurrent calls share one round. A call never joins a round that began before it.
 type rounds struct {
 	mu      sync.Mutex
 	running bool
@@ -131,15 +139,15 @@ type round struct {
 	err   error
 }
 
-// share returns the result of a round of ask that begins after the call. ask runs in a goroutine of tasks.
-func (r *rounds) share(ctx context.Context, tasks *tasks, ask func() (uint64, error)) (uint64, error) {
+// share returns the result of a round of fn that begins after the call. fn runs in a goroutine of the store.
+func (r *rounds) share(ctx context.Context, life *lifetime, fn func() (uint64, error)) (uint64, error) {
 	r.mu.Lock()
 	if r.next == nil {
 		r.next = &round{done: make(chan struct{})}
 	}
 	mine := r.next
 	if !r.running {
-		r.running = tasks.Go(func() { r.run(ask) })
+		r.running = life.Go(func() { r.run(fn) })
 	}
 	running := r.running
 	r.mu.Unlock()
@@ -154,8 +162,8 @@ func (r *rounds) share(ctx context.Context, tasks *tasks, ask func() (uint64, er
 	}
 }
 
-// run goes on for as long as there are calls for another round.
-func (r *rounds) run(ask func() (uint64, error)) {
+// run runs rounds for as long as calls wait for another one.
+func (r *rounds) run(fn func() (uint64, error)) {
 	for {
 		r.mu.Lock()
 		now := r.next
@@ -166,7 +174,7 @@ func (r *rounds) run(ask func() (uint64, error)) {
 			return
 		}
 		r.mu.Unlock()
-		now.index, now.err = ask()
+		now.index, now.err = fn()
 		close(now.done)
 	}
 }

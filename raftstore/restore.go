@@ -9,57 +9,61 @@ import (
 	"io"
 	"iter"
 	"os"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/raftstore/internal/machine"
+	"github.com/ententehq/entente/raftstore/snapshot"
 )
 
 var (
-	// ErrOtherCluster says that a snapshot belongs to another cluster than the one that it should be restored into.
-	ErrOtherCluster = errors.New("the snapshot is of another cluster; restore it into that one, or into a new and empty one")
-	// ErrRestoreSuperseded says that somebody began another restore before this one ended. Nothing of this one was kept.
-	ErrRestoreSuperseded = errors.New("another restore was begun; this one was given up, and nothing of it was kept")
+	// ErrOtherCluster means that a snapshot belongs to another cluster than the one that it should be restored into.
+	ErrOtherCluster = errors.New("the snapshot is of another cluster; " +
+		"restore it into that one, or into a new and empty one")
+	// ErrRestoreSuperseded means that another restore began before this one ended. Nothing of this one was kept.
+	ErrRestoreSuperseded = errors.New("another restore has begun; this one was given up, and nothing of it was kept")
 )
 
 const (
-	// maxSnapshotBytes bounds what a restore takes in: far more than a member can hold in memory and serve.
+	// maxSnapshotBytes bounds a snapshot that is restored: far more than a member can hold in memory and serve.
 	maxSnapshotBytes = 1 << 30
 	// chunkBytes is how many bytes of rows go into one command: half of what would fit, so that heartbeats pass in between.
-	chunkBytes = maxCommand / 2
-	// swapAttempts is how often the rows that outlive a restore are worked out anew because they changed meanwhile. They
-	// change rarely; this many times in a row means that something writes without end.
+	chunkBytes = machine.MaxCommand / 2
+	// swapAttempts is how often the rows that survive a restore are computed again because they have changed meanwhile.
+	// They change rarely; this many times in a row means that something writes without end.
 	swapAttempts = 16
-	// abortTimeout is how long a failed restore tries to take its staged rows away. The next restore would do so too.
+	// abortTimeout is how long a failed restore tries to remove its staged rows. The next restore removes them too.
 	abortTimeout = 5 * time.Second
 )
 
-// RestoreResult says what a restore has done.
+// RestoreResult describes a restore.
 type RestoreResult struct {
-	// Revision is the one at which the cluster went over to the snapshot's rows.
+	// Revision is the one at which the snapshot's rows came into use.
 	Revision Revision
 	// Snapshot describes what was restored.
-	Snapshot Info
-	// Adopted says that the cluster was empty and took the identity of the snapshot's.
+	Snapshot snapshot.Info
+	// Adopted means that the cluster was empty and took the identity of the snapshot's.
 	Adopted bool
 }
 
 // SaveSnapshot writes the rows of all tables to w, as they are at a revision that holds every write acknowledged before the
-// call. It does not hold up writes. If it fails, what was written so far is no snapshot, and a reader will say so.
-func (s *Store) SaveSnapshot(ctx context.Context, w io.Writer) (Info, error) {
+// call. It does not delay writes. If it fails, what was written so far is not a snapshot, and every reader rejects it.
+func (s *Store) SaveSnapshot(ctx context.Context, w io.Writer) (snapshot.Info, error) {
 	v, err := s.Read(ctx, ReadOptions{Linearizable: true})
 	if err != nil {
-		return Info{}, fmt.Errorf("save a snapshot: %w", err)
+		return snapshot.Info{}, fmt.Errorf("save a snapshot: %w", err)
 	}
-	info, err := writeRows(contextWriter{ctx, w}, v.state, time.Now())
+	info, err := v.state.WriteRows(contextWriter{ctx, w}, time.Now())
 	if err != nil {
-		return Info{}, fmt.Errorf("save a snapshot at revision %d: %w", v.Revision(), err)
+		return snapshot.Info{}, fmt.Errorf("save a snapshot at revision %d: %w", v.Revision(), err)
 	}
 	return info, nil
 }
 
-// contextWriter stops a long run of writes when its context ends.
+// contextWriter ends a long run of writes when its context ends.
 type contextWriter struct {
 	ctx context.Context
 	w   io.Writer
@@ -72,14 +76,28 @@ func (c contextWriter) Write(p []byte) (int, error) {
 	return c.w.Write(p)
 }
 
-// RestoreSnapshot replaces the rows of all tables by those of a snapshot that [Store.SaveSnapshot] wrote, but for what rooms
-// carry over (see [Store.SurviveRestore]). The snapshot is checked to its end before anything is written; then its rows are
-// staged through the log, and one last entry takes them into use on every member at the same revision. Until then every reader
-// sees the state as it was, and an error leaves it so, except [ErrUnknownOutcome].
+// contextReader ends a long run of reads when its context ends.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c contextReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}
+
+// RestoreSnapshot replaces the rows of all tables by those of a snapshot that [Store.SaveSnapshot] wrote, except what rooms
+// keep (see [Store.SurviveRestore]). The snapshot is verified to its end before anything is written. Then its rows are
+// staged through the log, and one last entry puts them into use on every member at the same revision. Until then every
+// reader sees the state as it was, and an error leaves it so, except [ErrUnknownOutcome].
 //
-// All rows get the revision of that entry, whatever theirs was, so that revisions never go back; writes that were acknowledged
-// before it are gone with the rows that they wrote; and every watch gets [ErrWatchRestart]. A snapshot of another cluster is
-// refused with [ErrOtherCluster], unless this one is empty (see [Store.CountAsEmpty]): then it becomes that cluster.
+// All rows get the revision of that entry, whatever theirs was, so that revisions never go back. Writes that were
+// acknowledged before it are lost with the rows that they wrote, and every watch gets [ErrWatchRestart]. A snapshot of
+// another cluster is refused with [ErrOtherCluster], unless this one is empty (see [Store.CountAsEmpty]): then it becomes
+// that cluster.
 func (s *Store) RestoreSnapshot(ctx context.Context, r io.Reader) (RestoreResult, error) {
 	result, err := s.restoreSnapshot(ctx, r)
 	if err != nil {
@@ -95,18 +113,18 @@ func (s *Store) restoreSnapshot(ctx context.Context, r io.Reader) (RestoreResult
 	if err != nil {
 		return RestoreResult{}, err
 	}
-	defer file.Close() // read only by now, and without a name: closing it deletes it
+	defer file.Close() // only read from here on, and without a name: closing it deletes it
 	now, err := s.Read(ctx, ReadOptions{Linearizable: true})
 	if err != nil {
 		return RestoreResult{}, err
 	}
-	if err := s.adoptable(now, info.ClusterID); err != nil {
+	if err := s.survivors.adoptable(now, info.ClusterID); err != nil {
 		return RestoreResult{}, err
 	}
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		return RestoreResult{}, err
 	}
-	_, restored, err := readState(file)
+	restored, err := machine.Read(file)
 	if err != nil {
 		return RestoreResult{}, err
 	}
@@ -121,25 +139,12 @@ func (s *Store) restoreSnapshot(ctx context.Context, r io.Reader) (RestoreResult
 	return result, nil
 }
 
-// contextReader stops a long run of reads when its context ends.
-type contextReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c contextReader) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
-}
-
-// spool copies a snapshot into a file without a name, which goes away with its descriptor whatever happens, and checks all of
-// it on the way.
-func spool(dir string, r io.Reader) (_ *os.File, _ Info, err error) {
+// spool copies a snapshot into a file without a name, which disappears with its descriptor in every case, and verifies all
+// of it on the way.
+func spool(dir string, r io.Reader) (_ *os.File, _ snapshot.Info, err error) {
 	file, err := os.CreateTemp(dir, "restore-*")
 	if err != nil {
-		return nil, Info{}, fmt.Errorf("keep the snapshot while it is checked: %w", err)
+		return nil, snapshot.Info{}, fmt.Errorf("keep the snapshot while it is verified: %w", err)
 	}
 	defer func() {
 		if err != nil {
@@ -147,12 +152,12 @@ func spool(dir string, r io.Reader) (_ *os.File, _ Info, err error) {
 		}
 	}()
 	if err := os.Remove(file.Name()); err != nil {
-		return nil, Info{}, fmt.Errorf("keep the snapshot while it is checked: %w", err)
+		return nil, snapshot.Info{}, fmt.Errorf("keep the snapshot while it is verified: %w", err)
 	}
 	limited := &io.LimitedReader{R: r, N: maxSnapshotBytes + 1}
-	info, err := Inspect(io.TeeReader(limited, file))
+	info, err := snapshot.Inspect(io.TeeReader(limited, file))
 	if limited.N <= 0 {
-		return nil, Info{}, fmt.Errorf("the snapshot has more than %d bytes: %w", maxSnapshotBytes, ErrTooLarge)
+		return nil, snapshot.Info{}, fmt.Errorf("the snapshot has more than %d bytes: %w", maxSnapshotBytes, ErrTooLarge)
 	}
 	return file, info, err
 }
@@ -166,7 +171,7 @@ func newGeneration() string {
 // restoreRun is one restore under way.
 type restoreRun struct {
 	store      *Store
-	restored   *state
+	restored   *machine.State
 	generation string
 	chunks     uint64
 }
@@ -182,73 +187,72 @@ func (run *restoreRun) do(ctx context.Context) (Revision, bool, error) {
 			return revision, adopted, err
 		}
 	}
-	return 0, false, fmt.Errorf("what outlives a restore changed %d times while it was worked out: %w", swapAttempts, ErrBusy)
+	return 0, false, fmt.Errorf("the rows that survive a restore changed %d times while they were computed: %w",
+		swapAttempts, ErrBusy)
 }
 
-var errChanged = errors.New("what was carried over has changed")
+var errChanged = errors.New("the rows that survive a restore have changed")
 
-// swap works out what outlives the restore and has the cluster go over to the snapshot. The two are one: the entry that swaps
-// fails, with errChanged, if any table that a room looked at has changed since it looked.
+// swap computes the rows that survive the restore and replaces the state. The two are one: the entry that swaps fails, with
+// errChanged, if a table that a room has read has changed since.
 func (run *restoreRun) swap(ctx context.Context, attempt uint64) (Revision, bool, error) {
 	s := run.store
 	before := s.View()
-	if err := s.adoptable(before, run.restored.clusterID); err != nil {
+	if err := s.survivors.adoptable(before, run.restored.ClusterID); err != nil {
 		return 0, false, err
 	}
 	tables, rows, err := s.survivors.carry(before.state, run.restored)
 	if err != nil {
 		return 0, false, err
 	}
-	chunks, err := run.stage(ctx, attempt, func(yield func(*statev1.StagedRow) bool) {
-		for _, row := range rows {
-			if !yield(row) {
-				return
-			}
-		}
-	})
+	chunks, err := run.stage(ctx, attempt, slices.Values(rows))
 	if err != nil {
-		return 0, false, fmt.Errorf("stage what outlives it: %w", err)
+		return 0, false, fmt.Errorf("stage the rows that survive it: %w", err)
 	}
-	adopts := before.ClusterID() != run.restored.clusterID
-	outcome, err := s.commit(ctx, &statev1.Command{Kind: &statev1.Command_RestoreSwap{RestoreSwap: &statev1.RestoreSwap{
-		Generation: run.generation, Chunks: run.chunks, Attempt: attempt, CarriedChunks: chunks,
-		ClusterId: run.restored.clusterID, Base: before.state.revision, Tables: tables, Untouched: adopts,
-	}}})
+	adopts := before.ClusterID() != run.restored.ClusterID
+	outcome, err := s.sender.commit(ctx, &statev1.Command{Kind: &statev1.Command_RestoreSwap{
+		RestoreSwap: &statev1.RestoreSwap{
+			Generation: run.generation, Chunks: run.chunks, Attempt: attempt, CarriedChunks: chunks,
+			ClusterId: run.restored.ClusterID, Base: before.state.Revision, Tables: tables, Untouched: adopts,
+		},
+	}})
 	switch {
 	case err != nil:
-		return 0, false, fmt.Errorf("take the rows into use: %w", err)
-	case outcome.applied:
-		return Revision(outcome.revision), adopts, nil
-	case s.View().state.staging.GetGeneration() != run.generation:
+		return 0, false, fmt.Errorf("put the rows into use: %w", err)
+	case outcome.Applied:
+		return Revision(outcome.Revision), adopts, nil
+	case s.machine.State().Staging.GetGeneration() != run.generation:
 		return 0, false, ErrRestoreSuperseded
 	}
 	return 0, false, errChanged
 }
 
-// stage sends rows in chunks, at least one, and returns how many those were.
+// stage sends rows in chunks, at least one, and returns how many there were.
 func (run *restoreRun) stage(ctx context.Context, attempt uint64, rows iter.Seq[*statev1.StagedRow]) (uint64, error) {
 	var sent uint64
 	var held []*statev1.StagedRow
 	var size int
 	send := func() error {
-		outcome, err := run.store.commit(ctx, &statev1.Command{Kind: &statev1.Command_RestoreChunk{RestoreChunk: &statev1.RestoreChunk{
-			Generation: run.generation, Attempt: attempt, Sequence: sent, Rows: held,
-		}}})
-		if err == nil && !outcome.applied {
+		outcome, err := run.store.sender.commit(ctx, &statev1.Command{Kind: &statev1.Command_RestoreChunk{
+			RestoreChunk: &statev1.RestoreChunk{
+				Generation: run.generation, Attempt: attempt, Sequence: sent, Rows: held,
+			},
+		}})
+		if err == nil && !outcome.Applied {
 			err = ErrRestoreSuperseded
 		}
 		sent++
 		held, size = nil, 0
 		return err
 	}
-	for row := range rows {
-		n := proto.Size(row) + 8
+	for staged := range rows {
+		n := proto.Size(staged) + 8
 		if len(held) > 0 && size+n > chunkBytes {
 			if err := send(); err != nil {
 				return 0, err
 			}
 		}
-		held = append(held, row)
+		held = append(held, staged)
 		size += n
 	}
 	if len(held) > 0 || sent == 0 {
@@ -259,22 +263,22 @@ func (run *restoreRun) stage(ctx context.Context, attempt uint64, rows iter.Seq[
 	return sent, nil
 }
 
-// abort takes the staged rows away, if that can be done now. If not, the next restore does it.
+// abort removes the staged rows, if that is possible now. If not, the next restore does.
 func (run *restoreRun) abort(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
 	defer cancel()
-	_, err := run.store.commit(ctx, &statev1.Command{Kind: &statev1.Command_RestoreAbort{RestoreAbort: &statev1.RestoreAbort{
-		Generation: run.generation,
-	}}})
+	_, err := run.store.sender.commit(ctx, &statev1.Command{Kind: &statev1.Command_RestoreAbort{
+		RestoreAbort: &statev1.RestoreAbort{Generation: run.generation},
+	}})
 	if err != nil {
 		run.store.log.Warn("rows of a failed restore stay staged until the next one", "error", err)
 	}
 }
 
-func stagedRows(s *state) iter.Seq[*statev1.StagedRow] {
+func stagedRows(s *machine.State) iter.Seq[*statev1.StagedRow] {
 	return func(yield func(*statev1.StagedRow) bool) {
-		for e := range s.entries(rowsTable) {
-			if !yield(&statev1.StagedRow{Table: e.table, Key: e.key, Value: e.value}) {
+		for r := range s.All() {
+			if !yield(&statev1.StagedRow{Table: r.Table, Key: r.Key, Value: r.Value}) {
 				return
 			}
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
+	"github.com/ententehq/entente/raftstore/snapshot"
 )
 
 func save(t testing.TB, s *raftstore.Store) []byte {
@@ -24,9 +25,9 @@ func save(t testing.TB, s *raftstore.Store) []byte {
 	return out.Bytes()
 }
 
-func restore(t testing.TB, s *raftstore.Store, snapshot []byte) raftstore.RestoreResult {
+func restore(t testing.TB, s *raftstore.Store, saved []byte) raftstore.RestoreResult {
 	t.Helper()
-	result, err := s.RestoreSnapshot(t.Context(), bytes.NewReader(snapshot))
+	result, err := s.RestoreSnapshot(t.Context(), bytes.NewReader(saved))
 	require.NoError(t, err)
 	return result
 }
@@ -46,7 +47,7 @@ func TestRestore(t *testing.T) {
 	s := raftstoretest.New(t)
 	put(t, s, "both", "then")
 	put(t, s, "gone", "then")
-	snapshot := save(t, s)
+	saved := save(t, s)
 	put(t, s, "both", "now")
 	put(t, s, "new", "now")
 	remove(t, s, "gone")
@@ -54,7 +55,7 @@ func TestRestore(t *testing.T) {
 	watch := s.Watch([]raftstore.Prefix{words.Prefix("")}, before.Revision())
 	defer watch.Close()
 
-	result := restore(t, s, snapshot)
+	result := restore(t, s, saved)
 	require.Greater(t, result.Revision, before.Revision(), "revisions never go back")
 	require.Less(t, result.Snapshot.Revision, before.Revision())
 	require.False(t, result.Adopted)
@@ -72,7 +73,7 @@ func TestRestore(t *testing.T) {
 	require.Zero(t, raftstore.Staged(s))
 
 	require.Greater(t, put(t, s, "both", "later"), result.Revision, "life goes on")
-	restore(t, s, snapshot)
+	restore(t, s, saved)
 	require.Equal(t, []string{"both=then", "gone=then"}, content(t, s.View()), "a snapshot can be restored again")
 }
 
@@ -89,11 +90,11 @@ func TestRestoreLarge(t *testing.T) {
 	largest := strings.Repeat("y", 512<<10-1024-64)
 	put(t, s, "largest", largest)
 	want := content(t, s.View())
-	snapshot := save(t, s)
+	saved := save(t, s)
 	for _, row := range []string{"big/1", "small/007", "largest"} {
 		remove(t, s, row)
 	}
-	restore(t, s, snapshot)
+	restore(t, s, saved)
 	require.Equal(t, want, content(t, s.View()))
 }
 
@@ -101,7 +102,7 @@ func TestRestoreLarge(t *testing.T) {
 func TestFollowSeesRestore(t *testing.T) {
 	s := raftstoretest.New(t)
 	put(t, s, "k", "then")
-	snapshot := save(t, s)
+	saved := save(t, s)
 	put(t, s, "k", "now")
 	seen := make(chan string)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -118,29 +119,29 @@ func TestFollowSeesRestore(t *testing.T) {
 		})
 	}()
 	require.Equal(t, "now", <-seen)
-	restore(t, s, snapshot)
+	restore(t, s, saved)
 	require.Equal(t, "then", <-seen)
 }
 
 func TestRestoreRefusesWhatIsNotWhole(t *testing.T) {
 	s := raftstoretest.New(t)
 	put(t, s, "k", "then")
-	snapshot := save(t, s)
+	saved := save(t, s)
 	put(t, s, "k", "now")
 	before := s.View().Revision()
-	altered := bytes.Clone(snapshot)
+	altered := bytes.Clone(saved)
 	altered[len(altered)-40] ^= 1
 	for name, c := range map[string]struct {
-		snapshot []byte
-		want     error
+		saved []byte
+		want  error
 	}{
-		"cut off":    {snapshot[:len(snapshot)-1], raftstore.ErrSnapshotDamaged},
-		"altered":    {altered, raftstore.ErrSnapshotDamaged},
-		"not one":    {[]byte("PK\x03\x04"), raftstore.ErrNotSnapshot},
+		"cut off":    {saved[:len(saved)-1], snapshot.ErrDamaged},
+		"altered":    {altered, snapshot.ErrDamaged},
+		"not one":    {[]byte("PK\x03\x04"), snapshot.ErrNotSnapshot},
 		"of another": {save(t, another(t)), raftstore.ErrOtherCluster},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := s.RestoreSnapshot(t.Context(), bytes.NewReader(c.snapshot))
+			_, err := s.RestoreSnapshot(t.Context(), bytes.NewReader(c.saved))
 			require.ErrorIs(t, err, c.want)
 			require.Equal(t, before, s.View().Revision(), "nothing was written")
 		})
@@ -157,14 +158,14 @@ func another(t *testing.T) *raftstore.Store {
 // A new cluster takes over the snapshot of one that was lost, and is that cluster from then on.
 func TestEmptyClusterAdoptsSnapshot(t *testing.T) {
 	lost := another(t)
-	snapshot := save(t, lost)
+	saved := save(t, lost)
 	fresh := raftstoretest.New(t)
 	fresh.CountAsEmpty(func(_ *raftstore.View, table, key string) bool { return table == other.Name() && key == "founder" })
 	_, err := fresh.Update(t.Context(), func(tx *raftstore.Tx) error { return other.Put(tx, "founder", wrapperspb.String("me")) })
 	require.NoError(t, err)
 	require.NotEqual(t, lost.ClusterID(), fresh.ClusterID())
 
-	result := restore(t, fresh, snapshot)
+	result := restore(t, fresh, saved)
 	require.True(t, result.Adopted)
 	require.Equal(t, lost.ClusterID(), fresh.ClusterID())
 	require.Equal(t, []string{"k=elsewhere"}, content(t, fresh.View()))
@@ -239,7 +240,7 @@ func TestSurviveRestore(t *testing.T) {
 func TestSurviveRestoreSeesLateWrites(t *testing.T) {
 	s := raftstoretest.New(t)
 	put(t, s, "own", "0")
-	snapshot := save(t, s)
+	saved := save(t, s)
 	calls := 0
 	s.SurviveRestore("test", func(before, _ *raftstore.View, tx *raftstore.Tx) error {
 		row, _, err := words.Get(before, "own")
@@ -252,7 +253,7 @@ func TestSurviveRestoreSeesLateWrites(t *testing.T) {
 		_, err = s.Update(t.Context(), func(tx *raftstore.Tx) error { return other.Put(tx, "unrelated", wrapperspb.String(fmt.Sprint(calls))) })
 		return errors.Join(err, words.Put(tx, "own", row.Value))
 	})
-	restore(t, s, snapshot)
+	restore(t, s, saved)
 	require.Equal(t, []string{"own=3"}, content(t, s.View()))
 	require.Equal(t, 4, calls, "writes to tables that it did not look at do not matter")
 }
@@ -260,7 +261,7 @@ func TestSurviveRestoreSeesLateWrites(t *testing.T) {
 func TestRestoreGivesUpOnEndlessWrites(t *testing.T) {
 	s := raftstoretest.New(t)
 	put(t, s, "own", "0")
-	snapshot := save(t, s)
+	saved := save(t, s)
 	calls := 0
 	s.SurviveRestore("test", func(before, _ *raftstore.View, _ *raftstore.Tx) error {
 		calls++
@@ -268,7 +269,7 @@ func TestRestoreGivesUpOnEndlessWrites(t *testing.T) {
 		_, err := words.List(before, "")
 		return err
 	})
-	_, err := s.RestoreSnapshot(t.Context(), bytes.NewReader(snapshot))
+	_, err := s.RestoreSnapshot(t.Context(), bytes.NewReader(saved))
 	require.ErrorIs(t, err, raftstore.ErrBusy)
 	require.Equal(t, []string{fmt.Sprintf("own=%d", calls)}, content(t, s.View()))
 	require.Zero(t, raftstore.Staged(s))
@@ -277,7 +278,7 @@ func TestRestoreGivesUpOnEndlessWrites(t *testing.T) {
 func TestFailedRestoreLeavesNoTrace(t *testing.T) {
 	s := raftstoretest.New(t)
 	put(t, s, "k", "then")
-	snapshot := save(t, s)
+	saved := save(t, s)
 	put(t, s, "k", "now")
 	var ctx context.Context
 	refuse := errors.New("a room says no")
@@ -298,7 +299,7 @@ func TestFailedRestoreLeavesNoTrace(t *testing.T) {
 			ctx, cancel = context.WithCancel(t.Context())
 			defer cancel()
 			hook = func() error { return c.hook(cancel) }
-			_, err := s.RestoreSnapshot(ctx, bytes.NewReader(snapshot))
+			_, err := s.RestoreSnapshot(ctx, bytes.NewReader(saved))
 			require.ErrorIs(t, err, c.want)
 			require.Equal(t, []string{"k=now"}, content(t, s.View()))
 			require.Zero(t, raftstore.Staged(s))

@@ -13,26 +13,28 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/raftstore/internal/machine"
+	"github.com/ententehq/entente/raftstore/internal/row"
 )
 
-// Set is a family of sets of rows, each set replaced as a whole and of any size. A replacement writes only what differs. One
-// that does not fit into a command is staged under a new generation in several commands, which nobody sees, until one small
-// transaction switches to it; the old generation is removed afterwards.
+// Set is a family of sets of rows, each set replaced as a whole and of any size. A replacement writes only the differences.
+// One that does not fit into a command is staged under a new generation in several commands, invisible to readers, until one
+// small transaction switches to it; the old generation is removed afterwards.
 type Set[M proto.Message] struct {
 	items Table[M]
 	heads Table[*statev1.SetHead]
 }
 
-// NewSet declares the sets of that name, which takes two tables: name and name.heads. See [NewTable].
+// NewSet declares the sets of that name, which use two tables: name and name.heads. See [NewTable].
 func NewSet[M proto.Message](name string) Set[M] {
 	return Set[M]{items: NewTable[M](name), heads: NewTable[*statev1.SetHead](name + ".heads")}
 }
 
 // stagedBytes is how much is staged in one command: half of what would fit, so that heartbeats pass in between.
-const stagedBytes = maxCommand / 2
+const stagedBytes = machine.MaxCommand / 2
 
-// Prefix names what changes with every replacement of a set, for [Store.Follow] and [Store.Watch]. Sets whose name begins with
-// this one's are included.
+// Prefix names the row that changes with every replacement of a set, for [Store.Watch] and package feed. Sets whose name
+// begins with this one's are included.
 func (t Set[M]) Prefix(set string) Prefix { return t.heads.Prefix(set) }
 
 // Get returns one item of a set.
@@ -46,7 +48,7 @@ func (t Set[M]) Get(r Reader, set, item string) (Row[M], bool, error) {
 	return row, ok, err
 }
 
-// All goes through the items of a set, in order. The Key of each row is the item's.
+// All iterates over the items of a set, in order. The Key of each row is the item's.
 func (t Set[M]) All(r Reader, set string) iter.Seq2[Row[M], error] {
 	return func(yield func(Row[M], error) bool) {
 		head, ok, err := t.heads.Get(r, set)
@@ -67,8 +69,8 @@ func (t Set[M]) All(r Reader, set string) iter.Seq2[Row[M], error] {
 	}
 }
 
-// Replace makes a set consist of exactly these items. Readers see all of the set before or all of it after. With several at
-// a time the last one wins.
+// Replace makes a set consist of exactly these items. Readers see either all of the set before or all of it after. Of
+// several at a time the last one wins.
 func (t Set[M]) Replace(ctx context.Context, s *Store, set string, items map[string]M) (Revision, error) {
 	if err := checkSet(set, items); err != nil {
 		return 0, fmt.Errorf("replace set %q of %s: %w", set, t.items.name, err)
@@ -139,7 +141,7 @@ func (t Set[M]) replaceStaged(ctx context.Context, s *Store, set string, items m
 			staged++
 		}
 		if staged != len(items) {
-			return fmt.Errorf("somebody else replaced the set meanwhile: %w", ErrBusy)
+			return fmt.Errorf("the set was replaced by another caller meanwhile: %w", ErrBusy)
 		}
 		head, _, err := t.heads.Get(tx, set)
 		if err != nil {
@@ -151,13 +153,13 @@ func (t Set[M]) replaceStaged(ctx context.Context, s *Store, set string, items m
 		return 0, fmt.Errorf("switch to the staged items: %w", err)
 	}
 	if err := t.sweep(ctx, s, set); err != nil {
-		// The set is replaced; the next replacement that is staged sweeps again.
+		// The set is replaced, and the next staged replacement sweeps again.
 		s.log.Warn("items of a set that are no longer in use stay stored", "table", t.items.name, "set", set, "error", err)
 	}
 	return revision, nil
 }
 
-// sweep removes every generation of a set but the one in use, in commands that fit.
+// sweep removes every generation of a set except the one in use, in commands that fit.
 func (t Set[M]) sweep(ctx context.Context, s *Store, set string) error {
 	for {
 		more := false
@@ -169,15 +171,15 @@ func (t Set[M]) sweep(ctx context.Context, s *Store, set string) error {
 			}
 			current := below(set, head.Value.GetGeneration())
 			size := 0
-			for e := range tx.state.contents().below(rowsTable, t.items.name, set+"/") {
-				if strings.HasPrefix(e.key, current) {
+			for e := range tx.state.Below(t.items.name, set+"/") {
+				if strings.HasPrefix(e.Key, current) {
 					continue
 				}
-				if size += len(e.key) + 64; size > stagedBytes {
+				if size += len(e.Key) + 64; size > stagedBytes {
 					more = true
 					return nil
 				}
-				if err := t.items.Delete(tx, e.key); err != nil {
+				if err := t.items.Delete(tx, e.Key); err != nil {
 					return err
 				}
 			}
@@ -189,22 +191,22 @@ func (t Set[M]) sweep(ctx context.Context, s *Store, set string) error {
 	}
 }
 
-// below is the beginning of the keys of a set's generation. Neither the name of a set nor a generation holds a '/'.
+// below returns the prefix of the keys of a set's generation. Neither the name of a set nor a generation contains a '/'.
 func below(set, generation string) string { return set + "/" + generation + "/" }
 
 func checkSet[M any](set string, items map[string]M) error {
-	if set == "" || strings.Contains(set, "/") || len(set) > maxKey/4 {
-		return fmt.Errorf("a set's name has 1 to %d bytes and no '/'", maxKey/4)
+	if set == "" || strings.Contains(set, "/") || len(set) > row.MaxKey/4 {
+		return fmt.Errorf("a set's name has 1 to %d bytes and no '/'", row.MaxKey/4)
 	}
 	for item := range items {
-		if item == "" || len(item) > maxKey/2 {
-			return fmt.Errorf("the name of an item is empty or longer than %d bytes", maxKey/2)
+		if item == "" || len(item) > row.MaxKey/2 {
+			return fmt.Errorf("the name of an item is empty or longer than %d bytes", row.MaxKey/2)
 		}
 	}
 	return nil
 }
 
-// chunks divides items into parts that fit into a command, each in order.
+// chunks divides the items into parts that fit into a command, each in order.
 func chunks[M proto.Message](items map[string]M) iter.Seq[[]string] {
 	return func(yield func([]string) bool) {
 		var chunk []string

@@ -4,48 +4,44 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+
+	"github.com/ententehq/entente/raftstore/internal/commit"
+	"github.com/ententehq/entente/raftstore/internal/machine"
+	"github.com/ententehq/entente/raftstore/internal/metrics"
+	"github.com/ententehq/entente/raftstore/internal/transport"
 )
 
 // Store is one member's part of the replicated tables. It is safe for concurrent use.
 type Store struct {
-	config Config
-	log    hclog.Logger
-	id     raft.ServerID
+	config   Config
+	log      hclog.Logger
+	hadState bool
 
-	raft *raft.Raft
-	// running is raft once it was made, for what Raft calls while that is under way.
-	running   atomic.Pointer[raft.Raft]
-	fsm       *fsm
-	disk      *disk
-	transport raft.Transport
-	hadState  bool
-	// configurations knows at which index the Raft configuration stands.
-	configurations configurationIndex
-	commands       *commands
-	leadership     *leadership
-	queue          *queue
-	asked          rounds // read indexes that this member asks the leader for
-	verified       rounds // read indexes that this member gives as the leader
-	metrics        *metrics
-	survivors      survivors
+	life       *lifetime
+	machine    *machine.Machine
+	node       *node
+	leadership *leadership
+	reads      *reads
+	sender     *sender
+	survivors  *survivors
+	metrics    *metrics.Metrics
 	// commandVersion is the newest one that every member has announced.
 	commandVersion atomic.Uint32
 
 	closing  sync.Once
-	closed   chan struct{} // closed when the store is
-	down     chan struct{} // closed when Raft has ended
-	ctx      context.Context
-	cancel   context.CancelFunc
-	tasks    tasks
 	failOnce sync.Once
 }
 
-// Open starts this member's part of Raft. A member that has state takes up where it was; another waits to be added to a
+// CommandVersion is the newest version of commands that this build writes and applies.
+const CommandVersion = machine.CommandVersion
+
+// Open starts this member's part of Raft. A member that has state continues from it; another waits to be added to a
 // cluster, or for [Store.Bootstrap].
 func Open(config Config) (*Store, error) {
 	config, err := config.withDefaults()
@@ -56,66 +52,189 @@ func Open(config Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{config: config, log: config.Logger, id: rc.LocalID, closed: make(chan struct{}), down: make(chan struct{})}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.commandVersion.Store(firstCommandVersion)
-	s.fsm = newFSM(s.fail)
-	s.leadership = newLeadership()
-	if s.metrics, err = newMetrics(config.Registerer, s); err != nil {
+	s := &Store{config: config, log: config.Logger, life: newLifetime(), survivors: &survivors{}}
+	s.commandVersion.Store(machine.FirstCommandVersion)
+	news := transport.NewNews()
+	s.machine = machine.New(s.fail, news.Announce)
+	s.metrics, err = metrics.New(config.Registerer, metrics.Gauges{
+		Revision: func() uint64 { return s.machine.State().Revision },
+		Leads: func() bool {
+			lead, _ := s.leadership.current()
+			return lead != nil
+		},
+	})
+	if err != nil {
 		return nil, fmt.Errorf("open the store: %w", err)
 	}
-	if s.disk, err = openDisk(config, s.metrics, s.fail); err != nil {
+	s.node = newNode(rc.LocalID, news)
+	if err := s.node.open(config, s.metrics, s.fail); err != nil {
 		return nil, fmt.Errorf("open the store: %w", err)
 	}
 	if err := s.start(rc); err != nil {
-		return nil, fmt.Errorf("open the store: %w", errors.Join(err, s.disk.close()))
+		return nil, fmt.Errorf("open the store: %w", errors.Join(err, s.node.close()))
 	}
 	return s, nil
 }
 
 func (s *Store) start(rc *raft.Config) (err error) {
-	if s.hadState, err = raft.HasExistingState(s.disk.log, s.disk.stable, s.disk.snapshots); err != nil {
+	if s.hadState, err = s.node.disk.HasState(); err != nil {
 		return err
 	}
-	incarnation, err := s.disk.incarnation()
+	incarnation, err := s.node.disk.NextIncarnation()
 	if err != nil {
 		return err
 	}
-	s.commands = newCommands(string(s.id), incarnation)
-	s.transport = s.newTransport()
-	notify := make(chan bool, 1)
-	rc.NotifyCh = notify
-	if s.raft, err = raft.NewRaft(rc, s.fsm, notingLog{s.disk.log, &s.configurations, s.fsm.news}, s.disk.stable, notingSnapshots{s.disk.snapshots, &s.configurations}, s.transport); err != nil {
-		return errors.Join(err, s.closeTransport())
+	s.leadership = newLeadership(s.node, s.machine, s.config)
+	peers := peers{self: s.config.MemberID, dial: s.config.Dial}
+	s.reads = &reads{leadership: s.leadership, life: s.life, machine: s.machine, peers: peers}
+	queue := commit.New(leaderLog{s.leadership, &s.commandVersion}, s.machine, s.metrics, s.life.done())
+	s.sender = &sender{
+		leadership: s.leadership, life: s.life, reads: s.reads, queue: queue, peers: peers,
+		numbers: commit.NewNumbers(string(s.node.id), incarnation),
 	}
-	s.running.Store(s.raft)
-	s.queue = newQueue(s)
-	s.tasks.Go(func() { s.followLeadership(notify) })
-	s.tasks.Go(s.queue.run)
+	leading := make(chan bool, 1)
+	rc.NotifyCh = leading
+	if err := s.node.start(rc, s.machine); err != nil {
+		return err
+	}
+	s.life.Go(func() { s.leadership.run(s.life.ctx, leading) })
+	s.life.Go(queue.Run)
 	return nil
 }
 
-// View returns this member's present state. It never goes backwards.
-func (s *Store) View() *View { return &View{state: s.fsm.state()} }
+// leaderLog is the Raft log as the commit queue uses it.
+type leaderLog struct {
+	leadership *leadership
+	version    *atomic.Uint32
+}
 
-// ClusterID returns the identity of the cluster, which its first leader drew; empty before that.
-func (s *Store) ClusterID() string { return s.fsm.state().clusterID }
+// Leads implements commit.Log.
+func (l leaderLog) Leads() bool { return l.leadership.leads() }
+
+// Changed implements commit.Log.
+func (l leaderLog) Changed() <-chan struct{} {
+	_, changed := l.leadership.current()
+	return changed
+}
+
+// Propose implements commit.Log.
+func (l leaderLog) Propose(entry []byte) func() ([]machine.Outcome, error) {
+	return l.leadership.node.apply(entry)
+}
+
+// CommandVersion implements commit.Log.
+func (l leaderLog) CommandVersion() uint32 { return l.version.Load() }
+
+// View returns this member's present state. It never goes backwards.
+func (s *Store) View() *View { return &View{state: s.machine.State()} }
+
+// Read returns this member's state once it is as new as requested. It waits for that no longer than Timing.LeaderWait, then
+// fails with [ErrBehind], or with [ErrNoLeader] if a linearizable read finds no leader.
+func (s *Store) Read(ctx context.Context, o ReadOptions) (*View, error) {
+	if err := s.life.check(ctx); err != nil {
+		return nil, err
+	}
+	index := uint64(o.MinRevision)
+	if o.Linearizable {
+		acknowledged, err := s.reads.index(ctx)
+		if err != nil {
+			return nil, err
+		}
+		index = max(index, acknowledged)
+	}
+	if err := s.reads.reach(ctx, index); err != nil {
+		return nil, err
+	}
+	return s.View(), nil
+}
+
+// Update runs a transaction: fn reads and writes rows of this member's state, and what it wrote is committed if all that it
+// read is unchanged; otherwise fn runs again on the newer state. It may run several times, and must do nothing but read and
+// write through its Tx.
+//
+// When Update returns a revision, a majority has the changes on disk and this member has applied them. An error of fn is
+// returned unchanged, and nothing is written; nor is anything if fn wrote nothing. In both cases what fn read was verified
+// with the leader, so that the result is not that of a stale state; only if there is no leader, an error of fn is returned
+// unverified.
+//
+// Other errors: [ErrNoLeader], [ErrBusy] and [ErrTooLarge], after which nothing was written; [ErrUnknownOutcome]; [ErrClosed]
+// and the errors of ctx, after which nothing was written.
+func (s *Store) Update(ctx context.Context, fn func(tx *Tx) error) (Revision, error) {
+	u := updating{machine: s.machine, sender: s.sender, by: s.sender.numbers.Next()}
+	for {
+		if err := s.life.check(ctx); err != nil {
+			return 0, err
+		}
+		revision, again, err := u.attempt(ctx, fn)
+		if !again {
+			return revision, err
+		}
+		u.rejections++
+	}
+}
+
+// Watch follows the rows below the prefixes from a revision on, usually that of a [View] that the caller has read: the first
+// batch is the first one after it. It must be closed. Package feed has the loops around it.
+func (s *Store) Watch(over []Prefix, from Revision) *Watch {
+	return &Watch{closed: s.life.done(), sub: s.machine.History.Subscribe(slices.Clone(over), from)}
+}
+
+// ClusterID returns the identity of the cluster, which its first leader generated. It is empty before that.
+func (s *Store) ClusterID() string { return s.machine.State().ClusterID }
 
 // MemberID returns the name of this member.
 func (s *Store) MemberID() string { return s.config.MemberID }
 
-// AllowCommandVersion says up to which version every member announced that it applies commands. A leader uses none above.
+// HasState reports whether this member was part of a cluster before it was started.
+func (s *Store) HasState() bool { return s.hadState }
+
+// Bootstrap forms a cluster of this member alone. It fails if the member has state already.
+func (s *Store) Bootstrap() error {
+	err := s.node.raft.BootstrapCluster(raft.Configuration{Servers: []raft.Server{{
+		Suffrage: raft.Voter, ID: s.node.id, Address: raft.ServerAddress(s.config.Address),
+	}}}).Error()
+	if errors.Is(err, raft.ErrCantBootstrap) {
+		return fmt.Errorf("bootstrap a cluster: member %s has state of a cluster already; "+
+			"start it without bootstrapping, or with an empty data folder: %w", s.config.MemberID, err)
+	}
+	if err != nil {
+		return fmt.Errorf("bootstrap a cluster: %w", err)
+	}
+	return nil
+}
+
+// Servers returns the Raft configuration of the cluster.
+func (s *Store) Servers() *Servers {
+	return &Servers{node: s.node, life: s.life, log: s.log}
+}
+
+// IsLeader reports whether this member leads and has applied everything that was acknowledged before.
+func (s *Store) IsLeader() bool { return s.leadership.leads() }
+
+// Leader returns the member that leads, as far as this one knows.
+func (s *Store) Leader() (Server, bool) { return s.leadership.leader() }
+
+// Term returns the present Raft term of this member.
+func (s *Store) Term() uint64 { return s.node.raft.CurrentTerm() }
+
+// WhileLeading runs fn each time this member comes to lead, with a context that ends when the lead is lost, and waits for fn
+// before it runs it again. It returns when ctx ends, with its error, or when the store is closed.
+func (s *Store) WhileLeading(ctx context.Context, fn func(ctx context.Context)) error {
+	return s.leadership.whileLeading(ctx, s.life, fn)
+}
+
+// AllowCommandVersion sets the newest version of commands that every member has announced to apply. A leader uses none above.
 func (s *Store) AllowCommandVersion(lowest uint32) {
-	s.commandVersion.Store(min(CommandVersion, max(firstCommandVersion, lowest)))
+	s.commandVersion.Store(min(machine.CommandVersion, max(machine.FirstCommandVersion, lowest)))
 }
 
 // fail ends this member's part in Raft: it can no longer keep what Raft promises.
 func (s *Store) fail(err error) {
 	s.failOnce.Do(func() {
-		// Not waited for: this is called from within Raft, or because of a call that never returns.
+		// Not waited for: the caller is within Raft, or a call that never returns.
 		go func() {
-			s.log.Error("this member takes no more part in the cluster", "error", err)
-			if closeErr := s.closeTransport(); closeErr != nil {
+			s.log.Error("this member leaves the cluster", "error", err)
+			if closeErr := s.node.leave(); closeErr != nil {
 				s.log.Error("close the Raft transport", "error", closeErr)
 			}
 			s.config.Fatal(err)
@@ -123,36 +242,15 @@ func (s *Store) fail(err error) {
 	})
 }
 
-// await returns what Raft answers. Raft takes requests in until it has ended, and those that it did not come to are never
-// answered: they end with [raft.ErrRaftShutdown] here.
-func (s *Store) await(future raft.Future) error {
-	answer := make(chan error, 1)
-	go func() { answer <- future.Error() }() // without an answer it stays, with nothing but the future
-	select {
-	case err := <-answer:
-		return err
-	case <-s.down:
-	}
-	select {
-	case err := <-answer:
-		return err
-	default:
-		return raft.ErrRaftShutdown
-	}
-}
-
 // Close ends this member's part in Raft, waits for its goroutines, and closes its files. What was written stays.
 func (s *Store) Close() error {
 	var err error
 	s.closing.Do(func() {
-		close(s.closed)
-		s.cancel()
-		s.fsm.news.end()
-		err = s.raft.Shutdown().Error()
-		close(s.down)
-		s.tasks.wait()
-		err = errors.Join(err, s.closeTransport(), s.disk.close())
-		s.metrics.unregister()
+		s.life.cancel()
+		err = s.node.shutdown()
+		s.life.wait()
+		err = errors.Join(err, s.node.close())
+		s.metrics.Unregister()
 	})
 	return err
 }

@@ -3,17 +3,19 @@ package raftstore
 import (
 	"fmt"
 	"iter"
-	"strings"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
+
+	"github.com/ententehq/entente/raftstore/internal/machine"
+	"github.com/ententehq/entente/raftstore/internal/row"
 )
 
-// Revision numbers a state of the store: the Raft index of the entry that led to it. An absent row and a prefix below which
-// nothing ever was have revision 0.
-type Revision uint64
+// Revision numbers a state of the store: the Raft index of the entry that led to it. An absent row, and a prefix below
+// which there never was a row, have revision 0.
+type Revision = row.Revision
 
-// Table is a typed view on the rows of one name. It holds nothing itself; make one per process and name, as a package
+// Table is a typed view on the rows of one name. It holds nothing itself; declare one per process and name, as a package
 // variable. M is a pointer to a generated message, such as *statev1.Relationship.
 type Table[M proto.Message] struct {
 	name string
@@ -27,22 +29,17 @@ type Row[M proto.Message] struct {
 }
 
 // Prefix names the rows of a table whose key begins with Key; an empty Key is the whole table.
-type Prefix struct{ Table, Key string }
-
-// Holds reports whether a row lies below the prefix.
-func (p Prefix) Holds(table, key string) bool {
-	return p.Table == table && strings.HasPrefix(key, p.Key)
-}
+type Prefix = row.Prefix
 
 var tableNames = struct {
 	sync.Mutex
 	taken map[string]bool
 }{taken: map[string]bool{}}
 
-// NewTable declares the table of that name. It panics when the name is taken in this process, empty, or longer than 64
-// characters of a-z, 0-9, '_', '.' and '-', for two rooms that write the same rows by accident is a mistake of programming.
+// NewTable declares the table of that name. It panics if the name is taken in this process, or is not 1 to 64 characters of
+// a-z, 0-9, '_', '.' and '-': two rooms that write the same rows by accident are a mistake of programming.
 func NewTable[M proto.Message](name string) Table[M] {
-	if err := checkTableName(name); err != nil {
+	if err := row.CheckTable(name); err != nil {
 		panic("raftstore: " + err.Error())
 	}
 	tableNames.Lock()
@@ -54,10 +51,10 @@ func NewTable[M proto.Message](name string) Table[M] {
 	return Table[M]{name: name}
 }
 
-// Name returns the name of the table, as it stands in watches and snapshots.
+// Name returns the name of the table, as watches and snapshots have it.
 func (t Table[M]) Name() string { return t.name }
 
-// Prefix names the rows of t whose key begins with key, for [Store.Follow] and [Store.Watch].
+// Prefix names the rows of t whose key begins with key, for [Store.Watch] and package feed.
 func (t Table[M]) Prefix(key string) Prefix { return Prefix{Table: t.name, Key: key} }
 
 // Get returns the row with that key, and whether there is one. The caller owns the value.
@@ -70,8 +67,8 @@ func (t Table[M]) Get(r Reader, key string) (Row[M], bool, error) {
 	return row, err == nil, err
 }
 
-// All goes through the rows whose key begins with prefix, in key order. An error ends the sequence; it means that a row
-// does not decode as M, which no write through this table can bring about.
+// All iterates over the rows whose key begins with prefix, in key order. An error ends the sequence; it means that a row
+// does not decode as M, which no write through this table can cause.
 func (t Table[M]) All(r Reader, prefix string) iter.Seq2[Row[M], error] {
 	return func(yield func(Row[M], error) bool) {
 		for e := range r.rows(t.name, prefix) {
@@ -83,12 +80,12 @@ func (t Table[M]) All(r Reader, prefix string) iter.Seq2[Row[M], error] {
 	}
 }
 
-// Revisions goes through the keys that begin with prefix and the revisions of their rows, in key order. It decodes none, so that who keeps
-// what it made of a row finds out at little cost where it has to be made anew.
+// Revisions iterates over the keys that begin with prefix and the revisions of their rows, in key order. It decodes no row:
+// a cache that is made from rows finds those that have changed at little cost.
 func (t Table[M]) Revisions(r Reader, prefix string) iter.Seq2[string, Revision] {
 	return func(yield func(string, Revision) bool) {
 		for e := range r.rows(t.name, prefix) {
-			if !yield(e.key, Revision(e.revision)) {
+			if !yield(e.Key, Revision(e.Revision)) {
 				return
 			}
 		}
@@ -101,7 +98,7 @@ func (t Table[M]) RevisionOf(r Reader, key string) (Revision, bool) {
 	if !ok {
 		return 0, false
 	}
-	return Revision(e.revision), true
+	return Revision(e.Revision), true
 }
 
 // List returns the rows whose key begins with prefix, in key order.
@@ -122,9 +119,9 @@ func (t Table[M]) PrefixRevision(r Reader, prefix string) Revision {
 	return r.prefixRevision(t.name, prefix)
 }
 
-// Put writes a row. Writing what the row holds already is no change, and commits nothing. m is not kept.
+// Put writes a row. Writing the value that it has is no change, and commits nothing. m is not kept.
 func (t Table[M]) Put(tx *Tx, key string, m M) error {
-	if err := checkKey(key); err != nil {
+	if err := row.CheckKey(key); err != nil {
 		return fmt.Errorf("put into %s: %w", t.name, err)
 	}
 	if !m.ProtoReflect().IsValid() {
@@ -139,13 +136,13 @@ func (t Table[M]) Put(tx *Tx, key string, m M) error {
 
 // Delete removes a row. Deleting what is absent is no change.
 func (t Table[M]) Delete(tx *Tx, key string) error {
-	if err := checkKey(key); err != nil {
+	if err := row.CheckKey(key); err != nil {
 		return fmt.Errorf("delete from %s: %w", t.name, err)
 	}
 	return tx.write(t.name, key, nil)
 }
 
-// Decode reads a value as a [Change] carries it. Fields that this version does not know are kept in the message.
+// Decode decodes the value of a [Change]. Fields that this version does not know are kept in the message.
 func (t Table[M]) Decode(value []byte) (M, error) {
 	var zero M
 	m := zero.ProtoReflect().New().Interface().(M)
@@ -155,33 +152,10 @@ func (t Table[M]) Decode(value []byte) (M, error) {
 	return m, nil
 }
 
-func (t Table[M]) decodeRow(e *entry) (Row[M], error) {
-	m, err := t.Decode(e.value)
+func (t Table[M]) decodeRow(r *machine.Row) (Row[M], error) {
+	m, err := t.Decode(r.Value)
 	if err != nil {
-		return Row[M]{}, fmt.Errorf("row %q: %w", e.key, err)
+		return Row[M]{}, fmt.Errorf("row %q: %w", r.Key, err)
 	}
-	return Row[M]{Key: e.key, Value: m, Revision: Revision(e.revision)}, nil
-}
-
-// The longest table name and key: keys are names of domains, SPIFFE IDs (2048 bytes) and compounds of those.
-const (
-	maxTableName = 64
-	maxKey       = 4096
-)
-
-func checkTableName(name string) error {
-	if name == "" || len(name) > maxTableName {
-		return fmt.Errorf("table name %q is empty or longer than %d bytes", name, maxTableName)
-	}
-	if strings.ContainsFunc(name, func(c rune) bool { return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyz0123456789_.-", c) }) {
-		return fmt.Errorf("table name %q has a character other than a-z, 0-9, '_', '.' and '-'", name)
-	}
-	return nil
-}
-
-func checkKey(key string) error {
-	if key == "" || len(key) > maxKey {
-		return fmt.Errorf("the key is empty or longer than %d bytes", maxKey)
-	}
-	return nil
+	return Row[M]{Key: r.Key, Value: m, Revision: Revision(r.Revision)}, nil
 }

@@ -128,7 +128,7 @@ func (m *member) start() *member {
 		Timing: raftstore.Timing{Heartbeat: 400 * time.Millisecond, Election: 400 * time.Millisecond, Lease: 300 * time.Millisecond},
 	})
 	require.NoError(t, err)
-	m.directory.Attach(m.store)
+	m.directory.Attach(m.store.Servers())
 	m.removed = make(chan membership.Removal, 8)
 	m.manager, err = membership.New(membership.Config{
 		Store: m.store, Directory: m.directory, Conns: m.port, Prober: m.port,
@@ -234,12 +234,12 @@ func (m *member) joined(with *member) *member {
 	m.start()
 	require.NoError(m.t, m.enter(with.token(time.Minute), with.address))
 	m.eventually("has a vote", func() error {
-		for _, s := range m.store.Servers() {
+		for _, s := range m.store.Servers().List() {
 			if s.MemberID == m.id && s.Voter {
 				return nil
 			}
 		}
-		return fmt.Errorf("%+v", m.store.Servers())
+		return fmt.Errorf("%+v", m.store.Servers().List())
 	})
 	return m
 }

@@ -46,7 +46,7 @@ func (s clusterService) ListMembers(ctx context.Context, req *ententev1.ListMemb
 		Revision: uint64(v.Revision()), ClusterId: v.ClusterID(), ClusterName: m.ClusterName, HomeTrustDomain: m.HomeTrustDomain,
 	}
 	heard := m.lastHeardOf(ctx)
-	servers := m.Store.Servers()
+	servers := m.Store.Servers().List()
 	for _, row := range rows {
 		member := &ententev1.Member{
 			Id: row.Key, Region: row.Value.GetRegion(), Zone: row.Value.GetZone(), Address: row.Value.GetAddress(),

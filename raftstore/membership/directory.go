@@ -23,8 +23,8 @@ type Fellow struct {
 
 // Configuration is where a directory finds this member's own Raft configuration.
 type Configuration interface {
-	Servers() []raftstore.Server
-	ConfigurationIndex() raftstore.Revision
+	List() []raftstore.Server
+	Index() raftstore.Revision
 }
 
 // Directory answers who the present members are. It is made before the store is opened, because the port
@@ -119,9 +119,9 @@ func (d *Directory) present() roster {
 
 func rosterOf(store Configuration) roster {
 	for {
-		index := store.ConfigurationIndex()
-		servers := store.Servers()
-		if store.ConfigurationIndex() != index {
+		index := store.Index()
+		servers := store.List()
+		if store.Index() != index {
 			continue // it changed in between; index and servers must belong together
 		}
 		r := roster{index: index}

@@ -15,8 +15,8 @@ type fixed struct {
 	servers []raftstore.Server
 }
 
-func (f *fixed) Servers() []raftstore.Server            { return f.servers }
-func (f *fixed) ConfigurationIndex() raftstore.Revision { return f.index }
+func (f *fixed) List() []raftstore.Server  { return f.servers }
+func (f *fixed) Index() raftstore.Revision { return f.index }
 
 func identityOf(id string, key byte) *ententev1.MemberIdentity {
 	d := Digest{key}

@@ -106,7 +106,7 @@ func (m *Manager) reconcile(ctx context.Context, l *lead, v *raftstore.View, rea
 	if err != nil {
 		return err
 	}
-	servers := m.Store.Servers()
+	servers := m.Store.Servers().List()
 	m.judgeOwnClock(l, servers)
 	if len(rows) > 0 {
 		lowest := uint32(raftstore.CommandVersion)
@@ -170,7 +170,7 @@ func (m *Manager) promote(ctx context.Context, l *lead, servers []raftstore.Serv
 		if !m.changing.TryLock() {
 			return nil // somebody is being added or removed
 		}
-		err := m.Store.AddVoter(ctx, s)
+		err := m.Store.Servers().AddVoter(ctx, s)
 		m.changing.Unlock()
 		if err != nil {
 			return err

@@ -55,7 +55,7 @@ func (s memberService) Heartbeat(ctx context.Context, req *ententev1.HeartbeatRe
 	l.note(id, beat{at: time.Now(), read: readClocks(), offset: offset, applied: raftstore.Revision(req.GetAppliedRevision())})
 	m.deliver(id, req.GetSections())
 	answer := &ententev1.HeartbeatResponse{Clock: timestamppb.New(now), Term: l.term}
-	if distance, known := m.distance(l, m.Store.Servers(), id); known {
+	if distance, known := m.distance(l, m.Store.Servers().List(), id); known {
 		answer.ClockDistance = durationpb.New(distance)
 	}
 	return answer, nil
@@ -150,9 +150,9 @@ func (m *Manager) enlist(ctx context.Context, member *ententev1.MemberIdentity) 
 		}
 	}
 	if server.Voter {
-		err = m.Store.AddVoter(ctx, server.Server)
+		err = m.Store.Servers().AddVoter(ctx, server.Server)
 	} else {
-		err = m.Store.AddNonvoter(ctx, server.Server)
+		err = m.Store.Servers().AddNonvoter(ctx, server.Server)
 	}
 	if err != nil {
 		return nil, err
@@ -182,7 +182,7 @@ func (m *Manager) enlistable(ctx context.Context, joiner Fellow) (e enlistee, do
 		return e, false, status.Errorf(codes.FailedPrecondition, "no token was redeemed for member %s with identity key %s; join it with a token", joiner.ID, short(joiner.Identity))
 	}
 	e = enlistee{raftstore.Server{MemberID: joiner.ID, Identity: joiner.Identity, Address: joiner.Address}, row.Value.GetAddress()}
-	for _, known := range m.Store.Servers() {
+	for _, known := range m.Store.Servers().List() {
 		if known.MemberID == joiner.ID && known.Identity == joiner.Identity {
 			e.Voter = known.Voter
 			done = done || known.Address == joiner.Address
@@ -229,7 +229,7 @@ func (m *Manager) strike(ctx context.Context, id string, compromised bool) (raft
 	if err != nil {
 		return 0, err
 	}
-	servers := m.Store.Servers()
+	servers := m.Store.Servers().List()
 	inRaft := false
 	for _, s := range servers {
 		inRaft = inRaft || s.MemberID == id
@@ -243,12 +243,12 @@ func (m *Manager) strike(ctx context.Context, id string, compromised bool) (raft
 			return 0, err
 		}
 		if id == m.Self.ID {
-			if err := m.Store.TransferLeadership(ctx, ""); err != nil {
+			if err := m.Store.Servers().TransferLead(ctx, ""); err != nil {
 				return 0, err
 			}
 			return 0, fmt.Errorf("member %s led and has handed the lead over: %w", id, raftstore.ErrNotLeader)
 		}
-		if err := m.Store.RemoveServer(ctx, id); err != nil && !errors.Is(err, raftstore.ErrNotMember) {
+		if err := m.Store.Servers().Remove(ctx, id); err != nil && !errors.Is(err, raftstore.ErrNotMember) {
 			return 0, err
 		}
 	}
@@ -276,7 +276,7 @@ func (m *Manager) transfer(ctx context.Context, id string) (string, error) {
 	}
 	voters := 0
 	known := id == ""
-	for _, s := range m.Store.Servers() {
+	for _, s := range m.Store.Servers().List() {
 		if s.Voter {
 			voters++
 			known = known || s.MemberID == id
@@ -288,7 +288,7 @@ func (m *Manager) transfer(ctx context.Context, id string) (string, error) {
 	case voters < 2:
 		return "", status.Errorf(codes.FailedPrecondition, "member %s is the only one with a vote; there is nobody to hand the lead to", m.Self.ID)
 	}
-	if err := m.Store.TransferLeadership(ctx, id); err != nil {
+	if err := m.Store.Servers().TransferLead(ctx, id); err != nil {
 		return "", err
 	}
 	if id != "" {
@@ -315,7 +315,7 @@ func (m *Manager) announceOnce(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, leaderWait)
 	defer cancel()
 	present := false
-	for _, s := range m.Store.Servers() {
+	for _, s := range m.Store.Servers().List() {
 		if s.MemberID != m.Self.ID || s.Identity != m.Self.Identity {
 			continue
 		}

@@ -43,7 +43,7 @@ func NewCluster(t testing.TB, n int, adjust ...func(i int, c *raftstore.Config))
 	defer cancel()
 	for i := 1; i < n; i++ {
 		id := memberID(i)
-		err := c.stores[0].AddVoter(ctx, raftstore.Server{MemberID: id, Identity: identity(id), Address: id})
+		err := c.stores[0].Servers().AddVoter(ctx, raftstore.Server{MemberID: id, Identity: identity(id), Address: id})
 		if err != nil {
 			t.Fatal(err)
 		}
