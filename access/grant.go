@@ -15,6 +15,9 @@ import (
 	"github.com/ententehq/entente/bundle"
 )
 
+// maxIDBytes is the length of the longest SPIFFE ID.
+const maxIDBytes = 2048
+
 // Grant gives one caller one role. A Grant that exists is valid; grants with the same fields are the same grant.
 type Grant struct {
 	Role   Role
@@ -63,8 +66,8 @@ func ParseGrant(role Role, caller, trustDomain, pathPrefix string, dnsNames ...s
 			return g, fmt.Errorf("path_prefix %q is reserved: only the server itself issues IDs below %s/", clip(pathPrefix), ReservedPath)
 		}
 	}
-	if n := len(pathPrefix); n > maxFieldBytes {
-		return g, fmt.Errorf("path_prefix has %d bytes: a SPIFFE ID has %d at most", n, maxFieldBytes)
+	if n := len(pathPrefix); n > maxIDBytes {
+		return g, fmt.Errorf("path_prefix has %d bytes: a SPIFFE ID has %d at most", n, maxIDBytes)
 	}
 	if len(dnsNames) > 0 && role != Issuer {
 		return g, fmt.Errorf("dns_names is for the role issuer: leave it out for %s", RoleName(role))

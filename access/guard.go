@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/ententehq/entente/access/audit"
 	"github.com/ententehq/entente/internal/apierror"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -31,7 +32,7 @@ type GuardConfig struct {
 	// Hosted reports whether a trust domain is hosted, in the state that the reader shows. It is called within
 	// transactions and on every call, from many goroutines.
 	Hosted     func(raftstore.Reader, spiffeid.TrustDomain) (bool, error)
-	Log        *Log
+	Log        *audit.Log
 	Logger     hclog.Logger
 	Registerer prometheus.Registerer
 	Now        func() time.Time
@@ -114,7 +115,7 @@ func (g *Guard) Unary(ctx context.Context, request any, info *grpc.UnaryServerIn
 		}()
 		return handler(withPermit(ctx, permit{c, world}), request)
 	}()
-	a.end(answer, err)
+	end(a, answer, err)
 	if err != nil {
 		return nil, plainStatus(err)
 	}
@@ -189,52 +190,42 @@ func (g *Guard) refused(c Call, err error) {
 		return
 	}
 	// A refusal stands whether it can be recorded or not; Record has logged why it could not.
-	_ = g.cfg.Log.Record(Event{
+	_ = g.cfg.Log.Record(audit.Event{
 		Caller: c.Caller.String(), Action: shortMethod(c.Method), Object: c.About.Object,
-		Result: ResultDenied, Detail: string(r.Reason),
+		Result: audit.ResultDenied, Detail: string(r.Reason),
 	})
 }
 
-// audited is a call that is in the audit log; the zero value is one that is not to be.
-type audited struct {
-	guard *Guard
-	event Event
-}
-
-// begin writes the line before a call. A call that cannot be audited is refused.
-func (g *Guard) begin(c Call) (audited, error) {
+// begin writes the line before a call, and refuses a call that cannot be audited. It returns nil for a call that needs
+// no lines.
+func (g *Guard) begin(c Call) (*audit.Action, error) {
 	if c.Rule.Audit != Audited && c.Rule.Audit != AuditedDurably {
-		return audited{}, nil
+		return nil, nil
 	}
-	a := audited{guard: g, event: Event{
+	a, err := audit.Begin(g.cfg.Log, audit.Event{
 		Caller: c.Caller.String(), Action: shortMethod(c.Method), Object: c.About.Object,
 		Call: rand.Text()[:12], Durable: c.Rule.Audit == AuditedDurably,
-	}}
-	e := a.event
-	e.Result = ResultBegun
-	if err := g.cfg.Log.Record(e); err != nil {
+	})
+	if err != nil {
 		g.metrics.denied(c.Method, ReasonUnaudited)
-		return audited{}, &Refusal{ReasonUnaudited, fmt.Sprintf("%s was not done, because it cannot be audited: %v; make room on the member's disk, or ask another member", shortMethod(c.Method), err)}
+		return nil, &Refusal{ReasonUnaudited, err.Error()}
 	}
 	return a, nil
 }
 
-// end writes the line after a call. What was done stays done when that fails; Record logs it.
-func (a audited) end(answer any, err error) {
-	if a.guard == nil {
+// end writes the line after a call, if the call has lines.
+func end(a *audit.Action, answer any, err error) {
+	if a == nil {
 		return
 	}
-	e := a.event
+	line := &a.Lines[0]
 	if err != nil {
 		s := status.Convert(plainStatus(err))
-		e.Result, e.Detail = ResultFailed, s.Code().String()+": "+s.Message()
-	} else {
-		e.Result = ResultDone
-		if r, ok := answer.(interface{ GetRevision() uint64 }); ok {
-			e.Revision = r.GetRevision()
-		}
+		line.Detail = s.Code().String() + ": " + s.Message()
+	} else if r, ok := answer.(interface{ GetRevision() uint64 }); ok {
+		line.Revision = r.GetRevision()
 	}
-	_ = a.guard.cfg.Log.Record(e)
+	_ = a.End(err) // it is the error of the call
 }
 
 // pruned is the answer as the caller may see it.

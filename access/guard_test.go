@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/audit"
 	v1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
@@ -107,7 +108,7 @@ type house struct {
 	*domains
 	store   *raftstore.Store
 	guard   *access.Guard
-	log     *access.Log
+	log     *audit.Log
 	path    string
 	metrics *prometheus.Registry
 }
@@ -120,8 +121,10 @@ func build(t *testing.T) *house {
 		path:    filepath.Join(t.TempDir(), "audit.log"),
 		metrics: prometheus.NewRegistry(),
 	}
-	h.log = openLog(t, h.path)
 	var err error
+	h.log, err = audit.Open(audit.Config{Path: h.path, Member: "eu-1"})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, h.log.Close()) })
 	h.guard, err = access.NewGuard(access.GuardConfig{
 		Store:      h.store,
 		Home:       world.Home,
@@ -175,10 +178,10 @@ func serve(t *testing.T, server *grpc.Server) *grpc.ClientConn {
 func (h *house) lines(t *testing.T) []string {
 	t.Helper()
 	var all []string
-	tail := h.log.Tail(access.MaxTailLines, false)
+	tail := h.log.Tail(audit.MaxTailLines, false)
 	for {
 		e, err := tail.Next(t.Context())
-		if errors.Is(err, access.ErrTailEnd) {
+		if errors.Is(err, audit.ErrTailEnd) {
 			return all
 		}
 		require.NoError(t, err)
@@ -231,7 +234,7 @@ func TestWhatCannotBeAuditedIsNotDone(t *testing.T) {
 	client := v1.NewDomainServiceClient(h.dial(t, root))
 	require.NoError(t, h.log.Close())
 	_, err := client.CreateDomain(t.Context(), create("pay.test"))
-	require.EqualError(t, err, "rpc error: code = Unavailable desc = DomainService/CreateDomain was not done, because it cannot be audited: write the audit log "+h.path+": the audit log is closed: the member is stopping; make room on the member's disk, or ask another member")
+	require.EqualError(t, err, "rpc error: code = Unavailable desc = DomainService/CreateDomain pay.test: not done, because it cannot be audited: write the audit log "+h.path+": the audit log is closed: the member is stopping; make room on the member's disk, or use another member")
 	require.Zero(t, h.created.Load())
 	_, err = client.ListDomains(t.Context(), &v1.ListDomainsRequest{})
 	require.NoError(t, err, "reading needs no audit")

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/ententehq/entente/access/audit"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -119,24 +120,24 @@ func (s *accessService) RevokeRole(ctx context.Context, m *ententev1.RevokeRoleR
 
 type auditService struct {
 	ententev1.UnimplementedAuditServiceServer
-	log *Log
+	log *audit.Log
 }
 
 // TailAudit sends what this member has audited.
 func (s *auditService) TailAudit(request *ententev1.TailAuditRequest, stream grpc.ServerStreamingServer[ententev1.AuditEvent]) error {
-	if n := request.GetLines(); n > MaxTailLines {
-		return status.Errorf(codes.InvalidArgument, "lines is %d: at most %d can be shown; the file on the member has every line", n, MaxTailLines)
+	if n := request.GetLines(); n > audit.MaxTailLines {
+		return status.Errorf(codes.InvalidArgument, "lines is %d: at most %d can be shown; the file on the member has every line", n, audit.MaxTailLines)
 	}
 	tail := s.log.Tail(int(request.GetLines()), request.GetFollow())
 	defer tail.Close()
 	for {
 		e, err := tail.Next(stream.Context())
 		switch {
-		case errors.Is(err, ErrTailEnd):
+		case errors.Is(err, audit.ErrTailEnd):
 			return nil
-		case errors.Is(err, ErrTailTooSlow):
+		case errors.Is(err, audit.ErrTailTooSlow):
 			return status.Error(codes.ResourceExhausted, err.Error())
-		case errors.Is(err, ErrLogClosed):
+		case errors.Is(err, audit.ErrClosed):
 			return status.Error(codes.Unavailable, err.Error())
 		case err != nil:
 			return plainStatus(err)

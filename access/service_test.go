@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/audit"
 	v1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -100,7 +101,7 @@ func TestTailAudit(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "done", e.GetResult())
 	require.Equal(t, uint64(17), e.GetRevision())
-	require.NoError(t, h.log.Record(access.Event{Caller: "authority", Action: "prepare", Object: "eu.test", Result: access.ResultDone}))
+	require.NoError(t, h.log.Record(audit.Event{Caller: "authority", Action: "prepare", Object: "eu.test", Result: audit.ResultDone}))
 	e, err = tail.Recv()
 	require.NoError(t, err)
 	require.Equal(t, "prepare", e.GetAction())

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/ententehq/entente/access/audit"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
 )
@@ -28,7 +29,7 @@ type stream struct {
 	mu      sync.Mutex
 	request proto.Message // the first that came
 	call    Call          // as last decided
-	audit   audited
+	audit   *audit.Action
 	answer  any // the last that was sent
 }
 
@@ -135,7 +136,7 @@ func (s *stream) SendMsg(m any) error {
 func (s *stream) end(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.audit.end(s.answer, err)
+	end(s.audit, s.answer, err)
 }
 
 // recheck decides on an open stream again. It ends one that is not allowed any more, and one whose answers would be

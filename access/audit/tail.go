@@ -1,4 +1,4 @@
-package access
+package audit
 
 import (
 	"context"
@@ -60,7 +60,7 @@ func (l *Log) Tail(lines int, follow bool) *Tail {
 	t.events = l.ring.last(lines)
 	switch {
 	case l.file == nil:
-		t.ended = ErrLogClosed
+		t.ended = ErrClosed
 	case !follow:
 		t.ended = ErrTailEnd
 	default:
@@ -96,7 +96,7 @@ func (t *Tail) wake() {
 	}
 }
 
-// Next returns the next event. It waits for one, and returns ErrTailEnd, ErrTailTooSlow, ErrLogClosed or the
+// Next returns the next event. It waits for one, and returns ErrTailEnd, ErrTailTooSlow, ErrClosed or the
 // context's error when there will be none.
 func (t *Tail) Next(ctx context.Context) (Recorded, error) {
 	for {

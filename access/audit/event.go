@@ -1,4 +1,4 @@
-package access
+package audit
 
 import (
 	"encoding/json"
@@ -28,6 +28,9 @@ type Event struct {
 	Call string
 	// Durable asks that the line be on the disk when Record returns. Administrative changes are.
 	Durable bool
+	// Withhold tells [Do] that the action's result has not left the member until Do returns. If the second line cannot
+	// be written, Do returns an error and the result is discarded. Signatures set it.
+	Withhold bool
 }
 
 // Results of audited actions.

@@ -1,4 +1,4 @@
-package access
+package audit
 
 import (
 	"bytes"
@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// LogConfig is what an audit log needs.
-type LogConfig struct {
+// Config is what an audit log needs.
+type Config struct {
 	// Path is the file. It is made with mode 0600, in a folder that exists.
 	Path string
 	// Member is this member's ID.
@@ -49,12 +49,12 @@ type Log struct {
 	synced uint64     // lines that are known to be on the disk
 }
 
-// ErrLogClosed says that the audit log was closed: the member is stopping.
-var ErrLogClosed = errors.New("the audit log is closed: the member is stopping")
+// ErrClosed says that the audit log was closed: the member is stopping.
+var ErrClosed = errors.New("the audit log is closed: the member is stopping")
 
-// OpenLog opens or makes the audit log. It refuses anything but a regular file, and takes away the rights that
+// Open opens or makes the audit log. It refuses anything but a regular file, and takes away the rights that
 // others have on it.
-func OpenLog(cfg LogConfig) (*Log, error) {
+func Open(cfg Config) (*Log, error) {
 	l := &Log{
 		path:   cfg.Path,
 		member: cfg.Member,
@@ -203,7 +203,7 @@ func (l *Log) flush() {
 	for _, q := range lines {
 		all = append(all, q.bytes...)
 	}
-	written, err := 0, ErrLogClosed
+	written, err := 0, ErrClosed
 	if l.file != nil {
 		written, err = l.file.Write(all)
 	}
@@ -243,7 +243,7 @@ func (l *Log) sync(n uint64) error {
 	file, written := l.file, l.written
 	l.mu.Unlock()
 	if file == nil {
-		return ErrLogClosed
+		return ErrClosed
 	}
 	if err := file.Sync(); err != nil {
 		return err
@@ -260,7 +260,7 @@ func (l *Log) Reopen() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.file == nil {
-		return ErrLogClosed
+		return ErrClosed
 	}
 	f, err := openLogFile(l.path)
 	if err != nil {
@@ -289,7 +289,7 @@ func (l *Log) Close() error {
 		return nil
 	}
 	for t := range l.tails {
-		t.end(ErrLogClosed)
+		t.end(ErrClosed)
 	}
 	clear(l.tails)
 	err := errors.Join(l.file.Sync(), l.file.Close())

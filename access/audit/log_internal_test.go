@@ -1,4 +1,4 @@
-package access
+package audit
 
 import (
 	"bytes"
@@ -16,7 +16,7 @@ import (
 // A disk that takes no more refuses the line, and what was to be done with it; once it does again, the log goes on.
 func TestLogThatCannotBeWritten(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.log")
-	l, err := OpenLog(LogConfig{Path: path, Member: "eu-1"})
+	l, err := Open(Config{Path: path, Member: "eu-1"})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, l.Close()) })
 	require.NoError(t, l.Record(Event{Action: "before", Result: ResultDone}))
@@ -38,7 +38,7 @@ func TestLogThatCannotBeWritten(t *testing.T) {
 // of those that it took.
 func TestLinesThatShareAWrite(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.log")
-	l, err := OpenLog(LogConfig{Path: path, Member: "eu-1"})
+	l, err := Open(Config{Path: path, Member: "eu-1"})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, l.Close()) })
 	const writers = 50

@@ -1,4 +1,4 @@
-package access_test
+package audit_test
 
 import (
 	"bufio"
@@ -17,14 +17,14 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/audit"
 )
 
 var noon = time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)
 
-func openLog(t *testing.T, path string) *access.Log {
+func openLog(t *testing.T, path string) *audit.Log {
 	t.Helper()
-	l, err := access.OpenLog(access.LogConfig{Path: path, Member: "eu-1", Now: func() time.Time { return noon }})
+	l, err := audit.Open(audit.Config{Path: path, Member: "eu-1", Now: func() time.Time { return noon }})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, l.Close()) })
 	return l
@@ -40,9 +40,9 @@ func contents(t *testing.T, path string) string {
 func TestLogLines(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.log")
 	l := openLog(t, path)
-	require.NoError(t, l.Record(access.Event{Caller: "spiffe://eu.test/ci", Action: "DomainService/CreateDomain", Object: "pay.test", Result: access.ResultBegun, Call: "K7", Durable: true}))
-	require.NoError(t, l.Record(access.Event{Caller: "spiffe://eu.test/ci", Action: "DomainService/CreateDomain", Object: "pay.test", Result: access.ResultDone, Revision: 12, Call: "K7", Durable: true}))
-	require.NoError(t, l.Record(access.Event{Caller: "federation", Action: "refuse bundle", Object: "us.test", Result: "rollback", Detail: `sequence 3 < "4"`}))
+	require.NoError(t, l.Record(audit.Event{Caller: "spiffe://eu.test/ci", Action: "DomainService/CreateDomain", Object: "pay.test", Result: audit.ResultBegun, Call: "K7", Durable: true}))
+	require.NoError(t, l.Record(audit.Event{Caller: "spiffe://eu.test/ci", Action: "DomainService/CreateDomain", Object: "pay.test", Result: audit.ResultDone, Revision: 12, Call: "K7", Durable: true}))
+	require.NoError(t, l.Record(audit.Event{Caller: "federation", Action: "refuse bundle", Object: "us.test", Result: "rollback", Detail: `sequence 3 < "4"`}))
 	require.Equal(t, `{"time":"2026-08-01T12:00:00Z","member":"eu-1","caller":"spiffe://eu.test/ci","action":"DomainService/CreateDomain","object":"pay.test","result":"begun","call":"K7"}
 {"time":"2026-08-01T12:00:00Z","member":"eu-1","caller":"spiffe://eu.test/ci","action":"DomainService/CreateDomain","object":"pay.test","result":"done","revision":12,"call":"K7"}
 {"time":"2026-08-01T12:00:00Z","member":"eu-1","caller":"federation","action":"refuse bundle","object":"us.test","result":"rollback","detail":"sequence 3 \u003c \"4\""}
@@ -67,7 +67,7 @@ func TestLogIsARegularFile(t *testing.T) {
 	target := filepath.Join(dir, "target")
 	require.NoError(t, os.Symlink(target, filepath.Join(dir, "link")))
 	for _, path := range []string{filepath.Join(dir, "link"), dir, "/dev/null"} {
-		_, err := access.OpenLog(access.LogConfig{Path: path, Member: "eu-1"})
+		_, err := audit.Open(audit.Config{Path: path, Member: "eu-1"})
 		require.ErrorContains(t, err, "open the audit log "+path)
 		require.ErrorContains(t, err, "without it nothing can be signed or changed")
 	}
@@ -78,7 +78,7 @@ func TestLogInjection(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.log")
 	l := openLog(t, path)
 	evil := "a\n{\"caller\":\"root\"}\r\x1b[2J\u2028\u202e\u009b31m\xff\x00b"
-	require.NoError(t, l.Record(access.Event{Caller: evil, Action: evil, Object: evil, Result: evil, Detail: evil, Call: evil}))
+	require.NoError(t, l.Record(audit.Event{Caller: evil, Action: evil, Object: evil, Result: evil, Detail: evil, Call: evil}))
 	got := contents(t, path)
 	require.Equal(t, 1, strings.Count(got, "\n"))
 	for _, r := range strings.TrimSuffix(got, "\n") {
@@ -96,9 +96,9 @@ func FuzzLogLine(f *testing.F) {
 	f.Add(strings.Repeat("é", 1500), strings.Repeat("\x00", 600))
 	f.Fuzz(func(t *testing.T, object, detail string) {
 		require.NoError(t, os.RemoveAll(path))
-		l, err := access.OpenLog(access.LogConfig{Path: path, Member: "eu-1"})
+		l, err := audit.Open(audit.Config{Path: path, Member: "eu-1"})
 		require.NoError(t, err)
-		require.NoError(t, l.Record(access.Event{Action: "a", Result: "r", Object: object, Detail: detail}))
+		require.NoError(t, l.Record(audit.Event{Action: "a", Result: "r", Object: object, Detail: detail}))
 		recorded, err := l.Tail(1, false).Next(context.Background())
 		require.NoError(t, err)
 		require.NoError(t, l.Close())
@@ -109,7 +109,7 @@ func FuzzLogLine(f *testing.F) {
 		if strings.IndexFunc(strings.TrimSuffix(got, "\n"), func(r rune) bool { return !unicode.IsPrint(r) }) >= 0 {
 			t.Fatalf("not printable: %q", got)
 		}
-		l, err = access.OpenLog(access.LogConfig{Path: path, Member: "eu-1"})
+		l, err = audit.Open(audit.Config{Path: path, Member: "eu-1"})
 		require.NoError(t, err)
 		again, err := l.Tail(1, false).Next(context.Background())
 		require.NoError(t, err)
@@ -122,7 +122,7 @@ func TestLogGoesOnAfterATornLine(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.log")
 	require.NoError(t, os.WriteFile(path, []byte(`{"action":"whole","result":"done"}`+"\n"+`{"action":"torn`), 0o600))
 	l := openLog(t, path)
-	require.NoError(t, l.Record(access.Event{Action: "next", Result: access.ResultDone}))
+	require.NoError(t, l.Record(audit.Event{Action: "next", Result: audit.ResultDone}))
 	lines := strings.Split(contents(t, path), "\n")
 	require.Len(t, lines, 4)
 	require.Equal(t, `{"action":"torn`, lines[1])
@@ -131,22 +131,22 @@ func TestLogGoesOnAfterATornLine(t *testing.T) {
 }
 
 func TestLogClosed(t *testing.T) {
-	l, err := access.OpenLog(access.LogConfig{Path: filepath.Join(t.TempDir(), "audit.log"), Member: "eu-1"})
+	l, err := audit.Open(audit.Config{Path: filepath.Join(t.TempDir(), "audit.log"), Member: "eu-1"})
 	require.NoError(t, err)
 	require.NoError(t, l.Close())
-	err = l.Record(access.Event{Action: "a", Result: access.ResultBegun})
-	require.ErrorIs(t, err, access.ErrLogClosed)
+	err = l.Record(audit.Event{Action: "a", Result: audit.ResultBegun})
+	require.ErrorIs(t, err, audit.ErrClosed)
 }
 
 func TestLogReopen(t *testing.T) {
 	dir := t.TempDir()
 	path, moved := filepath.Join(dir, "audit.log"), filepath.Join(dir, "audit.log.1")
 	l := openLog(t, path)
-	require.NoError(t, l.Record(access.Event{Action: "before", Result: access.ResultDone}))
+	require.NoError(t, l.Record(audit.Event{Action: "before", Result: audit.ResultDone}))
 	require.NoError(t, os.Rename(path, moved))
-	require.NoError(t, l.Record(access.Event{Action: "between", Result: access.ResultDone}))
+	require.NoError(t, l.Record(audit.Event{Action: "between", Result: audit.ResultDone}))
 	require.NoError(t, l.Reopen())
-	require.NoError(t, l.Record(access.Event{Action: "after", Result: access.ResultDone, Durable: true}))
+	require.NoError(t, l.Record(audit.Event{Action: "after", Result: audit.ResultDone, Durable: true}))
 	require.Equal(t, 2, strings.Count(contents(t, moved), "\n"))
 	require.Equal(t, 1, strings.Count(contents(t, path), "\n"))
 
@@ -154,7 +154,7 @@ func TestLogReopen(t *testing.T) {
 	require.NoError(t, os.Rename(path, moved))
 	require.NoError(t, os.Mkdir(path, 0o700))
 	require.Error(t, l.Reopen())
-	require.NoError(t, l.Record(access.Event{Action: "still", Result: access.ResultDone}))
+	require.NoError(t, l.Record(audit.Event{Action: "still", Result: audit.ResultDone}))
 	require.Equal(t, 2, strings.Count(contents(t, moved), "\n"))
 }
 
@@ -166,7 +166,7 @@ func TestLogFromManyGoroutines(t *testing.T) {
 	for w := range writers {
 		wg.Go(func() {
 			for i := range each {
-				if err := l.Record(access.Event{Action: fmt.Sprintf("%d/%d", w, i), Result: access.ResultDone, Durable: i%5 == 0}); err != nil {
+				if err := l.Record(audit.Event{Action: fmt.Sprintf("%d/%d", w, i), Result: audit.ResultDone, Durable: i%5 == 0}); err != nil {
 					t.Error(err)
 				}
 				if i == each/2 && w == 0 {
@@ -191,12 +191,12 @@ func TestLogFromManyGoroutines(t *testing.T) {
 }
 
 // actions reads a tail to its end.
-func actions(t *testing.T, tail *access.Tail) []string {
+func actions(t *testing.T, tail *audit.Tail) []string {
 	t.Helper()
 	var all []string
 	for {
 		e, err := tail.Next(t.Context())
-		if errors.Is(err, access.ErrTailEnd) {
+		if errors.Is(err, audit.ErrTailEnd) {
 			return all
 		}
 		require.NoError(t, err)
@@ -207,15 +207,15 @@ func actions(t *testing.T, tail *access.Tail) []string {
 func TestTail(t *testing.T) {
 	l := openLog(t, filepath.Join(t.TempDir(), "audit.log"))
 	record := func(i int) {
-		require.NoError(t, l.Record(access.Event{Action: fmt.Sprint(i), Result: access.ResultDone}))
+		require.NoError(t, l.Record(audit.Event{Action: fmt.Sprint(i), Result: audit.ResultDone}))
 	}
-	for i := range access.MaxTailLines + 10 {
+	for i := range audit.MaxTailLines + 10 {
 		record(i)
 	}
 	require.Equal(t, []string{"1008", "1009"}, actions(t, l.Tail(2, false)))
 	require.Empty(t, actions(t, l.Tail(0, false)))
 	all := actions(t, l.Tail(1<<20, false))
-	require.Len(t, all, access.MaxTailLines)
+	require.Len(t, all, audit.MaxTailLines)
 	require.Equal(t, "10", all[0])
 
 	follow := l.Tail(1, true)
@@ -238,7 +238,7 @@ func TestTailTooSlow(t *testing.T) {
 	t.Cleanup(slow.Close)
 	const most = 6000
 	for range most {
-		require.NoError(t, l.Record(access.Event{Action: "a", Result: access.ResultDone}))
+		require.NoError(t, l.Record(audit.Event{Action: "a", Result: audit.ResultDone}))
 	}
 	got := 0
 	for {
@@ -254,11 +254,11 @@ func TestTailTooSlow(t *testing.T) {
 }
 
 func TestTailEndsWithTheLog(t *testing.T) {
-	l, err := access.OpenLog(access.LogConfig{Path: filepath.Join(t.TempDir(), "audit.log"), Member: "eu-1"})
+	l, err := audit.Open(audit.Config{Path: filepath.Join(t.TempDir(), "audit.log"), Member: "eu-1"})
 	require.NoError(t, err)
 	follow := l.Tail(0, true)
 	t.Cleanup(follow.Close)
 	require.NoError(t, l.Close())
 	_, err = follow.Next(t.Context())
-	require.ErrorIs(t, err, access.ErrLogClosed)
+	require.ErrorIs(t, err, audit.ErrClosed)
 }
