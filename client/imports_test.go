@@ -1,0 +1,28 @@
+package client_test
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A program that imports the client does not link the server.
+func TestDependencies(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", ".").Output()
+	require.NoError(t, err)
+	const module = "github.com/ententehq/entente/"
+	own := map[string]bool{
+		"api/entente/v1": true, "api/entente/state/v1": true, "bundle": true, "client": true, "internal/apierror": true,
+	}
+	for path := range strings.Lines(string(out)) {
+		path = strings.TrimSpace(path)
+		if rel, ok := strings.CutPrefix(path, module); ok {
+			require.True(t, own[rel], "client links %s", rel)
+		}
+		for _, heavy := range []string{"raft", "memdb", "vault", "certmagic", "acme", "zlint", "prometheus", "bbolt", "envoyproxy"} {
+			require.NotContains(t, strings.TrimPrefix(path, module), heavy)
+		}
+	}
+}

@@ -1,0 +1,313 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+)
+
+// renewalsPerLease is how many renewals fall into the TTL of a lease: two can fail without harm.
+const renewalsPerLease = 3
+
+// LeaseConfig configures a [Lease].
+type LeaseConfig struct {
+	// TTL is how long the lease lasts without renewal. Then its instances count as unhealthy. It is required.
+	TTL time.Duration
+	// GoneAfter is how long after that the instances are removed. If zero, the default of the cluster applies.
+	GoneAfter time.Duration
+	// CallTimeout bounds each call, and each answer on the stream. If zero, it is 10 seconds.
+	CallTimeout time.Duration
+	// OnEvent is called for each event, from one goroutine at a time. It must not block.
+	OnEvent func(Event)
+}
+
+// Lease keeps instances registered for as long as this process runs: it renews their lease, and registers them again if
+// they were removed during an outage.
+type Lease struct {
+	cfg     LeaseConfig
+	routing ententev1.RoutingServiceClient
+	ctx     context.Context //nolint:containedctx // the stream outlives the context of NewLease
+	cancel  context.CancelFunc
+	changes chan leaseChange
+	stop    chan struct{}
+	done    chan struct{}
+	err     error // set before done is closed
+
+	// What follows belongs to the goroutine that renews.
+	instances  []*ententev1.Instance
+	registered []*ententev1.Instance // as NewLease registered them
+	secret     string
+	stream     ententev1.RoutingService_HoldLeaseClient // nil if none is open
+	drop       context.CancelFunc                       // ends the stream
+	failing    bool                                     // the last renewal failed, which was reported
+}
+
+type leaseChange struct {
+	change *ententev1.HealthChange
+	result chan<- error
+}
+
+// NewLease takes a lease, registers the instances under it and renews it until it is closed. The lease of the instances is
+// set by NewLease; they belong to the lease from then on. An error means that nothing was registered for longer than TTL
+// and GoneAfter. The end of ctx does not affect the lease after NewLease returned.
+func NewLease(ctx context.Context, c *Client, cfg LeaseConfig, instances ...*ententev1.Instance) (*Lease, error) {
+	return newLease(ctx, c.Routing(), cfg, instances...)
+}
+
+func newLease(
+	ctx context.Context, routing ententev1.RoutingServiceClient, cfg LeaseConfig, instances ...*ententev1.Instance,
+) (*Lease, error) {
+	if cfg.TTL <= 0 {
+		return nil, errors.New("the TTL of the lease must be above zero")
+	}
+	if cfg.CallTimeout == 0 {
+		cfg.CallTimeout = defaultCallTimeout
+	}
+	cfg.OnEvent = serialized(cfg.OnEvent)
+	l := &Lease{
+		cfg: cfg, routing: routing, instances: instances,
+		changes: make(chan leaseChange), stop: make(chan struct{}, 1), done: make(chan struct{}),
+	}
+	l.ctx, l.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, l.cancel)
+	err := l.open()
+	if err == nil {
+		err = l.register()
+	}
+	if stop(); err == nil && l.ctx.Err() != nil {
+		err = ctx.Err() // it ended in the same moment, and the stream with it
+	}
+	if err != nil {
+		l.cancel()
+		return nil, err
+	}
+	go l.run()
+	return l, nil
+}
+
+// Instances returns the instances as they were registered first, with the ID of the lease.
+func (l *Lease) Instances() []*ententev1.Instance { return l.registered }
+
+// Done returns a channel that is closed when the lease is no longer renewed: after Close, or after an error that does not
+// go away by itself.
+func (l *Lease) Done() <-chan struct{} { return l.done }
+
+// Err returns why the lease is no longer renewed, once Done is closed. It returns nil after Close.
+func (l *Lease) Err() error {
+	select {
+	case <-l.done:
+		return l.err
+	default:
+		return nil
+	}
+}
+
+// SetHealth changes the health of one instance of the lease. It returns the error of the member if the change is rejected.
+// A later registration after an outage uses the new health as well.
+func (l *Lease) SetHealth(ctx context.Context, service, address string, health ententev1.Health) error {
+	result := make(chan error, 1)
+	change := &ententev1.HealthChange{Service: service, Address: address, Health: health}
+	select {
+	case l.changes <- leaseChange{change, result}:
+	case <-l.done:
+		return l.ended()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-result:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (l *Lease) ended() error {
+	if l.err != nil {
+		return fmt.Errorf("the lease has ended: %w", l.err)
+	}
+	return errors.New("the lease is closed")
+}
+
+// Close ends the renewal and gives the lease up, with which its instances are removed. An error means that the instances
+// stay until the lease runs out. If ctx has ended, or ends first, Close does not give the lease up and returns the error
+// of ctx.
+func (l *Lease) Close(ctx context.Context) error {
+	select {
+	case <-l.done: // closed already, or ended with an error
+		return nil
+	default:
+	}
+	if ctx.Err() != nil {
+		l.cancel()
+	}
+	stop := context.AfterFunc(ctx, l.cancel)
+	defer stop()
+	select {
+	case l.stop <- struct{}{}:
+	case <-l.done:
+	}
+	<-l.done
+	if l.ctx.Err() != nil && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	defer l.cancel()
+	if l.err != nil {
+		return nil // it ended by itself, as Err returns
+	}
+	if l.stream == nil {
+		if err := l.open(); err != nil {
+			return err
+		}
+	}
+	_, err := l.exchange(&ententev1.HoldLeaseRequest{Release: true})
+	return err
+}
+
+// run renews the lease until Close, or an error that does not go away by itself.
+func (l *Lease) run() {
+	defer close(l.done)
+	tick := time.NewTicker(l.cfg.TTL / renewalsPerLease)
+	defer tick.Stop()
+	for {
+		select {
+		case <-l.stop:
+			return
+		case <-l.ctx.Done():
+			return
+		case c := <-l.changes:
+			c.result <- l.setHealth(c.change)
+			continue
+		case <-tick.C:
+		}
+		switch err := l.renew(&ententev1.HoldLeaseRequest{}); {
+		case err == nil:
+			if l.failing {
+				l.cfg.OnEvent(Event{Kind: Recovered, Message: "is renewed again"})
+			}
+			l.failing = false
+		case l.ctx.Err() != nil:
+			return
+		case transient(err), status.Code(err) == codes.Canceled: // the timeout of an answer cancels the stream
+			if !l.failing {
+				l.cfg.OnEvent(Event{RenewalFailed, "could not be renewed, and is retried", err})
+			}
+			l.failing = true
+		default:
+			l.err = err
+			l.cancel()
+			return
+		}
+	}
+}
+
+func (l *Lease) setHealth(change *ententev1.HealthChange) error {
+	for _, i := range l.instances {
+		if i.GetService() == change.GetService() && i.GetAddress() == change.GetAddress() {
+			was := i.GetHealth()
+			i.Health = change.GetHealth()
+			err := l.renew(&ententev1.HoldLeaseRequest{Health: []*ententev1.HealthChange{change}})
+			if err != nil {
+				i.Health = was
+			}
+			return err
+		}
+	}
+	return fmt.Errorf("the lease has no instance of %s at %s", change.GetService(), change.GetAddress())
+}
+
+// open opens a stream on which the lease is taken, or taken up again.
+func (l *Lease) open() error {
+	var ctx context.Context
+	ctx, l.drop = context.WithCancel(l.ctx)
+	var err error
+	if l.stream, err = l.routing.HoldLease(ctx); err != nil {
+		l.dropStream()
+		return err
+	}
+	open := &ententev1.OpenLease{Ttl: durationpb.New(l.cfg.TTL), Secret: l.secret}
+	if l.cfg.GoneAfter != 0 {
+		open.GoneAfter = durationpb.New(l.cfg.GoneAfter)
+	}
+	answer, err := l.exchange(&ententev1.HoldLeaseRequest{Open: open})
+	if err != nil {
+		return err
+	}
+	l.secret = answer.GetSecret()
+	return nil
+}
+
+// exchange sends a message and waits for its answer. After an error no stream is open.
+func (l *Lease) exchange(m *ententev1.HoldLeaseRequest) (*ententev1.HoldLeaseResponse, error) {
+	late := time.AfterFunc(l.cfg.CallTimeout, l.drop)
+	defer late.Stop()
+	sent := l.stream.Send(m)
+	answer, err := l.stream.Recv() // returns what ended the stream, where Send returns io.EOF
+	if err == nil {
+		err = sent
+	}
+	if err != nil {
+		l.dropStream()
+		return nil, err
+	}
+	return answer, nil
+}
+
+func (l *Lease) dropStream() {
+	l.drop()
+	l.stream = nil
+}
+
+// renew sends a renewal, on a new stream if need be. If the lease is gone, a new one is taken and the instances are
+// registered again.
+func (l *Lease) renew(m *ententev1.HoldLeaseRequest) error {
+	var err error
+	if l.stream != nil {
+		if _, err = l.exchange(m); err == nil {
+			return nil
+		}
+	}
+	if status.Code(err) != codes.NotFound {
+		err = l.open()
+		if err == nil && len(m.GetHealth()) > 0 {
+			_, err = l.exchange(m)
+		}
+		if status.Code(err) != codes.NotFound {
+			return err
+		}
+	}
+	l.cfg.OnEvent(Event{Kind: Registered, Message: "was removed, and is registered again"})
+	l.secret = ""
+	if err := l.open(); err != nil {
+		return err
+	}
+	return l.register()
+}
+
+// register registers the instances under the lease.
+func (l *Lease) register() error {
+	var registered []*ententev1.Instance
+	for _, i := range l.instances {
+		request := &ententev1.RegisterInstanceRequest{Instance: proto.CloneOf(i)}
+		request.Instance.Lease = l.secret
+		ctx, cancel := context.WithTimeout(l.ctx, l.cfg.CallTimeout)
+		made, err := l.routing.RegisterInstance(ctx, request)
+		cancel()
+		if err != nil {
+			return err
+		}
+		registered = append(registered, made)
+	}
+	if l.registered == nil {
+		l.registered = registered
+	}
+	return nil
+}

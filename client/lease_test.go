@@ -1,0 +1,174 @@
+package client
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/internal/clocktest"
+)
+
+// registry is a member as a lease sees it. It records the requests.
+type registry struct {
+	ententev1.RoutingServiceClient
+	requests []string
+	renews   []error // results of the next renewals; nil after the last
+	last     *ententev1.Instance
+	opens    []error // the same for streams that are opened
+}
+
+func (r *registry) RegisterInstance(_ context.Context, m *ententev1.RegisterInstanceRequest, _ ...grpc.CallOption) (*ententev1.Instance, error) {
+	r.requests = append(r.requests, "register "+m.GetInstance().GetLease())
+	r.last = m.GetInstance()
+	return &ententev1.Instance{Service: "web", Address: "10.0.0.1:443", Lease: "ID"}, nil
+}
+
+func (r *registry) HoldLease(ctx context.Context, _ ...grpc.CallOption) (ententev1.RoutingService_HoldLeaseClient, error) {
+	return &holding{ctx: ctx, registry: r}, nil
+}
+
+// holding is the stream of a lease.
+type holding struct {
+	ententev1.RoutingService_HoldLeaseClient
+	ctx      context.Context
+	registry *registry
+	sent     *ententev1.HoldLeaseRequest
+}
+
+func (h *holding) Send(m *ententev1.HoldLeaseRequest) error {
+	h.sent = m
+	return nil
+}
+
+func (h *holding) Recv() (*ententev1.HoldLeaseResponse, error) {
+	r := h.registry
+	next := func(list *[]error) error {
+		if len(*list) == 0 {
+			return h.ctx.Err()
+		}
+		err := (*list)[0]
+		*list = (*list)[1:]
+		return err
+	}
+	switch {
+	case h.sent.GetOpen() != nil:
+		r.requests = append(r.requests, "open "+h.sent.GetOpen().GetSecret())
+		return &ententev1.HoldLeaseResponse{Secret: "L"}, next(&r.opens)
+	case h.sent.GetRelease():
+		r.requests = append(r.requests, "release")
+		return &ententev1.HoldLeaseResponse{}, h.ctx.Err()
+	}
+	for _, c := range h.sent.GetHealth() {
+		r.requests = append(r.requests, "health "+c.GetHealth().String())
+		return &ententev1.HoldLeaseResponse{}, next(&r.renews)
+	}
+	r.requests = append(r.requests, "renew")
+	return &ententev1.HoldLeaseResponse{}, next(&r.renews)
+}
+
+func TestLease(t *testing.T) {
+	unavailable := status.Error(codes.Unavailable, "there is no leader")
+	gone := status.Error(codes.NotFound, "no such lease")
+	for name, test := range map[string]struct {
+		renews, opens []error
+		runs          time.Duration
+		requests      []string
+		events        []string
+		err           string
+	}{
+		"renewed three times a lease": {
+			runs: 31 * time.Second, requests: []string{"open ", "register L", "renew", "renew", "renew", "release"},
+		},
+		"an outage is reported once": {
+			runs: 41 * time.Second, renews: []error{unavailable}, opens: []error{nil, unavailable, unavailable},
+			requests: []string{"open ", "register L", "renew", "open L", "open L", "open L", "renew", "release"},
+			events:   []string{"could not be renewed, and is retried: there is no leader", "is renewed again"},
+		},
+		"taken up again at once": {
+			runs: 21 * time.Second, renews: []error{unavailable},
+			requests: []string{"open ", "register L", "renew", "open L", "renew", "release"},
+		},
+		"removed meanwhile": {
+			runs: 21 * time.Second, renews: []error{gone},
+			requests: []string{"open ", "register L", "renew", "open ", "register L", "renew", "release"},
+			events:   []string{"was removed, and is registered again"},
+		},
+		"not allowed any more": {
+			runs: 31 * time.Second, renews: []error{unavailable},
+			opens:    []error{nil, status.Error(codes.PermissionDenied, "revoked")},
+			requests: []string{"open ", "register L", "renew", "open L"},
+			err:      "rpc error: code = PermissionDenied desc = revoked",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			clocktest.Run(t, func(t *testing.T) {
+				var got events
+				r := &registry{renews: test.renews, opens: test.opens}
+				l, err := newLease(t.Context(), r, LeaseConfig{TTL: 30 * time.Second, CallTimeout: time.Second, OnEvent: got.add},
+					&ententev1.Instance{Service: "web", Address: "10.0.0.1:443"})
+				require.NoError(t, err)
+				require.Equal(t, "ID", l.Instances()[0].GetLease())
+				<-time.After(test.runs)
+				synctest.Wait()
+				if test.err != "" {
+					<-l.Done()
+					require.EqualError(t, l.Err(), test.err)
+				} else {
+					require.NoError(t, l.Err())
+				}
+				require.NoError(t, l.Close(t.Context()))
+				require.Equal(t, test.requests, r.requests)
+				require.Equal(t, test.events, got.all())
+				require.ErrorContains(t, l.SetHealth(t.Context(), "web", "10.0.0.1:443", ententev1.Health_HEALTH_HEALTHY), "the lease ")
+			})
+		})
+	}
+}
+
+func TestLeaseSetHealth(t *testing.T) {
+	clocktest.Run(t, func(t *testing.T) {
+		r := &registry{}
+		l, err := newLease(t.Context(), r, LeaseConfig{TTL: 30 * time.Second},
+			&ententev1.Instance{Service: "web", Address: "10.0.0.1:443"})
+		require.NoError(t, err)
+		require.NoError(t, l.SetHealth(t.Context(), "web", "10.0.0.1:443", ententev1.Health_HEALTH_DRAINING))
+		require.EqualError(t, l.SetHealth(t.Context(), "web", "10.0.0.2:443", ententev1.Health_HEALTH_DRAINING),
+			"the lease has no instance of web at 10.0.0.2:443")
+		r.renews = []error{status.Error(codes.NotFound, "no such lease")}
+		<-time.After(11 * time.Second)
+		synctest.Wait()
+		require.Equal(t, ententev1.Health_HEALTH_DRAINING, r.last.GetHealth(), "it is registered again with its new health")
+		require.NoError(t, l.Close(t.Context()))
+		require.Equal(t, []string{
+			"open ", "register L", "health HEALTH_DRAINING", "renew", "open ", "register L", "release",
+		}, r.requests)
+	})
+}
+
+// A lease that is closed with an ended context is not given up: its instances stay until it runs out.
+func TestLeaseCloseWithoutRelease(t *testing.T) {
+	clocktest.Run(t, func(t *testing.T) {
+		r := &registry{}
+		l, err := newLease(t.Context(), r, LeaseConfig{TTL: 30 * time.Second}, &ententev1.Instance{Service: "web"})
+		require.NoError(t, err)
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		require.ErrorIs(t, l.Close(ended), context.Canceled)
+		require.Equal(t, []string{"open ", "register L"}, r.requests)
+	})
+}
+
+func TestNewLeaseFails(t *testing.T) {
+	_, err := newLease(t.Context(), &registry{}, LeaseConfig{})
+	require.EqualError(t, err, "the TTL of the lease must be above zero")
+	r := &registry{opens: []error{status.Error(codes.PermissionDenied, "no role")}}
+	_, err = newLease(t.Context(), r, LeaseConfig{TTL: time.Second})
+	require.EqualError(t, err, "rpc error: code = PermissionDenied desc = no role")
+}
