@@ -14,9 +14,9 @@ import (
 	"github.com/ententehq/entente/authority/plan"
 	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/authority/upstream"
-	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
+	"github.com/ententehq/entente/trust"
 )
 
 // TestEveryStepOfALife plays a whole life of authorities (the first ones, a rotation, new anchors, a reserve, a taint, a
@@ -210,7 +210,7 @@ func (l *lived) check() {
 		for _, change := range batch.Changes {
 			row, err := table.HostedBundles.Decode(change.Value)
 			require.NoError(l.t, err)
-			b, err := bundle.FromRow(row)
+			b, err := trust.Parse(row)
 			require.NoError(l.t, err)
 			l.sequence++
 			require.Equal(l.t, l.sequence, sequenceOf(b))

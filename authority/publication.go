@@ -13,6 +13,7 @@ import (
 	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/trust"
 )
 
 // contentOf is the rule for what a hosted bundle holds: the anchors of the domain's X.509 authorities and the keys of
@@ -135,5 +136,5 @@ func hostedBundle(r raftstore.Reader, td string) (*bundle.Bundle, error) {
 	if err != nil || !ok {
 		return nil, err
 	}
-	return bundle.FromRow(row.Value)
+	return trust.Parse(row.Value)
 }

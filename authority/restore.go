@@ -8,6 +8,7 @@ import (
 	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/trust"
 )
 
 // sequenceLeap is added to every sequence at a restore: those that were handed out after the snapshot was taken, by a
@@ -90,7 +91,7 @@ func lastSequences(states ...raftstore.Reader) (map[string]uint64, error) {
 			if err != nil {
 				return nil, err
 			}
-			b, err := bundle.FromRow(row.Value)
+			b, err := trust.Parse(row.Value)
 			if err != nil {
 				return nil, err
 			}

@@ -17,6 +17,7 @@ import (
 	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/trust"
 )
 
 // signingState is what this member signs from: the tables of one revision, parsed once. It is never changed.
@@ -92,7 +93,7 @@ func (m *Manager) newDomainState(r raftstore.Reader, td spiffeid.TrustDomain, ro
 		return nil, err
 	}
 	if ok {
-		if d.bundle, err = bundle.FromRow(published.Value); err != nil {
+		if d.bundle, err = trust.Parse(published.Value); err != nil {
 			return nil, err
 		}
 		d.document, d.bundleChanged = d.bundle.Marshal(), published.Value.GetChangeTime().AsTime()

@@ -1,8 +1,6 @@
 package bundle
 
 import (
-	"errors"
-	"fmt"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -18,20 +16,4 @@ func (b *Bundle) Row(changed time.Time) *statev1.Bundle {
 		Document:    b.Marshal(),
 		ChangeTime:  timestamppb.New(changed),
 	}
-}
-
-// FromRow reads a stored bundle. It fails only if the row was damaged or written by something else.
-func FromRow(row *statev1.Bundle) (*Bundle, error) {
-	if row == nil {
-		return nil, errors.New("there is no stored bundle")
-	}
-	td, err := ParseTrustDomain(row.GetTrustDomain())
-	if err != nil {
-		return nil, fmt.Errorf("stored bundle: %w", err)
-	}
-	b, _, err := Parse(td, row.GetDocument())
-	if err != nil {
-		return nil, fmt.Errorf("stored bundle: %w", err)
-	}
-	return b, nil
 }

@@ -94,7 +94,7 @@ routing { import_ttl = "10s" }
 
 	// What either operator ends is gone.
 	us.members[0].command("federation", "suspend", eu.domain)
-	awaits(0, fmt.Sprintf("the relationship with %s is suspended", eu.domain))
+	awaits(0, fmt.Sprintf("the relationship with %[1]s is suspended; resume it with 'entente federation resume %[1]s'", eu.domain))
 	us.members[0].command("federation", "resume", eu.domain)
 	awaits(ententev1.Health_HEALTH_HEALTHY, "")
 	eu.members[0].command("service", "unexport", "shop-eu", "--to", us.domain)

@@ -9,6 +9,7 @@ import (
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/federation/federationtest"
 	"github.com/ententehq/entente/federation/relationship"
+	"github.com/ententehq/entente/trust"
 )
 
 // ends deletes the relationship with a hub; the leader does not look before the next one is made.
@@ -27,14 +28,14 @@ func TestAHubBeginsAnewWithANewRelationship(t *testing.T) {
 	p.serveMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5), b.Bundle(t, 5), c.Bundle(t, 5)))
 	r.takes(t, hub, p, ".example.org")
 	r.refresh(t, "hub.example.org")
-	require.Equal(t, relationship.Fresh, r.trust(t, "a.example.org"))
+	require.Equal(t, trust.Fresh, r.trust(t, "a.example.org"))
 
 	r.ends(t, "hub.example.org")
 	rotated := b.Rotated(t)
 	p.serveMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5), rotated.Bundle(t, 4)))
 	r.takes(t, hub, p, ".example.org")
 	for _, td := range []string{"a.example.org", "b.example.org", "c.example.org"} {
-		require.Equal(t, relationship.None, r.trust(t, td))
+		require.Equal(t, trust.Unknown, r.trust(t, td))
 	}
 	r.refresh(t, "hub.example.org")
 	for range 2 { // before what counts no more is swept, and after
@@ -45,8 +46,8 @@ func TestAHubBeginsAnewWithANewRelationship(t *testing.T) {
 		require.EqualValues(t, 4, n, "it says something else, and nothing came before")
 		require.Empty(t, word.Row.Value.GetRefused())
 		require.Len(t, word.Row.Value.GetHistory().GetVersions(), 1)
-		require.Equal(t, relationship.Fresh, r.trust(t, "b.example.org"))
-		require.Equal(t, relationship.None, r.trust(t, "c.example.org"), "it says nothing of it")
+		require.Equal(t, trust.Fresh, r.trust(t, "b.example.org"))
+		require.Equal(t, trust.Unknown, r.trust(t, "c.example.org"), "it says nothing of it")
 		r.keep(t)
 	}
 }

@@ -52,7 +52,7 @@ func (m *Manager) shownByHub(view *raftstore.View, td string, mapTold func(hub s
 		Freshness: word.Trust.State.Freshness(), Revision: uint64(word.Row.Revision),
 		LastResult: word.Row.Value.GetRefused(), LastError: word.Row.Value.GetRefusal(), Alarms: shownAlarms(word.Row.Value.GetAlarms()),
 	}
-	if word.Trust.State.HeldBack() {
+	if word.Trust.State.Withheld() {
 		out.State = ententev1.RelationshipState_RELATIONSHIP_STATE_SUSPENDED
 	}
 	digest := b.Digest()

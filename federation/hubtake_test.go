@@ -16,6 +16,7 @@ import (
 	"github.com/ententehq/entente/federation/federationtest"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/trust"
 )
 
 // serveMap has a peer serve its own bundle and, as a hub, a map.
@@ -44,11 +45,11 @@ func (r *room) takes(t testing.TB, hub *federationtest.Authority, p *peer, take 
 	r.create(t, rel, hub.Bundle(t, 1))
 }
 
-func (r *room) trust(t testing.TB, td string) relationship.State {
+func (r *room) trust(t testing.TB, td string) trust.State {
 	t.Helper()
-	trust, err := relationship.TrustState(r.store.View(), td)
+	trusted, err := relationship.TrustState(r.store.View(), td)
 	require.NoError(t, err)
-	return trust.State
+	return trusted.State
 }
 
 // word is what counts of hubs' words on a domain.
@@ -99,9 +100,9 @@ func TestAHubsWordIsTakenAsListed(t *testing.T) {
 	r.refresh(t, "hub.example.org")
 	r.keep(t)
 
-	require.Equal(t, relationship.Fresh, r.trust(t, "a.example.org"))
-	require.Equal(t, relationship.None, r.trust(t, "bank.example"), "it is not listed")
-	require.Equal(t, relationship.None, r.trust(t, "own.example.org"), "a hosted domain is never a hub's")
+	require.Equal(t, trust.Fresh, r.trust(t, "a.example.org"))
+	require.Equal(t, trust.Unknown, r.trust(t, "bank.example"), "it is not listed")
+	require.Equal(t, trust.Unknown, r.trust(t, "own.example.org"), "a hosted domain is never a hub's")
 	shown := r.show(t, "hub.example.org")
 	require.Equal(t, ententev1.Freshness_FRESHNESS_FRESH, shown.GetHubStatus().GetFreshness())
 	require.Equal(t, []uint32{2, 0, 3}, []uint32{shown.GetHubStatus().GetTaken(), shown.GetHubStatus().GetRefused(), shown.GetHubStatus().GetLeftOut()})
@@ -129,10 +130,10 @@ func TestAHubsWordIsTakenAsListed(t *testing.T) {
 	word, sequence := r.word(t, "a.example.org")
 	require.EqualValues(t, 5, sequence)
 	require.Equal(t, "rollback", word.Row.Value.GetRefused())
-	require.Equal(t, relationship.Stale, r.trust(t, "a.example.org"), "what the hub confirmed of it is the past")
+	require.Equal(t, trust.Stale, r.trust(t, "a.example.org"), "what the hub confirmed of it is the past")
 	require.Equal(t, "rollback", r.show(t, "a.example.org").GetLastResult())
-	require.Equal(t, relationship.None, r.trust(t, "b.example.org"))
-	require.Equal(t, relationship.Fresh, r.trust(t, "c.example.org"))
+	require.Equal(t, trust.Unknown, r.trust(t, "b.example.org"))
+	require.Equal(t, trust.Fresh, r.trust(t, "c.example.org"))
 	require.EqualValues(t, 1, r.show(t, "hub.example.org").GetHubStatus().GetRefused())
 	require.Contains(t, r.ledger.said(), "refuse bundle a.example.org: rollback")
 	require.Contains(t, r.ledger.said(), "withdraw bundle b.example.org: done")
@@ -142,7 +143,7 @@ func TestAHubsWordIsTakenAsListed(t *testing.T) {
 
 	p.serveMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5), c.Bundle(t, 1)))
 	r.refresh(t, "hub.example.org")
-	require.Equal(t, relationship.Fresh, r.trust(t, "a.example.org"))
+	require.Equal(t, trust.Fresh, r.trust(t, "a.example.org"))
 }
 
 func TestAnEndedHubTakesItsWordWithIt(t *testing.T) {
@@ -155,15 +156,15 @@ func TestAnEndedHubTakesItsWordWithIt(t *testing.T) {
 
 	_, err := r.service.SuspendRelationship(t.Context(), &ententev1.SuspendRelationshipRequest{TrustDomain: "hub.example.org"})
 	require.NoError(t, err)
-	require.Equal(t, relationship.Suspended, r.trust(t, "a.example.org"))
+	require.Equal(t, trust.Suspended, r.trust(t, "a.example.org"))
 	r.keep(t)
 	_, err = r.service.ResumeRelationship(t.Context(), &ententev1.ResumeRelationshipRequest{TrustDomain: "hub.example.org"})
 	require.NoError(t, err)
-	require.Equal(t, relationship.Fresh, r.trust(t, "a.example.org"), "a suspended hub's word is kept")
+	require.Equal(t, trust.Fresh, r.trust(t, "a.example.org"), "a suspended hub's word is kept")
 
 	r.changeHub(t, "hub.example.org", &ententev1.Hub{Take: []string{".example.org"}, Except: []string{"a.example.org"}})
-	require.Equal(t, relationship.None, r.trust(t, "a.example.org"), "at once, before it is swept")
-	require.Equal(t, relationship.Fresh, r.trust(t, "b.example.org"))
+	require.Equal(t, trust.Unknown, r.trust(t, "a.example.org"), "at once, before it is swept")
+	require.Equal(t, trust.Fresh, r.trust(t, "b.example.org"))
 	r.keep(t)
 	_, found, err := relationship.HubBundles.Get(r.store.View(), "a.example.org/hub.example.org")
 	require.NoError(t, err)
@@ -174,12 +175,12 @@ func TestAnEndedHubTakesItsWordWithIt(t *testing.T) {
 	require.ErrorContains(t, err, "federation update hub.example.org --hub-except b.example.org")
 	_, err = r.service.DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: "hub.example.org"})
 	require.NoError(t, err)
-	require.Equal(t, relationship.None, r.trust(t, "b.example.org"))
+	require.Equal(t, trust.Unknown, r.trust(t, "b.example.org"))
 
 	// What the next agreement with the hub does not bring itself does not count under it.
 	p.serveMap(hub.Bundle(t, 1), []byte(`{"trust_domains":{}}`))
 	r.takes(t, hub, p, ".example.org")
-	require.Equal(t, relationship.None, r.trust(t, "b.example.org"))
+	require.Equal(t, trust.Unknown, r.trust(t, "b.example.org"))
 	r.keep(t)
 	rows, err := relationship.HubBundles.List(r.store.View(), "")
 	require.NoError(t, err)
@@ -194,7 +195,7 @@ func TestADomainsOwnWordBeatsTheHubs(t *testing.T) {
 	p.serveMap(hub.Bundle(t, 1), mapOf(t, forged.Bundle(t, 1<<60)))
 	r.takes(t, hub, p, ".example.org")
 	r.refresh(t, "hub.example.org")
-	require.Equal(t, relationship.Fresh, r.trust(t, "a.example.org"))
+	require.Equal(t, trust.Fresh, r.trust(t, "a.example.org"))
 
 	r.create(t, spiffeRelationship(a, own), a.Bundle(t, 3))
 	require.Empty(t, r.refresh(t, "a.example.org").GetLastError(), "the hub's sequence is no measure for the domain's")
@@ -252,13 +253,13 @@ func TestTheFreshnessOfAHubsWord(t *testing.T) {
 	r.takes(t, hub, p, ".example.org")
 	r.refresh(t, "hub.example.org")
 	r.keep(t)
-	require.Equal(t, relationship.Fresh, r.trust(t, "a.example.org"))
+	require.Equal(t, trust.Fresh, r.trust(t, "a.example.org"))
 	now = now.Add(4 * relationship.DefaultRefresh)
 	r.manager.keepHubs(t.Context(), now.Add(-time.Hour))
-	require.Equal(t, relationship.Stale, r.trust(t, "a.example.org"))
+	require.Equal(t, trust.Stale, r.trust(t, "a.example.org"))
 	now = now.Add(time.Hour)
 	r.keep(t)
-	require.Equal(t, relationship.Expired, r.trust(t, "a.example.org"), "its last authority has")
+	require.Equal(t, trust.Expired, r.trust(t, "a.example.org"), "its last authority has")
 }
 
 func TestABrokenMapIsTakenNotAtAll(t *testing.T) {
@@ -291,8 +292,8 @@ func TestABrokenMapIsTakenNotAtAll(t *testing.T) {
 			p.serveMap(hub.Bundle(t, 1), test.document)
 			r.refresh(t, "hub.example.org")
 			require.Equal(t, test.result, r.show(t, "hub.example.org").GetHubStatus().GetLastResult())
-			require.Equal(t, relationship.None, r.trust(t, "b.example.org"), "nothing of it")
-			require.Equal(t, relationship.Fresh, r.trust(t, "a.example.org"), "and what was taken is kept")
+			require.Equal(t, trust.Unknown, r.trust(t, "b.example.org"), "nothing of it")
+			require.Equal(t, trust.Fresh, r.trust(t, "a.example.org"), "and what was taken is kept")
 		})
 	}
 	p.answer(func(w http.ResponseWriter, req *http.Request) {

@@ -10,6 +10,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/trust"
 )
 
 const (
@@ -76,7 +77,7 @@ func (m *Manager) commit(ctx context.Context, found []transition) {
 		}
 		for _, t := range written {
 			level := m.log.Warn
-			if t.is.State == relationship.Fresh {
+			if t.is.State == trust.Fresh {
 				level = m.log.Info
 			}
 			level("standing of a relationship changed", "trust_domain", t.name, "was", t.was.State, "is", t.is.State,

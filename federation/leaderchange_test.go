@@ -12,6 +12,7 @@ import (
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/internal/clocktest"
 	"github.com/ententehq/entente/raftstore/membership"
+	"github.com/ententehq/entente/trust"
 )
 
 // holdFresh makes relationships known whose bundles are in good standing, and are written down as being so.
@@ -20,7 +21,7 @@ func (tt *timetable) holdFresh(hint time.Duration, all []string) {
 	tt.manager.catalog.mu.Lock()
 	for _, name := range all {
 		r, err := relationship.ParseRelationship(&statev1.Relationship{
-			TrustDomain: name, Url: "https://" + name, Profile: webProfile, Generation: 1, Standing: relationship.Standing{State: relationship.Fresh}.Row(time.Now()),
+			TrustDomain: name, Url: "https://" + name, Profile: webProfile, Generation: 1, Standing: relationship.Standing{State: trust.Fresh}.Row(time.Now()),
 		})
 		require.NoError(tt.t, err)
 		tt.manager.catalog.entries[name] = entry{r, relationship.Holding{Revision: 1, Hint: hint, Hinted: true, X509Until: time.Now().Add(24 * time.Hour), JwtKeys: 1}}

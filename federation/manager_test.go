@@ -13,6 +13,7 @@ import (
 	"github.com/ententehq/entente/federation/federationtest"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/trust"
 )
 
 // awaitRequest waits until the peer was asked once more.
@@ -43,11 +44,11 @@ func TestManagerFollowsThePeer(t *testing.T) {
 	p.present(t, next)
 	p.serve(next.Bundle(t, 4))
 	r.awaitSequence(t, "us.example.org", 4)
-	r.awaitState(t, "us.example.org", relationship.Fresh)
+	r.awaitState(t, "us.example.org", trust.Fresh)
 
 	// An outage: nothing is lost, and after three intervals everybody can see it.
 	p.answer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
-	r.awaitState(t, "us.example.org", relationship.Stale)
+	r.awaitState(t, "us.example.org", trust.Stale)
 	require.True(t, r.stored(t, "us.example.org").Equal(next.Bundle(t, 4)))
 	shown, err := r.service.GetRelationship(t.Context(), &ententev1.GetRelationshipRequest{TrustDomain: "us.example.org"})
 	require.NoError(t, err)
@@ -59,7 +60,7 @@ func TestManagerFollowsThePeer(t *testing.T) {
 	// It ends with an unchanged bundle: the success alone makes it fresh again.
 	before := relationship.ForeignBundles.PrefixRevision(r.store.View(), "")
 	p.serve(next.Bundle(t, 4))
-	r.awaitState(t, "us.example.org", relationship.Fresh)
+	r.awaitState(t, "us.example.org", trust.Fresh)
 	require.Equal(t, before, relationship.ForeignBundles.PrefixRevision(r.store.View(), ""))
 	require.InDelta(t, 1, testutil.ToFloat64(r.manager.metrics.owned), 0)
 }
@@ -103,11 +104,11 @@ func TestExpiry(t *testing.T) {
 	us := federationtest.NewAuthorityUntil(t, "us.example.org", time.Now().Add(2*time.Second)).Every(time.Hour)
 	p := newPeer(t, us, us.Bundle(t, 1))
 	r.create(t, spiffeRelationship(us, p), us.Bundle(t, 1))
-	r.awaitState(t, "us.example.org", relationship.Expired)
+	r.awaitState(t, "us.example.org", trust.Expired)
 	require.NotNil(t, r.stored(t, "us.example.org"))
-	trust, err := relationship.TrustState(r.store.View(), "us.example.org")
+	trusted, err := relationship.TrustState(r.store.View(), "us.example.org")
 	require.NoError(t, err)
-	require.Equal(t, relationship.Trust{State: relationship.Expired, X509: relationship.Expired, JWT: relationship.Expired}, trust)
+	require.Equal(t, trust.StatusOf(trust.Expired), trusted)
 }
 
 // TestStandingsAfterLeaderChange: a new leader to which nobody has reported takes no relationship for stale within three intervals, and
@@ -124,7 +125,7 @@ func TestStandingsAfterLeaderChange(t *testing.T) {
 		require.NoError(t, r.manager.catalog.load(r.store.View(), func(err error) { t.Error(err) }))
 		return r.manager.newStandings(leading).look()
 	}
-	states := func(found []transition) (out []relationship.State) {
+	states := func(found []transition) (out []trust.State) {
 		for _, f := range found {
 			out = append(out, f.is.State)
 		}
@@ -137,7 +138,7 @@ func TestStandingsAfterLeaderChange(t *testing.T) {
 	require.Empty(t, look(created.Add(10*time.Hour)), "three intervals to the moment")
 	now = now.Add(time.Second)
 	found := look(created.Add(10 * time.Hour))
-	require.Equal(t, []relationship.State{relationship.Stale}, states(found))
+	require.Equal(t, []trust.State{trust.Stale}, states(found))
 	r.manager.commit(t.Context(), found)
 	require.Empty(t, look(now), "stale stays stale under the next leader")
 
@@ -146,7 +147,7 @@ func TestStandingsAfterLeaderChange(t *testing.T) {
 	owner.attempted("us.example.org", 1, now, true, "unchanged", "")
 	r.manager.Section().Deliver("member-1", owner.Collect(false))
 	found = look(now)
-	require.Equal(t, []relationship.State{relationship.Fresh}, states(found))
+	require.Equal(t, []trust.State{trust.Fresh}, states(found))
 
 	// What was judged must still stand when it is written.
 	_, err := r.service.SuspendRelationship(t.Context(), &ententev1.SuspendRelationshipRequest{TrustDomain: "us.example.org"})
@@ -177,7 +178,7 @@ func TestSurviveRestore(t *testing.T) {
 	require.NoError(t, err)
 	sequence, _ := r.stored(t, "us.example.org").Sequence()
 	require.EqualValues(t, 9, sequence, "bundles do not go back")
-	trust, err := relationship.TrustState(r.store.View(), "ap.example.org")
+	trusted, err := relationship.TrustState(r.store.View(), "ap.example.org")
 	require.NoError(t, err)
-	require.Equal(t, relationship.Suspended, trust.State, "a suspension stays")
+	require.Equal(t, trust.Suspended, trusted.State, "a suspension stays")
 }

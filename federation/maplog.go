@@ -9,6 +9,7 @@ import (
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/trust"
 )
 
 // mapLog is what stands in this cluster's bundle map, hosted domains and those that it vouches for, by version, with the order in which it
@@ -143,7 +144,7 @@ func (m *Manager) mapEntry(td string) []byte {
 	if err != nil || !found {
 		return nil
 	}
-	b, err := bundle.FromRow(row.Value)
+	b, err := trust.Parse(row.Value)
 	if err != nil {
 		m.unreadable(err)
 		return nil

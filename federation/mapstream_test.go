@@ -12,6 +12,7 @@ import (
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/federation/federationtest"
 	"github.com/ententehq/entente/federation/relationship"
+	"github.com/ententehq/entente/trust"
 )
 
 // awaitWord waits for the sequence that counts of hubs' words on a domain; 0: none does.
@@ -204,7 +205,7 @@ func TestHostileHubOverAStream(t *testing.T) {
 	say(call, &ententev1.PeerMapChanges{Bundles: []*ententev1.PeerBundle{entry(ap.Bundle(t, 7))}})
 	goodbye, _ := ended(call)
 	require.Equal(t, "suspended", goodbye.GetReason())
-	require.NotEqual(t, relationship.Fresh, spoke.trust(t, "ap.example.org"))
+	require.NotEqual(t, trust.Fresh, spoke.trust(t, "ap.example.org"))
 }
 
 // TestAMapCountsAsStreamed: only while its hub says so.

@@ -14,6 +14,7 @@ import (
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/trust"
 )
 
 // maxOfferedBundle bounds a document in an offer, two of which go into one message. A bundle of a cluster has some ten kilobytes.
@@ -40,7 +41,7 @@ func (m *Manager) offer(r raftstore.Reader, own string) (*ententev1.FederationOf
 		if !found {
 			return nil, status.Errorf(codes.FailedPrecondition, "%s has no bundle yet; wait until its first authority is prepared, and try again", td)
 		}
-		b, err := bundle.FromRow(row.Value)
+		b, err := trust.Parse(row.Value)
 		if err != nil {
 			return nil, err
 		}

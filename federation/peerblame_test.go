@@ -16,6 +16,7 @@ import (
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/statement"
 	"github.com/ententehq/entente/federation/relationship"
+	"github.com/ententehq/entente/trust"
 )
 
 // TestWhoseFaultStatementsAre: what is early, or stands against what this cluster holds, may be no fault of the peer's.
@@ -177,7 +178,7 @@ func TestRefusedStatementsEndAStream(t *testing.T) {
 	warned := slices.DeleteFunc(log.lines("statements that a peer brought are none"), func(line string) bool { return !strings.Contains(line, "[WARN]") })
 	require.NotEmpty(t, warned)
 	require.Less(t, len(warned), streams*maxRefusals, "of all that were refused")
-	require.Equal(t, relationship.Fresh, a.trust(t, "us.example.org"), "trust does not hang on statements")
+	require.Equal(t, trust.Fresh, a.trust(t, "us.example.org"), "trust does not hang on statements")
 
 	// Refused bundles and statements add up.
 	var mixed []*ententev1.PeerMessage

@@ -23,6 +23,7 @@ import (
 	"github.com/ententehq/entente/federation/federationtest"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/trust"
 )
 
 // site is a cluster of one member under test, with an API port that other sites can reach.
@@ -83,7 +84,7 @@ func verify(s *raftstore.Store, chain []*x509.Certificate) (spiffeid.ID, error) 
 		if err != nil || !found {
 			return nil, errors.Join(err, errors.New("no bundle"))
 		}
-		b, err := bundle.FromRow(row.Value)
+		b, err := trust.Parse(row.Value)
 		if err != nil {
 			return nil, err
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/ententehq/entente/bundle/statement"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/trust"
 )
 
 // parseVersion reads a version that a peer names. Nothing of it is taken on trust but its form.
@@ -51,7 +52,7 @@ func (m *Manager) hostedBundlesOf(view *raftstore.View, before map[string]hosted
 			next[row.Key] = m.withStatements(view, row.Key, was)
 			continue
 		}
-		b, err := bundle.FromRow(row.Value)
+		b, err := trust.Parse(row.Value)
 		if err != nil {
 			m.unreadable(fmt.Errorf("hosted bundle of %s: %w", row.Key, err))
 			continue

@@ -18,6 +18,7 @@ import (
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
+	"github.com/ententehq/entente/trust"
 )
 
 // room is a federation under test.
@@ -102,7 +103,7 @@ func (r *room) await(t testing.TB, what string, condition func(v *raftstore.View
 var errSeen = errors.New("seen")
 
 // awaitState waits until a trust domain is in a state.
-func (r *room) awaitState(t testing.TB, td string, want relationship.State) {
+func (r *room) awaitState(t testing.TB, td string, want trust.State) {
 	t.Helper()
 	r.await(t, td+" to be "+want.String(), func(v *raftstore.View) bool {
 		got, err := relationship.TrustState(v, td)
@@ -120,7 +121,7 @@ func (r *room) awaitSequence(t testing.TB, td string, want uint64) {
 		if !found {
 			return false
 		}
-		b, err := bundle.FromRow(row.Value)
+		b, err := trust.Parse(row.Value)
 		require.NoError(t, err)
 		n, _ := b.Sequence()
 		return n == want
@@ -170,7 +171,7 @@ func (r *room) stored(t testing.TB, td string) *bundle.Bundle {
 	if !found {
 		return nil
 	}
-	b, err := bundle.FromRow(row.Value)
+	b, err := trust.Parse(row.Value)
 	require.NoError(t, err)
 	return b
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/internal/clocktest"
+	"github.com/ententehq/entente/trust"
 )
 
 // moments are when something happened.
@@ -145,7 +146,7 @@ func spreadOf(t *testing.T, size int, streams bool, hint time.Duration, turns in
 func (c *cluster) stale() (n int) {
 	for row, err := range relationship.Relationships.All(c.first().store.View(), "") {
 		require.NoError(c.w.t, err)
-		if relationship.TrustOf(row.Value).State != relationship.Fresh {
+		if relationship.TrustOf(row.Value).State != trust.Fresh {
 			n++
 		}
 	}

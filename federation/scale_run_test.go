@@ -13,6 +13,7 @@ import (
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
+	"github.com/ententehq/entente/trust"
 )
 
 // errNobodyLeads is what a member is told that asks the leader meanwhile.
@@ -103,7 +104,7 @@ func (c *cluster) render(ctx context.Context) {
 			p := endpoint.Publication{Home: c.home.td}
 			for row, err := range hostedBundles.All(v, "") {
 				require.NoError(c.w.t, err)
-				b, err := bundle.FromRow(row.Value)
+				b, err := trust.Parse(row.Value)
 				require.NoError(c.w.t, err)
 				p.Hosted = append(p.Hosted, endpoint.Hosted{Bundle: b})
 			}
@@ -127,7 +128,7 @@ func (c *cluster) vouches(v *raftstore.View) (all []bundle.MapEntry) {
 		}
 		once := c.vouched[row.Key]
 		if once.revision != stored.Revision {
-			b, err := bundle.FromRow(stored.Value)
+			b, err := trust.Parse(stored.Value)
 			require.NoError(c.w.t, err)
 			once.revision = stored.Revision
 			once.vouched, err = bundle.NewMapEntry(b)
@@ -147,7 +148,7 @@ func (c *cluster) knows(ctx context.Context, td string, sequence uint64) (time.T
 		if row, found, err := relationship.ForeignBundles.Get(v, td); err != nil {
 			return err
 		} else if found {
-			if b, err = bundle.FromRow(row.Value); err != nil {
+			if b, err = trust.Parse(row.Value); err != nil {
 				return err
 			}
 		} else if word, found, err := relationship.AttestationOf(v, td); err != nil {

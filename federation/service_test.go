@@ -17,6 +17,7 @@ import (
 	"github.com/ententehq/entente/federation/federationtest"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/trust"
 )
 
 func refused(t *testing.T, err error, code codes.Code, message string) {
@@ -168,7 +169,7 @@ func TestSuspendResumeDelete(t *testing.T) {
 	us := federationtest.NewAuthority(t, "us.example.org")
 	p := newPeer(t, us, us.Bundle(t, 1))
 	r.create(t, spiffeRelationship(us, p), us.Bundle(t, 1))
-	trust := func() relationship.Trust {
+	trusted := func() trust.Status {
 		state, err := relationship.TrustState(r.store.View(), "us.example.org")
 		require.NoError(t, err)
 		return state
@@ -178,14 +179,14 @@ func TestSuspendResumeDelete(t *testing.T) {
 		require.NoError(t, err)
 		return is
 	}
-	require.Equal(t, relationship.Trust{State: relationship.Fresh, X509: relationship.Fresh, JWT: relationship.Expired}, trust(), "there is no JWT authority")
+	require.Equal(t, trust.Status{State: trust.Fresh, X509: trust.Fresh, JWT: trust.Expired}, trusted(), "there is no JWT authority")
 	require.True(t, foreign())
 
 	out, err := r.service.SuspendRelationship(t.Context(), &ententev1.SuspendRelationshipRequest{TrustDomain: "us.example.org"})
 	require.NoError(t, err)
 	require.Equal(t, ententev1.RelationshipState_RELATIONSHIP_STATE_SUSPENDED, out.GetState())
 	require.Empty(t, out.GetOwner())
-	require.Equal(t, relationship.Trust{State: relationship.Suspended, X509: relationship.Suspended, JWT: relationship.Suspended}, trust())
+	require.Equal(t, trust.StatusOf(trust.Suspended), trusted())
 	require.NotNil(t, r.stored(t, "us.example.org"), "the bundle is kept")
 	_, err = r.service.RefreshRelationship(t.Context(), &ententev1.RefreshRelationshipRequest{TrustDomain: "us.example.org"})
 	refused(t, err, codes.FailedPrecondition, "the relationship with us.example.org is suspended, and a suspended one is not fetched; resume it first with `entente federation resume us.example.org`")
@@ -199,12 +200,12 @@ func TestSuspendResumeDelete(t *testing.T) {
 
 	_, err = r.service.ResumeRelationship(t.Context(), &ententev1.ResumeRelationshipRequest{TrustDomain: "us.example.org"})
 	require.NoError(t, err)
-	require.Equal(t, relationship.Fresh, trust().State)
+	require.Equal(t, trust.Fresh, trusted().State)
 
 	_, err = r.service.DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"})
 	require.NoError(t, err)
 	require.Nil(t, r.stored(t, "us.example.org"))
-	require.Equal(t, relationship.Trust{}, trust())
+	require.Equal(t, trust.Status{}, trusted())
 	require.False(t, foreign())
 	require.Zero(t, p.count())
 	for _, call := range []func() error{

@@ -17,6 +17,7 @@ import (
 	"github.com/ententehq/entente/federation/federationtest"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/trust"
 )
 
 // TestRouteOrder: what works is tried first for a while, and then the configured order counts again.
@@ -160,7 +161,7 @@ func TestAuthorityKinds(t *testing.T) {
 	rel.AuthorityKinds = []ententev1.AuthorityKind{ententev1.AuthorityKind_AUTHORITY_KIND_X509}
 	out := r.create(t, rel, both)
 	require.Equal(t, "1 JWT authorities", out.GetLeftOut())
-	trust := func() relationship.Trust {
+	trusted := func() trust.Status {
 		got, err := relationship.TrustState(r.store.View(), "us.example.org")
 		require.NoError(t, err)
 		return got
@@ -172,7 +173,7 @@ func TestAuthorityKinds(t *testing.T) {
 		require.NoError(t, err)
 		return b
 	}
-	require.Equal(t, relationship.Trust{State: relationship.Fresh, X509: relationship.Fresh, JWT: relationship.Expired}, trust())
+	require.Equal(t, trust.Status{State: trust.Fresh, X509: trust.Fresh, JWT: trust.Expired}, trusted())
 	require.Empty(t, relied().JWTAuthorities())
 	require.Len(t, relied().X509Authorities(), 1)
 	require.Equal(t, "unchanged", r.refresh(t, "us.example.org").GetLastResult())
@@ -183,7 +184,7 @@ func TestAuthorityKinds(t *testing.T) {
 		TrustDomain: "us.example.org", AuthorityKinds: []ententev1.AuthorityKind{ententev1.AuthorityKind_AUTHORITY_KIND_JWT},
 	}, "authority_kinds")
 	require.Greater(t, bundleRevision(t, r), before)
-	require.Equal(t, relationship.Expired, trust().X509)
+	require.Equal(t, trust.Expired, trusted().X509)
 	require.Empty(t, relied().X509Authorities())
 	require.Equal(t, "unchanged", r.refresh(t, "us.example.org").GetLastResult(), "the endpoint is still verified by the whole bundle")
 	require.Empty(t, r.change(t, &ententev1.Relationship{TrustDomain: "us.example.org"}, "authority_kinds").GetLeftOut())

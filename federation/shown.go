@@ -10,9 +10,9 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
-	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/trust"
 )
 
 // shown is a relationship as the API has it.
@@ -98,7 +98,7 @@ func (m *Manager) held(view *raftstore.View, name string) (relationship.Holding,
 	if e, ok := m.catalog.get(name); ok && e.holding.Revision == row.Revision {
 		return e.holding, nil
 	}
-	b, err := bundle.FromRow(row.Value)
+	b, err := trust.Parse(row.Value)
 	if err != nil {
 		return relationship.Holding{}, err
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/ententehq/entente/federation/federationtest"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/trust"
 )
 
 // journal is a log that can be read while it is written.
@@ -213,7 +214,7 @@ func TestSplitViewsOverStreams(t *testing.T) {
 			o.alarmed(t, test.forged.sequence, test.forged.by, test.contradicted)
 			o.standing(t)
 			require.True(t, o.stored(t, "us.example.org").Equal(o.us.Bundle(t, test.counts)), "trust goes on as it was")
-			require.Equal(t, relationship.Fresh, o.trust(t, "us.example.org"))
+			require.Equal(t, trust.Fresh, o.trust(t, "us.example.org"))
 		})
 	}
 }
@@ -237,7 +238,7 @@ func TestSplitViewsAfterAHub(t *testing.T) {
 			forged := o.us.Rotated(t).Bundle(t, test.sequence)
 			o.byHub(hub)(t, forged)
 			o.awaitHubs(t, hub, forged)
-			require.Equal(t, relationship.Fresh, o.trust(t, "us.example.org"), "by the hub's word")
+			require.Equal(t, trust.Fresh, o.trust(t, "us.example.org"), "by the hub's word")
 			o.relates(t)
 			test.shows(t, o)
 			o.alarmed(t, test.sequence, test.source, "hub hub.example.org")

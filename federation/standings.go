@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/ententehq/entente/federation/relationship"
+	"github.com/ententehq/entente/trust"
 )
 
 // longestRest is after how long the leader judges even what gave no reason for it.
@@ -86,7 +87,7 @@ func (s *standings) look() (found []transition) {
 // judged by. Whatever a success could make better is looked at always.
 func restsUntil(now time.Time, s relationship.Standing, f relationship.Facts) time.Time {
 	soon := now.Add(keepEvery)
-	if s.State != relationship.Fresh || s.X509Expired && !f.X509Until.IsZero() || s.JWTExpired && f.JWTKeys > 0 {
+	if s.State != trust.Fresh || s.X509Expired && !f.X509Until.IsZero() || s.JWTExpired && f.JWTKeys > 0 {
 		return soon
 	}
 	until := now.Add(longestRest)

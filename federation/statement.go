@@ -18,6 +18,7 @@ import (
 	"github.com/ententehq/entente/bundle/statement"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/trust"
 )
 
 // askAgain is after how long an endpoint that serves no statements is asked again. Its make may have been changed.
@@ -251,7 +252,7 @@ func (m *Manager) statementInterval(r raftstore.Reader, name string) time.Durati
 	if err != nil || !found {
 		return m.interval(relationship.Holding{})
 	}
-	b, err := bundle.FromRow(row.Value)
+	b, err := trust.Parse(row.Value)
 	if err != nil {
 		return m.interval(relationship.Holding{})
 	}

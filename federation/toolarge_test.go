@@ -8,7 +8,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/federation/federationtest"
-	"github.com/ententehq/entente/federation/relationship"
+	"github.com/ententehq/entente/trust"
 )
 
 // TestABundleThatDoesNotFit: it is the peer's to mend, whichever way it comes, and what is stored goes on to count.
@@ -51,7 +51,7 @@ func TestAHubsWordThatDoesNotFit(t *testing.T) {
 		until(t, "the refusal", func() bool { return mustWord(t, o.room, "us.example.org").Row.Value.GetRefused() == "too_large" })
 		_, sequence := o.word(t, "us.example.org")
 		require.EqualValues(t, 1, sequence)
-		require.Equal(t, relationship.Stale, o.trust(t, "us.example.org"), "what the hub confirmed of it is the past")
+		require.Equal(t, trust.Stale, o.trust(t, "us.example.org"), "what the hub confirmed of it is the past")
 	})
 	t.Run("in its map", func(t *testing.T) {
 		r, us := newRoom(t), federationtest.NewAuthority(t, "us.example.org")
@@ -62,9 +62,9 @@ func TestAHubsWordThatDoesNotFit(t *testing.T) {
 		large := us.Large(t, 2)
 		p.serveMap(hub.Bundle(t, 1), mapOf(t, large, ap.Bundle(t, 1), federationtest.NewAuthority(t, "zz.example.org").Bundle(t, 1)))
 		r.refresh(t, "hub.example.org")
-		require.Equal(t, relationship.Fresh, r.trust(t, "ap.example.org"))
-		require.Equal(t, relationship.Fresh, r.trust(t, "zz.example.org"))
-		require.Equal(t, relationship.Stale, r.trust(t, "us.example.org"))
+		require.Equal(t, trust.Fresh, r.trust(t, "ap.example.org"))
+		require.Equal(t, trust.Fresh, r.trust(t, "zz.example.org"))
+		require.Equal(t, trust.Stale, r.trust(t, "us.example.org"))
 		require.Equal(t, "too_large", r.show(t, "us.example.org").GetLastResult())
 		require.EqualValues(t, 1, r.show(t, "hub.example.org").GetHubStatus().GetRefused())
 		before := r.store.View().Revision()
@@ -73,6 +73,6 @@ func TestAHubsWordThatDoesNotFit(t *testing.T) {
 
 		p.serveMap(hub.Bundle(t, 1), mapOf(t, us.Bundle(t, 3)))
 		r.refresh(t, "hub.example.org")
-		require.Equal(t, relationship.Fresh, r.trust(t, "us.example.org"))
+		require.Equal(t, trust.Fresh, r.trust(t, "us.example.org"))
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/routing"
+	"github.com/ententehq/entente/trust"
 )
 
 // agreements tells routing what the relationships say of the clusters that it shares services with.
@@ -24,7 +25,7 @@ func (agreements) With(r raftstore.Reader, trustDomain string) (routing.Agreemen
 	state := relationship.TrustOf(row.Value).State
 	return routing.Agreement{
 		Since:   row.Value.GetCreateTime().AsTime(),
-		InForce: state != relationship.Suspended && state != relationship.Unagreed,
+		InForce: state != trust.Suspended && state != trust.Unagreed,
 		Peer:    row.Value.GetPeer().GetHomeTrustDomain(),
 	}, true, nil
 }

@@ -221,7 +221,7 @@ func catalogBundle(view *raftstore.View, name string) (*ententev1.Bundle, bool, 
 	freshness := ententev1.Freshness_FRESHNESS_FRESH
 	var rel raftstore.Row[*statev1.Relationship]
 	if !hosted {
-		trust, err := relationship.TrustState(view, name)
+		trusted, err := relationship.TrustState(view, name)
 		if err != nil {
 			return nil, false, err
 		}
@@ -229,13 +229,13 @@ func catalogBundle(view *raftstore.View, name string) (*ententev1.Bundle, bool, 
 		if row, found, err = relationship.ForeignBundles.Get(view, name); err == nil && !found {
 			row, _, found, err = byHub(view, name)
 		}
-		if err != nil || !found || trust.State.HeldBack() {
+		if err != nil || !found || trusted.State.Withheld() {
 			return nil, false, err
 		}
 		if rel, _, err = relationship.Relationships.Get(view, name); err != nil {
 			return nil, false, err
 		}
-		freshness = freshnessOf(trust.State)
+		freshness = trusted.State.Freshness()
 	}
 	parsed, err := parseRow(row, hosted)
 	if err != nil {
@@ -251,17 +251,4 @@ func catalogBundle(view *raftstore.View, name string) (*ententev1.Bundle, bool, 
 		Bundle: b, Hosted: hosted, ChangeTime: row.Value.GetChangeTime().AsTime(),
 		Freshness: freshness, Revision: uint64(row.Revision),
 	}.Message(), true, nil
-}
-
-func freshnessOf(s relationship.State) ententev1.Freshness {
-	switch s {
-	case relationship.Fresh:
-		return ententev1.Freshness_FRESHNESS_FRESH
-	case relationship.Stale:
-		return ententev1.Freshness_FRESHNESS_STALE
-	case relationship.Expired:
-		return ententev1.Freshness_FRESHNESS_EXPIRED
-	default:
-		return ententev1.Freshness_FRESHNESS_UNSPECIFIED
-	}
 }

@@ -45,7 +45,7 @@ type member struct {
 	store      *raftstore.Store
 	members    *membership.Manager
 	guard      *access.Guard
-	trust      *trust
+	trust      *trustIndex
 	vault      *vaultca.Upstream // nil where the upstream is the self-signed one
 	transit    *vaultca.Transit  // nil where the signing keys are not in Vault
 	authority  *authority.Manager

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -12,16 +13,16 @@ import (
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
-	"github.com/ententehq/entente/routing/plan"
 	"github.com/ententehq/entente/routing/xds"
+	"github.com/ententehq/entente/trust"
 )
 
 // parsedBundles bounds the bundles that are kept parsed: those of the domains whose callers connect most.
 const parsedBundles = 1024
 
-// trust answers, from the tables of hosted and of foreign domains, whom this cluster can verify now. The TLS port asks it about
+// trustIndex answers, from the tables of hosted and of foreign domains, whom this cluster can verify now. The TLS port asks it about
 // callers and routing about instances, so that both always agree.
-type trust struct {
+type trustIndex struct {
 	store  storeRef // the port, which asks, is made before the store
 	parsed *lru.Cache[spiffeid.TrustDomain, parsedBundle]
 }
@@ -34,12 +35,12 @@ type parsedBundle struct {
 	bundle   *bundle.Bundle
 }
 
-func newTrust() *trust {
+func newTrust() *trustIndex {
 	parsed, err := lru.New[spiffeid.TrustDomain, parsedBundle](parsedBundles)
 	if err != nil {
 		panic(err) // the size is a positive constant
 	}
-	return &trust{parsed: parsed}
+	return &trustIndex{parsed: parsed}
 }
 
 // trustPrefixes names all that the answers of [trust] depend on.
@@ -51,59 +52,33 @@ func trustPrefixes() []raftstore.Prefix {
 }
 
 // Prefixes implements [routing.Trust].
-func (t *trust) Prefixes() []raftstore.Prefix { return trustPrefixes() }
+func (t *trustIndex) Prefixes() []raftstore.Prefix { return trustPrefixes() }
 
 // State implements [routing.Trust].
-func (t *trust) State(r raftstore.Reader, td spiffeid.TrustDomain) (plan.TrustState, error) {
+func (t *trustIndex) State(r raftstore.Reader, td spiffeid.TrustDomain) (trust.State, error) {
 	hosted, err := table.Hosts(r, td.Name())
 	if err != nil {
-		return plan.TrustUnknown, err
+		return trust.Unknown, err
 	}
 	if hosted {
-		return plan.TrustFresh, nil
+		return trust.Fresh, nil
 	}
 	foreign, err := relationship.TrustState(r, td.Name())
 	if err != nil {
-		return plan.TrustUnknown, err
+		return trust.Unknown, err
 	}
-	// Connections are what routes are for, so what counts is whether X509-SVIDs of the domain can be verified.
-	switch foreign.X509 {
-	case relationship.Fresh:
-		return plan.TrustFresh, nil
-	case relationship.Stale:
-		return plan.TrustStale, nil
-	case relationship.Expired:
-		return plan.TrustExpired, nil
-	case relationship.Suspended:
-		return plan.TrustSuspended, nil
-	case relationship.Pending:
-		return plan.TrustPending, nil
-	case relationship.Unagreed:
-		return plan.TrustUnagreed, nil
-	default:
-		return plan.TrustUnknown, nil
-	}
+	return foreign.X509, nil // connections are what routes are for
 }
 
 // GetX509BundleForTrustDomain implements [x509bundle.Source]: whom the TLS port lets in.
-func (t *trust) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509bundle.Bundle, error) {
+func (t *trustIndex) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509bundle.Bundle, error) {
 	view := t.store.Load().View()
 	state, err := t.State(view, td)
 	if err != nil {
 		return nil, err
 	}
-	switch state {
-	case plan.TrustFresh, plan.TrustStale:
-	case plan.TrustExpired:
-		return nil, fmt.Errorf("the bundle of %s has expired; see 'entente federation show %s'", td.Name(), td.Name())
-	case plan.TrustSuspended:
-		return nil, fmt.Errorf("the relationship with %s is suspended; 'entente federation resume %s' takes it up again", td.Name(), td.Name())
-	case plan.TrustUnagreed:
-		return nil, fmt.Errorf("the agreement with %s lacks the consent of one side; 'entente federation show %s' says whose", td.Name(), td.Name())
-	case plan.TrustPending:
-		return nil, fmt.Errorf("no bundle of %s has been received yet; see 'entente federation show %s'", td.Name(), td.Name())
-	default:
-		return nil, fmt.Errorf("%s is neither hosted here nor federated with", td.Name())
+	if !state.Verifiable() {
+		return nil, errors.New(state.Sentence(td))
 	}
 	b, found, err := t.bundle(view, td)
 	if err != nil {
@@ -116,7 +91,7 @@ func (t *trust) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509bundl
 }
 
 // bundle returns the stored bundle of a hosted or foreign domain, parsed at most once a revision.
-func (t *trust) bundle(r raftstore.Reader, td spiffeid.TrustDomain) (parsedBundle, bool, error) {
+func (t *trustIndex) bundle(r raftstore.Reader, td spiffeid.TrustDomain) (parsedBundle, bool, error) {
 	row, found, err := table.HostedBundles.Get(r, td.Name())
 	hosted := found
 	if err == nil && !found {
@@ -161,7 +136,7 @@ func byHub(r raftstore.Reader, name string) (row raftstore.Row[*statev1.Bundle],
 }
 
 // roots lists the domains whose X509-SVIDs can be verified now, with their authorities.
-func (t *trust) roots(r raftstore.Reader) ([]xds.Roots, error) {
+func (t *trustIndex) roots(r raftstore.Reader) ([]xds.Roots, error) {
 	var all []xds.Roots
 	add := func(name string) error {
 		td, err := bundle.ParseTrustDomain(name)
@@ -169,7 +144,7 @@ func (t *trust) roots(r raftstore.Reader) ([]xds.Roots, error) {
 			return err
 		}
 		state, err := t.State(r, td)
-		if err != nil || (state != plan.TrustFresh && state != plan.TrustStale) {
+		if err != nil || !state.Verifiable() {
 			return err
 		}
 		known, found, err := t.bundle(r, td)
@@ -213,7 +188,7 @@ func (t *trust) roots(r raftstore.Reader) ([]xds.Roots, error) {
 }
 
 func parseRow(row raftstore.Row[*statev1.Bundle], hosted bool) (parsedBundle, error) {
-	b, err := bundle.FromRow(row.Value)
+	b, err := trust.Parse(row.Value)
 	if err != nil {
 		return parsedBundle{}, fmt.Errorf("stored bundle of %s: %w", row.Key, err)
 	}

@@ -23,7 +23,7 @@ import (
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
-	"github.com/ententehq/entente/routing/plan"
+	"github.com/ententehq/entente/trust"
 )
 
 func testBundle(t *testing.T, name string) *bundle.Bundle {
@@ -81,27 +81,27 @@ func world(t *testing.T) *raftstore.Store {
 
 func TestTrustDecidesOnCallersAndRoutesAlike(t *testing.T) {
 	store := world(t)
-	trust := newTrust()
-	trust.store.Store(store)
+	trusted := newTrust()
+	trusted.store.Store(store)
 	for name, c := range map[string]struct {
-		state  plan.TrustState
+		state  trust.State
 		refuse string // why callers are not trusted; empty: they are
 	}{
-		"eu.example.org":        {plan.TrustFresh, ""},
-		"fresh.example.org":     {plan.TrustFresh, ""},
-		"stale.example.org":     {plan.TrustStale, ""},
-		"expired.example.org":   {plan.TrustExpired, "the bundle of expired.example.org has expired; see 'entente federation show expired.example.org'"},
-		"jwtonly.example.org":   {plan.TrustExpired, "the bundle of jwtonly.example.org has expired; see 'entente federation show jwtonly.example.org'"},
-		"suspended.example.org": {plan.TrustSuspended, "the relationship with suspended.example.org is suspended; 'entente federation resume suspended.example.org' takes it up again"},
-		"pending.example.org":   {plan.TrustPending, "no bundle of pending.example.org has been received yet; see 'entente federation show pending.example.org'"},
-		"other.example.org":     {plan.TrustUnknown, "other.example.org is neither hosted here nor federated with"},
+		"eu.example.org":        {trust.Fresh, ""},
+		"fresh.example.org":     {trust.Fresh, ""},
+		"stale.example.org":     {trust.Stale, ""},
+		"expired.example.org":   {trust.Expired, "the bundle of expired.example.org has expired; see 'entente federation show expired.example.org'"},
+		"jwtonly.example.org":   {trust.Expired, "the bundle of jwtonly.example.org has expired; see 'entente federation show jwtonly.example.org'"},
+		"suspended.example.org": {trust.Suspended, "the relationship with suspended.example.org is suspended; resume it with 'entente federation resume suspended.example.org'"},
+		"pending.example.org":   {trust.Pending, "no bundle of pending.example.org has been received yet; see 'entente federation show pending.example.org'"},
+		"other.example.org":     {trust.Unknown, "other.example.org is neither hosted here nor federated with; 'entente federation create other.example.org' creates a relationship"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			td := spiffeid.RequireTrustDomainFromString(name)
-			state, err := trust.State(store.View(), td)
+			state, err := trusted.State(store.View(), td)
 			require.NoError(t, err)
 			require.Equal(t, c.state, state)
-			authorities, err := trust.GetX509BundleForTrustDomain(td)
+			authorities, err := trusted.GetX509BundleForTrustDomain(td)
 			if c.refuse != "" {
 				require.EqualError(t, err, c.refuse)
 				return
@@ -115,16 +115,16 @@ func TestTrustDecidesOnCallersAndRoutesAlike(t *testing.T) {
 
 func TestAChangedBundleIsParsedAnew(t *testing.T) {
 	store := world(t)
-	trust := newTrust()
-	trust.store.Store(store)
+	trusted := newTrust()
+	trusted.store.Store(store)
 	td := spiffeid.RequireTrustDomainFromString("fresh.example.org")
-	before, err := trust.GetX509BundleForTrustDomain(td)
+	before, err := trusted.GetX509BundleForTrustDomain(td)
 	require.NoError(t, err)
 	_, err = store.Update(t.Context(), func(tx *raftstore.Tx) error {
 		return relationship.ForeignBundles.Put(tx, td.Name(), testBundle(t, td.Name()).Row(time.Now()))
 	})
 	require.NoError(t, err)
-	after, err := trust.GetX509BundleForTrustDomain(td)
+	after, err := trusted.GetX509BundleForTrustDomain(td)
 	require.NoError(t, err)
 	require.False(t, before.Equal(after))
 }

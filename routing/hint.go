@@ -7,10 +7,11 @@ import (
 
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/routing/plan"
+	"github.com/ententehq/entente/trust"
 )
 
 // hiddenDomain is the state of a trust domain that the caller does not see. Its instances are left out without a mention.
-const hiddenDomain plan.TrustState = 255
+const hiddenDomain trust.State = 255
 
 // Plan returns the plan for callers in a locality, in the revision that r reads. It is what a hint is made of.
 func (m *Manager) Plan(r raftstore.Reader, service string, caller plan.Locality) (plan.Plan, error) {
@@ -33,7 +34,7 @@ type scene struct {
 	service *service
 	policy  *plan.Policy
 	// states are those of the domains of the service; hiddenDomain, where callers do not see the domain.
-	states []plan.TrustState
+	states []trust.State
 }
 
 func (m *Manager) scene(r raftstore.Reader, name string, sees func(spiffeid.TrustDomain) bool) (scene, error) {

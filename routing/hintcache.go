@@ -11,6 +11,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/routing/plan"
+	"github.com/ententehq/entente/trust"
 )
 
 const (
@@ -29,7 +30,7 @@ type domainStates struct {
 }
 
 type domainState struct {
-	state plan.TrustState
+	state trust.State
 	read  raftstore.Revision
 	at    time.Time
 }
@@ -39,8 +40,8 @@ func newDomainStates() *domainStates {
 }
 
 // of returns the state of each domain.
-func (d *domainStates) of(r raftstore.Reader, trust Trust, domains []spiffeid.TrustDomain, now time.Time) ([]plan.TrustState, error) {
-	out := make([]plan.TrustState, len(domains))
+func (d *domainStates) of(r raftstore.Reader, trusted Trust, domains []spiffeid.TrustDomain, now time.Time) ([]trust.State, error) {
+	out := make([]trust.State, len(domains))
 	revision := r.Revision()
 	for i, td := range domains {
 		d.mu.Lock()
@@ -50,7 +51,7 @@ func (d *domainStates) of(r raftstore.Reader, trust Trust, domains []spiffeid.Tr
 			out[i] = known.state
 			continue
 		}
-		state, err := trust.State(r, td)
+		state, err := trusted.State(r, td)
 		if err != nil {
 			return nil, fmt.Errorf("look up the trust in %s: %w", td.Name(), err)
 		}

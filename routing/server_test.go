@@ -22,6 +22,7 @@ import (
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
 	"github.com/ententehq/entente/routing/plan"
+	"github.com/ententehq/entente/trust"
 )
 
 // trustTable holds the state of each foreign domain as a row, so that hints can be watched as in production.
@@ -29,15 +30,15 @@ var trustTable = raftstore.NewTable[*statev1.Instance]("routing_test_trust")
 
 type tableTrust struct{}
 
-func (tableTrust) State(r raftstore.Reader, td spiffeid.TrustDomain) (plan.TrustState, error) {
+func (tableTrust) State(r raftstore.Reader, td spiffeid.TrustDomain) (trust.State, error) {
 	if td.Name() == "eu.example.org" {
-		return plan.TrustFresh, nil
+		return trust.Fresh, nil
 	}
 	row, found, err := trustTable.Get(r, td.Name())
 	if err != nil || !found {
-		return plan.TrustUnknown, err
+		return trust.Unknown, err
 	}
-	return plan.TrustState(row.Value.GetWeight()), nil
+	return trust.State(row.Value.GetWeight()), nil
 }
 
 func (tableTrust) Prefixes() []raftstore.Prefix { return []raftstore.Prefix{trustTable.Prefix("")} }
@@ -99,7 +100,7 @@ func (r *room) pass(d time.Duration) {
 	r.heard = r.clock
 }
 
-func (r *room) setTrust(t *testing.T, td string, state plan.TrustState) {
+func (r *room) setTrust(t *testing.T, td string, state trust.State) {
 	t.Helper()
 	_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
 		return trustTable.Put(tx, td, &statev1.Instance{Weight: uint32(state)})
@@ -219,10 +220,11 @@ func TestHintFollowsTrustAndHealth(t *testing.T) {
 	require.NoError(t, err)
 	h := ask()
 	require.Empty(t, h.GetPriorities())
-	require.Equal(t, "this cluster has no relationship with us.example.org", h.GetExcluded()[0].GetReason())
+	require.Equal(t, "us.example.org is neither hosted here nor federated with; 'entente federation create us.example.org' creates a relationship",
+		h.GetExcluded()[0].GetReason())
 	require.Equal(t, "none of 1 instances can be authenticated from here; see what is excluded", h.GetReason())
 
-	r.setTrust(t, "us.example.org", plan.TrustFresh)
+	r.setTrust(t, "us.example.org", trust.Fresh)
 	near := registration()
 	near.Locality = &ententev1.Locality{Region: "eu", Zone: "b"}
 	_, err = r.RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: near})
@@ -245,10 +247,10 @@ func TestHintFollowsTrustAndHealth(t *testing.T) {
 	require.EqualValues(t, 100, h.GetPriorities()[1].GetLoad())
 	require.Equal(t, "it is unhealthy", h.GetExcluded()[0].GetReason())
 
-	r.setTrust(t, "us.example.org", plan.TrustExpired)
+	r.setTrust(t, "us.example.org", trust.Expired)
 	h = ask()
 	require.True(t, h.GetPriorities()[0].GetPanic(), "the near one is all there is")
-	require.Equal(t, "the bundle of us.example.org has expired", h.GetExcluded()[0].GetReason())
+	require.Equal(t, "the bundle of us.example.org has expired; see 'entente federation show us.example.org'", h.GetExcluded()[0].GetReason())
 
 	list, err := r.ListServices(ctx, &ententev1.ListServicesRequest{})
 	require.NoError(t, err)

@@ -14,7 +14,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
-	"github.com/ententehq/entente/routing/plan"
+	"github.com/ententehq/entente/trust"
 )
 
 // agreementTable stands for the relationships: a row's key is the foreign domain, its service the peer's home domain, its weight is
@@ -115,7 +115,7 @@ func sharingRoom(t *testing.T) *room {
 	r := newRoom(t)
 	r.agreements = tableAgreements{"eu.example.org"}
 	r.agree(t, "us.example.org", "us.example.org", epoch, true)
-	r.setTrust(t, "us.example.org", plan.TrustFresh)
+	r.setTrust(t, "us.example.org", trust.Fresh)
 	return r
 }
 

@@ -14,13 +14,14 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/routing/plan"
+	"github.com/ententehq/entente/trust"
 )
 
 // TestHintsTellWhatTheCallerSees asks as callers who see all domains, one of two and none: hints, simulated ones and what xDS plans leave
 // out the same, without a word, and the hint that is kept for one is not given to another.
 func TestHintsTellWhatTheCallerSees(t *testing.T) {
 	r := newRoom(t)
-	r.setTrust(t, "us.example.org", plan.TrustFresh)
+	r.setTrust(t, "us.example.org", trust.Fresh)
 	for address, id := range map[string]string{"10.0.0.1:80": euWorkload.String(), "10.0.0.2:80": usWorkload.String(), "10.0.0.3:80": usWorkload.String()} {
 		i := registration()
 		i.Address, i.SpiffeId = address, id

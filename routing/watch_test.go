@@ -14,7 +14,7 @@ import (
 
 	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
-	"github.com/ententehq/entente/routing/plan"
+	"github.com/ententehq/entente/trust"
 )
 
 func TestWatchHint(t *testing.T) {
@@ -35,13 +35,14 @@ func TestWatchHint(t *testing.T) {
 	far.SpiffeId = usWorkload.String()
 	_, err = r.RegisterInstance(admin(t), &ententev1.RegisterInstanceRequest{Instance: far})
 	require.NoError(t, err)
-	require.Equal(t, "this cluster has no relationship with us.example.org", next().GetExcluded()[0].GetReason())
+	require.Equal(t, "us.example.org is neither hosted here nor federated with; 'entente federation create us.example.org' creates a relationship",
+		next().GetExcluded()[0].GetReason())
 	other := registration()
 	other.Service = "other"
 	_, err = r.RegisterInstance(admin(t), &ententev1.RegisterInstanceRequest{Instance: other})
 	require.NoError(t, err)
 	// Another service moved, and nothing came; trust moves, and the hint with it.
-	r.setTrust(t, "us.example.org", plan.TrustStale)
+	r.setTrust(t, "us.example.org", trust.Stale)
 	h := next()
 	require.Equal(t, ententev1.Freshness_FRESHNESS_STALE, h.GetPriorities()[0].GetLocalities()[0].GetEndpoints()[0].GetFreshness())
 	require.Empty(t, h.GetExcluded())

@@ -35,7 +35,7 @@ func TestConsent(t *testing.T) {
 		active := c.state == ententev1.RelationshipState_RELATIONSHIP_STATE_ACTIVE
 		require.Equal(t, c.state, StateOf(c.row), name)
 		require.Equal(t, active, InForce(c.row), name)
-		require.Equal(t, active, !TrustOf(c.row).State.HeldBack(), name)
+		require.Equal(t, active, !TrustOf(c.row).State.Withheld(), name)
 		require.Equal(t, c.tells, ConsentOf(c.row.GetAgreement()), name)
 	}
 }

@@ -2,62 +2,18 @@ package relationship
 
 import (
 	"time"
+
+	"github.com/ententehq/entente/trust"
 )
 
 // StaleAfter is how many refresh intervals may pass without success before a bundle counts as stale, and for how many a new
 // leader waits to hear from the owners before it takes silence for failure.
 const StaleAfter = 3
 
-// State says what a foreign trust domain is to this cluster at the moment.
-type State uint8
-
-const (
-	// None is a domain without a relationship.
-	None State = iota
-	// Suspended is a domain whose bundle is kept, and not relied on.
-	Suspended
-	// Pending is a domain with a relationship whose first bundle has not come yet.
-	Pending
-	// Fresh is a domain whose bundle was confirmed within three refresh intervals.
-	Fresh
-	// Stale is a domain whose bundle was not confirmed for longer than that. It is still good.
-	Stale
-	// Expired is a domain whose bundle holds no authority any more that is valid.
-	Expired
-	// Unagreed is a domain whose bundle is there and not relied on, because one of both sides does not consent, or no longer.
-	Unagreed
-)
-
-// String returns the word that commands and logs show.
-func (s State) String() string {
-	switch s {
-	case Suspended:
-		return "suspended"
-	case Pending:
-		return "pending"
-	case Fresh:
-		return "fresh"
-	case Stale:
-		return "stale"
-	case Expired:
-		return "expired"
-	case Unagreed:
-		return "unagreed"
-	default:
-		return "none"
-	}
-}
-
-// HeldBack reports whether there is a bundle that nobody may have: by an operator's decision, or for want of consent.
-func (s State) HeldBack() bool { return s == Suspended || s == Unagreed }
-
-// Reliable reports whether SVIDs of the domain can be verified at all: its bundle is fresh or stale.
-func (s State) Reliable() bool { return s == Fresh || s == Stale }
-
 // Standing is what the rule on freshness found of one bundle.
 type Standing struct {
 	// State is Pending, Fresh, Stale or Expired. It is Expired once authorities of both kinds are.
-	State State
+	State trust.State
 	// X509Expired says that no X.509 authority can be relied on: there is none, or each has expired, or max_stale_x509 has passed.
 	X509Expired bool
 	// JWTExpired says that no JWT authority can be relied on: there is none, or max_stale_jwt has passed.
@@ -83,19 +39,19 @@ type Facts struct {
 // Judge says how a bundle stands at now.
 func Judge(now time.Time, f Facts) Standing {
 	if !f.Stored {
-		return Standing{State: Pending, X509Expired: true, JWTExpired: true}
+		return Standing{State: trust.Pending, X509Expired: true, JWTExpired: true}
 	}
 	age := now.Sub(f.LastSuccess)
 	s := Standing{
-		State:       Fresh,
+		State:       trust.Fresh,
 		X509Expired: f.X509Until.IsZero() || now.After(f.X509Until) || f.MaxStaleX509 > 0 && age > f.MaxStaleX509,
 		JWTExpired:  f.JWTKeys == 0 || f.MaxStaleJWT > 0 && age > f.MaxStaleJWT,
 	}
 	switch {
 	case s.X509Expired && s.JWTExpired:
-		s.State = Expired
+		s.State = trust.Expired
 	case age > StaleAfter*f.Interval:
-		s.State = Stale
+		s.State = trust.Stale
 	}
 	return s
 }
@@ -106,19 +62,19 @@ const tellWithin = time.Minute
 
 // Premature reports whether it is too early for a new leader to find a fresh bundle stale: one member's word on it may be there, and that
 // of another, to which a stream confirms it, still on its way.
-func Premature(was, is State, leading, interval time.Duration) bool {
-	return was == Fresh && is == Stale && leading < min(tellWithin, interval)
+func Premature(was, is trust.State, leading, interval time.Duration) bool {
+	return was == trust.Fresh && is == trust.Stale && leading < min(tellWithin, interval)
 }
 
 // LastKnownSuccess says from when the leader counts. reported is the latest success that a member told it of, recorded the
 // one in the relationship's row, both zero if there is none; leading is since when this member leads. A relationship that was in
 // good standing and of which nothing was heard yet is given the time to be reported; one that was stale stays so.
-func LastKnownSuccess(reported, recorded, leading time.Time, was State) time.Time {
+func LastKnownSuccess(reported, recorded, leading time.Time, was trust.State) time.Time {
 	last := recorded
 	if reported.After(last) {
 		last = reported
 	}
-	if reported.IsZero() && was != Stale && was != Expired && leading.After(last) {
+	if reported.IsZero() && was != trust.Stale && was != trust.Expired && leading.After(last) {
 		last = leading
 	}
 	return last

@@ -9,6 +9,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/trust"
 )
 
 // Holding is what the loops need to know of a stored bundle. The bundle itself stays in the store: ten thousand of them, parsed,
@@ -70,7 +71,7 @@ func DecodeHolding(value []byte, revision raftstore.Revision) (Holding, error) {
 }
 
 func ReadHolding(row *statev1.Bundle, revision raftstore.Revision) (Holding, error) {
-	b, err := bundle.FromRow(row)
+	b, err := trust.Parse(row)
 	if err != nil {
 		return Holding{}, err
 	}

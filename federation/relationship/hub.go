@@ -14,6 +14,7 @@ import (
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/trust"
 )
 
 const (
@@ -88,7 +89,7 @@ func covers(patterns []string, td string) bool {
 // Vouches reports whether the cluster, as a hub, has a relationship's bundle in its map: the operator wants it, the relationship is
 // active, and the bundle can be relied on. What came from another hub has no relationship of its own, and so goes no further.
 func Vouches(row *statev1.Relationship) bool {
-	return row.GetVouch() && TrustOf(row).State.Reliable()
+	return row.GetVouch() && TrustOf(row).State.Verifiable()
 }
 
 // Attestation is what a hub says of a trust domain.
@@ -96,7 +97,7 @@ type Attestation struct {
 	Hub string
 	Row raftstore.Row[*statev1.HubBundle]
 	// Trust is what the domain is to this cluster by it.
-	Trust Trust
+	Trust trust.Status
 	// Others are further hubs whose word would count without this one, by name.
 	Others []string
 }
@@ -142,21 +143,21 @@ func AttestedUnder(hub *statev1.Relationship, word *statev1.HubBundle) bool {
 }
 
 // trustByAttestation says what a domain is by a hub's word. It is as fresh as the map is, and stale where the hub's latest word was refused.
-func trustByAttestation(hub *statev1.Relationship, word *statev1.HubBundle) Trust {
+func trustByAttestation(hub *statev1.Relationship, word *statev1.HubBundle) trust.Status {
 	s := hub.GetHubStanding()
-	state := Fresh
+	state := trust.Fresh
 	if ententev1.Freshness(s.GetFreshness()) == ententev1.Freshness_FRESHNESS_STALE || word.GetRefused() != "" {
-		state = Stale
+		state = trust.Stale
 	}
-	t := Trust{State: state, X509: state, JWT: state}
+	t := trust.Status{State: state, X509: state, JWT: state}
 	if s.GetX509Expired() || word.GetX509Expired() {
-		t.X509 = Expired
+		t.X509 = trust.Expired
 	}
 	if s.GetJwtExpired() || word.GetNoJwt() {
-		t.JWT = Expired
+		t.JWT = trust.Expired
 	}
-	if t.X509 == Expired && t.JWT == Expired {
-		t.State = Expired
+	if t.X509 == trust.Expired && t.JWT == trust.Expired {
+		t.State = trust.Expired
 	}
 	return t
 }
@@ -195,7 +196,7 @@ func AttestedBy(r raftstore.Reader, hub string) (names []string, err error) {
 
 // HubBundle reads a hub's word as a bundle.
 func HubBundle(row *statev1.HubBundle) (*bundle.Bundle, error) {
-	return bundle.FromRow(&statev1.Bundle{TrustDomain: row.GetTrustDomain(), Document: row.GetDocument()})
+	return trust.Parse(&statev1.Bundle{TrustDomain: row.GetTrustDomain(), Document: row.GetDocument()})
 }
 
 // AttestationKey is the key of what a hub says of a domain.

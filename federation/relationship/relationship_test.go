@@ -11,6 +11,7 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/trust"
 )
 
 const (
@@ -87,7 +88,7 @@ func TestParseRelationshipDefaults(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, DefaultMaxStaleJWT, r.MaxStaleJWT)
 	require.Zero(t, r.MaxStaleX509, "X.509 authorities never count as expired for want of refresh unless configured")
-	require.Equal(t, Standing{Pending, true, true}, r.Standing)
+	require.Equal(t, Standing{trust.Pending, true, true}, r.Standing)
 }
 
 func TestQuoteIsBounded(t *testing.T) {

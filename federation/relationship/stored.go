@@ -8,6 +8,7 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/trust"
 )
 
 // Stored is a bundle as it is stored, parsed when it is first looked at: most polls find that nothing has changed, and need not. It is safe
@@ -18,7 +19,7 @@ type Stored struct {
 }
 
 func NewStored(row *statev1.Bundle) *Stored {
-	return &Stored{row, sync.OnceValues(func() (*bundle.Bundle, error) { return bundle.FromRow(row) })}
+	return &Stored{row, sync.OnceValues(func() (*bundle.Bundle, error) { return trust.Parse(row) })}
 }
 
 // Bundle returns it parsed, or nil if there is none.

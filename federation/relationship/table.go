@@ -9,6 +9,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/trust"
 )
 
 // The tables of this room. Both are keyed by the name of the foreign trust domain; a bundle has a row only while there is a
@@ -25,20 +26,12 @@ func IsForeign(r raftstore.Reader, trustDomain string) (bool, error) {
 	return found, err
 }
 
-// Trust is what a foreign trust domain is to this cluster, as its replicated state has it.
-type Trust struct {
-	// State is that of the bundle as a whole: it expires when the authorities of both kinds have.
-	State State
-	// X509 and JWT are those of X.509- and JWT-SVIDs: as State, or Expired where only authorities of the other kind can be relied on.
-	X509, JWT State
-}
-
 // TrustState says what a trust domain is to this cluster: what an instance in it, or a certificate from it, is worth. A
 // domain without a relationship is what [HubWord] makes of it. Of a hosted domain nothing is asked here, for nothing foreign decides over it.
-func TrustState(r raftstore.Reader, trustDomain string) (Trust, error) {
+func TrustState(r raftstore.Reader, trustDomain string) (trust.Status, error) {
 	row, found, err := Relationships.Get(r, trustDomain)
 	if err != nil {
-		return Trust{}, fmt.Errorf("read the relationship with %s: %w", trustDomain, err)
+		return trust.Status{}, fmt.Errorf("read the relationship with %s: %w", trustDomain, err)
 	}
 	if !found {
 		word, _, err := AttestationOf(r, trustDomain)
@@ -48,36 +41,29 @@ func TrustState(r raftstore.Reader, trustDomain string) (Trust, error) {
 }
 
 // TrustOf says the same of one row of [Relationships], for those who follow the table.
-func TrustOf(row *statev1.Relationship) Trust {
+func TrustOf(row *statev1.Relationship) trust.Status {
 	if row.GetSuspended() {
-		return Trust{State: Suspended, X509: Suspended, JWT: Suspended}
+		return trust.StatusOf(trust.Suspended)
 	}
 	if !InForce(row) {
-		return Trust{State: Unagreed, X509: Unagreed, JWT: Unagreed}
+		return trust.StatusOf(trust.Unagreed)
 	}
 	s := StandingOf(row.GetStanding())
-	t := Trust{State: s.State, X509: s.State, JWT: s.State}
+	t := trust.StatusOf(s.State)
 	kinds := KindsOf(row)
-	if (s.X509Expired || !kinds.X509) && s.State.Reliable() {
-		t.X509 = Expired
+	if (s.X509Expired || !kinds.X509) && s.State.Verifiable() {
+		t.X509 = trust.Expired
 	}
-	if (s.JWTExpired || !kinds.JWT) && s.State.Reliable() {
-		t.JWT = Expired
+	if (s.JWTExpired || !kinds.JWT) && s.State.Verifiable() {
+		t.JWT = trust.Expired
 	}
 	return t
 }
 
 // StandingOf reads a stored standing. What it does not know is the least that can be relied on.
 func StandingOf(row *statev1.RelationshipStanding) Standing {
-	s := Standing{State: Pending, X509Expired: true, JWTExpired: true}
-	switch ententev1.Freshness(row.GetFreshness()) {
-	case ententev1.Freshness_FRESHNESS_FRESH:
-		s.State = Fresh
-	case ententev1.Freshness_FRESHNESS_STALE:
-		s.State = Stale
-	case ententev1.Freshness_FRESHNESS_EXPIRED:
-		s.State = Expired
-	default:
+	s := Standing{State: trust.FromFreshness(ententev1.Freshness(row.GetFreshness())), X509Expired: true, JWTExpired: true}
+	if s.State == trust.Pending {
 		return s
 	}
 	s.X509Expired, s.JWTExpired = row.GetX509Expired(), row.GetJwtExpired()
@@ -91,18 +77,4 @@ func (s Standing) Row(lastSuccess time.Time) *statev1.RelationshipStanding {
 		out.LastSuccessTime = timestamppb.New(lastSuccess)
 	}
 	return out
-}
-
-// Freshness is the API's word for a state: unspecified where there is no bundle, or nothing is said of it.
-func (s State) Freshness() ententev1.Freshness {
-	switch s {
-	case Fresh:
-		return ententev1.Freshness_FRESHNESS_FRESH
-	case Stale:
-		return ententev1.Freshness_FRESHNESS_STALE
-	case Expired:
-		return ententev1.Freshness_FRESHNESS_EXPIRED
-	default:
-		return ententev1.Freshness_FRESHNESS_UNSPECIFIED
-	}
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/trust"
 )
 
 // Arrangement is what the plans of all callers have in common, made once for each state of a service: its endpoints by locality,
@@ -59,7 +60,7 @@ func (p *Policy) Arrange(endpoints []Endpoint) *Arrangement {
 	var in []*Endpoint
 	in, a.excluded = p.admit(endpoints)
 	a.admitted = len(in)
-	demoted := p.stale == StaleDemote && slices.ContainsFunc(in, func(e *Endpoint) bool { return e.Trust == TrustStale })
+	demoted := p.stale == StaleDemote && slices.ContainsFunc(in, func(e *Endpoint) bool { return e.Trust == trust.Stale })
 	a.ranked = groupEndpoints(in, demoted)
 	switch {
 	case !demoted:
@@ -76,14 +77,15 @@ func (p *Policy) admit(endpoints []Endpoint) (in []*Endpoint, out []Exclusion) {
 	in = make([]*Endpoint, 0, len(endpoints))
 	for i := range endpoints {
 		e := &endpoints[i]
-		reason := e.Trust.refusal(e.ID.TrustDomain())
+		reason := ""
 		switch {
-		case reason != "":
+		case !e.Trust.Verifiable():
+			reason = e.Trust.Sentence(e.ID.TrustDomain())
 		case e.Outranked:
 			reason = "another registration at its address counts, under another lease"
 		case e.Expired:
 			reason = fmt.Sprintf("import_expired: no stream with the cluster of %s has confirmed it for longer than import_ttl", e.Origin)
-		case e.Trust == TrustStale && p.stale == StaleDrop:
+		case e.Trust == trust.Stale && p.stale == StaleDrop:
 			reason = fmt.Sprintf("the bundle of %s is stale, and this cluster drops stale trust", e.ID.TrustDomain().Name())
 		case len(in) > 0 && in[len(in)-1].Address == e.Address:
 			reason = "its address is offered already"
@@ -108,7 +110,7 @@ func groupEndpoints(endpoints []*Endpoint, apart bool) []*endpointGroup {
 	var list []*endpointGroup
 	of := make([]int, len(endpoints))
 	for i, e := range endpoints {
-		key := kind{e.Locality, apart && e.Trust == TrustStale}
+		key := kind{e.Locality, apart && e.Trust == trust.Stale}
 		n, ok := known[key]
 		if !ok {
 			n = len(list)

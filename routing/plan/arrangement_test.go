@@ -8,6 +8,7 @@ import (
 	"pgregory.net/rapid"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/trust"
 )
 
 // TestArrangementServesAllCallers plans for several callers from one arrangement, which none of them may change for the others, and
@@ -48,18 +49,18 @@ func TestArrangementServesAllCallers(t *testing.T) {
 func TestArrangementsAreKept(t *testing.T) {
 	p, made := DefaultPolicy(), 0
 	var kept Arrangements
-	get := func(state TrustState) *Arrangement {
-		return kept.Get(p, []TrustState{state}, func() []Endpoint {
+	get := func(state trust.State) *Arrangement {
+		return kept.Get(p, []trust.State{state}, func() []Endpoint {
 			made++
 			return nil
 		})
 	}
-	first := get(TrustFresh)
-	require.Same(t, first, get(TrustFresh))
-	require.NotSame(t, first, get(TrustStale))
+	first := get(trust.Fresh)
+	require.Same(t, first, get(trust.Fresh))
+	require.NotSame(t, first, get(trust.Stale))
 	require.Equal(t, 2, made)
 	for n := range 100 {
-		get(TrustState(n))
+		get(trust.State(n))
 		require.LessOrEqual(t, len(kept.cached), maxArrangements)
 	}
 }

@@ -1,6 +1,10 @@
 package plan
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/ententehq/entente/trust"
+)
 
 // maxArrangements bounds the cached arrangements of one service. A few are needed at once: one for each set of visible trust domains,
 // before and after a change of trust.
@@ -20,7 +24,7 @@ type arrangementKey struct {
 
 // Get returns the arrangement of endpoints under a policy and the trust states of their domains. It calls endpoints only if that
 // arrangement is not cached; concurrent callers wait for the one that builds it.
-func (a *Arrangements) Get(policy *Policy, states []TrustState, endpoints func() []Endpoint) *Arrangement {
+func (a *Arrangements) Get(policy *Policy, states []trust.State, endpoints func() []Endpoint) *Arrangement {
 	key := arrangementKey{policy, stateBytes(states)}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -35,7 +39,7 @@ func (a *Arrangements) Get(policy *Policy, states []TrustState, endpoints func()
 	return built
 }
 
-func stateBytes(states []TrustState) string {
+func stateBytes(states []trust.State) string {
 	out := make([]byte, len(states))
 	for i, s := range states {
 		out[i] = byte(s)

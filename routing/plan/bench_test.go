@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/ententehq/entente/trust"
 )
 
 func BenchmarkPlan(b *testing.B) {
@@ -14,7 +16,7 @@ func BenchmarkPlan(b *testing.B) {
 	for n := range 100 {
 		list = append(list, Endpoint{
 			Address: netip.AddrPortFrom(a.Addr(), a.Port()+uint16(n)), ID: euID, Locality: Locality{Region: "eu", Zone: string(rune('a' + n%5))},
-			Weight: 1, Health: Healthy, Trust: TrustFresh,
+			Weight: 1, Health: Healthy, Trust: trust.Fresh,
 		})
 	}
 	p := DefaultPolicy()

@@ -7,6 +7,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/trust"
 )
 
 // MaxWeight is the highest weight of an instance. Together with maxInstances it keeps every sum of weights below 2³²,
@@ -51,7 +52,7 @@ type Endpoint struct {
 	Locality Locality
 	Weight   uint32
 	Health   Health
-	Trust    TrustState
+	Trust    trust.State
 	// Lapsed says that it is unhealthy because its lease has run out.
 	Lapsed bool
 	// Origin is the trust domain that it was imported from; empty: it is registered here. Expired says that it was, and that no stream

@@ -9,6 +9,8 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/ententehq/entente/trust"
 )
 
 var (
@@ -33,7 +35,7 @@ func endpoints(t testing.TB, lines ...string) []Endpoint {
 		fields := strings.Fields(line)
 		e := Endpoint{
 			Address: netip.AddrPortFrom(netip.MustParseAddr(fields[0]), 8443), Locality: locality(fields[1]),
-			ID: euID, Weight: 1, Trust: TrustFresh,
+			ID: euID, Weight: 1, Trust: trust.Fresh,
 		}
 		for _, h := range []Health{Healthy, Degraded, Unhealthy, Draining} {
 			if h.String() == fields[2] {
@@ -42,11 +44,11 @@ func endpoints(t testing.TB, lines ...string) []Endpoint {
 		}
 		require.NotZero(t, e.Health, line)
 		if len(fields) > 3 {
-			states := map[string]TrustState{"fresh": TrustFresh, "stale": TrustStale, "expired": TrustExpired, "suspended": TrustSuspended, "pending": TrustPending, "unknown": TrustUnknown}
+			states := map[string]trust.State{"fresh": trust.Fresh, "stale": trust.Stale, "expired": trust.Expired, "suspended": trust.Suspended, "pending": trust.Pending, "unknown": trust.Unknown}
 			state, ok := states[fields[3]]
 			require.True(t, ok, line)
 			e.Trust = state
-			if state != TrustFresh {
+			if state != trust.Fresh {
 				e.ID = usID
 			}
 		}
@@ -137,13 +139,13 @@ func TestPlan(t *testing.T) {
 			"10.0.0.1 eu/a/1 healthy expired", "10.0.0.2 eu/a/1 healthy suspended", "10.0.0.3 eu/a/1 healthy pending", "10.0.0.4 eu/a/1 healthy unknown", "10.0.0.5 us/a healthy",
 		}, []string{
 			"P0 100: us/a [10.0.0.5]",
-			"not 10.0.0.1: the bundle of us.example.org has expired",
-			"not 10.0.0.2: the relationship with us.example.org is suspended",
-			"not 10.0.0.3: no bundle of us.example.org has been received yet",
-			"not 10.0.0.4: this cluster has no relationship with us.example.org",
+			"not 10.0.0.1: the bundle of us.example.org has expired; see 'entente federation show us.example.org'",
+			"not 10.0.0.2: the relationship with us.example.org is suspended; resume it with 'entente federation resume us.example.org'",
+			"not 10.0.0.3: no bundle of us.example.org has been received yet; see 'entente federation show us.example.org'",
+			"not 10.0.0.4: us.example.org is neither hosted here nor federated with; 'entente federation create us.example.org' creates a relationship",
 		}},
 		{"nothing can be verified", Settings{}, "eu/a/1", []string{"10.0.0.1 us/a healthy unknown"}, []string{
-			"not 10.0.0.1: this cluster has no relationship with us.example.org",
+			"not 10.0.0.1: us.example.org is neither hosted here nor federated with; 'entente federation create us.example.org' creates a relationship",
 			"nobody: none of 1 instances can be authenticated from here; see what is excluded",
 		}},
 		{"nothing is registered", Settings{}, "eu/a/1", nil, []string{"nobody: no instance is registered"}},
@@ -175,7 +177,7 @@ func TestPlan(t *testing.T) {
 		}},
 		{"distribution ignores demotion, not trust", Settings{Distribution: []DistributionSetting{{"*", map[string]int{"eu": 50, "us/*": 50}}}}, "eu/a/1",
 			[]string{"10.0.0.1 eu/a healthy", "10.0.0.2 us/a healthy stale", "10.0.0.3 us/a healthy expired"}, []string{
-				"P0 100: eu/a=50 [10.0.0.1] us/a=50 [10.0.0.2]", "not 10.0.0.3: the bundle of us.example.org has expired",
+				"P0 100: eu/a=50 [10.0.0.1] us/a=50 [10.0.0.2]", "not 10.0.0.3: the bundle of us.example.org has expired; see 'entente federation show us.example.org'",
 			}},
 		{"a target that is gone leaves its share to the rest, in proportion",
 			Settings{Distribution: []DistributionSetting{{"eu", map[string]int{"eu": 50, "us": 30, "ap": 20}}}}, "eu/a/1",
@@ -212,7 +214,7 @@ func drawEndpoints(t *rapid.T) []Endpoint {
 			Locality: l,
 			Weight:   rapid.Uint32Range(1, MaxWeight).Draw(t, "weight"),
 			Health:   rapid.SampledFrom([]Health{Healthy, Degraded, Unhealthy, Draining}).Draw(t, "health"),
-			Trust:    TrustState(rapid.IntRange(0, int(TrustPending)).Draw(t, "trust")),
+			Trust:    trust.State(rapid.IntRange(0, int(trust.Pending)).Draw(t, "trust")),
 		}
 	}), 0, 40).Draw(t, "endpoints")
 }
@@ -249,8 +251,8 @@ func TestPlanLaws(t *testing.T) {
 					require.False(t, addresses[e.Address], "%s twice", e.Address)
 					addresses[e.Address] = true
 					require.Equal(t, l.Locality, e.Locality)
-					require.Contains(t, []TrustState{TrustFresh, TrustStale}, e.Trust)
-					if e.Trust == TrustFresh {
+					require.Contains(t, []trust.State{trust.Fresh, trust.Stale}, e.Trust)
+					if e.Trust == trust.Fresh {
 						worstFresh = max(worstFresh, i)
 					} else {
 						bestStale = min(bestStale, i)

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/ententehq/entente/trust"
 )
 
 // ErrScenario is returned for what cannot be read as a supposition.
@@ -27,8 +29,8 @@ type Assumption struct {
 	matches func(Endpoint) bool
 	// percent of the instances in each locality are down; 0: all of them are as health and trust say.
 	percent int
-	health  Health     // 0: as it is
-	trust   TrustState // TrustUnknown: as it is
+	health  Health      // 0: as it is
+	trust   trust.State // TrustUnknown: as it is
 }
 
 // String returns the supposition as it was written.
@@ -47,13 +49,13 @@ func ParseAssumption(text string) (Assumption, error) {
 			return s, fmt.Errorf("%w: %q names no trust domain", ErrScenario, Clip(text))
 		}
 		s.matches = func(e Endpoint) bool { return e.ID.TrustDomain() == td }
-		trust, known := map[string]TrustState{
-			"fresh": TrustFresh, "stale": TrustStale, "expired": TrustExpired, "suspended": TrustSuspended,
+		trusted, known := map[string]trust.State{
+			"fresh": trust.Fresh, "stale": trust.Stale, "expired": trust.Expired, "suspended": trust.Suspended,
 		}[state]
 		if !known {
 			return s, fmt.Errorf("%w: %q: a trust domain is supposed to be fresh, stale, expired or suspended", ErrScenario, Clip(text))
 		}
-		s.trust = trust
+		s.trust = trusted
 		return s, nil
 	}
 	if strings.Contains(subject, ":") {
@@ -134,7 +136,7 @@ func ApplyScenario(endpoints []Endpoint, suppositions []Assumption) (out []Endpo
 			if s.health != 0 {
 				e.Health, e.Supposed, e.Lapsed = s.health, true, false
 			}
-			if s.trust != TrustUnknown {
+			if s.trust != trust.Unknown {
 				e.Trust = s.trust
 			}
 		}

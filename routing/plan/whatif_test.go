@@ -8,6 +8,8 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/ententehq/entente/trust"
 )
 
 func TestSuppose(t *testing.T) {
@@ -16,7 +18,7 @@ func TestSuppose(t *testing.T) {
 		for i := range list {
 			list[i] = Endpoint{
 				Address: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 443),
-				ID:      spiffeid.RequireFromString("spiffe://eu.example.org/shop"), Weight: 1, Health: Healthy, Trust: TrustFresh,
+				ID:      spiffeid.RequireFromString("spiffe://eu.example.org/shop"), Weight: 1, Health: Healthy, Trust: trust.Fresh,
 			}
 		}
 		for i, place := range []string{"eu/a", "eu/a", "eu/a", "eu/b", "us/a", "us/c"} {
@@ -46,7 +48,7 @@ func TestSuppose(t *testing.T) {
 			var got []string
 			for _, e := range list {
 				word := e.Health.String()[:1]
-				if e.Trust.refusal(e.ID.TrustDomain()) != "" {
+				if !e.Trust.Verifiable() {
 					word = "-"
 				}
 				got = append(got, word)
@@ -92,7 +94,7 @@ func TestCarryLaws(t *testing.T) {
 		carried := p.DistributeLoad(imagined)
 		trusted := make(map[string]bool)
 		for _, e := range imagined {
-			trusted[e.Locality.Region] = trusted[e.Locality.Region] || e.Trust.refusal(e.ID.TrustDomain()) == ""
+			trusted[e.Locality.Region] = trusted[e.Locality.Region] || e.Trust.Verifiable()
 		}
 		sum := carried.Nowhere
 		for region, percent := range carried.Regions {

@@ -33,6 +33,7 @@ import (
 	"github.com/ententehq/entente/routing"
 	"github.com/ententehq/entente/routing/plan"
 	"github.com/ententehq/entente/routing/xds"
+	"github.com/ententehq/entente/trust"
 )
 
 // patience bounds every wait.
@@ -43,8 +44,8 @@ var eu = spiffeid.RequireTrustDomainFromString("eu.example.org")
 // everybody trusts all domains of example.org.
 type everybody struct{}
 
-func (everybody) State(raftstore.Reader, spiffeid.TrustDomain) (plan.TrustState, error) {
-	return plan.TrustFresh, nil
+func (everybody) State(raftstore.Reader, spiffeid.TrustDomain) (trust.State, error) {
+	return trust.Fresh, nil
 }
 func (everybody) Prefixes() []raftstore.Prefix { return nil }
 

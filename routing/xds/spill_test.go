@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/ententehq/entente/routing/plan"
+	"github.com/ententehq/entente/trust"
 )
 
 var (
@@ -29,7 +30,7 @@ func readEndpoints(t testing.TB, lines ...string) []plan.Endpoint {
 		l, err := plan.ParseLocality(fields[1])
 		require.NoError(t, err)
 		e := plan.Endpoint{
-			Address: netip.MustParseAddrPort("10.0.0." + fields[0] + ":80"), Locality: l, ID: euID, Weight: 1, Trust: plan.TrustFresh,
+			Address: netip.MustParseAddrPort("10.0.0." + fields[0] + ":80"), Locality: l, ID: euID, Weight: 1, Trust: trust.Fresh,
 		}
 		if l.Region == "us" {
 			e.ID = usID
@@ -134,7 +135,7 @@ func TestSpillObeysTheStrictestClient(t *testing.T) {
 				Address: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 80), ID: euID,
 				Locality: rapid.SampledFrom(places).Draw(t, "locality"), Health: rapid.SampledFrom(healths).Draw(t, "health"),
 				Weight: rapid.Uint32Range(1, plan.MaxWeight).Draw(t, "weight"),
-				Trust:  rapid.SampledFrom([]plan.TrustState{plan.TrustFresh, plan.TrustStale, plan.TrustExpired}).Draw(t, "trust"),
+				Trust:  rapid.SampledFrom([]trust.State{trust.Fresh, trust.Stale, trust.Expired}).Draw(t, "trust"),
 			}
 			endpoints = append(endpoints, e)
 		}
@@ -161,7 +162,7 @@ func TestSpillObeysTheStrictestClient(t *testing.T) {
 					if !panics && !e.Health.Available() {
 						t.Fatalf("%s goes out, and is %s", e.Address, e.Health)
 					}
-					if e.Trust == plan.TrustExpired {
+					if e.Trust == trust.Expired {
 						t.Fatalf("%s goes out, and cannot be verified", e.Address)
 					}
 				}
