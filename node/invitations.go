@@ -7,6 +7,7 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/federation"
+	"github.com/ententehq/entente/node/config"
 	"github.com/ententehq/entente/node/port"
 )
 
@@ -20,7 +21,7 @@ func (m *member) invitations() federation.InvitationConfig {
 		Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE, Dial: dialInviting, Credentials: port.Credentials(),
 		Binding: port.BindingFrom, Host: port.HostFrom, NoApproval: m.cfg.Federation.NoApproval,
 	}
-	if m.cfg.BundleEndpoint.Profile == ProfileWeb {
+	if m.cfg.BundleEndpoint.Profile == config.ProfileWeb {
 		c.Profile = ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB
 	}
 	return c

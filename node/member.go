@@ -20,6 +20,9 @@ import (
 	"github.com/ententehq/entente/bundle/webcert"
 	"github.com/ententehq/entente/federation"
 	"github.com/ententehq/entente/federation/relationship"
+	"github.com/ententehq/entente/node/config"
+	"github.com/ententehq/entente/node/lifecycle"
+	"github.com/ententehq/entente/node/operations"
 	"github.com/ententehq/entente/node/port"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/membership"
@@ -31,14 +34,14 @@ import (
 
 // member is a member whose rooms are built and connected. Nothing of it runs yet but the store, which takes up where it was.
 type member struct {
-	cfg      *Config
+	cfg      *config.Config
 	log      hclog.Logger
-	life     *lifecycle
+	life     *lifecycle.Lifecycle
 	registry *prometheus.Registry
 
 	dir        *dataDir
 	audit      *access.Log
-	operations *operations
+	operations *operations.Server
 	identity   *membership.Identity
 	directory  *membership.Directory
 	port       *port.Port
@@ -61,7 +64,7 @@ type member struct {
 func (m *member) build() error {
 	m.registry = prometheus.NewRegistry()
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	m.operations = newOperations(m.registry, m.log.Named("operations"))
+	m.operations = operations.New(m.registry, m.log.Named("operations"))
 	for _, step := range []func() error{
 		m.openDataDir, m.openPort, m.openStore, m.buildMembership, m.buildAccess, m.buildAuthority, m.buildFederation, m.buildRouting, m.buildEndpoint,
 	} {
@@ -79,14 +82,14 @@ func (m *member) openDataDir() (err error) {
 	if m.dir, err = openDataDir(m.cfg.Member.DataDir); err != nil {
 		return err
 	}
-	m.life.onStop("data folder", m.dir.close)
+	m.life.OnStop("data folder", m.dir.close)
 	m.audit, err = access.OpenLog(access.LogConfig{
 		Path: m.dir.file("audit.log"), Member: m.cfg.Member.ID, Logger: m.log.Named("audit"), Registerer: m.registry,
 	})
 	if err != nil {
 		return err
 	}
-	m.life.onStop("audit log", m.audit.Close)
+	m.life.OnStop("audit log", m.audit.Close)
 	m.identity, err = membership.LoadIdentity(m.dir.file("identity.pem"))
 	return err
 }
@@ -124,8 +127,8 @@ func (m *member) openStore() (err error) {
 		MemberID: m.cfg.Member.ID, Identity: m.identity.Digest, Address: m.cfg.Member.Advertise,
 		Dir: m.dir.file("raft"), Stream: m.port.Raft(m.cfg.Member.Advertise), Dial: m.port.Conn,
 		Fatal: func(err error) {
-			m.operations.fail(err)
-			m.life.fail(fmt.Errorf("store: %w", err))
+			m.operations.Fail(err)
+			m.life.Fail(fmt.Errorf("store: %w", err))
 		},
 		Logger: m.log.Named("store"), Registerer: m.registry,
 		Timing: raftstore.Timing{
@@ -193,7 +196,7 @@ func (m *member) buildAuthority() error {
 	}
 	m.authority, err = authority.New(authority.Config{
 		Store: m.store, Member: m.cfg.Member.ID, Home: m.cfg.Cluster.TrustDomain,
-		Defaults:   m.cfg.domainDefaults(),
+		Defaults:   m.cfg.DomainDefaults(),
 		MinRefresh: m.cfg.Federation.MinRefresh, SigningGrace: m.cfg.Authority.SigningGrace,
 		IssueRate: unlessZero(m.cfg.Authority.IssueRate), IssueBurst: m.cfg.Authority.IssueBurst, LintSample: int(unlessZero(m.cfg.Authority.LintSample)),
 		Keys: keys, KeyDir: m.dir.file(keyFolder), RootTTL: m.cfg.SelfSigned.RootTTL, Upstream: upstream,
@@ -279,7 +282,7 @@ func (m *member) endpointServer() (*endpoint.Server, error) {
 // certify gives the endpoint its certificates, in the configured profile.
 func (m *member) certify(cfg *endpoint.ServerConfig) error {
 	switch e := m.cfg.BundleEndpoint; {
-	case e.Profile == ProfileSPIFFE:
+	case e.Profile == config.ProfileSPIFFE:
 		cfg.SVIDs = func(_ context.Context, td spiffeid.TrustDomain) (*tls.Certificate, error) {
 			return m.authority.EndpointSVID(td)
 		}

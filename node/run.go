@@ -16,6 +16,9 @@ import (
 	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/federation"
+	"github.com/ententehq/entente/node/config"
+	"github.com/ententehq/entente/node/lifecycle"
+	"github.com/ententehq/entente/node/operations"
 	"github.com/ententehq/entente/node/port"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
@@ -43,7 +46,7 @@ const SocketName = "admin.sock"
 var errNoCluster = errors.New("the data folder is empty: start with --bootstrap to form a new cluster, or add a join block with addresses and a token from 'entente cluster join-token'")
 
 // Run is the life of a member, from its start until ctx ends or it cannot go on. It returns nil after an orderly end.
-func Run(ctx context.Context, cfg *Config, opts Options) error {
+func Run(ctx context.Context, cfg *config.Config, opts Options) error {
 	if opts.LogOutput == nil {
 		opts.LogOutput = os.Stderr
 	}
@@ -51,7 +54,7 @@ func Run(ctx context.Context, cfg *Config, opts Options) error {
 		Name: "entente", Level: hclog.LevelFromString(cfg.Telemetry.LogLevel), Output: opts.LogOutput,
 		JSONFormat: cfg.Telemetry.LogFormat == "json", TimeFormat: "2006-01-02T15:04:05.000Z0700",
 	})
-	life := newLifecycle(log)
+	life := lifecycle.New(log)
 	m := &member{cfg: cfg, log: log, life: life}
 	err := m.start(ctx, opts)
 	if err == nil {
@@ -63,17 +66,17 @@ func Run(ctx context.Context, cfg *Config, opts Options) error {
 		select {
 		case <-ctx.Done():
 			log.Info("stopping")
-		case err = <-life.failed:
+		case err = <-life.Failed():
 			log.Error("this member cannot go on", "error", err)
 		}
 	}
 	if m.operations != nil {
-		m.operations.setReady(nil)
+		m.operations.SetReady(nil)
 	}
 	if err != nil && ctx.Err() != nil {
 		err = nil // it was told to stop before it had started
 	}
-	return errors.Join(err, life.stop())
+	return errors.Join(err, life.Stop())
 }
 
 // start brings the member up, from below. What it has started when it fails is stopped by the caller.
@@ -81,9 +84,9 @@ func (m *member) start(ctx context.Context, opts Options) error {
 	if err := m.build(); err != nil {
 		return err
 	}
-	m.life.start("collector", paceCollector)
-	m.life.start("port", m.port.Run)
-	m.life.onStop("store", m.store.Close) // before the port, whose connections it uses
+	m.life.Start("collector", paceCollector)
+	m.life.Start("port", m.port.Run)
+	m.life.OnStop("store", m.store.Close) // before the port, whose connections it uses
 	if !m.store.HasState() && !opts.Bootstrap && m.cfg.Join == nil {
 		return fmt.Errorf("start member %s in %s: %w", m.cfg.Member.ID, m.cfg.Member.DataDir, errNoCluster)
 	}
@@ -91,36 +94,36 @@ func (m *member) start(ctx context.Context, opts Options) error {
 		return err
 	}
 	m.serveMembers()
-	m.life.start("membership", m.members.Run)
+	m.life.Start("membership", m.members.Run)
 	if err := m.enterCluster(ctx, opts.Bootstrap); err != nil {
 		return err
 	}
 	if m.vault != nil {
-		m.life.start("vault", m.vault.Run)
+		m.life.Start("vault", m.vault.Run)
 	}
 	if m.transit != nil {
-		m.life.start("keys in Vault", m.transit.Run)
+		m.life.Start("keys in Vault", m.transit.Run)
 	}
-	m.life.start("authority", m.authority.Run)
-	m.life.start("federation", m.federation.Run)
-	m.life.start("routing", m.routing.Run)
-	m.life.start("xds", m.xds.Run)
-	m.life.start("bundle watches", m.bundles.Run)
-	m.life.start("access", m.guard.Run)
-	m.life.start("recheck of callers", m.recheckCallers)
-	m.life.start("publisher", m.publisher.run)
+	m.life.Start("authority", m.authority.Run)
+	m.life.Start("federation", m.federation.Run)
+	m.life.Start("routing", m.routing.Run)
+	m.life.Start("xds", m.xds.Run)
+	m.life.Start("bundle watches", m.bundles.Run)
+	m.life.Start("access", m.guard.Run)
+	m.life.Start("recheck of callers", m.recheckCallers)
+	m.life.Start("publisher", m.publisher.run)
 	endpoint, err := m.endpointServer()
 	if err != nil {
 		return err
 	}
-	m.life.start("bundle endpoint", endpoint.Run)
-	m.life.onStop("lead", m.handOver)
+	m.life.Start("bundle endpoint", endpoint.Run)
+	m.life.OnStop("lead", m.handOver)
 	if err := m.serveCallers(); err != nil {
 		return err
 	}
-	m.life.onStop("peer streams", func() error { m.federation.Drain(); return nil })
-	m.life.start("signals", m.followSignals)
-	m.operations.setReady(m.readiness())
+	m.life.OnStop("peer streams", func() error { m.federation.Drain(); return nil })
+	m.life.Start("signals", m.followSignals)
+	m.operations.SetReady(m.readiness())
 	return nil
 }
 
@@ -129,7 +132,7 @@ func (m *member) serveOperations() error {
 	if err != nil {
 		return err
 	}
-	m.life.start("operations", func(ctx context.Context) error { return m.operations.serve(ctx, l) })
+	m.life.Start("operations", func(ctx context.Context) error { return m.operations.Serve(ctx, l) })
 	return nil
 }
 
@@ -139,12 +142,12 @@ func (m *member) serveMembers() {
 	ententev1.RegisterStoreServiceServer(fellows, m.store.Service())
 	ententev1.RegisterMemberServiceServer(fellows, m.members.MemberService())
 	ententev1.RegisterSigningServiceServer(fellows, m.authority.SigningService())
-	m.life.start("service for members", serveGRPC(fellows, m.port.Listener(port.Member)))
+	m.life.Start("service for members", serveGRPC(fellows, m.port.Listener(port.Member)))
 
 	joiners := grpc.NewServer(joinOptions(port.Credentials())...)
 	ententev1.RegisterJoinServiceServer(joiners, m.members.JoinService())
 	ententev1.RegisterInvitationServiceServer(joiners, federation.NewInvitationService(m.federation))
-	m.life.start("service for joiners", serveGRPC(joiners, m.port.Listener(port.Join)))
+	m.life.Start("service for joiners", serveGRPC(joiners, m.port.Listener(port.Join)))
 }
 
 // serveCallers lets clients and the local administrator in.
@@ -155,11 +158,11 @@ func (m *member) serveCallers() error {
 	}
 	local := grpc.NewServer(append(append(serverOptions(access.SocketCredentials()), grpc.ReadBufferSize(4<<10)), m.guard.ServerOptions()...)...)
 	m.registerServices(local)
-	m.life.start("admin socket", serveGRPC(local, socket))
+	m.life.Start("admin socket", serveGRPC(local, socket))
 
 	api := grpc.NewServer(append(serverOptions(port.Credentials()), m.guard.ServerOptions()...)...)
 	m.registerServices(api)
-	m.life.start("API", serveGRPC(api, m.port.Listener(port.GRPC)))
+	m.life.Start("API", serveGRPC(api, m.port.Listener(port.GRPC)))
 	return nil
 }
 
@@ -252,15 +255,15 @@ func (m *member) followSignals(ctx context.Context) error {
 // leaderSilence is for how long a member without word from a leader still counts as ready.
 const leaderSilence = 15 * time.Second
 
-func (m *member) readiness() []check {
-	return []check{
-		{"leader", func() error {
+func (m *member) readiness() []operations.Check {
+	return []operations.Check{
+		{Name: "leader", Test: func() error {
 			if last := m.members.LastHeard(); time.Since(last) > leaderSilence {
 				return fmt.Errorf("no leader was heard for %s: a majority of the members must be up and reach each other", leaderSilence)
 			}
 			return nil
 		}},
-		{"vote", func() error {
+		{Name: "vote", Test: func() error {
 			for _, server := range m.store.Servers().List() {
 				if server.MemberID == m.cfg.Member.ID && server.Voter {
 					return nil
@@ -268,7 +271,7 @@ func (m *member) readiness() []check {
 			}
 			return errors.New("this member has no vote yet; the leader gives it one when it has caught up")
 		}},
-		{"svid", func() error { _, err := m.authority.MemberSVID(); return err }},
-		{"bundle", m.publisher.ready},
+		{Name: "svid", Test: func() error { _, err := m.authority.MemberSVID(); return err }},
+		{Name: "bundle", Test: m.publisher.ready},
 	}
 }

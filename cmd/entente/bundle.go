@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
-	"github.com/ententehq/entente/node"
+	"github.com/ententehq/entente/node/inspect"
 )
 
 func (a *app) bundleCommand() *cobra.Command {
@@ -85,7 +85,7 @@ func (a *app) bundleShowCommand() *cobra.Command {
 				_, err = fmt.Fprintf(a.stdout, "%s\n", strings.TrimSuffix(string(b.GetDocument()), "\n"))
 				return err
 			case formatPEM:
-				report, err := node.ReadBundle(b.GetTrustDomain(), b.GetDocument())
+				report, err := inspect.ReadBundle(b.GetTrustDomain(), b.GetDocument())
 				if err != nil {
 					return fmt.Errorf("read the bundle of %s: %w", b.GetTrustDomain(), err)
 				}
@@ -164,7 +164,7 @@ func bundleLines(change *ententev1.WatchBundlesResponse, documents map[string][]
 
 // differencesOf says what is different in b from the document that was there before.
 func differencesOf(b *ententev1.Bundle, before []byte) []string {
-	words, err := node.BundleDifferences(b.GetTrustDomain(), before, b.GetDocument())
+	words, err := inspect.BundleDifferences(b.GetTrustDomain(), before, b.GetDocument())
 	switch {
 	case err != nil:
 		words = []string{"what is different cannot be said: " + err.Error()}

@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
-	"github.com/ententehq/entente/node"
+	"github.com/ententehq/entente/node/inspect"
 )
 
 // errContradiction ends a check that found what an honest domain shows to nobody.
@@ -52,7 +52,7 @@ serves them at /bundles/DOMAIN/statements.`,
 			if bytes.HasPrefix(bytes.TrimSpace(document), []byte("-----BEGIN")) {
 				return fmt.Errorf("%s is PEM, but a bundle document is JSON: 'entente bundle show --format spiffe' prints one", args[0])
 			}
-			report, err := node.ReadBundle(domain, document)
+			report, err := inspect.ReadBundle(domain, document)
 			if err != nil {
 				return fmt.Errorf("%s would be refused: %w; 'entente bundle show --format spiffe' prints a document that is accepted", args[0], err)
 			}
@@ -76,9 +76,9 @@ func (a *app) verifyStatements(cmd *cobra.Command, args []string, document []byt
 		if said, err = a.readFile(statementsInput, file); err != nil {
 			return err
 		}
-		domain = cmp.Or(domain, node.StatementsDomain(said))
+		domain = cmp.Or(domain, inspect.StatementsDomain(said))
 	}
-	check, err := node.NewBundleCheck(domain, document)
+	check, err := inspect.NewBundleCheck(domain, document)
 	if err != nil {
 		return err
 	}
@@ -105,7 +105,7 @@ func (a *app) verifyStatements(cmd *cobra.Command, args []string, document []byt
 }
 
 // against holds a check against a cluster's history, and against the statements that it makes itself if none were given.
-func against(ctx context.Context, conn *grpc.ClientConn, domain string, check *node.BundleCheck, statements bool) error {
+func against(ctx context.Context, conn *grpc.ClientConn, domain string, check *inspect.BundleCheck, statements bool) error {
 	client := ententev1.NewBundleServiceClient(conn)
 	history, err := client.GetBundleHistory(ctx, &ententev1.GetBundleHistoryRequest{TrustDomain: domain})
 	if err != nil {
@@ -116,7 +116,7 @@ func against(ctx context.Context, conn *grpc.ClientConn, domain string, check *n
 		if err != nil {
 			return err
 		}
-		document, err := node.StatementsDocument(domain, list)
+		document, err := inspect.StatementsDocument(domain, list)
 		if err != nil {
 			return err
 		}
@@ -124,9 +124,9 @@ func against(ctx context.Context, conn *grpc.ClientConn, domain string, check *n
 			return err
 		}
 	}
-	var shown []node.Shown
+	var shown []inspect.Shown
 	for _, v := range history.GetVersions() {
-		shown = append(shown, node.Shown{Sequence: v.Sequence, Digest: v.GetDigest(), StatementDigest: v.GetStatementDigest(), Source: v.GetSource()})
+		shown = append(shown, inspect.Shown{Sequence: v.Sequence, Digest: v.GetDigest(), StatementDigest: v.GetStatementDigest(), Source: v.GetSource()})
 	}
 	return check.Against("the cluster", shown)
 }
@@ -143,7 +143,7 @@ func (a *app) printStatements(ctx context.Context, conn *grpc.ClientConn, domain
 	if err != nil {
 		return err
 	}
-	document, err := node.StatementsDocument(answer.GetTrustDomain(), answer.GetStatements())
+	document, err := inspect.StatementsDocument(answer.GetTrustDomain(), answer.GetStatements())
 	if err != nil {
 		return err
 	}
@@ -151,7 +151,7 @@ func (a *app) printStatements(ctx context.Context, conn *grpc.ClientConn, domain
 	return err
 }
 
-func checkTable(c *node.BundleCheck) func(*table) {
+func checkTable(c *inspect.BundleCheck) func(*table) {
 	return func(t *table) {
 		t.field("trust domain", c.TrustDomain)
 		if c.Sequence != nil {
@@ -169,7 +169,7 @@ func checkTable(c *node.BundleCheck) func(*table) {
 	}
 }
 
-func reportTable(r *node.BundleReport) func(*table) {
+func reportTable(r *inspect.BundleReport) func(*table) {
 	return func(t *table) {
 		t.field("trust domain", r.TrustDomain)
 		if r.Sequence != nil {

@@ -10,7 +10,7 @@ import (
 	"google.golang.org/grpc"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
-	"github.com/ententehq/entente/node"
+	"github.com/ententehq/entente/node/config"
 )
 
 func (a *app) ruleCommand() *cobra.Command {
@@ -40,7 +40,7 @@ or JSON, as 'entente rule list --output json' prints it. FILE - is standard inpu
 			if err != nil {
 				return err
 			}
-			rules, err := node.ParseRules(args[0], content)
+			rules, err := config.ParseRules(args[0], content)
 			if err != nil {
 				return err
 			}

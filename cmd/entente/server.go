@@ -11,10 +11,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ententehq/entente/node"
+	"github.com/ententehq/entente/node/config"
 )
 
 func (a *app) serverCommand() *cobra.Command {
-	var config string
+	var file string
 	var bootstrap, dev bool
 	cmd := &cobra.Command{
 		Use:   "server --config FILE [--bootstrap] | --dev",
@@ -29,14 +30,14 @@ its data in a temporary folder that goes away with it.`,
 		Args: arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
-			case dev && (config != "" || bootstrap):
+			case dev && (file != "" || bootstrap):
 				return usagef("--dev brings its own configuration: leave --config and --bootstrap out")
 			case dev:
 				return a.runDev(cmd.Context())
-			case config == "":
+			case file == "":
 				return usagef("--config is missing: name the configuration file, or give --dev")
 			}
-			cfg, err := node.LoadConfig(config)
+			cfg, err := config.Load(file)
 			if err != nil {
 				return err
 			}
@@ -44,7 +45,7 @@ its data in a temporary folder that goes away with it.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&config, "config", "", "configuration `FILE`")
+	f.StringVar(&file, "config", "", "configuration `FILE`")
 	f.BoolVar(&bootstrap, "bootstrap", false, "form a new cluster of this member")
 	f.BoolVar(&dev, "dev", false, "one member to try things out with")
 	return cmd
@@ -57,7 +58,7 @@ func (a *app) runDev(ctx context.Context) (err error) {
 		return fmt.Errorf("make a folder for --dev: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	cfg, err := node.DevConfig(dir)
+	cfg, err := config.Dev(dir)
 	if err != nil {
 		return err
 	}

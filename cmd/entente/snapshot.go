@@ -12,7 +12,7 @@ import (
 	"google.golang.org/grpc"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
-	"github.com/ententehq/entente/node"
+	"github.com/ententehq/entente/node/inspect"
 )
 
 // snapshotTimeout is how long saving and restoring may take unless --timeout is given: a large state over a slow line.
@@ -47,7 +47,7 @@ The file appears when it is whole and has been checked.`,
 			if err != nil {
 				return err
 			}
-			var report *node.SnapshotReport
+			var report *inspect.SnapshotReport
 			err = writeFileBy(file, secretMode, func(f *os.File) error {
 				if err := receive(stream, f); err != nil {
 					return err
@@ -55,7 +55,7 @@ The file appears when it is whole and has been checked.`,
 				if _, err := f.Seek(0, io.SeekStart); err != nil {
 					return err
 				}
-				report, err = node.InspectSnapshot(f)
+				report, err = inspect.Snapshot(f)
 				return err
 			})
 			if err != nil {
@@ -96,7 +96,7 @@ are; the sequences of hosted bundles go on upwards.`,
 				return err
 			}
 			defer f.Close()
-			if _, err := node.InspectSnapshot(f); err != nil {
+			if _, err := inspect.Snapshot(f); err != nil {
 				return fmt.Errorf("%s: %w", file, err)
 			}
 			if _, err := f.Seek(0, io.SeekStart); err != nil {
@@ -150,7 +150,7 @@ func (a *app) snapshotInspectCommand() *cobra.Command {
 				return err
 			}
 			defer f.Close()
-			report, err := node.InspectSnapshot(f)
+			report, err := inspect.Snapshot(f)
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
@@ -159,7 +159,7 @@ func (a *app) snapshotInspectCommand() *cobra.Command {
 	}
 }
 
-func snapshotTable(r *node.SnapshotReport) func(*table) {
+func snapshotTable(r *inspect.SnapshotReport) func(*table) {
 	return func(t *table) {
 		t.field("cluster", r.ClusterID)
 		t.field("revision", r.Revision)

@@ -5,13 +5,13 @@ import (
 	"maps"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
-	"github.com/ententehq/entente/node"
+	"github.com/ententehq/entente/node/inspect"
 )
 
 // trustedBundle is the bundle of one domain: its document, and its X.509 authorities in PEM.
 type trustedBundle struct {
 	document []byte
-	report   *node.BundleReport
+	report   *inspect.BundleReport
 }
 
 func (b trustedBundle) equal(o trustedBundle) bool { return bytes.Equal(b.document, o.document) }
@@ -37,7 +37,7 @@ func (k knownBundles) take(m told[ententev1.WatchBundlesResponse], unread func(d
 		if next.arrived != nil {
 			next.arrived[domain] = true
 		}
-		report, err := node.ReadBundle(domain, b.GetDocument())
+		report, err := inspect.ReadBundle(domain, b.GetDocument())
 		if err != nil {
 			unread(domain, err)
 			continue

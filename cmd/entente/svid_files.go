@@ -15,13 +15,14 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
-	"github.com/ententehq/entente/node"
+	"github.com/ententehq/entente/node/inspect"
+	"github.com/ententehq/entente/node/xdsbootstrap"
 )
 
 // Names of the files that make up an SVID.
 const (
-	svidFile   = node.SVIDFile
-	keyFile    = node.KeyFile
+	svidFile   = xdsbootstrap.SVIDFile
+	keyFile    = xdsbootstrap.KeyFile
 	bundleFile = "bundle.pem"
 )
 
@@ -45,7 +46,7 @@ type heldSVID struct {
 	authority string
 	issued    time.Time
 	notAfter  time.Time
-	bundle    *node.BundleReport
+	bundle    *inspect.BundleReport
 	// document is the one that bundle is of.
 	document []byte
 }
@@ -71,7 +72,7 @@ func (w wantedSVID) issue(ctx context.Context, client ententev1.SVIDServiceClien
 	if len(leaf.URIs) != 1 || leaf.URIs[0].String() != w.id.String() || !key.PublicKey.Equal(leaf.PublicKey) {
 		return nil, nil, fmt.Errorf("the member answered with the certificate of another key or ID than %s: report this as a defect", w.id)
 	}
-	bundle, err := node.ReadBundle(w.id.TrustDomain().Name(), answer.GetBundle())
+	bundle, err := inspect.ReadBundle(w.id.TrustDomain().Name(), answer.GetBundle())
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the bundle of %s: %w", w.id.TrustDomain().Name(), err)
 	}
@@ -117,13 +118,13 @@ func (h *heldSVID) write(dir string, others map[string]trustedBundle) error {
 			documents[domain], all[domain] = b.document, b.report.PEM
 		}
 	}
-	bundles, err := node.BundleMap(documents)
+	bundles, err := inspect.BundleMap(documents)
 	if err != nil {
 		return err
 	}
-	parts = append(parts, part{node.BundleMapFile, publicMode, bundles})
+	parts = append(parts, part{xdsbootstrap.BundleMapFile, publicMode, bundles})
 	for domain, roots := range all {
-		if name := node.RootsFile(domain); len(name) <= maxFileName {
+		if name := xdsbootstrap.RootsFile(domain); len(name) <= maxFileName {
 			parts = append(parts, part{name, publicMode, roots})
 		}
 	}

@@ -16,7 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
-	"github.com/ententehq/entente/node"
+	"github.com/ententehq/entente/node/inspect"
 )
 
 // keeper keeps the files of an SVID fresh.
@@ -167,7 +167,7 @@ func (k *keeper) renew(ctx context.Context) (*ententev1.IssueX509SVIDResponse, e
 }
 
 // newer says whether one bundle is newer than another. Those of a hosted domain all have a sequence.
-func newer(a, than *node.BundleReport) bool {
+func newer(a, than *inspect.BundleReport) bool {
 	return a.Sequence != nil && than.Sequence != nil && *a.Sequence > *than.Sequence
 }
 

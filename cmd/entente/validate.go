@@ -5,7 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ententehq/entente/node"
+	"github.com/ententehq/entente/node/config"
 )
 
 func (a *app) validateCommand() *cobra.Command {
@@ -14,7 +14,7 @@ func (a *app) validateCommand() *cobra.Command {
 		Short: "Check a configuration file without starting anything",
 		Args:  arguments("FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			cfg, err := node.LoadConfig(args[0])
+			cfg, err := config.Load(args[0])
 			if err != nil {
 				return err
 			}

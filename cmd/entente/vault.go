@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ententehq/entente/node"
+	"github.com/ententehq/entente/node/inspect"
 )
 
 func (a *app) vaultCommand() *cobra.Command {
@@ -14,7 +14,7 @@ func (a *app) vaultCommand() *cobra.Command {
 }
 
 func (a *app) vaultPolicy() *cobra.Command {
-	var p node.VaultPolicyFor
+	var p inspect.VaultPolicyFor
 	var config string
 	cmd := &cobra.Command{
 		Use:   "policy --config FILE | --mount M | --transit-mount M --cluster C",
@@ -36,11 +36,11 @@ With --member it reaches the keys of that member alone in the Transit mount: wit
 			case config != "" && cmd.Flags().NFlag() > 1:
 				return usagef("--config says it all; leave the other flags out")
 			case config != "":
-				policy, err = node.VaultPolicyOf(config)
+				policy, err = inspect.VaultPolicyOf(config)
 			case p.PKIMount == "" && p.TransitMount == "":
 				return usagef("--mount is missing: the path of a PKI mount; or give --transit-mount, or --config")
 			default:
-				policy, err = node.VaultPolicy(p)
+				policy, err = inspect.VaultPolicy(p)
 			}
 			if err != nil {
 				return err
@@ -74,7 +74,7 @@ a certificate signed for a key that it forgets, makes a key and deletes it, and 
 		Args:    arguments(),
 		PreRunE: required("config"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			findings, ok, err := node.CheckVault(cmd.Context(), config)
+			findings, ok, err := inspect.CheckVault(cmd.Context(), config)
 			if err != nil {
 				return err
 			}

@@ -11,7 +11,7 @@ import (
 	"google.golang.org/grpc"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
-	"github.com/ententehq/entente/node"
+	"github.com/ententehq/entente/node/xdsbootstrap"
 )
 
 func (a *app) xdsCommand() *cobra.Command {
@@ -52,7 +52,7 @@ through the Unix socket --relay, which 'entente xds relay' serves.`,
 			case client == clientGRPC && relay != "":
 				return usagef("--relay goes with --client node: other clients ask the members themselves")
 			}
-			file := node.XDSBootstrap{
+			file := xdsbootstrap.Config{
 				Servers: servers, Relay: relay, Dir: dir, NodeID: id, Locality: locality.locality, FilePerDomain: client == clientNode,
 			}
 			bundles := ententev1.NewBundleServiceClient(conn)

@@ -1,8 +1,6 @@
-package node
+package config
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -77,28 +75,4 @@ func TestKeysInTransitRefusals(t *testing.T) {
 			require.ErrorContains(t, err, c.want)
 		})
 	}
-}
-
-func TestVaultPolicyOfAConfiguration(t *testing.T) {
-	write := func(source string) string {
-		path := filepath.Join(t.TempDir(), "entente.hcl")
-		require.NoError(t, os.WriteFile(path, []byte(source), 0o600))
-		return path
-	}
-	both, err := VaultPolicyOf(write(keysInTransit("") + vaultUpstream))
-	require.NoError(t, err)
-	flags, err := VaultPolicy(VaultPolicyFor{
-		PKIMount: "pki_eu", TrustDomain: "eu.example.org", TransitMount: "transit", Cluster: "eu", Member: "eu-1",
-	})
-	require.NoError(t, err)
-	require.Equal(t, flags, both)
-	require.Contains(t, both, `path "pki_eu/issuer/default/sign-intermediate"`)
-	require.Contains(t, both, `path "transit/sign/entente-CLUSTER-eu-MEMBER-eu-1-KEY-*"`)
-	alone, err := VaultPolicyOf(write(keysInTransit(ownConnection)))
-	require.NoError(t, err)
-	require.NotContains(t, alone, "sign-intermediate")
-	_, err = VaultPolicyOf(write(validHead))
-	require.ErrorContains(t, err, "has neither a block `upstream \"vault\"` nor `keys \"vault_transit\"`")
-	_, err = VaultPolicy(VaultPolicyFor{TransitMount: "transit"})
-	require.EqualError(t, err, "the names of keys in Transit begin with the cluster's name; give it with --cluster")
 }

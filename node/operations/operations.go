@@ -1,4 +1,4 @@
-package node
+package operations
 
 import (
 	"context"
@@ -15,22 +15,22 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// check is one condition of readiness. Its error is one sentence on what is missing.
-type check struct {
-	name string
-	test func() error
+// Check is one condition of readiness. Its error is one sentence on what is missing.
+type Check struct {
+	Name string
+	Test func() error
 }
 
-// operations is the HTTP listener for those who run the member: /metrics, /live and /ready. It speaks plain text, and
+// Server is the HTTP listener for those who run the member: /metrics, /live and /ready. It speaks plain text, and
 // stands on loopback unless configured otherwise.
-type operations struct {
+type Server struct {
 	server *http.Server
-	ready  atomic.Pointer[[]check]
+	ready  atomic.Pointer[[]Check]
 	failed atomic.Pointer[error]
 }
 
-func newOperations(registry *prometheus.Registry, log hclog.Logger) *operations {
-	o := &operations{}
+func New(registry *prometheus.Registry, log hclog.Logger) *Server {
+	o := &Server{}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second}))
 	mux.HandleFunc("GET /live", o.live)
@@ -47,8 +47,8 @@ func newOperations(registry *prometheus.Registry, log hclog.Logger) *operations 
 	return o
 }
 
-// serve answers until ctx ends.
-func (o *operations) serve(ctx context.Context, l net.Listener) error {
+// Serve answers until ctx ends.
+func (o *Server) Serve(ctx context.Context, l net.Listener) error {
 	stop := context.AfterFunc(ctx, func() { _ = o.server.Close() }) // Serve says how it ended
 	defer stop()
 	if err := o.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -57,8 +57,8 @@ func (o *operations) serve(ctx context.Context, l net.Listener) error {
 	return nil
 }
 
-// setReady hands over the conditions of readiness; before, and after setReady(nil), the member is not ready.
-func (o *operations) setReady(checks []check) {
+// SetReady hands over the conditions of readiness; before, and after SetReady(nil), the member is not ready.
+func (o *Server) SetReady(checks []Check) {
 	if checks == nil {
 		o.ready.Store(nil)
 		return
@@ -66,10 +66,10 @@ func (o *operations) setReady(checks []check) {
 	o.ready.Store(&checks)
 }
 
-// fail marks the member as beyond repair: /live then says why, and a supervisor restarts it.
-func (o *operations) fail(err error) { o.failed.CompareAndSwap(nil, &err) }
+// Fail marks the member as beyond repair: /live then says why, and a supervisor restarts it.
+func (o *Server) Fail(err error) { o.failed.CompareAndSwap(nil, &err) }
 
-func (o *operations) live(w http.ResponseWriter, _ *http.Request) {
+func (o *Server) live(w http.ResponseWriter, _ *http.Request) {
 	if err := o.failed.Load(); err != nil {
 		http.Error(w, fmt.Sprintf("failed: %v", *err), http.StatusServiceUnavailable)
 		return
@@ -77,7 +77,7 @@ func (o *operations) live(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintln(w, "live")
 }
 
-func (o *operations) readiness(w http.ResponseWriter, _ *http.Request) {
+func (o *Server) readiness(w http.ResponseWriter, _ *http.Request) {
 	checks := o.ready.Load()
 	if checks == nil {
 		http.Error(w, "not ready: starting or stopping", http.StatusServiceUnavailable)
@@ -86,12 +86,12 @@ func (o *operations) readiness(w http.ResponseWriter, _ *http.Request) {
 	var text strings.Builder
 	code := http.StatusOK
 	for _, c := range *checks {
-		if err := c.test(); err != nil {
+		if err := c.Test(); err != nil {
 			code = http.StatusServiceUnavailable
-			fmt.Fprintf(&text, "%s: %v\n", c.name, err)
+			fmt.Fprintf(&text, "%s: %v\n", c.Name, err)
 			continue
 		}
-		fmt.Fprintf(&text, "%s: ok\n", c.name)
+		fmt.Fprintf(&text, "%s: ok\n", c.Name)
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(code)

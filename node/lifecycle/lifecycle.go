@@ -1,4 +1,4 @@
-package node
+package lifecycle
 
 import (
 	"context"
@@ -9,9 +9,9 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// lifecycle starts the parts of a member in order and stops them in the reverse order, each waited for before the one
+// Lifecycle starts the parts of a member in order and stops them in the reverse order, each waited for before the one
 // below it is told. A part that ends by itself ends the member.
-type lifecycle struct {
+type Lifecycle struct {
 	log    hclog.Logger
 	failed chan error // holds the first failure
 
@@ -24,20 +24,20 @@ type part struct {
 	stop func() error
 }
 
-func newLifecycle(log hclog.Logger) *lifecycle {
-	return &lifecycle{log: log, failed: make(chan error, 1)}
+func New(log hclog.Logger) *Lifecycle {
+	return &Lifecycle{log: log, failed: make(chan error, 1)}
 }
 
-// fail ends the member with an error, unless it is ending with another already.
-func (l *lifecycle) fail(err error) {
+// Fail ends the member with an error, unless it is ending with another already.
+func (l *Lifecycle) Fail(err error) {
 	select {
 	case l.failed <- err:
 	default:
 	}
 }
 
-// start runs a part in a goroutine of its own until it is stopped, by the end of its context.
-func (l *lifecycle) start(name string, run func(ctx context.Context) error) {
+// Start runs a part in a goroutine of its own until it is stopped, by the end of its context.
+func (l *Lifecycle) Start(name string, run func(ctx context.Context) error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
@@ -46,7 +46,7 @@ func (l *lifecycle) start(name string, run func(ctx context.Context) error) {
 			if err == nil {
 				err = errors.New("it ended by itself")
 			}
-			l.fail(fmt.Errorf("%s: %w", name, err))
+			l.Fail(fmt.Errorf("%s: %w", name, err))
 			err = nil // reported
 		}
 		if errors.Is(err, context.Canceled) {
@@ -54,22 +54,22 @@ func (l *lifecycle) start(name string, run func(ctx context.Context) error) {
 		}
 		done <- err
 	}()
-	l.onStop(name, func() error {
+	l.OnStop(name, func() error {
 		cancel()
 		return <-done
 	})
 	l.log.Debug("started", "part", name)
 }
 
-// onStop adds what is to be done when the turn of a part comes, for parts that have no goroutine.
-func (l *lifecycle) onStop(name string, stop func() error) {
+// OnStop adds what is to be done when the turn of a part comes, for parts that have no goroutine.
+func (l *Lifecycle) OnStop(name string, stop func() error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.parts = append(l.parts, part{name, stop})
 }
 
-// stop stops all parts, the last started first.
-func (l *lifecycle) stop() error {
+// Stop stops all parts, the last started first.
+func (l *Lifecycle) Stop() error {
 	l.mu.Lock()
 	parts := l.parts
 	l.parts = nil
@@ -83,3 +83,6 @@ func (l *lifecycle) stop() error {
 	}
 	return errors.Join(errs...)
 }
+
+// Failed delivers the first failure of a part.
+func (l *Lifecycle) Failed() <-chan error { return l.failed }

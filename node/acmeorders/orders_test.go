@@ -1,4 +1,4 @@
-package node
+package acmeorders
 
 import (
 	"context"
@@ -38,17 +38,17 @@ func TestHolds(t *testing.T) {
 
 func rows(t *testing.T, s *raftstore.Store) int {
 	t.Helper()
-	all, err := endpointOrdersTable.List(s.View(), "")
+	all, err := table.List(s.View(), "")
 	require.NoError(t, err)
 	return len(all)
 }
 
-func TestEndpointOrdersTakeTurns(t *testing.T) {
+func TestOrdersTakeTurns(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	c := raftstoretest.NewCluster(t, 3)
-	one, two := newEndpointOrders(c.Store(0), "member-1"), newEndpointOrders(c.Store(1), "member-2")
-	bystander := newEndpointOrders(c.Store(2), "member-3")
+	one, two := New(c.Store(0), "member-1"), New(c.Store(1), "member-2")
+	bystander := New(c.Store(2), "member-3")
 
 	require.NoError(t, one.Acquire(ctx, "b.example.org"))
 	require.NoError(t, one.Acquire(ctx, "b.example.org"), "a member that was started again goes on")
@@ -81,11 +81,11 @@ func TestEndpointOrdersTakeTurns(t *testing.T) {
 	require.Zero(t, rows(t, c.Store(1)), "nothing is left")
 }
 
-func TestEndpointOrdersOutliveAMemberThatIsGone(t *testing.T) {
+func TestOrdersOutliveAMemberThatIsGone(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	store := raftstoretest.New(t)
-	gone, here := newEndpointOrders(store, "gone"), newEndpointOrders(store, "here")
+	gone, here := New(store, "gone"), New(store, "here")
 	require.NoError(t, gone.Acquire(ctx, "b.example.org"))
 	require.NoError(t, gone.Present(ctx, "b.example.org", "proof"))
 	require.NoError(t, gone.Acquire(ctx, "forgotten.example.org"))

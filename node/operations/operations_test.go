@@ -1,4 +1,4 @@
-package node
+package operations
 
 import (
 	"context"
@@ -17,11 +17,12 @@ func TestOperations(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	counter := prometheus.NewCounter(prometheus.CounterOpts{Name: "entente_test_total", Help: "A test."})
 	registry.MustRegister(counter)
-	o := newOperations(registry, hclog.NewNullLogger())
+	o := New(registry, hclog.NewNullLogger())
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	life := newLifecycle(hclog.NewNullLogger())
-	life.start("operations", func(ctx context.Context) error { return o.serve(ctx, l) })
+	ctx, stop := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- o.Serve(ctx, l) }()
 	ask := func(method, path string) (int, string) {
 		t.Helper()
 		request, err := http.NewRequestWithContext(t.Context(), method, "http://"+l.Addr().String()+path, nil)
@@ -43,7 +44,7 @@ func TestOperations(t *testing.T) {
 	expect("/live", 200, "live\n")
 	expect("/ready", 503, "not ready: starting or stopping\n")
 	missing := errors.New("no bundle of eu.example.org has been published yet")
-	o.setReady([]check{{"leader", func() error { return nil }}, {"bundle", func() error { return missing }}})
+	o.SetReady([]Check{{"leader", func() error { return nil }}, {"bundle", func() error { return missing }}})
 	expect("/ready", 503, "leader: ok\nbundle: no bundle of eu.example.org has been published yet\n")
 	missing = nil
 	expect("/ready", 200, "leader: ok\nbundle: ok\n")
@@ -53,10 +54,11 @@ func TestOperations(t *testing.T) {
 	code, _ = ask(http.MethodPost, "/metrics")
 	require.Equal(t, 405, code)
 
-	o.fail(errors.New("the disk hangs"))
-	o.fail(errors.New("later"))
+	o.Fail(errors.New("the disk hangs"))
+	o.Fail(errors.New("later"))
 	expect("/live", 503, "failed: the disk hangs\n")
-	o.setReady(nil)
+	o.SetReady(nil)
 	expect("/ready", 503, "not ready: starting or stopping\n")
-	require.NoError(t, life.stop())
+	stop()
+	require.NoError(t, <-served)
 }

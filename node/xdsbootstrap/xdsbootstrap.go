@@ -1,4 +1,4 @@
-package node
+package xdsbootstrap
 
 import (
 	"encoding/json"
@@ -13,8 +13,8 @@ import (
 	"github.com/ententehq/entente/routing/xds"
 )
 
-// XDSBootstrap is what a gRPC client's xDS bootstrap file is made of.
-type XDSBootstrap struct {
+// Config is what a gRPC client's xDS bootstrap file is made of.
+type Config struct {
 	// Servers are the members to ask, by HOST:PORT or IP:PORT, the first first. Relay, if it is not empty, is a Unix
 	// socket to ask instead, for clients that cannot present an SVID to their control plane.
 	Servers []string
@@ -31,7 +31,7 @@ type XDSBootstrap struct {
 	FilePerDomain bool
 }
 
-// Names of the files in XDSBootstrap.Dir.
+// Names of the files in Config.Dir.
 const (
 	SVIDFile      = "svid.pem"
 	KeyFile       = "svid.key"
@@ -86,7 +86,7 @@ type (
 )
 
 // Marshal writes the file. The error says what is missing.
-func (b XDSBootstrap) Marshal() ([]byte, error) {
+func (b Config) Marshal() ([]byte, error) {
 	if len(b.Servers) == 0 && b.Relay == "" {
 		return nil, errors.New("there is no member to ask")
 	}

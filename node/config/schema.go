@@ -1,4 +1,4 @@
-package node
+package config
 
 import (
 	"fmt"
@@ -160,7 +160,7 @@ func (d *decoder) join(cfg *Config) {
 		return
 	}
 	b := d.block("join", false)
-	cfg.Join = &JoinConfig{Addresses: b.texts("addresses"), Token: b.secret("token")}
+	cfg.Join = &Join{Addresses: b.texts("addresses"), Token: b.secret("token")}
 	for _, a := range cfg.Join.Addresses {
 		if err := checkHostPort(a); err != nil {
 			b.refuse("addresses", "%v", err)
@@ -201,7 +201,7 @@ func (d *decoder) keys(blocks hcl.Blocks) Keys {
 
 func (d *decoder) authority(cfg *Config) {
 	b, nested := d.authorityBlock()
-	cfg.Authority = AuthorityConfig{
+	cfg.Authority = Authority{
 		CATTL:        b.duration("ca_ttl", plan.DefaultCATTL, plan.MinTTL, plan.MaxCATTL),
 		X509SVIDTTL:  b.duration("x509_svid_ttl", plan.DefaultX509SVIDTTL, plan.MinTTL, plan.MaxCATTL),
 		JWTSVIDTTL:   b.duration("jwt_svid_ttl", plan.DefaultJWTSVIDTTL, plan.MinTTL, plan.MaxCATTL),
@@ -222,7 +222,7 @@ func (d *decoder) lifetimes(cfg *Config) {
 	if b, ok := d.found["authority"]; ok {
 		at = b.DefRange
 	}
-	if err := cfg.domainDefaults().Check(cfg.Federation.MinRefresh); err != nil {
+	if err := cfg.DomainDefaults().Check(cfg.Federation.MinRefresh); err != nil {
 		d.refuse(at, "authority: %v", err)
 	}
 }
@@ -254,7 +254,7 @@ func (d *decoder) upstream(cfg *Config) {
 
 func (d *decoder) routing(cfg *Config) {
 	b := d.block("routing", false)
-	cfg.Routing = RoutingConfig{
+	cfg.Routing = Routing{
 		OverprovisioningFactor: b.integer("overprovisioning_factor", 140, 100, 10000),
 		PanicThreshold:         b.integer("panic_threshold", 50, 0, 100),
 		Stale:                  StalePolicy(b.choice("stale", string(StaleDemote), string(StaleDemote), string(StaleKeep), string(StaleDrop))),
@@ -264,7 +264,7 @@ func (d *decoder) routing(cfg *Config) {
 
 func (d *decoder) raft(cfg *Config) {
 	b := d.block("raft", false)
-	cfg.Raft = RaftConfig{
+	cfg.Raft = Raft{
 		HeartbeatTimeout: b.duration("heartbeat_timeout", time.Second, 50*time.Millisecond, time.Minute),
 		ElectionTimeout:  b.duration("election_timeout", time.Second, 50*time.Millisecond, time.Minute),
 		DiskTimeout:      b.duration("disk_timeout", 10*time.Second, 500*time.Millisecond, 5*time.Minute),
@@ -276,7 +276,7 @@ func (d *decoder) raft(cfg *Config) {
 
 func (d *decoder) telemetry(cfg *Config) {
 	b := d.block("telemetry", false)
-	cfg.Telemetry = TelemetryConfig{
+	cfg.Telemetry = Telemetry{
 		Listen:    b.hostPort("listen", defaultOpsListen),
 		LogLevel:  b.choice("log_level", "info", "trace", "debug", "info", "warn", "error"),
 		LogFormat: b.choice("log_format", "text", "text", "json"),

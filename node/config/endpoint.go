@@ -1,12 +1,8 @@
-package node
+package config
 
 import (
-	"crypto/x509"
-	"errors"
 	"fmt"
-	"io"
 	"net/mail"
-	"os"
 	"strings"
 	"time"
 
@@ -32,8 +28,8 @@ var (
 	}
 )
 
-// ACMEConfig says from which ACME server the endpoint's web certificates come.
-type ACMEConfig struct {
+// ACME says from which ACME server the endpoint's web certificates come.
+type ACME struct {
 	Directory string   // https URL
 	Email     string   // "": none
 	Hosts     []string // at least one
@@ -73,7 +69,7 @@ func (d *decoder) bundleEndpoint(cfg *Config) {
 }
 
 // webProfile reads where the certificate comes from: two files, or an ACME server.
-func (d *decoder) webProfile(e *BundleEndpointConfig, pb *hcl.Block) {
+func (d *decoder) webProfile(e *BundleEndpoint, pb *hcl.Block) {
 	content, diags := pb.Body.Content(webProfileSchema)
 	d.diags = append(d.diags, diags...)
 	p := &block{
@@ -97,9 +93,9 @@ func (d *decoder) webProfile(e *BundleEndpointConfig, pb *hcl.Block) {
 	}
 }
 
-func (d *decoder) acme(e *BundleEndpointConfig, hb *hcl.Block) {
+func (d *decoder) acme(e *BundleEndpoint, hb *hcl.Block) {
 	b := d.open("bundle_endpoint.profile.acme", hb.Body, acmeSchema.hcl())
-	a := &ACMEConfig{
+	a := &ACME{
 		Directory: b.text("directory", webcert.DefaultACMEDirectory), Email: b.text("email", ""), CAFile: b.text("ca_file", ""),
 		EABKeyID: b.text("eab_key_id", ""),
 	}
@@ -131,45 +127,4 @@ func (d *decoder) acme(e *BundleEndpointConfig, hb *hcl.Block) {
 		a.EABKey = b.secret("eab_hmac_key")
 	}
 	e.ACME = a
-}
-
-// acmeSource makes the certificates of an endpoint that listens already.
-func (m *member) acmeSource(cfg webcert.ACMEConfig) (*webcert.ACME, error) {
-	c := m.cfg.BundleEndpoint.ACME
-	cfg.Directory, cfg.Email, cfg.Hosts = c.Directory, c.Email, c.Hosts
-	cfg.Dir, cfg.Orders = m.dir.file("acme"), newEndpointOrders(m.store, m.cfg.Member.ID)
-	if c.CAFile != "" {
-		roots, err := readRoots(c.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("bundle_endpoint.profile.acme.ca_file: %w", err)
-		}
-		cfg.Roots = roots
-	}
-	if c.EABKeyID != "" {
-		key, err := c.EABKey.Read()
-		if err != nil {
-			return nil, fmt.Errorf("bundle_endpoint.profile.acme.eab_hmac_key: %w", err)
-		}
-		cfg.ExternalAccount = &webcert.ExternalAccount{KeyID: c.EABKeyID, Key: key}
-	}
-	return webcert.NewACME(cfg)
-}
-
-// maxRootsBytes is far above any file of roots.
-const maxRootsBytes = 4 << 20
-
-func readRoots(path string) (*x509.CertPool, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	raw, err := io.ReadAll(io.LimitReader(file, maxRootsBytes+1))
-	if err = errors.Join(err, file.Close()); err != nil {
-		return nil, err
-	}
-	roots := x509.NewCertPool()
-	if len(raw) > maxRootsBytes || !roots.AppendCertsFromPEM(raw) {
-		return nil, fmt.Errorf("%s holds no certificates in PEM, or more than %d bytes", path, maxRootsBytes)
-	}
-	return roots, nil
 }

@@ -1,4 +1,4 @@
-package node
+package config
 
 import (
 	"fmt"
@@ -10,32 +10,32 @@ import (
 	"github.com/ententehq/entente/vaultca"
 )
 
-// Config is what one member is told before it starts. Every value is valid: [LoadConfig] and [DevConfig] are the only ways to one.
+// Config is what one member is told before it starts. Every value is valid: [Load] and [Dev] are the only ways to one.
 type Config struct {
-	Cluster        ClusterConfig
-	Member         MemberConfig
-	Join           *JoinConfig // nil: this member joins nobody
-	BundleEndpoint BundleEndpointConfig
-	SelfSigned     SelfSignedConfig
+	Cluster        Cluster
+	Member         Member
+	Join           *Join // nil: this member joins nobody
+	BundleEndpoint BundleEndpoint
+	SelfSigned     SelfSigned
 	Vault          *vaultca.Config        // nil: the upstream is the self-signed one
 	AnchorApproval bool                   // whether a new anchor of the upstream waits for an operator
 	Transit        *vaultca.TransitConfig // nil: the signing keys are not in Vault
-	Authority      AuthorityConfig
-	Federation     FederationConfig
-	Routing        RoutingConfig
-	Raft           RaftConfig
-	Telemetry      TelemetryConfig
+	Authority      Authority
+	Federation     Federation
+	Routing        Routing
+	Raft           Raft
+	Telemetry      Telemetry
 }
 
-// ClusterConfig names the cluster; it is the same on every member.
-type ClusterConfig struct {
+// Cluster names the cluster; it is the same on every member.
+type Cluster struct {
 	Name        string
 	TrustDomain spiffeid.TrustDomain // home
 	Region      string
 }
 
-// MemberConfig is this member's own.
-type MemberConfig struct {
+// Member is this member's own.
+type Member struct {
 	ID        string
 	Zone      string
 	DataDir   string // absolute
@@ -43,8 +43,8 @@ type MemberConfig struct {
 	Advertise string // host:port where others reach it
 }
 
-// JoinConfig says which cluster to join, once, with an empty data folder.
-type JoinConfig struct {
+// Join says which cluster to join, once, with an empty data folder.
+type Join struct {
 	Addresses []string // host:port of members
 	Token     Secret
 }
@@ -58,19 +58,19 @@ const (
 	ProfileWeb    Profile = "https_web"
 )
 
-// BundleEndpointConfig is the SPIFFE bundle endpoint of this member.
-type BundleEndpointConfig struct {
+// BundleEndpoint is the SPIFFE bundle endpoint of this member.
+type BundleEndpoint struct {
 	Listen      string
 	Advertise   string        // host:port where other clusters reach it, and of no other member; empty: see [member.endpointURLs]
 	RefreshHint time.Duration // of the home domain's bundle, when the cluster is formed
 	Profile     Profile
-	CertFile    string      // https_web by files
-	KeyFile     string      // https_web by files
-	ACME        *ACMEConfig // https_web by ACME; nil: by files
+	CertFile    string // https_web by files
+	KeyFile     string // https_web by files
+	ACME        *ACME  // https_web by ACME; nil: by files
 }
 
-// SelfSignedConfig is the embedded upstream.
-type SelfSignedConfig struct {
+// SelfSigned is the embedded upstream.
+type SelfSigned struct {
 	RootTTL time.Duration
 }
 
@@ -84,9 +84,9 @@ const (
 	KeysTransit Keys = "vault_transit" // in Vault, which signs
 )
 
-// AuthorityConfig holds lifetimes (of the home domain when the cluster is formed, and the defaults of domains created
+// Authority holds lifetimes (of the home domain when the cluster is formed, and the defaults of domains created
 // later), and how this member issues.
-type AuthorityConfig struct {
+type Authority struct {
 	CATTL        time.Duration
 	X509SVIDTTL  time.Duration
 	JWTSVIDTTL   time.Duration
@@ -97,16 +97,16 @@ type AuthorityConfig struct {
 	Keys         Keys          // where this member keeps its signing keys
 }
 
-// domainDefaults are the settings of the home domain when the cluster is formed, and of domains created without their own.
-func (c *Config) domainDefaults() plan.Settings {
+// DomainDefaults are the settings of the home domain when the cluster is formed, and of domains created without their own.
+func (c *Config) DomainDefaults() plan.Settings {
 	return plan.Settings{
 		RefreshHint: c.BundleEndpoint.RefreshHint, CATTL: c.Authority.CATTL,
 		X509SVIDTTL: c.Authority.X509SVIDTTL, JWTSVIDTTL: c.Authority.JWTSVIDTTL,
 	}
 }
 
-// FederationConfig bounds what foreign domains can ask of this cluster.
-type FederationConfig struct {
+// Federation bounds what foreign domains can ask of this cluster.
+type Federation struct {
 	MinRefresh time.Duration // the shortest refresh hint that is followed, or published
 	NoApproval bool          // agreements that come of invitations need no operator's approval on this side
 }
@@ -121,8 +121,8 @@ const (
 	StaleDrop   StalePolicy = "drop"
 )
 
-// RoutingConfig sets how hints are computed.
-type RoutingConfig struct {
+// Routing sets how hints are computed.
+type Routing struct {
 	OverprovisioningFactor int // percent; 140 as in Envoy
 	PanicThreshold         int // percent; 0 turns panic off
 	Stale                  StalePolicy
@@ -130,15 +130,15 @@ type RoutingConfig struct {
 	ImportTTL time.Duration
 }
 
-// RaftConfig tunes consensus. The defaults suit members in the zones of one region.
-type RaftConfig struct {
+// Raft tunes consensus. The defaults suit members in the zones of one region.
+type Raft struct {
 	HeartbeatTimeout time.Duration
 	ElectionTimeout  time.Duration
 	DiskTimeout      time.Duration // a log-store call that takes longer makes the member give up
 }
 
-// TelemetryConfig is the operations listener and the log.
-type TelemetryConfig struct {
+// Telemetry is the operations listener and the log.
+type Telemetry struct {
 	Listen    string
 	LogLevel  string // trace, debug, info, warn or error
 	LogFormat string // text or json
@@ -151,8 +151,8 @@ const (
 	defaultOpsListen    = "127.0.0.1:7448"
 )
 
-// LoadConfig reads the HCL file at path. An error names the file, the line and the remedy; it lists every mistake found, a line each.
-func LoadConfig(path string) (*Config, error) {
+// Load reads the HCL file at path. An error names the file, the line and the remedy; it lists every mistake found, a line each.
+func Load(path string) (*Config, error) {
 	file, err := parseFile(path)
 	if err != nil {
 		return nil, err
@@ -164,8 +164,8 @@ func LoadConfig(path string) (*Config, error) {
 	return cfg, nil
 }
 
-// DevConfig is the configuration of `entente server --dev`: one member on this machine, self-signed, everything in dir.
-func DevConfig(dir string) (*Config, error) {
+// Dev is the configuration of `entente server --dev`: one member on this machine, self-signed, everything in dir.
+func Dev(dir string) (*Config, error) {
 	src := fmt.Sprintf(`
 cluster {
   name         = "dev"

@@ -1,4 +1,4 @@
-package node
+package config
 
 import (
 	"path/filepath"
@@ -6,7 +6,6 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 
-	"github.com/ententehq/entente/authority/keys"
 	"github.com/ententehq/entente/vaultca"
 )
 
@@ -69,39 +68,5 @@ func (d *decoder) transit(cfg *Config, hb *hcl.Block) {
 	cfg.Transit = t
 }
 
-// transitFolder holds the index of keys in Transit, keyFolder the keys on disk.
-const (
-	transitFolder = "transit"
-	keyFolder     = "keys"
-)
-
-// buildKeys makes where the signing keys are kept; nil: in the folder of that name. It comes after the upstream, whose
-// login the keys in Transit share.
-func (m *member) buildKeys() (keys.Store, error) {
-	if m.cfg.Authority.Keys != KeysDisk {
-		m.warnOfKeysOnDisk()
-	}
-	switch m.cfg.Authority.Keys {
-	case KeysMemory:
-		return keys.NewMemory(), nil
-	case KeysTransit:
-		cfg := *m.cfg.Transit
-		cfg.Vault.Logger, cfg.Vault.Registerer = m.log.Named("transit"), m.registry
-		keys, err := vaultca.OpenTransit(cfg, m.vault)
-		if err != nil {
-			return nil, err
-		}
-		m.transit = keys
-		return keys, nil
-	}
-	return nil, nil
-}
-
-// warnOfKeysOnDisk says so when keys of before lie in the data folder, though they are to be kept elsewhere now.
-func (m *member) warnOfKeysOnDisk() {
-	left, err := filepath.Glob(filepath.Join(m.dir.file(keyFolder), "*.pem"))
-	if err == nil && len(left) > 0 {
-		m.log.Warn("signing keys of before lie in the data folder, and are used no more; what they sign is trusted until their authorities are gone: delete the folder",
-			"folder", m.dir.file(keyFolder), "keys", len(left), "now_kept", string(m.cfg.Authority.Keys))
-	}
-}
+// transitFolder holds the index of the keys in Transit, in the data folder.
+const transitFolder = "transit"

@@ -1,15 +1,12 @@
-package node
+package config
 
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	"github.com/ententehq/entente/authority/table"
-	"github.com/ententehq/entente/authority/upstream"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/vaultca"
 )
@@ -110,26 +107,4 @@ func (d *decoder) vaultAuth(hb *hcl.Block) vaultca.Auth {
 	default:
 		return vaultca.Certificate{Mount: mount, Role: b.text("role", ""), CertFile: b.text("cert_file", ""), KeyFile: b.text("key_file", "")}
 	}
-}
-
-// buildUpstream makes the configured upstream of this member's authorities; nil stands for the self-signed one.
-func (m *member) buildUpstream() (upstream.Upstream, error) {
-	if m.cfg.Vault == nil {
-		return nil, nil
-	}
-	cfg := *m.cfg.Vault
-	cfg.Logger, cfg.Registerer = m.log.Named("vault"), m.registry
-	cfg.LongestSVID = func(td spiffeid.TrustDomain) time.Duration {
-		row, found, err := table.Domains.Get(m.store.View(), td.Name())
-		if err != nil || !found {
-			return m.cfg.Authority.X509SVIDTTL
-		}
-		return row.Value.GetX509SvidTtl().AsDuration()
-	}
-	upstream, err := vaultca.New(cfg)
-	if err != nil {
-		return nil, err
-	}
-	m.vault = upstream
-	return upstream, nil
 }

@@ -1,4 +1,4 @@
-package node
+package inspect
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/node/config"
 	"github.com/ententehq/entente/vaultca"
 )
 
@@ -50,11 +51,11 @@ func VaultPolicy(p VaultPolicyFor) (string, error) {
 
 // VaultPolicyOf prints the Vault policy for what a configuration file uses, and nothing more.
 func VaultPolicyOf(file string) (string, error) {
-	cfg, err := LoadConfig(file)
+	cfg, err := config.Load(file)
 	if err != nil {
 		return "", err
 	}
-	if err := cfg.usesVault(file); err != nil {
+	if err := usesVault(cfg, file); err != nil {
 		return "", err
 	}
 	var pki []vaultca.PolicyFor
@@ -69,7 +70,7 @@ func VaultPolicyOf(file string) (string, error) {
 }
 
 // usesVault refuses a configuration that has nothing to do with Vault.
-func (c *Config) usesVault(file string) error {
+func usesVault(c *config.Config, file string) error {
 	if c.Vault == nil && c.Transit == nil {
 		return fmt.Errorf("%s has neither a block `upstream \"vault\"` nor `keys \"vault_transit\"`: its members keep their keys and sign below roots of their own", file)
 	}
@@ -85,11 +86,11 @@ type VaultFinding struct {
 
 // CheckVault tries out what a configuration file needs of Vault. ok is false where a member could not sign.
 func CheckVault(ctx context.Context, file string) (findings []VaultFinding, ok bool, err error) {
-	cfg, err := LoadConfig(file)
+	cfg, err := config.Load(file)
 	if err != nil {
 		return nil, false, err
 	}
-	if err := cfg.usesVault(file); err != nil {
+	if err := usesVault(cfg, file); err != nil {
 		return nil, false, err
 	}
 	var found []vaultca.Finding

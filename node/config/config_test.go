@@ -1,4 +1,4 @@
-package node
+package config
 
 import (
 	"fmt"
@@ -27,7 +27,7 @@ func decode(t *testing.T, src string) (*Config, error) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "entente.hcl")
 	require.NoError(t, os.WriteFile(path, []byte(src), 0o600))
-	cfg, err := LoadConfig(path)
+	cfg, err := Load(path)
 	if err != nil {
 		require.Nil(t, cfg)
 		err = errorText(strings.ReplaceAll(err.Error(), path, "entente.hcl"))
@@ -49,8 +49,8 @@ func TestDefaults(t *testing.T) {
 	require.Equal(t, 5*time.Minute, cfg.BundleEndpoint.RefreshHint)
 	require.Equal(t, "127.0.0.1:7448", cfg.Telemetry.Listen)
 	require.Equal(t, "/var/lib/entente", cfg.Member.DataDir)
-	require.Equal(t, AuthorityConfig{24 * time.Hour, time.Hour, 5 * time.Minute, time.Hour, 500, 2000, 1000, KeysDisk}, cfg.Authority)
-	require.Equal(t, RoutingConfig{140, 50, StaleDemote, 10 * time.Minute}, cfg.Routing)
+	require.Equal(t, Authority{24 * time.Hour, time.Hour, 5 * time.Minute, time.Hour, 500, 2000, 1000, KeysDisk}, cfg.Authority)
+	require.Equal(t, Routing{140, 50, StaleDemote, 10 * time.Minute}, cfg.Routing)
 	require.Nil(t, cfg.Join)
 }
 
@@ -94,7 +94,7 @@ telemetry { log_format = "json" }
 `)
 	require.NoError(t, err)
 	require.Equal(t, "eu-1.example.org:7440", cfg.Member.Advertise)
-	require.Equal(t, AuthorityConfig{12 * time.Hour, time.Hour, 5 * time.Minute, time.Hour, 0, 50, 0, KeysMemory}, cfg.Authority)
+	require.Equal(t, Authority{12 * time.Hour, time.Hour, 5 * time.Minute, time.Hour, 0, 50, 0, KeysMemory}, cfg.Authority)
 	require.Equal(t, ProfileWeb, cfg.BundleEndpoint.Profile)
 	require.Equal(t, "/etc/entente/web.key", cfg.BundleEndpoint.KeyFile)
 	require.Equal(t, 100*time.Hour, cfg.SelfSigned.RootTTL)
@@ -123,7 +123,7 @@ func TestACMEConfiguration(t *testing.T) {
 	require.NoError(t, err)
 	cfg, err := decodeConfig(file)
 	require.NoError(t, err)
-	require.Equal(t, &ACMEConfig{
+	require.Equal(t, &ACME{
 		Directory: "https://acme-v02.api.letsencrypt.org/directory", Hosts: []string{"b.example.org"}, EABKeyID: "k", EABKey: Secret{"s3cret"},
 	}, cfg.BundleEndpoint.ACME)
 	require.NotContains(t, fmt.Sprintf("%+v %#v", cfg.BundleEndpoint.ACME, cfg.BundleEndpoint.ACME), "s3cret")

@@ -1,4 +1,4 @@
-package node
+package acmeorders
 
 import (
 	"context"
@@ -14,9 +14,9 @@ import (
 	"github.com/ententehq/entente/raftstore/feed"
 )
 
-// endpointOrdersTable has a row for each host name that a member is ordering a web certificate for, and for nobody else. Rows
+// table has a row for each host name that a member is ordering a web certificate for, and for nobody else. Rows
 // go with the order, or with the next order of any name once their lease is over.
-var endpointOrdersTable = raftstore.NewTable[*statev1.EndpointOrder]("endpoint_orders")
+var table = raftstore.NewTable[*statev1.EndpointOrder]("endpoint_orders")
 
 const (
 	// answerTimeout bounds the look at the leader's state for one handshake.
@@ -25,16 +25,16 @@ const (
 	maxAnswering = 8
 )
 
-// endpointOrders implements [bundle.Orders] over the replicated state.
-type endpointOrders struct {
+// Orders implements [webcert.Orders] over the replicated state.
+type Orders struct {
 	store     *raftstore.Store
 	member    string
 	now       func() time.Time
 	answering chan struct{} // has a buffer of maxAnswering
 }
 
-func newEndpointOrders(store *raftstore.Store, member string) *endpointOrders {
-	return &endpointOrders{store: store, member: member, now: time.Now, answering: make(chan struct{}, maxAnswering)}
+func New(store *raftstore.Store, member string) *Orders {
+	return &Orders{store: store, member: member, now: time.Now, answering: make(chan struct{}, maxAnswering)}
 }
 
 // holds says whether row is somebody's turn at the moment. A lease that ends later than any could that began now was
@@ -47,19 +47,19 @@ func holds(row *statev1.EndpointOrder, now time.Time) bool {
 // errTurn ends the wait for a turn.
 var errTurn = errors.New("the turn has come")
 
-// Acquire implements [bundle.Orders].
-func (o *endpointOrders) Acquire(ctx context.Context, host string) error {
+// Acquire implements [webcert.Orders].
+func (o *Orders) Acquire(ctx context.Context, host string) error {
 	for {
 		var holder *statev1.EndpointOrder
 		_, err := o.store.Update(ctx, func(tx *raftstore.Tx) error {
 			holder = nil
 			now := o.now()
-			for row, err := range endpointOrdersTable.All(tx, "") {
+			for row, err := range table.All(tx, "") {
 				switch {
 				case err != nil:
 					return err
 				case !holds(row.Value, now):
-					if err := endpointOrdersTable.Delete(tx, row.Key); err != nil {
+					if err := table.Delete(tx, row.Key); err != nil {
 						return err
 					}
 				case row.Key == host && row.Value.GetMember() != o.member:
@@ -69,7 +69,7 @@ func (o *endpointOrders) Acquire(ctx context.Context, host string) error {
 			if holder != nil {
 				return nil
 			}
-			return endpointOrdersTable.Put(tx, host, &statev1.EndpointOrder{
+			return table.Put(tx, host, &statev1.EndpointOrder{
 				Member: o.member, Until: timestamppb.New(now.Add(webcert.OrderLease)),
 			})
 		})
@@ -83,11 +83,11 @@ func (o *endpointOrders) Acquire(ctx context.Context, host string) error {
 }
 
 // await returns when a turn has changed hands, or is over by the clock.
-func (o *endpointOrders) await(ctx context.Context, host string, holder *statev1.EndpointOrder) error {
+func (o *Orders) await(ctx context.Context, host string, holder *statev1.EndpointOrder) error {
 	lease, cancel := context.WithTimeout(ctx, holder.GetUntil().AsTime().Sub(o.now()))
 	defer cancel()
-	err := feed.Latest(lease, o.store, []raftstore.Prefix{endpointOrdersTable.Prefix(host)}, func(v *raftstore.View) error {
-		row, ok, err := endpointOrdersTable.Get(v, host)
+	err := feed.Latest(lease, o.store, []raftstore.Prefix{table.Prefix(host)}, func(v *raftstore.View) error {
+		row, ok, err := table.Get(v, host)
 		if err == nil && (!ok || row.Value.GetMember() != holder.GetMember()) {
 			return errTurn
 		}
@@ -99,37 +99,37 @@ func (o *endpointOrders) await(ctx context.Context, host string, holder *statev1
 	return errors.Join(err, ctx.Err())
 }
 
-// Release implements [bundle.Orders].
-func (o *endpointOrders) Release(ctx context.Context, host string) error {
+// Release implements [webcert.Orders].
+func (o *Orders) Release(ctx context.Context, host string) error {
 	_, err := o.store.Update(ctx, func(tx *raftstore.Tx) error {
-		row, ok, err := endpointOrdersTable.Get(tx, host)
+		row, ok, err := table.Get(tx, host)
 		if err != nil || !ok || row.Value.GetMember() != o.member {
 			return err
 		}
-		return endpointOrdersTable.Delete(tx, host)
+		return table.Delete(tx, host)
 	})
 	return err
 }
 
-// Present implements [bundle.Orders].
-func (o *endpointOrders) Present(ctx context.Context, host, proof string) error {
+// Present implements [webcert.Orders].
+func (o *Orders) Present(ctx context.Context, host, proof string) error {
 	return o.answer(ctx, host, proof, true)
 }
 
-// Withdraw implements [bundle.Orders].
-func (o *endpointOrders) Withdraw(ctx context.Context, host string) error {
+// Withdraw implements [webcert.Orders].
+func (o *Orders) Withdraw(ctx context.Context, host string) error {
 	return o.answer(ctx, host, "", false)
 }
 
-func (o *endpointOrders) answer(ctx context.Context, host, proof string, needed bool) error {
+func (o *Orders) answer(ctx context.Context, host, proof string, needed bool) error {
 	_, err := o.store.Update(ctx, func(tx *raftstore.Tx) error {
-		row, ok, err := endpointOrdersTable.Get(tx, host)
+		row, ok, err := table.Get(tx, host)
 		switch {
 		case err != nil:
 			return err
 		case ok && row.Value.GetMember() == o.member:
 			row.Value.KeyAuthorization = proof
-			return endpointOrdersTable.Put(tx, host, row.Value)
+			return table.Put(tx, host, row.Value)
 		case needed:
 			return fmt.Errorf("the order of a certificate for %s took longer than %s, and its turn is over", host, webcert.OrderLease)
 		}
@@ -138,9 +138,9 @@ func (o *endpointOrders) answer(ctx context.Context, host, proof string, needed 
 	return err
 }
 
-// Answer implements [bundle.Orders]. What this member does not know yet it looks up in the leader's state: the ACME server
+// Answer implements [webcert.Orders]. What this member does not know yet it looks up in the leader's state: the ACME server
 // asks as soon as the member that orders has its write, which may be before this one has it.
-func (o *endpointOrders) Answer(ctx context.Context, host string) (string, error) {
+func (o *Orders) Answer(ctx context.Context, host string) (string, error) {
 	if proof, err := o.proof(o.store.View(), host); proof != "" || err != nil {
 		return proof, err
 	}
@@ -159,8 +159,8 @@ func (o *endpointOrders) Answer(ctx context.Context, host string) (string, error
 	return o.proof(view, host)
 }
 
-func (o *endpointOrders) proof(view *raftstore.View, host string) (string, error) {
-	row, ok, err := endpointOrdersTable.Get(view, host)
+func (o *Orders) proof(view *raftstore.View, host string) (string, error) {
+	row, ok, err := table.Get(view, host)
 	if err != nil || !ok || !holds(row.Value, o.now()) {
 		return "", err
 	}

@@ -1,0 +1,51 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/stretchr/testify/require"
+)
+
+func TestPartsStopInReverseEachWaitedFor(t *testing.T) {
+	life := New(hclog.NewNullLogger())
+	var order []string
+	for _, name := range []string{"store", "rooms", "callers"} {
+		life.Start(name, func(ctx context.Context) error {
+			<-ctx.Done()
+			order = append(order, name) // no lock: each is waited for before the next is told
+			return ctx.Err()
+		})
+	}
+	life.OnStop("file", func() error { order = append(order, "file"); return errors.New("disk full") })
+	require.EqualError(t, life.Stop(), "stop file: disk full")
+	require.Equal(t, []string{"file", "callers", "rooms", "store"}, order)
+	require.NoError(t, life.Stop(), "a second stop has nothing left to do")
+}
+
+func TestAPartThatEndsByItselfEndsTheMember(t *testing.T) {
+	for name, c := range map[string]struct {
+		returns error
+		want    string
+	}{
+		"with an error": {errors.New("listener broke"), "endpoint: listener broke"},
+		"without one":   {nil, "endpoint: it ended by itself"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			life := New(hclog.NewNullLogger())
+			life.Start("endpoint", func(context.Context) error { return c.returns })
+			require.EqualError(t, <-life.failed, c.want)
+			require.NoError(t, life.Stop(), "it is reported once")
+		})
+	}
+}
+
+func TestTheFirstFailureCounts(t *testing.T) {
+	life := New(hclog.NewNullLogger())
+	life.Fail(errors.New("first"))
+	life.Fail(errors.New("second"))
+	require.EqualError(t, <-life.failed, "first")
+	require.Empty(t, life.failed)
+}
