@@ -62,7 +62,7 @@ func (s *stream) load() {
 func (p *peers) inForceWith(home string) []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.plans[home].names()
+	return carriedDomains(p.plans[home])
 }
 
 // takeFreight hands a message to the freight.

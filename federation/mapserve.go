@@ -13,8 +13,8 @@ import (
 const (
 	// maxMapInterests bounds the domains of this cluster's for which one peer takes its map: it needs one.
 	maxMapInterests = 16
-	// mapChangesBytes and mapChangesDomains bound one message with what a hub says.
-	mapChangesBytes, mapChangesDomains = 128 << 10, 256
+	// mapChangesBytes bounds one message with changes of the map.
+	mapChangesBytes = 128 << 10
 	// A peer is brought no more of a map than it takes in: half of what it may be sent at all, and a quarter at once.
 	mapRate, mapBurst = byteRate / 2, byteBurst / 4
 	// mapAgain is when what had to wait for that is looked at again.

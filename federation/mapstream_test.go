@@ -215,12 +215,12 @@ func TestAMapCountsAsStreamed(t *testing.T) {
 	s.greeted = true
 	w := peerWorld{plan: peerPlan{wanted: map[string]relationship.Holding{}}}
 	s.confirmed["hub.test"+relationship.MapSuffix] = now
-	for _, after := range []time.Duration{longestBeat, 2 * longestBeat, mapConfirmed} {
+	for _, after := range []time.Duration{longestBeat, 2 * longestBeat, mapConfirmedFor} {
 		_, err := s.take(beatOf(), w, now.Add(after))
 		require.NoError(t, err)
 		require.Contains(t, s.confirmed, "hub.test"+relationship.MapSuffix, "after %s", after)
 	}
-	_, err := s.take(beatOf(), w, now.Add(mapConfirmed+time.Second))
+	_, err := s.take(beatOf(), w, now.Add(mapConfirmedFor+time.Second))
 	require.NoError(t, err)
 	require.NotContains(t, s.confirmed, "hub.test"+relationship.MapSuffix, "the hub says so no more")
 }

@@ -63,7 +63,7 @@ func (s *session) next(w peerWorld, now time.Time) (out []*ententev1.PeerMessage
 
 // nextInterest tells what this cluster wants, when that has changed, and what it has of it, when that has.
 func (s *session) nextInterest(w peerWorld) (out []*ententev1.PeerMessage) {
-	names := w.plan.names()
+	names := carriedDomains(w.plan)
 	same := s.told != nil && len(names) == len(s.told)
 	for _, td := range names {
 		if _, told := s.told[td]; !told {
@@ -136,4 +136,10 @@ func (w peerWorld) beatEvery() time.Duration {
 		}
 	}
 	return every
+}
+
+// carriedDomains returns the domains that one stream carries for a plan, in order.
+func carriedDomains(p peerPlan) []string {
+	names := slices.Sorted(maps.Keys(p.wanted))
+	return names[:min(len(names), maxPeerDomains)]
 }

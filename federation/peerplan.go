@@ -1,9 +1,6 @@
 package federation
 
 import (
-	"maps"
-	"slices"
-
 	"github.com/ententehq/entente/federation/relationship"
 )
 
@@ -15,10 +12,4 @@ type peerPlan struct {
 	wanted map[string]relationship.Holding
 	// hubs are those of them whose domain's cluster is a hub.
 	hubs map[string]*relationship.Relationship
-}
-
-// names are the domains that one stream carries, in order.
-func (p peerPlan) names() []string {
-	names := slices.Sorted(maps.Keys(p.wanted))
-	return names[:min(len(names), maxPeerDomains)]
 }
