@@ -5,6 +5,7 @@ import (
 	"time"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/federation/relationship"
 )
 
@@ -53,7 +54,7 @@ func (s *stream) load() {
 	if c == nil {
 		return
 	}
-	home := s.session.home
+	home := s.session.Home
 	s.freight = c.Carry(CargoStream{Home: home, Wake: s.signal, Domains: func() []string { return s.peers.inForceWith(home) }})
 	s.peers.work.Go(func() { s.freight.Run(s.ctx) })
 }
@@ -62,7 +63,7 @@ func (s *stream) load() {
 func (p *peers) inForceWith(home string) []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return carriedDomains(p.plans[home])
+	return session.Domains(p.plans[home])
 }
 
 // takeFreight hands a message to the freight.
@@ -71,7 +72,7 @@ func (s *stream) takeFreight(m *ententev1.PeerMessage) error {
 		return nil
 	}
 	if err := s.freight.Take(m); err != nil {
-		return violation("malformed_services", "%s", relationship.Clip(err.Error()))
+		return session.Errorf("malformed_services", "%s", relationship.Clip(err.Error()))
 	}
 	return nil
 }

@@ -81,25 +81,25 @@ func (c *catalog) homeOf(name string) string {
 }
 
 // planOf says what the relationships in force ask of one peer, and whether any names it, in force or not.
-func (c *catalog) planOf(home string) (plan peerPlan, named bool) {
+func (c *catalog) planOf(home string) (plan relationship.PeerPlan, named bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	plan = peerPlan{home: home, wanted: map[string]relationship.Holding{}, hubs: map[string]*relationship.Relationship{}}
+	plan = relationship.PeerPlan{Home: home, Wanted: map[string]relationship.Holding{}, Hubs: map[string]*relationship.Relationship{}}
 	for name := range c.index.peers[home] {
 		e := c.entries[name]
 		if e.peerHome() == "" {
 			continue
 		}
-		plan.wanted[name] = e.holding
+		plan.Wanted[name] = e.holding
 		if e.rel.Hub != nil {
-			plan.hubs[name] = e.rel
+			plan.Hubs[name] = e.rel
 		}
 		for _, address := range e.rel.Peer.Addresses {
-			if !slices.Contains(plan.addresses, address) && len(plan.addresses) < 4*relationship.MaxPeerAddresses {
-				plan.addresses = append(plan.addresses, address)
+			if !slices.Contains(plan.Addresses, address) && len(plan.Addresses) < 4*relationship.MaxPeerAddresses {
+				plan.Addresses = append(plan.Addresses, address)
 			}
 		}
 	}
-	slices.Sort(plan.addresses) // relationships are met in no order
+	slices.Sort(plan.Addresses) // relationships are met in no order
 	return plan, len(c.index.peers[home]) > 0
 }

@@ -11,6 +11,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -95,8 +96,8 @@ func TestAStreamedMapIsLookedAt(t *testing.T) {
 	require.Equal(t, relationship.ResultStored, read(false))
 	require.Equal(t, relationship.ResultUnchanged, read(false), "no stream keeps it up to date")
 
-	s := newStream(t.Context(), m.peers, newSession("eu.example.org", "member-1", "hub.example.org", "member-1", true, m.now()), nil)
-	s.session.confirmed["hub.example.org"+relationship.MapSuffix] = m.now()
+	s := newStream(t.Context(), m.peers, session.New("eu.example.org", "member-1", "hub.example.org", "member-1", true, m.now()), nil)
+	s.session.Confirmed["hub.example.org"+relationship.MapSuffix] = m.now()
 	m.peers.streams["hub.example.org"] = []*stream{s}
 	require.Equal(t, resultConfirmed, read(false))
 	require.Equal(t, relationship.ResultUnchanged, read(true), "an operator wants to know")

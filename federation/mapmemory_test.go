@@ -110,7 +110,7 @@ func TestMemoryOfAPeersStreams(t *testing.T) {
 	for i := range 2 * maxStreamsPerPeer {
 		member := fmt.Sprint("member-", i)
 		call := spoke.intrude(t, hub, "/entente/member/"+member)
-		if err := call.Send(&ententev1.ExchangeRequest{Message: helloOf("hub.example.org", member)}); err != nil {
+		if err := call.Send(&ententev1.ExchangeRequest{Message: federationtest.Hello("hub.example.org", member)}); err != nil {
 			continue
 		}
 		if _, err := call.Recv(); err == nil { // it was let in

@@ -7,6 +7,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/federation/relationship"
 )
 
@@ -83,7 +84,7 @@ func (s *mapServing) drop(hub string, pace *peerPace) {
 func (s *mapServing) take(m *ententev1.PeerMapInterest, pace *peerPace, log *mapLog, now time.Time) error {
 	td, err := bundle.ParseTrustDomain(m.GetTrustDomain())
 	if err != nil {
-		return violation("malformed", "the peer takes the map of %s, which is no trust domain", relationship.Quote(m.GetTrustDomain()))
+		return session.Errorf("malformed", "the peer takes the map of %s, which is no trust domain", relationship.Quote(m.GetTrustDomain()))
 	}
 	hub := td.Name()
 	s.mu.Lock()
@@ -98,7 +99,7 @@ func (s *mapServing) take(m *ententev1.PeerMapInterest, pace *peerPace, log *map
 			return err
 		}
 	case side == nil || side.interest != n || side.ready || len(m.GetTake())+len(m.GetExcept()) > 0:
-		return violation("malformed", "the peer says what it takes of the map of %s under number %d, after %d", hub, n, s.newest)
+		return session.Errorf("malformed", "the peer says what it takes of the map of %s under number %d, after %d", hub, n, s.newest)
 	}
 	if err := side.add(m.GetHas(), pace); err != nil || m.GetMore() {
 		return err
@@ -116,7 +117,7 @@ func (s *mapServing) take(m *ententev1.PeerMapInterest, pace *peerPace, log *map
 // begin puts a new interest in the place of what the peer took before; nil: it takes nothing any more. s.mu is held.
 func (s *mapServing) begin(hub string, m *ententev1.PeerMapInterest, pace *peerPace, now time.Time) (*mapSide, error) {
 	if !pace.interests.AllowN(now, 1) {
-		return nil, violation("flood", "the peer says anew what it takes of the map more often than %d times a second", interestRate)
+		return nil, session.Errorf("flood", "the peer says anew what it takes of the map more often than %d times a second", interestRate)
 	}
 	s.newest = m.GetNumber()
 	s.drop(hub, pace)
@@ -124,11 +125,11 @@ func (s *mapServing) begin(hub string, m *ententev1.PeerMapInterest, pace *peerP
 		return nil, nil
 	}
 	if len(s.sides) == maxMapInterests {
-		return nil, violation("too_many_domains", "the peer takes the map by %d relationships; %d are the most", len(s.sides)+1, maxMapInterests)
+		return nil, session.Errorf("too_many_domains", "the peer takes the map by %d relationships; %d are the most", len(s.sides)+1, maxMapInterests)
 	}
 	rules, err := relationship.ParseHub(&statev1.RelationshipHub{Take: m.GetTake(), Except: m.GetExcept()})
 	if err != nil {
-		return nil, violation("malformed", "the peer takes of the map what cannot be read: %s", relationship.Clip(err.Error()))
+		return nil, session.Errorf("malformed", "the peer takes of the map what cannot be read: %s", relationship.Clip(err.Error()))
 	}
 	side := &mapSide{interest: m.GetNumber(), rules: rules, has: map[string]relationship.Version{}}
 	s.sides[hub] = side
@@ -138,10 +139,10 @@ func (s *mapServing) begin(hub string, m *ententev1.PeerMapInterest, pace *peerP
 // add takes in what the peer has.
 func (s *mapSide) add(has []*ententev1.PeerBundleVersion, pace *peerPace) error {
 	if n := len(s.has) + len(has); n > bundle.MaxMapDomains {
-		return violation("too_many_domains", "the peer has %d domains of the map; %d are the most", n, bundle.MaxMapDomains)
+		return session.Errorf("too_many_domains", "the peer has %d domains of the map; %d are the most", n, bundle.MaxMapDomains)
 	}
 	for _, named := range has {
-		td, v, err := parseVersion(named)
+		td, v, err := session.ParseVersion(named)
 		if err != nil {
 			return err
 		}
@@ -159,7 +160,7 @@ func (s *mapSide) add(has []*ententev1.PeerBundleVersion, pace *peerPace) error 
 
 // tooMuchHeld ends a stream by which a peer has this member hold too much.
 func tooMuchHeld() error {
-	return violation("too_many_domains", "what the peer has of the map, over all its streams, takes more than %d bytes", maxHeld)
+	return session.Errorf("too_many_domains", "what the peer has of the map, over all its streams, takes more than %d bytes", maxHeld)
 }
 
 func heldBy(names []string) (n int64) {
@@ -181,7 +182,7 @@ func (s *mapServing) taken(m *ententev1.PeerMapTaken, now time.Time) error {
 	case side == nil || side.interest != m.GetInterest():
 		return nil // it takes others since
 	case side.underWay == 0:
-		return violation("malformed", "the peer says that it has taken in what it was not told of the map of %s", m.GetTrustDomain())
+		return session.Errorf("malformed", "the peer says that it has taken in what it was not told of the map of %s", m.GetTrustDomain())
 	}
 	side.underWay--
 	side.since = now
@@ -212,11 +213,11 @@ func (s *mapServing) next(now time.Time, every time.Duration, pace *peerPace, lo
 func (s *mapSide) follow(hub string, now time.Time, pace *peerPace, log *mapLog) error {
 	names, number, ok := log.after(s.number)
 	if !ok {
-		return violation("lagging", "the peer is too far behind the changes of the map; it is told what it lacks when it comes back")
+		return session.Errorf("lagging", "the peer is too far behind the changes of the map; it is told what it lacks when it comes back")
 	}
 	s.number = number
-	if s.underWay > 0 && now.Sub(s.since) > acknowledgeWithin {
-		return violation("unacknowledged", "the peer did not take in what it was told of the map of %s within %s", hub, acknowledgeWithin)
+	if s.underWay > 0 && now.Sub(s.since) > session.AcknowledgeTimeout {
+		return session.Errorf("unacknowledged", "the peer did not take in what it was told of the map of %s within %s", hub, session.AcknowledgeTimeout)
 	}
 	if len(names) == 0 {
 		return nil
@@ -233,7 +234,7 @@ func (s *mapSide) follow(hub string, now time.Time, pace *peerPace, log *mapLog)
 		}
 	}
 	if !pace.held.TryAcquire(more) {
-		return violation("lagging", "more of the map changes than the peer takes in; it is told what it lacks when it comes back")
+		return session.Errorf("lagging", "more of the map changes than the peer takes in; it is told what it lacks when it comes back")
 	}
 	s.held += more
 	return nil
@@ -241,18 +242,18 @@ func (s *mapSide) follow(hub string, now time.Time, pace *peerPace, log *mapLog)
 
 // tell returns as much of what is pending as may be sent now, or that all was told where it is time to say so, and when to ask again.
 func (s *mapSide) tell(hub string, now time.Time, every time.Duration, pace *peerPace, entry func(td string) []byte) (out []*ententev1.PeerMessage, again time.Duration) {
-	for range mapWindow + 1 {
+	for range session.MapWindow + 1 {
 		switch {
 		case len(s.pending) == 0 && s.told && now.Before(s.beat):
 			return out, 0
-		case len(s.pending) > 0 && s.underWay == mapWindow:
+		case len(s.pending) > 0 && s.underWay == session.MapWindow:
 			return out, 0 // the peer says when it is ready for more
 		case len(s.pending) > 0 && pace.told.TokensAt(now) < mapChangesBytes:
 			return out, mapAgain
 		}
 		changes, size := s.changes(hub, entry)
 		pace.told.ReserveN(now, min(size, mapBurst)) // a large document goes into debt
-		if namedBy(changes) > 0 {
+		if session.DomainsNamed(changes) > 0 {
 			if s.underWay++; s.underWay == 1 {
 				s.since = now
 			}
@@ -271,7 +272,7 @@ func (s *mapSide) tell(hub string, now time.Time, every time.Duration, pace *pee
 func (s *mapSide) changes(hub string, entry func(td string) []byte) (m *ententev1.PeerMapChanges, size int) {
 	m = &ententev1.PeerMapChanges{TrustDomain: hub, Interest: s.interest}
 	n := 0
-	for ; n < len(s.pending) && n < mapChangesDomains; n++ {
+	for ; n < len(s.pending) && n < session.MapChangesDomains; n++ {
 		td := s.pending[n]
 		document := entry(td)
 		if n > 0 && size+len(document) > mapChangesBytes {

@@ -12,6 +12,7 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/federation/relationship"
 )
 
@@ -43,7 +44,7 @@ func told(t *testing.T, messages []*ententev1.PeerMessage) string {
 func (s *mapServing) ready(t *testing.T, messages []*ententev1.PeerMessage) {
 	t.Helper()
 	for _, m := range messages {
-		if c := m.GetMapChanges(); namedBy(c) > 0 {
+		if c := m.GetMapChanges(); session.DomainsNamed(c) > 0 {
 			require.NoError(t, s.taken(&ententev1.PeerMapTaken{TrustDomain: c.GetTrustDomain(), Interest: c.GetInterest()}, someTime))
 		}
 	}
@@ -125,7 +126,7 @@ func TestMapServingIsPaced(t *testing.T) {
 	for complete := false; !complete; {
 		out, again, err := serving.next(now, 10*time.Second, pace, log, func(string) []byte { return document })
 		require.NoError(t, err)
-		require.LessOrEqual(t, len(out), mapWindow)
+		require.LessOrEqual(t, len(out), session.MapWindow)
 		serving.ready(t, out)
 		for _, m := range out {
 			sent += len(m.GetMapChanges().GetBundles())
@@ -184,7 +185,7 @@ func TestLargeEntriesGoByThemselves(t *testing.T) {
 		serving.ready(t, out)
 		for _, m := range out {
 			require.Len(t, m.GetMapChanges().GetBundles(), 1)
-			require.LessOrEqual(t, proto.Size(m), maxPeerMessage)
+			require.LessOrEqual(t, proto.Size(m), session.MaxMessage)
 			names = append(names, m.GetMapChanges().GetBundles()[0].GetTrustDomain())
 		}
 	}
@@ -238,7 +239,7 @@ func TestMapServingRefuses(t *testing.T) {
 				return
 			}
 			require.Error(t, err)
-			require.Equal(t, test.reason, streamReason(err))
+			require.Equal(t, test.reason, session.ReasonOf(err))
 		})
 	}
 }
@@ -256,11 +257,11 @@ func TestInterestsWithoutEnd(t *testing.T) {
 	}
 	for _, take := range [][]string{nil, {".test"}} {
 		again := &ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: interestBurst + 1, Take: take}
-		require.Equal(t, "flood", streamReason(first.take(again, pace, log, someTime)))
-		require.Equal(t, "flood", streamReason(second.take(again, pace, log, someTime)))
+		require.Equal(t, "flood", session.ReasonOf(first.take(again, pace, log, someTime)))
+		require.Equal(t, "flood", session.ReasonOf(second.take(again, pace, log, someTime)))
 	}
 	require.NoError(t, first.take(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: interestBurst + 2}, pace, log, someTime.Add(2*time.Second)))
-	require.GreaterOrEqual(t, wordBurst, 2*mapChangesDomains, "one message of a hub's is never more than may be taken at once")
+	require.GreaterOrEqual(t, wordBurst, 2*session.MapChangesDomains, "one message of a hub's is never more than may be taken at once")
 }
 
 // TestChangesThatWaitAreCounted: a peer that takes nothing in does not have a hub remember all that changes.
@@ -278,7 +279,7 @@ func TestChangesThatWaitAreCounted(t *testing.T) {
 		log.set(fmt.Sprintf("d%05d.test", i), versionAt(1))
 	}
 	err := next()
-	require.Equal(t, "lagging", streamReason(err))
+	require.Equal(t, "lagging", session.ReasonOf(err))
 	serving.end(pace)
 	require.True(t, pace.held.TryAcquire(maxHeld), "what it held is let go")
 }
@@ -286,7 +287,7 @@ func TestChangesThatWaitAreCounted(t *testing.T) {
 // TestAPeerIsToldAsFastAsItTakes: two messages are under way at most, one who takes none in is given up, and nobody takes in what there was not.
 func TestAPeerIsToldAsFastAsItTakes(t *testing.T) {
 	log, serving, pace, now := newMapLog(), newMapServing(), newPeerPace(), someTime
-	for i := range 4 * mapChangesDomains {
+	for i := range 4 * session.MapChangesDomains {
 		log.set(fmt.Sprintf("d%05d.test", i), versionAt(1))
 	}
 	require.NoError(t, serving.take(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 7, Take: []string{".test"}}, pace, log, now))
@@ -298,25 +299,25 @@ func TestAPeerIsToldAsFastAsItTakes(t *testing.T) {
 	taken := &ententev1.PeerMapTaken{TrustDomain: "hub.test", Interest: 7}
 	first, err := next()
 	require.NoError(t, err)
-	require.Len(t, first, mapWindow)
+	require.Len(t, first, session.MapWindow)
 	require.EqualValues(t, 7, first[0].GetMapChanges().GetInterest())
 	none, err := next()
 	require.NoError(t, err)
 	require.Empty(t, none)
-	now = now.Add(acknowledgeWithin)
+	now = now.Add(session.AcknowledgeTimeout)
 	require.NoError(t, serving.taken(taken, now))
 	one, err := next()
 	require.NoError(t, err)
 	require.Len(t, one, 1, "and one more for each that was taken in")
 	require.NoError(t, serving.taken(&ententev1.PeerMapTaken{TrustDomain: "hub.test", Interest: 6}, now), "it is of before")
 	require.NoError(t, serving.taken(&ententev1.PeerMapTaken{TrustDomain: "other.test", Interest: 7}, now))
-	now = now.Add(acknowledgeWithin + time.Second)
+	now = now.Add(session.AcknowledgeTimeout + time.Second)
 	_, err = next()
-	require.Equal(t, "unacknowledged", streamReason(err))
-	for range mapWindow {
+	require.Equal(t, "unacknowledged", session.ReasonOf(err))
+	for range session.MapWindow {
 		require.NoError(t, serving.taken(taken, now))
 	}
-	require.Equal(t, "malformed", streamReason(serving.taken(taken, now)))
+	require.Equal(t, "malformed", session.ReasonOf(serving.taken(taken, now)))
 }
 
 func manyInterests(n int) (all []*ententev1.PeerMapInterest) {
@@ -336,5 +337,5 @@ func TestMapLogForgets(t *testing.T) {
 	require.LessOrEqual(t, len(log.changes), 2+logSlack)
 	_, _, err := serving.next(time.Now(), time.Second, pace, log, func(string) []byte { return nil })
 	require.Error(t, err)
-	require.Equal(t, "lagging", streamReason(err))
+	require.Equal(t, "lagging", session.ReasonOf(err))
 }

@@ -11,13 +11,14 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
 
 const (
 	// mapQueue is how many messages of hubs wait on a stream.
-	mapQueue = mapWindow * maxMapInterests
+	mapQueue = session.MapWindow * maxMapInterests
 )
 
 // reasonMap ends a stream on which a hub says what its map could not say.
@@ -37,9 +38,9 @@ func (s *stream) queueMap(m *ententev1.PeerMapChanges) error {
 	if s.mapsOver {
 		return context.Cause(s.ctx)
 	}
-	if namedBy(m) > 0 {
+	if session.DomainsNamed(m) > 0 {
 		if q.bytes = int64(proto.Size(m)); !s.pace.held.TryAcquire(q.bytes) {
-			return violation("flood", "what the peer tells of its map, over all its streams, waits with more than %d bytes", maxHeld)
+			return session.Errorf("flood", "what the peer tells of its map, over all its streams, waits with more than %d bytes", maxHeld)
 		}
 	}
 	select {
@@ -49,7 +50,7 @@ func (s *stream) queueMap(m *ententev1.PeerMapChanges) error {
 		s.pace.held.Release(q.bytes)
 	}
 	if q.bytes > 0 {
-		return violation("flood", "the peer tells of its map faster than it is taken in: %d messages wait", mapQueue)
+		return session.Errorf("flood", "the peer tells of its map faster than it is taken in: %d messages wait", mapQueue)
 	}
 	return nil // it only says that all was told, and comes again
 }
@@ -86,18 +87,18 @@ func (s *stream) takeMap(m *ententev1.PeerMapChanges) error {
 			return err
 		}
 	}
-	if namedBy(m) > 0 {
-		if err := s.pace.inTurn(s.ctx, func() error { return s.peers.manager.takeMapChanges(s.ctx, s.session.home, m) }); err != nil {
+	if session.DomainsNamed(m) > 0 {
+		if err := s.pace.inTurn(s.ctx, func() error { return s.peers.manager.takeMapChanges(s.ctx, s.session.Home, m) }); err != nil {
 			return err
 		}
 	}
 	now := s.peers.manager.now()
 	s.mu.Lock()
-	generation, current := s.session.tookMapChanges(m, now)
+	generation, current := s.session.MapStored(m, now)
 	s.mu.Unlock()
 	if current && m.GetComplete() {
 		s.peers.manager.confirmMap(m.GetTrustDomain(), generation)
-		s.peers.noted(s.session.home)
+		s.peers.noted(s.session.Home)
 	}
 	s.signal()
 	return nil
@@ -136,7 +137,7 @@ func (m *Manager) takeMapChanges(ctx context.Context, home string, changes *ente
 		m.log.Warn("what a hub says over its stream was not taken; what was taken from it before is kept", "hub", hub, "result", result, "error", failure)
 		if relationship.IsDecision(result) {
 			m.record(actionRefuseMap, hub, result, failure, 0)
-			return violation(reasonMap, "what %s says of its map is refused: %s", hub, failure)
+			return session.Errorf(reasonMap, "what %s says of its map is refused: %s", hub, failure)
 		}
 		break
 	}
@@ -145,7 +146,7 @@ func (m *Manager) takeMapChanges(ctx context.Context, home string, changes *ente
 
 // unstored ends a stream on which a hub said what cannot be written now. It says it again on the next.
 func (m *Manager) unstored(hub string) error {
-	return violation("not_stored", "%s cannot store what %s says at the moment", m.config.Peers.Home.Name(), hub)
+	return session.Errorf("not_stored", "%s cannot store what %s says at the moment", m.config.Peers.Home.Name(), hub)
 }
 
 // readChanges reads the part of a map that a hub has told, against a state.

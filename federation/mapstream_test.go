@@ -11,6 +11,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/trust"
 )
@@ -127,7 +128,7 @@ func TestHostileHubOverAStream(t *testing.T) {
 	}
 	open := func() ententev1.PeerService_ExchangeClient {
 		call := spoke.intrude(t, hub, "/entente/member/member-1")
-		require.NoError(t, call.Send(&ententev1.ExchangeRequest{Message: helloOf("hub.example.org", "member-1")}))
+		require.NoError(t, call.Send(&ententev1.ExchangeRequest{Message: federationtest.Hello("hub.example.org", "member-1")}))
 		require.EqualValues(t, 1, mapInterest(t, call))
 		return call
 	}
@@ -163,7 +164,7 @@ func TestHostileHubOverAStream(t *testing.T) {
 		call := open()
 		pace := spoke.paceOf("hub.example.org")
 		require.NoError(t, pace.turn.Acquire(t.Context(), 1)) // as while something else is stored
-		for range mapWindow + 1 {
+		for range session.MapWindow + 1 {
 			say(call, &ententev1.PeerMapChanges{Bundles: []*ententev1.PeerBundle{entry(ap.Bundle(t, 5))}})
 		}
 		goodbye, _ := ended(call)
@@ -175,7 +176,7 @@ func TestHostileHubOverAStream(t *testing.T) {
 		m := &ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapChanges{MapChanges: &ententev1.PeerMapChanges{
 			TrustDomain: "hub.example.org", Interest: 2, Bundles: []*ententev1.PeerBundle{entry(ap.Bundle(t, 9))}, Complete: true,
 		}}}
-		for range 4 * mapWindow {
+		for range 4 * session.MapWindow {
 			require.NoError(t, call.Send(&ententev1.ExchangeRequest{Message: m}))
 		}
 		say(call, &ententev1.PeerMapChanges{Bundles: []*ententev1.PeerBundle{entry(ap.Bundle(t, 5))}})
@@ -189,7 +190,7 @@ func TestHostileHubOverAStream(t *testing.T) {
 	})
 	t.Run("too much at once", func(t *testing.T) {
 		call := open()
-		say(call, &ententev1.PeerMapChanges{Withdrawn: make([]string, 2*mapChangesDomains+1)})
+		say(call, &ententev1.PeerMapChanges{Withdrawn: make([]string, 2*session.MapChangesDomains+1)})
 		goodbye, _ := ended(call)
 		require.Equal(t, "too_many_domains", goodbye.GetReason())
 	})
@@ -210,19 +211,19 @@ func TestHostileHubOverAStream(t *testing.T) {
 
 // TestAMapCountsAsStreamed: only while its hub says so.
 func TestAMapCountsAsStreamed(t *testing.T) {
-	s := newSession("spoke.test", "spoke-1", "hub.test", "hub-1", true, time.Unix(1_800_000_000, 0))
+	s := session.New("spoke.test", "spoke-1", "hub.test", "hub-1", true, time.Unix(1_800_000_000, 0))
 	now := time.Unix(1_800_000_000, 0)
-	s.greeted = true
-	w := peerWorld{plan: peerPlan{wanted: map[string]relationship.Holding{}}}
-	s.confirmed["hub.test"+relationship.MapSuffix] = now
-	for _, after := range []time.Duration{longestBeat, 2 * longestBeat, mapConfirmedFor} {
-		_, err := s.take(beatOf(), w, now.Add(after))
+	s.Greeted = true
+	w := session.World{Plan: relationship.PeerPlan{Wanted: map[string]relationship.Holding{}}}
+	s.Confirmed["hub.test"+relationship.MapSuffix] = now
+	for _, after := range []time.Duration{session.LongestHeartbeat, 2 * session.LongestHeartbeat, session.MapConfirmedFor} {
+		_, err := s.Receive(federationtest.Heartbeat(), w, now.Add(after))
 		require.NoError(t, err)
-		require.Contains(t, s.confirmed, "hub.test"+relationship.MapSuffix, "after %s", after)
+		require.Contains(t, s.Confirmed, "hub.test"+relationship.MapSuffix, "after %s", after)
 	}
-	_, err := s.take(beatOf(), w, now.Add(mapConfirmedFor+time.Second))
+	_, err := s.Receive(federationtest.Heartbeat(), w, now.Add(session.MapConfirmedFor+time.Second))
 	require.NoError(t, err)
-	require.NotContains(t, s.confirmed, "hub.test"+relationship.MapSuffix, "the hub says so no more")
+	require.NotContains(t, s.Confirmed, "hub.test"+relationship.MapSuffix, "the hub says so no more")
 }
 
 // TestARefusedHubIsNotLoggedWithoutEnd: what it says that is refused stands in the log at the pace of one peer.

@@ -18,6 +18,7 @@ import (
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/svid"
 	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -30,8 +31,8 @@ const manyStreams = 1000
 type lightPeer struct {
 	own     *federationtest.Authority
 	svid    tls.Certificate
-	session *session
-	world   peerWorld
+	session *session.Session
+	world   session.World
 	current *bundle.Bundle
 }
 
@@ -40,19 +41,19 @@ func newLightPeer(t testing.TB, name string, other *site) *lightPeer {
 	p := &lightPeer{own: federationtest.NewAuthority(t, name).Every(time.Hour), current: other.home.Bundle(t, 1)}
 	p.svid = p.own.MemberSVID(t, "/entente/member/member-1")
 	own := p.own.Bundle(t, 1)
-	hosted := hostedBundle{document: own.Marshal(), hint: time.Hour}
-	hosted.version.Sequence, hosted.version.Ordered = own.Sequence()
-	hosted.version.Digest = own.Digest()
-	p.world = peerWorld{hosted: map[string]hostedBundle{name: hosted}}
+	hosted := session.Hosted{Document: own.Marshal(), Hint: time.Hour}
+	hosted.Version.Sequence, hosted.Version.Ordered = own.Sequence()
+	hosted.Version.Digest = own.Digest()
+	p.world = session.World{Hosted: map[string]session.Hosted{name: hosted}}
 	p.hold(other.home.Td.Name(), p.current)
-	p.session = newSession(name, "member-1", other.home.Td.Name(), "member-1", true, time.Now())
+	p.session = session.New(name, "member-1", other.home.Td.Name(), "member-1", true, time.Now())
 	return p
 }
 
 func (p *lightPeer) hold(td string, b *bundle.Bundle) relationship.Version {
 	p.current = b
 	h := relationship.NewHolding(b, time.Time{}, 1)
-	p.world.plan = peerPlan{home: td, wanted: map[string]relationship.Holding{td: h}}
+	p.world.Plan = relationship.PeerPlan{Home: td, Wanted: map[string]relationship.Holding{td: h}}
 	return h.Version()
 }
 
@@ -106,29 +107,29 @@ func (p *lightPeer) run(ctx context.Context, other *site) error {
 			}
 		case <-beat.C:
 		}
-		for _, m := range p.session.next(p.world, time.Now()) {
+		for _, m := range p.session.Next(p.world, time.Now()) {
 			if err := call.Send(&ententev1.ExchangeRequest{Message: m}); err != nil {
 				return err
 			}
 		}
-		beat.Reset(time.Until(p.session.beat))
+		beat.Reset(time.Until(p.session.NextHeartbeat))
 	}
 }
 
 func (p *lightPeer) take(m *ententev1.PeerMessage) error {
-	t, err := p.session.take(m, p.world, time.Now())
-	if err != nil || t.bundle == nil {
+	t, err := p.session.Receive(m, p.world, time.Now())
+	if err != nil || t.Bundle == nil {
 		return err
 	}
-	next, _, err := bundle.Parse(p.current.TrustDomain(), t.bundle.GetDocument())
+	next, _, err := bundle.Parse(p.current.TrustDomain(), t.Bundle.GetDocument())
 	if err != nil {
 		return err
 	}
 	if err := relationship.Accept(p.current, next); err != nil {
 		return err
 	}
-	td := t.bundle.GetTrustDomain()
-	p.session.reply(td, p.hold(td, next), "")
+	td := t.Bundle.GetTrustDomain()
+	p.session.Reply(td, p.hold(td, next), "")
 	return nil
 }
 
@@ -162,7 +163,7 @@ func (s *site) acknowledgedBy(sequence uint64) (n int) {
 	reports.mu.Lock()
 	defer reports.mu.Unlock()
 	for _, note := range reports.own {
-		if note.acked[s.home.Td.Name()].sequence >= sequence {
+		if note.acked[s.home.Td.Name()].Sequence >= sequence {
 			n++
 		}
 	}

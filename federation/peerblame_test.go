@@ -15,6 +15,8 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/statement"
+	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/trust"
 )
@@ -138,7 +140,7 @@ func stateWith(t *testing.T, s *stating, adjust ...func(*Config)) *site {
 func (s *site) state(t *testing.T, us *stating, messages ...*ententev1.PeerMessage) ententev1.PeerService_ExchangeClient {
 	t.Helper()
 	call := s.intrude(t, us.us, "/entente/member/member-1")
-	for _, m := range append([]*ententev1.PeerMessage{helloOf("us.example.org", "member-1")}, messages...) {
+	for _, m := range append([]*ententev1.PeerMessage{federationtest.Hello("us.example.org", "member-1")}, messages...) {
 		if call.Send(&ententev1.ExchangeRequest{Message: m}) != nil {
 			break // it was turned away, and says why
 		}
@@ -158,7 +160,7 @@ func TestRefusedStatementsEndAStream(t *testing.T) {
 	const streams = 4
 	for n := range streams {
 		var messages []*ententev1.PeerMessage
-		for i := range maxRefusals + 1 {
+		for i := range session.MaxRefusals + 1 {
 			messages = append(messages, kinds[i%len(kinds)])
 		}
 		goodbye, _ := ended(a.state(t, us, messages...))
@@ -169,7 +171,7 @@ func TestRefusedStatementsEndAStream(t *testing.T) {
 		})
 	}
 	for _, reason := range reasons {
-		require.GreaterOrEqual(t, testutil.ToFloat64(a.manager.metrics.statements.WithLabelValues(reason)), float64(streams*maxRefusals/len(reasons)), reason)
+		require.GreaterOrEqual(t, testutil.ToFloat64(a.manager.metrics.statements.WithLabelValues(reason)), float64(streams*session.MaxRefusals/len(reasons)), reason)
 	}
 	until(t, "the end to be shown", func() bool {
 		shown := a.show(t, "us.example.org").GetStreams()
@@ -177,12 +179,12 @@ func TestRefusedStatementsEndAStream(t *testing.T) {
 	})
 	warned := slices.DeleteFunc(log.lines("statements that a peer brought are none"), func(line string) bool { return !strings.Contains(line, "[WARN]") })
 	require.NotEmpty(t, warned)
-	require.Less(t, len(warned), streams*maxRefusals, "of all that were refused")
+	require.Less(t, len(warned), streams*session.MaxRefusals, "of all that were refused")
 	require.Equal(t, trust.Fresh, a.trust(t, "us.example.org"), "trust does not hang on statements")
 
 	// Refused bundles and statements add up.
 	var mixed []*ententev1.PeerMessage
-	for range maxRefusals/2 + 1 {
+	for range session.MaxRefusals/2 + 1 {
 		mixed = append(mixed, bundleOf("us.example.org", []byte("garbage")), kinds[0])
 	}
 	goodbye, _ := ended(a.state(t, us, mixed...))
@@ -197,18 +199,18 @@ func TestRefusedBundlesFillNoLog(t *testing.T) {
 	const streams = 4
 	for range streams {
 		var messages []*ententev1.PeerMessage
-		for range maxRefusals + 1 {
+		for range session.MaxRefusals + 1 {
 			messages = append(messages, bundleOf("us.example.org", []byte(rand.Text())))
 		}
 		goodbye, _ := ended(a.state(t, us, messages...))
 		require.Equal(t, "refused_bundles", goodbye.GetReason())
 	}
-	require.GreaterOrEqual(t, testutil.ToFloat64(a.manager.metrics.received.WithLabelValues("malformed")), float64(streams*maxRefusals))
+	require.GreaterOrEqual(t, testutil.ToFloat64(a.manager.metrics.received.WithLabelValues("malformed")), float64(streams*session.MaxRefusals))
 	audited := slices.DeleteFunc(a.ledger.said(), func(line string) bool { return line != "refuse bundle us.example.org: malformed" })
 	warned := slices.DeleteFunc(log.lines("bundle brought by a peer is refused"), func(line string) bool { return !strings.Contains(line, "[WARN]") })
 	for _, lines := range [][]string{audited, warned} {
 		require.NotEmpty(t, lines)
-		require.Less(t, len(lines), streams*maxRefusals, "of all that were refused")
+		require.Less(t, len(lines), streams*session.MaxRefusals, "of all that were refused")
 	}
 }
 
@@ -217,7 +219,7 @@ func TestUnwantedBundlesEndNoStream(t *testing.T) {
 	us := chain(t, 1)
 	a := stateWith(t, us)
 	var messages []*ententev1.PeerMessage
-	for range maxRefusals + 1 {
+	for range session.MaxRefusals + 1 {
 		messages = append(messages, bundleOf("ap.example.org", []byte("{}")))
 	}
 	call := a.state(t, us, append(messages, bundleOf("us.example.org", us.version(2, "a").Marshal()))...)
@@ -239,7 +241,7 @@ func TestEarlyStatementsEndNoStream(t *testing.T) {
 	early := statementsOf("us.example.org", statement.MarshalList(us.us.Td, us.compact(3)[1:]))
 	unwanted := statementsOf("ap.example.org", statement.MarshalList(us.us.Td, us.compact(3)))
 	messages := []*ententev1.PeerMessage{statementsOf("us.example.org", statement.MarshalList(us.us.Td, us.compact(1)))}
-	for range maxRefusals + 1 {
+	for range session.MaxRefusals + 1 {
 		messages = append(messages, early, unwanted)
 	}
 	call := a.state(t, us, append(messages, bundleOf("us.example.org", us.version(3, "a").Marshal()), early)...)
@@ -250,7 +252,7 @@ func TestEarlyStatementsEndNoStream(t *testing.T) {
 	// It goes on with those of versions that never come.
 	us.publish(4, "a", "a")
 	early = statementsOf("us.example.org", statement.MarshalList(us.us.Td, us.compact(4)[3:]))
-	for range excuseBurst + maxRefusals + 1 {
+	for range excuseBurst + session.MaxRefusals + 1 {
 		if call.Send(&ententev1.ExchangeRequest{Message: early}) != nil {
 			break
 		}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/federation/relationship"
 )
 
@@ -53,7 +54,7 @@ const unreachable = "unreachable"
 // beginsAnew is the rule of whether the next dial is made as soon as the first, after a stream that was open for some time: not where the
 // peer did not keep to the protocol, however long it took to be found out.
 func beginsAnew(lived time.Duration, end string) bool {
-	return lived > settled && (slices.Contains(goodbyes, end) || slices.Contains(inOrder, end))
+	return lived > settled && (slices.Contains(session.OrderlyReasons, end) || slices.Contains(inOrder, end))
 }
 
 // dialLocked begins. p.mu is held.
@@ -105,8 +106,8 @@ func (d *dialer) once(ctx context.Context) {
 	if err := errors.Join(failures...); err != nil && ctx.Err() == nil {
 		text := relationship.Clip(strings.ReplaceAll(err.Error(), "\n", "; "))
 		reason := unreachable
-		if e, ok := errors.AsType[*streamError](err); ok {
-			reason = e.reason
+		if e, ok := errors.AsType[*session.Error](err); ok {
+			reason = e.Reason
 		}
 		d.peers.manager.metrics.streamsEnded.WithLabelValues(reason).Inc()
 		d.peers.manager.log.Warn("no stream to a peer; its bundles are fetched", "peer", d.home, "result", reason, "error", text)
@@ -118,7 +119,7 @@ func (d *dialer) once(ctx context.Context) {
 func (d *dialer) addresses() []string {
 	d.peers.mu.Lock()
 	defer d.peers.mu.Unlock()
-	planned := d.peers.plans[d.home].addresses
+	planned := d.peers.plans[d.home].Addresses
 	out := make([]string, 0, len(planned))
 	for _, address := range planned {
 		if address == d.worked {
@@ -149,11 +150,11 @@ func (d *dialer) over(ctx context.Context, address string, home spiffeid.TrustDo
 	d.worked = address
 	m := d.peers.manager
 	// What ends it is said to the peer, and the end of this member's dialing says nothing.
-	s := newStream(context.WithoutCancel(ctx), d.peers, newSession(d.peers.config.Home.Name(), m.member, d.home, o.remote, true, m.now()), o.wire)
+	s := newStream(context.WithoutCancel(ctx), d.peers, session.New(d.peers.config.Home.Name(), m.member, d.home, o.remote, true, m.now()), o.wire)
 	if err := d.peers.join(s); err != nil {
 		return err
 	}
-	d.end = streamReason(d.peers.keep(s))
+	d.end = session.ReasonOf(d.peers.keep(s))
 	return nil
 }
 
@@ -165,7 +166,7 @@ func (p *peers) call(ctx context.Context, address string, home spiffeid.TrustDom
 	}
 	// A stream that is over has a second to say why, which the end of this context must not cut short.
 	calling, endCall := context.WithCancel(context.WithoutCancel(ctx))
-	conn, err := newPeerConn(address, raw, p.config.Credentials, grpc.MaxCallSendMsgSize(maxPeerMessage))
+	conn, err := newPeerConn(address, raw, p.config.Credentials, grpc.MaxCallSendMsgSize(session.MaxMessage))
 	if err != nil {
 		endCall()
 		_ = raw.Close() // not used
@@ -176,10 +177,10 @@ func (p *peers) call(ctx context.Context, address string, home spiffeid.TrustDom
 		_ = conn.Close() // the stream is over
 		_ = raw.Close()  // where gRPC never took it
 	}
-	opening := time.AfterFunc(helloWithin, endCall)
+	opening := time.AfterFunc(session.HelloTimeout, endCall)
 	call, err := ententev1.NewPeerServiceClient(conn).Exchange(calling)
 	if !opening.Stop() && err == nil {
-		err = violation("silent", "the peer did not take the stream within %s", helloWithin)
+		err = session.Errorf("silent", "the peer did not take the stream within %s", session.HelloTimeout)
 	}
 	if err != nil {
 		hangUp()
@@ -209,7 +210,7 @@ func newPeerConn(address string, raw net.Conn, creds credentials.TransportCreden
 		}),
 		grpc.WithNoProxy(),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
-		grpc.WithDefaultCallOptions(append(options, grpc.MaxCallRecvMsgSize(maxPeerMessage))...),
+		grpc.WithDefaultCallOptions(append(options, grpc.MaxCallRecvMsgSize(session.MaxMessage))...),
 		grpc.WithReadBufferSize(4<<10), grpc.WithWriteBufferSize(4<<10), grpc.WithMaxHeaderListSize(16<<10),
 		grpc.WithInitialWindowSize(peerWindow), grpc.WithInitialConnWindowSize(peerWindow),
 	)
@@ -222,18 +223,18 @@ func answers(call ententev1.PeerService_ExchangeClient, home string) (string, er
 			return memberOf(who.AccessCaller(), home)
 		}
 	}
-	return "", violation("identity_mismatch", "the other end of the stream did not prove who it is")
+	return "", session.Errorf("identity_mismatch", "the other end of the stream did not prove who it is")
 }
 
 // memberOf is the member ID of a caller that is a member of the cluster with that home trust domain; empty: of any.
 func memberOf(c access.Caller, home string) (string, error) {
 	id, ok := c.SPIFFEID()
 	if !ok {
-		return "", violation("identity_mismatch", "only members of another cluster open streams, and this is %s", c)
+		return "", session.Errorf("identity_mismatch", "only members of another cluster open streams, and this is %s", c)
 	}
 	member, ok := strings.CutPrefix(id.Path(), access.MemberPath)
 	if !ok || member == "" || strings.Contains(member, "/") || home != "" && id.TrustDomain().Name() != home {
-		return "", violation("identity_mismatch", "%s is no member of a peer's cluster: spiffe://HOME%sID is", id, access.MemberPath)
+		return "", session.Errorf("identity_mismatch", "%s is no member of a peer's cluster: spiffe://HOME%sID is", id, access.MemberPath)
 	}
 	return member, nil
 }

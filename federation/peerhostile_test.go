@@ -13,6 +13,7 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/peer/session"
 )
 
 // intrude opens a stream to a site with an SVID of an authority, whatever it is good for.
@@ -62,7 +63,7 @@ func TestHostileStreams(t *testing.T) {
 	bring := func(td string, document []byte) *ententev1.PeerMessage {
 		return &ententev1.PeerMessage{Content: &ententev1.PeerMessage_Bundle{Bundle: &ententev1.PeerBundle{TrustDomain: td, Document: document}}}
 	}
-	hello := helloOf("us.example.org", "member-1")
+	hello := federationtest.Hello("us.example.org", "member-1")
 	a, b := newSite(t, "eu.example.org"), newSite(t, "us.example.org")
 	a.trusts(t, b)
 	third := newSite(t, "ap.example.org")
@@ -85,7 +86,7 @@ func TestHostileStreams(t *testing.T) {
 	})
 	t.Run("huge", func(t *testing.T) {
 		call := a.intrude(t, b.home, "/entente/member/member-1")
-		send(t, call, hello, bring("us.example.org", make([]byte, maxPeerMessage+1)))
+		send(t, call, hello, bring("us.example.org", make([]byte, session.MaxMessage+1)))
 		goodbye, _ := ended(call)
 		require.Equal(t, "message_too_large", goodbye.GetReason())
 	})
@@ -112,7 +113,7 @@ func TestHostileStreams(t *testing.T) {
 	t.Run("refused bundles without end", func(t *testing.T) {
 		call := a.intrude(t, b.home, "/entente/member/member-1")
 		send(t, call, hello)
-		for range maxRefusals + 1 {
+		for range session.MaxRefusals + 1 {
 			send(t, call, bring("us.example.org", []byte("garbage")))
 		}
 		goodbye, _ := ended(call)
@@ -122,7 +123,7 @@ func TestHostileStreams(t *testing.T) {
 		call := a.intrude(t, b.home, "/entente/member/member-1")
 		send(t, call, hello)
 		for range 3 * messageBurst {
-			send(t, call, beatOf())
+			send(t, call, federationtest.Heartbeat())
 		}
 		goodbye, _ := ended(call)
 		require.Equal(t, "flood", goodbye.GetReason())

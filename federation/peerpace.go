@@ -7,6 +7,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/federation/peer/session"
 )
 
 const (
@@ -15,11 +16,11 @@ const (
 	openRate, openBurst = 1, 4 * maxStreamsPerPeer
 	// A peer may send so many messages a second in the long run, and so many at once; and so many bytes. A full set of
 	// domains with their acknowledgements fits into the burst.
-	messageRate, messageBurst = 50, 4 * maxPeerDomains
+	messageRate, messageBurst = 50, 4 * session.MaxDomains
 	byteRate, byteBurst       = 1 << 20, 32 << 20
 	// bundleRate is how many bundles of one peer are looked at in a second, over all its streams to one member, and stored, each of which is a
 	// write to Raft: whoever sends more is not read from meanwhile.
-	bundleRate, bundleBurst = 10, 2 * maxPeerDomains
+	bundleRate, bundleBurst = 10, 2 * session.MaxDomains
 	// wordRate is how many bundles of other domains a hub brings in a second, over all its streams to one member, and are stored: after its whole
 	// map at once, which is what a new spoke lacks.
 	wordRate, wordBurst = 200, bundle.MaxMapDomains
@@ -28,7 +29,7 @@ const (
 	// Statements that were refused, and bundles that are not wanted any more, may be no fault of the peer's and are forgiven, so many a second
 	// and so many at once: those of all domains of a stream, where this cluster is a version behind with every one. A peer that goes on is no
 	// peer that is early.
-	excuseRate, excuseBurst = 0.1, maxPeerDomains
+	excuseRate, excuseBurst = 0.1, session.MaxDomains
 	// Of streams that are refused, and of bundles and statements of each peer's, so many lines are written to the log and the audit log in a
 	// second, and so many at once; the metrics count all.
 	refusalRate, refusalBurst = 1, 20
@@ -87,12 +88,12 @@ func (p *peers) tells(home string) bool {
 // crowdedLocked says why a peer can have no further stream at this member. older is the one that the new one replaces; those that are ending
 // count too. p.mu is held.
 func (p *peers) crowdedLocked(s *stream, older *stream) error {
-	home, open := s.session.home, len(p.streams[s.session.home])
+	home, open := s.session.Home, len(p.streams[s.session.Home])
 	if older == nil && open >= maxStreamsPerPeer || open >= 2*maxStreamsPerPeer {
-		return violation("too_many_streams", "this member has %d streams with %s already", open, home)
+		return session.Errorf("too_many_streams", "this member has %d streams with %s already", open, home)
 	}
-	if !s.session.outgoing && !p.paceLocked(home).opens.AllowN(p.manager.now(), 1) {
-		return violation("too_many_streams", "%s opens streams faster than %d a second; wait longer between two", home, openRate)
+	if !s.session.Outgoing && !p.paceLocked(home).opens.AllowN(p.manager.now(), 1) {
+		return session.Errorf("too_many_streams", "%s opens streams faster than %d a second; wait longer between two", home, openRate)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package federation
 
 import (
 	"context"
+	"github.com/ententehq/entente/federation/relationship"
 	"maps"
 	"slices"
 )
@@ -72,10 +73,10 @@ func (p *peers) takeDue() (homes map[string]bool, read bool) {
 // reconcile ends the streams that should not be, and dials those that should.
 func (p *peers) reconcile(ctx context.Context) {
 	homes, read := p.takeDue()
-	plans, named := map[string]peerPlan{}, map[string]bool{}
+	plans, named := map[string]relationship.PeerPlan{}, map[string]bool{}
 	for home := range homes {
 		plan, is := p.manager.catalog.planOf(home)
-		if named[home] = is; len(plan.wanted) > 0 {
+		if named[home] = is; len(plan.Wanted) > 0 {
 			plans[home] = plan
 		}
 	}
@@ -108,7 +109,7 @@ func (p *peers) reconcile(ctx context.Context) {
 	}
 	p.mu.Unlock()
 	for _, s := range over {
-		s.close(p.farewell(s.session.home))
+		s.close(p.farewell(s.session.Home))
 	}
 	for _, s := range kept {
 		s.signal()

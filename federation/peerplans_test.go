@@ -68,10 +68,10 @@ func TestPlansFollowEachChange(t *testing.T) {
 		anew := newCatalog()
 		require.NoError(t, anew.load(view, refuse))
 		require.Equal(t, anew.index, r.manager.catalog.index)
-		plans, named := map[string]peerPlan{}, map[string]bool{}
+		plans, named := map[string]relationship.PeerPlan{}, map[string]bool{}
 		for _, home := range anew.homes() {
 			named[home] = true
-			if plan, _ := anew.planOf(home); len(plan.wanted) > 0 {
+			if plan, _ := anew.planOf(home); len(plan.Wanted) > 0 {
 				plans[home] = plan
 			}
 		}

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/federation/relationship"
 )
 
@@ -236,7 +237,7 @@ func (p *peers) streamed(home, td string) bool {
 	p.mu.Unlock()
 	for _, s := range streams {
 		s.mu.Lock()
-		_, ok := s.session.confirmed[td]
+		_, ok := s.session.Confirmed[td]
 		s.mu.Unlock()
 		if ok {
 			return true
@@ -280,18 +281,18 @@ func (p *peers) noted(home string) {
 		newest.mu.Lock()
 		defer newest.mu.Unlock()
 		s := newest.session
-		n.known, n.connected, n.outgoing, n.remote, n.changed = true, true, s.outgoing, s.remote, s.began
+		n.known, n.connected, n.outgoing, n.remote, n.changed = true, true, s.Outgoing, s.Remote, s.Opened
 		n.result, n.err = "", ""
-		if s.greeted && len(s.knows) > 0 || len(s.acked) > 0 {
-			acked := maps.Clone(s.acked)
+		if s.Greeted && len(s.Wanted) > 0 || len(s.Acknowledged) > 0 {
+			acked := maps.Clone(s.Acknowledged)
 			for td, before := range n.acked { // what was acknowledged once stays known
-				if is, ok := acked[td]; ok && before.sequence > is.sequence {
-					acked[td] = acknowledged{before.sequence, is.refusal, before.at}
+				if is, ok := acked[td]; ok && before.Sequence > is.Sequence {
+					acked[td] = session.Acknowledgement{Sequence: before.Sequence, Refusal: is.Refusal, Time: before.Time}
 				}
 			}
 			n.acked = acked
 		}
-		n.confirmed = slices.Sorted(maps.Keys(s.confirmed))
+		n.confirmed = slices.Sorted(maps.Keys(s.Confirmed))
 	})
 	if !slices.Equal(before, after) {
 		p.mu.Lock()

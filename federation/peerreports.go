@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/federation/peer/session"
 )
 
 const (
@@ -31,7 +32,7 @@ type peerNote struct {
 	remote                     string
 	changed                    time.Time
 	result, err                string
-	acked                      map[string]acknowledged
+	acked                      map[string]session.Acknowledgement
 	confirmed                  []string
 	// version is that of the leader's memory when it took the note in.
 	version uint64
@@ -239,7 +240,7 @@ func (r *PeerReports) Answer(query []byte) ([]byte, error) {
 				if !wants {
 					continue
 				}
-				note.acked, note.confirmed = map[string]acknowledged{q.GetTrustDomain(): a}, nil
+				note.acked, note.confirmed = map[string]session.Acknowledgement{q.GetTrustDomain(): a}, nil
 			}
 			if note.version > after {
 				found = append(found, told{home, member, note})
@@ -285,7 +286,7 @@ func (n peerNote) message(home string, now time.Time) *statev1.PeerObservation {
 	}
 	for _, td := range slices.Sorted(maps.Keys(n.acked)) {
 		a := n.acked[td]
-		m.Acknowledged = append(m.Acknowledged, &statev1.PeerVersion{TrustDomain: td, Sequence: a.sequence, Refusal: a.refusal, Since: durationpb.New(now.Sub(a.at))})
+		m.Acknowledged = append(m.Acknowledged, &statev1.PeerVersion{TrustDomain: td, Sequence: a.Sequence, Refusal: a.Refusal, Since: durationpb.New(now.Sub(a.Time))})
 	}
 	return m
 }
@@ -293,13 +294,13 @@ func (n peerNote) message(home string, now time.Time) *statev1.PeerObservation {
 func peerNoteOf(m *statev1.PeerObservation, now time.Time) peerNote {
 	n := peerNote{
 		known: m.GetKnown(), connected: m.GetConnected(), outgoing: m.GetOutgoing(), remote: m.GetRemoteMember(),
-		result: m.GetResult(), err: m.GetError(), confirmed: m.GetConfirmed(), acked: map[string]acknowledged{},
+		result: m.GetResult(), err: m.GetError(), confirmed: m.GetConfirmed(), acked: map[string]session.Acknowledgement{},
 	}
 	if m.SinceChange != nil {
 		n.changed = now.Add(-max(0, m.GetSinceChange().AsDuration()))
 	}
 	for _, a := range m.GetAcknowledged() {
-		n.acked[a.GetTrustDomain()] = acknowledged{a.GetSequence(), a.GetRefusal(), now.Add(-max(0, a.GetSince().AsDuration()))}
+		n.acked[a.GetTrustDomain()] = session.Acknowledgement{Sequence: a.GetSequence(), Refusal: a.GetRefusal(), Time: now.Add(-max(0, a.GetSince().AsDuration()))}
 	}
 	return n
 }

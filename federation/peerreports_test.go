@@ -8,12 +8,13 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/federation/peer/session"
 )
 
 // TestWhenALeaderKnowsItsPeers: a new leader answers for its peers when every member has told it of its streams, and the peers have
 // had time to return, or are all back.
 func TestWhenALeaderKnowsItsPeers(t *testing.T) {
-	wants := map[string]acknowledged{"eu.example.org": {sequence: 7}}
+	wants := map[string]session.Acknowledgement{"eu.example.org": {Sequence: 7}}
 	for _, test := range []struct {
 		name  string
 		alive []string

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc/credentials"
 
+	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
@@ -53,9 +54,9 @@ type peers struct {
 
 	mu       sync.Mutex
 	due      replan
-	hosted   map[string]hostedBundle
-	plans    map[string]peerPlan // by the peer's home trust domain
-	named    map[string]bool     // peers that relationships name, suspended ones included
+	hosted   map[string]session.Hosted
+	plans    map[string]relationship.PeerPlan // by the peer's home trust domain
+	named    map[string]bool                  // peers that relationships name, suspended ones included
 	members  []string
 	streams  map[string][]*stream
 	dialers  map[string]*dialer
@@ -69,7 +70,7 @@ type peers struct {
 
 func newPeers(m *Manager, c PeerConfig) *peers {
 	p := &peers{
-		manager: m, config: c, wakes: make(chan struct{}, 1), plans: map[string]peerPlan{}, named: map[string]bool{},
+		manager: m, config: c, wakes: make(chan struct{}, 1), plans: map[string]relationship.PeerPlan{}, named: map[string]bool{},
 		streams: map[string][]*stream{}, dialers: map[string]*dialer{}, paces: map[string]*peerPace{}, ended: map[string]bool{}, refusals: rate.NewLimiter(refusalRate, refusalBurst),
 	}
 	p.reports = newPeerReports(m.now, m.peerAlive, p.homes)
@@ -125,7 +126,7 @@ func (p *peers) followHosted(ctx context.Context) error {
 			}
 		}
 		for td, h := range next {
-			p.manager.mapLog.set(td, h.version)
+			p.manager.mapLog.set(td, h.Version)
 		}
 		for _, s := range p.all() {
 			s.signal()
@@ -147,14 +148,14 @@ func (p *peers) farewell(home string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.named[home] {
-		return violation("suspended", "every relationship of %s with this peer is suspended", p.config.Home.Name())
+		return session.Errorf("suspended", "every relationship of %s with this peer is suspended", p.config.Home.Name())
 	}
-	return violation("ended", "%s has no relationship any more that names this peer", p.config.Home.Name())
+	return session.Errorf("ended", "%s has no relationship any more that names this peer", p.config.Home.Name())
 }
 
 // dialsLocked reports whether this member is the one that opens the stream. p.mu is held.
-func (p *peers) dialsLocked(plan peerPlan) bool {
-	return p.config.Dial != nil && len(plan.addresses) > 0 && p.manager.owner(plan.home, p.members) == p.manager.member && !p.draining
+func (p *peers) dialsLocked(plan relationship.PeerPlan) bool {
+	return p.config.Dial != nil && len(plan.Addresses) > 0 && p.manager.owner(plan.Home, p.members) == p.manager.member && !p.draining
 }
 
 // yields reports whether this cluster's own dial is to give way: where both sides dial, that of the lower home trust domain is kept. Only
@@ -165,16 +166,16 @@ func (p *peers) yields(home string) bool {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return slices.ContainsFunc(p.streams[home], func(s *stream) bool { return !s.session.outgoing }) || p.remote.incoming(home)
+	return slices.ContainsFunc(p.streams[home], func(s *stream) bool { return !s.session.Outgoing }) || p.remote.incoming(home)
 }
 
 func (p *peers) yield(s *stream) {
-	switch home := s.session.home; {
-	case !s.session.outgoing:
+	switch home := s.session.Home; {
+	case !s.session.Outgoing:
 	case p.yields(home):
-		s.close(violation("duplicate", "the stream that %s opened is kept", home))
+		s.close(session.Errorf("duplicate", "the stream that %s opened is kept", home))
 	case !p.dials(home):
-		s.close(violation("moved", "another member of %s keeps the stream now", p.config.Home.Name()))
+		s.close(session.Errorf("moved", "another member of %s keeps the stream now", p.config.Home.Name()))
 	}
 }
 
@@ -186,12 +187,12 @@ func (p *peers) dials(home string) bool {
 }
 
 // worldOf is what a session with a peer has to know. Neither plans nor the map of hosted bundles are changed once they are made.
-func (p *peers) worldOf(home string) peerWorld {
+func (p *peers) worldOf(home string) session.World {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	w := peerWorld{plan: p.plans[home], lacks: p.manager.lacksStatements, words: p.manager.wordsBy}
-	if mayHave(w.plan) {
-		w.hosted = p.hosted
+	w := session.World{Plan: p.plans[home], MissingStatements: p.manager.lacksStatements, Attested: p.manager.wordsBy}
+	if session.MayHave(w.Plan) {
+		w.Hosted = p.hosted
 	}
 	return w
 }
@@ -216,22 +217,22 @@ func (p *peers) all() (all []*stream) {
 
 // join takes a stream in, unless the peer has none to have here.
 func (p *peers) join(s *stream) error {
-	home := s.session.home
+	home := s.session.Home
 	p.mu.Lock()
 	plan, ok := p.plans[home]
 	streams := p.streams[home]
 	var older *stream
 	for _, other := range streams {
-		if other.session.remote == s.session.remote && other.session.outgoing == s.session.outgoing {
+		if other.session.Remote == s.session.Remote && other.session.Outgoing == s.session.Outgoing {
 			older = other
 		}
 	}
 	var err error
 	switch {
 	case p.draining || p.running == nil:
-		err = violation("draining", "this member is stopping; try another one")
-	case !ok || len(plan.wanted) == 0:
-		err = violation("not_a_peer", "%s has no active relationship that names %s as its peer's home trust domain", p.config.Home.Name(), relationship.Quote(home))
+		err = session.Errorf("draining", "this member is stopping; try another one")
+	case !ok || len(plan.Wanted) == 0:
+		err = session.Errorf("not_a_peer", "%s has no active relationship that names %s as its peer's home trust domain", p.config.Home.Name(), relationship.Quote(home))
 	default:
 		if err = p.crowdedLocked(s, older); err == nil {
 			s.pace = p.paceLocked(home)
@@ -244,7 +245,7 @@ func (p *peers) join(s *stream) error {
 		return err
 	}
 	if older != nil {
-		older.close(violation("superseded", "the same member opened another stream"))
+		older.close(session.Errorf("superseded", "the same member opened another stream"))
 	}
 	p.plan(home) // a dial of this cluster may have to give way
 	return nil
@@ -254,28 +255,28 @@ func (p *peers) join(s *stream) error {
 func (p *peers) keep(s *stream) error {
 	defer p.work.Done()
 	m := p.manager
-	direction := directionName(s.session.outgoing)
+	direction := directionName(s.session.Outgoing)
 	m.metrics.streams.WithLabelValues(direction).Inc()
-	m.log.Info("stream to a peer is open", "peer", s.session.home, "member", s.session.remote, "direction", direction)
-	p.noted(s.session.home)
+	m.log.Info("stream to a peer is open", "peer", s.session.Home, "member", s.session.Remote, "direction", direction)
+	p.noted(s.session.Home)
 	err := s.run()
 	p.mu.Lock()
-	home := s.session.home
+	home := s.session.Home
 	p.streams[home] = slices.DeleteFunc(p.streams[home], func(other *stream) bool { return other == s })
 	if len(p.streams[home]) == 0 {
 		delete(p.streams, home)
 	}
 	p.mu.Unlock()
-	reason := streamReason(err)
+	reason := session.ReasonOf(err)
 	m.metrics.streams.WithLabelValues(direction).Dec()
 	m.metrics.streamsEnded.WithLabelValues(reason).Inc()
 	text := relationship.Clip(strings.TrimSpace(errorText(err)))
 	level := m.log.Warn
-	if slices.Contains(goodbyes, reason) {
+	if slices.Contains(session.OrderlyReasons, reason) {
 		level = m.log.Info
 	}
-	level("stream to a peer has ended; its bundles are fetched until it is back", "peer", home, "member", s.session.remote, "direction", direction, "result", reason, "error", text)
-	p.reports.ended(home, s.session.remote, s.session.outgoing, reason, text)
+	level("stream to a peer has ended; its bundles are fetched until it is back", "peer", home, "member", s.session.Remote, "direction", direction, "result", reason, "error", text)
+	p.reports.ended(home, s.session.Remote, s.session.Outgoing, reason, text)
 	if reason == "ended" {
 		p.manager.consents.askSoon(home)
 	}
@@ -301,8 +302,8 @@ func directionName(outgoing bool) string {
 func (p *peers) wantedOf(home string) []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	names := make([]string, 0, len(p.plans[home].wanted))
-	for td := range p.plans[home].wanted {
+	names := make([]string, 0, len(p.plans[home].Wanted))
+	for td := range p.plans[home].Wanted {
 		names = append(names, td)
 	}
 	return names
@@ -318,6 +319,6 @@ func (p *peers) drain() {
 	}
 	p.mu.Unlock()
 	for _, s := range p.all() {
-		s.close(violation("draining", "member %s of %s is stopping", p.manager.member, p.config.Home.Name()))
+		s.close(session.Errorf("draining", "member %s of %s is stopping", p.manager.member, p.config.Home.Name()))
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/federation/relationship"
 )
 
@@ -30,24 +31,24 @@ func (p *PeerService) Exchange(call ententev1.PeerService_ExchangeServer) error 
 	}
 	id, _ := caller.SPIFFEID()
 	m := p.peers.manager
-	s := newStream(call.Context(), p.peers, newSession(p.peers.config.Home.Name(), m.member, id.TrustDomain().Name(), remote, false, m.now()), &servedWire{call})
+	s := newStream(call.Context(), p.peers, session.New(p.peers.config.Home.Name(), m.member, id.TrustDomain().Name(), remote, false, m.now()), &servedWire{call})
 	if err := p.peers.join(s); err != nil {
 		return p.refuse(caller, err)
 	}
 	err = p.peers.keep(s)
-	e, ok := errors.AsType[*streamError](err)
+	e, ok := errors.AsType[*session.Error](err)
 	switch {
-	case !ok || e.goodbye:
+	case !ok || e.ByPeer:
 		return nil
-	case e.reason == "not_a_peer" || e.reason == "ended" || e.reason == "suspended":
-		return status.Error(codes.PermissionDenied, e.text)
+	case e.Reason == "not_a_peer" || e.Reason == "ended" || e.Reason == "suspended":
+		return status.Error(codes.PermissionDenied, e.Text)
 	}
-	return status.Error(codes.Aborted, e.text)
+	return status.Error(codes.Aborted, e.Text)
 }
 
 // refuse counts and logs a stream that was not let in.
 func (p *PeerService) refuse(caller access.Caller, err error) error {
-	reason := streamReason(err)
+	reason := session.ReasonOf(err)
 	p.peers.manager.metrics.streamsEnded.WithLabelValues(reason).Inc()
 	if p.peers.refusals.AllowN(p.peers.manager.now(), 1) {
 		p.peers.manager.log.Info("a stream was refused", "caller", caller.String(), "result", reason, "error", relationship.Clip(err.Error()))

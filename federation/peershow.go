@@ -9,6 +9,7 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/peer/session"
 )
 
 // knownStreams are the streams of all members by peer, as the API has them.
@@ -72,7 +73,7 @@ func (r *PeerReports) notes() map[string]peerNote {
 	return maps.Clone(r.own)
 }
 
-func (n peerNote) shown(member string, hosted map[string]hostedBundle) *ententev1.PeerStream {
+func (n peerNote) shown(member string, hosted map[string]session.Hosted) *ententev1.PeerStream {
 	out := &ententev1.PeerStream{
 		Member: member, RemoteMember: n.remote, Connected: n.connected, Since: timestampOf(n.changed), LastResult: n.result, LastError: n.err,
 		Confirmed: n.confirmed,
@@ -86,7 +87,7 @@ func (n peerNote) shown(member string, hosted map[string]hostedBundle) *ententev
 	for _, td := range slices.Sorted(maps.Keys(n.acked)) {
 		a := n.acked[td]
 		out.Acknowledgements = append(out.Acknowledgements, &ententev1.PeerStreamAcknowledgement{
-			TrustDomain: td, Sequence: a.sequence, Refusal: a.refusal, Time: timestamppb.New(a.at), Pending: a.sequence < hosted[td].version.Sequence,
+			TrustDomain: td, Sequence: a.Sequence, Refusal: a.Refusal, Time: timestamppb.New(a.Time), Pending: a.Sequence < hosted[td].Version.Sequence,
 		})
 	}
 	return out

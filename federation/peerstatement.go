@@ -8,6 +8,7 @@ import (
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/bundle/statement"
+	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/federation/relationship"
 )
 
@@ -42,7 +43,7 @@ func blameOf(result string) blame {
 // takeStatements takes what the peer brought. The error ends the stream: too much of what it brought was refused.
 func (s *stream) takeStatements(brought *ententev1.PeerStatements) error {
 	m := s.peers.manager
-	result, err := m.receiveStatements(s.ctx, s.session.home, brought)
+	result, err := m.receiveStatements(s.ctx, s.session.Home, brought)
 	if s.ctx.Err() != nil {
 		return nil //nolint:nilerr // it has ended for a reason of its own
 	}
@@ -56,19 +57,19 @@ func (s *stream) takeStatements(brought *ententev1.PeerStatements) error {
 		case whose == theirs:
 			text = "statements that a peer brought are none; its endpoint is asked"
 		}
-		if whose != perhapsOurs && s.peers.tells(s.session.home) {
+		if whose != perhapsOurs && s.peers.tells(s.session.Home) {
 			level = m.log.Warn // of more there is the metric
 		}
-		level(text, "trust_domain", brought.GetTrustDomain(), "peer", s.session.home, "result", result, "error", relationship.Clip(err.Error()))
+		level(text, "trust_domain", brought.GetTrustDomain(), "peer", s.session.Home, "result", result, "error", relationship.Clip(err.Error()))
 	}
 	if whose == nobodys || whose == perhapsOurs && s.pace.excuses.AllowN(now, 1) {
 		return nil
 	}
 	s.mu.Lock()
-	s.session.refusals++
+	s.session.Refusals++
 	s.mu.Unlock()
 	if s.tooMuchRefused() {
-		return violation(reasonStatements, "more than %d bundles and statements that the peer brought were refused, the last ones: %s", maxRefusals, result)
+		return session.Errorf(reasonStatements, "more than %d bundles and statements that the peer brought were refused, the last ones: %s", session.MaxRefusals, result)
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle/statement"
 	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/federation/relationship"
 )
 
@@ -40,9 +41,9 @@ func TestStatementsFollowTheirVersions(t *testing.T) {
 	of := func(n uint64) relationship.Version {
 		return relationship.Version{Sequence: n, Ordered: true, Digest: [32]byte{byte(n)}}
 	}
-	world := func(sequence, stated uint64) peerWorld {
-		return peerWorld{hosted: map[string]hostedBundle{"us.example.org": {
-			version: of(sequence), document: []byte("{}"), statements: statement.NewList(us.us.Td, us.compact(stated)),
+	world := func(sequence, stated uint64) session.World {
+		return session.World{Hosted: map[string]session.Hosted{"us.example.org": {
+			Version: of(sequence), Document: []byte("{}"), Statements: statement.NewList(us.us.Td, us.compact(stated)),
 		}}}
 	}
 	wants := func(v relationship.Version, from ...uint64) *ententev1.PeerMessage {
@@ -50,13 +51,13 @@ func TestStatementsFollowTheirVersions(t *testing.T) {
 		if len(from) > 0 {
 			named.StatementsFrom = &from[0]
 		}
-		return interestOf(named)
+		return federationtest.Interest(named)
 	}
 	for _, test := range []struct {
 		name     string
 		interest *ententev1.PeerMessage
-		then     func(s *session, say func(*ententev1.PeerMessage))
-		now      peerWorld // after the peer has said what it wants
+		then     func(s *session.Session, say func(*ententev1.PeerMessage))
+		now      session.World // after the peer has said what it wants
 		brought  []uint64
 	}{
 		{"one that has the version before", wants(of(4), 5), nil, world(5, 5), []uint64{5}},
@@ -68,30 +69,30 @@ func TestStatementsFollowTheirVersions(t *testing.T) {
 		{"one that skipped a version", wants(of(3), 4), nil, world(5, 5), []uint64{4, 5}},
 		{"one that has what is not known here", wants(relationship.Version{Sequence: 9, Ordered: true, Digest: [32]byte{99}}, 1), nil, world(5, 5), nil},
 		{"no statement was signed yet", wants(of(4), 5), nil, world(5, 4), nil},
-		{"one signed after its version was sent", wants(of(4), 5), func(s *session, _ func(*ententev1.PeerMessage)) {
-			_ = s.next(world(5, 4), time.Now())
+		{"one signed after its version was sent", wants(of(4), 5), func(s *session.Session, _ func(*ententev1.PeerMessage)) {
+			_ = s.Next(world(5, 4), time.Now())
 		}, world(5, 5), []uint64{5}},
-		{"nothing is brought again", wants(of(4), 5), func(s *session, _ func(*ententev1.PeerMessage)) {
-			_ = s.next(world(5, 5), time.Now())
+		{"nothing is brought again", wants(of(4), 5), func(s *session.Session, _ func(*ententev1.PeerMessage)) {
+			_ = s.Next(world(5, 5), time.Now())
 		}, world(5, 5), nil},
-		{"nor to one that asks again", wants(of(4), 1), func(s *session, say func(*ententev1.PeerMessage)) {
-			_ = s.next(world(5, 5), time.Now())
+		{"nor to one that asks again", wants(of(4), 1), func(s *session.Session, say func(*ententev1.PeerMessage)) {
+			_ = s.Next(world(5, 5), time.Now())
 			say(wants(of(4), 1))
 		}, world(5, 5), nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s := newSession("us.example.org", "us-1", "eu.example.org", "eu-1", false, time.Now())
+			s := session.New("us.example.org", "us-1", "eu.example.org", "eu-1", false, time.Now())
 			say := func(m *ententev1.PeerMessage) {
-				_, err := s.take(m, peerWorld{}, time.Now())
+				_, err := s.Receive(m, session.World{}, time.Now())
 				require.NoError(t, err)
 			}
-			say(helloOf("eu.example.org", "eu-1"))
+			say(federationtest.Hello("eu.example.org", "eu-1"))
 			say(test.interest)
 			if test.then != nil {
 				test.then(s, say)
 			}
 			var brought []uint64
-			for _, m := range s.next(test.now, time.Now()) {
+			for _, m := range s.Next(test.now, time.Now()) {
 				if m.GetStatements() == nil {
 					continue
 				}
@@ -124,7 +125,7 @@ func TestStatementsThatAPeerBrings(t *testing.T) {
 	counted := func(result string) func() bool {
 		return func() bool { return testutil.ToFloat64(a.manager.metrics.statements.WithLabelValues(result)) >= 1 }
 	}
-	send(helloOf("us.example.org", "member-1"),
+	send(federationtest.Hello("us.example.org", "member-1"),
 		statementsOf("us.example.org", []byte("garbage")),
 		statementsOf("us.example.org", statement.MarshalList(federationtest.NewAuthority(t, "ap.example.org").Td, nil)),
 		statementsOf("ap.example.org", statement.MarshalList(us.us.Td, us.compact(2))))

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/federation/relationship"
 )
 
@@ -46,7 +47,7 @@ type stream struct {
 	pace *peerPace
 
 	mu      sync.Mutex
-	session *session
+	session *session.Session
 	// mapsOver says that nobody stores maps any more.
 	mapsOver bool
 	// sending is since when a message waits to be taken; zero: none does.
@@ -62,7 +63,7 @@ type refusedDocument struct {
 	reason string
 }
 
-func newStream(ctx context.Context, p *peers, s *session, w wire) *stream {
+func newStream(ctx context.Context, p *peers, s *session.Session, w wire) *stream {
 	ctx, cancel := context.WithCancelCause(ctx)
 	return &stream{peers: p, wire: w, wake: make(chan struct{}, 1), ctx: ctx, cancel: cancel, session: s, refused: map[string]refusedDocument{},
 		serving: newMapServing(), maps: make(chan queuedMap, mapQueue)}
@@ -116,9 +117,9 @@ func (s *stream) watch() {
 		case <-ticker.C:
 			now := s.peers.manager.now()
 			s.mu.Lock()
-			err := s.session.overdue(now)
-			if waits := now.Sub(s.sending); err == nil && !s.sending.IsZero() && waits > peerSilence {
-				err = violation("stalled", "the peer did not take a message for %s", waits.Round(time.Second))
+			err := s.session.Overdue(now)
+			if waits := now.Sub(s.sending); err == nil && !s.sending.IsZero() && waits > session.SilenceTimeout {
+				err = session.Errorf("stalled", "the peer did not take a message for %s", waits.Round(time.Second))
 			}
 			s.mu.Unlock()
 			if err != nil {
@@ -143,12 +144,12 @@ func (s *stream) transmit() {
 		case <-timer.C:
 		}
 		now := s.peers.manager.now()
-		w := s.peers.worldOf(s.session.home)
+		w := s.peers.worldOf(s.session.Home)
 		s.mu.Lock()
-		out := s.session.next(w, now)
-		beat := s.session.beat
+		out := s.session.Next(w, now)
+		beat := s.session.NextHeartbeat
 		s.mu.Unlock()
-		changes, soon, err := s.serving.next(now, w.beatEvery(), s.pace, s.peers.manager.mapLog, s.peers.manager.mapEntry)
+		changes, soon, err := s.serving.next(now, w.HeartbeatInterval(), s.pace, s.peers.manager.mapLog, s.peers.manager.mapEntry)
 		if err != nil {
 			s.cancel(err)
 			continue
@@ -168,8 +169,8 @@ func (s *stream) transmit() {
 			s.peers.manager.metrics.peerMessage("out", m)
 		}
 		s.mark(time.Time{})
-		s.peers.noted(s.session.home)
-		wait := max(beat.Sub(now), shortestBeat)
+		s.peers.noted(s.session.Home)
+		wait := max(beat.Sub(now), session.ShortestHeartbeat)
 		if again > 0 {
 			wait = min(wait, again)
 		}
@@ -185,12 +186,12 @@ func (s *stream) mark(since time.Time) {
 
 // part tells the peer why the stream ends, where that was not its own decision.
 func (s *stream) part() {
-	e, ok := errors.AsType[*streamError](context.Cause(s.ctx))
-	if !ok || e.goodbye {
+	e, ok := errors.AsType[*session.Error](context.Cause(s.ctx))
+	if !ok || e.ByPeer {
 		return
 	}
 	// The stream may be gone already.
-	_ = s.wire.send(&ententev1.PeerMessage{Content: &ententev1.PeerMessage_Goodbye{Goodbye: &ententev1.PeerGoodbye{Reason: e.reason, Detail: relationship.Clip(e.text)}}})
+	_ = s.wire.send(&ententev1.PeerMessage{Content: &ententev1.PeerMessage_Goodbye{Goodbye: &ententev1.PeerGoodbye{Reason: e.Reason, Detail: relationship.Clip(e.Text)}}})
 }
 
 // receive takes in what comes until the stream ends, and says why.
@@ -206,15 +207,15 @@ func (s *stream) receive() error {
 		now := s.peers.manager.now()
 		size := proto.Size(m)
 		switch {
-		case size > maxPeerMessage:
-			return violation("message_too_large", "the peer sent a message of %d bytes; %d are the most", size, maxPeerMessage)
+		case size > session.MaxMessage:
+			return session.Errorf("message_too_large", "the peer sent a message of %d bytes; %d are the most", size, session.MaxMessage)
 		case !s.pace.messages.AllowN(now, 1) || !s.pace.bytes.AllowN(now, size):
-			return violation("flood", "the peer sends more than %d messages or %d bytes a second", messageRate, byteRate)
+			return session.Errorf("flood", "the peer sends more than %d messages or %d bytes a second", messageRate, byteRate)
 		}
 		s.peers.manager.metrics.peerMessage("in", m)
-		w := s.peers.worldOf(s.session.home)
+		w := s.peers.worldOf(s.session.Home)
 		s.mu.Lock()
-		t, err := s.session.take(m, w, now)
+		t, err := s.session.Receive(m, w, now)
 		s.mu.Unlock()
 		if err != nil {
 			return err
@@ -224,44 +225,44 @@ func (s *stream) receive() error {
 				return err
 			}
 		}
-		for _, td := range t.confirmed {
+		for _, td := range t.Confirmed {
 			s.peers.manager.confirm(td)
 		}
-		if t.bundle != nil {
+		if t.Bundle != nil {
 			if err := s.pace.bundles.Wait(s.ctx); err != nil {
 				return err // the stream ends, and has its reason already
 			}
-			if err := s.pace.inTurn(s.ctx, func() error { s.takeBundle(t.bundle); return nil }); err != nil {
+			if err := s.pace.inTurn(s.ctx, func() error { s.takeBundle(t.Bundle); return nil }); err != nil {
 				return err
 			}
 			if s.tooMuchRefused() {
-				return violation("refused_bundles", "more than %d bundles that the peer brought were refused", maxRefusals)
+				return session.Errorf("refused_bundles", "more than %d bundles that the peer brought were refused", session.MaxRefusals)
 			}
 		}
-		if t.mapInterest != nil {
-			if err := s.serving.take(t.mapInterest, s.pace, s.peers.manager.mapLog, now); err != nil {
+		if t.MapInterest != nil {
+			if err := s.serving.take(t.MapInterest, s.pace, s.peers.manager.mapLog, now); err != nil {
 				return err
 			}
 		}
-		if t.mapTaken != nil {
-			if err := s.serving.taken(t.mapTaken, now); err != nil {
+		if t.MapStored != nil {
+			if err := s.serving.taken(t.MapStored, now); err != nil {
 				return err
 			}
 		}
-		if t.mapChanges != nil {
-			if err := s.queueMap(t.mapChanges); err != nil {
+		if t.MapChanges != nil {
+			if err := s.queueMap(t.MapChanges); err != nil {
 				return err
 			}
 		}
-		if t.statements != nil {
+		if t.Statements != nil {
 			if err := s.pace.bundles.Wait(s.ctx); err != nil {
 				return err
 			}
-			if err := s.pace.inTurn(s.ctx, func() error { return s.takeStatements(t.statements) }); err != nil {
+			if err := s.pace.inTurn(s.ctx, func() error { return s.takeStatements(t.Statements) }); err != nil {
 				return err
 			}
 		}
-		s.peers.noted(s.session.home)
+		s.peers.noted(s.session.Home)
 		s.signal()
 	}
 }
@@ -270,7 +271,7 @@ func (s *stream) receive() error {
 func (s *stream) tooMuchRefused() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.session.refusals > maxRefusals
+	return s.session.Refusals > session.MaxRefusals
 }
 
 // takeBundle stores what the peer brought, or refuses it, and answers.
@@ -281,19 +282,19 @@ func (s *stream) takeBundle(m *ententev1.PeerBundle) {
 	refusal := before.reason
 	if !again || before.sum != sum {
 		var out outcome
-		v, out = s.peers.manager.receive(s.ctx, s.session.home, td, m.GetDocument())
+		v, out = s.peers.manager.receive(s.ctx, s.session.Home, td, m.GetDocument())
 		if s.ctx.Err() != nil {
 			return
 		}
 		if out.ours() {
 			// It is no fault of the peer's, which would not bring a refused version again: it does when the stream is opened anew.
-			s.cancel(violation("not_stored", "%s cannot store the bundle of %s at the moment", s.session.ownHome, td))
+			s.cancel(session.Errorf("not_stored", "%s cannot store the bundle of %s at the moment", s.session.OwnHome, td))
 			return
 		}
 		delete(s.refused, td)
 		if refusal = ""; out.err != nil {
 			refusal = out.result
-			if relationship.IsDecision(out.result) && out.result != reasonNotWanted && len(s.refused) < maxPeerDomains {
+			if relationship.IsDecision(out.result) && out.result != reasonNotWanted && len(s.refused) < session.MaxDomains {
 				s.refused[td] = refusedDocument{sum, refusal}
 			}
 		}
@@ -301,16 +302,16 @@ func (s *stream) takeBundle(m *ententev1.PeerBundle) {
 	forgiven := refusal == "" || refusal == reasonNotWanted && s.pace.excuses.AllowN(s.peers.manager.now(), 1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.session.reply(td, v, refusal)
+	s.session.Reply(td, v, refusal)
 	if !forgiven {
-		s.session.refusals++
+		s.session.Refusals++
 	}
 }
 
 // lost says how a stream broke. What the other side says when it refuses one is its reason, and anything else the network's.
 func lost(err error) error {
 	if errors.Is(err, io.EOF) {
-		return &streamError{reason: "lost", text: "the peer ended the stream without a word", goodbye: true}
+		return &session.Error{Reason: "lost", Text: "the peer ended the stream without a word", ByPeer: true}
 	}
 	reason := "lost"
 	switch s := status.Convert(err); s.Code() {
@@ -323,5 +324,5 @@ func lost(err error) error {
 	case codes.Internal, codes.InvalidArgument:
 		reason = "malformed"
 	}
-	return &streamError{reason: reason, text: relationship.Clip(status.Convert(err).Message()), goodbye: reason != "malformed" && reason != "message_too_large"}
+	return &session.Error{Reason: reason, Text: relationship.Clip(status.Convert(err).Message()), ByPeer: reason != "malformed" && reason != "message_too_large"}
 }

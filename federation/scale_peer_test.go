@@ -12,6 +12,7 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/federation/relationship"
 )
 
@@ -26,13 +27,13 @@ type simPeer struct {
 	learned func(p *simPeer, sequence uint64)
 
 	mu       sync.Mutex
-	hosted   hostedBundle
+	hosted   session.Hosted
 	held     relationship.Holding
-	sessions map[*pipeEnd]*session
+	sessions map[*pipeEnd]*session.Session
 }
 
 func (w *world) newSimPeer(a *simAuthority, of *cluster) *simPeer {
-	p := &simPeer{w: w, home: a.td, real: of, sessions: map[*pipeEnd]*session{}}
+	p := &simPeer{w: w, home: a.td, real: of, sessions: map[*pipeEnd]*session.Session{}}
 	p.publish(a.bundle(w.t, 1))
 	p.held = relationship.NewHolding(of.home.bundle(w.t, 1), time.Time{}, 1)
 	w.add(a.td.Name(), p)
@@ -47,7 +48,7 @@ func (p *simPeer) publish(b *bundle.Bundle) {
 	v.Sequence, v.Ordered = b.Sequence()
 	hint, _ := b.RefreshHint()
 	p.mu.Lock()
-	p.hosted = hostedBundle{version: v, document: b.Marshal(), hint: hint}
+	p.hosted = session.Hosted{Version: v, Document: b.Marshal(), Hint: hint}
 	ends := make([]*pipeEnd, 0, len(p.sessions))
 	for e := range p.sessions {
 		ends = append(ends, e)
@@ -62,7 +63,7 @@ func (p *simPeer) sent() *traffic { return &p.counted }
 
 func (p *simPeer) serve(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
-	document := p.hosted.document
+	document := p.hosted.Document
 	p.mu.Unlock()
 	noted(w, r, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { serveDocument(w, r, document) }))
 }
@@ -102,7 +103,7 @@ func (p *simPeer) dial(ctx context.Context) {
 func (p *simPeer) speak(e *pipeEnd, member string, outgoing bool) {
 	real := p.real.home.td.Name()
 	p.mu.Lock()
-	p.sessions[e] = newSession(p.name(), "member-1", real, member, outgoing, time.Now())
+	p.sessions[e] = session.New(p.name(), "member-1", real, member, outgoing, time.Now())
 	p.mu.Unlock()
 	defer func() {
 		p.mu.Lock()
@@ -113,12 +114,12 @@ func (p *simPeer) speak(e *pipeEnd, member string, outgoing bool) {
 	p.flush(e)
 	p.mu.Lock() // so that beat is there when its time comes
 	var beat *time.Timer
-	beat = time.AfterFunc(longestBeat, func() {
+	beat = time.AfterFunc(session.LongestHeartbeat, func() {
 		p.flush(e)
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if s, ok := p.sessions[e]; ok {
-			beat.Reset(max(time.Until(s.beat), shortestBeat))
+			beat.Reset(max(time.Until(s.NextHeartbeat), session.ShortestHeartbeat))
 		}
 	})
 	p.mu.Unlock()
@@ -133,11 +134,11 @@ func (p *simPeer) speak(e *pipeEnd, member string, outgoing bool) {
 }
 
 // worldLocked is what a session has to know. p.mu is held.
-func (p *simPeer) worldLocked() peerWorld {
+func (p *simPeer) worldLocked() session.World {
 	real := p.real.home.td.Name()
-	return peerWorld{
-		hosted: map[string]hostedBundle{p.name(): p.hosted},
-		plan:   peerPlan{home: real, wanted: map[string]relationship.Holding{real: p.held}},
+	return session.World{
+		Hosted: map[string]session.Hosted{p.name(): p.hosted},
+		Plan:   relationship.PeerPlan{Home: real, Wanted: map[string]relationship.Holding{real: p.held}},
 	}
 }
 
@@ -146,15 +147,15 @@ func (p *simPeer) take(e *pipeEnd, m *ententev1.PeerMessage) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := p.sessions[e]
-	got, err := s.take(m, p.worldLocked(), time.Now())
+	got, err := s.Receive(m, p.worldLocked(), time.Now())
 	if err != nil {
 		return false
 	}
-	if got.bundle != nil {
-		b, _, err := bundle.Parse(p.real.home.td, got.bundle.GetDocument())
+	if got.Bundle != nil {
+		b, _, err := bundle.Parse(p.real.home.td, got.Bundle.GetDocument())
 		require.NoError(p.w.t, err)
 		p.held = relationship.NewHolding(b, time.Time{}, p.held.Revision+1)
-		s.reply(p.real.home.td.Name(), p.held.Version(), "")
+		s.Reply(p.real.home.td.Name(), p.held.Version(), "")
 		if p.learned != nil {
 			p.learned(p, p.held.Sequence)
 		}
@@ -170,7 +171,7 @@ func (p *simPeer) flush(e *pipeEnd) {
 		p.mu.Unlock()
 		return
 	}
-	out := s.next(p.worldLocked(), time.Now())
+	out := s.Next(p.worldLocked(), time.Now())
 	p.mu.Unlock()
 	for _, m := range out {
 		if e.send(m) != nil {

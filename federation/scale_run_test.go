@@ -181,7 +181,7 @@ func (c *cluster) streams() (open int) {
 	for _, m := range members {
 		for _, s := range m.manager.peers.all() {
 			s.mu.Lock()
-			if len(s.session.confirmed) > 0 {
+			if len(s.session.Confirmed) > 0 {
 				open++
 			}
 			s.mu.Unlock()

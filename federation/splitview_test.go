@@ -89,7 +89,7 @@ func (o *onlooker) over(t *testing.T, a *federationtest.Authority, m *ententev1.
 	if o.streams[home] == nil {
 		until(t, "the relationship to be read", func() bool { return len(o.manager.peers.wantedOf(home)) == 1 })
 		o.streams[home] = o.intrude(t, a, "/entente/member/member-1")
-		require.NoError(t, o.streams[home].Send(&ententev1.ExchangeRequest{Message: helloOf(home, "member-1")}))
+		require.NoError(t, o.streams[home].Send(&ententev1.ExchangeRequest{Message: federationtest.Hello(home, "member-1")}))
 	}
 	if changes := m.GetMapChanges(); changes != nil {
 		if o.interests[home] == 0 {

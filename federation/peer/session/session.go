@@ -1,0 +1,282 @@
+package session
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"time"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/relationship"
+)
+
+// The bounds of one stream. They leave room for a hundred times what a peer in good order needs.
+const (
+	protocolVersion = 1
+	// MaxDomains is how many domains one stream carries each way. What goes beyond is polled.
+	MaxDomains = 256
+	// MaxMessage is a bundle document with room for the rest of its message.
+	MaxMessage = 1<<20 + 64<<10
+	// SilenceTimeout is how long a peer may say nothing, and a message to it wait to be taken.
+	SilenceTimeout = 30 * time.Second
+	// HelloTimeout is how long the first message may take.
+	HelloTimeout = 10 * time.Second
+	// AcknowledgeTimeout is how long a peer may take to store a bundle, or to refuse it; an election there takes a second.
+	AcknowledgeTimeout = time.Minute
+	// A heartbeat comes three times a refresh interval, within these bounds.
+	LongestHeartbeat, ShortestHeartbeat = 10 * time.Second, 300 * time.Millisecond
+	// MaxRefusals is how many bundles and statements that were refused a stream outlives.
+	MaxRefusals = 32
+)
+
+// Acknowledgement is what a peer said of a hosted domain's bundle.
+type Acknowledgement struct {
+	Sequence uint64
+	Refusal  string
+	Time     time.Time
+}
+
+// Session is the state of one stream, with the rules of its protocol: [session.take] says what a message means, and
+// [session.next] what is to be sent. It knows nothing of the network. Its user holds a lock around it.
+type Session struct {
+	Home, Remote string // the peer's home trust domain, and its member at the other end
+	OwnHome, own string
+	Outgoing     bool
+	Opened       time.Time
+
+	introduced, Greeted bool
+	lastReceived        time.Time
+	NextHeartbeat       time.Time // when the next heartbeat is due
+
+	// Wanted is what the peer has of the hosted bundles that it wants, sent what was sent to it last and when, acked what it said.
+	Wanted       map[string]relationship.Version
+	sent         map[string]relationship.Version
+	sentAt       map[string]time.Time
+	Acknowledged map[string]Acknowledgement
+	// statementsFrom is from which sequence on the peer lacks statements on a hosted bundle, those that were sent to it left out.
+	statementsFrom map[string]uint64
+	// announced is what the peer was told that this cluster has of what it wants, confirmed when the peer last said that it is so.
+	announced map[string]relationship.Version
+	Confirmed map[string]time.Time
+	// replies are acknowledgements to be sent, one a domain.
+	replies map[string]*ententev1.PeerAcknowledgement
+	// mapAsked is how a hub's map was asked for, by its relationship; mapNumber is that of the last interest, mapTaken what is to be said of
+	// changes that were taken in.
+	mapAsked  map[string]mapAsked
+	mapNumber uint64
+	mapStored []*ententev1.PeerMapTaken
+	Refusals  int
+}
+
+func New(ownHome, own, home, remote string, outgoing bool, now time.Time) *Session {
+	return &Session{
+		OwnHome: ownHome, own: own, Home: home, Remote: remote, Outgoing: outgoing, Opened: now, lastReceived: now, NextHeartbeat: now,
+		Wanted: map[string]relationship.Version{}, sent: map[string]relationship.Version{}, sentAt: map[string]time.Time{}, Acknowledged: map[string]Acknowledgement{},
+		mapAsked: map[string]mapAsked{}, statementsFrom: map[string]uint64{}, Confirmed: map[string]time.Time{}, replies: map[string]*ententev1.PeerAcknowledgement{},
+	}
+}
+
+// Received is what a message asks for beyond the session itself.
+type Received struct {
+	// Bundle is one to be stored, if the cluster wants it.
+	Bundle *ententev1.PeerBundle
+	// Statements are such on a bundle, to be checked if the cluster wants it.
+	Statements *ententev1.PeerStatements
+	// MapInterest and mapTaken are of this cluster's map, mapChanges of the peer's.
+	MapInterest *ententev1.PeerMapInterest
+	MapChanges  *ententev1.PeerMapChanges
+	MapStored   *ententev1.PeerMapTaken
+	// Confirmed are the domains of which the peer has what is stored here.
+	Confirmed []string
+}
+
+// Receive takes in a message. An error ends the stream.
+func (s *Session) Receive(m *ententev1.PeerMessage, w World, now time.Time) (Received, error) {
+	s.lastReceived = now
+	hello, isHello := m.GetContent().(*ententev1.PeerMessage_Hello)
+	switch {
+	case isHello && s.Greeted:
+		return Received{}, Errorf("unexpected_hello", "the peer said hello a second time")
+	case isHello:
+		s.Greeted = true
+		return Received{}, s.checkHello(hello.Hello)
+	case !s.Greeted:
+		return Received{}, Errorf("no_hello", "the peer's first message is no hello")
+	}
+	switch c := m.GetContent().(type) {
+	case *ententev1.PeerMessage_Interest:
+		return Received{}, s.receiveInterest(c.Interest, w, now)
+	case *ententev1.PeerMessage_Bundle:
+		if _, err := relationship.ParseTrustDomain(c.Bundle.GetTrustDomain()); err != nil {
+			return Received{}, Errorf("malformed", "the peer brings a bundle of %s, which is no trust domain", relationship.Quote(c.Bundle.GetTrustDomain()))
+		}
+		return Received{Bundle: c.Bundle}, nil
+	case *ententev1.PeerMessage_Statements:
+		if _, err := relationship.ParseTrustDomain(c.Statements.GetTrustDomain()); err != nil {
+			return Received{}, Errorf("malformed", "the peer brings statements on %s, which is no trust domain", relationship.Quote(c.Statements.GetTrustDomain()))
+		}
+		return Received{Statements: c.Statements}, nil
+	case *ententev1.PeerMessage_MapInterest:
+		return Received{MapInterest: c.MapInterest}, nil
+	case *ententev1.PeerMessage_MapChanges:
+		return s.receiveMapChanges(c.MapChanges, w)
+	case *ententev1.PeerMessage_MapTaken:
+		return Received{MapStored: c.MapTaken}, nil
+	case *ententev1.PeerMessage_Acknowledgement:
+		return Received{}, s.receiveAcknowledgement(c.Acknowledgement, w, now)
+	case *ententev1.PeerMessage_Heartbeat:
+		return s.receiveHeartbeat(c.Heartbeat, w, now)
+	case *ententev1.PeerMessage_Goodbye:
+		reason := c.Goodbye.GetReason()
+		if !slices.Contains(OrderlyReasons, reason) {
+			reason = "goodbye"
+		}
+		return Received{}, &Error{reason, relationship.Clip(fmt.Sprintf("the peer ended the stream: %s", c.Goodbye.GetDetail())), true}
+	}
+	return Received{}, nil // of a later version
+}
+
+func (s *Session) checkHello(h *ententev1.PeerHello) error {
+	switch {
+	case h.GetVersion() < protocolVersion:
+		return Errorf("version", "the peer speaks version %d of the protocol, and %d is the first", h.GetVersion(), protocolVersion)
+	case h.GetHomeTrustDomain() != s.Home || h.GetMember() != s.Remote:
+		return Errorf("identity_mismatch", "the peer says that it is member %s of %s, and its X509-SVID says member %s of %s",
+			relationship.Quote(h.GetMember()), relationship.Quote(h.GetHomeTrustDomain()), s.Remote, s.Home)
+	}
+	return nil
+}
+
+func (s *Session) receiveInterest(m *ententev1.PeerInterest, w World, now time.Time) error {
+	if n := len(m.GetWanted()); n > MaxDomains {
+		return Errorf("too_many_domains", "the peer wants %d bundles; %d are the most on one stream", n, MaxDomains)
+	}
+	wanted, from := make(map[string]relationship.Version, len(m.GetWanted())), make(map[string]uint64, len(m.GetWanted()))
+	for _, named := range m.GetWanted() {
+		td, v, err := ParseVersion(named)
+		if err != nil {
+			return err
+		}
+		wanted[td] = v
+		switch {
+		case named.StatementsFrom != nil:
+			from[td] = named.GetStatementsFrom()
+		case v.Ordered && v.Sequence < math.MaxUint64:
+			from[td] = v.Sequence + 1
+		}
+		if sent, ok := s.statementsFrom[td]; ok {
+			from[td] = sent // nothing is brought twice, however often it is asked for
+		}
+	}
+	s.Wanted, s.statementsFrom = wanted, from
+	s.NextHeartbeat = now // so that it learns at once which of them are current
+	clear(s.sent)         // it says what it has now
+	maps.DeleteFunc(s.Acknowledged, func(td string, _ Acknowledgement) bool { _, ok := wanted[td]; return !ok })
+	maps.DeleteFunc(s.sentAt, func(td string, _ time.Time) bool { _, ok := wanted[td]; return !ok })
+	for td := range wanted {
+		s.confirmOwn(td, w, now)
+	}
+	return nil
+}
+
+// confirmOwn looks at whether what a peer says that it has is a version that this cluster knows to be its own.
+func (s *Session) confirmOwn(td string, w World, now time.Time) {
+	hosted, ok := w.Hosted[td]
+	if !ok {
+		return
+	}
+	a, seen := s.Acknowledged[td]
+	if !seen {
+		a.Time = now
+	}
+	if known := s.Wanted[td]; !known.None() && (known == hosted.Version || known == s.sent[td]) && (known.Sequence > a.Sequence || a.Refusal != "" || s.outstanding(td)) {
+		a = Acknowledgement{max(known.Sequence, a.Sequence), "", now}
+		if known == s.sent[td] || known == hosted.Version {
+			delete(s.sentAt, td)
+		}
+	}
+	s.Acknowledged[td] = a
+}
+
+func (s *Session) outstanding(td string) bool { _, ok := s.sentAt[td]; return ok }
+
+func (s *Session) receiveAcknowledgement(m *ententev1.PeerAcknowledgement, w World, now time.Time) error {
+	td, v, err := ParseVersion(m.GetVersion())
+	if err != nil {
+		return err
+	}
+	if _, wants := s.Wanted[td]; !wants {
+		return nil // it was on its way when the peer said that it wants it no more
+	}
+	if m.GetRefusal() != "" {
+		if a := s.Acknowledged[td]; s.outstanding(td) {
+			s.Acknowledged[td] = Acknowledgement{a.Sequence, refusalName(m.GetRefusal()), now}
+			delete(s.sentAt, td)
+		}
+		return nil
+	}
+	s.Wanted[td] = v
+	s.confirmOwn(td, w, now)
+	return nil
+}
+
+// refusalName is a peer's reason as it is shown: a short word, whatever the peer wrote.
+func refusalName(reason string) string {
+	if len(reason) > 40 {
+		return "other"
+	}
+	for _, c := range reason {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' {
+			return "other"
+		}
+	}
+	return reason
+}
+
+func (s *Session) receiveHeartbeat(m *ententev1.PeerHeartbeat, w World, now time.Time) (Received, error) {
+	if n := len(m.GetCurrent()); n > MaxDomains {
+		return Received{}, Errorf("too_many_domains", "the peer's heartbeat names %d bundles; %d are the most on one stream", n, MaxDomains)
+	}
+	var t Received
+	s.expireMaps(now)
+	for _, named := range m.GetCurrent() {
+		td, v, err := ParseVersion(named)
+		if err != nil {
+			return Received{}, err
+		}
+		if held, ok := w.Plan.Wanted[td]; ok && !v.None() && v == held.Version() {
+			s.Confirmed[td] = now
+			t.Confirmed = append(t.Confirmed, td)
+		}
+	}
+	return t, nil
+}
+
+// Reply answers a bundle that the peer brought: stored, or refused for a reason.
+func (s *Session) Reply(td string, v relationship.Version, refusal string) {
+	s.replies[td] = &ententev1.PeerAcknowledgement{Version: v.Message(td), Refusal: refusal}
+	if refusal == "" {
+		s.Confirmed[td] = s.lastReceived
+		if s.announced != nil {
+			s.announced[td] = v
+		}
+	}
+}
+
+// Overdue says why the stream has to end, by the clock alone.
+func (s *Session) Overdue(now time.Time) error {
+	silent := now.Sub(s.lastReceived)
+	switch {
+	case !s.Greeted && now.Sub(s.Opened) > HelloTimeout:
+		return Errorf("silent", "the peer did not say hello within %s", HelloTimeout)
+	case silent > SilenceTimeout:
+		return Errorf("silent", "the peer said nothing for %s", silent.Round(time.Second))
+	}
+	for td, at := range s.sentAt {
+		if now.Sub(at) > AcknowledgeTimeout {
+			return Errorf("unacknowledged", "the peer did not acknowledge the bundle of %s within %s", td, AcknowledgeTimeout)
+		}
+	}
+	return nil
+}
