@@ -24,7 +24,7 @@ type Call struct {
 	Rule   Rule
 	Caller Caller
 	Grants []Grant
-	About  About
+	Target Target
 }
 
 // Decide returns nil if the caller may make the call, and else a [Refusal].
@@ -36,7 +36,7 @@ func Decide(c Call, w World) error {
 	default:
 		return &Refusal{ReasonAnonymous, fmt.Sprintf("%s needs to know its caller: present an X509-SVID, or use the admin socket", shortMethod(c.Method))}
 	}
-	s, err := parseScope(c.Rule, c.About, w)
+	s, err := requirementOf(c.Rule, c.Target, w)
 	if err != nil {
 		return &Refusal{ReasonMalformed, err.Error()}
 	}
@@ -61,7 +61,7 @@ func isPeerMember(c Caller, w World) bool {
 }
 
 // decide finds a grant that allows the call within a scope, or says what is missing.
-func (c Call) decide(s scope, w World) error {
+func (c Call) decide(s requirement, w World) error {
 	reason := ReasonNoGrant
 	for _, g := range c.Grants {
 		switch {
@@ -74,7 +74,7 @@ func (c Call) decide(s scope, w World) error {
 			if !g.covers(s.id.TrustDomain()) {
 				reason = later(reason, ReasonDomain)
 			}
-		case !g.coversDNS(c.About.DNSNames):
+		case !g.coversDNS(c.Target.DNSNames):
 			reason = later(reason, ReasonDNS)
 		default:
 			return nil
@@ -90,31 +90,31 @@ func later(a, b Reason) Reason {
 }
 
 // scope is what a call reaches for: at most one of a SPIFFE ID, some trust domains, everything.
-type scope struct {
+type requirement struct {
 	id         spiffeid.ID
 	domains    []spiffeid.TrustDomain
 	everywhere bool
 }
 
-func parseScope(rule Rule, about About, w World) (scope, error) {
-	var s scope
+func requirementOf(rule Rule, target Target, w World) (requirement, error) {
+	var s requirement
 	if rule.Reach == Cluster {
-		return scope{everywhere: true}, nil
+		return requirement{everywhere: true}, nil
 	}
-	if rule.Issues || about.SPIFFEID != "" {
-		id, err := bundle.ParseID(about.SPIFFEID)
+	if rule.Issues || target.SPIFFEID != "" {
+		id, err := bundle.ParseID(target.SPIFFEID)
 		if err != nil {
 			return s, err
 		}
 		s.id = id
-		for _, name := range about.DNSNames {
+		for _, name := range target.DNSNames {
 			if err := CheckDNSName(name); err != nil {
 				return s, err
 			}
 		}
 		return s, nil
 	}
-	for _, name := range about.TrustDomains {
+	for _, name := range target.TrustDomains {
 		td, err := bundle.ParseTrustDomain(name)
 		if err != nil {
 			return s, err
@@ -123,7 +123,7 @@ func parseScope(rule Rule, about About, w World) (scope, error) {
 			s.domains = append(s.domains, td)
 		}
 	}
-	if len(about.TrustDomains) == 0 {
+	if len(target.TrustDomains) == 0 {
 		switch {
 		case rule.DefaultsToHome:
 			s.domains = append(s.domains, w.Home)
@@ -137,7 +137,7 @@ func parseScope(rule Rule, about About, w World) (scope, error) {
 func (w World) hosts(td spiffeid.TrustDomain) bool { return w.Hosted != nil && w.Hosted(td) }
 
 // domainsWithin reports whether grants of the roles, taken together, cover the scope's domains.
-func (s scope) domainsWithin(grants []Grant, roles []Role) bool {
+func (s requirement) domainsWithin(grants []Grant, roles []Role) bool {
 	covered := func(by func(Grant) bool) bool {
 		return slices.ContainsFunc(grants, func(g Grant) bool { return slices.Contains(roles, g.Role) && by(g) })
 	}
@@ -153,7 +153,7 @@ func (s scope) domainsWithin(grants []Grant, roles []Role) bool {
 }
 
 // missing says what a call lacks, and how an administrator can give it.
-func (c Call) missing(s scope, w World) string {
+func (c Call) missing(s requirement, w World) string {
 	id, _ := c.Caller.SPIFFEID()
 	grant := Grant{Role: c.Rule.Roles[0], Caller: id}
 	where := ""
@@ -172,13 +172,13 @@ func (c Call) missing(s scope, w World) string {
 			grant.PathPrefix = s.id.Path()
 			where += " for the path " + s.id.Path()
 		}
-		if dns, err := parseDNSPatterns(c.About.DNSNames); err == nil && dns != "" && grant.Role == Issuer {
+		if dns, err := parseDNSPatterns(c.Target.DNSNames); err == nil && dns != "" && grant.Role == Issuer {
 			grant.DNS = dns
 			where += " with the DNS names " + strings.Join(dns.List(), ", ")
 		}
 	default:
 		for _, td := range s.domains {
-			alone := scope{domains: []spiffeid.TrustDomain{td}}
+			alone := requirement{domains: []spiffeid.TrustDomain{td}}
 			if !alone.domainsWithin(c.Grants, c.Rule.Roles) {
 				where = " in " + td.Name()
 				if w.hosts(td) {
@@ -226,7 +226,7 @@ func shows(c Call, w World) func(trustDomain string) bool {
 	if c.Caller.Kind() == Socket {
 		return nil
 	}
-	everything := scope{everywhere: true}
+	everything := requirement{everywhere: true}
 	if everything.domainsWithin(c.Grants, c.Rule.Roles) {
 		return nil
 	}
@@ -238,7 +238,7 @@ func shows(c Call, w World) func(trustDomain string) bool {
 		if c.Rule.Reach == Bundles && !w.hosts(td) {
 			return true
 		}
-		one := scope{domains: []spiffeid.TrustDomain{td}}
+		one := requirement{domains: []spiffeid.TrustDomain{td}}
 		return one.domainsWithin(c.Grants, c.Rule.Roles)
 	}
 }

@@ -206,8 +206,8 @@ func TestDecide(t *testing.T) {
 			rule, ok := access.Rules()[test.method]
 			require.True(t, ok)
 			call := access.Call{Method: test.method, Rule: rule, Caller: test.caller, Grants: test.grants}
-			if rule.About != nil {
-				call.About = rule.About(test.request)
+			if rule.Target != nil {
+				call.Target = rule.Target(test.request)
 			}
 			err := access.Decide(call, world)
 			if test.refusal == "" {

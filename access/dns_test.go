@@ -91,14 +91,14 @@ func TestDecideOnDNSNames(t *testing.T) {
 			method := v1.SVIDService_IssueX509SVID_FullMethodName
 			rule := access.Rules()[method]
 			var request proto.Message = &v1.IssueX509SVIDRequest{SpiffeId: "spiffe://pay.test/web", DnsNames: test.names}
-			err := access.Decide(access.Call{Method: method, Rule: rule, Caller: test.caller, Grants: test.grants, About: rule.About(request)}, world)
+			err := access.Decide(access.Call{Method: method, Rule: rule, Caller: test.caller, Grants: test.grants, Target: rule.Target(request)}, world)
 			require.Equal(t, test.allowed, err == nil, "%v", err)
 		})
 	}
 	rule := access.Rules()[v1.SVIDService_IssueX509SVID_FullMethodName]
 	err := access.Decide(access.Call{
 		Method: v1.SVIDService_IssueX509SVID_FullMethodName, Rule: rule, Caller: ci, Grants: of(issuer("/web", ".web.test")),
-		About: access.About{SPIFFEID: "spiffe://pay.test/web", DNSNames: names("db.test", "a.web.test")},
+		Target: access.Target{SPIFFEID: "spiffe://pay.test/web", DNSNames: names("db.test", "a.web.test")},
 	}, world)
 	require.EqualError(t, err, "spiffe://eu.test/ci may not call SVIDService/IssueX509SVID: it needs the role issuer or admin in pay.test for the path /web with the DNS names a.web.test, db.test, and has issuer in pay.test below /web with DNS names .web.test. To allow it, an administrator runs: entente access grant issuer --spiffe-id spiffe://eu.test/ci --domain pay.test --path /web --dns a.web.test --dns db.test")
 	var refusal *access.Refusal

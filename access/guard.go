@@ -155,8 +155,8 @@ func (g *Guard) decide(method string, caller Caller, request proto.Message) (Cal
 	switch {
 	case request == nil: // a stream that begins: only the role can be told
 		c.Rule = rule.early()
-	case rule.About != nil:
-		c.About = rule.About(request)
+	case rule.Target != nil:
+		c.Target = rule.Target(request)
 	}
 	grants, err := g.grantsOf(caller)
 	if err != nil {
@@ -191,7 +191,7 @@ func (g *Guard) refused(c Call, err error) {
 	}
 	// A refusal stands whether it can be recorded or not; Record has logged why it could not.
 	_ = g.cfg.Log.Record(audit.Event{
-		Caller: c.Caller.String(), Action: shortMethod(c.Method), Object: c.About.Object,
+		Caller: c.Caller.String(), Action: shortMethod(c.Method), Object: c.Target.Object,
 		Result: audit.ResultDenied, Detail: string(r.Reason),
 	})
 }
@@ -203,7 +203,7 @@ func (g *Guard) begin(c Call) (*audit.Action, error) {
 		return nil, nil
 	}
 	a, err := audit.Begin(g.cfg.Log, audit.Event{
-		Caller: c.Caller.String(), Action: shortMethod(c.Method), Object: c.About.Object,
+		Caller: c.Caller.String(), Action: shortMethod(c.Method), Object: c.Target.Object,
 		Call: rand.Text()[:12], Durable: c.Rule.Audit == AuditedDurably,
 	})
 	if err != nil {

@@ -104,7 +104,7 @@ func (d *domains) RestoreSnapshot(s grpc.ClientStreamingServer[v1.RestoreSnapsho
 	}
 }
 
-type house struct {
+type harness struct {
 	*domains
 	store   *raftstore.Store
 	guard   *access.Guard
@@ -113,9 +113,9 @@ type house struct {
 	metrics *prometheus.Registry
 }
 
-func build(t *testing.T) *house {
+func build(t *testing.T) *harness {
 	t.Helper()
-	h := &house{
+	h := &harness{
 		domains: &domains{ids: make(chan spiffeid.ID, 1), bundles: make(chan *v1.WatchBundlesResponse)},
 		store:   raftstoretest.New(t),
 		path:    filepath.Join(t.TempDir(), "audit.log"),
@@ -144,7 +144,7 @@ func build(t *testing.T) *house {
 }
 
 // dial connects as a caller.
-func (h *house) dial(t *testing.T, caller access.Caller) *grpc.ClientConn {
+func (h *harness) dial(t *testing.T, caller access.Caller) *grpc.ClientConn {
 	t.Helper()
 	server := grpc.NewServer(append(h.guard.ServerOptions(), grpc.Creds(as{insecure.NewCredentials(), caller}))...)
 	h.guard.RegisterServices(server)
@@ -163,7 +163,7 @@ func serve(t *testing.T, server *grpc.Server) *grpc.ClientConn {
 	listener := bufconn.Listen(bufferBytes)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
-	conn, err := grpc.NewClient("passthrough:///house", grpc.WithTransportCredentials(insecure.NewCredentials()),
+	conn, err := grpc.NewClient("passthrough:///harness", grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
 	require.NoError(t, err)
 	t.Cleanup(func() {
@@ -175,7 +175,7 @@ func serve(t *testing.T, server *grpc.Server) *grpc.ClientConn {
 }
 
 // lines are the lines of the audit log as "caller|action|object|result|revision|detail".
-func (h *house) lines(t *testing.T) []string {
+func (h *harness) lines(t *testing.T) []string {
 	t.Helper()
 	var all []string
 	tail := h.log.Tail(audit.MaxTailLines, false)

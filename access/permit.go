@@ -28,7 +28,7 @@ func Permits(ctx context.Context, id spiffeid.ID, dnsNames ...string) error {
 		p = permit{call: Call{Method: "this", Caller: CallerFrom(ctx), Rule: Rule{Roles: admins, Reach: Domain}}}
 	}
 	c := p.call
-	c.About = About{SPIFFEID: id.String(), DNSNames: dnsNames}
+	c.Target = Target{SPIFFEID: id.String(), DNSNames: dnsNames}
 	c.Rule.Issues = c.Rule.Issues || c.Rule.IssuesEach
 	return Decide(c, p.world)
 }

@@ -46,10 +46,10 @@ type Rule struct {
 	PeerMembers bool
 	// DefaultsToHome marks requests that mean the home domain when they name none.
 	DefaultsToHome bool
-	// Scoped marks streams whose answers depend on the caller's grants without being cut down by Prune: see [SightFrom].
+	// Scoped marks streams whose answers depend on the caller's grants without being cut down by Prune: see [ScopeFrom].
 	Scoped bool
-	// About reads from a request what it is about. Nil: about nothing in particular.
-	About func(proto.Message) About
+	// Target reads from a request what it is about. Nil: about nothing in particular.
+	Target func(proto.Message) Target
 	// Prune returns an answer cut down to the trust domains for which keep is true, and leaves the answer itself as it
 	// is: it may be shared. Set where Reach is Listing or Bundles and the answer spans domains.
 	Prune func(answer proto.Message, keep func(trustDomain string) bool) proto.Message
@@ -67,8 +67,8 @@ func (r Rule) early() Rule {
 	return r
 }
 
-// About is what a request is about, as it says; nothing of it has been checked.
-type About struct {
+// Target is what a request is about, as it says; nothing of it has been checked.
+type Target struct {
 	// TrustDomains that it names. None: every domain, or the cluster as a whole.
 	TrustDomains []string
 	// SPIFFEID that it is about: to be issued, or to be registered.
@@ -79,13 +79,13 @@ type About struct {
 	Object string
 }
 
-// on adapts a function of one request type to Rule.About.
-func on[M proto.Message](f func(M) About) func(proto.Message) About {
-	return func(m proto.Message) About {
+// on adapts a function of one request type to Rule.Target.
+func on[M proto.Message](f func(M) Target) func(proto.Message) Target {
+	return func(m proto.Message) Target {
 		if request, ok := m.(M); ok {
 			return f(request)
 		}
-		return About{}
+		return Target{}
 	}
 }
 
@@ -111,18 +111,18 @@ func prune[M proto.Message](f func(M, func(string) bool)) func(proto.Message, fu
 func inDomain[M interface {
 	proto.Message
 	GetTrustDomain() string
-}]() func(proto.Message) About {
-	return on(func(m M) About { return aboutDomain(m.GetTrustDomain()) })
+}]() func(proto.Message) Target {
+	return on(func(m M) Target { return targetDomain(m.GetTrustDomain()) })
 }
 
 // named is about the thing that a request names, not about a trust domain.
-func named[M proto.Message](name func(M) string) func(proto.Message) About {
-	return on(func(m M) About { return About{Object: name(m)} })
+func named[M proto.Message](name func(M) string) func(proto.Message) Target {
+	return on(func(m M) Target { return Target{Object: name(m)} })
 }
 
-func aboutDomain(td string) About {
+func targetDomain(td string) Target {
 	if td == "" {
-		return About{Object: "every hosted domain"}
+		return Target{Object: "every hosted domain"}
 	}
-	return About{TrustDomains: []string{td}, Object: td}
+	return Target{TrustDomains: []string{td}, Object: td}
 }

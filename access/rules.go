@@ -33,9 +33,9 @@ var rules = map[string]Rule{
 	// Who is in the cluster, and its state as a whole.
 	v1.ClusterService_ListMembers_FullMethodName: {Roles: readers, Reach: Cluster, Audit: Unaudited},
 	v1.ClusterService_RemoveMember_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
-		About: named((*v1.RemoveMemberRequest).GetId)},
+		Target: named((*v1.RemoveMemberRequest).GetId)},
 	v1.ClusterService_TransferLeadership_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
-		About: named((*v1.TransferLeadershipRequest).GetId)},
+		Target: named((*v1.TransferLeadershipRequest).GetId)},
 	v1.ClusterService_CreateJoinToken_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably},
 	// A snapshot holds everything but private keys.
 	v1.ClusterService_SaveSnapshot_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably},
@@ -44,68 +44,68 @@ var rules = map[string]Rule{
 
 	// Hosted domains. No grant can be for one that is still to be made, and who may make may end.
 	v1.DomainService_CreateDomain_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
-		About: named(func(m *v1.CreateDomainRequest) string { return m.GetDomain().GetTrustDomain() })},
+		Target: named(func(m *v1.CreateDomainRequest) string { return m.GetDomain().GetTrustDomain() })},
 	v1.DomainService_ListDomains_FullMethodName: {Roles: readers, Reach: Listing, Audit: Unaudited,
 		Prune: prune(func(m *v1.ListDomainsResponse, keep func(string) bool) {
 			m.Domains = kept(m.GetDomains(), keep)
 		})},
 	v1.DomainService_GetDomain_FullMethodName: {Roles: readers, Reach: Domain, Audit: Unaudited,
-		About: inDomain[*v1.GetDomainRequest]()},
+		Target: inDomain[*v1.GetDomainRequest]()},
 	v1.DomainService_UpdateDomain_FullMethodName: {Roles: operators, Reach: Domain, Audit: AuditedDurably,
-		About: on(func(m *v1.UpdateDomainRequest) About { return aboutDomain(m.GetDomain().GetTrustDomain()) })},
+		Target: on(func(m *v1.UpdateDomainRequest) Target { return targetDomain(m.GetDomain().GetTrustDomain()) })},
 	v1.DomainService_DeleteDomain_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
-		About: named((*v1.DeleteDomainRequest).GetTrustDomain)},
+		Target: named((*v1.DeleteDomainRequest).GetTrustDomain)},
 
 	// Signing authorities.
 	v1.AuthorityService_ListAuthorities_FullMethodName: {Roles: readers, Reach: Listing, Audit: Unaudited,
-		About: inDomain[*v1.ListAuthoritiesRequest](),
+		Target: inDomain[*v1.ListAuthoritiesRequest](),
 		Prune: prune(func(m *v1.ListAuthoritiesResponse, keep func(string) bool) {
 			m.Authorities = kept(m.GetAuthorities(), keep)
 		})},
 	v1.AuthorityService_RotateAuthorities_FullMethodName: {Roles: operators, Reach: Domain, Audit: AuditedDurably,
-		About: inDomain[*v1.RotateAuthoritiesRequest]()},
+		Target: inDomain[*v1.RotateAuthoritiesRequest]()},
 	v1.AuthorityService_PrepareAuthorities_FullMethodName: {Roles: operators, Reach: Domain, Audit: AuditedDurably,
-		About: inDomain[*v1.PrepareAuthoritiesRequest]()},
+		Target: inDomain[*v1.PrepareAuthoritiesRequest]()},
 	v1.AuthorityService_ActivateAuthority_FullMethodName: {Roles: operators, Reach: Domain, Audit: AuditedDurably,
-		About: on(func(m *v1.ActivateAuthorityRequest) About { return aboutAuthority(m.GetTrustDomain(), m.GetId()) })},
+		Target: on(func(m *v1.ActivateAuthorityRequest) Target { return targetAuthority(m.GetTrustDomain(), m.GetId()) })},
 	v1.AuthorityService_TaintAuthority_FullMethodName: {Roles: operators, Reach: Domain, Audit: AuditedDurably,
-		About: on(func(m *v1.TaintAuthorityRequest) About { return aboutAuthority(m.GetTrustDomain(), m.GetId()) })},
+		Target: on(func(m *v1.TaintAuthorityRequest) Target { return targetAuthority(m.GetTrustDomain(), m.GetId()) })},
 	v1.AuthorityService_RevokeAuthority_FullMethodName: {Roles: operators, Reach: Domain, Audit: AuditedDurably,
-		About: on(func(m *v1.RevokeAuthorityRequest) About {
+		Target: on(func(m *v1.RevokeAuthorityRequest) Target {
 			if anchor := m.GetAnchor(); anchor != "" {
-				return aboutAuthority(m.GetTrustDomain(), "anchor "+anchor)
+				return targetAuthority(m.GetTrustDomain(), "anchor "+anchor)
 			}
-			return aboutAuthority(m.GetTrustDomain(), m.GetId())
+			return targetAuthority(m.GetTrustDomain(), m.GetId())
 		})},
 
 	v1.AuthorityService_ListAnchors_FullMethodName: {Roles: readers, Reach: Listing, Audit: Unaudited,
-		About: inDomain[*v1.ListAnchorsRequest](),
+		Target: inDomain[*v1.ListAnchorsRequest](),
 		Prune: prune(func(m *v1.ListAnchorsResponse, keep func(string) bool) {
 			m.Anchors = kept(m.GetAnchors(), keep)
 		})},
 	v1.AuthorityService_ApproveAnchor_FullMethodName: {Roles: operators, Reach: Domain, Audit: AuditedDurably,
-		About: on(func(m *v1.ApproveAnchorRequest) About {
-			return aboutAuthority(m.GetTrustDomain(), "anchor "+m.GetAnchor())
+		Target: on(func(m *v1.ApproveAnchorRequest) Target {
+			return targetAuthority(m.GetTrustDomain(), "anchor "+m.GetAnchor())
 		})},
 
 	// Identities. Each signature is one line of the audit log, which its room writes before it hands it out.
 	v1.SVIDService_IssueX509SVID_FullMethodName: {Roles: issuers, Reach: Domain, Audit: AuditedByRoom, Issues: true,
-		About: on(func(m *v1.IssueX509SVIDRequest) About {
-			return About{SPIFFEID: m.GetSpiffeId(), DNSNames: m.GetDnsNames(), Object: m.GetSpiffeId()}
+		Target: on(func(m *v1.IssueX509SVIDRequest) Target {
+			return Target{SPIFFEID: m.GetSpiffeId(), DNSNames: m.GetDnsNames(), Object: m.GetSpiffeId()}
 		})},
 	v1.SVIDService_IssueJWTSVID_FullMethodName: {Roles: issuers, Reach: Domain, Audit: AuditedByRoom, Issues: true,
-		About: on(func(m *v1.IssueJWTSVIDRequest) About {
-			return About{SPIFFEID: m.GetSpiffeId(), Object: m.GetSpiffeId()}
+		Target: on(func(m *v1.IssueJWTSVIDRequest) Target {
+			return Target{SPIFFEID: m.GetSpiffeId(), Object: m.GetSpiffeId()}
 		})},
 	// A batch is of one domain, in which the caller may issue something. What of it, the room asks for each ID: see Permits.
 	v1.SVIDService_IssueX509SVIDs_FullMethodName: {Roles: issuers, Reach: Domain, Audit: AuditedByRoom, IssuesEach: true,
-		About: on(func(m *v1.IssueX509SVIDsRequest) About { return aboutBatch(m.GetTrustDomain()) })},
+		Target: on(func(m *v1.IssueX509SVIDsRequest) Target { return targetBatch(m.GetTrustDomain()) })},
 	v1.SVIDService_IssueJWTSVIDs_FullMethodName: {Roles: issuers, Reach: Domain, Audit: AuditedByRoom, IssuesEach: true,
-		About: on(func(m *v1.IssueJWTSVIDsRequest) About { return aboutBatch(m.GetTrustDomain()) })},
+		Target: on(func(m *v1.IssueJWTSVIDsRequest) Target { return targetBatch(m.GetTrustDomain()) })},
 	// Which authorities to trust no more is as public as the bundles that they are in.
 	v1.SVIDService_WatchAuthorities_FullMethodName: {Roles: everyRole, Reach: Bundles, Audit: Unaudited,
-		About: on(func(m *v1.WatchAuthoritiesRequest) About {
-			return About{TrustDomains: m.GetTrustDomains(), Object: strings.Join(m.GetTrustDomains(), " ")}
+		Target: on(func(m *v1.WatchAuthoritiesRequest) Target {
+			return Target{TrustDomains: m.GetTrustDomains(), Object: strings.Join(m.GetTrustDomains(), " ")}
 		}),
 		Prune: prune(func(m *v1.WatchAuthoritiesResponse, keep func(string) bool) {
 			m.Distrusted = kept(m.GetDistrusted(), keep)
@@ -113,20 +113,20 @@ var rules = map[string]Rule{
 
 	// Bundles.
 	v1.BundleService_GetBundle_FullMethodName: {Roles: everyRole, Reach: Bundles, Audit: Unaudited, DefaultsToHome: true,
-		About: inDomain[*v1.GetBundleRequest]()},
+		Target: inDomain[*v1.GetBundleRequest]()},
 	v1.BundleService_ListBundles_FullMethodName: {Roles: everyRole, Reach: Bundles, Audit: Unaudited,
 		Prune: prune(func(m *v1.ListBundlesResponse, keep func(string) bool) {
 			m.Bundles = kept(m.GetBundles(), keep)
 		})},
 	v1.BundleService_GetBundleHistory_FullMethodName: {Roles: readers, Reach: Bundles, Audit: Unaudited, DefaultsToHome: true,
-		About: inDomain[*v1.GetBundleHistoryRequest]()},
+		Target: inDomain[*v1.GetBundleHistoryRequest]()},
 	v1.BundleService_CompareBundleVersions_FullMethodName: {Roles: readers, Reach: Bundles, Audit: Unaudited, DefaultsToHome: true,
-		About: inDomain[*v1.CompareBundleVersionsRequest]()},
+		Target: inDomain[*v1.CompareBundleVersionsRequest]()},
 	v1.BundleService_ListBundleStatements_FullMethodName: {Roles: everyRole, Reach: Bundles, Audit: Unaudited, DefaultsToHome: true,
-		About: inDomain[*v1.ListBundleStatementsRequest]()},
+		Target: inDomain[*v1.ListBundleStatementsRequest]()},
 	v1.BundleService_WatchBundles_FullMethodName: {Roles: everyRole, Reach: Bundles, Audit: Unaudited,
-		About: on(func(m *v1.WatchBundlesRequest) About {
-			return About{TrustDomains: m.GetTrustDomains(), Object: strings.Join(m.GetTrustDomains(), " ")}
+		Target: on(func(m *v1.WatchBundlesRequest) Target {
+			return Target{TrustDomains: m.GetTrustDomains(), Object: strings.Join(m.GetTrustDomains(), " ")}
 		}),
 		Prune: prune(func(m *v1.WatchBundlesResponse, keep func(string) bool) {
 			m.Changed = kept(m.GetChanged(), keep)
@@ -135,27 +135,27 @@ var rules = map[string]Rule{
 
 	// Relationships are the whole cluster's: every hosted domain's workloads trust by them.
 	v1.FederationService_CreateRelationship_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
-		About: named(func(m *v1.CreateRelationshipRequest) string { return m.GetRelationship().GetTrustDomain() })},
+		Target: named(func(m *v1.CreateRelationshipRequest) string { return m.GetRelationship().GetTrustDomain() })},
 	v1.FederationService_ListRelationships_FullMethodName: {Roles: readers, Reach: Cluster, Audit: Unaudited},
 	v1.FederationService_GetRelationship_FullMethodName:   {Roles: readers, Reach: Cluster, Audit: Unaudited},
 	v1.FederationService_UpdateRelationship_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
-		About: named(func(m *v1.UpdateRelationshipRequest) string { return m.GetRelationship().GetTrustDomain() })},
+		Target: named(func(m *v1.UpdateRelationshipRequest) string { return m.GetRelationship().GetTrustDomain() })},
 	v1.FederationService_DeleteRelationship_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
-		About: named((*v1.DeleteRelationshipRequest).GetTrustDomain)},
+		Target: named((*v1.DeleteRelationshipRequest).GetTrustDomain)},
 	v1.FederationService_RefreshRelationship_FullMethodName: {Roles: operators, Reach: Cluster, Audit: Audited,
-		About: named((*v1.RefreshRelationshipRequest).GetTrustDomain)},
+		Target: named((*v1.RefreshRelationshipRequest).GetTrustDomain)},
 	v1.FederationService_SuspendRelationship_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
-		About: named((*v1.SuspendRelationshipRequest).GetTrustDomain)},
+		Target: named((*v1.SuspendRelationshipRequest).GetTrustDomain)},
 	v1.FederationService_ResumeRelationship_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
-		About: named((*v1.ResumeRelationshipRequest).GetTrustDomain)},
+		Target: named((*v1.ResumeRelationshipRequest).GetTrustDomain)},
 
 	v1.FederationService_ApproveRelationship_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
-		About: named((*v1.ApproveRelationshipRequest).GetTrustDomain)},
+		Target: named((*v1.ApproveRelationshipRequest).GetTrustDomain)},
 	v1.FederationService_CreateInvitation_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
-		About: named((*v1.CreateInvitationRequest).GetForeignTrustDomain)},
+		Target: named((*v1.CreateInvitationRequest).GetForeignTrustDomain)},
 	v1.FederationService_ListInvitations_FullMethodName: {Roles: readers, Reach: Cluster, Audit: Unaudited},
 	v1.FederationService_RevokeInvitation_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
-		About: named((*v1.RevokeInvitationRequest).GetId)},
+		Target: named((*v1.RevokeInvitationRequest).GetId)},
 	// The object of an acceptance is a secret; what came of it stands in the line of the room.
 	v1.FederationService_RedeemInvitation_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably},
 
@@ -164,24 +164,24 @@ var rules = map[string]Rule{
 
 	// Instances. Which instance a call replaces, renews or removes is known in the room's transaction: see Permits.
 	v1.RoutingService_RegisterInstance_FullMethodName: {Roles: registrars, Reach: Domain, Audit: Audited,
-		About: on(func(m *v1.RegisterInstanceRequest) About {
+		Target: on(func(m *v1.RegisterInstanceRequest) Target {
 			i := m.GetInstance()
-			return About{SPIFFEID: i.GetSpiffeId(), Object: i.GetService() + " " + i.GetAddress()}
+			return Target{SPIFFEID: i.GetSpiffeId(), Object: i.GetService() + " " + i.GetAddress()}
 		})},
 	// A lease is its holder's, who is the caller; the room checks that. What else the stream changes, the room audits.
 	v1.RoutingService_HoldLease_FullMethodName:  {Roles: registrars, Reach: Anywhere, Audit: Audited},
 	v1.RoutingService_ListLeases_FullMethodName: {Roles: discoverers, Reach: Anywhere, Audit: Unaudited},
 	// Of a set, the room asks Permits for each instance that comes or goes.
 	v1.RoutingService_ReplaceInstances_FullMethodName: {Roles: registrars, Reach: Anywhere, Audit: Audited,
-		About: on(func(m *v1.ReplaceInstancesRequest) About {
+		Target: on(func(m *v1.ReplaceInstancesRequest) Target {
 			if service := m.GetTarget().GetService(); service != "" {
-				return About{Object: "all of " + service}
+				return Target{Object: "all of " + service}
 			}
-			return About{Object: "all of a lease"}
+			return Target{Object: "all of a lease"}
 		})},
 	v1.RoutingService_DeregisterInstance_FullMethodName: {Roles: registrars, Reach: Anywhere, Audit: Audited,
-		About: on(func(m *v1.DeregisterInstanceRequest) About {
-			return About{Object: m.GetService() + " " + m.GetAddress()}
+		Target: on(func(m *v1.DeregisterInstanceRequest) Target {
+			return Target{Object: m.GetService() + " " + m.GetAddress()}
 		})},
 	v1.RoutingService_ListServices_FullMethodName: {Roles: discoverers, Reach: Anywhere, Audit: Unaudited},
 	v1.RoutingService_GetService_FullMethodName:   {Roles: discoverers, Reach: Anywhere, Audit: Unaudited},
@@ -191,34 +191,34 @@ var rules = map[string]Rule{
 	v1.RoutingService_SimulateHint_FullMethodName: {Roles: discoverers, Reach: Anywhere, Audit: Unaudited},
 	// Rules move the traffic of all domains.
 	v1.RoutingService_PutRules_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
-		About: on(func(m *v1.PutRulesRequest) About {
+		Target: on(func(m *v1.PutRulesRequest) Target {
 			var services []string
 			for _, r := range m.GetRules() {
 				services = append(services, r.GetService())
 			}
-			return About{Object: "rules for " + strings.Join(services, " ")}
+			return Target{Object: "rules for " + strings.Join(services, " ")}
 		})},
 	v1.RoutingService_ListRules_FullMethodName: {Roles: discoverers, Reach: Anywhere, Audit: Unaudited},
 	v1.RoutingService_GetRule_FullMethodName:   {Roles: discoverers, Reach: Anywhere, Audit: Unaudited},
 	v1.RoutingService_DeleteRule_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
-		About: named((*v1.DeleteRuleRequest).GetService)},
+		Target: named((*v1.DeleteRuleRequest).GetService)},
 
 	// What is shared with other clusters is the whole cluster's, as relationships are.
 	v1.RoutingService_ExportService_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
-		About: on(func(m *v1.ExportServiceRequest) About {
-			return About{Object: m.GetExport().GetService() + " to " + m.GetExport().GetTo()}
+		Target: on(func(m *v1.ExportServiceRequest) Target {
+			return Target{Object: m.GetExport().GetService() + " to " + m.GetExport().GetTo()}
 		})},
 	v1.RoutingService_ListServiceExports_FullMethodName: {Roles: readers, Reach: Cluster, Audit: Unaudited},
 	v1.RoutingService_UnexportService_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
-		About: on(func(m *v1.UnexportServiceRequest) About { return About{Object: m.GetName() + " to " + m.GetTo()} })},
+		Target: on(func(m *v1.UnexportServiceRequest) Target { return Target{Object: m.GetName() + " to " + m.GetTo()} })},
 	v1.RoutingService_ImportService_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
-		About: on(func(m *v1.ImportServiceRequest) About {
-			return About{Object: m.GetImport().GetName() + " from " + m.GetImport().GetFrom()}
+		Target: on(func(m *v1.ImportServiceRequest) Target {
+			return Target{Object: m.GetImport().GetName() + " from " + m.GetImport().GetFrom()}
 		})},
 	v1.RoutingService_ListServiceImports_FullMethodName: {Roles: readers, Reach: Cluster, Audit: Unaudited},
 	v1.RoutingService_UnimportService_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
-		About: on(func(m *v1.UnimportServiceRequest) About {
-			return About{Object: m.GetService() + " from " + m.GetFrom()}
+		Target: on(func(m *v1.UnimportServiceRequest) Target {
+			return Target{Object: m.GetService() + " from " + m.GetFrom()}
 		})},
 
 	// Routes over xDS. What of a service a caller is shown follows from its grants: see SightFrom.
@@ -227,14 +227,14 @@ var rules = map[string]Rule{
 
 	// Grants. Who administers one domain hands out roles in that domain, and no further.
 	v1.AccessService_GrantRole_FullMethodName: {Roles: admins, Reach: Domain, Audit: AuditedDurably,
-		About: on(func(m *v1.GrantRoleRequest) About { return aboutGrant(m.GetGrant()) })},
+		Target: on(func(m *v1.GrantRoleRequest) Target { return targetGrant(m.GetGrant()) })},
 	v1.AccessService_ListGrants_FullMethodName: {Roles: admins, Reach: Listing, Audit: Unaudited,
 		Prune: prune(func(m *v1.ListGrantsResponse, keep func(string) bool) {
 			m.Grants = kept(m.GetGrants(), keep)
 		})},
 	v1.AccessService_RevokeRole_FullMethodName: {Roles: admins, Reach: Domain, Audit: AuditedDurably,
-		About: on(func(m *v1.RevokeRoleRequest) About {
-			return aboutGrant(&v1.Grant{Role: m.GetRole(), SpiffeId: m.GetSpiffeId(), TrustDomain: m.GetTrustDomain(), PathPrefix: m.GetPathPrefix(), DnsNames: m.GetDnsNames()})
+		Target: on(func(m *v1.RevokeRoleRequest) Target {
+			return targetGrant(&v1.Grant{Role: m.GetRole(), SpiffeId: m.GetSpiffeId(), TrustDomain: m.GetTrustDomain(), PathPrefix: m.GetPathPrefix(), DnsNames: m.GetDnsNames()})
 		})},
 
 	// The audit log tells of every domain.
@@ -244,9 +244,9 @@ var rules = map[string]Rule{
 // Rules is a copy of the table of all rules, by full gRPC method name.
 func Rules() map[string]Rule { return maps.Clone(rules) }
 
-// aboutGrant is about the domain of the grant; the object names the grant as a whole.
-func aboutGrant(g *v1.Grant) About {
-	a := aboutDomain(g.GetTrustDomain())
+// targetGrant is about the domain of the grant; the object names the grant as a whole.
+func targetGrant(g *v1.Grant) Target {
+	a := targetDomain(g.GetTrustDomain())
 	a.Object = RoleName(g.GetRole()) + " of " + g.GetSpiffeId() + " in " + a.Object
 	if p := g.GetPathPrefix(); p != "" {
 		a.Object += " below " + p
@@ -257,12 +257,12 @@ func aboutGrant(g *v1.Grant) About {
 	return a
 }
 
-// aboutBatch is about the one domain that a batch has to name: unlike elsewhere, none does not mean every one.
-func aboutBatch(td string) About { return About{TrustDomains: []string{td}, Object: td} }
+// targetBatch is about the one domain that a batch has to name: unlike elsewhere, none does not mean every one.
+func targetBatch(td string) Target { return Target{TrustDomains: []string{td}, Object: td} }
 
-// aboutAuthority is about one authority of the one domain that the request has to name.
-func aboutAuthority(td, id string) About {
-	return About{TrustDomains: []string{td}, Object: id + " of " + td}
+// targetAuthority is about one authority of the one domain that the request has to name.
+func targetAuthority(td, id string) Target {
+	return Target{TrustDomains: []string{td}, Object: id + " of " + td}
 }
 
 // kept returns the items whose trust domain is to be kept, in a slice of its own: the answer may be shared.

@@ -67,11 +67,11 @@ func TestRulesAreWhole(t *testing.T) {
 		require.NotZero(t, rule.Reach, name)
 		require.NotZero(t, rule.Audit, name)
 		request := message(t, all[name].Input())
-		if rule.About != nil {
-			require.NotPanics(t, func() { rule.About(request) }, name)
+		if rule.Target != nil {
+			require.NotPanics(t, func() { rule.Target(request) }, name)
 		}
 		if rule.Reach == access.Domain {
-			require.NotNil(t, rule.About, "%s: which domain?", name)
+			require.NotNil(t, rule.Target, "%s: which domain?", name)
 		}
 		spansDomains := all[name].Output().Fields().ByName("trust_domain") == nil && (rule.Reach == access.Listing || rule.Reach == access.Bundles)
 		require.Equal(t, spansDomains, rule.Prune != nil, "%s: an answer that spans domains is cut down, and no other", name)
@@ -91,14 +91,14 @@ func TestRulesReadWhatRequestsName(t *testing.T) {
 		if len(named) == 0 {
 			continue
 		}
-		about := rule.About(request)
-		read := about.TrustDomains
-		if about.SPIFFEID != "" {
-			read = append(read, about.SPIFFEID)
+		target := rule.Target(request)
+		read := target.TrustDomains
+		if target.SPIFFEID != "" {
+			read = append(read, target.SPIFFEID)
 		}
 		require.NotEmpty(t, read, name)
 		require.Subset(t, named, read, name)
-		require.NotEmpty(t, about.Object, name)
+		require.NotEmpty(t, target.Object, name)
 	}
 }
 

@@ -93,7 +93,7 @@ type cachedHint struct {
 func newHintCache() *hintCache { return &hintCache{hints: make(map[hintKey]*cachedHint)} }
 
 // everything is the sight of those from whom nothing is hidden.
-var everything = access.NewSight("everything", func(spiffeid.TrustDomain) bool { return true })
+var everything = access.NewScope("everything", func(spiffeid.TrustDomain) bool { return true })
 
 // Hint returns the hint for callers in a locality who see everything, in the revision that r reads. It is shared; do not change it.
 func (m *Manager) Hint(r raftstore.Reader, service string, caller plan.Locality) (*ententev1.Hint, error) {
@@ -105,7 +105,7 @@ func (m *Manager) Hint(r raftstore.Reader, service string, caller plan.Locality)
 }
 
 // cachedHint returns the hint for callers of a sight. Instances that they do not see are left out without a word, as over xDS.
-func (m *Manager) cachedHint(r raftstore.Reader, service string, caller plan.Locality, sight access.Sight) (*cachedHint, error) {
+func (m *Manager) cachedHint(r raftstore.Reader, service string, caller plan.Locality, sight access.Scope) (*cachedHint, error) {
 	key, now := hintKey{service, caller, sight.Key()}, m.now()
 	m.hints.mu.RLock()
 	known := m.hints.hints[key]
@@ -115,7 +115,7 @@ func (m *Manager) cachedHint(r raftstore.Reader, service string, caller plan.Loc
 			return known, nil
 		}
 	}
-	s, err := m.scene(r, service, sight.Sees)
+	s, err := m.scene(r, service, sight.Includes)
 	if err != nil {
 		return nil, err
 	}

@@ -34,8 +34,8 @@ type Config struct {
 	ImportTTL time.Duration
 	// Settings are the policy where no rule says otherwise. The zero value asks for the defaults.
 	Settings plan.Settings
-	// Sight says what the caller of a hint sees; nil: [access.SightFrom].
-	Sight func(context.Context) access.Sight
+	// Sight says what the caller of a hint sees; nil: [access.ScopeFrom].
+	Sight func(context.Context) access.Scope
 	// LastHeard says when this member last heard from the leader, or led with a majority. A member that has not for a
 	// while takes no renewals, which it could not pass on. Nil: always now.
 	LastHeard func() time.Time
@@ -55,7 +55,7 @@ type Manager struct {
 	agreements Agreements
 	importTTL  time.Duration
 	rules      *ruleBook
-	sight      func(context.Context) access.Sight
+	sight      func(context.Context) access.Scope
 	lastHeard  func() time.Time
 	now        func() time.Time
 	log        hclog.Logger
@@ -96,7 +96,7 @@ func New(c Config) (*Manager, error) {
 		m.agreements = noAgreements{}
 	}
 	if m.sight = c.Sight; m.sight == nil {
-		m.sight = access.SightFrom
+		m.sight = access.ScopeFrom
 	}
 	if m.now == nil {
 		m.now = time.Now

@@ -122,7 +122,7 @@ type hintWatch struct {
 	m       *Manager
 	service string
 	caller  plan.Locality
-	sight   access.Sight
+	sight   access.Scope
 	send    func(*ententev1.Hint) error
 
 	mu   sync.Mutex

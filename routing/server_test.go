@@ -79,8 +79,8 @@ func newRoom(t *testing.T) *room {
 	r := &room{audit: &auditLog{}, reg: prometheus.NewRegistry(), clock: epoch, heard: epoch}
 	m, err := New(Config{
 		Store: raftstoretest.New(t), Trust: tableTrust{}, Audit: r.audit, Registerer: r.reg,
-		Sight: func(ctx context.Context) access.Sight {
-			if sight, ok := ctx.Value(sightKey{}).(access.Sight); ok {
+		Sight: func(ctx context.Context) access.Scope {
+			if sight, ok := ctx.Value(sightKey{}).(access.Scope); ok {
 				return sight
 			}
 			return everything

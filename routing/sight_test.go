@@ -34,7 +34,7 @@ func TestHintsTellWhatTheCallerSees(t *testing.T) {
 			want int
 		}{{"eu.example.org us.example.org", 3}, {"eu.example.org", 1}, {"us.example.org", 2}, {"", 0}} {
 			sees := func(td spiffeid.TrustDomain) bool { return slices.Contains(strings.Fields(test.sees), td.Name()) }
-			ctx := context.WithValue(admin(t), sightKey{}, access.NewSight(test.sees, sees))
+			ctx := context.WithValue(admin(t), sightKey{}, access.NewScope(test.sees, sees))
 			h, err := r.GetHint(ctx, &ententev1.GetHintRequest{Service: "shop", Locality: euCaller.Proto()})
 			require.NoError(t, err)
 			require.Equal(t, test.want, offeredIn(h), "round %d, %q", round, test.sees)

@@ -35,7 +35,7 @@ func (s *Server) SimulateHint(ctx context.Context, r *ententev1.SimulateHintRequ
 	if err != nil {
 		return nil, err
 	}
-	now, err := s.m.scene(view, r.GetService(), s.m.sight(ctx).Sees)
+	now, err := s.m.scene(view, r.GetService(), s.m.sight(ctx).Includes)
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}

@@ -96,13 +96,13 @@ func newRoom(t testing.TB, options ...grpc.ServerOption) *room {
 		Roots: func(raftstore.Reader) ([]xds.Roots, error) {
 			return []xds.Roots{{TrustDomain: spiffeid.RequireTrustDomainFromString("us.example.org")}, {TrustDomain: eu}}, nil
 		},
-		Sight: func(ctx context.Context) access.Sight {
+		Sight: func(ctx context.Context) access.Scope {
 			md, _ := metadata.FromIncomingContext(ctx)
 			if len(md["sees"]) == 0 {
-				return access.NewSight("everything", func(spiffeid.TrustDomain) bool { return true })
+				return access.NewScope("everything", func(spiffeid.TrustDomain) bool { return true })
 			}
 			sees := strings.Fields(md["sees"][0])
-			return access.NewSight(md["sees"][0], func(td spiffeid.TrustDomain) bool { return slices.Contains(sees, td.Name()) })
+			return access.NewScope(md["sees"][0], func(td spiffeid.TrustDomain) bool { return slices.Contains(sees, td.Name()) })
 		},
 	})
 	require.NoError(t, err)

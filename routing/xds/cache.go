@@ -44,8 +44,8 @@ type Config struct {
 	Home   spiffeid.TrustDomain
 	Region string
 
-	// Sight says what the caller of a stream sees; nil: [access.SightFrom].
-	Sight func(context.Context) access.Sight
+	// Sight says what the caller of a stream sees; nil: [access.ScopeFrom].
+	Sight func(context.Context) access.Scope
 
 	Logger     hclog.Logger
 	Registerer prometheus.Registerer
@@ -93,7 +93,7 @@ func NewCache(config Config) (*Cache, error) {
 		config.Now = time.Now
 	}
 	if config.Sight == nil {
-		config.Sight = access.SightFrom
+		config.Sight = access.ScopeFrom
 	}
 	c := &Cache{config: config, log: config.Logger, changes: newChanges(), streams: map[string]*stream{}, variants: map[variantKey]*variant{}, again: map[*stream]map[Type]bool{}}
 	var err error
@@ -154,11 +154,11 @@ func (c *Cache) Fetch(context.Context, *discovery.DiscoveryRequest) (cache.Respo
 }
 
 // variantFor returns the variant of a client with some sight, and makes it if no other stream shares it yet.
-func (c *Cache) variantFor(client Client, sight access.Sight) *variant {
+func (c *Cache) variantFor(client Client, sight access.Scope) *variant {
 	key := variantKey{client: client, sight: sight.Key()}
 	v, ok := c.variants[key]
 	if !ok {
-		v = newVariant(key, sight.Sees)
+		v = newVariant(key, sight.Includes)
 		c.variants[key] = v
 	}
 	return v

@@ -16,7 +16,7 @@ import (
 type stream struct {
 	id     string
 	caller access.Caller
-	sight  access.Sight
+	sight  access.Scope
 	// variant is set by the first request, which says what the client is.
 	variant *variant
 	asked   map[Type]*asked

@@ -16,14 +16,14 @@ import (
 // looker is the discovery service; it answers each stream once, and hands out what the stream's caller sees.
 type looker struct {
 	discovery.UnimplementedAggregatedDiscoveryServiceServer
-	sights chan access.Sight
+	sights chan access.Scope
 }
 
 func (l *looker) StreamAggregatedResources(s discovery.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
 	if _, err := s.Recv(); err != nil {
 		return err
 	}
-	l.sights <- access.SightFrom(s.Context())
+	l.sights <- access.ScopeFrom(s.Context())
 	<-s.Context().Done()
 	return s.Context().Err()
 }
@@ -33,8 +33,8 @@ func (l *looker) StreamAggregatedResources(s discovery.AggregatedDiscoveryServic
 func TestSight(t *testing.T) {
 	h := build(t)
 	admin := v1.NewAccessServiceClient(h.dial(t, root))
-	l := &looker{sights: make(chan access.Sight, 1)}
-	open := func(caller access.Caller) (grpc.BidiStreamingClient[discovery.DiscoveryRequest, discovery.DiscoveryResponse], access.Sight) {
+	l := &looker{sights: make(chan access.Scope, 1)}
+	open := func(caller access.Caller) (grpc.BidiStreamingClient[discovery.DiscoveryRequest, discovery.DiscoveryResponse], access.Scope) {
 		server := grpc.NewServer(append(h.guard.ServerOptions(), grpc.Creds(as{insecure.NewCredentials(), caller}))...)
 		discovery.RegisterAggregatedDiscoveryServiceServer(server, l)
 		stream, err := discovery.NewAggregatedDiscoveryServiceClient(serve(t, server)).StreamAggregatedResources(t.Context())
@@ -45,7 +45,7 @@ func TestSight(t *testing.T) {
 	td := spiffeid.RequireTrustDomainFromString
 	_, everything := open(root)
 	for _, name := range []string{"eu.test", "pay.test", "us.test"} {
-		require.True(t, everything.Sees(td(name)), name)
+		require.True(t, everything.Includes(td(name)), name)
 	}
 
 	grant := func(domain string) {
@@ -54,18 +54,18 @@ func TestSight(t *testing.T) {
 	}
 	grant("pay.test")
 	stream, one := open(ci)
-	require.True(t, one.Sees(td("pay.test")))
-	require.False(t, one.Sees(td("eu.test")), "hosted, and not granted")
-	require.True(t, one.Sees(td("us.test")), "foreign")
+	require.True(t, one.Includes(td("pay.test")))
+	require.False(t, one.Includes(td("eu.test")), "hosted, and not granted")
+	require.True(t, one.Includes(td("us.test")), "foreign")
 	require.NotEqual(t, everything.Key(), one.Key())
 
 	grant("eu.test")
 	_, err := stream.Recv()
 	require.ErrorContains(t, err, "the grants of spiffe://eu.test/ci have changed: open the stream again")
 	_, both := open(ci)
-	require.True(t, both.Sees(td("eu.test")))
+	require.True(t, both.Includes(td("eu.test")))
 	require.NotEqual(t, one.Key(), both.Key())
 
-	require.False(t, access.Sight{}.Sees(td("us.test")), "whoever was not let in sees nothing")
-	require.False(t, access.SightFrom(t.Context()).Sees(td("us.test")))
+	require.False(t, access.Scope{}.Includes(td("us.test")), "whoever was not let in sees nothing")
+	require.False(t, access.ScopeFrom(t.Context()).Includes(td("us.test")))
 }
