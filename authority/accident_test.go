@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/authority/internal/loop"
 	"github.com/ententehq/entente/authority/keys"
 	"github.com/ententehq/entente/authority/plan"
 	"github.com/ententehq/entente/authority/upstream"
@@ -183,8 +184,8 @@ func (a *accident) mend(c *crewman) {
 	ctx, cancel := context.WithTimeout(context.Background(), testPatience)
 	defer cancel()
 	for looks := 0; looks < 3; {
-		c.changed.fire()
-		if err := waitFor(ctx, nil, time.Millisecond); err != nil {
+		c.changed.Fire()
+		if err := loop.WaitFor(ctx, nil, time.Millisecond); err != nil {
 			a.f.t.Fatalf("member %s does not look at its clock: %v", c.id, err)
 		}
 		a.mu.Lock()
@@ -192,7 +193,7 @@ func (a *accident) mend(c *crewman) {
 		a.mu.Unlock()
 	}
 	c.set(func() { c.insane, c.skew = false, 0 })
-	c.changed.fire()
+	c.changed.Fire()
 }
 
 // call has an operator call a member, again if the process stopped or the step failed under way.
@@ -212,7 +213,7 @@ func (a *accident) call(c *crewman, do func(context.Context) error) {
 			break
 		}
 		a.mend(c)
-		if waitErr := waitFor(ctx, nil, time.Millisecond); waitErr != nil {
+		if waitErr := loop.WaitFor(ctx, nil, time.Millisecond); waitErr != nil {
 			a.f.t.Fatalf("member %s: %v", c.id, err)
 		}
 	}

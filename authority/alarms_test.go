@@ -18,9 +18,9 @@ import (
 	"github.com/ententehq/entente/authority/upstream"
 )
 
-func TestAlarmLog(t *testing.T) {
-	var l alarmLog
-	key := alarmKey{"eu.example.org", "none", plan.X509}
+func TestAlarmTracker(t *testing.T) {
+	var l alarmTracker
+	key := alarmKey{domainKind{"eu.example.org", plan.X509}, "none"}
 	for i, step := range []struct {
 		on, exists   bool
 		began, ended bool
@@ -34,20 +34,20 @@ func TestAlarmLog(t *testing.T) {
 		{on: true, exists: true, began: true},  // as an alarm that begins while there is one
 		{on: false, exists: true, ended: true}, // and ends
 	} {
-		began, ended := l.note(key, step.on, step.exists)
+		began, ended := l.update(key, step.on, step.exists)
 		require.Equal(t, step.began, began, "step %d", i)
 		require.Equal(t, step.ended, ended, "step %d", i)
 	}
-	began, _ := l.note(alarmKey{"eu.example.org", "none", plan.JWT}, true, false)
+	began, _ := l.update(alarmKey{domainKind{"eu.example.org", plan.JWT}, "none"}, true, false)
 	require.False(t, began, "another kind has not had any")
 }
 
 func TestFrom(t *testing.T) {
 	names := []string{"a", "b", "d"}
 	for first, want := range map[string]string{"": "a b d", "a": "a b d", "b": "b d a", "c": "d a b", "d": "d a b", "e": "a b d"} {
-		require.Equal(t, want, strings.Join(from(names, first), " "), first)
+		require.Equal(t, want, strings.Join(rotate(names, first), " "), first)
 	}
-	require.Empty(t, from(nil, "a"))
+	require.Empty(t, rotate(nil, "a"))
 }
 
 // failing is an upstream that can be told to fail, or to hang until its caller ends, before an attempt has failed or after.
@@ -137,11 +137,11 @@ func TestAlarmsAreToldOnce(t *testing.T) {
 	u.set(errors.New("the upstream is away"), false)
 
 	f.jump(plan.DefaultCATTL*3/4 - time.Hour)
-	once(`could not prepare this member's next authorities; trying again`)
+	once(`cannot prepare this member's next authorities; retrying`)
 	require.Zero(t, out.count("alarm"), out.String())
 	require.Zero(t, c.metricSum("entente_authority_alarm"))
 	require.Eventually(t, func() bool {
-		return c.signing.Load().domains[home].signers[plan.JWT] != nil && len(f.list(home)) > 2
+		return c.issuer.State().Domains[home].Signer(plan.JWT) != "" && len(f.list(home)) > 2
 	}, testPatience, 10*time.Millisecond, "JWT authorities need no upstream")
 
 	f.jump(2 * time.Hour)
@@ -156,10 +156,10 @@ func TestAlarmsAreToldOnce(t *testing.T) {
 
 	u.set(nil, false)
 	once("the alarm is over: alarm=none")
-	once("could prepare this member's next authorities again")
+	once("recovered: can prepare this member's next authorities")
 	f.settle()
 	require.Zero(t, c.metricSum("entente_authority_alarm"))
-	for _, line := range []string{"could not prepare", "alarm late", "alarm none"} {
+	for _, line := range []string{"cannot prepare", "alarm late", "alarm none"} {
 		require.Equal(t, 1, out.count(line), out.String())
 	}
 }
@@ -168,15 +168,10 @@ func TestAlarmsAreToldOnce(t *testing.T) {
 func TestHangingUpstreamHoldsUpNothingElse(t *testing.T) {
 	u, with := upstreamOf(t)
 	f, c := newOne(t, with)
-	first := c.signing.Load().domains[home].signers[plan.X509].id
+	first := c.issuer.State().Domains[home].Signer(plan.X509)
 	f.advance(plan.DefaultCATTL / 2) // the next ones are prepared
 	u.set(nil, true)
-	active := func() string {
-		if s := c.signing.Load().domains[home].signers[plan.X509]; s != nil {
-			return s.id
-		}
-		return ""
-	}
+	active := func() string { return c.issuer.State().Domains[home].Signer(plan.X509) }
 	f.jump(plan.HintsBeforeUse * plan.DefaultRefreshHint)
 	require.Eventually(t, func() bool { return active() != first }, testPatience, 10*time.Millisecond)
 	f.jump(2 * plan.DefaultCATTL)
@@ -191,14 +186,14 @@ func TestHangingUpstreamHoldsUpNoJWTAuthorities(t *testing.T) {
 		with(config)
 		config.Logger = hclog.New(&hclog.LoggerOptions{Output: out, Level: hclog.Info, DisableTime: true})
 	})
-	jwt := func() string { return c.signing.Load().domains[home].signers[plan.JWT].id }
+	jwt := func() string { return c.issuer.State().Domains[home].Signer(plan.JWT) }
 	first := jwt()
 	u.set(nil, true)
 	f.jump(plan.DefaultCATTL / 2)
 	require.Eventually(t, func() bool { return f.newest(plan.JWT) != first }, testPatience, 10*time.Millisecond, "the next JWT authority is prepared")
 	f.jump(plan.HintsBeforeUse * plan.DefaultRefreshHint)
 	require.Eventually(t, func() bool { return jwt() != first }, testPatience, 10*time.Millisecond, "and becomes active")
-	require.Zero(t, out.count("could not prepare"), out.String())
+	require.Zero(t, out.count("cannot prepare"), out.String())
 }
 
 // TestFirstFailedAttemptIsTheReason: an alarm names why the upstream fails while it is still being tried.
@@ -213,7 +208,7 @@ func TestFirstFailedAttemptIsTheReason(t *testing.T) {
 	jwt := f.newest(plan.JWT)
 	f.jump(plan.DefaultCATTL / 2)
 	require.Eventually(t, func() bool {
-		_, failed := c.troubles.get(home.Name(), plan.X509)
+		_, failed := c.preparer.failures.get(home.Name(), plan.X509)
 		return failed && f.newest(plan.JWT) != jwt // else its alarm would rise too
 	}, testPatience, 10*time.Millisecond)
 	f.jump(plan.DefaultCATTL/4 + time.Minute)
@@ -236,16 +231,16 @@ func TestNewDomainBeginsWithAllKinds(t *testing.T) {
 	_, err := c.DomainService().CreateDomain(t.Context(), &ententev1.CreateDomainRequest{Domain: &ententev1.Domain{TrustDomain: td.Name()}})
 	require.NoError(t, err)
 	require.Eventually(t, func() bool {
-		d := c.signing.Load().domains[td]
-		return d != nil && d.signers[plan.JWT] != nil
+		d := c.issuer.State().Domains[td]
+		return d != nil && d.Signer(plan.JWT) != ""
 	}, testPatience, 10*time.Millisecond)
-	require.Nil(t, c.signing.Load().domains[td].signers[plan.X509])
+	require.Empty(t, c.issuer.State().Domains[td].Signer(plan.X509))
 }
 
 // newest is the ID of the newest authority of a kind in the home domain.
 func (f *fleet) newest(kind plan.Kind) (id string) {
 	var number uint64
-	for _, a := range f.crew[0].signing.Load().domains[home].authorities {
+	for _, a := range f.crew[0].issuer.State().Domains[home].Authorities {
 		if a.Kind == kind && a.Number > number {
 			id, number = a.ID, a.Number
 		}

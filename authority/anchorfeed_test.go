@@ -219,7 +219,7 @@ entente_authority_anchors{state="published",trust_domain="eu.example.org"} 2
 	require.NoError(t, err)
 	require.Equal(t, "new old", r.in(f))
 
-	_, err = c.store.Update(t.Context(), func(tx *raftstore.Tx) error { return table.ForgetUpstreamAnchors(tx, home.Name()) })
+	_, err = c.store.Update(t.Context(), func(tx *raftstore.Tx) error { return table.DeleteUpstreamAnchors(tx, home.Name()) })
 	require.NoError(t, err)
 	left, err := table.ListUpstreamAnchors(c.store.View(), home.Name())
 	require.NoError(t, err)
@@ -248,8 +248,8 @@ func TestAnAnchorWaitsForApproval(t *testing.T) {
 	require.Equal(t, map[string]ententev1.AnchorState{
 		r.id("old"): ententev1.AnchorState_ANCHOR_STATE_PUBLISHED, r.id("new"): ententev1.AnchorState_ANCHOR_STATE_PENDING, r.id("bad"): ententev1.AnchorState_ANCHOR_STATE_PENDING,
 	}, states)
-	err = f.crew[0].admitAnchor(t.Context(), home, r.certs["new"])
-	require.ErrorIs(t, err, errHeld)
+	err = f.crew[0].anchors.Admit(t.Context(), home, r.certs["new"])
+	require.ErrorContains(t, err, "the anchor waits for approval")
 	require.ErrorContains(t, err, "entente authority approve "+r.id("new"))
 
 	_, err = service.ApproveAnchor(t.Context(), &ententev1.ApproveAnchorRequest{TrustDomain: home.Name(), Anchor: "beef"})

@@ -19,6 +19,7 @@ import (
 
 	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/authority/issue"
 	"github.com/ententehq/entente/authority/plan"
 	"github.com/ententehq/entente/authority/svid"
 	"github.com/ententehq/entente/raftstore"
@@ -50,10 +51,10 @@ func BenchmarkIssueX509SVID(b *testing.B) {
 				}
 			})
 		})
-		b.Run(fmt.Sprintf("members=%d/batch=%d", members, maxBatch), func(b *testing.B) {
-			benchmarkIssuing(b, members, maxBatch, bare, func(client ententev1.SVIDServiceClient) func() error {
+		b.Run(fmt.Sprintf("members=%d/batch=%d", members, issue.MaxBatch), func(b *testing.B) {
+			benchmarkIssuing(b, members, issue.MaxBatch, bare, func(client ententev1.SVIDServiceClient) func() error {
 				batch := &ententev1.IssueX509SVIDsRequest{TrustDomain: home.Name()}
-				for i := range maxBatch {
+				for i := range issue.MaxBatch {
 					batch.Requests = append(batch.Requests, &ententev1.IssueX509SVIDRequest{SpiffeId: workload(i), Csr: csrOf(b)})
 				}
 				return func() error {
@@ -89,10 +90,10 @@ func BenchmarkIssueJWTSVID(b *testing.B) {
 				}
 			})
 		})
-		b.Run(fmt.Sprintf("members=%d/batch=%d", members, maxBatch), func(b *testing.B) {
-			benchmarkIssuing(b, members, maxBatch, bare, func(client ententev1.SVIDServiceClient) func() error {
+		b.Run(fmt.Sprintf("members=%d/batch=%d", members, issue.MaxBatch), func(b *testing.B) {
+			benchmarkIssuing(b, members, issue.MaxBatch, bare, func(client ententev1.SVIDServiceClient) func() error {
 				batch := &ententev1.IssueJWTSVIDsRequest{TrustDomain: home.Name()}
-				for i := range maxBatch {
+				for i := range issue.MaxBatch {
 					batch.Requests = append(batch.Requests, &ententev1.IssueJWTSVIDRequest{SpiffeId: workload(i), Audience: []string{"db"}})
 				}
 				return func() error {

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/authority/internal/loop"
 	"github.com/ententehq/entente/authority/plan"
 	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/authority/upstream"
@@ -145,7 +146,7 @@ func (l *lived) signs(c *crewman, id string) []issued {
 		l.mu.Lock()
 		happened := l.happened != ""
 		l.mu.Unlock()
-		if !happened || waitFor(ctx, nil, time.Millisecond) != nil {
+		if !happened || loop.WaitFor(ctx, nil, time.Millisecond) != nil {
 			l.t.Fatalf("member %s at +%v: %v", c.id, l.f.ahead, err)
 		}
 		for _, c := range l.f.crew {
@@ -233,8 +234,8 @@ func (l *lived) end() {
 			if waited < 3*orphanAge { // a process that was started anew looks at what it finds for a while
 				l.f.advance(time.Minute)
 			}
-			c.changed.fire()
-			if err := waitFor(ctx, nil, 10*time.Millisecond); err != nil {
+			c.changed.Fire()
+			if err := loop.WaitFor(ctx, nil, 10*time.Millisecond); err != nil {
 				l.t.Fatalf("member %s: %s", c.id, wrong)
 			}
 		}
@@ -247,7 +248,7 @@ func (l *lived) keys(c *crewman) string {
 	l.t.Helper()
 	view, err := c.store.Read(context.Background(), raftstore.ReadOptions{Linearizable: true})
 	require.NoError(l.t, err)
-	inUse, ids, err := c.inUse(view)
+	inUse, ids, err := c.preparer.sweeper.inUse(view)
 	require.NoError(l.t, err)
 	names, err := c.keys.Names(context.Background())
 	require.NoError(l.t, err)

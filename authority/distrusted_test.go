@@ -85,7 +85,7 @@ func TestRestoreBringsBackNothingThatWasRevoked(t *testing.T) {
 			}
 
 			// It is forgotten when no snapshot can make anything of it any more.
-			f.advance(plan.DefaultCATTL + table.DistrustedKept)
+			f.advance(plan.DefaultCATTL + 2*plan.ClockTolerance)
 			require.Eventually(t, func() bool {
 				f.wake()
 				rows, err := table.Distrusted.List(c.store.View(), "")

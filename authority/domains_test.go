@@ -12,15 +12,11 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
-	"pgregory.net/rapid"
 
-	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
-	"github.com/ententehq/entente/authority/keys"
 	"github.com/ententehq/entente/authority/plan"
 	"github.com/ententehq/entente/authority/svid"
 	"github.com/ententehq/entente/authority/table"
-	"github.com/ententehq/entente/authority/upstream"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
@@ -47,7 +43,7 @@ func TestDomains(t *testing.T) {
 	require.NotZero(t, created.GetRevision())
 
 	// It can be signed for as soon as it has been created.
-	r, err := c.SVIDService().IssueX509SVID(caller, request(t, "spiffe://shop.example.org/till"))
+	r, err := c.SVIDService().IssueX509SVID(caller, x509Request(t, "spiffe://shop.example.org/till"))
 	require.NoError(t, err)
 	require.NotEmpty(t, r.GetBundle())
 	f.settle()
@@ -102,6 +98,11 @@ func TestDomains(t *testing.T) {
 	require.Equal(t, codes.NotFound, status.Code(err))
 }
 
+func sequenceOf(b *bundle.Bundle) uint64 {
+	n, _ := b.Sequence()
+	return n
+}
+
 // TestSequenceOfADomain: a new hint is a new document with a new sequence; longer SVIDs keep authorities published for
 // longer; a domain that is deleted and created again goes on above its last sequence, with new keys.
 func TestSequenceOfADomain(t *testing.T) {
@@ -133,7 +134,7 @@ func TestSequenceOfADomain(t *testing.T) {
 
 	set(&ententev1.Domain{X509SvidTtl: durationpb.New(2 * time.Hour)}, "x509_svid_ttl")
 	set(&ententev1.Domain{X509SvidTtl: durationpb.New(time.Hour)}, "x509_svid_ttl")
-	for _, a := range c.signing.Load().domains[shop].authorities {
+	for _, a := range c.issuer.State().Domains[shop].Authorities {
 		if a.Kind == plan.X509 {
 			require.Equal(t, 2*time.Hour, a.LongestSVID, "what was signed while it was longer keeps its life")
 		}
@@ -146,7 +147,7 @@ func TestSequenceOfADomain(t *testing.T) {
 	_, err = s.DeleteDomain(ctx, &ententev1.DeleteDomainRequest{TrustDomain: shop.Name()})
 	require.NoError(t, err)
 	f.settle()
-	_, err = c.SVIDService().IssueX509SVID(caller, request(t, "spiffe://shop.example.org/till"))
+	_, err = c.SVIDService().IssueX509SVID(caller, x509Request(t, "spiffe://shop.example.org/till"))
 	require.Equal(t, codes.NotFound, status.Code(err))
 	require.Eventually(t, func() bool {
 		names, err := c.keys.Names(context.Background())
@@ -157,70 +158,6 @@ func TestSequenceOfADomain(t *testing.T) {
 	three := f.bundle(shop)
 	require.EqualValues(t, 3, sequenceOf(three))
 	require.False(t, three.SameKeys(two))
-}
-
-func sequenceOf(b *bundle.Bundle) uint64 {
-	n, _ := b.Sequence()
-	return n
-}
-
-// TestSucceed: whatever changes, the sequence rises by one with each change of what the document says, and never else.
-func TestSucceed(t *testing.T) {
-	keys, err := keys.OpenFolder(t.TempDir() + "/keys")
-	require.NoError(t, err)
-	var pool []*statev1.Authority
-	for i := range 4 {
-		root, err := upstream.NewSelfSigned(keys, plan.DefaultRootTTL).NewRoot(t.Context(), home, uint64(i+1), time.Now())
-		require.NoError(t, err)
-		pool = append(pool, &statev1.Authority{Id: root.Name, Kind: statev1.AuthorityKind(plan.X509), Anchors: [][]byte{root.Certificate.Raw}})
-		pool = append(pool, &statev1.Authority{Id: root.Name + "-jwt", Kind: statev1.AuthorityKind(plan.JWT), JwtKey: root.Certificate.RawSubjectPublicKeyInfo})
-		// A second authority below the same anchor.
-		pool = append(pool, &statev1.Authority{Id: root.Name + "-2", Kind: statev1.AuthorityKind(plan.X509), Anchors: [][]byte{root.Certificate.Raw}})
-	}
-	rapid.Check(t, func(t *rapid.T) {
-		past := rapid.Uint64Range(0, 1000).Draw(t, "past")
-		var current *bundle.Bundle
-		last := past
-		for range rapid.IntRange(1, 20).Draw(t, "changes") {
-			var rows []*statev1.Authority
-			for _, row := range pool {
-				if rapid.Bool().Draw(t, "present") {
-					rows = append(rows, row)
-				}
-			}
-			hint := time.Duration(rapid.IntRange(10, 12).Draw(t, "hint")) * time.Second
-			content, err := contentOf(rows, nil, func([]byte) bool { return false })
-			if err != nil {
-				t.Fatal(err)
-			}
-			next, err := succeed(home, current, past, content, hint)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if next == nil {
-				if current == nil {
-					if len(rows) > 0 {
-						t.Fatal("authorities that are not published")
-					}
-					continue
-				}
-				same, err := bundle.New(home, bundle.Content{X509Authorities: content.X509Authorities, JWTAuthorities: content.JWTAuthorities, Sequence: new(last), RefreshHint: &hint})
-				if err != nil || !bytes.Equal(same.Marshal(), current.Marshal()) {
-					t.Fatalf("a change that was not published: %v", err)
-				}
-				continue
-			}
-			if sequenceOf(next) != last+1 {
-				t.Fatalf("sequence %d follows %d", sequenceOf(next), last)
-			}
-			if current != nil {
-				if was, _ := current.RefreshHint(); was == hint && current.SameKeys(next) {
-					t.Fatal("the sequence rose without a change")
-				}
-			}
-			current, last = next, sequenceOf(next)
-		}
-	})
 }
 
 // TestRestore: a restore takes away nothing that verifies SVIDs that are alive, brings back no key that nobody holds, and

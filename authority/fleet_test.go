@@ -16,7 +16,9 @@ import (
 	"google.golang.org/grpc"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/authority/internal/loop"
 	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/publish"
 	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
@@ -181,7 +183,7 @@ func (f *fleet) remove(c *crewman) {
 
 func (f *fleet) wake() {
 	for _, c := range f.crew {
-		c.changed.fire()
+		c.changed.Fire()
 	}
 }
 
@@ -205,11 +207,11 @@ func (f *fleet) settle() {
 				f.mend(c)
 			}
 			// Taken before the look: every change of the tables fires it.
-			changed := c.changed.next()
+			changed := c.changed.Next()
 			if c.isDown() || f.rests(ctx, c) {
 				break
 			}
-			if err := waitFor(ctx, changed, 5*time.Millisecond); err != nil {
+			if err := loop.WaitFor(ctx, changed, 5*time.Millisecond); err != nil {
 				f.t.Fatalf("member %s does not come to rest: %v", c.id, err)
 			}
 		}
@@ -233,7 +235,7 @@ func (f *fleet) rests(ctx context.Context, c *crewman) bool {
 		return false
 	}
 	for _, prefix := range []raftstore.Revision{table.Authorities.PrefixRevision(view, ""), table.HostedBundles.PrefixRevision(view, ""), table.Domains.PrefixRevision(view, "")} {
-		if c.signing.Load().revision < prefix {
+		if c.issuer.State().Revision < prefix {
 			return false
 		}
 	}
@@ -241,22 +243,20 @@ func (f *fleet) rests(ctx context.Context, c *crewman) bool {
 		if err != nil {
 			return false
 		}
-		situation, _, err := c.situation(view, domain.Value, f.now())
+		situation, _, err := c.executor.situation(view, domain.Value, f.now())
 		if err != nil {
 			return false
 		}
-		situation.Peers = c.peersOf(ctx, domain.Key, situation, false)
+		situation.Peers = c.reconciler.peers.of(ctx, domain.Key, situation, false)
 		if actions, _ := plan.Next(situation); len(actions) > 0 {
 			return false
 		}
-		if td, err := spiffeid.TrustDomainFromString(domain.Key); err == nil && !c.isInsane() {
-			listed, seen := c.seenAnchors(td)
-			anchors, err := c.anchorSituation(view, domain.Value, listed, seen, f.now())
-			if actions, _ := plan.Anchors(anchors); err != nil || len(actions) > 0 {
+		if !c.isInsane() {
+			if actions, _, err := c.anchors.Due(view, domain.Value, f.now()); err != nil || len(actions) > 0 {
 				return false
 			}
 		}
-		if actions, _, err := c.planForLost(view, domain.Value, f.now()); err != nil || len(actions) > 0 {
+		if actions, _, err := c.executor.dueForLost(view, domain.Value, f.now()); err != nil || len(actions) > 0 {
 			return false
 		}
 	}
@@ -269,7 +269,7 @@ func (f *fleet) bundle(td spiffeid.TrustDomain) *bundle.Bundle {
 	f.t.Helper()
 	view, err := f.crew[0].store.Read(context.Background(), raftstore.ReadOptions{Linearizable: true})
 	require.NoError(f.t, err)
-	b, err := hostedBundle(view, td.Name())
+	b, err := publish.HostedBundle(view, td.Name())
 	require.NoError(f.t, err)
 	require.NotNil(f.t, b, "the bundle of %s", td)
 	return b

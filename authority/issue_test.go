@@ -163,7 +163,7 @@ func TestIssueRefusals(t *testing.T) {
 		"too many names":  {func(r *ententev1.IssueX509SVIDRequest) { r.DnsNames = make([]string, 33) }, codes.InvalidArgument, "33 DNS names are asked for; 32 is the limit"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := request(t, workload(1))
+			r := x509Request(t, workload(1))
 			test.change(r)
 			_, err := c.SVIDService().IssueX509SVID(caller, r)
 			require.Equal(t, test.code, status.Code(err), "%v", err)
@@ -225,7 +225,7 @@ func TestWeakKeysAreRefused(t *testing.T) {
 // TestWithoutAuditNoSignature: the line before is a condition of the signature, the one after of handing it out.
 func TestWithoutAuditNoSignature(t *testing.T) {
 	_, c := newOne(t, nil)
-	_, err := c.SVIDService().IssueX509SVID(caller, request(t, workload(1)))
+	_, err := c.SVIDService().IssueX509SVID(caller, x509Request(t, workload(1)))
 	require.NoError(t, err)
 	var lines []access.Event
 	for _, e := range c.audit.about("sign x509-svid") {
@@ -242,7 +242,7 @@ func TestWithoutAuditNoSignature(t *testing.T) {
 
 	for _, result := range []string{access.ResultBegun, access.ResultDone} {
 		c.audit.refuseWhen(func(e access.Event) bool { return e.Result == result && strings.HasPrefix(e.Action, "sign ") })
-		r, err := c.SVIDService().IssueX509SVID(caller, request(t, workload(1)))
+		r, err := c.SVIDService().IssueX509SVID(caller, x509Request(t, workload(1)))
 		require.Nil(t, r)
 		require.Equal(t, codes.Unavailable, status.Code(err))
 		require.ErrorContains(t, err, "the audit log cannot be written: no space left on device")
@@ -252,34 +252,12 @@ func TestWithoutAuditNoSignature(t *testing.T) {
 	}
 }
 
-// TestSVIDsEndWithTheirAuthority: when all renewal has failed, lifetimes shrink, and none outlives what signed it.
-func TestSVIDsEndWithTheirAuthority(t *testing.T) {
-	f, c := newOne(t, nil)
-	c.set(func() { c.insane = true }) // its clock is not trusted: no lifecycle
-	require.ErrorContains(t, c.canSign(), "this member's clock is not known to be that of the others")
-	d := c.signing.Load().domains[home]
-	f.mu.Lock()
-	f.ahead = plan.DefaultCATTL - 20*time.Minute
-	f.mu.Unlock()
-	r, err := svid.ParseX509Request(request(t, workload(1)))
-	require.NoError(t, err)
-	signed, err := c.signX509(d.signers[plan.X509], d, r, time.Hour, "test")
-	require.NoError(t, err)
-	require.Equal(t, 20*time.Minute, signed.GetExpireTime().AsTime().Sub(f.now()))
-	f.mu.Lock()
-	f.ahead = plan.DefaultCATTL - 2*time.Minute
-	f.mu.Unlock()
-	token, err := c.signJWT(d.signers[plan.JWT], d.issuer, svid.JWTRequest{ID: r.ID, Audience: []string{"a"}}, 5*time.Minute, "test")
-	require.NoError(t, err)
-	require.LessOrEqual(t, token.GetExpireTime().AsTime().Sub(f.now()), 2*time.Minute)
-}
-
 // TestAllDNSNamesAreAudited: the names of a certificate stand in both of its lines to the last one, also when they are as many
 // and as long as they can be.
 func TestAllDNSNamesAreAudited(t *testing.T) {
 	log := auditFile(t)
 	_, c := newOne(t, func(c *Config) { c.Audit = log })
-	r := request(t, workload(1))
+	r := x509Request(t, workload(1))
 	for i := range svid.MaxDNSNames {
 		label := strings.Repeat("n", 61)
 		r.DnsNames = append(r.DnsNames, fmt.Sprintf("%s.%s.%s.%s%02d", label, label, label, label, i))

@@ -2,7 +2,6 @@ package authority
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -31,7 +30,7 @@ func TestBatch(t *testing.T) {
 	a := serveAPI(t, c, log)
 	a.grant(ci, "/web")
 	client := a.dial(ci)
-	good := func(id string) *ententev1.IssueX509SVIDRequest { return request(t, id) }
+	good := func(id string) *ententev1.IssueX509SVIDRequest { return x509Request(t, id) }
 	broken := good(workload(3))
 	broken.Csr[len(broken.Csr)-1] ^= 1
 	long := good(workload(4))
@@ -61,7 +60,7 @@ func TestBatch(t *testing.T) {
 	}{
 		1: {codes.PermissionDenied, "it needs the role issuer or admin in eu.example.org for the path /website"},
 		2: {codes.InvalidArgument, "csr is not signed by the key that it holds"},
-		3: {codes.InvalidArgument, "spiffe_id spiffe://us.example.org/web/1 is not in eu.example.org, for which the batch is; send one batch a trust domain"},
+		3: {codes.InvalidArgument, "spiffe_id spiffe://us.example.org/web/1 is not in eu.example.org, the trust domain of the batch; send one batch for each trust domain"},
 		4: {codes.InvalidArgument, "ttl is 2h0m0s; the domain allows 1h0m0s"},
 		5: {codes.PermissionDenied, "/entente/member/member-1"},
 		8: {codes.PermissionDenied, "for the path /web/5 with the DNS names web.example.org, and has issuer in eu.example.org below /web. To allow it, an administrator runs: entente access grant issuer --spiffe-id spiffe://eu.example.org/ci --domain eu.example.org --path /web/5 --dns web.example.org"},
@@ -126,18 +125,18 @@ func TestBatchRefusals(t *testing.T) {
 			require.Equal(t, test.code, status.Code(err), "%v", err)
 		})
 	}
-	_, err := a.dial("spiffe://eu.example.org/nobody").IssueX509SVIDs(t.Context(), &ententev1.IssueX509SVIDsRequest{TrustDomain: home.Name(), Requests: []*ententev1.IssueX509SVIDRequest{request(t, workload(1))}})
+	_, err := a.dial("spiffe://eu.example.org/nobody").IssueX509SVIDs(t.Context(), &ententev1.IssueX509SVIDsRequest{TrustDomain: home.Name(), Requests: []*ententev1.IssueX509SVIDRequest{x509Request(t, workload(1))}})
 	require.Equal(t, codes.PermissionDenied, status.Code(err), "%v", err)
 }
 
 // TestBatchPassedOn: a member without an authority has each request of a batch signed elsewhere.
 func TestBatchPassedOn(t *testing.T) {
 	f := newThree(t, nil)
-	i := slices.IndexFunc(f.crew, func(c *crewman) bool { return c.signing.Load().domains[home].signers[plan.X509] == nil })
+	i := slices.IndexFunc(f.crew, func(c *crewman) bool { return c.issuer.State().Domains[home].Signer(plan.X509) == "" })
 	require.GreaterOrEqual(t, i, 0, "the second and third authority wait until everybody can know them")
 	c := f.crew[i]
 	ctx := access.WithCaller(context.Background(), access.SocketCaller(0, 1))
-	response, err := c.SVIDService().IssueX509SVIDs(ctx, &ententev1.IssueX509SVIDsRequest{TrustDomain: home.Name(), Requests: []*ententev1.IssueX509SVIDRequest{request(t, workload(1)), request(t, workload(2))}})
+	response, err := c.SVIDService().IssueX509SVIDs(ctx, &ententev1.IssueX509SVIDsRequest{TrustDomain: home.Name(), Requests: []*ententev1.IssueX509SVIDRequest{x509Request(t, workload(1)), x509Request(t, workload(2))}})
 	require.NoError(t, err)
 	for _, result := range response.GetResults() {
 		require.NotNil(t, result.GetSvid(), "%v", result.GetFailure())
@@ -158,7 +157,7 @@ func TestRateLimit(t *testing.T) {
 	}
 	err := issue(one)
 	require.Equal(t, codes.ResourceExhausted, status.Code(err))
-	require.EqualError(t, err, "rpc error: code = ResourceExhausted desc = spiffe://eu.example.org/ci asked this member for more than 10 SVIDs a second (and 3 at once); ask again in 101ms, or ask another member")
+	require.EqualError(t, err, "rpc error: code = ResourceExhausted desc = spiffe://eu.example.org/ci requested more than 10 SVIDs a second (and 3 at once) from this member; retry in 101ms, or on another member")
 	details := status.Convert(err).Details()
 	require.Len(t, details, 1)
 	require.Equal(t, 101*time.Millisecond, details[0].(*errdetails.RetryInfo).GetRetryDelay().AsDuration())
@@ -194,38 +193,24 @@ func TestRateLimit(t *testing.T) {
 	require.Equal(t, 4.0, c.metricSum("entente_authority_rate_limited_total"))
 }
 
-// TestLimiterForgets: the table of callers is bounded, and the one that was silent for longest goes first.
-func TestLimiterForgets(t *testing.T) {
-	now := time.Now()
-	l, err := newLimiter(1, 1, func() time.Time { return now }, nil)
-	require.NoError(t, err)
-	for i := range 2 * maxLimitedCallers {
-		l.of(fmt.Sprint(i))
-	}
-	require.Equal(t, maxLimitedCallers, l.callers.Len())
-	require.False(t, l.callers.Contains("0"))
-	require.True(t, l.callers.Contains(fmt.Sprint(2*maxLimitedCallers-1)))
-	unlimited, err := newLimiter(-1, 1, time.Now, nil)
-	require.NoError(t, err)
-	for range 100 {
-		require.NoError(t, unlimited.take(access.Caller{}, plan.X509))
-	}
-}
-
-// TestRetryInfoReachesTheClient: what a limited caller is told crosses guard and network whole.
+// TestRetryInfoReachesTheClient: the details of a refusal pass guard and network.
 func TestRetryInfoReachesTheClient(t *testing.T) {
 	log := auditFile(t)
 	_, c := newOne(t, func(c *Config) { c.Audit, c.IssueRate, c.IssueBurst = log, 1, 1 })
 	a := serveAPI(t, c, log)
 	a.grant(ci, "/web")
 	client := a.dial(ci)
-	_, err := client.IssueX509SVID(t.Context(), request(t, workload(1)))
+	_, err := client.IssueX509SVID(t.Context(), x509Request(t, workload(1)))
 	require.NoError(t, err)
-	_, err = client.IssueX509SVID(t.Context(), request(t, workload(1)))
+	_, err = client.IssueX509SVID(t.Context(), x509Request(t, workload(1)))
 	require.Equal(t, codes.ResourceExhausted, status.Code(err))
-	details := status.Convert(err).Details()
-	require.Len(t, details, 1)
-	require.Equal(t, time.Second+time.Millisecond, details[0].(*errdetails.RetryInfo).GetRetryDelay().AsDuration())
-	_, err = client.IssueX509SVID(t.Context(), request(t, "spiffe://eu.example.org/db"))
-	require.Equal(t, codes.PermissionDenied, status.Code(err), "who may not is told so, whatever the rate")
+	var delays []time.Duration
+	for _, detail := range status.Convert(err).Details() {
+		if info, ok := detail.(*errdetails.RetryInfo); ok {
+			delays = append(delays, info.GetRetryDelay().AsDuration())
+		}
+	}
+	require.Equal(t, []time.Duration{time.Second + time.Millisecond}, delays)
+	_, err = client.IssueX509SVID(t.Context(), x509Request(t, "spiffe://eu.example.org/db"))
+	require.Equal(t, codes.PermissionDenied, status.Code(err), "a denial does not depend on the rate")
 }

@@ -5,9 +5,10 @@ import (
 	"io/fs"
 	"testing"
 
-	"github.com/ententehq/entente/authority/plan"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
+
+	"github.com/ententehq/entente/authority/plan"
 )
 
 // TestOrphanedKeys: a key that no authority was ever seen for is kept for a while, since its transaction may still come
@@ -17,8 +18,8 @@ func TestOrphanedKeys(t *testing.T) {
 	f.halt(c)
 	_, err := c.keys.Create(t.Context(), "orphan")
 	require.NoError(t, err)
-	c.sweeper = sweeper{}
-	next, err := c.sweep(context.Background())
+	c.preparer.sweeper.known, c.preparer.sweeper.orphans = nil, nil
+	next, err := c.preparer.sweeper.sweep(context.Background(), true)
 	require.NoError(t, err)
 	require.Equal(t, orphanAge, next.Sub(f.now()))
 	_, err = c.keys.Signer("orphan")
@@ -26,11 +27,11 @@ func TestOrphanedKeys(t *testing.T) {
 	f.mu.Lock()
 	f.ahead = orphanAge
 	f.mu.Unlock()
-	_, err = c.sweep(context.Background())
+	_, err = c.preparer.sweeper.sweep(context.Background(), true)
 	require.NoError(t, err)
 	_, err = c.keys.Signer("orphan")
 	require.ErrorIs(t, err, fs.ErrNotExist)
-	require.NotNil(t, c.signing.Load().domains[home].signers[plan.X509])
+	require.NotEmpty(t, c.issuer.State().Domains[home].Signer(plan.X509))
 }
 
 func TestMetrics(t *testing.T) {

@@ -120,7 +120,7 @@ func TestNoTransactionWaitsForAKey(t *testing.T) {
 
 func issueBoth(t *testing.T, c *crewman) error {
 	t.Helper()
-	_, err := c.SVIDService().IssueX509SVID(t.Context(), request(t, workload(1)))
+	_, err := c.SVIDService().IssueX509SVID(t.Context(), x509Request(t, workload(1)))
 	if err != nil {
 		return err
 	}

@@ -17,28 +17,31 @@ import (
 
 	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/authority/internal/clock"
+	"github.com/ententehq/entente/authority/internal/loop"
+	"github.com/ententehq/entente/authority/issue"
 	"github.com/ententehq/entente/authority/plan"
 	"github.com/ententehq/entente/authority/svid"
 	"github.com/ententehq/entente/authority/table"
 )
 
 // awaitOwn waits until a member has its own SVID and it is of the authority, if one is named.
-func (f *fleet) awaitOwn(c *crewman, id spiffeid.ID, accept func(*ownSVID) bool) *ownSVID {
+func (f *fleet) awaitOwn(c *crewman, id spiffeid.ID, accept func(*issue.OwnSVID) bool) *issue.OwnSVID {
 	f.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), testPatience)
 	defer cancel()
 	for {
-		changed := c.changed.next()
-		if verified := c.own.get(id); verified != nil && accept(verified) {
-			return verified
+		changed := c.changed.Next()
+		if svid := c.own.Get(id); svid != nil && accept(svid) {
+			return svid
 		}
-		if err := waitFor(ctx, changed, 5*time.Millisecond); err != nil {
+		if err := loop.WaitFor(ctx, changed, 5*time.Millisecond); err != nil {
 			f.t.Fatalf("member %s has no such SVID of %s", c.id, id)
 		}
 	}
 }
 
-func anyOwn(*ownSVID) bool { return true }
+func anyOwn(*issue.OwnSVID) bool { return true }
 
 // TestOwnSVIDs: every member gets its own names, whoever signs them, renews them at half of their life, and at once
 // when what signed them is not published any more.
@@ -61,34 +64,34 @@ func TestOwnSVIDs(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, endpoint.String(), tlsCertificate.Leaf.URIs[0].String())
 		_, err = c.EndpointSVID(spiffeid.RequireTrustDomainFromString("us.example.org"))
-		require.ErrorIs(t, err, ErrNoSVID)
+		require.ErrorIs(t, err, issue.ErrNoSVID)
 	}
 	c := f.crew[1]
 	id, err := svid.MemberID(home, c.id)
 	require.NoError(t, err)
 	first := f.awaitOwn(c, id, anyOwn)
-	issued := first.certificate.Leaf.NotBefore.Add(svid.Backdate)
-	life := first.certificate.Leaf.NotAfter.Sub(issued)
-	require.LessOrEqual(t, first.renew.Sub(issued), life/2)
-	require.GreaterOrEqual(t, first.renew.Sub(issued), life*2/5)
-	f.advance(first.renew.Sub(f.now()) + time.Second)
-	second := f.awaitOwn(c, id, func(s *ownSVID) bool { return s != first })
+	issued := first.Certificate.Leaf.NotBefore.Add(svid.Backdate)
+	life := first.Certificate.Leaf.NotAfter.Sub(issued)
+	require.LessOrEqual(t, first.Renew.Sub(issued), life/2)
+	require.GreaterOrEqual(t, first.Renew.Sub(issued), life*2/5)
+	f.advance(first.Renew.Sub(f.now()) + time.Second)
+	second := f.awaitOwn(c, id, func(s *issue.OwnSVID) bool { return s != first })
 
 	// What signed it is gone from the bundle.
-	_, err = c.store.Update(context.Background(), txDelete(table.AuthorityKey(home.Name(), second.authority)))
+	_, err = c.store.Update(context.Background(), txDelete(table.AuthorityKey(home.Name(), second.Authority)))
 	require.NoError(t, err)
-	third := f.awaitOwn(c, id, func(s *ownSVID) bool { return s.authority != second.authority })
-	require.NotEqual(t, second.certificate.Leaf.SerialNumber, third.certificate.Leaf.SerialNumber)
+	third := f.awaitOwn(c, id, func(s *issue.OwnSVID) bool { return s.Authority != second.Authority })
+	require.NotEqual(t, second.Certificate.Leaf.SerialNumber, third.Certificate.Leaf.SerialNumber)
 }
 
 // TestPassingOn: a member without an active authority asks another one, the next one if that is down, and says what
 // went wrong if there is none.
 func TestPassingOn(t *testing.T) {
 	f := newThree(t, nil)
-	first := slices.IndexFunc(f.crew, func(c *crewman) bool { return c.signing.Load().domains[home].signers[plan.X509] != nil })
+	first := slices.IndexFunc(f.crew, func(c *crewman) bool { return c.issuer.State().Domains[home].Signer(plan.X509) != "" })
 	require.GreaterOrEqual(t, first, 0)
 	signer, others := f.crew[first], slices.Delete(slices.Clone(f.crew), first, first+1)
-	r, err := others[0].SVIDService().IssueX509SVID(caller, request(t, workload(1)))
+	r, err := others[0].SVIDService().IssueX509SVID(caller, x509Request(t, workload(1)))
 	require.NoError(t, err)
 	lines := signer.audit.about("sign x509-svid")
 	last := lines[len(lines)-1]
@@ -98,14 +101,14 @@ func TestPassingOn(t *testing.T) {
 	f.halt(signer)
 	ctx, cancel := context.WithTimeout(caller, testPatience)
 	defer cancel()
-	_, err = others[0].SVIDService().IssueX509SVID(ctx, request(t, workload(1)))
+	_, err = others[0].SVIDService().IssueX509SVID(ctx, x509Request(t, workload(1)))
 	require.Equal(t, codes.Unavailable, status.Code(err))
 	require.ErrorContains(t, err, "no member could sign for eu.example.org: member "+signer.id)
 
 	f.advance(plan.HintsBeforeUse * plan.DefaultRefreshHint) // the others are known now
 	for _, c := range others {
 		f.issue(c, workload(2))
-		require.NotNil(t, c.signing.Load().domains[home].signers[plan.X509])
+		require.NotEmpty(t, c.issuer.State().Domains[home].Signer(plan.X509))
 	}
 
 	// A member that has not heard from the leader for the signing grace does not sign, and passes on.
@@ -113,11 +116,11 @@ func TestPassingOn(t *testing.T) {
 	silent.LastHeardNow()
 	silent.set(func() { silent.silent = true })
 	f.advance(plan.DefaultSigningGrace + time.Minute)
-	require.EqualError(t, silent.canSign(), "this member last heard from the leader 1h1m0s ago, and signs for 1h0m0s without")
+	require.EqualError(t, silent.issuer.CanSign(), "this member last heard from the leader 1h1m0s ago, and signs for 1h0m0s without")
 	signed := left.metricSum("entente_authority_signatures_total")
 	f.issue(silent, workload(3))
 	require.GreaterOrEqual(t, left.metricSum("entente_authority_signatures_total"), signed+2)
-	_, err = silent.SigningService().SignX509SVID(access.WithCaller(context.Background(), access.MemberCaller("member-1")), &ententev1.SignX509SVIDRequest{Request: request(t, workload(1))})
+	_, err = silent.SigningService().SignX509SVID(access.WithCaller(context.Background(), access.MemberCaller("member-1")), &ententev1.SignX509SVIDRequest{Request: x509Request(t, workload(1))})
 	require.Equal(t, codes.FailedPrecondition, status.Code(err))
 }
 
@@ -134,20 +137,20 @@ func TestSigningServiceIsForMembers(t *testing.T) {
 		forMember bool
 		says      string
 	}{
-		"a workload":             {caller, workload(1), false, "only members of this cluster ask each other to sign, and the caller is spiffe://eu.example.org/ci"},
+		"a workload":             {caller, workload(1), false, "only members of this cluster can forward requests, and the caller is spiffe://eu.example.org/ci"},
 		"another member's name":  {member, "spiffe://eu.example.org/entente/member/member-1", true, "member member-2 cannot have spiffe://eu.example.org/entente/member/member-1; only spiffe://eu.example.org/entente/member/member-2 and spiffe://eu.example.org/entente/bundle-endpoint"},
 		"reserved for another":   {member, "spiffe://eu.example.org/entente/member/member-2", false, "only the server itself issues"},
 		"not reserved as member": {member, workload(1), true, "is not below /entente/"},
 		"some other reserved":    {member, "spiffe://eu.example.org/entente/root", true, "member member-2 cannot have"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := c.SigningService().SignX509SVID(test.ctx, &ententev1.SignX509SVIDRequest{Request: request(t, test.id), ForMember: test.forMember})
+			_, err := c.SigningService().SignX509SVID(test.ctx, &ententev1.SignX509SVIDRequest{Request: x509Request(t, test.id), ForMember: test.forMember})
 			require.Equal(t, codes.PermissionDenied, status.Code(err))
 			require.ErrorContains(t, err, test.says)
 		})
 	}
 	for _, id := range []string{"spiffe://eu.example.org/entente/member/member-2", "spiffe://eu.example.org/entente/bundle-endpoint"} {
-		_, err := c.SigningService().SignX509SVID(member, &ententev1.SignX509SVIDRequest{Request: request(t, id), ForMember: true})
+		_, err := c.SigningService().SignX509SVID(member, &ententev1.SignX509SVIDRequest{Request: x509Request(t, id), ForMember: true})
 		require.NoError(t, err)
 	}
 	_, err := c.SigningService().SignJWTSVID(caller, &ententev1.SignJWTSVIDRequest{Request: &ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{"a"}}})
@@ -162,7 +165,7 @@ func TestRestart(t *testing.T) {
 	f.start(c)
 	f.settle()
 	require.Equal(t, ids(before), ids(f.list(home)))
-	require.NotNil(t, c.signing.Load().domains[home].signers[plan.X509])
+	require.NotEmpty(t, c.issuer.State().Domains[home].Signer(plan.X509))
 	f.issue(c, workload(1))
 	requireModes(t, c.config.KeyDir)
 
@@ -245,14 +248,14 @@ func TestClockNobodyTrusts(t *testing.T) {
 	f.ahead = 100 * time.Hour
 	f.mu.Unlock()
 	f.wake()
-	next, err := c.tendOwn(context.Background())
+	next, err := c.reconciler.reconcileOwn(context.Background())
 	require.NoError(t, err)
-	require.Equal(t, clockCheck, next.Sub(f.now()))
-	next, err = c.tendLost(context.Background())
+	require.Equal(t, clock.CheckInterval, next.Sub(f.now()))
+	next, err = c.reconciler.reconcileLost(context.Background())
 	require.NoError(t, err)
-	require.Equal(t, clockCheck, next.Sub(f.now()))
+	require.Equal(t, clock.CheckInterval, next.Sub(f.now()))
 	require.Equal(t, before, ids(f.list(home)))
-	require.Error(t, c.canSign())
+	require.Error(t, c.issuer.CanSign())
 }
 
 func TestConfig(t *testing.T) {
@@ -266,7 +269,7 @@ func TestConfig(t *testing.T) {
 		"no folder":       {func(c *Config) { c.KeyDir = "" }, "authority: a key store or a key folder is required"},
 		"member":          {func(c *Config) { c.Member = "a b" }, `member "a b" cannot be named by a SPIFFE ID`},
 		"hints too long":  {func(c *Config) { c.Defaults.RefreshHint = 4 * time.Hour }, "a new authority has to be known for 3 refresh hints (12h0m0s) before it signs, but half of ca_ttl less the longest SVID lifetime is 11h0m0s; raise ca_ttl (24h0m0s), or lower refresh_hint (4h0m0s) or the SVID lifetime (1h0m0s)"},
-		"root too short":  {func(c *Config) { c.RootTTL = 25 * time.Hour }, "root_ttl is 25h0m0s and ca_ttl 24h0m0s; a root has to live for four times as long as what it signs"},
+		"root too short":  {func(c *Config) { c.RootTTL = 25 * time.Hour }, "root_ttl is 25h0m0s and ca_ttl 24h0m0s; a root has to live for 4 times as long as what it signs"},
 		"negative grace":  {func(c *Config) { c.SigningGrace = -1 }, "it cannot be negative"},
 		"readable folder": {func(c *Config) { c.KeyDir = readable(t) }, "so that others can reach the private keys in it; run chmod 0700 "},
 	} {

@@ -1,61 +1,63 @@
 package authority
 
 import (
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/ententehq/entente/authority/plan"
 	"github.com/ententehq/entente/authority/table"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
+// metrics are the metrics of a manager. Those of signatures and statements belong to packages issue and publish.
 type metrics struct {
-	manager    *Manager
-	signatures *prometheus.CounterVec
-	forced     *prometheus.CounterVec
-	chains     *prometheus.CounterVec
-	failures   *prometheus.CounterVec
+	manager  *Manager
+	forced   *prometheus.CounterVec
+	failures *prometheus.CounterVec
 }
 
 var (
 	expiryDesc = prometheus.NewDesc("entente_authority_not_after_timestamp_seconds",
-		"When the newest authority of this member expires, by trust domain, kind and state.", []string{"trust_domain", "kind", "state"}, nil)
+		"Expiry of the newest authority of this member, by trust domain, kind and state.",
+		[]string{"trust_domain", "kind", "state"}, nil)
 	sequenceDesc = prometheus.NewDesc("entente_authority_bundle_sequence",
 		"Sequence of a hosted domain's bundle as this member has it.", []string{"trust_domain"}, nil)
 	ageDesc = prometheus.NewDesc("entente_authority_bundle_age_seconds",
 		"Time since the content of a hosted domain's bundle last changed.", []string{"trust_domain"}, nil)
 	anchorsDesc = prometheus.NewDesc("entente_authority_anchors",
-		"Anchors of the upstream of a hosted domain: published, or pending until an operator approves them.", []string{"trust_domain", "state"}, nil)
+		"Anchors of the upstream of a hosted domain: published, or pending until an operator approves them.",
+		[]string{"trust_domain", "state"}, nil)
 	alarmDesc = prometheus.NewDesc("entente_authority_alarm",
-		"1 while something about a hosted domain's authorities on this member needs a person: late (its successor should long be prepared), none (it has no active one), silent (it may not sign, since it did not hear from the leader or its clock is off).", []string{"trust_domain", "kind", "alarm"}, nil)
+		"1 while a hosted domain's authorities on this member need an operator: late (the successor of the active one is overdue), "+
+			"none (there is no active one), silent (it must not sign: no contact to the leader, or a wrong clock).",
+		[]string{"trust_domain", "kind", "alarm"}, nil)
 )
 
-func newMetrics(r prometheus.Registerer, m *Manager) (*metrics, error) {
-	x := &metrics{
+func newMetrics(m *Manager) *metrics {
+	return &metrics{
 		manager: m,
-		signatures: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "entente_authority_signatures_total",
-			Help: "SVIDs by kind and result: ok, failed, passed_on (another member signed), unaudited (withheld, since the audit log could not be written).",
-		}, []string{"kind", "result"}),
-		chains: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "entente_authority_statement_chains_total",
-			Help: "Times that this member saw the chain of statements on a hosted bundle begin anew (started), or a version without a statement (unstated).",
-		}, []string{"trust_domain", "event"}),
 		forced: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "entente_authority_forced_activations_total",
 			Help: "Authorities that became active at their deadline, before every reader of the bundle could know them.",
 		}, []string{"trust_domain", "kind"}),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "entente_authority_failures_total",
-			Help: "Failed attempts to bring this member's authorities or its own SVIDs up to date (tend), or to read the tables (read).",
+			Help: "Failed attempts to update this member's authorities or its own SVIDs (reconcile), or to read the tables (read).",
 		}, []string{"task"}),
 	}
+}
+
+// register registers the metrics of a manager that is wired. A nil r is valid.
+func (x *metrics) register(r prometheus.Registerer) error {
 	if r == nil {
-		return x, nil
+		return nil
 	}
-	for _, c := range []prometheus.Collector{x.signatures, x.forced, x.chains, x.failures, x} {
+	for _, c := range []prometheus.Collector{x.forced, x.failures, x} {
 		if err := r.Register(c); err != nil {
-			return nil, err
+			return fmt.Errorf("register the metrics of authorities: %w", err)
 		}
 	}
-	return x, nil
+	return nil
 }
 
 // Describe implements [prometheus.Collector].
@@ -67,22 +69,23 @@ func (x *metrics) Describe(ch chan<- *prometheus.Desc) {
 	ch <- anchorsDesc
 }
 
-// Collect implements [prometheus.Collector], from what this member signs from.
+// Collect implements [prometheus.Collector], from the state of the issuer.
 func (x *metrics) Collect(ch chan<- prometheus.Metric) {
-	m := x.manager
-	now, silent := m.config.Now(), m.canSign() != nil
 	x.collectAnchors(ch)
-	for td, d := range m.signing.Load().domains {
+	issuer := x.manager.issuer
+	now, silent := x.manager.config.Now(), issuer.CanSign() != nil
+	for td, d := range issuer.State().Domains {
 		name := td.Name()
-		if d.bundle != nil {
-			sequence, _ := d.bundle.Sequence()
+		if d.Bundle != nil {
+			sequence, _ := d.Bundle.Sequence()
 			ch <- prometheus.MustNewConstMetric(sequenceDesc, prometheus.GaugeValue, float64(sequence), name)
-			ch <- prometheus.MustNewConstMetric(ageDesc, prometheus.GaugeValue, now.Sub(d.bundleChanged).Seconds(), name)
+			ch <- prometheus.MustNewConstMetric(ageDesc, prometheus.GaugeValue, now.Sub(d.BundleChanged).Seconds(), name)
 		}
 		for _, kind := range plan.Kinds {
-			newest := plan.Newest(plan.Situation{Member: m.config.Member, Authorities: d.authorities}, kind)
+			newest := plan.Newest(plan.Situation{Member: x.manager.config.Member, Authorities: d.Authorities}, kind)
 			for state, a := range newest {
-				ch <- prometheus.MustNewConstMetric(expiryDesc, prometheus.GaugeValue, float64(a.NotAfter.Unix()), name, kind.String(), state.String())
+				ch <- prometheus.MustNewConstMetric(expiryDesc, prometheus.GaugeValue, float64(a.NotAfter.Unix()),
+					name, kind.String(), state.String())
 			}
 			for alarm, on := range plan.Alarms(now, newest, silent) {
 				value := 0.0
@@ -108,7 +111,7 @@ func (x *metrics) collectAnchors(ch chan<- prometheus.Metric) {
 			state = "published"
 		}
 		counts[key{row.Value.GetTrustDomain(), state}]++
-		counts[key{row.Value.GetTrustDomain(), "pending"}] += 0 // it is there while there is any anchor, for alerts
+		counts[key{row.Value.GetTrustDomain(), "pending"}] += 0 // the series exists as soon as there is an anchor, for alerts
 	}
 	for k, n := range counts {
 		ch <- prometheus.MustNewConstMetric(anchorsDesc, prometheus.GaugeValue, n, k.td, k.state)

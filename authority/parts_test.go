@@ -110,8 +110,8 @@ func (l *ledger) refuseWhen(when func(access.Event) bool) {
 	}
 }
 
-// request is a request for an X509-SVID with a fresh key.
-func request(t testing.TB, id string) *ententev1.IssueX509SVIDRequest {
+// x509Request returns a request for an X509-SVID with a fresh key.
+func x509Request(t testing.TB, id string) *ententev1.IssueX509SVIDRequest {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)

@@ -2,27 +2,35 @@ package authority
 
 import (
 	"strings"
+	"time"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/publish"
 	"github.com/ententehq/entente/authority/table"
-	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/trust"
 )
 
-// sequenceLeap is added to every sequence at a restore: those that were handed out after the snapshot was taken, by a
-// cluster that is gone, are not known, but nobody changes a bundle a million times between two snapshots.
+// sequenceLeap is added to every sequence at a restore. The sequences that a lost cluster published after its snapshot
+// are unknown, but no bundle changes a million times between two snapshots.
 const sequenceLeap = 1 << 20
 
-// surviveRestore decides what an operator's restore leaves of the authorities.
+// restorer decides what the restore of a snapshot leaves of the authorities.
+type restorer struct {
+	publisher *publish.Publisher
+	clockSane func() bool
+	now       func() time.Time
+}
+
+// surviveRestore adjusts the restored tables inside the transaction of the restore.
 //
-// What verifies SVIDs that are alive must not leave the bundle, and what nobody has the key of must not sign. In a
-// domain that is hosted now, what is there now is the truth: the members have those keys, and what the snapshot holds
-// besides had its end. In a domain that comes with the snapshot alone, or in a new cluster that takes over another's
-// snapshot, nobody holds the snapshot's keys any more, so those authorities are retired, and stay published for as long
-// as something that they signed may be alive.
-func (m *Manager) surviveRestore(before, restored *raftstore.View, tx *raftstore.Tx) error {
+// What verifies live SVIDs must not leave the bundle, and a key that no member holds must not sign. A domain that is
+// hosted now keeps its current authorities: the members have those keys, and everything else in the snapshot has ended.
+// In a domain that only the snapshot has, or in a new cluster that takes over another one's snapshot, no member holds
+// the keys of the snapshot. Those authorities are retired, and stay published while something that they signed can be
+// alive.
+func (s restorer) surviveRestore(before, restored *raftstore.View, tx *raftstore.Tx) error {
 	if err := table.KeepRevokedAnchors(before, tx); err != nil {
 		return err
 	}
@@ -38,30 +46,7 @@ func (m *Manager) surviveRestore(before, restored *raftstore.View, tx *raftstore
 		return err
 	}
 	for _, domain := range domains {
-		hosted, err := table.Hosts(before, domain.Key)
-		if err != nil {
-			return err
-		}
-		if hosted && before.ClusterID() == restored.ClusterID() {
-			if err = dropAll(restored, tx, domain.Key); err == nil {
-				err = keepHistory(before, tx, domain.Key)
-			}
-			if err == nil {
-				err = table.KeepUpstreamAnchors(before, tx, domain.Key)
-			}
-		} else {
-			err = m.retireAll(restored, tx, domain.Key)
-		}
-		if err == nil {
-			err = keepAuthorities(before, tx, domain.Key)
-		}
-		if err != nil {
-			return err
-		}
-		if err := keepRotations(before, restored, tx, domain.Key); err != nil {
-			return err
-		}
-		if err := m.republish(tx, domain.Value, past[domain.Key]+sequenceLeap); err != nil {
+		if err := s.restoreDomain(before, restored, tx, domain.Value, past[domain.Key]+sequenceLeap); err != nil {
 			return err
 		}
 		delete(past, domain.Key)
@@ -69,15 +54,47 @@ func (m *Manager) surviveRestore(before, restored *raftstore.View, tx *raftstore
 			return err
 		}
 	}
-	for td, sequence := range past { // hosted once, and not after the restore
-		if err := table.PastSequences.Put(tx, td, &statev1.PastSequence{TrustDomain: td, Sequence: sequence + sequenceLeap}); err != nil {
+	for td, sequence := range past { // hosted once, but not after the restore
+		row := &statev1.PastSequence{TrustDomain: td, Sequence: sequence + sequenceLeap}
+		if err := table.PastSequences.Put(tx, td, row); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// lastSequences are the highest sequences that either state knows of, by trust domain.
+// restoreDomain adjusts the restored rows of a domain, and publishes its bundle with the sequence.
+func (s restorer) restoreDomain(
+	before, restored *raftstore.View, tx *raftstore.Tx, domain *statev1.Domain, sequence uint64,
+) error {
+	td := domain.GetTrustDomain()
+	hosted, err := table.Hosts(before, td)
+	if err != nil {
+		return err
+	}
+	if hosted && before.ClusterID() == restored.ClusterID() {
+		if err = dropAll(restored, tx, td); err == nil {
+			err = publish.KeepHistory(before, tx, td)
+		}
+		if err == nil {
+			err = table.KeepUpstreamAnchors(before, tx, td)
+		}
+	} else {
+		err = s.retireAll(restored, tx, td)
+	}
+	if err != nil {
+		return err
+	}
+	if err := keepAuthorities(before, tx, td); err != nil {
+		return err
+	}
+	if err := keepRotations(before, restored, tx, td); err != nil {
+		return err
+	}
+	return s.publisher.Republish(tx, domain, sequence, s.now())
+}
+
+// lastSequences returns the highest sequence of each trust domain in any of the states.
 func lastSequences(states ...raftstore.Reader) (map[string]uint64, error) {
 	last := map[string]uint64{}
 	for _, r := range states {
@@ -102,7 +119,7 @@ func lastSequences(states ...raftstore.Reader) (map[string]uint64, error) {
 	return last, nil
 }
 
-// dropAll leaves out a domain's restored authorities.
+// dropAll deletes a domain's restored authorities.
 func dropAll(restored *raftstore.View, tx *raftstore.Tx, td string) error {
 	rows, err := table.ListAuthorities(restored, td)
 	if err != nil {
@@ -116,7 +133,7 @@ func dropAll(restored *raftstore.View, tx *raftstore.Tx, td string) error {
 	return nil
 }
 
-// keepAuthorities keeps a domain's authorities as they were before.
+// keepAuthorities writes a domain's authorities as they were before.
 func keepAuthorities(before *raftstore.View, tx *raftstore.Tx, td string) error {
 	rows, err := table.ListAuthorities(before, td)
 	if err != nil {
@@ -130,17 +147,17 @@ func keepAuthorities(before *raftstore.View, tx *raftstore.Tx, td string) error 
 	return nil
 }
 
-// retireAll retires a domain's restored authorities, and taints or revokes those that were since. Those that never signed, and
-// those that have expired, are left out: their keys need not be published for a moment.
-func (m *Manager) retireAll(restored *raftstore.View, tx *raftstore.Tx, td string) error {
+// retireAll retires a domain's restored authorities, and taints or revokes those that were tainted or revoked since the
+// snapshot. Those that never signed or have expired are deleted: their keys need not be published.
+func (s restorer) retireAll(restored *raftstore.View, tx *raftstore.Tx, td string) error {
 	rows, err := table.ListAuthorities(restored, td)
 	if err != nil {
 		return err
 	}
-	now := m.config.Now()
+	now := s.now()
 	for _, row := range rows {
 		a := table.AuthorityOf(row)
-		if a.State == plan.Prepared || (m.config.Contact.ClockSane() && !now.Before(a.NotAfter.Add(plan.ClockTolerance))) {
+		if a.State == plan.Prepared || (s.clockSane() && !now.Before(a.NotAfter.Add(plan.ClockTolerance))) {
 			if err := table.Authorities.Delete(tx, table.AuthorityKey(td, a.ID)); err != nil {
 				return err
 			}
@@ -150,7 +167,8 @@ func (m *Manager) retireAll(restored *raftstore.View, tx *raftstore.Tx, td strin
 		if err != nil {
 			return err
 		}
-		if verb == plan.Retire && a.State != plan.Active || verb == plan.Taint && a.State.Distrusted() || verb == plan.Revoke && a.State == plan.Revoked {
+		if verb == plan.Retire && a.State != plan.Active || verb == plan.Taint && a.State.Distrusted() ||
+			verb == plan.Revoke && a.State == plan.Revoked {
 			continue
 		}
 		if err := table.Apply(tx, td, plan.Action{Do: verb, ID: a.ID}, plan.Settings{}, now); err != nil {
@@ -160,7 +178,7 @@ func (m *Manager) retireAll(restored *raftstore.View, tx *raftstore.Tx, td strin
 	return nil
 }
 
-// keepRotations keeps the counts of rotations from going down, since authorities are held against them.
+// keepRotations keeps the request counts of a domain from going down, since authorities are compared with them.
 func keepRotations(before, restored *raftstore.View, tx *raftstore.Tx, td string) error {
 	was, err := table.RotationsOf(before, td)
 	if err != nil {
@@ -171,48 +189,18 @@ func keepRotations(before, restored *raftstore.View, tx *raftstore.Tx, td string
 		return err
 	}
 	return table.Rotations.Put(tx, td, &statev1.Rotation{
-		TrustDomain: td, Rotation: max(was.Last, now.Last), AnchorRotation: max(was.Anchors, now.Anchors), Reserve: max(was.Reserve, now.Reserve),
+		TrustDomain: td, Rotation: max(was.Last, now.Last), AnchorRotation: max(was.Anchors, now.Anchors),
+		Reserve: max(was.Reserve, now.Reserve),
 	})
 }
 
-// republish writes the domain's bundle anew with the sequence.
-func (m *Manager) republish(tx *raftstore.Tx, domain *statev1.Domain, sequence uint64) error {
-	td, err := bundle.ParseTrustDomain(domain.GetTrustDomain())
-	if err != nil {
-		return err
-	}
-	rows, err := table.ListAuthorities(tx, td.Name())
-	if err != nil {
-		return err
-	}
-	revoked, err := table.RevokedSet(tx, td.Name())
-	if err != nil {
-		return err
-	}
-	published, err := table.PublishedAnchors(tx, td.Name())
-	if err != nil {
-		return err
-	}
-	content, err := contentOf(rows, published, revoked)
-	if err != nil {
-		return err
-	}
-	hint := table.SettingsOf(domain).RefreshHint
-	content.Sequence, content.RefreshHint = &sequence, &hint
-	b, err := bundle.New(td, content)
-	if err != nil {
-		return err
-	}
-	return m.putBundle(tx, b, m.config.Now())
-}
-
-// founded says whether a row is one that a new cluster writes by itself: the home domain, and what belongs to it.
+// founded reports whether a new cluster writes a row by itself: the home domain and what belongs to it.
 func (m *Manager) founded(_ *raftstore.View, tableName, key string) bool {
 	home := m.config.Home.Name()
 	switch tableName {
 	case table.Domains.Name(), table.HostedBundles.Name():
 		return key == home
-	case table.Authorities.Name(), table.UpstreamAnchors.Name(), HostedHistory.Name(), hostedHistoryKeys.Name():
+	case table.Authorities.Name(), table.UpstreamAnchors.Name(), table.HostedHistory.Name(), table.HostedHistoryKeys.Name():
 		return strings.HasPrefix(key, table.DomainPrefix(home))
 	}
 	return false

@@ -2,6 +2,7 @@ package authority
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
@@ -35,7 +36,7 @@ func (f *fleet) tryIssue(c *crewman, id string) ([]issued, error) {
 	f.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), testPatience)
 	defer cancel()
-	x, err := c.SVIDService().IssueX509SVID(ctx, request(f.t, id))
+	x, err := c.SVIDService().IssueX509SVID(ctx, x509Request(f.t, id))
 	if err != nil {
 		return nil, err
 	}
@@ -128,15 +129,26 @@ func sequence(t *testing.T, was, is *bundle.Bundle) {
 	}
 }
 
-func (c *crewman) metricSum(name string) float64 {
+// metricSum returns the sum over all series of a metric.
+func (c *crewman) metricSum(name string) float64 { return c.metric(name) }
+
+// metric returns the sum over the series of a metric that have all these label values.
+func (c *crewman) metric(name string, labels ...string) float64 {
 	families, err := c.registry.Gather()
 	if err != nil {
 		return -1
 	}
 	sum := 0.0
 	for _, family := range families {
-		if family.GetName() == name {
-			for _, m := range family.GetMetric() {
+		if family.GetName() != name {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			values := map[string]bool{}
+			for _, l := range m.GetLabel() {
+				values[l.GetValue()] = true
+			}
+			if !slices.ContainsFunc(labels, func(label string) bool { return !values[label] }) {
 				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
 			}
 		}

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto"
-	"crypto/ecdsa"
-	"fmt"
 	"io"
 	"testing"
 	"time"
@@ -17,6 +15,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/authority/keys"
 	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/publish"
 	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/statement"
@@ -34,7 +33,7 @@ func (f *fleet) chain(td spiffeid.TrustDomain) (starts []string) {
 		f.wake()
 		view, err := store.Read(context.Background(), raftstore.ReadOptions{Linearizable: true})
 		require.NoError(f.t, err)
-		versions, err = History(view, td.Name())
+		versions, err = publish.History(view, td.Name())
 		require.NoError(f.t, err)
 		for _, v := range versions {
 			if v.GetStatement() == "" && v.GetUnstated() == "" {
@@ -46,7 +45,7 @@ func (f *fleet) chain(td spiffeid.TrustDomain) (starts []string) {
 	var before *bundle.Bundle
 	var last *statement.Statement
 	for _, v := range versions {
-		b, err := HistoryVersion(store.View(), v)
+		b, err := publish.HistoryVersion(store.View(), v)
 		require.NoError(f.t, err)
 		if v.GetUnstated() != "" {
 			starts = append(starts, "none: "+v.GetUnstated())
@@ -107,7 +106,7 @@ func TestChainOverRevocation(t *testing.T) {
 		_, err = c.AuthorityService().RevokeAuthority(ctx, &ententev1.RevokeAuthorityRequest{TrustDomain: home.Name(), What: &ententev1.RevokeAuthorityRequest_Id{Id: a.GetId()}})
 		require.NoError(t, err)
 		f.settle()
-		statements, err := Statements(c.store.View(), home.Name())
+		statements, err := publish.Statements(c.store.View(), home.Name())
 		require.NoError(t, err)
 		for _, text := range statements[len(statements)-1:] {
 			s, err := statement.Parse(text)
@@ -138,8 +137,16 @@ func TestChainStartsAnew(t *testing.T) {
 	f.settle()
 	f.advance(plan.HintsBeforeUse * plan.DefaultRefreshHint)
 	starts := f.chain(home)
-	require.Equal(t, []string{"none: " + unstatedNoKey, statement.StartUnstated}, starts)
-	require.Eventually(t, func() bool { f.wake(); return c.metricSum("entente_authority_statement_chains_total") == 2 }, testPatience, 5*time.Millisecond)
+	// The X.509 authority can be prepared before the JWT authority, in a version of its own.
+	require.Contains(t, []int{2, 3}, len(starts), "%v", starts)
+	for _, unstated := range starts[:len(starts)-1] {
+		require.Equal(t, "none: no JWT authority of it could sign one", unstated)
+	}
+	require.Equal(t, statement.StartUnstated, starts[len(starts)-1])
+	require.Eventually(t, func() bool {
+		f.wake()
+		return c.metricSum("entente_authority_statement_chains_total") == float64(len(starts))
+	}, testPatience, 5*time.Millisecond)
 }
 
 // TestChainOverARestore: a restore leaps in sequence, and the statement on what comes out continues the one before the restore.
@@ -153,13 +160,13 @@ func TestChainOverARestore(t *testing.T) {
 	require.NoError(t, err)
 	f.settle()
 	f.advance(plan.HintsBeforeUse * plan.DefaultRefreshHint)
-	before, err := Statements(c.store.View(), home.Name())
+	before, err := publish.Statements(c.store.View(), home.Name())
 	require.NoError(t, err)
 	_, err = c.store.RestoreSnapshot(ctx, bytes.NewReader(snapshot.Bytes()))
 	require.NoError(t, err)
 	f.settle()
 	require.Empty(t, f.chain(home))
-	after, err := Statements(c.store.View(), home.Name())
+	after, err := publish.Statements(c.store.View(), home.Name())
 	require.NoError(t, err)
 	require.Equal(t, before, after[:len(before)], "nothing that was said is taken back")
 	newest, err := statement.Parse(after[len(before)])
@@ -173,7 +180,7 @@ func TestChainOverARestore(t *testing.T) {
 	require.Empty(t, f.chain(shop))
 	_, err = c.DomainService().DeleteDomain(ctx, &ententev1.DeleteDomainRequest{TrustDomain: shop.Name()})
 	require.NoError(t, err)
-	for _, prefix := range []raftstore.Prefix{HostedHistory.Prefix(table.DomainPrefix(shop.Name())), hostedHistoryKeys.Prefix(table.DomainPrefix(shop.Name()))} {
+	for _, prefix := range []raftstore.Prefix{table.HostedHistory.Prefix(table.DomainPrefix(shop.Name())), table.HostedHistoryKeys.Prefix(table.DomainPrefix(shop.Name()))} {
 		require.Empty(t, prefixed(t, c, prefix))
 	}
 }
@@ -181,14 +188,14 @@ func TestChainOverARestore(t *testing.T) {
 func prefixed(t *testing.T, c *crewman, p raftstore.Prefix) (keys []string) {
 	t.Helper()
 	switch p.Table {
-	case HostedHistory.Name():
-		rows, err := HostedHistory.List(c.store.View(), p.Key)
+	case table.HostedHistory.Name():
+		rows, err := table.HostedHistory.List(c.store.View(), p.Key)
 		require.NoError(t, err)
 		for _, row := range rows {
 			keys = append(keys, row.Key)
 		}
 	default:
-		rows, err := hostedHistoryKeys.List(c.store.View(), p.Key)
+		rows, err := table.HostedHistoryKeys.List(c.store.View(), p.Key)
 		require.NoError(t, err)
 		for _, row := range rows {
 			keys = append(keys, row.Key)
@@ -226,7 +233,7 @@ func TestChainOfKeysElsewhere(t *testing.T) {
 	f.settle()
 	f.advance(plan.HintsBeforeUse * plan.DefaultRefreshHint)
 	require.Empty(t, f.chain(home))
-	require.NotEmpty(t, append(f.crew[0].audit.about(actionState), append(f.crew[1].audit.about(actionState), f.crew[2].audit.about(actionState)...)...))
+	require.NotEmpty(t, append(f.crew[0].audit.about(publish.ActionSign), append(f.crew[1].audit.about(publish.ActionSign), f.crew[2].audit.about(publish.ActionSign)...)...))
 }
 
 // TestChainOfKeysThatWereLost: all members lose their keys at once, as those do that keep them in memory. None waits for another's.
@@ -246,54 +253,4 @@ func TestChainOfKeysThatWereLost(t *testing.T) {
 	count := len(f.chain(home))
 	f.advance(plan.HintsBeforeUse * plan.DefaultRefreshHint)
 	require.Len(t, f.chain(home), count, "from there on it continues")
-}
-
-func TestWhoStates(t *testing.T) {
-	public := map[string]*ecdsa.PublicKey{}
-	named := func(ids ...string) map[string]*ecdsa.PublicKey {
-		m := map[string]*ecdsa.PublicKey{}
-		for _, id := range ids {
-			if public[id] == nil {
-				key, err := keys.Generate()
-				require.NoError(t, err)
-				public[id] = key.Public().(*ecdsa.PublicKey)
-			}
-			m[id] = public[id]
-		}
-		return m
-	}
-	previous := func(ids ...string) *statement.Statement {
-		s, err := statement.New(statement.Claims{TrustDomain: home, Sequence: 1, Start: statement.StartFirst, Issued: time.Unix(1, 0), Next: named(ids...)}, "x",
-			func([]byte) ([]byte, error) { return make([]byte, 64), nil })
-		require.NoError(t, err)
-		return s
-	}
-	jwt := func(id, member string, number uint64, state plan.State) plan.Authority {
-		return plan.Authority{ID: id, Member: member, Kind: plan.JWT, Number: number, State: state}
-	}
-	for _, test := range []struct {
-		name        string
-		previous    *statement.Statement
-		first       bool
-		version     map[string]*ecdsa.PublicKey
-		authorities []plan.Authority
-		turn        turn
-	}{
-		{"a first version", nil, true, named("a"), []plan.Authority{jwt("a", "me", 1, plan.Active)}, turn{kid: "a", start: statement.StartFirst}},
-		{"its own oldest", previous("a", "b"), false, named("a", "b"), []plan.Authority{jwt("b", "me", 2, plan.Active), jwt("a", "me", 1, plan.Retiring)}, turn{kid: "a"}},
-		{"not a new one", previous("a"), false, named("a", "b"), []plan.Authority{jwt("a", "you", 1, plan.Active), jwt("b", "me", 1, plan.Active)}, turn{wait: true}},
-		{"not a tainted one", previous("a", "b"), false, named("a", "b"), []plan.Authority{jwt("a", "me", 1, plan.Tainted), jwt("b", "me", 2, plan.Active)}, turn{kid: "b"}},
-		{"not one of another kind", previous("a"), false, named("b"), []plan.Authority{{ID: "a", Member: "me", Kind: plan.X509, State: plan.Active}, jwt("b", "me", 2, plan.Active)}, turn{kid: "b", start: statement.StartNoSigner}},
-		{"nobody waits for the lost", previous("a"), false, named("b"), []plan.Authority{jwt("a", "lost", 1, plan.Active), jwt("b", "me", 2, plan.Active)}, turn{kid: "b", start: statement.StartNoSigner}},
-		{"all were revoked", previous("a"), false, named("b"), []plan.Authority{jwt("a", "me", 1, plan.Revoked), jwt("b", "you", 2, plan.Active)}, turn{start: statement.StartNoSigner, wait: true}},
-		{"none before", nil, false, named("b"), []plan.Authority{jwt("b", "me", 2, plan.Active)}, turn{kid: "b", start: statement.StartUnstated}},
-		{"no key at all", previous("a"), false, named(), nil, turn{start: statement.StartNoSigner}},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			got := whoStates(test.previous, test.first, test.version, test.authorities, func(a plan.Authority) hand {
-				return map[string]hand{"me": mine, "you": anothers}[a.Member]
-			})
-			require.Equal(t, fmt.Sprintf("%+v", test.turn), fmt.Sprintf("%+v", got))
-		})
-	}
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -16,6 +17,8 @@ import (
 
 	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/authority/internal/clock"
+	"github.com/ententehq/entente/authority/issue"
 	"github.com/ententehq/entente/authority/plan"
 	"github.com/ententehq/entente/authority/svid"
 	"github.com/ententehq/entente/raftstore"
@@ -110,9 +113,9 @@ func TestTaint(t *testing.T) {
 	require.NoError(t, err)
 	x, j := f.active(c.id, ententev1.AuthorityKind_AUTHORITY_KIND_X509), f.active(c.id, ententev1.AuthorityKind_AUTHORITY_KIND_JWT)
 	f.advance(30 * time.Minute) // own SVIDs are of this member's own authority now
-	own := f.awaitOwn(c, id, func(s *ownSVID) bool { return s.authority == x.GetId() })
+	own := f.awaitOwn(c, id, func(s *issue.OwnSVID) bool { return s.Authority == x.GetId() })
 	alive := f.issue(c, workload(1))
-	leaf, err := c.SVIDService().IssueX509SVID(caller, request(t, workload(1)))
+	leaf, err := c.SVIDService().IssueX509SVID(caller, x509Request(t, workload(1)))
 	require.NoError(t, err)
 	before := f.bundle(home)
 
@@ -120,7 +123,7 @@ func TestTaint(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, done.GetAuthorities(), 1)
 	require.Equal(t, ententev1.AuthorityState_AUTHORITY_STATE_TAINTED, done.GetAuthorities()[0].GetState())
-	require.Equal(t, "It signs no more. Members renew their own SVIDs at once, and whoever watches authorities is told to renew what it signed.", done.GetRemarks()[0])
+	require.Equal(t, "It no longer signs. "+renewText, done.GetRemarks()[0])
 	for _, w := range []<-chan *ententev1.WatchAuthoritiesResponse{here, there} {
 		told := f.within(w)
 		require.Len(t, told, 1)
@@ -128,10 +131,10 @@ func TestTaint(t *testing.T) {
 		require.Equal(t, ententev1.AuthorityState_AUTHORITY_STATE_TAINTED, told[0].GetState())
 		require.Equal(t, hex.EncodeToString(parse(t, leaf.GetCertificates())[0].AuthorityKeyId), told[0].GetSubjectKeyId(), "a holder can tell by its certificate alone")
 	}
-	require.NotEqual(t, own.authority, f.awaitOwn(c, id, func(s *ownSVID) bool { return s.authority != x.GetId() }).authority)
-	require.Nil(t, c.signing.Load().domains[home].signers[plan.X509])
+	require.NotEqual(t, own.Authority, f.awaitOwn(c, id, func(s *issue.OwnSVID) bool { return s.Authority != x.GetId() }).Authority)
+	require.Empty(t, c.issuer.State().Domains[home].Signer(plan.X509))
 	for range 5 {
-		r, err := c.SVIDService().IssueX509SVID(caller, request(t, workload(1)))
+		r, err := c.SVIDService().IssueX509SVID(caller, x509Request(t, workload(1)))
 		require.NoError(t, err)
 		require.NotEqual(t, x.GetId(), r.GetAuthorityId())
 	}
@@ -154,7 +157,7 @@ func TestTaint(t *testing.T) {
 	f.start(c)
 	f.settle()
 	require.Equal(t, ententev1.AuthorityState_AUTHORITY_STATE_TAINTED, f.state(x.GetId()))
-	require.Nil(t, c.signing.Load().domains[home].signers[plan.X509])
+	require.Empty(t, c.issuer.State().Domains[home].Signer(plan.X509))
 	f.advance(plan.DefaultSigningGrace + plan.DefaultX509SVIDTTL)
 	require.Zero(t, f.state(x.GetId()))
 	for len(f.within(there)) > 0 { // what has expired is listed no more
@@ -176,8 +179,8 @@ func TestRevoke(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, ententev1.AuthorityState_AUTHORITY_STATE_REVOKED, done.GetAuthorities()[0].GetState())
 	require.Equal(t, []string{
-		fmt.Sprintf("What verified it left the bundle with sequence %d. Who watches the bundle has that at once; who fetches it, at the refresh hint (5m0s).", sequenceOf(before)+1),
-		"Members renew their own SVIDs at once, and whoever watches authorities is told to renew.",
+		fmt.Sprintf("What verified it left the bundle with sequence %d. Clients that watch the bundle have that at once; those that fetch it, at the refresh hint (5m0s).", sequenceOf(before)+1),
+		renewText,
 	}, done.GetRemarks())
 	require.Error(t, alive[0].verify(f.bundle(home), f.now()))
 	require.NoError(t, alive[1].verify(f.bundle(home), f.now()))
@@ -225,24 +228,28 @@ func TestRevokeTheLast(t *testing.T) {
 			TrustDomain: home.Name(), What: &ententev1.RevokeAuthorityRequest_Id{Id: f.active(c.id, kind).GetId()},
 		})
 		require.NoError(t, err)
-		require.Contains(t, done.GetRemarks()[len(done.GetRemarks())-1], "a new one is being prepared and signs as soon as it is there")
-		require.GreaterOrEqual(t, uint64(c.signing.Load().revision), done.GetRevision(), "who was told is not handed anything of it any more")
+		require.Contains(t, done.GetRemarks()[len(done.GetRemarks())-1], "a new one is being prepared and signs as soon as it exists")
+		require.GreaterOrEqual(t, uint64(c.issuer.State().Revision), done.GetRevision(), "who was told is not handed anything of it any more")
 	}
 	for _, verified := range f.issue(c, workload(1)) { // it does not settle first: the request waits for what it needs
 		require.NoError(t, verified.verify(f.bundle(home), f.now()), verified.what)
 	}
 	id, err := svid.MemberID(home, c.id)
 	require.NoError(t, err)
-	own := f.awaitOwn(c, id, func(s *ownSVID) bool { return c.signing.Load().domains[home].trusts(s.authority) })
+	own := f.awaitOwn(c, id, func(s *issue.OwnSVID) bool {
+		return slices.ContainsFunc(c.issuer.State().Domains[home].Authorities, func(a plan.Authority) bool {
+			return a.ID == s.Authority && !a.State.Distrusted()
+		})
+	})
 	roots := x509.NewCertPool()
 	for _, anchor := range f.bundle(home).X509Authorities() {
 		roots.AddCert(anchor)
 	}
 	intermediates := x509.NewCertPool()
-	for _, ca := range parse(t, own.certificate.Certificate[1:]) {
+	for _, ca := range parse(t, own.Certificate.Certificate[1:]) {
 		intermediates.AddCert(ca)
 	}
-	_, err = own.certificate.Leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, CurrentTime: f.now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+	_, err = own.Certificate.Leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, CurrentTime: f.now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
 	require.NoError(t, err)
 }
 
@@ -269,7 +276,8 @@ func TestActivate(t *testing.T) {
 	}
 	done, err := activate()
 	require.NoError(t, err)
-	require.Equal(t, []string{"Not everybody can know it yet: until " + clock(f.now().Add(plan.HintsBeforeUse*plan.DefaultRefreshHint)) + ", who has not read the bundle since it was published refuses what it signs."}, done.GetRemarks())
+	require.Equal(t, []string{"Not every reader can know it yet: until " + timeText(f.now().Add(plan.HintsBeforeUse*plan.DefaultRefreshHint)) +
+		", a reader that has not fetched the bundle since it was published refuses what it signs."}, done.GetRemarks())
 	require.Len(t, done.GetAuthorities(), 2)
 	require.Equal(t, ententev1.AuthorityState_AUTHORITY_STATE_RETIRING, f.state(was.GetId()))
 	f.settle()
@@ -293,18 +301,18 @@ func TestAWrongClockChangesNothing(t *testing.T) {
 			f.wake()
 			_, err := c.AuthorityService().TaintAuthority(ctx, &ententev1.TaintAuthorityRequest{TrustDomain: home.Name(), Id: before[0].GetId()})
 			require.Equal(t, codes.FailedPrecondition, status.Code(err))
-			require.ErrorContains(t, err, "the clock of member "+c.id+" is not known to be that of the others, and it would write down a wrong time; ask another member")
+			require.ErrorContains(t, err, "the clock of member "+c.id+" is not known to be that of the others, and it would record a wrong time; ask another member")
 			_, err = c.store.Update(ctx, func(tx *raftstore.Tx) error {
-				_, err := c.carryOut(tx, home.Name(), nil, nil)
+				_, err := c.executor.carryOut(tx, home.Name(), nil, nil)
 				return err
 			})
-			require.ErrorIs(t, err, errClock)
+			require.ErrorIs(t, err, clock.ErrUnknown)
 			_, err = c.store.Update(ctx, func(tx *raftstore.Tx) error {
-				_, err := c.carryOutLost(tx, home.Name())
+				_, err := c.executor.carryOutLost(tx, home.Name())
 				return err
 			})
-			require.ErrorIs(t, err, errClock)
-			_, err = c.SigningService().SignX509SVID(access.WithCaller(ctx, access.MemberCaller(f.crew[0].id)), &ententev1.SignX509SVIDRequest{Request: request(t, workload(1))})
+			require.ErrorIs(t, err, clock.ErrUnknown)
+			_, err = c.SigningService().SignX509SVID(access.WithCaller(ctx, access.MemberCaller(f.crew[0].id)), &ententev1.SignX509SVIDRequest{Request: x509Request(t, workload(1))})
 			require.Equal(t, codes.FailedPrecondition, status.Code(err))
 			f.issue(c, workload(1)) // it passes on
 			c.set(func() { c.insane, c.skew = false, 0 })

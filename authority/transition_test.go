@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/ententehq/entente/authority/internal/journal"
 	"github.com/ententehq/entente/authority/plan"
 	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/raftstore"
@@ -27,15 +28,15 @@ func TestWhatWasMadeByAnotherClock(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, ok)
 		for _, by := range []time.Duration{off, 0} {
-			s, _, err := c.situation(c.store.View(), domain.Value, f.now().Add(by))
+			s, _, err := c.executor.situation(c.store.View(), domain.Value, f.now().Add(by))
 			require.NoError(t, err)
 			actions, _ := plan.Next(s)
-			made, err := c.prepare(context.Background(), s, domain.Value, actions)
+			made, err := c.preparer.prepare(context.Background(), s, domain.Value, actions)
 			require.NoError(t, err)
 			require.Len(t, made, 2)
-			var carried []done
+			var carried []journal.Step
 			_, err = c.store.Update(context.Background(), func(tx *raftstore.Tx) (err error) {
-				carried, err = c.carryOut(tx, home.Name(), made, nil)
+				carried, err = c.executor.carryOut(tx, home.Name(), made, nil)
 				return err
 			})
 			require.NoError(t, err)
@@ -65,9 +66,9 @@ func TestAClockThatIsSetUnderWayEndsNothing(t *testing.T) {
 	f, c := newOne(t, func(config *Config) { config.Contact = setAfterwards{config.Contact.(contact), &armed} })
 	was := f.list(home)
 	c.stop() // so that the transactions below are the only ones
-	for name, carry := range map[string]func(tx *raftstore.Tx) ([]done, error){
-		"own":  func(tx *raftstore.Tx) ([]done, error) { return c.carryOut(tx, home.Name(), nil, nil) },
-		"lost": func(tx *raftstore.Tx) ([]done, error) { return c.carryOutLost(tx, home.Name()) },
+	for name, carry := range map[string]func(tx *raftstore.Tx) ([]journal.Step, error){
+		"own":  func(tx *raftstore.Tx) ([]journal.Step, error) { return c.executor.carryOut(tx, home.Name(), nil, nil) },
+		"lost": func(tx *raftstore.Tx) ([]journal.Step, error) { return c.executor.carryOutLost(tx, home.Name()) },
 	} {
 		c.set(func() { c.insane, c.skew = false, 0 })
 		_, err := c.store.Update(t.Context(), func(tx *raftstore.Tx) error {

@@ -77,10 +77,10 @@ func TestRevokeBelowAnUpstream(t *testing.T) {
 	done, err := revoke(&ententev1.RevokeAuthorityRequest{What: &ententev1.RevokeAuthorityRequest_Id{Id: x.GetId()}})
 	require.NoError(t, err)
 	require.Equal(t, []string{
-		"It signs no more, but its anchor belongs to the upstream and stays in the bundle, and SPIFFE verifiers read no revocation list: they accept what it signed until that expires, at the latest at " +
-			clock(f.now().Add(plan.DefaultSigningGrace+plan.DefaultX509SVIDTTL)) + ", or until the anchor is revoked too by 'entente authority revoke --anchor'.",
-		"Members renew their own SVIDs at once, and whoever watches authorities is told to renew.",
-		"The upstream could not be told to revoke the certificate of " + x.GetId() + ", and is told again until it can: it is sealed; and far away.",
+		"It no longer signs, but its anchor belongs to the upstream and stays in the bundle, and SPIFFE verifiers read no revocation lists: they accept what it signed until that expires, at the latest at " +
+			timeText(f.now().Add(plan.DefaultSigningGrace+plan.DefaultX509SVIDTTL)) + ", or until 'entente authority revoke --anchor' revokes the anchor too.",
+		renewText,
+		"The upstream has not revoked the certificate of " + x.GetId() + " yet; the leader retries: it is sealed; and far away.",
 	}, done.GetRemarks())
 	require.NoError(t, alive.verify(f.bundle(home), f.now()), "said plainly: verifiers accept it")
 	upstream.mu.Lock()
@@ -88,7 +88,7 @@ func TestRevokeBelowAnUpstream(t *testing.T) {
 	upstream.mu.Unlock()
 	require.Eventually(t, func() bool { f.wake(); return upstream.told() >= 1 }, testPatience, 10*time.Millisecond)
 	f.settle()
-	r, err := c.SVIDService().IssueX509SVID(caller, request(t, workload(1)))
+	r, err := c.SVIDService().IssueX509SVID(caller, x509Request(t, workload(1)))
 	require.NoError(t, err)
 	require.NotEqual(t, x.GetId(), r.GetAuthorityId())
 
@@ -104,7 +104,7 @@ func TestRevokeBelowAnUpstream(t *testing.T) {
 	require.Empty(t, f.bundle(home).X509Authorities())
 	require.Error(t, alive.verify(f.bundle(home), f.now()))
 	require.Eventually(t, func() bool { f.wake(); return upstream.told() >= 4 }, testPatience, 10*time.Millisecond)
-	_, err = c.newAuthority(ctx, plan.Situation{Now: f.now(), Settings: defaults()}, &statev1.Domain{TrustDomain: home.Name()}, plan.Action{Do: plan.Prepare, Kind: plan.X509})
+	_, err = c.preparer.factory.make(ctx, plan.Situation{Now: f.now(), Settings: defaults()}, &statev1.Domain{TrustDomain: home.Name()}, plan.Action{Do: plan.Prepare, Kind: plan.X509})
 	require.ErrorContains(t, err, "the upstream signs below the anchor "+svid.AnchorID(root[0])+", which was revoked; make an issuer below another one its default")
 	require.False(t, slices.ContainsFunc(f.list(home), func(a *ententev1.Authority) bool {
 		return a.GetKind() == ententev1.AuthorityKind_AUTHORITY_KIND_X509 && a.GetState() != ententev1.AuthorityState_AUTHORITY_STATE_REVOKED

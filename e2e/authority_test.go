@@ -156,7 +156,7 @@ func TestRevokedInVaultToo(t *testing.T) {
 	serial = strings.TrimSuffix(strings.ReplaceAll(fmt.Sprintf("% x", next.svid.Certificates[1].SerialNumber.Bytes()), " ", ":"), ":")
 	second := everySigner(t, c)[0]
 	v.Seal(t)
-	require.Contains(t, command(t, "authority", "revoke", second.GetId(), socket), "The upstream could not be told to revoke the certificate of "+second.GetId()+", and is told again until it can: ")
+	require.Contains(t, command(t, "authority", "revoke", second.GetId(), socket), "The upstream has not revoked the certificate of "+second.GetId()+" yet; the leader retries: ")
 	v.Unseal(t)
 	eventually(t, "Vault is told", func() error {
 		if !onList(serial) {

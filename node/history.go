@@ -6,7 +6,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
-	"github.com/ententehq/entente/authority"
+	"github.com/ententehq/entente/authority/publish"
 	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/bundleapi"
@@ -25,8 +25,8 @@ func (c *catalog) History(ctx context.Context, td spiffeid.TrustDomain, o bundle
 		return h, err
 	}
 	if h.Hosted {
-		h.Content = func(v *statev1.BundleVersion) (*bundle.Bundle, error) { return authority.HistoryVersion(view, v) }
-		h.Versions, err = authority.History(view, td.Name())
+		h.Content = func(v *statev1.BundleVersion) (*bundle.Bundle, error) { return publish.HistoryVersion(view, v) }
+		h.Versions, err = publish.History(view, td.Name())
 		return h, err
 	}
 	foreign, consented, err := relationship.Consented(view, td.Name())

@@ -14,6 +14,7 @@ import (
 
 	"github.com/ententehq/entente/access"
 	"github.com/ententehq/entente/authority"
+	"github.com/ententehq/entente/authority/publish"
 	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle/bundleapi"
 	"github.com/ententehq/entente/bundle/endpoint"
@@ -217,7 +218,7 @@ func unlessZero(n int) float64 {
 func (m *member) buildFederation() (err error) {
 	m.federation, err = federation.New(federation.Config{
 		Store: m.store, Leader: m.members, IsHosted: table.Hosts, HostedBundles: table.HostedBundles,
-		HostedStatements: authority.Statements, HostedHistory: authority.HostedHistory,
+		HostedStatements: publish.Statements, HostedHistory: table.HostedHistory,
 		Peers:       federation.PeerConfig{Home: m.cfg.Cluster.TrustDomain, Dial: m.port.DialPeer, Credentials: port.Credentials(), Cargo: cargo{m}},
 		Invitations: m.invitations(),
 		Audit:       m.audit, MinRefresh: m.cfg.Federation.MinRefresh, Logger: m.log.Named("federation"), Registerer: m.registry,

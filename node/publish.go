@@ -8,7 +8,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	"github.com/ententehq/entente/authority"
+	"github.com/ententehq/entente/authority/publish"
 	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/endpoint"
@@ -45,7 +45,7 @@ type statementsRead struct {
 
 // run follows the tables until ctx ends. Each change is rendered once; without quorum the last state stays served.
 func (p *publisher) run(ctx context.Context) error {
-	over := []raftstore.Prefix{table.Domains.Prefix(""), table.HostedBundles.Prefix(""), authority.HostedHistory.Prefix(""),
+	over := []raftstore.Prefix{table.Domains.Prefix(""), table.HostedBundles.Prefix(""), table.HostedHistory.Prefix(""),
 		relationship.Relationships.Prefix(""), relationship.ForeignBundles.Prefix("")}
 	return feed.Latest(ctx, p.store, over, func(v *raftstore.View) error {
 		if err := p.publish(v); err != nil {
@@ -131,11 +131,11 @@ func (p *publisher) tellHosts() {
 
 // readStatements reads a domain's statements, or takes those that were read before where its history has not changed since.
 func (p *publisher) readStatements(v *raftstore.View, td spiffeid.TrustDomain) (statementsRead, error) {
-	at := authority.HostedHistory.PrefixRevision(v, td.Name()+"/")
+	at := table.HostedHistory.PrefixRevision(v, td.Name()+"/")
 	if read, ok := p.statements[td.Name()]; ok && read.revision == at {
 		return read, nil
 	}
-	compact, err := authority.Statements(v, td.Name())
+	compact, err := publish.Statements(v, td.Name())
 	return statementsRead{at, statement.NewList(td, compact)}, err
 }
 

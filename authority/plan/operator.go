@@ -6,11 +6,26 @@ import (
 	"time"
 )
 
-// ErrNoAuthority is wrapped when the named authority does not exist.
-var ErrNoAuthority = errors.New("there is no authority")
+var (
+	// ErrNoAuthority is wrapped if the named authority does not exist.
+	ErrNoAuthority = errors.New("there is no authority")
+	// ErrNoAnchor is wrapped if the named anchor does not exist.
+	ErrNoAnchor = errors.New("there is no anchor")
+)
 
-// PlanTaint says what tainting an authority does: it signs no more. One that never signed ends. all are those of the
-// domain.
+// Refusal is an error for an operator action that the rules refuse. Its text states what the operator can do.
+type Refusal struct{ Err error }
+
+// Error implements error.
+func (r Refusal) Error() string { return r.Err.Error() }
+
+// Unwrap returns the reason.
+func (r Refusal) Unwrap() error { return r.Err }
+
+func refuse(format string, args ...any) error { return Refusal{fmt.Errorf(format, args...)} }
+
+// TaintAuthority returns the actions that taint an authority: it stops signing. One that never signed ends. all are the
+// authorities of the domain. Errors are [Refusal]s.
 func TaintAuthority(all []Authority, id string) ([]Action, error) {
 	a, err := Find(all, id)
 	if err != nil {
@@ -19,7 +34,7 @@ func TaintAuthority(all []Authority, id string) ([]Action, error) {
 	action := Action{Do: Taint, Kind: a.Kind, ID: a.ID, Why: "an operator tainted it"}
 	switch a.State {
 	case Revoked:
-		return nil, fmt.Errorf("authority %s is revoked, which is more than tainted", id)
+		return nil, refuse("authority %s is revoked, which is more than tainted", id)
 	case Tainted:
 		return nil, nil
 	case Prepared:
@@ -28,15 +43,15 @@ func TaintAuthority(all []Authority, id string) ([]Action, error) {
 	return []Action{action}, nil
 }
 
-// PlanRevoke says what revoking an authority does. An anchor of the member's own goes with it, and so does all below that
-// anchor: whoever has the one key has had access to the other.
+// RevokeAuthority returns the actions that revoke an authority. An anchor of the member's own is revoked with it, and
+// everything below that anchor: a thief of the one key had access to the other. Errors are [Refusal]s.
 func RevokeAuthority(all []Authority, id string) ([]Action, error) {
 	a, err := Find(all, id)
 	if err != nil {
 		return nil, err
 	}
 	if a.Kind == X509 && !a.UpstreamAnchor {
-		return planRevokeBelow(all, a.Anchor, id), nil
+		return revokeBelow(all, a.Anchor, id), nil
 	}
 	if a.State == Revoked {
 		return nil, nil
@@ -44,9 +59,9 @@ func RevokeAuthority(all []Authority, id string) ([]Action, error) {
 	return []Action{{Do: Revoke, Kind: a.Kind, ID: a.ID, Why: "an operator revoked it"}}, nil
 }
 
-// PlanRevokeAnchor says what revoking an anchor does to the authorities below it. Without force it refuses to take the
-// last anchor of an upstream that anybody can sign below: nobody could sign before the upstream has another one, for this
-// cluster makes none there.
+// RevokeAnchor returns the actions that revoke the authorities below an anchor. Without force it refuses to revoke the
+// last anchor of an upstream below which an authority can sign: no member could sign before the upstream has another
+// one, and this cluster makes none there. Errors are [Refusal]s.
 func RevokeAnchor(all []Authority, anchor string, force bool) ([]Action, error) {
 	upstream, others := false, false
 	for _, a := range all {
@@ -58,13 +73,14 @@ func RevokeAnchor(all []Authority, anchor string, force bool) ([]Action, error) 
 		}
 	}
 	if upstream && !others && !force {
-		return nil, fmt.Errorf("nobody could sign X509-SVIDs without this anchor: make a new issuer the default in the upstream, then 'entente authority rotate', and revoke this anchor once an authority below the new one is active; or give --force")
+		return nil, refuse("no member could sign X509-SVIDs without this anchor: make a new issuer the default in the upstream, " +
+			"then 'entente authority rotate', and revoke this anchor once an authority below the new one is active; or give --force")
 	}
-	return planRevokeBelow(all, anchor, ""), nil
+	return revokeBelow(all, anchor, ""), nil
 }
 
-// planRevokeBelow revokes all authorities below an anchor. named is the one that an operator named.
-func planRevokeBelow(all []Authority, anchor, named string) (actions []Action) {
+// revokeBelow returns the actions that revoke all authorities below an anchor. named is the one that an operator named.
+func revokeBelow(all []Authority, anchor, named string) (actions []Action) {
 	for _, a := range all {
 		if a.Anchor != anchor || (a.State == Revoked && a.AnchorRevoked) {
 			continue
@@ -82,19 +98,20 @@ func planRevokeBelow(all []Authority, anchor, named string) (actions []Action) {
 	return actions
 }
 
-// PlanActivate says what the activation of a prepared authority does before its time: it takes over from the one of its
-// member that signs.
+// ActivateAuthority returns the actions that activate a prepared authority before its time. It replaces the active one
+// of its member. Errors are [Refusal]s.
 func ActivateAuthority(all []Authority, id string, now time.Time) ([]Action, error) {
 	a, err := Find(all, id)
 	switch {
 	case err != nil:
 		return nil, err
 	case a.State != Prepared:
-		return nil, fmt.Errorf("authority %s is %s; only a prepared one can be activated", id, a.State)
+		return nil, refuse("authority %s is %s; only a prepared one can be activated", id, a.State)
 	case now.Before(a.NotBefore):
-		return nil, fmt.Errorf("authority %s becomes valid in %v; what it signed before would be refused", id, a.NotBefore.Sub(now).Round(time.Second))
+		return nil, refuse("authority %s becomes valid in %v; what it signed before would be refused",
+			id, a.NotBefore.Sub(now).Round(time.Second))
 	case !now.Before(a.NotAfter):
-		return nil, fmt.Errorf("authority %s has expired", id)
+		return nil, refuse("authority %s has expired", id)
 	}
 	actions := []Action{{Do: Activate, Kind: a.Kind, ID: a.ID, Why: "an operator activated it"}}
 	for _, other := range all {
@@ -105,11 +122,12 @@ func ActivateAuthority(all []Authority, id string, now time.Time) ([]Action, err
 	return actions, nil
 }
 
+// Find returns the authority of that ID, or a [Refusal] that wraps [ErrNoAuthority].
 func Find(all []Authority, id string) (Authority, error) {
 	for _, a := range all {
 		if a.ID == id {
 			return a, nil
 		}
 	}
-	return Authority{}, fmt.Errorf("%w %s; see 'entente authority list'", ErrNoAuthority, id)
+	return Authority{}, refuse("%w %s; see 'entente authority list'", ErrNoAuthority, id)
 }

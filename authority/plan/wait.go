@@ -14,10 +14,10 @@ func Wait(s Situation, a Authority) (until time.Time, sentence string) {
 	case Retiring:
 		return a.Leaves(s.Grace), "It stays in the bundle until all that it can have signed has expired."
 	case Tainted:
-		return a.Leaves(s.Grace), "It signs no more, and what it signed has to be renewed; it stays in the bundle until all of that has expired."
+		return a.Leaves(s.Grace), "It no longer signs, and what it signed has to be renewed; it stays in the bundle until all of that has expired."
 	case Revoked:
 		if a.UpstreamAnchor && !a.AnchorRevoked {
-			return a.Leaves(s.Grace), "It signs no more, but its anchor is in the bundle: verifiers accept what it signed until all of that has expired."
+			return a.Leaves(s.Grace), "It no longer signs, but its anchor is in the bundle: verifiers accept what it signed until all of that has expired."
 		}
 		return a.Leaves(s.Grace), "It is out of the bundle; it is listed until all that it can have signed would have expired."
 	}

@@ -12,16 +12,16 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// upstreamAnchors are the anchors that the upstreams of hosted domains have.
+// UpstreamAnchors are the anchors of the upstreams of hosted domains.
 var UpstreamAnchors = raftstore.NewTable[*statev1.UpstreamAnchor]("upstream_anchors")
 
-// anchorKey is the key of an anchor of a domain, in every table of anchors.
+// AnchorKey returns the key of an anchor of a domain in every table of anchors.
 func AnchorKey(td string, der []byte) string {
 	sum := sha256.Sum256(der)
 	return DomainPrefix(td) + hex.EncodeToString(sum[:])
 }
 
-// listUpstreamAnchors returns the rows of a domain.
+// ListUpstreamAnchors returns the rows of a domain.
 func ListUpstreamAnchors(r raftstore.Reader, td string) ([]*statev1.UpstreamAnchor, error) {
 	rows, err := UpstreamAnchors.List(r, DomainPrefix(td))
 	if err != nil {
@@ -34,7 +34,7 @@ func ListUpstreamAnchors(r raftstore.Reader, td string) ([]*statev1.UpstreamAnch
 	return out, nil
 }
 
-// publishedAnchors are those of a domain's upstream that belong into the bundle, DER.
+// PublishedAnchors returns the anchors of a domain's upstream that belong into the bundle, in DER.
 func PublishedAnchors(r raftstore.Reader, td string) ([][]byte, error) {
 	rows, err := ListUpstreamAnchors(r, td)
 	if err != nil {
@@ -49,13 +49,13 @@ func PublishedAnchors(r raftstore.Reader, td string) ([][]byte, error) {
 	return out, nil
 }
 
-// anchorPublished says whether an anchor of the domain's upstream is in the bundle.
+// AnchorPublished reports whether an anchor of the domain's upstream is in the bundle.
 func AnchorPublished(r raftstore.Reader, td string, der []byte) (bool, error) {
 	row, ok, err := UpstreamAnchors.Get(r, AnchorKey(td, der))
 	return ok && row.Value.GetPublished(), err
 }
 
-// noAnchorYet says whether a domain has nothing yet that verifies its X509-SVIDs.
+// HasNoAnchor reports whether nothing verifies X509-SVIDs of a domain yet.
 func HasNoAnchor(r raftstore.Reader, td string) (bool, error) {
 	published, err := PublishedAnchors(r, td)
 	if err != nil || len(published) > 0 {
@@ -65,8 +65,8 @@ func HasNoAnchor(r raftstore.Reader, td string) (bool, error) {
 	return !slices.ContainsFunc(rows, func(row *statev1.Authority) bool { return len(row.GetAnchors()) > 0 }), err
 }
 
-// anchorReady is when everybody can know an anchor that is published now: at once, or since long, if an authority below it
-// brought it into the bundle before.
+// AnchorReady returns when every reader can know an anchor that is published now. It can lie in the past, if an authority
+// below the anchor was published before.
 func AnchorReady(r raftstore.Reader, domain *statev1.Domain, der []byte, now time.Time) (time.Time, error) {
 	rows, err := ListAuthorities(r, domain.GetTrustDomain())
 	if err != nil {
@@ -84,34 +84,13 @@ func AnchorReady(r raftstore.Reader, domain *statev1.Domain, der []byte, now tim
 	return ready, nil
 }
 
-// forgetUpstreamAnchors removes what is known of the upstream of a domain that is hosted no more.
-func ForgetUpstreamAnchors(tx *raftstore.Tx, td string) error {
-	rows, err := UpstreamAnchors.List(tx, DomainPrefix(td))
-	if err != nil {
-		return err
-	}
-	for _, row := range rows {
-		if err := UpstreamAnchors.Delete(tx, row.Key); err != nil {
-			return err
-		}
-	}
-	return nil
+// DeleteUpstreamAnchors deletes the upstream's anchors of a domain that is no longer hosted.
+func DeleteUpstreamAnchors(tx *raftstore.Tx, td string) error {
+	return DeleteRows(tx, UpstreamAnchors, td)
 }
 
-// keepUpstreamAnchors has a domain's anchors be as they were before a restore: what is in the bundle now verifies what is
-// signed now, and what an operator approved since is approved.
+// KeepUpstreamAnchors keeps the upstream's anchors of a domain as they were before a restore: the current bundle
+// verifies what is signed now, and approvals since the snapshot remain valid.
 func KeepUpstreamAnchors(before *raftstore.View, tx *raftstore.Tx, td string) error {
-	if err := ForgetUpstreamAnchors(tx, td); err != nil {
-		return err
-	}
-	rows, err := UpstreamAnchors.List(before, DomainPrefix(td))
-	if err != nil {
-		return err
-	}
-	for _, row := range rows {
-		if err := UpstreamAnchors.Put(tx, row.Key, row.Value); err != nil {
-			return err
-		}
-	}
-	return nil
+	return RestoreRows(before, tx, UpstreamAnchors, td)
 }

@@ -82,7 +82,7 @@ func TestRevokeAnUpstreamsAnchor(t *testing.T) {
 		{Do: plan.Revoke, Kind: plan.X509, ID: "b1", Why: "an operator revoked its anchor"},
 	}
 	_, err := plan.RevokeAnchor(all, "old root", false)
-	require.EqualError(t, err, "nobody could sign X509-SVIDs without this anchor: make a new issuer the default in the upstream, then 'entente authority rotate', and revoke this anchor once an authority below the new one is active; or give --force")
+	require.EqualError(t, err, "no member could sign X509-SVIDs without this anchor: make a new issuer the default in the upstream, then 'entente authority rotate', and revoke this anchor once an authority below the new one is active; or give --force")
 	forced, err := plan.RevokeAnchor(all, "old root", true)
 	require.NoError(t, err)
 	require.Equal(t, want, forced)

@@ -12,9 +12,11 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// number completes the row of a new authority with what only the transaction knows: its place among the member's own,
-// the rotation that it answers to, and since when what verifies it has been published.
-func Complete(made *statev1.Authority, rows []*statev1.Authority, s plan.Situation, action plan.Action, newAnchor bool) *statev1.Authority {
+// Complete returns the row of a new authority with what only the transaction can set: its number among the member's
+// authorities, the rotation that it belongs to, and when every reader can know what verifies it.
+func Complete(
+	made *statev1.Authority, rows []*statev1.Authority, s plan.Situation, action plan.Action, newAnchor bool,
+) *statev1.Authority {
 	row := cloneAuthority(made)
 	newest := newestOwn(rows, s.Member, plan.Kind(row.GetKind()))
 	row.Number = newest.GetNumber() + 1
@@ -35,8 +37,8 @@ func Complete(made *statev1.Authority, rows []*statev1.Authority, s plan.Situati
 	return row
 }
 
-// fedAnchor says whether an authority's anchor was published by itself. Then the authority waits until that is known, and no
-// longer.
+// InheritAnchor reports whether the anchor of an authority was published on its own. If so, the authority waits until
+// every reader can know that anchor, and no longer.
 func InheritAnchor(r raftstore.Reader, td string, row *statev1.Authority) (bool, error) {
 	if len(row.GetAnchors()) == 0 {
 		return false, nil
@@ -52,7 +54,7 @@ func InheritAnchor(r raftstore.Reader, td string, row *statev1.Authority) (bool,
 	return true, nil
 }
 
-// change carries out an action on an authority that is there.
+// Apply carries out an action on an existing authority, with the records that belong to it.
 func Apply(tx *raftstore.Tx, td string, action plan.Action, settings plan.Settings, now time.Time) error {
 	key := AuthorityKey(td, action.ID)
 	if action.Do == plan.End {
@@ -63,10 +65,10 @@ func Apply(tx *raftstore.Tx, td string, action plan.Action, settings plan.Settin
 		return err
 	}
 	if !ok {
-		return fmt.Errorf("%s authority %s of %s: it is not there", action.Do, action.ID, td)
+		return fmt.Errorf("%s authority %s of %s: it does not exist", action.Do, action.ID, td)
 	}
 	if action.Do == plan.Revoke && plan.Kind(row.Value.GetKind()) == plan.X509 && !row.Value.GetUpstreamAnchor() {
-		// Whoever has the member's keys has that of its root too.
+		// A thief of the member's keys also has the key of its root.
 		if err := revokeAnchor(tx, row.Value, now); err != nil {
 			return err
 		}
@@ -75,14 +77,14 @@ func Apply(tx *raftstore.Tx, td string, action plan.Action, settings plan.Settin
 		return fmt.Errorf("authority %s of %s: %w", action.ID, td, err)
 	}
 	if plan.State(row.Value.GetState()).Distrusted() {
-		if err := remember(tx, row.Value, now); err != nil {
+		if err := putDistrusted(tx, row.Value, now); err != nil {
 			return err
 		}
 	}
 	return Authorities.Put(tx, key, row.Value)
 }
 
-// move takes an authority to its next state.
+// Transition moves an authority to its next state.
 func Transition(a *statev1.Authority, verb plan.Verb, settings plan.Settings, now time.Time) error {
 	switch verb {
 	case plan.Activate:
@@ -99,7 +101,7 @@ func Transition(a *statev1.Authority, verb plan.Verb, settings plan.Settings, no
 		a.State = statev1.AuthorityState_AUTHORITY_STATE_REVOKED
 		a.RevokeTime = timestamppb.New(now)
 	default:
-		return fmt.Errorf("%q is no way from one state to the next", verb)
+		return fmt.Errorf("%q is not a transition between states", verb)
 	}
 	if plan.State(a.GetState()).Past() && a.GetRetireTime() == nil {
 		a.RetireTime = timestamppb.New(now)
@@ -107,8 +109,8 @@ func Transition(a *statev1.Authority, verb plan.Verb, settings plan.Settings, no
 	return nil
 }
 
-// lengthen notes with a domain's authorities that they may sign for longer from now on, so that they stay published for
-// long enough. It never shortens: what was signed before keeps its life.
+// ExtendLongestSVID records that a domain's authorities sign longer SVIDs from now on, so that they stay published for
+// long enough. It never shortens: what was signed before keeps its lifetime.
 func ExtendLongestSVID(tx *raftstore.Tx, td string, settings plan.Settings) error {
 	rows, err := ListAuthorities(tx, td)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 
-	"github.com/ententehq/entente/authority"
+	"github.com/ententehq/entente/authority/issue"
 	"github.com/ententehq/entente/authority/plan"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/routing"
@@ -206,9 +206,9 @@ func (d *decoder) authority(cfg *Config) {
 		X509SVIDTTL:  b.duration("x509_svid_ttl", plan.DefaultX509SVIDTTL, plan.MinTTL, plan.MaxCATTL),
 		JWTSVIDTTL:   b.duration("jwt_svid_ttl", plan.DefaultJWTSVIDTTL, plan.MinTTL, plan.MaxCATTL),
 		SigningGrace: b.duration("signing_grace", time.Hour, time.Second, 24*time.Hour),
-		IssueRate:    b.integer("issue_rate", authority.DefaultIssueRate, 0, 1_000_000),
-		IssueBurst:   b.integer("issue_burst", authority.DefaultIssueBurst, 1, 1_000_000),
-		LintSample:   b.integer("lint_sample", authority.DefaultLintSample, 0, 1_000_000_000),
+		IssueRate:    b.integer("issue_rate", issue.DefaultRate, 0, 1_000_000),
+		IssueBurst:   b.integer("issue_burst", issue.DefaultBurst, 1, 1_000_000),
+		LintSample:   b.integer("lint_sample", issue.DefaultLintSample, 0, 1_000_000_000),
 		Keys:         d.keys(nested),
 	}
 }

@@ -1,0 +1,72 @@
+// Package loop runs the reconcile functions of package authority: at each change of the tables, at the time that the
+// function itself returns, and after a failure with backoff and jitter.
+package loop
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+const (
+	// FirstRetry and LastRetry bound the wait after a failure: short enough for an election, long enough not to flood
+	// an upstream that is down for hours.
+	FirstRetry = 200 * time.Millisecond
+	LastRetry  = 30 * time.Second
+)
+
+func newBackoff() *backoff.ExponentialBackOff {
+	b := backoff.NewExponentialBackOff()
+	b.InitialInterval, b.MaxInterval, b.RandomizationFactor = FirstRetry, LastRetry, 0.5
+	return b
+}
+
+// Runner runs reconcile functions. All fields but Failures are required.
+type Runner struct {
+	// Changed is fired at each change that the functions depend on.
+	Changed *Signal
+	Now     func() time.Time
+	Log     hclog.Logger
+	// Failures counts failed runs. If nil, they are not counted.
+	Failures prometheus.Counter
+}
+
+// Run calls once at every change and at the times that it returns (zero: only at a change), until ctx ends. It returns
+// the error of ctx. Task completes the log line "cannot …".
+func (r *Runner) Run(ctx context.Context, task string, once func(context.Context) (time.Time, error)) error {
+	retry := newBackoff()
+	var log throttle
+	for {
+		changed := r.Changed.Next()
+		next, err := once(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		wait := until(next, r.Now())
+		if err != nil {
+			wait, changed = retry.NextBackOff(), nil
+			if r.Failures != nil {
+				r.Failures.Inc()
+			}
+			if log.failed(OneLine(err), time.Now()) {
+				r.Log.Warn("cannot "+task+"; retrying", "error", OneLine(err), "in", wait)
+			}
+		} else {
+			retry.Reset()
+			if log.succeeded() {
+				r.Log.Info("recovered: can " + task)
+			}
+		}
+		if err := WaitFor(ctx, changed, wait); err != nil {
+			return err
+		}
+	}
+}
+
+// OneLine returns the text of an error in one line, for a log with one event a line. [errors.Join] puts each error on
+// a line of its own.
+func OneLine(err error) string { return strings.Join(strings.Split(err.Error(), "\n"), "; ") }

@@ -1,0 +1,164 @@
+package issue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/authority/internal/loop"
+	"github.com/ententehq/entente/authority/keys"
+	"github.com/ententehq/entente/authority/svid"
+	"github.com/ententehq/entente/raftstore"
+)
+
+// Audit records one event in the audit log. An action whose event is refused is not carried out. It is called from
+// many goroutines.
+type Audit interface {
+	Record(access.Event) error
+}
+
+// Contact is the contact of this member with the others. It is called from many goroutines.
+type Contact interface {
+	// LastHeard returns when this member last heard from the leader, or led with a quorum. It is zero before that.
+	LastHeard() time.Time
+	// ClockSane reports whether this member's clock is within minutes of those of a majority. It is false until known.
+	ClockSane() bool
+}
+
+// Config configures an [Issuer]. All fields but Registerer are required.
+type Config struct {
+	Store  *raftstore.Store
+	Member string
+	Home   spiffeid.TrustDomain
+	Keys   keys.Store
+	// SigningGrace is the time for which this member signs after it last heard from the leader.
+	SigningGrace time.Duration
+	Contact      Contact
+	// Conn returns the connection to another member, on which its SigningService is served. The issuer does not close it.
+	Conn  func(memberID string) (grpc.ClientConnInterface, error)
+	Audit Audit
+	// Rate is the number of SVIDs a second that one caller can request from this member, and Burst the number at once.
+	// A negative rate disables the limit.
+	Rate  float64
+	Burst int
+	// Linter checks what was signed.
+	Linter *Linter
+	// Changed fires after each [Issuer.Update].
+	Changed *loop.Signal
+
+	Now        func() time.Time
+	Log        hclog.Logger
+	Registerer prometheus.Registerer
+}
+
+// Issuer signs SVIDs with the active authorities of this member. Its methods can be called from any goroutine.
+type Issuer struct {
+	config     Config
+	state      atomic.Pointer[State]
+	limiter    *limiter
+	signatures *prometheus.CounterVec
+}
+
+// New returns an issuer with an empty state; see [Issuer.Update].
+func New(config Config) (*Issuer, error) {
+	i := &Issuer{
+		config: config,
+		signatures: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "entente_authority_signatures_total",
+			Help: "SVIDs by kind and result: ok, failed, passed_on (another member signed), unaudited (withheld, since the audit log could not be written).",
+		}, []string{"kind", "result"}),
+	}
+	i.state.Store(&State{})
+	if config.Registerer != nil {
+		if err := config.Registerer.Register(i.signatures); err != nil {
+			return nil, fmt.Errorf("register the metrics of signatures: %w", err)
+		}
+	}
+	var err error
+	if i.limiter, err = newLimiter(config.Rate, config.Burst, config.Now, config.Registerer); err != nil {
+		return nil, fmt.Errorf("limit the callers: %w", err)
+	}
+	return i, nil
+}
+
+// Update reads the state of the tables. After an error the issuer continues with the state that it had.
+func (i *Issuer) Update(view *raftstore.View) error {
+	next, err := i.readState(view, i.state.Load())
+	if err != nil {
+		return err
+	}
+	i.state.Store(next)
+	return nil
+}
+
+// State returns the state that the issuer signs from. It is never modified.
+func (i *Issuer) State() *State { return i.state.Load() }
+
+// awaitTimeout bounds [Issuer.Await].
+const awaitTimeout = time.Second
+
+// Await waits, for a second at most, until the issuer signs from a state as new as the revision. After that it no
+// longer hands out signatures of an authority that was stopped at that revision.
+func (i *Issuer) Await(ctx context.Context, revision raftstore.Revision) {
+	ctx, cancel := context.WithTimeout(ctx, awaitTimeout)
+	defer cancel()
+	for {
+		changed := i.config.Changed.Next()
+		if i.State().Revision >= revision || loop.WaitFor(ctx, changed, loop.MaxWait) != nil {
+			return
+		}
+	}
+}
+
+// CanSign returns the reason for which this member must not sign now, or nil.
+func (i *Issuer) CanSign() error {
+	heard := i.config.Contact.LastHeard()
+	if silent := i.config.Now().Sub(heard); heard.IsZero() {
+		return errors.New("this member has not heard from the leader since it started")
+	} else if silent > i.config.SigningGrace {
+		return fmt.Errorf("this member last heard from the leader %v ago, and signs for %v without",
+			silent.Round(time.Second), i.config.SigningGrace)
+	}
+	if !i.config.Contact.ClockSane() {
+		return errors.New("this member's clock is not known to be that of the others")
+	}
+	return nil
+}
+
+// checkName refuses the names that a caller must not have. member is the member that requests for itself, or empty for
+// every other caller, who gets no name below /entente/.
+func (i *Issuer) checkName(id spiffeid.ID, member string) error {
+	if !svid.Reserved(id) {
+		if member != "" {
+			return status.Errorf(codes.PermissionDenied, "%s is not below /%s/; members request no other names for themselves",
+				id, svid.ReservedSegment)
+		}
+		return nil
+	}
+	if member == "" {
+		return status.Errorf(codes.PermissionDenied, "%s is below /%s/, which only the server itself issues; choose another path",
+			id, svid.ReservedSegment)
+	}
+	own, err := svid.MemberID(i.config.Home, member)
+	if err != nil {
+		return status.Error(codes.PermissionDenied, err.Error())
+	}
+	endpoint, err := svid.EndpointID(id.TrustDomain())
+	if err != nil {
+		return status.Error(codes.PermissionDenied, err.Error())
+	}
+	if id != own && id != endpoint {
+		return status.Errorf(codes.PermissionDenied, "member %s cannot have %s; only %s and %s", member, id, own, endpoint)
+	}
+	return nil
+}
