@@ -152,12 +152,6 @@ var (
 	some     = timestamppb.New(someTime)
 )
 
-// The profiles as rows have them.
-const (
-	spiffeProfile = int32(ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE)
-	webProfile    = int32(ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB)
-)
-
 // mustGet reads the row of a relationship that exists.
 func mustGet(t testing.TB, v *raftstore.View, name string) *statev1.Relationship {
 	t.Helper()

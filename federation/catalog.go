@@ -186,6 +186,20 @@ func (c *catalog) get(name string) (entry, bool) {
 	return e, ok
 }
 
+// set replaces what is mirrored of one relationship, or removes it where the entry holds none. Tests use it to play a store.
+func (c *catalog) set(name string, e entry) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if was, ok := c.entries[name]; ok {
+		c.index.remove(name, was.rel)
+	}
+	delete(c.entries, name)
+	if e.rel != nil {
+		c.entries[name] = e
+		c.index.add(name, e.rel)
+	}
+}
+
 func (c *catalog) names() []string {
 	c.mu.RLock()
 	defer c.mu.RUnlock()

@@ -1,118 +1,25 @@
 package federation
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"crypto/tls"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/http/httptest"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
 	"github.com/stretchr/testify/require"
 
 	"github.com/ententehq/entente/access"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
-	"github.com/ententehq/entente/bundle"
-	"github.com/ententehq/entente/federation/federationtest"
 	"github.com/ententehq/entente/raftstore"
 )
 
 // patience bounds every wait: far longer than anything takes on a busy machine.
 const patience = 30 * time.Second
-
-// peer is a bundle endpoint of another cluster, on loopback.
-type peer struct {
-	*httptest.Server
-	mu      sync.Mutex
-	cert    tls.Certificate
-	handler http.HandlerFunc
-	// statements answers for those, which are no requests for the bundle; nil: the endpoint makes none.
-	statements http.HandlerFunc
-	requests   []*http.Request
-	asked      chan struct{}
-}
-
-// newPeer starts an endpoint that presents an SVID of the authority and serves a document.
-func newPeer(t testing.TB, a *federationtest.Authority, b *bundle.Bundle) *peer {
-	t.Helper()
-	p := &peer{cert: a.SVID(t), asked: make(chan struct{}, 1)}
-	p.serve(b)
-	p.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasSuffix(r.URL.Path, "/statements") {
-			p.state(w, r)
-			return
-		}
-		p.mu.Lock()
-		handler := p.handler
-		p.requests = append(p.requests, r)
-		p.mu.Unlock()
-		select {
-		case p.asked <- struct{}{}:
-		default:
-		}
-		handler(w, r)
-	}))
-	p.Config.ErrorLog = hclog.NewNullLogger().StandardLogger(nil)
-	p.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{p.cert}}, nil
-	}}
-	p.StartTLS()
-	t.Cleanup(p.Close)
-	return p
-}
-
-// state answers a request for statements.
-func (p *peer) state(w http.ResponseWriter, r *http.Request) {
-	p.mu.Lock()
-	handler := p.statements
-	p.mu.Unlock()
-	if handler == nil {
-		handler = http.NotFound
-	}
-	handler(w, r)
-}
-
-func (p *peer) answer(h http.HandlerFunc) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.handler = h
-}
-
-// serve serves a bundle as an endpoint should, with a strong ETag.
-func (p *peer) serve(b *bundle.Bundle) {
-	document := b.Marshal()
-	sum := sha256.Sum256(document)
-	p.answer(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		w.Header().Set("ETag", fmt.Sprintf("%q", hex.EncodeToString(sum[:8])))
-		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(document))
-	})
-}
-
-func (p *peer) present(t testing.TB, a *federationtest.Authority) {
-	cert := a.SVID(t)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.cert = cert
-}
-
-// count is how many requests there were.
-func (p *peer) count() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.requests)
-}
 
 // ledger is an audit log in memory.
 type ledger struct {
@@ -142,30 +49,32 @@ func (l *ledger) said() []string {
 	return out
 }
 
+// section is what a room reports with its member's heartbeats.
+type section interface {
+	Collect(full bool) []byte
+	Deliver(member string, report []byte)
+	Answer(query []byte) ([]byte, error)
+}
+
 // directLeader plays a membership of one member, which leads.
 type directLeader struct {
-	observations *Observations
-	peers        *PeerReports
+	sections map[string]section
 }
 
 func (l *directLeader) Query(_ context.Context, section string, query []byte) ([]byte, error) {
 	l.beat()
-	switch section {
-	case Section:
-		return l.observations.Answer(query)
-	case PeerSection:
-		return l.peers.Answer(query)
+	if s := l.sections[section]; s != nil {
+		return s.Answer(query)
 	}
 	return nil, errors.New("no such section")
 }
 
 // beat is a heartbeat of the member to itself.
 func (l *directLeader) beat() {
-	if report := l.observations.Collect(false); report != nil {
-		l.observations.Deliver("member-1", report)
-	}
-	if report := l.peers.Collect(false); report != nil {
-		l.peers.Deliver("member-1", report)
+	for _, s := range l.sections {
+		if report := s.Collect(false); report != nil {
+			s.Deliver("member-1", report)
+		}
 	}
 }
 
@@ -213,4 +122,24 @@ func markAlive(t testing.TB, s *raftstore.Store, members ...string) {
 		return nil
 	})
 	require.NoError(t, err)
+}
+
+// The profiles as rows have them.
+const (
+	spiffeProfile = int32(ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE)
+	webProfile    = int32(ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB)
+)
+
+func names(count int, suffix string) (out []string) {
+	for i := range count {
+		out = append(out, fmt.Sprintf("d%05d.%s", i, suffix))
+	}
+	return out
+}
+
+// fill makes the ledger one whose disk is full, or is not.
+func (l *ledger) fill(full bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.full = full
 }

@@ -9,31 +9,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
-	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/federation/federationtest"
 	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
-
-// serveTaggedMap is serveMap with a tag; it counts how often the map was served whole.
-func (p *peer) serveTaggedMap(own *bundle.Bundle, tag string, document []byte) (whole *int) {
-	whole = new(int)
-	p.answer(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/bundles" {
-			_, _ = w.Write(own.Marshal())
-			return
-		}
-		w.Header().Set("ETag", `"`+tag+`"`)
-		if r.Header.Get("If-None-Match") == `"`+tag+`"` {
-			w.WriteHeader(http.StatusNotModified)
-			return
-		}
-		*whole++
-		_, _ = w.Write(document)
-	})
-	return whole
-}
 
 // TestAChangedMapLeavesTheOthersUnread: a map is read whole where it changed, or what was taken from it, and not because another hub's did.
 func TestAChangedMapLeavesTheOthersUnread(t *testing.T) {

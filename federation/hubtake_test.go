@@ -19,17 +19,6 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// serveMap has a peer serve its own bundle and, as a hub, a map.
-func (p *peer) serveMap(own *bundle.Bundle, document []byte) {
-	p.answer(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/bundles" {
-			_, _ = w.Write(document)
-			return
-		}
-		_, _ = w.Write(own.Marshal())
-	})
-}
-
 func mapOf(t testing.TB, bundles ...*bundle.Bundle) []byte {
 	t.Helper()
 	document, err := bundle.MarshalMap(bundles)

@@ -18,15 +18,13 @@ import (
 // holdFresh makes relationships known whose bundles are in good standing, and are written down as being so.
 func (tt *timetable) holdFresh(hint time.Duration, all []string) {
 	tt.t.Helper()
-	tt.manager.catalog.mu.Lock()
 	for _, name := range all {
 		r, err := relationship.ParseRelationship(&statev1.Relationship{
 			TrustDomain: name, Url: "https://" + name, Profile: webProfile, Generation: 1, Standing: relationship.Standing{State: trust.Fresh}.Row(time.Now()),
 		})
 		require.NoError(tt.t, err)
-		tt.manager.catalog.entries[name] = entry{r, relationship.Holding{Revision: 1, Hint: hint, Hinted: true, X509Until: time.Now().Add(24 * time.Hour), JwtKeys: 1}}
+		tt.manager.catalog.set(name, entry{r, relationship.Holding{Revision: 1, Hint: hint, Hinted: true, X509Until: time.Now().Add(24 * time.Hour), JwtKeys: 1}})
 	}
-	tt.manager.catalog.mu.Unlock()
 	tt.manager.changes.relationships(all)
 }
 

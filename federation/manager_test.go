@@ -16,16 +16,6 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// awaitRequest waits until the peer was asked once more.
-func (p *peer) awaitRequest(t testing.TB) {
-	t.Helper()
-	select {
-	case <-p.asked:
-	case <-time.After(patience):
-		t.Fatal("the peer is not asked")
-	}
-}
-
 // TestManagerFollowsThePeer: the manager fetches a new relationship at once, follows the peer's changes at its refresh hint, keeps the last
 // good bundle through an outage for as long as that lasts, and goes on when the peer is back.
 func TestManagerFollowsThePeer(t *testing.T) {

@@ -164,13 +164,6 @@ func newSite(t testing.TB, name string, adjust ...func(*Config)) *site {
 	return s
 }
 
-// fill makes the ledger one whose disk is full, or is not.
-func (l *ledger) fill(full bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.full = full
-}
-
 type calledStream struct {
 	grpc.ServerStream
 	ctx context.Context

@@ -53,7 +53,7 @@ func newRoomOn(t testing.TB, store *raftstore.Store, adjust ...func(*Config)) *r
 	r.manager, err = New(c)
 	require.NoError(t, err)
 	r.manager.alive, r.manager.aliveRows = alive, aliveMembers.Prefix("")
-	r.leader.observations, r.leader.peers = r.manager.Section(), r.manager.Peers()
+	r.leader.sections = map[string]section{Section: r.manager.Section(), PeerSection: r.manager.Peers()}
 	r.service = NewService(r.manager)
 	return r
 }

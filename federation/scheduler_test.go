@@ -3,7 +3,6 @@ package federation
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -59,13 +58,11 @@ func newTimetable(t *testing.T, fetch func(ctx context.Context, name string) err
 // hold makes relationships with a refresh hint known.
 func (tt *timetable) hold(hint time.Duration, generation uint64, names ...string) {
 	tt.t.Helper()
-	tt.manager.catalog.mu.Lock()
 	for _, name := range names {
 		r, err := relationship.ParseRelationship(&statev1.Relationship{TrustDomain: name, Url: "https://" + name, Profile: webProfile, Generation: generation})
 		require.NoError(tt.t, err)
-		tt.manager.catalog.entries[name] = entry{r, relationship.Holding{Revision: 1, Hint: hint, Hinted: true}}
+		tt.manager.catalog.set(name, entry{r, relationship.Holding{Revision: 1, Hint: hint, Hinted: true}})
 	}
-	tt.manager.catalog.mu.Unlock()
 	tt.count()
 	tt.manager.changes.relationships(names)
 }
@@ -93,13 +90,6 @@ func (tt *timetable) pass(d time.Duration) map[string]int {
 		counts[name] = len(times)
 	}
 	return counts
-}
-
-func names(count int, suffix string) (out []string) {
-	for i := range count {
-		out = append(out, fmt.Sprintf("d%05d.%s", i, suffix))
-	}
-	return out
 }
 
 func TestTurnsFollowTheHint(t *testing.T) {
@@ -295,9 +285,7 @@ func TestOwnershipMoves(t *testing.T) {
 		require.Len(t, tt.pass(time.Second), moved)
 
 		// A relationship that ended is dropped.
-		tt.manager.catalog.mu.Lock()
-		delete(tt.manager.catalog.entries, all[0])
-		tt.manager.catalog.mu.Unlock()
+		tt.manager.catalog.set(all[0], entry{})
 		tt.manager.changes.relationships(all[:1])
 		require.NotContains(t, tt.pass(10*time.Minute), all[0])
 	})
