@@ -36,7 +36,7 @@ func fill(b *testing.B, s *raftstore.Store, all []string) {
 			for i, name := range some {
 				id := rows[i].GetTrustDomain()
 				if err := relationship.Relationships.Put(tx, name, &statev1.Relationship{
-					TrustDomain: name, Url: "https://127.0.0.1:1/", Profile: spiffeProfile,
+					TrustDomain: name, Url: "https://127.0.0.1:1/", Profile: federationtest.SpiffeProfile,
 					EndpointSpiffeId: "spiffe://" + id + "/entente/bundle-endpoint", Generation: 1,
 				}); err != nil {
 					return err
@@ -55,8 +55,8 @@ func fill(b *testing.B, s *raftstore.Store, all []string) {
 // fetching of each, and the memory that the process holds then. Issue: less than 10 s and 512 MiB.
 func BenchmarkRestart(b *testing.B) {
 	c := raftstoretest.NewCluster(b, 1)
-	fill(b, c.Store(0), names(manyRelationships, "example.org"))
-	markAlive(b, c.Store(0), "member-1")
+	fill(b, c.Store(0), federationtest.Names(manyRelationships, "example.org"))
+	federationtest.MarkAlive(b, c.Store(0), "member-1")
 	for b.Loop() {
 		c.Kill(0)
 		runtime.GC()
@@ -85,10 +85,10 @@ func BenchmarkRestart(b *testing.B) {
 // BenchmarkTransitions is one look of the leader at ten thousand relationships, of none of which it has heard yet.
 func BenchmarkTransitions(b *testing.B) {
 	r := newRoom(b)
-	fill(b, r.store, names(manyRelationships, "example.org"))
-	require.NoError(b, r.manager.catalog.load(r.store.View(), func(err error) { b.Error(err) }))
+	fill(b, r.store, federationtest.Names(manyRelationships, "example.org"))
+	require.NoError(b, r.manager.catalog.Load(r.store.View(), func(err error) { b.Error(err) }))
 	r.manager.commit(context.Background(), r.manager.newStandings(time.Now()).look())
-	require.NoError(b, r.manager.catalog.load(r.store.View(), func(err error) { b.Error(err) }))
+	require.NoError(b, r.manager.catalog.Load(r.store.View(), func(err error) { b.Error(err) }))
 	judged := r.manager.newStandings(time.Now())
 	for b.Loop() {
 		if found := judged.look(); len(found) != 0 {
@@ -101,7 +101,7 @@ func BenchmarkTransitions(b *testing.B) {
 func BenchmarkRefresh(b *testing.B) {
 	r := newRoom(b, func(c *Config) { c.Client = endpoint.ClientConfig{} })
 	us := federationtest.NewAuthority(b, "us.example.org")
-	p := newPeer(b, us, us.Bundle(b, 1))
+	p := federationtest.NewEndpoint(b, us, us.Bundle(b, 1))
 	r.create(b, spiffeRelationship(us, p), us.Bundle(b, 1))
 	for b.Loop() {
 		if out := r.manager.refresh(context.Background(), "us.example.org"); out.err != nil {

@@ -23,17 +23,17 @@ func TestClusterSharesTheWork(t *testing.T) {
 	const count = 24
 	c := raftstoretest.NewCluster(t, 3)
 	members := []string{"member-1", "member-2", "member-3"}
-	markAlive(t, c.Store(0), members...)
+	federationtest.MarkAlive(t, c.Store(0), members...)
 	c.AwaitCaughtUp()
 
 	web := federationtest.NewAuthority(t, "web.example.org")
-	all := names(count, "example.org")
+	all := federationtest.Names(count, "example.org")
 	documents := make(map[string][]byte)
 	for _, name := range all {
 		documents[name] = federationtest.NewAuthority(t, name).Every(time.Hour).Bundle(t, 1).Marshal()
 	}
-	p := newPeer(t, web, web.Bundle(t, 1))
-	p.answer(func(w http.ResponseWriter, r *http.Request) {
+	p := federationtest.NewEndpoint(t, web, web.Bundle(t, 1))
+	p.Handle(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = w.Write(documents[strings.TrimPrefix(r.URL.Path, "/")])
 	})
 
@@ -55,7 +55,7 @@ func TestClusterSharesTheWork(t *testing.T) {
 			return len(rows) == count
 		})
 	}
-	require.Equal(t, count, p.count(), "each was fetched once, for the whole cluster")
+	require.Equal(t, count, p.Requests(), "each was fetched once, for the whole cluster")
 	shares := make(map[string]int)
 	list, err := rooms[2].service.ListRelationships(t.Context(), &ententev1.ListRelationshipsRequest{})
 	require.NoError(t, err)
@@ -76,14 +76,14 @@ func TestClusterSharesTheWork(t *testing.T) {
 		}
 	}
 	left := c.Leader()
-	markAlive(t, c.Store(left), survivors...)
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	federationtest.MarkAlive(t, c.Store(left), survivors...)
+	ctx, cancel := context.WithTimeout(t.Context(), federationtest.Patience)
 	defer cancel()
-	for p.count() < count+shares[members[dead]] {
+	for p.Requests() < count+shares[members[dead]] {
 		select {
-		case <-p.asked:
+		case <-p.Asked:
 		case <-ctx.Done():
-			t.Fatalf("%d of %d relationships are fetched by the survivors", p.count()-count, shares[members[dead]])
+			t.Fatalf("%d of %d relationships are fetched by the survivors", p.Requests()-count, shares[members[dead]])
 		}
 	}
 }

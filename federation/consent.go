@@ -16,6 +16,7 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/mirror"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/token"
@@ -96,8 +97,8 @@ func (c *consents) nudge(name string) {
 func (c *consents) askSoon(home string) {
 	now := c.manager.now()
 	var names []string
-	c.manager.catalog.eachAgreement(func(name string, e entry) {
-		if r := e.rel; r.Peer != nil && r.Peer.Home.Name() == home {
+	c.manager.catalog.EachAgreement(func(name string, e mirror.Entry) {
+		if r := e.Rel; r.Peer != nil && r.Peer.Home.Name() == home {
 			names = append(names, name)
 		}
 	})
@@ -160,8 +161,8 @@ func (c *consents) begin(ctx context.Context) {
 	}
 	now, own := m.now(), fmt.Sprintf("%q", m.tell(m.config.Peers.Home.Name()))
 	known := map[string]*relationship.Relationship{}
-	m.catalog.eachAgreement(func(name string, e entry) {
-		if r := e.rel; !r.AgreementEnded {
+	m.catalog.EachAgreement(func(name string, e mirror.Entry) {
+		if r := e.Rel; !r.AgreementEnded {
 			known[name] = r
 		}
 	})

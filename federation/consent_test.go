@@ -163,7 +163,7 @@ func TestMembersThatMovedAreLookedForThere(t *testing.T) {
 	}
 	require.NoError(t, tells("us-7.example.org:7440", "us-8.example.org:7440"))
 	until(t, "the plan of the stream to follow", func() bool {
-		plan, _ := r.manager.catalog.planOf("us.example.org")
+		plan, _ := r.manager.catalog.PlanOf("us.example.org")
 		return slices.Equal(plan.Addresses, []string{"us-7.example.org:7440", "us-8.example.org:7440"})
 	})
 	require.ErrorContains(t, tells("us-7.example.org"), "HOST:PORT")

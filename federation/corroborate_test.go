@@ -109,7 +109,7 @@ func TestOneMemberDoesNotSpeakForAll(t *testing.T) {
 			eu := federationtest.NewAuthority(t, "eu.example.org")
 			members := map[string]*inviting{"us-1.example.org:7440": {identity: first, answer: says(honest)}, "us-2.example.org:7440": {identity: second, answer: c.second}}
 			r := newRoom(t, func(config *Config) {
-				config.Peers.Home = eu.Td
+				config.Peers.Home = eu.TrustDomain
 				config.Invitations = InvitationConfig{
 					Identity: identity, Members: func() []InvitingMember { return []InvitingMember{{"eu-1.example.org:7440", identity.Digest}} },
 					Endpoints: func(string) []string { return []string{"https://eu.example.org/"} }, Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB,
@@ -118,8 +118,8 @@ func TestOneMemberDoesNotSpeakForAll(t *testing.T) {
 			})
 			r.host(t, eu)
 			text, err := InvitationToken{
-				ID: token.NewID(), Secret: token.NewSecret(), TrustDomain: us.Td, Foreign: spiffeid.RequireTrustDomainFromString("eu.example.org"),
-				Addresses: []string{"us-1.example.org:7440", "us-2.example.org:7440"}, Identities: [][32]byte{first, second}, Expires: r.manager.now().Add(patience),
+				ID: token.NewID(), Secret: token.NewSecret(), TrustDomain: us.TrustDomain, Foreign: spiffeid.RequireTrustDomainFromString("eu.example.org"),
+				Addresses: []string{"us-1.example.org:7440", "us-2.example.org:7440"}, Identities: [][32]byte{first, second}, Expires: r.manager.now().Add(federationtest.Patience),
 			}.Text()
 			require.NoError(t, err)
 			done, err := r.service.RedeemInvitation(t.Context(), &ententev1.RedeemInvitationRequest{Token: text})

@@ -34,7 +34,7 @@ func (m *Manager) fetch(ctx context.Context, name string, b basis, ep endpoint.R
 		}
 		config.Bundles = b.trust
 	}
-	if e, ok := m.catalog.get(name); ok && m.interval(e.holding) <= keptWithin {
+	if e, ok := m.catalog.Get(name); ok && m.interval(e.Holding) <= keptWithin {
 		config.Kept, config.KeptAs = m.connections, fmt.Sprintf("%s %d %s", name, b.rel.Generation, ep.URL())
 		config.Version = max(1, uint64(b.trustRevision)) // an operator's bundle has no revision; the generation stands for it
 	}

@@ -31,47 +31,47 @@ func TestHostilePeers(t *testing.T) {
 	}
 	for _, test := range []struct {
 		name    string
-		do      func(p *peer)
+		do      func(p *federationtest.Endpoint)
 		want    string
 		audited bool
 	}{
-		{"an older bundle", func(p *peer) { p.serve(us.Bundle(t, 4, next)) }, "rollback", true},
-		{"other keys under the same sequence", func(p *peer) { p.serve(us.Bundle(t, 5, next)) }, "equivocation", true},
-		{"another domain's endpoint", func(p *peer) { p.present(t, federationtest.NewAuthority(t, "other.example.org")) }, "no_bundle", true},
-		{"keys that were never published", func(p *peer) { p.present(t, next) }, "untrusted_svid", true},
-		{"no document", func(p *peer) { p.answer(fixed([]byte("<html>"))) }, "malformed", true},
-		{"a document without keys", func(p *peer) { p.answer(fixed([]byte("{}"))) }, "no_keys", true},
-		{"an oversized document", func(p *peer) {
-			p.answer(fixed([]byte(`{"keys":[],"x":"` + strings.Repeat("x", bundle.MaxDocumentBytes) + `"}`)))
+		{"an older bundle", func(p *federationtest.Endpoint) { p.Serve(us.Bundle(t, 4, next)) }, "rollback", true},
+		{"other keys under the same sequence", func(p *federationtest.Endpoint) { p.Serve(us.Bundle(t, 5, next)) }, "equivocation", true},
+		{"another domain's endpoint", func(p *federationtest.Endpoint) { p.Present(t, federationtest.NewAuthority(t, "other.example.org")) }, "no_bundle", true},
+		{"keys that were never published", func(p *federationtest.Endpoint) { p.Present(t, next) }, "untrusted_svid", true},
+		{"no document", func(p *federationtest.Endpoint) { p.Handle(fixed([]byte("<html>"))) }, "malformed", true},
+		{"a document without keys", func(p *federationtest.Endpoint) { p.Handle(fixed([]byte("{}"))) }, "no_keys", true},
+		{"an oversized document", func(p *federationtest.Endpoint) {
+			p.Handle(fixed([]byte(`{"keys":[],"x":"` + strings.Repeat("x", bundle.MaxDocumentBytes) + `"}`)))
 		}, "too_large", true},
-		{"status 500 with a valid body", func(p *peer) {
+		{"status 500 with a valid body", func(p *federationtest.Endpoint) {
 			document := us.Bundle(t, 6, next).Marshal()
-			p.answer(func(w http.ResponseWriter, _ *http.Request) {
+			p.Handle(func(w http.ResponseWriter, _ *http.Request) {
 				w.WriteHeader(http.StatusInternalServerError)
 				_, _ = w.Write(document)
 			})
 		}, "bad_status", true},
-		{"a redirect to http", func(p *peer) {
-			p.answer(func(w http.ResponseWriter, r *http.Request) {
+		{"a redirect to http", func(p *federationtest.Endpoint) {
+			p.Handle(func(w http.ResponseWriter, r *http.Request) {
 				http.Redirect(w, r, "http://127.0.0.1/", http.StatusFound)
 			})
 		}, "bad_redirect", true},
-		{"a redirect without end", func(p *peer) {
-			p.answer(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, p.URL, http.StatusFound) })
+		{"a redirect without end", func(p *federationtest.Endpoint) {
+			p.Handle(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, p.URL, http.StatusFound) })
 		}, "too_many_redirects", true},
-		{"an answer that never ends", func(p *peer) {
-			p.answer(func(w http.ResponseWriter, r *http.Request) {
+		{"an answer that never ends", func(p *federationtest.Endpoint) {
+			p.Handle(func(w http.ResponseWriter, r *http.Request) {
 				_, _ = w.Write([]byte(`{"keys":[`))
 				_ = http.NewResponseController(w).Flush()
 				<-r.Context().Done()
 			})
 		}, "timeout", false},
-		{"nobody there", func(p *peer) { p.Close() }, "network", false},
+		{"nobody there", func(p *federationtest.Endpoint) { p.Close() }, "network", false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			r := newRoom(t, func(c *Config) { c.Client.Timeout = 700 * time.Millisecond })
-			p := newPeer(t, us, us.Bundle(t, 5))
+			p := federationtest.NewEndpoint(t, us, us.Bundle(t, 5))
 			r.create(t, spiffeRelationship(us, p), us.Bundle(t, 5))
 			written := r.store.View().Revision()
 			test.do(p)
@@ -92,7 +92,7 @@ func TestHostilePeers(t *testing.T) {
 			if test.audited {
 				lines = append(lines, "refuse bundle us.example.org: "+test.want)
 			}
-			require.Equal(t, lines, r.ledger.said())
+			require.Equal(t, lines, r.ledger.Decisions())
 		})
 	}
 }
@@ -104,15 +104,15 @@ func TestEveryFetchIsLogged(t *testing.T) {
 		c.Logger = hclog.New(&hclog.LoggerOptions{Output: &log, Level: hclog.Debug, Mutex: &sync.Mutex{}})
 	})
 	us := federationtest.NewAuthority(t, "us.example.org")
-	p := newPeer(t, us, us.Bundle(t, 1))
+	p := federationtest.NewEndpoint(t, us, us.Bundle(t, 1))
 	r.create(t, spiffeRelationship(us, p), us.Bundle(t, 1))
 	for _, c := range []struct {
 		do          func()
 		level, what string
 	}{
-		{func() { p.serve(us.Bundle(t, 2, us.Rotated(t))) }, "[INFO]", "result=stored"},
+		{func() { p.Serve(us.Bundle(t, 2, us.Rotated(t))) }, "[INFO]", "result=stored"},
 		{func() {}, "[DEBUG]", "result=not_modified"},
-		{func() { p.serve(us.Bundle(t, 1)) }, "[WARN]", "result=rollback"},
+		{func() { p.Serve(us.Bundle(t, 1)) }, "[WARN]", "result=rollback"},
 		{func() { p.Close() }, "[WARN]", "result=network"},
 	} {
 		c.do()
@@ -134,12 +134,12 @@ func TestEveryFetchIsLogged(t *testing.T) {
 func TestRebuiltPeer(t *testing.T) {
 	r := newRoom(t)
 	us := federationtest.NewAuthority(t, "us.example.org")
-	p := newPeer(t, us, us.Bundle(t, 40))
+	p := federationtest.NewEndpoint(t, us, us.Bundle(t, 40))
 	r.create(t, spiffeRelationship(us, p), us.Bundle(t, 40))
 
 	rebuilt := federationtest.NewAuthority(t, "us.example.org")
-	p.present(t, rebuilt)
-	p.serve(rebuilt.Bundle(t, 1))
+	p.Present(t, rebuilt)
+	p.Serve(rebuilt.Bundle(t, 1))
 	require.Equal(t, "untrusted_svid", r.refresh(t, "us.example.org").GetLastResult())
 	_, err := r.service.UpdateRelationship(t.Context(), &ententev1.UpdateRelationshipRequest{
 		Relationship: &ententev1.Relationship{TrustDomain: "us.example.org"}, UpdateMask: &fieldmaskpb.FieldMask{},
@@ -149,9 +149,9 @@ func TestRebuiltPeer(t *testing.T) {
 	require.Equal(t, "unchanged", r.refresh(t, "us.example.org").GetLastResult())
 
 	// From then on its sequence counts again.
-	p.serve(rebuilt.Bundle(t, 2))
+	p.Serve(rebuilt.Bundle(t, 2))
 	require.Equal(t, "stored", r.refresh(t, "us.example.org").GetLastResult())
-	p.serve(rebuilt.Bundle(t, 1))
+	p.Serve(rebuilt.Bundle(t, 1))
 	require.Equal(t, "rollback", r.refresh(t, "us.example.org").GetLastResult())
 }
 
@@ -159,12 +159,12 @@ func TestRebuiltPeer(t *testing.T) {
 func TestResetDuringFetch(t *testing.T) {
 	r := newRoom(t)
 	stolen := federationtest.NewAuthority(t, "us.example.org")
-	p := newPeer(t, stolen, stolen.Bundle(t, 1))
+	p := federationtest.NewEndpoint(t, stolen, stolen.Bundle(t, 1))
 	r.create(t, spiffeRelationship(stolen, p), stolen.Bundle(t, 1))
 	clean := federationtest.NewAuthority(t, "us.example.org")
 	entered, release := make(chan struct{}), make(chan struct{})
 	document := stolen.Bundle(t, 1<<40).Marshal()
-	p.answer(func(w http.ResponseWriter, _ *http.Request) {
+	p.Handle(func(w http.ResponseWriter, _ *http.Request) {
 		entered <- struct{}{}
 		<-release
 		_, _ = w.Write(document)
@@ -185,11 +185,11 @@ func TestResetDuringFetch(t *testing.T) {
 func TestDeletedDuringFetch(t *testing.T) {
 	r := newRoom(t)
 	us := federationtest.NewAuthority(t, "us.example.org")
-	p := newPeer(t, us, us.Bundle(t, 1))
+	p := federationtest.NewEndpoint(t, us, us.Bundle(t, 1))
 	r.create(t, spiffeRelationship(us, p), us.Bundle(t, 1))
 	entered, release := make(chan struct{}), make(chan struct{})
 	document := us.Bundle(t, 2, us.Rotated(t)).Marshal()
-	p.answer(func(w http.ResponseWriter, _ *http.Request) {
+	p.Handle(func(w http.ResponseWriter, _ *http.Request) {
 		entered <- struct{}{}
 		<-release
 		_, _ = w.Write(document)
@@ -208,9 +208,9 @@ func TestDeletedDuringFetch(t *testing.T) {
 func TestNoAuditNoBundle(t *testing.T) {
 	r := newRoom(t)
 	us := federationtest.NewAuthority(t, "us.example.org")
-	p := newPeer(t, us, us.Bundle(t, 2, us.Rotated(t)))
+	p := federationtest.NewEndpoint(t, us, us.Bundle(t, 2, us.Rotated(t)))
 	r.create(t, spiffeRelationship(us, p), us.Bundle(t, 1))
-	r.ledger.full = true
+	r.ledger.Full = true
 	out := r.refresh(t, "us.example.org")
 	require.Equal(t, "not_audited", out.GetLastResult())
 	require.Equal(t, "store bundle of us.example.org: the audit log cannot be written, and what cannot be audited is not stored: no space left on device", out.GetLastError())
@@ -223,7 +223,7 @@ func TestServedByAnother(t *testing.T) {
 	home, hub, ap := federationtest.NewAuthority(t, "eu.example.org"), federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "ap.example.org")
 	r.host(t, home)
 	first := ap.Bundle(t, 1)
-	served := func(by *federationtest.Authority, p *peer) *ententev1.Relationship {
+	served := func(by *federationtest.Authority, p *federationtest.Endpoint) *ententev1.Relationship {
 		rel := spiffeRelationship(by, p)
 		rel.TrustDomain = "ap.example.org"
 		return rel
@@ -233,15 +233,15 @@ func TestServedByAnother(t *testing.T) {
 		require.NoError(t, err)
 	}
 
-	r.create(t, served(home, newPeer(t, home, first)), nil)
+	r.create(t, served(home, federationtest.NewEndpoint(t, home, first)), nil)
 	require.Equal(t, "stored", r.refresh(t, "ap.example.org").GetLastResult(), "by a hosted domain")
 	remove("ap.example.org")
 
-	hubPeer := newPeer(t, hub, first)
+	hubPeer := federationtest.NewEndpoint(t, hub, first)
 	r.create(t, spiffeRelationship(hub, hubPeer), hub.Bundle(t, 1))
 	r.create(t, served(hub, hubPeer), nil)
 	require.Equal(t, "stored", r.refresh(t, "ap.example.org").GetLastResult(), "by a foreign domain")
-	hubPeer.present(t, ap)
+	hubPeer.Present(t, ap)
 	require.NotEmpty(t, r.refresh(t, "ap.example.org").GetLastError(), "its own keys do not vouch for the hub's endpoint")
 	remove("hub.example.org")
 	out := r.refresh(t, "ap.example.org")
@@ -252,7 +252,7 @@ func TestServedByAnother(t *testing.T) {
 func TestWebEndpoint(t *testing.T) {
 	r := newRoom(t)
 	us, web := federationtest.NewAuthority(t, "us.example.org"), federationtest.NewAuthority(t, "web.example.org")
-	p := newPeer(t, web, us.Bundle(t, 1))
+	p := federationtest.NewEndpoint(t, web, us.Bundle(t, 1))
 	rel := &ententev1.Relationship{
 		TrustDomain: "us.example.org", Url: strings.Replace(p.URL, "127.0.0.1", "localhost", 1),
 		Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB, WebRoots: web.PEM(),
@@ -262,8 +262,8 @@ func TestWebEndpoint(t *testing.T) {
 	out = r.refresh(t, "us.example.org")
 	require.Equal(t, "stored", out.GetLastResult(), out.GetLastError())
 	require.Equal(t, ententev1.Freshness_FRESHNESS_FRESH, out.GetFreshness())
-	require.Equal(t, []string{"accept bundle us.example.org: begun", "accept bundle us.example.org: done"}, r.ledger.said())
-	p.present(t, us)
+	require.Equal(t, []string{"accept bundle us.example.org: begun", "accept bundle us.example.org: done"}, r.ledger.Decisions())
+	p.Present(t, us)
 	require.Equal(t, "web_certificate", r.refresh(t, "us.example.org").GetLastResult())
 }
 
@@ -271,16 +271,16 @@ func TestWebEndpoint(t *testing.T) {
 func TestUnchangedWritesNothing(t *testing.T) {
 	r := newRoom(t)
 	us := federationtest.NewAuthority(t, "us.example.org")
-	p := newPeer(t, us, us.Bundle(t, 1))
+	p := federationtest.NewEndpoint(t, us, us.Bundle(t, 1))
 	r.create(t, spiffeRelationship(us, p), us.Bundle(t, 1))
 	before := r.store.View().Revision()
 	require.Equal(t, "unchanged", r.refresh(t, "us.example.org").GetLastResult())
 	require.Equal(t, "not_modified", r.refresh(t, "us.example.org").GetLastResult())
 	require.Equal(t, before, r.store.View().Revision())
-	require.Empty(t, r.ledger.said(), "nothing was decided")
+	require.Empty(t, r.ledger.Decisions(), "nothing was decided")
 
 	// Once another bundle is stored, the old tag is not sent again.
-	p.serve(us.Bundle(t, 2))
+	p.Serve(us.Bundle(t, 2))
 	require.Equal(t, "stored", r.refresh(t, "us.example.org").GetLastResult())
 	require.Equal(t, "not_modified", r.refresh(t, "us.example.org").GetLastResult())
 	row := func() (change, retrieve time.Time) {

@@ -27,7 +27,7 @@ import (
 // hostileCase is one thing that a peer with the bundle of sequence 5 does next.
 type hostileCase struct {
 	name string
-	do   func(t *testing.T, p *peer)
+	do   func(t *testing.T, p *federationtest.Endpoint)
 	want string
 }
 
@@ -61,17 +61,17 @@ func playHostile(t *testing.T, us *federationtest.Authority, cases []hostileCase
 				c.Client.Timeout = 2 * time.Second
 				c.Logger = hclog.New(&hclog.LoggerOptions{Output: &log})
 			})
-			p := newPeer(t, us, us.Bundle(t, 5))
+			p := federationtest.NewEndpoint(t, us, us.Bundle(t, 5))
 			r.create(t, spiffeRelationship(us, p), us.Bundle(t, 5))
-			require.Equal(t, "unchanged", r.refresh(t, us.Td.Name()).GetLastResult(), "it behaves at first")
+			require.Equal(t, "unchanged", r.refresh(t, us.TrustDomain.Name()).GetLastResult(), "it behaves at first")
 			test.do(t, p)
-			r.refresh(t, us.Td.Name())
-			r.leader.beat()
-			shown, err := r.service.GetRelationship(t.Context(), &ententev1.GetRelationshipRequest{TrustDomain: us.Td.Name()})
+			r.refresh(t, us.TrustDomain.Name())
+			r.leader.Beat()
+			shown, err := r.service.GetRelationship(t.Context(), &ententev1.GetRelationshipRequest{TrustDomain: us.TrustDomain.Name()})
 			require.NoError(t, err)
 			require.Equal(t, test.want, shown.GetLastResult(), shown.GetLastError())
 			require.NotEmpty(t, shown.GetLastError())
-			require.True(t, r.stored(t, us.Td.Name()).Equal(us.Bundle(t, 5)), "the last good bundle is kept")
+			require.True(t, r.stored(t, us.TrustDomain.Name()).Equal(us.Bundle(t, 5)), "the last good bundle is kept")
 			require.Equal(t, ententev1.Freshness_FRESHNESS_FRESH, shown.GetFreshness())
 			require.InDelta(t, 1, testutil.ToFloat64(r.manager.metrics.fetches.WithLabelValues(test.want)), 0)
 			require.Contains(t, log.String(), "[WARN]  bundle not refreshed; the stored one is kept: trust_domain=us.example.org result="+test.want)
@@ -83,22 +83,22 @@ func playHostile(t *testing.T, us *federationtest.Authority, cases []hostileCase
 func TestHostileDocuments(t *testing.T) {
 	us := federationtest.NewAuthority(t, "us.example.org")
 	next := us.Rotated(t)
-	serve := func(status int, document []byte) func(*testing.T, *peer) {
-		return func(_ *testing.T, p *peer) {
-			p.answer(func(w http.ResponseWriter, _ *http.Request) {
+	serve := func(status int, document []byte) func(*testing.T, *federationtest.Endpoint) {
+		return func(_ *testing.T, p *federationtest.Endpoint) {
+			p.Handle(func(w http.ResponseWriter, _ *http.Request) {
 				w.WriteHeader(status)
 				_, _ = w.Write(document)
 			})
 		}
 	}
-	redirect := func(to func(p *peer) string) func(*testing.T, *peer) {
-		return func(_ *testing.T, p *peer) {
-			p.answer(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, to(p), http.StatusFound) })
+	redirect := func(to func(p *federationtest.Endpoint) string) func(*testing.T, *federationtest.Endpoint) {
+		return func(_ *testing.T, p *federationtest.Endpoint) {
+			p.Handle(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, to(p), http.StatusFound) })
 		}
 	}
-	endless := func(head map[string]string, part string, pause time.Duration) func(*testing.T, *peer) {
-		return func(_ *testing.T, p *peer) {
-			p.answer(func(w http.ResponseWriter, r *http.Request) {
+	endless := func(head map[string]string, part string, pause time.Duration) func(*testing.T, *federationtest.Endpoint) {
+		return func(_ *testing.T, p *federationtest.Endpoint) {
+			p.Handle(func(w http.ResponseWriter, r *http.Request) {
 				for name, value := range head {
 					w.Header().Set(name, value)
 				}
@@ -118,12 +118,12 @@ func TestHostileDocuments(t *testing.T) {
 		}
 	}
 	playHostile(t, us, []hostileCase{
-		{"a lower sequence", func(t *testing.T, p *peer) { p.serve(us.Bundle(t, 4, next)) }, "rollback"},
-		{"the same sequence with other content", func(t *testing.T, p *peer) { p.serve(us.Bundle(t, 5, next)) }, "equivocation"},
-		{"another domain's authority", func(t *testing.T, p *peer) {
+		{"a lower sequence", func(t *testing.T, p *federationtest.Endpoint) { p.Serve(us.Bundle(t, 4, next)) }, "rollback"},
+		{"the same sequence with other content", func(t *testing.T, p *federationtest.Endpoint) { p.Serve(us.Bundle(t, 5, next)) }, "equivocation"},
+		{"another domain's authority", func(t *testing.T, p *federationtest.Endpoint) {
 			other := federationtest.NewAuthority(t, "other.example.org")
 			b := us.Bundle(t, 6, other)
-			p.serve(b)
+			p.Serve(b)
 		}, "other_trust_domain"},
 		{"no list of keys", serve(200, []byte(`{"spiffe_sequence":6}`)), "no_keys"},
 		{"a million keys", serve(200, []byte(`{"spiffe_sequence":6,"keys":[`+strings.Repeat(`{},`, 1<<20)+`{}]}`)), "too_large"},
@@ -131,8 +131,8 @@ func TestHostileDocuments(t *testing.T) {
 		{"a gigabyte, as announced", endless(map[string]string{"Content-Length": "1073741824"}, strings.Repeat(" ", 4096), 0), "too_large"},
 		{"a chunked body that never ends", endless(nil, strings.Repeat(" ", 4096), 0), "too_large"},
 		{"a byte now and then", endless(nil, " ", 100*time.Millisecond), "timeout"},
-		{"a redirect without end", redirect(func(p *peer) string { return p.URL + "/again" }), "too_many_redirects"},
-		{"a redirect to http", redirect(func(p *peer) string { return strings.Replace(p.URL, "https", "http", 1) }), "bad_redirect"},
+		{"a redirect without end", redirect(func(p *federationtest.Endpoint) string { return p.URL + "/again" }), "too_many_redirects"},
+		{"a redirect to http", redirect(func(p *federationtest.Endpoint) string { return strings.Replace(p.URL, "https", "http", 1) }), "bad_redirect"},
 		{"status 500 with a good bundle", serve(500, us.Bundle(t, 6, next).Marshal()), "bad_status"},
 	})
 }
@@ -140,8 +140,8 @@ func TestHostileDocuments(t *testing.T) {
 // TestHostileCertificates: who an endpoint proves to be.
 func TestHostileCertificates(t *testing.T) {
 	us := federationtest.NewAuthority(t, "us.example.org")
-	present := func(by *federationtest.Authority, adjust func(*x509.Certificate)) func(*testing.T, *peer) {
-		return func(t *testing.T, p *peer) {
+	present := func(by *federationtest.Authority, adjust func(*x509.Certificate)) func(*testing.T, *federationtest.Endpoint) {
+		return func(t *testing.T, p *federationtest.Endpoint) {
 			key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 			require.NoError(t, err)
 			template, err := x509.ParseCertificate(us.SVID(t).Certificate[0])
@@ -149,17 +149,19 @@ func TestHostileCertificates(t *testing.T) {
 			adjust(template)
 			der, err := x509.CreateCertificate(rand.Reader, template, by.Cert, key.Public(), by.Key)
 			require.NoError(t, err)
-			p.mu.Lock()
-			p.cert = tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-			p.mu.Unlock()
+			p.Mu.Lock()
+			p.Cert = tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+			p.Mu.Unlock()
 		}
 	}
 	id := func(s string) func(*x509.Certificate) {
 		return func(c *x509.Certificate) { c.URIs = []*url.URL{spiffeid.RequireFromString(s).URL()} }
 	}
 	playHostile(t, us, []hostileCase{
-		{"another domain's SVID", func(t *testing.T, p *peer) { p.present(t, federationtest.NewAuthority(t, "other.example.org")) }, "no_bundle"},
-		{"another authority of the domain", func(t *testing.T, p *peer) { p.present(t, us.Rotated(t)) }, "untrusted_svid"},
+		{"another domain's SVID", func(t *testing.T, p *federationtest.Endpoint) {
+			p.Present(t, federationtest.NewAuthority(t, "other.example.org"))
+		}, "no_bundle"},
+		{"another authority of the domain", func(t *testing.T, p *federationtest.Endpoint) { p.Present(t, us.Rotated(t)) }, "untrusted_svid"},
 		{"another ID of the domain", present(us, id("spiffe://us.example.org/other")), "unexpected_endpoint_id"},
 		{"an expired SVID", present(us, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Second) }), "svid_expired"},
 		{"an SVID of tomorrow", present(us, func(c *x509.Certificate) { c.NotBefore = time.Now().Add(30 * time.Minute) }), "svid_not_yet_valid"},
@@ -176,9 +178,9 @@ func TestStrangeKeysAmongGoodOnes(t *testing.T) {
 	leaf := base64.StdEncoding.EncodeToString(us.SVID(t).Certificate[0])
 	strange := fmt.Sprintf(`"keys":[{"kty":"AKP","use":"x509-svid"},{"use":"jwt-svid"},{"kty":"EC","use":"x509-svid","x5c":[%q]},{"kty":"oct","k":"AA"},`, leaf)
 	r := newRoom(t)
-	p := newPeer(t, us, us.Bundle(t, 5))
+	p := federationtest.NewEndpoint(t, us, us.Bundle(t, 5))
 	r.create(t, spiffeRelationship(us, p), us.Bundle(t, 5))
-	p.answer(func(w http.ResponseWriter, _ *http.Request) {
+	p.Handle(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write([]byte(strings.Replace(good, `"keys":[`, strange, 1)))
 	})
 	out := r.refresh(t, "us.example.org")
@@ -186,11 +188,11 @@ func TestStrangeKeysAmongGoodOnes(t *testing.T) {
 	require.Len(t, r.stored(t, "us.example.org").X509Authorities(), 3)
 	require.Equal(t, ententev1.Freshness_FRESHNESS_FRESH, out.GetFreshness(), "an expired authority verifies nothing, and spoils nothing")
 
-	p.answer(func(w http.ResponseWriter, _ *http.Request) {
+	p.Handle(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write([]byte(`{"spiffe_sequence":7,"keys":[]}`))
 	})
 	out = r.refresh(t, "us.example.org")
 	require.Equal(t, "stored", out.GetLastResult(), "no key at all is the domain's word that nothing of it is to be trusted")
-	p.serve(us.Bundle(t, 8))
+	p.Serve(us.Bundle(t, 8))
 	require.Equal(t, "untrusted_svid", r.refresh(t, "us.example.org").GetLastResult(), "not even its endpoint")
 }

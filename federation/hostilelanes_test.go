@@ -24,9 +24,9 @@ func TestGoodPeersAmongHostileOnes(t *testing.T) {
 	second := time.Second
 	var mu sync.Mutex
 	attacked := make(map[string]bool)
-	attack := func(then http.HandlerFunc) *peer {
-		p := newPeer(t, web, web.Bundle(t, 1))
-		p.answer(func(w http.ResponseWriter, r *http.Request) {
+	attack := func(then http.HandlerFunc) *federationtest.Endpoint {
+		p := federationtest.NewEndpoint(t, web, web.Bundle(t, 1))
+		p.Handle(func(w http.ResponseWriter, r *http.Request) {
 			mu.Lock()
 			attacked[r.URL.Path] = true
 			mu.Unlock()
@@ -34,7 +34,7 @@ func TestGoodPeersAmongHostileOnes(t *testing.T) {
 		})
 		return p
 	}
-	attacks := []*peer{
+	attacks := []*federationtest.Endpoint{
 		attack(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }),
 		attack(func(w http.ResponseWriter, r *http.Request) {
 			tick := time.NewTicker(100 * time.Millisecond)
@@ -63,11 +63,11 @@ func TestGoodPeersAmongHostileOnes(t *testing.T) {
 		}, nil)
 	}
 	us := make([]*federationtest.Authority, good)
-	peers := make([]*peer, good)
+	peers := make([]*federationtest.Endpoint, good)
 	for i := range good {
 		us[i] = federationtest.NewAuthority(t, fmt.Sprintf("good-%d.example.org", i))
 		us[i].Hint = &second
-		peers[i] = newPeer(t, us[i], us[i].Bundle(t, 1))
+		peers[i] = federationtest.NewEndpoint(t, us[i], us[i].Bundle(t, 1))
 		r.create(t, spiffeRelationship(us[i], peers[i]), us[i].Bundle(t, 1))
 	}
 	r.run(t)
@@ -75,13 +75,13 @@ func TestGoodPeersAmongHostileOnes(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		return len(attacked) == hostile
-	}, 2*patience, 10*time.Millisecond, "every hostile peer was asked")
+	}, 2*federationtest.Patience, 10*time.Millisecond, "every hostile peer was asked")
 	for n := uint64(2); n < 2+turns; n++ {
 		for i, p := range peers {
-			p.serve(us[i].Bundle(t, n))
+			p.Serve(us[i].Bundle(t, n))
 		}
 		for _, a := range us {
-			r.awaitSequence(t, a.Td.Name(), n)
+			r.awaitSequence(t, a.TrustDomain.Name(), n)
 		}
 	}
 	require.Zero(t, attacksAnswered(r, hostile), "and no hostile peer has got anything stored")

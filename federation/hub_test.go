@@ -6,6 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/federation/federationtest"
 	"github.com/ententehq/entente/federation/relationship"
 )
 
@@ -40,7 +41,7 @@ func TestCovers(t *testing.T) {
 
 func TestParseHub(t *testing.T) {
 	many := make([]string, relationship.MaxHubPatterns+1)
-	for i, name := range names(len(many), "example.org") {
+	for i, name := range federationtest.Names(len(many), "example.org") {
 		many[i] = name
 	}
 	for _, test := range []struct {

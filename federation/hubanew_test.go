@@ -24,15 +24,15 @@ func (r *room) ends(t testing.TB, td string) {
 func TestAHubBeginsAnewWithANewRelationship(t *testing.T) {
 	r := newRoom(t)
 	hub, a, b, c := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "a.example.org"), federationtest.NewAuthority(t, "b.example.org"), federationtest.NewAuthority(t, "c.example.org")
-	p := newPeer(t, hub, hub.Bundle(t, 1))
-	p.serveMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5), b.Bundle(t, 5), c.Bundle(t, 5)))
+	p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
+	p.ServeMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5), b.Bundle(t, 5), c.Bundle(t, 5)))
 	r.takes(t, hub, p, ".example.org")
 	r.refresh(t, "hub.example.org")
 	require.Equal(t, trust.Fresh, r.trust(t, "a.example.org"))
 
 	r.ends(t, "hub.example.org")
 	rotated := b.Rotated(t)
-	p.serveMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5), rotated.Bundle(t, 4)))
+	p.ServeMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5), rotated.Bundle(t, 4)))
 	r.takes(t, hub, p, ".example.org")
 	for _, td := range []string{"a.example.org", "b.example.org", "c.example.org"} {
 		require.Equal(t, trust.Unknown, r.trust(t, td))
@@ -56,7 +56,7 @@ func TestAHubBeginsAnewWithANewRelationship(t *testing.T) {
 func TestAHubEndsWhileItsWordIsWritten(t *testing.T) {
 	r := newRoom(t)
 	hub, a := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "a.example.org")
-	p := newPeer(t, hub, hub.Bundle(t, 1))
+	p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
 	r.takes(t, hub, p, ".example.org")
 	view := r.store.View()
 	b, err := r.manager.basisOf(view, "hub.example.org")
@@ -66,7 +66,7 @@ func TestAHubEndsWhileItsWordIsWritten(t *testing.T) {
 		require.NoError(t, err)
 		entry, err := bundle.NewMapEntry(a.Bundle(t, 5))
 		require.NoError(t, err)
-		require.NoError(t, out.see(a.Td, entry.Document))
+		require.NoError(t, out.see(a.TrustDomain, entry.Document))
 		require.Len(t, out.changes, 1)
 		return out
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/ententehq/entente/access"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/federation/mirror"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -51,8 +52,8 @@ func (m *Manager) hubTransitions(leading time.Time) (found []hubTransition) {
 		leading = listening
 	}
 	now := m.now()
-	m.catalog.eachHub(func(name string, e entry) {
-		r := e.rel
+	m.catalog.EachHub(func(name string, e mirror.Entry) {
+		r := e.Rel
 		if !r.InForce {
 			return
 		}
@@ -61,7 +62,7 @@ func (m *Manager) hubTransitions(leading time.Time) (found []hubTransition) {
 			return // it was never read
 		}
 		last := relationship.LastKnownSuccess(heard, r.HubRecorded, leading, r.HubStanding.State)
-		if is := judgeMap(now, r, last, m.interval(e.holding)); is != r.HubStanding {
+		if is := judgeMap(now, r, last, m.interval(e.Holding)); is != r.HubStanding {
 			found = append(found, hubTransition{name, r.Generation, r.HubStanding, is, last})
 		}
 	})
@@ -92,11 +93,11 @@ func (m *Manager) commitHub(ctx context.Context, t hubTransition) {
 // more. A suspended hub's words stay, and are not relied on.
 func (m *Manager) wordsToKeep() (expired, over []string) {
 	now := m.now()
-	m.catalog.eachWord(func(key string, w wordHolding, hub *relationship.Relationship) {
+	m.catalog.EachAttestation(func(key string, w mirror.AttestationHolding, hub *relationship.Relationship) {
 		switch {
-		case hub == nil || !hub.Hub.Covers(w.td) || !hub.Created.Equal(w.agreed):
+		case hub == nil || !hub.Hub.Covers(w.TrustDomain) || !hub.Created.Equal(w.Agreed):
 			over = append(over, key)
-		case !w.expired && now.After(w.x509Until):
+		case !w.Expired && now.After(w.X509Until):
 			expired = append(expired, key)
 		}
 	})
@@ -115,8 +116,8 @@ func (m *Manager) expireWords(ctx context.Context, keys []string) {
 			if !found || row.Value.GetX509Expired() {
 				continue
 			}
-			now, err := wordHoldingOf(row.Value, row.Revision)
-			if err != nil || !m.now().After(now.x509Until) {
+			now, err := mirror.NewAttestationHolding(row.Value, row.Revision)
+			if err != nil || !m.now().After(now.X509Until) {
 				continue // it was replaced meanwhile, or cannot be read
 			}
 			row.Value.X509Expired = true
@@ -182,8 +183,8 @@ func hubOfKey(key string) string {
 
 // wordsOf counts what is stored by a hub's word.
 func (m *Manager) wordsOf(hub string) (n int) {
-	m.catalog.eachWord(func(_ string, w wordHolding, _ *relationship.Relationship) {
-		if w.hub == hub {
+	m.catalog.EachAttestation(func(_ string, w mirror.AttestationHolding, _ *relationship.Relationship) {
+		if w.Hub == hub {
 			n++
 		}
 	})

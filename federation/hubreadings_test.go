@@ -20,9 +20,9 @@ func TestAChangedMapLeavesTheOthersUnread(t *testing.T) {
 	r := newRoom(t)
 	first, second := federationtest.NewAuthority(t, "hub1.example.org"), federationtest.NewAuthority(t, "hub2.example.org")
 	a, b := federationtest.NewAuthority(t, "a.example.org"), federationtest.NewAuthority(t, "b.example.org")
-	p1, p2 := newPeer(t, first, first.Bundle(t, 1)), newPeer(t, second, second.Bundle(t, 1))
-	whole := p1.serveTaggedMap(first.Bundle(t, 1), "one", mapOf(t, a.Bundle(t, 5)))
-	p2.serveTaggedMap(second.Bundle(t, 1), "two", mapOf(t, b.Bundle(t, 5)))
+	p1, p2 := federationtest.NewEndpoint(t, first, first.Bundle(t, 1)), federationtest.NewEndpoint(t, second, second.Bundle(t, 1))
+	whole := p1.ServeTaggedMap(first.Bundle(t, 1), "one", mapOf(t, a.Bundle(t, 5)))
+	p2.ServeTaggedMap(second.Bundle(t, 1), "two", mapOf(t, b.Bundle(t, 5)))
 	r.takes(t, first, p1, ".example.org")
 	r.takes(t, second, p2, ".example.org")
 	r.refresh(t, "hub1.example.org")
@@ -30,7 +30,7 @@ func TestAChangedMapLeavesTheOthersUnread(t *testing.T) {
 	before := *whole
 	require.Positive(t, before)
 
-	p2.serveTaggedMap(second.Bundle(t, 1), "three", mapOf(t, b.Bundle(t, 6)))
+	p2.ServeTaggedMap(second.Bundle(t, 1), "three", mapOf(t, b.Bundle(t, 6)))
 	r.refresh(t, "hub2.example.org")
 	_, sequence := r.word(t, "b.example.org")
 	require.EqualValues(t, 6, sequence)
@@ -51,12 +51,12 @@ func TestAChangedMapLeavesTheOthersUnread(t *testing.T) {
 // not said, once a day, and where an operator asks.
 func TestAStreamedMapIsLookedAt(t *testing.T) {
 	r, hub, ap := newRoom(t), federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "ap.example.org")
-	p := newPeer(t, hub, hub.Bundle(t, 1))
+	p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
 	rel := spiffeRelationship(hub, p)
 	rel.Peer, rel.Hub = &ententev1.Peer{HomeTrustDomain: "hub.example.org"}, &ententev1.Hub{Take: []string{"ap.example.org"}}
 	r.create(t, rel, hub.Bundle(t, 1))
 	document, heads := mapOf(t, ap.Bundle(t, 1)), true
-	p.answer(func(w http.ResponseWriter, r *http.Request) {
+	p.Handle(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodHead && !heads {
 			w.WriteHeader(http.StatusMethodNotAllowed)
 			return

@@ -27,7 +27,7 @@ func mapOf(t testing.TB, bundles ...*bundle.Bundle) []byte {
 }
 
 // takes makes a relationship with a hub.
-func (r *room) takes(t testing.TB, hub *federationtest.Authority, p *peer, take ...string) {
+func (r *room) takes(t testing.TB, hub *federationtest.Authority, p *federationtest.Endpoint, take ...string) {
 	t.Helper()
 	rel := spiffeRelationship(hub, p)
 	rel.Hub = &ententev1.Hub{Take: take}
@@ -73,18 +73,18 @@ func (r *room) changeHub(t testing.TB, td string, hub *ententev1.Hub) {
 // keep is one look of the leader.
 func (r *room) keep(t testing.TB) {
 	t.Helper()
-	require.NoError(t, r.manager.catalog.load(r.store.View(), func(err error) { t.Error(err) }))
-	r.leader.beat()
+	require.NoError(t, r.manager.catalog.Load(r.store.View(), func(err error) { t.Error(err) }))
+	r.leader.Beat()
 	r.manager.keepHubs(t.Context(), time.Now().Add(-time.Hour))
-	require.NoError(t, r.manager.catalog.load(r.store.View(), func(err error) { t.Error(err) }))
+	require.NoError(t, r.manager.catalog.Load(r.store.View(), func(err error) { t.Error(err) }))
 }
 
 func TestAHubsWordIsTakenAsListed(t *testing.T) {
 	r := newRoom(t)
 	hub, a, b, other, hosted := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "a.example.org"), federationtest.NewAuthority(t, "b.example.org"), federationtest.NewAuthority(t, "bank.example"), federationtest.NewAuthority(t, "own.example.org")
 	r.host(t, hosted)
-	p := newPeer(t, hub, hub.Bundle(t, 1))
-	p.serveMap(hub.Bundle(t, 1), mapOf(t, hub.Bundle(t, 1), a.Bundle(t, 5), b.Bundle(t, 7), other.Bundle(t, 1), hosted.Bundle(t, 99)))
+	p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
+	p.ServeMap(hub.Bundle(t, 1), mapOf(t, hub.Bundle(t, 1), a.Bundle(t, 5), b.Bundle(t, 7), other.Bundle(t, 1), hosted.Bundle(t, 99)))
 	r.takes(t, hub, p, ".example.org")
 	r.refresh(t, "hub.example.org")
 	r.keep(t)
@@ -105,7 +105,7 @@ func TestAHubsWordIsTakenAsListed(t *testing.T) {
 	versions, _, err := relationship.History(r.store.View(), "a.example.org")
 	require.NoError(t, err)
 	require.Equal(t, "hub hub.example.org", versions[0].GetSource())
-	require.Contains(t, r.ledger.said(), "accept bundle a.example.org: done")
+	require.Contains(t, r.ledger.Decisions(), "accept bundle a.example.org: done")
 
 	// An unchanged map writes nothing.
 	before := r.store.View().Revision()
@@ -114,7 +114,7 @@ func TestAHubsWordIsTakenAsListed(t *testing.T) {
 
 	// One domain goes back, one goes on, one is new, and one is gone: each for itself.
 	c := federationtest.NewAuthority(t, "c.example.org")
-	p.serveMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 4), c.Bundle(t, 1)))
+	p.ServeMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 4), c.Bundle(t, 1)))
 	r.refresh(t, "hub.example.org")
 	word, sequence := r.word(t, "a.example.org")
 	require.EqualValues(t, 5, sequence)
@@ -124,13 +124,13 @@ func TestAHubsWordIsTakenAsListed(t *testing.T) {
 	require.Equal(t, trust.Unknown, r.trust(t, "b.example.org"))
 	require.Equal(t, trust.Fresh, r.trust(t, "c.example.org"))
 	require.EqualValues(t, 1, r.show(t, "hub.example.org").GetHubStatus().GetRefused())
-	require.Contains(t, r.ledger.said(), "refuse bundle a.example.org: rollback")
-	require.Contains(t, r.ledger.said(), "withdraw bundle b.example.org: done")
+	require.Contains(t, r.ledger.Decisions(), "refuse bundle a.example.org: rollback")
+	require.Contains(t, r.ledger.Decisions(), "withdraw bundle b.example.org: done")
 	before = r.store.View().Revision()
 	r.refresh(t, "hub.example.org")
 	require.Equal(t, before, r.store.View().Revision(), "the same refusal again writes nothing")
 
-	p.serveMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5), c.Bundle(t, 1)))
+	p.ServeMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5), c.Bundle(t, 1)))
 	r.refresh(t, "hub.example.org")
 	require.Equal(t, trust.Fresh, r.trust(t, "a.example.org"))
 }
@@ -138,8 +138,8 @@ func TestAHubsWordIsTakenAsListed(t *testing.T) {
 func TestAnEndedHubTakesItsWordWithIt(t *testing.T) {
 	r := newRoom(t)
 	hub, a, b := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "a.example.org"), federationtest.NewAuthority(t, "b.example.org")
-	p := newPeer(t, hub, hub.Bundle(t, 1))
-	p.serveMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5), b.Bundle(t, 7)))
+	p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
+	p.ServeMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5), b.Bundle(t, 7)))
 	r.takes(t, hub, p, ".example.org")
 	r.refresh(t, "hub.example.org")
 
@@ -167,7 +167,7 @@ func TestAnEndedHubTakesItsWordWithIt(t *testing.T) {
 	require.Equal(t, trust.Unknown, r.trust(t, "b.example.org"))
 
 	// What the next agreement with the hub does not bring itself does not count under it.
-	p.serveMap(hub.Bundle(t, 1), []byte(`{"trust_domains":{}}`))
+	p.ServeMap(hub.Bundle(t, 1), []byte(`{"trust_domains":{}}`))
 	r.takes(t, hub, p, ".example.org")
 	require.Equal(t, trust.Unknown, r.trust(t, "b.example.org"))
 	r.keep(t)
@@ -179,9 +179,9 @@ func TestAnEndedHubTakesItsWordWithIt(t *testing.T) {
 func TestADomainsOwnWordBeatsTheHubs(t *testing.T) {
 	r := newRoom(t)
 	hub, a := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "a.example.org")
-	p, own := newPeer(t, hub, hub.Bundle(t, 1)), newPeer(t, a, a.Bundle(t, 3))
+	p, own := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1)), federationtest.NewEndpoint(t, a, a.Bundle(t, 3))
 	forged := a.Rotated(t)
-	p.serveMap(hub.Bundle(t, 1), mapOf(t, forged.Bundle(t, 1<<60)))
+	p.ServeMap(hub.Bundle(t, 1), mapOf(t, forged.Bundle(t, 1<<60)))
 	r.takes(t, hub, p, ".example.org")
 	r.refresh(t, "hub.example.org")
 	require.Equal(t, trust.Fresh, r.trust(t, "a.example.org"))
@@ -194,12 +194,12 @@ func TestADomainsOwnWordBeatsTheHubs(t *testing.T) {
 
 	// The hub shows other keys under the domain's sequence.
 	r.changeHub(t, "hub.example.org", &ententev1.Hub{Take: []string{"a.example.org"}}) // the same, as another decision
-	p.serveMap(hub.Bundle(t, 1), mapOf(t, forged.Bundle(t, 1<<60+1)))
+	p.ServeMap(hub.Bundle(t, 1), mapOf(t, forged.Bundle(t, 1<<60+1)))
 	r.refresh(t, "hub.example.org")
 	require.Empty(t, r.show(t, "a.example.org").GetAlarms(), "another sequence is no contradiction")
 	_, err := r.service.DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: "a.example.org"})
 	require.ErrorContains(t, err, "say so with --to-hub")
-	p.serveMap(hub.Bundle(t, 1), mapOf(t, forged.Bundle(t, 3)))
+	p.ServeMap(hub.Bundle(t, 1), mapOf(t, forged.Bundle(t, 3)))
 	r.refresh(t, "hub.example.org")
 	alarms := r.show(t, "a.example.org").GetAlarms()
 	require.Len(t, alarms, 1)
@@ -215,9 +215,9 @@ func TestADomainsOwnWordBeatsTheHubs(t *testing.T) {
 func TestTwoHubs(t *testing.T) {
 	r := newRoom(t)
 	first, second, a := federationtest.NewAuthority(t, "hub1.example.org"), federationtest.NewAuthority(t, "hub2.example.org"), federationtest.NewAuthority(t, "a.example.org")
-	p1, p2 := newPeer(t, first, first.Bundle(t, 1)), newPeer(t, second, second.Bundle(t, 1))
-	p1.serveMap(first.Bundle(t, 1), mapOf(t, a.Bundle(t, 5)))
-	p2.serveMap(second.Bundle(t, 1), mapOf(t, a.Rotated(t).Bundle(t, 5)))
+	p1, p2 := federationtest.NewEndpoint(t, first, first.Bundle(t, 1)), federationtest.NewEndpoint(t, second, second.Bundle(t, 1))
+	p1.ServeMap(first.Bundle(t, 1), mapOf(t, a.Bundle(t, 5)))
+	p2.ServeMap(second.Bundle(t, 1), mapOf(t, a.Rotated(t).Bundle(t, 5)))
 	r.takes(t, second, p2, "a.example.org")
 	r.refresh(t, "hub2.example.org")
 	r.takes(t, first, p1, "a.example.org")
@@ -228,7 +228,7 @@ func TestTwoHubs(t *testing.T) {
 	require.Len(t, shown.GetAlarms(), 1)
 	require.Equal(t, relationship.AlarmSplitView, shown.GetAlarms()[0].GetName())
 
-	p1.serveMap(first.Bundle(t, 1), []byte(`{"trust_domains":{}}`))
+	p1.ServeMap(first.Bundle(t, 1), []byte(`{"trust_domains":{}}`))
 	r.refresh(t, "hub1.example.org")
 	require.Equal(t, "hub2.example.org", r.show(t, "a.example.org").GetOriginHub(), "the other one's word counts then, without a gap")
 }
@@ -237,8 +237,8 @@ func TestTheFreshnessOfAHubsWord(t *testing.T) {
 	now := time.Now()
 	r := newRoom(t, func(c *Config) { c.Now = func() time.Time { return now }; c.Client.Now = time.Now })
 	hub, a := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "a.example.org")
-	p := newPeer(t, hub, hub.Bundle(t, 1))
-	p.serveMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5)))
+	p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
+	p.ServeMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5)))
 	r.takes(t, hub, p, ".example.org")
 	r.refresh(t, "hub.example.org")
 	r.keep(t)
@@ -254,15 +254,15 @@ func TestTheFreshnessOfAHubsWord(t *testing.T) {
 func TestABrokenMapIsTakenNotAtAll(t *testing.T) {
 	r := newRoom(t)
 	hub, a, b := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "a.example.org"), federationtest.NewAuthority(t, "b.example.org")
-	p := newPeer(t, hub, hub.Bundle(t, 1))
+	p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
 	good := string(mapOf(t, a.Bundle(t, 5)))
-	p.serveMap(hub.Bundle(t, 1), []byte(good))
+	p.ServeMap(hub.Bundle(t, 1), []byte(good))
 	r.takes(t, hub, p, ".example.org")
 	r.refresh(t, "hub.example.org")
 	document := string(b.Bundle(t, 1).Marshal())
 	begun := `{"trust_domains":{"b.example.org":` + document
 	million := []byte(`{"trust_domains":{"x.example.org":{"keys":[]}`)
-	for _, name := range names(bundle.MaxMapDomains+1, "example.org") {
+	for _, name := range federationtest.Names(bundle.MaxMapDomains+1, "example.org") {
 		million = append(million, `,"`+name+`":{"keys":[]}`...)
 	}
 	for name, test := range map[string]struct {
@@ -278,14 +278,14 @@ func TestABrokenMapIsTakenNotAtAll(t *testing.T) {
 		"the same again": {mapOf(t, a.Bundle(t, 5)), "unchanged"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p.serveMap(hub.Bundle(t, 1), test.document)
+			p.ServeMap(hub.Bundle(t, 1), test.document)
 			r.refresh(t, "hub.example.org")
 			require.Equal(t, test.result, r.show(t, "hub.example.org").GetHubStatus().GetLastResult())
 			require.Equal(t, trust.Unknown, r.trust(t, "b.example.org"), "nothing of it")
 			require.Equal(t, trust.Fresh, r.trust(t, "a.example.org"), "and what was taken is kept")
 		})
 	}
-	p.answer(func(w http.ResponseWriter, req *http.Request) {
+	p.Handle(func(w http.ResponseWriter, req *http.Request) {
 		if req.URL.Path == "/bundles" {
 			http.Error(w, good, http.StatusInternalServerError)
 			return
@@ -300,7 +300,7 @@ func TestALargeMapIsTakenInParts(t *testing.T) {
 	r := newRoom(t)
 	hub := federationtest.NewAuthority(t, "hub.example.org")
 	all := []*bundle.Bundle{}
-	for _, name := range names(150, "example.org") {
+	for _, name := range federationtest.Names(150, "example.org") {
 		a := federationtest.NewAuthority(t, name)
 		others := []*federationtest.Authority{}
 		for range 40 {
@@ -308,21 +308,21 @@ func TestALargeMapIsTakenInParts(t *testing.T) {
 		}
 		all = append(all, a.Bundle(t, 1, others...)) // some 40 KiB each, so that all do not fit into what is held
 	}
-	p := newPeer(t, hub, hub.Bundle(t, 1))
-	p.serveMap(hub.Bundle(t, 1), mapOf(t, all...))
+	p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
+	p.ServeMap(hub.Bundle(t, 1), mapOf(t, all...))
 	r.takes(t, hub, p, ".example.org")
 	r.refresh(t, "hub.example.org")
 	brought, err := relationship.AttestedBy(r.store.View(), "hub.example.org")
 	require.NoError(t, err)
 	require.Len(t, brought, len(all))
-	require.Greater(t, len(p.requests), 2, "in more than one reading")
+	require.Greater(t, len(p.Received), 2, "in more than one reading")
 }
 
 func TestWhatLedToAWordIsLookedAtAgain(t *testing.T) {
 	r := newRoom(t)
 	hub, a := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "a.example.org")
-	p := newPeer(t, hub, hub.Bundle(t, 1))
-	p.serveMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5)))
+	p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
+	p.ServeMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5)))
 	r.takes(t, hub, p, ".example.org")
 	b, err := r.manager.basisOf(r.store.View(), "hub.example.org")
 	require.NoError(t, err)
@@ -342,7 +342,7 @@ func TestWhatLedToAWordIsLookedAtAgain(t *testing.T) {
 	_, err = r.manager.writeSome(t.Context(), "hub.example.org", b, []mapChange{{td: "c.example.org", document: federationtest.NewAuthority(t, "c.example.org").Bundle(t, 1).Marshal()}})
 	require.ErrorIs(t, err, relationship.ErrSuperseded, "the operator decided otherwise")
 
-	r.ledger.full = true
+	r.ledger.Full = true
 	_, err = r.manager.writeSome(t.Context(), "hub.example.org", b, []mapChange{put})
 	require.ErrorIs(t, err, relationship.ErrAudit)
 }
@@ -350,12 +350,12 @@ func TestWhatLedToAWordIsLookedAtAgain(t *testing.T) {
 func TestHubsWordsSurviveARestore(t *testing.T) {
 	r := newRoom(t)
 	hub, a, c := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "a.example.org"), federationtest.NewAuthority(t, "c.example.org")
-	p := newPeer(t, hub, hub.Bundle(t, 1))
-	p.serveMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5), c.Bundle(t, 5)))
+	p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
+	p.ServeMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5), c.Bundle(t, 5)))
 	r.takes(t, hub, p, ".example.org")
 	r.refresh(t, "hub.example.org")
 	snapshot := r.store.View()
-	p.serveMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 6)))
+	p.ServeMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 6)))
 	r.refresh(t, "hub.example.org")
 	before := r.store.View()
 	_, sequence := r.word(t, "c.example.org")

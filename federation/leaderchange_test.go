@@ -9,6 +9,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/mirror"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/internal/clocktest"
 	"github.com/ententehq/entente/raftstore/membership"
@@ -19,11 +21,11 @@ import (
 func (tt *timetable) holdFresh(hint time.Duration, all []string) {
 	tt.t.Helper()
 	for _, name := range all {
-		r, err := relationship.ParseRelationship(&statev1.Relationship{
-			TrustDomain: name, Url: "https://" + name, Profile: webProfile, Generation: 1, Standing: relationship.Standing{State: trust.Fresh}.Row(time.Now()),
+		r, err := relationship.Parse(&statev1.Relationship{
+			TrustDomain: name, Url: "https://" + name, Profile: federationtest.WebProfile, Generation: 1, Standing: relationship.Standing{State: trust.Fresh}.Row(time.Now()),
 		})
 		require.NoError(tt.t, err)
-		tt.manager.catalog.set(name, entry{r, relationship.Holding{Revision: 1, Hint: hint, Hinted: true, X509Until: time.Now().Add(24 * time.Hour), JwtKeys: 1}})
+		tt.manager.catalog.Set(name, mirror.Entry{Rel: r, Holding: relationship.Holding{Revision: 1, Hint: hint, Hinted: true, X509Until: time.Now().Add(24 * time.Hour), JwtKeys: 1}})
 	}
 	tt.manager.changes.relationships(all)
 }
@@ -41,7 +43,7 @@ func TestLeaderChangeMakesNoStorm(t *testing.T) {
 		})
 		defer tt.stop()
 		before, after := []string{"eu-1", "eu-2", "eu-3"}, []string{"eu-1", "eu-2"}
-		all := names(10_000, "example.org")
+		all := federationtest.Names(10_000, "example.org")
 		owned := map[string][]string{} // by whose they were, those that are eu-1's in the end
 		others := 0
 		for _, name := range all {

@@ -13,6 +13,7 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/bundle/endpoint"
+	"github.com/ententehq/entente/federation/mirror"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
@@ -60,7 +61,7 @@ type Manager struct {
 	member       string
 	log          hclog.Logger
 	now          func() time.Time
-	catalog      *catalog
+	catalog      *mirror.Mirror
 	changes      *changes
 	rejudged     *changes // those that a leader has to judge anew
 	observations *Observations
@@ -119,7 +120,7 @@ func New(c Config) (*Manager, error) {
 func remembering(member string, now func() time.Time) *Manager {
 	return &Manager{
 		member: member, now: now, log: hclog.NewNullLogger(),
-		catalog: newCatalog(), changes: newChanges(), rejudged: newChanges(), observations: newObservations(member, now),
+		catalog: mirror.New(), changes: newChanges(), rejudged: newChanges(), observations: newObservations(member, now),
 		etags: newETags(), mapReadings: newMapReadings(), routes: newRoutes(), silent: newSilences(), mapLog: newMapLog(),
 		confirmations: confirmations{last: make(map[string]time.Time)},
 	}
@@ -159,7 +160,7 @@ func (m *Manager) followTables(ctx context.Context) error {
 	over := []raftstore.Prefix{relationship.Relationships.Prefix(""), relationship.ForeignBundles.Prefix(""), relationship.HubBundles.Prefix("")}
 	for {
 		view := m.config.Store.View()
-		if err := m.catalog.load(view, m.unreadable); err != nil {
+		if err := m.catalog.Load(view, m.unreadable); err != nil {
 			return err
 		}
 		m.readMapLog(view)
@@ -180,9 +181,9 @@ func (m *Manager) watch(ctx context.Context, w *raftstore.Watch) error {
 		if err != nil {
 			return err
 		}
-		names, homes := m.catalog.apply(batch, m.unreadable)
+		names, homes := m.catalog.Apply(batch, m.unreadable)
 		for _, name := range names {
-			if _, ok := m.catalog.get(name); !ok {
+			if _, ok := m.catalog.Get(name); !ok {
 				m.etags.forget(name)
 				m.routes.forget(name)
 				m.silent.forget(name)

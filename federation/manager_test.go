@@ -23,21 +23,21 @@ func TestManagerFollowsThePeer(t *testing.T) {
 	r := newRoom(t)
 	r.run(t)
 	us := federationtest.NewAuthority(t, "us.example.org").Every(time.Second)
-	p := newPeer(t, us, us.Bundle(t, 2))
+	p := federationtest.NewEndpoint(t, us, us.Bundle(t, 2))
 	r.create(t, spiffeRelationship(us, p), us.Bundle(t, 1))
 	r.awaitSequence(t, "us.example.org", 2)
 
 	// The peer rotates: its next bundle holds both authorities, and the one after that the new one alone, which now signs.
 	next := us.Rotated(t)
-	p.serve(next.Bundle(t, 3, us))
+	p.Serve(next.Bundle(t, 3, us))
 	r.awaitSequence(t, "us.example.org", 3)
-	p.present(t, next)
-	p.serve(next.Bundle(t, 4))
+	p.Present(t, next)
+	p.Serve(next.Bundle(t, 4))
 	r.awaitSequence(t, "us.example.org", 4)
 	r.awaitState(t, "us.example.org", trust.Fresh)
 
 	// An outage: nothing is lost, and after three intervals everybody can see it.
-	p.answer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
+	p.Handle(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
 	r.awaitState(t, "us.example.org", trust.Stale)
 	require.True(t, r.stored(t, "us.example.org").Equal(next.Bundle(t, 4)))
 	shown, err := r.service.GetRelationship(t.Context(), &ententev1.GetRelationshipRequest{TrustDomain: "us.example.org"})
@@ -49,7 +49,7 @@ func TestManagerFollowsThePeer(t *testing.T) {
 
 	// It ends with an unchanged bundle: the success alone makes it fresh again.
 	before := relationship.ForeignBundles.PrefixRevision(r.store.View(), "")
-	p.serve(next.Bundle(t, 4))
+	p.Serve(next.Bundle(t, 4))
 	r.awaitState(t, "us.example.org", trust.Fresh)
 	require.Equal(t, before, relationship.ForeignBundles.PrefixRevision(r.store.View(), ""))
 	require.InDelta(t, 1, testutil.ToFloat64(r.manager.metrics.owned), 0)
@@ -62,9 +62,9 @@ func TestManagerObeysOperators(t *testing.T) {
 	r := newRoom(t)
 	r.run(t)
 	us := federationtest.NewAuthority(t, "us.example.org").Every(time.Hour)
-	first, second := newPeer(t, us, us.Bundle(t, 1)), newPeer(t, us, us.Bundle(t, 2))
+	first, second := federationtest.NewEndpoint(t, us, us.Bundle(t, 1)), federationtest.NewEndpoint(t, us, us.Bundle(t, 2))
 	r.create(t, spiffeRelationship(us, first), us.Bundle(t, 1))
-	first.awaitRequest(t)
+	first.AwaitRequest(t)
 	_, err := r.service.UpdateRelationship(t.Context(), &ententev1.UpdateRelationshipRequest{
 		Relationship: &ententev1.Relationship{TrustDomain: "us.example.org", Url: second.URL}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"url"}},
 	})
@@ -73,7 +73,7 @@ func TestManagerObeysOperators(t *testing.T) {
 
 	_, err = r.service.SuspendRelationship(t.Context(), &ententev1.SuspendRelationshipRequest{TrustDomain: "us.example.org"})
 	require.NoError(t, err)
-	second.serve(us.Bundle(t, 3))
+	second.Serve(us.Bundle(t, 3))
 	_, err = r.service.ResumeRelationship(t.Context(), &ententev1.ResumeRelationshipRequest{TrustDomain: "us.example.org"})
 	require.NoError(t, err)
 	r.awaitSequence(t, "us.example.org", 3)
@@ -92,7 +92,7 @@ func TestExpiry(t *testing.T) {
 	r := newRoom(t)
 	r.run(t)
 	us := federationtest.NewAuthorityUntil(t, "us.example.org", time.Now().Add(2*time.Second)).Every(time.Hour)
-	p := newPeer(t, us, us.Bundle(t, 1))
+	p := federationtest.NewEndpoint(t, us, us.Bundle(t, 1))
 	r.create(t, spiffeRelationship(us, p), us.Bundle(t, 1))
 	r.awaitState(t, "us.example.org", trust.Expired)
 	require.NotNil(t, r.stored(t, "us.example.org"))
@@ -112,7 +112,7 @@ func TestStandingsAfterLeaderChange(t *testing.T) {
 		EndpointSpiffeId: us.EndpointID().String(),
 	}, us.Bundle(t, 1))
 	look := func(leading time.Time) []transition {
-		require.NoError(t, r.manager.catalog.load(r.store.View(), func(err error) { t.Error(err) }))
+		require.NoError(t, r.manager.catalog.Load(r.store.View(), func(err error) { t.Error(err) }))
 		return r.manager.newStandings(leading).look()
 	}
 	states := func(found []transition) (out []trust.State) {
@@ -151,7 +151,7 @@ func TestStandingsAfterLeaderChange(t *testing.T) {
 func TestSurviveRestore(t *testing.T) {
 	r := newRoom(t)
 	us, ap := federationtest.NewAuthority(t, "us.example.org"), federationtest.NewAuthority(t, "ap.example.org")
-	p := newPeer(t, us, us.Bundle(t, 1))
+	p := federationtest.NewEndpoint(t, us, us.Bundle(t, 1))
 	rel := func(a *federationtest.Authority) *ententev1.Relationship { return spiffeRelationship(a, p) }
 	r.create(t, rel(us), us.Bundle(t, 1))
 	r.create(t, rel(ap), ap.Bundle(t, 1))

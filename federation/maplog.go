@@ -105,7 +105,7 @@ func (l *mapLog) differing(covers func(td string) bool, has map[string]relations
 
 // readMapLog brings the log up to date with all relationships.
 func (m *Manager) readMapLog(view *raftstore.View) {
-	names := append(m.catalog.names(), m.mapLog.names()...)
+	names := append(m.catalog.Names(), m.mapLog.names()...)
 	slices.Sort(names)
 	m.noteInMapLog(view, slices.Compact(names))
 }
@@ -118,9 +118,9 @@ func (m *Manager) noteInMapLog(view *raftstore.View, names []string) {
 			continue // followHosted tells of those
 		}
 		var v relationship.Version
-		if e, ok := m.catalog.get(td); ok && e.rel.Vouch {
+		if e, ok := m.catalog.Get(td); ok && e.Rel.Vouch {
 			if row, found, err := relationship.Relationships.Get(view, td); err == nil && found && relationship.Vouches(row.Value) {
-				v = e.holding.Version()
+				v = e.Holding.Version()
 			}
 		}
 		news = m.mapLog.set(td, v) || news

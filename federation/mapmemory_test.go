@@ -25,7 +25,7 @@ import (
 // TestMemoryOfAHubsMap: a map of more than 20 MiB, with more that is new than is held at once, never holds as much as 16 MiB while it comes.
 func TestMemoryOfAHubsMap(t *testing.T) {
 	const domains, whole, most = 7000, 1500, 16 << 20
-	r := newRoom(t, func(c *Config) { c.Client.Timeout = 4 * patience })
+	r := newRoom(t, func(c *Config) { c.Client.Timeout = 4 * federationtest.Patience })
 	hub := federationtest.NewAuthority(t, "hub.example.org")
 	keys := map[string]crypto.PublicKey{}
 	for i := range 20 {
@@ -33,7 +33,7 @@ func TestMemoryOfAHubsMap(t *testing.T) {
 		require.NoError(t, err)
 		keys[fmt.Sprint("key-", i)] = key.Public()
 	}
-	one, err := bundle.New(federationtest.NewAuthority(t, "d.test").Td, bundle.Content{JWTAuthorities: keys})
+	one, err := bundle.New(federationtest.NewAuthority(t, "d.test").TrustDomain, bundle.Content{JWTAuthorities: keys})
 	require.NoError(t, err)
 	vouched, err := bundle.NewMapEntry(one)
 	require.NoError(t, err)
@@ -41,8 +41,8 @@ func TestMemoryOfAHubsMap(t *testing.T) {
 	require.Less(t, domains*(max(len(vouched.Document), len(padded))+32), bundle.MaxMapBytes)
 
 	var held uint64
-	p := newPeer(t, hub, hub.Bundle(t, 1))
-	p.answer(func(w http.ResponseWriter, request *http.Request) {
+	p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
+	p.Handle(func(w http.ResponseWriter, request *http.Request) {
 		if request.URL.Path != "/bundles" {
 			_, _ = w.Write(hub.Bundle(t, 1).Marshal())
 			return
@@ -93,7 +93,7 @@ func live() uint64 {
 func TestMemoryOfAPeersStreams(t *testing.T) {
 	const most = 16 << 20
 	spoke, hub := newSite(t, "spoke.example.org"), federationtest.NewAuthority(t, "hub.example.org")
-	rel := spiffeRelationship(hub, newPeer(t, hub, hub.Bundle(t, 1)))
+	rel := spiffeRelationship(hub, federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1)))
 	rel.Peer, rel.Hub = &ententev1.Peer{HomeTrustDomain: "hub.example.org"}, &ententev1.Hub{Take: []string{".example.org"}}
 	spoke.create(t, rel, hub.Bundle(t, 1))
 	until(t, "the relationship to be read", func() bool { return len(spoke.manager.peers.wantedOf("hub.example.org")) == 1 })

@@ -11,6 +11,7 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/federation/mirror"
 	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
@@ -193,22 +194,22 @@ func (m *Manager) tookMap(ctx context.Context, r *reading, home string) error {
 // confirmMap counts a hub's word that all was told as a reading of its map, often enough to keep it fresh and not at each one. It says nothing of
 // what an operator has decided since it was asked for.
 func (m *Manager) confirmMap(hub string, generation uint64) {
-	e, ok := m.catalog.get(hub)
-	if !ok || e.rel.Hub == nil || e.peerHome() == "" || e.rel.Generation != generation {
+	e, ok := m.catalog.Get(hub)
+	if !ok || e.Rel.Hub == nil || e.PeerHome() == "" || e.Rel.Generation != generation {
 		return
 	}
 	now := m.now()
-	if m.confirmations.due(hub+relationship.MapSuffix, now, m.interval(e.holding)/relationship.StaleAfter) {
-		m.observations.attempted(hub+relationship.MapSuffix, e.rel.Generation, now, true, resultConfirmed, "")
+	if m.confirmations.due(hub+relationship.MapSuffix, now, m.interval(e.Holding)/relationship.StaleAfter) {
+		m.observations.attempted(hub+relationship.MapSuffix, e.Rel.Generation, now, true, resultConfirmed, "")
 	}
 }
 
 // wordsBy are the versions of what is stored by a hub's word.
 func (m *Manager) wordsBy(hub string) map[string]relationship.Version {
 	words := map[string]relationship.Version{}
-	m.catalog.eachWord(func(_ string, w wordHolding, rel *relationship.Relationship) {
-		if w.hub == hub && rel != nil && rel.Created.Equal(w.agreed) {
-			words[w.td] = w.version
+	m.catalog.EachAttestation(func(_ string, w mirror.AttestationHolding, rel *relationship.Relationship) {
+		if w.Hub == hub && rel != nil && rel.Created.Equal(w.Agreed) {
+			words[w.TrustDomain] = w.Version
 		}
 	})
 	return words

@@ -26,19 +26,19 @@ func (r *room) awaitWord(t testing.TB, td string, sequence uint64) {
 func (s *site) takesOver(t testing.TB, hub *site, take ...string) {
 	t.Helper()
 	rel := spiffeRelationship(hub.home, hub.endpoint)
-	rel.Peer = &ententev1.Peer{HomeTrustDomain: hub.home.Td.Name(), Addresses: []string{hub.address}}
+	rel.Peer = &ententev1.Peer{HomeTrustDomain: hub.home.TrustDomain.Name(), Addresses: []string{hub.address}}
 	rel.Hub = &ententev1.Hub{Take: take}
 	s.create(t, rel, hub.home.Bundle(t, 1))
 }
 
 // vouches has a hub trust a domain and vouch for it.
-func (s *site) vouches(t testing.TB, a *federationtest.Authority) *peer {
+func (s *site) vouches(t testing.TB, a *federationtest.Authority) *federationtest.Endpoint {
 	t.Helper()
-	p := newPeer(t, a, a.Bundle(t, 1))
+	p := federationtest.NewEndpoint(t, a, a.Bundle(t, 1))
 	rel := spiffeRelationship(a, p)
 	rel.Vouch = true
 	s.create(t, rel, a.Bundle(t, 1))
-	s.refresh(t, a.Td.Name())
+	s.refresh(t, a.TrustDomain.Name())
 	return p
 }
 
@@ -64,7 +64,7 @@ func TestAHubsMapIsStreamed(t *testing.T) {
 	})
 
 	// A distrust in the domain itself is one fetch of the hub's away.
-	apPeer.serve(ap.Rotated(t).Bundle(t, 2, ap))
+	apPeer.Serve(ap.Rotated(t).Bundle(t, 2, ap))
 	hub.refresh(t, "ap.example.org")
 	spoke.awaitWord(t, "ap.example.org", 2)
 	b, err := relationship.HubBundle(mustWord(t, spoke.room, "ap.example.org").Row.Value)
@@ -111,7 +111,7 @@ func mustWord(t testing.TB, r *room, td string) relationship.Attestation {
 func TestHostileHubOverAStream(t *testing.T) {
 	spoke := newSite(t, "spoke.example.org")
 	hub := federationtest.NewAuthority(t, "hub.example.org")
-	endpoint := newPeer(t, hub, hub.Bundle(t, 1))
+	endpoint := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
 	rel := spiffeRelationship(hub, endpoint)
 	rel.Peer, rel.Hub = &ententev1.Peer{HomeTrustDomain: "hub.example.org"}, &ententev1.Hub{Take: []string{".example.org"}, Except: []string{"secret.example.org"}}
 	spoke.create(t, rel, hub.Bundle(t, 1))

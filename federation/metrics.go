@@ -118,26 +118,26 @@ func (c *bundleCollector) Collect(out chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, name string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, name)
 	}
-	for _, name := range c.manager.catalog.names() {
-		e, ok := c.manager.catalog.get(name)
+	for _, name := range c.manager.catalog.Names() {
+		e, ok := c.manager.catalog.Get(name)
 		if !ok {
 			continue
 		}
 		suspended := 0.0
-		if e.rel.Suspended {
+		if e.Rel.Suspended {
 			suspended = 1
 		}
 		gauge(suspendedDesc, suspended, name)
-		for _, alarm := range e.rel.Alarms {
+		for _, alarm := range e.Rel.Alarms {
 			out <- prometheus.MustNewConstMetric(alarmDesc, prometheus.GaugeValue, 1, name, alarm)
 		}
-		gauge(freshnessDesc, float64(e.rel.Standing.State.Freshness()), name)
-		if e.holding.Revision == 0 {
+		gauge(freshnessDesc, float64(e.Rel.Standing.State.Freshness()), name)
+		if e.Holding.Revision == 0 {
 			continue
 		}
-		gauge(ageDesc, max(0, now.Sub(e.holding.ChangeTime).Seconds()), name)
-		if e.holding.Ordered {
-			gauge(sequenceDesc, float64(e.holding.Sequence), name)
+		gauge(ageDesc, max(0, now.Sub(e.Holding.ChangeTime).Seconds()), name)
+		if e.Holding.Ordered {
+			gauge(sequenceDesc, float64(e.Holding.Sequence), name)
 		}
 		if seen, ok := c.manager.observations.get(name); ok && !seen.lastSuccess.IsZero() {
 			gauge(confirmedDesc, max(0, now.Sub(seen.lastSuccess).Seconds()), name)

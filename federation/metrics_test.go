@@ -17,7 +17,7 @@ func TestMetricsFollowTheTables(t *testing.T) {
 	now := time.Now().Truncate(time.Second)
 	r := newRoom(t, func(c *Config) { c.Now = func() time.Time { return now } })
 	us := federationtest.NewAuthority(t, "us.example.org")
-	r.create(t, spiffeRelationship(us, newPeer(t, us, us.Bundle(t, 42))), us.Bundle(t, 42))
+	r.create(t, spiffeRelationship(us, federationtest.NewEndpoint(t, us, us.Bundle(t, 42))), us.Bundle(t, 42))
 	ap := &ententev1.Relationship{
 		TrustDomain: "ap.example.org", Url: "https://127.0.0.1:1/", Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB,
 		State: ententev1.RelationshipState_RELATIONSHIP_STATE_SUSPENDED,
@@ -26,7 +26,7 @@ func TestMetricsFollowTheTables(t *testing.T) {
 	now = now.Add(90 * time.Second)
 	compare := func(want string) {
 		t.Helper()
-		require.NoError(t, r.manager.catalog.load(r.store.View(), func(err error) { t.Error(err) }))
+		require.NoError(t, r.manager.catalog.Load(r.store.View(), func(err error) { t.Error(err) }))
 		require.NoError(t, testutil.GatherAndCompare(r.registry, strings.NewReader(want), "entente_federation_bundle_sequence",
 			"entente_federation_bundle_age_seconds", "entente_federation_bundle_freshness", "entente_federation_relationship_suspended"))
 	}

@@ -101,7 +101,7 @@ func relationshipsOf(o *ententev1.FederationOffer, a *statev1.RelationshipAgreem
 				Addresses: o.GetPeerAddresses(), Urls: urls,
 			},
 		}
-		rel, err := relationship.ParseRelationship(row)
+		rel, err := relationship.Parse(row)
 		if err != nil {
 			return agreedRelationship{}, err
 		}
@@ -162,7 +162,7 @@ func (m *Manager) agree(tx *raftstore.Tx, all []agreedRelationship, home, source
 		}
 		row := r.row
 		row.CreateTime, row.Generation = timestamppb.New(now), uint64(tx.Revision())+1
-		rel, err := relationship.ParseRelationship(row)
+		rel, err := relationship.Parse(row)
 		if err != nil {
 			return err
 		}

@@ -94,7 +94,7 @@ func (m *Manager) create(tx *raftstore.Tx, want *statev1.Relationship, bootstrap
 	row := proto.Clone(want).(*statev1.Relationship)
 	row.CreateTime = timestamppb.New(now)
 	row.Generation = uint64(tx.Revision()) + 1
-	rel, err := relationship.ParseRelationship(row)
+	rel, err := relationship.Parse(row)
 	if err != nil {
 		return status.Error(codes.InvalidArgument, err.Error())
 	}
@@ -126,13 +126,13 @@ func (m *Manager) update(tx *raftstore.Tx, c change, now time.Time) error {
 	}
 	next := proto.Clone(row).(*statev1.Relationship)
 	for _, path := range c.paths {
-		relationship.Updatable[path](next, c.wanted)
+		relationship.Fields[path](next, c.wanted)
 	}
 	if len(c.bootstrap) == 0 && proto.Equal(row, next) {
 		return nil
 	}
 	next.Generation = max(row.GetGeneration(), uint64(tx.Revision())) + 1
-	rel, err := relationship.ParseRelationship(next)
+	rel, err := relationship.Parse(next)
 	if err != nil {
 		return status.Error(codes.InvalidArgument, err.Error())
 	}

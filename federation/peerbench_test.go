@@ -45,8 +45,8 @@ func newLightPeer(t testing.TB, name string, other *site) *lightPeer {
 	hosted.Version.Sequence, hosted.Version.Ordered = own.Sequence()
 	hosted.Version.Digest = own.Digest()
 	p.world = session.World{Hosted: map[string]session.Hosted{name: hosted}}
-	p.hold(other.home.Td.Name(), p.current)
-	p.session = session.New(name, "member-1", other.home.Td.Name(), "member-1", true, time.Now())
+	p.hold(other.home.TrustDomain.Name(), p.current)
+	p.session = session.New(name, "member-1", other.home.TrustDomain.Name(), "member-1", true, time.Now())
 	return p
 }
 
@@ -139,9 +139,9 @@ func trustPeers(b *testing.B, s *site, peers []*lightPeer) {
 	for some := range slices.Chunk(peers, 100) {
 		_, err := s.store.Update(context.Background(), func(tx *raftstore.Tx) error {
 			for _, p := range some {
-				name := p.own.Td.Name()
+				name := p.own.TrustDomain.Name()
 				if err := relationship.Relationships.Put(tx, name, &statev1.Relationship{
-					TrustDomain: name, Url: "https://127.0.0.1:1/", Profile: spiffeProfile, EndpointSpiffeId: p.own.EndpointID().String(), Generation: 1,
+					TrustDomain: name, Url: "https://127.0.0.1:1/", Profile: federationtest.SpiffeProfile, EndpointSpiffeId: p.own.EndpointID().String(), Generation: 1,
 					Peer: &statev1.RelationshipPeer{HomeTrustDomain: name},
 				}); err != nil {
 					return err
@@ -163,7 +163,7 @@ func (s *site) acknowledgedBy(sequence uint64) (n int) {
 	reports.mu.Lock()
 	defer reports.mu.Unlock()
 	for _, note := range reports.own {
-		if note.acked[s.home.Td.Name()].Sequence >= sequence {
+		if note.acked[s.home.TrustDomain.Name()].Sequence >= sequence {
 			n++
 		}
 	}

@@ -47,7 +47,7 @@ func TestWhoseFaultStatementsAre(t *testing.T) {
 	// after is a statement of the third version, signed by a key under a name.
 	after := func(s *stating, kid, by string, change func(*statement.Claims)) []*statement.Statement {
 		b := s.version(3, "a")
-		claims := statement.Claims{TrustDomain: s.us.Td, Sequence: 3, Keys: b.Digest(), Issued: now, Previous: s.statements[1].Digest(), Next: statement.Signers(b, func(string) bool { return false })}
+		claims := statement.Claims{TrustDomain: s.us.TrustDomain, Sequence: 3, Keys: b.Digest(), Issued: now, Previous: s.statements[1].Digest(), Next: statement.Signers(b, func(string) bool { return false })}
 		if change != nil {
 			change(&claims)
 		}
@@ -113,7 +113,7 @@ func TestWhoseFaultStatementsAre(t *testing.T) {
 // shownRefused are messages that bring no statements, whatever is stored, and the names that they are refused by.
 func shownRefused(s *stating) (messages []*ententev1.PeerMessage, reasons []string) {
 	for reason, document := range map[string][]byte{
-		"malformed": []byte("garbage"), "no_statements": statement.MarshalList(s.us.Td, nil),
+		"malformed": []byte("garbage"), "no_statements": statement.MarshalList(s.us.TrustDomain, nil),
 		"bad_statement": []byte(`{"trust_domain":"us.example.org","statements":["a.b.c"]}`), "too_large": make([]byte, statement.MaxListBytes+1),
 	} {
 		messages, reasons = append(messages, statementsOf("us.example.org", document)), append(reasons, reason)
@@ -206,7 +206,7 @@ func TestRefusedBundlesFillNoLog(t *testing.T) {
 		require.Equal(t, "refused_bundles", goodbye.GetReason())
 	}
 	require.GreaterOrEqual(t, testutil.ToFloat64(a.manager.metrics.received.WithLabelValues("malformed")), float64(streams*session.MaxRefusals))
-	audited := slices.DeleteFunc(a.ledger.said(), func(line string) bool { return line != "refuse bundle us.example.org: malformed" })
+	audited := slices.DeleteFunc(a.ledger.Decisions(), func(line string) bool { return line != "refuse bundle us.example.org: malformed" })
 	warned := slices.DeleteFunc(log.lines("bundle brought by a peer is refused"), func(line string) bool { return !strings.Contains(line, "[WARN]") })
 	for _, lines := range [][]string{audited, warned} {
 		require.NotEmpty(t, lines)
@@ -238,9 +238,9 @@ func TestUnwantedBundlesEndNoStream(t *testing.T) {
 func TestEarlyStatementsEndNoStream(t *testing.T) {
 	us := chain(t, 3)
 	a := stateWith(t, us)
-	early := statementsOf("us.example.org", statement.MarshalList(us.us.Td, us.compact(3)[1:]))
-	unwanted := statementsOf("ap.example.org", statement.MarshalList(us.us.Td, us.compact(3)))
-	messages := []*ententev1.PeerMessage{statementsOf("us.example.org", statement.MarshalList(us.us.Td, us.compact(1)))}
+	early := statementsOf("us.example.org", statement.MarshalList(us.us.TrustDomain, us.compact(3)[1:]))
+	unwanted := statementsOf("ap.example.org", statement.MarshalList(us.us.TrustDomain, us.compact(3)))
+	messages := []*ententev1.PeerMessage{statementsOf("us.example.org", statement.MarshalList(us.us.TrustDomain, us.compact(1)))}
 	for range session.MaxRefusals + 1 {
 		messages = append(messages, early, unwanted)
 	}
@@ -251,7 +251,7 @@ func TestEarlyStatementsEndNoStream(t *testing.T) {
 
 	// It goes on with those of versions that never come.
 	us.publish(4, "a", "a")
-	early = statementsOf("us.example.org", statement.MarshalList(us.us.Td, us.compact(4)[3:]))
+	early = statementsOf("us.example.org", statement.MarshalList(us.us.TrustDomain, us.compact(4)[3:]))
 	for range excuseBurst + session.MaxRefusals + 1 {
 		if call.Send(&ententev1.ExchangeRequest{Message: early}) != nil {
 			break

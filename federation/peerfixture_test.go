@@ -30,7 +30,7 @@ import (
 type site struct {
 	*room
 	home     *federationtest.Authority
-	endpoint *peer
+	endpoint *federationtest.Endpoint
 	address  string
 	stop     func()
 	port     *grpc.Server
@@ -128,7 +128,7 @@ func newSite(t testing.TB, name string, adjust ...func(*Config)) *site {
 	s := &site{home: a}
 	own := a.MemberSVID(t, "/entente/member/member-1")
 	s.room = newRoom(t, append(adjust, func(c *Config) {
-		c.Peers = PeerConfig{Home: a.Td, Credentials: svidCredentials{}, Dial: func(ctx context.Context, address string, home spiffeid.TrustDomain) (net.Conn, error) {
+		c.Peers = PeerConfig{Home: a.TrustDomain, Credentials: svidCredentials{}, Dial: func(ctx context.Context, address string, home spiffeid.TrustDomain) (net.Conn, error) {
 			return dialAs(ctx, own, address, func(chain []*x509.Certificate) (spiffeid.ID, error) {
 				id, err := verify(c.Store, chain)
 				if err == nil && id.TrustDomain() != home {
@@ -138,7 +138,7 @@ func newSite(t testing.TB, name string, adjust ...func(*Config)) *site {
 			})
 		}}
 	})...)
-	s.endpoint = newPeer(t, a, a.Bundle(t, 1))
+	s.endpoint = federationtest.NewEndpoint(t, a, a.Bundle(t, 1))
 	s.host(t, a)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -175,7 +175,7 @@ func (s *calledStream) Context() context.Context { return s.ctx }
 func (s *site) publish(t testing.TB, b *bundle.Bundle) {
 	t.Helper()
 	_, err := s.store.Update(t.Context(), func(tx *raftstore.Tx) error {
-		return hostedBundles.Put(tx, b.TrustDomain().Name(), b.Row(time.Now()))
+		return federationtest.HostedBundles.Put(tx, b.TrustDomain().Name(), b.Row(time.Now()))
 	})
 	require.NoError(t, err)
 }
@@ -184,7 +184,7 @@ func (s *site) publish(t testing.TB, b *bundle.Bundle) {
 func (s *site) trusts(t testing.TB, other *site, addresses ...string) {
 	t.Helper()
 	rel := spiffeRelationship(other.home, other.endpoint)
-	rel.Peer = &ententev1.Peer{HomeTrustDomain: other.home.Td.Name(), Addresses: addresses}
+	rel.Peer = &ententev1.Peer{HomeTrustDomain: other.home.TrustDomain.Name(), Addresses: addresses}
 	s.create(t, rel, other.home.Bundle(t, 1))
 }
 
@@ -202,7 +202,7 @@ func pair(t testing.TB) (a, b *site) {
 // until waits for a condition that no table tells of.
 func until(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(patience)
+	deadline := time.NewTimer(federationtest.Patience)
 	defer deadline.Stop()
 	look := time.NewTicker(5 * time.Millisecond)
 	defer look.Stop()
@@ -218,7 +218,7 @@ func until(t testing.TB, what string, condition func() bool) {
 // shownStream is the stream with another site as operators see it.
 func (s *site) shownStream(t testing.TB, other *site) *ententev1.PeerStream {
 	t.Helper()
-	rel, err := s.service.GetRelationship(context.Background(), &ententev1.GetRelationshipRequest{TrustDomain: other.home.Td.Name()})
+	rel, err := s.service.GetRelationship(context.Background(), &ententev1.GetRelationshipRequest{TrustDomain: other.home.TrustDomain.Name()})
 	require.NoError(t, err)
 	if len(rel.GetStreams()) == 0 {
 		return &ententev1.PeerStream{}
@@ -229,7 +229,7 @@ func (s *site) shownStream(t testing.TB, other *site) *ententev1.PeerStream {
 // awaitStream waits until a stream with another site is up and confirms its bundle, or is down.
 func (s *site) awaitStream(t testing.TB, other *site, up bool) {
 	t.Helper()
-	until(t, "the stream with "+other.home.Td.Name(), func() bool {
+	until(t, "the stream with "+other.home.TrustDomain.Name(), func() bool {
 		shown := s.shownStream(t, other)
 		return shown.GetConnected() == up && (!up || len(shown.GetConfirmed()) > 0)
 	})
@@ -240,7 +240,7 @@ func (s *site) awaitAcknowledged(t testing.TB, other *site, sequence uint64) {
 	t.Helper()
 	until(t, "an acknowledgement", func() bool {
 		for _, a := range s.shownStream(t, other).GetAcknowledgements() {
-			if a.GetTrustDomain() == s.home.Td.Name() && a.GetSequence() == sequence && !a.GetPending() {
+			if a.GetTrustDomain() == s.home.TrustDomain.Name() && a.GetSequence() == sequence && !a.GetPending() {
 				return true
 			}
 		}

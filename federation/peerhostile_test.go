@@ -19,7 +19,7 @@ import (
 // intrude opens a stream to a site with an SVID of an authority, whatever it is good for.
 func (s *site) intrude(t testing.TB, a *federationtest.Authority, path string) ententev1.PeerService_ExchangeClient {
 	t.Helper()
-	raw, err := dialAs(t.Context(), a.MemberSVID(t, path), s.address, func([]*x509.Certificate) (spiffeid.ID, error) { return s.home.Td.ID(), nil })
+	raw, err := dialAs(t.Context(), a.MemberSVID(t, path), s.address, func([]*x509.Certificate) (spiffeid.ID, error) { return s.home.TrustDomain.ID(), nil })
 	require.NoError(t, err)
 	conn, err := newPeerConn(s.address, raw, svidCredentials{}, grpc.MaxCallSendMsgSize(1<<30))
 	require.NoError(t, err)
@@ -108,7 +108,7 @@ func TestHostileStreams(t *testing.T) {
 				break // it came last; those of one domain that are not sent yet are one answer
 			}
 		}
-		require.Contains(t, a.ledger.said(), "refuse bundle us.example.org: equivocation")
+		require.Contains(t, a.ledger.Decisions(), "refuse bundle us.example.org: equivocation")
 	})
 	t.Run("refused bundles without end", func(t *testing.T) {
 		call := a.intrude(t, b.home, "/entente/member/member-1")

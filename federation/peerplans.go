@@ -57,7 +57,7 @@ func (p *peers) takeDue() (homes map[string]bool, read bool) {
 		due.homes = map[string]bool{}
 	}
 	if due.all {
-		for _, home := range p.manager.catalog.homes() {
+		for _, home := range p.manager.catalog.Homes() {
 			due.homes[home] = true
 		}
 		for home := range p.named {
@@ -75,7 +75,7 @@ func (p *peers) reconcile(ctx context.Context) {
 	homes, read := p.takeDue()
 	plans, named := map[string]relationship.PeerPlan{}, map[string]bool{}
 	for home := range homes {
-		plan, is := p.manager.catalog.planOf(home)
+		plan, is := p.manager.catalog.PlanOf(home)
 		if named[home] = is; len(plan.Wanted) > 0 {
 			plans[home] = plan
 		}

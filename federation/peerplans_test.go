@@ -11,6 +11,7 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/mirror"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -21,7 +22,7 @@ func TestPlansFollowEachChange(t *testing.T) {
 	p := r.manager.peers
 	refuse := func(err error) { t.Error(err) }
 	view := r.store.View()
-	require.NoError(t, r.manager.catalog.load(view, refuse))
+	require.NoError(t, r.manager.catalog.Load(view, refuse))
 	watch := r.store.Watch([]raftstore.Prefix{relationship.Relationships.Prefix(""), relationship.ForeignBundles.Prefix("")}, view.Revision())
 	defer watch.Close()
 	p.plan("never-named.example.org")
@@ -43,11 +44,11 @@ func TestPlansFollowEachChange(t *testing.T) {
 				return relationship.Relationships.Delete(tx, name)
 			case 1:
 				b := *a
-				b.Td = spiffeid.RequireTrustDomainFromString(name)
+				b.TrustDomain = spiffeid.RequireTrustDomainFromString(name)
 				return relationship.ForeignBundles.Put(tx, name, b.Bundle(t, uint64(step+1)).Row(time.Now())) //nolint:gosec // small
 			}
 			row := &statev1.Relationship{
-				TrustDomain: name, Url: "https://127.0.0.1:1/", Profile: webProfile, Generation: uint64(step + 1), Suspended: random.IntN(4) == 0, //nolint:gosec // small
+				TrustDomain: name, Url: "https://127.0.0.1:1/", Profile: federationtest.WebProfile, Generation: uint64(step + 1), Suspended: random.IntN(4) == 0, //nolint:gosec // small
 			}
 			if home := random.IntN(4); home > 0 {
 				row.Peer = &statev1.RelationshipPeer{HomeTrustDomain: fmt.Sprintf("h%d.example.org", home), Addresses: []string{fmt.Sprintf("127.0.0.1:%d", 1+random.IntN(9))}}
@@ -60,18 +61,18 @@ func TestPlansFollowEachChange(t *testing.T) {
 		}
 		batch, err := watch.Next(t.Context())
 		require.NoError(t, err)
-		_, homes := r.manager.catalog.apply(batch, refuse)
+		_, homes := r.manager.catalog.Apply(batch, refuse)
 		p.plan(homes...)
 		p.reconcile(t.Context())
 		view = r.store.View()
 
-		anew := newCatalog()
-		require.NoError(t, anew.load(view, refuse))
+		anew := mirror.New()
+		require.NoError(t, anew.Load(view, refuse))
 		require.Equal(t, indexed(anew), indexed(r.manager.catalog))
 		plans, named := map[string]relationship.PeerPlan{}, map[string]bool{}
-		for _, home := range anew.homes() {
+		for _, home := range anew.Homes() {
 			named[home] = true
-			if plan, _ := anew.planOf(home); len(plan.Wanted) > 0 {
+			if plan, _ := anew.PlanOf(home); len(plan.Wanted) > 0 {
 				plans[home] = plan
 			}
 		}
@@ -81,13 +82,13 @@ func TestPlansFollowEachChange(t *testing.T) {
 }
 
 // indexed is what the mirror finds by its indexes of hubs and agreements. Those of peers show in the plans.
-func indexed(c *catalog) map[string]map[string]bool {
+func indexed(c *mirror.Mirror) map[string]map[string]bool {
 	found := map[string]map[string]bool{}
-	by := func(kind string) func(string, entry) {
+	by := func(kind string) func(string, mirror.Entry) {
 		found[kind] = map[string]bool{}
-		return func(name string, _ entry) { found[kind][name] = true }
+		return func(name string, _ mirror.Entry) { found[kind][name] = true }
 	}
-	c.eachHub(by("hubs"))
-	c.eachAgreement(by("agreements"))
+	c.EachHub(by("hubs"))
+	c.EachAgreement(by("agreements"))
 	return found
 }

@@ -94,15 +94,15 @@ func (m *Manager) receiveOnce(ctx context.Context, home, td string, b basis, doc
 
 // confirm counts a heartbeat that names the stored bundle as a success, often enough to keep it fresh and not at each one.
 func (m *Manager) confirm(td string) {
-	e, ok := m.catalog.get(td)
-	if !ok || e.peerHome() == "" {
+	e, ok := m.catalog.Get(td)
+	if !ok || e.PeerHome() == "" {
 		return
 	}
 	now := m.now()
-	if !m.confirmations.due(td, now, m.interval(e.holding)/relationship.StaleAfter) {
+	if !m.confirmations.due(td, now, m.interval(e.Holding)/relationship.StaleAfter) {
 		return
 	}
-	m.observations.attempted(td, e.rel.Generation, now, true, resultConfirmed, "")
+	m.observations.attempted(td, e.Rel.Generation, now, true, resultConfirmed, "")
 }
 
 // resultConfirmed is what became of a bundle that a peer's heartbeat names as current.

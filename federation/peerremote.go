@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/federation/mirror"
 	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/federation/relationship"
 )
@@ -247,9 +248,9 @@ func (p *peers) streamed(home, td string) bool {
 }
 
 // keeps reports whether streams keep up to date all that is fetched for a relationship: its bundle, and where it is with a hub the map.
-func (p *peers) keeps(e entry) bool {
-	home, name := e.peerHome(), e.rel.TrustDomain.Name()
-	return p.streamed(home, name) && (e.rel.Hub == nil || p.streamed(home, name+relationship.MapSuffix))
+func (p *peers) keeps(e mirror.Entry) bool {
+	home, name := e.PeerHome(), e.Rel.TrustDomain.Name()
+	return p.streamed(home, name) && (e.Rel.Hub == nil || p.streamed(home, name+relationship.MapSuffix))
 }
 
 // takeEnded reports whether a stream that kept a domain up to date ended since it was last asked.

@@ -23,7 +23,7 @@ func TestStreamCarriesBothDirections(t *testing.T) {
 	require.Equal(t, ententev1.PeerDirection_PEER_DIRECTION_OUTGOING, shown.GetDirection())
 	require.Equal(t, "member-1", shown.GetRemoteMember())
 	require.Equal(t, ententev1.PeerDirection_PEER_DIRECTION_INCOMING, b.shownStream(t, a).GetDirection())
-	require.Contains(t, b.ledger.said(), "accept bundle eu.example.org: done")
+	require.Contains(t, b.ledger.Decisions(), "accept bundle eu.example.org: done")
 }
 
 // TestStreamSurvivesRotation: either root is replaced while the stream is open; it goes on, and so does the next one.
@@ -64,12 +64,12 @@ func TestSuspendAndDeleteEndTheStream(t *testing.T) {
 // TestPollingTakesOver: with the stream gone the endpoint is asked at once, though the hint is an hour.
 func TestPollingTakesOver(t *testing.T) {
 	a, b := pair(t)
-	before := a.endpoint.count()
+	before := a.endpoint.Requests()
 	next := a.home.Bundle(t, 2, a.home.Rotated(t))
-	a.endpoint.serve(next)
+	a.endpoint.Serve(next)
 	a.manager.Drain()
 	b.awaitSequence(t, "eu.example.org", 2)
-	require.Greater(t, a.endpoint.count(), before)
+	require.Greater(t, a.endpoint.Requests(), before)
 	until(t, "the reason", func() bool { return b.shownStream(t, a).GetLastResult() == "draining" })
 }
 
@@ -94,12 +94,12 @@ func TestBothDial(t *testing.T) {
 // TestWhatCannotBeStoredComesAgain: a member that cannot write its audit log ends the stream, and is brought the bundle again.
 func TestWhatCannotBeStoredComesAgain(t *testing.T) {
 	a, b := pair(t)
-	b.ledger.fill(true)
+	b.ledger.Fill(true)
 	a.publish(t, a.home.Rotated(t).Bundle(t, 2, a.home))
 	until(t, "the reason", func() bool {
 		return a.shownStream(t, b).GetLastResult() == "not_stored" || b.shownStream(t, a).GetLastResult() == "not_stored"
 	})
-	b.ledger.fill(false)
+	b.ledger.Fill(false)
 	b.awaitSequence(t, "eu.example.org", 2)
 	a.awaitAcknowledged(t, b, 2)
 }

@@ -78,11 +78,11 @@ func (s *stream) takeStatements(brought *ententev1.PeerStatements) error {
 // judged as if its endpoint had served them; where they are no such document the endpoint is asked for it. The result is a name from a
 // bounded set; the error says why they were not taken.
 func (m *Manager) receiveStatements(ctx context.Context, home string, brought *ententev1.PeerStatements) (result string, err error) {
-	e, ok := m.catalog.get(brought.GetTrustDomain())
-	if !ok || e.peerHome() != home {
+	e, ok := m.catalog.Get(brought.GetTrustDomain())
+	if !ok || e.PeerHome() != home {
 		return reasonNotWanted, errNotWanted
 	}
-	statements, err := statement.ParseList(e.rel.TrustDomain, brought.GetDocument())
+	statements, err := statement.ParseList(e.Rel.TrustDomain, brought.GetDocument())
 	if err == nil && len(statements) == 0 {
 		err = endpoint.ErrNoStatements
 	}

@@ -43,7 +43,7 @@ func TestStatementsFollowTheirVersions(t *testing.T) {
 	}
 	world := func(sequence, stated uint64) session.World {
 		return session.World{Hosted: map[string]session.Hosted{"us.example.org": {
-			Version: of(sequence), Document: []byte("{}"), Statements: statement.NewList(us.us.Td, us.compact(stated)),
+			Version: of(sequence), Document: []byte("{}"), Statements: statement.NewList(us.us.TrustDomain, us.compact(stated)),
 		}}}
 	}
 	wants := func(v relationship.Version, from ...uint64) *ententev1.PeerMessage {
@@ -96,7 +96,7 @@ func TestStatementsFollowTheirVersions(t *testing.T) {
 				if m.GetStatements() == nil {
 					continue
 				}
-				list, err := statement.ParseList(us.us.Td, m.GetStatements().GetDocument())
+				list, err := statement.ParseList(us.us.TrustDomain, m.GetStatements().GetDocument())
 				require.NoError(t, err)
 				for _, stmt := range list {
 					brought = append(brought, stmt.Sequence())
@@ -127,8 +127,8 @@ func TestStatementsThatAPeerBrings(t *testing.T) {
 	}
 	send(federationtest.Hello("us.example.org", "member-1"),
 		statementsOf("us.example.org", []byte("garbage")),
-		statementsOf("us.example.org", statement.MarshalList(federationtest.NewAuthority(t, "ap.example.org").Td, nil)),
-		statementsOf("ap.example.org", statement.MarshalList(us.us.Td, us.compact(2))))
+		statementsOf("us.example.org", statement.MarshalList(federationtest.NewAuthority(t, "ap.example.org").TrustDomain, nil)),
+		statementsOf("ap.example.org", statement.MarshalList(us.us.TrustDomain, us.compact(2))))
 	for _, result := range []string{"malformed", "bad_statement", reasonNotWanted} {
 		until(t, "the refusal "+result, counted(result))
 	}
@@ -140,8 +140,8 @@ func TestStatementsThatAPeerBrings(t *testing.T) {
 	require.Nil(t, stated())
 
 	// The same stream brings a version with its statements.
-	send(statementsOf("us.example.org", statement.MarshalList(us.us.Td, us.compact(1))),
+	send(statementsOf("us.example.org", statement.MarshalList(us.us.TrustDomain, us.compact(1))),
 		&ententev1.PeerMessage{Content: &ententev1.PeerMessage_Bundle{Bundle: &ententev1.PeerBundle{TrustDomain: "us.example.org", Document: us.version(2, "a").Marshal()}}},
-		statementsOf("us.example.org", statement.MarshalList(us.us.Td, us.compact(2)[1:])))
+		statementsOf("us.example.org", statement.MarshalList(us.us.TrustDomain, us.compact(2)[1:])))
 	until(t, "the statement on 2", func() bool { s := stated(); return s != nil && *s == 2 })
 }

@@ -64,7 +64,7 @@ func (m *Manager) basisOf(r raftstore.Reader, name string) (basis, error) {
 		return basis{}, relationship.ErrEnded
 	}
 	b := basis{row: row.Value}
-	if b.rel, err = relationship.ParseRelationship(row.Value); err != nil {
+	if b.rel, err = relationship.Parse(row.Value); err != nil {
 		return basis{}, fmt.Errorf("stored relationship: %w", err)
 	}
 	held, found, err := relationship.ForeignBundles.Get(r, name)

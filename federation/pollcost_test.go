@@ -65,9 +65,9 @@ func TestUnchangedPoll(t *testing.T) {
 			r := newRoom(t, func(c *Config) { c.Client.Dial, c.MinRefresh = meter.dial, test.least })
 			t.Cleanup(r.manager.connections.Close)
 			us := federationtest.NewAuthority(t, "us.example.org").Every(test.hint)
-			p := newPeer(t, us, us.Bundle(t, 1))
+			p := federationtest.NewEndpoint(t, us, us.Bundle(t, 1))
 			r.create(t, spiffeRelationship(us, p), us.Bundle(t, 1))
-			require.NoError(t, r.manager.catalog.load(r.store.View(), func(err error) { t.Error(err) }))
+			require.NoError(t, r.manager.catalog.Load(r.store.View(), func(err error) { t.Error(err) }))
 			for range 2 { // the first learns the tag, and that no statements are made
 				require.NoError(t, r.manager.refresh(t.Context(), "us.example.org").err)
 			}

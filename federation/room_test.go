@@ -26,24 +26,24 @@ type room struct {
 	store    *raftstore.Store
 	manager  *Manager
 	service  *Service
-	ledger   *ledger
+	ledger   *federationtest.AuditLog
 	registry *prometheus.Registry
-	leader   *directLeader
+	leader   *federationtest.Leader
 }
 
 // newRoom is a room on a store of one member; nothing runs before run.
 func newRoom(t testing.TB, adjust ...func(*Config)) *room {
 	t.Helper()
 	store := raftstoretest.New(t)
-	markAlive(t, store, store.MemberID())
+	federationtest.MarkAlive(t, store, store.MemberID())
 	return newRoomOn(t, store, adjust...)
 }
 
 func newRoomOn(t testing.TB, store *raftstore.Store, adjust ...func(*Config)) *room {
 	t.Helper()
-	r := &room{store: store, ledger: &ledger{}, registry: prometheus.NewRegistry(), leader: &directLeader{}}
+	r := &room{store: store, ledger: &federationtest.AuditLog{}, registry: prometheus.NewRegistry(), leader: &federationtest.Leader{}}
 	c := Config{
-		Store: r.store, Leader: r.leader, IsHosted: isHosted, HostedBundles: hostedBundles, Audit: r.ledger,
+		Store: r.store, Leader: r.leader, IsHosted: federationtest.IsHosted, HostedBundles: federationtest.HostedBundles, Audit: r.ledger,
 		MinRefresh: relationship.LowestMinRefresh, Registerer: r.registry, Client: endpoint.ClientConfig{Timeout: 5 * time.Second},
 	}
 	for _, f := range adjust {
@@ -52,8 +52,8 @@ func newRoomOn(t testing.TB, store *raftstore.Store, adjust ...func(*Config)) *r
 	var err error
 	r.manager, err = New(c)
 	require.NoError(t, err)
-	r.manager.alive, r.manager.aliveRows = alive, aliveMembers.Prefix("")
-	r.leader.sections = map[string]section{Section: r.manager.Section(), PeerSection: r.manager.Peers()}
+	r.manager.alive, r.manager.aliveRows = federationtest.Alive, federationtest.AliveMembers.Prefix("")
+	r.leader.Sections = map[string]federationtest.Section{Section: r.manager.Section(), PeerSection: r.manager.Peers()}
 	r.service = NewService(r.manager)
 	return r
 }
@@ -73,7 +73,7 @@ func (r *room) run(t testing.TB) (stop func()) {
 			case <-ctx.Done():
 				return
 			case <-ticker.C:
-				r.leader.beat()
+				r.leader.Beat()
 			}
 		}
 	})
@@ -89,7 +89,7 @@ func (r *room) run(t testing.TB) (stop func()) {
 // await waits until the condition holds for the state of the store, looking again after each change.
 func (r *room) await(t testing.TB, what string, condition func(v *raftstore.View) bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), federationtest.Patience)
 	defer cancel()
 	err := feed.Latest(ctx, r.store, []raftstore.Prefix{relationship.Relationships.Prefix(""), relationship.ForeignBundles.Prefix("")}, func(v *raftstore.View) error {
 		if condition(v) {
@@ -132,15 +132,15 @@ func (r *room) awaitSequence(t testing.TB, td string, want uint64) {
 func (r *room) host(t testing.TB, a *federationtest.Authority) {
 	t.Helper()
 	_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
-		return hostedBundles.Put(tx, a.Td.Name(), a.Bundle(t, 1).Row(time.Now()))
+		return federationtest.HostedBundles.Put(tx, a.TrustDomain.Name(), a.Bundle(t, 1).Row(time.Now()))
 	})
 	require.NoError(t, err)
 }
 
 // spiffeRelationship is a self-serving relationship with a peer.
-func spiffeRelationship(a *federationtest.Authority, p *peer) *ententev1.Relationship {
+func spiffeRelationship(a *federationtest.Authority, p *federationtest.Endpoint) *ententev1.Relationship {
 	return &ententev1.Relationship{
-		TrustDomain: a.Td.Name(), Url: p.URL, Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE,
+		TrustDomain: a.TrustDomain.Name(), Url: p.URL, Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE,
 		EndpointSpiffeId: a.EndpointID().String(),
 	}
 }

@@ -19,6 +19,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/endpoint"
+	"github.com/ententehq/entente/federation/federationtest"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
@@ -82,7 +83,7 @@ func (w *world) newCluster(name string, members int) *cluster {
 	} else {
 		c.addMember(aloneStore(w.t, slow))
 	}
-	markAlive(w.t, c.members[0].store, c.alive()...)
+	federationtest.MarkAlive(w.t, c.members[0].store, c.alive()...)
 	c.publish(1)
 	w.add(name, c)
 	return c
@@ -104,14 +105,14 @@ func (c *cluster) addMember(s *raftstore.Store) {
 	name := c.home.td.Name()
 	var err error
 	m.manager, err = New(Config{
-		Store: s, Leader: m, IsHosted: isHosted, HostedBundles: hostedBundles, Audit: silentAudit{}, Registerer: m.registry,
+		Store: s, Leader: m, IsHosted: federationtest.IsHosted, HostedBundles: federationtest.HostedBundles, Audit: silentAudit{}, Registerer: m.registry,
 		Client: endpoint.ClientConfig{Dial: c.w.dialer(name, &c.counted, m.polls.now)},
 		Peers: PeerConfig{Home: c.home.td, Dial: func(context.Context, string, spiffeid.TrustDomain) (net.Conn, error) {
 			return nil, errors.ErrUnsupported
 		}},
 	})
 	require.NoError(c.w.t, err)
-	m.manager.alive, m.manager.aliveRows = alive, aliveMembers.Prefix("")
+	m.manager.alive, m.manager.aliveRows = federationtest.Alive, federationtest.AliveMembers.Prefix("")
 	m.manager.peers.open = func(ctx context.Context, address string, _ spiffeid.TrustDomain) (opened, error) {
 		m.dials.now()
 		host, _, err := net.SplitHostPort(address)
@@ -174,7 +175,7 @@ func (c *cluster) publish(sequence uint64) {
 	c.w.t.Helper()
 	b := c.home.bundle(c.w.t, sequence)
 	_, err := c.first().store.Update(context.Background(), func(tx *raftstore.Tx) error {
-		return hostedBundles.Put(tx, c.home.td.Name(), b.Row(time.Now()))
+		return federationtest.HostedBundles.Put(tx, c.home.td.Name(), b.Row(time.Now()))
 	})
 	require.NoError(c.w.t, err)
 }

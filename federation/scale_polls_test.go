@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/ententehq/entente/federation/federationtest"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/internal/clocktest"
 	"github.com/ententehq/entente/trust"
@@ -82,7 +83,7 @@ func (c *cluster) kill(t *testing.T) {
 	dead.stop()
 	c.raft.Kill(i)
 	<-time.After(10 * time.Second)
-	markAlive(t, c.members[0].store, c.alive()...)
+	federationtest.MarkAlive(t, c.members[0].store, c.alive()...)
 }
 
 // spread is what was found of the polls of a cluster of three.

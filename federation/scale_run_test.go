@@ -10,6 +10,7 @@ import (
 
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/endpoint"
+	"github.com/ententehq/entente/federation/federationtest"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
@@ -94,7 +95,7 @@ func (c *cluster) beat(ctx context.Context) {
 
 // render keeps what the endpoint serves up to date, as node does from the same tables.
 func (c *cluster) render(ctx context.Context) {
-	over := []raftstore.Prefix{hostedBundles.Prefix("")}
+	over := []raftstore.Prefix{federationtest.HostedBundles.Prefix("")}
 	if c.hub {
 		over = append(over, relationship.Relationships.Prefix(""), relationship.ForeignBundles.Prefix(""))
 	}
@@ -102,7 +103,7 @@ func (c *cluster) render(ctx context.Context) {
 		m := c.first()
 		_ = feed.Latest(ctx, m.store, over, func(v *raftstore.View) error {
 			p := endpoint.Publication{Home: c.home.td}
-			for row, err := range hostedBundles.All(v, "") {
+			for row, err := range federationtest.HostedBundles.All(v, "") {
 				require.NoError(c.w.t, err)
 				b, err := trust.Parse(row.Value)
 				require.NoError(c.w.t, err)

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ententehq/entente/federation/mirror"
 	"github.com/ententehq/entente/federation/relationship"
 )
 
@@ -114,7 +115,7 @@ func (s *scheduler) changed(names []string, members []string, all bool) {
 	s.members = members
 	if all {
 		seen := make(map[string]bool)
-		names = s.manager.catalog.names()
+		names = s.manager.catalog.Names()
 		for _, name := range names {
 			seen[name] = true
 		}
@@ -126,20 +127,20 @@ func (s *scheduler) changed(names []string, members []string, all bool) {
 	}
 	var taken []string
 	for _, name := range names {
-		e, exists := s.manager.catalog.get(name)
-		mine := exists && e.rel.InForce && s.manager.owner(name, s.members) == s.manager.member
+		e, exists := s.manager.catalog.Get(name)
+		mine := exists && e.Rel.InForce && s.manager.owner(name, s.members) == s.manager.member
 		own, known := s.owned[name]
 		switch {
 		case !mine && known:
 			s.drop(name, own)
 		case mine && !known:
 			taken = append(taken, name)
-		case mine && own.generation != e.rel.Generation:
+		case mine && own.generation != e.Rel.Generation:
 			s.decided(name, own, e)
 		case mine && s.streamEnded(own, e):
 			s.plan(name, own, s.ended.After(s.manager.now()))
 		case mine:
-			s.shorten(name, own, s.manager.interval(e.holding))
+			s.shorten(name, own, s.manager.interval(e.Holding))
 		}
 	}
 	for _, name := range taken {
@@ -149,11 +150,11 @@ func (s *scheduler) changed(names []string, members []string, all bool) {
 
 // take begins with a relationship: a new one, or one of another member's.
 func (s *scheduler) take(name string, together int) {
-	e, ok := s.manager.catalog.get(name)
+	e, ok := s.manager.catalog.Get(name)
 	if !ok {
 		return
 	}
-	own := &ownership{generation: e.rel.Generation, interval: s.manager.interval(e.holding), together: together > 1}
+	own := &ownership{generation: e.Rel.Generation, interval: s.manager.interval(e.Holding), together: together > 1}
 	s.owned[name] = own
 	s.plan(name, own, s.manager.now().Add(relationship.Takeover(own.interval, together, s.manager.chance())))
 }
@@ -173,8 +174,8 @@ func (s *scheduler) drop(name string, own *ownership) {
 }
 
 // decided follows an operator's decision at once.
-func (s *scheduler) decided(name string, own *ownership, e entry) {
-	own.generation, own.interval, own.conduct = e.rel.Generation, s.manager.interval(e.holding), conduct{}
+func (s *scheduler) decided(name string, own *ownership, e mirror.Entry) {
+	own.generation, own.interval, own.conduct = e.Rel.Generation, s.manager.interval(e.Holding), conduct{}
 	switch {
 	case own.cancel != nil:
 		own.again = true
@@ -198,9 +199,9 @@ func (s *scheduler) plan(name string, own *ownership, at time.Time) {
 }
 
 // streamEnded reports whether a stream kept the bundle up to date until now, so that it is to be fetched at once.
-func (s *scheduler) streamEnded(own *ownership, e entry) bool {
-	name := e.rel.TrustDomain.Name()
-	home := e.peerHome()
+func (s *scheduler) streamEnded(own *ownership, e mirror.Entry) bool {
+	name := e.Rel.TrustDomain.Name()
+	home := e.PeerHome()
 	was := home != "" && s.manager.peers.takeEnded(name) || own.streamed
 	own.streamed = s.manager.peers.keeps(e)
 	switch {
@@ -215,7 +216,7 @@ func (s *scheduler) streamEnded(own *ownership, e entry) bool {
 
 // spared reports whether a turn can be passed over, because a peer keeps the bundle up to date over a stream.
 func (s *scheduler) spared(name string, own *ownership) bool {
-	e, ok := s.manager.catalog.get(name)
+	e, ok := s.manager.catalog.Get(name)
 	if !ok {
 		return false
 	}
@@ -270,8 +271,8 @@ func (s *scheduler) done(ctx context.Context, f finish) {
 	if own := f.own; s.owned[f.name] == own {
 		own.cancel = nil
 		own.conduct = own.conduct.after(f.outcome.prompt())
-		if e, ok := s.manager.catalog.get(f.name); ok {
-			own.interval = s.manager.interval(e.holding)
+		if e, ok := s.manager.catalog.Get(f.name); ok {
+			own.interval = s.manager.interval(e.Holding)
 		}
 		next := f.started.Add(relationship.Turn(own.interval, s.manager.chance()))
 		if own.together {

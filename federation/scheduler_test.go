@@ -12,6 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/mirror"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/internal/clocktest"
 	"github.com/ententehq/entente/raftstore/membership"
@@ -59,9 +61,9 @@ func newTimetable(t *testing.T, fetch func(ctx context.Context, name string) err
 func (tt *timetable) hold(hint time.Duration, generation uint64, names ...string) {
 	tt.t.Helper()
 	for _, name := range names {
-		r, err := relationship.ParseRelationship(&statev1.Relationship{TrustDomain: name, Url: "https://" + name, Profile: webProfile, Generation: generation})
+		r, err := relationship.Parse(&statev1.Relationship{TrustDomain: name, Url: "https://" + name, Profile: federationtest.WebProfile, Generation: generation})
 		require.NoError(tt.t, err)
-		tt.manager.catalog.set(name, entry{r, relationship.Holding{Revision: 1, Hint: hint, Hinted: true}})
+		tt.manager.catalog.Set(name, mirror.Entry{Rel: r, Holding: relationship.Holding{Revision: 1, Hint: hint, Hinted: true}})
 	}
 	tt.count()
 	tt.manager.changes.relationships(names)
@@ -147,17 +149,17 @@ func TestHangingPeers(t *testing.T) {
 		})
 		defer tt.stop()
 		tt.manager.changes.alive([]string{"eu-1"})
-		tt.hold(10*time.Second, 1, names(600, "example.org")...)
+		tt.hold(10*time.Second, 1, federationtest.Names(600, "example.org")...)
 		tt.pass(5 * time.Minute) // every one has had its first turn
 		lanes := tt.manager.metrics.lanes
 		require.EqualValues(t, slowLane, testutil.ToFloat64(lanes.WithLabelValues("slow", "running")), "an operator sees that they hang")
 		require.Positive(t, testutil.ToFloat64(lanes.WithLabelValues("slow", "waiting")))
 		require.Zero(t, testutil.ToFloat64(lanes.WithLabelValues("fast", "waiting")), "and that nobody else waits")
 		counts := tt.pass(10 * time.Minute)
-		for _, name := range names(600, "example.org")[501:] {
+		for _, name := range federationtest.Names(600, "example.org")[501:] {
 			require.GreaterOrEqual(t, counts[name], 54, name)
 		}
-		for _, name := range names(600, "example.org")[:500] {
+		for _, name := range federationtest.Names(600, "example.org")[:500] {
 			require.Positive(t, counts[name], name)
 		}
 	})
@@ -185,10 +187,10 @@ func TestPeersThatAlternate(t *testing.T) {
 		})
 		defer tt.stop()
 		tt.manager.changes.alive([]string{"eu-1"})
-		tt.hold(10*time.Second, 1, names(600, "example.org")...)
+		tt.hold(10*time.Second, 1, federationtest.Names(600, "example.org")...)
 		tt.pass(time.Minute)
 		counts := tt.pass(10 * time.Minute)
-		for _, name := range names(600, "example.org")[501:] {
+		for _, name := range federationtest.Names(600, "example.org")[501:] {
 			require.GreaterOrEqual(t, counts[name], 54, name)
 		}
 	})
@@ -228,7 +230,7 @@ func TestTakeoverIsSpread(t *testing.T) {
 	clocktest.Run(t, func(t *testing.T) {
 		tt := newTimetable(t, func(context.Context, string) error { return nil })
 		defer tt.stop()
-		tt.hold(5*time.Minute, 1, names(10_000, "example.org")...)
+		tt.hold(5*time.Minute, 1, federationtest.Names(10_000, "example.org")...)
 		require.Empty(t, tt.pass(time.Second), "nobody is alive")
 		tt.manager.changes.alive([]string{"eu-1"})
 		for range 100 {
@@ -259,7 +261,7 @@ func TestOwnershipMoves(t *testing.T) {
 			return ctx.Err()
 		})
 		defer tt.stop()
-		all := names(30, "example.org")
+		all := federationtest.Names(30, "example.org")
 		tt.manager.changes.alive([]string{"eu-1"})
 		tt.hold(time.Minute, 1, all...)
 		require.Len(t, tt.pass(2*time.Minute), 30)
@@ -285,7 +287,7 @@ func TestOwnershipMoves(t *testing.T) {
 		require.Len(t, tt.pass(time.Second), moved)
 
 		// A relationship that ended is dropped.
-		tt.manager.catalog.set(all[0], entry{})
+		tt.manager.catalog.Set(all[0], mirror.Entry{})
 		tt.manager.changes.relationships(all[:1])
 		require.NotContains(t, tt.pass(10*time.Minute), all[0])
 	})

@@ -30,7 +30,7 @@ func (s *Service) CreateRelationship(ctx context.Context, req *ententev1.CreateR
 	if err != nil {
 		return nil, err
 	}
-	rel, err := relationship.ParseRelationship(want)
+	rel, err := relationship.Parse(want)
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}

@@ -39,7 +39,7 @@ func TestCreateRefusals(t *testing.T) {
 		change(rel)
 		return rel
 	}
-	noX509, err := bundle.New(us.Td, bundle.Content{})
+	noX509, err := bundle.New(us.TrustDomain, bundle.Content{})
 	require.NoError(t, err)
 	for _, test := range []struct {
 		name      string
@@ -86,7 +86,7 @@ func TestCreateRefusals(t *testing.T) {
 
 func parseError(t *testing.T, a *federationtest.Authority, document []byte) string {
 	t.Helper()
-	_, _, err := bundle.Parse(a.Td, document)
+	_, _, err := bundle.Parse(a.TrustDomain, document)
 	require.Error(t, err)
 	return err.Error()
 }
@@ -147,16 +147,16 @@ func TestUpdate(t *testing.T) {
 	require.Equal(t, time.Hour, out.GetMaxStaleX509().AsDuration())
 	require.EqualValues(t, 7, out.GetSequence())
 
-	require.Empty(t, r.ledger.said())
+	require.Empty(t, r.ledger.Decisions())
 	out, err = update(func(q *ententev1.UpdateRelationshipRequest) {
 		q.BootstrapBundle, q.ResetSequence = rebuilt.Bundle(t, 1).Marshal(), true
 	})
 	require.NoError(t, err)
 	require.EqualValues(t, 1, out.GetSequence())
 	require.True(t, r.stored(t, "us.example.org").SameKeys(rebuilt.Bundle(t, 1)))
-	require.Equal(t, []string{"reset bundle sequence us.example.org: begun", "reset bundle sequence us.example.org: done"}, r.ledger.said())
+	require.Equal(t, []string{"reset bundle sequence us.example.org: begun", "reset bundle sequence us.example.org: done"}, r.ledger.Decisions())
 
-	r.ledger.full = true
+	r.ledger.Full = true
 	_, err = update(func(q *ententev1.UpdateRelationshipRequest) {
 		q.BootstrapBundle, q.ResetSequence = us.Bundle(t, 1).Marshal(), true
 	})
@@ -167,7 +167,7 @@ func TestUpdate(t *testing.T) {
 func TestSuspendResumeDelete(t *testing.T) {
 	r := newRoom(t)
 	us := federationtest.NewAuthority(t, "us.example.org")
-	p := newPeer(t, us, us.Bundle(t, 1))
+	p := federationtest.NewEndpoint(t, us, us.Bundle(t, 1))
 	r.create(t, spiffeRelationship(us, p), us.Bundle(t, 1))
 	trusted := func() trust.Status {
 		state, err := relationship.TrustState(r.store.View(), "us.example.org")
@@ -207,7 +207,7 @@ func TestSuspendResumeDelete(t *testing.T) {
 	require.Nil(t, r.stored(t, "us.example.org"))
 	require.Equal(t, trust.Status{}, trusted())
 	require.False(t, foreign())
-	require.Zero(t, p.count())
+	require.Zero(t, p.Requests())
 	for _, call := range []func() error{
 		func() error {
 			_, err := r.service.DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"})
@@ -235,7 +235,7 @@ func TestListAndGetWithLiveFacts(t *testing.T) {
 	us := federationtest.NewAuthority(t, "us.example.org")
 	hint := 30 * time.Second
 	us.Hint = &hint
-	p := newPeer(t, us, us.Bundle(t, 4))
+	p := federationtest.NewEndpoint(t, us, us.Bundle(t, 4))
 	r.create(t, spiffeRelationship(us, p), us.Bundle(t, 4))
 	r.refresh(t, "us.example.org")
 	list, err := r.service.ListRelationships(t.Context(), &ententev1.ListRelationshipsRequest{})
@@ -248,7 +248,7 @@ func TestListAndGetWithLiveFacts(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "unchanged", got.GetLastResult())
 	require.Empty(t, got.GetLastError())
-	require.WithinDuration(t, time.Now(), got.GetLastSuccessTime().AsTime(), patience)
+	require.WithinDuration(t, time.Now(), got.GetLastSuccessTime().AsTime(), federationtest.Patience)
 	require.Equal(t, hint, got.GetRefreshInterval().AsDuration())
 	require.Equal(t, relationship.DefaultMaxStaleJWT, got.GetMaxStaleJwt().AsDuration())
 	require.Len(t, got.GetDigest(), 64)
@@ -258,7 +258,7 @@ func TestListAndGetWithLiveFacts(t *testing.T) {
 func TestListInPages(t *testing.T) {
 	r := newRoom(t)
 	roots := bytes.Repeat(federationtest.NewAuthority(t, "web.example.org").PEM(), 60)
-	all := names(120, "example.org")
+	all := federationtest.Names(120, "example.org")
 	for _, name := range all {
 		r.create(t, &ententev1.Relationship{
 			TrustDomain: name, Url: "https://127.0.0.1:1/", Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB, WebRoots: roots,

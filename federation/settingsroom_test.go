@@ -55,7 +55,7 @@ func (r *room) change(t testing.TB, rel *ententev1.Relationship, fields ...strin
 func TestSeveralEndpoints(t *testing.T) {
 	r := newRoom(t)
 	us := federationtest.NewAuthority(t, "us.example.org")
-	bad, good := newPeer(t, us, us.Bundle(t, 4)), newPeer(t, us, us.Bundle(t, 6))
+	bad, good := federationtest.NewEndpoint(t, us, us.Bundle(t, 4)), federationtest.NewEndpoint(t, us, us.Bundle(t, 6))
 	rel := spiffeRelationship(us, bad)
 	rel.FallbackUrls = []string{good.URL}
 	r.create(t, rel, us.Bundle(t, 5))
@@ -65,15 +65,15 @@ func TestSeveralEndpoints(t *testing.T) {
 	require.Equal(t, []string{"rollback", "stored"}, results(out))
 	require.Equal(t, bad.URL, out.GetEndpoints()[0].GetUrl())
 	require.NotEmpty(t, out.GetEndpoints()[0].GetError())
-	require.Contains(t, r.ledger.said(), "refuse bundle us.example.org: rollback", "a refusal is audited though another endpoint was good")
+	require.Contains(t, r.ledger.Decisions(), "refuse bundle us.example.org: rollback", "a refusal is audited though another endpoint was good")
 
 	require.Equal(t, "not_modified", r.refresh(t, "us.example.org").GetLastResult())
-	require.Equal(t, 1, bad.count(), "what works is asked first")
+	require.Equal(t, 1, bad.Requests(), "what works is asked first")
 	good.Close()
-	bad.serve(us.Bundle(t, 7))
+	bad.Serve(us.Bundle(t, 7))
 	out = r.refresh(t, "us.example.org")
 	require.Equal(t, []string{"stored", "network"}, results(out))
-	bad.serve(us.Bundle(t, 1))
+	bad.Serve(us.Bundle(t, 1))
 	out = r.refresh(t, "us.example.org")
 	require.Equal(t, "rollback", out.GetLastResult())
 	require.Equal(t, []string{"rollback", "network"}, results(out))
@@ -96,12 +96,12 @@ func results(r *ententev1.Relationship) (out []string) {
 func TestLiveChangeKeepsTheBundle(t *testing.T) {
 	r := newRoom(t)
 	us, web := federationtest.NewAuthority(t, "us.example.org"), federationtest.NewAuthority(t, "web.example.org")
-	old := newPeer(t, us, us.Bundle(t, 5))
+	old := federationtest.NewEndpoint(t, us, us.Bundle(t, 5))
 	r.create(t, spiffeRelationship(us, old), us.Bundle(t, 5))
 
 	entered, release := make(chan struct{}), make(chan struct{})
 	document := us.Bundle(t, 1<<40, us.Rotated(t)).Marshal()
-	old.answer(func(w http.ResponseWriter, _ *http.Request) {
+	old.Handle(func(w http.ResponseWriter, _ *http.Request) {
 		entered <- struct{}{}
 		<-release
 		_, _ = w.Write(document)
@@ -109,7 +109,7 @@ func TestLiveChangeKeepsTheBundle(t *testing.T) {
 	ended := make(chan outcome, 1)
 	go func() { ended <- r.manager.refresh(t.Context(), "us.example.org") }()
 	<-entered
-	next := newPeer(t, web, us.Bundle(t, 6))
+	next := federationtest.NewEndpoint(t, web, us.Bundle(t, 6))
 	r.change(t, &ententev1.Relationship{
 		TrustDomain: "us.example.org", Url: strings.Replace(next.URL, "127.0.0.1", "localhost", 1),
 		Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB,
@@ -134,7 +134,7 @@ func TestLiveChangeKeepsTheBundle(t *testing.T) {
 func TestServedByBundleOfOperator(t *testing.T) {
 	r := newRoom(t)
 	hub, us := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "us.example.org")
-	p := newPeer(t, hub, us.Bundle(t, 1))
+	p := federationtest.NewEndpoint(t, hub, us.Bundle(t, 1))
 	rel := spiffeRelationship(hub, p)
 	rel.TrustDomain = "us.example.org"
 	_, err := r.service.CreateRelationship(t.Context(), &ententev1.CreateRelationshipRequest{Relationship: rel})
@@ -142,9 +142,9 @@ func TestServedByBundleOfOperator(t *testing.T) {
 	rel.ServingBundle = hub.Bundle(t, 1).Marshal()
 	r.create(t, rel, nil)
 	require.Equal(t, "stored", r.refresh(t, "us.example.org").GetLastResult())
-	p.present(t, hub.Rotated(t))
+	p.Present(t, hub.Rotated(t))
 	require.Equal(t, "untrusted_svid", r.refresh(t, "us.example.org").GetLastResult())
-	p.present(t, us)
+	p.Present(t, us)
 	require.Equal(t, "no_bundle", r.refresh(t, "us.example.org").GetLastResult(), "the domain's own keys do not vouch for the endpoint")
 }
 
@@ -156,7 +156,7 @@ func TestAuthorityKinds(t *testing.T) {
 		c.JWTAuthorities = map[string]crypto.PublicKey{"k": us.Key.Public()}
 	})
 	require.NoError(t, err)
-	p := newPeer(t, us, both)
+	p := federationtest.NewEndpoint(t, us, both)
 	rel := spiffeRelationship(us, p)
 	rel.AuthorityKinds = []ententev1.AuthorityKind{ententev1.AuthorityKind_AUTHORITY_KIND_X509}
 	out := r.create(t, rel, both)
@@ -201,15 +201,15 @@ func bundleRevision(t *testing.T, r *room) raftstore.Revision {
 func TestLimitsOfARelationship(t *testing.T) {
 	r := newRoom(t)
 	us := federationtest.NewAuthority(t, "us.example.org")
-	p := newPeer(t, us, us.Bundle(t, 1))
+	p := federationtest.NewEndpoint(t, us, us.Bundle(t, 1))
 	large, err := json.Marshal(map[string]any{"x": strings.Repeat("x", 4<<10)})
 	require.NoError(t, err)
 	r.create(t, spiffeRelationship(us, p), us.Bundle(t, 1))
-	p.answer(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(large) })
+	p.Handle(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(large) })
 	require.Equal(t, "no_keys", r.refresh(t, "us.example.org").GetLastResult())
 	r.change(t, &ententev1.Relationship{TrustDomain: "us.example.org", MaxDocumentBytes: 2 << 10}, "max_document_bytes")
 	require.Equal(t, "too_large", r.refresh(t, "us.example.org").GetLastResult())
-	p.answer(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	p.Handle(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	r.change(t, &ententev1.Relationship{TrustDomain: "us.example.org", FetchTimeout: durationpb.New(500 * time.Millisecond)}, "fetch_timeout")
 	out := r.refresh(t, "us.example.org")
 	require.Equal(t, "timeout", out.GetLastResult())

@@ -95,8 +95,8 @@ func (m *Manager) held(view *raftstore.View, name string) (relationship.Holding,
 	if err != nil || !found {
 		return relationship.Holding{}, err
 	}
-	if e, ok := m.catalog.get(name); ok && e.holding.Revision == row.Revision {
-		return e.holding, nil
+	if e, ok := m.catalog.Get(name); ok && e.Holding.Revision == row.Revision {
+		return e.Holding, nil
 	}
 	b, err := trust.Parse(row.Value)
 	if err != nil {

@@ -53,7 +53,7 @@ type onlooker struct {
 	*site
 	journal  *journal
 	us       *federationtest.Authority
-	endpoint *peer
+	endpoint *federationtest.Endpoint
 	streams  map[string]ententev1.PeerService_ExchangeClient
 	// interests are the numbers under which the hubs' maps were asked for.
 	interests map[string]uint64
@@ -62,7 +62,7 @@ type onlooker struct {
 func newOnlooker(t *testing.T) *onlooker {
 	o := &onlooker{journal: &journal{}, us: federationtest.NewAuthority(t, "us.example.org"), streams: map[string]ententev1.PeerService_ExchangeClient{}, interests: map[string]uint64{}}
 	o.site = newSite(t, "eu.example.org", keptIn(o.journal))
-	o.endpoint = newPeer(t, o.us, o.us.Bundle(t, 1))
+	o.endpoint = federationtest.NewEndpoint(t, o.us, o.us.Bundle(t, 1))
 	return o
 }
 
@@ -77,15 +77,15 @@ func (o *onlooker) relates(t *testing.T) *ententev1.Relationship {
 // takesFrom makes a relationship with a hub that opens streams.
 func (o *onlooker) takesFrom(t *testing.T, hub *federationtest.Authority) {
 	t.Helper()
-	rel := spiffeRelationship(hub, newPeer(t, hub, hub.Bundle(t, 1)))
-	rel.Peer, rel.Hub = &ententev1.Peer{HomeTrustDomain: hub.Td.Name()}, &ententev1.Hub{Take: []string{"us.example.org"}}
+	rel := spiffeRelationship(hub, federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1)))
+	rel.Peer, rel.Hub = &ententev1.Peer{HomeTrustDomain: hub.TrustDomain.Name()}, &ententev1.Hub{Take: []string{"us.example.org"}}
 	o.create(t, rel, hub.Bundle(t, 1))
 }
 
 // over sends a message on the one stream of a cluster.
 func (o *onlooker) over(t *testing.T, a *federationtest.Authority, m *ententev1.PeerMessage) {
 	t.Helper()
-	home := a.Td.Name()
+	home := a.TrustDomain.Name()
 	if o.streams[home] == nil {
 		until(t, "the relationship to be read", func() bool { return len(o.manager.peers.wantedOf(home)) == 1 })
 		o.streams[home] = o.intrude(t, a, "/entente/member/member-1")
@@ -102,7 +102,7 @@ func (o *onlooker) over(t *testing.T, a *federationtest.Authority, m *ententev1.
 
 // byEndpoint, byStream and byHub show a bundle.
 func (o *onlooker) byEndpoint(t *testing.T, b *bundle.Bundle) {
-	o.endpoint.serve(b)
+	o.endpoint.Serve(b)
 	o.refresh(t, "us.example.org")
 }
 
@@ -115,7 +115,7 @@ func (o *onlooker) byHub(hub *federationtest.Authority) func(*testing.T, *bundle
 		v, err := bundle.NewMapEntry(b)
 		require.NoError(t, err)
 		o.over(t, hub, &ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapChanges{MapChanges: &ententev1.PeerMapChanges{
-			TrustDomain: hub.Td.Name(), Bundles: []*ententev1.PeerBundle{{TrustDomain: "us.example.org", Document: v.Document}},
+			TrustDomain: hub.TrustDomain.Name(), Bundles: []*ententev1.PeerBundle{{TrustDomain: "us.example.org", Document: v.Document}},
 		}}})
 	}
 }
@@ -124,7 +124,7 @@ func (o *onlooker) byHub(hub *federationtest.Authority) func(*testing.T, *bundle
 func (o *onlooker) awaitHubs(t *testing.T, hub *federationtest.Authority, b *bundle.Bundle) {
 	t.Helper()
 	until(t, "the hub's word", func() bool {
-		row, found, err := relationship.HubBundles.Get(o.store.View(), relationship.AttestationKey("us.example.org", hub.Td.Name()))
+		row, found, err := relationship.HubBundles.Get(o.store.View(), relationship.AttestationKey("us.example.org", hub.TrustDomain.Name()))
 		if err != nil || !found {
 			return false
 		}
@@ -145,7 +145,7 @@ func (o *onlooker) alarmed(t *testing.T, sequence uint64, sources ...string) {
 		require.Contains(t, alarms[0].GetDetail(), source+" ")
 	}
 	until(t, "the line in the audit log", func() bool {
-		return strings.Contains(strings.Join(o.ledger.said(), "\n"), "raise alarm us.example.org: split_view")
+		return strings.Contains(strings.Join(o.ledger.Decisions(), "\n"), "raise alarm us.example.org: split_view")
 	})
 	until(t, "the line in the log", func() bool { return len(o.journal.lines("contradicts itself")) > 0 })
 	require.Contains(t, o.journal.lines("contradicts itself")[0], "alarm=split_view")
@@ -283,7 +283,7 @@ func TestAnAlarmThatCannotBeWritten(t *testing.T) {
 func TestAnAlarmComesWithWhatRaisedIt(t *testing.T) {
 	r := newRoom(t)
 	hub, us := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "us.example.org")
-	p, endpoint := newPeer(t, hub, hub.Bundle(t, 1)), newPeer(t, us, us.Bundle(t, 1))
+	p, endpoint := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1)), federationtest.NewEndpoint(t, us, us.Bundle(t, 1))
 	r.takes(t, hub, p, "us.example.org")
 	r.create(t, spiffeRelationship(us, endpoint), us.Bundle(t, 1))
 	alarmed := func() raftstore.Revision {
@@ -292,7 +292,7 @@ func TestAnAlarmComesWithWhatRaisedIt(t *testing.T) {
 		require.Equal(t, []string{relationship.AlarmSplitView}, relationship.AlarmsOf(row.Value))
 		return row.Revision
 	}
-	p.serveMap(hub.Bundle(t, 1), mapOf(t, us.Rotated(t).Bundle(t, 1)))
+	p.ServeMap(hub.Bundle(t, 1), mapOf(t, us.Rotated(t).Bundle(t, 1)))
 	r.refresh(t, "hub.example.org")
 	word, found, err := relationship.HubBundles.Get(r.store.View(), "us.example.org/hub.example.org")
 	require.NoError(t, err)
@@ -304,9 +304,9 @@ func TestAnAlarmComesWithWhatRaisedIt(t *testing.T) {
 	})
 	require.NoError(t, err)
 	require.Empty(t, r.show(t, "us.example.org").GetAlarms(), "an operator has looked into it")
-	p.serveMap(hub.Bundle(t, 1), mapOf(t, us.Rotated(t).Bundle(t, 3)))
+	p.ServeMap(hub.Bundle(t, 1), mapOf(t, us.Rotated(t).Bundle(t, 3)))
 	r.refresh(t, "hub.example.org")
-	endpoint.serve(us.Bundle(t, 3))
+	endpoint.Serve(us.Bundle(t, 3))
 	r.refresh(t, "us.example.org")
 	own, _, err := relationship.ForeignBundles.Get(r.store.View(), "us.example.org")
 	require.NoError(t, err)

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ententehq/entente/federation/mirror"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/trust"
 )
@@ -18,7 +19,7 @@ type standings struct {
 	manager *Manager
 	leading time.Time
 	// due are those that the next look judges, rest those that have time, each in one of both.
-	due  nameSet
+	due  mirror.NameSet
 	rest *relationship.Queue
 }
 
@@ -31,8 +32,8 @@ func (m *Manager) newStandings(leading time.Time) *standings {
 }
 
 func (s *standings) all() {
-	s.due, s.rest = nameSet{}, relationship.NewQueue()
-	for _, name := range s.manager.catalog.names() {
+	s.due, s.rest = mirror.NameSet{}, relationship.NewQueue()
+	for _, name := range s.manager.catalog.Names() {
 		s.due[name] = struct{}{}
 	}
 }
@@ -57,20 +58,20 @@ func (s *standings) look() (found []transition) {
 		s.due[name] = struct{}{}
 	}
 	for name := range s.due {
-		e, exists := m.catalog.get(name)
-		if !exists || !e.rel.InForce {
+		e, exists := m.catalog.Get(name)
+		if !exists || !e.Rel.InForce {
 			delete(s.due, name) // it is judged when that changes
 			continue
 		}
-		r := e.rel
+		r := e.Rel
 		heard := m.observations.success(name)
 		last := relationship.LastKnownSuccess(heard, r.Recorded, leading, r.Standing.State)
-		facts := e.holding.Facts(r, last, m.config.MinRefresh)
+		facts := e.Holding.Facts(r, last, m.config.MinRefresh)
 		is := relationship.Judge(now, facts)
 		switch {
 		case is != r.Standing:
 			if !relationship.Premature(r.Standing.State, is.State, now.Sub(leading), facts.Interval) {
-				found = append(found, transition{name, r.Generation, e.holding.Revision, r.Standing, is, last})
+				found = append(found, transition{name, r.Generation, e.Holding.Revision, r.Standing, is, last})
 			}
 		case !heard.IsZero():
 			if until := restsUntil(now, is, facts); until.After(now.Add(keepEvery)) {

@@ -25,7 +25,7 @@ import (
 type stating struct {
 	t          testing.TB
 	us         *federationtest.Authority
-	peer       *peer
+	peer       *federationtest.Endpoint
 	keys       map[string]*ecdsa.PrivateKey
 	statements []*statement.Statement
 	hidden     uint64 // the statements from this sequence on are not shown; 0: all are
@@ -33,22 +33,22 @@ type stating struct {
 
 func newStating(t testing.TB) *stating {
 	s := &stating{t: t, us: federationtest.NewAuthority(t, "us.example.org"), keys: map[string]*ecdsa.PrivateKey{}}
-	s.peer = newPeer(t, s.us, s.version(1, "a"))
-	s.peer.statements = func(w http.ResponseWriter, r *http.Request) {
+	s.peer = federationtest.NewEndpoint(t, s.us, s.version(1, "a"))
+	s.peer.Statements = func(w http.ResponseWriter, r *http.Request) {
 		from, err := strconv.ParseUint(r.URL.Query().Get("from"), 10, 64)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		s.peer.mu.Lock()
-		defer s.peer.mu.Unlock()
+		s.peer.Mu.Lock()
+		defer s.peer.Mu.Unlock()
 		var list []string
 		for _, stmt := range s.statements {
 			if stmt.Sequence() >= from && (s.hidden == 0 || stmt.Sequence() < s.hidden) {
 				list = append(list, stmt.String())
 			}
 		}
-		_, _ = w.Write(statement.MarshalList(s.us.Td, list))
+		_, _ = w.Write(statement.MarshalList(s.us.TrustDomain, list))
 	}
 	return s
 }
@@ -87,17 +87,17 @@ func (s *stating) signature(kid string, sum [32]byte) ([]byte, error) {
 // publish serves a version with its statement, signed by the key of the one before, or by another if one is named.
 func (s *stating) publish(sequence uint64, kid, by string) *bundle.Bundle {
 	b := s.version(sequence, kid)
-	claims := statement.Claims{TrustDomain: s.us.Td, Sequence: sequence, Keys: b.Digest(), Issued: time.Unix(1_800_000_000, 0), Next: statement.Signers(b, func(string) bool { return false })}
+	claims := statement.Claims{TrustDomain: s.us.TrustDomain, Sequence: sequence, Keys: b.Digest(), Issued: time.Unix(1_800_000_000, 0), Next: statement.Signers(b, func(string) bool { return false })}
 	if n := len(s.statements); n > 0 {
 		claims.Previous = s.statements[n-1].Digest()
 	} else {
 		claims.Start = statement.StartNoSigner
 	}
 	stmt := s.sign(claims, by)
-	s.peer.mu.Lock()
+	s.peer.Mu.Lock()
 	s.statements = append(s.statements, stmt)
-	s.peer.mu.Unlock()
-	s.peer.serve(b)
+	s.peer.Mu.Unlock()
+	s.peer.Serve(b)
 	return b
 }
 
@@ -130,20 +130,20 @@ func TestStatementsAreChecked(t *testing.T) {
 	require.True(t, b.Equal(s.version(3, "c")))
 
 	// An endpoint that serves none for a moment is no alarm yet.
-	shownStatements := s.peer.statements
-	s.peer.statements = http.NotFound
+	shownStatements := s.peer.Statements
+	s.peer.Statements = http.NotFound
 	s.publish(4, "c", "c")
 	out = r.refresh(t, "us.example.org")
 	require.Empty(t, alarmNames(out))
 	require.Equal(t, uint64(3), out.GetStatedSequence())
-	s.peer.statements = shownStatements
+	s.peer.Statements = shownStatements
 	require.Equal(t, uint64(4), r.refresh(t, "us.example.org").GetStatedSequence())
 
 	// Nothing is asked or written where nothing is new.
-	written, asked := r.store.View().Revision(), s.peer.count()
+	written, asked := r.store.View().Revision(), s.peer.Requests()
 	require.Empty(t, alarmNames(r.refresh(t, "us.example.org")))
 	require.Equal(t, written, r.store.View().Revision())
-	require.Equal(t, asked+1, s.peer.count())
+	require.Equal(t, asked+1, s.peer.Requests())
 
 	// A relationship that is ended takes the history with it.
 	_, err = r.service.DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"})
@@ -170,14 +170,14 @@ func TestAlarms(t *testing.T) {
 		}, relationship.AlarmBrokenChain, "that of sequence 4 names another statement before it than that of sequence 2"},
 		{"nonsense", func(s *stating) {
 			s.publish(3, "b", "b")
-			s.peer.statements = func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }
+			s.peer.Statements = func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }
 		}, relationship.AlarmBrokenChain, "the document is malformed"},
 		{"a statement on other keys", func(s *stating) {
 			s.publish(3, "b", "b")
-			s.peer.serve(s.version(3, "x"))
+			s.peer.Serve(s.version(3, "x"))
 		}, relationship.AlarmSplitView, "under sequence 3"},
-		{"other keys under a known sequence", func(s *stating) { s.peer.serve(s.version(2, "x")) }, relationship.AlarmSplitView, "under sequence 2"},
-		{"other keys under an old sequence", func(s *stating) { s.peer.serve(s.version(1, "x")) }, relationship.AlarmSplitView, "under sequence 1"},
+		{"other keys under a known sequence", func(s *stating) { s.peer.Serve(s.version(2, "x")) }, relationship.AlarmSplitView, "under sequence 2"},
+		{"other keys under an old sequence", func(s *stating) { s.peer.Serve(s.version(1, "x")) }, relationship.AlarmSplitView, "under sequence 1"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -192,7 +192,7 @@ func TestAlarms(t *testing.T) {
 			require.Equal(t, []string{test.alarm}, alarmNames(out))
 			require.Contains(t, out.GetAlarms()[0].GetDetail(), test.text)
 			require.Equal(t, ententev1.Freshness_FRESHNESS_FRESH, out.GetFreshness(), "trust goes on")
-			require.Contains(t, r.ledger.said(), "raise alarm us.example.org: "+test.alarm)
+			require.Contains(t, r.ledger.Decisions(), "raise alarm us.example.org: "+test.alarm)
 
 			// It is raised once, and cleared by what an operator brings.
 			written := r.store.View().Revision()

@@ -16,13 +16,13 @@ func TestABundleThatDoesNotFit(t *testing.T) {
 	o := newOnlooker(t)
 	o.relates(t)
 	large := o.us.Large(t, 2)
-	o.endpoint.serve(large)
+	o.endpoint.Serve(large)
 	require.Equal(t, "too_large", o.refresh(t, "us.example.org").GetLastResult())
 	o.byStream(t, large)
 	o.byStream(t, large) // the stream goes on
 	o.byStream(t, o.us.Bundle(t, 3))
 	o.awaitSequence(t, "us.example.org", 3)
-	require.Contains(t, o.ledger.said(), "refuse bundle us.example.org: too_large")
+	require.Contains(t, o.ledger.Decisions(), "refuse bundle us.example.org: too_large")
 }
 
 // TestAHubsWordThatDoesNotFit: one domain that is too large keeps none of the others out, on a stream as in a map.
@@ -30,7 +30,7 @@ func TestAHubsWordThatDoesNotFit(t *testing.T) {
 	hub, ap := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "ap.example.org")
 	t.Run("over a stream", func(t *testing.T) {
 		o := newOnlooker(t)
-		rel := spiffeRelationship(hub, newPeer(t, hub, hub.Bundle(t, 1)))
+		rel := spiffeRelationship(hub, federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1)))
 		rel.Peer, rel.Hub = &ententev1.Peer{HomeTrustDomain: "hub.example.org"}, &ententev1.Hub{Take: []string{".example.org"}}
 		o.create(t, rel, hub.Bundle(t, 1))
 		says := func(all ...*bundle.Bundle) {
@@ -55,12 +55,12 @@ func TestAHubsWordThatDoesNotFit(t *testing.T) {
 	})
 	t.Run("in its map", func(t *testing.T) {
 		r, us := newRoom(t), federationtest.NewAuthority(t, "us.example.org")
-		p := newPeer(t, hub, hub.Bundle(t, 1))
-		p.serveMap(hub.Bundle(t, 1), mapOf(t, us.Bundle(t, 1)))
+		p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
+		p.ServeMap(hub.Bundle(t, 1), mapOf(t, us.Bundle(t, 1)))
 		r.takes(t, hub, p, ".example.org")
 		r.refresh(t, "hub.example.org")
 		large := us.Large(t, 2)
-		p.serveMap(hub.Bundle(t, 1), mapOf(t, large, ap.Bundle(t, 1), federationtest.NewAuthority(t, "zz.example.org").Bundle(t, 1)))
+		p.ServeMap(hub.Bundle(t, 1), mapOf(t, large, ap.Bundle(t, 1), federationtest.NewAuthority(t, "zz.example.org").Bundle(t, 1)))
 		r.refresh(t, "hub.example.org")
 		require.Equal(t, trust.Fresh, r.trust(t, "ap.example.org"))
 		require.Equal(t, trust.Fresh, r.trust(t, "zz.example.org"))
@@ -71,7 +71,7 @@ func TestAHubsWordThatDoesNotFit(t *testing.T) {
 		r.refresh(t, "hub.example.org")
 		require.Equal(t, before, r.store.View().Revision(), "the same refusal again writes nothing")
 
-		p.serveMap(hub.Bundle(t, 1), mapOf(t, us.Bundle(t, 3)))
+		p.ServeMap(hub.Bundle(t, 1), mapOf(t, us.Bundle(t, 3)))
 		r.refresh(t, "hub.example.org")
 		require.Equal(t, trust.Fresh, r.trust(t, "us.example.org"))
 	})

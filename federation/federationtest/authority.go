@@ -22,10 +22,10 @@ import (
 
 // Authority is the signing authority of a trust domain that a test plays.
 type Authority struct {
-	Td   spiffeid.TrustDomain
-	Key  *ecdsa.PrivateKey
-	Cert *x509.Certificate
-	Hint *time.Duration
+	TrustDomain spiffeid.TrustDomain
+	Key         *ecdsa.PrivateKey
+	Cert        *x509.Certificate
+	Hint        *time.Duration
 }
 
 func NewAuthority(t testing.TB, name string) *Authority {
@@ -47,13 +47,13 @@ func NewAuthorityUntil(t testing.TB, name string, until time.Time) *Authority {
 	require.NoError(t, err)
 	cert, err := x509.ParseCertificate(der)
 	require.NoError(t, err)
-	return &Authority{Td: td, Key: key, Cert: cert}
+	return &Authority{TrustDomain: td, Key: key, Cert: cert}
 }
 
 // Rotated is the same domain's next authority.
 func (a *Authority) Rotated(t testing.TB) *Authority {
 	t.Helper()
-	next := NewAuthority(t, a.Td.Name())
+	next := NewAuthority(t, a.TrustDomain.Name())
 	next.Hint = a.Hint
 	return next
 }
@@ -65,7 +65,7 @@ func (a *Authority) Bundle(t testing.TB, sequence uint64, others ...*Authority) 
 	for _, o := range others {
 		content.X509Authorities = append(content.X509Authorities, o.Cert)
 	}
-	b, err := bundle.New(a.Td, content)
+	b, err := bundle.New(a.TrustDomain, content)
 	require.NoError(t, err)
 	return b
 }
@@ -88,7 +88,7 @@ func (a *Authority) SVID(t testing.TB) tls.Certificate {
 }
 
 func (a *Authority) EndpointID() spiffeid.ID {
-	return spiffeid.RequireFromPath(a.Td, "/entente/bundle-endpoint")
+	return spiffeid.RequireFromPath(a.TrustDomain, "/entente/bundle-endpoint")
 }
 
 func (a *Authority) PEM() []byte {
@@ -114,7 +114,7 @@ func (a *Authority) MemberSVID(t testing.TB, path string) tls.Certificate {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
 	template := &x509.Certificate{
-		SerialNumber: Serial(t), URIs: []*url.URL{spiffeid.RequireFromPath(a.Td, path).URL()}, Subject: pkix.Name{CommonName: "member"},
+		SerialNumber: Serial(t), URIs: []*url.URL{spiffeid.RequireFromPath(a.TrustDomain, path).URL()}, Subject: pkix.Name{CommonName: "member"},
 		NotBefore: a.Cert.NotBefore, NotAfter: a.Cert.NotAfter, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
@@ -140,7 +140,7 @@ func (a *Authority) Large(t testing.TB, sequence uint64) *bundle.Bundle {
 		require.NoError(t, err)
 		content.X509Authorities = append(content.X509Authorities, cert)
 	}
-	b, err := bundle.New(a.Td, content)
+	b, err := bundle.New(a.TrustDomain, content)
 	require.NoError(t, err)
 	require.Less(t, len(b.Marshal()), bundle.MaxDocumentBytes)
 	require.Greater(t, len(b.Marshal()), 512<<10)

@@ -110,7 +110,7 @@ func UpdateAgreement(tx *raftstore.Tx, name, id string, fn func(*statev1.Relatio
 		}
 	}
 	for i, r := range rows {
-		was, from, over := InForce(r.Value), UrlsOf(r.Value), r.Value.GetAgreement().GetEndTime() != nil
+		was, from, over := InForce(r.Value), URLs(r.Value), r.Value.GetAgreement().GetEndTime() != nil
 		if !fn(r.Value) {
 			continue
 		}
@@ -122,7 +122,7 @@ func UpdateAgreement(tx *raftstore.Tx, name, id string, fn func(*statev1.Relatio
 				continue
 			}
 		}
-		if InForce(r.Value) != was || !slices.Equal(UrlsOf(r.Value), from) {
+		if InForce(r.Value) != was || !slices.Equal(URLs(r.Value), from) {
 			r.Value.Generation = max(r.Value.GetGeneration(), uint64(tx.Revision())) + 1
 		}
 		if err := Relationships.Put(tx, r.Key, r.Value); err != nil {

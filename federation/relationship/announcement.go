@@ -73,7 +73,7 @@ func (t Announcement) Apply(row *statev1.Relationship) (changed bool) {
 		urls = t.HomeURLs
 	}
 	if len(urls) > 0 && !sameSet(a.GetUrls(), urls, cmp.Compare) {
-		if row.GetProfile() == int32(ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE) && slices.Equal(UrlsOf(row), a.GetUrls()) {
+		if row.GetProfile() == int32(ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE) && slices.Equal(URLs(row), a.GetUrls()) {
 			row.Url, row.FallbackUrls = urls[0], urls[1:]
 		}
 		a.Urls, changed = urls, true
@@ -81,8 +81,8 @@ func (t Announcement) Apply(row *statev1.Relationship) (changed bool) {
 	return changed
 }
 
-// UrlsOf are the endpoints of a relationship, in the order in which they are tried.
-func UrlsOf(row *statev1.Relationship) []string {
+// URLs are the endpoints of a relationship, in the order in which they are tried.
+func URLs(row *statev1.Relationship) []string {
 	return append([]string{row.GetUrl()}, row.GetFallbackUrls()...)
 }
 

@@ -16,8 +16,8 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// Updatable are the fields that UpdateRelationship takes, by their names in a field mask.
-var Updatable = map[string]func(to *statev1.Relationship, from *ententev1.Relationship){
+// Fields are the fields that UpdateRelationship takes, by their names in a field mask.
+var Fields = map[string]func(to *statev1.Relationship, from *ententev1.Relationship){
 	"url":     func(to *statev1.Relationship, from *ententev1.Relationship) { to.Url = from.GetUrl() },
 	"profile": func(to *statev1.Relationship, from *ententev1.Relationship) { to.Profile = int32(from.GetProfile()) },
 	"endpoint_spiffe_id": func(to *statev1.Relationship, from *ententev1.Relationship) {
@@ -95,7 +95,7 @@ func clone(d *durationpb.Duration) *durationpb.Duration {
 // FromRequest is the row that a request for a new relationship describes, as yet without what the server sets.
 func FromRequest(in *ententev1.Relationship) (*statev1.Relationship, error) {
 	row := &statev1.Relationship{TrustDomain: in.GetTrustDomain()}
-	for _, take := range Updatable {
+	for _, take := range Fields {
 		take(row, in)
 	}
 	switch in.GetState() {
@@ -111,9 +111,9 @@ func FromRequest(in *ententev1.Relationship) (*statev1.Relationship, error) {
 // CheckMask checks the names in a field mask.
 func CheckMask(paths []string) error {
 	for _, path := range paths {
-		if Updatable[path] == nil {
-			names := make([]string, 0, len(Updatable))
-			for name := range Updatable {
+		if Fields[path] == nil {
+			names := make([]string, 0, len(Fields))
+			for name := range Fields {
 				names = append(names, name)
 			}
 			slices.Sort(names)

@@ -64,8 +64,8 @@ type Relationship struct {
 	Alarms []string
 }
 
-// ParseRelationship reads a stored relationship, or one that an operator asks for. The error says what is wrong with which field.
-func ParseRelationship(row *statev1.Relationship) (*Relationship, error) {
+// Parse reads a stored relationship, or one that an operator asks for. The error says what is wrong with which field.
+func Parse(row *statev1.Relationship) (*Relationship, error) {
 	r := &Relationship{
 		Suspended:  row.GetSuspended(),
 		Generation: row.GetGeneration(),

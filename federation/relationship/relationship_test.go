@@ -26,7 +26,7 @@ func TestParseRelationshipRefusals(t *testing.T) {
 	}
 	web := &statev1.Relationship{TrustDomain: "us.example.org", Url: "https://us.example.org/bundle?x=1", Profile: webProfile}
 	for _, row := range []*statev1.Relationship{good, web} {
-		_, err := ParseRelationship(row)
+		_, err := Parse(row)
 		require.NoError(t, err)
 	}
 	of := func(from *statev1.Relationship, change func(*statev1.Relationship)) *statev1.Relationship {
@@ -77,14 +77,14 @@ func TestParseRelationshipRefusals(t *testing.T) {
 			`max_stale_x509 must be more than 0 and at most 3650 days; leave it out for the default`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			_, err := ParseRelationship(test.row)
+			_, err := Parse(test.row)
 			require.EqualError(t, err, test.want)
 		})
 	}
 }
 
 func TestParseRelationshipDefaults(t *testing.T) {
-	r, err := ParseRelationship(&statev1.Relationship{TrustDomain: "us.example.org", Url: "https://us.example.org", Profile: webProfile})
+	r, err := Parse(&statev1.Relationship{TrustDomain: "us.example.org", Url: "https://us.example.org", Profile: webProfile})
 	require.NoError(t, err)
 	require.Equal(t, DefaultMaxStaleJWT, r.MaxStaleJWT)
 	require.Zero(t, r.MaxStaleX509, "X.509 authorities never count as expired for want of refresh unless configured")
@@ -102,7 +102,7 @@ func FuzzParseRelationship(f *testing.F) {
 	f.Add("us.example.org", "https://[::1]:7443/x?y=z", webProfile, "", []byte("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"), int64(0))
 	f.Add("", "http://a:b@c:99999#f", int32(7), "spiffe://", []byte{0xff}, int64(-1))
 	f.Fuzz(func(t *testing.T, td, url string, profile int32, id string, roots []byte, stale int64) {
-		r, err := ParseRelationship(&statev1.Relationship{
+		r, err := Parse(&statev1.Relationship{
 			TrustDomain: td, Url: url, Profile: profile, EndpointSpiffeId: id, WebRoots: roots,
 			MaxStaleJwt: &durationpb.Duration{Seconds: stale},
 		})

@@ -110,7 +110,7 @@ func Relied(row *statev1.Relationship, b *bundle.Bundle) (*bundle.Bundle, error)
 
 // parseEndpoints reads all endpoints of a relationship in their order.
 func parseEndpoints(r *Relationship, row *statev1.Relationship) ([]endpoint.Remote, error) {
-	urls := UrlsOf(row)
+	urls := URLs(row)
 	if len(urls) > MaxEndpoints {
 		return nil, fmt.Errorf("there are %d endpoints; %d are the most, url included", len(urls), MaxEndpoints)
 	}

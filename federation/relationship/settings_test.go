@@ -59,7 +59,7 @@ func TestParseSettings(t *testing.T) {
 				EndpointSpiffeId: "spiffe://us.example.org/endpoint",
 			}
 			test.change(row)
-			_, err := ParseRelationship(row)
+			_, err := Parse(row)
 			if test.want == "" {
 				require.NoError(t, err)
 				return

@@ -1,4 +1,4 @@
-package federation
+package mirror
 
 import (
 	"maps"
@@ -9,15 +9,15 @@ import (
 
 // index finds the relationships of a kind: what few of them ask for must not cost a look at ten thousand. The catalog's lock guards it.
 type index struct {
-	hubs, agreements nameSet
+	hubs, agreements NameSet
 	// peers are those that name a peer, suspended ones included, by its home trust domain.
-	peers map[string]nameSet
+	peers map[string]NameSet
 }
 
-type nameSet map[string]struct{}
+type NameSet map[string]struct{}
 
 func newIndex() index {
-	return index{hubs: nameSet{}, agreements: nameSet{}, peers: map[string]nameSet{}}
+	return index{hubs: NameSet{}, agreements: NameSet{}, peers: map[string]NameSet{}}
 }
 
 func (i index) add(name string, r *relationship.Relationship) {
@@ -30,7 +30,7 @@ func (i index) add(name string, r *relationship.Relationship) {
 	if r.Peer != nil {
 		home := r.Peer.Home.Name()
 		if i.peers[home] == nil {
-			i.peers[home] = nameSet{}
+			i.peers[home] = NameSet{}
 		}
 		i.peers[home][name] = struct{}{}
 	}
@@ -48,16 +48,16 @@ func (i index) remove(name string, r *relationship.Relationship) {
 	}
 }
 
-// eachHub calls fn for each relationship with a hub, and eachAgreement for each that another cluster has to agree to, in no order. fn must not
+// EachHub calls fn for each relationship with a hub, and eachAgreement for each that another cluster has to agree to, in no order. fn must not
 // come back to the catalog.
-func (c *catalog) eachHub(fn func(name string, e entry)) {
-	c.eachOf(func(i index) nameSet { return i.hubs }, fn)
+func (c *Mirror) EachHub(fn func(name string, e Entry)) {
+	c.eachOf(func(i index) NameSet { return i.hubs }, fn)
 }
-func (c *catalog) eachAgreement(fn func(name string, e entry)) {
-	c.eachOf(func(i index) nameSet { return i.agreements }, fn)
+func (c *Mirror) EachAgreement(fn func(name string, e Entry)) {
+	c.eachOf(func(i index) NameSet { return i.agreements }, fn)
 }
 
-func (c *catalog) eachOf(which func(index) nameSet, fn func(name string, e entry)) {
+func (c *Mirror) eachOf(which func(index) NameSet, fn func(name string, e Entry)) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	for name := range which(c.index) {
@@ -65,36 +65,36 @@ func (c *catalog) eachOf(which func(index) nameSet, fn func(name string, e entry
 	}
 }
 
-// homes are the home trust domains of all peers that relationships name.
-func (c *catalog) homes() []string {
+// Homes are the home trust domains of all peers that relationships name.
+func (c *Mirror) Homes() []string {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return slices.Collect(maps.Keys(c.index.peers))
 }
 
 // homeOf is the home trust domain of a relationship's peer, in force or not; empty: it names none. c.mu is held.
-func (c *catalog) homeOf(name string) string {
-	if e, ok := c.entries[name]; ok && e.rel.Peer != nil {
-		return e.rel.Peer.Home.Name()
+func (c *Mirror) homeOf(name string) string {
+	if e, ok := c.entries[name]; ok && e.Rel.Peer != nil {
+		return e.Rel.Peer.Home.Name()
 	}
 	return ""
 }
 
-// planOf says what the relationships in force ask of one peer, and whether any names it, in force or not.
-func (c *catalog) planOf(home string) (plan relationship.PeerPlan, named bool) {
+// PlanOf says what the relationships in force ask of one peer, and whether any names it, in force or not.
+func (c *Mirror) PlanOf(home string) (plan relationship.PeerPlan, named bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	plan = relationship.PeerPlan{Home: home, Wanted: map[string]relationship.Holding{}, Hubs: map[string]*relationship.Relationship{}}
 	for name := range c.index.peers[home] {
 		e := c.entries[name]
-		if e.peerHome() == "" {
+		if e.PeerHome() == "" {
 			continue
 		}
-		plan.Wanted[name] = e.holding
-		if e.rel.Hub != nil {
-			plan.Hubs[name] = e.rel
+		plan.Wanted[name] = e.Holding
+		if e.Rel.Hub != nil {
+			plan.Hubs[name] = e.Rel
 		}
-		for _, address := range e.rel.Peer.Addresses {
+		for _, address := range e.Rel.Peer.Addresses {
 			if !slices.Contains(plan.Addresses, address) && len(plan.Addresses) < 4*relationship.MaxPeerAddresses {
 				plan.Addresses = append(plan.Addresses, address)
 			}
