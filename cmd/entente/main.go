@@ -1,8 +1,7 @@
-// Command entente is a member of a trust-federation cluster, and the way to speak to one.
+// Command entente is a member of a trust-federation cluster, and the command line of its operators.
 //
-// Each file is one command: it parses, calls and prints. What a member is, is in package node; what it can be asked, in
-// api/entente/v1. The rest is shared by the commands: root.go is the command line as a whole, client.go the connection to
-// a member, print.go and table.go what is printed, errors.go what is said when something fails.
+// Each noun has a package below this one, with a function Command; package cli has what they share. Package node is the
+// member, package client the connection to one. This package assembles the command line.
 package main
 
 import (
@@ -11,7 +10,24 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/spf13/cobra"
+
+	"github.com/ententehq/entente/cmd/entente/access"
+	"github.com/ententehq/entente/cmd/entente/audit"
+	"github.com/ententehq/entente/cmd/entente/authority"
+	"github.com/ententehq/entente/cmd/entente/bundle"
+	"github.com/ententehq/entente/cmd/entente/cli"
+	"github.com/ententehq/entente/cmd/entente/cluster"
 	"github.com/ententehq/entente/cmd/entente/demo"
+	"github.com/ententehq/entente/cmd/entente/domain"
+	"github.com/ententehq/entente/cmd/entente/federation"
+	"github.com/ententehq/entente/cmd/entente/hint"
+	"github.com/ententehq/entente/cmd/entente/rule"
+	"github.com/ententehq/entente/cmd/entente/server"
+	"github.com/ententehq/entente/cmd/entente/service"
+	"github.com/ententehq/entente/cmd/entente/svid"
+	"github.com/ententehq/entente/cmd/entente/vault"
+	"github.com/ententehq/entente/cmd/entente/xds"
 )
 
 func main() {
@@ -19,11 +35,39 @@ func main() {
 	os.Exit(run())
 }
 
-// run is the whole command, with this process's arguments and streams; it returns the exit status.
+// run runs the command with the arguments and streams of this process, and returns the exit status.
 func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv}
-	return a.run(ctx, os.Args[1:])
+	env := &cli.Env{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv}
+	return env.Run(ctx, rootCommand(env), os.Args[1:])
+}
+
+func rootCommand(env *cli.Env) *cobra.Command {
+	var version bool
+	root := &cobra.Command{
+		Use:   "entente",
+		Short: "Federate trust between clusters",
+		Long: `Entente federates trust between clusters: it is the authority for SPIFFE trust domains, publishes their
+bundles, keeps the bundles of the domains that it federates with, and answers which instance of a service to call.
+
+Commands connect to a member through its admin socket, as its own user or root, or with --address over mutual TLS,
+as the SPIFFE ID in --cert. 'entente demo' shows everything on one machine.`,
+		Args: cli.NoSuchCommand,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if version {
+				return printVersion(env)
+			}
+			return cli.ShowHelp(cmd, args)
+		},
+	}
+	root.Flags().BoolVar(&version, "version", false, "print the version")
+	root.AddCommand(
+		server.Command(env), server.ValidateCommand(env), cluster.Command(env), domain.Command(env), bundle.Command(env),
+		federation.Command(env), authority.Command(env), svid.Command(env), service.Command(env), rule.Command(env),
+		hint.Command(env), xds.Command(env), access.Command(env), audit.Command(env), vault.Command(env),
+		demoCommand(env), versionCommand(env),
+	)
+	return root
 }

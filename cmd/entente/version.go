@@ -1,15 +1,15 @@
 package main
 
 import (
-	"fmt"
 	"runtime"
 
 	"github.com/spf13/cobra"
 
+	"github.com/ententehq/entente/cmd/entente/cli"
 	"github.com/ententehq/entente/node"
 )
 
-// versionReport is what this binary is.
+// versionReport describes this binary.
 type versionReport struct {
 	Version string `json:"version"`
 	Go      string `json:"go"`
@@ -17,16 +17,18 @@ type versionReport struct {
 	Arch    string `json:"arch"`
 }
 
-func (a *app) versionCommand() *cobra.Command {
+func versionCommand(env *cli.Env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
-		Args:  arguments(),
-		RunE: func(*cobra.Command, []string) error {
-			v := versionReport{Version: node.Version, Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH}
-			return a.print(v, func(t *table) {
-				t.otherwise("%s", fmt.Sprintf("entente %s (%s, %s/%s)", v.Version, v.Go, v.OS, v.Arch))
-			})
-		},
+		Args:  cli.Arguments(),
+		RunE:  func(*cobra.Command, []string) error { return printVersion(env) },
 	}
+}
+
+func printVersion(env *cli.Env) error {
+	v := versionReport{Version: node.Version, Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH}
+	return env.Print(v, func(t *cli.Table) {
+		t.Otherwise("entente %s (%s, %s/%s)", v.Version, v.Go, v.OS, v.Arch)
+	})
 }

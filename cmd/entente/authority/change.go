@@ -1,0 +1,170 @@
+package authority
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/cmd/entente/cli"
+)
+
+func prepareCommand(env *cli.Env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "prepare [DOMAIN]",
+		Short: "Prepare authorities in reserve: published, and not signing yet",
+		Long: `Prepare authorities in reserve for a hosted domain, or for all: every member makes new ones and publishes what
+verifies them. They take over when the active ones are past half of their life, when an operator activates them, or at
+once when nobody else in the domain can sign. With them in place a taint or a revocation costs no pause.`,
+		Args: cli.Arguments("[DOMAIN]"),
+		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
+			begun, err := member.Authorities().PrepareAuthorities(ctx, &ententev1.PrepareAuthoritiesRequest{TrustDomain: cli.Optional(args)})
+			if err != nil {
+				return err
+			}
+			return env.Print(begun, func(t *cli.Table) {
+				t.Otherwise("The authorities are being prepared. Everybody knows them in about %s; from then on 'entente authority activate ID' has one sign without harm.", cli.Duration(begun.GetExpectedDuration()))
+			})
+		}),
+	}
+}
+
+func activateCommand(env *cli.Env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "activate ID",
+		Short: "Have a prepared authority sign at once, though not everybody may know it",
+		Args:  cli.Arguments("ID"),
+		RunE: changing(env, func(ctx context.Context, client ententev1.AuthorityServiceClient, td, id string) (authorityChange, error) {
+			return client.ActivateAuthority(ctx, &ententev1.ActivateAuthorityRequest{TrustDomain: td, Id: id})
+		}),
+	}
+}
+
+func taintCommand(env *cli.Env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "taint ID",
+		Short: "Stop an authority at once, and have renewed what it signed",
+		Long: `Stop an authority at once. What it signed stays valid until it expires; members renew their own SVIDs from another
+authority, and whoever watches authorities is told to do the same. Revoke it once that is done.`,
+		Args: cli.Arguments("ID"),
+		RunE: changing(env, func(ctx context.Context, client ententev1.AuthorityServiceClient, td, id string) (authorityChange, error) {
+			return client.TaintAuthority(ctx, &ententev1.TaintAuthorityRequest{TrustDomain: td, Id: id})
+		}),
+	}
+}
+
+func revokeCommand(env *cli.Env) *cobra.Command {
+	var anchor, domain string
+	var force bool
+	cmd := &cobra.Command{
+		Use:   "revoke ID | revoke --anchor KEYID",
+		Short: "Stop an authority at once, and refuse what it signed",
+		Long: `Stop an authority at once and take what verifies it out of the bundle: a JWT key, or the member's own root with all
+below it. Where the roots are an upstream's, such as Vault's, the certificate is revoked there, and the root stays:
+SPIFFE verifiers read no revocation list, and the answer says until when they accept what it signed. --anchor takes such
+a root out of the bundle too, with every authority below it; KEYID is its key_id in 'entente authority list -o json'.`,
+		Args: cli.Arguments("[ID]"),
+		PreRunE: func(_ *cobra.Command, args []string) error {
+			switch {
+			case anchor == "" && len(args) == 0:
+				return cli.Usagef("ID is missing: name an authority, or an anchor by --anchor")
+			case anchor != "" && len(args) > 0:
+				return cli.Usagef("both ID and --anchor are given: name one")
+			case anchor == "" && (force || domain != ""):
+				return cli.Usagef("--force and --domain go with --anchor")
+			}
+			return nil
+		},
+		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) (err error) {
+			client := member.Authorities()
+			request := &ententev1.RevokeAuthorityRequest{TrustDomain: domain, Force: force}
+			if anchor != "" {
+				request.What = &ententev1.RevokeAuthorityRequest_Anchor{Anchor: anchor}
+				if domain == "" {
+					request.TrustDomain, err = domainOfAnchor(ctx, client, anchor)
+				}
+			} else {
+				request.What = &ententev1.RevokeAuthorityRequest_Id{Id: args[0]}
+				request.TrustDomain, err = domainOfAuthority(ctx, client, args[0])
+			}
+			if err != nil {
+				return err
+			}
+			done, err := client.RevokeAuthority(ctx, request)
+			if err != nil {
+				return err
+			}
+			return env.Print(done, changed(done))
+		}),
+	}
+	f := cmd.Flags()
+	f.StringVar(&anchor, "anchor", "", "revoke the anchor with this `KEYID`, and all below it")
+	f.StringVar(&domain, "domain", "", "the anchor's `DOMAIN`, where no authority is below it")
+	f.BoolVar(&force, "force", false, "revoke an upstream's anchor even if nobody can sign before the upstream has another")
+	return cmd
+}
+
+// authorityChange is what a member answers to a change of authorities.
+type authorityChange interface {
+	proto.Message
+	GetAuthorities() []*ententev1.Authority
+	GetRemarks() []string
+}
+
+// changing is asking for what changes the one authority that the command line names.
+func changing(env *cli.Env, change func(ctx context.Context, client ententev1.AuthorityServiceClient, td, id string) (authorityChange, error)) func(*cobra.Command, []string) error {
+	return env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
+		client := member.Authorities()
+		td, err := domainOfAuthority(ctx, client, args[0])
+		if err != nil {
+			return err
+		}
+		done, err := change(ctx, client, td, args[0])
+		if err != nil {
+			return err
+		}
+		return env.Print(done, changed(done))
+	})
+}
+
+// domainOfAuthority finds the domain that an authority is of, among those that the caller may see.
+func domainOfAuthority(ctx context.Context, client ententev1.AuthorityServiceClient, id string) (string, error) {
+	return domainOf(ctx, client, "authority "+id, func(x *ententev1.Authority) bool { return x.GetId() == id })
+}
+
+func domainOfAnchor(ctx context.Context, client ententev1.AuthorityServiceClient, keyID string) (string, error) {
+	return domainOf(ctx, client, "anchor "+keyID+" above an authority", func(x *ententev1.Authority) bool {
+		return x.GetKind() == ententev1.AuthorityKind_AUTHORITY_KIND_X509 && strings.EqualFold(x.GetKeyId(), keyID)
+	})
+}
+
+func domainOf(ctx context.Context, client ententev1.AuthorityServiceClient, what string, is func(*ententev1.Authority) bool) (string, error) {
+	list, err := client.ListAuthorities(ctx, &ententev1.ListAuthoritiesRequest{Read: &ententev1.ReadOptions{Consistency: ententev1.Consistency_CONSISTENCY_LINEARIZABLE}})
+	if err != nil {
+		return "", err
+	}
+	for _, x := range list.GetAuthorities() {
+		if is(x) {
+			return x.GetTrustDomain(), nil
+		}
+	}
+	return "", fmt.Errorf("there is no %s that you may see; see 'entente authority list'", what)
+}
+
+// changed shows what became of authorities, and what there is to know about it.
+func changed(done authorityChange) func(*cli.Table) {
+	return func(t *cli.Table) {
+		listAuthorities(t, done.GetAuthorities())
+		var lines []string
+		for _, remark := range done.GetRemarks() {
+			lines = append(lines, cli.Printable(remark))
+		}
+		if len(done.GetAuthorities()) == 0 {
+			t.Clear()
+		}
+		t.Note = strings.Join(lines, "\n")
+	}
+}

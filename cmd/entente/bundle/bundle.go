@@ -1,0 +1,185 @@
+package bundle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/cmd/entente/cli"
+	"github.com/ententehq/entente/node/inspect"
+)
+
+func Command(env *cli.Env) *cobra.Command {
+	return cli.Group("bundle", "Trust bundles, of hosted and of foreign trust domains",
+		listCommand(env), showCommand(env), watchCommand(env), historyCommand(env), verifyCommand(env))
+}
+
+func listCommand(env *cli.Env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List the bundles that the cluster holds",
+		Args:  cli.Arguments(),
+		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, _ []string) error {
+			client := member.Bundles()
+			all := &ententev1.ListBundlesResponse{}
+			for request := (&ententev1.ListBundlesRequest{}); ; {
+				page, err := client.ListBundles(ctx, request)
+				if err != nil {
+					return err
+				}
+				all.Revision = page.GetRevision()
+				all.Bundles = append(all.Bundles, page.GetBundles()...)
+				if request.PageToken = page.GetNextPageToken(); request.PageToken == "" {
+					break
+				}
+			}
+			return env.Print(all, func(t *cli.Table) {
+				t.Columns("DOMAIN", "HOSTED", "SEQUENCE", "X.509", "JWT", "FRESHNESS", "CHANGED")
+				for _, b := range all.GetBundles() {
+					t.Row(b.GetTrustDomain(), cli.YesNo(b.GetHosted()), cli.Sequence(b.Sequence), b.GetX509Authorities(), b.GetJwtAuthorities(), cli.EnumName(b.GetFreshness()), cli.Since(b.GetChangeTime()))
+				}
+				t.Otherwise("There is no bundle that you may see.")
+			})
+		}),
+	}
+}
+
+// Ways to show a bundle's document.
+const (
+	formatSPIFFE     = "spiffe"
+	formatPEM        = "pem"
+	formatJSON       = "json"
+	formatStatements = "statements"
+)
+
+func showCommand(env *cli.Env) *cobra.Command {
+	var format string
+	cmd := &cobra.Command{
+		Use:   "show [DOMAIN]",
+		Short: "Show a bundle; without DOMAIN that of the home trust domain",
+		Args:  cli.Arguments("[DOMAIN]"),
+		PreRunE: func(cmd *cobra.Command, _ []string) error {
+			formats := []string{formatSPIFFE, formatPEM, formatJSON, formatStatements}
+			if cmd.Flags().Changed("format") && !slices.Contains(formats, format) {
+				return cli.Usagef("--format %q is none of %s", format, strings.Join(formats, ", "))
+			}
+			return nil
+		},
+		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
+			if format == formatStatements {
+				return printStatements(env, ctx, member, cli.Optional(args))
+			}
+			b, err := member.Bundles().GetBundle(ctx, &ententev1.GetBundleRequest{TrustDomain: cli.Optional(args)})
+			if err != nil {
+				return err
+			}
+			switch format {
+			case formatSPIFFE:
+				_, err = fmt.Fprintf(env.Stdout, "%s\n", strings.TrimSuffix(string(b.GetDocument()), "\n"))
+				return err
+			case formatPEM:
+				report, err := inspect.ReadBundle(b.GetTrustDomain(), b.GetDocument())
+				if err != nil {
+					return fmt.Errorf("read the bundle of %s: %w", b.GetTrustDomain(), err)
+				}
+				_, err = env.Stdout.Write(report.PEM)
+				return err
+			case formatJSON:
+				env.Output = cli.OutputJSON
+			}
+			return env.Print(b, func(t *cli.Table) {
+				t.Field("trust domain", b.GetTrustDomain())
+				t.Field("hosted", cli.YesNo(b.GetHosted()))
+				t.Field("sequence", cli.Sequence(b.Sequence))
+				t.Field("refresh hint", cli.Duration(b.GetRefreshHint()))
+				t.Field("x.509 authorities", b.GetX509Authorities())
+				t.Field("jwt authorities", b.GetJwtAuthorities())
+				t.Field("freshness", cli.EnumName(b.GetFreshness()))
+				t.Field("changed", cli.Time(b.GetChangeTime()))
+				t.Field("digest", b.GetDigest())
+				t.Field("revision", b.GetRevision())
+			})
+		}),
+	}
+	cmd.Flags().StringVar(&format, "format", "", "print the bundle itself: spiffe (the SPIFFE document), pem (its X.509 authorities), json (the API's), or statements (the signed statements on it, of a hosted domain)")
+	return cmd
+}
+
+func watchCommand(env *cli.Env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "watch [DOMAIN]",
+		Short: "Print each bundle, and then each change in words, until interrupted",
+		Args:  cli.Arguments("[DOMAIN]"),
+		RunE: env.Stream(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
+			stream, err := member.Bundles().WatchBundles(ctx, &ententev1.WatchBundlesRequest{TrustDomains: args})
+			if err != nil {
+				return err
+			}
+			documents := map[string][]byte{}
+			for {
+				change, err := stream.Recv()
+				switch {
+				case errors.Is(err, io.EOF):
+					return nil
+				case err != nil:
+					return err
+				}
+				if err := env.PrintOne(change, func() string { return bundleLines(change, documents, time.Now()) }); err != nil {
+					return err
+				}
+			}
+		}),
+	}
+}
+
+// bundleLines is a change as lines of text: one a bundle, and below it what is different from what was printed before.
+// documents are the bundles as they were printed last.
+func bundleLines(change *ententev1.WatchBundlesResponse, documents map[string][]byte, now time.Time) string {
+	var lines []string
+	at := now.UTC().Format(time.TimeOnly)
+	for _, b := range change.GetChanged() {
+		lines = append(lines, fmt.Sprintf("%s  %s  sequence %s, %d X.509 and %d JWT authorities, %s, revision %d",
+			at, cli.Printable(b.GetTrustDomain()), cli.Sequence(b.Sequence), b.GetX509Authorities(), b.GetJwtAuthorities(), cli.EnumName(b.GetFreshness()), b.GetRevision()))
+		if before, known := documents[b.GetTrustDomain()]; known {
+			lines = append(lines, differencesOf(b, before)...)
+		}
+		documents[b.GetTrustDomain()] = b.GetDocument()
+	}
+	for _, td := range change.GetDeleted() {
+		lines = append(lines, fmt.Sprintf("%s  %s  is gone: it is trusted no more", at, cli.Printable(td)))
+		delete(documents, td)
+	}
+	if len(lines) == 0 {
+		lines = append(lines, at+"  no bundle yet")
+	}
+	return strings.Join(lines, "\n")
+}
+
+// differencesOf says what is different in b from the document that was there before.
+func differencesOf(b *ententev1.Bundle, before []byte) []string {
+	words, err := inspect.BundleDifferences(b.GetTrustDomain(), before, b.GetDocument())
+	switch {
+	case err != nil:
+		words = []string{"what is different cannot be said: " + err.Error()}
+	case len(words) == 0:
+		words = []string{"the keys and the refresh hint are the same"}
+	}
+	for i, text := range words {
+		words[i] = "          " + cli.Printable(text)
+	}
+	return words
+}
+
+func sequence(b *ententev1.Bundle) string {
+	if b.Sequence == nil {
+		return "none"
+	}
+	return fmt.Sprint(b.GetSequence())
+}

@@ -1,0 +1,129 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/ententehq/entente/client"
+)
+
+// Exit statuses.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// usageError is an invalid command line.
+type usageError struct{ message string }
+
+func (e *usageError) Error() string { return e.message }
+
+// Usagef returns an error for an invalid command line. The exit status is 2, and the message points to the help.
+func Usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
+
+// Silent ends the command with exit status 1 and no message, after the command has printed why.
+type Silent struct{ Err error }
+
+func (s Silent) Error() string { return s.Err.Error() }
+
+// Unwrap returns the error.
+func (s Silent) Unwrap() error { return s.Err }
+
+// explain prints an error with what to do about it, and returns the exit status.
+func (env *Env) explain(cmd *cobra.Command, err error) int {
+	var usage *usageError
+	var silent Silent
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &silent):
+		return exitFailed
+	case errors.As(err, &usage):
+		fmt.Fprintf(env.Stderr, "entente: %s; '%s --help' shows the usage\n", Printable(usage.message), cmd.CommandPath())
+		return exitUsage
+	}
+	for line := range strings.Lines(nameFlags(cmd, Sentence(err))) {
+		fmt.Fprintf(env.Stderr, "entente: %s\n", Printable(strings.TrimSuffix(line, "\n")))
+	}
+	return exitFailed
+}
+
+// Sentence returns an error as a sentence for a person.
+func Sentence(err error) string {
+	var s interface{ GRPCStatus() *status.Status }
+	switch {
+	case errors.Is(err, client.ErrBundleEndpoint):
+		return "--address is that of a bundle endpoint, which does not serve the API: " +
+			"give the cluster port, 7440 unless member.listen has another"
+	case errors.As(err, &s):
+		return statusSentence(s.GRPCStatus())
+	case errors.Is(err, context.Canceled):
+		return "interrupted"
+	}
+	return err.Error()
+}
+
+// fieldName matches names of fields in a sentence: several words, or one word at the beginning.
+var fieldName = regexp.MustCompile(`^(?:ttl|audience|weight)\b|\b[a-z0-9]+(?:_[a-z0-9]+)+\b`)
+
+// flagOf maps fields to flags of another name.
+var flagOf = map[string]string{
+	"path_prefix": "path", "dns_names": "dns", "trust_domain": "domain", "bootstrap_bundle": "bootstrap",
+}
+
+// nameFlags replaces the names of fields in a sentence of a member by the flags of the command.
+func nameFlags(cmd *cobra.Command, sentence string) string {
+	return fieldName.ReplaceAllStringFunc(sentence, func(field string) string {
+		flag, ok := flagOf[field]
+		if !ok {
+			flag = strings.ReplaceAll(field, "_", "-")
+		}
+		switch {
+		case cmd.Flags().Lookup(flag) != nil:
+			return "--" + flag
+		case field == "trust_domain" && strings.Contains(cmd.Use, "DOMAIN"):
+			return "DOMAIN"
+		}
+		return field
+	})
+}
+
+// dialError matches the message of gRPC for a failed connection. The error of the operating system or of TLS is at its end.
+var dialError = regexp.MustCompile(
+	`(?s)^.*(?:transport: Error while dialing: dial \S+ (\S+): |transport: authentication handshake failed: )(.*?)"?$`)
+
+// statusSentence returns a gRPC status as a sentence. Messages of members are sentences already; those of gRPC are not.
+func statusSentence(s *status.Status) string {
+	if m := dialError.FindStringSubmatch(s.Message()); m != nil {
+		where, why := m[1], strings.TrimPrefix(m[2], "connect: ")
+		if where == "" {
+			return fmt.Sprintf("the member and this command do not trust each other: %s; check --cert, --key and --bundle", why)
+		}
+		return fmt.Sprintf("cannot reach %s: %s; check that the member runs and that --address or --socket names it", where, why)
+	}
+	switch s.Code() {
+	case codes.Canceled:
+		return "interrupted"
+	case codes.DeadlineExceeded:
+		return "no response in time: try again, wait longer with --timeout, or use another member"
+	case codes.Unimplemented:
+		return "the member does not know this command: it runs another version; 'entente cluster members' shows which"
+	case codes.Unavailable:
+		for _, prefix := range []string{"error reading from server", "connection error", "closing transport"} {
+			if strings.HasPrefix(s.Message(), prefix) {
+				return "the member closed the connection: it may be stopping, or no longer trust the caller; " +
+					"try again, or use another member"
+			}
+		}
+	default:
+	}
+	return s.Message()
+}

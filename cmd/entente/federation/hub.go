@@ -1,0 +1,44 @@
+package federation
+
+import (
+	"fmt"
+	"strings"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/cmd/entente/cli"
+)
+
+// whereFrom says in a list where the bundle of a relationship comes from.
+func whereFrom(r *ententev1.Relationship) string {
+	if r.GetOriginHub() != "" {
+		return "hub " + r.GetOriginHub()
+	}
+	return r.GetUrl()
+}
+
+// hubFields show what a relationship has to do with hubs.
+func hubFields(t *cli.Table, r *ententev1.Relationship) {
+	if r.GetVouch() {
+		t.Field("vouched for", "yes: while it is fresh or stale its bundle stands in the bundle map that this cluster serves")
+	}
+	if r.GetHub() == nil {
+		return
+	}
+	t.Field("hub for", strings.Join(r.GetHub().GetTake(), ", "))
+	if except := r.GetHub().GetExcept(); len(except) > 0 {
+		t.Field("  except", strings.Join(except, ", "))
+	}
+	if r.GetHub().GetUrl() != "" {
+		t.Field("  map at", r.GetHub().GetUrl())
+	}
+	s := r.GetHubStatus()
+	t.Field("  map freshness", cli.EnumName(s.GetFreshness()))
+	t.Field("  domains taken", fmt.Sprint(s.GetTaken()))
+	t.Field("  refused", fmt.Sprint(s.GetRefused()))
+	t.Field("  not listed", fmt.Sprint(s.GetLeftOut()))
+	t.Field("  last success", cli.Time(s.GetLastSuccessTime()))
+	t.Field("  last result", s.GetLastResult())
+	if s.GetLastError() != "" {
+		t.Field("  last error", s.GetLastError())
+	}
+}

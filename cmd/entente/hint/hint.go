@@ -1,0 +1,148 @@
+package hint
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/cmd/entente/cli"
+)
+
+func Command(env *cli.Env) *cobra.Command {
+	var locality cli.LocalityFlag
+	var suppose []string
+	var allCallers bool
+	cmd := &cobra.Command{
+		Use:   "hint NAME --locality REGION[/ZONE[/SUB-ZONE]]",
+		Short: "Say where a caller should send requests for a service, also in an imagined outage",
+		Long: `Say where a caller in a locality should send requests for a service: each instance with its priority, the
+priority's load, the locality's share of it, and why each instance that is left out is left out.
+
+With --what-if the answer is for an imagined state. It changes nothing, and can be given several times; of two that
+are about the same instance, the later one counts:
+
+  --what-if eu-west-1a=down              all instances in a zone, a region or a place (REGION/ZONE) are unhealthy
+  --what-if eu-west-1=40%                40 percent of them are: in each locality the first by address, rounded up
+  --what-if domain:us.example.org=expired    its trust is fresh, stale, expired or suspended
+  --what-if 10.0.0.1:80=unhealthy        one instance is healthy, degraded, unhealthy or draining
+
+With --all-callers the answer is the load of each region under the callers of all localities, now and then. Nobody
+knows how many callers there are: those of a locality are taken to send requests in proportion to the weights
+of the instances that are registered there, whatever their health, and to go on when their place is down.`,
+		Args: cli.Arguments("NAME"),
+		PreRunE: func(cmd *cobra.Command, args []string) error {
+			if allCallers && cmd.Flags().Changed("locality") {
+				return cli.Usagef("--all-callers is for all localities: leave out --locality, or ask for one locality alone")
+			}
+			if allCallers {
+				return nil
+			}
+			return cli.Required("locality")(cmd, args)
+		},
+		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
+			client := member.Routing()
+			if !allCallers && len(suppose) == 0 {
+				hint, err := client.GetHint(ctx, &ententev1.GetHintRequest{Service: args[0], Locality: locality.Value})
+				if err != nil {
+					return err
+				}
+				return env.Print(hint, hintTable(hint))
+			}
+			answer, err := client.SimulateHint(ctx, &ententev1.SimulateHintRequest{
+				Service: args[0], Locality: locality.Value, Suppose: suppose, AllCallers: allCallers,
+			})
+			if err != nil {
+				return err
+			}
+			return env.Print(answer, simulationTable(args[0], answer))
+		}),
+	}
+	cmd.Flags().Var(&locality, "locality", "where the caller is: `REGION[/ZONE[/SUB-ZONE]]`")
+	cmd.Flags().StringArrayVar(&suppose, "what-if", nil, "answer for an imagined state: `SUBJECT=STATE`")
+	cmd.Flags().BoolVar(&allCallers, "all-callers", false, "show what each region carries from the callers of all localities")
+	return cmd
+}
+
+func simulationTable(service string, answer *ententev1.SimulateHintResponse) func(*cli.Table) {
+	return func(t *cli.Table) {
+		if h := answer.GetHint(); h != nil {
+			hintTable(h)(t)
+		} else {
+			t.Columns("REGION", "NOW", "THEN", "AVAILABLE NOW", "THEN")
+			for _, r := range answer.GetRegions() {
+				t.Row(r.GetRegion(), fmt.Sprintf("%d%%", r.GetNow()), fmt.Sprintf("%d%%", r.GetThen()), r.GetAvailableNow(), r.GetAvailableThen())
+			}
+			t.Otherwise("Service %s has no instance.", service)
+		}
+		var notes []string
+		if t.Note != "" {
+			notes = append(notes, t.Note)
+		}
+		if answer.GetNowhereNow()+answer.GetNowhereThen() > 0 {
+			notes = append(notes, fmt.Sprintf("Nowhere to go: %d%% of the requests now, %d%% then.", answer.GetNowhereNow(), answer.GetNowhereThen()))
+		}
+		for _, u := range answer.GetUnmatched() {
+			notes = append(notes, fmt.Sprintf("Without effect: %s is about no instance of %s.", cli.Printable(u), service))
+		}
+		t.Note = strings.Join(notes, "\n")
+	}
+}
+
+func hintTable(h *ententev1.Hint) func(*cli.Table) {
+	return func(t *cli.Table) {
+		columns := []string{"PRIORITY", "LOAD", "LOCALITY", "SHARE", "ADDRESS", "HEALTH", "WEIGHT", "SPIFFE ID", "TRUST"}
+		imports := hasImports(h)
+		if imports {
+			columns = append(columns, "IMPORTED FROM")
+		}
+		t.Columns(columns...)
+		for _, p := range h.GetPriorities() {
+			load := fmt.Sprintf("%d%%", p.GetLoad())
+			if p.GetDegradedLoad() > 0 {
+				load += fmt.Sprintf(" +%d%% degraded", p.GetDegradedLoad())
+			}
+			if p.GetPanic() {
+				load += " (panic)"
+			}
+			for _, l := range p.GetLocalities() {
+				for _, e := range l.GetEndpoints() {
+					cells := []any{
+						p.GetPriority(), load, cli.Locality(l.GetLocality()), fmt.Sprintf("%d%%", l.GetShare()), e.GetAddress(), cli.EnumName(e.GetHealth()), e.GetWeight(),
+						e.GetSpiffeId(), cli.EnumName(e.GetFreshness()),
+					}
+					if imports {
+						cells = append(cells, e.GetOrigin())
+					}
+					t.Row(cells...)
+				}
+			}
+		}
+		var notes []string
+		for _, x := range h.GetExcluded() {
+			notes = append(notes, fmt.Sprintf("Left out: %s (%s) in %s: %s", cli.Printable(x.GetAddress()), cli.Printable(x.GetSpiffeId()), cli.Locality(x.GetLocality()), cli.Printable(x.GetReason())))
+		}
+		if h.GetReason() != "" {
+			nowhere := fmt.Sprintf("There is nowhere to send requests for %s: %s.", h.GetService(), h.GetReason())
+			notes = append([]string{cli.Printable(nowhere)}, notes...)
+		}
+		t.Otherwise("")
+		t.Note = strings.Join(notes, "\n")
+	}
+}
+
+// hasImports says whether a hint offers instances of other clusters.
+func hasImports(h *ententev1.Hint) bool {
+	for _, p := range h.GetPriorities() {
+		for _, l := range p.GetLocalities() {
+			for _, e := range l.GetEndpoints() {
+				if e.GetOrigin() != "" {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,199 @@
+package service
+
+import (
+	"context"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/cmd/entente/cli"
+)
+
+func exportCommand(env *cli.Env) *cobra.Command {
+	export := &ententev1.ServiceExport{}
+	cmd := &cobra.Command{
+		Use:   "export NAME --to DOMAIN",
+		Short: "Offer a service to the cluster of a foreign trust domain",
+		Long: `Offer a service, or some of its instances, to the cluster of a foreign trust domain, under its own name or another.
+
+Its instances travel over the stream to that cluster, with locality, weight and health, and with every change; an
+instance whose lease has run out arrives as unhealthy. The other cluster decides itself what it imports. Only instances
+of hosted trust domains are offered, and never what was imported. Made again under the same name to the same domain,
+it replaces what was exported.`,
+		Example: `  entente service export shop --to us.example.org
+  entente service export shop --to us.example.org --as shop-eu --locality eu-west-1 --locality eu-central-1/eu-central-1a
+  entente service export shop --to us.example.org --domain pay.example.org --path /shop`,
+		Args:    cli.Arguments("NAME"),
+		PreRunE: cli.Required("to"),
+		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
+			export.Service = args[0]
+			made, err := member.Routing().ExportService(ctx, &ententev1.ExportServiceRequest{Export: export})
+			if err != nil {
+				return err
+			}
+			return env.Print(made, func(t *cli.Table) {
+				t.Field("service", made.GetService())
+				t.Field("to", made.GetTo())
+				t.Field("name there", made.GetName())
+				t.Field("instances", exportedWhich(made))
+				t.Field("offered now", made.GetInstances())
+				t.Field("state", cli.EnumName(made.GetState()))
+				t.Field("detail", made.GetDetail())
+				t.Field("revision", made.GetRevision())
+			})
+		}),
+	}
+	f := cmd.Flags()
+	f.StringVar(&export.To, "to", "", "the foreign trust `DOMAIN` whose cluster may import it")
+	f.StringVar(&export.Name, "as", "", "its `NAME` there; its own if left out")
+	f.StringArrayVar(&export.Localities, "locality", nil, "only instances in `REGION[/ZONE[/SUB-ZONE]]`; can be given several times")
+	f.StringVar(&export.TrustDomain, "domain", "", "only instances of this hosted trust `DOMAIN`")
+	f.StringVar(&export.PathPrefix, "path", "", "only instances whose SPIFFE IDs lie below `/PATH`")
+	return cmd
+}
+
+// exportedWhich words which instances an export covers.
+func exportedWhich(e *ententev1.ServiceExport) string {
+	var which []string
+	if len(e.GetLocalities()) > 0 {
+		which = append(which, "in "+strings.Join(e.GetLocalities(), ", "))
+	}
+	if e.GetTrustDomain() != "" {
+		which = append(which, "of "+e.GetTrustDomain())
+	}
+	if e.GetPathPrefix() != "" {
+		which = append(which, "below "+e.GetPathPrefix())
+	}
+	if len(which) == 0 {
+		return "all"
+	}
+	return strings.Join(which, ", ")
+}
+
+func unexportCommand(env *cli.Env) *cobra.Command {
+	var to string
+	cmd := &cobra.Command{
+		Use:   "unexport NAME --to DOMAIN",
+		Short: "Take the offer of a service back",
+		Long: `Take the offer of a service back. NAME is the one that the other cluster knows it by. Over the stream that cluster is told
+to forget the instances; without a stream they age there, and nobody is offered them any more after its import_ttl.`,
+		Args:    cli.Arguments("NAME"),
+		PreRunE: cli.Required("to"),
+		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
+			done, err := member.Routing().UnexportService(ctx, &ententev1.UnexportServiceRequest{Name: args[0], To: to})
+			if err != nil {
+				return err
+			}
+			return env.Print(done, func(t *cli.Table) { t.Otherwise("%s is exported to %s no more.", args[0], to) })
+		}),
+	}
+	cmd.Flags().StringVar(&to, "to", "", "the foreign trust `DOMAIN`")
+	return cmd
+}
+
+func exportsCommand(env *cli.Env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "exports",
+		Short: "List the services that are offered to other clusters",
+		Long: `List the services that are offered to other clusters: acknowledged where the other cluster has stored what is offered now, refused where
+it has refused that, and offered where it does not import it, or has not answered since the leader changed.`,
+		Args: cli.Arguments(),
+		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, _ []string) error {
+			list, err := member.Routing().ListServiceExports(ctx, &ententev1.ListServiceExportsRequest{})
+			if err != nil {
+				return err
+			}
+			return env.Print(list, func(t *cli.Table) {
+				t.Columns("SERVICE", "TO", "NAME THERE", "WHICH", "OFFERED", "STATE", "ANSWERED", "DETAIL")
+				for _, e := range list.GetExports() {
+					t.Row(e.GetService(), e.GetTo(), e.GetName(), exportedWhich(e), e.GetInstances(), cli.EnumName(e.GetState()), cli.Since(e.GetAnswerTime()), e.GetDetail())
+				}
+				t.Otherwise("Nothing is exported: 'entente service export' offers a service to another cluster.")
+			})
+		}),
+	}
+}
+
+func importCommand(env *cli.Env) *cobra.Command {
+	wanted := &ententev1.ServiceImport{}
+	cmd := &cobra.Command{
+		Use:   "import NAME --from DOMAIN",
+		Short: "Take a service from the cluster of a foreign trust domain",
+		Long: `Take the instances of a service from the cluster of a foreign trust domain, if that exports it to this one. NAME is what it is
+exported as; --as has the instances join another service here. Callers see one service: what is registered here and what is
+imported from however many domains, each with the locality and health that it has at its origin.
+
+All SPIFFE IDs of the instances have to lie in DOMAIN; a set with any other is refused whole, as is whatever a registration
+here would be refused for. When the stream with the other cluster is gone for longer than routing.import_ttl, the instances
+are offered to nobody until it is back. A suspended relationship has them offered to nobody at once.`,
+		Example: `  entente service import shop --from us.example.org
+  entente service import shop-eu --from eu.example.org --as shop`,
+		Args:    cli.Arguments("NAME"),
+		PreRunE: cli.Required("from"),
+		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
+			wanted.Name = args[0]
+			made, err := member.Routing().ImportService(ctx, &ententev1.ImportServiceRequest{Import: wanted})
+			if err != nil {
+				return err
+			}
+			return env.Print(made, func(t *cli.Table) {
+				t.Field("service", made.GetService())
+				t.Field("from", made.GetFrom())
+				t.Field("name there", made.GetName())
+				t.Field("state", cli.EnumName(made.GetState()))
+				t.Field("instances", made.GetInstances())
+				t.Field("detail", made.GetDetail())
+				t.Field("revision", made.GetRevision())
+			})
+		}),
+	}
+	f := cmd.Flags()
+	f.StringVar(&wanted.From, "from", "", "the foreign trust `DOMAIN` in which the instances are")
+	f.StringVar(&wanted.Service, "as", "", "the `SERVICE` here that they join; NAME if left out")
+	return cmd
+}
+
+func unimportCommand(env *cli.Env) *cobra.Command {
+	var from string
+	cmd := &cobra.Command{
+		Use:   "unimport SERVICE --from DOMAIN",
+		Short: "End an import, whose instances are gone at once",
+		Long: `End an import, whose instances are gone at once. SERVICE is the one here. What is registered here, and what is imported from
+other domains, stays.`,
+		Args:    cli.Arguments("SERVICE"),
+		PreRunE: cli.Required("from"),
+		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
+			done, err := member.Routing().UnimportService(ctx, &ententev1.UnimportServiceRequest{Service: args[0], From: from})
+			if err != nil {
+				return err
+			}
+			return env.Print(done, func(t *cli.Table) { t.Otherwise("Nothing is imported into %s from %s any more.", args[0], from) })
+		}),
+	}
+	cmd.Flags().StringVar(&from, "from", "", "the foreign trust `DOMAIN`")
+	return cmd
+}
+
+func importsCommand(env *cli.Env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "imports",
+		Short: "List the services that are taken from other clusters",
+		Long: `List the services that are taken from other clusters, with what came for each. A set that is refused changes nothing: what was
+stored before stays, and REFUSED names the reason.`,
+		Args: cli.Arguments(),
+		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, _ []string) error {
+			list, err := member.Routing().ListServiceImports(ctx, &ententev1.ListServiceImportsRequest{})
+			if err != nil {
+				return err
+			}
+			return env.Print(list, func(t *cli.Table) {
+				t.Columns("SERVICE", "FROM", "NAME THERE", "STATE", "INSTANCES", "CHANGED", "REFUSED", "DETAIL")
+				for _, i := range list.GetImports() {
+					t.Row(i.GetService(), i.GetFrom(), i.GetName(), cli.EnumName(i.GetState()), i.GetInstances(), cli.Since(i.GetChangeTime()), i.GetRefusal(), i.GetDetail())
+				}
+				t.Otherwise("Nothing is imported: 'entente service import' takes a service from another cluster.")
+			})
+		}),
+	}
+}

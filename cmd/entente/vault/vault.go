@@ -1,0 +1,93 @@
+package vault
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ententehq/entente/cmd/entente/cli"
+	"github.com/ententehq/entente/node/inspect"
+)
+
+func Command(env *cli.Env) *cobra.Command {
+	return cli.Group("vault", "Vault as the upstream of signing certificates, and as the place of signing keys", policyCommand(env), checkCommand(env))
+}
+
+func policyCommand(env *cli.Env) *cobra.Command {
+	var p inspect.VaultPolicyFor
+	var config string
+	cmd := &cobra.Command{
+		Use:   "policy --config FILE | --mount M | --transit-mount M --cluster C",
+		Short: "Print the Vault policy that a member needs",
+		Long: `Print the Vault policy that a member needs, with a reason for each right. It allows nothing else.
+
+With --config it is the policy for what that configuration uses; otherwise the flags say it.
+
+With --domain it allows signing for that trust domain alone in the PKI mount, which is what you want: without, for any.
+With --member it reaches the keys of that member alone in the Transit mount: without, those of every member of the cluster.`,
+		Example: `  entente vault policy --config /etc/entente/entente.hcl
+  entente vault policy --mount pki_eu --domain eu.example.org
+  entente vault policy --transit-mount transit --cluster eu --member eu-1`,
+		Args: cli.Arguments(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var policy string
+			var err error
+			switch {
+			case config != "" && cmd.Flags().NFlag() > 1:
+				return cli.Usagef("--config says it all; leave the other flags out")
+			case config != "":
+				policy, err = inspect.VaultPolicyOf(config)
+			case p.PKIMount == "" && p.TransitMount == "":
+				return cli.Usagef("--mount is missing: the path of a PKI mount; or give --transit-mount, or --config")
+			default:
+				policy, err = inspect.VaultPolicy(p)
+			}
+			if err != nil {
+				return err
+			}
+			fmt.Fprint(env.Stdout, policy)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&config, "config", "", "a member's configuration file")
+	cmd.Flags().StringVar(&p.PKIMount, "mount", "", "path of the PKI mount")
+	cmd.Flags().StringVar(&p.Issuer, "issuer", "", "reference of the issuer that signs (default: the mount's default issuer)")
+	cmd.Flags().StringVar(&p.TrustDomain, "domain", "", "trust domain that the PKI mount belongs to")
+	cmd.Flags().StringVar(&p.TransitMount, "transit-mount", "", "path of the Transit mount")
+	cmd.Flags().StringVar(&p.Cluster, "cluster", "", "name of the cluster whose keys are in the Transit mount")
+	cmd.Flags().StringVar(&p.Member, "member", "", "id of the member whose keys they are (default: every member of the cluster)")
+	cmd.Flags().StringVar(&p.KeyPrefix, "key-prefix", "", "what the names of the keys begin with, as in the configuration (default: entente)")
+	return cmd
+}
+
+// errVaultCheck ends a check that found what keeps a member from signing; what it is has been printed.
+var errVaultCheck = errors.New("with this configuration a member could not do with Vault what it has to")
+
+func checkCommand(env *cli.Env) *cobra.Command {
+	var config string
+	cmd := &cobra.Command{
+		Use:   "check --config FILE",
+		Short: "Try out what a member's configuration needs of Vault",
+		Long: `Try out what a member's configuration needs of Vault: the login, the rights, a signature, the anchors, and roles in the
+mount that could issue SPIFFE IDs beside Entente; and for keys in Transit, that a key can be made, used and deleted. It has
+a certificate signed for a key that it forgets, makes a key and deletes it, and changes nothing else.`,
+		Args:    cli.Arguments(),
+		PreRunE: cli.Required("config"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			findings, ok, err := inspect.CheckVault(cmd.Context(), config)
+			if err != nil {
+				return err
+			}
+			for _, f := range findings {
+				fmt.Fprintf(env.Stdout, "%-8s %s: %s\n", f.Severity, f.Subject, f.Detail)
+			}
+			if !ok {
+				return errVaultCheck
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&config, "config", "", "the member's configuration file")
+	return cmd
+}

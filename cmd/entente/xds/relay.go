@@ -1,0 +1,152 @@
+package xds
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+
+	"github.com/ententehq/entente/cmd/entente/cli"
+	"github.com/ententehq/entente/node/xdsbootstrap"
+)
+
+// bundleFile is the file of 'entente svid x509' with the authorities of the SVID's trust domain.
+const bundleFile = "bundle.pem"
+
+func relayCommand(env *cli.Env) *cobra.Command {
+	var dir, listen string
+	cmd := &cobra.Command{
+		Use:   "relay --listen SOCKET --dir DIR --address HOST:PORT",
+		Short: "Pass a program's xDS streams on to a member, with the SVID that the program cannot present itself",
+		Long: `Listen at a Unix socket (mode 0600) and pass the xDS streams that come there on to the member at --address, by mutual TLS
+with the SVID in --dir, which 'entente svid x509 --watch --dir DIR' keeps fresh. It is for gRPC on Node.js, which can
+ask its control plane without credentials only: name the socket with 'entente xds bootstrap --client node --relay SOCKET'.
+
+Whoever may use the socket sees what the SVID may see. --bundle names the authorities of the cluster's home trust domain,
+where they are not those of the SVID's own (DIR/bundle.pem).`,
+		Args:    cli.Arguments(),
+		PreRunE: cli.Required("listen", "dir"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			err := env.UseSVID(
+				filepath.Join(dir, xdsbootstrap.SVIDFile), filepath.Join(dir, xdsbootstrap.KeyFile), filepath.Join(dir, bundleFile))
+			if err != nil {
+				return err
+			}
+			return env.Stream(func(ctx context.Context, member *cli.Member, _ *cobra.Command, _ []string) error {
+				return relay(ctx, listen, member.Conn())
+			})(cmd, args)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&dir, "dir", "", "`FOLDER` with the SVID, which 'entente svid x509 --watch' keeps fresh")
+	f.StringVar(&listen, "listen", "", "Unix `SOCKET` to listen at; one that is left over is replaced")
+	return cmd
+}
+
+// relay serves xDS at a Unix socket, by passing each stream on over conn, until ctx ends.
+func relay(ctx context.Context, path string, conn grpc.ClientConnInterface) error {
+	listener, err := listenUnix(path)
+	if err != nil {
+		return err
+	}
+	if err := relayAt(ctx, listener, conn); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("serve at %s: %w", path, err)
+	}
+	return ctx.Err()
+}
+
+// relayAt serves at a listener, which it closes in the end.
+func relayAt(ctx context.Context, listener net.Listener, conn grpc.ClientConnInterface) error {
+	server := grpc.NewServer(grpc.MaxConcurrentStreams(maxRelayed))
+	discovery.RegisterAggregatedDiscoveryServiceServer(server, relayed{to: discovery.NewAggregatedDiscoveryServiceClient(conn)})
+	stop := context.AfterFunc(ctx, server.Stop)
+	defer stop()
+	return server.Serve(listener)
+}
+
+// maxRelayed bounds the streams of one connection. A client has one.
+const maxRelayed = 16
+
+// listenUnix listens at a socket that only this user can use. A socket on which nobody listens any more is replaced.
+func listenUnix(path string) (net.Listener, error) {
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == os.ModeSocket {
+		if conn, err := net.Dial("unix", path); err == nil {
+			return nil, errors.Join(fmt.Errorf("somebody listens at %s already: stop it, or name another --listen", path), conn.Close())
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("replace the socket that is left over: %w", err)
+		}
+	}
+	// Whoever connected before the mode was changed would stay connected: the socket is made with the mode that it is to have.
+	masked := unix.Umask(0o777 &^ cli.SecretMode)
+	listener, err := net.Listen("unix", path)
+	unix.Umask(masked)
+	if err != nil {
+		return nil, fmt.Errorf("--listen %s: %w: name a socket in a folder that this user may write to", path, cli.Cause(err))
+	}
+	return listener, nil
+}
+
+// relayed is the aggregated discovery service of another server.
+type relayed struct {
+	discovery.UnimplementedAggregatedDiscoveryServiceServer
+	to discovery.AggregatedDiscoveryServiceClient
+}
+
+// StreamAggregatedResources passes a state-of-the-world stream on.
+func (r relayed) StreamAggregatedResources(s discovery.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
+	ctx, cancel := context.WithCancel(s.Context())
+	defer cancel()
+	up, err := r.to.StreamAggregatedResources(ctx)
+	if err != nil {
+		return err
+	}
+	return pass(s, up)
+}
+
+// DeltaAggregatedResources passes a delta stream on.
+func (r relayed) DeltaAggregatedResources(s discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+	ctx, cancel := context.WithCancel(s.Context())
+	defer cancel()
+	up, err := r.to.DeltaAggregatedResources(ctx)
+	if err != nil {
+		return err
+	}
+	return pass(s, up)
+}
+
+// pass copies messages both ways until the other server ends the stream, or the client is gone.
+func pass[Request, Answer any](down grpc.BidiStreamingServer[Request, Answer], up grpc.BidiStreamingClient[Request, Answer]) error {
+	go func() { // it ends when this call does
+		for {
+			m, err := down.Recv()
+			if err == nil {
+				err = up.Send(m)
+			}
+			if err != nil {
+				_ = up.CloseSend()
+				return
+			}
+		}
+	}()
+	for {
+		m, err := up.Recv()
+		if err == nil {
+			err = down.Send(m)
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		}
+	}
+}

@@ -1,0 +1,131 @@
+package xds
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/cmd/entente/cli"
+	"github.com/ententehq/entente/node/xdsbootstrap"
+)
+
+func Command(env *cli.Env) *cobra.Command {
+	return cli.Group("xds", "Routes for gRPC clients and Envoy", bootstrapCommand(env), relayCommand(env))
+}
+
+// The kinds of client that a bootstrap file can be for.
+const (
+	clientGRPC = "grpc"
+	clientNode = "node"
+)
+
+func bootstrapCommand(env *cli.Env) *cobra.Command {
+	var locality cli.LocalityFlag
+	var dir, client, id, relay string
+	var servers []string
+	cmd := &cobra.Command{
+		Use:   "bootstrap --dir DIR --locality REGION[/ZONE[/SUB-ZONE]]",
+		Short: "Write the bootstrap file of a gRPC client or server that uses xds:///SERVICE",
+		Long: `Write, to standard output, the bootstrap file by which a gRPC program finds this cluster and its own credentials.
+Name the file in GRPC_XDS_BOOTSTRAP; the program then dials xds:///SERVICE with xDS credentials.
+
+The credentials are the files in --dir, which 'entente svid x509 --watch --dir DIR' keeps fresh. The members to ask are
+those of the cluster, those in the client's own zone first, unless --server names them.
+
+gRPC for Go reads the bundle map only with GRPC_EXPERIMENTAL_XDS_MTLS_SPIFFE=true in its environment; without, it can
+verify instances of the home trust domain alone. gRPC for Node.js (--client node) reads one file of roots a trust
+domain: make its file anew when a relationship is added. It cannot present an SVID to its control plane either, and asks
+through the Unix socket --relay, which 'entente xds relay' serves.`,
+		Args:    cli.Arguments(),
+		PreRunE: cli.Required("dir", "locality"),
+		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, _ []string) error {
+			switch {
+			case client != clientGRPC && client != clientNode:
+				return cli.Usagef("--client %q is neither %s nor %s", client, clientGRPC, clientNode)
+			case client == clientNode && relay == "":
+				return cli.Usagef("--relay is missing: --client node asks through a Unix socket, the one of 'entente xds relay --listen'")
+			case client == clientGRPC && relay != "":
+				return cli.Usagef("--relay goes with --client node: other clients ask the members themselves")
+			}
+			file := xdsbootstrap.Config{
+				Servers: servers, Relay: relay, Dir: dir, NodeID: id, Locality: locality.Value, FilePerDomain: client == clientNode,
+			}
+			bundles := member.Bundles()
+			home, err := bundles.GetBundle(ctx, &ententev1.GetBundleRequest{})
+			if err != nil {
+				return err
+			}
+			file.Home = home.GetTrustDomain()
+			if file.FilePerDomain {
+				if file.Domains, err = allDomains(ctx, bundles); err != nil {
+					return err
+				}
+			} else if len(servers) == 0 {
+				members, err := member.Cluster().ListMembers(ctx, &ententev1.ListMembersRequest{})
+				if err != nil {
+					return fmt.Errorf("find the members to ask (--server names them without asking): %w", err)
+				}
+				file.Servers = nearestFirst(members.GetMembers(), locality.Value)
+			}
+			text, err := file.Marshal()
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(env.Stdout, "%s\n", text)
+			return err
+		}),
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unnamed"
+	}
+	f := cmd.Flags()
+	f.StringVar(&dir, "dir", "", "`FOLDER` with the SVID, which 'entente svid x509 --watch' keeps fresh")
+	f.Var(&locality, "locality", "where the client runs: `REGION[/ZONE[/SUB-ZONE]]`")
+	f.StringVar(&client, "client", clientGRPC, "the `KIND` of client: grpc, or node for Node.js")
+	f.StringArrayVar(&servers, "server", nil, "`HOST:PORT` of a member to ask; can be given again (the cluster's members if left out)")
+	f.StringVar(&relay, "relay", "", "Unix `SOCKET` to ask through, with --client node")
+	f.StringVar(&id, "node-id", host, "`NAME` of the client in logs")
+	return cmd
+}
+
+// allDomains lists the trust domains of all bundles.
+func allDomains(ctx context.Context, client ententev1.BundleServiceClient) ([]string, error) {
+	var all []string
+	for token := ""; ; {
+		page, err := client.ListBundles(ctx, &ententev1.ListBundlesRequest{PageToken: token})
+		if err != nil {
+			return nil, err
+		}
+		for _, b := range page.GetBundles() {
+			all = append(all, b.GetTrustDomain())
+		}
+		if token = page.GetNextPageToken(); token == "" {
+			return all, nil
+		}
+	}
+}
+
+// nearestFirst are the addresses of the members that are heard from, those in the client's zone first.
+func nearestFirst(members []*ententev1.Member, at *ententev1.Locality) []string {
+	distance := func(m *ententev1.Member) int {
+		if m.GetRegion() == at.GetRegion() && m.GetZone() == at.GetZone() {
+			return 0
+		}
+		return 1
+	}
+	members = slices.Clone(members)
+	slices.SortStableFunc(members, func(a, b *ententev1.Member) int { return cmp.Compare(distance(a), distance(b)) })
+	var out []string
+	for _, m := range members {
+		if m.GetAlive() {
+			out = append(out, m.GetAddress())
+		}
+	}
+	return out
+}
