@@ -26,7 +26,7 @@ test: ## every test, with the race detector
 	@echo "the tests of $$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | grep -c .) packages passed"
 
 bench: ## the claims of docs/BENCHMARKS.md, each a ratio measured in one run
-	go test -run '^$$' -bench . -benchtime 3s -timeout 30m ./bundle/... ./raftstore ./authority ./federation ./routing ./routing/xds ./e2e
+	go test -run '^$$' -bench . -benchtime 3s -timeout 30m ./bundle/... ./raftstore ./authority ./federation ./routing ./routing/plan ./routing/exchange ./routing/xds ./e2e
 
 scale: ## the tables of docs/SCALE.md, from federations of up to 10,000 clusters under a virtual clock; about 35 minutes on two cores
 	go test -run '^TestScaleTables$$' -count 1 -v -timeout 3h ./federation -scale

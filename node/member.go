@@ -28,7 +28,9 @@ import (
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/membership"
 	"github.com/ententehq/entente/routing"
+	"github.com/ententehq/entente/routing/exchange"
 	"github.com/ententehq/entente/routing/plan"
+	"github.com/ententehq/entente/routing/registry"
 	"github.com/ententehq/entente/routing/xds"
 	"github.com/ententehq/entente/vaultca"
 )
@@ -233,7 +235,7 @@ func (m *member) buildFederation() (err error) {
 
 func (m *member) buildRouting() (err error) {
 	m.routing, err = routing.New(routing.Config{
-		Store: m.store, Trust: m.trust, Audit: m.audit, Agreements: agreements{}, ImportTTL: m.cfg.Routing.ImportTTL, Leader: m.members, LastHeard: m.members.LastHeard,
+		Store: m.store, Trust: m.trust, Audit: m.audit, Agreements: agreements{}, ImportTTL: m.cfg.Routing.ImportTTL, Leader: m.members, LastContact: m.members.LastHeard,
 		Settings: plan.Settings{
 			OverprovisioningFactor: m.cfg.Routing.OverprovisioningFactor,
 			PanicThreshold:         &m.cfg.Routing.PanicThreshold,
@@ -244,8 +246,9 @@ func (m *member) buildRouting() (err error) {
 	if err != nil {
 		return err
 	}
-	m.members.Register("leases", m.routing.Leases())
-	m.members.Register(routing.ImportSection, m.routing.Sightings())
+	m.members.Register(registry.LeaseSection, m.routing.Registry.Tracker)
+	m.members.Register(exchange.LivenessSection, m.routing.Exchange.Liveness)
+	m.members.Register(exchange.OutcomeSection, m.routing.Exchange.Outcomes)
 	m.xds, err = xds.NewCache(xds.Config{
 		Store: m.store, Source: m.routing, Roots: m.trust.roots, Home: m.cfg.Cluster.TrustDomain, Region: m.cfg.Cluster.Region,
 		Logger: m.log.Named("xds"), Registerer: m.registry,

@@ -1,99 +1,164 @@
 package routing
 
 import (
-	"slices"
+	"context"
+	"sync"
+	"time"
 
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
+	"github.com/ententehq/entente/access"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/feed"
 	"github.com/ententehq/entente/routing/plan"
-	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/routing/registry"
 )
 
-// hiddenDomain is the state of a trust domain that the caller does not see. Its instances are left out without a mention.
-const hiddenDomain trust.State = 255
+// recheck is how often a watched hint is computed without a write: a bundle expires without one.
+const recheck = 5 * time.Second
 
-// Plan returns the plan for callers in a locality, in the revision that r reads. It is what a hint is made of.
-func (m *Manager) Plan(r raftstore.Reader, service string, caller plan.Locality) (plan.Plan, error) {
-	planned, _, err := m.PlanFor(r, service, caller, nil)
-	return planned, err
+// hintServer serves hints.
+type hintServer struct {
+	store   *raftstore.Store
+	planner *Planner
+	scope   func(context.Context) access.Scope
+	cache   *hintCache
+	counter *prometheus.CounterVec
 }
 
-// PlanFor returns the plan for callers in a locality who see the trust domains for which sees is true (nil: all), and the
-// policy that it was made by. Instances that such callers do not see are left out without a word.
-func (m *Manager) PlanFor(r raftstore.Reader, service string, caller plan.Locality, sees func(spiffeid.TrustDomain) bool) (plan.Plan, *plan.Policy, error) {
-	s, err := m.scene(r, service, sees)
-	if err != nil {
-		return plan.Plan{}, nil, err
+// Labels of the counter of hints.
+const (
+	hintOffered = "offered"
+	hintPanic   = "panic"
+	hintNobody  = "nobody"
+)
+
+func newHintServer(store *raftstore.Store, planner *Planner, scope func(context.Context) access.Scope) *hintServer {
+	return &hintServer{
+		store: store, planner: planner, scope: scope, cache: newHintCache(planner),
+		counter: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "entente_routing_hints_total",
+			Help: "Hints, by result: instances offered, instances offered in a panic, or no instance.",
+		}, []string{"result"}),
 	}
-	return s.arranged().Plan(caller), s.policy, nil
 }
 
-// scene is all that the plans of a service are made of, for callers who see the same.
-type scene struct {
-	service *service
-	policy  *plan.Policy
-	// states are those of the domains of the service; hiddenDomain, where callers do not see the domain.
-	states []trust.State
-}
-
-func (m *Manager) scene(r raftstore.Reader, name string, sees func(spiffeid.TrustDomain) bool) (scene, error) {
-	s, err := m.catalog.service(r, name)
-	if err != nil {
-		return scene{}, err
-	}
-	policy, err := m.rules.policy(r, name)
-	if err != nil {
-		return scene{}, err
-	}
-	states, err := m.domains.of(r, m.trust, s.domains, m.now())
-	if err != nil {
-		return scene{}, err
-	}
-	for i, td := range s.domains {
-		if sees != nil && !sees(td) {
-			states[i] = hiddenDomain
-		}
-	}
-	return scene{s, policy, states}, nil
-}
-
-// sameAs says whether two scenes make the same plans.
-func (s scene) sameAs(o scene) bool {
-	return s.service == o.service && s.policy == o.policy && slices.Equal(s.states, o.states)
-}
-
-// endpoints returns the instances that callers see as the arithmetic sees them, in order.
-func (s scene) endpoints() []plan.Endpoint {
-	out := make([]plan.Endpoint, 0, len(s.service.instances))
-	for i := range s.service.instances {
-		state := s.states[s.service.domainOf[i]]
-		if state == hiddenDomain {
-			continue
-		}
-		out = append(out, s.service.instances[i].Endpoint)
-		out[len(out)-1].Trust = state
-	}
-	return out
-}
-
-// arranged returns the arrangement of the scene, which is made once.
-func (s scene) arranged() *plan.Arrangement {
-	return s.service.arrangements.Get(s.policy, s.states, s.endpoints)
-}
-
-// Services lists the names of all services that have an instance, sorted.
-func (m *Manager) Services(r raftstore.Reader) ([]string, error) {
-	list, err := decode(r, "")
+// GetHint answers from the state of this member unless the request asks otherwise: a hint must not wait, and must not need a leader.
+func (s *hintServer) GetHint(ctx context.Context, r *ententev1.GetHintRequest) (*ententev1.Hint, error) {
+	caller, err := parseHintRequest(r.GetService(), r.GetLocality())
 	if err != nil {
 		return nil, err
 	}
-	var names []string
-	for _, i := range list {
-		if len(names) == 0 || names[len(names)-1] != i.Service {
-			names = append(names, i.Service)
+	view, err := registry.Read(ctx, s.store, r.GetRead(), false)
+	if err != nil {
+		return nil, err
+	}
+	h, err := s.cache.get(view, r.GetService(), caller, s.scope(ctx))
+	if err != nil {
+		return nil, raftstore.StatusError(err)
+	}
+	s.count(h)
+	return h.hint, nil
+}
+
+// WatchHint sends the present hint, and then every hint that differs from the one before.
+func (s *hintServer) WatchHint(r *ententev1.WatchHintRequest, stream ententev1.RoutingService_WatchHintServer) error {
+	caller, err := parseHintRequest(r.GetService(), r.GetLocality())
+	if err != nil {
+		return err
+	}
+	w := &hintWatch{
+		hintServer: s, service: r.GetService(), caller: caller, callerScope: s.scope(stream.Context()), send: stream.Send,
+	}
+	g, ctx := errgroup.WithContext(stream.Context())
+	g.Go(func() error { return feed.Latest(ctx, s.store, s.planner.prefixesOf(r.GetService()), w.update) })
+	g.Go(func() error {
+		tick := time.NewTicker(recheck)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-tick.C:
+				if err := w.update(s.store.View()); err != nil {
+					return err
+				}
+			}
+		}
+	})
+	return raftstore.StatusError(g.Wait())
+}
+
+// hintWatch is one watched hint.
+type hintWatch struct {
+	*hintServer
+	service     string
+	caller      plan.Locality
+	callerScope access.Scope
+	send        func(*ententev1.Hint) error
+
+	mu   sync.Mutex
+	last *ententev1.Hint
+}
+
+// update computes the hint and sends it if it has changed.
+func (w *hintWatch) update(view *raftstore.View) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.last != nil && uint64(view.Revision()) < w.last.GetRevision() {
+		return nil
+	}
+	h, err := w.cache.get(view, w.service, w.caller, w.callerScope)
+	if err != nil {
+		return err
+	}
+	if w.last != nil && proto.Equal(withRevision(h.hint, w.last.GetRevision()), w.last) {
+		return nil
+	}
+	w.last = h.hint
+	w.count(h)
+	return w.send(h.hint)
+}
+
+// withRevision returns a shallow copy of a hint with another revision.
+func withRevision(h *ententev1.Hint, revision uint64) *ententev1.Hint {
+	return &ententev1.Hint{
+		Service: h.GetService(), Locality: h.GetLocality(), Revision: revision,
+		Priorities: h.GetPriorities(), Excluded: h.GetExcluded(), Reason: h.GetReason(),
+	}
+}
+
+func (s *hintServer) count(h *cachedHint) { s.counter.WithLabelValues(h.result).Inc() }
+
+// resultOf returns the label under which a hint with this plan is counted.
+func resultOf(p plan.Plan) string {
+	result := hintOffered
+	if p.Reason != "" {
+		result = hintNobody
+	}
+	for _, priority := range p.Priorities {
+		if priority.Panic && priority.Load+priority.DegradedLoad > 0 {
+			result = hintPanic
 		}
 	}
-	slices.Sort(names) // keys are in order of bytes, and '-' and '.' come before the '/' that ends a name
-	return slices.Compact(names), nil
+	return result
 }
+
+func parseHintRequest(service string, locality *ententev1.Locality) (plan.Locality, error) {
+	if err := plan.CheckServiceName(service); err != nil {
+		return plan.Locality{}, invalid(err)
+	}
+	caller, err := plan.LocalityFromProto(locality)
+	if err != nil {
+		return plan.Locality{}, invalid(err)
+	}
+	return caller, nil
+}
+
+// invalid returns the status for a request that does not parse.
+func invalid(err error) error { return status.Error(codes.InvalidArgument, err.Error()) }

@@ -11,71 +11,50 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/ententehq/entente/access"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/routing/exchange"
 	"github.com/ententehq/entente/routing/plan"
+	"github.com/ententehq/entente/routing/registry"
 )
 
-// Audit keeps what the room does by itself, which is the end of leases, and the changes of health that holders of leases report.
-// What it refuses to record is not done. It is called from any goroutine.
-type Audit interface {
-	Record(access.Event) error
-}
-
-// Config is what a Manager stands on. Store, Trust and Audit are required.
+// Config is what a [Manager] needs. Store, Trust and Audit are required.
 type Config struct {
 	Store *raftstore.Store
 	Trust Trust
-	Audit Audit
-	// Agreements tells under which agreements services are exported and imported. Nil: there are none.
-	Agreements Agreements
-	// Leader tells what members reported to it, for listings; nil: nothing is asked.
-	Leader Leader
-	// ImportTTL is for how long imported instances are offered although no stream confirms them; 0: [DefaultImportTTL].
+	Audit registry.Audit
+	// Agreements returns the agreements under which services are exported and imported. If nil, there are none.
+	Agreements exchange.Agreements
+	// Leader is queried for what members reported to it. If nil, listings contain nothing of it.
+	Leader exchange.Leader
+	// ImportTTL is how long imported instances are offered without a stream that confirms them. If 0, it is
+	// [exchange.DefaultImportTTL].
 	ImportTTL time.Duration
-	// Settings are the policy where no rule says otherwise. The zero value asks for the defaults.
+	// Settings are the policy where no rule applies. The zero value stands for the defaults.
 	Settings plan.Settings
-	// Sight says what the caller of a hint sees; nil: [access.ScopeFrom].
-	Sight func(context.Context) access.Scope
-	// LastHeard says when this member last heard from the leader, or led with a majority. A member that has not for a
-	// while takes no renewals, which it could not pass on. Nil: always now.
-	LastHeard func() time.Time
-	// Now is the clock; nil: time.Now.
+	// Scope returns which trust domains the caller of a hint sees. If nil, it is [access.ScopeFrom].
+	Scope func(context.Context) access.Scope
+	// LastContact returns when this member last had contact with the leader, or led with a majority. If nil, contact is always recent.
+	LastContact func() time.Time
+	// Now is the clock; if nil, time.Now.
 	Now func() time.Time
 	// Logger and Registerer may be nil.
 	Logger     hclog.Logger
 	Registerer prometheus.Registerer
 }
 
-// Manager keeps the instances of services and answers for them. Make it with New, register its Leases with the
-// membership, serve it as ententev1.RoutingServiceServer, and Run it.
+// Manager holds the routing of one member. Make it with New, register the sections of its Registry and its Exchange with the membership,
+// serve it with NewServer, and call Run.
 type Manager struct {
-	store      *raftstore.Store
-	trust      Trust
-	audit      Audit
-	agreements Agreements
-	importTTL  time.Duration
-	rules      *ruleBook
-	sight      func(context.Context) access.Scope
-	lastHeard  func() time.Time
-	now        func() time.Time
-	log        hclog.Logger
-	metrics    *metrics
-	catalog    *catalog
-	hints      *hintCache
-	domains    *domainStates
-	counts     counts
-	replacing  chan struct{}
-	over       chan []staging
-	renewals   *renewals
-	ledger     *ledger
-	shelf      *shelf
-	carrying   *carrying
-	sightings  *importLedger
-	answers    *answerLedger
-	leader     Leader
+	*Planner
+	Registry *registry.Registry
+	Exchange *exchange.Exchange
+
+	hints *hintServer
+	rules *ruleServer
 }
 
-// New makes the manager of a member.
+// New returns the routing of a member.
 func New(c Config) (*Manager, error) {
 	if c.Store == nil || c.Trust == nil || c.Audit == nil {
 		return nil, errors.New("routing: a store, the trust states and an audit log are required")
@@ -83,54 +62,75 @@ func New(c Config) (*Manager, error) {
 	if _, err := plan.NewPolicy(c.Settings); err != nil {
 		return nil, fmt.Errorf("the configuration of routing: %w", err)
 	}
-	m := &Manager{
-		store: c.Store, trust: c.Trust, audit: c.Audit, lastHeard: c.LastHeard, now: c.Now, log: c.Logger,
-		rules: newRuleBook(c.Settings), catalog: newCatalog(), hints: newHintCache(), domains: newDomainStates(),
-		renewals: newRenewals(), ledger: newLedger(), replacing: make(chan struct{}, maxReplacing), over: make(chan []staging),
-		shelf: newShelf(), carrying: newCarrying(), sightings: newImportLedger(), answers: newAnswerLedger(), leader: c.Leader,
+	if c.Scope == nil {
+		c.Scope = access.ScopeFrom
 	}
-	if m.importTTL = c.ImportTTL; m.importTTL == 0 {
-		m.importTTL = DefaultImportTTL
+	if c.Now == nil {
+		c.Now = time.Now
 	}
-	if m.agreements = c.Agreements; m.agreements == nil {
-		m.agreements = noAgreements{}
+	reg, err := registry.New(registry.Config{
+		Store: c.Store, Audit: c.Audit, LastContact: c.LastContact, Now: c.Now, Logger: c.Logger, Registerer: c.Registerer,
+	})
+	if err != nil {
+		return nil, err
 	}
-	if m.sight = c.Sight; m.sight == nil {
-		m.sight = access.ScopeFrom
+	exch, err := exchange.New(exchange.Config{
+		Store: c.Store, Registry: reg, Audit: c.Audit, Agreements: c.Agreements, Leader: c.Leader, ImportTTL: c.ImportTTL,
+		LastContact: c.LastContact, Now: c.Now, Logger: c.Logger, Registerer: c.Registerer,
+	})
+	if err != nil {
+		return nil, err
 	}
-	if m.now == nil {
-		m.now = time.Now
+	rules := newRuleBook(c.Settings)
+	planner := &Planner{catalog: reg.Catalog, rules: rules, trust: c.Trust, domains: newDomainStates(), now: c.Now}
+	hints := newHintServer(c.Store, planner, c.Scope)
+	if c.Registerer != nil {
+		if err := c.Registerer.Register(hints.counter); err != nil {
+			return nil, fmt.Errorf("register the metrics of routing: %w", err)
+		}
 	}
-	if m.lastHeard == nil {
-		m.lastHeard = m.now
-	}
-	if m.log == nil {
-		m.log = hclog.NewNullLogger()
-	}
-	var err error
-	if m.metrics, err = newMetrics(c.Registerer, m); err != nil {
-		return nil, fmt.Errorf("register the metrics of routing: %w", err)
-	}
-	m.store.SurviveRestore("routing", m.surviveRestore)
-	return m, nil
+	return &Manager{
+		Planner: planner, Registry: reg, Exchange: exch, hints: hints, rules: &ruleServer{store: c.Store, rules: rules, now: c.Now},
+	}, nil
 }
 
-// Leases is the section "leases" of the heartbeats between members.
-func (m *Manager) Leases() *LeaseSection {
-	return &LeaseSection{renewals: m.renewals, ledger: m.ledger, now: m.now, refused: func(member string, err error) {
-		m.log.Warn("a report of renewals is refused", "member", member, "error", err)
-	}}
-}
-
-// Run ends the leases that nobody renews, while this member leads. It returns when ctx ends.
+// Run runs the loops of the registry and of the exchange. It returns when ctx ends.
 func (m *Manager) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return m.store.WhileLeading(ctx, m.sweepLeases) })
-	g.Go(func() error { return m.store.WhileLeading(ctx, m.sweepImports) })
-	g.Go(func() error { return m.followShared(ctx) })
-	g.Go(func() error { return m.clearOver(ctx) })
+	g.Go(func() error { return m.Registry.Run(ctx) })
+	g.Go(func() error { return m.Exchange.Run(ctx) })
 	if err := g.Wait(); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("routing stops: %w", err)
 	}
 	return nil
+}
+
+// Server serves ententev1.RoutingService. Each embedded part serves its share of the calls.
+type Server struct {
+	unimplemented
+	*registry.Registrar
+	*registry.Replacer
+	*registry.LeaseKeeper
+	*exchange.ExportServer
+	*exchange.ImportServer
+	*hintServer
+	*ruleServer
+	*whatIfServer
+}
+
+// unimplemented lies deeper in Server than the parts, whose methods therefore take precedence.
+type unimplemented struct {
+	ententev1.UnimplementedRoutingServiceServer
+}
+
+var _ ententev1.RoutingServiceServer = (*Server)(nil)
+
+// NewServer returns the service of a manager.
+func NewServer(m *Manager) *Server {
+	return &Server{
+		Registrar: m.Registry.Registrar, Replacer: m.Registry.Replacer, LeaseKeeper: m.Registry.Leases,
+		ExportServer: m.Exchange.Exports, ImportServer: m.Exchange.Imports,
+		hintServer: m.hints, ruleServer: m.rules,
+		whatIfServer: &whatIfServer{store: m.hints.store, planner: m.Planner, scope: m.hints.scope},
+	}
 }

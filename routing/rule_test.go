@@ -10,13 +10,14 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/routing/plan"
+	"github.com/ententehq/entente/routing/routingtest"
 )
 
 // A service's rule is laid over the rule for all, and that over the configuration; hints move with them.
 func TestRulesMoveHints(t *testing.T) {
-	r, ctx := newRoom(t), admin(t)
+	r, ctx := newRoom(t), routingtest.Admin(t)
 	for address, zone := range map[string]string{"10.0.0.1:443": "a", "10.0.0.2:443": "b"} {
-		i := registration()
+		i := routingtest.Registration()
 		i.Address, i.Locality = address, &ententev1.Locality{Region: "eu", Zone: zone}
 		_, err := r.RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: i})
 		require.NoError(t, err)
@@ -35,24 +36,24 @@ func TestRulesMoveHints(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{"the rule for * names the region mars, in which no instance of any service is registered"}, put.GetWarnings())
 	require.Equal(t, 1, priorities())
-	p, err := r.rules.policy(r.store.View(), "shop")
+	p, err := r.Planner.rules.policy(r.store.View(), "shop")
 	require.NoError(t, err)
 	require.Zero(t, p.PanicThreshold(), "the rule for all does not reach a service with a rule")
 	own, err := r.GetRule(ctx, &ententev1.GetRuleRequest{Service: "shop"})
 	require.NoError(t, err)
 	require.Equal(t, half, own.GetDistribution()[0].GetTo())
 	_, err = r.GetRule(ctx, &ententev1.GetRuleRequest{Service: "other"})
-	refused(t, err, codes.NotFound, `there is no rule for "other"; 'entente rule list' names all`)
+	routingtest.Refused(t, err, codes.NotFound, `there is no rule for "other"; 'entente rule list' lists all rules`)
 	_, err = r.DeleteRule(ctx, &ententev1.DeleteRuleRequest{Service: "shop"})
 	require.NoError(t, err)
 	require.Equal(t, 2, priorities())
 	_, err = r.DeleteRule(ctx, &ententev1.DeleteRuleRequest{Service: "shop"})
-	refused(t, err, codes.NotFound, "there is no rule for")
+	routingtest.Refused(t, err, codes.NotFound, "there is no rule for")
 }
 
 // TestRulesCanBeMended: a configuration that grew makes rules too many, each of which can still be deleted or replaced by itself.
 func TestRulesCanBeMended(t *testing.T) {
-	r, ctx := newRoom(t), admin(t)
+	r, ctx := newRoom(t), routingtest.Admin(t)
 	failover := func(region string) *ententev1.FailoverRule {
 		return &ententev1.FailoverRule{From: region, To: []string{"ap"}}
 	}
@@ -70,10 +71,10 @@ func TestRulesCanBeMended(t *testing.T) {
 	require.NoError(t, put(rule("one", "x1"), rule("two", "x2"), rule("three", "x3")))
 	for n := range 256 { // as many as one policy holds
 		region := fmt.Sprintf("r%d", n)
-		r.rules.configured.Failover = append(r.rules.configured.Failover, plan.FailoverSetting{From: region, To: []string{"ap"}})
+		r.Planner.rules.configured.Failover = append(r.Planner.rules.configured.Failover, plan.FailoverSetting{From: region, To: []string{"ap"}})
 	}
-	refused(t, put(rule("four", "x4")), codes.FailedPrecondition, "the rule for four together with the rule for all services and the configuration: there are 257")
-	refused(t, put(rule("*", "r0")), codes.FailedPrecondition, "the rule for one together with")
+	routingtest.Refused(t, put(rule("four", "x4")), codes.FailedPrecondition, "the rule for four together with the rule for all services and the configuration: there are 257")
+	routingtest.Refused(t, put(rule("*", "r0")), codes.FailedPrecondition, "the rule for one together with")
 	require.NoError(t, put(rule("one", "r1")))
 	_, err := r.DeleteRule(ctx, &ententev1.DeleteRuleRequest{Service: "two"})
 	require.NoError(t, err)
@@ -85,17 +86,17 @@ func TestRulesCanBeMended(t *testing.T) {
 // A slip of the pen in the place that a distribution is for is named too: the rule would never count.
 func TestRuleForUnknownCallers(t *testing.T) {
 	r := newRoom(t)
-	_, err := r.RegisterInstance(admin(t), &ententev1.RegisterInstanceRequest{Instance: registration()})
+	_, err := r.RegisterInstance(routingtest.Admin(t), &ententev1.RegisterInstanceRequest{Instance: routingtest.Registration()})
 	require.NoError(t, err)
-	put, err := r.PutRules(admin(t), &ententev1.PutRulesRequest{Rules: []*ententev1.RoutingRule{
-		{Service: "shop", Distribution: []*ententev1.DistributionRule{{From: "mars/*", To: map[string]uint32{registration().GetLocality().GetRegion(): 100}}, {From: "*", To: map[string]uint32{"*": 100}}}},
+	put, err := r.PutRules(routingtest.Admin(t), &ententev1.PutRulesRequest{Rules: []*ententev1.RoutingRule{
+		{Service: "shop", Distribution: []*ententev1.DistributionRule{{From: "mars/*", To: map[string]uint32{routingtest.Registration().GetLocality().GetRegion(): 100}}, {From: "*", To: map[string]uint32{"*": 100}}}},
 	}})
 	require.NoError(t, err)
 	require.Equal(t, []string{"the rule for shop names the region mars, in which no instance of any service is registered"}, put.GetWarnings())
 }
 
 func TestBadRules(t *testing.T) {
-	r, ctx := newRoom(t), admin(t)
+	r, ctx := newRoom(t), routingtest.Admin(t)
 	all := func(r *ententev1.RoutingRule) []*ententev1.RoutingRule {
 		r.Service = "*"
 		return []*ententev1.RoutingRule{r}
@@ -112,7 +113,7 @@ func TestBadRules(t *testing.T) {
 		"the percentages add up to 90":           all(&ententev1.RoutingRule{Distribution: []*ententev1.DistributionRule{{From: "*", To: map[string]uint32{"eu": 90}}}}),
 	} {
 		_, err := r.PutRules(ctx, &ententev1.PutRulesRequest{Rules: rules})
-		refused(t, err, codes.InvalidArgument, want)
+		routingtest.Refused(t, err, codes.InvalidArgument, want)
 	}
 	list, err := r.ListRules(ctx, &ententev1.ListRulesRequest{})
 	require.NoError(t, err)

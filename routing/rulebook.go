@@ -7,8 +7,8 @@ import (
 	"github.com/ententehq/entente/routing/plan"
 )
 
-// ruleBook finds the policy for a service: what its own rule says, then what the rule for all services says, then the
-// configuration. Policies are made once for each state of the rules.
+// ruleBook returns the policy of a service: its own rule over the rule for all services over the configuration. It caches the policies of
+// one state of the rules.
 type ruleBook struct {
 	configured plan.Settings
 
@@ -21,19 +21,19 @@ func newRuleBook(configured plan.Settings) *ruleBook {
 	return &ruleBook{configured: configured, policies: make(map[string]*plan.Policy)}
 }
 
-// policy returns the policy for a service in the revision that r reads. While rules stay as they are, it is the same one.
+// policy returns the policy of a service in the revision that r reads. As long as the rules do not change, it returns the same pointer.
 func (b *ruleBook) policy(r raftstore.Reader, service string) (*plan.Policy, error) {
 	revision := Rules.PrefixRevision(r, "")
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.read != revision {
 		if revision < b.read {
-			return b.make(r, service) // a reader of an older state
+			return b.build(r, service) // a reader of an older state
 		}
 		clear(b.policies)
 		b.read = revision
 	}
-	// Services without a rule share the policy of all.
+	// Services without a rule of their own share a policy.
 	name := plan.AllServices
 	if _, own, err := Rules.Get(r, service); err != nil {
 		return nil, err
@@ -43,14 +43,14 @@ func (b *ruleBook) policy(r raftstore.Reader, service string) (*plan.Policy, err
 	if p := b.policies[name]; p != nil {
 		return p, nil
 	}
-	p, err := b.make(r, service)
+	p, err := b.build(r, service)
 	if err == nil {
 		b.policies[name] = p
 	}
 	return p, err
 }
 
-func (b *ruleBook) make(r raftstore.Reader, service string) (*plan.Policy, error) {
+func (b *ruleBook) build(r raftstore.Reader, service string) (*plan.Policy, error) {
 	s := b.configured
 	for _, name := range []string{plan.AllServices, service} {
 		row, found, err := Rules.Get(r, name)

@@ -10,10 +10,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ententehq/entente/access"
-	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/routing/plan"
+	"github.com/ententehq/entente/routing/registry"
+	"github.com/ententehq/entente/routing/routingtest"
 	"github.com/ententehq/entente/trust"
 )
 
@@ -23,9 +24,9 @@ func TestHintsTellWhatTheCallerSees(t *testing.T) {
 	r := newRoom(t)
 	r.setTrust(t, "us.example.org", trust.Fresh)
 	for address, id := range map[string]string{"10.0.0.1:80": euWorkload.String(), "10.0.0.2:80": usWorkload.String(), "10.0.0.3:80": usWorkload.String()} {
-		i := registration()
+		i := routingtest.Registration()
 		i.Address, i.SpiffeId = address, id
-		_, err := r.RegisterInstance(admin(t), &ententev1.RegisterInstanceRequest{Instance: i})
+		_, err := r.RegisterInstance(routingtest.Admin(t), &ententev1.RegisterInstanceRequest{Instance: i})
 		require.NoError(t, err)
 	}
 	for round := range 2 { // the second from what is kept
@@ -34,7 +35,7 @@ func TestHintsTellWhatTheCallerSees(t *testing.T) {
 			want int
 		}{{"eu.example.org us.example.org", 3}, {"eu.example.org", 1}, {"us.example.org", 2}, {"", 0}} {
 			sees := func(td spiffeid.TrustDomain) bool { return slices.Contains(strings.Fields(test.sees), td.Name()) }
-			ctx := context.WithValue(admin(t), sightKey{}, access.NewScope(test.sees, sees))
+			ctx := context.WithValue(routingtest.Admin(t), scopeKey{}, access.NewScope(test.sees, sees))
 			h, err := r.GetHint(ctx, &ententev1.GetHintRequest{Service: "shop", Locality: euCaller.Proto()})
 			require.NoError(t, err)
 			require.Equal(t, test.want, offeredIn(h), "round %d, %q", round, test.sees)
@@ -58,38 +59,20 @@ func offeredIn(h *ententev1.Hint) (n int) {
 	return n
 }
 
-// TestTouched names the services that each kind of change is about.
-func TestTouched(t *testing.T) {
+// TestAffected lists the services whose plans a change affects; the registry has a test of its own for its tables.
+func TestAffected(t *testing.T) {
 	r := newRoom(t)
-	_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
-		for _, of := range []set{{"shop", "1234"}, {"cart", "1234"}, {"other", "5678"}} {
-			if err := of.index(tx); err != nil {
-				return err
-			}
-		}
-		for _, key := range []string{importKey("shop", "us.example.org"), importKey("cart", "ap.example.org")} {
-			if err := ImportedSets.Put(tx, key, &statev1.ImportedSet{}); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	require.NoError(t, err)
 	for _, test := range []struct {
 		table, key string
 		want       []string
 		known      bool
 	}{
-		{Instances.Name(), "shop/-/0/10.0.0.1:80", []string{"shop"}, true},
-		{Sets.Name(), "shop/-", []string{"shop"}, true},
-		{Leases.Name(), "1234", []string{"cart", "shop"}, true},
-		{Leases.Name(), "9999", nil, true},
-		{ImportSources.Name(), "us.example.org", []string{"shop"}, true},
+		{registry.Instances.Name(), "shop/-/0/10.0.0.1:80", []string{"shop"}, true},
 		{Rules.Name(), "shop", []string{"shop"}, true},
 		{Rules.Name(), plan.AllServices, []string{plan.AllServices}, false},
 		{trustTable.Name(), "us.example.org", nil, false},
 	} {
-		got, known := r.Touched(r.store.View(), raftstore.Change{Table: test.table, Key: test.key})
+		got, known := r.Affected(r.store.View(), raftstore.Change{Table: test.table, Key: test.key})
 		require.Equal(t, test.known, known, "%s %s", test.table, test.key)
 		require.Equal(t, test.want, got, "%s %s", test.table, test.key)
 	}

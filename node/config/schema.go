@@ -13,7 +13,7 @@ import (
 	"github.com/ententehq/entente/authority/issue"
 	"github.com/ententehq/entente/authority/plan"
 	"github.com/ententehq/entente/bundle"
-	"github.com/ententehq/entente/routing"
+	"github.com/ententehq/entente/routing/exchange"
 )
 
 // blockSchema names what may stand in one kind of block. Names that are missing here are refused, with the nearest known one.
@@ -258,7 +258,7 @@ func (d *decoder) routing(cfg *Config) {
 		OverprovisioningFactor: b.integer("overprovisioning_factor", 140, 100, 10000),
 		PanicThreshold:         b.integer("panic_threshold", 50, 0, 100),
 		Stale:                  StalePolicy(b.choice("stale", string(StaleDemote), string(StaleDemote), string(StaleKeep), string(StaleDrop))),
-		ImportTTL:              b.duration("import_ttl", routing.DefaultImportTTL, routing.MinImportTTL, routing.MaxImportTTL),
+		ImportTTL:              b.duration("import_ttl", exchange.DefaultImportTTL, exchange.MinImportTTL, exchange.MaxImportTTL),
 	}
 }
 

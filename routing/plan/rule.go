@@ -153,3 +153,23 @@ func (s Settings) Overlay(rule Settings) Settings {
 	s.Failover, s.Distribution = failover, distribution
 	return s
 }
+
+// RuleRegions returns the regions that a rule names.
+func RuleRegions(r *statev1.RoutingRule) map[string]bool {
+	regions := make(map[string]bool)
+	for _, f := range r.GetFailover() {
+		regions[f.GetFrom()] = true
+		for _, to := range f.GetTo() {
+			regions[to] = true
+		}
+	}
+	for _, d := range r.GetDistribution() {
+		for _, text := range append(slices.Collect(maps.Keys(d.GetTo())), d.GetFrom()) {
+			// The rule has been parsed before.
+			if place, err := ParsePattern(text); err == nil && place.Region != "" {
+				regions[place.Region] = true
+			}
+		}
+	}
+	return regions
+}

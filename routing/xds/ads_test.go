@@ -32,6 +32,7 @@ import (
 	"github.com/ententehq/entente/raftstore/raftstoretest"
 	"github.com/ententehq/entente/routing"
 	"github.com/ententehq/entente/routing/plan"
+	"github.com/ententehq/entente/routing/registry"
 	"github.com/ententehq/entente/routing/xds"
 	"github.com/ententehq/entente/trust"
 )
@@ -96,7 +97,7 @@ func newRoom(t testing.TB, options ...grpc.ServerOption) *room {
 		Roots: func(raftstore.Reader) ([]xds.Roots, error) {
 			return []xds.Roots{{TrustDomain: spiffeid.RequireTrustDomainFromString("us.example.org")}, {TrustDomain: eu}}, nil
 		},
-		Sight: func(ctx context.Context) access.Scope {
+		Scope: func(ctx context.Context) access.Scope {
 			md, _ := metadata.FromIncomingContext(ctx)
 			if len(md["sees"]) == 0 {
 				return access.NewScope("everything", func(spiffeid.TrustDomain) bool { return true })
@@ -134,18 +135,18 @@ func (r *room) put(line string) {
 	health := map[string]plan.Health{
 		"healthy": plan.Healthy, "degraded": plan.Degraded, "unhealthy": plan.Unhealthy, "draining": plan.Draining,
 	}[f[3]]
-	i := routing.Instance{Service: f[0], Reported: health, Endpoint: plan.Endpoint{
+	i := registry.Instance{Service: f[0], Reported: health, Endpoint: plan.Endpoint{
 		Address: netip.MustParseAddrPort("10.0.0." + f[1] + ":80"), Locality: at, Weight: 1, Health: health,
 		ID: spiffeid.RequireFromString("spiffe://" + at.Region + ".example.org/" + f[0]),
 	}}
-	_, err = r.store.Update(r.t.Context(), func(tx *raftstore.Tx) error { return routing.Instances.Put(tx, i.Key(), i.Row()) })
+	_, err = r.store.Update(r.t.Context(), func(tx *raftstore.Tx) error { return registry.Instances.Put(tx, i.Key(), i.Row()) })
 	require.NoError(r.t, err)
 }
 
 func (r *room) remove(service, last string) {
 	r.t.Helper()
-	i := routing.Instance{Service: service, Endpoint: plan.Endpoint{Address: netip.MustParseAddrPort("10.0.0." + last + ":80")}}
-	_, err := r.store.Update(r.t.Context(), func(tx *raftstore.Tx) error { return routing.Instances.Delete(tx, i.Key()) })
+	i := registry.Instance{Service: service, Endpoint: plan.Endpoint{Address: netip.MustParseAddrPort("10.0.0." + last + ":80")}}
+	_, err := r.store.Update(r.t.Context(), func(tx *raftstore.Tx) error { return registry.Instances.Delete(tx, i.Key()) })
 	require.NoError(r.t, err)
 }
 

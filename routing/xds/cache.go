@@ -29,8 +29,8 @@ type Source interface {
 	PlanFor(r raftstore.Reader, service string, caller plan.Locality, sees func(spiffeid.TrustDomain) bool) (plan.Plan, *plan.Policy, error)
 	// Prefixes names all that plans depend on.
 	Prefixes() []raftstore.Prefix
-	// Touched says which services a changed row is of, in a state that is as new as the change or newer; false: it may be any.
-	Touched(r raftstore.Reader, change raftstore.Change) (services []string, known bool)
+	// Affected says which services a changed row is of, in a state that is as new as the change or newer; false: it may be any.
+	Affected(r raftstore.Reader, change raftstore.Change) (services []string, known bool)
 }
 
 // Config is what a cache stands on. Store, Source, Roots, Home and Region are required.
@@ -44,8 +44,8 @@ type Config struct {
 	Home   spiffeid.TrustDomain
 	Region string
 
-	// Sight says what the caller of a stream sees; nil: [access.ScopeFrom].
-	Sight func(context.Context) access.Scope
+	// Scope says what the caller of a stream sees; nil: [access.ScopeFrom].
+	Scope func(context.Context) access.Scope
 
 	Logger     hclog.Logger
 	Registerer prometheus.Registerer
@@ -92,8 +92,8 @@ func NewCache(config Config) (*Cache, error) {
 	if config.Now == nil {
 		config.Now = time.Now
 	}
-	if config.Sight == nil {
-		config.Sight = access.ScopeFrom
+	if config.Scope == nil {
+		config.Scope = access.ScopeFrom
 	}
 	c := &Cache{config: config, log: config.Logger, changes: newChanges(), streams: map[string]*stream{}, variants: map[variantKey]*variant{}, again: map[*stream]map[Type]bool{}}
 	var err error
@@ -108,7 +108,7 @@ func NewCache(config Config) (*Cache, error) {
 func (c *Cache) open(ctx context.Context, id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.streams[id] = &stream{id: id, caller: access.CallerFrom(ctx), sight: c.config.Sight(ctx), asked: map[Type]*asked{}}
+	c.streams[id] = &stream{id: id, caller: access.CallerFrom(ctx), scope: c.config.Scope(ctx), asked: map[Type]*asked{}}
 }
 
 // close forgets a stream, and what was built for it alone.
@@ -153,12 +153,12 @@ func (c *Cache) Fetch(context.Context, *discovery.DiscoveryRequest) (cache.Respo
 	return nil, errFetch
 }
 
-// variantFor returns the variant of a client with some sight, and makes it if no other stream shares it yet.
-func (c *Cache) variantFor(client Client, sight access.Scope) *variant {
-	key := variantKey{client: client, sight: sight.Key()}
+// variantFor returns the variant of a client with some scope, and makes it if no other stream shares it yet.
+func (c *Cache) variantFor(client Client, scope access.Scope) *variant {
+	key := variantKey{client: client, scope: scope.Key()}
 	v, ok := c.variants[key]
 	if !ok {
-		v = newVariant(key, sight.Includes)
+		v = newVariant(key, scope.Includes)
 		c.variants[key] = v
 	}
 	return v

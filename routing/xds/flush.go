@@ -88,7 +88,7 @@ func (c *Cache) collectFrom(ctx context.Context, watch *raftstore.Watch) error {
 		}
 		view := c.config.Store.View()
 		for _, change := range batch.Changes {
-			c.changes.note(c.config.Source.Touched(view, change))
+			c.changes.note(c.config.Source.Affected(view, change))
 		}
 	}
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // Register serves the aggregated discovery service on a gRPC server, whose interceptors have to put the caller and its
-// sight into each stream's context. Streams end with the gRPC server. Several servers can share a cache.
+// scope into each stream's context. Streams end with the gRPC server. Several servers can share a cache.
 func (c *Cache) Register(to grpc.ServiceRegistrar) {
 	discovery.RegisterAggregatedDiscoveryServiceServer(to, aggregated{served: c.served})
 }

@@ -16,7 +16,7 @@ import (
 type stream struct {
 	id     string
 	caller access.Caller
-	sight  access.Scope
+	scope  access.Scope
 	// variant is set by the first request, which says what the client is.
 	variant *variant
 	asked   map[Type]*asked
@@ -60,7 +60,7 @@ func (c *Cache) begin(s *stream, node *core.Node) error {
 	if err != nil {
 		return status.Error(codes.InvalidArgument, err.Error())
 	}
-	s.variant = c.variantFor(client, s.sight)
+	s.variant = c.variantFor(client, s.scope)
 	s.variant.streams++
 	c.log.Debug("stream", "caller", s.caller.String(), "kind", client.Kind, "locality", client.Locality.String())
 	return nil

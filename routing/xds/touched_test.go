@@ -18,6 +18,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/routing"
+	"github.com/ententehq/entente/routing/registry"
 	"github.com/ententehq/entente/routing/xds"
 )
 
@@ -35,14 +36,14 @@ func (r *room) lease(number int) (id, secret string) {
 
 func (r *room) putLease(id string, row *statev1.Lease) {
 	r.t.Helper()
-	_, err := r.store.Update(r.t.Context(), func(tx *raftstore.Tx) error { return routing.Leases.Put(tx, id, row) })
+	_, err := r.store.Update(r.t.Context(), func(tx *raftstore.Tx) error { return registry.Leases.Put(tx, id, row) })
 	require.NoError(r.t, err)
 }
 
 // lapse makes a lease run out, or takes it up again.
 func (r *room) lapse(id string, lapsed bool) {
 	r.t.Helper()
-	row, found, err := routing.Leases.Get(r.store.View(), id)
+	row, found, err := registry.Leases.Get(r.store.View(), id)
 	require.NoError(r.t, err)
 	require.True(r.t, found)
 	row.Value.LapseTime = nil

@@ -31,10 +31,10 @@ type typedName struct {
 	name string
 }
 
-// variantKey is what all streams of a variant have in common. Sight is the key of their rights.
+// variantKey is what all streams of a variant have in common. Scope is the key of their rights.
 type variantKey struct {
 	client Client
-	sight  string
+	scope  string
 }
 
 // variant holds what streams of one kind, in one place and with one set of rights, are sent. It belongs to the cache, whose

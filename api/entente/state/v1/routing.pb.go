@@ -882,12 +882,10 @@ func (x *ImportSource) GetExpireTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// ImportReport is what a member tells the leader of the streams by which imports are confirmed. It is never stored.
+// ImportReport is sent by a member to the leader, with the imports that its streams confirm. It is never stored.
 type ImportReport struct {
-	state     protoimpl.MessageState `protogen:"open.v1"`
-	Sightings []*ImportSighting      `protobuf:"bytes,1,rep,name=sightings,proto3" json:"sightings,omitempty"`
-	// What peers said of what is exported to them, since the last report.
-	Answers       []*ExportAnswer `protobuf:"bytes,2,rep,name=answers,proto3" json:"answers,omitempty"`
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Confirmations []*ImportConfirmation  `protobuf:"bytes,1,rep,name=confirmations,proto3" json:"confirmations,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -922,192 +920,16 @@ func (*ImportReport) Descriptor() ([]byte, []int) {
 	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{12}
 }
 
-func (x *ImportReport) GetSightings() []*ImportSighting {
+func (x *ImportReport) GetConfirmations() []*ImportConfirmation {
 	if x != nil {
-		return x.Sightings
+		return x.Confirmations
 	}
 	return nil
 }
 
-func (x *ImportReport) GetAnswers() []*ExportAnswer {
-	if x != nil {
-		return x.Answers
-	}
-	return nil
-}
-
-// ExportAnswer is what a peer said last of a set that is exported to it.
-type ExportAnswer struct {
-	state           protoimpl.MessageState `protogen:"open.v1"`
-	HomeTrustDomain string                 `protobuf:"bytes,1,opt,name=home_trust_domain,json=homeTrustDomain,proto3" json:"home_trust_domain,omitempty"`
-	TrustDomain     string                 `protobuf:"bytes,2,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
-	Service         string                 `protobuf:"bytes,3,opt,name=service,proto3" json:"service,omitempty"`
-	// Of the set that it answered for; empty: it does not import it any more.
-	Digest []byte `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`
-	// The named reason of a refusal; empty: it is stored there.
-	Refusal       string               `protobuf:"bytes,5,opt,name=refusal,proto3" json:"refusal,omitempty"`
-	Age           *durationpb.Duration `protobuf:"bytes,6,opt,name=age,proto3" json:"age,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ExportAnswer) Reset() {
-	*x = ExportAnswer{}
-	mi := &file_entente_state_v1_routing_proto_msgTypes[13]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ExportAnswer) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ExportAnswer) ProtoMessage() {}
-
-func (x *ExportAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_routing_proto_msgTypes[13]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ExportAnswer.ProtoReflect.Descriptor instead.
-func (*ExportAnswer) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{13}
-}
-
-func (x *ExportAnswer) GetHomeTrustDomain() string {
-	if x != nil {
-		return x.HomeTrustDomain
-	}
-	return ""
-}
-
-func (x *ExportAnswer) GetTrustDomain() string {
-	if x != nil {
-		return x.TrustDomain
-	}
-	return ""
-}
-
-func (x *ExportAnswer) GetService() string {
-	if x != nil {
-		return x.Service
-	}
-	return ""
-}
-
-func (x *ExportAnswer) GetDigest() []byte {
-	if x != nil {
-		return x.Digest
-	}
-	return nil
-}
-
-func (x *ExportAnswer) GetRefusal() string {
-	if x != nil {
-		return x.Refusal
-	}
-	return ""
-}
-
-func (x *ExportAnswer) GetAge() *durationpb.Duration {
-	if x != nil {
-		return x.Age
-	}
-	return nil
-}
-
-// ExportQuery asks the leader for what peers have said.
-type ExportQuery struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ExportQuery) Reset() {
-	*x = ExportQuery{}
-	mi := &file_entente_state_v1_routing_proto_msgTypes[14]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ExportQuery) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ExportQuery) ProtoMessage() {}
-
-func (x *ExportQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_routing_proto_msgTypes[14]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ExportQuery.ProtoReflect.Descriptor instead.
-func (*ExportQuery) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{14}
-}
-
-// ExportAnswers is its answer.
-type ExportAnswers struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Answers       []*ExportAnswer        `protobuf:"bytes,1,rep,name=answers,proto3" json:"answers,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ExportAnswers) Reset() {
-	*x = ExportAnswers{}
-	mi := &file_entente_state_v1_routing_proto_msgTypes[15]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ExportAnswers) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ExportAnswers) ProtoMessage() {}
-
-func (x *ExportAnswers) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_routing_proto_msgTypes[15]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ExportAnswers.ProtoReflect.Descriptor instead.
-func (*ExportAnswers) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{15}
-}
-
-func (x *ExportAnswers) GetAnswers() []*ExportAnswer {
-	if x != nil {
-		return x.Answers
-	}
-	return nil
-}
-
-// ImportSighting says how long ago a stream confirmed what is imported from a trust domain, by the clock of the member that has
-// the stream.
-type ImportSighting struct {
+// ImportConfirmation states how long ago a stream confirmed the imports from a trust domain, by the clock of the member
+// that has the stream.
+type ImportConfirmation struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain   string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
 	Age           *durationpb.Duration   `protobuf:"bytes,2,opt,name=age,proto3" json:"age,omitempty"`
@@ -1115,21 +937,21 @@ type ImportSighting struct {
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *ImportSighting) Reset() {
-	*x = ImportSighting{}
-	mi := &file_entente_state_v1_routing_proto_msgTypes[16]
+func (x *ImportConfirmation) Reset() {
+	*x = ImportConfirmation{}
+	mi := &file_entente_state_v1_routing_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *ImportSighting) String() string {
+func (x *ImportConfirmation) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*ImportSighting) ProtoMessage() {}
+func (*ImportConfirmation) ProtoMessage() {}
 
-func (x *ImportSighting) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_routing_proto_msgTypes[16]
+func (x *ImportConfirmation) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_routing_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1140,19 +962,152 @@ func (x *ImportSighting) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use ImportSighting.ProtoReflect.Descriptor instead.
-func (*ImportSighting) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{16}
+// Deprecated: Use ImportConfirmation.ProtoReflect.Descriptor instead.
+func (*ImportConfirmation) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{13}
 }
 
-func (x *ImportSighting) GetTrustDomain() string {
+func (x *ImportConfirmation) GetTrustDomain() string {
 	if x != nil {
 		return x.TrustDomain
 	}
 	return ""
 }
 
-func (x *ImportSighting) GetAge() *durationpb.Duration {
+func (x *ImportConfirmation) GetAge() *durationpb.Duration {
+	if x != nil {
+		return x.Age
+	}
+	return nil
+}
+
+// ExportReport is sent by a member to the leader, with the new outcomes at peers of what is exported to them, and by the
+// leader in answer to a query, with all of them. It is never stored.
+type ExportReport struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Outcomes      []*ExportOutcome       `protobuf:"bytes,1,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportReport) Reset() {
+	*x = ExportReport{}
+	mi := &file_entente_state_v1_routing_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportReport) ProtoMessage() {}
+
+func (x *ExportReport) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_routing_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportReport.ProtoReflect.Descriptor instead.
+func (*ExportReport) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ExportReport) GetOutcomes() []*ExportOutcome {
+	if x != nil {
+		return x.Outcomes
+	}
+	return nil
+}
+
+// ExportOutcome is the last answer of a peer for a set that is exported to it.
+type ExportOutcome struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	HomeTrustDomain string                 `protobuf:"bytes,1,opt,name=home_trust_domain,json=homeTrustDomain,proto3" json:"home_trust_domain,omitempty"`
+	TrustDomain     string                 `protobuf:"bytes,2,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	Service         string                 `protobuf:"bytes,3,opt,name=service,proto3" json:"service,omitempty"`
+	// The digest of the set that the peer answered for. If empty, the peer does not import the set any more.
+	Digest []byte `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`
+	// The named reason of a refusal. If empty, the peer has stored the set.
+	Refusal       string               `protobuf:"bytes,5,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	Age           *durationpb.Duration `protobuf:"bytes,6,opt,name=age,proto3" json:"age,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportOutcome) Reset() {
+	*x = ExportOutcome{}
+	mi := &file_entente_state_v1_routing_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportOutcome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportOutcome) ProtoMessage() {}
+
+func (x *ExportOutcome) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_routing_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportOutcome.ProtoReflect.Descriptor instead.
+func (*ExportOutcome) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ExportOutcome) GetHomeTrustDomain() string {
+	if x != nil {
+		return x.HomeTrustDomain
+	}
+	return ""
+}
+
+func (x *ExportOutcome) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *ExportOutcome) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *ExportOutcome) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *ExportOutcome) GetRefusal() string {
+	if x != nil {
+		return x.Refusal
+	}
+	return ""
+}
+
+func (x *ExportOutcome) GetAge() *durationpb.Duration {
 	if x != nil {
 		return x.Age
 	}
@@ -1247,23 +1202,21 @@ const file_entente_state_v1_routing_proto_rawDesc = "" +
 	"refuseTime\"K\n" +
 	"\fImportSource\x12;\n" +
 	"\vexpire_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"\x88\x01\n" +
-	"\fImportReport\x12>\n" +
-	"\tsightings\x18\x01 \x03(\v2 .entente.state.v1.ImportSightingR\tsightings\x128\n" +
-	"\aanswers\x18\x02 \x03(\v2\x1e.entente.state.v1.ExportAnswerR\aanswers\"\xd6\x01\n" +
-	"\fExportAnswer\x12*\n" +
+	"expireTime\"Z\n" +
+	"\fImportReport\x12J\n" +
+	"\rconfirmations\x18\x01 \x03(\v2$.entente.state.v1.ImportConfirmationR\rconfirmations\"d\n" +
+	"\x12ImportConfirmation\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12+\n" +
+	"\x03age\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03age\"K\n" +
+	"\fExportReport\x12;\n" +
+	"\boutcomes\x18\x01 \x03(\v2\x1f.entente.state.v1.ExportOutcomeR\boutcomes\"\xd7\x01\n" +
+	"\rExportOutcome\x12*\n" +
 	"\x11home_trust_domain\x18\x01 \x01(\tR\x0fhomeTrustDomain\x12!\n" +
 	"\ftrust_domain\x18\x02 \x01(\tR\vtrustDomain\x12\x18\n" +
 	"\aservice\x18\x03 \x01(\tR\aservice\x12\x16\n" +
 	"\x06digest\x18\x04 \x01(\fR\x06digest\x12\x18\n" +
 	"\arefusal\x18\x05 \x01(\tR\arefusal\x12+\n" +
-	"\x03age\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x03age\"\r\n" +
-	"\vExportQuery\"I\n" +
-	"\rExportAnswers\x128\n" +
-	"\aanswers\x18\x01 \x03(\v2\x1e.entente.state.v1.ExportAnswerR\aanswers\"`\n" +
-	"\x0eImportSighting\x12!\n" +
-	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12+\n" +
-	"\x03age\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ageB;Z9github.com/ententehq/entente/api/entente/state/v1;statev1b\x06proto3"
+	"\x03age\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x03ageB;Z9github.com/ententehq/entente/api/entente/state/v1;statev1b\x06proto3"
 
 var (
 	file_entente_state_v1_routing_proto_rawDescOnce sync.Once
@@ -1277,7 +1230,7 @@ func file_entente_state_v1_routing_proto_rawDescGZIP() []byte {
 	return file_entente_state_v1_routing_proto_rawDescData
 }
 
-var file_entente_state_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_entente_state_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_entente_state_v1_routing_proto_goTypes = []any{
 	(*Instance)(nil),              // 0: entente.state.v1.Instance
 	(*InstanceSet)(nil),           // 1: entente.state.v1.InstanceSet
@@ -1292,43 +1245,41 @@ var file_entente_state_v1_routing_proto_goTypes = []any{
 	(*ImportedSet)(nil),           // 10: entente.state.v1.ImportedSet
 	(*ImportSource)(nil),          // 11: entente.state.v1.ImportSource
 	(*ImportReport)(nil),          // 12: entente.state.v1.ImportReport
-	(*ExportAnswer)(nil),          // 13: entente.state.v1.ExportAnswer
-	(*ExportQuery)(nil),           // 14: entente.state.v1.ExportQuery
-	(*ExportAnswers)(nil),         // 15: entente.state.v1.ExportAnswers
-	(*ImportSighting)(nil),        // 16: entente.state.v1.ImportSighting
-	nil,                           // 17: entente.state.v1.DistributionRule.ToEntry
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
+	(*ImportConfirmation)(nil),    // 13: entente.state.v1.ImportConfirmation
+	(*ExportReport)(nil),          // 14: entente.state.v1.ExportReport
+	(*ExportOutcome)(nil),         // 15: entente.state.v1.ExportOutcome
+	nil,                           // 16: entente.state.v1.DistributionRule.ToEntry
+	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
 }
 var file_entente_state_v1_routing_proto_depIdxs = []int32{
-	18, // 0: entente.state.v1.Instance.register_time:type_name -> google.protobuf.Timestamp
-	19, // 1: entente.state.v1.Lease.ttl:type_name -> google.protobuf.Duration
-	19, // 2: entente.state.v1.Lease.gone_after:type_name -> google.protobuf.Duration
-	18, // 3: entente.state.v1.Lease.create_time:type_name -> google.protobuf.Timestamp
-	18, // 4: entente.state.v1.Lease.lapse_time:type_name -> google.protobuf.Timestamp
+	17, // 0: entente.state.v1.Instance.register_time:type_name -> google.protobuf.Timestamp
+	18, // 1: entente.state.v1.Lease.ttl:type_name -> google.protobuf.Duration
+	18, // 2: entente.state.v1.Lease.gone_after:type_name -> google.protobuf.Duration
+	17, // 3: entente.state.v1.Lease.create_time:type_name -> google.protobuf.Timestamp
+	17, // 4: entente.state.v1.Lease.lapse_time:type_name -> google.protobuf.Timestamp
 	4,  // 5: entente.state.v1.RoutingRule.failover:type_name -> entente.state.v1.FailoverRule
 	5,  // 6: entente.state.v1.RoutingRule.distribution:type_name -> entente.state.v1.DistributionRule
-	18, // 7: entente.state.v1.RoutingRule.update_time:type_name -> google.protobuf.Timestamp
-	17, // 8: entente.state.v1.DistributionRule.to:type_name -> entente.state.v1.DistributionRule.ToEntry
+	17, // 7: entente.state.v1.RoutingRule.update_time:type_name -> google.protobuf.Timestamp
+	16, // 8: entente.state.v1.DistributionRule.to:type_name -> entente.state.v1.DistributionRule.ToEntry
 	7,  // 9: entente.state.v1.LeaseReport.renewals:type_name -> entente.state.v1.Renewal
-	19, // 10: entente.state.v1.Renewal.age:type_name -> google.protobuf.Duration
-	18, // 11: entente.state.v1.ServiceExport.create_time:type_name -> google.protobuf.Timestamp
-	18, // 12: entente.state.v1.ServiceExport.agreed:type_name -> google.protobuf.Timestamp
-	18, // 13: entente.state.v1.ServiceImport.create_time:type_name -> google.protobuf.Timestamp
-	18, // 14: entente.state.v1.ServiceImport.agreed:type_name -> google.protobuf.Timestamp
-	18, // 15: entente.state.v1.ImportedSet.change_time:type_name -> google.protobuf.Timestamp
-	18, // 16: entente.state.v1.ImportedSet.refuse_time:type_name -> google.protobuf.Timestamp
-	18, // 17: entente.state.v1.ImportSource.expire_time:type_name -> google.protobuf.Timestamp
-	16, // 18: entente.state.v1.ImportReport.sightings:type_name -> entente.state.v1.ImportSighting
-	13, // 19: entente.state.v1.ImportReport.answers:type_name -> entente.state.v1.ExportAnswer
-	19, // 20: entente.state.v1.ExportAnswer.age:type_name -> google.protobuf.Duration
-	13, // 21: entente.state.v1.ExportAnswers.answers:type_name -> entente.state.v1.ExportAnswer
-	19, // 22: entente.state.v1.ImportSighting.age:type_name -> google.protobuf.Duration
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	18, // 10: entente.state.v1.Renewal.age:type_name -> google.protobuf.Duration
+	17, // 11: entente.state.v1.ServiceExport.create_time:type_name -> google.protobuf.Timestamp
+	17, // 12: entente.state.v1.ServiceExport.agreed:type_name -> google.protobuf.Timestamp
+	17, // 13: entente.state.v1.ServiceImport.create_time:type_name -> google.protobuf.Timestamp
+	17, // 14: entente.state.v1.ServiceImport.agreed:type_name -> google.protobuf.Timestamp
+	17, // 15: entente.state.v1.ImportedSet.change_time:type_name -> google.protobuf.Timestamp
+	17, // 16: entente.state.v1.ImportedSet.refuse_time:type_name -> google.protobuf.Timestamp
+	17, // 17: entente.state.v1.ImportSource.expire_time:type_name -> google.protobuf.Timestamp
+	13, // 18: entente.state.v1.ImportReport.confirmations:type_name -> entente.state.v1.ImportConfirmation
+	18, // 19: entente.state.v1.ImportConfirmation.age:type_name -> google.protobuf.Duration
+	15, // 20: entente.state.v1.ExportReport.outcomes:type_name -> entente.state.v1.ExportOutcome
+	18, // 21: entente.state.v1.ExportOutcome.age:type_name -> google.protobuf.Duration
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_entente_state_v1_routing_proto_init() }
@@ -1343,7 +1294,7 @@ func file_entente_state_v1_routing_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_state_v1_routing_proto_rawDesc), len(file_entente_state_v1_routing_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,174 @@
+package exchange
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/ententehq/entente/access"
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/routing/plan"
+	"github.com/ententehq/entente/routing/registry"
+)
+
+// Exports holds the services that are exported to other clusters, by "<trust domain>/<name there>".
+var Exports = raftstore.NewTable[*statev1.ServiceExport]("service_exports")
+
+const (
+	// maxExports bounds the exports of the cluster, maxExportLocalities the localities of one.
+	maxExports          = 10000
+	maxExportLocalities = 32
+	maxPathPrefix       = 512
+)
+
+// ErrExport is returned for what does not describe an export or an import.
+var ErrExport = errors.New("cannot be shared")
+
+// Export offers a service to the cluster of a foreign trust domain.
+type Export struct {
+	// Service is its name here, Name its name there.
+	Service, Name string
+	To            string
+	// Localities restrict the exported instances to these localities. If empty, instances of all localities are exported.
+	Localities []plan.Locality
+	// TrustDomain and PathPrefix restrict them by their SPIFFE IDs, unless empty.
+	TrustDomain, PathPrefix string
+
+	created time.Time
+	// agreed is the Since of the agreement that the export was created under.
+	agreed   time.Time
+	revision raftstore.Revision
+}
+
+func exportKey(to, name string) string { return to + "/" + name }
+
+// ParseExport parses and checks an export. Fields that the server sets are ignored.
+func ParseExport(m *ententev1.ServiceExport) (Export, error) {
+	var e Export
+	if m == nil {
+		return e, fmt.Errorf("%w: the export is missing", ErrExport)
+	}
+	e = Export{Service: m.GetService(), Name: m.GetName(), PathPrefix: m.GetPathPrefix()}
+	if e.Name == "" {
+		e.Name = e.Service
+	}
+	for _, name := range []string{e.Service, e.Name} {
+		if err := plan.CheckServiceName(name); err != nil {
+			return e, err
+		}
+	}
+	var err error
+	if e.To, err = foreignDomain(m.GetTo()); err != nil {
+		return e, err
+	}
+	if n := len(m.GetLocalities()); n > maxExportLocalities {
+		return e, fmt.Errorf("%w: the export names %d places; %d are allowed", ErrExport, n, maxExportLocalities)
+	}
+	for _, text := range m.GetLocalities() {
+		locality, err := plan.ParseLocality(text)
+		if err != nil {
+			return e, err
+		}
+		if !slices.Contains(e.Localities, locality) {
+			e.Localities = append(e.Localities, locality)
+		}
+	}
+	slices.SortFunc(e.Localities, plan.Locality.Compare)
+	if m.GetTrustDomain() != "" {
+		td, err := bundle.ParseTrustDomain(m.GetTrustDomain())
+		if err != nil {
+			return e, err
+		}
+		e.TrustDomain = td.Name()
+	}
+	if p := e.PathPrefix; p != "" {
+		if len(p) > maxPathPrefix || !strings.HasPrefix(p, "/") || p == "/" || strings.HasSuffix(p, "/") {
+			return e, fmt.Errorf("%w: the path %q does not consist of whole segments, such as /shop; leave it out for all paths",
+				ErrExport, plan.Clip(p))
+		}
+	}
+	return e, nil
+}
+
+// foreignDomain parses the trust domain to export to, or to import from.
+func foreignDomain(text string) (string, error) {
+	if text == "" {
+		return "", fmt.Errorf("%w: the trust domain of the other cluster is missing", ErrExport)
+	}
+	td, err := bundle.ParseTrustDomain(text)
+	if err != nil {
+		return "", fmt.Errorf("%w: %q is no trust domain: %w", ErrExport, plan.Clip(text), err)
+	}
+	return td.Name(), nil
+}
+
+// covers reports whether an instance is exported. Imported instances never are, because services are shared over one hop only, and neither
+// are instances that yield to another registration at their address.
+func (e Export) covers(i registry.Instance) bool {
+	td := i.ID.TrustDomain().Name()
+	return i.Origin == "" && !i.Outranked && i.Service == e.Service &&
+		(e.TrustDomain == "" || td == e.TrustDomain) &&
+		(e.PathPrefix == "" || access.HasPathPrefix(i.ID.Path(), e.PathPrefix)) &&
+		(len(e.Localities) == 0 || slices.ContainsFunc(e.Localities, i.Locality.Within))
+}
+
+// terms returns a text that is equal for exports of the same instances.
+func (e Export) terms() string {
+	return fmt.Sprintf("%s %v %s %s", e.Service, e.Localities, e.TrustDomain, e.PathPrefix)
+}
+
+func (e Export) row() *statev1.ServiceExport {
+	row := &statev1.ServiceExport{
+		Service: e.Service, TrustDomain: e.TrustDomain, PathPrefix: e.PathPrefix,
+		CreateTime: timestamppb.New(e.created), Agreed: timestamppb.New(e.agreed),
+	}
+	for _, locality := range e.Localities {
+		row.Localities = append(row.Localities, locality.String())
+	}
+	return row
+}
+
+func exportFromRow(row raftstore.Row[*statev1.ServiceExport]) (Export, error) {
+	to, name, _ := strings.Cut(row.Key, "/")
+	v := row.Value
+	e, err := ParseExport(&ententev1.ServiceExport{
+		Service: v.GetService(), Name: name, To: to, Localities: v.GetLocalities(),
+		TrustDomain: v.GetTrustDomain(), PathPrefix: v.GetPathPrefix(),
+	})
+	if err != nil {
+		return e, fmt.Errorf("export %q: %w", row.Key, err)
+	}
+	e.created, e.agreed, e.revision = v.GetCreateTime().AsTime(), v.GetAgreed().AsTime(), row.Revision
+	return e, nil
+}
+
+// listExports returns all exports.
+func listExports(r raftstore.Reader) ([]Export, error) {
+	var list []Export
+	for row, err := range Exports.All(r, "") {
+		if err != nil {
+			return nil, err
+		}
+		e, err := exportFromRow(row)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, e)
+	}
+	return list, nil
+}
+
+// counts reports whether an export was created under the present agreement.
+func (e Export) counts(a Agreement) bool { return e.agreed.Equal(a.Since) }
+
+// invalid returns the status for a request that does not parse.
+func invalid(err error) error { return status.Error(codes.InvalidArgument, err.Error()) }

@@ -1,0 +1,109 @@
+package exchange
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/routing/plan"
+	"github.com/ententehq/entente/routing/registry"
+)
+
+const (
+	// maxImports bounds the imports of the cluster, and so the subscriptions of one stream.
+	maxImports = 1000
+	// maxImportedSet bounds the instances of one import. Half of the instances of a service remain for its own.
+	maxImportedSet = registry.MaxInstances / 2
+	// maxImportedFrom and maxImported bound what is imported from one domain, and in total.
+	maxImportedFrom = 20000
+	maxImported     = 50000
+)
+
+// Import requests the instances of a service from the cluster of a foreign trust domain.
+type Import struct {
+	// Service is its name here, Name its name there.
+	Service, Name string
+	From          string
+
+	// id is random. Instances that were received for another import of the same key do not count.
+	id       string
+	created  time.Time
+	agreed   time.Time
+	revision raftstore.Revision
+}
+
+func (i Import) key() string { return registry.ImportKey(i.Service, i.From) }
+
+// ParseImport parses and checks an import. Fields that the server sets are ignored.
+func ParseImport(m *ententev1.ServiceImport) (Import, error) {
+	var i Import
+	if m == nil {
+		return i, fmt.Errorf("%w: the import is missing", ErrExport)
+	}
+	i = Import{Service: m.GetService(), Name: m.GetName()}
+	if i.Service == "" {
+		i.Service = i.Name
+	}
+	for _, name := range []string{i.Name, i.Service} {
+		if err := plan.CheckServiceName(name); err != nil {
+			return i, err
+		}
+	}
+	var err error
+	i.From, err = foreignDomain(m.GetFrom())
+	return i, err
+}
+
+func (i Import) row() *statev1.ServiceImport {
+	return &statev1.ServiceImport{
+		Name: i.Name, CreateTime: timestamppb.New(i.created), Agreed: timestamppb.New(i.agreed), Id: i.id,
+	}
+}
+
+func importFromRow(row raftstore.Row[*statev1.ServiceImport]) (Import, error) {
+	service, from, _ := strings.Cut(row.Key, "/")
+	i, err := ParseImport(&ententev1.ServiceImport{Name: row.Value.GetName(), From: from, Service: service})
+	if err != nil {
+		return i, fmt.Errorf("import %q: %w", row.Key, err)
+	}
+	i.id, i.revision = row.Value.GetId(), row.Revision
+	i.created, i.agreed = row.Value.GetCreateTime().AsTime(), row.Value.GetAgreed().AsTime()
+	return i, nil
+}
+
+// listImports returns all imports.
+func listImports(r raftstore.Reader) ([]Import, error) {
+	var list []Import
+	for row, err := range registry.Imports.All(r, "") {
+		if err != nil {
+			return nil, err
+		}
+		i, err := importFromRow(row)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, i)
+	}
+	return list, nil
+}
+
+// counts reports whether an import was created under the present agreement.
+func (i Import) counts(a Agreement) bool { return i.agreed.Equal(a.Since) }
+
+// stored returns the digest of the set that is stored for an import. It is zero if there is none, and after a refusal, so that the peer
+// sends the set again.
+func (i Import) stored(r raftstore.Reader) (d digest, refused bool, err error) {
+	row, found, err := registry.ImportedSets.Get(r, i.key())
+	if err != nil || !found || row.Value.GetImport() != i.id {
+		return d, false, err
+	}
+	if refused = row.Value.GetRefused() != ""; !refused {
+		copy(d[:], row.Value.GetDigest())
+	}
+	return d, refused, nil
+}

@@ -1,0 +1,263 @@
+package exchange
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/ententehq/entente/access"
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/routing/registry"
+)
+
+const sweepInterval = time.Second
+
+// sweeper ends, while this member leads, what was shared under agreements that have ended, marks imports as expired that no stream confirms,
+// and deletes what ended imports leave behind. Between two sweeps it caches what is shared.
+type sweeper struct {
+	store      *raftstore.Store
+	collector  *registry.Collector
+	agreements Agreements
+	audit      Audit
+	liveness   *Liveness
+	metrics    *metrics
+	ttl        time.Duration
+	now        func() time.Time
+	log        hclog.Logger
+
+	sharedState
+}
+
+// sharedState is what a sweeper caches.
+type sharedState struct {
+	imports []Import
+	exports []Export
+	ids     map[string]string // of each import, by key
+	// exported and imported are the revisions that exports and imports were read at, ended and orphaned those up to which ended agreements
+	// and orphaned sets were handled.
+	exported, imported, ended, orphaned raftstore.Revision
+}
+
+// run sweeps every second until ctx ends.
+func (s *sweeper) run(ctx context.Context) {
+	s.liveness.Reset()
+	s.sharedState = sharedState{}
+	tick := time.NewTicker(sweepInterval)
+	defer tick.Stop()
+	for {
+		if err := s.sweep(ctx); err != nil && ctx.Err() == nil {
+			s.log.Warn("what is shared with other clusters cannot be cleaned up; retrying", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (s *sweeper) sweep(ctx context.Context) error {
+	view := s.store.View()
+	if err := s.load(view); err != nil {
+		return err
+	}
+	if err := s.endShared(ctx, view); err != nil {
+		return err
+	}
+	if err := s.expire(ctx, view); err != nil {
+		return err
+	}
+	return s.deleteOrphans(ctx)
+}
+
+// load reads the exports and imports if they have changed.
+func (s *sweeper) load(view *raftstore.View) (err error) {
+	if now := Exports.PrefixRevision(view, ""); now != s.exported || s.exports == nil {
+		if s.exports, err = listExports(view); err != nil {
+			return err
+		}
+		s.exported = now
+	}
+	if now := registry.Imports.PrefixRevision(view, ""); now != s.imported || s.ids == nil {
+		if s.imports, err = listImports(view); err != nil {
+			return err
+		}
+		s.imported, s.ids = now, make(map[string]string, len(s.imports))
+		for _, i := range s.imports {
+			s.ids[i.key()] = i.id
+		}
+	}
+	return nil
+}
+
+// endShared deletes the exports and imports whose agreement has ended. They do not count any more, and a new agreement with the same domain
+// starts without any.
+func (s *sweeper) endShared(ctx context.Context, view *raftstore.View) error {
+	if view.Revision() == s.ended {
+		return nil
+	}
+	const reason = "the relationship that it was created under has ended"
+	since := make(map[string]time.Time)
+	ended := func(domain string, agreed time.Time) (bool, error) {
+		at, known := since[domain]
+		if !known {
+			a, found, err := s.agreements.With(view, domain)
+			if err != nil {
+				return false, err
+			}
+			if found {
+				at = a.Since
+			}
+			since[domain] = at
+		}
+		return at.IsZero() || !at.Equal(agreed), nil
+	}
+	for _, e := range s.exports {
+		over, err := ended(e.To, e.agreed)
+		if err == nil && over {
+			err = s.audited(ctx, "end export", e.Name+" to "+e.To, reason, func(tx *raftstore.Tx) error {
+				row, found, err := Exports.Get(tx, exportKey(e.To, e.Name))
+				if err != nil || !found || !row.Value.GetAgreed().AsTime().Equal(e.agreed) {
+					return err
+				}
+				return Exports.Delete(tx, row.Key)
+			})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for _, i := range s.imports {
+		over, err := ended(i.From, i.agreed)
+		if err == nil && over {
+			err = s.audited(ctx, "end import", i.Service+" from "+i.From, reason, func(tx *raftstore.Tx) error {
+				row, found, err := registry.Imports.Get(tx, i.key())
+				if err != nil || !found || row.Value.GetId() != i.id {
+					return err
+				}
+				return registry.Imports.Delete(tx, row.Key)
+			})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	s.ended = view.Revision()
+	return nil
+}
+
+// expire marks the imports from domains as expired, or as confirmed again, with one row for each domain.
+func (s *sweeper) expire(ctx context.Context, view *raftstore.View) error {
+	domains := make(map[string]bool)
+	for _, i := range s.imports {
+		domains[i.From] = false
+	}
+	var unused []string // expired domains from which nothing is imported any more
+	for row, err := range registry.ImportSources.All(view, "") {
+		if err != nil {
+			return err
+		}
+		if _, imported := domains[row.Key]; !imported {
+			unused = append(unused, row.Key)
+			continue
+		}
+		domains[row.Key] = true
+	}
+	expire, revive := s.liveness.due(domains, s.ttl)
+	if len(expire) > 0 {
+		if err := registry.ProveLead(ctx, s.store); err != nil {
+			return fmt.Errorf("imports seem to have expired, but this member cannot prove that it leads: %w", err)
+		}
+	}
+	for _, domain := range expire {
+		detail := fmt.Sprintf("no stream confirmed them for %s", s.ttl)
+		err := s.audited(ctx, "imports expire", "services from "+domain, detail, func(tx *raftstore.Tx) error {
+			return registry.ImportSources.Put(tx, domain, &statev1.ImportSource{ExpireTime: timestamppb.New(s.now())})
+		})
+		if err != nil {
+			return err
+		}
+		s.metrics.expired.Inc()
+		s.log.Warn("imports expired; their instances are left out of hints until a stream reconnects",
+			"from", domain, "import_ttl", s.ttl)
+	}
+	for _, domain := range append(revive, unused...) {
+		err := s.audited(ctx, "imports no longer expired", "services from "+domain, "", func(tx *raftstore.Tx) error {
+			return registry.ImportSources.Delete(tx, domain)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// deleteOrphans deletes what was received for imports that have ended, none of which counts.
+func (s *sweeper) deleteOrphans(ctx context.Context) error {
+	view := s.store.View()
+	if err := s.load(view); err != nil {
+		return err
+	}
+	now := max(registry.ImportedSets.PrefixRevision(view, ""), registry.Imports.PrefixRevision(view, ""))
+	if now == s.orphaned {
+		return nil
+	}
+	for row, err := range registry.ImportedSets.All(view, "") {
+		if err != nil {
+			return err
+		}
+		if s.ids[row.Key] == row.Value.GetImport() {
+			continue
+		}
+		if err := s.deleteOrphan(ctx, row.Key, row.Value.GetImport()); err != nil && !errors.Is(err, errImportChanged) {
+			return err
+		}
+	}
+	s.orphaned = now
+	return nil
+}
+
+// deleteOrphan deletes what was received for one import, unless it has come to count.
+func (s *sweeper) deleteOrphan(ctx context.Context, key, id string) error {
+	service, from, _ := strings.Cut(key, "/")
+	return s.collector.DeleteImported(ctx, service, from, func(tx *raftstore.Tx) error {
+		received, found, err := registry.ImportedSets.Get(tx, key)
+		if err != nil {
+			return err
+		}
+		wanted, exists, err := registry.Imports.Get(tx, key)
+		if err != nil {
+			return err
+		}
+		if !found || received.Value.GetImport() != id || exists && wanted.Value.GetId() == id {
+			return errImportChanged
+		}
+		return nil
+	})
+}
+
+// audited runs a transaction, and records it in the audit log before and after.
+func (s *sweeper) audited(ctx context.Context, action, object, detail string, do func(*raftstore.Tx) error) error {
+	event := access.Event{Caller: "routing", Action: action, Object: object, Result: access.ResultBegun, Detail: detail}
+	if err := s.audit.Record(event); err != nil {
+		return fmt.Errorf("record: %s, %s: %w", action, object, err)
+	}
+	revision, err := s.store.Update(ctx, do)
+	event.Result, event.Detail, event.Revision = access.ResultDone, "", uint64(revision)
+	if err != nil {
+		event.Result, event.Detail = access.ResultFailed, err.Error()
+	}
+	if rerr := s.audit.Record(event); rerr != nil {
+		s.log.Error("an action is not in the audit log", "action", action, "object", object, "error", rerr)
+	}
+	if err == nil {
+		s.log.Info(action, "object", object, "revision", revision)
+	}
+	return err
+}

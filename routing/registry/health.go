@@ -1,0 +1,135 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/ententehq/entente/access"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/routing/plan"
+)
+
+const (
+	// maxHealthChanges bounds one message of a holder, so that its changes fit into one transaction.
+	maxHealthChanges = 1000
+	// loggedChanges is how many changes of health one line of the audit log lists.
+	loggedChanges = 20
+)
+
+// healthChange is a change of an instance's health that the holder of its lease reports.
+type healthChange struct {
+	service, address string
+	health           plan.Health
+}
+
+func parseHealthChanges(list []*ententev1.HealthChange) ([]healthChange, error) {
+	if len(list) > maxHealthChanges {
+		return nil, fmt.Errorf("%w: %d changes of health in one message; %d are allowed, send the rest in the next",
+			ErrInstance, len(list), maxHealthChanges)
+	}
+	changes := make([]healthChange, 0, len(list))
+	for i, c := range list {
+		if err := plan.CheckServiceName(c.GetService()); err != nil {
+			return nil, fmt.Errorf("change %d: %w", i, err)
+		}
+		address, err := plan.ParseAddress(c.GetAddress())
+		if err != nil {
+			return nil, fmt.Errorf("change %d: %w", i, err)
+		}
+		health, err := healthFromProto(c.GetHealth(), 0)
+		if err == nil && health == 0 {
+			err = fmt.Errorf("%w: it has no health", ErrInstance)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("change %d: %w", i, err)
+		}
+		changes = append(changes, healthChange{c.GetService(), address.String(), health})
+	}
+	return changes, nil
+}
+
+// changeHealth writes the changes of one message in one transaction. A lease that has run out is held again.
+func (k *LeaseKeeper) changeHealth(ctx context.Context, h holder, changes []healthChange) (raftstore.Revision, error) {
+	event := access.Event{
+		Caller: access.CallerFrom(ctx).String(), Action: "RoutingService/HoldLease health", Object: "lease " + h.lease,
+		Detail: healthChangesText(changes),
+	}
+	if len(changes) > 0 {
+		begun := event
+		begun.Result = access.ResultBegun
+		if err := k.audit.Record(begun); err != nil {
+			return 0, status.Errorf(codes.Unavailable,
+				"the change of health was not made, because it cannot be audited: %v; free space on the member's disk, or use another member",
+				err)
+		}
+	}
+	revision, err := k.store.Update(ctx, func(tx *raftstore.Tx) error {
+		row, err := heldLease(tx, h)
+		if err != nil {
+			return err
+		}
+		if row.Value.GetLapseTime() != nil {
+			row.Value.LapseTime = nil
+			if err := Leases.Put(tx, h.lease, row.Value); err != nil {
+				return err
+			}
+		}
+		for _, c := range changes {
+			if err := c.write(ctx, tx, h.lease); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if len(changes) > 0 {
+		event.Result, event.Revision = access.ResultDone, uint64(revision)
+		if err != nil {
+			event.Result, event.Detail = access.ResultFailed, err.Error()
+		}
+		// The change is made and stays; the audit log itself reports that it cannot write.
+		_ = k.audit.Record(event)
+	}
+	return revision, err
+}
+
+func (c healthChange) write(ctx context.Context, tx *raftstore.Tx, lease string) error {
+	of := set{c.service, lease}
+	generation, err := of.generation(tx)
+	if err != nil {
+		return err
+	}
+	key := of.in(generation) + c.address
+	row, found, err := Instances.Get(tx, key)
+	if err != nil {
+		return err
+	}
+	if !found {
+		return status.Errorf(codes.FailedPrecondition,
+			"the lease has no instance of %s at %s; register it before you report its health", c.service, c.address)
+	}
+	i, err := fromRow(row)
+	if err != nil {
+		return err
+	}
+	if err := access.Permits(ctx, i.ID); err != nil {
+		return err
+	}
+	row.Value.Health = uint32(c.health)
+	return Instances.Put(tx, key, row.Value)
+}
+
+func healthChangesText(changes []healthChange) string {
+	var parts []string
+	for _, c := range changes[:min(len(changes), loggedChanges)] {
+		parts = append(parts, fmt.Sprintf("%s %s %s", c.service, c.address, c.health))
+	}
+	if more := len(changes) - len(parts); more > 0 {
+		parts = append(parts, fmt.Sprintf("%d more", more))
+	}
+	return strings.Join(parts, ", ")
+}

@@ -1,0 +1,203 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/raftstore"
+)
+
+const (
+	sweepInterval = time.Second
+	// sweepBatch keeps the change of many rows within the size of a command.
+	sweepBatch = 500
+)
+
+// sweeper ends leases while this member leads. Between two sweeps it caches the table of leases.
+type sweeper struct {
+	store     *raftstore.Store
+	audit     Audit
+	tracker   *Tracker
+	collector *Collector
+	metrics   *metrics
+	now       func() time.Time
+	log       hclog.Logger
+
+	table []trackedLease
+	read  raftstore.Revision
+	// abandoned are the leases that are gone but still have instances.
+	abandoned []string
+	indexed   raftstore.Revision
+}
+
+// run sweeps every second until ctx ends.
+func (s *sweeper) run(ctx context.Context) {
+	s.tracker.Reset()
+	s.table, s.abandoned, s.read, s.indexed = nil, nil, 0, 0
+	s.collector.orphans = orphans{}
+	tick := time.NewTicker(sweepInterval)
+	defer tick.Stop()
+	for {
+		s.sweep(ctx)
+		s.collector.sweepOrphans(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (s *sweeper) sweep(ctx context.Context) {
+	if err := s.load(s.store.View()); err != nil {
+		s.log.Error("cannot read the leases", "error", err)
+		return
+	}
+	lapse, gone := s.tracker.due(s.table)
+	if len(lapse)+len(gone) > 0 {
+		if err := ProveLead(ctx, s.store); err != nil {
+			warn(ctx, s.log, "leases seem to have run out, but this member cannot prove that it leads", err)
+			return
+		}
+	}
+	for batch := range slices.Chunk(lapse, sweepBatch) {
+		if err := s.change(ctx, batch, "lease runs out", markLapsed(s.now())); err != nil {
+			warn(ctx, s.log, "leases that were not renewed do not count as run out yet", err)
+			return
+		}
+		s.metrics.lapsed.Add(float64(len(batch)))
+	}
+	for batch := range slices.Chunk(gone, sweepBatch) {
+		if err := s.change(ctx, batch, "remove lease", deleteLapsed); err != nil {
+			warn(ctx, s.log, "instances of leases that ran out long ago are not removed yet", err)
+			return
+		}
+	}
+	for _, lease := range s.abandoned {
+		if err := s.collector.deleteLease(ctx, lease); err != nil {
+			warn(ctx, s.log, "rows of a lease that is gone are not deleted yet", err)
+			return
+		}
+	}
+}
+
+// warn logs an error, unless it is due to the end of ctx.
+func warn(ctx context.Context, log hclog.Logger, message string, err error) {
+	if ctx.Err() == nil {
+		log.Warn(message, "error", err)
+	}
+}
+
+// load reads the leases, and the index of their services, if they have changed.
+func (s *sweeper) load(view *raftstore.View) error {
+	leases, index := Leases.PrefixRevision(view, ""), leaseServices.PrefixRevision(view, "")
+	if leases == s.read && index == s.indexed {
+		return nil
+	}
+	var table []trackedLease
+	known := make(map[string]bool)
+	for row, err := range Leases.All(view, "") {
+		if err != nil {
+			return err
+		}
+		known[row.Key] = true
+		table = append(table, trackedLease{
+			id: row.Key, ttl: row.Value.GetTtl().AsDuration(), goneAfter: row.Value.GetGoneAfter().AsDuration(),
+			lapsed: row.Value.GetLapseTime() != nil, revision: row.Revision,
+		})
+	}
+	var abandoned []string
+	for row, err := range leaseServices.All(view, "") {
+		if err != nil {
+			return err
+		}
+		lease := row.Key[:min(len(row.Key), 2*leaseIDSize)]
+		if !known[lease] && (len(abandoned) == 0 || abandoned[len(abandoned)-1] != lease) {
+			abandoned = append(abandoned, lease)
+		}
+	}
+	s.table, s.abandoned, s.read, s.indexed = table, abandoned, leases, index
+	return nil
+}
+
+// ProveLead returns an error unless this member leads, in the same term before and after a linearizable read. A member that was cut off
+// without noticing has received no reports, and must not act on their absence.
+func ProveLead(ctx context.Context, store *raftstore.Store) error {
+	term := store.Term()
+	if _, err := store.Read(ctx, raftstore.ReadOptions{Linearizable: true}); err != nil {
+		return err
+	}
+	if !store.IsLeader() || store.Term() != term {
+		return fmt.Errorf("the leader has changed since term %d", term)
+	}
+	return ctx.Err()
+}
+
+// markLapsed makes all instances of a lease unhealthy, by a change of the lease's row. A lease that has changed since it was read stays.
+func markLapsed(now time.Time) func(*raftstore.Tx, trackedLease) error {
+	return func(tx *raftstore.Tx, l trackedLease) error {
+		row, found, err := Leases.Get(tx, l.id)
+		if err != nil || !found || row.Revision != l.revision {
+			return err
+		}
+		row.Value.LapseTime = timestamppb.New(now)
+		return Leases.Put(tx, l.id, row.Value)
+	}
+}
+
+// deleteLapsed deletes the row of a lease, without which its instances do not count. They are deleted later. A lease that has changed
+// since it was read stays.
+func deleteLapsed(tx *raftstore.Tx, l trackedLease) error {
+	row, found, err := Leases.Get(tx, l.id)
+	if err != nil || !found || row.Revision != l.revision {
+		return err
+	}
+	return Leases.Delete(tx, l.id)
+}
+
+// change applies a function to each lease in one transaction, and records it in the audit log before and after.
+func (s *sweeper) change(
+	ctx context.Context, leases []trackedLease, action string, do func(*raftstore.Tx, trackedLease) error,
+) error {
+	event := func(l trackedLease) access.Event {
+		return access.Event{Caller: "routing", Action: action, Object: "lease " + l.id}
+	}
+	for _, l := range leases {
+		e := event(l)
+		e.Result, e.Detail = access.ResultBegun, fmt.Sprintf("it was not renewed for %s", l.ttl)
+		if l.lapsed {
+			e.Detail = fmt.Sprintf("it ran out %s ago", l.goneAfter)
+		}
+		if err := s.audit.Record(e); err != nil {
+			return fmt.Errorf("record that the lease %s ends: %w", l.id, err)
+		}
+	}
+	revision, err := s.store.Update(ctx, func(tx *raftstore.Tx) error {
+		for _, l := range leases {
+			if err := do(tx, l); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for _, l := range leases {
+		e := event(l)
+		e.Result, e.Revision = access.ResultDone, uint64(revision)
+		if err != nil {
+			e.Result, e.Detail = access.ResultFailed, err.Error()
+		}
+		if rerr := s.audit.Record(e); rerr != nil {
+			s.log.Error("the end of a lease is not in the audit log", "lease", l.id, "error", rerr)
+		}
+	}
+	if err == nil {
+		s.log.Info(action, "leases", len(leases), "revision", revision)
+	}
+	return err
+}
