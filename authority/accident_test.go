@@ -11,7 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/audit"
 	"github.com/ententehq/entente/authority/internal/loop"
 	"github.com/ententehq/entente/authority/keys"
 	"github.com/ententehq/entente/authority/plan"
@@ -145,15 +145,15 @@ func (u steppedUpstream) Prune(inUse func(*x509.Certificate) bool) error {
 }
 
 type steppedAudit struct {
-	Audit
+	audit.Recorder
 	p *process
 }
 
-func (l steppedAudit) Record(e access.Event) error {
+func (l steppedAudit) Record(e audit.Event) error {
 	if strings.HasPrefix(e.Action, "sign ") || strings.HasPrefix(e.Action, "state ") {
-		return l.Audit.Record(e)
+		return l.Recorder.Record(e)
 	}
-	return l.p.step(e.Result+": "+e.Action, func() error { return l.Audit.Record(e) })
+	return l.p.step(e.Result+": "+e.Action, func() error { return l.Recorder.Record(e) })
 }
 
 // lookedAt counts how often a clock that is wrong was looked at.

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/audit"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/authority/keys"
 	"github.com/ententehq/entente/authority/table"
@@ -32,15 +33,15 @@ type api struct {
 }
 
 // auditFile is an audit log for [Config.Audit] of a member that an api is served for.
-func auditFile(t testing.TB) *access.Log {
+func auditFile(t testing.TB) *audit.Log {
 	t.Helper()
-	log, err := access.OpenLog(access.LogConfig{Path: filepath.Join(t.TempDir(), "audit.log"), Member: "member-1"})
+	log, err := audit.Open(audit.Config{Path: filepath.Join(t.TempDir(), "audit.log"), Member: "member-1"})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, log.Close()) })
 	return log
 }
 
-func serveAPI(t testing.TB, c *crewman, log *access.Log) *api {
+func serveAPI(t testing.TB, c *crewman, log *audit.Log) *api {
 	t.Helper()
 	guard, err := access.NewGuard(access.GuardConfig{
 		Store: c.store, Home: home, Log: log,

@@ -17,7 +17,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
 
-	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/audit"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/authority/issue"
 	"github.com/ententehq/entente/authority/plan"
@@ -174,7 +174,7 @@ func signingMembers(b *testing.B, n int) []ententev1.SVIDServiceClient {
 	f.advance(plan.HintsBeforeUse*plan.DefaultRefreshHint + time.Second)
 	var clients []ententev1.SVIDServiceClient
 	for _, c := range f.crew {
-		a := serveAPI(b, c, c.config.Audit.(*access.Log))
+		a := serveAPI(b, c, c.config.Audit.(*audit.Log))
 		if len(clients) == 0 {
 			a.grant(ci, "/web")
 		}

@@ -10,7 +10,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
 
-	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/audit"
 	"github.com/ententehq/entente/authority/issue"
 	"github.com/ententehq/entente/authority/keys"
 	"github.com/ententehq/entente/authority/plan"
@@ -20,12 +20,6 @@ import (
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/membership"
 )
-
-// Audit records one event in the audit log. An action whose event is refused is not carried out. It is called from
-// many goroutines.
-type Audit interface {
-	Record(access.Event) error
-}
 
 // Contact is the contact of this member with the others. It is called from many goroutines.
 type Contact interface {
@@ -71,7 +65,7 @@ type Config struct {
 	Alive func(raftstore.Reader) ([]string, error)
 	// IsForeign reports, inside a transaction, whether a trust domain is foreign. If nil, none is.
 	IsForeign func(r raftstore.Reader, td string) (bool, error)
-	Audit     Audit
+	Audit     audit.Recorder
 	// Acknowledgements returns what peers with streams have acknowledged. If nil, there are no streams.
 	Acknowledgements Acknowledgements
 

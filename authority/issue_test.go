@@ -31,6 +31,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/audit"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/authority/plan"
 	"github.com/ententehq/entente/authority/svid"
@@ -192,7 +193,7 @@ func TestIssueRefusals(t *testing.T) {
 	require.Empty(t, refusedSignatures(c), "nothing that was refused reached the audit log as a signature")
 }
 
-func refusedSignatures(c *crewman) (found []access.Event) {
+func refusedSignatures(c *crewman) (found []audit.Event) {
 	for _, e := range c.audit.about("sign x509-svid") {
 		if !strings.HasPrefix(e.Caller, "member ") {
 			found = append(found, e)
@@ -227,28 +228,28 @@ func TestWithoutAuditNoSignature(t *testing.T) {
 	_, c := newOne(t, nil)
 	_, err := c.SVIDService().IssueX509SVID(caller, x509Request(t, workload(1)))
 	require.NoError(t, err)
-	var lines []access.Event
+	var lines []audit.Event
 	for _, e := range c.audit.about("sign x509-svid") {
 		if e.Object == workload(1) {
 			lines = append(lines, e)
 		}
 	}
 	require.Len(t, lines, 2)
-	require.Equal(t, access.ResultBegun, lines[0].Result)
-	require.Equal(t, access.ResultDone, lines[1].Result)
+	require.Equal(t, audit.ResultBegun, lines[0].Result)
+	require.Equal(t, audit.ResultDone, lines[1].Result)
 	require.Equal(t, lines[0].Call, lines[1].Call)
 	require.Equal(t, "spiffe://eu.example.org/ci", lines[0].Caller)
 	require.Contains(t, lines[0].Detail, "serial "+lines[0].Call)
 
-	for _, result := range []string{access.ResultBegun, access.ResultDone} {
-		c.audit.refuseWhen(func(e access.Event) bool { return e.Result == result && strings.HasPrefix(e.Action, "sign ") })
+	for _, result := range []string{audit.ResultBegun, audit.ResultDone} {
+		c.audit.refuseWhen(func(e audit.Event) bool { return e.Result == result && strings.HasPrefix(e.Action, "sign ") })
 		r, err := c.SVIDService().IssueX509SVID(caller, x509Request(t, workload(1)))
 		require.Nil(t, r)
 		require.Equal(t, codes.Unavailable, status.Code(err))
-		require.ErrorContains(t, err, "the audit log cannot be written: no space left on device")
+		require.ErrorContains(t, err, "it cannot be audited: no space left on device")
 		j, err := c.SVIDService().IssueJWTSVID(caller, &ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{"a"}})
 		require.Nil(t, j)
-		require.ErrorContains(t, err, "the audit log cannot be written: no space left on device")
+		require.ErrorContains(t, err, "it cannot be audited: no space left on device")
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/audit"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/authority/plan"
 	"github.com/ententehq/entente/bundle"
@@ -84,8 +85,8 @@ func TestBatch(t *testing.T) {
 }
 
 // linesOf counts a caller's lines about SVIDs in the audit log.
-func linesOf(log *access.Log, caller string) map[string]int {
-	tail := log.Tail(access.MaxTailLines, false)
+func linesOf(log *audit.Log, caller string) map[string]int {
+	tail := log.Tail(audit.MaxTailLines, false)
 	defer tail.Close()
 	lines := map[string]int{}
 	for {

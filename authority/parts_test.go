@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/audit"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
 
@@ -77,11 +78,11 @@ func (l line) Invoke(ctx context.Context, method string, args, reply any, _ ...g
 // ledger is an audit log in memory.
 type ledger struct {
 	mu     sync.Mutex
-	events []access.Event
-	refuse func(access.Event) error
+	events []audit.Event
+	refuse func(audit.Event) error
 }
 
-func (l *ledger) Record(e access.Event) error {
+func (l *ledger) Record(e audit.Event) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.refuse != nil {
@@ -93,16 +94,16 @@ func (l *ledger) Record(e access.Event) error {
 	return nil
 }
 
-func (l *ledger) about(action string) []access.Event {
+func (l *ledger) about(action string) []audit.Event {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return slices.DeleteFunc(slices.Clone(l.events), func(e access.Event) bool { return e.Action != action })
+	return slices.DeleteFunc(slices.Clone(l.events), func(e audit.Event) bool { return e.Action != action })
 }
 
-func (l *ledger) refuseWhen(when func(access.Event) bool) {
+func (l *ledger) refuseWhen(when func(audit.Event) bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.refuse = func(e access.Event) error {
+	l.refuse = func(e audit.Event) error {
 		if when(e) {
 			return errors.New("no space left on device")
 		}

@@ -139,24 +139,33 @@ func (p *preparer) prepareDomain(ctx context.Context, td string, jwt bool) (time
 		if len(actions) == 0 {
 			return next, nil
 		}
-		// The intent comes first: if the audit log cannot be written, no key is made and no upstream is called.
-		if err := p.journal.Begin(td); err != nil {
-			return plan.Never, err
-		}
-		candidates, prepareErr := p.prepare(ctx, s, domain.Value, actions)
-		if len(candidates) == 0 {
-			return plan.Never, errors.Join(prepareErr, p.journal.Abandon(td, prepareErr))
-		}
-		updateErr := p.journal.Commit(ctx, td, func(tx *raftstore.Tx) ([]journal.Step, error) {
-			return p.executor.carryOut(tx, td, candidates, nil)
-		})
-		p.unswept.Store(true)
-		p.changed.Fire()
-		if err := errors.Join(prepareErr, updateErr, p.discard(ctx, candidates, updateErr)); err != nil {
+		if err := p.prepareActions(ctx, s, domain.Value, actions); err != nil {
 			return plan.Never, err
 		}
 	}
 	return p.config.Now().Add(loop.LastRetry), nil
+}
+
+// prepareActions prepares the authorities that the actions ask for, and adds them to the tables. The intent is recorded
+// first: if the audit log cannot be written, no key is made and no upstream is called.
+func (p *preparer) prepareActions(
+	ctx context.Context, s plan.Situation, domain *statev1.Domain, actions []plan.Action,
+) error {
+	var failed error // part of the actions, while the others are committed
+	err := p.journal.Around(domain.GetTrustDomain(), func(commit func(context.Context, journal.Transaction) error) error {
+		candidates, err := p.prepare(ctx, s, domain, actions)
+		if len(candidates) == 0 {
+			return err
+		}
+		failed = err
+		err = commit(ctx, func(tx *raftstore.Tx) ([]journal.Step, error) {
+			return p.executor.carryOut(tx, domain.GetTrustDomain(), candidates, nil)
+		})
+		p.unswept.Store(true)
+		p.changed.Fire()
+		return errors.Join(err, p.discard(ctx, candidates, err))
+	})
+	return errors.Join(failed, err)
 }
 
 // prepare makes the authorities that the actions ask for. Their keys are stored when it returns. It stops at the first

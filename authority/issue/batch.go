@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/audit"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/authority/internal/request"
 	"github.com/ententehq/entente/authority/plan"
@@ -142,8 +143,8 @@ func (i *Issuer) auditDenied(ctx context.Context, errs []error) error {
 		return nil
 	}
 	// A denial stands whether or not it can be recorded; the audit log reports its own failure.
-	_ = i.config.Audit.Record(access.Event{
-		Caller: access.CallerFrom(ctx).String(), Action: "issue a batch of SVIDs", Result: access.ResultDenied,
+	_ = i.config.Audit.Record(audit.Event{
+		Caller: access.CallerFrom(ctx).String(), Action: "issue a batch of SVIDs", Result: audit.ResultDenied,
 		Detail: fmt.Sprintf("%d of %d requests; the first: %s", denied, len(errs), first),
 	})
 	return nil

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/ententehq/entente/access/audit"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/authority/internal/loop"
 	"github.com/ententehq/entente/authority/internal/request"
@@ -125,6 +126,9 @@ func signOrForward[R proto.Message](
 func worthForwarding(err error) bool {
 	if err == nil || errors.Is(err, svid.ErrLint) {
 		return false
+	}
+	if errors.Is(err, audit.ErrUnaudited) {
+		return true
 	}
 	_, decided := status.FromError(err)
 	return !decided

@@ -14,7 +14,9 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
 
-	"github.com/ententehq/entente/access"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/ententehq/entente/access/audit"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/authority/internal/loop"
@@ -22,7 +24,6 @@ import (
 	"github.com/ententehq/entente/authority/plan"
 	"github.com/ententehq/entente/authority/svid"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
-	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 var home = spiffeid.RequireTrustDomainFromString("eu.example.org")
@@ -44,17 +45,17 @@ func workloadRequest(t *testing.T) svid.X509Request {
 // auditLog is an audit log in memory.
 type auditLog struct {
 	mu     sync.Mutex
-	events []access.Event
+	events []audit.Event
 }
 
-func (l *auditLog) Record(e access.Event) error {
+func (l *auditLog) Record(e audit.Event) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.events = append(l.events, e)
 	return nil
 }
 
-func (l *auditLog) last() access.Event {
+func (l *auditLog) last() audit.Event {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Clone(l.events)[len(l.events)-1]

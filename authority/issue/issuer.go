@@ -14,18 +14,12 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/audit"
 	"github.com/ententehq/entente/authority/internal/loop"
 	"github.com/ententehq/entente/authority/keys"
 	"github.com/ententehq/entente/authority/svid"
 	"github.com/ententehq/entente/raftstore"
 )
-
-// Audit records one event in the audit log. An action whose event is refused is not carried out. It is called from
-// many goroutines.
-type Audit interface {
-	Record(access.Event) error
-}
 
 // Contact is the contact of this member with the others. It is called from many goroutines.
 type Contact interface {
@@ -46,7 +40,7 @@ type Config struct {
 	Contact      Contact
 	// Conn returns the connection to another member, on which its SigningService is served. The issuer does not close it.
 	Conn  func(memberID string) (grpc.ClientConnInterface, error)
-	Audit Audit
+	Audit audit.Recorder
 	// Rate is the number of SVIDs a second that one caller can request from this member, and Burst the number at once.
 	// A negative rate disables the limit.
 	Rate  float64

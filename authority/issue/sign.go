@@ -3,13 +3,14 @@ package issue
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/go-jose/go-jose/v4/jwt"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/audit"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/authority/plan"
 	"github.com/ententehq/entente/authority/svid"
@@ -17,24 +18,15 @@ import (
 
 // audited makes a signature between its two lines in the audit log. Without the first line it is not made, and without
 // the second it is not handed out.
-func (i *Issuer) audited(kind plan.Kind, event access.Event, sign func() error) error {
+func (i *Issuer) audited(kind plan.Kind, event audit.Event, sign func() error) error {
 	event.Action = "sign " + kind.String() + "-svid"
-	event.Result = access.ResultBegun
-	if err := i.config.Audit.Record(event); err != nil {
-		i.signatures.WithLabelValues(kind.String(), "unaudited").Inc()
-		return fmt.Errorf("nothing was signed, since the audit log cannot be written: %w", err)
-	}
-	err := sign()
-	event.Result = access.ResultDone
-	if err != nil {
-		event.Result, event.Detail = access.ResultFailed, err.Error()
-	}
-	if auditErr := i.config.Audit.Record(event); auditErr != nil {
-		i.signatures.WithLabelValues(kind.String(), "unaudited").Inc()
-		return fmt.Errorf("the signature is withheld, since the audit log cannot be written: %w", auditErr)
-	}
+	event.Withhold = true
+	err := audit.Do(i.config.Audit, event, func(*audit.Event) error { return sign() })
 	result := "ok"
-	if err != nil {
+	switch {
+	case errors.Is(err, audit.ErrUnaudited):
+		result = "unaudited"
+	case err != nil:
 		result = "failed"
 	}
 	i.signatures.WithLabelValues(kind.String(), result).Inc()
@@ -58,7 +50,7 @@ func (i *Issuer) signX509(d *Domain, r svid.X509Request, caller string) (*entent
 	}
 	leaf.IPs = ips
 	serial := leaf.Serial.Text(16)
-	event := access.Event{
+	event := audit.Event{
 		Caller: caller, Object: r.ID.String(), Call: serial,
 		Detail: fmt.Sprintf("authority %s, serial %s, key %s, until %s, DNS names %q",
 			s.id, serial, svid.Fingerprint(r.SPKI), leaf.NotAfter.Format(time.RFC3339), r.DNSNames),
@@ -98,7 +90,7 @@ func (i *Issuer) signJWT(d *Domain, r svid.JWTRequest, caller string) (*ententev
 		ID: hex.EncodeToString(id[:]), Issuer: d.issuer, Subject: r.ID.String(), Audience: r.Audience,
 		IssuedAt: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(expire),
 	}
-	event := access.Event{
+	event := audit.Event{
 		Caller: caller, Object: r.ID.String(), Call: claims.ID,
 		Detail: fmt.Sprintf("authority %s, jti %s, audience %q, until %s",
 			s.id, claims.ID, r.Audience, expire.UTC().Format(time.RFC3339)),

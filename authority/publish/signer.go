@@ -9,7 +9,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/audit"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/authority/internal/loop"
 	"github.com/ententehq/entente/authority/plan"
@@ -21,18 +21,13 @@ import (
 // ActionSign is the action in the audit log of a statement that [Signer] signs.
 const ActionSign = "state bundle version"
 
-// Audit records one event in the audit log.
-type Audit interface {
-	Record(access.Event) error
-}
-
 // Signer signs the statements that the transactions of other members left due: such a member had no key that the
 // previous version names, as after it joined, or keeps its keys outside of its memory. It runs on every member, and the
 // first committed signature of a version counts. It also logs where a chain restarts.
 type Signer struct {
 	publisher *Publisher
 	store     *raftstore.Store
-	audit     Audit
+	recorder  audit.Recorder
 	canSign   func() error
 	now       func() time.Time
 	log       hclog.Logger
@@ -52,11 +47,11 @@ type progress struct {
 // NewSigner returns a signer. canSign returns the reason for which this member must not sign now, or nil. A nil r
 // leaves the metrics unregistered.
 func NewSigner(
-	p *Publisher, store *raftstore.Store, audit Audit, canSign func() error, now func() time.Time, log hclog.Logger,
+	p *Publisher, store *raftstore.Store, recorder audit.Recorder, canSign func() error, now func() time.Time, log hclog.Logger,
 	r prometheus.Registerer,
 ) (*Signer, error) {
 	s := &Signer{
-		publisher: p, store: store, audit: audit, canSign: canSign, now: now, log: log, domains: map[string]progress{},
+		publisher: p, store: store, recorder: recorder, canSign: canSign, now: now, log: log, domains: map[string]progress{},
 		chains: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "entente_authority_statement_chains_total",
 			Help: "Restarts of the chain of statements on a hosted bundle that this member saw (started), and versions without a statement (unstated).",
@@ -124,38 +119,33 @@ func (s *Signer) signDomain(ctx context.Context, td string) (waiting bool, err e
 // signLater signs outside of a transaction, with a key that can be anywhere. It stores the statement if the same draft
 // is still due.
 func (s *Signer) signLater(ctx context.Context, td string, d *draft, now time.Time) error {
-	line := access.Event{
-		Caller: "authority", Action: ActionSign, Object: td, Result: access.ResultBegun,
-		Detail: fmt.Sprintf("sequence %d", d.version.GetSequence()),
+	event := audit.Event{
+		Caller: "authority", Action: ActionSign, Object: td, Detail: fmt.Sprintf("sequence %d", d.version.GetSequence()),
 	}
-	if err := s.audit.Record(line); err != nil {
-		return fmt.Errorf("nothing was signed, since the audit log cannot be written: %w", err)
-	}
-	text := ""
-	if d.unstated == "" {
-		signed, err := s.publisher.sign(d)
-		if err != nil {
-			return err
+	return audit.Do(s.recorder, event, func(line *audit.Event) error {
+		text := ""
+		if d.unstated == "" {
+			signed, err := s.publisher.sign(d)
+			if err != nil {
+				return err
+			}
+			text = signed.String()
 		}
-		text = signed.String()
-	}
-	revision, err := s.store.Update(ctx, func(tx *raftstore.Tx) error {
-		versions, err := History(tx, td)
-		if err != nil {
-			return err
-		}
-		again, err := s.publisher.nextDraft(tx, td, versions, now, false)
-		if err != nil || again == nil || !sameDraft(d, again) {
-			return err // another member was faster, or a key was distrusted: the next round drafts again
-		}
-		again.version.Statement, again.version.Unstated = text, d.unstated
-		return table.HostedHistory.Put(tx, versionKey(td, again.version.GetNumber()), again.version)
+		revision, err := s.store.Update(ctx, func(tx *raftstore.Tx) error {
+			versions, err := History(tx, td)
+			if err != nil {
+				return err
+			}
+			again, err := s.publisher.nextDraft(tx, td, versions, now, false)
+			if err != nil || again == nil || !sameDraft(d, again) {
+				return err // another member was faster, or a key was distrusted: the next round drafts again
+			}
+			again.version.Statement, again.version.Unstated = text, d.unstated
+			return table.HostedHistory.Put(tx, versionKey(td, again.version.GetNumber()), again.version)
+		})
+		line.Revision = uint64(revision)
+		return err
 	})
-	line.Result, line.Revision = access.ResultDone, uint64(revision)
-	if err != nil {
-		line.Result, line.Detail = access.ResultFailed, err.Error()
-	}
-	return errors.Join(err, s.audit.Record(line))
 }
 
 // report counts and logs what is new in a domain's chain. Every member does, for what it sees committed.

@@ -13,7 +13,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/audit"
 	"github.com/ententehq/entente/authority/plan"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -32,55 +32,43 @@ type Step struct {
 	Inherits bool
 }
 
-// Audit records one event in the audit log. An action whose event is refused is not carried out.
-type Audit interface {
-	Record(access.Event) error
-}
-
 // Journal runs and reports changes. All fields are required.
 type Journal struct {
 	Store *raftstore.Store
-	Audit Audit
+	Audit audit.Recorder
 	Log   hclog.Logger
 	// Forced counts activations before every reader could know the authority, by trust domain and kind.
 	Forced *prometheus.CounterVec
 }
 
-// Change records the intent, runs the transaction and reports its steps.
-func (j *Journal) Change(ctx context.Context, td string, fn func(*raftstore.Tx) ([]Step, error)) error {
-	if err := j.Begin(td); err != nil {
-		return err
-	}
-	return j.Commit(ctx, td, fn)
+// Transaction is a transaction that returns the steps that it carried out.
+type Transaction = func(*raftstore.Tx) ([]Step, error)
+
+// Change runs a transaction that changes a domain's authorities, and reports its steps.
+func (j *Journal) Change(ctx context.Context, td string, fn Transaction) error {
+	return j.Around(td, func(commit func(context.Context, Transaction) error) error { return commit(ctx, fn) })
 }
 
-// Begin records the intent to change a domain's authorities. It precedes a [Journal.Commit] or [Journal.Abandon].
-func (j *Journal) Begin(td string) error {
-	err := j.Audit.Record(access.Event{Caller: "authority", Action: action, Object: td, Result: access.ResultBegun})
-	if err != nil {
-		return fmt.Errorf("nothing was changed, since the audit log cannot be written: %w", err)
-	}
-	return nil
-}
-
-// Abandon records that a change was begun and not made.
-func (j *Journal) Abandon(td string, err error) error {
-	return j.Audit.Record(access.Event{
-		Caller: "authority", Action: action, Object: td, Result: access.ResultFailed, Detail: err.Error(),
-	})
-}
-
-// Commit runs the transaction and reports its steps, or records its failure.
-func (j *Journal) Commit(ctx context.Context, td string, fn func(*raftstore.Tx) ([]Step, error)) error {
+// Around runs an action that ends in at most one transaction, which it passes to commit. The intent is recorded before
+// the action, and the steps of the transaction are reported after it.
+func (j *Journal) Around(td string, do func(commit func(context.Context, Transaction) error) error) error {
 	var steps []Step
-	revision, err := j.Store.Update(ctx, func(tx *raftstore.Tx) (err error) {
-		steps, err = fn(tx)
-		return err
+	var revision raftstore.Revision
+	err := audit.Do(j.Audit, audit.Event{Caller: "authority", Action: action, Object: td}, func(line *audit.Event) error {
+		return do(func(ctx context.Context, fn Transaction) error {
+			var done []Step
+			at, err := j.Store.Update(ctx, func(tx *raftstore.Tx) (err error) {
+				done, err = fn(tx)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			steps, revision, line.Revision = done, at, uint64(at)
+			return nil
+		})
 	})
-	if err != nil {
-		return errors.Join(err, j.Abandon(td, err))
-	}
-	return j.Report(td, steps, revision)
+	return errors.Join(err, j.Report(td, steps, revision))
 }
 
 // Report writes the steps of a committed transaction to log, metrics and audit log.
@@ -105,8 +93,8 @@ func (j *Journal) Report(td string, steps []Step, revision raftstore.Revision) e
 		if s.Sequence > 0 {
 			detail = fmt.Sprintf("%s; bundle sequence %d", detail, s.Sequence)
 		}
-		if err := j.Audit.Record(access.Event{
-			Caller: "authority", Action: string(s.Do) + " " + what, Object: td, Result: access.ResultDone,
+		if err := j.Audit.Record(audit.Event{
+			Caller: "authority", Action: string(s.Do) + " " + what, Object: td, Result: audit.ResultDone,
 			Revision: uint64(revision), Detail: detail, Durable: true,
 		}); err != nil {
 			return fmt.Errorf("write the audit log: %w", err)
