@@ -1,0 +1,132 @@
+package node
+
+import (
+	"context"
+	"net"
+	"slices"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/authority/publish"
+	"github.com/ententehq/entente/authority/table"
+	"github.com/ententehq/entente/federation"
+	"github.com/ententehq/entente/node/config"
+	"github.com/ententehq/entente/node/port"
+	"github.com/ententehq/entente/routing/exchange"
+)
+
+func buildFederation(m *member) (err error) {
+	m.federation, err = federation.New(federation.Config{
+		Store: m.store, Leader: m.members, IsHosted: table.Hosts, HostedBundles: table.HostedBundles,
+		HostedStatements: publish.Statements, HostedHistory: table.HostedHistory,
+		Peers: federation.PeerConfig{
+			Home: m.cfg.Cluster.TrustDomain, Dial: m.port.DialPeer, Credentials: port.Credentials(), Cargo: cargo{m},
+		},
+		Invitations: invitations(m),
+		Audit:       m.audit, MinRefresh: m.cfg.Federation.MinRefresh,
+		Logger: m.log.Named("federation"), Registerer: m.registry,
+	})
+	if err != nil {
+		return err
+	}
+	m.members.Register(federation.Section, m.federation.Section())
+	m.members.Register(federation.PeerSection, m.federation.Peers())
+	return nil
+}
+
+// cargo puts routing's service sync on the streams of federation. Routing is built after federation and before the
+// first stream opens.
+type cargo struct{ member *member }
+
+// Carry implements [federation.Cargo].
+func (c cargo) Carry(s federation.CargoStream) federation.Freight {
+	stream := exchange.Stream{Home: s.Home, Domains: s.Domains, Wake: s.Wake}
+	return serviceSync{c.member.routing.Exchange.NewSync(stream)}
+}
+
+// serviceSync is a service sync in the form that federation uses.
+type serviceSync struct{ *exchange.Sync }
+
+// Take implements [federation.Freight].
+func (s serviceSync) Take(m *ententev1.PeerMessage) error { return s.Receive(m) }
+
+// invitations returns what federation needs for agreements with clusters that it does not know yet.
+func invitations(m *member) federation.InvitationConfig {
+	c := federation.InvitationConfig{
+		Identity: m.identity,
+		Members:  func() []federation.InvitingMember { return invitingMembers(m) },
+		Endpoints: func(td string) []string {
+			return endpointURLs(m.cfg.BundleEndpoint, invitingMembers(m), td)
+		},
+		Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE,
+		Dial:    dialInviting, Credentials: port.Credentials(),
+		Binding: port.BindingFrom, Host: port.HostFrom, NoApproval: m.cfg.Federation.NoApproval,
+	}
+	if m.cfg.BundleEndpoint.Profile == config.ProfileWeb {
+		c.Profile = ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB
+	}
+	return c
+}
+
+// invitingMembers returns all members of the cluster, this one first.
+func invitingMembers(m *member) []federation.InvitingMember {
+	all := []federation.InvitingMember{{Address: m.cfg.Member.Advertise, Identity: m.identity.Digest}}
+	fellows, _ := m.directory.Fellows()
+	for _, f := range fellows {
+		if f.Identity != m.identity.Digest {
+			all = append(all, federation.InvitingMember{Address: f.Address, Identity: f.Identity})
+		}
+	}
+	return all
+}
+
+// dialInviting calls [port.DialJoin] and also returns the binding of the TLS session.
+func dialInviting(ctx context.Context, address string, accept func([32]byte) error) (net.Conn, []byte, error) {
+	conn, err := port.DialJoin(ctx, address, accept)
+	if err != nil {
+		return nil, nil, err
+	}
+	binding, err := conn.(*port.Conn).Binding()
+	if err != nil {
+		_ = conn.Close() // the connection has carried nothing
+		return nil, nil, err
+	}
+	return conn, binding, nil
+}
+
+// maxEndpointURLs is the limit of endpoint URLs of a relationship.
+const maxEndpointURLs = 4
+
+// endpointURLs returns the URLs at which other clusters find the bundle of a hosted domain. Their hosts are the configured
+// advertised address alone if there is one, else the names in an ACME certificate, else the hosts of all members. The
+// port is that of this member's endpoint: the members of a cluster are configured alike.
+func endpointURLs(c config.BundleEndpoint, members []federation.InvitingMember, td string) (urls []string) {
+	for _, host := range endpointHosts(c, members) {
+		if url := "https://" + host + "/bundles/" + td; !slices.Contains(urls, url) && len(urls) < maxEndpointURLs {
+			urls = append(urls, url)
+		}
+	}
+	return urls
+}
+
+// endpointHosts returns the addresses, as host:port, for [endpointURLs].
+func endpointHosts(c config.BundleEndpoint, members []federation.InvitingMember) (addresses []string) {
+	if c.Advertise != "" {
+		return []string{c.Advertise}
+	}
+	_, endpointPort, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		return nil // the configuration was checked
+	}
+	if c.ACME != nil {
+		for _, host := range c.ACME.Hosts {
+			addresses = append(addresses, net.JoinHostPort(host, endpointPort))
+		}
+		return addresses
+	}
+	for _, member := range members {
+		if host, _, err := net.SplitHostPort(member.Address); err == nil {
+			addresses = append(addresses, net.JoinHostPort(host, endpointPort))
+		}
+	}
+	return addresses
+}
