@@ -18,7 +18,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
-	"github.com/ententehq/entente/raftstore/membership"
+	"github.com/ententehq/entente/raftstore/membership/memberid"
 	"github.com/ententehq/entente/raftstore/token"
 )
 
@@ -53,7 +53,7 @@ func (c *callers) inviting() []InvitingMember {
 
 func newConsentRoom(t *testing.T) (*room, *callers) {
 	t.Helper()
-	identity, err := membership.LoadIdentity(filepath.Join(t.TempDir(), "identity.key"))
+	identity, err := memberid.LoadIdentity(filepath.Join(t.TempDir(), "identity.key"))
 	require.NoError(t, err)
 	c := &callers{called: map[string]int{}, members: []InvitingMember{{Address: "eu-1.example.org:7440", Identity: identity.Digest}}}
 	r := newRoom(t, func(config *Config) {

@@ -20,7 +20,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/federation/federationtest"
 	"github.com/ententehq/entente/federation/relationship"
-	"github.com/ententehq/entente/raftstore/membership"
+	"github.com/ententehq/entente/raftstore/membership/memberid"
 	"github.com/ententehq/entente/raftstore/token"
 )
 
@@ -104,7 +104,7 @@ func TestOneMemberDoesNotSpeakForAll(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			identity, err := membership.LoadIdentity(filepath.Join(t.TempDir(), "identity.key"))
+			identity, err := memberid.LoadIdentity(filepath.Join(t.TempDir(), "identity.key"))
 			require.NoError(t, err)
 			eu := federationtest.NewAuthority(t, "eu.example.org")
 			members := map[string]*inviting{"us-1.example.org:7440": {identity: first, answer: says(honest)}, "us-2.example.org:7440": {identity: second, answer: c.second}}

@@ -16,7 +16,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
-	"github.com/ententehq/entente/raftstore/membership"
+	"github.com/ententehq/entente/raftstore/membership/memberid"
 	"github.com/ententehq/entente/raftstore/token"
 )
 
@@ -37,7 +37,7 @@ const (
 // InvitationConfig is what this cluster tells others of itself, and how it asks them, before there is a bundle to verify anybody by.
 type InvitationConfig struct {
 	// Identity is this member's identity key, and Members are all members.
-	Identity *membership.Identity
+	Identity *memberid.Identity
 	Members  func() []InvitingMember
 	// Endpoints are the URLs at which a hosted domain's bundle is served, in the order in which they should be tried, and Profile is how
 	// they prove themselves.

@@ -11,7 +11,7 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/federation/relationship"
-	"github.com/ententehq/entente/raftstore/membership"
+	"github.com/ententehq/entente/raftstore/membership/memberid"
 	"github.com/ententehq/entente/raftstore/token"
 )
 
@@ -94,7 +94,7 @@ func invitationTokenOf(c *statev1.InvitationContent) (t InvitationToken, err err
 		return t, errors.New("it invites a trust domain to federate with itself")
 	}
 	for _, address := range t.Addresses {
-		if err := membership.CheckAddress(address); err != nil {
+		if err := memberid.CheckAddress(address); err != nil {
 			return t, errors.New("an address in it is malformed")
 		}
 	}

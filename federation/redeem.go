@@ -17,7 +17,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
-	"github.com/ententehq/entente/raftstore/membership"
+	"github.com/ententehq/entente/raftstore/membership/memberid"
 	"github.com/ententehq/entente/raftstore/token"
 )
 
@@ -111,7 +111,7 @@ func (s *InvitationService) signer(ctx context.Context, purpose string, signed *
 	if !ok {
 		return [32]byte{}, refuseInvitation("unsigned", codes.Unauthenticated, "the call did not come in under entente-join/1")
 	}
-	digest, err := membership.VerifyIdentity(signed.GetIdentityCertificate(), purpose, signed.GetSignature(), binding, content)
+	digest, err := memberid.VerifyIdentity(signed.GetIdentityCertificate(), purpose, signed.GetSignature(), binding, content)
 	if err != nil {
 		return [32]byte{}, refuseInvitation("unsigned", codes.Unauthenticated, "the request is not signed by a member for this session: %s", relationship.Clip(err.Error()))
 	}

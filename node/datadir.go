@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ententehq/entente/access/audit"
-	"github.com/ententehq/entente/raftstore/membership"
+	"github.com/ententehq/entente/raftstore/membership/memberid"
 )
 
 // openFiles opens what the member keeps in its data folder beside the store: the audit log and the identity key.
@@ -25,7 +25,7 @@ func openFiles(m *member) (err error) {
 		return err
 	}
 	m.life.OnStop("audit log", m.audit.Close)
-	m.identity, err = membership.LoadIdentity(m.dir.file("identity.pem"))
+	m.identity, err = memberid.LoadIdentity(m.dir.file("identity.pem"))
 	return err
 }
 

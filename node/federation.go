@@ -70,7 +70,7 @@ func invitations(m *member) federation.InvitationConfig {
 // invitingMembers returns all members of the cluster, this one first.
 func invitingMembers(m *member) []federation.InvitingMember {
 	all := []federation.InvitingMember{{Address: m.cfg.Member.Advertise, Identity: m.identity.Digest}}
-	fellows, _ := m.directory.Fellows()
+	fellows, _ := m.directory.Members()
 	for _, f := range fellows {
 		if f.Identity != m.identity.Digest {
 			all = append(all, federation.InvitingMember{Address: f.Address, Identity: f.Identity})

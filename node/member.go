@@ -22,6 +22,8 @@ import (
 	"github.com/ententehq/entente/node/port"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/membership"
+	"github.com/ententehq/entente/raftstore/membership/directory"
+	"github.com/ententehq/entente/raftstore/membership/memberid"
 	"github.com/ententehq/entente/routing"
 	"github.com/ententehq/entente/routing/xds"
 	"github.com/ententehq/entente/vaultca"
@@ -41,8 +43,8 @@ type member struct {
 	dir        *dataDir
 	audit      *audit.Log
 	operations *operations.Server
-	identity   *membership.Identity
-	directory  *membership.Directory
+	identity   *memberid.Identity
+	directory  *directory.Directory
 	port       *port.Port
 	store      *raftstore.Store
 	members    *membership.Manager

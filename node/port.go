@@ -8,7 +8,7 @@ import (
 	"github.com/ententehq/entente/node/port"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
-	"github.com/ententehq/entente/raftstore/membership"
+	"github.com/ententehq/entente/raftstore/membership/directory"
 )
 
 // openPort listens on the TLS port. The port accepts connections once it runs.
@@ -17,7 +17,7 @@ func openPort(m *member) error {
 	if err != nil {
 		return err
 	}
-	m.directory = membership.NewDirectory(m.cfg.Member.ID, m.log.Named("membership"))
+	m.directory = directory.New(m.cfg.Member.ID, m.log.Named("membership"))
 	m.trust = newTrust()
 	m.port, err = port.New(port.Config{
 		Listener: listener, Self: m.cfg.Member.ID, Identity: m.identity.Certificate,

@@ -9,6 +9,8 @@ import (
 	"github.com/ententehq/entente/node/port"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/membership"
+	"github.com/ententehq/entente/raftstore/membership/join"
+	"github.com/ententehq/entente/raftstore/membership/memberid"
 )
 
 // openStore opens the replicated store. It resumes with the state in the data folder.
@@ -33,13 +35,18 @@ func openStore(m *member) (err error) {
 	return nil
 }
 
+// self describes this member to the others.
+func (m *member) self() memberid.Self {
+	return memberid.Self{
+		ID: m.cfg.Member.ID, Region: m.cfg.Cluster.Region, Zone: m.cfg.Member.Zone,
+		Address: m.cfg.Member.Advertise, Version: Version, Identity: m.identity.Digest,
+	}
+}
+
 func buildMembership(m *member) (err error) {
 	m.members, err = membership.New(membership.Config{
 		Store: m.store, Directory: m.directory, Conns: m.port, Prober: m.port,
-		Self: membership.Self{
-			ID: m.cfg.Member.ID, Region: m.cfg.Cluster.Region, Zone: m.cfg.Member.Zone,
-			Address: m.cfg.Member.Advertise, Version: Version, Identity: m.identity.Digest,
-		},
+		Self:        m.self(),
 		ClusterName: m.cfg.Cluster.Name, HomeTrustDomain: m.cfg.Cluster.TrustDomain.Name(),
 		Caller: port.MemberFrom, Audit: joinAudit{m.audit},
 		OnChange: m.port.RecheckMembers,
@@ -87,12 +94,12 @@ func enterCluster(ctx context.Context, m *member, bootstrap bool) error {
 	if err != nil {
 		return fmt.Errorf("join.token: %w", err)
 	}
-	token, err := membership.ParseToken(text)
+	token, err := join.ParseToken(text)
 	if err != nil {
 		return fmt.Errorf("join.token: %w", err)
 	}
-	_, err = membership.Enter(ctx, membership.Entry{
-		Token: token, Addresses: m.cfg.Join.Addresses, Self: m.members.Self, Identity: m.identity,
+	_, err = join.Enter(ctx, join.Entry{
+		Token: token, Addresses: m.cfg.Join.Addresses, Self: m.self(), Identity: m.identity,
 		ClusterName: m.cfg.Cluster.Name, HomeTrustDomain: m.cfg.Cluster.TrustDomain.Name(),
 		Directory: m.directory, Dial: port.DialJoin, Credentials: port.Credentials(), Logger: m.log.Named("join"),
 	})

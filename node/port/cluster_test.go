@@ -16,6 +16,8 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/node/port"
 	"github.com/ententehq/entente/raftstore/membership"
+	"github.com/ententehq/entente/raftstore/membership/join"
+	"github.com/ententehq/entente/raftstore/membership/memberid"
 )
 
 func durationOf(d time.Duration) *durationpb.Duration { return durationpb.New(d) }
@@ -78,11 +80,11 @@ func TestATokenAdmitsOneMemberOnce(t *testing.T) {
 
 	c := newMember(t, "eu-3").start()
 	err := c.enter(token, a.address)
-	require.ErrorIs(t, err, membership.ErrRefused)
+	require.ErrorIs(t, err, join.ErrRefused)
 	assert.ErrorContains(t, err, "the join token was used by member eu-2")
 	assert.ErrorContains(t, err, "make a new one with `entente cluster join-token`")
 
-	unknown := membership.NewToken(clusterName, time.Now().Add(time.Minute), []membership.Digest{a.identity.Digest})
+	unknown := join.NewToken(clusterName, time.Now().Add(time.Minute), []memberid.Digest{a.identity.Digest})
 	require.ErrorContains(t, c.enter(unknown, a.address), "no such join token")
 
 	late := a.token(time.Second)
@@ -97,16 +99,16 @@ func TestATokenAdmitsOneMemberOnce(t *testing.T) {
 
 	other := c.entry(a.token(time.Minute), a.address)
 	other.HomeTrustDomain = "us.example.org"
-	_, err = membership.Enter(t.Context(), other)
-	require.ErrorContains(t, err, `the joiner's configuration says cluster.trust_domain = "us.example.org", but this cluster's is "eu.example.org"`)
+	_, err = join.Enter(t.Context(), other)
+	require.ErrorContains(t, err, `the joiner has cluster.trust_domain = "us.example.org", but this cluster's is "eu.example.org"`)
 
 	other.ClusterName = "us"
-	_, err = membership.Enter(t.Context(), other)
+	_, err = join.Enter(t.Context(), other)
 	require.ErrorContains(t, err, `the join token is for cluster "eu", but cluster.name is "us"`)
 
 	elsewhere := c.entry(a.token(time.Minute), a.address)
 	elsewhere.Self.Address = b.address
-	_, err = membership.Enter(t.Context(), elsewhere)
+	_, err = join.Enter(t.Context(), elsewhere)
 	require.ErrorContains(t, err, "the leader eu-1 did not find member eu-3 at its address "+b.address)
 }
 
@@ -137,7 +139,7 @@ func TestTheSecretGoesToNobodyWhomTheTokenDoesNotName(t *testing.T) {
 	}()
 	b := newMember(t, "eu-2").start()
 	err = b.enter(token, relay.Addr().String())
-	require.ErrorIs(t, err, membership.ErrRefused)
+	require.ErrorIs(t, err, join.ErrRefused)
 	require.ErrorContains(t, err, "which the join token does not name")
 	require.ErrorContains(t, err, "nothing was sent to it")
 

@@ -18,7 +18,8 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/node/port"
-	"github.com/ententehq/entente/raftstore/membership"
+	"github.com/ententehq/entente/raftstore/membership/directory"
+	"github.com/ententehq/entente/raftstore/membership/memberid"
 )
 
 // clientTLS opens a connection and waits until the member has answered or broken off.
@@ -117,7 +118,7 @@ func TestProtocolsAreNotConfused(t *testing.T) {
 	ca := home(t, a)
 	b := newMember(t, "eu-2").joined(a)
 	workload := ca.issue("spiffe://"+homeDomain+"/billing", time.Now().Add(time.Hour))
-	stranger, err := membership.LoadIdentity(t.TempDir() + "/identity.key")
+	stranger, err := memberid.LoadIdentity(t.TempDir() + "/identity.key")
 	require.NoError(t, err)
 	foreign := newAuthority(t, "us.example.org", time.Now()).issue("spiffe://us.example.org/billing", time.Now().Add(time.Hour))
 
@@ -286,12 +287,12 @@ func TestCallersAreKnownToGRPC(t *testing.T) {
 func TestNoCallerShutsTheOthersOut(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	id, err := membership.LoadIdentity(t.TempDir() + "/identity.key")
+	id, err := memberid.LoadIdentity(t.TempDir() + "/identity.key")
 	require.NoError(t, err)
 	m := &member{t: t, id: "eu-1", registry: newRegistry(), address: l.Addr().String(), api: &credentialsOfClients{}}
 	ca := home(t, m)
 	p, err := port.New(port.Config{
-		Listener: l, Self: "eu-1", Identity: id.Certificate, Members: membership.NewDirectory("eu-1", nil), Certificates: m.api, Trust: m.api,
+		Listener: l, Self: "eu-1", Identity: id.Certificate, Members: directory.New("eu-1", nil), Certificates: m.api, Trust: m.api,
 		Registerer: m.registry, MaxClients: 8, // and two for each caller
 	})
 	require.NoError(t, err)
@@ -377,12 +378,12 @@ func TestNoHostKeepsJoinersOut(t *testing.T) {
 func TestHandshakesAreBounded(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	id, err := membership.LoadIdentity(t.TempDir() + "/identity.key")
+	id, err := memberid.LoadIdentity(t.TempDir() + "/identity.key")
 	require.NoError(t, err)
 	api := &credentialsOfClients{}
 	m := &member{t: t, id: "eu-1", registry: newRegistry()}
 	p, err := port.New(port.Config{
-		Listener: l, Self: "eu-1", Identity: id.Certificate, Members: membership.NewDirectory("eu-1", nil), Certificates: api, Trust: api,
+		Listener: l, Self: "eu-1", Identity: id.Certificate, Members: directory.New("eu-1", nil), Certificates: api, Trust: api,
 		Registerer: m.registry, HandshakeTimeout: 200 * time.Millisecond, MaxHandshakes: 3, MaxHandshakesPerAddress: 2,
 	})
 	require.NoError(t, err)

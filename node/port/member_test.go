@@ -25,6 +25,9 @@ import (
 	"github.com/ententehq/entente/node/port"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/membership"
+	"github.com/ententehq/entente/raftstore/membership/directory"
+	"github.com/ententehq/entente/raftstore/membership/join"
+	"github.com/ententehq/entente/raftstore/membership/memberid"
 )
 
 const (
@@ -40,8 +43,8 @@ type member struct {
 	id        string
 	dir       string
 	address   string
-	identity  *membership.Identity
-	directory *membership.Directory
+	identity  *memberid.Identity
+	directory *directory.Directory
 	port      *port.Port
 	store     *raftstore.Store
 	manager   *membership.Manager
@@ -110,9 +113,9 @@ func (m *member) start() *member {
 		logger = hclog.NewNullLogger()
 	}
 	var err error
-	m.identity, err = membership.LoadIdentity(filepath.Join(m.dir, "identity.key"))
+	m.identity, err = memberid.LoadIdentity(filepath.Join(m.dir, "identity.key"))
 	require.NoError(t, err)
-	m.directory = membership.NewDirectory(m.id, logger)
+	m.directory = directory.New(m.id, logger)
 	listener, err := net.Listen("tcp", m.address)
 	require.NoError(t, err)
 	m.registry = prometheus.NewRegistry()
@@ -132,7 +135,7 @@ func (m *member) start() *member {
 	m.removed = make(chan membership.Removal, 8)
 	m.manager, err = membership.New(membership.Config{
 		Store: m.store, Directory: m.directory, Conns: m.port, Prober: m.port,
-		Self:        membership.Self{ID: m.id, Region: "eu-west-1", Zone: "eu-west-1a", Address: m.address, Version: "test", Identity: m.identity.Digest},
+		Self:        memberid.Self{ID: m.id, Region: "eu-west-1", Zone: "eu-west-1a", Address: m.address, Version: "test", Identity: m.identity.Digest},
 		ClusterName: clusterName, HomeTrustDomain: homeDomain, Caller: port.MemberFrom, Audit: noAudit{},
 		OnChange: m.port.RecheckMembers, Logger: logger.Named("membership"), Registerer: m.registry, Now: m.now,
 		OnRemove: []func(*raftstore.Tx, membership.Removal) error{func(_ *raftstore.Tx, r membership.Removal) error {
@@ -201,29 +204,29 @@ func (m *member) form() *member {
 	return m
 }
 
-func (m *member) token(ttl time.Duration) membership.Token {
+func (m *member) token(ttl time.Duration) join.Token {
 	m.t.Helper()
 	ctx, cancel := context.WithTimeout(m.t.Context(), patience)
 	defer cancel()
 	answer, err := m.manager.ClusterService().CreateJoinToken(ctx, &ententev1.CreateJoinTokenRequest{Ttl: durationOf(ttl)})
 	require.NoError(m.t, err)
-	token, err := membership.ParseToken(answer.GetToken())
+	token, err := join.ParseToken(answer.GetToken())
 	require.NoError(m.t, err)
 	return token
 }
 
 // enter asks the members at the addresses to be admitted.
-func (m *member) enter(token membership.Token, addresses ...string) error {
+func (m *member) enter(token join.Token, addresses ...string) error {
 	ctx, cancel := context.WithTimeout(m.t.Context(), patience)
 	defer cancel()
-	_, err := membership.Enter(ctx, m.entry(token, addresses...))
+	_, err := join.Enter(ctx, m.entry(token, addresses...))
 	return err
 }
 
-func (m *member) entry(token membership.Token, addresses ...string) membership.Entry {
-	return membership.Entry{
+func (m *member) entry(token join.Token, addresses ...string) join.Entry {
+	return join.Entry{
 		Token: token, Addresses: addresses, Identity: m.identity, Directory: m.directory,
-		Self:        membership.Self{ID: m.id, Region: "eu-west-1", Zone: "eu-west-1b", Address: m.address, Version: "test", Identity: m.identity.Digest},
+		Self:        memberid.Self{ID: m.id, Region: "eu-west-1", Zone: "eu-west-1b", Address: m.address, Version: "test", Identity: m.identity.Digest},
 		ClusterName: clusterName, HomeTrustDomain: homeDomain, Dial: port.DialJoin, Credentials: port.Credentials(), Logger: hclog.NewNullLogger(),
 	}
 }

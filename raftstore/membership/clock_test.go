@@ -7,13 +7,13 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-// after is a later reading: so much has passed, and the clock on the wall was set by so much.
+// after is a later reading: passed has passed, and the wall clock was set by set.
 func (r reading) after(passed, set time.Duration) reading {
 	return reading{wall: r.wall.Add(passed + set), steady: r.steady + passed}
 }
 
-// TestAVerdictEndsWhenTheClockIsSet: a member whose clock is set a day off must not act by it in the moment before the
-// next heartbeat tells, nor one that was wrong begin to act before it was found right.
+// A member whose clock is set a day off must not act by it in the moment before the next heartbeat, nor one that was wrong
+// begin to act before its clock was measured.
 func TestAVerdictEndsWhenTheClockIsSet(t *testing.T) {
 	then := readClocks()
 	right := clockVerdict{known: true, distance: time.Second, read: then}
@@ -27,15 +27,14 @@ func TestAVerdictEndsWhenTheClockIsSet(t *testing.T) {
 		"a time service corrects": {right, then.after(time.Second, -30*time.Second), true},
 		"a day ahead":             {right, then.after(time.Millisecond, 24*time.Hour), false},
 		"a day back":              {right, then.after(time.Millisecond, -24*time.Hour), false},
-		"mended, and not told":    {wrong, then.after(time.Second, -24*time.Hour), false},
+		"corrected, not measured": {wrong, then.after(time.Second, -24*time.Hour), false},
 		"nothing is known":        {clockVerdict{read: then}, then.after(time.Second, 0), false},
 	} {
 		assert.Equal(t, c.want, c.verdict.sane(c.now), name)
 	}
 }
 
-// TestOffsetsFollowTheLeadersClock: when the leader's clock is set, what heartbeats told before says so: its clock is the
-// one that is off.
+// After the leader's clock is set, the offsets of earlier heartbeats show that its clock is the one that is off.
 func TestOffsetsFollowTheLeadersClock(t *testing.T) {
 	then := readClocks()
 	b := beat{read: then, offset: 2 * time.Second}

@@ -2,36 +2,41 @@ package membership
 
 import (
 	"context"
-	"crypto/sha256"
-	"io"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/membership/join"
+	"github.com/ententehq/entente/raftstore/membership/memberid"
 )
 
-// ClusterService manages the members and the replicated state as a whole. Any member serves it; who may call
-// it is decided before it is called.
-func (m *Manager) ClusterService() ententev1.ClusterServiceServer { return clusterService{m: m} }
-
+// clusterService serves administrators.
 type clusterService struct {
 	ententev1.UnimplementedClusterServiceServer
-	m *Manager
+	store    *raftstore.Store
+	self     string
+	joins    *joins
+	log      hclog.Logger
+	leader   *leaderClient
+	sections *sections
+	changes  *changes
 }
 
-// lastHeardWait bounds how long a listing waits for the leader to say when it last heard from whom; without
-// an answer that column stays empty.
+// lastHeardWait bounds how long a listing waits for the leader's times of the last heartbeats; without an answer that column
+// is empty.
 const lastHeardWait = time.Second
 
-func (s clusterService) ListMembers(ctx context.Context, req *ententev1.ListMembersRequest) (*ententev1.ListMembersResponse, error) {
-	m := s.m
-	v, err := m.Store.Read(ctx, raftstore.ReadOptions{
+// ListMembers implements ClusterService.
+func (s clusterService) ListMembers(
+	ctx context.Context, req *ententev1.ListMembersRequest,
+) (*ententev1.ListMembersResponse, error) {
+	v, err := s.store.Read(ctx, raftstore.ReadOptions{
 		Linearizable: req.GetRead().GetConsistency() != ententev1.Consistency_CONSISTENCY_STALE,
 		MinRevision:  raftstore.Revision(req.GetRead().GetMinRevision()),
 	})
@@ -43,34 +48,35 @@ func (s clusterService) ListMembers(ctx context.Context, req *ententev1.ListMemb
 		return nil, raftstore.StatusError(err)
 	}
 	answer := &ententev1.ListMembersResponse{
-		Revision: uint64(v.Revision()), ClusterId: v.ClusterID(), ClusterName: m.ClusterName, HomeTrustDomain: m.HomeTrustDomain,
+		Revision: uint64(v.Revision()), ClusterId: v.ClusterID(),
+		ClusterName: s.joins.cluster.Name, HomeTrustDomain: s.joins.cluster.HomeTrustDomain,
 	}
-	heard := m.lastHeardOf(ctx)
-	servers := m.Store.Servers().List()
+	heard := s.lastHeard(ctx)
+	servers := s.store.Servers().List()
 	for _, row := range rows {
-		member := &ententev1.Member{
+		m := &ententev1.Member{
 			Id: row.Key, Region: row.Value.GetRegion(), Zone: row.Value.GetZone(), Address: row.Value.GetAddress(),
-			Identity: hexDigest(row.Value.GetIdentity()), Version: row.Value.GetVersion(), JoinTime: row.Value.GetJoinTime(),
-			LastHeard: heard[row.Key],
+			Identity: hexDigest(row.Value.GetIdentity()), Version: row.Value.GetVersion(),
+			JoinTime: row.Value.GetJoinTime(), LastHeard: heard[row.Key],
 		}
-		if _, member.Alive, err = alive.Get(v, row.Key); err != nil {
+		if _, m.Alive, err = alive.Get(v, row.Key); err != nil {
 			return nil, raftstore.StatusError(err)
 		}
 		for _, server := range servers {
 			if server.MemberID == row.Key {
-				member.Leader, member.Voter = server.Leader, server.Voter
+				m.Leader, m.Voter = server.Leader, server.Voter
 			}
 		}
-		answer.Members = append(answer.Members, member)
+		answer.Members = append(answer.Members, m)
 	}
 	return answer, nil
 }
 
-// lastHeardOf asks the leader; nil if it does not answer.
-func (m *Manager) lastHeardOf(ctx context.Context) map[string]*timestamppb.Timestamp {
+// lastHeard returns the times of the last heartbeats from the leader, or nil if it does not answer.
+func (s clusterService) lastHeard(ctx context.Context) map[string]*timestamppb.Timestamp {
 	ctx, cancel := context.WithTimeout(ctx, lastHeardWait)
 	defer cancel()
-	raw, err := m.Query(ctx, ownSection, nil)
+	raw, err := s.sections.query(ctx, s.leader, heartbeatSection, nil)
 	if err != nil {
 		return nil
 	}
@@ -79,34 +85,39 @@ func (m *Manager) lastHeardOf(ctx context.Context) map[string]*timestamppb.Times
 		return nil
 	}
 	heard := make(map[string]*timestamppb.Timestamp)
-	for _, member := range answer.GetMembers() {
-		heard[member.GetId()] = member.GetLastHeard()
+	for _, m := range answer.GetMembers() {
+		heard[m.GetId()] = m.GetLastHeard()
 	}
 	return heard
 }
 
-func (s clusterService) RemoveMember(ctx context.Context, req *ententev1.RemoveMemberRequest) (*ententev1.RemoveMemberResponse, error) {
-	m := s.m
-	if err := CheckID(req.GetId()); err != nil {
+// RemoveMember implements ClusterService.
+func (s clusterService) RemoveMember(
+	ctx context.Context, req *ententev1.RemoveMemberRequest,
+) (*ententev1.RemoveMemberResponse, error) {
+	if err := memberid.CheckID(req.GetId()); err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	if req.GetId() == m.Self.ID {
-		return nil, status.Errorf(codes.FailedPrecondition, "member %s cannot remove itself, since it would be cut off before it could answer; ask another member", m.Self.ID)
+	if req.GetId() == s.self {
+		return nil, status.Errorf(codes.FailedPrecondition, "member %s cannot remove itself, "+
+			"because it would be cut off before it could answer; use another member", s.self)
 	}
 	var revision raftstore.Revision
-	tries, err := m.onLeader(ctx,
+	attempts, err := s.leader.forward(ctx,
 		func(ctx context.Context) (err error) {
-			revision, err = m.strike(ctx, req.GetId(), req.GetCompromised())
+			revision, err = s.changes.remove(ctx, req.GetId(), req.GetCompromised())
 			return err
 		},
 		func(ctx context.Context, leader ententev1.MemberServiceClient) error {
-			answer, err := leader.Strike(ctx, &ententev1.StrikeRequest{Id: req.GetId(), Compromised: req.GetCompromised()})
+			answer, err := leader.RemoveServer(ctx, &ententev1.RemoveServerRequest{
+				Id: req.GetId(), Compromised: req.GetCompromised(),
+			})
 			revision = raftstore.Revision(answer.GetRevision())
 			return err
 		})
-	if tries > 1 && status.Code(err) == codes.NotFound {
-		// An earlier try did it, and its answer was lost with a leader.
-		return &ententev1.RemoveMemberResponse{Revision: uint64(m.Store.View().Revision())}, nil
+	if attempts > 1 && status.Code(err) == codes.NotFound {
+		// An earlier attempt removed it, and its answer was lost with a leader.
+		return &ententev1.RemoveMemberResponse{Revision: uint64(s.store.View().Revision())}, nil
 	}
 	if err != nil {
 		return nil, raftstore.StatusError(err)
@@ -114,12 +125,14 @@ func (s clusterService) RemoveMember(ctx context.Context, req *ententev1.RemoveM
 	return &ententev1.RemoveMemberResponse{Revision: uint64(revision)}, nil
 }
 
-func (s clusterService) TransferLeadership(ctx context.Context, req *ententev1.TransferLeadershipRequest) (*ententev1.TransferLeadershipResponse, error) {
-	m := s.m
+// TransferLeadership implements ClusterService.
+func (s clusterService) TransferLeadership(
+	ctx context.Context, req *ententev1.TransferLeadershipRequest,
+) (*ententev1.TransferLeadershipResponse, error) {
 	var leader string
-	_, err := m.onLeader(ctx,
+	_, err := s.leader.forward(ctx,
 		func(ctx context.Context) (err error) {
-			leader, err = m.transfer(ctx, req.GetId())
+			leader, err = s.changes.transfer(ctx, req.GetId())
 			return err
 		},
 		func(ctx context.Context, client ententev1.MemberServiceClient) error {
@@ -133,146 +146,44 @@ func (s clusterService) TransferLeadership(ctx context.Context, req *ententev1.T
 	return &ententev1.TransferLeadershipResponse{LeaderId: leader}, nil
 }
 
-// maxOpenTokens bounds the tokens that wait for their joiners.
-const maxOpenTokens = 256
-
-func (s clusterService) CreateJoinToken(ctx context.Context, req *ententev1.CreateJoinTokenRequest) (*ententev1.CreateJoinTokenResponse, error) {
-	m := s.m
-	ttl := DefaultTokenTTL
+// CreateJoinToken implements ClusterService.
+func (s clusterService) CreateJoinToken(
+	ctx context.Context, req *ententev1.CreateJoinTokenRequest,
+) (*ententev1.CreateJoinTokenResponse, error) {
+	ttl := join.DefaultTTL
 	if req.GetTtl() != nil {
 		if err := req.GetTtl().CheckValid(); err != nil {
 			return nil, status.Errorf(codes.InvalidArgument, "ttl is malformed: %v", err)
 		}
 		ttl = req.GetTtl().AsDuration()
 	}
-	if ttl < time.Second || ttl > MaxTokenTTL {
-		return nil, status.Errorf(codes.InvalidArgument, "ttl is %s; a join token lasts from 1s to %s", ttl, MaxTokenTTL)
-	}
-	fellows, _ := m.Directory.Fellows()
-	var identities []Digest
-	for _, f := range fellows {
-		identities = append(identities, f.Identity)
-	}
-	now := m.Now()
-	token := NewToken(m.ClusterName, now.Add(ttl), identities)
-	text, err := token.Text()
-	if err != nil {
-		return nil, status.Error(codes.Internal, err.Error())
-	}
-	secret := sha256.Sum256(token.Secret[:])
-	revision, err := m.Store.Update(ctx, func(tx *raftstore.Tx) error {
-		if err := m.forgetTokens(tx, now); err != nil {
-			return err
-		}
-		return joinTokens.Put(tx, token.ID, &statev1.JoinToken{
-			SecretSha256: secret[:], CreateTime: timestamppb.New(now), ExpireTime: timestamppb.New(token.Expires),
-		})
-	})
-	if err != nil {
-		return nil, raftstore.StatusError(err)
-	}
-	return &ententev1.CreateJoinTokenResponse{Revision: uint64(revision), Token: text, ExpireTime: timestamppb.New(token.Expires)}, nil
+	return s.joins.createToken(ctx, ttl)
 }
 
-// forgetTokens deletes tokens that expired long ago, and refuses a new one while very many are open.
-func (m *Manager) forgetTokens(tx *raftstore.Tx, now time.Time) error {
-	rows, err := joinTokens.List(tx, "")
-	if err != nil {
-		return err
-	}
-	open := 0
-	for _, row := range rows {
-		switch expires := row.Value.GetExpireTime().AsTime(); {
-		case now.After(expires.Add(tokenKept)):
-			if err := joinTokens.Delete(tx, row.Key); err != nil {
-				return err
-			}
-		case row.Value.GetRedemption() == nil && now.Before(expires):
-			open++
-		}
-	}
-	if open >= maxOpenTokens {
-		return status.Errorf(codes.ResourceExhausted, "%d join tokens are open, the most that there can be; use them, or wait until they expire", open)
-	}
-	return nil
-}
-
-// snapshotChunk is how much of a snapshot goes into one message: a small part of gRPC's limit of 4 MiB.
-const snapshotChunk = 256 << 10
-
-func (s clusterService) SaveSnapshot(_ *ententev1.SaveSnapshotRequest, stream ententev1.ClusterService_SaveSnapshotServer) error {
+// SaveSnapshot implements ClusterService.
+func (s clusterService) SaveSnapshot(
+	_ *ententev1.SaveSnapshotRequest, stream ententev1.ClusterService_SaveSnapshotServer,
+) error {
 	w := &chunkWriter{send: func(p []byte) error { return stream.Send(&ententev1.SaveSnapshotResponse{Data: p}) }}
-	if _, err := s.m.Store.SaveSnapshot(stream.Context(), w); err != nil {
+	if _, err := s.store.SaveSnapshot(stream.Context(), w); err != nil {
 		return raftstore.StatusError(err)
 	}
 	return w.flush()
 }
 
+// RestoreSnapshot implements ClusterService.
 func (s clusterService) RestoreSnapshot(stream ententev1.ClusterService_RestoreSnapshotServer) error {
 	r := &chunkReader{receive: func() ([]byte, error) {
 		m, err := stream.Recv()
 		return m.GetData(), err
 	}}
-	result, err := s.m.Store.RestoreSnapshot(stream.Context(), r)
+	result, err := s.store.RestoreSnapshot(stream.Context(), r)
 	if err != nil {
 		return raftstore.StatusError(err)
 	}
-	s.m.Logger.Warn("the replicated state was replaced by a snapshot", "revision", result.Revision, "snapshot", result.Snapshot, "adopted_its_cluster_id", result.Adopted)
+	s.log.Warn("the replicated state was replaced by a snapshot", "revision", result.Revision,
+		"snapshot", result.Snapshot, "adopted_its_cluster_id", result.Adopted)
 	return stream.SendAndClose(&ententev1.RestoreSnapshotResponse{
 		Revision: uint64(result.Revision), SnapshotRevision: uint64(result.Snapshot.Revision),
 	})
 }
-
-// chunkWriter sends what is written to it in messages of one size.
-type chunkWriter struct {
-	send    func([]byte) error
-	pending []byte
-}
-
-func (w *chunkWriter) Write(p []byte) (int, error) {
-	written := len(p)
-	for len(p) > 0 {
-		n := min(len(p), snapshotChunk-len(w.pending))
-		w.pending = append(w.pending, p[:n]...)
-		p = p[n:]
-		if len(w.pending) == snapshotChunk {
-			if err := w.flush(); err != nil {
-				return 0, err
-			}
-		}
-	}
-	return written, nil
-}
-
-func (w *chunkWriter) flush() error {
-	if len(w.pending) == 0 {
-		return nil
-	}
-	err := w.send(w.pending)
-	w.pending = nil // gRPC may hold on to what was sent
-	return err
-}
-
-// chunkReader reads the bytes of a stream of messages.
-type chunkReader struct {
-	receive func() ([]byte, error)
-	pending []byte
-}
-
-func (r *chunkReader) Read(p []byte) (int, error) {
-	for len(r.pending) == 0 {
-		data, err := r.receive()
-		if err != nil {
-			return 0, err // io.EOF at the end of the stream
-		}
-		r.pending = data
-	}
-	n := copy(p, r.pending)
-	r.pending = r.pending[n:]
-	return n, nil
-}
-
-var (
-	_ io.Writer = (*chunkWriter)(nil)
-	_ io.Reader = (*chunkReader)(nil)
-)

@@ -5,42 +5,62 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/membership/memberid"
 )
 
-// leaderPoll is how often a member looks whether another one leads, since a new leader is told at once.
+// leaderPoll is how often a member checks whether another one leads: a new leader gets a heartbeat at once.
 const leaderPoll = 100 * time.Millisecond
 
-// audience is the leader that reports are meant for.
-type audience struct {
+// target is the leader that heartbeats are sent to.
+type target struct {
 	leader string
 	term   uint64
 }
 
-// beats tells the leader that this member lives, until ctx ends.
-func (m *Manager) beats(ctx context.Context) {
+// heartbeats sends the heartbeats of this member, with the reports of its rooms, to the leader.
+type heartbeats struct {
+	store    *raftstore.Store
+	conns    Conns
+	self     memberid.Self
+	every    time.Duration
+	now      func() time.Time
+	log      hclog.Logger
+	metrics  *metrics
+	clock    *clockJudge
+	sections *sections
+	leader   *leader
+
+	mu        sync.Mutex
+	lastHeard time.Time
+}
+
+// run sends heartbeats until ctx ends.
+func (h *heartbeats) run(ctx context.Context) {
 	incarnation := rand.Uint64()
-	var told, tried audience // told: who has everything of this member's reports so far
+	var complete, tried target // complete: the leader that has all of this member's reports so far
 	var due time.Time
 	poll := time.NewTicker(leaderPoll)
 	defer poll.Stop()
 	for {
-		if to, ok := m.audience(); ok && (to != tried || !time.Now().Before(due)) {
-			full := told != to
-			told, tried = audience{}, to
-			due = time.Now().Add(jittered(m.HeartbeatEvery))
-			if err := m.beat(ctx, to, full, incarnation); err != nil {
-				m.metrics.heartbeats.WithLabelValues("failed").Inc()
-				m.logMissed(to, err)
+		if to, ok := h.target(); ok && (to != tried || !time.Now().Before(due)) {
+			full := complete != to
+			complete, tried = target{}, to
+			due = time.Now().Add(jittered(h.every))
+			if err := h.send(ctx, to, full, incarnation); err != nil {
+				h.metrics.heartbeats.WithLabelValues("failed").Inc()
+				h.logFailure(to, err)
 			} else {
-				m.metrics.heartbeats.WithLabelValues("ok").Inc()
-				told = to
-				m.heardNow()
+				h.metrics.heartbeats.WithLabelValues("ok").Inc()
+				complete = to
+				h.recordAnswer()
 			}
 		}
 		select {
@@ -51,54 +71,53 @@ func (m *Manager) beats(ctx context.Context) {
 	}
 }
 
-func (m *Manager) audience() (audience, bool) {
-	leader, ok := m.Store.Leader()
-	if !ok || leader.MemberID == m.Self.ID && !m.Store.IsLeader() {
-		return audience{}, false
+func (h *heartbeats) target() (target, bool) {
+	leader, ok := h.store.Leader()
+	if !ok || leader.MemberID == h.self.ID && !h.store.IsLeader() {
+		return target{}, false
 	}
-	return audience{leader: leader.MemberID, term: m.Store.Term()}, true
+	return target{leader: leader.MemberID, term: h.store.Term()}, true
 }
 
-// jittered keeps members that started together from beating together.
+// jittered prevents members that started together from sending their heartbeats together.
 func jittered(d time.Duration) time.Duration {
 	return d - d/10 + rand.N(d/5+1)
 }
 
-func (m *Manager) logMissed(to audience, err error) {
+func (h *heartbeats) logFailure(to target, err error) {
 	if strings.Contains(err.Error(), "bad certificate") {
-		m.Logger.Error("the leader does not know this member's identity key: if the member was removed, it can come back with an empty data folder and a new join token",
-			"leader", to.leader, "error", err)
+		h.log.Error("the leader does not recognize this member's identity key: if the member was removed, "+
+			"it can return with an empty data folder and a new join token", "leader", to.leader, "error", err)
 		return
 	}
-	m.Logger.Debug("the leader did not take the heartbeat", "leader", to.leader, "term", to.term, "error", err)
+	h.log.Debug("the leader did not accept the heartbeat", "leader", to.leader, "term", to.term, "error", err)
 }
 
-// beat sends one heartbeat, or takes this member's own reports in if it leads.
-func (m *Manager) beat(ctx context.Context, to audience, full bool, incarnation uint64) error {
-	if to.leader == m.Self.ID {
-		l := m.currentLead()
-		if l == nil || l.term != to.term {
+// send sends one heartbeat, or delivers this member's own reports if it leads.
+func (h *heartbeats) send(ctx context.Context, to target, full bool, incarnation uint64) error {
+	if to.leader == h.self.ID {
+		if term, leads := h.leader.currentTerm(); !leads || term != to.term {
 			return raftstore.ErrNotLeader
 		}
-		m.deliver(m.Self.ID, m.collect(full))
+		h.sections.deliver(h.self.ID, h.sections.collect(full))
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, max(m.HeartbeatEvery, 2*leaderPoll))
+	ctx, cancel := context.WithTimeout(ctx, max(h.every, 2*leaderPoll))
 	defer cancel()
-	conn, err := m.Conns.Conn(to.leader)
+	conn, err := h.conns.Conn(to.leader)
 	if err != nil {
 		return err
 	}
-	sent := m.Now()
+	sent := h.now()
 	answer, err := ententev1.NewMemberServiceClient(conn).Heartbeat(ctx, &ententev1.HeartbeatRequest{
-		Id:              m.Self.ID,
+		Id:              h.self.ID,
 		Incarnation:     incarnation,
 		Clock:           timestamppb.New(sent),
-		Version:         m.Self.Version,
+		Version:         h.self.Version,
 		CommandVersion:  raftstore.CommandVersion,
 		Term:            to.term,
-		Sections:        m.collect(full),
-		AppliedRevision: uint64(m.Store.View().Revision()),
+		Sections:        h.sections.collect(full),
+		AppliedRevision: uint64(h.store.View().Revision()),
 	})
 	if err != nil {
 		return err
@@ -106,56 +125,26 @@ func (m *Manager) beat(ctx context.Context, to audience, full bool, incarnation 
 	if answer.GetTerm() != to.term {
 		return fmt.Errorf("member %s answered for term %d, not %d", to.leader, answer.GetTerm(), to.term)
 	}
-	received := m.Now()
+	received := h.now()
 	middle := sent.Add(received.Sub(sent) / 2)
 	offset := middle.Round(0).Sub(answer.GetClock().AsTime())
 	if d := answer.GetClockDistance(); d != nil {
-		m.judgeClock(clockVerdict{known: true, distance: d.AsDuration()}, offset)
+		h.clock.judge(clockVerdict{known: true, distance: d.AsDuration()}, offset)
 	} else {
-		m.metrics.clockOffset.Set(offset.Seconds())
+		h.metrics.clockOffset.Set(offset.Seconds())
 	}
 	return nil
 }
 
-// collect gathers what the rooms have to say.
-func (m *Manager) collect(full bool) map[string][]byte {
-	reports := make(map[string][]byte)
-	for name, s := range m.sections {
-		report := s.Collect(full)
-		switch {
-		case report == nil:
-		case len(report) > maxSectionBytes:
-			m.Logger.Error("a report is too large for a heartbeat and was left out", "section", name, "bytes", len(report), "limit", maxSectionBytes)
-		default:
-			reports[name] = report
-		}
-	}
-	return reports
+func (h *heartbeats) recordAnswer() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.lastHeard = h.now()
 }
 
-func (m *Manager) deliver(member string, reports map[string][]byte) {
-	for name, report := range reports {
-		if s := m.sections[name]; s != nil && len(report) <= maxSectionBytes {
-			s.Deliver(member, report)
-		}
-	}
-}
-
-// announceEvery is how often a member looks whether what is stored of it is still true, and tries again.
-const announceEvery = 2 * time.Second
-
-// announce keeps this member's row as this process was configured, until ctx ends.
-func (m *Manager) announce(ctx context.Context) {
-	every := time.NewTicker(announceEvery)
-	defer every.Stop()
-	for {
-		if err := m.announceOnce(ctx); err != nil && ctx.Err() == nil {
-			m.Logger.Debug("this member's row could not be brought up to date", "error", err)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-every.C:
-		}
-	}
+// lastAnswer returns when the leader last answered; zero: not since this process started.
+func (h *heartbeats) lastAnswer() time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.lastHeard
 }

@@ -2,27 +2,23 @@ package membership
 
 import (
 	"context"
-	"maps"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/membership/memory"
 )
 
-// lead is the leader's memory: what it has heard in this term.
-type lead struct {
-	term  uint64
-	since time.Time
-
-	mu    sync.Mutex
-	beats map[string]beat
-}
-
-// beat is the last heartbeat of a member. What was heard when is measured by the process's steady clock, whatever
-// becomes of the clock on the wall.
+// beat is the last heartbeat of a member. Its time is measured by the process's steady clock, independently of the wall
+// clock.
 type beat struct {
 	at      time.Time
 	read    reading
@@ -30,46 +26,89 @@ type beat struct {
 	applied raftstore.Revision
 }
 
-func (l *lead) all() map[string]beat {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return maps.Clone(l.beats)
-}
-
-func (l *lead) note(id string, b beat) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.beats[id] = b
-}
-
-func (m *Manager) currentLead() *lead {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.lead
-}
+// offsetNow is the member's clock minus the leader's now, if the leader's clock was set since the heartbeat.
+func (b beat) offsetNow(now reading) time.Duration { return b.offset - now.setSince(b.read) }
 
 const (
 	leaderTick = 200 * time.Millisecond
 	// leaderTimeout bounds one change that the leader makes by itself; it tries again at its next tick.
 	leaderTimeout = 5 * time.Second
+	// heartbeatSection is the section in which the leader keeps the heartbeats themselves.
+	heartbeatSection = "membership"
 )
 
-// leading does the leader's work while this member leads.
-func (m *Manager) leading(ctx context.Context) {
-	for _, s := range m.sections {
-		s.Reset()
-	}
-	l := &lead{term: m.Store.Term(), since: time.Now(), beats: make(map[string]beat)}
-	m.setLead(l)
-	defer m.setLead(nil)
-	defer m.metrics.alive.Set(0)
+// leader does the work of the leader: it receives the heartbeats, marks members alive, and gives votes.
+type leader struct {
+	store        *raftstore.Store
+	self         string
+	aliveTimeout time.Duration
+	now          func() time.Time
+	log          hclog.Logger
+	metrics      *metrics
+	clock        *clockJudge
+	sections     *sections
+	// changing is held while the Raft configuration is changed.
+	changing *sync.Mutex
+	// beats are the last heartbeats by member, in this term.
+	beats *memory.Section[string, beat]
+
+	mu   sync.Mutex
+	term uint64 // 0: this member does not lead
+}
+
+// newHeartbeatSection returns the section of the heartbeats. Its reports are the heartbeats themselves, so that it has
+// nothing to collect.
+func newHeartbeatSection() *memory.Section[string, beat] {
+	var section *memory.Section[string, beat]
+	section = memory.New(memory.Config[string, beat]{
+		Name:   heartbeatSection,
+		Encode: func(memory.Report[string, beat]) ([]byte, error) { return nil, nil },
+		Decode: func(string, []byte) (r memory.Report[string, beat], _ error) {
+			return r, errors.New("heartbeats have no report")
+		},
+		Answer: func([]byte) ([]byte, error) {
+			var answer ententev1.ListMembersResponse
+			for id, b := range section.Received.All() {
+				answer.Members = append(answer.Members, &ententev1.Member{Id: id, LastHeard: timestamppb.New(b.at)})
+			}
+			return proto.Marshal(&answer)
+		},
+		Now: time.Now,
+	})
+	return section
+}
+
+// currentTerm returns the term in which this member leads, and whether it does.
+func (l *leader) currentTerm() (uint64, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.term, l.term != 0
+}
+
+func (l *leader) setTerm(term uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.term = term
+}
+
+func (l *leader) leads() bool {
+	_, leads := l.currentTerm()
+	return leads
+}
+
+// run does the leader's work during one lead of this member.
+func (l *leader) run(ctx context.Context) {
+	l.sections.reset()
+	l.setTerm(l.store.Term())
+	defer l.setTerm(0)
+	defer l.metrics.alive.Set(0)
 	tick := time.NewTicker(leaderTick)
 	defer tick.Stop()
 	var reached raftstore.Revision // what this member had applied a tick ago
 	for {
-		now := m.Store.View()
-		if err := m.reconcile(ctx, l, now, reached); err != nil && ctx.Err() == nil {
-			m.Logger.Warn("the leader could not bring the membership up to date, and tries again", "error", err)
+		now := l.store.View()
+		if err := l.reconcile(ctx, now, reached); err != nil && ctx.Err() == nil {
+			l.log.Warn("the leader could not update the membership, and tries again", "error", err)
 		}
 		reached = now.Revision()
 		select {
@@ -80,49 +119,57 @@ func (m *Manager) leading(ctx context.Context) {
 	}
 }
 
-func (m *Manager) setLead(l *lead) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.lead = l
+// receive takes over a heartbeat, and returns the distance of the member's clock from a majority's, if it is known.
+func (l *leader) receive(id string, req *ententev1.HeartbeatRequest, now time.Time) (time.Duration, bool, error) {
+	if term, leads := l.currentTerm(); !leads || term != req.GetTerm() {
+		return 0, false, fmt.Errorf("heartbeat for term %d: %w", req.GetTerm(), raftstore.ErrNotLeader)
+	}
+	offset := req.GetClock().AsTime().Sub(now.Round(0))
+	l.beats.Received.Set(id, beat{
+		at: time.Now(), read: readClocks(), offset: offset, applied: raftstore.Revision(req.GetAppliedRevision()),
+	})
+	l.sections.deliver(id, req.GetSections())
+	distance, known := l.distance(l.store.Servers().List(), id)
+	return distance, known, nil
 }
 
-// hears says who is heard, at a moment: this member itself, and who sent a heartbeat not long ago.
-func (m *Manager) hears(l *lead) func(id string) bool {
-	beats, now := l.all(), time.Now()
+// heard returns a function that reports which members are alive now: this one, and those with a recent heartbeat.
+func (l *leader) heard() func(id string) bool {
+	beats, now := l.beats.Received.All(), time.Now()
 	return func(id string) bool {
 		b, ok := beats[id]
-		return id == m.Self.ID || ok && now.Sub(b.at) < m.AliveTimeout
+		return id == l.self || ok && now.Sub(b.at) < l.aliveTimeout
 	}
 }
 
-// settled says whether everybody has had the time to be heard since the lead began.
-func (m *Manager) settled(l *lead) bool { return time.Since(l.since) >= m.AliveTimeout }
+// settled reports whether every member has had the time for a heartbeat since the lead began.
+func (l *leader) settled() bool { return time.Since(l.beats.Received.Lead().Since) >= l.aliveTimeout }
 
-// reconcile brings what the leader writes in line with what it hears.
-func (m *Manager) reconcile(ctx context.Context, l *lead, v *raftstore.View, reached raftstore.Revision) error {
+// reconcile updates what the leader stores from the heartbeats.
+func (l *leader) reconcile(ctx context.Context, v *raftstore.View, reached raftstore.Revision) error {
 	ctx, cancel := context.WithTimeout(ctx, leaderTimeout)
 	defer cancel()
 	rows, err := Members.List(v, "")
 	if err != nil {
 		return err
 	}
-	servers := m.Store.Servers().List()
-	m.judgeOwnClock(l, servers)
+	servers := l.store.Servers().List()
+	l.judgeOwnClock(servers)
 	if len(rows) > 0 {
 		lowest := uint32(raftstore.CommandVersion)
 		for _, row := range rows {
 			lowest = min(lowest, row.Value.GetCommandVersion())
 		}
-		m.Store.AllowCommandVersion(lowest)
+		l.store.AllowCommandVersion(lowest)
 	}
-	if err := m.mark(ctx, l, v, rows); err != nil {
+	if err := l.mark(ctx, v, rows); err != nil {
 		return err
 	}
-	return m.promote(ctx, l, servers, reached)
+	return l.promote(ctx, servers, reached)
 }
 
-// mark writes who is alive, if that has changed.
-func (m *Manager) mark(ctx context.Context, l *lead, v *raftstore.View, rows []raftstore.Row[*statev1.Member]) error {
+// mark stores which members are alive, if that has changed.
+func (l *leader) mark(ctx context.Context, v *raftstore.View, rows []raftstore.Row[*statev1.Member]) error {
 	var members []string
 	for _, row := range rows {
 		members = append(members, row.Key)
@@ -131,18 +178,18 @@ func (m *Manager) mark(ctx context.Context, l *lead, v *raftstore.View, rows []r
 	if err != nil {
 		return err
 	}
-	on, off := marks(members, marked, m.hears(l), m.settled(l))
-	m.metrics.alive.Set(float64(len(marked)))
+	on, off := marks(members, marked, l.heard(), l.settled())
+	l.metrics.alive.Set(float64(len(marked)))
 	if len(on)+len(off) == 0 {
 		return nil
 	}
-	_, err = m.Store.Update(ctx, func(tx *raftstore.Tx) error {
+	_, err = l.store.Update(ctx, func(tx *raftstore.Tx) error {
 		for _, id := range on {
-			// The row may have been struck out since: then there is nobody to be marked.
+			// The row may have been removed since; then there is no member to mark.
 			if _, found, err := Members.Get(tx, id); err != nil || !found {
 				return err
 			}
-			if err := alive.Put(tx, id, &statev1.AliveMember{Since: timestamppb.New(m.Now())}); err != nil {
+			if err := alive.Put(tx, id, &statev1.AliveMember{Since: timestamppb.New(l.now())}); err != nil {
 				return err
 			}
 		}
@@ -154,44 +201,44 @@ func (m *Manager) mark(ctx context.Context, l *lead, v *raftstore.View, rows []r
 		return nil
 	})
 	if err == nil {
-		m.Logger.Info("members came or went", "alive", on, "not_alive", off)
+		l.log.Info("the members that are alive have changed", "alive", on, "not_alive", off)
 	}
 	return err
 }
 
-// promote gives the vote to members without one that have caught up with what the leader had applied a
-// tick ago.
-func (m *Manager) promote(ctx context.Context, l *lead, servers []raftstore.Server, reached raftstore.Revision) error {
-	beats, hears := l.all(), m.hears(l)
+// promote gives the vote to members without one that have applied what the leader had applied a tick ago.
+func (l *leader) promote(ctx context.Context, servers []raftstore.Server, reached raftstore.Revision) error {
+	heard := l.heard()
 	for _, s := range servers {
-		if s.Voter || !hears(s.MemberID) || reached == 0 || beats[s.MemberID].applied < reached {
+		b, _ := l.beats.Received.Get(s.MemberID)
+		if s.Voter || !heard(s.MemberID) || reached == 0 || b.applied < reached {
 			continue
 		}
-		if !m.changing.TryLock() {
-			return nil // somebody is being added or removed
+		if !l.changing.TryLock() {
+			return nil // a member is being added or removed
 		}
-		err := m.Store.Servers().AddVoter(ctx, s)
-		m.changing.Unlock()
+		err := l.store.Servers().AddVoter(ctx, s)
+		l.changing.Unlock()
 		if err != nil {
 			return err
 		}
-		m.Logger.Info("the member has caught up and has a vote now", "member", s.MemberID)
+		l.log.Info("the member has caught up and has a vote now", "member", s.MemberID)
 	}
 	return nil
 }
 
-// judgeOwnClock compares the leader's own clock with those that it was told.
-func (m *Manager) judgeOwnClock(l *lead, servers []raftstore.Server) {
-	distance, known := m.distance(l, servers, m.Self.ID)
-	if known || m.settled(l) {
-		m.judgeClock(clockVerdict{known: known, distance: distance}, 0)
+// judgeOwnClock compares the leader's own clock with those of the heartbeats.
+func (l *leader) judgeOwnClock(servers []raftstore.Server) {
+	distance, known := l.distance(servers, l.self)
+	if known || l.settled() {
+		l.clock.judge(clockVerdict{known: known, distance: distance}, 0)
 	}
 }
 
-// distance is how far a member's clock is from a majority's, as the leader knows it.
-func (m *Manager) distance(l *lead, servers []raftstore.Server, id string) (time.Duration, bool) {
-	beats, hears := l.all(), m.hears(l)
-	offsets := map[string]time.Duration{m.Self.ID: 0}
+// distance returns how far a member's clock is from a majority's.
+func (l *leader) distance(servers []raftstore.Server, id string) (time.Duration, bool) {
+	beats, heard := l.beats.Received.All(), l.heard()
+	offsets := map[string]time.Duration{l.self: 0}
 	now := readClocks()
 	voters := 0
 	for _, s := range servers {
@@ -199,13 +246,13 @@ func (m *Manager) distance(l *lead, servers []raftstore.Server, id string) (time
 			continue
 		}
 		voters++
-		if b, ok := beats[s.MemberID]; ok && hears(s.MemberID) {
+		if b, ok := beats[s.MemberID]; ok && heard(s.MemberID) {
 			offsets[s.MemberID] = b.offsetNow(now)
 		}
 	}
 	if _, ok := offsets[id]; !ok { // without a vote: its clock is compared, and does not count
-		b, heard := beats[id]
-		if !heard || len(offsets) < majority(voters) {
+		b, known := beats[id]
+		if !known || len(offsets) < majority(voters) {
 			return 0, false
 		}
 		offsets[id] = b.offsetNow(now)

@@ -3,7 +3,6 @@ package membership
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -13,169 +12,161 @@ import (
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
+	"github.com/ententehq/entente/raftstore/membership/directory"
+	"github.com/ententehq/entente/raftstore/membership/join"
+	"github.com/ententehq/entente/raftstore/membership/memberid"
 )
 
-// Conns gives the connections to fellow members under entente-member/1. They are shared; nobody here closes
+// Conns gives the connections to other members under entente-member/1. They are shared, and this package does not close
 // them.
 type Conns interface {
 	Conn(memberID string) (grpc.ClientConnInterface, error)
 }
 
-// Prober proves that the holder of an identity key answers at an address. The leader asks before it adds a
-// member to Raft; the error says what it found instead.
+// Prober verifies that the holder of an identity key answers at an address. The leader calls it before it adds a member to
+// Raft; the error describes what it found instead.
 type Prober interface {
-	ProbeIdentity(ctx context.Context, address string, identity Digest) error
-}
-
-// Auditor keeps a line on each join, whose caller no other room knows. If it returns an error, the joiner is
-// refused.
-type Auditor interface {
-	RecordJoin(JoinEvent) error
-}
-
-// JoinEvent is one decision on a joiner: Result is empty for the intent, and then "ok" or the refusal.
-type JoinEvent struct {
-	MemberID string
-	Identity Digest
-	Address  string
-	TokenID  string
-	Result   string
-	Revision raftstore.Revision
-}
-
-// Removal is what other rooms hear of a member that is struck out.
-type Removal struct {
-	MemberID    string
-	Compromised bool
-}
-
-// Self is what a member says of itself.
-type Self struct {
-	ID, Region, Zone string
-	// Address is where fellow members and clients reach it.
-	Address string
-	// Version is that of the software.
-	Version  string
-	Identity Digest
+	ProbeIdentity(ctx context.Context, address string, identity memberid.Digest) error
 }
 
 // Config is what a [Manager] needs.
 type Config struct {
 	Store     *raftstore.Store
-	Directory *Directory
+	Directory *directory.Directory
 	Conns     Conns
 	Prober    Prober
-	Self      Self
+	Self      memberid.Self
 	// ClusterName and HomeTrustDomain are compared with a joiner's.
 	ClusterName, HomeTrustDomain string
-	// Caller returns the id of the fellow member that makes a call under entente-member/1.
+	// Caller returns the ID of the member that makes a call under entente-member/1.
 	Caller func(ctx context.Context) (memberID string, ok bool)
 	Audit  Auditor
-	// OnChange is called after the membership has changed, from a goroutine of the manager: whoever keeps
-	// connections of members checks them again. It must not block for long.
+	// OnChange is called after the membership has changed, from a goroutine of the manager, so that connections of members
+	// can be checked again. It must not block for long.
 	OnChange func()
-	// OnRemove are called in the transaction that strikes a member out, maybe several times, so that what
-	// other rooms keep of the member changes at the same moment. An error leaves the row in place.
+	// OnRemove are called in the transaction that removes a member, possibly several times, so that what other rooms keep of
+	// the member changes in the same revision. An error leaves the row in place.
 	OnRemove   []func(tx *raftstore.Tx, removed Removal) error
 	Logger     hclog.Logger
 	Registerer prometheus.Registerer
-	// Now is the clock; nil: time.Now.
+	// Now is the clock. If nil, it is time.Now.
 	Now func() time.Time
-	// HeartbeatEvery is how often a member tells the leader that it lives. 0: 1 s.
+	// HeartbeatEvery is how often a member sends a heartbeat to the leader. If 0, it is 1 s.
 	HeartbeatEvery time.Duration
-	// AliveTimeout is how long a member can be silent before it is no longer marked alive. 0: 5 s, in which
-	// a change of leader and a lost heartbeat or two have room.
+	// AliveTimeout is how long a member can send no heartbeat before it is no longer marked alive. If 0, it is 5 s, which
+	// allows for a change of leader and a lost heartbeat or two.
 	AliveTimeout time.Duration
 }
 
-// config is embedded without being exported with it.
-type config Config
+func (c Config) withDefaults() (Config, error) {
+	if c.Store == nil || c.Directory == nil || c.Conns == nil || c.Prober == nil || c.Caller == nil || c.Audit == nil {
+		return c, errors.New("membership: Store, Directory, Conns, Prober, Caller and Audit are required")
+	}
+	if err := errors.Join(memberid.CheckID(c.Self.ID), memberid.CheckAddress(c.Self.Address)); err != nil {
+		return c, err
+	}
+	if c.Logger == nil {
+		c.Logger = hclog.NewNullLogger()
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.OnChange == nil {
+		c.OnChange = func() {}
+	}
+	if c.HeartbeatEvery <= 0 {
+		c.HeartbeatEvery = time.Second
+	}
+	if c.AliveTimeout <= 0 {
+		c.AliveTimeout = 5 * time.Second
+	}
+	return c, nil
+}
 
 // Manager keeps one member's part in the membership. See the package comment.
 type Manager struct {
-	config
-	metrics  *metrics
-	joins    *rate.Limiter
-	sections map[string]Section
-	// changing is held by the leader while it changes the Raft configuration.
-	changing sync.Mutex
-
-	mu        sync.Mutex
-	running   bool
-	lead      *lead
-	lastHeard time.Time
-	clock     clockVerdict
+	config     Config
+	metrics    *metrics
+	clock      *clockJudge
+	sections   *sections
+	leader     *leader
+	client     *leaderClient
+	changes    *changes
+	joins      *joins
+	heartbeats *heartbeats
+	announcer  *announcer
 }
 
-// Joins are answered at this rate at most, whoever asks: more are no cluster's need, and each costs a round
-// through the leader.
-const (
-	joinsEach   = rate.Limit(5)
-	joinsAtOnce = 20
-)
-
-// New makes the manager of a member whose store is open, and registers what of the membership outlives a
-// restore.
+// New returns the manager of a member whose store is open, and registers what of the membership survives a restore.
 func New(cfg Config) (*Manager, error) {
-	if cfg.Store == nil || cfg.Directory == nil || cfg.Conns == nil || cfg.Prober == nil || cfg.Caller == nil || cfg.Audit == nil {
-		return nil, errors.New("membership: Store, Directory, Conns, Prober, Caller and Audit are required")
-	}
-	if err := errors.Join(CheckID(cfg.Self.ID), CheckAddress(cfg.Self.Address)); err != nil {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
 		return nil, err
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = hclog.NewNullLogger()
-	}
-	if cfg.Now == nil {
-		cfg.Now = time.Now
-	}
-	if cfg.OnChange == nil {
-		cfg.OnChange = func() {}
-	}
-	if cfg.HeartbeatEvery <= 0 {
-		cfg.HeartbeatEvery = time.Second
-	}
-	if cfg.AliveTimeout <= 0 {
-		cfg.AliveTimeout = 5 * time.Second
-	}
-	m := &Manager{config: config(cfg), joins: rate.NewLimiter(joinsEach, joinsAtOnce), sections: make(map[string]Section)}
-	var err error
+	m := &Manager{config: cfg}
 	if m.metrics, err = newMetrics(cfg.Registerer); err != nil {
 		return nil, err
 	}
-	m.Register(ownSection, (*heard)(m))
+	changing := &sync.Mutex{} // of the Raft configuration
+	m.clock = &clockJudge{log: cfg.Logger, metrics: m.metrics}
+	m.sections = &sections{log: cfg.Logger, byName: make(map[string]Section)}
+	m.leader = &leader{
+		store: cfg.Store, self: cfg.Self.ID, aliveTimeout: cfg.AliveTimeout, now: cfg.Now, log: cfg.Logger,
+		metrics: m.metrics, clock: m.clock, sections: m.sections, changing: changing, beats: newHeartbeatSection(),
+	}
+	m.sections.leads = m.leader.leads
+	m.client = &leaderClient{store: cfg.Store, conns: cfg.Conns, self: cfg.Self.ID}
+	m.changes = &changes{
+		store: cfg.Store, directory: cfg.Directory, prober: cfg.Prober, self: cfg.Self.ID, onRemove: cfg.OnRemove,
+		log: cfg.Logger, leader: m.leader, changing: changing,
+	}
+	m.joins = &joins{
+		store: cfg.Store, directory: cfg.Directory, auditor: cfg.Audit, now: cfg.Now, log: cfg.Logger, metrics: m.metrics,
+		cluster: join.Cluster{Name: cfg.ClusterName, HomeTrustDomain: cfg.HomeTrustDomain},
+		limit:   rate.NewLimiter(joinsEach, joinsAtOnce), leader: m.client, changes: m.changes,
+	}
+	m.heartbeats = &heartbeats{
+		store: cfg.Store, conns: cfg.Conns, self: cfg.Self, every: cfg.HeartbeatEvery, now: cfg.Now, log: cfg.Logger,
+		metrics: m.metrics, clock: m.clock, sections: m.sections, leader: m.leader,
+	}
+	m.announcer = &announcer{
+		store: cfg.Store, directory: cfg.Directory, conns: cfg.Conns, self: cfg.Self, now: cfg.Now, log: cfg.Logger,
+		changes: m.changes,
+	}
+	m.Register(heartbeatSection, m.leader.beats)
 	cfg.Store.SurviveRestore("membership", survive)
 	cfg.Store.CountAsEmpty(founded)
 	return m, nil
 }
 
-// Run does this member's part until ctx ends, and waits for all that it started.
+// Run does this member's part until ctx ends, and waits for everything that it started.
 func (m *Manager) Run(ctx context.Context) error {
-	m.mu.Lock()
-	m.running = true
-	m.mu.Unlock()
+	m.sections.seal()
+	store := m.config.Store
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return ended(ctx, m.Store.WhileLeading(ctx, m.leading)) })
-	g.Go(func() error { m.beats(ctx); return nil })
-	g.Go(func() error { return m.Directory.Run(ctx, m.Conns) })
-	g.Go(func() error { m.announce(ctx); return nil })
+	g.Go(func() error { return ended(ctx, store.WhileLeading(ctx, m.leader.run)) })
+	g.Go(func() error { m.heartbeats.run(ctx); return nil })
+	g.Go(func() error { return m.config.Directory.Run(ctx, m.config.Conns) })
+	g.Go(func() error { m.announcer.run(ctx); return nil })
 	g.Go(func() error {
-		return ended(ctx, feed.Latest(ctx, m.Store, []raftstore.Prefix{Members.Prefix("")}, func(v *raftstore.View) error {
+		over := []raftstore.Prefix{Members.Prefix("")}
+		return ended(ctx, feed.Latest(ctx, store, over, func(v *raftstore.View) error {
 			rows, err := Members.List(v, "")
 			if err != nil {
 				return err
 			}
 			m.metrics.members.Set(float64(len(rows)))
-			m.OnChange()
+			m.config.OnChange()
 			return nil
 		}))
 	})
 	return g.Wait()
 }
 
-// ended drops the error with which a loop of the store ends because it was told to.
+// ended drops the error with which a loop ends because its context or the store did.
 func ended(ctx context.Context, err error) error {
 	if ctx.Err() == nil && !errors.Is(err, raftstore.ErrClosed) {
 		return err
@@ -183,81 +174,44 @@ func ended(ctx context.Context, err error) error {
 	return nil
 }
 
-// Conn returns the connection to a fellow member under entente-member/1.
+// Register adds a room's section. It must be called before [Manager.Run], and panics afterwards or if the name is taken:
+// both are mistakes in the program.
+func (m *Manager) Register(name string, s Section) { m.sections.register(name, s) }
+
+// Query sends a query to a section on the leader, which may be this member.
+func (m *Manager) Query(ctx context.Context, name string, query []byte) ([]byte, error) {
+	return m.sections.query(ctx, m.client, name, query)
+}
+
+// Conn returns the connection to another member under entente-member/1.
 func (m *Manager) Conn(memberID string) (grpc.ClientConnInterface, error) {
-	return m.Conns.Conn(memberID)
+	return m.config.Conns.Conn(memberID)
 }
 
-// LastHeard returns when this member last heard from the leader, or led; zero: not since it started.
-func (m *Manager) LastHeard() time.Time {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.lastHeard
-}
+// LastHeard returns when the leader last answered this member, or it led; zero: not since it started.
+func (m *Manager) LastHeard() time.Time { return m.heartbeats.lastAnswer() }
 
-func (m *Manager) heardNow() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.lastHeard = m.Now()
-}
+// ClockSane reports whether this member's clock is within five minutes of a majority's, according to the last heartbeats.
+// It is false until they have been answered, and from the moment at which the clock is set until they are answered again. A
+// member whose clock is not sane must not sign, nor end anything by its clock.
+func (m *Manager) ClockSane() bool { return m.clock.sane() }
 
-// ClockSane reports whether this member's clock is within five minutes of a majority's, as of the last
-// heartbeats. It is false until they have told, and from the moment at which the clock is set until they tell again.
-// A member whose clock is not must not sign, nor end anything
-// by its clock.
-func (m *Manager) ClockSane() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.clock.sane(readClocks())
-}
+// JoinService admits new members. It is served under entente-join/1 only, to unauthenticated callers; any member serves it.
+func (m *Manager) JoinService() ententev1.JoinServiceServer { return joinService{joins: m.joins} }
 
-// judgeClock takes over a verdict, and logs when it turns.
-func (m *Manager) judgeClock(v clockVerdict, offset time.Duration) {
-	m.mu.Lock()
-	was := m.clock
-	v.read = readClocks()
-	m.clock = v
-	m.mu.Unlock()
-	m.metrics.clockOffset.Set(offset.Seconds())
-	m.metrics.clockDistance.Set(v.distance.Seconds())
-	wasBad, isBad := was.known && was.distance > maxClockDistance, v.known && v.distance > maxClockDistance
-	switch {
-	case isBad && !wasBad:
-		m.Logger.Error("this member's clock is not that of the others: it signs nothing until that is mended; check its time service",
-			"distance_from_majority", v.distance, "ahead_of_leader", offset, "bound", maxClockDistance)
-	case wasBad && !isBad:
-		m.Logger.Info("this member's clock is that of the others again", "distance_from_majority", v.distance)
+// MemberService serves the calls of other members. It is served under entente-member/1 only.
+func (m *Manager) MemberService() ententev1.MemberServiceServer {
+	return memberService{
+		caller: m.config.Caller, now: m.config.Now, directory: m.config.Directory, leader: m.leader, changes: m.changes,
+		sections: m.sections,
 	}
 }
 
-type metrics struct {
-	members, alive, clockOffset, clockDistance prometheus.Gauge
-	heartbeats, joins                          *prometheus.CounterVec
-}
-
-func newMetrics(r prometheus.Registerer) (*metrics, error) {
-	gauge := func(name, help string) prometheus.Gauge {
-		return prometheus.NewGauge(prometheus.GaugeOpts{Name: "entente_membership_" + name, Help: help})
+// ClusterService manages the members and the replicated state as a whole. Any member serves it. Authorization happens
+// before it is called.
+func (m *Manager) ClusterService() ententev1.ClusterServiceServer {
+	return clusterService{
+		store: m.config.Store, self: m.config.Self.ID, joins: m.joins, log: m.config.Logger, leader: m.client,
+		sections: m.sections, changes: m.changes,
 	}
-	m := &metrics{
-		members:       gauge("members", "Members of the cluster."),
-		alive:         gauge("alive_members", "Members that the leader marks alive; 0 on members that do not lead."),
-		clockOffset:   gauge("clock_offset_seconds", "How far this member's clock is ahead of the leader's."),
-		clockDistance: gauge("clock_distance_seconds", "How far this member's clock is from a majority's; signing stops beyond 300."),
-		heartbeats: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "entente_membership_heartbeats_total", Help: "Heartbeats sent to the leader, by result.",
-		}, []string{"result"}),
-		joins: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "entente_membership_joins_total", Help: "Requests to join that this member answered, by gRPC code.",
-		}, []string{"code"}),
-	}
-	if r == nil {
-		return m, nil
-	}
-	for _, c := range []prometheus.Collector{m.members, m.alive, m.clockOffset, m.clockDistance, m.heartbeats, m.joins} {
-		if err := r.Register(c); err != nil {
-			return nil, fmt.Errorf("register the membership's metrics: %w", err)
-		}
-	}
-	return m, nil
 }

@@ -11,16 +11,16 @@ import (
 )
 
 var (
-	// Members holds a row for each member, under its id.
+	// Members has a row for each member, under its ID.
 	Members    = raftstore.NewTable[*statev1.Member]("members")
 	alive      = raftstore.NewTable[*statev1.AliveMember]("alive")
 	joinTokens = raftstore.NewTable[*statev1.JoinToken]("join_tokens")
 )
 
-// AlivePrefix is what to follow in order to see members come and go.
+// AlivePrefix is the prefix of the rows that mark members alive, to be followed.
 func AlivePrefix() raftstore.Prefix { return alive.Prefix("") }
 
-// Alive returns the ids of the members that the leader marks alive, sorted.
+// Alive returns the IDs of the members that the leader marks alive, sorted.
 func Alive(r raftstore.Reader) ([]string, error) {
 	rows, err := alive.List(r, "")
 	if err != nil {
@@ -34,9 +34,8 @@ func Alive(r raftstore.Reader) ([]string, error) {
 	return ids, nil
 }
 
-// survive keeps the membership and the spent tokens over an operator's restore: the members are those that run
-// the restore, whoever they were when the snapshot was taken, and no token may come back to life. Open tokens
-// are void.
+// survive keeps the membership and the spent tokens over an operator's restore. The members are those at the time of the
+// restore, not those at the time of the snapshot, and no spent token becomes valid again. Open tokens are void.
 func survive(before, restored *raftstore.View, tx *raftstore.Tx) error {
 	if err := keep(Members, before, restored, tx, nil); err != nil {
 		return err
@@ -48,9 +47,11 @@ func survive(before, restored *raftstore.View, tx *raftstore.Tx) error {
 	return keep(joinTokens, before, restored, tx, spent)
 }
 
-// keep puts a table as it was before in the place of the restored one. With a condition, only the rows that
-// meet it are kept, and restored ones that meet it stay too.
-func keep[M proto.Message](t raftstore.Table[M], before, restored *raftstore.View, tx *raftstore.Tx, condition func(M) bool) error {
+// keep replaces a restored table by the one before. With a condition, only the rows that meet it are kept, and restored rows
+// that meet it stay too.
+func keep[M proto.Message](
+	t raftstore.Table[M], before, restored *raftstore.View, tx *raftstore.Tx, condition func(M) bool,
+) error {
 	was, err := t.List(restored, "")
 	if err != nil {
 		return err

@@ -374,7 +374,7 @@ func (x *EnlistResponse) GetMembers() []*MemberIdentity {
 	return nil
 }
 
-type StrikeRequest struct {
+type RemoveServerRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// Whether the member's keys may be compromised.
@@ -383,20 +383,20 @@ type StrikeRequest struct {
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *StrikeRequest) Reset() {
-	*x = StrikeRequest{}
+func (x *RemoveServerRequest) Reset() {
+	*x = RemoveServerRequest{}
 	mi := &file_entente_v1_member_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *StrikeRequest) String() string {
+func (x *RemoveServerRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*StrikeRequest) ProtoMessage() {}
+func (*RemoveServerRequest) ProtoMessage() {}
 
-func (x *StrikeRequest) ProtoReflect() protoreflect.Message {
+func (x *RemoveServerRequest) ProtoReflect() protoreflect.Message {
 	mi := &file_entente_v1_member_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -408,46 +408,46 @@ func (x *StrikeRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use StrikeRequest.ProtoReflect.Descriptor instead.
-func (*StrikeRequest) Descriptor() ([]byte, []int) {
+// Deprecated: Use RemoveServerRequest.ProtoReflect.Descriptor instead.
+func (*RemoveServerRequest) Descriptor() ([]byte, []int) {
 	return file_entente_v1_member_proto_rawDescGZIP(), []int{6}
 }
 
-func (x *StrikeRequest) GetId() string {
+func (x *RemoveServerRequest) GetId() string {
 	if x != nil {
 		return x.Id
 	}
 	return ""
 }
 
-func (x *StrikeRequest) GetCompromised() bool {
+func (x *RemoveServerRequest) GetCompromised() bool {
 	if x != nil {
 		return x.Compromised
 	}
 	return false
 }
 
-type StrikeResponse struct {
+type RemoveServerResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *StrikeResponse) Reset() {
-	*x = StrikeResponse{}
+func (x *RemoveServerResponse) Reset() {
+	*x = RemoveServerResponse{}
 	mi := &file_entente_v1_member_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *StrikeResponse) String() string {
+func (x *RemoveServerResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*StrikeResponse) ProtoMessage() {}
+func (*RemoveServerResponse) ProtoMessage() {}
 
-func (x *StrikeResponse) ProtoReflect() protoreflect.Message {
+func (x *RemoveServerResponse) ProtoReflect() protoreflect.Message {
 	mi := &file_entente_v1_member_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -459,12 +459,12 @@ func (x *StrikeResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use StrikeResponse.ProtoReflect.Descriptor instead.
-func (*StrikeResponse) Descriptor() ([]byte, []int) {
+// Deprecated: Use RemoveServerResponse.ProtoReflect.Descriptor instead.
+func (*RemoveServerResponse) Descriptor() ([]byte, []int) {
 	return file_entente_v1_member_proto_rawDescGZIP(), []int{7}
 }
 
-func (x *StrikeResponse) GetRevision() uint64 {
+func (x *RemoveServerResponse) GetRevision() uint64 {
 	if x != nil {
 		return x.Revision
 	}
@@ -685,11 +685,11 @@ const file_entente_v1_member_proto_rawDesc = "" +
 	"\x06member\x18\x01 \x01(\v2\x1a.entente.v1.MemberIdentityR\x06member\"b\n" +
 	"\x0eEnlistResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x124\n" +
-	"\amembers\x18\x02 \x03(\v2\x1a.entente.v1.MemberIdentityR\amembers\"A\n" +
-	"\rStrikeRequest\x12\x0e\n" +
+	"\amembers\x18\x02 \x03(\v2\x1a.entente.v1.MemberIdentityR\amembers\"G\n" +
+	"\x13RemoveServerRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12 \n" +
-	"\vcompromised\x18\x02 \x01(\bR\vcompromised\",\n" +
-	"\x0eStrikeResponse\x12\x1a\n" +
+	"\vcompromised\x18\x02 \x01(\bR\vcompromised\"2\n" +
+	"\x14RemoveServerResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\"!\n" +
 	"\x0fTransferRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"/\n" +
@@ -699,12 +699,12 @@ const file_entente_v1_member_proto_rawDesc = "" +
 	"\asection\x18\x01 \x01(\tR\asection\x12\x14\n" +
 	"\x05query\x18\x02 \x01(\fR\x05query\"(\n" +
 	"\x0eReportResponse\x12\x16\n" +
-	"\x06answer\x18\x01 \x01(\fR\x06answer2\xb9\x03\n" +
+	"\x06answer\x18\x01 \x01(\fR\x06answer2\xcb\x03\n" +
 	"\rMemberService\x12H\n" +
 	"\tHeartbeat\x12\x1c.entente.v1.HeartbeatRequest\x1a\x1d.entente.v1.HeartbeatResponse\x12T\n" +
 	"\rGetMembership\x12 .entente.v1.GetMembershipRequest\x1a!.entente.v1.GetMembershipResponse\x12?\n" +
-	"\x06Enlist\x12\x19.entente.v1.EnlistRequest\x1a\x1a.entente.v1.EnlistResponse\x12?\n" +
-	"\x06Strike\x12\x19.entente.v1.StrikeRequest\x1a\x1a.entente.v1.StrikeResponse\x12E\n" +
+	"\x06Enlist\x12\x19.entente.v1.EnlistRequest\x1a\x1a.entente.v1.EnlistResponse\x12Q\n" +
+	"\fRemoveServer\x12\x1f.entente.v1.RemoveServerRequest\x1a .entente.v1.RemoveServerResponse\x12E\n" +
 	"\bTransfer\x12\x1b.entente.v1.TransferRequest\x1a\x1c.entente.v1.TransferResponse\x12?\n" +
 	"\x06Report\x12\x19.entente.v1.ReportRequest\x1a\x1a.entente.v1.ReportResponseB7Z5github.com/ententehq/entente/api/entente/v1;ententev1b\x06proto3"
 
@@ -728,8 +728,8 @@ var file_entente_v1_member_proto_goTypes = []any{
 	(*GetMembershipResponse)(nil), // 3: entente.v1.GetMembershipResponse
 	(*EnlistRequest)(nil),         // 4: entente.v1.EnlistRequest
 	(*EnlistResponse)(nil),        // 5: entente.v1.EnlistResponse
-	(*StrikeRequest)(nil),         // 6: entente.v1.StrikeRequest
-	(*StrikeResponse)(nil),        // 7: entente.v1.StrikeResponse
+	(*RemoveServerRequest)(nil),   // 6: entente.v1.RemoveServerRequest
+	(*RemoveServerResponse)(nil),  // 7: entente.v1.RemoveServerResponse
 	(*TransferRequest)(nil),       // 8: entente.v1.TransferRequest
 	(*TransferResponse)(nil),      // 9: entente.v1.TransferResponse
 	(*ReportRequest)(nil),         // 10: entente.v1.ReportRequest
@@ -750,13 +750,13 @@ var file_entente_v1_member_proto_depIdxs = []int32{
 	0,  // 7: entente.v1.MemberService.Heartbeat:input_type -> entente.v1.HeartbeatRequest
 	2,  // 8: entente.v1.MemberService.GetMembership:input_type -> entente.v1.GetMembershipRequest
 	4,  // 9: entente.v1.MemberService.Enlist:input_type -> entente.v1.EnlistRequest
-	6,  // 10: entente.v1.MemberService.Strike:input_type -> entente.v1.StrikeRequest
+	6,  // 10: entente.v1.MemberService.RemoveServer:input_type -> entente.v1.RemoveServerRequest
 	8,  // 11: entente.v1.MemberService.Transfer:input_type -> entente.v1.TransferRequest
 	10, // 12: entente.v1.MemberService.Report:input_type -> entente.v1.ReportRequest
 	1,  // 13: entente.v1.MemberService.Heartbeat:output_type -> entente.v1.HeartbeatResponse
 	3,  // 14: entente.v1.MemberService.GetMembership:output_type -> entente.v1.GetMembershipResponse
 	5,  // 15: entente.v1.MemberService.Enlist:output_type -> entente.v1.EnlistResponse
-	7,  // 16: entente.v1.MemberService.Strike:output_type -> entente.v1.StrikeResponse
+	7,  // 16: entente.v1.MemberService.RemoveServer:output_type -> entente.v1.RemoveServerResponse
 	9,  // 17: entente.v1.MemberService.Transfer:output_type -> entente.v1.TransferResponse
 	11, // 18: entente.v1.MemberService.Report:output_type -> entente.v1.ReportResponse
 	13, // [13:19] is the sub-list for method output_type

@@ -22,7 +22,7 @@ const (
 	MemberService_Heartbeat_FullMethodName     = "/entente.v1.MemberService/Heartbeat"
 	MemberService_GetMembership_FullMethodName = "/entente.v1.MemberService/GetMembership"
 	MemberService_Enlist_FullMethodName        = "/entente.v1.MemberService/Enlist"
-	MemberService_Strike_FullMethodName        = "/entente.v1.MemberService/Strike"
+	MemberService_RemoveServer_FullMethodName  = "/entente.v1.MemberService/RemoveServer"
 	MemberService_Transfer_FullMethodName      = "/entente.v1.MemberService/Transfer"
 	MemberService_Report_FullMethodName        = "/entente.v1.MemberService/Report"
 )
@@ -39,8 +39,8 @@ type MemberServiceClient interface {
 	GetMembership(ctx context.Context, in *GetMembershipRequest, opts ...grpc.CallOption) (*GetMembershipResponse, error)
 	// Enlist adds a member whose row is stored to the Raft configuration, or updates its address. Only the leader serves it.
 	Enlist(ctx context.Context, in *EnlistRequest, opts ...grpc.CallOption) (*EnlistResponse, error)
-	// Strike removes a member from the Raft configuration and from the tables, on the leader.
-	Strike(ctx context.Context, in *StrikeRequest, opts ...grpc.CallOption) (*StrikeResponse, error)
+	// RemoveServer removes a member from the Raft configuration and from the tables. Only the leader serves it.
+	RemoveServer(ctx context.Context, in *RemoveServerRequest, opts ...grpc.CallOption) (*RemoveServerResponse, error)
 	// Transfer hands leadership over. Only the leader serves it.
 	Transfer(ctx context.Context, in *TransferRequest, opts ...grpc.CallOption) (*TransferResponse, error)
 	// Report returns the reports of a section in the leader's memory, by member.
@@ -85,10 +85,10 @@ func (c *memberServiceClient) Enlist(ctx context.Context, in *EnlistRequest, opt
 	return out, nil
 }
 
-func (c *memberServiceClient) Strike(ctx context.Context, in *StrikeRequest, opts ...grpc.CallOption) (*StrikeResponse, error) {
+func (c *memberServiceClient) RemoveServer(ctx context.Context, in *RemoveServerRequest, opts ...grpc.CallOption) (*RemoveServerResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(StrikeResponse)
-	err := c.cc.Invoke(ctx, MemberService_Strike_FullMethodName, in, out, cOpts...)
+	out := new(RemoveServerResponse)
+	err := c.cc.Invoke(ctx, MemberService_RemoveServer_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -127,8 +127,8 @@ type MemberServiceServer interface {
 	GetMembership(context.Context, *GetMembershipRequest) (*GetMembershipResponse, error)
 	// Enlist adds a member whose row is stored to the Raft configuration, or updates its address. Only the leader serves it.
 	Enlist(context.Context, *EnlistRequest) (*EnlistResponse, error)
-	// Strike removes a member from the Raft configuration and from the tables, on the leader.
-	Strike(context.Context, *StrikeRequest) (*StrikeResponse, error)
+	// RemoveServer removes a member from the Raft configuration and from the tables. Only the leader serves it.
+	RemoveServer(context.Context, *RemoveServerRequest) (*RemoveServerResponse, error)
 	// Transfer hands leadership over. Only the leader serves it.
 	Transfer(context.Context, *TransferRequest) (*TransferResponse, error)
 	// Report returns the reports of a section in the leader's memory, by member.
@@ -152,8 +152,8 @@ func (UnimplementedMemberServiceServer) GetMembership(context.Context, *GetMembe
 func (UnimplementedMemberServiceServer) Enlist(context.Context, *EnlistRequest) (*EnlistResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Enlist not implemented")
 }
-func (UnimplementedMemberServiceServer) Strike(context.Context, *StrikeRequest) (*StrikeResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method Strike not implemented")
+func (UnimplementedMemberServiceServer) RemoveServer(context.Context, *RemoveServerRequest) (*RemoveServerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveServer not implemented")
 }
 func (UnimplementedMemberServiceServer) Transfer(context.Context, *TransferRequest) (*TransferResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Transfer not implemented")
@@ -236,20 +236,20 @@ func _MemberService_Enlist_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
-func _MemberService_Strike_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(StrikeRequest)
+func _MemberService_RemoveServer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveServerRequest)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
 	if interceptor == nil {
-		return srv.(MemberServiceServer).Strike(ctx, in)
+		return srv.(MemberServiceServer).RemoveServer(ctx, in)
 	}
 	info := &grpc.UnaryServerInfo{
 		Server:     srv,
-		FullMethod: MemberService_Strike_FullMethodName,
+		FullMethod: MemberService_RemoveServer_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(MemberServiceServer).Strike(ctx, req.(*StrikeRequest))
+		return srv.(MemberServiceServer).RemoveServer(ctx, req.(*RemoveServerRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -310,8 +310,8 @@ var MemberService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _MemberService_Enlist_Handler,
 		},
 		{
-			MethodName: "Strike",
-			Handler:    _MemberService_Strike_Handler,
+			MethodName: "RemoveServer",
+			Handler:    _MemberService_RemoveServer_Handler,
 		},
 		{
 			MethodName: "Transfer",

@@ -1,4 +1,4 @@
-package membership
+package memberid
 
 import (
 	"errors"
@@ -14,8 +14,8 @@ const (
 	maxAddressBytes = 255 + len(":65535")
 )
 
-// CheckID refuses what cannot be a member's id: it is a part of Raft server ids, of SPIFFE IDs and of
-// metrics, so it is 1 to 63 letters, digits, hyphens, underscores and dots, and begins with a letter or digit.
+// CheckID checks the ID of a member. It is a part of Raft server IDs, of SPIFFE IDs and of metrics, and therefore has 1 to
+// 63 letters, digits, hyphens, underscores and dots, of which the first is a letter or digit.
 func CheckID(id string) error {
 	if id == "" || len(id) > maxIDBytes {
 		return fmt.Errorf("member id %.80q has %d bytes; it must have 1 to %d", id, len(id), maxIDBytes)
@@ -29,7 +29,7 @@ func CheckID(id string) error {
 	return nil
 }
 
-// CheckAddress refuses what other members cannot dial: an address is a host and a port of its own.
+// CheckAddress checks that other members can dial an address: a host and a port.
 func CheckAddress(address string) error {
 	if len(address) > maxAddressBytes {
 		return fmt.Errorf("address of %d bytes is too long; %d is the most", len(address), maxAddressBytes)
@@ -50,7 +50,8 @@ func CheckAddress(address string) error {
 	return nil
 }
 
-func checkName(what, s string) error {
+// CheckName checks a name that is shown to people. what describes it in the error.
+func CheckName(what, s string) error {
 	if len(s) > maxNameBytes {
 		return fmt.Errorf("%s has %d bytes; %d is the most", what, len(s), maxNameBytes)
 	}
@@ -60,4 +61,14 @@ func checkName(what, s string) error {
 		}
 	}
 	return nil
+}
+
+// Self is a member's description of itself.
+type Self struct {
+	ID, Region, Zone string
+	// Address is where other members and clients reach it.
+	Address string
+	// Version is that of the software.
+	Version  string
+	Identity Digest
 }

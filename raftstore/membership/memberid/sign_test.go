@@ -1,4 +1,4 @@
-package membership
+package memberid
 
 import (
 	"path/filepath"

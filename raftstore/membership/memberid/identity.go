@@ -1,4 +1,6 @@
-package membership
+// Package memberid describes a member of a cluster: its ID and address, and the identity key by which the others recognize
+// it. Nothing here depends on a certificate that can expire.
+package memberid
 
 import (
 	"crypto/ecdsa"
@@ -19,15 +21,14 @@ import (
 	"time"
 )
 
-// Digest is the SHA-256 of an identity key's SubjectPublicKeyInfo. It is what the rest of the cluster knows
-// of the key.
+// Digest is the SHA-256 of an identity key's SubjectPublicKeyInfo, by which the cluster identifies the key.
 type Digest = [32]byte
 
 // DigestOf returns the digest of the key in a certificate.
 func DigestOf(c *x509.Certificate) Digest { return sha256.Sum256(c.RawSubjectPublicKeyInfo) }
 
-// Identity is a member's identity key, with the self-signed certificate that carries it in TLS. The
-// certificate's names and dates have no meaning and nobody looks at them.
+// Identity is a member's identity key, with the self-signed certificate that carries it in TLS. The names and dates of the
+// certificate have no meaning and are ignored.
 type Identity struct {
 	Certificate tls.Certificate
 	Digest      Digest
@@ -39,10 +40,9 @@ const (
 	identityMode = 0o600
 )
 
-// LoadIdentity reads the identity key from a file, and makes the key and the file when there is none. The
-// file is either there in full or not at all, also after a power cut, and others cannot read it; a file
-// that others can read, or that holds no such key, is refused rather than replaced, since the cluster
-// would not know the new key.
+// LoadIdentity reads the identity key from a file, and creates the key and the file if there is none. The file either
+// exists in full or not at all, also after a power cut, and others cannot read it. A file that others can read, or that has
+// no such key, is refused rather than replaced, because the cluster would not recognize the new key.
 func LoadIdentity(path string) (*Identity, error) {
 	key, err := readIdentity(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -63,7 +63,7 @@ func readIdentity(path string) (*ecdsa.PrivateKey, error) {
 	case !info.Mode().IsRegular():
 		return nil, errors.New("it is not a regular file")
 	case info.Mode().Perm()&0o077 != 0:
-		return nil, fmt.Errorf("its mode is %#o, so that others can use it; if nobody has, chmod 600 it", info.Mode().Perm())
+		return nil, fmt.Errorf("its mode is %#o, so that others can use it; if none has, chmod 600 it", info.Mode().Perm())
 	case info.Size() > maxKeyBytes:
 		return nil, fmt.Errorf("it has %d bytes, too many for a key", info.Size())
 	}
@@ -75,7 +75,7 @@ func readIdentity(path string) (*ecdsa.PrivateKey, error) {
 }
 
 func parseIdentity(data []byte) (*ecdsa.PrivateKey, error) {
-	const remedy = "restore it from a copy, or remove this member from the cluster, empty its data folder and join anew"
+	const remedy = "restore it from a copy, or remove this member from the cluster, empty its data folder and join again"
 	block, rest := pem.Decode(data)
 	if block == nil || block.Type != identityPEM || len(rest) != 0 {
 		return nil, fmt.Errorf("it does not hold exactly one %s in PEM; %s", identityPEM, remedy)
@@ -106,7 +106,7 @@ func createIdentity(path string) (*ecdsa.PrivateKey, error) {
 	return key, nil
 }
 
-// writeNew writes a file that must not be there yet, in full or not at all.
+// writeNew writes a file that must not exist yet, in full or not at all.
 func writeNew(path string, data []byte) error {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -122,7 +122,7 @@ func writeNew(path string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	// A link, other than a rename, never replaces a key that appeared meanwhile.
+	// Unlike a rename, a link never replaces a key that was written meanwhile.
 	if err := os.Link(f.Name(), path); err != nil {
 		return err
 	}
@@ -137,7 +137,7 @@ func newIdentity(key *ecdsa.PrivateKey) (*Identity, error) {
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1),
 		Subject:      pkix.Name{CommonName: "entente member identity"},
-		// RFC 5280's way to say that there is no end.
+		// The dates of RFC 5280 for a certificate without an end.
 		NotBefore: time.Unix(0, 0),
 		NotAfter:  time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC),
 		KeyUsage:  x509.KeyUsageDigitalSignature,
@@ -159,8 +159,8 @@ func newIdentity(key *ecdsa.PrivateKey) (*Identity, error) {
 // maxIdentityCertificate bounds what a joiner sends; a real one has some 300 bytes.
 const maxIdentityCertificate = 4096
 
-// parseIdentityCertificate reads a joiner's identity certificate and checks that its key has signed it.
-func parseIdentityCertificate(der []byte) (Digest, error) {
+// ParseCertificate parses a joiner's identity certificate and verifies that its key has signed it.
+func ParseCertificate(der []byte) (Digest, error) {
 	if len(der) == 0 || len(der) > maxIdentityCertificate {
 		return Digest{}, fmt.Errorf("identity certificate of %d bytes; it must have 1 to %d", len(der), maxIdentityCertificate)
 	}
@@ -178,5 +178,5 @@ func parseIdentityCertificate(der []byte) (Digest, error) {
 	return DigestOf(c), nil
 }
 
-// short names a digest in messages.
-func short(d Digest) string { return hex.EncodeToString(d[:8]) }
+// Short abbreviates a digest for messages.
+func Short(d Digest) string { return hex.EncodeToString(d[:8]) }

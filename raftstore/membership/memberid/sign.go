@@ -1,4 +1,4 @@
-package membership
+package memberid
 
 import (
 	"crypto"
@@ -14,8 +14,8 @@ import (
 // ErrSignature is wrapped by the errors of [VerifyIdentity].
 var ErrSignature = errors.New("not signed with the identity key that it names")
 
-// Sign signs with the identity key, for those who know its digest and are not members of this cluster. The purpose keeps apart what
-// is signed for different ends.
+// Sign signs with the identity key, for a verifier that has its digest and is not a member of this cluster. A signature for
+// one purpose is not valid for another.
 func (i *Identity) Sign(purpose string, parts ...[]byte) ([]byte, error) {
 	key, ok := i.Certificate.PrivateKey.(crypto.Signer)
 	if !ok {
@@ -25,10 +25,10 @@ func (i *Identity) Sign(purpose string, parts ...[]byte) ([]byte, error) {
 	return key.Sign(rand.Reader, digest[:], crypto.SHA256)
 }
 
-// VerifyIdentity checks a signature made by [Identity.Sign], and returns the digest of the identity key that made it. Whose that is the
-// caller has to know.
+// VerifyIdentity verifies a signature made by [Identity.Sign], and returns the digest of the identity key that made it. The
+// caller has to compare the digest with the one that it expects.
 func VerifyIdentity(certificate []byte, purpose string, signature []byte, parts ...[]byte) (Digest, error) {
-	digest, err := parseIdentityCertificate(certificate)
+	digest, err := ParseCertificate(certificate)
 	if err != nil {
 		return Digest{}, fmt.Errorf("%w: %w", err, ErrSignature)
 	}
@@ -43,7 +43,7 @@ func VerifyIdentity(certificate []byte, purpose string, signature []byte, parts 
 	return digest, nil
 }
 
-// signedDigest tells each part from the next by its length.
+// signedDigest hashes the parts, each after its length.
 func signedDigest(purpose string, parts [][]byte) (digest [32]byte) {
 	h := sha256.New()
 	for _, part := range append([][]byte{[]byte("entente identity key"), []byte(purpose)}, parts...) {

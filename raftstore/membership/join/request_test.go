@@ -1,4 +1,4 @@
-package membership
+package join
 
 import (
 	"path/filepath"
@@ -9,11 +9,12 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/raftstore/membership/memberid"
 )
 
 func joinRequest(t testing.TB) *ententev1.JoinRequest {
 	t.Helper()
-	identity, err := LoadIdentity(filepath.Join(t.TempDir(), "identity.pem"))
+	identity, err := memberid.LoadIdentity(filepath.Join(t.TempDir(), "identity.pem"))
 	require.NoError(t, err)
 	return &ententev1.JoinRequest{
 		Id: "eu-2", Region: "eu-west-1", Zone: "eu-west-1b", Address: "eu-2.example.org:7440", Version: "1.0", CommandVersion: 1,
@@ -22,10 +23,10 @@ func joinRequest(t testing.TB) *ententev1.JoinRequest {
 	}
 }
 
-func TestCheckJoin(t *testing.T) {
-	_, err := checkJoin(joinRequest(t))
+func TestCheckRequest(t *testing.T) {
+	_, err := CheckRequest(joinRequest(t))
 	require.NoError(t, err)
-	for says, change := range map[string]func(*ententev1.JoinRequest){
+	for text, change := range map[string]func(*ententev1.JoinRequest){
 		"member id":                                 func(r *ententev1.JoinRequest) { r.Id = "../eu" },
 		"is not host:port":                          func(r *ententev1.JoinRequest) { r.Address = "eu-2" },
 		"zone has 256 bytes":                        func(r *ententev1.JoinRequest) { r.Zone = strings.Repeat("z", 256) },
@@ -38,13 +39,13 @@ func TestCheckJoin(t *testing.T) {
 	} {
 		r := joinRequest(t)
 		change(r)
-		_, err := checkJoin(r)
-		require.ErrorContains(t, err, says)
+		_, err := CheckRequest(r)
+		require.ErrorContains(t, err, text)
 	}
 }
 
-// Whatever a joiner sends is refused, or fit to be stored and dialed.
-func FuzzCheckJoin(f *testing.F) {
+// Every request is refused, or can be stored and its address dialed.
+func FuzzCheckRequest(f *testing.F) {
 	seed, err := proto.Marshal(joinRequest(f))
 	require.NoError(f, err)
 	f.Add(seed)
@@ -53,11 +54,11 @@ func FuzzCheckJoin(f *testing.F) {
 		if proto.Unmarshal(raw, &r) != nil {
 			return
 		}
-		if _, err := checkJoin(&r); err != nil {
+		if _, err := CheckRequest(&r); err != nil {
 			return
 		}
-		require.NoError(t, CheckID(r.GetId()))
-		require.NoError(t, CheckAddress(r.GetAddress()))
+		require.NoError(t, memberid.CheckID(r.GetId()))
+		require.NoError(t, memberid.CheckAddress(r.GetAddress()))
 		require.NotContains(t, r.GetId()+r.GetAddress(), "|")
 	})
 }

@@ -1,4 +1,4 @@
-package membership
+package join
 
 import (
 	"bytes"
@@ -9,42 +9,43 @@ import (
 	"time"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/raftstore/membership/directory"
+	"github.com/ententehq/entente/raftstore/membership/memberid"
 	"github.com/ententehq/entente/raftstore/token"
 )
 
-// Token lets one member join a cluster, once. Its text is handed to the joiner by whoever runs it; the
-// cluster keeps only the digest of its secret.
+// Token lets one member join a cluster, once. The operator gives its text to the joiner; the cluster keeps only the digest of
+// its secret.
 type Token struct {
 	ClusterName string
 	ID          string
 	Secret      [32]byte
 	Expires     time.Time
-	// Identities are the digests of the identity keys of those who were members when the token was made.
-	// The joiner sends the secret to nobody else.
-	Identities []Digest
+	// Identities are the digests of the identity keys of the members at the time that the token was made. The joiner sends
+	// the secret only to them.
+	Identities []memberid.Digest
 }
 
 const (
 	// tokenPrefix names the kind of the text and the version of its format.
-	tokenPrefix     = "entente-join-1-"
-	tokenIDBytes    = 16
-	maxTokenMembers = 64
+	tokenPrefix  = "entente-join-1-"
+	tokenIDBytes = 16
 
-	// DefaultTokenTTL is how long a token waits for its joiner when nobody says otherwise.
-	DefaultTokenTTL = 10 * time.Minute
-	// MaxTokenTTL bounds that time: a token is made when it is needed, not kept in a drawer.
-	MaxTokenTTL = 24 * time.Hour
+	// DefaultTTL is how long a token waits for its joiner by default.
+	DefaultTTL = 10 * time.Minute
+	// MaxTTL bounds that time: a token is made when it is needed, and not in advance.
+	MaxTTL = 24 * time.Hour
 )
 
-// NewToken draws a token.
-func NewToken(clusterName string, expires time.Time, identities []Digest) Token {
+// NewToken generates a token.
+func NewToken(clusterName string, expires time.Time, identities []memberid.Digest) Token {
 	t := Token{ClusterName: clusterName, Expires: expires.Truncate(time.Second), Identities: slices.Clone(identities)}
 	t.ID, t.Secret = token.NewID(), token.NewSecret()
-	slices.SortFunc(t.Identities, func(a, b Digest) int { return bytes.Compare(a[:], b[:]) })
+	slices.SortFunc(t.Identities, func(a, b memberid.Digest) int { return bytes.Compare(a[:], b[:]) })
 	return t
 }
 
-// Text returns what the joiner's configuration names. It is a secret.
+// Text returns the text of the token, for the joiner's configuration. It is a secret.
 func (t Token) Text() (string, error) {
 	content := &statev1.JoinTokenContent{
 		ClusterName:   t.ClusterName,
@@ -58,14 +59,15 @@ func (t Token) Text() (string, error) {
 	return token.Encode(tokenPrefix, content)
 }
 
-// String names the token without giving it away.
+// String names the token without revealing it.
 func (t Token) String() string { return "join token " + t.ID }
 
 // ErrMalformedToken is wrapped by every error of [ParseToken].
-var ErrMalformedToken = errors.New("not a join token of this version of Entente; make one with `entente cluster join-token` on a member and copy the whole line")
+var ErrMalformedToken = errors.New("not a join token of this version of Entente; " +
+	"make one with `entente cluster join-token` on a member and copy the whole line")
 
-// ParseToken reads the text of a token. White space around it is allowed, since it often comes from a file;
-// whatever else differs from what [Token.Text] writes is refused.
+// ParseToken parses the text of a token. White space around it is allowed, because it often comes from a file; any other
+// difference from the output of [Token.Text] is refused.
 func ParseToken(text string) (Token, error) {
 	t, err := parseToken(strings.TrimSpace(text))
 	if err != nil {
@@ -88,21 +90,21 @@ func tokenOf(content *statev1.JoinTokenContent) (Token, error) {
 	switch {
 	case !token.IsID(t.ID):
 		return Token{}, errors.New("its id is malformed")
-	case t.ClusterName == "" || checkName("cluster name", t.ClusterName) != nil:
+	case t.ClusterName == "" || memberid.CheckName("cluster name", t.ClusterName) != nil:
 		return Token{}, errors.New("its cluster name is malformed")
 	case len(content.GetSecret()) != len(t.Secret):
 		return Token{}, errors.New("its secret is malformed")
-	case len(content.GetIdentities()) == 0 || len(content.GetIdentities()) > maxTokenMembers:
-		return Token{}, fmt.Errorf("it names %d members; 1 to %d are possible", len(content.GetIdentities()), maxTokenMembers)
+	case len(content.GetIdentities()) == 0 || len(content.GetIdentities()) > directory.MaxMembers:
+		return Token{}, fmt.Errorf("it names %d members; 1 to %d are possible", len(content.GetIdentities()), directory.MaxMembers)
 	case content.GetExpireSeconds() < 0 || content.GetExpireSeconds() > maxUnixSeconds:
 		return Token{}, errors.New("its expiry is malformed")
 	}
 	copy(t.Secret[:], content.GetSecret())
 	for _, d := range content.GetIdentities() {
-		if len(d) != len(Digest{}) {
+		if len(d) != len(memberid.Digest{}) {
 			return Token{}, errors.New("the digest of a member's identity key is malformed")
 		}
-		t.Identities = append(t.Identities, Digest(d))
+		t.Identities = append(t.Identities, memberid.Digest(d))
 	}
 	return t, nil
 }
@@ -110,12 +112,12 @@ func tokenOf(content *statev1.JoinTokenContent) (Token, error) {
 // maxUnixSeconds is the end of the year 9999, the last that protobuf's timestamps hold.
 const maxUnixSeconds = 253402300799
 
-// Accepts is the joiner's check of the member that answers: its identity key must be one that the token
-// names. The error says what to do.
-func (t Token) Accepts(presented Digest) error {
+// Accepts is the joiner's check of the member that answers: its identity key must be one that the token names. The error
+// contains the remedy.
+func (t Token) Accepts(presented memberid.Digest) error {
 	if slices.Contains(t.Identities, presented) {
 		return nil
 	}
 	return fmt.Errorf("the member there has identity key %s, which the join token does not name: either it is not a member of cluster %q, or it joined after the token was made; "+
-		"nothing was sent to it; check the address, or make a new token", short(presented), t.ClusterName)
+		"nothing was sent to it; check the address, or make a new token", memberid.Short(presented), t.ClusterName)
 }
