@@ -48,7 +48,7 @@ func (m *Manager) keepHubs(ctx context.Context, leading time.Time) {
 
 // hubTransitions judges the maps of all hubs.
 func (m *Manager) hubTransitions(leading time.Time) (found []hubTransition) {
-	if listening := m.observations.listening(); listening.After(leading) {
+	if listening := m.observations.Received.Lead().Since; listening.After(leading) {
 		leading = listening
 	}
 	now := m.now()
@@ -57,7 +57,7 @@ func (m *Manager) hubTransitions(leading time.Time) (found []hubTransition) {
 		if !r.InForce {
 			return
 		}
-		heard := m.observations.success(name + relationship.MapSuffix)
+		heard := m.observations.Success(name + relationship.MapSuffix)
 		if heard.IsZero() && r.HubRecorded.IsZero() {
 			return // it was never read
 		}

@@ -79,18 +79,18 @@ func TestAStreamedMapIsLookedAt(t *testing.T) {
 	s := newStream(t.Context(), m.peers, session.New("eu.example.org", "member-1", "hub.example.org", "member-1", true, m.now()), nil)
 	s.session.Confirmed["hub.example.org"+relationship.MapSuffix] = m.now()
 	m.peers.streams["hub.example.org"] = []*stream{s}
-	require.Equal(t, resultConfirmed, read(false))
+	require.Equal(t, relationship.ResultConfirmed, read(false))
 	require.Equal(t, relationship.ResultUnchanged, read(true), "an operator wants to know")
 	heads = false
 	require.Equal(t, relationship.ResultUnchanged, read(false), "the endpoint answers to GET alone")
 	heads = true
 	m.mapReadings.compared("hub.example.org", m.now().Add(-compareMapEvery))
 	require.Equal(t, relationship.ResultUnchanged, read(false))
-	require.Equal(t, resultConfirmed, read(false))
+	require.Equal(t, relationship.ResultConfirmed, read(false))
 	m.mapReadings.forget("hub.example.org")
 	require.Equal(t, relationship.ResultUnchanged, read(false), "this member has never compared it")
 
-	require.Equal(t, resultConfirmed, read(false))
+	require.Equal(t, relationship.ResultConfirmed, read(false))
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
 	require.ErrorIs(t, m.followTables(over), context.Canceled)

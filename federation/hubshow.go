@@ -11,6 +11,7 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/observation"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -35,7 +36,7 @@ func listed(view *raftstore.View) (names []string, err error) {
 }
 
 // shownByHub shows a domain that is trusted by a hub's word alone; nil: it is not, and hosted domains are not.
-func (m *Manager) shownByHub(view *raftstore.View, td string, mapTold func(hub string) observation) (*ententev1.Relationship, error) {
+func (m *Manager) shownByHub(view *raftstore.View, td string, mapTold func(hub string) observation.Observation) (*ententev1.Relationship, error) {
 	word, found, err := relationship.AttestationOf(view, td)
 	if err != nil || !found {
 		return nil, err
@@ -66,21 +67,21 @@ func (m *Manager) shownByHub(view *raftstore.View, td string, mapTold func(hub s
 	}
 	out.RefreshInterval = durationpb.New(m.interval(held)) // the hub's
 	told := mapTold(word.Hub)
-	out.LastAttemptTime = timestampOf(told.lastAttempt)
+	out.LastAttemptTime = timestampOf(told.LastAttempt)
 	if out.LastResult == "" {
-		out.LastSuccessTime, out.LastResult, out.LastError = timestampOf(told.lastSuccess), told.result, told.err
+		out.LastSuccessTime, out.LastResult, out.LastError = timestampOf(told.LastSuccess), told.Result, told.Error
 	}
 	return out, nil
 }
 
 // mapTold is what is known of the reading of a hub's map.
-func (m *Manager) mapTold(live map[string]observation) func(hub string) observation {
-	return func(hub string) observation {
+func (m *Manager) mapTold(live map[string]observation.Observation) func(hub string) observation.Observation {
+	return func(hub string) observation.Observation {
 		told := live[hub+relationship.MapSuffix]
-		if own, ok := m.observations.get(hub + relationship.MapSuffix); ok {
-			count := own.count
-			if told = merge(told, own); told.count == (mapCount{}) {
-				told.count = count
+		if own, ok := m.observations.Own.Get(hub + relationship.MapSuffix); ok {
+			count := own.Count
+			if told = observation.Merge(told, own); told.Count == (observation.MapCount{}) {
+				told.Count = count
 			}
 		}
 		return told
@@ -88,7 +89,7 @@ func (m *Manager) mapTold(live map[string]observation) func(hub string) observat
 }
 
 // addHub puts into a relationship what is known of the map, where its domain's cluster is a hub.
-func (m *Manager) addHub(out *ententev1.Relationship, row *statev1.Relationship, mapTold func(hub string) observation) {
+func (m *Manager) addHub(out *ententev1.Relationship, row *statev1.Relationship, mapTold func(hub string) observation.Observation) {
 	out.Vouch = row.GetVouch()
 	h := row.GetHub()
 	if h == nil {
@@ -97,11 +98,11 @@ func (m *Manager) addHub(out *ententev1.Relationship, row *statev1.Relationship,
 	told := mapTold(row.GetTrustDomain())
 	out.Hub = &ententev1.Hub{Take: h.GetTake(), Except: h.GetExcept(), Url: h.GetUrl()}
 	out.HubStatus = &ententev1.HubStatus{
-		Freshness: ententev1.Freshness(row.GetHubStanding().GetFreshness()), LastAttemptTime: timestampOf(told.lastAttempt),
-		LastResult: told.result, LastError: told.err, Taken: uint32(m.wordsOf(row.GetTrustDomain())), //nolint:gosec // at most MaxMapDomains
-		Refused: uint32(told.count.refused), LeftOut: uint32(told.count.leftOut), //nolint:gosec // as before
+		Freshness: ententev1.Freshness(row.GetHubStanding().GetFreshness()), LastAttemptTime: timestampOf(told.LastAttempt),
+		LastResult: told.Result, LastError: told.Error, Taken: uint32(m.wordsOf(row.GetTrustDomain())), //nolint:gosec // at most MaxMapDomains
+		Refused: uint32(told.Count.Refused), LeftOut: uint32(told.Count.LeftOut), //nolint:gosec // as before
 	}
-	last := told.lastSuccess
+	last := told.LastSuccess
 	if recorded := row.GetHubStanding().GetLastSuccessTime(); last.IsZero() && recorded.IsValid() {
 		last = recorded.AsTime()
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
@@ -15,6 +14,7 @@ import (
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/bundle/statement"
+	"github.com/ententehq/entente/federation/observation"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -31,9 +31,6 @@ const (
 
 // errMapIncomplete says that not all of a map could be taken at once; its next reading takes more.
 var errMapIncomplete = errors.New("not all of the map was taken yet; the rest follows")
-
-// mapCount is what became of the domains in a hub's map.
-type mapCount struct{ taken, refused, leftOut int }
 
 // mapChange is what a map asks to be written of one trust domain.
 type mapChange struct {
@@ -66,7 +63,7 @@ type reading struct {
 	known   map[string]*knownWord
 	hosted  map[string]bool
 
-	count      mapCount
+	count      observation.MapCount
 	changes    []mapChange
 	held       int
 	incomplete bool
@@ -136,7 +133,7 @@ func (r *reading) see(td spiffeid.TrustDomain, document []byte) error {
 	known, wanted := r.known[name], !r.hosted[name] && name != r.hub && r.rules.Covers(name)
 	if wanted && known != nil && known.stands && known.refused == "" && known.sum == sha256.Sum256(document) {
 		known.seen = true
-		r.count.taken++
+		r.count.Taken++
 		return nil
 	}
 	next, _, err := bundle.ParseMapped(td, document)
@@ -144,7 +141,7 @@ func (r *reading) see(td spiffeid.TrustDomain, document []byte) error {
 		return err
 	}
 	if !wanted {
-		r.count.leftOut++
+		r.count.LeftOut++
 		return nil // and what is stored of it, if anything is, goes
 	}
 	change := mapChange{td: name}
@@ -165,7 +162,7 @@ func (r *reading) see(td spiffeid.TrustDomain, document []byte) error {
 		return err
 	}
 	if err := relationship.Accept(current, next); err != nil {
-		r.count.refused++
+		r.count.Refused++
 		change.refused, change.refusal = relationship.ReasonOf(err), relationship.Clip(err.Error())
 		if r.firstRefused == "" {
 			r.firstRefused = name + ": " + change.refusal
@@ -183,7 +180,7 @@ func (r *reading) see(td spiffeid.TrustDomain, document []byte) error {
 		r.changes = append(r.changes, change)
 		return nil
 	}
-	r.count.taken++
+	r.count.Taken++
 	if canonical := next.Marshal(); known == nil || !known.stands || known.sum != sha256.Sum256(canonical) {
 		if r.held += len(canonical); r.held > maxMapHeld {
 			r.incomplete = true
@@ -219,8 +216,8 @@ func (r *reading) withdrawn() {
 // tell says what was refused, if it is to be logged, and raises the alarms that what was read and not stored asks for. The error says that one was
 // not written: it is raised when the same is read again.
 func (r *reading) tell(ctx context.Context, logged bool) error {
-	if r.count.refused > 0 && logged {
-		r.manager.log.Warn("a hub's word on some domains is refused; what is stored of them is kept, and the others are taken", "hub", r.hub, "refused", r.count.refused, "first", r.firstRefused)
+	if r.count.Refused > 0 && logged {
+		r.manager.log.Warn("a hub's word on some domains is refused; what is stored of them is kept, and the others are taken", "hub", r.hub, "refused", r.count.Refused, "first", r.firstRefused)
 	}
 	var failed error
 	for i, td := range r.about {
@@ -232,7 +229,7 @@ func (r *reading) tell(ctx context.Context, logged bool) error {
 // refreshMap reads the map of a hub, and takes what its relationship lists. It can run on any member, and several times at once. The
 // error is errUnfinished or nil: of all others it says itself.
 func (m *Manager) refreshMap(ctx context.Context, hub string, w *wait) error {
-	var count mapCount
+	var count observation.MapCount
 	var result string
 	var err error
 	var b basis
@@ -265,10 +262,10 @@ func (m *Manager) refreshMap(ctx context.Context, hub string, w *wait) error {
 	}
 	m.metrics.maps.WithLabelValues(result).Inc()
 	// Nothing of an incomplete map is old, so that it counts as a success.
-	m.observations.attempted(hub+relationship.MapSuffix, b.rel.Generation, m.now(), err == nil || errors.Is(err, errMapIncomplete), result, failure)
-	if err == nil && result != relationship.ResultNotModified && result != resultConfirmed {
-		m.observations.counted(hub+relationship.MapSuffix, count)
-		m.log.Debug("a hub's bundle map was read", "hub", hub, "result", result, "taken", count.taken, "refused", count.refused, "left_out", count.leftOut)
+	m.observations.Attempted(hub+relationship.MapSuffix, b.rel.Generation, m.now(), err == nil || errors.Is(err, errMapIncomplete), result, failure)
+	if err == nil && result != relationship.ResultNotModified && result != relationship.ResultConfirmed {
+		m.observations.Counted(hub+relationship.MapSuffix, count)
+		m.log.Debug("a hub's bundle map was read", "hub", hub, "result", result, "taken", count.Taken, "refused", count.Refused, "left_out", count.LeftOut)
 	}
 	return nil
 }
@@ -290,25 +287,25 @@ func (m *Manager) mapClient(hub string, b basis) (*endpoint.Client, error) {
 }
 
 // readMap reads the map once, and writes what is different.
-func (m *Manager) readMap(ctx context.Context, hub string, b basis) (string, mapCount, error) {
+func (m *Manager) readMap(ctx context.Context, hub string, b basis) (string, observation.MapCount, error) {
 	client, err := m.mapClient(hub, b)
 	if err != nil {
-		return "", mapCount{}, err
+		return "", observation.MapCount{}, err
 	}
 	ep := m.routes.endpoint(hub, b.rel, m.now())
 	if m.looksOnly(hub, b) {
 		err := b.wait.on(ctx, func(ctx context.Context) error { return client.LookAtMap(ctx, ep, b.rel.Hub.URL) })
 		if err == nil {
-			return resultConfirmed, mapCount{}, nil
+			return relationship.ResultConfirmed, observation.MapCount{}, nil
 		}
 		if errors.Is(err, relationship.ErrUnfinished) || ctx.Err() != nil {
-			return "", mapCount{}, err
+			return "", observation.MapCount{}, err
 		}
 		m.log.Debug("a hub's endpoint does not say whether it serves its map; the map is read", "hub", hub, "error", relationship.Clip(err.Error()))
 	}
 	r, err := m.newReading(m.config.Store.View(), hub, b.rel.Hub)
 	if err != nil {
-		return "", mapCount{}, err
+		return "", observation.MapCount{}, err
 	}
 	tag := m.mapReadings.tag(hub, r.tagBasis(b))
 	var answer endpoint.MapResult
@@ -317,25 +314,25 @@ func (m *Manager) readMap(ctx context.Context, hub string, b basis) (string, map
 		return err
 	})
 	if err != nil {
-		return "", mapCount{}, err
+		return "", observation.MapCount{}, err
 	}
 	if answer.NotModified {
 		m.mapReadings.compared(hub, m.now())
-		return relationship.ResultNotModified, mapCount{}, nil
+		return relationship.ResultNotModified, observation.MapCount{}, nil
 	}
 	r.withdrawn()
 	if err := m.writeMap(ctx, r, b); err != nil {
-		return "", mapCount{}, err
+		return "", observation.MapCount{}, err
 	}
 	untold := r.tell(ctx, true)
 	if r.incomplete {
-		return "", mapCount{}, errMapIncomplete
+		return "", observation.MapCount{}, errMapIncomplete
 	}
 	m.mapReadings.compared(hub, m.now())
-	if r.count.refused == 0 && untold == nil { // what was refused is to be looked at again
+	if r.count.Refused == 0 && untold == nil { // what was refused is to be looked at again
 		written, err := m.newReading(m.config.Store.View(), hub, b.rel.Hub)
 		if err != nil {
-			return "", mapCount{}, err
+			return "", observation.MapCount{}, err
 		}
 		m.mapReadings.taken(hub, written.tagBasis(b), answer.ETag)
 	}
@@ -354,9 +351,4 @@ func (r *reading) tagBasis(b basis) string {
 		newest = max(newest, known.revision)
 	}
 	return fmt.Sprint(b.rel.Generation, " ", len(r.known), " ", newest, " ", slices.Sorted(maps.Keys(r.hosted)))
-}
-
-// hubOfObservation is the hub that an observation is about, where it is about a map.
-func hubOfObservation(name string) (hub string, isMap bool) {
-	return strings.CutSuffix(name, relationship.MapSuffix)
 }

@@ -44,7 +44,7 @@ func (m *Manager) keepStandings(ctx context.Context) {
 			return
 		case <-ticker.C:
 			if look%sweepEvery == 0 {
-				m.observations.sweep(func(name string) bool { _, ok := m.catalog.Get(name); return ok })
+				m.observations.Sweep(func(name string) bool { _, ok := m.catalog.Get(name); return ok })
 			}
 			m.commit(ctx, judged.look())
 			m.keepHubs(ctx, leading)

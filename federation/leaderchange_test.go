@@ -11,6 +11,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/federation/federationtest"
 	"github.com/ententehq/entente/federation/mirror"
+	"github.com/ententehq/entente/federation/observation"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/internal/clocktest"
 	"github.com/ententehq/entente/raftstore/membership"
@@ -38,7 +39,7 @@ func TestLeaderChangeMakesNoStorm(t *testing.T) {
 		const interval = 5 * time.Minute
 		var tt *timetable
 		tt = newTimetable(t, func(_ context.Context, name string) error {
-			tt.manager.observations.attempted(name, 1, time.Now(), true, relationship.ResultNotModified, "")
+			tt.manager.observations.Attempted(name, 1, time.Now(), true, relationship.ResultNotModified, "")
 			return nil
 		})
 		defer tt.stop()
@@ -85,7 +86,7 @@ func TestLeaderChangeMakesNoStorm(t *testing.T) {
 			if report != nil {
 				message := &statev1.RelationshipReport{}
 				require.NoError(t, proto.Unmarshal(report, message))
-				require.LessOrEqual(t, len(message.GetObservations()), maxReport)
+				require.LessOrEqual(t, len(message.GetObservations()), observation.MaxReport)
 				reports += len(message.GetObservations())
 				tt.manager.observations.Deliver("eu-1", report)
 			}

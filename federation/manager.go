@@ -14,6 +14,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/federation/mirror"
+	"github.com/ententehq/entente/federation/observation"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
@@ -64,7 +65,7 @@ type Manager struct {
 	catalog      *mirror.Mirror
 	changes      *changes
 	rejudged     *changes // those that a leader has to judge anew
-	observations *Observations
+	observations *observation.Section
 	metrics      *metrics
 	etags        *etags
 	routes       *routes
@@ -120,14 +121,14 @@ func New(c Config) (*Manager, error) {
 func remembering(member string, now func() time.Time) *Manager {
 	return &Manager{
 		member: member, now: now, log: hclog.NewNullLogger(),
-		catalog: mirror.New(), changes: newChanges(), rejudged: newChanges(), observations: newObservations(member, now),
+		catalog: mirror.New(), changes: newChanges(), rejudged: newChanges(), observations: observation.New(now),
 		etags: newETags(), mapReadings: newMapReadings(), routes: newRoutes(), silent: newSilences(), mapLog: newMapLog(),
 		confirmations: confirmations{last: make(map[string]time.Time)},
 	}
 }
 
 // Section is what this room reports with heartbeats, under the name [Section].
-func (m *Manager) Section() *Observations { return m.observations }
+func (m *Manager) Section() *observation.Section { return m.observations }
 
 // Peers is what this room reports of its streams with heartbeats, under the name [PeerSection].
 func (m *Manager) Peers() *PeerReports { return m.peers.reports }
@@ -188,7 +189,7 @@ func (m *Manager) watch(ctx context.Context, w *raftstore.Watch) error {
 				m.routes.forget(name)
 				m.silent.forget(name)
 				m.confirmations.forget(name)
-				m.observations.ended(name)
+				m.observations.Ended(name)
 			}
 		}
 		m.noteInMapLog(m.config.Store.View(), names)

@@ -11,6 +11,7 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/observation"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/trust"
@@ -133,8 +134,8 @@ func TestStandingsAfterLeaderChange(t *testing.T) {
 	require.Empty(t, look(now), "stale stays stale under the next leader")
 
 	// The report of a success makes it fresh.
-	owner := newObservations("member-1", r.manager.now)
-	owner.attempted("us.example.org", 1, now, true, "unchanged", "")
+	owner := observation.New(r.manager.now)
+	owner.Attempted("us.example.org", 1, now, true, "unchanged", "")
 	r.manager.Section().Deliver("member-1", owner.Collect(false))
 	found = look(now)
 	require.Equal(t, []trust.State{trust.Fresh}, states(found))

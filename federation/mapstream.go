@@ -188,7 +188,7 @@ func (m *Manager) tookMap(ctx context.Context, r *reading, home string) error {
 		result = relationship.ResultUnchanged
 	}
 	m.metrics.maps.WithLabelValues(result).Inc()
-	return r.tell(ctx, r.count.refused > 0 && m.peers.tells(home))
+	return r.tell(ctx, r.count.Refused > 0 && m.peers.tells(home))
 }
 
 // confirmMap counts a hub's word that all was told as a reading of its map, often enough to keep it fresh and not at each one. It says nothing of
@@ -200,7 +200,7 @@ func (m *Manager) confirmMap(hub string, generation uint64) {
 	}
 	now := m.now()
 	if m.confirmations.due(hub+relationship.MapSuffix, now, m.interval(e.Holding)/relationship.StaleAfter) {
-		m.observations.attempted(hub+relationship.MapSuffix, e.Rel.Generation, now, true, resultConfirmed, "")
+		m.observations.Attempted(hub+relationship.MapSuffix, e.Rel.Generation, now, true, relationship.ResultConfirmed, "")
 	}
 }
 

@@ -139,8 +139,8 @@ func (c *bundleCollector) Collect(out chan<- prometheus.Metric) {
 		if e.Holding.Ordered {
 			gauge(sequenceDesc, float64(e.Holding.Sequence), name)
 		}
-		if seen, ok := c.manager.observations.get(name); ok && !seen.lastSuccess.IsZero() {
-			gauge(confirmedDesc, max(0, now.Sub(seen.lastSuccess).Seconds()), name)
+		if seen, ok := c.manager.observations.Own.Get(name); ok && !seen.LastSuccess.IsZero() {
+			gauge(confirmedDesc, max(0, now.Sub(seen.LastSuccess).Seconds()), name)
 		}
 	}
 }

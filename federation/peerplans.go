@@ -2,9 +2,10 @@ package federation
 
 import (
 	"context"
-	"github.com/ententehq/entente/federation/relationship"
 	"maps"
 	"slices"
+
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 // replan is what the reconciler has to look at again. One peer's change costs nothing for the others, however many there are.

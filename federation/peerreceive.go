@@ -12,11 +12,6 @@ import (
 	"github.com/ententehq/entente/federation/relationship"
 )
 
-// reasonNotWanted refuses a bundle of a domain whose relationship does not name the peer that brings it.
-const reasonNotWanted = "not_wanted"
-
-var errNotWanted = errors.New("no active relationship with the domain names this peer")
-
 // receive takes a bundle that a peer brought through the same rules and the same transaction as one that was fetched. It
 // can run on any member.
 func (m *Manager) receive(ctx context.Context, home, td string, document []byte) (relationship.Version, outcome) {
@@ -27,11 +22,11 @@ func (m *Manager) receive(ctx context.Context, home, td string, document []byte)
 	for range attempts {
 		b, err := m.basisOf(m.config.Store.View(), td)
 		if err == nil && (b.rel.Peer == nil || b.rel.Peer.Home.Name() != home) {
-			err = errNotWanted
+			err = relationship.ErrNotWanted
 		}
-		if errors.Is(err, errNotWanted) || errors.Is(err, relationship.ErrEnded) {
+		if errors.Is(err, relationship.ErrNotWanted) || errors.Is(err, relationship.ErrEnded) {
 			// The relationship may be gone since; that peer or another may as well play with names. Nothing is written down.
-			return relationship.Version{}, outcome{result: reasonNotWanted, err: err}
+			return relationship.Version{}, outcome{result: relationship.ReasonNotWanted, err: err}
 		}
 		if err != nil {
 			out = outcome{result: relationship.ReasonOf(err), err: err}
@@ -60,7 +55,7 @@ func (m *Manager) receive(ctx context.Context, home, td string, document []byte)
 	} else {
 		m.log.Info("bundle brought by a peer", "trust_domain", td, "peer", home, "result", out.result, "took", took)
 	}
-	m.observations.attempted(td, generation, m.now(), out.err == nil, out.result, failure)
+	m.observations.Attempted(td, generation, m.now(), out.err == nil, out.result, failure)
 	return v, out
 }
 
@@ -102,11 +97,8 @@ func (m *Manager) confirm(td string) {
 	if !m.confirmations.due(td, now, m.interval(e.Holding)/relationship.StaleAfter) {
 		return
 	}
-	m.observations.attempted(td, e.Rel.Generation, now, true, resultConfirmed, "")
+	m.observations.Attempted(td, e.Rel.Generation, now, true, relationship.ResultConfirmed, "")
 }
-
-// resultConfirmed is what became of a bundle that a peer's heartbeat names as current.
-const resultConfirmed = "confirmed"
 
 // confirmations remembers when each domain's bundle was last confirmed. A hostile peer cannot make it grow: it holds domains of
 // relationships only.

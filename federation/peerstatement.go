@@ -34,7 +34,7 @@ func blameOf(result string) blame {
 	switch result {
 	case statementsTaken, statementsUnjudged:
 		return nobodys
-	case statementsEarly, reasonNotWanted, relationship.AlarmSplitView, bundle.Reason(statement.ErrSignature):
+	case statementsEarly, relationship.ReasonNotWanted, relationship.AlarmSplitView, bundle.Reason(statement.ErrSignature):
 		return perhapsOurs
 	}
 	return theirs
@@ -80,7 +80,7 @@ func (s *stream) takeStatements(brought *ententev1.PeerStatements) error {
 func (m *Manager) receiveStatements(ctx context.Context, home string, brought *ententev1.PeerStatements) (result string, err error) {
 	e, ok := m.catalog.Get(brought.GetTrustDomain())
 	if !ok || e.PeerHome() != home {
-		return reasonNotWanted, errNotWanted
+		return relationship.ReasonNotWanted, relationship.ErrNotWanted
 	}
 	statements, err := statement.ParseList(e.Rel.TrustDomain, brought.GetDocument())
 	if err == nil && len(statements) == 0 {

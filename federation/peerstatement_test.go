@@ -129,7 +129,7 @@ func TestStatementsThatAPeerBrings(t *testing.T) {
 		statementsOf("us.example.org", []byte("garbage")),
 		statementsOf("us.example.org", statement.MarshalList(federationtest.NewAuthority(t, "ap.example.org").TrustDomain, nil)),
 		statementsOf("ap.example.org", statement.MarshalList(us.us.TrustDomain, us.compact(2))))
-	for _, result := range []string{"malformed", "bad_statement", reasonNotWanted} {
+	for _, result := range []string{"malformed", "bad_statement", relationship.ReasonNotWanted} {
 		until(t, "the refusal "+result, counted(result))
 	}
 	stated := func() *uint64 {

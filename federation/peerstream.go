@@ -294,12 +294,12 @@ func (s *stream) takeBundle(m *ententev1.PeerBundle) {
 		delete(s.refused, td)
 		if refusal = ""; out.err != nil {
 			refusal = out.result
-			if relationship.IsDecision(out.result) && out.result != reasonNotWanted && len(s.refused) < session.MaxDomains {
+			if relationship.IsDecision(out.result) && out.result != relationship.ReasonNotWanted && len(s.refused) < session.MaxDomains {
 				s.refused[td] = refusedDocument{sum, refusal}
 			}
 		}
 	}
-	forgiven := refusal == "" || refusal == reasonNotWanted && s.pace.excuses.AllowN(s.peers.manager.now(), 1)
+	forgiven := refusal == "" || refusal == relationship.ReasonNotWanted && s.pace.excuses.AllowN(s.peers.manager.now(), 1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.session.Reply(td, v, refusal)

@@ -16,6 +16,7 @@ import (
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/bundle/statement"
+	"github.com/ententehq/entente/federation/observation"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -159,7 +160,7 @@ func (m *Manager) refreshFor(ctx context.Context, name string, w *wait) (out out
 	if out.err != nil {
 		failure = out.err.Error()
 	}
-	m.observations.attempted(name, generation, m.now(), out.err == nil, out.result, failure)
+	m.observations.Attempted(name, generation, m.now(), out.err == nil, out.result, failure)
 	switch {
 	case out.err != nil:
 		m.log.Warn("bundle not refreshed; the stored one is kept", "trust_domain", name, "result", out.result, "took", took, "error", relationship.Clip(failure))
@@ -197,19 +198,19 @@ func (m *Manager) fetchAndKeep(ctx context.Context, name string, b basis) (strin
 		if errors.Is(err, relationship.ErrEnded) || errors.Is(err, relationship.ErrUnfinished) || ctx.Err() != nil || (outcome{result: reason}).ours() {
 			return "", err // says nothing of the endpoint
 		}
-		a := endpointAttempt{at: m.now(), result: result}
+		a := observation.Attempt{At: m.now(), Result: result}
 		if err != nil {
-			a.result, a.err = reason, relationship.Clip(err.Error())
+			a.Result, a.Error = reason, relationship.Clip(err.Error())
 		}
 		attempts := m.routes.tried(name, rel, i, a)
 		if len(rel.Endpoints) > 1 {
-			m.observations.tried(name, rel.Generation, attempts)
+			m.observations.Tried(name, rel.Generation, attempts)
 		}
 		if err == nil {
 			return result, nil
 		}
 		if relationship.IsDecision(reason) {
-			m.record(actionRefuse, name, reason, a.err, 0)
+			m.record(actionRefuse, name, reason, a.Error, 0)
 		}
 		if n == 0 {
 			first = err
@@ -217,7 +218,7 @@ func (m *Manager) fetchAndKeep(ctx context.Context, name string, b basis) (strin
 		if n+1 < len(rel.Endpoints) {
 			m.metrics.passedOver.WithLabelValues(reason).Inc()
 			m.log.Warn("an endpoint was passed over; the relationship's next one is asked", "trust_domain", name, "url", rel.Endpoints[i].URL(),
-				"result", reason, "error", a.err)
+				"result", reason, "error", a.Error)
 		}
 	}
 	if len(rel.Endpoints) > 1 {

@@ -14,6 +14,7 @@ import (
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/observation"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
@@ -53,7 +54,7 @@ func newRoomOn(t testing.TB, store *raftstore.Store, adjust ...func(*Config)) *r
 	r.manager, err = New(c)
 	require.NoError(t, err)
 	r.manager.alive, r.manager.aliveRows = federationtest.Alive, federationtest.AliveMembers.Prefix("")
-	r.leader.Sections = map[string]federationtest.Section{Section: r.manager.Section(), PeerSection: r.manager.Peers()}
+	r.leader.Sections = map[string]federationtest.Section{observation.Name: r.manager.Section(), PeerSection: r.manager.Peers()}
 	r.service = NewService(r.manager)
 	return r
 }

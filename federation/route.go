@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/ententehq/entente/bundle/endpoint"
+	"github.com/ententehq/entente/federation/observation"
 	"github.com/ententehq/entente/federation/relationship"
 )
 
@@ -12,19 +13,13 @@ import (
 // counts again: one attempt at what is still down is cheap, and what the operator put first is to be used once it is back.
 const preferFor = 15 * time.Minute
 
-// endpointAttempt is what came of the last attempt at one of several endpoints. at is zero where there was none.
-type endpointAttempt struct {
-	at          time.Time
-	result, err string
-}
-
 // route is what a member remembers of the endpoints of one relationship, under one decision of its operator.
 type route struct {
 	generation uint64
 	// works is the endpoint that worked last, and since when it is tried before its turn.
 	works    int
 	since    time.Time
-	attempts []endpointAttempt
+	attempts []observation.Attempt
 }
 
 // order is in which order n endpoints are tried at now.
@@ -43,21 +38,21 @@ func (r route) order(n int, now time.Time) []int {
 }
 
 // tried takes down an attempt. An endpoint that goes on working does not prolong its preference.
-func (r route) tried(i, n int, a endpointAttempt) route {
+func (r route) tried(i, n int, a observation.Attempt) route {
 	if len(r.attempts) != n {
-		r.attempts = make([]endpointAttempt, n)
+		r.attempts = make([]observation.Attempt, n)
 	} else {
-		r.attempts = append([]endpointAttempt(nil), r.attempts...) // the old ones were handed out
+		r.attempts = append([]observation.Attempt(nil), r.attempts...) // the old ones were handed out
 	}
 	r.attempts[i] = a
-	if a.err != "" {
+	if a.Error != "" {
 		return r
 	}
 	switch {
 	case i == 0:
 		r.works, r.since = 0, time.Time{}
-	case r.works != i || r.since.IsZero() || a.at.Sub(r.since) >= preferFor:
-		r.works, r.since = i, a.at
+	case r.works != i || r.since.IsZero() || a.At.Sub(r.since) >= preferFor:
+		r.works, r.since = i, a.At
 	}
 	return r
 }
@@ -81,7 +76,7 @@ func (s *routes) of(name string, r *relationship.Relationship) route {
 }
 
 // tried takes down an attempt, and returns all that is known of the endpoints since.
-func (s *routes) tried(name string, r *relationship.Relationship, i int, a endpointAttempt) []endpointAttempt {
+func (s *routes) tried(name string, r *relationship.Relationship, i int, a observation.Attempt) []observation.Attempt {
 	next := s.of(name, r).tried(i, len(r.Endpoints), a)
 	s.mu.Lock()
 	defer s.mu.Unlock()

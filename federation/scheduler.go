@@ -166,8 +166,8 @@ func (s *scheduler) drop(name string, own *ownership) {
 	}
 	s.queue.Remove(name)
 	delete(s.owned, name)
-	s.manager.observations.disowned(name)
-	s.manager.observations.disowned(name + relationship.MapSuffix)
+	s.manager.observations.Disowned(name)
+	s.manager.observations.Disowned(name + relationship.MapSuffix)
 	s.manager.mapReadings.forget(name)
 	s.manager.etags.forget(name)
 	s.manager.routes.forget(name)
@@ -195,7 +195,7 @@ func (s *scheduler) shorten(name string, own *ownership, interval time.Duration)
 
 func (s *scheduler) plan(name string, own *ownership, at time.Time) {
 	s.queue.Set(name, at)
-	s.manager.observations.planned(name, own.generation, at, own.interval)
+	s.manager.observations.Planned(name, own.generation, at, own.interval)
 }
 
 // streamEnded reports whether a stream kept the bundle up to date until now, so that it is to be fetched at once.

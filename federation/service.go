@@ -11,6 +11,7 @@ import (
 	"github.com/ententehq/entente/access"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/observation"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -213,7 +214,7 @@ func (s *Service) ListRelationships(ctx context.Context, req *ententev1.ListRela
 }
 
 // listedAs shows a domain in a list, by its relationship or by a hub's word.
-func (m *Manager) listedAs(view *raftstore.View, name string, members []string, live map[string]observation) (*ententev1.Relationship, error) {
+func (m *Manager) listedAs(view *raftstore.View, name string, members []string, live map[string]observation.Observation) (*ententev1.Relationship, error) {
 	row, direct, err := relationship.Relationships.Get(view, name)
 	if err != nil {
 		return nil, err
@@ -261,7 +262,7 @@ func (s *Service) show(ctx context.Context, view *raftstore.View, name string) (
 	}
 	shown, err := s.manager.shown(view, row, members, s.manager.live(ctx, name)[name])
 	if err == nil {
-		live := map[string]observation{}
+		live := map[string]observation.Observation{}
 		if row.Value.GetHub() != nil {
 			live = s.manager.live(ctx, name+relationship.MapSuffix)
 		}
@@ -278,17 +279,17 @@ const liveWithin = 2 * time.Second
 
 // live asks the leader what it was told of one relationship, or of all. Without a leader there is nothing to tell, which is no error:
 // the rest of the answer is good.
-func (m *Manager) live(ctx context.Context, name string) map[string]observation {
+func (m *Manager) live(ctx context.Context, name string) map[string]observation.Observation {
 	ctx, cancel := context.WithTimeout(ctx, liveWithin)
 	defer cancel()
-	found := make(map[string]observation)
+	found := make(map[string]observation.Observation)
 	query := &statev1.RelationshipQuery{TrustDomain: name}
 	for {
 		encoded, err := proto.Marshal(query)
 		if err != nil {
 			return found
 		}
-		reply, err := m.config.Leader.Query(ctx, Section, encoded)
+		reply, err := m.config.Leader.Query(ctx, observation.Name, encoded)
 		answer := &statev1.RelationshipAnswer{}
 		if err == nil {
 			err = proto.Unmarshal(reply, answer)
@@ -299,7 +300,7 @@ func (m *Manager) live(ctx context.Context, name string) map[string]observation 
 		}
 		now := m.now()
 		for _, told := range answer.GetObservations() {
-			found[told.GetTrustDomain()] = observed(told, told.GetMember(), now)
+			found[told.GetTrustDomain()] = observation.Read(told, told.GetMember(), now)
 		}
 		if n := len(answer.GetObservations()); !answer.GetMore() || n == 0 {
 			return found

@@ -15,6 +15,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/observation"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/trust"
@@ -24,8 +25,10 @@ import (
 func TestRouteOrder(t *testing.T) {
 	start := time.Unix(1_000_000, 0)
 	at := func(minutes int) time.Time { return start.Add(time.Duration(minutes) * time.Minute) }
-	ok, down := func(m int) endpointAttempt { return endpointAttempt{at: at(m), result: "stored"} },
-		func(m int) endpointAttempt { return endpointAttempt{at: at(m), result: "network", err: "down"} }
+	ok, down := func(m int) observation.Attempt { return observation.Attempt{At: at(m), Result: "stored"} },
+		func(m int) observation.Attempt {
+			return observation.Attempt{At: at(m), Result: "network", Error: "down"}
+		}
 	var r route
 	require.Equal(t, []int{0, 1, 2}, r.order(3, at(0)))
 	r = r.tried(0, 3, down(0)).tried(1, 3, down(0)).tried(2, 3, ok(0))
@@ -35,7 +38,7 @@ func TestRouteOrder(t *testing.T) {
 	require.Equal(t, []int{0, 1, 2}, r.order(3, at(15)), "going on to work does not prolong it")
 	r = r.tried(0, 3, down(15)).tried(1, 3, ok(15))
 	require.Equal(t, []int{1, 0, 2}, r.order(3, at(16)))
-	require.Equal(t, []string{"network", "stored", "stored"}, []string{r.attempts[0].result, r.attempts[1].result, r.attempts[2].result})
+	require.Equal(t, []string{"network", "stored", "stored"}, []string{r.attempts[0].Result, r.attempts[1].Result, r.attempts[2].Result})
 	r = r.tried(1, 3, down(17)).tried(0, 3, ok(17))
 	require.Equal(t, []int{0, 1, 2}, r.order(3, at(18)), "the first one is back")
 	require.Equal(t, []int{0}, route{works: 2, since: at(0)}.order(1, at(1)), "fewer endpoints than there were")

@@ -10,13 +10,14 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/observation"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/trust"
 )
 
 // shown is a relationship as the API has it.
-func (m *Manager) shown(view *raftstore.View, row raftstore.Row[*statev1.Relationship], members []string, told observation) (*ententev1.Relationship, error) {
+func (m *Manager) shown(view *raftstore.View, row raftstore.Row[*statev1.Relationship], members []string, told observation.Observation) (*ententev1.Relationship, error) {
 	v := row.Value
 	out := &ententev1.Relationship{
 		TrustDomain: v.GetTrustDomain(), Url: v.GetUrl(), Profile: ententev1.EndpointProfile(v.GetProfile()), EndpointSpiffeId: v.GetEndpointSpiffeId(),
@@ -37,19 +38,19 @@ func (m *Manager) shown(view *raftstore.View, row raftstore.Row[*statev1.Relatio
 	if relationship.InForce(v) {
 		out.Owner = m.owner(row.Key, members)
 	}
-	if own, ok := m.observations.get(row.Key); ok {
-		told = merge(told, own)
+	if own, ok := m.observations.Own.Get(row.Key); ok {
+		told = observation.Merge(told, own)
 	}
-	last := told.lastSuccess
+	last := told.LastSuccess
 	if recorded := v.GetStanding().GetLastSuccessTime(); last.IsZero() && recorded.IsValid() {
 		last = recorded.AsTime()
 	}
-	out.LastSuccessTime, out.LastAttemptTime = timestampOf(last), timestampOf(told.lastAttempt)
-	if told.generation == v.GetGeneration() {
-		out.LastResult, out.LastError = told.result, told.err
+	out.LastSuccessTime, out.LastAttemptTime = timestampOf(last), timestampOf(told.LastAttempt)
+	if told.Generation == v.GetGeneration() {
+		out.LastResult, out.LastError = told.Result, told.Error
 		out.Endpoints = attemptsShown(v, told)
 		if relationship.InForce(v) {
-			out.NextAttemptTime = timestampOf(told.next)
+			out.NextAttemptTime = timestampOf(told.Next)
 		}
 	}
 	out.Alarms = shownAlarms(v.GetAlarms())
@@ -74,15 +75,15 @@ func (m *Manager) shown(view *raftstore.View, row raftstore.Row[*statev1.Relatio
 }
 
 // attemptsShown tells what came of each endpoint of a relationship.
-func attemptsShown(row *statev1.Relationship, told observation) (out []*ententev1.EndpointAttempt) {
-	endpoints := told.endpoints
+func attemptsShown(row *statev1.Relationship, told observation.Observation) (out []*ententev1.EndpointAttempt) {
+	endpoints := told.Endpoints
 	if len(row.GetFallbackUrls()) == 0 {
-		endpoints = []endpointAttempt{{told.lastAttempt, told.result, told.err}}
+		endpoints = []observation.Attempt{{At: told.LastAttempt, Result: told.Result, Error: told.Error}}
 	}
 	for i, url := range append([]string{row.GetUrl()}, row.GetFallbackUrls()...) {
 		shown := &ententev1.EndpointAttempt{Url: url}
 		if i < len(endpoints) {
-			shown.Result, shown.Error, shown.AttemptTime = endpoints[i].result, endpoints[i].err, timestampOf(endpoints[i].at)
+			shown.Result, shown.Error, shown.AttemptTime = endpoints[i].Result, endpoints[i].Error, timestampOf(endpoints[i].At)
 		}
 		out = append(out, shown)
 	}

@@ -42,7 +42,7 @@ func (s *standings) all() {
 func (s *standings) look() (found []transition) {
 	m := s.manager
 	leading := s.leading
-	if listening := m.observations.listening(); listening.After(leading) {
+	if listening := m.observations.Received.Lead().Since; listening.After(leading) {
 		leading = listening
 	}
 	changed, _, all := m.rejudged.take()
@@ -64,7 +64,7 @@ func (s *standings) look() (found []transition) {
 			continue
 		}
 		r := e.Rel
-		heard := m.observations.success(name)
+		heard := m.observations.Success(name)
 		last := relationship.LastKnownSuccess(heard, r.Recorded, leading, r.Standing.State)
 		facts := e.Holding.Facts(r, last, m.config.MinRefresh)
 		is := relationship.Judge(now, facts)

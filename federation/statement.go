@@ -217,7 +217,7 @@ func (m *Manager) fetchStatements(ctx context.Context, name string, b basis, fro
 func (m *Manager) takeStatements(ctx context.Context, name string, statements []*statement.Statement) (came string, err error) {
 	var raised []relationship.Alarm
 	revision, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
-		raised, came = nil, reasonNotWanted
+		raised, came = nil, relationship.ReasonNotWanted
 		row, found, err := relationship.Relationships.Get(tx, name)
 		if err != nil || !found {
 			return err

@@ -25,6 +25,10 @@ const (
 	ResultStored      = "stored"
 	ResultUnchanged   = "unchanged"
 	ResultNotModified = "not_modified"
+	// ResultConfirmed is the result where a peer's heartbeat named the stored bundle as current.
+	ResultConfirmed = "confirmed"
+	// ReasonNotWanted is the result of a bundle from a peer that the domain's relationship does not name.
+	ReasonNotWanted = "not_wanted"
 )
 
 // ReasonOf names what came of an attempt, for metrics, logs and operators. There are some forty names.
@@ -94,3 +98,6 @@ func Clip(text string) string {
 
 // ErrUnfinished says that a peer did not answer within the time that a fetch had in its lane. It says nothing against the peer yet.
 var ErrUnfinished = errors.New("the peer did not answer promptly: it is asked again, and given more time")
+
+// ErrNotWanted refuses a bundle from a peer that the domain's relationship does not name.
+var ErrNotWanted = errors.New("no active relationship with the domain names this peer")

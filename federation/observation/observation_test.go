@@ -1,4 +1,4 @@
-package federation
+package observation
 
 import (
 	"fmt"
@@ -9,23 +9,24 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 func TestObservationsTravelAsAges(t *testing.T) {
 	start := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 	ownerClock, leaderClock := start, start.Add(3*time.Hour) // the clocks disagree
-	owner := newObservations("eu-1", func() time.Time { return ownerClock })
-	leader := newObservations("eu-2", func() time.Time { return leaderClock })
+	owner := New(func() time.Time { return ownerClock })
+	leader := New(func() time.Time { return leaderClock })
 	require.Nil(t, owner.Collect(true), "nothing to tell")
 
-	owner.planned("us.example.org", 7, ownerClock.Add(time.Minute), time.Minute)
-	owner.attempted("us.example.org", 7, ownerClock.Add(-10*time.Second), true, "unchanged", "")
+	owner.Planned("us.example.org", 7, ownerClock.Add(time.Minute), time.Minute)
+	owner.Attempted("us.example.org", 7, ownerClock.Add(-10*time.Second), true, "unchanged", "")
 	report := owner.Collect(false)
 	require.NotNil(t, report)
 	require.Nil(t, owner.Collect(false), "told once")
 	leader.Deliver("eu-1", report)
 
-	require.Equal(t, leaderClock.Add(-10*time.Second), leader.success("us.example.org"))
+	require.Equal(t, leaderClock.Add(-10*time.Second), leader.Success("us.example.org"))
 	seen := ask(t, leader, "us.example.org")[0]
 	require.Equal(t, "eu-1", seen.GetMember())
 	require.Equal(t, 10*time.Second, seen.GetSinceSuccess().AsDuration())
@@ -38,18 +39,18 @@ func TestObservationsTravelAsAges(t *testing.T) {
 	leader.Deliver("eu-1", owner.Collect(true))
 	require.Equal(t, 70*time.Second, ask(t, leader, "us.example.org")[0].GetSinceSuccess().AsDuration())
 
-	leader.sweep(func(string) bool { return false })
+	leader.Sweep(func(string) bool { return false })
 	require.Empty(t, ask(t, leader, ""))
 }
 
 func TestObservationsOfTwoMembers(t *testing.T) {
 	now := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 	clock := func() time.Time { return now }
-	leader := newObservations("eu-1", clock)
-	owner, other := newObservations("eu-1", clock), newObservations("eu-2", clock)
-	owner.planned("us.example.org", 1, now.Add(time.Hour), time.Hour)
-	owner.attempted("us.example.org", 1, now.Add(-time.Minute), false, "timeout", "took too long")
-	other.attempted("us.example.org", 1, now.Add(-time.Second), true, "unchanged", "")
+	leader := New(clock)
+	owner, other := New(clock), New(clock)
+	owner.Planned("us.example.org", 1, now.Add(time.Hour), time.Hour)
+	owner.Attempted("us.example.org", 1, now.Add(-time.Minute), false, "timeout", "took too long")
+	other.Attempted("us.example.org", 1, now.Add(-time.Second), true, "unchanged", "")
 	leader.Deliver("eu-2", other.Collect(false))
 	leader.Deliver("eu-1", owner.Collect(false))
 	seen := ask(t, leader, "us.example.org")[0]
@@ -60,26 +61,26 @@ func TestObservationsOfTwoMembers(t *testing.T) {
 	require.Nil(t, other.Collect(true), "who fetched by hand tells it once")
 
 	// What a stream to a member confirms that does not own it, that member alone has seen: the next leader is told too.
-	other.attempted("us.example.org", 1, now, true, resultConfirmed, "")
+	other.Attempted("us.example.org", 1, now, true, relationship.ResultConfirmed, "")
 	leader.Deliver("eu-2", other.Collect(false))
 	leader.Reset()
 	leader.Deliver("eu-1", owner.Collect(true))
-	require.Zero(t, leader.success("us.example.org"))
+	require.Zero(t, leader.Success("us.example.org"))
 	leader.Deliver("eu-2", other.Collect(true))
-	require.Equal(t, now, leader.success("us.example.org"))
-	other.ended("us.example.org")
+	require.Equal(t, now, leader.Success("us.example.org"))
+	other.Ended("us.example.org")
 	require.Nil(t, other.Collect(true))
 }
 
 func TestObservationsGoInParts(t *testing.T) {
 	now := time.Now()
 	clock := func() time.Time { return now }
-	owner, leader := newObservations("eu-1", clock), newObservations("eu-1", clock)
+	owner, leader := New(clock), New(clock)
 	const count = 2*maxAnswer + 10
 	for i := range count {
 		name := fmt.Sprintf("d%05d.example.org", i)
-		owner.planned(name, 1, now, time.Minute)
-		owner.attempted(name, 1, now, false, "network", string(make([]byte, 5000)))
+		owner.Planned(name, 1, now, time.Minute)
+		owner.Attempted(name, 1, now, false, "network", string(make([]byte, 5000)))
 	}
 	beats := 0
 	for report := owner.Collect(true); report != nil; report = owner.Collect(false) {
@@ -87,7 +88,7 @@ func TestObservationsGoInParts(t *testing.T) {
 		leader.Deliver("eu-1", report)
 		beats++
 	}
-	require.Equal(t, (count+maxReport-1)/maxReport, beats)
+	require.Equal(t, (count+MaxReport-1)/MaxReport, beats)
 	seen := map[string]bool{}
 	for _, o := range ask(t, leader, "") {
 		seen[o.GetTrustDomain()] = true
@@ -95,7 +96,7 @@ func TestObservationsGoInParts(t *testing.T) {
 	require.Len(t, seen, count)
 }
 
-func ask(t *testing.T, leader *Observations, name string) (all []*statev1.RelationshipObservation) {
+func ask(t *testing.T, leader *Section, name string) (all []*statev1.RelationshipObservation) {
 	t.Helper()
 	query := &statev1.RelationshipQuery{TrustDomain: name}
 	for {
@@ -117,16 +118,16 @@ func ask(t *testing.T, leader *Observations, name string) (all []*statev1.Relati
 // FuzzObservations: no report and no query of another member brings the leader down, or makes a success lie in the future.
 func FuzzObservations(f *testing.F) {
 	now := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
-	owner := newObservations("eu-1", func() time.Time { return now })
-	owner.planned("us.example.org", 1, now, time.Minute)
-	owner.attempted("us.example.org", 1, now, true, "stored", "")
+	owner := New(func() time.Time { return now })
+	owner.Planned("us.example.org", 1, now, time.Minute)
+	owner.Attempted("us.example.org", 1, now, true, "stored", "")
 	f.Add(owner.Collect(true))
 	f.Add([]byte{0x0a, 0xff})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		leader := newObservations("eu-2", func() time.Time { return now })
+		leader := New(func() time.Time { return now })
 		leader.Deliver("eu-1", data)
-		for name := range leader.heard {
-			require.False(t, leader.success(name).After(now))
+		for name := range leader.Received.All() {
+			require.False(t, leader.Success(name).After(now))
 		}
 		if answer, err := leader.Answer(data); err == nil {
 			require.NoError(t, proto.Unmarshal(answer, &statev1.RelationshipAnswer{}))
