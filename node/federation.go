@@ -9,6 +9,7 @@ import (
 	"github.com/ententehq/entente/authority/publish"
 	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/federation"
+	"github.com/ententehq/entente/federation/observation"
 	"github.com/ententehq/entente/node/config"
 	"github.com/ententehq/entente/node/port"
 	"github.com/ententehq/entente/routing/exchange"
@@ -28,7 +29,7 @@ func buildFederation(m *member) (err error) {
 	if err != nil {
 		return err
 	}
-	m.members.Register(federation.Section, m.federation.Section())
+	m.members.Register(observation.Name, m.federation.Section())
 	m.members.Register(federation.PeerSection, m.federation.Peers())
 	return nil
 }
