@@ -149,6 +149,9 @@ func (b *Bundle) Empty() bool {
 // Marshal writes the SPIFFE bundle document: the same bytes for the same content, whatever it was made from.
 func (b *Bundle) Marshal() []byte { return bytes.Clone(b.document) }
 
+// Document returns the SPIFFE bundle document, as [Bundle.Marshal] does, without a copy. It is shared: it is to be read only.
+func (b *Bundle) Document() []byte { return b.document }
+
 // Equal reports that both are of the same domain and the same content, sequence and hint included.
 func (b *Bundle) Equal(other *Bundle) bool {
 	return b.td == other.td && bytes.Equal(b.document, other.document)

@@ -50,10 +50,10 @@ func (m *Manager) shownByHub(view *raftstore.View, td string, mapTold func(hub s
 	}
 	out := &ententev1.Relationship{
 		TrustDomain: td, OriginHub: word.Hub, OtherHubs: word.Others, State: ententev1.RelationshipState_RELATIONSHIP_STATE_ACTIVE,
-		Freshness: word.Trust.State.Freshness(), Revision: uint64(word.Row.Revision),
+		Freshness: word.Status.State.Freshness(), Revision: uint64(word.Row.Revision),
 		LastResult: word.Row.Value.GetRefused(), LastError: word.Row.Value.GetRefusal(), Alarms: shownAlarms(word.Row.Value.GetAlarms()),
 	}
-	if word.Trust.State.Withheld() {
+	if word.Status.State.Withheld() {
 		out.State = ententev1.RelationshipState_RELATIONSHIP_STATE_SUSPENDED
 	}
 	digest := b.Digest()

@@ -42,12 +42,12 @@ func (r *room) trust(t testing.TB, td string) trust.State {
 }
 
 // word is what counts of hubs' words on a domain.
-func (r *room) word(t testing.TB, td string) (relationship.Attestation, uint64) {
+func (r *room) word(t testing.TB, td string) (trust.Attestation, uint64) {
 	t.Helper()
 	w, found, err := relationship.AttestationOf(r.store.View(), td)
 	require.NoError(t, err)
 	if !found {
-		return relationship.Attestation{}, 0
+		return trust.Attestation{}, 0
 	}
 	b, err := relationship.HubBundle(w.Row.Value)
 	require.NoError(t, err)

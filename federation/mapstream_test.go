@@ -100,7 +100,7 @@ func mapInterest(t testing.TB, call ententev1.PeerService_ExchangeClient) uint64
 	}
 }
 
-func mustWord(t testing.TB, r *room, td string) relationship.Attestation {
+func mustWord(t testing.TB, r *room, td string) trust.Attestation {
 	t.Helper()
 	w, n := r.word(t, td)
 	require.NotZero(t, n)

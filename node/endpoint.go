@@ -11,12 +11,13 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	"github.com/ententehq/entente/bundle/bundleapi"
 	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/bundle/webcert"
 	"github.com/ententehq/entente/node/acmeorders"
 	"github.com/ententehq/entente/node/config"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/trust/bundleapi"
+	"github.com/ententehq/entente/trust/publisher"
 )
 
 // buildEndpoint makes what serves bundles: the handler of the SPIFFE bundle endpoint, the publisher that fills it, and
@@ -26,9 +27,11 @@ func buildEndpoint(m *member) (err error) {
 		return err
 	}
 	home := m.cfg.Cluster.TrustDomain
-	m.publisher = &publisher{store: m.store, home: home, handler: m.handler, log: m.log.Named("endpoint")}
+	m.publisher = publisher.New(publisher.Config{
+		Store: m.store, Index: m.trust, Home: home, Handler: m.handler, Logger: m.log.Named("endpoint"),
+	})
 	m.bundles, err = bundleapi.New(bundleapi.Config{
-		Catalog:     &catalog{store: m.store, home: home},
+		Catalog:     &bundleapi.Indexed{Store: m.store, Index: m.trust, Domain: home, Versions: bundleHistory},
 		StatusError: raftstore.StatusError, Logger: m.log.Named("bundles"), Registerer: m.registry,
 	})
 	return err
@@ -64,7 +67,7 @@ func certify(m *member, cfg *endpoint.ServerConfig) error {
 			return err
 		}
 		cfg.Web = source
-		m.publisher.follow(source)
+		m.publisher.SetHostNames(source)
 	default:
 		files, err := webcert.NewCertificateFiles(webcert.CertificateFilesConfig{
 			CertFile: e.CertFile, KeyFile: e.KeyFile, Logger: cfg.Logger, Registerer: m.registry,

@@ -1,48 +1,31 @@
 package node
 
 import (
-	"context"
-
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/ententehq/entente/authority/publish"
+	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/trust"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
-	"github.com/ententehq/entente/authority/publish"
-	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
-	"github.com/ententehq/entente/bundle/bundleapi"
 	"github.com/ententehq/entente/federation/relationship"
+	"github.com/ententehq/entente/trust/bundleapi"
 )
 
-// History implements [bundleapi.Catalog]. That of a suspended relationship is shown, and of one that the other side has ended: it is what an
-// operator looks into then. Of a domain to which either side never consented nothing is handed out, the past as little as the present.
-func (c *catalog) History(ctx context.Context, td spiffeid.TrustDomain, o bundleapi.ReadOptions) (bundleapi.History, error) {
-	view, err := c.read(ctx, o)
-	if err != nil {
-		return bundleapi.History{}, err
-	}
-	h := bundleapi.History{Revision: uint64(view.Revision())}
-	if h.Hosted, err = table.Hosts(view, td.Name()); err != nil {
-		return h, err
-	}
-	if h.Hosted {
+// bundleHistory returns the versions of a domain's bundle. Those of a suspended relationship are returned, and of one that the
+// other side ended: an operator needs them then. While either side has never consented nothing is returned, as of the bundle.
+func bundleHistory(view *raftstore.View, td string, d trust.Decision) (h bundleapi.History, err error) {
+	switch d.Origin {
+	case trust.ByHosting:
 		h.Content = func(v *statev1.BundleVersion) (*bundle.Bundle, error) { return publish.HistoryVersion(view, v) }
-		h.Versions, err = publish.History(view, td.Name())
+		h.Versions, err = publish.History(view, td)
 		return h, err
-	}
-	foreign, consented, err := relationship.Consented(view, td.Name())
-	if err != nil {
-		return h, err
-	}
-	switch {
-	case foreign && !consented:
-		return h, bundleapi.ErrNotFound
-	case !foreign:
-		if _, brought, err := relationship.AttestationOf(view, td.Name()); err != nil {
+	case trust.ByRelationship:
+		if _, consented, err := relationship.Consented(view, td); err != nil {
 			return h, err
-		} else if !brought {
+		} else if !consented {
 			return h, bundleapi.ErrNotFound
 		}
 	}
-	h.Versions, h.Content, err = relationship.History(view, td.Name())
+	h.Versions, h.Content, err = relationship.History(view, td)
 	return h, err
 }

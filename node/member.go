@@ -13,7 +13,6 @@ import (
 	"github.com/ententehq/entente/access"
 	"github.com/ententehq/entente/access/audit"
 	"github.com/ententehq/entente/authority"
-	"github.com/ententehq/entente/bundle/bundleapi"
 	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/federation"
 	"github.com/ententehq/entente/node/config"
@@ -26,6 +25,9 @@ import (
 	"github.com/ententehq/entente/raftstore/membership/memberid"
 	"github.com/ententehq/entente/routing"
 	"github.com/ententehq/entente/routing/xds"
+	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/bundleapi"
+	"github.com/ententehq/entente/trust/publisher"
 	"github.com/ententehq/entente/vaultca"
 )
 
@@ -49,7 +51,7 @@ type member struct {
 	store      *raftstore.Store
 	members    *membership.Manager
 	guard      *access.Guard
-	trust      *trustIndex
+	trust      *trust.Index
 	vault      *vaultca.Upstream // nil if the upstream is self-signed
 	transit    *vaultca.Transit  // nil if the signing keys are not in Vault
 	authority  *authority.Manager
@@ -57,7 +59,7 @@ type member struct {
 	routing    *routing.Manager
 	xds        *xds.Cache
 	handler    *endpoint.Handler
-	publisher  *publisher
+	publisher  *publisher.Publisher
 	bundles    *bundleapi.Service
 }
 
@@ -117,7 +119,7 @@ func (m *member) start(ctx context.Context, opts Options) error {
 		{"bundle watches", m.bundles.Run},
 		{"access", m.guard.Run},
 		{"recheck of callers", recheckCallers(m)},
-		{"publisher", m.publisher.run},
+		{"publisher", m.publisher.Run},
 	} {
 		m.life.Start(room.name, room.run)
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
 	"github.com/ententehq/entente/raftstore/membership/directory"
+	"github.com/ententehq/entente/trust"
 )
 
 // openPort listens on the TLS port. The port accepts connections once it runs.
@@ -18,7 +19,7 @@ func openPort(m *member) error {
 		return err
 	}
 	m.directory = directory.New(m.cfg.Member.ID, m.log.Named("membership"))
-	m.trust = newTrust()
+	m.trust = trust.NewIndex(trustSources())
 	m.port, err = port.New(port.Config{
 		Listener: listener, Self: m.cfg.Member.ID, Identity: m.identity.Certificate,
 		Members: m.directory, Certificates: serverCertificates{m}, Trust: m.trust,
@@ -44,7 +45,7 @@ func (c serverCertificates) ServerCertificate() (*tls.Certificate, error) {
 // caller is no longer trusted.
 func recheckCallers(m *member) func(context.Context) error {
 	return func(ctx context.Context) error {
-		return feed.Latest(ctx, m.store, trustPrefixes(), func(*raftstore.View) error {
+		return feed.Latest(ctx, m.store, m.trust.Over(), func(*raftstore.View) error {
 			m.port.Recheck()
 			return nil
 		})

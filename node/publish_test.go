@@ -22,6 +22,8 @@ import (
 	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
+	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/publisher"
 )
 
 // TestPublisherServesIssuers: what stands in the tables is what the endpoint serves, a domain's issuer from the moment
@@ -35,10 +37,12 @@ func TestPublisherServesIssuers(t *testing.T) {
 	store := raftstoretest.New(t)
 	handler, err := endpoint.NewHandler(nil)
 	require.NoError(t, err)
-	p := &publisher{store: store, home: home, handler: handler, log: hclog.NewNullLogger()}
+	p := publisher.New(publisher.Config{
+		Store: store, Index: trust.NewIndex(trustSources()), Home: home, Handler: handler, Logger: hclog.NewNullLogger(),
+	})
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
-	go func() { ended <- p.run(ctx) }()
+	go func() { ended <- p.Run(ctx) }()
 	t.Cleanup(func() { cancel(); <-ended })
 
 	set := func(issuer string) {
@@ -68,7 +72,7 @@ func TestPublisherServesIssuers(t *testing.T) {
 	require.Equal(t, "https://oidc.example.org/eu", config.Issuer)
 	require.Equal(t, "https://oidc.example.org/eu/.well-known/jwks.json", config.JWKS)
 	require.Contains(t, get("/eu/.well-known/jwks.json").Body.String(), `"kid":"kid1"`)
-	require.NoError(t, p.ready())
+	require.NoError(t, p.Ready())
 	set("")
 	becomes("/eu/.well-known/openid-configuration", 404)
 	becomes("/", 200)

@@ -34,7 +34,7 @@ func readiness(m *member) []operations.Check {
 			return errors.New("this member has no vote yet; the leader gives it one when it has caught up")
 		}},
 		{Name: "svid", Test: func() error { _, err := m.authority.MemberSVID(); return err }},
-		{Name: "bundle", Test: m.publisher.ready},
+		{Name: "bundle", Test: m.publisher.Ready},
 	}
 }
 

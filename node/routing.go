@@ -29,7 +29,7 @@ func buildRouting(m *member) (err error) {
 	m.members.Register(exchange.LivenessSection, m.routing.Exchange.Liveness)
 	m.members.Register(exchange.OutcomeSection, m.routing.Exchange.Outcomes)
 	m.xds, err = xds.NewCache(xds.Config{
-		Store: m.store, Source: m.routing, Roots: m.trust.roots,
+		Store: m.store, Source: m.routing, Roots: m.trust.Roots,
 		Home: m.cfg.Cluster.TrustDomain, Region: m.cfg.Cluster.Region,
 		Logger: m.log.Named("xds"), Registerer: m.registry,
 	})

@@ -31,7 +31,7 @@ func openStore(m *member) (err error) {
 		return err
 	}
 	m.directory.Attach(m.store.Servers())
-	m.trust.store.Store(m.store)
+	m.trust.Open(m.store)
 	return nil
 }
 

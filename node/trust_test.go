@@ -19,11 +19,11 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
-	"github.com/ententehq/entente/bundle/bundleapi"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
 	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/bundleapi"
 )
 
 func testBundle(t *testing.T, name string) *bundle.Bundle {
@@ -81,8 +81,8 @@ func world(t *testing.T) *raftstore.Store {
 
 func TestTrustDecidesOnCallersAndRoutesAlike(t *testing.T) {
 	store := world(t)
-	trusted := newTrust()
-	trusted.store.Store(store)
+	trusted := trust.NewIndex(trustSources())
+	trusted.Open(store)
 	for name, c := range map[string]struct {
 		state  trust.State
 		refuse string // why callers are not trusted; empty: they are
@@ -115,8 +115,8 @@ func TestTrustDecidesOnCallersAndRoutesAlike(t *testing.T) {
 
 func TestAChangedBundleIsParsedAnew(t *testing.T) {
 	store := world(t)
-	trusted := newTrust()
-	trusted.store.Store(store)
+	trusted := trust.NewIndex(trustSources())
+	trusted.Open(store)
 	td := spiffeid.RequireTrustDomainFromString("fresh.example.org")
 	before, err := trusted.GetX509BundleForTrustDomain(td)
 	require.NoError(t, err)
@@ -129,10 +129,14 @@ func TestAChangedBundleIsParsedAnew(t *testing.T) {
 	require.False(t, before.Equal(after))
 }
 
+func newCatalog(store *raftstore.Store, home spiffeid.TrustDomain) *bundleapi.Indexed {
+	return &bundleapi.Indexed{Store: store, Index: trust.NewIndex(trustSources()), Domain: home, Versions: bundleHistory}
+}
+
 func TestTheCatalogHandsOutWhatMayBeReliedOn(t *testing.T) {
 	store := world(t)
 	home := spiffeid.RequireTrustDomainFromString("eu.example.org")
-	c := &catalog{store: store, home: home}
+	c := newCatalog(store, home)
 	list, err := c.List(t.Context(), bundleapi.ReadOptions{Linearizable: true})
 	require.NoError(t, err)
 	freshness := map[string]ententev1.Freshness{}
@@ -178,7 +182,7 @@ func TestTheCatalogHandsOutNoHistoryBeforeConsent(t *testing.T) {
 			return relationship.Relationships.Put(tx, row.Key, row.Value)
 		})
 		require.NoError(t, err)
-		catalog := &catalog{store: store, home: spiffeid.RequireTrustDomainFromString("eu.example.org")}
+		catalog := newCatalog(store, spiffeid.RequireTrustDomainFromString("eu.example.org"))
 		_, err = catalog.History(t.Context(), spiffeid.RequireTrustDomainFromString("fresh.example.org"), bundleapi.ReadOptions{})
 		if c.shown {
 			require.NoError(t, err, name)
@@ -190,7 +194,7 @@ func TestTheCatalogHandsOutNoHistoryBeforeConsent(t *testing.T) {
 
 func TestFollowersSeeEachChangeAndEachEnd(t *testing.T) {
 	store := world(t)
-	c := &catalog{store: store, home: spiffeid.RequireTrustDomainFromString("eu.example.org")}
+	c := newCatalog(store, spiffeid.RequireTrustDomainFromString("eu.example.org"))
 	ctx, cancel := context.WithCancel(t.Context())
 	states := make(chan map[string]uint64)
 	ended := make(chan error, 1)

@@ -18,6 +18,7 @@ import (
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
+	"github.com/ententehq/entente/trust"
 )
 
 // What is read with the help of what was read before is what is read without it, after each kind of change.
@@ -33,7 +34,7 @@ func TestVouchedBundlesFollowTheTables(t *testing.T) {
 	rel := func(name string, vouch, suspended bool) *statev1.Relationship {
 		return &statev1.Relationship{TrustDomain: name, Vouch: vouch, Suspended: suspended, Standing: &statev1.RelationshipStanding{Freshness: int32(ententev1.Freshness_FRESHNESS_FRESH)}}
 	}
-	var kept vouchedBundles
+	index := trust.NewIndex(trustSources())
 	for _, step := range []struct {
 		name   string
 		change func(tx *raftstore.Tx) error
@@ -79,9 +80,9 @@ func TestVouchedBundlesFollowTheTables(t *testing.T) {
 	} {
 		_, err := store.Update(t.Context(), step.change)
 		require.NoError(t, err, step.name)
-		all, err := kept.read(store.View())
+		all, err := index.AttestedEntries(store.View())
 		require.NoError(t, err, step.name)
-		anew, err := new(vouchedBundles).read(store.View())
+		anew, err := trust.NewIndex(trustSources()).AttestedEntries(store.View())
 		require.NoError(t, err, step.name)
 		require.Equal(t, anew, all, step.name)
 		var names []string

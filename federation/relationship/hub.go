@@ -92,35 +92,25 @@ func Vouches(row *statev1.Relationship) bool {
 	return row.GetVouch() && TrustOf(row).State.Verifiable()
 }
 
-// Attestation is what a hub says of a trust domain.
-type Attestation struct {
-	Hub string
-	Row raftstore.Row[*statev1.HubBundle]
-	// Trust is what the domain is to this cluster by it.
-	Trust trust.Status
-	// Others are further hubs whose word would count without this one, by name.
-	Others []string
-}
-
 // AttestationOf returns the word that counts for a trust domain with which there is no relationship: that of the first hub by name whose
 // relationship is in force and takes the domain. Where none is, but some are suspended, say, it is the first of theirs, and so is its trust.
-func AttestationOf(r raftstore.Reader, td string) (Attestation, bool, error) {
-	var word, suspended Attestation
+func AttestationOf(r raftstore.Reader, td string) (trust.Attestation, bool, error) {
+	var word, suspended trust.Attestation
 	for row, err := range HubBundles.All(r, td+"/") {
 		if err != nil {
-			return Attestation{}, false, fmt.Errorf("read what hubs say of %s: %w", td, err)
+			return trust.Attestation{}, false, fmt.Errorf("read what hubs say of %s: %w", td, err)
 		}
 		hub, found, err := Relationships.Get(r, row.Value.GetHub())
 		if err != nil {
-			return Attestation{}, false, fmt.Errorf("read the relationship with the hub %s: %w", row.Value.GetHub(), err)
+			return trust.Attestation{}, false, fmt.Errorf("read the relationship with the hub %s: %w", row.Value.GetHub(), err)
 		}
 		switch {
 		case !found || !Attests(hub.Value, row.Value):
 		case !InForce(hub.Value) && suspended.Hub == "":
-			suspended = Attestation{Hub: hub.Key, Row: row, Trust: TrustOf(hub.Value)}
+			suspended = trust.Attestation{Hub: hub.Key, Row: row, Status: TrustOf(hub.Value)}
 		case !InForce(hub.Value):
 		case word.Hub == "":
-			word = Attestation{Hub: hub.Key, Row: row, Trust: trustByAttestation(hub.Value, row.Value)}
+			word = trust.Attestation{Hub: hub.Key, Row: row, Status: trustByAttestation(hub.Value, row.Value)}
 		default:
 			word.Others = append(word.Others, hub.Key)
 		}

@@ -35,7 +35,7 @@ func TrustState(r raftstore.Reader, trustDomain string) (trust.Status, error) {
 	}
 	if !found {
 		word, _, err := AttestationOf(r, trustDomain)
-		return word.Trust, err
+		return word.Status, err
 	}
 	return TrustOf(row.Value), nil
 }

@@ -94,8 +94,8 @@ func newRoom(t testing.TB, options ...grpc.ServerOption) *room {
 	looking := &looked{Manager: manager, plans: map[string]int{}}
 	cache, err := xds.NewCache(xds.Config{
 		Store: store, Source: looking, Home: eu, Region: "eu",
-		Roots: func(raftstore.Reader) ([]xds.Roots, error) {
-			return []xds.Roots{{TrustDomain: spiffeid.RequireTrustDomainFromString("us.example.org")}, {TrustDomain: eu}}, nil
+		Roots: func(raftstore.Reader) ([]trust.Roots, error) {
+			return []trust.Roots{{TrustDomain: spiffeid.RequireTrustDomainFromString("us.example.org")}, {TrustDomain: eu}}, nil
 		},
 		Scope: func(ctx context.Context) access.Scope {
 			md, _ := metadata.FromIncomingContext(ctx)

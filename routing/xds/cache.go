@@ -17,6 +17,7 @@ import (
 	"github.com/ententehq/entente/access"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/routing/plan"
+	"github.com/ententehq/entente/trust"
 )
 
 // Source is where routes come from; [routing.Manager] is one. Its methods are called from many goroutines, with the state
@@ -39,7 +40,7 @@ type Config struct {
 	Source Source
 	// Roots lists the domains that can be verified now, hosted and foreign, with their authorities. Its result belongs to
 	// the caller.
-	Roots func(raftstore.Reader) ([]Roots, error)
+	Roots func(raftstore.Reader) ([]trust.Roots, error)
 	// Home is the home trust domain, and Region where a client is that says nothing of it.
 	Home   spiffeid.TrustDomain
 	Region string

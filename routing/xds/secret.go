@@ -7,18 +7,13 @@ import (
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tls "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
-)
 
-// Roots are the X.509 authorities of one trust domain that clients of this cluster can verify now.
-type Roots struct {
-	TrustDomain spiffeid.TrustDomain
-	Authorities []*x509.Certificate
-}
+	"github.com/ententehq/entente/trust"
+)
 
 // allRoots is the secret that verifies a certificate by the roots of the domain that it names, and of no other: domains are
 // never merged. all is sorted.
-func allRoots(name string, all []Roots) (*tls.Secret, error) {
+func allRoots(name string, all []trust.Roots) (*tls.Secret, error) {
 	config := &tls.SPIFFECertValidatorConfig{}
 	for _, r := range all {
 		config.TrustDomains = append(config.TrustDomains, &tls.SPIFFECertValidatorConfig_TrustDomain{
@@ -35,7 +30,7 @@ func allRoots(name string, all []Roots) (*tls.Secret, error) {
 }
 
 // rootsOf is the secret that verifies certificates of one domain.
-func rootsOf(name string, r Roots) *tls.Secret {
+func rootsOf(name string, r trust.Roots) *tls.Secret {
 	return validation(name, &tls.CertificateValidationContext{TrustedCa: inline(r.Authorities)})
 }
 

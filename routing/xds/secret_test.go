@@ -13,6 +13,8 @@ import (
 	tls "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
+
+	"github.com/ententehq/entente/trust"
 )
 
 func root(t *testing.T) *x509.Certificate {
@@ -29,15 +31,19 @@ func root(t *testing.T) *x509.Certificate {
 
 // TestSecrets: each domain's roots verify that domain and no other, and no secret holds a certificate or a key of anybody.
 func TestSecrets(t *testing.T) {
-	eu, us := Roots{home, []*x509.Certificate{root(t), root(t)}}, Roots{spiffeid.RequireTrustDomainFromString("us.example.org"), []*x509.Certificate{root(t)}}
-	all, err := allRoots(AllRoots, []Roots{eu, us})
+	eu := trust.Roots{TrustDomain: home, Authorities: []*x509.Certificate{root(t), root(t)}}
+	us := trust.Roots{
+		TrustDomain: spiffeid.RequireTrustDomainFromString("us.example.org"),
+		Authorities: []*x509.Certificate{root(t)},
+	}
+	all, err := allRoots(AllRoots, []trust.Roots{eu, us})
 	require.NoError(t, err)
 	var validator tls.SPIFFECertValidatorConfig
 	require.NoError(t, all.GetValidationContext().GetCustomValidatorConfig().GetTypedConfig().UnmarshalTo(&validator))
 	require.Nil(t, all.GetTlsCertificate())
 	require.Nil(t, all.GetValidationContext().GetTrustedCa(), "merged roots would let one domain speak for another")
 	require.Len(t, validator.GetTrustDomains(), 2)
-	for i, r := range []Roots{eu, us} {
+	for i, r := range []trust.Roots{eu, us} {
 		domain := validator.GetTrustDomains()[i]
 		require.Equal(t, r.TrustDomain.Name(), domain.GetName())
 		rest := domain.GetTrustBundle().GetInlineBytes()

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/trust"
 )
 
 // resource is one resource in one version, shared by all streams that are sent it.
@@ -178,8 +179,8 @@ func (c *Cache) renderSecret(v *variant, r raftstore.Reader, name string) (proto
 	if err != nil {
 		return nil, err
 	}
-	all = slices.DeleteFunc(all, func(r Roots) bool { return !v.sees(r.TrustDomain) })
-	slices.SortFunc(all, func(a, b Roots) int { return a.TrustDomain.Compare(b.TrustDomain) })
+	all = slices.DeleteFunc(all, func(r trust.Roots) bool { return !v.sees(r.TrustDomain) })
+	slices.SortFunc(all, func(a, b trust.Roots) int { return a.TrustDomain.Compare(b.TrustDomain) })
 	if name == AllRoots {
 		return allRoots(name, all)
 	}

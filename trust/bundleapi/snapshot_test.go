@@ -13,6 +13,7 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/trust"
 )
 
 func newState(t require.TestingT, revision uint64, sequences map[string]uint64) State {
@@ -20,7 +21,7 @@ func newState(t require.TestingT, revision uint64, sequences map[string]uint64) 
 	for name, n := range sequences {
 		b, err := bundle.New(spiffeid.RequireTrustDomainFromString(name), bundle.Content{Sequence: &n})
 		require.NoError(t, err)
-		state.Bundles = append(state.Bundles, Entry{Bundle: b, Revision: n}.Message())
+		state.Bundles = append(state.Bundles, trust.Entry{Bundle: b, Revision: n}.Message())
 	}
 	return state
 }
@@ -76,7 +77,7 @@ func TestResponsesAreBounded(t *testing.T) {
 }
 
 func TestFeedIsSilentWhenNothingChanged(t *testing.T) {
-	f := newFeed()
+	f := newBroadcast()
 	f.publish(newState(t, 1, map[string]uint64{"a": 1}))
 	first, changed, _ := f.newest()
 	f.publish(newState(t, 2, map[string]uint64{"a": 1}))
@@ -98,7 +99,7 @@ func BenchmarkPublish(b *testing.B) {
 	one := newState(b, 1, sequences)
 	two := State{Revision: 2, Bundles: slices.Clone(one.Bundles)}
 	two.Bundles[17] = newState(b, 2, map[string]uint64{one.Bundles[17].GetTrustDomain(): 9}).Bundles[0]
-	f := newFeed()
+	f := newBroadcast()
 	for i := 0; b.Loop(); i++ {
 		f.publish([]State{one, two}[i%2])
 	}

@@ -14,8 +14,8 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
-	"github.com/ententehq/entente/bundle/bundleapi"
 	"github.com/ententehq/entente/bundle/statement"
+	"github.com/ententehq/entente/trust/bundleapi"
 )
 
 // recorded is a history of the home domain: sequence 5 with a hint of a minute, 6 with two, 7 with three.

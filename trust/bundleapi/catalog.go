@@ -1,18 +1,12 @@
 package bundleapi
 
 import (
-	"cmp"
 	"context"
-	"encoding/hex"
 	"errors"
-	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
-	"github.com/ententehq/entente/bundle"
 )
 
 // ErrNotFound is what [Catalog.Get] returns for a domain that is neither hosted nor foreign here.
@@ -24,40 +18,6 @@ type ReadOptions struct {
 	Linearizable bool
 	// MinRevision is the least revision that will do; the catalog waits for it as long as the context lets it.
 	MinRevision uint64
-}
-
-// Entry is a bundle with what the cluster knows about it. [Entry.Message] is what is shown of it.
-type Entry struct {
-	Bundle     *bundle.Bundle
-	Hosted     bool
-	ChangeTime time.Time
-	Freshness  ententev1.Freshness
-	// Revision is that of the stored row.
-	Revision uint64
-}
-
-// Message is the entry as the API shows it.
-func (e Entry) Message() *ententev1.Bundle {
-	c := e.Bundle.Content()
-	digest := e.Bundle.Digest()
-	m := &ententev1.Bundle{
-		TrustDomain:     e.Bundle.TrustDomain().Name(),
-		Hosted:          e.Hosted,
-		Document:        e.Bundle.Marshal(),
-		Sequence:        c.Sequence,
-		X509Authorities: int32(len(c.X509Authorities)),
-		JwtAuthorities:  int32(len(c.JWTAuthorities)),
-		Digest:          hex.EncodeToString(digest[:]),
-		Freshness:       cmp.Or(e.Freshness, ententev1.Freshness_FRESHNESS_FRESH),
-		Revision:        e.Revision,
-	}
-	if c.RefreshHint != nil {
-		m.RefreshHint = durationpb.New(*c.RefreshHint)
-	}
-	if !e.ChangeTime.IsZero() {
-		m.ChangeTime = timestamppb.New(e.ChangeTime)
-	}
-	return m
 }
 
 // State is every bundle at one revision, in any order, each domain once.

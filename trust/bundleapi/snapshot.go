@@ -121,18 +121,18 @@ func responses(revision uint64, s step, most int) []*ententev1.WatchBundlesRespo
 	return all
 }
 
-// feed holds the newest snapshot and tells when there is a newer one.
-type feed struct {
+// broadcast holds the newest snapshot and tells when there is a newer one.
+type broadcast struct {
 	mu      sync.Mutex
 	current *snapshot
 	changed chan struct{} // closed when current is replaced
 	closed  bool
 }
 
-func newFeed() *feed { return &feed{changed: make(chan struct{})} }
+func newBroadcast() *broadcast { return &broadcast{changed: make(chan struct{})} }
 
 // publish makes state the newest one, unless nothing in it changed.
-func (f *feed) publish(state State) {
+func (f *broadcast) publish(state State) {
 	f.mu.Lock()
 	before := f.current
 	f.mu.Unlock()
@@ -148,7 +148,7 @@ func (f *feed) publish(state State) {
 }
 
 // close ends every watch.
-func (f *feed) close() {
+func (f *broadcast) close() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.closed = true
@@ -157,7 +157,7 @@ func (f *feed) close() {
 }
 
 // newest returns the newest snapshot, or nil, and a channel that is closed when that is no longer so.
-func (f *feed) newest() (current *snapshot, changed <-chan struct{}, closed bool) {
+func (f *broadcast) newest() (current *snapshot, changed <-chan struct{}, closed bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.current, f.changed, f.closed

@@ -19,7 +19,7 @@ func (s *Service) WatchBundles(r *ententev1.WatchBundlesRequest, stream grpc.Ser
 	defer s.watchers.Dec()
 	var sent *snapshot
 	for {
-		current, changed, closed := s.feed.newest()
+		current, changed, closed := s.broadcast.newest()
 		if closed {
 			return status.Error(codes.Unavailable, "this member is stopping; watch again, at another member")
 		}

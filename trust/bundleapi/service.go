@@ -49,10 +49,10 @@ type Config struct {
 // Service implements BundleService. Watches need [Service.Run].
 type Service struct {
 	ententev1.UnimplementedBundleServiceServer
-	config   Config
-	feed     *feed
-	watchers prometheus.Gauge
-	sent     prometheus.Counter
+	config    Config
+	broadcast *broadcast
+	watchers  prometheus.Gauge
+	sent      prometheus.Counter
 }
 
 // New makes a service.
@@ -64,8 +64,8 @@ func New(c Config) (*Service, error) {
 		c.Logger = hclog.NewNullLogger()
 	}
 	s := &Service{
-		config: c,
-		feed:   newFeed(),
+		config:    c,
+		broadcast: newBroadcast(),
 		watchers: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "entente_bundle_watchers", Help: "Open watches of bundles.",
 		}),
@@ -85,10 +85,10 @@ func New(c Config) (*Service, error) {
 
 // Run follows the catalog for the watches until ctx ends, and then ends them.
 func (s *Service) Run(ctx context.Context) error {
-	defer s.feed.close()
+	defer s.broadcast.close()
 	for {
 		err := s.config.Catalog.Follow(ctx, func(state State) error {
-			s.feed.publish(state)
+			s.broadcast.publish(state)
 			return nil
 		})
 		if ctx.Err() != nil {

@@ -24,7 +24,8 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
-	"github.com/ententehq/entente/bundle/bundleapi"
+	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/bundleapi"
 )
 
 var home = spiffeid.RequireTrustDomainFromString("eu.example.org")
@@ -108,7 +109,7 @@ func document(t testing.TB, name string, sequence uint64) *bundle.Bundle {
 
 func entry(t testing.TB, name string, sequence uint64) *ententev1.Bundle {
 	t.Helper()
-	return bundleapi.Entry{Bundle: document(t, name, sequence), Revision: sequence, ChangeTime: time.Unix(int64(sequence), 0)}.Message()
+	return trust.Entry{Bundle: document(t, name, sequence), Revision: sequence, ChangeTime: time.Unix(int64(sequence), 0)}.Message()
 }
 
 // start serves c, and returns a client and what stops the follower.
