@@ -68,7 +68,7 @@ func TestWhatOneCallMakesAMemberHold(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			service, client := servedOn(t, c.options)
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			if c.admits {
 				go func() { <-service.begun; cancel() }()

@@ -60,7 +60,7 @@ func TestPublisherServesIssuers(t *testing.T) {
 		return w
 	}
 	becomes := func(path string, code int) *httptest.ResponseRecorder {
-		require.Eventually(t, func() bool { return get(path).Code == code }, 10*time.Second, time.Millisecond, path)
+		require.Eventually(t, func() bool { return get(path).Code == code }, time.Minute, time.Millisecond, path)
 		return get(path)
 	}
 	set("https://oidc.example.org/eu")

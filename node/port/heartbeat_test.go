@@ -64,7 +64,7 @@ func TestTheLeaderHearsOfEverybodyAndANewOneIsToldAgain(t *testing.T) {
 	all := []*member{a, b, c}
 	told := func(asked, about *member) func() error {
 		return func() error {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), patience/4)
 			defer cancel()
 			answer, err := asked.manager.Query(ctx, "notes", []byte(about.id))
 			if err != nil || string(answer) != "report of "+about.id {

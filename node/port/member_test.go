@@ -33,7 +33,7 @@ import (
 const (
 	clusterName = "eu"
 	homeDomain  = "eu.example.org"
-	patience    = 20 * time.Second // for what takes a second on a machine of one's own
+	patience    = 2 * time.Minute // the limit for what takes a second on an idle machine
 	glance      = 20 * time.Millisecond
 )
 
@@ -51,6 +51,7 @@ type member struct {
 	registry  *prometheus.Registry
 	api       *credentialsOfClients
 	sections  map[string]membership.Section
+	prober    switchedProber
 
 	// ahead is what the member's clock is ahead of the machine's.
 	ahead   atomic.Int64
@@ -87,6 +88,25 @@ func (c *credentialsOfClients) set(svid *tls.Certificate, bundles map[spiffeid.T
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.svid, c.bundles = svid, bundles
+}
+
+// switchedProber forwards to the prober that was set last.
+type switchedProber struct {
+	mu sync.Mutex
+	to membership.Prober
+}
+
+func (p *switchedProber) use(to membership.Prober) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.to = to
+}
+
+func (p *switchedProber) ProbeIdentity(ctx context.Context, address string, want memberid.Digest) error {
+	p.mu.Lock()
+	to := p.to
+	p.mu.Unlock()
+	return to.ProbeIdentity(ctx, address, want)
 }
 
 type noAudit struct{}
@@ -128,13 +148,16 @@ func (m *member) start() *member {
 	m.store, err = raftstore.Open(raftstore.Config{
 		MemberID: m.id, Identity: m.identity.Digest, Address: m.address, Dir: filepath.Join(m.dir, "raft"),
 		Stream: m.port.Raft(m.address), Dial: m.port.Conn, Logger: logger.Named("store"),
-		Timing: raftstore.Timing{Heartbeat: 400 * time.Millisecond, Election: 400 * time.Millisecond, Lease: 300 * time.Millisecond},
+		Timing: raftstore.Timing{
+			Heartbeat: 700 * time.Millisecond, Election: 700 * time.Millisecond, Lease: 700 * time.Millisecond,
+		},
 	})
 	require.NoError(t, err)
 	m.directory.Attach(m.store.Servers())
+	m.prober.use(m.port)
 	m.removed = make(chan membership.Removal, 8)
 	m.manager, err = membership.New(membership.Config{
-		Store: m.store, Directory: m.directory, Conns: m.port, Prober: m.port,
+		Store: m.store, Directory: m.directory, Conns: m.port, Prober: &m.prober,
 		Self:        memberid.Self{ID: m.id, Region: "eu-west-1", Zone: "eu-west-1a", Address: m.address, Version: "test", Identity: m.identity.Digest},
 		ClusterName: clusterName, HomeTrustDomain: homeDomain, Caller: port.MemberFrom, Audit: noAudit{},
 		OnChange: m.port.RecheckMembers, Logger: logger.Named("membership"), Registerer: m.registry, Now: m.now,
@@ -245,6 +268,12 @@ func (m *member) joined(with *member) *member {
 		return fmt.Errorf("%+v", m.store.Servers().List())
 	})
 	return m
+}
+
+// hold makes the member probe addresses by p, which forwards to the port.
+func (m *member) hold(p *waitingProber) {
+	p.Prober = m.port
+	m.prober.use(p)
 }
 
 func (m *member) hasRow(id string) error {
