@@ -42,7 +42,7 @@ const patience = 30 * time.Second
 
 var eu = spiffeid.RequireTrustDomainFromString("eu.example.org")
 
-// everybody trusts all domains of example.org.
+// everybody trusts all domains.
 type everybody struct{}
 
 func (everybody) State(raftstore.Reader, spiffeid.TrustDomain) (trust.State, error) {
@@ -54,31 +54,31 @@ type noAudit struct{}
 
 func (noAudit) Record(access.Event) error { return nil }
 
-// room is a cache on a real store and a real routing manager, served over gRPC. What a caller sees is told by the header
-// "sees": the trust domains, separated by spaces; without it, everything.
+// room is a cache on a real store and a real routing manager, served over gRPC. The header "sees" has the trust domains that a
+// caller sees, separated by spaces. Without it, the caller sees all.
 type room struct {
 	t       testing.TB
 	store   *raftstore.Store
-	manager *looked
+	manager *countedPlans
 	conn    *grpc.ClientConn
 }
 
-// looked is a manager that counts how often each service is planned.
-type looked struct {
+// countedPlans is a manager that counts how often each service is planned.
+type countedPlans struct {
 	*routing.Manager
 	mu    sync.Mutex
 	plans map[string]int
 }
 
-func (l *looked) PlanFor(r raftstore.Reader, service string, caller plan.Locality, sees func(spiffeid.TrustDomain) bool) (plan.Plan, *plan.Policy, error) {
+func (l *countedPlans) PlanFor(r raftstore.Reader, service string, caller plan.Locality, sees func(spiffeid.TrustDomain) bool) (plan.Plan, *plan.Policy, error) {
 	l.mu.Lock()
 	l.plans[service]++
 	l.mu.Unlock()
 	return l.Manager.PlanFor(r, service, caller, sees)
 }
 
-// since empties the counts and returns them.
-func (l *looked) since() map[string]int {
+// since returns the counts and resets them.
+func (l *countedPlans) since() map[string]int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	out := l.plans
@@ -91,9 +91,9 @@ func newRoom(t testing.TB, options ...grpc.ServerOption) *room {
 	store := raftstoretest.New(t)
 	manager, err := routing.New(routing.Config{Store: store, Trust: everybody{}, Audit: noAudit{}})
 	require.NoError(t, err)
-	looking := &looked{Manager: manager, plans: map[string]int{}}
+	counted := &countedPlans{Manager: manager, plans: map[string]int{}}
 	cache, err := xds.NewCache(xds.Config{
-		Store: store, Source: looking, Home: eu, Region: "eu",
+		Store: store, Source: counted, Home: eu, Region: "eu",
 		Roots: func(raftstore.Reader) ([]trust.Roots, error) {
 			return []trust.Roots{{TrustDomain: spiffeid.RequireTrustDomainFromString("us.example.org")}, {TrustDomain: eu}}, nil
 		},
@@ -123,7 +123,7 @@ func newRoom(t testing.TB, options ...grpc.ServerOption) *room {
 		cancel()
 		running.Wait()
 	})
-	return &room{t: t, store: store, manager: looking, conn: conn}
+	return &room{t: t, store: store, manager: counted, conn: conn}
 }
 
 // put registers an instance: "shop 1 eu/a healthy".
@@ -150,7 +150,7 @@ func (r *room) remove(service, last string) {
 	require.NoError(r.t, err)
 }
 
-// node is a client of some kind.
+// node returns the node of a kind of client.
 func node(kind, locality string) *core.Node {
 	region, zone, _ := strings.Cut(locality, "/")
 	n := &core.Node{Id: "test", UserAgentName: "envoy", Locality: &core.Locality{Region: region, Zone: zone}}
@@ -163,7 +163,7 @@ func node(kind, locality string) *core.Node {
 	return n
 }
 
-// stream is a raw state-of-the-world stream. It acknowledges nothing by itself.
+// stream is a raw state-of-the-world stream.
 type stream struct {
 	t      testing.TB
 	node   *core.Node
@@ -191,15 +191,15 @@ func (r *room) open(n *core.Node, header ...string) *stream {
 	return out
 }
 
-// ask asks for resources of a type. Only the first request names the node.
-func (s *stream) ask(of xds.Type, names ...string) {
+// subscribe subscribes to resources of a type. Only the first request has the node.
+func (s *stream) subscribe(of xds.Type, names ...string) {
 	s.t.Helper()
 	s.names[string(of)] = names
 	require.NoError(s.t, s.stream.Send(&discovery.DiscoveryRequest{Node: s.node, TypeUrl: string(of), ResourceNames: names}))
 	s.node = nil
 }
 
-// next waits for the next answer, and acknowledges it.
+// next waits for the next response, and acknowledges it.
 func (s *stream) next(of xds.Type) *discovery.DiscoveryResponse {
 	s.t.Helper()
 	m := s.unacknowledged(of)
@@ -218,7 +218,7 @@ func (s *stream) unacknowledged(of xds.Type) *discovery.DiscoveryResponse {
 		}
 		return m
 	case <-time.After(patience):
-		require.FailNow(s.t, "no answer came", "of %s", of)
+		require.FailNow(s.t, "no response was received", "of %s", of)
 		return nil
 	}
 }
@@ -230,7 +230,7 @@ func (s *stream) acknowledge(m *discovery.DiscoveryResponse) {
 	}))
 }
 
-func (s *stream) refuse(m *discovery.DiscoveryResponse, why string) {
+func (s *stream) reject(m *discovery.DiscoveryResponse, why string) {
 	s.t.Helper()
 	require.NoError(s.t, s.stream.Send(&discovery.DiscoveryRequest{
 		TypeUrl: m.GetTypeUrl(), ResourceNames: s.names[m.GetTypeUrl()], ResponseNonce: m.GetNonce(),
@@ -238,15 +238,15 @@ func (s *stream) refuse(m *discovery.DiscoveryResponse, why string) {
 	}))
 }
 
-// message reads one resource of an answer.
+// message returns one resource of a response.
 func message[M proto.Message](t testing.TB, into M, m *discovery.DiscoveryResponse, i int) M {
 	t.Helper()
-	require.Greater(t, len(m.GetResources()), i, "the answer has too few resources: %v", m)
+	require.Greater(t, len(m.GetResources()), i, "the response has too few resources: %v", m)
 	require.NoError(t, m.GetResources()[i].UnmarshalTo(into))
 	return into
 }
 
-// addresses lists what an assignment sends to, by priority.
+// addresses lists the addresses of an assignment, by priority.
 func addresses(a *endpoint.ClusterLoadAssignment) string {
 	var parts []string
 	for _, l := range a.GetEndpoints() {
@@ -257,26 +257,26 @@ func addresses(a *endpoint.ClusterLoadAssignment) string {
 	return strings.Join(parts, " ")
 }
 
-func TestAGRPCClientIsServed(t *testing.T) {
+func TestGRPCClient(t *testing.T) {
 	r := newRoom(t)
 	r.put("shop 1 eu/a healthy")
 	r.put("shop 2 eu/b healthy")
 	s := r.open(node("grpc", "eu/a"))
-	s.ask(xds.Listeners, "shop")
+	s.subscribe(xds.Listeners, "shop")
 	s.next(xds.Listeners)
-	s.ask(xds.Routes, "shop")
+	s.subscribe(xds.Routes, "shop")
 	routes := message(t, &route.RouteConfiguration{}, s.next(xds.Routes), 0)
 	require.Equal(t, "shop", routes.GetVirtualHosts()[0].GetRoutes()[0].GetRoute().GetCluster())
-	s.ask(xds.Clusters, "shop")
+	s.subscribe(xds.Clusters, "shop")
 	c := message(t, &cluster.Cluster{}, s.next(xds.Clusters), 0)
 	require.Equal(t, "shop", c.GetEdsClusterConfig().GetServiceName())
-	s.ask(xds.Endpoints, "shop")
+	s.subscribe(xds.Endpoints, "shop")
 	require.Equal(t, "0:1 1:2", addresses(message(t, &endpoint.ClusterLoadAssignment{}, s.next(xds.Endpoints), 0)))
 
 	r.put("shop 1 eu/a unhealthy")
 	require.Equal(t, "0:2", addresses(message(t, &endpoint.ClusterLoadAssignment{}, s.next(xds.Endpoints), 0)))
 
-	// The service goes: its instances at once, then who refers to it, and its cluster last.
+	// The service is removed: first its instances, then what refers to it, and its cluster last.
 	r.remove("shop", "1")
 	r.remove("shop", "2")
 	require.Empty(t, addresses(message(t, &endpoint.ClusterLoadAssignment{}, s.next(xds.Endpoints), 0)))
@@ -285,22 +285,22 @@ func TestAGRPCClientIsServed(t *testing.T) {
 	require.Empty(t, s.next(xds.Clusters).GetResources())
 }
 
-// TestEnvoyIsServed walks the order that Envoy needs with wildcards: a new service's cluster comes before the route to it.
-func TestEnvoyIsServed(t *testing.T) {
+// TestEnvoy subscribes with wildcards, in the order of Envoy: the cluster of a new service is sent before the route to it.
+func TestEnvoy(t *testing.T) {
 	r := newRoom(t)
 	r.put("shop 1 eu/a healthy")
 	s := r.open(node("envoy", "eu/a"))
-	s.ask(xds.Clusters)
+	s.subscribe(xds.Clusters)
 	c := message(t, &cluster.Cluster{}, s.next(xds.Clusters), 0)
 	require.Equal(t, "shop", c.GetName())
-	s.ask(xds.Endpoints, "shop")
+	s.subscribe(xds.Endpoints, "shop")
 	a := message(t, &endpoint.ClusterLoadAssignment{}, s.next(xds.Endpoints), 0)
 	require.EqualValues(t, 140, a.GetPolicy().GetOverprovisioningFactor().GetValue())
-	s.ask(xds.Secrets, xds.AllRoots)
+	s.subscribe(xds.Secrets, xds.AllRoots)
 	require.Len(t, s.next(xds.Secrets).GetResources(), 1)
-	s.ask(xds.Listeners)
+	s.subscribe(xds.Listeners)
 	require.Len(t, s.next(xds.Listeners).GetResources(), 1)
-	s.ask(xds.Routes, xds.Outbound)
+	s.subscribe(xds.Routes, xds.Outbound)
 	require.Len(t, message(t, &route.RouteConfiguration{}, s.next(xds.Routes), 0).GetVirtualHosts(), 1)
 
 	r.put("cart 9 eu/a healthy")
@@ -309,36 +309,36 @@ func TestEnvoyIsServed(t *testing.T) {
 	require.Len(t, message(t, &route.RouteConfiguration{}, s.next(xds.Routes), 0).GetVirtualHosts(), 2)
 
 	r.remove("cart", "9")
-	require.Len(t, message(t, &route.RouteConfiguration{}, s.next(xds.Routes), 0).GetVirtualHosts(), 1, "the route goes first")
+	require.Len(t, message(t, &route.RouteConfiguration{}, s.next(xds.Routes), 0).GetVirtualHosts(), 1, "the route is removed first")
 	require.Len(t, s.next(xds.Clusters).GetResources(), 1, "and the cluster after it")
 }
 
-// TestARefusedUpdateIsNotSentAgain: the stream goes on, and the next version is sent.
-func TestARefusedUpdateIsNotSentAgain(t *testing.T) {
+// TestRejectedUpdateIsNotSentAgain: the stream continues, and the next version is sent.
+func TestRejectedUpdateIsNotSentAgain(t *testing.T) {
 	r := newRoom(t)
 	r.put("shop 1 eu/a healthy")
 	s := r.open(node("grpc", "eu/a"))
-	s.ask(xds.Endpoints, "shop")
+	s.subscribe(xds.Endpoints, "shop")
 	first := s.unacknowledged(xds.Endpoints)
-	s.refuse(first, "shop: not today")
-	r.put("cart 9 eu/a healthy") // is of no concern to this stream
+	s.reject(first, "shop: invalid")
+	r.put("cart 9 eu/a healthy") // does not concern this stream
 	r.put("shop 2 eu/a healthy")
 	second := s.next(xds.Endpoints)
 	require.Equal(t, "0:1 0:2", addresses(message(t, &endpoint.ClusterLoadAssignment{}, second, 0)))
 	require.NotEqual(t, first.GetVersionInfo(), second.GetVersionInfo())
-	r.remove("shop", "2") // which makes it what was refused
+	r.remove("shop", "2") // the content is that of the rejected version again
 	r.put("shop 3 eu/a healthy")
 	require.Eventually(t, func() bool {
 		return addresses(message(t, &endpoint.ClusterLoadAssignment{}, s.next(xds.Endpoints), 0)) == "0:1 0:3"
 	}, patience, time.Millisecond)
 }
 
-// TestAStaleNonceIsIgnored: a request that answers an earlier message than the last one changes nothing.
-func TestAStaleNonceIsIgnored(t *testing.T) {
+// TestStaleNonceIsIgnored: a request with the nonce of an earlier response changes nothing.
+func TestStaleNonceIsIgnored(t *testing.T) {
 	r := newRoom(t)
 	r.put("shop 1 eu/a healthy")
 	s := r.open(node("grpc", "eu/a"))
-	s.ask(xds.Endpoints, "shop")
+	s.subscribe(xds.Endpoints, "shop")
 	first := s.next(xds.Endpoints)
 	r.put("shop 2 eu/a healthy")
 	second := s.unacknowledged(xds.Endpoints)
@@ -348,40 +348,40 @@ func TestAStaleNonceIsIgnored(t *testing.T) {
 	require.Equal(t, "0:1 0:2 0:3", addresses(message(t, &endpoint.ClusterLoadAssignment{}, s.next(xds.Endpoints), 0)))
 }
 
-// TestCallersSeeWhatTheirGrantsReach: what a node claims gives no rights.
-func TestCallersSeeWhatTheirGrantsReach(t *testing.T) {
+// TestScopeLimitsStreams: what a node claims gives no rights.
+func TestScopeLimitsStreams(t *testing.T) {
 	r := newRoom(t)
 	r.put("shop 1 eu/a healthy")
 	r.put("shop 2 us/a healthy")
 	r.put("secret 3 eu/a healthy")
 	s := r.open(node("grpc", "eu/a"), "sees", "us.example.org")
-	s.ask(xds.Endpoints, "shop")
+	s.subscribe(xds.Endpoints, "shop")
 	require.Equal(t, "0:2", addresses(message(t, &endpoint.ClusterLoadAssignment{}, s.next(xds.Endpoints), 0)))
-	s.ask(xds.Listeners, "secret", "shop")
-	require.Len(t, s.next(xds.Listeners).GetResources(), 1, "a service of which it sees nothing does not exist")
+	s.subscribe(xds.Listeners, "secret", "shop")
+	require.Len(t, s.next(xds.Listeners).GetResources(), 1, "a service without a visible instance does not exist")
 }
 
-// TestAClientWithoutBundleMapsGetsAClusterADomain: the load is split by domain, and each falls back on the other.
-func TestAClientWithoutBundleMapsGetsAClusterADomain(t *testing.T) {
+// TestClientWithoutBundleMaps: it gets one cluster for each domain, the load is split by domain, and each falls back on the other.
+func TestClientWithoutBundleMaps(t *testing.T) {
 	r := newRoom(t)
 	r.put("shop 1 eu/a healthy")
 	r.put("shop 2 eu/a unhealthy")
 	r.put("shop 3 us/a healthy")
 	s := r.open(node("node", "eu/a"))
-	s.ask(xds.Routes, "shop")
+	s.subscribe(xds.Routes, "shop")
 	weighted := message(t, &route.RouteConfiguration{}, s.next(xds.Routes), 0).GetVirtualHosts()[0].GetRoutes()[0].GetRoute().GetWeightedClusters()
 	require.Len(t, weighted.GetClusters(), 2)
 	require.Equal(t, "shop~eu.example.org", weighted.GetClusters()[0].GetName())
-	s.ask(xds.Clusters, "shop~eu.example.org", "shop@eu.example.org", "shop@us.example.org")
+	s.subscribe(xds.Clusters, "shop~eu.example.org", "shop@eu.example.org", "shop@us.example.org")
 	require.Len(t, s.next(xds.Clusters).GetResources(), 3)
-	s.ask(xds.Endpoints, "shop@eu.example.org", "shop@us.example.org")
+	s.subscribe(xds.Endpoints, "shop@eu.example.org", "shop@us.example.org")
 	both := s.next(xds.Endpoints)
 	require.Equal(t, "0:1", addresses(message(t, &endpoint.ClusterLoadAssignment{}, both, 0)))
 	require.Equal(t, "0:3", addresses(message(t, &endpoint.ClusterLoadAssignment{}, both, 1)))
 }
 
-// TestAsksAreBounded: a client that asks for ever more types, or more names than there can be services, loses its stream.
-func TestAsksAreBounded(t *testing.T) {
+// TestSubscriptionsAreBounded: the stream of a client ends that subscribes to too many types, or to more names than there can be services.
+func TestSubscriptionsAreBounded(t *testing.T) {
 	r := newRoom(t)
 	ends := func(s *stream) codes.Code {
 		for {
@@ -418,7 +418,7 @@ func TestAsksAreBounded(t *testing.T) {
 func TestTheFirstRequestNamesTheNode(t *testing.T) {
 	r := newRoom(t)
 	s := r.open(nil)
-	s.ask(xds.Clusters)
+	s.subscribe(xds.Clusters)
 	_, open := <-s.got
 	require.False(t, open)
 }

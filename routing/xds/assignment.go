@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"fmt"
 	"net/netip"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -10,7 +11,7 @@ import (
 	"github.com/ententehq/entente/routing/plan"
 )
 
-// assignment writes levels as the endpoints of a cluster. health says what each is announced as.
+// assignment returns levels as the endpoints of a cluster. health returns the health that an endpoint is announced with.
 func assignment(cluster string, levels []level, health func(plan.Endpoint) core.HealthStatus) *endpoint.ClusterLoadAssignment {
 	out := &endpoint.ClusterLoadAssignment{ClusterName: cluster}
 	for priority, l := range levels {
@@ -46,10 +47,10 @@ func endpointsOf(list []weighted, health func(plan.Endpoint) core.HealthStatus) 
 	return out
 }
 
-// forGRPC announces everything as healthy: these clients drop what is marked degraded, and only what is to be called goes out.
+// forGRPC announces every endpoint as healthy. These clients drop degraded endpoints, and are sent only those to be called.
 func forGRPC(plan.Endpoint) core.HealthStatus { return core.HealthStatus_HEALTHY }
 
-// forEnvoy announces everything as it is.
+// forEnvoy announces every endpoint with its health.
 func forEnvoy(e plan.Endpoint) core.HealthStatus {
 	switch e.Health {
 	case plan.Healthy:
@@ -63,7 +64,7 @@ func forEnvoy(e plan.Endpoint) core.HealthStatus {
 	}
 }
 
-// unspilled are the priorities of a plan as they are, with what is unavailable, for clients that compute loads themselves.
+// unspilled returns the priorities of a plan unchanged, with unavailable endpoints, for clients that compute loads themselves.
 func unspilled(planned plan.Plan) []level {
 	out := make([]level, len(planned.Priorities))
 	for i, p := range planned.Priorities {
@@ -87,4 +88,47 @@ func addressOf(a netip.AddrPort) *core.Address {
 		Address:       a.Addr().String(),
 		PortSpecifier: &core.SocketAddress_PortValue{PortValue: uint32(a.Port())},
 	}}}
+}
+
+// checkAssignment returns an error for an assignment that the strictest client, gRPC, would reject: priorities with gaps, a
+// locality twice in a priority, an address twice, a weight of 0, or weights whose sum overflows. The assignment of a plan has
+// none of these. It is checked nevertheless, because a client drops a rejected update as a whole.
+func checkAssignment(a *endpoint.ClusterLoadAssignment) error {
+	type at struct {
+		priority              uint32
+		region, zone, subZone string
+	}
+	places, addresses, sums := map[at]bool{}, map[string]bool{}, map[uint32]uint64{}
+	for _, group := range a.GetEndpoints() {
+		l, p := group.GetLocality(), group.GetPriority()
+		key := at{p, l.GetRegion(), l.GetZone(), l.GetSubZone()}
+		switch {
+		case places[key]:
+			return fmt.Errorf("locality %s/%s/%s occurs twice in priority %d", key.region, key.zone, key.subZone, p)
+		case group.GetLoadBalancingWeight().GetValue() == 0:
+			return fmt.Errorf("locality %s/%s/%s of priority %d has no weight", key.region, key.zone, key.subZone, p)
+		case p > 0 && sums[p-1] == 0:
+			return fmt.Errorf("priority %d follows no priority %d", p, p-1)
+		}
+		places[key] = true
+		if sums[p] += uint64(group.GetLoadBalancingWeight().GetValue()); sums[p] > maxWeightSum {
+			return fmt.Errorf("the weights of priority %d add up to more than 32 bits", p)
+		}
+		within := uint64(0)
+		for _, e := range group.GetLbEndpoints() {
+			socket := e.GetEndpoint().GetAddress().GetSocketAddress()
+			address := fmt.Sprintf("%s %d", socket.GetAddress(), socket.GetPortValue())
+			switch {
+			case addresses[address]:
+				return fmt.Errorf("address %s occurs twice", address)
+			case e.GetLoadBalancingWeight().GetValue() == 0:
+				return fmt.Errorf("address %s has no weight", address)
+			}
+			addresses[address] = true
+			if within += uint64(e.GetLoadBalancingWeight().GetValue()); within > maxWeightSum {
+				return fmt.Errorf("the weights in locality %s/%s/%s add up to more than 32 bits", key.region, key.zone, key.subZone)
+			}
+		}
+	}
+	return nil
 }

@@ -15,9 +15,9 @@ import (
 	"github.com/ententehq/entente/routing/xds"
 )
 
-// BenchmarkChange has 5,000 open streams, of which 500 asked for a service of 20 instances, and changes one of them: the time
-// until the last of each hundred was told (p99), the messages that the others got, and what a stream costs, both ends and gRPC
-// included.
+// BenchmarkChange has 5,000 open streams, 500 of which subscribe to a service of 20 instances, and changes one of the instances. It
+// measures the time until the change was received (p99), the number of messages to other streams, and the memory of a stream
+// with both ends and gRPC.
 func BenchmarkChange(b *testing.B) {
 	const streams, interested, instances = 5000, 500, 20
 	r := newRoom(b, grpc.ReadBufferSize(4<<10), grpc.WriteBufferSize(4<<10))
@@ -26,15 +26,15 @@ func BenchmarkChange(b *testing.B) {
 		r.put(fmt.Sprintf("other %d eu/a healthy", i+101))
 	}
 	before := heap()
-	type told struct {
-		at    time.Time
-		asked bool
+	type receipt struct {
+		at         time.Time
+		subscribed bool
 	}
-	arrived := make(chan told, 2*streams)
+	arrived := make(chan receipt, 2*streams)
 	var ready sync.WaitGroup
 	for i := range streams {
-		name, asked := "other", i%(streams/interested) == 0
-		if asked {
+		name, subscribed := "other", i%(streams/interested) == 0
+		if subscribed {
 			name = "shop"
 		}
 		s, err := discovery.NewAggregatedDiscoveryServiceClient(r.conn).DeltaAggregatedResources(b.Context())
@@ -53,7 +53,7 @@ func BenchmarkChange(b *testing.B) {
 				if first {
 					ready.Done()
 				} else {
-					arrived <- told{time.Now(), asked}
+					arrived <- receipt{time.Now(), subscribed}
 				}
 			}
 		}()
@@ -68,7 +68,7 @@ func BenchmarkChange(b *testing.B) {
 		r.put("shop 1 eu/a " + health)
 		for range interested {
 			m := <-arrived
-			if !m.asked {
+			if !m.subscribed {
 				others++
 				continue
 			}
@@ -81,7 +81,7 @@ func BenchmarkChange(b *testing.B) {
 	b.ReportMetric(perStream/1024, "KiB/stream")
 }
 
-// heap is what is in use after a collection.
+// heap returns the memory in use after a garbage collection.
 func heap() uint64 {
 	runtime.GC()
 	var m runtime.MemStats

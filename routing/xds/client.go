@@ -10,19 +10,20 @@ import (
 	"github.com/ententehq/entente/routing/plan"
 )
 
-// Kind is what kind of program a client is. It decides the form of what it is sent, never its rights.
+// Kind is the kind of program of a client. It decides the form of what the client is sent, never its rights.
 type Kind uint8
 
 const (
-	// Envoy computes loads from health by itself, and reads roots as secrets.
+	// Envoy computes loads from health, and reads roots as secrets.
 	Envoy Kind = iota + 1
-	// GRPC knows no overprovisioning, and reads roots from a SPIFFE bundle map through a certificate provider.
+	// GRPC does not support overprovisioning, and reads roots from a SPIFFE bundle map through a certificate provider.
 	GRPC
-	// GRPCSplit is GRPC without bundle maps: it reads one file of roots a trust domain, and so needs a cluster a domain.
+	// GRPCSplit is GRPC without bundle maps: it reads one file of roots for each trust domain, and so needs one cluster for
+	// each domain.
 	GRPCSplit
 )
 
-// String is the name that metrics use.
+// String returns the name that metrics use.
 func (k Kind) String() string {
 	switch k {
 	case Envoy:
@@ -35,8 +36,8 @@ func (k Kind) String() string {
 	return fmt.Sprintf("kind(%d)", uint8(k))
 }
 
-// RootsKey is the key in the metadata of a node by which a gRPC client says how it reads roots: [RootsMap], the default, or
-// [RootsFiles].
+// RootsKey is the key in the metadata of a node under which a gRPC client states how it reads roots: [RootsMap], the default,
+// or [RootsFiles].
 const RootsKey = "entente.roots"
 
 // The values of [RootsKey].
@@ -45,20 +46,19 @@ const (
 	RootsFiles = "file_per_domain"
 )
 
-// noOverprovisioning is the client feature by which gRPC tells itself from Envoy (gRFC A27).
+// noOverprovisioning is the client feature that distinguishes gRPC from Envoy (gRFC A27).
 const noOverprovisioning = "envoy.lb.does_not_support_overprovisioning"
 
-// nodeJS is the user agent of @grpc/grpc-js-xds, which reads no bundle map.
+// nodeJS is the user agent of @grpc/grpc-js-xds, which does not read bundle maps.
 const nodeJS = "gRPC Node Pure JS"
 
-// Client is what a node says of itself, as far as it matters. It is comparable.
+// Client is the relevant part of a node. It is comparable.
 type Client struct {
 	Kind     Kind
 	Locality plan.Locality
 }
 
-// ClientOf reads a node. One that names no region is taken to be in the region of this cluster; a locality that cannot be
-// read is an error.
+// ClientOf parses a node. A node without a region counts as in the region of this cluster. A malformed locality is an error.
 func ClientOf(node *core.Node, region string) (Client, error) {
 	c := Client{Kind: Envoy}
 	if slices.Contains(node.GetClientFeatures(), noOverprovisioning) {

@@ -13,10 +13,10 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// connectTimeout is how long a client waits for an instance that does not answer before it turns to another.
+// connectTimeout is how long a client waits for an instance to accept a connection before it tries another.
 const connectTimeout = 2 * time.Second
 
-// endpointCluster is a cluster whose instances come as endpoints of the same name.
+// endpointCluster returns a cluster whose instances are the endpoints of the same name.
 func endpointCluster(name string, socket *core.TransportSocket) *cluster.Cluster {
 	return &cluster.Cluster{
 		Name:                 name,
@@ -31,8 +31,8 @@ func endpointCluster(name string, socket *core.TransportSocket) *cluster.Cluster
 // httpOptions is the key of a cluster's options for HTTP.
 const httpOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
-// envoyCluster is a cluster for Envoy, which balances by locality and spills by health with the same numbers as a hint. It
-// speaks to an instance the version of HTTP in which it was spoken to.
+// envoyCluster returns a cluster for Envoy, which balances by locality and spills by health with the same numbers as a hint.
+// The version of HTTP upstream is that of the downstream connection.
 func envoyCluster(name string, socket *core.TransportSocket, panicThreshold uint32) (*cluster.Cluster, error) {
 	c := endpointCluster(name, socket)
 	c.CommonLbConfig = &cluster.Cluster_CommonLbConfig{
@@ -56,7 +56,7 @@ func envoyCluster(name string, socket *core.TransportSocket, panicThreshold uint
 	return c, nil
 }
 
-// aggregateCluster goes through other clusters in order: to the next when all before are gone.
+// aggregateCluster returns a cluster that tries other clusters in order. The next is used when all before it are empty.
 func aggregateCluster(name string, children []string) (*cluster.Cluster, error) {
 	config, err := packed(&aggregate.ClusterConfig{Clusters: children})
 	if err != nil {
@@ -72,5 +72,4 @@ func aggregateCluster(name string, children []string) (*cluster.Cluster, error) 
 	}, nil
 }
 
-// overprovisioned tells Envoy the factor of the hints.
 func percent(n uint32) *wrapperspb.UInt32Value { return wrapperspb.UInt32(n) }

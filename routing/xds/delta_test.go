@@ -47,18 +47,18 @@ func (d *delta) send(m *discovery.DeltaDiscoveryRequest) {
 	require.NoError(d.t, d.stream.Send(m))
 }
 
-// next waits for the next answer and returns it in words: what came, and what is gone.
-func (d *delta) next(of xds.Type, refuse string) (string, map[string]string) {
+// next waits for the next response and returns the names in it, those of removed resources after a dash.
+func (d *delta) next(of xds.Type, reject string) (string, map[string]string) {
 	d.t.Helper()
 	select {
 	case m, ok := <-d.got:
 		require.True(d.t, ok, "the stream has ended")
 		require.Equal(d.t, string(of), m.GetTypeUrl())
-		answer := &discovery.DeltaDiscoveryRequest{TypeUrl: string(of), ResponseNonce: m.GetNonce()}
-		if refuse != "" {
-			answer.ErrorDetail = &rpcstatus.Status{Code: 3, Message: refuse}
+		request := &discovery.DeltaDiscoveryRequest{TypeUrl: string(of), ResponseNonce: m.GetNonce()}
+		if reject != "" {
+			request.ErrorDetail = &rpcstatus.Status{Code: 3, Message: reject}
 		}
-		d.send(answer)
+		d.send(request)
 		var parts []string
 		versions := map[string]string{}
 		for _, r := range m.GetResources() {
@@ -72,7 +72,7 @@ func (d *delta) next(of xds.Type, refuse string) (string, map[string]string) {
 		}
 		return strings.Join(parts, " "), versions
 	case <-time.After(patience):
-		require.FailNow(d.t, "no answer came", "of %s", of)
+		require.FailNow(d.t, "no response was received", "of %s", of)
 		return "", nil
 	}
 }
@@ -103,7 +103,7 @@ func TestDelta(t *testing.T) {
 
 	r.remove("cart", "2")
 	r.remove("cart", "4")
-	require.Eventually(t, func() bool { // the two removals may come as one or as two
+	require.Eventually(t, func() bool { // the two removals are sent as one update or as two
 		select {
 		case m := <-d.got:
 			d.send(&discovery.DeltaDiscoveryRequest{TypeUrl: m.GetTypeUrl(), ResponseNonce: m.GetNonce()})
@@ -113,14 +113,14 @@ func TestDelta(t *testing.T) {
 		}
 	}, patience, time.Millisecond)
 
-	// A client that comes back with what it has is sent what it lacks.
+	// A client that reconnects is sent only what differs from what it has.
 	again := r.openDelta(node("envoy", "eu/a"))
 	r.put("desk 5 eu/a healthy")
 	again.send(&discovery.DeltaDiscoveryRequest{TypeUrl: string(xds.Clusters), InitialResourceVersions: known})
 	again.wants(xds.Clusters, "desk -cart")
 }
 
-func TestARefusedDeltaIsNotSentAgain(t *testing.T) {
+func TestRejectedDeltaIsNotSentAgain(t *testing.T) {
 	r := newRoom(t)
 	r.put("shop 1 eu/a healthy")
 	d := r.openDelta(node("grpc", "eu/a"))
@@ -131,11 +131,11 @@ func TestARefusedDeltaIsNotSentAgain(t *testing.T) {
 	d.wants(xds.Endpoints, "shop")
 }
 
-// TestOnlyThoseWhoAskedAreTold: a change reaches the streams that asked for it, and no other.
-func TestOnlyThoseWhoAskedAreTold(t *testing.T) {
+// TestOnlySubscribersAreSentChanges: a change is sent to the streams that subscribe to the resource, and to no others.
+func TestOnlySubscribersAreSentChanges(t *testing.T) {
 	r := newRoom(t)
 	const n = 50
-	var asked, others []*delta
+	var subscribed, others []*delta
 	for i := range n {
 		r.put(fmt.Sprintf("other %d eu/b healthy", i+1))
 	}
@@ -145,7 +145,7 @@ func TestOnlyThoseWhoAskedAreTold(t *testing.T) {
 		name := "other"
 		if i%10 == 0 {
 			name = "shop"
-			asked = append(asked, d)
+			subscribed = append(subscribed, d)
 		} else {
 			others = append(others, d)
 		}
@@ -153,11 +153,11 @@ func TestOnlyThoseWhoAskedAreTold(t *testing.T) {
 		d.wants(xds.Endpoints, name)
 	}
 	r.put("shop 102 eu/a healthy")
-	for _, d := range asked {
+	for _, d := range subscribed {
 		d.wants(xds.Endpoints, "shop")
 	}
 	r.put("other 200 eu/b healthy")
 	for _, d := range others {
-		d.wants(xds.Endpoints, "other") // had the change of shop come to it, it would have come first
+		d.wants(xds.Endpoints, "other") // a change of shop would have been received before
 	}
 }

@@ -10,16 +10,16 @@ import (
 	hcm "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 )
 
-// The names by which clients know the two filters that are used.
+// The names of the two filters that are used.
 const (
 	httpManager = "envoy.filters.network.http_connection_manager"
 	httpRouter  = "envoy.filters.http.router"
 )
 
-// outboundAddress is where Envoy listens for what its own service calls: loopback, at the port that meshes use for it.
+// outboundAddress is where Envoy listens for outbound requests of its own service: loopback, at the usual port of meshes.
 var outboundAddress = netip.MustParseAddrPort("127.0.0.1:15001")
 
-// serviceListener is what a gRPC client asks for by the name of a service: it names the route table.
+// serviceListener returns the listener that a gRPC client requests by the name of a service. It names the route table.
 func serviceListener(service string) (*listener.Listener, error) {
 	manager, err := connectionManager(service)
 	if err != nil {
@@ -32,7 +32,7 @@ func serviceListener(service string) (*listener.Listener, error) {
 	return &listener.Listener{Name: service, ApiListener: &listener.ApiListener{ApiListener: config}}, nil
 }
 
-// outboundListener is Envoy's one listener.
+// outboundListener returns the only listener of Envoy.
 func outboundListener() (*listener.Listener, error) {
 	manager, err := connectionManager(Outbound)
 	if err != nil {
@@ -48,7 +48,7 @@ func outboundListener() (*listener.Listener, error) {
 	}, nil
 }
 
-// inboundListener is what a gRPC server asks for by its own address: mutual TLS for whoever calls it.
+// inboundListener returns the listener that a gRPC server requests by its own address: mutual TLS for its callers.
 func inboundListener(address netip.AddrPort) (*listener.Listener, error) {
 	routes := &route.RouteConfiguration{Name: "inbound", VirtualHosts: []*route.VirtualHost{{
 		Name: "inbound", Domains: []string{"*"},
@@ -109,11 +109,11 @@ func filterOf(m *hcm.HttpConnectionManager) (*listener.Filter, error) {
 	return &listener.Filter{Name: httpManager, ConfigType: &listener.Filter_TypedConfig{TypedConfig: config}}, nil
 }
 
-// inboundAddress reads the address out of the name of an inbound listener.
+// inboundAddress parses the address in the name of an inbound listener.
 func inboundAddress(text string) (netip.AddrPort, error) {
 	a, err := netip.ParseAddrPort(text)
 	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("%s… is followed by the IP:port that the server listens at: %w", InboundPrefix, err)
+		return netip.AddrPort{}, fmt.Errorf("%s must be followed by the IP:port that the server listens on: %w", InboundPrefix, err)
 	}
 	return a, nil
 }

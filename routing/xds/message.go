@@ -10,16 +10,16 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// packed writes a message so that the same content gives the same bytes on every member.
+// packed encodes a message. Equal content gives equal bytes on every member.
 func packed(m proto.Message) (*anypb.Any, error) {
 	out := new(anypb.Any)
 	if err := anypb.MarshalFrom(out, m, proto.MarshalOptions{Deterministic: true}); err != nil {
-		return nil, fmt.Errorf("write a %s: %w", m.ProtoReflect().Descriptor().FullName(), err)
+		return nil, fmt.Errorf("encode a %s: %w", m.ProtoReflect().Descriptor().FullName(), err)
 	}
 	return out, nil
 }
 
-// versionOf is the version of a resource: 128 bits of the digest of its content.
+// versionOf returns the version of a resource: 128 bits of the digest of its content.
 func versionOf(body *anypb.Any) string {
 	sum := sha256.Sum256(body.GetValue())
 	return hex.EncodeToString(sum[:16])

@@ -3,8 +3,7 @@ package xds
 import "github.com/prometheus/client_golang/prometheus"
 
 type metrics struct {
-	builds, pushes, unsendable *prometheus.CounterVec
-	refused                    *prometheus.CounterVec
+	builds, updates, unsendable, rejected *prometheus.CounterVec
 }
 
 func newMetrics(r prometheus.Registerer, c *Cache) (*metrics, error) {
@@ -12,10 +11,10 @@ func newMetrics(r prometheus.Registerer, c *Cache) (*metrics, error) {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "entente_routing_xds_" + name, Help: help}, labels)
 	}
 	m := &metrics{
-		builds:     counter("builds_total", "Resources built, by type; streams that are alike share them.", "type"),
-		pushes:     counter("answers_total", "Answers sent on xDS streams, by type.", "type"),
-		unsendable: counter("unsendable_total", "Updates that were not sent, because they could not be built or clients would refuse them, by type.", "type"),
-		refused:    counter("refused_total", "Updates that clients refused (NACK), by type and kind of client.", "type", "kind"),
+		builds:     counter("builds_total", "Resources built, by type. Streams of the same variant share them.", "type"),
+		updates:    counter("answers_total", "Responses sent on xDS streams, by type.", "type"),
+		unsendable: counter("unsendable_total", "Updates that were not sent, because they could not be built or clients would reject them, by type.", "type"),
+		rejected:   counter("refused_total", "Updates that clients rejected (NACK), by type and kind of client.", "type", "kind"),
 	}
 	streams := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "entente_routing_xds_streams", Help: "Open xDS streams.",
@@ -25,7 +24,7 @@ func newMetrics(r prometheus.Registerer, c *Cache) (*metrics, error) {
 		return float64(len(c.streams))
 	})
 	variants := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "entente_routing_xds_variants", Help: "Kinds of client, localities and sets of rights that resources are built for.",
+		Name: "entente_routing_xds_variants", Help: "Variants of resources, each for one kind of client, locality and set of rights.",
 	}, func() float64 {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -34,7 +33,7 @@ func newMetrics(r prometheus.Registerer, c *Cache) (*metrics, error) {
 	if r == nil {
 		return m, nil
 	}
-	for _, collector := range []prometheus.Collector{m.builds, m.pushes, m.unsendable, m.refused, streams, variants} {
+	for _, collector := range []prometheus.Collector{m.builds, m.updates, m.unsendable, m.rejected, streams, variants} {
 		if err := r.Register(collector); err != nil {
 			return nil, err
 		}

@@ -20,10 +20,10 @@ const (
 	Routes    Type = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 )
 
-// order is that in which a stream is sent what changed: what is referred to before what refers to it.
+// order is the order in which a stream is sent changes: a resource is sent before those that refer to it.
 var order = [...]Type{Secrets, Clusters, Endpoints, Listeners, Routes}
 
-// short is the name that metrics and logs use.
+// short returns the name that metrics and logs use.
 func (t Type) short() string {
 	switch t {
 	case Secrets:
@@ -40,37 +40,37 @@ func (t Type) short() string {
 	return "other"
 }
 
-// whole says whether a state-of-the-world answer of the type holds everything that the client is to have, so that what is
-// not in it is gone.
+// whole reports whether a state-of-the-world response of the type contains everything that the client is to have, so that a
+// resource which is not in it is deleted.
 func (t Type) whole() bool { return t == Listeners || t == Clusters }
 
-// Names of resources, and of what a bootstrap file has to hold.
+// Names of resources, and of what a bootstrap file must contain.
 const (
-	// Outbound is the one listener, and the one route table, that Envoy gets for what its own service calls.
+	// Outbound is the only listener, and the only route table, of Envoy, for outbound requests of its own service.
 	Outbound = "entente-outbound"
-	// InboundPrefix is before the address in the name of the listener that a gRPC server asks for.
+	// InboundPrefix precedes the address in the name of the listener that a gRPC server requests.
 	InboundPrefix = "entente/inbound/"
-	// IdentityProvider is the certificate provider of a bootstrap file that holds the client's own SVID, and RootsProvider
-	// the one that holds the roots of every domain.
+	// IdentityProvider is the certificate provider of a bootstrap file for the client's own SVID, RootsProvider the one for
+	// the roots of every domain.
 	IdentityProvider = "entente-svid"
 	RootsProvider    = "entente-bundles"
-	// AllRoots is the secret that holds the roots of every domain, OwnRoots that of the home domain, and "spiffe://<domain>"
-	// of one domain (the names that SPIRE gave them).
+	// AllRoots is the secret with the roots of every domain, OwnRoots that of the home domain, and "spiffe://<domain>" that
+	// of one domain, as in SPIRE.
 	AllRoots = "ALL"
 	OwnRoots = "ROOTCA"
-	// OwnCertificate is the secret that Envoy's own bootstrap file has to hold; private keys are never sent.
+	// OwnCertificate is the secret that Envoy's own bootstrap file must define; private keys are never sent.
 	OwnCertificate = "default"
 
-	// inDomain and domainFirst are between a service and a trust domain in the names of clusters for GRPCSplit: the
-	// instances of one domain, and those of all domains, this one first. Neither can stand in the name of a service.
+	// inDomain and domainFirst separate a service and a trust domain in the names of clusters for GRPCSplit: the instances of
+	// one domain, and those of all domains with this one first. Neither occurs in the name of a service.
 	inDomain    = "@"
 	domainFirst = "~"
 )
 
-// RootsProviderOf is the certificate provider of a bootstrap file that holds the roots of one trust domain.
+// RootsProviderOf returns the certificate provider of a bootstrap file for the roots of one trust domain.
 func RootsProviderOf(td spiffeid.TrustDomain) string { return RootsProvider + "/" + td.Name() }
 
-// serviceOf says to which service a resource belongs; "" to none. The domain is that of a cluster's name, if it has one.
+// serviceOf returns the service that a resource belongs to, or "". The domain is that in the name of a cluster, if any.
 func serviceOf(t Type, name string) (service, separator, domain string) {
 	switch t {
 	case Clusters, Endpoints:

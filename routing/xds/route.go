@@ -8,29 +8,29 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// weightedCluster is a cluster and its part of the requests.
+// weightedCluster is a cluster with its share of the requests.
 type weightedCluster struct {
 	name   string
 	weight uint64
 }
 
-// serviceRoutes is the route table that a gRPC client asks for by the name of a service: all goes to its clusters.
+// serviceRoutes returns the route table that a gRPC client requests by the name of a service. All requests go to its clusters.
 func serviceRoutes(service string, clusters []weightedCluster) *route.RouteConfiguration {
 	return &route.RouteConfiguration{Name: service, VirtualHosts: []*route.VirtualHost{
 		{Name: service, Domains: []string{"*"}, Routes: []*route.Route{everything(action(clusters))}},
 	}}
 }
 
-// noRoutes is what a client is sent that holds the route table of a service which is gone.
+// noRoutes returns the empty route table of a service that does not exist any more.
 func noRoutes(service string) *route.RouteConfiguration {
 	return &route.RouteConfiguration{Name: service}
 }
 
-// outboundRoutes is Envoy's route table: a request goes to the service that its host names.
+// outboundRoutes returns the route table of Envoy. A request goes to the service that is named by its host.
 func outboundRoutes(services []string) *route.RouteConfiguration {
 	out := &route.RouteConfiguration{
 		Name: Outbound,
-		// A route can come before its cluster does: the two are told to the client one after the other.
+		// A route can arrive before its cluster, because they are sent one after the other.
 		ValidateClusters: wrapperspb.Bool(false),
 	}
 	for _, service := range slices.Sorted(slices.Values(services)) {
@@ -49,8 +49,8 @@ func everything(a *route.RouteAction) *route.Route {
 	}
 }
 
-// action sends requests to clusters. It sets no timeout: how long a call may take is for its caller to say, and Envoy would
-// cut streams off after 15 seconds.
+// action returns the action that sends requests to clusters. It disables the timeout: the caller decides how long a call may
+// take, and Envoy would end streams after 15 seconds.
 func action(clusters []weightedCluster) *route.RouteAction {
 	a := &route.RouteAction{Timeout: durationpb.New(0)}
 	if len(clusters) == 1 {

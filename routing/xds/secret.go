@@ -11,8 +11,8 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// allRoots is the secret that verifies a certificate by the roots of the domain that it names, and of no other: domains are
-// never merged. all is sorted.
+// allRoots returns the secret that verifies a certificate with the roots of its own domain only: domains are never merged.
+// all is sorted.
 func allRoots(name string, all []trust.Roots) (*tls.Secret, error) {
 	config := &tls.SPIFFECertValidatorConfig{}
 	for _, r := range all {
@@ -29,7 +29,7 @@ func allRoots(name string, all []trust.Roots) (*tls.Secret, error) {
 	}}), nil
 }
 
-// rootsOf is the secret that verifies certificates of one domain.
+// rootsOf returns the secret that verifies certificates of one domain.
 func rootsOf(name string, r trust.Roots) *tls.Secret {
 	return validation(name, &tls.CertificateValidationContext{TrustedCa: inline(r.Authorities)})
 }
@@ -41,7 +41,7 @@ func validation(name string, context *tls.CertificateValidationContext) *tls.Sec
 func inline(certificates []*x509.Certificate) *core.DataSource {
 	var text bytes.Buffer
 	for _, c := range certificates {
-		_ = pem.Encode(&text, &pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}) // a buffer takes everything
+		_ = pem.Encode(&text, &pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}) // writes to a buffer do not fail
 	}
 	return &core.DataSource{Specifier: &core.DataSource_InlineBytes{InlineBytes: text.Bytes()}}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/log"
 	"github.com/envoyproxy/go-control-plane/pkg/server/sotw/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/server/v3"
+	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 )
 
@@ -22,7 +23,7 @@ func (c *Cache) newServer() server.Server {
 	return server.NewServer(context.Background(), c, callbacks{c}, sotw.WithOrderedADS(), sotw.WithLogger(log.LoggerFuncs{}))
 }
 
-// aggregated serves the aggregated service alone: one stream carries all types, in the order that they need.
+// aggregated serves only the aggregated service: one stream has all types, in the order that they need.
 type aggregated struct {
 	discovery.UnimplementedAggregatedDiscoveryServiceServer
 	served server.Server
@@ -38,8 +39,8 @@ func (a aggregated) DeltaAggregatedResources(s discovery.AggregatedDiscoveryServ
 	return a.served.DeltaAggregatedResources(s)
 }
 
-// callbacks tell the cache of streams. The server numbers the streams of each protocol; requests reach the cache with
-// nothing but their node, so each request's node is replaced by one that names its stream.
+// callbacks follow the streams of the server, which numbers those of each protocol. A request reaches the cache with its
+// node only, so the node of each request is replaced by one that identifies its stream.
 type callbacks struct{ c *Cache }
 
 var _ server.Callbacks = callbacks{}
@@ -58,7 +59,7 @@ func (b callbacks) OnStreamClosed(id int64, _ *core.Node) { b.c.close(wholeID(id
 
 // OnStreamRequest implements [server.Callbacks].
 func (b callbacks) OnStreamRequest(id int64, r *discovery.DiscoveryRequest) (err error) {
-	r.Node, err = b.c.requested(wholeID(id), r.GetNode(), Type(r.GetTypeUrl()), r.GetResponseNonce(), r.GetErrorDetail() != nil, r.GetErrorDetail().GetMessage())
+	r.Node, err = b.c.requested(wholeID(id), r)
 	return err
 }
 
@@ -78,7 +79,7 @@ func (b callbacks) OnDeltaStreamClosed(id int64, _ *core.Node) { b.c.close(delta
 
 // OnStreamDeltaRequest implements [server.Callbacks].
 func (b callbacks) OnStreamDeltaRequest(id int64, r *discovery.DeltaDiscoveryRequest) (err error) {
-	r.Node, err = b.c.requested(deltaID(id), r.GetNode(), Type(r.GetTypeUrl()), r.GetResponseNonce(), r.GetErrorDetail() != nil, r.GetErrorDetail().GetMessage())
+	r.Node, err = b.c.requested(deltaID(id), r)
 	return err
 }
 
@@ -93,24 +94,33 @@ func (callbacks) OnFetchRequest(context.Context, *discovery.DiscoveryRequest) er
 // OnFetchResponse implements [server.Callbacks].
 func (callbacks) OnFetchResponse(*discovery.DiscoveryRequest, *discovery.DiscoveryResponse) {}
 
-// requested takes down what a request says besides what it asks for, and returns the node that names its stream.
-func (c *Cache) requested(id string, node *core.Node, t Type, nonce string, refused bool, message string) (*core.Node, error) {
+// request is the part that requests of both protocols have in common.
+type request interface {
+	GetNode() *core.Node
+	GetTypeUrl() string
+	GetResponseNonce() string
+	GetErrorDetail() *rpcstatus.Status
+}
+
+// requested records whether a request accepts or rejects the previous update, and returns the node that identifies its
+// stream.
+func (c *Cache) requested(id string, r request) (*core.Node, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if s := c.streams[id]; s != nil {
-		if err := c.begin(s, node); err != nil {
+		if err := c.begin(s, r.GetNode()); err != nil {
 			return nil, err
 		}
-		c.settle(s, t, nonce, refused, message)
+		c.settle(s, Type(r.GetTypeUrl()), r)
 	}
 	return &core.Node{Id: id}, nil
 }
 
-// sending takes down the nonce of an answer that goes out.
+// sending records the nonce of an update that is sent.
 func (c *Cache) sending(id string, t Type, nonce string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if s := c.streams[id]; s != nil && s.asked[t] != nil {
-		s.asked[t].sent.nonce = nonce
+	if s := c.streams[id]; s != nil && s.subscriptions[t] != nil {
+		s.subscriptions[t].sent.nonce = nonce
 	}
 }

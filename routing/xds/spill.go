@@ -8,10 +8,10 @@ import (
 	"github.com/ententehq/entente/routing/plan"
 )
 
-// level is one priority as it goes out.
+// level is one priority as it is sent.
 type level []place
 
-// place is a locality in a level, with what of it is called there.
+// place is a locality in a level, with the endpoints that are called there.
 type place struct {
 	locality  plan.Locality
 	weight    uint64
@@ -23,18 +23,18 @@ type weighted struct {
 	weight uint64
 }
 
-// wholeLoad is all requests, in the unit in which a locality's part of a priority's percentage is given.
+// wholeLoad is the load of all requests, in the unit of a locality's part of a priority's percentage.
 const wholeLoad = 100 * plan.WholePart
 
-// fine is what one part of load is worth as a weight, so that it can be split among endpoints. All load is below 2³² then.
+// fine is the weight of one part of load, so that it can be split among endpoints. The weight of all load is below 2³².
 const fine = 1 << 11
 
-// spill computes, for clients that move on only when a priority is wholly gone, what Envoy would compute by itself. All
-// that gets load now goes out together as the first level, each locality weighted by its part; what could get load follows,
-// in order of priority, for when all of that is gone: what is degraded after all that is healthy, as when load is computed.
-// Nothing else goes out: these clients would call it.
+// spill computes what Envoy computes itself, for clients that use the next priority only when one is empty. All localities
+// with load become the first level, each weighted by its share. Endpoints that could get load follow in order of priority,
+// degraded ones after all healthy ones, as in the computation of load. No other endpoints are sent, because these clients
+// would call them.
 //
-// of picks the endpoints that are to go out; nil: all. The parts of those that are left out are shared by the others.
+// of selects the endpoints that are sent; if nil, all are. The load of those that are not sent is shared by the others.
 func spill(planned plan.Plan, of func(plan.Endpoint) bool) []level {
 	var first level
 	var rest, last []level
@@ -62,7 +62,7 @@ func spill(planned plan.Plan, of func(plan.Endpoint) bool) []level {
 	return slices.DeleteFunc(slices.Concat([]level{first}, rest, last), func(l level) bool { return len(l) == 0 })
 }
 
-// with adds what of a locality gets no load now, if there is any.
+// with adds the idle endpoints of a locality, if there are any.
 func (l level) with(of plan.LocalityShare, idle []weighted) level {
 	if len(idle) == 0 {
 		return l
@@ -70,8 +70,8 @@ func (l level) with(of plan.LocalityShare, idle []weighted) level {
 	return append(l, place{locality: of.Locality, weight: max(1, of.Weight), endpoints: idle})
 }
 
-// split tells the endpoints of a locality that get load now from those that could, and gives each of the former its part
-// of all requests as its weight, in units of 1/(wholeLoad × fine).
+// split divides the endpoints of a locality into those with load and those that could get load. The weight of an endpoint
+// with load is its share of all requests, in units of 1/(wholeLoad × fine).
 func split(p plan.Priority, l plan.LocalityShare) (loaded, idle []weighted) {
 	healthy := part(uint64(p.Load)*l.Part, l.Endpoints, func(e plan.Endpoint) bool {
 		return p.Panic || e.Health == plan.Healthy
@@ -90,7 +90,7 @@ func split(p plan.Priority, l plan.LocalityShare) (loaded, idle []weighted) {
 	return loaded, idle
 }
 
-// part shares load among the endpoints that take part in it, by their weights.
+// part splits load among the endpoints for which takes returns true, by their weights.
 func part(load uint64, endpoints []plan.Endpoint, takes func(plan.Endpoint) bool) []uint64 {
 	out := make([]uint64, len(endpoints))
 	sum := uint64(0)
@@ -130,14 +130,13 @@ func total(endpoints []weighted) (sum uint64) {
 	return sum
 }
 
-// domainPart is a trust domain and its part of what goes out now.
+// domainPart is a trust domain with its share of the load.
 type domainPart struct {
 	domain spiffeid.TrustDomain
 	load   uint64
 }
 
-// domains are those of all endpoints of a plan: first those that get load now, by their part of it, then the others in
-// order of priority.
+// domains returns the domains of all endpoints of a plan: first those with load, then the others in order of priority.
 func domains(planned plan.Plan) []domainPart {
 	var parts []domainPart
 	index := map[spiffeid.TrustDomain]int{}
@@ -168,10 +167,10 @@ func domains(planned plan.Plan) []domainPart {
 	return parts
 }
 
-// maxWeightSum is the most that xDS clients let the weights of a level, or of a locality, add up to.
+// maxWeightSum is the limit of xDS clients for the sum of the weights of a level, or of a locality.
 const maxWeightSum = 1<<32 - 1
 
-// fit scales weights down, where it has to, so that they add up to what a client takes; none becomes less than 1.
+// fit scales weights down if their sum exceeds maxWeightSum. None becomes less than 1.
 func fit(weights []uint64) []uint32 {
 	sum := uint64(0)
 	for _, w := range weights {

@@ -2,7 +2,6 @@ package xds
 
 import (
 	"fmt"
-	"maps"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
@@ -12,25 +11,25 @@ import (
 	"github.com/ententehq/entente/access"
 )
 
-// stream is what is known of one open stream. The cache's lock guards it.
+// stream is an open stream. The cache's lock guards it.
 type stream struct {
 	id     string
 	caller access.Caller
 	scope  access.Scope
-	// variant is set by the first request, which says what the client is.
-	variant *variant
-	asked   map[Type]*asked
+	// variant is set by the first request, which describes the client.
+	variant       *variant
+	subscriptions map[Type]*subscription
 }
 
-// asked is what a stream asked for of one type.
-type asked struct {
+// subscription is what a stream subscribes to of one type.
+type subscription struct {
 	names    map[string]struct{}
 	wildcard bool
-	// watch is open while the client waits for news; nil between an answer and its acknowledgement.
+	// watch is open while the client waits for a change. It is nil between an update and its acknowledgement.
 	watch *watch
-	// sent is the answer that the client has not acknowledged yet.
-	sent     sent
-	refusals refusals
+	// sent is the update that the client has not acknowledged yet.
+	sent  sent
+	nacks nacks
 }
 
 type sent struct {
@@ -38,23 +37,23 @@ type sent struct {
 	changed map[string]*resource
 }
 
-// watch is a request that is answered when there is something to say. It is answered once.
+// watch is a request that is answered, once, as soon as there is something to send.
 type watch struct {
 	sub   cache.Subscription
 	delta bool
-	// first says that it is the first request for its type on the stream.
+	// first means that it is the first request for its type on the stream.
 	first bool
-	// respond hands the answer to the server. It does not block: the server's channel has room for one of each type.
-	respond func(*answer, string)
+	// respond passes the update to the server. It does not block: the server's channel has room for one of each type.
+	respond func(*update, string)
 }
 
-// begin reads the node of a stream's first request.
+// begin parses the node of a stream's first request.
 func (c *Cache) begin(s *stream, node *core.Node) error {
 	if s.variant != nil {
 		return nil
 	}
 	if node.GetId() == "" {
-		return status.Error(codes.InvalidArgument, "the first request of a stream has to name the node that it comes from: give it an id")
+		return status.Error(codes.InvalidArgument, "the first request of a stream has to name its node: set the id of the node")
 	}
 	client, err := ClientOf(node, c.config.Region)
 	if err != nil {
@@ -62,173 +61,118 @@ func (c *Cache) begin(s *stream, node *core.Node) error {
 	}
 	s.variant = c.variantFor(client, s.scope)
 	s.variant.streams++
-	c.log.Debug("stream", "caller", s.caller.String(), "kind", client.Kind, "locality", client.Locality.String())
+	c.config.Logger.Debug("stream", "caller", s.caller.String(), "kind", client.Kind, "locality", client.Locality.String())
 	return nil
 }
 
-// watch takes a request of a stream, and answers it if there is anything to say now.
+// watch takes over a request of a stream, and answers it if there is something to send now.
 func (c *Cache) watch(id string, t Type, w *watch) (func(), error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.streams[id]
 	if s == nil || s.variant == nil {
-		return nil, status.Error(codes.Internal, "a request came on a stream that was not opened")
+		return nil, status.Error(codes.Internal, "a request arrived on a stream that was not opened")
 	}
 	names := w.sub.SubscribedResources()
 	if err := checkNames(names); err != nil {
 		return nil, err
 	}
-	a := s.asked[t]
-	if a == nil {
-		if len(s.asked) >= maxTypes || len(t) > maxTypeLength {
-			return nil, status.Errorf(codes.ResourceExhausted, "more than %d types of resources are asked for on one stream, or one by a name of more than %d bytes", maxTypes, maxTypeLength)
+	sub := s.subscriptions[t]
+	if sub == nil {
+		if len(s.subscriptions) >= maxTypes || len(t) > maxTypeLength {
+			return nil, status.Errorf(codes.ResourceExhausted,
+				"the stream subscribes to more than %d types of resources, or to one whose name has more than %d bytes",
+				maxTypes, maxTypeLength)
 		}
-		a = &asked{}
-		s.asked[t] = a
+		sub = &subscription{}
+		s.subscriptions[t] = sub
 	}
-	// Only Envoy means everything when it asks for nothing; gRPC has ended its last watch then.
+	// Only Envoy subscribes to everything by naming nothing; for gRPC it means that the last watch has ended.
 	wildcard := w.sub.IsWildcard() && t.whole() && s.variant.key.client.Kind == Envoy
-	s.variant.note(s, t, a, names, wildcard)
-	a.watch = w
-	c.answer(s, t)
+	s.variant.subscribe(s, t, names, wildcard)
+	sub.watch = w
+	c.send(s, t)
 	return func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if a.watch == w {
-			a.watch = nil
+		if sub.watch == w {
+			sub.watch = nil
 		}
 	}, nil
 }
 
 func checkNames(names map[string]struct{}) error {
 	if len(names) > maxNames {
-		return status.Errorf(codes.ResourceExhausted, "%d resources of one type are asked for on one stream; %d are the most", len(names), maxNames)
+		return status.Errorf(codes.ResourceExhausted,
+			"the stream subscribes to %d resources of one type; %d are allowed", len(names), maxNames)
 	}
 	for name := range names {
 		if len(name) > maxNameLength {
-			return status.Errorf(codes.InvalidArgument, "the name of a resource has %d bytes; %d are the most", len(name), maxNameLength)
+			return status.Errorf(codes.InvalidArgument,
+				"the name of a resource has %d bytes; %d are allowed", len(name), maxNameLength)
 		}
 	}
 	return nil
 }
 
-// answer answers the open watch of a type if there is anything to say. What cannot be built is left as the client has it:
-// the watch stays open until it can.
-func (c *Cache) answer(s *stream, t Type) {
-	asked := s.asked[t]
-	if asked == nil || asked.watch == nil {
+// send answers the open watch of a type if there is something to send. If a resource cannot be built, the client keeps what
+// it has, and the watch stays open until the resource can be built.
+func (c *Cache) send(s *stream, t Type) {
+	sub := s.subscriptions[t]
+	if sub == nil || sub.watch == nil {
 		return
 	}
-	w := asked.watch
-	wanted, err := c.wanted(s, c.config.Store.View(), t, asked.names, asked.wildcard)
+	w := sub.watch
+	wanted, err := s.variant.wanted(c.config.Store.View(), t, sub)
 	if err != nil {
 		c.unsendable(t, err)
-		if c.again[s] == nil {
-			c.again[s] = map[Type]bool{}
+		if c.retry[s] == nil {
+			c.retry[s] = map[Type]bool{}
 		}
-		c.again[s][t] = true
+		c.retry[s][t] = true
 		return
 	}
 	has := w.sub.ReturnedResources()
-	a := difference(t, w.delta, wanted, has, asked.refusals)
-	if a == nil && w.first && asked.wildcard && len(has) == 0 {
-		a = &answer{has: map[string]string{}} // it waits for an answer before it begins to serve
+	u := difference(t, w.delta, wanted, has, sub.nacks)
+	if u == nil && w.first && sub.wildcard && len(has) == 0 {
+		u = &update{has: map[string]string{}} // Envoy waits for a response before it starts to serve
 	}
-	if a == nil {
+	if u == nil {
 		return
 	}
-	asked.watch = nil
-	asked.sent = sent{changed: a.changed}
-	c.metrics.pushes.WithLabelValues(t.short()).Inc()
-	w.respond(a, a.version())
+	sub.watch = nil
+	sub.sent = sent{changed: u.changed}
+	c.metrics.updates.WithLabelValues(t.short()).Inc()
+	w.respond(u, u.version())
 }
 
-func (c *Cache) unsendable(t Type, err error) {
-	c.metrics.unsendable.WithLabelValues(t.short()).Inc()
-	c.log.Error("an update cannot be sent; clients go on with what they have", "type", t.short(), "error", err)
-}
-
-// settle takes down whether a client accepted the answer that it speaks of.
-func (c *Cache) settle(s *stream, t Type, nonce string, refused bool, message string) {
-	asked := s.asked[t]
-	if asked == nil || nonce == "" || nonce != asked.sent.nonce {
+// settle records whether a client accepts or rejects the update that its request refers to.
+func (c *Cache) settle(s *stream, t Type, r request) {
+	sub := s.subscriptions[t]
+	if sub == nil || r.GetResponseNonce() == "" || r.GetResponseNonce() != sub.sent.nonce {
 		return
 	}
-	changed := asked.sent.changed
-	asked.sent = sent{}
-	if !refused {
+	changed := sub.sent.changed
+	sub.sent = sent{}
+	if r.GetErrorDetail() == nil {
 		if t.whole() {
-			asked.refusals.accept(changed)
+			sub.nacks.accept(changed)
 		}
 		return
 	}
-	names := asked.refusals.refuse(changed, message[:min(len(message), maxReason)])
-	c.metrics.refused.WithLabelValues(t.short(), s.variant.key.client.Kind.String()).Inc()
-	c.log.Warn("a client refused an update, and goes on with what it had; it is not sent that again", "caller", s.caller.String(),
-		"kind", s.variant.key.client.Kind, "type", t.short(), "resources", clip(fmt.Sprint(names)), "reason", clip(message))
+	reason := r.GetErrorDetail().GetMessage()
+	names := sub.nacks.reject(changed, reason[:min(len(reason), maxReason)])
+	kind := s.variant.key.client.Kind
+	c.metrics.rejected.WithLabelValues(t.short(), kind.String()).Inc()
+	c.config.Logger.Warn("a client rejected an update and keeps what it had; the same version is not sent again",
+		"caller", s.caller.String(), "kind", kind, "type", t.short(), "resources", clip(fmt.Sprint(names)), "reason", clip(reason))
 }
 
-// clip keeps what a client says from filling the log.
+// clip bounds what a client can add to the log.
 func clip(text string) string {
-	const most = 300
-	if len(text) > most {
-		return text[:most] + "…"
+	const limit = 300
+	if len(text) > limit {
+		return text[:limit] + "…"
 	}
 	return text
-}
-
-// note takes down what a stream asks for now.
-func (v *variant) note(s *stream, t Type, a *asked, names map[string]struct{}, wildcard bool) {
-	for name := range a.names {
-		if _, still := names[name]; !still {
-			v.lose(s, typedName{t, name})
-		}
-	}
-	for name := range names {
-		key := typedName{t, name}
-		if v.interest[key] == nil {
-			v.interest[key] = map[*stream]bool{}
-		}
-		v.interest[key][s] = true
-	}
-	switch {
-	case wildcard && v.wild[t] == nil:
-		v.wild[t] = map[*stream]bool{s: true}
-	case wildcard:
-		v.wild[t][s] = true
-	default:
-		delete(v.wild[t], s)
-	}
-	a.names, a.wildcard = maps.Clone(names), wildcard
-}
-
-// forget takes a stream out of all that it asked for of a type.
-func (v *variant) forget(s *stream, t Type) {
-	for name := range s.asked[t].names {
-		v.lose(s, typedName{t, name})
-	}
-	delete(v.wild[t], s)
-	if len(v.wild[t]) == 0 {
-		delete(v.wild, t)
-	}
-}
-
-// lose ends a stream's interest in a resource. What nobody is interested in is not kept.
-func (v *variant) lose(s *stream, key typedName) {
-	delete(v.interest[key], s)
-	if len(v.interest[key]) > 0 {
-		return
-	}
-	delete(v.interest, key)
-	if len(v.wild) > 0 {
-		return // whoever asked for everything keeps everything
-	}
-	delete(v.others, key)
-	service, _, _ := serviceOf(key.of, key.name)
-	if state := v.services[service]; state != nil {
-		delete(state.resources, key)
-		if len(state.resources) == 0 {
-			delete(v.services, service)
-		}
-	}
 }

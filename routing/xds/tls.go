@@ -12,14 +12,15 @@ import (
 	"github.com/ententehq/entente/routing/plan"
 )
 
-// tlsSocket is the name of the transport socket that both kinds of client know.
+// tlsSocket is the name of the transport socket, for both kinds of client.
 const tlsSocket = "envoy.transport_sockets.tls"
 
-// nobodyPath is that of an ID below the part that only the server itself issues, and that it issues to nobody. It is
-// expected where there is no instance: an empty list would let in any certificate of the roots.
+// nobodyPath is the path of an ID in the part that is reserved for members, which is never issued. It is expected if there is
+// no instance: an empty list would accept every certificate of the roots.
 const nobodyPath = "/entente/nobody"
 
-// expected are the SPIFFE IDs of the endpoints of a plan that of picks (nil: of all), sorted, each once; never none.
+// expected returns the sorted SPIFFE IDs of the endpoints that of selects, or of all if of is nil. It never returns an empty
+// list.
 func expected(planned plan.Plan, home spiffeid.TrustDomain, of func(plan.Endpoint) bool) []string {
 	var ids []string
 	for _, p := range planned.Priorities {
@@ -38,8 +39,8 @@ func expected(planned plan.Plan, home spiffeid.TrustDomain, of func(plan.Endpoin
 	return slices.Compact(ids)
 }
 
-// grpcTLS has a gRPC client present its SVID and expect one of the IDs below the roots of a certificate provider. gRPC reads
-// the plain matchers only.
+// grpcTLS makes a gRPC client present its SVID and expect one of the IDs, verified with the roots of a certificate provider.
+// gRPC reads only the untyped matchers.
 func grpcTLS(ids []string, roots string) (*core.TransportSocket, error) {
 	matchers := make([]*matcher.StringMatcher, len(ids))
 	for i, id := range ids {
@@ -49,12 +50,12 @@ func grpcTLS(ids []string, roots string) (*core.TransportSocket, error) {
 		TlsCertificateProviderInstance: &tls.CertificateProviderPluginInstance{InstanceName: IdentityProvider},
 		ValidationContextType: &tls.CommonTlsContext_ValidationContext{ValidationContext: &tls.CertificateValidationContext{
 			CaCertificateProviderInstance: &tls.CertificateProviderPluginInstance{InstanceName: roots},
-			MatchSubjectAltNames:          matchers, //nolint:staticcheck // SA1019: gRPC never reads the typed ones
+			MatchSubjectAltNames:          matchers, //nolint:staticcheck // SA1019: gRPC does not read the typed ones
 		}},
 	}})
 }
 
-// envoyTLS has Envoy present its own certificate and expect one of the IDs, each below the roots of its own domain.
+// envoyTLS makes Envoy present its own certificate and expect one of the IDs, each verified with the roots of its own domain.
 func envoyTLS(ids []string) (*core.TransportSocket, error) {
 	matchers := make([]*tls.SubjectAltNameMatcher, len(ids))
 	for i, id := range ids {
@@ -69,8 +70,8 @@ func envoyTLS(ids []string) (*core.TransportSocket, error) {
 	}})
 }
 
-// inboundTLS has a gRPC server present its SVID and ask its callers for one below the roots of any domain that this cluster
-// trusts. Which of them may do what is the server's own decision.
+// inboundTLS makes a gRPC server present its SVID and require one of its callers, verified with the roots of any domain that
+// this cluster trusts. Authorizing the callers is up to the server.
 func inboundTLS() (*core.TransportSocket, error) {
 	return transportSocket(&tls.DownstreamTlsContext{
 		RequireClientCertificate: wrapperspb.Bool(true),
@@ -87,7 +88,7 @@ func exactly(id string) *matcher.StringMatcher {
 	return &matcher.StringMatcher{MatchPattern: &matcher.StringMatcher_Exact{Exact: id}}
 }
 
-// overADS says that what is named comes over the same stream.
+// overADS refers to a resource of the same stream.
 func overADS() *core.ConfigSource {
 	return &core.ConfigSource{
 		ResourceApiVersion:    core.ApiVersion_V3,

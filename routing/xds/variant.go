@@ -14,17 +14,17 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// resource is one resource in one version, shared by all streams that are sent it.
+// resource is one version of a resource, shared by all streams that are sent it.
 type resource struct {
 	name    string
 	version string
-	// body is nil where the resource does not exist and there is no message that says so.
+	// body is nil if the resource does not exist and no message expresses that.
 	body *anypb.Any
-	// absent says that it does not exist; body is then what a state-of-the-world stream is sent in its place.
+	// absent means that the resource does not exist. body is then what a state-of-the-world stream is sent instead.
 	absent bool
 }
 
-// absentVersion is the version of what does not exist.
+// absentVersion is the version of a resource that does not exist.
 const absentVersion = "absent"
 
 type typedName struct {
@@ -32,96 +32,108 @@ type typedName struct {
 	name string
 }
 
-// variantKey is what all streams of a variant have in common. Scope is the key of their rights.
+// builder is what resources are built from.
+type builder struct {
+	config  Config
+	metrics *metrics
+}
+
+// unsendable records that an update cannot be sent.
+func (b *builder) unsendable(t Type, err error) {
+	b.metrics.unsendable.WithLabelValues(t.short()).Inc()
+	b.config.Logger.Error("an update cannot be sent; clients keep what they have", "type", t.short(), "error", err)
+}
+
+// variantKey is what all streams of a variant have in common. scope is the key of their scope.
 type variantKey struct {
 	client Client
 	scope  string
 }
 
-// variant holds what streams of one kind, in one place and with one set of rights, are sent. It belongs to the cache, whose
-// lock guards it.
+// variant holds the resources for streams of one kind, one locality and one set of rights. The cache's lock guards it.
 type variant struct {
+	*builder
 	key  variantKey
 	sees func(spiffeid.TrustDomain) bool
 
 	services map[string]*serviceState
 	// others are the resources that belong to no service.
 	others map[typedName]*resource
-	// interest has the streams that asked for a resource by name, wild those that asked for all of a type.
-	interest map[typedName]map[*stream]bool
-	wild     map[Type]map[*stream]bool
-	streams  int
+	// subscribers has the streams that subscribe to a resource by name, wildcards those that subscribe to a whole type.
+	subscribers map[typedName]map[*stream]bool
+	wildcards   map[Type]map[*stream]bool
+	streams     int
 }
 
 // serviceState is what was built of a service.
 type serviceState struct {
-	offer     offer
+	plan      servicePlan
 	resources map[typedName]*resource
-	// lingers is until when the clusters of a service that is gone are kept: what refers to them goes first.
+	// lingers is until when the clusters of a removed service are kept, so that what refers to them is removed first.
 	lingers time.Time
 }
 
-func newVariant(key variantKey, sees func(spiffeid.TrustDomain) bool) *variant {
+func newVariant(b *builder, key variantKey, sees func(spiffeid.TrustDomain) bool) *variant {
 	return &variant{
-		key: key, sees: sees, services: map[string]*serviceState{}, others: map[typedName]*resource{},
-		interest: map[typedName]map[*stream]bool{}, wild: map[Type]map[*stream]bool{},
+		builder: b, key: key, sees: sees, services: map[string]*serviceState{}, others: map[typedName]*resource{},
+		subscribers: map[typedName]map[*stream]bool{}, wildcards: map[Type]map[*stream]bool{},
 	}
 }
 
-// service returns what is known of a service, and finds it out if nothing is.
-func (c *Cache) service(v *variant, r raftstore.Reader, name string) (*serviceState, error) {
+// service returns the state of a service, which is planned if it is not known.
+func (v *variant) service(r raftstore.Reader, name string) (*serviceState, error) {
 	if s, ok := v.services[name]; ok {
 		return s, nil
 	}
-	o, err := c.offer(v, r, name)
+	p, err := v.planService(r, name)
 	if err != nil {
 		return nil, err
 	}
-	s := &serviceState{offer: o, resources: map[typedName]*resource{}}
+	s := &serviceState{plan: p, resources: map[typedName]*resource{}}
 	v.services[name] = s
 	return s, nil
 }
 
-func (c *Cache) offer(v *variant, r raftstore.Reader, name string) (offer, error) {
-	plan, policy, err := c.config.Source.PlanFor(r, name, v.key.client.Locality, v.sees)
-	return offer{service: name, plan: plan, policy: policy, home: c.config.Home}, err
+func (v *variant) planService(r raftstore.Reader, name string) (servicePlan, error) {
+	planned, policy, err := v.config.Source.PlanFor(r, name, v.key.client.Locality, v.sees)
+	return servicePlan{service: name, plan: planned, policy: policy, home: v.config.Home}, err
 }
 
-// get returns a resource, and builds it if it is asked for the first time.
-func (c *Cache) get(v *variant, r raftstore.Reader, key typedName) (*resource, error) {
+// get returns a resource, which is built if it is not known.
+func (v *variant) get(r raftstore.Reader, key typedName) (*resource, error) {
 	service, _, _ := serviceOf(key.of, key.name)
 	if service == "" || key.name == Outbound {
 		if known, ok := v.others[key]; ok {
 			return known, nil
 		}
-		built, err := c.buildOther(v, r, key)
+		built, err := v.buildOther(r, key)
 		if err == nil {
 			v.others[key] = built
 		}
 		return built, err
 	}
-	s, err := c.service(v, r, service)
+	s, err := v.service(r, service)
 	if err != nil {
 		return nil, err
 	}
 	if known, ok := s.resources[key]; ok {
 		return known, nil
 	}
-	built, err := c.build(v, s, key)
+	built, err := v.build(s, key)
 	if err == nil {
 		s.resources[key] = built
 	}
 	return built, err
 }
 
-// build writes a resource of a service.
-func (c *Cache) build(v *variant, s *serviceState, key typedName) (*resource, error) {
+// build builds a resource of a service.
+func (v *variant) build(s *serviceState, key typedName) (*resource, error) {
 	_, separator, domain := serviceOf(key.of, key.name)
-	message, err := s.offer.render(v.key.client.Kind, key.of, key.name, separator, domain)
+	message, err := s.plan.render(v.key.client.Kind, key.of, key.name, separator, domain)
 	if err != nil {
 		return nil, err
 	}
-	c.metrics.builds.WithLabelValues(key.of.short()).Inc()
+	v.metrics.builds.WithLabelValues(key.of.short()).Inc()
 	return resourceOf(key, message)
 }
 
@@ -144,26 +156,26 @@ func resourceOf(key typedName, message proto.Message) (*resource, error) {
 	return &resource{name: key.name, version: versionOf(body), body: body}, nil
 }
 
-// buildOther writes a resource that belongs to no service.
-func (c *Cache) buildOther(v *variant, r raftstore.Reader, key typedName) (*resource, error) {
-	c.metrics.builds.WithLabelValues(key.of.short()).Inc()
-	message, err := c.renderOther(v, r, key)
+// buildOther builds a resource that belongs to no service.
+func (v *variant) buildOther(r raftstore.Reader, key typedName) (*resource, error) {
+	v.metrics.builds.WithLabelValues(key.of.short()).Inc()
+	message, err := v.renderOther(r, key)
 	if err != nil {
 		return nil, err
 	}
 	return resourceOf(key, message)
 }
 
-func (c *Cache) renderOther(v *variant, r raftstore.Reader, key typedName) (proto.Message, error) {
+func (v *variant) renderOther(r raftstore.Reader, key typedName) (proto.Message, error) {
 	envoy := v.key.client.Kind == Envoy
 	switch {
 	case envoy && key == typedName{Listeners, Outbound}:
 		return outboundListener()
 	case envoy && key == typedName{Routes, Outbound}:
-		services, err := c.visible(v, r, false)
+		services, err := v.visible(r, false)
 		return outboundRoutes(services), err
 	case envoy && key.of == Secrets:
-		return c.renderSecret(v, r, key.name)
+		return v.renderSecret(r, key.name)
 	case v.key.client.Kind == GRPC && key.of == Listeners:
 		if text, ok := strings.CutPrefix(key.name, InboundPrefix); ok {
 			if address, err := inboundAddress(text); err == nil {
@@ -174,8 +186,8 @@ func (c *Cache) renderOther(v *variant, r raftstore.Reader, key typedName) (prot
 	return nil, nil
 }
 
-func (c *Cache) renderSecret(v *variant, r raftstore.Reader, name string) (proto.Message, error) {
-	all, err := c.config.Roots(r)
+func (v *variant) renderSecret(r raftstore.Reader, name string) (proto.Message, error) {
+	all, err := v.config.Roots(r)
 	if err != nil {
 		return nil, err
 	}
@@ -185,58 +197,55 @@ func (c *Cache) renderSecret(v *variant, r raftstore.Reader, name string) (proto
 		return allRoots(name, all)
 	}
 	for _, one := range all {
-		if name == one.TrustDomain.IDString() || (name == OwnRoots && one.TrustDomain == c.config.Home) {
+		if name == one.TrustDomain.IDString() || (name == OwnRoots && one.TrustDomain == v.config.Home) {
 			return rootsOf(name, one), nil
 		}
 	}
 	return nil, nil
 }
 
-// visible lists the services of which the variant sees anything; with lingering, also those that are just gone. One that was
-// removed since the last flush is still there: the flush tells its routes first.
-func (c *Cache) visible(v *variant, r raftstore.Reader, lingering bool) ([]string, error) {
-	all, err := c.config.Source.Services(r)
+// visible returns the services of which the variant sees an instance, and with lingering also those that were just removed.
+// A service that was removed since the last flush is still visible, because the flush removes its routes first.
+func (v *variant) visible(r raftstore.Reader, lingering bool) ([]string, error) {
+	all, err := v.config.Source.Services(r)
 	if err != nil {
 		return nil, err
 	}
 	all = slices.AppendSeq(all, maps.Keys(v.services))
 	slices.Sort(all)
-	var out []string
+	var names []string
 	for _, name := range slices.Compact(all) {
-		s, err := c.service(v, r, name)
+		s, err := v.service(r, name)
 		if err != nil {
 			return nil, err
 		}
-		if s.offer.exists() || (lingering && c.config.Now().Before(s.lingers)) {
-			out = append(out, name)
+		if s.plan.exists() || (lingering && v.config.Now().Before(s.lingers)) {
+			names = append(names, name)
 		}
 	}
-	return out, nil
+	return names, nil
 }
 
-// wanted are the resources of a type that a stream is to have: those that it asked for, whether they exist or not, and all
-// that exist if it asked for all.
-func (c *Cache) wanted(s *stream, r raftstore.Reader, t Type, names map[string]struct{}, wildcard bool) (map[string]*resource, error) {
-	out := make(map[string]*resource, len(names))
-	add := func(name string) error {
-		got, err := c.get(s.variant, r, typedName{t, name})
-		if err == nil {
-			out[name] = got
-		}
+// wanted returns the resources of a type that a subscription includes: those that it names, whether they exist or not, and
+// for a wildcard all that exist.
+func (v *variant) wanted(r raftstore.Reader, t Type, sub *subscription) (map[string]*resource, error) {
+	wanted := make(map[string]*resource, len(sub.names))
+	add := func(name string) (err error) {
+		wanted[name], err = v.get(r, typedName{t, name})
 		return err
 	}
-	for name := range names {
+	for name := range sub.names {
 		if err := add(name); err != nil {
 			return nil, err
 		}
 	}
-	if !wildcard {
-		return out, nil
+	if !sub.wildcard {
+		return wanted, nil
 	}
 	all := []string{Outbound}
 	if t == Clusters {
 		var err error
-		if all, err = c.visible(s.variant, r, true); err != nil {
+		if all, err = v.visible(r, true); err != nil {
 			return nil, err
 		}
 	}
@@ -245,5 +254,62 @@ func (c *Cache) wanted(s *stream, r raftstore.Reader, t Type, names map[string]s
 			return nil, err
 		}
 	}
-	return out, nil
+	return wanted, nil
+}
+
+// subscribe replaces what a stream subscribes to of a type.
+func (v *variant) subscribe(s *stream, t Type, names map[string]struct{}, wildcard bool) {
+	sub := s.subscriptions[t]
+	for name := range sub.names {
+		if _, still := names[name]; !still {
+			v.drop(s, typedName{t, name})
+		}
+	}
+	for name := range names {
+		key := typedName{t, name}
+		if v.subscribers[key] == nil {
+			v.subscribers[key] = map[*stream]bool{}
+		}
+		v.subscribers[key][s] = true
+	}
+	switch {
+	case wildcard && v.wildcards[t] == nil:
+		v.wildcards[t] = map[*stream]bool{s: true}
+	case wildcard:
+		v.wildcards[t][s] = true
+	default:
+		delete(v.wildcards[t], s)
+	}
+	sub.names, sub.wildcard = maps.Clone(names), wildcard
+}
+
+// unsubscribe ends everything that a stream subscribes to of a type.
+func (v *variant) unsubscribe(s *stream, t Type) {
+	for name := range s.subscriptions[t].names {
+		v.drop(s, typedName{t, name})
+	}
+	delete(v.wildcards[t], s)
+	if len(v.wildcards[t]) == 0 {
+		delete(v.wildcards, t)
+	}
+}
+
+// drop ends a stream's subscription to a resource. A resource without subscribers is deleted.
+func (v *variant) drop(s *stream, key typedName) {
+	delete(v.subscribers[key], s)
+	if len(v.subscribers[key]) > 0 {
+		return
+	}
+	delete(v.subscribers, key)
+	if len(v.wildcards) > 0 {
+		return // streams with a wildcard need all resources
+	}
+	delete(v.others, key)
+	service, _, _ := serviceOf(key.of, key.name)
+	if state := v.services[service]; state != nil {
+		delete(state.resources, key)
+		if len(state.resources) == 0 {
+			delete(v.services, service)
+		}
+	}
 }

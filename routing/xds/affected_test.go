@@ -22,7 +22,7 @@ import (
 	"github.com/ententehq/entente/routing/xds"
 )
 
-// lease puts a lease into the table, and returns its ID and the secret that instances are registered under it with.
+// lease stores a lease, and returns its ID and its secret.
 func (r *room) lease(number int) (id, secret string) {
 	r.t.Helper()
 	secret = fmt.Sprintf("%032x", number)
@@ -40,7 +40,7 @@ func (r *room) putLease(id string, row *statev1.Lease) {
 	require.NoError(r.t, err)
 }
 
-// lapse makes a lease run out, or takes it up again.
+// lapse makes a lease run out, or holds it again.
 func (r *room) lapse(id string, lapsed bool) {
 	r.t.Helper()
 	row, found, err := registry.Leases.Get(r.store.View(), id)
@@ -80,9 +80,9 @@ func (r *room) endpointsOf(names ...string) func() *discovery.DeltaDiscoveryResp
 	}
 }
 
-// TestLeaseTouchesItsServices has a lease in two services of twenty run out: the routes of those two are planned anew, and of no
-// other, unless the time for a look at everything has come.
-func TestLeaseTouchesItsServices(t *testing.T) {
+// TestLeaseAffectsItsServices: when a lease with instances in two of twenty services runs out, only these two are planned again,
+// unless the periodic check of all services happens at the same time.
+func TestLeaseAffectsItsServices(t *testing.T) {
 	r := newRoom(t)
 	var names []string
 	var leases []string
@@ -101,25 +101,26 @@ func TestLeaseTouchesItsServices(t *testing.T) {
 		before := time.Now()
 		r.manager.since()
 		r.lapse(leases[3], attempt%2 == 1)
-		var told []string
-		for len(told) < 2 {
+		var changed []string
+		for len(changed) < 2 {
 			for _, resource := range next().GetResources() {
-				told = append(told, resource.GetName())
+				changed = append(changed, resource.GetName())
 			}
 		}
-		require.ElementsMatch(t, []string{"service-0", "service-3"}, told)
-		looks := r.manager.since()
-		if len(looks) == 2 {
-			require.Positive(t, looks["service-0"]*looks["service-3"])
+		require.ElementsMatch(t, []string{"service-0", "service-3"}, changed)
+		plans := r.manager.since()
+		if len(plans) == 2 {
+			require.Positive(t, plans["service-0"]*plans["service-3"])
 			return
 		}
-		// Everything is looked at every five seconds, and only then.
-		require.Less(t, attempt, 20, "a lease of two services has %d looked at after %s", len(looks), time.Since(before))
+		// The check of all services runs every five seconds.
+		require.Less(t, attempt, 20, "a lease of two services made %d services be planned, after %s", len(plans), time.Since(before))
 	}
 }
 
-// BenchmarkLease has 2,000 services with a lease each, all of which a stream asked for, and one lease after the other run out and
-// taken up again: the time until the stream is told, of which 50 ms is gathering, and how many services were planned for it.
+// BenchmarkLease has a stream that subscribes to 2,000 services with one lease each. One lease after the other runs out and is
+// held again. It measures the time until the stream is sent the change, 50 ms of which gather changes, and the number of services
+// that are planned.
 func BenchmarkLease(b *testing.B) {
 	const services = 2000
 	r := newRoom(b)

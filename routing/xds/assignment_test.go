@@ -24,8 +24,8 @@ func TestCheckAssignment(t *testing.T) {
 		"no first priority": {func(a *endpoint.ClusterLoadAssignment) { a.Endpoints = a.Endpoints[1:] }, "follows no priority"},
 		"a locality twice": {func(a *endpoint.ClusterLoadAssignment) {
 			a.Endpoints[1].Priority, a.Endpoints[1].Locality = 0, a.Endpoints[0].Locality
-		}, "is twice in priority 0"},
-		"an address twice":   {func(a *endpoint.ClusterLoadAssignment) { a.Endpoints[1].LbEndpoints = a.Endpoints[0].LbEndpoints }, "address 10.0.0.1 80 is there twice"},
+		}, "occurs twice in priority 0"},
+		"an address twice":   {func(a *endpoint.ClusterLoadAssignment) { a.Endpoints[1].LbEndpoints = a.Endpoints[0].LbEndpoints }, "address 10.0.0.1 80 occurs twice"},
 		"no locality weight": {func(a *endpoint.ClusterLoadAssignment) { a.Endpoints[0].LoadBalancingWeight = nil }, "has no weight"},
 		"no endpoint weight": {func(a *endpoint.ClusterLoadAssignment) { a.Endpoints[0].LbEndpoints[0].LoadBalancingWeight = nil }, "has no weight"},
 		"a sum too large": {func(a *endpoint.ClusterLoadAssignment) {

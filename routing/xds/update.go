@@ -1,0 +1,184 @@
+package xds
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/feed"
+)
+
+const (
+	// gather is how long changes are gathered before they are distributed to the streams.
+	gather = 50 * time.Millisecond
+	// linger is how long the cluster of a removed service is kept, so that the routes to it are removed first.
+	linger = 2 * time.Second
+	// recheck is how often everything is planned again without a write: a bundle expires without one.
+	recheck = 5 * time.Second
+)
+
+// Run distributes changes to the streams until ctx ends, and returns the error of ctx.
+func (c *Cache) Run(ctx context.Context) error {
+	keys := feed.Keys[string]{
+		Store: c.config.Store, Over: c.config.Source.Prefixes(), Pace: feed.Pace{Gather: gather},
+		Affected: func(view *raftstore.View, change raftstore.Change, set *feed.Set[string]) error {
+			services, known := c.config.Source.Affected(view, change)
+			set.Add(services...)
+			if !known {
+				set.AddAll()
+			}
+			return nil
+		},
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		return keys.Run(ctx, c.affected, func(view *raftstore.View, a feed.Affected[string]) error {
+			c.flush(view, a)
+			return nil
+		})
+	})
+	group.Go(func() error {
+		tick := time.NewTicker(recheck)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-tick.C:
+				c.affected.AddAll()
+			}
+		}
+	})
+	return group.Wait()
+}
+
+// flush builds the affected resources again, once for each variant, and answers the streams that wait for them.
+func (c *Cache) flush(view *raftstore.View, affected feed.Affected[string]) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	retry := c.retry
+	c.retry = map[*stream]map[Type]bool{}
+	for s, types := range retry {
+		for t := range types {
+			c.send(s, t)
+		}
+	}
+	removed := func(service string) { time.AfterFunc(linger, func() { c.affected.Add(service) }) }
+	for _, v := range c.variants {
+		changed := v.rebuild(view, affected, removed)
+		for _, s := range v.subscribed(changed) {
+			for _, t := range order {
+				if changed[t] != nil {
+					c.send(s, t)
+				}
+			}
+		}
+	}
+}
+
+// changedResources are the names of resources that have changed, by type.
+type changedResources map[Type]map[string]bool
+
+func (c changedResources) add(key typedName) {
+	if c[key.of] == nil {
+		c[key.of] = map[string]bool{}
+	}
+	c[key.of][key.name] = true
+}
+
+// rebuild builds the affected resources of a variant again, and returns those that have changed. It calls removed with each
+// service that does not exist any more.
+func (v *variant) rebuild(
+	view raftstore.Reader, affected feed.Affected[string], removed func(string),
+) changedResources {
+	changed := changedResources{}
+	names := affected.Keys
+	if affected.All {
+		names = make(map[string]struct{}, len(v.services))
+		for name := range v.services {
+			names[name] = struct{}{}
+		}
+	}
+	listed := false // whether the list of services may have changed
+	for name := range names {
+		known := v.services[name]
+		if known == nil {
+			listed = true // the service may be new to streams with a wildcard
+			continue
+		}
+		existed := known.plan.exists()
+		if err := v.rebuildService(view, known, changed, removed); err != nil {
+			v.unsendable(Endpoints, err)
+			continue
+		}
+		listed = listed || existed != known.plan.exists()
+	}
+	if (listed || affected.All) && len(v.wildcards[Clusters]) > 0 {
+		changed.add(typedName{Clusters, ""}) // the list of clusters itself
+	}
+	for key, was := range v.others {
+		if !affected.All && (key != typedName{Routes, Outbound} || !listed) {
+			continue
+		}
+		now, err := v.buildOther(view, key)
+		if err != nil {
+			v.unsendable(key.of, err)
+			continue
+		}
+		if now.version != was.version {
+			v.others[key] = now
+			changed.add(key)
+		}
+	}
+	return changed
+}
+
+// rebuildService plans a service again and builds its resources that are subscribed to.
+func (v *variant) rebuildService(
+	view raftstore.Reader, s *serviceState, changed changedResources, removed func(string),
+) error {
+	next, err := v.planService(view, s.plan.service)
+	if err != nil {
+		return err
+	}
+	if next.exists() && next.plan.SameAs(s.plan.plan) {
+		return nil
+	}
+	now := v.config.Now()
+	if s.plan.exists() && !next.exists() {
+		s.lingers = now.Add(linger)
+		removed(s.plan.service)
+	}
+	s.plan = next
+	for key, was := range s.resources {
+		if key.of == Clusters && !next.exists() && now.Before(s.lingers) {
+			continue
+		}
+		built, err := v.build(s, key)
+		if err != nil {
+			v.unsendable(key.of, err)
+			continue
+		}
+		if built.version != was.version {
+			s.resources[key] = built
+			changed.add(key)
+		}
+	}
+	return nil
+}
+
+// subscribed returns the streams that subscribe to one of the changed resources.
+func (v *variant) subscribed(changed changedResources) []*stream {
+	found := map[*stream]bool{}
+	for of, names := range changed {
+		maps.Copy(found, v.wildcards[of])
+		for name := range names {
+			maps.Copy(found, v.subscribers[typedName{of, name}])
+		}
+	}
+	return slices.Collect(maps.Keys(found))
+}
