@@ -23,8 +23,8 @@ var (
 	_ jwtbundle.Source  = (*BundleSource)(nil)
 )
 
-// BundleSource keeps the bundle of every trust domain that the caller may see, hosted and foreign. While no member can be
-// reached the bundles stay as they are.
+// BundleSource keeps the bundle of every trust domain that the caller may see, hosted and foreign. While no member can
+// be reached the bundles stay as they are.
 type BundleSource struct {
 	known   *knownBundles
 	onEvent func(Event)
@@ -63,8 +63,8 @@ func (s *BundleSource) Updated() <-chan struct{} { return s.known.updated }
 // Bundles returns the bundles, ordered by trust domain.
 func (s *BundleSource) Bundles() []*bundle.Bundle { return s.known.all() }
 
-// GetX509BundleForTrustDomain returns the X.509 authorities of a trust domain. It returns an error if the cluster has no
-// bundle of the domain, or shows the caller none.
+// GetX509BundleForTrustDomain returns the X.509 authorities of a trust domain. It returns an error if the cluster has
+// no bundle of the domain, or shows the caller none.
 func (s *BundleSource) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509bundle.Bundle, error) {
 	b, err := s.known.get(td)
 	if err != nil {
@@ -115,7 +115,8 @@ type knownBundles struct {
 
 	mu       sync.RWMutex
 	byDomain map[string]*bundle.Bundle
-	// arrived holds the domains that an open watch has delivered, until it has delivered the whole state. Then it is nil.
+	// arrived holds the domains that an open watch has delivered, until it has delivered the whole state. Then it is
+	// nil.
 	arrived map[string]bool
 }
 

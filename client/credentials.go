@@ -22,11 +22,13 @@ const (
 )
 
 // bundleEndpoint is how a handshake with a bundle endpoint fails. The text reaches [wrap] through gRPC.
-const bundleEndpoint = "the address is that of a bundle endpoint, which does not serve the API: use the cluster port, 7440 by default"
+const bundleEndpoint = "the address is that of a bundle endpoint, which does not serve the API: use the cluster " +
+	"port, 7440 by default"
 
 // WithFiles authenticates with an X509-SVID in PEM files, as 'entente svid x509' writes them: the certificate with its
-// intermediates, its private key with a mode that gives no other user access, and the X.509 authorities of the cluster's
-// home trust domain. The files are read at each handshake, so that a renewed SVID is used for the next connection.
+// intermediates, its private key with a mode that gives no other user access, and the X.509 authorities of the
+// cluster's home trust domain. The files are read at each handshake, so that a renewed SVID is used for the next
+// connection.
 func WithFiles(certFile, keyFile, bundleFile string) Option {
 	files := credentialFiles{certFile, keyFile, bundleFile}
 	return func(c *config) error {
@@ -50,8 +52,8 @@ type PEM struct {
 	Bundle []byte
 }
 
-// WithPEM authenticates with an X509-SVID in memory. load is called by New, and at each handshake from any goroutine; it
-// returns the present credentials. The client does not keep them.
+// WithPEM authenticates with an X509-SVID in memory. load is called by New, and at each handshake from any goroutine;
+// it returns the present credentials. The client does not keep them.
 func WithPEM(load func() (PEM, error)) Option {
 	return func(c *config) error {
 		source := pemSource(load)
@@ -66,8 +68,8 @@ func WithPEM(load func() (PEM, error)) Option {
 }
 
 // WithSource authenticates with sources of go-spiffe, such as an [X509Source] or a workloadapi.X509Source. home is the
-// cluster's home trust domain: only its members are accepted. The sources are asked at each handshake; they belong to the
-// caller and must outlive the client.
+// cluster's home trust domain: only its members are accepted. The sources are asked at each handshake; they belong to
+// the caller and must outlive the client.
 func WithSource(home spiffeid.TrustDomain, svids x509svid.Source, bundles x509bundle.Source) Option {
 	return func(c *config) error {
 		if home.IsZero() {

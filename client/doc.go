@@ -1,9 +1,9 @@
 // Package client is the Go client of an Entente cluster.
 //
-// [New] returns a [Client], a connection to one member of the cluster. It moves to another member when the present one is
-// lost. Each service of the API has an accessor, such as [Client.Bundles]; requests and responses are the protobuf
-// messages of package api/entente/v1. A client authenticates with an X509-SVID (from files, from PEM or from a go-spiffe
-// source) over TLS 1.3, or through the admin socket of a member on the same machine.
+// [New] returns a [Client], a connection to one member of the cluster. It moves to another member when the present one
+// is lost. Each service of the API has an accessor, such as [Client.Bundles]; requests and responses are the protobuf
+// messages of package api/entente/v1. A client authenticates with an X509-SVID (from files, from PEM or from a
+// go-spiffe source) over TLS 1.3, or through the admin socket of a member on the same machine.
 //
 // On top of the services the package has what most programs need:
 //
@@ -23,9 +23,9 @@
 //
 // # Goroutines
 //
-// All types are safe for concurrent use. Sources and leases run goroutines until they are closed; a client must be closed
-// after everything that uses it. Messages that the package returns belong to the caller, unless a method documents
-// otherwise.
+// All types are safe for concurrent use. Sources and leases run goroutines until they are closed; a client must be
+// closed after everything that uses it. Messages that the package returns belong to the caller, unless a method
+// documents otherwise.
 //
 // The package does not link the server: neither Raft, nor Vault, nor ACME, nor certificate linting.
 //

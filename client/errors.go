@@ -19,8 +19,8 @@ var (
 	// ErrUnavailable means that no member could be reached, or that the member cannot serve the call at the moment. The
 	// call can be repeated, unless it was a write: then see [ErrUnknownOutcome].
 	ErrUnavailable = errors.New("unavailable")
-	// ErrNoLeader means that the cluster has no leader that the member can reach. Nothing was written. Stale reads work.
-	// An error that is ErrNoLeader is ErrUnavailable too.
+	// ErrNoLeader means that the cluster has no leader that the member can reach. Nothing was written. Stale reads
+	// work. An error that is ErrNoLeader is ErrUnavailable too.
 	ErrNoLeader = errors.New("no leader")
 	// ErrUnknownOutcome means that the write may or may not have been made: read before repeating it.
 	ErrUnknownOutcome = errors.New("unknown outcome")

@@ -28,7 +28,8 @@ const (
 // Event is something that a source or a lease reports to its user: for a log, not for decisions.
 type Event struct {
 	Kind EventKind
-	// Message continues a sentence that begins with the SVID, the instance or the source, such as "was renewed until …".
+	// Message continues a sentence that begins with the SVID, the instance or the source, such as "was renewed until
+	// …".
 	Message string
 	// Err is the cause, or nil.
 	Err error

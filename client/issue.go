@@ -65,7 +65,8 @@ func issue(ctx context.Context, svids ententev1.SVIDServiceClient, cfg X509Sourc
 	}
 	svid, err := x509svid.ParseRaw(bytes.Join(response.GetCertificates(), nil), pkcs8)
 	if err != nil {
-		return nil, fmt.Errorf("the member returned an SVID that is invalid or of another key: %w; report this as a defect", err)
+		return nil, fmt.Errorf("the member returned an SVID that is invalid or of another key: %w; report this as "+
+			"a defect", err)
 	}
 	if svid.ID != cfg.ID {
 		return nil, errors.New("the member returned an SVID of another ID than " + cfg.ID.String() + ": report this as a defect")

@@ -55,9 +55,9 @@ type leaseChange struct {
 	result chan<- error
 }
 
-// NewLease takes a lease, registers the instances under it and renews it until it is closed. The lease of the instances is
-// set by NewLease; they belong to the lease from then on. An error means that nothing was registered for longer than TTL
-// and GoneAfter. The end of ctx does not affect the lease after NewLease returned.
+// NewLease takes a lease, registers the instances under it and renews it until it is closed. The lease of the instances
+// is set by NewLease; they belong to the lease from then on. An error means that nothing was registered for longer than
+// TTL and GoneAfter. The end of ctx does not affect the lease after NewLease returned.
 func NewLease(ctx context.Context, c *Client, cfg LeaseConfig, instances ...*ententev1.Instance) (*Lease, error) {
 	return newLease(ctx, c.Routing(), cfg, instances...)
 }
@@ -96,8 +96,8 @@ func newLease(
 // Instances returns the instances as they were registered first, with the ID of the lease.
 func (l *Lease) Instances() []*ententev1.Instance { return l.registered }
 
-// Done returns a channel that is closed when the lease is no longer renewed: after Close, or after an error that does not
-// go away by itself.
+// Done returns a channel that is closed when the lease is no longer renewed: after Close, or after an error that does
+// not go away by itself.
 func (l *Lease) Done() <-chan struct{} { return l.done }
 
 // Err returns why the lease is no longer renewed, once Done is closed. It returns nil after Close.
@@ -110,8 +110,8 @@ func (l *Lease) Err() error {
 	}
 }
 
-// SetHealth changes the health of one instance of the lease. It returns the error of the member if the change is rejected.
-// A later registration after an outage uses the new health as well.
+// SetHealth changes the health of one instance of the lease. It returns the error of the member if the change is
+// rejected. A later registration after an outage uses the new health as well.
 func (l *Lease) SetHealth(ctx context.Context, service, address string, health ententev1.Health) error {
 	result := make(chan error, 1)
 	change := &ententev1.HealthChange{Service: service, Address: address, Health: health}
@@ -137,9 +137,9 @@ func (l *Lease) ended() error {
 	return errors.New("the lease is closed")
 }
 
-// Close ends the renewal and gives the lease up, with which its instances are removed. An error means that the instances
-// stay until the lease runs out. If ctx has ended, or ends first, Close does not give the lease up and returns the error
-// of ctx.
+// Close ends the renewal and gives the lease up, with which its instances are removed. An error means that the
+// instances stay until the lease runs out. If ctx has ended, or ends first, Close does not give the lease up and
+// returns the error of ctx.
 func (l *Lease) Close(ctx context.Context) error {
 	select {
 	case <-l.done: // closed already, or ended with an error

@@ -144,7 +144,8 @@ func TestLeaseSetHealth(t *testing.T) {
 		r.renews = []error{status.Error(codes.NotFound, "no such lease")}
 		<-time.After(11 * time.Second)
 		synctest.Wait()
-		require.Equal(t, ententev1.Health_HEALTH_DRAINING, r.last.GetHealth(), "it is registered again with its new health")
+		require.Equal(t, ententev1.Health_HEALTH_DRAINING, r.last.GetHealth(), "it is registered again with its "+
+			"new health")
 		require.NoError(t, l.Close(t.Context()))
 		require.Equal(t, []string{
 			"open ", "register L", "health HEALTH_DRAINING", "renew", "open ", "register L", "release",

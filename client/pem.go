@@ -18,8 +18,8 @@ import (
 // maxPEMBytes is far above a bundle of as many authorities as a trust domain can have.
 const maxPEMBytes = 1 << 20
 
-// credentialFiles are sources that read files. The bundle file does not name its trust domain. No two hosted domains share
-// an authority, so whatever its authorities sign is of that domain.
+// credentialFiles are sources that read files. The bundle file does not name its trust domain. No two hosted domains
+// share an authority, so whatever its authorities sign is of that domain.
 type credentialFiles struct{ cert, key, bundle string }
 
 // GetX509SVID implements x509svid.Source.
@@ -113,7 +113,8 @@ func parseAuthorities(data []byte) ([]*x509.Certificate, error) {
 	}
 	switch {
 	case blocks == 0:
-		return nil, errors.New("has no PEM certificate: make it with 'entente bundle show --format pem' or 'entente svid x509'")
+		return nil, errors.New("has no PEM certificate: make it with 'entente bundle show --format pem' or " +
+			"'entente svid x509'")
 	case len(all) != blocks:
 		return nil, fmt.Errorf("has %d PEM blocks, of which %d can be read: %s", blocks, len(all), again)
 	}

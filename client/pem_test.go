@@ -25,9 +25,12 @@ func FuzzParseAuthorities(f *testing.F) {
 func TestParseAuthoritiesRejectsInvalidBlocks(t *testing.T) {
 	broken := []byte("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n")
 	_, err := parseAuthorities(broken)
-	require.EqualError(t, err, "has 1 PEM blocks, of which 0 can be read: make it again with 'entente bundle show --format pem'")
+	require.EqualError(t, err, "has 1 PEM blocks, of which 0 can be read: make it again with 'entente bundle show "+
+		"--format pem'")
 	_, err = parseAuthorities([]byte("nothing"))
-	require.EqualError(t, err, "has no PEM certificate: make it with 'entente bundle show --format pem' or 'entente svid x509'")
+	require.EqualError(t, err, "has no PEM certificate: make it with 'entente bundle show --format pem' or "+
+		"'entente svid x509'")
 	_, err = parseAuthorities(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("no certificate")}))
-	require.EqualError(t, err, "has a PEM block that is not a certificate: make it again with 'entente bundle show --format pem'")
+	require.EqualError(t, err, "has a PEM block that is not a certificate: make it again with 'entente bundle show "+
+		"--format pem'")
 }

@@ -288,7 +288,8 @@ func TestNewX509Source(t *testing.T) {
 		wait(time.Hour)
 		i.set(func() { i.refuse = status.Error(codes.PermissionDenied, "never") })
 		err := <-ended
-		require.EqualError(t, err, "issue an SVID for spiffe://eu.example.org/web: rpc error: code = PermissionDenied desc = never")
+		require.EqualError(t, err, "issue an SVID for spiffe://eu.example.org/web: rpc error: code = "+
+			"PermissionDenied desc = never")
 		require.Equal(t, codes.PermissionDenied, status.Code(err))
 		require.Equal(t, []string{"could not be issued, and is retried: not yet"}, got.all())
 	})

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// firstRetry and lastRetry bound the wait after a failure. An election takes a second; a member that is away for hours
-	// must not be flooded when it returns.
+	// firstRetry and lastRetry bound the wait after a failure. An election takes a second; a member that is away for
+	// hours must not be flooded when it returns.
 	firstRetry, lastRetry = 200 * time.Millisecond, 30 * time.Second
 	// defaultCallTimeout bounds calls of sources and leases that have no timeout of their own.
 	defaultCallTimeout = 10 * time.Second
@@ -107,8 +107,8 @@ var errEndOfLoop = errors.New("end of loop")
 // WatchHint returns the present hint for callers in a locality that send requests to a service, and then each change of
 // it. The same hint can be returned twice, since the stream is opened again when it breaks.
 //
-// The sequence ends with an error: when ctx ends with the error of ctx, otherwise with an [*Error] that does not go away
-// by itself, such as [ErrDenied]. It can be used once.
+// The sequence ends with an error: when ctx ends with the error of ctx, otherwise with an [*Error] that does not go
+// away by itself, such as [ErrDenied]. It can be used once.
 func (c *Client) WatchHint(ctx context.Context, service string, locality *ententev1.Locality) iter.Seq2[*ententev1.Hint, error] {
 	request := &ententev1.WatchHintRequest{Service: service, Locality: locality}
 	return func(yield func(*ententev1.Hint, error) bool) {

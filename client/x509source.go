@@ -24,8 +24,8 @@ var (
 	_ jwtbundle.Source  = (*X509Source)(nil)
 )
 
-// maxRenewalWait is the longest wait without a look at the clock. Timers do not follow a clock that is set, or a machine
-// that was suspended.
+// maxRenewalWait is the longest wait without a look at the clock. Timers do not follow a clock that is set, or a
+// machine that was suspended.
 const maxRenewalWait = time.Minute
 
 // X509SourceConfig configures an [X509Source].
@@ -44,8 +44,8 @@ type X509SourceConfig struct {
 
 // X509Source has an X509-SVID and the bundles of all trust domains, and keeps both fresh.
 //
-// The SVID is renewed with a new key when half of its lifetime has passed, and at once when the authority that signed it
-// is tainted or revoked. While renewal fails the source keeps the SVID, even past its expiry, and retries.
+// The SVID is renewed with a new key when half of its lifetime has passed, and at once when the authority that signed
+// it is tainted or revoked. While renewal fails the source keeps the SVID, even past its expiry, and retries.
 type X509Source struct {
 	cfg     X509SourceConfig
 	svids   ententev1.SVIDServiceClient
@@ -131,8 +131,8 @@ func (s *X509Source) OwnBundle() *bundle.Bundle {
 	return s.own
 }
 
-// GetX509BundleForTrustDomain returns the X.509 authorities of a trust domain. It returns an error if the cluster has no
-// bundle of the domain, or shows the caller none.
+// GetX509BundleForTrustDomain returns the X.509 authorities of a trust domain. It returns an error if the cluster has
+// no bundle of the domain, or shows the caller none.
 func (s *X509Source) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509bundle.Bundle, error) {
 	if td == s.cfg.ID.TrustDomain() {
 		return s.OwnBundle().GetX509BundleForTrustDomain(td)
@@ -170,8 +170,8 @@ func (s *X509Source) followAuthorities(ctx context.Context, distrusted chan<- *e
 	}.run(ctx)
 }
 
-// run issues the first SVID, and then renews it until ctx ends. It returns an error before ctx ends only if the first SVID
-// is rejected: later an old SVID is better than none.
+// run issues the first SVID, and then renews it until ctx ends. It returns an error before ctx ends only if the first
+// SVID is rejected: later an old SVID is better than none.
 func (s *X509Source) run(ctx context.Context, distrusted <-chan *ententev1.WatchAuthoritiesResponse) error {
 	retry := newBackoff()
 	for s.Issued() == nil {
@@ -265,7 +265,8 @@ func (s *X509Source) adoptBundle() {
 	}
 	next, err := s.bundles.known.get(s.cfg.ID.TrustDomain())
 	if err != nil {
-		s.cfg.OnEvent(Event{Kind: DomainDeleted, Message: fmt.Sprintf("stays as it is, but the cluster no longer hosts %s",
+		s.cfg.OnEvent(Event{Kind: DomainDeleted, Message: fmt.Sprintf("stays as it is, but the cluster no longer "+
+			"hosts %s",
 			s.cfg.ID.TrustDomain().Name())})
 		return
 	}
@@ -276,7 +277,8 @@ func (s *X509Source) adoptBundle() {
 	s.own = next
 	s.mu.Unlock()
 	sequence, _ := next.Sequence()
-	s.cfg.OnEvent(Event{Kind: BundleChanged, Message: fmt.Sprintf("has a new bundle of %d X.509 authorities, sequence %d",
+	s.cfg.OnEvent(Event{Kind: BundleChanged, Message: fmt.Sprintf("has a new bundle of %d X.509 authorities, "+
+		"sequence %d",
 		len(next.X509Authorities()), sequence)})
 }
 

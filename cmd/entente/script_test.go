@@ -110,8 +110,11 @@ func until(ts *testscript.TestScript, _ bool, args []string) {
 func awaitMember(ts *testscript.TestScript, _ bool, _ []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	conn, err := grpc.NewClient("unix:"+ts.Getenv("ENTENTE_SOCKET"), grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.WaitForReady(true)))
+	conn, err := grpc.NewClient(
+		"unix:"+ts.Getenv("ENTENTE_SOCKET"),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.WaitForReady(true)),
+	)
 	ts.Check(err)
 	defer conn.Close()
 	poll(ctx, ts, "a member that leads and signs", func() bool { return ready(ctx, conn) })

@@ -1,3 +1,4 @@
+// Package audit has the commands that read the audit log.
 package audit
 
 import (
@@ -14,6 +15,7 @@ import (
 	"github.com/ententehq/entente/cmd/entente/cli"
 )
 
+// Command returns the noun with its verbs.
 func Command(env *cli.Env) *cobra.Command {
 	return cli.Group("audit", "The audit log", tailCommand(env))
 }
@@ -23,7 +25,7 @@ func tailCommand(env *cli.Env) *cobra.Command {
 	var follow bool
 	cmd := &cobra.Command{
 		Use:   "tail",
-		Short: "Show the latest of the audit log of the member that answers",
+		Short: "Show the latest events in the audit log of one member",
 		Args:  cli.Arguments(),
 		RunE: env.Stream(func(ctx context.Context, member *cli.Member, _ *cobra.Command, _ []string) error {
 			stream, err := member.Audit().TailAudit(ctx, &ententev1.TailAuditRequest{Lines: lines, Follow: follow})
@@ -45,12 +47,12 @@ func tailCommand(env *cli.Env) *cobra.Command {
 		}),
 	}
 	const usual = 20
-	cmd.Flags().Uint32Var(&lines, "lines", usual, "how many of the latest events to begin with, 1000 at most")
-	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with new ones until interrupted")
+	cmd.Flags().Uint32Var(&lines, "lines", usual, "how many of the latest events to print first, 1000 at most")
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "print new events until interrupted")
 	return cmd
 }
 
-// eventLine is an event as a line of text.
+// eventLine returns an event as a line of text.
 func eventLine(e *ententev1.AuditEvent) string {
 	parts := []string{e.GetTime().AsTime().UTC().Format(time.RFC3339), e.GetMember(), e.GetResult(), e.GetAction()}
 	if e.GetObject() != "" {

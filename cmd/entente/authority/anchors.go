@@ -17,7 +17,9 @@ func anchorsCommand(env *cli.Env) *cobra.Command {
 		Short: "List the anchors (roots) that verify X509-SVIDs, and those that wait for approval",
 		Args:  cli.Arguments("[DOMAIN]"),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
-			list, err := member.Authorities().ListAnchors(ctx, &ententev1.ListAnchorsRequest{TrustDomain: cli.Optional(args)})
+			list, err := member.Authorities().ListAnchors(ctx, &ententev1.ListAnchorsRequest{
+				TrustDomain: cli.Optional(args),
+			})
 			if err != nil {
 				return err
 			}
@@ -36,7 +38,16 @@ func listAnchors(t *cli.Table, all []*ententev1.Anchor) {
 		if x.GetUpstream() {
 			source = "upstream"
 		}
-		t.Row(x.GetKeyId(), x.GetTrustDomain(), cli.EnumName(x.GetState()), source, x.GetSubject(), cli.Since(x.GetNotAfter()), x.GetAuthorities(), x.GetRemark())
+		t.Row(
+			x.GetKeyId(),
+			x.GetTrustDomain(),
+			cli.EnumName(x.GetState()),
+			source,
+			x.GetSubject(),
+			cli.Since(x.GetNotAfter()),
+			x.GetAuthorities(),
+			x.GetRemark(),
+		)
 	}
 }
 
@@ -45,9 +56,10 @@ func approveCommand(env *cli.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "approve ANCHOR",
 		Short: "Publish an anchor of the upstream that waits for approval",
-		Long: `Publish an anchor of the upstream that waits for approval, as anchor_approval in the upstream's configuration asks for.
-ANCHOR is its key ID, or the SHA-256 of its certificate, as 'entente authority anchors' shows them: compare one of them with
-what you have made in Vault. To refuse it for good: 'entente authority revoke --anchor KEYID --domain DOMAIN'.`,
+		Long: `Publish an anchor of the upstream that waits for approval, as anchor_approval in the upstream's
+configuration asks for. ANCHOR is its key ID, or the SHA-256 of its certificate, as 'entente authority anchors'
+shows them: compare one of them with what you have made in Vault. To refuse it for good: 'entente authority revoke
+--anchor KEYID --domain DOMAIN'.`,
 		Args: cli.Arguments("ANCHOR"),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) (err error) {
 			client := member.Authorities()
@@ -56,27 +68,41 @@ what you have made in Vault. To refuse it for good: 'entente authority revoke --
 					return err
 				}
 			}
-			done, err := client.ApproveAnchor(ctx, &ententev1.ApproveAnchorRequest{TrustDomain: domain, Anchor: args[0]})
+			done, err := client.ApproveAnchor(
+				ctx,
+				&ententev1.ApproveAnchorRequest{TrustDomain: domain, Anchor: args[0]},
+			)
 			if err != nil {
 				return err
 			}
 			return env.Print(done, func(t *cli.Table) { listAnchors(t, []*ententev1.Anchor{done.GetAnchor()}) })
 		}),
 	}
-	cmd.Flags().StringVar(&domain, "domain", "", "the anchor's `DOMAIN` (found by itself if left out)")
+	cmd.Flags().StringVar(&domain, "domain", "", "the anchor's `DOMAIN` (default: the domain of the anchor, if it "+
+		"is the "+
+		"only one)")
 	return cmd
 }
 
-// domainOfPending finds the domain of an anchor that waits for approval.
+// domainOfPending returns the domain of an anchor that waits for approval.
 func domainOfPending(ctx context.Context, client ententev1.AuthorityServiceClient, anchor string) (string, error) {
-	list, err := client.ListAnchors(ctx, &ententev1.ListAnchorsRequest{Read: &ententev1.ReadOptions{Consistency: ententev1.Consistency_CONSISTENCY_LINEARIZABLE}})
+	list, err := client.ListAnchors(
+		ctx,
+		&ententev1.ListAnchorsRequest{
+			Read: &ententev1.ReadOptions{Consistency: ententev1.Consistency_CONSISTENCY_LINEARIZABLE},
+		},
+	)
 	if err != nil {
 		return "", err
 	}
 	for _, x := range list.GetAnchors() {
-		if x.GetState() == ententev1.AnchorState_ANCHOR_STATE_PENDING && (strings.EqualFold(x.GetKeyId(), anchor) || strings.EqualFold(x.GetSha256(), anchor)) {
+		if x.GetState() == ententev1.AnchorState_ANCHOR_STATE_PENDING &&
+			(strings.EqualFold(x.GetKeyId(), anchor) || strings.EqualFold(x.GetSha256(), anchor)) {
 			return x.GetTrustDomain(), nil
 		}
 	}
-	return "", fmt.Errorf("no anchor %s that you may see waits for approval; see 'entente authority anchors'", cli.Printable(anchor))
+	return "", fmt.Errorf(
+		"no anchor %s that is visible to you waits for approval: see 'entente authority anchors'",
+		cli.Printable(anchor),
+	)
 }

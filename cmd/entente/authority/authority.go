@@ -1,3 +1,4 @@
+// Package authority has the commands for signing authorities and their anchors.
 package authority
 
 import (
@@ -10,6 +11,7 @@ import (
 	"github.com/ententehq/entente/cmd/entente/cli"
 )
 
+// Command returns the noun with its verbs.
 func Command(env *cli.Env) *cobra.Command {
 	return cli.Group("authority", "The signing keys of hosted trust domains",
 		listCommand(env), rotateCommand(env), prepareCommand(env), activateCommand(env),
@@ -22,7 +24,9 @@ func listCommand(env *cli.Env) *cobra.Command {
 		Short: "List the authorities, and what each waits for",
 		Args:  cli.Arguments("[DOMAIN]"),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
-			list, err := member.Authorities().ListAuthorities(ctx, &ententev1.ListAuthoritiesRequest{TrustDomain: cli.Optional(args)})
+			list, err := member.Authorities().ListAuthorities(ctx, &ententev1.ListAuthoritiesRequest{
+				TrustDomain: cli.Optional(args),
+			})
 			if err != nil {
 				return err
 			}
@@ -34,18 +38,29 @@ func listCommand(env *cli.Env) *cobra.Command {
 	}
 }
 
-// noAuthority says that there is none, of one domain or at all. A domain that the caller may not see is refused before.
+// noAuthority returns the text for an empty list. A domain that the caller may not see is rejected before.
 func noAuthority(domain string) string {
 	if domain == "" {
-		return "There is no authority that you may see."
+		return "No authority is visible to you."
 	}
-	return cli.Printable(domain) + " has no authority yet: each member makes its own in a moment, or its log says what keeps it from that."
+	return cli.Printable(
+		domain,
+	) + " has no authority yet: each member makes its own in a moment, or its log has the reason why not."
 }
 
 func listAuthorities(t *cli.Table, all []*ententev1.Authority) {
 	t.Columns("ID", "DOMAIN", "MEMBER", "KIND", "STATE", "EXPIRES", "NEXT", "WAITS FOR")
 	for _, x := range all {
-		t.Row(x.GetId(), x.GetTrustDomain(), x.GetMember(), cli.EnumName(x.GetKind()), cli.EnumName(x.GetState()), cli.Since(x.GetNotAfter()), cli.Since(x.GetNextTime()), x.GetWaitsFor())
+		t.Row(
+			x.GetId(),
+			x.GetTrustDomain(),
+			x.GetMember(),
+			cli.EnumName(x.GetKind()),
+			cli.EnumName(x.GetState()),
+			cli.Since(x.GetNotAfter()),
+			cli.Since(x.GetNextTime()),
+			x.GetWaitsFor(),
+		)
 	}
 }
 
@@ -54,11 +69,13 @@ func rotateCommand(env *cli.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rotate [DOMAIN]",
 		Short: "Replace the authorities of a domain, or of all, without a pause in signing",
-		Long: `Replace the authorities of a hosted domain, or of all: every member prepares new ones, which take over once
-everybody can have learned of them. With --anchors the roots in the bundle are made anew as well.`,
+		Long: `Replace the authorities of a hosted domain, or of all: every member prepares new ones, which take
+over once everybody can have learned of them. With --anchors the roots in the bundle are made anew as well.`,
 		Args: cli.Arguments("[DOMAIN]"),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
-			begun, err := member.Authorities().RotateAuthorities(ctx, &ententev1.RotateAuthoritiesRequest{TrustDomain: cli.Optional(args), Anchors: anchors})
+			begun, err := member.Authorities().RotateAuthorities(ctx, &ententev1.RotateAuthoritiesRequest{
+				TrustDomain: cli.Optional(args), Anchors: anchors,
+			})
 			if err != nil {
 				return err
 			}
@@ -67,10 +84,14 @@ everybody can have learned of them. With --anchors the roots in the bundle are m
 				if d := begun.GetExpectedDuration(); d != nil {
 					done = fmt.Sprintf("in about %s", cli.Duration(d))
 				}
-				t.Otherwise("The new authorities are being prepared and take over %s: 'entente authority list' shows how far they are.", done)
+				t.Otherwise(
+					"The new authorities are being prepared and take over %s: 'entente authority list' shows how "+
+						"far they are.",
+					done,
+				)
 			})
 		}),
 	}
-	cmd.Flags().BoolVar(&anchors, "anchors", false, "make new anchors (roots) too, where the upstream is self-signed")
+	cmd.Flags().BoolVar(&anchors, "anchors", false, "make new anchors (roots) too, if the upstream is self-signed")
 	return cmd
 }

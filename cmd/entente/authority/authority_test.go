@@ -7,6 +7,11 @@ import (
 )
 
 func TestNoAuthority(t *testing.T) {
-	require.Equal(t, "There is no authority that you may see.", noAuthority(""))
-	require.Equal(t, "us.example.org has no authority yet: each member makes its own in a moment, or its log says what keeps it from that.", noAuthority("us.example.org"))
+	require.Equal(t, "No authority is visible to you.", noAuthority(""))
+	require.Equal(
+		t,
+		"us.example.org has no authority yet: each member makes its own in a moment, "+
+			"or its log has the reason why not.",
+		noAuthority("us.example.org"),
+	)
 }

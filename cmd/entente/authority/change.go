@@ -15,18 +15,25 @@ import (
 func prepareCommand(env *cli.Env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "prepare [DOMAIN]",
-		Short: "Prepare authorities in reserve: published, and not signing yet",
-		Long: `Prepare authorities in reserve for a hosted domain, or for all: every member makes new ones and publishes what
-verifies them. They take over when the active ones are past half of their life, when an operator activates them, or at
-once when nobody else in the domain can sign. With them in place a taint or a revocation costs no pause.`,
+		Short: "Prepare authorities in reserve: published, and not yet signing",
+		Long: `Prepare authorities in reserve for a hosted domain, or for all: every member makes new ones and
+publishes what verifies them. They take over when the active ones are past half of their life, when an operator
+activates them, or at once when nobody else in the domain can sign. With them in place a taint or a revocation costs
+no pause.`,
 		Args: cli.Arguments("[DOMAIN]"),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
-			begun, err := member.Authorities().PrepareAuthorities(ctx, &ententev1.PrepareAuthoritiesRequest{TrustDomain: cli.Optional(args)})
+			begun, err := member.Authorities().PrepareAuthorities(ctx, &ententev1.PrepareAuthoritiesRequest{
+				TrustDomain: cli.Optional(args),
+			})
 			if err != nil {
 				return err
 			}
 			return env.Print(begun, func(t *cli.Table) {
-				t.Otherwise("The authorities are being prepared. Everybody knows them in about %s; from then on 'entente authority activate ID' has one sign without harm.", cli.Duration(begun.GetExpectedDuration()))
+				t.Otherwise(
+					"The authorities are being prepared. All readers of the bundle have them in about %s; from "+
+						"then on 'entente authority activate ID' is safe.",
+					cli.Duration(begun.GetExpectedDuration()),
+				)
 			})
 		}),
 	}
@@ -35,24 +42,30 @@ once when nobody else in the domain can sign. With them in place a taint or a re
 func activateCommand(env *cli.Env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "activate ID",
-		Short: "Have a prepared authority sign at once, though not everybody may know it",
+		Short: "Activate a prepared authority at once, even if not all readers of the bundle have it",
 		Args:  cli.Arguments("ID"),
-		RunE: changing(env, func(ctx context.Context, client ententev1.AuthorityServiceClient, td, id string) (authorityChange, error) {
-			return client.ActivateAuthority(ctx, &ententev1.ActivateAuthorityRequest{TrustDomain: td, Id: id})
-		}),
+		RunE: changing(
+			env,
+			func(ctx context.Context, client ententev1.AuthorityServiceClient, td, id string) (authorityChange, error) {
+				return client.ActivateAuthority(ctx, &ententev1.ActivateAuthorityRequest{TrustDomain: td, Id: id})
+			},
+		),
 	}
 }
 
 func taintCommand(env *cli.Env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "taint ID",
-		Short: "Stop an authority at once, and have renewed what it signed",
-		Long: `Stop an authority at once. What it signed stays valid until it expires; members renew their own SVIDs from another
-authority, and whoever watches authorities is told to do the same. Revoke it once that is done.`,
+		Short: "Stop an authority at once, and renew what it signed",
+		Long: `Stop an authority at once. What it signed stays valid until it expires; members renew their own
+SVIDs from another authority, and whoever watches authorities is told to do the same. Revoke it once that is done.`,
 		Args: cli.Arguments("ID"),
-		RunE: changing(env, func(ctx context.Context, client ententev1.AuthorityServiceClient, td, id string) (authorityChange, error) {
-			return client.TaintAuthority(ctx, &ententev1.TaintAuthorityRequest{TrustDomain: td, Id: id})
-		}),
+		RunE: changing(
+			env,
+			func(ctx context.Context, client ententev1.AuthorityServiceClient, td, id string) (authorityChange, error) {
+				return client.TaintAuthority(ctx, &ententev1.TaintAuthorityRequest{TrustDomain: td, Id: id})
+			},
+		),
 	}
 }
 
@@ -61,11 +74,12 @@ func revokeCommand(env *cli.Env) *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
 		Use:   "revoke ID | revoke --anchor KEYID",
-		Short: "Stop an authority at once, and refuse what it signed",
-		Long: `Stop an authority at once and take what verifies it out of the bundle: a JWT key, or the member's own root with all
-below it. Where the roots are an upstream's, such as Vault's, the certificate is revoked there, and the root stays:
-SPIFFE verifiers read no revocation list, and the answer says until when they accept what it signed. --anchor takes such
-a root out of the bundle too, with every authority below it; KEYID is its key_id in 'entente authority list -o json'.`,
+		Short: "Stop an authority at once, and reject what it signed",
+		Long: `Stop an authority at once and take what verifies it out of the bundle: a JWT key, or the member's own
+root with all below it. Where the roots are an upstream's, such as Vault's, the certificate is revoked there, and
+the root stays: SPIFFE verifiers read no revocation list, and the answer says until when they accept what it signed.
+--anchor takes such a root out of the bundle too, with every authority below it; KEYID is its key_id in 'entente
+authority list -o json'.`,
 		Args: cli.Arguments("[ID]"),
 		PreRunE: func(_ *cobra.Command, args []string) error {
 			switch {
@@ -102,20 +116,24 @@ a root out of the bundle too, with every authority below it; KEYID is its key_id
 	}
 	f := cmd.Flags()
 	f.StringVar(&anchor, "anchor", "", "revoke the anchor with this `KEYID`, and all below it")
-	f.StringVar(&domain, "domain", "", "the anchor's `DOMAIN`, where no authority is below it")
-	f.BoolVar(&force, "force", false, "revoke an upstream's anchor even if nobody can sign before the upstream has another")
+	f.StringVar(&domain, "domain", "", "the anchor's `DOMAIN`, if no authority is below it")
+	f.BoolVar(&force, "force", false,
+		"revoke an upstream's anchor even if no member can sign until the upstream has another")
 	return cmd
 }
 
-// authorityChange is what a member answers to a change of authorities.
+// authorityChange is the response to a change of authorities.
 type authorityChange interface {
 	proto.Message
 	GetAuthorities() []*ententev1.Authority
 	GetRemarks() []string
 }
 
-// changing is asking for what changes the one authority that the command line names.
-func changing(env *cli.Env, change func(ctx context.Context, client ententev1.AuthorityServiceClient, td, id string) (authorityChange, error)) func(*cobra.Command, []string) error {
+// changing returns a RunE that changes the authority that the command line names.
+func changing(
+	env *cli.Env,
+	change func(ctx context.Context, client ententev1.AuthorityServiceClient, td, id string) (authorityChange, error),
+) func(*cobra.Command, []string) error {
 	return env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
 		client := member.Authorities()
 		td, err := domainOfAuthority(ctx, client, args[0])
@@ -130,7 +148,7 @@ func changing(env *cli.Env, change func(ctx context.Context, client ententev1.Au
 	})
 }
 
-// domainOfAuthority finds the domain that an authority is of, among those that the caller may see.
+// domainOfAuthority returns the domain of an authority, among those that are visible to the caller.
 func domainOfAuthority(ctx context.Context, client ententev1.AuthorityServiceClient, id string) (string, error) {
 	return domainOf(ctx, client, "authority "+id, func(x *ententev1.Authority) bool { return x.GetId() == id })
 }
@@ -141,8 +159,18 @@ func domainOfAnchor(ctx context.Context, client ententev1.AuthorityServiceClient
 	})
 }
 
-func domainOf(ctx context.Context, client ententev1.AuthorityServiceClient, what string, is func(*ententev1.Authority) bool) (string, error) {
-	list, err := client.ListAuthorities(ctx, &ententev1.ListAuthoritiesRequest{Read: &ententev1.ReadOptions{Consistency: ententev1.Consistency_CONSISTENCY_LINEARIZABLE}})
+func domainOf(
+	ctx context.Context,
+	client ententev1.AuthorityServiceClient,
+	what string,
+	is func(*ententev1.Authority) bool,
+) (string, error) {
+	list, err := client.ListAuthorities(
+		ctx,
+		&ententev1.ListAuthoritiesRequest{
+			Read: &ententev1.ReadOptions{Consistency: ententev1.Consistency_CONSISTENCY_LINEARIZABLE},
+		},
+	)
 	if err != nil {
 		return "", err
 	}
@@ -151,10 +179,10 @@ func domainOf(ctx context.Context, client ententev1.AuthorityServiceClient, what
 			return x.GetTrustDomain(), nil
 		}
 	}
-	return "", fmt.Errorf("there is no %s that you may see; see 'entente authority list'", what)
+	return "", fmt.Errorf("there is no %s that is visible to you: see 'entente authority list'", what)
 }
 
-// changed shows what became of authorities, and what there is to know about it.
+// changed prints the changed authorities with remarks about the change.
 func changed(done authorityChange) func(*cli.Table) {
 	return func(t *cli.Table) {
 		listAuthorities(t, done.GetAuthorities())

@@ -1,3 +1,4 @@
+// Package bundle has the commands that show, compare and verify trust bundles.
 package bundle
 
 import (
@@ -16,6 +17,7 @@ import (
 	"github.com/ententehq/entente/node/inspect"
 )
 
+// Command returns the noun with its verbs.
 func Command(env *cli.Env) *cobra.Command {
 	return cli.Group("bundle", "Trust bundles, of hosted and of foreign trust domains",
 		listCommand(env), showCommand(env), watchCommand(env), historyCommand(env), verifyCommand(env))
@@ -43,9 +45,17 @@ func listCommand(env *cli.Env) *cobra.Command {
 			return env.Print(all, func(t *cli.Table) {
 				t.Columns("DOMAIN", "HOSTED", "SEQUENCE", "X.509", "JWT", "FRESHNESS", "CHANGED")
 				for _, b := range all.GetBundles() {
-					t.Row(b.GetTrustDomain(), cli.YesNo(b.GetHosted()), cli.Sequence(b.Sequence), b.GetX509Authorities(), b.GetJwtAuthorities(), cli.EnumName(b.GetFreshness()), cli.Since(b.GetChangeTime()))
+					t.Row(
+						b.GetTrustDomain(),
+						cli.YesNo(b.GetHosted()),
+						cli.Sequence(b.Sequence),
+						b.GetX509Authorities(),
+						b.GetJwtAuthorities(),
+						cli.EnumName(b.GetFreshness()),
+						cli.Since(b.GetChangeTime()),
+					)
 				}
-				t.Otherwise("There is no bundle that you may see.")
+				t.Otherwise("No bundle is visible to you.")
 			})
 		}),
 	}
@@ -63,12 +73,12 @@ func showCommand(env *cli.Env) *cobra.Command {
 	var format string
 	cmd := &cobra.Command{
 		Use:   "show [DOMAIN]",
-		Short: "Show a bundle; without DOMAIN that of the home trust domain",
+		Short: "Show a bundle; without DOMAIN the one of the home trust domain",
 		Args:  cli.Arguments("[DOMAIN]"),
 		PreRunE: func(cmd *cobra.Command, _ []string) error {
 			formats := []string{formatSPIFFE, formatPEM, formatJSON, formatStatements}
 			if cmd.Flags().Changed("format") && !slices.Contains(formats, format) {
-				return cli.Usagef("--format %q is none of %s", format, strings.Join(formats, ", "))
+				return cli.Usagef("--format %q is not one of %s", format, strings.Join(formats, ", "))
 			}
 			return nil
 		},
@@ -108,14 +118,16 @@ func showCommand(env *cli.Env) *cobra.Command {
 			})
 		}),
 	}
-	cmd.Flags().StringVar(&format, "format", "", "print the bundle itself: spiffe (the SPIFFE document), pem (its X.509 authorities), json (the API's), or statements (the signed statements on it, of a hosted domain)")
+	cmd.Flags().StringVar(&format, "format", "", "print the bundle itself: spiffe (the SPIFFE document), pem (its "+
+		"X.509 "+
+		"authorities), json (as in the API), or statements (the signed statements of a hosted domain)")
 	return cmd
 }
 
 func watchCommand(env *cli.Env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "watch [DOMAIN]",
-		Short: "Print each bundle, and then each change in words, until interrupted",
+		Short: "Print each bundle, and then a description of each change, until interrupted",
 		Args:  cli.Arguments("[DOMAIN]"),
 		RunE: env.Stream(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
 			stream, err := member.Bundles().WatchBundles(ctx, &ententev1.WatchBundlesRequest{TrustDomains: args})
@@ -131,7 +143,8 @@ func watchCommand(env *cli.Env) *cobra.Command {
 				case err != nil:
 					return err
 				}
-				if err := env.PrintOne(change, func() string { return bundleLines(change, documents, time.Now()) }); err != nil {
+				lines := func() string { return bundleLines(change, documents, time.Now()) }
+				if err := env.PrintOne(change, lines); err != nil {
 					return err
 				}
 			}
@@ -139,21 +152,29 @@ func watchCommand(env *cli.Env) *cobra.Command {
 	}
 }
 
-// bundleLines is a change as lines of text: one a bundle, and below it what is different from what was printed before.
-// documents are the bundles as they were printed last.
+// bundleLines returns a change as lines of text: one for each bundle, and below it the differences from the last print.
+// documents holds the bundles of the last print, and is updated.
 func bundleLines(change *ententev1.WatchBundlesResponse, documents map[string][]byte, now time.Time) string {
 	var lines []string
 	at := now.UTC().Format(time.TimeOnly)
 	for _, b := range change.GetChanged() {
-		lines = append(lines, fmt.Sprintf("%s  %s  sequence %s, %d X.509 and %d JWT authorities, %s, revision %d",
-			at, cli.Printable(b.GetTrustDomain()), cli.Sequence(b.Sequence), b.GetX509Authorities(), b.GetJwtAuthorities(), cli.EnumName(b.GetFreshness()), b.GetRevision()))
+		lines = append(lines, fmt.Sprintf(
+			"%s  %s  sequence %s, %d X.509 and %d JWT authorities, %s, revision %d",
+			at,
+			cli.Printable(b.GetTrustDomain()),
+			cli.Sequence(b.Sequence),
+			b.GetX509Authorities(),
+			b.GetJwtAuthorities(),
+			cli.EnumName(b.GetFreshness()),
+			b.GetRevision(),
+		))
 		if before, known := documents[b.GetTrustDomain()]; known {
 			lines = append(lines, differencesOf(b, before)...)
 		}
 		documents[b.GetTrustDomain()] = b.GetDocument()
 	}
 	for _, td := range change.GetDeleted() {
-		lines = append(lines, fmt.Sprintf("%s  %s  is gone: it is trusted no more", at, cli.Printable(td)))
+		lines = append(lines, fmt.Sprintf("%s  %s  is deleted: it is no longer trusted", at, cli.Printable(td)))
 		delete(documents, td)
 	}
 	if len(lines) == 0 {
@@ -162,12 +183,12 @@ func bundleLines(change *ententev1.WatchBundlesResponse, documents map[string][]
 	return strings.Join(lines, "\n")
 }
 
-// differencesOf says what is different in b from the document that was there before.
+// differencesOf returns how b differs from the document before.
 func differencesOf(b *ententev1.Bundle, before []byte) []string {
 	words, err := inspect.BundleDifferences(b.GetTrustDomain(), before, b.GetDocument())
 	switch {
 	case err != nil:
-		words = []string{"what is different cannot be said: " + err.Error()}
+		words = []string{"the difference is unknown: " + err.Error()}
 	case len(words) == 0:
 		words = []string{"the keys and the refresh hint are the same"}
 	}

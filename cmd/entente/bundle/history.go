@@ -17,12 +17,12 @@ func historyCommand(env *cli.Env) *cobra.Command {
 	var diff string
 	cmd := &cobra.Command{
 		Use:   "history DOMAIN",
-		Short: "List the versions of a bundle, or say what changed between two",
-		Long: `List the versions of a bundle that the cluster keeps, newest first: the last 100 of a hosted domain, the last 10 of a
-foreign one, with where each came from and how its signed statement stands.
+		Short: "List the versions of a bundle, or describe what changed between two",
+		Long: `List the versions of a bundle that the cluster keeps, newest first: the last 100 of a hosted
+domain, the last 10 of a foreign one, with where each came from and how its signed statement stands.
 
-With --diff, say in words what changed between two of them: '--diff 7..9' from sequence 7 to 9, '--diff ..9' from the version before 9,
-'--diff 7..' from 7 to the newest, '--diff ..' between the last two.`,
+With --diff, describe what changed between two of them: '--diff 7..9' from sequence 7 to 9, '--diff ..9' from the
+version before 9, '--diff 7..' from 7 to the newest, '--diff ..' between the last two.`,
 		Args: cli.Arguments("DOMAIN"),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, cmd *cobra.Command, args []string) error {
 			client := member.Bundles()
@@ -38,21 +38,33 @@ With --diff, say in words what changed between two of them: '--diff 7..9' from s
 				}
 				return env.PrintOne(answer, func() string { return differenceLines(answer) })
 			}
-			answer, err := client.GetBundleHistory(ctx, &ententev1.GetBundleHistoryRequest{TrustDomain: args[0], Limit: limit})
+			answer, err := client.GetBundleHistory(
+				ctx,
+				&ententev1.GetBundleHistoryRequest{TrustDomain: args[0], Limit: limit},
+			)
 			if err != nil {
 				return err
 			}
 			return env.Print(answer, func(t *cli.Table) {
 				t.Columns("SEQUENCE", "TIME", "X.509", "JWT", "DIGEST", "STATEMENT", "SOURCE")
 				for _, v := range answer.GetVersions() {
-					t.Row(cli.Sequence(v.Sequence), cli.Time(v.GetTime()), counted(v, v.GetX509Authorities()), counted(v, v.GetJwtAuthorities()), v.GetDigest()[:min(16, len(v.GetDigest()))], statementWord(v), v.GetSource())
+					t.Row(
+						cli.Sequence(v.Sequence),
+						cli.Time(v.GetTime()),
+						counted(v, v.GetX509Authorities()),
+						counted(v, v.GetJwtAuthorities()),
+						v.GetDigest()[:min(16, len(v.GetDigest()))],
+						statementWord(v),
+						v.GetSource(),
+					)
 				}
 				t.Otherwise("No version of the bundle of %s was recorded yet.", args[0])
 			})
 		}),
 	}
 	cmd.Flags().Int32Var(&limit, "limit", 0, "how many versions to list at most, the newest; 0: all")
-	cmd.Flags().StringVar(&diff, "diff", "", "say what changed between two sequences, FROM..TO; '..' is the last two")
+	cmd.Flags().StringVar(&diff, "diff", "", "describe what changed between two sequences, FROM..TO; '..' is the "+
+		"last two")
 	cmd.MarkFlagsMutuallyExclusive("limit", "diff")
 	return cmd
 }
@@ -75,7 +87,10 @@ func versionRange(text string) (*ententev1.CompareBundleVersionsRequest, error) 
 		*side.set = &n
 	}
 	if !ok {
-		return nil, cli.Usagef("--diff %q is no pair of sequences; write FROM..TO, such as 7..9, or '..' for the last two", text)
+		return nil, cli.Usagef(
+			"--diff %q is not a pair of sequences: write FROM..TO, such as 7..9, or '..' for the last two",
+			text,
+		)
 	}
 	return request, nil
 }
@@ -104,10 +119,18 @@ func statementWord(v *ententev1.BundleVersion) string {
 	return cli.EnumName(v.GetStatementState())
 }
 
-// differenceLines says what a comparison found.
+// differenceLines returns the differences of a comparison as lines.
 func differenceLines(d *ententev1.CompareBundleVersionsResponse) string {
-	lines := []string{fmt.Sprintf("%s from sequence %s (%s) to %s (%s):", cli.Printable(d.GetTrustDomain()),
-		cli.Sequence(d.GetFrom().Sequence), cli.Time(d.GetFrom().GetTime()), cli.Sequence(d.GetTo().Sequence), cli.Time(d.GetTo().GetTime()))}
+	lines := []string{fmt.Sprintf(
+		"%s from sequence %s (%s) to %s (%s):",
+		cli.Printable(d.GetTrustDomain()),
+		cli.Sequence(
+			d.GetFrom().Sequence,
+		),
+		cli.Time(d.GetFrom().GetTime()),
+		cli.Sequence(d.GetTo().Sequence),
+		cli.Time(d.GetTo().GetTime()),
+	)}
 	for _, difference := range d.GetDifferences() {
 		lines = append(lines, "  "+cli.Printable(difference.GetText()))
 	}

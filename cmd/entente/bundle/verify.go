@@ -16,15 +16,19 @@ import (
 	"github.com/ententehq/entente/node/inspect"
 )
 
-// errContradiction ends a check that found what an honest domain shows to nobody.
-var errContradiction = errors.New("what was shown contradicts itself: keep the files, and ask the domain's operators on another way than the bundle came")
+// errContradiction ends a check with evidence that an honest domain does not produce.
+var errContradiction = errors.New(
+	"the evidence is contradictory: keep the files, and contact the domain's operators by another way than the " +
+		"bundle came",
+)
 
 var (
 	documentInput = cli.Input{
 		Name: "FILE", Remedy: "name a SPIFFE bundle document, as 'entente bundle show --format spiffe' prints it",
 	}
 	statementsInput = cli.Input{
-		Name: "--statements", Remedy: "name a document of statements, as 'entente bundle show --format statements' prints it " +
+		Name: "--statements", Remedy: "name a document of statements, as 'entente bundle show --format statements' " +
+			"prints it " +
 			"or a bundle endpoint serves it at /bundles/DOMAIN/statements",
 	}
 )
@@ -33,14 +37,14 @@ func verifyCommand(env *cli.Env) *cobra.Command {
 	var domain, statements, against string
 	cmd := &cobra.Command{
 		Use:   "verify FILE",
-		Short: "Check a SPIFFE bundle document as a cluster would, and what its statements say of it",
-		Long: `Check the SPIFFE bundle document in FILE ('-' for standard input) by the rules by which a cluster accepts one,
-and say what is in it and what of it would be ignored.
+		Short: "Check a SPIFFE bundle document as a cluster does, and its statements",
+		Long: `Check the SPIFFE bundle document in FILE ('-' for standard input) by the rules by which a cluster
+accepts one, and print its content and what of it would be ignored.
 
-With --statements, check the domain's signed statements on its bundle in themselves and the bundle against them, without a member. With
---against DOMAIN, hold both against what the cluster was shown of that domain. Both say in words what continues what and where a
-chain starts anew, and fail on a contradiction. 'entente bundle show --format statements' prints statements; a bundle endpoint
-serves them at /bundles/DOMAIN/statements.`,
+With --statements, check the domain's signed statements on its bundle in themselves and the bundle against them,
+without a member. With --against DOMAIN, hold both against what the cluster was shown of that domain. Both say in
+words what continues what and where a chain starts anew, and fail on a contradiction. 'entente bundle show --format
+statements' prints statements; a bundle endpoint serves them at /bundles/DOMAIN/statements.`,
 		Args: cli.Arguments("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := cli.BareDomain("--domain", domain); err != nil {
@@ -50,7 +54,7 @@ serves them at /bundles/DOMAIN/statements.`,
 				return err
 			}
 			if _, err := spiffeid.TrustDomainFromString(domain); err != nil && domain != "" {
-				return cli.Usagef("--domain %q is no trust domain: %v", domain, err)
+				return cli.Usagef("--domain %q is not a trust domain: %v", domain, err)
 			}
 			if domain != "" && against != "" && domain != against {
 				return cli.Usagef("--domain is %s and --against %s: name one", domain, against)
@@ -60,11 +64,19 @@ serves them at /bundles/DOMAIN/statements.`,
 				return err
 			}
 			if bytes.HasPrefix(bytes.TrimSpace(document), []byte("-----BEGIN")) {
-				return fmt.Errorf("%s is PEM, but a bundle document is JSON: 'entente bundle show --format spiffe' prints one", args[0])
+				return fmt.Errorf(
+					"%s is PEM, but a bundle document is JSON: 'entente bundle show --format spiffe' prints one",
+					args[0],
+				)
 			}
 			report, err := inspect.ReadBundle(domain, document)
 			if err != nil {
-				return fmt.Errorf("%s would be refused: %w; 'entente bundle show --format spiffe' prints a document that is accepted", args[0], err)
+				return fmt.Errorf(
+					"%s would be rejected: %w; "+
+						"'entente bundle show --format spiffe' prints a document that is accepted",
+					args[0],
+					err,
+				)
 			}
 			if statements == "" && against == "" {
 				return env.Print(report, reportTable(report))
@@ -72,34 +84,41 @@ serves them at /bundles/DOMAIN/statements.`,
 			return verifyStatements(env, cmd, args, document, statements, cmp.Or(against, domain), against != "")
 		},
 	}
-	cmd.Flags().StringVar(&domain, "domain", "", "the trust domain that it is for: the document does not say")
-	cmd.Flags().StringVar(&statements, "statements", "", "a file of the domain's statements to check, and to check the bundle against")
-	cmd.Flags().StringVar(&against, "against", "", "the trust domain whose history in the cluster to compare with")
+	cmd.Flags().StringVar(&domain, "domain", "", "the trust domain of the bundle, which the document does not name")
+	cmd.Flags().StringVar(&statements, "statements", "", "a file of the domain's statements, to check with the bundle")
+	cmd.Flags().StringVar(&against, "against", "", "the trust domain whose history in the cluster is compared")
 	return cmd
 }
 
-// verifyStatements checks a bundle against statements, and both against a cluster.
-func verifyStatements(env *cli.Env, cmd *cobra.Command, args []string, document []byte, file, domain string, ask bool) error {
-	var said []byte
+// verifyStatements checks a bundle against statements, and both against the history in a cluster if ask is set.
+func verifyStatements(
+	env *cli.Env,
+	cmd *cobra.Command,
+	args []string,
+	document []byte,
+	file, domain string,
+	ask bool,
+) error {
+	var evidence []byte
 	if file != "" {
 		var err error
-		if said, err = env.ReadFile(statementsInput, file); err != nil {
+		if evidence, err = env.ReadFile(statementsInput, file); err != nil {
 			return err
 		}
-		domain = cmp.Or(domain, inspect.StatementsDomain(said))
+		domain = cmp.Or(domain, inspect.StatementsDomain(evidence))
 	}
 	check, err := inspect.NewBundleCheck(domain, document)
 	if err != nil {
 		return err
 	}
-	if said != nil {
-		if err := check.Statements(said); err != nil {
+	if evidence != nil {
+		if err := check.Statements(evidence); err != nil {
 			return fmt.Errorf("%s cannot be read: %w", file, err)
 		}
 	}
 	if ask {
 		compare := env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, _ []string) error {
-			return against(ctx, member, domain, check, said == nil)
+			return against(ctx, member, domain, check, evidence == nil)
 		})
 		if err := compare(cmd, args); err != nil {
 			return err
@@ -114,14 +133,14 @@ func verifyStatements(env *cli.Env, cmd *cobra.Command, args []string, document 
 	return nil
 }
 
-// against holds a check against a cluster's history, and against the statements that it makes itself if none were given.
-func against(ctx context.Context, member *cli.Member, domain string, check *inspect.BundleCheck, statements bool) error {
+// against compares with the history in a cluster, and with the cluster's own statements if fetch is set.
+func against(ctx context.Context, member *cli.Member, domain string, check *inspect.BundleCheck, fetch bool) error {
 	client := member.Bundles()
 	history, err := client.GetBundleHistory(ctx, &ententev1.GetBundleHistoryRequest{TrustDomain: domain})
 	if err != nil {
 		return err
 	}
-	if statements && history.GetHosted() {
+	if fetch && history.GetHosted() {
 		list, err := statementsOf(ctx, client, domain)
 		if err != nil {
 			return err
@@ -136,12 +155,20 @@ func against(ctx context.Context, member *cli.Member, domain string, check *insp
 	}
 	var shown []inspect.Shown
 	for _, v := range history.GetVersions() {
-		shown = append(shown, inspect.Shown{Sequence: v.Sequence, Digest: v.GetDigest(), StatementDigest: v.GetStatementDigest(), Source: v.GetSource()})
+		shown = append(
+			shown,
+			inspect.Shown{
+				Sequence:        v.Sequence,
+				Digest:          v.GetDigest(),
+				StatementDigest: v.GetStatementDigest(),
+				Source:          v.GetSource(),
+			},
+		)
 	}
 	return check.Against("the cluster", shown)
 }
 
-// statementsOf reads all statements on a hosted bundle.
+// statementsOf returns all statements of a hosted domain.
 func statementsOf(ctx context.Context, client ententev1.BundleServiceClient, domain string) ([]string, error) {
 	answer, err := client.ListBundleStatements(ctx, &ententev1.ListBundleStatementsRequest{TrustDomain: domain})
 	return answer.GetStatements(), err
@@ -149,7 +176,9 @@ func statementsOf(ctx context.Context, client ententev1.BundleServiceClient, dom
 
 // printStatements prints the document of a hosted domain's statements.
 func printStatements(env *cli.Env, ctx context.Context, member *cli.Member, domain string) error {
-	answer, err := member.Bundles().ListBundleStatements(ctx, &ententev1.ListBundleStatementsRequest{TrustDomain: domain})
+	answer, err := member.Bundles().ListBundleStatements(ctx, &ententev1.ListBundleStatementsRequest{
+		TrustDomain: domain,
+	})
 	if err != nil {
 		return err
 	}
@@ -194,7 +223,10 @@ func reportTable(r *inspect.BundleReport) func(*cli.Table) {
 			if time.Now().After(c.NotAfter) {
 				ends = "EXPIRED at "
 			}
-			t.Field("x.509 authority", fmt.Sprintf("%s, key %s, %s%s", c.Subject, c.KeyID, ends, c.NotAfter.UTC().Format(time.RFC3339)))
+			t.Field(
+				"x.509 authority",
+				fmt.Sprintf("%s, key %s, %s%s", c.Subject, c.KeyID, ends, c.NotAfter.UTC().Format(time.RFC3339)),
+			)
 		}
 		for _, k := range r.JWTAuthorities {
 			t.Field("jwt authority", fmt.Sprintf("%s, %s", k.KeyID, k.Key))

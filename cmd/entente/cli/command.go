@@ -32,7 +32,8 @@ func NoSuchCommand(cmd *cobra.Command, args []string) error {
 	return &usageError{message}
 }
 
-// Arguments accepts exactly the named arguments. A name in brackets can be left out. DOMAIN must be a bare trust domain.
+// Arguments accepts exactly the named arguments. A name in brackets can be left out. DOMAIN must be a bare trust
+// domain.
 func Arguments(names ...string) cobra.PositionalArgs {
 	least := 0
 	for _, n := range names {
@@ -47,7 +48,12 @@ func Arguments(names ...string) cobra.PositionalArgs {
 		case len(args) > len(names) && len(names) == 0:
 			return Usagef("unexpected argument %q: '%s' takes none", args[0], cmd.CommandPath())
 		case len(args) > len(names):
-			return Usagef("unexpected argument %q: '%s' takes %s", args[len(names)], cmd.CommandPath(), strings.Join(names, " "))
+			return Usagef(
+				"unexpected argument %q: '%s' takes %s",
+				args[len(names)],
+				cmd.CommandPath(),
+				strings.Join(names, " "),
+			)
 		}
 		for i, arg := range args {
 			if names[i] == "DOMAIN" || names[i] == "[DOMAIN]" {

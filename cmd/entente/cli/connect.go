@@ -71,8 +71,10 @@ func (env *Env) connect() (*Member, error) {
 			files[i].value = env.Getenv(files[i].env)
 		}
 		if files[i].value == "" {
-			return nil, Usagef("%s is missing: --address needs --cert, --key and --bundle, as 'entente svid x509' writes them",
-				files[i].flag)
+			return nil, Usagef(
+				"%s is missing: --address needs --cert, --key and --bundle, as 'entente svid x509' writes them",
+				files[i].flag,
+			)
 		}
 	}
 	return client.New(context.Background(), client.WithAddresses(addresses...),

@@ -66,8 +66,10 @@ func (env *Env) prepare(root *cobra.Command) {
 	f := root.PersistentFlags()
 	f.StringVarP(&env.Output, "output", "o", OutputTable, "output format: table, json or yaml")
 	f.StringVar(&env.address, "address", "",
-		"connect to the member at HOST:PORT[,HOST:PORT…], tried in order (ENTENTE_ADDRESS); needs --cert, --key and --bundle")
-	f.StringVar(&env.socket, "socket", "", "connect through this admin socket (ENTENTE_SOCKET; default "+defaultSocket+")")
+		"connect to the member at HOST:PORT[,HOST:PORT…], tried in order (ENTENTE_ADDRESS); needs --cert, --key "+
+			"and --bundle")
+	f.StringVar(&env.socket, "socket", "",
+		"connect through this admin socket (ENTENTE_SOCKET; default "+defaultSocket+")")
 	f.StringVar(&env.certFile, "cert", "", "X509-SVID to present with --address, a PEM file (ENTENTE_CERT)")
 	f.StringVar(&env.keyFile, "key", "", "private key of --cert, a PEM file (ENTENTE_KEY)")
 	f.StringVar(&env.bundleFile, "bundle", "",

@@ -47,7 +47,12 @@ func (env *Env) explain(cmd *cobra.Command, err error) int {
 	case errors.As(err, &silent):
 		return exitFailed
 	case errors.As(err, &usage):
-		fmt.Fprintf(env.Stderr, "entente: %s; '%s --help' shows the usage\n", Printable(usage.message), cmd.CommandPath())
+		fmt.Fprintf(
+			env.Stderr,
+			"entente: %s; '%s --help' shows the usage\n",
+			Printable(usage.message),
+			cmd.CommandPath(),
+		)
 		return exitUsage
 	}
 	for line := range strings.Lines(nameFlags(cmd, Sentence(err))) {
@@ -96,7 +101,8 @@ func nameFlags(cmd *cobra.Command, sentence string) string {
 	})
 }
 
-// dialError matches the message of gRPC for a failed connection. The error of the operating system or of TLS is at its end.
+// dialError matches the message of gRPC for a failed connection. The error of the operating system or of TLS is at its
+// end.
 var dialError = regexp.MustCompile(
 	`(?s)^.*(?:transport: Error while dialing: dial \S+ (\S+): |transport: authentication handshake failed: )(.*?)"?$`)
 
@@ -105,9 +111,16 @@ func statusSentence(s *status.Status) string {
 	if m := dialError.FindStringSubmatch(s.Message()); m != nil {
 		where, why := m[1], strings.TrimPrefix(m[2], "connect: ")
 		if where == "" {
-			return fmt.Sprintf("the member and this command do not trust each other: %s; check --cert, --key and --bundle", why)
+			return fmt.Sprintf(
+				"the member and this command do not trust each other: %s; check --cert, --key and --bundle",
+				why,
+			)
 		}
-		return fmt.Sprintf("cannot reach %s: %s; check that the member runs and that --address or --socket names it", where, why)
+		return fmt.Sprintf(
+			"cannot reach %s: %s; check that the member runs and that --address or --socket names it",
+			where,
+			why,
+		)
 	}
 	switch s.Code() {
 	case codes.Canceled:

@@ -12,22 +12,53 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-func TestSentences(t *testing.T) {
+func TestSentence(t *testing.T) {
+	unavailable := func(message string) error { return status.Error(codes.Unavailable, message) }
 	for name, test := range map[string]struct {
 		err  error
 		want string
 	}{
-		"the message of the server": {status.Error(codes.NotFound, "there is no x: make one"), "there is no x: make one"},
-		"no response":               {status.FromContextError(context.DeadlineExceeded).Err(), "no response in time: try again, wait longer with --timeout, or use another member"},
-		"interrupted":               {status.FromContextError(context.Canceled).Err(), "interrupted"},
-		"nothing listens":           {status.Error(codes.Unavailable, `connection error: desc = "transport: Error while dialing: dial tcp 127.0.0.1:1: connect: connection refused"`), "cannot reach 127.0.0.1:1: connection refused; check that the member runs and that --address or --socket names it"},
-		"a dead socket":             {status.Error(codes.Unavailable, `last connection error: connection error: desc = "transport: Error while dialing: dial unix /d/admin.sock: connect: connection refused"`), "cannot reach /d/admin.sock: connection refused; check that the member runs and that --address or --socket names it"},
-		"no such host":              {status.Error(codes.Unavailable, `name resolver error: produced zero addresses`), "name resolver error: produced zero addresses"},
-		"no trust":                  {status.Error(codes.Unavailable, `connection error: desc = "transport: authentication handshake failed: tls: failed to verify certificate"`), "the member and this command do not trust each other: tls: failed to verify certificate; check --cert, --key and --bundle"},
-		"a lost connection":         {status.Error(codes.Unavailable, "error reading from server: EOF"), "the member closed the connection: it may be stopping, or no longer trust the caller; try again, or use another member"},
-		"another version":           {status.Error(codes.Unimplemented, "unknown method X"), "the member does not know this command: it runs another version; 'entente cluster members' shows which"},
-		"no status":                 {errors.New("a thing: failed"), "a thing: failed"},
-		"an interrupted run":        {context.Canceled, "interrupted"},
+		"the message of the server": {
+			status.Error(codes.NotFound, "there is no x: make one"),
+			"there is no x: make one",
+		},
+		"no response": {
+			status.FromContextError(context.DeadlineExceeded).Err(),
+			"no response in time: try again, wait longer with --timeout, or use another member",
+		},
+		"interrupted": {status.FromContextError(context.Canceled).Err(), "interrupted"},
+		"nothing listens": {
+			unavailable(`connection error: desc = "transport: Error while dialing: ` +
+				`dial tcp 127.0.0.1:1: connect: connection refused"`),
+			"cannot reach 127.0.0.1:1: connection refused; check that the member runs and that --address or " +
+				"--socket names it",
+		},
+		"a dead socket": {
+			unavailable(`last connection error: connection error: desc = "transport: Error while dialing: ` +
+				`dial unix /d/admin.sock: connect: connection refused"`),
+			"cannot reach /d/admin.sock: connection refused; " +
+				"check that the member runs and that --address or --socket names it",
+		},
+		"no such host": {
+			unavailable("name resolver error: produced zero addresses"), "name resolver error: produced zero addresses",
+		},
+		"no trust": {
+			unavailable(`connection error: desc = "transport: authentication handshake failed: ` +
+				`tls: failed to verify certificate"`),
+			"the member and this command do not trust each other: tls: failed to verify certificate; " +
+				"check --cert, --key and --bundle",
+		},
+		"a lost connection": {
+			unavailable("error reading from server: EOF"),
+			"the member closed the connection: it may be stopping, or no longer trust the caller; " +
+				"try again, or use another member",
+		},
+		"another version": {
+			status.Error(codes.Unimplemented, "unknown method X"),
+			"the member does not know this command: it runs another version; 'entente cluster members' shows which",
+		},
+		"no status":          {errors.New("a thing: failed"), "a thing: failed"},
+		"an interrupted run": {context.Canceled, "interrupted"},
 	} {
 		t.Run(name, func(t *testing.T) { require.Equal(t, test.want, Sentence(test.err)) })
 	}
@@ -35,12 +66,16 @@ func TestSentences(t *testing.T) {
 
 func TestDurations(t *testing.T) {
 	for want, d := range map[string]time.Duration{
-		"just now": 0, "now": -time.Millisecond, "42s ago": 42 * time.Second, "in 42s": -42 * time.Second, "5m ago": 5*time.Minute + time.Second,
+		"just now": 0, "now": -time.Millisecond, "42s ago": 42 * time.Second, "in 42s": -42 * time.Second,
+		"5m ago":    5*time.Minute + time.Second,
 		"3h20m ago": 3*time.Hour + 20*time.Minute, "3h ago": 3 * time.Hour, "in 2d": -49 * time.Hour,
 	} {
 		require.Equal(t, want, Ago(d))
 	}
-	for want, d := range map[string]time.Duration{"1h": time.Hour, "1m30s": 90 * time.Second, "5m": 5 * time.Minute, "10s": 10 * time.Second, "24h": 24 * time.Hour} {
+	for want, d := range map[string]time.Duration{
+		"1h": time.Hour, "1m30s": 90 * time.Second, "5m": 5 * time.Minute,
+		"10s": 10 * time.Second, "24h": 24 * time.Hour,
+	} {
 		require.Equal(t, want, Duration(durationpb.New(d)))
 	}
 }

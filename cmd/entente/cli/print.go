@@ -19,8 +19,8 @@ const (
 
 var outputs = []string{OutputTable, OutputJSON, OutputYAML}
 
-// Print prints a resource: as JSON or YAML, or as the table that fill makes. A resource is a protobuf message, or a struct
-// with JSON tags.
+// Print prints a resource: as JSON or YAML, or as the table that fill makes. A resource is a protobuf message, or a
+// struct with JSON tags.
 func (env *Env) Print(resource any, fill func(t *Table)) error {
 	if env.Output == OutputTable {
 		t := &Table{}

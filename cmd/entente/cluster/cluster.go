@@ -1,3 +1,4 @@
+// Package cluster has the commands for members and for snapshots of the replicated state.
 package cluster
 
 import (
@@ -12,6 +13,7 @@ import (
 	"github.com/ententehq/entente/cmd/entente/cli"
 )
 
+// Command returns the noun with its verbs.
 func Command(env *cli.Env) *cobra.Command {
 	return cli.Group("cluster", "Members, and the replicated state as a whole",
 		membersCommand(env), removeCommand(env), transferCommand(env), joinTokenCommand(env), snapshotCommand(env))
@@ -28,9 +30,19 @@ func membersCommand(env *cli.Env) *cobra.Command {
 				return err
 			}
 			return env.Print(list, func(t *cli.Table) {
-				t.Columns("ID", "ADDRESS", "REGION", "ZONE", "ROLE", "ALIVE", "LAST HEARD", "JOINED", "VERSION")
+				t.Columns("ID", "ADDRESS", "REGION", "ZONE", "ROLE", "ALIVE", "LAST SEEN", "JOINED", "VERSION")
 				for _, m := range list.GetMembers() {
-					t.Row(m.GetId(), m.GetAddress(), m.GetRegion(), m.GetZone(), memberRole(m), cli.YesNo(m.GetAlive()), cli.Since(m.GetLastHeard()), cli.Since(m.GetJoinTime()), m.GetVersion())
+					t.Row(
+						m.GetId(),
+						m.GetAddress(),
+						m.GetRegion(),
+						m.GetZone(),
+						memberRole(m),
+						cli.YesNo(m.GetAlive()),
+						cli.Since(m.GetLastHeard()),
+						cli.Since(m.GetJoinTime()),
+						m.GetVersion(),
+					)
 				}
 			})
 		}),
@@ -54,24 +66,30 @@ func removeCommand(env *cli.Env) *cobra.Command {
 		Short: "Remove a member and its identity key, and retire its authorities",
 		Args:  cli.Arguments("ID"),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
-			done, err := member.Cluster().RemoveMember(ctx, &ententev1.RemoveMemberRequest{Id: args[0], Compromised: compromised})
+			done, err := member.Cluster().RemoveMember(ctx, &ententev1.RemoveMemberRequest{
+				Id: args[0], Compromised: compromised,
+			})
 			if err != nil {
 				return err
 			}
 			return env.Print(done, func(t *cli.Table) { t.Otherwise("Member %s is removed.", args[0]) })
 		}),
 	}
-	cmd.Flags().BoolVar(&compromised, "compromised", false, "its keys may be in other hands: revoke its authorities, and the open invitations that name it, at once")
+	cmd.Flags().BoolVar(&compromised, "compromised", false, "its keys may be stolen: revoke its authorities, and "+
+		"the open "+
+		"invitations that name it, at once")
 	return cmd
 }
 
 func transferCommand(env *cli.Env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "transfer [ID]",
-		Short: "Hand leadership over, to a named member or to any",
+		Short: "Transfer leadership, to a named member or to any",
 		Args:  cli.Arguments("[ID]"),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
-			done, err := member.Cluster().TransferLeadership(ctx, &ententev1.TransferLeadershipRequest{Id: cli.Optional(args)})
+			done, err := member.Cluster().TransferLeadership(ctx, &ententev1.TransferLeadershipRequest{
+				Id: cli.Optional(args),
+			})
 			if err != nil {
 				return err
 			}
@@ -95,7 +113,9 @@ Put it into a file of mode 0600 that the new member's configuration names:
   }`,
 		Args: cli.Arguments(),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, _ []string) error {
-			made, err := member.Cluster().CreateJoinToken(ctx, &ententev1.CreateJoinTokenRequest{Ttl: durationpb.New(ttl)})
+			made, err := member.Cluster().CreateJoinToken(ctx, &ententev1.CreateJoinTokenRequest{
+				Ttl: durationpb.New(ttl),
+			})
 			if err != nil {
 				return err
 			}
@@ -108,6 +128,6 @@ Put it into a file of mode 0600 that the new member's configuration names:
 		}),
 	}
 	const usual = 10 * time.Minute
-	cmd.Flags().DurationVar(&ttl, "ttl", usual, "how long it admits, 24h at most")
+	cmd.Flags().DurationVar(&ttl, "ttl", usual, "how long the token is valid, 24h at most")
 	return cmd
 }

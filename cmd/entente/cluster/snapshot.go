@@ -16,17 +16,26 @@ import (
 	"github.com/ententehq/entente/node/inspect"
 )
 
-// snapshotTimeout is how long saving and restoring may take unless --timeout is given: a large state over a slow line.
+// snapshotTimeout is the default timeout of saving and restoring: a large state over a slow network.
 const snapshotTimeout = 10 * time.Minute
 
 var snapshotInput = cli.Input{Name: "FILE", Remedy: "name a snapshot, as 'entente cluster snapshot save' writes it"}
 
 func snapshotCommand(env *cli.Env) *cobra.Command {
-	return cli.Group("snapshot", "Save, restore and inspect the replicated state", snapshotSaveCommand(env), snapshotRestoreCommand(env), snapshotInspectCommand(env))
+	return cli.Group(
+		"snapshot",
+		"Save, restore and inspect the replicated state",
+		snapshotSaveCommand(env),
+		snapshotRestoreCommand(env),
+		snapshotInspectCommand(env),
+	)
 }
 
-// transferring is asking with the time that a snapshot takes.
-func transferring(env *cli.Env, fn func(ctx context.Context, member *cli.Member, file string) error) func(*cobra.Command, []string) error {
+// transferring returns a RunE with the timeout of snapshots, unless --timeout is given.
+func transferring(
+	env *cli.Env,
+	fn func(ctx context.Context, member *cli.Member, file string) error,
+) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		if !env.TimeoutSet {
 			env.Timeout = snapshotTimeout
@@ -41,9 +50,10 @@ func snapshotSaveCommand(env *cli.Env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "save FILE",
 		Short: "Save a snapshot of the whole replicated state",
-		Long: `Save a snapshot of the whole replicated state: everything but private keys, which never leave their members.
+		Long: `Save a snapshot of the whole replicated state: everything but private keys, which never leave
+their members.
 
-The file appears when it is whole and has been checked.`,
+The file appears when it is complete and checked.`,
 		Args: cli.Arguments("FILE"),
 		RunE: transferring(env, func(ctx context.Context, member *cli.Member, file string) error {
 			stream, err := member.Cluster().SaveSnapshot(ctx, &ententev1.SaveSnapshotRequest{})
@@ -90,8 +100,8 @@ func snapshotRestoreCommand(env *cli.Env) *cobra.Command {
 		Short: "Replace the replicated state by a snapshot",
 		Long: `Replace the replicated state by a snapshot, which is checked whole first.
 
-It has to be of this cluster, or the cluster an empty one. Membership, revocations and spent tokens stay as they
-are; the sequences of hosted bundles go on upwards.`,
+The snapshot must be of this cluster, or the cluster must be empty. Membership, revocations and spent tokens stay as
+they are; the sequences of hosted bundles keep rising.`,
 		Args: cli.Arguments("FILE"),
 		RunE: transferring(env, func(ctx context.Context, member *cli.Member, file string) error {
 			f, err := snapshotInput.Open(file)
@@ -114,19 +124,26 @@ are; the sequences of hosted bundles go on upwards.`,
 				return err
 			}
 			return env.Print(done, func(t *cli.Table) {
-				t.Otherwise("Restored: the state of revision %d is now revision %d.", done.GetSnapshotRevision(), done.GetRevision())
+				t.Otherwise(
+					"Restored: the state of revision %d is now revision %d.",
+					done.GetSnapshotRevision(),
+					done.GetRevision(),
+				)
 			})
 		}),
 	}
 }
 
-func send(stream grpc.ClientStreamingClient[ententev1.RestoreSnapshotRequest, ententev1.RestoreSnapshotResponse], r io.Reader) (*ententev1.RestoreSnapshotResponse, error) {
+func send(
+	stream grpc.ClientStreamingClient[ententev1.RestoreSnapshotRequest, ententev1.RestoreSnapshotResponse],
+	r io.Reader,
+) (*ententev1.RestoreSnapshotResponse, error) {
 	const partBytes = 64 << 10
 	buf := make([]byte, partBytes)
 	for {
 		n, err := r.Read(buf)
 		if n > 0 {
-			// EOF means that the member has answered already: CloseAndRecv tells what.
+			// EOF means that the member has responded already, with what CloseAndRecv returns.
 			if err := stream.Send(&ententev1.RestoreSnapshotRequest{Data: buf[:n]}); errors.Is(err, io.EOF) {
 				return stream.CloseAndRecv()
 			} else if err != nil {
@@ -145,7 +162,7 @@ func send(stream grpc.ClientStreamingClient[ententev1.RestoreSnapshotRequest, en
 func snapshotInspectCommand(env *cli.Env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "inspect FILE",
-		Short: "Check a snapshot file and say what it holds, without a member",
+		Short: "Check a snapshot file and describe its content, without a member",
 		Args:  cli.Arguments("FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			f, err := snapshotInput.Open(args[0])

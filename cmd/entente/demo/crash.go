@@ -54,7 +54,8 @@ func (s *story) killLeader(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%s got SIGKILL; %d fetches from the other two bundle endpoints, and %d calls across, none failed; the first write came through after %.1f s, with %s leading",
+	return fmt.Sprintf("%s got SIGKILL; %d fetches from the other two bundle endpoints, and %d calls across, none "+
+		"failed; the first write came through after %.1f s, with %s leading",
 		leader.id, fetched, calls, election.Seconds(), next.id), nil
 }
 
@@ -185,5 +186,6 @@ func (s *story) restart(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%s started from its folder and has what was written without it (revision %d); three voters are alive; %d calls meanwhile, none failed", s.killed.id, s.written, calls), nil
+	return fmt.Sprintf("%s started from its folder and has what was written without it (revision %d); three voters "+
+		"are alive; %d calls meanwhile, none failed", s.killed.id, s.written, calls), nil
 }

@@ -44,7 +44,8 @@ func (s *story) federate(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("eu invited, us accepted, and both approved; %.1f s after the invitation one stream, between %s and %s, keeps either's bundle up to date in the other",
+	return fmt.Sprintf("eu invited, us accepted, and both approved; %.1f s after the invitation one stream, "+
+		"between %s and %s, keeps either's bundle up to date in the other",
 		time.Since(start).Seconds(), stream.GetMember(), stream.GetRemoteMember()), nil
 }
 

@@ -63,7 +63,8 @@ func (r *report) run(outer context.Context, s step) {
 			fmt.Fprintf(r.out, "… %s\r", s.name)
 		}
 		start := time.Now()
-		ctx, cancel := context.WithTimeoutCause(outer, stepLimit, fmt.Errorf("the step took longer than %s; is this machine very busy?", stepLimit))
+		ctx, cancel := context.WithTimeoutCause(outer, stepLimit, fmt.Errorf("the step took longer than %s; is "+
+			"this machine very busy?", stepLimit))
 		defer cancel()
 		proved, err := s.run(ctx)
 		done.OK, done.Detail, done.Millis = err == nil, proved, time.Since(start).Milliseconds()

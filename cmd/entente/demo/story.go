@@ -92,7 +92,8 @@ func (s *story) populate(ctx context.Context) (string, error) {
 	if s.usService, err = s.openIn(us, usZone); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%s at %s (eu/%s) and %s at %s (us/%s), each with an X509-SVID of %s and a lease of %s in its own cluster, which exports it to the other",
+	return fmt.Sprintf("%s at %s (eu/%s) and %s at %s (us/%s), each with an X509-SVID of %s and a lease of %s in "+
+		"its own cluster, which exports it to the other",
 		eu.id, s.euService.address, euZone, us.id, s.usService.address, usZone, svidTTL, leaseTTL), nil
 }
 
@@ -141,7 +142,8 @@ func (s *story) cross(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("the watched hint moved %d ms after the withdrawal; %s called %s: eu verified it by root %s of %s, us verified the caller by root %s of %s",
+	return fmt.Sprintf("the watched hint moved %d ms after the withdrawal; %s called %s: eu verified it by root %s "+
+		"of %s, us verified the caller by root %s of %s",
 		took.Milliseconds(), s.euCaller.id, moved[0].id, short(seen.serverAnchor), s.us.domain.Name(), short(seen.callerAnchor), s.eu.domain.Name()), nil
 }
 
@@ -239,6 +241,7 @@ func (s *story) rotate(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("new roots signed after %.1f s, and eu verifies us by them (%s, %s) in both directions; %d calls meanwhile, none failed",
+	return fmt.Sprintf("new roots signed after %.1f s, and eu verifies us by them (%s, %s) in both directions; %d "+
+		"calls meanwhile, none failed",
 		signing.Seconds(), short(there.serverAnchor), short(back.callerAnchor), calls), nil
 }

@@ -1,3 +1,4 @@
+// Package domain has the commands for hosted trust domains.
 package domain
 
 import (
@@ -13,6 +14,7 @@ import (
 	"github.com/ententehq/entente/cmd/entente/cli"
 )
 
+// Command returns the noun with its verbs.
 func Command(env *cli.Env) *cobra.Command {
 	return cli.Group("domain", "Hosted trust domains: those that this cluster is the authority for",
 		createCommand(env), listCommand(env), showCommand(env), updateCommand(env), deleteCommand(env))
@@ -25,16 +27,17 @@ type domainFlags struct {
 }
 
 func (d *domainFlags) add(f *pflag.FlagSet) {
-	f.StringVar(&d.endpointHost, "endpoint-host", "", "host name of a bundle endpoint of its own")
-	f.StringVar(&d.oidcIssuer, "oidc-issuer", "", "https URL by which verifiers of OpenID Connect know the domain, the iss of its JWT-SVIDs")
+	f.StringVar(&d.endpointHost, "endpoint-host", "", "host name of a separate bundle endpoint of the domain")
+	f.StringVar(&d.oidcIssuer, "oidc-issuer", "",
+		"https URL by which verifiers of OpenID Connect know the domain, the iss of its JWT-SVIDs")
 	f.DurationVar(&d.refreshHint, "refresh-hint", 0, "how often readers of its bundle should poll")
-	f.DurationVar(&d.x509SVIDTTL, "x509-svid-ttl", 0, "longest and usual lifetime of its X509-SVIDs")
-	f.DurationVar(&d.jwtSVIDTTL, "jwt-svid-ttl", 0, "longest and usual lifetime of its JWT-SVIDs")
+	f.DurationVar(&d.x509SVIDTTL, "x509-svid-ttl", 0, "default and maximum lifetime of its X509-SVIDs")
+	f.DurationVar(&d.jwtSVIDTTL, "jwt-svid-ttl", 0, "default and maximum lifetime of its JWT-SVIDs")
 	f.DurationVar(&d.caTTL, "ca-ttl", 0, "lifetime of each member's signing certificate and JWT key")
 }
 
-// take puts into the domain what was given, and returns the names of those fields.
-func (d *domainFlags) take(f *pflag.FlagSet, to *ententev1.Domain) []string {
+// apply sets the fields of the given flags, and returns their names.
+func (d *domainFlags) apply(f *pflag.FlagSet, to *ententev1.Domain) []string {
 	var fields []string
 	for _, x := range []struct {
 		flag, field string
@@ -63,7 +66,7 @@ func createCommand(env *cli.Env) *cobra.Command {
 		Args:  cli.Arguments("DOMAIN"),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, cmd *cobra.Command, args []string) error {
 			domain := &ententev1.Domain{TrustDomain: args[0]}
-			flags.take(cmd.Flags(), domain)
+			flags.apply(cmd.Flags(), domain)
 			made, err := member.Domains().CreateDomain(ctx, &ententev1.CreateDomainRequest{Domain: domain})
 			return printDomain(env)(made, err)
 		}),
@@ -83,11 +86,29 @@ func listCommand(env *cli.Env) *cobra.Command {
 				return err
 			}
 			return env.Print(list, func(t *cli.Table) {
-				t.Columns("DOMAIN", "HOME", "ENDPOINT HOST", "REFRESH HINT", "X509-SVID TTL", "JWT-SVID TTL", "CA TTL", "CREATED")
+				t.Columns(
+					"DOMAIN",
+					"HOME",
+					"ENDPOINT HOST",
+					"REFRESH HINT",
+					"X509-SVID TTL",
+					"JWT-SVID TTL",
+					"CA TTL",
+					"CREATED",
+				)
 				for _, d := range list.GetDomains() {
-					t.Row(d.GetTrustDomain(), cli.YesNo(d.GetHome()), d.GetEndpointHost(), cli.Duration(d.GetRefreshHint()), cli.Duration(d.GetX509SvidTtl()), cli.Duration(d.GetJwtSvidTtl()), cli.Duration(d.GetCaTtl()), cli.Since(d.GetCreateTime()))
+					t.Row(
+						d.GetTrustDomain(),
+						cli.YesNo(d.GetHome()),
+						d.GetEndpointHost(),
+						cli.Duration(d.GetRefreshHint()),
+						cli.Duration(d.GetX509SvidTtl()),
+						cli.Duration(d.GetJwtSvidTtl()),
+						cli.Duration(d.GetCaTtl()),
+						cli.Since(d.GetCreateTime()),
+					)
 				}
-				t.Otherwise("There is no hosted trust domain that you may see.")
+				t.Otherwise("No hosted trust domain is visible to you.")
 			})
 		}),
 	}
@@ -108,17 +129,17 @@ func updateCommand(env *cli.Env) *cobra.Command {
 	var flags domainFlags
 	cmd := &cobra.Command{
 		Use:   "update DOMAIN",
-		Short: "Change a hosted trust domain: what is given, and nothing else",
+		Short: "Change a hosted trust domain: only the given settings",
 		Args:  cli.Arguments("DOMAIN"),
 		PreRunE: func(cmd *cobra.Command, _ []string) error {
-			if len(flags.take(cmd.Flags(), &ententev1.Domain{})) == 0 {
-				return cli.Usagef("nothing is to be changed: give at least one of the flags")
+			if len(flags.apply(cmd.Flags(), &ententev1.Domain{})) == 0 {
+				return cli.Usagef("nothing to change: give at least one flag")
 			}
 			return nil
 		},
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, cmd *cobra.Command, args []string) error {
 			domain := &ententev1.Domain{TrustDomain: args[0]}
-			fields := flags.take(cmd.Flags(), domain)
+			fields := flags.apply(cmd.Flags(), domain)
 			return printDomain(env)(member.Domains().UpdateDomain(ctx, &ententev1.UpdateDomainRequest{
 				Domain: domain, UpdateMask: &fieldmaskpb.FieldMask{Paths: fields},
 			}))
@@ -131,14 +152,14 @@ func updateCommand(env *cli.Env) *cobra.Command {
 func deleteCommand(env *cli.Env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "delete DOMAIN",
-		Short: "End a hosted trust domain: its authorities, its bundle and its grants",
+		Short: "Delete a hosted trust domain with its authorities, its bundle and its grants",
 		Args:  cli.Arguments("DOMAIN"),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
 			done, err := member.Domains().DeleteDomain(ctx, &ententev1.DeleteDomainRequest{TrustDomain: args[0]})
 			if err != nil {
 				return err
 			}
-			return env.Print(done, func(t *cli.Table) { t.Otherwise("Trust domain %s is hosted no more.", args[0]) })
+			return env.Print(done, func(t *cli.Table) { t.Otherwise("Trust domain %s is no longer hosted.", args[0]) })
 		}),
 	}
 }

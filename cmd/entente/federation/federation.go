@@ -1,10 +1,10 @@
+// Package federation has the commands for relationships with foreign trust domains, and for invitations.
 package federation
 
 import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -12,15 +12,21 @@ import (
 	"github.com/ententehq/entente/cmd/entente/cli"
 )
 
+// Command returns the noun with its verbs.
 func Command(env *cli.Env) *cobra.Command {
 	type client = ententev1.FederationServiceClient
-	return cli.Group("federation", "Relationships: the foreign trust domains that are trusted, and where their bundles come from",
-		createCommand(env), listCommand(env), updateCommand(env), deleteCommand(env),
+	return cli.Group(
+		"federation",
+		"Relationships: the foreign trust domains that are trusted, and where their bundles come from",
+		createCommand(env),
+		listCommand(env),
+		updateCommand(env),
+		deleteCommand(env),
 		relationshipCommand(env, "show", "Show a relationship and how fresh its bundle is",
 			func(ctx context.Context, c client, td string) (*ententev1.Relationship, error) {
 				return c.GetRelationship(ctx, &ententev1.GetRelationshipRequest{TrustDomain: td})
 			}),
-		relationshipCommand(env, "refresh", "Fetch the bundle now, and show what came of it",
+		relationshipCommand(env, "refresh", "Fetch the bundle now, and show the result",
 			func(ctx context.Context, c client, td string) (*ententev1.Relationship, error) {
 				return c.RefreshRelationship(ctx, &ententev1.RefreshRelationshipRequest{TrustDomain: td})
 			}),
@@ -32,16 +38,26 @@ func Command(env *cli.Env) *cobra.Command {
 			func(ctx context.Context, c client, td string) (*ententev1.Relationship, error) {
 				return c.ResumeRelationship(ctx, &ententev1.ResumeRelationshipRequest{TrustDomain: td})
 			}),
-		inviteCommand(env), invitationsCommand(env), acceptCommand(env),
-		relationshipCommand(env, "approve", "Consent to an agreement that came of an invitation; it counts once both sides have",
+		inviteCommand(env),
+		invitationsCommand(env),
+		acceptCommand(env),
+		relationshipCommand(
+			env,
+			"approve",
+			"Consent to an agreement that an invitation made; it takes effect once both sides have consented",
 			func(ctx context.Context, c client, td string) (*ententev1.Relationship, error) {
 				return c.ApproveRelationship(ctx, &ententev1.ApproveRelationshipRequest{TrustDomain: td})
-			}),
+			},
+		),
 	)
 }
 
-// relationshipCommand is a verb that takes a domain and answers with its relationship.
-func relationshipCommand(env *cli.Env, verb, short string, call func(context.Context, ententev1.FederationServiceClient, string) (*ententev1.Relationship, error)) *cobra.Command {
+// relationshipCommand returns a verb that calls a method for a domain and prints its relationship.
+func relationshipCommand(
+	env *cli.Env,
+	verb, short string,
+	call func(context.Context, ententev1.FederationServiceClient, string) (*ententev1.Relationship, error),
+) *cobra.Command {
 	return &cobra.Command{
 		Use:   verb + " DOMAIN",
 		Short: short,
@@ -72,11 +88,35 @@ func listCommand(env *cli.Env) *cobra.Command {
 				}
 			}
 			return env.Print(list, func(t *cli.Table) {
-				t.Columns("DOMAIN", "STATE", "FRESHNESS", "SEQUENCE", "PROFILE", "URL", "OWNER", "STREAM", "LAST SUCCESS", "LAST RESULT")
+				t.Columns(
+					"DOMAIN",
+					"STATE",
+					"FRESHNESS",
+					"SEQUENCE",
+					"PROFILE",
+					"URL",
+					"OWNER",
+					"STREAM",
+					"LAST SUCCESS",
+					"LAST RESULT",
+				)
 				for _, r := range list.GetRelationships() {
-					t.Row(r.GetTrustDomain(), cli.EnumName(r.GetState()), cli.EnumName(r.GetFreshness()), cli.Sequence(r.Sequence), cli.EnumName(r.GetProfile()), whereFrom(r), r.GetOwner(), streamOf(r), cli.Since(r.GetLastSuccessTime()), r.GetLastResult())
+					t.Row(
+						r.GetTrustDomain(),
+						cli.EnumName(r.GetState()),
+						cli.EnumName(r.GetFreshness()),
+						cli.Sequence(r.Sequence),
+						cli.EnumName(r.GetProfile()),
+						sourceOf(r),
+						r.GetOwner(),
+						streamOf(r),
+						cli.Since(r.GetLastSuccessTime()),
+						r.GetLastResult(),
+					)
 				}
-				t.Otherwise("No trust domain is federated with: 'entente federation invite' or 'entente federation create' begins.")
+				t.Otherwise(
+					"There is no relationship: 'entente federation invite' or 'entente federation create' makes one.",
+				)
 			})
 		}),
 	}
@@ -86,23 +126,29 @@ func deleteCommand(env *cli.Env) *cobra.Command {
 	var toHub bool
 	cmd := &cobra.Command{
 		Use:   "delete DOMAIN",
-		Short: "End the trust in a foreign domain: its bundle is deleted and every consumer told",
+		Short: "End the trust in a foreign domain: its bundle is deleted, and its consumers are notified",
 		Args:  cli.Arguments("DOMAIN"),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
-			done, err := member.Federation().DeleteRelationship(ctx, &ententev1.DeleteRelationshipRequest{TrustDomain: args[0], ToHub: toHub})
+			done, err := member.Federation().DeleteRelationship(ctx, &ententev1.DeleteRelationshipRequest{
+				TrustDomain: args[0], ToHub: toHub,
+			})
 			if err != nil {
 				return err
 			}
 			return env.Print(done, func(t *cli.Table) {
 				if toHub {
-					t.Otherwise("The relationship with %s has ended; where a hub vouches for it, its word counts now.", args[0])
+					t.Otherwise(
+						"The relationship with %s has ended; where a hub vouches for it, its word counts now.",
+						args[0],
+					)
 					return
 				}
-				t.Otherwise("Trust domain %s is trusted no more.", args[0])
+				t.Otherwise("Trust domain %s is no longer trusted.", args[0])
 			})
 		}),
 	}
-	cmd.Flags().BoolVar(&toHub, "to-hub", false, "where a hub vouches for the domain too, let its word count from now on")
+	cmd.Flags().BoolVar(&toHub, "to-hub", false, "where a hub vouches for the domain too, let its word count from "+
+		"now on")
 	return cmd
 }
 
@@ -117,7 +163,7 @@ func printRelationship(env *cli.Env) func(*ententev1.Relationship, error) error 
 			t.Field("state", cli.EnumName(r.GetState()))
 			agreementFields(t, r.GetAgreement())
 			if r.GetOriginHub() != "" {
-				t.Field("by the word of the hub", r.GetOriginHub())
+				t.Field("attested by the hub", r.GetOriginHub())
 				t.Field("other hubs", strings.Join(r.GetOtherHubs(), ", "))
 			}
 			t.Field("url", r.GetUrl())
@@ -162,7 +208,16 @@ func printRelationship(env *cli.Env) func(*ententev1.Relationship, error) error 
 				t.Field("statements", fmt.Sprintf("checked up to sequence %d", r.GetStatedSequence()))
 			}
 			for _, alarm := range r.GetAlarms() {
-				t.Field("ALARM", fmt.Sprintf("%s at sequence %d, %s: %s", alarm.GetName(), alarm.GetSequence(), cli.Time(alarm.GetTime()), alarm.GetDetail()))
+				t.Field(
+					"ALARM",
+					fmt.Sprintf(
+						"%s at sequence %d, %s: %s",
+						alarm.GetName(),
+						alarm.GetSequence(),
+						cli.Time(alarm.GetTime()),
+						alarm.GetDetail(),
+					),
+				)
 			}
 			hubFields(t, r)
 			peerFields(t, r)
@@ -172,7 +227,7 @@ func printRelationship(env *cli.Env) func(*ententev1.Relationship, error) error 
 	}
 }
 
-// endpointShown is one of several endpoints on a line.
+// endpointShown returns one of several endpoints as a line.
 func endpointShown(e *ententev1.EndpointAttempt) string {
 	switch {
 	case e.GetResult() == "":
@@ -182,6 +237,3 @@ func endpointShown(e *ententev1.EndpointAttempt) string {
 	}
 	return fmt.Sprintf("%s %s, %s: %s", e.GetUrl(), e.GetResult(), cli.Time(e.GetAttemptTime()), e.GetError())
 }
-
-// jwtStaleDefault is what the server takes without --max-stale-jwt; it stands in the help.
-const jwtStaleDefault = 7 * 24 * time.Hour

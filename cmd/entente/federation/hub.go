@@ -8,18 +8,21 @@ import (
 	"github.com/ententehq/entente/cmd/entente/cli"
 )
 
-// whereFrom says in a list where the bundle of a relationship comes from.
-func whereFrom(r *ententev1.Relationship) string {
+// sourceOf returns where the bundle of a relationship comes from, for a list.
+func sourceOf(r *ententev1.Relationship) string {
 	if r.GetOriginHub() != "" {
 		return "hub " + r.GetOriginHub()
 	}
 	return r.GetUrl()
 }
 
-// hubFields show what a relationship has to do with hubs.
+// hubFields adds what concerns hubs.
 func hubFields(t *cli.Table, r *ententev1.Relationship) {
 	if r.GetVouch() {
-		t.Field("vouched for", "yes: while it is fresh or stale its bundle stands in the bundle map that this cluster serves")
+		t.Field(
+			"vouched for",
+			"yes: while it is fresh or stale its bundle stands in the bundle map that this cluster serves",
+		)
 	}
 	if r.GetHub() == nil {
 		return

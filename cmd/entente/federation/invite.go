@@ -21,8 +21,9 @@ func inviteCommand(env *cli.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "invite --domain OWN --for FOREIGN",
 		Short: "Make a token by which one other cluster federates with this one",
-		Long: `Make a token by which the cluster that hosts FOREIGN federates with this one, once, and print it: it is a secret until
-it is used, and cannot be shown again. Give it to the other operator by a way that you trust. There:
+		Long: `Make a token by which the cluster that hosts FOREIGN federates with this one, once, and print it:
+it is a secret until it is used, and cannot be shown again. Give it to the other operator by a way that you trust.
+There:
 
   entente federation accept TOKEN
 
@@ -33,16 +34,28 @@ makes the relationships of both sides. Until both operators have approved ('ente
 		PreRunE: cli.Required("domain", "for"),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, _ []string) error {
 			made, err := member.Federation().CreateInvitation(ctx, &ententev1.CreateInvitationRequest{
-				TrustDomain: own, ForeignTrustDomain: foreign, Ttl: durationpb.New(ttl), Approve: approve, ForeignHomeTrustDomain: home,
+				TrustDomain: own, ForeignTrustDomain: foreign, ForeignHomeTrustDomain: home,
+				Ttl: durationpb.New(ttl), Approve: approve,
 			})
 			if err != nil {
 				return err
 			}
 			if env.Output == cli.OutputTable { // the token alone, so that it can go into a file
 				i := made.GetInvitation()
-				fmt.Fprintf(env.Stderr, "Invitation %s of %s, for %s alone, until %s.\n", i.GetId(), i.GetTrustDomain(), i.GetForeignTrustDomain(), cli.Time(i.GetExpireTime()))
+				fmt.Fprintf(
+					env.Stderr,
+					"Invitation %s of %s, for %s alone, until %s.\n",
+					i.GetId(),
+					i.GetTrustDomain(),
+					i.GetForeignTrustDomain(),
+					cli.Time(i.GetExpireTime()),
+				)
 				if !i.GetApproved() {
-					fmt.Fprintf(env.Stderr, "Once it is accepted: entente federation approve %s\n", i.GetForeignTrustDomain())
+					fmt.Fprintf(
+						env.Stderr,
+						"Once it is accepted: entente federation approve %s\n",
+						i.GetForeignTrustDomain(),
+					)
 				}
 				fmt.Fprintln(env.Stdout, made.GetToken())
 				return nil
@@ -52,10 +65,11 @@ makes the relationships of both sides. Until both operators have approved ('ente
 	}
 	const usual = time.Hour
 	cmd.Flags().StringVar(&own, "domain", "", "the hosted trust domain that is offered")
-	cmd.Flags().StringVar(&foreign, "for", "", "the trust domain that is to accept; no other can")
-	cmd.Flags().StringVar(&home, "for-home", "", "the home trust domain of the cluster that hosts it, where that is another one: it comes to be trusted too")
+	cmd.Flags().StringVar(&foreign, "for", "", "the only trust domain that can accept")
+	cmd.Flags().StringVar(&home, "for-home", "", "the home trust domain of the cluster that hosts it, if it is another "+
+		"one: it is trusted too")
 	cmd.Flags().DurationVar(&ttl, "ttl", usual, "how long it can be accepted, 168h at most")
-	cmd.Flags().BoolVar(&approve, "approve", false, "approve the agreement already now")
+	cmd.Flags().BoolVar(&approve, "approve", false, "approve the agreement at once")
 	return cmd
 }
 
@@ -65,11 +79,12 @@ func acceptCommand(env *cli.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "accept TOKEN",
 		Short: "Accept another cluster's invitation ('-' reads the token from standard input)",
-		Long: `Accept the invitation of another cluster. A member here asks one of that cluster's members, whose identity keys the
-token names, proves the secret to it and to nobody else, and both sides exchange bundles, endpoints and addresses.
+		Long: `Accept the invitation of another cluster. A member here asks one of that cluster's members, whose
+identity keys the token names, proves the secret to it and to nobody else, and both sides exchange bundles,
+endpoints and addresses.
 
-A command line can be read by other users of this machine: '-' reads the token from standard input. Where the
-answer was lost, accept the same token again.`,
+A command line can be read by other users of this machine: '-' reads the token from standard input. Where the answer
+was lost, accept the same token again.`,
 		Example: `  entente federation accept - --approve <token`,
 		Args:    cli.Arguments("TOKEN"),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, cmd *cobra.Command, args []string) error {
@@ -82,7 +97,9 @@ answer was lost, accept the same token again.`,
 				}
 				text = strings.TrimSpace(string(raw))
 			}
-			done, err := member.Federation().RedeemInvitation(ctx, &ententev1.RedeemInvitationRequest{Token: text, Approve: approve, HomeTrustDomain: home})
+			done, err := member.Federation().RedeemInvitation(ctx, &ententev1.RedeemInvitationRequest{
+				Token: text, Approve: approve, HomeTrustDomain: home,
+			})
 			if err != nil {
 				return err
 			}
@@ -95,8 +112,10 @@ answer was lost, accept the same token again.`,
 			return printRelationship(env)(done.GetRelationship(), nil)
 		}),
 	}
-	cmd.Flags().BoolVar(&approve, "approve", false, "approve the agreement already now")
-	cmd.Flags().StringVar(&home, "home", "", "the home trust domain of the cluster that invited, where that is another one: it comes to be trusted too")
+	cmd.Flags().BoolVar(&approve, "approve", false, "approve the agreement at once")
+	cmd.Flags().StringVar(&home, "home", "", "the home trust domain of the inviting cluster, if it is another one: "+
+		"it is "+
+		"trusted too")
 	return cmd
 }
 
@@ -104,7 +123,7 @@ func invitationsCommand(env *cli.Env) *cobra.Command {
 	var revoke string
 	cmd := &cobra.Command{
 		Use:   "invitations [--revoke ID]",
-		Short: "List the invitations, and what became of them; or revoke one",
+		Short: "List the invitations and their states, or revoke one",
 		Args:  cli.Arguments(),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, _ []string) error {
 			client := member.Federation()
@@ -113,7 +132,7 @@ func invitationsCommand(env *cli.Env) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return env.Print(done, func(t *cli.Table) { t.Otherwise("Invitation %s is void.", revoke) })
+				return env.Print(done, func(t *cli.Table) { t.Otherwise("Invitation %s is revoked.", revoke) })
 			}
 			list, err := client.ListInvitations(ctx, &ententev1.ListInvitationsRequest{})
 			if err != nil {
@@ -122,17 +141,26 @@ func invitationsCommand(env *cli.Env) *cobra.Command {
 			return env.Print(list, func(t *cli.Table) {
 				t.Columns("ID", "DOMAIN", "FOR", "STATE", "APPROVED", "EXPIRES", "ENDED", "BY")
 				for _, i := range list.GetInvitations() {
-					t.Row(i.GetId(), i.GetTrustDomain(), i.GetForeignTrustDomain(), cli.EnumName(i.GetState()), cli.YesNo(i.GetApproved()), cli.Time(i.GetExpireTime()), cli.Time(i.GetEndTime()), i.GetCreator())
+					t.Row(
+						i.GetId(),
+						i.GetTrustDomain(),
+						i.GetForeignTrustDomain(),
+						cli.EnumName(i.GetState()),
+						cli.YesNo(i.GetApproved()),
+						cli.Time(i.GetExpireTime()),
+						cli.Time(i.GetEndTime()),
+						i.GetCreator(),
+					)
 				}
 				t.Otherwise("There are no invitations: 'entente federation invite' makes one.")
 			})
 		}),
 	}
-	cmd.Flags().StringVar(&revoke, "revoke", "", "make the open invitation with this ID void")
+	cmd.Flags().StringVar(&revoke, "revoke", "", "revoke the open invitation with this ID")
 	return cmd
 }
 
-// agreementFields show what both sides have said to an agreement.
+// agreementFields adds the consent of both sides to an agreement.
 func agreementFields(t *cli.Table, g *ententev1.Agreement) {
 	if g == nil {
 		return
@@ -145,7 +173,7 @@ func agreementFields(t *cli.Table, g *ententev1.Agreement) {
 		role += ", along with another trust domain of the same cluster"
 	}
 	t.Field("agreement", fmt.Sprintf("%s for %s, %s", g.GetId(), g.GetHostedTrustDomain(), role))
-	here, there := "missing: 'entente federation approve' gives it", "missing: it is for the operator there"
+	here, there := "missing: 'entente federation approve' gives it", "missing: the operator there gives it"
 	if g.GetApproveTime() != nil {
 		here = fmt.Sprintf("%s by %s", cli.Time(g.GetApproveTime()), g.GetApprover())
 	}
@@ -155,6 +183,9 @@ func agreementFields(t *cli.Table, g *ententev1.Agreement) {
 	t.Field("approved here", here)
 	t.Field("approved there", there)
 	if g.GetEndTime() != nil {
-		t.Field("ended there", cli.Time(g.GetEndTime())+"; nothing is relied on any more: 'entente federation delete' clears it away")
+		t.Field(
+			"ended there",
+			cli.Time(g.GetEndTime())+"; it has no effect any longer: 'entente federation delete' removes it",
+		)
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/ententehq/entente/cmd/entente/cli"
 )
 
-// streamOf says in a word or two whether a stream is open to the peer of a relationship.
+// streamOf returns the state of the stream to the peer of a relationship, for a list.
 func streamOf(r *ententev1.Relationship) string {
 	if r.GetPeer() == nil {
 		return ""
@@ -21,7 +21,7 @@ func streamOf(r *ententev1.Relationship) string {
 	return "down"
 }
 
-// peerFields show the peer of a relationship and the streams with it.
+// peerFields adds the peer and the streams with it.
 func peerFields(t *cli.Table, r *ententev1.Relationship) {
 	if r.GetPeer() == nil {
 		return
@@ -38,7 +38,7 @@ func peerFields(t *cli.Table, r *ententev1.Relationship) {
 			t.Field("  last error", s.GetLastError())
 		}
 		if len(s.GetConfirmed()) > 0 {
-			t.Field("  keeps up to date", strings.Join(s.GetConfirmed(), ", "))
+			t.Field("  updates", strings.Join(s.GetConfirmed(), ", "))
 		}
 		for _, a := range s.GetAcknowledgements() {
 			t.Field("  "+a.GetTrustDomain()+" there", acknowledgementLine(a))
@@ -50,7 +50,12 @@ func streamLine(s *ententev1.PeerStream) string {
 	if !s.GetConnected() {
 		return "down since " + cli.Time(s.GetSince())
 	}
-	return fmt.Sprintf("%s, with %s since %s", cli.EnumName(s.GetDirection()), s.GetRemoteMember(), cli.Time(s.GetSince()))
+	return fmt.Sprintf(
+		"%s, with %s since %s",
+		cli.EnumName(s.GetDirection()),
+		s.GetRemoteMember(),
+		cli.Time(s.GetSince()),
+	)
 }
 
 func acknowledgementLine(a *ententev1.PeerStreamAcknowledgement) string {
@@ -59,10 +64,10 @@ func acknowledgementLine(a *ententev1.PeerStreamAcknowledgement) string {
 		line = "nothing acknowledged yet"
 	}
 	if a.GetRefusal() != "" {
-		return line + ", and refused the next: " + a.GetRefusal()
+		return line + ", and rejected the next: " + a.GetRefusal()
 	}
 	if a.GetPending() {
-		line += ", and not the next yet"
+		line += ", and not yet the next"
 	}
 	return line
 }

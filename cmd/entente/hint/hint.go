@@ -1,3 +1,4 @@
+// Package hint has the command that shows hints and what-if scenarios.
 package hint
 
 import (
@@ -11,31 +12,32 @@ import (
 	"github.com/ententehq/entente/cmd/entente/cli"
 )
 
+// Command returns the command.
 func Command(env *cli.Env) *cobra.Command {
 	var locality cli.LocalityFlag
 	var suppose []string
 	var allCallers bool
 	cmd := &cobra.Command{
 		Use:   "hint NAME --locality REGION[/ZONE[/SUB-ZONE]]",
-		Short: "Say where a caller should send requests for a service, also in an imagined outage",
-		Long: `Say where a caller in a locality should send requests for a service: each instance with its priority, the
-priority's load, the locality's share of it, and why each instance that is left out is left out.
+		Short: "Show where callers send requests for a service, now or in a what-if scenario",
+		Long: `Show where callers in a locality send requests for a service: each instance with its priority, the
+load of the priority, the locality's share of it, and for each instance that is left out the reason.
 
-With --what-if the answer is for an imagined state. It changes nothing, and can be given several times; of two that
-are about the same instance, the later one counts:
+With --what-if the answer is for an imagined state. It changes nothing, and can be repeated; of two that match the
+same instance, the later one counts:
 
   --what-if eu-west-1a=down              all instances in a zone, a region or a place (REGION/ZONE) are unhealthy
   --what-if eu-west-1=40%                40 percent of them are: in each locality the first by address, rounded up
   --what-if domain:us.example.org=expired    its trust is fresh, stale, expired or suspended
   --what-if 10.0.0.1:80=unhealthy        one instance is healthy, degraded, unhealthy or draining
 
-With --all-callers the answer is the load of each region under the callers of all localities, now and then. Nobody
-knows how many callers there are: those of a locality are taken to send requests in proportion to the weights
-of the instances that are registered there, whatever their health, and to go on when their place is down.`,
+With --all-callers the answer is the load of each region from the callers of all localities, now and then. The
+number of callers is unknown: those of a locality are assumed to send requests in proportion to the weights of the
+instances that are registered there, whatever their health, and to keep sending when their locality is down.`,
 		Args: cli.Arguments("NAME"),
 		PreRunE: func(cmd *cobra.Command, args []string) error {
 			if allCallers && cmd.Flags().Changed("locality") {
-				return cli.Usagef("--all-callers is for all localities: leave out --locality, or ask for one locality alone")
+				return cli.Usagef("--all-callers covers all localities: leave out one of --all-callers and --locality")
 			}
 			if allCallers {
 				return nil
@@ -61,8 +63,9 @@ of the instances that are registered there, whatever their health, and to go on 
 		}),
 	}
 	cmd.Flags().Var(&locality, "locality", "where the caller is: `REGION[/ZONE[/SUB-ZONE]]`")
-	cmd.Flags().StringArrayVar(&suppose, "what-if", nil, "answer for an imagined state: `SUBJECT=STATE`")
-	cmd.Flags().BoolVar(&allCallers, "all-callers", false, "show what each region carries from the callers of all localities")
+	cmd.Flags().StringArrayVar(&suppose, "what-if", nil, "an imagined state: `SUBJECT=STATE`; can be repeated")
+	cmd.Flags().BoolVar(&allCallers, "all-callers", false, "show the load of each region from the callers of all "+
+		"localities")
 	return cmd
 }
 
@@ -73,7 +76,8 @@ func simulationTable(service string, answer *ententev1.SimulateHintResponse) fun
 		} else {
 			t.Columns("REGION", "NOW", "THEN", "AVAILABLE NOW", "THEN")
 			for _, r := range answer.GetRegions() {
-				t.Row(r.GetRegion(), fmt.Sprintf("%d%%", r.GetNow()), fmt.Sprintf("%d%%", r.GetThen()), r.GetAvailableNow(), r.GetAvailableThen())
+				t.Row(r.GetRegion(), percent(r.GetNow()), percent(r.GetThen()),
+					r.GetAvailableNow(), r.GetAvailableThen())
 			}
 			t.Otherwise("Service %s has no instance.", service)
 		}
@@ -82,10 +86,20 @@ func simulationTable(service string, answer *ententev1.SimulateHintResponse) fun
 			notes = append(notes, t.Note)
 		}
 		if answer.GetNowhereNow()+answer.GetNowhereThen() > 0 {
-			notes = append(notes, fmt.Sprintf("Nowhere to go: %d%% of the requests now, %d%% then.", answer.GetNowhereNow(), answer.GetNowhereThen()))
+			notes = append(
+				notes,
+				fmt.Sprintf(
+					"Without a destination: %d%% of the requests now, %d%% then.",
+					answer.GetNowhereNow(),
+					answer.GetNowhereThen(),
+				),
+			)
 		}
 		for _, u := range answer.GetUnmatched() {
-			notes = append(notes, fmt.Sprintf("Without effect: %s is about no instance of %s.", cli.Printable(u), service))
+			notes = append(
+				notes,
+				fmt.Sprintf("Without effect: %s matches no instance of %s.", cli.Printable(u), service),
+			)
 		}
 		t.Note = strings.Join(notes, "\n")
 	}
@@ -93,14 +107,24 @@ func simulationTable(service string, answer *ententev1.SimulateHintResponse) fun
 
 func hintTable(h *ententev1.Hint) func(*cli.Table) {
 	return func(t *cli.Table) {
-		columns := []string{"PRIORITY", "LOAD", "LOCALITY", "SHARE", "ADDRESS", "HEALTH", "WEIGHT", "SPIFFE ID", "TRUST"}
+		columns := []string{
+			"PRIORITY",
+			"LOAD",
+			"LOCALITY",
+			"SHARE",
+			"ADDRESS",
+			"HEALTH",
+			"WEIGHT",
+			"SPIFFE ID",
+			"TRUST",
+		}
 		imports := hasImports(h)
 		if imports {
 			columns = append(columns, "IMPORTED FROM")
 		}
 		t.Columns(columns...)
 		for _, p := range h.GetPriorities() {
-			load := fmt.Sprintf("%d%%", p.GetLoad())
+			load := percent(p.GetLoad())
 			if p.GetDegradedLoad() > 0 {
 				load += fmt.Sprintf(" +%d%% degraded", p.GetDegradedLoad())
 			}
@@ -110,7 +134,8 @@ func hintTable(h *ententev1.Hint) func(*cli.Table) {
 			for _, l := range p.GetLocalities() {
 				for _, e := range l.GetEndpoints() {
 					cells := []any{
-						p.GetPriority(), load, cli.Locality(l.GetLocality()), fmt.Sprintf("%d%%", l.GetShare()), e.GetAddress(), cli.EnumName(e.GetHealth()), e.GetWeight(),
+						p.GetPriority(), load, cli.Locality(l.GetLocality()), percent(l.GetShare()), e.GetAddress(),
+						cli.EnumName(e.GetHealth()), e.GetWeight(),
 						e.GetSpiffeId(), cli.EnumName(e.GetFreshness()),
 					}
 					if imports {
@@ -122,10 +147,19 @@ func hintTable(h *ententev1.Hint) func(*cli.Table) {
 		}
 		var notes []string
 		for _, x := range h.GetExcluded() {
-			notes = append(notes, fmt.Sprintf("Left out: %s (%s) in %s: %s", cli.Printable(x.GetAddress()), cli.Printable(x.GetSpiffeId()), cli.Locality(x.GetLocality()), cli.Printable(x.GetReason())))
+			notes = append(
+				notes,
+				fmt.Sprintf(
+					"Left out: %s (%s) in %s: %s",
+					cli.Printable(x.GetAddress()),
+					cli.Printable(x.GetSpiffeId()),
+					cli.Locality(x.GetLocality()),
+					cli.Printable(x.GetReason()),
+				),
+			)
 		}
 		if h.GetReason() != "" {
-			nowhere := fmt.Sprintf("There is nowhere to send requests for %s: %s.", h.GetService(), h.GetReason())
+			nowhere := fmt.Sprintf("No instance of %s can be called: %s.", h.GetService(), h.GetReason())
 			notes = append([]string{cli.Printable(nowhere)}, notes...)
 		}
 		t.Otherwise("")
@@ -133,7 +167,9 @@ func hintTable(h *ententev1.Hint) func(*cli.Table) {
 	}
 }
 
-// hasImports says whether a hint offers instances of other clusters.
+func percent(n uint32) string { return fmt.Sprintf("%d%%", n) }
+
+// hasImports reports whether a hint has instances of other clusters.
 func hasImports(h *ententev1.Hint) bool {
 	for _, p := range h.GetPriorities() {
 		for _, l := range p.GetLocalities() {

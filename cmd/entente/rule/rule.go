@@ -1,3 +1,4 @@
+// Package rule has the commands for routing rules.
 package rule
 
 import (
@@ -13,8 +14,16 @@ import (
 	"github.com/ententehq/entente/node/config"
 )
 
+// Command returns the noun with its verbs.
 func Command(env *cli.Env) *cobra.Command {
-	return cli.Group("rule", "Rules by which hints are made", putCommand(env), listCommand(env), showCommand(env), deleteCommand(env))
+	return cli.Group(
+		"rule",
+		"Rules by which hints are made",
+		putCommand(env),
+		listCommand(env),
+		showCommand(env),
+		deleteCommand(env),
+	)
 }
 
 var rulesInput = cli.Input{Name: "FILE", Remedy: "name a file of rules, as 'entente rule put --help' shows one"}
@@ -25,7 +34,7 @@ func putCommand(env *cli.Env) *cobra.Command {
 		Short: "Create or replace rules, all in a file or none",
 		Long: `Create or replace the rules in a file, all of them or none. A file holds blocks such as
 
-  rule "*" {                      # for all services that have no say of their own
+  rule "*" {                      # for all services without an own setting
     stale              = "demote" # or keep, drop: instances whose trust is stale
     panic_threshold    = 50       # percent; 0 turns panic off
     failover_threshold = 70       # percent; or overprovisioning_factor = 140
@@ -74,7 +83,7 @@ func listCommand(env *cli.Env) *cobra.Command {
 			}
 			return env.Print(list, func(t *cli.Table) {
 				rulesTable(t, list.GetRules())
-				t.Otherwise("There is no rule: hints are made as the configuration says.")
+				t.Otherwise("There is no rule: hints follow the configuration.")
 			})
 		}),
 	}
@@ -84,8 +93,8 @@ func showCommand(env *cli.Env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "show SERVICE",
 		Short: "Show the rule for a service, or * for all",
-		Long: `Show the rule for a service, or the one for all with *. Hints for a service follow its own rule where that says something, then
-the rule for all, then the configuration.`,
+		Long: `Show the rule for a service, or the one for all with *. A setting of a service comes from its own
+rule, else from the rule for all, else from the configuration.`,
 		Args: cli.Arguments("SERVICE"),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
 			rule, err := member.Routing().GetRule(ctx, &ententev1.GetRuleRequest{Service: args[0]})
@@ -113,19 +122,23 @@ func deleteCommand(env *cli.Env) *cobra.Command {
 }
 
 func rulesTable(t *cli.Table, rules []*ententev1.RoutingRule) {
-	t.Columns("SERVICE", "SAYS", "CHANGED")
+	t.Columns("SERVICE", "RULE", "CHANGED")
 	for _, r := range rules {
 		t.Row(r.GetService(), strings.Join(ruleText(r), "; "), cli.Since(r.GetUpdateTime()))
 	}
 }
 
-// ruleText says what a rule says, in the order of its fields.
+// ruleText returns the settings of a rule, in the order of its fields.
 func ruleText(r *ententev1.RoutingRule) []string {
 	var out []string
 	for _, n := range []struct {
 		name  string
 		value *uint32
-	}{{"overprovisioning_factor", r.OverprovisioningFactor}, {"failover_threshold", r.FailoverThreshold}, {"panic_threshold", r.PanicThreshold}} {
+	}{
+		{"overprovisioning_factor", r.OverprovisioningFactor},
+		{"failover_threshold", r.FailoverThreshold},
+		{"panic_threshold", r.PanicThreshold},
+	} {
 		if n.value != nil {
 			out = append(out, fmt.Sprintf("%s %d", n.name, *n.value))
 		}

@@ -1,3 +1,4 @@
+// Package server has the commands that run a member and check its configuration.
 package server
 
 import (
@@ -15,6 +16,7 @@ import (
 	"github.com/ententehq/entente/node/config"
 )
 
+// Command returns the command.
 func Command(env *cli.Env) *cobra.Command {
 	var file string
 	var bootstrap, dev bool
@@ -26,13 +28,13 @@ func Command(env *cli.Env) *cobra.Command {
 A cluster is formed once, by its first member with --bootstrap. Others join it by the join block of their
 configuration, with a token from 'entente cluster join-token'. From then on a member needs neither.
 
---dev runs a cluster of one member for trying things out: self-signed, on the default ports of this machine,
-its data in a temporary folder that goes away with it.`,
+--dev runs a cluster of one member for experiments: self-signed, on the default ports of this machine, with its data
+in a temporary folder that is removed at the end.`,
 		Args: cli.Arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
 			case dev && (file != "" || bootstrap):
-				return cli.Usagef("--dev brings its own configuration: leave --config and --bootstrap out")
+				return cli.Usagef("--dev has its own configuration: leave out --config and --bootstrap")
 			case dev:
 				return runDev(env, cmd.Context())
 			case file == "":
@@ -48,11 +50,11 @@ its data in a temporary folder that goes away with it.`,
 	f := cmd.Flags()
 	f.StringVar(&file, "config", "", "configuration `FILE`")
 	f.BoolVar(&bootstrap, "bootstrap", false, "form a new cluster of this member")
-	f.BoolVar(&dev, "dev", false, "one member to try things out with")
+	f.BoolVar(&dev, "dev", false, "run a cluster of one member in a temporary folder")
 	return cmd
 }
 
-// runDev runs a cluster of one member in a folder that goes away with it.
+// runDev runs a cluster of one member in a temporary folder.
 func runDev(env *cli.Env, ctx context.Context) (err error) {
 	dir, err := os.MkdirTemp("", "entente-dev-")
 	if err != nil {
@@ -64,10 +66,14 @@ func runDev(env *cli.Env, ctx context.Context) (err error) {
 		return err
 	}
 	err = node.Run(ctx, cfg, node.Options{Bootstrap: true, LogOutput: env.Stderr, Started: func() {
-		fmt.Fprintf(env.Stdout, "In another terminal:\n\n  export ENTENTE_SOCKET=%s\n  entente cluster members\n\n", filepath.Join(dir, node.SocketName))
+		fmt.Fprintf(
+			env.Stdout,
+			"In another terminal:\n\n  export ENTENTE_SOCKET=%s\n  entente cluster members\n\n",
+			filepath.Join(dir, node.SocketName),
+		)
 	}})
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("%w; --dev takes the default ports: with --config a member has those of its configuration", err)
+		return fmt.Errorf("%w; --dev uses the default ports: give --config to use others", err)
 	}
 	return err
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/ententehq/entente/node/config"
 )
 
+// ValidateCommand returns the command that checks a configuration.
 func ValidateCommand(env *cli.Env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "validate FILE",

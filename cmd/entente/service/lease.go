@@ -11,8 +11,8 @@ import (
 	"github.com/ententehq/entente/cmd/entente/cli"
 )
 
-// keepInstance registers an instance under a lease, prints it, and renews the lease until ctx ends. Then it gives the lease
-// up, and the instance with it.
+// keepInstance registers an instance under a lease, prints it, and renews the lease until ctx ends. Then it gives the
+// lease up, and the instance with it.
 func keepInstance(
 	ctx context.Context, env *cli.Env, member *cli.Member, cfg client.LeaseConfig, instance *ententev1.Instance,
 ) error {
@@ -38,8 +38,12 @@ func keepInstance(
 	case <-ctx.Done():
 	}
 	if err := lease.Close(context.WithoutCancel(ctx)); err != nil {
-		return fmt.Errorf("deregister the instance: it counts as unhealthy in %s without renewal, and is removed %s later: %w",
-			cli.Duration(durationpb.New(cfg.TTL)), cli.Duration(durationpb.New(cfg.GoneAfter)), err)
+		return fmt.Errorf(
+			"deregister the instance: it counts as unhealthy in %s without renewal, and is removed %s later: %w",
+			cli.Duration(durationpb.New(cfg.TTL)),
+			cli.Duration(durationpb.New(cfg.GoneAfter)),
+			err,
+		)
 	}
 	report("is deregistered", nil)
 	return nil

@@ -1,3 +1,4 @@
+// Package service has the commands for instances of services, their leases, exports and imports.
 package service
 
 import (
@@ -11,6 +12,7 @@ import (
 	"github.com/ententehq/entente/cmd/entente/cli"
 )
 
+// Command returns the noun with its verbs.
 func Command(env *cli.Env) *cobra.Command {
 	return cli.Group("service", "Services and their instances",
 		registerCommand(env), deregisterCommand(env), listCommand(env), showCommand(env), leasesCommand(env),
@@ -25,29 +27,33 @@ func registerCommand(env *cli.Env) *cobra.Command {
 	instance := &ententev1.Instance{}
 	cmd := &cobra.Command{
 		Use:   "register NAME --address IP:PORT --locality REGION/ZONE[/SUB-ZONE] --spiffe-id ID",
-		Short: "Register an instance of a service; with --ttl stay and keep its lease",
+		Short: "Register an instance of a service; with --ttl keep running and renew its lease",
 		Long: `Register an instance of a service, or replace the one at the same address.
 
-With --ttl the instance has a lease: this command stays, renews it, and deregisters the instance when it is
+With --ttl the instance has a lease: the command keeps running, renews it, and deregisters the instance when it is
 interrupted. When it is killed, the instance counts as unhealthy once the lease has run out, and is removed
 after --gone-after more. Without --ttl the command ends, and the instance stays until it is deregistered.
 
-Here --address is the instance's: --socket, ENTENTE_SOCKET and ENTENTE_ADDRESS say which member to ask.`,
+Here --address is the instance's: --socket, ENTENTE_SOCKET and ENTENTE_ADDRESS name the member.`,
 		Args: cli.Arguments("NAME"),
 		PreRunE: func(cmd *cobra.Command, args []string) error {
 			if err := cli.Required("address", "locality", "spiffe-id")(cmd, args); err != nil {
 				return err
 			}
 			if instance.GetWeight() == 0 { // which the API takes for 1
-				return cli.Usagef("--weight is 0: it has to be 1 at least; '--health draining' keeps new requests away")
+				return cli.Usagef("--weight is 0: it must be at least 1; '--health draining' keeps new requests away")
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			instance.Service, instance.Locality, instance.Health = args[0], locality.Value, ententev1.Health(health.Number)
+			instance.Service, instance.Locality, instance.Health = args[0], locality.Value, ententev1.Health(
+				health.Number,
+			)
 			if !cmd.Flags().Changed("ttl") {
 				return env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, _ []string) error {
-					made, err := member.Routing().RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: instance})
+					made, err := member.Routing().RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{
+						Instance: instance,
+					})
 					if err != nil {
 						return err
 					}
@@ -55,17 +61,20 @@ Here --address is the instance's: --socket, ENTENTE_SOCKET and ENTENTE_ADDRESS s
 				})(cmd, args)
 			}
 			cfg := client.LeaseConfig{TTL: ttl, GoneAfter: goneAfter, CallTimeout: env.Timeout}
-			return env.Connected(func(member *cli.Member) error { return keepInstance(cmd.Context(), env, member, cfg, instance) })
+			return env.Connected(
+				func(member *cli.Member) error { return keepInstance(cmd.Context(), env, member, cfg, instance) },
+			)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&instance.Address, "address", "", "where the instance is: `IP:PORT`")
-	f.Var(&locality, "locality", "where it runs: `REGION/ZONE[/SUB-ZONE]`")
+	f.Var(&locality, "locality", "where the instance runs: `REGION/ZONE[/SUB-ZONE]`")
 	f.StringVar(&instance.SpiffeId, "spiffe-id", "", "the `ID` that callers must expect there")
 	f.Uint32Var(&instance.Weight, "weight", 1, "its share among the instances of its locality")
 	f.Var(&health, "health", "healthy, degraded, unhealthy or draining")
-	f.DurationVar(&ttl, "ttl", 0, "stay and renew; without renewal for so long the instance counts as unhealthy")
-	f.DurationVar(&goneAfter, "gone-after", 5*time.Minute, "how long after that it is removed")
+	f.DurationVar(&ttl, "ttl", 0,
+		"lease of the instance, which the command renews; without renewal for so long the instance counts as unhealthy")
+	f.DurationVar(&goneAfter, "gone-after", 5*time.Minute, "how long after that the instance is removed")
 	return cmd
 }
 
@@ -82,7 +91,7 @@ func instanceTable(i *ententev1.Instance) func(*cli.Table) {
 	}
 }
 
-// leaseOf names the lease of an instance.
+// leaseOf returns the lease of an instance, or "none".
 func leaseOf(i *ententev1.Instance) string {
 	if i.GetLease() == "" {
 		return "none"
@@ -90,7 +99,7 @@ func leaseOf(i *ententev1.Instance) string {
 	return i.GetLease()
 }
 
-// originOf says where an instance is registered.
+// originOf returns where an instance is registered.
 func originOf(i *ententev1.Instance) string {
 	switch {
 	case i.GetOrigin() == "":
@@ -101,7 +110,7 @@ func originOf(i *ententev1.Instance) string {
 	return i.GetOrigin()
 }
 
-// instanceHealth is the health that counts.
+// instanceHealth returns the effective health.
 func instanceHealth(i *ententev1.Instance) string {
 	if i.GetLapsed() {
 		return "unhealthy (lapsed)"
@@ -116,15 +125,20 @@ func deregisterCommand(env *cli.Env) *cobra.Command {
 		Short: "Remove an instance of a service",
 		Long: `Remove an instance of a service.
 
-Here --address is the instance's: --socket, ENTENTE_SOCKET and ENTENTE_ADDRESS say which member to ask.`,
+Here --address is the instance's: --socket, ENTENTE_SOCKET and ENTENTE_ADDRESS name the member.`,
 		Args:    cli.Arguments("NAME"),
 		PreRunE: cli.Required("address"),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
-			done, err := member.Routing().DeregisterInstance(ctx, &ententev1.DeregisterInstanceRequest{Service: args[0], Address: address})
+			done, err := member.Routing().DeregisterInstance(ctx, &ententev1.DeregisterInstanceRequest{
+				Service: args[0], Address: address,
+			})
 			if err != nil {
 				return err
 			}
-			return env.Print(done, func(t *cli.Table) { t.Otherwise("The instance of %s at %s is removed.", args[0], address) })
+			return env.Print(
+				done,
+				func(t *cli.Table) { t.Otherwise("The instance of %s at %s is removed.", args[0], address) },
+			)
 		}),
 	}
 	cmd.Flags().StringVar(&address, "address", "", "where the instance is: `IP:PORT`")
@@ -172,7 +186,16 @@ func showCommand(env *cli.Env) *cobra.Command {
 			return env.Print(s, func(t *cli.Table) {
 				t.Columns("ADDRESS", "LOCALITY", "HEALTH", "WEIGHT", "SPIFFE ID", "LEASE", "ORIGIN", "REGISTERED")
 				for _, i := range s.GetInstances() {
-					t.Row(i.GetAddress(), cli.Locality(i.GetLocality()), instanceHealth(i), i.GetWeight(), i.GetSpiffeId(), leaseOf(i), originOf(i), cli.Since(i.GetRegisterTime()))
+					t.Row(
+						i.GetAddress(),
+						cli.Locality(i.GetLocality()),
+						instanceHealth(i),
+						i.GetWeight(),
+						i.GetSpiffeId(),
+						leaseOf(i),
+						originOf(i),
+						cli.Since(i.GetRegisterTime()),
+					)
 				}
 				t.Otherwise("Service %s has no instance.", s.GetName())
 			})
@@ -183,11 +206,12 @@ func showCommand(env *cli.Env) *cobra.Command {
 func leasesCommand(env *cli.Env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "leases",
-		Short: "List the leases that instances stand and fall with",
-		Long: `List the leases that instances stand and fall with: who holds each, for how many instances, and whether it has run out.
+		Short: "List the leases of instances",
+		Long: `List the leases of instances: the owner of each, the number of its instances, and whether it has
+run out.
 
-A lease that was not renewed for its ttl has run out: its instances count as unhealthy, and are removed when it
-stays so for the time below GONE AFTER. Instances without a lease stay until they are deregistered.`,
+A lease that was not renewed for its ttl has run out: its instances count as unhealthy, and are removed after the
+time below GONE AFTER. Instances without a lease stay until they are deregistered.`,
 		Args: cli.Arguments(),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, _ []string) error {
 			list, err := member.Routing().ListLeases(ctx, &ententev1.ListLeasesRequest{})
@@ -201,9 +225,17 @@ stays so for the time below GONE AFTER. Instances without a lease stay until the
 					if l.GetLapseTime() != nil {
 						state = "run out " + cli.Since(l.GetLapseTime())
 					}
-					t.Row(l.GetId(), state, l.GetInstances(), l.GetTtl().AsDuration(), l.GetGoneAfter().AsDuration(), l.GetOwner(), cli.Since(l.GetCreateTime()))
+					t.Row(
+						l.GetId(),
+						state,
+						l.GetInstances(),
+						l.GetTtl().AsDuration(),
+						l.GetGoneAfter().AsDuration(),
+						l.GetOwner(),
+						cli.Since(l.GetCreateTime()),
+					)
 				}
-				t.Otherwise("There is no lease: no control plane holds one.")
+				t.Otherwise("There is no lease.")
 			})
 		}),
 	}

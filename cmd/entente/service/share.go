@@ -14,15 +14,16 @@ func exportCommand(env *cli.Env) *cobra.Command {
 	export := &ententev1.ServiceExport{}
 	cmd := &cobra.Command{
 		Use:   "export NAME --to DOMAIN",
-		Short: "Offer a service to the cluster of a foreign trust domain",
-		Long: `Offer a service, or some of its instances, to the cluster of a foreign trust domain, under its own name or another.
+		Short: "Export a service to the cluster of a foreign trust domain",
+		Long: `Export a service, or some of its instances, to the cluster of a foreign trust domain, under its
+own name or another.
 
-Its instances travel over the stream to that cluster, with locality, weight and health, and with every change; an
-instance whose lease has run out arrives as unhealthy. The other cluster decides itself what it imports. Only instances
-of hosted trust domains are offered, and never what was imported. Made again under the same name to the same domain,
-it replaces what was exported.`,
+The stream to that cluster carries its instances, with locality, weight and health, and every change; an instance
+whose lease has run out is exported as unhealthy. The other cluster decides what it imports. Only instances of
+hosted trust domains are exported, and never imported ones. An export of the same name to the same domain replaces
+the previous one.`,
 		Example: `  entente service export shop --to us.example.org
-  entente service export shop --to us.example.org --as shop-eu --locality eu-west-1 --locality eu-central-1/eu-central-1a
+  entente service export shop --to us.example.org --as shop-eu --locality eu-west-1 --locality eu-central-1/c1a
   entente service export shop --to us.example.org --domain pay.example.org --path /shop`,
 		Args:    cli.Arguments("NAME"),
 		PreRunE: cli.Required("to"),
@@ -36,7 +37,7 @@ it replaces what was exported.`,
 				t.Field("service", made.GetService())
 				t.Field("to", made.GetTo())
 				t.Field("name there", made.GetName())
-				t.Field("instances", exportedWhich(made))
+				t.Field("instances", exportedInstances(made))
 				t.Field("offered now", made.GetInstances())
 				t.Field("state", cli.EnumName(made.GetState()))
 				t.Field("detail", made.GetDetail())
@@ -46,15 +47,16 @@ it replaces what was exported.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&export.To, "to", "", "the foreign trust `DOMAIN` whose cluster may import it")
-	f.StringVar(&export.Name, "as", "", "its `NAME` there; its own if left out")
-	f.StringArrayVar(&export.Localities, "locality", nil, "only instances in `REGION[/ZONE[/SUB-ZONE]]`; can be given several times")
+	f.StringVar(&export.Name, "as", "", "the `NAME` of the service there (default: its own)")
+	f.StringArrayVar(&export.Localities, "locality", nil,
+		"only instances in `REGION[/ZONE[/SUB-ZONE]]`; can be repeated")
 	f.StringVar(&export.TrustDomain, "domain", "", "only instances of this hosted trust `DOMAIN`")
 	f.StringVar(&export.PathPrefix, "path", "", "only instances whose SPIFFE IDs lie below `/PATH`")
 	return cmd
 }
 
-// exportedWhich words which instances an export covers.
-func exportedWhich(e *ententev1.ServiceExport) string {
+// exportedInstances describes which instances an export covers.
+func exportedInstances(e *ententev1.ServiceExport) string {
 	var which []string
 	if len(e.GetLocalities()) > 0 {
 		which = append(which, "in "+strings.Join(e.GetLocalities(), ", "))
@@ -75,9 +77,9 @@ func unexportCommand(env *cli.Env) *cobra.Command {
 	var to string
 	cmd := &cobra.Command{
 		Use:   "unexport NAME --to DOMAIN",
-		Short: "Take the offer of a service back",
-		Long: `Take the offer of a service back. NAME is the one that the other cluster knows it by. Over the stream that cluster is told
-to forget the instances; without a stream they age there, and nobody is offered them any more after its import_ttl.`,
+		Short: "Stop exporting a service",
+		Long: `Stop exporting a service. NAME is its name in the other cluster, which removes the instances when
+the stream delivers the change. Without a stream the instances expire there after its import_ttl.`,
 		Args:    cli.Arguments("NAME"),
 		PreRunE: cli.Required("to"),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
@@ -85,7 +87,7 @@ to forget the instances; without a stream they age there, and nobody is offered 
 			if err != nil {
 				return err
 			}
-			return env.Print(done, func(t *cli.Table) { t.Otherwise("%s is exported to %s no more.", args[0], to) })
+			return env.Print(done, func(t *cli.Table) { t.Otherwise("%s is no longer exported to %s.", args[0], to) })
 		}),
 	}
 	cmd.Flags().StringVar(&to, "to", "", "the foreign trust `DOMAIN`")
@@ -95,9 +97,10 @@ to forget the instances; without a stream they age there, and nobody is offered 
 func exportsCommand(env *cli.Env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "exports",
-		Short: "List the services that are offered to other clusters",
-		Long: `List the services that are offered to other clusters: acknowledged where the other cluster has stored what is offered now, refused where
-it has refused that, and offered where it does not import it, or has not answered since the leader changed.`,
+		Short: "List the exported services",
+		Long: `List the exported services: acknowledged if the other cluster has stored the present instances,
+refused if it has rejected them, and offered if it does not import them, or has not answered since the leader
+changed.`,
 		Args: cli.Arguments(),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, _ []string) error {
 			list, err := member.Routing().ListServiceExports(ctx, &ententev1.ListServiceExportsRequest{})
@@ -107,9 +110,18 @@ it has refused that, and offered where it does not import it, or has not answere
 			return env.Print(list, func(t *cli.Table) {
 				t.Columns("SERVICE", "TO", "NAME THERE", "WHICH", "OFFERED", "STATE", "ANSWERED", "DETAIL")
 				for _, e := range list.GetExports() {
-					t.Row(e.GetService(), e.GetTo(), e.GetName(), exportedWhich(e), e.GetInstances(), cli.EnumName(e.GetState()), cli.Since(e.GetAnswerTime()), e.GetDetail())
+					t.Row(
+						e.GetService(),
+						e.GetTo(),
+						e.GetName(),
+						exportedInstances(e),
+						e.GetInstances(),
+						cli.EnumName(e.GetState()),
+						cli.Since(e.GetAnswerTime()),
+						e.GetDetail(),
+					)
 				}
-				t.Otherwise("Nothing is exported: 'entente service export' offers a service to another cluster.")
+				t.Otherwise("Nothing is exported: 'entente service export' exports a service to another cluster.")
 			})
 		}),
 	}
@@ -119,14 +131,16 @@ func importCommand(env *cli.Env) *cobra.Command {
 	wanted := &ententev1.ServiceImport{}
 	cmd := &cobra.Command{
 		Use:   "import NAME --from DOMAIN",
-		Short: "Take a service from the cluster of a foreign trust domain",
-		Long: `Take the instances of a service from the cluster of a foreign trust domain, if that exports it to this one. NAME is what it is
-exported as; --as has the instances join another service here. Callers see one service: what is registered here and what is
-imported from however many domains, each with the locality and health that it has at its origin.
+		Short: "Import a service from the cluster of a foreign trust domain",
+		Long: `Import the instances of a service from the cluster of a foreign trust domain, if that cluster
+exports it to this one. NAME is the exported name; with --as the instances join another service here. Callers see
+one service: the instances that are registered here and all imported ones, each with the locality and health of its
+origin.
 
-All SPIFFE IDs of the instances have to lie in DOMAIN; a set with any other is refused whole, as is whatever a registration
-here would be refused for. When the stream with the other cluster is gone for longer than routing.import_ttl, the instances
-are offered to nobody until it is back. A suspended relationship has them offered to nobody at once.`,
+The SPIFFE IDs of all instances must be in DOMAIN; a set with any other ID is rejected as a whole, and so is a set
+with an instance that could not be registered here. If the stream to the other cluster is down for longer than
+routing.import_ttl, the instances are left out of hints until it reconnects; if the relationship is suspended, at
+once.`,
 		Example: `  entente service import shop --from us.example.org
   entente service import shop-eu --from eu.example.org --as shop`,
 		Args:    cli.Arguments("NAME"),
@@ -150,7 +164,7 @@ are offered to nobody until it is back. A suspended relationship has them offere
 	}
 	f := cmd.Flags()
 	f.StringVar(&wanted.From, "from", "", "the foreign trust `DOMAIN` in which the instances are")
-	f.StringVar(&wanted.Service, "as", "", "the `SERVICE` here that they join; NAME if left out")
+	f.StringVar(&wanted.Service, "as", "", "the `SERVICE` here that the instances join (default: NAME)")
 	return cmd
 }
 
@@ -158,17 +172,22 @@ func unimportCommand(env *cli.Env) *cobra.Command {
 	var from string
 	cmd := &cobra.Command{
 		Use:   "unimport SERVICE --from DOMAIN",
-		Short: "End an import, whose instances are gone at once",
-		Long: `End an import, whose instances are gone at once. SERVICE is the one here. What is registered here, and what is imported from
-other domains, stays.`,
+		Short: "End an import, and remove its instances at once",
+		Long: `End an import, and remove its instances at once. SERVICE is the one here. What is registered here, and
+what is imported from other domains, stays.`,
 		Args:    cli.Arguments("SERVICE"),
 		PreRunE: cli.Required("from"),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
-			done, err := member.Routing().UnimportService(ctx, &ententev1.UnimportServiceRequest{Service: args[0], From: from})
+			done, err := member.Routing().UnimportService(ctx, &ententev1.UnimportServiceRequest{
+				Service: args[0], From: from,
+			})
 			if err != nil {
 				return err
 			}
-			return env.Print(done, func(t *cli.Table) { t.Otherwise("Nothing is imported into %s from %s any more.", args[0], from) })
+			return env.Print(
+				done,
+				func(t *cli.Table) { t.Otherwise("Nothing is imported into %s from %s any longer.", args[0], from) },
+			)
 		}),
 	}
 	cmd.Flags().StringVar(&from, "from", "", "the foreign trust `DOMAIN`")
@@ -178,8 +197,8 @@ other domains, stays.`,
 func importsCommand(env *cli.Env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "imports",
-		Short: "List the services that are taken from other clusters",
-		Long: `List the services that are taken from other clusters, with what came for each. A set that is refused changes nothing: what was
+		Short: "List the imported services",
+		Long: `List the imported services, with what came for each. A set that is refused changes nothing: what was
 stored before stays, and REFUSED names the reason.`,
 		Args: cli.Arguments(),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, _ []string) error {
@@ -190,9 +209,18 @@ stored before stays, and REFUSED names the reason.`,
 			return env.Print(list, func(t *cli.Table) {
 				t.Columns("SERVICE", "FROM", "NAME THERE", "STATE", "INSTANCES", "CHANGED", "REFUSED", "DETAIL")
 				for _, i := range list.GetImports() {
-					t.Row(i.GetService(), i.GetFrom(), i.GetName(), cli.EnumName(i.GetState()), i.GetInstances(), cli.Since(i.GetChangeTime()), i.GetRefusal(), i.GetDetail())
+					t.Row(
+						i.GetService(),
+						i.GetFrom(),
+						i.GetName(),
+						cli.EnumName(i.GetState()),
+						i.GetInstances(),
+						cli.Since(i.GetChangeTime()),
+						i.GetRefusal(),
+						i.GetDetail(),
+					)
 				}
-				t.Otherwise("Nothing is imported: 'entente service import' takes a service from another cluster.")
+				t.Otherwise("Nothing is imported: 'entente service import' imports a service from another cluster.")
 			})
 		}),
 	}

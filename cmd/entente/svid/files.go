@@ -33,7 +33,8 @@ type trustBundle interface {
 	Marshal() []byte
 }
 
-// files is the content of a folder: an SVID, the bundle of its trust domain and, if not nil, the bundles of all domains.
+// files is the content of a folder: an SVID, the bundle of its trust domain and, if not nil, the bundles of all
+// domains.
 type files struct {
 	issued *client.Issued
 	own    trustBundle
@@ -68,7 +69,8 @@ func writeFiles(dir string, f files) error {
 
 // equal reports whether two contents are the same.
 func (f files) equal(o files) bool {
-	if f.issued != o.issued || f.issued == nil || len(f.all) != len(o.all) || !bytes.Equal(f.own.Marshal(), o.own.Marshal()) {
+	if f.issued != o.issued || f.issued == nil || len(f.all) != len(o.all) ||
+		!bytes.Equal(f.own.Marshal(), o.own.Marshal()) {
 		return false
 	}
 	for domain, b := range f.all {

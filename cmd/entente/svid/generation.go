@@ -15,23 +15,24 @@ import (
 	"github.com/ententehq/entente/cmd/entente/cli"
 )
 
-// part is one of the files that belong together.
+// part is one file of a generation.
 type part struct {
 	name string
 	mode os.FileMode
 	data []byte
 }
 
-// Names in a folder of generations, as Kubernetes has them in its volumes: readers that know those (Envoy, gRPC) know these.
+// Names in a folder of generations, as in volumes of Kubernetes: readers that support those (Envoy, gRPC) support
+// these.
 const (
 	currentLink      = "..data"
 	generationPrefix = "..generation-"
 )
 
-// writeGeneration makes files that belong together appear in a folder, all in one step: each name is a link through
-// "..data", which is a link to a folder that holds one generation and is never changed. Who reads key and certificate through
-// the folder that "..data" names gets both of one generation, or an error if it is replaced meanwhile, and never a mixture.
-// What is of an earlier generation is deleted; so is what was left by one that was stopped under way.
+// writeGeneration replaces the files of a folder in one step. Each name is a link through "..data", which is a link to
+// a folder that holds one generation and never changes. A reader that resolves "..data" once gets the files of one
+// generation, or an error if it is replaced meanwhile, and never a mixture. Earlier generations are deleted, and so are
+// incomplete ones of a process that was killed.
 func writeGeneration(dir string, parts []part) error {
 	if err := changeGeneration(dir, parts); err != nil {
 		return fmt.Errorf("write %s: %w", dir, err)
@@ -45,7 +46,7 @@ func changeGeneration(dir string, parts []part) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, folder.Close()) }()
-	// Another process that writes here would take this generation for one that was left. The lock ends with the folder's descriptor.
+	// Another process that writes here would delete this generation as incomplete. The lock ends with the descriptor.
 	if err := unix.Flock(int(folder.Fd()), unix.LOCK_EX); err != nil { //nolint:gosec // a descriptor is small
 		return fmt.Errorf("lock: %w", err)
 	}
@@ -67,7 +68,7 @@ func changeGeneration(dir string, parts []part) (err error) {
 	return errors.Join(dropLinks(dir, parts), sweepGenerations(dir, next))
 }
 
-// dropLinks deletes the names that led into a generation and are not among the parts of the present one.
+// dropLinks deletes links of earlier generations that are not among the parts of the present one.
 func dropLinks(dir string, parts []part) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -76,7 +77,8 @@ func dropLinks(dir string, parts []part) error {
 	var errs []error
 	for _, e := range entries {
 		target, err := os.Readlink(filepath.Join(dir, e.Name()))
-		if err != nil || target != filepath.Join(currentLink, e.Name()) || slices.ContainsFunc(parts, func(p part) bool { return p.name == e.Name() }) {
+		if err != nil || target != filepath.Join(currentLink, e.Name()) ||
+			slices.ContainsFunc(parts, func(p part) bool { return p.name == e.Name() }) {
 			continue
 		}
 		errs = append(errs, os.Remove(filepath.Join(dir, e.Name())))
@@ -84,9 +86,10 @@ func dropLinks(dir string, parts []part) error {
 	return errors.Join(errs...)
 }
 
-// fill makes a folder with the files in it. All of it is on the disk when it returns.
+// fill makes a folder with files. They are on disk when it returns.
 func fill(dir string, parts []part) error {
-	if err := os.Mkdir(dir, 0o755); err != nil { //nolint:gosec // who may enter is up to the folder around it, and each file has its mode
+	// The folder around it limits access, and each file has its own mode.
+	if err := os.Mkdir(dir, 0o755); err != nil { //nolint:gosec // see above
 		return err
 	}
 	for _, p := range parts {
@@ -105,7 +108,7 @@ func fill(dir string, parts []part) error {
 	return errors.Join(folder.Sync(), folder.Close())
 }
 
-// point makes a name in the folder a link to a target, in one step, whatever the name was before.
+// point replaces a name in the folder by a link to a target, in one step.
 func point(dir, name, target string) error {
 	path := filepath.Join(dir, name)
 	if is, err := os.Readlink(path); err == nil && is == target {
@@ -121,7 +124,7 @@ func point(dir, name, target string) error {
 	return nil
 }
 
-// sweepGenerations deletes all generations but one.
+// sweepGenerations deletes all generations except one.
 func sweepGenerations(dir, keep string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

@@ -34,16 +34,16 @@ func x509Command(env *cli.Env) *cobra.Command {
 		Long: `Issue an X509-SVID for a key that is made here and never leaves this machine.
 
 Writes into --dir, which is made if it does not exist: svid.pem (the certificate and its intermediates), svid.key
-(PKCS #8, mode 0600) and bundle.pem (the X.509 authorities of the SVID's trust domain). They are what --cert, --key and
---bundle take, if the trust domain is the cluster's home. All three change in one step, as the files of a Kubernetes
-volume do: they are links through ..data, which names a folder with one generation.
+(PKCS #8, mode 0600) and bundle.pem (the X.509 authorities of the SVID's trust domain). They are what --cert, --key
+and --bundle take, if the trust domain is the cluster's home. All three change in one step, as the files of a
+Kubernetes volume do: they are links through ..data, which names a folder with one generation.
 
-With --watch the command keeps running. It renews the SVID with a new key at half of its lifetime, and at once when the
-authority that signed it is tainted or revoked; it writes bundle.pem again when the bundle changes. It also writes and
-keeps fresh bundles.json, the SPIFFE bundle map of all domains that the cluster can verify, and for each of them
-roots-DOMAIN.pem: these are the files that the bootstrap file of 'entente xds bootstrap' names. If renewal fails, the
-command reports it once on standard error and retries; the files stay. It ends with status 0 when it is interrupted or
-terminated (SIGTERM), and with another status only if the first SVID is rejected.`,
+With --watch the command keeps running. It renews the SVID with a new key at half of its lifetime, and at once when
+the authority that signed it is tainted or revoked; it writes bundle.pem again when the bundle changes. It also
+writes and keeps fresh bundles.json, the SPIFFE bundle map of all domains that the cluster can verify, and for each
+of them roots-DOMAIN.pem: these are the files that the bootstrap file of 'entente xds bootstrap' names. If renewal
+fails, the command reports it once on standard error and retries; the files stay. It ends with status 0 when it is
+interrupted or terminated (SIGTERM), and with another status only if the first SVID is rejected.`,
 		Args:    cli.Arguments(),
 		PreRunE: cli.Required("spiffe-id", "dir"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -52,7 +52,11 @@ terminated (SIGTERM), and with another status only if the first SVID is rejected
 				return cli.Usagef("--spiffe-id %q is not a SPIFFE ID: %v", id, err)
 			}
 			if err := os.MkdirAll(dir, 0o700); err != nil {
-				return fmt.Errorf("--dir %s cannot be made (%w): name a folder that this user may write to", dir, cli.Cause(err))
+				return fmt.Errorf(
+					"--dir %s cannot be made (%w): name a folder that this user may write to",
+					dir,
+					cli.Cause(err),
+				)
 			}
 			request := client.X509SourceConfig{ID: parsed, TTL: ttl, DNSNames: dnsNames, CallTimeout: env.Timeout}
 			written := func(issued *client.Issued) error {

@@ -1,3 +1,4 @@
+// Package vault has the commands that prepare and check Vault as an upstream.
 package vault
 
 import (
@@ -10,8 +11,14 @@ import (
 	"github.com/ententehq/entente/node/inspect"
 )
 
+// Command returns the noun with its verbs.
 func Command(env *cli.Env) *cobra.Command {
-	return cli.Group("vault", "Vault as the upstream of signing certificates, and as the place of signing keys", policyCommand(env), checkCommand(env))
+	return cli.Group(
+		"vault",
+		"Vault as the upstream of signing certificates, and as the place of signing keys",
+		policyCommand(env),
+		checkCommand(env),
+	)
 }
 
 func policyCommand(env *cli.Env) *cobra.Command {
@@ -22,10 +29,10 @@ func policyCommand(env *cli.Env) *cobra.Command {
 		Short: "Print the Vault policy that a member needs",
 		Long: `Print the Vault policy that a member needs, with a reason for each right. It allows nothing else.
 
-With --config it is the policy for what that configuration uses; otherwise the flags say it.
+With --config it is the policy for what that configuration uses; otherwise the flags describe it.
 
-With --domain it allows signing for that trust domain alone in the PKI mount, which is what you want: without, for any.
-With --member it reaches the keys of that member alone in the Transit mount: without, those of every member of the cluster.`,
+With --domain, which is recommended, it allows signing for that trust domain only in the PKI mount; without, for any.
+With --member it reaches only the keys of that member in the Transit mount; without, those of every member.`,
 		Example: `  entente vault policy --config /etc/entente/entente.hcl
   entente vault policy --mount pki_eu --domain eu.example.org
   entente vault policy --transit-mount transit --cluster eu --member eu-1`,
@@ -35,7 +42,7 @@ With --member it reaches the keys of that member alone in the Transit mount: wit
 			var err error
 			switch {
 			case config != "" && cmd.Flags().NFlag() > 1:
-				return cli.Usagef("--config says it all; leave the other flags out")
+				return cli.Usagef("--config is enough: leave out the other flags")
 			case config != "":
 				policy, err = inspect.VaultPolicyOf(config)
 			case p.PKIMount == "" && p.TransitMount == "":
@@ -52,26 +59,30 @@ With --member it reaches the keys of that member alone in the Transit mount: wit
 	}
 	cmd.Flags().StringVar(&config, "config", "", "a member's configuration file")
 	cmd.Flags().StringVar(&p.PKIMount, "mount", "", "path of the PKI mount")
-	cmd.Flags().StringVar(&p.Issuer, "issuer", "", "reference of the issuer that signs (default: the mount's default issuer)")
+	cmd.Flags().StringVar(&p.Issuer, "issuer", "", "reference of the issuer that signs (default: the mount's "+
+		"default issuer)")
 	cmd.Flags().StringVar(&p.TrustDomain, "domain", "", "trust domain that the PKI mount belongs to")
 	cmd.Flags().StringVar(&p.TransitMount, "transit-mount", "", "path of the Transit mount")
 	cmd.Flags().StringVar(&p.Cluster, "cluster", "", "name of the cluster whose keys are in the Transit mount")
-	cmd.Flags().StringVar(&p.Member, "member", "", "id of the member whose keys they are (default: every member of the cluster)")
-	cmd.Flags().StringVar(&p.KeyPrefix, "key-prefix", "", "what the names of the keys begin with, as in the configuration (default: entente)")
+	cmd.Flags().StringVar(&p.Member, "member", "", "id of the member with the keys (default: every member of the "+
+		"cluster)")
+	cmd.Flags().StringVar(&p.KeyPrefix, "key-prefix", "", "prefix of the names of the keys, as in the configuration "+
+		"(default: entente)")
 	return cmd
 }
 
-// errVaultCheck ends a check that found what keeps a member from signing; what it is has been printed.
-var errVaultCheck = errors.New("with this configuration a member could not do with Vault what it has to")
+// errVaultCheck ends a check with findings that keep a member from signing. They have been printed.
+var errVaultCheck = errors.New("with this configuration a member cannot use Vault as it must")
 
 func checkCommand(env *cli.Env) *cobra.Command {
 	var config string
 	cmd := &cobra.Command{
 		Use:   "check --config FILE",
-		Short: "Try out what a member's configuration needs of Vault",
-		Long: `Try out what a member's configuration needs of Vault: the login, the rights, a signature, the anchors, and roles in the
-mount that could issue SPIFFE IDs beside Entente; and for keys in Transit, that a key can be made, used and deleted. It has
-a certificate signed for a key that it forgets, makes a key and deletes it, and changes nothing else.`,
+		Short: "Try what a member's configuration needs of Vault",
+		Long: `Try what a member's configuration needs of Vault: the login, the rights, a signature, the anchors, and
+roles in the mount that could issue SPIFFE IDs beside Entente; and for keys in Transit, that a key can be made, used
+and deleted. It requests a certificate for a key that it discards, makes a key and deletes it, and changes nothing
+else.`,
 		Args:    cli.Arguments(),
 		PreRunE: cli.Required("config"),
 		RunE: func(cmd *cobra.Command, _ []string) error {

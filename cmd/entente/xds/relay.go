@@ -25,18 +25,25 @@ func relayCommand(env *cli.Env) *cobra.Command {
 	var dir, listen string
 	cmd := &cobra.Command{
 		Use:   "relay --listen SOCKET --dir DIR --address HOST:PORT",
-		Short: "Pass a program's xDS streams on to a member, with the SVID that the program cannot present itself",
-		Long: `Listen at a Unix socket (mode 0600) and pass the xDS streams that come there on to the member at --address, by mutual TLS
-with the SVID in --dir, which 'entente svid x509 --watch --dir DIR' keeps fresh. It is for gRPC on Node.js, which can
-ask its control plane without credentials only: name the socket with 'entente xds bootstrap --client node --relay SOCKET'.
+		Short: "Forward the xDS streams of a program to a member, with an SVID that the program cannot present itself",
+		Long: `Listen at a Unix socket (mode 0600) and forward its xDS streams to the member at --address, over
+mutual TLS with the SVID in --dir, which 'entente svid x509 --watch --dir DIR' keeps fresh. It is for gRPC on
+Node.js, which can only connect to a control plane without credentials: name the socket with 'entente xds bootstrap
+--client node --relay SOCKET'.
 
-Whoever may use the socket sees what the SVID may see. --bundle names the authorities of the cluster's home trust domain,
-where they are not those of the SVID's own (DIR/bundle.pem).`,
+Every user of the socket has the rights of the SVID. --bundle names the authorities of the cluster's home trust
+domain, if the SVID is in another domain (default: DIR/bundle.pem).`,
 		Args:    cli.Arguments(),
 		PreRunE: cli.Required("listen", "dir"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			err := env.UseSVID(
-				filepath.Join(dir, xdsbootstrap.SVIDFile), filepath.Join(dir, xdsbootstrap.KeyFile), filepath.Join(dir, bundleFile))
+				filepath.Join(
+					dir,
+					xdsbootstrap.SVIDFile,
+				),
+				filepath.Join(dir, xdsbootstrap.KeyFile),
+				filepath.Join(dir, bundleFile),
+			)
 			if err != nil {
 				return err
 			}
@@ -47,11 +54,11 @@ where they are not those of the SVID's own (DIR/bundle.pem).`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&dir, "dir", "", "`FOLDER` with the SVID, which 'entente svid x509 --watch' keeps fresh")
-	f.StringVar(&listen, "listen", "", "Unix `SOCKET` to listen at; one that is left over is replaced")
+	f.StringVar(&listen, "listen", "", "Unix `SOCKET` to listen at; a stale one is replaced")
 	return cmd
 }
 
-// relay serves xDS at a Unix socket, by passing each stream on over conn, until ctx ends.
+// relay serves xDS at a Unix socket, by forwarding each stream over conn, until ctx ends.
 func relay(ctx context.Context, path string, conn grpc.ClientConnInterface) error {
 	listener, err := listenUnix(path)
 	if err != nil {
@@ -63,34 +70,44 @@ func relay(ctx context.Context, path string, conn grpc.ClientConnInterface) erro
 	return ctx.Err()
 }
 
-// relayAt serves at a listener, which it closes in the end.
+// relayAt serves at a listener, which it closes at the end.
 func relayAt(ctx context.Context, listener net.Listener, conn grpc.ClientConnInterface) error {
 	server := grpc.NewServer(grpc.MaxConcurrentStreams(maxRelayed))
-	discovery.RegisterAggregatedDiscoveryServiceServer(server, relayed{to: discovery.NewAggregatedDiscoveryServiceClient(conn)})
+	discovery.RegisterAggregatedDiscoveryServiceServer(
+		server,
+		relayed{to: discovery.NewAggregatedDiscoveryServiceClient(conn)},
+	)
 	stop := context.AfterFunc(ctx, server.Stop)
 	defer stop()
 	return server.Serve(listener)
 }
 
-// maxRelayed bounds the streams of one connection. A client has one.
+// maxRelayed bounds the streams of a connection. A client has one.
 const maxRelayed = 16
 
-// listenUnix listens at a socket that only this user can use. A socket on which nobody listens any more is replaced.
+// listenUnix listens at a socket that only this user can use. A stale socket is replaced.
 func listenUnix(path string) (net.Listener, error) {
 	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == os.ModeSocket {
 		if conn, err := net.Dial("unix", path); err == nil {
-			return nil, errors.Join(fmt.Errorf("somebody listens at %s already: stop it, or name another --listen", path), conn.Close())
+			return nil, errors.Join(
+				fmt.Errorf("another process listens at %s: stop it, or name another --listen", path),
+				conn.Close(),
+			)
 		}
 		if err := os.Remove(path); err != nil {
-			return nil, fmt.Errorf("replace the socket that is left over: %w", err)
+			return nil, fmt.Errorf("replace the stale socket: %w", err)
 		}
 	}
-	// Whoever connected before the mode was changed would stay connected: the socket is made with the mode that it is to have.
+	// The socket is made with its final mode: a user who connects before a change of the mode would stay connected.
 	masked := unix.Umask(0o777 &^ cli.SecretMode)
 	listener, err := net.Listen("unix", path)
 	unix.Umask(masked)
 	if err != nil {
-		return nil, fmt.Errorf("--listen %s: %w: name a socket in a folder that this user may write to", path, cli.Cause(err))
+		return nil, fmt.Errorf(
+			"--listen %s: %w: name a socket in a folder that this user may write to",
+			path,
+			cli.Cause(err),
+		)
 	}
 	return listener, nil
 }
@@ -101,18 +118,20 @@ type relayed struct {
 	to discovery.AggregatedDiscoveryServiceClient
 }
 
-// StreamAggregatedResources passes a state-of-the-world stream on.
-func (r relayed) StreamAggregatedResources(s discovery.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
+// StreamAggregatedResources forwards a state-of-the-world stream.
+func (r relayed) StreamAggregatedResources(
+	s discovery.AggregatedDiscoveryService_StreamAggregatedResourcesServer,
+) error {
 	ctx, cancel := context.WithCancel(s.Context())
 	defer cancel()
 	up, err := r.to.StreamAggregatedResources(ctx)
 	if err != nil {
 		return err
 	}
-	return pass(s, up)
+	return forward(s, up)
 }
 
-// DeltaAggregatedResources passes a delta stream on.
+// DeltaAggregatedResources forwards a delta stream.
 func (r relayed) DeltaAggregatedResources(s discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
 	ctx, cancel := context.WithCancel(s.Context())
 	defer cancel()
@@ -120,11 +139,14 @@ func (r relayed) DeltaAggregatedResources(s discovery.AggregatedDiscoveryService
 	if err != nil {
 		return err
 	}
-	return pass(s, up)
+	return forward(s, up)
 }
 
-// pass copies messages both ways until the other server ends the stream, or the client is gone.
-func pass[Request, Answer any](down grpc.BidiStreamingServer[Request, Answer], up grpc.BidiStreamingClient[Request, Answer]) error {
+// forward copies messages both ways until the other server ends the stream, or the client is gone.
+func forward[Request, Answer any](
+	down grpc.BidiStreamingServer[Request, Answer],
+	up grpc.BidiStreamingClient[Request, Answer],
+) error {
 	go func() { // it ends when this call does
 		for {
 			m, err := down.Recv()

@@ -129,7 +129,7 @@ func TestListenUnix(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
 	_, err = listenUnix(path)
-	require.ErrorContains(t, err, "somebody listens at "+path+" already")
+	require.ErrorContains(t, err, "another process listens at "+path+": ")
 	first.(*net.UnixListener).SetUnlinkOnClose(false)
 	require.NoError(t, first.Close())
 	second, err := listenUnix(path)

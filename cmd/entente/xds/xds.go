@@ -1,3 +1,4 @@
+// Package xds has the commands for xDS clients: the bootstrap file and the relay.
 package xds
 
 import (
@@ -14,11 +15,12 @@ import (
 	"github.com/ententehq/entente/node/xdsbootstrap"
 )
 
+// Command returns the noun with its verbs.
 func Command(env *cli.Env) *cobra.Command {
 	return cli.Group("xds", "Routes for gRPC clients and Envoy", bootstrapCommand(env), relayCommand(env))
 }
 
-// The kinds of client that a bootstrap file can be for.
+// Kinds of clients of a bootstrap file.
 const (
 	clientGRPC = "grpc"
 	clientNode = "node"
@@ -31,16 +33,16 @@ func bootstrapCommand(env *cli.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bootstrap --dir DIR --locality REGION[/ZONE[/SUB-ZONE]]",
 		Short: "Write the bootstrap file of a gRPC client or server that uses xds:///SERVICE",
-		Long: `Write, to standard output, the bootstrap file by which a gRPC program finds this cluster and its own credentials.
-Name the file in GRPC_XDS_BOOTSTRAP; the program then dials xds:///SERVICE with xDS credentials.
+		Long: `Write, to standard output, the bootstrap file by which a gRPC program finds this cluster and its own
+credentials. Name the file in GRPC_XDS_BOOTSTRAP; the program then dials xds:///SERVICE with xDS credentials.
 
-The credentials are the files in --dir, which 'entente svid x509 --watch --dir DIR' keeps fresh. The members to ask are
-those of the cluster, those in the client's own zone first, unless --server names them.
+The credentials are the files in --dir, which 'entente svid x509 --watch --dir DIR' keeps fresh. The control planes
+are the members of the cluster, those in the client's zone first, unless --server names them.
 
-gRPC for Go reads the bundle map only with GRPC_EXPERIMENTAL_XDS_MTLS_SPIFFE=true in its environment; without, it can
-verify instances of the home trust domain alone. gRPC for Node.js (--client node) reads one file of roots a trust
-domain: make its file anew when a relationship is added. It cannot present an SVID to its control plane either, and asks
-through the Unix socket --relay, which 'entente xds relay' serves.`,
+gRPC for Go reads the bundle map only with GRPC_EXPERIMENTAL_XDS_MTLS_SPIFFE=true in its environment; without, it
+can verify only instances of the home trust domain. gRPC for Node.js (--client node) reads one file of roots for
+each trust domain: write its file again when a relationship is added. It cannot present an SVID to its control plane
+either, and connects to the Unix socket --relay, which 'entente xds relay' serves.`,
 		Args:    cli.Arguments(),
 		PreRunE: cli.Required("dir", "locality"),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, _ []string) error {
@@ -48,12 +50,15 @@ through the Unix socket --relay, which 'entente xds relay' serves.`,
 			case client != clientGRPC && client != clientNode:
 				return cli.Usagef("--client %q is neither %s nor %s", client, clientGRPC, clientNode)
 			case client == clientNode && relay == "":
-				return cli.Usagef("--relay is missing: --client node asks through a Unix socket, the one of 'entente xds relay --listen'")
+				return cli.Usagef(
+					"--relay is missing: --client node connects to the Unix socket of 'entente xds relay --listen'",
+				)
 			case client == clientGRPC && relay != "":
-				return cli.Usagef("--relay goes with --client node: other clients ask the members themselves")
+				return cli.Usagef("--relay is for --client node: other clients connect to the members themselves")
 			}
 			file := xdsbootstrap.Config{
-				Servers: servers, Relay: relay, Dir: dir, NodeID: id, Locality: locality.Value, FilePerDomain: client == clientNode,
+				Servers: servers, Relay: relay, Dir: dir, NodeID: id, Locality: locality.Value,
+				FilePerDomain: client == clientNode,
 			}
 			bundles := member.Bundles()
 			home, err := bundles.GetBundle(ctx, &ententev1.GetBundleRequest{})
@@ -68,7 +73,7 @@ through the Unix socket --relay, which 'entente xds relay' serves.`,
 			} else if len(servers) == 0 {
 				members, err := member.Cluster().ListMembers(ctx, &ententev1.ListMembersRequest{})
 				if err != nil {
-					return fmt.Errorf("find the members to ask (--server names them without asking): %w", err)
+					return fmt.Errorf("list the members (--server names them instead): %w", err)
 				}
 				file.Servers = nearestFirst(members.GetMembers(), locality.Value)
 			}
@@ -88,13 +93,14 @@ through the Unix socket --relay, which 'entente xds relay' serves.`,
 	f.StringVar(&dir, "dir", "", "`FOLDER` with the SVID, which 'entente svid x509 --watch' keeps fresh")
 	f.Var(&locality, "locality", "where the client runs: `REGION[/ZONE[/SUB-ZONE]]`")
 	f.StringVar(&client, "client", clientGRPC, "the `KIND` of client: grpc, or node for Node.js")
-	f.StringArrayVar(&servers, "server", nil, "`HOST:PORT` of a member to ask; can be given again (the cluster's members if left out)")
-	f.StringVar(&relay, "relay", "", "Unix `SOCKET` to ask through, with --client node")
+	f.StringArrayVar(&servers, "server", nil,
+		"`HOST:PORT` of a member; can be repeated (default: the members of the cluster)")
+	f.StringVar(&relay, "relay", "", "Unix `SOCKET` of the relay, with --client node")
 	f.StringVar(&id, "node-id", host, "`NAME` of the client in logs")
 	return cmd
 }
 
-// allDomains lists the trust domains of all bundles.
+// allDomains returns the trust domains of all bundles.
 func allDomains(ctx context.Context, client ententev1.BundleServiceClient) ([]string, error) {
 	var all []string
 	for token := ""; ; {
@@ -111,7 +117,7 @@ func allDomains(ctx context.Context, client ententev1.BundleServiceClient) ([]st
 	}
 }
 
-// nearestFirst are the addresses of the members that are heard from, those in the client's zone first.
+// nearestFirst returns the addresses of the members that are alive, those in the client's zone first.
 func nearestFirst(members []*ententev1.Member, at *ententev1.Locality) []string {
 	distance := func(m *ententev1.Member) int {
 		if m.GetRegion() == at.GetRegion() && m.GetZone() == at.GetZone() {
