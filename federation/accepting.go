@@ -53,7 +53,7 @@ func (s *Service) RedeemInvitation(ctx context.Context, req *ententev1.RedeemInv
 		shown, err := s.show(ctx, view, foreign) // it was accepted, and the answer lost
 		return &ententev1.RedeemInvitationResponse{Relationship: shown}, err
 	}
-	if hosted, err := m.config.IsHosted(view, own); err == nil && !hosted {
+	if hosted, err := m.config.Trust.Hosted.Hosts(view, own); err == nil && !hosted {
 		return nil, status.Errorf(codes.FailedPrecondition, "the invitation is for %s, which this cluster does not host; it was not used. Accept it where %s is hosted, or ask for one for a domain of this cluster", own, own)
 	}
 	if err := m.agreeable(view, own, foreign); err != nil {

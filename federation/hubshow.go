@@ -14,6 +14,7 @@ import (
 	"github.com/ententehq/entente/federation/observation"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/trust"
 )
 
 // listed are the trust domains that ListRelationships shows, in order: those with a relationship, and those that are trusted by a hub's
@@ -37,13 +38,11 @@ func listed(view *raftstore.View) (names []string, err error) {
 
 // shownByHub shows a domain that is trusted by a hub's word alone; nil: it is not, and hosted domains are not.
 func (m *Manager) shownByHub(view *raftstore.View, td string, mapTold func(hub string) observation.Observation) (*ententev1.Relationship, error) {
-	word, found, err := relationship.AttestationOf(view, td)
-	if err != nil || !found {
+	d, err := m.config.Trust.Decide(view, td)
+	if err != nil || d.Origin != trust.ByAttestation {
 		return nil, err
 	}
-	if hosted, err := m.config.IsHosted(view, td); err != nil || hosted {
-		return nil, err
-	}
+	word := d.Attestation
 	b, err := relationship.HubBundle(word.Row.Value)
 	if err != nil {
 		return nil, err
@@ -118,12 +117,9 @@ func shownAlarms(alarms []*statev1.RelationshipAlarm) (out []*ententev1.Relation
 
 // showByHub shows one domain without a relationship; nil: no hub vouches for it.
 func (s *Service) showByHub(ctx context.Context, view *raftstore.View, name string) (*ententev1.Relationship, error) {
-	if direct, err := relationship.IsForeign(view, name); err != nil || direct {
+	d, err := s.manager.config.Trust.Decide(view, name)
+	if err != nil || d.Origin != trust.ByAttestation {
 		return nil, err
 	}
-	word, found, err := relationship.AttestationOf(view, name)
-	if err != nil || !found {
-		return nil, err
-	}
-	return s.manager.shownByHub(view, name, s.manager.mapTold(s.manager.live(ctx, word.Hub+relationship.MapSuffix)))
+	return s.manager.shownByHub(view, name, s.manager.mapTold(s.manager.live(ctx, d.Attestation.Hub+relationship.MapSuffix)))
 }

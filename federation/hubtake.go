@@ -88,7 +88,7 @@ func (m *Manager) newReading(view *raftstore.View, hub string, rules *relationsh
 			r.known[row.Value.GetTrustDomain()] = knownWordOf(row, agreement.Value)
 		}
 	}
-	for row, err := range m.config.HostedBundles.All(view, "") {
+	for row, err := range m.config.Trust.Hosted.Bundles.All(view, "") {
 		if err != nil {
 			return nil, err
 		}
@@ -112,7 +112,7 @@ func (m *Manager) newReadingOf(view *raftstore.View, hub string, rules *relation
 		if found {
 			r.known[name] = knownWordOf(row, agreement.Value)
 		}
-		if r.hosted[name], err = m.config.IsHosted(view, name); err != nil {
+		if r.hosted[name], err = m.config.Trust.Hosted.Hosts(view, name); err != nil {
 			return nil, err
 		}
 	}

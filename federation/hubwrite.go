@@ -201,7 +201,7 @@ func (m *Manager) writeWord(tx *raftstore.Tx, hub string, agreement *statev1.Rel
 	if c.gone {
 		return true, nil, relationship.HubBundles.Delete(tx, key)
 	}
-	if hosted, err := m.config.IsHosted(tx, c.td); err != nil || hosted {
+	if hosted, err := m.config.Trust.Hosted.Hosts(tx, c.td); err != nil || hosted {
 		return false, nil, err
 	}
 	word := row.Value

@@ -154,14 +154,14 @@ func (s *Service) CreateInvitation(ctx context.Context, req *ententev1.CreateInv
 
 // agreeable decides whether there can be an agreement between a hosted and a foreign domain.
 func (m *Manager) agreeable(r raftstore.Reader, own, foreign string) error {
-	hosted, err := m.config.IsHosted(r, own)
+	hosted, err := m.config.Trust.Hosted.Hosts(r, own)
 	if err != nil {
 		return err
 	}
 	if !hosted {
 		return status.Errorf(codes.FailedPrecondition, "%s is not hosted by this cluster, which can make agreements for its own domains alone; `entente domain list` shows them", own)
 	}
-	if hosted, err = m.config.IsHosted(r, foreign); err != nil {
+	if hosted, err = m.config.Trust.Hosted.Hosts(r, foreign); err != nil {
 		return err
 	}
 	if hosted {

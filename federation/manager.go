@@ -11,7 +11,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
-	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/federation/mirror"
 	"github.com/ententehq/entente/federation/observation"
@@ -19,6 +18,7 @@ import (
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
 	"github.com/ententehq/entente/raftstore/membership"
+	"github.com/ententehq/entente/trust"
 )
 
 // Config says what this room stands on. All fields but those said to have a default are required.
@@ -29,14 +29,9 @@ type Config struct {
 	Client endpoint.ClientConfig
 	// Leader asks the leader what it was told. [membership.Manager] is one.
 	Leader Leader
-	// IsHosted reports whether the cluster is the authority for a trust domain. It is called inside of transactions too, and
-	// reads nothing but what it is given. HostedBundles is where those domains' bundles are; it is only read.
-	IsHosted      func(r raftstore.Reader, trustDomain string) (bool, error)
-	HostedBundles raftstore.Table[*statev1.Bundle]
-	// HostedStatements are the signed statements on a hosted domain's bundle, as its readers are shown them, in the order of their sequences; they
-	// are read from rows of HostedHistory below the domain's name and a slash. Without it peers are sent none.
-	HostedStatements func(r raftstore.Reader, trustDomain string) ([]string, error)
-	HostedHistory    raftstore.Table[*statev1.BundleVersion]
+	// Trust decides which domains are hosted and foreign, inside of transactions too, and supplies the hosted bundles with
+	// their statements.
+	Trust *trust.Index
 	// Peers says how other clusters are reached for streams. Without its Dial this member only accepts them.
 	Peers PeerConfig
 	// Invitations says how agreements are made with clusters that are not known yet. Without its Members and Dial there are none.
@@ -91,7 +86,7 @@ const maxByHand = 16
 // New builds the room. Its relationships are not fetched before [Manager.Run]; register [Manager.Section] with the membership first.
 func New(c Config) (*Manager, error) {
 	switch {
-	case c.Store == nil, c.Leader == nil, c.IsHosted == nil, c.Audit == nil:
+	case c.Store == nil, c.Leader == nil, c.Trust == nil, c.Audit == nil:
 		return nil, errors.New("federation: the configuration lacks a part")
 	case c.MinRefresh == 0:
 		c.MinRefresh = relationship.DefaultMinRefresh

@@ -97,7 +97,7 @@ func TestExpiry(t *testing.T) {
 	r.create(t, spiffeRelationship(us, p), us.Bundle(t, 1))
 	r.awaitState(t, "us.example.org", trust.Expired)
 	require.NotNil(t, r.stored(t, "us.example.org"))
-	trusted, err := relationship.TrustState(r.store.View(), "us.example.org")
+	trusted, err := statusOf(r.store.View(), "us.example.org")
 	require.NoError(t, err)
 	require.Equal(t, trust.StatusOf(trust.Expired), trusted)
 }
@@ -169,7 +169,7 @@ func TestSurviveRestore(t *testing.T) {
 	require.NoError(t, err)
 	sequence, _ := r.stored(t, "us.example.org").Sequence()
 	require.EqualValues(t, 9, sequence, "bundles do not go back")
-	trusted, err := relationship.TrustState(r.store.View(), "ap.example.org")
+	trusted, err := statusOf(r.store.View(), "ap.example.org")
 	require.NoError(t, err)
 	require.Equal(t, trust.Suspended, trusted.State, "a suspension stays")
 }

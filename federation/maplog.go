@@ -5,11 +5,8 @@ import (
 	"slices"
 	"sync"
 
-	statev1 "github.com/ententehq/entente/api/entente/state/v1"
-	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
-	"github.com/ententehq/entente/trust"
 )
 
 // mapLog is what stands in this cluster's bundle map, hosted domains and those that it vouches for, by version, with the order in which it
@@ -114,7 +111,7 @@ func (m *Manager) readMapLog(view *raftstore.View) {
 func (m *Manager) noteInMapLog(view *raftstore.View, names []string) {
 	news := false
 	for _, td := range names {
-		if hosted, err := m.config.IsHosted(view, td); err != nil || hosted {
+		if hosted, err := m.config.Trust.Hosted.Hosts(view, td); err != nil || hosted {
 			continue // followHosted tells of those
 		}
 		var v relationship.Version
@@ -130,29 +127,11 @@ func (m *Manager) noteInMapLog(view *raftstore.View, names []string) {
 	}
 }
 
-// mapEntry is the bundle of a domain as it stands in the map that this cluster serves; nil: it does not.
+// mapEntry returns the bundle of a domain as it stands in the map that this cluster serves, or nil if it does not stand there.
 func (m *Manager) mapEntry(td string) []byte {
-	view := m.config.Store.View()
-	row, found, err := m.config.HostedBundles.Get(view, td)
-	if err == nil && !found {
-		var agreement raftstore.Row[*statev1.Relationship]
-		if agreement, found, err = relationship.Relationships.Get(view, td); err != nil || !found || !relationship.Vouches(agreement.Value) {
-			return nil
-		}
-		row, found, err = relationship.ForeignBundles.Get(view, td)
-	}
-	if err != nil || !found {
-		return nil
-	}
-	b, err := trust.Parse(row.Value)
+	entry, _, err := m.config.Trust.MapEntry(m.config.Store.View(), td)
 	if err != nil {
 		m.unreadable(err)
-		return nil
-	}
-	entry, err := bundle.NewMapEntry(b)
-	if err != nil {
-		m.unreadable(err)
-		return nil
 	}
 	return entry.Document
 }

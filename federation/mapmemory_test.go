@@ -19,7 +19,6 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/federation/federationtest"
-	"github.com/ententehq/entente/federation/relationship"
 )
 
 // TestMemoryOfAHubsMap: a map of more than 20 MiB, with more that is new than is held at once, never holds as much as 16 MiB while it comes.
@@ -75,7 +74,7 @@ func TestMemoryOfAHubsMap(t *testing.T) {
 	t.Logf("at most %d KiB were held", held>>10)
 	require.NotZero(t, held)
 	require.Less(t, held, uint64(most))
-	brought, err := relationship.AttestedBy(r.store.View(), "hub.example.org")
+	brought, err := newTrust().AttestedBy(r.store.View(), "hub.example.org"), error(nil)
 	require.NoError(t, err)
 	require.Greater(t, len(brought), 500)
 }

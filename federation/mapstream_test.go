@@ -138,7 +138,7 @@ func TestHostileHubOverAStream(t *testing.T) {
 		entry(spoke.home.Rotated(t).Bundle(t, 9)), entry(hub.Rotated(t).Bundle(t, 9)),
 	}})
 	spoke.awaitWord(t, "ap.example.org", 5)
-	domains, err := relationship.AttestedBy(spoke.store.View(), "hub.example.org")
+	domains, err := newTrust().AttestedBy(spoke.store.View(), "hub.example.org"), error(nil)
 	require.NoError(t, err)
 	require.Equal(t, []string{"ap.example.org"}, domains)
 

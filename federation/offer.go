@@ -34,7 +34,7 @@ func (m *Manager) offer(r raftstore.Reader, own string) (*ententev1.FederationOf
 	}
 	o.PeerAddresses = m.ownAddresses()
 	document := func(td string) ([]byte, error) {
-		row, found, err := m.config.HostedBundles.Get(r, td)
+		row, found, err := m.config.Trust.Hosted.Bundles.Get(r, td)
 		if err != nil {
 			return nil, err
 		}
@@ -133,7 +133,7 @@ func relationshipsOf(o *ententev1.FederationOffer, a *statev1.RelationshipAgreem
 func (m *Manager) agree(tx *raftstore.Tx, all []agreedRelationship, home, source string, proven [32]byte, now time.Time) error {
 	for _, r := range all {
 		name := r.rel.TrustDomain.Name()
-		hosted, err := m.config.IsHosted(tx, name)
+		hosted, err := m.config.Trust.Hosted.Hosts(tx, name)
 		if err != nil {
 			return err
 		}

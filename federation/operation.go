@@ -20,7 +20,7 @@ import (
 // admit checks a relationship against the state that it is to become part of. bootstrap is the bundle that comes with it, stored the one
 // that is there; either can be nil.
 func (m *Manager) admit(r raftstore.Reader, rel *relationship.Relationship, bootstrap, stored *bundle.Bundle) error {
-	hosted, err := m.config.IsHosted(r, rel.TrustDomain.Name())
+	hosted, err := m.config.Trust.Hosted.Hosts(r, rel.TrustDomain.Name())
 	if err != nil {
 		return err
 	}
@@ -69,7 +69,7 @@ func (m *Manager) admitPeer(r raftstore.Reader, rel *relationship.Relationship) 
 		return nil
 	}
 	home := rel.Peer.Home.Name()
-	hosted, err := m.config.IsHosted(r, home)
+	hosted, err := m.config.Trust.Hosted.Hosts(r, home)
 	if err != nil {
 		return err
 	}

@@ -105,9 +105,9 @@ func (p *peers) run(ctx context.Context) error {
 
 // followHosted tells the streams of every change of a hosted bundle.
 func (p *peers) followHosted(ctx context.Context) error {
-	over := []raftstore.Prefix{p.manager.config.HostedBundles.Prefix("")}
-	if p.manager.config.HostedStatements != nil {
-		over = append(over, p.manager.config.HostedHistory.Prefix(""))
+	over := []raftstore.Prefix{p.manager.config.Trust.Hosted.Bundles.Prefix("")}
+	if p.manager.config.Trust.Hosted.Statements != nil {
+		over = append(over, p.manager.config.Trust.Hosted.History.Prefix(""))
 	}
 	return feed.Latest(ctx, p.manager.config.Store, over, func(v *raftstore.View) error {
 		p.mu.Lock()

@@ -3,8 +3,6 @@ package federation
 import (
 	"fmt"
 
-	"github.com/ententehq/entente/bundle"
-	"github.com/ententehq/entente/bundle/statement"
 	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/trust"
@@ -13,7 +11,7 @@ import (
 // hostedBundlesOf reads the hosted bundles; what before has read of the same revision is taken over.
 func (m *Manager) hostedBundlesOf(view *raftstore.View, before map[string]session.Hosted) (map[string]session.Hosted, error) {
 	next := make(map[string]session.Hosted, len(before))
-	rows, err := m.config.HostedBundles.List(view, "")
+	rows, err := m.config.Trust.Hosted.Bundles.List(view, "")
 	if err != nil {
 		return nil, fmt.Errorf("read the hosted bundles: %w", err)
 	}
@@ -38,22 +36,11 @@ func (m *Manager) hostedBundlesOf(view *raftstore.View, before map[string]sessio
 
 // withStatements reads the statements on a hosted domain's bundle, where they changed since they were read.
 func (m *Manager) withStatements(view *raftstore.View, td string, h session.Hosted) session.Hosted {
-	if m.config.HostedStatements == nil {
-		return h
-	}
-	at := m.config.HostedHistory.PrefixRevision(view, td+"/")
-	if at == h.StatementsRevision {
-		return h
-	}
-	domain, err := bundle.ParseTrustDomain(td)
-	if err == nil {
-		var compact []string
-		if compact, err = m.config.HostedStatements(view, td); err == nil {
-			h.Statements, h.StatementsRevision = statement.NewList(domain, compact), at
-		}
-	}
+	list, at, err := m.config.Trust.Statements(view, td)
 	if err != nil {
-		m.unreadable(fmt.Errorf("statements on the bundle of %s: %w", td, err)) // the bundle goes to peers without
+		m.unreadable(err) // the bundle goes to peers without
+		return h
 	}
+	h.Statements, h.StatementsRevision = list, at
 	return h
 }

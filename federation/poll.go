@@ -19,6 +19,7 @@ import (
 	"github.com/ententehq/entente/federation/observation"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/trust"
 )
 
 // attempts is how often a fetch is made again at once because what it relied on changed under way.
@@ -88,21 +89,24 @@ func (m *Manager) basisOf(r raftstore.Reader, name string) (basis, error) {
 	return b, err
 }
 
-// servingBundle returns the bundle of a domain that serves another's: a hosted one, or a foreign one in force. Nil: there
-// is none.
+// servingBundle returns the bundle of a domain that serves another's, or nil if there is none. The domain is hosted, or foreign
+// with a relationship in force.
 func (m *Manager) servingBundle(r raftstore.Reader, name string) (x509bundle.Source, raftstore.Revision, error) {
-	row, hosted, err := m.config.HostedBundles.Get(r, name)
+	d, err := m.config.Trust.Decide(r, name)
 	if err != nil {
 		return nil, 0, err
 	}
-	if hosted {
-		return relationship.NewStored(row.Value), row.Revision, nil
+	switch d.Origin {
+	case trust.ByHosting:
+	case trust.ByRelationship:
+		if d.Status.State.Withheld() || !relationship.KindsOf(d.Relationship.Value).X509 {
+			return nil, 0, nil
+		}
+	default: // a hub's attestation serves no other domain
+		return nil, 0, nil
 	}
-	rel, found, err := relationship.Relationships.Get(r, name)
-	if err != nil || !found || !relationship.InForce(rel.Value) || !relationship.KindsOf(rel.Value).X509 {
-		return nil, 0, err
-	}
-	if row, found, err = relationship.ForeignBundles.Get(r, name); err != nil || !found {
+	row, found, err := m.config.Trust.Stored(r, name, d)
+	if err != nil || !found {
 		return nil, 0, err
 	}
 	return relationship.NewStored(row.Value), row.Revision, nil

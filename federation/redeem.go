@@ -229,7 +229,7 @@ func (m *Manager) redeem(tx *raftstore.Tx, c *ententev1.AcceptInvitationContent,
 		}
 		return is.Value.GetAgreement().GetApproveTime() != nil, nil
 	}
-	if hosted, err := m.config.IsHosted(tx, row.Value.GetTrustDomain()); err != nil || !hosted {
+	if hosted, err := m.config.Trust.Hosted.Hosts(tx, row.Value.GetTrustDomain()); err != nil || !hosted {
 		return false, errors.Join(err, refuseInvitation("not_hosted", codes.FailedPrecondition, "%s is no longer hosted by the cluster that invited", row.Value.GetTrustDomain()))
 	}
 	row.Value.Redemption = &statev1.InvitationRedemption{Time: timestamppb.New(now), Identities: all[0].row.GetAgreement().GetIdentities()}

@@ -44,7 +44,7 @@ func newRoomOn(t testing.TB, store *raftstore.Store, adjust ...func(*Config)) *r
 	t.Helper()
 	r := &room{store: store, ledger: &federationtest.AuditLog{}, registry: prometheus.NewRegistry(), leader: &federationtest.Leader{}}
 	c := Config{
-		Store: r.store, Leader: r.leader, IsHosted: federationtest.IsHosted, HostedBundles: federationtest.HostedBundles, Audit: r.ledger,
+		Store: r.store, Leader: r.leader, Trust: newTrust(), Audit: r.ledger,
 		MinRefresh: relationship.LowestMinRefresh, Registerer: r.registry, Client: endpoint.ClientConfig{Timeout: 5 * time.Second},
 	}
 	for _, f := range adjust {
@@ -107,7 +107,7 @@ var errSeen = errors.New("seen")
 func (r *room) awaitState(t testing.TB, td string, want trust.State) {
 	t.Helper()
 	r.await(t, td+" to be "+want.String(), func(v *raftstore.View) bool {
-		got, err := relationship.TrustState(v, td)
+		got, err := statusOf(v, td)
 		require.NoError(t, err)
 		return got.State == want
 	})
@@ -175,4 +175,24 @@ func (r *room) stored(t testing.TB, td string) *bundle.Bundle {
 	b, err := trust.Parse(row.Value)
 	require.NoError(t, err)
 	return b
+}
+
+// newTrust returns an index over [federationtest.HostedBundles] and the tables of federation. A domain with a bundle is hosted.
+func newTrust() *trust.Index {
+	return trust.NewIndex(trust.Sources{
+		Hosted: trust.Hosted{
+			Hosts: func(r raftstore.Reader, td string) (bool, error) {
+				_, found, err := federationtest.HostedBundles.Get(r, td)
+				return found, err
+			},
+			Bundles: federationtest.HostedBundles,
+		},
+		Foreign: relationship.TrustSource(),
+	})
+}
+
+// statusOf returns the status of a trust domain.
+func statusOf(r raftstore.Reader, td string) (trust.Status, error) {
+	d, err := newTrust().Decide(r, td)
+	return d.Status, err
 }

@@ -105,7 +105,7 @@ func (c *cluster) addMember(s *raftstore.Store) {
 	name := c.home.td.Name()
 	var err error
 	m.manager, err = New(Config{
-		Store: s, Leader: m, IsHosted: federationtest.IsHosted, HostedBundles: federationtest.HostedBundles, Audit: silentAudit{}, Registerer: m.registry,
+		Store: s, Leader: m, Trust: newTrust(), Audit: silentAudit{}, Registerer: m.registry,
 		Client: endpoint.ClientConfig{Dial: c.w.dialer(name, &c.counted, m.polls.now)},
 		Peers: PeerConfig{Home: c.home.td, Dial: func(context.Context, string, spiffeid.TrustDomain) (net.Conn, error) {
 			return nil, errors.ErrUnsupported

@@ -170,7 +170,7 @@ func TestSuspendResumeDelete(t *testing.T) {
 	p := federationtest.NewEndpoint(t, us, us.Bundle(t, 1))
 	r.create(t, spiffeRelationship(us, p), us.Bundle(t, 1))
 	trusted := func() trust.Status {
-		state, err := relationship.TrustState(r.store.View(), "us.example.org")
+		state, err := statusOf(r.store.View(), "us.example.org")
 		require.NoError(t, err)
 		return state
 	}

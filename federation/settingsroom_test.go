@@ -165,7 +165,7 @@ func TestAuthorityKinds(t *testing.T) {
 	out := r.create(t, rel, both)
 	require.Equal(t, "1 JWT authorities", out.GetLeftOut())
 	trusted := func() trust.Status {
-		got, err := relationship.TrustState(r.store.View(), "us.example.org")
+		got, err := statusOf(r.store.View(), "us.example.org")
 		require.NoError(t, err)
 		return got
 	}

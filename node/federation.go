@@ -6,8 +6,6 @@ import (
 	"slices"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
-	"github.com/ententehq/entente/authority/publish"
-	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/federation"
 	"github.com/ententehq/entente/federation/observation"
 	"github.com/ententehq/entente/node/config"
@@ -17,8 +15,7 @@ import (
 
 func buildFederation(m *member) (err error) {
 	m.federation, err = federation.New(federation.Config{
-		Store: m.store, Leader: m.members, IsHosted: table.Hosts, HostedBundles: table.HostedBundles,
-		HostedStatements: publish.Statements, HostedHistory: table.HostedHistory,
+		Store: m.store, Leader: m.members, Trust: m.trust,
 		Peers: federation.PeerConfig{
 			Home: m.cfg.Cluster.TrustDomain, Dial: m.port.DialPeer, Credentials: port.Credentials(), Cargo: cargo{m},
 		},

@@ -83,11 +83,6 @@ func (l *Leader) Beat() {
 // HostedBundles plays authority's table.
 var HostedBundles = raftstore.NewTable[*statev1.Bundle]("hosted_bundles")
 
-func IsHosted(r raftstore.Reader, td string) (bool, error) {
-	_, found, err := HostedBundles.Get(r, td)
-	return found, err
-}
-
 // AliveMembers plays the rows that the leader writes of who is alive.
 var AliveMembers = raftstore.NewTable[*statev1.AliveMember]("alive_in_test")
 

@@ -171,19 +171,6 @@ func HubDomains(r raftstore.Reader) iter.Seq2[string, error] {
 	}
 }
 
-// AttestedBy lists the trust domains of which one hub says anything.
-func AttestedBy(r raftstore.Reader, hub string) (names []string, err error) {
-	for row, err := range HubBundles.All(r, "") {
-		if err != nil {
-			return nil, err
-		}
-		if row.Value.GetHub() == hub {
-			names = append(names, row.Value.GetTrustDomain())
-		}
-	}
-	return names, nil
-}
-
 // HubBundle reads a hub's word as a bundle.
 func HubBundle(row *statev1.HubBundle) (*bundle.Bundle, error) {
 	return trust.Parse(&statev1.Bundle{TrustDomain: row.GetTrustDomain(), Document: row.GetDocument()})

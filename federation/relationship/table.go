@@ -1,7 +1,6 @@
 package relationship
 
 import (
-	"fmt"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -24,20 +23,6 @@ var (
 func IsForeign(r raftstore.Reader, trustDomain string) (bool, error) {
 	_, found, err := Relationships.Get(r, trustDomain)
 	return found, err
-}
-
-// TrustState says what a trust domain is to this cluster: what an instance in it, or a certificate from it, is worth. A
-// domain without a relationship is what [HubWord] makes of it. Of a hosted domain nothing is asked here, for nothing foreign decides over it.
-func TrustState(r raftstore.Reader, trustDomain string) (trust.Status, error) {
-	row, found, err := Relationships.Get(r, trustDomain)
-	if err != nil {
-		return trust.Status{}, fmt.Errorf("read the relationship with %s: %w", trustDomain, err)
-	}
-	if !found {
-		word, _, err := AttestationOf(r, trustDomain)
-		return word.Status, err
-	}
-	return TrustOf(row.Value), nil
 }
 
 // TrustOf says the same of one row of [Relationships], for those who follow the table.
