@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/ententehq/entente/access/audit"
+
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
@@ -22,7 +24,7 @@ import (
 type Config struct {
 	Store *raftstore.Store
 	Trust Trust
-	Audit registry.Audit
+	Audit audit.Recorder
 	// Agreements returns the agreements under which services are exported and imported. If nil, there are none.
 	Agreements exchange.Agreements
 	// Leader is queried for what members reported to it. If nil, listings contain nothing of it.

@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/ententehq/entente/access/audit"
+
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/ententehq/entente/access"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/routing/registry"
 )
@@ -23,17 +24,12 @@ const (
 	MaxImportTTL     = 7 * 24 * time.Hour
 )
 
-// Audit records what the exchange does on its own: it stores imported instances, and ends exports and imports. An action that cannot be
-// recorded is not taken. Record is called from any goroutine.
-type Audit interface {
-	Record(access.Event) error
-}
-
 // Config is what an [Exchange] needs. Store, Registry and Audit are required.
 type Config struct {
 	Store    *raftstore.Store
 	Registry *registry.Registry
-	Audit    Audit
+	// Audit records what the exchange does on its own: it stores imported instances, and ends exports and imports.
+	Audit audit.Recorder
 	// Agreements returns the agreements under which services are shared. If nil, there are none.
 	Agreements Agreements
 	// Leader is queried for the outcomes of exports. If nil, they are unknown.

@@ -5,10 +5,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ententehq/entente/access/audit"
+
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
-	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/routing/registry"
 	"github.com/ententehq/entente/routing/routingtest"
@@ -65,7 +66,7 @@ func sets(list ...*ententev1.PeerServiceSet) *ententev1.PeerMessage {
 	return &ententev1.PeerMessage{Content: &ententev1.PeerMessage_ServiceSets{ServiceSets: &ententev1.PeerServiceSets{Sets: list}}}
 }
 
-func lastEvent(m *member) access.Event {
+func lastEvent(m *member) audit.Event {
 	events := m.audit.Events()
 	return events[len(events)-1]
 }

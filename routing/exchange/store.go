@@ -7,10 +7,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ententehq/entente/access/audit"
+
 	"github.com/hashicorp/go-hclog"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/ententehq/entente/access"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/routing/plan"
@@ -28,7 +29,7 @@ type importWriter struct {
 	store      *raftstore.Store
 	registry   *registry.Registry
 	agreements Agreements
-	audit      Audit
+	audit      audit.Recorder
 	metrics    *metrics
 	now        func() time.Time
 	log        hclog.Logger
@@ -126,8 +127,8 @@ func (w *importWriter) commit(ctx context.Context, batch importBatch) (raftstore
 	})
 }
 
-// audited commits a batch, and records in the audit log, before and after, what is stored and what is refused. The lines are of bounded
-// size, so that a peer cannot fill the disk.
+// audited commits a batch, and records in the audit log what is stored and what is refused. The lines are of bounded size, so that a peer
+// cannot fill the disk.
 func (w *importWriter) audited(ctx context.Context, batch importBatch) error {
 	var stored, refused []string
 	for _, set := range batch.sets {
@@ -138,49 +139,37 @@ func (w *importWriter) audited(ctx context.Context, batch importBatch) error {
 			stored = append(stored, fmt.Sprintf("%s: %d instances, digest %x", name, len(set.instances), set.digest[:8]))
 		}
 	}
-	record := func(result string, revision raftstore.Revision, detail string) error {
-		var err error
-		for action, list := range map[string][]string{"import instances": stored, "refuse instances": refused} {
-			if len(list) == 0 {
-				continue
-			}
-			object := fmt.Sprintf("%d services from %s", len(list), batch.sets[0].wanted.From)
-			if len(list) == 1 {
-				object, _, _ = strings.Cut(list[0], ":")
-			}
-			e := access.Event{
-				Caller: "peer " + batch.home, Action: action, Object: object, Result: result, Revision: uint64(revision), Detail: detail,
-			}
-			if result == access.ResultBegun {
-				e.Detail = firstFew(list)
-			}
-			err = errors.Join(err, w.audit.Record(e))
+	var events []audit.Event
+	add := func(action string, list []string) {
+		if len(list) == 0 {
+			return
 		}
-		return err
+		object := fmt.Sprintf("%d services from %s", len(list), batch.sets[0].wanted.From)
+		if len(list) == 1 {
+			object, _, _ = strings.Cut(list[0], ":")
+		}
+		events = append(events, audit.Event{Caller: "peer " + batch.home, Action: action, Object: object, Detail: firstFew(list)})
 	}
-	if err := record(access.ResultBegun, 0, ""); err != nil {
-		return fmt.Errorf("record that instances are imported: %w", err)
-	}
-	revision, err := w.commit(ctx, batch)
-	result, detail := access.ResultDone, ""
-	if err != nil {
-		result, detail = access.ResultFailed, err.Error()
-	}
-	if rerr := record(result, revision, detail); rerr != nil {
-		w.log.Error("imported instances are not in the audit log", "peer", batch.home, "error", rerr)
-	}
-	if err != nil {
-		return err
-	}
-	w.metrics.imported.WithLabelValues("stored").Add(float64(len(stored)))
-	for _, why := range batch.refused {
-		w.metrics.imported.WithLabelValues(reasonOf(why)).Inc()
-	}
-	if len(refused) > 0 {
-		w.log.Warn("sets that a peer exports are refused; what was stored before stays", "peer", batch.home, "refused", firstFew(refused))
-	}
-	w.log.Debug("instances imported", "peer", batch.home, "sets", len(stored), "revision", revision)
-	return nil
+	add("import instances", stored)
+	add("refuse instances", refused)
+	return audit.DoAll(w.audit, events, func(lines []audit.Event) error {
+		revision, err := w.commit(ctx, batch)
+		if err != nil {
+			return err
+		}
+		for i := range lines {
+			lines[i].Revision = uint64(revision)
+		}
+		w.metrics.imported.WithLabelValues("stored").Add(float64(len(stored)))
+		for _, why := range batch.refused {
+			w.metrics.imported.WithLabelValues(reasonOf(why)).Inc()
+		}
+		if len(refused) > 0 {
+			w.log.Warn("sets that a peer exports are refused; what was stored before stays", "peer", batch.home, "refused", firstFew(refused))
+		}
+		w.log.Debug("instances imported", "peer", batch.home, "sets", len(stored), "revision", revision)
+		return nil
+	})
 }
 
 // firstFew joins the first elements of a list.

@@ -7,10 +7,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ententehq/entente/access/audit"
+
 	"github.com/hashicorp/go-hclog"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/ententehq/entente/access"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/routing/registry"
@@ -24,7 +25,7 @@ type sweeper struct {
 	store      *raftstore.Store
 	collector  *registry.Collector
 	agreements Agreements
-	audit      Audit
+	audit      audit.Recorder
 	liveness   *Liveness
 	metrics    *metrics
 	ttl        time.Duration
@@ -242,22 +243,16 @@ func (s *sweeper) deleteOrphan(ctx context.Context, key, id string) error {
 	})
 }
 
-// audited runs a transaction, and records it in the audit log before and after.
+// audited runs a transaction, and records it in the audit log.
 func (s *sweeper) audited(ctx context.Context, action, object, detail string, do func(*raftstore.Tx) error) error {
-	event := access.Event{Caller: "routing", Action: action, Object: object, Result: access.ResultBegun, Detail: detail}
-	if err := s.audit.Record(event); err != nil {
-		return fmt.Errorf("record: %s, %s: %w", action, object, err)
-	}
-	revision, err := s.store.Update(ctx, do)
-	event.Result, event.Detail, event.Revision = access.ResultDone, "", uint64(revision)
-	if err != nil {
-		event.Result, event.Detail = access.ResultFailed, err.Error()
-	}
-	if rerr := s.audit.Record(event); rerr != nil {
-		s.log.Error("an action is not in the audit log", "action", action, "object", object, "error", rerr)
-	}
-	if err == nil {
+	event := audit.Event{Caller: "routing", Action: action, Object: object, Detail: detail}
+	return audit.Do(s.audit, event, func(line *audit.Event) error {
+		revision, err := s.store.Update(ctx, do)
+		if err != nil {
+			return err
+		}
+		line.Revision = uint64(revision)
 		s.log.Info(action, "object", object, "revision", revision)
-	}
-	return err
+		return nil
+	})
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/ententehq/entente/access/audit"
+
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -55,20 +57,23 @@ func parseHealthChanges(list []*ententev1.HealthChange) ([]healthChange, error) 
 
 // changeHealth writes the changes of one message in one transaction. A lease that has run out is held again.
 func (k *LeaseKeeper) changeHealth(ctx context.Context, h holder, changes []healthChange) (raftstore.Revision, error) {
-	event := access.Event{
+	if len(changes) == 0 {
+		return k.writeHealth(ctx, h, changes)
+	}
+	var revision raftstore.Revision
+	err := audit.Do(k.audit, audit.Event{
 		Caller: access.CallerFrom(ctx).String(), Action: "RoutingService/HoldLease health", Object: "lease " + h.lease,
 		Detail: healthChangesText(changes),
-	}
-	if len(changes) > 0 {
-		begun := event
-		begun.Result = access.ResultBegun
-		if err := k.audit.Record(begun); err != nil {
-			return 0, status.Errorf(codes.Unavailable,
-				"the change of health was not made, because it cannot be audited: %v; free space on the member's disk, or use another member",
-				err)
-		}
-	}
-	revision, err := k.store.Update(ctx, func(tx *raftstore.Tx) error {
+	}, func(line *audit.Event) (err error) {
+		revision, err = k.writeHealth(ctx, h, changes)
+		line.Revision = uint64(revision)
+		return err
+	})
+	return revision, err
+}
+
+func (k *LeaseKeeper) writeHealth(ctx context.Context, h holder, changes []healthChange) (raftstore.Revision, error) {
+	return k.store.Update(ctx, func(tx *raftstore.Tx) error {
 		row, err := heldLease(tx, h)
 		if err != nil {
 			return err
@@ -86,15 +91,6 @@ func (k *LeaseKeeper) changeHealth(ctx context.Context, h holder, changes []heal
 		}
 		return nil
 	})
-	if len(changes) > 0 {
-		event.Result, event.Revision = access.ResultDone, uint64(revision)
-		if err != nil {
-			event.Result, event.Detail = access.ResultFailed, err.Error()
-		}
-		// The change is made and stays; the audit log itself reports that it cannot write.
-		_ = k.audit.Record(event)
-	}
-	return revision, err
 }
 
 func (c healthChange) write(ctx context.Context, tx *raftstore.Tx, lease string) error {

@@ -7,6 +7,8 @@ import (
 	"io"
 	"time"
 
+	"github.com/ententehq/entente/access/audit"
+
 	"github.com/hashicorp/go-hclog"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -28,7 +30,7 @@ const (
 // LeaseKeeper serves the calls about leases.
 type LeaseKeeper struct {
 	store       *raftstore.Store
-	audit       Audit
+	audit       audit.Recorder
 	tracker     *Tracker
 	collector   *Collector
 	metrics     *metrics

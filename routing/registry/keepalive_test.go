@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ententehq/entente/access/audit"
+
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
@@ -106,7 +108,7 @@ func TestLease(t *testing.T) {
 	health, _ := m.health(t, "10.0.0.1:443")
 	require.Equal(t, "degraded", health)
 	require.Equal(t, "shop 10.0.0.1:443 degraded, shop 10.0.0.2:443 draining", m.audit.Events()[1].Detail)
-	require.Equal(t, access.ResultDone, m.audit.Events()[1].Result)
+	require.Equal(t, audit.ResultDone, m.audit.Events()[1].Result)
 
 	// It runs out.
 	revision = m.store.View().Revision()

@@ -6,27 +6,23 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/ententehq/entente/access/audit"
+
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
 )
 
-// Audit records what the registry does on its own, which is to end leases, and the changes of health that holders of leases report. An
-// action that cannot be recorded is not taken. Record is called from any goroutine.
-type Audit interface {
-	Record(access.Event) error
-}
-
 // Config is what a [Registry] needs. Store and Audit are required.
 type Config struct {
 	Store *raftstore.Store
-	Audit Audit
+	// Audit records what the registry does on its own, which is to end leases, and the changes of health that holders of leases report.
+	Audit audit.Recorder
 	// LastContact returns when this member last had contact with the leader, or led with a majority. A member without recent contact
 	// takes no renewals, because it could not pass them on. If nil, contact is always recent.
 	LastContact func() time.Time

@@ -6,10 +6,11 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ententehq/entente/access/audit"
+
 	"github.com/hashicorp/go-hclog"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/ententehq/entente/access"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -22,7 +23,7 @@ const (
 // sweeper ends leases while this member leads. Between two sweeps it caches the table of leases.
 type sweeper struct {
 	store     *raftstore.Store
-	audit     Audit
+	audit     audit.Recorder
 	tracker   *Tracker
 	collector *Collector
 	metrics   *metrics
@@ -161,43 +162,34 @@ func deleteLapsed(tx *raftstore.Tx, l trackedLease) error {
 	return Leases.Delete(tx, l.id)
 }
 
-// change applies a function to each lease in one transaction, and records it in the audit log before and after.
+// change applies a function to each lease in one transaction, and records it in the audit log.
 func (s *sweeper) change(
 	ctx context.Context, leases []trackedLease, action string, do func(*raftstore.Tx, trackedLease) error,
 ) error {
-	event := func(l trackedLease) access.Event {
-		return access.Event{Caller: "routing", Action: action, Object: "lease " + l.id}
-	}
-	for _, l := range leases {
-		e := event(l)
-		e.Result, e.Detail = access.ResultBegun, fmt.Sprintf("it was not renewed for %s", l.ttl)
+	events := make([]audit.Event, len(leases))
+	for i, l := range leases {
+		events[i] = audit.Event{Caller: "routing", Action: action, Object: "lease " + l.id}
+		events[i].Detail = fmt.Sprintf("it was not renewed for %s", l.ttl)
 		if l.lapsed {
-			e.Detail = fmt.Sprintf("it ran out %s ago", l.goneAfter)
-		}
-		if err := s.audit.Record(e); err != nil {
-			return fmt.Errorf("record that the lease %s ends: %w", l.id, err)
+			events[i].Detail = fmt.Sprintf("it ran out %s ago", l.goneAfter)
 		}
 	}
-	revision, err := s.store.Update(ctx, func(tx *raftstore.Tx) error {
-		for _, l := range leases {
-			if err := do(tx, l); err != nil {
-				return err
+	return audit.DoAll(s.audit, events, func(lines []audit.Event) error {
+		revision, err := s.store.Update(ctx, func(tx *raftstore.Tx) error {
+			for _, l := range leases {
+				if err := do(tx, l); err != nil {
+					return err
+				}
 			}
+			return nil
+		})
+		if err != nil {
+			return err
 		}
+		for i := range lines {
+			lines[i].Revision = uint64(revision)
+		}
+		s.log.Info(action, "leases", len(leases), "revision", revision)
 		return nil
 	})
-	for _, l := range leases {
-		e := event(l)
-		e.Result, e.Revision = access.ResultDone, uint64(revision)
-		if err != nil {
-			e.Result, e.Detail = access.ResultFailed, err.Error()
-		}
-		if rerr := s.audit.Record(e); rerr != nil {
-			s.log.Error("the end of a lease is not in the audit log", "lease", l.id, "error", rerr)
-		}
-	}
-	if err == nil {
-		s.log.Info(action, "leases", len(leases), "revision", revision)
-	}
-	return err
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ententehq/entente/access/audit"
+
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
@@ -73,12 +75,12 @@ func (c *Clock) Isolate(d time.Duration) {
 // AuditLog keeps events in memory.
 type AuditLog struct {
 	mu     sync.Mutex
-	events []access.Event
+	events []audit.Event
 	full   bool
 }
 
 // Record adds an event, or fails if the log is full.
-func (a *AuditLog) Record(e access.Event) error {
+func (a *AuditLog) Record(e audit.Event) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.full {
@@ -96,10 +98,10 @@ func (a *AuditLog) Fill(full bool) {
 }
 
 // Events returns what was recorded.
-func (a *AuditLog) Events() []access.Event {
+func (a *AuditLog) Events() []audit.Event {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return append([]access.Event{}, a.events...)
+	return append([]audit.Event{}, a.events...)
 }
 
 // Admin returns the context of a call by the local administrator.

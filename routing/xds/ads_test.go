@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ententehq/entente/access/audit"
+
 	cluster "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpoint "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -52,7 +54,7 @@ func (everybody) Prefixes() []raftstore.Prefix { return nil }
 
 type noAudit struct{}
 
-func (noAudit) Record(access.Event) error { return nil }
+func (noAudit) Record(audit.Event) error { return nil }
 
 // room is a cache on a real store and a real routing manager, served over gRPC. The header "sees" has the trust domains that a
 // caller sees, separated by spaces. Without it, the caller sees all.
