@@ -41,7 +41,8 @@ func newHintCache(p *Planner) *hintCache {
 	return &hintCache{planner: p, hints: make(map[hintKey]*cachedHint)}
 }
 
-// get returns the hint for callers with a scope. Instances that they do not see are left out without a mention, as in xDS.
+// get returns the hint for callers with a scope. Instances that they do not see are left out without a mention, as in
+// xDS.
 func (c *hintCache) get(
 	r raftstore.Reader, service string, caller plan.Locality, scope access.Scope,
 ) (*cachedHint, error) {

@@ -36,7 +36,8 @@ type Config struct {
 	Settings plan.Settings
 	// Scope returns which trust domains the caller of a hint sees. If nil, it is [access.ScopeFrom].
 	Scope func(context.Context) access.Scope
-	// LastContact returns when this member last had contact with the leader, or led with a majority. If nil, contact is always recent.
+	// LastContact returns when this member last had contact with the leader, or led with a majority. If nil, contact is
+	// always recent.
 	LastContact func() time.Time
 	// Now is the clock; if nil, time.Now.
 	Now func() time.Time
@@ -45,8 +46,8 @@ type Config struct {
 	Registerer prometheus.Registerer
 }
 
-// Manager holds the routing of one member. Make it with New, register the sections of its Registry and its Exchange with the membership,
-// serve it with NewServer, and call Run.
+// Manager holds the routing of one member. Make it with New, register the sections of its Registry and its Exchange
+// with the membership, serve it with NewServer, and call Run.
 type Manager struct {
 	*Planner
 	Registry *registry.Registry

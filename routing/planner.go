@@ -21,11 +21,13 @@ type Planner struct {
 	now     func() time.Time
 }
 
-// hiddenDomain is the state of a trust domain that the caller does not see. Its instances are left out without a mention.
+// hiddenDomain is the state of a trust domain that the caller does not see. Its instances are left out without a
+// mention.
 const hiddenDomain trust.State = 255
 
-// PlanFor returns the plan of a service for callers in a locality, in the revision that r reads, and the policy of the plan. Callers see
-// the trust domains for which sees returns true, or all if sees is nil. Instances that they do not see are left out without a mention.
+// PlanFor returns the plan of a service for callers in a locality, in the revision that r reads, and the policy of the
+// plan. Callers see the trust domains for which sees returns true, or all if sees is nil. Instances that they do not
+// see are left out without a mention.
 func (p *Planner) PlanFor(
 	r raftstore.Reader, service string, caller plan.Locality, sees func(spiffeid.TrustDomain) bool,
 ) (plan.Plan, *plan.Policy, error) {
@@ -115,8 +117,8 @@ func (p *Planner) prefixesOf(service string) []raftstore.Prefix {
 	return slices.Concat(registry.PrefixesOf(service), []raftstore.Prefix{Rules.Prefix("")}, p.trust.Prefixes())
 }
 
-// Affected returns the services whose plans a changed row of Prefixes affects. The reader is at least as new as the change. If known is
-// false, any service may be affected.
+// Affected returns the services whose plans a changed row of Prefixes affects. The reader is at least as new as the
+// change. If known is false, any service may be affected.
 func (p *Planner) Affected(r raftstore.Reader, change raftstore.Change) (services []string, known bool) {
 	if change.Table == Rules.Name() {
 		return []string{change.Key}, change.Key != plan.AllServices

@@ -23,18 +23,29 @@ func TestRulesMoveHints(t *testing.T) {
 		require.NoError(t, err)
 	}
 	priorities := func() int {
-		h, err := r.GetHint(ctx, &ententev1.GetHintRequest{Service: "shop", Locality: &ententev1.Locality{Region: "eu", Zone: "a"}})
+		h, err := r.GetHint(
+			ctx,
+			&ententev1.GetHintRequest{Service: "shop", Locality: &ententev1.Locality{Region: "eu", Zone: "a"}},
+		)
 		require.NoError(t, err)
 		return len(h.GetPriorities())
 	}
 	require.Equal(t, 2, priorities())
 	half := map[string]uint32{"eu/a": 50, "eu/b": 50}
 	put, err := r.PutRules(ctx, &ententev1.PutRulesRequest{Rules: []*ententev1.RoutingRule{
-		{Service: "*", PanicThreshold: proto.Uint32(0), Failover: []*ententev1.FailoverRule{{From: "eu", To: []string{"mars"}}}},
+		{
+			Service:        "*",
+			PanicThreshold: proto.Uint32(0),
+			Failover:       []*ententev1.FailoverRule{{From: "eu", To: []string{"mars"}}},
+		},
 		{Service: "shop", Distribution: []*ententev1.DistributionRule{{From: "eu", To: half}}},
 	}})
 	require.NoError(t, err)
-	require.Equal(t, []string{"the rule for * names the region mars, in which no instance of any service is registered"}, put.GetWarnings())
+	require.Equal(
+		t,
+		[]string{"the rule for * names the region mars, in which no instance of any service is registered"},
+		put.GetWarnings(),
+	)
 	require.Equal(t, 1, priorities())
 	p, err := r.Planner.rules.policy(r.store.View(), "shop")
 	require.NoError(t, err)
@@ -51,7 +62,8 @@ func TestRulesMoveHints(t *testing.T) {
 	routingtest.Refused(t, err, codes.NotFound, "there is no rule for")
 }
 
-// TestRulesCanBeMended: a configuration that grew makes rules too many, each of which can still be deleted or replaced by itself.
+// TestRulesCanBeMended: a configuration that grew makes rules too many, each of which can still be deleted or replaced
+// by itself.
 func TestRulesCanBeMended(t *testing.T) {
 	r, ctx := newRoom(t), routingtest.Admin(t)
 	failover := func(region string) *ententev1.FailoverRule {
@@ -71,9 +83,17 @@ func TestRulesCanBeMended(t *testing.T) {
 	require.NoError(t, put(rule("one", "x1"), rule("two", "x2"), rule("three", "x3")))
 	for n := range 256 { // as many as one policy holds
 		region := fmt.Sprintf("r%d", n)
-		r.Planner.rules.configured.Failover = append(r.Planner.rules.configured.Failover, plan.FailoverSetting{From: region, To: []string{"ap"}})
+		r.Planner.rules.configured.Failover = append(
+			r.Planner.rules.configured.Failover,
+			plan.FailoverSetting{From: region, To: []string{"ap"}},
+		)
 	}
-	routingtest.Refused(t, put(rule("four", "x4")), codes.FailedPrecondition, "the rule for four together with the rule for all services and the configuration: there are 257")
+	routingtest.Refused(
+		t,
+		put(rule("four", "x4")),
+		codes.FailedPrecondition,
+		"the rule for four together with the rule for all services and the configuration: there are 257",
+	)
 	routingtest.Refused(t, put(rule("*", "r0")), codes.FailedPrecondition, "the rule for one together with")
 	require.NoError(t, put(rule("one", "r1")))
 	_, err := r.DeleteRule(ctx, &ententev1.DeleteRuleRequest{Service: "two"})
@@ -86,13 +106,26 @@ func TestRulesCanBeMended(t *testing.T) {
 // A slip of the pen in the place that a distribution is for is named too: the rule would never count.
 func TestRuleForUnknownCallers(t *testing.T) {
 	r := newRoom(t)
-	_, err := r.RegisterInstance(routingtest.Admin(t), &ententev1.RegisterInstanceRequest{Instance: routingtest.Registration()})
+	_, err := r.RegisterInstance(
+		routingtest.Admin(t),
+		&ententev1.RegisterInstanceRequest{Instance: routingtest.Registration()},
+	)
 	require.NoError(t, err)
 	put, err := r.PutRules(routingtest.Admin(t), &ententev1.PutRulesRequest{Rules: []*ententev1.RoutingRule{
-		{Service: "shop", Distribution: []*ententev1.DistributionRule{{From: "mars/*", To: map[string]uint32{routingtest.Registration().GetLocality().GetRegion(): 100}}, {From: "*", To: map[string]uint32{"*": 100}}}},
+		{
+			Service: "shop",
+			Distribution: []*ententev1.DistributionRule{
+				{From: "mars/*", To: map[string]uint32{routingtest.Registration().GetLocality().GetRegion(): 100}},
+				{From: "*", To: map[string]uint32{"*": 100}},
+			},
+		},
 	}})
 	require.NoError(t, err)
-	require.Equal(t, []string{"the rule for shop names the region mars, in which no instance of any service is registered"}, put.GetWarnings())
+	require.Equal(
+		t,
+		[]string{"the rule for shop names the region mars, in which no instance of any service is registered"},
+		put.GetWarnings(),
+	)
 }
 
 func TestBadRules(t *testing.T) {

@@ -7,8 +7,8 @@ import (
 	"github.com/ententehq/entente/routing/plan"
 )
 
-// ruleBook returns the policy of a service: its own rule over the rule for all services over the configuration. It caches the policies of
-// one state of the rules.
+// ruleBook returns the policy of a service: its own rule over the rule for all services over the configuration. It
+// caches the policies of one state of the rules.
 type ruleBook struct {
 	configured plan.Settings
 
@@ -21,7 +21,8 @@ func newRuleBook(configured plan.Settings) *ruleBook {
 	return &ruleBook{configured: configured, policies: make(map[string]*plan.Policy)}
 }
 
-// policy returns the policy of a service in the revision that r reads. As long as the rules do not change, it returns the same pointer.
+// policy returns the policy of a service in the revision that r reads. As long as the rules do not change, it returns
+// the same pointer.
 func (b *ruleBook) policy(r raftstore.Reader, service string) (*plan.Policy, error) {
 	revision := Rules.PrefixRevision(r, "")
 	b.mu.Lock()

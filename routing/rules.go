@@ -34,7 +34,8 @@ type ruleServer struct {
 	now   func() time.Time
 }
 
-// PutRules creates or replaces rules, all of them or none. Each is checked together with the rules and the configuration below it.
+// PutRules creates or replaces rules, all of them or none. Each is checked together with the rules and the
+// configuration below it.
 func (s *ruleServer) PutRules(ctx context.Context, r *ententev1.PutRulesRequest) (*ententev1.PutRulesResponse, error) {
 	if n := len(r.GetRules()); n == 0 || n > maxRulesAtOnce {
 		return nil, status.Errorf(codes.InvalidArgument, "the request has %d rules; send 1 to %d", n, maxRulesAtOnce)
@@ -46,7 +47,9 @@ func (s *ruleServer) PutRules(ctx context.Context, r *ententev1.PutRulesRequest)
 			return nil, invalid(err)
 		}
 		if rows[m.GetService()] != nil {
-			return nil, invalid(fmt.Errorf("%w: there are two for %s; merge them into one", plan.ErrRule, m.GetService()))
+			return nil, invalid(
+				fmt.Errorf("%w: there are two for %s; merge them into one", plan.ErrRule, m.GetService()),
+			)
 		}
 		rows[m.GetService()] = row
 	}
@@ -75,8 +78,9 @@ func (s *ruleServer) PutRules(ctx context.Context, r *ententev1.PutRulesRequest)
 	return response, nil
 }
 
-// check returns an error unless every service that the named rules affect has a policy: valid rules can be too many together. Other rules
-// are not checked, so that a rule which a new configuration has made invalid does not prevent its repair.
+// check returns an error unless every service that the named rules affect has a policy: valid rules can be too many
+// together. Other rules are not checked, so that a rule which a new configuration has made invalid does not prevent its
+// repair.
 func (s *ruleServer) check(tx *raftstore.Tx, names []string) error {
 	list, err := Rules.List(tx, "")
 	if err != nil {
@@ -98,7 +102,8 @@ func (s *ruleServer) check(tx *raftstore.Tx, names []string) error {
 	return nil
 }
 
-// ruleWarnings lists what of rules never applies, and the regions in which nothing is registered, which may be typing errors.
+// ruleWarnings lists what of rules never applies, and the regions in which nothing is registered, which may be typing
+// errors.
 func ruleWarnings(r raftstore.Reader, names []string, rows map[string]*statev1.RoutingRule) ([]string, error) {
 	list, err := registry.List(r)
 	if err != nil {
@@ -114,7 +119,10 @@ func ruleWarnings(r raftstore.Reader, names []string, rows map[string]*statev1.R
 		for _, region := range slices.Sorted(maps.Keys(plan.RuleRegions(rows[name]))) {
 			if !regions[region] {
 				warnings = append(warnings, fmt.Sprintf(
-					"the rule for %s names the region %s, in which no instance of any service is registered", name, region))
+					"the rule for %s names the region %s, in which no instance of any service is registered",
+					name,
+					region,
+				))
 			}
 		}
 	}
@@ -156,7 +164,11 @@ func (s *ruleServer) GetRule(ctx context.Context, r *ententev1.GetRuleRequest) (
 }
 
 func noRule(service string) error {
-	return status.Errorf(codes.NotFound, "there is no rule for %q; 'entente rule list' lists all rules", plan.Clip(service))
+	return status.Errorf(
+		codes.NotFound,
+		"there is no rule for %q; 'entente rule list' lists all rules",
+		plan.Clip(service),
+	)
 }
 
 // DeleteRule removes a rule. The remaining rules are not checked, because removing a rule only removes conditions.

@@ -136,7 +136,10 @@ func TestHintFollowsTrustAndHealth(t *testing.T) {
 	require.Equal(t, "no instance is registered", ask().GetReason())
 
 	far := routingtest.Registration()
-	far.Address, far.SpiffeId, far.Locality = "10.0.0.2:443", usWorkload.String(), &ententev1.Locality{Region: "us", Zone: "a"}
+	far.Address, far.SpiffeId, far.Locality = "10.0.0.2:443", usWorkload.String(), &ententev1.Locality{
+		Region: "us",
+		Zone:   "a",
+	}
 	_, err := r.RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: far})
 	require.NoError(t, err)
 	h := ask()

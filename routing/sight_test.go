@@ -18,8 +18,8 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// TestHintsTellWhatTheCallerSees asks as callers who see all domains, one of two and none: hints, simulated ones and what xDS plans leave
-// out the same, without a word, and the hint that is kept for one is not given to another.
+// TestHintsTellWhatTheCallerSees asks as callers who see all domains, one of two and none: hints, simulated ones and
+// what xDS plans leave out the same, without a word, and the hint that is kept for one is not given to another.
 func TestHintsTellWhatTheCallerSees(t *testing.T) {
 	r := newRoom(t)
 	r.setTrust(t, "us.example.org", trust.Fresh)
@@ -40,7 +40,10 @@ func TestHintsTellWhatTheCallerSees(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, test.want, offeredIn(h), "round %d, %q", round, test.sees)
 			require.Empty(t, h.GetExcluded())
-			simulated, err := r.SimulateHint(ctx, &ententev1.SimulateHintRequest{Service: "shop", Locality: euCaller.Proto()})
+			simulated, err := r.SimulateHint(
+				ctx,
+				&ententev1.SimulateHintRequest{Service: "shop", Locality: euCaller.Proto()},
+			)
 			require.NoError(t, err)
 			require.Equal(t, test.want, offeredIn(simulated.GetHint()))
 			planned, _, err := r.PlanFor(r.store.View(), "shop", euCaller, sees)

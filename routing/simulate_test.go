@@ -10,13 +10,17 @@ import (
 	"github.com/ententehq/entente/routing/routingtest"
 )
 
-// TestSimulateHint: two thirds of the callers are in eu, whose load goes to us when eu is down; nothing that is imagined is kept.
+// TestSimulateHint: two thirds of the callers are in eu, whose load goes to us when eu is down; nothing that is
+// imagined is kept.
 func TestSimulateHint(t *testing.T) {
 	r := newRoom(t)
 	for address, place := range map[string]string{"10.0.0.1:80": "eu", "10.0.0.2:80": "eu", "10.0.0.3:80": "us"} {
-		_, err := r.RegisterInstance(routingtest.Admin(t), &ententev1.RegisterInstanceRequest{Instance: &ententev1.Instance{
-			Service: "shop", Address: address, SpiffeId: "spiffe://eu.example.org/shop", Locality: &ententev1.Locality{Region: place, Zone: "a"},
-		}})
+		_, err := r.RegisterInstance(
+			routingtest.Admin(t),
+			&ententev1.RegisterInstanceRequest{Instance: &ententev1.Instance{
+				Service: "shop", Address: address, SpiffeId: "spiffe://eu.example.org/shop", Locality: &ententev1.Locality{Region: place, Zone: "a"},
+			}},
+		)
 		require.NoError(t, err)
 	}
 	answer, err := r.SimulateHint(routingtest.Admin(t), &ententev1.SimulateHintRequest{
@@ -26,18 +30,35 @@ func TestSimulateHint(t *testing.T) {
 	require.Equal(t, []string{"asia=down"}, answer.GetUnmatched())
 	require.Len(t, answer.GetRegions(), 2)
 	eu, us := answer.GetRegions()[0], answer.GetRegions()[1]
-	require.Equal(t, []uint32{67, 0, 2, 0}, []uint32{eu.GetNow(), eu.GetThen(), eu.GetAvailableNow(), eu.GetAvailableThen()})
-	require.Equal(t, []uint32{33, 100, 1, 1}, []uint32{us.GetNow(), us.GetThen(), us.GetAvailableNow(), us.GetAvailableThen()})
+	require.Equal(
+		t,
+		[]uint32{67, 0, 2, 0},
+		[]uint32{eu.GetNow(), eu.GetThen(), eu.GetAvailableNow(), eu.GetAvailableThen()},
+	)
+	require.Equal(
+		t,
+		[]uint32{33, 100, 1, 1},
+		[]uint32{us.GetNow(), us.GetThen(), us.GetAvailableNow(), us.GetAvailableThen()},
+	)
 	require.Zero(t, answer.GetNowhereThen())
 	require.EqualValues(t, 100, answer.GetHint().GetPriorities()[1].GetLoad())
 	require.Len(t, answer.GetHint().GetExcluded(), 2)
 	require.Equal(t, "it is supposed to be unhealthy", answer.GetHint().GetExcluded()[0].GetReason())
-	now, err := r.GetHint(routingtest.Admin(t), &ententev1.GetHintRequest{Service: "shop", Locality: &ententev1.Locality{Region: "eu"}})
+	now, err := r.GetHint(
+		routingtest.Admin(t),
+		&ententev1.GetHintRequest{Service: "shop", Locality: &ententev1.Locality{Region: "eu"}},
+	)
 	require.NoError(t, err)
 	require.EqualValues(t, 100, now.GetPriorities()[0].GetLoad())
 
-	_, err = r.SimulateHint(routingtest.Admin(t), &ententev1.SimulateHintRequest{Service: "shop", Suppose: []string{"eu=down"}})
+	_, err = r.SimulateHint(
+		routingtest.Admin(t),
+		&ententev1.SimulateHintRequest{Service: "shop", Suppose: []string{"eu=down"}},
+	)
 	routingtest.Refused(t, err, codes.InvalidArgument, "a region is needed at least")
-	_, err = r.SimulateHint(routingtest.Admin(t), &ententev1.SimulateHintRequest{Service: "shop", AllCallers: true, Suppose: []string{"eu=broken"}})
+	_, err = r.SimulateHint(
+		routingtest.Admin(t),
+		&ententev1.SimulateHintRequest{Service: "shop", AllCallers: true, Suppose: []string{"eu=broken"}},
+	)
 	routingtest.Refused(t, err, codes.InvalidArgument, "a place is supposed to be down")
 }

@@ -13,8 +13,8 @@ import (
 
 // Trust returns which trust domains can be verified. The node implements it.
 type Trust interface {
-	// State returns the state of a domain in the revision that r reads, at the present time. It is called for each hint, once for each
-	// domain, from any goroutine, and must not block.
+	// State returns the state of a domain in the revision that r reads, at the present time. It is called for each
+	// hint, once for each domain, from any goroutine, and must not block.
 	State(r raftstore.Reader, td spiffeid.TrustDomain) (trust.State, error)
 	// Prefixes lists what State reads, so that a watch can follow it.
 	Prefixes() []raftstore.Prefix

@@ -17,7 +17,10 @@ func TestWatchHint(t *testing.T) {
 	_, err := first(client.WatchHint(t.Context(), &ententev1.WatchHintRequest{Service: "shop"}))
 	routingtest.Refused(t, err, codes.InvalidArgument, "a region is needed")
 
-	stream, err := client.WatchHint(t.Context(), &ententev1.WatchHintRequest{Service: "shop", Locality: euCaller.Proto()})
+	stream, err := client.WatchHint(
+		t.Context(),
+		&ententev1.WatchHintRequest{Service: "shop", Locality: euCaller.Proto()},
+	)
 	require.NoError(t, err)
 	next := func() *ententev1.Hint {
 		h, err := stream.Recv()
@@ -37,7 +40,11 @@ func TestWatchHint(t *testing.T) {
 	// Another service moved, and nothing came; trust moves, and the hint with it.
 	r.setTrust(t, "us.example.org", trust.Stale)
 	h := next()
-	require.Equal(t, ententev1.Freshness_FRESHNESS_STALE, h.GetPriorities()[0].GetLocalities()[0].GetEndpoints()[0].GetFreshness())
+	require.Equal(
+		t,
+		ententev1.Freshness_FRESHNESS_STALE,
+		h.GetPriorities()[0].GetLocalities()[0].GetEndpoints()[0].GetFreshness(),
+	)
 	require.Empty(t, h.GetExcluded())
 }
 

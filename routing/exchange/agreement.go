@@ -16,12 +16,13 @@ type Agreement struct {
 	Since time.Time
 	// InForce means that the relationship is not suspended and no consent is missing.
 	InForce bool
-	// Peer is the home trust domain of the cluster at the other end of the streams, or "" if the relationship names none.
+	// Peer is the home trust domain of the cluster at the other end of the streams, or "" if the relationship names
+	// none.
 	Peer string
 }
 
-// Agreements returns the agreements with foreign trust domains. Its methods read only from the given reader. They are called from any
-// goroutine, also inside of transactions.
+// Agreements returns the agreements with foreign trust domains. Its methods read only from the given reader. They are
+// called from any goroutine, also inside of transactions.
 type Agreements interface {
 	// Hosted reports whether this cluster is the authority of a trust domain.
 	Hosted(r raftstore.Reader, trustDomain string) (bool, error)
@@ -44,17 +45,22 @@ func requireAgreement(agreements Agreements, r raftstore.Reader, trustDomain str
 		return Agreement{}, err
 	}
 	if hosted {
-		return Agreement{}, status.Errorf(codes.FailedPrecondition,
-			"this cluster hosts %s itself; services are exported to, and imported from, the domains of other clusters", trustDomain)
+		return Agreement{}, status.Errorf(
+			codes.FailedPrecondition,
+			"this cluster hosts %s itself; services are exported to, and imported from, the domains of other clusters",
+			trustDomain,
+		)
 	}
 	a, found, err := agreements.With(r, trustDomain)
 	if err != nil {
 		return a, err
 	}
 	if !found {
-		return a, status.Errorf(codes.FailedPrecondition,
+		return a, status.Errorf(
+			codes.FailedPrecondition,
 			"this cluster has no relationship with %s; create one first, with 'entente federation invite' or 'entente federation create'",
-			trustDomain)
+			trustDomain,
+		)
 	}
 	return a, nil
 }
@@ -63,11 +69,18 @@ func requireAgreement(agreements Agreements, r raftstore.Reader, trustDomain str
 func (a Agreement) heldBack(trustDomain string) string {
 	switch {
 	case !a.InForce:
-		return fmt.Sprintf("the relationship with %s is suspended, or lacks the consent of one side; see 'entente federation show %s'",
-			trustDomain, trustDomain)
+		return fmt.Sprintf(
+			"the relationship with %s is suspended, or lacks the consent of one side; see 'entente federation show %s'",
+			trustDomain,
+			trustDomain,
+		)
 	case a.Peer == "":
-		return fmt.Sprintf("the relationship with %s names no peer, and services are shared over streams only; name it with "+
-			"'entente federation update %s --peer-domain DOMAIN --peer-address HOST:PORT'", trustDomain, trustDomain)
+		return fmt.Sprintf(
+			"the relationship with %s names no peer, and services are shared over streams only; name it with "+
+				"'entente federation update %s --peer-domain DOMAIN --peer-address HOST:PORT'",
+			trustDomain,
+			trustDomain,
+		)
 	}
 	return ""
 }

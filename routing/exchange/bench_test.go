@@ -33,7 +33,8 @@ func (everyAgreement) With(_ raftstore.Reader, td string) (Agreement, bool, erro
 	return Agreement{Since: routingtest.Epoch, InForce: true, Peer: td}, true, nil
 }
 
-// BenchmarkExportToPeers measures the time from a change of one of twenty instances until the last of 1,000 peers was sent the set.
+// BenchmarkExportToPeers measures the time from a change of one of twenty instances until the last of 1,000 peers was
+// sent the set.
 func BenchmarkExportToPeers(b *testing.B) {
 	const peers = 1000
 	m := newBenchMember(b, "eu.example.org")
@@ -65,7 +66,10 @@ func BenchmarkExportToPeers(b *testing.B) {
 		s = m.NewSync(Stream{
 			Home: domain, Domains: func() []string { return []string{domain} }, Wake: func() { woken <- s },
 		})
-		list := &ententev1.PeerServiceInterest{Number: 1, Wanted: []*ententev1.PeerServiceVersion{key.version(digest{})}}
+		list := &ententev1.PeerServiceInterest{
+			Number: 1,
+			Wanted: []*ententev1.PeerServiceVersion{key.version(digest{})},
+		}
 		require.NoError(b, s.Receive(servicesMessage(&ententev1.PeerServices{Interest: list})))
 		woken <- s
 	}

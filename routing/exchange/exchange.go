@@ -16,8 +16,8 @@ import (
 	"github.com/ententehq/entente/routing/registry"
 )
 
-// How long imports outlive the stream that brought them. The default outlasts a rolling restart of the other cluster and a usual network
-// outage.
+// How long imports outlive the stream that brought them. The default outlasts a rolling restart of the other cluster
+// and a usual network outage.
 const (
 	DefaultImportTTL = 10 * time.Minute
 	MinImportTTL     = 10 * time.Second
@@ -34,9 +34,11 @@ type Config struct {
 	Agreements Agreements
 	// Leader is queried for the outcomes of exports. If nil, they are unknown.
 	Leader Leader
-	// ImportTTL is how long imported instances are offered without a stream that confirms them. If 0, it is [DefaultImportTTL].
+	// ImportTTL is how long imported instances are offered without a stream that confirms them. If 0, it is
+	// [DefaultImportTTL].
 	ImportTTL time.Duration
-	// LastContact returns when this member last had contact with the leader, or led with a majority. If nil, contact is always recent.
+	// LastContact returns when this member last had contact with the leader, or led with a majority. If nil, contact is
+	// always recent.
 	LastContact func() time.Time
 	// Now is the clock; if nil, time.Now.
 	Now func() time.Time
@@ -45,7 +47,8 @@ type Config struct {
 	Registerer prometheus.Registerer
 }
 
-// Exchange holds the parts of this package for one member. Exports and Imports serve their share of ententev1.RoutingService.
+// Exchange holds the parts of this package for one member. Exports and Imports serve their share of
+// ententev1.RoutingService.
 type Exchange struct {
 	Exports  *ExportServer
 	Imports  *ImportServer
@@ -106,7 +109,8 @@ func New(c Config) (*Exchange, error) {
 	return x, nil
 }
 
-// Run notifies streams of changes and, while this member leads, ends what is not shared any more. It returns when ctx ends.
+// Run notifies streams of changes and, while this member leads, ends what is not shared any more. It returns when ctx
+// ends.
 func (x *Exchange) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return x.store.WhileLeading(ctx, x.sweeper.run) })

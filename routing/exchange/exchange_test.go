@@ -20,8 +20,8 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// agreementTable stands for the relationships. The key of a row is the foreign domain, its service is the home domain of the peer, its
-// weight is 0 if the agreement is in force, and its register time is when the agreement was made.
+// agreementTable stands for the relationships. The key of a row is the foreign domain, its service is the home domain
+// of the peer, its weight is 0 if the agreement is in force, and its register time is when the agreement was made.
 var agreementTable = raftstore.NewTable[*statev1.Instance]("routing_test_agreements")
 
 // tableAgreements are the agreements of a cluster that hosts a domain and the domains below it.

@@ -38,7 +38,8 @@ type Export struct {
 	// Service is its name here, Name its name there.
 	Service, Name string
 	To            string
-	// Localities restrict the exported instances to these localities. If empty, instances of all localities are exported.
+	// Localities restrict the exported instances to these localities. If empty, instances of all localities are
+	// exported.
 	Localities []plan.Locality
 	// TrustDomain and PathPrefix restrict them by their SPIFFE IDs, unless empty.
 	TrustDomain, PathPrefix string
@@ -92,8 +93,11 @@ func ParseExport(m *ententev1.ServiceExport) (Export, error) {
 	}
 	if p := e.PathPrefix; p != "" {
 		if len(p) > maxPathPrefix || !strings.HasPrefix(p, "/") || p == "/" || strings.HasSuffix(p, "/") {
-			return e, fmt.Errorf("%w: the path %q does not consist of whole segments, such as /shop; leave it out for all paths",
-				ErrExport, plan.Clip(p))
+			return e, fmt.Errorf(
+				"%w: the path %q does not consist of whole segments, such as /shop; leave it out for all paths",
+				ErrExport,
+				plan.Clip(p),
+			)
 		}
 	}
 	return e, nil
@@ -111,8 +115,8 @@ func foreignDomain(text string) (string, error) {
 	return td.Name(), nil
 }
 
-// covers reports whether an instance is exported. Imported instances never are, because services are shared over one hop only, and neither
-// are instances that yield to another registration at their address.
+// covers reports whether an instance is exported. Imported instances never are, because services are shared over one
+// hop only, and neither are instances that yield to another registration at their address.
 func (e Export) covers(i registry.Instance) bool {
 	td := i.ID.TrustDomain().Name()
 	return i.Origin == "" && !i.Outranked && i.Service == e.Service &&

@@ -85,10 +85,20 @@ func TestExportCovers(t *testing.T) {
 func TestExports(t *testing.T) {
 	m, ctx := newExporter(t), routingtest.Admin(t)
 	_, err := m.ExportService(ctx, &ententev1.ExportServiceRequest{Export: export("shop", "ap.example.org")})
-	routingtest.Refused(t, err, codes.FailedPrecondition, "this cluster has no relationship with ap.example.org; create one first")
+	routingtest.Refused(
+		t,
+		err,
+		codes.FailedPrecondition,
+		"this cluster has no relationship with ap.example.org; create one first",
+	)
 	_, err = m.ExportService(ctx, &ententev1.ExportServiceRequest{Export: export("shop", "eu.example.org")})
 	routingtest.Refused(t, err, codes.FailedPrecondition, "this cluster hosts eu.example.org itself")
-	_, err = m.ExportService(ctx, &ententev1.ExportServiceRequest{Export: &ententev1.ServiceExport{Service: "shop", To: "us.example.org", TrustDomain: "pay.example.org"}})
+	_, err = m.ExportService(
+		ctx,
+		&ententev1.ExportServiceRequest{
+			Export: &ententev1.ServiceExport{Service: "shop", To: "us.example.org", TrustDomain: "pay.example.org"},
+		},
+	)
 	routingtest.Refused(t, err, codes.FailedPrecondition, "does not host pay.example.org")
 	_, err = m.ExportService(ctx, &ententev1.ExportServiceRequest{})
 	routingtest.Refused(t, err, codes.InvalidArgument, "the export is missing")

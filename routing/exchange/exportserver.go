@@ -80,7 +80,11 @@ func (s *ExportServer) ExportService(
 }
 
 // stored returns an export as it is stored.
-func (s *ExportServer) stored(ctx context.Context, view raftstore.Reader, key string) (*ententev1.ServiceExport, error) {
+func (s *ExportServer) stored(
+	ctx context.Context,
+	view raftstore.Reader,
+	key string,
+) (*ententev1.ServiceExport, error) {
 	row, found, err := Exports.Get(view, key)
 	if err != nil {
 		return nil, err
@@ -96,10 +100,16 @@ func (s *ExportServer) stored(ctx context.Context, view raftstore.Reader, key st
 }
 
 // describe returns the API message of an export, with its state.
-func (s *ExportServer) describe(r raftstore.Reader, e Export, outcomes outcomesByExport) (*ententev1.ServiceExport, error) {
+func (s *ExportServer) describe(
+	r raftstore.Reader,
+	e Export,
+	outcomes outcomesByExport,
+) (*ententev1.ServiceExport, error) {
 	m := &ententev1.ServiceExport{
 		Service: e.Service, To: e.To, Name: e.Name, TrustDomain: e.TrustDomain, PathPrefix: e.PathPrefix,
-		CreateTime: timestamppb.New(e.created), Revision: uint64(e.revision), State: ententev1.ExportState_EXPORT_STATE_OFFERED,
+		CreateTime: timestamppb.New(
+			e.created,
+		), Revision: uint64(e.revision), State: ententev1.ExportState_EXPORT_STATE_OFFERED,
 	}
 	for _, locality := range e.Localities {
 		m.Localities = append(m.Localities, locality.String())
@@ -145,8 +155,14 @@ func (s *ExportServer) countCovered(r raftstore.Reader, e Export) (n uint32, err
 	return n, nil
 }
 
-// applyOutcomes sets the state of an export from the outcomes at its peer: the worst of those for the trust domains of the instances.
-func (s *ExportServer) applyOutcomes(r raftstore.Reader, e Export, outcomes []setOutcome, m *ententev1.ServiceExport) error {
+// applyOutcomes sets the state of an export from the outcomes at its peer: the worst of those for the trust domains of
+// the instances.
+func (s *ExportServer) applyOutcomes(
+	r raftstore.Reader,
+	e Export,
+	outcomes []setOutcome,
+	m *ententev1.ServiceExport,
+) error {
 	for _, o := range outcomes {
 		present, _, err := s.sets.get(r, []string{e.To}, o.setKey)
 		if err != nil {
@@ -158,7 +174,10 @@ func (s *ExportServer) applyOutcomes(r raftstore.Reader, e Export, outcomes []se
 		case o.refusal != "":
 			m.State, m.Refusal = ententev1.ExportState_EXPORT_STATE_REFUSED, o.refusal
 			m.Detail = fmt.Sprintf(
-				"the cluster of %s refuses it (%s) and keeps what it had; for details run 'entente service imports' there", e.To, o.refusal)
+				"the cluster of %s refuses it (%s) and keeps what it had; for details run 'entente service imports' there",
+				e.To,
+				o.refusal,
+			)
 		case m.GetState() == ententev1.ExportState_EXPORT_STATE_OFFERED:
 			m.State = ententev1.ExportState_EXPORT_STATE_ACKNOWLEDGED
 		}

@@ -14,8 +14,8 @@ import (
 // maxExportedSets bounds the sets that are cached.
 const maxExportedSets = 4096
 
-// exportedSets builds the sets that are exported, and caches them, so that a change costs the same for one stream and for many that export
-// the same services.
+// exportedSets builds the sets that are exported, and caches them, so that a change costs the same for one stream and
+// for many that export the same services.
 type exportedSets struct {
 	catalog    *registry.Catalog
 	agreements Agreements
@@ -24,7 +24,8 @@ type exportedSets struct {
 	cached map[exportedSetKey]cachedSet
 }
 
-// exportedSetKey identifies a set by the terms of the exports that it consists of, so that peers with equal terms share it.
+// exportedSetKey identifies a set by the terms of the exports that it consists of, so that peers with equal terms share
+// it.
 type exportedSetKey struct {
 	setKey
 	terms string
@@ -39,8 +40,9 @@ func newExportedSets(catalog *registry.Catalog, agreements Agreements) *exported
 	return &exportedSets{catalog: catalog, agreements: agreements, cached: make(map[exportedSetKey]cachedSet)}
 }
 
-// get returns a set as it is exported to the peer of some foreign domains, and the services here that it consists of. The relationships
-// with the domains must be in force and name the peer. A set that is not exported is withheld, and equal to one that does not exist.
+// get returns a set as it is exported to the peer of some foreign domains, and the services here that it consists of.
+// The relationships with the domains must be in force and name the peer. A set that is not exported is withheld, and
+// equal to one that does not exist.
 func (s *exportedSets) get(r raftstore.Reader, domains []string, key setKey) (*exportedSet, []string, error) {
 	withheld := newExportedSet(key, true, nil)
 	if hosted, err := s.agreements.Hosted(r, key.domain); err != nil || !hosted {
@@ -93,8 +95,8 @@ func (s *exportedSets) exports(r raftstore.Reader, domains []string, name string
 	return exports, nil
 }
 
-// coveredInstances returns the instances that exports cover, in order of address. Of several at one address the first is exported, as in
-// a hint.
+// coveredInstances returns the instances that exports cover, in order of address. Of several at one address the first
+// is exported, as in a hint.
 func coveredInstances(key setKey, exports []Export, services []*registry.Service) []*ententev1.PeerInstance {
 	var covered []registry.Instance
 	for n, e := range exports {
@@ -104,14 +106,20 @@ func coveredInstances(key setKey, exports []Export, services []*registry.Service
 			}
 		}
 	}
-	slices.SortStableFunc(covered, func(a, b registry.Instance) int { return plan.CompareEndpoints(a.Endpoint, b.Endpoint) })
+	slices.SortStableFunc(
+		covered,
+		func(a, b registry.Instance) int { return plan.CompareEndpoints(a.Endpoint, b.Endpoint) },
+	)
 	instances := make([]*ententev1.PeerInstance, 0, len(covered))
 	for n, i := range covered {
 		if n == 0 || covered[n-1].Address != i.Address {
 			instances = append(instances, peerInstance(i))
 		}
 	}
-	slices.SortFunc(instances, func(a, b *ententev1.PeerInstance) int { return strings.Compare(a.GetAddress(), b.GetAddress()) })
+	slices.SortFunc(
+		instances,
+		func(a, b *ententev1.PeerInstance) int { return strings.Compare(a.GetAddress(), b.GetAddress()) },
+	)
 	return instances
 }
 

@@ -15,8 +15,8 @@ import (
 const (
 	// gatherChanges is how long changes are gathered before streams are woken.
 	gatherChanges = 50 * time.Millisecond
-	// storeRate is how many batches of one peer are stored a second, each a write to Raft, and storeInstanceRate how many instances. Sets
-	// that are received faster are replaced by their newer versions before they are stored.
+	// storeRate is how many batches of one peer are stored a second, each a write to Raft, and storeInstanceRate how
+	// many instances. Sets that are received faster are replaced by their newer versions before they are stored.
 	storeRate, storeBurst                 = 10, 20
 	storeInstanceRate, storeInstanceBurst = 4000, 2 * maxImportedFrom
 	// maxLimits bounds the peers whose limit is kept; fewer are imported from.
@@ -104,8 +104,8 @@ type sharedKey struct {
 type sharedKind uint8
 
 const (
-	// sharedService is a service here, by name. sharedExports are all exported sets, sharedImports the imports, and sharedReceived is what
-	// was stored of an import, by its key.
+	// sharedService is a service here, by name. sharedExports are all exported sets, sharedImports the imports, and
+	// sharedReceived is what was stored of an import, by its key.
 	sharedService sharedKind = iota
 	sharedExports
 	sharedImports
@@ -117,8 +117,8 @@ type sharedChanges struct {
 	services []string
 	// all means that every exported set may have changed.
 	all bool
-	// imports means that imports, and what is stored of them, may have changed. received are the keys of imports of which something was
-	// stored.
+	// imports means that imports, and what is stored of them, may have changed. received are the keys of imports of
+	// which something was stored.
 	imports  bool
 	received map[string]bool
 }

@@ -28,7 +28,9 @@ func newHostile(t *testing.T) *hostile {
 	m := newMember(t, "us.example.org")
 	m.agree(t, "eu.example.org", "eu.example.org", routingtest.Epoch, true)
 	m.imports(t, "shop", "eu.example.org", "")
-	f := m.NewSync(Stream{Home: "eu.example.org", Wake: func() {}, Domains: func() []string { return []string{"eu.example.org"} }})
+	f := m.NewSync(
+		Stream{Home: "eu.example.org", Wake: func() {}, Domains: func() []string { return []string{"eu.example.org"} }},
+	)
 	t.Cleanup(func() { m.syncs.remove(f) })
 	h := &hostile{Sync: f, member: m, key: setKey{"eu.example.org", "shop"}}
 	h.next()
@@ -63,7 +65,9 @@ func (h *hostile) lastAck() string {
 }
 
 func sets(list ...*ententev1.PeerServiceSet) *ententev1.PeerMessage {
-	return &ententev1.PeerMessage{Content: &ententev1.PeerMessage_ServiceSets{ServiceSets: &ententev1.PeerServiceSets{Sets: list}}}
+	return &ententev1.PeerMessage{
+		Content: &ententev1.PeerMessage_ServiceSets{ServiceSets: &ententev1.PeerServiceSets{Sets: list}},
+	}
 }
 
 func lastEvent(m *member) audit.Event {
@@ -74,7 +78,9 @@ func lastEvent(m *member) audit.Event {
 func TestHostileSetsAreRefusedWhole(t *testing.T) {
 	many := make([]*ententev1.PeerInstance, maxImportedSet+1)
 	for n := range many {
-		many[n] = peerInstanceWith(func(i *ententev1.PeerInstance) { i.Address = fmt.Sprintf("10.0.%d.%d:443", n/250, n%250+1) })
+		many[n] = peerInstanceWith(
+			func(i *ententev1.PeerInstance) { i.Address = fmt.Sprintf("10.0.%d.%d:443", n/250, n%250+1) },
+		)
 	}
 	for name, c := range map[string]struct {
 		key       setKey
@@ -114,7 +120,13 @@ func TestHostileSetsAreRefusedWhole(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHostile(t)
-			good := newExportedSet(h.key, false, []*ententev1.PeerInstance{peerInstanceWith(func(i *ententev1.PeerInstance) { i.Address = "10.9.9.9:443" })})
+			good := newExportedSet(
+				h.key,
+				false,
+				[]*ententev1.PeerInstance{
+					peerInstanceWith(func(i *ententev1.PeerInstance) { i.Address = "10.9.9.9:443" }),
+				},
+			)
 			require.NoError(t, h.Receive(sets(good.parts()...)))
 			h.storeAll(t)
 			require.Equal(t, "stored", h.lastAck())
@@ -124,18 +136,33 @@ func TestHostileSetsAreRefusedWhole(t *testing.T) {
 				key = h.key
 			}
 			if list == nil {
-				list = []*ententev1.PeerInstance{peerInstanceWith(nil), peerInstanceWith(func(i *ententev1.PeerInstance) {
-					i.Address = "10.0.0.2:443"
-					if c.change != nil {
-						c.change(i)
-					}
-				})}
+				list = []*ententev1.PeerInstance{
+					peerInstanceWith(nil),
+					peerInstanceWith(func(i *ententev1.PeerInstance) {
+						i.Address = "10.0.0.2:443"
+						if c.change != nil {
+							c.change(i)
+						}
+					}),
+				}
 			}
 			which := digestOfSet(key, c.withheld, list)
 			if c.digest != nil {
 				which = *c.digest
 			}
-			require.NoError(t, h.Receive(sets(&ententev1.PeerServiceSet{Version: key.version(which), Last: true, Instances: list, Withheld: c.withheld})))
+			require.NoError(
+				t,
+				h.Receive(
+					sets(
+						&ententev1.PeerServiceSet{
+							Version:   key.version(which),
+							Last:      true,
+							Instances: list,
+							Withheld:  c.withheld,
+						},
+					),
+				),
+			)
 			h.storeAll(t)
 			require.Equal(t, c.refusal, h.lastAck())
 			if c.refusal == "stored" {
@@ -153,7 +180,19 @@ func TestHostileSetsAreRefusedWhole(t *testing.T) {
 
 			// The same once more writes nothing, and a good set ends the refusal.
 			revision := h.member.store.View().Revision()
-			require.NoError(t, h.Receive(sets(&ententev1.PeerServiceSet{Version: key.version(which), Last: true, Instances: list, Withheld: c.withheld})))
+			require.NoError(
+				t,
+				h.Receive(
+					sets(
+						&ententev1.PeerServiceSet{
+							Version:   key.version(which),
+							Last:      true,
+							Instances: list,
+							Withheld:  c.withheld,
+						},
+					),
+				),
+			)
 			h.storeAll(t)
 			require.Equal(t, revision, h.member.store.View().Revision())
 			require.NoError(t, h.Receive(sets(good.parts()...)))
@@ -198,7 +237,9 @@ func TestHostileStreamsEnd(t *testing.T) {
 		var err error
 		for n := 0; err == nil && n < 100000; n++ {
 			which := digest{byte(n), byte(n >> 8), byte(n >> 16), 1}
-			err = h.Receive(sets(&ententev1.PeerServiceSet{Version: setKey{"eu.example.org", "bank"}.version(which), Last: true}))
+			err = h.Receive(
+				sets(&ententev1.PeerServiceSet{Version: setKey{"eu.example.org", "bank"}.version(which), Last: true}),
+			)
 		}
 		require.ErrorContains(t, err, "the peer sends services that are not imported")
 	})
@@ -207,7 +248,16 @@ func TestHostileStreamsEnd(t *testing.T) {
 		m := routingtest.Registration()
 		m.SpiffeId = "spiffe://us.example.org/shop"
 		h.member.registerInstance(t, m)
-		require.NoError(t, h.Receive(interest(1, setKey{"us.example.org", "shop"}.version(digest{}), setKey{"us.example.org", "nothing"}.version(digest{}))))
+		require.NoError(
+			t,
+			h.Receive(
+				interest(
+					1,
+					setKey{"us.example.org", "shop"}.version(digest{}),
+					setKey{"us.example.org", "nothing"}.version(digest{}),
+				),
+			),
+		)
 		h.next()
 		found := 0
 		for _, m := range h.sent {
@@ -221,7 +271,8 @@ func TestHostileStreamsEnd(t *testing.T) {
 	})
 }
 
-// TestWhatWasEndedMeanwhileIsNotStored: an import that ends, or an agreement that is suspended or with another peer, while a set of it is on its way.
+// TestWhatWasEndedMeanwhileIsNotStored: an import that ends, or an agreement that is suspended or with another peer,
+// while a set of it is on its way.
 func TestWhatWasEndedMeanwhileIsNotStored(t *testing.T) {
 	for name, end := range map[string]func(h *hostile){
 		"the import": func(h *hostile) {
@@ -250,15 +301,24 @@ func TestWhatWasEndedMeanwhileIsNotStored(t *testing.T) {
 func TestImportsAreBounded(t *testing.T) {
 	quota := func() *importQuota {
 		return &importQuota{
-			services: map[string]int{"shop": 3000}, from: map[string]int{"eu.example.org": maxImportedFrom - 100}, all: 30000,
+			services: map[string]int{
+				"shop": 3000,
+			}, from: map[string]int{"eu.example.org": maxImportedFrom - 100}, all: 30000,
 			stored: map[string]int{"cart/eu.example.org": 50},
 		}
 	}
 	received := func(service string, n int) receivedSet {
-		return receivedSet{wanted: Import{Service: service, From: "eu.example.org"}, instances: make([]registry.Instance, n)}
+		return receivedSet{
+			wanted:    Import{Service: service, From: "eu.example.org"},
+			instances: make([]registry.Instance, n),
+		}
 	}
 	require.NoError(t, quota().add(received("cart", 150)), "50 of them are there already")
-	require.ErrorContains(t, quota().add(received("cart", 151)), "more than 20000 instances would be imported from eu.example.org")
+	require.ErrorContains(
+		t,
+		quota().add(received("cart", 151)),
+		"more than 20000 instances would be imported from eu.example.org",
+	)
 	require.ErrorContains(t, quota().add(received("shop", 1001)), "service shop would have more than 4000 instances")
 	full := quota()
 	full.all, full.from = maxImported, map[string]int{}
@@ -266,14 +326,22 @@ func TestImportsAreBounded(t *testing.T) {
 	require.NoError(t, full.add(received("cart", 50)))
 	counted := quota()
 	require.NoError(t, counted.add(received("a", 100)))
-	require.EqualError(t, counted.add(received("b", 1)), "more than 20000 instances would be imported from eu.example.org", "two sets of one batch are counted together")
+	require.EqualError(
+		t,
+		counted.add(received("b", 1)),
+		"more than 20000 instances would be imported from eu.example.org",
+		"two sets of one batch are counted together",
+	)
 }
 
-// TestARefusalShowsNothingOfAnImportBefore: what came for an import that was replaced stays out of scope when all that comes for the
-// next one is refused.
+// TestARefusalShowsNothingOfAnImportBefore: what came for an import that was replaced stays out of scope when all that
+// comes for the next one is refused.
 func TestARefusalShowsNothingOfAnImportBefore(t *testing.T) {
 	h := newHostile(t)
-	require.NoError(t, h.Receive(sets(newExportedSet(h.key, false, []*ententev1.PeerInstance{peerInstanceWith(nil)}).parts()...)))
+	require.NoError(
+		t,
+		h.Receive(sets(newExportedSet(h.key, false, []*ententev1.PeerInstance{peerInstanceWith(nil)}).parts()...)),
+	)
 	h.storeAll(t)
 	require.Len(t, h.member.instances(t, "shop"), 1)
 	h.member.imports(t, "bank", "eu.example.org", "shop")
@@ -281,13 +349,23 @@ func TestARefusalShowsNothingOfAnImportBefore(t *testing.T) {
 	h.affect(sharedChanges{imports: true})
 	h.next()
 	bank := setKey{"eu.example.org", "bank"}
-	bad := newExportedSet(bank, false, []*ententev1.PeerInstance{peerInstanceWith(func(i *ententev1.PeerInstance) { i.SpiffeId = "spiffe://us.example.org/x" })})
+	bad := newExportedSet(
+		bank,
+		false,
+		[]*ententev1.PeerInstance{
+			peerInstanceWith(func(i *ententev1.PeerInstance) { i.SpiffeId = "spiffe://us.example.org/x" }),
+		},
+	)
 	require.NoError(t, h.Receive(sets(bad.parts()...)))
 	h.storeAll(t)
 	require.Equal(t, refusedForeign, h.lastAck())
 	require.Empty(t, h.member.instances(t, "shop"))
 	require.Equal(t, refusedForeign, h.member.imported(t, "shop", "eu.example.org").GetRefusal())
-	good := newExportedSet(bank, false, []*ententev1.PeerInstance{peerInstanceWith(func(i *ententev1.PeerInstance) { i.Address = "10.0.0.7:443" })})
+	good := newExportedSet(
+		bank,
+		false,
+		[]*ententev1.PeerInstance{peerInstanceWith(func(i *ententev1.PeerInstance) { i.Address = "10.0.0.7:443" })},
+	)
 	require.NoError(t, h.Receive(sets(good.parts()...)))
 	h.storeAll(t)
 	require.Contains(t, h.member.instances(t, "shop"), "10.0.0.7:443")

@@ -95,8 +95,8 @@ func listImports(r raftstore.Reader) ([]Import, error) {
 // counts reports whether an import was created under the present agreement.
 func (i Import) counts(a Agreement) bool { return i.agreed.Equal(a.Since) }
 
-// stored returns the digest of the set that is stored for an import. It is zero if there is none, and after a refusal, so that the peer
-// sends the set again.
+// stored returns the digest of the set that is stored for an import. It is zero if there is none, and after a refusal,
+// so that the peer sends the set again.
 func (i Import) stored(r raftstore.Reader) (d digest, refused bool, err error) {
 	row, found, err := registry.ImportedSets.Get(r, i.key())
 	if err != nil || !found || row.Value.GetImport() != i.id {

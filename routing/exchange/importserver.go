@@ -104,7 +104,9 @@ func (s *ImportServer) describe(r raftstore.Reader, i Import) (*ententev1.Servic
 		m.State, m.ExpireTime = ententev1.ImportState_IMPORT_STATE_EXPIRED, source.Value.GetExpireTime()
 		m.Detail = fmt.Sprintf(
 			"import_expired: no stream with the cluster of %s has confirmed it for longer than import_ttl; see 'entente federation show %s'",
-			i.From, i.From)
+			i.From,
+			i.From,
+		)
 	}
 	agreement, found, err := s.agreements.With(r, i.From)
 	switch {

@@ -24,9 +24,10 @@ const (
 	maxConfirmations = maxImports
 )
 
-// Liveness knows when the imports from each trust domain were last confirmed by a stream. It is a section of the leader's memory: each
-// member reports the imports that its streams confirm with its heartbeats. A new leader starts with an empty memory, and counts the imports
-// from a domain as confirmed when it first sees them, so that they have a whole ttl of grace after a change of leader.
+// Liveness knows when the imports from each trust domain were last confirmed by a stream. It is a section of the
+// leader's memory: each member reports the imports that its streams confirm with its heartbeats. A new leader starts
+// with an empty memory, and counts the imports from a domain as confirmed when it first sees them, so that they have a
+// whole ttl of grace after a change of leader.
 type Liveness struct {
 	*memory.Section[string, time.Time]
 	now func() time.Time
@@ -102,7 +103,10 @@ func (l *Liveness) decode(_ string, encoded []byte) (r memory.Report[string, tim
 	now := l.now()
 	for _, c := range report.GetConfirmations() {
 		if age := c.GetAge().AsDuration(); age >= 0 && age < MaxImportTTL {
-			r.Entries = append(r.Entries, memory.Entry[string, time.Time]{Key: c.GetTrustDomain(), Value: now.Add(-age)})
+			r.Entries = append(
+				r.Entries,
+				memory.Entry[string, time.Time]{Key: c.GetTrustDomain(), Value: now.Add(-age)},
+			)
 		}
 	}
 	return r, nil
@@ -116,8 +120,8 @@ func (l *Liveness) forget() {
 	l.grace = registry.Grace{}
 }
 
-// due returns the domains whose imports were not confirmed for ttl, and those whose imports were expired and are confirmed again. expired
-// has all domains from which something is imported, and whether their imports are expired now.
+// due returns the domains whose imports were not confirmed for ttl, and those whose imports were expired and are
+// confirmed again. expired has all domains from which something is imported, and whether their imports are expired now.
 func (l *Liveness) due(expired map[string]bool, ttl time.Duration) (expire, revive []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -97,8 +97,8 @@ func TestConfirmationsAreRepeated(t *testing.T) {
 	require.Empty(t, l.Received.All())
 }
 
-// TestLostStreamExpiresImports: imported instances are kept when their stream is lost, offered for the import ttl, and offered again when
-// the stream is back.
+// TestLostStreamExpiresImports: imported instances are kept when their stream is lost, offered for the import ttl, and
+// offered again when the stream is back.
 func TestLostStreamExpiresImports(t *testing.T) {
 	eu, us := newPair(t)
 	eu.register(t, "shop", "10.0.0.1:443", ententev1.Health_HEALTH_HEALTHY)
@@ -118,7 +118,11 @@ func TestLostStreamExpiresImports(t *testing.T) {
 			us.Liveness.due(map[string]bool{"eu.example.org": expired}, DefaultImportTTL)
 		}
 	}
-	routingtest.Eventually(t, "the imports to be confirmed", func() bool { return len(p.ends[1].confirmedDomains()) == 1 })
+	routingtest.Eventually(
+		t,
+		"the imports to be confirmed",
+		func() bool { return len(p.ends[1].confirmedDomains()) == 1 },
+	)
 	pass(2 * DefaultImportTTL)
 	require.Empty(t, reason(), "the stream is open")
 	p.stop()
@@ -127,14 +131,21 @@ func TestLostStreamExpiresImports(t *testing.T) {
 	pass(registry.HeartbeatSlack + confirmEvery + time.Second)
 	routingtest.Eventually(t, "the imports to expire", func() bool { return reason() != "" })
 	excluded := us.hint(t, "shop").GetExcluded()[0]
-	require.Equal(t,
-		"import_expired: no stream with the cluster of eu.example.org has confirmed it for longer than import_ttl", excluded.GetReason())
+	require.Equal(
+		t,
+		"import_expired: no stream with the cluster of eu.example.org has confirmed it for longer than import_ttl",
+		excluded.GetReason(),
+	)
 	require.Equal(t, "eu.example.org", excluded.GetOrigin())
 	require.Equal(t, ententev1.ImportState_IMPORT_STATE_EXPIRED, us.imported(t, "shop", "eu.example.org").GetState())
 	require.True(t, us.instances(t, "shop")["10.0.0.1:443"].GetImportExpired(), "the instance is kept")
 
 	connect(t, eu, us, "eu.example.org", "us.example.org")
-	routingtest.Eventually(t, "the imports to be offered again", func() bool { us.heartbeat(true); return reason() == "" })
+	routingtest.Eventually(
+		t,
+		"the imports to be offered again",
+		func() bool { us.heartbeat(true); return reason() == "" },
+	)
 }
 
 // TestAgreementsEnd: exports and imports end with their agreement at once, and leave nothing behind.

@@ -29,8 +29,9 @@ type Leader interface {
 	Query(ctx context.Context, section string, query []byte) ([]byte, error)
 }
 
-// Outcomes knows what peers have acknowledged or refused of the sets that are exported to them. It is a section of the leader's memory:
-// each member reports the outcomes of its streams with its heartbeats, and any member can query all of them from the leader.
+// Outcomes knows what peers have acknowledged or refused of the sets that are exported to them. It is a section of the
+// leader's memory: each member reports the outcomes of its streams with its heartbeats, and any member can query all of
+// them from the leader.
 type Outcomes struct {
 	*memory.Section[outcomeKey, outcome]
 	leader Leader

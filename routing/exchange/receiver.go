@@ -16,30 +16,33 @@ import (
 const (
 	// listRate and listBurst are how many lists of subscriptions a second are sent.
 	listRate, listBurst = 1, 10
-	// maxAcks bounds the acknowledgements of one message, maxWaitingAcks those that wait to be sent for sets without a subscription.
+	// maxAcks bounds the acknowledgements of one message, maxWaitingAcks those that wait to be sent for sets without a
+	// subscription.
 	maxAcks, maxWaitingAcks = 500, 4 * maxImports
-	// maxUnstored bounds the received instances that wait to be stored. A peer that waits for acknowledgements stays below it.
+	// maxUnstored bounds the received instances that wait to be stored. A peer that waits for acknowledgements stays
+	// below it.
 	maxUnstored = 2 * maxInFlight
 	// batchSets and batchInstances bound the sets that are stored together.
 	batchSets, batchInstances = 64, 2000
 )
 
-// receiver is the half of a [Sync] that subscribes to the sets which are imported from the peer, and receives them. The Sync's lock guards
-// it.
+// receiver is the half of a [Sync] that subscribes to the sets which are imported from the peer, and receives them. The
+// Sync's lock guards it.
 type receiver struct {
 	syncParts
 	lists *rate.Limiter
 	// work announces that sets wait to be stored.
 	work chan struct{}
 
-	// imports are the subscriptions that were sent in the list of that number. confirmed means that the peer has confirmed the list. The
-	// list is built again if the imports may have changed (stale), and sent even without a change if resend is set.
+	// imports are the subscriptions that were sent in the list of that number. confirmed means that the peer has
+	// confirmed the list. The list is built again if the imports may have changed (stale), and sent even without a
+	// change if resend is set.
 	imports       map[setKey]Import
 	number        uint64
 	confirmed     bool
 	stale, resend bool
-	// announced is the version of each set that the peer knows this cluster to have. changed are the keys of imports for which something
-	// was stored since, perhaps by another stream.
+	// announced is the version of each set that the peer knows this cluster to have. changed are the keys of imports
+	// for which something was stored since, perhaps by another stream.
 	announced map[setKey]digest
 	changed   map[string]bool
 
@@ -77,7 +80,8 @@ func newReceiver(parts syncParts) receiver {
 	}
 }
 
-// receivePart takes over a part of a set. The parts of a set follow each other without parts of other sets between them.
+// receivePart takes over a part of a set. The parts of a set follow each other without parts of other sets between
+// them.
 func (r *receiver) receivePart(m *ententev1.PeerServiceSet) error {
 	key, version, err := parseVersion(m.GetVersion())
 	switch {
@@ -106,7 +110,10 @@ func (r *receiver) receivePart(m *ententev1.PeerServiceSet) error {
 	r.partial = nil
 	if !subscribed {
 		if len(r.acks) > maxWaitingAcks {
-			return fmt.Errorf("the peer sends services that are not imported: %d acknowledgements wait to be sent", len(r.acks))
+			return fmt.Errorf(
+				"the peer sends services that are not imported: %d acknowledgements wait to be sent",
+				len(r.acks),
+			)
 		}
 		r.ack(key, version, refusedNotImported)
 		return nil
@@ -120,7 +127,10 @@ func (r *receiver) receivePart(m *ententev1.PeerServiceSet) error {
 	r.unstored += len(set.instances) - len(r.received[key].instances)
 	r.received[key] = set
 	if r.unstored > maxUnstored {
-		return fmt.Errorf("the peer sends services without waiting for acknowledgements: %d instances are not stored yet", r.unstored)
+		return fmt.Errorf(
+			"the peer sends services without waiting for acknowledgements: %d instances are not stored yet",
+			r.unstored,
+		)
 	}
 	select {
 	case r.work <- struct{}{}:
@@ -134,7 +144,8 @@ func (r *receiver) batch() (batch []receivedSet) {
 	size := 0
 	for _, key := range slices.SortedFunc(maps.Keys(r.received), compareKeys) {
 		set := r.received[key]
-		if len(batch) > 0 && (key.domain != batch[0].key.domain || size+len(set.instances) > batchInstances || len(batch) >= batchSets) {
+		if len(batch) > 0 &&
+			(key.domain != batch[0].key.domain || size+len(set.instances) > batchInstances || len(batch) >= batchSets) {
 			break
 		}
 		batch = append(batch, set)
@@ -170,7 +181,11 @@ func (r *receiver) ack(key setKey, version digest, refusal string) {
 }
 
 // next returns the list of subscriptions, if it has changed, and the acknowledgements.
-func (r *receiver) next(view raftstore.Reader, domains []string, now time.Time) (out []*ententev1.PeerMessage, again time.Duration) {
+func (r *receiver) next(
+	view raftstore.Reader,
+	domains []string,
+	now time.Time,
+) (out []*ententev1.PeerMessage, again time.Duration) {
 	if err := r.announceChanges(view); err != nil {
 		r.log.Error("cannot read the imported sets", "error", err)
 	}
@@ -238,8 +253,8 @@ func (r *receiver) nextList(view raftstore.Reader, domains []string) (*ententev1
 	return list, nil
 }
 
-// announceChanges acknowledges sets that were stored by other means than this stream: by another stream, whose end at the peer may know an
-// older or newer state, or by a restore. The peer then sends what differs.
+// announceChanges acknowledges sets that were stored by other means than this stream: by another stream, whose end at
+// the peer may know an older or newer state, or by a restore. The peer then sends what differs.
 func (r *receiver) announceChanges(view raftstore.Reader) error {
 	if len(r.changed) == 0 {
 		return nil

@@ -11,8 +11,8 @@ import (
 // restore keeps the restore of a snapshot from sharing again what was withdrawn after the snapshot.
 type restore struct{ agreements Agreements }
 
-// keepEnded compares exports and imports before and after a restore. Under an agreement that existed before the restore, those that had
-// ended stay ended, and those that were changed stay as they were.
+// keepEnded compares exports and imports before and after a restore. Under an agreement that existed before the
+// restore, those that had ended stay ended, and those that were changed stay as they were.
 func (s restore) keepEnded(before, restored *raftstore.View, tx *raftstore.Tx) error {
 	// Without the agreement before the restore there is nothing to keep: the cluster may be a new one.
 	existed := func(domain string, agreed *timestamppb.Timestamp) (bool, error) {

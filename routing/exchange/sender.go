@@ -14,8 +14,8 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// The bounds of what one stream sends. The receiver ends a stream that exceeds more than twice these rates; the rest of its allowance is
-// for bundles and for the maps of hubs.
+// The bounds of what one stream sends. The receiver ends a stream that exceeds more than twice these rates; the rest of
+// its allowance is for bundles and for the maps of hubs.
 const (
 	// partBytes is about the size of one message, and turnBytes what is sent before bundles have a turn.
 	partBytes, turnBytes = 128 << 10, 512 << 10
@@ -34,11 +34,12 @@ const (
 type sender struct {
 	syncParts
 	home string
-	// messages and bytes limit what is sent, lists how often the peer changes its subscriptions, warnings how often refusals are logged.
+	// messages and bytes limit what is sent, lists how often the peer changes its subscriptions, warnings how often
+	// refusals are logged.
 	messages, bytes, lists, warnings *rate.Limiter
 
-	// subscriptions are the sets that the peer imports. number is that of its list, and confirmed that of the last list for which it was
-	// told that it has everything.
+	// subscriptions are the sets that the peer imports. number is that of its list, and confirmed that of the last list
+	// for which it was told that it has everything.
 	subscriptions     map[setKey]*subscription
 	number, confirmed uint64
 	// sources has, for each service here, the sets that contain it. due are the sets that may have to be sent.
@@ -52,8 +53,8 @@ type sender struct {
 
 // subscription is a set that the peer imports.
 type subscription struct {
-	// has is the version that the peer has, refused the last one that it refused. sent is the version that it has not acknowledged, which
-	// has size instances.
+	// has is the version that the peer has, refused the last one that it refused. sent is the version that it has not
+	// acknowledged, which has size instances.
 	has, refused, sent digest
 	size               int
 	// met means that the peer has acknowledged or refused the present version since its last list.
@@ -65,7 +66,9 @@ func newSender(parts syncParts, home string) sender {
 		syncParts: parts, home: home,
 		messages: rate.NewLimiter(sendRate, sendBurst), bytes: rate.NewLimiter(rate.Limit(sendBytes), sendBytesBurst),
 		lists: rate.NewLimiter(acceptedLists, acceptedListsBurst), warnings: rate.NewLimiter(1, 10),
-		subscriptions: make(map[setKey]*subscription), sources: make(map[string]map[setKey]bool), due: make(map[setKey]bool),
+		subscriptions: make(
+			map[setKey]*subscription,
+		), sources: make(map[string]map[setKey]bool), due: make(map[setKey]bool),
 	}
 }
 
@@ -79,8 +82,11 @@ func (s *sender) subscribe(m *ententev1.PeerServiceInterest) error {
 		return fmt.Errorf("the peer subscribes to %d services; %d are allowed on one stream", n, maxImports)
 	}
 	if m.GetNumber() <= s.number {
-		return fmt.Errorf("the peer's list of subscriptions has the number %d, which is not above the previous number %d",
-			m.GetNumber(), s.number)
+		return fmt.Errorf(
+			"the peer's list of subscriptions has the number %d, which is not above the previous number %d",
+			m.GetNumber(),
+			s.number,
+		)
 	}
 	if !s.lists.Allow() {
 		return fmt.Errorf("the peer changes its subscriptions more than %d times a second", acceptedLists)
@@ -171,7 +177,11 @@ func (s *sender) acknowledge(m *ententev1.PeerServiceAcknowledgement) error {
 }
 
 // next returns the sets that the peer imports and does not have in the present version, as far as the limits allow.
-func (s *sender) next(view raftstore.Reader, domains []string, now time.Time) (out []*ententev1.PeerServiceSets, again time.Duration) {
+func (s *sender) next(
+	view raftstore.Reader,
+	domains []string,
+	now time.Time,
+) (out []*ententev1.PeerServiceSets, again time.Duration) {
 	if s.number == 0 {
 		return nil, 0
 	}
@@ -220,7 +230,8 @@ func (s *sender) next(view raftstore.Reader, domains []string, now time.Time) (o
 		for _, p := range parts {
 			bytes += proto.Size(p)
 		}
-		if s.messages.TokensAt(now) < float64(len(parts)) || s.bytes.TokensAt(now) < float64(min(bytes, sendBytesBurst)) {
+		if s.messages.TokensAt(now) < float64(len(parts)) ||
+			s.bytes.TokensAt(now) < float64(min(bytes, sendBytesBurst)) {
 			again = holdBack
 			break
 		}
@@ -257,8 +268,8 @@ func (s *sender) sending(key setKey, sub *subscription, set *exportedSet) {
 	s.metrics.exported.WithLabelValues("sent").Inc()
 }
 
-// turn returns the due sets in an order that begins behind the set that was sent last, so that a set that changes all the time does not
-// delay the others.
+// turn returns the due sets in an order that begins behind the set that was sent last, so that a set that changes all
+// the time does not delay the others.
 func (s *sender) turn() []setKey {
 	keys := slices.SortedFunc(maps.Keys(s.due), compareKeys)
 	after, found := slices.BinarySearchFunc(keys, s.last, compareKeys)

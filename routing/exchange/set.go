@@ -14,8 +14,8 @@ import (
 	"github.com/ententehq/entente/routing/registry"
 )
 
-// setKey identifies a set: the instances of a service that lie in one trust domain of the exporting cluster. The service has the name
-// under which it is exported.
+// setKey identifies a set: the instances of a service that lie in one trust domain of the exporting cluster. The
+// service has the name under which it is exported.
 type setKey struct{ domain, service string }
 
 func (k setKey) String() string { return k.service + " of " + k.domain }
@@ -38,7 +38,10 @@ func (k setKey) version(d digest) *ententev1.PeerServiceVersion {
 func parseVersion(m *ententev1.PeerServiceVersion) (k setKey, d digest, err error) {
 	td, err := bundle.ParseTrustDomain(m.GetTrustDomain())
 	if err != nil {
-		return k, d, fmt.Errorf("the peer sent a service of %q, which is no trust domain", plan.Clip(m.GetTrustDomain()))
+		return k, d, fmt.Errorf(
+			"the peer sent a service of %q, which is no trust domain",
+			plan.Clip(m.GetTrustDomain()),
+		)
 	}
 	if err := plan.CheckServiceName(m.GetService()); err != nil {
 		return k, d, fmt.Errorf("the peer sent a service of %s: %w", td.Name(), err)

@@ -40,8 +40,8 @@ func TestDigestsTellSetsApart(t *testing.T) {
 	}
 }
 
-// FuzzReadSet: whatever a peer brings, what is taken of it lies in the domain that it was imported from, and would be taken from
-// somebody who registers it here.
+// FuzzReadSet: whatever a peer brings, what is taken of it lies in the domain that it was imported from, and would be
+// taken from somebody who registers it here.
 func FuzzReadSet(f *testing.F) {
 	good, err := proto.Marshal(&ententev1.PeerServiceSet{Instances: []*ententev1.PeerInstance{peerInstanceWith(nil)}})
 	require.NoError(f, err)
@@ -53,7 +53,12 @@ func FuzzReadSet(f *testing.F) {
 		if (proto.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(encoded, &set) != nil {
 			return
 		}
-		list, err := parseSet(key, digestOfSet(key, set.GetWithheld(), set.GetInstances()), set.GetWithheld(), set.GetInstances())
+		list, err := parseSet(
+			key,
+			digestOfSet(key, set.GetWithheld(), set.GetInstances()),
+			set.GetWithheld(),
+			set.GetInstances(),
+		)
 		if err != nil {
 			require.NotEmpty(t, reasonOf(err))
 			return

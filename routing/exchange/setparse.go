@@ -44,9 +44,9 @@ func reasonOf(err error) string {
 	return refusedMalformed
 }
 
-// parseSet parses a set that another cluster sent. Instances are checked like registrations. In addition every SPIFFE ID must lie in the
-// domain of the set, and every field must be in its canonical form, so that the content is the one that the digest identifies. A set is
-// accepted as a whole or not at all.
+// parseSet parses a set that another cluster sent. Instances are checked like registrations. In addition every SPIFFE
+// ID must lie in the domain of the set, and every field must be in its canonical form, so that the content is the one
+// that the digest identifies. A set is accepted as a whole or not at all.
 func parseSet(key setKey, claimed digest, withheld bool, list []*ententev1.PeerInstance) ([]registry.Instance, error) {
 	switch {
 	case len(list) > maxImportedSet:
@@ -73,7 +73,11 @@ func parseSet(key setKey, claimed digest, withheld bool, list []*ententev1.PeerI
 }
 
 func tooMany() error {
-	return refuse(refusedMany, "it has more than %d instances, which is the limit for an import; export fewer of them", maxImportedSet)
+	return refuse(
+		refusedMany,
+		"it has more than %d instances, which is the limit for an import; export fewer of them",
+		maxImportedSet,
+	)
 }
 
 func parsePeerInstance(key setKey, m *ententev1.PeerInstance) (registry.Instance, error) {

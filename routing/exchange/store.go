@@ -35,8 +35,8 @@ type importWriter struct {
 	log        hclog.Logger
 }
 
-// write stores sets of one trust domain that were received from the peer with the given home trust domain, in one deciding transaction. It
-// returns for each set the named reason for which it is refused, or "" if it is stored.
+// write stores sets of one trust domain that were received from the peer with the given home trust domain, in one
+// deciding transaction. It returns for each set the named reason for which it is refused, or "" if it is stored.
 func (w *importWriter) write(ctx context.Context, home string, sets []receivedSet) (outcomes []string, err error) {
 	for range storeAttempts {
 		outcomes, err = w.writeOnce(ctx, home, sets)
@@ -127,8 +127,8 @@ func (w *importWriter) commit(ctx context.Context, batch importBatch) (raftstore
 	})
 }
 
-// audited commits a batch, and records in the audit log what is stored and what is refused. The lines are of bounded size, so that a peer
-// cannot fill the disk.
+// audited commits a batch, and records in the audit log what is stored and what is refused. The lines are of bounded
+// size, so that a peer cannot fill the disk.
 func (w *importWriter) audited(ctx context.Context, batch importBatch) error {
 	var stored, refused []string
 	for _, set := range batch.sets {
@@ -148,7 +148,10 @@ func (w *importWriter) audited(ctx context.Context, batch importBatch) error {
 		if len(list) == 1 {
 			object, _, _ = strings.Cut(list[0], ":")
 		}
-		events = append(events, audit.Event{Caller: "peer " + batch.home, Action: action, Object: object, Detail: firstFew(list)})
+		events = append(
+			events,
+			audit.Event{Caller: "peer " + batch.home, Action: action, Object: object, Detail: firstFew(list)},
+		)
 	}
 	add("import instances", stored)
 	add("refuse instances", refused)
@@ -165,7 +168,13 @@ func (w *importWriter) audited(ctx context.Context, batch importBatch) error {
 			w.metrics.imported.WithLabelValues(reasonOf(why)).Inc()
 		}
 		if len(refused) > 0 {
-			w.log.Warn("sets that a peer exports are refused; what was stored before stays", "peer", batch.home, "refused", firstFew(refused))
+			w.log.Warn(
+				"sets that a peer exports are refused; what was stored before stays",
+				"peer",
+				batch.home,
+				"refused",
+				firstFew(refused),
+			)
 		}
 		w.log.Debug("instances imported", "peer", batch.home, "sets", len(stored), "revision", revision)
 		return nil
@@ -219,7 +228,13 @@ func (w *importWriter) nextRow(r raftstore.Reader, set receivedSet, refused erro
 		if was.GetRefused() == reasonOf(refused) {
 			return nil, false, nil
 		}
-		was.Refused, was.Refusal, was.RefuseTime = reasonOf(refused), plan.Clip(refused.Error()), timestamppb.New(w.now())
+		was.Refused, was.Refusal, was.RefuseTime = reasonOf(
+			refused,
+		), plan.Clip(
+			refused.Error(),
+		), timestamppb.New(
+			w.now(),
+		)
 		return was, true, nil
 	}
 	if string(was.GetDigest()) == string(set.digest[:]) && was.GetRefused() == "" {
@@ -238,7 +253,8 @@ type importQuota struct {
 	stored         map[string]int // by import
 }
 
-// quota counts what is stored. Imported instances are counted exactly, because other clusters decide how many there are.
+// quota counts what is stored. Imported instances are counted exactly, because other clusters decide how many there
+// are.
 func (w *importWriter) quota(r raftstore.Reader) (*importQuota, error) {
 	counts, err := w.registry.Catalog.Counts(r)
 	if err != nil {

@@ -19,8 +19,8 @@ import (
 
 const sweepInterval = time.Second
 
-// sweeper ends, while this member leads, what was shared under agreements that have ended, marks imports as expired that no stream confirms,
-// and deletes what ended imports leave behind. Between two sweeps it caches what is shared.
+// sweeper ends, while this member leads, what was shared under agreements that have ended, marks imports as expired
+// that no stream confirms, and deletes what ended imports leave behind. Between two sweeps it caches what is shared.
 type sweeper struct {
 	store      *raftstore.Store
 	collector  *registry.Collector
@@ -40,8 +40,8 @@ type sharedState struct {
 	imports []Import
 	exports []Export
 	ids     map[string]string // of each import, by key
-	// exported and imported are the revisions that exports and imports were read at, ended and orphaned those up to which ended agreements
-	// and orphaned sets were handled.
+	// exported and imported are the revisions that exports and imports were read at, ended and orphaned those up to
+	// which ended agreements and orphaned sets were handled.
 	exported, imported, ended, orphaned raftstore.Revision
 }
 
@@ -97,8 +97,8 @@ func (s *sweeper) load(view *raftstore.View) (err error) {
 	return nil
 }
 
-// endShared deletes the exports and imports whose agreement has ended. They do not count any more, and a new agreement with the same domain
-// starts without any.
+// endShared deletes the exports and imports whose agreement has ended. They do not count any more, and a new agreement
+// with the same domain starts without any.
 func (s *sweeper) endShared(ctx context.Context, view *raftstore.View) error {
 	if view.Revision() == s.ended {
 		return nil

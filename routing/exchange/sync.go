@@ -43,9 +43,9 @@ type syncParts struct {
 	log         hclog.Logger
 }
 
-// Sync is the service sync of one stream: it sends the sets that the peer imports, and receives those that are imported from it. The owner
-// of the stream passes received messages to Receive, sends what Next returns, and calls Run until the stream ends. [Exchange.NewSync] makes
-// it.
+// Sync is the service sync of one stream: it sends the sets that the peer imports, and receives those that are imported
+// from it. The owner of the stream passes received messages to Receive, sends what Next returns, and calls Run until
+// the stream ends. [Exchange.NewSync] makes it.
 type Sync struct {
 	syncParts
 	syncs  *syncs
@@ -92,8 +92,8 @@ func (s *Sync) Receive(m *ententev1.PeerMessage) error {
 	return nil
 }
 
-// Next returns the messages to send now, in order, and counts them as sent. If again is positive, Next is to be called after that time even
-// without a wake.
+// Next returns the messages to send now, in order, and counts them as sent. If again is positive, Next is to be called
+// after that time even without a wake.
 func (s *Sync) Next(now time.Time) (messages []*ententev1.PeerMessage, again time.Duration) {
 	domains := s.stream.Domains()
 	s.mu.Lock()

@@ -118,7 +118,11 @@ func TestServicesTravel(t *testing.T) {
 	us.imports(t, "shop-eu", "eu.example.org", "shop")
 	us.register(t, "shop", "10.0.0.2:443", ententev1.Health_HEALTH_HEALTHY)
 	p := connect(t, eu, us, "eu.example.org", "us.example.org")
-	routingtest.Eventually(t, "the instances to arrive", func() bool { return us.imported(t, "shop", "eu.example.org").GetInstances() == 2 })
+	routingtest.Eventually(
+		t,
+		"the instances to arrive",
+		func() bool { return us.imported(t, "shop", "eu.example.org").GetInstances() == 2 },
+	)
 	require.Equal(t, ententev1.ImportState_IMPORT_STATE_CURRENT, us.imported(t, "shop", "eu.example.org").GetState())
 
 	hint := func() *ententev1.Hint { return us.hint(t, "shop") }
@@ -134,7 +138,12 @@ func TestServicesTravel(t *testing.T) {
 		return out
 	}
 	require.Equal(t, map[string]string{"10.0.0.1:443": "eu.example.org", "10.0.0.2:443": ""}, offered())
-	require.Equal(t, "its address is offered already", hint().GetExcluded()[0].GetReason(), "what is registered here stands before what is imported")
+	require.Equal(
+		t,
+		"its address is offered already",
+		hint().GetExcluded()[0].GetReason(),
+		"what is registered here stands before what is imported",
+	)
 
 	// A change of health arrives, and what changes nothing of the set does not travel.
 	before := p.ends[0].sent()
@@ -146,23 +155,44 @@ func TestServicesTravel(t *testing.T) {
 	require.Equal(t, before+1, p.ends[0].sent())
 
 	// An instance that is imported is nobody's to deregister here, and is not exported on.
-	_, err := us.DeregisterInstance(routingtest.Admin(t), &ententev1.DeregisterInstanceRequest{Service: "shop", Address: "10.0.0.1:443"})
-	require.ErrorContains(t, err, "is imported from eu.example.org, where it is registered; 'entente service unimport shop --from eu.example.org' ends the import")
+	_, err := us.DeregisterInstance(
+		routingtest.Admin(t),
+		&ententev1.DeregisterInstanceRequest{Service: "shop", Address: "10.0.0.1:443"},
+	)
+	require.ErrorContains(
+		t,
+		err,
+		"is imported from eu.example.org, where it is registered; 'entente service unimport shop --from eu.example.org' ends the import",
+	)
 	us.exports(t, &ententev1.ServiceExport{Service: "shop", To: "eu.example.org"})
 	list, err := us.ListServiceExports(routingtest.Admin(t), &ententev1.ListServiceExportsRequest{})
 	require.NoError(t, err)
-	require.Zero(t, list.GetExports()[0].GetInstances(), "what is registered here is of eu.example.org, as what is imported")
+	require.Zero(
+		t,
+		list.GetExports()[0].GetInstances(),
+		"what is registered here is of eu.example.org, as what is imported",
+	)
 
 	// The export ends, and with it what was imported; it comes back; the import ends.
-	_, err = eu.UnexportService(routingtest.Admin(t), &ententev1.UnexportServiceRequest{Name: "shop-eu", To: "us.example.org"})
+	_, err = eu.UnexportService(
+		routingtest.Admin(t),
+		&ententev1.UnexportServiceRequest{Name: "shop-eu", To: "us.example.org"},
+	)
 	require.NoError(t, err)
 	routingtest.Eventually(t, "the export to end", func() bool {
 		return us.imported(t, "shop", "eu.example.org").GetState() == ententev1.ImportState_IMPORT_STATE_NOT_EXPORTED
 	})
 	require.Len(t, us.instances(t, "shop"), 1)
 	eu.exports(t, &ententev1.ServiceExport{Service: "shop", To: "us.example.org", Name: "shop-eu"})
-	routingtest.Eventually(t, "the export to be back", func() bool { return us.imported(t, "shop", "eu.example.org").GetInstances() == 2 })
-	_, err = us.UnimportService(routingtest.Admin(t), &ententev1.UnimportServiceRequest{Service: "shop", From: "eu.example.org"})
+	routingtest.Eventually(
+		t,
+		"the export to be back",
+		func() bool { return us.imported(t, "shop", "eu.example.org").GetInstances() == 2 },
+	)
+	_, err = us.UnimportService(
+		routingtest.Admin(t),
+		&ententev1.UnimportServiceRequest{Service: "shop", From: "eu.example.org"},
+	)
 	require.NoError(t, err)
 	require.Len(t, us.instances(t, "shop"), 1, "it is gone at once")
 }
@@ -174,12 +204,20 @@ func TestUnchangedSetsDoNotTravelAgain(t *testing.T) {
 	eu.exports(t, export("shop", "us.example.org"))
 	us.imports(t, "shop", "eu.example.org", "")
 	first := connect(t, eu, us, "eu.example.org", "us.example.org")
-	routingtest.Eventually(t, "the instances to arrive", func() bool { return us.imported(t, "shop", "eu.example.org").GetInstances() == 1 })
+	routingtest.Eventually(
+		t,
+		"the instances to arrive",
+		func() bool { return us.imported(t, "shop", "eu.example.org").GetInstances() == 1 },
+	)
 	require.Equal(t, 1, first.ends[0].sent())
 	first.stop()
 	revision := us.store.View().Revision()
 	second := connect(t, eu, us, "eu.example.org", "us.example.org")
-	routingtest.Eventually(t, "the peer to confirm what is stored", func() bool { return len(second.ends[1].confirmedDomains()) == 1 })
+	routingtest.Eventually(
+		t,
+		"the peer to confirm what is stored",
+		func() bool { return len(second.ends[1].confirmedDomains()) == 1 },
+	)
 	require.Zero(t, second.ends[0].sent())
 	require.Equal(t, revision, us.store.View().Revision(), "nothing is written")
 
@@ -189,5 +227,9 @@ func TestUnchangedSetsDoNotTravelAgain(t *testing.T) {
 		return us.imported(t, "shop", "eu.example.org").GetState() == ententev1.ImportState_IMPORT_STATE_NOT_EXPORTED
 	})
 	second.ends[0].allow("us.example.org")
-	routingtest.Eventually(t, "the instances to return", func() bool { return us.imported(t, "shop", "eu.example.org").GetInstances() == 1 })
+	routingtest.Eventually(
+		t,
+		"the instances to return",
+		func() bool { return us.imported(t, "shop", "eu.example.org").GetInstances() == 1 },
+	)
 }

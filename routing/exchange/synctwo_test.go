@@ -15,25 +15,35 @@ import (
 	"github.com/ententehq/entente/routing/routingtest"
 )
 
-// TestTwoStreamsAgree: what one stream stores is known to the other, which does not bring it again; and an older set that a member
-// of the peer brings, because it knows no better, is put right by the one that does.
+// TestTwoStreamsAgree: what one stream stores is known to the other, which does not bring it again; and an older set
+// that a member of the peer brings, because it knows no better, is put right by the one that does.
 func TestTwoStreamsAgree(t *testing.T) {
 	eu, us := newPair(t)
 	eu.register(t, "shop", "10.0.0.1:443", ententev1.Health_HEALTH_HEALTHY)
 	eu.exports(t, export("shop", "us.example.org"))
 	us.imports(t, "shop", "eu.example.org", "")
 	connect(t, eu, us, "eu.example.org", "us.example.org")
-	routingtest.Eventually(t, "the instances to arrive", func() bool { return us.imported(t, "shop", "eu.example.org").GetInstances() == 1 })
+	routingtest.Eventually(
+		t,
+		"the instances to arrive",
+		func() bool { return us.imported(t, "shop", "eu.example.org").GetInstances() == 1 },
+	)
 	now := us.imported(t, "shop", "eu.example.org").GetDigest()
 
 	// A second stream, whose other end knows of no instance yet.
-	behind := us.NewSync(Stream{Home: "eu.example.org", Wake: func() {}, Domains: func() []string { return []string{"eu.example.org"} }})
+	behind := us.NewSync(
+		Stream{Home: "eu.example.org", Wake: func() {}, Domains: func() []string { return []string{"eu.example.org"} }},
+	)
 	t.Cleanup(func() { us.syncs.remove(behind) })
 	_, _ = behind.Next(time.Now())
 	old := newExportedSet(setKey{"eu.example.org", "shop"}, false, nil)
 	require.NoError(t, behind.Receive(sets(old.parts()...)))
 	require.True(t, behind.storeBatch(t.Context(), behind.batch()))
-	routingtest.Eventually(t, "the newer set to be brought again", func() bool { return us.imported(t, "shop", "eu.example.org").GetDigest() == now })
+	routingtest.Eventually(
+		t,
+		"the newer set to be brought again",
+		func() bool { return us.imported(t, "shop", "eu.example.org").GetDigest() == now },
+	)
 	require.Len(t, us.instances(t, "shop"), 1)
 
 	// What is lost otherwise, as by a restore, is asked for anew.
@@ -41,7 +51,11 @@ func TestTwoStreamsAgree(t *testing.T) {
 		return registry.ImportedSets.Delete(tx, "shop/eu.example.org")
 	})
 	require.NoError(t, err)
-	routingtest.Eventually(t, "the set to be back", func() bool { return us.imported(t, "shop", "eu.example.org").GetDigest() == now })
+	routingtest.Eventually(
+		t,
+		"the set to be back",
+		func() bool { return us.imported(t, "shop", "eu.example.org").GetDigest() == now },
+	)
 }
 
 // TestAMemberWithoutLeaderExportsNothing: what it knows may be old.
@@ -51,11 +65,19 @@ func TestAMemberWithoutLeaderExportsNothing(t *testing.T) {
 	eu.exports(t, export("shop", "us.example.org"))
 	us.imports(t, "shop", "eu.example.org", "")
 	eu.clock.Isolate(exportSilence + time.Second)
-	f := eu.NewSync(Stream{Home: "us.example.org", Wake: func() {}, Domains: func() []string { return []string{"us.example.org"} }})
+	f := eu.NewSync(
+		Stream{Home: "us.example.org", Wake: func() {}, Domains: func() []string { return []string{"us.example.org"} }},
+	)
 	t.Cleanup(func() { eu.syncs.remove(f) })
-	require.NoError(t, f.Receive(&ententev1.PeerMessage{Content: &ententev1.PeerMessage_Services{Services: &ententev1.PeerServices{
-		Interest: &ententev1.PeerServiceInterest{Number: 1, Wanted: []*ententev1.PeerServiceVersion{setKey{"eu.example.org", "shop"}.version(digest{})}},
-	}}}))
+	require.NoError(
+		t,
+		f.Receive(&ententev1.PeerMessage{Content: &ententev1.PeerMessage_Services{Services: &ententev1.PeerServices{
+			Interest: &ententev1.PeerServiceInterest{
+				Number: 1,
+				Wanted: []*ententev1.PeerServiceVersion{setKey{"eu.example.org", "shop"}.version(digest{})},
+			},
+		}}}),
+	)
 	out, again := f.Next(time.Now())
 	require.Empty(t, out)
 	require.Equal(t, time.Second, again)
@@ -80,7 +102,11 @@ func TestALargeSetTravels(t *testing.T) {
 		list[n].SpiffeId = "spiffe://eu.example.org/shop/with/a/path/that/takes/some/room/as/those/of/some/platforms/do/" + list[n].GetAddress()[:4]
 	}
 	eu.replace(t, list)
-	routingtest.Eventually(t, "all instances to arrive", func() bool { return us.imported(t, "shop", "eu.example.org").GetInstances() == maxImportedSet })
+	routingtest.Eventually(
+		t,
+		"all instances to arrive",
+		func() bool { return us.imported(t, "shop", "eu.example.org").GetInstances() == maxImportedSet },
+	)
 	require.Len(t, us.instances(t, "shop"), maxImportedSet)
 	require.GreaterOrEqual(t, p.ends[0].sent(), 3, "it comes in parts, after the empty one")
 
@@ -101,7 +127,11 @@ func TestALargeSetTravels(t *testing.T) {
 	})
 	require.Len(t, us.instances(t, "shop"), maxImportedSet)
 	eu.replace(t, list)
-	routingtest.Eventually(t, "the refusal to be over", func() bool { return us.imported(t, "shop", "eu.example.org").GetRefusal() == "" })
+	routingtest.Eventually(
+		t,
+		"the refusal to be over",
+		func() bool { return us.imported(t, "shop", "eu.example.org").GetRefusal() == "" },
+	)
 }
 
 // TestALapsedLeaseArrivesAsUnhealthy: health travels as it counts at the origin.
@@ -114,8 +144,8 @@ func TestALapsedLeaseArrivesAsUnhealthy(t *testing.T) {
 
 func address(n int) string { return fmt.Sprintf("10.1.%d.%d:443", n/250, n%250+1) }
 
-// TestOneServiceOfTwoDomains: a cluster that hosts two domains exports the instances of each as a set of its own, over one stream; who
-// imports them both has one service, and each import takes the instances of its domain alone.
+// TestOneServiceOfTwoDomains: a cluster that hosts two domains exports the instances of each as a set of its own, over
+// one stream; who imports them both has one service, and each import takes the instances of its domain alone.
 func TestOneServiceOfTwoDomains(t *testing.T) {
 	eu, us := newPair(t)
 	us.agree(t, "pay.eu.example.org", "eu.example.org", routingtest.Epoch, true)
@@ -134,10 +164,20 @@ func TestOneServiceOfTwoDomains(t *testing.T) {
 	routingtest.Eventually(t, "both sets to arrive", func() bool { return len(us.instances(t, "shop")) == 2 })
 	require.Equal(t, "eu.example.org", us.instances(t, "shop")["10.0.0.1:443"].GetOrigin())
 	require.Equal(t, "pay.eu.example.org", us.instances(t, "shop")["10.0.0.2:443"].GetOrigin())
-	require.NotContains(t, us.instances(t, "shop"), "10.0.0.3:443", "what is of another cluster's domain is not eu's to export")
+	require.NotContains(
+		t,
+		us.instances(t, "shop"),
+		"10.0.0.3:443",
+		"what is of another cluster's domain is not eu's to export",
+	)
 
-	// The relationship with one of them ends for the stream: its import is asked for no more, and stays as it is until it ages.
+	// The relationship with one of them ends for the stream: its import is asked for no more, and stays as it is until
+	// it ages.
 	p.ends[1].allow("eu.example.org")
-	routingtest.Eventually(t, "the peer to confirm the rest", func() bool { return slices.Equal(p.ends[1].confirmedDomains(), []string{"eu.example.org"}) })
+	routingtest.Eventually(
+		t,
+		"the peer to confirm the rest",
+		func() bool { return slices.Equal(p.ends[1].confirmedDomains(), []string{"eu.example.org"}) },
+	)
 	require.Len(t, us.instances(t, "shop"), 2)
 }

@@ -10,14 +10,15 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// Arrangement is what the plans of all callers have in common, made once for each state of a service: its endpoints by locality,
-// counted and weighed, and what is offered to nobody. A plan is then arithmetic over localities. It is immutable, and its
-// endpoints are shared by all plans made of it.
+// Arrangement is what the plans of all callers have in common, made once for each state of a service: its endpoints by
+// locality, counted and weighed, and what is offered to nobody. A plan is then arithmetic over localities. It is
+// immutable, and its endpoints are shared by all plans made of it.
 type Arrangement struct {
 	policy *Policy
 	// all is how many endpoints were given, and admitted how many of them are not in excluded.
 	all, admitted int
-	// ranked are what a distance is given to: localities, and if stale trust is demoted, the fresh and the stale part of each.
+	// ranked are what a distance is given to: localities, and if stale trust is demoted, the fresh and the stale part
+	// of each.
 	ranked []*endpointGroup
 	// places are whole localities, of which distribution rules speak.
 	places   []*endpointGroup
@@ -49,8 +50,8 @@ type weightedGroup struct {
 	weight uint64
 }
 
-// Arrange sorts out what does not depend on the caller. It is a pure function: the same endpoints, in whatever order, make the
-// same plans.
+// Arrange sorts out what does not depend on the caller. It is a pure function: the same endpoints, in whatever order,
+// make the same plans.
 func (p *Policy) Arrange(endpoints []Endpoint) *Arrangement {
 	if !slices.IsSortedFunc(endpoints, CompareEndpoints) {
 		endpoints = slices.Clone(endpoints)
@@ -60,7 +61,8 @@ func (p *Policy) Arrange(endpoints []Endpoint) *Arrangement {
 	var in []*Endpoint
 	in, a.excluded = p.admit(endpoints)
 	a.admitted = len(in)
-	demoted := p.stale == StaleDemote && slices.ContainsFunc(in, func(e *Endpoint) bool { return e.Trust == trust.Stale })
+	demoted := p.stale == StaleDemote &&
+		slices.ContainsFunc(in, func(e *Endpoint) bool { return e.Trust == trust.Stale })
 	a.ranked = groupEndpoints(in, demoted)
 	switch {
 	case !demoted:
@@ -71,8 +73,8 @@ func (p *Policy) Arrange(endpoints []Endpoint) *Arrangement {
 	return a
 }
 
-// admit leaves out what the caller could not authenticate anyway, and what would appear twice. It is given endpoints in order of
-// address, so that those which share one follow each other.
+// admit leaves out what the caller could not authenticate anyway, and what would appear twice. It is given endpoints in
+// order of address, so that those which share one follow each other.
 func (p *Policy) admit(endpoints []Endpoint) (in []*Endpoint, out []Exclusion) {
 	in = make([]*Endpoint, 0, len(endpoints))
 	for i := range endpoints {
@@ -84,9 +86,15 @@ func (p *Policy) admit(endpoints []Endpoint) (in []*Endpoint, out []Exclusion) {
 		case e.Outranked:
 			reason = "another registration at its address counts, under another lease"
 		case e.Expired:
-			reason = fmt.Sprintf("import_expired: no stream with the cluster of %s has confirmed it for longer than import_ttl", e.Origin)
+			reason = fmt.Sprintf(
+				"import_expired: no stream with the cluster of %s has confirmed it for longer than import_ttl",
+				e.Origin,
+			)
 		case e.Trust == trust.Stale && p.stale == StaleDrop:
-			reason = fmt.Sprintf("the bundle of %s is stale, and this cluster drops stale trust", e.ID.TrustDomain().Name())
+			reason = fmt.Sprintf(
+				"the bundle of %s is stale, and this cluster drops stale trust",
+				e.ID.TrustDomain().Name(),
+			)
 		case len(in) > 0 && in[len(in)-1].Address == e.Address:
 			reason = "its address is offered already"
 		}
@@ -99,8 +107,8 @@ func (p *Policy) admit(endpoints []Endpoint) (in []*Endpoint, out []Exclusion) {
 	return in, out
 }
 
-// groupEndpoints gathers endpoints by locality, the fresh and the stale of each apart if that matters. The result is in order of
-// locality, fresh before stale.
+// groupEndpoints gathers endpoints by locality, the fresh and the stale of each apart if that matters. The result is in
+// order of locality, fresh before stale.
 func groupEndpoints(endpoints []*Endpoint, apart bool) []*endpointGroup {
 	type kind struct {
 		locality Locality

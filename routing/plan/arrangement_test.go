@@ -11,14 +11,19 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// TestArrangementServesAllCallers plans for several callers from one arrangement, which none of them may change for the others, and
-// looks for each instance in each hint: it is offered, or it is said why not, and where it is.
+// TestArrangementServesAllCallers plans for several callers from one arrangement, which none of them may change for the
+// others, and looks for each instance in each hint: it is offered, or it is said why not, and where it is.
 func TestArrangementServesAllCallers(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p, given := drawPolicy(t), drawEndpoints(t)
 		p.stale = rapid.SampledFrom([]StaleMode{StaleDemote, StaleKeep, StaleDrop}).Draw(t, "stale")
 		if rapid.Bool().Draw(t, "distribution") {
-			p.distribution = []distribution{{from: Locality{Region: "a"}, targets: []target{{Locality{Region: "a", Zone: "b"}, 30}, {Locality{Region: "b"}, 70}}}}
+			p.distribution = []distribution{
+				{
+					from:    Locality{Region: "a"},
+					targets: []target{{Locality{Region: "a", Zone: "b"}, 30}, {Locality{Region: "b"}, 70}},
+				},
+			}
 		}
 		callers := []Locality{{"a", "b", "c"}, {"b", "a", ""}, {"c", "c", "c"}, {"a", "b", "c"}}
 		shared := p.Arrange(given)
@@ -36,7 +41,12 @@ func TestArrangementServesAllCallers(t *testing.T) {
 				for _, l := range priority.GetLocalities() {
 					named += len(l.GetEndpoints())
 					for _, e := range l.GetEndpoints() {
-						require.True(t, priority.GetPanic() || e.GetHealth() <= ententev1.Health_HEALTH_DEGRADED, "%s is offered", e)
+						require.True(
+							t,
+							priority.GetPanic() || e.GetHealth() <= ententev1.Health_HEALTH_DEGRADED,
+							"%s is offered",
+							e,
+						)
 					}
 				}
 			}

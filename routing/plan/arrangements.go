@@ -6,8 +6,8 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// maxArrangements bounds the cached arrangements of one service. A few are needed at once: one for each set of visible trust domains,
-// before and after a change of trust.
+// maxArrangements bounds the cached arrangements of one service. A few are needed at once: one for each set of visible
+// trust domains, before and after a change of trust.
 const maxArrangements = 8
 
 // Arrangements caches the arrangements of one state of a service. The zero value is empty and ready to use.
@@ -22,8 +22,8 @@ type arrangementKey struct {
 	states string // one byte for each trust domain
 }
 
-// Get returns the arrangement of endpoints under a policy and the trust states of their domains. It calls endpoints only if that
-// arrangement is not cached; concurrent callers wait for the one that builds it.
+// Get returns the arrangement of endpoints under a policy and the trust states of their domains. It calls endpoints
+// only if that arrangement is not cached; concurrent callers wait for the one that builds it.
 func (a *Arrangements) Get(policy *Policy, states []trust.State, endpoints func() []Endpoint) *Arrangement {
 	key := arrangementKey{policy, stateBytes(states)}
 	a.mu.Lock()

@@ -15,7 +15,10 @@ func BenchmarkPlan(b *testing.B) {
 	require.NoError(b, err)
 	for n := range 100 {
 		list = append(list, Endpoint{
-			Address: netip.AddrPortFrom(a.Addr(), a.Port()+uint16(n)), ID: euID, Locality: Locality{Region: "eu", Zone: string(rune('a' + n%5))},
+			Address: netip.AddrPortFrom(
+				a.Addr(),
+				a.Port()+uint16(n),
+			), ID: euID, Locality: Locality{Region: "eu", Zone: string(rune('a' + n%5))},
 			Weight: 1, Health: Healthy, Trust: trust.Fresh,
 		})
 	}

@@ -55,8 +55,8 @@ type Endpoint struct {
 	Trust    trust.State
 	// Lapsed says that it is unhealthy because its lease has run out.
 	Lapsed bool
-	// Origin is the trust domain that it was imported from; empty: it is registered here. Expired says that it was, and that no stream
-	// has confirmed it for import_ttl.
+	// Origin is the trust domain that it was imported from; empty: it is registered here. Expired says that it was, and
+	// that no stream has confirmed it for import_ttl.
 	Origin  string
 	Expired bool
 	// Outranked says that another registration at its address counts, under another lease.

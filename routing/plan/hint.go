@@ -7,7 +7,8 @@ import (
 // hintMessages are what hints say of the endpoints of a cohort. All hints share them; nobody changes them.
 type hintMessages struct {
 	locality *ententev1.Locality
-	// all are what is offered in a panic, available what is offered otherwise, and unavailable says why the others are not.
+	// all are what is offered in a panic, available what is offered otherwise, and unavailable says why the others are
+	// not.
 	all, available []*ententev1.HintEndpoint
 	unavailable    []*ententev1.HintExclusion
 }
@@ -17,7 +18,14 @@ func (c *endpointGroup) hintMessages() *hintMessages {
 	c.once.Do(func() {
 		m := &c.messages
 		m.locality = c.locality.Proto()
-		m.all, m.available = make([]*ententev1.HintEndpoint, len(c.endpoints)), make([]*ententev1.HintEndpoint, 0, c.healthy+c.degraded)
+		m.all, m.available = make(
+			[]*ententev1.HintEndpoint,
+			len(c.endpoints),
+		), make(
+			[]*ententev1.HintEndpoint,
+			0,
+			c.healthy+c.degraded,
+		)
 		room := make([]ententev1.HintEndpoint, len(c.endpoints)) // one allocation for all
 		for i, e := range c.endpoints {
 			at := &room[i]
@@ -34,8 +42,8 @@ func (c *endpointGroup) hintMessages() *hintMessages {
 	return &c.messages
 }
 
-// Hint returns the message of the API for a plan: what may be called, in order, and what not, and why. Most of it is shared by the
-// hints of all callers; nobody changes it.
+// Hint returns the message of the API for a plan: what may be called, in order, and what not, and why. Most of it is
+// shared by the hints of all callers; nobody changes it.
 func (plan Plan) Hint(service string, caller Locality, revision uint64) *ententev1.Hint {
 	h := &ententev1.Hint{Service: service, Locality: caller.Proto(), Revision: revision, Reason: plan.Reason}
 	refused := plan.refusals()
@@ -53,7 +61,12 @@ func (plan Plan) Hint(service string, caller Locality, revision uint64) *entente
 		h.Excluded = make([]*ententev1.HintExclusion, 0, out+len(refused))
 	}
 	for i, p := range plan.Priorities {
-		priority := &ententev1.HintPriority{Priority: uint32(i), Load: p.Load, DegradedLoad: p.DegradedLoad, Panic: p.Panic}
+		priority := &ententev1.HintPriority{
+			Priority:     uint32(i),
+			Load:         p.Load,
+			DegradedLoad: p.DegradedLoad,
+			Panic:        p.Panic,
+		}
 		for _, l := range p.Localities {
 			said := l.group.hintMessages()
 			offered := said.available

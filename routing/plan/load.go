@@ -70,8 +70,9 @@ func (p *Policy) loads(priorities []tally) []load {
 	return out
 }
 
-// lastResort applies where some priority is in no panic, because that is turned off or its threshold is 1 percent, and so
-// few endpoints are available that every percentage rounds down to nothing: one in two hundred is still better than none.
+// lastResort applies where some priority is in no panic, because that is turned off or its threshold is 1 percent, and
+// so few endpoints are available that every percentage rounds down to nothing: one in two hundred is still better than
+// none.
 func lastResort(priorities []tally, out []load) {
 	for i, t := range priorities {
 		if t.healthy > 0 && !out[i].panic {

@@ -181,7 +181,12 @@ func TestLoadIsMonotonic(t *testing.T) {
 		// The remainder of rounding belongs to the first priority that has any, which can be another one afterwards.
 		slack := uint64(2 * len(priorities))
 		for j := range priorities[:i] {
-			require.LessOrEqual(t, after[j].healthy, before[j].healthy+slack, "recovery of a later priority gave more to an earlier one")
+			require.LessOrEqual(
+				t,
+				after[j].healthy,
+				before[j].healthy+slack,
+				"recovery of a later priority gave more to an earlier one",
+			)
 		}
 	})
 }

@@ -27,7 +27,12 @@ type Locality struct {
 func ParseLocality(text string) (Locality, error) {
 	parts := strings.Split(text, "/")
 	if len(parts) > 3 {
-		return Locality{}, fmt.Errorf("%w: %q has %d parts; write REGION, REGION/ZONE or REGION/ZONE/SUB-ZONE", ErrLocality, Clip(text), len(parts))
+		return Locality{}, fmt.Errorf(
+			"%w: %q has %d parts; write REGION, REGION/ZONE or REGION/ZONE/SUB-ZONE",
+			ErrLocality,
+			Clip(text),
+			len(parts),
+		)
 	}
 	var l Locality
 	for i, into := range []*string{&l.Region, &l.Zone, &l.SubZone} {
@@ -86,7 +91,8 @@ func (l Locality) Compare(o Locality) int {
 
 // Within says whether l lies in the place that o names; o may be less precise.
 func (l Locality) Within(o Locality) bool {
-	return (o.Region == "" || l.Region == o.Region) && (o.Zone == "" || l.Zone == o.Zone) && (o.SubZone == "" || l.SubZone == o.SubZone)
+	return (o.Region == "" || l.Region == o.Region) && (o.Zone == "" || l.Zone == o.Zone) &&
+		(o.SubZone == "" || l.SubZone == o.SubZone)
 }
 
 // ParsePattern reads the place that a distribution rule speaks of: a locality, which stands for all that lies in it,
@@ -120,7 +126,11 @@ func checkSegment(s string) error {
 		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
 		case (c == '-' || c == '_' || c == '.') && i > 0:
 		default:
-			return fmt.Errorf("has %q at byte %d; letters, digits, '-', '_' and '.' are allowed, a letter or digit first", c, i+1)
+			return fmt.Errorf(
+				"has %q at byte %d; letters, digits, '-', '_' and '.' are allowed, a letter or digit first",
+				c,
+				i+1,
+			)
 		}
 	}
 	return nil

@@ -31,7 +31,13 @@ func CheckServiceName(name string) error {
 		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
 		case (c == '-' || c == '_' || c == '.') && i > 0 && i < len(name)-1:
 		default:
-			return fmt.Errorf("%w: %q has %q at byte %d; small letters, digits, '-', '_' and '.' are allowed, a letter or digit first and last", ErrServiceName, Clip(name), c, i+1)
+			return fmt.Errorf(
+				"%w: %q has %q at byte %d; small letters, digits, '-', '_' and '.' are allowed, a letter or digit first and last",
+				ErrServiceName,
+				Clip(name),
+				c,
+				i+1,
+			)
 		}
 	}
 	return nil
@@ -45,7 +51,11 @@ func CheckServiceName(name string) error {
 func ParseAddress(text string) (netip.AddrPort, error) {
 	a, err := netip.ParseAddrPort(text)
 	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("%w: %q; write an IP literal and a port, such as 192.0.2.1:8443 or [2001:db8::1]:8443", ErrAddress, Clip(text))
+		return netip.AddrPort{}, fmt.Errorf(
+			"%w: %q; write an IP literal and a port, such as 192.0.2.1:8443 or [2001:db8::1]:8443",
+			ErrAddress,
+			Clip(text),
+		)
 	}
 	ip := a.Addr()
 	why := ""

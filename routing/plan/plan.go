@@ -19,8 +19,8 @@ type Plan struct {
 	arrangement *Arrangement
 }
 
-// SameAs says that two plans for callers in one place are the same, because both were made from one state of the service. Where
-// it says no, they may still be equal.
+// SameAs says that two plans for callers in one place are the same, because both were made from one state of the
+// service. Where it says no, they may still be equal.
 func (p Plan) SameAs(o Plan) bool { return p.arrangement != nil && p.arrangement == o.arrangement }
 
 // Priority is a set of endpoints that are equally good for the caller.
@@ -39,8 +39,8 @@ type LocalityShare struct {
 	Locality Locality
 	// Weight is the locality's, before health is taken into account; between 1 and 2³².
 	Weight uint64
-	// Share and DegradedShare are percentages of the priority's Load and DegradedLoad. Part and DegradedPart are the same in parts
-	// of WholePart, for those who divide them further; a locality that has any of it has one at least.
+	// Share and DegradedShare are percentages of the priority's Load and DegradedLoad. Part and DegradedPart are the
+	// same in parts of WholePart, for those who divide them further; a locality that has any of it has one at least.
 	Share, DegradedShare uint32
 	Part, DegradedPart   uint64
 	// Endpoints are in order of address. They are shared by the plans of one state of the service; do not change them.
@@ -64,7 +64,10 @@ func (a *Arrangement) Plan(caller Locality) Plan {
 		var out []Exclusion
 		if groups, out = a.distribute(rule, caller); len(out) > 0 {
 			plan.Excluded = slices.Concat(a.excluded, out)
-			slices.SortStableFunc(plan.Excluded, func(a, b Exclusion) int { return a.Endpoint.Address.Compare(b.Endpoint.Address) })
+			slices.SortStableFunc(
+				plan.Excluded,
+				func(a, b Exclusion) int { return a.Endpoint.Address.Compare(b.Endpoint.Address) },
+			)
 		}
 	} else {
 		groups = a.prioritize(caller)
@@ -92,9 +95,9 @@ func (a *Arrangement) Plan(caller Locality) Plan {
 	return plan
 }
 
-// CompareEndpoints is the order of endpoints in a plan: by address, and where several claim one, those that are registered here before
-// those that were imported, so that no other cluster can push them aside; then by origin, what counts before what is outranked,
-// and by ID.
+// CompareEndpoints is the order of endpoints in a plan: by address, and where several claim one, those that are
+// registered here before those that were imported, so that no other cluster can push them aside; then by origin, what
+// counts before what is outranked, and by ID.
 func CompareEndpoints(a, b Endpoint) int {
 	if c := a.Address.Compare(b.Address); c != 0 {
 		return c

@@ -44,7 +44,14 @@ func endpoints(t testing.TB, lines ...string) []Endpoint {
 		}
 		require.NotZero(t, e.Health, line)
 		if len(fields) > 3 {
-			states := map[string]trust.State{"fresh": trust.Fresh, "stale": trust.Stale, "expired": trust.Expired, "suspended": trust.Suspended, "pending": trust.Pending, "unknown": trust.Unknown}
+			states := map[string]trust.State{
+				"fresh":     trust.Fresh,
+				"stale":     trust.Stale,
+				"expired":   trust.Expired,
+				"suspended": trust.Suspended,
+				"pending":   trust.Pending,
+				"unknown":   trust.Unknown,
+			}
 			state, ok := states[fields[3]]
 			require.True(t, ok, line)
 			e.Trust = state
@@ -99,7 +106,13 @@ func transcript(p Plan) string {
 }
 
 func TestPlan(t *testing.T) {
-	everywhere := []string{"10.0.0.1 us/a healthy", "10.0.0.2 eu/b healthy", "10.0.0.3 eu/a/2 healthy", "10.0.0.4 eu/a/1 healthy", "10.0.0.5 ap/a healthy"}
+	everywhere := []string{
+		"10.0.0.1 us/a healthy",
+		"10.0.0.2 eu/b healthy",
+		"10.0.0.3 eu/a/2 healthy",
+		"10.0.0.4 eu/a/1 healthy",
+		"10.0.0.5 ap/a healthy",
+	}
 	for _, test := range []struct {
 		name     string
 		settings Settings
@@ -227,7 +240,12 @@ func TestPlanLaws(t *testing.T) {
 			p.failover = map[string][]string{"a": {"c", "b"}}
 		}
 		if rapid.Bool().Draw(t, "distribution") {
-			p.distribution = []distribution{{from: Locality{Region: "a"}, targets: []target{{Locality{Region: "a", Zone: "b"}, 30}, {Locality{Region: "b"}, 70}}}}
+			p.distribution = []distribution{
+				{
+					from:    Locality{Region: "a"},
+					targets: []target{{Locality{Region: "a", Zone: "b"}, 30}, {Locality{Region: "b"}, 70}},
+				},
+			}
 		}
 		plan := p.Plan(Locality{"a", "b", "c"}, given)
 		addresses := make(map[netip.AddrPort]bool)
@@ -279,7 +297,12 @@ func TestPlanLaws(t *testing.T) {
 		}
 		shuffled := rapid.Permutation(given).Draw(t, "shuffled")
 		if len(addresses) == len(given) {
-			require.Equal(t, transcript(plan), transcript(p.Plan(Locality{"a", "b", "c"}, shuffled)), "the order of what is given shows")
+			require.Equal(
+				t,
+				transcript(plan),
+				transcript(p.Plan(Locality{"a", "b", "c"}, shuffled)),
+				"the order of what is given shows",
+			)
 		}
 	})
 }

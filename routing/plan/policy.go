@@ -99,7 +99,11 @@ func NewPolicy(s Settings) (*Policy, error) {
 	p := DefaultPolicy()
 	switch {
 	case s.OverprovisioningFactor != 0 && s.FailoverThreshold != 0:
-		return nil, fmt.Errorf("overprovisioning_factor %d and failover_threshold %d say the same thing twice; set one of them", s.OverprovisioningFactor, s.FailoverThreshold)
+		return nil, fmt.Errorf(
+			"overprovisioning_factor %d and failover_threshold %d say the same thing twice; set one of them",
+			s.OverprovisioningFactor,
+			s.FailoverThreshold,
+		)
 	case s.FailoverThreshold != 0:
 		if s.FailoverThreshold < 1 || s.FailoverThreshold > 100 {
 			return nil, fmt.Errorf("failover_threshold is %d; it is a percentage from 1 to 100", s.FailoverThreshold)
@@ -107,7 +111,12 @@ func NewPolicy(s Settings) (*Policy, error) {
 		p.factor = uint64(10000 / s.FailoverThreshold)
 	case s.OverprovisioningFactor != 0:
 		if s.OverprovisioningFactor < minOverprovisioning || s.OverprovisioningFactor > maxOverprovisioning {
-			return nil, fmt.Errorf("overprovisioning_factor is %d; it is a percentage from %d to %d", s.OverprovisioningFactor, minOverprovisioning, maxOverprovisioning)
+			return nil, fmt.Errorf(
+				"overprovisioning_factor is %d; it is a percentage from %d to %d",
+				s.OverprovisioningFactor,
+				minOverprovisioning,
+				maxOverprovisioning,
+			)
 		}
 		p.factor = uint64(s.OverprovisioningFactor)
 	}
@@ -125,7 +134,12 @@ func NewPolicy(s Settings) (*Policy, error) {
 		return nil, fmt.Errorf("stale is %q; write demote, keep or drop", Clip(string(s.Stale)))
 	}
 	if len(s.Failover) > maxRules || len(s.Distribution) > maxRules {
-		return nil, fmt.Errorf("there are %d failover and %d distribution rules; %d of each are allowed", len(s.Failover), len(s.Distribution), maxRules)
+		return nil, fmt.Errorf(
+			"there are %d failover and %d distribution rules; %d of each are allowed",
+			len(s.Failover),
+			len(s.Distribution),
+			maxRules,
+		)
 	}
 	var err error
 	if p.failover, err = failoverRules(s.Failover); err != nil {
@@ -154,7 +168,10 @@ func failoverRules(settings []FailoverSetting) (map[string][]string, error) {
 				return nil, fmt.Errorf("failover from %s to %q: the region %w", f.From, Clip(to), err)
 			}
 			if to == f.From {
-				return nil, fmt.Errorf("failover from %s leads to itself; a caller's own region always comes first", f.From)
+				return nil, fmt.Errorf(
+					"failover from %s leads to itself; a caller's own region always comes first",
+					f.From,
+				)
 			}
 			if slices.Contains(f.To[:i], to) {
 				return nil, fmt.Errorf("failover from %s names %s twice", f.From, to)
@@ -173,10 +190,18 @@ func distributionRules(settings []DistributionSetting) ([]distribution, error) {
 			return nil, fmt.Errorf("distribution from %q: %w", Clip(d.From), err)
 		}
 		if slices.ContainsFunc(rules, func(r distribution) bool { return r.from == from }) {
-			return nil, fmt.Errorf("distribution from %s is given twice; the second would never count", patternText(from))
+			return nil, fmt.Errorf(
+				"distribution from %s is given twice; the second would never count",
+				patternText(from),
+			)
 		}
 		if len(d.To) > maxRules {
-			return nil, fmt.Errorf("distribution from %s names %d places; %d are allowed", patternText(from), len(d.To), maxRules)
+			return nil, fmt.Errorf(
+				"distribution from %s names %d places; %d are allowed",
+				patternText(from),
+				len(d.To),
+				maxRules,
+			)
 		}
 		rule := distribution{from: from}
 		sum := 0
@@ -187,18 +212,32 @@ func distributionRules(settings []DistributionSetting) ([]distribution, error) {
 			}
 			percent := d.To[text]
 			if percent < 1 || percent > 100 {
-				return nil, fmt.Errorf("distribution from %s gives %s %d percent; give it 1 to 100, or leave it out", patternText(from), patternText(place), percent)
+				return nil, fmt.Errorf(
+					"distribution from %s gives %s %d percent; give it 1 to 100, or leave it out",
+					patternText(from),
+					patternText(place),
+					percent,
+				)
 			}
 			for _, other := range rule.targets {
 				if place.Within(other.place) || other.place.Within(place) {
-					return nil, fmt.Errorf("distribution from %s: %s and %s overlap, so that it is open which percentage counts", patternText(from), patternText(other.place), patternText(place))
+					return nil, fmt.Errorf(
+						"distribution from %s: %s and %s overlap, so that it is open which percentage counts",
+						patternText(from),
+						patternText(other.place),
+						patternText(place),
+					)
 				}
 			}
 			sum += percent
 			rule.targets = append(rule.targets, target{place: place, percent: uint64(percent)})
 		}
 		if sum != 100 {
-			return nil, fmt.Errorf("distribution from %s: the percentages add up to %d; they must add up to 100", patternText(from), sum)
+			return nil, fmt.Errorf(
+				"distribution from %s: the percentages add up to %d; they must add up to 100",
+				patternText(from),
+				sum,
+			)
 		}
 		rules = append(rules, rule)
 	}
@@ -218,6 +257,14 @@ func (p *Policy) distributionFor(caller Locality) (distribution, bool) {
 // String says the policy in one line, for the log.
 func (p *Policy) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "overprovisioning %d, panic threshold %d, stale %s, %d failover and %d distribution rules", p.factor, p.panicBelow, p.stale, len(p.failover), len(p.distribution))
+	fmt.Fprintf(
+		&b,
+		"overprovisioning %d, panic threshold %d, stale %s, %d failover and %d distribution rules",
+		p.factor,
+		p.panicBelow,
+		p.stale,
+		len(p.failover),
+		len(p.distribution),
+	)
 	return b.String()
 }

@@ -48,7 +48,11 @@ func TestNewPolicyRefusals(t *testing.T) {
 func TestDefaultPolicy(t *testing.T) {
 	p := policy(t, Settings{})
 	require.Equal(t, DefaultPolicy().String(), p.String())
-	require.Equal(t, "overprovisioning 140, panic threshold 50, stale demote, 0 failover and 0 distribution rules", p.String())
+	require.Equal(
+		t,
+		"overprovisioning 140, panic threshold 50, stale demote, 0 failover and 0 distribution rules",
+		p.String(),
+	)
 	require.EqualValues(t, 140, p.Overprovisioning())
 	require.EqualValues(t, 50, p.PanicThreshold())
 }
@@ -57,7 +61,9 @@ func TestDefaultPolicy(t *testing.T) {
 func TestNearerComesFirst(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := DefaultPolicy()
-		if regions := rapid.SliceOfDistinct(rapid.SampledFrom([]string{"b", "c", "d"}), rapid.ID[string]).Draw(t, "failover"); len(regions) > 0 {
+		if regions := rapid.SliceOfDistinct(rapid.SampledFrom([]string{"b", "c", "d"}), rapid.ID[string]).Draw(t, "failover"); len(
+			regions,
+		) > 0 {
 			p.failover = map[string][]string{"a": regions}
 		}
 		part := rapid.SampledFrom([]string{"a", "b", "c", "d", "e"})
@@ -133,6 +139,10 @@ func TestHiddenDistribution(t *testing.T) {
 // What a rule says of a place replaces what was said of it before, however either writes it.
 func TestRuleOverTheSamePlace(t *testing.T) {
 	to := map[string]int{"*": 100}
-	got := Settings{Distribution: []DistributionSetting{{"eu", to}, {"us", to}, {"*", to}}}.Overlay(Settings{Distribution: []DistributionSetting{{"ap", to}, {"eu/*", to}}})
+	got := Settings{
+		Distribution: []DistributionSetting{{"eu", to}, {"us", to}, {"*", to}},
+	}.Overlay(
+		Settings{Distribution: []DistributionSetting{{"ap", to}, {"eu/*", to}}},
+	)
 	require.Equal(t, []DistributionSetting{{"ap", to}, {"eu/*", to}, {"us", to}, {"*", to}}, got.Distribution)
 }

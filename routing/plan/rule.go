@@ -27,7 +27,12 @@ var ErrRule = errors.New("not a rule")
 func ParseRule(m *ententev1.RoutingRule) (*statev1.RoutingRule, error) {
 	if m.GetService() != AllServices {
 		if err := CheckServiceName(m.GetService()); err != nil {
-			return nil, fmt.Errorf("%w: %w; a rule is for a service, or for %s, which is all", ErrRule, err, AllServices)
+			return nil, fmt.Errorf(
+				"%w: %w; a rule is for a service, or for %s, which is all",
+				ErrRule,
+				err,
+				AllServices,
+			)
 		}
 	}
 	// Absent and 0 are not the same: what was set to 0 is refused, not taken for the default.
@@ -36,11 +41,22 @@ func ParseRule(m *ententev1.RoutingRule) (*statev1.RoutingRule, error) {
 		percent *uint32
 	}{{"overprovisioning_factor", m.OverprovisioningFactor}, {"failover_threshold", m.FailoverThreshold}} {
 		if given.percent != nil && (*given.percent == 0 || *given.percent > maxOverprovisioning) {
-			return nil, fmt.Errorf("%w: for %s: %s is %d; leave it out, or give a percentage", ErrRule, m.GetService(), given.name, *given.percent)
+			return nil, fmt.Errorf(
+				"%w: for %s: %s is %d; leave it out, or give a percentage",
+				ErrRule,
+				m.GetService(),
+				given.name,
+				*given.percent,
+			)
 		}
 	}
 	if m.PanicThreshold != nil && m.GetPanicThreshold() > 100 {
-		return nil, fmt.Errorf("%w: for %s: panic_threshold is %d; it is a percentage from 0 (off) to 100", ErrRule, m.GetService(), m.GetPanicThreshold())
+		return nil, fmt.Errorf(
+			"%w: for %s: panic_threshold is %d; it is a percentage from 0 (off) to 100",
+			ErrRule,
+			m.GetService(),
+			m.GetPanicThreshold(),
+		)
 	}
 	row := &statev1.RoutingRule{
 		OverprovisioningFactor: m.OverprovisioningFactor, FailoverThreshold: m.FailoverThreshold, PanicThreshold: m.PanicThreshold, Stale: m.GetStale(),
@@ -51,16 +67,35 @@ func ParseRule(m *ententev1.RoutingRule) (*statev1.RoutingRule, error) {
 	for _, d := range m.GetDistribution() {
 		for _, place := range slices.Sorted(maps.Keys(d.GetTo())) {
 			if percent := d.GetTo()[place]; percent > 100 {
-				return nil, fmt.Errorf("%w: for %s: distribution from %s gives %s %d percent; give it 1 to 100, or leave it out", ErrRule, m.GetService(), Clip(d.GetFrom()), Clip(place), percent)
+				return nil, fmt.Errorf(
+					"%w: for %s: distribution from %s gives %s %d percent; give it 1 to 100, or leave it out",
+					ErrRule,
+					m.GetService(),
+					Clip(d.GetFrom()),
+					Clip(place),
+					percent,
+				)
 			}
 		}
 		row.Distribution = append(row.Distribution, &statev1.DistributionRule{From: d.GetFrom(), To: d.GetTo()})
 	}
-	if row.OverprovisioningFactor == nil && row.FailoverThreshold == nil && row.PanicThreshold == nil && row.Stale == "" && len(row.Failover)+len(row.Distribution) == 0 {
-		return nil, fmt.Errorf("%w: for %s: it says nothing; 'entente rule delete' removes one", ErrRule, m.GetService())
+	if row.OverprovisioningFactor == nil && row.FailoverThreshold == nil && row.PanicThreshold == nil &&
+		row.Stale == "" &&
+		len(row.Failover)+len(row.Distribution) == 0 {
+		return nil, fmt.Errorf(
+			"%w: for %s: it says nothing; 'entente rule delete' removes one",
+			ErrRule,
+			m.GetService(),
+		)
 	}
 	if size := proto.Size(row); size > maxRuleBytes {
-		return nil, fmt.Errorf("%w: for %s: it has %d bytes, and %d are allowed; name fewer regions and places", ErrRule, m.GetService(), size, maxRuleBytes)
+		return nil, fmt.Errorf(
+			"%w: for %s: it has %d bytes, and %d are allowed; name fewer regions and places",
+			ErrRule,
+			m.GetService(),
+			size,
+			maxRuleBytes,
+		)
 	}
 	if _, err := NewPolicy(SettingsFromRow(row)); err != nil {
 		return nil, fmt.Errorf("%w: for %s: %w", ErrRule, m.GetService(), err)
@@ -70,7 +105,9 @@ func ParseRule(m *ententev1.RoutingRule) (*statev1.RoutingRule, error) {
 
 func SettingsFromRow(r *statev1.RoutingRule) Settings {
 	s := Settings{
-		OverprovisioningFactor: int(r.GetOverprovisioningFactor()), FailoverThreshold: int(r.GetFailoverThreshold()), Stale: StaleMode(r.GetStale()),
+		OverprovisioningFactor: int(
+			r.GetOverprovisioningFactor(),
+		), FailoverThreshold: int(r.GetFailoverThreshold()), Stale: StaleMode(r.GetStale()),
 	}
 	if r.PanicThreshold != nil {
 		threshold := int(r.GetPanicThreshold())
@@ -103,7 +140,8 @@ func RuleProto(service string, v *statev1.RoutingRule, revision uint64) *entente
 	return m
 }
 
-// UnreachableDistributions names the distributions of a rule that never count, since one before them is for all of the same callers.
+// UnreachableDistributions names the distributions of a rule that never count, since one before them is for all of the
+// same callers.
 func UnreachableDistributions(service string, list []*statev1.DistributionRule) (out []string) {
 	var before []Locality
 	for _, d := range list {
@@ -112,16 +150,23 @@ func UnreachableDistributions(service string, list []*statev1.DistributionRule) 
 			continue // it was parsed before
 		}
 		if i := slices.IndexFunc(before, from.Within); i >= 0 {
-			out = append(out, fmt.Sprintf("the rule for %s has a distribution from %s that never counts: the one from %s stands before it",
-				service, patternText(from), patternText(before[i])))
+			out = append(
+				out,
+				fmt.Sprintf(
+					"the rule for %s has a distribution from %s that never counts: the one from %s stands before it",
+					service,
+					patternText(from),
+					patternText(before[i]),
+				),
+			)
 		}
 		before = append(before, from)
 	}
 	return out
 }
 
-// Overlay returns the settings with a rule laid over them. What the rule says of a region or place replaces what was said of the
-// same one; of others it stays, behind what the rule says.
+// Overlay returns the settings with a rule laid over them. What the rule says of a region or place replaces what was
+// said of the same one; of others it stays, behind what the rule says.
 func (s Settings) Overlay(rule Settings) Settings {
 	if rule.OverprovisioningFactor != 0 || rule.FailoverThreshold != 0 {
 		s.OverprovisioningFactor, s.FailoverThreshold = rule.OverprovisioningFactor, rule.FailoverThreshold

@@ -40,7 +40,11 @@ func (s Assumption) String() string { return s.text }
 func ParseAssumption(text string) (Assumption, error) {
 	subject, state, ok := strings.Cut(text, "=")
 	if !ok {
-		return Assumption{}, fmt.Errorf("%w: %q: write PLACE=down, PLACE=40%%, domain:NAME=expired or IP:PORT=unhealthy", ErrScenario, Clip(text))
+		return Assumption{}, fmt.Errorf(
+			"%w: %q: write PLACE=down, PLACE=40%%, domain:NAME=expired or IP:PORT=unhealthy",
+			ErrScenario,
+			Clip(text),
+		)
 	}
 	s := Assumption{text: text}
 	if name, ok := strings.CutPrefix(subject, domainSubject); ok {
@@ -53,7 +57,11 @@ func ParseAssumption(text string) (Assumption, error) {
 			"fresh": trust.Fresh, "stale": trust.Stale, "expired": trust.Expired, "suspended": trust.Suspended,
 		}[state]
 		if !known {
-			return s, fmt.Errorf("%w: %q: a trust domain is supposed to be fresh, stale, expired or suspended", ErrScenario, Clip(text))
+			return s, fmt.Errorf(
+				"%w: %q: a trust domain is supposed to be fresh, stale, expired or suspended",
+				ErrScenario,
+				Clip(text),
+			)
 		}
 		s.trust = trusted
 		return s, nil
@@ -76,7 +84,11 @@ func (s Assumption) ofAddress(subject, state string) (Assumption, error) {
 			return s, nil
 		}
 	}
-	return s, fmt.Errorf("%w: %q: an instance is supposed to be healthy, degraded, unhealthy or draining", ErrScenario, Clip(s.text))
+	return s, fmt.Errorf(
+		"%w: %q: an instance is supposed to be healthy, degraded, unhealthy or draining",
+		ErrScenario,
+		Clip(s.text),
+	)
 }
 
 func (s Assumption) ofPlace(subject, state string) (Assumption, error) {
@@ -101,9 +113,10 @@ func (s Assumption) ofPlace(subject, state string) (Assumption, error) {
 	return s, nil
 }
 
-// ApplyScenario returns the endpoints as they are in what is imagined, in their order, and the suppositions that are about none of
-// them. It is a pure function, and changes nothing of what it is given. Of two suppositions about the health of one endpoint,
-// or its trust, the later one counts. Of a locality that is down in part, the first endpoints are, by address, and their number is rounded up.
+// ApplyScenario returns the endpoints as they are in what is imagined, in their order, and the suppositions that are
+// about none of them. It is a pure function, and changes nothing of what it is given. Of two suppositions about the
+// health of one endpoint, or its trust, the later one counts. Of a locality that is down in part, the first endpoints
+// are, by address, and their number is rounded up.
 func ApplyScenario(endpoints []Endpoint, suppositions []Assumption) (out []Endpoint, unmatched []Assumption) {
 	out = slices.Clone(endpoints)
 	order := make([]int, len(out))
@@ -153,9 +166,9 @@ type LoadDistribution struct {
 	Available map[string]uint32
 }
 
-// DistributeLoad sends the requests of the callers in all localities that have endpoints by the plans of each. The callers of a
-// locality are taken to be as many as the weights of its endpoints, whatever their health: who runs a third of a service in a
-// zone has a third of its callers there.
+// DistributeLoad sends the requests of the callers in all localities that have endpoints by the plans of each. The
+// callers of a locality are taken to be as many as the weights of its endpoints, whatever their health: who runs a
+// third of a service in a zone has a third of its callers there.
 func (p *Policy) DistributeLoad(endpoints []Endpoint) LoadDistribution {
 	callers := make(map[Locality]uint64)
 	sums := make(map[string]uint64)
@@ -169,7 +182,9 @@ func (p *Policy) DistributeLoad(endpoints []Endpoint) LoadDistribution {
 	nowhere, arranged := uint64(0), p.Arrange(endpoints)
 	for _, c := range arranged.ranked {
 		if available := c.healthy + c.degraded; available > 0 {
-			out.Available[c.locality.Region] += uint32(available) //nolint:gosec // G115: there are as many as endpoints at most
+			out.Available[c.locality.Region] += uint32(
+				available,
+			) //nolint:gosec // G115: there are as many as endpoints at most
 		}
 	}
 	for caller, weight := range callers {

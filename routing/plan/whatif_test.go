@@ -18,7 +18,9 @@ func TestSuppose(t *testing.T) {
 		for i := range list {
 			list[i] = Endpoint{
 				Address: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 443),
-				ID:      spiffeid.RequireFromString("spiffe://eu.example.org/shop"), Weight: 1, Health: Healthy, Trust: trust.Fresh,
+				ID: spiffeid.RequireFromString(
+					"spiffe://eu.example.org/shop",
+				), Weight: 1, Health: Healthy, Trust: trust.Fresh,
 			}
 		}
 		for i, place := range []string{"eu/a", "eu/a", "eu/a", "eu/b", "us/a", "us/c"} {
@@ -87,7 +89,8 @@ func TestBadSuppositions(t *testing.T) {
 func TestCarryLaws(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p, given := drawPolicy(t), drawEndpoints(t)
-		texts := rapid.SliceOfN(rapid.SampledFrom([]string{"a=down", "b=30%", "a/b=70%", "domain:eu.example.org=expired", "domain:us.example.org=stale"}), 0, 4).Draw(t, "suppose")
+		texts := rapid.SliceOfN(rapid.SampledFrom([]string{"a=down", "b=30%", "a/b=70%", "domain:eu.example.org=expired", "domain:us.example.org=stale"}), 0, 4).
+			Draw(t, "suppose")
 		suppositions, err := ParseScenario(texts)
 		require.NoError(t, err)
 		imagined, _ := ApplyScenario(given, suppositions)
@@ -111,8 +114,15 @@ func TestCarryLaws(t *testing.T) {
 
 // TestCarryCountsWhatIsOffered: what is left out of every plan is not available, whatever its health.
 func TestCarryCountsWhatIsOffered(t *testing.T) {
-	list := endpoints(t, "10.0.0.1 eu/a healthy", "10.0.0.2 eu/a unhealthy", "10.0.0.3 us/a healthy", "10.0.0.4 us/a healthy",
-		"10.0.0.5 us/a healthy stale", "10.0.0.4 us/b degraded")
+	list := endpoints(
+		t,
+		"10.0.0.1 eu/a healthy",
+		"10.0.0.2 eu/a unhealthy",
+		"10.0.0.3 us/a healthy",
+		"10.0.0.4 us/a healthy",
+		"10.0.0.5 us/a healthy stale",
+		"10.0.0.4 us/b degraded",
+	)
 	list[2].Expired = true
 	for mode, want := range map[StaleMode]uint32{StaleDemote: 2, StaleDrop: 1} {
 		carried := policy(t, Settings{Stale: mode}).DistributeLoad(list)

@@ -16,8 +16,8 @@ import (
 // maxCached bounds the services whose instances are cached.
 const maxCached = 16384
 
-// Catalog caches the decoded instances of services until something about them changes. Without it, decoding would be most of the cost of
-// a hint. It is safe for concurrent use.
+// Catalog caches the decoded instances of services until something about them changes. Without it, decoding would be
+// most of the cost of a hint. It is safe for concurrent use.
 type Catalog struct {
 	counts counts
 
@@ -25,14 +25,15 @@ type Catalog struct {
 	services map[string]cachedService
 }
 
-// cachedService is a service with the revisions that it was read at. The revision of the leases is common to all services.
+// cachedService is a service with the revisions that it was read at. The revision of the leases is common to all
+// services.
 type cachedService struct {
 	*Service
 	read serviceRevisions
 }
 
-// Service holds the instances of a service that count. It is immutable apart from the cache of arrangements. As long as nothing changes,
-// the catalog returns the same pointer.
+// Service holds the instances of a service that count. It is immutable apart from the cache of arrangements. As long as
+// nothing changes, the catalog returns the same pointer.
 type Service struct {
 	// Instances are in order of address. Instances that share an address are in order of precedence.
 	Instances []Instance
@@ -137,9 +138,9 @@ func newService(r raftstore.Reader, list []Instance) (*Service, error) {
 	return s, nil
 }
 
-// comparePrecedence orders instances of one service by address. Those that share an address are ordered by which of them counts: a
-// registration precedes an import, an instance with a held lease one whose lease has run out, and a newer registration an older one. A
-// control plane that lost its lease registers its instances again under another one.
+// comparePrecedence orders instances of one service by address. Those that share an address are ordered by which of
+// them counts: a registration precedes an import, an instance with a held lease one whose lease has run out, and a
+// newer registration an older one. A control plane that lost its lease registers its instances again under another one.
 func comparePrecedence(a, b Instance) int {
 	return cmp.Or(
 		a.Address.Compare(b.Address), strings.Compare(a.Origin, b.Origin), compareLapsed(a, b),
@@ -157,8 +158,8 @@ func compareLapsed(a, b Instance) int {
 	return 1
 }
 
-// sameLeases reports whether the leases of the instances are in the same state as before. A lease that is gone does not return, because
-// IDs are random.
+// sameLeases reports whether the leases of the instances are in the same state as before. A lease that is gone does not
+// return, because IDs are random.
 func (s *Service) sameLeases(r raftstore.Reader) (bool, error) {
 	for lease, was := range s.leases {
 		state, err := leaseState(r, lease)

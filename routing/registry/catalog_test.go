@@ -11,8 +11,9 @@ import (
 	"github.com/ententehq/entente/routing/routingtest"
 )
 
-// TestRegisteredAgainUnderAnotherLease: a control plane that lost its lease registers its instances under another, at the addresses
-// that they have. Whichever lease comes first by name, what it says now counts, for callers here and in other clusters.
+// TestRegisteredAgainUnderAnotherLease: a control plane that lost its lease registers its instances under another, at
+// the addresses that they have. Whichever lease comes first by name, what it says now counts, for callers here and in
+// other clusters.
 func TestRegisteredAgainUnderAnotherLease(t *testing.T) {
 	const reason = "another registration at its address counts, under another lease"
 	for range 8 { // names of leases are drawn

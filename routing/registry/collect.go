@@ -10,7 +10,8 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// deleteBytes is about how much one transaction that deletes instances takes of a command. Deletions consist of keys only.
+// deleteBytes is about how much one transaction that deletes instances takes of a command. Deletions consist of keys
+// only.
 const deleteBytes = stageBytes
 
 // Collector is the garbage collector of instances: it deletes rows that do not count.
@@ -46,8 +47,8 @@ func (c *Collector) run(ctx context.Context) error {
 	}
 }
 
-// deleteSoon deletes generations that do not count, in the background if run is idle. What is not deleted when the member stops is
-// deleted by the leader.
+// deleteSoon deletes generations that do not count, in the background if run is idle. What is not deleted when the
+// member stops is deleted by the leader.
 func (c *Collector) deleteSoon(ctx context.Context, list []generation) {
 	select {
 	case c.replaced <- list:
@@ -108,7 +109,8 @@ func (c *Collector) deleteLease(ctx context.Context, lease string) error {
 	return nil
 }
 
-// DeleteImported deletes what is stored for an import that has ended. In each transaction it first calls guard, whose error ends it.
+// DeleteImported deletes what is stored for an import that has ended. In each transaction it first calls guard, whose
+// error ends it.
 func (c *Collector) DeleteImported(ctx context.Context, service, from string, guard func(*raftstore.Tx) error) error {
 	of := importedSet(service, from)
 	if _, err := c.deleteRows(ctx, of.String()+"/", guard); err != nil {
@@ -126,9 +128,14 @@ func (c *Collector) DeleteImported(ctx context.Context, service, from string, gu
 	return err
 }
 
-// deleteRows deletes the instances below a prefix, none of which count, in transactions that fit into a command. If guard is not nil, each
-// transaction calls it first, and its error ends the deletion. deleteRows returns how many rows it deleted.
-func (c *Collector) deleteRows(ctx context.Context, prefix string, guard func(*raftstore.Tx) error) (deleted int, err error) {
+// deleteRows deletes the instances below a prefix, none of which count, in transactions that fit into a command. If
+// guard is not nil, each transaction calls it first, and its error ends the deletion. deleteRows returns how many rows
+// it deleted.
+func (c *Collector) deleteRows(
+	ctx context.Context,
+	prefix string,
+	guard func(*raftstore.Tx) error,
+) (deleted int, err error) {
 	var batch []string
 	size := 0
 	flush := func() error {

@@ -32,8 +32,8 @@ func leaseState(r raftstore.Reader, id string) (setState, error) {
 	return setHeld, nil
 }
 
-// importState returns what an import makes of the instances that are stored for it. Instances count only for the import that they were
-// received for: one that was deleted and created again starts without any.
+// importState returns what an import makes of the instances that are stored for it. Instances count only for the import
+// that they were received for: one that was deleted and created again starts without any.
 func importState(r raftstore.Reader, of set) (setState, error) {
 	key := ImportKey(of.service, of.origin())
 	wanted, found, err := Imports.Get(r, key)
@@ -41,7 +41,8 @@ func importState(r raftstore.Reader, of set) (setState, error) {
 		return setGone, err
 	}
 	received, found, err := ImportedSets.Get(r, key)
-	if err != nil || !found || received.Value.GetImport() != wanted.Value.GetId() || len(received.Value.GetDigest()) == 0 {
+	if err != nil || !found || received.Value.GetImport() != wanted.Value.GetId() ||
+		len(received.Value.GetDigest()) == 0 {
 		return setGone, err // nothing that was accepted has been received for it
 	}
 	if _, expired, err := ImportSources.Get(r, of.origin()); err != nil || expired {
@@ -53,11 +54,12 @@ func importState(r raftstore.Reader, of set) (setState, error) {
 // ImportKey returns the key of an import in Imports and in ImportedSets.
 func ImportKey(service, from string) string { return service + "/" + from }
 
-// List returns the instances of all services that count, with the health that their leases leave them, in order of their keys.
+// List returns the instances of all services that count, with the health that their leases leave them, in order of
+// their keys.
 func List(r raftstore.Reader) ([]Instance, error) { return decode(r, "") }
 
-// decode returns the instances below a prefix of the table that count. Instances of a lease that is gone and of generations that are
-// staged or replaced do not.
+// decode returns the instances below a prefix of the table that count. Instances of a lease that is gone and of
+// generations that are staged or replaced do not.
 func decode(r raftstore.Reader, prefix string) ([]Instance, error) {
 	var list []Instance
 	d := decoder{r: r, states: map[string]setState{}}

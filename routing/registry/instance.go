@@ -28,8 +28,8 @@ type Instance struct {
 	plan.Endpoint
 	// Reported is the health that was registered.
 	Reported plan.Health
-	// Lease is the ID of the lease that keeps the instance. Without a lease the instance stays until it is deregistered. An imported
-	// instance has "@<trust domain>" here.
+	// Lease is the ID of the lease that keeps the instance. Without a lease the instance stays until it is
+	// deregistered. An imported instance has "@<trust domain>" here.
 	Lease      string
 	Registered time.Time
 	Revision   raftstore.Revision
@@ -58,7 +58,11 @@ func ParseInstance(m *ententev1.Instance) (Instance, error) {
 		return i, err
 	}
 	if locality.Zone == "" {
-		return i, fmt.Errorf("%w: %q: an instance runs in a zone; write REGION/ZONE or REGION/ZONE/SUB-ZONE", plan.ErrLocality, locality)
+		return i, fmt.Errorf(
+			"%w: %q: an instance runs in a zone; write REGION/ZONE or REGION/ZONE/SUB-ZONE",
+			plan.ErrLocality,
+			locality,
+		)
 	}
 	id, err := bundle.ParseID(m.GetSpiffeId())
 	if err != nil {
@@ -68,7 +72,12 @@ func ParseInstance(m *ententev1.Instance) (Instance, error) {
 		return i, fmt.Errorf("%w: the SPIFFE ID %s has no path; callers expect that of a workload", ErrInstance, id)
 	}
 	if access.HasPathPrefix(id.Path(), access.ReservedPath) {
-		return i, fmt.Errorf("%w: %s lies below %s/, which is reserved for members", ErrReserved, id, access.ReservedPath)
+		return i, fmt.Errorf(
+			"%w: %s lies below %s/, which is reserved for members",
+			ErrReserved,
+			id,
+			access.ReservedPath,
+		)
 	}
 	weight := m.GetWeight()
 	if weight == 0 {
@@ -97,7 +106,11 @@ func healthFromProto(h ententev1.Health, unspecified plan.Health) (plan.Health, 
 		ententev1.Health_HEALTH_UNHEALTHY, ententev1.Health_HEALTH_DRAINING:
 		return plan.Health(h), nil
 	}
-	return 0, fmt.Errorf("%w: health %d is not known; healthy, degraded, unhealthy and draining are", ErrInstance, int32(h))
+	return 0, fmt.Errorf(
+		"%w: health %d is not known; healthy, degraded, unhealthy and draining are",
+		ErrInstance,
+		int32(h),
+	)
 }
 
 // Row returns what is stored. The lease is part of the key.

@@ -66,7 +66,12 @@ func FuzzParseInstance(f *testing.F) {
 			return
 		}
 		// What is taken survives storage as it is.
-		back, err := fromRow(raftstore.Row[*statev1.Instance]{Key: set{service: i.Service}.in(firstGeneration) + i.Address.String(), Value: i.Row()})
+		back, err := fromRow(
+			raftstore.Row[*statev1.Instance]{
+				Key:   set{service: i.Service}.in(firstGeneration) + i.Address.String(),
+				Value: i.Row(),
+			},
+		)
 		require.NoError(t, err)
 		back.Registered = i.Registered
 		require.Equal(t, i, back)

@@ -21,8 +21,8 @@ import (
 )
 
 const (
-	// maxLeases bounds the leases of the cluster, maxLeasesOfOne those of one owner. Both are checked outside of the transaction; a few
-	// leases can exceed them.
+	// maxLeases bounds the leases of the cluster, maxLeasesOfOne those of one owner. Both are checked outside of the
+	// transaction; a few leases can exceed them.
 	maxLeases      = 50000
 	maxLeasesOfOne = 10000
 )
@@ -42,8 +42,8 @@ type LeaseKeeper struct {
 // holder is a lease with the stream that holds it.
 type holder struct{ lease, stream string }
 
-// HoldLease opens a lease and renews it with each message. The end of the stream does not end the lease: until it runs out, the holder may
-// open another stream, at this member or at another.
+// HoldLease opens a lease and renews it with each message. The end of the stream does not end the lease: until it runs
+// out, the holder may open another stream, at this member or at another.
 func (k *LeaseKeeper) HoldLease(stream ententev1.RoutingService_HoldLeaseServer) error {
 	ctx := stream.Context()
 	m, err := stream.Recv()
@@ -79,14 +79,22 @@ func (k *LeaseKeeper) HoldLease(stream ententev1.RoutingService_HoldLeaseServer)
 			return err
 		}
 		if m.GetOpen() != nil {
-			return status.Error(codes.InvalidArgument, "the lease of this stream is open already; open another on a stream of its own")
+			return status.Error(
+				codes.InvalidArgument,
+				"the lease of this stream is open already; open another on a stream of its own",
+			)
 		}
 		response = &ententev1.HoldLeaseResponse{}
 	}
 }
 
-// open creates a lease, or continues an existing one, whose instances then count with the health that they have. It sets h.lease.
-func (k *LeaseKeeper) open(ctx context.Context, open *ententev1.OpenLease, h *holder) (*ententev1.HoldLeaseResponse, error) {
+// open creates a lease, or continues an existing one, whose instances then count with the health that they have. It
+// sets h.lease.
+func (k *LeaseKeeper) open(
+	ctx context.Context,
+	open *ententev1.OpenLease,
+	h *holder,
+) (*ententev1.HoldLeaseResponse, error) {
 	terms, err := parseTerms(open)
 	if err != nil {
 		return nil, invalid(err)
@@ -105,7 +113,10 @@ func (k *LeaseKeeper) open(ctx context.Context, open *ententev1.OpenLease, h *ho
 	var row raftstore.Row[*statev1.Lease]
 	revision, err := k.store.Update(ctx, func(tx *raftstore.Tx) error {
 		if open.GetSecret() == "" {
-			row = raftstore.Row[*statev1.Lease]{Key: id, Value: leaseRow(digest[:], terms, ownerOf(caller), h.stream, k.now())}
+			row = raftstore.Row[*statev1.Lease]{
+				Key:   id,
+				Value: leaseRow(digest[:], terms, ownerOf(caller), h.stream, k.now()),
+			}
 			return Leases.Put(tx, id, row.Value)
 		}
 		if row, err = ownedLease(tx, secret, caller); err != nil {
@@ -130,9 +141,11 @@ func (k *LeaseKeeper) renew(ctx context.Context, h holder, m *ententev1.HoldLeas
 	}
 	ttl := row.Value.GetTtl().AsDuration()
 	if silent := k.now().Sub(k.lastContact()); silent > ttl/2 {
-		return 0, status.Errorf(codes.Unavailable,
+		return 0, status.Errorf(
+			codes.Unavailable,
 			"this member has had no contact with the leader for %s and could not pass the renewal on; use another member",
-			silent.Round(time.Millisecond))
+			silent.Round(time.Millisecond),
+		)
 	}
 	if m.GetRelease() {
 		return k.release(ctx, h)
@@ -151,8 +164,8 @@ func (k *LeaseKeeper) renew(ctx context.Context, h holder, m *ententev1.HoldLeas
 	return revision, nil
 }
 
-// release ends a lease at once. Without its row none of its instances counts. Their rows are deleted by this member, or else by the
-// leader.
+// release ends a lease at once. Without its row none of its instances counts. Their rows are deleted by this member, or
+// else by the leader.
 func (k *LeaseKeeper) release(ctx context.Context, h holder) (raftstore.Revision, error) {
 	revision, err := k.store.Update(ctx, func(tx *raftstore.Tx) error {
 		if _, err := heldLease(tx, h); err != nil {
@@ -164,7 +177,13 @@ func (k *LeaseKeeper) release(ctx context.Context, h holder) (raftstore.Revision
 		return 0, err
 	}
 	if err := k.collector.deleteLease(ctx, h.lease); err != nil {
-		k.log.Info("the instances of a released lease are not deleted yet; the leader deletes them", "lease", h.lease, "error", err)
+		k.log.Info(
+			"the instances of a released lease are not deleted yet; the leader deletes them",
+			"lease",
+			h.lease,
+			"error",
+			err,
+		)
 	}
 	return revision, nil
 }
@@ -193,7 +212,10 @@ func (k *LeaseKeeper) checkQuota(owner string) error {
 }
 
 // ListLeases returns all leases. Secrets are not stored and never returned.
-func (k *LeaseKeeper) ListLeases(ctx context.Context, r *ententev1.ListLeasesRequest) (*ententev1.ListLeasesResponse, error) {
+func (k *LeaseKeeper) ListLeases(
+	ctx context.Context,
+	r *ententev1.ListLeasesRequest,
+) (*ententev1.ListLeasesResponse, error) {
 	view, err := Read(ctx, k.store, r.GetRead(), true)
 	if err != nil {
 		return nil, err

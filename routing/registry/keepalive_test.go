@@ -76,8 +76,8 @@ func (m *member) health(t *testing.T, address string) (health string, exists boo
 	return "", false
 }
 
-// TestLease goes through the life of a lease: it is kept without a write, runs out in one row, is taken up again by its holder
-// alone, and when it is gone nothing of it stays.
+// TestLease goes through the life of a lease: it is kept without a write, runs out in one row, is taken up again by its
+// holder alone, and when it is gone nothing of it stays.
 func TestLease(t *testing.T) {
 	m, ctx := newMember(t), routingtest.Admin(t)
 	h, err := m.hold(t, routingtest.Local, tenSeconds())
@@ -116,14 +116,30 @@ func TestLease(t *testing.T) {
 	require.Equal(t, revision+1, m.store.View().Revision(), "more than one row was written, or none")
 	health, _ = m.health(t, "10.0.0.1:443")
 	require.Equal(t, "unhealthy", health)
-	require.True(t, m.plan(t, "shop", plan.Locality{Region: "eu", Zone: "a"}).Priorities[0].Panic, "all instances are unhealthy")
+	require.True(
+		t,
+		m.plan(t, "shop", plan.Locality{Region: "eu", Zone: "a"}).Priorities[0].Panic,
+		"all instances are unhealthy",
+	)
 
 	// Nobody else takes it up again; who took it does, with all that it has.
 	_, err = m.hold(t, routingtest.Plane, &ententev1.OpenLease{Ttl: durationpb.New(10 * time.Second), Secret: h.secret})
 	routingtest.Refused(t, err, codes.PermissionDenied, "belongs to another owner; open one of your own")
-	_, err = m.hold(t, routingtest.Local, &ententev1.OpenLease{Ttl: durationpb.New(10 * time.Second), Secret: leaseNamed(1) + leaseNamed(2)})
+	_, err = m.hold(
+		t,
+		routingtest.Local,
+		&ententev1.OpenLease{Ttl: durationpb.New(10 * time.Second), Secret: leaseNamed(1) + leaseNamed(2)},
+	)
 	routingtest.Refused(t, err, codes.NotFound, "the lease does not exist")
-	again, err := m.hold(t, access.SocketCaller(0, 7), &ententev1.OpenLease{Ttl: durationpb.New(10 * time.Second), GoneAfter: durationpb.New(time.Minute), Secret: h.secret})
+	again, err := m.hold(
+		t,
+		access.SocketCaller(0, 7),
+		&ententev1.OpenLease{
+			Ttl:       durationpb.New(10 * time.Second),
+			GoneAfter: durationpb.New(time.Minute),
+			Secret:    h.secret,
+		},
+	)
 	require.NoError(t, err)
 	require.Equal(t, h.lease.GetId(), again.lease.GetId())
 	health, _ = m.health(t, "10.0.0.1:443")
@@ -142,8 +158,8 @@ func TestLease(t *testing.T) {
 	routingtest.Refused(t, err, codes.NotFound, "the lease does not exist, or no longer")
 }
 
-// TestTheNewestStreamHoldsALease: a control plane that lost its connection takes the lease up again before the member has
-// noticed, and what is left of the old stream can neither renew, change nor release it.
+// TestTheNewestStreamHoldsALease: a control plane that lost its connection takes the lease up again before the member
+// has noticed, and what is left of the old stream can neither renew, change nor release it.
 func TestTheNewestStreamHoldsALease(t *testing.T) {
 	m := newMember(t)
 	first, err := m.hold(t, routingtest.Plane, tenSeconds())
@@ -249,16 +265,26 @@ func TestBadLeases(t *testing.T) {
 	}
 	h, err := m.hold(t, routingtest.Plane, tenSeconds())
 	require.NoError(t, err)
-	_, err = h.send(&ententev1.HoldLeaseRequest{Health: []*ententev1.HealthChange{{Service: "shop", Address: "10.0.0.1:443", Health: 1}}})
+	_, err = h.send(
+		&ententev1.HoldLeaseRequest{
+			Health: []*ententev1.HealthChange{{Service: "shop", Address: "10.0.0.1:443", Health: 1}},
+		},
+	)
 	routingtest.Refused(t, err, codes.FailedPrecondition, "the lease has no instance of shop at 10.0.0.1:443")
 	h, err = m.hold(t, routingtest.Plane, tenSeconds())
 	require.NoError(t, err)
 	m.clock.Isolate(6 * time.Second)
 	_, err = h.send(&ententev1.HoldLeaseRequest{})
-	routingtest.Refused(t, err, codes.Unavailable, "this member has had no contact with the leader for 6s and could not pass the renewal on; use another member")
+	routingtest.Refused(
+		t,
+		err,
+		codes.Unavailable,
+		"this member has had no contact with the leader for 6s and could not pass the renewal on; use another member",
+	)
 	// Under somebody else's lease nobody registers.
 	i := routingtest.Registration()
 	i.Lease = h.secret
-	_, err = m.dial(t, routingtest.Mallory).RegisterInstance(t.Context(), &ententev1.RegisterInstanceRequest{Instance: i})
+	_, err = m.dial(t, routingtest.Mallory).
+		RegisterInstance(t.Context(), &ententev1.RegisterInstanceRequest{Instance: i})
 	routingtest.Refused(t, err, codes.PermissionDenied, "belongs to another owner; open one of your own")
 }

@@ -20,7 +20,8 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// The bounds of a lease. The lower bound of the ttl leaves room for one or two lost heartbeats between a renewal and the leader.
+// The bounds of a lease. The lower bound of the ttl leaves room for one or two lost heartbeats between a renewal and
+// the leader.
 const (
 	MinTTL = 5 * time.Second
 	MaxTTL = 24 * time.Hour
@@ -33,7 +34,8 @@ const (
 var ErrLease = errors.New("not a lease")
 
 const (
-	// secretSize makes secrets that cannot be guessed; leaseIDSize makes IDs for which no second secret is found by chance.
+	// secretSize makes secrets that cannot be guessed; leaseIDSize makes IDs for which no second secret is found by
+	// chance.
 	secretSize  = 16
 	leaseIDSize = 8
 )
@@ -51,8 +53,11 @@ func digestOf(secret string) (digest [sha256.Size]byte, id string, err error) {
 	b, err := hex.DecodeString(secret)
 	if err != nil || len(b) != secretSize || hex.EncodeToString(b) != secret {
 		// The error does not repeat the input, which may be a secret with a typing error.
-		return digest, "", fmt.Errorf("%w: the secret is not %d hexadecimal digits; send the one that the lease was opened with",
-			ErrLease, 2*secretSize)
+		return digest, "", fmt.Errorf(
+			"%w: the secret is not %d hexadecimal digits; send the one that the lease was opened with",
+			ErrLease,
+			2*secretSize,
+		)
 	}
 	digest = sha256.Sum256(b)
 	return digest, hex.EncodeToString(digest[:leaseIDSize]), nil
@@ -75,7 +80,8 @@ func parseTerms(m *ententev1.OpenLease) (leaseTerms, error) {
 	return t, nil
 }
 
-// ownerOf returns the name under which a caller holds leases. All callers of the admin socket are the same administrator.
+// ownerOf returns the name under which a caller holds leases. All callers of the admin socket are the same
+// administrator.
 func ownerOf(c access.Caller) string {
 	if c.Kind() == access.Socket {
 		return "the local administrator"
@@ -83,8 +89,8 @@ func ownerOf(c access.Caller) string {
 	return c.String()
 }
 
-// ownedLease returns the lease that a secret names, if the caller opened it or is the local administrator. Knowing the secret is not
-// enough, because a secret can leak into a log.
+// ownedLease returns the lease that a secret names, if the caller opened it or is the local administrator. Knowing the
+// secret is not enough, because a secret can leak into a log.
 func ownedLease(r raftstore.Reader, secret string, caller access.Caller) (raftstore.Row[*statev1.Lease], error) {
 	digest, id, err := digestOf(secret)
 	if err != nil {
@@ -95,15 +101,22 @@ func ownedLease(r raftstore.Reader, secret string, caller access.Caller) (raftst
 	case err != nil:
 		return row, err
 	case !found || subtle.ConstantTimeCompare(row.Value.GetSecretSha256(), digest[:]) != 1:
-		return row, status.Error(codes.NotFound, "the lease does not exist, or no longer: open a new one, and register its instances again")
+		return row, status.Error(
+			codes.NotFound,
+			"the lease does not exist, or no longer: open a new one, and register its instances again",
+		)
 	case row.Value.GetOwner() != ownerOf(caller) && caller.Kind() != access.Socket:
-		return row, status.Errorf(codes.PermissionDenied, "the lease %s belongs to another owner; open one of your own", id)
+		return row, status.Errorf(
+			codes.PermissionDenied,
+			"the lease %s belongs to another owner; open one of your own",
+			id,
+		)
 	}
 	return row, nil
 }
 
-// heldLease returns a lease if it is held by a stream. The newest stream of a holder holds its lease: a control plane that reconnects
-// cannot know whether the member has noticed the end of the stream before.
+// heldLease returns a lease if it is held by a stream. The newest stream of a holder holds its lease: a control plane
+// that reconnects cannot know whether the member has noticed the end of the stream before.
 func heldLease(r raftstore.Reader, h holder) (raftstore.Row[*statev1.Lease], error) {
 	row, found, err := Leases.Get(r, h.lease)
 	switch {
@@ -113,9 +126,11 @@ func heldLease(r raftstore.Reader, h holder) (raftstore.Row[*statev1.Lease], err
 		return row, status.Errorf(codes.NotFound,
 			"the lease %s is gone, with all its instances: open a new one, and register them again", h.lease)
 	case row.Value.GetStream() != h.stream:
-		return row, status.Errorf(codes.Aborted,
+		return row, status.Errorf(
+			codes.Aborted,
 			"the lease %s is now held by another stream: end this one; if you opened no other, your secret and your identity have leaked",
-			h.lease)
+			h.lease,
+		)
 	}
 	return row, nil
 }

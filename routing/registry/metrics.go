@@ -41,12 +41,17 @@ func newMetrics(r prometheus.Registerer, store *raftstore.Store, catalog *Catalo
 		c, err := catalog.Counts(store.View())
 		return c.Instances, err
 	})
-	imported := gauge("entente_routing_imported_instances", "Instances imported from other clusters, including expired ones.",
+	imported := gauge(
+		"entente_routing_imported_instances",
+		"Instances imported from other clusters, including expired ones.",
 		func() (int, error) {
 			c, err := catalog.Counts(store.View())
 			return c.Imported, err
-		})
-	leases := gauge("entente_routing_leases", "Leases whose instances are not yet removed, including those that ran out.",
+		},
+	)
+	leases := gauge(
+		"entente_routing_leases",
+		"Leases whose instances are not yet removed, including those that ran out.",
 		func() (n int, _ error) {
 			for _, err := range Leases.All(store.View(), "") {
 				if err != nil {
@@ -55,7 +60,8 @@ func newMetrics(r prometheus.Registerer, store *raftstore.Store, catalog *Catalo
 				n++
 			}
 			return n, nil
-		})
+		},
+	)
 	if r == nil {
 		return m, nil
 	}

@@ -12,8 +12,8 @@ import (
 const (
 	// orphanInterval is how often the leader searches for orphaned generations: staged, and never switched to.
 	orphanInterval = time.Minute
-	// orphanAfter is how long no row must have been added to a generation before it is orphaned. A replacement adds rows all the time
-	// and gives up when its call ends.
+	// orphanAfter is how long no row must have been added to a generation before it is orphaned. A replacement adds
+	// rows all the time and gives up when its call ends.
 	orphanAfter = 10 * time.Minute
 )
 
@@ -47,8 +47,8 @@ func (o *orphans) due(found map[generation]raftstore.Revision, now time.Time) (o
 	return orphaned
 }
 
-// sweepOrphans deletes orphaned generations, at most once a minute. They are left by replacements whose member stopped, or lost the
-// leader, before they ended.
+// sweepOrphans deletes orphaned generations, at most once a minute. They are left by replacements whose member stopped,
+// or lost the leader, before they ended.
 func (c *Collector) sweepOrphans(ctx context.Context) {
 	now := c.now()
 	if passed := now.Sub(c.orphans.searched); passed >= 0 && passed < orphanInterval {

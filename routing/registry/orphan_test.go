@@ -34,15 +34,24 @@ func TestOrphansDue(t *testing.T) {
 		{20, revisions{b: 8}, nil}, // the clock was set back
 		{30, revisions{b: 8}, []generation{b}},
 	} {
-		require.Equal(t, step.orphaned, o.due(step.found, routingtest.Epoch.Add(time.Duration(step.minute)*time.Minute)), "minute %d", step.minute)
+		require.Equal(
+			t,
+			step.orphaned,
+			o.due(step.found, routingtest.Epoch.Add(time.Duration(step.minute)*time.Minute)),
+			"minute %d",
+			step.minute,
+		)
 	}
 }
 
-// TestOrphanedGenerationsAreDeleted: rows that were staged and never switched to go, in sets of every kind; what counts stays, and so does
-// a generation that has come to count when it is to be cleared.
+// TestOrphanedGenerationsAreDeleted: rows that were staged and never switched to go, in sets of every kind; what counts
+// stays, and so does a generation that has come to count when it is to be cleared.
 func TestOrphanedGenerationsAreDeleted(t *testing.T) {
 	m := newMember(t)
-	_, err := m.RegisterInstance(routingtest.Admin(t), &ententev1.RegisterInstanceRequest{Instance: routingtest.Registration()})
+	_, err := m.RegisterInstance(
+		routingtest.Admin(t),
+		&ententev1.RegisterInstanceRequest{Instance: routingtest.Registration()},
+	)
 	require.NoError(t, err)
 	sets := []set{{"shop", ""}, {"cart", leaseNamed(1)}, {"shop", "@us.example.org"}}
 	_, err = m.store.Update(t.Context(), func(tx *raftstore.Tx) error {

@@ -13,8 +13,8 @@ import (
 	"github.com/ententehq/entente/routing/plan"
 )
 
-// The bounds of what can be registered. They are checked outside of the transaction, so that registrations do not conflict with each
-// other. A few instances can exceed them, for which the bound of weights leaves room.
+// The bounds of what can be registered. They are checked outside of the transaction, so that registrations do not
+// conflict with each other. A few instances can exceed them, for which the bound of weights leaves room.
 const (
 	// MaxInstances bounds the instances of a service.
 	MaxInstances = 4000
@@ -22,16 +22,17 @@ const (
 	maxTotal     = 200000
 )
 
-// Registrar serves the registration of single instances and the queries for services. Whether the caller may register a SPIFFE ID is
-// decided before a call arrives; what depends on stored instances is checked with [access.Permits] within the transaction.
+// Registrar serves the registration of single instances and the queries for services. Whether the caller may register a
+// SPIFFE ID is decided before a call arrives; what depends on stored instances is checked with [access.Permits] within
+// the transaction.
 type Registrar struct {
 	store   *raftstore.Store
 	catalog *Catalog
 	now     func() time.Time
 }
 
-// RegisterInstance creates or replaces an instance. It replaces the instance at the same address, whatever lease that has: the newest
-// registration counts.
+// RegisterInstance creates or replaces an instance. It replaces the instance at the same address, whatever lease that
+// has: the newest registration counts.
 func (s *Registrar) RegisterInstance(
 	ctx context.Context, r *ententev1.RegisterInstanceRequest,
 ) (*ententev1.Instance, error) {
@@ -84,8 +85,8 @@ func (s *Registrar) RegisterInstance(
 	return written.Proto(), nil
 }
 
-// put writes an instance into the generation of its set that counts, and returns the key of its row. An equal instance keeps its time of
-// registration.
+// put writes an instance into the generation of its set that counts, and returns the key of its row. An equal instance
+// keeps its time of registration.
 func put(ctx context.Context, tx *raftstore.Tx, i *Instance) (key string, err error) {
 	into := set{i.Service, i.Lease}
 	generation, err := into.generation(tx)
@@ -115,8 +116,8 @@ func put(ctx context.Context, tx *raftstore.Tx, i *Instance) (key string, err er
 	return key, Instances.Put(tx, key, i.Row())
 }
 
-// registeredAt returns the instances that are registered at the address of the wanted one. Imported instances are not registered here, and
-// yield to those that are.
+// registeredAt returns the instances that are registered at the address of the wanted one. Imported instances are not
+// registered here, and yield to those that are.
 func registeredAt(list []Instance, wanted Instance) []Instance {
 	var registered []Instance
 	for _, i := range list {
@@ -173,9 +174,15 @@ func (s *Registrar) DeregisterInstance(
 	if len(found) == 0 {
 		for _, i := range present.Instances {
 			if i.Address == address {
-				return nil, status.Errorf(codes.FailedPrecondition,
+				return nil, status.Errorf(
+					codes.FailedPrecondition,
 					"the instance of %s at %s is imported from %s, where it is registered; 'entente service unimport %s --from %s' ends the import",
-					i.Service, address, i.Origin, i.Service, i.Origin)
+					i.Service,
+					address,
+					i.Origin,
+					i.Service,
+					i.Origin,
+				)
 			}
 		}
 		return nil, status.Errorf(codes.NotFound,
@@ -209,9 +216,14 @@ func (c *Catalog) checkQuota(r raftstore.Reader, more map[string]int) error {
 		}
 		present := all.Services[service]
 		if present+n > MaxInstances {
-			return status.Errorf(codes.ResourceExhausted,
+			return status.Errorf(
+				codes.ResourceExhausted,
 				"service %s has %d instances, and %d more would exceed the limit of %d; deregister some, or split it into two services",
-				service, present, n, MaxInstances)
+				service,
+				present,
+				n,
+				MaxInstances,
+			)
 		}
 		if present == 0 {
 			services++

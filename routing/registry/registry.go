@@ -21,10 +21,11 @@ import (
 // Config is what a [Registry] needs. Store and Audit are required.
 type Config struct {
 	Store *raftstore.Store
-	// Audit records what the registry does on its own, which is to end leases, and the changes of health that holders of leases report.
+	// Audit records what the registry does on its own, which is to end leases, and the changes of health that holders
+	// of leases report.
 	Audit audit.Recorder
-	// LastContact returns when this member last had contact with the leader, or led with a majority. A member without recent contact
-	// takes no renewals, because it could not pass them on. If nil, contact is always recent.
+	// LastContact returns when this member last had contact with the leader, or led with a majority. A member without
+	// recent contact takes no renewals, because it could not pass them on. If nil, contact is always recent.
 	LastContact func() time.Time
 	// Now is the clock; if nil, time.Now.
 	Now func() time.Time
@@ -33,7 +34,8 @@ type Config struct {
 	Registerer prometheus.Registerer
 }
 
-// Registry holds the parts of this package for one member. The exported parts serve their share of ententev1.RoutingService.
+// Registry holds the parts of this package for one member. The exported parts serve their share of
+// ententev1.RoutingService.
 type Registry struct {
 	Catalog   *Catalog
 	Tracker   *Tracker
@@ -77,7 +79,8 @@ func New(c Config) (*Registry, error) {
 	return r, nil
 }
 
-// Run deletes replaced generations and, while this member leads, ends the leases that are not renewed. It returns when ctx ends.
+// Run deletes replaced generations and, while this member leads, ends the leases that are not renewed. It returns when
+// ctx ends.
 func (r *Registry) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.store.WhileLeading(ctx, r.sweeper.run) })
@@ -86,7 +89,12 @@ func (r *Registry) Run(ctx context.Context) error {
 }
 
 // Read opens a view with the consistency that a request asks for. If it asks for none, linearizable decides.
-func Read(ctx context.Context, s *raftstore.Store, o *ententev1.ReadOptions, linearizable bool) (*raftstore.View, error) {
+func Read(
+	ctx context.Context,
+	s *raftstore.Store,
+	o *ententev1.ReadOptions,
+	linearizable bool,
+) (*raftstore.View, error) {
 	switch o.GetConsistency() {
 	case ententev1.Consistency_CONSISTENCY_UNSPECIFIED:
 	case ententev1.Consistency_CONSISTENCY_STALE:

@@ -45,7 +45,9 @@ func newMember(t testing.TB) *member {
 	t.Helper()
 	m := &member{clock: routingtest.NewClock(), audit: &routingtest.AuditLog{}, reg: prometheus.NewRegistry()}
 	r, err := New(Config{
-		Store: raftstoretest.New(t), Audit: m.audit, Registerer: m.reg, Now: m.clock.Now, LastContact: m.clock.LastContact,
+		Store: raftstoretest.New(
+			t,
+		), Audit: m.audit, Registerer: m.reg, Now: m.clock.Now, LastContact: m.clock.LastContact,
 	})
 	require.NoError(t, err)
 	m.Registry, m.service = r, service{Registrar: r.Registrar, Replacer: r.Replacer, LeaseKeeper: r.Leases}
@@ -97,10 +99,19 @@ func TestRegisterAndDeregister(t *testing.T) {
 	require.NoError(t, err)
 	require.NotZero(t, gone.GetRevision())
 	_, err = m.DeregisterInstance(ctx, request)
-	routingtest.Refused(t, err, codes.NotFound,
-		"service shop has no instance at 10.0.0.1:443; 'entente service show shop' lists the addresses of its instances")
+	routingtest.Refused(
+		t,
+		err,
+		codes.NotFound,
+		"service shop has no instance at 10.0.0.1:443; 'entente service show shop' lists the addresses of its instances",
+	)
 	_, err = m.GetService(ctx, &ententev1.GetServiceRequest{Name: "shop"})
-	routingtest.Refused(t, err, codes.NotFound, "service shop has no instance; register one with: entente service register shop …")
+	routingtest.Refused(
+		t,
+		err,
+		codes.NotFound,
+		"service shop has no instance; register one with: entente service register shop …",
+	)
 }
 
 // gauge returns a collector of the present value of a registered gauge.
@@ -118,7 +129,8 @@ func gauge(t *testing.T, reg *prometheus.Registry, name string) prometheus.Colle
 	return nil
 }
 
-// TestOthersInstances: a caller that may register one identity can neither take the address of another one's instance nor remove it.
+// TestOthersInstances: a caller that may register one identity can neither take the address of another one's instance
+// nor remove it.
 func TestOthersInstances(t *testing.T) {
 	m := newMember(t)
 	_, err := m.register(routingtest.Admin(t), routingtest.Registration())
@@ -147,8 +159,12 @@ func TestServiceIsBounded(t *testing.T) {
 	one := routingtest.Registration()
 	one.Address = "10.9.9.9:443"
 	_, err = m.register(ctx, one)
-	routingtest.Refused(t, err, codes.ResourceExhausted,
-		"service shop has 4000 instances, and 1 more would exceed the limit of 4000; deregister some, or split it into two services")
+	routingtest.Refused(
+		t,
+		err,
+		codes.ResourceExhausted,
+		"service shop has 4000 instances, and 1 more would exceed the limit of 4000; deregister some, or split it into two services",
+	)
 	one.Address = "10.0.0.1:1"
 	_, err = m.register(ctx, one)
 	require.NoError(t, err, "an existing instance is replaced")

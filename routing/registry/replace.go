@@ -21,7 +21,8 @@ import (
 const (
 	// maxReplacing is how many uploads a member accepts at a time; others wait.
 	maxReplacing = 2
-	// maxInOneCommand is the number of changes of instances, of 64 bytes each, above which a replacement certainly exceeds a command.
+	// maxInOneCommand is the number of changes of instances, of 64 bytes each, above which a replacement certainly
+	// exceeds a command.
 	maxInOneCommand = 8192
 )
 
@@ -41,8 +42,8 @@ func newReplacer(c Config, catalog *Catalog, collector *Collector) *Replacer {
 	}
 }
 
-// ReplaceInstances makes the uploaded instances exactly those of a service, or of a lease. If one instance is rejected, nothing is
-// replaced.
+// ReplaceInstances makes the uploaded instances exactly those of a service, or of a lease. If one instance is rejected,
+// nothing is replaced.
 func (p *Replacer) ReplaceInstances(stream ententev1.RoutingService_ReplaceInstancesServer) error {
 	ctx := stream.Context()
 	select {
@@ -83,12 +84,18 @@ func (p *Replacer) ReplaceInstances(stream ententev1.RoutingService_ReplaceInsta
 	return stream.SendAndClose(response)
 }
 
-// ReplaceImported makes the given instances exactly those of services that were imported from a trust domain. Service, lease, origin and
-// time of registration of the instances are set. The deciding transaction calls commit first, whose error aborts it.
+// ReplaceImported makes the given instances exactly those of services that were imported from a trust domain. Service,
+// lease, origin and time of registration of the instances are set. The deciding transaction calls commit first, whose
+// error aborts it.
 func (p *Replacer) ReplaceImported(
 	ctx context.Context, from string, services map[string][]Instance, commit func(*raftstore.Tx) error,
 ) (raftstore.Revision, error) {
-	r := &replacement{Replacer: p, lease: originMark + from, wanted: make(map[string]map[string]Instance), commit: commit}
+	r := &replacement{
+		Replacer: p,
+		lease:    originMark + from,
+		wanted:   make(map[string]map[string]Instance),
+		commit:   commit,
+	}
 	for service, list := range services {
 		of := make(map[string]Instance, len(list))
 		for _, i := range list {
@@ -107,13 +114,14 @@ func (p *Replacer) ReplaceImported(
 // replacement is the replacement of the sets of one lease, or of one import.
 type replacement struct {
 	*Replacer
-	// lease is that of the sets. wholeLease means that services without a wanted instance lose all that they have under it.
+	// lease is that of the sets. wholeLease means that services without a wanted instance lose all that they have under
+	// it.
 	lease      string
 	wholeLease bool
 	wanted     map[string]map[string]Instance // by service, then address
 
-	// check and permits apply to the replacement by a caller: whether the lease is still the caller's, and whether the caller may
-	// replace instances of a SPIFFE ID.
+	// check and permits apply to the replacement by a caller: whether the lease is still the caller's, and whether the
+	// caller may replace instances of a SPIFFE ID.
 	check   func(raftstore.Reader) error
 	permits map[spiffeid.ID]error
 	// commit is set for imported instances. They have bounds of their own and no caller whose permission counts.

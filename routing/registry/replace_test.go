@@ -13,7 +13,12 @@ import (
 	"github.com/ententehq/entente/routing/routingtest"
 )
 
-func (m *member) replace(t testing.TB, caller access.Caller, target *ententev1.ReplaceTarget, list []*ententev1.Instance) (*ententev1.ReplaceInstancesResponse, error) {
+func (m *member) replace(
+	t testing.TB,
+	caller access.Caller,
+	target *ententev1.ReplaceTarget,
+	list []*ententev1.Instance,
+) (*ententev1.ReplaceInstancesResponse, error) {
 	t.Helper()
 	stream, err := m.dial(t, caller).ReplaceInstances(t.Context())
 	require.NoError(t, err)
@@ -59,7 +64,11 @@ func TestReplaceService(t *testing.T) {
 	list[0].Weight = 9
 	done, err = m.replace(t, routingtest.Local, of, list)
 	require.NoError(t, err)
-	require.EqualValues(t, []uint32{1, 1, 1, 3, 1}, []uint32{done.GetAdded(), done.GetChanged(), done.GetRemoved(), done.GetInstances(), done.GetServices()})
+	require.EqualValues(
+		t,
+		[]uint32{1, 1, 1, 3, 1},
+		[]uint32{done.GetAdded(), done.GetChanged(), done.GetRemoved(), done.GetInstances(), done.GetServices()},
+	)
 	require.Equal(t, 3, m.sizeOf(t, "shop"))
 	require.Equal(t, 1, m.sizeOf(t, "other"))
 
@@ -135,11 +144,21 @@ func TestReplaceStaged(t *testing.T) {
 	revision := m.store.View().Revision()
 	done, err := m.replace(t, routingtest.Local, of, append(sets(3)[:2500], routingtest.Several("third", 1, 1)...))
 	require.NoError(t, err)
-	require.EqualValues(t, []uint32{1, 0, 2500, 2}, []uint32{done.GetAdded(), done.GetChanged(), done.GetRemoved(), done.GetServices()})
+	require.EqualValues(
+		t,
+		[]uint32{1, 0, 2500, 2},
+		[]uint32{done.GetAdded(), done.GetChanged(), done.GetRemoved(), done.GetServices()},
+	)
 	require.Zero(t, m.sizeOf(t, "store"))
 	require.Greater(t, m.store.View().Revision(), revision)
 	// One instance of it goes on as before.
-	_, err = h.send(&ententev1.HoldLeaseRequest{Health: []*ententev1.HealthChange{{Service: "shop", Address: "10.0.0.1:443", Health: ententev1.Health_HEALTH_DRAINING}}})
+	_, err = h.send(
+		&ententev1.HoldLeaseRequest{
+			Health: []*ententev1.HealthChange{
+				{Service: "shop", Address: "10.0.0.1:443", Health: ententev1.Health_HEALTH_DRAINING},
+			},
+		},
+	)
 	require.NoError(t, err)
 	health, _ := m.health(t, "10.0.0.1:443")
 	require.Equal(t, "draining", health)

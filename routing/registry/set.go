@@ -11,15 +11,15 @@ import (
 const (
 	noLease         = "-"
 	firstGeneration = "0"
-	// originMark precedes the trust domain that stands in place of the lease in the key of an imported instance. IDs of leases are
-	// hexadecimal.
+	// originMark precedes the trust domain that stands in place of the lease in the key of an imported instance. IDs of
+	// leases are hexadecimal.
 	originMark = "@"
 )
 
 func servicePrefix(service string) string { return service + "/" }
 
-// set identifies the instances of a service that share a lease. The lease is empty for instances without one, and originMark followed by
-// a trust domain for instances that were imported from it.
+// set identifies the instances of a service that share a lease. The lease is empty for instances without one, and
+// originMark followed by a trust domain for instances that were imported from it.
 type set struct{ service, lease string }
 
 func importedSet(service, from string) set { return set{service, originMark + from} }
@@ -52,7 +52,8 @@ func (s set) generation(r raftstore.Reader) (string, error) {
 // in returns the prefix of the rows of a generation.
 func (s set) in(generation string) string { return s.String() + "/" + generation + "/" }
 
-// list returns the generation that counts and its instances by address, as registered: the state of the lease is not applied.
+// list returns the generation that counts and its instances by address, as registered: the state of the lease is not
+// applied.
 func (s set) list(r raftstore.Reader) (string, map[string]Instance, error) {
 	generation, err := s.generation(r)
 	if err != nil {
@@ -72,8 +73,8 @@ func (s set) list(r raftstore.Reader) (string, map[string]Instance, error) {
 	return generation, instances, nil
 }
 
-// index records that a lease has instances in a service. It writes only the first time, so that registrations under one lease do not
-// conflict with each other.
+// index records that a lease has instances in a service. It writes only the first time, so that registrations under one
+// lease do not conflict with each other.
 func (s set) index(tx *raftstore.Tx) error {
 	if s.lease == "" || s.origin() != "" {
 		return nil

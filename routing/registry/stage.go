@@ -16,9 +16,9 @@ import (
 // stageBytes is how much one transaction stages: half of a command, so that heartbeats pass between two of them.
 const stageBytes = 256 << 10
 
-// staged writes each set that differs as a new generation, which does not count yet, and switches to all of them in one small transaction.
-// Generations that do not count afterwards, because they were replaced or the call failed, are deleted. If this member stops before, the
-// leader deletes them later.
+// staged writes each set that differs as a new generation, which does not count yet, and switches to all of them in one
+// small transaction. Generations that do not count afterwards, because they were replaced or the call failed, are
+// deleted. If this member stops before, the leader deletes them later.
 //
 // differences are those from the state of the view, or nil if they are not known.
 func (r *replacement) staged(ctx context.Context, view *raftstore.View, differences []difference) (replaced, error) {
@@ -92,9 +92,13 @@ func (r *replacement) stage(ctx context.Context, differences []difference, gener
 	return flush()
 }
 
-// switchTo makes the staged generations count. It fails with ErrBusy if one of the sets was replaced meanwhile, or if rows of a staged
-// generation have been deleted.
-func (r *replacement) switchTo(ctx context.Context, differences []difference, generation string) (raftstore.Revision, error) {
+// switchTo makes the staged generations count. It fails with ErrBusy if one of the sets was replaced meanwhile, or if
+// rows of a staged generation have been deleted.
+func (r *replacement) switchTo(
+	ctx context.Context,
+	differences []difference,
+	generation string,
+) (raftstore.Revision, error) {
 	revision, err := r.store.Update(ctx, func(tx *raftstore.Tx) error {
 		if err := r.begin(tx); err != nil {
 			return err
@@ -112,7 +116,11 @@ func (r *replacement) switchTo(ctx context.Context, differences []difference, ge
 				staged++
 			}
 			if now != d.generation || staged != len(r.wanted[d.service]) {
-				return fmt.Errorf("instances of %s were replaced by another caller meanwhile: %w", d.service, raftstore.ErrBusy)
+				return fmt.Errorf(
+					"instances of %s were replaced by another caller meanwhile: %w",
+					d.service,
+					raftstore.ErrBusy,
+				)
 			}
 			if err := Sets.Put(tx, d.String(), &statev1.InstanceSet{Generation: generation}); err != nil {
 				return err

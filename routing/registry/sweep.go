@@ -127,8 +127,8 @@ func (s *sweeper) load(view *raftstore.View) error {
 	return nil
 }
 
-// ProveLead returns an error unless this member leads, in the same term before and after a linearizable read. A member that was cut off
-// without noticing has received no reports, and must not act on their absence.
+// ProveLead returns an error unless this member leads, in the same term before and after a linearizable read. A member
+// that was cut off without noticing has received no reports, and must not act on their absence.
 func ProveLead(ctx context.Context, store *raftstore.Store) error {
 	term := store.Term()
 	if _, err := store.Read(ctx, raftstore.ReadOptions{Linearizable: true}); err != nil {
@@ -140,7 +140,8 @@ func ProveLead(ctx context.Context, store *raftstore.Store) error {
 	return ctx.Err()
 }
 
-// markLapsed makes all instances of a lease unhealthy, by a change of the lease's row. A lease that has changed since it was read stays.
+// markLapsed makes all instances of a lease unhealthy, by a change of the lease's row. A lease that has changed since
+// it was read stays.
 func markLapsed(now time.Time) func(*raftstore.Tx, trackedLease) error {
 	return func(tx *raftstore.Tx, l trackedLease) error {
 		row, found, err := Leases.Get(tx, l.id)
@@ -152,8 +153,8 @@ func markLapsed(now time.Time) func(*raftstore.Tx, trackedLease) error {
 	}
 }
 
-// deleteLapsed deletes the row of a lease, without which its instances do not count. They are deleted later. A lease that has changed
-// since it was read stays.
+// deleteLapsed deletes the row of a lease, without which its instances do not count. They are deleted later. A lease
+// that has changed since it was read stays.
 func deleteLapsed(tx *raftstore.Tx, l trackedLease) error {
 	row, found, err := Leases.Get(tx, l.id)
 	if err != nil || !found || row.Revision != l.revision {

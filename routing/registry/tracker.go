@@ -20,15 +20,17 @@ const (
 	maxRenewals = 1 << 17
 )
 
-// Tracker knows when leases were last renewed. It is a section of the leader's memory: each member reports the renewals that it took with
-// its heartbeats, and the leader compares them with the table of leases. A new leader starts with an empty memory, and counts every lease
-// as renewed when it first sees it, so that each has one whole ttl of grace after a change of leader.
+// Tracker knows when leases were last renewed. It is a section of the leader's memory: each member reports the renewals
+// that it took with its heartbeats, and the leader compares them with the table of leases. A new leader starts with an
+// empty memory, and counts every lease as renewed when it first sees it, so that each has one whole ttl of grace after
+// a change of leader.
 type Tracker struct {
 	*memory.Section[string, renewal]
 	now func() time.Time
 
 	mu sync.Mutex
-	// renewed is when each held lease was last renewed as far as it counts; lapsed is since when each lease that has run out was seen so.
+	// renewed is when each held lease was last renewed as far as it counts; lapsed is since when each lease that has
+	// run out was seen so.
 	renewed, lapsed map[string]time.Time
 	grace           Grace
 }
@@ -79,7 +81,10 @@ func (t *Tracker) encode(report memory.Report[string, renewal]) ([]byte, error) 
 	now := t.now()
 	m := &statev1.LeaseReport{}
 	for _, e := range report.Entries {
-		m.Renewals = append(m.Renewals, &statev1.Renewal{Lease: e.Key, Age: durationpb.New(max(0, now.Sub(e.Value.at)))})
+		m.Renewals = append(
+			m.Renewals,
+			&statev1.Renewal{Lease: e.Key, Age: durationpb.New(max(0, now.Sub(e.Value.at)))},
+		)
 	}
 	return proto.Marshal(m)
 }
@@ -114,8 +119,8 @@ func (t *Tracker) forget() {
 	t.grace = Grace{}
 }
 
-// due returns the leases that were not renewed in time, and those that ran out so long ago that their instances are to be deleted. It
-// forgets leases that are not in the table.
+// due returns the leases that were not renewed in time, and those that ran out so long ago that their instances are to
+// be deleted. It forgets leases that are not in the table.
 func (t *Tracker) due(table []trackedLease) (lapse, gone []trackedLease) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

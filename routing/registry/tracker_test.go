@@ -133,8 +133,8 @@ func lapsedBetween(tracker *testTracker, table []trackedLease, from, to int) (la
 	return lapsed
 }
 
-// TestRenewedLeasesStay: a lease that is renewed at some member at least once a ttl never runs out, whichever heartbeats are lost one at a
-// time.
+// TestRenewedLeasesStay: a lease that is renewed at some member at least once a ttl never runs out, whichever
+// heartbeats are lost one at a time.
 func TestRenewedLeasesStay(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const ttl = 10

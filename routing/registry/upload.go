@@ -49,8 +49,10 @@ func (p *Replacer) newUpload(ctx context.Context, target *ententev1.ReplaceTarge
 	secret, caller := target.GetLease(), access.CallerFrom(ctx)
 	switch {
 	case u.service == "" && secret == "":
-		return nil, status.Error(codes.InvalidArgument,
-			"the first message has to name what is replaced: set target.service, or target.lease for all that a lease has, or both")
+		return nil, status.Error(
+			codes.InvalidArgument,
+			"the first message has to name what is replaced: set target.service, or target.lease for all that a lease has, or both",
+		)
 	case u.service != "":
 		if err := plan.CheckServiceName(u.service); err != nil {
 			return nil, invalid(err)
@@ -75,11 +77,16 @@ func (p *Replacer) newUpload(ctx context.Context, target *ententev1.ReplaceTarge
 	return u, nil
 }
 
-// add parses one message. Errors of instances are collected for the rejection; exceeding a bound ends the upload at once.
+// add parses one message. Errors of instances are collected for the rejection; exceeding a bound ends the upload at
+// once.
 func (u *upload) add(ctx context.Context, list []*ententev1.Instance) error {
 	if len(list) > maxUploadPart {
-		return status.Errorf(codes.InvalidArgument,
-			"a message has %d instances, and %d are allowed: send the rest in further messages", len(list), maxUploadPart)
+		return status.Errorf(
+			codes.InvalidArgument,
+			"a message has %d instances, and %d are allowed: send the rest in further messages",
+			len(list),
+			maxUploadPart,
+		)
 	}
 	for _, m := range list {
 		index := u.received
@@ -142,8 +149,9 @@ func (u *upload) rejection() error {
 		"nothing was replaced, because %d of %d instances are rejected: %s", u.rejected, u.received, text)
 }
 
-// run writes the differences in one transaction, or stages the sets that differ if they do not fit into one. The differences of a large
-// upload are counted before: the transaction would otherwise compare everything only to find that they do not fit.
+// run writes the differences in one transaction, or stages the sets that differ if they do not fit into one. The
+// differences of a large upload are counted before: the transaction would otherwise compare everything only to find
+// that they do not fit.
 func (u *upload) run(ctx context.Context) (*ententev1.ReplaceInstancesResponse, error) {
 	var done replaced
 	view := u.store.View()
@@ -165,7 +173,9 @@ func (u *upload) run(ctx context.Context) (*ententev1.ReplaceInstancesResponse, 
 		return nil, err
 	}
 	response := &ententev1.ReplaceInstancesResponse{
-		Revision: uint64(done.revision), Added: uint32(done.added), Changed: uint32(done.changed), Removed: uint32(done.removed),
+		Revision: uint64(
+			done.revision,
+		), Added: uint32(done.added), Changed: uint32(done.changed), Removed: uint32(done.removed),
 	}
 	for _, list := range u.wanted {
 		response.Instances += uint32(len(list))

@@ -155,18 +155,28 @@ func Dial(t testing.TB, server ententev1.RoutingServiceServer, caller access.Cal
 	t.Helper()
 	listener := bufconn.Listen(1 << 16)
 	s := grpc.NewServer(
-		grpc.UnaryInterceptor(func(ctx context.Context, m any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
-			return h(access.WithCaller(ctx, caller), m)
-		}),
-		grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
-			return h(srv, callerStream{stream, access.WithCaller(stream.Context(), caller)})
-		}))
+		grpc.UnaryInterceptor(
+			func(ctx context.Context, m any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
+				return h(access.WithCaller(ctx, caller), m)
+			},
+		),
+		grpc.StreamInterceptor(
+			func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
+				return h(srv, callerStream{stream, access.WithCaller(stream.Context(), caller)})
+			},
+		),
+	)
 	ententev1.RegisterRoutingServiceServer(s, server)
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = s.Serve(listener) })
 	t.Cleanup(func() { s.Stop(); serving.Wait() })
-	conn, err := grpc.NewClient("passthrough:///routing", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
+	conn, err := grpc.NewClient(
+		"passthrough:///routing",
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(
+			func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) },
+		),
+	)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
 	return ententev1.NewRoutingServiceClient(conn)

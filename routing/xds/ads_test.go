@@ -56,8 +56,8 @@ type noAudit struct{}
 
 func (noAudit) Record(audit.Event) error { return nil }
 
-// room is a cache on a real store and a real routing manager, served over gRPC. The header "sees" has the trust domains that a
-// caller sees, separated by spaces. Without it, the caller sees all.
+// room is a cache on a real store and a real routing manager, served over gRPC. The header "sees" has the trust domains
+// that a caller sees, separated by spaces. Without it, the caller sees all.
 type room struct {
 	t       testing.TB
 	store   *raftstore.Store
@@ -72,7 +72,12 @@ type countedPlans struct {
 	plans map[string]int
 }
 
-func (l *countedPlans) PlanFor(r raftstore.Reader, service string, caller plan.Locality, sees func(spiffeid.TrustDomain) bool) (plan.Plan, *plan.Policy, error) {
+func (l *countedPlans) PlanFor(
+	r raftstore.Reader,
+	service string,
+	caller plan.Locality,
+	sees func(spiffeid.TrustDomain) bool,
+) (plan.Plan, *plan.Policy, error) {
 	l.mu.Lock()
 	l.plans[service]++
 	l.mu.Unlock()
@@ -97,7 +102,10 @@ func newRoom(t testing.TB, options ...grpc.ServerOption) *room {
 	cache, err := xds.NewCache(xds.Config{
 		Store: store, Source: counted, Home: eu, Region: "eu",
 		Roots: func(raftstore.Reader) ([]trust.Roots, error) {
-			return []trust.Roots{{TrustDomain: spiffeid.RequireTrustDomainFromString("us.example.org")}, {TrustDomain: eu}}, nil
+			return []trust.Roots{
+				{TrustDomain: spiffeid.RequireTrustDomainFromString("us.example.org")},
+				{TrustDomain: eu},
+			}, nil
 		},
 		Scope: func(ctx context.Context) access.Scope {
 			md, _ := metadata.FromIncomingContext(ctx)
@@ -105,7 +113,10 @@ func newRoom(t testing.TB, options ...grpc.ServerOption) *room {
 				return access.NewScope("everything", func(spiffeid.TrustDomain) bool { return true })
 			}
 			sees := strings.Fields(md["sees"][0])
-			return access.NewScope(md["sees"][0], func(td spiffeid.TrustDomain) bool { return slices.Contains(sees, td.Name()) })
+			return access.NewScope(
+				md["sees"][0],
+				func(td spiffeid.TrustDomain) bool { return slices.Contains(sees, td.Name()) },
+			)
 		},
 	})
 	require.NoError(t, err)
@@ -116,8 +127,13 @@ func newRoom(t testing.TB, options ...grpc.ServerOption) *room {
 	var running sync.WaitGroup
 	running.Go(func() { _ = cache.Run(ctx) })
 	running.Go(func() { _ = server.Serve(listener) })
-	conn, err := grpc.NewClient("passthrough:///room", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
+	conn, err := grpc.NewClient(
+		"passthrough:///room",
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(
+			func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) },
+		),
+	)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		_ = conn.Close()
@@ -141,14 +157,23 @@ func (r *room) put(line string) {
 		Address: netip.MustParseAddrPort("10.0.0." + f[1] + ":80"), Locality: at, Weight: 1, Health: health,
 		ID: spiffeid.RequireFromString("spiffe://" + at.Region + ".example.org/" + f[0]),
 	}}
-	_, err = r.store.Update(r.t.Context(), func(tx *raftstore.Tx) error { return registry.Instances.Put(tx, i.Key(), i.Row()) })
+	_, err = r.store.Update(
+		r.t.Context(),
+		func(tx *raftstore.Tx) error { return registry.Instances.Put(tx, i.Key(), i.Row()) },
+	)
 	require.NoError(r.t, err)
 }
 
 func (r *room) remove(service, last string) {
 	r.t.Helper()
-	i := registry.Instance{Service: service, Endpoint: plan.Endpoint{Address: netip.MustParseAddrPort("10.0.0." + last + ":80")}}
-	_, err := r.store.Update(r.t.Context(), func(tx *raftstore.Tx) error { return registry.Instances.Delete(tx, i.Key()) })
+	i := registry.Instance{
+		Service:  service,
+		Endpoint: plan.Endpoint{Address: netip.MustParseAddrPort("10.0.0." + last + ":80")},
+	}
+	_, err := r.store.Update(
+		r.t.Context(),
+		func(tx *raftstore.Tx) error { return registry.Instances.Delete(tx, i.Key()) },
+	)
 	require.NoError(r.t, err)
 }
 
@@ -179,7 +204,13 @@ func (r *room) open(n *core.Node, header ...string) *stream {
 	ctx := metadata.AppendToOutgoingContext(r.t.Context(), header...)
 	s, err := discovery.NewAggregatedDiscoveryServiceClient(r.conn).StreamAggregatedResources(ctx)
 	require.NoError(r.t, err)
-	out := &stream{t: r.t, node: n, stream: s, got: make(chan *discovery.DiscoveryResponse, 16), names: map[string][]string{}}
+	out := &stream{
+		t:      r.t,
+		node:   n,
+		stream: s,
+		got:    make(chan *discovery.DiscoveryResponse, 16),
+		names:  map[string][]string{},
+	}
 	go func() {
 		for {
 			m, err := s.Recv()
@@ -197,7 +228,10 @@ func (r *room) open(n *core.Node, header ...string) *stream {
 func (s *stream) subscribe(of xds.Type, names ...string) {
 	s.t.Helper()
 	s.names[string(of)] = names
-	require.NoError(s.t, s.stream.Send(&discovery.DiscoveryRequest{Node: s.node, TypeUrl: string(of), ResourceNames: names}))
+	require.NoError(
+		s.t,
+		s.stream.Send(&discovery.DiscoveryRequest{Node: s.node, TypeUrl: string(of), ResourceNames: names}),
+	)
 	s.node = nil
 }
 
@@ -253,7 +287,14 @@ func addresses(a *endpoint.ClusterLoadAssignment) string {
 	var parts []string
 	for _, l := range a.GetEndpoints() {
 		for _, e := range l.GetLbEndpoints() {
-			parts = append(parts, fmt.Sprintf("%d:%s", l.GetPriority(), strings.TrimPrefix(e.GetEndpoint().GetAddress().GetSocketAddress().GetAddress(), "10.0.0.")))
+			parts = append(
+				parts,
+				fmt.Sprintf(
+					"%d:%s",
+					l.GetPriority(),
+					strings.TrimPrefix(e.GetEndpoint().GetAddress().GetSocketAddress().GetAddress(), "10.0.0."),
+				),
+			)
 		}
 	}
 	return strings.Join(parts, " ")
@@ -287,7 +328,8 @@ func TestGRPCClient(t *testing.T) {
 	require.Empty(t, s.next(xds.Clusters).GetResources())
 }
 
-// TestEnvoy subscribes with wildcards, in the order of Envoy: the cluster of a new service is sent before the route to it.
+// TestEnvoy subscribes with wildcards, in the order of Envoy: the cluster of a new service is sent before the route to
+// it.
 func TestEnvoy(t *testing.T) {
 	r := newRoom(t)
 	r.put("shop 1 eu/a healthy")
@@ -311,7 +353,12 @@ func TestEnvoy(t *testing.T) {
 	require.Len(t, message(t, &route.RouteConfiguration{}, s.next(xds.Routes), 0).GetVirtualHosts(), 2)
 
 	r.remove("cart", "9")
-	require.Len(t, message(t, &route.RouteConfiguration{}, s.next(xds.Routes), 0).GetVirtualHosts(), 1, "the route is removed first")
+	require.Len(
+		t,
+		message(t, &route.RouteConfiguration{}, s.next(xds.Routes), 0).GetVirtualHosts(),
+		1,
+		"the route is removed first",
+	)
 	require.Len(t, s.next(xds.Clusters).GetResources(), 1, "and the cluster after it")
 }
 
@@ -363,7 +410,8 @@ func TestScopeLimitsStreams(t *testing.T) {
 	require.Len(t, s.next(xds.Listeners).GetResources(), 1, "a service without a visible instance does not exist")
 }
 
-// TestClientWithoutBundleMaps: it gets one cluster for each domain, the load is split by domain, and each falls back on the other.
+// TestClientWithoutBundleMaps: it gets one cluster for each domain, the load is split by domain, and each falls back on
+// the other.
 func TestClientWithoutBundleMaps(t *testing.T) {
 	r := newRoom(t)
 	r.put("shop 1 eu/a healthy")
@@ -371,7 +419,8 @@ func TestClientWithoutBundleMaps(t *testing.T) {
 	r.put("shop 3 us/a healthy")
 	s := r.open(node("node", "eu/a"))
 	s.subscribe(xds.Routes, "shop")
-	weighted := message(t, &route.RouteConfiguration{}, s.next(xds.Routes), 0).GetVirtualHosts()[0].GetRoutes()[0].GetRoute().GetWeightedClusters()
+	weighted := message(t, &route.RouteConfiguration{}, s.next(xds.Routes), 0).GetVirtualHosts()[0].GetRoutes()[0].GetRoute().
+		GetWeightedClusters()
 	require.Len(t, weighted.GetClusters(), 2)
 	require.Equal(t, "shop~eu.example.org", weighted.GetClusters()[0].GetName())
 	s.subscribe(xds.Clusters, "shop~eu.example.org", "shop@eu.example.org", "shop@us.example.org")
@@ -382,7 +431,8 @@ func TestClientWithoutBundleMaps(t *testing.T) {
 	require.Equal(t, "0:3", addresses(message(t, &endpoint.ClusterLoadAssignment{}, both, 1)))
 }
 
-// TestSubscriptionsAreBounded: the stream of a client ends that subscribes to too many types, or to more names than there can be services.
+// TestSubscriptionsAreBounded: the stream of a client ends that subscribes to too many types, or to more names than
+// there can be services.
 func TestSubscriptionsAreBounded(t *testing.T) {
 	r := newRoom(t)
 	ends := func(s *stream) codes.Code {
@@ -398,7 +448,9 @@ func TestSubscriptionsAreBounded(t *testing.T) {
 		return &stream{t: t, node: node("envoy", "eu/a"), stream: s, names: map[string][]string{}}
 	}
 	send := func(s *stream, of string, names ...string) {
-		_ = s.stream.Send(&discovery.DiscoveryRequest{Node: s.node, TypeUrl: of, ResourceNames: names}) // it may have ended already
+		_ = s.stream.Send(
+			&discovery.DiscoveryRequest{Node: s.node, TypeUrl: of, ResourceNames: names},
+		) // it may have ended already
 	}
 	types := raw()
 	for i := range 33 {

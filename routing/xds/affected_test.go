@@ -57,12 +57,13 @@ func (r *room) lapse(id string, lapsed bool) {
 func (r *room) under(secret, service string, number int) {
 	r.t.Helper()
 	address := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(number >> 8), byte(number)}), 80)
-	_, err := routing.NewServer(r.manager.Manager).RegisterInstance(access.WithCaller(r.t.Context(), access.SocketCaller(0, 1)), &ententev1.RegisterInstanceRequest{
-		Instance: &ententev1.Instance{
-			Lease: secret, Service: service, Address: address.String(), SpiffeId: "spiffe://eu.example.org/" + service,
-			Locality: &ententev1.Locality{Region: "eu", Zone: "a"},
-		},
-	})
+	_, err := routing.NewServer(r.manager.Manager).
+		RegisterInstance(access.WithCaller(r.t.Context(), access.SocketCaller(0, 1)), &ententev1.RegisterInstanceRequest{
+			Instance: &ententev1.Instance{
+				Lease: secret, Service: service, Address: address.String(), SpiffeId: "spiffe://eu.example.org/" + service,
+				Locality: &ententev1.Locality{Region: "eu", Zone: "a"},
+			},
+		})
 	require.NoError(r.t, err)
 }
 
@@ -71,17 +72,29 @@ func (r *room) endpointsOf(names ...string) func() *discovery.DeltaDiscoveryResp
 	r.t.Helper()
 	s, err := discovery.NewAggregatedDiscoveryServiceClient(r.conn).DeltaAggregatedResources(r.t.Context())
 	require.NoError(r.t, err)
-	require.NoError(r.t, s.Send(&discovery.DeltaDiscoveryRequest{Node: node("grpc", "eu/a"), TypeUrl: string(xds.Endpoints), ResourceNamesSubscribe: names}))
+	require.NoError(
+		r.t,
+		s.Send(
+			&discovery.DeltaDiscoveryRequest{
+				Node:                   node("grpc", "eu/a"),
+				TypeUrl:                string(xds.Endpoints),
+				ResourceNamesSubscribe: names,
+			},
+		),
+	)
 	return func() *discovery.DeltaDiscoveryResponse {
 		m, err := s.Recv()
 		require.NoError(r.t, err)
-		require.NoError(r.t, s.Send(&discovery.DeltaDiscoveryRequest{TypeUrl: m.GetTypeUrl(), ResponseNonce: m.GetNonce()}))
+		require.NoError(
+			r.t,
+			s.Send(&discovery.DeltaDiscoveryRequest{TypeUrl: m.GetTypeUrl(), ResponseNonce: m.GetNonce()}),
+		)
 		return m
 	}
 }
 
-// TestLeaseAffectsItsServices: when a lease with instances in two of twenty services runs out, only these two are planned again,
-// unless the periodic check of all services happens at the same time.
+// TestLeaseAffectsItsServices: when a lease with instances in two of twenty services runs out, only these two are
+// planned again, unless the periodic check of all services happens at the same time.
 func TestLeaseAffectsItsServices(t *testing.T) {
 	r := newRoom(t)
 	var names []string
@@ -114,13 +127,20 @@ func TestLeaseAffectsItsServices(t *testing.T) {
 			return
 		}
 		// The check of all services runs every five seconds.
-		require.Less(t, attempt, 20, "a lease of two services made %d services be planned, after %s", len(plans), time.Since(before))
+		require.Less(
+			t,
+			attempt,
+			20,
+			"a lease of two services made %d services be planned, after %s",
+			len(plans),
+			time.Since(before),
+		)
 	}
 }
 
-// BenchmarkLease has a stream that subscribes to 2,000 services with one lease each. One lease after the other runs out and is
-// held again. It measures the time until the stream is sent the change, 50 ms of which gather changes, and the number of services
-// that are planned.
+// BenchmarkLease has a stream that subscribes to 2,000 services with one lease each. One lease after the other runs out
+// and is held again. It measures the time until the stream is sent the change, 50 ms of which gather changes, and the
+// number of services that are planned.
 func BenchmarkLease(b *testing.B) {
 	const services = 2000
 	r := newRoom(b)

@@ -11,8 +11,13 @@ import (
 	"github.com/ententehq/entente/routing/plan"
 )
 
-// assignment returns levels as the endpoints of a cluster. health returns the health that an endpoint is announced with.
-func assignment(cluster string, levels []level, health func(plan.Endpoint) core.HealthStatus) *endpoint.ClusterLoadAssignment {
+// assignment returns levels as the endpoints of a cluster. health returns the health that an endpoint is announced
+// with.
+func assignment(
+	cluster string,
+	levels []level,
+	health func(plan.Endpoint) core.HealthStatus,
+) *endpoint.ClusterLoadAssignment {
 	out := &endpoint.ClusterLoadAssignment{ClusterName: cluster}
 	for priority, l := range levels {
 		weights := make([]uint64, len(l))
@@ -39,7 +44,9 @@ func endpointsOf(list []weighted, health func(plan.Endpoint) core.HealthStatus) 
 	out := make([]*endpoint.LbEndpoint, len(list))
 	for i, weight := range fit(weights) {
 		out[i] = &endpoint.LbEndpoint{
-			HostIdentifier:      &endpoint.LbEndpoint_Endpoint{Endpoint: &endpoint.Endpoint{Address: addressOf(list[i].Address)}},
+			HostIdentifier: &endpoint.LbEndpoint_Endpoint{
+				Endpoint: &endpoint.Endpoint{Address: addressOf(list[i].Address)},
+			},
 			HealthStatus:        health(list[i].Endpoint),
 			LoadBalancingWeight: wrapperspb.UInt32(weight),
 		}
@@ -47,7 +54,8 @@ func endpointsOf(list []weighted, health func(plan.Endpoint) core.HealthStatus) 
 	return out
 }
 
-// forGRPC announces every endpoint as healthy. These clients drop degraded endpoints, and are sent only those to be called.
+// forGRPC announces every endpoint as healthy. These clients drop degraded endpoints, and are sent only those to be
+// called.
 func forGRPC(plan.Endpoint) core.HealthStatus { return core.HealthStatus_HEALTHY }
 
 // forEnvoy announces every endpoint with its health.
@@ -64,7 +72,8 @@ func forEnvoy(e plan.Endpoint) core.HealthStatus {
 	}
 }
 
-// unspilled returns the priorities of a plan unchanged, with unavailable endpoints, for clients that compute loads themselves.
+// unspilled returns the priorities of a plan unchanged, with unavailable endpoints, for clients that compute loads
+// themselves.
 func unspilled(planned plan.Plan) []level {
 	out := make([]level, len(planned.Priorities))
 	for i, p := range planned.Priorities {
@@ -90,9 +99,9 @@ func addressOf(a netip.AddrPort) *core.Address {
 	}}}
 }
 
-// checkAssignment returns an error for an assignment that the strictest client, gRPC, would reject: priorities with gaps, a
-// locality twice in a priority, an address twice, a weight of 0, or weights whose sum overflows. The assignment of a plan has
-// none of these. It is checked nevertheless, because a client drops a rejected update as a whole.
+// checkAssignment returns an error for an assignment that the strictest client, gRPC, would reject: priorities with
+// gaps, a locality twice in a priority, an address twice, a weight of 0, or weights whose sum overflows. The assignment
+// of a plan has none of these. It is checked nevertheless, because a client drops a rejected update as a whole.
 func checkAssignment(a *endpoint.ClusterLoadAssignment) error {
 	type at struct {
 		priority              uint32
@@ -126,7 +135,12 @@ func checkAssignment(a *endpoint.ClusterLoadAssignment) error {
 			}
 			addresses[address] = true
 			if within += uint64(e.GetLoadBalancingWeight().GetValue()); within > maxWeightSum {
-				return fmt.Errorf("the weights in locality %s/%s/%s add up to more than 32 bits", key.region, key.zone, key.subZone)
+				return fmt.Errorf(
+					"the weights in locality %s/%s/%s add up to more than 32 bits",
+					key.region,
+					key.zone,
+					key.subZone,
+				)
 			}
 		}
 	}

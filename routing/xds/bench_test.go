@@ -15,9 +15,9 @@ import (
 	"github.com/ententehq/entente/routing/xds"
 )
 
-// BenchmarkChange has 5,000 open streams, 500 of which subscribe to a service of 20 instances, and changes one of the instances. It
-// measures the time until the change was received (p99), the number of messages to other streams, and the memory of a stream
-// with both ends and gRPC.
+// BenchmarkChange has 5,000 open streams, 500 of which subscribe to a service of 20 instances, and changes one of the
+// instances. It measures the time until the change was received (p99), the number of messages to other streams, and the
+// memory of a stream with both ends and gRPC.
 func BenchmarkChange(b *testing.B) {
 	const streams, interested, instances = 5000, 500, 20
 	r := newRoom(b, grpc.ReadBufferSize(4<<10), grpc.WriteBufferSize(4<<10))
@@ -39,7 +39,16 @@ func BenchmarkChange(b *testing.B) {
 		}
 		s, err := discovery.NewAggregatedDiscoveryServiceClient(r.conn).DeltaAggregatedResources(b.Context())
 		require.NoError(b, err)
-		require.NoError(b, s.Send(&discovery.DeltaDiscoveryRequest{Node: node("grpc", "eu/a"), TypeUrl: string(xds.Endpoints), ResourceNamesSubscribe: []string{name}}))
+		require.NoError(
+			b,
+			s.Send(
+				&discovery.DeltaDiscoveryRequest{
+					Node:                   node("grpc", "eu/a"),
+					TypeUrl:                string(xds.Endpoints),
+					ResourceNamesSubscribe: []string{name},
+				},
+			),
+		)
 		ready.Add(1)
 		go func() {
 			for first := true; ; first = false {

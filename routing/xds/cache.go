@@ -21,20 +21,20 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// Source makes plans; routing.Planner implements it. Its methods are called from many goroutines, with the state that they
-// read.
+// Source makes plans; routing.Planner implements it. Its methods are called from many goroutines, with the state that
+// they read.
 type Source interface {
 	// Services returns the names of all services.
 	Services(r raftstore.Reader) ([]string, error)
-	// PlanFor returns the plan of a service for callers in a locality who see the trust domains for which sees returns true,
-	// and the policy of the plan.
+	// PlanFor returns the plan of a service for callers in a locality who see the trust domains for which sees returns
+	// true, and the policy of the plan.
 	PlanFor(
 		r raftstore.Reader, service string, caller plan.Locality, sees func(spiffeid.TrustDomain) bool,
 	) (plan.Plan, *plan.Policy, error)
 	// Prefixes lists everything that plans depend on.
 	Prefixes() []raftstore.Prefix
-	// Affected returns the services that a changed row affects. The reader is at least as new as the change. If known is
-	// false, any service may be affected.
+	// Affected returns the services that a changed row affects. The reader is at least as new as the change. If known
+	// is false, any service may be affected.
 	Affected(r raftstore.Reader, change raftstore.Change) (services []string, known bool)
 }
 
@@ -42,8 +42,8 @@ type Source interface {
 type Config struct {
 	Store  *raftstore.Store
 	Source Source
-	// Roots returns the domains that can be verified now, hosted and foreign, with their authorities. The caller owns the
-	// result.
+	// Roots returns the domains that can be verified now, hosted and foreign, with their authorities. The caller owns
+	// the result.
 	Roots func(raftstore.Reader) ([]trust.Roots, error)
 	// Home is the home trust domain, and Region the region of a client that does not state one.
 	Home   spiffeid.TrustDomain
@@ -87,7 +87,8 @@ var _ cache.Cache = (*Cache)(nil)
 
 // NewCache returns a cache. It follows changes while [Cache.Run] runs.
 func NewCache(config Config) (*Cache, error) {
-	if config.Store == nil || config.Source == nil || config.Roots == nil || config.Home.IsZero() || config.Region == "" {
+	if config.Store == nil || config.Source == nil || config.Roots == nil || config.Home.IsZero() ||
+		config.Region == "" {
 		return nil, errors.New("xds: a store, a source, the roots, the home trust domain and the region are required")
 	}
 	if config.Logger == nil {

@@ -18,8 +18,8 @@ const (
 	Envoy Kind = iota + 1
 	// GRPC does not support overprovisioning, and reads roots from a SPIFFE bundle map through a certificate provider.
 	GRPC
-	// GRPCSplit is GRPC without bundle maps: it reads one file of roots for each trust domain, and so needs one cluster for
-	// each domain.
+	// GRPCSplit is GRPC without bundle maps: it reads one file of roots for each trust domain, and so needs one cluster
+	// for each domain.
 	GRPCSplit
 )
 
@@ -36,8 +36,8 @@ func (k Kind) String() string {
 	return fmt.Sprintf("kind(%d)", uint8(k))
 }
 
-// RootsKey is the key in the metadata of a node under which a gRPC client states how it reads roots: [RootsMap], the default,
-// or [RootsFiles].
+// RootsKey is the key in the metadata of a node under which a gRPC client states how it reads roots: [RootsMap], the
+// default, or [RootsFiles].
 const RootsKey = "entente.roots"
 
 // The values of [RootsKey].
@@ -58,7 +58,8 @@ type Client struct {
 	Locality plan.Locality
 }
 
-// ClientOf parses a node. A node without a region counts as in the region of this cluster. A malformed locality is an error.
+// ClientOf parses a node. A node without a region counts as in the region of this cluster. A malformed locality is an
+// error.
 func ClientOf(node *core.Node, region string) (Client, error) {
 	c := Client{Kind: Envoy}
 	if slices.Contains(node.GetClientFeatures(), noOverprovisioning) {

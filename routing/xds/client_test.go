@@ -59,6 +59,13 @@ func TestServiceOf(t *testing.T) {
 		{Listeners, InboundPrefix + "127.0.0.1:80", "", "", ""},
 	} {
 		service, separator, domain := serviceOf(c.of, c.name)
-		require.Equal(t, []string{c.service, c.separator, c.domain}, []string{service, separator, domain}, "%s %s", c.of, c.name)
+		require.Equal(
+			t,
+			[]string{c.service, c.separator, c.domain},
+			[]string{service, separator, domain},
+			"%s %s",
+			c.of,
+			c.name,
+		)
 	}
 }

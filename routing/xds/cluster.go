@@ -31,8 +31,8 @@ func endpointCluster(name string, socket *core.TransportSocket) *cluster.Cluster
 // httpOptions is the key of a cluster's options for HTTP.
 const httpOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
-// envoyCluster returns a cluster for Envoy, which balances by locality and spills by health with the same numbers as a hint.
-// The version of HTTP upstream is that of the downstream connection.
+// envoyCluster returns a cluster for Envoy, which balances by locality and spills by health with the same numbers as a
+// hint. The version of HTTP upstream is that of the downstream connection.
 func envoyCluster(name string, socket *core.TransportSocket, panicThreshold uint32) (*cluster.Cluster, error) {
 	c := endpointCluster(name, socket)
 	c.CommonLbConfig = &cluster.Cluster_CommonLbConfig{

@@ -20,8 +20,8 @@ type update struct {
 	changed map[string]*resource
 }
 
-// difference returns what a client has to be sent, or nil. wanted is what it is to have, and has the versions that it has.
-// A version that the client has rejected is not sent again.
+// difference returns what a client has to be sent, or nil. wanted is what it is to have, and has the versions that it
+// has. A version that the client has rejected is not sent again.
 func difference(t Type, delta bool, wanted map[string]*resource, has map[string]string, nacks nacks) *update {
 	u := &update{has: map[string]string{}, changed: map[string]*resource{}}
 	if t.whole() && !delta {
@@ -121,9 +121,9 @@ const maxNacks = 16
 
 func (n nacks) has(name, version string) bool { return n.versions[name][version] }
 
-// reject records that a client has rejected an update, and returns the names of the rejected resources. Clients reject an
-// update as a whole but keep its valid resources, and name the invalid ones in their reason. If the reason names none, all
-// changed resources count as rejected.
+// reject records that a client has rejected an update, and returns the names of the rejected resources. Clients reject
+// an update as a whole but keep its valid resources, and name the invalid ones in their reason. If the reason names
+// none, all changed resources count as rejected.
 func (n *nacks) reject(changed map[string]*resource, reason string) (names []string) {
 	for name := range changed {
 		if strings.Contains(reason, name) {

@@ -109,7 +109,11 @@ func TestLongReasonNamesNothing(t *testing.T) {
 		ResponseNonce: "1", ErrorDetail: &rpcstatus.Status{Message: strings.Repeat(" ", maxReason) + "shop"},
 	})
 	require.True(t, sub.nacks.has("shop", "1"))
-	require.True(t, sub.nacks.has("cart", "1"), "the name is behind the part that is read, so that both count as rejected")
+	require.True(
+		t,
+		sub.nacks.has("cart", "1"),
+		"the name is behind the part that is read, so that both count as rejected",
+	)
 }
 
 // TestRejectedVersionIsNotSentAgain: the client keeps what it accepted, and is sent versions after the rejected one.

@@ -16,7 +16,8 @@ const (
 	httpRouter  = "envoy.filters.http.router"
 )
 
-// outboundAddress is where Envoy listens for outbound requests of its own service: loopback, at the usual port of meshes.
+// outboundAddress is where Envoy listens for outbound requests of its own service: loopback, at the usual port of
+// meshes.
 var outboundAddress = netip.MustParseAddrPort("127.0.0.1:15001")
 
 // serviceListener returns the listener that a gRPC client requests by the name of a service. It names the route table.
@@ -75,7 +76,9 @@ func inboundListener(address netip.AddrPort) (*listener.Listener, error) {
 	}
 	return &listener.Listener{
 		Name: InboundPrefix + address.String(), Address: addressOf(address),
-		FilterChains: []*listener.FilterChain{{Name: "inbound", Filters: []*listener.Filter{filter}, TransportSocket: socket}},
+		FilterChains: []*listener.FilterChain{
+			{Name: "inbound", Filters: []*listener.Filter{filter}, TransportSocket: socket},
+		},
 	}, nil
 }
 
@@ -113,7 +116,11 @@ func filterOf(m *hcm.HttpConnectionManager) (*listener.Filter, error) {
 func inboundAddress(text string) (netip.AddrPort, error) {
 	a, err := netip.ParseAddrPort(text)
 	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("%s must be followed by the IP:port that the server listens on: %w", InboundPrefix, err)
+		return netip.AddrPort{}, fmt.Errorf(
+			"%s must be followed by the IP:port that the server listens on: %w",
+			InboundPrefix,
+			err,
+		)
 	}
 	return a, nil
 }

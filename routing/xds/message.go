@@ -30,5 +30,8 @@ func transportSocket(context proto.Message) (*core.TransportSocket, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &core.TransportSocket{Name: tlsSocket, ConfigType: &core.TransportSocket_TypedConfig{TypedConfig: config}}, nil
+	return &core.TransportSocket{
+		Name:       tlsSocket,
+		ConfigType: &core.TransportSocket_TypedConfig{TypedConfig: config},
+	}, nil
 }

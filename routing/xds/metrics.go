@@ -11,10 +11,23 @@ func newMetrics(r prometheus.Registerer, c *Cache) (*metrics, error) {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "entente_routing_xds_" + name, Help: help}, labels)
 	}
 	m := &metrics{
-		builds:     counter("builds_total", "Resources built, by type. Streams of the same variant share them.", "type"),
-		updates:    counter("answers_total", "Responses sent on xDS streams, by type.", "type"),
-		unsendable: counter("unsendable_total", "Updates that were not sent, because they could not be built or clients would reject them, by type.", "type"),
-		rejected:   counter("refused_total", "Updates that clients rejected (NACK), by type and kind of client.", "type", "kind"),
+		builds: counter(
+			"builds_total",
+			"Resources built, by type. Streams of the same variant share them.",
+			"type",
+		),
+		updates: counter("answers_total", "Responses sent on xDS streams, by type.", "type"),
+		unsendable: counter(
+			"unsendable_total",
+			"Updates that were not sent, because they could not be built or clients would reject them, by type.",
+			"type",
+		),
+		rejected: counter(
+			"refused_total",
+			"Updates that clients rejected (NACK), by type and kind of client.",
+			"type",
+			"kind",
+		),
 	}
 	streams := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "entente_routing_xds_streams", Help: "Open xDS streams.",

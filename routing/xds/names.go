@@ -40,8 +40,8 @@ func (t Type) short() string {
 	return "other"
 }
 
-// whole reports whether a state-of-the-world response of the type contains everything that the client is to have, so that a
-// resource which is not in it is deleted.
+// whole reports whether a state-of-the-world response of the type contains everything that the client is to have, so
+// that a resource which is not in it is deleted.
 func (t Type) whole() bool { return t == Listeners || t == Clusters }
 
 // Names of resources, and of what a bootstrap file must contain.
@@ -50,19 +50,19 @@ const (
 	Outbound = "entente-outbound"
 	// InboundPrefix precedes the address in the name of the listener that a gRPC server requests.
 	InboundPrefix = "entente/inbound/"
-	// IdentityProvider is the certificate provider of a bootstrap file for the client's own SVID, RootsProvider the one for
-	// the roots of every domain.
+	// IdentityProvider is the certificate provider of a bootstrap file for the client's own SVID, RootsProvider the one
+	// for the roots of every domain.
 	IdentityProvider = "entente-svid"
 	RootsProvider    = "entente-bundles"
-	// AllRoots is the secret with the roots of every domain, OwnRoots that of the home domain, and "spiffe://<domain>" that
-	// of one domain, as in SPIRE.
+	// AllRoots is the secret with the roots of every domain, OwnRoots that of the home domain, and "spiffe://<domain>"
+	// that of one domain, as in SPIRE.
 	AllRoots = "ALL"
 	OwnRoots = "ROOTCA"
 	// OwnCertificate is the secret that Envoy's own bootstrap file must define; private keys are never sent.
 	OwnCertificate = "default"
 
-	// inDomain and domainFirst separate a service and a trust domain in the names of clusters for GRPCSplit: the instances of
-	// one domain, and those of all domains with this one first. Neither occurs in the name of a service.
+	// inDomain and domainFirst separate a service and a trust domain in the names of clusters for GRPCSplit: the
+	// instances of one domain, and those of all domains with this one first. Neither occurs in the name of a service.
 	inDomain    = "@"
 	domainFirst = "~"
 )

@@ -90,8 +90,8 @@ func (p servicePlan) splitRoutes() []weightedCluster {
 	return out
 }
 
-// splitCluster returns the cluster of one domain, or the one that tries the clusters of all domains, or, by the name of the
-// service alone, one without instances for when there is no domain.
+// splitCluster returns the cluster of one domain, or the one that tries the clusters of all domains, or, by the name of
+// the service alone, one without instances for when there is no domain.
 func (p servicePlan) splitCluster(name, separator, domain string) (proto.Message, error) {
 	switch separator {
 	case inDomain:

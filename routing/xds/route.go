@@ -14,7 +14,8 @@ type weightedCluster struct {
 	weight uint64
 }
 
-// serviceRoutes returns the route table that a gRPC client requests by the name of a service. All requests go to its clusters.
+// serviceRoutes returns the route table that a gRPC client requests by the name of a service. All requests go to its
+// clusters.
 func serviceRoutes(service string, clusters []weightedCluster) *route.RouteConfiguration {
 	return &route.RouteConfiguration{Name: service, VirtualHosts: []*route.VirtualHost{
 		{Name: service, Domains: []string{"*"}, Routes: []*route.Route{everything(action(clusters))}},
@@ -49,8 +50,8 @@ func everything(a *route.RouteAction) *route.Route {
 	}
 }
 
-// action returns the action that sends requests to clusters. It disables the timeout: the caller decides how long a call may
-// take, and Envoy would end streams after 15 seconds.
+// action returns the action that sends requests to clusters. It disables the timeout: the caller decides how long a
+// call may take, and Envoy would end streams after 15 seconds.
 func action(clusters []weightedCluster) *route.RouteAction {
 	a := &route.RouteAction{Timeout: durationpb.New(0)}
 	if len(clusters) == 1 {
@@ -63,7 +64,10 @@ func action(clusters []weightedCluster) *route.RouteAction {
 	}
 	split := &route.WeightedCluster{}
 	for i, weight := range fit(weights) {
-		split.Clusters = append(split.Clusters, &route.WeightedCluster_ClusterWeight{Name: clusters[i].name, Weight: wrapperspb.UInt32(weight)})
+		split.Clusters = append(
+			split.Clusters,
+			&route.WeightedCluster_ClusterWeight{Name: clusters[i].name, Weight: wrapperspb.UInt32(weight)},
+		)
 	}
 	a.ClusterSpecifier = &route.RouteAction_WeightedClusters{WeightedClusters: split}
 	return a

@@ -11,8 +11,8 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// allRoots returns the secret that verifies a certificate with the roots of its own domain only: domains are never merged.
-// all is sorted.
+// allRoots returns the secret that verifies a certificate with the roots of its own domain only: domains are never
+// merged. all is sorted.
 func allRoots(name string, all []trust.Roots) (*tls.Secret, error) {
 	config := &tls.SPIFFECertValidatorConfig{}
 	for _, r := range all {

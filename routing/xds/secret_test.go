@@ -21,7 +21,12 @@ func root(t *testing.T) *x509.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	template := &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		NotAfter:              time.Now().Add(time.Hour),
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	require.NoError(t, err)
 	c, err := x509.ParseCertificate(der)
@@ -29,7 +34,8 @@ func root(t *testing.T) *x509.Certificate {
 	return c
 }
 
-// TestSecrets: each domain's roots verify that domain and no other, and no secret holds a certificate or a key of anybody.
+// TestSecrets: each domain's roots verify that domain and no other, and no secret holds a certificate or a key of
+// anybody.
 func TestSecrets(t *testing.T) {
 	eu := trust.Roots{TrustDomain: home, Authorities: []*x509.Certificate{root(t), root(t)}}
 	us := trust.Roots{
@@ -57,5 +63,9 @@ func TestSecrets(t *testing.T) {
 	}
 	one := rootsOf(us.TrustDomain.IDString(), us)
 	require.Equal(t, "spiffe://us.example.org", one.GetName())
-	require.Equal(t, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: us.Authorities[0].Raw}), one.GetValidationContext().GetTrustedCa().GetInlineBytes())
+	require.Equal(
+		t,
+		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: us.Authorities[0].Raw}),
+		one.GetValidationContext().GetTrustedCa().GetInlineBytes(),
+	)
 }

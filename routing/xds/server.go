@@ -20,7 +20,13 @@ func (c *Cache) Register(to grpc.ServiceRegistrar) {
 }
 
 func (c *Cache) newServer() server.Server {
-	return server.NewServer(context.Background(), c, callbacks{c}, sotw.WithOrderedADS(), sotw.WithLogger(log.LoggerFuncs{}))
+	return server.NewServer(
+		context.Background(),
+		c,
+		callbacks{c},
+		sotw.WithOrderedADS(),
+		sotw.WithLogger(log.LoggerFuncs{}),
+	)
 }
 
 // aggregated serves only the aggregated service: one stream has all types, in the order that they need.
@@ -30,17 +36,21 @@ type aggregated struct {
 }
 
 // StreamAggregatedResources serves state of the world.
-func (a aggregated) StreamAggregatedResources(s discovery.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
+func (a aggregated) StreamAggregatedResources(
+	s discovery.AggregatedDiscoveryService_StreamAggregatedResourcesServer,
+) error {
 	return a.served.StreamAggregatedResources(s)
 }
 
 // DeltaAggregatedResources serves deltas.
-func (a aggregated) DeltaAggregatedResources(s discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+func (a aggregated) DeltaAggregatedResources(
+	s discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer,
+) error {
 	return a.served.DeltaAggregatedResources(s)
 }
 
-// callbacks follow the streams of the server, which numbers those of each protocol. A request reaches the cache with its
-// node only, so the node of each request is replaced by one that identifies its stream.
+// callbacks follow the streams of the server, which numbers those of each protocol. A request reaches the cache with
+// its node only, so the node of each request is replaced by one that identifies its stream.
 type callbacks struct{ c *Cache }
 
 var _ server.Callbacks = callbacks{}
@@ -64,7 +74,12 @@ func (b callbacks) OnStreamRequest(id int64, r *discovery.DiscoveryRequest) (err
 }
 
 // OnStreamResponse implements [server.Callbacks].
-func (b callbacks) OnStreamResponse(_ context.Context, id int64, r *discovery.DiscoveryRequest, a *discovery.DiscoveryResponse) {
+func (b callbacks) OnStreamResponse(
+	_ context.Context,
+	id int64,
+	r *discovery.DiscoveryRequest,
+	a *discovery.DiscoveryResponse,
+) {
 	b.c.sending(wholeID(id), Type(r.GetTypeUrl()), a.GetNonce())
 }
 
@@ -84,7 +99,11 @@ func (b callbacks) OnStreamDeltaRequest(id int64, r *discovery.DeltaDiscoveryReq
 }
 
 // OnStreamDeltaResponse implements [server.Callbacks].
-func (b callbacks) OnStreamDeltaResponse(id int64, r *discovery.DeltaDiscoveryRequest, a *discovery.DeltaDiscoveryResponse) {
+func (b callbacks) OnStreamDeltaResponse(
+	id int64,
+	r *discovery.DeltaDiscoveryRequest,
+	a *discovery.DeltaDiscoveryResponse,
+) {
 	b.c.sending(deltaID(id), Type(r.GetTypeUrl()), a.GetNonce())
 }
 

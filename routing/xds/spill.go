@@ -29,10 +29,10 @@ const wholeLoad = 100 * plan.WholePart
 // fine is the weight of one part of load, so that it can be split among endpoints. The weight of all load is below 2³².
 const fine = 1 << 11
 
-// spill computes what Envoy computes itself, for clients that use the next priority only when one is empty. All localities
-// with load become the first level, each weighted by its share. Endpoints that could get load follow in order of priority,
-// degraded ones after all healthy ones, as in the computation of load. No other endpoints are sent, because these clients
-// would call them.
+// spill computes what Envoy computes itself, for clients that use the next priority only when one is empty. All
+// localities with load become the first level, each weighted by its share. Endpoints that could get load follow in
+// order of priority, degraded ones after all healthy ones, as in the computation of load. No other endpoints are sent,
+// because these clients would call them.
 //
 // of selects the endpoints that are sent; if nil, all are. The load of those that are not sent is shared by the others.
 func spill(planned plan.Plan, of func(plan.Endpoint) bool) []level {
@@ -54,8 +54,14 @@ func spill(planned plan.Plan, of func(plan.Endpoint) bool) []level {
 				first[i].endpoints = append(first[i].endpoints, loaded...)
 				first[i].weight += total(loaded)
 			}
-			later = later.with(l, picked(idle, func(e plan.Endpoint) bool { return p.Panic || e.Health == plan.Healthy }))
-			latest = latest.with(l, picked(idle, func(e plan.Endpoint) bool { return !p.Panic && e.Health != plan.Healthy }))
+			later = later.with(
+				l,
+				picked(idle, func(e plan.Endpoint) bool { return p.Panic || e.Health == plan.Healthy }),
+			)
+			latest = latest.with(
+				l,
+				picked(idle, func(e plan.Endpoint) bool { return !p.Panic && e.Health != plan.Healthy }),
+			)
 		}
 		rest, last = append(rest, later), append(last, latest)
 	}
@@ -70,8 +76,8 @@ func (l level) with(of plan.LocalityShare, idle []weighted) level {
 	return append(l, place{locality: of.Locality, weight: max(1, of.Weight), endpoints: idle})
 }
 
-// split divides the endpoints of a locality into those with load and those that could get load. The weight of an endpoint
-// with load is its share of all requests, in units of 1/(wholeLoad × fine).
+// split divides the endpoints of a locality into those with load and those that could get load. The weight of an
+// endpoint with load is its share of all requests, in units of 1/(wholeLoad × fine).
 func split(p plan.Priority, l plan.LocalityShare) (loaded, idle []weighted) {
 	healthy := part(uint64(p.Load)*l.Part, l.Endpoints, func(e plan.Endpoint) bool {
 		return p.Panic || e.Health == plan.Healthy

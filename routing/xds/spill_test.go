@@ -20,8 +20,8 @@ var (
 	usID = spiffeid.RequireFromString("spiffe://us.example.org/shop")
 )
 
-// readEndpoints reads lines such as "1 eu/a healthy": the last byte of the address, the locality, the health. Those of region us
-// are of the other trust domain.
+// readEndpoints reads lines such as "1 eu/a healthy": the last byte of the address, the locality, the health. Those of
+// region us are of the other trust domain.
 func readEndpoints(t testing.TB, lines ...string) []plan.Endpoint {
 	t.Helper()
 	var list []plan.Endpoint
@@ -30,7 +30,9 @@ func readEndpoints(t testing.TB, lines ...string) []plan.Endpoint {
 		l, err := plan.ParseLocality(fields[1])
 		require.NoError(t, err)
 		e := plan.Endpoint{
-			Address: netip.MustParseAddrPort("10.0.0." + fields[0] + ":80"), Locality: l, ID: euID, Weight: 1, Trust: trust.Fresh,
+			Address: netip.MustParseAddrPort(
+				"10.0.0." + fields[0] + ":80",
+			), Locality: l, ID: euID, Weight: 1, Trust: trust.Fresh,
 		}
 		if l.Region == "us" {
 			e.ID = usID
@@ -53,7 +55,8 @@ func planFor(t testing.TB, caller string, lines ...string) plan.Plan {
 	return plan.DefaultPolicy().Plan(at, readEndpoints(t, lines...))
 }
 
-// transcript writes levels as text: a line a level, each locality with its percentage and the last bytes of its addresses.
+// transcript writes levels as text: a line a level, each locality with its percentage and the last bytes of its
+// addresses.
 func transcript(levels []level) string {
 	var lines []string
 	for _, l := range levels {
@@ -67,7 +70,15 @@ func transcript(levels []level) string {
 			for _, e := range p.endpoints {
 				addresses = append(addresses, strings.TrimPrefix(e.Address.Addr().String(), "10.0.0."))
 			}
-			parts = append(parts, fmt.Sprintf("%s %.0f%% [%s]", p.locality, float64(100*p.weight)/float64(sum), strings.Join(addresses, " ")))
+			parts = append(
+				parts,
+				fmt.Sprintf(
+					"%s %.0f%% [%s]",
+					p.locality,
+					float64(100*p.weight)/float64(sum),
+					strings.Join(addresses, " "),
+				),
+			)
 		}
 		lines = append(lines, strings.Join(parts, ", "))
 	}
@@ -124,16 +135,25 @@ func TestSpillOfOneDomain(t *testing.T) {
 	require.InDelta(t, 70.0/30, float64(parts[0].load)/float64(parts[1].load), 0.01)
 }
 
-// TestSpillObeysTheStrictestClient draws plans and holds what goes out against what clients insist on, and against the plan.
+// TestSpillObeysTheStrictestClient draws plans and holds what goes out against what clients insist on, and against the
+// plan.
 func TestSpillObeysTheStrictestClient(t *testing.T) {
 	healths := []plan.Health{plan.Healthy, plan.Degraded, plan.Unhealthy, plan.Draining}
-	places := []plan.Locality{{Region: "eu", Zone: "a"}, {Region: "eu", Zone: "a", SubZone: "1"}, {Region: "eu", Zone: "b"}, {Region: "us", Zone: "a"}, {Region: "us", Zone: "b"}}
+	places := []plan.Locality{
+		{Region: "eu", Zone: "a"},
+		{Region: "eu", Zone: "a", SubZone: "1"},
+		{Region: "eu", Zone: "b"},
+		{Region: "us", Zone: "a"},
+		{Region: "us", Zone: "b"},
+	}
 	rapid.Check(t, func(t *rapid.T) {
 		var endpoints []plan.Endpoint
 		for i := range rapid.IntRange(0, 40).Draw(t, "endpoints") {
 			e := plan.Endpoint{
 				Address: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 80), ID: euID,
-				Locality: rapid.SampledFrom(places).Draw(t, "locality"), Health: rapid.SampledFrom(healths).Draw(t, "health"),
+				Locality: rapid.SampledFrom(places).
+					Draw(t, "locality"),
+				Health: rapid.SampledFrom(healths).Draw(t, "health"),
 				Weight: rapid.Uint32Range(1, plan.MaxWeight).Draw(t, "weight"),
 				Trust:  rapid.SampledFrom([]trust.State{trust.Fresh, trust.Stale, trust.Expired}).Draw(t, "trust"),
 			}
@@ -172,7 +192,12 @@ func TestSpillObeysTheStrictestClient(t *testing.T) {
 			}
 		}
 		if len(levels) > 0 {
-			require.InDelta(t, wholeLoad*fine, sum, wholeLoad*fine/100+40) // all load is there, but for what rounds down
+			require.InDelta(
+				t,
+				wholeLoad*fine,
+				sum,
+				wholeLoad*fine/100+40,
+			) // all load is there, but for what rounds down
 		}
 	})
 }

@@ -53,7 +53,10 @@ func (c *Cache) begin(s *stream, node *core.Node) error {
 		return nil
 	}
 	if node.GetId() == "" {
-		return status.Error(codes.InvalidArgument, "the first request of a stream has to name its node: set the id of the node")
+		return status.Error(
+			codes.InvalidArgument,
+			"the first request of a stream has to name its node: set the id of the node",
+		)
 	}
 	client, err := ClientOf(node, c.config.Region)
 	if err != nil {
@@ -61,7 +64,15 @@ func (c *Cache) begin(s *stream, node *core.Node) error {
 	}
 	s.variant = c.variantFor(client, s.scope)
 	s.variant.streams++
-	c.config.Logger.Debug("stream", "caller", s.caller.String(), "kind", client.Kind, "locality", client.Locality.String())
+	c.config.Logger.Debug(
+		"stream",
+		"caller",
+		s.caller.String(),
+		"kind",
+		client.Kind,
+		"locality",
+		client.Locality.String(),
+	)
 	return nil
 }
 
@@ -115,8 +126,8 @@ func checkNames(names map[string]struct{}) error {
 	return nil
 }
 
-// send answers the open watch of a type if there is something to send. If a resource cannot be built, the client keeps what
-// it has, and the watch stays open until the resource can be built.
+// send answers the open watch of a type if there is something to send. If a resource cannot be built, the client keeps
+// what it has, and the watch stays open until the resource can be built.
 func (c *Cache) send(s *stream, t Type) {
 	sub := s.subscriptions[t]
 	if sub == nil || sub.watch == nil {
@@ -164,8 +175,19 @@ func (c *Cache) settle(s *stream, t Type, r request) {
 	names := sub.nacks.reject(changed, reason[:min(len(reason), maxReason)])
 	kind := s.variant.key.client.Kind
 	c.metrics.rejected.WithLabelValues(t.short(), kind.String()).Inc()
-	c.config.Logger.Warn("a client rejected an update and keeps what it had; the same version is not sent again",
-		"caller", s.caller.String(), "kind", kind, "type", t.short(), "resources", clip(fmt.Sprint(names)), "reason", clip(reason))
+	c.config.Logger.Warn(
+		"a client rejected an update and keeps what it had; the same version is not sent again",
+		"caller",
+		s.caller.String(),
+		"kind",
+		kind,
+		"type",
+		t.short(),
+		"resources",
+		clip(fmt.Sprint(names)),
+		"reason",
+		clip(reason),
+	)
 }
 
 // clip bounds what a client can add to the log.

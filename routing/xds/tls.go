@@ -15,12 +15,12 @@ import (
 // tlsSocket is the name of the transport socket, for both kinds of client.
 const tlsSocket = "envoy.transport_sockets.tls"
 
-// nobodyPath is the path of an ID in the part that is reserved for members, which is never issued. It is expected if there is
-// no instance: an empty list would accept every certificate of the roots.
+// nobodyPath is the path of an ID in the part that is reserved for members, which is never issued. It is expected if
+// there is no instance: an empty list would accept every certificate of the roots.
 const nobodyPath = "/entente/nobody"
 
-// expected returns the sorted SPIFFE IDs of the endpoints that of selects, or of all if of is nil. It never returns an empty
-// list.
+// expected returns the sorted SPIFFE IDs of the endpoints that of selects, or of all if of is nil. It never returns an
+// empty list.
 func expected(planned plan.Plan, home spiffeid.TrustDomain, of func(plan.Endpoint) bool) []string {
 	var ids []string
 	for _, p := range planned.Priorities {
@@ -39,8 +39,8 @@ func expected(planned plan.Plan, home spiffeid.TrustDomain, of func(plan.Endpoin
 	return slices.Compact(ids)
 }
 
-// grpcTLS makes a gRPC client present its SVID and expect one of the IDs, verified with the roots of a certificate provider.
-// gRPC reads only the untyped matchers.
+// grpcTLS makes a gRPC client present its SVID and expect one of the IDs, verified with the roots of a certificate
+// provider. gRPC reads only the untyped matchers.
 func grpcTLS(ids []string, roots string) (*core.TransportSocket, error) {
 	matchers := make([]*matcher.StringMatcher, len(ids))
 	for i, id := range ids {
@@ -48,14 +48,17 @@ func grpcTLS(ids []string, roots string) (*core.TransportSocket, error) {
 	}
 	return transportSocket(&tls.UpstreamTlsContext{CommonTlsContext: &tls.CommonTlsContext{
 		TlsCertificateProviderInstance: &tls.CertificateProviderPluginInstance{InstanceName: IdentityProvider},
-		ValidationContextType: &tls.CommonTlsContext_ValidationContext{ValidationContext: &tls.CertificateValidationContext{
-			CaCertificateProviderInstance: &tls.CertificateProviderPluginInstance{InstanceName: roots},
-			MatchSubjectAltNames:          matchers, //nolint:staticcheck // SA1019: gRPC does not read the typed ones
-		}},
+		ValidationContextType: &tls.CommonTlsContext_ValidationContext{
+			ValidationContext: &tls.CertificateValidationContext{
+				CaCertificateProviderInstance: &tls.CertificateProviderPluginInstance{InstanceName: roots},
+				MatchSubjectAltNames:          matchers, //nolint:staticcheck // SA1019: gRPC does not read the typed ones
+			},
+		},
 	}})
 }
 
-// envoyTLS makes Envoy present its own certificate and expect one of the IDs, each verified with the roots of its own domain.
+// envoyTLS makes Envoy present its own certificate and expect one of the IDs, each verified with the roots of its own
+// domain.
 func envoyTLS(ids []string) (*core.TransportSocket, error) {
 	matchers := make([]*tls.SubjectAltNameMatcher, len(ids))
 	for i, id := range ids {
@@ -63,23 +66,29 @@ func envoyTLS(ids []string) (*core.TransportSocket, error) {
 	}
 	return transportSocket(&tls.UpstreamTlsContext{CommonTlsContext: &tls.CommonTlsContext{
 		TlsCertificateSdsSecretConfigs: []*tls.SdsSecretConfig{{Name: OwnCertificate}},
-		ValidationContextType: &tls.CommonTlsContext_CombinedValidationContext{CombinedValidationContext: &tls.CommonTlsContext_CombinedCertificateValidationContext{
-			DefaultValidationContext:         &tls.CertificateValidationContext{MatchTypedSubjectAltNames: matchers},
-			ValidationContextSdsSecretConfig: &tls.SdsSecretConfig{Name: AllRoots, SdsConfig: overADS()},
-		}},
+		ValidationContextType: &tls.CommonTlsContext_CombinedValidationContext{
+			CombinedValidationContext: &tls.CommonTlsContext_CombinedCertificateValidationContext{
+				DefaultValidationContext: &tls.CertificateValidationContext{
+					MatchTypedSubjectAltNames: matchers,
+				},
+				ValidationContextSdsSecretConfig: &tls.SdsSecretConfig{Name: AllRoots, SdsConfig: overADS()},
+			},
+		},
 	}})
 }
 
-// inboundTLS makes a gRPC server present its SVID and require one of its callers, verified with the roots of any domain that
-// this cluster trusts. Authorizing the callers is up to the server.
+// inboundTLS makes a gRPC server present its SVID and require one of its callers, verified with the roots of any domain
+// that this cluster trusts. Authorizing the callers is up to the server.
 func inboundTLS() (*core.TransportSocket, error) {
 	return transportSocket(&tls.DownstreamTlsContext{
 		RequireClientCertificate: wrapperspb.Bool(true),
 		CommonTlsContext: &tls.CommonTlsContext{
 			TlsCertificateProviderInstance: &tls.CertificateProviderPluginInstance{InstanceName: IdentityProvider},
-			ValidationContextType: &tls.CommonTlsContext_ValidationContext{ValidationContext: &tls.CertificateValidationContext{
-				CaCertificateProviderInstance: &tls.CertificateProviderPluginInstance{InstanceName: RootsProvider},
-			}},
+			ValidationContextType: &tls.CommonTlsContext_ValidationContext{
+				ValidationContext: &tls.CertificateValidationContext{
+					CaCertificateProviderInstance: &tls.CertificateProviderPluginInstance{InstanceName: RootsProvider},
+				},
+			},
 		},
 	})
 }

@@ -90,8 +90,8 @@ func (c changedResources) add(key typedName) {
 	c[key.of][key.name] = true
 }
 
-// rebuild builds the affected resources of a variant again, and returns those that have changed. It calls removed with each
-// service that does not exist any more.
+// rebuild builds the affected resources of a variant again, and returns those that have changed. It calls removed with
+// each service that does not exist any more.
 func (v *variant) rebuild(
 	view raftstore.Reader, affected feed.Affected[string], removed func(string),
 ) changedResources {

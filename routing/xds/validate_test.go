@@ -10,8 +10,8 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// requireValid holds a resource, and what is packed into it, to the constraints that Envoy's API declares: Envoy refuses
-// an update that breaks one.
+// requireValid holds a resource, and what is packed into it, to the constraints that Envoy's API declares: Envoy
+// refuses an update that breaks one.
 func requireValid(t testing.TB, packed *anypb.Any) {
 	t.Helper()
 	m, err := packed.UnmarshalNew()

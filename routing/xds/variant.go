@@ -204,8 +204,9 @@ func (v *variant) renderSecret(r raftstore.Reader, name string) (proto.Message, 
 	return nil, nil
 }
 
-// visible returns the services of which the variant sees an instance, and with lingering also those that were just removed.
-// A service that was removed since the last flush is still visible, because the flush removes its routes first.
+// visible returns the services of which the variant sees an instance, and with lingering also those that were just
+// removed. A service that was removed since the last flush is still visible, because the flush removes its routes
+// first.
 func (v *variant) visible(r raftstore.Reader, lingering bool) ([]string, error) {
 	all, err := v.config.Source.Services(r)
 	if err != nil {
@@ -226,8 +227,8 @@ func (v *variant) visible(r raftstore.Reader, lingering bool) ([]string, error) 
 	return names, nil
 }
 
-// wanted returns the resources of a type that a subscription includes: those that it names, whether they exist or not, and
-// for a wildcard all that exist.
+// wanted returns the resources of a type that a subscription includes: those that it names, whether they exist or not,
+// and for a wildcard all that exist.
 func (v *variant) wanted(r raftstore.Reader, t Type, sub *subscription) (map[string]*resource, error) {
 	wanted := make(map[string]*resource, len(sub.names))
 	add := func(name string) (err error) {
