@@ -83,7 +83,7 @@ func median(of []float64) float64 {
 	return of[len(of)/2]
 }
 
-// rewrite is one transaction: it reads a row and writes it anew.
+// rewrite is one transaction: it reads a row and writes it.
 func rewrite(ctx context.Context, s *raftstore.Store, key string) error {
 	_, err := s.Update(ctx, func(tx *raftstore.Tx) error {
 		row, _, err := words.Get(tx, key)
@@ -99,7 +99,7 @@ func rewrite(ctx context.Context, s *raftstore.Store, key string) error {
 	return err
 }
 
-// benchCommand is what such a transaction puts into the log.
+// benchCommand is the log entry of such a transaction.
 func benchCommand(b *testing.B) []byte {
 	value, err := proto.Marshal(wrapperspb.String("a" + benchValue))
 	require.NoError(b, err)
@@ -116,7 +116,7 @@ func benchCommand(b *testing.B) []byte {
 	return raw
 }
 
-// writeAll has all writers do n operations between them.
+// writeAll runs n operations, shared between all writers.
 func writeAll(b *testing.B, n int, write func(writer int) error) {
 	var left atomic.Int64
 	left.Store(int64(n))
@@ -139,7 +139,10 @@ func plainRaft(b *testing.B, l *loopback) *raft.Raft {
 	var servers []raft.Server
 	var nodes []*raft.Raft
 	for _, member := range benchMembers {
-		servers = append(servers, raft.Server{ID: raft.ServerID(member), Address: raft.ServerAddress(l.raftAddress(member))})
+		servers = append(
+			servers,
+			raft.Server{ID: raft.ServerID(member), Address: raft.ServerAddress(l.raftAddress(member))},
+		)
 	}
 	for _, member := range benchMembers {
 		config := raft.DefaultConfig()
@@ -205,9 +208,9 @@ func (idle) Restore(r io.ReadCloser) error        { return r.Close() }
 func (idle) Persist(sink raft.SnapshotSink) error { return sink.Close() }
 func (idle) Release()                             {}
 
-// BenchmarkWatch measures how long after its commit 1,000 watchers on the three members have a change: p99-ms is over all
-// watchers and changes, from the moment at which the write returned; the target is 200. A watcher that has it before counts as
-// zero.
+// BenchmarkWatch measures how long after its commit 1,000 watchers on the three members have a change: p99-ms is over
+// all watchers and changes, from the moment at which the write returned; the target is 200. A watcher that has it
+// before counts as zero.
 func BenchmarkWatch(b *testing.B) {
 	const watchers = 1000
 	stores := newLoopback(b).form(b, benchMembers)
@@ -219,7 +222,10 @@ func BenchmarkWatch(b *testing.B) {
 	sights := make(chan sight, watchers)
 	var group sync.WaitGroup
 	for i := range watchers {
-		watch := stores[i%len(stores)].Watch([]raftstore.Prefix{words.Prefix("watched")}, stores[i%len(stores)].View().Revision())
+		watch := stores[i%len(stores)].Watch(
+			[]raftstore.Prefix{words.Prefix("watched")},
+			stores[i%len(stores)].View().Revision(),
+		)
 		group.Go(func() {
 			defer watch.Close()
 			for {

@@ -1,6 +1,7 @@
 package raftstore_test
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -71,22 +72,27 @@ func TestRestartsKeepEverything(t *testing.T) {
 }
 
 func TestWithoutQuorum(t *testing.T) {
-	c := raftstoretest.NewCluster(t, 3)
+	c := raftstoretest.NewCluster(t, 3, func(_ int, c *raftstore.Config) { c.Timing.LeaderWait = 2 * time.Second })
 	at := put(t, c.Store(0), "k", "v")
 	leader := c.Leader()
 	c.Partition(leader)
 	cutOff := c.Store(leader)
 	c.Leader((leader+1)%3, (leader+2)%3)
 
-	began := time.Now()
-	_, err := cutOff.Update(t.Context(), func(tx *raftstore.Tx) error { return words.Put(tx, "k", wrapperspb.String("w")) })
-	require.Error(t, err)
-	_, err = cutOff.Update(t.Context(), func(tx *raftstore.Tx) error { return words.Put(tx, "k", wrapperspb.String("w")) })
+	// The outcome of the first may be unknown, because the leader did not know yet that it is cut off.
+	_, err := cutOff.Update(
+		t.Context(),
+		func(tx *raftstore.Tx) error { return words.Put(tx, "k", wrapperspb.String("w")) },
+	)
+	require.True(t, errors.Is(err, raftstore.ErrNoLeader) || errors.Is(err, raftstore.ErrUnknownOutcome), "%v", err)
+	_, err = cutOff.Update(
+		t.Context(),
+		func(tx *raftstore.Tx) error { return words.Put(tx, "k", wrapperspb.String("w")) },
+	)
 	require.ErrorIs(t, err, raftstore.ErrNoLeader)
 	_, err = cutOff.Read(t.Context(), raftstore.ReadOptions{Linearizable: true})
 	require.ErrorIs(t, err, raftstore.ErrNoLeader)
-	require.Less(t, time.Since(began), 20*time.Second)
-	require.Equal(t, "v", value(t, cutOff, "k"), "a stale read works on")
+	require.Equal(t, "v", value(t, cutOff, "k"), "stale reads work without a leader")
 	require.GreaterOrEqual(t, cutOff.View().Revision(), at)
 
 	put(t, c.Store((leader+1)%3), "k", "x")
@@ -95,7 +101,7 @@ func TestWithoutQuorum(t *testing.T) {
 	require.Equal(t, "x", value(t, cutOff, "k"))
 }
 
-func TestContendedRowStarvesNobody(t *testing.T) {
+func TestContendedRowStarvesNoWriter(t *testing.T) {
 	c := raftstoretest.NewCluster(t, 3)
 	const writers, each = 4, 15
 	var group sync.WaitGroup
@@ -103,7 +109,8 @@ func TestContendedRowStarvesNobody(t *testing.T) {
 		s := c.Store(i % 3)
 		group.Go(func() {
 			for range each {
-				if _, err := s.Update(t.Context(), func(tx *raftstore.Tx) error { return increment(tx, "n") }); err != nil {
+				_, err := s.Update(t.Context(), func(tx *raftstore.Tx) error { return increment(tx, "n") })
+				if err != nil {
 					t.Error(err)
 				}
 			}

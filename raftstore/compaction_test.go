@@ -12,8 +12,8 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// What is compacted away from the log is in the snapshot: rows and revisions, deletions included, and a member that starts from
-// it is like one that never stopped.
+// Everything that is compacted away from the log is in the snapshot: rows and revisions, deletions included, and a member that
+// starts from it is like one that never stopped.
 func TestRestartFromCompactedLog(t *testing.T) {
 	l := newLoopback(t)
 	s, stop, err := l.open("m1")
@@ -45,8 +45,8 @@ func TestRestartFromCompactedLog(t *testing.T) {
 	require.Greater(t, put(t, s, "k/3", "again"), at)
 }
 
-// A member that lost its disk has lost its votes too, so it is another server to Raft. It is struck out, and joins anew under
-// another identity key; what the log no longer holds it gets from a snapshot.
+// A member that lost its disk has lost its votes too, so it is another server to Raft. It is removed, and joins again
+// under another identity key; what the log no longer holds it gets from a snapshot.
 func TestLostDiskJoinsAnew(t *testing.T) {
 	l := newLoopback(t)
 	stores := l.form(t, []string{"m1", "m2"})
@@ -69,7 +69,8 @@ func TestLostDiskJoinsAnew(t *testing.T) {
 	leader := stores[leaderOf(t, stores)]
 	require.ErrorContains(t, leader.Servers().AddVoter(t.Context(), anew), "another identity key; remove it first")
 	require.NoError(t, leader.Servers().Remove(t.Context(), "m3"))
-	// Where the lost one was not: nobody here checks keys as the port does, and the leader may still be about to send that one what it lacked.
+	// At another address than the lost one: these sockets do not verify keys as the port does, and the leader may still
+	// send entries to the lost one.
 	anew.Address = l.raftAddress("anew")
 	stream, err := newUnixStream(anew.Address)
 	require.NoError(t, err)
@@ -85,10 +86,15 @@ func TestLostDiskJoinsAnew(t *testing.T) {
 	put(t, found, "by the one that came back", "v")
 	require.Equal(t, content(t, linearizable(t, leader)), content(t, linearizable(t, found)))
 	require.Len(t, content(t, found.View()), 22)
-	require.Contains(t, found.Servers().List(), raftstore.Server{MemberID: "m3", Identity: anew.Identity, Address: anew.Address, Voter: true})
+	require.Contains(
+		t,
+		found.Servers().List(),
+		raftstore.Server{MemberID: "m3", Identity: anew.Identity, Address: anew.Address, Voter: true},
+	)
 }
 
-// A restore that was staged in part is in the snapshot of the log as well, and comes to its end on members that started from it.
+// A restore that was staged in part is in the snapshot of the log as well, and ends on members that started
+// from it.
 func TestRestoreOnThreeMembers(t *testing.T) {
 	l := newLoopback(t)
 	stores := l.form(t, benchMembers)

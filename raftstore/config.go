@@ -15,29 +15,30 @@ import (
 
 // Config describes a member and what its store runs on.
 type Config struct {
-	// MemberID is the name of this member, and Identity the SHA-256 of its identity key's SubjectPublicKeyInfo. Together they
-	// are its server ID in Raft: a member that returns with another key is another server.
+	// MemberID is the name of this member, and Identity the SHA-256 of its identity key's SubjectPublicKeyInfo.
+	// Together they are its server ID in Raft: a member that returns with another key is another server.
 	MemberID string
 	Identity [32]byte
 	// Address is where the other members reach it: host:port.
 	Address string
-	// Dir is the folder of the log and the snapshots. It is created if it does not exist. If empty, everything is in memory
-	// and is lost with the process, which suits only tests.
+	// Dir is the folder of the log and the snapshots. It is created if it does not exist. If empty, everything is in
+	// memory and is lost with the process, which suits only tests.
 	Dir string
 	// Stream connects the members for Raft. The store closes it. If nil, this member stays alone. If it is also a
 	// raft.ServerAddressProvider, that chooses the address that its Dial receives for a server.
 	Stream raft.StreamLayer
-	// Dial returns a connection to another member, which serves StoreService on it. It is called whenever one is needed, from
-	// many goroutines, and must not block. The store does not close the connection. If nil, this member stays alone.
+	// Dial returns a connection to another member, which serves StoreService on it. It is called whenever one is
+	// needed, from many goroutines, and must not block. The store does not close the connection. If nil, this member
+	// stays alone.
 	Dial func(memberID string) (grpc.ClientConnInterface, error)
-	// Fatal is called once, from a goroutine of the store, when this member must not continue: its disk hangs, its log is
-	// damaged, or an entry needs a newer version. By then the member has left Raft; the process should exit with the error.
-	// If nil, the error is logged.
+	// Fatal is called once, from a goroutine of the store, when this member must not continue: its disk hangs, its log
+	// is damaged, or an entry needs a newer version. By then the member has left Raft; the process should exit with the
+	// error. If nil, the error is logged.
 	Fatal func(error)
 	// Logger defaults to one that discards.
 	Logger hclog.Logger
-	// Registerer receives the store's metrics and Raft's own. If nil, none are exported. Raft's metrics are those of the
-	// process: with several stores in one process the first registerer gets those of all.
+	// Registerer receives the store's metrics and Raft's own. If nil, none are exported. Raft's metrics are those of
+	// the process: with several stores in one process the first registerer gets those of all.
 	Registerer prometheus.Registerer
 	Timing     Timing
 
@@ -45,20 +46,21 @@ type Config struct {
 	wrapLog func(raft.LogStore) raft.LogStore
 }
 
-// Timing has the times that depend on the distance between the members. A zero field has its default, which suits the zones
-// of one region.
+// Timing has the times that depend on the distance between the members. A zero field has its default, which suits the
+// zones of one region.
 type Timing struct {
 	// Heartbeat is how long a member goes without a message of a leader before it starts an election. Default 1 s.
 	Heartbeat time.Duration
 	// Election is how long a candidate waits for votes. Default 1 s.
 	Election time.Duration
-	// Lease is how long a leader goes without answers of a majority before it steps down. At most Heartbeat. Default 500 ms.
+	// Lease is how long a leader goes without answers of a majority before it steps down. At most Heartbeat. Default
+	// 500 ms.
 	Lease time.Duration
-	// LeaderWait is how long writes and linearizable reads wait for a leader to be found before they fail with [ErrNoLeader].
-	// Default: three times Election, which spans one election that goes well.
+	// LeaderWait is how long writes and linearizable reads wait for a leader to be found before they fail with
+	// [ErrNoLeader]. Default: three times Election, which spans one election that goes well.
 	LeaderWait time.Duration
-	// Disk is how long one call to the log store may take. Beyond it the member leaves Raft, because a leader whose disk
-	// hangs would otherwise keep its lead and commit nothing. Default 5 s.
+	// Disk is how long one call to the log store may take. Beyond it the member leaves Raft, because a leader whose
+	// disk hangs would otherwise keep its lead and commit nothing. Default 5 s.
 	Disk time.Duration
 	// SnapshotEntries is how many log entries lead to a snapshot. Default 8192.
 	SnapshotEntries uint64

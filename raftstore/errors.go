@@ -14,7 +14,8 @@ import (
 
 // The errors that callers of a store distinguish.
 var (
-	// ErrNoLeader means that no member leads a majority, or this one does not reach it. Nothing was written. Stale reads work.
+	// ErrNoLeader means that no member leads a majority, or this one does not reach it. Nothing was written. Stale
+	// reads work.
 	ErrNoLeader = errors.New("the cluster has no leader that this member can reach: " +
 		"check that a majority of members runs and can reach each other")
 	// ErrUnknownOutcome means that the write may or may not have been made. Read before trying again.
@@ -72,7 +73,10 @@ func statusCode(err error) codes.Code {
 	switch {
 	case errors.As(err, &withStatus):
 		return withStatus.GRPCStatus().Code()
-	case errors.Is(err, ErrNoLeader), errors.Is(err, ErrClosed), errors.Is(err, ErrBehind), errors.Is(err, ErrNotLeader):
+	case errors.Is(err, ErrNoLeader),
+		errors.Is(err, ErrClosed),
+		errors.Is(err, ErrBehind),
+		errors.Is(err, ErrNotLeader):
 		return codes.Unavailable
 	case errors.Is(err, ErrUnknownOutcome):
 		return codes.Unknown
@@ -82,7 +86,9 @@ func statusCode(err error) codes.Code {
 		return codes.OutOfRange
 	case errors.Is(err, ErrNotMember):
 		return codes.NotFound
-	case errors.Is(err, snapshot.ErrNotSnapshot), errors.Is(err, snapshot.ErrVersion), errors.Is(err, snapshot.ErrDamaged):
+	case errors.Is(err, snapshot.ErrNotSnapshot),
+		errors.Is(err, snapshot.ErrVersion),
+		errors.Is(err, snapshot.ErrDamaged):
 		return codes.InvalidArgument
 	case errors.Is(err, ErrOtherCluster):
 		return codes.FailedPrecondition

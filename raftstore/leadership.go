@@ -193,8 +193,8 @@ func (l *leadership) whileLeads(ctx context.Context, leader Server, cancel func(
 
 var errNoneKnown = errors.New("no leader is known")
 
-// retryable returns nil if a call should try again, or [ErrNoLeader] if it has waited long enough. It began at a time, and
-// its last attempt failed with cause.
+// retryable returns nil if a call should try again, or [ErrNoLeader] if it has waited long enough. It began at a time,
+// and its last attempt failed with cause.
 func (l *leadership) retryable(began time.Time, cause error) error {
 	l.mu.Lock()
 	leaderless := l.leaderless

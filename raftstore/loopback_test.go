@@ -3,6 +3,7 @@ package raftstore_test
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -19,8 +20,8 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// loopback is where the members of a cluster reach each other over real sockets, in one process or in several: Unix sockets in
-// a folder that all of them know.
+// loopback connects the members of a cluster over real sockets, in one process or in several: Unix
+// sockets in a folder that all of them know.
 type loopback struct{ dir string }
 
 // newLoopback makes that folder outside of the test's own, whose name may be too long for a socket.
@@ -42,7 +43,7 @@ func (l *loopback) server(member string) raftstore.Server {
 	return raftstore.Server{MemberID: member, Identity: identityOf(member), Address: l.raftAddress(member)}
 }
 
-// listen takes a socket over from whoever held it before and did not get to remove it.
+// listen replaces a socket that a killed process left behind.
 func listen(address string) (net.Listener, error) {
 	if err := os.Remove(address); err != nil && !os.IsNotExist(err) {
 		return nil, err
@@ -51,7 +52,10 @@ func listen(address string) (net.Listener, error) {
 }
 
 // open starts a member from its data folder; close ends it, unless its process is killed before.
-func (l *loopback) open(member string, configure ...func(*raftstore.Config)) (s *raftstore.Store, close func() error, err error) {
+func (l *loopback) open(
+	member string,
+	configure ...func(*raftstore.Config),
+) (s *raftstore.Store, close func() error, err error) {
 	stream, err := newUnixStream(l.raftAddress(member))
 	if err != nil {
 		return nil, nil, err
@@ -101,8 +105,11 @@ func (p *peers) dial(member string) (grpc.ClientConnInterface, error) {
 	if conn, ok := p.conns[member]; ok {
 		return conn, nil
 	}
-	// The sockets lie in a folder of this user alone.
-	conn, err := grpc.NewClient("unix://"+p.loopback.callAddress(member), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	// Only this user can access the folder of the sockets.
+	conn, err := grpc.NewClient(
+		"unix://"+p.loopback.callAddress(member),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -141,13 +148,23 @@ func (l *loopback) form(t testing.TB, members []string, configure ...func(*rafts
 		stores = append(stores, s)
 	}
 	require.NoError(t, stores[0].Bootstrap())
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	awaitLead(ctx, t, stores[0])
-	for _, member := range members[1:] {
-		require.NoError(t, stores[0].Servers().AddVoter(ctx, l.server(member)))
+	awaitLead(t.Context(), t, stores[0])
+	for i, member := range members[1:] {
+		l.addVoter(t, stores[:i+2], member)
 	}
 	return stores
+}
+
+// addVoter adds a member to the cluster. On a busy machine the lead may be lost meanwhile.
+func (l *loopback) addVoter(t testing.TB, stores []*raftstore.Store, member string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
+	defer cancel()
+	err := raftstore.ErrNotLeader
+	for errors.Is(err, raftstore.ErrNotLeader) {
+		err = stores[leaderOf(t, stores)].Servers().AddVoter(ctx, l.server(member))
+	}
+	require.NoError(t, err)
 }
 
 func awaitLead(ctx context.Context, t testing.TB, s *raftstore.Store) {

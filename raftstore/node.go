@@ -66,8 +66,8 @@ func (n *node) position() (last, commit uint64) {
 	return r.LastIndex(), r.CommitIndex()
 }
 
-// await returns the result of a request to Raft. Raft accepts requests until it has shut down, and never answers those that
-// it did not come to: they end with raft.ErrRaftShutdown here.
+// await returns the result of a request to Raft. Raft accepts requests until it has shut down, and never answers those
+// that it did not come to: they end with raft.ErrRaftShutdown here.
 func (n *node) await(future raft.Future) error {
 	answer := make(chan error, 1)
 	go func() { answer <- future.Error() }() // without an answer it stays, and holds only the future

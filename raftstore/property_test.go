@@ -16,7 +16,8 @@ import (
 	"github.com/ententehq/entente/raftstore/raftstoretest"
 )
 
-// plan is one random transaction: rows that it reads, a prefix that it lists, a row that it writes and one that it deletes.
+// plan is one random transaction: rows that it reads, a prefix that it lists, a row that it writes and one that it
+// deletes.
 type plan struct {
 	reads  []int
 	list   int // -1: none
@@ -34,9 +35,9 @@ type seen struct {
 	value    string
 }
 
-// TestTransactionsAreStrictlySerializable runs random concurrent transactions, and then one after the other against a map, in
-// the order of their revisions: each must have read what the map holds then. Transactions of the same revision shared an
-// entry; none of them reads what another one of it writes.
+// TestTransactionsAreStrictlySerializable runs random concurrent transactions, and then one after the other against a
+// map, in the order of their revisions: each must have read what the map holds then. Transactions of the same revision
+// shared an entry; none of them reads what another one of it writes.
 func TestTransactionsAreStrictlySerializable(t *testing.T) {
 	s := raftstoretest.New(t)
 	round := 0
@@ -79,7 +80,11 @@ func run(t *rapid.T, s *raftstore.Store, base string, plans [][]plan) []seen {
 				}
 				all = append(all, r)
 				mu.Unlock()
-				for now := last.Load(); now < uint64(r.revision) && !last.CompareAndSwap(now, uint64(r.revision)); now = last.Load() {
+				for returned := uint64(r.revision); ; {
+					now := last.Load()
+					if now >= returned || last.CompareAndSwap(now, returned) {
+						break
+					}
 				}
 			}
 		})
@@ -142,7 +147,12 @@ func check(t *rapid.T, all []seen, final map[string]string) {
 		after := maps.Clone(model)
 		for _, r := range all[:n] {
 			if r.revision <= r.began {
-				t.Fatalf("transaction %s began after revision %d was returned, and committed at %d", r.value, r.began, r.revision)
+				t.Fatalf(
+					"transaction %s began after revision %d was returned, and committed at %d",
+					r.value,
+					r.began,
+					r.revision,
+				)
 			}
 			for key, got := range r.read {
 				if got != model[key] {
@@ -160,7 +170,7 @@ func check(t *rapid.T, all []seen, final map[string]string) {
 }
 
 func (r *seen) applyTo(model map[string]string) {
-	// Deleting what was absent writes nothing, and may share an entry with who puts it there.
+	// Deleting what was absent writes nothing, and may share an entry with the transaction that adds it.
 	if r.remove >= 0 && r.read[rowKey(r.remove)] != "" {
 		delete(model, rowKey(r.remove))
 	}

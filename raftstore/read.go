@@ -21,15 +21,15 @@ type ReadOptions struct {
 	MinRevision Revision
 }
 
-// reads makes reads linearizable: it obtains an index that holds every acknowledged write, and waits until this member has
-// applied it.
+// reads makes reads linearizable: it obtains an index that holds every acknowledged write, and waits until this member
+// has applied it.
 type reads struct {
 	*leadership
 	life    *lifetime
 	machine *machine.Machine
 	peers   peers
-	// requested shares the read indexes that this member obtains from the leader, and verified those that it grants as the
-	// leader.
+	// requested shares the read indexes that this member obtains from the leader, and verified those that it grants as
+	// the leader.
 	requested, verified rounds
 }
 
@@ -42,7 +42,12 @@ func (r *reads) reach(ctx context.Context, revision uint64) error {
 	defer cancel()
 	err := r.machine.Progress.Wait(waiting, revision)
 	if errors.Is(err, context.DeadlineExceeded) && open.Err() == nil {
-		return fmt.Errorf("revision %d, while this member is at %d: %w", revision, r.machine.State().Revision, ErrBehind)
+		return fmt.Errorf(
+			"revision %d, while this member is at %d: %w",
+			revision,
+			r.machine.State().Revision,
+			ErrBehind,
+		)
 	}
 	return r.life.orClosed(err)
 }

@@ -30,7 +30,8 @@ var (
 const (
 	// maxSnapshotBytes bounds a snapshot that is restored: far more than a member can hold in memory and serve.
 	maxSnapshotBytes = 1 << 30
-	// chunkBytes is how many bytes of rows go into one command: half of what would fit, so that heartbeats pass in between.
+	// chunkBytes is how many bytes of rows go into one command: half of what would fit, so that heartbeats pass in
+	// between.
 	chunkBytes = machine.MaxCommand / 2
 	// swapAttempts is how often the rows that survive a restore are computed again because they have changed meanwhile.
 	// They change rarely; this many times in a row means that something writes without end.
@@ -49,8 +50,9 @@ type RestoreResult struct {
 	Adopted bool
 }
 
-// SaveSnapshot writes the rows of all tables to w, as they are at a revision that holds every write acknowledged before the
-// call. It does not delay writes. If it fails, what was written so far is not a snapshot, and every reader rejects it.
+// SaveSnapshot writes the rows of all tables to w, as they are at a revision that holds every write acknowledged before
+// the call. It does not delay writes. If it fails, what was written so far is not a snapshot, and every reader rejects
+// it.
 func (s *Store) SaveSnapshot(ctx context.Context, w io.Writer) (snapshot.Info, error) {
 	v, err := s.Read(ctx, ReadOptions{Linearizable: true})
 	if err != nil {
@@ -89,15 +91,15 @@ func (c contextReader) Read(p []byte) (int, error) {
 	return c.r.Read(p)
 }
 
-// RestoreSnapshot replaces the rows of all tables by those of a snapshot that [Store.SaveSnapshot] wrote, except what rooms
-// keep (see [Store.SurviveRestore]). The snapshot is verified to its end before anything is written. Then its rows are
-// staged through the log, and one last entry puts them into use on every member at the same revision. Until then every
-// reader sees the state as it was, and an error leaves it so, except [ErrUnknownOutcome].
+// RestoreSnapshot replaces the rows of all tables by those of a snapshot that [Store.SaveSnapshot] wrote, except what
+// rooms keep (see [Store.SurviveRestore]). The snapshot is verified to its end before anything is written. Then its
+// rows are staged through the log, and one last entry puts them into use on every member at the same revision. Until
+// then every reader sees the state as it was, and an error leaves it so, except [ErrUnknownOutcome].
 //
 // All rows get the revision of that entry, whatever theirs was, so that revisions never go back. Writes that were
 // acknowledged before it are lost with the rows that they wrote, and every watch gets [ErrWatchRestart]. A snapshot of
-// another cluster is refused with [ErrOtherCluster], unless this one is empty (see [Store.CountAsEmpty]): then it becomes
-// that cluster.
+// another cluster is refused with [ErrOtherCluster], unless this one is empty (see [Store.CountAsEmpty]): then it
+// becomes that cluster.
 func (s *Store) RestoreSnapshot(ctx context.Context, r io.Reader) (RestoreResult, error) {
 	result, err := s.restoreSnapshot(ctx, r)
 	if err != nil {
@@ -139,8 +141,8 @@ func (s *Store) restoreSnapshot(ctx context.Context, r io.Reader) (RestoreResult
 	return result, nil
 }
 
-// spool copies a snapshot into a file without a name, which disappears with its descriptor in every case, and verifies all
-// of it on the way.
+// spool copies a snapshot into a file without a name, which disappears with its descriptor in every case, and verifies
+// all of it on the way.
 func spool(dir string, r io.Reader) (_ *os.File, _ snapshot.Info, err error) {
 	file, err := os.CreateTemp(dir, "restore-*")
 	if err != nil {
@@ -157,7 +159,11 @@ func spool(dir string, r io.Reader) (_ *os.File, _ snapshot.Info, err error) {
 	limited := &io.LimitedReader{R: r, N: maxSnapshotBytes + 1}
 	info, err := snapshot.Inspect(io.TeeReader(limited, file))
 	if limited.N <= 0 {
-		return nil, snapshot.Info{}, fmt.Errorf("the snapshot has more than %d bytes: %w", maxSnapshotBytes, ErrTooLarge)
+		return nil, snapshot.Info{}, fmt.Errorf(
+			"the snapshot has more than %d bytes: %w",
+			maxSnapshotBytes,
+			ErrTooLarge,
+		)
 	}
 	return file, info, err
 }
@@ -193,8 +199,8 @@ func (run *restoreRun) do(ctx context.Context) (Revision, bool, error) {
 
 var errChanged = errors.New("the rows that survive a restore have changed")
 
-// swap computes the rows that survive the restore and replaces the state. The two are one: the entry that swaps fails, with
-// errChanged, if a table that a room has read has changed since.
+// swap computes the rows that survive the restore and replaces the state. The two are one: the entry that swaps fails,
+// with errChanged, if a table that a room has read has changed since.
 func (run *restoreRun) swap(ctx context.Context, attempt uint64) (Revision, bool, error) {
 	s := run.store
 	before := s.View()

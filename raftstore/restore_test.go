@@ -98,7 +98,7 @@ func TestRestoreLarge(t *testing.T) {
 	require.Equal(t, want, content(t, s.View()))
 }
 
-// Whoever follows the state is called with the restored one.
+// A follower of the state is called with the restored one.
 func TestFollowSeesRestore(t *testing.T) {
 	s := raftstoretest.New(t)
 	put(t, s, "k", "then")
@@ -155,13 +155,18 @@ func another(t *testing.T) *raftstore.Store {
 	return s
 }
 
-// A new cluster takes over the snapshot of one that was lost, and is that cluster from then on.
+// A new cluster adopts the snapshot of one that was lost, and is that cluster from then on.
 func TestEmptyClusterAdoptsSnapshot(t *testing.T) {
 	lost := another(t)
 	saved := save(t, lost)
 	fresh := raftstoretest.New(t)
-	fresh.CountAsEmpty(func(_ *raftstore.View, table, key string) bool { return table == other.Name() && key == "founder" })
-	_, err := fresh.Update(t.Context(), func(tx *raftstore.Tx) error { return other.Put(tx, "founder", wrapperspb.String("me")) })
+	fresh.CountAsEmpty(
+		func(_ *raftstore.View, table, key string) bool { return table == other.Name() && key == "founder" },
+	)
+	_, err := fresh.Update(
+		t.Context(),
+		func(tx *raftstore.Tx) error { return other.Put(tx, "founder", wrapperspb.String("me")) },
+	)
 	require.NoError(t, err)
 	require.NotEqual(t, lost.ClusterID(), fresh.ClusterID())
 
@@ -176,7 +181,7 @@ func TestEmptyClusterAdoptsSnapshot(t *testing.T) {
 	require.ErrorContains(t, err, `which holds "k" in test_words`)
 }
 
-// A cluster that is written to while it adopts a snapshot is no longer empty.
+// A cluster that receives a write while it adopts a snapshot is no longer empty.
 func TestAdoptionNoticesAWrite(t *testing.T) {
 	fresh := raftstoretest.New(t)
 	fresh.SurviveRestore("test", func(_, _ *raftstore.View, _ *raftstore.Tx) error {
@@ -189,7 +194,7 @@ func TestAdoptionNoticesAWrite(t *testing.T) {
 	require.Zero(t, raftstore.Staged(fresh))
 }
 
-// carryOver is what a room does that keeps its row "own" over a restore, and raises "count" above both.
+// carryOver is the function of a room that keeps its row "own" over a restore, and raises "count" above both.
 func carryOver(before, _ *raftstore.View, tx *raftstore.Tx) error {
 	own, ok, err := words.Get(before, "own")
 	if err != nil {
@@ -235,8 +240,8 @@ func TestSurviveRestore(t *testing.T) {
 	require.Equal(t, []string{"count=5+++", "else=then"}, content(t, s.View()), "what was deleted since stays deleted")
 }
 
-// What a room carries over is never older than the entry that swaps: whatever is written to its table between its looking and
-// the swap has it look again.
+// What a room carries over is never older than the entry that swaps: whatever is written to its table between its
+// looking and the swap has it look again.
 func TestSurviveRestoreSeesLateWrites(t *testing.T) {
 	s := raftstoretest.New(t)
 	put(t, s, "own", "0")
@@ -250,7 +255,10 @@ func TestSurviveRestoreSeesLateWrites(t *testing.T) {
 		if calls++; calls <= 3 {
 			put(t, s, "own", fmt.Sprint(calls))
 		}
-		_, err = s.Update(t.Context(), func(tx *raftstore.Tx) error { return other.Put(tx, "unrelated", wrapperspb.String(fmt.Sprint(calls))) })
+		_, err = s.Update(
+			t.Context(),
+			func(tx *raftstore.Tx) error { return other.Put(tx, "unrelated", wrapperspb.String(fmt.Sprint(calls))) },
+		)
 		return errors.Join(err, words.Put(tx, "own", row.Value))
 	})
 	restore(t, s, saved)
@@ -307,7 +315,7 @@ func TestFailedRestoreLeavesNoTrace(t *testing.T) {
 	}
 }
 
-// Of two restores at the same time the one that began later wins, and the other says so.
+// Of two restores at the same time the one that began later wins, and the other returns an error.
 func TestRestoreSuperseded(t *testing.T) {
 	s := raftstoretest.New(t)
 	put(t, s, "k", "first")

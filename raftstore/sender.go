@@ -73,8 +73,8 @@ func (s *sender) send(
 	return machine.Outcome{}, err
 }
 
-// delivery sends one command to the leader, in as many attempts as it takes. Sending it again is safe: it is recognized by
-// its ID.
+// delivery sends one command to the leader, in as many attempts as it takes. Sending it again is safe: it is recognized
+// by its ID.
 type delivery struct {
 	*sender
 	command *statev1.Command
@@ -151,8 +151,8 @@ func refused(err error) bool {
 	return false
 }
 
-// attempt sends the command to the leader once. It is given up when another member comes to lead, or after a time limit,
-// for a leader that sends heartbeats and does not answer; one that works has answered by commit.LongestWait.
+// attempt sends the command to the leader once. It is given up when another member comes to lead, or after a time
+// limit, for a leader that sends heartbeats and does not answer; one that works has answered by commit.LongestWait.
 func (d *delivery) attempt(ctx context.Context) (*ententev1.ProposeResponse, error) {
 	leader, ok := d.leader()
 	if !ok {

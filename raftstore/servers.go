@@ -21,8 +21,8 @@ type Server struct {
 	Voter, Leader bool
 }
 
-// serverID names a Raft server: the member and its identity key. The key is part of what Raft agrees on, so that a member
-// that lost its disk, and with it its votes, is never taken for the one before.
+// serverID names a Raft server: the member and its identity key. The key is part of what Raft agrees on, so that a
+// member that lost its disk, and with it its votes, is never taken for the one before.
 func serverID(memberID string, identity [32]byte) raft.ServerID {
 	return raft.ServerID(memberID + "@" + base64.RawURLEncoding.EncodeToString(identity[:]))
 }
@@ -32,7 +32,10 @@ func parseServerID(id raft.ServerID) (memberID string, identity [32]byte, err er
 	memberID, digest, ok := strings.Cut(string(id), "@")
 	raw, decodeErr := base64.RawURLEncoding.Strict().DecodeString(digest)
 	if !ok || memberID == "" || decodeErr != nil || len(raw) != len(identity) {
-		return "", identity, fmt.Errorf("raft server ID %q is not a member ID, '@' and the digest of an identity key", id)
+		return "", identity, fmt.Errorf(
+			"raft server ID %q is not a member ID, '@' and the digest of an identity key",
+			id,
+		)
 	}
 	return memberID, [32]byte(raw), nil
 }
@@ -45,8 +48,8 @@ type Servers struct {
 	log  hclog.Logger
 }
 
-// List returns the servers of the latest Raft configuration that this member has in its log, committed or not. It is right
-// at once after a restart, before anything is applied.
+// List returns the servers of the latest Raft configuration that this member has in its log, committed or not. It is
+// right at once after a restart, before anything is applied.
 func (s *Servers) List() []Server {
 	future := s.node.raft.GetConfiguration()
 	if future.Error() != nil {
@@ -83,8 +86,8 @@ func (s *Servers) AddVoter(ctx context.Context, member Server) error {
 	})
 }
 
-// AddNonvoter adds a member that receives the log but has no vote. A new member begins this way: before it has caught up it
-// could take a majority away from the others without contributing to one. [Servers.AddVoter] gives it its vote.
+// AddNonvoter adds a member that receives the log but has no vote. A new member begins this way: before it has caught
+// up it could take a majority away from the others without contributing to one. [Servers.AddVoter] gives it its vote.
 func (s *Servers) AddNonvoter(ctx context.Context, member Server) error {
 	if err := s.checkAddition(member); err != nil {
 		return err

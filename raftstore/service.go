@@ -10,8 +10,8 @@ import (
 	"github.com/ententehq/entente/raftstore/internal/commit"
 )
 
-// Service returns the gRPC service that other members send their commands to. It belongs on a listener that admits members
-// only, since it trusts what they report to have read.
+// Service returns the gRPC service that other members send their commands to. It belongs on a listener that admits
+// members only, since it trusts what they report to have read.
 func (s *Store) Service() ententev1.StoreServiceServer {
 	return &service{queue: s.sender.queue, reads: s.reads}
 }

@@ -17,9 +17,9 @@ import (
 	"github.com/ententehq/entente/raftstore/internal/row"
 )
 
-// Set is a family of sets of rows, each set replaced as a whole and of any size. A replacement writes only the differences.
-// One that does not fit into a command is staged under a new generation in several commands, invisible to readers, until one
-// small transaction switches to it; the old generation is removed afterwards.
+// Set is a family of sets of rows, each set replaced as a whole and of any size. A replacement writes only the
+// differences. One that does not fit into a command is staged under a new generation in several commands, invisible to
+// readers, until one small transaction switches to it; the old generation is removed afterwards.
 type Set[M proto.Message] struct {
 	items Table[M]
 	heads Table[*statev1.SetHead]
@@ -33,8 +33,8 @@ func NewSet[M proto.Message](name string) Set[M] {
 // stagedBytes is how much is staged in one command: half of what would fit, so that heartbeats pass in between.
 const stagedBytes = machine.MaxCommand / 2
 
-// Prefix names the row that changes with every replacement of a set, for [Store.Watch] and package feed. Sets whose name
-// begins with this one's are included.
+// Prefix names the row that changes with every replacement of a set, for [Store.Watch] and package feed. Sets whose
+// name begins with this one's are included.
 func (t Set[M]) Prefix(set string) Prefix { return t.heads.Prefix(set) }
 
 // Get returns one item of a set.
@@ -115,7 +115,11 @@ func (t Set[M]) replaceInPlace(tx *Tx, set string, items map[string]M) error {
 	if ok && len(tx.written) == before {
 		return nil
 	}
-	return t.heads.Put(tx, set, &statev1.SetHead{Generation: generation, Replacements: head.Value.GetReplacements() + 1})
+	return t.heads.Put(
+		tx,
+		set,
+		&statev1.SetHead{Generation: generation, Replacements: head.Value.GetReplacements() + 1},
+	)
 }
 
 // replaceStaged writes all items under a new generation, switches to it, and removes what is no longer in use.
@@ -147,14 +151,26 @@ func (t Set[M]) replaceStaged(ctx context.Context, s *Store, set string, items m
 		if err != nil {
 			return err
 		}
-		return t.heads.Put(tx, set, &statev1.SetHead{Generation: generation, Replacements: head.Value.GetReplacements() + 1})
+		return t.heads.Put(
+			tx,
+			set,
+			&statev1.SetHead{Generation: generation, Replacements: head.Value.GetReplacements() + 1},
+		)
 	})
 	if err != nil {
 		return 0, fmt.Errorf("switch to the staged items: %w", err)
 	}
 	if err := t.sweep(ctx, s, set); err != nil {
 		// The set is replaced, and the next staged replacement sweeps again.
-		s.log.Warn("items of a set that are no longer in use stay stored", "table", t.items.name, "set", set, "error", err)
+		s.log.Warn(
+			"items of a set that are no longer in use stay stored",
+			"table",
+			t.items.name,
+			"set",
+			set,
+			"error",
+			err,
+		)
 	}
 	return revision, nil
 }
@@ -191,7 +207,8 @@ func (t Set[M]) sweep(ctx context.Context, s *Store, set string) error {
 	}
 }
 
-// below returns the prefix of the keys of a set's generation. Neither the name of a set nor a generation contains a '/'.
+// below returns the prefix of the keys of a set's generation. Neither the name of a set nor a generation contains a
+// '/'.
 func below(set, generation string) string { return set + "/" + generation + "/" }
 
 func checkSet[M any](set string, items map[string]M) error {

@@ -92,7 +92,12 @@ func TestReplaceRefuses(t *testing.T) {
 	require.EqualError(t, err, `replace set "a/b" of test_sets: a set's name has 1 to 1024 bytes and no '/'`)
 	_, err = sets.Replace(t.Context(), s, "s", map[string]*wrapperspb.StringValue{"": {}})
 	require.EqualError(t, err, `replace set "s" of test_sets: the name of an item is empty or longer than 2048 bytes`)
-	_, err = sets.Replace(t.Context(), s, "s", map[string]*wrapperspb.StringValue{"k": wrapperspb.String(strings.Repeat("x", raftstore.MaxCommand))})
+	_, err = sets.Replace(
+		t.Context(),
+		s,
+		"s",
+		map[string]*wrapperspb.StringValue{"k": wrapperspb.String(strings.Repeat("x", raftstore.MaxCommand))},
+	)
 	require.ErrorIs(t, err, raftstore.ErrTooLarge)
 }
 
@@ -106,7 +111,7 @@ func TestTooLarge(t *testing.T) {
 	require.Equal(t, at, s.View().Revision())
 	_, err = s.Update(t.Context(), func(tx *raftstore.Tx) error {
 		for i := range 100 {
-			// The error of Put is passed over: the transaction is too large all the same.
+			// The error of Put is ignored; the transaction is too large nevertheless.
 			_ = words.Put(tx, fmt.Sprint(i), wrapperspb.String(strings.Repeat("x", raftstore.MaxCommand/4)))
 		}
 		return nil

@@ -128,8 +128,8 @@ func (l leaderLog) CommandVersion() uint32 { return l.version.Load() }
 // View returns this member's present state. It never goes backwards.
 func (s *Store) View() *View { return &View{state: s.machine.State()} }
 
-// Read returns this member's state once it is as new as requested. It waits for that no longer than Timing.LeaderWait, then
-// fails with [ErrBehind], or with [ErrNoLeader] if a linearizable read finds no leader.
+// Read returns this member's state once it is as new as requested. It waits for that no longer than Timing.LeaderWait,
+// then fails with [ErrBehind], or with [ErrNoLeader] if a linearizable read finds no leader.
 func (s *Store) Read(ctx context.Context, o ReadOptions) (*View, error) {
 	if err := s.life.check(ctx); err != nil {
 		return nil, err
@@ -148,17 +148,17 @@ func (s *Store) Read(ctx context.Context, o ReadOptions) (*View, error) {
 	return s.View(), nil
 }
 
-// Update runs a transaction: fn reads and writes rows of this member's state, and what it wrote is committed if all that it
-// read is unchanged; otherwise fn runs again on the newer state. It may run several times, and must do nothing but read and
-// write through its Tx.
+// Update runs a transaction: fn reads and writes rows of this member's state, and what it wrote is committed if all
+// that it read is unchanged; otherwise fn runs again on the newer state. It may run several times, and must do nothing
+// but read and write through its Tx.
 //
-// When Update returns a revision, a majority has the changes on disk and this member has applied them. An error of fn is
-// returned unchanged, and nothing is written; nor is anything if fn wrote nothing. In both cases what fn read was verified
-// with the leader, so that the result is not that of a stale state; only if there is no leader, an error of fn is returned
-// unverified.
+// When Update returns a revision, a majority has the changes on disk and this member has applied them. An error of fn
+// is returned unchanged, and nothing is written; nor is anything if fn wrote nothing. In both cases what fn read was
+// verified with the leader, so that the result is not that of a stale state; only if there is no leader, an error of fn
+// is returned unverified.
 //
-// Other errors: [ErrNoLeader], [ErrBusy] and [ErrTooLarge], after which nothing was written; [ErrUnknownOutcome]; [ErrClosed]
-// and the errors of ctx, after which nothing was written.
+// Other errors: [ErrNoLeader], [ErrBusy] and [ErrTooLarge], after which nothing was written; [ErrUnknownOutcome];
+// [ErrClosed] and the errors of ctx, after which nothing was written.
 func (s *Store) Update(ctx context.Context, fn func(tx *Tx) error) (Revision, error) {
 	u := updating{machine: s.machine, sender: s.sender, by: s.sender.numbers.Next()}
 	for {
@@ -173,8 +173,8 @@ func (s *Store) Update(ctx context.Context, fn func(tx *Tx) error) (Revision, er
 	}
 }
 
-// Watch follows the rows below the prefixes from a revision on, usually that of a [View] that the caller has read: the first
-// batch is the first one after it. It must be closed. Package feed has the loops around it.
+// Watch follows the rows below the prefixes from a revision on, usually that of a [View] that the caller has read: the
+// first batch is the first one after it. It must be closed. Package feed has the loops around it.
 func (s *Store) Watch(over []Prefix, from Revision) *Watch {
 	return &Watch{closed: s.life.done(), sub: s.machine.History.Subscribe(slices.Clone(over), from)}
 }
@@ -217,13 +217,14 @@ func (s *Store) Leader() (Server, bool) { return s.leadership.leader() }
 // Term returns the present Raft term of this member.
 func (s *Store) Term() uint64 { return s.node.raft.CurrentTerm() }
 
-// WhileLeading runs fn each time this member comes to lead, with a context that ends when the lead is lost, and waits for fn
-// before it runs it again. It returns when ctx ends, with its error, or when the store is closed.
+// WhileLeading runs fn each time this member comes to lead, with a context that ends when the lead is lost, and waits
+// for fn before it runs it again. It returns when ctx ends, with its error, or when the store is closed.
 func (s *Store) WhileLeading(ctx context.Context, fn func(ctx context.Context)) error {
 	return s.leadership.whileLeading(ctx, s.life, fn)
 }
 
-// AllowCommandVersion sets the newest version of commands that every member has announced to apply. A leader uses none above.
+// AllowCommandVersion sets the newest version of commands that every member has announced to apply. A leader uses none
+// above.
 func (s *Store) AllowCommandVersion(lowest uint32) {
 	s.commandVersion.Store(min(machine.CommandVersion, max(machine.FirstCommandVersion, lowest)))
 }

@@ -19,7 +19,10 @@ var (
 
 func put(t testing.TB, s *raftstore.Store, key, value string) raftstore.Revision {
 	t.Helper()
-	r, err := s.Update(t.Context(), func(tx *raftstore.Tx) error { return words.Put(tx, key, wrapperspb.String(value)) })
+	r, err := s.Update(
+		t.Context(),
+		func(tx *raftstore.Tx) error { return words.Put(tx, key, wrapperspb.String(value)) },
+	)
 	require.NoError(t, err)
 	return r
 }

@@ -26,10 +26,10 @@ type carrier struct {
 }
 
 // SurviveRestore registers what of a room survives an operator's restore. Before the restore ends, fn is called on the
-// member that runs it: before is the present state, restored the snapshot's, and tx reads the restored state with what fn
-// and the rooms before it have written. What fn writes replaces the snapshot's rows in the same entry that puts these into
-// use. If a table that fn read in before has changed by then, fn is called again, so it must have no side effects; a table
-// that it did not read may change unnoticed. Its error aborts the restore, which returns it.
+// member that runs it: before is the present state, restored the snapshot's, and tx reads the restored state with what
+// fn and the rooms before it have written. What fn writes replaces the snapshot's rows in the same entry that puts
+// these into use. If a table that fn read in before has changed by then, fn is called again, so it must have no side
+// effects; a table that it did not read may change unnoticed. Its error aborts the restore, which returns it.
 //
 // Rooms register when they are constructed, in the same order on every member, and together keep at most 64 MiB.
 func (s *Store) SurviveRestore(room string, fn func(before, restored *View, tx *Tx) error) {
@@ -38,9 +38,9 @@ func (s *Store) SurviveRestore(room string, fn func(before, restored *View, tx *
 	s.survivors.carries = append(s.survivors.carries, carrier{room, fn})
 }
 
-// CountAsEmpty registers rows that a new cluster writes by itself, before any request: founded reports whether a row is one
-// of them. A cluster that has no others counts as empty, and adopts another cluster's snapshot together with its identity.
-// founded is called from any goroutine, for one row after the other.
+// CountAsEmpty registers rows that a new cluster writes by itself, before any request: founded reports whether a row is
+// one of them. A cluster that has no others counts as empty, and adopts another cluster's snapshot together with its
+// identity. founded is called from any goroutine, for one row after the other.
 func (s *Store) CountAsEmpty(founded func(v *View, table, key string) bool) {
 	s.survivors.mu.Lock()
 	defer s.survivors.mu.Unlock()
@@ -65,14 +65,18 @@ func (r *survivors) settled(v *View) *machine.Row {
 	founded := slices.Clone(r.founded)
 	r.mu.Unlock()
 	for e := range v.state.All() {
-		if !slices.ContainsFunc(founded, func(f func(*View, string, string) bool) bool { return f(v, e.Table, e.Key) }) {
+		if !slices.ContainsFunc(
+			founded,
+			func(f func(*View, string, string) bool) bool { return f(v, e.Table, e.Key) },
+		) {
 			return e
 		}
 	}
 	return nil
 }
 
-// carry lets every room write what survives the restore. It returns those rows, and the tables that were read in before.
+// carry lets every room write what survives the restore. It returns those rows, and the tables that were read in
+// before.
 func (r *survivors) carry(before, restored *machine.State) ([]string, []*statev1.StagedRow, error) {
 	r.mu.Lock()
 	carriers := slices.Clone(r.carries)

@@ -15,8 +15,8 @@ import (
 // which there never was a row, have revision 0.
 type Revision = row.Revision
 
-// Table is a typed view on the rows of one name. It holds nothing itself; declare one per process and name, as a package
-// variable. M is a pointer to a generated message, such as *statev1.Relationship.
+// Table is a typed view on the rows of one name. It holds nothing itself; declare one per process and name, as a
+// package variable. M is a pointer to a generated message, such as *statev1.Relationship.
 type Table[M proto.Message] struct {
 	name string
 }
@@ -36,8 +36,9 @@ var tableNames = struct {
 	taken map[string]bool
 }{taken: map[string]bool{}}
 
-// NewTable declares the table of that name. It panics if the name is taken in this process, or is not 1 to 64 characters of
-// a-z, 0-9, '_', '.' and '-': two rooms that write the same rows by accident are a mistake of programming.
+// NewTable declares the table of that name. It panics if the name is taken in this process, or is not 1 to 64
+// characters of a-z, 0-9, '_', '.' and '-': two rooms that write the same rows by accident are a mistake of
+// programming.
 func NewTable[M proto.Message](name string) Table[M] {
 	if err := row.CheckTable(name); err != nil {
 		panic("raftstore: " + err.Error())
@@ -67,8 +68,8 @@ func (t Table[M]) Get(r Reader, key string) (Row[M], bool, error) {
 	return row, err == nil, err
 }
 
-// All iterates over the rows whose key begins with prefix, in key order. An error ends the sequence; it means that a row
-// does not decode as M, which no write through this table can cause.
+// All iterates over the rows whose key begins with prefix, in key order. An error ends the sequence; it means that a
+// row does not decode as M, which no write through this table can cause.
 func (t Table[M]) All(r Reader, prefix string) iter.Seq2[Row[M], error] {
 	return func(yield func(Row[M], error) bool) {
 		for e := range r.rows(t.name, prefix) {
@@ -80,8 +81,8 @@ func (t Table[M]) All(r Reader, prefix string) iter.Seq2[Row[M], error] {
 	}
 }
 
-// Revisions iterates over the keys that begin with prefix and the revisions of their rows, in key order. It decodes no row:
-// a cache that is made from rows finds those that have changed at little cost.
+// Revisions iterates over the keys that begin with prefix and the revisions of their rows, in key order. It decodes no
+// row: a cache that is made from rows finds those that have changed at little cost.
 func (t Table[M]) Revisions(r Reader, prefix string) iter.Seq2[string, Revision] {
 	return func(yield func(string, Revision) bool) {
 		for e := range r.rows(t.name, prefix) {
@@ -113,8 +114,9 @@ func (t Table[M]) List(r Reader, prefix string) ([]Row[M], error) {
 	return rows, nil
 }
 
-// PrefixRevision returns the revision of the last change below prefix, deletions included. It never goes down. It can be
-// higher than that change when very many rows of the table were deleted since (see the package comment), never lower.
+// PrefixRevision returns the revision of the last change below prefix, deletions included. It never goes down. It can
+// be higher than that change when very many rows of the table were deleted since (see the package comment), never
+// lower.
 func (t Table[M]) PrefixRevision(r Reader, prefix string) Revision {
 	return r.prefixRevision(t.name, prefix)
 }

@@ -32,7 +32,13 @@ type Tx struct {
 }
 
 func newTx(s *machine.State) *Tx {
-	return &Tx{state: s, read: map[row.ID]uint64{}, listed: map[Prefix]bool{}, written: map[row.ID][]byte{}, limit: 4 * machine.MaxCommand}
+	return &Tx{
+		state:   s,
+		read:    map[row.ID]uint64{},
+		listed:  map[Prefix]bool{},
+		written: map[row.ID][]byte{},
+		limit:   4 * machine.MaxCommand,
+	}
 }
 
 // Revision returns the revision of the state on which the transaction runs.
@@ -111,8 +117,8 @@ func (tx *Tx) prefixRevision(table, prefix string) Revision {
 	return tx.state.PrefixRevision(table, prefix)
 }
 
-// write records a change; a nil value deletes. A row that has the value already is recorded as read instead, so that the
-// transaction still fails if another changes it.
+// write records a change; a nil value deletes. A row that has the value already is recorded as read instead, so that
+// the transaction still fails if another changes it.
 func (tx *Tx) write(table, key string, value []byte) error {
 	id := row.ID{Table: table, Key: key}
 	stored, exists := tx.state.Get(table, key)
@@ -129,7 +135,13 @@ func (tx *Tx) write(table, key string, value []byte) error {
 	}
 	tx.written[id] = value
 	if tx.size += len(table) + len(key) + len(value); tx.size > tx.limit {
-		tx.tooLarge = fmt.Errorf("transaction writes more than %d bytes with row %q of %s: %w", tx.limit, key, table, ErrTooLarge)
+		tx.tooLarge = fmt.Errorf(
+			"transaction writes more than %d bytes with row %q of %s: %w",
+			tx.limit,
+			key,
+			table,
+			ErrTooLarge,
+		)
 		return tx.tooLarge
 	}
 	return nil
@@ -154,7 +166,12 @@ func (tx *Tx) command() (*statev1.Transaction, error) {
 		c.Changes = append(c.Changes, &statev1.RowChange{Table: id.Table, Key: id.Key, Value: tx.written[id]})
 	}
 	if size := proto.Size(c); size > maxTransactionBytes {
-		return nil, fmt.Errorf("transaction reads and writes %d bytes, and the limit of a command is %d: %w", size, maxTransactionBytes, ErrTooLarge)
+		return nil, fmt.Errorf(
+			"transaction reads and writes %d bytes, and the limit of a command is %d: %w",
+			size,
+			maxTransactionBytes,
+			ErrTooLarge,
+		)
 	}
 	return c, nil
 }
@@ -191,7 +208,10 @@ func (tx *Tx) unchanged(in *machine.State) bool {
 // sortedPrefixes leaves out prefixes that lie below another.
 func sortedPrefixes(set map[Prefix]bool) []Prefix {
 	all := slices.Collect(maps.Keys(set))
-	slices.SortFunc(all, func(a, b Prefix) int { return cmp.Or(cmp.Compare(a.Table, b.Table), cmp.Compare(a.Key, b.Key)) })
+	slices.SortFunc(
+		all,
+		func(a, b Prefix) int { return cmp.Or(cmp.Compare(a.Table, b.Table), cmp.Compare(a.Key, b.Key)) },
+	)
 	var kept []Prefix
 	for _, p := range all {
 		if n := len(kept); n == 0 || !kept[n-1].Holds(p.Table, p.Key) {
@@ -203,6 +223,9 @@ func sortedPrefixes(set map[Prefix]bool) []Prefix {
 
 func sortedRows(ids iter.Seq[row.ID]) []row.ID {
 	all := slices.Collect(ids)
-	slices.SortFunc(all, func(a, b row.ID) int { return cmp.Or(cmp.Compare(a.Table, b.Table), cmp.Compare(a.Key, b.Key)) })
+	slices.SortFunc(
+		all,
+		func(a, b row.ID) int { return cmp.Or(cmp.Compare(a.Table, b.Table), cmp.Compare(a.Key, b.Key)) },
+	)
 	return all
 }

@@ -16,8 +16,8 @@ type Reader interface {
 	prefixRevision(table, prefix string) Revision
 }
 
-// View is the state of the store at one revision. It never changes, costs only the memory that it keeps, and can be used
-// from many goroutines.
+// View is the state of the store at one revision. It never changes, costs only the memory that it keeps, and can be
+// used from many goroutines.
 type View struct {
 	state *machine.State
 	seen  *tablesSeen // records the tables that are read; nil: nothing does

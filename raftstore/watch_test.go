@@ -59,7 +59,11 @@ func TestWatchDeliversEveryRevisionInOrder(t *testing.T) {
 	require.Equal(t, "two", m.GetValue(), "the final state of the revision")
 
 	b = next(t, w)
-	require.Equal(t, raftstore.Batch{Revision: third, Changes: []raftstore.Change{{Table: "test_words", Key: "a/1"}}}, b)
+	require.Equal(
+		t,
+		raftstore.Batch{Revision: third, Changes: []raftstore.Change{{Table: "test_words", Key: "a/1"}}},
+		b,
+	)
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -99,7 +103,10 @@ func TestSlowWatcherMustRestartAndHarmsNobody(t *testing.T) {
 	_, err = s.Watch([]raftstore.Prefix{words.Prefix("")}, at).Next(t.Context())
 	require.ErrorIs(t, err, raftstore.ErrWatchRestart, "what is forgotten cannot be watched from")
 
-	last, err := s.Update(t.Context(), func(tx *raftstore.Tx) error { return other.Put(tx, "o", wrapperspb.String("x")) })
+	last, err := s.Update(
+		t.Context(),
+		func(tx *raftstore.Tx) error { return other.Put(tx, "o", wrapperspb.String("x")) },
+	)
 	require.NoError(t, err)
 	require.Equal(t, last, next(t, idle).Revision, "one whose rows did not change has missed nothing")
 }
@@ -141,7 +148,11 @@ func TestClosedStore(t *testing.T) {
 	require.ErrorIs(t, err, raftstore.ErrClosed)
 	_, err = s.Read(t.Context(), raftstore.ReadOptions{})
 	require.ErrorIs(t, err, raftstore.ErrClosed)
-	require.ErrorIs(t, feed.Latest(t.Context(), s, nil, func(*raftstore.View) error { return nil }), raftstore.ErrClosed)
+	require.ErrorIs(
+		t,
+		feed.Latest(t.Context(), s, nil, func(*raftstore.View) error { return nil }),
+		raftstore.ErrClosed,
+	)
 	require.ErrorIs(t, s.WhileLeading(t.Context(), func(context.Context) {}), raftstore.ErrClosed)
 	require.Equal(t, "v", value(t, s, "k"), "a view of a closed store is still readable")
 }

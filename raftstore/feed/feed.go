@@ -46,8 +46,8 @@ type Store interface {
 	Watch(over []raftstore.Prefix, from raftstore.Revision) *raftstore.Watch
 }
 
-// Latest calls fn with the present state, and again whenever something below one of the prefixes changed, until ctx ends
-// or fn returns an error, which Latest returns. Changes that arrive while fn runs lead to one more call.
+// Latest calls fn with the present state, and again whenever something below one of the prefixes changed, until ctx
+// ends or fn returns an error, which Latest returns. Changes that arrive while fn runs lead to one more call.
 func Latest(ctx context.Context, store Store, over []raftstore.Prefix, fn func(*raftstore.View) error) error {
 	watch := store.Watch(over, store.View().Revision())
 	defer watch.Close()
@@ -61,9 +61,9 @@ func Latest(ctx context.Context, store Store, over []raftstore.Prefix, fn func(*
 	}
 }
 
-// Batches calls start with the present state, and then apply with each later change below one of the prefixes, in order.
-// The view that apply receives is at least as new as the batch. When changes were missed, start is called again: what
-// was applied before must be replaced. Both are called from the caller's goroutine, and their errors end Batches.
+// Batches calls start with the present state, and then apply with each later change below one of the prefixes, in
+// order. The view that apply receives is at least as new as the batch. When changes were missed, start is called again:
+// what was applied before must be replaced. Both are called from the caller's goroutine, and their errors end Batches.
 func Batches(ctx context.Context, store Store, over []raftstore.Prefix,
 	start func(*raftstore.View) error, apply func(*raftstore.View, raftstore.Batch) error,
 ) error {

@@ -100,7 +100,11 @@ func TestErrorsOfFunctionsEndAFeed(t *testing.T) {
 
 	keys := feed.Keys[string]{Store: s, Over: over}
 	set := feed.NewSet[string]()
-	require.Same(t, broken, keys.Run(t.Context(), set, func(*raftstore.View, feed.Affected[string]) error { return broken }))
+	require.Same(
+		t,
+		broken,
+		keys.Run(t.Context(), set, func(*raftstore.View, feed.Affected[string]) error { return broken }),
+	)
 	keys.Affected = func(*raftstore.View, raftstore.Change, *feed.Set[string]) error { return broken }
 	require.Same(t, broken, keys.Run(t.Context(), set, func(*raftstore.View, feed.Affected[string]) error {
 		put(t, s, "k", "x")

@@ -127,9 +127,9 @@ type Keys[K comparable] struct {
 	Pace     Pace
 }
 
-// Run calls fn with a view and the keys that have been affected up to it, the first time with [Affected.All] set. The set
-// may be shared with goroutines that add to it for other reasons. Changes are gathered while fn runs. Run returns when
-// ctx ends, or when Affected or fn returns an error.
+// Run calls fn with a view and the keys that have been affected up to it, the first time with [Affected.All] set. The
+// set may be shared with goroutines that add to it for other reasons. Changes are gathered while fn runs. Run returns
+// when ctx ends, or when Affected or fn returns an error.
 func (f Keys[K]) Run(ctx context.Context, set *Set[K], fn func(*raftstore.View, Affected[K]) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return f.gather(ctx, set) })

@@ -46,8 +46,9 @@ func (a *announcer) run(ctx context.Context) {
 	}
 }
 
-// announce updates this member's row. It creates the row of the first member of a cluster; those of others are created when
-// they join. A new address goes through the leader, which verifies it, because other members may not reach this one there.
+// announce updates this member's row. It creates the row of the first member of a cluster; those of others are created
+// when they join. A new address goes through the leader, which verifies it, because other members may not reach this
+// one there.
 func (a *announcer) announce(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, leaderWait)
 	defer cancel()

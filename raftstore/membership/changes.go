@@ -36,8 +36,8 @@ type changes struct {
 	changing *sync.Mutex
 }
 
-// enlist adds a member whose row is stored to the Raft configuration, or adopts its new address, after it has verified the
-// member's identity key at the address.
+// enlist adds a member whose row is stored to the Raft configuration, or adopts its new address, after it has verified
+// the member's identity key at the address.
 func (c *changes) enlist(ctx context.Context, m *ententev1.MemberIdentity) (*ententev1.EnlistResponse, error) {
 	entries, err := directory.Parse([]*ententev1.MemberIdentity{m})
 	if err == nil {
@@ -59,8 +59,15 @@ func (c *changes) enlist(ctx context.Context, m *ententev1.MemberIdentity) (*ent
 	}
 	// The lock is not held meanwhile: an address that does not answer must not keep this member from being removed.
 	if err := c.prober.ProbeIdentity(ctx, joiner.Address, joiner.Identity); err != nil {
-		return nil, status.Errorf(codes.FailedPrecondition, "the leader %s did not find member %s at its address %s: %v; "+
-			"check member.advertise and the network between the two", c.self, joiner.ID, joiner.Address, err)
+		return nil, status.Errorf(
+			codes.FailedPrecondition,
+			"the leader %s did not find member %s at its address %s: %v; "+
+				"check member.advertise and the network between the two",
+			c.self,
+			joiner.ID,
+			joiner.Address,
+			err,
+		)
 	}
 	c.changing.Lock()
 	defer c.changing.Unlock()
@@ -94,8 +101,8 @@ type enlistee struct {
 	stored string
 }
 
-// enlistable returns the server to add for a member whose row is stored. done means that it is in the Raft configuration
-// already.
+// enlistable returns the server to add for a member whose row is stored. done means that it is in the Raft
+// configuration already.
 func (c *changes) enlistable(ctx context.Context, joiner directory.Entry) (e enlistee, done bool, err error) {
 	v, err := c.store.Read(ctx, raftstore.ReadOptions{Linearizable: true})
 	if err != nil {
@@ -141,8 +148,8 @@ func (c *changes) move(ctx context.Context, to directory.Entry) error {
 	return err
 }
 
-// remove removes a member: from Raft first, so that it has no vote and no connection any more, and then from the tables. If
-// the leader stops in between, another call completes it.
+// remove removes a member: from Raft first, so that it has no vote and no connection any more, and then from the
+// tables. If the leader stops in between, another call completes it.
 func (c *changes) remove(ctx context.Context, id string, compromised bool) (raftstore.Revision, error) {
 	if err := memberid.CheckID(id); err != nil {
 		return 0, status.Error(codes.InvalidArgument, err.Error())

@@ -33,8 +33,8 @@ type clockVerdict struct {
 	read     reading // when it was measured
 }
 
-// sane reports whether the verdict lets this member act by its clock now. It applies to the clock as it was: one that was
-// set since then is not known to be right.
+// sane reports whether the verdict lets this member act by its clock now. It applies to the clock as it was: one that
+// was set since then is not known to be right.
 func (v clockVerdict) sane(now reading) bool {
 	return v.known && v.distance <= maxClockDistance && now.setSince(v.read).Abs() <= maxClockDistance
 }

@@ -12,8 +12,8 @@ func (r reading) after(passed, set time.Duration) reading {
 	return reading{wall: r.wall.Add(passed + set), steady: r.steady + passed}
 }
 
-// A member whose clock is set a day off must not act by it in the moment before the next heartbeat, nor one that was wrong
-// begin to act before its clock was measured.
+// A member whose clock is set a day off must not act by it in the moment before the next heartbeat, nor one that was
+// wrong begin to act before its clock was measured.
 func TestAVerdictEndsWhenTheClockIsSet(t *testing.T) {
 	then := readClocks()
 	right := clockVerdict{known: true, distance: time.Second, read: then}
@@ -42,7 +42,11 @@ func TestOffsetsFollowTheLeadersClock(t *testing.T) {
 	for _, set := range []time.Duration{24 * time.Hour, -24 * time.Hour} {
 		now := then.after(time.Second, set)
 		assert.Equal(t, 2*time.Second-set, b.offsetNow(now))
-		distance, known := clockDistance(map[string]time.Duration{"leader": 0, "b": b.offsetNow(now), "c": b.offsetNow(now)}, "leader", 3)
+		distance, known := clockDistance(
+			map[string]time.Duration{"leader": 0, "b": b.offsetNow(now), "c": b.offsetNow(now)},
+			"leader",
+			3,
+		)
 		assert.True(t, known)
 		assert.Greater(t, distance, maxClockDistance)
 	}

@@ -28,8 +28,8 @@ type clusterService struct {
 	changes  *changes
 }
 
-// lastHeardWait bounds how long a listing waits for the leader's times of the last heartbeats; without an answer that column
-// is empty.
+// lastHeardWait bounds how long a listing waits for the leader's times of the last heartbeats; without an answer that
+// column is empty.
 const lastHeardWait = time.Second
 
 // ListMembers implements ClusterService.

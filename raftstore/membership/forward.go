@@ -42,9 +42,9 @@ func (c *leaderClient) leader() (string, ententev1.MemberServiceClient, error) {
 	return leader.MemberID, ententev1.NewMemberServiceClient(conn), nil
 }
 
-// forward runs a call on the leader: local if this member leads, otherwise remote. While there is no leader, or it changes
-// meanwhile, it tries again until the wait is over, so that the call must be safe to repeat. It returns the number of
-// attempts.
+// forward runs a call on the leader: local if this member leads, otherwise remote. While there is no leader, or it
+// changes meanwhile, it tries again until the wait is over, so that the call must be safe to repeat. It returns the
+// number of attempts.
 func (c *leaderClient) forward(
 	ctx context.Context, local func(context.Context) error,
 	remote func(context.Context, ententev1.MemberServiceClient) error,

@@ -25,8 +25,8 @@ const (
 	// round through the leader.
 	joinsEach   = rate.Limit(5)
 	joinsAtOnce = 20
-	// tokenKept is how long a token is kept after its expiry, so that a joiner whose answer was lost can try again, and a
-	// refusal can contain what became of the token.
+	// tokenKept is how long a token is kept after its expiry, so that a joiner whose answer was lost can try again, and
+	// a refusal can contain what became of the token.
 	tokenKept = 24 * time.Hour
 	// maxOpenTokens bounds the tokens that wait for their joiners.
 	maxOpenTokens = 256
@@ -75,11 +75,14 @@ func (s joinService) Join(ctx context.Context, req *ententev1.JoinRequest) (*ent
 	return answer, err
 }
 
-// join redeems the token and adds the joiner to the cluster. Every step can be repeated with the same request and has the
-// same result.
+// join redeems the token and adds the joiner to the cluster. Every step can be repeated with the same request and has
+// the same result.
 func (j *joins) join(ctx context.Context, req *ententev1.JoinRequest) (*ententev1.JoinResponse, error) {
 	if !j.limit.Allow() {
-		return nil, status.Error(codes.ResourceExhausted, "too many requests to join at the moment; try again in a second")
+		return nil, status.Error(
+			codes.ResourceExhausted,
+			"too many requests to join at the moment; try again in a second",
+		)
 	}
 	identity, err := join.CheckRequest(req)
 	if err != nil {

@@ -26,8 +26,8 @@ type Conns interface {
 	Conn(memberID string) (grpc.ClientConnInterface, error)
 }
 
-// Prober verifies that the holder of an identity key answers at an address. The leader calls it before it adds a member to
-// Raft; the error describes what it found instead.
+// Prober verifies that the holder of an identity key answers at an address. The leader calls it before it adds a member
+// to Raft; the error describes what it found instead.
 type Prober interface {
 	ProbeIdentity(ctx context.Context, address string, identity memberid.Digest) error
 }
@@ -44,11 +44,11 @@ type Config struct {
 	// Caller returns the ID of the member that makes a call under entente-member/1.
 	Caller func(ctx context.Context) (memberID string, ok bool)
 	Audit  Auditor
-	// OnChange is called after the membership has changed, from a goroutine of the manager, so that connections of members
-	// can be checked again. It must not block for long.
+	// OnChange is called after the membership has changed, from a goroutine of the manager, so that connections of
+	// members can be checked again. It must not block for long.
 	OnChange func()
-	// OnRemove are called in the transaction that removes a member, possibly several times, so that what other rooms keep of
-	// the member changes in the same revision. An error leaves the row in place.
+	// OnRemove are called in the transaction that removes a member, possibly several times, so that what other rooms
+	// keep of the member changes in the same revision. An error leaves the row in place.
 	OnRemove   []func(tx *raftstore.Tx, removed Removal) error
 	Logger     hclog.Logger
 	Registerer prometheus.Registerer
@@ -56,8 +56,8 @@ type Config struct {
 	Now func() time.Time
 	// HeartbeatEvery is how often a member sends a heartbeat to the leader. If 0, it is 1 s.
 	HeartbeatEvery time.Duration
-	// AliveTimeout is how long a member can send no heartbeat before it is no longer marked alive. If 0, it is 5 s, which
-	// allows for a change of leader and a lost heartbeat or two.
+	// AliveTimeout is how long a member can send no heartbeat before it is no longer marked alive. If 0, it is 5 s,
+	// which allows for a change of leader and a lost heartbeat or two.
 	AliveTimeout time.Duration
 }
 
@@ -124,9 +124,9 @@ func New(cfg Config) (*Manager, error) {
 		log: cfg.Logger, leader: m.leader, changing: changing,
 	}
 	m.joins = &joins{
-		store: cfg.Store, directory: cfg.Directory, auditor: cfg.Audit, now: cfg.Now, log: cfg.Logger, metrics: m.metrics,
-		cluster: join.Cluster{Name: cfg.ClusterName, HomeTrustDomain: cfg.HomeTrustDomain},
-		limit:   rate.NewLimiter(joinsEach, joinsAtOnce), leader: m.client, changes: m.changes,
+		store: cfg.Store, directory: cfg.Directory, auditor: cfg.Audit, now: cfg.Now, log: cfg.Logger,
+		metrics: m.metrics, cluster: join.Cluster{Name: cfg.ClusterName, HomeTrustDomain: cfg.HomeTrustDomain},
+		limit: rate.NewLimiter(joinsEach, joinsAtOnce), leader: m.client, changes: m.changes,
 	}
 	m.heartbeats = &heartbeats{
 		store: cfg.Store, conns: cfg.Conns, self: cfg.Self, every: cfg.HeartbeatEvery, now: cfg.Now, log: cfg.Logger,
@@ -174,8 +174,8 @@ func ended(ctx context.Context, err error) error {
 	return nil
 }
 
-// Register adds a room's section. It must be called before [Manager.Run], and panics afterwards or if the name is taken:
-// both are mistakes in the program.
+// Register adds a room's section. It must be called before [Manager.Run], and panics afterwards or if the name is
+// taken: both are mistakes in the program.
 func (m *Manager) Register(name string, s Section) { m.sections.register(name, s) }
 
 // Query sends a query to a section on the leader, which may be this member.
@@ -191,12 +191,13 @@ func (m *Manager) Conn(memberID string) (grpc.ClientConnInterface, error) {
 // LastHeard returns when the leader last answered this member, or it led; zero: not since it started.
 func (m *Manager) LastHeard() time.Time { return m.heartbeats.lastAnswer() }
 
-// ClockSane reports whether this member's clock is within five minutes of a majority's, according to the last heartbeats.
-// It is false until they have been answered, and from the moment at which the clock is set until they are answered again. A
-// member whose clock is not sane must not sign, nor end anything by its clock.
+// ClockSane reports whether this member's clock is within five minutes of a majority's, according to the last
+// heartbeats. It is false until they have been answered, and from the moment at which the clock is set until they are
+// answered again. A member whose clock is not sane must not sign, nor end anything by its clock.
 func (m *Manager) ClockSane() bool { return m.clock.sane() }
 
-// JoinService admits new members. It is served under entente-join/1 only, to unauthenticated callers; any member serves it.
+// JoinService admits new members. It is served under entente-join/1 only, to unauthenticated callers; any member serves
+// it.
 func (m *Manager) JoinService() ententev1.JoinServiceServer { return joinService{joins: m.joins} }
 
 // MemberService serves the calls of other members. It is served under entente-member/1 only.

@@ -29,7 +29,10 @@ type memberService struct {
 func (s memberService) authenticate(ctx context.Context) (string, error) {
 	id, ok := s.caller(ctx)
 	if !ok {
-		return "", status.Error(codes.PermissionDenied, "only members of the cluster call this, with their identity keys")
+		return "", status.Error(
+			codes.PermissionDenied,
+			"only members of the cluster call this, with their identity keys",
+		)
 	}
 	return id, nil
 }

@@ -6,8 +6,8 @@ import (
 	"io"
 )
 
-// Owner returns which of the members does the work named by key, by rendezvous hash: when a member is added or removed, only
-// its own keys move. It returns the empty string if there are no members.
+// Owner returns which of the members does the work named by key, by rendezvous hash: when a member is added or removed,
+// only its own keys move. It returns the empty string if there are no members.
 func Owner(key string, members []string) string {
 	var owner string
 	var highest uint64
@@ -19,7 +19,8 @@ func Owner(key string, members []string) string {
 	return owner
 }
 
-// weight is a cryptographic hash, because outsiders may choose keys: they must not be able to direct work to one member.
+// weight is a cryptographic hash, because outsiders may choose keys: they must not be able to direct work to one
+// member.
 func weight(key, member string) uint64 {
 	h := sha256.New()
 	_, _ = io.WriteString(h, member) // a hash never fails

@@ -12,8 +12,8 @@ import (
 
 // The decisions of this package. They take values and return a value, or a refusal that is a gRPC status.
 
-// removable decides whether the leader may remove a member from the Raft configuration. heard reports whether the leader
-// receives heartbeats from a member.
+// removable decides whether the leader may remove a member from the Raft configuration. heard reports whether the
+// leader receives heartbeats from a member.
 func removable(servers []raftstore.Server, heard func(id string) bool, target string) error {
 	var voters, reachable int
 	var silent []string
@@ -49,8 +49,8 @@ func removable(servers []raftstore.Server, heard func(id string) bool, target st
 
 func majority(voters int) int { return voters/2 + 1 }
 
-// marks returns which members are to be marked alive and which no longer, given those that are marked now. Right after the
-// lead began none is unmarked, because no member had the time to send a heartbeat.
+// marks returns which members are to be marked alive and which no longer, given those that are marked now. Right after
+// the lead began none is unmarked, because no member had the time to send a heartbeat.
 func marks(members, marked []string, heard func(id string) bool, settled bool) (on, off []string) {
 	for _, id := range members {
 		if heard(id) && !slices.Contains(marked, id) {
@@ -68,9 +68,9 @@ func marks(members, marked []string, heard func(id string) bool, settled bool) (
 // maxClockDistance is the distance beyond which a member neither signs nor ends another's authority.
 const maxClockDistance = 5 * time.Minute
 
-// clockDistance returns the smallest distance from the clock of one member within which a majority of all voters' clocks
-// lies, its own included. offsets are those of the members that send heartbeats, against any one clock. Without a majority
-// there is no result.
+// clockDistance returns the smallest distance from the clock of one member within which a majority of all voters'
+// clocks lies, its own included. offsets are those of the members that send heartbeats, against any one clock. Without
+// a majority there is no result.
 func clockDistance(offsets map[string]time.Duration, of string, voters int) (time.Duration, bool) {
 	own, ok := offsets[of]
 	if !ok || len(offsets) < majority(voters) {

@@ -34,12 +34,24 @@ func TestRemovable(t *testing.T) {
 		code    codes.Code
 		text    string
 	}{
-		"one of three":            {servers: three, heard: "abc", target: "b"},
-		"the dead one":            {servers: three, heard: "ab", target: "c"},
-		"a living one beside it":  {servers: three, heard: "ab", target: "b", code: codes.FailedPrecondition, text: "without member b only 1 of 2 members with a vote are reachable, no majority; remove or repair [c] first"},
-		"the last one":            {servers: three[:1], heard: "a", target: "a", code: codes.FailedPrecondition, text: "member a is the last one with a vote"},
-		"the last vote":           {servers: []raftstore.Server{server("a", true), server("b", false)}, heard: "ab", target: "a", code: codes.FailedPrecondition, text: "is the last one with a vote"},
-		"one without a vote":      {servers: []raftstore.Server{server("a", true), server("b", false)}, heard: "a", target: "b"},
+		"one of three": {servers: three, heard: "abc", target: "b"},
+		"the dead one": {servers: three, heard: "ab", target: "c"},
+		"a living one beside it": {
+			servers: three, heard: "ab", target: "b", code: codes.FailedPrecondition,
+			text: "without member b only 1 of 2 members with a vote are reachable, no majority; remove or repair " +
+				"[c] first",
+		},
+		"the last one": {
+			servers: three[:1], heard: "a", target: "a", code: codes.FailedPrecondition,
+			text: "member a is the last one with a vote",
+		},
+		"the last vote": {
+			servers: []raftstore.Server{server("a", true), server("b", false)}, heard: "ab", target: "a",
+			code: codes.FailedPrecondition, text: "is the last one with a vote",
+		},
+		"one without a vote": {
+			servers: []raftstore.Server{server("a", true), server("b", false)}, heard: "a", target: "b",
+		},
 		"one of two":              {servers: three[:2], heard: "ab", target: "a"},
 		"one that is not in Raft": {servers: three, heard: "a", target: "d"},
 	} {
@@ -74,15 +86,27 @@ func TestClockDistance(t *testing.T) {
 		want    time.Duration
 		known   bool
 	}{
-		"alone":                         {map[string]time.Duration{"a": 0}, "a", 1, 0, true},
-		"no majority":                   {map[string]time.Duration{"a": 0}, "a", 3, 0, false},
-		"no heartbeat of its own":       {map[string]time.Duration{"a": 0, "b": 0}, "c", 3, 0, false},
-		"two of three agree":            {map[string]time.Duration{"a": 0, "b": time.Second, "c": time.Hour}, "a", 3, time.Second, true},
-		"the third is off":              {map[string]time.Duration{"a": 0, "b": time.Second, "c": time.Hour}, "c", 3, time.Hour - time.Second, true},
-		"the leader itself is off":      {map[string]time.Duration{"a": 0, "b": time.Hour, "c": time.Hour}, "a", 3, time.Hour, true},
-		"of two, both must agree":       {map[string]time.Duration{"a": 0, "b": -6 * time.Minute}, "b", 2, 6 * time.Minute, true},
-		"behind and ahead count alike":  {map[string]time.Duration{"a": 0, "b": -time.Minute, "c": 2 * time.Minute}, "a", 3, time.Minute, true},
-		"of five, the third nearest is": {map[string]time.Duration{"a": 0, "b": 1, "c": 2, "d": time.Hour, "e": time.Hour}, "a", 5, 2, true},
+		"alone":                   {map[string]time.Duration{"a": 0}, "a", 1, 0, true},
+		"no majority":             {map[string]time.Duration{"a": 0}, "a", 3, 0, false},
+		"no heartbeat of its own": {map[string]time.Duration{"a": 0, "b": 0}, "c", 3, 0, false},
+		"two of three agree": {
+			map[string]time.Duration{"a": 0, "b": time.Second, "c": time.Hour}, "a", 3, time.Second, true,
+		},
+		"the third is off": {
+			map[string]time.Duration{"a": 0, "b": time.Second, "c": time.Hour}, "c", 3, time.Hour - time.Second, true,
+		},
+		"the leader itself is off": {
+			map[string]time.Duration{"a": 0, "b": time.Hour, "c": time.Hour}, "a", 3, time.Hour, true,
+		},
+		"of two, both must agree": {
+			map[string]time.Duration{"a": 0, "b": -6 * time.Minute}, "b", 2, 6 * time.Minute, true,
+		},
+		"behind and ahead count alike": {
+			map[string]time.Duration{"a": 0, "b": -time.Minute, "c": 2 * time.Minute}, "a", 3, time.Minute, true,
+		},
+		"of five, the third nearest is": {
+			map[string]time.Duration{"a": 0, "b": 1, "c": 2, "d": time.Hour, "e": time.Hour}, "a", 5, 2, true,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, known := clockDistance(c.offsets, c.of, c.voters)

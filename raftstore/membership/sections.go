@@ -13,13 +13,13 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// Section is what one room reports to the leader's memory with each heartbeat; [memory.Section] implements it. Nothing of it
-// goes through Raft. A new leader starts without it and receives everything again.
+// Section is what one room reports to the leader's memory with each heartbeat; [memory.Section] implements it. Nothing
+// of it goes through Raft. A new leader starts without it and receives everything again.
 //
 // Collect is called from one goroutine; the other methods may be called from several at once.
 type Section interface {
-	// Collect returns what changed since the last call, or everything if full: after a change of leader, or when the last
-	// report may have been lost. It returns nil if there is nothing to send.
+	// Collect returns what changed since the last call, or everything if full: after a change of leader, or when the
+	// last report may have been lost. It returns nil if there is nothing to send.
 	Collect(full bool) []byte
 	// Deliver takes over a member's report, on the leader, its own included.
 	Deliver(member string, report []byte)
@@ -29,8 +29,8 @@ type Section interface {
 	Reset()
 }
 
-// maxSectionBytes bounds a room's report in one heartbeat, so that all rooms' together stay below gRPC's limit of 4 MiB a
-// message.
+// maxSectionBytes bounds a room's report in one heartbeat, so that all rooms' together stay below gRPC's limit of 4 MiB
+// a message.
 const maxSectionBytes = 1 << 20
 
 // sections are the registered sections by name.

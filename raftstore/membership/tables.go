@@ -34,8 +34,8 @@ func Alive(r raftstore.Reader) ([]string, error) {
 	return ids, nil
 }
 
-// survive keeps the membership and the spent tokens over an operator's restore. The members are those at the time of the
-// restore, not those at the time of the snapshot, and no spent token becomes valid again. Open tokens are void.
+// survive keeps the membership and the spent tokens over an operator's restore. The members are those at the time of
+// the restore, not those at the time of the snapshot, and no spent token becomes valid again. Open tokens are void.
 func survive(before, restored *raftstore.View, tx *raftstore.Tx) error {
 	if err := keep(Members, before, restored, tx, nil); err != nil {
 		return err
@@ -47,8 +47,8 @@ func survive(before, restored *raftstore.View, tx *raftstore.Tx) error {
 	return keep(joinTokens, before, restored, tx, spent)
 }
 
-// keep replaces a restored table by the one before. With a condition, only the rows that meet it are kept, and restored rows
-// that meet it stay too.
+// keep replaces a restored table by the one before. With a condition, only the rows that meet it are kept, and restored
+// rows that meet it stay too.
 func keep[M proto.Message](
 	t raftstore.Table[M], before, restored *raftstore.View, tx *raftstore.Tx, condition func(M) bool,
 ) error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 
@@ -15,8 +16,8 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// Cluster is a Raft group whose members share this process. Each has a disk of its own below the test's temporary folder.
-// Its methods are for the test's goroutine; the stores are for any.
+// Cluster is a Raft group whose members share this process. Each has a disk of its own below the test's temporary
+// folder. Its methods are for the test's goroutine; the stores are for any.
 type Cluster struct {
 	t       testing.TB
 	network *network
@@ -26,8 +27,8 @@ type Cluster struct {
 	stores  []*raftstore.Store // nil: killed
 }
 
-// NewCluster forms a cluster of n members, named member-1 to member-n, all of them voters. It is closed with the test. Each of
-// adjust sees the configuration of a member, counted from 0, whenever that is started.
+// NewCluster forms a cluster of n members, named member-1 to member-n, all of them voters. It is closed with the test.
+// Each of adjust sees the configuration of a member, counted from 0, whenever that is started.
 func NewCluster(t testing.TB, n int, adjust ...func(i int, c *raftstore.Config)) *Cluster {
 	t.Helper()
 	c := &Cluster{t: t, network: newNetwork(), dir: t.TempDir(), adjust: adjust, stores: make([]*raftstore.Store, n)}
@@ -39,17 +40,27 @@ func NewCluster(t testing.TB, n int, adjust ...func(i int, c *raftstore.Config))
 		t.Fatal(err)
 	}
 	AwaitLead(t, c.stores[0])
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
 	for i := 1; i < n; i++ {
-		id := memberID(i)
-		err := c.stores[0].Servers().AddVoter(ctx, raftstore.Server{MemberID: id, Identity: identity(id), Address: id})
-		if err != nil {
-			t.Fatal(err)
-		}
+		c.addVoter(i)
 	}
 	c.AwaitCaughtUp()
 	return c
+}
+
+// addVoter adds a member to the cluster. On a busy machine the lead may be lost meanwhile.
+func (c *Cluster) addVoter(i int) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), waitLimit)
+	defer cancel()
+	id := memberID(i)
+	err := raftstore.ErrNotLeader
+	for errors.Is(err, raftstore.ErrNotLeader) {
+		leader := c.Store(c.Leader())
+		err = leader.Servers().AddVoter(ctx, raftstore.Server{MemberID: id, Identity: identity(id), Address: id})
+	}
+	if err != nil {
+		c.t.Fatal(err)
+	}
 }
 
 func memberID(i int) string { return fmt.Sprintf("member-%d", i+1) }
@@ -112,26 +123,26 @@ func (c *Cluster) Running() []*raftstore.Store {
 	return running
 }
 
-// Leader waits until a member leads that others follow, and returns its number. It asks among the given members, or among all
+// Leader waits until a member leads that others follow, and returns its number. It considers the given members, or all
 // that are not killed.
 func (c *Cluster) Leader(among ...int) int {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), waitLimit)
 	defer cancel()
 	leading, stop := context.WithCancel(ctx)
 	leaders := make(chan int, len(c.stores))
-	var asking sync.WaitGroup
-	defer asking.Wait()
+	var waiting sync.WaitGroup
+	defer waiting.Wait()
 	defer stop()
 	for i := range c.stores {
 		s := c.Store(i)
-		if s == nil || len(among) > 0 && !contains(among, i) {
+		if s == nil || len(among) > 0 && !slices.Contains(among, i) {
 			continue
 		}
-		asking.Go(func() {
-			// What WhileLeading returns only says why it ended.
+		waiting.Go(func() {
+			// The error of WhileLeading is only the reason of its end.
 			_ = s.WhileLeading(leading, func(lead context.Context) {
-				// A leader that is cut off leads until its lease ends: one that can prove its lead is meant.
+				// A leader that is cut off leads until its lease ends: only one that can prove its lead counts.
 				if _, err := s.Read(lead, raftstore.ReadOptions{Linearizable: true}); err == nil {
 					leaders <- i
 				}
@@ -146,15 +157,6 @@ func (c *Cluster) Leader(among ...int) int {
 		c.t.Fatal("no member comes to lead")
 		return -1
 	}
-}
-
-func contains(all []int, one int) bool {
-	for _, i := range all {
-		if i == one {
-			return true
-		}
-	}
-	return false
 }
 
 // Kill ends a member as if its process were killed: at once, with what is on its disk.
@@ -192,7 +194,7 @@ func (c *Cluster) Partition(members ...int) {
 // Heal ends every partition.
 func (c *Cluster) Heal() { c.network.cut(map[string]int{}) }
 
-// LoseAnswers has the next n answers between members get lost, after what was asked for was done.
+// LoseAnswers loses the next n answers between members, after the calls were executed.
 func (c *Cluster) LoseAnswers(n int) {
 	c.network.mu.Lock()
 	defer c.network.mu.Unlock()
@@ -202,12 +204,12 @@ func (c *Cluster) LoseAnswers(n int) {
 // AwaitCaughtUp returns once every running member has applied all that is acknowledged.
 func (c *Cluster) AwaitCaughtUp() {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), waitLimit)
 	defer cancel()
 	for _, s := range c.Running() {
 		var err error
-		for err = errors.New("not asked"); err != nil && ctx.Err() == nil; {
-			// A member that is new or cut off fails fast and is asked again.
+		for err = errors.New("not read"); err != nil && ctx.Err() == nil; {
+			// A read of a member that is new or cut off fails fast and is repeated.
 			_, err = s.Read(ctx, raftstore.ReadOptions{Linearizable: true})
 		}
 		if err != nil {

@@ -18,17 +18,17 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// network connects the members of a cluster in memory, and can be cut. Members are known by their IDs, which are their
-// addresses too.
+// network connects the members of a cluster in memory, and can be partitioned. The IDs of members
+// are also their addresses.
 type network struct {
 	mu        sync.Mutex
 	listeners map[string]*listener
 	services  map[string]ententev1.StoreServiceServer
-	// side says on which side of a cut a member is; all are on side 0 when there is none.
+	// side is the side of a partition that a member is on; without a partition all are on side 0.
 	side map[string]int
-	// links are the connections and calls that exist, with what ends them.
+	// links are the open connections and calls, each with a function that ends it.
 	links map[*link]struct{}
-	// lost counts the answers of StoreService that still are to be lost.
+	// lost is how many answers of StoreService are still to be lost.
 	lost int
 }
 
@@ -77,7 +77,7 @@ func (l *listener) Close() error {
 	return nil
 }
 
-// Addr is part of net.Listener.
+// Addr implements net.Listener.
 func (l *listener) Addr() net.Addr { return address(l.member) }
 
 type address string
@@ -85,7 +85,7 @@ type address string
 func (address) Network() string  { return "memory" }
 func (a address) String() string { return string(a) }
 
-// Dial is part of raft.StreamLayer.
+// Dial implements raft.StreamLayer.
 func (l *listener) Dial(to raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	n := l.network
 	here, there := net.Pipe()
@@ -107,7 +107,7 @@ func (l *listener) Dial(to raft.ServerAddress, timeout time.Duration) (net.Conn,
 	return nil, fmt.Errorf("dial %s: %w", to, errors.Join(err, here.Close(), there.Close()))
 }
 
-// linked is a connection that the network forgets when it is closed.
+// linked is a connection that is removed from the network when it is closed.
 type linked struct {
 	net.Conn
 	end func()
@@ -118,7 +118,7 @@ func (l *linked) Close() error {
 	return l.Conn.Close()
 }
 
-// connect makes a link to a member that can be reached.
+// connect creates a link to a member that can be reached.
 func (n *network) connect(from, to string, cut func()) (*listener, *link, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -137,7 +137,7 @@ func (n *network) forget(l *link) {
 	delete(n.links, l)
 }
 
-// cut sets the sides, and ends what crosses from one to another.
+// cut sets the sides, and ends the links between them.
 func (n *network) cut(side map[string]int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -145,7 +145,7 @@ func (n *network) cut(side map[string]int) {
 	n.sever(func(l *link) bool { return side[l.from] != side[l.to] })
 }
 
-// remove takes a member off the network.
+// remove removes a member from the network.
 func (n *network) remove(member string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -177,7 +177,7 @@ type caller struct {
 
 var _ grpc.ClientConnInterface = caller{}
 
-// Invoke is part of grpc.ClientConnInterface.
+// Invoke implements grpc.ClientConnInterface.
 func (c caller) Invoke(ctx context.Context, method string, args, reply any, _ ...grpc.CallOption) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -207,7 +207,7 @@ func (c caller) Invoke(ctx context.Context, method string, args, reply any, _ ..
 	case err != nil:
 		return err
 	case c.network.loses():
-		return status.Error(codes.Unavailable, "the connection broke before the answer came")
+		return status.Error(codes.Unavailable, "the connection broke before the answer arrived")
 	}
 	proto.Reset(reply.(proto.Message))
 	proto.Merge(reply.(proto.Message), answer)
@@ -224,7 +224,7 @@ func (n *network) loses() bool {
 	return true
 }
 
-// NewStream is part of grpc.ClientConnInterface.
+// NewStream implements grpc.ClientConnInterface.
 func (c caller) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
 	return nil, status.Error(codes.Unimplemented, "StoreService has no streams")
 }

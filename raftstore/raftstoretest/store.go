@@ -1,5 +1,5 @@
-// Package raftstoretest has stores to test with: one member in memory ([New]), or several in one process ([NewCluster]) that can
-// be killed, restarted from their disks, and cut off from each other.
+// Package raftstoretest has stores to test with: one member in memory ([New]), or several in one process ([NewCluster])
+// that can be killed, restarted from their disks, and cut off from each other.
 package raftstoretest
 
 import (
@@ -11,22 +11,23 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// patience bounds every wait of this package: far longer than anything takes on a busy machine.
-const patience = 30 * time.Second
+// waitLimit bounds every wait of this package, so that a test that hangs ends with a message. It is far longer than
+// anything takes on a busy machine.
+const waitLimit = 5 * time.Minute
 
-// timing makes elections quick: between members in one process nothing is slow but the machine itself.
+// timing makes elections quick: between members in one process only the machine itself is slow.
 var timing = raftstore.Timing{
 	Heartbeat:  150 * time.Millisecond,
 	Election:   150 * time.Millisecond,
 	Lease:      100 * time.Millisecond,
-	LeaderWait: 3 * time.Second,
+	LeaderWait: 10 * time.Second,
 }
 
 // New returns the store of a cluster of one member, which leads. It lives in memory and is closed with the test.
 func New(t testing.TB) *raftstore.Store {
 	t.Helper()
 	alone := timing
-	// Nobody else is asked; these are but the time until the first election.
+	// There are no other members; these are only the time until the first election.
 	alone.Heartbeat, alone.Election, alone.Lease = 10*time.Millisecond, 10*time.Millisecond, 10*time.Millisecond
 	s, err := raftstore.Open(raftstore.Config{
 		MemberID: "member-1",
@@ -52,7 +53,7 @@ func New(t testing.TB) *raftstore.Store {
 // AwaitLead returns once a store leads its cluster.
 func AwaitLead(t testing.TB, s *raftstore.Store) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), waitLimit)
 	defer cancel()
 	leading, stop := context.WithCancel(ctx)
 	defer stop()

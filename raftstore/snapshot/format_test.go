@@ -46,15 +46,31 @@ func sampleRecords() []*statev1.SnapshotRecord {
 		rowRecord("domains", "eu.example.org", "a", 7),
 		rowRecord("domains", "us.example.org", "", 9),
 		rowRecord("members", "eu-1", "b", 2),
-		{Kind: &statev1.SnapshotRecord_Tombstone{Tombstone: &statev1.Tombstone{Table: "domains", Key: "ap.example.org", Revision: 11}}},
+		{
+			Kind: &statev1.SnapshotRecord_Tombstone{
+				Tombstone: &statev1.Tombstone{Table: "domains", Key: "ap.example.org", Revision: 11},
+			},
+		},
 		{Kind: &statev1.SnapshotRecord_Floor{Floor: &statev1.Floor{Table: "instances", Revision: 10}}},
 		{Kind: &statev1.SnapshotRecord_Session{Session: &statev1.Session{
 			Member: "eu-1@AAAA", Incarnation: 2, Floor: 5, Revision: 42,
 			Outcomes: []*statev1.Outcome{{Counter: 5, Applied: true, Revision: 42}, {Counter: 6}},
 		}}},
-		{Kind: &statev1.SnapshotRecord_Staging{Staging: &statev1.Staging{Generation: "g1", Chunks: 1, Attempt: 1, CarriedChunks: 1}}},
-		{Kind: &statev1.SnapshotRecord_Staged{Staged: &statev1.StagedRow{Table: "domains", Key: "eu.example.org", Value: []byte("c")}}},
-		{Kind: &statev1.SnapshotRecord_Staged{Staged: &statev1.StagedRow{Table: "domains", Key: "eu.example.org", Carried: true}}},
+		{
+			Kind: &statev1.SnapshotRecord_Staging{
+				Staging: &statev1.Staging{Generation: "g1", Chunks: 1, Attempt: 1, CarriedChunks: 1},
+			},
+		},
+		{
+			Kind: &statev1.SnapshotRecord_Staged{
+				Staged: &statev1.StagedRow{Table: "domains", Key: "eu.example.org", Value: []byte("c")},
+			},
+		},
+		{
+			Kind: &statev1.SnapshotRecord_Staged{
+				Staged: &statev1.StagedRow{Table: "domains", Key: "eu.example.org", Carried: true},
+			},
+		},
 	}
 }
 
@@ -72,8 +88,8 @@ func writeSample(t testing.TB) []byte {
 	return out.Bytes()
 }
 
-// The golden file was written by the first version of this format. That it is still read, and still written byte by byte, is
-// what lets an operator restore an old snapshot.
+// The golden file was written by the first version of this format. It must still be read, and written byte by byte, so
+// that an operator can restore an old snapshot.
 func TestSnapshotGolden(t *testing.T) {
 	golden := filepath.Join("testdata", "snapshot-v1.golden")
 	if *update {
@@ -167,18 +183,50 @@ func TestSnapshotRefusals(t *testing.T) {
 		"no header":     {compose(magic, 1, end), ErrDamaged, "its header is empty"},
 		"no cluster":    {compose(magic, 1, delimited(t, unnamed), end), ErrDamaged, "its header names no cluster"},
 		"impossible":    {compose(magic, 1, header(1, 2)), ErrDamaged, "announces 2 rows among 1 records"},
-		"huge record":   {compose(magic, 1, header(1, 1), binary.AppendUvarint(nil, 1<<20+1)), ErrDamaged, "has 1048577 bytes; the limit is 1048576"},
-		"long length":   {compose(magic, 1, header(1, 1), []byte{0x80, 0x80, 0x80, 0x80, 0x80, 0x01}), ErrDamaged, "is too long"},
+		"huge record": {
+			compose(magic, 1, header(1, 1), binary.AppendUvarint(nil, 1<<20+1)), ErrDamaged,
+			"has 1048577 bytes; the limit is 1048576",
+		},
+		"long length": {
+			compose(magic, 1, header(1, 1), []byte{0x80, 0x80, 0x80, 0x80, 0x80, 0x01}), ErrDamaged, "is too long",
+		},
 		"padded length": {compose(magic, 1, header(0, 0), []byte{0x80, 0x00}), ErrDamaged, "not in its shortest form"},
-		"too many":      {compose(magic, 1, header(0, 0), record(rowRecord("a", "b", "", 1)), end), ErrDamaged, "more than the 0 records"},
-		"too few":       {compose(magic, 1, header(2, 1), record(rowRecord("a", "b", "", 1)), end), ErrDamaged, "ends 1 records before the 2"},
-		"miscounted":    {compose(magic, 1, header(1, 0), record(rowRecord("a", "b", "", 1)), end), ErrDamaged, "holds 1 rows, and its header announces 0"},
-		"twice":         {compose(magic, 1, header(2, 2), record(rowRecord("a", "b", "", 1)), record(rowRecord("a", "b", "", 1)), end), ErrDamaged, `the record row "b" of "a" comes after row "b" of "a"`},
-		"out of order":  {compose(magic, 1, header(2, 2), record(rowRecord("b", "a", "", 1)), record(rowRecord("a", "b", "", 1)), end), ErrDamaged, `the record row "b" of "a" comes after row "a" of "b"`},
-		"no revision":   {compose(magic, 1, header(1, 1), record(rowRecord("a", "b", "", 0)), end), ErrDamaged, `a record is incomplete: row "b" of "a"`},
-		"bad table":     {compose(magic, 1, header(1, 1), record(rowRecord("a\x00", "b", "", 1)), end), ErrDamaged, "a record is incomplete"},
-		"unknown kind":  {compose(magic, 1, header(1, 0), []byte{2, 0x78, 0x01}, end), ErrDamaged, "has an unknown field 15"},
-		"empty kind":    {compose(magic, 1, header(1, 0), []byte{2, 0x0a, 0x00}, end), ErrDamaged, "a record is incomplete"},
+		"too many": {
+			compose(magic, 1, header(0, 0), record(rowRecord("a", "b", "", 1)), end), ErrDamaged,
+			"more than the 0 records",
+		},
+		"too few": {
+			compose(magic, 1, header(2, 1), record(rowRecord("a", "b", "", 1)), end), ErrDamaged,
+			"ends 1 records before the 2",
+		},
+		"miscounted": {
+			compose(magic, 1, header(1, 0), record(rowRecord("a", "b", "", 1)), end), ErrDamaged,
+			"holds 1 rows, and its header announces 0",
+		},
+		"twice": {
+			compose(magic, 1, header(2, 2), record(rowRecord("a", "b", "", 1)),
+				record(rowRecord("a", "b", "", 1)), end),
+			ErrDamaged, `the record row "b" of "a" comes after row "b" of "a"`,
+		},
+		"out of order": {
+			compose(magic, 1, header(2, 2), record(rowRecord("b", "a", "", 1)),
+				record(rowRecord("a", "b", "", 1)), end),
+			ErrDamaged, `the record row "b" of "a" comes after row "a" of "b"`,
+		},
+		"no revision": {
+			compose(magic, 1, header(1, 1), record(rowRecord("a", "b", "", 0)), end), ErrDamaged,
+			`a record is incomplete: row "b" of "a"`,
+		},
+		"bad table": {
+			compose(magic, 1, header(1, 1), record(rowRecord("a\x00", "b", "", 1)), end), ErrDamaged,
+			"a record is incomplete",
+		},
+		"unknown kind": {
+			compose(magic, 1, header(1, 0), []byte{2, 0x78, 0x01}, end), ErrDamaged, "has an unknown field 15",
+		},
+		"empty kind": {
+			compose(magic, 1, header(1, 0), []byte{2, 0x0a, 0x00}, end), ErrDamaged, "a record is incomplete",
+		},
 		"unknown field": {compose(magic, 1, header(1, 1), record(unknown), end), ErrDamaged, "has an unknown field 15"},
 		"not protobuf":  {compose(magic, 1, header(1, 1), []byte{1, 0xff}, end), ErrDamaged, "is not well formed"},
 	} {
@@ -190,7 +238,7 @@ func TestSnapshotRefusals(t *testing.T) {
 	}
 }
 
-// A failing disk is not a damaged snapshot: the operator should try again, not throw it away.
+// A failing disk is not a damaged snapshot: the operator should try again, and keep it.
 func TestSnapshotReadError(t *testing.T) {
 	broken := errors.New("input/output error")
 	raw := writeSample(t)
@@ -216,15 +264,15 @@ func TestSnapshotWriterRefuses(t *testing.T) {
 	require.ErrorContains(t, err, "is over the limit of 1048576")
 }
 
-// FuzzSnapshotReader looks for a stream that makes the reader panic, or that it accepts without its being exactly what the
-// writer would have written.
+// FuzzSnapshotReader looks for a stream that makes the reader panic, or that it accepts without its being exactly what
+// the writer would have written.
 func FuzzSnapshotReader(f *testing.F) {
 	raw := writeSample(f)
 	f.Add(raw)
 	f.Add(raw[:len(raw)/2])
 	f.Add([]byte(magic))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		// Give it a right digest, or nothing would ever get past the end.
+		// With a wrong digest nothing would get past the end.
 		sum := sha256.Sum256(body)
 		stream := append(bytes.Clone(body), sum[:]...)
 		r, err := NewReader(bytes.NewReader(stream))

@@ -9,8 +9,8 @@ import (
 	"github.com/ententehq/entente/raftstore/internal/row"
 )
 
-// recordOrder checks each record of a snapshot by itself and against the one before it: the kinds follow each other, and
-// within a kind the records ascend, which excludes duplicates. Writer and reader apply the same rules.
+// recordOrder checks each record of a snapshot by itself and against the one before it: the kinds follow each other,
+// and within a kind the records ascend, which excludes duplicates. Writer and reader apply the same rules.
 type recordOrder struct {
 	last recordID
 }

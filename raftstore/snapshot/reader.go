@@ -20,8 +20,8 @@ import (
 )
 
 // Reader reads one snapshot stream and checks every rule of the format. Its memory is bounded by the largest record,
-// whatever the stream announces. Records may be used only after [Reader.Next] has returned io.EOF, which it does once it
-// has verified the digest.
+// whatever the stream announces. Records may be used only after [Reader.Next] has returned io.EOF, which it does once
+// it has verified the digest.
 type Reader struct {
 	in     *bufio.Reader
 	sum    hash.Hash
@@ -156,8 +156,8 @@ func (r *Reader) length() (uint64, error) {
 	return 0, damaged("the length before byte %d is too long", r.info.Bytes)
 }
 
-// take reads exactly n bytes, which stay valid until the next call. It reads the digest at the end too, when the sum is no
-// longer needed.
+// take reads exactly n bytes, which stay valid until the next call. It reads the digest at the end too, when the sum is
+// no longer needed.
 func (r *Reader) take(n int) ([]byte, error) {
 	r.buf = slices.Grow(r.buf[:0], n)[:n]
 	got, err := io.ReadFull(r.in, r.buf)
@@ -172,8 +172,8 @@ func (r *Reader) take(n int) ([]byte, error) {
 	return r.buf, nil
 }
 
-// unknownField finds a field that this version does not define, in a message or below it. Records are flat enough for this
-// to be cheap. The values of rows are bytes here, and may hold unknown fields.
+// unknownField finds a field that this version does not define, in a message or below it. Records are flat enough for
+// this to be cheap. The values of rows are bytes here, and may hold unknown fields.
 func unknownField(m protoreflect.Message) (protowire.Number, bool) {
 	if unknown := m.GetUnknown(); len(unknown) > 0 {
 		field, _, _ := protowire.ConsumeField(unknown)

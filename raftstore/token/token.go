@@ -1,11 +1,12 @@
-// Package token writes the one-time tokens by which whoever is not known yet proves that somebody who is has let it in:
-// a new member of a cluster, or another cluster.
+// Package token encodes one-time tokens. The holder of a token proves that a known party has admitted it: a new member
+// of a cluster, or another cluster.
 //
-// A token is one word: a prefix that names its kind and the version of its format, and the encoding of a message with a checksum. One
-// token has one text, so that whatever was added to it, or lost or changed on the way, is found before anything in it is used. What was
-// damaged is told from what never was a token of that kind: see [ErrDamaged] and [ErrNotAToken].
+// A token is one word: a prefix that names its kind and the version of its format, and the encoding of a message with a
+// checksum. A token has exactly one text, so that every addition, loss or change is detected before any of its content
+// is used. A damaged token is distinguished from a text that is not a token of that kind: see [ErrDamaged] and
+// [ErrNotAToken].
 //
-// A token is a secret. No error of this package holds a part of one.
+// A token is a secret. No error of this package contains a part of one.
 package token
 
 import (
@@ -23,9 +24,9 @@ import (
 )
 
 var (
-	// ErrNotAToken says that a text is no token of the kind that was asked for.
+	// ErrNotAToken means that a text is not a token of the expected kind.
 	ErrNotAToken = errors.New("not a token of this kind")
-	// ErrDamaged says that a text begins as a token does and was changed or cut on the way.
+	// ErrDamaged means that a text begins like a token and was changed or cut off.
 	ErrDamaged = errors.New("a damaged token")
 )
 
@@ -36,39 +37,39 @@ const (
 	MaxText = 8192
 )
 
-// Secret is what a token proves. Whoever makes one keeps [Secret.Digest] and forgets the secret.
+// Secret is the secret of a token. The party that makes one stores [Secret.Digest] and not the secret.
 type Secret [32]byte
 
-// NewSecret draws a secret.
+// NewSecret generates a secret.
 func NewSecret() (s Secret) {
 	_, _ = rand.Read(s[:]) // never fails
 	return s
 }
 
-// Digest is what is stored of a secret.
+// Digest returns the digest of the secret, to be stored.
 func (s Secret) Digest() [32]byte { return sha256.Sum256(s[:]) }
 
-// Proves reports whether a secret that somebody presents is the one whose digest was stored, without telling by its time how much
-// of it is right.
+// Proves reports whether a presented secret is the one whose digest was stored. Its duration does not depend on how
+// much of the secret is right.
 func Proves(presented, digest []byte) bool {
 	sum := sha256.Sum256(presented)
 	return subtle.ConstantTimeCompare(sum[:], digest) == 1
 }
 
-// NewID draws the name by which a token is known where it was made. It is no secret.
+// NewID generates the ID of a token, under which its maker stores it. It is not secret.
 func NewID() string {
 	var id [idBytes]byte
 	_, _ = rand.Read(id[:]) // never fails
 	return hex.EncodeToString(id[:])
 }
 
-// IsID reports whether [NewID] can have drawn a name.
+// IsID reports whether an ID has the form of [NewID].
 func IsID(id string) bool {
 	raw, err := hex.DecodeString(id)
 	return err == nil && len(raw) == idBytes && hex.EncodeToString(raw) == id
 }
 
-// Encode writes a token.
+// Encode returns the text of a token.
 func Encode(prefix string, content proto.Message) (string, error) {
 	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(content)
 	if err != nil {
@@ -78,8 +79,8 @@ func Encode(prefix string, content proto.Message) (string, error) {
 	return prefix + base64.RawURLEncoding.EncodeToString(append(raw, sum[:checksum]...)), nil
 }
 
-// Decode reads a token into content. What content makes of its fields is for the caller; that it has one text is checked here. Errors
-// wrap one of this package's two.
+// Decode parses the text of a token into content, and verifies that it is the only text of that content. The fields are
+// for the caller to check. Errors wrap one of the two of this package.
 func Decode(prefix, text string, content proto.Message) error {
 	encoded, ok := strings.CutPrefix(text, prefix)
 	switch {
@@ -103,7 +104,8 @@ func Decode(prefix, text string, content proto.Message) error {
 		return fmt.Errorf("its content cannot be read: %w", ErrNotAToken)
 	}
 	// This refuses unknown fields, repeated ones and any other order.
-	if again, err := Encode(prefix, content); err != nil || again != text || len(content.ProtoReflect().GetUnknown()) > 0 {
+	if again, err := Encode(prefix, content); err != nil || again != text ||
+		len(content.ProtoReflect().GetUnknown()) > 0 {
 		return fmt.Errorf("it is not written as a member writes tokens: %w", ErrNotAToken)
 	}
 	return nil

@@ -15,17 +15,25 @@ import (
 func FuzzCommand(f *testing.F) {
 	for _, c := range []*statev1.Command{
 		{},
-		{Id: &statev1.CommandID{Member: "m", Incarnation: 1, Counter: 1}, Kind: &statev1.Command_Transaction{Transaction: &statev1.Transaction{
-			Base:     3,
-			Rows:     []*statev1.RowCondition{{Table: "t", Key: "k", Revision: 3}},
-			Prefixes: []*statev1.PrefixCondition{{Table: "t", Prefix: "k"}},
-			Changes:  []*statev1.RowChange{{Table: "t", Key: "k", Value: []byte("v")}, {Table: "t", Key: "l"}},
-		}}},
-		{Id: &statev1.CommandID{Member: "m", Incarnation: 2, Counter: 9}, Settled: 8, Kind: &statev1.Command_RestoreChunk{RestoreChunk: &statev1.RestoreChunk{
-			Generation: "g", Rows: []*statev1.StagedRow{{Table: "t", Key: "k", Value: []byte("v")}},
-		}}},
-		{Id: &statev1.CommandID{Member: "m", Incarnation: 2, Counter: 10}, Kind: &statev1.Command_RestoreSwap{RestoreSwap: &statev1.RestoreSwap{Generation: "g", Chunks: 1}}},
-		{Id: &statev1.CommandID{Member: "m", Incarnation: 2, Counter: 11}, Kind: &statev1.Command_RestoreAbort{RestoreAbort: &statev1.RestoreAbort{Generation: "g"}}},
+		{Id: &statev1.CommandID{Member: "m", Incarnation: 1, Counter: 1},
+			Kind: &statev1.Command_Transaction{Transaction: &statev1.Transaction{
+				Base:     3,
+				Rows:     []*statev1.RowCondition{{Table: "t", Key: "k", Revision: 3}},
+				Prefixes: []*statev1.PrefixCondition{{Table: "t", Prefix: "k"}},
+				Changes:  []*statev1.RowChange{{Table: "t", Key: "k", Value: []byte("v")}, {Table: "t", Key: "l"}},
+			}}},
+		{Id: &statev1.CommandID{Member: "m", Incarnation: 2, Counter: 9}, Settled: 8,
+			Kind: &statev1.Command_RestoreChunk{RestoreChunk: &statev1.RestoreChunk{
+				Generation: "g", Rows: []*statev1.StagedRow{{Table: "t", Key: "k", Value: []byte("v")}},
+			}}},
+		{
+			Id:   &statev1.CommandID{Member: "m", Incarnation: 2, Counter: 10},
+			Kind: &statev1.Command_RestoreSwap{RestoreSwap: &statev1.RestoreSwap{Generation: "g", Chunks: 1}},
+		},
+		{
+			Id:   &statev1.CommandID{Member: "m", Incarnation: 2, Counter: 11},
+			Kind: &statev1.Command_RestoreAbort{RestoreAbort: &statev1.RestoreAbort{Generation: "g"}},
+		},
 	} {
 		raw, err := proto.Marshal(c)
 		if err != nil {
@@ -44,7 +52,8 @@ func FuzzCommand(f *testing.F) {
 			t.Fatal(err)
 		}
 		apply := func(index uint64) machine.Outcome {
-			return store.Apply(&raft.Log{Index: index, Term: 1, Type: raft.LogCommand, Data: data}).([]machine.Outcome)[0]
+			log := &raft.Log{Index: index, Term: 1, Type: raft.LogCommand, Data: data}
+			return store.Apply(log).([]machine.Outcome)[0]
 		}
 		if first, again := apply(5), apply(6); first != again {
 			t.Fatalf("applied again: %v, at first %v", again, first)

@@ -49,8 +49,8 @@ func (n *Numbers) Open() (id *statev1.CommandID, settled uint64) {
 	return &statev1.CommandID{Member: n.member, Incarnation: n.incarnation, Counter: n.last}, n.lowest
 }
 
-// Settle ends a command: its outcome is known, or no caller waits for it any more. If it was not applied by then, it may
-// never be.
+// Settle ends a command: its outcome is known, or no caller waits for it any more. If it was not applied by then, it
+// may never be.
 func (n *Numbers) Settle(counter uint64) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -1,8 +1,8 @@
 // Package commit is the leader's queue of commands. It decides which commands share a log entry (scheduler.go), and
 // rejects those that are bound to fail before they cost one.
 //
-// While an entry is under way, commands gather for the next one; that is the group commit. A transaction that was rejected
-// again has its keys reserved for a moment (reservation.go), so that none starves.
+// While an entry is under way, commands gather for the next one; that is the group commit. A transaction that was
+// rejected again has its keys reserved for a moment (reservation.go), so that none starves.
 package commit
 
 import (
@@ -25,8 +25,8 @@ type Log interface {
 	Leads() bool
 	// Changed returns a channel that is closed when that may have changed.
 	Changed() <-chan struct{}
-	// Propose hands an entry to Raft, and may wait while Raft writes the one before. The function that it returns waits for
-	// the entry to be applied; its outcomes are nil if it was not.
+	// Propose hands an entry to Raft, and may wait while Raft writes the one before. The function that it returns waits
+	// for the entry to be applied; its outcomes are nil if it was not.
 	Propose(entry []byte) (wait func() ([]machine.Outcome, error))
 	// CommandVersion is the version that the entry announces.
 	CommandVersion() uint32
@@ -49,9 +49,9 @@ type Queue struct {
 	done chan *inFlight
 	// again makes the loop plan again.
 	again chan struct{}
-	// Callers that were just answered tend to return at once with their next command. The next entry waits for as many of
-	// them, but no longer than until then; without this it would contain the first of them and leave the others to the one
-	// after it.
+	// Callers that were just answered tend to return at once with their next command. The next entry waits for as many
+	// of them, but no longer than until then; without this it would contain the first of them and leave the others to
+	// the one after it.
 	expected    int
 	gatherUntil time.Time
 }
@@ -65,12 +65,12 @@ type inFlight struct {
 }
 
 const (
-	// maxInFlight is how many entries are under way at a time. One alone gathers the most while it is written: with more,
-	// commits were slower by a quarter with all writers on the leader, and more so with writers on every member
+	// maxInFlight is how many entries are under way at a time. One alone gathers the most while it is written: with
+	// more, commits were slower by a quarter with all writers on the leader, and more so with writers on every member
 	// (BenchmarkCommit).
 	maxInFlight = 1
-	// maxGather limits how long an entry waits for company; an eighth of what the last one took is the other limit, so that
-	// the latency of a single write hardly changes.
+	// maxGather limits how long an entry waits for company; an eighth of what the last one took is the other limit, so
+	// that the latency of a single write hardly changes.
 	maxGather = time.Millisecond
 )
 

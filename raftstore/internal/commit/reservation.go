@@ -58,7 +58,8 @@ func (q *scheduler) grant(now time.Time, s *machine.State) (answers []answer) {
 		return true
 	})
 	for i, r := range q.reservations {
-		if r.granted() || q.claimed(r.reads) || slices.ContainsFunc(q.reservations[:i], r.overlaps) || q.olderWriter(r) {
+		if r.granted() || q.claimed(r.reads) || slices.ContainsFunc(q.reservations[:i], r.overlaps) ||
+			q.olderWriter(r) {
 			continue
 		}
 		r.until = now.Add(reservationTime)
@@ -68,8 +69,8 @@ func (q *scheduler) grant(now time.Time, s *machine.State) (answers []answer) {
 	return answers
 }
 
-// olderWriter reports whether a proposal that arrived before the reservation waits to write its keys: proposals that only
-// write have their turn too.
+// olderWriter reports whether a proposal that arrived before the reservation waits to write its keys: proposals that
+// only write have their turn too.
 func (q *scheduler) olderWriter(r *reservation) bool {
 	return slices.ContainsFunc(q.waiting, func(p *proposal) bool {
 		return p.arrived.Before(r.rejected.arrived) && r.readsWhatIsWritten(p)

@@ -24,12 +24,12 @@ const (
 // LongestWait is how long a command can wait at the leader.
 const LongestWait = 10 * time.Second
 
-// scheduler decides, on the leader, which commands go into the next log entry, which are rejected because they are bound
-// to fail, and which wait. It is pure: clock and state are arguments.
+// scheduler decides, on the leader, which commands go into the next log entry, which are rejected because they are
+// bound to fail, and which wait. It is pure: clock and state are arguments.
 //
-// A command waits while an entry under way writes what it has read, or while what it writes is reserved for a transaction
-// that was rejected again. Such a transaction receives its rejection only when its keys are free, in order of arrival;
-// from then on no other writes them for reservationTime, or until its next command is under way.
+// A command waits while an entry under way writes what it has read, or while what it writes is reserved for a
+// transaction that was rejected again. Such a transaction receives its rejection only when its keys are free, in order
+// of arrival; from then on no other writes them for reservationTime, or until its next command is under way.
 type scheduler struct {
 	waiting []*proposal
 	// known holds what waits or is under way, so that a command that arrives again joins the one that is there.
@@ -95,8 +95,8 @@ func (q *scheduler) add(p *proposal) bool {
 	return true
 }
 
-// plan decides on everything that waits. The commands of the entry are under way from then on, until done is called with
-// them. plan must be called again at wake, if that is not zero, and when anything else has happened.
+// plan decides on everything that waits. The commands of the entry are under way from then on, until done is called
+// with them. plan must be called again at wake, if that is not zero, and when anything else has happened.
 func (q *scheduler) plan(now time.Time, s *machine.State) (entry []*proposal, answers []answer, wake time.Time) {
 	q.reservations = slices.DeleteFunc(q.reservations, func(r *reservation) bool {
 		return r.granted() && !now.Before(r.until)

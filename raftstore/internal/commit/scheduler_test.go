@@ -94,9 +94,19 @@ func TestSchedulerGathersWhatDoesNotConflict(t *testing.T) {
 	s.add("m/1/2", "t2", 0, "read=b@0 put=b:1")
 	s.add("m/1/3", "t3", 0, "read=a@0 put=a:2")
 	s.add("m/1/4", "t4", 0, "put=a:3")
-	require.Equal(t, "entry [m/1/1 m/1/2 m/1/4] answered []", s.plan(), "3 has read what 1 writes, and waits; 4 has read nothing")
+	require.Equal(
+		t,
+		"entry [m/1/1 m/1/2 m/1/4] answered []",
+		s.plan(),
+		"3 has read what 1 writes, and waits; 4 has read nothing",
+	)
 	s.applied(5, "m/1/1", "m/1/2", "m/1/4")
-	require.Equal(t, "entry [] answered [m/1/3 conflict@5]", s.plan(), "3 is bound to fail: it is rejected before it costs an entry")
+	require.Equal(
+		t,
+		"entry [] answered [m/1/3 conflict@5]",
+		s.plan(),
+		"3 is bound to fail: it is rejected before it costs an entry",
+	)
 	require.Equal(t, "entry [] answered []", s.plan())
 }
 
@@ -118,7 +128,12 @@ func TestSchedulerJoinsWhatIsSentAgain(t *testing.T) {
 	s.applied(4, "m/1/1")
 	p.answer(respond(machine.Outcome{Applied: true, Revision: 4}))
 	s.add("m/1/1", "t1", 0, "put=a:1")
-	require.Equal(t, "entry [] answered [m/1/1 applied@4, m/1/1 applied@4, m/1/1 applied@4]", s.plan(), "both callers, and one that comes later")
+	require.Equal(
+		t,
+		"entry [] answered [m/1/1 applied@4, m/1/1 applied@4, m/1/1 applied@4]",
+		s.plan(),
+		"both callers, and one that comes later",
+	)
 }
 
 func TestSchedulerReservesKeysAfterASecondRejection(t *testing.T) {
@@ -126,14 +141,29 @@ func TestSchedulerReservesKeysAfterASecondRejection(t *testing.T) {
 	s.apply(3, &statev1.Entry{Version: 1, Commands: []*statev1.Command{machinetest.Command(t, "", "o/1/1 put=a:0")}})
 	s.add("m/1/1", "first", 1, "read=a@1 put=a:1")
 	s.add("m/1/2", "second", 1, "read=a@2 put=a:2")
-	require.Equal(t, "entry [] answered [m/1/1 conflict@3]", s.plan(), "the first has its turn; the second stands in line")
+	require.Equal(
+		t,
+		"entry [] answered [m/1/1 conflict@3]",
+		s.plan(),
+		"the first has its turn; the second stands in line",
+	)
 	s.add("m/1/3", "other", 0, "read=a@3 put=a:9")
 	s.add("m/1/4", "other", 0, "put=b:9")
-	require.Equal(t, "entry [m/1/4] answered []", s.plan(), "no other transaction writes the key; everything else goes on")
+	require.Equal(
+		t,
+		"entry [m/1/4] answered []",
+		s.plan(),
+		"no other transaction writes the key; everything else goes on",
+	)
 	s.add("m/1/5", "first", 2, "read=a@3 put=a:1")
 	require.Equal(t, "entry [m/1/5] answered []", s.plan())
 	s.applied(4, "m/1/4", "m/1/5")
-	require.Equal(t, "entry [] answered [m/1/3 conflict@4, m/1/2 conflict@4]", s.plan(), "the next in line is answered as soon as the key is free")
+	require.Equal(
+		t,
+		"entry [] answered [m/1/3 conflict@4, m/1/2 conflict@4]",
+		s.plan(),
+		"the next in line is answered as soon as the key is free",
+	)
 	s.add("m/1/6", "other", 0, "put=a:9")
 	s.now = s.now.Add(reservationTime - 2*time.Microsecond)
 	require.Equal(t, "entry [] answered []", s.plan(), "it is reserved for the second now")

@@ -9,8 +9,8 @@ import (
 )
 
 // configurationIndex records at which index this member's latest Raft configuration is. Raft has the index and does not
-// return it: that of raft.Raft.GetConfiguration is 0. So it is taken from the log, of which Raft reads every entry when it
-// starts, and from the snapshots that Raft opens.
+// return it: that of raft.Raft.GetConfiguration is 0. So it is taken from the log, of which Raft reads every entry when
+// it starts, and from the snapshots that Raft opens.
 type configurationIndex struct {
 	mu   sync.Mutex
 	seen []uint64 // in order
@@ -83,8 +83,8 @@ func (l recordingLog) StoreLogs(logs []*raft.Log) error {
 	return nil
 }
 
-// DeleteRange implements raft.LogStore. It removes entries at either end: the old ones, whose configurations still hold, or
-// the last ones, which another leader replaces.
+// DeleteRange implements raft.LogStore. It removes entries at either end: the old ones, whose configurations still
+// hold, or the last ones, which another leader replaces.
 func (l recordingLog) DeleteRange(first, last uint64) error {
 	end, err := l.LastIndex()
 	if err != nil {

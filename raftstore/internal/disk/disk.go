@@ -1,8 +1,9 @@
 // Package disk keeps the files of a member: the Raft log, Raft's votes and terms, and snapshots.
 //
-// Every call to the log and to the stable store is timed. One that does not return in time is fatal, because Raft cannot
-// detect it: the call blocks the loop that would, while another goroutine goes on sending heartbeats, and the member keeps
-// a lead with which it commits nothing. The package also records at which index the latest Raft configuration is.
+// Every call to the log and to the stable store is timed. One that does not return in time is fatal, because Raft
+// cannot detect it: the call blocks the loop that would, while another goroutine goes on sending heartbeats, and the
+// member keeps a lead with which it commits nothing. The package also records at which index the latest Raft
+// configuration is.
 package disk
 
 import (

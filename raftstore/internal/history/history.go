@@ -173,8 +173,8 @@ func (s *Subscription) Skip() {
 	s.pending, s.missed = false, false
 }
 
-// Next returns the oldest changes that the subscription has not returned yet, and whether there are any. After [ErrMissed]
-// it returns nothing else, until Skip.
+// Next returns the oldest changes that the subscription has not returned yet, and whether there are any. After
+// [ErrMissed] it returns nothing else, until Skip.
 func (s *Subscription) Next() (row.Batch, bool, error) {
 	for {
 		unseen, first, err := s.unseen()

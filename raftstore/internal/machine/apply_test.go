@@ -70,7 +70,12 @@ func runTranscript(t *testing.T, file string) {
 		case word == "revision":
 			tr.apply(t, file)
 			prefix, want, _ := strings.Cut(rest, " => ")
-			require.Equal(t, row.Revision(machinetest.Number(t, where, want)), tr.fsm.State().PrefixRevision("t", strings.Trim(prefix, `"`)), where)
+			require.Equal(
+				t,
+				row.Revision(machinetest.Number(t, where, want)),
+				tr.fsm.State().PrefixRevision("t", strings.Trim(prefix, `"`)),
+				where,
+			)
 		default:
 			tr.entry.Commands = append(tr.entry.Commands, machinetest.Command(t, where, line))
 		}
@@ -191,14 +196,24 @@ func TestForgottenDeletionsRaiseTheFloor(t *testing.T) {
 
 func TestUnknownCommandVersionStops(t *testing.T) {
 	for _, c := range []struct{ name, data, want string }{
-		{"newer", "\x08\x63", "member stopped: log entry 3 has command version 99, and this build applies 1 to 1: run the version that the other members run"},
-		{"none", "", "member stopped: log entry 3 has command version 0, and this build applies 1 to 1: run the version that the other members run"},
+		{
+			"newer", "\x08\x63",
+			"member stopped: log entry 3 has command version 99, and this build applies 1 to 1: run the version " +
+				"that the other members run",
+		},
+		{
+			"none", "",
+			"member stopped: log entry 3 has command version 0, and this build applies 1 to 1: run the version " +
+				"that the other members run",
+		},
 		{"damaged", "\xff", "member stopped: log entry 3 does not decode, which means that the log is damaged"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var stopped []error
 			f := New(func(err error) { stopped = append(stopped, err) }, func() {})
-			good, err := proto.Marshal(&statev1.Entry{Version: 1, Commands: []*statev1.Command{machinetest.Command(t, "", "m/1/1 put=a:b")}})
+			good, err := proto.Marshal(
+				&statev1.Entry{Version: 1, Commands: []*statev1.Command{machinetest.Command(t, "", "m/1/1 put=a:b")}},
+			)
 			require.NoError(t, err)
 			responses := f.ApplyBatch([]*raft.Log{
 				{Index: 2, Type: raft.LogCommand, Data: good},

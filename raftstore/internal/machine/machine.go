@@ -1,9 +1,10 @@
-// Package machine is the replicated state machine: the state of all tables, and how the entries of the Raft log change it.
+// Package machine is the replicated state machine: the state of all tables, and how the entries of the Raft log change
+// it.
 //
 // A [State] is immutable. [Machine] implements raft.FSM: it builds the next state from entries, publishes it, and hands
 // the changes to the watches. What it applies it never guesses: the outcome of every command is remembered under the
-// command's ID (session.go), and a command that arrives again has the same outcome. An entry that it cannot decode stops
-// the member, with the state as it was before.
+// command's ID (session.go), and a command that arrives again has the same outcome. An entry that it cannot decode
+// stops the member, with the state as it was before.
 //
 // Start reading at apply.go. staging.go applies a restore, and records.go turns a state into a snapshot and back.
 package machine
@@ -61,8 +62,8 @@ func (m *Machine) State() *State { return m.published.Load() }
 // Apply implements raft.FSM. Raft calls ApplyBatch instead.
 func (m *Machine) Apply(l *raft.Log) any { return m.ApplyBatch([]*raft.Log{l})[0] }
 
-// ApplyBatch implements raft.BatchingFSM. It applies entries and publishes the state after the last of them. The response
-// to an entry is the []Outcome of its commands, in order, or the error with which this member stopped.
+// ApplyBatch implements raft.BatchingFSM. It applies entries and publishes the state after the last of them. The
+// response to an entry is the []Outcome of its commands, in order, or the error with which this member stopped.
 func (m *Machine) ApplyBatch(logs []*raft.Log) []any {
 	responses := make([]any, len(logs))
 	b := m.State().build(m.db)

@@ -142,7 +142,8 @@ func (s *State) add(txn *memdb.Txn, record *statev1.SnapshotRecord) error {
 	switch k := record.GetKind().(type) {
 	case *statev1.SnapshotRecord_Row:
 		return txn.Insert(rowsTable, &Row{
-			Table: k.Row.GetTable(), Key: k.Row.GetKey(), Value: present(k.Row.GetValue()), Revision: k.Row.GetRevision(),
+			Table: k.Row.GetTable(), Key: k.Row.GetKey(), Value: present(k.Row.GetValue()),
+			Revision: k.Row.GetRevision(),
 		})
 	case *statev1.SnapshotRecord_Tombstone:
 		s.tombstones++

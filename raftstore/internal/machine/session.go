@@ -14,8 +14,8 @@ type Outcome struct {
 	Revision uint64
 }
 
-// session remembers the commands of one member. Those below floor are never applied: their sender has their outcomes, or
-// they were forgotten for lack of room.
+// session remembers the commands of one member. Those below floor are never applied: their sender has their outcomes,
+// or they were forgotten for lack of room.
 type session struct {
 	incarnation uint64
 	floor       uint64
@@ -26,8 +26,8 @@ type session struct {
 // MaxOpen is how many commands of one member may be under way at a time.
 const MaxOpen = 1024
 
-// The limits of what is remembered. A member has at most MaxOpen commands under way, so that outcomes are only forgotten
-// if it misbehaves, and sessions only after that many changes of identity.
+// The limits of what is remembered. A member has at most MaxOpen commands under way, so that outcomes are only
+// forgotten if it misbehaves, and sessions only after that many changes of identity.
 const (
 	maxOutcomes = 2 * MaxOpen
 	maxSessions = 256

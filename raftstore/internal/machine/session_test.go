@@ -28,7 +28,10 @@ func TestLookUp(t *testing.T) {
 		{"above what is known", "m", 3, 9, Outcome{}, Unknown},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, how := lookUp(sessions, &statev1.CommandID{Member: c.member, Incarnation: c.incarnation, Counter: c.counter})
+			got, how := lookUp(
+				sessions,
+				&statev1.CommandID{Member: c.member, Incarnation: c.incarnation, Counter: c.counter},
+			)
 			require.Equal(t, c.want, got)
 			require.Equal(t, c.how, how)
 		})

@@ -37,9 +37,9 @@ func (b *builder) stage(c *statev1.RestoreChunk) bool {
 	return true
 }
 
-// nextStaging returns how far a restore has come once a chunk is staged, and whether the chunk may be staged at all. A new
-// generation replaces whatever is staged, so that an aborted restore blocks none that follows. Every other chunk must be
-// the next one.
+// nextStaging returns how far a restore has come once a chunk is staged, and whether the chunk may be staged at all. A
+// new generation replaces whatever is staged, so that an aborted restore blocks none that follows. Every other chunk
+// must be the next one.
 func nextStaging(now *statev1.Staging, c *statev1.RestoreChunk) (*statev1.Staging, bool) {
 	same := now.GetGeneration() == c.GetGeneration()
 	next := &statev1.Staging{Generation: c.GetGeneration(), Chunks: now.GetChunks()}
@@ -64,8 +64,8 @@ func nextStaging(now *statev1.Staging, c *statev1.RestoreChunk) (*statev1.Stagin
 	return nil, false
 }
 
-// swap replaces all rows by the staged ones, if these are complete and the conditions hold. All rows and the prefixes of
-// all tables take the revision of the swap, so that every earlier read counts as outdated.
+// swap replaces all rows by the staged ones, if these are complete and the conditions hold. All rows and the prefixes
+// of all tables take the revision of the swap, so that every earlier read counts as outdated.
 func (b *builder) swap(c *statev1.RestoreSwap) bool {
 	if !b.swappable(c) {
 		return false

@@ -70,7 +70,8 @@ func (m *machine) entry(e *statev1.Entry) []Outcome {
 	raw, err := proto.Marshal(e)
 	require.NoError(m.t, err)
 	m.index++
-	outcomes, ok := m.fsm.ApplyBatch([]*raft.Log{{Index: m.index, Term: 1, Type: raft.LogCommand, Data: raw}})[0].([]Outcome)
+	logs := []*raft.Log{{Index: m.index, Term: 1, Type: raft.LogCommand, Data: raw}}
+	outcomes, ok := m.fsm.ApplyBatch(logs)[0].([]Outcome)
 	require.True(m.t, ok)
 	return outcomes
 }
@@ -88,7 +89,10 @@ func (m *machine) transact(tx *statev1.Transaction) bool {
 
 func (m *machine) put(table, key, value string) {
 	m.t.Helper()
-	require.True(m.t, m.transact(&statev1.Transaction{Changes: []*statev1.RowChange{{Table: table, Key: key, Value: []byte(value)}}}))
+	require.True(
+		m.t,
+		m.transact(&statev1.Transaction{Changes: []*statev1.RowChange{{Table: table, Key: key, Value: []byte(value)}}}),
+	)
 }
 
 func (m *machine) delete(table, key string) {
@@ -103,6 +107,11 @@ func (m *machine) chunk(generation string, attempt, sequence uint64, rows ...*st
 
 func (m *machine) swap(s *statev1.RestoreSwap) bool {
 	return m.command(&statev1.Command{Kind: &statev1.Command_RestoreSwap{RestoreSwap: s}})
+}
+
+func (m *machine) abort(generation string) bool {
+	abort := &statev1.RestoreAbort{Generation: generation}
+	return m.command(&statev1.Command{Kind: &statev1.Command_RestoreAbort{RestoreAbort: abort}})
 }
 
 func (m *machine) rows() []string {
@@ -131,9 +140,22 @@ func TestSwap(t *testing.T) {
 	require.True(t, m.chunk("g", 1, 0,
 		&statev1.StagedRow{Table: "members", Key: "eu-1", Value: []byte("1"), Carried: true},
 		&statev1.StagedRow{Table: "members", Key: "eu-2", Carried: true}))
-	require.Equal(t, []string{"domains/both=1@3", "domains/old=1@2", "members/eu-1=1@4"}, m.rows(), "staged rows are not seen")
+	require.Equal(
+		t,
+		[]string{"domains/both=1@3", "domains/old=1@2", "members/eu-1=1@4"},
+		m.rows(),
+		"staged rows are not seen",
+	)
 
-	swap := &statev1.RestoreSwap{Generation: "g", Chunks: 2, Attempt: 1, CarriedChunks: 1, ClusterId: "here", Base: before.Revision, Tables: []string{"members"}}
+	swap := &statev1.RestoreSwap{
+		Generation:    "g",
+		Chunks:        2,
+		Attempt:       1,
+		CarriedChunks: 1,
+		ClusterId:     "here",
+		Base:          before.Revision,
+		Tables:        []string{"members"},
+	}
 	require.True(t, m.swap(swap))
 	at := m.index
 	require.Equal(t, []string{
@@ -147,36 +169,60 @@ func TestSwap(t *testing.T) {
 		require.EqualValues(t, at, after.PrefixRevision(table, ""), "whatever was listed in %s is no longer so", table)
 		require.True(t, after.ChangedSince(table, "", before.Revision))
 	}
-	require.False(t, m.transact(&statev1.Transaction{Base: before.Revision, Rows: []*statev1.RowCondition{{Table: "domains", Key: "both", Revision: 3}}}))
-	require.False(t, m.transact(&statev1.Transaction{Base: before.Revision, Prefixes: []*statev1.PrefixCondition{{Table: "gone"}}}))
+	require.False(
+		t,
+		m.transact(
+			&statev1.Transaction{
+				Base: before.Revision,
+				Rows: []*statev1.RowCondition{{Table: "domains", Key: "both", Revision: 3}},
+			},
+		),
+	)
+	require.False(
+		t,
+		m.transact(&statev1.Transaction{Base: before.Revision, Prefixes: []*statev1.PrefixCondition{{Table: "gone"}}}),
+	)
 	require.False(t, m.swap(swap), "a swap counts once")
 }
 
 func TestSwapRefused(t *testing.T) {
 	whole := func() *statev1.RestoreSwap {
-		return &statev1.RestoreSwap{Generation: "g", Chunks: 1, Attempt: 1, CarriedChunks: 1, ClusterId: "here", Tables: []string{"members"}}
+		return &statev1.RestoreSwap{
+			Generation:    "g",
+			Chunks:        1,
+			Attempt:       1,
+			CarriedChunks: 1,
+			ClusterId:     "here",
+			Tables:        []string{"members"},
+		}
 	}
 	for name, c := range map[string]struct {
 		alter func(s *statev1.RestoreSwap)
 		since func(m *machine)
 		want  bool
 	}{
-		"whole":                         {want: true},
-		"another table changed":         {since: func(m *machine) { m.put("domains", "a", "2") }, want: true},
-		"a table looked at changed":     {since: func(m *machine) { m.put("members", "eu-2", "2") }},
-		"a row looked at was deleted":   {since: func(m *machine) { m.delete("members", "eu-1") }},
-		"untouched":                     {alter: func(s *statev1.RestoreSwap) { s.Untouched = true }, want: true},
-		"touched":                       {alter: func(s *statev1.RestoreSwap) { s.Untouched = true }, since: func(m *machine) { m.put("domains", "a", "2") }},
-		"touched by a deletion":         {alter: func(s *statev1.RestoreSwap) { s.Untouched = true }, since: func(m *machine) { m.delete("domains", "a") }},
+		"whole":                       {want: true},
+		"another table changed":       {since: func(m *machine) { m.put("domains", "a", "2") }, want: true},
+		"a table looked at changed":   {since: func(m *machine) { m.put("members", "eu-2", "2") }},
+		"a row looked at was deleted": {since: func(m *machine) { m.delete("members", "eu-1") }},
+		"untouched":                   {alter: func(s *statev1.RestoreSwap) { s.Untouched = true }, want: true},
+		"touched": {
+			alter: func(s *statev1.RestoreSwap) { s.Untouched = true },
+			since: func(m *machine) { m.put("domains", "a", "2") },
+		},
+		"touched by a deletion": {
+			alter: func(s *statev1.RestoreSwap) { s.Untouched = true },
+			since: func(m *machine) { m.delete("domains", "a") },
+		},
 		"chunk missing":                 {alter: func(s *statev1.RestoreSwap) { s.Chunks = 2 }},
 		"carried chunk missing":         {alter: func(s *statev1.RestoreSwap) { s.CarriedChunks = 2 }},
 		"carried by an earlier attempt": {alter: func(s *statev1.RestoreSwap) { s.Attempt = 2 }},
 		"superseded":                    {since: func(m *machine) { require.True(m.t, m.chunk("h", 0, 0)) }},
 		"aborted": {since: func(m *machine) {
-			require.True(m.t, m.command(&statev1.Command{Kind: &statev1.Command_RestoreAbort{RestoreAbort: &statev1.RestoreAbort{Generation: "g"}}}))
+			require.True(m.t, m.abort("g"))
 		}},
 		"another was aborted": {since: func(m *machine) {
-			require.False(m.t, m.command(&statev1.Command{Kind: &statev1.Command_RestoreAbort{RestoreAbort: &statev1.RestoreAbort{Generation: "f"}}}))
+			require.False(m.t, m.abort("f"))
 		}, want: true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -204,8 +250,8 @@ func TestSwapRefused(t *testing.T) {
 	}
 }
 
-// A member that takes over a state from a snapshot behaves from then on exactly like one that applied the log, whatever was
-// done before: rows, deletions, outcomes, restores under way.
+// A member that takes over a state from a snapshot behaves from then on exactly like one that applied the log, whatever
+// was done before: rows, deletions, outcomes, restores under way.
 func TestStateSurvivesSnapshot(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		m := newMachine(t)
@@ -220,8 +266,17 @@ func TestStateSurvivesSnapshot(t *testing.T) {
 			"delete": func(rt *rapid.T) { m.delete(table.Draw(rt, "table"), key.Draw(rt, "key")) },
 			"chunk": func(rt *rapid.T) {
 				carried := rapid.Uint64Range(0, 1).Draw(rt, "attempt")
-				m.chunk(generation.Draw(rt, "generation"), carried, small.Draw(rt, "sequence"),
-					&statev1.StagedRow{Table: table.Draw(rt, "table"), Key: key.Draw(rt, "key"), Value: []byte("s"), Carried: carried > 0})
+				m.chunk(
+					generation.Draw(rt, "generation"),
+					carried,
+					small.Draw(rt, "sequence"),
+					&statev1.StagedRow{
+						Table:   table.Draw(rt, "table"),
+						Key:     key.Draw(rt, "key"),
+						Value:   []byte("s"),
+						Carried: carried > 0,
+					},
+				)
 			},
 			"swap": func(rt *rapid.T) {
 				now := m.fsm.State().Staging
@@ -237,15 +292,23 @@ func TestStateSurvivesSnapshot(t *testing.T) {
 		require.NoError(t, other.Restore(nopCloser{bytes.NewReader(saved.Bytes())}))
 		requireSameState(t, m.fsm.State(), other.State())
 
-		// And so they stay, whatever is applied to both.
+		// They stay the same, whatever is applied to both.
 		replay := *m
 		for range 5 {
 			e := &statev1.Entry{Version: 1, Commands: []*statev1.Command{{
-				Id: &statev1.CommandID{Member: "m", Incarnation: 1, Counter: rapid.Uint64Range(1, replay.counter+2).Draw(rt, "counter")},
+				Id: &statev1.CommandID{
+					Member:      "m",
+					Incarnation: 1,
+					Counter:     rapid.Uint64Range(1, replay.counter+2).Draw(rt, "counter"),
+				},
 				Kind: &statev1.Command_Transaction{Transaction: &statev1.Transaction{
-					Base:     rapid.Uint64Range(0, replay.index).Draw(rt, "base"),
-					Prefixes: []*statev1.PrefixCondition{{Table: table.Draw(rt, "table"), Prefix: key.Draw(rt, "prefix")}},
-					Changes:  []*statev1.RowChange{{Table: table.Draw(rt, "table"), Key: key.Draw(rt, "key"), Value: []byte("n")}},
+					Base: rapid.Uint64Range(0, replay.index).Draw(rt, "base"),
+					Prefixes: []*statev1.PrefixCondition{
+						{Table: table.Draw(rt, "table"), Prefix: key.Draw(rt, "prefix")},
+					},
+					Changes: []*statev1.RowChange{
+						{Table: table.Draw(rt, "table"), Key: key.Draw(rt, "key"), Value: []byte("n")},
+					},
 				}},
 			}}}
 			raw, err := proto.Marshal(e)
@@ -281,7 +344,7 @@ type nopCloser struct{ *bytes.Reader }
 
 func (nopCloser) Close() error { return nil }
 
-// An operator's snapshot holds rows alone, and reading it back gives them with their revisions.
+// An operator's snapshot holds only rows, and reading it back gives them with their revisions.
 func TestWriteRows(t *testing.T) {
 	m := newMachine(t)
 	m.put("domains", "a", "1")

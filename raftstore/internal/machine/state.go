@@ -51,7 +51,8 @@ func stagingSchema(name string) *memdb.TableSchema {
 	}}
 }
 
-// idIndex orders rows by table and key. The name of a table has no NUL, so that none is the beginning of another's rows.
+// idIndex orders rows by table and key. The name of a table has no NUL, so that none is the beginning of another's
+// rows.
 type idIndex struct{}
 
 func (idIndex) FromObject(raw any) (bool, []byte, error) {

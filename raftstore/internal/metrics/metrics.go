@@ -96,7 +96,9 @@ func registerRaftMetrics(registerer prometheus.Registerer) error {
 	if raftMetricsTaken.taken {
 		return nil
 	}
-	sink, err := raftsink.NewPrometheusSinkFrom(raftsink.PrometheusOpts{Registerer: registerer, Expiration: raftMetricsExpiry, Name: "entente_raft"})
+	sink, err := raftsink.NewPrometheusSinkFrom(
+		raftsink.PrometheusOpts{Registerer: registerer, Expiration: raftMetricsExpiry, Name: "entente_raft"},
+	)
 	var already prometheus.AlreadyRegisteredError
 	if errors.As(err, &already) {
 		return nil

@@ -33,8 +33,8 @@ type Batch struct {
 // Change is a row as a revision left it.
 type Change struct {
 	Table, Key string
-	// Value is the encoded message, for the table's Decode; nil means that the row was deleted. It is shared and must not
-	// be modified.
+	// Value is the encoded message, for the table's Decode; nil means that the row was deleted. It is shared and must
+	// not be modified.
 	Value []byte
 }
 

@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	// CommitTimeout is after which time at most a follower learns of a commit that no entry follows. Every write through a
-	// follower waits for that. Raft's default is 50 ms.
+	// CommitTimeout is after which time at most a follower learns of a commit that no entry follows. Every write
+	// through a follower waits for that. Raft's default is 50 ms.
 	CommitTimeout = 5 * time.Millisecond
 	// idleAppend is how often a follower receives what it has acknowledged already.
 	idleAppend = 500 * time.Millisecond
@@ -17,8 +17,8 @@ const (
 
 // quiet is a transport that suppresses AppendEntries that carry nothing new, for at most [idleAppend]. Raft sends each
 // follower the commit index every few milliseconds, whether or not it has changed, which is most of the work of an idle
-// cluster. Such a message waits here until there is news. Messages are sent unchanged, and none is reported as sent that
-// was not. Heartbeats pass.
+// cluster. Such a message waits here until there is news. Messages are sent unchanged, and none is reported as sent
+// that was not. Heartbeats pass.
 type quiet struct {
 	*raft.NetworkTransport
 	news *News

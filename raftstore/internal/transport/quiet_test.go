@@ -21,7 +21,9 @@ func TestQuietTransport(t *testing.T) {
 		last.Store(7)
 		commit.Store(6)
 		q := newQuiet(nil, NewNews(), func() (uint64, uint64) { return last.Load(), commit.Load() })
-		q.send = func(_ raft.ServerID, _ raft.ServerAddress, _ *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+		q.send = func(
+			_ raft.ServerID, _ raft.ServerAddress, _ *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse,
+		) error {
 			sent++
 			resp.Success = !refuses
 			return fails
@@ -36,7 +38,19 @@ func TestQuietTransport(t *testing.T) {
 			commit.Store(to)
 			return &raft.AppendEntriesRequest{Term: 3, PrevLogEntry: 7, PrevLogTerm: 2, LeaderCommitIndex: to}
 		}
-		require.Zero(t, append("a", &raft.AppendEntriesRequest{Term: 3, PrevLogEntry: 5, PrevLogTerm: 2, LeaderCommitIndex: 6, Entries: []*raft.Log{{Index: 6, Term: 2}, {Index: 7, Term: 2}}}))
+		require.Zero(
+			t,
+			append(
+				"a",
+				&raft.AppendEntriesRequest{
+					Term:              3,
+					PrevLogEntry:      5,
+					PrevLogTerm:       2,
+					LeaderCommitIndex: 6,
+					Entries:           []*raft.Log{{Index: 6, Term: 2}, {Index: 7, Term: 2}},
+				},
+			),
+		)
 		require.Equal(t, idleAppend, append("a", idle(6)), "it has the entry, which carried that commit")
 		require.Zero(t, append("a", idle(7)), "a commit is news")
 		require.Zero(t, append("b", idle(7)), "another follower has acknowledged nothing")

@@ -20,8 +20,8 @@ const rpcTimeout = 10 * time.Second
 
 // Config describes a transport.
 type Config struct {
-	// Stream connects the members. If nil, the member is alone. If it is also a raft.ServerAddressProvider, that chooses
-	// the address that its Dial receives.
+	// Stream connects the members. If nil, the member is alone. If it is also a raft.ServerAddressProvider, that
+	// chooses the address that its Dial receives.
 	Stream raft.StreamLayer
 	// Address is where the other members reach this one.
 	Address string
@@ -38,8 +38,8 @@ func New(c Config) raft.Transport {
 		_, t := raft.NewInmemTransport(raft.ServerAddress(c.Address))
 		return t
 	}
-	// A stream layer that verifies the other end needs the server's ID, besides its address. If there is no provider, Raft
-	// uses its own addresses.
+	// A stream layer that verifies the other end needs the server's ID, besides its address. If there is no provider,
+	// Raft uses its own addresses.
 	provider, _ := c.Stream.(raft.ServerAddressProvider)
 	network := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream:                &gate{StreamLayer: c.Stream, open: map[net.Conn]struct{}{}},
@@ -63,8 +63,8 @@ func Close(t raft.Transport) error {
 }
 
 // gate is a stream layer that ends every connection when it is closed, and opens none afterwards. Raft's transport by
-// itself only stops listening, and goes on sending heartbeats over the connections it has: a leader with a hung disk would
-// keep its lead for as long as its process lives.
+// itself only stops listening, and goes on sending heartbeats over the connections it has: a leader with a hung disk
+// would keep its lead for as long as its process lives.
 type gate struct {
 	raft.StreamLayer
 	mu     sync.Mutex

@@ -1,8 +1,8 @@
 // Package directory answers which identity keys belong to the present members of the cluster.
 //
-// It reads this member's own Raft configuration. A member that was away while the membership changed does not recognize the
-// new ones: then it fetches the membership from another member that it does recognize, and keeps that in memory until its
-// own configuration is as new.
+// It reads this member's own Raft configuration. A member that was away while the membership changed does not recognize
+// the new ones: then it fetches the membership from another member that it does recognize, and keeps that in memory
+// until its own configuration is as new.
 package directory
 
 import (
@@ -34,14 +34,14 @@ type Configuration interface {
 	Index() raftstore.Revision
 }
 
-// Conns gives the connections to other members under entente-member/1. They are shared, and the directory does not close
-// them.
+// Conns gives the connections to other members under entente-member/1. They are shared, and the directory does not
+// close them.
 type Conns interface {
 	Conn(memberID string) (grpc.ClientConnInterface, error)
 }
 
-// Directory answers who the present members are. It is created before the store is opened, because the port that Raft needs
-// uses it; until [Directory.Attach] it has only what it learned. It never blocks and is safe for concurrent use.
+// Directory answers who the present members are. It is created before the store is opened, because the port that Raft
+// needs uses it; until [Directory.Attach] it has only what it learned. It never blocks and is safe for concurrent use.
 type Directory struct {
 	self   string
 	logger hclog.Logger
@@ -68,7 +68,8 @@ func New(self string, logger hclog.Logger) *Directory {
 	return &Directory{self: self, logger: logger, unknown: make(chan struct{}, 1)}
 }
 
-// Attach lets the directory read this member's own configuration, which counts as soon as it is as new as what was learned.
+// Attach lets the directory read this member's own configuration, which counts as soon as it is as new as what was
+// learned.
 func (d *Directory) Attach(own Configuration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -82,8 +83,8 @@ func (d *Directory) OnLearned(changed func()) {
 	d.changed = changed
 }
 
-// MemberByIdentity returns the ID of the present member with this identity key. If there is none, [Directory.Run] fetches a
-// newer membership.
+// MemberByIdentity returns the ID of the present member with this identity key. If there is none, [Directory.Run]
+// fetches a newer membership.
 func (d *Directory) MemberByIdentity(identity memberid.Digest) (string, bool) {
 	for _, m := range d.present().members {
 		if m.Identity == identity {
@@ -198,7 +199,10 @@ func Parse(members []*ententev1.MemberIdentity) ([]Entry, error) {
 			return nil, fmt.Errorf("member %s: the digest of its identity key has %d bytes, not %d",
 				m.GetId(), len(m.GetIdentity()), len(memberid.Digest{}))
 		}
-		entries = append(entries, Entry{ID: m.GetId(), Address: m.GetAddress(), Identity: memberid.Digest(m.GetIdentity())})
+		entries = append(
+			entries,
+			Entry{ID: m.GetId(), Address: m.GetAddress(), Identity: memberid.Digest(m.GetIdentity())},
+		)
 	}
 	entries = sorted(entries)
 	for i := 1; i < len(entries); i++ {

@@ -1,8 +1,8 @@
 // Package join admits new members to a cluster, with one-time tokens.
 //
 // A new member comes with a [Token], which an operator makes. The joiner verifies that the member it reaches has an
-// identity key that the token names before it sends the token's secret ([Enter]). The member that serves the join decides
-// by the rules of rules.go, which are pure, and binds the joiner's ID and key to the token.
+// identity key that the token names before it sends the token's secret ([Enter]). The member that serves the join
+// decides by the rules of rules.go, which are pure, and binds the joiner's ID and key to the token.
 package join
 
 import (
@@ -24,8 +24,8 @@ import (
 	"github.com/ententehq/entente/raftstore/membership/memberid"
 )
 
-// Entry is what a member needs to join a cluster. Before it calls [Enter], its port must accept connections and its store
-// must be open, because the leader connects to it to verify its identity key, and then sends it the log.
+// Entry is what a member needs to join a cluster. Before it calls [Enter], its port must accept connections and its
+// store must be open, because the leader connects to it to verify its identity key, and then sends it the log.
 type Entry struct {
 	Token Token
 	// Addresses are members of the cluster; one that answers is enough.
@@ -36,8 +36,8 @@ type Entry struct {
 	ClusterName, HomeTrustDomain string
 	// Directory learns the members of the cluster.
 	Directory Learner
-	// Dial opens a connection under entente-join/1, and closes it before anything is sent if accept refuses the identity key
-	// of the other end.
+	// Dial opens a connection under entente-join/1, and closes it before anything is sent if accept refuses the
+	// identity key of the other end.
 	Dial func(ctx context.Context, address string, accept func(memberid.Digest) error) (net.Conn, error)
 	// Credentials are gRPC's for a connection that Dial has made.
 	Credentials credentials.TransportCredentials
@@ -63,7 +63,8 @@ var ErrRefused = errors.New("the cluster did not admit this member")
 func Enter(ctx context.Context, e Entry) (*ententev1.JoinResponse, error) {
 	if e.Token.ClusterName != e.ClusterName {
 		return nil, fmt.Errorf("the join token is for cluster %q, but cluster.name is %q; "+
-			"correct the configuration or use a token of this cluster: %w", e.Token.ClusterName, e.ClusterName, ErrRefused)
+			"correct the configuration or use a token of this cluster: "+
+			"%w", e.Token.ClusterName, e.ClusterName, ErrRefused)
 	}
 	if len(e.Addresses) == 0 {
 		return nil, fmt.Errorf("no address of a member is given; set join.addresses: %w", ErrRefused)
@@ -76,7 +77,8 @@ func Enter(ctx context.Context, e Entry) (*ententev1.JoinResponse, error) {
 		for _, address := range e.Addresses {
 			answer, err := e.enter(ctx, address)
 			if err == nil {
-				if _, err := e.Directory.Learn(raftstore.Revision(answer.GetRevision()), answer.GetMembers()); err != nil {
+				revision := raftstore.Revision(answer.GetRevision())
+				if _, err := e.Directory.Learn(revision, answer.GetMembers()); err != nil {
 					return nil, fmt.Errorf("join at %s: the answer is malformed: %w", address, err)
 				}
 				return answer, nil
@@ -107,7 +109,11 @@ var errUnknownMember = errors.New("not the cluster of the token")
 // final reports whether the cluster has decided, in which case another member would decide the same.
 func final(err error) bool {
 	switch status.Code(err) {
-	case codes.InvalidArgument, codes.PermissionDenied, codes.FailedPrecondition, codes.AlreadyExists, codes.Unimplemented:
+	case codes.InvalidArgument,
+		codes.PermissionDenied,
+		codes.FailedPrecondition,
+		codes.AlreadyExists,
+		codes.Unimplemented:
 		return true
 	}
 	return false

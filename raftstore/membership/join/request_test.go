@@ -12,13 +12,17 @@ import (
 	"github.com/ententehq/entente/raftstore/membership/memberid"
 )
 
+type request = ententev1.JoinRequest
+
 func joinRequest(t testing.TB) *ententev1.JoinRequest {
 	t.Helper()
 	identity, err := memberid.LoadIdentity(filepath.Join(t.TempDir(), "identity.pem"))
 	require.NoError(t, err)
 	return &ententev1.JoinRequest{
-		Id: "eu-2", Region: "eu-west-1", Zone: "eu-west-1b", Address: "eu-2.example.org:7440", Version: "1.0", CommandVersion: 1,
-		IdentityCertificate: identity.Certificate.Certificate[0], TokenId: strings.Repeat("ab", tokenIDBytes), TokenSecret: make([]byte, 32),
+		Id: "eu-2", Region: "eu-west-1", Zone: "eu-west-1b", Address: "eu-2.example.org:7440", Version: "1.0",
+		CommandVersion:      1,
+		IdentityCertificate: identity.Certificate.Certificate[0], TokenId: strings.Repeat("ab", tokenIDBytes),
+		TokenSecret: make([]byte, 32),
 		ClusterName: "eu", HomeTrustDomain: "eu.example.org",
 	}
 }
@@ -26,16 +30,20 @@ func joinRequest(t testing.TB) *ententev1.JoinRequest {
 func TestCheckRequest(t *testing.T) {
 	_, err := CheckRequest(joinRequest(t))
 	require.NoError(t, err)
-	for text, change := range map[string]func(*ententev1.JoinRequest){
-		"member id":                                 func(r *ententev1.JoinRequest) { r.Id = "../eu" },
-		"is not host:port":                          func(r *ententev1.JoinRequest) { r.Address = "eu-2" },
-		"zone has 256 bytes":                        func(r *ententev1.JoinRequest) { r.Zone = strings.Repeat("z", 256) },
-		"has a character that cannot be shown":      func(r *ententev1.JoinRequest) { r.Version = "1.0\x1b[2J" },
-		"the token's id or secret is malformed":     func(r *ententev1.JoinRequest) { r.TokenId = "" },
-		"identity certificate of 0 bytes":           func(r *ententev1.JoinRequest) { r.IdentityCertificate = nil },
-		"identity certificate of 4097 bytes":        func(r *ententev1.JoinRequest) { r.IdentityCertificate = make([]byte, 4097) },
-		"identity certificate cannot be read":       func(r *ententev1.JoinRequest) { r.IdentityCertificate = r.IdentityCertificate[1:] },
-		"identity certificate is not signed by its": func(r *ententev1.JoinRequest) { r.IdentityCertificate[len(r.IdentityCertificate)-1] ^= 1 },
+	for text, change := range map[string]func(*request){
+		"member id":                             func(r *request) { r.Id = "../eu" },
+		"is not host:port":                      func(r *request) { r.Address = "eu-2" },
+		"zone has 256 bytes":                    func(r *request) { r.Zone = strings.Repeat("z", 256) },
+		"has a character that cannot be shown":  func(r *request) { r.Version = "1.0\x1b[2J" },
+		"the token's id or secret is malformed": func(r *request) { r.TokenId = "" },
+		"identity certificate of 0 bytes":       func(r *request) { r.IdentityCertificate = nil },
+		"identity certificate of 4097 bytes":    func(r *request) { r.IdentityCertificate = make([]byte, 4097) },
+		"identity certificate cannot be read": func(r *request) {
+			r.IdentityCertificate = r.IdentityCertificate[1:]
+		},
+		"identity certificate is not signed by its": func(r *request) {
+			r.IdentityCertificate[len(r.IdentityCertificate)-1] ^= 1
+		},
 	} {
 		r := joinRequest(t)
 		change(r)

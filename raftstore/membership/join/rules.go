@@ -34,9 +34,9 @@ func CheckRequest(req *ententev1.JoinRequest) (memberid.Digest, error) {
 	return memberid.ParseCertificate(req.GetIdentityCertificate())
 }
 
-// Redeemable decides whether a joiner may use a token. row is nil if there is none with the ID that the joiner sent. A token
-// that the same member with the same key has redeemed admits it again, also after its expiry: the answer to its first
-// request may have been lost.
+// Redeemable decides whether a joiner may use a token. row is nil if there is none with the ID that the joiner sent. A
+// token that the same member with the same key has redeemed admits it again, also after its expiry: the answer to its
+// first request may have been lost.
 func Redeemable(row *statev1.JoinToken, secret []byte, id string, identity memberid.Digest, now time.Time) error {
 	const remedy = "make a new one with `entente cluster join-token`"
 	if row == nil || !token.Proves(secret, row.GetSecretSha256()) {
@@ -53,18 +53,27 @@ func Redeemable(row *statev1.JoinToken, secret []byte, id string, identity membe
 			r.GetMemberId(), r.GetTime().AsTime().Format(time.RFC3339), remedy)
 	}
 	if expires := row.GetExpireTime().AsTime(); !now.Before(expires) {
-		return status.Errorf(codes.PermissionDenied, "the join token expired at %s; %s", expires.Format(time.RFC3339), remedy)
+		return status.Errorf(
+			codes.PermissionDenied,
+			"the join token expired at %s; %s",
+			expires.Format(time.RFC3339),
+			remedy,
+		)
 	}
 	return nil
 }
 
-// Admissible decides whether a joiner's ID and key are compatible with the present members. A member whose ID is taken is
-// never replaced by a joiner: a mistyped ID would remove a living member. An operator first removes a member that lost its
-// disk, which also retires its signing keys.
+// Admissible decides whether a joiner's ID and key are compatible with the present members. A member whose ID is taken
+// is never replaced by a joiner: a mistyped ID would remove a living member. An operator first removes a member that
+// lost its disk, which also retires its signing keys.
 func Admissible(rows []raftstore.Row[*statev1.Member], id string, identity memberid.Digest) error {
 	known := slices.ContainsFunc(rows, func(r raftstore.Row[*statev1.Member]) bool { return r.Key == id })
 	if len(rows) >= directory.MaxMembers && !known {
-		return status.Errorf(codes.ResourceExhausted, "the cluster has %d members, the most that it can have", len(rows))
+		return status.Errorf(
+			codes.ResourceExhausted,
+			"the cluster has %d members, the most that it can have",
+			len(rows),
+		)
 	}
 	for _, row := range rows {
 		same := string(row.Value.GetIdentity()) == string(identity[:])
@@ -72,8 +81,8 @@ func Admissible(rows []raftstore.Row[*statev1.Member], id string, identity membe
 		case row.Key == id && !same:
 			return status.Errorf(codes.AlreadyExists,
 				"the cluster has a member %s with another identity key, which joined at %s; the token was not used: "+
-					"if that member lost its disk, remove it with `entente cluster remove %s` and start this one again, "+
-					"otherwise give this one another id",
+					"if that member lost its disk, remove it with `entente cluster remove %s` "+
+					"and start this one again, otherwise give this one another id",
 				id, row.Value.GetJoinTime().AsTime().Format(time.RFC3339), id)
 		case row.Key != id && same:
 			return status.Errorf(codes.AlreadyExists,
@@ -103,9 +112,14 @@ func Compatible(c Cluster, req *ententev1.JoinRequest) error {
 			"the joiner has cluster.trust_domain = %q, but this cluster's is %q; correct the configuration",
 			req.GetHomeTrustDomain(), c.HomeTrustDomain)
 	case req.GetCommandVersion() < c.CommandVersion:
-		return status.Errorf(codes.FailedPrecondition,
-			"the joiner's version %s applies commands up to version %d, but this cluster uses version %d; install a newer one",
-			DescribeVersion(req.GetVersion()), req.GetCommandVersion(), c.CommandVersion)
+		return status.Errorf(
+			codes.FailedPrecondition,
+			"the joiner's version %s applies commands up to version %d, but this cluster uses version %d; install "+
+				"a newer one",
+			DescribeVersion(req.GetVersion()),
+			req.GetCommandVersion(),
+			c.CommandVersion,
+		)
 	}
 	return nil
 }

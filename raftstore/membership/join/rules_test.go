@@ -35,7 +35,11 @@ func TestRedeemable(t *testing.T) {
 	key, other := memberid.Digest{1}, memberid.Digest{2}
 	open := &statev1.JoinToken{SecretSha256: sum[:], ExpireTime: timestamppb.New(noon.Add(time.Minute))}
 	spent := &statev1.JoinToken{SecretSha256: sum[:], ExpireTime: timestamppb.New(noon.Add(-time.Hour)),
-		Redemption: &statev1.Redemption{MemberId: "eu-2", Identity: key[:], Time: timestamppb.New(noon.Add(-2 * time.Hour))}}
+		Redemption: &statev1.Redemption{
+			MemberId: "eu-2",
+			Identity: key[:],
+			Time:     timestamppb.New(noon.Add(-2 * time.Hour)),
+		}}
 	expired := &statev1.JoinToken{SecretSha256: sum[:], ExpireTime: timestamppb.New(noon)}
 	for name, c := range map[string]struct {
 		row    *statev1.JoinToken
@@ -47,11 +51,26 @@ func TestRedeemable(t *testing.T) {
 	}{
 		"open":                         {row: open, secret: secret, id: "eu-2", key: key},
 		"spent by the same, even late": {row: spent, secret: secret, id: "eu-2", key: key},
-		"unknown":                      {secret: secret, id: "eu-2", key: key, code: codes.PermissionDenied, text: "this cluster has no such join token"},
-		"another secret":               {row: open, secret: []byte("x"), id: "eu-2", key: key, code: codes.PermissionDenied, text: "this cluster has no such join token"},
-		"expired at that very moment":  {row: expired, secret: secret, id: "eu-2", key: key, code: codes.PermissionDenied, text: "the join token expired at 2026-11-22T12:00:00Z; make a new one with `entente cluster join-token`"},
-		"spent by another member":      {row: spent, secret: secret, id: "eu-3", key: key, code: codes.PermissionDenied, text: "the join token was used by member eu-2 at 2026-11-22T10:00:00Z, and a token admits one member once"},
-		"spent by another key":         {row: spent, secret: secret, id: "eu-2", key: other, code: codes.PermissionDenied, text: "was used by member eu-2"},
+		"unknown": {
+			secret: secret, id: "eu-2", key: key, code: codes.PermissionDenied,
+			text: "this cluster has no such join token",
+		},
+		"another secret": {
+			row: open, secret: []byte("x"), id: "eu-2", key: key, code: codes.PermissionDenied,
+			text: "this cluster has no such join token",
+		},
+		"expired at that very moment": {
+			row: expired, secret: secret, id: "eu-2", key: key, code: codes.PermissionDenied,
+			text: "the join token expired at 2026-11-22T12:00:00Z; make a new one with `entente cluster join-token`",
+		},
+		"spent by another member": {
+			row: spent, secret: secret, id: "eu-3", key: key, code: codes.PermissionDenied,
+			text: "the join token was used by member eu-2 at 2026-11-22T10:00:00Z, and a token admits one member once",
+		},
+		"spent by another key": {
+			row: spent, secret: secret, id: "eu-2", key: other, code: codes.PermissionDenied,
+			text: "was used by member eu-2",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			requireRefusal(t, Redeemable(c.row, c.secret, c.id, c.key, noon), c.code, c.text)
@@ -61,17 +80,29 @@ func TestRedeemable(t *testing.T) {
 
 func TestAdmissible(t *testing.T) {
 	key, other := memberid.Digest{1}, memberid.Digest{2}
-	rows := []raftstore.Row[*statev1.Member]{{Key: "eu-1", Value: &statev1.Member{Id: "eu-1", Identity: key[:], JoinTime: timestamppb.New(noon)}}}
+	rows := []raftstore.Row[*statev1.Member]{
+		{Key: "eu-1", Value: &statev1.Member{Id: "eu-1", Identity: key[:], JoinTime: timestamppb.New(noon)}},
+	}
 	var full []raftstore.Row[*statev1.Member]
 	for range directory.MaxMembers {
 		full = append(full, raftstore.Row[*statev1.Member]{Value: &statev1.Member{}})
 	}
 	requireRefusal(t, Admissible(rows, "eu-2", other), codes.OK, "")
 	requireRefusal(t, Admissible(rows, "eu-1", key), codes.OK, "")
-	requireRefusal(t, Admissible(rows, "eu-1", other), codes.AlreadyExists,
-		"the cluster has a member eu-1 with another identity key, which joined at 2026-11-22T12:00:00Z; the token was not used: if that member lost its disk, "+
-			"remove it with `entente cluster remove eu-1` and start this one again, otherwise give this one another id")
-	requireRefusal(t, Admissible(rows, "eu-2", key), codes.AlreadyExists, "the identity key is that of member eu-1; the token was not used")
+	requireRefusal(
+		t,
+		Admissible(rows, "eu-1", other),
+		codes.AlreadyExists,
+		"the cluster has a member eu-1 with another identity key, which joined at 2026-11-22T12:00:00Z; "+
+			"the token was not used: if that member lost its disk, "+
+			"remove it with `entente cluster remove eu-1` and start this one again, otherwise give this one another id",
+	)
+	requireRefusal(
+		t,
+		Admissible(rows, "eu-2", key),
+		codes.AlreadyExists,
+		"the identity key is that of member eu-1; the token was not used",
+	)
 	requireRefusal(t, Admissible(full, "eu-2", other), codes.ResourceExhausted, "the cluster has 64 members")
 }
 

@@ -14,15 +14,15 @@ import (
 	"github.com/ententehq/entente/raftstore/token"
 )
 
-// Token lets one member join a cluster, once. The operator gives its text to the joiner; the cluster keeps only the digest of
-// its secret.
+// Token lets one member join a cluster, once. The operator gives its text to the joiner; the cluster keeps only the
+// digest of its secret.
 type Token struct {
 	ClusterName string
 	ID          string
 	Secret      [32]byte
 	Expires     time.Time
-	// Identities are the digests of the identity keys of the members at the time that the token was made. The joiner sends
-	// the secret only to them.
+	// Identities are the digests of the identity keys of the members at the time that the token was made. The joiner
+	// sends the secret only to them.
 	Identities []memberid.Digest
 }
 
@@ -66,8 +66,8 @@ func (t Token) String() string { return "join token " + t.ID }
 var ErrMalformedToken = errors.New("not a join token of this version of Entente; " +
 	"make one with `entente cluster join-token` on a member and copy the whole line")
 
-// ParseToken parses the text of a token. White space around it is allowed, because it often comes from a file; any other
-// difference from the output of [Token.Text] is refused.
+// ParseToken parses the text of a token. White space around it is allowed, because it often comes from a file; any
+// other difference from the output of [Token.Text] is refused.
 func ParseToken(text string) (Token, error) {
 	t, err := parseToken(strings.TrimSpace(text))
 	if err != nil {
@@ -86,7 +86,11 @@ func parseToken(text string) (Token, error) {
 }
 
 func tokenOf(content *statev1.JoinTokenContent) (Token, error) {
-	t := Token{ClusterName: content.GetClusterName(), ID: content.GetId(), Expires: time.Unix(content.GetExpireSeconds(), 0)}
+	t := Token{
+		ClusterName: content.GetClusterName(),
+		ID:          content.GetId(),
+		Expires:     time.Unix(content.GetExpireSeconds(), 0),
+	}
 	switch {
 	case !token.IsID(t.ID):
 		return Token{}, errors.New("its id is malformed")
@@ -95,7 +99,11 @@ func tokenOf(content *statev1.JoinTokenContent) (Token, error) {
 	case len(content.GetSecret()) != len(t.Secret):
 		return Token{}, errors.New("its secret is malformed")
 	case len(content.GetIdentities()) == 0 || len(content.GetIdentities()) > directory.MaxMembers:
-		return Token{}, fmt.Errorf("it names %d members; 1 to %d are possible", len(content.GetIdentities()), directory.MaxMembers)
+		return Token{}, fmt.Errorf(
+			"it names %d members; 1 to %d are possible",
+			len(content.GetIdentities()),
+			directory.MaxMembers,
+		)
 	case content.GetExpireSeconds() < 0 || content.GetExpireSeconds() > maxUnixSeconds:
 		return Token{}, errors.New("its expiry is malformed")
 	}
@@ -112,12 +120,17 @@ func tokenOf(content *statev1.JoinTokenContent) (Token, error) {
 // maxUnixSeconds is the end of the year 9999, the last that protobuf's timestamps hold.
 const maxUnixSeconds = 253402300799
 
-// Accepts is the joiner's check of the member that answers: its identity key must be one that the token names. The error
-// contains the remedy.
+// Accepts is the joiner's check of the member that answers: its identity key must be one that the token names. The
+// error contains the remedy.
 func (t Token) Accepts(presented memberid.Digest) error {
 	if slices.Contains(t.Identities, presented) {
 		return nil
 	}
-	return fmt.Errorf("the member there has identity key %s, which the join token does not name: either it is not a member of cluster %q, or it joined after the token was made; "+
-		"nothing was sent to it; check the address, or make a new token", memberid.Short(presented), t.ClusterName)
+	return fmt.Errorf(
+		"the member there has identity key %s, which the join token does not name: "+
+			"either it is not a member of cluster %q, or it joined after the token was made; "+
+			"nothing was sent to it; check the address, or make a new token",
+		memberid.Short(presented),
+		t.ClusterName,
+	)
 }

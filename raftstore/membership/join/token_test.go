@@ -16,7 +16,8 @@ import (
 func tokenText(t testing.TB, change func(*statev1.JoinTokenContent)) string {
 	t.Helper()
 	content := &statev1.JoinTokenContent{
-		ClusterName: "eu", Id: strings.Repeat("ab", tokenIDBytes), Secret: make([]byte, 32), ExpireSeconds: noon.Unix(), Identities: [][]byte{make([]byte, 32)},
+		ClusterName: "eu", Id: strings.Repeat("ab", tokenIDBytes), Secret: make([]byte, 32), ExpireSeconds: noon.Unix(),
+		Identities: [][]byte{make([]byte, 32)},
 	}
 	change(content)
 	text, err := token.Encode(tokenPrefix, content)
@@ -45,13 +46,29 @@ func TestTokenText(t *testing.T) {
 		"padding":             {text + "=", "it has characters that no token has"},
 		"a line break within": {text[:60] + "\n" + text[60:], "it has characters that no token has"},
 		"very long":           {text + strings.Repeat("A", token.MaxText), "more than any token"},
-		"no cluster":          {tokenText(t, func(c *statev1.JoinTokenContent) { c.ClusterName = "" }), "its cluster name is malformed"},
-		"an id of words":      {tokenText(t, func(c *statev1.JoinTokenContent) { c.Id = "first" }), "its id is malformed"},
-		"a short secret":      {tokenText(t, func(c *statev1.JoinTokenContent) { c.Secret = c.Secret[1:] }), "its secret is malformed"},
-		"no members":          {tokenText(t, func(c *statev1.JoinTokenContent) { c.Identities = nil }), "it names 0 members"},
-		"half a digest":       {tokenText(t, func(c *statev1.JoinTokenContent) { c.Identities[0] = c.Identities[0][:16] }), "the digest of a member's identity key is malformed"},
-		"before 1970":         {tokenText(t, func(c *statev1.JoinTokenContent) { c.ExpireSeconds = -1 }), "its expiry is malformed"},
-		"an unknown field":    {tokenText(t, func(c *statev1.JoinTokenContent) { c.ProtoReflect().SetUnknown([]byte{0x78, 1}) }), "it is not written as a member writes tokens"},
+		"no cluster": {
+			tokenText(t, func(c *statev1.JoinTokenContent) { c.ClusterName = "" }), "its cluster name is malformed",
+		},
+		"an id of words": {
+			tokenText(t, func(c *statev1.JoinTokenContent) { c.Id = "first" }), "its id is malformed",
+		},
+		"a short secret": {
+			tokenText(t, func(c *statev1.JoinTokenContent) { c.Secret = c.Secret[1:] }), "its secret is malformed",
+		},
+		"no members": {
+			tokenText(t, func(c *statev1.JoinTokenContent) { c.Identities = nil }), "it names 0 members",
+		},
+		"half a digest": {
+			tokenText(t, func(c *statev1.JoinTokenContent) { c.Identities[0] = c.Identities[0][:16] }),
+			"the digest of a member's identity key is malformed",
+		},
+		"before 1970": {
+			tokenText(t, func(c *statev1.JoinTokenContent) { c.ExpireSeconds = -1 }), "its expiry is malformed",
+		},
+		"an unknown field": {
+			tokenText(t, func(c *statev1.JoinTokenContent) { c.ProtoReflect().SetUnknown([]byte{0x78, 1}) }),
+			"it is not written as a member writes tokens",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := ParseToken(c.text)

@@ -14,8 +14,8 @@ const (
 	maxAddressBytes = 255 + len(":65535")
 )
 
-// CheckID checks the ID of a member. It is a part of Raft server IDs, of SPIFFE IDs and of metrics, and therefore has 1 to
-// 63 letters, digits, hyphens, underscores and dots, of which the first is a letter or digit.
+// CheckID checks the ID of a member. It is a part of Raft server IDs, of SPIFFE IDs and of metrics, and therefore has 1
+// to 63 letters, digits, hyphens, underscores and dots, of which the first is a letter or digit.
 func CheckID(id string) error {
 	if id == "" || len(id) > maxIDBytes {
 		return fmt.Errorf("member id %.80q has %d bytes; it must have 1 to %d", id, len(id), maxIDBytes)
@@ -23,7 +23,13 @@ func CheckID(id string) error {
 	for i, c := range []byte(id) {
 		alphanumeric := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
 		if !alphanumeric && (i == 0 || !strings.ContainsRune("-_.", rune(c))) {
-			return fmt.Errorf("member id %q: %q is not allowed at position %d; use letters, digits, hyphens, underscores and dots, the first a letter or digit", id, c, i+1)
+			return fmt.Errorf(
+				"member id %q: %q is not allowed at position %d; use letters, digits, hyphens, underscores and "+
+					"dots, the first a letter or digit",
+				id,
+				c,
+				i+1,
+			)
 		}
 	}
 	return nil
@@ -42,7 +48,11 @@ func CheckAddress(address string) error {
 		return fmt.Errorf("address %q: the port must be a number from 1 to 65535", address)
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		return errors.New("address " + strconv.Quote(address) + " names no host; set member.advertise to one that the other members reach")
+		return errors.New(
+			"address " + strconv.Quote(
+				address,
+			) + " names no host; set member.advertise to one that the other members reach",
+		)
 	}
 	if strings.ContainsAny(host, "|@/ \t\r\n") {
 		return fmt.Errorf("address %q: the host has a character that no host name has", address)

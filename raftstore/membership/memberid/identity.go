@@ -1,5 +1,5 @@
-// Package memberid describes a member of a cluster: its ID and address, and the identity key by which the others recognize
-// it. Nothing here depends on a certificate that can expire.
+// Package memberid describes a member of a cluster: its ID and address, and the identity key by which the others
+// recognize it. Nothing here depends on a certificate that can expire.
 package memberid
 
 import (
@@ -27,8 +27,8 @@ type Digest = [32]byte
 // DigestOf returns the digest of the key in a certificate.
 func DigestOf(c *x509.Certificate) Digest { return sha256.Sum256(c.RawSubjectPublicKeyInfo) }
 
-// Identity is a member's identity key, with the self-signed certificate that carries it in TLS. The names and dates of the
-// certificate have no meaning and are ignored.
+// Identity is a member's identity key, with the self-signed certificate that carries it in TLS. The names and dates of
+// the certificate have no meaning and are ignored.
 type Identity struct {
 	Certificate tls.Certificate
 	Digest      Digest
@@ -41,8 +41,8 @@ const (
 )
 
 // LoadIdentity reads the identity key from a file, and creates the key and the file if there is none. The file either
-// exists in full or not at all, also after a power cut, and others cannot read it. A file that others can read, or that has
-// no such key, is refused rather than replaced, because the cluster would not recognize the new key.
+// exists in full or not at all, also after a power cut, and others cannot read it. A file that others can read, or that
+// has no such key, is refused rather than replaced, because the cluster would not recognize the new key.
 func LoadIdentity(path string) (*Identity, error) {
 	key, err := readIdentity(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -63,7 +63,10 @@ func readIdentity(path string) (*ecdsa.PrivateKey, error) {
 	case !info.Mode().IsRegular():
 		return nil, errors.New("it is not a regular file")
 	case info.Mode().Perm()&0o077 != 0:
-		return nil, fmt.Errorf("its mode is %#o, so that others can use it; if none has, chmod 600 it", info.Mode().Perm())
+		return nil, fmt.Errorf(
+			"its mode is %#o, so that others can use it; if none has, chmod 600 it",
+			info.Mode().Perm(),
+		)
 	case info.Size() > maxKeyBytes:
 		return nil, fmt.Errorf("it has %d bytes, too many for a key", info.Size())
 	}
@@ -75,7 +78,8 @@ func readIdentity(path string) (*ecdsa.PrivateKey, error) {
 }
 
 func parseIdentity(data []byte) (*ecdsa.PrivateKey, error) {
-	const remedy = "restore it from a copy, or remove this member from the cluster, empty its data folder and join again"
+	const remedy = "restore it from a copy, or remove this member from the cluster, empty its data folder and join " +
+		"again"
 	block, rest := pem.Decode(data)
 	if block == nil || block.Type != identityPEM || len(rest) != 0 {
 		return nil, fmt.Errorf("it does not hold exactly one %s in PEM; %s", identityPEM, remedy)
@@ -162,7 +166,11 @@ const maxIdentityCertificate = 4096
 // ParseCertificate parses a joiner's identity certificate and verifies that its key has signed it.
 func ParseCertificate(der []byte) (Digest, error) {
 	if len(der) == 0 || len(der) > maxIdentityCertificate {
-		return Digest{}, fmt.Errorf("identity certificate of %d bytes; it must have 1 to %d", len(der), maxIdentityCertificate)
+		return Digest{}, fmt.Errorf(
+			"identity certificate of %d bytes; it must have 1 to %d",
+			len(der),
+			maxIdentityCertificate,
+		)
 	}
 	c, err := x509.ParseCertificate(der)
 	if err != nil {

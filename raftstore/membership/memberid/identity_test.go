@@ -43,7 +43,12 @@ func TestIdentityKey(t *testing.T) {
 	require.NoError(t, os.Chmod(path, 0o600))
 	require.NoError(t, os.WriteFile(path, nil, 0o600))
 	_, err = LoadIdentity(path)
-	require.ErrorContains(t, err, "it does not hold exactly one PRIVATE KEY in PEM; restore it from a copy, or remove this member from the cluster, empty its data folder and join again")
+	require.ErrorContains(
+		t,
+		err,
+		"it does not hold exactly one PRIVATE KEY in PEM; restore it from a copy, or remove this member from the "+
+			"cluster, empty its data folder and join again",
+	)
 	require.NoError(t, os.Remove(path))
 	require.NoError(t, os.Mkdir(path, 0o700))
 	_, err = LoadIdentity(path)
@@ -55,7 +60,9 @@ func TestIDsAndAddresses(t *testing.T) {
 		require.NoError(t, CheckID(id))
 	}
 	for id, text := range map[string]string{
-		"": "has 0 bytes", strings.Repeat("x", 64): "has 64 bytes", "-a": "position 1", "a@b": `'@' is not allowed at position 2`, "a|b": "is not allowed", "a/b": "is not allowed", "ä": "is not allowed",
+		"": "has 0 bytes", strings.Repeat("x", 64): "has 64 bytes", "-a": "position 1",
+		"a@b": `'@' is not allowed at position 2`,
+		"a|b": "is not allowed", "a/b": "is not allowed", "ä": "is not allowed",
 	} {
 		require.ErrorContains(t, CheckID(id), text, id)
 	}
@@ -63,7 +70,9 @@ func TestIDsAndAddresses(t *testing.T) {
 		require.NoError(t, CheckAddress(a))
 	}
 	for a, text := range map[string]string{
-		"eu-1": "is not host:port", "eu-1:0": "from 1 to 65535", "eu-1:https": "from 1 to 65535", ":7440": "names no host", "0.0.0.0:7440": "set member.advertise", "[::]:7440": "names no host", "a|b:1": "has a character",
+		"eu-1": "is not host:port", "eu-1:0": "from 1 to 65535", "eu-1:https": "from 1 to 65535",
+		":7440": "names no host", "0.0.0.0:7440": "set member.advertise", "[::]:7440": "names no host",
+		"a|b:1": "has a character",
 	} {
 		require.ErrorContains(t, CheckAddress(a), text, a)
 	}

@@ -14,8 +14,8 @@ import (
 // ErrSignature is wrapped by the errors of [VerifyIdentity].
 var ErrSignature = errors.New("not signed with the identity key that it names")
 
-// Sign signs with the identity key, for a verifier that has its digest and is not a member of this cluster. A signature for
-// one purpose is not valid for another.
+// Sign signs with the identity key, for a verifier that has its digest and is not a member of this cluster. A signature
+// for one purpose is not valid for another.
 func (i *Identity) Sign(purpose string, parts ...[]byte) ([]byte, error) {
 	key, ok := i.Certificate.PrivateKey.(crypto.Signer)
 	if !ok {
@@ -25,8 +25,8 @@ func (i *Identity) Sign(purpose string, parts ...[]byte) ([]byte, error) {
 	return key.Sign(rand.Reader, digest[:], crypto.SHA256)
 }
 
-// VerifyIdentity verifies a signature made by [Identity.Sign], and returns the digest of the identity key that made it. The
-// caller has to compare the digest with the one that it expects.
+// VerifyIdentity verifies a signature made by [Identity.Sign], and returns the digest of the identity key that made it.
+// The caller has to compare the digest with the one that it expects.
 func VerifyIdentity(certificate []byte, purpose string, signature []byte, parts ...[]byte) (Digest, error) {
 	digest, err := ParseCertificate(certificate)
 	if err != nil {

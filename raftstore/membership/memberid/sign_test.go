@@ -30,7 +30,8 @@ func TestSignatureOfAnIdentityKey(t *testing.T) {
 			return VerifyIdentity(own, "accept", signature, []byte("sessionc"), []byte("ontent"))
 		},
 		"another key": func() (Digest, error) {
-			return VerifyIdentity(other.Certificate.Certificate[0], "accept", signature, []byte("session"), []byte("content"))
+			return VerifyIdentity(
+				other.Certificate.Certificate[0], "accept", signature, []byte("session"), []byte("content"))
 		},
 		"no key": func() (Digest, error) { return VerifyIdentity(nil, "accept", signature) },
 		"no signature": func() (Digest, error) {

@@ -42,8 +42,8 @@ func (o *Own[K, V]) Set(key K, value V) {
 	})
 }
 
-// Update changes the value of a key, which is the zero value if there is none. If change returns false, nothing changes.
-// change must not use the section, and must not modify what the value refers to.
+// Update changes the value of a key, which is the zero value if there is none. If change returns false, nothing
+// changes. change must not use the section, and must not modify what the value refers to.
 func (o *Own[K, V]) Update(key K, change func(*V) bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

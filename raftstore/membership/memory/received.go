@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Received is the leader's side of a [Section]. Each value has a version, which grows with every change, so that a reader
-// can fetch what is newer than what it has.
+// Received is the leader's side of a [Section]. Each value has a version, which grows with every change, so that a
+// reader can fetch what is newer than what it has.
 type Received[K comparable, V any] struct {
 	merge func(was V, known bool, is V) (V, bool)
 	limit int

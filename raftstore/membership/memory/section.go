@@ -1,10 +1,11 @@
 // Package memory implements the leader's memory: what each member knows first-hand, collected with the heartbeats and
 // kept on the leader, without a write to the Raft log.
 //
-// A [Section] is one room's part of it. It has two sides. [Section.Own] holds the latest value of each key on the member
-// that knows it; every member has one. [Section.Received] holds, on the leader, what all members have reported, its own
-// values included. Nothing of it is durable: a new leader starts with an empty memory, and every member then reports
-// everything again. A room therefore gives what is missing the benefit of the doubt for a while after a change of leader.
+// A [Section] is one room's part of it. It has two sides. [Section.Own] holds the latest value of each key on the
+// member that knows it; every member has one. [Section.Received] holds, on the leader, what all members have reported,
+// its own values included. Nothing of it is durable: a new leader starts with an empty memory, and every member then
+// reports everything again. A room therefore gives what is missing the benefit of the doubt for a while after a change
+// of leader.
 //
 // A Section is registered with the membership under its name, which then calls [Section.Collect], [Section.Deliver],
 // [Section.Answer] and [Section.Reset]. Other members send queries to the leader by the membership's Query.
@@ -56,8 +57,8 @@ type Config[K comparable, V any] struct {
 	// Merge combines a received value with the one that the leader has for the key. If it returns false, the key is
 	// deleted. If Merge is nil, the value that was received last counts. It must not use the section.
 	Merge func(was V, known bool, is V) (V, bool)
-	// Once reports whether an own value is deleted after it was sent, so that a later leader does not receive it. If nil,
-	// none is. It must not use the section.
+	// Once reports whether an own value is deleted after it was sent, so that a later leader does not receive it. If
+	// nil, none is. It must not use the section.
 	Once func(K, V) bool
 	// Cost is the size of an entry in a report, in a unit of the room's choice. If nil, each costs 1.
 	Cost func(K, V) int
@@ -65,15 +66,15 @@ type Config[K comparable, V any] struct {
 	MaxReport int
 	// MaxReceived bounds how many keys the leader keeps; further ones are ignored. If 0, there is no bound.
 	MaxReceived int
-	// Restarted is called on the leader, before a report is taken over, if another process of the member made it than the
-	// one before. It may use the section. If nil, nothing happens.
+	// Restarted is called on the leader, before a report is taken over, if another process of the member made it than
+	// the one before. It may use the section. If nil, nothing happens.
 	Restarted func(member string)
 	// Answer answers a query from what was received. If nil, queries are refused.
 	Answer func(query []byte) ([]byte, error)
 	// Reset is called after the memory was emptied because this member begins to lead. If nil, nothing happens.
 	Reset func()
-	// Refused receives the errors of reports that do not decode, with the member that sent them, and those of Encode, with
-	// an empty one. If nil, they are dropped.
+	// Refused receives the errors of reports that do not decode, with the member that sent them, and those of Encode,
+	// with an empty one. If nil, they are dropped.
 	Refused func(member string, err error)
 	// Now returns the present time.
 	Now func() time.Time

@@ -11,8 +11,8 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 )
 
-// Command parses a line MEMBER/INCARNATION/COUNTER WORDS…, whose words are settled=N, base=N, read=KEY@REV, list=PREFIX,
-// put=KEY:VALUE and del=KEY, and whose rows are all of table "t". where is the line's place, for failures.
+// Command parses a line MEMBER/INCARNATION/COUNTER WORDS…, whose words are settled=N, base=N, read=KEY@REV,
+// list=PREFIX, put=KEY:VALUE and del=KEY, and whose rows are all of table "t". where is the line's place, for failures.
 func Command(t testing.TB, where, line string) *statev1.Command {
 	t.Helper()
 	words := strings.Fields(line)
