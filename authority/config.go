@@ -24,7 +24,7 @@ import (
 // Contact is the contact of this member with the others. It is called from many goroutines.
 type Contact interface {
 	// LastHeard returns when this member last heard from the leader, or led with a quorum. It is zero before that.
-	LastHeard() time.Time
+	LastContact() time.Time
 	// ClockSane reports whether this member's clock is within minutes of those of a majority. It is false until known.
 	ClockSane() bool
 }

@@ -113,7 +113,7 @@ func TestPassingOn(t *testing.T) {
 
 	// A member that has not heard from the leader for the signing grace does not sign, and passes on.
 	silent, left := others[0], others[1]
-	silent.LastHeardNow()
+	silent.LastContactNow()
 	silent.set(func() { silent.silent = true })
 	f.advance(plan.DefaultSigningGrace + time.Minute)
 	require.EqualError(t, silent.issuer.CanSign(), "this member last heard from the leader 1h1m0s ago, and signs for 1h0m0s without")
@@ -124,8 +124,8 @@ func TestPassingOn(t *testing.T) {
 	require.Equal(t, codes.FailedPrecondition, status.Code(err))
 }
 
-// LastHeardNow notes that the member heard from the leader just now.
-func (c *crewman) LastHeardNow() { c.config.Contact.LastHeard() }
+// LastContactNow notes that the member heard from the leader just now.
+func (c *crewman) LastContactNow() { c.config.Contact.LastContact() }
 
 // TestSigningServiceIsForMembers: nobody but a member gets a signature there, and a member gets no name of another.
 func TestSigningServiceIsForMembers(t *testing.T) {

@@ -30,7 +30,7 @@ type contact struct {
 	c *crewman
 }
 
-func (c contact) LastHeard() time.Time {
+func (c contact) LastContact() time.Time {
 	c.c.mu.Lock()
 	defer c.c.mu.Unlock()
 	if !c.c.silent {

@@ -96,7 +96,7 @@ func (l *lockedLog) String() string {
 // alone is a member that is in contact with itself, writes no audit log and has no fellows.
 type alone struct{ now func() time.Time }
 
-func (a alone) LastHeard() time.Time    { return a.now() }
+func (a alone) LastContact() time.Time  { return a.now() }
 func (alone) ClockSane() bool           { return true }
 func (alone) Record(access.Event) error { return nil }
 

@@ -16,7 +16,7 @@ func buildRouting(m *member) (err error) {
 	c := m.cfg.Routing
 	m.routing, err = routing.New(routing.Config{
 		Store: m.store, Trust: m.trust, Audit: m.audit, Agreements: agreements{}, ImportTTL: c.ImportTTL,
-		Leader: m.members, LastContact: m.members.LastHeard,
+		Leader: m.members, LastContact: m.members.LastContact,
 		Settings: plan.Settings{
 			OverprovisioningFactor: c.OverprovisioningFactor, PanicThreshold: &c.PanicThreshold, Stale: plan.StaleMode(c.Stale),
 		},

@@ -12,8 +12,8 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// Everything that is compacted away from the log is in the snapshot: rows and revisions, deletions included, and a member that
-// starts from it is like one that never stopped.
+// Everything that is compacted away from the log is in the snapshot: rows and revisions, deletions included. A member
+// that starts from it is like one that never stopped.
 func TestRestartFromCompactedLog(t *testing.T) {
 	l := newLoopback(t)
 	s, stop, err := l.open("m1")

@@ -114,7 +114,7 @@ func TestLinearizable(t *testing.T) {
 				case err == nil:
 					op.Output = result{value: value, known: true}
 				case o.add == "" || !errors.Is(err, raftstore.ErrUnknownOutcome):
-					continue // a read that failed says nothing; a write that failed with anything else was not made
+					continue // a failed read has no result; a write that failed with another error was not made
 				default:
 					op.Output, op.Return = result{}, int64(time.Hour)
 				}

@@ -289,7 +289,7 @@ func TestFailedRestoreLeavesNoTrace(t *testing.T) {
 	saved := save(t, s)
 	put(t, s, "k", "now")
 	var ctx context.Context
-	refuse := errors.New("a room says no")
+	refuse := errors.New("a room refuses")
 	var hook func() error
 	s.SurviveRestore("test", func(_, _ *raftstore.View, tx *raftstore.Tx) error {
 		require.NotZero(t, raftstore.Staged(s))

@@ -64,8 +64,8 @@ func (l *auditLog) last() audit.Event {
 // contact is always in contact.
 type contact struct{}
 
-func (contact) LastHeard() time.Time { return time.Now() }
-func (contact) ClockSane() bool      { return true }
+func (contact) LastContact() time.Time { return time.Now() }
+func (contact) ClockSane() bool        { return true }
 
 // certificateAuthority returns a CA of the home domain.
 func certificateAuthority(t *testing.T, key crypto.Signer, now time.Time) *x509.Certificate {

@@ -24,7 +24,7 @@ import (
 // Contact is the contact of this member with the others. It is called from many goroutines.
 type Contact interface {
 	// LastHeard returns when this member last heard from the leader, or led with a quorum. It is zero before that.
-	LastHeard() time.Time
+	LastContact() time.Time
 	// ClockSane reports whether this member's clock is within minutes of those of a majority. It is false until known.
 	ClockSane() bool
 }
@@ -116,7 +116,7 @@ func (i *Issuer) Await(ctx context.Context, revision raftstore.Revision) {
 
 // CanSign returns the reason for which this member must not sign now, or nil.
 func (i *Issuer) CanSign() error {
-	heard := i.config.Contact.LastHeard()
+	heard := i.config.Contact.LastContact()
 	if silent := i.config.Now().Sub(heard); heard.IsZero() {
 		return errors.New("this member has not heard from the leader since it started")
 	} else if silent > i.config.SigningGrace {

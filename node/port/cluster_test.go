@@ -40,8 +40,8 @@ func TestThreeMembersFormAClusterAndStartAgainFromDisk(t *testing.T) {
 		})
 		since := time.Now()
 		m.eventually("has a sane clock and hears from the leader", func() error {
-			if !m.manager.ClockSane() || !m.manager.LastHeard().After(since) {
-				return fmt.Errorf("sane: %t, last contact at %s", m.manager.ClockSane(), m.manager.LastHeard())
+			if !m.manager.ClockSane() || !m.manager.LastContact().After(since) {
+				return fmt.Errorf("sane: %t, last contact at %s", m.manager.ClockSane(), m.manager.LastContact())
 			}
 			return nil
 		})

@@ -197,8 +197,8 @@ func (c *changes) removeServer(ctx context.Context, id string) error {
 	case !inRaft:
 		return nil
 	}
-	heard, settled := c.leader.heard(), c.leader.settled()
-	if err := removable(servers, func(other string) bool { return heard(other) || !settled }, id); err != nil {
+	reachable, settled := c.leader.reachable(), c.leader.settled()
+	if err := removable(servers, func(other string) bool { return reachable(other) || !settled }, id); err != nil {
 		return err
 	}
 	if id == c.self {

@@ -38,8 +38,8 @@ type heartbeats struct {
 	sections *sections
 	leader   *leader
 
-	mu        sync.Mutex
-	lastHeard time.Time
+	mu      sync.Mutex
+	contact time.Time
 }
 
 // run sends heartbeats until ctx ends.
@@ -60,7 +60,7 @@ func (h *heartbeats) run(ctx context.Context) {
 			} else {
 				h.metrics.heartbeats.WithLabelValues("ok").Inc()
 				complete = to
-				h.recordAnswer()
+				h.recordContact()
 			}
 		}
 		select {
@@ -136,15 +136,15 @@ func (h *heartbeats) send(ctx context.Context, to target, full bool, incarnation
 	return nil
 }
 
-func (h *heartbeats) recordAnswer() {
+func (h *heartbeats) recordContact() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.lastHeard = h.now()
+	h.contact = h.now()
 }
 
-// lastAnswer returns when the leader last answered; zero: not since this process started.
-func (h *heartbeats) lastAnswer() time.Time {
+// lastContact returns when the leader last answered; zero: not since this process started.
+func (h *heartbeats) lastContact() time.Time {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.lastHeard
+	return h.contact
 }

@@ -133,8 +133,9 @@ func (l *leader) receive(id string, req *ententev1.HeartbeatRequest, now time.Ti
 	return distance, known, nil
 }
 
-// heard returns a function that reports which members are alive now: this one, and those with a recent heartbeat.
-func (l *leader) heard() func(id string) bool {
+// reachable returns a function that reports which members are reachable now: this one, and those with a recent
+// heartbeat.
+func (l *leader) reachable() func(id string) bool {
 	beats, now := l.beats.Received.All(), time.Now()
 	return func(id string) bool {
 		b, ok := beats[id]
@@ -178,7 +179,7 @@ func (l *leader) mark(ctx context.Context, v *raftstore.View, rows []raftstore.R
 	if err != nil {
 		return err
 	}
-	on, off := marks(members, marked, l.heard(), l.settled())
+	on, off := marks(members, marked, l.reachable(), l.settled())
 	l.metrics.alive.Set(float64(len(marked)))
 	if len(on)+len(off) == 0 {
 		return nil
@@ -208,10 +209,10 @@ func (l *leader) mark(ctx context.Context, v *raftstore.View, rows []raftstore.R
 
 // promote gives the vote to members without one that have applied what the leader had applied a tick ago.
 func (l *leader) promote(ctx context.Context, servers []raftstore.Server, reached raftstore.Revision) error {
-	heard := l.heard()
+	reachable := l.reachable()
 	for _, s := range servers {
 		b, _ := l.beats.Received.Get(s.MemberID)
-		if s.Voter || !heard(s.MemberID) || reached == 0 || b.applied < reached {
+		if s.Voter || !reachable(s.MemberID) || reached == 0 || b.applied < reached {
 			continue
 		}
 		if !l.changing.TryLock() {
@@ -237,7 +238,7 @@ func (l *leader) judgeOwnClock(servers []raftstore.Server) {
 
 // distance returns how far a member's clock is from a majority's.
 func (l *leader) distance(servers []raftstore.Server, id string) (time.Duration, bool) {
-	beats, heard := l.beats.Received.All(), l.heard()
+	beats, reachable := l.beats.Received.All(), l.reachable()
 	offsets := map[string]time.Duration{l.self: 0}
 	now := readClocks()
 	voters := 0
@@ -246,7 +247,7 @@ func (l *leader) distance(servers []raftstore.Server, id string) (time.Duration,
 			continue
 		}
 		voters++
-		if b, ok := beats[s.MemberID]; ok && heard(s.MemberID) {
+		if b, ok := beats[s.MemberID]; ok && reachable(s.MemberID) {
 			offsets[s.MemberID] = b.offsetNow(now)
 		}
 	}

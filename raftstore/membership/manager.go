@@ -188,8 +188,8 @@ func (m *Manager) Conn(memberID string) (grpc.ClientConnInterface, error) {
 	return m.config.Conns.Conn(memberID)
 }
 
-// LastHeard returns when the leader last answered this member, or it led; zero: not since it started.
-func (m *Manager) LastHeard() time.Time { return m.heartbeats.lastAnswer() }
+// LastContact returns when the leader last answered this member, or it led; zero: not since it started.
+func (m *Manager) LastContact() time.Time { return m.heartbeats.lastContact() }
 
 // ClockSane reports whether this member's clock is within five minutes of a majority's, according to the last
 // heartbeats. It is false until they have been answered, and from the moment at which the clock is set until they are

@@ -12,10 +12,10 @@ import (
 
 // The decisions of this package. They take values and return a value, or a refusal that is a gRPC status.
 
-// removable decides whether the leader may remove a member from the Raft configuration. heard reports whether the
+// removable decides whether the leader may remove a member from the Raft configuration. reachable reports whether the
 // leader receives heartbeats from a member.
-func removable(servers []raftstore.Server, heard func(id string) bool, target string) error {
-	var voters, reachable int
+func removable(servers []raftstore.Server, reachable func(id string) bool, target string) error {
+	var voters, remaining int
 	var silent []string
 	isVoter := false
 	for _, s := range servers {
@@ -25,8 +25,8 @@ func removable(servers []raftstore.Server, heard func(id string) bool, target st
 			isVoter = true
 		default:
 			voters++
-			if heard(s.MemberID) {
-				reachable++
+			if reachable(s.MemberID) {
+				remaining++
 			} else {
 				silent = append(silent, s.MemberID)
 			}
@@ -39,10 +39,10 @@ func removable(servers []raftstore.Server, heard func(id string) bool, target st
 		return status.Errorf(codes.FailedPrecondition,
 			"member %s is the last one with a vote; without it there is no cluster. "+
 				"To end the cluster, stop the member and delete its data folder", target)
-	case reachable < majority(voters):
+	case remaining < majority(voters):
 		return status.Errorf(codes.FailedPrecondition,
 			"without member %s only %d of %d members with a vote are reachable, no majority; remove or repair %v first",
-			target, reachable, voters, silent)
+			target, remaining, voters, silent)
 	}
 	return nil
 }
@@ -51,14 +51,14 @@ func majority(voters int) int { return voters/2 + 1 }
 
 // marks returns which members are to be marked alive and which no longer, given those that are marked now. Right after
 // the lead began none is unmarked, because no member had the time to send a heartbeat.
-func marks(members, marked []string, heard func(id string) bool, settled bool) (on, off []string) {
+func marks(members, marked []string, reachable func(id string) bool, settled bool) (on, off []string) {
 	for _, id := range members {
-		if heard(id) && !slices.Contains(marked, id) {
+		if reachable(id) && !slices.Contains(marked, id) {
 			on = append(on, id)
 		}
 	}
 	for _, id := range marked {
-		if !slices.Contains(members, id) || settled && !heard(id) {
+		if !slices.Contains(members, id) || settled && !reachable(id) {
 			off = append(off, id)
 		}
 	}

@@ -28,53 +28,53 @@ func TestRemovable(t *testing.T) {
 	server := func(id string, voter bool) raftstore.Server { return raftstore.Server{MemberID: id, Voter: voter} }
 	three := []raftstore.Server{server("a", true), server("b", true), server("c", true)}
 	for name, c := range map[string]struct {
-		servers []raftstore.Server
-		heard   string
-		target  string
-		code    codes.Code
-		text    string
+		servers   []raftstore.Server
+		reachable string
+		target    string
+		code      codes.Code
+		text      string
 	}{
-		"one of three": {servers: three, heard: "abc", target: "b"},
-		"the dead one": {servers: three, heard: "ab", target: "c"},
+		"one of three": {servers: three, reachable: "abc", target: "b"},
+		"the dead one": {servers: three, reachable: "ab", target: "c"},
 		"a living one beside it": {
-			servers: three, heard: "ab", target: "b", code: codes.FailedPrecondition,
+			servers: three, reachable: "ab", target: "b", code: codes.FailedPrecondition,
 			text: "without member b only 1 of 2 members with a vote are reachable, no majority; remove or repair " +
 				"[c] first",
 		},
 		"the last one": {
-			servers: three[:1], heard: "a", target: "a", code: codes.FailedPrecondition,
+			servers: three[:1], reachable: "a", target: "a", code: codes.FailedPrecondition,
 			text: "member a is the last one with a vote",
 		},
 		"the last vote": {
-			servers: []raftstore.Server{server("a", true), server("b", false)}, heard: "ab", target: "a",
+			servers: []raftstore.Server{server("a", true), server("b", false)}, reachable: "ab", target: "a",
 			code: codes.FailedPrecondition, text: "is the last one with a vote",
 		},
 		"one without a vote": {
-			servers: []raftstore.Server{server("a", true), server("b", false)}, heard: "a", target: "b",
+			servers: []raftstore.Server{server("a", true), server("b", false)}, reachable: "a", target: "b",
 		},
-		"one of two":              {servers: three[:2], heard: "ab", target: "a"},
-		"one that is not in Raft": {servers: three, heard: "a", target: "d"},
+		"one of two":              {servers: three[:2], reachable: "ab", target: "a"},
+		"one that is not in Raft": {servers: three, reachable: "a", target: "d"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			heard := func(id string) bool { return strings.Contains(c.heard, id) }
-			requireRefusal(t, removable(c.servers, heard, c.target), c.code, c.text)
+			reachable := func(id string) bool { return strings.Contains(c.reachable, id) }
+			requireRefusal(t, removable(c.servers, reachable, c.target), c.code, c.text)
 		})
 	}
 }
 
 func TestMarks(t *testing.T) {
-	heard := func(ids ...string) func(string) bool {
+	reachable := func(ids ...string) func(string) bool {
 		return func(id string) bool { return slices.Contains(ids, id) }
 	}
-	on, off := marks([]string{"a", "b"}, []string{"a"}, heard("a", "b"), true)
+	on, off := marks([]string{"a", "b"}, []string{"a"}, reachable("a", "b"), true)
 	assert.Equal(t, []string{"b"}, on)
 	assert.Empty(t, off)
-	on, off = marks([]string{"a", "b"}, []string{"a", "b"}, heard("a"), true)
+	on, off = marks([]string{"a", "b"}, []string{"a", "b"}, reachable("a"), true)
 	assert.Empty(t, on)
 	assert.Equal(t, []string{"b"}, off)
-	_, off = marks([]string{"a", "b"}, []string{"a", "b"}, heard("a"), false)
+	_, off = marks([]string{"a", "b"}, []string{"a", "b"}, reachable("a"), false)
 	assert.Empty(t, off, "a new leader gives every member the time for a heartbeat")
-	_, off = marks([]string{"a"}, []string{"a", "b"}, heard("a", "b"), false)
+	_, off = marks([]string{"a"}, []string{"a", "b"}, reachable("a", "b"), false)
 	assert.Equal(t, []string{"b"}, off, "only a member is alive")
 }
 

@@ -37,7 +37,7 @@ const (
 	maxClusterIDBytes = 128
 )
 
-// What readers of a snapshot tell apart.
+// The errors that readers of a snapshot distinguish.
 var (
 	// ErrNotSnapshot means that a stream is not a snapshot at all.
 	ErrNotSnapshot = errors.New("this is not an Entente snapshot")

@@ -33,7 +33,7 @@ const (
 	maxSessions = 256
 )
 
-// Recall tells what is remembered of a command.
+// Recall is what is remembered of a command.
 type Recall int
 
 const (

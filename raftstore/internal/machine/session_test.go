@@ -18,7 +18,7 @@ func TestLookUp(t *testing.T) {
 		want                 Outcome
 		how                  Recall
 	}{
-		{"a member that was never heard of", "n", 1, 1, Outcome{}, Unknown},
+		{"an unknown member", "n", 1, 1, Outcome{}, Unknown},
 		{"an earlier incarnation", "m", 2, 9, Outcome{}, Forgotten},
 		{"a later incarnation", "m", 4, 1, Outcome{}, Unknown},
 		{"known", "m", 3, 6, done, Recalled},

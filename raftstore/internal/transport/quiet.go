@@ -30,7 +30,7 @@ type quiet struct {
 	acknowledged map[raft.ServerID]position
 }
 
-// position is what a message tells a follower, and when the follower acknowledged it.
+// position is the content of a message without entries, and when the follower acknowledged it.
 type position struct {
 	term, previous, previousTerm, commit uint64
 	at                                   time.Time
