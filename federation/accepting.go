@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/audit"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/federation/relationship"
@@ -100,9 +101,9 @@ func (s *Service) RedeemInvitation(ctx context.Context, req *ententev1.RedeemInv
 		s := status.Convert(raftstore.StatusError(err))
 		return nil, status.Errorf(s.Code(), "the other cluster took the invitation, and nothing is stored here yet: %s; accept the same token again", s.Message())
 	}
-	m.record(actionInvited, foreign, access.ResultDone, fmt.Sprintf("invitation %s for %s, asked for by %s", t.ID, own, operator), revision)
+	m.intake.Record(actionInvited, foreign, audit.ResultDone, fmt.Sprintf("invitation %s for %s, asked for by %s", t.ID, own, operator), revision)
 	for _, r := range all {
-		m.compareWithHubs(ctx, r.rel.TrustDomain.Name())
+		m.intake.CompareWithHubs(ctx, r.rel.TrustDomain.Name())
 	}
 	m.consents.nudge(foreign)
 	shown, err := s.show(ctx, m.config.Store.View(), foreign)

@@ -104,8 +104,8 @@ func BenchmarkRefresh(b *testing.B) {
 	p := federationtest.NewEndpoint(b, us, us.Bundle(b, 1))
 	r.create(b, spiffeRelationship(us, p), us.Bundle(b, 1))
 	for b.Loop() {
-		if out := r.manager.refresh(context.Background(), "us.example.org"); out.err != nil {
-			b.Fatal(out.err)
+		if out := r.manager.refresh(context.Background(), "us.example.org"); out.Err != nil {
+			b.Fatal(out.Err)
 		}
 	}
 }

@@ -354,7 +354,7 @@ func (m *Manager) hear(ctx context.Context, name, id string, says ententev1.Cons
 	} else {
 		m.log.Info("the other side of an agreement has spoken", "trust_domain", name, "was", was, "is", is)
 	}
-	m.record(actionConsent, name, consentWord(says), "said by the other side of agreement "+id, revision)
+	m.intake.Record(actionConsent, name, consentWord(says), "said by the other side of agreement "+id, revision)
 	return nil
 }
 

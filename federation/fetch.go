@@ -25,18 +25,18 @@ func maxKept() int { return min(endpoint.OpenFiles()/2, mostKept) }
 // fetch asks one endpoint of a relationship. An https_spiffe endpoint is verified by the bundle of the basis and by no other.
 func (m *Manager) fetch(ctx context.Context, name string, b basis, ep endpoint.Remote) (endpoint.Result, error) {
 	config := m.config.Client
-	b.rel.Limits.Bound(&config)
+	b.Rel.Limits.Bound(&config)
 	config.Bundles = nil
 	if ep.Profile() == endpoint.HTTPSSPIFFE {
-		if b.trust == nil {
+		if b.Trust == nil {
 			return endpoint.Result{}, fmt.Errorf("fetch bundle of %s from %s: %w; create or resume a relationship with %s", name, ep.URL(), relationship.ErrNoTrust,
 				ep.ID().TrustDomain())
 		}
-		config.Bundles = b.trust
+		config.Bundles = b.Trust
 	}
-	if e, ok := m.catalog.Get(name); ok && m.interval(e.Holding) <= keptWithin {
-		config.Kept, config.KeptAs = m.connections, fmt.Sprintf("%s %d %s", name, b.rel.Generation, ep.URL())
-		config.Version = max(1, uint64(b.trustRevision)) // an operator's bundle has no revision; the generation stands for it
+	if e, ok := m.catalog.Get(name); ok && m.intake.Interval(e.Holding) <= keptWithin {
+		config.Kept, config.KeptAs = m.connections, fmt.Sprintf("%s %d %s", name, b.Rel.Generation, ep.URL())
+		config.Version = max(1, uint64(b.TrustRevision)) // an operator's bundle has no revision; the generation stands for it
 	}
 	var fetched endpoint.Result
 	err := b.wait.on(ctx, func(ctx context.Context) (err error) {
@@ -65,7 +65,7 @@ func newETags() *etags { return &etags{byName: make(map[string]etag)} }
 func (e *etags) of(name string, b basis, url string) string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if tag := e.byName[name]; b.current != nil && tag.url == url && tag.generation == b.rel.Generation && tag.revision == b.revision {
+	if tag := e.byName[name]; b.Current != nil && tag.url == url && tag.generation == b.Rel.Generation && tag.revision == b.Revision {
 		return tag.value
 	}
 	return ""

@@ -17,6 +17,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/intake"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -169,7 +170,7 @@ func TestResetDuringFetch(t *testing.T) {
 		<-release
 		_, _ = w.Write(document)
 	})
-	ended := make(chan outcome, 1)
+	ended := make(chan intake.Outcome, 1)
 	go func() { ended <- r.manager.refresh(context.Background(), "us.example.org") }()
 	<-entered
 	_, err := r.service.UpdateRelationship(t.Context(), &ententev1.UpdateRelationshipRequest{
@@ -177,7 +178,7 @@ func TestResetDuringFetch(t *testing.T) {
 	})
 	require.NoError(t, err)
 	close(release)
-	require.Equal(t, "untrusted_svid", (<-ended).result, "it was made again, by the new keys")
+	require.Equal(t, "untrusted_svid", (<-ended).Result, "it was made again, by the new keys")
 	require.True(t, r.stored(t, "us.example.org").Equal(clean.Bundle(t, 1)))
 }
 
@@ -194,13 +195,13 @@ func TestDeletedDuringFetch(t *testing.T) {
 		<-release
 		_, _ = w.Write(document)
 	})
-	ended := make(chan outcome, 1)
+	ended := make(chan intake.Outcome, 1)
 	go func() { ended <- r.manager.refresh(context.Background(), "us.example.org") }()
 	<-entered
 	_, err := r.service.DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"})
 	require.NoError(t, err)
 	close(release)
-	require.Equal(t, "ended", (<-ended).result)
+	require.Equal(t, "ended", (<-ended).Result)
 	require.Nil(t, r.stored(t, "us.example.org"))
 }
 
@@ -213,7 +214,7 @@ func TestNoAuditNoBundle(t *testing.T) {
 	r.ledger.Full = true
 	out := r.refresh(t, "us.example.org")
 	require.Equal(t, "not_audited", out.GetLastResult())
-	require.Equal(t, "store bundle of us.example.org: the audit log cannot be written, and what cannot be audited is not stored: no space left on device", out.GetLastError())
+	require.Equal(t, "store bundle of us.example.org: accept bundle us.example.org: not done, because it cannot be audited: no space left on device; make room on the member's disk, or use another member", out.GetLastError())
 	require.EqualValues(t, 1, out.GetSequence())
 }
 
@@ -294,6 +295,6 @@ func TestUnchangedWritesNothing(t *testing.T) {
 
 func TestNoLeaderIsNoRefusal(t *testing.T) {
 	require.Equal(t, "not_stored", relationship.ReasonOf(raftstore.ErrNoLeader))
-	require.True(t, outcome{result: "not_stored"}.ours())
+	require.True(t, intake.Outcome{Result: "not_stored"}.Local())
 	require.False(t, relationship.IsDecision("not_stored"))
 }

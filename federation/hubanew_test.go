@@ -62,7 +62,7 @@ func TestAHubEndsWhileItsWordIsWritten(t *testing.T) {
 	b, err := r.manager.basisOf(view, "hub.example.org")
 	require.NoError(t, err)
 	read := func() *reading {
-		out, err := r.manager.newReading(view, "hub.example.org", b.rel.Hub)
+		out, err := r.manager.newReading(view, "hub.example.org", b.Rel.Hub)
 		require.NoError(t, err)
 		entry, err := bundle.NewMapEntry(a.Bundle(t, 5))
 		require.NoError(t, err)

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/audit"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/federation/mirror"
 	"github.com/ententehq/entente/federation/relationship"
@@ -62,7 +62,7 @@ func (m *Manager) hubTransitions(leading time.Time) (found []hubTransition) {
 			return // it was never read
 		}
 		last := relationship.LastKnownSuccess(heard, r.HubRecorded, leading, r.HubStanding.State)
-		if is := judgeMap(now, r, last, m.interval(e.Holding)); is != r.HubStanding {
+		if is := judgeMap(now, r, last, m.intake.Interval(e.Holding)); is != r.HubStanding {
 			found = append(found, hubTransition{name, r.Generation, r.HubStanding, is, last})
 		}
 	})
@@ -172,7 +172,7 @@ func (m *Manager) sweepWords(ctx context.Context, keys []string) {
 		return
 	}
 	for _, key := range swept {
-		m.record(actionWithdraw, relationship.DomainOfKey(key), access.ResultDone, "it is taken from the hub "+hubOfKey(key)+" no more", revision)
+		m.intake.Record(actionWithdraw, relationship.DomainOfKey(key), audit.ResultDone, "it is taken from the hub "+hubOfKey(key)+" no more", revision)
 	}
 }
 

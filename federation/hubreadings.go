@@ -73,7 +73,7 @@ func (m *mapReadings) forgetAll() {
 // looksOnly reports whether it is enough to know that a hub serves its map: a stream keeps what is stored of it up to date, it was compared not
 // long ago, and no operator asks.
 func (m *Manager) looksOnly(hub string, b basis) bool {
-	peer := b.rel.Peer
+	peer := b.Rel.Peer
 	return peer != nil && !b.wait.forOperator() && m.peers.streamed(peer.Home.Name(), hub+relationship.MapSuffix) && comparedLately(m.mapReadings.comparedAt(hub), m.now())
 }
 

@@ -64,7 +64,7 @@ func (m *Manager) shownByHub(view *raftstore.View, td string, mapTold func(hub s
 	if err != nil {
 		return nil, err
 	}
-	out.RefreshInterval = durationpb.New(m.interval(held)) // the hub's
+	out.RefreshInterval = durationpb.New(m.intake.Interval(held)) // the hub's
 	told := mapTold(word.Hub)
 	out.LastAttemptTime = timestampOf(told.LastAttempt)
 	if out.LastResult == "" {

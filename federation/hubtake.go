@@ -221,7 +221,7 @@ func (r *reading) tell(ctx context.Context, logged bool) error {
 	}
 	var failed error
 	for i, td := range r.about {
-		failed = errors.Join(failed, r.manager.compareViews(ctx, td, r.contradicts[i]))
+		failed = errors.Join(failed, r.manager.intake.Compare(ctx, td, r.contradicts[i]))
 	}
 	return failed
 }
@@ -238,7 +238,7 @@ func (m *Manager) refreshMap(ctx context.Context, hub string, w *wait) error {
 		if row, found, err := relationship.Relationships.Get(view, hub); err != nil || !found || row.Value.GetHub() == nil {
 			return nil //nolint:nilerr // as below, for the many that never were one
 		}
-		if b, err = m.basisOf(view, hub); err != nil || b.rel.Hub == nil {
+		if b, err = m.basisOf(view, hub); err != nil || b.Rel.Hub == nil {
 			return nil //nolint:nilerr // it ended, or is no hub any more
 		}
 		b.wait = w
@@ -257,12 +257,12 @@ func (m *Manager) refreshMap(ctx context.Context, hub string, w *wait) error {
 		result, failure = relationship.ReasonOf(err), relationship.Clip(err.Error())
 		m.log.Warn("a hub's bundle map was not taken; what was taken from it before is kept", "hub", hub, "result", result, "error", failure)
 		if relationship.IsDecision(result) {
-			m.record(actionRefuseMap, hub, result, failure, 0)
+			m.intake.Record(actionRefuseMap, hub, result, failure, 0)
 		}
 	}
 	m.metrics.maps.WithLabelValues(result).Inc()
 	// Nothing of an incomplete map is old, so that it counts as a success.
-	m.observations.Attempted(hub+relationship.MapSuffix, b.rel.Generation, m.now(), err == nil || errors.Is(err, errMapIncomplete), result, failure)
+	m.observations.Attempted(hub+relationship.MapSuffix, b.Rel.Generation, m.now(), err == nil || errors.Is(err, errMapIncomplete), result, failure)
 	if err == nil && result != relationship.ResultNotModified && result != relationship.ResultConfirmed {
 		m.observations.Counted(hub+relationship.MapSuffix, count)
 		m.log.Debug("a hub's bundle map was read", "hub", hub, "result", result, "taken", count.Taken, "refused", count.Refused, "left_out", count.LeftOut)
@@ -274,14 +274,14 @@ func (m *Manager) refreshMap(ctx context.Context, hub string, w *wait) error {
 func (m *Manager) mapClient(hub string, b basis) (*endpoint.Client, error) {
 	config := m.config.Client
 	config.Bundles = nil
-	if d := b.rel.Limits.Timeout; d > 0 {
+	if d := b.Rel.Limits.Timeout; d > 0 {
 		config.Timeout = d
 	}
-	if b.rel.Endpoint.Profile() == endpoint.HTTPSSPIFFE {
-		if b.trust == nil {
+	if b.Rel.Endpoint.Profile() == endpoint.HTTPSSPIFFE {
+		if b.Trust == nil {
 			return nil, fmt.Errorf("fetch the bundle map of %s: %w", hub, relationship.ErrNoTrust)
 		}
-		config.Bundles = b.trust
+		config.Bundles = b.Trust
 	}
 	return endpoint.NewClient(config), nil
 }
@@ -292,9 +292,9 @@ func (m *Manager) readMap(ctx context.Context, hub string, b basis) (string, obs
 	if err != nil {
 		return "", observation.MapCount{}, err
 	}
-	ep := m.routes.endpoint(hub, b.rel, m.now())
+	ep := m.routes.endpoint(hub, b.Rel, m.now())
 	if m.looksOnly(hub, b) {
-		err := b.wait.on(ctx, func(ctx context.Context) error { return client.LookAtMap(ctx, ep, b.rel.Hub.URL) })
+		err := b.wait.on(ctx, func(ctx context.Context) error { return client.LookAtMap(ctx, ep, b.Rel.Hub.URL) })
 		if err == nil {
 			return relationship.ResultConfirmed, observation.MapCount{}, nil
 		}
@@ -303,14 +303,14 @@ func (m *Manager) readMap(ctx context.Context, hub string, b basis) (string, obs
 		}
 		m.log.Debug("a hub's endpoint does not say whether it serves its map; the map is read", "hub", hub, "error", relationship.Clip(err.Error()))
 	}
-	r, err := m.newReading(m.config.Store.View(), hub, b.rel.Hub)
+	r, err := m.newReading(m.config.Store.View(), hub, b.Rel.Hub)
 	if err != nil {
 		return "", observation.MapCount{}, err
 	}
 	tag := m.mapReadings.tag(hub, r.tagBasis(b))
 	var answer endpoint.MapResult
 	err = b.wait.on(ctx, func(ctx context.Context) (err error) {
-		answer, err = client.FetchMap(ctx, ep, b.rel.Hub.URL, tag, r.see)
+		answer, err = client.FetchMap(ctx, ep, b.Rel.Hub.URL, tag, r.see)
 		return err
 	})
 	if err != nil {
@@ -330,7 +330,7 @@ func (m *Manager) readMap(ctx context.Context, hub string, b basis) (string, obs
 	}
 	m.mapReadings.compared(hub, m.now())
 	if r.count.Refused == 0 && untold == nil { // what was refused is to be looked at again
-		written, err := m.newReading(m.config.Store.View(), hub, b.rel.Hub)
+		written, err := m.newReading(m.config.Store.View(), hub, b.Rel.Hub)
 		if err != nil {
 			return "", observation.MapCount{}, err
 		}
@@ -350,5 +350,5 @@ func (r *reading) tagBasis(b basis) string {
 	for _, known := range r.known {
 		newest = max(newest, known.revision)
 	}
-	return fmt.Sprint(b.rel.Generation, " ", len(r.known), " ", newest, " ", slices.Sorted(maps.Keys(r.hosted)))
+	return fmt.Sprint(b.Rel.Generation, " ", len(r.known), " ", newest, " ", slices.Sorted(maps.Keys(r.hosted)))
 }

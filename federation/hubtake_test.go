@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
+	"github.com/ententehq/entente/access/audit"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/federation/federationtest"
@@ -345,7 +346,7 @@ func TestWhatLedToAWordIsLookedAtAgain(t *testing.T) {
 
 	r.ledger.Full = true
 	_, err = r.manager.writeSome(t.Context(), "hub.example.org", b, []mapChange{put})
-	require.ErrorIs(t, err, relationship.ErrAudit)
+	require.ErrorIs(t, err, audit.ErrUnaudited)
 }
 
 func TestHubsWordsSurviveARestore(t *testing.T) {

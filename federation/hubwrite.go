@@ -10,10 +10,11 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/audit"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/statement"
+	"github.com/ententehq/entente/federation/intake"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -126,11 +127,11 @@ func (m *Manager) writeSome(ctx context.Context, hub string, b basis, some []map
 		if err != nil {
 			return err
 		}
-		if now.rel.Generation != b.rel.Generation {
+		if now.Rel.Generation != b.Rel.Generation {
 			return relationship.ErrSuperseded
 		}
 		for i, c := range some {
-			if written[i], raised[i], err = m.writeWord(tx, hub, now.row, c, m.now()); err != nil {
+			if written[i], raised[i], err = m.writeWord(tx, hub, now.Row, c, m.now()); err != nil {
 				return err
 			}
 		}
@@ -140,15 +141,15 @@ func (m *Manager) writeSome(ctx context.Context, hub string, b basis, some []map
 	for i, c := range some {
 		switch {
 		case err != nil:
-			m.record(c.action(), c.td, access.ResultFailed, relationship.Clip(err.Error()), 0)
+			m.intake.Record(c.action(), c.td, audit.ResultFailed, relationship.Clip(err.Error()), 0)
 		case !written[i]:
 			done = false
-			m.record(c.action(), c.td, access.ResultFailed, "superseded", 0)
+			m.intake.Record(c.action(), c.td, audit.ResultFailed, "superseded", 0)
 		case c.refused != "":
-			m.record(actionRefuse, c.td, c.refused, fmt.Sprintf(detailHubRefused, hub, c.refusal), revision)
+			m.intake.Record(intake.ActionRefuse, c.td, c.refused, fmt.Sprintf(detailHubRefused, hub, c.refusal), revision)
 		default:
-			m.record(c.action(), c.td, access.ResultDone, details[i], revision)
-			m.announce(c.td, raised[i], revision)
+			m.intake.Record(c.action(), c.td, audit.ResultDone, details[i], revision)
+			m.intake.Announce(c.td, raised[i], revision)
 		}
 	}
 	return done, err
@@ -159,9 +160,9 @@ func (c mapChange) action() string {
 	case c.gone:
 		return actionWithdraw
 	case c.refused != "":
-		return actionRefuse
+		return intake.ActionRefuse
 	}
-	return actionAccept
+	return intake.ActionAccept
 }
 
 // begin writes the line that goes before a change, without which it is not made.
@@ -182,11 +183,11 @@ func (m *Manager) begin(hub string, c mapChange) (detail string, err error) {
 			if err != nil {
 				return "", err
 			}
-			detail += describe(b)
+			detail += intake.Describe(b)
 		}
 	}
-	if err := m.config.Audit.Record(access.Event{Caller: taskName, Action: c.action(), Object: c.td, Result: access.ResultBegun, Detail: detail}); err != nil {
-		return "", fmt.Errorf("%w: %w", relationship.ErrAudit, err)
+	if err := m.config.Audit.Record(audit.Event{Caller: intake.Caller, Action: c.action(), Object: c.td, Result: audit.ResultBegun, Detail: detail}); err != nil {
+		return "", fmt.Errorf("%w: %w", audit.ErrUnaudited, err)
 	}
 	return detail, nil
 }

@@ -11,7 +11,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/ententehq/entente/access/audit"
 	"github.com/ententehq/entente/bundle/endpoint"
+	"github.com/ententehq/entente/federation/intake"
 	"github.com/ententehq/entente/federation/mirror"
 	"github.com/ententehq/entente/federation/observation"
 	"github.com/ententehq/entente/federation/relationship"
@@ -37,7 +39,7 @@ type Config struct {
 	// Invitations says how agreements are made with clusters that are not known yet. Without its Members and Dial there are none.
 	Invitations InvitationConfig
 	// Audit takes down decisions on bundles.
-	Audit Audit
+	Audit audit.Recorder
 	// MinRefresh is the shortest interval at which any peer is polled. [DefaultMinRefresh] if zero, at least [LowestMinRefresh].
 	MinRefresh time.Duration
 	// Logger defaults to one that says nothing, Registerer to none, Now to time.Now.
@@ -61,6 +63,7 @@ type Manager struct {
 	changes      *changes
 	rejudged     *changes // those that a leader has to judge anew
 	observations *observation.Section
+	intake       *intake.Intake
 	metrics      *metrics
 	etags        *etags
 	routes       *routes
@@ -102,9 +105,14 @@ func New(c Config) (*Manager, error) {
 	m := remembering(c.Store.MemberID(), c.Now)
 	m.config, m.log, m.connections, m.byHand = c, c.Logger, endpoint.NewConnections(maxKept()), make(chan struct{}, maxByHand)
 	m.alive, m.aliveRows = membership.Alive, membership.AlivePrefix()
+	var err error
+	if m.intake, err = intake.New(intake.Config{
+		Store: c.Store, Trust: c.Trust, Audit: c.Audit, MinRefresh: c.MinRefresh, Log: c.Logger, Registerer: c.Registerer, Now: c.Now,
+	}); err != nil {
+		return nil, fmt.Errorf("register the metrics of federation: %w", err)
+	}
 	m.peers = newPeers(m, c.Peers)
 	m.consents = newConsents(m)
-	var err error
 	if m.metrics, err = newMetrics(m, c.Registerer); err != nil {
 		return nil, fmt.Errorf("register the metrics of federation: %w", err)
 	}
@@ -114,8 +122,9 @@ func New(c Config) (*Manager, error) {
 
 // remembering is a manager with everything that it only remembers, still empty, and nothing that it works with.
 func remembering(member string, now func() time.Time) *Manager {
+	in, _ := intake.New(intake.Config{Log: hclog.NewNullLogger(), Now: now}) // registers no metrics, and so cannot fail
 	return &Manager{
-		member: member, now: now, log: hclog.NewNullLogger(),
+		intake: in, member: member, now: now, log: hclog.NewNullLogger(),
 		catalog: mirror.New(), changes: newChanges(), rejudged: newChanges(), observations: observation.New(now),
 		etags: newETags(), mapReadings: newMapReadings(), routes: newRoutes(), silent: newSilences(), mapLog: newMapLog(),
 		confirmations: confirmations{last: make(map[string]time.Time)},
@@ -218,10 +227,6 @@ func (m *Manager) owner(name string, members []string) string {
 		return ""
 	}
 	return membership.Owner(name, members)
-}
-
-func (m *Manager) interval(h relationship.Holding) time.Duration {
-	return relationship.Interval(h.Hint, h.Hinted, m.config.MinRefresh)
 }
 
 // chance is where randomness comes in. It spreads load; nothing depends on it being hard to guess.

@@ -112,12 +112,12 @@ func (m *Manager) takeMapChanges(ctx context.Context, home string, changes *ente
 	for range attempts {
 		view := m.config.Store.View()
 		b, err := m.basisOf(view, hub)
-		if errors.Is(err, relationship.ErrEnded) || err == nil && (b.rel.Hub == nil || b.rel.Peer == nil || b.rel.Peer.Home.Name() != home) {
+		if errors.Is(err, relationship.ErrEnded) || err == nil && (b.Rel.Hub == nil || b.Rel.Peer == nil || b.Rel.Peer.Home.Name() != home) {
 			return nil // nothing is taken any more
 		}
 		var r *reading
 		if err == nil {
-			r, err = m.readChanges(view, hub, b.rel.Hub, changes)
+			r, err = m.readChanges(view, hub, b.Rel.Hub, changes)
 		}
 		if err == nil {
 			err = m.writeMap(ctx, r, b)
@@ -137,7 +137,7 @@ func (m *Manager) takeMapChanges(ctx context.Context, home string, changes *ente
 		m.metrics.maps.WithLabelValues(result).Inc()
 		m.log.Warn("what a hub says over its stream was not taken; what was taken from it before is kept", "hub", hub, "result", result, "error", failure)
 		if relationship.IsDecision(result) {
-			m.record(actionRefuseMap, hub, result, failure, 0)
+			m.intake.Record(actionRefuseMap, hub, result, failure, 0)
 			return session.Errorf(reasonMap, "what %s says of its map is refused: %s", hub, failure)
 		}
 		break
@@ -199,7 +199,7 @@ func (m *Manager) confirmMap(hub string, generation uint64) {
 		return
 	}
 	now := m.now()
-	if m.confirmations.due(hub+relationship.MapSuffix, now, m.interval(e.Holding)/relationship.StaleAfter) {
+	if m.confirmations.due(hub+relationship.MapSuffix, now, m.intake.Interval(e.Holding)/relationship.StaleAfter) {
 		m.observations.Attempted(hub+relationship.MapSuffix, e.Rel.Generation, now, true, relationship.ResultConfirmed, "")
 	}
 }

@@ -15,8 +15,6 @@ type metrics struct {
 	owned      prometheus.Gauge
 	// lanes are the fetches under way and those whose turn has come and that wait for a place, by lane.
 	lanes *prometheus.GaugeVec
-	// statements counts checks of statements, alarms what was raised.
-	statements, alarms *prometheus.CounterVec
 	// invitations counts what came of attempts to accept this cluster's.
 	invitations *prometheus.CounterVec
 	// maps counts readings of hubs' maps.
@@ -40,12 +38,6 @@ func newMetrics(m *Manager, registerer prometheus.Registerer) (*metrics, error) 
 			Name: "entente_federation_fetch_duration_seconds", Help: "How long fetches of foreign bundles took, storing included.",
 			Buckets: []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30},
 		}),
-		statements: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "entente_federation_statement_fetches_total", Help: "Signed statements on foreign bundles that this member fetched, or that a peer brought over a stream, by what came of them.",
-		}, []string{"result"}),
-		alarms: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "entente_federation_alarms_raised_total", Help: "Alarms that this member raised on what foreign domains show.",
-		}, []string{"alarm"}),
 		invitations: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "entente_federation_invitations_total", Help: "Attempts of other clusters to accept an invitation of this one, by what came of them.",
 		}, []string{"result"}),
@@ -67,7 +59,7 @@ func newMetrics(m *Manager, registerer prometheus.Registerer) (*metrics, error) 
 	if registerer == nil {
 		return ms, nil
 	}
-	for _, c := range []prometheus.Collector{ms.fetches, ms.passedOver, ms.duration, ms.owned, kept, ms.lanes, ms.statements, ms.alarms, ms.invitations, ms.maps, ms.streams, ms.streamsEnded, ms.messages, ms.received, &bundleCollector{manager: m}} {
+	for _, c := range []prometheus.Collector{ms.fetches, ms.passedOver, ms.duration, ms.owned, kept, ms.lanes, ms.invitations, ms.maps, ms.streams, ms.streamsEnded, ms.messages, ms.received, &bundleCollector{manager: m}} {
 		if err := registerer.Register(c); err != nil {
 			return nil, err
 		}

@@ -12,6 +12,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/federation/intake"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/trust"
@@ -166,7 +167,7 @@ func (m *Manager) agree(tx *raftstore.Tx, all []agreedRelationship, home, source
 		if err != nil {
 			return err
 		}
-		if err := m.write(tx, basis{rel: rel, row: row, source: source}, r.bundle, now); err != nil {
+		if err := m.intake.Write(tx, intake.Basis{Rel: rel, Row: row, Source: source}, r.bundle, now); err != nil {
 			return err
 		}
 	}

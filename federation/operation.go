@@ -13,6 +13,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/endpoint"
+	"github.com/ententehq/entente/federation/intake"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -52,7 +53,7 @@ func (m *Manager) admit(r raftstore.Reader, rel *relationship.Relationship, boot
 		return nil
 	}
 	serving := rel.Endpoint.ID().TrustDomain()
-	trust, _, err := m.servingBundle(r, serving.Name())
+	trust, _, err := m.intake.ServingBundle(r, serving.Name())
 	if err != nil {
 		return err
 	}
@@ -101,7 +102,7 @@ func (m *Manager) create(tx *raftstore.Tx, want *statev1.Relationship, bootstrap
 	if err := m.admit(tx, rel, bootstrap, nil); err != nil {
 		return err
 	}
-	return m.write(tx, basis{rel: rel, row: row, source: broughtBy(operator)}, bootstrap, now)
+	return m.intake.Write(tx, intake.Basis{Rel: rel, Row: row, Source: broughtBy(operator)}, bootstrap, now)
 }
 
 // change is an operator's change of a relationship.
@@ -140,15 +141,15 @@ func (m *Manager) update(tx *raftstore.Tx, c change, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	b := basis{rel: rel, row: next, source: broughtBy(c.operator), reset: c.reset}
+	b := intake.Basis{Rel: rel, Row: next, Source: broughtBy(c.operator), Reset: c.reset}
 	held, found, err := relationship.ForeignBundles.Get(tx, name)
 	if err != nil {
 		return err
 	}
 	if found {
-		b.current = relationship.NewStored(held.Value)
+		b.Current = relationship.NewStored(held.Value)
 	}
-	current, err := b.current.Bundle()
+	current, err := b.Current.Bundle()
 	if err != nil {
 		return err
 	}
@@ -167,19 +168,5 @@ func (m *Manager) update(tx *raftstore.Tx, c change, now time.Time) error {
 			return err
 		}
 	}
-	return m.write(tx, b, bootstrap, now)
-}
-
-// write writes a relationship as decided, and the bundle that comes with it. An operator's word counts as a success.
-func (m *Manager) write(tx *raftstore.Tx, b basis, bootstrap *bundle.Bundle, now time.Time) error {
-	name := b.row.GetTrustDomain()
-	if bootstrap != nil {
-		standing, err := m.putBundle(tx, b, bootstrap, now)
-		if err != nil {
-			return err
-		}
-		b.row.Standing = standing.Row(now)
-		b.row.Alarms = nil // the operator has looked into them
-	}
-	return relationship.Relationships.Put(tx, name, b.row)
+	return m.intake.Write(tx, b, bootstrap, now)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/ententehq/entente/federation/intake"
 	"github.com/ententehq/entente/federation/relationship"
 )
 
@@ -75,6 +76,6 @@ func (c conduct) after(prompt bool) conduct {
 
 // prompt reports whether an attempt held its place for no longer than most peers do. A peer that lets a short limit of its own
 // relationship pass is as silent as another.
-func (o outcome) prompt() bool {
-	return o.waited < promptly && o.result != "timeout" && !errors.Is(o.err, relationship.ErrUnfinished)
+func prompt(o intake.Outcome) bool {
+	return o.Waited < promptly && o.Result != "timeout" && !errors.Is(o.Err, relationship.ErrUnfinished)
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/statement"
 	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/intake"
 	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/trust"
@@ -30,9 +31,9 @@ func TestWhoseFaultStatementsAre(t *testing.T) {
 		for n := 1; n <= versions; n++ {
 			require.NoError(t, relationship.AddVersion(h, s.version(uint64(n), "a"), "endpoint", false, now))
 			if n <= stated {
-				alarms, came := judgeStatements(h, s.statements[:n], now, time.Minute)
+				alarms, came := intake.JudgeStatements(h, s.statements[:n], now, time.Minute)
 				require.Empty(t, alarms)
-				require.Equal(t, statementsTaken, came)
+				require.Equal(t, intake.StatementsTaken, came)
 			}
 		}
 		return h
@@ -64,26 +65,26 @@ func TestWhoseFaultStatementsAre(t *testing.T) {
 		alarms  []string
 	}{
 		{"the first that are ever seen", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 0) },
-			func(s *stating) []*statement.Statement { return s.statements }, statementsTaken, nobodys, nil},
+			func(s *stating) []*statement.Statement { return s.statements }, intake.StatementsTaken, nobodys, nil},
 		{"that of the version that has just come", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 2) },
-			func(s *stating) []*statement.Statement { return s.statements[2:] }, statementsTaken, nobodys, nil},
+			func(s *stating) []*statement.Statement { return s.statements[2:] }, intake.StatementsTaken, nobodys, nil},
 		{"known already", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 3) },
-			func(s *stating) []*statement.Statement { return s.statements }, statementsTaken, nobodys, nil},
+			func(s *stating) []*statement.Statement { return s.statements }, intake.StatementsTaken, nobodys, nil},
 		{"on a version that has not come yet", func(s *stating) *statev1.ForeignHistory { return stored(s, 2, 2) },
-			func(s *stating) []*statement.Statement { return s.statements[2:] }, statementsEarly, perhapsOurs, nil},
+			func(s *stating) []*statement.Statement { return s.statements[2:] }, intake.StatementsEarly, perhapsOurs, nil},
 		{"known, and on one that has not come yet", func(s *stating) *statev1.ForeignHistory { return stored(s, 2, 2) },
-			func(s *stating) []*statement.Statement { return s.statements }, statementsEarly, perhapsOurs, nil},
+			func(s *stating) []*statement.Statement { return s.statements }, intake.StatementsEarly, perhapsOurs, nil},
 		{"before any bundle", func(s *stating) *statev1.ForeignHistory { return stored(s, 0, 0) },
-			func(s *stating) []*statement.Statement { return s.statements }, statementsEarly, perhapsOurs, nil},
+			func(s *stating) []*statement.Statement { return s.statements }, intake.StatementsEarly, perhapsOurs, nil},
 		{"on a bundle without a sequence", unordered,
-			func(s *stating) []*statement.Statement { return s.statements }, statementsEarly, perhapsOurs, nil},
+			func(s *stating) []*statement.Statement { return s.statements }, intake.StatementsEarly, perhapsOurs, nil},
 		{"statements between are missing", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 1) },
-			func(s *stating) []*statement.Statement { return s.statements[2:] }, statementsTaken, nobodys, []string{relationship.AlarmBrokenChain}},
+			func(s *stating) []*statement.Statement { return s.statements[2:] }, intake.StatementsTaken, nobodys, []string{relationship.AlarmBrokenChain}},
 		{"the chain starts anew", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 2) }, func(s *stating) []*statement.Statement {
 			return after(s, "a", "a", func(c *statement.Claims) { c.Previous, c.Start = [32]byte{}, statement.StartNoSigner })
-		}, statementsTaken, nobodys, []string{relationship.AlarmNewChain}},
+		}, intake.StatementsTaken, nobodys, []string{relationship.AlarmNewChain}},
 		{"by a key that is not named, as one that was prepared in a version that was missed", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 2) },
-			func(s *stating) []*statement.Statement { return after(s, "x", "x", nil) }, statementsTaken, nobodys, []string{relationship.AlarmBrokenChain}},
+			func(s *stating) []*statement.Statement { return after(s, "x", "x", nil) }, intake.StatementsTaken, nobodys, []string{relationship.AlarmBrokenChain}},
 		{"a signature that does not verify", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 2) },
 			func(s *stating) []*statement.Statement { return after(s, "a", "x", nil) }, "statement_signature", perhapsOurs, []string{relationship.AlarmBrokenChain}},
 		{"on other keys than are stored", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 2) },
@@ -94,11 +95,11 @@ func TestWhoseFaultStatementsAre(t *testing.T) {
 			h := stored(s, 3, 2)
 			h.Statement = "?"
 			return h
-		}, func(s *stating) []*statement.Statement { return s.statements[2:] }, statementsUnjudged, nobodys, []string{relationship.AlarmBrokenChain}},
+		}, func(s *stating) []*statement.Statement { return s.statements[2:] }, intake.StatementsUnjudged, nobodys, []string{relationship.AlarmBrokenChain}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := chain(t, 3)
-			raised, came := judgeStatements(test.stored(s), test.brought(s), now, time.Minute)
+			raised, came := intake.JudgeStatements(test.stored(s), test.brought(s), now, time.Minute)
 			require.Equal(t, test.came, came)
 			require.Equal(t, test.whose, blameOf(came))
 			var names []string
@@ -171,7 +172,7 @@ func TestRefusedStatementsEndAStream(t *testing.T) {
 		})
 	}
 	for _, reason := range reasons {
-		require.GreaterOrEqual(t, testutil.ToFloat64(a.manager.metrics.statements.WithLabelValues(reason)), float64(streams*session.MaxRefusals/len(reasons)), reason)
+		require.GreaterOrEqual(t, testutil.ToFloat64(a.manager.intake.StatementsTotal.WithLabelValues(reason)), float64(streams*session.MaxRefusals/len(reasons)), reason)
 	}
 	until(t, "the end to be shown", func() bool {
 		shown := a.show(t, "us.example.org").GetStreams()
@@ -259,7 +260,7 @@ func TestEarlyStatementsEndNoStream(t *testing.T) {
 	}
 	goodbye, _ := ended(call)
 	require.Equal(t, "refused_statements", goodbye.GetReason())
-	require.Contains(t, goodbye.GetDetail(), statementsEarly)
+	require.Contains(t, goodbye.GetDetail(), intake.StatementsEarly)
 }
 
 // TestADialBeginsAnew: a peer is dialed again at once where its stream was good, and later and later where it was ended for what the peer brought.

@@ -190,7 +190,7 @@ func (p *peers) dials(home string) bool {
 func (p *peers) worldOf(home string) session.World {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	w := session.World{Plan: p.plans[home], MissingStatements: p.manager.lacksStatements, Attested: p.manager.wordsBy}
+	w := session.World{Plan: p.plans[home], MissingStatements: p.manager.intake.LacksStatements, Attested: p.manager.wordsBy}
 	if session.MayHave(w.Plan) {
 		w.Hosted = p.hosted
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/bundle/statement"
+	"github.com/ententehq/entente/federation/intake"
 	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/federation/relationship"
 )
@@ -32,9 +33,9 @@ const (
 // cluster holds may be its own: a bundle that came from another source and was no good, say, would make an honest peer's statement look forged.
 func blameOf(result string) blame {
 	switch result {
-	case statementsTaken, statementsUnjudged:
+	case intake.StatementsTaken, intake.StatementsUnjudged:
 		return nobodys
-	case statementsEarly, relationship.ReasonNotWanted, relationship.AlarmSplitView, bundle.Reason(statement.ErrSignature):
+	case intake.StatementsEarly, relationship.ReasonNotWanted, relationship.AlarmSplitView, bundle.Reason(statement.ErrSignature):
 		return perhapsOurs
 	}
 	return theirs
@@ -47,12 +48,12 @@ func (s *stream) takeStatements(brought *ententev1.PeerStatements) error {
 	if s.ctx.Err() != nil {
 		return nil //nolint:nilerr // it has ended for a reason of its own
 	}
-	m.metrics.statements.WithLabelValues(result).Inc()
+	m.intake.StatementsTotal.WithLabelValues(result).Inc()
 	now, whose := m.now(), blameOf(result)
 	if err != nil {
 		text, level := "statements that a peer brought are not taken now", m.log.Debug
 		switch {
-		case result == statementsUnjudged:
+		case result == intake.StatementsUnjudged:
 			text = unwrittenStatements
 		case whose == theirs:
 			text = "statements that a peer brought are none; its endpoint is asked"
@@ -89,8 +90,8 @@ func (m *Manager) receiveStatements(ctx context.Context, home string, brought *e
 	if err != nil {
 		return relationship.ReasonOf(err), err
 	}
-	result, err = m.takeStatements(ctx, brought.GetTrustDomain(), statements)
-	if err == nil && result != statementsTaken {
+	result, err = m.intake.TakeStatements(ctx, brought.GetTrustDomain(), statements)
+	if err == nil && result != intake.StatementsTaken {
 		err = fmt.Errorf("none of %d statements could be taken over by what is stored of %s", len(statements), brought.GetTrustDomain())
 	}
 	return result, err

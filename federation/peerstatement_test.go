@@ -10,6 +10,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle/statement"
 	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/intake"
 	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/federation/relationship"
 )
@@ -123,7 +124,7 @@ func TestStatementsThatAPeerBrings(t *testing.T) {
 		}
 	}
 	counted := func(result string) func() bool {
-		return func() bool { return testutil.ToFloat64(a.manager.metrics.statements.WithLabelValues(result)) >= 1 }
+		return func() bool { return testutil.ToFloat64(a.manager.intake.StatementsTotal.WithLabelValues(result)) >= 1 }
 	}
 	send(federationtest.Hello("us.example.org", "member-1"),
 		statementsOf("us.example.org", []byte("garbage")),
@@ -133,7 +134,7 @@ func TestStatementsThatAPeerBrings(t *testing.T) {
 		until(t, "the refusal "+result, counted(result))
 	}
 	stated := func() *uint64 {
-		sequence, err := statedSequence(a.store.View(), "us.example.org")
+		sequence, err := intake.StatedSequence(a.store.View(), "us.example.org")
 		require.NoError(t, err)
 		return sequence
 	}

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/intake"
 	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/federation/relationship"
 )
@@ -281,20 +282,20 @@ func (s *stream) takeBundle(m *ententev1.PeerBundle) {
 	var v relationship.Version
 	refusal := before.reason
 	if !again || before.sum != sum {
-		var out outcome
+		var out intake.Outcome
 		v, out = s.peers.manager.receive(s.ctx, s.session.Home, td, m.GetDocument())
 		if s.ctx.Err() != nil {
 			return
 		}
-		if out.ours() {
+		if out.Local() {
 			// It is no fault of the peer's, which would not bring a refused version again: it does when the stream is opened anew.
 			s.cancel(session.Errorf("not_stored", "%s cannot store the bundle of %s at the moment", s.session.OwnHome, td))
 			return
 		}
 		delete(s.refused, td)
-		if refusal = ""; out.err != nil {
-			refusal = out.result
-			if relationship.IsDecision(out.result) && out.result != relationship.ReasonNotWanted && len(s.refused) < session.MaxDomains {
+		if refusal = ""; out.Err != nil {
+			refusal = out.Result
+			if relationship.IsDecision(out.Result) && out.Result != relationship.ReasonNotWanted && len(s.refused) < session.MaxDomains {
 				s.refused[td] = refusedDocument{sum, refusal}
 			}
 		}

@@ -69,14 +69,14 @@ func TestUnchangedPoll(t *testing.T) {
 			r.create(t, spiffeRelationship(us, p), us.Bundle(t, 1))
 			require.NoError(t, r.manager.catalog.Load(r.store.View(), func(err error) { t.Error(err) }))
 			for range 2 { // the first learns the tag, and that no statements are made
-				require.NoError(t, r.manager.refresh(t.Context(), "us.example.org").err)
+				require.NoError(t, r.manager.refresh(t.Context(), "us.example.org").Err)
 			}
 			revision, bytes, dials := r.store.View().Revision(), meter.bytes.Load(), meter.dials.Load()
 			const polls = 10
 			for range polls {
 				out := r.manager.refresh(t.Context(), "us.example.org")
-				require.NoError(t, out.err)
-				require.Equal(t, relationship.ResultNotModified, out.result)
+				require.NoError(t, out.Err)
+				require.Equal(t, relationship.ResultNotModified, out.Result)
 			}
 			require.Equal(t, revision, r.store.View().Revision(), "nothing is written")
 			require.Equal(t, test.dials, meter.dials.Load()-dials)

@@ -12,7 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/audit"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/federation/relationship"
@@ -125,7 +125,7 @@ func (s *InvitationService) signer(ctx context.Context, purpose string, signed *
 // only one finds it open, and the other one is the same cluster again or is refused.
 func (s *InvitationService) AcceptInvitation(ctx context.Context, req *ententev1.AcceptInvitationRequest) (*ententev1.AcceptInvitationResponse, error) {
 	answer, err := s.accept(ctx, req)
-	result := access.ResultDone
+	result := audit.ResultDone
 	if err != nil {
 		result = "failed"
 		if r, ok := errors.AsType[*refusedInvitation](err); ok {
@@ -156,8 +156,8 @@ func (s *InvitationService) accept(ctx context.Context, req *ententev1.AcceptInv
 		return nil, err
 	}
 	now := m.now()
-	line := access.Event{
-		Caller: fmt.Sprintf("identity key %x", signer[:8]), Action: actionInvited, Object: row.Value.GetForeignTrustDomain(), Result: access.ResultBegun,
+	line := audit.Event{
+		Caller: fmt.Sprintf("identity key %x", signer[:8]), Action: actionInvited, Object: row.Value.GetForeignTrustDomain(), Result: audit.ResultBegun,
 		Detail: "invitation " + c.GetInvitationId(), Durable: true,
 	}
 	if _, err := redeemable(row.Value, c, signer, now); err != nil {
@@ -192,16 +192,16 @@ func (s *InvitationService) accept(ctx context.Context, req *ententev1.AcceptInv
 		approved, err = m.redeem(tx, c, signer, all, now)
 		return err
 	})
-	line.Result, line.Revision = access.ResultDone, uint64(revision)
+	line.Result, line.Revision = audit.ResultDone, uint64(revision)
 	if err != nil {
-		line.Result, line.Detail = access.ResultFailed, relationship.Clip(line.Detail+": "+err.Error())
+		line.Result, line.Detail = audit.ResultFailed, relationship.Clip(line.Detail+": "+err.Error())
 		return nil, errors.Join(err, m.auditInvited(line))
 	}
 	if err := m.auditInvited(line); err != nil {
 		m.log.Error("audit line not written", "action", actionInvited, "error", err)
 	}
 	for _, r := range all {
-		m.compareWithHubs(ctx, r.rel.TrustDomain.Name())
+		m.intake.CompareWithHubs(ctx, r.rel.TrustDomain.Name())
 	}
 	m.log.Info("an invitation was accepted", "trust_domain", c.GetOffer().GetTrustDomain(), "for", row.Value.GetTrustDomain(), "invitation", c.GetInvitationId(), "approved_here", approved, "approved_there", c.GetApproved())
 	return &ententev1.AcceptInvitationResponse{Offer: offer, Approved: approved, Time: timestamppb.New(now)}, nil
@@ -240,7 +240,7 @@ func (m *Manager) redeem(tx *raftstore.Tx, c *ententev1.AcceptInvitationContent,
 }
 
 // auditInvited takes down a decision on an invitation. What cannot be audited is not done.
-func (m *Manager) auditInvited(line access.Event) error {
+func (m *Manager) auditInvited(line audit.Event) error {
 	if err := m.config.Audit.Record(line); err != nil {
 		m.log.Error("audit line not written", "action", strings.TrimSpace(line.Action), "error", err)
 		return status.Error(codes.Unavailable, "the audit log of the member that was asked cannot be written, and what cannot be audited is not done; try again, another member may be able to")

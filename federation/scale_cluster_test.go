@@ -15,7 +15,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
 
-	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/audit"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/endpoint"
@@ -65,7 +65,7 @@ type vouchedOnce struct {
 // silentAudit takes everything down, and keeps nothing.
 type silentAudit struct{}
 
-func (silentAudit) Record(access.Event) error { return nil }
+func (silentAudit) Record(audit.Event) error { return nil }
 
 // newCluster makes one of so many members. Nothing of it runs before run.
 func (w *world) newCluster(name string, members int) *cluster {

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ententehq/entente/federation/intake"
 	"github.com/ententehq/entente/federation/mirror"
 	"github.com/ententehq/entente/federation/relationship"
 )
@@ -24,7 +25,7 @@ const (
 type scheduler struct {
 	manager *Manager
 	// fetch is [Manager.refreshWithin], on a goroutine of its own each time.
-	fetch   func(ctx context.Context, name string, most time.Duration) outcome
+	fetch   func(ctx context.Context, name string, most time.Duration) intake.Outcome
 	members []string
 	queue   *relationship.Queue
 	owned   map[string]*ownership
@@ -69,7 +70,7 @@ type finish struct {
 	own     *ownership
 	lane    *lane
 	started time.Time
-	outcome outcome
+	outcome intake.Outcome
 }
 
 func newScheduler(m *Manager) *scheduler {
@@ -140,7 +141,7 @@ func (s *scheduler) changed(names []string, members []string, all bool) {
 		case mine && s.streamEnded(own, e):
 			s.plan(name, own, s.ended.After(s.manager.now()))
 		case mine:
-			s.shorten(name, own, s.manager.interval(e.Holding))
+			s.shorten(name, own, s.manager.intake.Interval(e.Holding))
 		}
 	}
 	for _, name := range taken {
@@ -154,7 +155,7 @@ func (s *scheduler) take(name string, together int) {
 	if !ok {
 		return
 	}
-	own := &ownership{generation: e.Rel.Generation, interval: s.manager.interval(e.Holding), together: together > 1}
+	own := &ownership{generation: e.Rel.Generation, interval: s.manager.intake.Interval(e.Holding), together: together > 1}
 	s.owned[name] = own
 	s.plan(name, own, s.manager.now().Add(relationship.Takeover(own.interval, together, s.manager.chance())))
 }
@@ -175,7 +176,7 @@ func (s *scheduler) drop(name string, own *ownership) {
 
 // decided follows an operator's decision at once.
 func (s *scheduler) decided(name string, own *ownership, e mirror.Entry) {
-	own.generation, own.interval, own.conduct = e.Rel.Generation, s.manager.interval(e.Holding), conduct{}
+	own.generation, own.interval, own.conduct = e.Rel.Generation, s.manager.intake.Interval(e.Holding), conduct{}
 	switch {
 	case own.cancel != nil:
 		own.again = true
@@ -270,9 +271,9 @@ func (s *scheduler) done(ctx context.Context, f finish) {
 	f.lane.running--
 	if own := f.own; s.owned[f.name] == own {
 		own.cancel = nil
-		own.conduct = own.conduct.after(f.outcome.prompt())
+		own.conduct = own.conduct.after(prompt(f.outcome))
 		if e, ok := s.manager.catalog.Get(f.name); ok {
-			own.interval = s.manager.interval(e.Holding)
+			own.interval = s.manager.intake.Interval(e.Holding)
 		}
 		next := f.started.Add(relationship.Turn(own.interval, s.manager.chance()))
 		if own.together {
@@ -282,10 +283,10 @@ func (s *scheduler) done(ctx context.Context, f finish) {
 		switch {
 		case own.again:
 			next = s.manager.now()
-		case f.outcome.ours():
+		case f.outcome.Local():
 			next = f.started.Add(relationship.Turn(min(own.interval, relationship.StoreRetry), s.manager.chance()))
 		}
-		if unfinished := errors.Is(f.outcome.err, relationship.ErrUnfinished); unfinished && !own.again {
+		if unfinished := errors.Is(f.outcome.Err, relationship.ErrUnfinished); unfinished && !own.again {
 			s.start(ctx, f.name)
 		} else {
 			s.plan(f.name, own, next)

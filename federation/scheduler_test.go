@@ -13,6 +13,7 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/intake"
 	"github.com/ententehq/entente/federation/mirror"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/internal/clocktest"
@@ -37,15 +38,15 @@ func newTimetable(t *testing.T, fetch func(ctx context.Context, name string) err
 	m.metrics, err = newMetrics(m, nil)
 	require.NoError(t, err)
 	tt := &timetable{t: t, manager: m, scheduler: newScheduler(m), fetched: make(map[string][]time.Time)}
-	tt.scheduler.fetch = func(ctx context.Context, name string, most time.Duration) outcome {
+	tt.scheduler.fetch = func(ctx context.Context, name string, most time.Duration) intake.Outcome {
 		tt.mu.Lock()
 		tt.fetched[name] = append(tt.fetched[name], time.Now())
 		tt.mu.Unlock()
 		w := &wait{most: most}
 		if err := w.on(ctx, func(ctx context.Context) error { return fetch(ctx, name) }); err != nil {
-			return outcome{"network", err, w.spent}
+			return intake.Outcome{Result: "network", Err: err, Waited: w.spent}
 		}
-		return outcome{result: relationship.ResultUnchanged, waited: w.spent}
+		return intake.Outcome{Result: relationship.ResultUnchanged, Waited: w.spent}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
@@ -218,10 +219,10 @@ func TestConduct(t *testing.T) {
 			require.Equal(t, conduct{test.strikes, test.owed}, c)
 		})
 	}
-	require.False(t, outcome{result: "timeout"}.prompt(), "after a short limit")
-	require.False(t, outcome{result: relationship.ResultStored, waited: promptly}.prompt(), "at the last moment")
-	require.False(t, outcome{result: "unfinished", err: relationship.ErrUnfinished}.prompt())
-	require.True(t, outcome{result: "network"}.prompt(), "it took nobody's place")
+	require.False(t, prompt(intake.Outcome{Result: "timeout"}), "after a short limit")
+	require.False(t, prompt(intake.Outcome{Result: relationship.ResultStored, Waited: promptly}), "at the last moment")
+	require.False(t, prompt(intake.Outcome{Result: "unfinished", Err: relationship.ErrUnfinished}))
+	require.True(t, prompt(intake.Outcome{Result: "network"}), "it took nobody's place")
 }
 
 // TestTakeoverIsSpread: a member that starts with ten thousand relationships, or takes them over, begins with each of them soon and with

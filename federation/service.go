@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/audit"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/federation/observation"
@@ -44,7 +45,7 @@ func (s *Service) CreateRelationship(ctx context.Context, req *ententev1.CreateR
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	s.manager.compareWithHubs(ctx, want.GetTrustDomain())
+	s.manager.intake.CompareWithHubs(ctx, want.GetTrustDomain())
 	return s.show(ctx, s.manager.config.Store.View(), want.GetTrustDomain())
 }
 
@@ -74,23 +75,19 @@ func (s *Service) UpdateRelationship(ctx context.Context, req *ententev1.UpdateR
 	return s.audited(ctx, name, decide)
 }
 
-// audited puts a line of its own around the decision to forget a sequence, which undoes the protection against rollback once.
-func (s *Service) audited(ctx context.Context, name string, decide func() (*ententev1.Relationship, error)) (*ententev1.Relationship, error) {
-	line := access.Event{
-		Caller: access.CallerFrom(ctx).String(), Action: actionReset, Object: name, Result: access.ResultBegun, Durable: true,
+// audited audits an operator's decision to reset a sequence, which suspends the protection against rollback once.
+func (s *Service) audited(ctx context.Context, name string, decide func() (*ententev1.Relationship, error)) (out *ententev1.Relationship, err error) {
+	err = audit.Do(s.manager.config.Audit, audit.Event{
+		Caller: access.CallerFrom(ctx).String(), Action: actionReset, Object: name, Durable: true,
 		Detail: "the stored bundle is replaced by the operator's, whatever its sequence",
-	}
-	if err := s.manager.config.Audit.Record(line); err != nil {
-		return nil, status.Errorf(codes.Unavailable, "the sequence of %s is not reset: %s", name, relationship.ErrAudit)
-	}
-	out, err := decide()
-	line.Result, line.Revision = access.ResultDone, out.GetRevision()
-	if err != nil {
-		line.Result, line.Detail = access.ResultFailed, relationship.Clip(err.Error())
-	}
-	if lost := s.manager.config.Audit.Record(line); lost != nil {
-		s.manager.log.Error("audit line not written", "action", actionReset, "trust_domain", name, "error", lost)
-	}
+	}, func(line *audit.Event) error {
+		if out, err = decide(); err != nil {
+			line.Detail = relationship.Clip(err.Error())
+			return err
+		}
+		line.Revision = out.GetRevision()
+		return nil
+	})
 	return out, err
 }
 
@@ -151,9 +148,9 @@ func (s *Service) RefreshRelationship(ctx context.Context, req *ententev1.Refres
 	if err != nil {
 		return nil, err
 	}
-	shown.LastResult, shown.LastError = out.result, ""
-	if out.err != nil {
-		shown.LastError = relationship.Clip(out.err.Error())
+	shown.LastResult, shown.LastError = out.Result, ""
+	if out.Err != nil {
+		shown.LastError = relationship.Clip(out.Err.Error())
 	}
 	return shown, nil
 }

@@ -160,7 +160,7 @@ func TestUpdate(t *testing.T) {
 	_, err = update(func(q *ententev1.UpdateRelationshipRequest) {
 		q.BootstrapBundle, q.ResetSequence = us.Bundle(t, 1).Marshal(), true
 	})
-	refused(t, err, codes.Unavailable, "the sequence of us.example.org is not reset: the audit log cannot be written, and what cannot be audited is not stored")
+	refused(t, err, codes.Unavailable, "reset bundle sequence us.example.org: not done, because it cannot be audited: no space left on device; make room on the member's disk, or use another member")
 	require.True(t, r.stored(t, "us.example.org").SameKeys(rebuilt.Bundle(t, 1)))
 }
 

@@ -15,6 +15,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/intake"
 	"github.com/ententehq/entente/federation/observation"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
@@ -109,7 +110,7 @@ func TestLiveChangeKeepsTheBundle(t *testing.T) {
 		<-release
 		_, _ = w.Write(document)
 	})
-	ended := make(chan outcome, 1)
+	ended := make(chan intake.Outcome, 1)
 	go func() { ended <- r.manager.refresh(t.Context(), "us.example.org") }()
 	<-entered
 	next := federationtest.NewEndpoint(t, web, us.Bundle(t, 6))
@@ -118,7 +119,7 @@ func TestLiveChangeKeepsTheBundle(t *testing.T) {
 		Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB,
 	}, "url", "profile", "endpoint_spiffe_id")
 	close(release)
-	require.Equal(t, "web_certificate", (<-ended).result, "it was made again, by the new settings")
+	require.Equal(t, "web_certificate", (<-ended).Result, "it was made again, by the new settings")
 	require.True(t, r.stored(t, "us.example.org").Equal(us.Bundle(t, 5)))
 
 	r.change(t, &ententev1.Relationship{TrustDomain: "us.example.org", WebRoots: web.PEM()}, "web_roots")

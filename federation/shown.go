@@ -10,6 +10,7 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/intake"
 	"github.com/ententehq/entente/federation/observation"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
@@ -54,7 +55,7 @@ func (m *Manager) shown(view *raftstore.View, row raftstore.Row[*statev1.Relatio
 		}
 	}
 	out.Alarms = shownAlarms(v.GetAlarms())
-	stated, err := statedSequence(view, row.Key)
+	stated, err := intake.StatedSequence(view, row.Key)
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +65,7 @@ func (m *Manager) shown(view *raftstore.View, row raftstore.Row[*statev1.Relatio
 		return nil, err
 	}
 	out.LeftOut = relationship.KindsOf(v).LeftOut(held)
-	out.RefreshInterval = durationpb.New(m.interval(held))
+	out.RefreshInterval = durationpb.New(m.intake.Interval(held))
 	if held.Revision > 0 {
 		out.Digest = hex.EncodeToString(held.Digest[:])
 		if held.Ordered {

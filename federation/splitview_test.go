@@ -149,7 +149,7 @@ func (o *onlooker) alarmed(t *testing.T, sequence uint64, sources ...string) {
 	})
 	until(t, "the line in the log", func() bool { return len(o.journal.lines("contradicts itself")) > 0 })
 	require.Contains(t, o.journal.lines("contradicts itself")[0], "alarm=split_view")
-	require.InDelta(t, 1, testutil.ToFloat64(o.manager.metrics.alarms.WithLabelValues(relationship.AlarmSplitView)), 0)
+	require.InDelta(t, 1, testutil.ToFloat64(o.manager.intake.AlarmsTotal.WithLabelValues(relationship.AlarmSplitView)), 0)
 }
 
 // standing waits for the metric of an alarm on a relationship.
@@ -272,10 +272,10 @@ func TestAnAlarmThatCannotBeWritten(t *testing.T) {
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, out := o.manager.receive(gone, "us.example.org", "us.example.org", forged.Marshal())
-	require.True(t, out.ours(), "%v", out)
+	require.True(t, out.Local(), "%v", out)
 	require.Empty(t, o.show(t, "us.example.org").GetAlarms())
 	_, out = o.manager.receive(t.Context(), "us.example.org", "us.example.org", forged.Marshal())
-	require.Equal(t, "equivocation", out.result)
+	require.Equal(t, "equivocation", out.Result)
 	o.alarmed(t, 1, "peer us.example.org")
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/statement"
 	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/intake"
 	"github.com/ententehq/entente/federation/relationship"
 )
 
@@ -219,15 +220,15 @@ func TestStatementThatDoesNotCome(t *testing.T) {
 	}
 	record(s.publish(1, "a", "a"))
 	judge := func(statements []*statement.Statement, after time.Duration) []relationship.Alarm {
-		alarms, _ := judgeStatements(h, statements, now.Add(after), time.Minute)
+		alarms, _ := intake.JudgeStatements(h, statements, now.Add(after), time.Minute)
 		return alarms
 	}
 	require.Empty(t, judge(s.statements, 0))
-	from, due := statementsDue(h)
+	from, due := intake.StatementsDue(h)
 	require.False(t, due)
 	require.Zero(t, from)
 	record(s.version(2, "b"))
-	from, due = statementsDue(h)
+	from, due = intake.StatementsDue(h)
 	require.True(t, due)
 	require.Equal(t, uint64(2), from)
 	require.Empty(t, judge(nil, 3*time.Minute))

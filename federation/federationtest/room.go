@@ -13,7 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/audit"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
@@ -26,11 +26,11 @@ const Patience = 30 * time.Second
 // AuditLog is an audit log in memory.
 type AuditLog struct {
 	mu    sync.Mutex
-	lines []access.Event
+	lines []audit.Event
 	Full  bool
 }
 
-func (l *AuditLog) Record(e access.Event) error {
+func (l *AuditLog) Record(e audit.Event) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.Full {

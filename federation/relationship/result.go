@@ -5,6 +5,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/ententehq/entente/access/audit"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -16,8 +17,6 @@ var (
 	ErrSuperseded = errors.New("the relationship or its bundle was changed while the fetch was under way")
 	// ErrEnded says that the relationship was deleted or suspended.
 	ErrEnded = errors.New("the relationship was ended or suspended while the fetch was under way")
-	// ErrAudit says that a bundle was not stored because the audit log could not be written.
-	ErrAudit = errors.New("the audit log cannot be written, and what cannot be audited is not stored")
 )
 
 // The results of a fetch that are this room's own. All others are the reasons of package bundle.
@@ -48,7 +47,7 @@ func ReasonOf(err error) string {
 		return "ended"
 	case errors.Is(err, ErrUnfinished):
 		return "unfinished"
-	case errors.Is(err, ErrAudit):
+	case errors.Is(err, audit.ErrUnaudited):
 		return "not_audited"
 	case errors.Is(err, raftstore.ErrTooLarge):
 		return bundle.Reason(bundle.ErrTooLarge) // no other attempt stores it
