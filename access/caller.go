@@ -7,21 +7,22 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// Kind says by what a caller proved who it is.
+// Kind is the way in which a caller was identified.
 type Kind uint8
 
 const (
-	// Anonymous is the zero value: nothing was proved, and nothing is allowed.
+	// Anonymous is the zero value: a caller that was not identified and may call nothing.
 	Anonymous Kind = iota
-	// Socket is a process of this machine, connected to the admin socket: an administrator.
+	// Socket is a process on this machine that is connected to the admin socket. It is an administrator.
 	Socket
-	// Member is a fellow member, known by its identity key. It calls only what is served to members.
+	// Member is another member of the cluster, identified by its identity key. It may call the services for members
+	// only.
 	Member
-	// SVID is a holder of an X509-SVID. What it may do is a matter of grants.
+	// SVID is the holder of an X509-SVID. Its grants decide what it may call.
 	SVID
 )
 
-// Caller is who is on the other end of a connection. It is comparable.
+// Caller identifies the other end of a connection. It is comparable.
 type Caller struct {
 	kind   Kind
 	uid    uint32
@@ -30,25 +31,25 @@ type Caller struct {
 	id     spiffeid.ID
 }
 
-// SocketCaller is a process that the kernel vouches for on the admin socket.
+// SocketCaller returns the caller for a process that the kernel has identified on the admin socket.
 func SocketCaller(uid uint32, pid int32) Caller { return Caller{kind: Socket, uid: uid, pid: pid} }
 
-// MemberCaller is a member that has proved to hold its identity key.
+// MemberCaller returns the caller for a member that has proved possession of its identity key.
 func MemberCaller(id string) Caller { return Caller{kind: Member, member: id} }
 
-// SVIDCaller is a caller whose X509-SVID has been verified.
+// SVIDCaller returns the caller for the holder of a verified X509-SVID.
 func SVIDCaller(id spiffeid.ID) Caller { return Caller{kind: SVID, id: id} }
 
-// Kind says how the caller is known.
+// Kind returns the way in which the caller was identified.
 func (c Caller) Kind() Kind { return c.kind }
 
-// SPIFFEID is the caller's SPIFFE ID; false for callers of other kinds.
+// SPIFFEID returns the caller's SPIFFE ID, and false if the caller is not of the kind SVID.
 func (c Caller) SPIFFEID() (spiffeid.ID, bool) { return c.id, c.kind == SVID }
 
-// MemberID is the fellow member's ID; false for callers of other kinds.
+// MemberID returns the member's ID, and false if the caller is not of the kind Member.
 func (c Caller) MemberID() (string, bool) { return c.member, c.kind == Member }
 
-// String is how the caller stands in the audit log and in refusals.
+// String returns the form that audit lines and refusals use.
 func (c Caller) String() string {
 	switch c.kind {
 	case Socket:
@@ -62,20 +63,20 @@ func (c Caller) String() string {
 	}
 }
 
-// Identified is what a connection's credentials.AuthInfo implements to say who is on the other end. The
-// answer is fixed when the handshake ends; it is asked once a call, from many goroutines.
+// Identified is implemented by the credentials.AuthInfo of a connection and returns its caller. The caller is fixed
+// when the handshake ends. The guard calls AccessCaller once a call, from many goroutines.
 type Identified interface {
 	AccessCaller() Caller
 }
 
 type callerKey struct{}
 
-// WithCaller returns a context that carries the caller, for what runs on its behalf.
+// WithCaller returns a context that carries the caller on whose behalf something runs.
 func WithCaller(ctx context.Context, c Caller) context.Context {
 	return context.WithValue(ctx, callerKey{}, c)
 }
 
-// CallerFrom returns the caller that the context carries; the zero Caller, which is anonymous, if none.
+// CallerFrom returns the caller that the context carries, or the zero Caller, which is anonymous.
 func CallerFrom(ctx context.Context) Caller {
 	c, _ := ctx.Value(callerKey{}).(Caller)
 	return c

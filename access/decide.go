@@ -10,7 +10,7 @@ import (
 	"github.com/ententehq/entente/bundle"
 )
 
-// World is what a decision has to know of the cluster.
+// World is the state of the cluster that a decision depends on.
 type World struct {
 	// Home is the home trust domain.
 	Home spiffeid.TrustDomain
@@ -18,7 +18,7 @@ type World struct {
 	Hosted func(spiffeid.TrustDomain) bool
 }
 
-// Call is what is to be decided on. Grants are the caller's own, and no others.
+// Call is a call to decide on. Grants are the grants of the caller.
 type Call struct {
 	Method string // full gRPC method name
 	Rule   Rule
@@ -27,21 +27,24 @@ type Call struct {
 	Target Target
 }
 
-// Decide returns nil if the caller may make the call, and else a [Refusal].
+// Decide returns nil if the caller may make the call, and otherwise a [Refusal].
 func Decide(c Call, w World) error {
 	switch c.Caller.Kind() {
 	case Socket, SVID:
 	case Member:
-		return &Refusal{ReasonMember, fmt.Sprintf("%s may not call %s with its identity key: members' own services are served under entente-member/1", c.Caller, shortMethod(c.Method))}
+		return refuse(ReasonMember, "%s may not call %s with its identity key: the services for members are served "+
+			"under entente-member/1", c.Caller, shortMethod(c.Method))
 	default:
-		return &Refusal{ReasonAnonymous, fmt.Sprintf("%s needs to know its caller: present an X509-SVID, or use the admin socket", shortMethod(c.Method))}
+		return refuse(ReasonAnonymous, "%s requires an authenticated caller: present an X509-SVID, or use the admin "+
+			"socket", shortMethod(c.Method))
 	}
 	s, err := requirementOf(c.Rule, c.Target, w)
 	if err != nil {
 		return &Refusal{ReasonMalformed, err.Error()}
 	}
 	if c.Rule.Issues && HasPathPrefix(s.id.Path(), ReservedPath) {
-		return &Refusal{ReasonReserved, fmt.Sprintf("%s is never issued through the API: only the server itself issues IDs below %s/; choose another path", s.id, ReservedPath)}
+		return refuse(ReasonReserved, "%s is never issued through the API: only the server itself issues IDs below "+
+			"%s/; choose another path", s.id, ReservedPath)
 	}
 	if c.Caller.Kind() == Socket || c.Rule.PeerMembers && isPeerMember(c.Caller, w) {
 		return nil
@@ -49,8 +52,8 @@ func Decide(c Call, w World) error {
 	return c.decide(s, w)
 }
 
-// isPeerMember reports whether the caller is a member of another cluster, by the ID that only the authority of its home
-// domain can have issued.
+// isPeerMember reports whether the caller is a member of another cluster, by an ID that only the authority of that
+// cluster's home domain can issue.
 func isPeerMember(c Caller, w World) bool {
 	id, ok := c.SPIFFEID()
 	if !ok || w.hosts(id.TrustDomain()) {
@@ -60,7 +63,7 @@ func isPeerMember(c Caller, w World) bool {
 	return ok && name != "" && !strings.Contains(name, "/")
 }
 
-// decide finds a grant that allows the call within a scope, or says what is missing.
+// decide returns nil if a grant of the caller meets the requirement, and otherwise a [Refusal].
 func (c Call) decide(s requirement, w World) error {
 	reason := ReasonNoGrant
 	for _, g := range c.Grants {
@@ -83,13 +86,13 @@ func (c Call) decide(s requirement, w World) error {
 	return &Refusal{reason, c.missing(s, w)}
 }
 
-// later returns the refusal that is nearer to being allowed, for that is the one to tell of.
+// later returns the reason that is closer to an allowed call. It is the one to report.
 func later(a, b Reason) Reason {
 	order := []Reason{ReasonNoGrant, ReasonRole, ReasonDomain, ReasonPath, ReasonDNS}
 	return order[max(slices.Index(order, a), slices.Index(order, b))]
 }
 
-// scope is what a call reaches for: at most one of a SPIFFE ID, some trust domains, everything.
+// requirement is what grants have to cover for a call: a SPIFFE ID, some trust domains, everything, or nothing.
 type requirement struct {
 	id         spiffeid.ID
 	domains    []spiffeid.TrustDomain
@@ -136,7 +139,7 @@ func requirementOf(rule Rule, target Target, w World) (requirement, error) {
 
 func (w World) hosts(td spiffeid.TrustDomain) bool { return w.Hosted != nil && w.Hosted(td) }
 
-// domainsWithin reports whether grants of the roles, taken together, cover the scope's domains.
+// domainsWithin reports whether grants of the roles, taken together, cover the required domains.
 func (s requirement) domainsWithin(grants []Grant, roles []Role) bool {
 	covered := func(by func(Grant) bool) bool {
 		return slices.ContainsFunc(grants, func(g Grant) bool { return slices.Contains(roles, g.Role) && by(g) })
@@ -152,7 +155,7 @@ func (s requirement) domainsWithin(grants []Grant, roles []Role) bool {
 	return true
 }
 
-// missing says what a call lacks, and how an administrator can give it.
+// missing describes the grant that a call lacks, with the command that creates it.
 func (c Call) missing(s requirement, w World) string {
 	id, _ := c.Caller.SPIFFEID()
 	grant := Grant{Role: c.Rule.Roles[0], Caller: id}
@@ -192,7 +195,7 @@ func (c Call) missing(s requirement, w World) string {
 		c.Caller, shortMethod(c.Method), roleNames(c.Rule.Roles), where, describe(c.Grants), grant.command())
 }
 
-// describe says what roles a caller has.
+// describe lists the grants of a caller for a sentence.
 func describe(grants []Grant) string {
 	const enough = 3
 	if len(grants) == 0 {
@@ -220,9 +223,9 @@ func describe(grants []Grant) string {
 	return strings.Join(parts, ", ")
 }
 
-// shows returns which trust domains of an answer the caller sees: those within a grant of one of the rule's roles.
-// It is nil for a caller that sees everything.
-func shows(c Call, w World) func(trustDomain string) bool {
+// visible returns a function that reports whether the caller may see a trust domain in a response: whether a grant of
+// one of the rule's roles covers it. It returns nil if the caller may see everything.
+func visible(c Call, w World) func(trustDomain string) bool {
 	if c.Caller.Kind() == Socket {
 		return nil
 	}
@@ -243,7 +246,7 @@ func shows(c Call, w World) func(trustDomain string) bool {
 	}
 }
 
-// shortMethod is DomainService/CreateDomain for /entente.v1.DomainService/CreateDomain.
+// shortMethod returns DomainService/CreateDomain for /entente.v1.DomainService/CreateDomain.
 func shortMethod(full string) string {
 	return strings.TrimPrefix(strings.TrimPrefix(full, "/"), "entente.v1.")
 }

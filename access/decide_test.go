@@ -44,53 +44,75 @@ func TestDecide(t *testing.T) {
 	}{
 		"nobody": {
 			method: v1.ClusterService_ListMembers_FullMethodName, request: &v1.ListMembersRequest{},
-			refusal: "ClusterService/ListMembers needs to know its caller: present an X509-SVID, or use the admin socket", code: "Unauthenticated",
+			refusal: "ClusterService/ListMembers requires an authenticated caller: present an X509-SVID, or use the " +
+				"admin socket", code: "Unauthenticated",
 		},
 		"a member by its identity key": {
 			caller: access.MemberCaller("eu-1"),
 			method: v1.ClusterService_ListMembers_FullMethodName, request: &v1.ListMembersRequest{},
-			refusal: "member eu-1 may not call ClusterService/ListMembers with its identity key: members' own services are served under entente-member/1",
+			refusal: "member eu-1 may not call ClusterService/ListMembers with its identity key: the services for " +
+				"members are served under entente-member/1",
 		},
 		"the admin socket": {
-			caller: socket, method: v1.ClusterService_RestoreSnapshot_FullMethodName, request: &v1.RestoreSnapshotRequest{},
+			caller: socket, method: v1.ClusterService_RestoreSnapshot_FullMethodName,
+			request: &v1.RestoreSnapshotRequest{},
 		},
 		"the admin socket issues no reserved ID": {
-			caller: socket, method: v1.SVIDService_IssueX509SVID_FullMethodName, request: x509("spiffe://pay.test/entente/member/eu-1"),
-			refusal: "spiffe://pay.test/entente/member/eu-1 is never issued through the API: only the server itself issues IDs below /entente/; choose another path",
+			caller: socket, method: v1.SVIDService_IssueX509SVID_FullMethodName,
+			request: x509("spiffe://pay.test/entente/member/eu-1"),
+			refusal: "spiffe://pay.test/entente/member/eu-1 is never issued through the API: only the server itself " +
+				"issues IDs below /entente/; choose another path",
 		},
 		"the reserved segment itself": {
-			caller: socket, method: v1.SVIDService_IssueJWTSVID_FullMethodName, request: &v1.IssueJWTSVIDRequest{SpiffeId: "spiffe://pay.test/entente"},
-			refusal: "spiffe://pay.test/entente is never issued through the API: only the server itself issues IDs below /entente/; choose another path",
+			caller: socket, method: v1.SVIDService_IssueJWTSVID_FullMethodName,
+			request: &v1.IssueJWTSVIDRequest{SpiffeId: "spiffe://pay.test/entente"},
+			refusal: "spiffe://pay.test/entente is never issued through the API: only the server itself issues IDs " +
+				"below /entente/; choose another path",
 		},
 		"a path that only begins like the reserved one": {
-			caller: socket, method: v1.SVIDService_IssueX509SVID_FullMethodName, request: x509("spiffe://pay.test/ententecordiale"),
+			caller: socket, method: v1.SVIDService_IssueX509SVID_FullMethodName,
+			request: x509("spiffe://pay.test/ententecordiale"),
 		},
 		"no ID": {
 			caller: socket, method: v1.SVIDService_IssueX509SVID_FullMethodName, request: x509(""),
-			refusal: `SPIFFE ID "": the string is not a valid SPIFFE ID: it does not begin with "spiffe://"`, code: "InvalidArgument",
+			refusal: `SPIFFE ID "": the string is not a valid SPIFFE ID: it does not begin with "spiffe://"`,
+			code:    "InvalidArgument",
 		},
 		"a malformed ID": {
-			caller: ci, method: v1.SVIDService_IssueX509SVID_FullMethodName, request: x509("spiffe://eu.test/a/../entente/x"),
-			refusal: `SPIFFE ID "spiffe://eu.test/a/../entente/x": the string is not a valid SPIFFE ID: its path has the relative segment ".."`, code: "InvalidArgument",
+			caller: ci, method: v1.SVIDService_IssueX509SVID_FullMethodName,
+			request: x509("spiffe://eu.test/a/../entente/x"),
+			refusal: `SPIFFE ID "spiffe://eu.test/a/../entente/x": the string is not a valid SPIFFE ID: its path has ` +
+				`the relative segment ".."`, code: "InvalidArgument",
 		},
 		"no grant": {
 			caller: ci, method: v1.SVIDService_IssueX509SVID_FullMethodName, request: x509("spiffe://pay.test/web/1"),
-			refusal: "spiffe://eu.test/ci may not call SVIDService/IssueX509SVID: it needs the role issuer or admin in pay.test for the path /web/1, and has none. To allow it, an administrator runs: entente access grant issuer --spiffe-id spiffe://eu.test/ci --domain pay.test --path /web/1",
+			refusal: "spiffe://eu.test/ci may not call SVIDService/IssueX509SVID: it needs the role issuer or admin " +
+				"in pay.test for the path /web/1, and has none. To allow it, an administrator runs: entente access " +
+				"grant issuer --spiffe-id spiffe://eu.test/ci --domain pay.test --path /web/1",
 		},
 		"another role": {
 			caller: ci, grants: grants{grant(t, access.Operator, "", "")},
 			method: v1.SVIDService_IssueX509SVID_FullMethodName, request: x509("spiffe://pay.test/web"),
-			refusal: "spiffe://eu.test/ci may not call SVIDService/IssueX509SVID: it needs the role issuer or admin in pay.test for the path /web, and has operator in every hosted domain. To allow it, an administrator runs: entente access grant issuer --spiffe-id spiffe://eu.test/ci --domain pay.test --path /web",
+			refusal: "spiffe://eu.test/ci may not call SVIDService/IssueX509SVID: it needs the role issuer or admin " +
+				"in pay.test for the path /web, and has operator in every hosted domain. To allow it, an " +
+				"administrator runs: entente access grant issuer --spiffe-id spiffe://eu.test/ci --domain " +
+				"pay.test --path /web",
 		},
 		"another domain": {
 			caller: ci, grants: grants{grant(t, access.Issuer, "eu.test", "")},
 			method: v1.SVIDService_IssueX509SVID_FullMethodName, request: x509("spiffe://pay.test/web"),
-			refusal: "spiffe://eu.test/ci may not call SVIDService/IssueX509SVID: it needs the role issuer or admin in pay.test for the path /web, and has issuer in eu.test. To allow it, an administrator runs: entente access grant issuer --spiffe-id spiffe://eu.test/ci --domain pay.test --path /web",
+			refusal: "spiffe://eu.test/ci may not call SVIDService/IssueX509SVID: it needs the role issuer or admin " +
+				"in pay.test for the path /web, and has issuer in eu.test. To allow it, an administrator runs: " +
+				"entente access grant issuer --spiffe-id spiffe://eu.test/ci --domain pay.test --path /web",
 		},
 		"another path": {
-			caller: ci, grants: grants{grant(t, access.Issuer, "pay.test", "/ci"), grant(t, access.Issuer, "pay.test", "/we")},
+			caller: ci, grants: grants{grant(t, access.Issuer, "pay.test", "/ci"),
+				grant(t, access.Issuer, "pay.test", "/we")},
 			method: v1.SVIDService_IssueX509SVID_FullMethodName, request: x509("spiffe://pay.test/web"),
-			refusal: "spiffe://eu.test/ci may not call SVIDService/IssueX509SVID: it needs the role issuer or admin in pay.test for the path /web, and has issuer in pay.test below /ci, issuer in pay.test below /we. To allow it, an administrator runs: entente access grant issuer --spiffe-id spiffe://eu.test/ci --domain pay.test --path /web",
+			refusal: "spiffe://eu.test/ci may not call SVIDService/IssueX509SVID: it needs the role issuer or admin " +
+				"in pay.test for the path /web, and has issuer in pay.test below /ci, issuer in pay.test below /we. " +
+				"To allow it, an administrator runs: entente access grant issuer --spiffe-id spiffe://eu.test/ci " +
+				"--domain pay.test --path /web",
 		},
 		"below the path": {
 			caller: ci, grants: grants{grant(t, access.Issuer, "pay.test", "/web")},
@@ -102,13 +124,18 @@ func TestDecide(t *testing.T) {
 		},
 		"an issuer for everything issues no reserved ID": {
 			caller: ci, grants: grants{grant(t, access.Admin, "", "")},
-			method: v1.SVIDService_IssueX509SVID_FullMethodName, request: x509("spiffe://eu.test/entente/bundle-endpoint"),
-			refusal: "spiffe://eu.test/entente/bundle-endpoint is never issued through the API: only the server itself issues IDs below /entente/; choose another path",
+			method:  v1.SVIDService_IssueX509SVID_FullMethodName,
+			request: x509("spiffe://eu.test/entente/bundle-endpoint"),
+			refusal: "spiffe://eu.test/entente/bundle-endpoint is never issued through the API: only the server " +
+				"itself issues IDs below /entente/; choose another path",
 		},
 		"cluster-wide with a grant for one domain": {
 			caller: ci, grants: grants{grant(t, access.Operator, "pay.test", "")},
-			method: v1.DomainService_DeleteDomain_FullMethodName, request: &v1.DeleteDomainRequest{TrustDomain: "pay.test"},
-			refusal: "spiffe://eu.test/ci may not call DomainService/DeleteDomain: it needs the role operator or admin in every hosted domain, and has operator in pay.test. To allow it, an administrator runs: entente access grant operator --spiffe-id spiffe://eu.test/ci",
+			method:  v1.DomainService_DeleteDomain_FullMethodName,
+			request: &v1.DeleteDomainRequest{TrustDomain: "pay.test"},
+			refusal: "spiffe://eu.test/ci may not call DomainService/DeleteDomain: it needs the role operator or " +
+				"admin in every hosted domain, and has operator in pay.test. To allow it, an administrator runs: " +
+				"entente access grant operator --spiffe-id spiffe://eu.test/ci",
 		},
 		"cluster-wide": {
 			caller: ci, grants: grants{grant(t, access.Operator, "", "")},
@@ -117,21 +144,28 @@ func TestDecide(t *testing.T) {
 		"an operator restores nothing": {
 			caller: ci, grants: grants{grant(t, access.Operator, "", "")},
 			method: v1.ClusterService_RestoreSnapshot_FullMethodName, request: &v1.RestoreSnapshotRequest{},
-			refusal: "spiffe://eu.test/ci may not call ClusterService/RestoreSnapshot: it needs the role admin in every hosted domain, and has operator in every hosted domain. To allow it, an administrator runs: entente access grant admin --spiffe-id spiffe://eu.test/ci",
+			refusal: "spiffe://eu.test/ci may not call ClusterService/RestoreSnapshot: it needs the role admin in " +
+				"every hosted domain, and has operator in every hosted domain. To allow it, an administrator runs: " +
+				"entente access grant admin --spiffe-id spiffe://eu.test/ci",
 		},
 		"one's own domain": {
 			caller: ci, grants: grants{grant(t, access.Operator, "pay.test", "")},
-			method: v1.AuthorityService_RotateAuthorities_FullMethodName, request: &v1.RotateAuthoritiesRequest{TrustDomain: "pay.test"},
+			method:  v1.AuthorityService_RotateAuthorities_FullMethodName,
+			request: &v1.RotateAuthoritiesRequest{TrustDomain: "pay.test"},
 		},
 		"the same domain written as an ID": {
 			caller: ci, grants: grants{grant(t, access.Operator, "pay.test", "")},
-			method: v1.AuthorityService_RotateAuthorities_FullMethodName, request: &v1.RotateAuthoritiesRequest{TrustDomain: "spiffe://pay.test"},
-			refusal: `trust domain "spiffe://pay.test": the name is not a valid trust domain: write the name alone, without scheme or path`, code: "InvalidArgument",
+			method:  v1.AuthorityService_RotateAuthorities_FullMethodName,
+			request: &v1.RotateAuthoritiesRequest{TrustDomain: "spiffe://pay.test"},
+			refusal: `trust domain "spiffe://pay.test": the name is not a valid trust domain: write the name alone, ` +
+				`without scheme or path`, code: "InvalidArgument",
 		},
 		"every domain with a grant for one": {
 			caller: ci, grants: grants{grant(t, access.Operator, "pay.test", "")},
 			method: v1.AuthorityService_RotateAuthorities_FullMethodName, request: &v1.RotateAuthoritiesRequest{},
-			refusal: "spiffe://eu.test/ci may not call AuthorityService/RotateAuthorities: it needs the role operator or admin in every hosted domain, and has operator in pay.test. To allow it, an administrator runs: entente access grant operator --spiffe-id spiffe://eu.test/ci",
+			refusal: "spiffe://eu.test/ci may not call AuthorityService/RotateAuthorities: it needs the role " +
+				"operator or admin in every hosted domain, and has operator in pay.test. To allow it, an " +
+				"administrator runs: entente access grant operator --spiffe-id spiffe://eu.test/ci",
 		},
 		"a listing with a grant for one domain": {
 			caller: ci, grants: grants{grant(t, access.Reader, "pay.test", "")},
@@ -145,12 +179,17 @@ func TestDecide(t *testing.T) {
 		"such a member and the rest of the API": {
 			caller: access.SVIDCaller(spiffeid.RequireFromString("spiffe://us.test/entente/member/us-1")),
 			method: v1.FederationService_ListRelationships_FullMethodName, request: &v1.ListRelationshipsRequest{},
-			refusal: "spiffe://us.test/entente/member/us-1 may not call FederationService/ListRelationships: it needs the role reader, operator or admin in every hosted domain, and has none. To allow it, an administrator runs: entente access grant reader --spiffe-id spiffe://us.test/entente/member/us-1",
+			refusal: "spiffe://us.test/entente/member/us-1 may not call FederationService/ListRelationships: it " +
+				"needs the role reader, operator or admin in every hosted domain, and has none. To allow it, an " +
+				"administrator runs: entente access grant reader --spiffe-id spiffe://us.test/entente/member/us-1",
 		},
 		"a listing of another domain": {
 			caller: ci, grants: grants{grant(t, access.Reader, "pay.test", "")},
-			method: v1.AuthorityService_ListAuthorities_FullMethodName, request: &v1.ListAuthoritiesRequest{TrustDomain: "eu.test"},
-			refusal: "spiffe://eu.test/ci may not call AuthorityService/ListAuthorities: it needs the role reader, operator or admin in eu.test, and has reader in pay.test. To allow it, an administrator runs: entente access grant reader --spiffe-id spiffe://eu.test/ci --domain eu.test",
+			method:  v1.AuthorityService_ListAuthorities_FullMethodName,
+			request: &v1.ListAuthoritiesRequest{TrustDomain: "eu.test"},
+			refusal: "spiffe://eu.test/ci may not call AuthorityService/ListAuthorities: it needs the role reader, " +
+				"operator or admin in eu.test, and has reader in pay.test. To allow it, an administrator runs: " +
+				"entente access grant reader --spiffe-id spiffe://eu.test/ci --domain eu.test",
 		},
 		"a foreign bundle": {
 			caller: ci, grants: grants{grant(t, access.Issuer, "pay.test", "/web")},
@@ -159,16 +198,21 @@ func TestDecide(t *testing.T) {
 		"another hosted domain's bundle": {
 			caller: ci, grants: grants{grant(t, access.Issuer, "pay.test", "/web")},
 			method: v1.BundleService_GetBundle_FullMethodName, request: &v1.GetBundleRequest{},
-			refusal: "spiffe://eu.test/ci may not call BundleService/GetBundle: it needs the role reader, discovery, issuer, peer, operator or admin in eu.test, and has issuer in pay.test below /web. To allow it, an administrator runs: entente access grant reader --spiffe-id spiffe://eu.test/ci --domain eu.test",
+			refusal: "spiffe://eu.test/ci may not call BundleService/GetBundle: it needs the role reader, discovery, " +
+				"issuer, peer, operator or admin in eu.test, and has issuer in pay.test below /web. To allow it, an " +
+				"administrator runs: entente access grant reader --spiffe-id spiffe://eu.test/ci --domain eu.test",
 		},
 		"bundles of two hosted domains by two grants": {
-			caller: ci, grants: grants{grant(t, access.Issuer, "pay.test", "/web"), grant(t, access.Reader, "eu.test", "")},
-			method: v1.BundleService_WatchBundles_FullMethodName, request: &v1.WatchBundlesRequest{TrustDomains: []string{"pay.test", "eu.test"}},
+			caller: ci, grants: grants{grant(t, access.Issuer, "pay.test", "/web"),
+				grant(t, access.Reader, "eu.test", "")},
+			method:  v1.BundleService_WatchBundles_FullMethodName,
+			request: &v1.WatchBundlesRequest{TrustDomains: []string{"pay.test", "eu.test"}},
 		},
 		"a domain that is none": {
 			caller: ci, grants: grants{grant(t, access.Reader, "", "")},
 			method: v1.DomainService_GetDomain_FullMethodName, request: &v1.GetDomainRequest{TrustDomain: "PAY"},
-			refusal: `trust domain "PAY": the name is not a valid trust domain: byte 1 is 'P'; lower-case letters, digits, dot, dash and underscore are allowed`, code: "InvalidArgument",
+			refusal: `trust domain "PAY": the name is not a valid trust domain: byte 1 is 'P'; lower-case letters, ` +
+				`digits, dot, dash and underscore are allowed`, code: "InvalidArgument",
 		},
 		"an instance below the path": {
 			caller: ci, grants: grants{grant(t, access.Discovery, "pay.test", "/web")},
@@ -177,7 +221,10 @@ func TestDecide(t *testing.T) {
 		"an instance of a foreign domain": {
 			caller: ci, grants: grants{grant(t, access.Discovery, "pay.test", "/web")},
 			method: v1.RoutingService_RegisterInstance_FullMethodName, request: register("spiffe://us.test/web"),
-			refusal: "spiffe://eu.test/ci may not call RoutingService/RegisterInstance: it needs the role discovery, operator or admin in every hosted domain (us.test is not one) for the path /web, and has discovery in pay.test below /web. To allow it, an administrator runs: entente access grant discovery --spiffe-id spiffe://eu.test/ci --path /web",
+			refusal: "spiffe://eu.test/ci may not call RoutingService/RegisterInstance: it needs the role discovery, " +
+				"operator or admin in every hosted domain (us.test is not one) for the path /web, and has discovery " +
+				"in pay.test below /web. To allow it, an administrator runs: entente access grant discovery " +
+				"--spiffe-id spiffe://eu.test/ci --path /web",
 		},
 		"a foreign instance with a grant for every domain": {
 			caller: ci, grants: grants{grant(t, access.Discovery, "", "/web")},
@@ -189,17 +236,23 @@ func TestDecide(t *testing.T) {
 		},
 		"grants in one's own domain": {
 			caller: ci, grants: grants{grant(t, access.Admin, "pay.test", "")},
-			method: v1.AccessService_GrantRole_FullMethodName, request: &v1.GrantRoleRequest{Grant: &v1.Grant{TrustDomain: "pay.test"}},
+			method:  v1.AccessService_GrantRole_FullMethodName,
+			request: &v1.GrantRoleRequest{Grant: &v1.Grant{TrustDomain: "pay.test"}},
 		},
 		"a wider grant than one's own": {
 			caller: ci, grants: grants{grant(t, access.Admin, "pay.test", "")},
-			method: v1.AccessService_GrantRole_FullMethodName, request: &v1.GrantRoleRequest{Grant: &v1.Grant{Role: access.Reader}},
-			refusal: "spiffe://eu.test/ci may not call AccessService/GrantRole: it needs the role admin in every hosted domain, and has admin in pay.test. To allow it, an administrator runs: entente access grant admin --spiffe-id spiffe://eu.test/ci",
+			method:  v1.AccessService_GrantRole_FullMethodName,
+			request: &v1.GrantRoleRequest{Grant: &v1.Grant{Role: access.Reader}},
+			refusal: "spiffe://eu.test/ci may not call AccessService/GrantRole: it needs the role admin in every " +
+				"hosted domain, and has admin in pay.test. To allow it, an administrator runs: entente access grant " +
+				"admin --spiffe-id spiffe://eu.test/ci",
 		},
 		"an operator grants nothing": {
 			caller: ci, grants: grants{grant(t, access.Operator, "", "")},
 			method: v1.AccessService_RevokeRole_FullMethodName, request: &v1.RevokeRoleRequest{TrustDomain: "pay.test"},
-			refusal: "spiffe://eu.test/ci may not call AccessService/RevokeRole: it needs the role admin in pay.test, and has operator in every hosted domain. To allow it, an administrator runs: entente access grant admin --spiffe-id spiffe://eu.test/ci --domain pay.test",
+			refusal: "spiffe://eu.test/ci may not call AccessService/RevokeRole: it needs the role admin in " +
+				"pay.test, and has operator in every hosted domain. To allow it, an administrator runs: entente " +
+				"access grant admin --spiffe-id spiffe://eu.test/ci --domain pay.test",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

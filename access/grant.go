@@ -18,25 +18,27 @@ import (
 // maxIDBytes is the length of the longest SPIFFE ID.
 const maxIDBytes = 2048
 
-// Grant gives one caller one role. A Grant that exists is valid; grants with the same fields are the same grant.
+// Grant gives one caller one role. A Grant that exists is valid. Grants with equal fields are the same grant.
 type Grant struct {
 	Role   Role
 	Caller spiffeid.ID
-	// TrustDomain is the hosted domain that it is for; the zero value: every one.
+	// TrustDomain is the hosted domain that the grant is for. The zero value means every hosted domain.
 	TrustDomain spiffeid.TrustDomain
-	// PathPrefix narrows issuer and discovery to SPIFFE IDs whose path begins with these whole segments; empty: any path.
+	// PathPrefix restricts issuer and discovery to SPIFFE IDs whose path begins with these whole segments. If empty,
+	// any path is covered.
 	PathPrefix string
-	// DNS are the DNS names that an issuer may put into X509-SVIDs; empty: none.
+	// DNS are the DNS names that an issuer may put into X509-SVIDs. If empty, it may put none.
 	DNS DNSPatterns
 }
 
 // ReservedPath is the path below which only the server itself issues identities, in every hosted domain.
 const ReservedPath = "/entente"
 
-// MemberPath is what comes before a member's ID in the path of its X509-SVID.
+// MemberPath is the prefix of a member's ID in the path of its X509-SVID.
 const MemberPath = ReservedPath + "/member/"
 
-// ParseGrant makes a grant of what a request says. The error is one sentence with the place and the remedy.
+// ParseGrant returns the grant with the fields of a request. The error is one sentence that names the field and the
+// remedy.
 func ParseGrant(role Role, caller, trustDomain, pathPrefix string, dnsNames ...string) (Grant, error) {
 	var g Grant
 	if !knownRole(role) {
@@ -47,7 +49,8 @@ func ParseGrant(role Role, caller, trustDomain, pathPrefix string, dnsNames ...s
 	case err != nil:
 		return g, err
 	case id.Path() == "":
-		return g, fmt.Errorf("spiffe_id %q names a whole trust domain: name one caller, as in spiffe://%s/ci", caller, id.TrustDomain().Name())
+		return g, fmt.Errorf("spiffe_id %q names a whole trust domain: name one caller, as in spiffe://%s/ci",
+			caller, id.TrustDomain().Name())
 	}
 	var td spiffeid.TrustDomain
 	if trustDomain != "" {
@@ -57,13 +60,15 @@ func ParseGrant(role Role, caller, trustDomain, pathPrefix string, dnsNames ...s
 	}
 	if pathPrefix != "" {
 		if !takesPath(role) {
-			return g, fmt.Errorf("path_prefix is for the roles issuer and discovery: leave it out for %s", RoleName(role))
+			return g, fmt.Errorf("path_prefix is for the roles issuer and discovery: leave it out for %s",
+				RoleName(role))
 		}
 		if err := spiffeid.ValidatePath(pathPrefix); err != nil {
-			return g, fmt.Errorf("path_prefix %q is no path of a SPIFFE ID: %w", clip(pathPrefix), err)
+			return g, fmt.Errorf("path_prefix %q is not a path of a SPIFFE ID: %w", clip(pathPrefix), err)
 		}
 		if role == Issuer && HasPathPrefix(pathPrefix, ReservedPath) {
-			return g, fmt.Errorf("path_prefix %q is reserved: only the server itself issues IDs below %s/", clip(pathPrefix), ReservedPath)
+			return g, fmt.Errorf("path_prefix %q is reserved: only the server itself issues IDs below %s/",
+				clip(pathPrefix), ReservedPath)
 		}
 	}
 	if n := len(pathPrefix); n > maxIDBytes {
@@ -79,7 +84,7 @@ func ParseGrant(role Role, caller, trustDomain, pathPrefix string, dnsNames ...s
 	return Grant{Role: role, Caller: id, TrustDomain: td, PathPrefix: pathPrefix, DNS: dns}, nil
 }
 
-// clip shortens what a caller sent, for an error message.
+// clip shortens a text from a caller for an error message.
 func clip(s string) string {
 	const enough = 128
 	if len(s) > enough {
@@ -95,7 +100,7 @@ func HasPathPrefix(path, prefix string) bool {
 	return ok && (prefix == "" || rest == "" || rest[0] == '/')
 }
 
-// covers reports whether the grant reaches into a trust domain.
+// covers reports whether the grant covers a trust domain.
 func (g Grant) covers(td spiffeid.TrustDomain) bool {
 	return g.everywhere() || g.TrustDomain == td
 }
@@ -103,17 +108,18 @@ func (g Grant) covers(td spiffeid.TrustDomain) bool {
 // everywhere reports whether the grant is for every hosted domain.
 func (g Grant) everywhere() bool { return g.TrustDomain.IsZero() }
 
-// coversID reports whether the grant reaches a SPIFFE ID: its trust domain, and its path.
+// coversID reports whether the grant covers the trust domain and the path of a SPIFFE ID.
 func (g Grant) coversID(id spiffeid.ID) bool {
 	return g.covers(id.TrustDomain()) && HasPathPrefix(id.Path(), g.PathPrefix)
 }
 
-// coversDNS reports whether what the grant lets be issued may carry the DNS names. An administrator's may carry any.
+// coversDNS reports whether a certificate issued under the grant may carry the DNS names. An administrator may issue
+// any name.
 func (g Grant) coversDNS(names []string) bool {
 	return g.Role == Admin || g.DNS.cover(names)
 }
 
-// command is what an administrator types to make this grant.
+// command returns the command that creates the grant.
 func (g Grant) command() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "entente access grant %s --spiffe-id %s", RoleName(g.Role), g.Caller)
@@ -129,14 +135,14 @@ func (g Grant) command() string {
 	return b.String()
 }
 
-// key is the grant's key in its table. A caller's grants stand together, below callerKeyPrefix: no part of a key
-// can hold the '|' that separates them.
+// key returns the grant's key in its table. The grants of a caller share the prefix callerKeyPrefix. No part of a key
+// can contain the separator '|'.
 func (g Grant) key() string {
 	key := callerKeyPrefix(g.Caller) + RoleName(g.Role) + "|" + g.TrustDomain.Name() + "|" + g.PathPrefix
 	if g.DNS == "" {
 		return key
 	}
-	sum := sha256.Sum256([]byte(g.DNS)) // they are too long for a key
+	sum := sha256.Sum256([]byte(g.DNS)) // the names are too long for a key
 	return key + "|" + hex.EncodeToString(sum[:])
 }
 

@@ -16,22 +16,38 @@ func TestParseGrant(t *testing.T) {
 		caller, td, path string
 		refusal          string
 	}{
-		"the whole":            {access.Issuer, "spiffe://eu.test/ci", "pay.test", "/web", ""},
-		"for every domain":     {access.Operator, "spiffe://eu.test/ops", "", "", ""},
-		"no role":              {0, "spiffe://eu.test/ci", "", "", "role 0 is none of admin, operator, issuer, peer, discovery and reader"},
-		"a role of the future": {77, "spiffe://eu.test/ci", "", "", "role 77 is none of admin, operator, issuer, peer, discovery and reader"},
-		"no caller":            {access.Reader, "", "", "", `SPIFFE ID "": the string is not a valid SPIFFE ID: it does not begin with "spiffe://"`},
-		"a long caller":        {access.Reader, "spiffe://eu.test/" + strings.Repeat("a", 2048), "", "", `SPIFFE ID "spiffe://eu.test/` + strings.Repeat("a", 47) + `"…: the string is not a valid SPIFFE ID: it has 2065 bytes; at most 2048 are allowed`},
-		"a domain as an ID":    {access.Reader, "spiffe://eu.test/ci", "spiffe://pay.test/x", "", `trust domain "spiffe://pay.test/x": the name is not a valid trust domain: write the name alone, without scheme or path`},
-		"an URL":               {access.Reader, "https://eu.test/ci", "", "", `SPIFFE ID "https://eu.test/ci": the string is not a valid SPIFFE ID: it does not begin with "spiffe://"`},
-		"a trust domain's ID":  {access.Reader, "spiffe://eu.test", "", "", `spiffe_id "spiffe://eu.test" names a whole trust domain: name one caller, as in spiffe://eu.test/ci`},
-		"no trust domain":      {access.Reader, "spiffe://eu.test/ci", "PAY", "", `trust domain "PAY": the name is not a valid trust domain: byte 1 is 'P'; lower-case letters, digits, dot, dash and underscore are allowed`},
-		"a path for a reader":  {access.Reader, "spiffe://eu.test/ci", "", "/web", "path_prefix is for the roles issuer and discovery: leave it out for reader"},
-		"a path without slash": {access.Issuer, "spiffe://eu.test/ci", "", "web", `path_prefix "web" is no path of a SPIFFE ID: path must have a leading slash`},
-		"a path with a slash":  {access.Issuer, "spiffe://eu.test/ci", "", "/web/", `path_prefix "/web/" is no path of a SPIFFE ID: path cannot have a trailing slash`},
-		"the reserved path":    {access.Issuer, "spiffe://eu.test/ci", "", "/entente/member", `path_prefix "/entente/member" is reserved: only the server itself issues IDs below /entente/`},
+		"the whole":        {access.Issuer, "spiffe://eu.test/ci", "pay.test", "/web", ""},
+		"for every domain": {access.Operator, "spiffe://eu.test/ops", "", "", ""},
+		"no role": {0, "spiffe://eu.test/ci", "", "",
+			"role 0 is none of admin, operator, issuer, peer, discovery and reader"},
+		"a role of the future": {77, "spiffe://eu.test/ci", "", "",
+			"role 77 is none of admin, operator, issuer, peer, discovery and reader"},
+		"no caller": {access.Reader, "", "", "",
+			`SPIFFE ID "": the string is not a valid SPIFFE ID: it does not begin with "spiffe://"`},
+		"a long caller": {access.Reader, "spiffe://eu.test/" + strings.Repeat("a", 2048), "", "",
+			`SPIFFE ID "spiffe://eu.test/` + strings.Repeat("a",
+				47) + `"…: the string is not a valid SPIFFE ID: it has 2065 bytes; at most 2048 are allowed`},
+		"a domain as an ID": {access.Reader, "spiffe://eu.test/ci", "spiffe://pay.test/x", "",
+			`trust domain "spiffe://pay.test/x": the name is not a valid trust domain: write the name alone, without ` +
+				`scheme or path`},
+		"an URL": {access.Reader, "https://eu.test/ci", "", "",
+			`SPIFFE ID "https://eu.test/ci": the string is not a valid SPIFFE ID: it does not begin with "spiffe://"`},
+		"a trust domain's ID": {access.Reader, "spiffe://eu.test", "", "",
+			`spiffe_id "spiffe://eu.test" names a whole trust domain: name one caller, as in spiffe://eu.test/ci`},
+		"no trust domain": {access.Reader, "spiffe://eu.test/ci", "PAY", "",
+			`trust domain "PAY": the name is not a valid trust domain: byte 1 is 'P'; lower-case letters, digits, ` +
+				`dot, dash and underscore are allowed`},
+		"a path for a reader": {access.Reader, "spiffe://eu.test/ci", "", "/web",
+			"path_prefix is for the roles issuer and discovery: leave it out for reader"},
+		"a path without slash": {access.Issuer, "spiffe://eu.test/ci", "", "web",
+			`path_prefix "web" is not a path of a SPIFFE ID: path must have a leading slash`},
+		"a path with a slash": {access.Issuer, "spiffe://eu.test/ci", "", "/web/",
+			`path_prefix "/web/" is not a path of a SPIFFE ID: path cannot have a trailing slash`},
+		"the reserved path": {access.Issuer, "spiffe://eu.test/ci", "", "/entente/member",
+			`path_prefix "/entente/member" is reserved: only the server itself issues IDs below /entente/`},
 		"reserved for issuing": {access.Discovery, "spiffe://eu.test/ci", "", "/entente/member", ""},
-		"a path without end":   {access.Issuer, "spiffe://eu.test/ci", "", "/" + strings.Repeat("a", 3000), "path_prefix has 3001 bytes: a SPIFFE ID has 2048 at most"},
+		"a path without end": {access.Issuer, "spiffe://eu.test/ci", "", "/" + strings.Repeat("a", 3000),
+			"path_prefix has 3001 bytes: a SPIFFE ID has 2048 at most"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := access.ParseGrant(test.role, test.caller, test.td, test.path)
@@ -83,7 +99,7 @@ func FuzzHasPathPrefix(f *testing.F) {
 	})
 }
 
-// Whatever a request says, a grant is refused or means what it says.
+// Every request yields either an error or a grant with exactly its fields.
 func FuzzParseGrant(f *testing.F) {
 	f.Add(int32(3), "spiffe://eu.test/ci", "pay.test", "/web", "web.test,.db.test")
 	f.Add(int32(1), "spiffe://eu.test/ci", "", "", "")

@@ -14,8 +14,8 @@ import (
 // grants is the table of all grants.
 var grants = raftstore.NewTable[*statev1.Grant]("grants")
 
-// grantsOf reads a caller's grants from this member's state: a revocation made on another member counts here as soon
-// as this one has heard of it.
+// grantsOf reads a caller's grants from this member's state. A revocation on another member takes effect here when this
+// member has applied it.
 func (g *Guard) grantsOf(c Caller) ([]Grant, error) {
 	id, ok := c.SPIFFEID()
 	if !ok {
@@ -35,8 +35,8 @@ func (g *Guard) grantsOf(c Caller) ([]Grant, error) {
 	return of, nil
 }
 
-// RevokeDomain deletes every grant that is for one trust domain. Whoever ends a hosted domain calls it in the same
-// transaction, so that a domain of that name that is made later does not begin with the grants of this one.
+// RevokeDomain deletes every grant for one trust domain. The transaction that deletes a hosted domain calls it, so a
+// later domain of the same name does not start with these grants.
 func RevokeDomain(tx *raftstore.Tx, td spiffeid.TrustDomain) error {
 	var of []string
 	for row, err := range grants.All(tx, "") {
@@ -55,14 +55,14 @@ func RevokeDomain(tx *raftstore.Tx, td spiffeid.TrustDomain) error {
 	return nil
 }
 
-// revoked remembers the grants that were revoked, by their keys.
+// revoked is the table of revoked grants, by the keys of the grants.
 var revoked = raftstore.NewTable[*statev1.RevokedGrant]("revoked_grants")
 
-// revokedLife is for how long a revocation is remembered: longer than anybody keeps snapshots to restore from.
+// revokedLife is how long a revocation is kept: longer than the age of any snapshot that is still restored.
 const revokedLife = 2 * 366 * 24 * time.Hour
 
-// remember notes a revocation, and forgets those that are too old to matter.
-func remember(tx *raftstore.Tx, key string, by Caller, now time.Time) error {
+// recordRevocation stores a revocation, and deletes those older than revokedLife.
+func recordRevocation(tx *raftstore.Tx, key string, by Caller, now time.Time) error {
 	old, err := revoked.List(tx, "")
 	if err != nil {
 		return fmt.Errorf("read the revoked grants: %w", err)
@@ -77,8 +77,8 @@ func remember(tx *raftstore.Tx, key string, by Caller, now time.Time) error {
 	return revoked.Put(tx, key, &statev1.RevokedGrant{RevokeTime: timestamppb.New(now), RevokedBy: by.String()})
 }
 
-// surviveRestore takes out of a restored state the grants that were revoked since, so that restoring an old snapshot lets
-// nobody back in. Grants that went with their domain come back with it: they were not revoked.
+// surviveRestore deletes from a restored state the grants that were revoked since, so an old snapshot gives no access
+// back. Grants that were deleted with their domain return with it: they were not revoked.
 func surviveRestore(before, _ *raftstore.View, tx *raftstore.Tx) error {
 	for row, err := range revoked.All(before, "") {
 		if err != nil {
@@ -90,7 +90,7 @@ func surviveRestore(before, _ *raftstore.View, tx *raftstore.Tx) error {
 		}
 		if found {
 			if restored.Value.GetCreateTime().AsTime().After(row.Value.GetRevokeTime().AsTime()) {
-				continue // the snapshot is of a time at which it had been granted again
+				continue // it was granted again before the snapshot
 			}
 			if err := grants.Delete(tx, row.Key); err != nil {
 				return err

@@ -12,7 +12,7 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// A snapshot that is older than a revocation does not undo it. What else was lost comes back.
+// A restored snapshot that is older than a revocation does not undo it. Other deleted grants return.
 func TestRestoreGivesBackNothingRevoked(t *testing.T) {
 	h := build(t)
 	admin := v1.NewAccessServiceClient(h.dial(t, root))
@@ -24,7 +24,8 @@ func TestRestoreGivesBackNothingRevoked(t *testing.T) {
 		require.NoError(t, err)
 	}
 	take := func(g *v1.Grant) {
-		_, err := admin.RevokeRole(t.Context(), &v1.RevokeRoleRequest{Role: g.GetRole(), SpiffeId: g.GetSpiffeId(), TrustDomain: g.GetTrustDomain(), PathPrefix: g.GetPathPrefix()})
+		_, err := admin.RevokeRole(t.Context(), &v1.RevokeRoleRequest{Role: g.GetRole(), SpiffeId: g.GetSpiffeId(),
+			TrustDomain: g.GetTrustDomain(), PathPrefix: g.GetPathPrefix()})
 		require.NoError(t, err)
 	}
 	give(fired)

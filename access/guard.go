@@ -24,13 +24,13 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// GuardConfig is what a guard needs. All but Registerer, Logger and Now is required.
+// GuardConfig configures a [Guard]. All fields but Registerer, Logger and Now are required.
 type GuardConfig struct {
 	Store *raftstore.Store
 	// Home is the home trust domain.
 	Home spiffeid.TrustDomain
-	// Hosted reports whether a trust domain is hosted, in the state that the reader shows. It is called within
-	// transactions and on every call, from many goroutines.
+	// Hosted reports whether a trust domain is hosted, in the state of the reader. The guard calls it on every call and
+	// within transactions, from many goroutines.
 	Hosted     func(raftstore.Reader, spiffeid.TrustDomain) (bool, error)
 	Log        *audit.Log
 	Logger     hclog.Logger
@@ -38,25 +38,26 @@ type GuardConfig struct {
 	Now        func() time.Time
 }
 
-// Guard stands before every gRPC call: who is it, may he, and is it in the audit log. Its rules are [Rules].
+// Guard authenticates, authorizes and audits every gRPC call, by the rules of [Rules].
 type Guard struct {
 	cfg     GuardConfig
 	metrics *metrics
-	// denials bounds how often refused calls are written to the audit log, so that a caller without any right cannot
-	// fill the disk with them. All are counted in the metric.
+	// denials limits the audit lines for refused calls, so a caller without any grant cannot fill the disk. The metric
+	// counts all refused calls.
 	denials *rate.Limiter
 
 	mu      sync.Mutex
 	streams map[*stream]bool
 }
 
-// Refused calls in the audit log: a person's mistakes, not a program's.
+// Limits of audit lines for refused calls. They are enough for the mistakes of a person, and not for those of a
+// program.
 const (
 	denialLinesPerSecond = 5
 	denialLinesBurst     = 100
 )
 
-// NewGuard makes a guard. Streams end with their grants while [Guard.Run] runs.
+// NewGuard returns a guard. It ends streams whose grants are revoked while [Guard.Run] runs.
 func NewGuard(cfg GuardConfig) (*Guard, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = hclog.NewNullLogger()
@@ -77,26 +78,31 @@ func NewGuard(cfg GuardConfig) (*Guard, error) {
 	}, nil
 }
 
-// ServerOptions put the guard before every call of a gRPC server, whose connections have to be [Identified].
+// ServerOptions returns the options that put the guard in front of a gRPC server. The AuthInfo of its connections must
+// implement [Identified].
 func (g *Guard) ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
-		grpc.ChainUnaryInterceptor(apierror.Unary, g.Unary), grpc.ChainStreamInterceptor(apierror.Stream, g.Stream),
+		grpc.ChainUnaryInterceptor(apierror.Unary, g.Unary),
+		grpc.ChainStreamInterceptor(apierror.Stream, g.Stream),
 	}
 }
 
 // Unary is the guard as an interceptor of unary calls.
-func (g *Guard) Unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (answer any, err error) {
+func (g *Guard) Unary(
+	ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler,
+) (response any, err error) {
 	caller := callerOf(ctx)
 	begun := g.cfg.Now()
 	defer func() {
 		if r := recover(); r != nil {
-			answer, err = nil, g.panicked(info.FullMethod, r)
+			response, err = nil, g.panicked(info.FullMethod, r)
 		}
 		g.finished(info.FullMethod, caller, begun, err)
 	}()
 	message, ok := request.(proto.Message)
 	if !ok {
-		return nil, status.Errorf(codes.Internal, "%s came with a request of type %T", shortMethod(info.FullMethod), request)
+		return nil, status.Errorf(codes.Internal, "%s received a request of type %T", shortMethod(info.FullMethod),
+			request)
 	}
 	c, err := g.admit(info.FullMethod, caller, message)
 	if err != nil {
@@ -107,25 +113,25 @@ func (g *Guard) Unary(ctx context.Context, request any, info *grpc.UnaryServerIn
 		return nil, err
 	}
 	world := g.world()
-	answer, err = func() (answer any, err error) {
+	response, err = func() (response any, err error) {
 		defer func() {
 			if r := recover(); r != nil {
-				answer, err = nil, g.panicked(info.FullMethod, r)
+				response, err = nil, g.panicked(info.FullMethod, r)
 			}
 		}()
 		return handler(withPermit(ctx, permit{c, world}), request)
 	}()
-	end(a, answer, err)
+	end(a, response, err)
 	if err != nil {
 		return nil, plainStatus(err)
 	}
-	if m, ok := answer.(proto.Message); ok {
-		answer = pruned(c, world, m)
+	if m, ok := response.(proto.Message); ok {
+		response = pruned(c, world, m)
 	}
-	return answer, nil
+	return response, nil
 }
 
-// callerOf takes the caller from the connection, and from nothing else.
+// callerOf returns the caller of the connection.
 func callerOf(ctx context.Context) Caller {
 	if p, ok := peer.FromContext(ctx); ok {
 		if i, ok := p.AuthInfo.(Identified); ok {
@@ -135,7 +141,7 @@ func callerOf(ctx context.Context) Caller {
 	return Caller{}
 }
 
-// admit decides on a call. A refusal is counted, and for what would have changed something also audited.
+// admit decides on a call. It counts a refusal, and audits it if the method is audited.
 func (g *Guard) admit(method string, caller Caller, request proto.Message) (Call, error) {
 	c, err := g.decide(method, caller, request)
 	if err != nil {
@@ -144,7 +150,7 @@ func (g *Guard) admit(method string, caller Caller, request proto.Message) (Call
 	return c, err
 }
 
-// decide decides by this member's state. A nil request stands for one that has not come yet.
+// decide decides by this member's state. A nil request means that a stream has received no message yet.
 func (g *Guard) decide(method string, caller Caller, request proto.Message) (Call, error) {
 	c := Call{Method: method, Caller: caller}
 	rule, ok := rules[method]
@@ -153,7 +159,7 @@ func (g *Guard) decide(method string, caller Caller, request proto.Message) (Cal
 	}
 	c.Rule = rule
 	switch {
-	case request == nil: // a stream that begins: only the role can be told
+	case request == nil: // only the role can be checked
 		c.Rule = rule.early()
 	case rule.Target != nil:
 		c.Target = rule.Target(request)
@@ -166,12 +172,13 @@ func (g *Guard) decide(method string, caller Caller, request proto.Message) (Cal
 	return c, Decide(c, g.world())
 }
 
-// world is the cluster as this member knows it now.
+// world returns the state of the cluster as this member has it now.
 func (g *Guard) world() World {
 	return World{Home: g.cfg.Home, Hosted: func(td spiffeid.TrustDomain) bool {
 		hosted, err := g.cfg.Hosted(g.cfg.Store.View(), td)
 		if err != nil {
-			g.cfg.Logger.Error("cannot tell whether a trust domain is hosted; taken for hosted, which needs the more", "trust_domain", td.Name(), "error", err)
+			g.cfg.Logger.Error("cannot read whether a trust domain is hosted; it is treated as hosted, which "+
+				"requires more", "trust_domain", td.Name(), "error", err)
 			return true
 		}
 		return hosted
@@ -185,11 +192,12 @@ func (g *Guard) refused(c Call, err error) {
 		return
 	}
 	g.metrics.denied(c.Method, r.Reason)
-	g.cfg.Logger.Info("call refused", "method", shortMethod(c.Method), "caller", c.Caller.String(), "reason", string(r.Reason))
+	g.cfg.Logger.Info("call refused",
+		"method", shortMethod(c.Method), "caller", c.Caller.String(), "reason", string(r.Reason))
 	if c.Rule.Audit == Unaudited || !g.denials.AllowN(g.cfg.Now(), 1) {
 		return
 	}
-	// A refusal stands whether it can be recorded or not; Record has logged why it could not.
+	// The call is refused even if the line cannot be written; Record logs that error.
 	_ = g.cfg.Log.Record(audit.Event{
 		Caller: c.Caller.String(), Action: shortMethod(c.Method), Object: c.Target.Object,
 		Result: audit.ResultDenied, Detail: string(r.Reason),
@@ -214,7 +222,7 @@ func (g *Guard) begin(c Call) (*audit.Action, error) {
 }
 
 // end writes the line after a call, if the call has lines.
-func end(a *audit.Action, answer any, err error) {
+func end(a *audit.Action, response any, err error) {
 	if a == nil {
 		return
 	}
@@ -222,38 +230,41 @@ func end(a *audit.Action, answer any, err error) {
 	if err != nil {
 		s := status.Convert(plainStatus(err))
 		line.Detail = s.Code().String() + ": " + s.Message()
-	} else if r, ok := answer.(interface{ GetRevision() uint64 }); ok {
+	} else if r, ok := response.(interface{ GetRevision() uint64 }); ok {
 		line.Revision = r.GetRevision()
 	}
 	_ = a.End(err) // it is the error of the call
 }
 
-// pruned is the answer as the caller may see it.
-func pruned(c Call, w World, answer proto.Message) proto.Message {
+// pruned returns the part of a response that the caller may see.
+func pruned(c Call, w World, response proto.Message) proto.Message {
 	if c.Rule.Prune == nil {
-		return answer
+		return response
 	}
-	keep := shows(c, w)
+	keep := visible(c, w)
 	if keep == nil {
-		return answer
+		return response
 	}
-	return c.Rule.Prune(answer, keep)
+	return c.Rule.Prune(response, keep)
 }
 
-// panicked turns a panic into an error that tells the caller nothing of the inside.
+// panicked logs a panic, and returns an error that discloses nothing about it.
 func (g *Guard) panicked(method string, reason any) error {
-	g.cfg.Logger.Error("a call panicked: this is a defect, please report it", "method", shortMethod(method), "panic", reason, "stack", string(debug.Stack()))
-	return status.Errorf(codes.Internal, "%s failed by a defect of the server: its log has the details", shortMethod(method))
+	g.cfg.Logger.Error("a call panicked: this is a defect, please report it",
+		"method", shortMethod(method), "panic", reason, "stack", string(debug.Stack()))
+	return status.Errorf(codes.Internal, "%s failed by a defect of the server: its log has the details",
+		shortMethod(method))
 }
 
-// finished counts a call and logs that it was made; never what was in it.
+// finished counts a call and logs it, without its content.
 func (g *Guard) finished(method string, caller Caller, begun time.Time, err error) {
 	code := status.Code(plainStatus(err))
 	g.metrics.called(method, code)
 	if g.cfg.Logger.IsDebug() {
-		g.cfg.Logger.Debug("call", "method", shortMethod(method), "caller", caller.String(), "code", code.String(), "took", g.cfg.Now().Sub(begun))
+		g.cfg.Logger.Debug("call", "method", shortMethod(method), "caller", caller.String(),
+			"code", code.String(), "took", g.cfg.Now().Sub(begun))
 	}
 }
 
-// plainStatus gives an error its gRPC status: its own, or that of the store's error, or of the context's.
+// plainStatus returns an error with a gRPC status: its own, that of a store error, or that of a context error.
 func plainStatus(err error) error { return raftstore.StatusError(err) }

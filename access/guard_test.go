@@ -28,7 +28,7 @@ import (
 	"github.com/ententehq/entente/raftstore/raftstoretest"
 )
 
-// as are server credentials that take every connection for one caller's, as a port does after its handshake.
+// as are server credentials that assign one caller to every connection, as a port does after its handshake.
 type as struct {
 	credentials.TransportCredentials
 	caller access.Caller
@@ -47,14 +47,14 @@ func (a as) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) 
 }
 func (a as) Clone() credentials.TransportCredentials { return a }
 
-// domains is a DomainService and a BundleService that keep nothing.
+// domains implements some services of the API without any state.
 type domains struct {
 	v1.UnimplementedDomainServiceServer
 	v1.UnimplementedBundleServiceServer
 	v1.UnimplementedClusterServiceServer
 	v1.UnimplementedSVIDServiceServer
 	created atomic.Int32
-	ids     chan spiffeid.ID // asked of Permits by DeleteDomain
+	ids     chan spiffeid.ID // the IDs for which handlers call Permits
 	bundles chan *v1.WatchBundlesResponse
 }
 
@@ -70,7 +70,8 @@ func (d *domains) CreateDomain(_ context.Context, m *v1.CreateDomainRequest) (*v
 }
 
 func (d *domains) ListDomains(context.Context, *v1.ListDomainsRequest) (*v1.ListDomainsResponse, error) {
-	return &v1.ListDomainsResponse{Revision: 5, Domains: []*v1.Domain{{TrustDomain: "eu.test"}, {TrustDomain: "pay.test"}}}, nil
+	return &v1.ListDomainsResponse{Revision: 5, Domains: []*v1.Domain{{TrustDomain: "eu.test"},
+		{TrustDomain: "pay.test"}}}, nil
 }
 
 func (d *domains) GetDomain(ctx context.Context, _ *v1.GetDomainRequest) (*v1.Domain, error) {
@@ -94,7 +95,9 @@ func (d *domains) WatchBundles(_ *v1.WatchBundlesRequest, s grpc.ServerStreaming
 	}
 }
 
-func (d *domains) RestoreSnapshot(s grpc.ClientStreamingServer[v1.RestoreSnapshotRequest, v1.RestoreSnapshotResponse]) error {
+func (d *domains) RestoreSnapshot(
+	s grpc.ClientStreamingServer[v1.RestoreSnapshotRequest, v1.RestoreSnapshotResponse],
+) error {
 	for {
 		if _, err := s.Recv(); errors.Is(err, io.EOF) {
 			return s.SendAndClose(&v1.RestoreSnapshotResponse{Revision: 99})
@@ -164,7 +167,10 @@ func serve(t *testing.T, server *grpc.Server) *grpc.ClientConn {
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	conn, err := grpc.NewClient("passthrough:///harness", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn,
+			error) {
+			return listener.DialContext(ctx)
+		}))
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		require.NoError(t, conn.Close())
@@ -174,7 +180,7 @@ func serve(t *testing.T, server *grpc.Server) *grpc.ClientConn {
 	return conn
 }
 
-// lines are the lines of the audit log as "caller|action|object|result|revision|detail".
+// lines returns the lines of the audit log as "caller|action|object|result|revision|detail".
 func (h *harness) lines(t *testing.T) []string {
 	t.Helper()
 	var all []string
@@ -213,7 +219,8 @@ func TestGuardAudits(t *testing.T) {
 	_, err = client.CreateDomain(t.Context(), create("leaderless.test"))
 	require.Equal(t, codes.Unavailable, status.Code(err))
 	_, err = client.CreateDomain(t.Context(), create("panic.test"))
-	require.EqualError(t, err, "rpc error: code = Internal desc = DomainService/CreateDomain failed by a defect of the server: its log has the details")
+	require.EqualError(t, err, "rpc error: code = Internal desc = DomainService/CreateDomain failed by a defect of "+
+		"the server: its log has the details")
 	_, err = client.ListDomains(t.Context(), &v1.ListDomainsRequest{})
 	require.NoError(t, err)
 	_, err = v1.NewDomainServiceClient(h.dial(t, ci)).CreateDomain(t.Context(), create("evil.test"))
@@ -222,9 +229,11 @@ func TestGuardAudits(t *testing.T) {
 		"admin socket (uid 0, pid 42)|DomainService/CreateDomain|pay.test|begun",
 		"admin socket (uid 0, pid 42)|DomainService/CreateDomain|pay.test|done|revision",
 		"admin socket (uid 0, pid 42)|DomainService/CreateDomain|leaderless.test|begun",
-		"admin socket (uid 0, pid 42)|DomainService/CreateDomain|leaderless.test|failed|Unavailable: the cluster has no leader that this member can reach: check that a majority of members runs and can reach each other",
+		"admin socket (uid 0, pid 42)|DomainService/CreateDomain|leaderless.test|failed|Unavailable: the cluster has " +
+			"no leader that this member can reach: check that a majority of members runs and can reach each other",
 		"admin socket (uid 0, pid 42)|DomainService/CreateDomain|panic.test|begun",
-		"admin socket (uid 0, pid 42)|DomainService/CreateDomain|panic.test|failed|Internal: DomainService/CreateDomain failed by a defect of the server: its log has the details",
+		"admin socket (uid 0, pid 42)|DomainService/CreateDomain|panic.test|failed|Internal: " +
+			"DomainService/CreateDomain failed by a defect of the server: its log has the details",
 		"spiffe://eu.test/ci|DomainService/CreateDomain|evil.test|denied|no_grant",
 	}, h.lines(t))
 }
@@ -234,7 +243,9 @@ func TestWhatCannotBeAuditedIsNotDone(t *testing.T) {
 	client := v1.NewDomainServiceClient(h.dial(t, root))
 	require.NoError(t, h.log.Close())
 	_, err := client.CreateDomain(t.Context(), create("pay.test"))
-	require.EqualError(t, err, "rpc error: code = Unavailable desc = DomainService/CreateDomain pay.test: not done, because it cannot be audited: write the audit log "+h.path+": the audit log is closed: the member is stopping; make room on the member's disk, or use another member")
+	require.EqualError(t, err, "rpc error: code = Unavailable desc = DomainService/CreateDomain pay.test: not done, "+
+		"because it cannot be audited: write the audit log "+h.path+": the audit log is closed: the member is "+
+		"stopping; make room on the member's disk, or use another member")
 	require.Zero(t, h.created.Load())
 	_, err = client.ListDomains(t.Context(), &v1.ListDomainsRequest{})
 	require.NoError(t, err, "reading needs no audit")
@@ -243,7 +254,8 @@ func TestWhatCannotBeAuditedIsNotDone(t *testing.T) {
 func TestGuardDeniesWithoutRuleOrCaller(t *testing.T) {
 	h := build(t)
 	_, err := v1.NewMemberServiceClient(h.dial(t, root)).Heartbeat(t.Context(), &v1.HeartbeatRequest{})
-	require.EqualError(t, err, "rpc error: code = PermissionDenied desc = MemberService/Heartbeat cannot be called here")
+	require.EqualError(t, err, "rpc error: code = PermissionDenied desc = MemberService/Heartbeat cannot be called "+
+		"here")
 	_, err = v1.NewDomainServiceClient(h.dial(t, access.Caller{})).ListDomains(t.Context(), &v1.ListDomainsRequest{})
 	require.Equal(t, codes.Unauthenticated, status.Code(err))
 	require.NoError(t, testutil.GatherAndCompare(h.metrics, strings.NewReader(`
@@ -273,26 +285,34 @@ func TestStreamsEndWithTheirGrants(t *testing.T) {
 		return stream
 	}
 
-	// Another caller's grants are none of its business; its own are.
+	// The stream continues after a change of another caller's grants, and ends after one of its own.
 	stream := watch()
-	_, err = admin.GrantRole(t.Context(), &v1.GrantRoleRequest{Grant: &v1.Grant{Role: access.Reader, SpiffeId: "spiffe://eu.test/other"}})
+	_, err = admin.GrantRole(t.Context(), &v1.GrantRoleRequest{Grant: &v1.Grant{Role: access.Reader,
+		SpiffeId: "spiffe://eu.test/other"}})
 	require.NoError(t, err)
 	h.bundles <- &v1.WatchBundlesResponse{Deleted: []string{"us.test", "eu.test"}}
 	m, err := stream.Recv()
 	require.NoError(t, err)
 	require.Equal(t, []string{"us.test"}, m.GetDeleted())
-	_, err = admin.GrantRole(t.Context(), &v1.GrantRoleRequest{Grant: &v1.Grant{Role: access.Peer, SpiffeId: "spiffe://eu.test/ci", TrustDomain: "pay.test"}})
+	_, err = admin.GrantRole(t.Context(), &v1.GrantRoleRequest{Grant: &v1.Grant{Role: access.Peer,
+		SpiffeId: "spiffe://eu.test/ci", TrustDomain: "pay.test"}})
 	require.NoError(t, err)
 	_, err = stream.Recv()
-	require.EqualError(t, err, "rpc error: code = Unavailable desc = the grants of spiffe://eu.test/ci have changed: open the stream again")
-	_, err = admin.RevokeRole(t.Context(), &v1.RevokeRoleRequest{Role: access.Peer, SpiffeId: "spiffe://eu.test/ci", TrustDomain: "pay.test"})
+	require.EqualError(t, err, "rpc error: code = Unavailable desc = the grants of spiffe://eu.test/ci have changed: "+
+		"open the stream again")
+	_, err = admin.RevokeRole(t.Context(), &v1.RevokeRoleRequest{Role: access.Peer, SpiffeId: "spiffe://eu.test/ci",
+		TrustDomain: "pay.test"})
 	require.NoError(t, err)
 
 	stream = watch()
-	_, err = admin.RevokeRole(t.Context(), &v1.RevokeRoleRequest{Role: reader.GetRole(), SpiffeId: reader.GetSpiffeId(), TrustDomain: reader.GetTrustDomain()})
+	_, err = admin.RevokeRole(t.Context(), &v1.RevokeRoleRequest{Role: reader.GetRole(), SpiffeId: reader.GetSpiffeId(),
+		TrustDomain: reader.GetTrustDomain()})
 	require.NoError(t, err)
 	_, err = stream.Recv()
-	require.EqualError(t, err, "rpc error: code = PermissionDenied desc = the stream was ended because access to it was revoked: spiffe://eu.test/ci may not call BundleService/WatchBundles: it needs the role reader, discovery, issuer, peer, operator or admin, and has none. To allow it, an administrator runs: entente access grant reader --spiffe-id spiffe://eu.test/ci")
+	require.EqualError(t, err, "rpc error: code = PermissionDenied desc = the stream was ended because access to it "+
+		"was revoked: spiffe://eu.test/ci may not call BundleService/WatchBundles: it needs the role reader, "+
+		"discovery, issuer, peer, operator or admin, and has none. To allow it, an administrator runs: entente "+
+		"access grant reader --spiffe-id spiffe://eu.test/ci")
 }
 
 func TestStreamsAreAudited(t *testing.T) {
@@ -316,14 +336,16 @@ func TestStreamsAreAudited(t *testing.T) {
 	}, h.lines(t))
 }
 
-func TestNobodyIsIssuedReservedIDsInABatch(t *testing.T) {
+func TestReservedIDsAreRefusedInABatch(t *testing.T) {
 	h := build(t)
 	batch := func(id string) error {
 		h.ids <- spiffeid.RequireFromString(id)
-		_, err := v1.NewSVIDServiceClient(h.dial(t, access.SocketCaller(0, 1))).IssueX509SVIDs(t.Context(), &v1.IssueX509SVIDsRequest{TrustDomain: "eu.test"})
+		_, err := v1.NewSVIDServiceClient(h.dial(t, access.SocketCaller(0, 1))).IssueX509SVIDs(t.Context(),
+			&v1.IssueX509SVIDsRequest{TrustDomain: "eu.test"})
 		return err
 	}
 	require.NoError(t, batch("spiffe://eu.test/web"))
 	require.EqualError(t, batch("spiffe://eu.test/entente/member/eu-1"), "rpc error: code = PermissionDenied desc = "+
-		"spiffe://eu.test/entente/member/eu-1 is never issued through the API: only the server itself issues IDs below /entente/; choose another path")
+		"spiffe://eu.test/entente/member/eu-1 is never issued through the API: only the server itself issues IDs "+
+		"below /entente/; choose another path")
 }

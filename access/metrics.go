@@ -8,7 +8,7 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// metrics count calls. Labels are bounded: methods are those of Rules, codes and reasons are few.
+// metrics counts calls. Its labels are bounded: methods are those of Rules, and codes and reasons are few.
 type metrics struct {
 	calls   *prometheus.CounterVec
 	denials *prometheus.CounterVec
@@ -22,7 +22,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		}, []string{"method", "code"}),
 		denials: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "entente_access_denials_total",
-			Help: "Calls of the gRPC API that were refused, by method and reason.",
+			Help: "Refused calls of the gRPC API, by method and reason.",
 		}, []string{"method", "reason"}),
 	}
 	for _, reason := range reasons {
@@ -37,7 +37,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	return m, nil
 }
 
-// otherMethod stands for every method that has no rule.
+// otherMethod is the label of all methods that have no rule.
 const otherMethod = "other"
 
 func methodLabel(method string) string {

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// peerOf asks the kernel for the process that connected.
+// peerOf returns the process that connected, as the kernel reports it.
 func peerOf(c *net.UnixConn) (uid uint32, pid int32, err error) {
 	raw, err := c.SyscallConn()
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// permit is what allowed the call that a context belongs to.
+// permit holds what allowed the call that a context belongs to.
 type permit struct {
 	call  Call
 	world World
@@ -18,10 +18,10 @@ func withPermit(ctx context.Context, p permit) context.Context {
 	return context.WithValue(WithCaller(ctx, p.call.Caller), permitKey{}, p)
 }
 
-// Permits returns nil if what allowed the present call also reaches the SPIFFE ID, with these DNS names if any, and else a [Refusal], which the
-// room returns as it is. Rooms ask it where a call touches something whose ID the request does not show, such as the
-// instance that is replaced or removed; within the transaction that does so. The admin socket may touch everything;
-// a context without a caller nothing.
+// Permits returns nil if what allowed the current call also covers the SPIFFE ID and the DNS names, and otherwise a
+// [Refusal], which the room returns unchanged. A room calls it where a call affects an ID that the request does not
+// show, such as that of an instance to be replaced, within the transaction that does so. The admin socket may affect
+// everything, a context without a caller nothing.
 func Permits(ctx context.Context, id spiffeid.ID, dnsNames ...string) error {
 	p, ok := ctx.Value(permitKey{}).(permit)
 	if !ok {

@@ -1,45 +1,51 @@
 package access
 
 import (
+	"fmt"
+
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
 
-// Reason names a refusal, as the label of a metric does.
+// Reason is the kind of a refusal. It is the value of a metric label.
 type Reason string
 
-// Why a call is refused.
+// The reasons for refusing a call.
 const (
-	ReasonAnonymous Reason = "anonymous"  // the connection proves nobody
-	ReasonNoRule    Reason = "no_rule"    // the method cannot be called here
-	ReasonMember    Reason = "member"     // a member's identity key opens other doors
-	ReasonMalformed Reason = "malformed"  // what the request names cannot be read
-	ReasonReserved  Reason = "reserved"   // the server alone issues that ID
-	ReasonNoGrant   Reason = "no_grant"   // the caller has no role at all
+	ReasonAnonymous Reason = "anonymous"  // the connection identifies no caller
+	ReasonNoRule    Reason = "no_rule"    // the method has no rule
+	ReasonMember    Reason = "member"     // a member's identity key does not admit to the API
+	ReasonMalformed Reason = "malformed"  // the request names something that cannot be parsed
+	ReasonReserved  Reason = "reserved"   // only the server issues that ID
+	ReasonNoGrant   Reason = "no_grant"   // the caller has no role
 	ReasonRole      Reason = "role"       // the caller has other roles
-	ReasonDomain    Reason = "domain"     // the caller has the role elsewhere
+	ReasonDomain    Reason = "domain"     // the caller has the role in other domains
 	ReasonPath      Reason = "path"       // the caller has the role for other paths
 	ReasonDNS       Reason = "dns"        // the caller has the role without these DNS names
-	ReasonRevoked   Reason = "revoked"    // the grant went away while a stream was open
+	ReasonRevoked   Reason = "revoked"    // the grant was revoked while a stream was open
 	ReasonUnaudited Reason = "audit_fail" // the audit log cannot be written
 )
 
-// reasons are all of them, for the metric.
+// reasons lists all reasons, for the metric.
 var reasons = []Reason{
 	ReasonAnonymous, ReasonNoRule, ReasonMember, ReasonMalformed, ReasonReserved, ReasonNoGrant, ReasonRole,
 	ReasonDomain, ReasonPath, ReasonDNS, ReasonRevoked, ReasonUnaudited,
 }
 
-// Refusal is why a caller may not do what it asked for, in one sentence that says what would have to change.
+// Refusal is the error of a call that is not allowed. Message is one sentence that names what would have to change.
 type Refusal struct {
 	Reason  Reason
 	Message string
 }
 
-// Error is the sentence.
+func refuse(reason Reason, format string, args ...any) *Refusal {
+	return &Refusal{Reason: reason, Message: fmt.Sprintf(format, args...)}
+}
+
+// Error returns the message.
 func (r *Refusal) Error() string { return r.Message }
 
-// GRPCStatus makes the refusal the status of a call.
+// GRPCStatus implements the interface of package status.
 func (r *Refusal) GRPCStatus() *status.Status {
 	code := codes.PermissionDenied
 	switch r.Reason {
@@ -49,7 +55,8 @@ func (r *Refusal) GRPCStatus() *status.Status {
 		code = codes.InvalidArgument
 	case ReasonUnaudited:
 		code = codes.Unavailable
-	case ReasonNoRule, ReasonMember, ReasonReserved, ReasonNoGrant, ReasonRole, ReasonDomain, ReasonPath, ReasonDNS, ReasonRevoked:
+	case ReasonNoRule, ReasonMember, ReasonReserved, ReasonNoGrant, ReasonRole, ReasonDomain, ReasonPath, ReasonDNS,
+		ReasonRevoked:
 	}
 	return status.New(code, r.Message)
 }

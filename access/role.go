@@ -7,10 +7,10 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
 
-// Role is what a grant makes of a caller.
+// Role is the role that a grant gives a caller.
 type Role = ententev1.Role
 
-// The roles, in the order in which they are named to people.
+// The roles, in the order of messages.
 const (
 	Admin     = ententev1.Role_ROLE_ADMIN
 	Operator  = ententev1.Role_ROLE_OPERATOR
@@ -20,12 +20,12 @@ const (
 	Reader    = ententev1.Role_ROLE_READER
 )
 
-// RoleName is the role's name on the command line, such as "issuer".
+// RoleName returns the role's name on the command line, such as "issuer".
 func RoleName(r Role) string {
 	return strings.ToLower(strings.TrimPrefix(r.String(), "ROLE_"))
 }
 
-// knownRole reports whether a number is that of a role.
+// knownRole reports whether r is a role.
 func knownRole(r Role) bool {
 	_, ok := ententev1.Role_name[int32(r)]
 	return ok && r != ententev1.Role_ROLE_UNSPECIFIED

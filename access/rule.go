@@ -5,10 +5,10 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// Reach says how far a grant has to reach for a method. The package comment tells them apart.
+// Reach is how far a grant has to reach for a method. The package comment describes each value.
 type Reach uint8
 
-// How far a grant has to reach.
+// The values of [Reach].
 const (
 	Cluster Reach = iota + 1
 	Domain
@@ -17,48 +17,51 @@ const (
 	Anywhere
 )
 
-// Audit says what of a method goes into the audit log.
+// Audit is which calls of a method are recorded in the audit log, and how.
 type Audit uint8
 
 const (
 	// Unaudited methods only read.
 	Unaudited Audit = iota + 1
-	// AuditedByRoom leaves it to the room, which records one line with what only it knows. Signatures are such.
+	// AuditedByRoom methods are recorded by their room, with details that only it has. Signatures are of this kind.
 	AuditedByRoom
-	// Audited methods have a line before and a line after, which reach the disk when the system writes them there.
+	// Audited methods have a line before and a line after the call. The system writes them to disk in its own time.
 	Audited
-	// AuditedDurably is the same, on the disk before the call goes on. Administrative changes are such.
+	// AuditedDurably methods have the same lines, synced to disk before the call proceeds. Administrative changes are
+	// of this kind.
 	AuditedDurably
 )
 
-// Rule is what holds for one method of the API.
+// Rule is the access rule of one method of the API.
 type Rule struct {
 	// Roles may call it. The admin socket may call everything that has a rule.
 	Roles []Role
 	Reach Reach
 	Audit Audit
-	// Issues marks what issues an identity: IDs below ReservedPath are refused to every caller.
+	// Issues is set for methods that issue an identity. IDs below ReservedPath are refused to every caller.
 	Issues bool
-	// IssuesEach marks what issues several: the room asks [Permits] for each ID, which then refuses as Issues does.
+	// IssuesEach is set for methods that issue several identities. The room calls [Permits] for each ID, which applies
+	// the same refusal as Issues.
 	IssuesEach bool
-	// PeerMembers lets the members of other clusters in without a grant, by their X509-SVIDs: which of them are peers is
-	// in the relationships, and the room decides by those.
+	// PeerMembers admits the members of other clusters without a grant, by their X509-SVIDs. The room then checks the
+	// relationships, which name the peers.
 	PeerMembers bool
-	// DefaultsToHome marks requests that mean the home domain when they name none.
+	// DefaultsToHome is set if a request without a trust domain means the home domain.
 	DefaultsToHome bool
-	// Scoped marks streams whose answers depend on the caller's grants without being cut down by Prune: see [ScopeFrom].
+	// Scoped is set for streams whose responses depend on the caller's grants although Prune does not reduce them: see
+	// [ScopeFrom].
 	Scoped bool
-	// Target reads from a request what it is about. Nil: about nothing in particular.
+	// Target returns what a request names. If nil, requests name nothing.
 	Target func(proto.Message) Target
-	// Prune returns an answer cut down to the trust domains for which keep is true, and leaves the answer itself as it
-	// is: it may be shared. Set where Reach is Listing or Bundles and the answer spans domains.
-	Prune func(answer proto.Message, keep func(trustDomain string) bool) proto.Message
+	// Prune returns a copy of a response, reduced to the trust domains for which keep returns true. It does not change
+	// the response, which may be shared. It is set if Reach is Listing or Bundles and the response spans domains.
+	Prune func(response proto.Message, keep func(trustDomain string) bool) proto.Message
 }
 
-// Mutates reports whether the method changes something, or hands out what is kept.
+// Mutates reports whether the method changes state or issues something that is audited.
 func (r Rule) Mutates() bool { return r.Audit != Unaudited }
 
-// early is what of the rule can be decided before a stream's first message has come.
+// early returns the part of the rule that can be decided before the first message of a stream.
 func (r Rule) early() Rule {
 	if r.Reach == Domain {
 		r.Reach = Anywhere
@@ -67,15 +70,15 @@ func (r Rule) early() Rule {
 	return r
 }
 
-// Target is what a request is about, as it says; nothing of it has been checked.
+// Target is what a request names. None of it has been checked.
 type Target struct {
-	// TrustDomains that it names. None: every domain, or the cluster as a whole.
+	// TrustDomains are the named trust domains. If empty, the request means every domain, or the cluster as a whole.
 	TrustDomains []string
-	// SPIFFEID that it is about: to be issued, or to be registered.
+	// SPIFFEID is the ID to be issued or registered.
 	SPIFFEID string
-	// DNSNames that what is to be issued shall carry besides.
+	// DNSNames are the DNS names of the certificate to be issued.
 	DNSNames []string
-	// Object stands in the audit log.
+	// Object is the object in the audit log.
 	Object string
 }
 
@@ -89,7 +92,7 @@ func on[M proto.Message](f func(M) Target) func(proto.Message) Target {
 	}
 }
 
-// prune adapts a function that cuts down a message of one type to Rule.Prune. What it cuts down is a shallow copy.
+// prune adapts a function that reduces a message of one type to Rule.Prune. The function gets a shallow copy.
 func prune[M proto.Message](f func(M, func(string) bool)) func(proto.Message, func(string) bool) proto.Message {
 	return func(m proto.Message, keep func(string) bool) proto.Message {
 		if _, ok := m.(M); !ok {
@@ -101,13 +104,13 @@ func prune[M proto.Message](f func(M, func(string) bool)) func(proto.Message, fu
 			to.Set(field, value)
 			return true
 		})
-		answer, _ := to.Interface().(M)
-		f(answer, keep)
-		return answer
+		response, _ := to.Interface().(M)
+		f(response, keep)
+		return response
 	}
 }
 
-// inDomain is about one trust domain, which a request may leave out to mean every one.
+// inDomain is the target of a request with one trust domain, which it may leave out to mean every domain.
 func inDomain[M interface {
 	proto.Message
 	GetTrustDomain() string
@@ -115,7 +118,7 @@ func inDomain[M interface {
 	return on(func(m M) Target { return targetDomain(m.GetTrustDomain()) })
 }
 
-// named is about the thing that a request names, not about a trust domain.
+// named is the target of a request that names an object other than a trust domain.
 func named[M proto.Message](name func(M) string) func(proto.Message) Target {
 	return on(func(m M) Target { return Target{Object: name(m)} })
 }

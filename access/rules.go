@@ -8,7 +8,7 @@ import (
 	v1 "github.com/ententehq/entente/api/entente/v1"
 )
 
-// Who may call what, for short.
+// Sets of roles.
 var (
 	admins      = []Role{Admin}
 	operators   = []Role{Operator, Admin}
@@ -26,11 +26,11 @@ const (
 	aggregatedDeltas    = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 )
 
-// rules is the whole of what can be called on the API port and on the admin socket, by full method name. What is
-// not in it is denied. The services of the other protocols of that port are not in it on purpose: members and
-// joiners are admitted by other means, and nobody reaches them from here.
+// rules holds every method that can be called on the API port and on the admin socket, by full method name. All others
+// are denied. The services for members and joiners are absent on purpose: the port serves them under other protocols,
+// which admit callers by other means.
 var rules = map[string]Rule{
-	// Who is in the cluster, and its state as a whole.
+	// The members of the cluster, and its state as a whole.
 	v1.ClusterService_ListMembers_FullMethodName: {Roles: readers, Reach: Cluster, Audit: Unaudited},
 	v1.ClusterService_RemoveMember_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
 		Target: named((*v1.RemoveMemberRequest).GetId)},
@@ -39,10 +39,10 @@ var rules = map[string]Rule{
 	v1.ClusterService_CreateJoinToken_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably},
 	// A snapshot holds everything but private keys.
 	v1.ClusterService_SaveSnapshot_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably},
-	// A snapshot holds the grants too: whoever restores one can make himself an administrator.
+	// A snapshot holds the grants too: a caller that restores one can make itself an administrator.
 	v1.ClusterService_RestoreSnapshot_FullMethodName: {Roles: admins, Reach: Cluster, Audit: AuditedDurably},
 
-	// Hosted domains. No grant can be for one that is still to be made, and who may make may end.
+	// Hosted domains. No grant can be for a domain that does not exist yet. The roles that create domains delete them.
 	v1.DomainService_CreateDomain_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
 		Target: named(func(m *v1.CreateDomainRequest) string { return m.GetDomain().GetTrustDomain() })},
 	v1.DomainService_ListDomains_FullMethodName: {Roles: readers, Reach: Listing, Audit: Unaudited,
@@ -67,7 +67,10 @@ var rules = map[string]Rule{
 	v1.AuthorityService_PrepareAuthorities_FullMethodName: {Roles: operators, Reach: Domain, Audit: AuditedDurably,
 		Target: inDomain[*v1.PrepareAuthoritiesRequest]()},
 	v1.AuthorityService_ActivateAuthority_FullMethodName: {Roles: operators, Reach: Domain, Audit: AuditedDurably,
-		Target: on(func(m *v1.ActivateAuthorityRequest) Target { return targetAuthority(m.GetTrustDomain(), m.GetId()) })},
+		Target: on(func(m *v1.ActivateAuthorityRequest) Target {
+			return targetAuthority(m.GetTrustDomain(),
+				m.GetId())
+		})},
 	v1.AuthorityService_TaintAuthority_FullMethodName: {Roles: operators, Reach: Domain, Audit: AuditedDurably,
 		Target: on(func(m *v1.TaintAuthorityRequest) Target { return targetAuthority(m.GetTrustDomain(), m.GetId()) })},
 	v1.AuthorityService_RevokeAuthority_FullMethodName: {Roles: operators, Reach: Domain, Audit: AuditedDurably,
@@ -88,7 +91,7 @@ var rules = map[string]Rule{
 			return targetAuthority(m.GetTrustDomain(), "anchor "+m.GetAnchor())
 		})},
 
-	// Identities. Each signature is one line of the audit log, which its room writes before it hands it out.
+	// Identities. The room writes one line to the audit log for each signature, before it returns the signature.
 	v1.SVIDService_IssueX509SVID_FullMethodName: {Roles: issuers, Reach: Domain, Audit: AuditedByRoom, Issues: true,
 		Target: on(func(m *v1.IssueX509SVIDRequest) Target {
 			return Target{SPIFFEID: m.GetSpiffeId(), DNSNames: m.GetDnsNames(), Object: m.GetSpiffeId()}
@@ -97,12 +100,17 @@ var rules = map[string]Rule{
 		Target: on(func(m *v1.IssueJWTSVIDRequest) Target {
 			return Target{SPIFFEID: m.GetSpiffeId(), Object: m.GetSpiffeId()}
 		})},
-	// A batch is of one domain, in which the caller may issue something. What of it, the room asks for each ID: see Permits.
-	v1.SVIDService_IssueX509SVIDs_FullMethodName: {Roles: issuers, Reach: Domain, Audit: AuditedByRoom, IssuesEach: true,
-		Target: on(func(m *v1.IssueX509SVIDsRequest) Target { return targetBatch(m.GetTrustDomain()) })},
+	// A batch belongs to one domain, in which the caller may issue something. The room calls Permits for each ID.
+	v1.SVIDService_IssueX509SVIDs_FullMethodName: {
+		Roles:      issuers,
+		Reach:      Domain,
+		Audit:      AuditedByRoom,
+		IssuesEach: true,
+		Target:     on(func(m *v1.IssueX509SVIDsRequest) Target { return targetBatch(m.GetTrustDomain()) }),
+	},
 	v1.SVIDService_IssueJWTSVIDs_FullMethodName: {Roles: issuers, Reach: Domain, Audit: AuditedByRoom, IssuesEach: true,
 		Target: on(func(m *v1.IssueJWTSVIDsRequest) Target { return targetBatch(m.GetTrustDomain()) })},
-	// Which authorities to trust no more is as public as the bundles that they are in.
+	// Distrusted authorities are as public as the bundles that held them.
 	v1.SVIDService_WatchAuthorities_FullMethodName: {Roles: everyRole, Reach: Bundles, Audit: Unaudited,
 		Target: on(func(m *v1.WatchAuthoritiesRequest) Target {
 			return Target{TrustDomains: m.GetTrustDomains(), Object: strings.Join(m.GetTrustDomains(), " ")}
@@ -112,18 +120,38 @@ var rules = map[string]Rule{
 		})},
 
 	// Bundles.
-	v1.BundleService_GetBundle_FullMethodName: {Roles: everyRole, Reach: Bundles, Audit: Unaudited, DefaultsToHome: true,
-		Target: inDomain[*v1.GetBundleRequest]()},
+	v1.BundleService_GetBundle_FullMethodName: {
+		Roles:          everyRole,
+		Reach:          Bundles,
+		Audit:          Unaudited,
+		DefaultsToHome: true,
+		Target:         inDomain[*v1.GetBundleRequest](),
+	},
 	v1.BundleService_ListBundles_FullMethodName: {Roles: everyRole, Reach: Bundles, Audit: Unaudited,
 		Prune: prune(func(m *v1.ListBundlesResponse, keep func(string) bool) {
 			m.Bundles = kept(m.GetBundles(), keep)
 		})},
-	v1.BundleService_GetBundleHistory_FullMethodName: {Roles: readers, Reach: Bundles, Audit: Unaudited, DefaultsToHome: true,
-		Target: inDomain[*v1.GetBundleHistoryRequest]()},
-	v1.BundleService_CompareBundleVersions_FullMethodName: {Roles: readers, Reach: Bundles, Audit: Unaudited, DefaultsToHome: true,
-		Target: inDomain[*v1.CompareBundleVersionsRequest]()},
-	v1.BundleService_ListBundleStatements_FullMethodName: {Roles: everyRole, Reach: Bundles, Audit: Unaudited, DefaultsToHome: true,
-		Target: inDomain[*v1.ListBundleStatementsRequest]()},
+	v1.BundleService_GetBundleHistory_FullMethodName: {
+		Roles:          readers,
+		Reach:          Bundles,
+		Audit:          Unaudited,
+		DefaultsToHome: true,
+		Target:         inDomain[*v1.GetBundleHistoryRequest](),
+	},
+	v1.BundleService_CompareBundleVersions_FullMethodName: {
+		Roles:          readers,
+		Reach:          Bundles,
+		Audit:          Unaudited,
+		DefaultsToHome: true,
+		Target:         inDomain[*v1.CompareBundleVersionsRequest](),
+	},
+	v1.BundleService_ListBundleStatements_FullMethodName: {
+		Roles:          everyRole,
+		Reach:          Bundles,
+		Audit:          Unaudited,
+		DefaultsToHome: true,
+		Target:         inDomain[*v1.ListBundleStatementsRequest](),
+	},
 	v1.BundleService_WatchBundles_FullMethodName: {Roles: everyRole, Reach: Bundles, Audit: Unaudited,
 		Target: on(func(m *v1.WatchBundlesRequest) Target {
 			return Target{TrustDomains: m.GetTrustDomains(), Object: strings.Join(m.GetTrustDomains(), " ")}
@@ -133,7 +161,7 @@ var rules = map[string]Rule{
 			m.Deleted = slices.DeleteFunc(slices.Clone(m.GetDeleted()), func(td string) bool { return !keep(td) })
 		})},
 
-	// Relationships are the whole cluster's: every hosted domain's workloads trust by them.
+	// Relationships belong to the whole cluster: they decide whom the workloads of every hosted domain trust.
 	v1.FederationService_CreateRelationship_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
 		Target: named(func(m *v1.CreateRelationshipRequest) string { return m.GetRelationship().GetTrustDomain() })},
 	v1.FederationService_ListRelationships_FullMethodName: {Roles: readers, Reach: Cluster, Audit: Unaudited},
@@ -156,22 +184,22 @@ var rules = map[string]Rule{
 	v1.FederationService_ListInvitations_FullMethodName: {Roles: readers, Reach: Cluster, Audit: Unaudited},
 	v1.FederationService_RevokeInvitation_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
 		Target: named((*v1.RevokeInvitationRequest).GetId)},
-	// The object of an acceptance is a secret; what came of it stands in the line of the room.
+	// The object of a redemption is a secret. The room records the outcome in a line of its own.
 	v1.FederationService_RedeemInvitation_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably},
 
-	// Streams of other clusters. Whose they are is checked against the relationships, which name the peers.
+	// Streams of other clusters. The room checks their callers against the relationships, which name the peers.
 	v1.PeerService_Exchange_FullMethodName: {Roles: peers, Reach: Anywhere, Audit: Unaudited, PeerMembers: true},
 
-	// Instances. Which instance a call replaces, renews or removes is known in the room's transaction: see Permits.
+	// Instances. The room's transaction determines which instance a call replaces, renews or removes: see Permits.
 	v1.RoutingService_RegisterInstance_FullMethodName: {Roles: registrars, Reach: Domain, Audit: Audited,
 		Target: on(func(m *v1.RegisterInstanceRequest) Target {
 			i := m.GetInstance()
 			return Target{SPIFFEID: i.GetSpiffeId(), Object: i.GetService() + " " + i.GetAddress()}
 		})},
-	// A lease is its holder's, who is the caller; the room checks that. What else the stream changes, the room audits.
+	// A lease belongs to the caller that holds it, which the room checks. The room audits what else the stream changes.
 	v1.RoutingService_HoldLease_FullMethodName:  {Roles: registrars, Reach: Anywhere, Audit: Audited},
 	v1.RoutingService_ListLeases_FullMethodName: {Roles: discoverers, Reach: Anywhere, Audit: Unaudited},
-	// Of a set, the room asks Permits for each instance that comes or goes.
+	// The room calls Permits for each instance that the set adds or removes.
 	v1.RoutingService_ReplaceInstances_FullMethodName: {Roles: registrars, Reach: Anywhere, Audit: Audited,
 		Target: on(func(m *v1.ReplaceInstancesRequest) Target {
 			if service := m.GetTarget().GetService(); service != "" {
@@ -185,11 +213,16 @@ var rules = map[string]Rule{
 		})},
 	v1.RoutingService_ListServices_FullMethodName: {Roles: discoverers, Reach: Anywhere, Audit: Unaudited},
 	v1.RoutingService_GetService_FullMethodName:   {Roles: discoverers, Reach: Anywhere, Audit: Unaudited},
-	// Hints tell of what the caller may see, as routes over xDS do: see SightFrom.
-	v1.RoutingService_GetHint_FullMethodName:      {Roles: discoverers, Reach: Anywhere, Audit: Unaudited},
-	v1.RoutingService_WatchHint_FullMethodName:    {Roles: discoverers, Reach: Anywhere, Audit: Unaudited, Scoped: true},
+	// Hints cover what is in the scope of the caller, as routes over xDS do: see ScopeFrom.
+	v1.RoutingService_GetHint_FullMethodName: {Roles: discoverers, Reach: Anywhere, Audit: Unaudited},
+	v1.RoutingService_WatchHint_FullMethodName: {
+		Roles:  discoverers,
+		Reach:  Anywhere,
+		Audit:  Unaudited,
+		Scoped: true,
+	},
 	v1.RoutingService_SimulateHint_FullMethodName: {Roles: discoverers, Reach: Anywhere, Audit: Unaudited},
-	// Rules move the traffic of all domains.
+	// Routing rules affect the traffic of all domains.
 	v1.RoutingService_PutRules_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
 		Target: on(func(m *v1.PutRulesRequest) Target {
 			var services []string
@@ -203,7 +236,7 @@ var rules = map[string]Rule{
 	v1.RoutingService_DeleteRule_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
 		Target: named((*v1.DeleteRuleRequest).GetService)},
 
-	// What is shared with other clusters is the whole cluster's, as relationships are.
+	// Exports and imports belong to the whole cluster, as relationships do.
 	v1.RoutingService_ExportService_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
 		Target: on(func(m *v1.ExportServiceRequest) Target {
 			return Target{Object: m.GetExport().GetService() + " to " + m.GetExport().GetTo()}
@@ -221,11 +254,11 @@ var rules = map[string]Rule{
 			return Target{Object: m.GetService() + " from " + m.GetFrom()}
 		})},
 
-	// Routes over xDS. What of a service a caller is shown follows from its grants: see SightFrom.
+	// Routes over xDS cover what is in the scope of the caller: see ScopeFrom.
 	aggregatedResources: {Roles: discoverers, Reach: Anywhere, Audit: Unaudited, Scoped: true},
 	aggregatedDeltas:    {Roles: discoverers, Reach: Anywhere, Audit: Unaudited, Scoped: true},
 
-	// Grants. Who administers one domain hands out roles in that domain, and no further.
+	// Grants. The administrator of one domain grants roles in that domain only.
 	v1.AccessService_GrantRole_FullMethodName: {Roles: admins, Reach: Domain, Audit: AuditedDurably,
 		Target: on(func(m *v1.GrantRoleRequest) Target { return targetGrant(m.GetGrant()) })},
 	v1.AccessService_ListGrants_FullMethodName: {Roles: admins, Reach: Listing, Audit: Unaudited,
@@ -234,17 +267,20 @@ var rules = map[string]Rule{
 		})},
 	v1.AccessService_RevokeRole_FullMethodName: {Roles: admins, Reach: Domain, Audit: AuditedDurably,
 		Target: on(func(m *v1.RevokeRoleRequest) Target {
-			return targetGrant(&v1.Grant{Role: m.GetRole(), SpiffeId: m.GetSpiffeId(), TrustDomain: m.GetTrustDomain(), PathPrefix: m.GetPathPrefix(), DnsNames: m.GetDnsNames()})
+			return targetGrant(&v1.Grant{
+				Role: m.GetRole(), SpiffeId: m.GetSpiffeId(), TrustDomain: m.GetTrustDomain(),
+				PathPrefix: m.GetPathPrefix(), DnsNames: m.GetDnsNames(),
+			})
 		})},
 
-	// The audit log tells of every domain.
+	// The audit log covers every domain.
 	v1.AuditService_TailAudit_FullMethodName: {Roles: operators, Reach: Cluster, Audit: Unaudited},
 }
 
-// Rules is a copy of the table of all rules, by full gRPC method name.
+// Rules returns a copy of the table of all rules, by full gRPC method name.
 func Rules() map[string]Rule { return maps.Clone(rules) }
 
-// targetGrant is about the domain of the grant; the object names the grant as a whole.
+// targetGrant returns the domain of a grant as the target. The object names the whole grant.
 func targetGrant(g *v1.Grant) Target {
 	a := targetDomain(g.GetTrustDomain())
 	a.Object = RoleName(g.GetRole()) + " of " + g.GetSpiffeId() + " in " + a.Object
@@ -257,15 +293,15 @@ func targetGrant(g *v1.Grant) Target {
 	return a
 }
 
-// targetBatch is about the one domain that a batch has to name: unlike elsewhere, none does not mean every one.
+// targetBatch returns the domain that a batch must name: no domain does not mean every domain here.
 func targetBatch(td string) Target { return Target{TrustDomains: []string{td}, Object: td} }
 
-// targetAuthority is about one authority of the one domain that the request has to name.
+// targetAuthority returns the domain that a request must name. The object names one of its authorities.
 func targetAuthority(td, id string) Target {
 	return Target{TrustDomains: []string{td}, Object: id + " of " + td}
 }
 
-// kept returns the items whose trust domain is to be kept, in a slice of its own: the answer may be shared.
+// kept returns the items whose trust domain keep accepts, in a new slice: the response may be shared.
 func kept[M interface{ GetTrustDomain() string }](items []M, keep func(string) bool) []M {
 	return slices.DeleteFunc(slices.Clone(items), func(m M) bool { return !keep(m.GetTrustDomain()) })
 }

@@ -14,7 +14,7 @@ import (
 	v1 "github.com/ententehq/entente/api/entente/v1"
 )
 
-// elsewhere are the services that are served under other protocols, to callers that access does not know.
+// elsewhere lists the services that are served under other protocols.
 var elsewhere = map[protoreflect.FullName]bool{
 	"entente.v1.StoreService":      true,
 	"entente.v1.MemberService":     true,
@@ -23,7 +23,7 @@ var elsewhere = map[protoreflect.FullName]bool{
 	"entente.v1.InvitationService": true,
 }
 
-// methods are all methods of the API, that of xDS included, by full gRPC method name.
+// methods returns all methods of the API and of xDS, by full gRPC method name.
 func methods(t *testing.T) map[string]protoreflect.MethodDescriptor {
 	t.Helper()
 	all := make(map[string]protoreflect.MethodDescriptor)
@@ -73,13 +73,15 @@ func TestRulesAreWhole(t *testing.T) {
 		if rule.Reach == access.Domain {
 			require.NotNil(t, rule.Target, "%s: which domain?", name)
 		}
-		spansDomains := all[name].Output().Fields().ByName("trust_domain") == nil && (rule.Reach == access.Listing || rule.Reach == access.Bundles)
-		require.Equal(t, spansDomains, rule.Prune != nil, "%s: an answer that spans domains is cut down, and no other", name)
+		spansDomains := all[name].Output().Fields().ByName("trust_domain") == nil &&
+			(rule.Reach == access.Listing || rule.Reach == access.Bundles)
+		require.Equal(t, spansDomains, rule.Prune != nil, "%s: an answer that spans domains is cut down, and no other",
+			name)
 	}
 }
 
-// Every message of a request that names a trust domain or a SPIFFE ID is read by its rule, so that a field added to the
-// API cannot slip past it.
+// The target of a rule covers every field of a request that names a trust domain or a SPIFFE ID, including fields that
+// the API gains later.
 func TestRulesReadWhatRequestsName(t *testing.T) {
 	all := methods(t)
 	for name, rule := range access.Rules() {
@@ -137,8 +139,10 @@ func TestPruneLeavesTheAnswerAlone(t *testing.T) {
 		Deleted:  []string{"c.test", "b.test"},
 	}
 	whole := proto.Clone(answer)
-	got := access.Rules()[v1.BundleService_WatchBundles_FullMethodName].Prune(answer, func(td string) bool { return td != "b.test" })
-	want := &v1.WatchBundlesResponse{Revision: 7, Changed: []*v1.Bundle{{TrustDomain: "a.test"}}, Deleted: []string{"c.test"}}
+	got := access.Rules()[v1.BundleService_WatchBundles_FullMethodName].Prune(answer,
+		func(td string) bool { return td != "b.test" })
+	want := &v1.WatchBundlesResponse{Revision: 7, Changed: []*v1.Bundle{{TrustDomain: "a.test"}},
+		Deleted: []string{"c.test"}}
 	require.True(t, proto.Equal(want, got), "%v", got)
 	require.True(t, proto.Equal(whole, answer), "%v", answer)
 }

@@ -13,34 +13,38 @@ import (
 	v1 "github.com/ententehq/entente/api/entente/v1"
 )
 
-// looker is the discovery service; it answers each stream once, and hands out what the stream's caller sees.
-type looker struct {
+// recorder is a discovery service that delivers the scope of each stream.
+type recorder struct {
 	discovery.UnimplementedAggregatedDiscoveryServiceServer
-	sights chan access.Scope
+	scopes chan access.Scope
 }
 
-func (l *looker) StreamAggregatedResources(s discovery.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
+func (l *recorder) StreamAggregatedResources(
+	s discovery.AggregatedDiscoveryService_StreamAggregatedResourcesServer,
+) error {
 	if _, err := s.Recv(); err != nil {
 		return err
 	}
-	l.sights <- access.ScopeFrom(s.Context())
+	l.scopes <- access.ScopeFrom(s.Context())
 	<-s.Context().Done()
 	return s.Context().Err()
 }
 
-// TestSight: a caller sees what is foreign, and what is hosted where it has a grant; a stream ends when its grants change, so that
-// nobody goes on with what it saw before.
+// TestSight: a caller sees what is foreign, and what is hosted where it has a grant; a stream ends when its grants
+// change, so that nobody goes on with what it saw before.
 func TestSight(t *testing.T) {
 	h := build(t)
 	admin := v1.NewAccessServiceClient(h.dial(t, root))
-	l := &looker{sights: make(chan access.Scope, 1)}
-	open := func(caller access.Caller) (grpc.BidiStreamingClient[discovery.DiscoveryRequest, discovery.DiscoveryResponse], access.Scope) {
+	l := &recorder{scopes: make(chan access.Scope, 1)}
+	open := func(caller access.Caller) (grpc.BidiStreamingClient[discovery.DiscoveryRequest,
+		discovery.DiscoveryResponse], access.Scope) {
 		server := grpc.NewServer(append(h.guard.ServerOptions(), grpc.Creds(as{insecure.NewCredentials(), caller}))...)
 		discovery.RegisterAggregatedDiscoveryServiceServer(server, l)
-		stream, err := discovery.NewAggregatedDiscoveryServiceClient(serve(t, server)).StreamAggregatedResources(t.Context())
+		stream, err := discovery.NewAggregatedDiscoveryServiceClient(serve(t,
+			server)).StreamAggregatedResources(t.Context())
 		require.NoError(t, err)
 		require.NoError(t, stream.Send(&discovery.DiscoveryRequest{}))
-		return stream, <-l.sights
+		return stream, <-l.scopes
 	}
 	td := spiffeid.RequireTrustDomainFromString
 	_, everything := open(root)
@@ -49,7 +53,8 @@ func TestSight(t *testing.T) {
 	}
 
 	grant := func(domain string) {
-		_, err := admin.GrantRole(t.Context(), &v1.GrantRoleRequest{Grant: &v1.Grant{Role: access.Discovery, SpiffeId: "spiffe://eu.test/ci", TrustDomain: domain}})
+		_, err := admin.GrantRole(t.Context(), &v1.GrantRoleRequest{Grant: &v1.Grant{Role: access.Discovery,
+			SpiffeId: "spiffe://eu.test/ci", TrustDomain: domain}})
 		require.NoError(t, err)
 	}
 	grant("pay.test")
@@ -66,6 +71,6 @@ func TestSight(t *testing.T) {
 	require.True(t, both.Includes(td("eu.test")))
 	require.NotEqual(t, one.Key(), both.Key())
 
-	require.False(t, access.Scope{}.Includes(td("us.test")), "whoever was not let in sees nothing")
+	require.False(t, access.Scope{}.Includes(td("us.test")), "the zero value is empty")
 	require.False(t, access.ScopeFrom(t.Context()).Includes(td("us.test")))
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// RegisterServices serves AccessService and AuditService.
+// RegisterServices registers AccessService and AuditService.
 func (g *Guard) RegisterServices(r grpc.ServiceRegistrar) {
 	ententev1.RegisterAccessServiceServer(r, &accessService{guard: g})
 	ententev1.RegisterAuditServiceServer(r, &auditService{log: g.cfg.Log})
@@ -27,14 +27,14 @@ type accessService struct {
 	guard *Guard
 }
 
-// GrantRole makes a grant. Making one that there is already changes nothing and is no error.
+// GrantRole creates a grant. If the grant exists, it changes nothing and returns the existing grant.
 func (s *accessService) GrantRole(ctx context.Context, request *ententev1.GrantRoleRequest) (*ententev1.Grant, error) {
 	m := request.GetGrant()
 	grant, err := ParseGrant(m.GetRole(), m.GetSpiffeId(), m.GetTrustDomain(), m.GetPathPrefix(), m.GetDnsNames()...)
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	var made *ententev1.Grant
+	var created *ententev1.Grant
 	revision, err := s.guard.cfg.Store.Update(ctx, func(tx *raftstore.Tx) error {
 		if !grant.everywhere() {
 			hosted, err := s.guard.cfg.Hosted(tx, grant.TrustDomain)
@@ -42,7 +42,8 @@ func (s *accessService) GrantRole(ctx context.Context, request *ententev1.GrantR
 				return fmt.Errorf("look up the trust domain %s: %w", grant.TrustDomain.Name(), err)
 			}
 			if !hosted {
-				return status.Errorf(codes.FailedPrecondition, "this cluster does not host the trust domain %s: roles are granted in hosted domains, which entente domain list shows", grant.TrustDomain.Name())
+				return status.Errorf(codes.FailedPrecondition, "this cluster does not host the trust domain %s: "+
+					"roles are granted in hosted domains, which entente domain list shows", grant.TrustDomain.Name())
 			}
 		}
 		old, found, err := grants.Get(tx, grant.key())
@@ -50,11 +51,11 @@ func (s *accessService) GrantRole(ctx context.Context, request *ententev1.GrantR
 			return err
 		}
 		if found {
-			made = grantMessage(old.Value, uint64(old.Revision))
+			created = grantMessage(old.Value, uint64(old.Revision))
 			return nil
 		}
 		row := grant.row(CallerFrom(ctx), s.guard.cfg.Now())
-		made = grantMessage(row, 0)
+		created = grantMessage(row, 0)
 		if err := revoked.Delete(tx, grant.key()); err != nil {
 			return err
 		}
@@ -63,17 +64,20 @@ func (s *accessService) GrantRole(ctx context.Context, request *ententev1.GrantR
 	if err != nil {
 		return nil, plainStatus(err)
 	}
-	if made.GetRevision() == 0 {
-		made.Revision = uint64(revision)
+	if created.GetRevision() == 0 {
+		created.Revision = uint64(revision)
 	}
-	return made, nil
+	return created, nil
 }
 
-// ListGrants lists all grants, by caller.
-func (s *accessService) ListGrants(ctx context.Context, request *ententev1.ListGrantsRequest) (*ententev1.ListGrantsResponse, error) {
+// ListGrants returns all grants, ordered by caller.
+func (s *accessService) ListGrants(
+	ctx context.Context, request *ententev1.ListGrantsRequest,
+) (*ententev1.ListGrantsResponse, error) {
 	read := request.GetRead()
 	if _, known := ententev1.Consistency_name[int32(read.GetConsistency())]; !known {
-		return nil, status.Errorf(codes.InvalidArgument, "consistency %d is not known; stale and linearizable are", int32(read.GetConsistency()))
+		return nil, status.Errorf(codes.InvalidArgument, "consistency %d is unknown; use stale or linearizable",
+			int32(read.GetConsistency()))
 	}
 	view, err := s.guard.cfg.Store.Read(ctx, raftstore.ReadOptions{
 		Linearizable: read.GetConsistency() != ententev1.Consistency_CONSISTENCY_STALE,
@@ -82,18 +86,20 @@ func (s *accessService) ListGrants(ctx context.Context, request *ententev1.ListG
 	if err != nil {
 		return nil, plainStatus(err)
 	}
-	answer := &ententev1.ListGrantsResponse{Revision: uint64(view.Revision())}
+	response := &ententev1.ListGrantsResponse{Revision: uint64(view.Revision())}
 	for row, err := range grants.All(view, "") {
 		if err != nil {
 			return nil, plainStatus(err)
 		}
-		answer.Grants = append(answer.Grants, grantMessage(row.Value, uint64(row.Revision)))
+		response.Grants = append(response.Grants, grantMessage(row.Value, uint64(row.Revision)))
 	}
-	return answer, nil
+	return response, nil
 }
 
-// RevokeRole deletes a grant. Open streams that it allowed end.
-func (s *accessService) RevokeRole(ctx context.Context, m *ententev1.RevokeRoleRequest) (*ententev1.RevokeRoleResponse, error) {
+// RevokeRole deletes a grant. The guard ends open streams that it allowed.
+func (s *accessService) RevokeRole(
+	ctx context.Context, m *ententev1.RevokeRoleRequest,
+) (*ententev1.RevokeRoleResponse, error) {
 	grant, err := ParseGrant(m.GetRole(), m.GetSpiffeId(), m.GetTrustDomain(), m.GetPathPrefix(), m.GetDnsNames()...)
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
@@ -104,13 +110,15 @@ func (s *accessService) RevokeRole(ctx context.Context, m *ententev1.RevokeRoleR
 			return err
 		}
 		if !found {
-			return status.Errorf(codes.NotFound, "%s does not have this grant (role %s, domain %s, path %s, DNS names %s): 'entente access list' shows which there are",
-				grant.Caller, RoleName(grant.Role), cmp.Or(grant.TrustDomain.Name(), "every one"), cmp.Or(grant.PathPrefix, "any"), cmp.Or(string(grant.DNS), "none"))
+			return status.Errorf(codes.NotFound, "%s does not have this grant (role %s, domain %s, path %s, DNS "+
+				"names %s): 'entente access list' shows which there "+
+				"are", grant.Caller, RoleName(grant.Role), cmp.Or(grant.TrustDomain.Name(),
+				"every one"), cmp.Or(grant.PathPrefix, "any"), cmp.Or(string(grant.DNS), "none"))
 		}
 		if err := grants.Delete(tx, grant.key()); err != nil {
 			return err
 		}
-		return remember(tx, grant.key(), CallerFrom(ctx), s.guard.cfg.Now())
+		return recordRevocation(tx, grant.key(), CallerFrom(ctx), s.guard.cfg.Now())
 	})
 	if err != nil {
 		return nil, plainStatus(err)
@@ -123,10 +131,13 @@ type auditService struct {
 	log *audit.Log
 }
 
-// TailAudit sends what this member has audited.
-func (s *auditService) TailAudit(request *ententev1.TailAuditRequest, stream grpc.ServerStreamingServer[ententev1.AuditEvent]) error {
+// TailAudit sends the latest events of this member, and follows new ones if the request has follow set.
+func (s *auditService) TailAudit(
+	request *ententev1.TailAuditRequest, stream grpc.ServerStreamingServer[ententev1.AuditEvent],
+) error {
 	if n := request.GetLines(); n > audit.MaxTailLines {
-		return status.Errorf(codes.InvalidArgument, "lines is %d: at most %d can be shown; the file on the member has every line", n, audit.MaxTailLines)
+		return status.Errorf(codes.InvalidArgument,
+			"lines is %d: at most %d can be shown; the file on the member has every line", n, audit.MaxTailLines)
 	}
 	tail := s.log.Tail(int(request.GetLines()), request.GetFollow())
 	defer tail.Close()

@@ -23,29 +23,36 @@ func TestGrantsThroughTheAPI(t *testing.T) {
 	_, err := domains.ListDomains(t.Context(), &v1.ListDomainsRequest{})
 	require.Equal(t, codes.PermissionDenied, status.Code(err))
 
-	_, err = admin.GrantRole(t.Context(), &v1.GrantRoleRequest{Grant: &v1.Grant{Role: access.Reader, SpiffeId: "spiffe://eu.test/ci", TrustDomain: "us.test"}})
-	require.EqualError(t, err, "rpc error: code = FailedPrecondition desc = this cluster does not host the trust domain us.test: roles are granted in hosted domains, which entente domain list shows")
-	_, err = admin.GrantRole(t.Context(), &v1.GrantRoleRequest{Grant: &v1.Grant{Role: access.Reader, SpiffeId: "eu.test/ci"}})
+	_, err = admin.GrantRole(t.Context(), &v1.GrantRoleRequest{Grant: &v1.Grant{Role: access.Reader,
+		SpiffeId: "spiffe://eu.test/ci", TrustDomain: "us.test"}})
+	require.EqualError(t, err, "rpc error: code = FailedPrecondition desc = this cluster does not host the trust "+
+		"domain us.test: roles are granted in hosted domains, which entente domain list shows")
+	_, err = admin.GrantRole(t.Context(), &v1.GrantRoleRequest{Grant: &v1.Grant{Role: access.Reader,
+		SpiffeId: "eu.test/ci"}})
 	require.Equal(t, codes.InvalidArgument, status.Code(err))
 
-	granted, err := admin.GrantRole(t.Context(), &v1.GrantRoleRequest{Grant: &v1.Grant{Role: access.Admin, SpiffeId: "spiffe://eu.test/ci", TrustDomain: "pay.test"}})
+	granted, err := admin.GrantRole(t.Context(), &v1.GrantRoleRequest{Grant: &v1.Grant{Role: access.Admin,
+		SpiffeId: "spiffe://eu.test/ci", TrustDomain: "pay.test"}})
 	require.NoError(t, err)
 	require.NotZero(t, granted.GetRevision())
 	again, err := admin.GrantRole(t.Context(), &v1.GrantRoleRequest{Grant: granted})
 	require.NoError(t, err)
 	require.Equal(t, granted.GetRevision(), again.GetRevision(), "the same grant again changes nothing")
 
-	// The administrator of one domain sees that domain, and hands out roles in it.
+	// The administrator of one domain sees that domain, and grants roles in it.
 	listed, err := domains.ListDomains(t.Context(), &v1.ListDomainsRequest{})
 	require.NoError(t, err)
 	require.Len(t, listed.GetDomains(), 1)
 	require.Equal(t, "pay.test", listed.GetDomains()[0].GetTrustDomain())
-	_, err = admin.GrantRole(t.Context(), &v1.GrantRoleRequest{Grant: &v1.Grant{Role: access.Reader, SpiffeId: "spiffe://eu.test/other"}})
+	_, err = admin.GrantRole(t.Context(), &v1.GrantRoleRequest{Grant: &v1.Grant{Role: access.Reader,
+		SpiffeId: "spiffe://eu.test/other"}})
 	require.NoError(t, err)
 	own := v1.NewAccessServiceClient(workload)
-	_, err = own.GrantRole(t.Context(), &v1.GrantRoleRequest{Grant: &v1.Grant{Role: access.Issuer, SpiffeId: "spiffe://pay.test/ci", TrustDomain: "pay.test", PathPrefix: "/web"}})
+	_, err = own.GrantRole(t.Context(), &v1.GrantRoleRequest{Grant: &v1.Grant{Role: access.Issuer,
+		SpiffeId: "spiffe://pay.test/ci", TrustDomain: "pay.test", PathPrefix: "/web"}})
 	require.NoError(t, err)
-	_, err = own.GrantRole(t.Context(), &v1.GrantRoleRequest{Grant: &v1.Grant{Role: access.Issuer, SpiffeId: "spiffe://pay.test/ci", TrustDomain: "eu.test"}})
+	_, err = own.GrantRole(t.Context(), &v1.GrantRoleRequest{Grant: &v1.Grant{Role: access.Issuer,
+		SpiffeId: "spiffe://pay.test/ci", TrustDomain: "eu.test"}})
 	require.Equal(t, codes.PermissionDenied, status.Code(err))
 	grants, err := own.ListGrants(t.Context(), &v1.ListGrantsRequest{})
 	require.NoError(t, err)
@@ -54,7 +61,7 @@ func TestGrantsThroughTheAPI(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, grants.GetGrants(), 3)
 
-	// Within the call, what the request did not show.
+	// Within the call, the room checks IDs that the request did not show.
 	h.ids <- spiffeid.RequireFromString("spiffe://pay.test/web")
 	_, err = domains.GetDomain(t.Context(), &v1.GetDomainRequest{TrustDomain: "pay.test"})
 	require.NoError(t, err)
@@ -62,19 +69,23 @@ func TestGrantsThroughTheAPI(t *testing.T) {
 	_, err = domains.GetDomain(t.Context(), &v1.GetDomainRequest{TrustDomain: "pay.test"})
 	require.Equal(t, codes.PermissionDenied, status.Code(err))
 
-	_, err = admin.RevokeRole(t.Context(), &v1.RevokeRoleRequest{Role: access.Admin, SpiffeId: "spiffe://eu.test/ci", TrustDomain: "pay.test"})
+	_, err = admin.RevokeRole(t.Context(), &v1.RevokeRoleRequest{Role: access.Admin, SpiffeId: "spiffe://eu.test/ci",
+		TrustDomain: "pay.test"})
 	require.NoError(t, err)
 	_, err = domains.ListDomains(t.Context(), &v1.ListDomainsRequest{})
 	require.Equal(t, codes.PermissionDenied, status.Code(err))
-	_, err = admin.RevokeRole(t.Context(), &v1.RevokeRoleRequest{Role: access.Admin, SpiffeId: "spiffe://eu.test/ci", TrustDomain: "pay.test"})
-	require.EqualError(t, err, `rpc error: code = NotFound desc = spiffe://eu.test/ci does not have this grant (role admin, domain pay.test, path any, DNS names none): 'entente access list' shows which there are`)
+	_, err = admin.RevokeRole(t.Context(), &v1.RevokeRoleRequest{Role: access.Admin, SpiffeId: "spiffe://eu.test/ci",
+		TrustDomain: "pay.test"})
+	require.EqualError(t, err, `rpc error: code = NotFound desc = spiffe://eu.test/ci does not have this grant (role `+
+		`admin, domain pay.test, path any, DNS names none): 'entente access list' shows which there are`)
 }
 
 func TestRevokeDomain(t *testing.T) {
 	h := build(t)
 	admin := v1.NewAccessServiceClient(h.dial(t, root))
 	for _, td := range []string{"pay.test", "eu.test", ""} {
-		_, err := admin.GrantRole(t.Context(), &v1.GrantRoleRequest{Grant: &v1.Grant{Role: access.Reader, SpiffeId: "spiffe://pay.test/ci", TrustDomain: td}})
+		_, err := admin.GrantRole(t.Context(), &v1.GrantRoleRequest{Grant: &v1.Grant{Role: access.Reader,
+			SpiffeId: "spiffe://pay.test/ci", TrustDomain: td}})
 		require.NoError(t, err)
 	}
 	_, err := h.store.Update(t.Context(), func(tx *raftstore.Tx) error {
@@ -101,7 +112,8 @@ func TestTailAudit(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "done", e.GetResult())
 	require.Equal(t, uint64(17), e.GetRevision())
-	require.NoError(t, h.log.Record(audit.Event{Caller: "authority", Action: "prepare", Object: "eu.test", Result: audit.ResultDone}))
+	require.NoError(t, h.log.Record(audit.Event{Caller: "authority", Action: "prepare", Object: "eu.test",
+		Result: audit.ResultDone}))
 	e, err = tail.Recv()
 	require.NoError(t, err)
 	require.Equal(t, "prepare", e.GetAction())
@@ -109,5 +121,6 @@ func TestTailAudit(t *testing.T) {
 	tail, err = v1.NewAuditServiceClient(conn).TailAudit(t.Context(), &v1.TailAuditRequest{Lines: 1001})
 	require.NoError(t, err)
 	_, err = tail.Recv()
-	require.EqualError(t, err, "rpc error: code = InvalidArgument desc = lines is 1001: at most 1000 can be shown; the file on the member has every line")
+	require.EqualError(t, err, "rpc error: code = InvalidArgument desc = lines is 1001: at most 1000 can be shown; "+
+		"the file on the member has every line")
 }

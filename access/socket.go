@@ -14,12 +14,12 @@ import (
 	"google.golang.org/grpc/credentials"
 )
 
-// maxSocketPath is the longest path of a Unix socket on every system that is supported: the kernel's field, less
-// its terminating zero.
+// maxSocketPath is the longest path of a Unix socket on every supported system: the size of the kernel's field minus
+// the terminating zero.
 const maxSocketPath = 103
 
-// ListenSocket opens the admin socket: a Unix socket that only its owner can connect to, from its first moment on. A
-// socket that a dead process left behind is replaced; one that still answers is not.
+// ListenSocket opens the admin socket: a Unix socket that at no moment anybody but its owner can connect to. It
+// replaces a socket that a dead process left behind, but not one that still accepts connections.
 func ListenSocket(path string) (net.Listener, error) {
 	l, err := listenSocket(path)
 	if err != nil {
@@ -32,16 +32,17 @@ func listenSocket(path string) (net.Listener, error) {
 	if err := checkFree(path); err != nil {
 		return nil, err
 	}
-	// The socket is made where nobody else can look, and moved to its place once its mode is set: bind alone would
-	// leave a moment at which the umask decides who may connect.
+	// The socket is created in a private folder, and moved to its place once its mode is set. With bind alone, the
+	// umask would decide for a moment who may connect.
 	dir, err := os.MkdirTemp(filepath.Dir(path), ".s")
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = os.RemoveAll(dir) }() // empty, or of a failed start
+	defer func() { _ = os.RemoveAll(dir) }() // it is empty, or the socket was not opened
 	hidden := filepath.Join(dir, "s")
 	if len(hidden) > maxSocketPath || len(path) > maxSocketPath {
-		return nil, fmt.Errorf("the path is too long for a Unix socket (%d bytes at most): choose a shorter data_dir", maxSocketPath)
+		return nil, fmt.Errorf("the path is too long for a Unix socket (%d bytes at most): choose a shorter data_dir",
+			maxSocketPath)
 	}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: hidden, Net: "unix"})
 	if err != nil {
@@ -57,13 +58,13 @@ func listenSocket(path string) (net.Listener, error) {
 		err = os.Rename(hidden, path)
 	}
 	if err != nil {
-		_ = l.Close() // it has served nobody
+		_ = l.Close() // it has accepted no connection
 		return nil, err
 	}
 	return &socketListener{UnixListener: l, path: path, own: own}, nil
 }
 
-// checkFree refuses a path where something else is than the socket of a dead process.
+// checkFree returns an error if path holds anything but the socket of a dead process.
 func checkFree(path string) error {
 	info, err := os.Lstat(path)
 	switch {
@@ -72,17 +73,17 @@ func checkFree(path string) error {
 	case err != nil:
 		return err
 	case info.Mode().Type() != fs.ModeSocket:
-		return errors.New("there is something that is no socket: move it away")
+		return errors.New("there is something that is not a socket: move it away")
 	}
-	const patience = time.Second // a process that lives accepts at once
-	if c, err := net.DialTimeout("unix", path, patience); err == nil {
-		_ = c.Close() // nothing was said
+	const timeout = time.Second // a live process accepts at once
+	if c, err := net.DialTimeout("unix", path, timeout); err == nil {
+		_ = c.Close() // nothing was sent
 		return errors.New("another server answers there: stop it, or give this one a data_dir of its own")
 	}
 	return nil
 }
 
-// socketListener removes its socket when it is closed, unless another has taken its place.
+// socketListener removes its socket when it is closed, unless another socket has taken its place.
 type socketListener struct {
 	*net.UnixListener
 	path string
@@ -101,11 +102,11 @@ func (l *socketListener) Close() error {
 	return err
 }
 
-// Addr is where the socket stands, not where it was made.
+// Addr returns the path of the socket, not the one where it was created.
 func (l *socketListener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
 
-// SocketCredentials take the caller from the kernel. They let in root and the user that the server runs as, who could
-// read its keys anyway, and nobody else.
+// SocketCredentials returns server credentials that get the caller from the kernel. They admit root and the server's
+// own user, who can read its keys anyway, and refuse every other user.
 func SocketCredentials() credentials.TransportCredentials {
 	return socketCredentials{admits: func(uid uint32) bool { return uid == 0 || int(uid) == os.Geteuid() }}
 }
@@ -114,27 +115,27 @@ type socketCredentials struct {
 	admits func(uid uint32) bool
 }
 
-// socketInfo is what is known of a connection to the admin socket.
+// socketInfo identifies the process on the other end of a connection to the admin socket.
 type socketInfo struct {
 	credentials.CommonAuthInfo
 	caller Caller
 }
 
-// AuthType names the kind of proof.
+// AuthType implements [credentials.AuthInfo].
 func (socketInfo) AuthType() string { return "unix-peer" }
 
-// AccessCaller is the process on the other end.
+// AccessCaller implements [Identified].
 func (i socketInfo) AccessCaller() Caller { return i.caller }
 
-// ServerHandshake asks the kernel who connected. Nothing is exchanged.
+// ServerHandshake gets the process that connected from the kernel. It exchanges no data.
 func (s socketCredentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	unixConn, ok := c.(*net.UnixConn)
 	if !ok {
-		return nil, nil, fmt.Errorf("the admin socket got a connection of type %T", c)
+		return nil, nil, fmt.Errorf("the admin socket accepted a connection of type %T", c)
 	}
 	uid, pid, err := peerOf(unixConn)
 	if err != nil {
-		return nil, nil, fmt.Errorf("ask the kernel who is on the admin socket: %w", err)
+		return nil, nil, fmt.Errorf("get the process on the admin socket from the kernel: %w", err)
 	}
 	if !s.admits(uid) {
 		return nil, nil, fmt.Errorf("uid %d may not use the admin socket: only root and the server's own user may", uid)
@@ -145,18 +146,18 @@ func (s socketCredentials) ServerHandshake(c net.Conn) (net.Conn, credentials.Au
 	}, nil
 }
 
-// ClientHandshake is refused: these are a server's.
+// ClientHandshake returns an error: the credentials are for a server.
 func (socketCredentials) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	return nil, nil, errors.New("the credentials of the admin socket are for its server")
 }
 
-// Info describes the credentials.
+// Info implements [credentials.TransportCredentials].
 func (socketCredentials) Info() credentials.ProtocolInfo {
 	return credentials.ProtocolInfo{SecurityProtocol: "unix-peer"}
 }
 
-// Clone returns the same: there is nothing to change in it.
+// Clone returns the receiver, which is immutable.
 func (s socketCredentials) Clone() credentials.TransportCredentials { return s }
 
-// OverrideServerName has no meaning here.
+// OverrideServerName does nothing.
 func (socketCredentials) OverrideServerName(string) error { return nil }

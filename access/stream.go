@@ -16,8 +16,8 @@ import (
 	"github.com/ententehq/entente/raftstore/feed"
 )
 
-// stream is one open streaming call. It is decided on twice: before its handler runs, by what is known without a
-// request, and at its first message, by what that is about. After that it is decided on again whenever grants change.
+// stream is one open streaming call. The guard decides on it before its handler runs, without a request, again at its
+// first message, and then after every change of grants.
 type stream struct {
 	grpc.ServerStream
 	guard  *Guard
@@ -26,15 +26,17 @@ type stream struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 
-	mu      sync.Mutex
-	request proto.Message // the first that came
-	call    Call          // as last decided
-	audit   *audit.Action
-	answer  any // the last that was sent
+	mu       sync.Mutex
+	request  proto.Message // the first message received
+	call     Call          // as of the last decision
+	audit    *audit.Action
+	response any // the last message sent
 }
 
 // Stream is the guard as an interceptor of streaming calls.
-func (g *Guard) Stream(server any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+func (g *Guard) Stream(
+	server any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler,
+) (err error) {
 	caller := callerOf(ss.Context())
 	begun := g.cfg.Now()
 	ctx, cancel := context.WithCancelCause(ss.Context())
@@ -53,14 +55,14 @@ func (g *Guard) Stream(server any, ss grpc.ServerStream, info *grpc.StreamServer
 		return err
 	}
 	err = handler(server, s)
-	if why := ended(ctx); why != nil {
-		return why
+	if cause := ended(ctx); cause != nil {
+		return cause
 	}
 	return plainStatus(err)
 }
 
-// begin decides by what is known before the first message. It holds the lock meanwhile, so that a change of grants
-// falls either before the decision or leads to another one.
+// begin decides before the first message. It holds the lock, so a change of grants either precedes the decision or
+// leads to another one.
 func (s *stream) begin(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -73,7 +75,7 @@ func (s *stream) begin(ctx context.Context) error {
 	return nil
 }
 
-// ended is why the guard ended a stream; nil if it did not.
+// ended returns the error with which the guard ended a stream, or nil.
 func ended(ctx context.Context) error {
 	cause := context.Cause(ctx)
 	if _, ok := errors.AsType[interface {
@@ -85,19 +87,19 @@ func ended(ctx context.Context) error {
 	return nil
 }
 
-// Context carries the caller, and ends when the guard ends the stream.
+// Context returns a context that carries the caller. It ends when the guard ends the stream.
 func (s *stream) Context() context.Context { return s.ctx }
 
-// RecvMsg decides on the first message, and audits the call then.
+// RecvMsg receives a message. At the first one, it decides on the call and audits it.
 func (s *stream) RecvMsg(m any) error {
-	if why := ended(s.ctx); why != nil {
-		return why
+	if cause := ended(s.ctx); cause != nil {
+		return cause
 	}
 	if err := s.ServerStream.RecvMsg(m); err != nil {
 		return err
 	}
-	if why := ended(s.ctx); why != nil {
-		return why
+	if cause := ended(s.ctx); cause != nil {
+		return cause
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -117,41 +119,42 @@ func (s *stream) RecvMsg(m any) error {
 	return err
 }
 
-// SendMsg sends what the caller may see of an answer.
+// SendMsg sends the part of a response that the caller may see.
 func (s *stream) SendMsg(m any) error {
-	if why := ended(s.ctx); why != nil {
-		return why
+	if cause := ended(s.ctx); cause != nil {
+		return cause
 	}
 	s.mu.Lock()
 	c := s.call
-	s.answer = m
+	s.response = m
 	s.mu.Unlock()
-	if answer, ok := m.(proto.Message); ok {
-		m = pruned(c, s.guard.world(), answer)
+	if response, ok := m.(proto.Message); ok {
+		m = pruned(c, s.guard.world(), response)
 	}
 	return s.ServerStream.SendMsg(m)
 }
 
-// end audits how the call ended.
+// end records the outcome of the call.
 func (s *stream) end(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	end(s.audit, s.answer, err)
+	end(s.audit, s.response, err)
 }
 
-// recheck decides on an open stream again. It ends one that is not allowed any more, and one whose answers would be
-// cut down otherwise than before: its reader has to begin anew to know what it sees.
+// recheck decides on an open stream again. It ends the stream if it is no longer allowed, or if its responses would now
+// be reduced differently: the reader must reopen it to get a consistent view.
 func (s *stream) recheck() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.call.Method == "" || ended(s.ctx) != nil {
-		return // not decided on yet, or over
+		return // there was no decision yet, or the stream has ended
 	}
 	c, err := s.guard.decide(s.method, s.caller, s.request)
 	switch {
 	case err != nil:
 		s.guard.metrics.denied(s.method, ReasonRevoked)
-		s.guard.cfg.Logger.Info("stream ended, for its grant is gone", "method", shortMethod(s.method), "caller", s.caller.String())
+		s.guard.cfg.Logger.Info("stream ended: its grant was revoked",
+			"method", shortMethod(s.method), "caller", s.caller.String())
 		s.cancel(&Refusal{ReasonRevoked, "the stream was ended because access to it was revoked: " + err.Error()})
 	case (c.Rule.Prune != nil || c.Rule.Scoped) && !slices.Equal(c.Grants, s.call.Grants):
 		s.cancel(status.Errorf(codes.Unavailable, "the grants of %s have changed: open the stream again", s.caller))
@@ -172,7 +175,7 @@ func (g *Guard) close(s *stream) {
 	delete(g.streams, s)
 }
 
-// Run ends streams whose grants go away, until the context ends, whose error it then returns.
+// Run rechecks open streams after every change of grants. It returns the error of the context when that ends.
 func (g *Guard) Run(ctx context.Context) error {
 	return feed.Latest(ctx, g.cfg.Store, []raftstore.Prefix{grants.Prefix("")}, func(*raftstore.View) error {
 		g.mu.Lock()

@@ -21,9 +21,9 @@ var ErrUnaudited = errors.New("it cannot be audited")
 // Do runs an action between two lines in the audit log. The first line has the result "begun". If it cannot be written,
 // the action does not run, and Do returns an error that wraps [ErrUnaudited].
 //
-// The action can complete the second line: it gets a copy of the event, in which it sets Revision and may replace Detail
-// and Result. If it leaves Result empty, the result is "done", or "failed" if the action returns an error. The Detail of
-// a failure is the error, unless the action replaced it.
+// The action can complete the second line: it gets a copy of the event, in which it sets Revision and may replace
+// Detail and Result. If it leaves Result empty, the result is "done", or "failed" if the action returns an error. The
+// Detail of a failure is the error, unless the action replaced it.
 //
 // If the second line cannot be written, the action has happened, and Do returns what the action returned: the recorder
 // logs and counts the missing line, and the next action is refused. An action whose result has not left the member sets

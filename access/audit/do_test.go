@@ -30,8 +30,10 @@ func (l *lines) Record(e audit.Event) error {
 }
 
 const (
-	notDone  = "accept bundle us.test: not done, because it cannot be audited: no space left on device; make room on the member's disk, or use another member"
-	withheld = "accept bundle us.test: the result is withheld, because it cannot be audited: no space left on device; make room on the member's disk, or use another member"
+	notDone = "accept bundle us.test: not done, because it cannot be audited: no space left on device; make room on " +
+		"the member's disk, or use another member"
+	withheld = "accept bundle us.test: the result is withheld, because it cannot be audited: no space left on " +
+		"device; make room on the member's disk, or use another member"
 )
 
 func TestDo(t *testing.T) {
@@ -51,12 +53,14 @@ func TestDo(t *testing.T) {
 		},
 		"failed": {
 			action: fail, err: "superseded by another fetch",
-			kept: []string{"accept bundle us.test: begun at 0: 2 keys", "accept bundle us.test: failed at 0: superseded by another fetch"},
+			kept: []string{"accept bundle us.test: begun at 0: 2 keys",
+				"accept bundle us.test: failed at 0: superseded by another fetch"},
 		},
 		"result and detail of the action": {
 			action: func(e *audit.Event) error { e.Result, e.Detail = "superseded", "by generation 3"; return refused },
 			err:    "superseded by another fetch",
-			kept:   []string{"accept bundle us.test: begun at 0: 2 keys", "accept bundle us.test: superseded at 0: by generation 3"},
+			kept: []string{"accept bundle us.test: begun at 0: 2 keys",
+				"accept bundle us.test: superseded at 0: by generation 3"},
 		},
 		"no first line": {
 			fails: 1, err: notDone,
@@ -68,7 +72,8 @@ func TestDo(t *testing.T) {
 			kept: []string{"accept bundle us.test: begun at 0: 2 keys"},
 		},
 		"no second line for a result that can be withheld": {
-			fails: 2, withhold: true, action: succeed, err: withheld, kept: []string{"accept bundle us.test: begun at 0: 2 keys"},
+			fails: 2, withhold: true, action: succeed, err: withheld,
+			kept: []string{"accept bundle us.test: begun at 0: 2 keys"},
 		},
 		"a result that can be withheld": {
 			withhold: true, action: succeed,
@@ -77,7 +82,8 @@ func TestDo(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := &lines{fails: test.fails}
-			event := audit.Event{Caller: "federation", Action: "accept bundle", Object: "us.test", Detail: "2 keys", Withhold: test.withhold}
+			event := audit.Event{Caller: "federation", Action: "accept bundle", Object: "us.test", Detail: "2 keys",
+				Withhold: test.withhold}
 			err := audit.Do(l, event, test.action)
 			require.Equal(t, test.kept, l.kept)
 			if test.err == "" {
@@ -102,11 +108,13 @@ func TestDoAll(t *testing.T) {
 		return nil
 	}))
 	require.Equal(t, []string{
-		"end lease a: begun at 0: ", "end lease b: begun at 0: ", "end lease a: done at 4: ", "end lease b: renewed at 4: ",
+		"end lease a: begun at 0: ", "end lease b: begun at 0: ", "end lease a: done at 4: ", "end lease b: renewed " +
+			"at 4: ",
 	}, l.kept)
 
 	l = &lines{fails: 2}
 	err := audit.DoAll(l, events, func([]audit.Event) error { t.Error("the action ran"); return nil })
-	require.EqualError(t, err, "end lease b: not done, because it cannot be audited: no space left on device; make room on the member's disk, or use another member")
+	require.EqualError(t, err, "end lease b: not done, because it cannot be audited: no space left on device; make "+
+		"room on the member's disk, or use another member")
 	require.Equal(t, []string{"end lease a: begun at 0: "}, l.kept, "the disk that is full takes no other line either")
 }

@@ -12,50 +12,50 @@ import (
 
 // Event is one line of the audit log.
 type Event struct {
-	// Caller is who caused it: Caller.String(), or the name of the member's own task, such as "federation".
+	// Caller is the text of the access.Caller, or the name of the member's own task, such as "federation".
 	Caller string
 	// Action is what was done, such as DomainService/CreateDomain or "accept bundle".
 	Action string
-	// Object is what it was done to: a trust domain, a SPIFFE ID, a member.
+	// Object is the object of the action, such as a trust domain, a SPIFFE ID or a member.
 	Object string
-	// Result is one of the constants below, or a refusal's reason.
+	// Result is one of the constants below, or the reason of a refusal.
 	Result string
-	// Revision is that of the state after the change; 0 where nothing was committed.
+	// Revision is the revision of the state after the change, or 0 if nothing was committed.
 	Revision uint64
-	// Detail is what else matters, never a secret.
+	// Detail holds further facts, and never a secret.
 	Detail string
-	// Call joins the line before a call with the one after it; empty for what is recorded once.
+	// Call is equal in the line before an action and the line after it. It is empty for an event with one line.
 	Call string
-	// Durable asks that the line be on the disk when Record returns. Administrative changes are.
+	// Durable makes Record return only when the line is on disk. Administrative changes set it.
 	Durable bool
-	// Withhold tells [Do] that the action's result has not left the member until Do returns. If the second line cannot
-	// be written, Do returns an error and the result is discarded. Signatures set it.
+	// Withhold is set if the result of the action, such as a signature, does not leave the member before [Do] returns.
+	// If the second line cannot be written, Do then returns an error, and the caller discards the result.
 	Withhold bool
 }
 
 // Results of audited actions.
 const (
-	ResultBegun  = "begun"  // it is about to be done
-	ResultDone   = "done"   // it has been done
-	ResultFailed = "failed" // it was not done, or its outcome is not known: Detail says which
-	ResultDenied = "denied" // the caller may not
+	ResultBegun  = "begun"  // the action is about to run
+	ResultDone   = "done"   // the action has been done
+	ResultFailed = "failed" // the action failed, or its outcome is unknown: see Detail
+	ResultDenied = "denied" // the caller may not do it
 )
 
-// Recorded is an event as it stands in the log: with its time, and the member that recorded it.
+// Recorded is an event in the log, with its time and the member that recorded it.
 type Recorded struct {
 	Time   time.Time
 	Member string
 	Event
 }
 
-// Bounds of a line, so that nobody fills the log with one call: of a SPIFFE ID's length for what names
-// something; for the detail of all the DNS names that an X509-SVID can have, which have to be there whole.
+// Limits of a line, so one call cannot fill the log: the length of a SPIFFE ID for names, and that of all DNS names of
+// an X509-SVID for the detail.
 const (
 	maxFieldBytes  = 2048
 	maxDetailBytes = 10 << 10
 )
 
-// recordJSON is the line's form: the field names of entente.v1.AuditEvent.
+// recordJSON is the JSON form of a line. Its field names are those of entente.v1.AuditEvent.
 type recordJSON struct {
 	Time     time.Time `json:"time"`
 	Member   string    `json:"member"`
@@ -68,8 +68,7 @@ type recordJSON struct {
 	Call     string    `json:"call,omitempty"`
 }
 
-// line is the event's line in the log, newline included. Whatever its fields hold, it is one line of
-// printable text: what is not printable is escaped, what is too long is cut.
+// line returns the event's line in the log, with its newline.
 func (r Recorded) line() ([]byte, error) {
 	b, err := json.Marshal(recordJSON{
 		Time: r.Time, Member: r.Member, Caller: r.Caller, Action: r.Action, Object: r.Object,
@@ -81,7 +80,7 @@ func (r Recorded) line() ([]byte, error) {
 	return append(b, '\n'), nil
 }
 
-// parseLine reads a line that line wrote.
+// parseLine parses a line of the log.
 func parseLine(b []byte) (Recorded, error) {
 	var j recordJSON
 	if err := json.Unmarshal(b, &j); err != nil {
@@ -93,7 +92,7 @@ func parseLine(b []byte) (Recorded, error) {
 	}}.clean(), nil
 }
 
-// clean returns the record with every field printable and within its bound.
+// clean returns the record with every field printable and within its limit.
 func (r Recorded) clean() Recorded {
 	for _, f := range []*string{&r.Caller, &r.Action, &r.Object, &r.Result, &r.Call} {
 		*f = printable(*f, maxFieldBytes)
@@ -102,16 +101,16 @@ func (r Recorded) clean() Recorded {
 	return r
 }
 
-// printable escapes, as in a Go string, everything that a terminal would not simply show (control characters,
-// line separators, marks that turn the direction of writing, broken UTF-8), and cuts what passes limit bytes.
-// What it returns it leaves as it is.
+// printable escapes, as in a Go string, everything that a terminal would interpret instead of showing it (control
+// characters, line separators, marks of writing direction, invalid UTF-8), and truncates the text to limit bytes. It is
+// idempotent.
 func printable(s string, limit int) string {
 	const more = "…"
 	if len(s) <= limit && plain(s) {
 		return s
 	}
 	var b strings.Builder
-	room := 0 // how much of it leaves room for the mark behind it
+	room := 0 // the length of the longest prefix after which the mark still fits
 	for i, r := range s {
 		var piece string
 		switch _, size := utf8.DecodeRuneInString(s[i:]); {
@@ -133,7 +132,7 @@ func printable(s string, limit int) string {
 	return b.String()
 }
 
-// plain says whether a text is of printable ASCII alone, as almost every one is.
+// plain reports whether a text consists of printable ASCII, as almost every text does.
 func plain(s string) bool {
 	for i := range len(s) {
 		if s[i] < ' ' || s[i] > '~' {

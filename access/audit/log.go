@@ -15,19 +15,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Config is what an audit log needs.
+// Config configures a [Log].
 type Config struct {
-	// Path is the file. It is made with mode 0600, in a folder that exists.
+	// Path is the file. Open creates it with mode 0600. Its folder must exist.
 	Path string
-	// Member is this member's ID.
+	// Member is the ID of this member.
 	Member     string
 	Logger     hclog.Logger
 	Registerer prometheus.Registerer
 	Now        func() time.Time
 }
 
-// Log is the audit log of one member: a file of JSON lines, to which is only ever appended, one write a line.
-// Its methods can be called from any goroutine.
+// Log is the audit log of one member: a file of JSON lines that only grows. Its methods can be called from any
+// goroutine.
 type Log struct {
 	path   string
 	member string
@@ -36,24 +36,23 @@ type Log struct {
 	lines  *prometheus.CounterVec
 
 	queueMu sync.Mutex
-	queue   []*queuedLine // to be written by whoever holds mu next
+	queue   []*queuedLine // the next goroutine that holds mu writes them
 
-	mu      sync.Mutex // orders lines: in the file, in the ring, for followers
+	mu      sync.Mutex // orders lines in the file, in the ring and for followers
 	file    *os.File   // nil once closed
-	torn    bool       // the file ends within a line
+	torn    bool       // the file ends with a part of a line
 	written uint64     // lines since the start
 	ring    ring
 	tails   map[*Tail]bool
 
 	syncMu sync.Mutex // held during fsync; taken before mu
-	synced uint64     // lines that are known to be on the disk
+	synced uint64     // lines on disk
 }
 
-// ErrClosed says that the audit log was closed: the member is stopping.
+// ErrClosed is returned after Close, while the member stops.
 var ErrClosed = errors.New("the audit log is closed: the member is stopping")
 
-// Open opens or makes the audit log. It refuses anything but a regular file, and takes away the rights that
-// others have on it.
+// Open opens the audit log, and creates it if it is missing. It accepts only a regular file, and sets its mode to 0600.
 func Open(cfg Config) (*Log, error) {
 	l := &Log{
 		path:   cfg.Path,
@@ -63,7 +62,7 @@ func Open(cfg Config) (*Log, error) {
 		tails:  make(map[*Tail]bool),
 		lines: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "entente_access_audit_lines_total",
-			Help: "Lines of the audit log, by whether they could be written.",
+			Help: "Lines of the audit log, by whether they were written.",
 		}, []string{"result"}),
 	}
 	if l.logger == nil {
@@ -86,7 +85,7 @@ func Open(cfg Config) (*Log, error) {
 	}
 	last, torn, err := readEnd(f)
 	if err != nil {
-		_ = f.Close() // nothing was written through it
+		_ = f.Close() // nothing was written to it
 		return nil, fmt.Errorf("read the end of the audit log %s: %w", cfg.Path, err)
 	}
 	l.file, l.torn = f, torn
@@ -110,17 +109,17 @@ func openLogFile(path string) (*os.File, error) {
 		err = f.Chmod(0o600)
 	}
 	if err != nil {
-		_ = f.Close() // nothing was written through it
+		_ = f.Close() // nothing was written to it
 		return nil, fmt.Errorf("open the audit log %s: %w: without it nothing can be signed or changed", path, err)
 	}
 	return f, nil
 }
 
-// endBytes is how much of the file is read at the start: some thousand lines.
+// endBytes is how much of the file Open reads: some thousand lines.
 const endBytes = 512 << 10
 
-// readEnd returns the events of the last lines, and whether the file ends within a line. Lines that cannot be
-// read, such as one that a full disk cut short, are passed over.
+// readEnd returns the events of the last lines, and whether the file ends with a part of a line. It skips lines that it
+// cannot parse, such as one that a full disk cut short.
 func readEnd(f *os.File) (last []Recorded, torn bool, err error) {
 	info, err := f.Stat()
 	if err != nil {
@@ -145,8 +144,8 @@ func readEnd(f *os.File) (last []Recorded, torn bool, err error) {
 	return last, !bytes.HasSuffix(b, []byte{'\n'}), nil
 }
 
-// Record writes the event as one line. When it returns an error the event is not in the log for sure, and what it tells
-// of must not be done. With e.Durable set, the line is on the disk when Record returns nil.
+// Record writes the event as one line. If it returns an error, the event may not be in the log, and the caller must not
+// do what it announces. If e.Durable is set, the line is on disk when Record returns nil.
 func (l *Log) Record(e Event) error {
 	n, err := l.write(e)
 	if err == nil && e.Durable {
@@ -154,14 +153,15 @@ func (l *Log) Record(e Event) error {
 	}
 	if err != nil {
 		l.lines.WithLabelValues("failed").Inc()
-		l.logger.Error("the audit log cannot be written: what cannot be audited is neither signed nor changed", "path", l.path, "error", err)
+		l.logger.Error("cannot write the audit log: what cannot be audited is neither signed nor changed",
+			"path", l.path, "error", err)
 		return fmt.Errorf("write the audit log %s: %w", l.path, err)
 	}
 	l.lines.WithLabelValues("written").Inc()
 	return nil
 }
 
-// queuedLine is a line on its way into the file. All but its bytes belongs to who holds Log.mu.
+// queuedLine is a line that waits for its write. Log.mu guards all fields but bytes.
 type queuedLine struct {
 	event  Recorded
 	bytes  []byte
@@ -170,8 +170,8 @@ type queuedLine struct {
 	err    error
 }
 
-// write appends the event's line, and returns its number. Lines that come while another is written share the next write:
-// members sign many times a second, and each signature waits for its lines.
+// write appends the event's line, and returns its number. Lines that arrive during a write share the next one: a member
+// signs many times a second, and each signature waits for its lines.
 func (l *Log) write(e Event) (uint64, error) {
 	q := &queuedLine{event: Recorded{Time: l.now().UTC(), Member: l.member, Event: e}.clean()}
 	var err error
@@ -190,7 +190,7 @@ func (l *Log) write(e Event) (uint64, error) {
 	return q.number, q.err
 }
 
-// flush writes all that is queued. It is called with mu held, by one whose line is in the queue.
+// flush writes all queued lines. The caller holds mu, and its line is in the queue.
 func (l *Log) flush() {
 	l.queueMu.Lock()
 	lines := l.queue
@@ -207,7 +207,7 @@ func (l *Log) flush() {
 	if l.file != nil {
 		written, err = l.file.Write(all)
 	}
-	// A disk that fills up takes some of the lines. They are in the log; the others are not.
+	// If the disk fills up, only some of the lines are in the log.
 	end, before := 0, l.torn
 	if before {
 		end = 1
@@ -222,7 +222,7 @@ func (l *Log) flush() {
 		q.number = l.written
 		l.ring.add(q.event)
 		for t := range l.tails {
-			if !t.offer(q.event) {
+			if !t.append(q.event) {
 				delete(l.tails, t)
 			}
 		}
@@ -232,7 +232,7 @@ func (l *Log) flush() {
 	}
 }
 
-// sync returns once line n is on the disk. Lines that are written while one fsync runs share the next.
+// sync returns once line n is on disk. Lines that are written during an fsync share the next one.
 func (l *Log) sync(n uint64) error {
 	l.syncMu.Lock()
 	defer l.syncMu.Unlock()
@@ -252,8 +252,8 @@ func (l *Log) sync(n uint64) error {
 	return nil
 }
 
-// Reopen opens the file at the log's path anew, for after it was moved away by log rotation. When that fails the
-// log goes on with the file it has.
+// Reopen opens the file at the log's path again, after log rotation has moved the current one. If that fails, the log
+// keeps the current file.
 func (l *Log) Reopen() error {
 	l.syncMu.Lock()
 	defer l.syncMu.Unlock()
@@ -268,10 +268,10 @@ func (l *Log) Reopen() error {
 	}
 	_, torn, err := readEnd(f)
 	if err == nil {
-		err = l.file.Sync() // what was promised to be durable may be in it still
+		err = l.file.Sync() // it may hold durable lines that are not on disk
 	}
 	if err != nil {
-		_ = f.Close() // nothing was written through it
+		_ = f.Close() // nothing was written to it
 		return fmt.Errorf("reopen the audit log %s: %w", l.path, err)
 	}
 	_ = l.file.Close() // synced above
@@ -279,7 +279,7 @@ func (l *Log) Reopen() error {
 	return nil
 }
 
-// Close ends the log and everybody who follows it. Record fails from then on.
+// Close closes the file and ends all tails. Record returns an error from then on.
 func (l *Log) Close() error {
 	l.syncMu.Lock()
 	defer l.syncMu.Unlock()

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A disk that takes no more refuses the line, and what was to be done with it; once it does again, the log goes on.
+// A full disk makes Record return an error. The log continues once the disk has room again.
 func TestLogThatCannotBeWritten(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.log")
 	l, err := Open(Config{Path: path, Member: "eu-1"})
@@ -35,15 +35,15 @@ func TestLogThatCannotBeWritten(t *testing.T) {
 	require.Len(t, l.ring.events, 2, "what is not in the file is not shown either")
 }
 
-// Lines that are written together are together in the file: of those that a full disk cut off, each is refused, and none
-// of those that it took.
+// Lines that are written together are together in the file: of those that a full disk cut off, each is refused, and
+// none of those that it took.
 func TestLinesThatShareAWrite(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.log")
 	l, err := Open(Config{Path: path, Member: "eu-1"})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, l.Close()) })
 	const writers = 50
-	l.mu.Lock() // as if a write were going on
+	l.mu.Lock() // as during a write
 	results := make(chan error, writers)
 	for i := range writers {
 		go func() {
@@ -64,7 +64,7 @@ func TestLinesThatShareAWrite(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, writers, bytes.Count(b, []byte{'\n'}))
 
-	// A pipe that takes only some of what is written is like a disk that fills up.
+	// A pipe that accepts only a part of a write behaves like a disk that fills up.
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
 	file := l.file

@@ -40,19 +40,36 @@ func contents(t *testing.T, path string) string {
 func TestLogLines(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.log")
 	l := openLog(t, path)
-	require.NoError(t, l.Record(audit.Event{Caller: "spiffe://eu.test/ci", Action: "DomainService/CreateDomain", Object: "pay.test", Result: audit.ResultBegun, Call: "K7", Durable: true}))
-	require.NoError(t, l.Record(audit.Event{Caller: "spiffe://eu.test/ci", Action: "DomainService/CreateDomain", Object: "pay.test", Result: audit.ResultDone, Revision: 12, Call: "K7", Durable: true}))
-	require.NoError(t, l.Record(audit.Event{Caller: "federation", Action: "refuse bundle", Object: "us.test", Result: "rollback", Detail: `sequence 3 < "4"`}))
-	require.Equal(t, `{"time":"2026-08-01T12:00:00Z","member":"eu-1","caller":"spiffe://eu.test/ci","action":"DomainService/CreateDomain","object":"pay.test","result":"begun","call":"K7"}
-{"time":"2026-08-01T12:00:00Z","member":"eu-1","caller":"spiffe://eu.test/ci","action":"DomainService/CreateDomain","object":"pay.test","result":"done","revision":12,"call":"K7"}
-{"time":"2026-08-01T12:00:00Z","member":"eu-1","caller":"federation","action":"refuse bundle","object":"us.test","result":"rollback","detail":"sequence 3 \u003c \"4\""}
-`, contents(t, path))
+	for _, e := range []audit.Event{
+		{
+			Caller: "spiffe://eu.test/ci", Action: "DomainService/CreateDomain", Object: "pay.test",
+			Result: audit.ResultBegun, Call: "K7", Durable: true,
+		},
+		{
+			Caller: "spiffe://eu.test/ci", Action: "DomainService/CreateDomain", Object: "pay.test",
+			Result: audit.ResultDone, Revision: 12, Call: "K7", Durable: true,
+		},
+		{
+			Caller: "federation", Action: "refuse bundle", Object: "us.test", Result: "rollback",
+			Detail: `sequence 3 < "4"`,
+		},
+	} {
+		require.NoError(t, l.Record(e))
+	}
+	require.Equal(t,
+		`{"time":"2026-08-01T12:00:00Z","member":"eu-1","caller":"spiffe://eu.test/ci",`+
+			`"action":"DomainService/CreateDomain","object":"pay.test","result":"begun","call":"K7"}`+"\n"+
+			`{"time":"2026-08-01T12:00:00Z","member":"eu-1","caller":"spiffe://eu.test/ci",`+
+			`"action":"DomainService/CreateDomain","object":"pay.test","result":"done","revision":12,"call":"K7"}`+"\n"+
+			`{"time":"2026-08-01T12:00:00Z","member":"eu-1","caller":"federation",`+
+			`"action":"refuse bundle","object":"us.test","result":"rollback","detail":"sequence 3 \u003c \"4\""}`+"\n",
+		contents(t, path))
 	info, err := os.Stat(path)
 	require.NoError(t, err)
 	require.Equal(t, os.FileMode(0o600), info.Mode())
 }
 
-func TestLogTakesAwayRights(t *testing.T) {
+func TestLogRestrictsItsMode(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.log")
 	require.NoError(t, os.WriteFile(path, nil, 0o600))
 	require.NoError(t, os.Chmod(path, 0o644))
@@ -78,7 +95,8 @@ func TestLogInjection(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.log")
 	l := openLog(t, path)
 	evil := "a\n{\"caller\":\"root\"}\r\x1b[2J\u2028\u202e\u009b31m\xff\x00b"
-	require.NoError(t, l.Record(audit.Event{Caller: evil, Action: evil, Object: evil, Result: evil, Detail: evil, Call: evil}))
+	require.NoError(t, l.Record(audit.Event{Caller: evil, Action: evil, Object: evil, Result: evil, Detail: evil,
+		Call: evil}))
 	got := contents(t, path)
 	require.Equal(t, 1, strings.Count(got, "\n"))
 	for _, r := range strings.TrimSuffix(got, "\n") {
@@ -89,7 +107,7 @@ func TestLogInjection(t *testing.T) {
 	require.Equal(t, `a\n{"caller":"root"}\r\x1b[2J\u2028\u202e\u009b31m\xff\x00b`, line["object"])
 }
 
-// Whatever is recorded is one line of printable text of bounded length, and stays the same when it is read again.
+// Every event is recorded as one line of printable text of bounded length, and is equal when it is read again.
 func FuzzLogLine(f *testing.F) {
 	path := filepath.Join(f.TempDir(), "audit.log")
 	f.Add("spiffe://eu.test/ci", "x\ny")
@@ -118,7 +136,7 @@ func FuzzLogLine(f *testing.F) {
 	})
 }
 
-func TestLogGoesOnAfterATornLine(t *testing.T) {
+func TestLogContinuesAfterATornLine(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.log")
 	require.NoError(t, os.WriteFile(path, []byte(`{"action":"whole","result":"done"}`+"\n"+`{"action":"torn`), 0o600))
 	l := openLog(t, path)
@@ -150,10 +168,10 @@ func TestLogReopen(t *testing.T) {
 	require.Equal(t, 2, strings.Count(contents(t, moved), "\n"))
 	require.Equal(t, 1, strings.Count(contents(t, path), "\n"))
 
-	// What cannot be opened leaves the log where it was.
+	// If Reopen fails, the log continues with its current file.
 	require.NoError(t, os.Rename(path, moved))
 	require.NoError(t, os.Mkdir(path, 0o700))
-	require.Error(t, l.Reopen())
+	require.ErrorContains(t, l.Reopen(), "open the audit log "+path)
 	require.NoError(t, l.Record(audit.Event{Action: "still", Result: audit.ResultDone}))
 	require.Equal(t, 2, strings.Count(contents(t, moved), "\n"))
 }
@@ -166,7 +184,8 @@ func TestLogFromManyGoroutines(t *testing.T) {
 	for w := range writers {
 		wg.Go(func() {
 			for i := range each {
-				if err := l.Record(audit.Event{Action: fmt.Sprintf("%d/%d", w, i), Result: audit.ResultDone, Durable: i%5 == 0}); err != nil {
+				e := audit.Event{Action: fmt.Sprintf("%d/%d", w, i), Result: audit.ResultDone, Durable: i%5 == 0}
+				if err := l.Record(e); err != nil {
 					t.Error(err)
 				}
 				if i == each/2 && w == 0 {
@@ -190,7 +209,7 @@ func TestLogFromManyGoroutines(t *testing.T) {
 	require.Len(t, seen, writers*each)
 }
 
-// actions reads a tail to its end.
+// actions returns the actions of a tail up to its end.
 func actions(t *testing.T, tail *audit.Tail) []string {
 	t.Helper()
 	var all []string
@@ -244,7 +263,8 @@ func TestTailTooSlow(t *testing.T) {
 	for {
 		_, err := slow.Next(t.Context())
 		if err != nil {
-			require.EqualError(t, err, "the reader of the audit log fell too far behind and was dropped: the file on the member has every line")
+			require.EqualError(t, err, "the reader of the audit log fell too far behind and was dropped: the file on "+
+				"the member has every line")
 			break
 		}
 		got++

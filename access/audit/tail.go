@@ -6,23 +6,24 @@ import (
 	"sync"
 )
 
-// MaxTailLines is how many of the latest events a log can show.
+// MaxTailLines is the number of latest events that a log keeps in memory.
 const MaxTailLines = 1000
 
-// tailBacklog is how many events a follower may be behind before it is dropped: minutes of administration,
-// or a second of signing at full speed.
+// tailBacklog is how many events a follower may be behind before it is dropped: minutes of administration, or a second
+// of signing at full speed.
 const tailBacklog = 4096
 
-// ErrTailTooSlow ends a tail whose reader did not keep up. Auditing waits for nobody.
-var ErrTailTooSlow = errors.New("the reader of the audit log fell too far behind and was dropped: the file on the member has every line")
+// ErrTailTooSlow ends a tail whose reader did not keep up. Auditing does not wait for readers.
+var ErrTailTooSlow = errors.New("the reader of the audit log fell too far behind and was dropped: " +
+	"the file on the member has every line")
 
-// ErrTailEnd says that a tail that does not follow has delivered everything.
+// ErrTailEnd ends a tail that does not follow once it has delivered all events.
 var ErrTailEnd = errors.New("end of the audit log")
 
 // ring keeps the latest MaxTailLines events.
 type ring struct {
 	events []Recorded
-	next   int // where the oldest stands, once it is full
+	next   int // the index of the oldest event once the ring is full
 }
 
 func (r *ring) add(e Recorded) {
@@ -34,25 +35,25 @@ func (r *ring) add(e Recorded) {
 	r.next = (r.next + 1) % MaxTailLines
 }
 
-// last returns the latest n, the oldest of them first.
+// last returns the latest n events, oldest first.
 func (r *ring) last(n int) []Recorded {
 	n = min(max(n, 0), len(r.events))
 	all := append(append(make([]Recorded, 0, len(r.events)), r.events[r.next:]...), r.events[:r.next]...)
 	return all[len(all)-n:]
 }
 
-// Tail reads the latest events and then, if it follows, each new one. It belongs to one reader.
+// Tail reads the latest events and then, if it follows, each new one. It is for one reader.
 type Tail struct {
 	log    *Log
-	signal chan struct{} // of capacity 1: there may be something new
+	signal chan struct{} // has capacity 1; a value means that there may be a new event
 
 	mu     sync.Mutex
 	events []Recorded
 	ended  error
 }
 
-// Tail begins with the latest lines events, MaxTailLines at most, and goes on with new ones if follow is set. The
-// caller closes it.
+// Tail returns a reader of the latest events, at most lines and at most MaxTailLines of them, and of new events if
+// follow is set. The caller closes it.
 func (l *Log) Tail(lines int, follow bool) *Tail {
 	t := &Tail{log: l, signal: make(chan struct{}, 1)}
 	l.mu.Lock()
@@ -69,8 +70,8 @@ func (l *Log) Tail(lines int, follow bool) *Tail {
 	return t
 }
 
-// offer hands the tail an event, and reports whether it still follows.
-func (t *Tail) offer(e Recorded) bool {
+// append adds an event, and reports whether the tail still follows.
+func (t *Tail) append(e Recorded) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.events) >= MaxTailLines+tailBacklog {
@@ -96,8 +97,8 @@ func (t *Tail) wake() {
 	}
 }
 
-// Next returns the next event. It waits for one, and returns ErrTailEnd, ErrTailTooSlow, ErrClosed or the
-// context's error when there will be none.
+// Next waits for the next event. If there will be none, it returns ErrTailEnd, ErrTailTooSlow, ErrClosed or the error
+// of the context.
 func (t *Tail) Next(ctx context.Context) (Recorded, error) {
 	for {
 		t.mu.Lock()
@@ -120,7 +121,7 @@ func (t *Tail) Next(ctx context.Context) (Recorded, error) {
 	}
 }
 
-// Close stops following.
+// Close ends the tail.
 func (t *Tail) Close() {
 	t.log.mu.Lock()
 	defer t.log.mu.Unlock()
