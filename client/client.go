@@ -36,7 +36,7 @@ type Option func(*config) error
 
 type config struct {
 	addresses []string
-	socket    string
+	sockets   []string
 	creds     credentials.TransportCredentials
 	dial      []grpc.DialOption
 }
@@ -56,11 +56,16 @@ func WithAddresses(addresses ...string) Option {
 }
 
 // WithAdminSocket connects through the admin socket of a member on this machine, admin.sock in its data folder. The
-// caller is the local administrator; the user of the process must be that of the member, or root.
-func WithAdminSocket(path string) Option {
-	return func(c *config) (err error) {
-		if c.socket, err = filepath.Abs(path); err != nil {
-			return fmt.Errorf("find the admin socket: %w", err)
+// caller is the local administrator; the user of the process must be that of the member, or root. Several sockets are
+// tried in the given order.
+func WithAdminSocket(paths ...string) Option {
+	return func(c *config) error {
+		for _, path := range paths {
+			absolute, err := filepath.Abs(path)
+			if err != nil {
+				return fmt.Errorf("find the admin socket: %w", err)
+			}
+			c.sockets = append(c.sockets, absolute)
 		}
 		return nil
 	}
@@ -89,41 +94,48 @@ func New(ctx context.Context, options ...Option) (*Client, error) {
 		}
 	}
 	switch {
-	case c.socket == "" && len(c.addresses) == 0:
+	case len(c.sockets) == 0 && len(c.addresses) == 0:
 		return nil, errors.New("the client has no member to connect to: use WithAddresses or WithAdminSocket")
-	case c.socket != "" && len(c.addresses) > 0:
-		return nil, errors.New("the client has addresses and an admin socket: use one of them")
-	case c.socket == "" && c.creds == nil:
+	case len(c.sockets) > 0 && len(c.addresses) > 0:
+		return nil, errors.New("the client has addresses and admin sockets: use one kind")
+	case len(c.addresses) > 0 && c.creds == nil:
 		return nil, errors.New("the client has no credentials: use WithFiles, WithPEM or WithSource")
 	}
 	return c.client()
 }
 
 func (c *config) client() (*Client, error) {
-	options := append([]grpc.DialOption{
+	members := manual.NewBuilderWithScheme("entente")
+	var state resolver.State
+	for _, address := range c.addresses {
+		state.Addresses = append(state.Addresses, resolver.Address{Addr: address, ServerName: address})
+	}
+	for _, socket := range c.sockets {
+		state.Addresses = append(state.Addresses, resolver.Address{Addr: socket, ServerName: "localhost"})
+	}
+	members.InitialState(state)
+	options := []grpc.DialOption{
+		grpc.WithResolvers(members),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageBytes)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
 		grpc.WithChainUnaryInterceptor(wrapUnary), grpc.WithChainStreamInterceptor(wrapStream),
-	}, c.dial...)
-	target := "unix:" + c.socket
-	if c.socket != "" {
-		// Only this process and the member hold the ends of a Unix socket.
-		options = append(options, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	} else {
-		members := manual.NewBuilderWithScheme("entente")
-		var state resolver.State
-		for _, address := range c.addresses {
-			state.Addresses = append(state.Addresses, resolver.Address{Addr: address, ServerName: address})
-		}
-		members.InitialState(state)
-		target = members.Scheme() + ":///cluster"
-		options = append(options, grpc.WithResolvers(members), grpc.WithTransportCredentials(c.creds))
 	}
-	conn, err := grpc.NewClient(target, options...)
+	if len(c.sockets) > 0 {
+		// Only this process and the member hold the ends of a Unix socket.
+		options = append(options, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(dialUnix))
+	} else {
+		options = append(options, grpc.WithTransportCredentials(c.creds))
+	}
+	conn, err := grpc.NewClient(members.Scheme()+":///cluster", append(options, c.dial...)...)
 	if err != nil {
 		return nil, fmt.Errorf("prepare the connection: %w", err)
 	}
 	return &Client{conn: conn}, nil
+}
+
+func dialUnix(ctx context.Context, path string) (net.Conn, error) {
+	var d net.Dialer
+	return d.DialContext(ctx, "unix", path)
 }
 
 // Close closes the connection. Calls that are under way end with an error.
