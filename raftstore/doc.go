@@ -37,9 +37,9 @@
 // by one for the last 16,384; the revision of an older one becomes a floor for every prefix of its table. Preconditions
 // compare prefixes with the revision at which a transaction ran, which is far above any floor, so that they stay exact.
 //
-// One command is at most 512 KiB, otherwise the write fails with [ErrTooLarge]; a [Set] holds larger values. Fields and
-// tables that a member does not know are kept unchanged. Without a quorum writes fail with [ErrNoLeader], and stale
-// reads work.
+// One command is at most 512 KiB, otherwise the write fails with [ErrTooLarge]. A room stages a larger change in
+// several transactions, invisible to readers, and switches to it in one small one. Fields and tables that a member does
+// not know are kept unchanged. Without a quorum writes fail with [ErrNoLeader], and stale reads work.
 //
 // # What it never does
 //

@@ -20,7 +20,8 @@ var (
 		"check that a majority of members runs and can reach each other")
 	// ErrUnknownOutcome means that the write may or may not have been made. Read before trying again.
 	ErrUnknownOutcome = errors.New("whether the write was made is not known: read the resource before trying again")
-	// ErrTooLarge means that the transaction does not fit into one command. Write less, or use a [Set].
+	// ErrTooLarge means that the transaction does not fit into one command. Write less, or
+	// in several transactions.
 	ErrTooLarge = errors.New("too large for one transaction")
 	// ErrBusy means that more writes wait than the leader accepts. Nothing was written.
 	ErrBusy = errors.New("too many writes wait for the leader: try again later")

@@ -14,14 +14,6 @@ func WrapLog(c *Config, wrap func(raft.LogStore) raft.LogStore) { c.wrapLog = wr
 // MaxCommand is the largest command.
 const MaxCommand = machine.MaxCommand
 
-// RowsOf counts the rows of a table.
-func RowsOf(v *View, table string) (n int) {
-	for range v.rows(table, "") {
-		n++
-	}
-	return n
-}
-
 // Staged counts the rows of restores that have not ended.
 func Staged(s *Store) (n int) {
 	for range s.machine.State().Staged() {

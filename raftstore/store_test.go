@@ -3,6 +3,8 @@ package raftstore_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -114,8 +116,27 @@ func TestRevisionsWithoutValues(t *testing.T) {
 	}
 	require.Equal(t, []string{"a/1", "a/2"}, keys)
 	for range words.Revisions(v, "") {
-		break // as who looks for one alone
+		break // as a caller does that needs only one
 	}
 	_, found := words.RevisionOf(v, "a/3")
 	require.False(t, found)
+}
+
+func TestTooLarge(t *testing.T) {
+	s := raftstoretest.New(t)
+	at := s.View().Revision()
+	_, err := s.Update(t.Context(), func(tx *raftstore.Tx) error {
+		return words.Put(tx, "k", wrapperspb.String(strings.Repeat("x", raftstore.MaxCommand)))
+	})
+	require.ErrorIs(t, err, raftstore.ErrTooLarge)
+	require.Equal(t, at, s.View().Revision())
+	_, err = s.Update(t.Context(), func(tx *raftstore.Tx) error {
+		for i := range 100 {
+			// The error of Put is ignored; the transaction is too large nevertheless.
+			_ = words.Put(tx, fmt.Sprint(i), wrapperspb.String(strings.Repeat("x", raftstore.MaxCommand/4)))
+		}
+		return nil
+	})
+	require.ErrorIs(t, err, raftstore.ErrTooLarge)
+	put(t, s, "k", strings.Repeat("x", raftstore.MaxCommand-4096))
 }

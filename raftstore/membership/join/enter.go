@@ -90,7 +90,8 @@ func Enter(ctx context.Context, e Entry) (*ententev1.JoinResponse, error) {
 			if errors.Is(err, errUnknownMember) {
 				unknown++
 			}
-			e.Logger.Warn("could not join at this address yet", "address", address, "error", err)
+			e.Logger.Warn("could not join at this address yet",
+				"address", address, "token", e.Token.String(), "error", err)
 		}
 		if unknown == len(e.Addresses) {
 			return nil, fmt.Errorf("%w: %w", ErrRefused, last)

@@ -780,60 +780,6 @@ func (x *Floor) GetRevision() uint64 {
 	return 0
 }
 
-// SetHead is the current generation of a set's rows.
-type SetHead struct {
-	state      protoimpl.MessageState `protogen:"open.v1"`
-	Generation string                 `protobuf:"bytes,1,opt,name=generation,proto3" json:"generation,omitempty"`
-	// Counts the replacements, so each one changes this row.
-	Replacements  uint64 `protobuf:"varint,2,opt,name=replacements,proto3" json:"replacements,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *SetHead) Reset() {
-	*x = SetHead{}
-	mi := &file_entente_state_v1_raftstore_proto_msgTypes[11]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *SetHead) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*SetHead) ProtoMessage() {}
-
-func (x *SetHead) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_raftstore_proto_msgTypes[11]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use SetHead.ProtoReflect.Descriptor instead.
-func (*SetHead) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_raftstore_proto_rawDescGZIP(), []int{11}
-}
-
-func (x *SetHead) GetGeneration() string {
-	if x != nil {
-		return x.Generation
-	}
-	return ""
-}
-
-func (x *SetHead) GetReplacements() uint64 {
-	if x != nil {
-		return x.Replacements
-	}
-	return 0
-}
-
 var File_entente_state_v1_raftstore_proto protoreflect.FileDescriptor
 
 const file_entente_state_v1_raftstore_proto_rawDesc = "" +
@@ -889,12 +835,7 @@ const file_entente_state_v1_raftstore_proto_rawDesc = "" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\"9\n" +
 	"\x05Floor\x12\x14\n" +
 	"\x05table\x18\x01 \x01(\tR\x05table\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"M\n" +
-	"\aSetHead\x12\x1e\n" +
-	"\n" +
-	"generation\x18\x01 \x01(\tR\n" +
-	"generation\x12\"\n" +
-	"\freplacements\x18\x02 \x01(\x04R\freplacementsB;Z9github.com/ententehq/entente/api/entente/state/v1;statev1b\x06proto3"
+	"\brevision\x18\x02 \x01(\x04R\brevisionB;Z9github.com/ententehq/entente/api/entente/state/v1;statev1b\x06proto3"
 
 var (
 	file_entente_state_v1_raftstore_proto_rawDescOnce sync.Once
@@ -908,7 +849,7 @@ func file_entente_state_v1_raftstore_proto_rawDescGZIP() []byte {
 	return file_entente_state_v1_raftstore_proto_rawDescData
 }
 
-var file_entente_state_v1_raftstore_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_entente_state_v1_raftstore_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_entente_state_v1_raftstore_proto_goTypes = []any{
 	(*Entry)(nil),           // 0: entente.state.v1.Entry
 	(*Command)(nil),         // 1: entente.state.v1.Command
@@ -921,18 +862,17 @@ var file_entente_state_v1_raftstore_proto_goTypes = []any{
 	(*Outcome)(nil),         // 8: entente.state.v1.Outcome
 	(*Tombstone)(nil),       // 9: entente.state.v1.Tombstone
 	(*Floor)(nil),           // 10: entente.state.v1.Floor
-	(*SetHead)(nil),         // 11: entente.state.v1.SetHead
-	(*RestoreChunk)(nil),    // 12: entente.state.v1.RestoreChunk
-	(*RestoreSwap)(nil),     // 13: entente.state.v1.RestoreSwap
-	(*RestoreAbort)(nil),    // 14: entente.state.v1.RestoreAbort
+	(*RestoreChunk)(nil),    // 11: entente.state.v1.RestoreChunk
+	(*RestoreSwap)(nil),     // 12: entente.state.v1.RestoreSwap
+	(*RestoreAbort)(nil),    // 13: entente.state.v1.RestoreAbort
 }
 var file_entente_state_v1_raftstore_proto_depIdxs = []int32{
 	1,  // 0: entente.state.v1.Entry.commands:type_name -> entente.state.v1.Command
 	2,  // 1: entente.state.v1.Command.id:type_name -> entente.state.v1.CommandID
 	3,  // 2: entente.state.v1.Command.transaction:type_name -> entente.state.v1.Transaction
-	12, // 3: entente.state.v1.Command.restore_chunk:type_name -> entente.state.v1.RestoreChunk
-	13, // 4: entente.state.v1.Command.restore_swap:type_name -> entente.state.v1.RestoreSwap
-	14, // 5: entente.state.v1.Command.restore_abort:type_name -> entente.state.v1.RestoreAbort
+	11, // 3: entente.state.v1.Command.restore_chunk:type_name -> entente.state.v1.RestoreChunk
+	12, // 4: entente.state.v1.Command.restore_swap:type_name -> entente.state.v1.RestoreSwap
+	13, // 5: entente.state.v1.Command.restore_abort:type_name -> entente.state.v1.RestoreAbort
 	4,  // 6: entente.state.v1.Transaction.rows:type_name -> entente.state.v1.RowCondition
 	5,  // 7: entente.state.v1.Transaction.prefixes:type_name -> entente.state.v1.PrefixCondition
 	6,  // 8: entente.state.v1.Transaction.changes:type_name -> entente.state.v1.RowChange
@@ -963,7 +903,7 @@ func file_entente_state_v1_raftstore_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_state_v1_raftstore_proto_rawDesc), len(file_entente_state_v1_raftstore_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
