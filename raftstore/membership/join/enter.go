@@ -126,7 +126,7 @@ func (e Entry) enter(ctx context.Context, address string) (*ententev1.JoinRespon
 	defer cancel()
 	var refusal error
 	conn, err := e.Dial(ctx, address, func(presented memberid.Digest) error {
-		if refusal = e.Token.Accepts(presented); refusal != nil {
+		if refusal = e.Token.accepts(presented); refusal != nil {
 			refusal = fmt.Errorf("%w: %w", errUnknownMember, refusal)
 		}
 		return refusal

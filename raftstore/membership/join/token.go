@@ -120,9 +120,9 @@ func tokenOf(content *statev1.JoinTokenContent) (Token, error) {
 // maxUnixSeconds is the end of the year 9999, the last that protobuf's timestamps hold.
 const maxUnixSeconds = 253402300799
 
-// Accepts is the joiner's check of the member that answers: its identity key must be one that the token names. The
+// accepts is the joiner's check of the member that answers: its identity key must be one that the token names. The
 // error contains the remedy.
-func (t Token) Accepts(presented memberid.Digest) error {
+func (t Token) accepts(presented memberid.Digest) error {
 	if slices.Contains(t.Identities, presented) {
 		return nil
 	}

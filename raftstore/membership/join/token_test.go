@@ -35,8 +35,8 @@ func TestTokenText(t *testing.T) {
 	back.Expires = made.Expires
 	assert.Equal(t, made, back)
 	assert.NotContains(t, made.String(), text)
-	require.NoError(t, made.Accepts(memberid.Digest{9}))
-	require.ErrorContains(t, made.Accepts(memberid.Digest{2}), `not a member of cluster "eu"`)
+	require.NoError(t, made.accepts(memberid.Digest{9}))
+	require.ErrorContains(t, made.accepts(memberid.Digest{2}), `not a member of cluster "eu"`)
 
 	for name, c := range map[string]struct{ text, want string }{
 		"nothing":             {"", `it does not begin with "entente-join-1-"`},

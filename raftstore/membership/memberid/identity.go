@@ -24,8 +24,8 @@ import (
 // Digest is the SHA-256 of an identity key's SubjectPublicKeyInfo, by which the cluster identifies the key.
 type Digest = [32]byte
 
-// DigestOf returns the digest of the key in a certificate.
-func DigestOf(c *x509.Certificate) Digest { return sha256.Sum256(c.RawSubjectPublicKeyInfo) }
+// digestOf returns the digest of the key in a certificate.
+func digestOf(c *x509.Certificate) Digest { return sha256.Sum256(c.RawSubjectPublicKeyInfo) }
 
 // Identity is a member's identity key, with the self-signed certificate that carries it in TLS. The names and dates of
 // the certificate have no meaning and are ignored.
@@ -156,7 +156,7 @@ func newIdentity(key *ecdsa.PrivateKey) (*Identity, error) {
 	}
 	return &Identity{
 		Certificate: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf},
-		Digest:      DigestOf(leaf),
+		Digest:      digestOf(leaf),
 	}, nil
 }
 
@@ -183,7 +183,7 @@ func ParseCertificate(der []byte) (Digest, error) {
 	if err := c.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature); err != nil {
 		return Digest{}, fmt.Errorf("identity certificate is not signed by its own key: %w", err)
 	}
-	return DigestOf(c), nil
+	return digestOf(c), nil
 }
 
 // Short abbreviates a digest for messages.
