@@ -108,7 +108,7 @@ func TestBadRequests(t *testing.T) {
 			_, err := r.GetService(ctx, &ententev1.GetServiceRequest{Name: "a/b"})
 			return err
 		},
-		"not a locality: it is empty; a region is needed at least": func() error {
+		"not a locality: it is empty; at least a region is required": func() error {
 			_, err := r.GetHint(ctx, &ententev1.GetHintRequest{Service: "shop"})
 			return err
 		},
@@ -145,7 +145,7 @@ func TestHintFollowsTrustAndHealth(t *testing.T) {
 	h := ask()
 	require.Empty(t, h.GetPriorities())
 	require.Equal(t, trust.Unknown.Sentence(usWorkload.TrustDomain()), h.GetExcluded()[0].GetReason())
-	require.Equal(t, "none of 1 instances can be authenticated from here; see what is excluded", h.GetReason())
+	require.Equal(t, "none of 1 instances can be authenticated from here; see the excluded instances for the reasons", h.GetReason())
 
 	r.setTrust(t, "us.example.org", trust.Fresh)
 	near := routingtest.Registration()

@@ -15,7 +15,7 @@ func TestWatchHint(t *testing.T) {
 	r := newRoom(t)
 	client := routingtest.Dial(t, r.Server, routingtest.Local)
 	_, err := first(client.WatchHint(t.Context(), &ententev1.WatchHintRequest{Service: "shop"}))
-	routingtest.Refused(t, err, codes.InvalidArgument, "a region is needed")
+	routingtest.Refused(t, err, codes.InvalidArgument, "at least a region is required")
 
 	stream, err := client.WatchHint(
 		t.Context(),

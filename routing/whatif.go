@@ -51,7 +51,7 @@ func (s *whatIfServer) SimulateHint(
 		return nil, raftstore.StatusError(err)
 	}
 	present, policy := snapshot.endpoints(), snapshot.policy
-	assumed, unmatched := plan.ApplyScenario(present, scenario)
+	assumed, unmatched := scenario.Apply(present)
 	response := &ententev1.SimulateHintResponse{Revision: uint64(view.Revision())}
 	for _, u := range unmatched {
 		response.Unmatched = append(response.Unmatched, u.String())

@@ -10,48 +10,49 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// Arrangement is what the plans of all callers have in common, made once for each state of a service: its endpoints by
-// locality, counted and weighed, and what is offered to nobody. A plan is then arithmetic over localities. It is
-// immutable, and its endpoints are shared by all plans made of it.
+// Arrangement is what the plans of all callers have in common, made once for each state of a service: its endpoints
+// grouped by locality and counted, and the endpoints that are offered to no caller. It is immutable, and its endpoints
+// are shared by all plans.
 type Arrangement struct {
 	policy *Policy
-	// all is how many endpoints were given, and admitted how many of them are not in excluded.
+	// all is the number of given endpoints, admitted the number of those that are not in excluded.
 	all, admitted int
-	// ranked are what a distance is given to: localities, and if stale trust is demoted, the fresh and the stale part
-	// of each.
+	// ranked are the groups that are ordered by distance: localities, or, if stale trust is demoted, the fresh and the
+	// stale part of each.
 	ranked []*endpointGroup
-	// places are whole localities, of which distribution rules speak.
-	places   []*endpointGroup
-	excluded []Exclusion // in order of address
+	// localities are groups of whole localities, to which distribution rules refer.
+	localities []*endpointGroup
+	excluded   []Exclusion // in order of address
 
-	once    sync.Once
-	refused []*ententev1.HintExclusion // the messages of excluded
+	once     sync.Once
+	messages []*ententev1.HintExclusion // of excluded
 }
 
 // endpointGroup is the endpoints of one locality that plans never separate.
 type endpointGroup struct {
 	locality Locality
-	// stale says that all of them have stale trust, for which they are demoted.
+	// stale means that all of them have stale trust and are demoted for it.
 	stale     bool
 	endpoints []Endpoint // in the order of a plan
 	tally
-	// weight is the sum of all weights, healthyWeight and degradedWeight of those of that health.
+	// weight is the sum of all weights, healthyWeight and degradedWeight are those of healthy and of degraded
+	// endpoints.
 	weight, healthyWeight, degradedWeight uint64
 
 	once     sync.Once
 	messages hintMessages
 }
 
-// weightedGroup is a cohort in a priority.
+// weightedGroup is an endpointGroup in a priority.
 type weightedGroup struct {
 	*endpointGroup
-	// weight is the locality's among those of its priority: the sum of its endpoints' weights, as in Istio, unless a
+	// weight is that of the locality in its priority: the sum of the weights of its endpoints, as in Istio, unless a
 	// distribution rule sets it.
 	weight uint64
 }
 
-// Arrange sorts out what does not depend on the caller. It is a pure function: the same endpoints, in whatever order,
-// make the same plans.
+// Arrange computes what does not depend on the caller. It is a pure function: the same endpoints in any order lead to
+// the same plans.
 func (p *Policy) Arrange(endpoints []Endpoint) *Arrangement {
 	if !slices.IsSortedFunc(endpoints, CompareEndpoints) {
 		endpoints = slices.Clone(endpoints)
@@ -66,15 +67,15 @@ func (p *Policy) Arrange(endpoints []Endpoint) *Arrangement {
 	a.ranked = groupEndpoints(in, demoted)
 	switch {
 	case !demoted:
-		a.places = a.ranked
+		a.localities = a.ranked
 	case len(p.distribution) > 0:
-		a.places = groupEndpoints(in, false)
+		a.localities = groupEndpoints(in, false)
 	}
 	return a
 }
 
-// admit leaves out what the caller could not authenticate anyway, and what would appear twice. It is given endpoints in
-// order of address, so that those which share one follow each other.
+// admit separates the endpoints that can be offered from those that the caller could not authenticate or that would
+// occur twice. The endpoints are in order of address.
 func (p *Policy) admit(endpoints []Endpoint) (in []*Endpoint, out []Exclusion) {
 	in = make([]*Endpoint, 0, len(endpoints))
 	for i := range endpoints {
@@ -107,9 +108,9 @@ func (p *Policy) admit(endpoints []Endpoint) (in []*Endpoint, out []Exclusion) {
 	return in, out
 }
 
-// groupEndpoints gathers endpoints by locality, the fresh and the stale of each apart if that matters. The result is in
-// order of locality, fresh before stale.
-func groupEndpoints(endpoints []*Endpoint, apart bool) []*endpointGroup {
+// groupEndpoints groups endpoints by locality, and by stale trust if separate is set. The result is in order of
+// locality, fresh before stale.
+func groupEndpoints(endpoints []*Endpoint, separate bool) []*endpointGroup {
 	type kind struct {
 		locality Locality
 		stale    bool
@@ -118,7 +119,7 @@ func groupEndpoints(endpoints []*Endpoint, apart bool) []*endpointGroup {
 	var list []*endpointGroup
 	of := make([]int, len(endpoints))
 	for i, e := range endpoints {
-		key := kind{e.Locality, apart && e.Trust == trust.Stale}
+		key := kind{e.Locality, separate && e.Trust == trust.Stale}
 		n, ok := known[key]
 		if !ok {
 			n = len(list)
@@ -128,7 +129,7 @@ func groupEndpoints(endpoints []*Endpoint, apart bool) []*endpointGroup {
 		of[i] = n
 		list[n].add(e)
 	}
-	// All share one array, in which each has as much room as it needs.
+	// All groups share one array.
 	room := make([]Endpoint, len(endpoints))
 	for _, c := range list {
 		c.endpoints, room = room[:0:c.total], room[c.total:]

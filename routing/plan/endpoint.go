@@ -10,11 +10,11 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// MaxWeight is the highest weight of an instance. Together with maxInstances it keeps every sum of weights below 2³²,
-// which is what xDS clients insist on.
+// MaxWeight is the highest weight of an instance. Together with the bound of instances of a service it keeps every sum
+// of weights below 2³², which xDS clients require.
 const MaxWeight = 1 << 20
 
-// Health is what an instance says of itself. The values are those of the API.
+// Health is the health that an instance reports. Its values are those of the API.
 type Health uint8
 
 // Healthy and degraded instances are available; a degraded one gets load only where healthy ones do not suffice.
@@ -41,11 +41,11 @@ func (h Health) String() string {
 	return fmt.Sprintf("health %d", uint8(h))
 }
 
-// Available says whether an instance of this health can get load without a panic.
+// Available reports whether an instance of this health can get load without a panic.
 func (h Health) Available() bool { return h == Healthy || h == Degraded }
 
-// Endpoint is one instance as the arithmetic sees it: where it is, who it is, how it is, and whether who it is can be
-// verified at all.
+// Endpoint is an instance as the arithmetic needs it: its address, identity, locality, weight and health, and whether
+// its identity can be verified.
 type Endpoint struct {
 	Address  netip.AddrPort
 	ID       spiffeid.ID
@@ -53,22 +53,22 @@ type Endpoint struct {
 	Weight   uint32
 	Health   Health
 	Trust    trust.State
-	// Lapsed says that it is unhealthy because its lease has run out.
+	// Lapsed means that the endpoint is unhealthy because its lease has run out.
 	Lapsed bool
-	// Origin is the trust domain that it was imported from; empty: it is registered here. Expired says that it was, and
-	// that no stream has confirmed it for import_ttl.
+	// Origin is the trust domain from which the endpoint was imported, or "" if it is registered here. Expired means
+	// that no stream has confirmed the import for import_ttl.
 	Origin  string
 	Expired bool
-	// Outranked says that another registration at its address counts, under another lease.
+	// Outranked means that another registration at the same address counts, under another lease.
 	Outranked bool
-	// Supposed says that its health is imagined.
-	Supposed bool
+	// Assumed means that the health is assumed by a what-if scenario.
+	Assumed bool
 }
 
-// why says why an endpoint gets no load without a panic.
+// why returns why an endpoint gets no load without a panic.
 func (e Endpoint) why() string {
-	if e.Supposed {
-		return "it is supposed to be " + e.Health.String()
+	if e.Assumed {
+		return "it is assumed to be " + e.Health.String()
 	}
 	if e.Lapsed {
 		return "its lease has run out"

@@ -4,16 +4,16 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
 
-// hintMessages are what hints say of the endpoints of a cohort. All hints share them; nobody changes them.
+// hintMessages are the parts of hints for one endpointGroup. They are shared by all hints and must not be changed.
 type hintMessages struct {
 	locality *ententev1.Locality
-	// all are what is offered in a panic, available what is offered otherwise, and unavailable says why the others are
-	// not.
+	// all are the endpoints that are offered in a panic, available those that are offered otherwise. unavailable has
+	// the reasons for the others.
 	all, available []*ententev1.HintEndpoint
 	unavailable    []*ententev1.HintExclusion
 }
 
-// hintMessages returns the messages of a cohort, which are made once.
+// hintMessages returns the messages of a group, which are made once.
 func (c *endpointGroup) hintMessages() *hintMessages {
 	c.once.Do(func() {
 		m := &c.messages
@@ -42,61 +42,59 @@ func (c *endpointGroup) hintMessages() *hintMessages {
 	return &c.messages
 }
 
-// Hint returns the message of the API for a plan: what may be called, in order, and what not, and why. Most of it is
-// shared by the hints of all callers; nobody changes it.
-func (plan Plan) Hint(service string, caller Locality, revision uint64) *ententev1.Hint {
-	h := &ententev1.Hint{Service: service, Locality: caller.Proto(), Revision: revision, Reason: plan.Reason}
-	refused := plan.refusals()
-	out := 0
-	for _, p := range plan.Priorities {
-		for _, l := range p.Localities {
-			if !p.Panic {
-				out += len(l.group.hintMessages().unavailable)
+// Hint returns the API message of a plan: the endpoints that may be called, in order, and the excluded ones with the
+// reasons. Parts of it are shared by the hints of all callers and must not be changed.
+func (p Plan) Hint(service string, caller Locality, revision uint64) *ententev1.Hint {
+	h := &ententev1.Hint{Service: service, Locality: caller.Proto(), Revision: revision, Reason: p.Reason}
+	excluded := p.exclusions()
+	unavailable := 0
+	for _, priority := range p.Priorities {
+		for _, l := range priority.Localities {
+			if !priority.Panic {
+				unavailable += len(l.group.hintMessages().unavailable)
 			}
 		}
 	}
-	if out == 0 {
-		h.Excluded = refused
+	if unavailable == 0 {
+		h.Excluded = excluded
 	} else {
-		h.Excluded = make([]*ententev1.HintExclusion, 0, out+len(refused))
+		h.Excluded = make([]*ententev1.HintExclusion, 0, unavailable+len(excluded))
 	}
-	for i, p := range plan.Priorities {
-		priority := &ententev1.HintPriority{
-			Priority:     uint32(i),
-			Load:         p.Load,
-			DegradedLoad: p.DegradedLoad,
-			Panic:        p.Panic,
+	for i, priority := range p.Priorities {
+		m := &ententev1.HintPriority{
+			Priority: uint32(i), Load: priority.Load, DegradedLoad: priority.DegradedLoad, Panic: priority.Panic,
 		}
-		for _, l := range p.Localities {
-			said := l.group.hintMessages()
-			offered := said.available
-			if p.Panic {
-				offered = said.all
+		for _, l := range priority.Localities {
+			messages := l.group.hintMessages()
+			offered := messages.available
+			if priority.Panic {
+				offered = messages.all
 			} else {
-				h.Excluded = append(h.Excluded, said.unavailable...)
+				h.Excluded = append(h.Excluded, messages.unavailable...)
 			}
 			if len(offered) > 0 {
-				priority.Localities = append(priority.Localities, &ententev1.HintLocality{
-					Locality: said.locality, Share: l.Share, DegradedShare: l.DegradedShare, Endpoints: offered,
+				m.Localities = append(m.Localities, &ententev1.HintLocality{
+					Locality: messages.locality, Share: l.Share, DegradedShare: l.DegradedShare, Endpoints: offered,
 				})
 			}
 		}
-		h.Priorities = append(h.Priorities, priority)
+		h.Priorities = append(h.Priorities, m)
 	}
-	if out > 0 {
-		h.Excluded = append(h.Excluded, refused...)
+	if unavailable > 0 {
+		h.Excluded = append(h.Excluded, excluded...)
 	}
 	return h
 }
 
-// refusals returns the messages of what a plan excludes. Those of what is offered to nobody are made once.
-func (p Plan) refusals() []*ententev1.HintExclusion {
+// exclusions returns the messages of the excluded endpoints. Those that all plans of an arrangement have in common are
+// made once.
+func (p Plan) exclusions() []*ententev1.HintExclusion {
 	a := p.arrangement
 	if len(p.Excluded) > len(a.excluded) { // a distribution rule leaves out more
 		return exclusions(p.Excluded)
 	}
-	a.once.Do(func() { a.refused = exclusions(a.excluded) })
-	return a.refused
+	a.once.Do(func() { a.messages = exclusions(a.excluded) })
+	return a.messages
 }
 
 func exclusions(list []Exclusion) []*ententev1.HintExclusion {

@@ -9,14 +9,14 @@ func (t tally) plus(o tally) tally {
 	return tally{healthy: t.healthy + o.healthy, degraded: t.degraded + o.degraded, total: t.total + o.total}
 }
 
-// load is what one priority gets, in percent of all requests.
+// load is the load of one priority, in percent of all requests.
 type load struct {
 	healthy, degraded uint64
-	// panic: it goes to all endpoints of the priority, whatever their health.
+	// panic means that the load goes to all endpoints of the priority, whatever their health.
 	panic bool
 }
 
-// availability is the part of a priority that counts as available, in percent, overprovisioned and capped.
+// availability returns which part of a priority counts as available, in percent, overprovisioned and capped at 100.
 func availability(factor, available, total uint64) uint64 {
 	if total == 0 {
 		return 0
@@ -24,8 +24,8 @@ func availability(factor, available, total uint64) uint64 {
 	return min(100, factor*available/total)
 }
 
-// loads turns the health of each priority into its load, in integers and with divisions that round down, as Envoy does
-// it. The loads add up to 100, or to 0 if there is nobody to send a request to.
+// loads turns the health of each priority into its load, in integers with divisions that round down, as Envoy does. The
+// loads add up to 100, or to 0 if no endpoint can get a request.
 func (p *Policy) loads(priorities []tally) []load {
 	out := make([]load, len(priorities))
 	healthy, degraded := make([]uint64, len(priorities)), make([]uint64, len(priorities))
@@ -70,9 +70,8 @@ func (p *Policy) loads(priorities []tally) []load {
 	return out
 }
 
-// lastResort applies where some priority is in no panic, because that is turned off or its threshold is 1 percent, and
-// so few endpoints are available that every percentage rounds down to nothing: one in two hundred is still better than
-// none.
+// lastResort applies if some priority is not in panic, because panic is off or its threshold is 1 percent, and so few
+// endpoints are available that every percentage is rounded down to 0: one in two hundred is still better than none.
 func lastResort(priorities []tally, out []load) {
 	for i, t := range priorities {
 		if t.healthy > 0 && !out[i].panic {
@@ -88,7 +87,7 @@ func lastResort(priorities []tally, out []load) {
 	}
 }
 
-// inTotalPanic gives each priority its part of all endpoints, whatever their health.
+// inTotalPanic gives each priority its share of all endpoints, whatever their health.
 func inTotalPanic(priorities []tally, out []load) {
 	var sum tally
 	for _, t := range priorities {

@@ -9,21 +9,21 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
 
-// maxSegment bounds each part of a locality: what fits into a DNS label, which is what clouds name their zones by.
+// maxSegment bounds each part of a locality. It is the length of a DNS label, by which clouds name their zones.
 const maxSegment = 63
 
-// ErrLocality is returned for what cannot be read as a locality.
+// ErrLocality is returned for text that is not a locality.
 var ErrLocality = errors.New("not a locality")
 
-// Locality is a place as xDS names it: a region, a zone in it, a sub-zone in that. The zero value is nowhere.
-// It is comparable, and one that was parsed has no gaps: a zone only with a region, a sub-zone only with a zone.
+// Locality is a locality as in xDS: a region, a zone in it, and a sub-zone in that. The zero value has none of them. A
+// Locality is comparable. A parsed one has no gaps: a zone only with a region, a sub-zone only with a zone.
 type Locality struct {
 	Region  string
 	Zone    string
 	SubZone string
 }
 
-// ParseLocality reads REGION[/ZONE[/SUB-ZONE]].
+// ParseLocality parses REGION[/ZONE[/SUB-ZONE]].
 func ParseLocality(text string) (Locality, error) {
 	parts := strings.Split(text, "/")
 	if len(parts) > 3 {
@@ -49,7 +49,7 @@ func ParseLocality(text string) (Locality, error) {
 
 var levelNames = [...]string{"region", "zone", "sub-zone"}
 
-// LocalityFromProto reads the message of the API. Absent is an error, as is a zone without a region.
+// LocalityFromProto parses the message of the API. A missing locality is an error, as is a zone without a region.
 func LocalityFromProto(m *ententev1.Locality) (Locality, error) {
 	text := m.GetRegion()
 	if m.GetZone() != "" || m.GetSubZone() != "" {
@@ -59,11 +59,11 @@ func LocalityFromProto(m *ententev1.Locality) (Locality, error) {
 		text += "/" + m.GetSubZone()
 	}
 	if text == "" {
-		return Locality{}, fmt.Errorf("%w: it is empty; a region is needed at least", ErrLocality)
+		return Locality{}, fmt.Errorf("%w: it is empty; at least a region is required", ErrLocality)
 	}
-	// A slash within a field would shift the levels.
+	// A slash inside a field would shift the levels.
 	if strings.Contains(m.GetRegion()+m.GetZone()+m.GetSubZone(), "/") {
-		return Locality{}, fmt.Errorf("%w: %q: a slash stands inside of a part", ErrLocality, Clip(text))
+		return Locality{}, fmt.Errorf("%w: %q: a part contains a slash", ErrLocality, Clip(text))
 	}
 	return ParseLocality(text)
 }
@@ -73,7 +73,7 @@ func (l Locality) Proto() *ententev1.Locality {
 	return &ententev1.Locality{Region: l.Region, Zone: l.Zone, SubZone: l.SubZone}
 }
 
-// String returns REGION[/ZONE[/SUB-ZONE]], which ParseLocality reads back.
+// String returns REGION[/ZONE[/SUB-ZONE]], which ParseLocality parses.
 func (l Locality) String() string {
 	switch {
 	case l.SubZone != "":
@@ -89,14 +89,14 @@ func (l Locality) Compare(o Locality) int {
 	return cmp.Or(cmp.Compare(l.Region, o.Region), cmp.Compare(l.Zone, o.Zone), cmp.Compare(l.SubZone, o.SubZone))
 }
 
-// Within says whether l lies in the place that o names; o may be less precise.
+// Within reports whether l lies in o, which may be less precise.
 func (l Locality) Within(o Locality) bool {
 	return (o.Region == "" || l.Region == o.Region) && (o.Zone == "" || l.Zone == o.Zone) &&
 		(o.SubZone == "" || l.SubZone == o.SubZone)
 }
 
-// ParsePattern reads the place that a distribution rule speaks of: a locality, which stands for all that lies in it,
-// or * for everywhere. REGION/* and REGION/ZONE/* are read too, since that is how users of Istio write it.
+// ParsePattern parses the place of a distribution rule: a locality, which stands for everything in it, or * for
+// everywhere. REGION/* and REGION/ZONE/* are accepted too, as users of Istio write it.
 func ParsePattern(text string) (Locality, error) {
 	if text == "*" {
 		return Locality{}, nil
@@ -105,7 +105,7 @@ func ParsePattern(text string) (Locality, error) {
 	return ParseLocality(place)
 }
 
-// patternText is how a pattern is shown to people.
+// patternText returns the text of a pattern for people.
 func patternText(pattern Locality) string {
 	if pattern == (Locality{}) {
 		return "*"
@@ -136,7 +136,7 @@ func checkSegment(s string) error {
 	return nil
 }
 
-// Clip keeps what is quoted in an error short, whoever sent it.
+// Clip shortens text from others that is quoted in an error.
 func Clip(s string) string {
 	const most = 80
 	if len(s) <= most {

@@ -16,8 +16,8 @@ var (
 	ErrAddress = errors.New("not an address")
 )
 
-// CheckServiceName says whether name can name a service: 1 to 128 bytes of small letters, digits, '-', '_' and '.',
-// a letter or digit first and last.
+// CheckServiceName returns an error unless name can be the name of a service: 1 to 128 bytes of lower-case letters,
+// digits, '-', '_' and '.', with a letter or digit first and last.
 func CheckServiceName(name string) error {
 	if name == "" {
 		return fmt.Errorf("%w: it is empty", ErrServiceName)
@@ -43,11 +43,11 @@ func CheckServiceName(name string) error {
 	return nil
 }
 
-// ParseAddress reads IP:port, the IP a literal ([IP]:port for IPv6), and returns it in its one canonical form.
+// ParseAddress parses IP:port, where IP is a literal ([IP]:port for IPv6), and returns it in its canonical form.
 //
-// xDS clients dial what they are given without resolving it, so that a host name would fail at each of them instead of
-// here, once. Refused too is whatever does not name one socket to everybody: an unspecified, multicast or broadcast
-// address, an IPv6 zone, an IPv6 link-local address (which needs a zone), and port 0.
+// xDS clients use an address without resolving it, so that a host name would fail at each of them instead of here,
+// once. Addresses that do not identify one socket for everybody are rejected too: an unspecified, multicast or
+// broadcast address, an IPv6 zone, an IPv6 link-local address, which needs a zone, and port 0.
 func ParseAddress(text string) (netip.AddrPort, error) {
 	a, err := netip.ParseAddrPort(text)
 	if err != nil {

@@ -6,56 +6,59 @@ import (
 	"slices"
 )
 
-// Plan is the answer for one caller: all instances that it could authenticate, in priorities, with the load of each.
-// It holds the unavailable ones too, since their number decides; xDS is given them, a hint leaves them out.
+// Plan is the result for callers in one locality: all endpoints that they can authenticate, in priorities, with the
+// load of each. Unavailable endpoints are included, because their number matters. xDS sends them, a hint leaves them
+// out.
 type Plan struct {
-	// Priorities are without gaps, the best first. No locality stands twice in one, no address twice in all of them.
+	// Priorities are without gaps, the best first. No locality occurs twice in one, and no address twice in all of
+	// them.
 	Priorities []Priority
-	// Excluded holds the instances that are not offered, in order of address. It may be shared; do not change it.
+	// Excluded are the endpoints that are not offered, in order of address. It may be shared and must not be changed.
 	Excluded []Exclusion
-	// Reason says why no instance gets load; empty when one does.
+	// Reason is why no endpoint gets load, or "".
 	Reason string
 
 	arrangement *Arrangement
 }
 
-// SameAs says that two plans for callers in one place are the same, because both were made from one state of the
-// service. Where it says no, they may still be equal.
+// SameAs reports whether two plans for callers in the same locality were made from one state of the service, and so are
+// equal. Plans of different states may be equal too.
 func (p Plan) SameAs(o Plan) bool { return p.arrangement != nil && p.arrangement == o.arrangement }
 
 // Priority is a set of endpoints that are equally good for the caller.
 type Priority struct {
-	// Load and DegradedLoad are percentages of all requests, to the healthy and to the degraded endpoints. Over all
+	// Load and DegradedLoad are percentages of all requests, for the healthy and for the degraded endpoints. Over all
 	// priorities they add up to 100, or to 0 if Plan.Reason is set.
 	Load, DegradedLoad uint32
-	// Panic: so few endpoints are available that the load goes to all of them, whatever their health.
+	// Panic means that so few endpoints are available that the load goes to all of them, whatever their health.
 	Panic bool
 	// Localities are in order of their names.
 	Localities []LocalityShare
 }
 
-// LocalityShare is the part of one locality in its priority.
+// LocalityShare is the share of one locality in its priority.
 type LocalityShare struct {
 	Locality Locality
-	// Weight is the locality's, before health is taken into account; between 1 and 2³².
+	// Weight is the weight of the locality before its health is taken into account. It is between 1 and 2³².
 	Weight uint64
-	// Share and DegradedShare are percentages of the priority's Load and DegradedLoad. Part and DegradedPart are the
-	// same in parts of WholePart, for those who divide them further; a locality that has any of it has one at least.
+	// Share and DegradedShare are percentages of the Load and DegradedLoad of the priority. Part and DegradedPart are
+	// the same in parts of WholePart, for further division; a locality with any share has at least one part.
 	Share, DegradedShare uint32
 	Part, DegradedPart   uint64
-	// Endpoints are in order of address. They are shared by the plans of one state of the service; do not change them.
+	// Endpoints are in order of address. They are shared by all plans of one state of the service and must not be
+	// changed.
 	Endpoints []Endpoint
 
 	group *endpointGroup
 }
 
-// Plan decides who gets what of the requests of a caller. It is a pure function: the same endpoints, in whatever order,
-// give the same plan.
+// Plan returns the plan for callers in a locality. It is a pure function: the same endpoints in any order give the same
+// plan.
 func (p *Policy) Plan(caller Locality, endpoints []Endpoint) Plan {
 	return p.Arrange(endpoints).Plan(caller)
 }
 
-// Plan decides who gets what of the requests of a caller.
+// Plan returns the plan for callers in a locality.
 func (a *Arrangement) Plan(caller Locality) Plan {
 	p := a.policy
 	plan := Plan{Excluded: a.excluded, arrangement: a}
@@ -90,14 +93,13 @@ func (a *Arrangement) Plan(caller Locality) Plan {
 		loaded = loaded || l.healthy+l.degraded > 0
 	}
 	if !loaded {
-		plan.Reason = whyNobody(a.all, a.admitted, len(plan.Excluded))
+		plan.Reason = noLoadReason(a.all, a.admitted, len(plan.Excluded))
 	}
 	return plan
 }
 
-// CompareEndpoints is the order of endpoints in a plan: by address, and where several claim one, those that are
-// registered here before those that were imported, so that no other cluster can push them aside; then by origin, what
-// counts before what is outranked, and by ID.
+// CompareEndpoints orders endpoints by address, and those that share an address by which of them counts: registered
+// endpoints precede imported ones, so that no other cluster can displace them.
 func CompareEndpoints(a, b Endpoint) int {
 	if c := a.Address.Compare(b.Address); c != 0 {
 		return c
@@ -111,25 +113,26 @@ func CompareEndpoints(a, b Endpoint) int {
 	return cmp.Compare(a.ID.String(), b.ID.String())
 }
 
-func whyNobody(all, trusted, excluded int) string {
+// noLoadReason returns why no endpoint gets load.
+func noLoadReason(all, trusted, excluded int) string {
 	switch {
 	case all == 0:
 		return "no instance is registered"
 	case trusted == 0:
-		return fmt.Sprintf("none of %d instances can be authenticated from here; see what is excluded", all)
+		return fmt.Sprintf("none of %d instances can be authenticated from here; see the excluded instances for the reasons", all)
 	case excluded == all:
-		return fmt.Sprintf("all %d instances are excluded; see why", all)
+		return fmt.Sprintf("all %d instances are excluded; each has its reason", all)
 	}
 	return fmt.Sprintf("none of %d instances is available, and panic is turned off", trusted)
 }
 
 // shares splits the load of a priority among its localities: the healthy load by healthy endpoints, the degraded load
-// by degraded ones, and in a panic either by the weight of all endpoints.
+// by degraded ones, and in a panic both by the weight of all endpoints.
 func (p *Policy) shares(groups []weightedGroup, l load) []LocalityShare {
 	healthy, degraded := make([]uint64, len(groups)), make([]uint64, len(groups))
 	for i, g := range groups {
 		if l.panic {
-			// Envoy balances over one list of all hosts then, without regard to localities.
+			// Envoy then balances over one list of all hosts, regardless of localities.
 			healthy[i], degraded[i] = g.endpointGroup.weight, g.endpointGroup.weight
 			continue
 		}
@@ -151,8 +154,8 @@ func (p *Policy) shares(groups []weightedGroup, l load) []LocalityShare {
 	return out
 }
 
-// rescue replaces weights that all rounded down to nothing although there is load to split: then the localities share
-// it by the weights of their endpoints of the wanted health, which is what Envoy does without a locality schedule.
+// rescue replaces weights that have all been rounded down to 0 although there is load to split. The localities then
+// share the load by the weights of their endpoints of the wanted health, as in Envoy without a locality schedule.
 func rescue(weights []uint64, load uint64, groups []weightedGroup, wanted func(*endpointGroup) uint64) []uint64 {
 	if load == 0 || slices.ContainsFunc(weights, func(w uint64) bool { return w > 0 }) {
 		return weights
@@ -163,5 +166,5 @@ func rescue(weights []uint64, load uint64, groups []weightedGroup, wanted func(*
 	return weights
 }
 
-// Offered says whether an endpoint of the priority is among those that get its load, or would if load came.
+// Offered reports whether an endpoint of the priority gets its load, or would if there were load.
 func (p Priority) Offered(e Endpoint) bool { return p.Panic || e.Health.Available() }

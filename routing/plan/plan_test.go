@@ -159,7 +159,7 @@ func TestPlan(t *testing.T) {
 		}},
 		{"nothing can be verified", Settings{}, "eu/a/1", []string{"10.0.0.1 us/a healthy unknown"}, []string{
 			"not 10.0.0.1: us.example.org is neither hosted here nor federated with; 'entente federation create us.example.org' creates a relationship",
-			"nobody: none of 1 instances can be authenticated from here; see what is excluded",
+			"nobody: none of 1 instances can be authenticated from here; see the excluded instances for the reasons",
 		}},
 		{"nothing is registered", Settings{}, "eu/a/1", nil, []string{"nobody: no instance is registered"}},
 		{"an address twice", Settings{}, "eu/a/1", []string{"10.0.0.1 eu/a/1 healthy", "10.0.0.1 us/a healthy stale"}, []string{
@@ -200,7 +200,7 @@ func TestPlan(t *testing.T) {
 		{"the first rule counts", Settings{Distribution: []DistributionSetting{{"eu/a", map[string]int{"us": 100}}, {"eu", map[string]int{"ap": 100}}}}, "eu/a/1", everywhere[3:], []string{
 			"not 10.0.0.4: the distribution rule for callers in eu/a/1 gives nothing to eu/a/1",
 			"not 10.0.0.5: the distribution rule for callers in eu/a/1 gives nothing to ap/a",
-			"nobody: all 2 instances are excluded; see why",
+			"nobody: all 2 instances are excluded; each has its reason",
 		}},
 		{"other callers are not named", Settings{Distribution: []DistributionSetting{{"us", map[string]int{"us": 100}}}}, "eu/a/1", everywhere[3:], []string{
 			"P0 100: eu/a/1 [10.0.0.4]", "P1 0: ap/a [10.0.0.5]",

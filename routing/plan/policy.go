@@ -14,57 +14,57 @@ const (
 )
 
 const (
-	// Below 100 a priority that is wholly healthy would spill; 10000 is a failover threshold of one percent.
+	// Below 100 a fully healthy priority would spill. 10000 is a failover threshold of one percent.
 	minOverprovisioning = 100
 	maxOverprovisioning = 10000
-	// maxRules bounds what each caller is compared with for each hint.
+	// maxRules bounds the rules that each caller is compared with for each hint.
 	maxRules = 256
 )
 
-// StaleMode says what becomes of an instance whose bundle has gone stale.
+// StaleMode is what happens to an instance whose bundle has become stale.
 type StaleMode string
 
 const (
-	// StaleDemote moves it behind every instance whose trust is fresh.
+	// StaleDemote moves the instance behind every instance whose trust is fresh.
 	StaleDemote StaleMode = "demote"
-	// StaleKeep leaves it where it is.
+	// StaleKeep leaves the instance where it is.
 	StaleKeep StaleMode = "keep"
-	// StaleDrop leaves it out.
+	// StaleDrop leaves the instance out.
 	StaleDrop StaleMode = "drop"
 )
 
-// Settings is a policy as configuration spells it. The zero value asks for the defaults.
+// Settings is a policy as it is configured. The zero value stands for the defaults.
 type Settings struct {
-	// OverprovisioningFactor, in percent, is that, by which a priority is taken to be stronger than it needs to be;
-	// 0: 140. FailoverThreshold, in percent of healthy instances, is another way to say it (the factor is 10000 divided
-	// by it); at most one of the two is set.
+	// OverprovisioningFactor, in percent, is the factor by which a priority counts as stronger than it has to be; 0
+	// stands for 140. FailoverThreshold, in percent of healthy instances, is an alternative to it: the factor is 10000
+	// divided by it. At most one of the two is set.
 	OverprovisioningFactor int
 	FailoverThreshold      int
-	// PanicThreshold is the percentage of available instances below which a priority is in panic; 0 turns panic off,
-	// nil: 50.
+	// PanicThreshold is the percentage of available instances below which a priority is in panic. 0 disables panic, and
+	// nil stands for 50.
 	PanicThreshold *int
-	// Stale is what becomes of instances whose trust is stale; empty: demote.
+	// Stale is what happens to instances whose trust is stale. If empty, they are demoted.
 	Stale StaleMode
 	// Failover orders the foreign regions for callers in a region.
 	Failover []FailoverSetting
-	// Distribution splits load by fixed percentages; the first whose From holds the caller counts.
+	// Distribution splits load by fixed percentages. The first element whose From contains the caller applies.
 	Distribution []DistributionSetting
 }
 
-// FailoverSetting sends callers of one region to the named ones, in that order, before any other.
+// FailoverSetting sends callers of one region to the given regions, in that order, before any other.
 type FailoverSetting struct {
 	From string
 	To   []string
 }
 
-// DistributionSetting splits the load of the callers in a place, by percentages that add up to 100. Places are
-// localities, which stand for all within them, or * for everywhere.
+// DistributionSetting splits the load of the callers in a place by percentages that add up to 100. A place is a
+// locality, which stands for everything in it, or *.
 type DistributionSetting struct {
 	From string
 	To   map[string]int
 }
 
-// Policy holds the rules by which instances become a hint. It is immutable; use NewPolicy or DefaultPolicy.
+// Policy decides how instances become a plan. It is immutable; use NewPolicy or DefaultPolicy.
 type Policy struct {
 	factor       uint64
 	panicBelow   uint64
@@ -83,24 +83,24 @@ type target struct {
 	percent uint64
 }
 
-// DefaultPolicy is the policy of a cluster that configures none.
+// DefaultPolicy returns the policy of a cluster that configures none.
 func DefaultPolicy() *Policy {
 	return &Policy{factor: DefaultOverprovisioning, panicBelow: DefaultPanicThreshold, stale: StaleDemote}
 }
 
-// Overprovisioning is the factor of the policy, in percent; xDS clients are told it, so that both sides agree.
+// Overprovisioning returns the factor of the policy, in percent. xDS clients use the same factor.
 func (p *Policy) Overprovisioning() uint32 { return uint32(p.factor) }
 
-// PanicThreshold is the percentage below which a priority is in panic; 0: never.
+// PanicThreshold returns the percentage below which a priority is in panic, or 0 if panic is disabled.
 func (p *Policy) PanicThreshold() uint32 { return uint32(p.panicBelow) }
 
-// NewPolicy checks settings whole. The error names the setting and its remedy.
+// NewPolicy checks settings and returns their policy. The error names the setting and the remedy.
 func NewPolicy(s Settings) (*Policy, error) {
 	p := DefaultPolicy()
 	switch {
 	case s.OverprovisioningFactor != 0 && s.FailoverThreshold != 0:
 		return nil, fmt.Errorf(
-			"overprovisioning_factor %d and failover_threshold %d say the same thing twice; set one of them",
+			"overprovisioning_factor %d and failover_threshold %d are alternatives; set one of them",
 			s.OverprovisioningFactor,
 			s.FailoverThreshold,
 		)
@@ -158,7 +158,7 @@ func failoverRules(settings []FailoverSetting) (map[string][]string, error) {
 			return nil, fmt.Errorf("failover from %q: the region %w", Clip(f.From), err)
 		}
 		if _, twice := rules[f.From]; twice {
-			return nil, fmt.Errorf("failover from %s is given twice; put its regions into one list", f.From)
+			return nil, fmt.Errorf("failover from %s occurs twice; merge its regions into one list", f.From)
 		}
 		if len(f.To) == 0 || len(f.To) > maxRules {
 			return nil, fmt.Errorf("failover from %s names %d regions; name 1 to %d", f.From, len(f.To), maxRules)
@@ -169,7 +169,7 @@ func failoverRules(settings []FailoverSetting) (map[string][]string, error) {
 			}
 			if to == f.From {
 				return nil, fmt.Errorf(
-					"failover from %s leads to itself; a caller's own region always comes first",
+					"failover from %s names itself; the region of the caller always comes first",
 					f.From,
 				)
 			}
@@ -191,7 +191,7 @@ func distributionRules(settings []DistributionSetting) ([]distribution, error) {
 		}
 		if slices.ContainsFunc(rules, func(r distribution) bool { return r.from == from }) {
 			return nil, fmt.Errorf(
-				"distribution from %s is given twice; the second would never count",
+				"distribution from %s occurs twice; the second would never apply",
 				patternText(from),
 			)
 		}
@@ -213,7 +213,7 @@ func distributionRules(settings []DistributionSetting) ([]distribution, error) {
 			percent := d.To[text]
 			if percent < 1 || percent > 100 {
 				return nil, fmt.Errorf(
-					"distribution from %s gives %s %d percent; give it 1 to 100, or leave it out",
+					"distribution from %s gives %s %d percent; write 1 to 100, or leave it out",
 					patternText(from),
 					patternText(place),
 					percent,
@@ -222,7 +222,7 @@ func distributionRules(settings []DistributionSetting) ([]distribution, error) {
 			for _, other := range rule.targets {
 				if place.Within(other.place) || other.place.Within(place) {
 					return nil, fmt.Errorf(
-						"distribution from %s: %s and %s overlap, so that it is open which percentage counts",
+						"distribution from %s: %s and %s overlap, so the percentage is ambiguous",
 						patternText(from),
 						patternText(other.place),
 						patternText(place),
@@ -244,7 +244,7 @@ func distributionRules(settings []DistributionSetting) ([]distribution, error) {
 	return rules, nil
 }
 
-// distributionFor returns the rule for callers in a locality, if there is one.
+// distributionFor returns the distribution for callers in a locality, and whether there is one.
 func (p *Policy) distributionFor(caller Locality) (distribution, bool) {
 	for _, d := range p.distribution {
 		if caller.Within(d.from) {
@@ -254,7 +254,7 @@ func (p *Policy) distributionFor(caller Locality) (distribution, bool) {
 	return distribution{}, false
 }
 
-// String says the policy in one line, for the log.
+// String describes the policy in one line, for the log.
 func (p *Policy) String() string {
 	var b strings.Builder
 	fmt.Fprintf(

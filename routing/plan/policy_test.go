@@ -22,23 +22,23 @@ func TestNewPolicyRefusals(t *testing.T) {
 		{Settings{OverprovisioningFactor: 99}, "overprovisioning_factor is 99; it is a percentage from 100 to 10000"},
 		{Settings{OverprovisioningFactor: -1}, "overprovisioning_factor is -1; it is a percentage from 100 to 10000"},
 		{Settings{FailoverThreshold: 101}, "failover_threshold is 101; it is a percentage from 1 to 100"},
-		{Settings{FailoverThreshold: 70, OverprovisioningFactor: 140}, "overprovisioning_factor 140 and failover_threshold 70 say the same thing twice; set one of them"},
+		{Settings{FailoverThreshold: 70, OverprovisioningFactor: 140}, "overprovisioning_factor 140 and failover_threshold 70 are alternatives; set one of them"},
 		{Settings{PanicThreshold: percent(101)}, "panic_threshold is 101; it is a percentage from 0 (off) to 100"},
 		{Settings{Stale: "ignore"}, `stale is "ignore"; write demote, keep or drop`},
 		{Settings{Failover: many}, "there are 257 failover and 0 distribution rules; 256 of each are allowed"},
 		{Settings{Failover: []FailoverSetting{{"eu/a", []string{"us"}}}}, `failover from "eu/a": the region has '/' at byte 3; letters, digits, '-', '_' and '.' are allowed, a letter or digit first`},
 		{Settings{Failover: []FailoverSetting{{"eu", nil}}}, "failover from eu names 0 regions; name 1 to 256"},
 		{Settings{Failover: []FailoverSetting{{"eu", []string{""}}}}, `failover from eu to "": the region is empty`},
-		{Settings{Failover: []FailoverSetting{{"eu", []string{"eu"}}}}, "failover from eu leads to itself; a caller's own region always comes first"},
+		{Settings{Failover: []FailoverSetting{{"eu", []string{"eu"}}}}, "failover from eu names itself; the region of the caller always comes first"},
 		{Settings{Failover: []FailoverSetting{{"eu", []string{"us", "us"}}}}, "failover from eu names us twice"},
-		{Settings{Failover: []FailoverSetting{{"eu", []string{"us"}}, {"eu", []string{"ap"}}}}, "failover from eu is given twice; put its regions into one list"},
+		{Settings{Failover: []FailoverSetting{{"eu", []string{"us"}}, {"eu", []string{"ap"}}}}, "failover from eu occurs twice; merge its regions into one list"},
 		{Settings{Distribution: []DistributionSetting{{"", map[string]int{"eu": 100}}}}, `distribution from "": not a locality: "": the region is empty`},
 		{Settings{Distribution: []DistributionSetting{{"eu", map[string]int{"eu": 90}}}}, "distribution from eu: the percentages add up to 90; they must add up to 100"},
 		{Settings{Distribution: []DistributionSetting{{"eu", nil}}}, "distribution from eu: the percentages add up to 0; they must add up to 100"},
-		{Settings{Distribution: []DistributionSetting{{"eu", map[string]int{"eu": 0, "us": 100}}}}, "distribution from eu gives eu 0 percent; give it 1 to 100, or leave it out"},
-		{Settings{Distribution: []DistributionSetting{{"*", map[string]int{"eu": 50, "eu/a": 50}}}}, "distribution from *: eu and eu/a overlap, so that it is open which percentage counts"},
+		{Settings{Distribution: []DistributionSetting{{"eu", map[string]int{"eu": 0, "us": 100}}}}, "distribution from eu gives eu 0 percent; write 1 to 100, or leave it out"},
+		{Settings{Distribution: []DistributionSetting{{"*", map[string]int{"eu": 50, "eu/a": 50}}}}, "distribution from *: eu and eu/a overlap, so the percentage is ambiguous"},
 		{Settings{Distribution: []DistributionSetting{{"eu", map[string]int{"a b": 100}}}}, `distribution from eu to "a b": not a locality: "a b": the region has ' ' at byte 2; letters, digits, '-', '_' and '.' are allowed, a letter or digit first`},
-		{Settings{Distribution: []DistributionSetting{{"eu", map[string]int{"eu": 100}}, {"eu/*", map[string]int{"us": 100}}}}, "distribution from eu is given twice; the second would never count"},
+		{Settings{Distribution: []DistributionSetting{{"eu", map[string]int{"eu": 100}}, {"eu/*", map[string]int{"us": 100}}}}, "distribution from eu occurs twice; the second would never apply"},
 	} {
 		_, err := NewPolicy(test.settings)
 		require.EqualError(t, err, test.want)
@@ -131,8 +131,8 @@ func TestHiddenDistribution(t *testing.T) {
 	}
 	require.Empty(t, UnreachableDistributions("shop", from("eu/a/1", "eu/a", "eu/b", "eu", "us", "*")))
 	require.Equal(t, []string{
-		"the rule for shop has a distribution from eu/a that never counts: the one from eu stands before it",
-		"the rule for shop has a distribution from ap that never counts: the one from * stands before it",
+		"the rule for shop has a distribution from eu/a that never applies: the one from eu precedes it",
+		"the rule for shop has a distribution from ap that never applies: the one from * precedes it",
 	}, UnreachableDistributions("shop", from("eu/*", "eu/a", "*", "ap")))
 }
 

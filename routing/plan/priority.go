@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// The bases: how far an instance is from its caller, in the levels that both share.
+// The bases: the distance of an instance from its caller, by the levels that both share.
 const (
 	baseSubZone = iota
 	baseZone
@@ -14,7 +14,8 @@ const (
 	baseForeign
 )
 
-// base compares a locality with the caller's. Among foreign regions, a failover rule for the caller's region decides.
+// base compares a locality with that of the caller. Among foreign regions, a failover rule for the region of the caller
+// decides.
 func (p *Policy) base(caller, l Locality) int {
 	switch {
 	case l == caller:
@@ -34,19 +35,19 @@ func (p *Policy) base(caller, l Locality) int {
 	return baseForeign + len(order)
 }
 
-// Exclusion is an instance that is not offered, and why.
+// Exclusion is an endpoint that is not offered, with the reason.
 type Exclusion struct {
 	Endpoint Endpoint
 	Reason   string
 }
 
-// prioritize orders what was admitted into priorities without gaps, the nearest first, each split by locality.
+// prioritize orders the admitted endpoints into priorities without gaps, the nearest first, each split by locality.
 func (a *Arrangement) prioritize(caller Locality) [][]weightedGroup {
 	type placed struct {
 		rank int
 		weightedGroup
 	}
-	// behind is above every base, so that the worst fresh instance stands before the best stale one.
+	// behind is above every base, so that the worst fresh endpoint precedes the best stale one.
 	behind := baseForeign + maxRules + 1
 	order := make([]placed, len(a.ranked))
 	for i, c := range a.ranked {
@@ -70,18 +71,19 @@ func (a *Arrangement) prioritize(caller Locality) [][]weightedGroup {
 	return priorities
 }
 
-// distributionUnit is what one percent of a distribution rule is worth as a weight: enough to split a target among its
-// localities by their weights, and little enough for the sum of all to stay below 2³².
+// distributionUnit is the weight of one percent of a distribution: enough to split a target among its localities by
+// their weights, and so small that the sum of all weights stays below 2³².
 const distributionUnit = 1 << 20
 
-// distribute puts all that a rule names into one priority, weighted by the rule. Where a target holds several
-// localities, they share its weight by their own weights. The second result is what the rule leaves out, by locality.
+// distribute puts everything that a distribution names into one priority with its percentages as weights. Several
+// localities of one target share its weight by their own weights. The second result is what the distribution leaves
+// out, by locality.
 func (a *Arrangement) distribute(d distribution, caller Locality) ([][]weightedGroup, []Exclusion) {
 	var groups []weightedGroup
 	var targets []int // of each group
 	var out []Exclusion
 	sums := make([]uint64, len(d.targets))
-	for _, c := range a.places {
+	for _, c := range a.localities {
 		n := slices.IndexFunc(d.targets, func(t target) bool { return c.locality.Within(t.place) })
 		if n < 0 {
 			reason := fmt.Sprintf("the distribution rule for callers in %s gives nothing to %s", caller, c.locality)

@@ -12,7 +12,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
 
-// AllServices is the service of the rule that holds for all that have no say of their own.
+// AllServices is the service of the rule that applies to all services.
 const AllServices = "*"
 
 const (
@@ -20,29 +20,29 @@ const (
 	maxRuleBytes = 32 << 10
 )
 
-// ErrRule is returned for a rule that cannot be taken as it is.
+// ErrRule is returned for a rule that is not valid.
 var ErrRule = errors.New("not a rule")
 
-// ParseRule checks a rule whole.
+// ParseRule checks a rule and returns what is stored of it.
 func ParseRule(m *ententev1.RoutingRule) (*statev1.RoutingRule, error) {
 	if m.GetService() != AllServices {
 		if err := CheckServiceName(m.GetService()); err != nil {
 			return nil, fmt.Errorf(
-				"%w: %w; a rule is for a service, or for %s, which is all",
+				"%w: %w; a rule is for a service, or for %s, which stands for all",
 				ErrRule,
 				err,
 				AllServices,
 			)
 		}
 	}
-	// Absent and 0 are not the same: what was set to 0 is refused, not taken for the default.
+	// Absent and 0 differ: a setting of 0 is rejected and does not stand for the default.
 	for _, given := range []struct {
 		name    string
 		percent *uint32
 	}{{"overprovisioning_factor", m.OverprovisioningFactor}, {"failover_threshold", m.FailoverThreshold}} {
 		if given.percent != nil && (*given.percent == 0 || *given.percent > maxOverprovisioning) {
 			return nil, fmt.Errorf(
-				"%w: for %s: %s is %d; leave it out, or give a percentage",
+				"%w: for %s: %s is %d; leave it out, or write a percentage",
 				ErrRule,
 				m.GetService(),
 				given.name,
@@ -68,7 +68,7 @@ func ParseRule(m *ententev1.RoutingRule) (*statev1.RoutingRule, error) {
 		for _, place := range slices.Sorted(maps.Keys(d.GetTo())) {
 			if percent := d.GetTo()[place]; percent > 100 {
 				return nil, fmt.Errorf(
-					"%w: for %s: distribution from %s gives %s %d percent; give it 1 to 100, or leave it out",
+					"%w: for %s: distribution from %s gives %s %d percent; write 1 to 100, or leave it out",
 					ErrRule,
 					m.GetService(),
 					Clip(d.GetFrom()),
@@ -83,7 +83,7 @@ func ParseRule(m *ententev1.RoutingRule) (*statev1.RoutingRule, error) {
 		row.Stale == "" &&
 		len(row.Failover)+len(row.Distribution) == 0 {
 		return nil, fmt.Errorf(
-			"%w: for %s: it says nothing; 'entente rule delete' removes one",
+			"%w: for %s: it is empty; 'entente rule delete' removes a rule",
 			ErrRule,
 			m.GetService(),
 		)
@@ -103,6 +103,7 @@ func ParseRule(m *ententev1.RoutingRule) (*statev1.RoutingRule, error) {
 	return row, nil
 }
 
+// SettingsFromRow returns the settings of a stored rule.
 func SettingsFromRow(r *statev1.RoutingRule) Settings {
 	s := Settings{
 		OverprovisioningFactor: int(
@@ -126,6 +127,7 @@ func SettingsFromRow(r *statev1.RoutingRule) Settings {
 	return s
 }
 
+// RuleProto returns the API message of a stored rule.
 func RuleProto(service string, v *statev1.RoutingRule, revision uint64) *ententev1.RoutingRule {
 	m := &ententev1.RoutingRule{
 		Service: service, OverprovisioningFactor: v.OverprovisioningFactor, FailoverThreshold: v.FailoverThreshold,
@@ -140,20 +142,20 @@ func RuleProto(service string, v *statev1.RoutingRule, revision uint64) *entente
 	return m
 }
 
-// UnreachableDistributions names the distributions of a rule that never count, since one before them is for all of the
-// same callers.
+// UnreachableDistributions describes the distributions of a rule that never apply, because one before them is for all
+// of the same callers.
 func UnreachableDistributions(service string, list []*statev1.DistributionRule) (out []string) {
 	var before []Locality
 	for _, d := range list {
 		from, err := ParsePattern(d.GetFrom())
 		if err != nil {
-			continue // it was parsed before
+			continue // the rule has been parsed before
 		}
 		if i := slices.IndexFunc(before, from.Within); i >= 0 {
 			out = append(
 				out,
 				fmt.Sprintf(
-					"the rule for %s has a distribution from %s that never counts: the one from %s stands before it",
+					"the rule for %s has a distribution from %s that never applies: the one from %s precedes it",
 					service,
 					patternText(from),
 					patternText(before[i]),
@@ -165,8 +167,8 @@ func UnreachableDistributions(service string, list []*statev1.DistributionRule) 
 	return out
 }
 
-// Overlay returns the settings with a rule laid over them. What the rule says of a region or place replaces what was
-// said of the same one; of others it stays, behind what the rule says.
+// Overlay returns the settings with a rule on top of them. A failover or a distribution of the rule replaces those of
+// the same region or place; the others remain, behind those of the rule.
 func (s Settings) Overlay(rule Settings) Settings {
 	if rule.OverprovisioningFactor != 0 || rule.FailoverThreshold != 0 {
 		s.OverprovisioningFactor, s.FailoverThreshold = rule.OverprovisioningFactor, rule.FailoverThreshold
@@ -184,7 +186,7 @@ func (s Settings) Overlay(rule Settings) Settings {
 		}
 	}
 	distribution := slices.Clone(rule.Distribution)
-	replaced := make(map[Locality]bool, len(rule.Distribution)) // one place can be written in two ways
+	replaced := make(map[Locality]bool, len(rule.Distribution)) // a place can be written in two ways
 	for _, own := range rule.Distribution {
 		if place, err := ParsePattern(own.From); err == nil {
 			replaced[place] = true

@@ -6,13 +6,13 @@ import (
 	"slices"
 )
 
-// effective is a locality's weight after what is unavailable in it has been taken off.
+// effective returns the weight of a locality after what is unavailable in it has been subtracted.
 func effective(factor, weight, available, total uint64) uint64 {
 	return weight * availability(factor, available, total)
 }
 
-// percentages turns weights into whole percents that add up to 100 (or are all 0, when the weights are). Each gets its
-// part rounded down; what that leaves goes, one each, to those that lost most by it, the first among equals.
+// percentages turns weights into whole percents that add up to 100, or are all 0 if the weights are. Each share is
+// rounded down; the remainder goes, one each, to those that lost most by rounding, the first among equals.
 func percentages(weights []uint64) []uint64 {
 	out := make([]uint64, len(weights))
 	sum := uint64(0)
@@ -38,10 +38,11 @@ func percentages(weights []uint64) []uint64 {
 	return out
 }
 
-// WholePart is the whole of which the parts of localities are parts: a hundredth of a percent is more than one of them.
+// WholePart is the whole in parts of which shares of localities are given. A hundredth of a percent is more than one
+// part.
 const WholePart = 1 << 14
 
-// parts turns weights into parts of WholePart, each rounded down, but for one that would be nothing.
+// parts turns weights into parts of WholePart, each rounded down, but to at least 1.
 func parts(weights []uint64) []uint64 {
 	out := make([]uint64, len(weights))
 	sum := uint64(0)

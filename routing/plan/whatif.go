@@ -12,31 +12,36 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// ErrScenario is returned for what cannot be read as a supposition.
-var ErrScenario = errors.New("not a supposition")
+// ErrScenario is returned for text that is not an assumption, or for too many of them.
+var ErrScenario = errors.New("not an assumption")
 
 const (
-	// maxAssumptions bounds what each instance is compared with.
+	// maxAssumptions bounds the assumptions that each endpoint is compared with.
 	maxAssumptions = 64
-	// domainSubject begins the subject of a supposition about a trust domain, as no locality and no address does.
+	// domainSubject is the prefix of the subject of an assumption about a trust domain. No locality and no address has
+	// it.
 	domainSubject = "domain:"
 )
 
-// Assumption is one thing that is imagined: of the instances in a place, in a trust domain, or at an address.
+// Scenario is a what-if scenario: several assumptions that hold together.
+type Scenario []Assumption
+
+// Assumption is one element of a what-if scenario: a state of the endpoints in a place, in a trust domain, or at an
+// address.
 type Assumption struct {
 	text string
-	// matches says which instances it is about.
+	// matches reports whether an endpoint is concerned.
 	matches func(Endpoint) bool
-	// percent of the instances in each locality are down; 0: all of them are as health and trust say.
+	// percent of the endpoints in each locality are down. If 0, all of them have the given health and trust.
 	percent int
 	health  Health      // 0: as it is
 	trust   trust.State // TrustUnknown: as it is
 }
 
-// String returns the supposition as it was written.
+// String returns the assumption as it was written.
 func (s Assumption) String() string { return s.text }
 
-// ParseAssumption reads SUBJECT=STATE: PLACE=down, PLACE=PERCENT%, domain:NAME=TRUST or IP:PORT=HEALTH.
+// ParseAssumption parses SUBJECT=STATE: PLACE=down, PLACE=PERCENT%, domain:NAME=TRUST or IP:PORT=HEALTH.
 func ParseAssumption(text string) (Assumption, error) {
 	subject, state, ok := strings.Cut(text, "=")
 	if !ok {
@@ -58,7 +63,7 @@ func ParseAssumption(text string) (Assumption, error) {
 		}[state]
 		if !known {
 			return s, fmt.Errorf(
-				"%w: %q: a trust domain is supposed to be fresh, stale, expired or suspended",
+				"%w: %q: a trust domain can be fresh, stale, expired or suspended",
 				ErrScenario,
 				Clip(text),
 			)
@@ -85,7 +90,7 @@ func (s Assumption) ofAddress(subject, state string) (Assumption, error) {
 		}
 	}
 	return s, fmt.Errorf(
-		"%w: %q: an instance is supposed to be healthy, degraded, unhealthy or draining",
+		"%w: %q: an instance can be healthy, degraded, unhealthy or draining",
 		ErrScenario,
 		Clip(s.text),
 	)
@@ -97,7 +102,7 @@ func (s Assumption) ofPlace(subject, state string) (Assumption, error) {
 		return s, err
 	}
 	s.matches = func(e Endpoint) bool { return e.Locality.Within(place) }
-	if place.Zone == "" { // people call a zone by its name alone
+	if place.Zone == "" { // a zone may be written without its region
 		s.matches = func(e Endpoint) bool { return e.Locality.Region == place.Region || e.Locality.Zone == place.Region }
 	}
 	s.health = Unhealthy
@@ -107,24 +112,24 @@ func (s Assumption) ofPlace(subject, state string) (Assumption, error) {
 	number, ok := strings.CutSuffix(state, "%")
 	percent, err := strconv.Atoi(number)
 	if !ok || err != nil || percent < 1 || percent > 100 || strconv.Itoa(percent) != number {
-		return s, fmt.Errorf("%w: %q: a place is supposed to be down, or 1%% to 100%% of it", ErrScenario, Clip(s.text))
+		return s, fmt.Errorf("%w: %q: a place can be down, or 1%% to 100%% of it", ErrScenario, Clip(s.text))
 	}
 	s.percent = percent
 	return s, nil
 }
 
-// ApplyScenario returns the endpoints as they are in what is imagined, in their order, and the suppositions that are
-// about none of them. It is a pure function, and changes nothing of what it is given. Of two suppositions about the
-// health of one endpoint, or its trust, the later one counts. Of a locality that is down in part, the first endpoints
-// are, by address, and their number is rounded up.
-func ApplyScenario(endpoints []Endpoint, suppositions []Assumption) (out []Endpoint, unmatched []Assumption) {
+// Apply returns the endpoints as they are in the scenario, in their order, and the assumptions that concern none of
+// them. It is a pure function and changes none of its arguments. Of two assumptions about the health, or the trust, of
+// one endpoint the later one applies. If a locality is down in part, its first endpoints are down, by address, and
+// their number is rounded up.
+func (scenario Scenario) Apply(endpoints []Endpoint) (out []Endpoint, unmatched []Assumption) {
 	out = slices.Clone(endpoints)
 	order := make([]int, len(out))
 	for i := range order {
 		order[i] = i
 	}
 	slices.SortStableFunc(order, func(a, b int) int { return out[a].Address.Compare(out[b].Address) })
-	for _, s := range suppositions {
+	for _, s := range scenario {
 		places := make(map[Locality]int)
 		for _, e := range out {
 			if s.matches(e) {
@@ -147,7 +152,7 @@ func ApplyScenario(endpoints []Endpoint, suppositions []Assumption) (out []Endpo
 			}
 			places[e.Locality]--
 			if s.health != 0 {
-				e.Health, e.Supposed, e.Lapsed = s.health, true, false
+				e.Health, e.Assumed, e.Lapsed = s.health, true, false
 			}
 			if s.trust != trust.Unknown {
 				e.Trust = s.trust
@@ -157,18 +162,18 @@ func ApplyScenario(endpoints []Endpoint, suppositions []Assumption) (out []Endpo
 	return out, unmatched
 }
 
-// LoadDistribution says what of the requests of all callers goes where.
+// LoadDistribution is where the requests of all callers go.
 type LoadDistribution struct {
-	// Regions has percentages, by region; with Nowhere they add up to 100, unless there is no caller.
+	// Regions has percentages by region. With Nowhere they add up to 100, unless there is no caller.
 	Regions map[string]uint32
 	Nowhere uint32
 	// Available counts the endpoints of each region that get load without a panic.
 	Available map[string]uint32
 }
 
-// DistributeLoad sends the requests of the callers in all localities that have endpoints by the plans of each. The
-// callers of a locality are taken to be as many as the weights of its endpoints, whatever their health: who runs a
-// third of a service in a zone has a third of its callers there.
+// DistributeLoad distributes the requests of the callers in all localities that have endpoints, by the plan of each.
+// The number of callers in a locality is assumed to be proportional to the weights of its endpoints, whatever their
+// health: who runs a third of a service in a zone has a third of its callers there.
 func (p *Policy) DistributeLoad(endpoints []Endpoint) LoadDistribution {
 	callers := make(map[Locality]uint64)
 	sums := make(map[string]uint64)
@@ -216,12 +221,12 @@ func (p *Policy) DistributeLoad(endpoints []Endpoint) LoadDistribution {
 	return out
 }
 
-// ParseScenario reads all of a request.
-func ParseScenario(texts []string) ([]Assumption, error) {
+// ParseScenario parses the assumptions of a request.
+func ParseScenario(texts []string) (Scenario, error) {
 	if len(texts) > maxAssumptions {
 		return nil, fmt.Errorf("%w: there are %d; %d are allowed", ErrScenario, len(texts), maxAssumptions)
 	}
-	out := make([]Assumption, 0, len(texts))
+	out := make(Scenario, 0, len(texts))
 	for _, text := range texts {
 		s, err := ParseAssumption(text)
 		if err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-func TestSuppose(t *testing.T) {
+func TestScenario(t *testing.T) {
 	given := func() []Endpoint {
 		list := make([]Endpoint, 6)
 		for i := range list {
@@ -42,10 +42,10 @@ func TestSuppose(t *testing.T) {
 		"asia=down": "h h h h h h without asia=down",
 	} {
 		t.Run(suppose, func(t *testing.T) {
-			suppositions, err := ParseScenario(strings.Fields(suppose))
+			scenario, err := ParseScenario(strings.Fields(suppose))
 			require.NoError(t, err)
 			before := given()
-			list, unmatched := ApplyScenario(before, suppositions)
+			list, unmatched := scenario.Apply(before)
 			require.Equal(t, given(), before, "what is given is left alone")
 			var got []string
 			for _, e := range list {
@@ -63,11 +63,11 @@ func TestSuppose(t *testing.T) {
 	}
 }
 
-func TestBadSuppositions(t *testing.T) {
+func TestBadAssumptions(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                            `write PLACE=down, PLACE=40%, domain:NAME=expired or IP:PORT=unhealthy`,
 		"eu":                          `write PLACE=down`,
-		"eu=up":                       `a place is supposed to be down, or 1% to 100% of it`,
+		"eu=up":                       `a place can be down, or 1% to 100% of it`,
 		"eu=0%":                       `1% to 100%`,
 		"eu=101%":                     `1% to 100%`,
 		"eu=+5%":                      `1% to 100%`,
@@ -82,7 +82,7 @@ func TestBadSuppositions(t *testing.T) {
 		require.ErrorContains(t, err, want, text)
 	}
 	_, err := ParseScenario(make([]string, maxAssumptions+1))
-	require.EqualError(t, err, "not a supposition: there are 65; 64 are allowed")
+	require.EqualError(t, err, "not an assumption: there are 65; 64 are allowed")
 }
 
 // What is carried adds up, whatever is imagined, and nothing goes where nobody can be authenticated.
@@ -91,9 +91,9 @@ func TestCarryLaws(t *testing.T) {
 		p, given := drawPolicy(t), drawEndpoints(t)
 		texts := rapid.SliceOfN(rapid.SampledFrom([]string{"a=down", "b=30%", "a/b=70%", "domain:eu.example.org=expired", "domain:us.example.org=stale"}), 0, 4).
 			Draw(t, "suppose")
-		suppositions, err := ParseScenario(texts)
+		scenario, err := ParseScenario(texts)
 		require.NoError(t, err)
-		imagined, _ := ApplyScenario(given, suppositions)
+		imagined, _ := scenario.Apply(given)
 		carried := p.DistributeLoad(imagined)
 		trusted := make(map[string]bool)
 		for _, e := range imagined {
