@@ -1,4 +1,4 @@
-// Package routing tells callers which instance of a service to call: the nearest one that they can both reach and
+// Package routing answers which instance of a service a caller should call: the nearest one that they can both reach and
 // trust.
 //
 // Its work is divided into floors. [registry] stores instances and the leases that keep them. [exchange] shares

@@ -74,7 +74,8 @@ func (s *hintServer) WatchHint(r *ententev1.WatchHintRequest, stream ententev1.R
 		return err
 	}
 	w := &hintWatch{
-		hintServer: s, service: r.GetService(), caller: caller, callerScope: s.scope(stream.Context()), send: stream.Send,
+		hintServer: s, service: r.GetService(), caller: caller, callerScope: s.scope(stream.Context()),
+		send: stream.Send,
 	}
 	g, ctx := errgroup.WithContext(stream.Context())
 	g.Go(func() error { return feed.Latest(ctx, s.store, s.planner.prefixesOf(r.GetService()), w.update) })

@@ -72,13 +72,15 @@ func New(c Config) (*Manager, error) {
 		c.Now = time.Now
 	}
 	reg, err := registry.New(registry.Config{
-		Store: c.Store, Audit: c.Audit, LastContact: c.LastContact, Now: c.Now, Logger: c.Logger, Registerer: c.Registerer,
+		Store: c.Store, Audit: c.Audit, LastContact: c.LastContact, Now: c.Now, Logger: c.Logger,
+		Registerer: c.Registerer,
 	})
 	if err != nil {
 		return nil, err
 	}
 	exch, err := exchange.New(exchange.Config{
-		Store: c.Store, Registry: reg, Audit: c.Audit, Agreements: c.Agreements, Leader: c.Leader, ImportTTL: c.ImportTTL,
+		Store: c.Store, Registry: reg, Audit: c.Audit, Agreements: c.Agreements, Leader: c.Leader,
+		ImportTTL:   c.ImportTTL,
 		LastContact: c.LastContact, Now: c.Now, Logger: c.Logger, Registerer: c.Registerer,
 	})
 	if err != nil {
@@ -93,7 +95,11 @@ func New(c Config) (*Manager, error) {
 		}
 	}
 	return &Manager{
-		Planner: planner, Registry: reg, Exchange: exch, hints: hints, rules: &ruleServer{store: c.Store, rules: rules, now: c.Now},
+		Planner: planner, Registry: reg, Exchange: exch, hints: hints, rules: &ruleServer{
+			store: c.Store,
+			rules: rules,
+			now:   c.Now,
+		},
 	}, nil
 }
 

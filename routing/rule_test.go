@@ -137,13 +137,20 @@ func TestBadRules(t *testing.T) {
 	for want, rules := range map[string][]*ententev1.RoutingRule{
 		"the request has 0 rules; send 1 to 100": nil,
 		"there are two for shop":                 {{Service: "shop", Stale: "keep"}, {Service: "shop", Stale: "drop"}},
-		"it is empty":                        all(&ententev1.RoutingRule{}),
+		"it is empty":                            all(&ententev1.RoutingRule{}),
 		"a rule is for a service, or for *":      {{Service: "Shop", Stale: "keep"}},
 		"stale is \"gone\"":                      all(&ententev1.RoutingRule{Stale: "gone"}),
-		"are alternatives; set one of them":               all(&ententev1.RoutingRule{OverprovisioningFactor: proto.Uint32(140), FailoverThreshold: proto.Uint32(70)}),
-		"overprovisioning_factor is 0":           all(&ententev1.RoutingRule{OverprovisioningFactor: proto.Uint32(0)}),
-		"failover from eu occurs twice":        all(&ententev1.RoutingRule{Failover: []*ententev1.FailoverRule{{From: "eu", To: []string{"us"}}, {From: "eu", To: []string{"ap"}}}}),
-		"the percentages add up to 90":           all(&ententev1.RoutingRule{Distribution: []*ententev1.DistributionRule{{From: "*", To: map[string]uint32{"eu": 90}}}}),
+		"are alternatives; set one of them": all(&ententev1.RoutingRule{
+			OverprovisioningFactor: proto.Uint32(140),
+			FailoverThreshold:      proto.Uint32(70),
+		}),
+		"overprovisioning_factor is 0": all(&ententev1.RoutingRule{OverprovisioningFactor: proto.Uint32(0)}),
+		"failover from eu occurs twice": all(&ententev1.RoutingRule{
+			Failover: []*ententev1.FailoverRule{{From: "eu", To: []string{"us"}}, {From: "eu", To: []string{"ap"}}},
+		}),
+		"the percentages add up to 90": all(&ententev1.RoutingRule{
+			Distribution: []*ententev1.DistributionRule{{From: "*", To: map[string]uint32{"eu": 90}}},
+		}),
 	} {
 		_, err := r.PutRules(ctx, &ententev1.PutRulesRequest{Rules: rules})
 		routingtest.Refused(t, err, codes.InvalidArgument, want)

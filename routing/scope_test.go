@@ -23,9 +23,11 @@ import (
 func TestHintsTellWhatTheCallerSees(t *testing.T) {
 	r := newRoom(t)
 	r.setTrust(t, "us.example.org", trust.Fresh)
-	for address, id := range map[string]string{"10.0.0.1:80": euWorkload.String(), "10.0.0.2:80": usWorkload.String(), "10.0.0.3:80": usWorkload.String()} {
+	for address, id := range map[string]spiffeid.ID{
+		"10.0.0.1:80": euWorkload, "10.0.0.2:80": usWorkload, "10.0.0.3:80": usWorkload,
+	} {
 		i := routingtest.Registration()
-		i.Address, i.SpiffeId = address, id
+		i.Address, i.SpiffeId = address, id.String()
 		_, err := r.RegisterInstance(routingtest.Admin(t), &ententev1.RegisterInstanceRequest{Instance: i})
 		require.NoError(t, err)
 	}

@@ -99,9 +99,14 @@ func TestBadRequests(t *testing.T) {
 		"lies below /entente/, which is reserved for members": register(func(i *ententev1.Instance) {
 			i.SpiffeId = "spiffe://eu.example.org/entente/member/eu-1"
 		}),
-		"not a lease: the secret is not 32 hexadecimal digits": register(func(i *ententev1.Instance) { i.Lease = "mine" }),
+		"not a lease: the secret is not 32 hexadecimal digits": register(
+			func(i *ententev1.Instance) { i.Lease = "mine" },
+		),
 		`not an address: "10.0.0.1"; write an IP literal and a port`: func() error {
-			_, err := r.DeregisterInstance(ctx, &ententev1.DeregisterInstanceRequest{Service: "shop", Address: "10.0.0.1"})
+			_, err := r.DeregisterInstance(ctx, &ententev1.DeregisterInstanceRequest{
+				Service: "shop",
+				Address: "10.0.0.1",
+			})
 			return err
 		},
 		`not a service name: "a/b" has '/' at byte 2`: func() error {
@@ -145,7 +150,11 @@ func TestHintFollowsTrustAndHealth(t *testing.T) {
 	h := ask()
 	require.Empty(t, h.GetPriorities())
 	require.Equal(t, trust.Unknown.Sentence(usWorkload.TrustDomain()), h.GetExcluded()[0].GetReason())
-	require.Equal(t, "none of 1 instances can be authenticated from here; see the excluded instances for the reasons", h.GetReason())
+	require.Equal(
+		t,
+		"none of 1 instances can be authenticated from here; see the excluded instances for the reasons",
+		h.GetReason(),
+	)
 
 	r.setTrust(t, "us.example.org", trust.Fresh)
 	near := routingtest.Registration()

@@ -18,13 +18,17 @@ func TestSimulateHint(t *testing.T) {
 		_, err := r.RegisterInstance(
 			routingtest.Admin(t),
 			&ententev1.RegisterInstanceRequest{Instance: &ententev1.Instance{
-				Service: "shop", Address: address, SpiffeId: "spiffe://eu.example.org/shop", Locality: &ententev1.Locality{Region: place, Zone: "a"},
+				Service: "shop", Address: address, SpiffeId: "spiffe://eu.example.org/shop",
+				Locality: &ententev1.Locality{Region: place, Zone: "a"},
 			}},
 		)
 		require.NoError(t, err)
 	}
 	answer, err := r.SimulateHint(routingtest.Admin(t), &ententev1.SimulateHintRequest{
-		Service: "shop", Locality: &ententev1.Locality{Region: "eu"}, AllCallers: true, Suppose: []string{"eu=down", "asia=down"},
+		Service: "shop", Locality: &ententev1.Locality{Region: "eu"}, AllCallers: true, Suppose: []string{
+			"eu=down",
+			"asia=down",
+		},
 	})
 	require.NoError(t, err)
 	require.Equal(t, []string{"asia=down"}, answer.GetUnmatched())

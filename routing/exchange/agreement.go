@@ -58,7 +58,8 @@ func requireAgreement(agreements Agreements, r raftstore.Reader, trustDomain str
 	if !found {
 		return a, status.Errorf(
 			codes.FailedPrecondition,
-			"this cluster has no relationship with %s; create one first, with 'entente federation invite' or 'entente federation create'",
+			"this cluster has no relationship with %s; create one first, with 'entente federation "+
+				"invite' or 'entente federation create'",
 			trustDomain,
 		)
 	}

@@ -94,12 +94,14 @@ func New(c Config) (*Exchange, error) {
 		store: c.Store, agreements: c.Agreements, sets: sets, outcomes: x.Outcomes, metrics: metrics,
 		lastContact: c.LastContact, now: c.Now, log: c.Logger,
 		writer: &importWriter{
-			store: c.Store, registry: c.Registry, agreements: c.Agreements, audit: c.Audit, metrics: metrics, now: c.Now, log: c.Logger,
+			store: c.Store, registry: c.Registry, agreements: c.Agreements, audit: c.Audit, metrics: metrics,
+			now: c.Now, log: c.Logger,
 		},
 	}
 	x.Liveness = newLiveness(c, x.syncs)
 	x.Exports = &ExportServer{
-		store: c.Store, catalog: c.Registry.Catalog, agreements: c.Agreements, sets: sets, outcomes: x.Outcomes, now: c.Now,
+		store: c.Store, catalog: c.Registry.Catalog, agreements: c.Agreements, sets: sets, outcomes: x.Outcomes,
+		now: c.Now,
 	}
 	x.sweeper = &sweeper{
 		store: c.Store, collector: c.Registry.Collector, agreements: c.Agreements, audit: c.Audit, liveness: x.Liveness,

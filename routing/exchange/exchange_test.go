@@ -89,7 +89,8 @@ func (m *member) build(t testing.TB, agreements Agreements, clock *routingtest.C
 	require.NoError(t, err)
 	m.Exchange, m.registry, m.metrics = x, r, x.sweeper.metrics
 	m.service = service{
-		Registrar: r.Registrar, Replacer: r.Replacer, LeaseKeeper: r.Leases, ExportServer: x.Exports, ImportServer: x.Imports,
+		Registrar: r.Registrar, Replacer: r.Replacer, LeaseKeeper: r.Leases, ExportServer: x.Exports,
+		ImportServer: x.Imports,
 	}
 }
 

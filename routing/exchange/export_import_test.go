@@ -19,17 +19,42 @@ func TestParseExportAndImport(t *testing.T) {
 		imports *ententev1.ServiceImport
 		refusal string
 	}{
-		"nothing":          {refusal: "the export is missing"},
-		"no domain":        {export: export("shop", ""), refusal: "cannot be shared: the trust domain of the other cluster is missing"},
-		"a scheme":         {export: export("shop", "spiffe://us.example.org"), refusal: "write the name alone"},
-		"no service":       {export: export("", "us.example.org"), refusal: "not a service name: it is empty"},
-		"a bad name there": {export: &ententev1.ServiceExport{Service: "shop", To: "us.example.org", Name: "Shop"}, refusal: `"Shop" has 'S' at byte 1`},
-		"a bad place":      {export: &ententev1.ServiceExport{Service: "shop", To: "us.example.org", Localities: []string{"eu//a"}}, refusal: "the zone is empty"},
-		"many places":      {export: &ententev1.ServiceExport{Service: "shop", To: "us.example.org", Localities: make([]string, 33)}, refusal: "the export names 33 places; 32 are allowed"},
-		"half a path":      {export: &ententev1.ServiceExport{Service: "shop", To: "us.example.org", PathPrefix: "shop"}, refusal: `the path "shop" does not consist of whole segments`},
-		"an open path":     {export: &ententev1.ServiceExport{Service: "shop", To: "us.example.org", PathPrefix: "/shop/"}, refusal: `the path "/shop/" does not consist of whole segments`},
-		"import, no name":  {imports: &ententev1.ServiceImport{From: "us.example.org"}, refusal: "not a service name: it is empty"},
-		"import, no from":  {imports: &ententev1.ServiceImport{Name: "shop"}, refusal: "the trust domain of the other cluster is missing"},
+		"nothing": {refusal: "the export is missing"},
+		"no domain": {export: export("shop", ""), refusal: "cannot be shared: the trust domain of the " +
+			"other cluster is missing"},
+		"a scheme":   {export: export("shop", "spiffe://us.example.org"), refusal: "write the name alone"},
+		"no service": {export: export("", "us.example.org"), refusal: "not a service name: it is empty"},
+		"a bad name there": {
+			export:  &ententev1.ServiceExport{Service: "shop", To: "us.example.org", Name: "Shop"},
+			refusal: `"Shop" has 'S' at byte 1`,
+		},
+		"a bad place": {export: &ententev1.ServiceExport{
+			Service:    "shop",
+			To:         "us.example.org",
+			Localities: []string{"eu//a"},
+		}, refusal: "the zone is empty"},
+		"many places": {export: &ententev1.ServiceExport{
+			Service:    "shop",
+			To:         "us.example.org",
+			Localities: make([]string, 33),
+		}, refusal: "the export names 33 places; 32 are allowed"},
+		"half a path": {export: &ententev1.ServiceExport{
+			Service:    "shop",
+			To:         "us.example.org",
+			PathPrefix: "shop",
+		}, refusal: `the path "shop" does not consist of whole segments`},
+		"an open path": {export: &ententev1.ServiceExport{
+			Service:    "shop",
+			To:         "us.example.org",
+			PathPrefix: "/shop/",
+		}, refusal: `the path "/shop/" does not consist of whole segments`},
+		"import, no name": {imports: &ententev1.ServiceImport{
+			From: "us.example.org",
+		}, refusal: "not a service name: it is empty"},
+		"import, no from": {
+			imports: &ententev1.ServiceImport{Name: "shop"},
+			refusal: "the trust domain of the other cluster is missing",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var err error
@@ -62,15 +87,28 @@ func TestExportCovers(t *testing.T) {
 		"all":              {func(*ententev1.ServiceExport) {}, plain, true},
 		"what is imported": {func(*ententev1.ServiceExport) {}, imported, false},
 		"other service":    {func(e *ententev1.ServiceExport) { e.Service = "cart" }, plain, false},
-		"its region":       {func(e *ententev1.ServiceExport) { e.Localities = []string{"us", plain.Locality.Region} }, plain, true},
+		"its region": {func(e *ententev1.ServiceExport) {
+			e.Localities = []string{
+				"us",
+				plain.Locality.Region,
+			}
+		}, plain, true},
 		"its zone": {func(e *ententev1.ServiceExport) {
 			e.Localities = []string{plain.Locality.Region + "/" + plain.Locality.Zone}
 		}, plain, true},
 		"another region": {func(e *ententev1.ServiceExport) { e.Localities = []string{"us"} }, plain, false},
-		"its domain":     {func(e *ententev1.ServiceExport) { e.TrustDomain = plain.ID.TrustDomain().Name() }, plain, true},
+		"its domain": {func(
+			e *ententev1.ServiceExport,
+		) {
+			e.TrustDomain = plain.ID.TrustDomain().Name()
+		}, plain, true},
 		"another domain": {func(e *ententev1.ServiceExport) { e.TrustDomain = "pay.example.org" }, plain, false},
 		"its path":       {func(e *ententev1.ServiceExport) { e.PathPrefix = plain.ID.Path() }, plain, true},
-		"half a segment": {func(e *ententev1.ServiceExport) { e.PathPrefix = plain.ID.Path()[:len(plain.ID.Path())-1] }, plain, false},
+		"half a segment": {
+			func(e *ententev1.ServiceExport) { e.PathPrefix = plain.ID.Path()[:len(plain.ID.Path())-1] },
+			plain,
+			false,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := export("shop", "us.example.org")

@@ -123,7 +123,8 @@ func (s *ExportServer) describe(
 	case err != nil:
 		return nil, err
 	case !found || !e.counts(agreement):
-		m.State, m.Detail = ententev1.ExportState_EXPORT_STATE_ENDED, "the relationship that it was created under has ended"
+		m.State, m.Detail = ententev1.ExportState_EXPORT_STATE_ENDED, "the relationship that it was "+
+			"created under has ended"
 	case agreement.heldBack(e.To) != "":
 		m.State, m.Detail = ententev1.ExportState_EXPORT_STATE_HELD_BACK, agreement.heldBack(e.To)
 	case m.Instances == 0:
@@ -174,7 +175,8 @@ func (s *ExportServer) applyOutcomes(
 		case o.refusal != "":
 			m.State, m.Refusal = ententev1.ExportState_EXPORT_STATE_REFUSED, o.refusal
 			m.Detail = fmt.Sprintf(
-				"the cluster of %s refuses it (%s) and keeps what it had; for details run 'entente service imports' there",
+				"the cluster of %s refuses it (%s) and keeps what it had; for details run 'entente "+
+					"service imports' there",
 				e.To,
 				o.refusal,
 			)

@@ -15,7 +15,7 @@ import (
 	"github.com/ententehq/entente/routing/routingtest"
 )
 
-// hostile is a peer that says what it likes on a stream with a room that imports shop from it.
+// hostile is a peer that sends arbitrary messages on a stream with a member that imports shop from it.
 type hostile struct {
 	*Sync
 	member *member
@@ -51,7 +51,7 @@ func (h *hostile) storeAll(t *testing.T) {
 	h.next()
 }
 
-// answered is what the room said last of a set.
+// lastAck returns the last acknowledgement that the member sent.
 func (h *hostile) lastAck() string {
 	for n := len(h.sent) - 1; n >= 0; n-- {
 		if list := h.sent[n].GetServices().GetAcknowledgements(); len(list) > 0 {
@@ -75,6 +75,14 @@ func lastEvent(m *member) audit.Event {
 	return events[len(events)-1]
 }
 
+func withID(id string) func(*ententev1.PeerInstance) {
+	return func(i *ententev1.PeerInstance) { i.SpiffeId = id }
+}
+
+func withAddress(address string) func(*ententev1.PeerInstance) {
+	return func(i *ententev1.PeerInstance) { i.Address = address }
+}
+
 func TestHostileSetsAreRefusedWhole(t *testing.T) {
 	many := make([]*ententev1.PeerInstance, maxImportedSet+1)
 	for n := range many {
@@ -82,6 +90,7 @@ func TestHostileSetsAreRefusedWhole(t *testing.T) {
 			func(i *ententev1.PeerInstance) { i.Address = fmt.Sprintf("10.0.%d.%d:443", n/250, n%250+1) },
 		)
 	}
+	type peer = ententev1.PeerInstance
 	for name, c := range map[string]struct {
 		key       setKey
 		change    func(*ententev1.PeerInstance)
@@ -93,26 +102,26 @@ func TestHostileSetsAreRefusedWhole(t *testing.T) {
 		"of another service":        {key: setKey{"eu.example.org", "bank"}, refusal: refusedNotImported},
 		"of another domain":         {key: setKey{"ap.example.org", "shop"}, refusal: refusedNotImported},
 		"of a hosted domain":        {key: setKey{"us.example.org", "shop"}, refusal: refusedNotImported},
-		"an ID of a hosted domain":  {change: func(i *ententev1.PeerInstance) { i.SpiffeId = "spiffe://us.example.org/shop" }, refusal: refusedForeign},
-		"an ID of a third domain":   {change: func(i *ententev1.PeerInstance) { i.SpiffeId = "spiffe://ap.example.org/shop" }, refusal: refusedForeign},
-		"an ID of a longer domain":  {change: func(i *ententev1.PeerInstance) { i.SpiffeId = "spiffe://x.eu.example.org/shop" }, refusal: refusedForeign},
-		"a member's ID":             {change: func(i *ententev1.PeerInstance) { i.SpiffeId = "spiffe://eu.example.org/entente/member/eu-1" }, refusal: refusedReserved},
-		"no ID":                     {change: func(i *ententev1.PeerInstance) { i.SpiffeId = "" }, refusal: refusedID},
-		"an ID without path":        {change: func(i *ententev1.PeerInstance) { i.SpiffeId = "spiffe://eu.example.org" }, refusal: refusedMalformed},
-		"an ID of another spelling": {change: func(i *ententev1.PeerInstance) { i.SpiffeId = "SPIFFE://eu.example.org/shop" }, refusal: refusedID},
-		"a name for an address":     {change: func(i *ententev1.PeerInstance) { i.Address = "shop.example.org:443" }, refusal: refusedAddress},
-		"everywhere":                {change: func(i *ententev1.PeerInstance) { i.Address = "0.0.0.0:443" }, refusal: refusedAddress},
-		"multicast":                 {change: func(i *ententev1.PeerInstance) { i.Address = "224.0.0.1:443" }, refusal: refusedAddress},
-		"port 0":                    {change: func(i *ententev1.PeerInstance) { i.Address = "10.0.0.1:0" }, refusal: refusedAddress},
-		"a mapped address":          {change: func(i *ententev1.PeerInstance) { i.Address = "[::ffff:10.0.0.1]:443" }, refusal: refusedMalformed},
-		"no place":                  {change: func(i *ententev1.PeerInstance) { i.Locality = nil }, refusal: refusedLocality},
-		"no zone":                   {change: func(i *ententev1.PeerInstance) { i.Locality.Zone = "" }, refusal: refusedLocality},
-		"a slash in a place":        {change: func(i *ententev1.PeerInstance) { i.Locality.Zone = "a/b" }, refusal: refusedLocality},
-		"no weight":                 {change: func(i *ententev1.PeerInstance) { i.Weight = 0 }, refusal: refusedMalformed},
-		"a weight beyond all":       {change: func(i *ententev1.PeerInstance) { i.Weight = 1<<32 - 1 }, refusal: refusedMalformed},
-		"no health":                 {change: func(i *ententev1.PeerInstance) { i.Health = 0 }, refusal: refusedMalformed},
-		"an unknown health":         {change: func(i *ententev1.PeerInstance) { i.Health = 9 }, refusal: refusedMalformed},
-		"an address twice":          {instances: []*ententev1.PeerInstance{peerInstanceWith(nil), peerInstanceWith(nil)}, refusal: refusedDuplicate},
+		"an ID of a hosted domain":  {change: withID("spiffe://us.example.org/shop"), refusal: refusedForeign},
+		"an ID of a third domain":   {change: withID("spiffe://ap.example.org/shop"), refusal: refusedForeign},
+		"an ID of a longer domain":  {change: withID("spiffe://x.eu.example.org/shop"), refusal: refusedForeign},
+		"a reserved ID":             {change: withID("spiffe://eu.example.org/entente/x"), refusal: refusedReserved},
+		"no ID":                     {change: withID(""), refusal: refusedID},
+		"an ID without path":        {change: withID("spiffe://eu.example.org"), refusal: refusedMalformed},
+		"an ID of another spelling": {change: withID("SPIFFE://eu.example.org/shop"), refusal: refusedID},
+		"a name for an address":     {change: withAddress("shop.example.org:443"), refusal: refusedAddress},
+		"everywhere":                {change: withAddress("0.0.0.0:443"), refusal: refusedAddress},
+		"multicast":                 {change: withAddress("224.0.0.1:443"), refusal: refusedAddress},
+		"port 0":                    {change: withAddress("10.0.0.1:0"), refusal: refusedAddress},
+		"a mapped address":          {change: withAddress("[::ffff:10.0.0.1]:443"), refusal: refusedMalformed},
+		"no place":                  {change: func(i *peer) { i.Locality = nil }, refusal: refusedLocality},
+		"no zone":                   {change: func(i *peer) { i.Locality.Zone = "" }, refusal: refusedLocality},
+		"a slash in a place":        {change: func(i *peer) { i.Locality.Zone = "a/b" }, refusal: refusedLocality},
+		"no weight":                 {change: func(i *peer) { i.Weight = 0 }, refusal: refusedMalformed},
+		"a weight beyond all":       {change: func(i *peer) { i.Weight = 1<<32 - 1 }, refusal: refusedMalformed},
+		"no health":                 {change: func(i *peer) { i.Health = 0 }, refusal: refusedMalformed},
+		"an unknown health":         {change: func(i *peer) { i.Health = 9 }, refusal: refusedMalformed},
+		"an address twice":          {instances: []*peer{peerInstanceWith(nil), peerInstanceWith(nil)}, refusal: refusedDuplicate},
 		"too many":                  {instances: many, refusal: refusedMany},
 		"another digest":            {digest: &digest{1}, refusal: refusedDigest},
 		"withheld, with instances":  {withheld: true, refusal: refusedMalformed},
@@ -124,7 +133,7 @@ func TestHostileSetsAreRefusedWhole(t *testing.T) {
 				h.key,
 				false,
 				[]*ententev1.PeerInstance{
-					peerInstanceWith(func(i *ententev1.PeerInstance) { i.Address = "10.9.9.9:443" }),
+					peerInstanceWith(withAddress("10.9.9.9:443")),
 				},
 			)
 			require.NoError(t, h.Receive(sets(good.parts()...)))
@@ -203,6 +212,9 @@ func TestHostileSetsAreRefusedWhole(t *testing.T) {
 }
 
 func TestHostileStreamsEnd(t *testing.T) {
+	version := func(domain, service string, digest []byte) *ententev1.PeerServiceVersion {
+		return &ententev1.PeerServiceVersion{TrustDomain: domain, Service: service, Digest: digest}
+	}
 	interest := func(number uint64, wanted ...*ententev1.PeerServiceVersion) *ententev1.PeerMessage {
 		return &ententev1.PeerMessage{Content: &ententev1.PeerMessage_Services{Services: &ententev1.PeerServices{
 			Interest: &ententev1.PeerServiceInterest{Number: number, Wanted: wanted},
@@ -213,13 +225,37 @@ func TestHostileStreamsEnd(t *testing.T) {
 		messages []*ententev1.PeerMessage
 		refusal  string
 	}{
-		"wants very much":        {[]*ententev1.PeerMessage{interest(1, make([]*ententev1.PeerServiceVersion, maxImports+1)...)}, "the peer subscribes to 1001 services; 1000 are allowed on one stream"},
-		"an old list":            {[]*ententev1.PeerMessage{interest(2), interest(2)}, "the peer's list of subscriptions has the number 2, which is not above the previous number 2"},
-		"no domain":              {[]*ententev1.PeerMessage{interest(1, &ententev1.PeerServiceVersion{TrustDomain: "a b", Service: "shop"})}, `the peer sent a service of "a b", which is no trust domain`},
-		"no service":             {[]*ententev1.PeerMessage{interest(1, &ententev1.PeerServiceVersion{TrustDomain: "us.example.org", Service: "../x"})}, "not a service name"},
-		"half a digest":          {[]*ententev1.PeerMessage{interest(1, &ententev1.PeerServiceVersion{TrustDomain: "us.example.org", Service: "shop", Digest: make([]byte, 16)})}, "the peer sent a digest of 16 bytes for shop of us.example.org"},
-		"a set without a digest": {[]*ententev1.PeerMessage{sets(&ententev1.PeerServiceSet{Version: shop.version(digest{})})}, "without a digest"},
-		"sets that are mixed up": {[]*ententev1.PeerMessage{sets(&ententev1.PeerServiceSet{Version: shop.version(digest{1})}, &ententev1.PeerServiceSet{Version: shop.version(digest{2})})}, "the peer sent shop of eu.example.org before all parts of shop of eu.example.org"},
+		"too many subscriptions": {
+			[]*ententev1.PeerMessage{interest(1, make([]*ententev1.PeerServiceVersion, maxImports+1)...)},
+			"the peer subscribes to 1001 services; 1000 are allowed on one stream",
+		},
+		"an old list": {
+			[]*ententev1.PeerMessage{interest(2), interest(2)},
+			"the peer's list of subscriptions has the number 2, which is not above the previous number 2",
+		},
+		"no domain": {
+			[]*ententev1.PeerMessage{interest(1, version("a b", "shop", nil))},
+			`the peer sent a service of "a b", which is no trust domain`,
+		},
+		"no service": {
+			[]*ententev1.PeerMessage{interest(1, version("us.example.org", "../x", nil))},
+			"not a service name",
+		},
+		"half a digest": {
+			[]*ententev1.PeerMessage{interest(1, version("us.example.org", "shop", make([]byte, 16)))},
+			"the peer sent a digest of 16 bytes for shop of us.example.org",
+		},
+		"a set without a digest": {
+			[]*ententev1.PeerMessage{sets(&ententev1.PeerServiceSet{Version: shop.version(digest{})})},
+			"the peer sent shop of eu.example.org without a digest",
+		},
+		"mixed parts of sets": {
+			[]*ententev1.PeerMessage{sets(
+				&ententev1.PeerServiceSet{Version: shop.version(digest{1})},
+				&ententev1.PeerServiceSet{Version: shop.version(digest{2})},
+			)},
+			"the peer sent shop of eu.example.org before all parts of shop of eu.example.org",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHostile(t)
@@ -232,7 +268,7 @@ func TestHostileStreamsEnd(t *testing.T) {
 			require.ErrorContains(t, err, c.refusal)
 		})
 	}
-	t.Run("nobody waits for the answers", func(t *testing.T) {
+	t.Run("a peer that does not wait for acknowledgements", func(t *testing.T) {
 		h := newHostile(t)
 		var err error
 		for n := 0; err == nil && n < 100000; n++ {
@@ -243,7 +279,7 @@ func TestHostileStreamsEnd(t *testing.T) {
 		}
 		require.ErrorContains(t, err, "the peer sends services that are not imported")
 	})
-	t.Run("a list of what is not exported says nothing of what there is", func(t *testing.T) {
+	t.Run("subscriptions to what is not exported reveal nothing", func(t *testing.T) {
 		h := newHostile(t)
 		m := routingtest.Registration()
 		m.SpiffeId = "spiffe://us.example.org/shop"
@@ -276,12 +312,17 @@ func TestHostileStreamsEnd(t *testing.T) {
 func TestWhatWasEndedMeanwhileIsNotStored(t *testing.T) {
 	for name, end := range map[string]func(h *hostile){
 		"the import": func(h *hostile) {
-			_, err := h.member.UnimportService(routingtest.Admin(t), &ententev1.UnimportServiceRequest{Service: "shop", From: "eu.example.org"})
+			_, err := h.member.UnimportService(routingtest.Admin(t),
+				&ententev1.UnimportServiceRequest{Service: "shop", From: "eu.example.org"})
 			require.NoError(t, err)
 		},
-		"the agreement, suspended":   func(h *hostile) { h.member.agree(t, "eu.example.org", "eu.example.org", routingtest.Epoch, false) },
-		"the agreement, with others": func(h *hostile) { h.member.agree(t, "eu.example.org", "ap.example.org", routingtest.Epoch, true) },
-		"the agreement, made anew": func(h *hostile) {
+		"the agreement, suspended": func(h *hostile) {
+			h.member.agree(t, "eu.example.org", "eu.example.org", routingtest.Epoch, false)
+		},
+		"the agreement, with another peer": func(h *hostile) {
+			h.member.agree(t, "eu.example.org", "ap.example.org", routingtest.Epoch, true)
+		},
+		"the agreement, replaced": func(h *hostile) {
 			h.member.agree(t, "eu.example.org", "eu.example.org", routingtest.Epoch.Add(1), true)
 		},
 	} {
@@ -353,7 +394,7 @@ func TestARefusalShowsNothingOfAnImportBefore(t *testing.T) {
 		bank,
 		false,
 		[]*ententev1.PeerInstance{
-			peerInstanceWith(func(i *ententev1.PeerInstance) { i.SpiffeId = "spiffe://us.example.org/x" }),
+			peerInstanceWith(withID("spiffe://us.example.org/x")),
 		},
 	)
 	require.NoError(t, h.Receive(sets(bad.parts()...)))
@@ -364,7 +405,7 @@ func TestARefusalShowsNothingOfAnImportBefore(t *testing.T) {
 	good := newExportedSet(
 		bank,
 		false,
-		[]*ententev1.PeerInstance{peerInstanceWith(func(i *ententev1.PeerInstance) { i.Address = "10.0.0.7:443" })},
+		[]*ententev1.PeerInstance{peerInstanceWith(withAddress("10.0.0.7:443"))},
 	)
 	require.NoError(t, h.Receive(sets(good.parts()...)))
 	h.storeAll(t)

@@ -90,8 +90,9 @@ func (s *ImportServer) stored(view raftstore.Reader, key string) (*ententev1.Ser
 // describe returns the API message of an import, with its state.
 func (s *ImportServer) describe(r raftstore.Reader, i Import) (*ententev1.ServiceImport, error) {
 	m := &ententev1.ServiceImport{
-		Name: i.Name, From: i.From, Service: i.Service, CreateTime: timestamppb.New(i.created), Revision: uint64(i.revision),
-		State: ententev1.ImportState_IMPORT_STATE_PENDING, Detail: "nothing has been received yet",
+		Name: i.Name, From: i.From, Service: i.Service, CreateTime: timestamppb.New(i.created),
+		Revision: uint64(i.revision),
+		State:    ententev1.ImportState_IMPORT_STATE_PENDING, Detail: "nothing has been received yet",
 	}
 	if err := describeReceived(r, i, m); err != nil {
 		return nil, err
@@ -103,7 +104,8 @@ func (s *ImportServer) describe(r raftstore.Reader, i Import) (*ententev1.Servic
 	if expired && m.State != ententev1.ImportState_IMPORT_STATE_PENDING {
 		m.State, m.ExpireTime = ententev1.ImportState_IMPORT_STATE_EXPIRED, source.Value.GetExpireTime()
 		m.Detail = fmt.Sprintf(
-			"import_expired: no stream with the cluster of %s has confirmed it for longer than import_ttl; see 'entente federation show %s'",
+			"import_expired: no stream with the cluster of %s has confirmed it for longer than "+
+				"import_ttl; see 'entente federation show %s'",
 			i.From,
 			i.From,
 		)
@@ -113,7 +115,8 @@ func (s *ImportServer) describe(r raftstore.Reader, i Import) (*ententev1.Servic
 	case err != nil:
 		return nil, err
 	case !found || !i.counts(agreement):
-		m.State, m.Detail = ententev1.ImportState_IMPORT_STATE_ENDED, "the relationship that it was created under has ended"
+		m.State, m.Detail = ententev1.ImportState_IMPORT_STATE_ENDED, "the relationship that it was "+
+			"created under has ended"
 	case agreement.heldBack(i.From) != "":
 		m.State, m.Detail = ententev1.ImportState_IMPORT_STATE_HELD_BACK, agreement.heldBack(i.From)
 	}
@@ -186,7 +189,8 @@ func (s *ImportServer) UnimportService(
 			return err
 		} else if !found {
 			return status.Errorf(codes.NotFound,
-				"nothing is imported into %s from %s; 'entente service imports' lists all imports", r.GetService(), from)
+				"nothing is imported into %s from %s; 'entente service imports' lists all imports",
+				r.GetService(), from)
 		}
 		return registry.Imports.Delete(tx, key)
 	})

@@ -49,7 +49,8 @@ func newLiveness(c Config, all *syncs) *Liveness {
 		return domains
 	}
 	l.Section = memory.New(memory.Config[string, time.Time]{
-		Name: LivenessSection, Encode: l.encode, Decode: l.decode, Now: c.Now, MaxReceived: 2 * maxImports, Reset: l.forget,
+		Name: LivenessSection, Encode: l.encode, Decode: l.decode, Now: c.Now, MaxReceived: 2 * maxImports,
+		Reset: l.forget,
 		Merge: func(was time.Time, known bool, is time.Time) (time.Time, bool) {
 			if known && was.After(is) {
 				return was, true

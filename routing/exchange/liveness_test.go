@@ -27,7 +27,10 @@ func TestImportsExpireByTheLeadersClock(t *testing.T) {
 			{}, {after: ttl}, {after: registry.HeartbeatSlack}, {after: time.Second, expire: true},
 		},
 		"a confirmation restarts the ttl": {
-			{}, {after: ttl, confirmed: true}, {after: ttl}, {after: registry.HeartbeatSlack}, {after: time.Second, expire: true},
+			{}, {after: ttl, confirmed: true}, {after: ttl}, {after: registry.HeartbeatSlack}, {
+				after:  time.Second,
+				expire: true,
+			},
 		},
 		"already expired: nothing to do": {{}, {after: 2 * ttl, expired: true}},
 		"expired and confirmed again": {

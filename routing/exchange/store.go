@@ -136,7 +136,10 @@ func (w *importWriter) audited(ctx context.Context, batch importBatch) error {
 		if why := batch.refused[set.wanted.key()]; why != nil {
 			refused = append(refused, fmt.Sprintf("%s: %s (%v)", name, reasonOf(why), why))
 		} else {
-			stored = append(stored, fmt.Sprintf("%s: %d instances, digest %x", name, len(set.instances), set.digest[:8]))
+			stored = append(
+				stored,
+				fmt.Sprintf("%s: %d instances, digest %x", name, len(set.instances), set.digest[:8]),
+			)
 		}
 	}
 	var events []audit.Event

@@ -162,7 +162,8 @@ func TestServicesTravel(t *testing.T) {
 	require.ErrorContains(
 		t,
 		err,
-		"is imported from eu.example.org, where it is registered; 'entente service unimport shop --from eu.example.org' ends the import",
+		"is imported from eu.example.org, where it is registered; 'entente service unimport shop --from "+
+			"eu.example.org' ends the import",
 	)
 	us.exports(t, &ententev1.ServiceExport{Service: "shop", To: "eu.example.org"})
 	list, err := us.ListServiceExports(routingtest.Admin(t), &ententev1.ListServiceExportsRequest{})

@@ -99,7 +99,8 @@ func TestALargeSetTravels(t *testing.T) {
 	for n := range list {
 		list[n] = routingtest.Registration()
 		list[n].Address = address(n)
-		list[n].SpiffeId = "spiffe://eu.example.org/shop/with/a/path/that/takes/some/room/as/those/of/some/platforms/do/" + list[n].GetAddress()[:4]
+		list[n].SpiffeId = "spiffe://eu.example.org/shop/with/a/path/that/takes/some/room/as/those/of/some/platforms/do/" +
+			list[n].GetAddress()[:4]
 	}
 	eu.replace(t, list)
 	routingtest.Eventually(

@@ -9,16 +9,21 @@ import (
 
 func TestParseLocality(t *testing.T) {
 	for text, want := range map[string]string{
-		"eu":                            "",
-		"eu-west-1/a/b_1":               "",
-		"":                              `not a locality: "": the region is empty`,
-		"/a":                            `not a locality: "/a": the region is empty`,
-		"eu/":                           `not a locality: "eu/": the zone is empty`,
-		"eu//b":                         `not a locality: "eu//b": the zone is empty`,
-		"eu/a/b/c":                      `not a locality: "eu/a/b/c" has 4 parts; write REGION, REGION/ZONE or REGION/ZONE/SUB-ZONE`,
-		"eu west":                       `not a locality: "eu west": the region has ' ' at byte 3; letters, digits, '-', '_' and '.' are allowed, a letter or digit first`,
-		"-eu":                           `not a locality: "-eu": the region has '-' at byte 1; letters, digits, '-', '_' and '.' are allowed, a letter or digit first`,
-		"eu/" + strings.Repeat("a", 64): `not a locality: "eu/` + strings.Repeat("a", 64) + `": the zone has 64 bytes; 63 are allowed`,
+		"eu":              "",
+		"eu-west-1/a/b_1": "",
+		"":                `not a locality: "": the region is empty`,
+		"/a":              `not a locality: "/a": the region is empty`,
+		"eu/":             `not a locality: "eu/": the zone is empty`,
+		"eu//b":           `not a locality: "eu//b": the zone is empty`,
+		"eu/a/b/c": `not a locality: "eu/a/b/c" has 4 parts; write REGION, ` +
+			`REGION/ZONE or REGION/ZONE/SUB-ZONE`,
+		"eu west": `not a locality: "eu west": the region has ' ' at byte 3; ` +
+			`letters, digits, '-', '_' and '.' are allowed, a letter or digit first`,
+		"-eu": `not a locality: "-eu": the region has '-' at byte 1; letters, ` +
+			`digits, '-', '_' and '.' are allowed, a letter or digit first`,
+		"eu/" + strings.Repeat("a", 64): `not a locality: "eu/` +
+			strings.Repeat("a", 64) + `": the zone has 64 bytes; 63 ` +
+			`are allowed`,
 	} {
 		l, err := ParseLocality(text)
 		if want == "" {
@@ -66,8 +71,9 @@ func TestParseAddress(t *testing.T) {
 func TestCheckServiceName(t *testing.T) {
 	for name, want := range map[string]string{
 		"shop": "", "shop.v2_a-b": "", "1": "",
-		"":                       "not a service name: it is empty",
-		"Shop":                   `not a service name: "Shop" has 'S' at byte 1; small letters, digits, '-', '_' and '.' are allowed, a letter or digit first and last`,
+		"": "not a service name: it is empty",
+		"Shop": `not a service name: "Shop" has 'S' at byte 1; small letters, digits, ` +
+			`'-', '_' and '.' are allowed, a letter or digit first and last`,
 		"a/b":                    `'/' at byte 2`,
 		"-a":                     `'-' at byte 1`,
 		"a.":                     `'.' at byte 2`,
@@ -84,7 +90,9 @@ func TestCheckServiceName(t *testing.T) {
 }
 
 func FuzzParseText(f *testing.F) {
-	for _, text := range []string{"eu/a/b", "*", "eu/*", "10.0.0.1:443", "[::ffff:10.0.0.1]:443", "[fe80::1%a]:1", "shop"} {
+	for _, text := range []string{
+		"eu/a/b", "*", "eu/*", "10.0.0.1:443", "[::ffff:10.0.0.1]:443", "[fe80::1%a]:1", "shop",
+	} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

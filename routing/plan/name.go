@@ -32,7 +32,8 @@ func CheckServiceName(name string) error {
 		case (c == '-' || c == '_' || c == '.') && i > 0 && i < len(name)-1:
 		default:
 			return fmt.Errorf(
-				"%w: %q has %q at byte %d; small letters, digits, '-', '_' and '.' are allowed, a letter or digit first and last",
+				"%w: %q has %q at byte %d; small letters, digits, '-', '_' and '.' are allowed, a "+
+					"letter or digit first and last",
 				ErrServiceName,
 				Clip(name),
 				c,

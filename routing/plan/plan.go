@@ -119,7 +119,10 @@ func noLoadReason(all, trusted, excluded int) string {
 	case all == 0:
 		return "no instance is registered"
 	case trusted == 0:
-		return fmt.Sprintf("none of %d instances can be authenticated from here; see the excluded instances for the reasons", all)
+		return fmt.Sprintf(
+			"none of %d instances can be authenticated from here; see the excluded instances for the reasons",
+			all,
+		)
 	case excluded == all:
 		return fmt.Sprintf("all %d instances are excluded; each has its reason", all)
 	}

@@ -121,88 +121,162 @@ func TestPlan(t *testing.T) {
 		want     []string
 	}{
 		{"level by level", Settings{}, "eu/a/1", everywhere, []string{
-			"P0 100: eu/a/1 [10.0.0.4]", "P1 0: eu/a/2 [10.0.0.3]", "P2 0: eu/b [10.0.0.2]", "P3 0: ap/a=50 [10.0.0.5] us/a=50 [10.0.0.1]",
+			"P0 100: eu/a/1 [10.0.0.4]", "P1 0: eu/a/2 [10.0.0.3]", "P2 0: eu/b [10.0.0.2]",
+			"P3 0: ap/a=50 [10.0.0.5] us/a=50 [10.0.0.1]",
 		}},
 		{"a caller that names no sub-zone", Settings{}, "eu/a", everywhere, []string{
-			"P0 100: eu/a/1=50 [10.0.0.4] eu/a/2=50 [10.0.0.3]", "P1 0: eu/b [10.0.0.2]", "P2 0: ap/a=50 [10.0.0.5] us/a=50 [10.0.0.1]",
+			"P0 100: eu/a/1=50 [10.0.0.4] eu/a/2=50 [10.0.0.3]", "P1 0: eu/b [10.0.0.2]",
+			"P2 0: ap/a=50 [10.0.0.5] us/a=50 [10.0.0.1]",
 		}},
 		{"a zone of the same name elsewhere is foreign", Settings{}, "us/a", everywhere[2:], []string{
 			"P0 100: ap/a=34 [10.0.0.5] eu/a/1=33 [10.0.0.4] eu/a/2=33 [10.0.0.3]",
 		}},
-		{"failover to one region", Settings{Failover: []FailoverSetting{{"eu", []string{"us"}}}}, "eu/a/1", everywhere, []string{
-			"P0 100: eu/a/1 [10.0.0.4]", "P1 0: eu/a/2 [10.0.0.3]", "P2 0: eu/b [10.0.0.2]", "P3 0: us/a [10.0.0.1]", "P4 0: ap/a [10.0.0.5]",
+		{"failover to one region", Settings{
+			Failover: []FailoverSetting{{"eu", []string{"us"}}},
+		}, "eu/a/1", everywhere, []string{
+			"P0 100: eu/a/1 [10.0.0.4]", "P1 0: eu/a/2 [10.0.0.3]", "P2 0: eu/b [10.0.0.2]",
+			"P3 0: us/a [10.0.0.1]", "P4 0: ap/a [10.0.0.5]",
 		}},
-		{"failover to a list, from here only", Settings{Failover: []FailoverSetting{{"eu", []string{"ap", "us"}}, {"us", []string{"eu"}}}}, "eu/a/1",
+		{"failover to a list, from here only", Settings{
+			Failover: []FailoverSetting{{"eu", []string{"ap", "us"}}, {"us", []string{"eu"}}},
+		}, "eu/a/1",
 			append([]string{"10.0.0.9 sa/a healthy"}, everywhere...), []string{
-				"P0 100: eu/a/1 [10.0.0.4]", "P1 0: eu/a/2 [10.0.0.3]", "P2 0: eu/b [10.0.0.2]", "P3 0: ap/a [10.0.0.5]", "P4 0: us/a [10.0.0.1]", "P5 0: sa/a [10.0.0.9]",
+				"P0 100: eu/a/1 [10.0.0.4]", "P1 0: eu/a/2 [10.0.0.3]", "P2 0: eu/b [10.0.0.2]",
+				"P3 0: ap/a [10.0.0.5]", "P4 0: us/a [10.0.0.1]", "P5 0: sa/a [10.0.0.9]",
 			}},
-		{"gaps are closed", Settings{}, "eu/a/1", everywhere[:2], []string{"P0 100: eu/b [10.0.0.2]", "P1 0: us/a [10.0.0.1]"}},
+		{
+			"gaps are closed",
+			Settings{},
+			"eu/a/1",
+			everywhere[:2],
+			[]string{"P0 100: eu/b [10.0.0.2]", "P1 0: us/a [10.0.0.1]"},
+		},
 
-		{"stale trust moves behind all that is fresh", Settings{}, "eu/a/1", []string{"10.0.0.1 eu/a/1 healthy stale", "10.0.0.2 eu/b healthy stale", "10.0.0.3 us/a healthy"}, []string{
+		{"stale trust moves behind all that is fresh", Settings{}, "eu/a/1", []string{
+			"10.0.0.1 eu/a/1 healthy stale",
+			"10.0.0.2 eu/b healthy stale",
+			"10.0.0.3 us/a healthy",
+		}, []string{
 			"P0 100: us/a [10.0.0.3]", "P1 0: eu/a/1 [10.0.0.1]", "P2 0: eu/b [10.0.0.2]",
 		}},
-		{"one locality, fresh and stale", Settings{}, "eu/a/1", []string{"10.0.0.1 us/a healthy stale", "10.0.0.2 us/a healthy"}, []string{"P0 100: us/a [10.0.0.2]", "P1 0: us/a [10.0.0.1]"}},
-		{"stale trust is kept", Settings{Stale: StaleKeep}, "eu/a/1", []string{"10.0.0.1 eu/a/1 healthy stale", "10.0.0.3 us/a healthy"}, []string{
+		{
+			"one locality, fresh and stale",
+			Settings{},
+			"eu/a/1",
+			[]string{"10.0.0.1 us/a healthy stale", "10.0.0.2 us/a healthy"},
+			[]string{"P0 100: us/a [10.0.0.2]", "P1 0: us/a [10.0.0.1]"},
+		},
+		{"stale trust is kept", Settings{Stale: StaleKeep}, "eu/a/1", []string{
+			"10.0.0.1 eu/a/1 healthy stale",
+			"10.0.0.3 us/a healthy",
+		}, []string{
 			"P0 100: eu/a/1 [10.0.0.1]", "P1 0: us/a [10.0.0.3]",
 		}},
-		{"stale trust is dropped", Settings{Stale: StaleDrop}, "eu/a/1", []string{"10.0.0.1 eu/a/1 healthy stale", "10.0.0.3 us/a healthy"}, []string{
-			"P0 100: us/a [10.0.0.3]", "not 10.0.0.1: the bundle of us.example.org is stale, and this cluster drops stale trust",
+		{"stale trust is dropped", Settings{Stale: StaleDrop}, "eu/a/1", []string{
+			"10.0.0.1 eu/a/1 healthy stale",
+			"10.0.0.3 us/a healthy",
+		}, []string{
+			"P0 100: us/a [10.0.0.3]",
+			"not 10.0.0.1: the bundle of us.example.org is stale, and this cluster drops stale trust",
 		}},
 		{"what cannot be verified is left out", Settings{}, "eu/a/1", []string{
-			"10.0.0.1 eu/a/1 healthy expired", "10.0.0.2 eu/a/1 healthy suspended", "10.0.0.3 eu/a/1 healthy pending", "10.0.0.4 eu/a/1 healthy unknown", "10.0.0.5 us/a healthy",
+			"10.0.0.1 eu/a/1 healthy expired", "10.0.0.2 eu/a/1 healthy suspended",
+			"10.0.0.3 eu/a/1 healthy pending", "10.0.0.4 eu/a/1 healthy unknown", "10.0.0.5 us/a healthy",
 		}, []string{
 			"P0 100: us/a [10.0.0.5]",
 			"not 10.0.0.1: the bundle of us.example.org has expired; see 'entente federation show us.example.org'",
-			"not 10.0.0.2: the relationship with us.example.org is suspended; resume it with 'entente federation resume us.example.org'",
-			"not 10.0.0.3: no bundle of us.example.org has been received yet; see 'entente federation show us.example.org'",
-			"not 10.0.0.4: us.example.org is neither hosted here nor federated with; 'entente federation create us.example.org' creates a relationship",
+			"not 10.0.0.2: the relationship with us.example.org is suspended; resume it with 'entente " +
+				"federation resume us.example.org'",
+			"not 10.0.0.3: no bundle of us.example.org has been received yet; see 'entente federation " +
+				"show us.example.org'",
+			"not 10.0.0.4: us.example.org is neither hosted here nor federated with; 'entente " +
+				"federation create us.example.org' creates a relationship",
 		}},
 		{"nothing can be verified", Settings{}, "eu/a/1", []string{"10.0.0.1 us/a healthy unknown"}, []string{
-			"not 10.0.0.1: us.example.org is neither hosted here nor federated with; 'entente federation create us.example.org' creates a relationship",
+			"not 10.0.0.1: us.example.org is neither hosted here nor federated with; 'entente " +
+				"federation create us.example.org' creates a relationship",
 			"nobody: none of 1 instances can be authenticated from here; see the excluded instances for the reasons",
 		}},
 		{"nothing is registered", Settings{}, "eu/a/1", nil, []string{"nobody: no instance is registered"}},
-		{"an address twice", Settings{}, "eu/a/1", []string{"10.0.0.1 eu/a/1 healthy", "10.0.0.1 us/a healthy stale"}, []string{
+		{"an address twice", Settings{}, "eu/a/1", []string{
+			"10.0.0.1 eu/a/1 healthy",
+			"10.0.0.1 us/a healthy stale",
+		}, []string{
 			"P0 100: eu/a/1 [10.0.0.1]", "not 10.0.0.1: its address is offered already",
 		}},
 
-		{"the near one is unhealthy", Settings{}, "eu/a/1", []string{"10.0.0.1 eu/a/1 unhealthy", "10.0.0.2 us/a healthy"}, []string{"P0 0: eu/a/1 [10.0.0.1]", "P1 100: us/a [10.0.0.2]"}},
-		{"draining counts as unavailable", Settings{}, "eu/a/1", []string{"10.0.0.1 eu/a/1 draining", "10.0.0.2 eu/a/1 healthy", "10.0.0.3 us/a healthy"}, []string{
+		{
+			"the near one is unhealthy",
+			Settings{},
+			"eu/a/1",
+			[]string{"10.0.0.1 eu/a/1 unhealthy", "10.0.0.2 us/a healthy"},
+			[]string{"P0 0: eu/a/1 [10.0.0.1]", "P1 100: us/a [10.0.0.2]"},
+		},
+		{"draining counts as unavailable", Settings{}, "eu/a/1", []string{
+			"10.0.0.1 eu/a/1 draining",
+			"10.0.0.2 eu/a/1 healthy",
+			"10.0.0.3 us/a healthy",
+		}, []string{
 			"P0 70: eu/a/1 [10.0.0.1 10.0.0.2]", "P1 30: us/a [10.0.0.3]",
 		}},
-		{"a degraded one is used after all healthy ones", Settings{}, "eu/a/1", []string{"10.0.0.1 eu/a/1 degraded", "10.0.0.2 us/a healthy"}, []string{
+		{"a degraded one is used after all healthy ones", Settings{}, "eu/a/1", []string{
+			"10.0.0.1 eu/a/1 degraded",
+			"10.0.0.2 us/a healthy",
+		}, []string{
 			"P0 0: eu/a/1 [10.0.0.1]", "P1 100: us/a [10.0.0.2]",
 		}},
-		{"everything is unhealthy: panic", Settings{}, "eu/a/1", []string{"10.0.0.1 eu/a/1 unhealthy", "10.0.0.2 us/a draining", "10.0.0.3 us/b unhealthy", "10.0.0.4 us/b unhealthy"}, []string{
+		{"everything is unhealthy: panic", Settings{}, "eu/a/1", []string{
+			"10.0.0.1 eu/a/1 unhealthy",
+			"10.0.0.2 us/a draining",
+			"10.0.0.3 us/b unhealthy",
+			"10.0.0.4 us/b unhealthy",
+		}, []string{
 			"P0 25 panic: eu/a/1 [10.0.0.1]", "P1 75 panic: us/a=33 [10.0.0.2] us/b=67 [10.0.0.3 10.0.0.4]",
 		}},
-		{"everything is unhealthy, panic off", Settings{PanicThreshold: percent(0)}, "eu/a/1", []string{"10.0.0.1 eu/a/1 unhealthy"}, []string{
+		{"everything is unhealthy, panic off", Settings{PanicThreshold: percent(0)}, "eu/a/1", []string{
+			"10.0.0.1 eu/a/1 unhealthy",
+		}, []string{
 			"P0 0: eu/a/1 [10.0.0.1]", "nobody: none of 1 instances is available, and panic is turned off",
 		}},
 
-		{"localities share by weight and health", Settings{}, "ap/a", []string{"10.0.0.1 eu/a healthy fresh 10", "10.0.0.2 eu/b healthy fresh 15", "10.0.0.3 eu/b unhealthy fresh 15"}, []string{
+		{"localities share by weight and health", Settings{}, "ap/a", []string{
+			"10.0.0.1 eu/a healthy fresh 10",
+			"10.0.0.2 eu/b healthy fresh 15",
+			"10.0.0.3 eu/b unhealthy fresh 15",
+		}, []string{
 			"P0 100: eu/a=32 [10.0.0.1] eu/b=68 [10.0.0.2 10.0.0.3]",
 		}},
-		{"distribution replaces the order", Settings{Distribution: []DistributionSetting{{"eu/a", map[string]int{"eu/a": 80, "us": 20}}}}, "eu/a/1", everywhere, []string{
+		{"distribution replaces the order", Settings{
+			Distribution: []DistributionSetting{{"eu/a", map[string]int{"eu/a": 80, "us": 20}}},
+		}, "eu/a/1", everywhere, []string{
 			"P0 100: eu/a/1=40 [10.0.0.4] eu/a/2=40 [10.0.0.3] us/a=20 [10.0.0.1]",
 			"not 10.0.0.2: the distribution rule for callers in eu/a/1 gives nothing to eu/b",
 			"not 10.0.0.5: the distribution rule for callers in eu/a/1 gives nothing to ap/a",
 		}},
-		{"distribution ignores demotion, not trust", Settings{Distribution: []DistributionSetting{{"*", map[string]int{"eu": 50, "us/*": 50}}}}, "eu/a/1",
+		{"distribution ignores demotion, not trust", Settings{
+			Distribution: []DistributionSetting{{"*", map[string]int{"eu": 50, "us/*": 50}}},
+		}, "eu/a/1",
 			[]string{"10.0.0.1 eu/a healthy", "10.0.0.2 us/a healthy stale", "10.0.0.3 us/a healthy expired"}, []string{
-				"P0 100: eu/a=50 [10.0.0.1] us/a=50 [10.0.0.2]", "not 10.0.0.3: the bundle of us.example.org has expired; see 'entente federation show us.example.org'",
+				"P0 100: eu/a=50 [10.0.0.1] us/a=50 [10.0.0.2]",
+				"not 10.0.0.3: the bundle of us.example.org has expired; see 'entente federation show us.example.org'",
 			}},
 		{"a target that is gone leaves its share to the rest, in proportion",
-			Settings{Distribution: []DistributionSetting{{"eu", map[string]int{"eu": 50, "us": 30, "ap": 20}}}}, "eu/a/1",
+			Settings{
+				Distribution: []DistributionSetting{{"eu", map[string]int{"eu": 50, "us": 30, "ap": 20}}},
+			}, "eu/a/1",
 			[]string{"10.0.0.1 eu/a unhealthy", "10.0.0.2 us/a healthy", "10.0.0.3 ap/a healthy"}, []string{
 				"P0 100: ap/a=40 [10.0.0.3] eu/a=0 [10.0.0.1] us/a=60 [10.0.0.2]",
 			}},
-		{"the first rule counts", Settings{Distribution: []DistributionSetting{{"eu/a", map[string]int{"us": 100}}, {"eu", map[string]int{"ap": 100}}}}, "eu/a/1", everywhere[3:], []string{
+		{"the first rule counts", Settings{
+			Distribution: []DistributionSetting{{"eu/a", map[string]int{"us": 100}}, {"eu", map[string]int{"ap": 100}}},
+		}, "eu/a/1", everywhere[3:], []string{
 			"not 10.0.0.4: the distribution rule for callers in eu/a/1 gives nothing to eu/a/1",
 			"not 10.0.0.5: the distribution rule for callers in eu/a/1 gives nothing to ap/a",
 			"nobody: all 2 instances are excluded; each has its reason",
 		}},
-		{"other callers are not named", Settings{Distribution: []DistributionSetting{{"us", map[string]int{"us": 100}}}}, "eu/a/1", everywhere[3:], []string{
+		{"other callers are not named", Settings{
+			Distribution: []DistributionSetting{{"us", map[string]int{"us": 100}}},
+		}, "eu/a/1", everywhere[3:], []string{
 			"P0 100: eu/a/1 [10.0.0.4]", "P1 0: ap/a [10.0.0.5]",
 		}},
 	} {

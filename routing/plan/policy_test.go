@@ -22,23 +22,63 @@ func TestNewPolicyRefusals(t *testing.T) {
 		{Settings{OverprovisioningFactor: 99}, "overprovisioning_factor is 99; it is a percentage from 100 to 10000"},
 		{Settings{OverprovisioningFactor: -1}, "overprovisioning_factor is -1; it is a percentage from 100 to 10000"},
 		{Settings{FailoverThreshold: 101}, "failover_threshold is 101; it is a percentage from 1 to 100"},
-		{Settings{FailoverThreshold: 70, OverprovisioningFactor: 140}, "overprovisioning_factor 140 and failover_threshold 70 are alternatives; set one of them"},
+		{
+			Settings{FailoverThreshold: 70, OverprovisioningFactor: 140},
+			"overprovisioning_factor 140 and failover_threshold 70 are alternatives; set one of them",
+		},
 		{Settings{PanicThreshold: percent(101)}, "panic_threshold is 101; it is a percentage from 0 (off) to 100"},
 		{Settings{Stale: "ignore"}, `stale is "ignore"; write demote, keep or drop`},
 		{Settings{Failover: many}, "there are 257 failover and 0 distribution rules; 256 of each are allowed"},
-		{Settings{Failover: []FailoverSetting{{"eu/a", []string{"us"}}}}, `failover from "eu/a": the region has '/' at byte 3; letters, digits, '-', '_' and '.' are allowed, a letter or digit first`},
+		{
+			Settings{Failover: []FailoverSetting{{"eu/a", []string{"us"}}}},
+			`failover from "eu/a": the region has '/' at byte 3; letters, digits, '-', '_' and '.' are ` +
+				`allowed, a letter or digit first`,
+		},
 		{Settings{Failover: []FailoverSetting{{"eu", nil}}}, "failover from eu names 0 regions; name 1 to 256"},
 		{Settings{Failover: []FailoverSetting{{"eu", []string{""}}}}, `failover from eu to "": the region is empty`},
-		{Settings{Failover: []FailoverSetting{{"eu", []string{"eu"}}}}, "failover from eu names itself; the region of the caller always comes first"},
+		{
+			Settings{Failover: []FailoverSetting{{"eu", []string{"eu"}}}},
+			"failover from eu names itself; the region of the caller always comes first",
+		},
 		{Settings{Failover: []FailoverSetting{{"eu", []string{"us", "us"}}}}, "failover from eu names us twice"},
-		{Settings{Failover: []FailoverSetting{{"eu", []string{"us"}}, {"eu", []string{"ap"}}}}, "failover from eu occurs twice; merge its regions into one list"},
-		{Settings{Distribution: []DistributionSetting{{"", map[string]int{"eu": 100}}}}, `distribution from "": not a locality: "": the region is empty`},
-		{Settings{Distribution: []DistributionSetting{{"eu", map[string]int{"eu": 90}}}}, "distribution from eu: the percentages add up to 90; they must add up to 100"},
-		{Settings{Distribution: []DistributionSetting{{"eu", nil}}}, "distribution from eu: the percentages add up to 0; they must add up to 100"},
-		{Settings{Distribution: []DistributionSetting{{"eu", map[string]int{"eu": 0, "us": 100}}}}, "distribution from eu gives eu 0 percent; write 1 to 100, or leave it out"},
-		{Settings{Distribution: []DistributionSetting{{"*", map[string]int{"eu": 50, "eu/a": 50}}}}, "distribution from *: eu and eu/a overlap, so the percentage is ambiguous"},
-		{Settings{Distribution: []DistributionSetting{{"eu", map[string]int{"a b": 100}}}}, `distribution from eu to "a b": not a locality: "a b": the region has ' ' at byte 2; letters, digits, '-', '_' and '.' are allowed, a letter or digit first`},
-		{Settings{Distribution: []DistributionSetting{{"eu", map[string]int{"eu": 100}}, {"eu/*", map[string]int{"us": 100}}}}, "distribution from eu occurs twice; the second would never apply"},
+		{
+			Settings{Failover: []FailoverSetting{{"eu", []string{"us"}}, {"eu", []string{"ap"}}}},
+			"failover from eu occurs twice; merge its regions into one list",
+		},
+		{
+			Settings{Distribution: []DistributionSetting{{"", map[string]int{"eu": 100}}}},
+			`distribution from "": not a locality: "": the region is empty`,
+		},
+		{
+			Settings{Distribution: []DistributionSetting{{"eu", map[string]int{"eu": 90}}}},
+			"distribution from eu: the percentages add up to 90; they must add up to 100",
+		},
+		{
+			Settings{Distribution: []DistributionSetting{{"eu", nil}}},
+			"distribution from eu: the percentages add up to 0; they must add up to 100",
+		},
+		{
+			Settings{Distribution: []DistributionSetting{{"eu", map[string]int{"eu": 0, "us": 100}}}},
+			"distribution from eu gives eu 0 percent; write 1 to 100, or leave it out",
+		},
+		{
+			Settings{Distribution: []DistributionSetting{{"*", map[string]int{"eu": 50, "eu/a": 50}}}},
+			"distribution from *: eu and eu/a overlap, so the percentage is ambiguous",
+		},
+		{
+			Settings{Distribution: []DistributionSetting{{"eu", map[string]int{"a b": 100}}}},
+			`distribution from eu to "a b": not a locality: "a b": the region has ' ' at byte 2; ` +
+				`letters, digits, '-', '_' and '.' are allowed, a letter or digit first`,
+		},
+		{
+			Settings{
+				Distribution: []DistributionSetting{
+					{"eu", map[string]int{"eu": 100}},
+					{"eu/*", map[string]int{"us": 100}},
+				},
+			},
+			"distribution from eu occurs twice; the second would never apply",
+		},
 	} {
 		_, err := NewPolicy(test.settings)
 		require.EqualError(t, err, test.want)
@@ -61,7 +101,10 @@ func TestDefaultPolicy(t *testing.T) {
 func TestNearerComesFirst(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := DefaultPolicy()
-		if regions := rapid.SliceOfDistinct(rapid.SampledFrom([]string{"b", "c", "d"}), rapid.ID[string]).Draw(t, "failover"); len(
+		if regions := rapid.SliceOfDistinct(
+			rapid.SampledFrom([]string{"b", "c", "d"}),
+			rapid.ID[string],
+		).Draw(t, "failover"); len(
 			regions,
 		) > 0 {
 			p.failover = map[string][]string{"a": regions}
@@ -94,8 +137,14 @@ func TestFirstFaultOfARule(t *testing.T) {
 		far[string(place)] = 101
 	}
 	for want, rule := range map[string]*ententev1.RoutingRule{
-		"overprovisioning_factor is 0": {Service: "shop", OverprovisioningFactor: proto.Uint32(0), FailoverThreshold: proto.Uint32(0)},
-		"gives a 101 percent":          {Service: "shop", Distribution: []*ententev1.DistributionRule{{From: "eu", To: far}}},
+		"overprovisioning_factor is 0": {
+			Service:                "shop",
+			OverprovisioningFactor: proto.Uint32(0),
+			FailoverThreshold:      proto.Uint32(0),
+		},
+		"gives a 101 percent": {Service: "shop", Distribution: []*ententev1.DistributionRule{
+			{From: "eu", To: far},
+		}},
 	} {
 		for range 20 {
 			_, err := ParseRule(rule)

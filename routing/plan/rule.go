@@ -59,7 +59,8 @@ func ParseRule(m *ententev1.RoutingRule) (*statev1.RoutingRule, error) {
 		)
 	}
 	row := &statev1.RoutingRule{
-		OverprovisioningFactor: m.OverprovisioningFactor, FailoverThreshold: m.FailoverThreshold, PanicThreshold: m.PanicThreshold, Stale: m.GetStale(),
+		OverprovisioningFactor: m.OverprovisioningFactor, FailoverThreshold: m.FailoverThreshold,
+		PanicThreshold: m.PanicThreshold, Stale: m.GetStale(),
 	}
 	for _, f := range m.GetFailover() {
 		row.Failover = append(row.Failover, &statev1.FailoverRule{From: f.GetFrom(), To: f.GetTo()})

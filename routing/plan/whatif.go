@@ -103,7 +103,9 @@ func (s Assumption) ofPlace(subject, state string) (Assumption, error) {
 	}
 	s.matches = func(e Endpoint) bool { return e.Locality.Within(place) }
 	if place.Zone == "" { // a zone may be written without its region
-		s.matches = func(e Endpoint) bool { return e.Locality.Region == place.Region || e.Locality.Zone == place.Region }
+		s.matches = func(e Endpoint) bool {
+			return e.Locality.Region == place.Region || e.Locality.Zone == place.Region
+		}
 	}
 	s.health = Unhealthy
 	if state == "down" {

@@ -89,7 +89,13 @@ func TestBadAssumptions(t *testing.T) {
 func TestCarryLaws(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p, given := drawPolicy(t), drawEndpoints(t)
-		texts := rapid.SliceOfN(rapid.SampledFrom([]string{"a=down", "b=30%", "a/b=70%", "domain:eu.example.org=expired", "domain:us.example.org=stale"}), 0, 4).
+		texts := rapid.SliceOfN(rapid.SampledFrom([]string{
+			"a=down",
+			"b=30%",
+			"a/b=70%",
+			"domain:eu.example.org=expired",
+			"domain:us.example.org=stale",
+		}), 0, 4).
 			Draw(t, "suppose")
 		scenario, err := ParseScenario(texts)
 		require.NoError(t, err)

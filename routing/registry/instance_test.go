@@ -23,15 +23,39 @@ func TestParseInstance(t *testing.T) {
 		{"as it is", func(*ententev1.Instance) {}, ""},
 		{"service", func(i *ententev1.Instance) { i.Service = "" }, "not a service name: it is empty"},
 		{"address", func(i *ententev1.Instance) { i.Address = "shop:443" }, "not an address"},
-		{"no locality", func(i *ententev1.Instance) { i.Locality = nil }, "not a locality: it is empty; at least a region is required"},
+		{
+			"no locality",
+			func(i *ententev1.Instance) { i.Locality = nil },
+			"not a locality: it is empty; at least a region is required",
+		},
 		{"no zone", func(i *ententev1.Instance) { i.Locality.Zone = "" }, `"eu": an instance runs in a zone`},
-		{"sub-zone without zone", func(i *ententev1.Instance) { i.Locality.Zone, i.Locality.SubZone = "", "b" }, `"eu//b": the zone is empty`},
+		{
+			"sub-zone without zone",
+			func(i *ententev1.Instance) { i.Locality.Zone, i.Locality.SubZone = "", "b" },
+			`"eu//b": the zone is empty`,
+		},
 		{"slash in a part", func(i *ententev1.Instance) { i.Locality.Region = "eu/a" }, "a part contains a slash"},
-		{"not a SPIFFE ID", func(i *ententev1.Instance) { i.SpiffeId = "https://eu.example.org/shop" }, `does not begin with "spiffe://"`},
+		{
+			"not a SPIFFE ID",
+			func(i *ententev1.Instance) { i.SpiffeId = "https://eu.example.org/shop" },
+			`does not begin with "spiffe://"`,
+		},
 		{"no SPIFFE ID", func(i *ententev1.Instance) { i.SpiffeId = "" }, "SPIFFE ID"},
-		{"a trust domain", func(i *ententev1.Instance) { i.SpiffeId = "spiffe://eu.example.org" }, "not an instance: the SPIFFE ID spiffe://eu.example.org has no path; callers expect that of a workload"},
-		{"heavy", func(i *ententev1.Instance) { i.Weight = plan.MaxWeight + 1 }, "not an instance: the weight is 1048577; 1 to 1048576 are allowed"},
-		{"health", func(i *ententev1.Instance) { i.Health = 9 }, "not an instance: health 9 is not known; healthy, degraded, unhealthy and draining are"},
+		{
+			"a trust domain",
+			func(i *ententev1.Instance) { i.SpiffeId = "spiffe://eu.example.org" },
+			"not an instance: the SPIFFE ID spiffe://eu.example.org has no path; callers expect that of a workload",
+		},
+		{
+			"heavy",
+			func(i *ententev1.Instance) { i.Weight = plan.MaxWeight + 1 },
+			"not an instance: the weight is 1048577; 1 to 1048576 are allowed",
+		},
+		{
+			"health",
+			func(i *ententev1.Instance) { i.Health = 9 },
+			"not an instance: health 9 is not known; healthy, degraded, unhealthy and draining are",
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m := routingtest.Registration()
@@ -51,7 +75,10 @@ func TestParseInstance(t *testing.T) {
 }
 
 func FuzzParseInstance(f *testing.F) {
-	for _, m := range []*ententev1.Instance{routingtest.Registration(), {}, {Address: "[::1]:1", Locality: &ententev1.Locality{Region: "a/b"}}} {
+	for _, m := range []*ententev1.Instance{routingtest.Registration(), {}, {
+		Address:  "[::1]:1",
+		Locality: &ententev1.Locality{Region: "a/b"},
+	}} {
 		b, err := proto.Marshal(m)
 		require.NoError(f, err)
 		f.Add(b)

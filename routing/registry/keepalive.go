@@ -143,7 +143,8 @@ func (k *LeaseKeeper) renew(ctx context.Context, h holder, m *ententev1.HoldLeas
 	if silent := k.now().Sub(k.lastContact()); silent > ttl/2 {
 		return 0, status.Errorf(
 			codes.Unavailable,
-			"this member has had no contact with the leader for %s and could not pass the renewal on; use another member",
+			"this member has had no contact with the leader for %s and could not pass the renewal on; "+
+				"use another member",
 			silent.Round(time.Millisecond),
 		)
 	}

@@ -257,8 +257,14 @@ func TestBadLeases(t *testing.T) {
 		{nil, "the first message of a lease has to open it"},
 		{&ententev1.OpenLease{}, "not a lease: a ttl of 0s; 5s to 24h0m0s are allowed"},
 		{&ententev1.OpenLease{Ttl: durationpb.New(time.Second)}, "a ttl of 1s"},
-		{&ententev1.OpenLease{Ttl: durationpb.New(time.Minute), GoneAfter: durationpb.New(-time.Second)}, "gone_after is -1s; 0s to 168h0m0s are allowed"},
-		{&ententev1.OpenLease{Ttl: durationpb.New(time.Minute), Secret: "mine"}, "the secret is not 32 hexadecimal digits"},
+		{
+			&ententev1.OpenLease{Ttl: durationpb.New(time.Minute), GoneAfter: durationpb.New(-time.Second)},
+			"gone_after is -1s; 0s to 168h0m0s are allowed",
+		},
+		{
+			&ententev1.OpenLease{Ttl: durationpb.New(time.Minute), Secret: "mine"},
+			"the secret is not 32 hexadecimal digits",
+		},
 	} {
 		_, err := m.hold(t, routingtest.Plane, test.open)
 		routingtest.Refused(t, err, codes.InvalidArgument, test.want)

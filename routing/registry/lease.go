@@ -128,7 +128,8 @@ func heldLease(r raftstore.Reader, h holder) (raftstore.Row[*statev1.Lease], err
 	case row.Value.GetStream() != h.stream:
 		return row, status.Errorf(
 			codes.Aborted,
-			"the lease %s is now held by another stream: end this one; if you opened no other, your secret and your identity have leaked",
+			"the lease %s is now held by another stream: end this one; if you opened no other, your "+
+				"secret and your identity have leaked",
 			h.lease,
 		)
 	}

@@ -57,7 +57,11 @@ func TestOrphanedGenerationsAreDeleted(t *testing.T) {
 	_, err = m.store.Update(t.Context(), func(tx *raftstore.Tx) error {
 		for _, of := range sets {
 			for n := range 3 {
-				if err := Instances.Put(tx, of.in("dead")+fmt.Sprintf("10.0.0.%d:80", n), &statev1.Instance{Service: of.service}); err != nil {
+				if err := Instances.Put(
+					tx,
+					of.in("dead")+fmt.Sprintf("10.0.0.%d:80", n),
+					&statev1.Instance{Service: of.service},
+				); err != nil {
 					return err
 				}
 			}

@@ -176,7 +176,8 @@ func (s *Registrar) DeregisterInstance(
 			if i.Address == address {
 				return nil, status.Errorf(
 					codes.FailedPrecondition,
-					"the instance of %s at %s is imported from %s, where it is registered; 'entente service unimport %s --from %s' ends the import",
+					"the instance of %s at %s is imported from %s, where it is registered; 'entente "+
+						"service unimport %s --from %s' ends the import",
 					i.Service,
 					address,
 					i.Origin,
@@ -218,7 +219,8 @@ func (c *Catalog) checkQuota(r raftstore.Reader, more map[string]int) error {
 		if present+n > MaxInstances {
 			return status.Errorf(
 				codes.ResourceExhausted,
-				"service %s has %d instances, and %d more would exceed the limit of %d; deregister some, or split it into two services",
+				"service %s has %d instances, and %d more would exceed the limit of %d; deregister "+
+					"some, or split it into two services",
 				service,
 				present,
 				n,

@@ -74,7 +74,8 @@ func New(c Config) (*Registry, error) {
 		lastContact: c.LastContact, now: c.Now, log: c.Logger,
 	}
 	r.sweeper = &sweeper{
-		store: c.Store, audit: c.Audit, tracker: r.Tracker, collector: r.Collector, metrics: metrics, now: c.Now, log: c.Logger,
+		store: c.Store, audit: c.Audit, tracker: r.Tracker, collector: r.Collector, metrics: metrics,
+		now: c.Now, log: c.Logger,
 	}
 	return r, nil
 }

@@ -103,7 +103,8 @@ func TestRegisterAndDeregister(t *testing.T) {
 		t,
 		err,
 		codes.NotFound,
-		"service shop has no instance at 10.0.0.1:443; 'entente service show shop' lists the addresses of its instances",
+		"service shop has no instance at 10.0.0.1:443; 'entente service show shop' lists the addresses "+
+			"of its instances",
 	)
 	_, err = m.GetService(ctx, &ententev1.GetServiceRequest{Name: "shop"})
 	routingtest.Refused(
@@ -163,7 +164,8 @@ func TestServiceIsBounded(t *testing.T) {
 		t,
 		err,
 		codes.ResourceExhausted,
-		"service shop has 4000 instances, and 1 more would exceed the limit of 4000; deregister some, or split it into two services",
+		"service shop has 4000 instances, and 1 more would exceed the limit of 4000; deregister some, "+
+			"or split it into two services",
 	)
 	one.Address = "10.0.0.1:1"
 	_, err = m.register(ctx, one)

@@ -181,13 +181,56 @@ func TestReplaceRefusals(t *testing.T) {
 		code   codes.Code
 		want   string
 	}{
-		{"no target", routingtest.Local, nil, routingtest.Several("shop", 1, 1), codes.InvalidArgument, "has to name what is replaced"},
-		{"no such lease", routingtest.Local, &ententev1.ReplaceTarget{Lease: leaseNamed(1) + leaseNamed(2)}, nil, codes.NotFound, "the lease does not exist"},
-		{"another service", routingtest.Local, shop, routingtest.Several("store", 1, 1), codes.InvalidArgument, "nothing was replaced, because 1 of 1 instances are rejected: instance 0: it belongs to service store, but service shop is replaced"},
-		{"twice", routingtest.Local, shop, twice, codes.InvalidArgument, "instance 1: service shop has the address 10.0.0.0:443 twice"},
+		{
+			"no target",
+			routingtest.Local,
+			nil,
+			routingtest.Several("shop", 1, 1),
+			codes.InvalidArgument,
+			"has to name what is replaced",
+		},
+		{
+			"no such lease",
+			routingtest.Local,
+			&ententev1.ReplaceTarget{Lease: leaseNamed(1) + leaseNamed(2)},
+			nil,
+			codes.NotFound,
+			"the lease does not exist",
+		},
+		{
+			"another service",
+			routingtest.Local,
+			shop,
+			routingtest.Several("store", 1, 1),
+			codes.InvalidArgument,
+			"nothing was replaced, because 1 of 1 instances are rejected: instance 0: it belongs to " +
+				"service store, but service shop is replaced",
+		},
+		{
+			"twice",
+			routingtest.Local,
+			shop,
+			twice,
+			codes.InvalidArgument,
+			"instance 1: service shop has the address 10.0.0.0:443 twice",
+		},
 		{"the first few", routingtest.Local, shop, bad, codes.InvalidArgument, "; and 3 more"},
-		{"too many", routingtest.Local, shop, routingtest.Several("shop", MaxInstances+1, 1), codes.ResourceExhausted, "would exceed the limit of 4000"},
-		{"not allowed", routingtest.Mallory, shop, routingtest.Several("shop", 1, 1), codes.InvalidArgument, "instance 0: "},
+		{
+			"too many",
+			routingtest.Local,
+			shop,
+			routingtest.Several("shop", MaxInstances+1, 1),
+			codes.ResourceExhausted,
+			"would exceed the limit of 4000",
+		},
+		{
+			"not allowed",
+			routingtest.Mallory,
+			shop,
+			routingtest.Several("shop", 1, 1),
+			codes.InvalidArgument,
+			"instance 0: ",
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := m.replace(t, test.caller, test.target, test.list)

@@ -51,7 +51,8 @@ func (p *Replacer) newUpload(ctx context.Context, target *ententev1.ReplaceTarge
 	case u.service == "" && secret == "":
 		return nil, status.Error(
 			codes.InvalidArgument,
-			"the first message has to name what is replaced: set target.service, or target.lease for all that a lease has, or both",
+			"the first message has to name what is replaced: set target.service, or target.lease for "+
+				"all that a lease has, or both",
 		)
 	case u.service != "":
 		if err := plan.CheckServiceName(u.service); err != nil {

@@ -262,7 +262,8 @@ func (s *stream) unacknowledged(of xds.Type) *discovery.DiscoveryResponse {
 func (s *stream) acknowledge(m *discovery.DiscoveryResponse) {
 	s.t.Helper()
 	require.NoError(s.t, s.stream.Send(&discovery.DiscoveryRequest{
-		TypeUrl: m.GetTypeUrl(), ResourceNames: s.names[m.GetTypeUrl()], VersionInfo: m.GetVersionInfo(), ResponseNonce: m.GetNonce(),
+		TypeUrl: m.GetTypeUrl(), ResourceNames: s.names[m.GetTypeUrl()], VersionInfo: m.GetVersionInfo(),
+		ResponseNonce: m.GetNonce(),
 	}))
 }
 
@@ -419,7 +420,12 @@ func TestClientWithoutBundleMaps(t *testing.T) {
 	r.put("shop 3 us/a healthy")
 	s := r.open(node("node", "eu/a"))
 	s.subscribe(xds.Routes, "shop")
-	weighted := message(t, &route.RouteConfiguration{}, s.next(xds.Routes), 0).GetVirtualHosts()[0].GetRoutes()[0].GetRoute().
+	weighted := message(
+		t,
+		&route.RouteConfiguration{},
+		s.next(xds.Routes),
+		0,
+	).GetVirtualHosts()[0].GetRoutes()[0].GetRoute().
 		GetWeightedClusters()
 	require.Len(t, weighted.GetClusters(), 2)
 	require.Equal(t, "shop~eu.example.org", weighted.GetClusters()[0].GetName())

@@ -58,9 +58,13 @@ func (r *room) under(secret, service string, number int) {
 	r.t.Helper()
 	address := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(number >> 8), byte(number)}), 80)
 	_, err := routing.NewServer(r.manager.Manager).
-		RegisterInstance(access.WithCaller(r.t.Context(), access.SocketCaller(0, 1)), &ententev1.RegisterInstanceRequest{
+		RegisterInstance(access.WithCaller(
+			r.t.Context(),
+			access.SocketCaller(0, 1),
+		), &ententev1.RegisterInstanceRequest{
 			Instance: &ententev1.Instance{
-				Lease: secret, Service: service, Address: address.String(), SpiffeId: "spiffe://eu.example.org/" + service,
+				Lease: secret, Service: service, Address: address.String(),
+				SpiffeId: "spiffe://eu.example.org/" + service,
 				Locality: &ententev1.Locality{Region: "eu", Zone: "a"},
 			},
 		})

@@ -24,17 +24,35 @@ func TestCheckAssignment(t *testing.T) {
 		spoil func(*endpoint.ClusterLoadAssignment)
 		want  string
 	}{
-		"a gap":             {func(a *endpoint.ClusterLoadAssignment) { a.Endpoints[2].Priority = 3 }, "follows no priority"},
-		"no first priority": {func(a *endpoint.ClusterLoadAssignment) { a.Endpoints = a.Endpoints[1:] }, "follows no priority"},
+		"a gap": {func(
+			a *endpoint.ClusterLoadAssignment,
+		) {
+			a.Endpoints[2].Priority = 3
+		}, "follows no priority"},
+		"no first priority": {
+			func(a *endpoint.ClusterLoadAssignment) { a.Endpoints = a.Endpoints[1:] },
+			"follows no priority",
+		},
 		"a locality twice": {func(a *endpoint.ClusterLoadAssignment) {
 			a.Endpoints[1].Priority, a.Endpoints[1].Locality = 0, a.Endpoints[0].Locality
 		}, "occurs twice in priority 0"},
-		"an address twice":   {func(a *endpoint.ClusterLoadAssignment) { a.Endpoints[1].LbEndpoints = a.Endpoints[0].LbEndpoints }, "address 10.0.0.1 80 occurs twice"},
-		"no locality weight": {func(a *endpoint.ClusterLoadAssignment) { a.Endpoints[0].LoadBalancingWeight = nil }, "has no weight"},
-		"no endpoint weight": {func(a *endpoint.ClusterLoadAssignment) { a.Endpoints[0].LbEndpoints[0].LoadBalancingWeight = nil }, "has no weight"},
+		"an address twice": {func(
+			a *endpoint.ClusterLoadAssignment,
+		) {
+			a.Endpoints[1].LbEndpoints = a.Endpoints[0].LbEndpoints
+		}, "address 10.0.0.1 80 occurs twice"},
+		"no locality weight": {
+			func(a *endpoint.ClusterLoadAssignment) { a.Endpoints[0].LoadBalancingWeight = nil },
+			"has no weight",
+		},
+		"no endpoint weight": {
+			func(a *endpoint.ClusterLoadAssignment) { a.Endpoints[0].LbEndpoints[0].LoadBalancingWeight = nil },
+			"has no weight",
+		},
 		"a sum too large": {func(a *endpoint.ClusterLoadAssignment) {
 			a.Endpoints[1].Priority = 0
-			a.Endpoints[0].LoadBalancingWeight, a.Endpoints[1].LoadBalancingWeight = wrapperspb.UInt32(1<<31), wrapperspb.UInt32(1<<31)
+			a.Endpoints[0].LoadBalancingWeight = wrapperspb.UInt32(1 << 31)
+			a.Endpoints[1].LoadBalancingWeight = wrapperspb.UInt32(1 << 31)
 		}, "more than 32 bits"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -46,7 +64,11 @@ func TestCheckAssignment(t *testing.T) {
 }
 
 func TestFit(t *testing.T) {
-	for _, weights := range [][]uint64{nil, {1}, {0}, {1 << 32}, {1 << 40, 1}, {maxWeightSum, maxWeightSum, maxWeightSum}, {1 << 62, 1 << 62, 3}} {
+	for _, weights := range [][]uint64{nil, {1}, {0}, {1 << 32}, {1 << 40, 1}, {
+		maxWeightSum,
+		maxWeightSum,
+		maxWeightSum,
+	}, {1 << 62, 1 << 62, 3}} {
 		sum := uint64(0)
 		for _, w := range fit(weights) {
 			require.Positive(t, w)

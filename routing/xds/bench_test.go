@@ -56,7 +56,9 @@ func BenchmarkChange(b *testing.B) {
 				if err != nil {
 					return
 				}
-				if err := s.Send(&discovery.DeltaDiscoveryRequest{TypeUrl: m.GetTypeUrl(), ResponseNonce: m.GetNonce()}); err != nil {
+				if err := s.Send(
+					&discovery.DeltaDiscoveryRequest{TypeUrl: m.GetTypeUrl(), ResponseNonce: m.GetNonce()},
+				); err != nil {
 					return
 				}
 				if first {

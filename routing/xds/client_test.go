@@ -19,13 +19,34 @@ func TestClientOf(t *testing.T) {
 		node *core.Node
 		want Client
 	}{
-		"Envoy":                 {&core.Node{UserAgentName: "envoy", Locality: &core.Locality{Region: "us", Zone: "a"}}, Client{Envoy, plan.Locality{Region: "us", Zone: "a"}}},
-		"gRPC":                  {&core.Node{UserAgentName: "gRPC Go", ClientFeatures: grpc}, Client{GRPC, plan.Locality{Region: "eu"}}},
-		"gRPC for Node.js":      {&core.Node{UserAgentName: "gRPC Node Pure JS", ClientFeatures: grpc}, Client{GRPCSplit, plan.Locality{Region: "eu"}}},
-		"one that says it":      {&core.Node{UserAgentName: "gRPC Go", ClientFeatures: grpc, Metadata: roots(RootsFiles)}, Client{GRPCSplit, plan.Locality{Region: "eu"}}},
-		"one that says another": {&core.Node{UserAgentName: "gRPC Node Pure JS", ClientFeatures: grpc, Metadata: roots(RootsMap)}, Client{GRPC, plan.Locality{Region: "eu"}}},
-		"a sub-zone":            {&core.Node{Locality: &core.Locality{Region: "us", Zone: "a", SubZone: "1"}}, Client{Envoy, plan.Locality{Region: "us", Zone: "a", SubZone: "1"}}},
-		"a zone of this region": {&core.Node{Locality: &core.Locality{Zone: "a"}}, Client{Envoy, plan.Locality{Region: "eu", Zone: "a"}}},
+		"Envoy": {&core.Node{
+			UserAgentName: "envoy",
+			Locality:      &core.Locality{Region: "us", Zone: "a"},
+		}, Client{Envoy, plan.Locality{Region: "us", Zone: "a"}}},
+		"gRPC": {&core.Node{
+			UserAgentName:  "gRPC Go",
+			ClientFeatures: grpc,
+		}, Client{GRPC, plan.Locality{Region: "eu"}}},
+		"gRPC for Node.js": {&core.Node{
+			UserAgentName:  "gRPC Node Pure JS",
+			ClientFeatures: grpc,
+		}, Client{GRPCSplit, plan.Locality{Region: "eu"}}},
+		"one that says it": {&core.Node{
+			UserAgentName:  "gRPC Go",
+			ClientFeatures: grpc,
+			Metadata:       roots(RootsFiles),
+		}, Client{GRPCSplit, plan.Locality{Region: "eu"}}},
+		"one that says another": {
+			&core.Node{UserAgentName: "gRPC Node Pure JS", ClientFeatures: grpc, Metadata: roots(RootsMap)},
+			Client{GRPC, plan.Locality{Region: "eu"}},
+		},
+		"a sub-zone": {&core.Node{
+			Locality: &core.Locality{Region: "us", Zone: "a", SubZone: "1"},
+		}, Client{Envoy, plan.Locality{Region: "us", Zone: "a", SubZone: "1"}}},
+		"a zone of this region": {
+			&core.Node{Locality: &core.Locality{Zone: "a"}},
+			Client{Envoy, plan.Locality{Region: "eu", Zone: "a"}},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := ClientOf(c.node, "eu")

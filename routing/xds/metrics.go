@@ -37,7 +37,8 @@ func newMetrics(r prometheus.Registerer, c *Cache) (*metrics, error) {
 		return float64(len(c.streams))
 	})
 	variants := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "entente_routing_xds_variants", Help: "Variants of resources, each for one kind of client, locality and set of rights.",
+		Name: "entente_routing_xds_variants",
+		Help: "Variants of resources, each for one kind of client, locality and set of rights.",
 	}, func() float64 {
 		c.mu.Lock()
 		defer c.mu.Unlock()

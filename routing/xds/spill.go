@@ -26,7 +26,7 @@ type weighted struct {
 // wholeLoad is the load of all requests, in the unit of a locality's part of a priority's percentage.
 const wholeLoad = 100 * plan.WholePart
 
-// fine is the weight of one part of load, so that it can be split among endpoints. The weight of all load is below 2³².
+// fine is the weight of one part of load, which can be split among endpoints. The weight of all load is below 2³².
 const fine = 1 << 11
 
 // spill computes what Envoy computes itself, for clients that use the next priority only when one is empty. All

@@ -90,19 +90,57 @@ func TestSpill(t *testing.T) {
 		endpoints []string
 		want      string
 	}{
-		"all is well":              {[]string{"1 eu/a healthy", "2 eu/b healthy", "3 us/a healthy"}, "eu/a 100% [1] | eu/b 100% [2] | us/a 100% [3]"},
-		"half of the zone is gone": {[]string{"1 eu/a healthy", "2 eu/a unhealthy", "3 eu/b healthy", "4 us/a healthy"}, "eu/a 70% [1], eu/b 30% [3] | us/a 100% [4]"},
-		"draining is as gone":      {[]string{"1 eu/a healthy", "2 eu/a draining", "3 eu/b healthy"}, "eu/a 70% [1], eu/b 30% [3]"},
-		"the zone is gone":         {[]string{"1 eu/a unhealthy", "2 eu/b healthy", "3 us/a healthy"}, "eu/b 100% [2] | us/a 100% [3]"},
-		"the region is gone":       {[]string{"1 eu/a unhealthy", "2 eu/b unhealthy", "3 us/a healthy"}, "us/a 100% [3]"},
-		"degraded gets the rest":   {[]string{"1 eu/a healthy", "2 eu/a degraded", "3 eu/a unhealthy"}, "eu/a 100% [1 2]"},
-		"panic goes to all":        {[]string{"1 eu/a unhealthy", "2 eu/a unhealthy", "3 eu/a unhealthy"}, "eu/a 100% [1 2 3]"},
+		"all is well": {[]string{
+			"1 eu/a healthy",
+			"2 eu/b healthy",
+			"3 us/a healthy",
+		}, "eu/a 100% [1] | eu/b 100% [2] | us/a 100% [3]"},
+		"half of the zone is gone": {
+			[]string{"1 eu/a healthy", "2 eu/a unhealthy", "3 eu/b healthy", "4 us/a healthy"},
+			"eu/a 70% [1], eu/b 30% [3] | us/a 100% [4]",
+		},
+		"draining is as gone": {[]string{
+			"1 eu/a healthy",
+			"2 eu/a draining",
+			"3 eu/b healthy",
+		}, "eu/a 70% [1], eu/b 30% [3]"},
+		"the zone is gone": {[]string{
+			"1 eu/a unhealthy",
+			"2 eu/b healthy",
+			"3 us/a healthy",
+		}, "eu/b 100% [2] | us/a 100% [3]"},
+		"the region is gone": {[]string{
+			"1 eu/a unhealthy",
+			"2 eu/b unhealthy",
+			"3 us/a healthy",
+		}, "us/a 100% [3]"},
+		"degraded gets the rest": {[]string{
+			"1 eu/a healthy",
+			"2 eu/a degraded",
+			"3 eu/a unhealthy",
+		}, "eu/a 100% [1 2]"},
+		"panic goes to all": {[]string{
+			"1 eu/a unhealthy",
+			"2 eu/a unhealthy",
+			"3 eu/a unhealthy",
+		}, "eu/a 100% [1 2 3]"},
 		"degraded ones wait": {
-			[]string{"1 eu/a healthy", "2 eu/a healthy", "3 eu/a healthy", "4 eu/a degraded", "5 eu/b healthy", "6 us/a healthy", "7 us/a degraded"},
+			[]string{
+				"1 eu/a healthy",
+				"2 eu/a healthy",
+				"3 eu/a healthy",
+				"4 eu/a degraded",
+				"5 eu/b healthy",
+				"6 us/a healthy",
+				"7 us/a degraded",
+			},
 			"eu/a 100% [1 2 3] | eu/b 100% [5] | us/a 100% [6] | eu/a 100% [4] | us/a 100% [7]",
 		},
-		"a zone of two localities": {[]string{"1 eu/a healthy", "2 eu/b healthy", "3 eu/c healthy"}, "eu/a 100% [1] | eu/b 50% [2], eu/c 50% [3]"},
-		"nothing":                  {nil, ""},
+		"a zone of two localities": {
+			[]string{"1 eu/a healthy", "2 eu/b healthy", "3 eu/c healthy"},
+			"eu/a 100% [1] | eu/b 50% [2], eu/c 50% [3]",
+		},
+		"nothing": {nil, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			require.Equal(t, c.want, transcript(spill(planFor(t, "eu/a", c.endpoints...), nil)))

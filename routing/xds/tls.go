@@ -51,7 +51,7 @@ func grpcTLS(ids []string, roots string) (*core.TransportSocket, error) {
 		ValidationContextType: &tls.CommonTlsContext_ValidationContext{
 			ValidationContext: &tls.CertificateValidationContext{
 				CaCertificateProviderInstance: &tls.CertificateProviderPluginInstance{InstanceName: roots},
-				MatchSubjectAltNames:          matchers, //nolint:staticcheck // SA1019: gRPC does not read the typed ones
+				MatchSubjectAltNames:          matchers, //nolint:staticcheck // gRPC does not read typed ones
 			},
 		},
 	}})
