@@ -10,16 +10,16 @@ import (
 	"github.com/ententehq/entente/vaultca"
 )
 
-// Config is what one member is told before it starts. Every value is valid: [Load] and [Dev] are the only ways to one.
+// Config is the configuration of one member. [Load] and [Dev] return it, and every value in it is valid.
 type Config struct {
 	Cluster        Cluster
 	Member         Member
-	Join           *Join // nil: this member joins nobody
+	Join           *Join // nil if the member joins no cluster
 	BundleEndpoint BundleEndpoint
 	SelfSigned     SelfSigned
-	Vault          *vaultca.Config        // nil: the upstream is the self-signed one
-	AnchorApproval bool                   // whether a new anchor of the upstream waits for an operator
-	Transit        *vaultca.TransitConfig // nil: the signing keys are not in Vault
+	Vault          *vaultca.Config        // nil if the upstream is self-signed
+	AnchorApproval bool                   // a new anchor of the upstream waits for an operator
+	Transit        *vaultca.TransitConfig // nil if the signing keys are not in Vault
 	Authority      Authority
 	Federation     Federation
 	Routing        Routing
@@ -27,23 +27,23 @@ type Config struct {
 	Telemetry      Telemetry
 }
 
-// Cluster names the cluster; it is the same on every member.
+// Cluster names the cluster. It is equal on every member.
 type Cluster struct {
 	Name        string
 	TrustDomain spiffeid.TrustDomain // home
 	Region      string
 }
 
-// Member is this member's own.
+// Member is the part of the configuration that differs between members.
 type Member struct {
 	ID        string
 	Zone      string
 	DataDir   string // absolute
 	Listen    string // host:port of the one TLS port
-	Advertise string // host:port where others reach it
+	Advertise string // host:port at which others reach the member
 }
 
-// Join says which cluster to join, once, with an empty data folder.
+// Join names the cluster that a member with an empty data folder joins.
 type Join struct {
 	Addresses []string // host:port of members
 	Token     Secret
@@ -61,43 +61,44 @@ const (
 // BundleEndpoint is the SPIFFE bundle endpoint of this member.
 type BundleEndpoint struct {
 	Listen      string
-	Advertise   string        // host:port where other clusters reach it, and of no other member; empty: see [member.endpointURLs]
+	Advertise   string        // host:port at which other clusters reach this endpoint alone; optional
 	RefreshHint time.Duration // of the home domain's bundle, when the cluster is formed
 	Profile     Profile
 	CertFile    string // https_web by files
 	KeyFile     string // https_web by files
-	ACME        *ACME  // https_web by ACME; nil: by files
+	ACME        *ACME  // https_web by ACME; nil if by files
 }
 
-// SelfSigned is the embedded upstream.
+// SelfSigned configures the embedded upstream.
 type SelfSigned struct {
 	RootTTL time.Duration
 }
 
-// Keys says where a member keeps its signing keys.
+// Keys is the place where a member keeps its signing keys.
 type Keys string
 
-// Where keys are kept.
+// The places for signing keys.
 const (
 	KeysDisk    Keys = "disk"          // in the data folder
-	KeysMemory  Keys = "memory"        // they end with the process
+	KeysMemory  Keys = "memory"        // lost when the process ends
 	KeysTransit Keys = "vault_transit" // in Vault, which signs
 )
 
-// Authority holds lifetimes (of the home domain when the cluster is formed, and the defaults of domains created
-// later), and how this member issues.
+// Authority holds lifetimes, for the home domain when the cluster is formed and as the defaults of domains created
+// later, and the settings by which this member issues.
 type Authority struct {
 	CATTL        time.Duration
 	X509SVIDTTL  time.Duration
 	JWTSVIDTTL   time.Duration
-	SigningGrace time.Duration // how long a member that hears from no leader goes on signing
-	IssueRate    int           // SVIDs a second that one caller can ask this member for; 0: any number
-	IssueBurst   int           // and how many at once
-	LintSample   int           // zlint looks at one leaf in so many; 0: at none
-	Keys         Keys          // where this member keeps its signing keys
+	SigningGrace time.Duration // how long a member signs without contact to a leader
+	IssueRate    int           // limit of SVIDs a second for one caller of this member; 0 means no limit
+	IssueBurst   int           // limit of SVIDs at once
+	LintSample   int           // zlint checks one leaf in so many; 0 means none
+	Keys         Keys          // the place of the signing keys
 }
 
-// DomainDefaults are the settings of the home domain when the cluster is formed, and of domains created without their own.
+// DomainDefaults returns the settings of the home domain when the cluster is formed, and of domains created without
+// settings of their own.
 func (c *Config) DomainDefaults() plan.Settings {
 	return plan.Settings{
 		RefreshHint: c.BundleEndpoint.RefreshHint, CATTL: c.Authority.CATTL,
@@ -105,13 +106,13 @@ func (c *Config) DomainDefaults() plan.Settings {
 	}
 }
 
-// Federation bounds what foreign domains can ask of this cluster.
+// Federation limits the load from foreign domains, and configures agreements.
 type Federation struct {
-	MinRefresh time.Duration // the shortest refresh hint that is followed, or published
-	NoApproval bool          // agreements that come of invitations need no operator's approval on this side
+	MinRefresh time.Duration // the shortest refresh hint to follow or publish
+	NoApproval bool          // invited agreements need no approval by an operator of this cluster
 }
 
-// StalePolicy says what a stale bundle does to the instances of its domain.
+// StalePolicy is the effect of a stale bundle on the instances of its domain.
 type StalePolicy string
 
 // The stale policies of a hint.
@@ -121,12 +122,12 @@ const (
 	StaleDrop   StalePolicy = "drop"
 )
 
-// Routing sets how hints are computed.
+// Routing configures hints and imports.
 type Routing struct {
 	OverprovisioningFactor int // percent; 140 as in Envoy
 	PanicThreshold         int // percent; 0 turns panic off
 	Stale                  StalePolicy
-	// ImportTTL is for how long imported services are offered although no stream confirms them.
+	// ImportTTL is how long imported services stay in hints without a stream that confirms them.
 	ImportTTL time.Duration
 }
 
@@ -134,10 +135,10 @@ type Routing struct {
 type Raft struct {
 	HeartbeatTimeout time.Duration
 	ElectionTimeout  time.Duration
-	DiskTimeout      time.Duration // a log-store call that takes longer makes the member give up
+	DiskTimeout      time.Duration // the member fails if a call to the log store takes longer
 }
 
-// Telemetry is the operations listener and the log.
+// Telemetry configures the operations listener and the log.
 type Telemetry struct {
 	Listen    string
 	LogLevel  string // trace, debug, info, warn or error
@@ -151,7 +152,7 @@ const (
 	defaultOpsListen    = "127.0.0.1:7448"
 )
 
-// Load reads the HCL file at path. An error names the file, the line and the remedy; it lists every mistake found, a line each.
+// Load reads the HCL file at path. The error lists every mistake, one line for each, with file, line and remedy.
 func Load(path string) (*Config, error) {
 	file, err := parseFile(path)
 	if err != nil {
@@ -164,7 +165,8 @@ func Load(path string) (*Config, error) {
 	return cfg, nil
 }
 
-// Dev is the configuration of `entente server --dev`: one member on this machine, self-signed, everything in dir.
+// Dev returns the configuration of `entente server --dev`: one self-signed member on this machine, with its data in
+// dir.
 func Dev(dir string) (*Config, error) {
 	src := fmt.Sprintf(`
 cluster {

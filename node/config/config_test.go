@@ -49,7 +49,8 @@ func TestDefaults(t *testing.T) {
 	require.Equal(t, 5*time.Minute, cfg.BundleEndpoint.RefreshHint)
 	require.Equal(t, "127.0.0.1:7448", cfg.Telemetry.Listen)
 	require.Equal(t, "/var/lib/entente", cfg.Member.DataDir)
-	require.Equal(t, Authority{24 * time.Hour, time.Hour, 5 * time.Minute, time.Hour, 500, 2000, 1000, KeysDisk}, cfg.Authority)
+	require.Equal(t, Authority{24 * time.Hour, time.Hour, 5 * time.Minute, time.Hour, 500, 2000, 1000, KeysDisk},
+		cfg.Authority)
 	require.Equal(t, Routing{140, 50, StaleDemote, 10 * time.Minute}, cfg.Routing)
 	require.Nil(t, cfg.Join)
 }
@@ -94,7 +95,8 @@ telemetry { log_format = "json" }
 `)
 	require.NoError(t, err)
 	require.Equal(t, "eu-1.example.org:7440", cfg.Member.Advertise)
-	require.Equal(t, Authority{12 * time.Hour, time.Hour, 5 * time.Minute, time.Hour, 0, 50, 0, KeysMemory}, cfg.Authority)
+	require.Equal(t, Authority{12 * time.Hour, time.Hour, 5 * time.Minute, time.Hour, 0, 50, 0, KeysMemory},
+		cfg.Authority)
 	require.Equal(t, ProfileWeb, cfg.BundleEndpoint.Profile)
 	require.Equal(t, "/etc/entente/web.key", cfg.BundleEndpoint.KeyFile)
 	require.Equal(t, 100*time.Hour, cfg.SelfSigned.RootTTL)
@@ -107,7 +109,8 @@ telemetry { log_format = "json" }
 // TestAnchorApproval: a new anchor of the upstream waits for nobody unless the configuration says so.
 func TestAnchorApproval(t *testing.T) {
 	for setting, want := range map[string]bool{"": false, "anchor_approval = false": false, "anchor_approval = true": true} {
-		cfg, err := decode(t, validHead+"upstream \"vault\" {\n address = \"https://v:8200\"\n pki_mount = \"pki\"\n "+setting+"\n auth \"token\" { token = \"env:T\" }\n}")
+		cfg, err := decode(t, validHead+"upstream \"vault\" {\n address = \"https://v:8200\"\n pki_mount = "+
+			"\"pki\"\n "+setting+"\n auth \"token\" { token = \"env:T\" }\n}")
 		require.NoError(t, err, setting)
 		require.Equal(t, want, cfg.AnchorApproval, setting)
 	}
@@ -119,12 +122,14 @@ func acmeBlock(settings string) string {
 }
 
 func TestACMEConfiguration(t *testing.T) {
-	file, err := parseSource([]byte(validHead+acmeBlock("agree_to_terms = true\n hosts = [\"B.example.org\"]\n eab_key_id = \"k\"\n eab_hmac_key = \"s3cret\"")), "entente.hcl")
+	file, err := parseSource([]byte(validHead+acmeBlock("agree_to_terms = true\n hosts = [\"B.example.org\"]\n "+
+		"eab_key_id = \"k\"\n eab_hmac_key = \"s3cret\"")), "entente.hcl")
 	require.NoError(t, err)
 	cfg, err := decodeConfig(file)
 	require.NoError(t, err)
 	require.Equal(t, &ACME{
-		Directory: "https://acme-v02.api.letsencrypt.org/directory", Hosts: []string{"b.example.org"}, EABKeyID: "k", EABKey: Secret{"s3cret"},
+		Directory: "https://acme-v02.api.letsencrypt.org/directory", Hosts: []string{"b.example.org"}, EABKeyID: "k",
+		EABKey: Secret{"s3cret"},
 	}, cfg.BundleEndpoint.ACME)
 	require.NotContains(t, fmt.Sprintf("%+v %#v", cfg.BundleEndpoint.ACME, cfg.BundleEndpoint.ACME), "s3cret")
 }
@@ -135,17 +140,20 @@ func TestRefusedConfigurations(t *testing.T) {
 			"entente.hcl:1: the block \"cluster\" is missing; it needs [name trust_domain region]\n" +
 				"entente.hcl:1: the block \"member\" is missing; it needs [id zone]"},
 		{"syntax", `cluster {`,
-			"entente.hcl:1: There is no closing brace for this block before the end of the file. This may be caused by incorrect brace nesting elsewhere in this file."},
+			"entente.hcl:1: There is no closing brace for this block before the end of the file. This may be caused " +
+				"by incorrect brace nesting elsewhere in this file."},
 		{"unknown block", validHead + `memebr {}`,
 			`entente.hcl:11: Blocks of type "memebr" are not expected here. Did you mean "member"?`},
 		{"unknown setting", validHead + `authority { ca_tl = "24h" }`,
 			`entente.hcl:11: An argument named "ca_tl" is not expected here. Did you mean "ca_ttl"?`},
 		{"twice", validHead + "raft {}\nraft {}",
-			`entente.hcl:12: "raft" stands twice; the first is on line 11`},
+			`entente.hcl:12: the block "raft" occurs twice; the first is on line 11`},
 		{"lifetimes that do not fit", validHead + `authority { ca_ttl = "1h" }`,
-			`entente.hcl:11: authority: SVIDs live for 1h0m0s at most, for which ca_ttl (1h0m0s) is too short: raise ca_ttl to 2h30m0s at least, or lower the SVID lifetime`},
+			`entente.hcl:11: authority: SVIDs live for 1h0m0s at most, for which ca_ttl (1h0m0s) is too short: raise ` +
+				`ca_ttl to 2h30m0s at least, or lower the SVID lifetime`},
 		{"short root", validHead + `upstream "selfsigned" { root_ttl = "25h" }`,
-			`entente.hcl:11: upstream "selfsigned".root_ttl: 25h0m0s is out of bounds; it must be from 96h0m0s to 438000h0m0s`},
+			`entente.hcl:11: upstream "selfsigned".root_ttl: 25h0m0s is out of bounds; it must be from 96h0m0s to ` +
+				`438000h0m0s`},
 		{"no unit", validHead + `federation { min_refresh = "5" }`,
 			`entente.hcl:11: federation.min_refresh: "5" is not a duration; write a number with a unit, such as "10s"`},
 		{"out of bounds", validHead + `federation { min_refresh = "1ms" }`,
@@ -153,48 +161,66 @@ func TestRefusedConfigurations(t *testing.T) {
 		{"hint below minimum", validHead + `bundle_endpoint { refresh_hint = "2s" }`,
 			`entente.hcl:11: bundle_endpoint.refresh_hint: 2s is out of bounds; it must be from 10s to 24h0m0s`},
 		{"keys elsewhere", validHead + "authority {\n keys \"hsm\" {}\n}",
-			`entente.hcl:12: keys are not kept in "hsm"; write "disk", "memory" or "vault_transit"`},
+			`entente.hcl:12: "hsm" is not a place for keys; write "disk", "memory" or "vault_transit"`},
 		{"keys twice", validHead + "authority {\n keys \"disk\" {}\n keys \"memory\" {}\n}",
-			`entente.hcl:13: authority has two blocks keys; a member keeps its keys in one place`},
+			`entente.hcl:13: authority has two keys blocks; a member keeps its keys in one place`},
 		{"keys with a setting", validHead + "authority {\n keys \"memory\" { size = 1 }\n}",
 			`entente.hcl:12: An argument named "size" is not expected here.`},
 		{"no burst", validHead + "authority { issue_burst = 0 }",
 			`entente.hcl:11: authority.issue_burst: must be a whole number from 1 to 1000000`},
 		{"profile", validHead + "bundle_endpoint {\n profile \"https_wub\" {}\n}",
-			`entente.hcl:12: "https_wub" is no endpoint profile; write "https_spiffe" or "https_web"`},
+			`entente.hcl:12: "https_wub" is not an endpoint profile; write "https_spiffe" or "https_web"`},
 		{"profile without files", validHead + "bundle_endpoint {\n profile \"https_web\" { cert_file = \"a\" }\n}",
 			`entente.hcl:12: bundle_endpoint.profile "https_web" needs cert_file and key_file together`},
 		{"profile without a certificate", validHead + "bundle_endpoint {\n profile \"https_web\" {}\n}",
-			`entente.hcl:12: bundle_endpoint.profile "https_web" needs a certificate; write cert_file and key_file, or a block acme`},
-		{"files and ACME", validHead + "bundle_endpoint {\n profile \"https_web\" {\n cert_file = \"a\"\n key_file = \"b\"\n acme {}\n }\n}",
-			`entente.hcl:15: bundle_endpoint.profile "https_web" has both acme and certificate files; write acme, or cert_file and key_file`},
+			`entente.hcl:12: bundle_endpoint.profile "https_web" needs a certificate; write cert_file and key_file, ` +
+				`or an acme block`},
+		{"files and ACME", validHead + "bundle_endpoint {\n profile \"https_web\" {\n cert_file = \"a\"\n key_file = " +
+			"\"b\"\n acme {}\n }\n}",
+			`entente.hcl:15: bundle_endpoint.profile "https_web" has both acme and certificate files; write acme, or ` +
+				`cert_file and key_file`},
 		{"ACME without names", validHead + acmeBlock(`agree_to_terms = true`),
 			`entente.hcl:13: The argument "hosts" is required, but no definition was found.`},
 		{"ACME without agreement", validHead + acmeBlock("hosts = [\"b.example.org\"]\n agree_to_terms = false"),
-			`entente.hcl:15: bundle_endpoint.profile.acme.agree_to_terms: an ACME server gives certificates to those alone who agree to its terms; read them and write true, or use cert_file and key_file`},
+			`entente.hcl:15: bundle_endpoint.profile.acme.agree_to_terms: an ACME server issues certificates only to ` +
+				`those who agree to its terms; read them and write true, or use cert_file and key_file`},
 		{"ACME for a wildcard", validHead + acmeBlock("agree_to_terms = true\n hosts = [\"*.example.org\"]"),
-			`entente.hcl:15: bundle_endpoint.profile.acme.hosts: "*.example.org" is no host name that an endpoint can have; write one such as "bundle.example.org", without wildcard, port or address`},
-		{"ACME by plain HTTP", validHead + acmeBlock("agree_to_terms = true\n hosts = [\"b.example.org\"]\n directory = \"http://acme.example.org/dir\""),
-			`entente.hcl:16: bundle_endpoint.profile.acme.directory: "http://acme.example.org/dir" is not the URL of an ACME directory; write one such as "https://acme-v02.api.letsencrypt.org/directory"`},
-		{"ACME with half an account", validHead + acmeBlock("agree_to_terms = true\n hosts = [\"b.example.org\"]\n email = \"nobody\"\n eab_key_id = \"k\""),
-			"entente.hcl:16: bundle_endpoint.profile.acme.email: \"nobody\" is no mail address; write one such as \"ops@example.org\", or leave it out\n" +
-				"entente.hcl:17: bundle_endpoint.profile.acme.eab_key_id: goes together with eab_hmac_key; the ACME server's operators hand out both"},
+			`entente.hcl:15: bundle_endpoint.profile.acme.hosts: "*.example.org" is not a host name for an endpoint; ` +
+				`write one such as "bundle.example.org", without wildcard, port or address`},
+		{"ACME by plain HTTP", validHead + acmeBlock("agree_to_terms = true\n hosts = [\"b.example.org\"]\n "+
+			"directory = \"http://acme.example.org/dir\""),
+			`entente.hcl:16: bundle_endpoint.profile.acme.directory: "http://acme.example.org/dir" is not the URL of ` +
+				`an ACME directory; write one such as "https://acme-v02.api.letsencrypt.org/directory"`},
+		{"ACME with half an account", validHead + acmeBlock("agree_to_terms = true\n hosts = [\"b.example.org\"]\n "+
+			"email = \"nobody\"\n eab_key_id = \"k\""),
+			"entente.hcl:16: bundle_endpoint.profile.acme.email: \"nobody\" is not a mail address; write one such as " +
+				"\"ops@example.org\", or leave it out\n" +
+				"entente.hcl:17: bundle_endpoint.profile.acme.eab_key_id: requires eab_hmac_key, and eab_hmac_key " +
+				"requires it; the operator of the ACME server provides both"},
 		{"upstream", validHead + `upstream "volt" {}`,
-			`entente.hcl:11: "volt" is no upstream of this version; write "selfsigned" or "vault", or leave the block out`},
-		{"vault without a login", validHead + "upstream \"vault\" {\n address = \"https://vault.example.org:8200\"\n pki_mount = \"pki_eu\"\n}",
+			`entente.hcl:11: "volt" is not an upstream; write "selfsigned" or "vault", or leave the block out`},
+		{"vault without a login", validHead + "upstream \"vault\" {\n address = \"https://vault.example.org:8200\"\n " +
+			"pki_mount = \"pki_eu\"\n}",
 			`entente.hcl:11: upstream "vault": no auth block; one of token, approle, kubernetes and cert is needed`},
-		{"vault by plain HTTP", validHead + "upstream \"vault\" {\n address = \"http://vault.example.org\"\n pki_mount = \"pki_eu\"\n auth \"token\" { token = \"env:T\" }\n}",
-			`entente.hcl:11: upstream "vault": address "http://vault.example.org" is not of the form https://HOST:PORT`},
-		{"auth method", validHead + "upstream \"vault\" {\n address = \"https://v:8200\"\n pki_mount = \"pki_eu\"\n auth \"github\" {}\n}",
-			`entente.hcl:14: "github" is no auth method of this version; write "token", "approle", "kubernetes" or "cert"`},
-		{"an approval that is none", validHead + "upstream \"vault\" {\n address = \"https://v:8200\"\n pki_mount = \"pki\"\n anchor_approval = \"perhaps\"\n auth \"token\" { token = \"env:T\" }\n}",
+		{"vault by plain HTTP", validHead + "upstream \"vault\" {\n address = \"http://vault.example.org\"\n " +
+			"pki_mount = \"pki_eu\"\n auth \"token\" { token = \"env:T\" }\n}",
+			`entente.hcl:11: upstream "vault": address "http://vault.example.org" is not of the form ` +
+				`https://HOST:PORT`},
+		{"auth method", validHead + "upstream \"vault\" {\n address = \"https://v:8200\"\n pki_mount = \"pki_eu\"\n " +
+			"auth \"github\" {}\n}",
+			`entente.hcl:14: "github" is not an auth method; write "token", "approle", "kubernetes" or "cert"`},
+		{"an approval that is none", validHead + "upstream \"vault\" {\n address = \"https://v:8200\"\n pki_mount = " +
+			"\"pki\"\n anchor_approval = \"perhaps\"\n auth \"token\" { token = \"env:T\" }\n}",
 			`entente.hcl:14: upstream "vault".anchor_approval: must be a bool`},
-		{"shared mount", validHead + "upstream \"vault\" {\n address = \"https://v:8200\"\n pki_mount = \"pki\"\n auth \"token\" { token = \"env:T\" }\n domain \"pay.example.org\" { pki_mount = \"pki\" }\n}",
-			`entente.hcl:11: upstream "vault": domains eu.example.org and pay.example.org both use the mount pki: whoever signs there could name anybody in either domain; give each a mount with a root of its own`},
+		{"shared mount", validHead + "upstream \"vault\" {\n address = \"https://v:8200\"\n pki_mount = \"pki\"\n " +
+			"auth \"token\" { token = \"env:T\" }\n domain \"pay.example.org\" { pki_mount = \"pki\" }\n}",
+			`entente.hcl:11: upstream "vault": domains eu.example.org and pay.example.org both use the mount pki: ` +
+				`whoever signs there could name anybody in either domain; give each a mount with a root of its own`},
 		{"address", validHead + `telemetry { listen = "7448" }`,
 			`entente.hcl:11: telemetry.listen: "7448" is not an address; write host:port, such as "127.0.0.1:7440"`},
 		{"port", validHead + `telemetry { listen = "127.0.0.1:0" }`,
-			`entente.hcl:11: telemetry.listen: "127.0.0.1:0" has no usable port; write host:port with a port from 1 to 65535`},
+			`entente.hcl:11: telemetry.listen: "127.0.0.1:0" has no usable port; write host:port with a port from 1 ` +
+				`to 65535`},
 		{"imports that expire at once", validHead + `routing { import_ttl = "1s" }`,
 			`entente.hcl:11: routing.import_ttl: 1s is out of bounds; it must be from 10s to 168h0m0s`},
 		{"number", validHead + `routing { panic_threshold = 50.5 }`,
@@ -206,11 +232,14 @@ func TestRefusedConfigurations(t *testing.T) {
 		{"variable", validHead + `raft { disk_timeout = foo }`,
 			`entente.hcl:11: Variables may not be used here.`},
 		{"names", strings.ReplaceAll(validHead, `"eu-1"`, `"EU/1"`),
-			`entente.hcl:8: member.id: "EU/1" must be 1 to 63 lower-case letters, digits, dots, dashes and underscores, with a letter or digit at both ends`},
+			`entente.hcl:8: member.id: "EU/1" must be 1 to 63 lower-case letters, digits, dots, dashes and ` +
+				`underscores, with a letter or digit at both ends`},
 		{"trust domain", strings.ReplaceAll(validHead, `"eu.example.org"`, `"spiffe://eu.example.org"`),
-			`entente.hcl:4: cluster.trust_domain: trust domain "spiffe://eu.example.org": the name is not a valid trust domain: write the name alone, without scheme or path`},
+			`entente.hcl:4: cluster.trust_domain: trust domain "spiffe://eu.example.org": the name is not a valid ` +
+				`trust domain: write the name alone, without scheme or path`},
 		{"unspecified", strings.ReplaceAll(validHead, `"eu-west-1a"`, "\"eu-west-1a\"\n  listen = \"[::]:7440\""),
-			`entente.hcl:10: member.listen: with "[::]:7440", advertise must say where others reach this member`},
+			`entente.hcl:10: member.listen: with "[::]:7440", advertise must name the address at which others reach ` +
+				`this member`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := decode(t, c.src)

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	"net"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -16,7 +18,7 @@ import (
 	"github.com/zclconf/go-cty/cty/convert"
 )
 
-// maxConfigBytes bounds a configuration file; a real one has a few kilobytes.
+// maxConfigBytes is the size limit of a configuration file. A typical one has a few kilobytes.
 const maxConfigBytes = 1 << 20
 
 func parseFile(path string) (*hcl.File, error) {
@@ -30,7 +32,8 @@ func parseFile(path string) (*hcl.File, error) {
 		return nil, fmt.Errorf("read configuration: %w", err)
 	}
 	if len(src) > maxConfigBytes {
-		return nil, fmt.Errorf("read configuration %s: larger than %d bytes; is this the right file?", path, maxConfigBytes)
+		return nil, fmt.Errorf("read configuration %s: larger than %d bytes; is this the right file?",
+			path, maxConfigBytes)
 	}
 	return parseSource(src, path)
 }
@@ -43,7 +46,7 @@ func parseSource(src []byte, name string) (*hcl.File, error) {
 	return file, nil
 }
 
-// sentences turns diagnostics into one error, a line for each: place, what is wrong, what to do.
+// sentences converts diagnostics to one error with one line for each: the place, the mistake and the remedy.
 func sentences(diags hcl.Diagnostics) error {
 	line := func(d *hcl.Diagnostic) int {
 		if d.Subject == nil {
@@ -70,7 +73,7 @@ func sentences(diags hcl.Diagnostics) error {
 	return errors.Join(errs...)
 }
 
-// block reads the settings of one block. It collects what is wrong, so that a reader sees every mistake at once.
+// block reads the settings of one block. It collects mistakes, so one error can report them all.
 type block struct {
 	name    string
 	attrs   hcl.Attributes
@@ -78,7 +81,7 @@ type block struct {
 	diags   *hcl.Diagnostics
 }
 
-// refuse notes that the setting called name cannot be taken; detail says why and what to write.
+// refuse adds a mistake in the setting called name. The text has the reason and the remedy.
 func (b *block) refuse(name, format string, args ...any) {
 	at := b.missing
 	if a, ok := b.attrs[name]; ok {
@@ -119,7 +122,7 @@ func (b *block) text(name, def string) string {
 	return v.AsString()
 }
 
-// texts reads a list of at least one text.
+// texts reads a list of one or more strings.
 func (b *block) texts(name string) []string {
 	v, ok := b.value(name, cty.List(cty.String))
 	if !ok {
@@ -131,7 +134,7 @@ func (b *block) texts(name string) []string {
 	var out []string
 	for _, e := range v.AsValueSlice() {
 		if e.IsNull() {
-			b.refuse(name, "must not hold null")
+			b.refuse(name, "must not contain null")
 			return nil
 		}
 		out = append(out, e.AsString())
@@ -139,7 +142,7 @@ func (b *block) texts(name string) []string {
 	return out
 }
 
-// boolean reads true or false.
+// boolean reads a bool.
 func (b *block) boolean(name string, def bool) bool {
 	v, ok := b.value(name, cty.Bool)
 	if !ok {
@@ -190,4 +193,45 @@ func (b *block) choice(name, def string, among ...string) string {
 	}
 	b.refuse(name, "%q is not one of %s", v.AsString(), strings.Join(among, ", "))
 	return def
+}
+
+func (b *block) stalePolicy(name string) StalePolicy {
+	return StalePolicy(b.choice(name, string(StaleDemote), string(StaleDemote), string(StaleKeep), string(StaleDrop)))
+}
+
+func (b *block) identifier(name string) string {
+	s := b.text(name, "")
+	if s != "" && !nameForm.MatchString(s) {
+		b.refuse(name, "%q must be 1 to 63 lower-case letters, digits, dots, dashes and underscores, "+
+			"with a letter or digit at both ends", s)
+	}
+	return s
+}
+
+func (b *block) hostPort(name, def string) string {
+	s := b.text(name, def)
+	if s == "" {
+		return s
+	}
+	if err := checkHostPort(s); err != nil {
+		b.refuse(name, "%v", err)
+	}
+	return s
+}
+
+func checkHostPort(s string) error {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil || host == "" {
+		return fmt.Errorf("%q is not an address; write host:port, such as %q", s, defaultListen)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return fmt.Errorf("%q has no usable port; write host:port with a port from 1 to 65535", s)
+	}
+	return nil
+}
+
+func unspecified(hostPort string) bool {
+	host, _, _ := net.SplitHostPort(hostPort)
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsUnspecified()
 }

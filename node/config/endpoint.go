@@ -28,19 +28,20 @@ var (
 	}
 )
 
-// ACME says from which ACME server the endpoint's web certificates come.
+// ACME configures the ACME server that issues the endpoint's web certificates.
 type ACME struct {
 	Directory string   // https URL
-	Email     string   // "": none
+	Email     string   // optional
 	Hosts     []string // at least one
-	CAFile    string   // PEM; "": the system's roots
-	EABKeyID  string   // "": the account is bound to no other
+	CAFile    string   // PEM; if empty, the roots of the system
+	EABKeyID  string   // if empty, the account has no external binding
 	EABKey    Secret
 }
 
 func (d *decoder) bundleEndpoint(cfg *Config) {
 	e := &cfg.BundleEndpoint
-	e.Listen, e.RefreshHint, e.Profile = defaultBundleListen, max(5*time.Minute, cfg.Federation.MinRefresh), ProfileSPIFFE
+	e.Listen, e.Profile = defaultBundleListen, ProfileSPIFFE
+	e.RefreshHint = max(5*time.Minute, cfg.Federation.MinRefresh)
 	hb, ok := d.found["bundle_endpoint"]
 	if !ok {
 		return
@@ -62,13 +63,14 @@ func (d *decoder) bundleEndpoint(cfg *Config) {
 		case e.Profile == ProfileWeb:
 			d.webProfile(e, pb)
 		default:
-			d.refuse(pb.LabelRanges[0], "%q is no endpoint profile; write %q or %q", e.Profile, ProfileSPIFFE, ProfileWeb)
+			d.refuse(pb.LabelRanges[0], "%q is not an endpoint profile; write %q or %q", e.Profile, ProfileSPIFFE,
+				ProfileWeb)
 			return
 		}
 	}
 }
 
-// webProfile reads where the certificate comes from: two files, or an ACME server.
+// webProfile decodes the source of the web certificate: two files, or an ACME server.
 func (d *decoder) webProfile(e *BundleEndpoint, pb *hcl.Block) {
 	content, diags := pb.Body.Content(webProfileSchema)
 	d.diags = append(d.diags, diags...)
@@ -81,13 +83,15 @@ func (d *decoder) webProfile(e *BundleEndpoint, pb *hcl.Block) {
 	_, key := p.attrs["key_file"]
 	switch {
 	case len(content.Blocks) > 1:
-		d.refuse(content.Blocks[1].DefRange, "%s has two blocks acme; an endpoint asks one ACME server", p.name)
+		d.refuse(content.Blocks[1].DefRange, "%s has two acme blocks; an endpoint uses one ACME server", p.name)
 	case len(content.Blocks) == 1 && (cert || key):
-		d.refuse(content.Blocks[0].DefRange, "%s has both acme and certificate files; write acme, or cert_file and key_file", p.name)
+		d.refuse(content.Blocks[0].DefRange, "%s has both acme and certificate files; write acme, or cert_file and "+
+			"key_file",
+			p.name)
 	case len(content.Blocks) == 1:
 		d.acme(e, content.Blocks[0])
 	case !cert && !key:
-		d.refuse(pb.DefRange, "%s needs a certificate; write cert_file and key_file, or a block acme", p.name)
+		d.refuse(pb.DefRange, "%s needs a certificate; write cert_file and key_file, or an acme block", p.name)
 	case !cert || !key:
 		d.refuse(pb.DefRange, "%s needs cert_file and key_file together", p.name)
 	}
@@ -96,19 +100,21 @@ func (d *decoder) webProfile(e *BundleEndpoint, pb *hcl.Block) {
 func (d *decoder) acme(e *BundleEndpoint, hb *hcl.Block) {
 	b := d.open("bundle_endpoint.profile.acme", hb.Body, acmeSchema.hcl())
 	a := &ACME{
-		Directory: b.text("directory", webcert.DefaultACMEDirectory), Email: b.text("email", ""), CAFile: b.text("ca_file", ""),
-		EABKeyID: b.text("eab_key_id", ""),
+		Directory: b.text("directory", webcert.DefaultACMEDirectory), Email: b.text("email", ""),
+		CAFile: b.text("ca_file", ""), EABKeyID: b.text("eab_key_id", ""),
 	}
 	if err := webcert.CheckACMEDirectory(a.Directory); err != nil {
 		b.refuse("directory", "%v", err)
 	}
 	if parsed, err := mail.ParseAddress(a.Email); a.Email != "" && (err != nil || parsed.Address != a.Email) {
-		b.refuse("email", "%q is no mail address; write one such as %q, or leave it out", a.Email, "ops@example.org")
+		b.refuse("email", "%q is not a mail address; write one such as %q, or leave it out", a.Email, "ops@example.org")
 	}
 	for _, host := range b.texts("hosts") {
 		host = strings.ToLower(host)
 		if !endpoint.IsHostName(host) {
-			b.refuse("hosts", "%q is no host name that an endpoint can have; write one such as %q, without wildcard, port or address", host, "bundle.example.org")
+			b.refuse("hosts", "%q is not a host name for an endpoint; write one such as %q, without wildcard, port "+
+				"or address",
+				host, "bundle.example.org")
 		}
 		a.Hosts = append(a.Hosts, host)
 	}
@@ -116,12 +122,14 @@ func (d *decoder) acme(e *BundleEndpoint, hb *hcl.Block) {
 		b.refuse("hosts", "%d are too many; an endpoint has at most %d", len(a.Hosts), webcert.MaxACMEHosts)
 	}
 	if v, ok := b.value("agree_to_terms", cty.Bool); ok && v.False() {
-		b.refuse("agree_to_terms", "an ACME server gives certificates to those alone who agree to its terms; read them and write true, or use cert_file and key_file")
+		b.refuse("agree_to_terms", "an ACME server issues certificates only to those who agree to its terms; "+
+			"read them and write true, or use cert_file and key_file")
 	}
 	_, id := b.attrs["eab_key_id"]
 	_, key := b.attrs["eab_hmac_key"]
 	if id != key {
-		b.refuse("eab_key_id", "goes together with eab_hmac_key; the ACME server's operators hand out both")
+		b.refuse("eab_key_id", "requires eab_hmac_key, and eab_hmac_key requires it; the operator of the ACME server "+
+			"provides both")
 	}
 	if key {
 		a.EABKey = b.secret("eab_hmac_key")

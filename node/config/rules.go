@@ -11,7 +11,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
 
-// ruleFile is a file of routing rules: blocks of rules, by service.
+// ruleFile is a file of routing rules: one block for each service.
 type ruleFile struct {
 	Rules []ruleBlock `hcl:"rule,block"`
 }
@@ -36,8 +36,8 @@ type distributionBlock struct {
 	To   map[string]uint32 `hcl:"to"`
 }
 
-// ParseRules reads a file of routing rules: HCL, or JSON as 'entente rule list --output json' prints it. Unknown names are errors.
-// What the rules say is for the server to check.
+// ParseRules parses a file of routing rules: HCL, or JSON as 'entente rule list --output json' prints it. Unknown names
+// are errors. The server checks the rules themselves.
 func ParseRules(name string, content []byte) ([]*ententev1.RoutingRule, error) {
 	if bytes.HasPrefix(bytes.TrimSpace(content), []byte("{")) {
 		var list ententev1.ListRulesResponse
@@ -57,8 +57,9 @@ func ParseRules(name string, content []byte) ([]*ententev1.RoutingRule, error) {
 	var rules []*ententev1.RoutingRule
 	for _, b := range parsed.Rules {
 		rule := &ententev1.RoutingRule{
-			Service: b.Service, OverprovisioningFactor: b.OverprovisioningFactor, FailoverThreshold: b.FailoverThreshold,
-			PanicThreshold: b.PanicThreshold, Stale: b.Stale,
+			Service: b.Service, OverprovisioningFactor: b.OverprovisioningFactor,
+			FailoverThreshold: b.FailoverThreshold,
+			PanicThreshold:    b.PanicThreshold, Stale: b.Stale,
 		}
 		for _, f := range b.Failover {
 			rule.Failover = append(rule.Failover, &ententev1.FailoverRule{From: f.From, To: f.To})

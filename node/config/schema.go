@@ -2,10 +2,8 @@ package config
 
 import (
 	"fmt"
-	"net"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -16,7 +14,7 @@ import (
 	"github.com/ententehq/entente/routing/exchange"
 )
 
-// blockSchema names what may stand in one kind of block. Names that are missing here are refused, with the nearest known one.
+// blockSchema lists the settings of one kind of block. Other names are errors, which suggest the nearest known one.
 type blockSchema struct {
 	required, optional []string
 }
@@ -33,10 +31,12 @@ func (s blockSchema) hcl() *hcl.BodySchema {
 }
 
 var blocks = map[string]blockSchema{
-	"cluster":    {required: []string{"name", "trust_domain", "region"}},
-	"member":     {required: []string{"id", "zone"}, optional: []string{"data_dir", "listen", "advertise"}},
-	"join":       {required: []string{"addresses", "token"}},
-	"authority":  {optional: []string{"ca_ttl", "x509_svid_ttl", "jwt_svid_ttl", "signing_grace", "issue_rate", "issue_burst", "lint_sample"}},
+	"cluster": {required: []string{"name", "trust_domain", "region"}},
+	"member":  {required: []string{"id", "zone"}, optional: []string{"data_dir", "listen", "advertise"}},
+	"join":    {required: []string{"addresses", "token"}},
+	"authority": {optional: []string{
+		"ca_ttl", "x509_svid_ttl", "jwt_svid_ttl", "signing_grace", "issue_rate", "issue_burst", "lint_sample",
+	}},
 	"federation": {optional: []string{"min_refresh", "approval"}},
 	"routing":    {optional: []string{"overprovisioning_factor", "panic_threshold", "stale", "import_ttl"}},
 	"raft":       {optional: []string{"heartbeat_timeout", "election_timeout", "disk_timeout"}},
@@ -45,14 +45,15 @@ var blocks = map[string]blockSchema{
 
 var selfSignedSchema = blockSchema{optional: []string{"root_ttl"}}
 
-// nameForm is what identifies clusters, members, regions and zones: it stands in SPIFFE IDs, file names and metric labels.
+// nameForm matches the names of clusters, members, regions and zones. They are parts of SPIFFE IDs, file names and
+// metric labels.
 var nameForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$`)
 
-// decoder walks one file. Blocks are looked up by type; each may stand once.
+// decoder decodes one file. It finds blocks by type; each may occur once.
 type decoder struct {
 	file  *hcl.File
 	found map[string]*hcl.Block
-	// transitKeys is the block `keys "vault_transit"`, which is decoded after the upstream.
+	// transitKeys is the block `keys "vault_transit"`. It depends on the upstream and is decoded after it.
 	transitKeys *hcl.Block
 	diags       hcl.Diagnostics
 }
@@ -68,7 +69,8 @@ func decodeConfig(file *hcl.File) (*Config, error) {
 	d := &decoder{file: file, found: map[string]*hcl.Block{}, diags: diags}
 	for _, b := range content.Blocks {
 		if first, ok := d.found[b.Type]; ok {
-			d.refuse(b.DefRange, "%q stands twice; the first is on line %d", b.Type, first.DefRange.Start.Line)
+			d.refuse(b.DefRange, "the block %q occurs twice; the first is on line %d", b.Type,
+				first.DefRange.Start.Line)
 			continue
 		}
 		d.found[b.Type] = b
@@ -100,12 +102,13 @@ func (d *decoder) refuse(at hcl.Range, format string, args ...any) {
 	})
 }
 
-// block opens the block of a type; one that is absent reads as empty, unless it is required.
+// block opens the block of a type. An absent block is empty, and an error if it is required.
 func (d *decoder) block(name string, required bool) *block {
 	hb, ok := d.found[name]
 	if !ok {
 		if required {
-			d.refuse(d.file.Body.MissingItemRange(), "the block %q is missing; it needs %v", name, blocks[name].required)
+			d.refuse(d.file.Body.MissingItemRange(), "the block %q is missing; it needs %v", name,
+				blocks[name].required)
 		}
 		return &block{name: name, diags: &hcl.Diagnostics{}}
 	}
@@ -145,13 +148,13 @@ func (d *decoder) member(cfg *Config) {
 	if _, given := b.attrs["advertise"]; given {
 		m.Advertise = b.hostPort("advertise", "")
 		if unspecified(m.Advertise) {
-			b.refuse("advertise", "%q is no address that others can reach; name this machine", m.Advertise)
+			b.refuse("advertise", "%q is not an address that others can reach; name this machine", m.Advertise)
 		}
 		return
 	}
 	m.Advertise = m.Listen
 	if unspecified(m.Listen) {
-		b.refuse("listen", "with %q, advertise must say where others reach this member", m.Listen)
+		b.refuse("listen", "with %q, advertise must name the address at which others reach this member", m.Listen)
 	}
 }
 
@@ -168,7 +171,7 @@ func (d *decoder) join(cfg *Config) {
 	}
 }
 
-// authorityBlock opens the block authority, which holds the block keys.
+// authorityBlock opens the block authority, and returns the blocks in it, which are of the type keys.
 func (d *decoder) authorityBlock() (*block, hcl.Blocks) {
 	hb, ok := d.found["authority"]
 	if !ok {
@@ -178,7 +181,8 @@ func (d *decoder) authorityBlock() (*block, hcl.Blocks) {
 	schema.Blocks = []hcl.BlockHeaderSchema{{Type: "keys", LabelNames: []string{"name"}}}
 	content, diags := hb.Body.Content(schema)
 	d.diags = append(d.diags, diags...)
-	return &block{name: "authority", attrs: content.Attributes, missing: content.MissingItemRange, diags: &d.diags}, content.Blocks
+	b := &block{name: "authority", attrs: content.Attributes, missing: content.MissingItemRange, diags: &d.diags}
+	return b, content.Blocks
 }
 
 func (d *decoder) keys(blocks hcl.Blocks) Keys {
@@ -187,11 +191,12 @@ func (d *decoder) keys(blocks hcl.Blocks) Keys {
 		keys = Keys(hb.Labels[0])
 		switch {
 		case i > 0:
-			d.refuse(hb.DefRange, "authority has two blocks keys; a member keeps its keys in one place")
+			d.refuse(hb.DefRange, "authority has two keys blocks; a member keeps its keys in one place")
 		case keys == KeysTransit:
 			d.transitKeys = hb
 		case keys != KeysDisk && keys != KeysMemory:
-			d.refuse(hb.LabelRanges[0], "keys are not kept in %q; write %q, %q or %q", keys, KeysDisk, KeysMemory, KeysTransit)
+			d.refuse(hb.LabelRanges[0], "%q is not a place for keys; write %q, %q or %q",
+				keys, KeysDisk, KeysMemory, KeysTransit)
 		default:
 			d.open(fmt.Sprintf("authority.keys %q", keys), hb.Body, blockSchema{}.hcl())
 		}
@@ -213,10 +218,10 @@ func (d *decoder) authority(cfg *Config) {
 	}
 }
 
-// lifetimes checks together what is right only together: a new authority has to be known everywhere before it signs.
+// lifetimes checks that the lifetimes fit each other: a new authority must be published long enough before it signs.
 func (d *decoder) lifetimes(cfg *Config) {
 	if d.diags.HasErrors() {
-		return // what is wrong by itself comes first
+		return // single settings are fixed first
 	}
 	at := d.file.Body.MissingItemRange()
 	if b, ok := d.found["authority"]; ok {
@@ -245,11 +250,14 @@ func (d *decoder) upstream(cfg *Config) {
 		d.vault(cfg, hb)
 		return
 	default:
-		d.refuse(hb.LabelRanges[0], "%q is no upstream of this version; write \"selfsigned\" or \"vault\", or leave the block out", hb.Labels[0])
+		d.refuse(hb.LabelRanges[0], "%q is not an upstream; write \"selfsigned\" or \"vault\", or leave the block out",
+			hb.Labels[0])
 		return
 	}
 	b := d.open(`upstream "selfsigned"`, hb.Body, selfSignedSchema.hcl())
-	cfg.SelfSigned.RootTTL = b.duration("root_ttl", cfg.SelfSigned.RootTTL, plan.RootLives*cfg.Authority.CATTL, 50*365*24*time.Hour)
+	const maxRootTTL = 50 * 365 * 24 * time.Hour
+	least := plan.RootLives * cfg.Authority.CATTL
+	cfg.SelfSigned.RootTTL = b.duration("root_ttl", cfg.SelfSigned.RootTTL, least, maxRootTTL)
 }
 
 func (d *decoder) routing(cfg *Config) {
@@ -257,8 +265,9 @@ func (d *decoder) routing(cfg *Config) {
 	cfg.Routing = Routing{
 		OverprovisioningFactor: b.integer("overprovisioning_factor", 140, 100, 10000),
 		PanicThreshold:         b.integer("panic_threshold", 50, 0, 100),
-		Stale:                  StalePolicy(b.choice("stale", string(StaleDemote), string(StaleDemote), string(StaleKeep), string(StaleDrop))),
-		ImportTTL:              b.duration("import_ttl", exchange.DefaultImportTTL, exchange.MinImportTTL, exchange.MaxImportTTL),
+		Stale:                  b.stalePolicy("stale"),
+		ImportTTL: b.duration("import_ttl", exchange.DefaultImportTTL, exchange.MinImportTTL,
+			exchange.MaxImportTTL),
 	}
 }
 
@@ -270,7 +279,8 @@ func (d *decoder) raft(cfg *Config) {
 		DiskTimeout:      b.duration("disk_timeout", 10*time.Second, 500*time.Millisecond, 5*time.Minute),
 	}
 	if cfg.Raft.ElectionTimeout < cfg.Raft.HeartbeatTimeout {
-		b.refuse("election_timeout", "%s is shorter than heartbeat_timeout, %s", cfg.Raft.ElectionTimeout, cfg.Raft.HeartbeatTimeout)
+		b.refuse("election_timeout", "%s is shorter than heartbeat_timeout, %s",
+			cfg.Raft.ElectionTimeout, cfg.Raft.HeartbeatTimeout)
 	}
 }
 
@@ -281,40 +291,4 @@ func (d *decoder) telemetry(cfg *Config) {
 		LogLevel:  b.choice("log_level", "info", "trace", "debug", "info", "warn", "error"),
 		LogFormat: b.choice("log_format", "text", "text", "json"),
 	}
-}
-
-func (b *block) identifier(name string) string {
-	s := b.text(name, "")
-	if s != "" && !nameForm.MatchString(s) {
-		b.refuse(name, "%q must be 1 to 63 lower-case letters, digits, dots, dashes and underscores, with a letter or digit at both ends", s)
-	}
-	return s
-}
-
-func (b *block) hostPort(name, def string) string {
-	s := b.text(name, def)
-	if s == "" {
-		return s
-	}
-	if err := checkHostPort(s); err != nil {
-		b.refuse(name, "%v", err)
-	}
-	return s
-}
-
-func checkHostPort(s string) error {
-	host, port, err := net.SplitHostPort(s)
-	if err != nil || host == "" {
-		return fmt.Errorf("%q is not an address; write host:port, such as %q", s, defaultListen)
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return fmt.Errorf("%q has no usable port; write host:port with a port from 1 to 65535", s)
-	}
-	return nil
-}
-
-func unspecified(hostPort string) bool {
-	host, _, _ := net.SplitHostPort(hostPort)
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsUnspecified()
 }

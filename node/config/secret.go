@@ -7,15 +7,15 @@ import (
 	"strings"
 )
 
-// maxSecretBytes bounds what a secret's file may hold.
+// maxSecretBytes is the size limit of a file with a secret.
 const maxSecretBytes = 64 << 10
 
-// Secret is where a secret stands. Its value is read when it is needed, never kept, and never printed.
+// Secret is the place of a secret. Its value is read when it is needed, never kept and never printed.
 type Secret struct {
 	source string // file:PATH, env:NAME, or the value itself
 }
 
-// String hides the value, and shows where it stands when it stands elsewhere.
+// String returns the place of the secret, or "(hidden)" if the configuration holds the value itself.
 func (s Secret) String() string {
 	if strings.HasPrefix(s.source, "file:") || strings.HasPrefix(s.source, "env:") {
 		return s.source
@@ -23,10 +23,10 @@ func (s Secret) String() string {
 	return "(hidden)"
 }
 
-// GoString hides the value from %#v too.
+// GoString hides the value from %#v.
 func (s Secret) GoString() string { return s.String() }
 
-// Read returns the secret without the white space around it.
+// Read returns the secret without surrounding white space.
 func (s Secret) Read() (string, error) {
 	if path, ok := strings.CutPrefix(s.source, "file:"); ok {
 		f, err := os.Open(path)

@@ -9,21 +9,22 @@ import (
 	"github.com/ententehq/entente/vaultca"
 )
 
-// transitSettings are those of `keys "vault_transit"`: where the keys are and how they are called, and then the connection,
-// which stands in `upstream "vault"` where there is one.
+// The settings of `keys "vault_transit"`: the place and the names of the keys, and the connection to Vault, which is
+// that of `upstream "vault"` if there is one.
 var (
 	transitOwn        = []string{"mount", "key_prefix"}
 	transitConnection = []string{"address", "namespace", "ca_file", "server_name"}
 )
 
-// transit decodes `keys "vault_transit"`, once the upstream is known.
+// transit decodes `keys "vault_transit"`, after the upstream.
 func (d *decoder) transit(cfg *Config, hb *hcl.Block) {
 	const name = `keys "vault_transit"`
 	schema := blockSchema{optional: append(append([]string{}, transitOwn...), transitConnection...)}.hcl()
 	schema.Blocks = []hcl.BlockHeaderSchema{{Type: "auth", LabelNames: []string{"method"}}}
 	content, diags := hb.Body.Content(schema)
 	d.diags = append(d.diags, diags...)
-	b := &block{name: "authority." + name, attrs: content.Attributes, missing: content.MissingItemRange, diags: &d.diags}
+	b := &block{name: "authority." + name, attrs: content.Attributes, missing: content.MissingItemRange,
+		diags: &d.diags}
 	t := &vaultca.TransitConfig{
 		Mount:  strings.Trim(b.text("mount", vaultca.DefaultTransitMount), "/"),
 		Prefix: b.text("key_prefix", vaultca.DefaultKeyPrefix), Cluster: cfg.Cluster.Name, Member: cfg.Member.ID,
@@ -32,23 +33,27 @@ func (d *decoder) transit(cfg *Config, hb *hcl.Block) {
 	if up, ok := d.found["upstream"]; ok && up.Labels[0] == "vault" {
 		for _, setting := range transitConnection {
 			if _, given := b.attrs[setting]; given {
-				b.refuse(setting, "the connection to Vault stands in upstream \"vault\" already, and counts for the keys too; leave it out here")
+				b.refuse(setting, "the keys use the connection of upstream \"vault\"; leave it out here")
 			}
 		}
 		for _, auth := range content.Blocks {
-			d.refuse(auth.DefRange, "authority.%s: the login to Vault stands in upstream \"vault\" already, and counts for the keys too; leave auth out here", name)
+			d.refuse(auth.DefRange, "authority.%s: the keys use the login of upstream \"vault\"; leave auth out here",
+				name)
 		}
 		if cfg.Vault == nil {
-			return // what is wrong with it has been said
+			return // its mistakes are reported already
 		}
 		t.Vault = *cfg.Vault
 	} else {
 		if _, given := b.attrs["address"]; !given {
-			d.refuse(hb.DefRange, "authority.%s: there is no upstream \"vault\" to take the connection from; set address and auth here", name)
+			d.refuse(hb.DefRange, "authority.%s: without an upstream \"vault\", the keys need a connection of their "+
+				"own; "+
+				"set address and auth here", name)
 			return
 		}
 		t.Vault = vaultca.Config{
-			Address: b.text("address", ""), Namespace: b.text("namespace", ""), CAFile: b.text("ca_file", ""), ServerName: b.text("server_name", ""),
+			Address: b.text("address", ""), Namespace: b.text("namespace", ""),
+			CAFile: b.text("ca_file", ""), ServerName: b.text("server_name", ""),
 		}
 		for _, inner := range content.Blocks {
 			if t.Vault.Auth != nil {

@@ -36,10 +36,11 @@ func TestKeysInTransit(t *testing.T) {
 	require.Equal(t, KeysTransit, cfg.Authority.Keys)
 	require.Equal(t, "https://vault.example.org:8200", cfg.Transit.Vault.Address, "the upstream's connection")
 	require.Equal(t, "transit", cfg.Transit.Mount)
-	require.Equal(t, "entente-CLUSTER-eu-MEMBER-eu-1-KEY-", vaultca.KeyPrefix(cfg.Transit.Prefix, cfg.Transit.Cluster, cfg.Transit.Member))
+	require.Equal(t, "entente-CLUSTER-eu-MEMBER-eu-1-KEY-",
+		vaultca.KeyPrefix(cfg.Transit.Prefix, cfg.Transit.Cluster, cfg.Transit.Member))
 	require.Equal(t, "/var/lib/entente/transit", cfg.Transit.Dir)
 
-	// The upstream's block may stand before it, and be another one.
+	// The block of the upstream may come first, and the upstream may be another one.
 	cfg, err = decode(t, vaultUpstream+keysInTransit(`mount = "teams/a/transit/"
     key_prefix = "prod"`))
 	require.NoError(t, err)
@@ -53,22 +54,29 @@ func TestKeysInTransit(t *testing.T) {
 
 func TestKeysInTransitRefusals(t *testing.T) {
 	for name, c := range map[string]struct{ source, want string }{
-		"no connection": {keysInTransit(""), `there is no upstream "vault" to take the connection from; set address and auth here`},
+		"no connection": {keysInTransit(""), `without an upstream "vault", the keys need a connection of their own; ` +
+			`set address and auth here`},
 		"address twice": {
 			keysInTransit(`address = "https://other:8200"`) + vaultUpstream,
-			`authority.keys "vault_transit".address: the connection to Vault stands in upstream "vault" already, and counts for the keys too; leave it out here`,
+			`authority.keys "vault_transit".address: the keys use the connection of upstream "vault"; leave it out ` +
+				`here`,
 		},
 		"auth twice": {
 			keysInTransit(`auth "kubernetes" { role = "x" }`) + vaultUpstream,
-			`the login to Vault stands in upstream "vault" already, and counts for the keys too; leave auth out here`,
+			`the keys use the login of upstream "vault"; leave auth out here`,
 		},
-		"two logins": {keysInTransit(ownConnection + `auth "token" { token = "env:T" }`), "has two auth blocks; a member logs in by one"},
-		"no login":   {keysInTransit(`address = "https://v:8200"`), "no auth block; one of token, approle, kubernetes and cert is needed"},
-		"no https":   {keysInTransit(strings.Replace(ownConnection, "https", "http", 1)), "is not of the form https://HOST:PORT"},
-		"bad mount":  {keysInTransit(ownConnection + "mount = \"a/../b\""), "is no path of a Vault mount"},
-		"bad prefix": {keysInTransit(ownConnection + "key_prefix = \"A\""), `key_prefix "A" cannot stand in the name of a key`},
-		"unknown":    {keysInTransit(ownConnection + "pki_mount = \"x\""), "pki_mount"},
-		"other keys": {strings.Replace(keysInTransit(""), "vault_transit", "hsm", 1), `keys are not kept in "hsm"; write "disk", "memory" or "vault_transit"`},
+		"two logins": {keysInTransit(ownConnection + `auth "token" { token = "env:T" }`),
+			"has two auth blocks; a member logs in by one"},
+		"no login": {keysInTransit(`address = "https://v:8200"`),
+			"no auth block; one of token, approle, kubernetes and cert is needed"},
+		"no https": {keysInTransit(strings.Replace(ownConnection, "https", "http", 1)),
+			"is not of the form https://HOST:PORT"},
+		"bad mount": {keysInTransit(ownConnection + "mount = \"a/../b\""), "is no path of a Vault mount"},
+		"bad prefix": {keysInTransit(ownConnection + "key_prefix = \"A\""),
+			`key_prefix "A" cannot stand in the name of a key`},
+		"unknown": {keysInTransit(ownConnection + "pki_mount = \"x\""), "pki_mount"},
+		"other keys": {strings.Replace(keysInTransit(""), "vault_transit", "hsm", 1),
+			`"hsm" is not a place for keys; write "disk", "memory" or "vault_transit"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := decode(t, c.source)

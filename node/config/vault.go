@@ -11,16 +11,20 @@ import (
 	"github.com/ententehq/entente/vaultca"
 )
 
-// vaultMountSettings say where in Vault a domain's signing certificates come from: the home domain's stand in the upstream
-// block itself, those of the other hosted domains in a domain block each.
-var vaultMountSettings = []hcl.AttributeSchema{{Name: "pki_mount", Required: true}, {Name: "issuers"}, {Name: "anchors"}}
+// vaultMountSettings name the PKI mount that signs for a domain. The upstream block holds those of the home domain, and
+// a domain block those of each other hosted domain.
+var vaultMountSettings = []hcl.AttributeSchema{{Name: "pki_mount", Required: true}, {Name: "issuers"},
+	{Name: "anchors"}}
 
 var (
 	vaultSchema = &hcl.BodySchema{
 		Attributes: append([]hcl.AttributeSchema{
-			{Name: "address", Required: true}, {Name: "namespace"}, {Name: "ca_file"}, {Name: "server_name"}, {Name: "anchor_approval"},
+			{Name: "address", Required: true}, {Name: "namespace"}, {Name: "ca_file"}, {Name: "server_name"},
+			{Name: "anchor_approval"},
 		}, vaultMountSettings...),
-		Blocks: []hcl.BlockHeaderSchema{{Type: "auth", LabelNames: []string{"method"}}, {Type: "domain", LabelNames: []string{"name"}}},
+		Blocks: []hcl.BlockHeaderSchema{
+			{Type: "auth", LabelNames: []string{"method"}}, {Type: "domain", LabelNames: []string{"name"}},
+		},
 	}
 	vaultDomainSchema = &hcl.BodySchema{Attributes: vaultMountSettings}
 	vaultAuthSchemas  = map[string]blockSchema{
@@ -37,7 +41,8 @@ func (d *decoder) vault(cfg *Config, hb *hcl.Block) {
 	d.diags = append(d.diags, diags...)
 	b := &block{name: `upstream "vault"`, attrs: content.Attributes, missing: content.MissingItemRange, diags: &d.diags}
 	v := &vaultca.Config{
-		Address: b.text("address", ""), Namespace: b.text("namespace", ""), CAFile: b.text("ca_file", ""), ServerName: b.text("server_name", ""),
+		Address: b.text("address", ""), Namespace: b.text("namespace", ""),
+		CAFile: b.text("ca_file", ""), ServerName: b.text("server_name", ""),
 		Mounts: map[spiffeid.TrustDomain]vaultca.Mount{cfg.Cluster.TrustDomain: b.vaultMount()},
 	}
 	for _, inner := range content.Blocks {
@@ -82,7 +87,8 @@ func (d *decoder) vaultDomain(v *vaultca.Config, hb *hcl.Block) {
 		return
 	}
 	if _, twice := v.Mounts[td]; twice {
-		d.refuse(hb.LabelRanges[0], "%s has a mount already; the home domain's stands in the upstream block itself", td.Name())
+		d.refuse(hb.LabelRanges[0], "%s already has a mount; that of the home domain is in the upstream block itself",
+			td.Name())
 		return
 	}
 	v.Mounts[td] = d.open(fmt.Sprintf("domain %q", td.Name()), hb.Body, vaultDomainSchema).vaultMount()
@@ -92,7 +98,8 @@ func (d *decoder) vaultAuth(hb *hcl.Block) vaultca.Auth {
 	method := hb.Labels[0]
 	schema, known := vaultAuthSchemas[method]
 	if !known {
-		d.refuse(hb.LabelRanges[0], "%q is no auth method of this version; write \"token\", \"approle\", \"kubernetes\" or \"cert\"", method)
+		d.refuse(hb.LabelRanges[0], "%q is not an auth method; write \"token\", \"approle\", \"kubernetes\" or "+
+			"\"cert\"", method)
 		return nil
 	}
 	b := d.open(fmt.Sprintf("auth %q", method), hb.Body, schema.hcl())
@@ -105,6 +112,8 @@ func (d *decoder) vaultAuth(hb *hcl.Block) vaultca.Auth {
 	case "kubernetes":
 		return vaultca.Kubernetes{Mount: mount, Role: b.text("role", ""), TokenFile: b.text("token_file", "")}
 	default:
-		return vaultca.Certificate{Mount: mount, Role: b.text("role", ""), CertFile: b.text("cert_file", ""), KeyFile: b.text("key_file", "")}
+		return vaultca.Certificate{
+			Mount: mount, Role: b.text("role", ""), CertFile: b.text("cert_file", ""), KeyFile: b.text("key_file", ""),
+		}
 	}
 }
