@@ -52,7 +52,7 @@ func TestActivationWaitsForAPeer(t *testing.T) {
 	published, ok := f.bundle(home).Sequence()
 	require.True(t, ok)
 	told.tell(plan.PeerStanding{Peer: "us.test", Sequence: published, Connected: true})
-	f.advance(plan.PeersCheckInterval)
+	f.advance(time.Second)
 	for _, a := range f.list(home) {
 		require.NotEqual(t, ententev1.AuthorityState_AUTHORITY_STATE_PREPARED, a.GetState(), "%v", a)
 	}

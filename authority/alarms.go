@@ -68,7 +68,8 @@ func (l *alarmLogger) reconcile(context.Context) (next time.Time, err error) {
 				switch {
 				case began:
 					why, _ := l.failures.get(td.Name(), kind)
-					l.log.Error("alarm "+alarm+": "+alarmText(alarm, active), "trust_domain", td.Name(), "kind", kind, "last_failure", why)
+					l.log.Error("alarm "+alarm+": "+alarmText(alarm, active), "trust_domain", td.Name(), "kind", kind,
+						"last_failure", why)
 				case ended:
 					l.log.Info("the alarm is over", "alarm", alarm, "trust_domain", td.Name(), "kind", kind)
 				}
@@ -84,6 +85,7 @@ func alarmText(alarm string, active plan.Authority) string {
 		return fmt.Sprintf("the active authority %s has no successor, and signs until %s only; "+
 			"fix what the last failure names, and the member recovers by itself", active.ID, timeText(active.NotAfter))
 	}
-	return "this member has no authority to sign with any more, and forwards requests to other members, if there are any; " +
+	return "this member has no authority to sign with any more, and forwards requests to other members, if there " +
+		"are any; " +
 		"fix what the last failure names, and the member recovers by itself"
 }

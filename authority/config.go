@@ -35,7 +35,8 @@ type Config struct {
 	Member string
 	// Home is the trust domain that names the members. It is created with Defaults if it does not exist.
 	Home spiffeid.TrustDomain
-	// Defaults are the settings of a domain that is created without its own. Zero fields take the defaults of package plan.
+	// Defaults are the settings of a domain that is created without its own. Zero fields take the defaults of package
+	// plan.
 	Defaults plan.Settings
 	// MinRefresh is the shortest refresh hint that a domain can have.
 	MinRefresh time.Duration

@@ -43,8 +43,7 @@ func (f *factory) make(
 		return nil, err
 	}
 	row := &statev1.Authority{
-		Id: newID(), TrustDomain: td.Name(), Member: f.member,
-		Kind:  statev1.AuthorityKind(action.Kind),
+		Id: newID(), TrustDomain: td.Name(), Member: f.member, Kind: statev1.AuthorityKind(action.Kind),
 		State: statev1.AuthorityState_AUTHORITY_STATE_PREPARED,
 	}
 	key, err := f.keys.Create(ctx, row.GetId())
@@ -70,7 +69,8 @@ func (f *factory) make(
 
 // certify has the upstream sign a CA certificate for the request, checks it, and completes the row.
 func (f *factory) certify(
-	ctx context.Context, s plan.Situation, td spiffeid.TrustDomain, row *statev1.Authority, request []byte, newAnchor bool,
+	ctx context.Context, s plan.Situation, td spiffeid.TrustDomain, row *statev1.Authority, request []byte,
+	newAnchor bool,
 ) error {
 	csr, err := x509.ParseCertificateRequest(request)
 	if err != nil {

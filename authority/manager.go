@@ -68,8 +68,8 @@ func New(config Config) (*Manager, error) {
 	}
 	if m.issuer, err = issue.New(issue.Config{
 		Store: config.Store, Member: config.Member, Home: config.Home, Keys: m.keys, SigningGrace: config.SigningGrace,
-		Contact: config.Contact, Conn: config.Conn, Audit: config.Audit, Rate: config.IssueRate, Burst: config.IssueBurst,
-		Linter: m.linter, Changed: &m.changed, Now: config.Now, Log: config.Logger, Registerer: config.Registerer,
+		Contact: config.Contact, Conn: config.Conn, Audit: config.Audit, Rate: config.IssueRate,
+		Burst: config.IssueBurst, Linter: m.linter, Changed: &m.changed, Now: config.Now, Log: config.Logger, Registerer: config.Registerer,
 	}); err != nil {
 		return nil, err
 	}
@@ -95,8 +95,8 @@ func (m *Manager) wire(publisher *publish.Publisher, up upstream.Upstream) {
 	memberClock := clock.Clock{Now: config.Now, Sane: config.Contact.ClockSane}
 	changes := &journal.Journal{Store: config.Store, Audit: config.Audit, Log: config.Logger, Forced: m.metrics.forced}
 	m.anchors = &anchor.Reconciler{
-		Store: config.Store, Member: config.Member, Approval: config.AnchorApproval, Clock: memberClock, Publisher: publisher,
-		Journal: changes,
+		Store: config.Store, Member: config.Member, Approval: config.AnchorApproval, Clock: memberClock,
+		Publisher: publisher, Journal: changes,
 	}
 	m.anchors.Source, _ = up.(upstream.AnchorSource)
 	m.executor = &executor{
@@ -158,13 +158,15 @@ func (m *Manager) Run(ctx context.Context) error {
 
 func (m *Manager) runner() *loop.Runner {
 	return &loop.Runner{
-		Changed: &m.changed, Now: m.config.Now, Log: m.config.Logger, Failures: m.metrics.failures.WithLabelValues("reconcile"),
+		Changed: &m.changed, Now: m.config.Now, Log: m.config.Logger,
+		Failures: m.metrics.failures.WithLabelValues("reconcile"),
 	}
 }
 
 // followed are the tables whose changes the loops react to.
 var followed = []raftstore.Prefix{
-	table.Domains.Prefix(""), table.HostedBundles.Prefix(""), table.HostedHistory.Prefix(""), table.Authorities.Prefix(""),
+	table.Domains.Prefix(
+		""), table.HostedBundles.Prefix(""), table.HostedHistory.Prefix(""), table.Authorities.Prefix(""),
 	table.UpstreamAnchors.Prefix(""), table.Rotations.Prefix(""), table.RevokedAnchors.Prefix(""),
 	membership.Members.Prefix(""),
 }

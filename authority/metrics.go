@@ -27,10 +27,14 @@ var (
 	anchorsDesc = prometheus.NewDesc("entente_authority_anchors",
 		"Anchors of the upstream of a hosted domain: published, or pending until an operator approves them.",
 		[]string{"trust_domain", "state"}, nil)
-	alarmDesc = prometheus.NewDesc("entente_authority_alarm",
-		"1 while a hosted domain's authorities on this member need an operator: late (the successor of the active one is overdue), "+
+	alarmDesc = prometheus.NewDesc(
+		"entente_authority_alarm",
+		"1 while a hosted domain's authorities on this member need an operator: late (the successor of the active "+
+			"one is overdue), "+
 			"none (there is no active one), silent (it must not sign: no contact to the leader, or a wrong clock).",
-		[]string{"trust_domain", "kind", "alarm"}, nil)
+		[]string{"trust_domain", "kind", "alarm"},
+		nil,
+	)
 )
 
 func newMetrics(m *Manager) *metrics {
@@ -38,11 +42,13 @@ func newMetrics(m *Manager) *metrics {
 		manager: m,
 		forced: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "entente_authority_forced_activations_total",
-			Help: "Authorities that became active at their deadline, before every reader of the bundle could know them.",
+			Help: "Authorities that became active at their deadline, before every reader of the bundle could " +
+				"know them.",
 		}, []string{"trust_domain", "kind"}),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "entente_authority_failures_total",
-			Help: "Failed attempts to update this member's authorities or its own SVIDs (reconcile), or to read the tables (read).",
+			Help: "Failed attempts to update this member's authorities or its own SVIDs (reconcile), or to read the " +
+				"tables (read).",
 		}, []string{"task"}),
 	}
 }
@@ -79,7 +85,8 @@ func (x *metrics) Collect(ch chan<- prometheus.Metric) {
 		if d.Bundle != nil {
 			sequence, _ := d.Bundle.Sequence()
 			ch <- prometheus.MustNewConstMetric(sequenceDesc, prometheus.GaugeValue, float64(sequence), name)
-			ch <- prometheus.MustNewConstMetric(ageDesc, prometheus.GaugeValue, now.Sub(d.BundleChanged).Seconds(), name)
+			age := now.Sub(d.BundleChanged).Seconds()
+			ch <- prometheus.MustNewConstMetric(ageDesc, prometheus.GaugeValue, age, name)
 		}
 		for _, kind := range plan.Kinds {
 			newest := plan.Newest(plan.Situation{Member: x.manager.config.Member, Authorities: d.Authorities}, kind)
@@ -111,7 +118,8 @@ func (x *metrics) collectAnchors(ch chan<- prometheus.Metric) {
 			state = "published"
 		}
 		counts[key{row.Value.GetTrustDomain(), state}]++
-		counts[key{row.Value.GetTrustDomain(), "pending"}] += 0 // the series exists as soon as there is an anchor, for alerts
+		// For alerts, the series exists as soon as there is an anchor.
+		counts[key{row.Value.GetTrustDomain(), "pending"}] += 0
 	}
 	for k, n := range counts {
 		ch <- prometheus.MustNewConstMetric(anchorsDesc, prometheus.GaugeValue, n, k.td, k.state)

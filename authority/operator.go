@@ -65,8 +65,8 @@ func (o *operator) act(ctx context.Context, name string, decide decision) (outco
 	}
 	o.issuer.Await(ctx, out.revision)
 	if err := o.journal.Report(td.Name(), out.steps, out.revision); err != nil {
-		return out, status.Errorf(codes.Unavailable, "it was done at revision %d, but not all of it is in the audit log: %v",
-			out.revision, err)
+		return out, status.Errorf(codes.Unavailable,
+			"it was done at revision %d, but not all of it is in the audit log: %v", out.revision, err)
 	}
 	return out, nil
 }
@@ -76,7 +76,8 @@ func (o *operator) actIn(tx *raftstore.Tx, td string, decide decision) (out outc
 	now, err := o.executor.clock.Checked() // here, since the clock can be set on the way
 	if err != nil {
 		return out, status.Errorf(codes.FailedPrecondition,
-			"the clock of member %s is not known to be that of the others, and it would record a wrong time; ask another member",
+			"the clock of member %s is not known to be that of the others, and it would record a wrong time; ask "+
+				"another member",
 			o.config.Member)
 	}
 	if out.domain, err = request.Domain(tx, td); err != nil {
@@ -185,7 +186,8 @@ func (o *operator) revokeAnchor(
 			return nil, err
 		}
 		return nil, plan.Refusal{Err: fmt.Errorf(
-			"the bundle of %s holds no anchor %q; 'entente authority list --output json' shows them as key_id", td, keyID)}
+			"the bundle of %s holds no anchor %q; 'entente authority list --output json' shows them as key_id", td,
+			keyID)}
 	}
 	if len(actions) > 0 {
 		return actions, table.MarkAnchorRevoked(tx, td, actions)

@@ -46,7 +46,8 @@ func newPreparer(m *Manager, changes *journal.Journal, up upstream.Upstream) *pr
 			log: m.config.Logger},
 	}
 	p.factory = &factory{
-		member: m.config.Member, store: m.config.Store, keys: m.keys, upstream: up, anchors: m.anchors, linter: m.linter,
+		member: m.config.Member, store: m.config.Store, keys: m.keys, upstream: up, anchors: m.anchors,
+		linter: m.linter,
 		failed: func(ctx context.Context, td string, err error) { p.record(ctx, td, plan.X509, err) },
 	}
 	return p
@@ -152,19 +153,22 @@ func (p *preparer) prepareActions(
 	ctx context.Context, s plan.Situation, domain *statev1.Domain, actions []plan.Action,
 ) error {
 	var failed error // part of the actions, while the others are committed
-	err := p.journal.Around(domain.GetTrustDomain(), func(commit func(context.Context, journal.Transaction) error) error {
-		candidates, err := p.prepare(ctx, s, domain, actions)
-		if len(candidates) == 0 {
-			return err
-		}
-		failed = err
-		err = commit(ctx, func(tx *raftstore.Tx) ([]journal.Step, error) {
-			return p.executor.carryOut(tx, domain.GetTrustDomain(), candidates, nil)
-		})
-		p.unswept.Store(true)
-		p.changed.Fire()
-		return errors.Join(err, p.discard(ctx, candidates, err))
-	})
+	err := p.journal.Around(
+		domain.GetTrustDomain(),
+		func(commit func(context.Context, journal.Transaction) error) error {
+			candidates, err := p.prepare(ctx, s, domain, actions)
+			if len(candidates) == 0 {
+				return err
+			}
+			failed = err
+			err = commit(ctx, func(tx *raftstore.Tx) ([]journal.Step, error) {
+				return p.executor.carryOut(tx, domain.GetTrustDomain(), candidates, nil)
+			})
+			p.unswept.Store(true)
+			p.changed.Fire()
+			return errors.Join(err, p.discard(ctx, candidates, err))
+		},
+	)
 	return errors.Join(failed, err)
 }
 

@@ -200,7 +200,10 @@ func (m *Manager) founded(_ *raftstore.View, tableName, key string) bool {
 	switch tableName {
 	case table.Domains.Name(), table.HostedBundles.Name():
 		return key == home
-	case table.Authorities.Name(), table.UpstreamAnchors.Name(), table.HostedHistory.Name(), table.HostedHistoryKeys.Name():
+	case table.Authorities.Name(),
+		table.UpstreamAnchors.Name(),
+		table.HostedHistory.Name(),
+		table.HostedHistoryKeys.Name():
 		return strings.HasPrefix(key, table.DomainPrefix(home))
 	}
 	return false

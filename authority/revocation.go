@@ -48,18 +48,23 @@ func (v *upstreamRevoker) revokeNow(ctx context.Context, rows []*statev1.Authori
 		if err := v.revoke(ctx, row); err != nil {
 			v.log.Warn("cannot revoke a signing certificate in the upstream; the leader retries",
 				"trust_domain", row.GetTrustDomain(), "id", row.GetId(), "error", loop.OneLine(err))
-			remarks = append(remarks, fmt.Sprintf("The upstream has not revoked the certificate of %s yet; the leader retries: %s.",
-				row.GetId(), loop.OneLine(err)))
+			remarks = append(
+				remarks,
+				fmt.Sprintf("The upstream has not revoked the certificate of %s yet; the leader retries: %s.",
+					row.GetId(), loop.OneLine(err)),
+			)
 			continue
 		}
-		remarks = append(remarks, fmt.Sprintf("The upstream has put the certificate of %s on its revocation list.", row.GetId()))
+		remarks = append(remarks,
+			fmt.Sprintf("The upstream has put the certificate of %s on its revocation list.", row.GetId()))
 	}
 	return remarks
 }
 
 // pending reports whether the upstream still has to revoke the certificate of a revoked authority.
 func pending(row *statev1.Authority) bool {
-	return plan.State(row.GetState()) == plan.Revoked && row.GetUpstreamAnchor() && row.GetUpstreamRevokeTime() == nil &&
+	return plan.State(row.GetState()) == plan.Revoked && row.GetUpstreamAnchor() &&
+		row.GetUpstreamRevokeTime() == nil &&
 		len(row.GetChain()) > 0
 }
 

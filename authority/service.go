@@ -74,7 +74,10 @@ func (s *authorityService) RotateAuthorities(
 	if err != nil {
 		return nil, err
 	}
-	return &ententev1.RotateAuthoritiesResponse{Revision: uint64(revision), ExpectedDuration: durationpb.New(expected)}, nil
+	return &ententev1.RotateAuthoritiesResponse{
+		Revision:         uint64(revision),
+		ExpectedDuration: durationpb.New(expected),
+	}, nil
 }
 
 // PrepareAuthorities requests authorities in reserve, which every member prepares by itself.
@@ -87,12 +90,16 @@ func (s *authorityService) PrepareAuthorities(
 	if err != nil {
 		return nil, err
 	}
-	return &ententev1.PrepareAuthoritiesResponse{Revision: uint64(revision), ExpectedDuration: durationpb.New(expected)}, nil
+	return &ententev1.PrepareAuthoritiesResponse{
+		Revision:         uint64(revision),
+		ExpectedDuration: durationpb.New(expected),
+	}, nil
 }
 
 // request changes the requests for rotations of the named domain, or of all, and returns the duration of the slowest.
 func (s *authorityService) request(
-	ctx context.Context, name string, change func(*statev1.Rotation, time.Time), duration func(plan.Situation) time.Duration,
+	ctx context.Context, name string, change func(*statev1.Rotation, time.Time),
+	duration func(plan.Situation) time.Duration,
 ) (revision raftstore.Revision, longest time.Duration, err error) {
 	revision, err = s.operator.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
 		longest = 0
@@ -260,19 +267,11 @@ func (s *authorityService) ApproveAnchor(
 // authorityMessage returns an authority as the API shows it.
 func authorityMessage(s plan.Situation, row *statev1.Authority) (*ententev1.Authority, error) {
 	message := &ententev1.Authority{
-		Id:           row.GetId(),
-		TrustDomain:  row.GetTrustDomain(),
-		Member:       row.GetMember(),
-		Kind:         ententev1.AuthorityKind(row.GetKind()),
-		State:        ententev1.AuthorityState(row.GetState()),
-		KeyId:        row.GetId(),
-		NotBefore:    row.GetNotBefore(),
-		NotAfter:     row.GetNotAfter(),
-		PrepareTime:  row.GetPrepareTime(),
-		ActivateTime: row.GetActivateTime(),
-		RetireTime:   row.GetRetireTime(),
-		TaintTime:    row.GetTaintTime(),
-		RevokeTime:   row.GetRevokeTime(),
+		Id: row.GetId(), TrustDomain: row.GetTrustDomain(), Member: row.GetMember(),
+		Kind: ententev1.AuthorityKind(row.GetKind()), State: ententev1.AuthorityState(row.GetState()),
+		KeyId: row.GetId(), NotBefore: row.GetNotBefore(), NotAfter: row.GetNotAfter(),
+		PrepareTime: row.GetPrepareTime(), ActivateTime: row.GetActivateTime(), RetireTime: row.GetRetireTime(),
+		TaintTime: row.GetTaintTime(), RevokeTime: row.GetRevokeTime(),
 	}
 	if plan.Kind(row.GetKind()) == plan.X509 {
 		anchor, err := table.AnchorOf(row)

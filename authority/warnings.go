@@ -10,7 +10,8 @@ import (
 )
 
 // renewText is the sentence on who renews what a tainted or revoked authority signed.
-const renewText = "Members renew their own SVIDs at once, and clients that watch authorities are notified to renew what it signed."
+const renewText = "Members renew their own SVIDs at once, and clients that watch authorities are notified to renew " +
+	"what it signed."
 
 // activateWarnings returns what an activation before its time causes.
 func activateWarnings(out outcome, id string, alive []string) (warnings []string, err error) {
@@ -19,8 +20,11 @@ func activateWarnings(out outcome, id string, alive []string) (warnings []string
 		return nil, err
 	}
 	if out.before.Now.Before(a.Ready) {
-		warnings = append(warnings, fmt.Sprintf("Not every reader can know it yet: until %s, a reader that has not fetched the "+
-			"bundle since it was published refuses what it signs.", timeText(a.Ready)))
+		warnings = append(
+			warnings,
+			fmt.Sprintf("Not every reader can know it yet: until %s, a reader that has not fetched the "+
+				"bundle since it was published refuses what it signs.", timeText(a.Ready)),
+		)
 	}
 	if peers := out.before.PeersSentence(a); peers != "" {
 		warnings = append(warnings, peers)
@@ -40,7 +44,9 @@ func taintWarnings(out outcome, id string, alive []string) []string {
 	}
 	warnings := []string{
 		"It no longer signs. " + renewText,
-		fmt.Sprintf("What it signed stays valid until it expires, at the latest at %s; 'entente authority revoke %s' ends that.",
+		fmt.Sprintf(
+			"What it signed stays valid until it expires, at the latest at %s; 'entente authority revoke %s' "+
+				"ends that.",
 			timeText(is.Leaves(out.after.Grace)), id),
 	}
 	return slices.Concat(warnings, signersWarning(out.after, is.Kind, alive), silentWarnings(out, plan.Taint, alive))
@@ -49,16 +55,23 @@ func taintWarnings(out outcome, id string, alive []string) []string {
 // signersWarning warns if no authority of the kind can sign now, or only those of members that do not respond.
 func signersWarning(s plan.Situation, kind plan.Kind, alive []string) []string {
 	if !s.Signable(kind) {
-		return []string{fmt.Sprintf("The domain has no other active %s authority: a new one is being prepared and signs as soon as "+
-			"it exists, before every reader can know it.", kind)}
+		return []string{
+			fmt.Sprintf(
+				"The domain has no other active %s authority: a new one is being prepared and signs as soon as "+
+					"it exists, before every reader can know it.",
+				kind,
+			),
+		}
 	}
 	if slices.ContainsFunc(s.Authorities, func(a plan.Authority) bool {
 		return a.Kind == kind && a.State == plan.Active && slices.Contains(alive, a.Member)
 	}) {
 		return nil
 	}
-	return []string{fmt.Sprintf("The other active %s authorities belong to members that do not respond. If they stay away, "+
-		"'entente authority activate ID' activates a prepared one before every reader knows it.", kind)}
+	return []string{
+		fmt.Sprintf("The other active %s authorities belong to members that do not respond. If they stay away, "+
+			"'entente authority activate ID' activates a prepared one before every reader knows it.", kind),
+	}
 }
 
 // revokeWarnings returns what a revocation did and what it could not do.
@@ -91,17 +104,24 @@ func revokeWarnings(out outcome, alive []string) (warnings []string) {
 		if n := out.sequence(); n > 0 {
 			sequence = fmt.Sprintf(" with sequence %d", n)
 		}
-		warnings = append(warnings, fmt.Sprintf("What verified it left the bundle%s. Clients that watch the bundle have that at once; "+
-			"those that fetch it, at the refresh hint (%v).", sequence, out.after.Settings.RefreshHint))
+		warnings = append(
+			warnings,
+			fmt.Sprintf("What verified it left the bundle%s. Clients that watch the bundle have that at once; "+
+				"those that fetch it, at the refresh hint (%v).", sequence, out.after.Settings.RefreshHint),
+		)
 	}
 	if len(revoked) > 1 {
 		warnings = append(warnings, fmt.Sprintf("%d authorities were revoked with the anchor: %s.",
 			len(revoked), strings.Join(revoked, ", ")))
 	}
 	if len(staying) > 0 {
-		warnings = append(warnings, fmt.Sprintf("It no longer signs, but its anchor belongs to the upstream and stays in the bundle, "+
-			"and SPIFFE verifiers read no revocation lists: they accept what it signed until that expires, at the latest at %s, "+
-			"or until 'entente authority revoke --anchor' revokes the anchor too.", timeText(last)))
+		warnings = append(
+			warnings,
+			fmt.Sprintf("It no longer signs, but its anchor belongs to the upstream and stays in the bundle, "+
+				"and SPIFFE verifiers read no revocation lists: they accept what it signed until that expires, at "+
+				"the latest at %s, "+
+				"or until 'entente authority revoke --anchor' revokes the anchor too.", timeText(last)),
+		)
 	}
 	warnings = append(warnings, renewText)
 	for _, kind := range plan.Kinds {

@@ -85,7 +85,7 @@ func TestTheOldRootOfVaultLeaves(t *testing.T) {
 	a.roots(names, "new published")
 	served()
 	require.Zero(t, a.log.lines("starts anew"), "a domain begins with all that it needs in one version")
-	a.logged("drop anchor", "the upstream lists it no more, and nothing that is alive was signed below it")
+	a.logged("drop anchor", "the upstream no longer lists it, and nothing that is alive was signed below it")
 }
 
 // TestARootOfVaultWaitsForApproval: nothing is signed below it before, what is there goes on, and the log says what to do.

@@ -88,7 +88,9 @@ func (c *Reconciler) change(
 		return journal.Step{}, fmt.Errorf("an anchor of the upstream: %w", err)
 	}
 	step := journal.Step{
-		Action: plan.Action{Do: plan.Verb(action.Do), Kind: plan.X509, ID: svid.AnchorID(cert), Why: action.Why}, Anchor: cert,
+		Action: plan.Action{
+			Do: plan.Verb(action.Do), Kind: plan.X509, ID: svid.AnchorID(cert), Why: action.Why,
+		}, Anchor: cert,
 	}
 	td := domain.GetTrustDomain()
 	key := table.AnchorKey(td, cert.Raw)
@@ -140,7 +142,9 @@ func (c *Reconciler) Approve(
 			continue
 		}
 		if row.GetPublished() {
-			return nil, plan.Refusal{Err: fmt.Errorf("anchor %s of %s is in the bundle already", svid.AnchorID(cert), td)}
+			return nil, plan.Refusal{
+				Err: fmt.Errorf("anchor %s of %s is in the bundle already", svid.AnchorID(cert), td),
+			}
 		}
 		step, err := c.change(tx, domain, plan.AnchorAction{Do: plan.PublishAnchor, ID: string(cert.Raw)}, now)
 		if err != nil {
@@ -150,6 +154,7 @@ func (c *Reconciler) Approve(
 		return cert, err
 	}
 	return nil, plan.Refusal{Err: fmt.Errorf(
-		"%w: the upstream of %s has no anchor %q that waits for approval; 'entente authority anchors %s' lists its anchors",
+		"%w: the upstream of %s has no anchor %q that waits for approval; 'entente authority anchors %s' lists its "+
+			"anchors",
 		plan.ErrNoAnchor, td, wanted, td)}
 }

@@ -38,7 +38,8 @@ func List(r raftstore.Reader, domain *statev1.Domain, now time.Time) ([]*entente
 	add := func(cert *x509.Certificate, state ententev1.AnchorState) *ententev1.Anchor {
 		sum := sha256.Sum256(cert.Raw)
 		a := &ententev1.Anchor{
-			TrustDomain: td, KeyId: svid.AnchorID(cert), Sha256: hex.EncodeToString(sum[:]), Subject: cert.Subject.String(),
+			TrustDomain: td, KeyId: svid.AnchorID(cert), Sha256: hex.EncodeToString(sum[:]),
+			Subject:   cert.Subject.String(),
 			NotBefore: timestamppb.New(cert.NotBefore), NotAfter: timestamppb.New(cert.NotAfter), State: state,
 		}
 		messages[string(cert.Raw)] = a

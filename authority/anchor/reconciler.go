@@ -107,7 +107,8 @@ func (c *Reconciler) reconcileDomain(ctx context.Context, td string) (time.Time,
 	if err != nil || len(actions) == 0 {
 		return next, err
 	}
-	if err := c.Journal.Change(ctx, td, func(tx *raftstore.Tx) ([]journal.Step, error) { return c.carryOut(tx, td) }); err != nil {
+	err = c.Journal.Change(ctx, td, func(tx *raftstore.Tx) ([]journal.Step, error) { return c.carryOut(tx, td) })
+	if err != nil {
 		return plan.Never, err
 	}
 	return c.Clock.Now().Add(checkInterval), nil
@@ -161,7 +162,8 @@ func (c *Reconciler) Admit(ctx context.Context, td spiffeid.TrustDomain, anchor 
 		return err
 	}
 	if revoked(anchor.Raw) {
-		return fmt.Errorf("the upstream signs below the anchor %s, which was revoked; make an issuer below another one its default",
+		return fmt.Errorf(
+			"the upstream signs below the anchor %s, which was revoked; make an issuer below another one its default",
 			svid.AnchorID(anchor))
 	}
 	if c.Source == nil {
@@ -178,7 +180,9 @@ func (c *Reconciler) Admit(ctx context.Context, td spiffeid.TrustDomain, anchor 
 	case err != nil || published:
 		return err
 	case c.Approval:
-		return fmt.Errorf("the upstream signs below the new anchor %s (%s); if it is expected, run 'entente authority approve %s --domain %s': %w",
+		return fmt.Errorf(
+			"the upstream signs below the new anchor %s (%s); if it is expected, run 'entente authority approve %s "+
+				"--domain %s': %w",
 			svid.AnchorID(anchor), anchor.Subject, svid.AnchorID(anchor), td.Name(), errUnapproved)
 	}
 	return fmt.Errorf("the upstream signs below the anchor %s (%s), which it does not list among its anchors",
@@ -223,7 +227,9 @@ func (c *Reconciler) PublishFirst(
 	if err != nil || !first {
 		return nil, false, err
 	}
-	action := plan.AnchorAction{Do: plan.PublishAnchor, ID: string(row.GetAnchors()[0]), Why: "the domain begins with it"}
+	action := plan.AnchorAction{
+		Do: plan.PublishAnchor, ID: string(row.GetAnchors()[0]), Why: "the domain begins with it",
+	}
 	step, err := c.change(tx, domain, action, now)
 	if err != nil {
 		return nil, false, err

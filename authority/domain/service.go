@@ -282,8 +282,8 @@ func (s *Service) UpdateDomain(ctx context.Context, r *ententev1.UpdateDomainReq
 	return s.message(row, revision), nil
 }
 
-// DeleteDomain deletes a hosted trust domain with its authorities, its bundle and history, and its grants. Only its last
-// sequence is kept.
+// DeleteDomain deletes a hosted trust domain with its authorities, its bundle and history, and its grants. Only its
+// last sequence is kept.
 func (s *Service) DeleteDomain(
 	ctx context.Context, r *ententev1.DeleteDomainRequest,
 ) (*ententev1.DeleteDomainResponse, error) {
@@ -318,7 +318,8 @@ func deleteDomain(tx *raftstore.Tx, td spiffeid.TrustDomain) error {
 		return err
 	}
 	if sequence > 0 {
-		if err := table.PastSequences.Put(tx, name, &statev1.PastSequence{TrustDomain: name, Sequence: sequence}); err != nil {
+		past := &statev1.PastSequence{TrustDomain: name, Sequence: sequence}
+		if err := table.PastSequences.Put(tx, name, past); err != nil {
 			return err
 		}
 	}
@@ -331,7 +332,10 @@ func deleteDomain(tx *raftstore.Tx, td spiffeid.TrustDomain) error {
 			return err
 		}
 	}
-	for _, remove := range []func(*raftstore.Tx, string) error{publish.DeleteHistory, table.DeleteUpstreamAnchors, table.HostedBundles.Delete, table.Rotations.Delete, table.Domains.Delete} {
+	for _, remove := range []func(*raftstore.Tx, string) error{
+		publish.DeleteHistory, table.DeleteUpstreamAnchors, table.HostedBundles.Delete, table.Rotations.Delete,
+		table.Domains.Delete,
+	} {
 		if err := remove(tx, name); err != nil {
 			return err
 		}

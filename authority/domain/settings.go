@@ -65,8 +65,10 @@ func (f domainField) apply(s plan.Settings, from *ententev1.Domain, now time.Tim
 
 // domainTexts are the settings that are texts. An empty text is valid.
 var domainTexts = map[string]func(row *statev1.Domain, wanted *ententev1.Domain){
-	"endpoint_host": func(row *statev1.Domain, wanted *ententev1.Domain) { row.EndpointHost = wanted.GetEndpointHost() },
-	"oidc_issuer":   func(row *statev1.Domain, wanted *ententev1.Domain) { row.OidcIssuer = wanted.GetOidcIssuer() },
+	"endpoint_host": func(row *statev1.Domain, wanted *ententev1.Domain) {
+		row.EndpointHost = wanted.GetEndpointHost()
+	},
+	"oidc_issuer": func(row *statev1.Domain, wanted *ententev1.Domain) { row.OidcIssuer = wanted.GetOidcIssuer() },
 }
 
 // parseMask returns the settings that a mask names.
@@ -76,7 +78,8 @@ func parseMask(
 	if len(paths) == 0 {
 		return nil, nil, status.Error(
 			codes.InvalidArgument,
-			"update_mask is empty; name the fields to change: endpoint_host, oidc_issuer, refresh_hint, x509_svid_ttl, jwt_svid_ttl, ca_ttl",
+			"update_mask is empty; name the fields to change: endpoint_host, oidc_issuer, refresh_hint, "+
+				"x509_svid_ttl, jwt_svid_ttl, ca_ttl",
 		)
 	}
 	for _, path := range paths {
@@ -88,7 +91,8 @@ func parseMask(
 		if i < 0 {
 			return nil, nil, status.Errorf(
 				codes.InvalidArgument,
-				"update_mask names %q, which cannot be changed; endpoint_host, oidc_issuer, refresh_hint, x509_svid_ttl, jwt_svid_ttl and ca_ttl can",
+				"update_mask names %q, which cannot be changed; endpoint_host, oidc_issuer, refresh_hint, "+
+					"x509_svid_ttl, jwt_svid_ttl and ca_ttl can",
 				path,
 			)
 		}

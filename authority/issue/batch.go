@@ -95,7 +95,9 @@ func checkBatch(name string, requests int) (spiffeid.TrustDomain, error) {
 
 // admit checks one request of a batch: the caller's rate, and whether its grant in the domain covers this ID. Single
 // requests are checked by the same rules before they reach this package.
-func (i *Issuer) admit(ctx context.Context, kind plan.Kind, td spiffeid.TrustDomain, spiffeID string, dnsNames ...string) error {
+func (i *Issuer) admit(
+	ctx context.Context, kind plan.Kind, td spiffeid.TrustDomain, spiffeID string, dnsNames ...string,
+) error {
 	if err := i.limiter.admit(access.CallerFrom(ctx), kind); err != nil {
 		return err
 	}
@@ -104,7 +106,8 @@ func (i *Issuer) admit(ctx context.Context, kind plan.Kind, td spiffeid.TrustDom
 		return status.Error(codes.InvalidArgument, err.Error())
 	}
 	if id.TrustDomain() != td {
-		return status.Errorf(codes.InvalidArgument, "spiffe_id %s is not in %s, the trust domain of the batch; send one batch for each trust domain", id, td)
+		return status.Errorf(codes.InvalidArgument,
+			"spiffe_id %s is not in %s, the trust domain of the batch; send one batch for each trust domain", id, td)
 	}
 	return access.Permits(ctx, id, dnsNames...)
 }
@@ -153,5 +156,6 @@ func (i *Issuer) auditDenied(ctx context.Context, errs []error) error {
 // failureOf returns the error with which a call for one request alone would have ended.
 func failureOf(err error) *ententev1.IssueFailure {
 	s := status.Convert(signingError(err))
-	return &ententev1.IssueFailure{Code: int32(s.Code()), Message: s.Message(), RetryDelay: retryDelay(s)} //nolint:gosec // codes are small
+	code := int32(s.Code()) //nolint:gosec // codes are small
+	return &ententev1.IssueFailure{Code: code, Message: s.Message(), RetryDelay: retryDelay(s)}
 }

@@ -23,7 +23,8 @@ import (
 )
 
 const (
-	// firstAuthorityWait is the time for which a request waits for the first authority of a domain that was just created.
+	// firstAuthorityWait is the time for which a request waits for the first authority of a domain that was just
+	// created.
 	firstAuthorityWait = 5 * time.Second
 	// memberTimeout is the time that another member has to sign before the next one is tried.
 	memberTimeout = 3 * time.Second
@@ -112,11 +113,12 @@ func signOrForward[R proto.Message](
 			return forward(ctx, i, d.otherSigners[kind], td, kind, reason, remote)
 		}
 		if reason != nil {
-			return none, status.Errorf(codes.Unavailable, "%v, and no other member has an active %s authority of %s", reason, kind, td)
+			return none, status.Errorf(codes.Unavailable, "%v, and no other member has an active %s authority of %s",
+				reason, kind, td)
 		}
 		if err := loop.WaitFor(waiting, changed, loop.MaxWait); err != nil {
-			return none, status.Errorf(codes.Unavailable, "no member has an active %s authority of %s; see authority list %s",
-				kind, td, td)
+			return none, status.Errorf(codes.Unavailable,
+				"no member has an active %s authority of %s; see authority list %s", kind, td, td)
 		}
 	}
 }
@@ -159,11 +161,13 @@ func forward[R proto.Message](
 			"member", members[n], "trust_domain", td, "kind", kind, "error", err)
 		errs = append(errs, fmt.Errorf("member %s: %w", members[n], err))
 	}
-	return none, status.Errorf(codes.Unavailable, "no member could sign for %s: %s", td, loop.OneLine(errors.Join(errs...)))
+	return none, status.Errorf(codes.Unavailable, "no member could sign for %s: %s", td,
+		loop.OneLine(errors.Join(errs...)))
 }
 
 func callMember[R proto.Message](
-	ctx context.Context, i *Issuer, member string, remote func(context.Context, ententev1.SigningServiceClient) (R, error),
+	ctx context.Context, i *Issuer, member string,
+	remote func(context.Context, ententev1.SigningServiceClient) (R, error),
 ) (R, error) {
 	conn, err := i.config.Conn(member)
 	if err != nil {

@@ -38,7 +38,8 @@ type Config struct {
 	// SigningGrace is the time for which this member signs after it last heard from the leader.
 	SigningGrace time.Duration
 	Contact      Contact
-	// Conn returns the connection to another member, on which its SigningService is served. The issuer does not close it.
+	// Conn returns the connection to another member, on which its SigningService is served. The issuer does not close
+	// it.
 	Conn  func(memberID string) (grpc.ClientConnInterface, error)
 	Audit audit.Recorder
 	// Rate is the number of SVIDs a second that one caller can request from this member, and Burst the number at once.
@@ -69,7 +70,8 @@ func New(config Config) (*Issuer, error) {
 		config: config,
 		signatures: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "entente_authority_signatures_total",
-			Help: "SVIDs by kind and result: ok, failed, passed_on (another member signed), unaudited (withheld, since the audit log could not be written).",
+			Help: "SVIDs by kind and result: ok, failed, passed_on (another member signed), unaudited (withheld, " +
+				"since the audit log could not be written).",
 		}, []string{"kind", "result"}),
 	}
 	i.state.Store(&State{})
@@ -134,14 +136,14 @@ func (i *Issuer) CanSign() error {
 func (i *Issuer) checkName(id spiffeid.ID, member string) error {
 	if !svid.Reserved(id) {
 		if member != "" {
-			return status.Errorf(codes.PermissionDenied, "%s is not below /%s/; members request no other names for themselves",
-				id, svid.ReservedSegment)
+			return status.Errorf(codes.PermissionDenied,
+				"%s is not below /%s/; members request no other names for themselves", id, svid.ReservedSegment)
 		}
 		return nil
 	}
 	if member == "" {
-		return status.Errorf(codes.PermissionDenied, "%s is below /%s/, which only the server itself issues; choose another path",
-			id, svid.ReservedSegment)
+		return status.Errorf(codes.PermissionDenied,
+			"%s is below /%s/, which only the server itself issues; choose another path", id, svid.ReservedSegment)
 	}
 	own, err := svid.MemberID(i.config.Home, member)
 	if err != nil {
@@ -152,7 +154,8 @@ func (i *Issuer) checkName(id spiffeid.ID, member string) error {
 		return status.Error(codes.PermissionDenied, err.Error())
 	}
 	if id != own && id != endpoint {
-		return status.Errorf(codes.PermissionDenied, "member %s cannot have %s; only %s and %s", member, id, own, endpoint)
+		return status.Errorf(codes.PermissionDenied, "member %s cannot have %s; only %s and %s", member, id, own,
+			endpoint)
 	}
 	return nil
 }

@@ -51,7 +51,8 @@ func newLimiter(perSecond float64, burst int, now func() time.Time, r prometheus
 		rate: rate.Limit(perSecond), burst: burst, now: now, callers: callers,
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "entente_authority_rate_limited_total",
-			Help: "Requests for SVIDs refused because their caller asked for more than issue_rate and issue_burst allow, by kind.",
+			Help: "Requests for SVIDs refused because their caller asked for more than issue_rate and issue_burst " +
+				"allow, by kind.",
 		}, []string{"kind"}),
 	}
 	if perSecond < 0 {
@@ -108,8 +109,13 @@ func (l *limiter) of(name string) *rate.Limiter {
 func limited(caller access.Caller, perSecond rate.Limit, burst int, delay time.Duration) error {
 	// Rounded up: a retry that comes a nanosecond early is refused again.
 	delay = delay.Truncate(time.Millisecond) + time.Millisecond
-	s := status.New(codes.ResourceExhausted, fmt.Sprintf("%s requested more than %v SVIDs a second (and %d at once) from this member; retry in %v, or on another member",
-		caller, float64(perSecond), burst, delay))
+	s := status.New(
+		codes.ResourceExhausted,
+		fmt.Sprintf(
+			"%s requested more than %v SVIDs a second (and %d at once) from this member; retry in %v, or on another "+
+				"member",
+			caller, float64(perSecond), burst, delay),
+	)
 	if detailed, err := s.WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(delay)}); err == nil {
 		s = detailed
 	}

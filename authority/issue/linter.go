@@ -9,22 +9,23 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/ententehq/entente/authority/svid"
-	"github.com/ententehq/entente/authority/upstream"
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 	zcrypto "github.com/zmap/zcrypto/x509"
 	"github.com/zmap/zlint/v3"
 	"github.com/zmap/zlint/v3/lint"
 	"golang.org/x/time/rate"
+
+	"github.com/ententehq/entente/authority/svid"
+	"github.com/ententehq/entente/authority/upstream"
 )
 
 const (
 	// DefaultLintSample has one leaf in a thousand checked against the RFCs: a few a second at full speed.
 	DefaultLintSample = 1000
 
-	// lintBacklog is the number of leaves that can wait for zlint, which takes about a millisecond for each. Further ones
-	// are skipped.
+	// lintBacklog is the number of leaves that can wait for zlint, which takes about a millisecond for each. Further
+	// ones are skipped.
 	lintBacklog = 16
 
 	// All findings are counted. The log gets a few, since one defect shows in certificate after certificate.
@@ -64,7 +65,8 @@ func findingsOf(der []byte) ([]finding, error) {
 	}
 	c, err := zcrypto.ParseCertificate(der)
 	if err != nil {
-		return []finding{{unparsable, err.Error()}}, nil //nolint:nilerr // a certificate that zlint rejects is a finding
+		//nolint:nilerr // a certificate that zlint rejects is a finding
+		return []finding{{unparsable, err.Error()}}, nil
 	}
 	var found []finding
 	for name, result := range zlint.LintCertificateEx(c, registry).Results {
@@ -97,11 +99,13 @@ func NewLinter(sample int, log hclog.Logger, r prometheus.Registerer) (*Linter, 
 		seldom: rate.Sometimes{First: firstFindings, Interval: findingsPeriod},
 		checked: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "entente_authority_zlint_certificates_total",
-			Help: "Certificates for zlint, by type (ca, leaf) and result: clean, finding, skipped (zlint did not keep up).",
+			Help: "Certificates for zlint, by type (ca, leaf) and result: clean, finding, skipped (zlint did not " +
+				"keep up).",
 		}, []string{"certificate", "result"}),
 		findings: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "entente_authority_zlint_findings_total",
-			Help: "Findings of zlint, by type of the certificate (ca, leaf) and zlint's name of the lint. The certificates broke no rule for SVIDs and were issued.",
+			Help: "Findings of zlint, by type of the certificate (ca, leaf) and zlint's name of the lint. The " +
+				"certificates broke no rule for SVIDs and were issued.",
 		}, []string{"certificate", "lint"}),
 	}
 	for _, certificate := range []string{"ca", "leaf"} {

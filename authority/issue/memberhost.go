@@ -16,7 +16,9 @@ import (
 // memberHost returns the host at which a member is reached, if the ID is that of a member: a DNS name or an IP address
 // of the table of members. It is part of the member's SVID for clients that verify the host that they dialled, as
 // gRPC's xDS client does.
-func memberHost(r raftstore.Reader, home spiffeid.TrustDomain, id spiffeid.ID) (dnsNames []string, ips []netip.Addr, err error) {
+func memberHost(
+	r raftstore.Reader, home spiffeid.TrustDomain, id spiffeid.ID,
+) (dnsNames []string, ips []netip.Addr, err error) {
 	member, ok := strings.CutPrefix(id.String(), home.IDString()+"/"+svid.ReservedSegment+"/member/")
 	if !ok {
 		return nil, nil, nil

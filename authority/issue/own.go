@@ -171,7 +171,8 @@ func (o *OwnSVIDs) renew(ctx context.Context, id spiffeid.ID) (time.Time, error)
 		Authority:   signed.GetAuthorityId(), Renew: renewalOf(leaf, config.Now()),
 	}
 	o.put(id, own)
-	config.Log.Debug("renewed an SVID of this member", "spiffe_id", id, "authority", own.Authority, "until", leaf.NotAfter)
+	config.Log.Debug("renewed an SVID of this member", "spiffe_id", id, "authority", own.Authority, "until",
+		leaf.NotAfter)
 	return own.Renew, nil
 }
 

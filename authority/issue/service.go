@@ -123,7 +123,8 @@ func callingMember(ctx context.Context) (string, error) {
 	if member, ok := caller.MemberID(); ok {
 		return member, nil
 	}
-	return "", status.Errorf(codes.PermissionDenied, "only members of this cluster can forward requests, and the caller is %s", caller)
+	return "", status.Errorf(codes.PermissionDenied,
+		"only members of this cluster can forward requests, and the caller is %s", caller)
 }
 
 func through(caller, member string) string { return caller + " through member " + member }
@@ -136,5 +137,6 @@ func (i *Issuer) signingDomain(td spiffeid.TrustDomain, kind plan.Kind) (*Domain
 	if d := i.State().Domains[td]; d != nil && d.ready(kind, i.config.Now()) {
 		return d, nil
 	}
-	return nil, status.Errorf(codes.FailedPrecondition, "member %s has no active %s authority of %s", i.config.Member, kind, td)
+	return nil, status.Errorf(codes.FailedPrecondition, "member %s has no active %s authority of %s", i.config.Member,
+		kind, td)
 }

@@ -139,7 +139,8 @@ func (i *Issuer) signerOf(td spiffeid.TrustDomain, row *statev1.Authority, befor
 	}
 	s, err := newSigner(i.config.Keys, td, row)
 	if err != nil {
-		i.config.Log.Error("cannot sign with an authority of this member", "trust_domain", td, "id", row.GetId(), "error", err)
+		i.config.Log.Error("cannot sign with an authority of this member", "trust_domain", td, "id", row.GetId(),
+			"error", err)
 		return nil
 	}
 	return s

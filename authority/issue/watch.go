@@ -24,7 +24,8 @@ func (s *svidService) WatchAuthorities(
 	r *ententev1.WatchAuthoritiesRequest, stream grpc.ServerStreamingServer[ententev1.WatchAuthoritiesResponse],
 ) error {
 	if n := len(r.GetTrustDomains()); n > maxWatched {
-		return status.Errorf(codes.InvalidArgument, "%d trust domains are named; name %d at most, or none to watch all", n, maxWatched)
+		return status.Errorf(codes.InvalidArgument,
+			"%d trust domains are named; name %d at most, or none to watch all", n, maxWatched)
 	}
 	wanted := map[spiffeid.TrustDomain]bool{}
 	for _, name := range r.GetTrustDomains() {
@@ -68,7 +69,8 @@ func (s *State) distrusted(wanted map[spiffeid.TrustDomain]bool) *ententev1.Watc
 			}
 			response.Distrusted = append(response.Distrusted, &ententev1.DistrustedAuthority{
 				TrustDomain: td.Name(), Id: a.ID,
-				Kind: ententev1.AuthorityKind(a.Kind), State: ententev1.AuthorityState(a.State), //nolint:gosec // small by definition
+				Kind:         ententev1.AuthorityKind(a.Kind),   //nolint:gosec // small by definition
+				State:        ententev1.AuthorityState(a.State), //nolint:gosec // small by definition
 				SubjectKeyId: hex.EncodeToString(d.keyIDs[a.ID]),
 			})
 		}

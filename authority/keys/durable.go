@@ -6,11 +6,11 @@ import (
 	"path/filepath"
 )
 
-// UnfinishedPrefix begins the names of files that [WriteDurably] has not put in place yet.
+// UnfinishedPrefix begins the names of files that [WriteDurably] has not completed.
 const UnfinishedPrefix = ".new-"
 
-// WriteDurably puts a file with mode 0600 in place in one step, and returns when file and name are on disk. It is for what is
-// kept with a key.
+// WriteDurably replaces a file with mode 0600 in one step, and returns when its content and name are on disk. It is for
+// files that belong to a key.
 func WriteDurably(dir, name string, content []byte) (err error) {
 	file, err := os.CreateTemp(dir, UnfinishedPrefix+"*") // mode 0600
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"fmt"
 )
 
+// Generate returns a new P-256 key.
 func Generate() (crypto.Signer, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -18,10 +19,10 @@ func Generate() (crypto.Signer, error) {
 	return key, nil
 }
 
-// errNotP256 is for an authority whose key is on no curve that this program signs with.
+// ErrNotP256 is returned for a key on another curve than P-256.
 var ErrNotP256 = errors.New("the authority's key is not on P-256")
 
-// signDigest makes an ECDSA signature. One that was made elsewhere is verified before anybody relies on it.
+// SignDigest returns an ECDSA signature of a digest. A signature that was made outside of this process is verified.
 func SignDigest(key crypto.Signer, digest [sha256.Size]byte) ([]byte, error) {
 	signature, err := key.Sign(rand.Reader, digest[:], crypto.SHA256)
 	if err != nil {

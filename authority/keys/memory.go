@@ -11,9 +11,9 @@ import (
 	"sync"
 )
 
-// MemoryKeys is the [Store] that forgets: its keys end with the process, and are never on a disk. A member that
-// starts again prepares new authorities and retires those whose keys it had; what they signed verifies until it expires.
-// A cluster whose members all stop at once has new anchors afterwards, which its peers have to fetch.
+// Memory is a [Store] whose keys end with the process and are never on a disk. A member that restarts prepares new
+// authorities, and retires those whose keys it had; what they signed stays valid until it expires. A cluster whose
+// members all stop at once has new anchors afterwards, which its peers have to fetch.
 type Memory struct {
 	mu   sync.RWMutex
 	keys map[string]memoryKey
@@ -26,7 +26,7 @@ type memoryKey struct {
 
 var _ Store = (*Memory)(nil)
 
-// NewMemoryKeys makes an empty store.
+// NewMemory returns an empty store.
 func NewMemory() *Memory { return &Memory{keys: map[string]memoryKey{}} }
 
 // Create implements [Store].

@@ -4,14 +4,14 @@ import (
 	"time"
 )
 
-// late is when the absence of a successor is no passing matter any more: it was due at half of the life, and half of what
-// remained then is over.
+// Late returns when the lack of a successor becomes an alarm. It was due at half of the life; half of the rest is over
+// by then.
 func (a Authority) Late() time.Time {
 	return a.NotBefore.Add(a.NotAfter.Sub(a.NotBefore) / 4 * 3)
 }
 
-// alarms says what needs a person: late, an active authority without a successor for too long; none, no authority to sign
-// with and none on its way; silent, this member may not sign.
+// Alarms returns which alarms are on: late, an active authority is without a successor for too long; none, there is
+// neither an active nor a prepared authority; silent, this member must not sign.
 func Alarms(now time.Time, newest map[State]Authority, silent bool) map[string]bool {
 	active, isActive := newest[Active]
 	_, isPrepared := newest[Prepared]
@@ -22,11 +22,11 @@ func Alarms(now time.Time, newest map[State]Authority, silent bool) map[string]b
 	}
 }
 
-// newestOf are the newest of a member's authorities of a kind, by state.
+// Newest returns the newest of a member's authorities of a kind, by state.
 func Newest(s Situation, kind Kind) map[State]Authority {
 	newest := map[State]Authority{}
 	for _, a := range s.own(kind) {
-		newest[a.State] = a // own is in order
+		newest[a.State] = a // own is sorted
 	}
 	return newest
 }

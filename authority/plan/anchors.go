@@ -8,41 +8,40 @@ type ListedAnchor struct {
 	NotAfter time.Time
 }
 
-// KnownAnchor is what the rules need to know of an anchor of an upstream that is written down.
+// KnownAnchor is an anchor of an upstream that is in the tables.
 type KnownAnchor struct {
 	ID        string
 	NotAfter  time.Time
 	Published bool
-	// Unlisted is since when the upstream of the leader lists it no more; never: it does.
+	// Unlisted is when the upstream of the leader stopped listing it, or [Never] while it lists it.
 	Unlisted time.Time
-	// InUse says that an authority is below it, in whatever state.
+	// InUse is true if an authority is below it, in any state.
 	InUse bool
 }
 
-// AnchorSituation is all that decides what a member does with the anchors of a domain's upstream.
+// AnchorSituation is the input of [Anchors].
 type AnchorSituation struct {
 	Now time.Time
-	// Leads says whether this member leads: it alone says what the upstream lists no more, so that members which see
-	// different things do not contradict each other for ever.
+	// Leads is true on the leader. It alone records what the upstream no longer lists, so that members whose upstreams
+	// differ do not undo each other's changes.
 	Leads bool
-	// Approval says that a new anchor waits for an operator.
+	// Approval makes a new anchor wait for an operator.
 	Approval bool
-	// Seen says whether this member knows what the upstream lists. One that has not looked yet knows nothing, and an upstream
-	// without anchors of its own lists none.
+	// Seen is true once this member knows what the upstream lists. An upstream without anchors of its own lists none.
 	Seen   bool
 	Listed []ListedAnchor
 	Known  []KnownAnchor
-	// First says that nothing verifies X509-SVIDs of the domain yet. Its first anchor comes with its first authorities, so that it
-	// begins with all that it needs, and waits for nobody: it is what the operator has configured.
+	// First is true if nothing verifies X509-SVIDs of the domain yet. Its first anchor is published with its first
+	// authorities, without waiting: it is the one that the operator configured.
 	First bool
-	// Revoked says which anchors must not come back.
+	// Revoked reports whether an anchor was revoked.
 	Revoked func(id string) bool
 }
 
-// AnchorVerb is what is to be done with an anchor of an upstream.
+// AnchorVerb is an operation on an anchor of an upstream.
 type AnchorVerb string
 
-// What [Anchors] can ask for.
+// The operations of [Anchors].
 const (
 	PublishAnchor AnchorVerb = "publish"
 	HoldAnchor    AnchorVerb = "hold"
@@ -59,13 +58,13 @@ type AnchorAction struct {
 	Why string
 }
 
-// unlistedGrace is for how long an anchor stays that the upstream lists no more and nothing is below: members do not look at
-// the same moment, and one may just be asking for a signature below it.
+// unlistedGrace is the time for which an anchor stays that the upstream no longer lists and that nothing is below:
+// members read the list at different times, and one can be requesting a signature below it.
 const unlistedGrace = 5 * time.Minute
 
-// PlanAnchors says what to do with the anchors of an upstream now, and when to ask again if nothing changes before. A new
-// anchor is published before anything is signed below it, or held until an operator approves it; one that the upstream lists
-// no more leaves when no authority is below it.
+// Anchors returns what to do with the anchors of an upstream now, and when to evaluate it again if nothing changes
+// before. A new anchor is published before anything is signed below it, or held until an operator approves it. One that
+// the upstream no longer lists leaves when no authority is below it.
 func Anchors(s AnchorSituation) (actions []AnchorAction, next time.Time) {
 	if !s.Seen || s.First {
 		return nil, Never
@@ -83,15 +82,15 @@ func Anchors(s AnchorSituation) (actions []AnchorAction, next time.Time) {
 		case !a.InUse && !s.Now.Before(a.NotAfter):
 			do(DropAnchor, a.ID, "it has expired")
 		case !a.Published && listed[a.ID] && !s.Approval:
-			do(PublishAnchor, a.ID, "anchors need no approval any more")
+			do(PublishAnchor, a.ID, "anchors no longer need approval")
 		case listed[a.ID] && !a.Unlisted.Equal(Never) && s.Leads:
 			do(RelistAnchor, a.ID, "the upstream lists it again")
 		case listed[a.ID] || !s.Leads:
 		case a.Unlisted.Equal(Never):
-			do(UnlistAnchor, a.ID, "the upstream lists it no more")
+			do(UnlistAnchor, a.ID, "the upstream no longer lists it")
 		case a.InUse:
 		case !s.Now.Before(a.Unlisted.Add(unlistedGrace)):
-			do(DropAnchor, a.ID, "the upstream lists it no more, and nothing that is alive was signed below it")
+			do(DropAnchor, a.ID, "the upstream no longer lists it, and nothing that is alive was signed below it")
 		default:
 			next = Sooner(next, a.Unlisted.Add(unlistedGrace))
 		}

@@ -2,162 +2,44 @@ package plan
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/binary"
 	"fmt"
 	"slices"
 	"time"
 )
 
-// Kind is what an authority signs.
-type Kind int
-
-// The kinds of authority.
-const (
-	X509 Kind = iota + 1
-	JWT
-)
-
-// Kinds are all of them, in the order in which they are looked at.
-var Kinds = [...]Kind{X509, JWT}
-
-// String is the name that metrics and the audit log use.
-func (k Kind) String() string {
-	switch k {
-	case X509:
-		return "x509"
-	case JWT:
-		return "jwt"
-	}
-	return fmt.Sprintf("kind(%d)", int(k))
-}
-
-// State is where an authority is in its life.
-type State int
-
-// The states. An authority passes through the first three in this order; an operator can end it sooner by the others. One
-// that is gone is not there any more.
-const (
-	Prepared State = iota + 1
-	Active
-	Retiring
-	// Tainted is retiring by an operator's word: what it signed is to be renewed, not only to expire.
-	Tainted
-	// Revoked verifies nothing any more, as far as this cluster decides it. It stays listed until what it signed has
-	// expired, so that the holders of that learn of it.
-	Revoked
-)
-
-// String is the name that metrics and the audit log use.
-func (s State) String() string {
-	switch s {
-	case Prepared:
-		return "prepared"
-	case Active:
-		return "active"
-	case Retiring:
-		return "retiring"
-	case Tainted:
-		return "tainted"
-	case Revoked:
-		return "revoked"
-	}
-	return fmt.Sprintf("state(%d)", int(s))
-}
-
-// Past says whether an authority in this state signs no more.
-func (s State) Past() bool { return s == Retiring || s == Tainted || s == Revoked }
-
-// Distrusted says whether what an authority in this state signed is to be renewed at once.
-func (s State) Distrusted() bool { return s == Tainted || s == Revoked }
-
-// Authority is what the rules need to know of one authority.
-type Authority struct {
-	ID     string
-	Member string
-	Kind   Kind
-	State  State
-	// Number orders a member's authorities of one kind; the higher one is the newer.
-	Number              uint64
-	NotBefore, NotAfter time.Time
-	// Ready is when what verifies it has been published for long enough.
-	Ready time.Time
-	// Published is the first sequence of the bundle that holds what verifies it, 0 where that is not known, and PublishedAt
-	// when it was prepared.
-	Published   uint64
-	PublishedAt time.Time
-	// Retired is when it stopped signing: set once it is retiring, tainted or revoked.
-	Retired time.Time
-	// Anchor is what the chain of an X.509 authority leads to; empty for JWT. UpstreamAnchor says that it is not the
-	// member's own, but an upstream's, which signs for others below it too.
-	Anchor         string
-	UpstreamAnchor bool
-	// AnchorRevoked says that the anchor was revoked with it.
-	AnchorRevoked bool
-	// Held says that it was prepared in reserve, and Reserve to which request for one it answers.
-	Held    bool
-	Reserve uint64
-	// LongestSVID is the longest lifetime of what it may have signed.
-	LongestSVID time.Duration
-	// Rotation is the request to rotate that it answers to, AnchorRotation the one that its anchor does.
-	Rotation, AnchorRotation uint64
-}
-
-// Leaves is when an authority that signs no more can leave the bundle: nothing that it signed is valid any more.
-func (a Authority) Leaves(grace time.Duration) time.Time {
-	at := a.Retired.Add(grace + a.LongestSVID)
-	if a.NotAfter.Before(at) {
-		return a.NotAfter
-	}
-	return at
-}
-
-// renewal is when the successor is prepared: at half of the life, or up to a tenth of the life earlier. How much
-// earlier follows from the ID, so that members that started together do not move together, and that a member that
-// asks twice gets the same answer.
-func (a Authority) renewal() time.Time {
-	life := a.NotAfter.Sub(a.NotBefore)
-	sum := sha256.Sum256([]byte(a.ID))
-	early := life / 10 / (1 << 16) * time.Duration(binary.BigEndian.Uint16(sum[:]))
-	return a.NotBefore.Add(life/2 - early)
-}
-
-// deadline is the last moment at which the authority can sign SVIDs of full length.
-func (a Authority) deadline() time.Time { return a.NotAfter.Add(-a.LongestSVID) }
-
-// Rotations counts the requests of operators to replace a domain's authorities.
+// Rotations are the requests of operators to replace a domain's authorities.
 type Rotations struct {
-	// Last is the number of the last request, Anchors that of the last one that asked for new anchors too.
+	// Last is the number of the last request, Anchors that of the last request for new anchors.
 	Last, Anchors uint64
 	// Reserve counts the requests to prepare authorities in reserve.
 	Reserve uint64
 }
 
-// Situation is all that decides what a member does next with its authorities of one domain.
+// Situation is the input of [Next]: everything that decides what a member does with its authorities of one domain.
 type Situation struct {
 	Now      time.Time
 	Member   string
 	Settings Settings
-	// Grace is for how long a member that lost contact goes on signing.
+	// Grace is the time for which a member without contact to the leader continues to sign.
 	Grace       time.Duration
 	Rotations   Rotations
 	Authorities []Authority // those of the domain, of every member
-	// Peers are those that want the domain's bundle over a stream; nil: they do not matter now, or there are none.
+	// Peers are those that subscribe to the domain's bundle. It is nil if there are none, or if they do not matter now.
 	Peers *Peers
-	// Keyless says whether the member lacks the key of an authority of its own.
+	// Keyless reports whether the member lacks the key of an authority of its own.
 	Keyless func(id string) bool
 }
 
-// Verb is what is to be done with an authority.
+// Verb is an operation on an authority.
 type Verb string
 
-// What a plan can ask for.
+// The operations.
 const (
 	Prepare  Verb = "prepare"
 	Activate Verb = "activate"
 	Retire   Verb = "retire"
 	End      Verb = "end"
-	// Taint and Revoke are asked for by operators, never by [Next].
+	// Taint and Revoke come from operators, never from [Next].
 	Taint  Verb = "taint"
 	Revoke Verb = "revoke"
 )
@@ -166,22 +48,22 @@ const (
 type Action struct {
 	Do   Verb
 	Kind Kind
-	// ID names the authority; empty for Prepare, which makes one.
+	// ID is the authority. It is empty for Prepare, which makes one.
 	ID string
-	// NewAnchor asks a Prepare for an authority below an anchor of its own.
+	// NewAnchor makes Prepare use a new anchor.
 	NewAnchor bool
-	// Held asks a Prepare for one in reserve.
+	// Held makes Prepare prepare an authority in reserve.
 	Held bool
-	// Alarm marks what was done because there was no time left to do it properly.
+	// Alarm marks an action that could not wait until every reader knows the authority.
 	Alarm bool
 	// Why is one clause for the audit log.
 	Why string
 }
 
-// never is when nothing is due.
+// Never is the time of something that is not due.
 var Never time.Time
 
-// sooner returns the earlier of two moments, of which either can be never.
+// Sooner returns the earlier of two times, each of which can be [Never].
 func Sooner(a, b time.Time) time.Time {
 	if a.Equal(Never) || (!b.Equal(Never) && b.Before(a)) {
 		return b
@@ -189,8 +71,8 @@ func Sooner(a, b time.Time) time.Time {
 	return a
 }
 
-// Plan says what the member has to do now, and when it has to ask again if nothing changes before. The actions hold
-// for the situation as it is; after they have been carried out Plan is asked again.
+// Next returns what the member has to do now, and when to evaluate it again if nothing changes before. After the
+// actions have been carried out, it has to be evaluated again.
 func Next(s Situation) (actions []Action, next time.Time) {
 	for _, kind := range Kinds {
 		a, n := PlanKind(s, kind)
@@ -207,7 +89,7 @@ func PlanKind(s Situation, kind Kind) (actions []Action, next time.Time) {
 	var newest Authority
 	suspect := s.Suspect()
 	for _, a := range s.own(kind) {
-		newest = a // own is in order
+		newest = a // own is sorted
 		switch {
 		case !s.Now.Before(a.NotAfter):
 			do(End, a.ID, "it has expired")
@@ -240,7 +122,7 @@ func PlanKind(s Situation, kind Kind) (actions []Action, next time.Time) {
 		at, why, alarm := activation(s, *prepared, active)
 		if s.Now.Before(at) {
 			if s.waitsForPeers(*prepared) {
-				next = Sooner(next, s.Now.Add(PeersCheckInterval))
+				next = Sooner(next, s.Now.Add(peersCheckInterval))
 			}
 			return actions, Sooner(next, at)
 		}
@@ -268,15 +150,15 @@ func PlanKind(s Situation, kind Kind) (actions []Action, next time.Time) {
 	}
 	actions = append(actions, Action{
 		Do: Prepare, Kind: kind, Why: why, Held: held,
-		// A reserve below the anchor of what it is a reserve for would be revoked with it.
+		// A reserve below the anchor of the authority that it replaces would be revoked with it.
 		NewAnchor: kind == X509 && (held || newest.AnchorRotation < s.Rotations.Anchors || suspect[newest.Anchor] ||
 			newest.AnchorRevoked || (active != nil && suspect[active.Anchor])),
 	})
 	return actions, next
 }
 
-// suspect are the member's own anchors below which an authority was tainted. Nothing new is to sign there: when the
-// tainted one is revoked, its anchor has to go, and all below it.
+// Suspect returns the member's own anchors below which an authority was tainted. Nothing new is signed there: when the
+// tainted authority is revoked, its anchor is revoked too, with everything below it.
 func (s Situation) Suspect() map[string]bool {
 	suspect := map[string]bool{}
 	for _, a := range s.Authorities {
@@ -287,12 +169,13 @@ func (s Situation) Suspect() map[string]bool {
 	return suspect
 }
 
-// inReserve says whether a prepared authority waits for its predecessor's time, or for an operator.
+// inReserve reports whether a prepared authority waits for its predecessor's renewal, or for an operator.
 func inReserve(s Situation, prepared Authority, predecessor *Authority) bool {
-	return prepared.Held && predecessor != nil && predecessor.Rotation >= s.Rotations.Last && !s.Suspect()[predecessor.Anchor]
+	return prepared.Held && predecessor != nil && predecessor.Rotation >= s.Rotations.Last &&
+		!s.Suspect()[predecessor.Anchor]
 }
 
-// own are the member's authorities of the kind, the oldest first.
+// own returns the member's authorities of the kind, oldest first.
 func (s Situation) own(kind Kind) []Authority {
 	var own []Authority
 	for _, a := range s.Authorities {
@@ -306,7 +189,8 @@ func (s Situation) own(kind Kind) []Authority {
 	return own
 }
 
-// activation is when a prepared authority becomes active, and why then. predecessor is the member's own active one, if any.
+// activation returns when a prepared authority becomes active, and why. predecessor is the active one of its member, or
+// nil.
 func activation(s Situation, prepared Authority, predecessor *Authority) (at time.Time, why string, alarm bool) {
 	at, why = prepared.Ready, fmt.Sprintf("it has been published for %d refresh hints", HintsBeforeUse)
 	if inReserve(s, prepared, predecessor) && predecessor.renewal().After(at) {
@@ -316,7 +200,8 @@ func activation(s Situation, prepared Authority, predecessor *Authority) (at tim
 		at, why, alarm = latest, "there is no time left to wait for peers that have not acknowledged it", true
 	}
 	if predecessor != nil && predecessor.deadline().Before(at) {
-		at, why, alarm = predecessor.deadline(), "the one before it has no time left for a full-length SVID, though not everybody may know this one yet", true
+		at, alarm = predecessor.deadline(), true
+		why = "the one before it has no time left for a full-length SVID, though not everybody may know this one yet"
 	}
 	if !s.Signable(prepared.Kind) {
 		at, why, alarm = s.Now, "the domain has no other active authority", false
@@ -327,9 +212,10 @@ func activation(s Situation, prepared Authority, predecessor *Authority) (at tim
 	return at, why, alarm
 }
 
-// signable says whether any member has an active authority of the kind.
+// Signable reports whether any member has an active authority of the kind.
 func (s Situation) Signable(kind Kind) bool {
 	return slices.ContainsFunc(s.Authorities, func(a Authority) bool {
-		return a.Kind == kind && a.State == Active && s.Now.Before(a.NotAfter) && (a.Member != s.Member || !s.Keyless(a.ID))
+		return a.Kind == kind && a.State == Active && s.Now.Before(a.NotAfter) &&
+			(a.Member != s.Member || !s.Keyless(a.ID))
 	})
 }

@@ -5,14 +5,16 @@ import (
 	"time"
 )
 
-// clockTolerance is how far the leader's clock may be from that of the member whose authority it ends; until then the
-// member itself has had the time to do it.
+// ClockTolerance is the largest difference between the clocks of two members. The leader waits for it before it ends
+// another member's authority, so that the member itself has the time to do that.
 const ClockTolerance = 5 * time.Minute
 
-// PlanForLost says what the leader has to do about the authorities of a domain that their own member will not look
-// after: those of members that are not in the cluster any more, and those that are overdue. It says when to ask
-// again. members are those in the cluster; grace is the signing grace.
-func ForLost(now time.Time, authorities []Authority, members []string, grace time.Duration) (actions []Action, next time.Time) {
+// ForLost returns what the leader has to do with the authorities of a domain that their own member does not end: those
+// of members that left the cluster, and those that are overdue. It also returns when to evaluate it again. members are
+// those in the cluster, and grace is the signing grace.
+func ForLost(
+	now time.Time, authorities []Authority, members []string, grace time.Duration,
+) (actions []Action, next time.Time) {
 	do := func(verb Verb, a Authority, why string) {
 		actions = append(actions, Action{Do: verb, Kind: a.Kind, ID: a.ID, Why: why})
 	}

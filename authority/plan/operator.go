@@ -73,8 +73,11 @@ func RevokeAnchor(all []Authority, anchor string, force bool) ([]Action, error) 
 		}
 	}
 	if upstream && !others && !force {
-		return nil, refuse("no member could sign X509-SVIDs without this anchor: make a new issuer the default in the upstream, " +
-			"then 'entente authority rotate', and revoke this anchor once an authority below the new one is active; or give --force")
+		return nil, refuse(
+			"no member could sign X509-SVIDs without this anchor: make a new issuer the default in the upstream, " +
+				"then 'entente authority rotate', and revoke this anchor once an authority below the new one is " +
+				"active; or give --force",
+		)
 	}
 	return revokeBelow(all, anchor, ""), nil
 }
@@ -116,7 +119,8 @@ func ActivateAuthority(all []Authority, id string, now time.Time) ([]Action, err
 	actions := []Action{{Do: Activate, Kind: a.Kind, ID: a.ID, Why: "an operator activated it"}}
 	for _, other := range all {
 		if other.Member == a.Member && other.Kind == a.Kind && other.State == Active {
-			actions = append(actions, Action{Do: Retire, Kind: other.Kind, ID: other.ID, Why: "its successor is active"})
+			actions = append(actions,
+				Action{Do: Retire, Kind: other.Kind, ID: other.ID, Why: "its successor is active"})
 		}
 	}
 	return actions, nil

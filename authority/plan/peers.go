@@ -7,52 +7,52 @@ import (
 )
 
 const (
-	// SilentHints is for how many refresh hints a peer without a stream is waited for: whoever is away for longer reads the bundle
-	// before it relies on it, or counts it as stale.
-	SilentHints = 6
-	// acknowledgeCheck is how often peers are asked after while an authority waits for them.
-	PeersCheckInterval = time.Second
+	// silentHints is the number of refresh hints for which an authority waits for a peer without a stream. A peer that
+	// is away for longer fetches the bundle before it relies on it, or counts it as stale.
+	silentHints = 6
+	// peersCheckInterval is the time after which peers are checked again while an authority waits for them.
+	peersCheckInterval = time.Second
 )
 
-// PeerStanding is what a cluster with which a stream is kept has acknowledged of a hosted domain's bundle.
+// PeerStanding is what a peer has acknowledged of a hosted domain's bundle.
 type PeerStanding struct {
-	// Peer names it, by its home trust domain.
+	// Peer is its home trust domain.
 	Peer string
-	// Sequence is the last that it acknowledged, Refusal the named reason for which it refused a later one.
+	// Sequence is the last one that it acknowledged, Refusal the reason for which it refused a later one.
 	Sequence uint64
 	Refusal  string
-	// Connected says whether a stream is open, and Silent for how long none was.
+	// Connected is true if a stream is open. Silent is the time since the last stream.
 	Connected bool
 	Silent    time.Duration
 }
 
-// Peers is what is known of the peers that want a domain's bundle.
+// Peers are the peers that subscribe to a domain's bundle. Complete is false while some of them can be unknown.
 type Peers struct {
 	Standings []PeerStanding
 	Complete  bool
 }
 
-// unacknowledged are the peers that may not know what verifies an authority.
+// Unacknowledged returns the peers that may not know what verifies an authority.
 func (s Situation) Unacknowledged(a Authority) []PeerStanding {
 	if s.Peers == nil || a.Published == 0 {
 		return nil
 	}
 	var pending []PeerStanding
 	for _, p := range s.Peers.Standings {
-		if p.Sequence < a.Published && (p.Connected || p.Silent < SilentHints*s.Settings.RefreshHint) {
+		if p.Sequence < a.Published && (p.Connected || p.Silent < silentHints*s.Settings.RefreshHint) {
 			pending = append(pending, p)
 		}
 	}
 	return pending
 }
 
-// waitsForPeers says whether an authority that is otherwise ready has to wait for acknowledgements, or for word of them.
+// waitsForPeers reports whether an authority that is otherwise ready waits for acknowledgements.
 func (s Situation) waitsForPeers(a Authority) bool {
 	return s.Peers != nil && a.Published > 0 && (!s.Peers.Complete || len(s.Unacknowledged(a)) > 0)
 }
 
-// latest is until when an authority waits for peers at most: the last moment at which the one before it can sign SVIDs of full length, or
-// where others sign instead, as long again as it was published before it was ready.
+// latest returns until when an authority waits for peers at most: the last time at which its predecessor can sign SVIDs
+// of full length, or, if other members sign instead, three more refresh hints.
 func (s Situation) latest(prepared Authority, predecessor *Authority) time.Time {
 	if predecessor != nil {
 		return predecessor.deadline()
@@ -60,7 +60,7 @@ func (s Situation) latest(prepared Authority, predecessor *Authority) time.Time 
 	return prepared.Ready.Add(HintsBeforeUse * s.Settings.RefreshHint)
 }
 
-// peersSentence says who has not acknowledged an authority; empty: nobody is waited for.
+// PeersSentence names the peers that have not acknowledged an authority. It is empty if the authority waits for none.
 func (s Situation) PeersSentence(a Authority) string {
 	if s.Peers == nil || a.Published == 0 {
 		return ""
@@ -86,5 +86,6 @@ func (s Situation) PeersSentence(a Authority) string {
 	if more := len(names) - most; more > 0 {
 		names = append(names[:most], fmt.Sprintf("%d more", more))
 	}
-	return fmt.Sprintf("Bundle sequence %d is not acknowledged, after %v, by %s.", a.Published, s.Now.Sub(a.PublishedAt).Round(time.Second), strings.Join(names, ", "))
+	return fmt.Sprintf("Bundle sequence %d is not acknowledged, after %v, by %s.", a.Published,
+		s.Now.Sub(a.PublishedAt).Round(time.Second), strings.Join(names, ", "))
 }

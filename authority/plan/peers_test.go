@@ -58,8 +58,8 @@ func TestPeersGateActivation(t *testing.T) {
 			_, waits := Wait(s, prepared)
 			if !tt.activate {
 				require.Empty(t, actions)
-				require.Equal(t, now.Add(PeersCheckInterval), next, "it asks again soon")
-				require.Contains(t, waits, "It waits for peers, until its deadline at the latest; 'entente authority activate' has it sign at once.")
+				require.Equal(t, now.Add(peersCheckInterval), next, "it asks again soon")
+				require.Contains(t, waits, "It waits for peers, until its deadline at the latest; 'entente authority activate' activates it at once.")
 				require.Contains(t, waits, tt.waits)
 				return
 			}

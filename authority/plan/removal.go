@@ -1,7 +1,7 @@
 package plan
 
-// PlanForRemoved says what becomes of the authorities of a member that is struck out. They retire: what they signed goes on
-// to verify until it expires. Those of a compromised member are revoked, and with them everything that they signed.
+// ForRemoved returns what to do with the authorities of a member that is removed. They retire: what they signed stays
+// valid until it expires. Those of a compromised member are revoked, with everything that they signed.
 func ForRemoved(authorities []Authority, member string, compromised bool) (actions []Action) {
 	for _, a := range authorities {
 		if a.Member != member {

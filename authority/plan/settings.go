@@ -5,53 +5,56 @@ import (
 	"time"
 )
 
-// HintsBeforeUse is how many refresh hints a key is in the bundle before it signs: SPIFFE Federation asks for three to five.
+// HintsBeforeUse is the number of refresh hints for which a key is in the bundle before it signs. SPIFFE Federation
+// recommends three to five.
 const HintsBeforeUse = 3
 
-// What holds where the configuration says nothing else.
+// Defaults of the configuration.
 const (
 	DefaultCATTL       = 24 * time.Hour
 	DefaultX509SVIDTTL = time.Hour
 	DefaultJWTSVIDTTL  = 5 * time.Minute
 	DefaultRefreshHint = 5 * time.Minute
-	// DefaultMinRefresh is the shortest refresh hint that a domain can have unless configured otherwise.
+	// DefaultMinRefresh is the shortest refresh hint that a domain can have.
 	DefaultMinRefresh = 10 * time.Second
-	// DefaultSigningGrace is for how long a member that lost contact with the leader still signs.
+	// DefaultSigningGrace is the time for which a member without contact to the leader still signs.
 	DefaultSigningGrace = time.Hour
 	// DefaultRootTTL is the lifetime of a self-signed anchor.
 	DefaultRootTTL = 8760 * time.Hour
 )
 
-// Bounds of what can be asked for.
+// Bounds of the settings.
 const (
-	// RootLives is how many times as long as a signing certificate a self-signed anchor lives at least.
+	// RootLives is the lifetime of a self-signed anchor as a multiple of that of a signing certificate, at least.
 	RootLives = 4
 
-	// maxRefreshHint: a bundle that is read less than once a day is of no use in a rotation.
+	// maxRefreshHint bounds refresh hints: a bundle that is fetched less than once a day does not help in a rotation.
 	maxRefreshHint = 24 * time.Hour
-	// MinTTL is the shortest lifetime of anything that is signed. Certificates carry whole seconds, and a shorter life than
-	// this leaves none to renew in. Clocks that differ ask for more; that is for whoever knows the clocks to choose.
+	// MinTTL is the shortest lifetime of what is signed. Certificates carry whole seconds, and a shorter life leaves no
+	// time for renewal. Clocks that differ need longer lifetimes; the operator chooses those.
 	MinTTL = 5 * time.Second
-	// MaxCATTL: a signing certificate on a member's disk that lives longer than a quarter is an anchor in disguise.
+	// MaxCATTL is the longest lifetime of a signing certificate: a key that lies on a disk for longer should be an
+	// anchor.
 	MaxCATTL = 90 * 24 * time.Hour
 )
 
-// Settings are those of a hosted domain that the life of its authorities depends on.
+// Settings are the settings of a hosted domain on which the life of its authorities depends.
 type Settings struct {
 	RefreshHint time.Duration
 	X509SVIDTTL time.Duration
 	JWTSVIDTTL  time.Duration
 	CATTL       time.Duration
-	// EarlierHint is a longer refresh hint that was in force until a moment ago; readers may poll at it until EarlierHintUntil.
+	// EarlierHint is a longer refresh hint that was replaced. Readers may poll at it until EarlierHintUntil.
 	EarlierHint      time.Duration
 	EarlierHintUntil time.Time
 }
 
-// Check says in words what is wrong with the settings. minRefresh is the cluster's shortest refresh hint.
+// Check returns an error if the settings are invalid. minRefresh is the cluster's shortest refresh hint.
 func (s Settings) Check(minRefresh time.Duration) error {
 	switch {
 	case s.RefreshHint < minRefresh || s.RefreshHint > maxRefreshHint:
-		return fmt.Errorf("refresh_hint is %v; it has to be between %v and %v", s.RefreshHint, minRefresh, maxRefreshHint)
+		return fmt.Errorf("refresh_hint is %v; it has to be between %v and %v", s.RefreshHint, minRefresh,
+			maxRefreshHint)
 	case s.RefreshHint%time.Second != 0:
 		return fmt.Errorf("refresh_hint is %v; bundles carry whole seconds", s.RefreshHint)
 	case s.CATTL < MinTTL || s.CATTL > MaxCATTL:
@@ -66,16 +69,19 @@ func (s Settings) Check(minRefresh time.Duration) error {
 	longest := max(s.X509SVIDTTL, s.JWTSVIDTTL)
 	room, need := s.CATTL/2-longest, HintsBeforeUse*s.RefreshHint
 	if room < 0 {
-		return fmt.Errorf("SVIDs live for %v at most, for which ca_ttl (%v) is too short: raise ca_ttl to %v at least, or lower the SVID lifetime", longest, s.CATTL, 2*(longest+need))
+		return fmt.Errorf("SVIDs live for %v at most, for which ca_ttl (%v) is too short: "+
+			"raise ca_ttl to %v at least, or lower the SVID lifetime", longest, s.CATTL, 2*(longest+need))
 	}
 	if room < need {
-		return fmt.Errorf("a new authority has to be known for %d refresh hints (%v) before it signs, but half of ca_ttl less the longest SVID lifetime is %v; raise ca_ttl (%v), or lower refresh_hint (%v) or the SVID lifetime (%v)",
+		return fmt.Errorf("a new authority has to be known for %d refresh hints (%v) before it signs, "+
+			"but half of ca_ttl less the longest SVID lifetime is %v; "+
+			"raise ca_ttl (%v), or lower refresh_hint (%v) or the SVID lifetime (%v)",
 			HintsBeforeUse, need, room, s.CATTL, s.RefreshHint, longest)
 	}
 	return nil
 }
 
-// SVIDTTL is the longest lifetime of what an authority of the kind signs.
+// SVIDTTL returns the longest lifetime of what an authority of the kind signs.
 func (s Settings) SVIDTTL(k Kind) time.Duration {
 	if k == JWT {
 		return s.JWTSVIDTTL
@@ -83,7 +89,7 @@ func (s Settings) SVIDTTL(k Kind) time.Duration {
 	return s.X509SVIDTTL
 }
 
-// Dissemination is how long something that is published at now needs until every reader has it.
+// Dissemination returns the time that something published at now needs to reach every reader.
 func (s Settings) Dissemination(now time.Time) time.Duration {
 	hint := s.RefreshHint
 	if s.EarlierHint > hint && now.Before(s.EarlierHintUntil) {
@@ -92,8 +98,8 @@ func (s Settings) Dissemination(now time.Time) time.Duration {
 	return HintsBeforeUse * hint
 }
 
-// WithHint changes the refresh hint at now. When it becomes shorter the longer one is remembered for as long as
-// readers may still be polling at it.
+// WithHint returns the settings with a refresh hint that changes at now. A longer hint before it is kept as EarlierHint
+// as long as readers may poll at it.
 func (s Settings) WithHint(hint time.Duration, now time.Time) Settings {
 	if hint < s.RefreshHint {
 		longest := s.RefreshHint

@@ -45,7 +45,8 @@ func contentOf(
 				}
 				anchor, err := x509.ParseCertificate(der)
 				if err != nil {
-					return bundle.Content{}, fmt.Errorf("an anchor of authority %s of %s: %w", row.GetId(), row.GetTrustDomain(), err)
+					return bundle.Content{}, fmt.Errorf("an anchor of authority %s of %s: %w", row.GetId(),
+						row.GetTrustDomain(), err)
 				}
 				content.X509Authorities = append(content.X509Authorities, anchor)
 			}

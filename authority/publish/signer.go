@@ -47,14 +47,16 @@ type progress struct {
 // NewSigner returns a signer. canSign returns the reason for which this member must not sign now, or nil. A nil r
 // leaves the metrics unregistered.
 func NewSigner(
-	p *Publisher, store *raftstore.Store, recorder audit.Recorder, canSign func() error, now func() time.Time, log hclog.Logger,
-	r prometheus.Registerer,
+	p *Publisher, store *raftstore.Store, recorder audit.Recorder, canSign func() error, now func() time.Time,
+	log hclog.Logger, r prometheus.Registerer,
 ) (*Signer, error) {
 	s := &Signer{
-		publisher: p, store: store, recorder: recorder, canSign: canSign, now: now, log: log, domains: map[string]progress{},
+		publisher: p, store: store, recorder: recorder, canSign: canSign, now: now, log: log,
+		domains: map[string]progress{},
 		chains: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "entente_authority_statement_chains_total",
-			Help: "Restarts of the chain of statements on a hosted bundle that this member saw (started), and versions without a statement (unstated).",
+			Help: "Restarts of the chain of statements on a hosted bundle that this member saw (started), and " +
+				"versions without a statement (unstated).",
 		}, []string{"trust_domain", "event"}),
 	}
 	if r == nil {
@@ -120,7 +122,8 @@ func (s *Signer) signDomain(ctx context.Context, td string) (waiting bool, err e
 // is still due.
 func (s *Signer) signLater(ctx context.Context, td string, d *draft, now time.Time) error {
 	event := audit.Event{
-		Caller: "authority", Action: ActionSign, Object: td, Detail: fmt.Sprintf("sequence %d", d.version.GetSequence()),
+		Caller: "authority", Action: ActionSign, Object: td,
+		Detail: fmt.Sprintf("sequence %d", d.version.GetSequence()),
 	}
 	return audit.Do(s.recorder, event, func(line *audit.Event) error {
 		text := ""
@@ -183,7 +186,9 @@ func (s *Signer) reportVersion(td string, v *statev1.BundleVersion) {
 	}
 	if start := parsed.Claims().Start; parsed.Starts() && start != statement.StartFirst {
 		s.chains.WithLabelValues(td, "started").Inc()
-		s.log.Warn("the chain of statements on a bundle restarts: peers raise the alarm new_chain; confirm to their operators that it is no forgery",
+		s.log.Warn(
+			"the chain of statements on a bundle restarts: peers raise the alarm new_chain; confirm to their "+
+				"operators that it is no forgery",
 			"trust_domain", td, "sequence", v.GetSequence(), "why", start)
 	}
 }

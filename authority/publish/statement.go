@@ -140,8 +140,9 @@ func (p *Publisher) nextDraft(
 		distrusted[row.GetId()] = all[i].State.Distrusted()
 	}
 	d.claims = statement.Claims{
-		TrustDomain: b.TrustDomain(), Sequence: d.version.GetSequence(), Keys: b.Digest(), Issued: now.Truncate(time.Second),
-		Next: statement.Signers(b, func(kid string) bool { return distrusted[kid] }),
+		TrustDomain: b.TrustDomain(), Sequence: d.version.GetSequence(), Keys: b.Digest(),
+		Issued: now.Truncate(time.Second),
+		Next:   statement.Signers(b, func(kid string) bool { return distrusted[kid] }),
 	}
 	d.choice = chooseSigner(previous, d.version.GetNumber() == 1, d.claims.Next, all, func(a plan.Authority) holder {
 		return p.holderOf(a, alive, local)

@@ -10,17 +10,18 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/ententehq/entente/authority/keys"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"golang.org/x/crypto/cryptobyte"
 	der "golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/ententehq/entente/authority/keys"
 )
 
-// leaf is an X509-SVID that is to be signed. It has room for what an SVID can hold and for nothing else.
+// Leaf is an X509-SVID that is to be signed. It can only express what an SVID may contain.
 //
-// x509.CreateCertificate would sign it as well, and at half the speed: it verifies each signature that it has just made.
-// What is written here is byte for byte what x509.CreateCertificate writes, which a test holds it to; it is read again by
-// x509.ParseCertificate and held against [LintLeaf] before it is signed.
+// x509.CreateCertificate could sign it too, at half the speed: it verifies each signature that it makes. The bytes are
+// those that x509.CreateCertificate writes, which a test compares. Before they are signed, x509.ParseCertificate reads
+// them and [LintLeaf] checks them.
 type Leaf struct {
 	Serial              *big.Int
 	notBefore, NotAfter time.Time
@@ -30,8 +31,10 @@ type Leaf struct {
 	IPs                 []netip.Addr
 }
 
-// newLeaf is an X509-SVID below issuer. It lives for ttl and never longer than issuer, and never begins before it.
-func NewLeaf(id spiffeid.ID, spki []byte, dnsNames []string, now time.Time, ttl time.Duration, issuer *x509.Certificate) (Leaf, error) {
+// NewLeaf returns an X509-SVID below issuer. It lives for ttl, but neither begins before issuer nor ends after it.
+func NewLeaf(
+	id spiffeid.ID, spki []byte, dnsNames []string, now time.Time, ttl time.Duration, issuer *x509.Certificate,
+) (Leaf, error) {
 	serial, err := newSerial()
 	if err != nil {
 		return Leaf{}, err
@@ -66,7 +69,7 @@ var (
 	tagURI        = der.Tag(6).ContextSpecific()
 )
 
-// firstGeneralized is the first year that a UTCTime cannot tell (RFC 5280, section 4.1.2.5).
+// firstGeneralized is the first year that a UTCTime cannot express (RFC 5280, section 4.1.2.5).
 const firstGeneralized = 2050
 
 func addTime(b *cryptobyte.Builder, t time.Time) {
@@ -91,7 +94,7 @@ func addExtension(b *cryptobyte.Builder, oid asn1.ObjectIdentifier, critical boo
 	})
 }
 
-// tbs writes what is to be signed.
+// tbs returns the bytes to be signed.
 func (l Leaf) tbs(issuer *x509.Certificate) ([]byte, error) {
 	b := cryptobyte.NewBuilder(make([]byte, 0, 1024))
 	b.AddASN1(der.SEQUENCE, func(b *cryptobyte.Builder) {
@@ -149,7 +152,7 @@ func (l Leaf) addExtensions(b *cryptobyte.Builder, issuer *x509.Certificate) {
 	})
 }
 
-// enclose makes a certificate of what was signed and its signature.
+// enclose returns a certificate of signed bytes and their signature.
 func enclose(tbs, signature []byte) ([]byte, error) {
 	b := cryptobyte.NewBuilder(make([]byte, 0, len(tbs)+len(signature)+32))
 	b.AddASN1(der.SEQUENCE, func(b *cryptobyte.Builder) {
@@ -160,8 +163,8 @@ func enclose(tbs, signature []byte) ([]byte, error) {
 	return b.Bytes()
 }
 
-// sign makes the certificate with an authority's P-256 key. The exact bytes that are to be signed pass lint first; if
-// they do not, nothing is signed.
+// Sign signs the certificate with the P-256 key of an authority. The exact bytes to be signed pass lint first, or
+// nothing is signed.
 func (l Leaf) Sign(issuer *x509.Certificate, key crypto.Signer, lint func(*x509.Certificate) error) ([]byte, error) {
 	tbs, err := l.tbs(issuer)
 	if err != nil {

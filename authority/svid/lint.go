@@ -16,7 +16,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// ErrLint is wrapped by every refusal to sign a certificate or token that would break a rule.
+// ErrLint is wrapped if a certificate or token is not signed because it would break a rule.
 var ErrLint = errors.New("it would break a rule for SVIDs, and was not signed")
 
 var (
@@ -25,7 +25,7 @@ var (
 	oidBasicConstraints = asn1.ObjectIdentifier{2, 5, 29, 19}
 )
 
-// LintLeaf holds an X509-SVID for id, signed by issuer, against the rules for leaf certificates.
+// LintLeaf checks an X509-SVID for id, signed by issuer, against the rules for leaf certificates.
 func LintLeaf(id spiffeid.ID, issuer *x509.Certificate) func(*x509.Certificate) error {
 	return func(c *x509.Certificate) error {
 		if err := lintBoth(c, id.String()); err != nil {
@@ -57,7 +57,7 @@ func LintLeaf(id spiffeid.ID, issuer *x509.Certificate) func(*x509.Certificate) 
 	}
 }
 
-// LintCA holds a signing certificate of td against the rules for signing certificates.
+// LintCA checks a CA certificate of td against the rules for signing certificates.
 func LintCA(td spiffeid.TrustDomain) func(*x509.Certificate) error {
 	return func(c *x509.Certificate) error {
 		if err := lintBoth(c, td.IDString()); err != nil {
@@ -79,7 +79,7 @@ func LintCA(td spiffeid.TrustDomain) func(*x509.Certificate) error {
 	}
 }
 
-// lintBoth are the rules for every certificate: uri is the one URI that it has to name.
+// lintBoth checks the rules for all certificates. uri is the only URI that the certificate must name.
 func lintBoth(c *x509.Certificate, uri string) error {
 	switch {
 	case c.Version != 3:
@@ -112,8 +112,7 @@ func Critical(c *x509.Certificate, oid asn1.ObjectIdentifier) bool {
 	return slices.ContainsFunc(c.Extensions, func(e pkix.Extension) bool { return e.Critical && e.Id.Equal(oid) })
 }
 
-// linted is a signer of certificates that sees the bytes it is to sign, not their digest, and refuses those that lint
-// refuses.
+// linted signs certificates that pass lint. It receives the bytes to be signed, not their digest.
 type linted struct {
 	crypto.Signer
 	lint func(*x509.Certificate) error
@@ -121,7 +120,7 @@ type linted struct {
 
 var _ crypto.MessageSigner = linted{}
 
-// SignMessage is what x509.CreateCertificate calls with the certificate that is to be signed.
+// SignMessage is called by x509.CreateCertificate with the bytes to be signed.
 func (l linted) SignMessage(rand io.Reader, tbs []byte, opts crypto.SignerOpts) ([]byte, error) {
 	c, err := parseTBS(tbs)
 	if err != nil {
@@ -133,7 +132,7 @@ func (l linted) SignMessage(rand io.Reader, tbs []byte, opts crypto.SignerOpts) 
 	return crypto.SignMessage(l.Signer, rand, tbs, opts)
 }
 
-// parseTBS reads a certificate that has not been signed, by giving it a signature of no bits.
+// parseTBS parses a certificate that is not signed, by adding an empty signature.
 func parseTBS(tbs []byte) (*x509.Certificate, error) {
 	var head struct {
 		Raw       asn1.RawContent
@@ -163,11 +162,10 @@ func parseTBS(tbs []byte) (*x509.Certificate, error) {
 	return c, nil
 }
 
-// fingerprint names a public key in the audit log.
+// Fingerprint returns the name of a public key in the audit log.
 func Fingerprint(spki []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(spki)) }
 
-// LintClaims holds the claims of a JWT-SVID for id against the rules, before they are signed by an authority that ends
-// at notAfter.
+// LintClaims checks the claims of a JWT-SVID for id before they are signed by an authority that expires at notAfter.
 func LintClaims(c jwt.Claims, id spiffeid.ID, notAfter time.Time) error {
 	switch {
 	case c.Subject != id.String() || id.Path() == "":

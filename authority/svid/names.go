@@ -7,7 +7,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// memberID is the SPIFFE ID of a member.
+// MemberID returns the SPIFFE ID of a member.
 func MemberID(home spiffeid.TrustDomain, member string) (spiffeid.ID, error) {
 	id, err := spiffeid.FromSegments(home, ReservedSegment, "member", member)
 	if err != nil {
@@ -16,12 +16,12 @@ func MemberID(home spiffeid.TrustDomain, member string) (spiffeid.ID, error) {
 	return id, nil
 }
 
-// endpointID is the SPIFFE ID of a domain's bundle endpoint.
+// EndpointID returns the SPIFFE ID of a domain's bundle endpoint.
 func EndpointID(td spiffeid.TrustDomain) (spiffeid.ID, error) {
 	return spiffeid.FromSegments(td, ReservedSegment, "bundle-endpoint")
 }
 
-// Reserved says whether a SPIFFE ID is one that only the server itself issues.
+// Reserved reports whether only the server itself issues a SPIFFE ID.
 func Reserved(id spiffeid.ID) bool {
 	first, _, _ := strings.Cut(strings.TrimPrefix(id.Path(), "/"), "/")
 	return first == ReservedSegment

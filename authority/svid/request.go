@@ -30,18 +30,18 @@ const (
 	minRSABits = 2048
 	// maxSPIFFEID is the limit of the SPIFFE ID specification, in bytes.
 	maxSPIFFEID = 2048
-	// maxDNSNames keeps a certificate well below what TLS stacks accept.
+	// MaxDNSNames keeps a certificate well below what TLS stacks accept.
 	MaxDNSNames = 32
 	// maxAudiences and maxAudience keep a token below the 8 KiB that HTTP servers accept as a header.
 	maxAudiences = 16
 	maxAudience  = 256
 
-	// reservedSegment is the first path segment that only the server itself issues.
+	// ReservedSegment is the first path segment that only the server itself issues.
 	ReservedSegment = "entente"
 )
 
-// ParseCSR takes the public key out of a PKCS #10 request, whose signature proves that the caller holds the private
-// one. Nothing else in the request counts.
+// ParseCSR returns the public key of a PKCS #10 request. Its signature proves that the caller has the private key. The
+// rest of the request is ignored.
 func ParseCSR(der []byte) (crypto.PublicKey, error) {
 	switch {
 	case len(der) == 0:
@@ -68,7 +68,7 @@ func ParseCSR(der []byte) (crypto.PublicKey, error) {
 	return csr.PublicKey, nil
 }
 
-// checkKey says which keys an SVID can have: those that every TLS 1.3 stack in use can verify and none that is weak.
+// CheckKey returns an error for a key that is weak, or that some TLS 1.3 stack in use cannot verify.
 func CheckKey(key crypto.PublicKey) error {
 	switch key := key.(type) {
 	case *ecdsa.PublicKey:
@@ -84,12 +84,13 @@ func CheckKey(key crypto.PublicKey) error {
 		}
 	case ed25519.PublicKey:
 	default:
-		return errors.New("the key is of no supported type; use ECDSA P-256 or P-384, RSA with 2048 bits or more, or Ed25519")
+		return errors.New("the key is of no supported type; use ECDSA P-256 or P-384, RSA with 2048 bits or more, " +
+			"or Ed25519")
 	}
 	return nil
 }
 
-// ParseWorkloadID reads a SPIFFE ID that an SVID can carry.
+// ParseWorkloadID parses a SPIFFE ID that an SVID can have.
 func ParseWorkloadID(s string) (spiffeid.ID, error) {
 	if len(s) > maxSPIFFEID {
 		return spiffeid.ID{}, fmt.Errorf("spiffe_id is %d bytes long; %d is the limit", len(s), maxSPIFFEID)
@@ -99,10 +100,12 @@ func ParseWorkloadID(s string) (spiffeid.ID, error) {
 		return spiffeid.ID{}, fmt.Errorf("spiffe_id %q is not a SPIFFE ID: %w", s, err)
 	}
 	if len(id.TrustDomain().Name()) > 255 {
-		return spiffeid.ID{}, fmt.Errorf("the trust domain of spiffe_id is %d bytes long; 255 is the limit", len(id.TrustDomain().Name()))
+		return spiffeid.ID{}, fmt.Errorf("the trust domain of spiffe_id is %d bytes long; 255 is the limit",
+			len(id.TrustDomain().Name()))
 	}
 	if id.Path() == "" {
-		return spiffeid.ID{}, fmt.Errorf("spiffe_id %q names a trust domain; an SVID needs a path below it, such as %s/web", s, s)
+		return spiffeid.ID{}, fmt.Errorf(
+			"spiffe_id %q names a trust domain; an SVID needs a path below it, such as %s/web", s, s)
 	}
 	return id, nil
 }
@@ -124,7 +127,7 @@ func checkDNSNames(names []string) error {
 	return nil
 }
 
-// CheckAudience says what is wrong with the audience of a JWT-SVID.
+// CheckAudience returns an error if the audience of a JWT-SVID is invalid.
 func CheckAudience(audience []string) error {
 	if len(audience) == 0 {
 		return errors.New("audience is empty; name who is to accept the token")
@@ -145,15 +148,15 @@ func CheckAudience(audience []string) error {
 	return nil
 }
 
-// x509Request is a valid request for an X509-SVID.
+// X509Request is a valid request for an X509-SVID.
 type X509Request struct {
 	ID       spiffeid.ID
 	SPKI     []byte
 	DNSNames []string
-	TTL      time.Duration // 0: the domain's
+	TTL      time.Duration // 0 for that of the domain
 }
 
-// parseX509Request reads a request from outside. The error is a sentence for its sender.
+// ParseX509Request parses a request from outside. Its errors are meant for the sender.
 func ParseX509Request(r *ententev1.IssueX509SVIDRequest) (X509Request, error) {
 	id, err := ParseWorkloadID(r.GetSpiffeId())
 	if err != nil {
@@ -177,13 +180,14 @@ func ParseX509Request(r *ententev1.IssueX509SVIDRequest) (X509Request, error) {
 	return X509Request{ID: id, SPKI: spki, DNSNames: r.GetDnsNames(), TTL: ttl}, nil
 }
 
-// jwtRequest is a valid request for a JWT-SVID.
+// JWTRequest is a valid request for a JWT-SVID.
 type JWTRequest struct {
 	ID       spiffeid.ID
 	Audience []string
-	TTL      time.Duration // 0: the domain's
+	TTL      time.Duration // 0 for that of the domain
 }
 
+// ParseJWTRequest parses a request from outside. Its errors are meant for the sender.
 func ParseJWTRequest(r *ententev1.IssueJWTSVIDRequest) (JWTRequest, error) {
 	id, err := ParseWorkloadID(r.GetSpiffeId())
 	if err != nil {
@@ -199,18 +203,19 @@ func ParseJWTRequest(r *ententev1.IssueJWTSVIDRequest) (JWTRequest, error) {
 	return JWTRequest{ID: id, Audience: r.GetAudience(), TTL: ttl}, nil
 }
 
-// lifetime is the one asked for, or the domain's, which is also the longest.
+// Lifetime returns the requested lifetime, or that of the domain if none is requested. The latter is also the longest.
 func Lifetime(asked, domain time.Duration) (time.Duration, error) {
 	switch {
 	case asked == 0:
 		return domain, nil
 	case asked > domain:
-		return 0, fmt.Errorf("ttl is %v; the domain allows %v: ask for less, or raise it with 'entente domain update'", asked, domain)
+		return 0, fmt.Errorf("ttl is %v; the domain allows %v: ask for less, or raise it with 'entente domain update'",
+			asked, domain)
 	}
 	return asked, nil
 }
 
-// parseTTL reads a lifetime that was asked for; absent is 0, the domain's own.
+// parseTTL parses a requested lifetime. It returns 0 if none is requested.
 func parseTTL(d *durationpb.Duration) (time.Duration, error) {
 	if d == nil {
 		return 0, nil

@@ -12,12 +12,12 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 	der "golang.org/x/crypto/cryptobyte/asn1"
 
-	"github.com/ententehq/entente/authority/keys"
 	"github.com/go-jose/go-jose/v4/jwt"
+
+	"github.com/ententehq/entente/authority/keys"
 )
 
-// tokenHeader is the header of every JWT-SVID of an authority, base64url. The type is set, and the key ID, which a
-// reader finds the key by.
+// TokenHeader returns the header of all JWT-SVIDs of an authority, in base64url. It contains the type and the key ID.
 func TokenHeader(kid string) (string, error) {
 	header, err := json.Marshal(struct {
 		Algorithm string `json:"alg"`
@@ -30,7 +30,8 @@ func TokenHeader(kid string) (string, error) {
 	return base64.RawURLEncoding.EncodeToString(header), nil
 }
 
-// signToken makes a JWT in compact serialization (RFC 7515, section 7.1), ES256, with an authority's P-256 key.
+// SignToken returns a JWT in compact serialization (RFC 7515, section 7.1), signed by ES256 with the P-256 key of an
+// authority.
 func SignToken(header string, claims jwt.Claims, key crypto.Signer) (string, error) {
 	payload, err := json.Marshal(claims)
 	if err != nil {
@@ -54,13 +55,14 @@ func SignToken(header string, claims jwt.Claims, key crypto.Signer) (string, err
 // p256Bytes is the length of a number below the order of P-256.
 const p256Bytes = 32
 
-// fixedSignature is a DER signature as JWS has it: both numbers at their full length (RFC 7518, section 3.4).
+// JWSSignature converts a DER signature to the form of JWS: both numbers at full length (RFC 7518, section 3.4).
 func JWSSignature(signature []byte) (fixed [2 * p256Bytes]byte, err error) {
 	var inner cryptobyte.String
 	var r, s big.Int
 	input := cryptobyte.String(signature)
+	const bits = 8 * p256Bytes
 	if !input.ReadASN1(&inner, der.SEQUENCE) || !inner.ReadASN1Integer(&r) || !inner.ReadASN1Integer(&s) ||
-		!inner.Empty() || !input.Empty() || r.Sign() < 0 || s.Sign() < 0 || r.BitLen() > 8*p256Bytes || s.BitLen() > 8*p256Bytes {
+		!inner.Empty() || !input.Empty() || r.Sign() < 0 || s.Sign() < 0 || r.BitLen() > bits || s.BitLen() > bits {
 		return fixed, errors.New("the key did not make a P-256 signature")
 	}
 	r.FillBytes(fixed[:p256Bytes])

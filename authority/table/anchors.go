@@ -65,8 +65,8 @@ func HasNoAnchor(r raftstore.Reader, td string) (bool, error) {
 	return !slices.ContainsFunc(rows, func(row *statev1.Authority) bool { return len(row.GetAnchors()) > 0 }), err
 }
 
-// AnchorReady returns when every reader can know an anchor that is published now. It can lie in the past, if an authority
-// below the anchor was published before.
+// AnchorReady returns when every reader can know an anchor that is published now. It can lie in the past, if an
+// authority below the anchor was published before.
 func AnchorReady(r raftstore.Reader, domain *statev1.Domain, der []byte, now time.Time) (time.Time, error) {
 	rows, err := ListAuthorities(r, domain.GetTrustDomain())
 	if err != nil {

@@ -30,24 +30,14 @@ func AuthorityOf(row *statev1.Authority) plan.Authority {
 		anchor = string(row.GetAnchors()[0])
 	}
 	return plan.Authority{
-		Anchor:         anchor,
-		UpstreamAnchor: row.GetUpstreamAnchor(),
-		AnchorRevoked:  row.GetAnchorRevoked(),
-		Held:           row.GetHeld(),
-		Reserve:        row.GetReserve(),
-		ID:             row.GetId(),
-		Member:         row.GetMember(),
-		Kind:           plan.Kind(row.GetKind()),
-		State:          plan.State(row.GetState()),
-		Number:         row.GetNumber(),
-		NotBefore:      TimeOf(row.GetNotBefore()),
-		NotAfter:       TimeOf(row.GetNotAfter()),
-		Ready:          TimeOf(row.GetReadyTime()),
-		Published:      row.GetPublishSequence(),
-		PublishedAt:    TimeOf(row.GetPrepareTime()),
-		Retired:        TimeOf(row.GetRetireTime()),
-		LongestSVID:    row.GetLongestSvid().AsDuration(),
-		Rotation:       row.GetRotation(),
+		Anchor: anchor, UpstreamAnchor: row.GetUpstreamAnchor(), AnchorRevoked: row.GetAnchorRevoked(),
+		Held: row.GetHeld(), Reserve: row.GetReserve(), ID: row.GetId(),
+		Member: row.GetMember(), Kind: plan.Kind(row.GetKind()),
+		State: plan.State(row.GetState()), Number: row.GetNumber(),
+		NotBefore: TimeOf(row.GetNotBefore()), NotAfter: TimeOf(row.GetNotAfter()),
+		Ready: TimeOf(row.GetReadyTime()), Published: row.GetPublishSequence(),
+		PublishedAt: TimeOf(row.GetPrepareTime()), Retired: TimeOf(row.GetRetireTime()),
+		LongestSVID: row.GetLongestSvid().AsDuration(), Rotation: row.GetRotation(),
 		AnchorRotation: row.GetAnchorRotation(),
 	}
 }
@@ -116,7 +106,8 @@ func VerificationKey(row *statev1.Authority) (*ecdsa.PublicKey, error) {
 	}
 	public, ok := key.(*ecdsa.PublicKey)
 	if !ok {
-		return nil, fmt.Errorf("the key of JWT authority %s of %s is not an ECDSA key", row.GetId(), row.GetTrustDomain())
+		return nil, fmt.Errorf("the key of JWT authority %s of %s is not an ECDSA key", row.GetId(),
+			row.GetTrustDomain())
 	}
 	return public, nil
 }

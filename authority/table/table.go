@@ -25,8 +25,8 @@ var (
 	Distrusted = raftstore.NewTable[*statev1.Distrusted]("distrusted_authorities")
 	// PastSequences are the last sequences of domains that are no longer hosted, by domain.
 	PastSequences = raftstore.NewTable[*statev1.PastSequence]("past_sequences")
-	// HostedHistory are the last [statement.HostedDepth] versions of hosted bundles, by domain and number of the version,
-	// and HostedHistoryKeys the authorities in them.
+	// HostedHistory are the last [statement.HostedDepth] versions of hosted bundles, by domain and number of the
+	// version, and HostedHistoryKeys the authorities in them.
 	HostedHistory     = raftstore.NewTable[*statev1.BundleVersion]("hosted_history")
 	HostedHistoryKeys = raftstore.NewTable[*statev1.BundleKey]("hosted_history_keys")
 )

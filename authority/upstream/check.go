@@ -7,15 +7,19 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/ententehq/entente/authority/svid"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/ententehq/entente/authority/svid"
 )
 
-// checkSigned looks at what an upstream returned for the key: a signing certificate of td that chains to an anchor
-// and lives for at least as long as two SVIDs.
-func Check(td spiffeid.TrustDomain, key crypto.PublicKey, signed *Signed, now time.Time, longestSVID time.Duration) error {
+// Check verifies what an upstream returned for the key: a signing certificate of td that chains to an anchor and lives
+// for at least two SVID lifetimes.
+func Check(
+	td spiffeid.TrustDomain, key crypto.PublicKey, signed *Signed, now time.Time, longestSVID time.Duration,
+) error {
 	if len(signed.Chain) == 0 || len(signed.Anchors) == 0 {
-		return fmt.Errorf("the upstream returned %d certificates and %d anchors; one of each is needed", len(signed.Chain), len(signed.Anchors))
+		return fmt.Errorf("the upstream returned %d certificates and %d anchors; one of each is needed",
+			len(signed.Chain), len(signed.Anchors))
 	}
 	ca := signed.Chain[0]
 	want, err := x509.MarshalPKIXPublicKey(key)
@@ -29,11 +33,15 @@ func Check(td spiffeid.TrustDomain, key crypto.PublicKey, signed *Signed, now ti
 		return err
 	}
 	if left := ca.NotAfter.Sub(now); left < 2*longestSVID {
-		return fmt.Errorf("the upstream returned a certificate that lives for another %v; two SVID lifetimes (%v) are needed", left, 2*longestSVID)
+		return fmt.Errorf(
+			"the upstream returned a certificate that lives for another %v; two SVID lifetimes (%v) are needed", left,
+			2*longestSVID)
 	}
 	for _, anchor := range signed.Anchors {
 		if !anchor.IsCA || anchor.CheckSignatureFrom(anchor) != nil {
-			return fmt.Errorf("the upstream returned %q as an anchor, which is not the self-signed certificate of a CA", anchor.Subject)
+			return fmt.Errorf(
+				"the upstream returned %q as an anchor, which is not the self-signed certificate of a CA",
+				anchor.Subject)
 		}
 	}
 	intermediates := x509.NewCertPool()
@@ -46,7 +54,10 @@ func Check(td spiffeid.TrustDomain, key crypto.PublicKey, signed *Signed, now ti
 	if ca.NotBefore.After(at) {
 		at = ca.NotBefore
 	}
-	if _, err := ca.Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
+	options := x509.VerifyOptions{
+		Roots: roots, Intermediates: intermediates, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+	}
+	if _, err := ca.Verify(options); err != nil {
 		return fmt.Errorf("the upstream returned a certificate that does not chain to its anchor: %w", err)
 	}
 	return nil

@@ -12,19 +12,21 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
 	"github.com/ententehq/entente/authority/keys"
 	"github.com/ententehq/entente/authority/svid"
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// SelfSigned is the upstream that needs no other: a root of the member's own for each hosted domain, kept with its key
-// beside the authorities' keys. A root signs for the first half of its life, so that all below it ends in time.
+// SelfSigned is an upstream without any other system: it keeps a root of the member's own for each hosted domain,
+// beside the keys of the authorities. A root signs in the first half of its life only, so that everything below it ends
+// in time.
 type SelfSigned struct {
 	keys keys.Store
 	ttl  time.Duration
 }
 
-// NewSelfSigned makes an upstream that keeps roots in keys, each of which lives for ttl.
+// NewSelfSigned returns an upstream that keeps its roots in keys. Each root lives for ttl.
 func NewSelfSigned(keys keys.Store, ttl time.Duration) *SelfSigned {
 	return &SelfSigned{keys: keys, ttl: ttl}
 }
@@ -36,26 +38,29 @@ type root struct {
 	Certificate *x509.Certificate
 }
 
-// signsAt says whether the root can sign: in the first half of its life, and not before it, where a clock that was ahead
-// has made it.
+// signsAt reports whether the root can sign: in the first half of its life. It can begin in the future if the clock
+// that made it was ahead.
 func (r root) signsAt(now time.Time) bool {
 	c := r.Certificate
 	return !now.Before(c.NotBefore) && now.Before(c.NotBefore.Add(c.NotAfter.Sub(c.NotBefore)/2))
 }
 
-// rootNames begins the file names of roots, and of nothing else.
+// RootPrefix begins the key names of roots, and no others.
 const RootPrefix = "root-"
 
-// rootPrefix begins the file names of a domain's roots. A trust domain's own name can be too long for a file name.
+// rootPrefix begins the key names of a domain's roots. The name of a trust domain can be too long for a file name.
 func rootPrefix(td spiffeid.TrustDomain) string {
 	sum := sha256.Sum256([]byte(td.Name()))
 	return fmt.Sprintf("%s%x-", RootPrefix, sum[:8])
 }
 
-// SignCA signs below the newest root, or below a new one if asked to, or if that one is past half of its life or was revoked.
+// SignCA signs below the newest root. It makes a new root if the request asks for one, or if the newest is past half of
+// its life or refused.
 func (s *SelfSigned) SignCA(ctx context.Context, r Request) (*Signed, error) {
 	if s.ttl < 4*r.TTL {
-		return nil, fmt.Errorf("the root lives for %v, and a signing certificate for %v; raise root_ttl to four times ca_ttl", s.ttl, r.TTL)
+		return nil, fmt.Errorf(
+			"the root lives for %v, and a signing certificate for %v; raise root_ttl to four times ca_ttl", s.ttl,
+			r.TTL)
 	}
 	if err := r.CSR.CheckSignature(); err != nil {
 		return nil, fmt.Errorf("check the request for a signing certificate: %w", err)
@@ -71,7 +76,7 @@ func (s *SelfSigned) SignCA(ctx context.Context, r Request) (*Signed, error) {
 		number = top.number + 1
 	}
 	if top == nil || r.NewAnchor || !top.signsAt(r.Now) || (r.Refused != nil && r.Refused(top.Certificate)) {
-		if top, err = s.NewRoot(ctx, r.TrustDomain, number, r.Now); err != nil {
+		if top, err = s.newRoot(ctx, r.TrustDomain, number, r.Now); err != nil {
 			return nil, err
 		}
 	}
@@ -89,9 +94,11 @@ func (s *SelfSigned) SignCA(ctx context.Context, r Request) (*Signed, error) {
 	return &Signed{Chain: []*x509.Certificate{ca}, Anchors: []*x509.Certificate{top.Certificate}}, nil
 }
 
-// newRoot makes a root. One that is not finished, since the member stopped, has a key and no certificate; the next one
-// takes its name.
-func (s *SelfSigned) NewRoot(ctx context.Context, td spiffeid.TrustDomain, number uint64, now time.Time) (*root, error) {
+// newRoot makes a root. If the member stops in between, the root has a key and no certificate, and the next one reuses
+// its name.
+func (s *SelfSigned) newRoot(
+	ctx context.Context, td spiffeid.TrustDomain, number uint64, now time.Time,
+) (*root, error) {
 	name := fmt.Sprintf("%s%d", rootPrefix(td), number)
 	key, err := s.keys.Create(ctx, name)
 	if err != nil {
@@ -111,7 +118,7 @@ func (s *SelfSigned) NewRoot(ctx context.Context, td spiffeid.TrustDomain, numbe
 	return &root{name, number, key, certificate}, nil
 }
 
-// roots are those of a domain, the oldest first.
+// roots returns the roots of a domain, oldest first.
 func (s *SelfSigned) roots(ctx context.Context, td spiffeid.TrustDomain) ([]root, error) {
 	names, err := s.keys.Names(ctx)
 	if err != nil {
@@ -125,14 +132,15 @@ func (s *SelfSigned) roots(ctx context.Context, td spiffeid.TrustDomain) ([]root
 		}
 		number, err := strconv.ParseUint(digits, 10, 64)
 		if err != nil {
-			return nil, fmt.Errorf("%s%s among the keys is no root of this program's; move it elsewhere", name, keys.Suffix)
+			return nil, fmt.Errorf("%s%s among the keys is not a root of this program; move it elsewhere", name,
+				keys.Suffix)
 		}
 		certificate, err := s.keys.Certificate(name)
 		if err != nil {
 			return nil, err
 		}
 		if certificate == nil {
-			continue // it was not finished, and nothing is below it
+			continue // it was not completed, and nothing is below it
 		}
 		key, err := s.keys.Signer(name)
 		if err != nil {
@@ -149,7 +157,7 @@ func (s *SelfSigned) roots(ctx context.Context, td spiffeid.TrustDomain) ([]root
 
 // Prune deletes the roots that nothing is below any more.
 func (s *SelfSigned) Prune(inUse func(*x509.Certificate) bool) error {
-	ctx := context.Background() // it is not asked for a network's sake
+	ctx := context.Background() // these keys are local
 	names, err := s.keys.Names(ctx)
 	if err != nil {
 		return err

@@ -71,7 +71,7 @@ func TestCheck(t *testing.T) {
 	require.ErrorContains(t, Check(home, other.Public(), signed, now, time.Minute), "a certificate for another key")
 	require.ErrorContains(t, Check(home, key.Public(), &Signed{Chain: signed.Chain, Anchors: signed.Chain}, now, time.Minute), "which is not the self-signed certificate of a CA")
 	us := spiffeid.RequireTrustDomainFromString("us.example.org")
-	stranger, err := NewSelfSigned(store, 365*24*time.Hour).NewRoot(t.Context(), us, 1, now)
+	stranger, err := NewSelfSigned(store, 365*24*time.Hour).newRoot(t.Context(), us, 1, now)
 	require.NoError(t, err)
 	require.ErrorContains(t, Check(home, key.Public(), &Signed{Chain: signed.Chain, Anchors: []*x509.Certificate{stranger.Certificate}}, now, time.Minute), "does not chain to its anchor")
 	require.ErrorContains(t, Check(home, key.Public(), &Signed{}, now, time.Minute), "returned 0 certificates and 0 anchors")

@@ -8,52 +8,51 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// Upstream signs the CA certificates of this member. The [authority.Manager] calls it from one goroutine,
-// which waits for nothing else, and never while it holds a transaction open. An error leaves everything as it is; the call is repeated with backoff.
+// Upstream signs the CA certificates of this member. It is called from one goroutine, which blocks nothing else, and
+// never inside a transaction. After an error nothing has changed, and the call is repeated with backoff.
 type Upstream interface {
-	// SignCA signs a signing certificate for the key of the request. What is returned belongs to the caller and is
-	// checked by it: key, name, usages, and that it chains to the first anchor.
+	// SignCA signs a CA certificate for the key of the request. The result belongs to the caller, which verifies it
+	// with [Check].
 	SignCA(ctx context.Context, r Request) (*Signed, error)
-	// Prune is called when authorities of this member have ended. What the upstream keeps on this member for anchors
-	// that are not in use is of no more use.
+	// Prune is called when authorities of this member have ended. The upstream can delete what it keeps on this member
+	// for anchors that are not in use.
 	Prune(inUse func(anchor *x509.Certificate) bool) error
 }
 
-// AnchorSource is implemented by an [Upstream] that knows the anchors of a domain apart from what it signs. They are published
-// when they are seen, before anything is signed below them.
+// AnchorSource is implemented by an [Upstream] that lists the anchors of a domain. They are published when they are
+// listed, before anything is signed below them.
 type AnchorSource interface {
-	// Anchors are those of a domain as last seen, and a channel that is closed when the anchors of any domain change. None:
-	// it has not seen them yet. It does not block.
+	// Anchors returns the anchors of a domain as last read, and a channel that is closed when the anchors of any domain
+	// change. It returns no anchors before they were read. It does not block.
 	Anchors(td spiffeid.TrustDomain) ([]*x509.Certificate, <-chan struct{})
 }
 
-// CARequest asks for a signing certificate.
+// Request is a request for a CA certificate.
 type Request struct {
 	TrustDomain spiffeid.TrustDomain
-	// CSR holds the key, and a signature that proves its possession.
+	// CSR contains the key, and a signature that proves its possession.
 	CSR *x509.CertificateRequest
 	Now time.Time
 	TTL time.Duration
-	// Refused says below which anchors nothing must be signed: what was revoked, and what waits for approval.
+	// Refused reports whether signing below an anchor is refused: it was revoked, or waits for approval.
 	Refused func(anchor *x509.Certificate) bool
-	// NewAnchor asks for a certificate below an anchor that no earlier one is below, where the upstream makes its
-	// anchors itself.
+	// NewAnchor requests a certificate below a new anchor, if the upstream makes its anchors itself.
 	NewAnchor bool
-	// Failed is told of an attempt that failed while SignCA goes on trying; nil: nobody wants to know. What needs a person is
-	// known then, and not only when the last attempt has failed.
+	// Failed is called after each failed attempt while SignCA retries, so that a cause is known before the last attempt
+	// fails. It can be nil.
 	Failed func(error)
 }
 
-// Signed is the answer of an upstream.
+// Signed is the result of an upstream.
 type Signed struct {
-	// Chain begins with the signing certificate and ends below the anchor.
+	// Chain begins with the CA certificate and ends below the anchor.
 	Chain []*x509.Certificate
-	// Anchors are to be in the bundle. The chain leads to the first. Of an [AnchorSource] the others do not count here.
+	// Anchors belong into the bundle. The chain leads to the first one. Of an [AnchorSource] the others are ignored.
 	Anchors []*x509.Certificate
 }
 
-// Revoker is an [Upstream] whose anchors are its own and not the member's, and which can put a certificate that it signed
-// on its revocation list. To revoke one twice is no error.
+// Revoker is implemented by an [Upstream] that has anchors of its own and can put a certificate that it signed on its
+// revocation list. Revoking a certificate twice is no error.
 type Revoker interface {
 	Revoke(ctx context.Context, td spiffeid.TrustDomain, certificate *x509.Certificate) error
 }

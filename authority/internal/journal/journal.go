@@ -54,20 +54,24 @@ func (j *Journal) Change(ctx context.Context, td string, fn Transaction) error {
 func (j *Journal) Around(td string, do func(commit func(context.Context, Transaction) error) error) error {
 	var steps []Step
 	var revision raftstore.Revision
-	err := audit.Do(j.Audit, audit.Event{Caller: "authority", Action: action, Object: td}, func(line *audit.Event) error {
-		return do(func(ctx context.Context, fn Transaction) error {
-			var done []Step
-			at, err := j.Store.Update(ctx, func(tx *raftstore.Tx) (err error) {
-				done, err = fn(tx)
-				return err
+	err := audit.Do(
+		j.Audit,
+		audit.Event{Caller: "authority", Action: action, Object: td},
+		func(line *audit.Event) error {
+			return do(func(ctx context.Context, fn Transaction) error {
+				var done []Step
+				at, err := j.Store.Update(ctx, func(tx *raftstore.Tx) (err error) {
+					done, err = fn(tx)
+					return err
+				})
+				if err != nil {
+					return err
+				}
+				steps, revision, line.Revision = done, at, uint64(at)
+				return nil
 			})
-			if err != nil {
-				return err
-			}
-			steps, revision, line.Revision = done, at, uint64(at)
-			return nil
-		})
-	})
+		},
+	)
 	return errors.Join(err, j.Report(td, steps, revision))
 }
 
@@ -78,15 +82,20 @@ func (j *Journal) Report(td string, steps []Step, revision raftstore.Revision) e
 		if s.Anchor != nil {
 			what = "anchor"
 		}
-		j.Log.Info(string(s.Do)+" "+what, "trust_domain", td, "kind", s.Kind, "id", s.ID, "why", s.Why, "revision", revision)
+		j.Log.Info(string(s.Do)+" "+what, "trust_domain", td, "kind", s.Kind, "id", s.ID, "why", s.Why, "revision",
+			revision)
 		if s.Do == plan.Verb(plan.HoldAnchor) {
-			j.Log.Warn("a new anchor of the upstream waits for approval, and nothing is signed below it; approve it if it is expected",
-				"trust_domain", td, "anchor", s.ID, "subject", s.Anchor.Subject,
-				"run", fmt.Sprintf("entente authority approve %s --domain %s", s.ID, td))
+			j.Log.Warn(
+				"a new anchor of the upstream waits for approval, and nothing is signed below it; approve it if it "+
+					"is expected",
+				"trust_domain", td, "anchor", s.ID, "subject", s.Anchor.Subject, "run",
+				fmt.Sprintf("entente authority approve %s --domain %s", s.ID, td))
 		}
 		if s.Alarm {
 			j.Forced.WithLabelValues(td, s.Kind.String()).Inc()
-			j.Log.Error("an authority became active before every reader of the bundle can know it; check refresh_hint, ca_ttl and the upstream",
+			j.Log.Error(
+				"an authority became active before every reader of the bundle can know it; check refresh_hint, "+
+					"ca_ttl and the upstream",
 				"trust_domain", td, "kind", s.Kind, "id", s.ID)
 		}
 		detail := fmt.Sprintf("%s %s %s: %s", s.Kind, what, s.ID, s.Why)

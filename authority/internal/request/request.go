@@ -19,7 +19,8 @@ import (
 // ParseDomain parses the name of a trust domain.
 func ParseDomain(name string) (spiffeid.TrustDomain, error) {
 	if name == "" {
-		return spiffeid.TrustDomain{}, status.Error(codes.InvalidArgument, "trust_domain is empty; name one, such as example.org")
+		return spiffeid.TrustDomain{}, status.Error(codes.InvalidArgument,
+			"trust_domain is empty; name one, such as example.org")
 	}
 	td, err := bundle.ParseTrustDomain(name)
 	if err != nil {

@@ -17,43 +17,20 @@ import (
 	"sync"
 )
 
-// KeyStore keeps this member's signing keys, all ECDSA on P-256, and the certificates of its own roots. The [authority.Manager] and
-// [upstream.SelfSigned] share one. Its methods can be called from many goroutines; what they return belongs to the caller.
-type Store interface {
-	// Create makes a key. It replaces one of that name, and returns once the key survives what the store survives.
-	Create(ctx context.Context, name string) (crypto.Signer, error)
-	// Signer returns the key of that name, and wraps [fs.ErrNotExist] where there is none. It is asked within
-	// transactions, and so answers from memory or from this machine's disk. A signer whose key is elsewhere is no
-	// *ecdsa.PrivateKey: its signatures are verified before anybody relies on them.
-	Signer(name string) (crypto.Signer, error)
-	// Certify keeps a certificate with the key of that name. It does not outlive its key.
-	Certify(ctx context.Context, name string, certificate *x509.Certificate) error
-	// Certificate returns what Certify kept, nil if nothing, and wraps [fs.ErrNotExist] where there is no such key.
-	Certificate(name string) (*x509.Certificate, error)
-	// Names lists the keys.
-	Names(ctx context.Context) ([]string, error)
-	// Delete removes a key for good; one that is not there is no error.
-	Delete(ctx context.Context, name string) error
-}
-
-// losingKeys is a [Store] that can lose keys while the member runs, since they are elsewhere. Lost has a word when
-// Signer does not know some of them any more.
-type Lossy interface{ Lost() <-chan struct{} }
-
-// maxKeyFile bounds what is read of a key file; one with a root certificate beside the key has some 1,200 bytes.
+// maxFile bounds the size of a key file. One with a root certificate beside the key has about 1,200 bytes.
 const maxFile = 16 << 10
 
 const Suffix = ".pem"
 
-// KeyFolder is the [Store] on disk: private keys, one PEM file each, readable by nobody but the owner.
+// Folder is a [Store] on disk: one PEM file for each private key, readable by its owner only.
 type Folder struct {
 	dir string
 
 	mu   sync.Mutex
-	keys map[string]crypto.Signer // by file name without suffix, as they were read or made
+	keys map[string]crypto.Signer // by file name without suffix
 }
 
-// OpenKeyFolder opens the folder, and makes it if it is not there. A folder that others can read is refused.
+// OpenFolder opens the folder, and creates it if it does not exist. A folder that others can read is refused.
 func OpenFolder(dir string) (*Folder, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the key folder: %w", err)
@@ -63,7 +40,9 @@ func OpenFolder(dir string) (*Folder, error) {
 		return nil, fmt.Errorf("look at the key folder: %w", err)
 	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return nil, fmt.Errorf("the key folder %s has mode %04o, so that others can reach the private keys in it; run chmod 0700 %s", dir, mode, dir)
+		return nil, fmt.Errorf(
+			"the key folder %s has mode %04o, so that others can reach the private keys in it; run chmod 0700 %s", dir,
+			mode, dir)
 	}
 	return &Folder{dir: dir, keys: map[string]crypto.Signer{}}, nil
 }
@@ -79,7 +58,7 @@ func (f *Folder) Create(_ context.Context, name string) (crypto.Signer, error) {
 	return key, f.put(name, key, nil)
 }
 
-// put writes a key, and the certificate that belongs to it if there is one.
+// put writes a key, with its certificate unless that is nil.
 func (f *Folder) put(name string, key crypto.Signer, certificate *x509.Certificate) error {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
@@ -128,7 +107,7 @@ func (f *Folder) Signer(name string) (crypto.Signer, error) {
 	return key, nil
 }
 
-// read reads a key file, and the certificate in it if there is one.
+// read reads a key file, with the certificate in it if there is one.
 func (f *Folder) read(name string) (crypto.Signer, *x509.Certificate, error) {
 	path := filepath.Join(f.dir, name+Suffix)
 	info, err := os.Stat(path)
@@ -136,7 +115,10 @@ func (f *Folder) read(name string) (crypto.Signer, *x509.Certificate, error) {
 		return nil, nil, fmt.Errorf("read key %s: %w", name, err)
 	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return nil, nil, fmt.Errorf("key file %s has mode %04o, so that others can read it; run chmod 0600 %s, or delete it if somebody may have", path, mode, path)
+		return nil, nil, fmt.Errorf(
+			"key file %s has mode %04o, so that others can read it; run chmod 0600 %s, or delete it if somebody "+
+				"may have",
+			path, mode, path)
 	}
 	if info.Size() > maxFile {
 		return nil, nil, fmt.Errorf("key file %s has %d bytes, which is no key", path, info.Size())
@@ -152,7 +134,7 @@ func (f *Folder) read(name string) (crypto.Signer, *x509.Certificate, error) {
 	return key, certificate, nil
 }
 
-// parseKeyFile reads what put writes.
+// parseFile parses what put writes.
 func parseFile(content []byte) (key crypto.Signer, certificate *x509.Certificate, err error) {
 	for {
 		var block *pem.Block
