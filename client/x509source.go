@@ -36,6 +36,9 @@ type X509SourceConfig struct {
 	TTL time.Duration
 	// DNSNames are DNS names of the certificate. The caller's role must allow them.
 	DNSNames []string
+	// RenewAfter is the age at which the SVID is renewed. If zero, it is half of the lifetime, or up to a tenth of that
+	// earlier, so that programs that start together do not renew together.
+	RenewAfter time.Duration
 	// CallTimeout bounds each call that issues an SVID. If zero, it is 10 seconds.
 	CallTimeout time.Duration
 	// OnEvent is called for each event, from one goroutine at a time. It must not block.
@@ -196,7 +199,7 @@ func (s *X509Source) run(ctx context.Context, distrusted <-chan *ententev1.Watch
 func (s *X509Source) keepRenewing(ctx context.Context, distrusted <-chan *ententev1.WatchAuthoritiesResponse) error {
 	const inTime = "half of its lifetime has passed"
 	retry := newBackoff()
-	at, why := s.Issued().renewal(rand.Float64()), inTime //nolint:gosec // not a secret
+	at, why := s.renewal(), inTime
 	for {
 		timer := time.NewTimer(min(max(time.Until(at), 0), maxRenewalWait))
 		select {
@@ -236,8 +239,17 @@ func (s *X509Source) keepRenewing(ctx context.Context, distrusted <-chan *entent
 		s.cfg.OnEvent(Event{Kind: Renewed, Message: fmt.Sprintf("was renewed by authority %s until %s: %s",
 			held.Authority, held.expiry().UTC().Format(time.RFC3339), why)})
 		retry.Reset()
-		at, why = held.renewal(rand.Float64()), inTime //nolint:gosec // not a secret
+		at, why = s.renewal(), inTime
 	}
+}
+
+// renewal returns when to renew the present SVID.
+func (s *X509Source) renewal() time.Time {
+	held := s.Issued()
+	if s.cfg.RenewAfter != 0 {
+		return held.at.Add(s.cfg.RenewAfter)
+	}
+	return held.renewal(rand.Float64()) //nolint:gosec // not a secret
 }
 
 // renew replaces the SVID.

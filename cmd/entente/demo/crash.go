@@ -13,7 +13,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
 
-// fetchEvery is how often each bundle endpoint is asked while there is no leader.
+// fetchEvery is the interval of fetches from each bundle endpoint while there is no leader.
 const fetchEvery = 25 * time.Millisecond
 
 func (s *story) killLeader(ctx context.Context) (string, error) {
@@ -22,7 +22,8 @@ func (s *story) killLeader(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if leader == s.endpoints[s.us] {
-		// While there is no stream, eu fetches from this member's URL alone; in production a name would stand for several.
+		// While there is no stream, eu fetches only from the URL of this member; in production a name has several
+		// addresses.
 		if leader, err = s.moveLead(ctx, leader); err != nil {
 			return "", err
 		}
@@ -34,7 +35,7 @@ func (s *story) killLeader(ctx context.Context) (string, error) {
 	leader.kill()
 	crash := time.Now()
 
-	// A write waits for the election, and is then made by a majority of two.
+	// A write waits for the election, and is then committed by a majority of two.
 	if s.written, err = write(ctx, s.us.others(leader)); err != nil {
 		return "", fmt.Errorf("write after %s was killed: %w", leader.id, err)
 	}
@@ -55,16 +56,16 @@ func (s *story) killLeader(ctx context.Context) (string, error) {
 		return "", err
 	}
 	return fmt.Sprintf("%s got SIGKILL; %d fetches from the other two bundle endpoints, and %d calls across, none "+
-		"failed; the first write came through after %.1f s, with %s leading",
+		"failed; the first write succeeded after %.1f s, with %s leading",
 		leader.id, fetched, calls, election.Seconds(), next.id), nil
 }
 
-// moveLead hands the lead to another member.
+// moveLead transfers leadership to another member.
 func (s *story) moveLead(ctx context.Context, from *member) (*member, error) {
 	to := s.us.others(from)[0]
-	_, err := ententev1.NewClusterServiceClient(s.us.conn).TransferLeadership(ctx, &ententev1.TransferLeadershipRequest{Id: to.id})
+	_, err := s.us.conn.Cluster().TransferLeadership(ctx, &ententev1.TransferLeadershipRequest{Id: to.id})
 	if err != nil {
-		return nil, fmt.Errorf("hand the lead from %s to %s: %w", from.id, to.id, err)
+		return nil, fmt.Errorf("transfer leadership from %s to %s: %w", from.id, to.id, err)
 	}
 	err = poll(ctx, nil, func(ctx context.Context) (bool, error) {
 		now, err := s.us.leader(ctx)
@@ -73,12 +74,12 @@ func (s *story) moveLead(ctx context.Context, from *member) (*member, error) {
 	return to, err
 }
 
-// write makes a join token, which is one transaction, at whichever of the members takes it first.
+// write makes a join token, which is one transaction, at the first member that accepts it.
 func write(ctx context.Context, members []*member) (revision uint64, err error) {
 	err = poll(ctx, nil, func(ctx context.Context) (bool, error) {
 		var failed error
 		for _, m := range members {
-			token, err := ententev1.NewClusterServiceClient(m.conn).CreateJoinToken(ctx, &ententev1.CreateJoinTokenRequest{})
+			token, err := m.conn.Cluster().CreateJoinToken(ctx, &ententev1.CreateJoinTokenRequest{})
 			if err == nil {
 				revision = token.GetRevision()
 				return true, nil
@@ -90,21 +91,22 @@ func write(ctx context.Context, members []*member) (revision uint64, err error) 
 	return revision, err
 }
 
-// refreshedSince waits until eu has had the bundle of us confirmed after a moment, by a stream or by a fetch.
+// refreshedSince waits until eu has refreshed the bundle of us after a moment, by a stream or a fetch.
 func (s *story) refreshedSince(ctx context.Context, moment time.Time) error {
 	var last *timestamppb.Timestamp
 	err := poll(ctx, nil, func(ctx context.Context) (bool, error) {
-		r, err := ententev1.NewFederationServiceClient(s.eu.conn).GetRelationship(ctx, &ententev1.GetRelationshipRequest{TrustDomain: s.us.domain.Name()})
+		r, err := s.eu.conn.Federation().
+			GetRelationship(ctx, &ententev1.GetRelationshipRequest{TrustDomain: s.us.domain.Name()})
 		last = r.GetLastSuccessTime()
 		return last != nil && last.AsTime().After(moment), err
 	})
 	if err != nil {
-		return fmt.Errorf("wait until eu has heard of the bundle of us again: %w", err)
+		return fmt.Errorf("wait until eu has refreshed the bundle of us: %w", err)
 	}
 	return nil
 }
 
-// fetching asks bundle endpoints for a bundle, again and again.
+// fetching fetches a bundle from bundle endpoints, repeatedly.
 type fetching struct {
 	cancel  context.CancelFunc
 	loops   sync.WaitGroup
@@ -113,7 +115,7 @@ type fetching struct {
 	err     error
 }
 
-// fetchFrom asks as any SPIFFE client would: with go-spiffe, verifying the endpoint by the bundle that eu has.
+// fetchFrom starts fetching as any SPIFFE client does: with go-spiffe, verifying the endpoint by the bundle of eu.
 func (s *story) fetchFrom(ctx context.Context, members []*member) *fetching {
 	f := &fetching{}
 	ctx, f.cancel = context.WithCancel(ctx)
@@ -122,7 +124,12 @@ func (s *story) fetchFrom(ctx context.Context, members []*member) *fetching {
 			tick := time.NewTicker(fetchEvery)
 			defer tick.Stop()
 			for {
-				got, err := federation.FetchBundle(ctx, s.us.domain, bundleURL(m, s.us), federation.WithSPIFFEAuth(s.euCaller, s.us.endpointID()))
+				got, err := federation.FetchBundle(
+					ctx,
+					s.us.domain,
+					bundleURL(m, s.us),
+					federation.WithSPIFFEAuth(s.euCaller, s.us.endpointID()),
+				)
 				if ctx.Err() != nil {
 					return
 				}
@@ -154,12 +161,12 @@ func (f *fetching) count(err error) {
 	}
 }
 
-// stop ends the fetching and says how it went. It can be called twice.
+// stop ends the fetching and returns the number of fetches and the first error. It can be called twice.
 func (f *fetching) stop() (int, error) {
 	f.cancel()
 	f.loops.Wait()
 	if f.err == nil && f.fetched == 0 {
-		f.err = errors.New("nothing was fetched at all")
+		f.err = errors.New("no fetch succeeded")
 	}
 	return f.fetched, f.err
 }
@@ -169,12 +176,12 @@ func (s *story) restart(ctx context.Context) (string, error) {
 	if err := s.killed.start(); err != nil {
 		return "", err
 	}
-	// Its own state, not the leader's, has to hold what was written while it was away.
+	// Its own state, not the leader's, must have what was written while it was down.
 	caughtUp := &ententev1.ListMembersRequest{Read: &ententev1.ReadOptions{
 		Consistency: ententev1.Consistency_CONSISTENCY_STALE, MinRevision: s.written,
 	}}
 	if err := s.killed.await(ctx, "has caught up", func(ctx context.Context) (bool, error) {
-		_, err := ententev1.NewClusterServiceClient(s.killed.conn).ListMembers(ctx, caughtUp)
+		_, err := s.killed.conn.Cluster().ListMembers(ctx, caughtUp)
 		return err == nil, err
 	}); err != nil {
 		return "", err

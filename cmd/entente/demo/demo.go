@@ -8,29 +8,29 @@ import (
 	"time"
 )
 
-// stepLimit is how long one step may take: several times what the slowest needs on two slow cores.
+// stepLimit is how long one step may take: several times what the slowest step needs on two slow cores.
 const stepLimit = time.Minute
 
-// ErrFailed is returned when a step did not hold. What failed has been printed by then.
+// ErrFailed is returned when a step failed, which has been printed.
 var ErrFailed = errors.New("the demo failed: a step did not hold")
 
-// Options say how the demo runs.
+// Options configure a demo.
 type Options struct {
-	// Once ends the demo after its last step. Otherwise it stays up until ctx ends.
+	// Once ends the demo after its last step. Otherwise it runs until ctx ends.
 	Once bool
 	// JSON prints one object on Stdout at the end and nothing else there. It needs Once.
 	JSON bool
-	// Stdout takes the story, or the object; Stderr what went wrong.
+	// Stdout receives the steps, or the object; Stderr receives errors.
 	Stdout, Stderr io.Writer
-	// Executable is the entente binary whose `server` command is started; usually os.Executable().
+	// Executable is the path of the entente binary, usually os.Executable().
 	Executable string
 }
 
-// Run tells the story, and cleans up all that it made before it returns. The error is ErrFailed when a step did not
-// hold, and nil when the demo was ended while it stayed up.
+// Run runs the steps, and removes what it made before it returns. The error is ErrFailed if a step failed, and nil if
+// ctx ended after the last step.
 func Run(ctx context.Context, o Options) error {
 	if o.JSON && !o.Once {
-		return errors.New("--output json prints the result of a demo that ends: add --once")
+		return errors.New("--output json needs --once")
 	}
 	r := newReport(o)
 	w, err := newWorld(o.Executable)

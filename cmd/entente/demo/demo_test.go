@@ -36,7 +36,10 @@ func TestTwiceAtOnce(t *testing.T) {
 	for range 2 {
 		demos.Go(func() {
 			var out, complaints bytes.Buffer
-			err := demo.Run(t.Context(), demo.Options{Once: true, JSON: true, Stdout: &out, Stderr: &complaints, Executable: executable})
+			err := demo.Run(
+				t.Context(),
+				demo.Options{Once: true, JSON: true, Stdout: &out, Stderr: &complaints, Executable: executable},
+			)
 			if !held(out.Bytes()) || err != nil {
 				t.Errorf("%v\n%s%s", err, out.Bytes(), complaints.Bytes())
 			}
@@ -68,8 +71,8 @@ func held(output []byte) bool {
 	return true
 }
 
-// TestChildrenEndWithTheDemo kills a demo in the middle. Its members end by themselves, and the next demo finds nothing in
-// its way.
+// TestChildrenEndWithTheDemo kills a demo in the middle. Its members end by themselves, and the next demo finds nothing
+// in its way.
 func TestChildrenEndWithTheDemo(t *testing.T) {
 	executable := build(t)
 	t.Setenv("TMPDIR", t.TempDir())

@@ -9,7 +9,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
 
-// federate has one region invite the other: one token, and each side's approval.
+// federate federates the regions by one invitation, which both sides approve.
 func (s *story) federate(ctx context.Context) (string, error) {
 	s.endpoints = make(map[*region]*member)
 	for _, r := range s.regions() {
@@ -17,25 +17,32 @@ func (s *story) federate(ctx context.Context) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		// One that does not lead now, so that killing the leader later does not take away the only URL.
+		// A follower, so that the later kill of the leader does not remove the only URL.
 		s.endpoints[r] = r.others(leader)[0]
 	}
 	start := time.Now()
-	invites := ententev1.NewFederationServiceClient(s.endpoints[s.eu].conn)
-	accepts := ententev1.NewFederationServiceClient(s.endpoints[s.us].conn)
-	// Each offers the endpoint of the member that is asked: the members of the demo share one host, and have a port each.
-	invitation, err := invites.CreateInvitation(ctx, &ententev1.CreateInvitationRequest{TrustDomain: s.eu.domain.Name(), ForeignTrustDomain: s.us.domain.Name()})
+	invites := s.endpoints[s.eu].conn.Federation()
+	accepts := s.endpoints[s.us].conn.Federation()
+	// Each side offers the endpoint of the called member: the members of the demo share one host, and have a port each.
+	invitation, err := invites.CreateInvitation(
+		ctx,
+		&ententev1.CreateInvitationRequest{TrustDomain: s.eu.domain.Name(), ForeignTrustDomain: s.us.domain.Name()},
+	)
 	if err != nil {
 		return "", fmt.Errorf("invite %s: %w", s.us.domain.Name(), err)
 	}
-	if _, err := accepts.RedeemInvitation(ctx, &ententev1.RedeemInvitationRequest{Token: invitation.GetToken()}); err != nil {
+	redeem := &ententev1.RedeemInvitationRequest{Token: invitation.GetToken()}
+	if _, err := accepts.RedeemInvitation(ctx, redeem); err != nil {
 		return "", fmt.Errorf("accept the invitation of %s: %w", s.eu.domain.Name(), err)
 	}
-	if _, err := accepts.ApproveRelationship(ctx, &ententev1.ApproveRelationshipRequest{TrustDomain: s.eu.domain.Name()}); err != nil {
-		return "", fmt.Errorf("approve the agreement with %s: %w", s.eu.domain.Name(), err)
-	}
-	if _, err := invites.ApproveRelationship(ctx, &ententev1.ApproveRelationshipRequest{TrustDomain: s.us.domain.Name()}); err != nil {
-		return "", fmt.Errorf("approve the agreement with %s: %w", s.us.domain.Name(), err)
+	for _, side := range []struct {
+		service ententev1.FederationServiceClient
+		with    *region
+	}{{accepts, s.eu}, {invites, s.us}} {
+		approve := &ententev1.ApproveRelationshipRequest{TrustDomain: side.with.domain.Name()}
+		if _, err := side.service.ApproveRelationship(ctx, approve); err != nil {
+			return "", fmt.Errorf("approve the agreement with %s: %w", side.with.domain.Name(), err)
+		}
 	}
 	if _, err := s.streamed(ctx, s.us, s.eu); err != nil {
 		return "", err
@@ -45,15 +52,15 @@ func (s *story) federate(ctx context.Context) (string, error) {
 		return "", err
 	}
 	return fmt.Sprintf("eu invited, us accepted, and both approved; %.1f s after the invitation one stream, "+
-		"between %s and %s, keeps either's bundle up to date in the other",
+		"between %s and %s, carries the bundle of each to the other",
 		time.Since(start).Seconds(), stream.GetMember(), stream.GetRemoteMember()), nil
 }
 
-// streamed waits until a stream keeps another region's bundle up to date in a region, and returns it.
+// streamed waits until a stream carries another region's bundle to a region, and returns it.
 func (s *story) streamed(ctx context.Context, r, other *region) (stream *ententev1.PeerStream, err error) {
 	td := other.domain.Name()
 	err = poll(ctx, nil, func(ctx context.Context) (bool, error) {
-		known, err := ententev1.NewFederationServiceClient(r.conn).GetRelationship(ctx, &ententev1.GetRelationshipRequest{TrustDomain: td})
+		known, err := r.conn.Federation().GetRelationship(ctx, &ententev1.GetRelationshipRequest{TrustDomain: td})
 		if err == nil && known.GetLastError() != "" {
 			err = errors.New(known.GetLastError())
 		}

@@ -10,18 +10,18 @@ import (
 
 const (
 	folderPattern = "entente-demo-"
-	// unlockedPattern is what a folder is called until it is locked, so that it cannot be taken for an abandoned one.
+	// unlockedPattern is the name of a folder until it is locked, so that it is not mistaken for an abandoned one.
 	unlockedPattern = "entente-new-demo-"
 	lockName        = "lock"
 )
 
-// folder is the demo's own, locked for as long as it runs.
+// folder is the folder of a demo, locked while it runs.
 type folder struct {
 	path string
 	lock *os.File
 }
 
-// newFolder makes one, and removes those of demos that were killed: theirs is locked by nobody.
+// newFolder makes a folder, and removes those of demos that were killed, which are not locked.
 func newFolder() (*folder, error) {
 	removeAbandoned(os.TempDir())
 	fresh, err := os.MkdirTemp("", unlockedPattern)
@@ -48,7 +48,7 @@ func (f *folder) remove() {
 	_ = f.lock.Close()
 }
 
-// removeAbandoned removes the folders whose lock nobody holds. A name that cannot be read or removed is left alone.
+// removeAbandoned removes folders that are not locked. A folder that cannot be read or removed is left alone.
 func removeAbandoned(dir string) {
 	locks, err := filepath.Glob(filepath.Join(dir, folderPattern+"*", lockName))
 	if err != nil {

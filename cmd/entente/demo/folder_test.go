@@ -54,7 +54,9 @@ func TestChoices(t *testing.T) {
 			Endpoints: []*ententev1.HintEndpoint{{Address: address, SpiffeId: "spiffe://eu.example.org/shop"}},
 		}}}
 	}
-	list, err := choices(&ententev1.Hint{Priorities: []*ententev1.HintPriority{at(0, 0, "one"), at(1, 100, "two"), {Priority: 2}}})
+	list, err := choices(
+		&ententev1.Hint{Priorities: []*ententev1.HintPriority{at(0, 0, "one"), at(1, 100, "two"), {Priority: 2}}},
+	)
 	require.NoError(t, err)
 	require.Len(t, list, 2)
 	require.Equal(t, "two", list[0].address)

@@ -9,7 +9,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
 
-// choice is where a hint sends a caller.
+// choice is an endpoint of a hint.
 type choice struct {
 	address  string
 	id       spiffeid.ID
@@ -22,7 +22,7 @@ func (c choice) String() string {
 	return fmt.Sprintf("%s at %s (%s/%s)", c.id, c.address, c.region, c.zone)
 }
 
-// choices returns the endpoints of a hint, the best first: those of the priorities that get load, then the rest.
+// choices returns the endpoints of a hint in order: those of the priorities with load, then the rest.
 func choices(h *ententev1.Hint) ([]choice, error) {
 	var loaded, rest []choice
 	for _, p := range h.GetPriorities() {
@@ -32,7 +32,13 @@ func choices(h *ententev1.Hint) ([]choice, error) {
 				if err != nil {
 					return nil, fmt.Errorf("read the hint: %w", err)
 				}
-				c := choice{address: e.GetAddress(), id: id, region: l.GetLocality().GetRegion(), zone: l.GetLocality().GetZone(), priority: int(p.GetPriority())}
+				c := choice{
+					address:  e.GetAddress(),
+					id:       id,
+					region:   l.GetLocality().GetRegion(),
+					zone:     l.GetLocality().GetZone(),
+					priority: int(p.GetPriority()),
+				}
 				if p.GetLoad()+p.GetDegradedLoad() > 0 {
 					loaded = append(loaded, c)
 				} else {
@@ -44,26 +50,26 @@ func choices(h *ententev1.Hint) ([]choice, error) {
 	return append(loaded, rest...), nil
 }
 
-// watchHint follows the hint for callers in a zone of a region until accept takes one.
-func watchHint(ctx context.Context, r *region, zone string, opened func(), accept func([]choice) bool) ([]choice, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stream, err := ententev1.NewRoutingServiceClient(r.conn).WatchHint(ctx, &ententev1.WatchHintRequest{
-		Service: serviceName, Locality: &ententev1.Locality{Region: r.name, Zone: zone},
-	})
-	for err == nil {
-		var h *ententev1.Hint
-		if h, err = stream.Recv(); err != nil {
-			break
+// watchHint follows the hint for callers in a zone of a region until accept returns true. It calls opened at the first
+// hint, if that is not nil.
+func watchHint(
+	ctx context.Context, r *region, zone string, opened func(), accept func([]choice) bool,
+) ([]choice, error) {
+	for h, err := range r.conn.WatchHint(ctx, serviceName, &ententev1.Locality{Region: r.name, Zone: zone}) {
+		var list []choice
+		if err == nil {
+			list, err = choices(h)
 		}
-		if opened != nil {
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("watch the hint for %s in %s/%s: %w", serviceName, r.name, zone, err)
+		case opened != nil:
 			opened()
 			opened = nil
 		}
-		var list []choice
-		if list, err = choices(h); err == nil && accept(list) {
+		if accept(list) {
 			return list, nil
 		}
 	}
-	return nil, fmt.Errorf("watch the hint for %s in %s/%s: %w", serviceName, r.name, zone, err)
+	return nil, ctx.Err()
 }

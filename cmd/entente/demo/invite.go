@@ -6,12 +6,12 @@ import (
 	"strconv"
 )
 
-// invite says how to look around while the demo stays up.
+// invite prints what to try while the demo runs.
 func (s *story) invite(out io.Writer, executable string) {
 	eu, us := s.eu.members[0], s.us.members[0]
 	e := strconv.Quote(executable)
 	fmt.Fprintf(out, `
-It all stays up, with both regions calling each other, until you press Ctrl-C. In another terminal:
+Everything keeps running, with both regions calling each other, until you press Ctrl-C. In another terminal:
 
   alias entente=%s
   export ENTENTE_SOCKET=%q
@@ -27,7 +27,8 @@ It all stays up, with both regions calling each other, until you press Ctrl-C. I
   entente federation suspend %s     # then look at the hint again, and resume it
   curl -k https://%s/bundles/%s
 
-`, e, eu.socket(), eu.id, us.socket(), serviceName, callerZone, s.us.domain.Name(), s.us.domain.Name(), s.endpoints[s.eu].endpoint, s.eu.domain.Name())
+`, e, eu.socket(), eu.id, us.socket(), serviceName, callerZone, s.us.domain.Name(), s.us.domain.Name(),
+		s.endpoints[s.eu].endpoint, s.eu.domain.Name())
 	fmt.Fprintln(out, "Metrics and logs:")
 	for _, r := range s.regions() {
 		for _, m := range r.members {

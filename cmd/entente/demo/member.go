@@ -17,9 +17,8 @@ import (
 	"text/template"
 	"time"
 
-	"google.golang.org/grpc"
-
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/client"
 )
 
 // member is one server process, with what it takes to start it again.
@@ -34,7 +33,7 @@ type member struct {
 	endpoint   netip.AddrPort
 	operations netip.AddrPort
 	// conn is to its admin socket, whether it runs or not.
-	conn *grpc.ClientConn
+	conn *client.Client
 
 	mu      sync.Mutex
 	process *exec.Cmd
@@ -42,8 +41,8 @@ type member struct {
 	exited  chan struct{}
 }
 
-// configuration is what the demo's members are told. Lifetimes and intervals are short, so that what takes hours in
-// production can be watched; the timing of Raft is what everybody has.
+// configuration is the configuration of the demo's members. Lifetimes and intervals are short, so that what takes hours
+// in production can be watched; the timing of Raft is the default.
 var configuration = template.Must(template.New("member").Parse(`cluster {
   name         = {{.Region}}
   trust_domain = {{.TrustDomain}}
@@ -88,14 +87,17 @@ func (m *member) socket() string     { return filepath.Join(m.dir, "data", "admi
 func (m *member) configFile() string { return filepath.Join(m.dir, "entente.hcl") }
 func (m *member) logFile() string    { return filepath.Join(m.dir, "member.log") }
 
-// configure writes the member's configuration. Without a seed it is the one that forms the cluster.
+// configure writes the member's configuration. Without a seed the member forms the cluster.
 func (m *member) configure(seed *member, token string) error {
 	if err := os.MkdirAll(m.dir, 0o700); err != nil {
 		return fmt.Errorf("make the folder of %s: %w", m.id, err)
 	}
 	values := map[string]string{
 		"Region": m.region.name, "TrustDomain": m.region.domain.Name(), "ID": m.id, "Zone": m.zone,
-		"DataDir": filepath.Join(m.dir, "data"), "API": m.api.String(), "Endpoint": m.endpoint.String(), "Operations": m.operations.String(),
+		"DataDir": filepath.Join(
+			m.dir,
+			"data",
+		), "API": m.api.String(), "Endpoint": m.endpoint.String(), "Operations": m.operations.String(),
 	}
 	if seed != nil {
 		file := filepath.Join(m.dir, "token")
@@ -105,7 +107,7 @@ func (m *member) configure(seed *member, token string) error {
 		values["Join"], values["Token"] = seed.api.String(), "file:"+file
 	}
 	for k, v := range values {
-		// A folder's name can hold what HCL would take for a template.
+		// The name of a folder can contain what is a template in HCL.
 		values[k] = strings.NewReplacer("${", "$${", "%{", "%%{").Replace(strconv.Quote(v))
 	}
 	var b bytes.Buffer
@@ -128,7 +130,7 @@ func (m *member) start(arguments ...string) error {
 	c := exec.Command(m.executable, append([]string{"server", "--config", m.configFile()}, arguments...)...)
 	c.Dir, c.Stdout, c.Stderr = m.dir, log, log
 	c.Env = append(os.Environ(), tetherVariable+"=1")
-	// A group of its own: the interrupt key is for the demo, which then ends its members in order.
+	// A process group of its own: the interrupt key is for the demo, which then ends its members in order.
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stdin, err := c.StdinPipe()
 	if err != nil {
@@ -149,7 +151,7 @@ func (m *member) start(arguments ...string) error {
 	return nil
 }
 
-// startOver forgets a start that came to nothing: the folder goes, and the ports are chosen anew.
+// startOver prepares another start after one that failed, with an empty folder and other ports.
 func (m *member) startOver() error {
 	if err := os.RemoveAll(m.dir); err != nil {
 		return fmt.Errorf("start %s over: %w", m.id, err)
@@ -157,14 +159,14 @@ func (m *member) startOver() error {
 	return m.reserve()
 }
 
-// gone is closed once the process has ended; nil if it never ran.
+// gone returns a channel that is closed once the process has ended, or nil if it never ran.
 func (m *member) gone() <-chan struct{} {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.exited
 }
 
-// kill ends the process as a crash would, and waits for it.
+// kill ends the process as a crash does, and waits for it.
 func (m *member) kill() {
 	m.mu.Lock()
 	process, exited := m.process, m.exited
@@ -175,7 +177,7 @@ func (m *member) kill() {
 	}
 }
 
-// stop asks the process to end, waits, and kills it if it does not.
+// stop terminates the process, and kills it if it does not end in time.
 func (m *member) stop() {
 	m.mu.Lock()
 	process, stdin, exited := m.process, m.stdin, m.exited
@@ -185,22 +187,22 @@ func (m *member) stop() {
 	}
 	_ = stdin.Close()
 	_ = process.Process.Signal(syscall.SIGTERM)
-	patience := time.NewTimer(endTime)
-	defer patience.Stop()
+	late := time.NewTimer(endTime)
+	defer late.Stop()
 	select {
 	case <-exited:
-	case <-patience.C:
+	case <-late.C:
 		m.kill()
 	}
 }
 
-// members asks the member whom it knows. It waits for a member that is starting.
+// members returns the members of the cluster, as this member lists them.
 func (m *member) members(ctx context.Context) (*ententev1.ListMembersResponse, error) {
-	return ententev1.NewClusterServiceClient(m.conn).ListMembers(ctx, &ententev1.ListMembersRequest{})
+	return m.conn.Cluster().ListMembers(ctx, &ententev1.ListMembersRequest{})
 }
 
-// errEnded says that a process ended that should run.
-var errEnded = errors.New("it has ended")
+// errEnded means that the process of a member ended.
+var errEnded = errors.New("the process ended")
 
 // await polls a condition of the member until it holds, ctx ends, or the process does.
 func (m *member) await(ctx context.Context, what string, holds func(context.Context) (bool, error)) error {
@@ -212,20 +214,20 @@ func (m *member) await(ctx context.Context, what string, holds func(context.Cont
 }
 
 const (
-	// pollInterval is how often a condition is looked at that nothing announces.
+	// pollInterval is how often a condition without a notification is checked.
 	pollInterval = 50 * time.Millisecond
-	// pollTimeout is how long one look may take.
+	// pollTimeout is how long one check may take.
 	pollTimeout = 5 * time.Second
 )
 
-// poll looks at a condition until it holds, ctx ends, or ended is closed. The error is what the last look met.
+// poll checks a condition until it holds, ctx ends, or ended is closed. It returns the error of the last check.
 func poll(ctx context.Context, ended <-chan struct{}, holds func(context.Context) (bool, error)) error {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	var last error
 	for {
-		look, cancel := context.WithTimeout(ctx, pollTimeout)
-		ok, err := holds(look)
+		check, cancel := context.WithTimeout(ctx, pollTimeout)
+		ok, err := holds(check)
 		cancel()
 		if ok && err == nil {
 			return nil

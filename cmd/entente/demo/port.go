@@ -8,27 +8,35 @@ import (
 	"net/netip"
 )
 
-// Ports are taken from below the range that the system hands out to outgoing connections, so that none of those, of
-// which the demo has many, takes one between its choice and its use.
+// Ports are below the range of outgoing connections. The demo makes many of those, and none may take a port between its
+// choice and its use.
 const (
 	lowestPort  = 15000
 	highestPort = 29999
 	portTries   = 200
 )
 
-// reservation holds free ports until those who are to use them are about to start.
+// reservation holds free ports until the member that uses them is about to start.
 type reservation struct{ listeners []net.Listener }
 
 func (r *reservation) take() (netip.AddrPort, error) {
 	for range portTries {
-		a := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(lowestPort+rand.IntN(highestPort-lowestPort+1)))
+		a := netip.AddrPortFrom(
+			netip.AddrFrom4([4]byte{127, 0, 0, 1}),
+			uint16(lowestPort+rand.IntN(highestPort-lowestPort+1)),
+		)
 		l, err := net.Listen("tcp", a.String())
 		if err == nil {
 			r.listeners = append(r.listeners, l)
 			return a, nil
 		}
 	}
-	return netip.AddrPort{}, fmt.Errorf("find a free port from %d to %d: %w", lowestPort, highestPort, errors.New("all that were tried are taken"))
+	return netip.AddrPort{}, fmt.Errorf(
+		"find a free port from %d to %d: %w",
+		lowestPort,
+		highestPort,
+		errors.New("all tried ports are in use"),
+	)
 }
 
 func (r *reservation) release() {

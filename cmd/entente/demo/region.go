@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"path/filepath"
 	"time"
 
@@ -12,11 +11,9 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/resolver"
-	"google.golang.org/grpc/resolver/manual"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/client"
 )
 
 // region is one cluster: three members in three zones.
@@ -25,38 +22,37 @@ type region struct {
 	domain  spiffeid.TrustDomain
 	members []*member
 	// conn reaches the cluster through the admin sockets of all its members, whichever of them run.
-	conn *grpc.ClientConn
+	conn *client.Client
 }
 
 func newRegion(name string, domain spiffeid.TrustDomain, dir, executable string) (*region, error) {
 	r := &region{name: name, domain: domain}
-	var addresses []resolver.Address
+	var sockets []string
 	for n := 1; n <= 3; n++ {
-		m := &member{id: fmt.Sprintf("%s-%d", name, n), region: r, zone: string(rune('a' + n - 1)), executable: executable}
+		m := &member{
+			id:         fmt.Sprintf("%s-%d", name, n),
+			region:     r,
+			zone:       string(rune('a' + n - 1)),
+			executable: executable,
+		}
 		m.dir = filepath.Join(dir, m.id)
 		r.members = append(r.members, m)
 		var err error
-		if m.conn, err = dial("unix://" + m.socket()); err != nil {
+		if m.conn, err = connect(m.socket()); err != nil {
 			return r, err
 		}
 		if err := m.reserve(); err != nil {
 			return r, err
 		}
-		addresses = append(addresses, resolver.Address{Addr: m.socket()})
+		sockets = append(sockets, m.socket())
 	}
-	all := manual.NewBuilderWithScheme("demo")
-	all.InitialState(resolver.State{Addresses: addresses})
-	conn, err := dial("demo:///"+name, grpc.WithResolvers(all), grpc.WithDefaultServiceConfig(anyMember),
-		grpc.WithContextDialer(func(ctx context.Context, socket string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "unix", socket)
-		}))
+	conn, err := connect(sockets...)
 	r.conn = conn
 	return r, err
 }
 
-// anyMember has calls go round the members that run, and tries another when one is lost under way. What the demo calls
-// may be done twice.
+// anyMember balances calls over the members that run, and repeats a call at another member when one is lost. All calls
+// of the demo can be repeated.
 const anyMember = `{
 	"loadBalancingConfig": [{"round_robin": {}}],
 	"methodConfig": [{
@@ -69,18 +65,17 @@ const anyMember = `{
 	}]
 }`
 
-func dial(target string, options ...grpc.DialOption) (*grpc.ClientConn, error) {
+// connect returns a client of the members behind admin sockets. With one socket, calls fail while the member is down.
+func connect(sockets ...string) (*client.Client, error) {
 	quick := backoff.DefaultConfig
 	quick.BaseDelay, quick.MaxDelay = 50*time.Millisecond, 500*time.Millisecond
-	conn, err := grpc.NewClient(target, append([]grpc.DialOption{
-		// The socket's mode keeps others away; there is no network between.
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+	options := []grpc.DialOption{
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: quick, MinConnectTimeout: time.Second}),
-	}, options...)...)
-	if err != nil {
-		return nil, fmt.Errorf("prepare the connection to %s: %w", target, err)
 	}
-	return conn, nil
+	if len(sockets) > 1 {
+		options = append(options, grpc.WithDefaultServiceConfig(anyMember))
+	}
+	return client.New(context.Background(), client.WithAdminSocket(sockets...), client.WithDialOptions(options...))
 }
 
 // reserve chooses the member's ports.
@@ -95,7 +90,7 @@ func (m *member) reserve() (err error) {
 	return err
 }
 
-// close ends the connections. The members have been stopped.
+// close closes the connections. The members have been stopped.
 func (r *region) close() {
 	for _, m := range r.members {
 		m.reserved.release()
@@ -108,7 +103,7 @@ func (r *region) close() {
 	}
 }
 
-// form starts the first member, and lets the others join by tokens.
+// form starts the first member, and joins the others by tokens.
 func (r *region) form(ctx context.Context) error {
 	first := r.members[0]
 	if err := r.begin(ctx, first, "leads its cluster", func() error {
@@ -126,7 +121,7 @@ func (r *region) form(ctx context.Context) error {
 	for _, m := range r.members[1:] {
 		joining.Go(func() error {
 			return r.begin(joinCtx, m, "has joined", func() error {
-				token, err := ententev1.NewClusterServiceClient(first.conn).CreateJoinToken(joinCtx, &ententev1.CreateJoinTokenRequest{})
+				token, err := first.conn.Cluster().CreateJoinToken(joinCtx, &ententev1.CreateJoinTokenRequest{})
 				if err != nil {
 					return fmt.Errorf("make a join token for %s: %w", m.id, err)
 				}
@@ -146,11 +141,17 @@ func (r *region) form(ctx context.Context) error {
 	return r.awaitMembers(ctx, 3)
 }
 
-// startTries is how often a member is started that ends at once: somebody may have taken one of its ports.
+// startTries is how often a member that ends at once is started: another process may use one of its ports.
 const startTries = 3
 
-// begin starts a member and waits until it is there. One that ends before is started once more, with other ports.
-func (r *region) begin(ctx context.Context, m *member, what string, start func() error, holds func(context.Context) (bool, error)) error {
+// begin starts a member and waits until it is up. If it ends before, it is started again, with other ports.
+func (r *region) begin(
+	ctx context.Context,
+	m *member,
+	what string,
+	start func() error,
+	holds func(context.Context) (bool, error),
+) error {
 	for try := 1; ; try++ {
 		if err := start(); err != nil {
 			return err
@@ -169,7 +170,7 @@ func (r *region) begin(ctx context.Context, m *member, what string, start func()
 func (r *region) awaitMembers(ctx context.Context, n int) error {
 	alive := 0
 	err := poll(ctx, nil, func(ctx context.Context) (bool, error) {
-		known, err := ententev1.NewClusterServiceClient(r.conn).ListMembers(ctx, &ententev1.ListMembersRequest{})
+		known, err := r.conn.Cluster().ListMembers(ctx, &ententev1.ListMembersRequest{})
 		leads := false
 		alive = 0
 		for _, k := range known.GetMembers() {
@@ -186,11 +187,11 @@ func (r *region) awaitMembers(ctx context.Context, n int) error {
 	return nil
 }
 
-// leader returns the member that leads, as the cluster says.
+// leader returns the member that leads.
 func (r *region) leader(ctx context.Context) (*member, error) {
-	known, err := ententev1.NewClusterServiceClient(r.conn).ListMembers(ctx, &ententev1.ListMembersRequest{})
+	known, err := r.conn.Cluster().ListMembers(ctx, &ententev1.ListMembersRequest{})
 	if err != nil {
-		return nil, fmt.Errorf("ask %s for its leader: %w", r.name, err)
+		return nil, fmt.Errorf("find the leader of %s: %w", r.name, err)
 	}
 	for _, k := range known.GetMembers() {
 		for _, m := range r.members {
@@ -213,7 +214,7 @@ func (r *region) others(m *member) []*member {
 	return list
 }
 
-// endpointID is whom the region's bundle endpoint proves to be.
+// endpointID returns the SPIFFE ID of the bundle endpoints of the region.
 func (r *region) endpointID() spiffeid.ID {
 	return spiffeid.RequireFromPath(r.domain, "/entente/bundle-endpoint")
 }

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// step is one thing that the demo shows. Run returns what it proved, or why it does not hold.
+// step is one step of the demo. Its function returns what it proved, or why it failed.
 type step struct {
 	name string
 	run  func(ctx context.Context) (proved string, err error)
@@ -27,7 +27,7 @@ type result struct {
 type report struct {
 	out  io.Writer
 	json bool
-	// live is whether somebody watches: then a step is announced before it runs, and its line written over.
+	// live is true on a terminal: then a step is printed before it runs, and its line is overwritten.
 	live  bool
 	ok    bool
 	steps []result
@@ -35,7 +35,14 @@ type report struct {
 }
 
 func newReport(o Options) *report {
-	return &report{out: o.Stdout, json: o.JSON, live: !o.JSON && isTerminal(o.Stdout), ok: true, steps: []result{}, start: time.Now()}
+	return &report{
+		out:   o.Stdout,
+		json:  o.JSON,
+		live:  !o.JSON && isTerminal(o.Stdout),
+		ok:    true,
+		steps: []result{},
+		start: time.Now(),
+	}
 }
 
 func isTerminal(out io.Writer) bool {
@@ -107,6 +114,12 @@ func (r *report) end() error {
 			held++
 		}
 	}
-	_, err := fmt.Fprintf(r.out, "\n%d of %d steps held, in %.1f s.\n", held, len(r.steps), time.Since(r.start).Seconds())
+	_, err := fmt.Fprintf(
+		r.out,
+		"\n%d of %d steps held, in %.1f s.\n",
+		held,
+		len(r.steps),
+		time.Since(r.start).Seconds(),
+	)
 	return err
 }

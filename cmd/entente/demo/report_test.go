@@ -26,7 +26,7 @@ func TestReportAsJSON(t *testing.T) {
 	for _, s := range threeSteps() {
 		r.run(t.Context(), s)
 	}
-	require.Empty(t, out.String(), "something stands on standard output before the object")
+	require.Empty(t, out.String(), "standard output has text before the object")
 	require.NoError(t, r.end())
 	require.Equal(t, 1, strings.Count(out.String(), "\n"))
 	var got map[string]any

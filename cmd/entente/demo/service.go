@@ -15,22 +15,19 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/client"
 )
 
 const (
 	serviceName = "shop"
 	leaseTTL    = 10 * time.Second
-	leaseEvery  = 2 * time.Second
 	callTimeout = 5 * time.Second
 )
 
-// service is an instance of the service "shop": an HTTPS server that lets in the callers it knows by their SPIFFE IDs, of
-// whichever domain, and is registered with the cluster of its region, which exports it to the other one.
+// service is an instance of the service "shop": an HTTPS server that accepts the callers with given SPIFFE IDs, of any
+// domain. It is registered with the cluster of its region, which exports it to the other one.
 type service struct {
 	*workload
 	locality *ententev1.Locality
@@ -38,12 +35,12 @@ type service struct {
 
 	server  *http.Server
 	address string
-	stop    context.CancelFunc
+	lease   *client.Lease
 	running sync.WaitGroup
 	once    sync.Once
 }
 
-// reply is what the service answers: whom it saw, and by which root it verified that.
+// reply is the response of the service: the ID of the caller, and the root that verified it.
 type reply struct {
 	Service string `json:"service"`
 	Caller  string `json:"caller"`
@@ -51,7 +48,7 @@ type reply struct {
 }
 
 // open starts the server and registers it with the cluster of its region.
-func (w *world) open(identity *workload, zone string, callers ...spiffeid.ID) (*service, error) {
+func (w *world) open(ctx context.Context, identity *workload, zone string, callers ...spiffeid.ID) (*service, error) {
 	s := &service{
 		workload: identity, callers: callers,
 		locality: &ententev1.Locality{Region: identity.region.name, Zone: zone},
@@ -65,18 +62,18 @@ func (w *world) open(identity *workload, zone string, callers ...spiffeid.ID) (*
 	s.address = listener.Addr().String()
 	s.server = &http.Server{
 		Handler: http.HandlerFunc(s.answer), TLSConfig: config, ReadHeaderTimeout: callTimeout,
-		// Its complaints about connections that are cut off would stand between the steps.
+		// Its warnings about closed connections would be printed between the steps.
 		ErrorLog: log.New(io.Discard, "", 0),
 	}
-	running, stop := context.WithCancel(context.Background())
-	s.stop = stop
 	s.running.Go(func() { _ = s.server.ServeTLS(listener, "", "") })
 	w.onClose(s.close)
-	lease, err := s.register(running, identity.region, "")
+	s.lease, err = client.NewLease(ctx, identity.region.conn, client.LeaseConfig{TTL: leaseTTL}, &ententev1.Instance{
+		Service: serviceName, Address: s.address, Locality: s.locality, SpiffeId: s.id.String(),
+		Health: ententev1.Health_HEALTH_HEALTHY,
+	})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("register %s with the cluster of %s: %w", s.id, identity.region.name, err)
 	}
-	s.running.Go(func() { s.keepRenewing(running, identity.region, lease) })
 	return s, nil
 }
 
@@ -95,100 +92,38 @@ func (s *service) answer(out http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(out).Encode(reply{Service: s.id.String(), Caller: caller.String(), Anchor: anchor})
 }
 
-// register takes a lease of a cluster and registers the instance under it.
-func (s *service) register(ctx context.Context, r *region, secret string) (*held, error) {
-	client := ententev1.NewRoutingServiceClient(r.conn)
-	stream, err := client.HoldLease(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("take a lease of the cluster of %s: %w", r.name, err)
-	}
-	h := &held{stream: stream}
-	if err := h.ask(&ententev1.HoldLeaseRequest{Open: &ententev1.OpenLease{Ttl: durationpb.New(leaseTTL), Secret: secret}}); err != nil {
-		return nil, fmt.Errorf("take a lease of the cluster of %s: %w", r.name, err)
-	}
-	_, err = client.RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: &ententev1.Instance{
-		Service: serviceName, Address: s.address, Locality: s.locality, SpiffeId: s.id.String(),
-		Health: ententev1.Health_HEALTH_HEALTHY, Lease: h.secret,
-	}})
-	if err != nil {
-		return nil, fmt.Errorf("register %s with the cluster of %s: %w", s.id, r.name, err)
-	}
-	return h, nil
-}
-
-// held is a lease with the stream that keeps it.
-type held struct {
-	stream ententev1.RoutingService_HoldLeaseClient
-	secret string
-}
-
-func (h *held) ask(m *ententev1.HoldLeaseRequest) error {
-	sent := h.stream.Send(m)
-	answer, err := h.stream.Recv()
-	if err != nil {
-		return err // what ended the stream is in what it receives
-	}
-	if answer.GetSecret() != "" {
-		h.secret = answer.GetSecret()
-	}
-	return sent
-}
-
-func (s *service) keepRenewing(ctx context.Context, r *region, lease *held) {
-	tick := time.NewTicker(leaseEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		err := lease.ask(&ententev1.HoldLeaseRequest{})
-		if err == nil {
-			continue
-		}
-		// The lease is taken up again on a stream of its own; one that is gone is not, but taken anew.
-		secret := lease.secret
-		if status.Code(err) == codes.NotFound {
-			secret = ""
-		}
-		if again, err := s.register(ctx, r, secret); err == nil {
-			lease = again
-		} else if status.Code(err) == codes.NotFound {
-			lease.secret = ""
-		}
-	}
-}
-
-// withdraw stops the instance as an operator would: it is deregistered, and then closed.
+// withdraw stops the instance as an operator does: it is deregistered, and then closed.
 func (s *service) withdraw(ctx context.Context) error {
-	s.stop()
-	_, err := ententev1.NewRoutingServiceClient(s.region.conn).DeregisterInstance(ctx, &ententev1.DeregisterInstanceRequest{Service: serviceName, Address: s.address})
-	if err != nil {
+	if err := s.lease.Close(ctx); err != nil {
 		return fmt.Errorf("deregister %s from the cluster of %s: %w", s.id, s.region.name, err)
 	}
 	s.close()
 	return nil
 }
 
+// close stops the server. A lease that is not withdrawn runs out.
 func (s *service) close() {
 	s.once.Do(func() {
-		s.stop()
+		ended, cancel := context.WithCancel(context.Background())
+		cancel()
+		if s.lease != nil {
+			_ = s.lease.Close(ended)
+		}
 		_ = s.server.Close()
 		s.running.Wait()
 	})
 }
 
-// answered is what a call proved.
-type answered struct {
+// verified is what a call proved.
+type verified struct {
 	// callerAnchor is the root by which the service verified the caller, serverAnchor the one by which the caller
 	// verified the service.
 	callerAnchor, serverAnchor string
 }
 
-// call sends one request on a connection of its own, so that each call shows the trust of its moment. The server must be
-// who the caller expects, and must have seen the caller as who it is.
-func (p *workload) call(ctx context.Context, address string, expected spiffeid.ID) (answered, error) {
+// call sends one request on a new connection, so that each call depends on the trust of its moment. The server must
+// have the expected ID, and must return the ID of the caller.
+func (p *workload) call(ctx context.Context, address string, expected spiffeid.ID) (verified, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	config := tlsconfig.MTLSClientConfig(p, p, tlsconfig.AuthorizeID(expected))
@@ -196,40 +131,56 @@ func (p *workload) call(ctx context.Context, address string, expected spiffeid.I
 	client := http.Client{Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+address+"/", nil)
 	if err != nil {
-		return answered{}, err
+		return verified{}, err
 	}
 	answer, err := client.Do(request)
 	if err != nil {
-		return answered{}, fmt.Errorf("%s calls %s: %w", p.id, expected, err)
+		return verified{}, fmt.Errorf("%s calls %s: %w", p.id, expected, err)
 	}
 	defer func() { _ = answer.Body.Close() }()
 	if answer.StatusCode != http.StatusOK {
-		return answered{}, fmt.Errorf("%s calls %s: it answers %s", p.id, expected, answer.Status)
+		return verified{}, fmt.Errorf("%s calls %s: the response is %s", p.id, expected, answer.Status)
 	}
 	var seen reply
 	if err := json.NewDecoder(io.LimitReader(answer.Body, 1<<16)).Decode(&seen); err != nil {
-		return answered{}, fmt.Errorf("%s calls %s: read the answer: %w", p.id, expected, err)
+		return verified{}, fmt.Errorf("%s calls %s: read the response: %w", p.id, expected, err)
 	}
 	if seen.Service != expected.String() || seen.Caller != p.id.String() {
-		return answered{}, fmt.Errorf("%s calls %s: %s answered, and saw %s", p.id, expected, seen.Service, seen.Caller)
+		return verified{}, fmt.Errorf(
+			"%s calls %s: %s responded, and verified the caller as %s",
+			p.id,
+			expected,
+			seen.Service,
+			seen.Caller,
+		)
 	}
 	anchor, err := p.anchorOf(answer.TLS.PeerCertificates)
 	if err != nil {
-		return answered{}, err
+		return verified{}, err
 	}
-	return answered{callerAnchor: seen.Anchor, serverAnchor: anchor}, nil
+	return verified{callerAnchor: seen.Anchor, serverAnchor: anchor}, nil
 }
 
-// share has each region export the service to the other, and import it from there.
+// share exports the service from each region to the other, and imports it there.
 func (s *story) share(ctx context.Context) error {
 	for _, pair := range [][2]*region{{s.eu, s.us}, {s.us, s.eu}} {
 		here, there := pair[0], pair[1]
-		client := ententev1.NewRoutingServiceClient(here.conn)
-		_, err := client.ExportService(ctx, &ententev1.ExportServiceRequest{Export: &ententev1.ServiceExport{Service: serviceName, To: there.domain.Name()}})
+		client := here.conn.Routing()
+		_, err := client.ExportService(
+			ctx,
+			&ententev1.ExportServiceRequest{
+				Export: &ententev1.ServiceExport{Service: serviceName, To: there.domain.Name()},
+			},
+		)
 		if err != nil {
 			return fmt.Errorf("export %s from %s to %s: %w", serviceName, here.name, there.name, err)
 		}
-		_, err = client.ImportService(ctx, &ententev1.ImportServiceRequest{Import: &ententev1.ServiceImport{Name: serviceName, From: there.domain.Name()}})
+		_, err = client.ImportService(
+			ctx,
+			&ententev1.ImportServiceRequest{
+				Import: &ententev1.ServiceImport{Name: serviceName, From: there.domain.Name()},
+			},
+		)
 		if err != nil {
 			return fmt.Errorf("import %s into %s from %s: %w", serviceName, here.name, there.name, err)
 		}

@@ -12,24 +12,24 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
 
-// Where the callers and the instances are: the caller in eu/a has a near instance in eu/b, and a far one in us/a.
+// Zones of callers and instances: the caller in eu/a has a near instance in eu/b, and a far one in us/a.
 const (
 	callerZone = "a"
 	euZone     = "b"
 	usZone     = "a"
 )
 
-// story is what the steps share.
+// story is the state that the steps share.
 type story struct {
 	*world
-	// endpoints are the members whose bundle endpoint the other region fetches from while there is no stream, by region.
+	// endpoints are the members from which the other region fetches while there is no stream, by region.
 	endpoints map[*region]*member
 
 	euCaller, usCaller   *workload
 	euService, usService *service
 	traffic              *traffic
 	killed               *member
-	// written is the revision of what was written while the killed member was away.
+	// written is the revision of what was written while the killed member was down.
 	written uint64
 }
 
@@ -42,7 +42,7 @@ func (s *story) steps() []step {
 		{"The near one stops, and the call crosses to us", s.cross},
 		{"The near one is back, and the hint with it", s.comeBack},
 		{"us rotates its roots while both regions call each other", s.rotate},
-		{"The leader of us is killed, and bundles are served on", s.killLeader},
+		{"The leader of us is killed, and bundles are still served", s.killLeader},
 		{"The killed member returns from its own disk", s.restart},
 	}
 }
@@ -63,7 +63,10 @@ func (s *story) form(ctx context.Context) (string, error) {
 		}
 		leaders = append(leaders, fmt.Sprintf("%s, led by %s", r.domain.Name(), m.id))
 	}
-	return fmt.Sprintf("three voters each, two of which joined by one-time tokens: %s", strings.Join(leaders, "; ")), nil
+	return fmt.Sprintf(
+		"three voters each, two of which joined by one-time tokens: %s",
+		strings.Join(leaders, "; "),
+	), nil
 }
 
 func (s *story) populate(ctx context.Context) (string, error) {
@@ -86,10 +89,10 @@ func (s *story) populate(ctx context.Context) (string, error) {
 		return "", err
 	}
 	var err error
-	if s.euService, err = s.openIn(eu, euZone); err != nil {
+	if s.euService, err = s.openIn(ctx, eu, euZone); err != nil {
 		return "", err
 	}
-	if s.usService, err = s.openIn(us, usZone); err != nil {
+	if s.usService, err = s.openIn(ctx, us, usZone); err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("%s at %s (eu/%s) and %s at %s (us/%s), each with an X509-SVID of %s and a lease of %s in "+
@@ -97,8 +100,8 @@ func (s *story) populate(ctx context.Context) (string, error) {
 		eu.id, s.euService.address, euZone, us.id, s.usService.address, usZone, svidTTL, leaseTTL), nil
 }
 
-func (s *story) openIn(identity *workload, zone string) (*service, error) {
-	return s.open(identity, zone, s.euCaller.id, s.usCaller.id)
+func (s *story) openIn(ctx context.Context, identity *workload, zone string) (*service, error) {
+	return s.open(ctx, identity, zone, s.euCaller.id, s.usCaller.id)
 }
 
 func (s *story) callNear(ctx context.Context) (string, error) {
@@ -107,12 +110,12 @@ func (s *story) callNear(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if list[0].region != s.eu.name || list[1].region != s.us.name {
-		return "", fmt.Errorf("the hint begins with %s, and then %s", list[0], list[1])
+		return "", fmt.Errorf("the hint has %s first, and then %s", list[0], list[1])
 	}
 	if _, err := s.euCaller.call(ctx, list[0].address, list[0].id); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("priority 0 is %s, priority 1 %s; the near one answered over mutual TLS", list[0], list[1]), nil
+	return fmt.Sprintf("priority 0 is %s, priority 1 %s; the near one responded over mutual TLS", list[0], list[1]), nil
 }
 
 func (s *story) cross(ctx context.Context) (string, error) {
@@ -142,14 +145,22 @@ func (s *story) cross(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("the watched hint moved %d ms after the withdrawal; %s called %s: eu verified it by root %s "+
-		"of %s, us verified the caller by root %s of %s",
-		took.Milliseconds(), s.euCaller.id, moved[0].id, short(seen.serverAnchor), s.us.domain.Name(), short(seen.callerAnchor), s.eu.domain.Name()), nil
+	return fmt.Sprintf(
+		"the watched hint moved %d ms after the withdrawal; %s called %s: eu verified it by root %s "+
+			"of %s, us verified the caller by root %s of %s",
+		took.Milliseconds(),
+		s.euCaller.id,
+		moved[0].id,
+		short(seen.serverAnchor),
+		s.us.domain.Name(),
+		short(seen.callerAnchor),
+		s.eu.domain.Name(),
+	), nil
 }
 
 func (s *story) comeBack(ctx context.Context) (string, error) {
 	var err error
-	if s.euService, err = s.openIn(s.euService.workload, euZone); err != nil {
+	if s.euService, err = s.openIn(ctx, s.euService.workload, euZone); err != nil {
 		return "", err
 	}
 	list, err := watchHint(ctx, s.eu, callerZone, nil, func(list []choice) bool {
@@ -163,13 +174,15 @@ func (s *story) comeBack(ctx context.Context) (string, error) {
 
 // activeRoots returns the key IDs of the roots above the active X.509 authorities of a region, by member.
 func activeRoots(ctx context.Context, r *region) (map[string]string, error) {
-	answer, err := ententev1.NewAuthorityServiceClient(r.conn).ListAuthorities(ctx, &ententev1.ListAuthoritiesRequest{TrustDomain: r.domain.Name()})
+	answer, err := r.conn.Authorities().
+		ListAuthorities(ctx, &ententev1.ListAuthoritiesRequest{TrustDomain: r.domain.Name()})
 	if err != nil {
 		return nil, fmt.Errorf("list the authorities of %s: %w", r.domain.Name(), err)
 	}
 	roots := make(map[string]string)
 	for _, a := range answer.GetAuthorities() {
-		if a.GetKind() == ententev1.AuthorityKind_AUTHORITY_KIND_X509 && a.GetState() == ententev1.AuthorityState_AUTHORITY_STATE_ACTIVE {
+		if a.GetKind() == ententev1.AuthorityKind_AUTHORITY_KIND_X509 &&
+			a.GetState() == ententev1.AuthorityState_AUTHORITY_STATE_ACTIVE {
 			roots[a.GetMember()] = a.GetKeyId()
 		}
 	}
@@ -209,7 +222,8 @@ func (s *story) rotate(ctx context.Context) (string, error) {
 		route{s.usCaller, s.euService.address, s.euService.id},
 	)
 	mark, start := s.traffic.mark(), time.Now()
-	_, err = ententev1.NewAuthorityServiceClient(s.us.conn).RotateAuthorities(ctx, &ententev1.RotateAuthoritiesRequest{TrustDomain: s.us.domain.Name(), Anchors: true})
+	_, err = s.us.conn.Authorities().
+		RotateAuthorities(ctx, &ententev1.RotateAuthoritiesRequest{TrustDomain: s.us.domain.Name(), Anchors: true})
 	if err != nil {
 		return "", fmt.Errorf("rotate the roots of us: %w", err)
 	}

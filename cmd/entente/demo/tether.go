@@ -10,11 +10,11 @@ import (
 // tetherVariable is set in the environment of the demo's children.
 const tetherVariable = "ENTENTE_END_WITH_STDIN"
 
-// endTime is how long a child has for an orderly end before it is made to end.
+// endTime is how long a child has for an orderly end before it is killed.
 const endTime = 5 * time.Second
 
 // EndWithParent makes this process end when its standard input does, if a demo started it: the demo holds the other end
-// of that pipe and never writes, so that the end comes when the demo closes it, or dies. main calls it first.
+// of that pipe and never writes, so the input ends when the demo closes it, or dies. main calls it first.
 func EndWithParent() {
 	if os.Getenv(tetherVariable) == "" {
 		return

@@ -12,7 +12,7 @@ import (
 // callEvery is how often each direction calls. Each call is a full mutual handshake.
 const callEvery = 50 * time.Millisecond
 
-// traffic is calls without end in both directions, each counted.
+// traffic makes calls in both directions until it is stopped, and counts them.
 type traffic struct {
 	mu     sync.Mutex
 	calls  int
@@ -20,14 +20,14 @@ type traffic struct {
 	first  error
 }
 
-// route is a caller and whom it calls.
+// route is a caller and the instance that it calls.
 type route struct {
 	caller   *workload
 	address  string
 	expected spiffeid.ID
 }
 
-// keepCalling calls along the routes until the world ends.
+// keepCalling makes calls along the routes until the world ends.
 func (w *world) keepCalling(routes ...route) *traffic {
 	t := &traffic{}
 	running, stop := context.WithCancel(context.Background())
@@ -66,14 +66,14 @@ func (t *traffic) count(err error) {
 	}
 }
 
-// mark returns a point from which since counts.
+// mark returns the number of calls so far, for since.
 func (t *traffic) mark() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.calls
 }
 
-// since returns how many calls there were since a mark, or an error if any ever failed.
+// since returns the number of calls since a mark, or an error if any call has failed.
 func (t *traffic) since(mark int) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

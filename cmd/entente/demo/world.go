@@ -10,19 +10,19 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// world is all that the demo made, and has to end.
+// world is everything that the demo starts and has to end.
 type world struct {
 	dir    string
 	folder *folder
 	eu, us *region
-	// ending holds what runs on the clusters, to be ended before they are.
+	// ending are functions that end what runs on the clusters, called before the clusters end.
 	mu     sync.Mutex
 	ending []func()
 }
 
 func newWorld(executable string) (*world, error) {
 	if executable == "" {
-		return nil, fmt.Errorf("the demo needs the path of the entente executable, to start its members with")
+		return nil, fmt.Errorf("the demo needs the path of the entente executable, which it starts as members")
 	}
 	f, err := newFolder()
 	if err != nil {
@@ -38,10 +38,11 @@ func newWorld(executable string) (*world, error) {
 
 func (w *world) build(executable string) error {
 	var err error
-	if w.eu, err = newRegion("eu", spiffeid.RequireTrustDomainFromString("eu.example.org"), w.dir, executable); err != nil {
+	eu, us := spiffeid.RequireTrustDomainFromString("eu.example.org"), spiffeid.RequireTrustDomainFromString("us.example.org")
+	if w.eu, err = newRegion("eu", eu, w.dir, executable); err != nil {
 		return err
 	}
-	w.us, err = newRegion("us", spiffeid.RequireTrustDomainFromString("us.example.org"), w.dir, executable)
+	w.us, err = newRegion("us", us, w.dir, executable)
 	return err
 }
 
@@ -55,14 +56,14 @@ func (w *world) regions() []*region {
 	return list
 }
 
-// onClose has something ended before the clusters are, the last first.
+// onClose adds a function that is called before the clusters end, the last one first.
 func (w *world) onClose(end func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.ending = append(w.ending, end)
 }
 
-// close ends everything: what runs on the clusters, the members, and at last their folders.
+// close ends what runs on the clusters, then the members, and removes their folders.
 func (w *world) close() {
 	w.mu.Lock()
 	ending := w.ending
@@ -84,7 +85,7 @@ func (w *world) close() {
 	w.folder.remove()
 }
 
-// explain prints the end of each member's log, since the logs go with the demo.
+// explain prints the end of each member's log, since the logs are removed with the demo.
 func (w *world) explain(out io.Writer) {
 	for _, r := range w.regions() {
 		for _, m := range r.members {
