@@ -17,9 +17,9 @@ import (
 	"github.com/ententehq/entente/routing/routingtest"
 )
 
-// BenchmarkHint makes hints for a service of 1,000 instances in 30 localities: the plan alone, the hint when nothing
-// changed since the last one, and the hint for a place for which none is kept. The targets are 100 µs, and 5 µs when
-// nothing changed.
+// BenchmarkHint measures hints for a service of 1,000 instances in 30 localities: the plan alone, the hint when nothing
+// has changed since the last one, and the hint for a locality for which none is cached. The targets are 100 µs, and 5
+// µs when nothing has changed.
 func BenchmarkHint(b *testing.B) {
 	const instances, regions, zones = 1000, 6, 5
 	store := raftstoretest.New(b)

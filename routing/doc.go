@@ -1,5 +1,5 @@
-// Package routing answers which instance of a service a caller should call: the nearest one that they can both reach and
-// trust.
+// Package routing answers which instance of a service a caller should call: the nearest one that they can both reach
+// and trust.
 //
 // Its work is divided into floors. [registry] stores instances and the leases that keep them. [exchange] shares
 // instances with other clusters. [plan] is the pure arithmetic that turns the endpoints of a service into priorities

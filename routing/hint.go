@@ -48,8 +48,8 @@ func newHintServer(store *raftstore.Store, planner *Planner, scope func(context.
 	}
 }
 
-// GetHint answers from the state of this member unless the request asks otherwise: a hint must not wait, and must not
-// need a leader.
+// GetHint answers from the state of this member unless the request has another consistency: a hint must not wait, and
+// must not need a leader.
 func (s *hintServer) GetHint(ctx context.Context, r *ententev1.GetHintRequest) (*ententev1.Hint, error) {
 	caller, err := parseHintRequest(r.GetService(), r.GetLocality())
 	if err != nil {

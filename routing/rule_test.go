@@ -13,8 +13,9 @@ import (
 	"github.com/ententehq/entente/routing/routingtest"
 )
 
-// A service's rule is laid over the rule for all, and that over the configuration; hints move with them.
-func TestRulesMoveHints(t *testing.T) {
+// TestRulesChangeHints: a rule for a service overlays the rule for all services, which overlays the configuration.
+// Hints follow them.
+func TestRulesChangeHints(t *testing.T) {
 	r, ctx := newRoom(t), routingtest.Admin(t)
 	for address, zone := range map[string]string{"10.0.0.1:443": "a", "10.0.0.2:443": "b"} {
 		i := routingtest.Registration()
@@ -62,9 +63,9 @@ func TestRulesMoveHints(t *testing.T) {
 	routingtest.Refused(t, err, codes.NotFound, "there is no rule for")
 }
 
-// TestRulesCanBeMended: a configuration that grew makes rules too many, each of which can still be deleted or replaced
-// by itself.
-func TestRulesCanBeMended(t *testing.T) {
+// TestRulesCanBeRepaired: if a larger configuration makes rules too many, each of them can still be deleted or replaced
+// alone.
+func TestRulesCanBeRepaired(t *testing.T) {
 	r, ctx := newRoom(t), routingtest.Admin(t)
 	failover := func(region string) *ententev1.FailoverRule {
 		return &ententev1.FailoverRule{From: region, To: []string{"ap"}}
@@ -103,8 +104,9 @@ func TestRulesCanBeMended(t *testing.T) {
 	require.NoError(t, put(rule("*", "r0")))
 }
 
-// A slip of the pen in the place that a distribution is for is named too: the rule would never count.
-func TestRuleForUnknownCallers(t *testing.T) {
+// TestRuleForUnknownRegion: a typing error in the region of a distribution leads to a warning too, because the
+// distribution would never apply.
+func TestRuleForUnknownRegion(t *testing.T) {
 	r := newRoom(t)
 	_, err := r.RegisterInstance(
 		routingtest.Admin(t),
@@ -128,7 +130,7 @@ func TestRuleForUnknownCallers(t *testing.T) {
 	)
 }
 
-func TestBadRules(t *testing.T) {
+func TestInvalidRules(t *testing.T) {
 	r, ctx := newRoom(t), routingtest.Admin(t)
 	all := func(r *ententev1.RoutingRule) []*ententev1.RoutingRule {
 		r.Service = "*"

@@ -18,9 +18,9 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// TestHintsTellWhatTheCallerSees asks as callers who see all domains, one of two and none: hints, simulated ones and
-// what xDS plans leave out the same, without a word, and the hint that is kept for one is not given to another.
-func TestHintsTellWhatTheCallerSees(t *testing.T) {
+// TestHintsFollowTheScope: hints, simulated hints and plans for xDS leave out the same instances without a mention, for
+// callers who see all domains, one of two, or none. A cached hint is not given to callers with another scope.
+func TestHintsFollowTheScope(t *testing.T) {
 	r := newRoom(t)
 	r.setTrust(t, "us.example.org", trust.Fresh)
 	for address, id := range map[string]spiffeid.ID{
@@ -64,7 +64,7 @@ func offeredIn(h *ententev1.Hint) (n int) {
 	return n
 }
 
-// TestAffected lists the services whose plans a change affects; the registry has a test of its own for its tables.
+// TestAffected lists the services whose plans a change affects. The registry has a test for its own tables.
 func TestAffected(t *testing.T) {
 	r := newRoom(t)
 	for _, test := range []struct {

@@ -77,7 +77,7 @@ func (r *room) setTrust(t *testing.T, td string, state trust.State) {
 	require.NoError(t, err)
 }
 
-func TestBadRequests(t *testing.T) {
+func TestInvalidRequests(t *testing.T) {
 	r, ctx := newRoom(t), routingtest.Admin(t)
 	before := r.store.View().Revision()
 	register := func(change func(*ententev1.Instance)) func() error {
@@ -133,12 +133,12 @@ func TestBadRequests(t *testing.T) {
 
 func TestHintFollowsTrustAndHealth(t *testing.T) {
 	r, ctx := newRoom(t), routingtest.Admin(t)
-	ask := func() *ententev1.Hint {
+	hint := func() *ententev1.Hint {
 		h, err := r.GetHint(ctx, &ententev1.GetHintRequest{Service: "shop", Locality: euCaller.Proto()})
 		require.NoError(t, err)
 		return h
 	}
-	require.Equal(t, "no instance is registered", ask().GetReason())
+	require.Equal(t, "no instance is registered", hint().GetReason())
 
 	far := routingtest.Registration()
 	far.Address, far.SpiffeId, far.Locality = "10.0.0.2:443", usWorkload.String(), &ententev1.Locality{
@@ -147,7 +147,7 @@ func TestHintFollowsTrustAndHealth(t *testing.T) {
 	}
 	_, err := r.RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: far})
 	require.NoError(t, err)
-	h := ask()
+	h := hint()
 	require.Empty(t, h.GetPriorities())
 	require.Equal(t, trust.Unknown.Sentence(usWorkload.TrustDomain()), h.GetExcluded()[0].GetReason())
 	require.Equal(
@@ -161,7 +161,7 @@ func TestHintFollowsTrustAndHealth(t *testing.T) {
 	near.Locality = &ententev1.Locality{Region: "eu", Zone: "b"}
 	_, err = r.RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: near})
 	require.NoError(t, err)
-	h = ask()
+	h = hint()
 	require.Empty(t, h.GetReason())
 	require.Len(t, h.GetPriorities(), 2)
 	require.EqualValues(t, 100, h.GetPriorities()[0].GetLoad())
@@ -173,15 +173,15 @@ func TestHintFollowsTrustAndHealth(t *testing.T) {
 	near.Health = ententev1.Health_HEALTH_UNHEALTHY
 	_, err = r.RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: near})
 	require.NoError(t, err)
-	h = ask()
+	h = hint()
 	require.Zero(t, h.GetPriorities()[0].GetLoad())
-	require.Empty(t, h.GetPriorities()[0].GetLocalities(), "what must not be called is listed")
+	require.Empty(t, h.GetPriorities()[0].GetLocalities(), "an instance that must not be called is listed")
 	require.EqualValues(t, 100, h.GetPriorities()[1].GetLoad())
 	require.Equal(t, "it is unhealthy", h.GetExcluded()[0].GetReason())
 
 	r.setTrust(t, "us.example.org", trust.Expired)
-	h = ask()
-	require.True(t, h.GetPriorities()[0].GetPanic(), "the near one is all there is")
+	h = hint()
+	require.True(t, h.GetPriorities()[0].GetPanic(), "only the near instance is left")
 	require.Equal(t, trust.Expired.Sentence(usWorkload.TrustDomain()), h.GetExcluded()[0].GetReason())
 
 	list, err := r.ListServices(ctx, &ententev1.ListServicesRequest{})

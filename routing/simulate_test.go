@@ -10,8 +10,8 @@ import (
 	"github.com/ententehq/entente/routing/routingtest"
 )
 
-// TestSimulateHint: two thirds of the callers are in eu, whose load goes to us when eu is down; nothing that is
-// imagined is kept.
+// TestSimulateHint: two thirds of the callers are in eu, and their load goes to us if eu is down. Nothing of the
+// scenario is stored.
 func TestSimulateHint(t *testing.T) {
 	r := newRoom(t)
 	for address, place := range map[string]string{"10.0.0.1:80": "eu", "10.0.0.2:80": "eu", "10.0.0.3:80": "us"} {

@@ -37,7 +37,7 @@ func TestWatchHint(t *testing.T) {
 	other.Service = "other"
 	_, err = r.RegisterInstance(routingtest.Admin(t), &ententev1.RegisterInstanceRequest{Instance: other})
 	require.NoError(t, err)
-	// Another service moved, and nothing came; trust moves, and the hint with it.
+	// A change of another service sends nothing. A change of trust changes the hint.
 	r.setTrust(t, "us.example.org", trust.Stale)
 	h := next()
 	require.Equal(

@@ -149,7 +149,7 @@ func TestExports(t *testing.T) {
 	require.NoError(t, err)
 	again, err := m.ExportService(ctx, &ententev1.ExportServiceRequest{Export: export("shop", "us.example.org")})
 	require.NoError(t, err)
-	require.Equal(t, made.GetRevision(), again.GetRevision(), "the same once more was written")
+	require.Equal(t, made.GetRevision(), again.GetRevision(), "an equal export was written")
 	require.EqualValues(t, 1, again.GetInstances())
 
 	shown := func() *ententev1.ServiceExport {
@@ -186,13 +186,13 @@ func TestImports(t *testing.T) {
 	_, err = m.ImportService(ctx, wanted("shop", "us.example.org", "bazaar"))
 	routingtest.Refused(t, err, codes.AlreadyExists, "shop of us.example.org is imported as store already")
 
-	// The same from two sides at once is one import.
+	// Two equal imports at the same time are one.
 	var group sync.WaitGroup
 	for range 2 {
 		group.Go(func() {
 			again, err := m.ImportService(ctx, wanted("shop", "us.example.org", "store"))
 			if err == nil && again.GetRevision() != made.GetRevision() {
-				t.Error("the same once more was written")
+				t.Error("an equal export was written")
 			}
 		})
 	}

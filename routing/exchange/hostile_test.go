@@ -42,7 +42,7 @@ func (h *hostile) next() {
 	h.sent = append(h.sent, out...)
 }
 
-// store stores what came, as Run does.
+// storeAll stores what was received, as Run does.
 func (h *hostile) storeAll(t *testing.T) {
 	t.Helper()
 	for batch := h.batch(); len(batch) > 0; batch = h.batch() {
@@ -83,7 +83,8 @@ func withAddress(address string) func(*ententev1.PeerInstance) {
 	return func(i *ententev1.PeerInstance) { i.Address = address }
 }
 
-func TestHostileSetsAreRefusedWhole(t *testing.T) {
+// TestHostileSetsAreRefused: a set with one invalid instance is refused as a whole, and what was stored before stays.
+func TestHostileSetsAreRefused(t *testing.T) {
 	many := make([]*ententev1.PeerInstance, maxImportedSet+1)
 	for n := range many {
 		many[n] = peerInstanceWith(
@@ -121,7 +122,9 @@ func TestHostileSetsAreRefusedWhole(t *testing.T) {
 		"a weight beyond all":       {change: func(i *peer) { i.Weight = 1<<32 - 1 }, refusal: refusedMalformed},
 		"no health":                 {change: func(i *peer) { i.Health = 0 }, refusal: refusedMalformed},
 		"an unknown health":         {change: func(i *peer) { i.Health = 9 }, refusal: refusedMalformed},
-		"an address twice":          {instances: []*peer{peerInstanceWith(nil), peerInstanceWith(nil)}, refusal: refusedDuplicate},
+		"an address twice": {
+			instances: []*peer{peerInstanceWith(nil), peerInstanceWith(nil)}, refusal: refusedDuplicate,
+		},
 		"too many":                  {instances: many, refusal: refusedMany},
 		"another digest":            {digest: &digest{1}, refusal: refusedDigest},
 		"withheld, with instances":  {withheld: true, refusal: refusedMalformed},
@@ -178,7 +181,7 @@ func TestHostileSetsAreRefusedWhole(t *testing.T) {
 				require.Len(t, h.member.instances(t, "shop"), 2)
 				return
 			}
-			require.Contains(t, h.member.instances(t, "shop"), "10.9.9.9:443", "what was stored stays")
+			require.Contains(t, h.member.instances(t, "shop"), "10.9.9.9:443", "what was stored before is lost")
 			require.Len(t, h.member.instances(t, "shop"), 1)
 			if c.refusal == refusedNotImported {
 				return
@@ -307,9 +310,9 @@ func TestHostileStreamsEnd(t *testing.T) {
 	})
 }
 
-// TestWhatWasEndedMeanwhileIsNotStored: an import that ends, or an agreement that is suspended or with another peer,
-// while a set of it is on its way.
-func TestWhatWasEndedMeanwhileIsNotStored(t *testing.T) {
+// TestEndedImportIsNotStored: a set is not stored if meanwhile the import has ended, or the agreement is suspended or
+// has another peer.
+func TestEndedImportIsNotStored(t *testing.T) {
 	for name, end := range map[string]func(h *hostile){
 		"the import": func(h *hostile) {
 			_, err := h.member.UnimportService(routingtest.Admin(t),
@@ -338,7 +341,7 @@ func TestWhatWasEndedMeanwhileIsNotStored(t *testing.T) {
 	}
 }
 
-// TestImportsAreBounded: a peer gets no more room than it is to have, and none of what is registered here.
+// TestImportsAreBounded: a peer cannot import more than its bounds, nor displace registered instances.
 func TestImportsAreBounded(t *testing.T) {
 	quota := func() *importQuota {
 		return &importQuota{
@@ -375,9 +378,9 @@ func TestImportsAreBounded(t *testing.T) {
 	)
 }
 
-// TestARefusalShowsNothingOfAnImportBefore: what came for an import that was replaced stays out of scope when all that
-// comes for the next one is refused.
-func TestARefusalShowsNothingOfAnImportBefore(t *testing.T) {
+// TestRefusalKeepsReplacedImportHidden: what was received for a replaced import stays hidden if every set for the new
+// import is refused.
+func TestRefusalKeepsReplacedImportHidden(t *testing.T) {
 	h := newHostile(t)
 	require.NoError(
 		t,

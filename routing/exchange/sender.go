@@ -39,7 +39,7 @@ type sender struct {
 	messages, bytes, lists, warnings *rate.Limiter
 
 	// subscriptions are the sets that the peer imports. number is that of its list, and confirmed that of the last list
-	// for which it was told that it has everything.
+	// for which it was sent the confirmation that it has everything.
 	subscriptions     map[setKey]*subscription
 	number, confirmed uint64
 	// sources has, for each service here, the sets that contain it. due are the sets that may have to be sent.

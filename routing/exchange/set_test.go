@@ -10,8 +10,9 @@ import (
 	"github.com/ententehq/entente/routing/registry"
 )
 
-// TestDigestsTellSetsApart: whatever differs of a set differs in its digest, also where texts run into each other.
-func TestDigestsTellSetsApart(t *testing.T) {
+// TestDigestsDistinguishSets: sets that differ in anything have different digests, even if the concatenation of their
+// texts is equal.
+func TestDigestsDistinguishSets(t *testing.T) {
 	seen := map[digest]string{}
 	add := func(what string, key setKey, withheld bool, list ...*ententev1.PeerInstance) {
 		t.Helper()
@@ -40,9 +41,9 @@ func TestDigestsTellSetsApart(t *testing.T) {
 	}
 }
 
-// FuzzReadSet: whatever a peer brings, what is taken of it lies in the domain that it was imported from, and would be
-// taken from somebody who registers it here.
-func FuzzReadSet(f *testing.F) {
+// FuzzParseSet: every accepted set lies in the domain that it was imported from, and consists of instances that could
+// be registered here.
+func FuzzParseSet(f *testing.F) {
 	good, err := proto.Marshal(&ententev1.PeerServiceSet{Instances: []*ententev1.PeerInstance{peerInstanceWith(nil)}})
 	require.NoError(f, err)
 	f.Add(good)
@@ -67,7 +68,7 @@ func FuzzReadSet(f *testing.F) {
 		for n, i := range list {
 			require.Equal(t, "eu.example.org", i.ID.TrustDomain().Name())
 			require.NotEmpty(t, i.ID.Path())
-			require.True(t, proto.Equal(peerInstance(i), set.GetInstances()[n]), "it was changed on the way in")
+			require.True(t, proto.Equal(peerInstance(i), set.GetInstances()[n]), "it was changed when it was parsed")
 			_, err := registry.ParseInstance(i.Proto())
 			require.NoError(t, err)
 		}

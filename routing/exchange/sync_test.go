@@ -14,7 +14,7 @@ import (
 	"github.com/ententehq/entente/routing/routingtest"
 )
 
-// pipe is a stream between two rooms, without a network.
+// pipe is a stream between two members, without a network.
 type pipe struct {
 	ends [2]*pipeEnd
 	stop func()
@@ -50,7 +50,7 @@ func (e *pipeEnd) sent() int {
 	return e.sets
 }
 
-// connect opens a stream between two rooms, whose home domains are given.
+// connect opens a stream between two members with the given home domains.
 func connect(t *testing.T, a, b *member, homeA, homeB string) *pipe {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -110,7 +110,7 @@ func connect(t *testing.T, a, b *member, homeA, homeB string) *pipe {
 	return p
 }
 
-func TestServicesTravel(t *testing.T) {
+func TestServicesAreShared(t *testing.T) {
 	eu, us := newPair(t)
 	eu.register(t, "shop", "10.0.0.1:443", ententev1.Health_HEALTH_HEALTHY)
 	eu.register(t, "shop", "10.0.0.2:443", ententev1.Health_HEALTH_DRAINING)
@@ -120,7 +120,7 @@ func TestServicesTravel(t *testing.T) {
 	p := connect(t, eu, us, "eu.example.org", "us.example.org")
 	routingtest.Eventually(
 		t,
-		"the instances to arrive",
+		"the instances to be received",
 		func() bool { return us.imported(t, "shop", "eu.example.org").GetInstances() == 2 },
 	)
 	require.Equal(t, ententev1.ImportState_IMPORT_STATE_CURRENT, us.imported(t, "shop", "eu.example.org").GetState())
@@ -145,7 +145,7 @@ func TestServicesTravel(t *testing.T) {
 		"what is registered here stands before what is imported",
 	)
 
-	// A change of health arrives, and what changes nothing of the set does not travel.
+	// A change of health is sent, and a change that does not affect the set is not.
 	before := p.ends[0].sent()
 	eu.register(t, "other", "10.0.0.9:443", ententev1.Health_HEALTH_HEALTHY)
 	eu.register(t, "shop", "10.0.0.1:443", ententev1.Health_HEALTH_UNHEALTHY)
@@ -154,7 +154,7 @@ func TestServicesTravel(t *testing.T) {
 	})
 	require.Equal(t, before+1, p.ends[0].sent())
 
-	// An instance that is imported is nobody's to deregister here, and is not exported on.
+	// An imported instance cannot be deregistered here, and is not exported.
 	_, err := us.DeregisterInstance(
 		routingtest.Admin(t),
 		&ententev1.DeregisterInstanceRequest{Service: "shop", Address: "10.0.0.1:443"},
@@ -174,7 +174,7 @@ func TestServicesTravel(t *testing.T) {
 		"what is registered here is of eu.example.org, as what is imported",
 	)
 
-	// The export ends, and with it what was imported; it comes back; the import ends.
+	// The export ends, and with it the imported instances. It is created again. The import ends.
 	_, err = eu.UnexportService(
 		routingtest.Admin(t),
 		&ententev1.UnexportServiceRequest{Name: "shop-eu", To: "us.example.org"},
@@ -195,11 +195,11 @@ func TestServicesTravel(t *testing.T) {
 		&ententev1.UnimportServiceRequest{Service: "shop", From: "eu.example.org"},
 	)
 	require.NoError(t, err)
-	require.Len(t, us.instances(t, "shop"), 1, "it is gone at once")
+	require.Len(t, us.instances(t, "shop"), 1, "imported instances do not count any more at once")
 }
 
-// TestUnchangedSetsDoNotTravelAgain: a stream that is opened anew begins with what each side has.
-func TestUnchangedSetsDoNotTravelAgain(t *testing.T) {
+// TestUnchangedSetsAreNotSentAgain: a new stream starts with the digests of what each side has.
+func TestUnchangedSetsAreNotSentAgain(t *testing.T) {
 	eu, us := newPair(t)
 	eu.register(t, "shop", "10.0.0.1:443", ententev1.Health_HEALTH_HEALTHY)
 	eu.exports(t, export("shop", "us.example.org"))
@@ -207,7 +207,7 @@ func TestUnchangedSetsDoNotTravelAgain(t *testing.T) {
 	first := connect(t, eu, us, "eu.example.org", "us.example.org")
 	routingtest.Eventually(
 		t,
-		"the instances to arrive",
+		"the instances to be received",
 		func() bool { return us.imported(t, "shop", "eu.example.org").GetInstances() == 1 },
 	)
 	require.Equal(t, 1, first.ends[0].sent())
@@ -220,9 +220,9 @@ func TestUnchangedSetsDoNotTravelAgain(t *testing.T) {
 		func() bool { return len(second.ends[1].confirmedDomains()) == 1 },
 	)
 	require.Zero(t, second.ends[0].sent())
-	require.Equal(t, revision, us.store.View().Revision(), "nothing is written")
+	require.Equal(t, revision, us.store.View().Revision(), "something was written")
 
-	// A relationship that is suspended at the exporting side takes its exports back, and returns them.
+	// A suspended relationship withdraws the exports at the exporting side, until it is resumed.
 	second.ends[0].allow()
 	routingtest.Eventually(t, "the instances to go", func() bool {
 		return us.imported(t, "shop", "eu.example.org").GetState() == ententev1.ImportState_IMPORT_STATE_NOT_EXPORTED

@@ -15,8 +15,8 @@ import (
 	"github.com/ententehq/entente/routing/routingtest"
 )
 
-// TestTwoStreamsAgree: what one stream stores is known to the other, which does not bring it again; and an older set
-// that a member of the peer brings, because it knows no better, is put right by the one that does.
+// TestTwoStreamsAgree: what one stream stores is announced on the other, where it is not sent again. If a member of the
+// peer sends an older set because it is behind, another member corrects it.
 func TestTwoStreamsAgree(t *testing.T) {
 	eu, us := newPair(t)
 	eu.register(t, "shop", "10.0.0.1:443", ententev1.Health_HEALTH_HEALTHY)
@@ -30,15 +30,15 @@ func TestTwoStreamsAgree(t *testing.T) {
 	)
 	now := us.imported(t, "shop", "eu.example.org").GetDigest()
 
-	// A second stream, whose other end knows of no instance yet.
-	behind := us.NewSync(
+	// A second stream, whose other end does not know the instance yet.
+	second := us.NewSync(
 		Stream{Home: "eu.example.org", Wake: func() {}, Domains: func() []string { return []string{"eu.example.org"} }},
 	)
-	t.Cleanup(func() { us.syncs.remove(behind) })
-	_, _ = behind.Next(time.Now())
+	t.Cleanup(func() { us.syncs.remove(second) })
+	_, _ = second.Next(time.Now())
 	old := newExportedSet(setKey{"eu.example.org", "shop"}, false, nil)
-	require.NoError(t, behind.Receive(sets(old.parts()...)))
-	require.True(t, behind.storeBatch(t.Context(), behind.batch()))
+	require.NoError(t, second.Receive(sets(old.parts()...)))
+	require.True(t, second.storeBatch(t.Context(), second.batch()))
 	routingtest.Eventually(
 		t,
 		"the newer set to be brought again",
@@ -46,7 +46,7 @@ func TestTwoStreamsAgree(t *testing.T) {
 	)
 	require.Len(t, us.instances(t, "shop"), 1)
 
-	// What is lost otherwise, as by a restore, is asked for anew.
+	// What is lost by other means, such as a restore, is requested again.
 	_, err := us.store.Update(t.Context(), func(tx *raftstore.Tx) error {
 		return registry.ImportedSets.Delete(tx, "shop/eu.example.org")
 	})
@@ -58,8 +58,8 @@ func TestTwoStreamsAgree(t *testing.T) {
 	)
 }
 
-// TestAMemberWithoutLeaderExportsNothing: what it knows may be old.
-func TestAMemberWithoutLeaderExportsNothing(t *testing.T) {
+// TestMemberWithoutLeaderExportsNothing: the state of a member without contact with the leader may be old.
+func TestMemberWithoutLeaderExportsNothing(t *testing.T) {
 	eu, us := newPair(t)
 	eu.register(t, "shop", "10.0.0.1:443", ententev1.Health_HEALTH_HEALTHY)
 	eu.exports(t, export("shop", "us.example.org"))
@@ -86,8 +86,9 @@ func TestAMemberWithoutLeaderExportsNothing(t *testing.T) {
 	require.Len(t, out, 1)
 }
 
-// TestALargeSetTravels: in parts, staged where it does not fit into one command, and then by its differences.
-func TestALargeSetTravels(t *testing.T) {
+// TestLargeSet: a large set is sent in parts, is staged if it does not fit into one command, and later changes are
+// written as differences.
+func TestLargeSet(t *testing.T) {
 	eu, us := newPair(t)
 	eu.exports(t, export("shop", "us.example.org"))
 	us.imports(t, "shop", "eu.example.org", "")
@@ -99,7 +100,7 @@ func TestALargeSetTravels(t *testing.T) {
 	for n := range list {
 		list[n] = routingtest.Registration()
 		list[n].Address = address(n)
-		list[n].SpiffeId = "spiffe://eu.example.org/shop/with/a/path/that/takes/some/room/as/those/of/some/platforms/do/" +
+		list[n].SpiffeId = "spiffe://eu.example.org/shop/with/a/path/that/takes/some/room/as/those/of/some/platforms/" +
 			list[n].GetAddress()[:4]
 	}
 	eu.replace(t, list)
@@ -109,7 +110,7 @@ func TestALargeSetTravels(t *testing.T) {
 		func() bool { return us.imported(t, "shop", "eu.example.org").GetInstances() == maxImportedSet },
 	)
 	require.Len(t, us.instances(t, "shop"), maxImportedSet)
-	require.GreaterOrEqual(t, p.ends[0].sent(), 3, "it comes in parts, after the empty one")
+	require.GreaterOrEqual(t, p.ends[0].sent(), 3, "it is sent in parts, after the empty set")
 
 	before := us.instances(t, "shop")[address(7)].GetRevision()
 	list[0].Health = ententev1.Health_HEALTH_DRAINING
@@ -119,7 +120,7 @@ func TestALargeSetTravels(t *testing.T) {
 	})
 	require.Equal(t, before, us.instances(t, "shop")[address(7)].GetRevision(), "only differences are written")
 
-	// One more is too many; what was there stays.
+	// One more instance is too many, and the previous set stays.
 	one := routingtest.Registration()
 	one.Address = address(maxImportedSet)
 	eu.replace(t, append(list, one))
@@ -135,8 +136,8 @@ func TestALargeSetTravels(t *testing.T) {
 	)
 }
 
-// TestALapsedLeaseArrivesAsUnhealthy: health travels as it counts at the origin.
-func TestALapsedLeaseArrivesAsUnhealthy(t *testing.T) {
+// TestLapsedLeaseIsExportedAsUnhealthy: the exported health is the one that counts at the origin.
+func TestLapsedLeaseIsExportedAsUnhealthy(t *testing.T) {
 	i, err := registry.ParseInstance(routingtest.Registration())
 	require.NoError(t, err)
 	i.Lapsed, i.Health = true, plan.Unhealthy
@@ -146,7 +147,7 @@ func TestALapsedLeaseArrivesAsUnhealthy(t *testing.T) {
 func address(n int) string { return fmt.Sprintf("10.1.%d.%d:443", n/250, n%250+1) }
 
 // TestOneServiceOfTwoDomains: a cluster that hosts two domains exports the instances of each as a set of its own, over
-// one stream; who imports them both has one service, and each import takes the instances of its domain alone.
+// one stream. Importing both gives one service, and each import has only the instances of its domain.
 func TestOneServiceOfTwoDomains(t *testing.T) {
 	eu, us := newPair(t)
 	us.agree(t, "pay.eu.example.org", "eu.example.org", routingtest.Epoch, true)
@@ -172,8 +173,8 @@ func TestOneServiceOfTwoDomains(t *testing.T) {
 		"what is of another cluster's domain is not eu's to export",
 	)
 
-	// The relationship with one of them ends for the stream: its import is asked for no more, and stays as it is until
-	// it ages.
+	// The relationship with one domain ends for the stream. Its import is not subscribed to any more, and stays until
+	// it expires.
 	p.ends[1].allow("eu.example.org")
 	routingtest.Eventually(
 		t,

@@ -11,8 +11,8 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// TestArrangementServesAllCallers plans for several callers from one arrangement, which none of them may change for the
-// others, and looks for each instance in each hint: it is offered, or it is said why not, and where it is.
+// TestArrangementServesAllCallers: the plan of one caller does not change those of others, and every instance occurs in
+// each hint, either offered or excluded with a reason and its locality.
 func TestArrangementServesAllCallers(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p, given := drawPolicy(t), drawEndpoints(t)
@@ -55,8 +55,9 @@ func TestArrangementServesAllCallers(t *testing.T) {
 	})
 }
 
-// TestArrangementsAreKept makes an arrangement once for all callers who see the same, and bounds how many there are.
-func TestArrangementsAreKept(t *testing.T) {
+// TestArrangementsAreCached: an arrangement is built once for all callers who see the same, and the number of cached
+// arrangements is bounded.
+func TestArrangementsAreCached(t *testing.T) {
 	p, made := DefaultPolicy(), 0
 	var kept Arrangements
 	get := func(state trust.State) *Arrangement {

@@ -17,7 +17,7 @@ func policy(t testing.TB, s Settings) *Policy {
 
 func percent(n int) *int { return &n }
 
-// of writes "25% healthy" as a tally of 100 endpoints.
+// of returns a tally of 100 endpoints, such as "25% healthy".
 func of(healthy, degraded uint64) tally {
 	return tally{healthy: healthy, degraded: degraded, total: 100}
 }
@@ -30,7 +30,7 @@ func TestLoads(t *testing.T) {
 		priorities []tally
 		want       want
 	}{
-		// The rows of Envoy's documentation, and where that and the code disagree, of the code.
+		// The rows of Envoy's documentation, or of its code where they differ.
 		{"100/100/100", Settings{}, []tally{of(100, 0), of(100, 0), of(100, 0)}, want{{100, 0, false}, {}, {}}},
 		{"72/72/100", Settings{}, []tally{of(72, 0), of(72, 0), of(100, 0)}, want{{100, 0, false}, {}, {}}},
 		{"71/71/100", Settings{}, []tally{of(71, 0), of(71, 0), of(100, 0)}, want{{99, 0, false}, {1, 0, false}, {}}},
@@ -189,7 +189,7 @@ func TestLoads(t *testing.T) {
 	}
 }
 
-// Weights 1 and 2, the second locality fully available.
+// TestShares: localities with the weights 1 and 2, of which the second is fully available.
 func TestShares(t *testing.T) {
 	for _, test := range []struct{ available, total, want uint64 }{
 		{100, 100, 33}, {70, 100, 33}, {69, 100, 32}, {50, 100, 26}, {25, 100, 15}, {0, 100, 0},
@@ -217,11 +217,11 @@ func TestPercentages(t *testing.T) {
 			weight += weights[i]
 			sum += got[i]
 			if weights[i] == 0 {
-				require.Zero(t, got[i], "nothing for nothing")
+				require.Zero(t, got[i], "a weight of 0 got a share")
 			}
 			for j := range weights[:i] {
 				if weights[i] > weights[j] {
-					require.GreaterOrEqual(t, got[i], got[j], "a heavier one never gets less")
+					require.GreaterOrEqual(t, got[i], got[j], "a heavier locality got less")
 				}
 			}
 		}
@@ -280,7 +280,7 @@ func TestLoadsAddUp(t *testing.T) {
 	})
 }
 
-// More healthy endpoints in a priority never mean less load for it, as long as nobody panics.
+// TestLoadIsMonotonic: more healthy endpoints in a priority never lead to less load for it, unless there is a panic.
 func TestLoadIsMonotonic(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p, priorities := drawPolicy(t), drawTallies(t)
@@ -293,7 +293,7 @@ func TestLoadIsMonotonic(t *testing.T) {
 		priorities[i].healthy++
 		after := p.loads(priorities)
 		require.GreaterOrEqual(t, after[i].healthy, before[i].healthy)
-		// The remainder of rounding belongs to the first priority that has any, which can be another one afterwards.
+		// The remainder of rounding goes to the first priority with load, which can be another one afterwards.
 		slack := uint64(2 * len(priorities))
 		for j := range priorities[:i] {
 			require.LessOrEqual(

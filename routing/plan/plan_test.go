@@ -27,7 +27,7 @@ func locality(text string) Locality {
 	return l
 }
 
-// endpoints reads lines such as "10.0.0.1 eu/a/1 healthy fresh 5"; the last two can be left out.
+// endpoints parses lines such as "10.0.0.1 eu/a/1 healthy fresh 5". The last two fields are optional.
 func endpoints(t testing.TB, lines ...string) []Endpoint {
 	t.Helper()
 	var list []Endpoint
@@ -68,7 +68,8 @@ func endpoints(t testing.TB, lines ...string) []Endpoint {
 	return list
 }
 
-// transcript writes a plan as text: a line a priority, its localities with their shares, and what is left out.
+// transcript returns a plan as text: one line for each priority with its localities and their shares, and the
+// exclusions.
 func transcript(p Plan) string {
 	var b strings.Builder
 	for i, priority := range p.Priorities {
@@ -306,7 +307,7 @@ func drawEndpoints(t *rapid.T) []Endpoint {
 	}), 0, 40).Draw(t, "endpoints")
 }
 
-// TestPlanLaws states what holds for every plan; the strictest xDS client, gRPC, refuses an answer that breaks it.
+// TestPlanLaws: what holds for every plan. The strictest xDS client, gRPC, rejects an assignment that violates it.
 func TestPlanLaws(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p, given := drawPolicy(t), drawEndpoints(t)
@@ -360,14 +361,14 @@ func TestPlanLaws(t *testing.T) {
 				require.EqualValues(t, 100, degraded, "degraded shares of priority %d", i)
 			}
 		}
-		require.Equal(t, len(given), listed+len(plan.Excluded), "an endpoint is lost")
+		require.Equal(t, len(given), listed+len(plan.Excluded), "an endpoint is missing")
 		if plan.Reason == "" {
 			require.EqualValues(t, 100, loads)
 		} else {
 			require.Zero(t, loads)
 		}
 		if p.stale == StaleDemote && p.distribution == nil {
-			require.Less(t, worstFresh, bestStale, "stale trust before fresh trust")
+			require.Less(t, worstFresh, bestStale, "stale trust precedes fresh trust")
 		}
 		shuffled := rapid.Permutation(given).Draw(t, "shuffled")
 		if len(addresses) == len(given) {

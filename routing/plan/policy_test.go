@@ -97,8 +97,8 @@ func TestDefaultPolicy(t *testing.T) {
 	require.EqualValues(t, 50, p.PanicThreshold())
 }
 
-// A nearer instance never stands behind a farther one, whatever the failover rules.
-func TestNearerComesFirst(t *testing.T) {
+// TestNearerPrecedesFarther: a nearer instance never follows a farther one, whatever the failover rules.
+func TestNearerPrecedesFarther(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := DefaultPolicy()
 		if regions := rapid.SliceOfDistinct(
@@ -130,8 +130,8 @@ func TestNearerComesFirst(t *testing.T) {
 	})
 }
 
-// Whoever sends a rule with several faults is told the same one each time, by every member.
-func TestFirstFaultOfARule(t *testing.T) {
+// TestFirstErrorOfRule: a rule with several errors is rejected with the same one each time, by every member.
+func TestFirstErrorOfRule(t *testing.T) {
 	far := make(map[string]uint32)
 	for place := byte('a'); place <= 'z'; place++ {
 		far[string(place)] = 101
@@ -153,7 +153,7 @@ func TestFirstFaultOfARule(t *testing.T) {
 	}
 }
 
-// All rules together are one answer.
+// TestLargeRule: all rules together fit into one response.
 func TestLargeRule(t *testing.T) {
 	var list []*ententev1.DistributionRule
 	for n := range maxRules {
@@ -170,8 +170,9 @@ func TestLargeRule(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// The first distribution whose place holds the caller counts: one for a part of the same place has to stand before it.
-func TestHiddenDistribution(t *testing.T) {
+// TestUnreachableDistribution: the first distribution whose place contains the caller applies, so that one for a part
+// of a place must precede it.
+func TestUnreachableDistribution(t *testing.T) {
 	from := func(places ...string) (list []*statev1.DistributionRule) {
 		for _, place := range places {
 			list = append(list, &statev1.DistributionRule{From: place})
@@ -185,8 +186,8 @@ func TestHiddenDistribution(t *testing.T) {
 	}, UnreachableDistributions("shop", from("eu/*", "eu/a", "*", "ap")))
 }
 
-// What a rule says of a place replaces what was said of it before, however either writes it.
-func TestRuleOverTheSamePlace(t *testing.T) {
+// TestOverlayOfTheSamePlace: a rule for a place replaces a previous one for the same place, in whatever notation.
+func TestOverlayOfTheSamePlace(t *testing.T) {
 	to := map[string]int{"*": 100}
 	got := Settings{
 		Distribution: []DistributionSetting{{"eu", to}, {"us", to}, {"*", to}},

@@ -46,7 +46,7 @@ func TestScenario(t *testing.T) {
 			require.NoError(t, err)
 			before := given()
 			list, unmatched := scenario.Apply(before)
-			require.Equal(t, given(), before, "what is given is left alone")
+			require.Equal(t, given(), before, "the given endpoints were changed")
 			var got []string
 			for _, e := range list {
 				word := e.Health.String()[:1]
@@ -63,7 +63,7 @@ func TestScenario(t *testing.T) {
 	}
 }
 
-func TestBadAssumptions(t *testing.T) {
+func TestInvalidAssumptions(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                            `write PLACE=down, PLACE=40%, domain:NAME=expired or IP:PORT=unhealthy`,
 		"eu":                          `write PLACE=down`,
@@ -85,8 +85,9 @@ func TestBadAssumptions(t *testing.T) {
 	require.EqualError(t, err, "not an assumption: there are 65; 64 are allowed")
 }
 
-// What is carried adds up, whatever is imagined, and nothing goes where nobody can be authenticated.
-func TestCarryLaws(t *testing.T) {
+// TestDistributeLoadLaws: percentages add up in every scenario, and no load goes to regions without endpoints that can
+// be authenticated.
+func TestDistributeLoadLaws(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p, given := drawPolicy(t), drawEndpoints(t)
 		texts := rapid.SliceOfN(rapid.SampledFrom([]string{
@@ -118,8 +119,8 @@ func TestCarryLaws(t *testing.T) {
 	})
 }
 
-// TestCarryCountsWhatIsOffered: what is left out of every plan is not available, whatever its health.
-func TestCarryCountsWhatIsOffered(t *testing.T) {
+// TestDistributeLoadCountsOffered: endpoints that every plan excludes are not available, whatever their health.
+func TestDistributeLoadCountsOffered(t *testing.T) {
 	list := endpoints(
 		t,
 		"10.0.0.1 eu/a healthy",
@@ -136,8 +137,9 @@ func TestCarryCountsWhatIsOffered(t *testing.T) {
 	}
 }
 
-// TestCarryCountsCallersOnce: what is registered twice, since its lease is new, stands for no more callers.
-func TestCarryCountsCallersOnce(t *testing.T) {
+// TestDistributeLoadCountsCallersOnce: an instance that is registered twice, because its lease is new, does not count
+// as more callers.
+func TestDistributeLoadCountsCallersOnce(t *testing.T) {
 	list := endpoints(t, "10.0.0.1 eu/a healthy", "10.0.0.1 eu/a healthy", "10.0.0.2 us/a healthy")
 	list[1].Outranked = true
 	require.Equal(t, map[string]uint32{"eu": 50, "us": 50}, DefaultPolicy().DistributeLoad(list).Regions)

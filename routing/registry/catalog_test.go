@@ -11,9 +11,9 @@ import (
 	"github.com/ententehq/entente/routing/routingtest"
 )
 
-// TestRegisteredAgainUnderAnotherLease: a control plane that lost its lease registers its instances under another, at
-// the addresses that they have. Whichever lease comes first by name, what it says now counts, for callers here and in
-// other clusters.
+// TestRegisteredAgainUnderAnotherLease: a control plane that lost its lease registers its instances under another one,
+// at the same addresses. The newer registration counts, for callers here and in other clusters, whatever the IDs of the
+// leases are.
 func TestRegisteredAgainUnderAnotherLease(t *testing.T) {
 	const reason = "another registration at its address counts, under another lease"
 	for range 8 { // names of leases are drawn
@@ -54,7 +54,7 @@ func TestRegisteredAgainUnderAnotherLease(t *testing.T) {
 		_, out := healths()
 		require.Equal(t, []string{reason, reason}, out)
 
-		// What has a lease counts: the newer one runs out, and the older one is still held.
+		// The newer lease runs out and the older one is held, so the older registration counts.
 		m.sweeps(t, 30, func() {
 			_, err := holders[0].send(&ententev1.HoldLeaseRequest{})
 			require.NoError(t, err)

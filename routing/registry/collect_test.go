@@ -11,8 +11,8 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// TestLongKeysAreDeleted: however long keys are, what is deleted in one transaction fits into a command, and what is
-// asked before each of them ends the clearing.
+// TestLongKeysAreDeleted: the deletions of one transaction fit into a command, however long the keys are, and an error
+// of the guard ends the deletion.
 func TestLongKeysAreDeleted(t *testing.T) {
 	m := newMember(t)
 	of := set{strings.Repeat("s", 128), originMark + strings.Repeat("d", 255)}

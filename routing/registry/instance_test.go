@@ -92,7 +92,7 @@ func FuzzParseInstance(f *testing.F) {
 		if err != nil {
 			return
 		}
-		// What is taken survives storage as it is.
+		// An accepted instance is stored without loss.
 		back, err := fromRow(
 			raftstore.Row[*statev1.Instance]{
 				Key:   set{service: i.Service}.in(firstGeneration) + i.Address.String(),
@@ -102,6 +102,6 @@ func FuzzParseInstance(f *testing.F) {
 		require.NoError(t, err)
 		back.Registered = i.Registered
 		require.Equal(t, i, back)
-		require.Equal(t, 3, strings.Count(i.Key(), "/"), "a key of four parts")
+		require.Equal(t, 3, strings.Count(i.Key(), "/"), "a key has four parts")
 	})
 }

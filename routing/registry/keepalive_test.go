@@ -19,7 +19,7 @@ import (
 	"github.com/ententehq/entente/routing/routingtest"
 )
 
-// holder is a control plane with its stream.
+// holderClient is a control plane with its stream.
 type holderClient struct {
 	t      *testing.T
 	stream ententev1.RoutingService_HoldLeaseClient
@@ -76,8 +76,8 @@ func (m *member) health(t *testing.T, address string) (health string, exists boo
 	return "", false
 }
 
-// TestLease goes through the life of a lease: it is kept without a write, runs out in one row, is taken up again by its
-// holder alone, and when it is gone nothing of it stays.
+// TestLease: a lease is kept without a write, runs out by one write, is continued only by its owner, and leaves nothing
+// behind when it is gone.
 func TestLease(t *testing.T) {
 	m, ctx := newMember(t), routingtest.Admin(t)
 	h, err := m.hold(t, routingtest.Local, tenSeconds())
@@ -89,7 +89,7 @@ func TestLease(t *testing.T) {
 	for _, i := range []*ententev1.Instance{one, two} {
 		made, err := m.RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: i})
 		require.NoError(t, err)
-		require.Equal(t, h.lease.GetId(), made.GetLease(), "the secret is shown, or another lease")
+		require.Equal(t, h.lease.GetId(), made.GetLease(), "the secret is returned, or another lease")
 	}
 	m.Tracker.Reset()
 	revision := m.store.View().Revision()
@@ -110,10 +110,10 @@ func TestLease(t *testing.T) {
 	require.Equal(t, "shop 10.0.0.1:443 degraded, shop 10.0.0.2:443 draining", m.audit.Events()[1].Detail)
 	require.Equal(t, audit.ResultDone, m.audit.Events()[1].Result)
 
-	// It runs out.
+	// The lease runs out.
 	revision = m.store.View().Revision()
 	m.sweeps(t, 15, nil)
-	require.Equal(t, revision+1, m.store.View().Revision(), "more than one row was written, or none")
+	require.Equal(t, revision+1, m.store.View().Revision(), "not exactly one row was written")
 	health, _ = m.health(t, "10.0.0.1:443")
 	require.Equal(t, "unhealthy", health)
 	require.True(
@@ -122,7 +122,7 @@ func TestLease(t *testing.T) {
 		"all instances are unhealthy",
 	)
 
-	// Nobody else takes it up again; who took it does, with all that it has.
+	// Only its owner continues it, with all its instances.
 	_, err = m.hold(t, routingtest.Plane, &ententev1.OpenLease{Ttl: durationpb.New(10 * time.Second), Secret: h.secret})
 	routingtest.Refused(t, err, codes.PermissionDenied, "belongs to another owner; open one of your own")
 	_, err = m.hold(
@@ -145,22 +145,22 @@ func TestLease(t *testing.T) {
 	health, _ = m.health(t, "10.0.0.1:443")
 	require.Equal(t, "degraded", health)
 
-	// It runs out again, and for good.
+	// It runs out again, and is removed.
 	m.sweeps(t, 80, nil)
 	_, exists := m.health(t, "10.0.0.1:443")
 	require.False(t, exists)
 	left, err := Instances.List(m.store.View(), "")
 	require.NoError(t, err)
-	require.Empty(t, left, "rows of a lease that is gone stay")
+	require.Empty(t, left, "rows of a removed lease are left")
 	_, err = again.send(&ententev1.HoldLeaseRequest{})
 	routingtest.Refused(t, err, codes.NotFound, "is gone, with all its instances")
 	_, err = m.RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: one})
 	routingtest.Refused(t, err, codes.NotFound, "the lease does not exist, or no longer")
 }
 
-// TestTheNewestStreamHoldsALease: a control plane that lost its connection takes the lease up again before the member
-// has noticed, and what is left of the old stream can neither renew, change nor release it.
-func TestTheNewestStreamHoldsALease(t *testing.T) {
+// TestNewestStreamHoldsLease: a control plane that lost its connection continues the lease before the member has
+// noticed. Its old stream can then neither renew, change nor release the lease.
+func TestNewestStreamHoldsLease(t *testing.T) {
 	m := newMember(t)
 	first, err := m.hold(t, routingtest.Plane, tenSeconds())
 	require.NoError(t, err)
@@ -180,8 +180,8 @@ func TestTheNewestStreamHoldsALease(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// TestALeaseThatIsTakenUpUnderTheSweepStays: what was decided on what a lease was is not done to what it is.
-func TestALeaseThatIsTakenUpUnderTheSweepStays(t *testing.T) {
+// TestContinuedLeaseSurvivesSweep: a sweep does not apply what it decided to a lease that has changed since.
+func TestContinuedLeaseSurvivesSweep(t *testing.T) {
 	m := newMember(t)
 	h, err := m.hold(t, routingtest.Plane, tenSeconds())
 	require.NoError(t, err)
@@ -192,23 +192,23 @@ func TestALeaseThatIsTakenUpUnderTheSweepStays(t *testing.T) {
 		require.True(t, found)
 		return row.Value.GetLapseTime() != nil
 	}
-	takeUp := func() {
+	continueLease := func() {
 		open := tenSeconds()
 		open.Secret = h.secret
 		_, err := m.hold(t, routingtest.Plane, open)
 		require.NoError(t, err)
 	}
 	require.NoError(t, s.load(m.store.View()))
-	takeUp()
+	continueLease()
 	require.NoError(t, s.change(t.Context(), s.table, "lease runs out", markLapsed(time.Now())))
 	require.False(t, lapsed())
 	require.NoError(t, s.load(m.store.View()))
 	require.NoError(t, s.change(t.Context(), s.table, "lease runs out", markLapsed(time.Now())))
 	require.True(t, lapsed())
 	require.NoError(t, s.load(m.store.View()))
-	takeUp()
+	continueLease()
 	require.NoError(t, s.change(t.Context(), s.table, "remove lease", deleteLapsed))
-	require.False(t, lapsed(), "it is there, and held")
+	require.False(t, lapsed(), "the lease exists and is held")
 }
 
 func TestLeaseIsReleased(t *testing.T) {
@@ -230,8 +230,9 @@ func TestLeaseIsReleased(t *testing.T) {
 	require.False(t, exists)
 }
 
-// What a registration under another lease replaces is gone with it: a control plane that lost its secret starts again.
-func TestNewestRegistrationStands(t *testing.T) {
+// TestNewestRegistrationCounts: a registration under another lease replaces the previous one, so that a control plane
+// which lost its secret can start again.
+func TestNewestRegistrationCounts(t *testing.T) {
 	m, ctx := newMember(t), routingtest.Admin(t)
 	first, err := m.hold(t, routingtest.Local, tenSeconds())
 	require.NoError(t, err)
@@ -248,7 +249,7 @@ func TestNewestRegistrationStands(t *testing.T) {
 	}
 }
 
-func TestBadLeases(t *testing.T) {
+func TestInvalidLeases(t *testing.T) {
 	m := newMember(t)
 	for _, test := range []struct {
 		open *ententev1.OpenLease
@@ -287,7 +288,7 @@ func TestBadLeases(t *testing.T) {
 		codes.Unavailable,
 		"this member has had no contact with the leader for 6s and could not pass the renewal on; use another member",
 	)
-	// Under somebody else's lease nobody registers.
+	// An instance cannot be registered under the lease of another owner.
 	i := routingtest.Registration()
 	i.Lease = h.secret
 	_, err = m.dial(t, routingtest.Mallory).

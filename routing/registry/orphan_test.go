@@ -26,11 +26,11 @@ func TestOrphansDue(t *testing.T) {
 		{9, revisions{a: 5, b: 7}, nil},
 		{10, revisions{a: 5, b: 7}, []generation{a}},
 		{11, revisions{b: 7}, nil},
-		{18, revisions{b: 8}, nil}, // it goes on
+		{18, revisions{b: 8}, nil}, // rows are still added
 		{27, revisions{b: 8}, nil},
 		{28, revisions{b: 8}, []generation{b}},
 		{29, revisions{}, nil},
-		{30, revisions{b: 8}, nil}, // as good as new
+		{30, revisions{b: 8}, nil}, // it counts as new
 		{20, revisions{b: 8}, nil}, // the clock was set back
 		{30, revisions{b: 8}, []generation{b}},
 	} {
@@ -44,8 +44,8 @@ func TestOrphansDue(t *testing.T) {
 	}
 }
 
-// TestOrphanedGenerationsAreDeleted: rows that were staged and never switched to go, in sets of every kind; what counts
-// stays, and so does a generation that has come to count when it is to be cleared.
+// TestOrphanedGenerationsAreDeleted: rows that were staged and never switched to are deleted, in sets of every kind.
+// Rows that count stay, and so do those of a generation that comes to count before it is deleted.
 func TestOrphanedGenerationsAreDeleted(t *testing.T) {
 	m := newMember(t)
 	_, err := m.RegisterInstance(
@@ -78,9 +78,9 @@ func TestOrphanedGenerationsAreDeleted(t *testing.T) {
 	c.sweepOrphans(t.Context())
 	m.clock.Pass(orphanAfter - time.Minute)
 	c.sweepOrphans(t.Context())
-	require.Equal(t, 10, rows(), "they may still be added to")
+	require.Equal(t, 10, rows(), "rows may still be added to them")
 
-	// One of them comes to count between the look and the clearing.
+	// One of them comes to count between the search and the deletion.
 	_, err = m.store.Update(t.Context(), func(tx *raftstore.Tx) error {
 		return Sets.Put(tx, sets[1].String(), &statev1.InstanceSet{Generation: "dead"})
 	})
@@ -90,5 +90,5 @@ func TestOrphanedGenerationsAreDeleted(t *testing.T) {
 	require.Zero(t, deleted)
 	m.clock.Pass(time.Minute)
 	c.sweepOrphans(t.Context())
-	require.Equal(t, 4, rows(), "what counts, and what came to count")
+	require.Equal(t, 4, rows(), "the rows that count")
 }

@@ -89,7 +89,7 @@ func (r *Registry) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// Read opens a view with the consistency that a request asks for. If it asks for none, linearizable decides.
+// Read opens a view with the consistency of a request. If the request has none, linearizable decides.
 func Read(
 	ctx context.Context,
 	s *raftstore.Store,

@@ -57,7 +57,7 @@ func TestReplaceService(t *testing.T) {
 	revision := m.store.View().Revision()
 	done, err = m.replace(t, routingtest.Local, of, routingtest.Several("shop", 3, 1))
 	require.NoError(t, err)
-	require.Equal(t, revision, m.store.View().Revision(), "what is as it was is written again")
+	require.Equal(t, revision, m.store.View().Revision(), "unchanged instances were written")
 	require.Zero(t, done.GetAdded()+done.GetChanged()+done.GetRemoved())
 
 	list := routingtest.Several("shop", 4, 1)[1:]
@@ -78,7 +78,8 @@ func TestReplaceService(t *testing.T) {
 	require.Zero(t, m.sizeOf(t, "shop"))
 }
 
-// A set that does not fit into a command is staged. Whoever reads meanwhile sees all of the old or all of the new.
+// TestReplaceStaged: a set that does not fit into a command is staged. Readers see the old set or the new one as a
+// whole.
 func TestReplaceStaged(t *testing.T) {
 	m := newMember(t)
 	h, err := m.hold(t, routingtest.Local, tenSeconds())
@@ -138,9 +139,9 @@ func TestReplaceStaged(t *testing.T) {
 	require.NoError(t, <-seen)
 	rows, err := Instances.List(m.store.View(), "")
 	require.NoError(t, err)
-	require.Len(t, rows, 5000, "generations that no longer count stay stored")
+	require.Len(t, rows, 5000, "generations that do not count are left")
 
-	// A small change of the large set is written as such, and a service that is left out is gone.
+	// A small change of the large set is written as such, and a service that is left out is removed.
 	revision := m.store.View().Revision()
 	done, err := m.replace(t, routingtest.Local, of, append(sets(3)[:2500], routingtest.Several("third", 1, 1)...))
 	require.NoError(t, err)
@@ -151,7 +152,7 @@ func TestReplaceStaged(t *testing.T) {
 	)
 	require.Zero(t, m.sizeOf(t, "store"))
 	require.Greater(t, m.store.View().Revision(), revision)
-	// One instance of it goes on as before.
+	// The instances of the staged set can be changed as before.
 	_, err = h.send(
 		&ententev1.HoldLeaseRequest{
 			Health: []*ententev1.HealthChange{

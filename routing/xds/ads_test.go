@@ -39,8 +39,8 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// patience bounds every wait.
-const patience = 30 * time.Second
+// timeout bounds every wait.
+const timeout = 30 * time.Second
 
 var eu = spiffeid.RequireTrustDomainFromString("eu.example.org")
 
@@ -253,7 +253,7 @@ func (s *stream) unacknowledged(of xds.Type) *discovery.DiscoveryResponse {
 			requireValid(s.t, r)
 		}
 		return m
-	case <-time.After(patience):
+	case <-time.After(timeout):
 		require.FailNow(s.t, "no response was received", "of %s", of)
 		return nil
 	}
@@ -380,7 +380,7 @@ func TestRejectedUpdateIsNotSentAgain(t *testing.T) {
 	r.put("shop 3 eu/a healthy")
 	require.Eventually(t, func() bool {
 		return addresses(message(t, &endpoint.ClusterLoadAssignment{}, s.next(xds.Endpoints), 0)) == "0:1 0:3"
-	}, patience, time.Millisecond)
+	}, timeout, time.Millisecond)
 }
 
 // TestStaleNonceIsIgnored: a request with the nonce of an earlier response changes nothing.

@@ -71,7 +71,7 @@ func (d *delta) next(of xds.Type, reject string) (string, map[string]string) {
 			parts = append(parts, "-"+name)
 		}
 		return strings.Join(parts, " "), versions
-	case <-time.After(patience):
+	case <-time.After(timeout):
 		require.FailNow(d.t, "no response was received", "of %s", of)
 		return "", nil
 	}
@@ -111,7 +111,7 @@ func TestDelta(t *testing.T) {
 		default:
 			return false
 		}
-	}, patience, time.Millisecond)
+	}, timeout, time.Millisecond)
 
 	// A client that reconnects is sent only what differs from what it has.
 	again := r.openDelta(node("envoy", "eu/a"))
