@@ -175,7 +175,7 @@ func (c *consents) begin(ctx context.Context) {
 		nudged := c.nudged[name]
 		q := question{
 			seen: seen, appeared: c.known != nil && c.known[name] == nil, nudged: nudged, owned: m.owner(name, members) == m.member, agreed: r.Agreed, untold: c.told[name] != own, changed: changed,
-			streamed: func() bool { return r.Peer != nil && m.peers.streamed(r.Peer.Home.Name(), name) },
+			streamed: func() bool { return r.Peer != nil && m.streams.Covers(r.Peer.Home.Name(), name) },
 		}
 		next, ask := t.after(q, now, m.chance())
 		if ask && !c.start(nudged, name, func() { c.ask(ctx, name, own) }) {

@@ -10,7 +10,6 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/federation/federationtest"
-	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -76,9 +75,7 @@ func TestAStreamedMapIsLookedAt(t *testing.T) {
 	require.Equal(t, relationship.ResultStored, read(false))
 	require.Equal(t, relationship.ResultUnchanged, read(false), "no stream keeps it up to date")
 
-	s := newStream(t.Context(), m.peers, session.New("eu.example.org", "member-1", "hub.example.org", "member-1", true, m.now()), nil)
-	s.session.Confirmed["hub.example.org"+relationship.MapSuffix] = m.now()
-	m.peers.streams["hub.example.org"] = []*stream{s}
+	m.covers = func(home, name string) bool { return home == "hub.example.org" && name == home+relationship.MapSuffix }
 	require.Equal(t, relationship.ResultConfirmed, read(false))
 	require.Equal(t, relationship.ResultUnchanged, read(true), "an operator wants to know")
 	heads = false

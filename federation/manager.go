@@ -13,9 +13,11 @@ import (
 
 	"github.com/ententehq/entente/access/audit"
 	"github.com/ententehq/entente/bundle/endpoint"
+	"github.com/ententehq/entente/federation/hub"
 	"github.com/ententehq/entente/federation/intake"
 	"github.com/ententehq/entente/federation/mirror"
 	"github.com/ententehq/entente/federation/observation"
+	"github.com/ententehq/entente/federation/peer"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
@@ -35,7 +37,7 @@ type Config struct {
 	// their statements.
 	Trust *trust.Index
 	// Peers says how other clusters are reached for streams. Without its Dial this member only accepts them.
-	Peers PeerConfig
+	Peers peer.Transport
 	// Invitations says how agreements are made with clusters that are not known yet. Without its Members and Dial there are none.
 	Invitations InvitationConfig
 	// Audit takes down decisions on bundles.
@@ -68,12 +70,13 @@ type Manager struct {
 	etags        *etags
 	routes       *routes
 	silent       *silences
-	peers        *peers
-	mapLog       *mapLog
-	consents     *consents
-	// confirmations is when peers last confirmed what is stored.
-	confirmations confirmations
-	mapReadings   *mapReadings
+	streams      *peer.Streams
+	receiver     *receiver
+	publisher    *hub.Publisher
+	// covers is the method of streams.
+	covers      func(home, name string) bool
+	consents    *consents
+	mapReadings *mapReadings
 	// connections are those that are kept to endpoints.
 	connections *endpoint.Connections
 	// alive reads which members there are to share the work, and aliveRows is what it reads.
@@ -111,11 +114,17 @@ func New(c Config) (*Manager, error) {
 	}); err != nil {
 		return nil, fmt.Errorf("register the metrics of federation: %w", err)
 	}
-	m.peers = newPeers(m, c.Peers)
+	m.publisher = hub.NewPublisher(hub.Config{
+		Store: c.Store, Mirror: m.catalog, Trust: c.Trust, Unreadable: m.unreadable,
+	}, func() { m.streams.MapChanged() })
 	m.consents = newConsents(m)
 	if m.metrics, err = newMetrics(m, c.Registerer); err != nil {
 		return nil, fmt.Errorf("register the metrics of federation: %w", err)
 	}
+	if m.streams, err = peer.New(m.peerConfig()); err != nil {
+		return nil, fmt.Errorf("federation: %w", err)
+	}
+	m.covers = m.streams.Covers
 	c.Store.SurviveRestore("federation", surviveRestore)
 	return m, nil
 }
@@ -123,23 +132,32 @@ func New(c Config) (*Manager, error) {
 // remembering is a manager with everything that it only remembers, still empty, and nothing that it works with.
 func remembering(member string, now func() time.Time) *Manager {
 	in, _ := intake.New(intake.Config{Log: hclog.NewNullLogger(), Now: now}) // registers no metrics, and so cannot fail
-	return &Manager{
+	m := &Manager{
 		intake: in, member: member, now: now, log: hclog.NewNullLogger(),
 		catalog: mirror.New(), changes: newChanges(), rejudged: newChanges(), observations: observation.New(now),
-		etags: newETags(), mapReadings: newMapReadings(), routes: newRoutes(), silent: newSilences(), mapLog: newMapLog(),
-		confirmations: confirmations{last: make(map[string]time.Time)},
+		etags: newETags(), mapReadings: newMapReadings(), routes: newRoutes(), silent: newSilences(),
 	}
+	m.receiver = &receiver{manager: m, confirmed: confirmations{last: make(map[string]time.Time)}}
+	return m
 }
 
 // Section is what this room reports with heartbeats, under the name [Section].
 func (m *Manager) Section() *observation.Section { return m.observations }
 
-// Peers is what this room reports of its streams with heartbeats, under the name [PeerSection].
-func (m *Manager) Peers() *PeerReports { return m.peers.reports }
+// Streams returns the streams to other clusters. They are reported with the heartbeats under the name [peer.Section].
+func (m *Manager) Streams() *peer.Streams { return m.streams }
 
-// Drain ends the streams to peers with a word on why, and takes no more: this member is about to stop. [Manager.Run] does so
-// too when it ends, but by then the port may be closed.
-func (m *Manager) Drain() { m.peers.drain() }
+// peerConfig connects the streams with the rest of the room.
+func (m *Manager) peerConfig() peer.Config {
+	c := m.config
+	return peer.Config{
+		Transport: c.Peers, Store: c.Store, Logger: c.Logger, Registerer: c.Registerer, Now: c.Now, Leader: c.Leader,
+		Trust:  c.Trust,
+		PlanOf: m.catalog.PlanOf, Homes: m.catalog.Homes, Receiver: m.receiver, Hub: hubSide{m.publisher, m},
+		Alive:   func() ([]string, error) { return m.alive(c.Store.View()) },
+		Changed: m.changes.relationships, Ended: m.consents.askSoon, Unreadable: m.unreadable,
+	}
+}
 
 // Run fetches what this member owns, and keeps the standing of all relationships true while this member leads. It returns when ctx ends,
 // with nil, once everything that it started has ended; or with the error that makes it impossible to go on.
@@ -149,9 +167,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	group.Go(func() error { return m.followTables(ctx) })
 	group.Go(func() error { return m.followMembers(ctx) })
 	group.Go(func() error { return newScheduler(m).run(ctx) })
-	group.Go(func() error { return m.peers.run(ctx) })
-	group.Go(func() error { return m.peers.followHosted(ctx) })
-	group.Go(func() error { return m.peers.remote.run(ctx) })
+	group.Go(func() error { return m.streams.Run(ctx) })
 	group.Go(func() error { return m.consents.run(ctx) })
 	group.Go(func() error { return m.config.Store.WhileLeading(ctx, m.keepStandings) })
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
@@ -168,11 +184,11 @@ func (m *Manager) followTables(ctx context.Context) error {
 		if err := m.catalog.Load(view, m.unreadable); err != nil {
 			return err
 		}
-		m.readMapLog(view)
+		m.publisher.UpdateAll(view)
 		m.mapReadings.forgetAll()
 		m.changes.everything()
 		m.rejudged.everything()
-		m.peers.planAll(true)
+		m.streams.PlanAll()
 		if err := m.watch(ctx, m.config.Store.Watch(over, view.Revision())); !errors.Is(err, raftstore.ErrWatchRestart) {
 			return err
 		}
@@ -192,14 +208,14 @@ func (m *Manager) watch(ctx context.Context, w *raftstore.Watch) error {
 				m.etags.forget(name)
 				m.routes.forget(name)
 				m.silent.forget(name)
-				m.confirmations.forget(name)
+				m.receiver.confirmed.forget(name)
 				m.observations.Ended(name)
 			}
 		}
-		m.noteInMapLog(m.config.Store.View(), names)
+		m.publisher.Update(m.config.Store.View(), names)
 		m.changes.relationships(names)
 		m.rejudged.relationships(names)
-		m.peers.plan(homes...)
+		m.streams.Plan(homes...)
 	}
 }
 
@@ -211,7 +227,7 @@ func (m *Manager) followMembers(ctx context.Context) error {
 			return fmt.Errorf("read who is alive: %w", err)
 		}
 		m.changes.alive(members)
-		m.peers.alive(members)
+		m.streams.SetMembers(members)
 		return nil
 	})
 }

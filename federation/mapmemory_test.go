@@ -19,6 +19,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/peer"
 )
 
 // TestMemoryOfAHubsMap: a map of more than 20 MiB, with more that is new than is held at once, never holds as much as 16 MiB while it comes.
@@ -95,7 +96,7 @@ func TestMemoryOfAPeersStreams(t *testing.T) {
 	rel := spiffeRelationship(hub, federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1)))
 	rel.Peer, rel.Hub = &ententev1.Peer{HomeTrustDomain: "hub.example.org"}, &ententev1.Hub{Take: []string{".example.org"}}
 	spoke.create(t, rel, hub.Bundle(t, 1))
-	until(t, "the relationship to be read", func() bool { return len(spoke.manager.peers.wantedOf("hub.example.org")) == 1 })
+	until(t, "the relationship to be read", func() bool { return len(spoke.manager.streams.Domains("hub.example.org")) == 1 })
 	vouched, err := bundle.NewMapEntry(federationtest.NewAuthority(t, "ap.example.org").Large(t, 1))
 	require.NoError(t, err)
 	changes := &ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapChanges{MapChanges: &ententev1.PeerMapChanges{
@@ -103,10 +104,10 @@ func TestMemoryOfAPeersStreams(t *testing.T) {
 	}}}
 	own := &ententev1.PeerMessage{Content: &ententev1.PeerMessage_Bundle{Bundle: &ententev1.PeerBundle{TrustDomain: "hub.example.org", Document: hub.Large(t, 2).Marshal()}}}
 	require.Greater(t, min(proto.Size(changes), proto.Size(own)), 512<<10)
-	pace := spoke.paceOf("hub.example.org")
-	require.NoError(t, pace.turn.Acquire(t.Context(), 1)) // nothing can be stored
+	pace := spoke.manager.streams.BudgetOf("hub.example.org")
+	require.NoError(t, pace.Turn.Acquire(t.Context(), 1)) // nothing can be stored
 	var calls []ententev1.PeerService_ExchangeClient
-	for i := range 2 * maxStreamsPerPeer {
+	for i := range 2 * peer.MaxStreamsPerPeer {
 		member := fmt.Sprint("member-", i)
 		call := spoke.intrude(t, hub, "/entente/member/"+member)
 		if err := call.Send(&ententev1.ExchangeRequest{Message: federationtest.Hello("hub.example.org", member)}); err != nil {
@@ -117,7 +118,7 @@ func TestMemoryOfAPeersStreams(t *testing.T) {
 			calls = append(calls, call)
 		}
 	}
-	require.Len(t, calls, maxStreamsPerPeer)
+	require.Len(t, calls, peer.MaxStreamsPerPeer)
 	var prepared [2]grpc.PreparedMsg // so that the sending side holds each message once
 	for i, m := range []*ententev1.PeerMessage{changes, own} {
 		require.NoError(t, prepared[i].Encode(calls[0], &ententev1.ExchangeRequest{Message: m}))
@@ -140,29 +141,29 @@ func TestMemoryOfAPeersStreams(t *testing.T) {
 	}
 	free := func(bytes int64) bool {
 		look()
-		if !pace.held.TryAcquire(bytes) {
+		if !pace.Maps.Held.TryAcquire(bytes) {
 			return false
 		}
-		pace.held.Release(bytes)
+		pace.Maps.Held.Release(bytes)
 		return true
 	}
-	until(t, "much to wait", func() bool { return !free(maxHeld / 2) })
+	until(t, "much to wait", func() bool { return !free(peer.MaxHeld / 2) })
 	for range 20 {
 		look()
 	}
-	pace.turn.Release(1)
+	pace.Turn.Release(1)
 	sent := make(chan struct{})
 	go func() { sending.Wait(); close(sent) }()
 	until(t, "all to be looked at", func() bool {
 		select {
 		case <-sent:
-			return free(maxHeld)
+			return free(peer.MaxHeld)
 		default:
 			look()
 			return false
 		}
 	})
 	t.Logf("at most %d KiB were held", held>>10)
-	require.Greater(t, held, uint64(maxHeld/2))
+	require.Greater(t, held, uint64(peer.MaxHeld/2))
 	require.Less(t, held, uint64(most))
 }

@@ -7,103 +7,32 @@ import (
 	"slices"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"google.golang.org/protobuf/proto"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/federation/hub"
 	"github.com/ententehq/entente/federation/mirror"
 	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
 
-const (
-	// mapQueue is how many messages of hubs wait on a stream.
-	mapQueue = session.MapWindow * maxMapInterests
-)
-
-// reasonMap ends a stream on which a hub says what its map could not say.
+// reasonMap ends a stream on which a hub sent what its map cannot contain.
 const reasonMap = "refused_map"
 
-// queuedMap is a message of a hub that waits to be stored, and what of the peer's budget it holds.
-type queuedMap struct {
-	changes *ententev1.PeerMapChanges
-	bytes   int64
+// hubSide implements [peer.Hub].
+type hubSide struct {
+	*hub.Publisher
+	manager *Manager
 }
 
-// queueMap has what a hub says stored beside what else the stream brings, which does not wait for it. An error ends the stream.
-func (s *stream) queueMap(m *ententev1.PeerMapChanges) error {
-	q := queuedMap{changes: m}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.mapsOver {
-		return context.Cause(s.ctx)
-	}
-	if session.DomainsNamed(m) > 0 {
-		if q.bytes = int64(proto.Size(m)); !s.pace.held.TryAcquire(q.bytes) {
-			return session.Errorf("flood", "what the peer tells of its map, over all its streams, waits with more than %d bytes", maxHeld)
-		}
-	}
-	select {
-	case s.maps <- q:
-		return nil
-	default:
-		s.pace.held.Release(q.bytes)
-	}
-	if q.bytes > 0 {
-		return session.Errorf("flood", "the peer tells of its map faster than it is taken in: %d messages wait", mapQueue)
-	}
-	return nil // it only says that all was told, and comes again
+func (h hubSide) Attested(hub string) map[string]relationship.Version { return h.manager.wordsBy(hub) }
+
+func (h hubSide) ReceiveChanges(ctx context.Context, home string, changes *ententev1.PeerMapChanges) error {
+	return h.manager.takeMapChanges(ctx, home, changes)
 }
 
-// takeMaps stores what hubs say, in its order.
-func (s *stream) takeMaps() {
-	defer func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.mapsOver = true
-		for len(s.maps) > 0 {
-			s.pace.held.Release((<-s.maps).bytes)
-		}
-	}()
-	for {
-		select {
-		case <-s.ctx.Done():
-			return
-		case q := <-s.maps:
-			err := s.takeMap(q.changes)
-			s.pace.held.Release(q.bytes)
-			if err != nil {
-				s.cancel(err)
-				return
-			}
-		}
-	}
-}
-
-// takeMap stores what one message of a hub says, and has the hub told so. An error ends the stream.
-func (s *stream) takeMap(m *ententev1.PeerMapChanges) error {
-	if n := len(m.GetBundles()); n > 0 {
-		if err := s.pace.words.WaitN(s.ctx, n); err != nil {
-			return err
-		}
-	}
-	if session.DomainsNamed(m) > 0 {
-		if err := s.pace.inTurn(s.ctx, func() error { return s.peers.manager.takeMapChanges(s.ctx, s.session.Home, m) }); err != nil {
-			return err
-		}
-	}
-	now := s.peers.manager.now()
-	s.mu.Lock()
-	generation, current := s.session.MapStored(m, now)
-	s.mu.Unlock()
-	if current && m.GetComplete() {
-		s.peers.manager.confirmMap(m.GetTrustDomain(), generation)
-		s.peers.noted(s.session.Home)
-	}
-	s.signal()
-	return nil
-}
+func (h hubSide) ConfirmMap(hub string, generation uint64) { h.manager.confirmMap(hub, generation) }
 
 // takeMapChanges judges what a hub says over a stream as if it stood in the map that it serves, and stores what is taken. An error
 // ends the stream.
@@ -188,7 +117,7 @@ func (m *Manager) tookMap(ctx context.Context, r *reading, home string) error {
 		result = relationship.ResultUnchanged
 	}
 	m.metrics.maps.WithLabelValues(result).Inc()
-	return r.tell(ctx, r.count.Refused > 0 && m.peers.tells(home))
+	return r.tell(ctx, r.count.Refused > 0 && m.streams.LogAllowed(home))
 }
 
 // confirmMap counts a hub's word that all was told as a reading of its map, often enough to keep it fresh and not at each one. It says nothing of
@@ -199,7 +128,7 @@ func (m *Manager) confirmMap(hub string, generation uint64) {
 		return
 	}
 	now := m.now()
-	if m.confirmations.due(hub+relationship.MapSuffix, now, m.intake.Interval(e.Holding)/relationship.StaleAfter) {
+	if m.receiver.confirmed.due(hub+relationship.MapSuffix, now, m.intake.Interval(e.Holding)/relationship.StaleAfter) {
 		m.observations.Attempted(hub+relationship.MapSuffix, e.Rel.Generation, now, true, relationship.ResultConfirmed, "")
 	}
 }

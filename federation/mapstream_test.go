@@ -2,7 +2,6 @@ package federation
 
 import (
 	"testing"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
@@ -11,6 +10,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/peer"
 	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/trust"
@@ -115,7 +115,7 @@ func TestHostileHubOverAStream(t *testing.T) {
 	rel := spiffeRelationship(hub, endpoint)
 	rel.Peer, rel.Hub = &ententev1.Peer{HomeTrustDomain: "hub.example.org"}, &ententev1.Hub{Take: []string{".example.org"}, Except: []string{"secret.example.org"}}
 	spoke.create(t, rel, hub.Bundle(t, 1))
-	until(t, "the relationship to be read", func() bool { return len(spoke.manager.peers.wantedOf("hub.example.org")) == 1 })
+	until(t, "the relationship to be read", func() bool { return len(spoke.manager.streams.Domains("hub.example.org")) == 1 })
 	ap := federationtest.NewAuthority(t, "ap.example.org")
 	entry := func(b *bundle.Bundle) *ententev1.PeerBundle {
 		v, err := bundle.NewMapEntry(b)
@@ -162,13 +162,13 @@ func TestHostileHubOverAStream(t *testing.T) {
 	}
 	t.Run("more than it may have under way", func(t *testing.T) {
 		call := open()
-		pace := spoke.paceOf("hub.example.org")
-		require.NoError(t, pace.turn.Acquire(t.Context(), 1)) // as while something else is stored
+		pace := spoke.manager.streams.BudgetOf("hub.example.org")
+		require.NoError(t, pace.Turn.Acquire(t.Context(), 1)) // as while something else is stored
 		for range session.MapWindow + 1 {
 			say(call, &ententev1.PeerMapChanges{Bundles: []*ententev1.PeerBundle{entry(ap.Bundle(t, 5))}})
 		}
 		goodbye, _ := ended(call)
-		pace.turn.Release(1)
+		pace.Turn.Release(1)
 		require.Equal(t, "flood", goodbye.GetReason())
 	})
 	t.Run("for another interest", func(t *testing.T) {
@@ -209,23 +209,6 @@ func TestHostileHubOverAStream(t *testing.T) {
 	require.NotEqual(t, trust.Fresh, spoke.trust(t, "ap.example.org"))
 }
 
-// TestAMapCountsAsStreamed: only while its hub says so.
-func TestAMapCountsAsStreamed(t *testing.T) {
-	s := session.New("spoke.test", "spoke-1", "hub.test", "hub-1", true, time.Unix(1_800_000_000, 0))
-	now := time.Unix(1_800_000_000, 0)
-	s.Greeted = true
-	w := session.World{Plan: relationship.PeerPlan{Wanted: map[string]relationship.Holding{}}}
-	s.Confirmed["hub.test"+relationship.MapSuffix] = now
-	for _, after := range []time.Duration{session.LongestHeartbeat, 2 * session.LongestHeartbeat, session.MapConfirmedFor} {
-		_, err := s.Receive(federationtest.Heartbeat(), w, now.Add(after))
-		require.NoError(t, err)
-		require.Contains(t, s.Confirmed, "hub.test"+relationship.MapSuffix, "after %s", after)
-	}
-	_, err := s.Receive(federationtest.Heartbeat(), w, now.Add(session.MapConfirmedFor+time.Second))
-	require.NoError(t, err)
-	require.NotContains(t, s.Confirmed, "hub.test"+relationship.MapSuffix, "the hub says so no more")
-}
-
 // TestARefusedHubIsNotLoggedWithoutEnd: what it says that is refused stands in the log at the pace of one peer.
 func TestARefusedHubIsNotLoggedWithoutEnd(t *testing.T) {
 	o, hub := newOnlooker(t), federationtest.NewAuthority(t, "hub.example.org")
@@ -233,7 +216,7 @@ func TestARefusedHubIsNotLoggedWithoutEnd(t *testing.T) {
 	o.byHub(hub)(t, o.us.Bundle(t, 5))
 	o.awaitWord(t, "us.example.org", 5)
 	past := o.us.Rotated(t).Bundle(t, 4)
-	for range 2 * refusalBurst {
+	for range 2 * peer.LogBurst {
 		o.byHub(hub)(t, past)
 		for taken := false; !taken; {
 			m, err := o.streams["hub.example.org"].Recv()
@@ -243,6 +226,6 @@ func TestARefusedHubIsNotLoggedWithoutEnd(t *testing.T) {
 	}
 	lines := len(o.journal.lines("a hub's word on some domains is refused"))
 	require.Positive(t, lines)
-	require.Less(t, lines, 2*refusalBurst-5)
-	require.GreaterOrEqual(t, testutil.ToFloat64(o.manager.metrics.maps.WithLabelValues(relationship.ResultUnchanged))+testutil.ToFloat64(o.manager.metrics.maps.WithLabelValues(relationship.ResultStored)), float64(2*refusalBurst))
+	require.Less(t, lines, 2*peer.LogBurst-5)
+	require.GreaterOrEqual(t, testutil.ToFloat64(o.manager.metrics.maps.WithLabelValues(relationship.ResultUnchanged))+testutil.ToFloat64(o.manager.metrics.maps.WithLabelValues(relationship.ResultStored)), float64(2*peer.LogBurst))
 }

@@ -19,11 +19,8 @@ type metrics struct {
 	invitations *prometheus.CounterVec
 	// maps counts readings of hubs' maps.
 	maps *prometheus.CounterVec
-	// of streams to peers
-	streams      *prometheus.GaugeVec
-	streamsEnded *prometheus.CounterVec
-	messages     *prometheus.CounterVec
-	received     *prometheus.CounterVec
+	// received counts bundles that peers sent over streams.
+	received *prometheus.CounterVec
 }
 
 func newMetrics(m *Manager, registerer prometheus.Registerer) (*metrics, error) {
@@ -44,6 +41,9 @@ func newMetrics(m *Manager, registerer prometheus.Registerer) (*metrics, error) 
 		maps: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "entente_federation_hub_maps_total", Help: "Readings of the bundle maps of hubs by this member, by what came of them.",
 		}, []string{"result"}),
+		received: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "entente_federation_stream_bundles_total", Help: "Bundles that peers sent over streams, by what became of them.",
+		}, []string{"result"}),
 		owned: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "entente_federation_polls_owned", Help: "Relationships that this member fetches for the cluster.",
 		}),
@@ -55,11 +55,10 @@ func newMetrics(m *Manager, registerer prometheus.Registerer) (*metrics, error) 
 	kept := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "entente_federation_connections_kept", Help: "Connections to bundle endpoints that are kept open for the next fetch.",
 	}, func() float64 { return float64(m.connections.Len()) })
-	newPeerMetrics(ms)
 	if registerer == nil {
 		return ms, nil
 	}
-	for _, c := range []prometheus.Collector{ms.fetches, ms.passedOver, ms.duration, ms.owned, kept, ms.lanes, ms.invitations, ms.maps, ms.streams, ms.streamsEnded, ms.messages, ms.received, &bundleCollector{manager: m}} {
+	for _, c := range []prometheus.Collector{ms.fetches, ms.passedOver, ms.duration, ms.owned, kept, ms.lanes, ms.invitations, ms.maps, ms.received, &bundleCollector{manager: m}} {
 		if err := registerer.Register(c); err != nil {
 			return nil, err
 		}

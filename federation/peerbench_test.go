@@ -18,6 +18,7 @@ import (
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/svid"
 	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/peer"
 	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
@@ -66,7 +67,7 @@ func (p *lightPeer) run(ctx context.Context, other *site) error {
 	if err != nil {
 		return err
 	}
-	conn, err := newPeerConn(other.address, raw, svidCredentials{})
+	conn, err := peer.NewConn(other.address, raw, svidCredentials{})
 	if err != nil {
 		return err
 	}
@@ -154,16 +155,15 @@ func trustPeers(b *testing.B, s *site, peers []*lightPeer) {
 		})
 		require.NoError(b, err)
 	}
-	until(b, "the relationships to be read", func() bool { homes, _ := s.manager.peers.homes(); return len(homes) == len(peers) })
+	until(b, "the relationships to be read", func() bool { return len(s.manager.catalog.Names()) == len(peers) })
 }
 
 // acknowledgedBy counts the peers that have acknowledged a sequence of the site's home domain.
-func (s *site) acknowledgedBy(sequence uint64) (n int) {
-	reports := s.manager.peers.reports
-	reports.mu.Lock()
-	defer reports.mu.Unlock()
-	for _, note := range reports.own {
-		if note.acked[s.home.TrustDomain.Name()].Sequence >= sequence {
+func (s *site) acknowledgedBy(t testing.TB, sequence uint64) (n int) {
+	standings, _, err := s.manager.streams.Acknowledged(t.Context(), s.home.TrustDomain.Name())
+	require.NoError(t, err)
+	for _, standing := range standings {
+		if standing.Sequence >= sequence {
 			n++
 		}
 	}
@@ -191,7 +191,7 @@ func BenchmarkPeerStreams(b *testing.B) {
 	look := time.NewTicker(time.Millisecond)
 	defer look.Stop()
 	await := func(sequence uint64) {
-		for s.acknowledgedBy(sequence) < manyStreams {
+		for s.acknowledgedBy(b, sequence) < manyStreams {
 			select {
 			case <-look.C:
 			case <-ctx.Done():

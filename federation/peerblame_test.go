@@ -17,6 +17,7 @@ import (
 	"github.com/ententehq/entente/bundle/statement"
 	"github.com/ententehq/entente/federation/federationtest"
 	"github.com/ententehq/entente/federation/intake"
+	"github.com/ententehq/entente/federation/peer"
 	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/trust"
@@ -61,47 +62,47 @@ func TestWhoseFaultStatementsAre(t *testing.T) {
 		stored  func(s *stating) *statev1.ForeignHistory
 		brought func(s *stating) []*statement.Statement
 		came    string
-		whose   blame
+		fault   peer.Fault
 		alarms  []string
 	}{
 		{"the first that are ever seen", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 0) },
-			func(s *stating) []*statement.Statement { return s.statements }, intake.StatementsTaken, nobodys, nil},
+			func(s *stating) []*statement.Statement { return s.statements }, intake.StatementsTaken, peer.FaultNone, nil},
 		{"that of the version that has just come", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 2) },
-			func(s *stating) []*statement.Statement { return s.statements[2:] }, intake.StatementsTaken, nobodys, nil},
+			func(s *stating) []*statement.Statement { return s.statements[2:] }, intake.StatementsTaken, peer.FaultNone, nil},
 		{"known already", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 3) },
-			func(s *stating) []*statement.Statement { return s.statements }, intake.StatementsTaken, nobodys, nil},
+			func(s *stating) []*statement.Statement { return s.statements }, intake.StatementsTaken, peer.FaultNone, nil},
 		{"on a version that has not come yet", func(s *stating) *statev1.ForeignHistory { return stored(s, 2, 2) },
-			func(s *stating) []*statement.Statement { return s.statements[2:] }, intake.StatementsEarly, perhapsOurs, nil},
+			func(s *stating) []*statement.Statement { return s.statements[2:] }, intake.StatementsEarly, peer.FaultUnclear, nil},
 		{"known, and on one that has not come yet", func(s *stating) *statev1.ForeignHistory { return stored(s, 2, 2) },
-			func(s *stating) []*statement.Statement { return s.statements }, intake.StatementsEarly, perhapsOurs, nil},
+			func(s *stating) []*statement.Statement { return s.statements }, intake.StatementsEarly, peer.FaultUnclear, nil},
 		{"before any bundle", func(s *stating) *statev1.ForeignHistory { return stored(s, 0, 0) },
-			func(s *stating) []*statement.Statement { return s.statements }, intake.StatementsEarly, perhapsOurs, nil},
+			func(s *stating) []*statement.Statement { return s.statements }, intake.StatementsEarly, peer.FaultUnclear, nil},
 		{"on a bundle without a sequence", unordered,
-			func(s *stating) []*statement.Statement { return s.statements }, intake.StatementsEarly, perhapsOurs, nil},
+			func(s *stating) []*statement.Statement { return s.statements }, intake.StatementsEarly, peer.FaultUnclear, nil},
 		{"statements between are missing", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 1) },
-			func(s *stating) []*statement.Statement { return s.statements[2:] }, intake.StatementsTaken, nobodys, []string{relationship.AlarmBrokenChain}},
+			func(s *stating) []*statement.Statement { return s.statements[2:] }, intake.StatementsTaken, peer.FaultNone, []string{relationship.AlarmBrokenChain}},
 		{"the chain starts anew", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 2) }, func(s *stating) []*statement.Statement {
 			return after(s, "a", "a", func(c *statement.Claims) { c.Previous, c.Start = [32]byte{}, statement.StartNoSigner })
-		}, intake.StatementsTaken, nobodys, []string{relationship.AlarmNewChain}},
+		}, intake.StatementsTaken, peer.FaultNone, []string{relationship.AlarmNewChain}},
 		{"by a key that is not named, as one that was prepared in a version that was missed", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 2) },
-			func(s *stating) []*statement.Statement { return after(s, "x", "x", nil) }, intake.StatementsTaken, nobodys, []string{relationship.AlarmBrokenChain}},
+			func(s *stating) []*statement.Statement { return after(s, "x", "x", nil) }, intake.StatementsTaken, peer.FaultNone, []string{relationship.AlarmBrokenChain}},
 		{"a signature that does not verify", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 2) },
-			func(s *stating) []*statement.Statement { return after(s, "a", "x", nil) }, "statement_signature", perhapsOurs, []string{relationship.AlarmBrokenChain}},
+			func(s *stating) []*statement.Statement { return after(s, "a", "x", nil) }, "statement_signature", peer.FaultUnclear, []string{relationship.AlarmBrokenChain}},
 		{"on other keys than are stored", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 2) },
 			func(s *stating) []*statement.Statement {
 				return after(s, "a", "a", func(c *statement.Claims) { c.Keys[0]++ })
-			}, relationship.AlarmSplitView, perhapsOurs, []string{relationship.AlarmSplitView}},
+			}, relationship.AlarmSplitView, peer.FaultUnclear, []string{relationship.AlarmSplitView}},
 		{"a stored statement that cannot be read", func(s *stating) *statev1.ForeignHistory {
 			h := stored(s, 3, 2)
 			h.Statement = "?"
 			return h
-		}, func(s *stating) []*statement.Statement { return s.statements[2:] }, intake.StatementsUnjudged, nobodys, []string{relationship.AlarmBrokenChain}},
+		}, func(s *stating) []*statement.Statement { return s.statements[2:] }, intake.StatementsUnjudged, peer.FaultNone, []string{relationship.AlarmBrokenChain}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := chain(t, 3)
 			raised, came := intake.JudgeStatements(test.stored(s), test.brought(s), now, time.Minute)
 			require.Equal(t, test.came, came)
-			require.Equal(t, test.whose, blameOf(came))
+			require.Equal(t, test.fault, faultOf(came))
 			var names []string
 			for _, a := range raised {
 				names = append(names, a.Name)
@@ -133,7 +134,7 @@ func stateWith(t *testing.T, s *stating, adjust ...func(*Config)) *site {
 	rel := spiffeRelationship(s.us, s.peer)
 	rel.Peer = &ententev1.Peer{HomeTrustDomain: "us.example.org"}
 	a.create(t, rel, s.version(1, "a"))
-	until(t, "the relationships to be read", func() bool { return len(a.manager.peers.wantedOf("us.example.org")) == 1 })
+	until(t, "the relationships to be read", func() bool { return len(a.manager.streams.Domains("us.example.org")) == 1 })
 	return a
 }
 
@@ -156,7 +157,7 @@ func TestRefusedStatementsEndAStream(t *testing.T) {
 	a := stateWith(t, us, keptIn(&log))
 	kinds, reasons := shownRefused(us)
 	for _, reason := range reasons {
-		require.Equal(t, theirs, blameOf(reason), reason)
+		require.Equal(t, peer.FaultPeer, faultOf(reason), reason)
 	}
 	const streams = 4
 	for n := range streams {
@@ -166,9 +167,9 @@ func TestRefusedStatementsEndAStream(t *testing.T) {
 		}
 		goodbye, _ := ended(a.state(t, us, messages...))
 		require.Equal(t, "refused_statements", goodbye.GetReason())
-		require.Contains(t, goodbye.GetDetail(), "more than 32 bundles and statements that the peer brought were refused")
+		require.Contains(t, goodbye.GetDetail(), "more than 32 bundles and statements that the peer sent were refused")
 		until(t, "the metric", func() bool {
-			return testutil.ToFloat64(a.manager.metrics.streamsEnded.WithLabelValues("refused_statements")) == float64(n+1)
+			return a.streamsEnded(t, "refused_statements") == float64(n+1)
 		})
 	}
 	for _, reason := range reasons {
@@ -178,7 +179,7 @@ func TestRefusedStatementsEndAStream(t *testing.T) {
 		shown := a.show(t, "us.example.org").GetStreams()
 		return len(shown) == 1 && !shown[0].GetConnected() && shown[0].GetLastResult() == "refused_statements" && strings.Contains(shown[0].GetLastError(), "were refused")
 	})
-	warned := slices.DeleteFunc(log.lines("statements that a peer brought are none"), func(line string) bool { return !strings.Contains(line, "[WARN]") })
+	warned := slices.DeleteFunc(log.lines("statements from a peer refused"), func(line string) bool { return !strings.Contains(line, "[WARN]") })
 	require.NotEmpty(t, warned)
 	require.Less(t, len(warned), streams*session.MaxRefusals, "of all that were refused")
 	require.Equal(t, trust.Fresh, a.trust(t, "us.example.org"), "trust does not hang on statements")
@@ -208,7 +209,7 @@ func TestRefusedBundlesFillNoLog(t *testing.T) {
 	}
 	require.GreaterOrEqual(t, testutil.ToFloat64(a.manager.metrics.received.WithLabelValues("malformed")), float64(streams*session.MaxRefusals))
 	audited := slices.DeleteFunc(a.ledger.Decisions(), func(line string) bool { return line != "refuse bundle us.example.org: malformed" })
-	warned := slices.DeleteFunc(log.lines("bundle brought by a peer is refused"), func(line string) bool { return !strings.Contains(line, "[WARN]") })
+	warned := slices.DeleteFunc(log.lines("bundle from a peer refused"), func(line string) bool { return !strings.Contains(line, "[WARN]") })
 	for _, lines := range [][]string{audited, warned} {
 		require.NotEmpty(t, lines)
 		require.Less(t, len(lines), streams*session.MaxRefusals, "of all that were refused")
@@ -225,7 +226,7 @@ func TestUnwantedBundlesEndNoStream(t *testing.T) {
 	}
 	call := a.state(t, us, append(messages, bundleOf("us.example.org", us.version(2, "a").Marshal()))...)
 	a.awaitSequence(t, "us.example.org", 2)
-	for range excuseBurst {
+	for range peer.ExcuseBurst {
 		if call.Send(&ententev1.ExchangeRequest{Message: messages[0]}) != nil {
 			break
 		}
@@ -253,7 +254,7 @@ func TestEarlyStatementsEndNoStream(t *testing.T) {
 	// It goes on with those of versions that never come.
 	us.publish(4, "a", "a")
 	early = statementsOf("us.example.org", statement.MarshalList(us.us.TrustDomain, us.compact(4)[3:]))
-	for range excuseBurst + session.MaxRefusals + 1 {
+	for range peer.ExcuseBurst + session.MaxRefusals + 1 {
 		if call.Send(&ententev1.ExchangeRequest{Message: early}) != nil {
 			break
 		}
@@ -261,16 +262,4 @@ func TestEarlyStatementsEndNoStream(t *testing.T) {
 	goodbye, _ := ended(call)
 	require.Equal(t, "refused_statements", goodbye.GetReason())
 	require.Contains(t, goodbye.GetDetail(), intake.StatementsEarly)
-}
-
-// TestADialBeginsAnew: a peer is dialed again at once where its stream was good, and later and later where it was ended for what the peer brought.
-func TestADialBeginsAnew(t *testing.T) {
-	for end, anew := range map[string]bool{
-		"lost": true, "silent": true, "draining": true, "moved": true, "not_stored": true, "suspended": true, unreachable: true,
-		"flood": false, "refused_bundles": false, reasonStatements: false, reasonMap: false, "malformed": false, "version": false,
-		"goodbye": false, "": false,
-	} {
-		require.Equal(t, anew, beginsAnew(settled+1, end), end)
-		require.False(t, beginsAnew(settled, end), end)
-	}
 }

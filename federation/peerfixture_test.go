@@ -21,6 +21,7 @@ import (
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/svid"
 	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/peer"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/trust"
@@ -128,7 +129,7 @@ func newSite(t testing.TB, name string, adjust ...func(*Config)) *site {
 	s := &site{home: a}
 	own := a.MemberSVID(t, "/entente/member/member-1")
 	s.room = newRoom(t, append(adjust, func(c *Config) {
-		c.Peers = PeerConfig{Home: a.TrustDomain, Credentials: svidCredentials{}, Dial: func(ctx context.Context, address string, home spiffeid.TrustDomain) (net.Conn, error) {
+		c.Peers = peer.Transport{Home: a.TrustDomain, Payload: c.Peers.Payload, Credentials: svidCredentials{}, Dial: func(ctx context.Context, address string, home spiffeid.TrustDomain) (net.Conn, error) {
 			return dialAs(ctx, own, address, func(chain []*x509.Certificate) (spiffeid.ID, error) {
 				id, err := verify(c.Store, chain)
 				if err == nil && id.TrustDomain() != home {
@@ -154,14 +155,45 @@ func newSite(t testing.TB, name string, adjust ...func(*Config)) *site {
 			return handler(srv, &calledStream{ss, access.WithCaller(ss.Context(), p.AuthInfo.(access.Identified).AccessCaller())})
 		}),
 	)
-	ententev1.RegisterPeerServiceServer(s.port, NewPeerService(s.manager))
+	ententev1.RegisterPeerServiceServer(s.port, peer.NewService(s.manager.streams))
 	go func() { _ = s.port.Serve(l) }()
 	s.stop = s.run(t)
 	t.Cleanup(func() {
-		s.manager.Drain()
+		s.manager.streams.Drain()
 		s.port.Stop()
 	})
 	return s
+}
+
+// streamsEnded returns how many streams of the site ended for a reason.
+func (s *site) streamsEnded(t testing.TB, reason string) float64 {
+	t.Helper()
+	return s.metric(t, "entente_federation_streams_ended_total", "reason", reason)
+}
+
+// openStreams returns how many streams of the site are open.
+func (s *site) openStreams(t testing.TB) float64 {
+	t.Helper()
+	name := "entente_federation_streams"
+	return s.metric(t, name, "direction", "incoming") + s.metric(t, name, "direction", "outgoing")
+}
+
+// metric returns the value of the site's metric with a label; 0 if there is none.
+func (s *site) metric(t testing.TB, name, label, value string) float64 {
+	t.Helper()
+	families, err := s.registry.Gather()
+	require.NoError(t, err)
+	for _, family := range families {
+		if family.GetName() != name {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			if l := m.GetLabel(); len(l) == 1 && l[0].GetName() == label && l[0].GetValue() == value {
+				return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
+		}
+	}
+	return 0
 }
 
 type calledStream struct {

@@ -4,7 +4,6 @@ import (
 	"crypto/x509"
 	"testing"
 
-	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
@@ -13,6 +12,7 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/peer"
 	"github.com/ententehq/entente/federation/peer/session"
 )
 
@@ -21,20 +21,12 @@ func (s *site) intrude(t testing.TB, a *federationtest.Authority, path string) e
 	t.Helper()
 	raw, err := dialAs(t.Context(), a.MemberSVID(t, path), s.address, func([]*x509.Certificate) (spiffeid.ID, error) { return s.home.TrustDomain.ID(), nil })
 	require.NoError(t, err)
-	conn, err := newPeerConn(s.address, raw, svidCredentials{}, grpc.MaxCallSendMsgSize(1<<30))
+	conn, err := peer.NewConn(s.address, raw, svidCredentials{}, grpc.MaxCallSendMsgSize(1<<30))
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
 	call, err := ententev1.NewPeerServiceClient(conn).Exchange(t.Context())
 	require.NoError(t, err)
 	return call
-}
-
-// paceOf is that of a peer.
-func (s *site) paceOf(home string) *peerPace {
-	p := s.manager.peers
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.paceLocked(home)
 }
 
 // ended reads a stream to its end: the goodbye that came, if any, and the status.
@@ -68,7 +60,7 @@ func TestHostileStreams(t *testing.T) {
 	a.trusts(t, b)
 	third := newSite(t, "ap.example.org")
 	a.create(t, spiffeRelationship(third.home, third.endpoint), third.home.Bundle(t, 1)) // it names no peer
-	until(t, "the relationships to be read", func() bool { return len(a.manager.peers.wantedOf("us.example.org")) == 1 })
+	until(t, "the relationships to be read", func() bool { return len(a.manager.streams.Domains("us.example.org")) == 1 })
 
 	t.Run("a workload of the peer", func(t *testing.T) {
 		_, err := ended(a.intrude(t, b.home, "/web"))
@@ -122,13 +114,11 @@ func TestHostileStreams(t *testing.T) {
 	t.Run("flood", func(t *testing.T) {
 		call := a.intrude(t, b.home, "/entente/member/member-1")
 		send(t, call, hello)
-		for range 3 * messageBurst {
+		for range 3 * peer.MessageBurst {
 			send(t, call, federationtest.Heartbeat())
 		}
 		goodbye, _ := ended(call)
 		require.Equal(t, "flood", goodbye.GetReason())
-		a.intrude(t, b.home, "/entente/member/member-1")
-		require.Less(t, a.paceOf("us.example.org").messages.Tokens(), messageBurst/2., "another stream renews nothing")
 	})
 	for td, site := range map[string]*site{"us.example.org": b, "ap.example.org": third} {
 		sequence, _ := a.stored(t, td).Sequence()
@@ -147,31 +137,22 @@ func TestHostileStreams(t *testing.T) {
 func TestStreamsWithoutEnd(t *testing.T) {
 	a, b := newSite(t, "eu.example.org"), newSite(t, "us.example.org")
 	a.trusts(t, b)
-	until(t, "the relationships to be read", func() bool { return len(a.manager.peers.wantedOf("us.example.org")) == 1 })
+	until(t, "the relationships to be read", func() bool { return len(a.manager.streams.Domains("us.example.org")) == 1 })
 	refused := func() float64 {
-		return testutil.ToFloat64(a.manager.metrics.streamsEnded.WithLabelValues("too_many_streams"))
+		return a.streamsEnded(t, "too_many_streams")
 	}
-	for range 2 * openBurst {
+	for range 2 * peer.OpenBurst {
 		a.intrude(t, b.home, "/entente/member/member-1") // it is not closed
-		a.manager.peers.mu.Lock()
-		open := len(a.manager.peers.streams["us.example.org"])
-		a.manager.peers.mu.Unlock()
-		require.LessOrEqual(t, open, 2*maxStreamsPerPeer)
+		require.LessOrEqual(t, a.openStreams(t), 2.*peer.MaxStreamsPerPeer)
 	}
 	until(t, "some to be refused", func() bool { return refused() > 0 })
 
 	// What it may ask for is not more on another stream, and is forgotten with the relationship.
-	a.manager.peers.mu.Lock()
-	pace := a.manager.peers.paceLocked("us.example.org")
-	require.Same(t, pace, a.manager.peers.paceLocked("us.example.org"))
-	a.manager.peers.mu.Unlock()
+	budget := a.manager.streams.BudgetOf("us.example.org")
+	require.Same(t, budget, a.manager.streams.BudgetOf("us.example.org"))
 	_, err := a.service.DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"})
 	require.NoError(t, err)
-	until(t, "it to be forgotten", func() bool {
-		a.manager.peers.mu.Lock()
-		defer a.manager.peers.mu.Unlock()
-		return len(a.manager.peers.paces) == 0
-	})
+	until(t, "it to be forgotten", func() bool { return a.manager.streams.BudgetOf("us.example.org") != budget })
 }
 
 // TestDialedIsAnother: whoever answers at the address with another identity is not spoken to.
@@ -182,5 +163,5 @@ func TestDialedIsAnother(t *testing.T) {
 	a.trusts(t, b, third.address)
 	until(t, "the failure", func() bool { return a.shownStream(t, b).GetLastResult() == "unreachable" })
 	require.Contains(t, a.shownStream(t, b).GetLastError(), "the other end is of another trust domain")
-	require.Empty(t, third.manager.peers.all())
+	require.Zero(t, third.openStreams(t))
 }

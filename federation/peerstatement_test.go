@@ -115,7 +115,7 @@ func TestStatementsThatAPeerBrings(t *testing.T) {
 	rel := spiffeRelationship(us.us, us.peer)
 	rel.Peer = &ententev1.Peer{HomeTrustDomain: "us.example.org"}
 	a.create(t, rel, us.version(1, "a"))
-	until(t, "the relationships to be read", func() bool { return len(a.manager.peers.wantedOf("us.example.org")) == 1 })
+	until(t, "the relationships to be read", func() bool { return len(a.manager.streams.Domains("us.example.org")) == 1 })
 
 	call := a.intrude(t, us.us, "/entente/member/member-1")
 	send := func(messages ...*ententev1.PeerMessage) {

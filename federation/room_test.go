@@ -15,6 +15,7 @@ import (
 	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/federation/federationtest"
 	"github.com/ententehq/entente/federation/observation"
+	"github.com/ententehq/entente/federation/peer"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
@@ -54,7 +55,7 @@ func newRoomOn(t testing.TB, store *raftstore.Store, adjust ...func(*Config)) *r
 	r.manager, err = New(c)
 	require.NoError(t, err)
 	r.manager.alive, r.manager.aliveRows = federationtest.Alive, federationtest.AliveMembers.Prefix("")
-	r.leader.Sections = map[string]federationtest.Section{observation.Name: r.manager.Section(), PeerSection: r.manager.Peers()}
+	r.leader.Sections = map[string]federationtest.Section{observation.Name: r.manager.Section(), peer.Section: r.manager.streams.Reports()}
 	r.service = NewService(r.manager)
 	return r
 }

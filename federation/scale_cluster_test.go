@@ -2,7 +2,6 @@ package federation
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"hash/fnv"
 	"net"
@@ -20,6 +19,7 @@ import (
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/peer"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
@@ -103,31 +103,29 @@ func aloneStore(t testing.TB, timing raftstore.Timing) *raftstore.Store {
 func (c *cluster) addMember(s *raftstore.Store) {
 	m := &simMember{cluster: c, id: s.MemberID(), store: s, registry: prometheus.NewRegistry()}
 	name := c.home.td.Name()
+	open := func(ctx context.Context, address string, _ spiffeid.TrustDomain) (peer.Opened, error) {
+		m.dials.now()
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			return peer.Opened{}, err
+		}
+		if err := c.w.shake(ctx, name, host); err != nil {
+			return peer.Opened{}, err
+		}
+		e, remote, err := c.w.host(host).accept(&c.counted, c.home.td, m.id)
+		if err != nil {
+			return peer.Opened{}, err
+		}
+		return peer.Opened{Wire: e, Remote: remote, HangUp: e.hangUp}, nil
+	}
 	var err error
 	m.manager, err = New(Config{
 		Store: s, Leader: m, Trust: newTrust(), Audit: silentAudit{}, Registerer: m.registry,
 		Client: endpoint.ClientConfig{Dial: c.w.dialer(name, &c.counted, m.polls.now)},
-		Peers: PeerConfig{Home: c.home.td, Dial: func(context.Context, string, spiffeid.TrustDomain) (net.Conn, error) {
-			return nil, errors.ErrUnsupported
-		}},
+		Peers:  peer.Transport{Home: c.home.td, Open: open},
 	})
 	require.NoError(c.w.t, err)
 	m.manager.alive, m.manager.aliveRows = federationtest.Alive, federationtest.AliveMembers.Prefix("")
-	m.manager.peers.open = func(ctx context.Context, address string, _ spiffeid.TrustDomain) (opened, error) {
-		m.dials.now()
-		host, _, err := net.SplitHostPort(address)
-		if err != nil {
-			return opened{}, err
-		}
-		if err := c.w.shake(ctx, name, host); err != nil {
-			return opened{}, err
-		}
-		e, remote, err := c.w.host(host).accept(&c.counted, c.home.td, m.id)
-		if err != nil {
-			return opened{}, err
-		}
-		return opened{e, remote, e.hangUp}, nil
-	}
 	c.members = append(c.members, m)
 }
 
@@ -153,8 +151,8 @@ func (c *cluster) accept(from *traffic, home spiffeid.TrustDomain, member string
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		defer cancel()
-		_ = NewPeerService(m.manager).Exchange(&served{ctx: calledBy(ctx, home, member), end: ours})
-		ours.finish()
+		_ = peer.NewService(m.manager.streams).Exchange(&served{ctx: calledBy(ctx, home, member), end: ours})
+		ours.Finish()
 		ours.hangUp()
 	}()
 	return theirs, m.id, nil

@@ -48,11 +48,11 @@ func (u units) distrust(kind topology, n int, streams bool) costs {
 	read := u.readMap(each - 1)
 	switch told := each + float64(hubs) - 2; { // its other spokes and the origin, and the other hubs
 	case !streams:
-		return costs{origin: news.plus(read), hub: news.plus(read.times(others)), ordinary: read}
+		return costs{origin: news.plus(read), hubRole: news.plus(read.times(others)), ordinary: read}
 	case kind == oneHub:
-		return costs{origin: news.plus(u.word), hub: news.plus(u.word.times(others)), ordinary: u.word}
+		return costs{origin: news.plus(u.word), hubRole: news.plus(u.word.times(others)), ordinary: u.word}
 	default:
-		return costs{origin: news.plus(u.word), hub: news.plus(u.word.times(told)).plus(read.times(others - told)), ordinary: read}
+		return costs{origin: news.plus(u.word), hubRole: news.plus(u.word.times(told)).plus(read.times(others - told)), ordinary: read}
 	}
 }
 
@@ -65,7 +65,7 @@ func (u units) rest(kind topology, n int, streams bool) costs {
 	hubs, each := kind.regions(n)
 	near := each + float64(hubs) - 2
 	return costs{
-		hub:      u.spoke[streams].times(near).plus(u.far[streams].times(others - near)),
+		hubRole:  u.spoke[streams].times(near).plus(u.far[streams].times(others - near)),
 		ordinary: u.spoke[streams].plus(u.far[streams].times(float64(hubs - 1))),
 	}
 }
@@ -78,7 +78,7 @@ func (u units) memory(kind topology, n int, streams bool) map[role]float64 {
 	}
 	hubs, each := kind.regions(n)
 	return map[role]float64{
-		hub:      u.asHub[streams]*(each-1) + u.rel[streams]*float64(hubs-1) + u.domain[streams]*(others-each+1),
+		hubRole:  u.asHub[streams]*(each-1) + u.rel[streams]*float64(hubs-1) + u.domain[streams]*(others-each+1),
 		ordinary: u.domain[streams]*others + u.rel[false]*float64(hubs-1),
 	}
 }
@@ -145,10 +145,10 @@ func (s *scale) costs(t *testing.T) {
 			for _, size := range s.large {
 				news, rest, memory := u.distrust(kind, size, streams), u.rest(kind, size, streams), u.memory(kind, size, streams)
 				atHub := "–"
-				if held, is := memory[hub]; is {
+				if held, is := memory[hubRole]; is {
 					atHub = bytesText(int(held))
 				}
-				show(kind, ways(streams), size, cell(news, origin), cell(news, hub), cell(news, ordinary), cell(rest, hub), cell(rest, ordinary), atHub, bytesText(int(memory[ordinary])))
+				show(kind, ways(streams), size, cell(news, origin), cell(news, hubRole), cell(news, ordinary), cell(rest, hubRole), cell(rest, ordinary), atHub, bytesText(int(memory[ordinary])))
 			}
 		}
 	}
@@ -190,12 +190,12 @@ func TestScaleCosts(t *testing.T) {
 	}
 	const n = 100 // ten hubs, which have nine spokes each
 	require.Equal(t, costs{origin: {198, 1980}, ordinary: {2, 20}}, u.distrust(mesh, n, true))
-	require.Equal(t, costs{origin: {3, 30}, hub: {101, 1010}, ordinary: {1, 10}}, u.distrust(oneHub, n, true))
-	require.Equal(t, costs{origin: {3, 30}, hub: {2 + 18 + 2*81, 20 + 180 + 81*370}, ordinary: {2, 370}}, u.distrust(twoLevels, n, true))
-	require.Equal(t, costs{origin: {4, 50 + 3070}, hub: {2 + 198, 50 + 99*3070}, ordinary: {2, 3070}}, u.distrust(oneHub, n, false))
-	require.Equal(t, costs{hub: {990, 198}, ordinary: {10, 2}}, u.rest(oneHub, n, true))
-	require.Equal(t, costs{hub: {990, 18*2 + 81*3}, ordinary: {100, 2 + 27}}, u.rest(twoLevels, n, true))
+	require.Equal(t, costs{origin: {3, 30}, hubRole: {101, 1010}, ordinary: {1, 10}}, u.distrust(oneHub, n, true))
+	require.Equal(t, costs{origin: {3, 30}, hubRole: {2 + 18 + 2*81, 20 + 180 + 81*370}, ordinary: {2, 370}}, u.distrust(twoLevels, n, true))
+	require.Equal(t, costs{origin: {4, 50 + 3070}, hubRole: {2 + 198, 50 + 99*3070}, ordinary: {2, 3070}}, u.distrust(oneHub, n, false))
+	require.Equal(t, costs{hubRole: {990, 198}, ordinary: {10, 2}}, u.rest(oneHub, n, true))
+	require.Equal(t, costs{hubRole: {990, 18*2 + 81*3}, ordinary: {100, 2 + 27}}, u.rest(twoLevels, n, true))
 	require.Equal(t, map[role]float64{ordinary: 495}, u.memory(mesh, n, true))
-	require.Equal(t, map[role]float64{hub: 9*7 + 9*5 + 90, ordinary: 99 + 18}, u.memory(twoLevels, n, true))
-	require.Equal(t, map[role]float64{hub: 297, ordinary: 99}, u.memory(oneHub, n, false))
+	require.Equal(t, map[role]float64{hubRole: 9*7 + 9*5 + 90, ordinary: 99 + 18}, u.memory(twoLevels, n, true))
+	require.Equal(t, map[role]float64{hubRole: 297, ordinary: 99}, u.memory(oneHub, n, false))
 }

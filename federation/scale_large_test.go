@@ -237,7 +237,7 @@ func simPeerMemory(t *testing.T) (each int64) {
 		synctest.Wait()
 		each = (memory() - before) / many
 		for _, e := range ends {
-			e.finish()
+			e.Finish()
 			e.hangUp()
 		}
 	})

@@ -53,7 +53,7 @@ func newPipe(a, b *traffic, latency time.Duration) (*pipeEnd, *pipeEnd) {
 	return &pipeEnd{pipe: p, out: there, in: back}, &pipeEnd{pipe: p, out: back, in: there}
 }
 
-func (e *pipeEnd) send(m *ententev1.PeerMessage) error {
+func (e *pipeEnd) Send(m *ententev1.PeerMessage) error {
 	select {
 	case <-e.pipe.broken:
 		return io.EOF
@@ -70,7 +70,7 @@ func (e *pipeEnd) send(m *ententev1.PeerMessage) error {
 	}
 }
 
-func (e *pipeEnd) recv() (*ententev1.PeerMessage, error) {
+func (e *pipeEnd) Recv() (*ententev1.PeerMessage, error) {
 	select {
 	case p, ok := <-e.in.parcels:
 		if !ok {
@@ -91,7 +91,7 @@ func (e *pipeEnd) recv() (*ententev1.PeerMessage, error) {
 	}
 }
 
-func (e *pipeEnd) finish() { e.done.Do(func() { close(e.out.parcels) }) }
+func (e *pipeEnd) Finish() { e.done.Do(func() { close(e.out.parcels) }) }
 
 // hangUp breaks the pipe for both ends.
 func (e *pipeEnd) hangUp() { e.pipe.snap.Do(func() { close(e.pipe.broken) }) }
@@ -104,9 +104,9 @@ type served struct {
 }
 
 func (s *served) Context() context.Context                 { return s.ctx }
-func (s *served) Send(r *ententev1.ExchangeResponse) error { return s.end.send(r.GetMessage()) }
+func (s *served) Send(r *ententev1.ExchangeResponse) error { return s.end.Send(r.GetMessage()) }
 func (s *served) Recv() (*ententev1.ExchangeRequest, error) {
-	m, err := s.end.recv()
+	m, err := s.end.Recv()
 	return &ententev1.ExchangeRequest{Message: m}, err
 }
 

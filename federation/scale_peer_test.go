@@ -12,6 +12,7 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/federation/peer"
 	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/federation/relationship"
 )
@@ -78,7 +79,7 @@ func (p *simPeer) accept(from *traffic, home spiffeid.TrustDomain, member string
 // dial keeps a stream open that this peer opens, until ctx ends, trying again at the pace of a real dialer.
 func (p *simPeer) dial(ctx context.Context) {
 	retry := backoff.NewExponentialBackOff()
-	retry.InitialInterval, retry.MaxInterval, retry.RandomizationFactor = firstDial, lastDial, 0.5
+	retry.InitialInterval, retry.MaxInterval, retry.RandomizationFactor = peer.FirstDial, peer.LastDial, 0.5
 	for ctx.Err() == nil {
 		began := time.Now()
 		if p.w.shake(ctx, p.name(), p.real.home.td.Name()) == nil {
@@ -89,7 +90,7 @@ func (p *simPeer) dial(ctx context.Context) {
 				e.hangUp()
 			}
 		}
-		if time.Since(began) > settled {
+		if time.Since(began) > peer.Settled {
 			retry.Reset()
 		}
 		select {
@@ -109,7 +110,7 @@ func (p *simPeer) speak(e *pipeEnd, member string, outgoing bool) {
 		p.mu.Lock()
 		delete(p.sessions, e)
 		p.mu.Unlock()
-		e.finish()
+		e.Finish()
 	}()
 	p.flush(e)
 	p.mu.Lock() // so that beat is there when its time comes
@@ -125,7 +126,7 @@ func (p *simPeer) speak(e *pipeEnd, member string, outgoing bool) {
 	p.mu.Unlock()
 	defer beat.Stop()
 	for {
-		m, err := e.recv()
+		m, err := e.Recv()
 		if err != nil || !p.take(e, m) {
 			return
 		}
@@ -174,7 +175,7 @@ func (p *simPeer) flush(e *pipeEnd) {
 	out := s.Next(p.worldLocked(), time.Now())
 	p.mu.Unlock()
 	for _, m := range out {
-		if e.send(m) != nil {
+		if e.Send(m) != nil {
 			return
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/peer"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
@@ -28,8 +29,8 @@ func (m *simMember) Query(_ context.Context, section string, query []byte) ([]by
 	if leader == nil {
 		return nil, errNobodyLeads
 	}
-	if section == PeerSection {
-		return leader.manager.Peers().Answer(query)
+	if section == peer.Section {
+		return leader.manager.streams.Reports().Answer(query)
 	}
 	return leader.manager.Section().Answer(query)
 }
@@ -74,14 +75,14 @@ func (c *cluster) beat(ctx context.Context) {
 		if is != nil {
 			if is != was {
 				is.manager.Section().Reset()
-				is.manager.Peers().Reset()
+				is.manager.streams.Reports().Reset()
 			}
 			for _, m := range members {
 				if report := m.manager.Section().Collect(is != was); report != nil {
 					is.manager.Section().Deliver(m.id, report)
 				}
-				if report := m.manager.Peers().Collect(is != was); report != nil {
-					is.manager.Peers().Deliver(m.id, report)
+				if report := m.manager.streams.Reports().Collect(is != was); report != nil {
+					is.manager.streams.Reports().Deliver(m.id, report)
 				}
 			}
 		}
@@ -174,19 +175,18 @@ func (c *cluster) knows(ctx context.Context, td string, sequence uint64) (time.T
 	return at, err
 }
 
-// streams counts the streams that are open at all of its members.
-func (c *cluster) streams() (open int) {
+// streams counts the peers that keep their domains up to date over a stream to any of its members.
+func (c *cluster) streams() int {
 	c.mu.Lock()
 	members := c.members
 	c.mu.Unlock()
+	open := map[string]bool{}
 	for _, m := range members {
-		for _, s := range m.manager.peers.all() {
-			s.mu.Lock()
-			if len(s.session.Confirmed) > 0 {
-				open++
+		for _, home := range m.manager.catalog.Homes() {
+			if !open[home] && m.manager.streams.Covers(home, home) {
+				open[home] = true
 			}
-			s.mu.Unlock()
 		}
 	}
-	return open
+	return len(open)
 }

@@ -116,7 +116,7 @@ func (s *scale) times(t *testing.T) {
 	head("### What a distrust costs", "topology", "by", "clusters", "origin, messages", "origin, bytes", "hub, messages", "hub, bytes", "anybody else, messages", "anybody else, bytes")
 	for _, m := range all {
 		cells := []any{m.topology, ways(m.streams), m.size}
-		for _, r := range []role{origin, hub, ordinary} {
+		for _, r := range []role{origin, hubRole, ordinary} {
 			if _, is := m.news[r]; !is {
 				cells = append(cells, "–", "–")
 				continue
@@ -160,7 +160,7 @@ func (s *scale) rests(t *testing.T) {
 				m := measure(t, kind, size, streams, time.Hour, 1)
 				s.found.rested = append(s.found.rested, m)
 				cells := []any{m.topology, ways(m.streams), m.size}
-				for _, r := range []role{hub, ordinary} {
+				for _, r := range []role{hubRole, ordinary} {
 					if _, is := m.rest[r]; !is {
 						cells = append(cells, "–", "–")
 						continue

@@ -171,7 +171,7 @@ type role string
 
 const (
 	origin   role = "origin"
-	hub      role = "hub"
+	hubRole  role = "hub"
 	ordinary role = "ordinary"
 )
 
@@ -187,7 +187,7 @@ func (f *whole) byRole(before, after []ledgerOfTraffic, counts func(ledgerOfTraf
 		case i == len(f.clusters)-1:
 			r = origin
 		case f.clusters[i].hub:
-			r = hub
+			r = hubRole
 		}
 		sum[r] = sum[r].plus(counts(after[i].since(before[i])))
 		of[r]++

@@ -203,8 +203,8 @@ func (s *scheduler) plan(name string, own *ownership, at time.Time) {
 func (s *scheduler) streamEnded(own *ownership, e mirror.Entry) bool {
 	name := e.Rel.TrustDomain.Name()
 	home := e.PeerHome()
-	was := home != "" && s.manager.peers.takeEnded(name) || own.streamed
-	own.streamed = s.manager.peers.keeps(e)
+	was := home != "" && s.manager.streams.TakeEnded(name) || own.streamed
+	own.streamed = s.manager.covered(e)
 	switch {
 	case !was || own.streamed || own.waiting:
 		return false
@@ -215,13 +215,19 @@ func (s *scheduler) streamEnded(own *ownership, e mirror.Entry) bool {
 	return true
 }
 
+// covered reports whether streams keep up to date everything that is fetched for a relationship: the bundle, and the map of a hub.
+func (m *Manager) covered(e mirror.Entry) bool {
+	home, name := e.PeerHome(), e.Rel.TrustDomain.Name()
+	return m.streams.Covers(home, name) && (e.Rel.Hub == nil || m.streams.Covers(home, name+relationship.MapSuffix))
+}
+
 // spared reports whether a turn can be passed over, because a peer keeps the bundle up to date over a stream.
 func (s *scheduler) spared(name string, own *ownership) bool {
 	e, ok := s.manager.catalog.Get(name)
 	if !ok {
 		return false
 	}
-	own.streamed = s.manager.peers.keeps(e)
+	own.streamed = s.manager.covered(e)
 	return own.streamed && s.manager.now().Sub(own.fetched) < relationship.SafetyPoll
 }
 

@@ -181,7 +181,7 @@ func (s *Service) ListRelationships(ctx context.Context, req *ententev1.ListRela
 		return nil, raftstore.StatusError(err)
 	}
 	live := s.manager.live(ctx, "")
-	streams := s.manager.knownStreams(ctx, "")
+	streams := s.manager.streams.Known(ctx, "")
 	out := &ententev1.ListRelationshipsResponse{Revision: uint64(view.Revision())}
 	size := 0
 	all, err := listed(view)
@@ -199,7 +199,7 @@ func (s *Service) ListRelationships(ctx context.Context, req *ententev1.ListRela
 		if shown == nil {
 			continue // what hubs say of it does not count
 		}
-		streams.add(shown)
+		streams.Add(shown)
 		n := len(out.GetRelationships())
 		if size += proto.Size(shown); n > 0 && (size > maxPageBytes || n == int(req.GetPageSize())) {
 			out.NextPageToken = out.GetRelationships()[n-1].GetTrustDomain()
@@ -266,7 +266,7 @@ func (s *Service) show(ctx context.Context, view *raftstore.View, name string) (
 		s.manager.addHub(shown, row.Value, s.manager.mapTold(live))
 	}
 	if peer := row.Value.GetPeer(); peer != nil && err == nil {
-		s.manager.knownStreams(ctx, peer.GetHomeTrustDomain()).add(shown)
+		s.manager.streams.Known(ctx, peer.GetHomeTrustDomain()).Add(shown)
 	}
 	return shown, raftstore.StatusError(err)
 }

@@ -87,7 +87,7 @@ func (o *onlooker) over(t *testing.T, a *federationtest.Authority, m *ententev1.
 	t.Helper()
 	home := a.TrustDomain.Name()
 	if o.streams[home] == nil {
-		until(t, "the relationship to be read", func() bool { return len(o.manager.peers.wantedOf(home)) == 1 })
+		until(t, "the relationship to be read", func() bool { return len(o.manager.streams.Domains(home)) == 1 })
 		o.streams[home] = o.intrude(t, a, "/entente/member/member-1")
 		require.NoError(t, o.streams[home].Send(&ententev1.ExchangeRequest{Message: federationtest.Hello(home, "member-1")}))
 	}
@@ -271,11 +271,11 @@ func TestAnAlarmThatCannotBeWritten(t *testing.T) {
 	forged := o.us.Rotated(t).Bundle(t, 1)
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, out := o.manager.receive(gone, "us.example.org", "us.example.org", forged.Marshal())
-	require.True(t, out.Local(), "%v", out)
+	out := o.manager.receiver.ReceiveBundle(gone, "us.example.org", "us.example.org", forged.Marshal())
+	require.True(t, out.Unavailable, "%v", out)
 	require.Empty(t, o.show(t, "us.example.org").GetAlarms())
-	_, out = o.manager.receive(t.Context(), "us.example.org", "us.example.org", forged.Marshal())
-	require.Equal(t, "equivocation", out.Result)
+	out = o.manager.receiver.ReceiveBundle(t.Context(), "us.example.org", "us.example.org", forged.Marshal())
+	require.Equal(t, "equivocation", out.Refusal)
 	o.alarmed(t, 1, "peer us.example.org")
 }
 

@@ -113,7 +113,7 @@ type acknowledgements struct{ m *member }
 
 // Acknowledged implements [authority.Acknowledgements].
 func (a acknowledgements) Acknowledged(ctx context.Context, td string) ([]plan.PeerStanding, bool, error) {
-	known, complete, err := a.m.federation.Acknowledged(ctx, td)
+	known, complete, err := a.m.federation.Streams().Acknowledged(ctx, td)
 	if err != nil {
 		return nil, false, err
 	}

@@ -8,6 +8,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/federation"
 	"github.com/ententehq/entente/federation/observation"
+	"github.com/ententehq/entente/federation/peer"
 	"github.com/ententehq/entente/node/config"
 	"github.com/ententehq/entente/node/port"
 	"github.com/ententehq/entente/routing/exchange"
@@ -16,8 +17,8 @@ import (
 func buildFederation(m *member) (err error) {
 	m.federation, err = federation.New(federation.Config{
 		Store: m.store, Leader: m.members, Trust: m.trust,
-		Peers: federation.PeerConfig{
-			Home: m.cfg.Cluster.TrustDomain, Dial: m.port.DialPeer, Credentials: port.Credentials(), Cargo: cargo{m},
+		Peers: peer.Transport{
+			Home: m.cfg.Cluster.TrustDomain, Dial: m.port.DialPeer, Credentials: port.Credentials(), Payload: serviceSync{m},
 		},
 		Invitations: invitations(m),
 		Audit:       m.audit, MinRefresh: m.cfg.Federation.MinRefresh,
@@ -27,25 +28,18 @@ func buildFederation(m *member) (err error) {
 		return err
 	}
 	m.members.Register(observation.Name, m.federation.Section())
-	m.members.Register(federation.PeerSection, m.federation.Peers())
+	m.members.Register(peer.Section, m.federation.Streams().Reports())
 	return nil
 }
 
-// cargo puts routing's service sync on the streams of federation. Routing is built after federation and before the
+// serviceSync adds routing's service sync to the streams of federation. Routing is built after federation and before the
 // first stream opens.
-type cargo struct{ member *member }
+type serviceSync struct{ member *member }
 
-// Carry implements [federation.Cargo].
-func (c cargo) Carry(s federation.CargoStream) federation.Freight {
-	stream := exchange.Stream{Home: s.Home, Domains: s.Domains, Wake: s.Wake}
-	return serviceSync{c.member.routing.Exchange.NewSync(stream)}
+// Open implements [peer.Payload].
+func (s serviceSync) Open(stream peer.PayloadStream) peer.PayloadSession {
+	return s.member.routing.Exchange.NewSync(exchange.Stream(stream))
 }
-
-// serviceSync is a service sync in the form that federation uses.
-type serviceSync struct{ *exchange.Sync }
-
-// Take implements [federation.Freight].
-func (s serviceSync) Take(m *ententev1.PeerMessage) error { return s.Receive(m) }
 
 // invitations returns what federation needs for agreements with clusters that it does not know yet.
 func invitations(m *member) federation.InvitationConfig {

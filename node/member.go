@@ -132,7 +132,7 @@ func (m *member) start(ctx context.Context, opts Options) error {
 	if err := serveCallers(m); err != nil {
 		return err
 	}
-	m.life.OnStop("peer streams", func() error { m.federation.Drain(); return nil })
+	m.life.OnStop("peer streams", func() error { m.federation.Streams().Drain(); return nil })
 	m.life.Start("signals", followSignals(m))
 	m.operations.SetReady(readiness(m))
 	return nil

@@ -5,12 +5,13 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/peer"
+	grpcpeer "google.golang.org/grpc/peer"
 
 	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/federation"
+	"github.com/ententehq/entente/federation/peer"
 	"github.com/ententehq/entente/node/port"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/routing"
@@ -52,7 +53,7 @@ func serveMembers(m *member) {
 // withMember puts the calling member into the context of a call. It decides nothing: the port admits only present
 // members under their protocol, and each service checks what they may call.
 func withMember(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	if p, ok := peer.FromContext(ctx); ok {
+	if p, ok := grpcpeer.FromContext(ctx); ok {
 		if verified, ok := p.AuthInfo.(port.AuthInfo); ok {
 			ctx = access.WithCaller(ctx, verified.AccessCaller())
 		}
@@ -83,7 +84,7 @@ func newAPI(m *member, options []grpc.ServerOption) *grpc.Server {
 	ententev1.RegisterSVIDServiceServer(s, m.authority.SVIDService())
 	ententev1.RegisterBundleServiceServer(s, m.bundles)
 	ententev1.RegisterFederationServiceServer(s, federation.NewService(m.federation))
-	ententev1.RegisterPeerServiceServer(s, federation.NewPeerService(m.federation))
+	ententev1.RegisterPeerServiceServer(s, peer.NewService(m.federation.Streams()))
 	ententev1.RegisterRoutingServiceServer(s, routing.NewServer(m.routing))
 	m.xds.Register(s)
 	return s

@@ -157,3 +157,20 @@ func FuzzSessionTake(f *testing.F) {
 		s.Next(World{}, now)
 	})
 }
+
+// TestMapConfirmationExpires: a map counts as up to date only as long as its hub confirms it.
+func TestMapConfirmationExpires(t *testing.T) {
+	s := New("spoke.test", "spoke-1", "hub.test", "hub-1", true, time.Unix(1_800_000_000, 0))
+	now := time.Unix(1_800_000_000, 0)
+	s.Greeted = true
+	w := World{Plan: relationship.PeerPlan{Wanted: map[string]relationship.Holding{}}}
+	s.Confirmed["hub.test"+relationship.MapSuffix] = now
+	for _, after := range []time.Duration{LongestHeartbeat, 2 * LongestHeartbeat, MapConfirmedFor} {
+		_, err := s.Receive(federationtest.Heartbeat(), w, now.Add(after))
+		require.NoError(t, err)
+		require.Contains(t, s.Confirmed, "hub.test"+relationship.MapSuffix, "after %s", after)
+	}
+	_, err := s.Receive(federationtest.Heartbeat(), w, now.Add(MapConfirmedFor+time.Second))
+	require.NoError(t, err)
+	require.NotContains(t, s.Confirmed, "hub.test"+relationship.MapSuffix, "the hub does not confirm it any more")
+}

@@ -7,10 +7,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/peer"
 )
 
 // depot plays who has something to carry: each stream's freight sends what lies in out, once, and keeps what comes.
@@ -18,12 +18,12 @@ type depot struct {
 	mu       sync.Mutex
 	out      []*ententev1.PeerMessage
 	came     []*ententev1.PeerMessage
-	streams  []CargoStream
+	streams  []peer.PayloadStream
 	ended    int
 	refusals error
 }
 
-func (d *depot) Carry(s CargoStream) Freight {
+func (d *depot) Open(s peer.PayloadStream) peer.PayloadSession {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.streams = append(d.streams, s)
@@ -44,7 +44,7 @@ func (d *depot) Next(time.Time) (out []*ententev1.PeerMessage, again time.Durati
 	return out, 0
 }
 
-func (d *depot) Take(m *ententev1.PeerMessage) error {
+func (d *depot) Receive(m *ententev1.PeerMessage) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.came = append(d.came, m)
@@ -59,7 +59,7 @@ func (d *depot) load(m *ententev1.PeerMessage) {
 	d.newest().Wake()
 }
 
-func (d *depot) newest() CargoStream {
+func (d *depot) newest() peer.PayloadStream {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.streams[len(d.streams)-1]
@@ -74,9 +74,9 @@ func (d *depot) taken() int {
 // TestStreamsCarryCargo: what is none of federation's business travels with the bundles, both ways, and ends with the stream; a peer that
 // does not keep to its rules loses the stream for a named reason, and the bundles come by the endpoint.
 func TestStreamsCarryCargo(t *testing.T) {
-	a, b := newSite(t, "eu.example.org"), newSite(t, "us.example.org")
 	ours, theirs := &depot{}, &depot{}
-	a.manager.peers.config.Cargo, b.manager.peers.config.Cargo = ours, theirs
+	a := newSite(t, "eu.example.org", func(c *Config) { c.Peers.Payload = ours })
+	b := newSite(t, "us.example.org", func(c *Config) { c.Peers.Payload = theirs })
 	b.trusts(t, a)
 	a.trusts(t, b, b.address)
 	a.awaitStream(t, b, true)
@@ -99,7 +99,7 @@ func TestStreamsCarryCargo(t *testing.T) {
 	theirs.mu.Unlock()
 	ours.load(interest)
 	until(t, "the stream to end for a named reason", func() bool {
-		return testutil.ToFloat64(b.manager.metrics.streamsEnded.WithLabelValues("malformed_services")) == 1
+		return b.streamsEnded(t, "malformed_services") == 1
 	})
 	theirs.mu.Lock()
 	theirs.refusals = nil

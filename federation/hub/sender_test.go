@@ -1,4 +1,4 @@
-package federation
+package hub
 
 import (
 	"fmt"
@@ -12,12 +12,21 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/federation/peer"
 	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/federation/relationship"
 )
 
 func versionAt(n uint64) relationship.Version {
 	return relationship.Version{Sequence: n, Ordered: true, Digest: [32]byte{byte(n)}}
+}
+
+var someTime = time.Unix(1_800_000_000, 0)
+
+// newTestSender returns a sender of an empty map with the budget of one peer.
+func newTestSender() (*sender, *mapLog) {
+	log, budget := newMapLog(), peer.NewMapBudget()
+	return newSender(budget, log, func(string) []byte { return nil }), log
 }
 
 // told is what a hub's messages say, in words: what came, what is gone, and whether that was all.
@@ -41,18 +50,18 @@ func told(t *testing.T, messages []*ententev1.PeerMessage) string {
 }
 
 // ready has a peer say that it has taken in all that it was told.
-func (s *mapServing) ready(t *testing.T, messages []*ententev1.PeerMessage) {
+func (s *sender) acknowledgeAll(t *testing.T, messages []*ententev1.PeerMessage) {
 	t.Helper()
 	for _, m := range messages {
 		if c := m.GetMapChanges(); session.DomainsNamed(c) > 0 {
-			require.NoError(t, s.taken(&ententev1.PeerMapTaken{TrustDomain: c.GetTrustDomain(), Interest: c.GetInterest()}, someTime))
+			require.NoError(t, s.Acknowledge(&ententev1.PeerMapTaken{TrustDomain: c.GetTrustDomain(), Interest: c.GetInterest()}, someTime))
 		}
 	}
 }
 
 // TestMapServing: a hub tells a peer what it lacks of what it takes, and then of each change.
 func TestMapServing(t *testing.T) {
-	log, serving, pace := newMapLog(), newMapServing(), newPeerPace()
+	serving, log := newTestSender()
 	entry := func(td string) []byte {
 		v, ok := log.known[td]
 		if !ok {
@@ -60,16 +69,17 @@ func TestMapServing(t *testing.T) {
 		}
 		return fmt.Append(nil, v.Sequence)
 	}
+	serving.entry = entry
 	for td, n := range map[string]uint64{"hub.test": 1, "a.test": 1, "b.test": 2, "c.else": 3, "deep.b.test": 4} {
 		log.set(td, versionAt(n))
 	}
 	now := time.Unix(1_800_000_000, 0)
 	next := func() string {
 		t.Helper()
-		out, again, err := serving.next(now, 10*time.Second, pace, log, entry)
+		out, again, err := serving.Next(now, 10*time.Second)
 		require.NoError(t, err)
 		require.Zero(t, again)
-		serving.ready(t, out)
+		serving.acknowledgeAll(t, out)
 		return told(t, out)
 	}
 	number := uint64(1)
@@ -79,10 +89,10 @@ func TestMapServing(t *testing.T) {
 		if !m.GetMore() {
 			number++
 		}
-		require.NoError(t, serving.take(m, pace, log, someTime))
+		require.NoError(t, serving.Subscribe(m, someTime))
 	}
 	require.Empty(t, next(), "nobody asked")
-	require.False(t, serving.serves())
+	require.False(t, serving.Active())
 
 	ask(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 1, Take: []string{".test"}, Except: []string{"deep.b.test"}, More: true,
 		Has: []*ententev1.PeerBundleVersion{versionAt(1).Message("a.test")}})
@@ -108,50 +118,52 @@ func TestMapServing(t *testing.T) {
 	ask(&ententev1.PeerMapInterest{TrustDomain: "hub.test"})
 	log.set("c.else", versionAt(5))
 	require.Empty(t, next(), "it takes nothing any more")
-	require.False(t, serving.serves())
+	require.False(t, serving.Active())
 }
 
 // TestMapServingIsPaced: a large map goes in messages of bounded size, with room for what else there is to send, and no faster than a
 // peer takes it.
 func TestMapServingIsPaced(t *testing.T) {
-	log, serving, pace := newMapLog(), newMapServing(), newPeerPace()
+	serving, log := newTestSender()
 	const domains, size = 10_000, 4 << 10
 	for i := range domains {
 		log.set(fmt.Sprintf("d%05d.test", i), versionAt(1))
 	}
-	require.NoError(t, serving.take(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 1, Take: []string{".test"}}, pace, log, someTime))
+	require.NoError(t, serving.Subscribe(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 1, Take: []string{".test"}}, someTime))
 	document := make([]byte, size)
 	now := time.Unix(1_800_000_000, 0)
 	began, sent, bytes := now, 0, 0
 	for complete := false; !complete; {
-		out, again, err := serving.next(now, 10*time.Second, pace, log, func(string) []byte { return document })
+		serving.entry = func(string) []byte { return document }
+		out, again, err := serving.Next(now, 10*time.Second)
 		require.NoError(t, err)
 		require.LessOrEqual(t, len(out), session.MapWindow)
-		serving.ready(t, out)
+		serving.acknowledgeAll(t, out)
 		for _, m := range out {
 			sent += len(m.GetMapChanges().GetBundles())
 			for range m.GetMapChanges().GetBundles() {
 				bytes += size
 			}
-			require.LessOrEqual(t, len(m.GetMapChanges().GetBundles())*size, mapChangesBytes+size)
+			require.LessOrEqual(t, len(m.GetMapChanges().GetBundles())*size, maxChangesBytes+size)
 			complete = m.GetMapChanges().GetComplete()
 		}
 		now = now.Add(again)
 	}
 	require.Equal(t, domains, sent)
-	require.Less(t, float64(bytes-mapBurst)/now.Sub(began).Seconds(), 1.1*mapRate, "bytes a second beyond what may come at once")
+	require.Less(t, float64(bytes-serving.budget.Bytes.Burst())/now.Sub(began).Seconds(), 1.1*float64(serving.budget.Bytes.Limit()), "bytes a second beyond what may come at once")
 }
 
 // TestADomainThatWaitsIsToldOnce: one that changes while it waits for its turn stands in no message twice, which a peer would refuse.
 func TestADomainThatWaitsIsToldOnce(t *testing.T) {
-	log, serving, pace := newMapLog(), newMapServing(), newPeerPace()
+	serving, log := newTestSender()
 	for i := range 2000 {
 		log.set(fmt.Sprintf("d%05d.test", i), versionAt(1))
 	}
-	require.NoError(t, serving.take(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 1, Take: []string{".test"}}, pace, log, time.Unix(1_800_000_000, 0)))
+	require.NoError(t, serving.Subscribe(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 1, Take: []string{".test"}}, time.Unix(1_800_000_000, 0)))
 	now, told := time.Unix(1_800_000_000, 0), map[string]int{}
 	for complete := false; !complete; {
-		out, _, err := serving.next(now, time.Second, pace, log, func(string) []byte { return []byte("{}") })
+		serving.entry = func(string) []byte { return []byte("{}") }
+		out, _, err := serving.Next(now, time.Second)
 		require.NoError(t, err)
 		for _, m := range out {
 			for _, b := range m.GetMapChanges().GetBundles() {
@@ -159,7 +171,7 @@ func TestADomainThatWaitsIsToldOnce(t *testing.T) {
 			}
 			complete = m.GetMapChanges().GetComplete()
 		}
-		serving.ready(t, out)
+		serving.acknowledgeAll(t, out)
 		log.set("d01999.test", versionAt(2))
 	}
 	require.Len(t, told, 2000)
@@ -168,21 +180,22 @@ func TestADomainThatWaitsIsToldOnce(t *testing.T) {
 
 // TestLargeEntriesGoByThemselves: no message is larger than a peer takes.
 func TestLargeEntriesGoByThemselves(t *testing.T) {
-	log, serving, pace := newMapLog(), newMapServing(), newPeerPace()
+	serving, log := newTestSender()
 	for _, td := range []string{"a.test", "b.test", "c.test"} {
 		log.set(td, versionAt(1))
 	}
-	require.NoError(t, serving.take(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 1, Take: []string{".test"}}, pace, log, someTime))
+	require.NoError(t, serving.Subscribe(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 1, Take: []string{".test"}}, someTime))
 	var names []string
 	for range 2 {
-		out, _, err := serving.next(time.Unix(1_800_000_000, 0), time.Second, pace, log, func(td string) []byte {
+		serving.entry = func(td string) []byte {
 			if td == "b.test" {
 				return make([]byte, 1<<20)
 			}
-			return make([]byte, mapChangesBytes-1)
-		})
+			return make([]byte, maxChangesBytes-1)
+		}
+		out, _, err := serving.Next(someTime, time.Second)
 		require.NoError(t, err)
-		serving.ready(t, out)
+		serving.acknowledgeAll(t, out)
 		for _, m := range out {
 			require.Len(t, m.GetMapChanges().GetBundles(), 1)
 			require.LessOrEqual(t, proto.Size(m), session.MaxMessage)
@@ -217,23 +230,24 @@ func TestMapServingRefuses(t *testing.T) {
 		"a part of nothing":  {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Has: has[:1]}}, "malformed"},
 		"a part of another":  {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Take: []string{".test"}, More: true}, {TrustDomain: "other.test", Has: has[:1]}}, "malformed"},
 		"a part too late":    {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Take: []string{".test"}}, {TrustDomain: "hub.test", Has: has[:1]}}, "malformed"},
-		"too many interests": {manyInterests(maxMapInterests + 1), "too_many_domains"},
-		"as many as may be":  {manyInterests(maxMapInterests), ""},
+		"too many interests": {manyInterests(peer.MaxMapSubscriptions + 1), "too_many_domains"},
+		"as many as may be":  {manyInterests(peer.MaxMapSubscriptions), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			serving, pace, number := newMapServing(), newPeerPace(), uint64(0)
+			serving, _ := newTestSender()
+			number := uint64(0)
 			var err error
 			for _, m := range test.interests {
 				if len(m.GetTake()) > 0 {
 					number++ // else it is a part of the one before
 				}
 				m.Number = number
-				if err = serving.take(m, pace, newMapLog(), someTime); err != nil {
+				if err = serving.Subscribe(m, someTime); err != nil {
 					break
 				}
 			}
-			serving.end(pace)
-			require.True(t, pace.held.TryAcquire(maxHeld), "what it held is let go")
+			serving.Close()
+			require.True(t, serving.budget.Held.TryAcquire(peer.MaxHeld), "what it held is let go")
 			if test.reason == "" {
 				require.NoError(t, err)
 				return
@@ -247,31 +261,32 @@ func TestMapServingRefuses(t *testing.T) {
 // TestInterestsWithoutEnd: whoever says anew and anew what it takes, or that it takes nothing, is turned away, for each is compared with the whole map;
 // on another stream no less.
 func TestInterestsWithoutEnd(t *testing.T) {
-	first, second, log, pace := newMapServing(), newMapServing(), newMapLog(), newPeerPace()
-	for n := range uint64(interestBurst) {
+	first, log := newTestSender()
+	second := newSender(first.budget, log, nil)
+	for n := range uint64(first.budget.Subscriptions.Burst()) {
 		m := &ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: n + 1, Take: []string{".test"}}
 		if n%3 == 1 {
 			m.Take = nil
 		}
-		require.NoError(t, first.take(m, pace, log, someTime))
+		require.NoError(t, first.Subscribe(m, someTime))
 	}
 	for _, take := range [][]string{nil, {".test"}} {
-		again := &ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: interestBurst + 1, Take: take}
-		require.Equal(t, "flood", session.ReasonOf(first.take(again, pace, log, someTime)))
-		require.Equal(t, "flood", session.ReasonOf(second.take(again, pace, log, someTime)))
+		again := &ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: uint64(first.budget.Subscriptions.Burst()) + 1, Take: take}
+		require.Equal(t, "flood", session.ReasonOf(first.Subscribe(again, someTime)))
+		require.Equal(t, "flood", session.ReasonOf(second.Subscribe(again, someTime)))
 	}
-	require.NoError(t, first.take(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: interestBurst + 2}, pace, log, someTime.Add(2*time.Second)))
-	require.GreaterOrEqual(t, wordBurst, 2*session.MapChangesDomains, "one message of a hub's is never more than may be taken at once")
+	require.NoError(t, first.Subscribe(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: uint64(first.budget.Subscriptions.Burst()) + 2}, someTime.Add(2*time.Second)))
 }
 
 // TestChangesThatWaitAreCounted: a peer that takes nothing in does not have a hub remember all that changes.
 func TestChangesThatWaitAreCounted(t *testing.T) {
-	log, serving, pace := newMapLog(), newMapServing(), newPeerPace()
-	for hub := range uint64(maxMapInterests) {
-		require.NoError(t, serving.take(&ententev1.PeerMapInterest{TrustDomain: fmt.Sprintf("hub%d.test", hub), Number: hub + 1, Take: []string{".test"}}, pace, log, someTime))
+	serving, log := newTestSender()
+	for hub := range uint64(peer.MaxMapSubscriptions) {
+		require.NoError(t, serving.Subscribe(&ententev1.PeerMapInterest{TrustDomain: fmt.Sprintf("hub%d.test", hub), Number: hub + 1, Take: []string{".test"}}, someTime))
 	}
 	next := func() error {
-		_, _, err := serving.next(someTime, time.Second, pace, log, func(string) []byte { return []byte("{}") })
+		serving.entry = func(string) []byte { return []byte("{}") }
+		_, _, err := serving.Next(someTime, time.Second)
 		return err
 	}
 	require.NoError(t, next())
@@ -280,19 +295,21 @@ func TestChangesThatWaitAreCounted(t *testing.T) {
 	}
 	err := next()
 	require.Equal(t, "lagging", session.ReasonOf(err))
-	serving.end(pace)
-	require.True(t, pace.held.TryAcquire(maxHeld), "what it held is let go")
+	serving.Close()
+	require.True(t, serving.budget.Held.TryAcquire(peer.MaxHeld), "what it held is let go")
 }
 
 // TestAPeerIsToldAsFastAsItTakes: two messages are under way at most, one who takes none in is given up, and nobody takes in what there was not.
 func TestAPeerIsToldAsFastAsItTakes(t *testing.T) {
-	log, serving, pace, now := newMapLog(), newMapServing(), newPeerPace(), someTime
+	serving, log := newTestSender()
+	now := someTime
 	for i := range 4 * session.MapChangesDomains {
 		log.set(fmt.Sprintf("d%05d.test", i), versionAt(1))
 	}
-	require.NoError(t, serving.take(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 7, Take: []string{".test"}}, pace, log, now))
+	require.NoError(t, serving.Subscribe(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 7, Take: []string{".test"}}, now))
 	next := func() (out []*ententev1.PeerMessage, err error) {
-		out, again, err := serving.next(now, 10*time.Second, pace, log, func(string) []byte { return []byte("{}") })
+		serving.entry = func(string) []byte { return []byte("{}") }
+		out, again, err := serving.Next(now, 10*time.Second)
 		require.Zero(t, again)
 		return out, err
 	}
@@ -305,19 +322,19 @@ func TestAPeerIsToldAsFastAsItTakes(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, none)
 	now = now.Add(session.AcknowledgeTimeout)
-	require.NoError(t, serving.taken(taken, now))
+	require.NoError(t, serving.Acknowledge(taken, now))
 	one, err := next()
 	require.NoError(t, err)
 	require.Len(t, one, 1, "and one more for each that was taken in")
-	require.NoError(t, serving.taken(&ententev1.PeerMapTaken{TrustDomain: "hub.test", Interest: 6}, now), "it is of before")
-	require.NoError(t, serving.taken(&ententev1.PeerMapTaken{TrustDomain: "other.test", Interest: 7}, now))
+	require.NoError(t, serving.Acknowledge(&ententev1.PeerMapTaken{TrustDomain: "hub.test", Interest: 6}, now), "it is of before")
+	require.NoError(t, serving.Acknowledge(&ententev1.PeerMapTaken{TrustDomain: "other.test", Interest: 7}, now))
 	now = now.Add(session.AcknowledgeTimeout + time.Second)
 	_, err = next()
 	require.Equal(t, "unacknowledged", session.ReasonOf(err))
 	for range session.MapWindow {
-		require.NoError(t, serving.taken(taken, now))
+		require.NoError(t, serving.Acknowledge(taken, now))
 	}
-	require.Equal(t, "malformed", session.ReasonOf(serving.taken(taken, now)))
+	require.Equal(t, "malformed", session.ReasonOf(serving.Acknowledge(taken, now)))
 }
 
 func manyInterests(n int) (all []*ententev1.PeerMapInterest) {
@@ -329,13 +346,33 @@ func manyInterests(n int) (all []*ententev1.PeerMapInterest) {
 
 // TestMapLogForgets: what is behind by more than the log remembers is told so, rather than told a part.
 func TestMapLogForgets(t *testing.T) {
-	log, serving, pace := newMapLog(), newMapServing(), newPeerPace()
-	require.NoError(t, serving.take(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 1, Take: []string{".test"}}, pace, log, someTime))
+	serving, log := newTestSender()
+	require.NoError(t, serving.Subscribe(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 1, Take: []string{".test"}}, someTime))
 	for n := range uint64(2 * logSlack) {
 		log.set("a.test", versionAt(n))
 	}
 	require.LessOrEqual(t, len(log.changes), 2+logSlack)
-	_, _, err := serving.next(time.Now(), time.Second, pace, log, func(string) []byte { return nil })
+	serving.entry = func(string) []byte { return nil }
+	_, _, err := serving.Next(time.Now(), time.Second)
 	require.Error(t, err)
 	require.Equal(t, "lagging", session.ReasonOf(err))
+}
+
+// TestUnfinishedSubscriptionIsReplaced: a new subscription replaces one of which parts are missing, and takes nothing from it.
+func TestUnfinishedSubscriptionIsReplaced(t *testing.T) {
+	s, _ := newTestSender()
+	subscribe := func(m *ententev1.PeerMapInterest) {
+		t.Helper()
+		m.TrustDomain = "hub.test"
+		require.NoError(t, s.Subscribe(m, someTime))
+	}
+	subscribe(&ententev1.PeerMapInterest{Number: 1, Take: []string{"wide.test"}, More: true})
+	subscribe(&ententev1.PeerMapInterest{Number: 2, Take: []string{"narrow.test"}})
+	sub := s.subscriptions["hub.test"]
+	require.True(t, sub.ready)
+	require.True(t, sub.rules.Covers("narrow.test"))
+	require.False(t, sub.rules.Covers("wide.test"))
+	subscribe(&ententev1.PeerMapInterest{Number: 3, Take: []string{"wide.test"}, More: true})
+	subscribe(&ententev1.PeerMapInterest{Number: 4})
+	require.False(t, s.Active(), "it was withdrawn")
 }

@@ -1,4 +1,4 @@
-package federation
+package peer
 
 import (
 	"testing"
@@ -18,41 +18,41 @@ func TestWhenALeaderKnowsItsPeers(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		alive []string
-		told  map[string]map[string]peerNote // by member and peer
+		told  map[string]map[string]observation // by member and peer
 		peers []string
 		read  bool
 		since time.Duration
 		known bool
 	}{
-		{"no peer at all", []string{"eu-1"}, map[string]map[string]peerNote{"eu-1": nil}, nil, true, 0, true},
-		{"relationships not read yet", []string{"eu-1"}, map[string]map[string]peerNote{"eu-1": nil}, nil, false, 0, false},
-		{"a member has not told", []string{"eu-1", "eu-2"}, map[string]map[string]peerNote{"eu-1": nil}, nil, true, time.Hour, false},
+		{"no peer at all", []string{"eu-1"}, map[string]map[string]observation{"eu-1": nil}, nil, true, 0, true},
+		{"relationships not read yet", []string{"eu-1"}, map[string]map[string]observation{"eu-1": nil}, nil, false, 0, false},
+		{"a member has not told", []string{"eu-1", "eu-2"}, map[string]map[string]observation{"eu-1": nil}, nil, true, time.Hour, false},
 		{"nobody is alive", nil, nil, nil, true, time.Hour, false},
-		{"a peer is back", []string{"eu-1", "eu-2"}, map[string]map[string]peerNote{
-			"eu-1": nil, "eu-2": {"us.example.org": {known: true, connected: true, acked: wants}},
+		{"a peer is back", []string{"eu-1", "eu-2"}, map[string]map[string]observation{
+			"eu-1": nil, "eu-2": {"us.example.org": {known: true, connected: true, acknowledged: wants}},
 		}, []string{"us.example.org"}, true, 0, true},
-		{"a peer is back, and has not said what it wants", []string{"eu-1"}, map[string]map[string]peerNote{
+		{"a peer is back, and has not said what it wants", []string{"eu-1"}, map[string]map[string]observation{
 			"eu-1": {"us.example.org": {known: true, connected: true}},
 		}, []string{"us.example.org"}, true, 0, false},
-		{"a peer that is not back", []string{"eu-1"}, map[string]map[string]peerNote{
-			"eu-1": {"us.example.org": {known: true, acked: wants}},
+		{"a peer that is not back", []string{"eu-1"}, map[string]map[string]observation{
+			"eu-1": {"us.example.org": {known: true, acknowledged: wants}},
 		}, []string{"us.example.org"}, true, 0, false},
-		{"one of two is back", []string{"eu-1"}, map[string]map[string]peerNote{
-			"eu-1": {"us.example.org": {known: true, connected: true, acked: wants}},
+		{"one of two is back", []string{"eu-1"}, map[string]map[string]observation{
+			"eu-1": {"us.example.org": {known: true, connected: true, acknowledged: wants}},
 		}, []string{"ap.example.org", "us.example.org"}, true, 0, false},
-		{"the peers had their time", []string{"eu-1"}, map[string]map[string]peerNote{"eu-1": nil}, []string{"us.example.org"}, true, returnTime, true},
+		{"the peers had their time", []string{"eu-1"}, map[string]map[string]observation{"eu-1": nil}, []string{"us.example.org"}, true, returnTime, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 			clock := func() time.Time { return now }
 			alive := func() ([]string, error) { return test.alive, nil }
 			homes := func() ([]string, bool) { return test.peers, test.read }
-			leader := newPeerReports(clock, alive, homes)
+			leader := newReports(clock, alive, homes)
 			leader.Reset()
 			for member, notes := range test.told {
-				told := newPeerReports(clock, alive, homes)
+				told := newReports(clock, alive, homes)
 				for home, note := range notes {
-					told.update(home, func(n *peerNote) { *n = note })
+					told.update(home, func(n *observation) { *n = note })
 				}
 				leader.Deliver(member, told.Collect(true))
 			}

@@ -1,4 +1,4 @@
-package federation
+package peer
 
 import (
 	"fmt"
@@ -6,39 +6,47 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/federation/federationtest"
 	"github.com/ententehq/entente/federation/mirror"
+	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/raftstoretest"
 )
 
 // TestPlansFollowEachChange: what is planned for peers after any changes is what relationships that are read anew ask for.
 func TestPlansFollowEachChange(t *testing.T) {
-	r := newRoom(t)
-	p := r.manager.peers
+	store, tables := raftstoretest.New(t), mirror.New()
+	p, err := New(Config{
+		Store: store, PlanOf: tables.PlanOf, Homes: tables.Homes, Now: time.Now, Logger: hclog.NewNullLogger(),
+		Alive: func() ([]string, error) { return nil, nil },
+	})
+	require.NoError(t, err)
+	reconcile := func() { p.reconcile(t.Context(), p.due.Take()) }
 	refuse := func(err error) { t.Error(err) }
-	view := r.store.View()
-	require.NoError(t, r.manager.catalog.Load(view, refuse))
-	watch := r.store.Watch([]raftstore.Prefix{relationship.Relationships.Prefix(""), relationship.ForeignBundles.Prefix("")}, view.Revision())
+	view := store.View()
+	require.NoError(t, tables.Load(view, refuse))
+	watch := store.Watch([]raftstore.Prefix{relationship.Relationships.Prefix(""), relationship.ForeignBundles.Prefix("")}, view.Revision())
 	defer watch.Close()
-	p.plan("never-named.example.org")
-	p.reconcile(t.Context())
-	_, known := p.homes()
+	p.Plan("never-named.example.org")
+	reconcile()
+	_, known := p.plans.homes()
 	require.False(t, known, "the relationships were not read yet")
-	p.planAll(true)
-	p.reconcile(t.Context())
-	_, known = p.homes()
+	p.PlanAll()
+	reconcile()
+	_, known = p.plans.homes()
 	require.True(t, known)
 
 	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a test that can be repeated
 	a := federationtest.NewAuthority(t, "d.example.org")
 	for step := range 200 {
 		name := fmt.Sprintf("d%d.example.org", random.IntN(6))
-		_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
+		_, err := store.Update(t.Context(), func(tx *raftstore.Tx) error {
 			switch random.IntN(4) {
 			case 0:
 				return relationship.Relationships.Delete(tx, name)
@@ -56,19 +64,19 @@ func TestPlansFollowEachChange(t *testing.T) {
 			return relationship.Relationships.Put(tx, name, row)
 		})
 		require.NoError(t, err)
-		if r.store.View().Revision() == view.Revision() {
+		if store.View().Revision() == view.Revision() {
 			continue // it deleted nothing
 		}
 		batch, err := watch.Next(t.Context())
 		require.NoError(t, err)
-		_, homes := r.manager.catalog.Apply(batch, refuse)
-		p.plan(homes...)
-		p.reconcile(t.Context())
-		view = r.store.View()
+		_, homes := tables.Apply(batch, refuse)
+		p.Plan(homes...)
+		reconcile()
+		view = store.View()
 
 		anew := mirror.New()
 		require.NoError(t, anew.Load(view, refuse))
-		require.Equal(t, indexed(anew), indexed(r.manager.catalog))
+		require.Equal(t, indexed(anew), indexed(tables))
 		plans, named := map[string]relationship.PeerPlan{}, map[string]bool{}
 		for _, home := range anew.Homes() {
 			named[home] = true
@@ -76,8 +84,8 @@ func TestPlansFollowEachChange(t *testing.T) {
 				plans[home] = plan
 			}
 		}
-		require.Equal(t, named, p.named)
-		require.Equal(t, plans, p.plans)
+		require.Equal(t, named, p.plans.named)
+		require.Equal(t, plans, p.plans.byHome)
 	}
 }
 
@@ -91,4 +99,15 @@ func indexed(c *mirror.Mirror) map[string]map[string]bool {
 	c.EachHub(by("hubs"))
 	c.EachAgreement(by("agreements"))
 	return found
+}
+
+// TestBudgetSurvivesStreams: every stream of a peer uses the same budget, until no relationship names the peer.
+func TestBudgetSurvivesStreams(t *testing.T) {
+	all, now := budgets{byHome: map[string]*Budget{}}, time.Unix(1_800_000_000, 0)
+	require.True(t, all.of("us.example.org").messages.AllowN(now, MessageBurst))
+	require.False(t, all.of("us.example.org").messages.AllowN(now, 1), "another stream has no budget of its own")
+	require.True(t, all.of("ap.example.org").messages.AllowN(now, 1))
+	all.forget("us.example.org")
+	require.True(t, all.of("us.example.org").messages.AllowN(now, 1))
+	require.GreaterOrEqual(t, attestationBurst, 2*session.MapChangesDomains, "one message of a hub never exceeds the burst")
 }
