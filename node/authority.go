@@ -101,7 +101,8 @@ func warnOfKeysOnDisk(m *member) {
 	folder := m.dir.file(keyFolder)
 	left, err := filepath.Glob(filepath.Join(folder, "*.pem"))
 	if err == nil && len(left) > 0 {
-		m.log.Warn("the data folder holds signing keys that are no longer used; their signatures are trusted until their "+
+		m.log.Warn("the data folder holds signing keys that are no longer used; their signatures are trusted until "+
+			"their "+
 			"authorities are gone: delete the folder",
 			"folder", folder, "keys", len(left), "now_kept", string(m.cfg.Authority.Keys))
 	}

@@ -9,27 +9,27 @@ import (
 )
 
 const (
-	// leastSlack is what the garbage collector may always let lie.
+	// leastSlack is the amount of garbage that is always acceptable.
 	leastSlack = 32 << 20
-	// largeHeapPercent is what it may let lie of a heap for which that is little, in percent of what is in use.
+	// largeHeapPercent is the acceptable garbage of a large heap, in percent of its live bytes.
 	largeHeapPercent = 50
-	// smallHeapPercent bounds that of a heap of next to nothing.
+	// smallHeapPercent is the limit for a tiny heap.
 	smallHeapPercent = 200
-	// collectorPace is how often that is looked at.
+	// collectorPace is the interval at which the percentage is updated.
 	collectorPace = time.Second
 )
 
-// collectorPercent is the percentage for [debug.SetGCPercent] where so many bytes are in use. Go's own 100 doubles them. A member that keeps ten thousand
-// relationships or a hundred thousand instances makes little garbage and is better off with less memory; one that issues makes much, and
-// has little in use.
+// collectorPercent returns the percentage for [debug.SetGCPercent] for a heap with so many live bytes. The default of
+// Go, 100, doubles the memory. A member with ten thousand relationships or a hundred thousand instances produces little
+// garbage and should use less memory; a member that mostly issues SVIDs produces much, and has a small heap.
 func collectorPercent(inUse uint64) int {
 	if inUse == 0 {
-		return 100 // nothing was collected yet
+		return 100 // there was no collection yet
 	}
 	return int(min(smallHeapPercent, max(largeHeapPercent, 100*leastSlack/inUse)))
 }
 
-// paceCollector has the garbage collector follow [collectorPercent] until ctx ends, unless the environment says otherwise.
+// paceCollector applies [collectorPercent] until ctx ends, unless the environment sets GOGC.
 func paceCollector(ctx context.Context) error {
 	if os.Getenv("GOGC") != "" {
 		<-ctx.Done()
@@ -43,8 +43,9 @@ func paceCollector(ctx context.Context) error {
 	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	for {
 		metrics.Read(live)
+		// SetGCPercent stops the process for a moment, so changes of less than a tenth are skipped.
 		if percent := collectorPercent(live[0].Value.Uint64()); percent*10 < last*9 || percent*10 > last*11 {
-			debug.SetGCPercent(percent) // which stops the process for a moment, and so is not done for a tenth
+			debug.SetGCPercent(percent)
 			last = percent
 		}
 		select {

@@ -11,7 +11,8 @@ func TestADataFolderIsHeldByOneProcess(t *testing.T) {
 	first, err := openDataDir(dir)
 	require.NoError(t, err)
 	_, err = openDataDir(dir)
-	require.EqualError(t, err, "data folder "+dir+" is in use by another entente server; stop that one, or give this one a folder of its own")
+	require.EqualError(t, err, "data folder "+dir+" is in use by another entente server; stop that one, or give this "+
+		"one a folder of its own")
 	require.NoError(t, first.close())
 	second, err := openDataDir(dir)
 	require.NoError(t, err)

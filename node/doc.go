@@ -1,12 +1,21 @@
-// Package node is one member: it reads the configuration, builds the rooms, connects them, owns the listeners, and starts and
-// stops everything in order. No rule about trust is here.
+// Package node runs one member: it builds the rooms, connects them, opens the listeners, and starts and stops
+// everything in order. It holds no rule about trust.
 //
-// Start with [LoadConfig], which refuses whatever it does not know, and [Run], which is the life of a member. member.go
-// builds the rooms and joins what one needs of another; lifecycle.go starts and stops; trust.go answers from the tables of
-// several rooms whom this cluster can verify; publish.go keeps the bundle endpoint equal to the replicated state;
-// operations.go is the HTTP listener for those who run the member. The one TLS port has a package of its own, node/port.
+// Start with [Run], and with type member in member.go: build calls one function for each room, which sits in the file
+// of that room together with the adapters that the room needs from others, and start runs what is built. serve.go has
+// the gRPC servers, endpoint.go the SPIFFE bundle endpoint, port.go the one TLS port.
 //
-// A member starts from below: operations, the port, the store, the membership, then the rooms, and last the listeners that
-// let callers in. It stops the other way round, so that nobody is let in to what is going away. Without quorum it stays up:
-// bundles are served from memory and writes fail with a reason.
+// A member starts from below: operations, the port, the store, the membership, then the rooms, and last the listeners
+// for callers. It stops in reverse order, so no caller reaches a room that is stopping. Without a quorum it keeps
+// running: it serves bundles from memory, and writes fail with a reason.
+//
+// The packages below:
+//
+//   - config reads the configuration file.
+//   - port is the TLS port, for members, joiners and clients.
+//   - lifecycle starts parts of a member, and stops them in reverse order.
+//   - operations is the HTTP listener for metrics and health.
+//   - acmeorders makes members take turns at an ACME server.
+//   - inspect is what commands do without a member: read bundles and snapshots, check Vault.
+//   - xdsbootstrap writes bootstrap files for gRPC clients.
 package node

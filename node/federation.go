@@ -88,9 +88,9 @@ func dialInviting(ctx context.Context, address string, accept func([32]byte) err
 // maxEndpointURLs is the limit of endpoint URLs of a relationship.
 const maxEndpointURLs = 4
 
-// endpointURLs returns the URLs at which other clusters find the bundle of a hosted domain. Their hosts are the configured
-// advertised address alone if there is one, else the names in an ACME certificate, else the hosts of all members. The
-// port is that of this member's endpoint: the members of a cluster are configured alike.
+// endpointURLs returns the URLs at which other clusters find the bundle of a hosted domain. Their hosts are the
+// configured advertised address alone if there is one, else the names in an ACME certificate, else the hosts of all
+// members. The port is that of this member's endpoint: the members of a cluster are configured alike.
 func endpointURLs(c config.BundleEndpoint, members []federation.InvitingMember, td string) (urls []string) {
 	for _, host := range endpointHosts(c, members) {
 		if url := "https://" + host + "/bundles/" + td; !slices.Contains(urls, url) && len(urls) < maxEndpointURLs {

@@ -13,23 +13,24 @@ import (
 )
 
 const (
-	// maxMessage bounds a gRPC message: a bundle document has at most 1 MiB, and comes with little else. A message is held whole before anything
-	// looks at it, which a peer can have done on each of its streams.
+	// maxMessage is the size limit of a gRPC message. A bundle document has at most 1 MiB, and comes with little else.
+	// gRPC buffers a whole message before any check, on each stream of a peer.
 	maxMessage = 2 << 20
-	// maxHeader bounds the metadata of a call, which holds nothing that this API reads. gRPC would take 16 MiB a stream.
+	// maxHeader is the size limit of the metadata of a call, which this API does not use. The default of gRPC is 16
+	// MiB.
 	maxHeader = 16 << 10
-	// callWindow is what may have come of one call, and over one connection, and not be read; of itself gRPC lets that grow to 16 MiB.
+	// callWindow is the limit of unread bytes of one call and of one connection. gRPC alone lets it grow to 16 MiB.
 	callWindow = 256 << 10
-	// maxJoinMessage and maxJoinCalls bound what a joiner, of whom nothing is known, makes this member hold: one request
-	// of names, addresses and a certificate is all that it sends, or two bundles of at most 100 KiB of a cluster that was invited.
+	// maxJoinMessage and maxJoinCalls limit the memory that an unauthenticated joiner can occupy. A joiner sends one
+	// request with names, addresses and a certificate, and an invited cluster two bundles of at most 100 KiB.
 	maxJoinMessage = 256 << 10
 	maxJoinCalls   = 2
-	// graceful is how long calls under way may go on when the member stops.
+	// graceful is how long running calls may continue when the member stops.
 	graceful = 3 * time.Second
 )
 
-// serverOptions are common to all gRPC servers of a member. Most streams are idle watches: gRPC lends them its buffer to write for a write, and
-// there is none to read, since TLS has one. The socket, which has no TLS, sets one.
+// serverOptions are common to all gRPC servers of a member. Most streams are idle watches, so connections have a small
+// write buffer, and no read buffer, because TLS has one. The admin socket, which has no TLS, sets one.
 func serverOptions(creds credentials.TransportCredentials) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.Creds(creds),
@@ -42,7 +43,8 @@ func serverOptions(creds credentials.TransportCredentials) []grpc.ServerOption {
 		grpc.InitialConnWindowSize(callWindow),
 		grpc.ConnectionTimeout(10 * time.Second),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second,
+			PermitWithoutStream: true}),
 	}
 }
 
@@ -51,7 +53,7 @@ func joinOptions(creds credentials.TransportCredentials) []grpc.ServerOption {
 	return append(serverOptions(creds), grpc.MaxRecvMsgSize(maxJoinMessage), grpc.MaxConcurrentStreams(maxJoinCalls))
 }
 
-// serveGRPC serves on a listener until ctx ends, then lets calls under way finish for a moment.
+// serveGRPC serves on a listener until ctx ends, and then lets running calls finish within graceful.
 func serveGRPC(s *grpc.Server, l net.Listener) func(context.Context) error {
 	return func(ctx context.Context) error {
 		served := make(chan error, 1)
@@ -68,7 +70,7 @@ func serveGRPC(s *grpc.Server, l net.Listener) func(context.Context) error {
 		select {
 		case <-stopped:
 		case <-timer.C:
-			s.Stop() // watches never end by themselves
+			s.Stop() // watches do not end by themselves
 			<-stopped
 		}
 		if err := <-served; err != nil && !errors.Is(err, grpc.ErrServerStopped) && !errors.Is(err, net.ErrClosed) {

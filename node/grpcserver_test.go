@@ -19,7 +19,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
 
-// slowJoins holds each call until its caller gives up.
+// slowJoins blocks each call until its caller cancels it.
 type slowJoins struct {
 	ententev1.UnimplementedJoinServiceServer
 	calls atomic.Int32
@@ -33,7 +33,9 @@ func (s *slowJoins) Join(ctx context.Context, _ *ententev1.JoinRequest) (*entent
 	return nil, ctx.Err()
 }
 
-func servedOn(t *testing.T, options func(credentials.TransportCredentials) []grpc.ServerOption) (*slowJoins, ententev1.JoinServiceClient) {
+func servedOn(
+	t *testing.T, options func(credentials.TransportCredentials) []grpc.ServerOption,
+) (*slowJoins, ententev1.JoinServiceClient) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -52,7 +54,7 @@ func servedOn(t *testing.T, options func(credentials.TransportCredentials) []grp
 	return service, ententev1.NewJoinServiceClient(conn)
 }
 
-func TestWhatOneCallMakesAMemberHold(t *testing.T) {
+func TestMessagesAndHeadersAreLimited(t *testing.T) {
 	for name, c := range map[string]struct {
 		options func(credentials.TransportCredentials) []grpc.ServerOption
 		header  int
@@ -82,13 +84,13 @@ func TestWhatOneCallMakesAMemberHold(t *testing.T) {
 	}
 }
 
-func TestAJoinerHasFewCallsUnderWay(t *testing.T) {
+func TestConcurrentJoinCallsAreLimited(t *testing.T) {
 	service, client := servedOn(t, joinOptions)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	done := make(chan error)
 	call := func() { _, err := client.Join(ctx, &ententev1.JoinRequest{}); done <- err }
-	// The client learns of the bound with the server's first settings, so the first call comes alone.
+	// The client gets the limit with the server's first settings, so the first call runs alone.
 	go call()
 	<-service.begun
 	for range maxJoinCalls {

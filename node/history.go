@@ -11,8 +11,8 @@ import (
 	"github.com/ententehq/entente/trust/bundleapi"
 )
 
-// bundleHistory returns the versions of a domain's bundle. Those of a suspended relationship are returned, and of one that the
-// other side ended: an operator needs them then. While either side has never consented nothing is returned, as of the bundle.
+// bundleHistory returns the versions of a domain's bundle, also for a relationship that is suspended or that the other
+// side ended: an operator needs them then. If one side has never consented, it returns ErrNotFound, as for the bundle.
 func bundleHistory(view *raftstore.View, td string, d trust.Decision) (h bundleapi.History, err error) {
 	switch d.Origin {
 	case trust.ByHosting:

@@ -14,7 +14,8 @@ func TestListenOnATakenPort(t *testing.T) {
 	address := taken.Addr().String()
 	_, err = listen("operations", "telemetry.listen", address)
 	require.ErrorIs(t, err, syscall.EADDRINUSE)
-	require.EqualError(t, err, "listen for operations: listen tcp "+address+": bind: address already in use: stop what listens on "+address+", or set telemetry.listen to another address")
+	require.EqualError(t, err, "listen for operations: listen tcp "+address+": bind: address already in use: stop "+
+		"what listens on "+address+", or set telemetry.listen to another address")
 }
 
 func TestListenElsewhere(t *testing.T) {

@@ -34,8 +34,8 @@ import (
 // storeRef is set once, when the store is open.
 type storeRef = atomic.Pointer[raftstore.Store]
 
-// member is one member: its rooms, built and connected. Each field is set by one function, which sits in the file of its
-// room; build calls them in order. Only the store works after build; start runs the rest.
+// member is one member: its rooms, built and connected. Each field is set by one function, which sits in the file of
+// its room; build calls them in order. Only the store works after build; start runs the rest.
 type member struct {
 	cfg      *config.Config
 	log      hclog.Logger
@@ -71,7 +71,8 @@ func (m *member) build() error {
 	)
 	m.operations = operations.New(m.registry, m.log.Named("operations"))
 	for _, step := range []func(*member) error{
-		openFiles, openPort, openStore, buildMembership, buildAccess, buildAuthority, buildFederation, buildRouting, buildEndpoint,
+		openFiles, openPort, openStore, buildMembership, buildAccess, buildAuthority, buildFederation, buildRouting,
+		buildEndpoint,
 	} {
 		if err := step(m); err != nil {
 			if m.store != nil {

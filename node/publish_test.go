@@ -32,13 +32,15 @@ func TestPublisherServesIssuers(t *testing.T) {
 	home := spiffeid.RequireTrustDomainFromString("eu.example.org")
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
-	b, err := bundle.New(home, bundle.Content{JWTAuthorities: map[string]crypto.PublicKey{"kid1": key.Public()}, Sequence: new(uint64(1)), RefreshHint: new(time.Minute)})
+	b, err := bundle.New(home, bundle.Content{JWTAuthorities: map[string]crypto.PublicKey{"kid1": key.Public()},
+		Sequence: new(uint64(1)), RefreshHint: new(time.Minute)})
 	require.NoError(t, err)
 	store := raftstoretest.New(t)
 	handler, err := endpoint.NewHandler(nil)
 	require.NoError(t, err)
 	p := publisher.New(publisher.Config{
-		Store: store, Index: trust.NewIndex(trustSources()), Home: home, Handler: handler, Logger: hclog.NewNullLogger(),
+		Store: store, Index: trust.NewIndex(trustSources()), Home: home, Handler: handler,
+		Logger: hclog.NewNullLogger(),
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)

@@ -20,7 +20,8 @@ func readiness(m *member) []operations.Check {
 	return []operations.Check{
 		{Name: "leader", Test: func() error {
 			if last := m.members.LastContact(); time.Since(last) > leaderSilence {
-				return fmt.Errorf("no contact with a leader for %s: a majority of the members must be up and reach each other",
+				return fmt.Errorf("no contact with a leader for %s: a majority of the members must be up and reach "+
+					"each other",
 					leaderSilence)
 			}
 			return nil

@@ -18,7 +18,8 @@ func buildRouting(m *member) (err error) {
 		Store: m.store, Trust: m.trust, Audit: m.audit, Agreements: agreements{}, ImportTTL: c.ImportTTL,
 		Leader: m.members, LastContact: m.members.LastContact,
 		Settings: plan.Settings{
-			OverprovisioningFactor: c.OverprovisioningFactor, PanicThreshold: &c.PanicThreshold, Stale: plan.StaleMode(c.Stale),
+			OverprovisioningFactor: c.OverprovisioningFactor, PanicThreshold: &c.PanicThreshold,
+			Stale: plan.StaleMode(c.Stale),
 		},
 		Logger: m.log.Named("routing"), Registerer: m.registry,
 	})

@@ -86,7 +86,8 @@ func enterCluster(ctx context.Context, m *member, bootstrap bool) error {
 		}
 		return nil
 	case bootstrap && m.cfg.Join != nil:
-		return errors.New("--bootstrap forms a new cluster, and the join block joins an existing one; remove one of them")
+		return errors.New("--bootstrap forms a new cluster, and the join block joins an existing one; remove one of " +
+			"them")
 	case bootstrap:
 		return m.store.Bootstrap()
 	}

@@ -32,13 +32,15 @@ func testBundle(t *testing.T, name string) *bundle.Bundle {
 	require.NoError(t, err)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, URIs: []*url.URL{{Scheme: "spiffe", Host: name}},
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		URIs: []*url.URL{{Scheme: "spiffe", Host: name}},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	require.NoError(t, err)
 	root, err := x509.ParseCertificate(der)
 	require.NoError(t, err)
-	b, err := bundle.New(spiffeid.RequireTrustDomainFromString(name), bundle.Content{X509Authorities: []*x509.Certificate{root}})
+	b, err := bundle.New(spiffeid.RequireTrustDomainFromString(name),
+		bundle.Content{X509Authorities: []*x509.Certificate{root}})
 	require.NoError(t, err)
 	return b
 }
@@ -55,12 +57,13 @@ func world(t *testing.T) *raftstore.Store {
 			return err
 		}
 		for name, row := range map[string]*statev1.Relationship{
-			"fresh.example.org":     {Standing: &statev1.RelationshipStanding{Freshness: int32(ententev1.Freshness_FRESHNESS_FRESH)}},
-			"stale.example.org":     {Standing: &statev1.RelationshipStanding{Freshness: int32(ententev1.Freshness_FRESHNESS_STALE)}},
-			"expired.example.org":   {Standing: &statev1.RelationshipStanding{Freshness: int32(ententev1.Freshness_FRESHNESS_EXPIRED)}},
-			"jwtonly.example.org":   {Standing: &statev1.RelationshipStanding{Freshness: int32(ententev1.Freshness_FRESHNESS_FRESH), X509Expired: true}},
-			"suspended.example.org": {Suspended: true, Standing: &statev1.RelationshipStanding{Freshness: int32(ententev1.Freshness_FRESHNESS_FRESH)}},
-			"pending.example.org":   {},
+			"fresh.example.org":   {Standing: &statev1.RelationshipStanding{Freshness: int32(ententev1.Freshness_FRESHNESS_FRESH)}},
+			"stale.example.org":   {Standing: &statev1.RelationshipStanding{Freshness: int32(ententev1.Freshness_FRESHNESS_STALE)}},
+			"expired.example.org": {Standing: &statev1.RelationshipStanding{Freshness: int32(ententev1.Freshness_FRESHNESS_EXPIRED)}},
+			"jwtonly.example.org": {Standing: &statev1.RelationshipStanding{Freshness: int32(ententev1.Freshness_FRESHNESS_FRESH), X509Expired: true}},
+			"suspended.example.org": {Suspended: true,
+				Standing: &statev1.RelationshipStanding{Freshness: int32(ententev1.Freshness_FRESHNESS_FRESH)}},
+			"pending.example.org": {},
 		} {
 			row.TrustDomain = name
 			if err := relationship.Relationships.Put(tx, name, row); err != nil {
@@ -87,14 +90,20 @@ func TestTrustDecidesOnCallersAndRoutesAlike(t *testing.T) {
 		state  trust.State
 		refuse string // why callers are not trusted; empty: they are
 	}{
-		"eu.example.org":        {trust.Fresh, ""},
-		"fresh.example.org":     {trust.Fresh, ""},
-		"stale.example.org":     {trust.Stale, ""},
-		"expired.example.org":   {trust.Expired, "the bundle of expired.example.org has expired; see 'entente federation show expired.example.org'"},
-		"jwtonly.example.org":   {trust.Expired, "the bundle of jwtonly.example.org has expired; see 'entente federation show jwtonly.example.org'"},
-		"suspended.example.org": {trust.Suspended, "the relationship with suspended.example.org is suspended; resume it with 'entente federation resume suspended.example.org'"},
-		"pending.example.org":   {trust.Pending, "no bundle of pending.example.org has been received yet; see 'entente federation show pending.example.org'"},
-		"other.example.org":     {trust.Unknown, "other.example.org is neither hosted here nor federated with; 'entente federation create other.example.org' creates a relationship"},
+		"eu.example.org":    {trust.Fresh, ""},
+		"fresh.example.org": {trust.Fresh, ""},
+		"stale.example.org": {trust.Stale, ""},
+		"expired.example.org": {trust.Expired, "the bundle of expired.example.org has expired; see 'entente " +
+			"federation show expired.example.org'"},
+		"jwtonly.example.org": {trust.Expired, "the bundle of jwtonly.example.org has expired; see 'entente " +
+			"federation show jwtonly.example.org'"},
+		"suspended.example.org": {trust.Suspended,
+			"the relationship with suspended.example.org is suspended; resume it with 'entente federation resume " +
+				"suspended.example.org'"},
+		"pending.example.org": {trust.Pending, "no bundle of pending.example.org has been received yet; see " +
+			"'entente federation show pending.example.org'"},
+		"other.example.org": {trust.Unknown, "other.example.org is neither hosted here nor federated with; " +
+			"'entente federation create other.example.org' creates a relationship"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			td := spiffeid.RequireTrustDomainFromString(name)
@@ -130,7 +139,8 @@ func TestAChangedBundleIsParsedAnew(t *testing.T) {
 }
 
 func newCatalog(store *raftstore.Store, home spiffeid.TrustDomain) *bundleapi.Indexed {
-	return &bundleapi.Indexed{Store: store, Index: trust.NewIndex(trustSources()), Domain: home, Versions: bundleHistory}
+	return &bundleapi.Indexed{Store: store, Index: trust.NewIndex(trustSources()), Domain: home,
+		Versions: bundleHistory}
 }
 
 func TestTheCatalogHandsOutWhatMayBeReliedOn(t *testing.T) {
@@ -165,12 +175,13 @@ func TestTheCatalogHandsOutNoHistoryBeforeConsent(t *testing.T) {
 		a     *statev1.RelationshipAgreement
 		shown bool
 	}{
-		"made by hand":      {nil, true},
-		"nobody's consent":  {&statev1.RelationshipAgreement{}, false},
-		"only its own":      {&statev1.RelationshipAgreement{ApproveTime: now}, false},
-		"only the peer's":   {&statev1.RelationshipAgreement{PeerApproveTime: now}, false},
-		"both":              {&statev1.RelationshipAgreement{ApproveTime: now, PeerApproveTime: now}, true},
-		"both, and ended":   {&statev1.RelationshipAgreement{ApproveTime: now, PeerApproveTime: now, EndTime: now}, true},
+		"made by hand":     {nil, true},
+		"nobody's consent": {&statev1.RelationshipAgreement{}, false},
+		"only its own":     {&statev1.RelationshipAgreement{ApproveTime: now}, false},
+		"only the peer's":  {&statev1.RelationshipAgreement{PeerApproveTime: now}, false},
+		"both":             {&statev1.RelationshipAgreement{ApproveTime: now, PeerApproveTime: now}, true},
+		"both, and ended": {&statev1.RelationshipAgreement{ApproveTime: now, PeerApproveTime: now, EndTime: now},
+			true},
 		"refused and ended": {&statev1.RelationshipAgreement{PeerApproveTime: now, EndTime: now}, false},
 	} {
 		_, err := store.Update(t.Context(), func(tx *raftstore.Tx) error {
@@ -183,7 +194,8 @@ func TestTheCatalogHandsOutNoHistoryBeforeConsent(t *testing.T) {
 		})
 		require.NoError(t, err)
 		catalog := newCatalog(store, spiffeid.RequireTrustDomainFromString("eu.example.org"))
-		_, err = catalog.History(t.Context(), spiffeid.RequireTrustDomainFromString("fresh.example.org"), bundleapi.ReadOptions{})
+		_, err = catalog.History(t.Context(), spiffeid.RequireTrustDomainFromString("fresh.example.org"),
+			bundleapi.ReadOptions{})
 		if c.shown {
 			require.NoError(t, err, name)
 		} else {
@@ -220,12 +232,14 @@ func TestFollowersSeeEachChangeAndEachEnd(t *testing.T) {
 		return <-states
 	}
 	next := change(func(tx *raftstore.Tx) error {
-		return relationship.ForeignBundles.Put(tx, "fresh.example.org", testBundle(t, "fresh.example.org").Row(time.Now()))
+		return relationship.ForeignBundles.Put(tx, "fresh.example.org",
+			testBundle(t, "fresh.example.org").Row(time.Now()))
 	})
 	require.Greater(t, next["fresh.example.org"], first["fresh.example.org"])
 	require.Equal(t, first["stale.example.org"], next["stale.example.org"])
 	next = change(func(tx *raftstore.Tx) error {
-		return relationship.Relationships.Put(tx, "stale.example.org", &statev1.Relationship{TrustDomain: "stale.example.org", Suspended: true})
+		return relationship.Relationships.Put(tx, "stale.example.org",
+			&statev1.Relationship{TrustDomain: "stale.example.org", Suspended: true})
 	})
 	require.NotContains(t, next, "stale.example.org", "a suspended bundle is handed out to nobody")
 	next = change(func(tx *raftstore.Tx) error {

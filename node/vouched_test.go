@@ -27,12 +27,14 @@ func TestVouchedBundlesFollowTheTables(t *testing.T) {
 	require.NoError(t, err)
 	store := raftstoretest.New(t)
 	stored := func(name string, sequence uint64) *statev1.Bundle {
-		b, err := bundle.New(spiffeid.RequireTrustDomainFromString(name), bundle.Content{JWTAuthorities: map[string]crypto.PublicKey{"kid1": key.Public()}, Sequence: &sequence})
+		b, err := bundle.New(spiffeid.RequireTrustDomainFromString(name),
+			bundle.Content{JWTAuthorities: map[string]crypto.PublicKey{"kid1": key.Public()}, Sequence: &sequence})
 		require.NoError(t, err)
 		return b.Row(time.Now())
 	}
 	rel := func(name string, vouch, suspended bool) *statev1.Relationship {
-		return &statev1.Relationship{TrustDomain: name, Vouch: vouch, Suspended: suspended, Standing: &statev1.RelationshipStanding{Freshness: int32(ententev1.Freshness_FRESHNESS_FRESH)}}
+		return &statev1.Relationship{TrustDomain: name, Vouch: vouch, Suspended: suspended,
+			Standing: &statev1.RelationshipStanding{Freshness: int32(ententev1.Freshness_FRESHNESS_FRESH)}}
 	}
 	index := trust.NewIndex(trustSources())
 	for _, step := range []struct {
@@ -69,14 +71,20 @@ func TestVouchedBundlesFollowTheTables(t *testing.T) {
 		{"one is hosted", func(tx *raftstore.Tx) error {
 			return table.Domains.Put(tx, "c.example.org", &statev1.Domain{TrustDomain: "c.example.org"})
 		}, []string{"a.example.org"}},
-		{"a bundle goes", func(tx *raftstore.Tx) error { return relationship.ForeignBundles.Delete(tx, "a.example.org") }, nil},
+		{"a bundle goes", func(tx *raftstore.Tx) error {
+			return relationship.ForeignBundles.Delete(tx,
+				"a.example.org")
+		}, nil},
 		{"it comes back, and the host goes", func(tx *raftstore.Tx) error {
 			if err := relationship.ForeignBundles.Put(tx, "a.example.org", stored("a.example.org", 2)); err != nil {
 				return err
 			}
 			return table.Domains.Delete(tx, "c.example.org")
 		}, []string{"a.example.org", "c.example.org"}},
-		{"a relationship goes", func(tx *raftstore.Tx) error { return relationship.Relationships.Delete(tx, "a.example.org") }, []string{"c.example.org"}},
+		{"a relationship goes", func(tx *raftstore.Tx) error {
+			return relationship.Relationships.Delete(tx,
+				"a.example.org")
+		}, []string{"c.example.org"}},
 	} {
 		_, err := store.Update(t.Context(), step.change)
 		require.NoError(t, err, step.name)

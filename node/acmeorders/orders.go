@@ -1,3 +1,6 @@
+// Package acmeorders makes the members of a cluster take turns when they order web certificates from an ACME server,
+// and lets every member answer the server's challenges. Both go through one replicated table, with a row for each host
+// name that is being ordered. [Orders] implements webcert.Orders; start reading at Acquire.
 package acmeorders
 
 import (
@@ -14,38 +17,39 @@ import (
 	"github.com/ententehq/entente/raftstore/feed"
 )
 
-// table has a row for each host name that a member is ordering a web certificate for, and for nobody else. Rows
-// go with the order, or with the next order of any name once their lease is over.
+// table has a row for each host name that a member currently orders a web certificate for. The member deletes the row
+// after the order. A row whose lease has ended is deleted by the next order for any name.
 var table = raftstore.NewTable[*statev1.EndpointOrder]("endpoint_orders")
 
 const (
-	// answerTimeout bounds the look at the leader's state for one handshake.
+	// answerTimeout is the limit for reading the leader's state in one handshake.
 	answerTimeout = 3 * time.Second
-	// maxAnswering bounds how many handshakes look there at a time; anybody can open them.
+	// maxAnswering is the limit of handshakes that read the leader's state at a time: any host can open them.
 	maxAnswering = 8
 )
 
-// Orders implements [webcert.Orders] over the replicated state.
+// Orders implements [webcert.Orders] on the replicated state.
 type Orders struct {
 	store     *raftstore.Store
 	member    string
 	now       func() time.Time
-	answering chan struct{} // has a buffer of maxAnswering
+	answering chan struct{} // a semaphore of maxAnswering
 }
 
+// New returns the orders of a member.
 func New(store *raftstore.Store, member string) *Orders {
 	return &Orders{store: store, member: member, now: time.Now, answering: make(chan struct{}, maxAnswering)}
 }
 
-// holds says whether row is somebody's turn at the moment. A lease that ends later than any could that began now was
-// written by a clock that is off, and counts for nothing.
+// holds reports whether the lease of a row is in force. It ignores a lease that ends later than any lease that begins
+// now: it was written by a member whose clock is wrong.
 func holds(row *statev1.EndpointOrder, now time.Time) bool {
 	until := row.GetUntil().AsTime()
 	return row != nil && now.Before(until) && !until.After(now.Add(2*webcert.OrderLease))
 }
 
-// errTurn ends the wait for a turn.
-var errTurn = errors.New("the turn has come")
+// errFree ends the wait for a lease.
+var errFree = errors.New("the lease has ended")
 
 // Acquire implements [webcert.Orders].
 func (o *Orders) Acquire(ctx context.Context, host string) error {
@@ -82,18 +86,18 @@ func (o *Orders) Acquire(ctx context.Context, host string) error {
 	}
 }
 
-// await returns when a turn has changed hands, or is over by the clock.
+// await returns when the holder has released its lease, or the lease has ended by the clock.
 func (o *Orders) await(ctx context.Context, host string, holder *statev1.EndpointOrder) error {
 	lease, cancel := context.WithTimeout(ctx, holder.GetUntil().AsTime().Sub(o.now()))
 	defer cancel()
 	err := feed.Latest(lease, o.store, []raftstore.Prefix{table.Prefix(host)}, func(v *raftstore.View) error {
 		row, ok, err := table.Get(v, host)
 		if err == nil && (!ok || row.Value.GetMember() != holder.GetMember()) {
-			return errTurn
+			return errFree
 		}
 		return err
 	})
-	if ctx.Err() == nil && (errors.Is(err, errTurn) || lease.Err() != nil) {
+	if ctx.Err() == nil && (errors.Is(err, errFree) || lease.Err() != nil) {
 		return nil
 	}
 	return errors.Join(err, ctx.Err())
@@ -131,15 +135,16 @@ func (o *Orders) answer(ctx context.Context, host, proof string, needed bool) er
 			row.Value.KeyAuthorization = proof
 			return table.Put(tx, host, row.Value)
 		case needed:
-			return fmt.Errorf("the order of a certificate for %s took longer than %s, and its turn is over", host, webcert.OrderLease)
+			return fmt.Errorf("the order of a certificate for %s took longer than %s, and its lease has ended",
+				host, webcert.OrderLease)
 		}
 		return nil
 	})
 	return err
 }
 
-// Answer implements [webcert.Orders]. What this member does not know yet it looks up in the leader's state: the ACME server
-// asks as soon as the member that orders has its write, which may be before this one has it.
+// Answer implements [webcert.Orders]. If this member's state has no proof, it reads the leader's state: the ACME server
+// connects as soon as the ordering member has its write, possibly before this member has applied it.
 func (o *Orders) Answer(ctx context.Context, host string) (string, error) {
 	if proof, err := o.proof(o.store.View(), host); proof != "" || err != nil {
 		return proof, err

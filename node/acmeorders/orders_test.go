@@ -24,10 +24,10 @@ func TestHolds(t *testing.T) {
 		row  *statev1.EndpointOrder
 		want bool
 	}{
-		{"nobody's", nil, false},
+		{"no row", nil, false},
 		{"at the beginning", row(webcert.OrderLease), true},
 		{"in its last second", row(time.Second), true},
-		{"over", row(0), false},
+		{"at its end", row(0), false},
 		{"of a clock that is a minute ahead", row(webcert.OrderLease + time.Minute), true},
 		{"of a clock that is a year ahead", row(365 * 24 * time.Hour), false},
 		{"without an end", &statev1.EndpointOrder{Member: "eu-1"}, false},
@@ -43,7 +43,7 @@ func rows(t *testing.T, s *raftstore.Store) int {
 	return len(all)
 }
 
-func TestOrdersTakeTurns(t *testing.T) {
+func TestMembersTakeTurns(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	c := raftstoretest.NewCluster(t, 3)
@@ -51,37 +51,37 @@ func TestOrdersTakeTurns(t *testing.T) {
 	bystander := New(c.Store(2), "member-3")
 
 	require.NoError(t, one.Acquire(ctx, "b.example.org"))
-	require.NoError(t, one.Acquire(ctx, "b.example.org"), "a member that was started again goes on")
+	require.NoError(t, one.Acquire(ctx, "b.example.org"), "a restarted member continues")
 	require.NoError(t, one.Present(ctx, "b.example.org", "proof-1"))
 	require.EqualError(t, two.Present(ctx, "b.example.org", "proof-2"),
-		"the order of a certificate for b.example.org took longer than 2m30s, and its turn is over")
-	require.NoError(t, two.Withdraw(ctx, "b.example.org"), "what is another's stays")
+		"the order of a certificate for b.example.org took longer than 2m30s, and its lease has ended")
+	require.NoError(t, two.Withdraw(ctx, "b.example.org"), "the lease of another member stays")
 	proof, err := bystander.Answer(ctx, "b.example.org")
 	require.NoError(t, err)
-	require.Equal(t, "proof-1", proof, "whichever member is asked")
+	require.Equal(t, "proof-1", proof, "every member has the answer")
 	proof, err = bystander.Answer(ctx, "other.example.org")
 	require.NoError(t, err)
 	require.Empty(t, proof)
 
-	// The second member's turn comes when the first one's is over.
+	// The second member gets the lease when the first one releases it.
 	turn := make(chan error, 1)
 	go func() { turn <- two.Acquire(ctx, "b.example.org") }()
-	require.NoError(t, two.Acquire(ctx, "other.example.org"), "another name waits for nobody")
+	require.NoError(t, two.Acquire(ctx, "other.example.org"), "another name has a lease of its own")
 	require.NoError(t, two.Release(ctx, "other.example.org"))
 	require.NoError(t, one.Withdraw(ctx, "b.example.org"))
 	select {
 	case err := <-turn:
-		t.Fatalf("two members had the turn at once: %v", err)
+		t.Fatalf("two members had the lease at once: %v", err)
 	default:
 	}
-	require.NoError(t, two.Release(ctx, "b.example.org"), "what is another's stays")
+	require.NoError(t, two.Release(ctx, "b.example.org"), "the lease of another member stays")
 	require.NoError(t, one.Release(ctx, "b.example.org"))
 	require.NoError(t, <-turn)
 	require.NoError(t, two.Release(ctx, "b.example.org"))
 	require.Zero(t, rows(t, c.Store(1)), "nothing is left")
 }
 
-func TestOrdersOutliveAMemberThatIsGone(t *testing.T) {
+func TestALeaseEndsWithoutItsHolder(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	store := raftstoretest.New(t)
@@ -92,14 +92,15 @@ func TestOrdersOutliveAMemberThatIsGone(t *testing.T) {
 
 	soon, over := context.WithCancel(ctx)
 	over()
-	require.ErrorIs(t, here.Acquire(soon, "b.example.org"), context.Canceled, "who waits can be told to stop")
+	require.ErrorIs(t, here.Acquire(soon, "b.example.org"), context.Canceled, "a wait ends with its context")
 
 	later := time.Now().Add(webcert.OrderLease + time.Second)
 	here.now = func() time.Time { return later }
 	proof, err := here.Answer(ctx, "b.example.org")
 	require.NoError(t, err)
-	require.Empty(t, proof, "an answer ends with the lease")
+	require.Empty(t, proof, "an answer is valid during the lease")
 	require.NoError(t, here.Acquire(ctx, "b.example.org"))
-	require.Equal(t, 1, rows(t, store), "what is over is swept")
-	require.Error(t, gone.Present(ctx, "b.example.org", "late"))
+	require.Equal(t, 1, rows(t, store), "the ended lease is deleted")
+	require.EqualError(t, gone.Present(ctx, "b.example.org", "late"),
+		"the order of a certificate for b.example.org took longer than 2m30s, and its lease has ended")
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/ententehq/entente/bundle"
 )
 
-// BundleReport says what a SPIFFE bundle document holds.
+// BundleReport describes the content of a SPIFFE bundle document.
 type BundleReport struct {
 	TrustDomain     string          `json:"trust_domain,omitempty"`
 	Sequence        *uint64         `json:"sequence,omitempty"`
@@ -18,7 +18,7 @@ type BundleReport struct {
 	Digest          string          `json:"digest"`
 	X509Authorities []X509Authority `json:"x509_authorities"`
 	JWTAuthorities  []JWTAuthority  `json:"jwt_authorities"`
-	// Ignored are the parts without effect, and why.
+	// Ignored lists the parts without effect, with reasons.
 	Ignored []string `json:"ignored"`
 	// PEM holds the X.509 authorities as certificates.
 	PEM []byte `json:"-"`
@@ -38,13 +38,13 @@ type JWTAuthority struct {
 	Key   string `json:"key"`
 }
 
-// unnamed stands for the trust domain of a document that is read without knowing for which it is. No rule on documents
-// depends on it; RFC 2606 keeps it from being anybody's.
+// unnamed is the trust domain for a document whose domain is unknown. No rule on documents depends on it, and RFC 2606
+// reserves the name.
 const unnamed = "unnamed.invalid"
 
-// ReadBundle reads a bundle document as the cluster itself would, and says what is in it. Which trust domain it is for
-// stands nowhere in the document; trustDomain is empty where the caller does not know. The error says why the document
-// would be refused.
+// ReadBundle parses a bundle document as a cluster does, and describes its content. A document does not name its trust
+// domain; trustDomain is empty if the caller does not know it. The error is the reason for which a cluster refuses the
+// document.
 func ReadBundle(trustDomain string, document []byte) (*BundleReport, error) {
 	td, err := bundle.ParseTrustDomain(cmp.Or(trustDomain, unnamed))
 	if err != nil {
@@ -53,7 +53,7 @@ func ReadBundle(trustDomain string, document []byte) (*BundleReport, error) {
 	b, ignored, err := bundle.Parse(td, document)
 	switch {
 	case err != nil && trustDomain == "":
-		return nil, errors.Unwrap(err) // without the name, which is nobody's
+		return nil, errors.Unwrap(err) // without the placeholder name
 	case err != nil:
 		return nil, err
 	}
@@ -70,7 +70,8 @@ func ReadBundle(trustDomain string, document []byte) (*BundleReport, error) {
 	}
 	for _, c := range b.X509Authorities() {
 		r.X509Authorities = append(r.X509Authorities, X509Authority{
-			Subject: c.Subject.String(), KeyID: hex.EncodeToString(c.SubjectKeyId), NotBefore: c.NotBefore, NotAfter: c.NotAfter,
+			Subject: c.Subject.String(), KeyID: hex.EncodeToString(c.SubjectKeyId),
+			NotBefore: c.NotBefore, NotAfter: c.NotAfter,
 		})
 	}
 	for id, key := range b.JWTAuthorities() {
@@ -83,7 +84,7 @@ func ReadBundle(trustDomain string, document []byte) (*BundleReport, error) {
 	return r, nil
 }
 
-// BundleMap writes the SPIFFE bundle map of bundle documents by trust domain, each as the cluster itself would read it.
+// BundleMap returns the SPIFFE bundle map of bundle documents by trust domain. It parses each as a cluster does.
 func BundleMap(documents map[string][]byte) ([]byte, error) {
 	var all []*bundle.Bundle
 	for name, document := range documents {

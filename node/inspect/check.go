@@ -14,19 +14,19 @@ import (
 	"github.com/ententehq/entente/bundle/statement"
 )
 
-// BundleCheck says what a saved bundle, statements and a cluster's history say about each other.
+// BundleCheck compares a saved bundle, statements about it and a cluster's history.
 type BundleCheck struct {
 	TrustDomain string  `json:"trust_domain"`
 	Sequence    *uint64 `json:"sequence,omitempty"`
 	Digest      string  `json:"digest"`
-	// Findings say in words what continues what, and what could not be checked.
+	// Findings describe in words which statement continues which, and what could not be checked.
 	Findings []string `json:"findings"`
-	// Contradictions are what an honest domain shows to nobody.
+	// Contradictions are what an honest domain never shows.
 	Contradictions []string `json:"contradictions"`
 
 	td     spiffeid.TrustDomain
 	bundle *bundle.Bundle
-	views  []statement.View // what the statements say
+	views  []statement.View // of the statements
 }
 
 // NewBundleCheck reads a saved bundle document of a trust domain.
@@ -40,7 +40,10 @@ func NewBundleCheck(trustDomain string, document []byte) (*BundleCheck, error) {
 		return nil, err
 	}
 	digest := b.Digest()
-	c := &BundleCheck{TrustDomain: td.Name(), Digest: hex.EncodeToString(digest[:]), Findings: []string{}, Contradictions: []string{}, td: td, bundle: b}
+	c := &BundleCheck{
+		TrustDomain: td.Name(), Digest: hex.EncodeToString(digest[:]),
+		Findings: []string{}, Contradictions: []string{}, td: td, bundle: b,
+	}
 	if n, ok := b.Sequence(); ok {
 		c.Sequence = &n
 	}
@@ -55,7 +58,7 @@ func (c *BundleCheck) contradicts(format string, args ...any) {
 	c.Contradictions = append(c.Contradictions, fmt.Sprintf(format, args...))
 }
 
-// StatementsDocument is the document of statements as a bundle endpoint serves it.
+// StatementsDocument returns the document of statements that a bundle endpoint serves.
 func StatementsDocument(trustDomain string, statements []string) ([]byte, error) {
 	td, err := bundle.ParseTrustDomain(trustDomain)
 	if err != nil {
@@ -64,7 +67,7 @@ func StatementsDocument(trustDomain string, statements []string) ([]byte, error)
 	return statement.MarshalList(td, statements), nil
 }
 
-// StatementsDomain is the trust domain that a document of statements is about, empty if it is none.
+// StatementsDomain returns the trust domain of a document of statements, or "" if it is not one.
 func StatementsDomain(document []byte) string {
 	name, err := statement.ListDomain(document)
 	if err != nil {
@@ -73,7 +76,7 @@ func StatementsDomain(document []byte) string {
 	return name
 }
 
-// Statements checks a document of statements in itself, and the bundle against it.
+// Statements checks the chain of a document of statements, and the bundle against it.
 func (c *BundleCheck) Statements(document []byte) error {
 	statements, err := statement.ParseList(c.td, document)
 	if err != nil {
@@ -93,7 +96,7 @@ func (c *BundleCheck) Statements(document []byte) error {
 	return nil
 }
 
-// link says how a statement stands to the one before it.
+// link checks a statement against the one before it.
 func (c *BundleCheck) link(before, s *statement.Statement) {
 	switch {
 	case s.Starts():
@@ -101,9 +104,11 @@ func (c *BundleCheck) link(before, s *statement.Statement) {
 			c.contradicts("sequence %d: starts a chain, but %v", s.Sequence(), err)
 			return
 		}
-		c.found("sequence %d: a chain starts here (%s), signed by key %q of this version; nothing here says what was before", s.Sequence(), s.Claims().Start, s.KeyID())
+		c.found("sequence %d: a chain starts here (%s), signed by key %q of this version; the versions before it are "+
+			"unknown", s.Sequence(), s.Claims().Start, s.KeyID())
 	case before == nil:
-		c.found("sequence %d: continues a statement that is not in the file, so that neither the link nor the signature can be checked", s.Sequence())
+		c.found("sequence %d: continues a statement that is not in the file; its link and its signature cannot be "+
+			"checked", s.Sequence())
 	default:
 		if err := s.Continues(before); err != nil {
 			c.contradicts("sequence %d: %v", s.Sequence(), err)
@@ -113,31 +118,35 @@ func (c *BundleCheck) link(before, s *statement.Statement) {
 	}
 }
 
-// own holds the bundle against the statement on its sequence.
+// own compares the bundle with the statement about its sequence.
 func (c *BundleCheck) own(statements []*statement.Statement) {
 	if c.Sequence == nil {
-		c.found("the bundle has no sequence: no statement can be about it")
+		c.found("the bundle has no sequence, so no statement covers it")
 		return
 	}
 	i := slices.IndexFunc(statements, func(s *statement.Statement) bool { return s.Sequence() == *c.Sequence })
 	if i < 0 {
-		c.found("no statement is about the bundle's sequence %d: they are about %d to %d", *c.Sequence, statements[0].Sequence(), statements[len(statements)-1].Sequence())
+		c.found("no statement covers the bundle's sequence %d: they cover %d to %d",
+			*c.Sequence, statements[0].Sequence(), statements[len(statements)-1].Sequence())
 		return
 	}
-	if err := statement.CompareViews(statement.ViewOf(c.bundle, "the bundle"), statements[i].View("its statement")); err != nil {
+	mine, theirs := statement.ViewOf(c.bundle, "the bundle"), statements[i].View("its statement")
+	if err := statement.CompareViews(mine, theirs); err != nil {
 		c.contradicts("%v", err)
 		return
 	}
 	keys := c.bundle.JWTAuthorities()
 	for _, kid := range slices.Sorted(maps.Keys(statements[i].Claims().Next)) {
 		if !statements[i].Claims().Next[kid].Equal(keys[kid]) {
-			c.contradicts("the statement on sequence %d names the key %q for the next one, which the bundle does not hold", *c.Sequence, kid)
+			c.contradicts("the statement on sequence %d names the key %q for the next one, which the bundle does not "+
+				"hold",
+				*c.Sequence, kid)
 		}
 	}
-	c.found("the bundle is the one that the statement on sequence %d is about", *c.Sequence)
+	c.found("the bundle matches the statement on sequence %d", *c.Sequence)
 }
 
-// Shown is one version in the history of a cluster, as its API shows it.
+// Shown is one version in the history of a cluster, as its API returns it.
 type Shown struct {
 	Sequence        *uint64
 	Digest          string
@@ -145,7 +154,7 @@ type Shown struct {
 	Source          string
 }
 
-// Against holds the bundle, and the statements that were checked before, against what a cluster was shown.
+// Against compares the bundle, and the statements that were checked before, with the history of a cluster.
 func (c *BundleCheck) Against(cluster string, history []Shown) error {
 	views := slices.Clone(c.views)
 	if c.Sequence != nil {
@@ -169,7 +178,7 @@ func (c *BundleCheck) Against(cluster string, history []Shown) error {
 			if err := statement.CompareViews(mine, theirs); errors.As(err, &split) {
 				c.contradicts("%v", err)
 			} else {
-				c.found("sequence %d: %s is what %s", mine.Sequence, mine.Source, theirs.Source)
+				c.found("sequence %d: %s equals what %s", mine.Sequence, mine.Source, theirs.Source)
 			}
 		}
 	}
@@ -187,15 +196,15 @@ func (s Shown) view(cluster string) (statement.View, error) {
 	}{{s.Digest, v.Keys[:]}, {s.StatementDigest, v.Statement[:]}} {
 		b, err := hex.DecodeString(part.text)
 		if err != nil || len(b) != len(part.to) && len(b) != 0 {
-			return v, fmt.Errorf("the history has the digest %q, which is no SHA-256", part.text)
+			return v, fmt.Errorf("the history has the digest %q, which is not a SHA-256", part.text)
 		}
 		copy(part.to, b)
 	}
 	return v, nil
 }
 
-// BundleDifferences says in words what is different between two documents of one trust domain. An empty first document holds
-// nothing.
+// BundleDifferences describes in words the differences between two documents of one trust domain. An empty first
+// document is an empty bundle.
 func BundleDifferences(trustDomain string, from, to []byte) ([]string, error) {
 	td, err := bundle.ParseTrustDomain(trustDomain)
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"github.com/ententehq/entente/raftstore/snapshot"
 )
 
-// SnapshotReport says what a snapshot file holds.
+// SnapshotReport describes the content of a snapshot file.
 type SnapshotReport struct {
 	FormatVersion uint32          `json:"format_version"`
 	ClusterID     string          `json:"cluster_id"`
@@ -20,13 +20,13 @@ type SnapshotReport struct {
 	Tables        []SnapshotTable `json:"tables"`
 }
 
-// SnapshotTable counts the rows of one table.
+// SnapshotTable is the number of rows of one table.
 type SnapshotTable struct {
 	Name string `json:"name"`
 	Rows int    `json:"rows"`
 }
 
-// Snapshot reads a snapshot to its end, checks it whole, its SHA-256 included, and says what it is.
+// Snapshot reads a whole snapshot, verifies it including its SHA-256, and describes it.
 func Snapshot(r io.Reader) (*SnapshotReport, error) {
 	info, err := snapshot.Inspect(r)
 	if err != nil {

@@ -13,16 +13,16 @@ import (
 	"github.com/ententehq/entente/vaultca"
 )
 
-// VaultPolicyFor says what a Vault policy is to allow: a PKI mount, a Transit mount, or both.
+// VaultPolicyFor is the scope of a Vault policy: a PKI mount, a Transit mount, or both.
 type VaultPolicyFor struct {
-	// PKIMount is the path of a PKI mount; Issuer and TrustDomain narrow what may be signed there, and may be empty.
+	// PKIMount is the path of a PKI mount. Issuer and TrustDomain restrict what may be signed there; both are optional.
 	PKIMount, Issuer, TrustDomain string
-	// TransitMount is the path of a Transit mount. The keys are those of Cluster, and of Member alone if it is given;
-	// KeyPrefix may be empty.
+	// TransitMount is the path of a Transit mount. The policy covers the keys of Cluster, or of one Member if that is
+	// set. KeyPrefix is optional.
 	TransitMount, KeyPrefix, Cluster, Member string
 }
 
-// VaultPolicy prints the Vault policy that a member needs.
+// VaultPolicy returns the Vault policy that a member needs.
 func VaultPolicy(p VaultPolicyFor) (string, error) {
 	var pki []vaultca.PolicyFor
 	var transit []vaultca.TransitPolicyFor
@@ -44,12 +44,14 @@ func VaultPolicy(p VaultPolicyFor) (string, error) {
 		if p.Cluster == "" {
 			return "", errors.New("the names of keys in Transit begin with the cluster's name; give it with --cluster")
 		}
-		transit = append(transit, vaultca.TransitPolicyFor{Mount: p.TransitMount, Prefix: p.KeyPrefix, Cluster: p.Cluster, Member: p.Member})
+		transit = append(transit, vaultca.TransitPolicyFor{
+			Mount: p.TransitMount, Prefix: p.KeyPrefix, Cluster: p.Cluster, Member: p.Member,
+		})
 	}
 	return vaultca.Policies(pki, transit)
 }
 
-// VaultPolicyOf prints the Vault policy for what a configuration file uses, and nothing more.
+// VaultPolicyOf returns the Vault policy for exactly what a configuration file uses.
 func VaultPolicyOf(file string) (string, error) {
 	cfg, err := config.Load(file)
 	if err != nil {
@@ -69,22 +71,23 @@ func VaultPolicyOf(file string) (string, error) {
 	return vaultca.Policies(pki, transit)
 }
 
-// usesVault refuses a configuration that has nothing to do with Vault.
+// usesVault returns an error for a configuration that does not use Vault.
 func usesVault(c *config.Config, file string) error {
 	if c.Vault == nil && c.Transit == nil {
-		return fmt.Errorf("%s has neither a block `upstream \"vault\"` nor `keys \"vault_transit\"`: its members keep their keys and sign below roots of their own", file)
+		return fmt.Errorf("%s has neither a block `upstream \"vault\"` nor `keys \"vault_transit\"`: "+
+			"its members keep their keys and sign below roots of their own", file)
 	}
 	return nil
 }
 
-// VaultFinding is one thing that [CheckVault] found.
+// VaultFinding is one finding of [CheckVault].
 type VaultFinding struct {
 	Severity string `json:"severity"`
 	Subject  string `json:"subject"`
 	Detail   string `json:"detail"`
 }
 
-// CheckVault tries out what a configuration file needs of Vault. ok is false where a member could not sign.
+// CheckVault tests what a configuration file needs of Vault. ok is false if a member could not sign.
 func CheckVault(ctx context.Context, file string) (findings []VaultFinding, ok bool, err error) {
 	cfg, err := config.Load(file)
 	if err != nil {
@@ -101,7 +104,7 @@ func CheckVault(ctx context.Context, file string) (findings []VaultFinding, ok b
 	}
 	if cfg.Transit != nil {
 		for _, f := range vaultca.CheckTransit(ctx, *cfg.Transit) {
-			if f.Subject != "login" || cfg.Vault == nil { // it is the upstream's, and has been tried
+			if f.Subject != "login" || cfg.Vault == nil { // the check of the upstream has covered it
 				found = append(found, f)
 			}
 		}

@@ -1,3 +1,6 @@
+// Package lifecycle starts the parts of a member in order, and stops them in reverse order. It waits for each part to
+// end before it stops the one below. Each part is a function that runs until its context ends; a part that ends earlier
+// is a failure, which [Lifecycle.Failed] delivers.
 package lifecycle
 
 import (
@@ -9,8 +12,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// Lifecycle starts the parts of a member in order and stops them in the reverse order, each waited for before the one
-// below it is told. A part that ends by itself ends the member.
+// Lifecycle holds the started parts of a member, in order.
 type Lifecycle struct {
 	log    hclog.Logger
 	failed chan error // holds the first failure
@@ -24,11 +26,12 @@ type part struct {
 	stop func() error
 }
 
+// New returns a lifecycle without parts.
 func New(log hclog.Logger) *Lifecycle {
 	return &Lifecycle{log: log, failed: make(chan error, 1)}
 }
 
-// Fail ends the member with an error, unless it is ending with another already.
+// Fail reports a failure. Failures after the first are dropped.
 func (l *Lifecycle) Fail(err error) {
 	select {
 	case l.failed <- err:
@@ -36,7 +39,7 @@ func (l *Lifecycle) Fail(err error) {
 	}
 }
 
-// Start runs a part in a goroutine of its own until it is stopped, by the end of its context.
+// Start runs a part in a goroutine until Stop ends its context.
 func (l *Lifecycle) Start(name string, run func(ctx context.Context) error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -47,7 +50,7 @@ func (l *Lifecycle) Start(name string, run func(ctx context.Context) error) {
 				err = errors.New("it ended by itself")
 			}
 			l.Fail(fmt.Errorf("%s: %w", name, err))
-			err = nil // reported
+			err = nil // it is reported by Failed
 		}
 		if errors.Is(err, context.Canceled) {
 			err = nil
@@ -61,14 +64,14 @@ func (l *Lifecycle) Start(name string, run func(ctx context.Context) error) {
 	l.log.Debug("started", "part", name)
 }
 
-// OnStop adds what is to be done when the turn of a part comes, for parts that have no goroutine.
+// OnStop adds a part without a goroutine. Stop calls the function.
 func (l *Lifecycle) OnStop(name string, stop func() error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.parts = append(l.parts, part{name, stop})
 }
 
-// Stop stops all parts, the last started first.
+// Stop stops all parts, in reverse order, and waits for each.
 func (l *Lifecycle) Stop() error {
 	l.mu.Lock()
 	parts := l.parts

@@ -15,7 +15,7 @@ func TestPartsStopInReverseEachWaitedFor(t *testing.T) {
 	for _, name := range []string{"store", "rooms", "callers"} {
 		life.Start(name, func(ctx context.Context) error {
 			<-ctx.Done()
-			order = append(order, name) // no lock: each is waited for before the next is told
+			order = append(order, name) // needs no lock: each part has ended before the next one stops
 			return ctx.Err()
 		})
 	}

@@ -1,3 +1,8 @@
+// Package operations is the HTTP listener for operators: /metrics, /live and /ready. It serves plain text without
+// authentication, and listens on loopback by default.
+//
+// /live fails only when the member cannot recover, so a supervisor restarts it. /ready fails while one of the
+// conditions of [Server.SetReady] does, and names it.
 package operations
 
 import (
@@ -15,24 +20,25 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Check is one condition of readiness. Its error is one sentence on what is missing.
+// Check is one condition of readiness. The error of Test is one sentence that names what is missing.
 type Check struct {
 	Name string
 	Test func() error
 }
 
-// Server is the HTTP listener for those who run the member: /metrics, /live and /ready. It speaks plain text, and
-// stands on loopback unless configured otherwise.
+// Server serves /metrics, /live and /ready.
 type Server struct {
 	server *http.Server
 	ready  atomic.Pointer[[]Check]
 	failed atomic.Pointer[error]
 }
 
+// New returns a server for the metrics of registry. The member is live, and not ready.
 func New(registry *prometheus.Registry, log hclog.Logger) *Server {
 	o := &Server{}
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second}))
+	metrics := promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second}
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, metrics))
 	mux.HandleFunc("GET /live", o.live)
 	mux.HandleFunc("GET /ready", o.readiness)
 	o.server = &http.Server{
@@ -47,9 +53,9 @@ func New(registry *prometheus.Registry, log hclog.Logger) *Server {
 	return o
 }
 
-// Serve answers until ctx ends.
+// Serve serves until ctx ends.
 func (o *Server) Serve(ctx context.Context, l net.Listener) error {
-	stop := context.AfterFunc(ctx, func() { _ = o.server.Close() }) // Serve says how it ended
+	stop := context.AfterFunc(ctx, func() { _ = o.server.Close() }) // Serve returns the reason
 	defer stop()
 	if err := o.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("operations listener: %w", err)
@@ -57,7 +63,7 @@ func (o *Server) Serve(ctx context.Context, l net.Listener) error {
 	return nil
 }
 
-// SetReady hands over the conditions of readiness; before, and after SetReady(nil), the member is not ready.
+// SetReady sets the conditions of readiness. Before, and after SetReady(nil), the member is not ready.
 func (o *Server) SetReady(checks []Check) {
 	if checks == nil {
 		o.ready.Store(nil)
@@ -66,7 +72,7 @@ func (o *Server) SetReady(checks []Check) {
 	o.ready.Store(&checks)
 }
 
-// Fail marks the member as beyond repair: /live then says why, and a supervisor restarts it.
+// Fail marks the member as failed. /live then returns the error of the first call.
 func (o *Server) Fail(err error) { o.failed.CompareAndSwap(nil, &err) }
 
 func (o *Server) live(w http.ResponseWriter, _ *http.Request) {

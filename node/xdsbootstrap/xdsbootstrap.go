@@ -1,3 +1,5 @@
+// Package xdsbootstrap writes the bootstrap file of a gRPC client that gets its routes from members over xDS. The file
+// names the members, and the files with the client's SVID and the bundles.
 package xdsbootstrap
 
 import (
@@ -13,38 +15,38 @@ import (
 	"github.com/ententehq/entente/routing/xds"
 )
 
-// Config is what a gRPC client's xDS bootstrap file is made of.
+// Config is the content of a bootstrap file.
 type Config struct {
-	// Servers are the members to ask, by HOST:PORT or IP:PORT, the first first. Relay, if it is not empty, is a Unix
-	// socket to ask instead, for clients that cannot present an SVID to their control plane.
+	// Servers are the addresses of the members, as HOST:PORT or IP:PORT, in the order of preference. Relay, if not
+	// empty, is a Unix socket that replaces them, for clients that cannot present an SVID to their control plane.
 	Servers []string
 	Relay   string
-	// Home is the cluster's home trust domain, and Domains are all that it can verify.
+	// Home is the cluster's home trust domain. Domains are all domains that the cluster can verify.
 	Home    string
 	Domains []string
-	// Dir is the folder that 'svid x509 --watch' keeps fresh.
+	// Dir is the folder that 'svid x509 --watch' updates.
 	Dir string
-	// NodeID names the client, for people who read logs; Locality is where it runs.
+	// NodeID names the client in logs. Locality is where the client runs.
 	NodeID   string
 	Locality *ententev1.Locality
-	// FilePerDomain is for clients that read no SPIFFE bundle map.
+	// FilePerDomain is for clients that do not support a SPIFFE bundle map.
 	FilePerDomain bool
 }
 
-// Names of the files in Config.Dir.
+// The names of the files in Config.Dir.
 const (
 	SVIDFile      = "svid.pem"
 	KeyFile       = "svid.key"
 	BundleMapFile = "bundles.json"
 )
 
-// RootsFile names the file with the X.509 authorities of one trust domain.
+// RootsFile returns the name of the file with the X.509 authorities of one trust domain.
 func RootsFile(domain string) string { return "roots-" + domain + ".pem" }
 
-// refreshFiles is how often a client looks whether its files have changed.
+// refreshFiles is the interval at which a client reloads its files.
 const refreshFiles = "1s"
 
-// These are the parts of the file that gRFC A27, A29 and A65 describe.
+// The parts of the file, as in gRFC A27, A29 and A65.
 type (
 	bootstrapFile struct {
 		Servers   []bootstrapServer           `json:"xds_servers"`
@@ -85,10 +87,10 @@ type (
 	}
 )
 
-// Marshal writes the file. The error says what is missing.
+// Marshal returns the file.
 func (b Config) Marshal() ([]byte, error) {
 	if len(b.Servers) == 0 && b.Relay == "" {
-		return nil, errors.New("there is no member to ask")
+		return nil, errors.New("no server and no relay is given")
 	}
 	if _, err := bundle.ParseTrustDomain(b.Home); err != nil {
 		return nil, fmt.Errorf("the home trust domain: %w", err)
@@ -102,7 +104,9 @@ func (b Config) Marshal() ([]byte, error) {
 	file := bootstrapFile{
 		Node: bootstrapNode{
 			ID: b.NodeID, Cluster: b.Home,
-			Locality: bootstrapLocality{Region: b.Locality.GetRegion(), Zone: b.Locality.GetZone(), SubZone: b.Locality.GetSubZone()},
+			Locality: bootstrapLocality{
+				Region: b.Locality.GetRegion(), Zone: b.Locality.GetZone(), SubZone: b.Locality.GetSubZone(),
+			},
 			Metadata: map[string]string{xds.RootsKey: xds.RootsMap},
 		},
 		Providers: map[string]bootstrapPlugged{xds.IdentityProvider: plugged(svid)},
@@ -115,19 +119,23 @@ func (b Config) Marshal() ([]byte, error) {
 			if err != nil {
 				return nil, err
 			}
-			file.Providers[xds.RootsProviderOf(td)] = plugged(bootstrapFiles{Roots: in(RootsFile(domain)), Refresh: refreshFiles})
+			file.Providers[xds.RootsProviderOf(td)] = plugged(bootstrapFiles{Roots: in(RootsFile(domain)),
+				Refresh: refreshFiles})
 		}
 	} else {
-		// Where a client is not told to read bundle maps, it is left with the home domain alone.
-		file.Providers[xds.RootsProvider] = plugged(bootstrapFiles{BundleMap: in(BundleMapFile), Roots: in(RootsFile(b.Home)), Refresh: refreshFiles})
+		// A client without support for bundle maps verifies the home domain only.
+		file.Providers[xds.RootsProvider] = plugged(bootstrapFiles{
+			BundleMap: in(BundleMapFile), Roots: in(RootsFile(b.Home)), Refresh: refreshFiles,
+		})
 	}
-	// The control plane is verified by the roots of the home domain and its host name, not by the bundle map: with that, a
-	// workload of any domain could stand in for it.
+	// The client verifies the control plane by the roots of the home domain and the host name. With the bundle map, a
+	// workload of any domain could impersonate the control plane.
 	control := svid
 	control.Roots = in(RootsFile(b.Home))
 	for _, address := range b.Servers {
 		file.Servers = append(file.Servers, bootstrapServer{
-			URI: target(address), Features: []string{"xds_v3"}, Creds: []bootstrapCreds{{Type: "tls", Config: &control}},
+			URI: target(address), Features: []string{"xds_v3"},
+			Creds: []bootstrapCreds{{Type: "tls", Config: &control}},
 		})
 	}
 	if b.Relay != "" {
@@ -135,12 +143,13 @@ func (b Config) Marshal() ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		file.Servers = []bootstrapServer{{URI: "unix:" + relay, Features: []string{"xds_v3"}, Creds: []bootstrapCreds{{Type: "insecure"}}}}
+		file.Servers = []bootstrapServer{{URI: "unix:" + relay, Features: []string{"xds_v3"},
+			Creds: []bootstrapCreds{{Type: "insecure"}}}}
 	}
 	return json.MarshalIndent(file, "", "  ")
 }
 
-// target is an address as gRPC takes it: names are looked up, and IP addresses are not.
+// target returns an address in the form of gRPC, which resolves host names, but not IP addresses.
 func target(address string) string {
 	if _, err := netip.ParseAddrPort(address); err == nil {
 		return "passthrough:///" + address
