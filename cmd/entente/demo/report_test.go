@@ -69,6 +69,5 @@ func TestInterruptedStep(t *testing.T) {
 }
 
 func TestJSONNeedsOnce(t *testing.T) {
-	require.EqualError(t, Run(t.Context(), Options{JSON: true}), "--output json prints the result of a demo that "+
-		"ends: add --once")
+	require.EqualError(t, Run(t.Context(), Options{JSON: true}), "--output json needs --once")
 }

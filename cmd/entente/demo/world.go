@@ -38,7 +38,8 @@ func newWorld(executable string) (*world, error) {
 
 func (w *world) build(executable string) error {
 	var err error
-	eu, us := spiffeid.RequireTrustDomainFromString("eu.example.org"), spiffeid.RequireTrustDomainFromString("us.example.org")
+	eu := spiffeid.RequireTrustDomainFromString("eu.example.org")
+	us := spiffeid.RequireTrustDomainFromString("us.example.org")
 	if w.eu, err = newRegion("eu", eu, w.dir, executable); err != nil {
 		return err
 	}
