@@ -35,7 +35,7 @@ type accident struct {
 	kind string
 	at   int
 	// of is the member that it happens to.
-	of func() *crewman
+	of func() *node
 
 	mu       sync.Mutex
 	steps    int
@@ -68,9 +68,9 @@ func (p *process) step(name string, do func() error) error {
 	case fails:
 		return errStep
 	case elects:
-		ctx, cancel := context.WithTimeout(context.Background(), testPatience)
+		ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 		defer cancel()
-		for _, c := range p.a.f.crew {
+		for _, c := range p.a.f.nodes {
 			if c.store.IsLeader() {
 				_ = c.store.Servers().TransferLead(ctx, "") // one that does not come about is no accident
 			}
@@ -172,8 +172,8 @@ func (l lookedAt) ClockSane() bool {
 	return sane
 }
 
-// mend starts a process that has stopped anew, on what it left, and puts a clock right once it was looked at several times.
-func (a *accident) mend(c *crewman) {
+// repair restarts a process that has stopped, on what it left, and repairs a clock after it was read several times.
+func (a *accident) repair(c *node) {
 	if p, ok := c.config.Audit.(steppedAudit); ok && p.p.stopped.Load() {
 		a.f.halt(c)
 		a.f.start(c)
@@ -181,7 +181,7 @@ func (a *accident) mend(c *crewman) {
 	if !c.is(func() bool { return c.insane }) {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), testPatience)
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
 	for looks := 0; looks < 3; {
 		c.changed.Fire()
@@ -197,9 +197,9 @@ func (a *accident) mend(c *crewman) {
 }
 
 // call has an operator call a member, again if the process stopped or the step failed under way.
-func (a *accident) call(c *crewman, do func(context.Context) error) {
+func (a *accident) call(c *node, do func(context.Context) error) {
 	a.f.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), testPatience)
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
 	for {
 		err := errors.New("the process stopped")
@@ -212,7 +212,7 @@ func (a *accident) call(c *crewman, do func(context.Context) error) {
 		if err == nil {
 			break
 		}
-		a.mend(c)
+		a.repair(c)
 		if waitErr := loop.WaitFor(ctx, nil, time.Millisecond); waitErr != nil {
 			a.f.t.Fatalf("member %s: %v", c.id, err)
 		}

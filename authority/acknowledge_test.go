@@ -34,7 +34,7 @@ func (p *toldPeers) tell(peers ...plan.PeerStanding) {
 func TestActivationWaitsForAPeer(t *testing.T) {
 	told := &toldPeers{}
 	told.tell(plan.PeerStanding{Peer: "us.test", Connected: true})
-	f, c := newOne(t, func(config *Config) { config.Acknowledgements = told })
+	f, c := newSingle(t, func(config *Config) { config.Acknowledgements = told })
 	_, err := c.AuthorityService().RotateAuthorities(t.Context(), &ententev1.RotateAuthoritiesRequest{TrustDomain: home.Name()})
 	require.NoError(t, err)
 	f.settle()

@@ -126,13 +126,13 @@ func (f *fleet) jump(d time.Duration) {
 func TestAlarmsAreToldOnce(t *testing.T) {
 	u, with := upstreamOf(t)
 	out := &lines{}
-	f, c := newOne(t, func(config *Config) {
+	f, c := newSingle(t, func(config *Config) {
 		with(config)
 		config.Logger = hclog.New(&hclog.LoggerOptions{Output: out, Level: hclog.Info, DisableTime: true})
 	})
 	once := func(line string) {
 		t.Helper()
-		require.Eventually(t, func() bool { f.wake(); return out.count(line) == 1 }, testPatience, 10*time.Millisecond, "%s", line)
+		require.Eventually(t, func() bool { f.wake(); return out.count(line) == 1 }, testTimeout, pollInterval, "%s", line)
 	}
 	u.set(errors.New("the upstream is away"), false)
 
@@ -142,7 +142,7 @@ func TestAlarmsAreToldOnce(t *testing.T) {
 	require.Zero(t, c.metricSum("entente_authority_alarm"))
 	require.Eventually(t, func() bool {
 		return c.issuer.State().Domains[home].Signer(plan.JWT) != "" && len(f.list(home)) > 2
-	}, testPatience, 10*time.Millisecond, "JWT authorities need no upstream")
+	}, testTimeout, pollInterval, "JWT authorities need no upstream")
 
 	f.jump(2 * time.Hour)
 	once("alarm late: the active authority")
@@ -167,22 +167,22 @@ func TestAlarmsAreToldOnce(t *testing.T) {
 // TestHangingUpstreamHoldsUpNothingElse: while it hangs, what has been prepared becomes active, and what has expired is ended.
 func TestHangingUpstreamHoldsUpNothingElse(t *testing.T) {
 	u, with := upstreamOf(t)
-	f, c := newOne(t, with)
+	f, c := newSingle(t, with)
 	first := c.issuer.State().Domains[home].Signer(plan.X509)
 	f.advance(plan.DefaultCATTL / 2) // the next ones are prepared
 	u.set(nil, true)
 	active := func() string { return c.issuer.State().Domains[home].Signer(plan.X509) }
 	f.jump(plan.HintsBeforeUse * plan.DefaultRefreshHint)
-	require.Eventually(t, func() bool { return active() != first }, testPatience, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return active() != first }, testTimeout, pollInterval)
 	f.jump(2 * plan.DefaultCATTL)
-	require.Eventually(t, func() bool { return active() == "" }, testPatience, 10*time.Millisecond, "it has expired, and is not ended")
+	require.Eventually(t, func() bool { return active() == "" }, testTimeout, pollInterval, "it has expired, and is not ended")
 }
 
 // TestHangingUpstreamHoldsUpNoJWTAuthorities: from its first attempt on, which has not failed yet.
 func TestHangingUpstreamHoldsUpNoJWTAuthorities(t *testing.T) {
 	u, with := upstreamOf(t)
 	out := &lines{}
-	f, c := newOne(t, func(config *Config) {
+	f, c := newSingle(t, func(config *Config) {
 		with(config)
 		config.Logger = hclog.New(&hclog.LoggerOptions{Output: out, Level: hclog.Info, DisableTime: true})
 	})
@@ -190,9 +190,9 @@ func TestHangingUpstreamHoldsUpNoJWTAuthorities(t *testing.T) {
 	first := jwt()
 	u.set(nil, true)
 	f.jump(plan.DefaultCATTL / 2)
-	require.Eventually(t, func() bool { return f.newest(plan.JWT) != first }, testPatience, 10*time.Millisecond, "the next JWT authority is prepared")
+	require.Eventually(t, func() bool { return f.newest(plan.JWT) != first }, testTimeout, pollInterval, "the next JWT authority is prepared")
 	f.jump(plan.HintsBeforeUse * plan.DefaultRefreshHint)
-	require.Eventually(t, func() bool { return jwt() != first }, testPatience, 10*time.Millisecond, "and becomes active")
+	require.Eventually(t, func() bool { return jwt() != first }, testTimeout, pollInterval, "and becomes active")
 	require.Zero(t, out.count("cannot prepare"), out.String())
 }
 
@@ -200,7 +200,7 @@ func TestHangingUpstreamHoldsUpNoJWTAuthorities(t *testing.T) {
 func TestFirstFailedAttemptIsTheReason(t *testing.T) {
 	u, with := upstreamOf(t)
 	out := &lines{}
-	f, c := newOne(t, func(config *Config) {
+	f, c := newSingle(t, func(config *Config) {
 		with(config)
 		config.Logger = hclog.New(&hclog.LoggerOptions{Output: out, Level: hclog.Info, DisableTime: true})
 	})
@@ -210,9 +210,9 @@ func TestFirstFailedAttemptIsTheReason(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, failed := c.preparer.failures.get(home.Name(), plan.X509)
 		return failed && f.newest(plan.JWT) != jwt // else its alarm would rise too
-	}, testPatience, 10*time.Millisecond)
+	}, testTimeout, pollInterval)
 	f.jump(plan.DefaultCATTL/4 + time.Minute)
-	require.Eventually(t, func() bool { f.wake(); return out.count("alarm late") == 1 }, testPatience, 10*time.Millisecond)
+	require.Eventually(t, func() bool { f.wake(); return out.count("alarm late") == 1 }, testTimeout, pollInterval)
 	require.Contains(t, out.String(), `last_failure="the upstream is away"`)
 	require.NotContains(t, out.String(), "no attempt has failed yet")
 }
@@ -220,7 +220,7 @@ func TestFirstFailedAttemptIsTheReason(t *testing.T) {
 // TestNewDomainBeginsWithAllKinds: in one bundle, unless its upstream fails, whose first failure JWT authorities do not outwait.
 func TestNewDomainBeginsWithAllKinds(t *testing.T) {
 	u, with := upstreamOf(t)
-	f, c := newOne(t, with)
+	f, c := newSingle(t, with)
 	sequence, _ := f.bundle(home).Sequence()
 	require.Equal(t, uint64(1), sequence)
 	require.Len(t, f.bundle(home).X509Authorities(), 1)
@@ -233,14 +233,14 @@ func TestNewDomainBeginsWithAllKinds(t *testing.T) {
 	require.Eventually(t, func() bool {
 		d := c.issuer.State().Domains[td]
 		return d != nil && d.Signer(plan.JWT) != ""
-	}, testPatience, 10*time.Millisecond)
+	}, testTimeout, pollInterval)
 	require.Empty(t, c.issuer.State().Domains[td].Signer(plan.X509))
 }
 
 // newest is the ID of the newest authority of a kind in the home domain.
 func (f *fleet) newest(kind plan.Kind) (id string) {
 	var number uint64
-	for _, a := range f.crew[0].issuer.State().Domains[home].Authorities {
+	for _, a := range f.nodes[0].issuer.State().Domains[home].Authorities {
 		if a.Kind == kind && a.Number > number {
 			id, number = a.ID, a.Number
 		}

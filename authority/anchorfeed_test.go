@@ -116,7 +116,7 @@ func (r *registrar) in(f *fleet) string {
 
 // audited are the details of what the members wrote down of an anchor.
 func (r *registrar) audited(f *fleet, action, name string) (details []string) {
-	for _, c := range f.crew {
+	for _, c := range f.nodes {
 		for _, e := range c.audit.about(action) {
 			if strings.Contains(e.Detail, r.id(name)) {
 				detail, _, _ := strings.Cut(e.Detail, ";")
@@ -155,19 +155,19 @@ func TestARootIsReplaced(t *testing.T) {
 	require.Equal(t, "old:active", r.below(f))
 	f.advance(plan.HintsBeforeUse * plan.DefaultRefreshHint)
 
-	alive := f.issue(f.crew[0], workload(1))[0]
-	_, err := f.crew[1].AuthorityService().RotateAuthorities(t.Context(), &ententev1.RotateAuthoritiesRequest{TrustDomain: home.Name()})
+	alive := f.issue(f.nodes[0], workload(1))[0]
+	_, err := f.nodes[1].AuthorityService().RotateAuthorities(t.Context(), &ententev1.RotateAuthoritiesRequest{TrustDomain: home.Name()})
 	require.NoError(t, err)
 	f.settle()
 	require.Contains(t, r.below(f), "new:active", "nothing to wait for: the anchor has long been known")
 	require.NoError(t, alive.verify(f.bundle(home), f.now()))
-	require.NoError(t, f.issue(f.crew[0], workload(1))[0].verify(f.bundle(home), f.now()))
+	require.NoError(t, f.issue(f.nodes[0], workload(1))[0].verify(f.bundle(home), f.now()))
 
 	r.list("new", "new")
 	f.settle()
 	require.Equal(t, "new old", r.in(f), "what was signed below the old one is alive")
 	// Nobody lists it, and what was signed below it ends.
-	require.Eventually(t, func() bool { f.advance(10 * time.Minute); return r.in(f) == "new" }, testPatience, time.Millisecond)
+	require.Eventually(t, func() bool { f.advance(10 * time.Minute); return r.in(f) == "new" }, testTimeout, time.Millisecond)
 	require.Error(t, alive.verify(f.bundle(home), f.now()), "it left while something below it was alive")
 	require.NotContains(t, r.below(f), "old")
 	require.Len(t, r.audited(f, "unlist anchor", "old"), 1)
@@ -183,11 +183,11 @@ func TestAnAuthorityWaitsForItsAnchor(t *testing.T) {
 	f.settle()
 	published, sequence := f.now(), sequenceOf(f.bundle(home))
 	f.advance(time.Minute)
-	_, err := f.crew[1].AuthorityService().RotateAuthorities(t.Context(), &ententev1.RotateAuthoritiesRequest{TrustDomain: home.Name()})
+	_, err := f.nodes[1].AuthorityService().RotateAuthorities(t.Context(), &ententev1.RotateAuthoritiesRequest{TrustDomain: home.Name()})
 	require.NoError(t, err)
 	f.settle()
 	require.Equal(t, "new:prepared old:active", r.below(f))
-	rows, err := table.ListAuthorities(f.crew[0].store.View(), home.Name())
+	rows, err := table.ListAuthorities(f.nodes[0].store.View(), home.Name())
 	require.NoError(t, err)
 	for _, row := range rows {
 		if a := table.AuthorityOf(row); a.Kind == plan.X509 && a.State == plan.Prepared {
@@ -201,7 +201,7 @@ func TestAnAuthorityWaitsForItsAnchor(t *testing.T) {
 // deleted leaves nothing.
 func TestAnchorsOutliveARestore(t *testing.T) {
 	r := newRegistrar(t, "old", "new")
-	f, c := newOne(t, func(config *Config) { config.Upstream = r })
+	f, c := newSingle(t, func(config *Config) { config.Upstream = r })
 	var snapshot bytes.Buffer
 	_, err := c.store.SaveSnapshot(t.Context(), &snapshot)
 	require.NoError(t, err)
@@ -232,7 +232,7 @@ func TestAnAnchorWaitsForApproval(t *testing.T) {
 	r := newRegistrar(t, "old", "new", "bad")
 	f := allSign(t, func(c *Config) { c.Upstream, c.AnchorApproval = r, true })
 	require.Equal(t, "old", r.in(f), "the first needs no approval")
-	service := f.crew[1].AuthorityService()
+	service := f.nodes[1].AuthorityService()
 
 	r.list("new", "new", "old", "bad")
 	f.settle()
@@ -248,7 +248,7 @@ func TestAnAnchorWaitsForApproval(t *testing.T) {
 	require.Equal(t, map[string]ententev1.AnchorState{
 		r.id("old"): ententev1.AnchorState_ANCHOR_STATE_PUBLISHED, r.id("new"): ententev1.AnchorState_ANCHOR_STATE_PENDING, r.id("bad"): ententev1.AnchorState_ANCHOR_STATE_PENDING,
 	}, states)
-	err = f.crew[0].anchors.Admit(t.Context(), home, r.certs["new"])
+	err = f.nodes[0].anchors.Admit(t.Context(), home, r.certs["new"])
 	require.ErrorContains(t, err, "the anchor waits for approval")
 	require.ErrorContains(t, err, "entente authority approve "+r.id("new"))
 

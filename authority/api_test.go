@@ -27,7 +27,7 @@ import (
 // a member does.
 type api struct {
 	t       testing.TB
-	member  *crewman
+	member  *node
 	guard   *access.Guard
 	address string
 }
@@ -41,7 +41,7 @@ func auditFile(t testing.TB) *audit.Log {
 	return log
 }
 
-func serveAPI(t testing.TB, c *crewman, log *audit.Log) *api {
+func serveAPI(t testing.TB, c *node, log *audit.Log) *api {
 	t.Helper()
 	guard, err := access.NewGuard(access.GuardConfig{
 		Store: c.store, Home: home, Log: log,

@@ -173,7 +173,7 @@ func signingMembers(b *testing.B, n int) []ententev1.SVIDServiceClient {
 	}, stores...)
 	f.advance(plan.HintsBeforeUse*plan.DefaultRefreshHint + time.Second)
 	var clients []ententev1.SVIDServiceClient
-	for _, c := range f.crew {
+	for _, c := range f.nodes {
 		a := serveAPI(b, c, c.config.Audit.(*audit.Log))
 		if len(clients) == 0 {
 			a.grant(ci, "/web")

@@ -23,7 +23,8 @@ import (
 
 // Contact is the contact of this member with the others. It is called from many goroutines.
 type Contact interface {
-	// LastHeard returns when this member last heard from the leader, or led with a quorum. It is zero before that.
+	// LastContact returns the time of the last contact to the leader, or of leading with a quorum. It is zero before
+	// that.
 	LastContact() time.Time
 	// ClockSane reports whether this member's clock is within minutes of those of a majority. It is false until known.
 	ClockSane() bool
@@ -40,7 +41,7 @@ type Config struct {
 	Defaults plan.Settings
 	// MinRefresh is the shortest refresh hint that a domain can have.
 	MinRefresh time.Duration
-	// SigningGrace is the time for which this member signs after it last heard from the leader.
+	// SigningGrace is the time for which this member signs after its last contact to the leader.
 	SigningGrace time.Duration
 	// Keys stores this member's private keys. If nil, a [keys.Folder] at KeyDir is used.
 	Keys   keys.Store

@@ -42,7 +42,7 @@ func TestRestoreBringsBackNothingThatWasRevoked(t *testing.T) {
 		"jwt tainted":                  {j, true, 3 * time.Hour, ententev1.AuthorityState_AUTHORITY_STATE_TAINTED},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f, c := newOne(t, nil)
+			f, c := newSingle(t, nil)
 			ctx := context.Background()
 			_, err := c.DomainService().CreateDomain(ctx, &ententev1.CreateDomainRequest{Domain: &ententev1.Domain{TrustDomain: shop.Name()}})
 			require.NoError(t, err)
@@ -90,7 +90,7 @@ func TestRestoreBringsBackNothingThatWasRevoked(t *testing.T) {
 				f.wake()
 				rows, err := table.Distrusted.List(c.store.View(), "")
 				return err == nil && len(rows) == 0
-			}, testPatience, 5*time.Millisecond)
+			}, testTimeout, pollInterval)
 		})
 	}
 }
@@ -98,7 +98,7 @@ func TestRestoreBringsBackNothingThatWasRevoked(t *testing.T) {
 // TestRestoreLeavesOutWhatHasExpired: keys of a snapshot that is older than they live are not published for a moment, since
 // JWT keys carry no dates.
 func TestRestoreLeavesOutWhatHasExpired(t *testing.T) {
-	f, c := newOne(t, nil)
+	f, c := newSingle(t, nil)
 	ctx := context.Background()
 	_, err := c.DomainService().CreateDomain(ctx, &ententev1.CreateDomainRequest{Domain: &ententev1.Domain{TrustDomain: shop.Name()}})
 	require.NoError(t, err)

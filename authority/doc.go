@@ -17,7 +17,7 @@
 //
 // [Manager] wires them. On each change of the tables, and at the time that the rules name, the reconciler evaluates
 // [plan.Next] and the executor evaluates it again inside the transaction that carries it out, so that a decision always
-// agrees with the rows that it changes. The preparer makes the keys that a plan asks for. A member changes only its own
+// agrees with the rows that it changes. The preparer makes the keys that a plan requires. A member changes only its own
 // authorities; the leader ends those of removed and lost members.
 //
 // What the package guarantees:

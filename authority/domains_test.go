@@ -29,7 +29,7 @@ func txDelete(key string) func(*raftstore.Tx) error {
 }
 
 func TestDomains(t *testing.T) {
-	f, c := newOne(t, func(c *Config) {
+	f, c := newSingle(t, func(c *Config) {
 		c.IsForeign = func(_ raftstore.Reader, td string) (bool, error) { return td == "us.example.org", nil }
 	})
 	s, ctx := c.DomainService(), context.Background()
@@ -106,7 +106,7 @@ func sequenceOf(b *bundle.Bundle) uint64 {
 // TestSequenceOfADomain: a new hint is a new document with a new sequence; longer SVIDs keep authorities published for
 // longer; a domain that is deleted and created again goes on above its last sequence, with new keys.
 func TestSequenceOfADomain(t *testing.T) {
-	f, c := newOne(t, nil)
+	f, c := newSingle(t, nil)
 	s, ctx := c.DomainService(), context.Background()
 	create := func() {
 		_, err := s.CreateDomain(ctx, &ententev1.CreateDomainRequest{Domain: &ententev1.Domain{TrustDomain: shop.Name()}})
@@ -152,7 +152,7 @@ func TestSequenceOfADomain(t *testing.T) {
 	require.Eventually(t, func() bool {
 		names, err := c.keys.Names(context.Background())
 		return err == nil && len(names) == 3
-	}, testPatience, time.Millisecond, "the keys of a domain that is gone are deleted")
+	}, testTimeout, time.Millisecond, "the keys of a domain that is gone are deleted")
 
 	create()
 	three := f.bundle(shop)
@@ -163,7 +163,7 @@ func TestSequenceOfADomain(t *testing.T) {
 // TestRestore: a restore takes away nothing that verifies SVIDs that are alive, brings back no key that nobody holds, and
 // lets every sequence leap.
 func TestRestore(t *testing.T) {
-	f, c := newOne(t, nil)
+	f, c := newSingle(t, nil)
 	ctx := context.Background()
 	_, err := c.DomainService().CreateDomain(ctx, &ententev1.CreateDomainRequest{Domain: &ententev1.Domain{TrustDomain: shop.Name()}})
 	require.NoError(t, err)
@@ -202,7 +202,7 @@ func TestRestore(t *testing.T) {
 
 	// A new cluster takes over the snapshot of one that is lost.
 	other := newFleet(t, nil, raftstoretest.New(t))
-	d := other.crew[0]
+	d := other.nodes[0]
 	own := ids(other.list(home))
 	result, err := d.store.RestoreSnapshot(ctx, bytes.NewReader(snapshot.Bytes()))
 	require.NoError(t, err)

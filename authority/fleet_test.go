@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/authority/internal/loop"
 	"github.com/ententehq/entente/authority/plan"
@@ -27,8 +28,13 @@ import (
 
 var home = spiffeid.RequireTrustDomainFromString("eu.example.org")
 
-// patience bounds the waits of tests: far longer than anything takes on a busy machine.
-const testPatience = 30 * time.Second
+const (
+	// testTimeout bounds the waits of tests. It only ends tests that would never pass: a loop that failed several times
+	// on a busy machine waits for 45 seconds before it retries.
+	testTimeout = 5 * time.Minute
+	// pollInterval is the time between two checks of a condition without a notification.
+	pollInterval = 20 * time.Millisecond
+)
 
 // fleet is a cluster of managers on one clock that the test sets.
 type fleet struct {
@@ -36,15 +42,15 @@ type fleet struct {
 	dir     string
 	adjust  func(*Config)
 	mu      sync.Mutex
-	ahead   time.Duration // how far the clock is ahead of the machine's when it stands still at base
+	ahead   time.Duration // the clock shows base plus ahead
 	base    time.Time
-	crew    []*crewman
+	nodes   []*node
 	removed map[string]bool
-	mend    func(*crewman) // what a test does to a member on its way to rest, if anything
+	repair  func(*node) // called for a member that is not idle; may be nil
 }
 
-// crewman is one member of the fleet.
-type crewman struct {
+// node is one member of the fleet.
+type node struct {
 	*Manager
 	id       string
 	store    *raftstore.Store
@@ -62,32 +68,32 @@ type crewman struct {
 // newFleet starts one manager on each store.
 func newFleet(t testing.TB, adjust func(*Config), stores ...*raftstore.Store) *fleet {
 	f := prepareFleet(t, adjust, stores...)
-	for _, c := range f.crew {
+	for _, c := range f.nodes {
 		f.start(c)
 	}
 	f.settle()
 	return f
 }
 
-// prepareFleet is a fleet of which nobody was started.
+// prepareFleet returns a fleet whose managers are not started.
 func prepareFleet(t testing.TB, adjust func(*Config), stores ...*raftstore.Store) *fleet {
 	f := &fleet{t: t, dir: t.TempDir(), adjust: adjust, base: time.Now().Truncate(time.Second), removed: map[string]bool{}}
 	for _, store := range stores {
-		f.crew = append(f.crew, &crewman{id: store.MemberID(), store: store, down: true})
+		f.nodes = append(f.nodes, &node{id: store.MemberID(), store: store, down: true})
 	}
 	return f
 }
 
-// newThree is a fleet of three members.
+// newThree returns a fleet of three members.
 func newThree(t *testing.T, adjust func(*Config)) *fleet {
 	cluster := raftstoretest.NewCluster(t, 3)
 	return newFleet(t, adjust, cluster.Store(0), cluster.Store(1), cluster.Store(2))
 }
 
-// newOne is a fleet of one.
-func newOne(t *testing.T, adjust func(*Config)) (*fleet, *crewman) {
+// newSingle returns a fleet of one member.
+func newSingle(t *testing.T, adjust func(*Config)) (*fleet, *node) {
 	f := newFleet(t, adjust, raftstoretest.New(t))
-	return f, f.crew[0]
+	return f, f.nodes[0]
 }
 
 func (f *fleet) now() time.Time {
@@ -96,7 +102,7 @@ func (f *fleet) now() time.Time {
 	return f.base.Add(f.ahead)
 }
 
-func (f *fleet) config(c *crewman) Config {
+func (f *fleet) config(c *node) Config {
 	c.registry, c.audit = prometheus.NewRegistry(), &ledger{}
 	config := Config{
 		Store: c.store, Member: c.id, Home: home, KeyDir: filepath.Join(f.dir, c.id, "keys"),
@@ -116,7 +122,7 @@ func (f *fleet) config(c *crewman) Config {
 	return config
 }
 
-func (f *fleet) start(c *crewman) {
+func (f *fleet) start(c *node) {
 	manager, err := New(f.config(c))
 	require.NoError(f.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -134,31 +140,31 @@ func (f *fleet) start(c *crewman) {
 	c.set(func() { c.down = false })
 }
 
-// halt stops a member's manager; its store and its keys stay.
-func (f *fleet) halt(c *crewman) {
+// halt stops a member's manager. Its store and its keys remain.
+func (f *fleet) halt(c *node) {
 	c.stop()
 	c.set(func() { c.down = true })
 }
 
-func (c *crewman) set(change func()) {
+func (c *node) set(change func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	change()
 }
 
-func (c *crewman) is(what func() bool) bool {
+func (c *node) is(what func() bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return what()
 }
 
-func (c *crewman) isDown() bool { return c.is(func() bool { return c.down }) }
+func (c *node) isDown() bool { return c.is(func() bool { return c.down }) }
 
 func (f *fleet) members() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var ids []string
-	for _, c := range f.crew {
+	for _, c := range f.nodes {
 		if !f.removed[c.id] {
 			ids = append(ids, c.id)
 		}
@@ -166,14 +172,14 @@ func (f *fleet) members() []string {
 	return ids
 }
 
-// up are the members that run.
+// up returns the members that run.
 func (f *fleet) up() []string {
 	return slices.DeleteFunc(f.members(), func(id string) bool {
-		return slices.ContainsFunc(f.crew, func(c *crewman) bool { return c.id == id && c.isDown() })
+		return slices.ContainsFunc(f.nodes, func(c *node) bool { return c.id == id && c.isDown() })
 	})
 }
 
-func (f *fleet) remove(c *crewman) {
+func (f *fleet) remove(c *node) {
 	f.halt(c)
 	f.mu.Lock()
 	f.removed[c.id] = true
@@ -182,12 +188,12 @@ func (f *fleet) remove(c *crewman) {
 }
 
 func (f *fleet) wake() {
-	for _, c := range f.crew {
+	for _, c := range f.nodes {
 		c.changed.Fire()
 	}
 }
 
-// advance sets the clock forward and waits until everybody has done what there is to do.
+// advance sets the clock forward and waits until the fleet is idle.
 func (f *fleet) advance(d time.Duration) {
 	f.mu.Lock()
 	f.ahead += d
@@ -196,37 +202,37 @@ func (f *fleet) advance(d time.Duration) {
 	f.settle()
 }
 
-// settle waits until no running member has anything to do, and signs from the newest state.
+// settle waits until no running member has anything to do, and all sign from the newest state.
 func (f *fleet) settle() {
 	f.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), testPatience)
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
-	for _, c := range f.crew {
-		for {
-			if f.mend != nil {
-				f.mend(c)
-			}
-			// Taken before the look: every change of the tables fires it.
-			changed := c.changed.Next()
-			if c.isDown() || f.rests(ctx, c) {
-				break
-			}
-			if err := loop.WaitFor(ctx, changed, 5*time.Millisecond); err != nil {
-				f.t.Fatalf("member %s does not come to rest: %v", c.id, err)
-			}
+	for quiet := false; !quiet; {
+		for _, c := range f.nodes {
+			f.settleNode(ctx, c)
+		}
+		quiet = !slices.ContainsFunc(f.nodes, func(c *node) bool { return !c.isDown() && !f.idle(ctx, c) })
+	}
+}
+
+func (f *fleet) settleNode(ctx context.Context, c *node) {
+	f.t.Helper()
+	for {
+		if f.repair != nil {
+			f.repair(c)
+		}
+		changed := c.changed.Next() // before the check: every change of the tables fires it
+		if c.isDown() || f.idle(ctx, c) {
+			return
+		}
+		if err := loop.WaitFor(ctx, changed, pollInterval); err != nil {
+			f.t.Fatalf("member %s is not idle: %v", c.id, err)
 		}
 	}
-	if !f.allRest(ctx) {
-		f.settle()
-	}
 }
 
-func (f *fleet) allRest(ctx context.Context) bool {
-	return !slices.ContainsFunc(f.crew, func(c *crewman) bool { return !c.isDown() && !f.rests(ctx, c) })
-}
-
-// rests says whether a member has nothing to do, as far as the tables go.
-func (f *fleet) rests(ctx context.Context, c *crewman) bool {
+// idle reports whether a member has nothing to do, according to the tables.
+func (f *fleet) idle(ctx context.Context, c *node) bool {
 	view, err := c.store.Read(ctx, raftstore.ReadOptions{Linearizable: true})
 	if err != nil {
 		return false
@@ -234,51 +240,83 @@ func (f *fleet) rests(ctx context.Context, c *crewman) bool {
 	if hosted, err := table.Hosts(view, home.Name()); err != nil || !hosted {
 		return false
 	}
-	for _, prefix := range []raftstore.Revision{table.Authorities.PrefixRevision(view, ""), table.HostedBundles.PrefixRevision(view, ""), table.Domains.PrefixRevision(view, "")} {
-		if c.issuer.State().Revision < prefix {
-			return false
-		}
+	newest := max(table.Authorities.PrefixRevision(view, ""), table.HostedBundles.PrefixRevision(view, ""),
+		table.Domains.PrefixRevision(view, ""))
+	if c.issuer.State().Revision < newest {
+		return false
 	}
 	for domain, err := range table.Domains.All(view, "") {
-		if err != nil {
-			return false
-		}
-		situation, _, err := c.executor.situation(view, domain.Value, f.now())
-		if err != nil {
-			return false
-		}
-		situation.Peers = c.reconciler.peers.of(ctx, domain.Key, situation, false)
-		if actions, _ := plan.Next(situation); len(actions) > 0 {
-			return false
-		}
-		if !c.isInsane() {
-			if actions, _, err := c.anchors.Due(view, domain.Value, f.now()); err != nil || len(actions) > 0 {
-				return false
-			}
-		}
-		if actions, _, err := c.executor.dueForLost(view, domain.Value, f.now()); err != nil || len(actions) > 0 {
+		if err != nil || !f.idleIn(ctx, c, view, domain.Value) {
 			return false
 		}
 	}
 	return true
 }
 
-func (c *crewman) isInsane() bool { return c.is(func() bool { return c.insane }) }
+// idleIn reports whether a member has nothing to do in a domain.
+func (f *fleet) idleIn(ctx context.Context, c *node, view *raftstore.View, domain *statev1.Domain) bool {
+	situation, _, err := c.executor.situation(view, domain, f.now())
+	if err != nil {
+		return false
+	}
+	situation.Peers = c.reconciler.peers.of(ctx, domain.GetTrustDomain(), situation, false)
+	if actions, _ := plan.Next(situation); len(actions) > 0 {
+		return false
+	}
+	if !c.isInsane() {
+		if actions, _, err := c.anchors.Due(view, domain, f.now()); err != nil || len(actions) > 0 {
+			return false
+		}
+	}
+	actions, _, err := c.executor.dueForLost(view, domain, f.now())
+	return err == nil && len(actions) == 0
+}
+
+func (c *node) isInsane() bool { return c.is(func() bool { return c.insane }) }
+
+// read returns the newest state. Reads that fail are repeated, since the lead can change on a busy machine.
+func (f *fleet) read() *raftstore.View {
+	f.t.Helper()
+	var view *raftstore.View
+	f.retry(func(ctx context.Context) (err error) {
+		view, err = f.nodes[0].store.Read(ctx, raftstore.ReadOptions{Linearizable: true})
+		return err
+	})
+	return view
+}
+
+// retry calls do until it succeeds.
+func (f *fleet) retry(do func(context.Context) error) {
+	f.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
+	defer cancel()
+	for {
+		err := do(ctx)
+		if err == nil {
+			return
+		}
+		if loop.WaitFor(ctx, nil, pollInterval) != nil {
+			f.t.Fatal(err)
+		}
+	}
+}
 
 func (f *fleet) bundle(td spiffeid.TrustDomain) *bundle.Bundle {
 	f.t.Helper()
-	view, err := f.crew[0].store.Read(context.Background(), raftstore.ReadOptions{Linearizable: true})
-	require.NoError(f.t, err)
-	b, err := publish.HostedBundle(view, td.Name())
+	b, err := publish.HostedBundle(f.read(), td.Name())
 	require.NoError(f.t, err)
 	require.NotNil(f.t, b, "the bundle of %s", td)
 	return b
 }
 
 // list returns the authorities of a domain as the API shows them.
-func (f *fleet) list(td spiffeid.TrustDomain) []*ententev1.Authority {
+func (f *fleet) list(td spiffeid.TrustDomain) (authorities []*ententev1.Authority) {
 	f.t.Helper()
-	response, err := f.crew[0].AuthorityService().ListAuthorities(context.Background(), &ententev1.ListAuthoritiesRequest{TrustDomain: td.Name()})
-	require.NoError(f.t, err)
-	return response.GetAuthorities()
+	f.retry(func(ctx context.Context) error {
+		request := &ententev1.ListAuthoritiesRequest{TrustDomain: td.Name()}
+		response, err := f.nodes[0].AuthorityService().ListAuthorities(ctx, request)
+		authorities = response.GetAuthorities()
+		return err
+	})
+	return authorities
 }

@@ -41,7 +41,7 @@ var caller = access.WithCaller(context.Background(), access.SVIDCaller(spiffeid.
 
 // TestX509SVID holds what is issued against CONFORMANCE items 28 to 33, by go-spiffe and zlint.
 func TestX509SVID(t *testing.T) {
-	f, c := newOne(t, nil)
+	f, c := newSingle(t, nil)
 	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
 	require.NoError(t, err)
 	p256, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -109,7 +109,7 @@ func zlinted(t *testing.T, c *x509.Certificate) {
 }
 
 func TestJWTSVID(t *testing.T) {
-	f, c := newOne(t, nil)
+	f, c := newSingle(t, nil)
 	r, err := c.SVIDService().IssueJWTSVID(caller, &ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{"db", "spiffe://eu.example.org/db"}})
 	require.NoError(t, err)
 	verified, err := jwtsvid.ParseAndValidate(r.GetToken(), f.bundle(home), []string{"db"})
@@ -127,7 +127,7 @@ func TestJWTSVID(t *testing.T) {
 }
 
 func TestIssueRefusals(t *testing.T) {
-	_, c := newOne(t, nil)
+	_, c := newSingle(t, nil)
 	long := strings.Repeat("a", 2048)
 	for name, test := range map[string]struct {
 		change func(*ententev1.IssueX509SVIDRequest)
@@ -193,7 +193,7 @@ func TestIssueRefusals(t *testing.T) {
 	require.Empty(t, refusedSignatures(c), "nothing that was refused reached the audit log as a signature")
 }
 
-func refusedSignatures(c *crewman) (found []audit.Event) {
+func refusedSignatures(c *node) (found []audit.Event) {
 	for _, e := range c.audit.about("sign x509-svid") {
 		if !strings.HasPrefix(e.Caller, "member ") {
 			found = append(found, e)
@@ -225,7 +225,7 @@ func TestWeakKeysAreRefused(t *testing.T) {
 
 // TestWithoutAuditNoSignature: the line before is a condition of the signature, the one after of handing it out.
 func TestWithoutAuditNoSignature(t *testing.T) {
-	_, c := newOne(t, nil)
+	_, c := newSingle(t, nil)
 	_, err := c.SVIDService().IssueX509SVID(caller, x509Request(t, workload(1)))
 	require.NoError(t, err)
 	var lines []audit.Event
@@ -257,7 +257,7 @@ func TestWithoutAuditNoSignature(t *testing.T) {
 // and as long as they can be.
 func TestAllDNSNamesAreAudited(t *testing.T) {
 	log := auditFile(t)
-	_, c := newOne(t, func(c *Config) { c.Audit = log })
+	_, c := newSingle(t, func(c *Config) { c.Audit = log })
 	r := x509Request(t, workload(1))
 	for i := range svid.MaxDNSNames {
 		label := strings.Repeat("n", 61)

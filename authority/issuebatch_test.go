@@ -27,7 +27,7 @@ const ci = "spiffe://eu.example.org/ci"
 // TestBatch sends what can be issued and what cannot in one batch, over gRPC, as a caller that may issue below /web.
 func TestBatch(t *testing.T) {
 	log := auditFile(t)
-	f, c := newOne(t, func(c *Config) { c.Audit = log })
+	f, c := newSingle(t, func(c *Config) { c.Audit = log })
 	a := serveAPI(t, c, log)
 	a.grant(ci, "/web")
 	client := a.dial(ci)
@@ -103,7 +103,7 @@ func linesOf(log *audit.Log, caller string) map[string]int {
 // TestBatchRefusals: a batch is refused as a whole only for what holds for all of it.
 func TestBatchRefusals(t *testing.T) {
 	log := auditFile(t)
-	_, c := newOne(t, func(c *Config) { c.Audit = log })
+	_, c := newSingle(t, func(c *Config) { c.Audit = log })
 	a := serveAPI(t, c, log)
 	a.grant(ci, "/web")
 	client := a.dial(ci)
@@ -133,9 +133,9 @@ func TestBatchRefusals(t *testing.T) {
 // TestBatchPassedOn: a member without an authority has each request of a batch signed elsewhere.
 func TestBatchPassedOn(t *testing.T) {
 	f := newThree(t, nil)
-	i := slices.IndexFunc(f.crew, func(c *crewman) bool { return c.issuer.State().Domains[home].Signer(plan.X509) == "" })
+	i := slices.IndexFunc(f.nodes, func(c *node) bool { return c.issuer.State().Domains[home].Signer(plan.X509) == "" })
 	require.GreaterOrEqual(t, i, 0, "the second and third authority wait until everybody can know them")
-	c := f.crew[i]
+	c := f.nodes[i]
 	ctx := access.WithCaller(context.Background(), access.SocketCaller(0, 1))
 	response, err := c.SVIDService().IssueX509SVIDs(ctx, &ententev1.IssueX509SVIDsRequest{TrustDomain: home.Name(), Requests: []*ententev1.IssueX509SVIDRequest{x509Request(t, workload(1)), x509Request(t, workload(2))}})
 	require.NoError(t, err)
@@ -147,7 +147,7 @@ func TestBatchPassedOn(t *testing.T) {
 
 // TestRateLimit: a caller that asks for too much is told when to ask again, and nobody else notices.
 func TestRateLimit(t *testing.T) {
-	f, c := newOne(t, func(c *Config) { c.IssueRate, c.IssueBurst = 10, 3 })
+	f, c := newSingle(t, func(c *Config) { c.IssueRate, c.IssueBurst = 10, 3 })
 	issue := func(caller access.Caller) error {
 		_, err := c.SVIDService().IssueJWTSVID(access.WithCaller(context.Background(), caller), &ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{"a"}})
 		return err
@@ -197,7 +197,7 @@ func TestRateLimit(t *testing.T) {
 // TestRetryInfoReachesTheClient: the details of a refusal pass guard and network.
 func TestRetryInfoReachesTheClient(t *testing.T) {
 	log := auditFile(t)
-	_, c := newOne(t, func(c *Config) { c.Audit, c.IssueRate, c.IssueBurst = log, 1, 1 })
+	_, c := newSingle(t, func(c *Config) { c.Audit, c.IssueRate, c.IssueBurst = log, 1, 1 })
 	a := serveAPI(t, c, log)
 	a.grant(ci, "/web")
 	client := a.dial(ci)

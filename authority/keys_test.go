@@ -14,7 +14,7 @@ import (
 // TestOrphanedKeys: a key that no authority was ever seen for is kept for a while, since its transaction may still come
 // to light; then it is deleted.
 func TestOrphanedKeys(t *testing.T) {
-	f, c := newOne(t, nil)
+	f, c := newSingle(t, nil)
 	f.halt(c)
 	_, err := c.keys.Create(t.Context(), "orphan")
 	require.NoError(t, err)
@@ -35,7 +35,7 @@ func TestOrphanedKeys(t *testing.T) {
 }
 
 func TestMetrics(t *testing.T) {
-	_, c := newOne(t, nil)
+	_, c := newSingle(t, nil)
 	problems, err := testutil.GatherAndLint(c.registry)
 	require.NoError(t, err)
 	require.Empty(t, problems)

@@ -89,7 +89,7 @@ func insideTransaction() bool {
 // keys that are elsewhere sign, and none of them inside of a transaction.
 func TestNoTransactionWaitsForAKey(t *testing.T) {
 	keys := newAwayKeys()
-	f, c := newOne(t, func(c *Config) { c.Keys, c.KeyDir = keys, "" })
+	f, c := newSingle(t, func(c *Config) { c.Keys, c.KeyDir = keys, "" })
 	seen := false
 	_, err := c.store.Update(t.Context(), func(*raftstore.Tx) error { seen = insideTransaction(); return nil })
 	require.NoError(t, err)
@@ -118,7 +118,7 @@ func TestNoTransactionWaitsForAKey(t *testing.T) {
 	require.False(t, keys.inside.Load(), "a transaction waited for a key")
 }
 
-func issueBoth(t *testing.T, c *crewman) error {
+func issueBoth(t *testing.T, c *node) error {
 	t.Helper()
 	_, err := c.SVIDService().IssueX509SVID(t.Context(), x509Request(t, workload(1)))
 	if err != nil {
@@ -138,7 +138,7 @@ func TestKeysOutOfReach(t *testing.T) {
 	})
 	f.advance(plan.HintsBeforeUse*plan.DefaultRefreshHint + time.Second) // all three are active
 	before := len(f.list(home))
-	first := f.crew[0]
+	first := f.nodes[0]
 	stores[first.id].away.Store(true)
 	require.NoError(t, issueBoth(t, first))
 
@@ -161,7 +161,7 @@ func TestKeysOutOfReach(t *testing.T) {
 // TestLostKeyIsReplacedAtOnce: an authority whose key is lost while the member runs is retired, and another one signs.
 func TestLostKeyIsReplacedAtOnce(t *testing.T) {
 	keys := newAwayKeys()
-	f, c := newOne(t, func(c *Config) { c.Keys, c.KeyDir = keys, "" })
+	f, c := newSingle(t, func(c *Config) { c.Keys, c.KeyDir = keys, "" })
 	lost := f.list(home)[0]
 	require.NoError(t, keys.Delete(t.Context(), lost.GetId()))
 	keys.lost <- struct{}{}
@@ -172,7 +172,7 @@ func TestLostKeyIsReplacedAtOnce(t *testing.T) {
 			}
 		}
 		return false
-	}, testPatience, 10*time.Millisecond)
+	}, testTimeout, pollInterval)
 	f.settle()
 	require.NoError(t, issueBoth(t, c))
 	_, err := keys.Signer(lost.GetId())

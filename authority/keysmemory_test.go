@@ -22,7 +22,7 @@ func TestMemoryKeysOverARestart(t *testing.T) {
 	// Readers poll once a refresh hint, so that they know what was published one ago.
 	reader := f.bundle(home)
 	step := func() {
-		for _, c := range f.crew {
+		for _, c := range f.nodes {
 			alive = append(alive, f.issue(c, workload(1))...)
 		}
 		for _, svid := range alive {
@@ -34,7 +34,7 @@ func TestMemoryKeysOverARestart(t *testing.T) {
 		reader = f.bundle(home)
 	}
 	step()
-	for _, c := range f.crew {
+	for _, c := range f.nodes {
 		before := f.bundle(home)
 		f.halt(c)
 		f.start(c)
@@ -49,7 +49,7 @@ func TestMemoryKeysOverARestart(t *testing.T) {
 			require.NotEmpty(t, c.issuer.State().Domains[home].Signer(kind), "the new %s authority is active", kind)
 		}
 	}
-	_, err := os.Stat(filepath.Join(f.dir, f.crew[0].id, "keys"))
+	_, err := os.Stat(filepath.Join(f.dir, f.nodes[0].id, "keys"))
 	require.ErrorIs(t, err, fs.ErrNotExist, "no key was ever on the disk")
 	// When all that the old ones signed has expired, they are gone.
 	f.advance(plan.DefaultSigningGrace + plan.DefaultX509SVIDTTL + time.Minute)
@@ -59,7 +59,7 @@ func TestMemoryKeysOverARestart(t *testing.T) {
 
 // TestMemoryKeysAlone: a member that is all of its cluster signs again at once.
 func TestMemoryKeysAlone(t *testing.T) {
-	f, c := newOne(t, func(c *Config) { c.Keys = keys.NewMemory() })
+	f, c := newSingle(t, func(c *Config) { c.Keys = keys.NewMemory() })
 	before := f.issue(c, workload(1))
 	f.halt(c)
 	f.start(c)

@@ -69,7 +69,8 @@ func New(config Config) (*Manager, error) {
 	if m.issuer, err = issue.New(issue.Config{
 		Store: config.Store, Member: config.Member, Home: config.Home, Keys: m.keys, SigningGrace: config.SigningGrace,
 		Contact: config.Contact, Conn: config.Conn, Audit: config.Audit, Rate: config.IssueRate,
-		Burst: config.IssueBurst, Linter: m.linter, Changed: &m.changed, Now: config.Now, Log: config.Logger, Registerer: config.Registerer,
+		Burst:  config.IssueBurst,
+		Linter: m.linter, Changed: &m.changed, Now: config.Now, Log: config.Logger, Registerer: config.Registerer,
 	}); err != nil {
 		return nil, err
 	}

@@ -26,16 +26,16 @@ import (
 )
 
 // awaitOwn waits until a member has its own SVID and it is of the authority, if one is named.
-func (f *fleet) awaitOwn(c *crewman, id spiffeid.ID, accept func(*issue.OwnSVID) bool) *issue.OwnSVID {
+func (f *fleet) awaitOwn(c *node, id spiffeid.ID, accept func(*issue.OwnSVID) bool) *issue.OwnSVID {
 	f.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), testPatience)
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
 	for {
 		changed := c.changed.Next()
 		if svid := c.own.Get(id); svid != nil && accept(svid) {
 			return svid
 		}
-		if err := loop.WaitFor(ctx, changed, 5*time.Millisecond); err != nil {
+		if err := loop.WaitFor(ctx, changed, pollInterval); err != nil {
 			f.t.Fatalf("member %s has no such SVID of %s", c.id, id)
 		}
 	}
@@ -47,7 +47,7 @@ func anyOwn(*issue.OwnSVID) bool { return true }
 // when what signed them is not published any more.
 func TestOwnSVIDs(t *testing.T) {
 	f := newThree(t, nil)
-	for _, c := range f.crew {
+	for _, c := range f.nodes {
 		member, err := svid.MemberID(home, c.id)
 		require.NoError(t, err)
 		endpoint, err := svid.EndpointID(home)
@@ -66,7 +66,7 @@ func TestOwnSVIDs(t *testing.T) {
 		_, err = c.EndpointSVID(spiffeid.RequireTrustDomainFromString("us.example.org"))
 		require.ErrorIs(t, err, issue.ErrNoSVID)
 	}
-	c := f.crew[1]
+	c := f.nodes[1]
 	id, err := svid.MemberID(home, c.id)
 	require.NoError(t, err)
 	first := f.awaitOwn(c, id, anyOwn)
@@ -88,9 +88,9 @@ func TestOwnSVIDs(t *testing.T) {
 // went wrong if there is none.
 func TestPassingOn(t *testing.T) {
 	f := newThree(t, nil)
-	first := slices.IndexFunc(f.crew, func(c *crewman) bool { return c.issuer.State().Domains[home].Signer(plan.X509) != "" })
+	first := slices.IndexFunc(f.nodes, func(c *node) bool { return c.issuer.State().Domains[home].Signer(plan.X509) != "" })
 	require.GreaterOrEqual(t, first, 0)
-	signer, others := f.crew[first], slices.Delete(slices.Clone(f.crew), first, first+1)
+	signer, others := f.nodes[first], slices.Delete(slices.Clone(f.nodes), first, first+1)
 	r, err := others[0].SVIDService().IssueX509SVID(caller, x509Request(t, workload(1)))
 	require.NoError(t, err)
 	lines := signer.audit.about("sign x509-svid")
@@ -99,7 +99,7 @@ func TestPassingOn(t *testing.T) {
 	require.Contains(t, last.Detail, r.GetAuthorityId())
 
 	f.halt(signer)
-	ctx, cancel := context.WithTimeout(caller, testPatience)
+	ctx, cancel := context.WithTimeout(caller, testTimeout)
 	defer cancel()
 	_, err = others[0].SVIDService().IssueX509SVID(ctx, x509Request(t, workload(1)))
 	require.Equal(t, codes.Unavailable, status.Code(err))
@@ -125,11 +125,11 @@ func TestPassingOn(t *testing.T) {
 }
 
 // LastContactNow notes that the member heard from the leader just now.
-func (c *crewman) LastContactNow() { c.config.Contact.LastContact() }
+func (c *node) LastContactNow() { c.config.Contact.LastContact() }
 
 // TestSigningServiceIsForMembers: nobody but a member gets a signature there, and a member gets no name of another.
 func TestSigningServiceIsForMembers(t *testing.T) {
-	_, c := newOne(t, nil)
+	_, c := newSingle(t, nil)
 	member := access.WithCaller(context.Background(), access.MemberCaller("member-2"))
 	for name, test := range map[string]struct {
 		ctx       context.Context
@@ -159,7 +159,7 @@ func TestSigningServiceIsForMembers(t *testing.T) {
 
 // TestRestart: a member comes back with the keys that it had, and one that lost them retires what it cannot use.
 func TestRestart(t *testing.T) {
-	f, c := newOne(t, nil)
+	f, c := newSingle(t, nil)
 	before := f.list(home)
 	f.halt(c)
 	f.start(c)
@@ -212,11 +212,11 @@ func requireModes(t *testing.T, dir string) {
 func TestRemovedMember(t *testing.T) {
 	f := newThree(t, nil)
 	f.advance(plan.HintsBeforeUse * plan.DefaultRefreshHint)
-	removed := f.crew[2]
+	removed := f.nodes[2]
 	alive := f.issue(removed, workload(1))
 	if removed.store.IsLeader() {
 		// The lead of the store stays where it is; only the manager is gone.
-		removed = f.crew[1]
+		removed = f.nodes[1]
 		alive = f.issue(removed, workload(1))
 	}
 	f.remove(removed)
@@ -241,7 +241,7 @@ func TestRemovedMember(t *testing.T) {
 
 // TestClockNobodyTrusts: a member whose clock is off neither signs nor changes anything by it.
 func TestClockNobodyTrusts(t *testing.T) {
-	f, c := newOne(t, nil)
+	f, c := newSingle(t, nil)
 	before := ids(f.list(home))
 	c.set(func() { c.insane = true })
 	f.mu.Lock()
@@ -259,7 +259,7 @@ func TestClockNobodyTrusts(t *testing.T) {
 }
 
 func TestConfig(t *testing.T) {
-	_, c := newOne(t, nil)
+	_, c := newSingle(t, nil)
 	for name, test := range map[string]struct {
 		change func(*Config)
 		says   string

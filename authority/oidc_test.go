@@ -23,7 +23,7 @@ import (
 // JWT-SVID, also after its authority was replaced.
 func TestOIDCVerifierAcceptsJWTSVIDs(t *testing.T) {
 	const issuer = "https://example.com/eu" // the host that the test server's certificate is for
-	f, c := newOne(t, nil)
+	f, c := newSingle(t, nil)
 	_, err := c.DomainService().UpdateDomain(t.Context(), &ententev1.UpdateDomainRequest{
 		Domain: &ententev1.Domain{TrustDomain: home.Name(), OidcIssuer: issuer}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"oidc_issuer"}},
 	})
@@ -71,7 +71,7 @@ func TestOIDCVerifierAcceptsJWTSVIDs(t *testing.T) {
 }
 
 func TestIssuerOfADomain(t *testing.T) {
-	_, c := newOne(t, nil)
+	_, c := newSingle(t, nil)
 	s := c.DomainService()
 	made, err := s.CreateDomain(t.Context(), &ententev1.CreateDomainRequest{Domain: &ententev1.Domain{TrustDomain: "pay.example.org", OidcIssuer: "https://oidc.example.org/pay"}})
 	require.NoError(t, err)

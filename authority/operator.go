@@ -35,7 +35,7 @@ type operator struct {
 	revoker   *upstreamRevoker
 }
 
-// decision returns the actions that an operator action asks for. It can also write to the transaction itself.
+// decision returns the actions that an operator action requires. It can also write to the transaction itself.
 type decision func(tx *raftstore.Tx, domain *statev1.Domain, s plan.Situation) ([]plan.Action, error)
 
 // outcome is the result of an operator action.
@@ -147,7 +147,7 @@ func (o outcome) sequence() uint64 {
 	return 0
 }
 
-// alive returns the members that the leader counts as alive. It is only used in remarks, so a failure is logged.
+// alive returns the members that the leader counts as alive. They are only used in warnings, so a failure is logged.
 func (o *operator) alive() []string {
 	alive, err := o.config.Alive(o.config.Store.View())
 	if err != nil {

@@ -27,7 +27,7 @@ import (
 
 type contact struct {
 	f *fleet
-	c *crewman
+	c *node
 }
 
 func (c contact) LastContact() time.Time {
@@ -52,11 +52,11 @@ func (l line) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallO
 }
 
 func (l line) Invoke(ctx context.Context, method string, args, reply any, _ ...grpc.CallOption) error {
-	i := slices.IndexFunc(l.f.crew, func(c *crewman) bool { return c.id == l.to })
-	if i < 0 || l.f.crew[i].isDown() {
+	i := slices.IndexFunc(l.f.nodes, func(c *node) bool { return c.id == l.to })
+	if i < 0 || l.f.nodes[i].isDown() {
 		return status.Errorf(codes.Unavailable, "member %s is down", l.to)
 	}
-	service := l.f.crew[i].SigningService()
+	service := l.f.nodes[i].SigningService()
 	ctx = access.WithCaller(ctx, access.MemberCaller(l.from))
 	var answer proto.Message
 	var err error

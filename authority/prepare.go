@@ -147,7 +147,7 @@ func (p *preparer) prepareDomain(ctx context.Context, td string, jwt bool) (time
 	return p.config.Now().Add(loop.LastRetry), nil
 }
 
-// prepareActions prepares the authorities that the actions ask for, and adds them to the tables. The intent is recorded
+// prepareActions prepares the authorities that the actions require, and adds them to the tables. The intent is recorded
 // first: if the audit log cannot be written, no key is made and no upstream is called.
 func (p *preparer) prepareActions(
 	ctx context.Context, s plan.Situation, domain *statev1.Domain, actions []plan.Action,
@@ -172,7 +172,7 @@ func (p *preparer) prepareActions(
 	return errors.Join(failed, err)
 }
 
-// prepare makes the authorities that the actions ask for. Their keys are stored when it returns. It stops at the first
+// prepare makes the authorities that the actions require. Their keys are stored when it returns. It stops at the first
 // failure: once that of the upstream is recorded, prepareJWT no longer waits.
 func (p *preparer) prepare(
 	ctx context.Context, s plan.Situation, domain *statev1.Domain, actions []plan.Action,

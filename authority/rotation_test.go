@@ -24,7 +24,7 @@ type issued struct {
 }
 
 // issue gets an SVID of each kind from a member.
-func (f *fleet) issue(c *crewman, id string) []issued {
+func (f *fleet) issue(c *node, id string) []issued {
 	f.t.Helper()
 	all, err := f.tryIssue(c, id)
 	require.NoError(f.t, err, "member %s at +%v", c.id, f.ahead)
@@ -32,9 +32,9 @@ func (f *fleet) issue(c *crewman, id string) []issued {
 }
 
 // tryIssue is issue where it may fail.
-func (f *fleet) tryIssue(c *crewman, id string) ([]issued, error) {
+func (f *fleet) tryIssue(c *node, id string) ([]issued, error) {
 	f.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), testPatience)
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
 	x, err := c.SVIDService().IssueX509SVID(ctx, x509Request(f.t, id))
 	if err != nil {
@@ -74,7 +74,7 @@ func TestRotationWithoutPause(t *testing.T) {
 	last := old[0]
 	for step := range 2 * 24 * 12 / 3 {
 		if step%40 == 20 {
-			_, err := f.crew[step%3].AuthorityService().RotateAuthorities(ctx, &ententev1.RotateAuthoritiesRequest{Anchors: step%80 == 20})
+			_, err := f.nodes[step%3].AuthorityService().RotateAuthorities(ctx, &ententev1.RotateAuthoritiesRequest{Anchors: step%80 == 20})
 			require.NoError(t, err)
 			f.settle()
 		}
@@ -83,7 +83,7 @@ func TestRotationWithoutPause(t *testing.T) {
 		if step%40 >= 20 && step%40 < 26 {
 			stride = 1
 		}
-		for i, c := range f.crew {
+		for i, c := range f.nodes {
 			alive = append(alive, f.issue(c, workload(i))...)
 		}
 		for range stride {
@@ -109,7 +109,7 @@ func TestRotationWithoutPause(t *testing.T) {
 		}
 		alive = kept
 	}
-	for _, c := range f.crew {
+	for _, c := range f.nodes {
 		require.Zero(t, c.metricSum("entente_authority_forced_activations_total"))
 		require.NotZero(t, c.metricSum("entente_authority_signatures_total"))
 		names, err := c.keys.Names(context.Background())
@@ -130,10 +130,10 @@ func sequence(t *testing.T, was, is *bundle.Bundle) {
 }
 
 // metricSum returns the sum over all series of a metric.
-func (c *crewman) metricSum(name string) float64 { return c.metric(name) }
+func (c *node) metricSum(name string) float64 { return c.metric(name) }
 
 // metric returns the sum over the series of a metric that have all these label values.
-func (c *crewman) metric(name string, labels ...string) float64 {
+func (c *node) metric(name string, labels ...string) float64 {
 	families, err := c.registry.Gather()
 	if err != nil {
 		return -1

@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"fmt"
 	"io"
 	"testing"
-	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
@@ -22,26 +22,34 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// chain waits until every version of a domain's bundle has its statement, and checks that each continues the one before as a
-// reader checks it who has seen every version: by the JWT keys of the version before alone. It returns the statements that
-// start a chain, the first of all left out.
-func (f *fleet) chain(td spiffeid.TrustDomain) (starts []string) {
+// signedVersions waits until every version of a domain's bundle has its statement, or will never have one.
+func (f *fleet) signedVersions(td spiffeid.TrustDomain) (versions []*statev1.BundleVersion) {
 	f.t.Helper()
-	var versions []*statev1.BundleVersion
-	store := f.crew[0].store
-	require.Eventually(f.t, func() bool {
-		f.wake()
-		view, err := store.Read(context.Background(), raftstore.ReadOptions{Linearizable: true})
-		require.NoError(f.t, err)
-		versions, err = publish.History(view, td.Name())
-		require.NoError(f.t, err)
+	f.retry(func(ctx context.Context) error {
+		view, err := f.nodes[0].store.Read(ctx, raftstore.ReadOptions{Linearizable: true})
+		if err != nil {
+			return err
+		}
+		if versions, err = publish.History(view, td.Name()); err != nil {
+			return err
+		}
 		for _, v := range versions {
 			if v.GetStatement() == "" && v.GetUnstated() == "" {
-				return false
+				return fmt.Errorf("version %d has no statement", v.GetNumber())
 			}
 		}
-		return true
-	}, testPatience, 5*time.Millisecond, "a version stays without a statement")
+		return nil
+	})
+	return versions
+}
+
+// chain checks that each statement on a domain's bundle continues the one before, as a reader does that has seen every
+// version: with the JWT keys of the version before alone. It returns the reasons of the statements that restart the
+// chain.
+func (f *fleet) chain(td spiffeid.TrustDomain) (starts []string) {
+	f.t.Helper()
+	versions := f.signedVersions(td)
+	store := f.nodes[0].store
 	var before *bundle.Bundle
 	var last *statement.Statement
 	for _, v := range versions {
@@ -79,7 +87,7 @@ func TestChainOverRotations(t *testing.T) {
 	ctx := context.Background()
 	require.Empty(t, f.chain(home))
 	for i := range 3 {
-		_, err := f.crew[i].AuthorityService().RotateAuthorities(ctx, &ententev1.RotateAuthoritiesRequest{Anchors: i == 1})
+		_, err := f.nodes[i].AuthorityService().RotateAuthorities(ctx, &ententev1.RotateAuthoritiesRequest{Anchors: i == 1})
 		require.NoError(t, err)
 		f.settle()
 		f.advance(plan.HintsBeforeUse * plan.DefaultRefreshHint)
@@ -88,7 +96,7 @@ func TestChainOverRotations(t *testing.T) {
 	f.advance(plan.DefaultCATTL / 2)
 	require.Empty(t, f.chain(home))
 	require.Greater(t, len(f.bundle(home).JWTAuthorities()), 2)
-	require.Zero(t, f.crew[0].metricSum("entente_authority_statement_chains_total"))
+	require.Zero(t, f.nodes[0].metricSum("entente_authority_statement_chains_total"))
 }
 
 // TestChainOverRevocation: neither a revoked key nor one that is tainted signs what comes after it, not even in the
@@ -97,7 +105,7 @@ func TestChainOverRevocation(t *testing.T) {
 	f := allSign(t, nil)
 	ctx := context.Background()
 	gone := map[string]bool{}
-	for _, c := range f.crew[:2] {
+	for _, c := range f.nodes[:2] {
 		a := f.active(c.id, ententev1.AuthorityKind_AUTHORITY_KIND_JWT)
 		gone[a.GetId()] = true
 		_, err := c.AuthorityService().TaintAuthority(ctx, &ententev1.TaintAuthorityRequest{TrustDomain: home.Name(), Id: a.GetId()})
@@ -121,7 +129,7 @@ func TestChainOverRevocation(t *testing.T) {
 // TestChainOfALostMember: the leader ends what a lost member left, and the others go on signing.
 func TestChainOfALostMember(t *testing.T) {
 	f := allSign(t, nil)
-	f.remove(f.crew[2])
+	f.remove(f.nodes[2])
 	f.settle()
 	for range 8 {
 		f.advance(plan.DefaultCATTL / 8)
@@ -131,7 +139,7 @@ func TestChainOfALostMember(t *testing.T) {
 
 // TestChainStartsAnew: where every key that could go on is revoked at once, the chain starts anew and says so.
 func TestChainStartsAnew(t *testing.T) {
-	f, c := newOne(t, nil)
+	f, c := newSingle(t, nil)
 	_, err := c.store.Update(context.Background(), func(tx *raftstore.Tx) error { return c.RemoveMember(tx, c.id, true) })
 	require.NoError(t, err)
 	f.settle()
@@ -146,12 +154,12 @@ func TestChainStartsAnew(t *testing.T) {
 	require.Eventually(t, func() bool {
 		f.wake()
 		return c.metricSum("entente_authority_statement_chains_total") == float64(len(starts))
-	}, testPatience, 5*time.Millisecond)
+	}, testTimeout, pollInterval)
 }
 
 // TestChainOverARestore: a restore leaps in sequence, and the statement on what comes out continues the one before the restore.
 func TestChainOverARestore(t *testing.T) {
-	f, c := newOne(t, nil)
+	f, c := newSingle(t, nil)
 	ctx := context.Background()
 	var snapshot bytes.Buffer
 	_, err := c.store.SaveSnapshot(ctx, &snapshot)
@@ -185,7 +193,7 @@ func TestChainOverARestore(t *testing.T) {
 	}
 }
 
-func prefixed(t *testing.T, c *crewman, p raftstore.Prefix) (keys []string) {
+func prefixed(t *testing.T, c *node, p raftstore.Prefix) (keys []string) {
 	t.Helper()
 	switch p.Table {
 	case table.HostedHistory.Name():
@@ -228,26 +236,26 @@ func (s remoteKeys) Create(ctx context.Context, name string) (crypto.Signer, err
 // TestChainOfKeysElsewhere: keys that a transaction cannot reach sign what it left due, at once after it.
 func TestChainOfKeysElsewhere(t *testing.T) {
 	f := newThree(t, func(c *Config) { c.Keys = remoteKeys{keys.NewMemory()} })
-	_, err := f.crew[1].AuthorityService().RotateAuthorities(context.Background(), &ententev1.RotateAuthoritiesRequest{})
+	_, err := f.nodes[1].AuthorityService().RotateAuthorities(context.Background(), &ententev1.RotateAuthoritiesRequest{})
 	require.NoError(t, err)
 	f.settle()
 	f.advance(plan.HintsBeforeUse * plan.DefaultRefreshHint)
 	require.Empty(t, f.chain(home))
-	require.NotEmpty(t, append(f.crew[0].audit.about(publish.ActionSign), append(f.crew[1].audit.about(publish.ActionSign), f.crew[2].audit.about(publish.ActionSign)...)...))
+	require.NotEmpty(t, append(f.nodes[0].audit.about(publish.ActionSign), append(f.nodes[1].audit.about(publish.ActionSign), f.nodes[2].audit.about(publish.ActionSign)...)...))
 }
 
 // TestChainOfKeysThatWereLost: all members lose their keys at once, as those do that keep them in memory. None waits for another's.
 func TestChainOfKeysThatWereLost(t *testing.T) {
 	f := newThree(t, func(c *Config) { c.Keys = keys.NewMemory() })
-	for _, c := range f.crew {
+	for _, c := range f.nodes {
 		f.halt(c)
 	}
-	for _, c := range f.crew {
+	for _, c := range f.nodes {
 		f.start(c)
 	}
 	f.settle()
 	require.NotEmpty(t, f.chain(home))
-	_, err := f.crew[1].AuthorityService().RotateAuthorities(context.Background(), &ententev1.RotateAuthoritiesRequest{})
+	_, err := f.nodes[1].AuthorityService().RotateAuthorities(context.Background(), &ententev1.RotateAuthoritiesRequest{})
 	require.NoError(t, err)
 	f.settle()
 	count := len(f.chain(home))

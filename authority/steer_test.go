@@ -39,7 +39,7 @@ func (w watch) Send(r *ententev1.WatchAuthoritiesResponse) error {
 }
 
 // watch begins to watch at a member, and returns what comes; domains can be left out.
-func (f *fleet) watch(c *crewman, domains ...string) <-chan *ententev1.WatchAuthoritiesResponse {
+func (f *fleet) watch(c *node, domains ...string) <-chan *ententev1.WatchAuthoritiesResponse {
 	f.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	w := watch{ctx: ctx, sent: make(chan *ententev1.WatchAuthoritiesResponse, 100)}
@@ -92,7 +92,7 @@ func (f *fleet) state(id string) ententev1.AuthorityState {
 func allSign(t *testing.T, adjust func(*Config)) *fleet {
 	f := newThree(t, adjust)
 	f.advance(plan.HintsBeforeUse * plan.DefaultRefreshHint)
-	for _, c := range f.crew {
+	for _, c := range f.nodes {
 		f.active(c.id, ententev1.AuthorityKind_AUTHORITY_KIND_X509)
 	}
 	return f
@@ -103,7 +103,7 @@ func allSign(t *testing.T, adjust func(*Config)) *fleet {
 func TestTaint(t *testing.T) {
 	f := allSign(t, nil)
 	ctx := context.Background()
-	c, other := f.crew[0], f.crew[2]
+	c, other := f.nodes[0], f.nodes[2]
 	here, there, of := f.watch(c), f.watch(other, home.Name()), f.watch(other, shop.Name())
 	require.Empty(t, f.within(here))
 	require.Empty(t, f.within(there))
@@ -170,12 +170,12 @@ func TestTaint(t *testing.T) {
 func TestRevoke(t *testing.T) {
 	f := allSign(t, nil)
 	ctx := context.Background()
-	c := f.crew[0]
+	c := f.nodes[0]
 	x, j := f.active(c.id, ententev1.AuthorityKind_AUTHORITY_KIND_X509), f.active(c.id, ententev1.AuthorityKind_AUTHORITY_KIND_JWT)
 	alive := f.issue(c, workload(1))
 	before := f.bundle(home)
 
-	done, err := f.crew[1].AuthorityService().RevokeAuthority(ctx, &ententev1.RevokeAuthorityRequest{TrustDomain: home.Name(), What: &ententev1.RevokeAuthorityRequest_Id{Id: x.GetId()}})
+	done, err := f.nodes[1].AuthorityService().RevokeAuthority(ctx, &ententev1.RevokeAuthorityRequest{TrustDomain: home.Name(), What: &ententev1.RevokeAuthorityRequest_Id{Id: x.GetId()}})
 	require.NoError(t, err)
 	require.Equal(t, ententev1.AuthorityState_AUTHORITY_STATE_REVOKED, done.GetAuthorities()[0].GetState())
 	require.Equal(t, []string{
@@ -187,7 +187,7 @@ func TestRevoke(t *testing.T) {
 	for _, anchor := range f.bundle(home).X509Authorities() {
 		require.NotEqual(t, x.GetKeyId(), svid.AnchorID(anchor))
 	}
-	_, err = f.crew[1].AuthorityService().RevokeAuthority(ctx, &ententev1.RevokeAuthorityRequest{TrustDomain: home.Name(), What: &ententev1.RevokeAuthorityRequest_Id{Id: j.GetId()}})
+	_, err = f.nodes[1].AuthorityService().RevokeAuthority(ctx, &ententev1.RevokeAuthorityRequest{TrustDomain: home.Name(), What: &ententev1.RevokeAuthorityRequest_Id{Id: j.GetId()}})
 	require.NoError(t, err)
 	require.Error(t, alive[1].verify(f.bundle(home), f.now()))
 	f.settle()
@@ -196,7 +196,7 @@ func TestRevoke(t *testing.T) {
 		_, errJ := c.keys.Signer(j.GetId())
 		names, err := c.keys.Names(ctx)
 		return err == nil && errX != nil && errJ != nil && len(names) == 3
-	}, testPatience, 5*time.Millisecond, "the keys, and the root, are of use to nobody but a thief")
+	}, testTimeout, pollInterval, "the keys, and the root, are of use to nobody but a thief")
 
 	f.advance(plan.HintsBeforeUse * plan.DefaultRefreshHint)
 	require.NotEqual(t, x.GetKeyId(), f.active(c.id, ententev1.AuthorityKind_AUTHORITY_KIND_X509).GetKeyId())
@@ -222,7 +222,7 @@ func TestRevoke(t *testing.T) {
 
 // TestRevokeTheLast: a domain whose only authorities are revoked signs again at once, below another root.
 func TestRevokeTheLast(t *testing.T) {
-	f, c := newOne(t, nil)
+	f, c := newSingle(t, nil)
 	for _, kind := range []ententev1.AuthorityKind{ententev1.AuthorityKind_AUTHORITY_KIND_X509, ententev1.AuthorityKind_AUTHORITY_KIND_JWT} {
 		done, err := c.AuthorityService().RevokeAuthority(context.Background(), &ententev1.RevokeAuthorityRequest{
 			TrustDomain: home.Name(), What: &ententev1.RevokeAuthorityRequest_Id{Id: f.active(c.id, kind).GetId()},
@@ -257,7 +257,7 @@ func TestRevokeTheLast(t *testing.T) {
 func TestActivate(t *testing.T) {
 	f := allSign(t, nil)
 	ctx := context.Background()
-	c := f.crew[1]
+	c := f.nodes[1]
 	was := f.active(c.id, ententev1.AuthorityKind_AUTHORITY_KIND_JWT)
 	prepared, err := c.AuthorityService().PrepareAuthorities(ctx, &ententev1.PrepareAuthoritiesRequest{})
 	require.NoError(t, err)
@@ -296,7 +296,7 @@ func TestAWrongClockChangesNothing(t *testing.T) {
 	ctx := context.Background()
 	before := f.list(home)
 	for _, off := range []time.Duration{24 * time.Hour, -24 * time.Hour} {
-		for _, c := range f.crew {
+		for _, c := range f.nodes {
 			c.set(func() { c.insane, c.skew = true, off })
 			f.wake()
 			_, err := c.AuthorityService().TaintAuthority(ctx, &ententev1.TaintAuthorityRequest{TrustDomain: home.Name(), Id: before[0].GetId()})
@@ -312,7 +312,7 @@ func TestAWrongClockChangesNothing(t *testing.T) {
 				return err
 			})
 			require.ErrorIs(t, err, clock.ErrUnknown)
-			_, err = c.SigningService().SignX509SVID(access.WithCaller(ctx, access.MemberCaller(f.crew[0].id)), &ententev1.SignX509SVIDRequest{Request: x509Request(t, workload(1))})
+			_, err = c.SigningService().SignX509SVID(access.WithCaller(ctx, access.MemberCaller(f.nodes[0].id)), &ententev1.SignX509SVIDRequest{Request: x509Request(t, workload(1))})
 			require.Equal(t, codes.FailedPrecondition, status.Code(err))
 			f.issue(c, workload(1)) // it passes on
 			c.set(func() { c.insane, c.skew = false, 0 })

@@ -18,7 +18,7 @@ import (
 // would begin in a day and keep everybody waiting, or have ended.
 func TestWhatWasMadeByAnotherClock(t *testing.T) {
 	for _, off := range []time.Duration{24 * time.Hour, -24 * time.Hour} {
-		f, c := newOne(t, nil)
+		f, c := newSingle(t, nil)
 		f.halt(c)
 		for _, a := range f.list(home) {
 			_, err := c.store.Update(context.Background(), txDelete(table.AuthorityKey(home.Name(), a.GetId())))
@@ -63,7 +63,7 @@ func (s setAfterwards) ClockSane() bool {
 // decided then is decided by the time before.
 func TestAClockThatIsSetUnderWayEndsNothing(t *testing.T) {
 	var armed atomic.Bool
-	f, c := newOne(t, func(config *Config) { config.Contact = setAfterwards{config.Contact.(contact), &armed} })
+	f, c := newSingle(t, func(config *Config) { config.Contact = setAfterwards{config.Contact.(contact), &armed} })
 	was := f.list(home)
 	c.stop() // so that the transactions below are the only ones
 	for name, carry := range map[string]func(tx *raftstore.Tx) ([]journal.Step, error){

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
@@ -66,13 +65,13 @@ func TestRevokeBelowAnUpstream(t *testing.T) {
 	ctx := context.Background()
 	root := f.bundle(home).X509Authorities()
 	require.Len(t, root, 1)
-	c := f.crew[0]
+	c := f.nodes[0]
 	x := f.active(c.id, ententev1.AuthorityKind_AUTHORITY_KIND_X509)
 	alive := f.issue(c, workload(1))[0]
 
 	revoke := func(r *ententev1.RevokeAuthorityRequest) (*ententev1.RevokeAuthorityResponse, error) {
 		r.TrustDomain = home.Name()
-		return f.crew[2].AuthorityService().RevokeAuthority(ctx, r)
+		return f.nodes[2].AuthorityService().RevokeAuthority(ctx, r)
 	}
 	done, err := revoke(&ententev1.RevokeAuthorityRequest{What: &ententev1.RevokeAuthorityRequest_Id{Id: x.GetId()}})
 	require.NoError(t, err)
@@ -86,7 +85,7 @@ func TestRevokeBelowAnUpstream(t *testing.T) {
 	upstream.mu.Lock()
 	upstream.down = false
 	upstream.mu.Unlock()
-	require.Eventually(t, func() bool { f.wake(); return upstream.told() >= 1 }, testPatience, 10*time.Millisecond)
+	require.Eventually(t, func() bool { f.wake(); return upstream.told() >= 1 }, testTimeout, pollInterval)
 	f.settle()
 	r, err := c.SVIDService().IssueX509SVID(caller, x509Request(t, workload(1)))
 	require.NoError(t, err)
@@ -103,7 +102,7 @@ func TestRevokeBelowAnUpstream(t *testing.T) {
 	require.Len(t, done.GetAuthorities(), 4)
 	require.Empty(t, f.bundle(home).X509Authorities())
 	require.Error(t, alive.verify(f.bundle(home), f.now()))
-	require.Eventually(t, func() bool { f.wake(); return upstream.told() >= 4 }, testPatience, 10*time.Millisecond)
+	require.Eventually(t, func() bool { f.wake(); return upstream.told() >= 4 }, testTimeout, pollInterval)
 	_, err = c.preparer.factory.make(ctx, plan.Situation{Now: f.now(), Settings: defaults()}, &statev1.Domain{TrustDomain: home.Name()}, plan.Action{Do: plan.Prepare, Kind: plan.X509})
 	require.ErrorContains(t, err, "the upstream signs below the anchor "+svid.AnchorID(root[0])+", which was revoked; make an issuer below another one its default")
 	require.False(t, slices.ContainsFunc(f.list(home), func(a *ententev1.Authority) bool {

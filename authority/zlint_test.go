@@ -49,7 +49,7 @@ func (sloppy) Prune(func(*x509.Certificate) bool) error { return nil }
 // TestFindings: what zlint finds about a CA certificate is counted and logged, and keeps nobody from signing.
 func TestFindings(t *testing.T) {
 	var log bytes.Buffer
-	_, c := newOne(t, func(c *Config) {
+	_, c := newSingle(t, func(c *Config) {
 		c.Upstream, c.Logger = sloppy{}, hclog.New(&hclog.LoggerOptions{Output: &log})
 	})
 	_, err := c.SVIDService().IssueX509SVID(caller, x509Request(t, workload(1)))

@@ -8,7 +8,7 @@
 //
 //   - A signature is made only after its line in the audit log, and handed out only after the second line.
 //   - The exact bytes to be signed have passed the rules of package svid.
-//   - A member signs only while it heard from the leader within the signing grace and its clock is right.
+//   - A member signs only while it had contact to the leader within the signing grace and its clock is right.
 //   - Names below /entente/ are issued to members of this cluster for themselves, and to no other caller.
 //
 // It never writes to Raft. [OwnSVIDs] keeps the SVIDs of the member itself, [Linter] checks signed certificates with

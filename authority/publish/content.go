@@ -64,7 +64,7 @@ func contentOf(
 	return content, nil
 }
 
-// readContent returns the content that the rows of a domain ask for.
+// readContent returns the content that the rows of a domain require.
 func readContent(r raftstore.Reader, td string) (bundle.Content, error) {
 	rows, err := table.ListAuthorities(r, td)
 	if err != nil {
@@ -84,7 +84,7 @@ func readContent(r raftstore.Reader, td string) (bundle.Content, error) {
 // nextVersion returns the version that follows current, or nil if the document does not change. Its sequence is one
 // above that of current and above past, the last sequence that the domain ever had.
 //
-// The refresh hint counts as part of the document, though two bundles are compared without it: SPIFFE asks for a new
+// The refresh hint counts as part of the document, though two bundles are compared without it: SPIFFE requires a new
 // sequence with each change of the document, and a reader that skips known sequences would never see the new hint.
 func nextVersion(
 	td spiffeid.TrustDomain, current *bundle.Bundle, past uint64, content bundle.Content, hint time.Duration,

@@ -109,7 +109,7 @@ func (s *Signer) signDomain(ctx context.Context, td string) (waiting bool, err e
 			return false, err
 		}
 		if refused := s.canSign(); d.choice.wait || refused != nil {
-			return true, nil //nolint:nilerr // it can sign once this member hears from the leader again
+			return true, nil //nolint:nilerr // it can sign once this member is in contact with the leader again
 		}
 		if err := s.signLater(ctx, td, d, now); err != nil {
 			return false, err

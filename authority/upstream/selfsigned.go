@@ -54,7 +54,7 @@ func rootPrefix(td spiffeid.TrustDomain) string {
 	return fmt.Sprintf("%s%x-", RootPrefix, sum[:8])
 }
 
-// SignCA signs below the newest root. It makes a new root if the request asks for one, or if the newest is past half of
+// SignCA signs below the newest root. It makes a new root if the request requires one, or if the newest is past half of
 // its life or refused.
 func (s *SelfSigned) SignCA(ctx context.Context, r Request) (*Signed, error) {
 	if s.ttl < 4*r.TTL {
