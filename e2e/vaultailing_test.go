@@ -35,6 +35,7 @@ import (
 	"github.com/ententehq/entente/raftstore/membership"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
 	"github.com/ententehq/entente/vaultca"
+	"github.com/ententehq/entente/vaultca/vault"
 	"github.com/ententehq/entente/vaultca/vaulttest"
 )
 
@@ -119,16 +120,18 @@ func below(t *testing.T, v *vaulttest.Vault, proxied bool, ahead time.Duration, 
 	a.auth = auth
 	a.write("secret_id", secretID)
 	log := hclog.New(&hclog.LoggerOptions{Output: a.log, Level: hclog.Info})
-	vault := vaultca.Config{
-		Address: address, CAFile: filepath.Join(a.folder, "ca.pem"),
-		Auth: vaultca.AppRole{Mount: auth, RoleID: func() (string, error) { return roleID, nil }, SecretID: func() (string, error) {
-			raw, err := os.ReadFile(filepath.Join(a.folder, "secret_id"))
-			return string(raw), err
-		}},
+	vaultConfig := vaultca.Config{
+		Config: vault.Config{
+			Address: address, CAFile: filepath.Join(a.folder, "ca.pem"),
+			Auth: vault.AppRole{Mount: auth, RoleID: func() (string, error) { return roleID, nil }, SecretID: func() (string, error) {
+				raw, err := os.ReadFile(filepath.Join(a.folder, "secret_id"))
+				return string(raw), err
+			}},
+			Logger: log.Named("vault"), Registerer: a.metrics, Now: a.now,
+			Timeout: time.Second, // of a Vault that hangs; all else is as it is in a member
+		},
 		Mounts:      map[spiffeid.TrustDomain]vaultca.Mount{ailingDomain: {Path: a.mount}},
 		LongestSVID: func(spiffeid.TrustDomain) time.Duration { return 10 * time.Minute },
-		Logger:      log.Named("vault"), Registerer: a.metrics, Now: a.now,
-		Timeout: time.Second, // of a Vault that hangs; all else is as it is in a member
 	}
 	own := authority.Config{
 		Store: a.store, Member: a.store.MemberID(), Home: ailingDomain, KeyDir: filepath.Join(a.folder, "keys"),
@@ -140,9 +143,9 @@ func below(t *testing.T, v *vaulttest.Vault, proxied bool, ahead time.Duration, 
 		Logger:  log.Named("authority"), Registerer: a.metrics, Now: a.now,
 	}
 	for _, change := range adjust {
-		change(&vault, &own)
+		change(&vaultConfig, &own)
 	}
-	upstream, err := vaultca.New(vault)
+	upstream, err := vaultca.New(vaultConfig)
 	require.NoError(t, err)
 	own.Upstream = upstream
 	a.manager, err = authority.New(own)

@@ -15,6 +15,7 @@ import (
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/node/config"
 	"github.com/ententehq/entente/vaultca"
+	"github.com/ententehq/entente/vaultca/transit"
 )
 
 func buildAuthority(m *member) error {
@@ -86,7 +87,7 @@ func openKeys(m *member) (keys.Store, error) {
 	case config.KeysTransit:
 		cfg := *m.cfg.Transit
 		cfg.Vault.Logger, cfg.Vault.Registerer = m.log.Named("transit"), m.registry
-		keys, err := vaultca.OpenTransit(cfg, m.vault)
+		keys, err := transit.Open(cfg, m.vault.Caller())
 		if err != nil {
 			return nil, err
 		}

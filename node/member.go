@@ -29,6 +29,7 @@ import (
 	"github.com/ententehq/entente/trust/bundleapi"
 	"github.com/ententehq/entente/trust/publisher"
 	"github.com/ententehq/entente/vaultca"
+	"github.com/ententehq/entente/vaultca/transit"
 )
 
 // storeRef is set once, when the store is open.
@@ -53,7 +54,7 @@ type member struct {
 	guard      *access.Guard
 	trust      *trust.Index
 	vault      *vaultca.Upstream // nil if the upstream is self-signed
-	transit    *vaultca.Transit  // nil if the signing keys are not in Vault
+	transit    *transit.Store    // nil if the signing keys are not in Vault
 	authority  *authority.Manager
 	federation *federation.Manager
 	routing    *routing.Manager

@@ -10,6 +10,8 @@ import (
 
 	"github.com/hashicorp/vault/api"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/ententehq/entente/vaultca/vault"
 )
 
 // maxChain bounds the certificates that are taken from one answer.
@@ -56,20 +58,20 @@ func sharedWith(td spiffeid.TrustDomain, anchors []*x509.Certificate, all map[sp
 	return spiffeid.TrustDomain{}, false
 }
 
-// look finds the anchors of a mount as they are now.
-func (c *caller) look(ctx context.Context, m Mount) ([]*x509.Certificate, error) {
+// readAnchors finds the anchors of a mount as they are now.
+func readAnchors(ctx context.Context, c *vault.Caller, m Mount) ([]*x509.Certificate, error) {
 	if m.AnchorsFile != "" {
 		return pinned(m.AnchorsFile)
 	}
 	var anchors []*x509.Certificate
 	for _, ref := range m.issuers() {
-		issuer, chain, err := c.issuer(ctx, m, ref)
+		issuer, chain, err := readIssuer(ctx, c, m, ref)
 		if err != nil {
 			return nil, err
 		}
 		tops := Tops(issuer, chain)
 		if len(tops) == 0 {
-			return nil, fmt.Errorf("issuer %s (%s) of mount %s: %w", ref, issuer.Subject, m.Path, ErrNoAnchor)
+			return nil, fmt.Errorf("issuer %s (%s) of mount %s: %w", ref, issuer.Subject, m.Path, vault.ErrNoAnchor)
 		}
 		for _, top := range tops {
 			if !slices.ContainsFunc(anchors, top.Equal) {
@@ -82,25 +84,25 @@ func (c *caller) look(ctx context.Context, m Mount) ([]*x509.Certificate, error)
 
 // pinned reads anchors from a file.
 func pinned(path string) ([]*x509.Certificate, error) {
-	raw, err := readFile(path)
+	raw, err := vault.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
 	anchors, err := parseCertificates(string(raw))
 	if err != nil {
-		return nil, fmt.Errorf("%w: anchors %s: %w", ErrSecret, path, err)
+		return nil, fmt.Errorf("%w: anchors %s: %w", vault.ErrSecret, path, err)
 	}
 	for _, c := range anchors {
 		if !selfSigned(c) {
-			return nil, fmt.Errorf("%w: anchors %s: %s is not the self-signed certificate of a CA", ErrSecret, path, c.Subject)
+			return nil, fmt.Errorf("%w: anchors %s: %s is not the self-signed certificate of a CA", vault.ErrSecret, path, c.Subject)
 		}
 	}
 	return anchors, nil
 }
 
-// issuer reads an issuer and its chain. Vault tells them to anybody; a login is not needed.
-func (c *caller) issuer(ctx context.Context, m Mount, ref string) (*x509.Certificate, []*x509.Certificate, error) {
-	secret, err := c.anonymous(ctx, "read_issuer", func(ctx context.Context, client *api.Client) (*api.Secret, error) {
+// readIssuer reads an issuer and its chain. Vault tells them to anybody; a login is not needed.
+func readIssuer(ctx context.Context, c *vault.Caller, m Mount, ref string) (*x509.Certificate, []*x509.Certificate, error) {
+	secret, err := c.Anonymous(ctx, "read_issuer", func(ctx context.Context, client *api.Client) (*api.Secret, error) {
 		return client.Logical().ReadWithContext(ctx, m.Path+"/issuer/"+ref+"/json")
 	})
 	if err == nil {
@@ -116,30 +118,30 @@ func (c *caller) issuer(ctx context.Context, m Mount, ref string) (*x509.Certifi
 func answer(secret *api.Secret) (own, chain []*x509.Certificate, err error) {
 	text, ok := secret.Data["certificate"].(string)
 	if !ok {
-		return nil, nil, fmt.Errorf("%w: it holds no certificate", ErrMalformed)
+		return nil, nil, fmt.Errorf("%w: it holds no certificate", vault.ErrMalformed)
 	}
 	if own, err = parseCertificates(text); err != nil {
-		return nil, nil, fmt.Errorf("%w: certificate: %w", ErrMalformed, err)
+		return nil, nil, fmt.Errorf("%w: certificate: %w", vault.ErrMalformed, err)
 	}
 	if len(own) != 1 {
-		return nil, nil, fmt.Errorf("%w: %d certificates where one belongs", ErrMalformed, len(own))
+		return nil, nil, fmt.Errorf("%w: %d certificates where one belongs", vault.ErrMalformed, len(own))
 	}
 	switch list := secret.Data["ca_chain"].(type) {
 	case nil:
 	case []any:
 		if len(list) > maxChain {
-			return nil, nil, fmt.Errorf("%w: a chain of %d certificates; %d is the limit", ErrMalformed, len(list), maxChain)
+			return nil, nil, fmt.Errorf("%w: a chain of %d certificates; %d is the limit", vault.ErrMalformed, len(list), maxChain)
 		}
 		for _, entry := range list {
 			text, _ := entry.(string)
 			found, err := parseCertificates(text)
 			if err != nil {
-				return nil, nil, fmt.Errorf("%w: chain: %w", ErrMalformed, err)
+				return nil, nil, fmt.Errorf("%w: chain: %w", vault.ErrMalformed, err)
 			}
 			chain = append(chain, found...)
 		}
 	default:
-		return nil, nil, fmt.Errorf("%w: the chain is no list", ErrMalformed)
+		return nil, nil, fmt.Errorf("%w: the chain is no list", vault.ErrMalformed)
 	}
 	return own, chain, nil
 }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/ententehq/entente/vaultca/vault"
 	"github.com/ententehq/entente/vaultca/vaulttest"
 )
 
@@ -29,12 +30,12 @@ func TestTokenIsReadAgain(t *testing.T) {
 	config := configFor(t, v, mount, nil)
 	policy := policyFor(t, v, mount)
 	token := v.Token(t, policy, "1h")
-	config.Auth = Token{Token: func() (string, error) { return token, nil }}
+	config.Auth = vault.Token{Token: func() (string, error) { return token, nil }}
 	u := open(t, config)
 	signs(t, u)
 	require.NoError(t, v.Client(t).Auth().Token().RevokeOrphan(token))
 	_, err := u.SignCA(t.Context(), asked(t))
-	require.ErrorIs(t, err, ErrLogin)
+	require.ErrorIs(t, err, vault.ErrLogin)
 	token = v.Token(t, policy, "1h")
 	signs(t, u)
 }
@@ -49,7 +50,7 @@ func TestCertificateLogin(t *testing.T) {
 	})
 	folder := t.TempDir()
 	config := configFor(t, v, mount, nil)
-	config.Auth = Certificate{Mount: auth, Role: "entente", CertFile: filepath.Join(folder, "c.pem"), KeyFile: filepath.Join(folder, "k.pem")}
+	config.Auth = vault.Certificate{Mount: auth, Role: "entente", CertFile: filepath.Join(folder, "c.pem"), KeyFile: filepath.Join(folder, "k.pem")}
 	u := open(t, config)
 	_, err := u.SignCA(t.Context(), asked(t))
 	require.Error(t, err, "the files are not there yet")
@@ -58,12 +59,14 @@ func TestCertificateLogin(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(folder, "c.pem"), []byte(other), 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(folder, "k.pem"), []byte(otherKey), 0o600))
 	_, err = u.SignCA(t.Context(), asked(t))
-	require.ErrorIs(t, err, ErrLogin)
+	require.ErrorIs(t, err, vault.ErrLogin)
 
 	require.NoError(t, os.WriteFile(filepath.Join(folder, "c.pem"), []byte(cert), 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(folder, "k.pem"), []byte(key), 0o600))
 	signs(t, u)
-	_, err = u.caller.renew(t.Context(), u.caller.login.current())
+	s, _, err := u.caller.Session(t.Context())
+	require.NoError(t, err)
+	_, err = u.caller.Renew(t.Context(), s)
 	require.NoError(t, err)
 }
 
@@ -140,18 +143,18 @@ func TestKubernetesTokenIsReadAtEachLogin(t *testing.T) {
 	})
 	file := filepath.Join(t.TempDir(), "token")
 	config := configFor(t, v, mount, nil)
-	config.Auth = Kubernetes{Mount: auth, Role: "entente", TokenFile: file}
+	config.Auth = vault.Kubernetes{Mount: auth, Role: "entente", TokenFile: file}
 	u := open(t, config)
 	for _, id := range []string{"first", "second"} {
 		token := serviceAccountJWT(id)
 		require.NoError(t, os.WriteFile(file, []byte(token+"\n"), 0o600))
 		kubernetes.accept(token)
 		signs(t, u)
-		require.NoError(t, v.Client(t).Auth().Token().RevokeOrphan(u.caller.login.current().client.Token()))
+		require.NoError(t, v.Client(t).Auth().Token().RevokeOrphan(u.caller.Token()))
 	}
 	kubernetes.accept("a third one")
 	_, err := u.SignCA(t.Context(), asked(t))
-	require.ErrorIs(t, err, ErrLogin)
+	require.ErrorIs(t, err, vault.ErrLogin)
 }
 
 func TestEnvironmentDoesNotCount(t *testing.T) {
@@ -164,5 +167,5 @@ func TestEnvironmentDoesNotCount(t *testing.T) {
 	signs(t, open(t, config))
 	config.CAFile, config.Registerer = "", nil
 	_, err := open(t, config).SignCA(t.Context(), asked(t))
-	require.ErrorIs(t, err, ErrUntrusted)
+	require.ErrorIs(t, err, vault.ErrUntrusted)
 }

@@ -1,7 +1,6 @@
 package vaultca
 
 import (
-	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -9,74 +8,40 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/api"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/ententehq/entente/vaultca/vault"
 )
 
-// Severity says how bad a [Finding] is.
-type Severity string
-
-// The severities: what works, what works but is dangerous, and what keeps a member from signing.
-const (
-	OK      Severity = "ok"
-	Warning Severity = "warning"
-	Failure Severity = "failure"
-)
-
-// Finding is one thing that [Check] found out.
-type Finding struct {
-	Severity Severity
-	// Subject is what was looked at: "login", or a trust domain with "anchors", "signing", "rights", "roles".
-	Subject string
-	// Detail is a sentence that says what is so, and what to do where something is wrong.
-	Detail string
-}
-
-// checker collects findings.
-type checker struct {
-	config   Config
-	caller   *caller
-	findings []Finding
-}
-
-func (k *checker) add(s Severity, subject, format string, a ...any) {
-	k.findings = append(k.findings, Finding{s, subject, fmt.Sprintf(format, a...)})
-}
-
-// prepare makes what a check calls Vault by, whose connections the caller closes; false: it cannot, which is among the findings.
-func (k *checker) prepare(c Config) bool {
-	m, err := newMetrics(nil)
-	if err != nil {
-		k.add(Failure, "configuration", "%v", err)
-		return false
-	}
-	k.config, k.caller = c, newCaller(c, m)
-	return true
+// pkiCheck checks the PKI mounts of a configuration.
+type pkiCheck struct {
+	vault.Checker
+	config Config
 }
 
 // Check tries out what a configuration needs of Vault: the login, and for each domain its anchors, a signature, the
 // limits of the token's rights, and the roles beside it. For the signature it has certificates signed for keys that it
 // forgets. It changes nothing else.
-func Check(ctx context.Context, c Config) []Finding {
-	k := &checker{}
+func Check(ctx context.Context, c Config) []vault.Finding {
+	k := &pkiCheck{}
 	if err := c.Validate(); err != nil {
-		k.add(Failure, "configuration", "%v", err)
-		return k.findings
+		k.Add(vault.Failure, "configuration", "%v", err)
+		return k.Findings
 	}
-	c.Registerer = nil
-	if !k.prepare(c.withDefaults()) {
-		return k.findings
+	k.config = c.withDefaults()
+	if !k.Prepare(k.config.Config) {
+		return k.Findings
 	}
-	defer k.caller.transport.CloseIdleConnections()
-	s, _, err := k.caller.session(ctx)
+	defer k.Caller.Close()
+	s, _, err := k.Caller.Session(ctx)
 	if err != nil {
-		k.add(Failure, "login", "%v", err)
+		k.Add(vault.Failure, "login", "%v", err)
 	} else {
-		k.login(ctx, s)
+		k.Login(ctx, s)
 	}
 	all := map[spiffeid.TrustDomain][]*x509.Certificate{}
 	for _, td := range k.config.domains() {
@@ -87,42 +52,25 @@ func Check(ctx context.Context, c Config) []Finding {
 			k.roles(ctx, td)
 		}
 	}
-	return k.findings
+	return k.Findings
 }
 
-func (k *checker) login(ctx context.Context, s *session) {
-	switch {
-	case s.ttl == 0:
-		k.add(Warning, "login", "logged in by %s with a token that never ends; use one that does, or another auth method", k.config.Auth.Method())
-		return
-	case !s.renewable && k.config.Auth.Method() == "token":
-		k.add(Warning, "login", "logged in by token, which cannot be renewed and ends in %v; use a periodic token or another auth method", s.life)
-		return
-	case s.renewable:
-		if _, err := k.caller.renew(ctx, s); err != nil {
-			k.add(Warning, "login", "logged in by %s, but the login cannot be renewed: %v", k.config.Auth.Method(), err)
-			return
-		}
-	}
-	k.add(OK, "login", "logged in by %s, for %v", k.config.Auth.Method(), s.life)
-}
-
-func (k *checker) anchors(ctx context.Context, td spiffeid.TrustDomain, all map[spiffeid.TrustDomain][]*x509.Certificate) []*x509.Certificate {
+func (k *pkiCheck) anchors(ctx context.Context, td spiffeid.TrustDomain, all map[spiffeid.TrustDomain][]*x509.Certificate) []*x509.Certificate {
 	subject := td.Name() + " anchors"
-	anchors, err := k.caller.look(ctx, k.config.Mounts[td])
+	anchors, err := readAnchors(ctx, k.Caller, k.config.Mounts[td])
 	if err != nil {
-		k.add(Failure, subject, "%v", err)
+		k.Add(vault.Failure, subject, "%v", err)
 		return nil
 	}
 	if other, shared := sharedWith(td, anchors, all); shared {
-		k.add(Failure, subject, "an anchor of %s is one of %s too: %v", td, other, ErrSharedAnchor)
+		k.Add(vault.Failure, subject, "an anchor of %s is one of %s too: %v", td, other, vault.ErrSharedAnchor)
 	}
 	for _, a := range anchors {
 		if left := a.NotAfter.Sub(k.config.Now()); left < 30*24*time.Hour {
-			k.add(Warning, subject, "%s ends on %s; make its successor now", a.Subject, a.NotAfter.UTC().Format(time.DateOnly))
+			k.Add(vault.Warning, subject, "%s ends on %s; make its successor now", a.Subject, a.NotAfter.UTC().Format(time.DateOnly))
 		}
 	}
-	k.add(OK, subject, "%s", subjects(anchors))
+	k.Add(vault.OK, subject, "%s", subjects(anchors))
 	return anchors
 }
 
@@ -142,21 +90,21 @@ func request() (*x509.CertificateRequest, error) {
 // checkTTL is what is asked of Vault for a try.
 const checkTTL = 24 * time.Hour
 
-func (k *checker) signing(ctx context.Context, td spiffeid.TrustDomain, anchors []*x509.Certificate) {
+func (k *pkiCheck) signing(ctx context.Context, td spiffeid.TrustDomain, anchors []*x509.Certificate) {
 	subject := td.Name() + " signing"
 	csr, err := request()
 	if err != nil {
-		k.add(Failure, subject, "%v", err)
+		k.Add(vault.Failure, subject, "%v", err)
 		return
 	}
-	secret, err := k.caller.signIntermediate(ctx, k.config.Mounts[td], k.config.Mounts[td].issuers()[0], signParameters(td, csr, checkTTL))
+	secret, err := signIntermediate(ctx, k.Caller, k.config.Mounts[td], k.config.Mounts[td].issuers()[0], signParameters(td, csr, checkTTL))
 	if err != nil {
-		k.add(Failure, subject, "%v", err)
+		k.Add(vault.Failure, subject, "%v", err)
 		return
 	}
 	own, chain, err := answer(secret)
 	if err != nil {
-		k.add(Failure, subject, "%v", err)
+		k.Add(vault.Failure, subject, "%v", err)
 		return
 	}
 	_, remark, err := Examine(Asked{
@@ -164,22 +112,22 @@ func (k *checker) signing(ctx context.Context, td spiffeid.TrustDomain, anchors 
 	}, own[0], chain)
 	switch {
 	case err != nil:
-		k.add(Failure, subject, "%v", err)
+		k.Add(vault.Failure, subject, "%v", err)
 	case remark.Ahead > 0:
-		k.add(Warning, subject, "Vault's clock is ahead of this one by some %v; set both", (remark.Ahead + backdating).Round(time.Second))
+		k.Add(vault.Warning, subject, "Vault's clock is ahead of this one by some %v; set both", (remark.Ahead + backdating).Round(time.Second))
 	case remark.Short > 0:
-		k.add(Warning, subject, "asked for %v, Vault gives %v; raise the mount's max_lease_ttl, or renew its CA", checkTTL, (checkTTL - remark.Short).Round(time.Minute))
+		k.Add(vault.Warning, subject, "asked for %v, Vault gives %v; raise the mount's max_lease_ttl, or renew its CA", checkTTL, (checkTTL - remark.Short).Round(time.Minute))
 	default:
-		k.add(OK, subject, "signs for %s", td.IDString())
+		k.Add(vault.OK, subject, "signs for %s", td.IDString())
 	}
 }
 
 // limits asks for what the policy should deny: another name, and the request's own wishes.
-func (k *checker) limits(ctx context.Context, td spiffeid.TrustDomain) {
+func (k *pkiCheck) limits(ctx context.Context, td spiffeid.TrustDomain) {
 	subject := td.Name() + " rights"
-	s, _, err := k.caller.session(ctx)
+	s, _, err := k.Caller.Session(ctx)
 	if err != nil {
-		k.add(Failure, subject, "%v", err)
+		k.Add(vault.Failure, subject, "%v", err)
 		return
 	}
 	tries := []struct{ parameter, what string }{
@@ -190,7 +138,7 @@ func (k *checker) limits(ctx context.Context, td spiffeid.TrustDomain) {
 	for _, try := range tries {
 		csr, err := request()
 		if err != nil {
-			k.add(Failure, subject, "%v", err)
+			k.Add(vault.Failure, subject, "%v", err)
 			return
 		}
 		parameters := signParameters(td, csr, checkTTL)
@@ -201,50 +149,50 @@ func (k *checker) limits(ctx context.Context, td spiffeid.TrustDomain) {
 			parameters["use_csr_values"] = true
 		}
 		m := k.config.Mounts[td]
-		_, err = k.caller.repeated(ctx, "check", s.client, func(ctx context.Context, client *api.Client) (*api.Secret, error) {
+		_, err = k.Caller.Repeated(ctx, "check", s.Client, func(ctx context.Context, client *api.Client) (*api.Secret, error) {
 			return client.Logical().WriteWithContext(ctx, m.Path+"/issuer/"+m.issuers()[0]+"/sign-intermediate", parameters)
 		})
-		if !errors.Is(err, ErrDenied) {
+		if !errors.Is(err, vault.ErrDenied) {
 			tight = false
-			k.add(Warning, subject, "the token could %s, since its policies do not pin %s; use the output of `entente vault policy --mount %s`", try.what, try.parameter, m.Path)
+			k.Add(vault.Warning, subject, "the token could %s, since its policies do not pin %s; use the output of `entente vault policy --mount %s`", try.what, try.parameter, m.Path)
 		}
 	}
 	if tight {
-		k.add(OK, subject, "the token can sign for %s and nothing else", td.IDString())
+		k.Add(vault.OK, subject, "the token can sign for %s and nothing else", td.IDString())
 	}
 }
 
 // maxRoles bounds how many roles are looked at.
 const maxRoles = 1000
 
-func (k *checker) roles(ctx context.Context, td spiffeid.TrustDomain) {
+func (k *pkiCheck) roles(ctx context.Context, td spiffeid.TrustDomain) {
 	subject, m := td.Name()+" roles", k.config.Mounts[td]
 	names, err := k.listRoles(ctx, m)
 	if err != nil {
-		k.add(Warning, subject, "cannot see which roles the mount has: %v", err)
+		k.Add(vault.Warning, subject, "cannot see which roles the mount has: %v", err)
 		return
 	}
 	found := false
 	for _, name := range names {
-		secret, err := k.caller.authorized(ctx, "check", func(ctx context.Context, client *api.Client) (*api.Secret, error) {
+		secret, err := k.Caller.Authorized(ctx, "check", func(ctx context.Context, client *api.Client) (*api.Secret, error) {
 			return client.Logical().ReadWithContext(ctx, m.Path+"/roles/"+name)
 		})
 		if err != nil {
-			k.add(Warning, subject, "cannot read role %q: %v", name, err)
+			k.Add(vault.Warning, subject, "cannot read role %q: %v", name, err)
 			return
 		}
 		if pattern, could := issuesSPIFFE(texts(secret.Data["allowed_uri_sans"]), td); could {
 			found = true
-			k.add(Warning, subject, "role %q in mount %s can issue SPIFFE IDs of %s beside Entente, since it allows the URI names %q; delete it, or narrow its allowed_uri_sans", name, m.Path, td, pattern)
+			k.Add(vault.Warning, subject, "role %q in mount %s can issue SPIFFE IDs of %s beside Entente, since it allows the URI names %q; delete it, or narrow its allowed_uri_sans", name, m.Path, td, pattern)
 		}
 	}
 	if !found {
-		k.add(OK, subject, "none of %d roles in mount %s can issue SPIFFE IDs of %s", len(names), m.Path, td)
+		k.Add(vault.OK, subject, "none of %d roles in mount %s can issue SPIFFE IDs of %s", len(names), m.Path, td)
 	}
 }
 
-func (k *checker) listRoles(ctx context.Context, m Mount) ([]string, error) {
-	secret, err := k.caller.authorized(ctx, "check", func(ctx context.Context, client *api.Client) (*api.Secret, error) {
+func (k *pkiCheck) listRoles(ctx context.Context, m Mount) ([]string, error) {
+	secret, err := k.Caller.Authorized(ctx, "check", func(ctx context.Context, client *api.Client) (*api.Secret, error) {
 		secret, err := client.Logical().ListWithContext(ctx, m.Path+"/roles")
 		if err == nil && secret == nil {
 			secret = &api.Secret{} // so Vault says that there are none
@@ -288,12 +236,4 @@ func texts(list any) []string {
 		}
 	}
 	return all
-}
-
-// Worst is the severity that decides the exit code of a command.
-func Worst(findings []Finding) Severity {
-	order := []Severity{OK, Warning, Failure}
-	return slices.MaxFunc(append(findings, Finding{Severity: OK}), func(a, b Finding) int {
-		return cmp.Compare(slices.Index(order, a.Severity), slices.Index(order, b.Severity))
-	}).Severity
 }

@@ -15,14 +15,8 @@
 //   - Every answer is bounded in size, every call in time. What may pass is tried again, with growing and random pauses.
 //     What went wrong has a name ([Reason]), a metric, and one line in the log when it begins and one when it ends.
 //
-// A [Transit] has a signing key for each authority, made in Vault and never outside of it. A signature is one call, bounded
-// in time, and verified with the public half that was pinned when the key was made; whatever else is asked of the store is
-// answered from an index on this machine. Keys that Vault does not have any more are found out, and an outage is not
-// taken for that.
+// Package vault below makes the calls. Package transit keeps signing keys in Vault's Transit.
 //
-// What this package never does: keep a secret longer than a login needs it, read Vault's settings from the
-// environment, follow redirects, or log in again and again with what Vault refuses.
-//
-// [Policy] and [Policies] print the rights that all of this needs, [Check] and [CheckTransit] try them out and
-// say in words what is wrong.
+// The package never logs in again and again with what Vault refuses. [Policy] and [Policies] print the rights that it needs,
+// and [Check] tries them. Start reading at upstream.go.
 package vaultca

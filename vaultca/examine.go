@@ -12,6 +12,7 @@ import (
 
 	"github.com/ententehq/entente/authority/svid"
 	"github.com/ententehq/entente/authority/upstream"
+	"github.com/ententehq/entente/vaultca/vault"
 )
 
 // Asked is what a certificate that Vault signed is held against.
@@ -45,18 +46,18 @@ func Examine(a Asked, certificate *x509.Certificate, chain []*x509.Certificate) 
 	}
 	switch {
 	case !bytes.Equal(want, certificate.RawSubjectPublicKeyInfo):
-		return nil, remark, ErrWrongKey
+		return nil, remark, vault.ErrWrongKey
 	case !certificate.IsCA || certificate.KeyUsage&x509.KeyUsageCertSign == 0:
-		return nil, remark, ErrNotCA
+		return nil, remark, vault.ErrNotCA
 	case len(certificate.URIs) != 1 || certificate.URIs[0].String() != a.TrustDomain.IDString():
-		return nil, remark, fmt.Errorf("%w: %v instead of %s", ErrWrongName, certificate.URIs, a.TrustDomain.IDString())
+		return nil, remark, fmt.Errorf("%w: %v instead of %s", vault.ErrWrongName, certificate.URIs, a.TrustDomain.IDString())
 	}
 	if err := svid.LintCA(a.TrustDomain)(certificate); err != nil {
-		return nil, remark, fmt.Errorf("%w: %w", ErrNotCA, err)
+		return nil, remark, fmt.Errorf("%w: %w", vault.ErrNotCA, err)
 	}
 	left := certificate.NotAfter.Sub(a.Now)
 	if left < 2*a.LongestSVID {
-		return nil, remark, fmt.Errorf("%w: %v are left of %v, and two SVID lifetimes are %v", ErrTooShort, left.Round(time.Second), a.TTL, 2*a.LongestSVID)
+		return nil, remark, fmt.Errorf("%w: %v are left of %v, and two SVID lifetimes are %v", vault.ErrTooShort, left.Round(time.Second), a.TTL, 2*a.LongestSVID)
 	}
 	if short := a.TTL - left; short > tolerance {
 		remark.Short = short
@@ -97,7 +98,7 @@ func toAnchor(certificate *x509.Certificate, chain, anchors []*x509.Certificate,
 		err = errors.New("no path was found")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNoChain, err)
+		return nil, fmt.Errorf("%w: %w", vault.ErrNoChain, err)
 	}
 	best := paths[0]
 	for _, p := range paths[1:] {
@@ -106,7 +107,7 @@ func toAnchor(certificate *x509.Certificate, chain, anchors []*x509.Certificate,
 		}
 	}
 	if len(best) < 2 {
-		return nil, fmt.Errorf("%w: it is an anchor itself", ErrNoChain)
+		return nil, fmt.Errorf("%w: it is an anchor itself", vault.ErrNoChain)
 	}
 	return best, nil
 }

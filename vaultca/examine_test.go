@@ -15,6 +15,8 @@ import (
 	"github.com/hashicorp/vault/api"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
+
+	"github.com/ententehq/entente/vaultca/vault"
 )
 
 // ca is a CA to try rules with.
@@ -88,18 +90,18 @@ func TestExamine(t *testing.T) {
 	}{
 		{name: "good", certificate: good},
 		{name: "the root in the chain does no harm", certificate: good, chain: []*x509.Certificate{good.Certificate, issuing.Certificate, root.Certificate}},
-		{name: "another key", certificate: issuing.make(t, "signed", newKey(t), named("spiffe://eu.example.org")), want: ErrWrongKey},
-		{name: "a leaf", certificate: with(func(c *x509.Certificate) { c.IsCA, c.KeyUsage = false, x509.KeyUsageDigitalSignature }), want: ErrNotCA},
-		{name: "no right to sign", certificate: with(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCRLSign }), want: ErrNotCA},
-		{name: "another domain", certificate: with(named("spiffe://us.example.org")), want: ErrWrongName},
-		{name: "a path", certificate: with(named("spiffe://eu.example.org/a")), want: ErrWrongName},
-		{name: "no name", certificate: with(func(c *x509.Certificate) { c.URIs = nil }), want: ErrWrongName},
-		{name: "a second name", certificate: with(func(c *x509.Certificate) { c.URIs = append(c.URIs, c.URIs[0]) }), want: ErrWrongName},
-		{name: "a DNS name", certificate: with(func(c *x509.Certificate) { c.DNSNames = []string{"example.org"} }), want: ErrNotCA},
-		{name: "below another root", certificate: good, anchors: []*x509.Certificate{other.Certificate}, want: ErrNoChain},
-		{name: "a link is missing", certificate: good, chain: []*x509.Certificate{good.Certificate}, want: ErrNoChain},
+		{name: "another key", certificate: issuing.make(t, "signed", newKey(t), named("spiffe://eu.example.org")), want: vault.ErrWrongKey},
+		{name: "a leaf", certificate: with(func(c *x509.Certificate) { c.IsCA, c.KeyUsage = false, x509.KeyUsageDigitalSignature }), want: vault.ErrNotCA},
+		{name: "no right to sign", certificate: with(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCRLSign }), want: vault.ErrNotCA},
+		{name: "another domain", certificate: with(named("spiffe://us.example.org")), want: vault.ErrWrongName},
+		{name: "a path", certificate: with(named("spiffe://eu.example.org/a")), want: vault.ErrWrongName},
+		{name: "no name", certificate: with(func(c *x509.Certificate) { c.URIs = nil }), want: vault.ErrWrongName},
+		{name: "a second name", certificate: with(func(c *x509.Certificate) { c.URIs = append(c.URIs, c.URIs[0]) }), want: vault.ErrWrongName},
+		{name: "a DNS name", certificate: with(func(c *x509.Certificate) { c.DNSNames = []string{"example.org"} }), want: vault.ErrNotCA},
+		{name: "below another root", certificate: good, anchors: []*x509.Certificate{other.Certificate}, want: vault.ErrNoChain},
+		{name: "a link is missing", certificate: good, chain: []*x509.Certificate{good.Certificate}, want: vault.ErrNoChain},
 		{name: "two SVIDs", certificate: with(func(c *x509.Certificate) { c.NotAfter = began.Add(2 * time.Hour) }), remark: Remark{Short: 22 * time.Hour}},
-		{name: "a second less", certificate: with(func(c *x509.Certificate) { c.NotAfter = began.Add(2*time.Hour - time.Second) }), want: ErrTooShort},
+		{name: "a second less", certificate: with(func(c *x509.Certificate) { c.NotAfter = began.Add(2*time.Hour - time.Second) }), want: vault.ErrTooShort},
 		{name: "Vault is ahead", certificate: with(func(c *x509.Certificate) { c.NotBefore = began.Add(10 * time.Minute) }), remark: Remark{Ahead: 10 * time.Minute}},
 		{name: "Vault is behind", certificate: with(func(c *x509.Certificate) { c.NotAfter = began.Add(23*time.Hour + 50*time.Minute) }), remark: Remark{Short: 10 * time.Minute}},
 	} {
@@ -115,7 +117,7 @@ func TestExamine(t *testing.T) {
 			signed, remark, err := Examine(a, c.certificate.Certificate, chain)
 			if c.want != nil {
 				require.ErrorIs(t, err, c.want)
-				require.NotEqual(t, "other", Reason(err))
+				require.NotEqual(t, "other", vault.Reason(err))
 				return
 			}
 			require.NoError(t, err)
@@ -143,7 +145,7 @@ func TestValidateNamesWhatIsWrong(t *testing.T) {
 	second := spiffeid.RequireTrustDomainFromString("us.example.org")
 	good := func() Config {
 		return Config{
-			Address: "https://vault.example.org:8200", Auth: Token{Token: text("x")},
+			Config: vault.Config{Address: "https://vault.example.org:8200", Auth: vault.Token{Token: text("x")}},
 			Mounts: map[spiffeid.TrustDomain]Mount{domain: {Path: "pki_eu"}},
 		}
 	}
@@ -151,9 +153,9 @@ func TestValidateNamesWhatIsWrong(t *testing.T) {
 	for want, edit := range map[string]func(*Config){
 		`address "http://vault:8200" is not of the form https://HOST:PORT`:                                                func(c *Config) { c.Address = "http://vault:8200" },
 		`no auth block; one of token, approle, kubernetes and cert is needed`:                                             func(c *Config) { c.Auth = nil },
-		`auth "approle" needs role_id and secret_id`:                                                                      func(c *Config) { c.Auth = AppRole{} },
-		`auth "kubernetes" needs a role`:                                                                                  func(c *Config) { c.Auth = Kubernetes{} },
-		`auth "cert" needs cert_file and key_file`:                                                                        func(c *Config) { c.Auth = Certificate{} },
+		`auth "approle" needs role_id and secret_id`:                                                                      func(c *Config) { c.Auth = vault.AppRole{} },
+		`auth "kubernetes" needs a role`:                                                                                  func(c *Config) { c.Auth = vault.Kubernetes{} },
+		`auth "cert" needs cert_file and key_file`:                                                                        func(c *Config) { c.Auth = vault.Certificate{} },
 		`no PKI mount is configured; set pki_mount`:                                                                       func(c *Config) { c.Mounts = nil },
 		`issuer "a/b" is no reference to an issuer in Vault; use its name or its id`:                                      func(c *Config) { c.Mounts[domain] = Mount{Path: "pki", Issuers: []string{"a/b"}} },
 		`pki_mount of eu.example.org "../sys" is no path of a Vault mount; use letters, digits, _ . - and / between them`: func(c *Config) { c.Mounts[domain] = Mount{Path: "../sys"} },
@@ -174,7 +176,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Fuzz(func(t *testing.T, certificate, chain string) {
 		own, above, err := answer(&api.Secret{Data: map[string]any{"certificate": certificate, "ca_chain": []any{chain}}})
 		if err != nil {
-			require.ErrorIs(t, err, ErrMalformed)
+			require.ErrorIs(t, err, vault.ErrMalformed)
 			return
 		}
 		require.Len(t, own, 1)

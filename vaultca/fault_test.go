@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ententehq/entente/vaultca/vault"
 	"github.com/ententehq/entente/vaultca/vaulttest"
 )
 
@@ -24,16 +25,16 @@ func TestFaultsHaveNamesAndHeal(t *testing.T) {
 		want   error
 		reason string
 	}{
-		{"500", vaulttest.Status(http.StatusInternalServerError), ErrServer, "server"},
-		{"502", vaulttest.Status(http.StatusBadGateway), ErrServer, "server"},
-		{"503", vaulttest.Status(http.StatusServiceUnavailable), ErrSealed, "sealed"},
-		{"429", vaulttest.Status(http.StatusTooManyRequests), ErrBusy, "busy"},
-		{"garbage", vaulttest.Answer("<html>a captive portal</html>"), ErrMalformed, "malformed"},
-		{"empty", vaulttest.Answer(""), ErrMalformed, "malformed"},
-		{"no certificate", vaulttest.Answer(`{"data":{"certificate":"none"}}`), ErrMalformed, "malformed"},
-		{"too large", vaulttest.Flood, ErrTooLarge, "too_large"},
-		{"hang", vaulttest.Hang, ErrUnreachable, "unreachable"},
-		{"cut", vaulttest.Cut, ErrUnreachable, "unreachable"},
+		{"500", vaulttest.Status(http.StatusInternalServerError), vault.ErrServer, "server"},
+		{"502", vaulttest.Status(http.StatusBadGateway), vault.ErrServer, "server"},
+		{"503", vaulttest.Status(http.StatusServiceUnavailable), vault.ErrSealed, "sealed"},
+		{"429", vaulttest.Status(http.StatusTooManyRequests), vault.ErrBusy, "busy"},
+		{"garbage", vaulttest.Answer("<html>a captive portal</html>"), vault.ErrMalformed, "malformed"},
+		{"empty", vaulttest.Answer(""), vault.ErrMalformed, "malformed"},
+		{"no certificate", vaulttest.Answer(`{"data":{"certificate":"none"}}`), vault.ErrMalformed, "malformed"},
+		{"too large", vaulttest.Flood, vault.ErrTooLarge, "too_large"},
+		{"hang", vaulttest.Hang, vault.ErrUnreachable, "unreachable"},
+		{"cut", vaulttest.Cut, vault.ErrUnreachable, "unreachable"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			config := configFor(t, v, mount, nil)
@@ -47,7 +48,7 @@ func TestFaultsHaveNamesAndHeal(t *testing.T) {
 			_, err := u.SignCA(t.Context(), asked(t))
 			proxy.Heal()
 			require.ErrorIs(t, err, c.want)
-			require.Equal(t, c.reason, Reason(err))
+			require.Equal(t, c.reason, vault.Reason(err))
 			require.Zero(t, testutil.ToFloat64(u.metrics.up.WithLabelValues(domain.Name(), "sign")))
 			signs(t, u)
 			require.Equal(t, 1.0, testutil.ToFloat64(u.metrics.up.WithLabelValues(domain.Name(), "sign")))
@@ -61,13 +62,13 @@ func TestSealedAndRestartedVaultHeals(t *testing.T) {
 	signs(t, u)
 	v.Seal(t)
 	_, err := u.SignCA(t.Context(), asked(t))
-	require.ErrorIs(t, err, ErrSealed)
+	require.ErrorIs(t, err, vault.ErrSealed)
 	v.Unseal(t)
 	heals(t, u)
 
 	v.Stop(t)
 	_, err = u.SignCA(t.Context(), asked(t))
-	require.ErrorIs(t, err, ErrUnreachable)
+	require.ErrorIs(t, err, vault.ErrUnreachable)
 	v.Resume(t)
 	heals(t, u)
 }
@@ -82,7 +83,7 @@ func TestChangedCertificateOfVault(t *testing.T) {
 	signs(t, u)
 	v.Reissue(t)
 	_, err := u.SignCA(t.Context(), asked(t))
-	require.ErrorIs(t, err, ErrUntrusted)
+	require.ErrorIs(t, err, vault.ErrUntrusted)
 	require.NoError(t, copyFile(v.CAFile, old))
 	heals(t, u)
 }
@@ -91,10 +92,10 @@ func TestRevokedTokenIsReplaced(t *testing.T) {
 	v := vaulttest.Shared(t)
 	u := open(t, configFor(t, v, v.PKI(t), nil))
 	signs(t, u)
-	was := u.caller.login.current()
-	require.NoError(t, v.Client(t).Auth().Token().RevokeOrphan(was.client.Token()))
+	was := u.caller.Token()
+	require.NoError(t, v.Client(t).Auth().Token().RevokeOrphan(was))
 	signs(t, u)
-	require.NotEqual(t, was.client.Token(), u.caller.login.current().client.Token())
+	require.NotEqual(t, was, u.caller.Token())
 }
 
 func TestLoginIsRenewedAndThenReplaced(t *testing.T) {
@@ -102,15 +103,14 @@ func TestLoginIsRenewedAndThenReplaced(t *testing.T) {
 	u := open(t, configFor(t, v, v.PKI(t), map[string]any{"token_ttl": "2s", "token_max_ttl": "5s"}))
 	run(t, u)
 	signs(t, u)
-	first := u.caller.login.current()
+	first := u.caller.Token()
 	require.Eventually(t, func() bool {
-		s := u.caller.login.current()
-		return s != first && s.client.Token() == first.client.Token()
+		return testutil.ToFloat64(u.caller.Calls("renew", "ok")) > 0 && u.caller.Token() == first
 	}, 10*time.Second, 10*time.Millisecond, "the login is renewed")
 	require.Eventually(t, func() bool {
-		return u.caller.login.current().client.Token() != first.client.Token()
+		return u.caller.Token() != first
 	}, 15*time.Second, 10*time.Millisecond, "what cannot be renewed further is replaced")
-	require.Zero(t, testutil.ToFloat64(u.metrics.calls.WithLabelValues("sign", "denied")))
+	require.Zero(t, testutil.ToFloat64(u.caller.Calls("sign", "denied")))
 }
 
 func TestShortenedLifetime(t *testing.T) {
@@ -125,7 +125,7 @@ func TestShortenedLifetime(t *testing.T) {
 	config.Registerer = nil
 	config.Now = func() time.Time { return time.Now().Add(4 * time.Hour) }
 	_, err := open(t, config).SignCA(t.Context(), asked(t))
-	require.ErrorIs(t, err, ErrTooShort)
+	require.ErrorIs(t, err, vault.ErrTooShort)
 
 	config.Now = func() time.Time { return time.Now().Add(-10 * time.Minute) }
 	behind := open(t, config)
@@ -143,7 +143,7 @@ func TestDefaultIssuerGone(t *testing.T) {
 	require.NoError(t, err)
 	_, err = u.SignCA(t.Context(), asked(t))
 	require.Error(t, err)
-	require.Contains(t, []string{"not_found", "rejected", "server"}, Reason(err), err.Error())
+	require.Contains(t, []string{"not_found", "rejected", "server"}, vault.Reason(err), err.Error())
 	v.Root(t, mount, "next")
 	v.SetDefault(t, mount, "next")
 	heals(t, u)
@@ -173,13 +173,13 @@ func TestFailureIsOneLineInTheLog(t *testing.T) {
 	proxy.Break(vaulttest.Status(http.StatusServiceUnavailable))
 	for range 3 {
 		_, err := u.SignCA(t.Context(), asked(t))
-		require.ErrorIs(t, err, ErrSealed)
+		require.ErrorIs(t, err, vault.ErrSealed)
 	}
 	proxy.Heal()
 	signs(t, u)
 	require.Len(t, log.lines, 2)
 	require.Contains(t, log.lines[0], "reason=sealed")
-	require.Contains(t, log.lines[0], ErrSealed.Error())
+	require.Contains(t, log.lines[0], vault.ErrSealed.Error())
 	require.Equal(t, "[INFO]  Vault works again: trust_domain=eu.example.org\n", log.lines[1])
 }
 
@@ -198,7 +198,7 @@ func TestFirstFailureIsKnownAtOnce(t *testing.T) {
 			proxy.Break(proxy.Only(c.path, vaulttest.Status(http.StatusServiceUnavailable)))
 			r := asked(t)
 			r.Failed = func(err error) {
-				require.ErrorIs(t, err, ErrSealed)
+				require.ErrorIs(t, err, vault.ErrSealed)
 				require.Equal(t, 1, log.count("reason=sealed"))
 				require.Zero(t, testutil.ToFloat64(u.metrics.up.WithLabelValues(domain.Name(), c.task)))
 				proxy.Heal() // so that the next attempt ends what would else take an hour

@@ -1,10 +1,13 @@
 package vaultca
 
 import (
+	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/ententehq/entente/vaultca/transit"
+	"github.com/ententehq/entente/vaultca/vault"
 )
 
 // PolicyFor says whose rights to print.
@@ -16,26 +19,18 @@ type PolicyFor struct {
 	TrustDomain spiffeid.TrustDomain
 }
 
-// right is one rule of the policy. Anchors need none: Vault tells them to anybody.
-type right struct {
-	path         string
-	capabilities string
-	why          string
-	allowed      []string // lines of allowed_parameters
-}
-
 // rights are exactly those that this package uses.
-func rights(p PolicyFor) []right {
+func rights(p PolicyFor) []vault.Right {
 	name := "spiffe://*"
 	if p.TrustDomain.Name() != "" {
 		name = p.TrustDomain.IDString()
 	}
-	var all []right
+	var all []vault.Right
 	for _, issuer := range (Mount{Issuers: p.Issuers}).issuers() {
-		all = append(all, right{
-			path: p.Mount + "/issuer/" + issuer + "/sign-intermediate", capabilities: `"update"`,
-			why: "Sign this member's signing certificates: for this name, without a CA below, and nothing else from the request but its key.",
-			allowed: []string{
+		all = append(all, vault.Right{
+			Path: p.Mount + "/issuer/" + issuer + "/sign-intermediate", Capabilities: `"update"`,
+			Why: "Sign this member's signing certificates: for this name, without a CA below, and nothing else from the request but its key.",
+			Allowed: []string{
 				`"csr"                  = []`,
 				fmt.Sprintf(`"common_name"          = [%q]`, commonName),
 				`"exclude_cn_from_sans" = [true]`,
@@ -47,12 +42,10 @@ func rights(p PolicyFor) []right {
 			},
 		})
 	}
-	return append(all, []right{
-		{path: p.Mount + "/revoke", capabilities: `"update"`, why: "Revoke a signing certificate, by `entente authority revoke`.", allowed: []string{`"serial_number" = []`}},
-		{path: p.Mount + "/roles", capabilities: `"list"`, why: "Look for roles that could issue SPIFFE IDs too, by `entente vault check`."},
-		{path: p.Mount + "/roles/*", capabilities: `"read"`},
-		{path: "auth/token/renew-self", capabilities: `"update"`, why: "Keep the login alive."},
-		{path: "auth/token/lookup-self", capabilities: `"read"`, why: "Learn how long a token that was given lasts."},
+	return append(all, []vault.Right{
+		{Path: p.Mount + "/revoke", Capabilities: `"update"`, Why: "Revoke a signing certificate, by `entente authority revoke`.", Allowed: []string{`"serial_number" = []`}},
+		{Path: p.Mount + "/roles", Capabilities: `"list"`, Why: "Look for roles that could issue SPIFFE IDs too, by `entente vault check`."},
+		{Path: p.Mount + "/roles/*", Capabilities: `"read"`},
 	}...)
 }
 
@@ -61,25 +54,41 @@ func Policy(p PolicyFor) (string, error) {
 	return Policies([]PolicyFor{p}, nil)
 }
 
-// printRights prints rights as Vault reads them.
-func printRights(all []right) string {
-	var out strings.Builder
-	for i, r := range all {
-		if i > 0 && r.why != "" {
-			out.WriteString("\n")
-		}
-		if r.why != "" {
-			fmt.Fprintf(&out, "# %s\n", r.why)
-		}
-		fmt.Fprintf(&out, "path %q {\n  capabilities = [%s]\n", r.path, r.capabilities)
-		if len(r.allowed) > 0 {
-			out.WriteString("  allowed_parameters = {\n")
-			for _, line := range r.allowed {
-				fmt.Fprintf(&out, "    %s\n", line)
-			}
-			out.WriteString("  }\n")
-		}
-		out.WriteString("}\n")
+// Policies prints one Vault policy with exactly the rights that a member uses of some PKI and Transit mounts.
+func Policies(pki []PolicyFor, transitPolicies []transit.PolicyFor) (string, error) {
+	if len(pki)+len(transitPolicies) == 0 {
+		return "", errors.New("name a PKI or a Transit mount")
 	}
-	return out.String()
+	var all []vault.Right
+	for _, p := range pki {
+		if err := errors.Join(vault.CheckPath("mount", p.Mount), checkIssuers(p.Issuers)); err != nil {
+			return "", err
+		}
+		all = append(all, rights(p)...)
+	}
+	for _, p := range transitPolicies {
+		if err := errors.Join(vault.CheckPath("transit mount", p.Mount), transit.CheckKeyPrefix(p.Prefix, p.Cluster, p.Member)); err != nil {
+			return "", err
+		}
+		all = append(all, transit.Rights(p)...)
+	}
+	return vault.PrintRights(append(all, vault.LoginRights()...)), nil
+}
+
+func checkIssuers(refs []string) error {
+	var errs []error
+	for _, ref := range refs {
+		errs = append(errs, checkIssuer(ref))
+	}
+	return errors.Join(errs...)
+}
+
+// PoliciesFor are the rights that the configuration needs, a mount each.
+func (c Config) PoliciesFor() []PolicyFor {
+	var all []PolicyFor
+	for _, td := range c.domains() {
+		m := c.Mounts[td]
+		all = append(all, PolicyFor{Mount: m.Path, Issuers: m.issuers(), TrustDomain: td})
+	}
+	return all
 }

@@ -9,6 +9,8 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ententehq/entente/vaultca/transit"
+	"github.com/ententehq/entente/vaultca/vault"
 	"github.com/ententehq/entente/vaultca/vaulttest"
 )
 
@@ -24,7 +26,7 @@ func copyFile(from, to string) error {
 func worked(t *testing.T, v *vaulttest.Vault, mount, rules string) []string {
 	t.Helper()
 	config := configFor(t, v, mount, nil)
-	config.Auth = Token{Token: text(v.Token(t, v.Policy(t, rules), "1h"))}
+	config.Auth = vault.Token{Token: text(v.Token(t, v.Policy(t, rules), "1h"))}
 	u := open(t, config)
 	var all []string
 	note := func(what string, err error) {
@@ -32,10 +34,10 @@ func worked(t *testing.T, v *vaulttest.Vault, mount, rules string) []string {
 			all = append(all, what)
 		}
 	}
-	s, _, err := u.caller.session(t.Context())
+	s, _, err := u.caller.Session(t.Context())
 	note("log in", err)
 	if err == nil {
-		_, err = u.caller.renew(t.Context(), s)
+		_, err = u.caller.Renew(t.Context(), s)
 		note("renew", err)
 	}
 	signed, err := u.SignCA(t.Context(), asked(t))
@@ -44,9 +46,9 @@ func worked(t *testing.T, v *vaulttest.Vault, mount, rules string) []string {
 		signed = signs(t, open(t, configFor(t, v, mount, nil)))
 	}
 	note("revoke", u.Revoke(t.Context(), domain, signed.Chain[0]))
-	k := &checker{config: u.config, caller: u.caller}
+	k := &pkiCheck{Checker: vault.Checker{Caller: u.caller}, config: u.config}
 	k.roles(t.Context(), domain)
-	switch detail := k.findings[0].Detail; {
+	switch detail := k.Findings[0].Detail; {
 	case strings.Contains(detail, "cannot see"):
 	case strings.Contains(detail, "cannot read"):
 		all = append(all, "list roles")
@@ -60,9 +62,9 @@ func TestPolicyIsEnoughAndEachRightIsNeeded(t *testing.T) {
 	v := vaulttest.Shared(t)
 	mount := v.PKI(t)
 	v.Write(t, mount+"/roles/web", map[string]any{"allowed_domains": "example.org"})
-	all := rights(PolicyFor{Mount: mount, TrustDomain: domain})
+	all := append(rights(PolicyFor{Mount: mount, TrustDomain: domain}), vault.LoginRights()...)
 	everything := []string{"log in", "renew", "sign", "revoke", "list roles", "read roles"}
-	require.Equal(t, everything, worked(t, v, mount, printRights(all)))
+	require.Equal(t, everything, worked(t, v, mount, vault.PrintRights(all)))
 
 	lost := map[string][]string{
 		mount + "/issuer/default/sign-intermediate": {"sign"},
@@ -74,10 +76,10 @@ func TestPolicyIsEnoughAndEachRightIsNeeded(t *testing.T) {
 	}
 	require.Len(t, lost, len(all))
 	for i, r := range all {
-		t.Run(r.path, func(t *testing.T) {
+		t.Run(r.Path, func(t *testing.T) {
 			without := slices.Delete(slices.Clone(all), i, i+1)
-			kept := slices.DeleteFunc(slices.Clone(everything), func(what string) bool { return slices.Contains(lost[r.path], what) })
-			require.ElementsMatch(t, kept, worked(t, v, mount, printRights(without)))
+			kept := slices.DeleteFunc(slices.Clone(everything), func(what string) bool { return slices.Contains(lost[r.Path], what) })
+			require.ElementsMatch(t, kept, worked(t, v, mount, vault.PrintRights(without)))
 		})
 	}
 }
@@ -92,8 +94,8 @@ func TestPolicyPinsEachParameter(t *testing.T) {
 	} {
 		parameters := signParameters(domain, asked(t).CSR, 24*3600e9)
 		parameters[name] = value
-		_, err := u.caller.signIntermediate(t.Context(), u.config.Mounts[domain], "default", parameters)
-		require.ErrorIs(t, err, ErrDenied, name)
+		_, err := signIntermediate(t.Context(), u.caller, u.config.Mounts[domain], "default", parameters)
+		require.ErrorIs(t, err, vault.ErrDenied, name)
 	}
 	signs(t, u)
 }
@@ -115,30 +117,30 @@ func TestCheckSaysWhatIsWrong(t *testing.T) {
 	mount := v.PKI(t)
 	config := configFor(t, v, mount, nil)
 	for _, f := range Check(t.Context(), config) {
-		require.Equal(t, OK, f.Severity, "%s: %s", f.Subject, f.Detail)
+		require.Equal(t, vault.OK, f.Severity, "%s: %s", f.Subject, f.Detail)
 	}
-	find := func(c Config, subject string) Finding {
+	find := func(c Config, subject string) vault.Finding {
 		t.Helper()
 		findings := Check(t.Context(), c)
-		i := slices.IndexFunc(findings, func(f Finding) bool { return f.Subject == subject && f.Severity != OK })
+		i := slices.IndexFunc(findings, func(f vault.Finding) bool { return f.Subject == subject && f.Severity != vault.OK })
 		require.GreaterOrEqual(t, i, 0, findings)
-		require.NotEqual(t, OK, Worst(findings))
+		require.NotEqual(t, vault.OK, vault.Worst(findings))
 		return findings[i]
 	}
 	v.Write(t, mount+"/roles/mesh", map[string]any{"allowed_uri_sans": "spiffe://eu.example.org/*"})
 	require.Contains(t, find(config, "eu.example.org roles").Detail, `role "mesh" in mount `+mount+` can issue SPIFFE IDs of eu.example.org beside Entente`)
 
 	wide := config
-	wide.Auth = Token{Token: text(v.Token(t, v.Policy(t, `path "*" { capabilities = ["create", "read", "update", "list"] }`), "1h"))}
+	wide.Auth = vault.Token{Token: text(v.Token(t, v.Policy(t, `path "*" { capabilities = ["create", "read", "update", "list"] }`), "1h"))}
 	require.Contains(t, find(wide, "eu.example.org rights").Detail, "the token could sign for other trust domains, since its policies do not pin uri_sans")
 
 	narrow := config
-	narrow.Auth = Token{Token: text(v.Token(t, v.Policy(t, `path "auth/token/lookup-self" { capabilities = ["read"] }`), "1h"))}
-	require.Contains(t, find(narrow, "eu.example.org signing").Detail, ErrDenied.Error())
+	narrow.Auth = vault.Token{Token: text(v.Token(t, v.Policy(t, `path "auth/token/lookup-self" { capabilities = ["read"] }`), "1h"))}
+	require.Contains(t, find(narrow, "eu.example.org signing").Detail, vault.ErrDenied.Error())
 
 	wrong := config
-	wrong.Auth = AppRole{RoleID: text("no"), SecretID: text("no")}
-	require.Contains(t, find(wrong, "login").Detail, ErrLogin.Error())
+	wrong.Auth = vault.AppRole{RoleID: text("no"), SecretID: text("no")}
+	require.Contains(t, find(wrong, "login").Detail, vault.ErrLogin.Error())
 
 	empty := config
 	empty.Mounts = map[spiffeid.TrustDomain]Mount{domain: {Path: v.EmptyPKI(t)}}
@@ -153,5 +155,20 @@ func TestRolesThatCouldIssueSPIFFEIDs(t *testing.T) {
 	} {
 		_, got := issuesSPIFFE([]string{pattern}, domain)
 		require.Equal(t, want, got, pattern)
+	}
+}
+
+func TestPoliciesAsPrinted(t *testing.T) {
+	printed, err := Policies([]PolicyFor{{Mount: "pki_eu", Issuers: []string{"eu-2026"}, TrustDomain: domain}},
+		[]transit.PolicyFor{{Mount: "transit", Cluster: "eu", Member: "eu-1"}})
+	require.NoError(t, err)
+	want, err := os.ReadFile("testdata/policies.hcl")
+	require.NoError(t, err)
+	require.Equal(t, string(want), printed)
+	_, err = Policies(nil, nil)
+	require.EqualError(t, err, "name a PKI or a Transit mount")
+	for _, bad := range []transit.PolicyFor{{Mount: "a/../b", Cluster: "eu"}, {Mount: "transit"}, {Mount: "transit", Cluster: "eu", Member: "*"}, {Mount: "transit", Cluster: "eu", Prefix: "\"x"}} {
+		_, err := Policies(nil, []transit.PolicyFor{bad})
+		require.Error(t, err, bad)
 	}
 }

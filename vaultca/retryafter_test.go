@@ -9,33 +9,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ententehq/entente/vaultca/vault"
 	"github.com/ententehq/entente/vaultca/vaulttest"
 )
-
-func TestRetryAfter(t *testing.T) {
-	now := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
-	for _, c := range []struct {
-		name   string
-		status int
-		header string
-		want   time.Duration
-	}{
-		{"seconds", 429, "7", 7 * time.Second},
-		{"seconds, with spaces", 429, " 7 ", 7 * time.Second},
-		{"a moment", 429, "Fri, 01 May 2026 12:00:30 GMT", 30 * time.Second},
-		{"a moment that is over", 429, "Fri, 01 May 2026 11:00:00 GMT", 0},
-		{"too long", 429, "86400", longestRest},
-		{"a moment too far", 503, "Fri, 01 May 2099 12:00:30 GMT", longestRest},
-		{"none", 429, "", 0},
-		{"negative", 429, "-5", 0},
-		{"more than any number", 429, "99999999999999999999", 0},
-		{"words", 429, "soon", 0},
-		{"of another status", 500, "7", 0},
-		{"of success", 200, "7", 0},
-	} {
-		t.Run(c.name, func(t *testing.T) { require.Equal(t, c.want, retryAfter(c.status, c.header, now)) })
-	}
-}
 
 // TestRetryAfterIsHonoured: nothing is sent before the time that Vault named, neither by the call that was turned away nor by
 // others; afterwards the call goes on by itself.
@@ -61,7 +37,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 	require.GreaterOrEqual(t, time.Since(time.Unix(0, turnedAway.Load())), 2*time.Second)
 
 	// A rest that is longer than all attempts may take ends the call at once, and so the next one, which is not sent.
-	u.caller.config.RetryFor = 300 * time.Millisecond
+	u.caller.Config.RetryFor = 300 * time.Millisecond
 	proxy.Break(func(w http.ResponseWriter, r *http.Request) {
 		calls.Add(1)
 		w.Header().Set("Retry-After", "3600")
@@ -69,14 +45,14 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 	})
 	for range 3 {
 		_, err := u.SignCA(t.Context(), asked(t))
-		require.ErrorIs(t, err, ErrBusy)
-		require.Equal(t, "busy", Reason(err))
+		require.ErrorIs(t, err, vault.ErrBusy)
+		require.Equal(t, "busy", vault.Reason(err))
 	}
 	require.EqualValues(t, 2, calls.Load())
-	left := u.caller.rest.left()
-	require.LessOrEqual(t, left, longestRest+longestRest/10, "bounded")
-	require.Greater(t, left, longestRest/2)
-	require.EqualValues(t, 2, testutil.ToFloat64(u.metrics.calls.WithLabelValues("read_issuer", "busy"))+testutil.ToFloat64(u.metrics.calls.WithLabelValues("sign", "busy")))
+	left := u.caller.Resting()
+	require.LessOrEqual(t, left, time.Minute+time.Minute/10, "bounded")
+	require.Greater(t, left, time.Minute/2)
+	require.EqualValues(t, 2, testutil.ToFloat64(u.caller.Calls("read_issuer", "busy"))+testutil.ToFloat64(u.caller.Calls("sign", "busy")))
 }
 
 // TestNamespaceGoesWithEveryCall: login, issuer, signature.

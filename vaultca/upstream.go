@@ -17,13 +17,14 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/ententehq/entente/authority/upstream"
+	"github.com/ententehq/entente/vaultca/vault"
 )
 
 // Upstream signs by Vault. Its methods can be called from any goroutine.
 type Upstream struct {
 	config  Config
-	caller  *caller
-	metrics *metrics
+	caller  *vault.Caller
+	metrics *pkiMetrics
 
 	mu      sync.Mutex
 	anchors map[spiffeid.TrustDomain][]*x509.Certificate
@@ -39,20 +40,32 @@ func New(c Config) (*Upstream, error) {
 		return nil, err
 	}
 	c = c.withDefaults()
-	m, err := newMetrics(c.Registerer)
+	caller, err := vault.Open(c.Config)
+	if err != nil {
+		return nil, err
+	}
+	m, err := newPKIMetrics(c.Registerer)
 	if err != nil {
 		return nil, err
 	}
 	return &Upstream{
-		config: c, caller: newCaller(c, m), metrics: m,
+		config: c, caller: caller, metrics: m,
 		anchors: map[spiffeid.TrustDomain][]*x509.Certificate{}, changed: make(chan struct{}), failing: map[spiffeid.TrustDomain]map[string]string{},
 	}, nil
+}
+
+// Caller returns what calls Vault, whose login other users of the same Vault can share. It is nil if u is nil.
+func (u *Upstream) Caller() *vault.Caller {
+	if u == nil {
+		return nil
+	}
+	return u.caller
 }
 
 // Run keeps the login alive and the anchors known until ctx ends.
 func (u *Upstream) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return u.caller.keep(ctx) })
+	group.Go(func() error { return u.caller.Keep(ctx) })
 	for _, td := range u.config.domains() {
 		group.Go(func() error {
 			u.poll(ctx, td)
@@ -60,7 +73,7 @@ func (u *Upstream) Run(ctx context.Context) error {
 		})
 	}
 	err := group.Wait()
-	u.caller.transport.CloseIdleConnections()
+	u.caller.Close()
 	return err
 }
 
@@ -91,7 +104,7 @@ func (u *Upstream) Anchors(td spiffeid.TrustDomain) ([]*x509.Certificate, <-chan
 // lookAt reads a domain's anchors and keeps them. Anchors that another domain has are refused, and not kept.
 func (u *Upstream) lookAt(ctx context.Context, td spiffeid.TrustDomain, m Mount) ([]*x509.Certificate, error) {
 	said := func(err error) error { return fmt.Errorf("find the anchors of %s: %w", td, err) }
-	anchors, err := u.caller.look(telling(ctx, func(err error) { u.outcome(ctx, td, "anchors", said(err)) }), m)
+	anchors, err := readAnchors(vault.WithFailures(ctx, func(err error) { u.outcome(ctx, td, "anchors", said(err)) }), u.caller, m)
 	if err == nil {
 		err = u.keepAnchors(td, anchors)
 	}
@@ -108,7 +121,7 @@ func (u *Upstream) keepAnchors(td spiffeid.TrustDomain, anchors []*x509.Certific
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if other, shared := sharedWith(td, anchors, u.anchors); shared {
-		return fmt.Errorf("an anchor of %s is one of %s too: %w", td, other, ErrSharedAnchor)
+		return fmt.Errorf("an anchor of %s is one of %s too: %w", td, other, vault.ErrSharedAnchor)
 	}
 	if sameAnchors(u.anchors[td], anchors) {
 		return nil
@@ -140,7 +153,7 @@ func (u *Upstream) outcome(ctx context.Context, td spiffeid.TrustDomain, task st
 	switch {
 	case began:
 		u.config.Logger.Error("Vault is of no use at the moment; what is signed already stays valid, and it is tried again",
-			"task", task, "trust_domain", td.Name(), "reason", Reason(err), "error", err)
+			"task", task, "trust_domain", td.Name(), "reason", vault.Reason(err), "error", err)
 	case ended:
 		u.config.Logger.Info("Vault works again", "trust_domain", td.Name())
 	}
@@ -160,7 +173,7 @@ func (u *Upstream) note(td spiffeid.TrustDomain, task string, err error) (began,
 		delete(failing, task)
 		return false, was && len(failing) == 0
 	}
-	reason := Reason(err)
+	reason := vault.Reason(err)
 	began = true
 	for _, known := range failing {
 		began = began && known != reason
@@ -173,12 +186,12 @@ func (u *Upstream) note(td spiffeid.TrustDomain, task string, err error) (began,
 func (u *Upstream) SignCA(ctx context.Context, r upstream.Request) (*upstream.Signed, error) {
 	m, ok := u.config.Mounts[r.TrustDomain]
 	if !ok {
-		return nil, fmt.Errorf("sign a signing certificate of %s: %w", r.TrustDomain, ErrNoMount)
+		return nil, fmt.Errorf("sign a signing certificate of %s: %w", r.TrustDomain, vault.ErrNoMount)
 	}
 	said := func(err error) error {
 		return fmt.Errorf("sign a signing certificate of %s by Vault mount %s, issuer %s: %w", r.TrustDomain, m.Path, strings.Join(m.issuers(), " or "), err)
 	}
-	signed, err := u.sign(telling(ctx, func(err error) {
+	signed, err := u.sign(vault.WithFailures(ctx, func(err error) {
 		u.outcome(ctx, r.TrustDomain, "sign", said(err))
 		if r.Failed != nil {
 			r.Failed(said(err))
@@ -196,11 +209,11 @@ func (u *Upstream) sign(ctx context.Context, m Mount, r upstream.Request) (*upst
 	if err != nil {
 		return nil, err
 	}
-	issuer, err := u.caller.pick(ctx, m, r.Refused)
+	issuer, err := pick(ctx, u.caller, m, r.Refused)
 	if err != nil {
 		return nil, err
 	}
-	secret, err := u.caller.signIntermediate(ctx, m, issuer, signParameters(r.TrustDomain, r.CSR, r.TTL))
+	secret, err := signIntermediate(ctx, u.caller, m, issuer, signParameters(r.TrustDomain, r.CSR, r.TTL))
 	if err != nil {
 		return nil, err
 	}
@@ -252,13 +265,13 @@ func signParameters(td spiffeid.TrustDomain, csr *x509.CertificateRequest, ttl t
 
 // pick returns the issuer that is to sign: the first whose chain leads to an anchor that is not refused. If there is none it is
 // the first of all, and what it signs is refused in words that say why.
-func (c *caller) pick(ctx context.Context, m Mount, refused func(*x509.Certificate) bool) (string, error) {
+func pick(ctx context.Context, c *vault.Caller, m Mount, refused func(*x509.Certificate) bool) (string, error) {
 	all := m.issuers()
 	if len(all) == 1 || refused == nil || m.AnchorsFile != "" {
 		return all[0], nil
 	}
 	for _, ref := range all {
-		issuer, chain, err := c.issuer(ctx, m, ref)
+		issuer, chain, err := readIssuer(ctx, c, m, ref)
 		if err != nil {
 			return "", err
 		}
@@ -269,8 +282,8 @@ func (c *caller) pick(ctx context.Context, m Mount, refused func(*x509.Certifica
 	return all[0], nil
 }
 
-func (c *caller) signIntermediate(ctx context.Context, m Mount, issuer string, parameters map[string]any) (*api.Secret, error) {
-	return c.authorized(ctx, "sign", func(ctx context.Context, client *api.Client) (*api.Secret, error) {
+func signIntermediate(ctx context.Context, c *vault.Caller, m Mount, issuer string, parameters map[string]any) (*api.Secret, error) {
+	return c.Authorized(ctx, "sign", func(ctx context.Context, client *api.Client) (*api.Secret, error) {
 		return client.Logical().WriteWithContext(ctx, m.Path+"/issuer/"+issuer+"/sign-intermediate", parameters)
 	})
 }
@@ -280,9 +293,9 @@ func (c *caller) signIntermediate(ctx context.Context, m Mount, issuer string, p
 func (u *Upstream) Revoke(ctx context.Context, td spiffeid.TrustDomain, certificate *x509.Certificate) error {
 	m, ok := u.config.Mounts[td]
 	if !ok {
-		return fmt.Errorf("revoke a signing certificate of %s: %w", td, ErrNoMount)
+		return fmt.Errorf("revoke a signing certificate of %s: %w", td, vault.ErrNoMount)
 	}
-	_, err := u.caller.authorized(ctx, "revoke", func(ctx context.Context, client *api.Client) (*api.Secret, error) {
+	_, err := u.caller.Authorized(ctx, "revoke", func(ctx context.Context, client *api.Client) (*api.Secret, error) {
 		return client.Logical().WriteWithContext(ctx, m.Path+"/revoke", map[string]any{"serial_number": serial(certificate.SerialNumber)})
 	})
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/ententehq/entente/authority/svid"
 	"github.com/ententehq/entente/authority/upstream"
+	"github.com/ententehq/entente/vaultca/vault"
 	"github.com/ententehq/entente/vaultca/vaulttest"
 )
 
@@ -24,7 +25,7 @@ var domain = spiffeid.RequireTrustDomainFromString("eu.example.org")
 
 func TestMain(m *testing.M) { os.Exit(vaulttest.Main(m)) }
 
-func text(s string) Secret { return func() (string, error) { return s, nil } }
+func text(s string) vault.Secret { return func() (string, error) { return s, nil } }
 
 // policyFor writes the policy that the product prints, and nothing more.
 func policyFor(t testing.TB, v *vaulttest.Vault, mount string) string {
@@ -39,9 +40,13 @@ func configFor(t testing.TB, v *vaulttest.Vault, mount string, role map[string]a
 	t.Helper()
 	auth, roleID, secretID := v.AppRole(t, policyFor(t, v, mount), role)
 	return Config{
-		Address: v.Address, CAFile: v.CAFile, Auth: AppRole{Mount: auth, RoleID: text(roleID), SecretID: text(secretID)},
-		Mounts: map[spiffeid.TrustDomain]Mount{domain: {Path: mount}}, Registerer: prometheus.NewRegistry(),
-		RetryFor: 300 * time.Millisecond, Timeout: 5 * time.Second, PollInterval: 100 * time.Millisecond,
+		Config: vault.Config{
+			Address: v.Address, CAFile: v.CAFile,
+			Auth:       vault.AppRole{Mount: auth, RoleID: text(roleID), SecretID: text(secretID)},
+			Registerer: prometheus.NewRegistry(), RetryFor: 300 * time.Millisecond, Timeout: 5 * time.Second,
+		},
+		Mounts:       map[spiffeid.TrustDomain]Mount{domain: {Path: mount}},
+		PollInterval: 100 * time.Millisecond,
 	}
 }
 
@@ -49,7 +54,7 @@ func open(t testing.TB, c Config) *Upstream {
 	t.Helper()
 	u, err := New(c)
 	require.NoError(t, err)
-	t.Cleanup(u.caller.transport.CloseIdleConnections)
+	t.Cleanup(u.caller.Close)
 	return u
 }
 
@@ -130,7 +135,7 @@ func TestTheFirstIssuerThatMaySignDoes(t *testing.T) {
 	rules, err := Policy(config.PoliciesFor()[0])
 	require.NoError(t, err)
 	auth, roleID, secretID := v.AppRole(t, v.Policy(t, rules), nil)
-	config.Auth = AppRole{Mount: auth, RoleID: text(roleID), SecretID: text(secretID)}
+	config.Auth = vault.AppRole{Mount: auth, RoleID: text(roleID), SecretID: text(secretID)}
 	u := open(t, config)
 	top, err := parseCertificates(fresh)
 	require.NoError(t, err)
@@ -153,7 +158,7 @@ func TestOfflineRootIsPinned(t *testing.T) {
 	root := v.Below(t, mount, "issuing", offline, "root")
 	config := configFor(t, v, mount, nil)
 	_, err := open(t, config).SignCA(t.Context(), asked(t))
-	require.ErrorIs(t, err, ErrNoAnchor)
+	require.ErrorIs(t, err, vault.ErrNoAnchor)
 
 	file := filepath.Join(t.TempDir(), "anchors.pem")
 	require.NoError(t, os.WriteFile(file, []byte(root), 0o600))
@@ -163,7 +168,7 @@ func TestOfflineRootIsPinned(t *testing.T) {
 
 	require.NoError(t, os.WriteFile(file, []byte(v.Root(t, v.EmptyPKI(t), "other")), 0o600))
 	_, err = open(t, config).SignCA(t.Context(), asked(t))
-	require.ErrorIs(t, err, ErrNoChain)
+	require.ErrorIs(t, err, vault.ErrNoChain)
 }
 
 func TestNewRootIsSeenByPolling(t *testing.T) {
@@ -199,7 +204,7 @@ func TestSharedRootIsRefused(t *testing.T) {
 	r := asked(t)
 	r.TrustDomain = second
 	_, err := u.SignCA(t.Context(), r)
-	require.ErrorIs(t, err, ErrSharedAnchor)
+	require.ErrorIs(t, err, vault.ErrSharedAnchor)
 }
 
 // run runs an upstream until the test ends.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/ententehq/entente/authority/plan"
 	"github.com/ententehq/entente/vaultca"
+	"github.com/ententehq/entente/vaultca/transit"
 )
 
 // Config is the configuration of one member. [Load] and [Dev] return it, and every value in it is valid.
@@ -17,9 +18,9 @@ type Config struct {
 	Join           *Join // nil if the member joins no cluster
 	BundleEndpoint BundleEndpoint
 	SelfSigned     SelfSigned
-	Vault          *vaultca.Config        // nil if the upstream is self-signed
-	AnchorApproval bool                   // a new anchor of the upstream waits for an operator
-	Transit        *vaultca.TransitConfig // nil if the signing keys are not in Vault
+	Vault          *vaultca.Config // nil if the upstream is self-signed
+	AnchorApproval bool            // a new anchor of the upstream waits for an operator
+	Transit        *transit.Config // nil if the signing keys are not in Vault
 	Authority      Authority
 	Federation     Federation
 	Routing        Routing

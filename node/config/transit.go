@@ -6,7 +6,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 
-	"github.com/ententehq/entente/vaultca"
+	"github.com/ententehq/entente/vaultca/transit"
 )
 
 // The settings of `keys "vault_transit"`: the place and the names of the keys, and the connection to Vault, which is
@@ -25,9 +25,9 @@ func (d *decoder) transit(cfg *Config, hb *hcl.Block) {
 	d.diags = append(d.diags, diags...)
 	b := &block{name: "authority." + name, attrs: content.Attributes, missing: content.MissingItemRange,
 		diags: &d.diags}
-	t := &vaultca.TransitConfig{
-		Mount:  strings.Trim(b.text("mount", vaultca.DefaultTransitMount), "/"),
-		Prefix: b.text("key_prefix", vaultca.DefaultKeyPrefix), Cluster: cfg.Cluster.Name, Member: cfg.Member.ID,
+	t := &transit.Config{
+		Mount:  strings.Trim(b.text("mount", transit.DefaultMount), "/"),
+		Prefix: b.text("key_prefix", transit.DefaultKeyPrefix), Cluster: cfg.Cluster.Name, Member: cfg.Member.ID,
 		Dir: filepath.Join(cfg.Member.DataDir, transitFolder),
 	}
 	if up, ok := d.found["upstream"]; ok && up.Labels[0] == "vault" {
@@ -43,7 +43,7 @@ func (d *decoder) transit(cfg *Config, hb *hcl.Block) {
 		if cfg.Vault == nil {
 			return // its mistakes are reported already
 		}
-		t.Vault = *cfg.Vault
+		t.Vault = cfg.Vault.Config
 	} else {
 		if _, given := b.attrs["address"]; !given {
 			d.refuse(hb.DefRange, "authority.%s: without an upstream \"vault\", the keys need a connection of their "+
@@ -51,10 +51,7 @@ func (d *decoder) transit(cfg *Config, hb *hcl.Block) {
 				"set address and auth here", name)
 			return
 		}
-		t.Vault = vaultca.Config{
-			Address: b.text("address", ""), Namespace: b.text("namespace", ""),
-			CAFile: b.text("ca_file", ""), ServerName: b.text("server_name", ""),
-		}
+		t.Vault = b.vaultConnection()
 		for _, inner := range content.Blocks {
 			if t.Vault.Auth != nil {
 				d.refuse(inner.DefRange, "authority.%s has two auth blocks; a member logs in by one", name)

@@ -6,7 +6,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/ententehq/entente/vaultca"
+	"github.com/ententehq/entente/vaultca/transit"
+	"github.com/ententehq/entente/vaultca/vault"
 )
 
 const vaultUpstream = `
@@ -37,7 +38,7 @@ func TestKeysInTransit(t *testing.T) {
 	require.Equal(t, "https://vault.example.org:8200", cfg.Transit.Vault.Address, "the upstream's connection")
 	require.Equal(t, "transit", cfg.Transit.Mount)
 	require.Equal(t, "entente-CLUSTER-eu-MEMBER-eu-1-KEY-",
-		vaultca.KeyPrefix(cfg.Transit.Prefix, cfg.Transit.Cluster, cfg.Transit.Member))
+		transit.KeyPrefix(cfg.Transit.Prefix, cfg.Transit.Cluster, cfg.Transit.Member))
 	require.Equal(t, "/var/lib/entente/transit", cfg.Transit.Dir)
 
 	// The block of the upstream may come first, and the upstream may be another one.
@@ -49,7 +50,7 @@ func TestKeysInTransit(t *testing.T) {
 	cfg, err = decode(t, keysInTransit(ownConnection)+`upstream "selfsigned" {}`)
 	require.NoError(t, err)
 	require.Nil(t, cfg.Vault)
-	require.Equal(t, vaultca.Kubernetes{Role: "entente"}, cfg.Transit.Vault.Auth)
+	require.Equal(t, vault.Kubernetes{Role: "entente"}, cfg.Transit.Vault.Auth)
 }
 
 func TestKeysInTransitRefusals(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/vaultca"
+	"github.com/ententehq/entente/vaultca/vault"
 )
 
 // vaultMountSettings name the PKI mount that signs for a domain. The upstream block holds those of the home domain, and
@@ -41,8 +42,7 @@ func (d *decoder) vault(cfg *Config, hb *hcl.Block) {
 	d.diags = append(d.diags, diags...)
 	b := &block{name: `upstream "vault"`, attrs: content.Attributes, missing: content.MissingItemRange, diags: &d.diags}
 	v := &vaultca.Config{
-		Address: b.text("address", ""), Namespace: b.text("namespace", ""),
-		CAFile: b.text("ca_file", ""), ServerName: b.text("server_name", ""),
+		Config: b.vaultConnection(),
 		Mounts: map[spiffeid.TrustDomain]vaultca.Mount{cfg.Cluster.TrustDomain: b.vaultMount()},
 	}
 	for _, inner := range content.Blocks {
@@ -66,6 +66,14 @@ func (d *decoder) vault(cfg *Config, hb *hcl.Block) {
 		return
 	}
 	cfg.Vault, cfg.AnchorApproval = v, approval
+}
+
+// vaultConnection decodes where Vault is. The way to log in is a block of its own.
+func (b *block) vaultConnection() vault.Config {
+	return vault.Config{
+		Address: b.text("address", ""), Namespace: b.text("namespace", ""),
+		CAFile: b.text("ca_file", ""), ServerName: b.text("server_name", ""),
+	}
 }
 
 func (b *block) vaultMount() vaultca.Mount {
@@ -94,7 +102,7 @@ func (d *decoder) vaultDomain(v *vaultca.Config, hb *hcl.Block) {
 	v.Mounts[td] = d.open(fmt.Sprintf("domain %q", td.Name()), hb.Body, vaultDomainSchema).vaultMount()
 }
 
-func (d *decoder) vaultAuth(hb *hcl.Block) vaultca.Auth {
+func (d *decoder) vaultAuth(hb *hcl.Block) vault.Auth {
 	method := hb.Labels[0]
 	schema, known := vaultAuthSchemas[method]
 	if !known {
@@ -106,13 +114,13 @@ func (d *decoder) vaultAuth(hb *hcl.Block) vaultca.Auth {
 	mount := b.text("mount", "")
 	switch method {
 	case "token":
-		return vaultca.Token{Token: b.secret("token").Read}
+		return vault.Token{Token: b.secret("token").Read}
 	case "approle":
-		return vaultca.AppRole{Mount: mount, RoleID: b.secret("role_id").Read, SecretID: b.secret("secret_id").Read}
+		return vault.AppRole{Mount: mount, RoleID: b.secret("role_id").Read, SecretID: b.secret("secret_id").Read}
 	case "kubernetes":
-		return vaultca.Kubernetes{Mount: mount, Role: b.text("role", ""), TokenFile: b.text("token_file", "")}
+		return vault.Kubernetes{Mount: mount, Role: b.text("role", ""), TokenFile: b.text("token_file", "")}
 	default:
-		return vaultca.Certificate{
+		return vault.Certificate{
 			Mount: mount, Role: b.text("role", ""), CertFile: b.text("cert_file", ""), KeyFile: b.text("key_file", ""),
 		}
 	}

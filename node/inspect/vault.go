@@ -11,6 +11,8 @@ import (
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/node/config"
 	"github.com/ententehq/entente/vaultca"
+	"github.com/ententehq/entente/vaultca/transit"
+	"github.com/ententehq/entente/vaultca/vault"
 )
 
 // VaultPolicyFor is the scope of a Vault policy: a PKI mount, a Transit mount, or both.
@@ -25,7 +27,7 @@ type VaultPolicyFor struct {
 // VaultPolicy returns the Vault policy that a member needs.
 func VaultPolicy(p VaultPolicyFor) (string, error) {
 	var pki []vaultca.PolicyFor
-	var transit []vaultca.TransitPolicyFor
+	var keys []transit.PolicyFor
 	if p.PKIMount != "" {
 		of := vaultca.PolicyFor{Mount: p.PKIMount}
 		if p.Issuer != "" {
@@ -44,11 +46,11 @@ func VaultPolicy(p VaultPolicyFor) (string, error) {
 		if p.Cluster == "" {
 			return "", errors.New("the names of keys in Transit begin with the cluster's name; give it with --cluster")
 		}
-		transit = append(transit, vaultca.TransitPolicyFor{
+		keys = append(keys, transit.PolicyFor{
 			Mount: p.TransitMount, Prefix: p.KeyPrefix, Cluster: p.Cluster, Member: p.Member,
 		})
 	}
-	return vaultca.Policies(pki, transit)
+	return vaultca.Policies(pki, keys)
 }
 
 // VaultPolicyOf returns the Vault policy for exactly what a configuration file uses.
@@ -61,14 +63,14 @@ func VaultPolicyOf(file string) (string, error) {
 		return "", err
 	}
 	var pki []vaultca.PolicyFor
-	var transit []vaultca.TransitPolicyFor
+	var keys []transit.PolicyFor
 	if cfg.Vault != nil {
 		pki = cfg.Vault.PoliciesFor()
 	}
 	if cfg.Transit != nil {
-		transit = append(transit, cfg.Transit.PolicyFor())
+		keys = append(keys, cfg.Transit.PolicyFor())
 	}
-	return vaultca.Policies(pki, transit)
+	return vaultca.Policies(pki, keys)
 }
 
 // usesVault returns an error for a configuration that does not use Vault.
@@ -96,14 +98,14 @@ func CheckVault(ctx context.Context, file string) (findings []VaultFinding, ok b
 	if err := usesVault(cfg, file); err != nil {
 		return nil, false, err
 	}
-	var found []vaultca.Finding
+	var found []vault.Finding
 	if cfg.Vault != nil {
 		check := *cfg.Vault
 		check.LongestSVID = func(spiffeid.TrustDomain) time.Duration { return cfg.Authority.X509SVIDTTL }
 		found = vaultca.Check(ctx, check)
 	}
 	if cfg.Transit != nil {
-		for _, f := range vaultca.CheckTransit(ctx, *cfg.Transit) {
+		for _, f := range transit.Check(ctx, *cfg.Transit) {
 			if f.Subject != "login" || cfg.Vault == nil { // the check of the upstream has covered it
 				found = append(found, f)
 			}
@@ -112,5 +114,5 @@ func CheckVault(ctx context.Context, file string) (findings []VaultFinding, ok b
 	for _, f := range found {
 		findings = append(findings, VaultFinding{string(f.Severity), f.Subject, f.Detail})
 	}
-	return findings, vaultca.Worst(found) != vaultca.Failure, nil
+	return findings, vault.Worst(found) != vault.Failure, nil
 }

@@ -1,4 +1,4 @@
-package vaultca
+package vault
 
 import (
 	"context"
@@ -17,8 +17,8 @@ import (
 // maxAnswer bounds the body of an answer: some hundred certificates.
 const maxAnswer = 1 << 20
 
-// maxIdle is how many connections are kept for the next calls: as many as there can be signatures by Transit at once.
-const maxIdle = 16
+// MaxIdle is how many connections are kept for the next calls: as many as there can be signatures by Transit at once.
+const MaxIdle = 16
 
 // newTransport connects to Vault and to nobody else. The CA file and the client certificate are read at each connection,
 // so that a changed one counts without a restart.
@@ -32,7 +32,7 @@ func newTransport(c Config) *http.Transport {
 			dialer := &tls.Dialer{NetDialer: &net.Dialer{Timeout: c.Timeout, KeepAlive: 15 * time.Second}, Config: settings}
 			return dialer.DialContext(ctx, network, address)
 		},
-		ResponseHeaderTimeout: c.Timeout, IdleConnTimeout: time.Minute, MaxIdleConnsPerHost: maxIdle,
+		ResponseHeaderTimeout: c.Timeout, IdleConnTimeout: time.Minute, MaxIdleConnsPerHost: MaxIdle,
 		MaxResponseHeaderBytes: 64 << 10, DisableCompression: true,
 	}
 }
@@ -47,7 +47,7 @@ func tlsConfig(c Config, address string) (*tls.Config, error) {
 		settings.ServerName = c.ServerName
 	}
 	if c.CAFile != "" {
-		raw, err := readFile(c.CAFile)
+		raw, err := ReadFile(c.CAFile)
 		if err != nil {
 			return nil, err
 		}

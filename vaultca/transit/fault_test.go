@@ -1,4 +1,4 @@
-package vaultca
+package transit
 
 import (
 	"bytes"
@@ -17,13 +17,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ententehq/entente/vaultca/vault"
 	"github.com/ententehq/entente/vaultca/vaulttest"
 )
 
 // write writes with the store's own login.
-func (c *caller) write(t testing.TB, path string, data map[string]any) (*api.Secret, error) {
+func writeTo(t testing.TB, c *vault.Caller, path string, data map[string]any) (*api.Secret, error) {
 	t.Helper()
-	return c.authorized(t.Context(), "check", func(ctx context.Context, client *api.Client) (*api.Secret, error) {
+	return c.Authorized(t.Context(), "check", func(ctx context.Context, client *api.Client) (*api.Secret, error) {
 		return client.Logical().WriteWithContext(ctx, path, data)
 	})
 }
@@ -39,21 +40,21 @@ func TestOutagesLoseNoKey(t *testing.T) {
 		fault vaulttest.Fault
 		want  error
 	}{
-		{"500", vaulttest.Status(http.StatusInternalServerError), ErrServer},
-		{"503", vaulttest.Status(http.StatusServiceUnavailable), ErrSealed},
-		{"429", vaulttest.Status(http.StatusTooManyRequests), ErrBusy},
-		{"400", vaulttest.Status(http.StatusBadRequest), ErrRejected},
-		{"403", vaulttest.Status(http.StatusForbidden), ErrLogin},
-		{"404", vaulttest.Status(http.StatusNotFound), ErrNotFound},
-		{"garbage", vaulttest.Answer("<html>a captive portal</html>"), ErrMalformed},
-		{"empty", vaulttest.Answer(""), ErrMalformed},
-		{"no signature", vaulttest.Answer(`{"data":{"signature":"none"}}`), ErrMalformed},
-		{"no base64", vaulttest.Answer(`{"data":{"signature":"vault:v1:%"}}`), ErrMalformed},
-		{"another version", vaulttest.Answer(`{"data":{"signature":"vault:v2:MAA="}}`), ErrKeyChanged},
-		{"another's signature", vaulttest.Answer(`{"data":{"signature":"vault:v1:MAA="}}`), ErrKeyChanged},
-		{"too large", vaulttest.Flood, ErrTooLarge},
-		{"hang", vaulttest.Hang, ErrUnreachable},
-		{"cut", vaulttest.Cut, ErrUnreachable},
+		{"500", vaulttest.Status(http.StatusInternalServerError), vault.ErrServer},
+		{"503", vaulttest.Status(http.StatusServiceUnavailable), vault.ErrSealed},
+		{"429", vaulttest.Status(http.StatusTooManyRequests), vault.ErrBusy},
+		{"400", vaulttest.Status(http.StatusBadRequest), vault.ErrRejected},
+		{"403", vaulttest.Status(http.StatusForbidden), vault.ErrLogin},
+		{"404", vaulttest.Status(http.StatusNotFound), vault.ErrNotFound},
+		{"garbage", vaulttest.Answer("<html>a captive portal</html>"), vault.ErrMalformed},
+		{"empty", vaulttest.Answer(""), vault.ErrMalformed},
+		{"no signature", vaulttest.Answer(`{"data":{"signature":"none"}}`), vault.ErrMalformed},
+		{"no base64", vaulttest.Answer(`{"data":{"signature":"vault:v1:%"}}`), vault.ErrMalformed},
+		{"another version", vaulttest.Answer(`{"data":{"signature":"vault:v2:MAA="}}`), vault.ErrKeyChanged},
+		{"another's signature", vaulttest.Answer(`{"data":{"signature":"vault:v1:MAA="}}`), vault.ErrKeyChanged},
+		{"too large", vaulttest.Flood, vault.ErrTooLarge},
+		{"hang", vaulttest.Hang, vault.ErrUnreachable},
+		{"cut", vaulttest.Cut, vault.ErrUnreachable},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			config := transitFor(t, v, mount, "eu-1")
@@ -61,7 +62,7 @@ func TestOutagesLoseNoKey(t *testing.T) {
 			k := openTransit(t, config)
 			key := makes(t, k, "a")
 			if c.name == "hang" {
-				k.caller.config.Timeout, k.config.SignTimeout = 500*time.Millisecond, 500*time.Millisecond
+				k.caller.Config.Timeout, k.config.SignTimeout = 500*time.Millisecond, 500*time.Millisecond
 			}
 			proxy.Break(c.fault)
 			refuses(t, key, c.want)
@@ -93,10 +94,10 @@ func TestFailuresRestForAMoment(t *testing.T) {
 	key := makes(t, k, "a")
 	k.health.rest = time.Hour
 	proxy.Break(vaulttest.Status(http.StatusServiceUnavailable))
-	refuses(t, key, ErrSealed)
+	refuses(t, key, vault.ErrSealed)
 	proxy.Heal()
 	_, err := key.Sign(rand.Reader, digest[:], crypto.SHA256)
-	require.ErrorIs(t, err, ErrSealed)
+	require.ErrorIs(t, err, vault.ErrSealed)
 	require.ErrorContains(t, err, "sign with key a in Vault's Transit: a moment ago: ")
 	require.Len(t, proxy.Broken(), 1, "Vault was asked once")
 	k.outcome(t.Context(), taskLook, nil) // a look succeeds
@@ -114,15 +115,15 @@ func TestLostKeys(t *testing.T) {
 		reason string
 		left   int
 	}{
-		{"deleted", func(t *testing.T, mount, key string) { v.DeleteTransitKey(t, mount, key) }, ErrRejected, "key_gone", 0},
+		{"deleted", func(t *testing.T, mount, key string) { v.DeleteTransitKey(t, mount, key) }, vault.ErrRejected, "key_gone", 0},
 		{"replaced", func(t *testing.T, mount, key string) {
 			v.DeleteTransitKey(t, mount, key)
 			v.Write(t, mount+"/keys/"+key, map[string]any{"type": "ecdsa-p256"})
-		}, ErrKeyChanged, "key_changed", 1},
+		}, vault.ErrKeyChanged, "key_changed", 1},
 		{"replaced by another kind", func(t *testing.T, mount, key string) {
 			v.DeleteTransitKey(t, mount, key)
 			v.Write(t, mount+"/keys/"+key, map[string]any{"type": "aes256-gcm96"})
-		}, ErrRejected, "key_changed", 1},
+		}, vault.ErrRejected, "key_changed", 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			mount := v.Transit(t)
@@ -130,7 +131,7 @@ func TestLostKeys(t *testing.T) {
 			k := openTransit(t, config)
 			key := makes(t, k, "a")
 			makes(t, k, "b")
-			c.behind(t, mount, key.(*transitKey).entry.Key)
+			c.behind(t, mount, key.(*signingKey).entry.Key)
 			refuses(t, key, c.want)
 			_, err := k.Signer("a")
 			require.NoError(t, err, "once is not enough")
@@ -142,7 +143,7 @@ func TestLostKeys(t *testing.T) {
 			}
 			_, err = k.Signer("a")
 			require.ErrorIs(t, err, fs.ErrNotExist)
-			refuses(t, key, ErrKeyGone)
+			refuses(t, key, vault.ErrKeyGone)
 			_, err = k.Signer("b")
 			require.NoError(t, err)
 			require.Equal(t, 1.0, testutil.ToFloat64(k.metrics.lost.WithLabelValues(c.reason)))
@@ -159,10 +160,10 @@ func TestRevokedTokenCostsNoSignature(t *testing.T) {
 	v := vaulttest.Shared(t)
 	k := openTransit(t, transitFor(t, v, v.Transit(t), "eu-1"))
 	key := makes(t, k, "a")
-	was := k.caller.login.current().client.Token()
+	was := k.caller.Token()
 	require.NoError(t, v.Client(t).Auth().Token().RevokeOrphan(was))
 	signsDigest(t, key)
-	require.NotEqual(t, was, k.caller.login.current().client.Token())
+	require.NotEqual(t, was, k.caller.Token())
 }
 
 func TestRotatedKeySignsOnInItsVersion(t *testing.T) {
@@ -170,18 +171,18 @@ func TestRotatedKeySignsOnInItsVersion(t *testing.T) {
 	mount := v.Transit(t)
 	k := openTransit(t, transitFor(t, v, mount, "eu-1"))
 	key := makes(t, k, "a")
-	v.Write(t, mount+"/keys/"+key.(*transitKey).entry.Key+"/rotate", nil)
+	v.Write(t, mount+"/keys/"+key.(*signingKey).entry.Key+"/rotate", nil)
 	signsDigest(t, key)
 }
 
 func TestExposedKeyIsAnAlarm(t *testing.T) {
-	v, log := vaulttest.Shared(t), &logged{}
+	v, log := vaulttest.Shared(t), &logLines{}
 	mount := v.Transit(t)
 	config := transitFor(t, v, mount, "eu-1")
 	config.Vault.Logger = hclog.New(&hclog.LoggerOptions{Output: log, Level: hclog.Error, DisableTime: true})
 	k := openTransit(t, config)
 	key := makes(t, k, "a")
-	v.Write(t, mount+"/keys/"+key.(*transitKey).entry.Key+"/config", map[string]any{"exportable": true})
+	v.Write(t, mount+"/keys/"+key.(*signingKey).entry.Key+"/config", map[string]any{"exportable": true})
 	halt := runTransit(t, k)
 	eventually(t, "it is found out", func() bool {
 		k.mu.Lock()
@@ -195,9 +196,9 @@ func TestExposedKeyIsAnAlarm(t *testing.T) {
 }
 
 // signsDigestAfter signs with a store that was opened again.
-func signsDigestAfter(t testing.TB, config TransitConfig, key crypto.Signer) {
+func signsDigestAfter(t testing.TB, config Config, key crypto.Signer) {
 	t.Helper()
-	again, err := openTransit(t, config).Signer(key.(*transitKey).entry.Name)
+	again, err := openTransit(t, config).Signer(key.(*signingKey).entry.Name)
 	require.NoError(t, err)
 	signsDigest(t, again)
 }
@@ -212,23 +213,23 @@ func TestKeysOfAnotherKindAreRefused(t *testing.T) {
 	} {
 		e := entry{Name: name, Mount: mount, Key: KeyPrefix("", "eu", "eu-1") + name}
 		v.Write(t, mount+"/keys/"+e.Key, settings) // somebody was there before
-		_, err := k.caller.makeKey(t.Context(), e)
-		require.ErrorIs(t, err, ErrKeyKind, name)
+		_, err := makeKey(t.Context(), k.caller, e)
+		require.ErrorIs(t, err, vault.ErrKeyKind, name)
 	}
 	e := entry{Name: "rotated", Mount: mount, Key: KeyPrefix("", "eu", "eu-1") + "rotated"}
 	v.Write(t, mount+"/keys/"+e.Key, map[string]any{"type": "ecdsa-p256"})
 	v.Write(t, mount+"/keys/"+e.Key+"/rotate", nil)
-	_, err := k.caller.makeKey(t.Context(), e)
-	require.ErrorIs(t, err, ErrKeyKind)
+	_, err := makeKey(t.Context(), k.caller, e)
+	require.ErrorIs(t, err, vault.ErrKeyKind)
 }
 
 func TestUnreadableEntriesKeepNobodyFromStarting(t *testing.T) {
-	v, log := vaulttest.Shared(t), &logged{}
+	v, log := vaulttest.Shared(t), &logLines{}
 	config := transitFor(t, v, v.Transit(t), "eu-1")
 	config.Vault.Logger = hclog.New(&hclog.LoggerOptions{Output: log, Level: hclog.Error, DisableTime: true})
 	k := openTransit(t, config)
 	makes(t, k, "a")
-	broken := makes(t, k, "b").(*transitKey).entry.file()
+	broken := makes(t, k, "b").(*signingKey).entry.file()
 	require.NoError(t, os.WriteFile(filepath.Join(config.Dir, broken), []byte(`{"name":"b"}`), 0o600))
 	again := openTransit(t, config)
 	_, err := again.Signer("b")

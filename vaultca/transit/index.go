@@ -1,4 +1,4 @@
-package vaultca
+package transit
 
 import (
 	"bytes"
@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 
 	"github.com/ententehq/entente/authority/keys"
+	"github.com/ententehq/entente/vaultca/vault"
 )
 
 // The states of an entry of the index.
@@ -146,7 +147,7 @@ func parseEntry(raw []byte) (entry, error) {
 	if !localName.MatchString(e.Name) || !keyPattern.MatchString(e.Key) || !strings.Contains(e.Key, keyWord) {
 		return entry{}, fmt.Errorf("it names a key that cannot be, %q (%q)", e.Name, e.Key)
 	}
-	if err := checkPath("mount", e.Mount); err != nil {
+	if err := vault.CheckPath("mount", e.Mount); err != nil {
 		return entry{}, err
 	}
 	if !slices.Contains([]string{stateMaking, stateReady, stateDoomed}, e.State) {

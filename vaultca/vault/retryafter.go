@@ -1,4 +1,4 @@
-package vaultca
+package vault
 
 import (
 	"context"

@@ -1,4 +1,4 @@
-package vaultca
+package transit
 
 import (
 	"context"
@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/ententehq/entente/vaultca/vault"
 )
 
 // defaultRest is for how long signatures fail at once after one failed for a reason that may pass; where somebody has to
@@ -62,7 +64,7 @@ func (h *health) note(task string, err error) (began, ended bool) {
 	if err == nil {
 		were := len(h.failing)
 		for t, why := range h.failing {
-			if t == task || passes(why) {
+			if t == task || vault.Transient(why) {
 				delete(h.failing, t)
 			}
 		}
@@ -70,12 +72,12 @@ func (h *health) note(task string, err error) (began, ended bool) {
 	}
 	began = true
 	for _, known := range h.failing {
-		began = began && Reason(known) != Reason(err)
+		began = began && vault.Reason(known) != vault.Reason(err)
 	}
 	h.failing[task] = err
 	if task == taskSign {
 		rest := h.rest
-		if !passes(err) {
+		if !vault.Transient(err) {
 			rest *= longRest
 		}
 		h.until = time.Now().Add(rest)
@@ -91,11 +93,11 @@ func (h *health) well() bool {
 
 // outcome writes one line when a task begins to fail, or fails for another reason, and one when all of them work again.
 // That a key is missing says nothing of Transit itself.
-func (t *Transit) outcome(ctx context.Context, task string, err error) {
+func (t *Store) outcome(ctx context.Context, task string, err error) {
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return // the end of this member or of the call, not a failure
-	case errors.Is(err, ErrKeyGone), errors.Is(err, ErrKeyChanged), errors.Is(err, ErrKeyKind):
+	case errors.Is(err, vault.ErrKeyGone), errors.Is(err, vault.ErrKeyChanged), errors.Is(err, vault.ErrKeyKind):
 		err = nil
 	}
 	began, ended := t.health.note(task, err)
@@ -103,19 +105,19 @@ func (t *Transit) outcome(ctx context.Context, task string, err error) {
 	switch {
 	case began:
 		t.config.Vault.Logger.Error("Vault's Transit is of no use at the moment; other members sign where their keys can be reached, and it is tried again",
-			"task", task, "mount", t.config.Mount, "reason", Reason(err), "error", err)
+			"task", task, "mount", t.config.Mount, "reason", vault.Reason(err), "error", err)
 	case ended:
 		t.config.Vault.Logger.Info("Vault's Transit works again", "mount", t.config.Mount)
 	}
 }
 
-type transitMetrics struct {
+type metrics struct {
 	up   prometheus.Gauge
 	lost *prometheus.CounterVec
 }
 
-func newTransitMetrics(r prometheus.Registerer, t *Transit) (*transitMetrics, error) {
-	m := &transitMetrics{
+func newMetrics(r prometheus.Registerer, t *Store) (*metrics, error) {
+	m := &metrics{
 		up: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "entente_vaultca_transit_up", Help: "1 while the last attempt of each task (make, sign, look) worked, 0 while one did not, or before the first.",
 		}),
@@ -146,4 +148,11 @@ func newTransitMetrics(r prometheus.Registerer, t *Transit) (*transitMetrics, er
 		}
 	}
 	return m, nil
+}
+
+func flag(set bool) float64 {
+	if set {
+		return 1
+	}
+	return 0
 }

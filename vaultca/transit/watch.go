@@ -1,4 +1,4 @@
-package vaultca
+package transit
 
 import (
 	"context"
@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/ententehq/entente/vaultca/vault"
 )
 
 // perLook is how many of the keys one look asks for, beside those that there is a reason to look at.
@@ -23,11 +25,11 @@ type suspicion struct {
 
 // Run keeps the login alive, deletes in Vault what is to be deleted, and finds out which keys were lost, until ctx ends.
 // Signatures under way end with it.
-func (t *Transit) Run(ctx context.Context) error {
+func (t *Store) Run(ctx context.Context) error {
 	defer t.stop()
 	group, ctx := errgroup.WithContext(ctx)
 	if !t.shared {
-		group.Go(func() error { return t.caller.keep(ctx) })
+		group.Go(func() error { return t.caller.Keep(ctx) })
 	}
 	group.Go(func() error {
 		t.watch(ctx)
@@ -35,13 +37,13 @@ func (t *Transit) Run(ctx context.Context) error {
 	})
 	err := group.Wait()
 	if !t.shared {
-		t.caller.transport.CloseIdleConnections()
+		t.caller.Close()
 	}
 	return err
 }
 
 // watch looks again and again. Intervals differ by up to a tenth, so that members do not come together.
-func (t *Transit) watch(ctx context.Context) {
+func (t *Store) watch(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	after := ""
@@ -53,10 +55,10 @@ func (t *Transit) watch(ctx context.Context) {
 		case <-t.wake:
 		}
 		err := t.bury(ctx)
-		if !passes(err) {
+		if !vault.Transient(err) {
 			err = errors.Join(err, t.examine(ctx))
 		}
-		if !passes(err) {
+		if !vault.Transient(err) {
 			var roundErr error
 			after, roundErr = t.round(ctx, after)
 			err = errors.Join(err, roundErr)
@@ -73,9 +75,9 @@ func (t *Transit) watch(ctx context.Context) {
 }
 
 // read asks Vault for a key.
-func (t *Transit) read(ctx context.Context, e entry) (keyDescription, error) {
-	found, err := t.caller.readKey(ctx, e)
-	if err == nil || errors.Is(err, ErrKeyGone) {
+func (t *Store) read(ctx context.Context, e entry) (keyDescription, error) {
+	found, err := readKey(ctx, t.caller, e)
+	if err == nil || errors.Is(err, vault.ErrKeyGone) {
 		t.outcome(ctx, taskLook, nil)
 		return found, err
 	}
@@ -83,24 +85,24 @@ func (t *Transit) read(ctx context.Context, e entry) (keyDescription, error) {
 }
 
 // bury deletes in Vault what is doomed. What Vault refuses for one key does not keep the others.
-func (t *Transit) bury(ctx context.Context) error {
+func (t *Store) bury(ctx context.Context) error {
 	t.mu.Lock()
 	doomed := slices.Collect(maps.Values(t.doomed))
 	t.mu.Unlock()
 	var errs []error
 	for _, key := range doomed {
 		err := t.buryOne(ctx, key.entry)
-		if errs = append(errs, err); passes(err) || ctx.Err() != nil {
+		if errs = append(errs, err); vault.Transient(err) || ctx.Err() != nil {
 			break
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (t *Transit) buryOne(ctx context.Context, e entry) error {
+func (t *Store) buryOne(ctx context.Context, e entry) error {
 	log := t.config.Vault.Logger.With("key", e.Key, "mount", e.Mount)
 	found, err := t.read(ctx, e)
-	gone := errors.Is(err, ErrKeyGone)
+	gone := errors.Is(err, vault.ErrKeyGone)
 	switch {
 	case gone:
 	case err != nil:
@@ -109,7 +111,7 @@ func (t *Transit) buryOne(ctx context.Context, e entry) error {
 		// It is not ours, and tells who put it there something about how we found out.
 		log.Error("another key stands in Vault under the name of one that was to be deleted; it is left alone")
 	default:
-		if err := t.caller.deleteKey(ctx, e); err != nil {
+		if err := deleteKey(ctx, t.caller, e); err != nil {
 			return fmt.Errorf("delete key %s: %w", e.Key, err)
 		}
 		log.Info("deleted a key in Vault")
@@ -124,7 +126,7 @@ func (t *Transit) buryOne(ctx context.Context, e entry) error {
 }
 
 // suspectKey notes that something is wrong with a key, and has it looked at.
-func (t *Transit) suspectKey(e entry, why error) {
+func (t *Store) suspectKey(e entry, why error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if _, known := t.suspect[e.Key]; known || time.Since(t.blamed[e.Key]) < t.config.LookInterval {
@@ -136,16 +138,16 @@ func (t *Transit) suspectKey(e entry, why error) {
 	}
 }
 
-func (t *Transit) suspects() int {
+func (t *Store) suspects() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return len(t.suspect)
 }
 
 // examine asks Vault for the keys that are suspect.
-func (t *Transit) examine(ctx context.Context) error {
+func (t *Store) examine(ctx context.Context) error {
 	t.mu.Lock()
-	var keys []*transitKey
+	var keys []*signingKey
 	for _, key := range t.keys {
 		if _, ok := t.suspect[key.entry.Key]; ok {
 			keys = append(keys, key)
@@ -156,13 +158,13 @@ func (t *Transit) examine(ctx context.Context) error {
 }
 
 // round asks Vault for the keys after the one of that name, a few at a time, and returns the name of the last.
-func (t *Transit) round(ctx context.Context, after string) (string, error) {
+func (t *Store) round(ctx context.Context, after string) (string, error) {
 	t.mu.Lock()
 	names := slices.Sorted(maps.Keys(t.keys))
 	next, _ := slices.BinarySearch(names, after+"\x00")
 	names = names[next:]
 	names = names[:min(perLook, len(names))]
-	var keys []*transitKey
+	var keys []*signingKey
 	for _, name := range names {
 		if key := t.keys[name]; t.suspect[key.entry.Key].why == nil {
 			keys = append(keys, key)
@@ -176,7 +178,7 @@ func (t *Transit) round(ctx context.Context, after string) (string, error) {
 }
 
 // look asks Vault for keys, and draws the conclusions.
-func (t *Transit) look(ctx context.Context, keys []*transitKey) error {
+func (t *Store) look(ctx context.Context, keys []*signingKey) error {
 	var errs []error
 	for _, key := range keys {
 		found, err := t.read(ctx, key.entry)
@@ -184,13 +186,13 @@ func (t *Transit) look(ctx context.Context, keys []*transitKey) error {
 		case err == nil && found.is(key.entry.Public):
 			t.cleared(key, found)
 		case err == nil:
-			t.missing(key, ErrKeyChanged)
-		case errors.Is(err, ErrKeyGone):
+			t.missing(key, vault.ErrKeyChanged)
+		case errors.Is(err, vault.ErrKeyGone):
 			t.missing(key, err)
 		default:
 			errs = append(errs, err)
 		}
-		if passes(err) || ctx.Err() != nil {
+		if vault.Transient(err) || ctx.Err() != nil {
 			break
 		}
 	}
@@ -198,7 +200,7 @@ func (t *Transit) look(ctx context.Context, keys []*transitKey) error {
 }
 
 // cleared is that a key is in Vault as it was made.
-func (t *Transit) cleared(key *transitKey, found keyDescription) {
+func (t *Store) cleared(key *signingKey, found keyDescription) {
 	e := key.entry
 	t.mu.Lock()
 	was, suspected := t.suspect[e.Key]
@@ -216,7 +218,7 @@ func (t *Transit) cleared(key *transitKey, found keyDescription) {
 	t.mu.Unlock()
 	log := t.config.Vault.Logger.With("id", e.Name, "key", e.Key, "mount", e.Mount)
 	if suspected {
-		log.Warn("a signature by Vault failed, though the key is in its place", "reason", Reason(was.why), "error", was.why)
+		log.Warn("a signature by Vault failed, though the key is in its place", "reason", vault.Reason(was.why), "error", was.why)
 	}
 	if leaky != "" && !known {
 		log.Error("a signing key can have left Vault: "+leaky+"; find out who did that, and taint its authority", "alarm", "exposed")
@@ -224,7 +226,7 @@ func (t *Transit) cleared(key *transitKey, found keyDescription) {
 }
 
 // missing is that Vault does not have a key, or another one. Said twice, some time apart, the key is lost.
-func (t *Transit) missing(key *transitKey, why error) {
+func (t *Store) missing(key *signingKey, why error) {
 	e := key.entry
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -240,8 +242,8 @@ func (t *Transit) missing(key *transitKey, why error) {
 		return
 	}
 	t.config.Vault.Logger.Error("a signing key is lost; its authority is replaced. Find out who deleted or replaced it in Vault",
-		"id", e.Name, "key", e.Key, "mount", e.Mount, "reason", Reason(why), "error", why)
-	t.metrics.lost.WithLabelValues(Reason(why)).Inc()
+		"id", e.Name, "key", e.Key, "mount", e.Mount, "reason", vault.Reason(why), "error", why)
+	t.metrics.lost.WithLabelValues(vault.Reason(why)).Inc()
 	if err := t.doom(key); err != nil {
 		t.config.Vault.Logger.Error("a lost key stays in the index until it is found lost again", "id", e.Name, "error", err)
 	}

@@ -1,22 +1,21 @@
-package vaultca
+package transit
 
 import (
 	"crypto"
 	"crypto/rand"
-	"os"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/ententehq/entente/vaultca/vault"
 	"github.com/ententehq/entente/vaultca/vaulttest"
 )
 
 // transitWorked says what of all that a member does with keys in Transit works.
-func transitWorked(t *testing.T, v *vaulttest.Vault, config TransitConfig, rules string) []string {
+func transitWorked(t *testing.T, v *vaulttest.Vault, config Config, rules string) []string {
 	t.Helper()
-	config.Vault.Auth = Token{Token: text(v.Token(t, v.Policy(t, rules), "1h"))}
+	config.Vault.Auth = vault.Token{Token: secretText(v.Token(t, v.Policy(t, rules), "1h"))}
 	k := openTransit(t, config)
 	var all []string
 	note := func(what string, err error) {
@@ -24,47 +23,46 @@ func transitWorked(t *testing.T, v *vaulttest.Vault, config TransitConfig, rules
 			all = append(all, what)
 		}
 	}
-	s, _, err := k.caller.session(t.Context())
+	s, _, err := k.caller.Session(t.Context())
 	note("log in", err)
 	if err == nil {
-		_, err = k.caller.renew(t.Context(), s)
+		_, err = k.caller.Renew(t.Context(), s)
 		note("renew", err)
 	}
 	e := probe(config, config.Member)
-	e.Public, err = k.caller.makeKey(t.Context(), e)
+	e.Public, err = makeKey(t.Context(), k.caller, e)
 	note("make", err)
 	if err != nil { // so that the rest has something to try
 		v.Write(t, config.Mount+"/keys/"+e.Key, keyParameters())
 	}
-	_, err = k.caller.signDigest(t.Context(), k.config.SignTimeout, e, digest[:])
+	_, err = signDigest(t.Context(), k.caller, k.config.SignTimeout, e, digest[:])
 	note("sign", err)
-	_, err = k.caller.readKey(t.Context(), e)
+	_, err = readKey(t.Context(), k.caller, e)
 	note("look", err)
-	note("delete", k.caller.deleteKey(t.Context(), e))
+	note("delete", deleteKey(t.Context(), k.caller, e))
 	return all
 }
 
 func TestTransitPolicyIsEnoughAndEachRightIsNeeded(t *testing.T) {
 	v := vaulttest.Shared(t)
 	config := transitFor(t, v, v.Transit(t), "eu-1")
-	of := TransitPolicyFor{Mount: config.Mount, Cluster: "eu", Member: "eu-1"}
-	whole, err := Policies(nil, []TransitPolicyFor{of})
-	require.NoError(t, err)
+	of := PolicyFor{Mount: config.Mount, Cluster: "eu", Member: "eu-1"}
+	whole := policyText(of)
 	everything := []string{"log in", "renew", "make", "sign", "look", "delete"}
 	require.Equal(t, everything, transitWorked(t, v, config, whole))
 
-	keys, sign := transitRights(of)[0], transitRights(of)[1]
-	login := printRights(slices.DeleteFunc(rights(PolicyFor{}), func(r right) bool { return !strings.HasPrefix(r.path, loginRights) }))
+	keys, sign := Rights(of)[0], Rights(of)[1]
+	login := vault.PrintRights(vault.LoginRights())
 	with := func(capabilities string) string {
 		r := keys
-		r.capabilities = capabilities
-		return printRights([]right{r, sign}) + login
+		r.Capabilities = capabilities
+		return vault.PrintRights([]vault.Right{r, sign}) + login
 	}
 	for _, c := range []struct {
 		without, rules string
 		lost           []string
 	}{
-		{"sign", printRights([]right{keys}) + login, []string{"sign"}},
+		{"sign", vault.PrintRights([]vault.Right{keys}) + login, []string{"sign"}},
 		{"update of keys", with(`"read", "delete"`), []string{"make", "delete"}},
 		{"read of keys", with(`"update", "delete"`), []string{"look"}},
 		{"delete of keys", with(`"update", "read"`), []string{"delete"}},
@@ -88,41 +86,26 @@ func TestTransitPolicyPinsEachParameter(t *testing.T) {
 		"export/signing-key/" + e.Key: {{}}, "keys/" + KeyPrefix("", "eu", "eu-2") + "a": {{}},
 	} {
 		for _, parameters := range settings {
-			_, err := k.caller.write(t, config.Mount+"/"+path, parameters)
-			require.ErrorIs(t, err, ErrDenied, "%s %v", path, parameters)
+			_, err := writeTo(t, k.caller, config.Mount+"/"+path, parameters)
+			require.ErrorIs(t, err, vault.ErrDenied, "%s %v", path, parameters)
 		}
-	}
-}
-
-func TestPoliciesAsPrinted(t *testing.T) {
-	printed, err := Policies([]PolicyFor{{Mount: "pki_eu", Issuers: []string{"eu-2026"}, TrustDomain: domain}},
-		[]TransitPolicyFor{{Mount: "transit", Cluster: "eu", Member: "eu-1"}})
-	require.NoError(t, err)
-	want, err := os.ReadFile("testdata/policies.hcl")
-	require.NoError(t, err)
-	require.Equal(t, string(want), printed)
-	_, err = Policies(nil, nil)
-	require.EqualError(t, err, "name a PKI or a Transit mount")
-	for _, bad := range []TransitPolicyFor{{Mount: "a/../b", Cluster: "eu"}, {Mount: "transit"}, {Mount: "transit", Cluster: "eu", Member: "*"}, {Mount: "transit", Cluster: "eu", Prefix: "\"x"}} {
-		_, err := Policies(nil, []TransitPolicyFor{bad})
-		require.Error(t, err, bad)
 	}
 }
 
 func TestCheckTransitSaysWhatIsWrong(t *testing.T) {
 	v := vaulttest.Shared(t)
 	config := transitFor(t, v, v.Transit(t), "eu-1")
-	for _, f := range CheckTransit(t.Context(), config) {
-		require.Equal(t, OK, f.Severity, "%s: %s", f.Subject, f.Detail)
+	for _, f := range Check(t.Context(), config) {
+		require.Equal(t, vault.OK, f.Severity, "%s: %s", f.Subject, f.Detail)
 	}
 	require.Empty(t, v.TransitKeys(t, config.Mount), "the check leaves nothing behind")
-	find := func(c TransitConfig, rules, subject string) string {
+	find := func(c Config, rules, subject string) string {
 		t.Helper()
 		if rules != "" {
-			c.Vault.Auth = Token{Token: text(v.Token(t, v.Policy(t, rules), "1h"))}
+			c.Vault.Auth = vault.Token{Token: secretText(v.Token(t, v.Policy(t, rules), "1h"))}
 		}
-		findings := CheckTransit(t.Context(), c)
-		i := slices.IndexFunc(findings, func(f Finding) bool { return f.Subject == subject && f.Severity != OK })
+		findings := Check(t.Context(), c)
+		i := slices.IndexFunc(findings, func(f vault.Finding) bool { return f.Subject == subject && f.Severity != vault.OK })
 		require.GreaterOrEqual(t, i, 0, findings)
 		return findings[i].Detail
 	}
@@ -135,23 +118,23 @@ func TestCheckTransitSaysWhatIsWrong(t *testing.T) {
 	require.Contains(t, find(missing, wide, "transit keys"), "is a Transit secrets engine mounted at nowhere? `vault secrets enable -path=nowhere transit` does that")
 	require.Contains(t, find(missing, "", "transit keys"), "the right for nowhere/keys/entente-CLUSTER-eu-MEMBER-eu-1-KEY-* is missing, or the mount is")
 
-	all := transitRights(TransitPolicyFor{Mount: config.Mount, Cluster: "eu"})
-	login := printRights(rights(PolicyFor{})[4:])
-	require.Contains(t, find(config, printRights(all)+login, "transit rights"), "the token reaches the keys of other members too")
-	require.Contains(t, find(config, printRights(all[:1])+login, "transit signing"), "the right for "+config.Mount+"/sign/entente-CLUSTER-eu-MEMBER-eu-1-KEY-* is missing")
+	all := Rights(PolicyFor{Mount: config.Mount, Cluster: "eu"})
+	login := vault.PrintRights(vault.LoginRights())
+	require.Contains(t, find(config, vault.PrintRights(all)+login, "transit rights"), "the token reaches the keys of other members too")
+	require.Contains(t, find(config, vault.PrintRights(all[:1])+login, "transit signing"), "the right for "+config.Mount+"/sign/entente-CLUSTER-eu-MEMBER-eu-1-KEY-* is missing")
 	stays := all[0]
-	stays.capabilities = `"update", "read"`
-	require.Contains(t, find(config, printRights([]right{stays, all[1]})+login, "transit keys"), "Delete it by hand")
+	stays.Capabilities = `"update", "read"`
+	require.Contains(t, find(config, vault.PrintRights([]vault.Right{stays, all[1]})+login, "transit keys"), "Delete it by hand")
 
 	wrong := config
-	wrong.Vault.Auth = AppRole{RoleID: text("no"), SecretID: text("no")}
-	require.Contains(t, find(wrong, "", "login"), ErrLogin.Error())
+	wrong.Vault.Auth = vault.AppRole{RoleID: secretText("no"), SecretID: secretText("no")}
+	require.Contains(t, find(wrong, "", "login"), vault.ErrLogin.Error())
 }
 
 // entryOf is the index's entry of a key.
-func (t *Transit) entryOf(tb testing.TB, key crypto.Signer) entry {
+func (t *Store) entryOf(tb testing.TB, key crypto.Signer) entry {
 	tb.Helper()
-	k, ok := key.(*transitKey)
+	k, ok := key.(*signingKey)
 	require.True(tb, ok)
 	_, err := k.Sign(rand.Reader, digest[:], crypto.SHA256)
 	require.NoError(tb, err)

@@ -1,4 +1,4 @@
-package vaultca
+package vault
 
 import (
 	"context"
@@ -84,8 +84,8 @@ func Reason(err error) string {
 	return "other"
 }
 
-// passes says whether the same call can succeed later without anybody doing anything on this side.
-func passes(err error) bool {
+// Transient says whether the same call can succeed later without anybody doing anything on this side.
+func Transient(err error) bool {
 	for _, e := range []error{ErrUnreachable, ErrSealed, ErrBusy, ErrServer, ErrMalformed, ErrTooLarge, ErrUntrusted} {
 		if errors.Is(err, e) {
 			return true

@@ -1,4 +1,4 @@
-package vaultca
+package transit
 
 import (
 	"cmp"
@@ -18,12 +18,13 @@ import (
 	"time"
 
 	"github.com/ententehq/entente/authority/keys"
+	"github.com/ententehq/entente/vaultca/vault"
 )
 
-// TransitConfig says where in Vault a member's signing keys are made and kept.
-type TransitConfig struct {
+// Config says where in Vault a member's signing keys are made and kept.
+type Config struct {
 	// Vault is the connection and the login; its mounts do not count. With an [Upstream] beside, it is that one's.
-	Vault Config
+	Vault vault.Config
 	// Mount is the path of the Transit secrets engine, without slashes at its ends.
 	Mount string
 	// Prefix, Cluster and Member begin the names of the keys, so that members and clusters can share a mount.
@@ -41,8 +42,8 @@ type TransitConfig struct {
 
 // DefaultTransitMount and DefaultKeyPrefix are what a configuration that says nothing means.
 const (
-	DefaultTransitMount = "transit"
-	DefaultKeyPrefix    = "entente"
+	DefaultMount     = "transit"
+	DefaultKeyPrefix = "entente"
 )
 
 const (
@@ -51,7 +52,7 @@ const (
 	defaultLookInterval = 15 * time.Second
 	defaultConfirmAfter = 10 * time.Second
 	// maxSigning bounds the signatures under way, each of which holds a connection.
-	maxSigning = maxIdle
+	maxSigning = vault.MaxIdle
 )
 
 // namePattern is that of the names of clusters and members. It has no capital letters, which is what makes the names of
@@ -75,14 +76,14 @@ func KeyPrefix(prefix, cluster, member string) string {
 const keyWord = "-KEY-"
 
 // Validate looks at what can be seen without asking Vault, and names everything that is wrong.
-func (c TransitConfig) Validate() error {
-	return errors.Join(c.Vault.validateConnection(), checkPath("mount", c.Mount), checkKeyPrefix(c.Prefix, c.Cluster, c.Member))
+func (c Config) Validate() error {
+	return errors.Join(c.Vault.Validate(), vault.CheckPath("mount", c.Mount), CheckKeyPrefix(c.Prefix, c.Cluster, c.Member))
 }
 
 // maxKeyPrefix leaves room for the rest of a key's name below what Vault's storage takes.
 const maxKeyPrefix = 140
 
-func checkKeyPrefix(prefix, cluster, member string) error {
+func CheckKeyPrefix(prefix, cluster, member string) error {
 	var errs []error
 	for _, n := range []struct{ what, name string }{{"key_prefix", cmp.Or(prefix, DefaultKeyPrefix)}, {"cluster", cluster}, {"member", member}} {
 		if !namePattern.MatchString(n.name) && (n.what != "member" || n.name != "") {
@@ -95,25 +96,25 @@ func checkKeyPrefix(prefix, cluster, member string) error {
 	return errors.Join(errs...)
 }
 
-func (c TransitConfig) withDefaults() TransitConfig {
-	c.Vault = c.Vault.withDefaults()
+func (c Config) withDefaults() Config {
+	c.Vault = c.Vault.WithDefaults()
 	c.LookInterval = cmp.Or(c.LookInterval, defaultLookInterval)
 	c.SignTimeout = cmp.Or(c.SignTimeout, defaultSignTimeout)
 	c.ConfirmAfter = cmp.Or(c.ConfirmAfter, defaultConfirmAfter)
 	return c
 }
 
-// Transit is the [keys.Store] whose keys are made in Vault's Transit secrets engine and never leave it: a
+// Store is the [keys.Store] whose keys are made in Vault's Transit secrets engine and never leave it: a
 // signature is a call of Vault. What this machine keeps is an index of the keys' names with their public halves, from
 // which the store answers whatever is not a signature, with Vault sealed too.
 //
 // A key's public half is pinned when it is made. A signature that does not verify with it is refused ([ErrKeyChanged]), and
 // a key that Vault says it does not have, twice and some time apart, counts as lost; an outage of Vault never does.
-type Transit struct {
-	config  TransitConfig
-	caller  *caller
+type Store struct {
+	config  Config
+	caller  *vault.Caller
 	shared  bool // the login is an Upstream's, which keeps it alive
-	metrics *transitMetrics
+	metrics *metrics
 	index   *index
 
 	ctx     context.Context // of signatures, which are given none; it ends with Run
@@ -122,23 +123,23 @@ type Transit struct {
 	health  health
 
 	mu      sync.Mutex
-	keys    map[string]*transitKey // by the name that the authorities know
-	doomed  map[string]*transitKey // by the name in Vault: to be deleted there
-	suspect map[string]suspicion   // by the name in Vault
-	exposed map[string]struct{}    // by the name in Vault: those that can have left it
-	blamed  map[string]time.Time   // by the name in Vault: when a key that is in its place last failed to sign
-	wake    chan struct{}          // holds a word when there is something to look at
-	lost    chan struct{}          // holds a word when keys were lost
+	keys    map[string]*signingKey      // by the name that the authorities know
+	doomed  map[string]*signingKey      // by the name in Vault: to be deleted there
+	suspect map[string]suspicion // by the name in Vault
+	exposed map[string]struct{}  // by the name in Vault: those that can have left it
+	blamed  map[string]time.Time // by the name in Vault: when a key that is in its place last failed to sign
+	wake    chan struct{}        // holds a word when there is something to look at
+	lost    chan struct{}        // holds a word when keys were lost
 }
 
-var _ keys.Store = (*Transit)(nil)
+var _ keys.Store = (*Store)(nil)
 
-// OpenTransit reads the index. It asks nothing of Vault yet: a member starts while Vault is sealed. With an upstream the
-// two share its login; without, the store logs in by itself.
-func OpenTransit(c TransitConfig, beside *Upstream) (*Transit, error) {
-	if beside != nil {
+// Open reads the index. It makes no call yet: a member starts while Vault is sealed. The store shares the login of
+// shared. If shared is nil, it logs in by itself.
+func Open(c Config, shared *vault.Caller) (*Store, error) {
+	if shared != nil {
 		logger := c.Vault.Logger
-		c.Vault = beside.config
+		c.Vault = shared.Config
 		if logger != nil {
 			c.Vault.Logger = logger
 		}
@@ -147,22 +148,18 @@ func OpenTransit(c TransitConfig, beside *Upstream) (*Transit, error) {
 		return nil, err
 	}
 	c = c.withDefaults()
-	t := &Transit{
-		config: c, shared: beside != nil, signing: make(chan struct{}, maxSigning),
-		keys: map[string]*transitKey{}, doomed: map[string]*transitKey{}, suspect: map[string]suspicion{}, exposed: map[string]struct{}{}, blamed: map[string]time.Time{},
+	t := &Store{
+		config: c, caller: shared, shared: shared != nil, signing: make(chan struct{}, maxSigning),
+		keys: map[string]*signingKey{}, doomed: map[string]*signingKey{}, suspect: map[string]suspicion{}, exposed: map[string]struct{}{}, blamed: map[string]time.Time{},
 		wake: make(chan struct{}, 1), lost: make(chan struct{}, 1),
 	}
-	if beside != nil {
-		t.caller = beside.caller
-	} else {
-		m, err := newMetrics(c.Vault.Registerer)
-		if err != nil {
+	var err error
+	if shared == nil {
+		if t.caller, err = vault.Open(c.Vault); err != nil {
 			return nil, err
 		}
-		t.caller = newCaller(c.Vault, m)
 	}
-	var err error
-	if t.metrics, err = newTransitMetrics(c.Vault.Registerer, t); err != nil {
+	if t.metrics, err = newMetrics(c.Vault.Registerer, t); err != nil {
 		return nil, err
 	}
 	if t.index, err = openIndex(c.Dir); err != nil {
@@ -175,7 +172,7 @@ func OpenTransit(c TransitConfig, beside *Upstream) (*Transit, error) {
 
 // load takes over the index. A key that was being made when the member stopped, and one that has a newer one of its name,
 // are of no use and deleted.
-func (t *Transit) load() error {
+func (t *Store) load() error {
 	entries, unreadable, err := t.index.all()
 	if err != nil {
 		return err
@@ -184,7 +181,7 @@ func (t *Transit) load() error {
 		t.config.Vault.Logger.Error("an entry of the index of keys cannot be read; its authority is replaced. Delete the key in Vault, and then the file", "error", err)
 	}
 	for _, e := range entries { // in the order of their numbers
-		key := &transitKey{store: t, entry: e}
+		key := &signingKey{store: t, entry: e}
 		switch e.State {
 		case stateReady:
 			if before := t.keys[e.Name]; before != nil {
@@ -205,19 +202,19 @@ var localName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
 // Create implements [keys.Store]. The name in Vault is a new one each time: a key that somebody has put in place
 // before cannot be taken for ours. It is in the index before Vault is asked, so that none is forgotten there.
-func (t *Transit) Create(ctx context.Context, name string) (crypto.Signer, error) {
+func (t *Store) Create(ctx context.Context, name string) (crypto.Signer, error) {
 	if !localName.MatchString(name) {
 		return nil, fmt.Errorf("%q cannot stand in the name of a key in Transit", name)
 	}
 	e := entry{Name: name, Mount: t.config.Mount, Key: KeyPrefix(t.config.Prefix, t.config.Cluster, t.config.Member) + name + "-" + chance(), State: stateMaking}
 	e.Number = t.index.next()
-	key := &transitKey{store: t, entry: e}
+	key := &signingKey{store: t, entry: e}
 	if err := t.index.put(e); err != nil {
 		return nil, err
 	}
 	var err error
-	if key.entry.Public, err = t.caller.makeKey(ctx, e); err == nil {
-		err = t.caller.proveKey(ctx, key.entry)
+	if key.entry.Public, err = makeKey(ctx, t.caller, e); err == nil {
+		err = proveKey(ctx, t.caller, key.entry)
 	}
 	t.outcome(ctx, taskMake, err)
 	if err == nil {
@@ -247,13 +244,13 @@ func chance() string {
 }
 
 // doom has a key deleted in Vault. The caller holds t.mu, or is alone.
-func (t *Transit) doom(key *transitKey) error {
+func (t *Store) doom(key *signingKey) error {
 	e := key.entry
 	e.State, e.Certificate = stateDoomed, nil
 	if t.keys[e.Name] == key {
 		delete(t.keys, e.Name)
 	}
-	t.doomed[e.Key] = &transitKey{store: t, entry: e}
+	t.doomed[e.Key] = &signingKey{store: t, entry: e}
 	delete(t.suspect, e.Key)
 	delete(t.exposed, e.Key)
 	delete(t.blamed, e.Key)
@@ -268,7 +265,7 @@ func nudge(c chan struct{}) {
 	}
 }
 
-func (t *Transit) get(name string) (*transitKey, error) {
+func (t *Store) get(name string) (*signingKey, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if key, ok := t.keys[name]; ok {
@@ -278,7 +275,7 @@ func (t *Transit) get(name string) (*transitKey, error) {
 }
 
 // Signer implements [keys.Store], from memory.
-func (t *Transit) Signer(name string) (crypto.Signer, error) {
+func (t *Store) Signer(name string) (crypto.Signer, error) {
 	key, err := t.get(name)
 	if err != nil {
 		return nil, err
@@ -287,7 +284,7 @@ func (t *Transit) Signer(name string) (crypto.Signer, error) {
 }
 
 // Certify implements [keys.Store]: certificates are kept in the index.
-func (t *Transit) Certify(_ context.Context, name string, certificate *x509.Certificate) error {
+func (t *Store) Certify(_ context.Context, name string, certificate *x509.Certificate) error {
 	key, err := t.get(name)
 	if err != nil {
 		return err
@@ -295,7 +292,7 @@ func (t *Transit) Certify(_ context.Context, name string, certificate *x509.Cert
 	if !key.entry.Public.Equal(certificate.PublicKey) {
 		return fmt.Errorf("keep a certificate with key %s: it belongs to another key", name)
 	}
-	certified := &transitKey{store: t, entry: key.entry}
+	certified := &signingKey{store: t, entry: key.entry}
 	certified.entry.Certificate = certificate
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -310,7 +307,7 @@ func (t *Transit) Certify(_ context.Context, name string, certificate *x509.Cert
 }
 
 // Certificate implements [keys.Store], from memory.
-func (t *Transit) Certificate(name string) (*x509.Certificate, error) {
+func (t *Store) Certificate(name string) (*x509.Certificate, error) {
 	key, err := t.get(name)
 	if err != nil {
 		return nil, err
@@ -319,7 +316,7 @@ func (t *Transit) Certificate(name string) (*x509.Certificate, error) {
 }
 
 // Names implements [keys.Store], from memory. Keys of others in the mount are none of them.
-func (t *Transit) Names(context.Context) ([]string, error) {
+func (t *Store) Names(context.Context) ([]string, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return slices.Sorted(maps.Keys(t.keys)), nil
@@ -327,7 +324,7 @@ func (t *Transit) Names(context.Context) ([]string, error) {
 
 // Delete implements [keys.Store]. From now on there is no such key for this member; in Vault it is deleted at once,
 // or as soon as Vault answers, over restarts too.
-func (t *Transit) Delete(_ context.Context, name string) error {
+func (t *Store) Delete(_ context.Context, name string) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if key, ok := t.keys[name]; ok {
@@ -337,4 +334,4 @@ func (t *Transit) Delete(_ context.Context, name string) error {
 }
 
 // Lost has a word when keys were found to be lost: [Transit.Signer] does not know them any more.
-func (t *Transit) Lost() <-chan struct{} { return t.lost }
+func (t *Store) Lost() <-chan struct{} { return t.lost }

@@ -1,4 +1,4 @@
-package vaultca
+package vault
 
 import (
 	"context"
@@ -11,9 +11,9 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// session is one login. Its times come from the local clock's monotonic part, so that a step of the clock does not matter.
-type session struct {
-	client    *api.Client
+// Session is one login. Its times come from the local clock's monotonic part, so that a step of the clock does not matter.
+type Session struct {
+	Client    *api.Client
 	ttl       time.Duration // the longest that Vault has given it; 0: it never ends
 	granted   time.Time     // when it was made or last renewed
 	life      time.Duration // from then on
@@ -23,12 +23,12 @@ type session struct {
 // margin is how long before its end a login counts as over: a call takes time, and clocks do not run alike.
 const margin = 5 * time.Second
 
-func (s *session) over() bool {
+func (s *Session) over() bool {
 	return s.ttl > 0 && time.Since(s.granted) > s.life-min(margin, s.ttl/10)
 }
 
 // tendIn is when to renew: at two thirds of its life or up to a tenth of it earlier, so that members do not come together.
-func (s *session) tendIn() time.Duration {
+func (s *Session) tendIn() time.Duration {
 	early := time.Duration(rand.Int64N(int64(s.life/10) + 1)) //nolint:gosec // G404: spreads load, guards nothing
 	return time.Until(s.granted.Add(s.life*2/3 - early))
 }
@@ -39,16 +39,16 @@ type login struct {
 	made chan struct{} // holds a word for keep when there is a new session
 
 	mu  sync.Mutex
-	now *session
+	now *Session
 }
 
-func (l *login) current() *session {
+func (l *login) current() *Session {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.now
 }
 
-func (l *login) set(s *session) {
+func (l *login) set(s *Session) {
 	l.mu.Lock()
 	l.now = s
 	l.mu.Unlock()
@@ -58,8 +58,8 @@ func (l *login) set(s *session) {
 	}
 }
 
-// drop forgets a session that Vault denied, unless there is another one already.
-func (c *caller) drop(s *session) {
+// Drop forgets a session that Vault denied, unless there is another one already.
+func (c *Caller) Drop(s *Session) {
 	c.login.mu.Lock()
 	defer c.login.mu.Unlock()
 	if c.login.now == s {
@@ -67,8 +67,8 @@ func (c *caller) drop(s *session) {
 	}
 }
 
-// session returns the present login, or makes one; fresh if it was made for this very call.
-func (c *caller) session(ctx context.Context) (s *session, fresh bool, err error) {
+// Session returns the present login, or makes one; fresh if it was made for this very call.
+func (c *Caller) Session(ctx context.Context) (s *Session, fresh bool, err error) {
 	select {
 	case c.login.turn <- struct{}{}:
 		defer func() { <-c.login.turn }()
@@ -83,17 +83,17 @@ func (c *caller) session(ctx context.Context) (s *session, fresh bool, err error
 }
 
 // logIn makes a new login; the caller has the turn.
-func (c *caller) logIn(ctx context.Context) (*session, error) {
-	client, err := newAPI(c.config, c.transport)
+func (c *Caller) logIn(ctx context.Context) (*Session, error) {
+	client, err := newAPI(c.Config, c.transport)
 	if err != nil {
 		return nil, err
 	}
-	if _, ok := c.config.Auth.(Certificate); ok {
+	if _, ok := c.Config.Auth.(Certificate); ok {
 		c.transport.CloseIdleConnections() // they were opened with the certificate of then
 	}
 	began := time.Now()
-	secret, err := c.repeated(ctx, "login", client, func(ctx context.Context, client *api.Client) (*api.Secret, error) {
-		return c.config.Auth.login(ctx, client)
+	secret, err := c.Repeated(ctx, "login", client, func(ctx context.Context, client *api.Client) (*api.Secret, error) {
+		return c.Config.Auth.login(ctx, client)
 	})
 	if err == nil && (secret.Auth == nil || secret.Auth.ClientToken == "") {
 		err = fmt.Errorf("%w: no token in the answer to a login", ErrMalformed)
@@ -102,21 +102,21 @@ func (c *caller) logIn(ctx context.Context) (*session, error) {
 		err = fmt.Errorf("%w: %w", ErrLogin, err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("log in to Vault by %s: %w", c.config.Auth.Method(), err)
+		return nil, fmt.Errorf("log in to Vault by %s: %w", c.Config.Auth.Method(), err)
 	}
 	client.SetToken(secret.Auth.ClientToken)
 	life := time.Duration(secret.Auth.LeaseDuration) * time.Second
-	s := &session{client: client, ttl: life, granted: began, life: life, renewable: secret.Auth.Renewable}
+	s := &Session{Client: client, ttl: life, granted: began, life: life, renewable: secret.Auth.Renewable}
 	c.login.set(s)
 	c.metrics.session(s)
-	c.config.Logger.Debug("logged in to Vault", "method", c.config.Auth.Method(), "for", life, "renewable", s.renewable)
+	c.Config.Logger.Debug("logged in to Vault", "method", c.Config.Auth.Method(), "for", life, "renewable", s.renewable)
 	return s, nil
 }
 
-// renew makes the session last longer, and says whether that was worth it: near the end of what Vault allows it is not.
-func (c *caller) renew(ctx context.Context, s *session) (*session, error) {
+// Renew makes the session last longer, and says whether that was worth it: near the end of what Vault allows it is not.
+func (c *Caller) Renew(ctx context.Context, s *Session) (*Session, error) {
 	began := time.Now()
-	secret, err := c.repeated(ctx, "renew", s.client, func(ctx context.Context, client *api.Client) (*api.Secret, error) {
+	secret, err := c.Repeated(ctx, "renew", s.Client, func(ctx context.Context, client *api.Client) (*api.Secret, error) {
 		return client.Auth().Token().RenewSelfWithContext(ctx, int(s.ttl.Seconds()))
 	})
 	if err != nil {
@@ -130,10 +130,10 @@ func (c *caller) renew(ctx context.Context, s *session) (*session, error) {
 	return &renewed, nil
 }
 
-// keep renews the login while there is one, and replaces it in time, until ctx ends. It does not make the first one:
+// Keep renews the login while there is one, and replaces it in time, until ctx ends. It does not make the first one:
 // that is up to who needs it.
-func (c *caller) keep(ctx context.Context) error {
-	pause := pauses(time.Minute)
+func (c *Caller) Keep(ctx context.Context) error {
+	pause := Pauses(time.Minute)
 	var again time.Duration // after a failure
 	for {
 		s := c.login.current()
@@ -152,13 +152,13 @@ func (c *caller) keep(ctx context.Context) error {
 		}
 		if err := c.tend(ctx, s); err != nil && ctx.Err() == nil {
 			again = pause.NextBackOff()
-			c.config.Logger.Warn("cannot keep the login to Vault alive; trying again", "error", err, "in", again)
+			c.Config.Logger.Warn("cannot keep the login to Vault alive; trying again", "error", err, "in", again)
 		}
 	}
 }
 
 // tend renews a session, or else makes the next one while the present one still lasts.
-func (c *caller) tend(ctx context.Context, s *session) error {
+func (c *Caller) tend(ctx context.Context, s *Session) error {
 	select {
 	case c.login.turn <- struct{}{}:
 		defer func() { <-c.login.turn }()
@@ -169,13 +169,13 @@ func (c *caller) tend(ctx context.Context, s *session) error {
 		return nil
 	}
 	if s.renewable && !s.over() {
-		renewed, err := c.renew(ctx, s)
+		renewed, err := c.Renew(ctx, s)
 		switch {
 		case err == nil && renewed.life >= s.ttl/2:
 			c.login.set(renewed)
 			c.metrics.session(renewed)
 			return nil
-		case err != nil && passes(err):
+		case err != nil && Transient(err):
 			return err
 		}
 	}

@@ -1,4 +1,4 @@
-package vaultca
+package transit
 
 import (
 	"context"
@@ -17,22 +17,24 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/hashicorp/vault/api"
+
+	"github.com/ententehq/entente/vaultca/vault"
 )
 
-// transitKey is a key in Transit, as the authorities use it. It is never changed.
-type transitKey struct {
-	store *Transit
+// signingKey is a key in Transit, as the authorities use it. It is never changed.
+type signingKey struct {
+	store *Store
 	entry entry
 }
 
-var _ crypto.Signer = (*transitKey)(nil)
+var _ crypto.Signer = (*signingKey)(nil)
 
 // Public is the pinned half.
-func (k *transitKey) Public() crypto.PublicKey { return k.entry.Public }
+func (k *signingKey) Public() crypto.PublicKey { return k.entry.Public }
 
 // Sign has Vault sign a SHA-256 digest. [crypto.Signer] has no context: the store bounds the time, and ends what is under
 // way when it ends itself. The signature is in ASN.1, and has been verified with the pinned half.
-func (k *transitKey) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+func (k *signingKey) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	if opts.HashFunc() != crypto.SHA256 || len(digest) != sha256.Size {
 		return nil, fmt.Errorf("key %s signs SHA-256 digests alone", k.entry.Name)
 	}
@@ -46,9 +48,9 @@ func (k *transitKey) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([
 
 // sign makes one attempt. While signing fails most of those who want a signature are told at once, so that they get it from
 // another member soon.
-func (t *Transit) sign(e entry, digest []byte) ([]byte, error) {
+func (t *Store) sign(e entry, digest []byte) ([]byte, error) {
 	if !t.has(e) {
-		return nil, ErrKeyGone
+		return nil, vault.ErrKeyGone
 	}
 	leave, err := t.health.enter()
 	if err != nil {
@@ -63,17 +65,17 @@ func (t *Transit) sign(e entry, digest []byte) ([]byte, error) {
 	case <-t.ctx.Done():
 		return nil, context.Cause(t.ctx)
 	case <-waiting.C:
-		return nil, fmt.Errorf("%w: %d signatures are under way already, which is the limit", ErrBusy, maxSigning)
+		return nil, fmt.Errorf("%w: %d signatures are under way already, which is the limit", vault.ErrBusy, maxSigning)
 	}
-	ctx, cancel := context.WithTimeoutCause(t.ctx, t.config.SignTimeout, fmt.Errorf("%w: no signature within %v", ErrUnreachable, t.config.SignTimeout))
+	ctx, cancel := context.WithTimeoutCause(t.ctx, t.config.SignTimeout, fmt.Errorf("%w: no signature within %v", vault.ErrUnreachable, t.config.SignTimeout))
 	defer cancel()
-	signature, err := t.caller.signDigest(ctx, t.config.SignTimeout, e, digest)
+	signature, err := signDigest(ctx, t.caller, t.config.SignTimeout, e, digest)
 	if err == nil && !ecdsa.VerifyASN1(e.Public, digest, signature) {
-		err = fmt.Errorf("%w: the signature does not verify with it", ErrKeyChanged)
+		err = fmt.Errorf("%w: the signature does not verify with it", vault.ErrKeyChanged)
 	}
 	switch {
 	case err == nil:
-	case errors.Is(err, ErrRejected), errors.Is(err, ErrNotFound), errors.Is(err, ErrKeyChanged), errors.Is(err, ErrServer):
+	case errors.Is(err, vault.ErrRejected), errors.Is(err, vault.ErrNotFound), errors.Is(err, vault.ErrKeyChanged), errors.Is(err, vault.ErrServer):
 		t.suspectKey(e, err) // whether it is the key or Vault is found out beside: 500 is its answer to both
 		return nil, err
 	}
@@ -82,7 +84,7 @@ func (t *Transit) sign(e entry, digest []byte) ([]byte, error) {
 }
 
 // has says whether the key is still one of this member's.
-func (t *Transit) has(e entry) bool {
+func (t *Store) has(e entry) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	key, ok := t.keys[e.Name]
@@ -108,8 +110,8 @@ func signDigestParameters(digest []byte) map[string]any {
 }
 
 // makeKey makes a key and returns its public half. One that can leave Vault, or that was there before, is refused.
-func (c *caller) makeKey(ctx context.Context, e entry) (*ecdsa.PublicKey, error) {
-	secret, err := c.authorized(ctx, "transit_create", func(ctx context.Context, client *api.Client) (*api.Secret, error) {
+func makeKey(ctx context.Context, c *vault.Caller, e entry) (*ecdsa.PublicKey, error) {
+	secret, err := c.Authorized(ctx, "transit_create", func(ctx context.Context, client *api.Client) (*api.Secret, error) {
 		return client.Logical().WriteWithContext(ctx, e.Mount+"/keys/"+e.Key, keyParameters())
 	})
 	if err != nil {
@@ -120,25 +122,25 @@ func (c *caller) makeKey(ctx context.Context, e entry) (*ecdsa.PublicKey, error)
 		return nil, err
 	}
 	if wrong := found.wrong(); wrong != "" {
-		return nil, fmt.Errorf("%w: %s", ErrKeyKind, wrong)
+		return nil, fmt.Errorf("%w: %s", vault.ErrKeyKind, wrong)
 	}
 	return found.public, nil
 }
 
 // proveKey has something without meaning signed with a new key, so that no authority is published that cannot sign. A node
 // of Vault's that is a little behind does not know the key at once: it is asked again.
-func (c *caller) proveKey(ctx context.Context, e entry) error {
+func proveKey(ctx context.Context, c *vault.Caller, e entry) error {
 	digest := sha256.Sum256([]byte("proof of key " + e.Key))
 	_, err := backoff.Retry(ctx, func() (bool, error) {
-		signature, err := c.signDigest(ctx, c.config.Timeout, e, digest[:])
+		signature, err := signDigest(ctx, c, c.Config.Timeout, e, digest[:])
 		switch {
 		case err == nil && !ecdsa.VerifyASN1(e.Public, digest[:], signature):
-			return false, backoff.Permanent(fmt.Errorf("%w: its first signature does not verify with it", ErrKeyChanged))
-		case err != nil && !passes(err) && !errors.Is(err, ErrRejected):
+			return false, backoff.Permanent(fmt.Errorf("%w: its first signature does not verify with it", vault.ErrKeyChanged))
+		case err != nil && !vault.Transient(err) && !errors.Is(err, vault.ErrRejected):
 			return false, backoff.Permanent(err)
 		}
 		return err == nil, err
-	}, backoff.WithBackOff(pauses(c.config.RetryFor/4)), backoff.WithMaxElapsedTime(c.config.RetryFor))
+	}, backoff.WithBackOff(vault.Pauses(c.Config.RetryFor/4)), backoff.WithMaxElapsedTime(c.Config.RetryFor))
 	var permanent *backoff.PermanentError
 	if errors.As(err, &permanent) {
 		err = permanent.Err
@@ -148,8 +150,8 @@ func (c *caller) proveKey(ctx context.Context, e entry) error {
 
 // readKey returns what Vault says of a key; [ErrKeyGone] is wrapped when it says that there is none, which is not said of
 // a mount that is missing.
-func (c *caller) readKey(ctx context.Context, e entry) (keyDescription, error) {
-	secret, err := c.authorized(ctx, "transit_read", func(ctx context.Context, client *api.Client) (*api.Secret, error) {
+func readKey(ctx context.Context, c *vault.Caller, e entry) (keyDescription, error) {
+	secret, err := c.Authorized(ctx, "transit_read", func(ctx context.Context, client *api.Client) (*api.Secret, error) {
 		response, err := client.Logical().ReadRawWithDataWithContext(ctx, e.Mount+"/keys/"+e.Key, nil)
 		if response != nil {
 			defer response.Body.Close()
@@ -157,7 +159,7 @@ func (c *caller) readKey(ctx context.Context, e entry) (keyDescription, error) {
 		var refused *api.ResponseError
 		switch {
 		case errors.As(err, &refused) && refused.StatusCode == http.StatusNotFound && !refused.RawError && len(refused.Errors) == 0:
-			return nil, ErrKeyGone
+			return nil, vault.ErrKeyGone
 		case err != nil:
 			return nil, err
 		}
@@ -170,14 +172,14 @@ func (c *caller) readKey(ctx context.Context, e entry) (keyDescription, error) {
 }
 
 // deleteKey deletes a key for good. Vault wants to be told first that this is meant.
-func (c *caller) deleteKey(ctx context.Context, e entry) error {
-	_, err := c.authorized(ctx, "transit_delete", func(ctx context.Context, client *api.Client) (*api.Secret, error) {
+func deleteKey(ctx context.Context, c *vault.Caller, e entry) error {
+	_, err := c.Authorized(ctx, "transit_delete", func(ctx context.Context, client *api.Client) (*api.Secret, error) {
 		return client.Logical().WriteWithContext(ctx, e.Mount+"/keys/"+e.Key+"/config", map[string]any{"deletion_allowed": true})
 	})
 	if err != nil {
 		return err
 	}
-	_, err = c.authorized(ctx, "transit_delete", func(ctx context.Context, client *api.Client) (*api.Secret, error) {
+	_, err = c.Authorized(ctx, "transit_delete", func(ctx context.Context, client *api.Client) (*api.Secret, error) {
 		secret, err := client.Logical().DeleteWithContext(ctx, e.Mount+"/keys/"+e.Key)
 		if err == nil && secret == nil {
 			secret = &api.Secret{} // so Vault says that it is done
@@ -188,20 +190,20 @@ func (c *caller) deleteKey(ctx context.Context, e entry) error {
 }
 
 // signDigest makes one attempt to have a digest signed, and a second one with a new login if Vault denies the first.
-func (c *caller) signDigest(ctx context.Context, timeout time.Duration, e entry, digest []byte) ([]byte, error) {
-	sign := func(s *session) (*api.Secret, error) {
-		return c.within(ctx, timeout, "transit_sign", s.client, func(ctx context.Context, client *api.Client) (*api.Secret, error) {
+func signDigest(ctx context.Context, c *vault.Caller, timeout time.Duration, e entry, digest []byte) ([]byte, error) {
+	sign := func(s *vault.Session) (*api.Secret, error) {
+		return c.Within(ctx, timeout, "transit_sign", s.Client, func(ctx context.Context, client *api.Client) (*api.Secret, error) {
 			return client.Logical().WriteWithContext(ctx, e.Mount+"/sign/"+e.Key, signDigestParameters(digest))
 		})
 	}
-	s, fresh, err := c.session(ctx)
+	s, fresh, err := c.Session(ctx)
 	if err != nil {
 		return nil, err
 	}
 	secret, err := sign(s)
-	if errors.Is(err, ErrDenied) && !fresh {
-		c.drop(s)
-		if s, _, err = c.session(ctx); err != nil {
+	if errors.Is(err, vault.ErrDenied) && !fresh {
+		c.Drop(s)
+		if s, _, err = c.Session(ctx); err != nil {
 			return nil, err
 		}
 		secret, err = sign(s)
@@ -219,18 +221,18 @@ const maxSignature = 80
 func parseSignature(secret *api.Secret) ([]byte, error) {
 	text, ok := secret.Data["signature"].(string)
 	if !ok {
-		return nil, fmt.Errorf("%w: no signature in the answer", ErrMalformed)
+		return nil, fmt.Errorf("%w: no signature in the answer", vault.ErrMalformed)
 	}
 	encoded, ok := strings.CutPrefix(text, "vault:v"+keyVersion+":")
 	if !ok {
 		if strings.HasPrefix(text, "vault:v") {
-			return nil, fmt.Errorf("%w: the answer is from another version of it", ErrKeyChanged)
+			return nil, fmt.Errorf("%w: the answer is from another version of it", vault.ErrKeyChanged)
 		}
-		return nil, fmt.Errorf("%w: what stands for the signature is none", ErrMalformed)
+		return nil, fmt.Errorf("%w: what stands for the signature is none", vault.ErrMalformed)
 	}
 	signature, err := base64.StdEncoding.Strict().DecodeString(encoded)
 	if err != nil || len(signature) == 0 || len(signature) > maxSignature {
-		return nil, fmt.Errorf("%w: what stands for the signature is none", ErrMalformed)
+		return nil, fmt.Errorf("%w: what stands for the signature is none", vault.ErrMalformed)
 	}
 	return signature, nil
 }
@@ -247,7 +249,7 @@ type keyDescription struct {
 
 func describeKey(secret *api.Secret) (keyDescription, error) {
 	malformed := func(what string) (keyDescription, error) {
-		return keyDescription{}, fmt.Errorf("%w: %s in what it says of a key", ErrMalformed, what)
+		return keyDescription{}, fmt.Errorf("%w: %s in what it says of a key", vault.ErrMalformed, what)
 	}
 	data := secret.Data
 	kind, ok := data["type"].(string)

@@ -1,4 +1,4 @@
-package vaultca
+package transit
 
 import (
 	"context"
@@ -22,18 +22,18 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ententehq/entente/authority/keys"
+	"github.com/ententehq/entente/vaultca/vault"
 	"github.com/ententehq/entente/vaultca/vaulttest"
 )
 
 // transitFor is a configuration that works, with an AppRole that has the printed policy for one member and nothing more.
-func transitFor(t testing.TB, v *vaulttest.Vault, mount, member string) TransitConfig {
+func transitFor(t testing.TB, v *vaulttest.Vault, mount, member string) Config {
 	t.Helper()
-	rules, err := Policies(nil, []TransitPolicyFor{{Mount: mount, Cluster: "eu", Member: member}})
-	require.NoError(t, err)
+	rules := policyText(PolicyFor{Mount: mount, Cluster: "eu", Member: member})
 	auth, roleID, secretID := v.AppRole(t, v.Policy(t, rules), nil)
-	return TransitConfig{
-		Vault: Config{
-			Address: v.Address, CAFile: v.CAFile, Auth: AppRole{Mount: auth, RoleID: text(roleID), SecretID: text(secretID)},
+	return Config{
+		Vault: vault.Config{
+			Address: v.Address, CAFile: v.CAFile, Auth: vault.AppRole{Mount: auth, RoleID: secretText(roleID), SecretID: secretText(secretID)},
 			Registerer: prometheus.NewRegistry(), RetryFor: 300 * time.Millisecond, Timeout: 5 * time.Second,
 		},
 		Mount: mount, Cluster: "eu", Member: member, Dir: filepath.Join(t.TempDir(), "transit"),
@@ -42,21 +42,21 @@ func transitFor(t testing.TB, v *vaulttest.Vault, mount, member string) TransitC
 }
 
 // openTransit opens a store that does not run.
-func openTransit(t testing.TB, c TransitConfig) *Transit {
+func openTransit(t testing.TB, c Config) *Store {
 	t.Helper()
 	c.Vault.Registerer = prometheus.NewRegistry()
-	k, err := OpenTransit(c, nil)
+	k, err := Open(c, nil)
 	require.NoError(t, err)
 	k.health.rest = 0
 	t.Cleanup(func() {
 		k.stop()
-		k.caller.transport.CloseIdleConnections()
+		k.caller.Close()
 	})
 	return k
 }
 
 // runTransit runs a store until the test ends, or until what it returns is called.
-func runTransit(t testing.TB, k *Transit) (halt func()) {
+func runTransit(t testing.TB, k *Store) (halt func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -92,7 +92,7 @@ func refuses(t testing.TB, key crypto.Signer, want error) {
 	require.ErrorIs(t, err, want)
 }
 
-func makes(t testing.TB, k *Transit, name string) crypto.Signer {
+func makes(t testing.TB, k *Store, name string) crypto.Signer {
 	t.Helper()
 	key, err := k.Create(t.Context(), name)
 	require.NoError(t, err)
@@ -141,7 +141,7 @@ func TestTransitKeepsTheContract(t *testing.T) {
 	require.NoError(t, err)
 	require.Nil(t, none, "it belonged to the key before")
 	require.ErrorContains(t, k.Certify(t.Context(), "a", certificate), "it belongs to another key")
-	refuses(t, made, ErrKeyGone)
+	refuses(t, made, vault.ErrKeyGone)
 	makes(t, k, "b")
 	names, err := k.Names(t.Context())
 	require.NoError(t, err)
@@ -197,7 +197,7 @@ func TestTransitOverARestart(t *testing.T) {
 	certificate := selfSignedBy(t, made)
 	require.NoError(t, k.Certify(t.Context(), "a", certificate))
 	v.Seal(t)
-	refuses(t, made, ErrSealed)
+	refuses(t, made, vault.ErrSealed)
 	halt()
 	refuses(t, made, context.Canceled)
 
@@ -234,7 +234,7 @@ func TestTransitForgetsNoKey(t *testing.T) {
 	k := openTransit(t, config)
 	left := entry{Name: "a", Mount: mount, Key: KeyPrefix("", "eu", "eu-1") + "a-aaaaaaaaaaaaaaaa", Number: 7, State: stateMaking}
 	require.NoError(t, k.index.put(left))
-	_, err := k.caller.makeKey(t.Context(), left)
+	_, err := makeKey(t.Context(), k.caller, left)
 	require.NoError(t, err)
 	makes(t, k, "b")
 	require.NoError(t, k.Delete(t.Context(), "b"))
@@ -265,11 +265,11 @@ func TestTwoMembersOnOneMount(t *testing.T) {
 	signsDigest(t, second)
 	// What is the other member's is out of reach, whatever this one believes.
 	others := two.keys["a"].entry
-	_, err := one.caller.readKey(t.Context(), others)
-	require.ErrorIs(t, err, ErrDenied)
-	_, err = one.caller.signDigest(t.Context(), 5*time.Second, others, digest[:])
-	require.ErrorIs(t, err, ErrDenied)
-	require.ErrorIs(t, one.caller.deleteKey(t.Context(), others), ErrDenied)
+	_, err := readKey(t.Context(), one.caller, others)
+	require.ErrorIs(t, err, vault.ErrDenied)
+	_, err = signDigest(t.Context(), one.caller, 5*time.Second, others, digest[:])
+	require.ErrorIs(t, err, vault.ErrDenied)
+	require.ErrorIs(t, deleteKey(t.Context(), one.caller, others), vault.ErrDenied)
 }
 
 func TestNamesOfKeysAreUnambiguous(t *testing.T) {
@@ -284,49 +284,21 @@ func TestNamesOfKeysAreUnambiguous(t *testing.T) {
 			require.Equal(t, i == j, strings.HasPrefix(a, b), "%s and %s", a, b)
 		}
 	}
-	config := TransitConfig{Vault: Config{Address: "https://v:8200", Auth: Token{Token: text("t")}}, Mount: "transit", Cluster: "EU", Member: "eu-1"}
+	config := Config{Vault: vault.Config{Address: "https://v:8200", Auth: vault.Token{Token: secretText("t")}}, Mount: "transit", Cluster: "EU", Member: "eu-1"}
 	require.ErrorContains(t, config.Validate(), `cluster "EU" cannot stand in the name of a key`)
 	config.Cluster, config.Prefix = strings.Repeat("a", 63), strings.Repeat("b", 63)
 	require.ErrorContains(t, config.Validate(), "choose a shorter key_prefix")
-}
-
-// TestUpstreamAndTransitShareALogin: a member whose certificates and keys are both from Vault logs in once, with one policy.
-func TestUpstreamAndTransitShareALogin(t *testing.T) {
-	v := vaulttest.Shared(t)
-	config := configFor(t, v, v.PKI(t), nil)
-	keys := TransitConfig{Mount: v.Transit(t), Cluster: "eu", Member: "eu-1", Dir: t.TempDir()}
-	rules, err := Policies(config.PoliciesFor(), []TransitPolicyFor{keys.PolicyFor()})
-	require.NoError(t, err)
-	auth, roleID, secretID := v.AppRole(t, v.Policy(t, rules), nil)
-	config.Auth = AppRole{Mount: auth, RoleID: text(roleID), SecretID: text(secretID)}
-	u := open(t, config)
-	k, err := OpenTransit(keys, u)
-	require.NoError(t, err)
-	run(t, u)
-	runTransit(t, k)
-
-	key := makes(t, k, "a")
-	r := asked(t)
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
-	require.NoError(t, err)
-	r.CSR, err = x509.ParseCertificateRequest(der)
-	require.NoError(t, err)
-	require.NoError(t, r.CSR.CheckSignature())
-	got, err := u.SignCA(t.Context(), r)
-	require.NoError(t, err)
-	require.Equal(t, key.Public(), got.Chain[0].PublicKey)
-	require.Equal(t, 1.0, testutil.ToFloat64(u.metrics.calls.WithLabelValues("login", "ok")))
 }
 
 // TestKeysThatCannotSignAreNotMade: without the right to sign there is no key, and none is left in Vault.
 func TestKeysThatCannotSignAreNotMade(t *testing.T) {
 	v := vaulttest.Shared(t)
 	config := transitFor(t, v, v.Transit(t), "eu-1")
-	rules := printRights(transitRights(config.PolicyFor())[:1]) + printRights(rights(PolicyFor{})[4:])
-	config.Vault.Auth = Token{Token: text(v.Token(t, v.Policy(t, rules), "1h"))}
+	rules := vault.PrintRights(Rights(config.PolicyFor())[:1]) + vault.PrintRights(vault.LoginRights())
+	config.Vault.Auth = vault.Token{Token: secretText(v.Token(t, v.Policy(t, rules), "1h"))}
 	k := openTransit(t, config)
 	_, err := k.Create(t.Context(), "a")
-	require.ErrorIs(t, err, ErrDenied)
+	require.ErrorIs(t, err, vault.ErrDenied)
 	names, err := k.Names(t.Context())
 	require.NoError(t, err)
 	require.Empty(t, names)

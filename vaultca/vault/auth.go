@@ -1,4 +1,4 @@
-package vaultca
+package vault
 
 import (
 	"context"
@@ -95,7 +95,7 @@ func checkAuthMount(mount string) error {
 	if mount == "" {
 		return nil
 	}
-	return checkPath("mount of the auth method", mount)
+	return CheckPath("mount of the auth method", mount)
 }
 
 func (a Token) login(ctx context.Context, c *api.Client) (*api.Secret, error) {
@@ -136,7 +136,7 @@ func (a Kubernetes) login(ctx context.Context, c *api.Client) (*api.Secret, erro
 	if path == "" {
 		path = serviceAccountToken
 	}
-	jwt, err := readFile(path)
+	jwt, err := ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
@@ -153,11 +153,11 @@ func (a Certificate) login(ctx context.Context, c *api.Client) (*api.Secret, err
 
 // certificate is what to present to Vault.
 func (a Certificate) certificate() (*tls.Certificate, error) {
-	chain, err := readFile(a.CertFile)
+	chain, err := ReadFile(a.CertFile)
 	if err != nil {
 		return nil, err
 	}
-	key, err := readFile(a.KeyFile)
+	key, err := ReadFile(a.KeyFile)
 	if err != nil {
 		return nil, err
 	}
@@ -186,7 +186,7 @@ func read(what string, secret Secret) (string, error) {
 	return value, nil
 }
 
-func readFile(path string) ([]byte, error) {
+func ReadFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrSecret, err)

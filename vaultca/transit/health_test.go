@@ -1,4 +1,4 @@
-package vaultca
+package transit
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ententehq/entente/internal/clocktest"
+	"github.com/ententehq/entente/vaultca/vault"
 	"github.com/ententehq/entente/vaultca/vaulttest"
 )
 
@@ -25,28 +26,28 @@ func TestWhoTriesAgain(t *testing.T) {
 		_, err = h.enter()
 		require.NoError(t, err, "while it works any number may")
 		leave()
-		began, _ := h.note(taskSign, ErrSealed)
+		began, _ := h.note(taskSign, vault.ErrSealed)
 		require.True(t, began)
 		_, err = h.enter()
-		require.ErrorIs(t, err, ErrSealed)
+		require.ErrorIs(t, err, vault.ErrSealed)
 		<-time.After(time.Second)
 		leave, err = h.enter()
 		require.NoError(t, err)
 		_, err = h.enter()
-		require.ErrorIs(t, err, ErrSealed, "one tries")
-		began, ended := h.note(taskSign, ErrSealed)
+		require.ErrorIs(t, err, vault.ErrSealed, "one tries")
+		began, ended := h.note(taskSign, vault.ErrSealed)
 		require.False(t, began || ended, "said already")
 		leave()
 		_, err = h.enter()
-		require.ErrorIs(t, err, ErrSealed)
+		require.ErrorIs(t, err, vault.ErrSealed)
 
 		// What somebody has to mend first is tried less often, and an answer to another question mends it not.
-		h.note(taskSign, ErrDenied)
+		h.note(taskSign, vault.ErrDenied)
 		_, ended = h.note(taskLook, nil)
 		require.False(t, ended)
 		<-time.After(9 * time.Second)
 		_, err = h.enter()
-		require.ErrorIs(t, err, ErrDenied)
+		require.ErrorIs(t, err, vault.ErrDenied)
 		<-time.After(time.Second)
 		_, err = h.enter()
 		require.NoError(t, err)
@@ -54,8 +55,8 @@ func TestWhoTriesAgain(t *testing.T) {
 		require.True(t, ended)
 
 		// An outage is over when Vault answers whatever was asked.
-		h.note(taskSign, fmt.Errorf("x: %w", ErrUnreachable))
-		began, _ = h.note(taskMake, ErrUnreachable)
+		h.note(taskSign, fmt.Errorf("x: %w", vault.ErrUnreachable))
+		began, _ = h.note(taskMake, vault.ErrUnreachable)
 		require.False(t, began, "one line for one outage")
 		_, ended = h.note(taskLook, nil)
 		require.True(t, ended)
@@ -68,20 +69,20 @@ func TestMissingRightMakesNoStormOfLogins(t *testing.T) {
 	v := vaulttest.Shared(t)
 	config := transitFor(t, v, v.Transit(t), "eu-1")
 	key := makes(t, openTransit(t, config), "a")
-	rules := printRights(transitRights(config.PolicyFor())[:1]) + printRights(rights(PolicyFor{})[4:])
-	config.Vault.Auth = Token{Token: text(v.Token(t, v.Policy(t, rules), "1h"))}
+	rules := vault.PrintRights(Rights(config.PolicyFor())[:1]) + vault.PrintRights(vault.LoginRights())
+	config.Vault.Auth = vault.Token{Token: secretText(v.Token(t, v.Policy(t, rules), "1h"))}
 	k := openTransit(t, config)
 	k.health.rest = time.Hour
 	again, err := k.Signer("a")
 	require.NoError(t, err)
 	require.Equal(t, key.Public(), again.Public())
 	for range 10 {
-		refuses(t, again, ErrDenied)
+		refuses(t, again, vault.ErrDenied)
 	}
-	require.LessOrEqual(t, testutil.ToFloat64(k.caller.metrics.calls.WithLabelValues("login", "ok")), 2.0)
+	require.LessOrEqual(t, testutil.ToFloat64(k.caller.Calls("login", "ok")), 2.0)
 	halt := runTransit(t, k)
 	eventually(t, "the watch looks", func() bool {
-		return testutil.ToFloat64(k.caller.metrics.calls.WithLabelValues("transit_read", "ok")) > 0
+		return testutil.ToFloat64(k.caller.Calls("transit_read", "ok")) > 0
 	})
 	halt()
 	require.Zero(t, testutil.ToFloat64(k.metrics.up), "that a look works does not mend signing")
@@ -89,25 +90,25 @@ func TestMissingRightMakesNoStormOfLogins(t *testing.T) {
 
 // TestRefusedKeysAreToldOnce: a key that is in its place and signs no more is neither lost nor the talk of every request.
 func TestRefusedKeysAreToldOnce(t *testing.T) {
-	v, log := vaulttest.Shared(t), &logged{}
+	v, log := vaulttest.Shared(t), &logLines{}
 	mount := v.Transit(t)
 	config := transitFor(t, v, mount, "eu-1")
 	config.LookInterval = time.Hour
 	config.Vault.Logger = hclog.New(&hclog.LoggerOptions{Output: log, Level: hclog.Warn, DisableTime: true})
 	k := openTransit(t, config)
 	key := makes(t, k, "a")
-	path := mount + "/keys/" + key.(*transitKey).entry.Key
+	path := mount + "/keys/" + key.(*signingKey).entry.Key
 	v.Write(t, path+"/rotate", nil)
 	v.Write(t, path+"/config", map[string]any{"min_encryption_version": 2})
 	halt := runTransit(t, k)
-	refuses(t, key, ErrServer)
+	refuses(t, key, vault.ErrServer)
 	eventually(t, "it is looked at", func() bool {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		return len(k.blamed) == 1
 	})
 	for range 5 {
-		refuses(t, key, ErrServer)
+		refuses(t, key, vault.ErrServer)
 	}
 	halt()
 	require.Len(t, log.lines, 1)
@@ -122,9 +123,9 @@ func TestOneRefusedKeyKeepsNoOther(t *testing.T) {
 	mount := v.Transit(t)
 	k := openTransit(t, transitFor(t, v, mount, "eu-1"))
 	foreign := entry{Name: "a", Mount: mount, Key: KeyPrefix("", "eu", "eu-2") + "a-a", State: stateDoomed}
-	k.doomed[foreign.Key] = &transitKey{store: k, entry: foreign}
+	k.doomed[foreign.Key] = &signingKey{store: k, entry: foreign}
 	key := makes(t, k, "b")
-	v.DeleteTransitKey(t, mount, key.(*transitKey).entry.Key)
+	v.DeleteTransitKey(t, mount, key.(*signingKey).entry.Key)
 	runTransit(t, k)
 	select {
 	case <-k.Lost():
@@ -141,7 +142,7 @@ func TestSlowVaultHoldsUpNobodyForLong(t *testing.T) {
 	config.Vault.Address, config.Vault.CAFile, config.SignTimeout = proxy.Address, proxy.CAFile, time.Hour
 	k := openTransit(t, config)
 	key := makes(t, k, "a")
-	k.health.note(taskSign, ErrUnreachable)
+	k.health.note(taskSign, vault.ErrUnreachable)
 	proxy.Break(vaulttest.Hang)
 	done := make(chan error, 1)
 	go func() {
@@ -154,11 +155,11 @@ func TestSlowVaultHoldsUpNobodyForLong(t *testing.T) {
 		t.Fatal("nobody tries")
 	}
 	for range 5 {
-		refuses(t, key, ErrUnreachable)
+		refuses(t, key, vault.ErrUnreachable)
 	}
 	k.stop()
 	require.ErrorIs(t, <-done, context.Canceled)
-	require.ErrorIs(t, k.health.failing[taskSign], ErrUnreachable, "the end of the member is no outcome")
+	require.ErrorIs(t, k.health.failing[taskSign], vault.ErrUnreachable, "the end of the member is no outcome")
 }
 
 // BenchmarkTransitSignature is what a signature costs with Vault on this machine.
