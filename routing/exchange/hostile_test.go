@@ -125,10 +125,10 @@ func TestHostileSetsAreRefused(t *testing.T) {
 		"an address twice": {
 			instances: []*peer{peerInstanceWith(nil), peerInstanceWith(nil)}, refusal: refusedDuplicate,
 		},
-		"too many":                  {instances: many, refusal: refusedMany},
-		"another digest":            {digest: &digest{1}, refusal: refusedDigest},
-		"withheld, with instances":  {withheld: true, refusal: refusedMalformed},
-		"good":                      {refusal: "stored"},
+		"too many":                 {instances: many, refusal: refusedMany},
+		"another digest":           {digest: &digest{1}, refusal: refusedDigest},
+		"withheld, with instances": {withheld: true, refusal: refusedMalformed},
+		"good":                     {refusal: "stored"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHostile(t)
