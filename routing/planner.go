@@ -109,18 +109,18 @@ func (p *Planner) Services(r raftstore.Reader) ([]string, error) {
 
 // Prefixes lists everything that plans depend on.
 func (p *Planner) Prefixes() []raftstore.Prefix {
-	return slices.Concat(registry.Prefixes(), []raftstore.Prefix{Rules.Prefix("")}, p.trust.Prefixes())
+	return slices.Concat(registry.Prefixes(), []raftstore.Prefix{ruleTable.Prefix("")}, p.trust.Prefixes())
 }
 
 // prefixesOf lists everything that the plans of one service depend on.
 func (p *Planner) prefixesOf(service string) []raftstore.Prefix {
-	return slices.Concat(registry.PrefixesOf(service), []raftstore.Prefix{Rules.Prefix("")}, p.trust.Prefixes())
+	return slices.Concat(registry.PrefixesOf(service), []raftstore.Prefix{ruleTable.Prefix("")}, p.trust.Prefixes())
 }
 
 // Affected returns the services whose plans a changed row of Prefixes affects. The reader is at least as new as the
 // change. If known is false, any service may be affected.
 func (p *Planner) Affected(r raftstore.Reader, change raftstore.Change) (services []string, known bool) {
-	if change.Table == Rules.Name() {
+	if change.Table == ruleTable.Name() {
 		return []string{change.Key}, change.Key != plan.AllServices
 	}
 	return registry.Affected(r, change)

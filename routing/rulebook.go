@@ -24,7 +24,7 @@ func newRuleBook(configured plan.Settings) *ruleBook {
 // policy returns the policy of a service in the revision that r reads. As long as the rules do not change, it returns
 // the same pointer.
 func (b *ruleBook) policy(r raftstore.Reader, service string) (*plan.Policy, error) {
-	revision := Rules.PrefixRevision(r, "")
+	revision := ruleTable.PrefixRevision(r, "")
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.read != revision {
@@ -36,7 +36,7 @@ func (b *ruleBook) policy(r raftstore.Reader, service string) (*plan.Policy, err
 	}
 	// Services without a rule of their own share a policy.
 	name := plan.AllServices
-	if _, own, err := Rules.Get(r, service); err != nil {
+	if _, own, err := ruleTable.Get(r, service); err != nil {
 		return nil, err
 	} else if own {
 		name = service
@@ -54,7 +54,7 @@ func (b *ruleBook) policy(r raftstore.Reader, service string) (*plan.Policy, err
 func (b *ruleBook) build(r raftstore.Reader, service string) (*plan.Policy, error) {
 	s := b.configured
 	for _, name := range []string{plan.AllServices, service} {
-		row, found, err := Rules.Get(r, name)
+		row, found, err := ruleTable.Get(r, name)
 		if err != nil {
 			return nil, err
 		}

@@ -18,8 +18,8 @@ import (
 	"github.com/ententehq/entente/routing/registry"
 )
 
-// Rules holds all rules, by service or [plan.AllServices].
-var Rules = raftstore.NewTable[*statev1.RoutingRule]("routing_rules")
+// ruleTable holds all rules, by service or [plan.AllServices].
+var ruleTable = raftstore.NewTable[*statev1.RoutingRule]("routing_rules")
 
 const (
 	// maxStoredRules bounds all rules, so that one transaction can read them and one response can list them.
@@ -62,7 +62,7 @@ func (s *ruleServer) PutRules(ctx context.Context, r *ententev1.PutRulesRequest)
 		for _, name := range names {
 			row := rows[name]
 			row.UpdateTime = timestamppb.New(s.now())
-			if err := Rules.Put(tx, name, row); err != nil {
+			if err := ruleTable.Put(tx, name, row); err != nil {
 				return err
 			}
 		}
@@ -82,7 +82,7 @@ func (s *ruleServer) PutRules(ctx context.Context, r *ententev1.PutRulesRequest)
 // together. Other rules are not checked, so that a rule which a new configuration has made invalid does not prevent its
 // repair.
 func (s *ruleServer) check(tx *raftstore.Tx, names []string) error {
-	list, err := Rules.List(tx, "")
+	list, err := ruleTable.List(tx, "")
 	if err != nil {
 		return err
 	}
@@ -138,7 +138,7 @@ func (s *ruleServer) ListRules(
 		return nil, err
 	}
 	response := &ententev1.ListRulesResponse{Revision: uint64(view.Revision())}
-	for row, err := range Rules.All(view, "") {
+	for row, err := range ruleTable.All(view, "") {
 		if err != nil {
 			return nil, raftstore.StatusError(err)
 		}
@@ -153,7 +153,7 @@ func (s *ruleServer) GetRule(ctx context.Context, r *ententev1.GetRuleRequest) (
 	if err != nil {
 		return nil, err
 	}
-	row, found, err := Rules.Get(view, r.GetService())
+	row, found, err := ruleTable.Get(view, r.GetService())
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
@@ -176,14 +176,14 @@ func (s *ruleServer) DeleteRule(
 	ctx context.Context, r *ententev1.DeleteRuleRequest,
 ) (*ententev1.DeleteRuleResponse, error) {
 	revision, err := s.store.Update(ctx, func(tx *raftstore.Tx) error {
-		_, found, err := Rules.Get(tx, r.GetService())
+		_, found, err := ruleTable.Get(tx, r.GetService())
 		if err != nil {
 			return err
 		}
 		if !found {
 			return noRule(r.GetService())
 		}
-		return Rules.Delete(tx, r.GetService())
+		return ruleTable.Delete(tx, r.GetService())
 	})
 	if err != nil {
 		return nil, raftstore.StatusError(err)

@@ -73,8 +73,8 @@ func TestAffected(t *testing.T) {
 		known      bool
 	}{
 		{registry.Instances.Name(), "shop/-/0/10.0.0.1:80", []string{"shop"}, true},
-		{Rules.Name(), "shop", []string{"shop"}, true},
-		{Rules.Name(), plan.AllServices, []string{plan.AllServices}, false},
+		{ruleTable.Name(), "shop", []string{"shop"}, true},
+		{ruleTable.Name(), plan.AllServices, []string{plan.AllServices}, false},
 		{trustTable.Name(), "us.example.org", nil, false},
 	} {
 		got, known := r.Affected(r.store.View(), raftstore.Change{Table: test.table, Key: test.key})

@@ -47,11 +47,11 @@ func BenchmarkExportToPeers(b *testing.B) {
 	}
 	_, err := m.store.Update(ctx, func(tx *raftstore.Tx) error {
 		for n := range peers {
-			e := Export{
+			e := serviceExport{
 				Service: "shop", Name: "shop", To: fmt.Sprintf("p%d.example.org", n),
 				created: routingtest.Epoch, agreed: routingtest.Epoch,
 			}
-			if err := Exports.Put(tx, exportKey(e.To, e.Name), e.row()); err != nil {
+			if err := exportTable.Put(tx, exportKey(e.To, e.Name), e.row()); err != nil {
 				return err
 			}
 		}

@@ -1,7 +1,7 @@
 // Package exchange shares services between clusters: it exports instances of services to the clusters of foreign trust
 // domains, and imports instances from them.
 //
-// An [Export] offers a service to another cluster, an [Import] requests one from it. Both belong to the relationship
+// An export offers a service to another cluster, an import requests one from it. Both belong to the relationship
 // with a trust domain ([Agreement]) and end with it. What is shared travels over the streams that federation keeps
 // between clusters. The unit is a set: the instances of one service in one trust domain of the exporting cluster,
 // identified by a digest of its content (set.go).

@@ -20,8 +20,8 @@ import (
 	"github.com/ententehq/entente/routing/registry"
 )
 
-// Exports holds the services that are exported to other clusters, by "<trust domain>/<name there>".
-var Exports = raftstore.NewTable[*statev1.ServiceExport]("service_exports")
+// exportTable holds the services that are exported to other clusters, by "<trust domain>/<name there>".
+var exportTable = raftstore.NewTable[*statev1.ServiceExport]("service_exports")
 
 const (
 	// maxExports bounds the exports of the cluster, maxExportLocalities the localities of one.
@@ -30,11 +30,11 @@ const (
 	maxPathPrefix       = 512
 )
 
-// ErrExport is returned for what does not describe an export or an import.
-var ErrExport = errors.New("cannot be shared")
+// errExport is returned for what does not describe an export or an import.
+var errExport = errors.New("cannot be shared")
 
-// Export offers a service to the cluster of a foreign trust domain.
-type Export struct {
+// serviceExport offers a service to the cluster of a foreign trust domain.
+type serviceExport struct {
 	// Service is its name here, Name its name there.
 	Service, Name string
 	To            string
@@ -52,13 +52,13 @@ type Export struct {
 
 func exportKey(to, name string) string { return to + "/" + name }
 
-// ParseExport parses and checks an export. Fields that the server sets are ignored.
-func ParseExport(m *ententev1.ServiceExport) (Export, error) {
-	var e Export
+// parseExport parses and checks an export. Fields that the server sets are ignored.
+func parseExport(m *ententev1.ServiceExport) (serviceExport, error) {
+	var e serviceExport
 	if m == nil {
-		return e, fmt.Errorf("%w: the export is missing", ErrExport)
+		return e, fmt.Errorf("%w: the export is missing", errExport)
 	}
-	e = Export{Service: m.GetService(), Name: m.GetName(), PathPrefix: m.GetPathPrefix()}
+	e = serviceExport{Service: m.GetService(), Name: m.GetName(), PathPrefix: m.GetPathPrefix()}
 	if e.Name == "" {
 		e.Name = e.Service
 	}
@@ -72,7 +72,7 @@ func ParseExport(m *ententev1.ServiceExport) (Export, error) {
 		return e, err
 	}
 	if n := len(m.GetLocalities()); n > maxExportLocalities {
-		return e, fmt.Errorf("%w: the export names %d places; %d are allowed", ErrExport, n, maxExportLocalities)
+		return e, fmt.Errorf("%w: the export names %d places; %d are allowed", errExport, n, maxExportLocalities)
 	}
 	for _, text := range m.GetLocalities() {
 		locality, err := plan.ParseLocality(text)
@@ -95,7 +95,7 @@ func ParseExport(m *ententev1.ServiceExport) (Export, error) {
 		if len(p) > maxPathPrefix || !strings.HasPrefix(p, "/") || p == "/" || strings.HasSuffix(p, "/") {
 			return e, fmt.Errorf(
 				"%w: the path %q does not consist of whole segments, such as /shop; leave it out for all paths",
-				ErrExport,
+				errExport,
 				plan.Clip(p),
 			)
 		}
@@ -106,18 +106,18 @@ func ParseExport(m *ententev1.ServiceExport) (Export, error) {
 // foreignDomain parses the trust domain to export to, or to import from.
 func foreignDomain(text string) (string, error) {
 	if text == "" {
-		return "", fmt.Errorf("%w: the trust domain of the other cluster is missing", ErrExport)
+		return "", fmt.Errorf("%w: the trust domain of the other cluster is missing", errExport)
 	}
 	td, err := bundle.ParseTrustDomain(text)
 	if err != nil {
-		return "", fmt.Errorf("%w: %q is no trust domain: %w", ErrExport, plan.Clip(text), err)
+		return "", fmt.Errorf("%w: %q is no trust domain: %w", errExport, plan.Clip(text), err)
 	}
 	return td.Name(), nil
 }
 
 // covers reports whether an instance is exported. Imported instances never are, because services are shared over one
 // hop only, and neither are instances that yield to another registration at their address.
-func (e Export) covers(i registry.Instance) bool {
+func (e serviceExport) covers(i registry.Instance) bool {
 	td := i.ID.TrustDomain().Name()
 	return i.Origin == "" && !i.Outranked && i.Service == e.Service &&
 		(e.TrustDomain == "" || td == e.TrustDomain) &&
@@ -126,11 +126,11 @@ func (e Export) covers(i registry.Instance) bool {
 }
 
 // terms returns a text that is equal for exports of the same instances.
-func (e Export) terms() string {
+func (e serviceExport) terms() string {
 	return fmt.Sprintf("%s %v %s %s", e.Service, e.Localities, e.TrustDomain, e.PathPrefix)
 }
 
-func (e Export) row() *statev1.ServiceExport {
+func (e serviceExport) row() *statev1.ServiceExport {
 	row := &statev1.ServiceExport{
 		Service: e.Service, TrustDomain: e.TrustDomain, PathPrefix: e.PathPrefix,
 		CreateTime: timestamppb.New(e.created), Agreed: timestamppb.New(e.agreed),
@@ -141,10 +141,10 @@ func (e Export) row() *statev1.ServiceExport {
 	return row
 }
 
-func exportFromRow(row raftstore.Row[*statev1.ServiceExport]) (Export, error) {
+func exportFromRow(row raftstore.Row[*statev1.ServiceExport]) (serviceExport, error) {
 	to, name, _ := strings.Cut(row.Key, "/")
 	v := row.Value
-	e, err := ParseExport(&ententev1.ServiceExport{
+	e, err := parseExport(&ententev1.ServiceExport{
 		Service: v.GetService(), Name: name, To: to, Localities: v.GetLocalities(),
 		TrustDomain: v.GetTrustDomain(), PathPrefix: v.GetPathPrefix(),
 	})
@@ -156,9 +156,9 @@ func exportFromRow(row raftstore.Row[*statev1.ServiceExport]) (Export, error) {
 }
 
 // listExports returns all exports.
-func listExports(r raftstore.Reader) ([]Export, error) {
-	var list []Export
-	for row, err := range Exports.All(r, "") {
+func listExports(r raftstore.Reader) ([]serviceExport, error) {
+	var list []serviceExport
+	for row, err := range exportTable.All(r, "") {
 		if err != nil {
 			return nil, err
 		}
@@ -172,7 +172,7 @@ func listExports(r raftstore.Reader) ([]Export, error) {
 }
 
 // counts reports whether an export was created under the present agreement.
-func (e Export) counts(a Agreement) bool { return e.agreed.Equal(a.Since) }
+func (e serviceExport) counts(a Agreement) bool { return e.agreed.Equal(a.Since) }
 
 // invalid returns the status for a request that does not parse.
 func invalid(err error) error { return status.Error(codes.InvalidArgument, err.Error()) }

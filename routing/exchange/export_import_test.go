@@ -59,9 +59,9 @@ func TestParseExportAndImport(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var err error
 			if c.imports != nil {
-				_, err = ParseImport(c.imports)
+				_, err = parseImport(c.imports)
 			} else {
-				_, err = ParseExport(c.export)
+				_, err = parseExport(c.export)
 			}
 			require.ErrorContains(t, err, c.refusal)
 		})
@@ -113,7 +113,7 @@ func TestExportCovers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := export("shop", "us.example.org")
 			c.change(m)
-			e, err := ParseExport(m)
+			e, err := parseExport(m)
 			require.NoError(t, err)
 			require.Equal(t, c.covered, e.covers(c.instance))
 		})

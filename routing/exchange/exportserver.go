@@ -29,13 +29,13 @@ type ExportServer struct {
 func (s *ExportServer) ExportService(
 	ctx context.Context, r *ententev1.ExportServiceRequest,
 ) (*ententev1.ServiceExport, error) {
-	wanted, err := ParseExport(r.GetExport())
+	wanted, err := parseExport(r.GetExport())
 	if err != nil {
 		return nil, invalid(err)
 	}
 	key := exportKey(wanted.To, wanted.Name)
 	others := 0
-	for row, err := range Exports.All(s.store.View(), "") {
+	for row, err := range exportTable.All(s.store.View(), "") {
 		if err != nil {
 			return nil, raftstore.StatusError(err)
 		}
@@ -63,14 +63,14 @@ func (s *ExportServer) ExportService(
 			}
 		}
 		wanted.created, wanted.agreed = s.now(), agreement.Since
-		row, found, err := Exports.Get(tx, key)
+		row, found, err := exportTable.Get(tx, key)
 		switch {
 		case err != nil:
 			return err
 		case found && row.Value.GetAgreed().AsTime().Equal(agreement.Since):
 			wanted.created = row.Value.GetCreateTime().AsTime()
 		}
-		return Exports.Put(tx, key, wanted.row())
+		return exportTable.Put(tx, key, wanted.row())
 	})
 	if err != nil {
 		return nil, raftstore.StatusError(err)
@@ -85,7 +85,7 @@ func (s *ExportServer) stored(
 	view raftstore.Reader,
 	key string,
 ) (*ententev1.ServiceExport, error) {
-	row, found, err := Exports.Get(view, key)
+	row, found, err := exportTable.Get(view, key)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +102,7 @@ func (s *ExportServer) stored(
 // describe returns the API message of an export, with its state.
 func (s *ExportServer) describe(
 	r raftstore.Reader,
-	e Export,
+	e serviceExport,
 	outcomes outcomesByExport,
 ) (*ententev1.ServiceExport, error) {
 	m := &ententev1.ServiceExport{
@@ -137,7 +137,7 @@ func (s *ExportServer) describe(
 }
 
 // countCovered counts the instances that an export covers.
-func (s *ExportServer) countCovered(r raftstore.Reader, e Export) (n uint32, err error) {
+func (s *ExportServer) countCovered(r raftstore.Reader, e serviceExport) (n uint32, err error) {
 	present, err := s.catalog.Service(r, e.Service)
 	if err != nil {
 		return 0, err
@@ -160,7 +160,7 @@ func (s *ExportServer) countCovered(r raftstore.Reader, e Export) (n uint32, err
 // the instances.
 func (s *ExportServer) applyOutcomes(
 	r raftstore.Reader,
-	e Export,
+	e serviceExport,
 	outcomes []setOutcome,
 	m *ententev1.ServiceExport,
 ) error {
@@ -227,13 +227,13 @@ func (s *ExportServer) UnexportService(
 	}
 	revision, err := s.store.Update(ctx, func(tx *raftstore.Tx) error {
 		key := exportKey(to, r.GetName())
-		if _, found, err := Exports.Get(tx, key); err != nil {
+		if _, found, err := exportTable.Get(tx, key); err != nil {
 			return err
 		} else if !found {
 			return status.Errorf(codes.NotFound,
 				"nothing is exported to %s as %s; 'entente service exports' lists all exports", to, r.GetName())
 		}
-		return Exports.Delete(tx, key)
+		return exportTable.Delete(tx, key)
 	})
 	if err != nil {
 		return nil, raftstore.StatusError(err)

@@ -71,9 +71,9 @@ func (s *exportedSets) get(r raftstore.Reader, domains []string, key setKey) (*e
 }
 
 // exports returns the exports of a name to domains, as far as they count.
-func (s *exportedSets) exports(r raftstore.Reader, domains []string, name string) (exports []Export, err error) {
+func (s *exportedSets) exports(r raftstore.Reader, domains []string, name string) (exports []serviceExport, err error) {
 	for _, to := range domains {
-		row, found, err := Exports.Get(r, exportKey(to, name))
+		row, found, err := exportTable.Get(r, exportKey(to, name))
 		if err != nil {
 			return nil, err
 		}
@@ -97,7 +97,7 @@ func (s *exportedSets) exports(r raftstore.Reader, domains []string, name string
 
 // coveredInstances returns the instances that exports cover, in order of address. Of several at one address the first
 // is exported, as in a hint.
-func coveredInstances(key setKey, exports []Export, services []*registry.Service) []*ententev1.PeerInstance {
+func coveredInstances(key setKey, exports []serviceExport, services []*registry.Service) []*ententev1.PeerInstance {
 	var covered []registry.Instance
 	for n, e := range exports {
 		for _, i := range services[n].Instances {

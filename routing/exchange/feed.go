@@ -129,7 +129,7 @@ func (a *syncs) follow(ctx context.Context) error {
 		Store: a.parts.store,
 		Over: []raftstore.Prefix{
 			registry.Instances.Prefix(""), registry.Sets.Prefix(""), registry.Leases.Prefix(""),
-			registry.Imports.Prefix(""), registry.ImportedSets.Prefix(""), Exports.Prefix(""),
+			registry.Imports.Prefix(""), registry.ImportedSets.Prefix(""), exportTable.Prefix(""),
 		},
 		Affected: affectedBy,
 		Pace:     feed.Pace{Gather: gatherChanges},
@@ -151,7 +151,7 @@ func affectedBy(view *raftstore.View, change raftstore.Change, set *feed.Set[sha
 		set.Add(sharedKey{kind: sharedImports})
 	case registry.ImportedSets.Name():
 		set.Add(sharedKey{sharedReceived, change.Key})
-	case Exports.Name():
+	case exportTable.Name():
 		set.Add(sharedKey{kind: sharedExports})
 	default:
 		services, known := registry.Affected(view, change)

@@ -353,7 +353,7 @@ func TestImportsAreBounded(t *testing.T) {
 	}
 	received := func(service string, n int) receivedSet {
 		return receivedSet{
-			wanted:    Import{Service: service, From: "eu.example.org"},
+			wanted:    serviceImport{Service: service, From: "eu.example.org"},
 			instances: make([]registry.Instance, n),
 		}
 	}

@@ -24,8 +24,8 @@ const (
 	maxImported     = 50000
 )
 
-// Import requests the instances of a service from the cluster of a foreign trust domain.
-type Import struct {
+// serviceImport requests the instances of a service from the cluster of a foreign trust domain.
+type serviceImport struct {
 	// Service is its name here, Name its name there.
 	Service, Name string
 	From          string
@@ -37,15 +37,15 @@ type Import struct {
 	revision raftstore.Revision
 }
 
-func (i Import) key() string { return registry.ImportKey(i.Service, i.From) }
+func (i serviceImport) key() string { return registry.ImportKey(i.Service, i.From) }
 
-// ParseImport parses and checks an import. Fields that the server sets are ignored.
-func ParseImport(m *ententev1.ServiceImport) (Import, error) {
-	var i Import
+// parseImport parses and checks an import. Fields that the server sets are ignored.
+func parseImport(m *ententev1.ServiceImport) (serviceImport, error) {
+	var i serviceImport
 	if m == nil {
-		return i, fmt.Errorf("%w: the import is missing", ErrExport)
+		return i, fmt.Errorf("%w: the import is missing", errExport)
 	}
-	i = Import{Service: m.GetService(), Name: m.GetName()}
+	i = serviceImport{Service: m.GetService(), Name: m.GetName()}
 	if i.Service == "" {
 		i.Service = i.Name
 	}
@@ -59,15 +59,15 @@ func ParseImport(m *ententev1.ServiceImport) (Import, error) {
 	return i, err
 }
 
-func (i Import) row() *statev1.ServiceImport {
+func (i serviceImport) row() *statev1.ServiceImport {
 	return &statev1.ServiceImport{
 		Name: i.Name, CreateTime: timestamppb.New(i.created), Agreed: timestamppb.New(i.agreed), Id: i.id,
 	}
 }
 
-func importFromRow(row raftstore.Row[*statev1.ServiceImport]) (Import, error) {
+func importFromRow(row raftstore.Row[*statev1.ServiceImport]) (serviceImport, error) {
 	service, from, _ := strings.Cut(row.Key, "/")
-	i, err := ParseImport(&ententev1.ServiceImport{Name: row.Value.GetName(), From: from, Service: service})
+	i, err := parseImport(&ententev1.ServiceImport{Name: row.Value.GetName(), From: from, Service: service})
 	if err != nil {
 		return i, fmt.Errorf("import %q: %w", row.Key, err)
 	}
@@ -77,8 +77,8 @@ func importFromRow(row raftstore.Row[*statev1.ServiceImport]) (Import, error) {
 }
 
 // listImports returns all imports.
-func listImports(r raftstore.Reader) ([]Import, error) {
-	var list []Import
+func listImports(r raftstore.Reader) ([]serviceImport, error) {
+	var list []serviceImport
 	for row, err := range registry.Imports.All(r, "") {
 		if err != nil {
 			return nil, err
@@ -93,11 +93,11 @@ func listImports(r raftstore.Reader) ([]Import, error) {
 }
 
 // counts reports whether an import was created under the present agreement.
-func (i Import) counts(a Agreement) bool { return i.agreed.Equal(a.Since) }
+func (i serviceImport) counts(a Agreement) bool { return i.agreed.Equal(a.Since) }
 
 // stored returns the digest of the set that is stored for an import. It is zero if there is none, and after a refusal,
 // so that the peer sends the set again.
-func (i Import) stored(r raftstore.Reader) (d digest, refused bool, err error) {
+func (i serviceImport) stored(r raftstore.Reader) (d digest, refused bool, err error) {
 	row, found, err := registry.ImportedSets.Get(r, i.key())
 	if err != nil || !found || row.Value.GetImport() != i.id {
 		return d, false, err

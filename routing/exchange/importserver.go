@@ -28,7 +28,7 @@ type ImportServer struct {
 func (s *ImportServer) ImportService(
 	ctx context.Context, r *ententev1.ImportServiceRequest,
 ) (*ententev1.ServiceImport, error) {
-	wanted, err := ParseImport(r.GetImport())
+	wanted, err := parseImport(r.GetImport())
 	if err != nil {
 		return nil, invalid(err)
 	}
@@ -88,7 +88,7 @@ func (s *ImportServer) stored(view raftstore.Reader, key string) (*ententev1.Ser
 }
 
 // describe returns the API message of an import, with its state.
-func (s *ImportServer) describe(r raftstore.Reader, i Import) (*ententev1.ServiceImport, error) {
+func (s *ImportServer) describe(r raftstore.Reader, i serviceImport) (*ententev1.ServiceImport, error) {
 	m := &ententev1.ServiceImport{
 		Name: i.Name, From: i.From, Service: i.Service, CreateTime: timestamppb.New(i.created),
 		Revision: uint64(i.revision),
@@ -124,7 +124,7 @@ func (s *ImportServer) describe(r raftstore.Reader, i Import) (*ententev1.Servic
 }
 
 // describeReceived adds what was received for an import.
-func describeReceived(r raftstore.Reader, i Import, m *ententev1.ServiceImport) error {
+func describeReceived(r raftstore.Reader, i serviceImport, m *ententev1.ServiceImport) error {
 	received, found, err := registry.ImportedSets.Get(r, i.key())
 	row := received.Value
 	if err != nil || !found || row.GetImport() != i.id {

@@ -37,7 +37,7 @@ type receiver struct {
 	// imports are the subscriptions that were sent in the list of that number. confirmed means that the peer has
 	// confirmed the list. The list is built again if the imports may have changed (stale), and sent even without a
 	// change if resend is set.
-	imports       map[setKey]Import
+	imports       map[setKey]serviceImport
 	number        uint64
 	confirmed     bool
 	stale, resend bool
@@ -69,13 +69,13 @@ type receivedSet struct {
 	// refused is why the set is refused, or nil.
 	refused error
 	// wanted is the import that subscribed to it.
-	wanted Import
+	wanted serviceImport
 }
 
 func newReceiver(parts syncParts) receiver {
 	return receiver{
 		syncParts: parts, lists: rate.NewLimiter(listRate, listBurst), work: make(chan struct{}, 1), stale: true,
-		imports: make(map[setKey]Import), announced: make(map[setKey]digest), changed: make(map[string]bool),
+		imports: make(map[setKey]serviceImport), announced: make(map[setKey]digest), changed: make(map[string]bool),
 		received: make(map[setKey]receivedSet),
 	}
 }
@@ -219,7 +219,7 @@ func (r *receiver) nextList(view raftstore.Reader, domains []string) (*ententev1
 	if err != nil {
 		return nil, err
 	}
-	next := make(map[setKey]Import)
+	next := make(map[setKey]serviceImport)
 	for _, i := range all {
 		if !slices.Contains(domains, i.From) {
 			continue
@@ -233,7 +233,7 @@ func (r *receiver) nextList(view raftstore.Reader, domains []string) (*ententev1
 		}
 	}
 	r.stale = false
-	same := maps.EqualFunc(next, r.imports, func(a, b Import) bool { return a.id == b.id })
+	same := maps.EqualFunc(next, r.imports, func(a, b serviceImport) bool { return a.id == b.id })
 	if same && !r.resend && (r.number > 0 || len(next) == 0) {
 		return nil, nil
 	}

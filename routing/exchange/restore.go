@@ -19,7 +19,7 @@ func (s restore) keepEnded(before, restored *raftstore.View, tx *raftstore.Tx) e
 		a, found, err := s.agreements.With(before, domain)
 		return found && a.Since.Equal(agreed.AsTime()), err
 	}
-	for row, err := range Exports.All(restored, "") {
+	for row, err := range exportTable.All(restored, "") {
 		if err != nil {
 			return err
 		}
@@ -29,7 +29,7 @@ func (s restore) keepEnded(before, restored *raftstore.View, tx *raftstore.Tx) e
 		}
 		keep, err := existed(e.To, row.Value.GetAgreed())
 		if err == nil && keep {
-			err = putBefore(Exports, before, tx, row)
+			err = putBefore(exportTable, before, tx, row)
 		}
 		if err != nil {
 			return err

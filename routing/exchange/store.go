@@ -195,7 +195,7 @@ func firstFew(list []string) string {
 }
 
 // checkWanted returns errImportChanged unless an import exists, under an agreement that is in force and names the peer.
-func (w *importWriter) checkWanted(r raftstore.Reader, home string, i Import) error {
+func (w *importWriter) checkWanted(r raftstore.Reader, home string, i serviceImport) error {
 	row, found, err := registry.Imports.Get(r, i.key())
 	if err != nil {
 		return err

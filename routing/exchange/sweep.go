@@ -37,8 +37,8 @@ type sweeper struct {
 
 // sharedState is what a sweeper caches.
 type sharedState struct {
-	imports []Import
-	exports []Export
+	imports []serviceImport
+	exports []serviceExport
 	ids     map[string]string // of each import, by key
 	// exported and imported are the revisions that exports and imports were read at, ended and orphaned those up to
 	// which ended agreements and orphaned sets were handled.
@@ -79,7 +79,7 @@ func (s *sweeper) sweep(ctx context.Context) error {
 
 // load reads the exports and imports if they have changed.
 func (s *sweeper) load(view *raftstore.View) (err error) {
-	if now := Exports.PrefixRevision(view, ""); now != s.exported || s.exports == nil {
+	if now := exportTable.PrefixRevision(view, ""); now != s.exported || s.exports == nil {
 		if s.exports, err = listExports(view); err != nil {
 			return err
 		}
@@ -123,11 +123,11 @@ func (s *sweeper) endShared(ctx context.Context, view *raftstore.View) error {
 		over, err := ended(e.To, e.agreed)
 		if err == nil && over {
 			err = s.audited(ctx, "end export", e.Name+" to "+e.To, reason, func(tx *raftstore.Tx) error {
-				row, found, err := Exports.Get(tx, exportKey(e.To, e.Name))
+				row, found, err := exportTable.Get(tx, exportKey(e.To, e.Name))
 				if err != nil || !found || !row.Value.GetAgreed().AsTime().Equal(e.agreed) {
 					return err
 				}
-				return Exports.Delete(tx, row.Key)
+				return exportTable.Delete(tx, row.Key)
 			})
 		}
 		if err != nil {

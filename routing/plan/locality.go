@@ -95,9 +95,9 @@ func (l Locality) Within(o Locality) bool {
 		(o.SubZone == "" || l.SubZone == o.SubZone)
 }
 
-// ParsePattern parses the place of a distribution rule: a locality, which stands for everything in it, or * for
+// parsePattern parses the place of a distribution rule: a locality, which stands for everything in it, or * for
 // everywhere. REGION/* and REGION/ZONE/* are accepted too, as users of Istio write it.
-func ParsePattern(text string) (Locality, error) {
+func parsePattern(text string) (Locality, error) {
 	if text == "*" {
 		return Locality{}, nil
 	}

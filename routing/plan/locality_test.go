@@ -104,8 +104,8 @@ func FuzzParseText(f *testing.F) {
 		} else {
 			require.Less(t, len(err.Error()), 1000)
 		}
-		if p, err := ParsePattern(text); err == nil {
-			again, err := ParsePattern(patternText(p))
+		if p, err := parsePattern(text); err == nil {
+			again, err := parsePattern(patternText(p))
 			require.NoError(t, err)
 			require.Equal(t, p, again)
 		}

@@ -185,7 +185,7 @@ func failoverRules(settings []FailoverSetting) (map[string][]string, error) {
 func distributionRules(settings []DistributionSetting) ([]distribution, error) {
 	var rules []distribution
 	for _, d := range settings {
-		from, err := ParsePattern(d.From)
+		from, err := parsePattern(d.From)
 		if err != nil {
 			return nil, fmt.Errorf("distribution from %q: %w", Clip(d.From), err)
 		}
@@ -206,7 +206,7 @@ func distributionRules(settings []DistributionSetting) ([]distribution, error) {
 		rule := distribution{from: from}
 		sum := 0
 		for _, text := range slices.Sorted(maps.Keys(d.To)) {
-			place, err := ParsePattern(text)
+			place, err := parsePattern(text)
 			if err != nil {
 				return nil, fmt.Errorf("distribution from %s to %q: %w", patternText(from), Clip(text), err)
 			}

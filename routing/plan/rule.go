@@ -148,7 +148,7 @@ func RuleProto(service string, v *statev1.RoutingRule, revision uint64) *entente
 func UnreachableDistributions(service string, list []*statev1.DistributionRule) (out []string) {
 	var before []Locality
 	for _, d := range list {
-		from, err := ParsePattern(d.GetFrom())
+		from, err := parsePattern(d.GetFrom())
 		if err != nil {
 			continue // the rule has been parsed before
 		}
@@ -189,12 +189,12 @@ func (s Settings) Overlay(rule Settings) Settings {
 	distribution := slices.Clone(rule.Distribution)
 	replaced := make(map[Locality]bool, len(rule.Distribution)) // a place can be written in two ways
 	for _, own := range rule.Distribution {
-		if place, err := ParsePattern(own.From); err == nil {
+		if place, err := parsePattern(own.From); err == nil {
 			replaced[place] = true
 		}
 	}
 	for _, d := range s.Distribution {
-		if place, err := ParsePattern(d.From); err != nil || !replaced[place] {
+		if place, err := parsePattern(d.From); err != nil || !replaced[place] {
 			distribution = append(distribution, d)
 		}
 	}
@@ -214,7 +214,7 @@ func RuleRegions(r *statev1.RoutingRule) map[string]bool {
 	for _, d := range r.GetDistribution() {
 		for _, text := range append(slices.Collect(maps.Keys(d.GetTo())), d.GetFrom()) {
 			// The rule has been parsed before.
-			if place, err := ParsePattern(text); err == nil && place.Region != "" {
+			if place, err := parsePattern(text); err == nil && place.Region != "" {
 				regions[place.Region] = true
 			}
 		}

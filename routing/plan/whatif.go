@@ -41,8 +41,8 @@ type Assumption struct {
 // String returns the assumption as it was written.
 func (s Assumption) String() string { return s.text }
 
-// ParseAssumption parses SUBJECT=STATE: PLACE=down, PLACE=PERCENT%, domain:NAME=TRUST or IP:PORT=HEALTH.
-func ParseAssumption(text string) (Assumption, error) {
+// parseAssumption parses SUBJECT=STATE: PLACE=down, PLACE=PERCENT%, domain:NAME=TRUST or IP:PORT=HEALTH.
+func parseAssumption(text string) (Assumption, error) {
 	subject, state, ok := strings.Cut(text, "=")
 	if !ok {
 		return Assumption{}, fmt.Errorf(
@@ -230,7 +230,7 @@ func ParseScenario(texts []string) (Scenario, error) {
 	}
 	out := make(Scenario, 0, len(texts))
 	for _, text := range texts {
-		s, err := ParseAssumption(text)
+		s, err := parseAssumption(text)
 		if err != nil {
 			return nil, err
 		}

@@ -78,7 +78,7 @@ func TestInvalidAssumptions(t *testing.T) {
 		"10.0.0.1:80=down":            `healthy, degraded, unhealthy or draining`,
 		"shop.example.org:80=healthy": `shop.example.org`,
 	} {
-		_, err := ParseAssumption(text)
+		_, err := parseAssumption(text)
 		require.ErrorContains(t, err, want, text)
 	}
 	_, err := ParseScenario(make([]string, maxAssumptions+1))

@@ -32,7 +32,7 @@ type healthChange struct {
 func parseHealthChanges(list []*ententev1.HealthChange) ([]healthChange, error) {
 	if len(list) > maxHealthChanges {
 		return nil, fmt.Errorf("%w: %d changes of health in one message; %d are allowed, send the rest in the next",
-			ErrInstance, len(list), maxHealthChanges)
+			errInstance, len(list), maxHealthChanges)
 	}
 	changes := make([]healthChange, 0, len(list))
 	for i, c := range list {
@@ -45,7 +45,7 @@ func parseHealthChanges(list []*ententev1.HealthChange) ([]healthChange, error) 
 		}
 		health, err := healthFromProto(c.GetHealth(), 0)
 		if err == nil && health == 0 {
-			err = fmt.Errorf("%w: it has no health", ErrInstance)
+			err = fmt.Errorf("%w: it has no health", errInstance)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("change %d: %w", i, err)

@@ -15,11 +15,11 @@ import (
 	"github.com/ententehq/entente/routing/plan"
 )
 
-// ErrInstance is returned for an instance that cannot be registered.
-var ErrInstance = errors.New("not an instance")
+// errInstance is returned for an instance that cannot be registered.
+var errInstance = errors.New("not an instance")
 
-// ErrReserved is the ErrInstance for a SPIFFE ID that only members have.
-var ErrReserved = fmt.Errorf("%w", ErrInstance)
+// ErrReserved is the error for a SPIFFE ID that only members have.
+var ErrReserved = fmt.Errorf("%w", errInstance)
 
 // Instance is a registered endpoint of a service. Its Endpoint has no trust state, which is looked up for each plan.
 type Instance struct {
@@ -44,7 +44,7 @@ func (i Instance) Key() string {
 func ParseInstance(m *ententev1.Instance) (Instance, error) {
 	var i Instance
 	if m == nil {
-		return i, fmt.Errorf("%w: it is missing", ErrInstance)
+		return i, fmt.Errorf("%w: it is missing", errInstance)
 	}
 	if err := plan.CheckServiceName(m.GetService()); err != nil {
 		return i, err
@@ -69,7 +69,7 @@ func ParseInstance(m *ententev1.Instance) (Instance, error) {
 		return i, err
 	}
 	if id.Path() == "" {
-		return i, fmt.Errorf("%w: the SPIFFE ID %s has no path; callers expect that of a workload", ErrInstance, id)
+		return i, fmt.Errorf("%w: the SPIFFE ID %s has no path; callers expect that of a workload", errInstance, id)
 	}
 	if access.HasPathPrefix(id.Path(), access.ReservedPath) {
 		return i, fmt.Errorf(
@@ -84,7 +84,7 @@ func ParseInstance(m *ententev1.Instance) (Instance, error) {
 		weight = 1
 	}
 	if weight > plan.MaxWeight {
-		return i, fmt.Errorf("%w: the weight is %d; 1 to %d are allowed", ErrInstance, weight, plan.MaxWeight)
+		return i, fmt.Errorf("%w: the weight is %d; 1 to %d are allowed", errInstance, weight, plan.MaxWeight)
 	}
 	health, err := healthFromProto(m.GetHealth(), plan.Healthy)
 	if err != nil {
@@ -108,7 +108,7 @@ func healthFromProto(h ententev1.Health, unspecified plan.Health) (plan.Health, 
 	}
 	return 0, fmt.Errorf(
 		"%w: health %d is not known; healthy, degraded, unhealthy and draining are",
-		ErrInstance,
+		errInstance,
 		int32(h),
 	)
 }

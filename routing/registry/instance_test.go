@@ -71,7 +71,7 @@ func TestParseInstance(t *testing.T) {
 		})
 	}
 	_, err := ParseInstance(nil)
-	require.ErrorIs(t, err, ErrInstance)
+	require.ErrorIs(t, err, errInstance)
 }
 
 func FuzzParseInstance(f *testing.F) {

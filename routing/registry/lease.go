@@ -30,8 +30,8 @@ const (
 	MaxGoneAfter     = 7 * 24 * time.Hour
 )
 
-// ErrLease is returned for a request that does not describe or name a lease.
-var ErrLease = errors.New("not a lease")
+// errLease is returned for a request that does not describe or name a lease.
+var errLease = errors.New("not a lease")
 
 const (
 	// secretSize makes secrets that cannot be guessed; leaseIDSize makes IDs for which no second secret is found by
@@ -55,7 +55,7 @@ func digestOf(secret string) (digest [sha256.Size]byte, id string, err error) {
 		// The error does not repeat the input, which may be a secret with a typing error.
 		return digest, "", fmt.Errorf(
 			"%w: the secret is not %d hexadecimal digits; send the one that the lease was opened with",
-			ErrLease,
+			errLease,
 			2*secretSize,
 		)
 	}
@@ -69,12 +69,12 @@ type leaseTerms struct{ ttl, goneAfter time.Duration }
 func parseTerms(m *ententev1.OpenLease) (leaseTerms, error) {
 	t := leaseTerms{ttl: m.GetTtl().AsDuration(), goneAfter: DefaultGoneAfter}
 	if m.GetTtl() == nil || m.GetTtl().CheckValid() != nil || t.ttl < MinTTL || t.ttl > MaxTTL {
-		return t, fmt.Errorf("%w: a ttl of %s; %s to %s are allowed", ErrLease, t.ttl, MinTTL, MaxTTL)
+		return t, fmt.Errorf("%w: a ttl of %s; %s to %s are allowed", errLease, t.ttl, MinTTL, MaxTTL)
 	}
 	if g := m.GetGoneAfter(); g != nil {
 		t.goneAfter = g.AsDuration()
 		if g.CheckValid() != nil || t.goneAfter < 0 || t.goneAfter > MaxGoneAfter {
-			return t, fmt.Errorf("%w: gone_after is %s; 0s to %s are allowed", ErrLease, t.goneAfter, MaxGoneAfter)
+			return t, fmt.Errorf("%w: gone_after is %s; 0s to %s are allowed", errLease, t.goneAfter, MaxGoneAfter)
 		}
 	}
 	return t, nil

@@ -260,7 +260,7 @@ func (s *Registrar) ListServices(
 	for _, i := range list {
 		service := byName[i.Service]
 		if service == nil {
-			service = &ententev1.Service{Name: i.Service, Revision: uint64(Revision(view, i.Service))}
+			service = &ententev1.Service{Name: i.Service, Revision: uint64(serviceRevision(view, i.Service))}
 			byName[i.Service] = service
 			response.Services = append(response.Services, service)
 		}
@@ -286,7 +286,7 @@ func (s *Registrar) GetService(ctx context.Context, r *ententev1.GetServiceReque
 		return nil, status.Errorf(codes.NotFound,
 			"service %s has no instance; register one with: entente service register %s …", r.GetName(), r.GetName())
 	}
-	service := &ententev1.Service{Name: r.GetName(), Revision: uint64(Revision(view, r.GetName()))}
+	service := &ententev1.Service{Name: r.GetName(), Revision: uint64(serviceRevision(view, r.GetName()))}
 	for _, i := range present.Instances {
 		service.Instances = append(service.Instances, i.Proto())
 	}

@@ -41,9 +41,9 @@ func prefixes(service string) []raftstore.Prefix {
 	}
 }
 
-// Revision returns the revision of the last change to the instances of a service, or to what decides whether they
-// count.
-func Revision(r raftstore.Reader, service string) raftstore.Revision {
+// serviceRevision returns the revision of the last change to the instances of a service, or to what decides whether
+// they count.
+func serviceRevision(r raftstore.Reader, service string) raftstore.Revision {
 	prefix := servicePrefix(service)
 	return max(Instances.PrefixRevision(r, prefix), Sets.PrefixRevision(r, prefix), importsRevision(r, prefix))
 }
