@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
@@ -67,7 +66,7 @@ func BenchmarkRestart(b *testing.B) {
 		r := newRoomOn(b, c.Store(0))
 		stop := r.run(b)
 		ticker := time.NewTicker(time.Millisecond)
-		for testutil.ToFloat64(r.manager.metrics.owned) < manyRelationships {
+		for federationtest.Metric(b, r.registry, "entente_federation_polls_owned") < manyRelationships {
 			<-ticker.C
 		}
 		ticker.Stop()
@@ -104,7 +103,7 @@ func BenchmarkRefresh(b *testing.B) {
 	p := federationtest.NewEndpoint(b, us, us.Bundle(b, 1))
 	r.create(b, spiffeRelationship(us, p), us.Bundle(b, 1))
 	for b.Loop() {
-		if out := r.manager.refresh(context.Background(), "us.example.org"); out.Err != nil {
+		if out := r.manager.poller.Refresh(context.Background(), "us.example.org"); out.Err != nil {
 			b.Fatal(out.Err)
 		}
 	}

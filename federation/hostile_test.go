@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
@@ -84,7 +83,7 @@ func TestHostilePeers(t *testing.T) {
 			if len(out.GetAlarms()) == 0 {
 				require.Equal(t, written, r.store.View().Revision(), "nothing was written")
 			}
-			require.InDelta(t, 1, testutil.ToFloat64(r.manager.metrics.fetches.WithLabelValues(test.want)), 0)
+			require.InDelta(t, 1, federationtest.Metric(t, r.registry, "entente_federation_fetches_total", "result", test.want), 0)
 			var lines []string
 			if test.want == "equivocation" {
 				require.Equal(t, relationship.AlarmSplitView, out.GetAlarms()[0].GetName())
@@ -171,7 +170,7 @@ func TestResetDuringFetch(t *testing.T) {
 		_, _ = w.Write(document)
 	})
 	ended := make(chan intake.Outcome, 1)
-	go func() { ended <- r.manager.refresh(context.Background(), "us.example.org") }()
+	go func() { ended <- r.manager.poller.Refresh(context.Background(), "us.example.org") }()
 	<-entered
 	_, err := r.service.UpdateRelationship(t.Context(), &ententev1.UpdateRelationshipRequest{
 		Relationship: &ententev1.Relationship{TrustDomain: "us.example.org"}, BootstrapBundle: clean.Bundle(t, 1).Marshal(), ResetSequence: true,
@@ -196,7 +195,7 @@ func TestDeletedDuringFetch(t *testing.T) {
 		_, _ = w.Write(document)
 	})
 	ended := make(chan intake.Outcome, 1)
-	go func() { ended <- r.manager.refresh(context.Background(), "us.example.org") }()
+	go func() { ended <- r.manager.poller.Refresh(context.Background(), "us.example.org") }()
 	<-entered
 	_, err := r.service.DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"})
 	require.NoError(t, err)

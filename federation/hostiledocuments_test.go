@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
 
@@ -73,7 +72,7 @@ func playHostile(t *testing.T, us *federationtest.Authority, cases []hostileCase
 			require.NotEmpty(t, shown.GetLastError())
 			require.True(t, r.stored(t, us.TrustDomain.Name()).Equal(us.Bundle(t, 5)), "the last good bundle is kept")
 			require.Equal(t, ententev1.Freshness_FRESHNESS_FRESH, shown.GetFreshness())
-			require.InDelta(t, 1, testutil.ToFloat64(r.manager.metrics.fetches.WithLabelValues(test.want)), 0)
+			require.InDelta(t, 1, federationtest.Metric(t, r.registry, "entente_federation_fetches_total", "result", test.want), 0)
 			require.Contains(t, log.String(), "[WARN]  bundle not refreshed; the stored one is kept: trust_domain=us.example.org result="+test.want)
 		})
 	}

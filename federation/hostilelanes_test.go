@@ -18,7 +18,7 @@ import (
 // TestGoodPeersAmongHostileOnes: on one member, with more peers that hang, drip and flood than there are places for fetches, the bundles
 // of the good ones are brought up to date all the same. Each peer is a TLS server; the hostile ones are many domains behind three.
 func TestGoodPeersAmongHostileOnes(t *testing.T) {
-	const good, hostile, turns = 6, fastLane + slowLane + 12, 3
+	const good, hostile, turns = 6, 96 + 32 + 12, 3
 	r := newRoom(t)
 	web := federationtest.NewAuthority(t, "web.example.org")
 	second := time.Second

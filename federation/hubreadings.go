@@ -74,7 +74,7 @@ func (m *mapReadings) forgetAll() {
 // long ago, and no operator asks.
 func (m *Manager) looksOnly(hub string, b basis) bool {
 	peer := b.Rel.Peer
-	return peer != nil && !b.wait.forOperator() && m.covers(peer.Home.Name(), hub+relationship.MapSuffix) && comparedLately(m.mapReadings.comparedAt(hub), m.now())
+	return peer != nil && !b.wait.Requested() && m.covers(peer.Home.Name(), hub+relationship.MapSuffix) && comparedLately(m.mapReadings.comparedAt(hub), m.now())
 }
 
 // comparedLately is the rule of it. A clock that was set back has a map compared again.

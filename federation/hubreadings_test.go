@@ -10,6 +10,7 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/fetch"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -67,7 +68,9 @@ func TestAStreamedMapIsLookedAt(t *testing.T) {
 		t.Helper()
 		b, err := m.basisOf(r.store.View(), "hub.example.org")
 		require.NoError(t, err)
-		b.wait = &wait{byHand: byHand}
+		if byHand {
+			b.wait = fetch.Requested()
+		}
 		result, _, err := m.readMap(t.Context(), "hub.example.org", b)
 		require.NoError(t, err)
 		return result

@@ -14,6 +14,7 @@ import (
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/bundle/statement"
+	"github.com/ententehq/entente/federation/fetch"
 	"github.com/ententehq/entente/federation/observation"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
@@ -228,7 +229,7 @@ func (r *reading) tell(ctx context.Context, logged bool) error {
 
 // refreshMap reads the map of a hub, and takes what its relationship lists. It can run on any member, and several times at once. The
 // error is errUnfinished or nil: of all others it says itself.
-func (m *Manager) refreshMap(ctx context.Context, hub string, w *wait) error {
+func (m *Manager) refreshMap(ctx context.Context, hub string, w *fetch.Wait) error {
 	var count observation.MapCount
 	var result string
 	var err error
@@ -292,9 +293,9 @@ func (m *Manager) readMap(ctx context.Context, hub string, b basis) (string, obs
 	if err != nil {
 		return "", observation.MapCount{}, err
 	}
-	ep := m.routes.endpoint(hub, b.Rel, m.now())
+	ep := m.routes.Endpoint(hub, b.Rel, m.now())
 	if m.looksOnly(hub, b) {
-		err := b.wait.on(ctx, func(ctx context.Context) error { return client.LookAtMap(ctx, ep, b.Rel.Hub.URL) })
+		err := b.wait.On(ctx, func(ctx context.Context) error { return client.LookAtMap(ctx, ep, b.Rel.Hub.URL) })
 		if err == nil {
 			return relationship.ResultConfirmed, observation.MapCount{}, nil
 		}
@@ -309,7 +310,7 @@ func (m *Manager) readMap(ctx context.Context, hub string, b basis) (string, obs
 	}
 	tag := m.mapReadings.tag(hub, r.tagBasis(b))
 	var answer endpoint.MapResult
-	err = b.wait.on(ctx, func(ctx context.Context) (err error) {
+	err = b.wait.On(ctx, func(ctx context.Context) (err error) {
 		answer, err = client.FetchMap(ctx, ep, b.Rel.Hub.URL, tag, r.see)
 		return err
 	})

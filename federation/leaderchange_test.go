@@ -2,7 +2,10 @@ package federation
 
 import (
 	"context"
+	"maps"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -10,6 +13,8 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/fetch"
+	"github.com/ententehq/entente/federation/intake"
 	"github.com/ententehq/entente/federation/mirror"
 	"github.com/ententehq/entente/federation/observation"
 	"github.com/ententehq/entente/federation/relationship"
@@ -18,17 +23,68 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
+// pollers is a member's scheduler under fake time, with fetches that succeed at once.
+type pollers struct {
+	manager *Manager
+	mu      sync.Mutex
+	fetched map[string]int
+}
+
+func newPollers(t *testing.T) *pollers {
+	m := remembering("eu-1", time.Now)
+	m.config.MinRefresh = relationship.DefaultMinRefresh
+	p := &pollers{manager: m, fetched: map[string]int{}}
+	poller, err := fetch.New(fetch.Config{
+		Intake: m.intake, Mirror: m.catalog, Observations: m.observations, Routes: m.routes, Maps: mapReader{m},
+		Log: m.log, Now: time.Now,
+	})
+	require.NoError(t, err)
+	m.scheduler = fetch.NewScheduler(poller, m.member, noStreams{})
+	m.scheduler.Fetch = func(_ context.Context, name string, _ time.Duration) intake.Outcome {
+		p.mu.Lock()
+		p.fetched[name]++
+		p.mu.Unlock()
+		m.observations.Attempted(name, 1, time.Now(), true, relationship.ResultNotModified, "")
+		return intake.Outcome{Result: relationship.ResultNotModified}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- m.scheduler.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		require.NoError(t, <-ended)
+	})
+	return p
+}
+
+// pass lets time go by, and returns how often each relationship was fetched.
+func (p *pollers) pass(d time.Duration) map[string]int {
+	p.mu.Lock()
+	clear(p.fetched)
+	p.mu.Unlock()
+	<-time.After(d)
+	synctest.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return maps.Clone(p.fetched)
+}
+
+type noStreams struct{}
+
+func (noStreams) Covers(string, string) bool { return false }
+func (noStreams) TakeEnded(string) bool      { return false }
+
 // holdFresh makes relationships known whose bundles are in good standing, and are written down as being so.
-func (tt *timetable) holdFresh(hint time.Duration, all []string) {
-	tt.t.Helper()
+func (p *pollers) holdFresh(t *testing.T, hint time.Duration, all []string) {
+	t.Helper()
 	for _, name := range all {
 		r, err := relationship.Parse(&statev1.Relationship{
 			TrustDomain: name, Url: "https://" + name, Profile: federationtest.WebProfile, Generation: 1, Standing: relationship.Standing{State: trust.Fresh}.Row(time.Now()),
 		})
-		require.NoError(tt.t, err)
-		tt.manager.catalog.Set(name, mirror.Entry{Rel: r, Holding: relationship.Holding{Revision: 1, Hint: hint, Hinted: true, X509Until: time.Now().Add(24 * time.Hour), JwtKeys: 1}})
+		require.NoError(t, err)
+		p.manager.catalog.Set(name, mirror.Entry{Rel: r, Holding: relationship.Holding{Revision: 1, Hint: hint, Hinted: true, X509Until: time.Now().Add(24 * time.Hour), JwtKeys: 1}})
 	}
-	tt.manager.changes.relationships(all)
+	p.manager.scheduler.Changed(all...)
 }
 
 // TestLeaderChangeMakesNoStorm: when the member that leads ten thousand relationships dies, each of the others takes over its part of what was
@@ -37,12 +93,7 @@ func (tt *timetable) holdFresh(hint time.Duration, all []string) {
 func TestLeaderChangeMakesNoStorm(t *testing.T) {
 	clocktest.Run(t, func(t *testing.T) {
 		const interval = 5 * time.Minute
-		var tt *timetable
-		tt = newTimetable(t, func(_ context.Context, name string) error {
-			tt.manager.observations.Attempted(name, 1, time.Now(), true, relationship.ResultNotModified, "")
-			return nil
-		})
-		defer tt.stop()
+		tt := newPollers(t)
 		before, after := []string{"eu-1", "eu-2", "eu-3"}, []string{"eu-1", "eu-2"}
 		all := federationtest.Names(10_000, "example.org")
 		owned := map[string][]string{} // by whose they were, those that are eu-1's in the end
@@ -58,15 +109,14 @@ func TestLeaderChangeMakesNoStorm(t *testing.T) {
 		require.InDelta(t, 10_000./3, len(owned["eu-1"]), 300)
 		require.InDelta(t, 10_000./6, len(owned["eu-3"]), 300)
 
-		tt.manager.changes.alive(before)
-		tt.holdFresh(interval, all)
+		tt.manager.scheduler.SetMembers(before)
+		tt.holdFresh(t, interval, all)
 		tt.pass(3 * interval)
-		require.Len(t, tt.scheduler.owned, len(owned["eu-1"]))
 
 		// eu-3, which led, dies, and eu-1 leads.
 		tt.manager.observations.Reset()
 		leading := time.Now()
-		tt.manager.changes.alive(after)
+		tt.manager.scheduler.SetMembers(after)
 		judged := tt.manager.newStandings(leading)
 		total := map[string]int{}
 		most, reports := 0, 0

@@ -13,6 +13,7 @@ import (
 
 	"github.com/ententehq/entente/access/audit"
 	"github.com/ententehq/entente/bundle/endpoint"
+	"github.com/ententehq/entente/federation/fetch"
 	"github.com/ententehq/entente/federation/hub"
 	"github.com/ententehq/entente/federation/intake"
 	"github.com/ententehq/entente/federation/mirror"
@@ -62,14 +63,13 @@ type Manager struct {
 	log          hclog.Logger
 	now          func() time.Time
 	catalog      *mirror.Mirror
-	changes      *changes
-	rejudged     *changes // those that a leader has to judge anew
+	rejudged     *feed.Set[string] // those that a leader has to judge anew
 	observations *observation.Section
 	intake       *intake.Intake
 	metrics      *metrics
-	etags        *etags
-	routes       *routes
-	silent       *silences
+	routes       *fetch.Routes
+	poller       *fetch.Poller
+	scheduler    *fetch.Scheduler
 	streams      *peer.Streams
 	receiver     *receiver
 	publisher    *hub.Publisher
@@ -77,17 +77,10 @@ type Manager struct {
 	covers      func(home, name string) bool
 	consents    *consents
 	mapReadings *mapReadings
-	// connections are those that are kept to endpoints.
-	connections *endpoint.Connections
 	// alive reads which members there are to share the work, and aliveRows is what it reads.
 	alive     func(r raftstore.Reader) ([]string, error)
 	aliveRows raftstore.Prefix
-	// byHand bounds the fetches that operators ask for.
-	byHand chan struct{}
 }
-
-// maxByHand is how many operators' fetches run at once on a member; more wait.
-const maxByHand = 16
 
 // New builds the room. Its relationships are not fetched before [Manager.Run]; register [Manager.Section] with the membership first.
 func New(c Config) (*Manager, error) {
@@ -106,7 +99,7 @@ func New(c Config) (*Manager, error) {
 		c.Now = time.Now
 	}
 	m := remembering(c.Store.MemberID(), c.Now)
-	m.config, m.log, m.connections, m.byHand = c, c.Logger, endpoint.NewConnections(maxKept()), make(chan struct{}, maxByHand)
+	m.config, m.log = c, c.Logger
 	m.alive, m.aliveRows = membership.Alive, membership.AlivePrefix()
 	var err error
 	if m.intake, err = intake.New(intake.Config{
@@ -117,6 +110,12 @@ func New(c Config) (*Manager, error) {
 	m.publisher = hub.NewPublisher(hub.Config{
 		Store: c.Store, Mirror: m.catalog, Trust: c.Trust, Unreadable: m.unreadable,
 	}, func() { m.streams.MapChanged() })
+	if m.poller, err = fetch.New(fetch.Config{
+		Store: c.Store, Intake: m.intake, Mirror: m.catalog, Observations: m.observations, Client: c.Client, Routes: m.routes,
+		Maps: mapReader{m}, Log: c.Logger, Registerer: c.Registerer, Now: c.Now,
+	}); err != nil {
+		return nil, fmt.Errorf("register the metrics of federation: %w", err)
+	}
 	m.consents = newConsents(m)
 	if m.metrics, err = newMetrics(m, c.Registerer); err != nil {
 		return nil, fmt.Errorf("register the metrics of federation: %w", err)
@@ -125,6 +124,7 @@ func New(c Config) (*Manager, error) {
 		return nil, fmt.Errorf("federation: %w", err)
 	}
 	m.covers = m.streams.Covers
+	m.scheduler = fetch.NewScheduler(m.poller, m.member, m.streams)
 	c.Store.SurviveRestore("federation", surviveRestore)
 	return m, nil
 }
@@ -134,8 +134,8 @@ func remembering(member string, now func() time.Time) *Manager {
 	in, _ := intake.New(intake.Config{Log: hclog.NewNullLogger(), Now: now}) // registers no metrics, and so cannot fail
 	m := &Manager{
 		intake: in, member: member, now: now, log: hclog.NewNullLogger(),
-		catalog: mirror.New(), changes: newChanges(), rejudged: newChanges(), observations: observation.New(now),
-		etags: newETags(), mapReadings: newMapReadings(), routes: newRoutes(), silent: newSilences(),
+		catalog: mirror.New(), rejudged: feed.NewSet[string](), observations: observation.New(now),
+		mapReadings: newMapReadings(), routes: fetch.NewRoutes(),
 	}
 	m.receiver = &receiver{manager: m, confirmed: confirmations{last: make(map[string]time.Time)}}
 	return m
@@ -155,18 +155,18 @@ func (m *Manager) peerConfig() peer.Config {
 		Trust:  c.Trust,
 		PlanOf: m.catalog.PlanOf, Homes: m.catalog.Homes, Receiver: m.receiver, Hub: hubSide{m.publisher, m},
 		Alive:   func() ([]string, error) { return m.alive(c.Store.View()) },
-		Changed: m.changes.relationships, Ended: m.consents.askSoon, Unreadable: m.unreadable,
+		Changed: func(names []string) { m.scheduler.Changed(names...) }, Ended: m.consents.askSoon, Unreadable: m.unreadable,
 	}
 }
 
 // Run fetches what this member owns, and keeps the standing of all relationships true while this member leads. It returns when ctx ends,
 // with nil, once everything that it started has ended; or with the error that makes it impossible to go on.
 func (m *Manager) Run(ctx context.Context) error {
-	defer m.connections.Close()
+	defer m.poller.Close()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return m.followTables(ctx) })
 	group.Go(func() error { return m.followMembers(ctx) })
-	group.Go(func() error { return newScheduler(m).run(ctx) })
+	group.Go(func() error { return m.scheduler.Run(ctx) })
 	group.Go(func() error { return m.streams.Run(ctx) })
 	group.Go(func() error { return m.consents.run(ctx) })
 	group.Go(func() error { return m.config.Store.WhileLeading(ctx, m.keepStandings) })
@@ -186,8 +186,8 @@ func (m *Manager) followTables(ctx context.Context) error {
 		}
 		m.publisher.UpdateAll(view)
 		m.mapReadings.forgetAll()
-		m.changes.everything()
-		m.rejudged.everything()
+		m.scheduler.ChangedAll()
+		m.rejudged.AddAll()
 		m.streams.PlanAll()
 		if err := m.watch(ctx, m.config.Store.Watch(over, view.Revision())); !errors.Is(err, raftstore.ErrWatchRestart) {
 			return err
@@ -205,16 +205,14 @@ func (m *Manager) watch(ctx context.Context, w *raftstore.Watch) error {
 		names, homes := m.catalog.Apply(batch, m.unreadable)
 		for _, name := range names {
 			if _, ok := m.catalog.Get(name); !ok {
-				m.etags.forget(name)
-				m.routes.forget(name)
-				m.silent.forget(name)
+				m.poller.Forget(name)
 				m.receiver.confirmed.forget(name)
 				m.observations.Ended(name)
 			}
 		}
 		m.publisher.Update(m.config.Store.View(), names)
-		m.changes.relationships(names)
-		m.rejudged.relationships(names)
+		m.scheduler.Changed(names...)
+		m.rejudged.Add(names...)
 		m.streams.Plan(homes...)
 	}
 }
@@ -226,7 +224,7 @@ func (m *Manager) followMembers(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("read who is alive: %w", err)
 		}
-		m.changes.alive(members)
+		m.scheduler.SetMembers(members)
 		m.streams.SetMembers(members)
 		return nil
 	})

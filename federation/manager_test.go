@@ -53,7 +53,7 @@ func TestManagerFollowsThePeer(t *testing.T) {
 	p.Serve(next.Bundle(t, 4))
 	r.awaitState(t, "us.example.org", trust.Fresh)
 	require.Equal(t, before, relationship.ForeignBundles.PrefixRevision(r.store.View(), ""))
-	require.InDelta(t, 1, testutil.ToFloat64(r.manager.metrics.owned), 0)
+	require.InDelta(t, 1, federationtest.Metric(t, r.registry, "entente_federation_polls_owned"), 0)
 }
 
 // TestManagerObeysOperators: an update is followed at once rather than at the next turn, and neither a suspended

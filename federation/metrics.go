@@ -1,20 +1,11 @@
 package federation
 
 import (
-	"time"
-
 	"github.com/prometheus/client_golang/prometheus"
 )
 
 // metrics of this room. Labels are bounded: results by the reasons that there are, trust domains by the relationships.
 type metrics struct {
-	fetches  *prometheus.CounterVec
-	duration prometheus.Histogram
-	// passedOver counts endpoints that failed where there was another one to ask.
-	passedOver *prometheus.CounterVec
-	owned      prometheus.Gauge
-	// lanes are the fetches under way and those whose turn has come and that wait for a place, by lane.
-	lanes *prometheus.GaugeVec
 	// invitations counts what came of attempts to accept this cluster's.
 	invitations *prometheus.CounterVec
 	// maps counts readings of hubs' maps.
@@ -25,16 +16,6 @@ type metrics struct {
 
 func newMetrics(m *Manager, registerer prometheus.Registerer) (*metrics, error) {
 	ms := &metrics{
-		fetches: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "entente_federation_fetches_total", Help: "Fetches of foreign bundles by this member, by what came of them.",
-		}, []string{"result"}),
-		passedOver: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "entente_federation_endpoints_passed_over_total", Help: "Endpoints that failed where a relationship has another one to ask, by reason.",
-		}, []string{"result"}),
-		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "entente_federation_fetch_duration_seconds", Help: "How long fetches of foreign bundles took, storing included.",
-			Buckets: []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30},
-		}),
 		invitations: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "entente_federation_invitations_total", Help: "Attempts of other clusters to accept an invitation of this one, by what came of them.",
 		}, []string{"result"}),
@@ -44,36 +25,16 @@ func newMetrics(m *Manager, registerer prometheus.Registerer) (*metrics, error) 
 		received: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "entente_federation_stream_bundles_total", Help: "Bundles that peers sent over streams, by what became of them.",
 		}, []string{"result"}),
-		owned: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "entente_federation_polls_owned", Help: "Relationships that this member fetches for the cluster.",
-		}),
-		lanes: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "entente_federation_fetches", Help: "Fetches of foreign bundles by this member, under way (running) or waiting for a place (waiting): " +
-				"of peers that answer promptly (fast), and of those that do not (slow).",
-		}, []string{"lane", "state"}),
 	}
-	kept := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "entente_federation_connections_kept", Help: "Connections to bundle endpoints that are kept open for the next fetch.",
-	}, func() float64 { return float64(m.connections.Len()) })
 	if registerer == nil {
 		return ms, nil
 	}
-	for _, c := range []prometheus.Collector{ms.fetches, ms.passedOver, ms.duration, ms.owned, kept, ms.lanes, ms.invitations, ms.maps, ms.received, &bundleCollector{manager: m}} {
+	for _, c := range []prometheus.Collector{ms.invitations, ms.maps, ms.received, &bundleCollector{manager: m}} {
 		if err := registerer.Register(c); err != nil {
 			return nil, err
 		}
 	}
 	return ms, nil
-}
-
-func (ms *metrics) fetched(result string, took time.Duration) {
-	ms.fetches.WithLabelValues(result).Inc()
-	ms.duration.Observe(took.Seconds())
-}
-
-func (ms *metrics) lane(name string, l lane) {
-	ms.lanes.WithLabelValues(name, "running").Set(float64(l.running))
-	ms.lanes.WithLabelValues(name, "waiting").Set(float64(len(l.waiting)))
 }
 
 // bundleCollector reads the foreign bundles' metrics from the catalog when they are scraped, so that a domain that is foreign no

@@ -137,7 +137,7 @@ func (r *receiver) ReceiveStatements(ctx context.Context, home string, m *entent
 		text, level := "statements from a peer are not accepted now", r.manager.log.Debug
 		switch {
 		case result == intake.StatementsUnjudged:
-			text = unwrittenStatements
+			text = "checked statements were not written; they are checked again at the next refresh"
 		case fault == peer.FaultPeer:
 			text = "statements from a peer refused; its endpoint is queried"
 		}

@@ -134,13 +134,7 @@ func (s *Service) RefreshRelationship(ctx context.Context, req *ententev1.Refres
 	if row.GetSuspended() {
 		return nil, status.Errorf(codes.FailedPrecondition, "the relationship with %s is suspended, and a suspended one is not fetched; resume it first with `entente federation resume %s`", name, name)
 	}
-	select {
-	case s.manager.byHand <- struct{}{}:
-		defer func() { <-s.manager.byHand }()
-	case <-ctx.Done():
-		return nil, raftstore.StatusError(ctx.Err())
-	}
-	out := s.manager.refresh(ctx, name)
+	out, _ := s.manager.poller.RefreshRequested(ctx, name)
 	if ctx.Err() != nil {
 		return nil, raftstore.StatusError(ctx.Err())
 	}

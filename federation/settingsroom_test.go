@@ -16,34 +16,10 @@ import (
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/federation/federationtest"
 	"github.com/ententehq/entente/federation/intake"
-	"github.com/ententehq/entente/federation/observation"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/trust"
 )
-
-// TestRouteOrder: what works is tried first for a while, and then the configured order counts again.
-func TestRouteOrder(t *testing.T) {
-	start := time.Unix(1_000_000, 0)
-	at := func(minutes int) time.Time { return start.Add(time.Duration(minutes) * time.Minute) }
-	ok, down := func(m int) observation.Attempt { return observation.Attempt{At: at(m), Result: "stored"} },
-		func(m int) observation.Attempt {
-			return observation.Attempt{At: at(m), Result: "network", Error: "down"}
-		}
-	var r route
-	require.Equal(t, []int{0, 1, 2}, r.order(3, at(0)))
-	r = r.tried(0, 3, down(0)).tried(1, 3, down(0)).tried(2, 3, ok(0))
-	require.Equal(t, []int{2, 0, 1}, r.order(3, at(1)))
-	r = r.tried(2, 3, ok(10))
-	require.Equal(t, []int{2, 0, 1}, r.order(3, at(14)))
-	require.Equal(t, []int{0, 1, 2}, r.order(3, at(15)), "going on to work does not prolong it")
-	r = r.tried(0, 3, down(15)).tried(1, 3, ok(15))
-	require.Equal(t, []int{1, 0, 2}, r.order(3, at(16)))
-	require.Equal(t, []string{"network", "stored", "stored"}, []string{r.attempts[0].Result, r.attempts[1].Result, r.attempts[2].Result})
-	r = r.tried(1, 3, down(17)).tried(0, 3, ok(17))
-	require.Equal(t, []int{0, 1, 2}, r.order(3, at(18)), "the first one is back")
-	require.Equal(t, []int{0}, route{works: 2, since: at(0)}.order(1, at(1)), "fewer endpoints than there were")
-}
 
 // change updates fields of a relationship.
 func (r *room) change(t testing.TB, rel *ententev1.Relationship, fields ...string) *ententev1.Relationship {
@@ -111,7 +87,7 @@ func TestLiveChangeKeepsTheBundle(t *testing.T) {
 		_, _ = w.Write(document)
 	})
 	ended := make(chan intake.Outcome, 1)
-	go func() { ended <- r.manager.refresh(t.Context(), "us.example.org") }()
+	go func() { ended <- r.manager.poller.Refresh(t.Context(), "us.example.org") }()
 	<-entered
 	next := federationtest.NewEndpoint(t, web, us.Bundle(t, 6))
 	r.change(t, &ententev1.Relationship{

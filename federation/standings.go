@@ -26,7 +26,7 @@ type standings struct {
 // newStandings begins a lead: everything is to be judged.
 func (m *Manager) newStandings(leading time.Time) *standings {
 	s := &standings{manager: m, leading: leading}
-	m.rejudged.take()
+	m.rejudged.Take()
 	s.all()
 	return s
 }
@@ -45,11 +45,11 @@ func (s *standings) look() (found []transition) {
 	if listening := m.observations.Received.Lead().Since; listening.After(leading) {
 		leading = listening
 	}
-	changed, _, all := m.rejudged.take()
-	if all {
+	affected := m.rejudged.Take()
+	if affected.All {
 		s.all()
 	}
-	for _, name := range changed {
+	for name := range affected.Keys {
 		s.rest.Remove(name)
 		s.due[name] = struct{}{}
 	}

@@ -238,19 +238,6 @@ func TestStatementThatDoesNotCome(t *testing.T) {
 	require.Empty(t, judge(s.statements, time.Hour), "one that comes late is as good")
 }
 
-// TestSilentEndpointsAreLeftAlone: an endpoint of another make is asked once an hour.
-func TestSilentEndpointsAreLeftAlone(t *testing.T) {
-	now := time.Unix(1000, 0)
-	s := newSilences()
-	require.False(t, s.is("a", 1, now))
-	s.note("a", 1, now)
-	require.True(t, s.is("a", 1, now.Add(askAgain-1)))
-	require.False(t, s.is("a", 1, now.Add(askAgain)))
-	require.False(t, s.is("a", 2, now), "another endpoint, perhaps")
-	s.forget("a")
-	require.False(t, s.is("a", 1, now))
-}
-
 // TestResetBeginsAnew: a peer that was rebuilt counts from one again, and what it showed before is no measure.
 func TestResetBeginsAnew(t *testing.T) {
 	r := newRoom(t)

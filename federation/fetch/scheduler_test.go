@@ -1,4 +1,4 @@
-package federation
+package fetch
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/ententehq/entente/federation/federationtest"
 	"github.com/ententehq/entente/federation/intake"
 	"github.com/ententehq/entente/federation/mirror"
+	"github.com/ententehq/entente/federation/observation"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/internal/clocktest"
 	"github.com/ententehq/entente/raftstore/membership"
@@ -23,34 +25,37 @@ import (
 // timetable runs a scheduler under fake time, with fetches that the test plays.
 type timetable struct {
 	t         *testing.T
-	manager   *Manager
-	scheduler *scheduler
+	mirror    *mirror.Mirror
+	scheduler *Scheduler
 	mu        sync.Mutex
 	fetched   map[string][]time.Time
-	counting  bool // what was fetched since belongs to the next pass: a change is acted on before the pass begins
+	counting  bool // fetches since then belong to the next pass: a change takes effect before the pass begins
 	stop      func()
 }
 
 func newTimetable(t *testing.T, fetch func(ctx context.Context, name string) error) *timetable {
-	m := remembering("eu-1", time.Now)
-	m.config.MinRefresh = relationship.DefaultMinRefresh
-	var err error
-	m.metrics, err = newMetrics(m, nil)
+	in, err := intake.New(intake.Config{Log: hclog.NewNullLogger(), Now: time.Now, MinRefresh: relationship.DefaultMinRefresh})
 	require.NoError(t, err)
-	tt := &timetable{t: t, manager: m, scheduler: newScheduler(m), fetched: make(map[string][]time.Time)}
-	tt.scheduler.fetch = func(ctx context.Context, name string, most time.Duration) intake.Outcome {
+	tt := &timetable{t: t, mirror: mirror.New(), fetched: make(map[string][]time.Time)}
+	p, err := New(Config{
+		Intake: in, Mirror: tt.mirror, Observations: observation.New(time.Now), Routes: NewRoutes(), Maps: noMaps{},
+		Log: hclog.NewNullLogger(), Now: time.Now,
+	})
+	require.NoError(t, err)
+	tt.scheduler = NewScheduler(p, "eu-1", noStreams{})
+	tt.scheduler.Fetch = func(ctx context.Context, name string, most time.Duration) intake.Outcome {
 		tt.mu.Lock()
 		tt.fetched[name] = append(tt.fetched[name], time.Now())
 		tt.mu.Unlock()
-		w := &wait{most: most}
-		if err := w.on(ctx, func(ctx context.Context) error { return fetch(ctx, name) }); err != nil {
+		w := &Wait{bound: most}
+		if err := w.On(ctx, func(ctx context.Context) error { return fetch(ctx, name) }); err != nil {
 			return intake.Outcome{Result: "network", Err: err, Waited: w.spent}
 		}
 		return intake.Outcome{Result: relationship.ResultUnchanged, Waited: w.spent}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- tt.scheduler.run(ctx) }()
+	go func() { ended <- tt.scheduler.Run(ctx) }()
 	tt.stop = func() {
 		cancel()
 		require.NoError(t, <-ended)
@@ -58,16 +63,27 @@ func newTimetable(t *testing.T, fetch func(ctx context.Context, name string) err
 	return tt
 }
 
+// noMaps is for relationships that are no hubs, noStreams for those without a stream.
+type (
+	noMaps    struct{}
+	noStreams struct{}
+)
+
+func (noMaps) Refresh(context.Context, string, *Wait) error { return nil }
+func (noMaps) Forget(string)                                {}
+func (noStreams) Covers(string, string) bool                { return false }
+func (noStreams) TakeEnded(string) bool                     { return false }
+
 // hold makes relationships with a refresh hint known.
 func (tt *timetable) hold(hint time.Duration, generation uint64, names ...string) {
 	tt.t.Helper()
 	for _, name := range names {
 		r, err := relationship.Parse(&statev1.Relationship{TrustDomain: name, Url: "https://" + name, Profile: federationtest.WebProfile, Generation: generation})
 		require.NoError(tt.t, err)
-		tt.manager.catalog.Set(name, mirror.Entry{Rel: r, Holding: relationship.Holding{Revision: 1, Hint: hint, Hinted: true}})
+		tt.mirror.Set(name, mirror.Entry{Rel: r, Holding: relationship.Holding{Revision: 1, Hint: hint, Hinted: true}})
 	}
 	tt.count()
-	tt.manager.changes.relationships(names)
+	tt.scheduler.Changed(names...)
 }
 
 // count begins to count fetches anew for the next pass, unless it has begun already.
@@ -99,7 +115,7 @@ func TestTurnsFollowTheHint(t *testing.T) {
 	clocktest.Run(t, func(t *testing.T) {
 		tt := newTimetable(t, func(context.Context, string) error { return nil })
 		defer tt.stop()
-		tt.manager.changes.alive([]string{"eu-1"})
+		tt.scheduler.SetMembers([]string{"eu-1"})
 		tt.hold(time.Minute, 1, "us.example.org")
 		require.Equal(t, 1, tt.pass(time.Second)["us.example.org"], "a new one at once")
 		tt.pass(time.Hour)
@@ -127,7 +143,7 @@ func TestFailureWaitsForTheNextTurn(t *testing.T) {
 	clocktest.Run(t, func(t *testing.T) {
 		tt := newTimetable(t, func(context.Context, string) error { return errors.New("connection refused") })
 		defer tt.stop()
-		tt.manager.changes.alive([]string{"eu-1"})
+		tt.scheduler.SetMembers([]string{"eu-1"})
 		tt.hold(time.Minute, 1, "us.example.org")
 		count := tt.pass(time.Hour)["us.example.org"]
 		require.GreaterOrEqual(t, count, 55)
@@ -149,13 +165,13 @@ func TestHangingPeers(t *testing.T) {
 			return errors.New("timeout")
 		})
 		defer tt.stop()
-		tt.manager.changes.alive([]string{"eu-1"})
+		tt.scheduler.SetMembers([]string{"eu-1"})
 		tt.hold(10*time.Second, 1, federationtest.Names(600, "example.org")...)
 		tt.pass(5 * time.Minute) // every one has had its first turn
-		lanes := tt.manager.metrics.lanes
-		require.EqualValues(t, slowLane, testutil.ToFloat64(lanes.WithLabelValues("slow", "running")), "an operator sees that they hang")
-		require.Positive(t, testutil.ToFloat64(lanes.WithLabelValues("slow", "waiting")))
-		require.Zero(t, testutil.ToFloat64(lanes.WithLabelValues("fast", "waiting")), "and that nobody else waits")
+		queues := tt.scheduler.poller.metrics.queues
+		require.EqualValues(t, slowPlaces, testutil.ToFloat64(queues.WithLabelValues("slow", "running")), "an operator sees that they hang")
+		require.Positive(t, testutil.ToFloat64(queues.WithLabelValues("slow", "waiting")))
+		require.Zero(t, testutil.ToFloat64(queues.WithLabelValues("fast", "waiting")), "and that nobody else waits")
 		counts := tt.pass(10 * time.Minute)
 		for _, name := range federationtest.Names(600, "example.org")[501:] {
 			require.GreaterOrEqual(t, counts[name], 54, name)
@@ -187,7 +203,7 @@ func TestPeersThatAlternate(t *testing.T) {
 			return nil
 		})
 		defer tt.stop()
-		tt.manager.changes.alive([]string{"eu-1"})
+		tt.scheduler.SetMembers([]string{"eu-1"})
 		tt.hold(10*time.Second, 1, federationtest.Names(600, "example.org")...)
 		tt.pass(time.Minute)
 		counts := tt.pass(10 * time.Minute)
@@ -197,10 +213,10 @@ func TestPeersThatAlternate(t *testing.T) {
 	})
 }
 
-func TestConduct(t *testing.T) {
+func TestPenalty(t *testing.T) {
 	for _, test := range []struct {
 		name, attempts string // p: prompt, l: long
-		strikes, owed  int
+		level, owed    int
 	}{
 		{"new", "", 0, 0},
 		{"always prompt", "pppp", 0, 0},
@@ -212,15 +228,15 @@ func TestConduct(t *testing.T) {
 		{"long at every chance", "lplppplpppppppl", 15, 15},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			var c conduct
+			var p penalty
 			for _, a := range test.attempts {
-				c = c.after(a == 'p')
+				p = p.after(a == 'p')
 			}
-			require.Equal(t, conduct{test.strikes, test.owed}, c)
+			require.Equal(t, penalty{test.level, test.owed}, p)
 		})
 	}
 	require.False(t, prompt(intake.Outcome{Result: "timeout"}), "after a short limit")
-	require.False(t, prompt(intake.Outcome{Result: relationship.ResultStored, Waited: promptly}), "at the last moment")
+	require.False(t, prompt(intake.Outcome{Result: relationship.ResultStored, Waited: promptWithin}), "at the last moment")
 	require.False(t, prompt(intake.Outcome{Result: "unfinished", Err: relationship.ErrUnfinished}))
 	require.True(t, prompt(intake.Outcome{Result: "network"}), "it took nobody's place")
 }
@@ -233,7 +249,7 @@ func TestTakeoverIsSpread(t *testing.T) {
 		defer tt.stop()
 		tt.hold(5*time.Minute, 1, federationtest.Names(10_000, "example.org")...)
 		require.Empty(t, tt.pass(time.Second), "nobody is alive")
-		tt.manager.changes.alive([]string{"eu-1"})
+		tt.scheduler.SetMembers([]string{"eu-1"})
 		for range 100 {
 			require.InDelta(t, 115, len(tt.pass(time.Second)), 75, "a hundred, and in the end a third of them that are fetched again")
 		}
@@ -256,14 +272,14 @@ func TestOwnershipMoves(t *testing.T) {
 				return nil
 			}
 			<-ctx.Done()
-			if errors.Is(ctx.Err(), context.Canceled) { // and not only out of its time in the fast lane
+			if errors.Is(ctx.Err(), context.Canceled) { // and not only out of its time in the fast queue
 				cancelled <- name
 			}
 			return ctx.Err()
 		})
 		defer tt.stop()
 		all := federationtest.Names(30, "example.org")
-		tt.manager.changes.alive([]string{"eu-1"})
+		tt.scheduler.SetMembers([]string{"eu-1"})
 		tt.hold(time.Minute, 1, all...)
 		require.Len(t, tt.pass(2*time.Minute), 30)
 
@@ -271,7 +287,7 @@ func TestOwnershipMoves(t *testing.T) {
 		hang = true
 		tt.pass(2 * time.Minute)
 		members := []string{"eu-1", "eu-2", "eu-3"}
-		tt.manager.changes.alive(members)
+		tt.scheduler.SetMembers(members)
 		tt.pass(time.Millisecond)
 		moved := 0
 		for _, name := range all {
@@ -284,12 +300,12 @@ func TestOwnershipMoves(t *testing.T) {
 		hang = false
 
 		// They die: it comes back, and is fetched at once.
-		tt.manager.changes.alive([]string{"eu-1"})
+		tt.scheduler.SetMembers([]string{"eu-1"})
 		require.Len(t, tt.pass(time.Second), moved)
 
 		// A relationship that ended is dropped.
-		tt.manager.catalog.Set(all[0], mirror.Entry{})
-		tt.manager.changes.relationships(all[:1])
+		tt.mirror.Set(all[0], mirror.Entry{})
+		tt.scheduler.Changed(all[0])
 		require.NotContains(t, tt.pass(10*time.Minute), all[0])
 	})
 }
