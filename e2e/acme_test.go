@@ -152,7 +152,7 @@ bundle_endpoint {
 	us := newCluster(t, "us", 1, quick)
 	_, port, err := net.SplitHostPort(name.Addr().String())
 	require.NoError(t, err)
-	fed := ententev1.NewFederationServiceClient(us.members[0].socket())
+	fed := us.members[0].socket().Federation()
 	_, err = fed.CreateRelationship(t.Context(), &ententev1.CreateRelationshipRequest{Relationship: &ententev1.Relationship{
 		TrustDomain: eu.domain, Url: "https://localhost:" + port + "/", Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB,
 		WebRoots: []byte(pebble.Root),
@@ -178,7 +178,7 @@ bundle_endpoint {
 func arrives(t *testing.T, at, from *cluster, domain string) {
 	t.Helper()
 	ask := func(c *cluster) (*ententev1.Bundle, error) {
-		return ententev1.NewBundleServiceClient(c.members[0].socket()).GetBundle(t.Context(), &ententev1.GetBundleRequest{TrustDomain: domain})
+		return c.members[0].socket().Bundles().GetBundle(t.Context(), &ententev1.GetBundleRequest{TrustDomain: domain})
 	}
 	eventually(t, "the bundle of "+domain+" is in "+at.name, func() error {
 		there, err := ask(from)
@@ -216,7 +216,7 @@ func TestServedByAnotherDomain(t *testing.T) {
 	arrives(t, us, eu, "pay.example.org")
 	known := homeBundle(t, eu).GetDocument()
 	rotate := func(domain string) {
-		_, err := ententev1.NewAuthorityServiceClient(eu.members[0].socket()).RotateAuthorities(t.Context(), &ententev1.RotateAuthoritiesRequest{TrustDomain: domain, Anchors: true})
+		_, err := eu.members[0].socket().Authorities().RotateAuthorities(t.Context(), &ententev1.RotateAuthoritiesRequest{TrustDomain: domain, Anchors: true})
 		require.NoError(t, err)
 	}
 	before := signerOfEndpoint(t, eu.members[0])
@@ -230,7 +230,7 @@ func TestServedByAnotherDomain(t *testing.T) {
 	})
 	arrives(t, us, eu, eu.domain)
 	arrives(t, us, eu, "pay.example.org")
-	shown, err := ententev1.NewFederationServiceClient(us.members[0].socket()).RefreshRelationship(t.Context(), &ententev1.RefreshRelationshipRequest{TrustDomain: "pay.example.org"})
+	shown, err := us.members[0].socket().Federation().RefreshRelationship(t.Context(), &ententev1.RefreshRelationshipRequest{TrustDomain: "pay.example.org"})
 	require.NoError(t, err)
 	require.Empty(t, shown.GetLastError(), "the new root of eu is known here")
 
@@ -247,7 +247,7 @@ func TestServedByAnotherDomain(t *testing.T) {
 	wrong[4] = "https://" + us.members[0].bundles + "/"
 	command(t, wrong...)
 	eventually(t, "the wrong endpoint is named", func() error {
-		shown, err := ententev1.NewFederationServiceClient(us.members[0].socket()).GetRelationship(t.Context(), &ententev1.GetRelationshipRequest{TrustDomain: "pay.example.org"})
+		shown, err := us.members[0].socket().Federation().GetRelationship(t.Context(), &ententev1.GetRelationshipRequest{TrustDomain: "pay.example.org"})
 		if err == nil && shown.GetLastResult() != "no_bundle" {
 			err = fmt.Errorf("%s: %s", shown.GetLastResult(), shown.GetLastError())
 		}

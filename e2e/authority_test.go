@@ -21,7 +21,7 @@ func activeOf(t *testing.T, p *process) []*ententev1.Authority {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	list, err := ententev1.NewAuthorityServiceClient(p.socket()).ListAuthorities(ctx, &ententev1.ListAuthoritiesRequest{
+	list, err := p.socket().Authorities().ListAuthorities(ctx, &ententev1.ListAuthoritiesRequest{
 		Read: &ententev1.ReadOptions{Consistency: ententev1.Consistency_CONSISTENCY_LINEARIZABLE},
 	})
 	require.NoError(t, err)
@@ -51,7 +51,7 @@ func TestHoldersLearnOfATaintWithinASecond(t *testing.T) {
 	defer cancel()
 	told := make(chan time.Time, len(c.members))
 	for _, p := range c.members {
-		stream, err := ententev1.NewSVIDServiceClient(p.socket()).WatchAuthorities(ctx, &ententev1.WatchAuthoritiesRequest{})
+		stream, err := p.socket().SVIDs().WatchAuthorities(ctx, &ententev1.WatchAuthoritiesRequest{})
 		require.NoError(t, err)
 		first, err := stream.Recv()
 		require.NoError(t, err)
@@ -68,7 +68,7 @@ func TestHoldersLearnOfATaintWithinASecond(t *testing.T) {
 			}
 		}()
 	}
-	api := ententev1.NewAuthorityServiceClient(c.members[1].socket())
+	api := c.members[1].socket().Authorities()
 	_, err := api.TaintAuthority(ctx, &ententev1.TaintAuthorityRequest{TrustDomain: c.domain, Id: tainted.GetId()})
 	require.NoError(t, err)
 	done := time.Now()
@@ -116,7 +116,7 @@ func distrusted(t *testing.T, p *process) []*ententev1.DistrustedAuthority {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	stream, err := ententev1.NewSVIDServiceClient(p.socket()).WatchAuthorities(ctx, &ententev1.WatchAuthoritiesRequest{})
+	stream, err := p.socket().SVIDs().WatchAuthorities(ctx, &ententev1.WatchAuthoritiesRequest{})
 	require.NoError(t, err)
 	first, err := stream.Recv()
 	require.NoError(t, err)

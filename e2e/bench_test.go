@@ -56,7 +56,7 @@ func BenchmarkRestartWithManyBundles(b *testing.B) {
 	defer cancel()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(b, err)
-	federation := ententev1.NewFederationServiceClient(p.socket())
+	federation := p.socket().Federation()
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(64)
 	for i := range manyBundles {
@@ -93,7 +93,7 @@ func BenchmarkRestartWithManyBundles(b *testing.B) {
 }
 
 func countBundles(ctx context.Context, tb testing.TB, p *process) int {
-	client := ententev1.NewBundleServiceClient(p.socket())
+	client := p.socket().Bundles()
 	n, token := 0, ""
 	for {
 		page, err := client.ListBundles(ctx, &ententev1.ListBundlesRequest{PageToken: token})

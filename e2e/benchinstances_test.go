@@ -22,7 +22,7 @@ func BenchmarkManyInstances(b *testing.B) {
 	ctx, cancel := context.WithTimeout(b.Context(), 20*patience)
 	defer cancel()
 	p := c.members[0]
-	lease, err := ententev1.NewRoutingServiceClient(p.socket()).HoldLease(ctx)
+	lease, err := p.socket().Routing().HoldLease(ctx)
 	require.NoError(b, err)
 	require.NoError(b, lease.Send(&ententev1.HoldLeaseRequest{Open: &ententev1.OpenLease{Ttl: durationpb.New(10 * time.Minute)}}))
 	held, err := lease.Recv()
@@ -38,7 +38,7 @@ func BenchmarkManyInstances(b *testing.B) {
 		began := time.Now()
 		other.run()
 		other.waitReady()
-		client := ententev1.NewRoutingServiceClient(other.socket())
+		client := other.socket().Routing()
 		for s := range manyServices {
 			eventually(b, "the hint of the restarted member", func() error {
 				hint, err := client.GetHint(ctx, &ententev1.GetHintRequest{Service: fmt.Sprintf("service-%d", s), Locality: &ententev1.Locality{Region: "region-0"}})
@@ -69,7 +69,7 @@ func BenchmarkManyInstances(b *testing.B) {
 func replaceAll(ctx context.Context, b *testing.B, p *process, secret string, weight uint32) time.Duration {
 	b.Helper()
 	began := time.Now()
-	stream, err := ententev1.NewRoutingServiceClient(p.socket()).ReplaceInstances(ctx)
+	stream, err := p.socket().Routing().ReplaceInstances(ctx)
 	require.NoError(b, err)
 	message := &ententev1.ReplaceInstancesRequest{Target: &ententev1.ReplaceTarget{Lease: secret}}
 	for i := range manyInstances {

@@ -37,7 +37,7 @@ func benchmarkRoutes(b *testing.B) {
 	const clients, interested, instances = 5000, 500, 20
 	c := newCluster(b, "eu", 1, quick)
 	p := c.members[0]
-	routing := ententev1.NewRoutingServiceClient(p.socket())
+	routing := p.socket().Routing()
 	put := func(service string, n int, health ententev1.Health) {
 		_, err := routing.RegisterInstance(b.Context(), &ententev1.RegisterInstanceRequest{Instance: &ententev1.Instance{
 			Service: service, Address: fmt.Sprintf("10.0.0.%d:443", n), Locality: &ententev1.Locality{Region: "eu-region", Zone: "a"},
@@ -70,7 +70,7 @@ func benchmarkRoutes(b *testing.B) {
 			name = "shop"
 		}
 		opening.Go(func() error {
-			s, err := openADS(b, callers[i%len(callers)].call(b, p, c.domain, small...), name)
+			s, err := openADS(b, callers[i%len(callers)].call(b, p, c.domain, small...).Conn(), name)
 			if err != nil {
 				return err
 			}
@@ -114,7 +114,7 @@ func benchmarkRoutes(b *testing.B) {
 var small = []grpc.DialOption{grpc.WithReadBufferSize(4 << 10), grpc.WithWriteBufferSize(4 << 10)}
 
 // openADS opens a stream on a connection, and reads the first answer.
-func openADS(b *testing.B, conn *grpc.ClientConn, service string) (discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesClient, error) {
+func openADS(b *testing.B, conn grpc.ClientConnInterface, service string) (discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesClient, error) {
 	s, err := discovery.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(b.Context())
 	if err != nil {
 		return nil, err

@@ -20,9 +20,9 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials/insecure"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/client"
 )
 
 // binary is the built command; every member of these tests is a process of it.
@@ -71,7 +71,7 @@ type process struct {
 	cmd  *exec.Cmd
 	done chan struct{}
 	log  bytes.Buffer
-	conn *grpc.ClientConn
+	conn *client.Client
 }
 
 // newCluster starts a cluster of n processes and waits until each is ready.
@@ -93,7 +93,7 @@ func (c *cluster) join() *process {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
 	defer cancel()
-	token, err := ententev1.NewClusterServiceClient(c.members[0].socket()).CreateJoinToken(ctx, &ententev1.CreateJoinTokenRequest{})
+	token, err := c.members[0].socket().Cluster().CreateJoinToken(ctx, &ententev1.CreateJoinTokenRequest{})
 	require.NoError(c.t, err)
 	p := c.add(token.GetToken(), c.members[0].api)
 	c.start(p)
@@ -225,14 +225,16 @@ func (p *process) ended() <-chan struct{} {
 }
 
 // socket returns the connection to the admin socket, which outlives the process and is closed with the test.
-func (p *process) socket() *grpc.ClientConn {
+func (p *process) socket() *client.Client {
 	p.t.Helper()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.conn == nil {
-		conn, err := grpc.NewClient("unix:"+filepath.Join(p.dir, "data", "admin.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()),
+		conn, err := client.New(p.t.Context(), client.WithAdminSocket(filepath.Join(p.dir, "data", "admin.sock")), client.WithDialOptions(
 			grpc.WithDefaultCallOptions(grpc.WaitForReady(true)), // a member that was started again may take a moment
-			grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.5, MaxDelay: time.Second}}))
+			grpc.WithConnectParams(grpc.ConnectParams{
+				Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.5, MaxDelay: time.Second},
+			})))
 		require.NoError(p.t, err)
 		p.t.Cleanup(func() { _ = conn.Close() })
 		p.conn = conn
@@ -327,7 +329,7 @@ func (p *process) isRunning() bool {
 func (p *process) leaderID() (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	answer, err := ententev1.NewClusterServiceClient(p.socket()).ListMembers(ctx, &ententev1.ListMembersRequest{
+	answer, err := p.socket().Cluster().ListMembers(ctx, &ententev1.ListMembersRequest{
 		Read: &ententev1.ReadOptions{Consistency: ententev1.Consistency_CONSISTENCY_STALE},
 	})
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 
 // register writes one row: an instance without a lease.
 func register(ctx context.Context, p *process, domain, service string, n int) error {
-	_, err := ententev1.NewRoutingServiceClient(p.socket()).RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{
+	_, err := p.socket().Routing().RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{
 		Instance: &ententev1.Instance{
 			Service: service, Address: fmt.Sprintf("10.%d.%d.%d:80", n>>16&255, n>>8&255, n&255),
 			Locality: &ententev1.Locality{Region: "r", Zone: "z"}, SpiffeId: "spiffe://" + domain + "/" + service,
@@ -29,7 +29,7 @@ func instances(t *testing.T, p *process, service string) map[string]bool {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	answer, err := ententev1.NewRoutingServiceClient(p.socket()).GetService(ctx, &ententev1.GetServiceRequest{Name: service})
+	answer, err := p.socket().Routing().GetService(ctx, &ententev1.GetServiceRequest{Name: service})
 	require.NoError(t, err)
 	out := map[string]bool{}
 	for _, i := range answer.GetInstances() {

@@ -2,9 +2,6 @@ package e2e
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -20,11 +17,11 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/client"
 )
 
 // quick makes bundles travel within a second.
@@ -41,7 +38,7 @@ func homeBundle(t testing.TB, c *cluster) *ententev1.Bundle {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	b, err := ententev1.NewBundleServiceClient(c.members[0].socket()).GetBundle(ctx, &ententev1.GetBundleRequest{})
+	b, err := c.members[0].socket().Bundles().GetBundle(ctx, &ententev1.GetBundleRequest{})
 	require.NoError(t, err)
 	return b
 }
@@ -51,7 +48,7 @@ func federate(t testing.TB, c, other *cluster) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	_, err := ententev1.NewFederationServiceClient(c.members[0].socket()).CreateRelationship(ctx, &ententev1.CreateRelationshipRequest{
+	_, err := c.members[0].socket().Federation().CreateRelationship(ctx, &ententev1.CreateRelationshipRequest{
 		Relationship: &ententev1.Relationship{
 			TrustDomain: other.domain, Url: "https://" + other.members[0].bundles + "/",
 			Profile:          ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE,
@@ -80,37 +77,25 @@ func issue(t testing.TB, p *process, id string) workload {
 
 func tryIssue(t testing.TB, p *process, id string) (workload, error) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
-	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	answer, err := ententev1.NewSVIDServiceClient(p.socket()).IssueX509SVID(ctx, &ententev1.IssueX509SVIDRequest{SpiffeId: id, Csr: csr})
+	issued, err := p.socket().Issue(ctx, client.X509SourceConfig{ID: spiffeid.RequireFromString(id)})
 	if err != nil {
 		return workload{}, err
 	}
-	w := workload{svid: &x509svid.SVID{ID: spiffeid.RequireFromString(id), PrivateKey: key}}
-	for _, der := range answer.GetCertificates() {
-		cert, err := x509.ParseCertificate(der)
-		require.NoError(t, err)
-		w.svid.Certificates = append(w.svid.Certificates, cert)
-	}
-	w.bundle, err = spiffebundle.Parse(w.svid.ID.TrustDomain(), answer.GetBundle())
+	trust, err := spiffebundle.Parse(issued.SVID.ID.TrustDomain(), issued.Response.GetBundle())
 	require.NoError(t, err)
-	return w, nil
+	return workload{svid: issued.SVID, bundle: trust}, nil
 }
 
-// call opens a gRPC connection to a member's port as this workload.
-func (w workload) call(t testing.TB, p *process, home string, options ...grpc.DialOption) *grpc.ClientConn {
+// call returns a client of a member's port that presents the workload's SVID.
+func (w workload) call(t testing.TB, p *process, home string, options ...grpc.DialOption) *client.Client {
 	t.Helper()
-	server := spiffeid.RequireFromString("spiffe://" + home + "/entente/member/" + p.id)
-	config := tlsconfig.MTLSClientConfig(w, w.bundle, tlsconfig.AuthorizeID(server))
-	config.MinVersion = tls.VersionTLS13
-	conn, err := grpc.NewClient("passthrough:///"+p.api, append(options, grpc.WithTransportCredentials(credentials.NewTLS(config)))...)
+	c, err := client.New(t.Context(), client.WithAddresses(p.api), client.WithDialOptions(options...),
+		client.WithSource(spiffeid.RequireTrustDomainFromString(home), w, w.bundle))
 	require.NoError(t, err)
-	t.Cleanup(func() { _ = conn.Close() })
-	return conn
+	t.Cleanup(func() { _ = c.Close() })
+	return c
 }
 
 func TestGoSPIFFEReadsTheEndpointOfARealMember(t *testing.T) {
@@ -135,12 +120,12 @@ func TestTrustBetweenTwoClusters(t *testing.T) {
 
 	// Nobody from us is known in eu.
 	stranger := workload{svid: caller.svid, bundle: issue(t, eu.members[0], "spiffe://eu.example.org/any").bundle}
-	_, err := ententev1.NewBundleServiceClient(stranger.call(t, eu.members[0], eu.domain)).GetBundle(ctx, &ententev1.GetBundleRequest{})
+	_, err := stranger.call(t, eu.members[0], eu.domain).Bundles().GetBundle(ctx, &ententev1.GetBundleRequest{})
 	require.Equal(t, codes.Unavailable, status.Code(err), "%v", err)
 
 	// With a relationship the handshake succeeds, and access is still a matter of grants.
 	federate(t, eu, us)
-	api := ententev1.NewBundleServiceClient(stranger.call(t, eu.members[0], eu.domain))
+	api := stranger.call(t, eu.members[0], eu.domain).Bundles()
 	eventually(t, "the port trusts us", func() error {
 		_, err = api.GetBundle(ctx, &ententev1.GetBundleRequest{})
 		if status.Code(err) == codes.PermissionDenied {
@@ -149,7 +134,7 @@ func TestTrustBetweenTwoClusters(t *testing.T) {
 		return fmt.Errorf("%w", err)
 	})
 	require.Contains(t, err.Error(), "entente access grant")
-	_, err = ententev1.NewAccessServiceClient(admin).GrantRole(ctx, &ententev1.GrantRoleRequest{Grant: &ententev1.Grant{
+	_, err = admin.Access().GrantRole(ctx, &ententev1.GrantRoleRequest{Grant: &ententev1.Grant{
 		Role: ententev1.Role_ROLE_READER, SpiffeId: "spiffe://us.example.org/web", TrustDomain: eu.domain,
 	}})
 	require.NoError(t, err)
@@ -160,11 +145,11 @@ func TestTrustBetweenTwoClusters(t *testing.T) {
 	// What is published there arrives here.
 	watch, err := api.WatchBundles(ctx, &ententev1.WatchBundlesRequest{})
 	require.NoError(t, err)
-	_, err = ententev1.NewAuthorityServiceClient(us.members[0].socket()).RotateAuthorities(ctx, &ententev1.RotateAuthoritiesRequest{Anchors: true})
+	_, err = us.members[0].socket().Authorities().RotateAuthorities(ctx, &ententev1.RotateAuthoritiesRequest{Anchors: true})
 	require.NoError(t, err)
 	eventually(t, "the new bundle of us is in eu", func() error {
 		there := homeBundle(t, us)
-		here, err := ententev1.NewBundleServiceClient(admin).GetBundle(ctx, &ententev1.GetBundleRequest{TrustDomain: us.domain})
+		here, err := admin.Bundles().GetBundle(ctx, &ententev1.GetBundleRequest{TrustDomain: us.domain})
 		if err != nil {
 			return err
 		}
@@ -175,13 +160,13 @@ func TestTrustBetweenTwoClusters(t *testing.T) {
 	})
 
 	// Ending the relationship ends the connection of its callers, and tells those who watch.
-	_, err = ententev1.NewFederationServiceClient(admin).DeleteRelationship(ctx, &ententev1.DeleteRelationshipRequest{TrustDomain: us.domain})
+	_, err = admin.Federation().DeleteRelationship(ctx, &ententev1.DeleteRelationshipRequest{TrustDomain: us.domain})
 	require.NoError(t, err)
 	for err == nil {
 		_, err = watch.Recv()
 	}
 	require.Equal(t, codes.Unavailable, status.Code(err), "%v", err)
-	_, err = ententev1.NewBundleServiceClient(admin).GetBundle(ctx, &ententev1.GetBundleRequest{TrustDomain: us.domain})
+	_, err = admin.Bundles().GetBundle(ctx, &ententev1.GetBundleRequest{TrustDomain: us.domain})
 	require.Equal(t, codes.NotFound, status.Code(err), "%v", err)
 }
 
@@ -195,7 +180,7 @@ func TestAMembersRenewalsDropNoConnection(t *testing.T) {
 	p := c.members[0]
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	domains := ententev1.NewDomainServiceClient(p.socket())
+	domains := p.socket().Domains()
 	// The caller's SVID lives longer than the member's, so that only the member's renewals can be what ends the watch.
 	for name, ttl := range map[string]time.Duration{"callers.example.org": 5 * time.Minute, "passing.example.org": time.Minute} {
 		_, err := domains.CreateDomain(ctx, &ententev1.CreateDomainRequest{Domain: &ententev1.Domain{
@@ -204,7 +189,7 @@ func TestAMembersRenewalsDropNoConnection(t *testing.T) {
 		require.NoError(t, err)
 	}
 	const watcher = "spiffe://callers.example.org/watcher"
-	_, err := ententev1.NewAccessServiceClient(p.socket()).GrantRole(ctx, &ententev1.GrantRoleRequest{
+	_, err := p.socket().Access().GrantRole(ctx, &ententev1.GrantRoleRequest{
 		Grant: &ententev1.Grant{Role: ententev1.Role_ROLE_READER, SpiffeId: watcher},
 	})
 	require.NoError(t, err)
@@ -215,7 +200,7 @@ func TestAMembersRenewalsDropNoConnection(t *testing.T) {
 	})
 	var presented x509.Certificate
 	conn := workload{svid: caller.svid, bundle: issue(t, p, "spiffe://eu.example.org/any").bundle}.call(t, p, c.domain)
-	watch, err := ententev1.NewBundleServiceClient(conn).WatchBundles(ctx, &ententev1.WatchBundlesRequest{})
+	watch, err := conn.Bundles().WatchBundles(ctx, &ententev1.WatchBundlesRequest{})
 	require.NoError(t, err)
 	_, err = watch.Recv()
 	require.NoError(t, err)

@@ -31,14 +31,14 @@ import (
 // history reads the versions of a bundle, newest first.
 func history(t *testing.T, c *cluster, domain string) []*ententev1.BundleVersion {
 	t.Helper()
-	answer, err := ententev1.NewBundleServiceClient(c.members[0].socket()).GetBundleHistory(t.Context(), &ententev1.GetBundleHistoryRequest{TrustDomain: domain})
+	answer, err := c.members[0].socket().Bundles().GetBundleHistory(t.Context(), &ententev1.GetBundleHistoryRequest{TrustDomain: domain})
 	require.NoError(t, err)
 	return answer.GetVersions()
 }
 
 func rel(t *testing.T, c *cluster, domain string) *ententev1.Relationship {
 	t.Helper()
-	r, err := ententev1.NewFederationServiceClient(c.members[0].socket()).GetRelationship(t.Context(), &ententev1.GetRelationshipRequest{TrustDomain: domain})
+	r, err := c.members[0].socket().Federation().GetRelationship(t.Context(), &ententev1.GetRelationshipRequest{TrustDomain: domain})
 	require.NoError(t, err)
 	return r
 }
@@ -48,7 +48,7 @@ func TestHistoryOnBothSides(t *testing.T) {
 	t.Parallel()
 	eu, us := newCluster(t, "eu", 1, quick), newCluster(t, "us", 2, quick)
 	federate(t, eu, us)
-	_, err := ententev1.NewAuthorityServiceClient(us.members[0].socket()).RotateAuthorities(t.Context(), &ententev1.RotateAuthoritiesRequest{})
+	_, err := us.members[0].socket().Authorities().RotateAuthorities(t.Context(), &ententev1.RotateAuthoritiesRequest{})
 	require.NoError(t, err)
 	eventually(t, "the rotation is known on both sides", func() error {
 		own, seen := history(t, us, us.domain), history(t, eu, us.domain)
@@ -134,7 +134,7 @@ func TestForgeriesAreAlarmed(t *testing.T) {
 	eu, us := newCluster(t, "eu", 1, quick), newCluster(t, "us", 1, quick)
 	i := newImpostor(t)
 	truth := func() (uint64, []byte, []byte) {
-		client := ententev1.NewBundleServiceClient(us.members[0].socket())
+		client := us.members[0].socket().Bundles()
 		b, err := client.GetBundle(t.Context(), &ententev1.GetBundleRequest{})
 		require.NoError(t, err)
 		list, err := client.ListBundleStatements(t.Context(), &ententev1.ListBundleStatementsRequest{})
@@ -144,7 +144,7 @@ func TestForgeriesAreAlarmed(t *testing.T) {
 	}
 	first, document, statements := truth()
 	i.serve(document, statements)
-	client := ententev1.NewFederationServiceClient(eu.members[0].socket())
+	client := eu.members[0].socket().Federation()
 	_, err := client.CreateRelationship(t.Context(), &ententev1.CreateRelationshipRequest{
 		Relationship:    &ententev1.Relationship{TrustDomain: us.domain, Url: i.URL + "/", Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB, WebRoots: i.roots},
 		BootstrapBundle: document,
@@ -159,7 +159,7 @@ func TestForgeriesAreAlarmed(t *testing.T) {
 		})
 	}
 	stated(first)
-	_, err = ententev1.NewDomainServiceClient(us.members[0].socket()).UpdateDomain(t.Context(), &ententev1.UpdateDomainRequest{
+	_, err = us.members[0].socket().Domains().UpdateDomain(t.Context(), &ententev1.UpdateDomainRequest{
 		Domain: &ententev1.Domain{TrustDomain: us.domain, RefreshHint: durationpb.New(2 * time.Second)}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"refresh_hint"}},
 	})
 	require.NoError(t, err)

@@ -26,7 +26,7 @@ func relate(t *testing.T, here, there *cluster, set func(*ententev1.Relationship
 	if set != nil {
 		set(rel)
 	}
-	_, err := ententev1.NewFederationServiceClient(here.members[0].socket()).UpdateRelationship(t.Context(), &ententev1.UpdateRelationshipRequest{
+	_, err := here.members[0].socket().Federation().UpdateRelationship(t.Context(), &ententev1.UpdateRelationshipRequest{
 		Relationship: rel, UpdateMask: &fieldmaskpb.FieldMask{Paths: append(paths, "peer")},
 	})
 	require.NoError(t, err)
@@ -37,7 +37,7 @@ func relationshipOf(t *testing.T, c *cluster, domain string) (*ententev1.Relatio
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	return ententev1.NewFederationServiceClient(c.members[0].socket()).GetRelationship(ctx, &ententev1.GetRelationshipRequest{TrustDomain: domain})
+	return c.members[0].socket().Federation().GetRelationship(ctx, &ententev1.GetRelationshipRequest{TrustDomain: domain})
 }
 
 // TestAHubAndItsSpokes: two clusters that trust each other by a hub's word alone learn of each other's revocations at once, though
@@ -100,7 +100,7 @@ func TestAHubAndItsSpokes(t *testing.T) {
 
 	// A distrust in us reaches eu through the hub.
 	document := func() string {
-		b, err := ententev1.NewBundleServiceClient(eu.members[0].socket()).GetBundle(t.Context(), &ententev1.GetBundleRequest{TrustDomain: us.domain})
+		b, err := eu.members[0].socket().Bundles().GetBundle(t.Context(), &ententev1.GetBundleRequest{TrustDomain: us.domain})
 		require.NoError(t, err)
 		return string(b.GetDocument())
 	}
@@ -113,7 +113,7 @@ func TestAHubAndItsSpokes(t *testing.T) {
 		revoked = active[0]
 		return nil
 	})
-	_, err = ententev1.NewAuthorityServiceClient(us.members[0].socket()).RevokeAuthority(t.Context(), &ententev1.RevokeAuthorityRequest{
+	_, err = us.members[0].socket().Authorities().RevokeAuthority(t.Context(), &ententev1.RevokeAuthorityRequest{
 		TrustDomain: us.domain, What: &ententev1.RevokeAuthorityRequest_Id{Id: revoked.GetId()},
 	})
 	require.NoError(t, err)
@@ -129,7 +129,7 @@ func TestAHubAndItsSpokes(t *testing.T) {
 	r, err := relationshipOf(t, eu, us.domain)
 	require.NoError(t, err)
 	require.Empty(t, r.GetOriginHub())
-	_, err = ententev1.NewFederationServiceClient(eu.members[0].socket()).DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: us.domain, ToHub: true})
+	_, err = eu.members[0].socket().Federation().DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: us.domain, ToHub: true})
 	require.NoError(t, err)
 	byHub(eu, us)
 

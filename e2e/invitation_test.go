@@ -25,7 +25,7 @@ import (
 )
 
 func federationOf(p *process) ententev1.FederationServiceClient {
-	return ententev1.NewFederationServiceClient(p.socket())
+	return p.socket().Federation()
 }
 
 // invite makes an invitation of c for another domain.
@@ -67,7 +67,7 @@ func awaitRelationship(t *testing.T, p *process, td string, want ententev1.Relat
 // handsOut says whether a member hands out a foreign domain's bundle.
 func handsOut(t *testing.T, p *process, td string) bool {
 	t.Helper()
-	_, err := ententev1.NewBundleServiceClient(p.socket()).GetBundle(t.Context(), &ententev1.GetBundleRequest{TrustDomain: td})
+	_, err := p.socket().Bundles().GetBundle(t.Context(), &ententev1.GetBundleRequest{TrustDomain: td})
 	if status.Code(err) == codes.NotFound {
 		return false
 	}
@@ -113,7 +113,7 @@ func TestTwoClustersFederateByOneToken(t *testing.T) {
 	// A workload of us is let in by eu, and a stream is open.
 	caller := issue(t, usMember, "spiffe://us.example.org/web")
 	stranger := workload{svid: caller.svid, bundle: issue(t, euMember, "spiffe://eu.example.org/any").bundle}
-	api := ententev1.NewBundleServiceClient(stranger.call(t, euMember, eu.domain))
+	api := stranger.call(t, euMember, eu.domain).Bundles()
 	eventually(t, "the port trusts us", func() error {
 		if _, err := api.GetBundle(t.Context(), &ententev1.GetBundleRequest{}); status.Code(err) != codes.PermissionDenied {
 			return fmt.Errorf("%w", err)
@@ -157,7 +157,7 @@ func TestTwoClustersFederateByOneToken(t *testing.T) {
 // A domain that is not the home one brings the other cluster's home domain along, by which its members and endpoint are verified.
 func TestAnInvitationForADomainBesideTheHomeDomain(t *testing.T) {
 	eu, us := newCluster(t, "eu", 1, quick), newCluster(t, "us", 1, quick)
-	_, err := ententev1.NewDomainServiceClient(eu.members[0].socket()).CreateDomain(t.Context(), &ententev1.CreateDomainRequest{
+	_, err := eu.members[0].socket().Domains().CreateDomain(t.Context(), &ententev1.CreateDomainRequest{
 		Domain: &ententev1.Domain{TrustDomain: "shop.example.org"},
 	})
 	require.NoError(t, err)
@@ -303,7 +303,7 @@ func identityThief(t *testing.T, address string) func() string {
 // snapshot saves a member's replicated state.
 func snapshot(t *testing.T, p *process) []byte {
 	t.Helper()
-	stream, err := ententev1.NewClusterServiceClient(p.socket()).SaveSnapshot(t.Context(), &ententev1.SaveSnapshotRequest{})
+	stream, err := p.socket().Cluster().SaveSnapshot(t.Context(), &ententev1.SaveSnapshotRequest{})
 	require.NoError(t, err)
 	var all []byte
 	for {
@@ -318,7 +318,7 @@ func snapshot(t *testing.T, p *process) []byte {
 
 func restore(t *testing.T, p *process, state []byte) {
 	t.Helper()
-	stream, err := ententev1.NewClusterServiceClient(p.socket()).RestoreSnapshot(t.Context())
+	stream, err := p.socket().Cluster().RestoreSnapshot(t.Context())
 	require.NoError(t, err)
 	const chunk = 1 << 20
 	for len(state) > 0 {

@@ -43,14 +43,14 @@ func TestJoinTokens(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, refusedStart(t, c.add(string(used), first.api)), "used", "a token admits one member")
 
-	brief, err := ententev1.NewClusterServiceClient(first.socket()).CreateJoinToken(ctx, &ententev1.CreateJoinTokenRequest{Ttl: durationpb.New(1e9)})
+	brief, err := first.socket().Cluster().CreateJoinToken(ctx, &ententev1.CreateJoinTokenRequest{Ttl: durationpb.New(1e9)})
 	require.NoError(t, err)
 	<-timerUntil(t, brief.GetExpireTime().AsTime())
 	require.Contains(t, refusedStart(t, c.add(brief.GetToken(), first.api)), "expired")
 
 	// A token of another cluster names other identity keys: nothing is sent here.
 	other := newCluster(t, "us", 1, "")
-	foreign, err := ententev1.NewClusterServiceClient(other.members[0].socket()).CreateJoinToken(ctx, &ententev1.CreateJoinTokenRequest{})
+	foreign, err := other.members[0].socket().Cluster().CreateJoinToken(ctx, &ententev1.CreateJoinTokenRequest{})
 	require.NoError(t, err)
 	require.Contains(t, refusedStart(t, c.add(foreign.GetToken(), first.api)), `the join token is for cluster "us", but cluster.name is "eu"`)
 }
@@ -64,7 +64,7 @@ func TestAMemberThatLostItsDiskJoinsAnew(t *testing.T) {
 	lost.kill()
 	require.NoError(t, os.RemoveAll(filepath.Join(lost.dir, "data")))
 
-	admin := ententev1.NewClusterServiceClient(c.members[0].socket())
+	admin := c.members[0].socket().Cluster()
 	_, err := admin.RemoveMember(ctx, &ententev1.RemoveMemberRequest{Id: lost.id})
 	require.NoError(t, err)
 	token, err := admin.CreateJoinToken(ctx, &ententev1.CreateJoinTokenRequest{})
@@ -93,7 +93,7 @@ func TestTheKeysOfACompromisedMemberAreTrustedNoMore(t *testing.T) {
 	require.NoError(t, err)
 	made := invite(t, c.members[1], c.domain, "us.example.org")
 	eventually(t, "the first member is removed", func() error {
-		_, err := ententev1.NewClusterServiceClient(c.members[1].socket()).RemoveMember(ctx, &ententev1.RemoveMemberRequest{Id: first.id, Compromised: true})
+		_, err := c.members[1].socket().Cluster().RemoveMember(ctx, &ententev1.RemoveMemberRequest{Id: first.id, Compromised: true})
 		return err
 	})
 	var now workload
@@ -117,7 +117,7 @@ func TestARemovedMemberIsShutOut(t *testing.T) {
 	defer cancel()
 	removed := c.others(c.leader())[0]
 	rest := c.others(removed)
-	_, err := ententev1.NewClusterServiceClient(rest[0].socket()).RemoveMember(ctx, &ententev1.RemoveMemberRequest{Id: removed.id})
+	_, err := rest[0].socket().Cluster().RemoveMember(ctx, &ententev1.RemoveMemberRequest{Id: removed.id})
 	require.NoError(t, err)
 	eventually(t, "the removed member can write nothing", func() error {
 		call, done := context.WithTimeout(ctx, patience/4)

@@ -50,7 +50,7 @@ func (c *cluster) holder(domain string, other *ententev1.PeerStream) (*process, 
 // sequenceAt is that of a domain's bundle as a member hands it out.
 func sequenceAt(t *testing.T, p *process, domain string) uint64 {
 	t.Helper()
-	b, err := ententev1.NewBundleServiceClient(p.socket()).GetBundle(t.Context(), &ententev1.GetBundleRequest{TrustDomain: domain})
+	b, err := p.socket().Bundles().GetBundle(t.Context(), &ententev1.GetBundleRequest{TrustDomain: domain})
 	require.NoError(t, err)
 	return b.GetSequence()
 }
@@ -66,7 +66,7 @@ func changed(t *testing.T, c *cluster) uint64 {
 		if len(active) == 0 {
 			return fmt.Errorf("none is active")
 		}
-		_, err := ententev1.NewAuthorityServiceClient(p.socket()).RevokeAuthority(ctx, &ententev1.RevokeAuthorityRequest{
+		_, err := p.socket().Authorities().RevokeAuthority(ctx, &ententev1.RevokeAuthorityRequest{
 			TrustDomain: c.domain, What: &ententev1.RevokeAuthorityRequest_Id{Id: active[0].GetId()},
 		})
 		return err
@@ -117,7 +117,7 @@ func TestStreamOverChangesOfMembersAndLeaders(t *testing.T) {
 	for _, c := range []*cluster{eu, us} {
 		was := c.leader()
 		eventually(t, "another member of "+c.name+" leads", func() error {
-			_, err := ententev1.NewClusterServiceClient(was.socket()).TransferLeadership(t.Context(), &ententev1.TransferLeadershipRequest{})
+			_, err := was.socket().Cluster().TransferLeadership(t.Context(), &ententev1.TransferLeadershipRequest{})
 			return err
 		})
 	}
@@ -149,7 +149,7 @@ func TestStreamEndsWithTheAuthorityOfItsSVID(t *testing.T) {
 	for _, side := range []struct{ mine, other *cluster }{{eu, us}, {us, eu}} {
 		_, was := side.mine.holder(side.other.domain, nil)
 		for _, a := range everySigner(t, side.mine) { // one of them has signed the SVID of the stream
-			_, err := ententev1.NewAuthorityServiceClient(side.mine.members[0].socket()).RevokeAuthority(t.Context(), &ententev1.RevokeAuthorityRequest{
+			_, err := side.mine.members[0].socket().Authorities().RevokeAuthority(t.Context(), &ententev1.RevokeAuthorityRequest{
 				TrustDomain: side.mine.domain, What: &ententev1.RevokeAuthorityRequest_Id{Id: a.GetId()},
 			})
 			require.NoError(t, err)

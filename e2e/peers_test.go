@@ -40,7 +40,7 @@ func peerUp(t testing.TB, dials, accepts *cluster) {
 		addresses   []string
 	}{{accepts, dials, nil}, {dials, accepts, addresses}} {
 		federate(t, side.here, side.there)
-		_, err := ententev1.NewFederationServiceClient(side.here.members[0].socket()).UpdateRelationship(ctx, &ententev1.UpdateRelationshipRequest{
+		_, err := side.here.members[0].socket().Federation().UpdateRelationship(ctx, &ententev1.UpdateRelationshipRequest{
 			Relationship: &ententev1.Relationship{
 				TrustDomain: side.there.domain, Peer: &ententev1.Peer{HomeTrustDomain: side.there.domain, Addresses: side.addresses},
 			},
@@ -62,7 +62,7 @@ func streamUp(t testing.TB, c *cluster, domain string) {
 			if !p.isRunning() {
 				continue
 			}
-			r, err := ententev1.NewFederationServiceClient(p.socket()).GetRelationship(ctx, &ententev1.GetRelationshipRequest{TrustDomain: domain})
+			r, err := p.socket().Federation().GetRelationship(ctx, &ententev1.GetRelationshipRequest{TrustDomain: domain})
 			if err != nil {
 				return err
 			}
@@ -106,7 +106,7 @@ func TestRevocationReachesAPeerByStream(t *testing.T) {
 		})
 		key := active[0].GetKeyId()
 		there := func() string {
-			b, err := ententev1.NewBundleServiceClient(us.members[0].socket()).GetBundle(ctx, &ententev1.GetBundleRequest{TrustDomain: eu.domain})
+			b, err := us.members[0].socket().Bundles().GetBundle(ctx, &ententev1.GetBundleRequest{TrustDomain: eu.domain})
 			require.NoError(t, err)
 			return string(b.GetDocument())
 		}
@@ -116,9 +116,9 @@ func TestRevocationReachesAPeerByStream(t *testing.T) {
 			}
 			return nil
 		})
-		watch, err := ententev1.NewBundleServiceClient(us.members[0].socket()).WatchBundles(ctx, &ententev1.WatchBundlesRequest{TrustDomains: []string{eu.domain}})
+		watch, err := us.members[0].socket().Bundles().WatchBundles(ctx, &ententev1.WatchBundlesRequest{TrustDomains: []string{eu.domain}})
 		require.NoError(t, err)
-		_, err = ententev1.NewAuthorityServiceClient(by.socket()).RevokeAuthority(ctx, &ententev1.RevokeAuthorityRequest{
+		_, err = by.socket().Authorities().RevokeAuthority(ctx, &ententev1.RevokeAuthorityRequest{
 			TrustDomain: eu.domain, What: &ententev1.RevokeAuthorityRequest_Id{Id: active[0].GetId()},
 		})
 		require.NoError(t, err)
@@ -132,7 +132,7 @@ func TestRevocationReachesAPeerByStream(t *testing.T) {
 		}
 		t.Logf("out of the peer's bundle %v after the call returned", time.Since(done))
 		eventually(t, "the statement on what the stream brought", func() error {
-			r, err := ententev1.NewFederationServiceClient(us.members[0].socket()).GetRelationship(ctx, &ententev1.GetRelationshipRequest{TrustDomain: eu.domain})
+			r, err := us.members[0].socket().Federation().GetRelationship(ctx, &ententev1.GetRelationshipRequest{TrustDomain: eu.domain})
 			if err == nil && r.GetStatedSequence() != r.GetSequence() {
 				err = fmt.Errorf("statements were checked up to %d, and the bundle has %d", r.GetStatedSequence(), r.GetSequence())
 			}
@@ -148,7 +148,7 @@ func TestRevocationReachesAPeerByStream(t *testing.T) {
 	eventually(t, "another leader", func() error { _, err := left[0].leaderID(); return err })
 	streamUp(t, us, eu.domain)
 	eventually(t, "the stream is known in eu", func() error {
-		r, err := ententev1.NewFederationServiceClient(left[0].socket()).GetRelationship(ctx, &ententev1.GetRelationshipRequest{TrustDomain: us.domain})
+		r, err := left[0].socket().Federation().GetRelationship(ctx, &ententev1.GetRelationshipRequest{TrustDomain: us.domain})
 		if err != nil {
 			return err
 		}
@@ -170,7 +170,7 @@ func TestActivationWaitsForALostPeer(t *testing.T) {
 	defer cancel()
 	p := eu.members[0]
 	us.members[0].kill()
-	api := ententev1.NewAuthorityServiceClient(p.socket())
+	api := p.socket().Authorities()
 	_, err := api.RotateAuthorities(ctx, &ententev1.RotateAuthoritiesRequest{TrustDomain: eu.domain})
 	require.NoError(t, err)
 	var waits *ententev1.Authority

@@ -25,7 +25,7 @@ type sighting struct {
 // sight watches a domain's bundle at a member until ctx ends.
 func sight(ctx context.Context, tb testing.TB, p *process, domain string) *sighting {
 	tb.Helper()
-	watch, err := ententev1.NewBundleServiceClient(p.socket()).WatchBundles(ctx, &ententev1.WatchBundlesRequest{TrustDomains: []string{domain}})
+	watch, err := p.socket().Bundles().WatchBundles(ctx, &ententev1.WatchBundlesRequest{TrustDomains: []string{domain}})
 	require.NoError(tb, err)
 	s := &sighting{newer: make(chan struct{}), at: map[uint64]time.Time{}}
 	go func() {
@@ -96,7 +96,7 @@ func BenchmarkPeerPropagation(b *testing.B) {
 			key = all[0]
 			return nil
 		})
-		_, err := ententev1.NewAuthorityServiceClient(leader.socket()).RevokeAuthority(ctx, &ententev1.RevokeAuthorityRequest{
+		_, err := leader.socket().Authorities().RevokeAuthority(ctx, &ententev1.RevokeAuthorityRequest{
 			TrustDomain: eu.domain, What: &ententev1.RevokeAuthorityRequest_Id{Id: key.GetId()},
 		})
 		require.NoError(b, err)

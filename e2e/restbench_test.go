@@ -139,7 +139,7 @@ func (m *manyPeers) serve(w http.ResponseWriter, r *http.Request) {
 // trustAll makes a relationship with each of them.
 func (m *manyPeers) trustAll(ctx context.Context, tb testing.TB, p *process) {
 	tb.Helper()
-	federation := ententev1.NewFederationServiceClient(p.socket())
+	federation := p.socket().Federation()
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(64)
 	for i, peer := range m.peers {
@@ -240,7 +240,7 @@ func rest(b *testing.B, members int) {
 // revisionOf is the member's revision, which every write raises.
 func revisionOf(ctx context.Context, tb testing.TB, p *process) uint64 {
 	tb.Helper()
-	answer, err := ententev1.NewClusterServiceClient(p.socket()).ListMembers(ctx, &ententev1.ListMembersRequest{})
+	answer, err := p.socket().Cluster().ListMembers(ctx, &ententev1.ListMembersRequest{})
 	require.NoError(tb, err)
 	return answer.GetRevision()
 }

@@ -31,7 +31,7 @@ routing { import_ttl = "10s" }
 	eu.members[1].command("service", "export", "shop", "--to", us.domain, "--as", "shop-eu")
 	us.members[0].command("service", "import", "shop-eu", "--from", eu.domain, "--as", "shop")
 
-	watch, err := ententev1.NewRoutingServiceClient(us.members[0].socket()).WatchHint(ctx, &ententev1.WatchHintRequest{
+	watch, err := us.members[0].socket().Routing().WatchHint(ctx, &ententev1.WatchHintRequest{
 		Service: "shop", Locality: &ententev1.Locality{Region: "us-region", Zone: "a"},
 	})
 	require.NoError(t, err)
@@ -99,7 +99,7 @@ routing { import_ttl = "10s" }
 	awaits(ententev1.Health_HEALTH_HEALTHY, "")
 	eu.members[0].command("service", "unexport", "shop-eu", "--to", us.domain)
 	eventually(t, "the instance to be gone", func() error {
-		list, err := ententev1.NewRoutingServiceClient(us.members[0].socket()).ListServiceImports(ctx, &ententev1.ListServiceImportsRequest{})
+		list, err := us.members[0].socket().Routing().ListServiceImports(ctx, &ententev1.ListServiceImportsRequest{})
 		if err != nil {
 			return err
 		}

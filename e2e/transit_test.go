@@ -51,7 +51,7 @@ func issueToken(t *testing.T, c *cluster, p *process) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	answer, err := ententev1.NewSVIDServiceClient(p.socket()).IssueJWTSVID(ctx, &ententev1.IssueJWTSVIDRequest{
+	answer, err := p.socket().SVIDs().IssueJWTSVID(ctx, &ententev1.IssueJWTSVIDRequest{
 		SpiffeId: "spiffe://" + c.domain + "/web", Audience: []string{"db"},
 	})
 	if err != nil {
@@ -150,7 +150,7 @@ func listAuthorities(t testing.TB, p *process) []*ententev1.Authority {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	list, err := ententev1.NewAuthorityServiceClient(p.socket()).ListAuthorities(ctx, &ententev1.ListAuthoritiesRequest{})
+	list, err := p.socket().Authorities().ListAuthorities(ctx, &ententev1.ListAuthoritiesRequest{})
 	require.NoError(t, err)
 	return list.GetAuthorities()
 }

@@ -101,7 +101,7 @@ func TestMembersTakeTheirCertificatesFromVault(t *testing.T) {
 		return fmt.Errorf("it holds %d roots", len(known.X509Authorities()))
 	})
 	require.Contains(t, c.members[1].command("authority", "anchors"), "upstream")
-	_, err = ententev1.NewAuthorityServiceClient(c.members[0].socket()).RotateAuthorities(ctx, &ententev1.RotateAuthoritiesRequest{})
+	_, err = c.members[0].socket().Authorities().RotateAuthorities(ctx, &ententev1.RotateAuthoritiesRequest{})
 	require.NoError(t, err)
 	eventually(t, "SVIDs are signed below the new root", func() error {
 		next := issue(t, c.members[0], "spiffe://eu.example.org/web")

@@ -82,7 +82,7 @@ bundle_endpoint {
 	login := func(id, audience string, ttl time.Duration) (policies []string, err error) {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
-		issued, err := ententev1.NewSVIDServiceClient(p.socket()).IssueJWTSVID(ctx, &ententev1.IssueJWTSVIDRequest{
+		issued, err := p.socket().SVIDs().IssueJWTSVID(ctx, &ententev1.IssueJWTSVIDRequest{
 			SpiffeId: id, Audience: []string{audience}, Ttl: durationpb.New(ttl),
 		})
 		require.NoError(t, err)

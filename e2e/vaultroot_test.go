@@ -114,7 +114,7 @@ func newPair(t *testing.T, m *process, domain string) *pair {
 		server.set(nil, b)
 		return err
 	})
-	watch, err := ententev1.NewBundleServiceClient(m.socket()).WatchBundles(ctx, &ententev1.WatchBundlesRequest{TrustDomains: []string{domain}})
+	watch, err := m.socket().Bundles().WatchBundles(ctx, &ententev1.WatchBundlesRequest{TrustDomains: []string{domain}})
 	require.NoError(t, err)
 	running.Go(func() {
 		for {
@@ -197,7 +197,7 @@ func TestNoHandshakeBreaksWhileARootIsReplaced(t *testing.T) {
 			p := newPair(t, c.members[0], c.domain)
 			root := parsePEM(t, next(mount))
 			v.SetDefault(t, mount, "root-2")
-			_, err := ententev1.NewAuthorityServiceClient(c.members[0].socket()).RotateAuthorities(t.Context(), &ententev1.RotateAuthoritiesRequest{})
+			_, err := c.members[0].socket().Authorities().RotateAuthorities(t.Context(), &ententev1.RotateAuthoritiesRequest{})
 			require.NoError(t, err)
 			eventually(t, "both workloads are verified by the new root", func() error {
 				p.mu.Lock()

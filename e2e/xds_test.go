@@ -174,7 +174,7 @@ func newMesh(t *testing.T) *mesh {
 	m.eu.members[0].command("service", "import", "greeter", "--from", m.us.domain)
 	eventually(t, "each cluster has the other's bundle", func() error {
 		for _, pair := range [][2]*cluster{{m.eu, m.us}, {m.us, m.eu}} {
-			if _, err := ententev1.NewBundleServiceClient(pair[0].members[0].socket()).GetBundle(t.Context(), &ententev1.GetBundleRequest{TrustDomain: pair[1].domain}); err != nil {
+			if _, err := pair[0].members[0].socket().Bundles().GetBundle(t.Context(), &ententev1.GetBundleRequest{TrustDomain: pair[1].domain}); err != nil {
 				return err
 			}
 		}
