@@ -35,7 +35,8 @@ func TestActivationWaitsForAPeer(t *testing.T) {
 	told := &toldPeers{}
 	told.tell(plan.PeerStanding{Peer: "us.test", Connected: true})
 	f, c := newSingle(t, func(config *Config) { config.Acknowledgements = told })
-	_, err := c.AuthorityService().RotateAuthorities(t.Context(), &ententev1.RotateAuthoritiesRequest{TrustDomain: home.Name()})
+	_, err := c.AuthorityService().
+		RotateAuthorities(t.Context(), &ententev1.RotateAuthoritiesRequest{TrustDomain: home.Name()})
 	require.NoError(t, err)
 	f.settle()
 	f.advance(plan.HintsBeforeUse*plan.DefaultRefreshHint + time.Minute)

@@ -44,7 +44,9 @@ func TestAlarmTracker(t *testing.T) {
 
 func TestFrom(t *testing.T) {
 	names := []string{"a", "b", "d"}
-	for first, want := range map[string]string{"": "a b d", "a": "a b d", "b": "b d a", "c": "d a b", "d": "d a b", "e": "a b d"} {
+	for first, want := range map[string]string{
+		"": "a b d", "a": "a b d", "b": "b d a", "c": "d a b", "d": "d a b", "e": "a b d",
+	} {
 		require.Equal(t, want, strings.Join(rotate(names, first), " "), first)
 	}
 	require.Empty(t, rotate(nil, "a"))
@@ -132,7 +134,8 @@ func TestAlarmsAreToldOnce(t *testing.T) {
 	})
 	once := func(line string) {
 		t.Helper()
-		require.Eventually(t, func() bool { f.wake(); return out.count(line) == 1 }, testTimeout, pollInterval, "%s", line)
+		require.Eventually(t, func() bool { f.wake(); return out.count(line) == 1 }, testTimeout, pollInterval, "%s",
+			line)
 	}
 	u.set(errors.New("the upstream is away"), false)
 
@@ -175,7 +178,8 @@ func TestHangingUpstreamHoldsUpNothingElse(t *testing.T) {
 	f.jump(plan.HintsBeforeUse * plan.DefaultRefreshHint)
 	require.Eventually(t, func() bool { return active() != first }, testTimeout, pollInterval)
 	f.jump(2 * plan.DefaultCATTL)
-	require.Eventually(t, func() bool { return active() == "" }, testTimeout, pollInterval, "it has expired, and is not ended")
+	require.Eventually(t, func() bool { return active() == "" }, testTimeout, pollInterval,
+		"it has expired, and is not ended")
 }
 
 // TestHangingUpstreamHoldsUpNoJWTAuthorities: from its first attempt on, which has not failed yet.
@@ -190,7 +194,8 @@ func TestHangingUpstreamHoldsUpNoJWTAuthorities(t *testing.T) {
 	first := jwt()
 	u.set(nil, true)
 	f.jump(plan.DefaultCATTL / 2)
-	require.Eventually(t, func() bool { return f.newest(plan.JWT) != first }, testTimeout, pollInterval, "the next JWT authority is prepared")
+	require.Eventually(t, func() bool { return f.newest(plan.JWT) != first }, testTimeout, pollInterval,
+		"the next JWT authority is prepared")
 	f.jump(plan.HintsBeforeUse * plan.DefaultRefreshHint)
 	require.Eventually(t, func() bool { return jwt() != first }, testTimeout, pollInterval, "and becomes active")
 	require.Zero(t, out.count("cannot prepare"), out.String())
@@ -228,7 +233,8 @@ func TestNewDomainBeginsWithAllKinds(t *testing.T) {
 
 	u.set(errors.New("the upstream is away"), true)
 	td := spiffeid.RequireTrustDomainFromString("us.example.org")
-	_, err := c.DomainService().CreateDomain(t.Context(), &ententev1.CreateDomainRequest{Domain: &ententev1.Domain{TrustDomain: td.Name()}})
+	_, err := c.DomainService().
+		CreateDomain(t.Context(), &ententev1.CreateDomainRequest{Domain: &ententev1.Domain{TrustDomain: td.Name()}})
 	require.NoError(t, err)
 	require.Eventually(t, func() bool {
 		d := c.issuer.State().Domains[td]

@@ -116,7 +116,10 @@ func (a *api) dial(id string) ententev1.SVIDServiceClient {
 	// A request from another member is not counted against the rate of a caller.
 	signed, err := a.member.SigningService().SignX509SVID(
 		access.WithCaller(context.Background(), access.MemberCaller("member-0")),
-		&ententev1.SignX509SVIDRequest{Request: &ententev1.IssueX509SVIDRequest{SpiffeId: id, Csr: csr(a.t, key)}, Caller: "test"})
+		&ententev1.SignX509SVIDRequest{
+			Request: &ententev1.IssueX509SVIDRequest{SpiffeId: id, Csr: csr(a.t, key)},
+			Caller:  "test",
+		})
 	require.NoError(a.t, err)
 	roots := x509.NewCertPool()
 	for _, anchor := range a.member.issuer.State().Domains[home].Bundle.X509Authorities() {
@@ -130,7 +133,8 @@ func (a *api) dial(id string) ententev1.SVIDServiceClient {
 			for _, c := range s.PeerCertificates[1:] {
 				intermediates.AddCert(c)
 			}
-			_, err := s.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, CurrentTime: a.member.config.Now()})
+			_, err := s.PeerCertificates[0].Verify(
+				x509.VerifyOptions{Roots: roots, Intermediates: intermediates, CurrentTime: a.member.config.Now()})
 			return err
 		},
 	})))
@@ -147,10 +151,14 @@ func (a *api) connect(address string, creds credentials.TransportCredentials) *g
 // grant lets a caller issue below a path; the empty one is the whole domain.
 func (a *api) grant(id, path string) {
 	a.t.Helper()
-	socket := a.serve(insecure.NewCredentials(), func(credentials.AuthInfo) access.Caller { return access.SocketCaller(0, 1) })
-	_, err := ententev1.NewAccessServiceClient(a.connect(socket, insecure.NewCredentials())).GrantRole(context.Background(), &ententev1.GrantRoleRequest{
-		Grant: &ententev1.Grant{Role: ententev1.Role_ROLE_ISSUER, SpiffeId: id, TrustDomain: home.Name(), PathPrefix: path},
-	})
+	socket := a.serve(insecure.NewCredentials(),
+		func(credentials.AuthInfo) access.Caller { return access.SocketCaller(0, 1) })
+	_, err := ententev1.NewAccessServiceClient(a.connect(socket, insecure.NewCredentials())).
+		GrantRole(context.Background(), &ententev1.GrantRoleRequest{
+			Grant: &ententev1.Grant{
+				Role: ententev1.Role_ROLE_ISSUER, SpiffeId: id, TrustDomain: home.Name(), PathPrefix: path,
+			},
+		})
 	require.NoError(a.t, err)
 }
 

@@ -55,7 +55,8 @@ func BenchmarkIssueX509SVID(b *testing.B) {
 			benchmarkIssuing(b, members, issue.MaxBatch, bare, func(client ententev1.SVIDServiceClient) func() error {
 				batch := &ententev1.IssueX509SVIDsRequest{TrustDomain: home.Name()}
 				for i := range issue.MaxBatch {
-					batch.Requests = append(batch.Requests, &ententev1.IssueX509SVIDRequest{SpiffeId: workload(i), Csr: csrOf(b)})
+					batch.Requests = append(batch.Requests,
+						&ententev1.IssueX509SVIDRequest{SpiffeId: workload(i), Csr: csrOf(b)})
 				}
 				return func() error {
 					response, err := client.IssueX509SVIDs(context.Background(), batch)
@@ -94,7 +95,8 @@ func BenchmarkIssueJWTSVID(b *testing.B) {
 			benchmarkIssuing(b, members, issue.MaxBatch, bare, func(client ententev1.SVIDServiceClient) func() error {
 				batch := &ententev1.IssueJWTSVIDsRequest{TrustDomain: home.Name()}
 				for i := range issue.MaxBatch {
-					batch.Requests = append(batch.Requests, &ententev1.IssueJWTSVIDRequest{SpiffeId: workload(i), Audience: []string{"db"}})
+					batch.Requests = append(batch.Requests,
+						&ententev1.IssueJWTSVIDRequest{SpiffeId: workload(i), Audience: []string{"db"}})
 				}
 				return func() error {
 					response, err := client.IssueJWTSVIDs(context.Background(), batch)
@@ -111,7 +113,9 @@ func BenchmarkIssueJWTSVID(b *testing.B) {
 }
 
 // benchmarkIssuing takes b.N turns: for a slice of time it issues, and for another it does what that is measured by.
-func benchmarkIssuing(b *testing.B, members, batch int, bare func() error, issuing func(ententev1.SVIDServiceClient) func() error) {
+func benchmarkIssuing(
+	b *testing.B, members, batch int, bare func() error, issuing func(ententev1.SVIDServiceClient) func() error,
+) {
 	calls := make([]func() error, 0, 2*members)
 	for _, client := range signingMembers(b, members) {
 		calls = append(calls, issuing(client))

@@ -39,14 +39,11 @@ func selfSignedCA(t testing.TB, now time.Time, ttl time.Duration) (crypto.Signer
 // leafTemplate returns the template from which crypto/x509 makes an X509-SVID.
 func leafTemplate(id spiffeid.ID, now time.Time, ttl time.Duration) *x509.Certificate {
 	return &x509.Certificate{
-		SerialNumber:          big.NewInt(1 << 60),
-		NotBefore:             now,
-		NotAfter:              now.Add(ttl),
+		SerialNumber: big.NewInt(1 << 60), NotBefore: now, NotAfter: now.Add(ttl),
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		BasicConstraintsValid: true,
-		SubjectKeyId:          make([]byte, 20),
-		URIs:                  []*url.URL{id.URL()},
+		BasicConstraintsValid: true, SubjectKeyId: make([]byte, 20),
+		URIs: []*url.URL{id.URL()},
 	}
 }
 

@@ -49,7 +49,9 @@ func TestEveryStepOfALife(t *testing.T) {
 			}
 			for at := test.first; ; at += test.stride {
 				hit := false
-				if !t.Run(fmt.Sprint(at), func(t *testing.T) { hit = life(t, test.kind, test.members, test.follower, at) }) || !hit {
+				if !t.Run(fmt.Sprint(at),
+					func(t *testing.T) { hit = life(t, test.kind, test.members, test.follower, at) }) ||
+					!hit {
 					break
 				}
 			}
@@ -95,14 +97,19 @@ func life(t *testing.T, kind string, members int, follower bool, at int) bool {
 		_, err := s.PrepareAuthorities(ctx, &ententev1.PrepareAuthoritiesRequest{})
 		return err
 	})
-	for _, k := range []ententev1.AuthorityKind{ententev1.AuthorityKind_AUTHORITY_KIND_X509, ententev1.AuthorityKind_AUTHORITY_KIND_JWT} {
+	for _, k := range []ententev1.AuthorityKind{
+		ententev1.AuthorityKind_AUTHORITY_KIND_X509, ententev1.AuthorityKind_AUTHORITY_KIND_JWT,
+	} {
 		id := f.active(l.c.id, k).GetId()
 		l.asked(func(ctx context.Context, s ententev1.AuthorityServiceServer) error {
-			_, err := s.TaintAuthority(ctx, &ententev1.TaintAuthorityRequest{TrustDomain: home.Name(), Id: id})
+			_, err := s.TaintAuthority(ctx, taintRequest(id))
 			return err
 		})
 		l.asked(func(ctx context.Context, s ententev1.AuthorityServiceServer) error {
-			_, err := s.RevokeAuthority(ctx, &ententev1.RevokeAuthorityRequest{TrustDomain: home.Name(), What: &ententev1.RevokeAuthorityRequest_Id{Id: id}})
+			_, err := s.RevokeAuthority(
+				ctx,
+				revokeRequest(id),
+			)
 			return err
 		})
 	}
@@ -171,9 +178,13 @@ func (l *lived) check() {
 	state := map[string]ententev1.AuthorityState{}
 	for _, row := range rows {
 		state[row.GetId()] = row.GetState()
-		for what, at := range map[string]time.Time{"prepared": row.GetPrepareTime().AsTime(), "active": row.GetActivateTime().AsTime(), "retired": row.GetRetireTime().AsTime()} {
+		for what, at := range map[string]time.Time{
+			"prepared": row.GetPrepareTime().AsTime(), "active": row.GetActivateTime().AsTime(),
+			"retired": row.GetRetireTime().AsTime(),
+		} {
 			require.False(l.t, at.After(l.f.now()), "%s is %s by a clock that was ahead", row.GetId(), what)
-			require.True(l.t, at.Unix() == 0 || !at.Before(l.f.base), "%s is %s by a clock that was behind", row.GetId(), what)
+			require.True(l.t, at.Unix() == 0 || !at.Before(l.f.base), "%s is %s by a clock that was behind",
+				row.GetId(), what)
 		}
 		c := l.f.nodes[slices.IndexFunc(l.f.nodes, func(c *node) bool { return c.id == row.GetMember() })]
 		switch row.GetState() {

@@ -50,26 +50,58 @@ func TestDomains(t *testing.T) {
 	endpoint, err := svid.EndpointID(shop)
 	require.NoError(t, err)
 	f.awaitOwn(c, endpoint, anyOwn)
-	require.NotEqual(t, f.bundle(home).X509Authorities(), f.bundle(shop).X509Authorities(), "each hosted domain has anchors of its own")
+	require.NotEqual(t, f.bundle(home).X509Authorities(), f.bundle(shop).X509Authorities(),
+		"each hosted domain has anchors of its own")
 
 	for name, test := range map[string]struct {
 		domain *ententev1.Domain
 		code   codes.Code
 		says   string
 	}{
-		"no name":       {&ententev1.Domain{}, codes.InvalidArgument, "trust_domain is empty; name one, such as example.org"},
-		"bad name":      {&ententev1.Domain{TrustDomain: "Shop!"}, codes.InvalidArgument, "trust domain "},
-		"an ID":         {&ententev1.Domain{TrustDomain: "spiffe://a.example.org/x"}, codes.InvalidArgument, "trust domain "},
-		"there already": {&ententev1.Domain{TrustDomain: shop.Name()}, codes.AlreadyExists, "this cluster hosts shop.example.org already; change it with domain update"},
-		"foreign":       {&ententev1.Domain{TrustDomain: "us.example.org"}, codes.FailedPrecondition, "there is a relationship with us.example.org, and a hosted domain is never foreign; delete the relationship first"},
-		"host taken":    {&ententev1.Domain{TrustDomain: "a.example.org", EndpointHost: "bundles.shop.example.org"}, codes.AlreadyExists, "endpoint_host bundles.shop.example.org is that of shop.example.org; each domain needs its own"},
-		"bad host":      {&ententev1.Domain{TrustDomain: "a.example.org", EndpointHost: "a_b"}, codes.InvalidArgument, `endpoint_host: "a_b" is not a DNS name`},
-		"short hint":    {&ententev1.Domain{TrustDomain: "a.example.org", RefreshHint: durationpb.New(time.Second)}, codes.InvalidArgument, "refresh_hint is 1s; it has to be between 10s and 24h0m0s"},
-		"hint fraction": {&ententev1.Domain{TrustDomain: "a.example.org", RefreshHint: durationpb.New(10500 * time.Millisecond)}, codes.InvalidArgument, "refresh_hint is 10.5s; bundles carry whole seconds"},
-		"hint broken":   {&ententev1.Domain{TrustDomain: "a.example.org", RefreshHint: &durationpb.Duration{Seconds: 1, Nanos: -1}}, codes.InvalidArgument, "refresh_hint is not a duration"},
-		"long SVIDs":    {&ententev1.Domain{TrustDomain: "a.example.org", X509SvidTtl: durationpb.New(12 * time.Hour)}, codes.InvalidArgument, "raise ca_ttl (24h0m0s), or lower refresh_hint (5m0s) or the SVID lifetime (12h0m0s)"},
-		"short SVIDs":   {&ententev1.Domain{TrustDomain: "a.example.org", JwtSvidTtl: durationpb.New(time.Second)}, codes.InvalidArgument, "jwt_svid_ttl is 1s; it has to be 5s at least"},
-		"long CA":       {&ententev1.Domain{TrustDomain: "a.example.org", CaTtl: durationpb.New(91 * 24 * time.Hour)}, codes.InvalidArgument, "ca_ttl is 2184h0m0s; it has to be between 5s and 2160h0m0s"},
+		"no name": {&ententev1.Domain{}, codes.InvalidArgument, "trust_domain is empty; name one, such as " +
+			"example.org"},
+		"bad name": {&ententev1.Domain{TrustDomain: "Shop!"}, codes.InvalidArgument, "trust domain "},
+		"an ID": {
+			&ententev1.Domain{TrustDomain: "spiffe://a.example.org/x"}, codes.InvalidArgument, "trust domain ",
+		},
+		"there already": {&ententev1.Domain{TrustDomain: shop.Name()}, codes.AlreadyExists, "this cluster hosts " +
+			"shop.example.org already; change it with domain update"},
+		"foreign": {&ententev1.Domain{TrustDomain: "us.example.org"}, codes.FailedPrecondition, "there is a " +
+			"relationship with us.example.org, and a hosted domain is never foreign; delete the relationship first"},
+		"host taken": {
+			&ententev1.Domain{TrustDomain: "a.example.org", EndpointHost: "bundles.shop.example.org"},
+			codes.AlreadyExists,
+			"endpoint_host bundles.shop.example.org is that of shop.example.org; each domain needs its own",
+		},
+		"bad host": {
+			&ententev1.Domain{TrustDomain: "a.example.org", EndpointHost: "a_b"}, codes.InvalidArgument,
+			`endpoint_host: "a_b" is not a DNS name`,
+		},
+		"short hint": {
+			&ententev1.Domain{TrustDomain: "a.example.org", RefreshHint: durationpb.New(time.Second)},
+			codes.InvalidArgument, "refresh_hint is 1s; it has to be between 10s and 24h0m0s",
+		},
+		"hint fraction": {
+			&ententev1.Domain{TrustDomain: "a.example.org", RefreshHint: durationpb.New(10500 * time.Millisecond)},
+			codes.InvalidArgument, "refresh_hint is 10.5s; bundles carry whole seconds",
+		},
+		"hint broken": {
+			&ententev1.Domain{TrustDomain: "a.example.org", RefreshHint: &durationpb.Duration{Seconds: 1, Nanos: -1}},
+			codes.InvalidArgument, "refresh_hint is not a duration",
+		},
+		"long SVIDs": {
+			&ententev1.Domain{TrustDomain: "a.example.org", X509SvidTtl: durationpb.New(12 * time.Hour)},
+			codes.InvalidArgument,
+			"raise ca_ttl (24h0m0s), or lower refresh_hint (5m0s) or the SVID lifetime (12h0m0s)",
+		},
+		"short SVIDs": {
+			&ententev1.Domain{TrustDomain: "a.example.org", JwtSvidTtl: durationpb.New(time.Second)},
+			codes.InvalidArgument, "jwt_svid_ttl is 1s; it has to be 5s at least",
+		},
+		"long CA": {
+			&ententev1.Domain{TrustDomain: "a.example.org", CaTtl: durationpb.New(91 * 24 * time.Hour)},
+			codes.InvalidArgument, "ca_ttl is 2184h0m0s; it has to be between 5s and 2160h0m0s",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := s.CreateDomain(ctx, &ententev1.CreateDomainRequest{Domain: test.domain})
@@ -88,9 +120,21 @@ func TestDomains(t *testing.T) {
 	require.Equal(t, codes.NotFound, status.Code(err))
 	_, err = s.UpdateDomain(ctx, &ententev1.UpdateDomainRequest{Domain: &ententev1.Domain{TrustDomain: shop.Name()}})
 	require.ErrorContains(t, err, "update_mask is empty; name the fields to change")
-	_, err = s.UpdateDomain(ctx, &ententev1.UpdateDomainRequest{Domain: &ententev1.Domain{TrustDomain: shop.Name()}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"home"}}})
+	_, err = s.UpdateDomain(
+		ctx,
+		&ententev1.UpdateDomainRequest{
+			Domain:     &ententev1.Domain{TrustDomain: shop.Name()},
+			UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"home"}},
+		},
+	)
 	require.ErrorContains(t, err, `update_mask names "home", which cannot be changed`)
-	_, err = s.UpdateDomain(ctx, &ententev1.UpdateDomainRequest{Domain: &ententev1.Domain{TrustDomain: shop.Name()}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"ca_ttl"}}})
+	_, err = s.UpdateDomain(
+		ctx,
+		&ententev1.UpdateDomainRequest{
+			Domain:     &ententev1.Domain{TrustDomain: shop.Name()},
+			UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"ca_ttl"}},
+		},
+	)
 	require.ErrorContains(t, err, "ca_ttl is named by update_mask and has no value")
 	_, err = s.DeleteDomain(ctx, &ententev1.DeleteDomainRequest{TrustDomain: home.Name()})
 	require.ErrorContains(t, err, "eu.example.org is the home domain, which names the members; it cannot be deleted")
@@ -109,13 +153,15 @@ func TestSequenceOfADomain(t *testing.T) {
 	f, c := newSingle(t, nil)
 	s, ctx := c.DomainService(), context.Background()
 	create := func() {
-		_, err := s.CreateDomain(ctx, &ententev1.CreateDomainRequest{Domain: &ententev1.Domain{TrustDomain: shop.Name()}})
+		_, err := s.CreateDomain(ctx,
+			&ententev1.CreateDomainRequest{Domain: &ententev1.Domain{TrustDomain: shop.Name()}})
 		require.NoError(t, err)
 		f.settle()
 	}
 	set := func(d *ententev1.Domain, path string) {
 		d.TrustDomain = shop.Name()
-		_, err := s.UpdateDomain(ctx, &ententev1.UpdateDomainRequest{Domain: d, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{path}}})
+		_, err := s.UpdateDomain(ctx,
+			&ententev1.UpdateDomainRequest{Domain: d, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{path}}})
 		require.NoError(t, err)
 		f.settle()
 	}
@@ -165,7 +211,8 @@ func TestSequenceOfADomain(t *testing.T) {
 func TestRestore(t *testing.T) {
 	f, c := newSingle(t, nil)
 	ctx := context.Background()
-	_, err := c.DomainService().CreateDomain(ctx, &ententev1.CreateDomainRequest{Domain: &ententev1.Domain{TrustDomain: shop.Name()}})
+	_, err := c.DomainService().
+		CreateDomain(ctx, &ententev1.CreateDomainRequest{Domain: &ententev1.Domain{TrustDomain: shop.Name()}})
 	require.NoError(t, err)
 	f.settle()
 	var snapshot bytes.Buffer
@@ -196,7 +243,8 @@ func TestRestore(t *testing.T) {
 	for _, a := range f.list(shop) {
 		states[a.GetState().String()]++
 	}
-	require.Equal(t, map[string]int{"AUTHORITY_STATE_RETIRING": 2, "AUTHORITY_STATE_ACTIVE": 2}, states, "shop came back without its keys")
+	require.Equal(t, map[string]int{"AUTHORITY_STATE_RETIRING": 2, "AUTHORITY_STATE_ACTIVE": 2}, states,
+		"shop came back without its keys")
 	require.Greater(t, sequenceOf(f.bundle(shop)), uint64(sequenceLeap))
 	f.issue(c, "spiffe://shop.example.org/till")
 
@@ -216,6 +264,7 @@ func TestRestore(t *testing.T) {
 		}
 	}
 	require.Equal(t, 2, kept)
-	require.Len(t, other.list(home), 4, "the lost cluster's authorities stay published until what they signed has expired")
+	require.Len(t, other.list(home), 4,
+		"the lost cluster's authorities stay published until what they signed has expired")
 	require.Greater(t, sequenceOf(other.bundle(home)), uint64(sequenceLeap))
 }

@@ -77,7 +77,10 @@ func newFleet(t testing.TB, adjust func(*Config), stores ...*raftstore.Store) *f
 
 // prepareFleet returns a fleet whose managers are not started.
 func prepareFleet(t testing.TB, adjust func(*Config), stores ...*raftstore.Store) *fleet {
-	f := &fleet{t: t, dir: t.TempDir(), adjust: adjust, base: time.Now().Truncate(time.Second), removed: map[string]bool{}}
+	f := &fleet{
+		t: t, dir: t.TempDir(), adjust: adjust, base: time.Now().Truncate(time.Second),
+		removed: map[string]bool{},
+	}
 	for _, store := range stores {
 		f.nodes = append(f.nodes, &node{id: store.MemberID(), store: store, down: true})
 	}
@@ -106,7 +109,10 @@ func (f *fleet) config(c *node) Config {
 	c.registry, c.audit = prometheus.NewRegistry(), &ledger{}
 	config := Config{
 		Store: c.store, Member: c.id, Home: home, KeyDir: filepath.Join(f.dir, c.id, "keys"),
-		Contact: contact{f, c}, Conn: func(id string) (grpc.ClientConnInterface, error) { return line{f, c.id, id}, nil },
+		Contact: contact{
+			f,
+			c,
+		}, Conn: func(id string) (grpc.ClientConnInterface, error) { return line{f, c.id, id}, nil },
 		Members: func(raftstore.Reader) ([]string, error) { return f.members(), nil },
 		Alive:   func(raftstore.Reader) ([]string, error) { return f.up(), nil },
 		Audit:   c.audit, Logger: hclog.NewNullLogger(), Registerer: c.registry,

@@ -42,7 +42,8 @@ func TestBatch(t *testing.T) {
 		good(workload(1)), good("spiffe://eu.example.org/website"), broken, good("spiffe://us.example.org/web/1"),
 		long, good("spiffe://eu.example.org/entente/member/member-1"), nil, good(workload(2)), named,
 	}
-	response, err := client.IssueX509SVIDs(t.Context(), &ententev1.IssueX509SVIDsRequest{TrustDomain: home.Name(), Requests: requests})
+	response, err := client.IssueX509SVIDs(t.Context(),
+		&ententev1.IssueX509SVIDsRequest{TrustDomain: home.Name(), Requests: requests})
 	require.NoError(t, err)
 	require.Len(t, response.GetResults(), len(requests))
 	verifier, _, err := bundle.Parse(home, response.GetBundle())
@@ -61,21 +62,40 @@ func TestBatch(t *testing.T) {
 	}{
 		1: {codes.PermissionDenied, "it needs the role issuer or admin in eu.example.org for the path /website"},
 		2: {codes.InvalidArgument, "csr is not signed by the key that it holds"},
-		3: {codes.InvalidArgument, "spiffe_id spiffe://us.example.org/web/1 is not in eu.example.org, the trust domain of the batch; send one batch for each trust domain"},
+		3: {codes.InvalidArgument, "spiffe_id spiffe://us.example.org/web/1 is not in eu.example.org, the trust " +
+			"domain of the batch; send one batch for each trust domain"},
 		4: {codes.InvalidArgument, "ttl is 2h0m0s; the domain allows 1h0m0s"},
 		5: {codes.PermissionDenied, "/entente/member/member-1"},
-		8: {codes.PermissionDenied, "for the path /web/5 with the DNS names web.example.org, and has issuer in eu.example.org below /web. To allow it, an administrator runs: entente access grant issuer --spiffe-id spiffe://eu.example.org/ci --domain eu.example.org --path /web/5 --dns web.example.org"},
+		8: {codes.PermissionDenied, "for the path /web/5 with the DNS names web.example.org, and has issuer in " +
+			"eu.example.org below /web. To allow it, an administrator runs: entente access grant issuer --spiffe-id " +
+			"spiffe://eu.example.org/ci --domain eu.example.org --path /web/5 --dns web.example.org"},
 		6: {codes.InvalidArgument, `spiffe_id "" is not a SPIFFE ID`},
 	} {
 		failure := response.GetResults()[i].GetFailure()
 		require.Equal(t, want.code, codes.Code(failure.GetCode()), "%v", failure)
 		require.Contains(t, failure.GetMessage(), want.says)
 	}
-	require.Equal(t, map[string]int{"begun " + workload(1): 1, "done " + workload(1): 1, "begun " + workload(2): 1, "done " + workload(2): 1, "denied ": 1}, linesOf(log, ci))
+	require.Equal(
+		t,
+		map[string]int{
+			"begun " + workload(1): 1,
+			"done " + workload(1):  1,
+			"begun " + workload(2): 1,
+			"done " + workload(2):  1,
+			"denied ":              1,
+		},
+		linesOf(log, ci),
+	)
 
-	tokens, err := client.IssueJWTSVIDs(t.Context(), &ententev1.IssueJWTSVIDsRequest{TrustDomain: home.Name(), Requests: []*ententev1.IssueJWTSVIDRequest{
-		{SpiffeId: workload(1), Audience: []string{"db"}}, {SpiffeId: workload(1)}, {SpiffeId: "spiffe://eu.example.org/db", Audience: []string{"db"}},
-	}})
+	tokens, err := client.IssueJWTSVIDs(
+		t.Context(),
+		&ententev1.IssueJWTSVIDsRequest{TrustDomain: home.Name(), Requests: []*ententev1.IssueJWTSVIDRequest{
+			{
+				SpiffeId: workload(1),
+				Audience: []string{"db"},
+			}, {SpiffeId: workload(1)}, {SpiffeId: "spiffe://eu.example.org/db", Audience: []string{"db"}},
+		}},
+	)
 	require.NoError(t, err)
 	token, err := jwtsvid.ParseAndValidate(tokens.GetResults()[0].GetSvid().GetToken(), verifier, []string{"db"})
 	require.NoError(t, err)
@@ -119,14 +139,27 @@ func TestBatchRefusals(t *testing.T) {
 		"too many":       {home.Name(), 101, codes.InvalidArgument, "the batch holds 101 requests; send 1 to 100"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := client.IssueX509SVIDs(t.Context(), &ententev1.IssueX509SVIDsRequest{TrustDomain: test.domain, Requests: make([]*ententev1.IssueX509SVIDRequest, test.requests)})
+			_, err := client.IssueX509SVIDs(
+				t.Context(),
+				&ententev1.IssueX509SVIDsRequest{
+					TrustDomain: test.domain,
+					Requests:    make([]*ententev1.IssueX509SVIDRequest, test.requests),
+				},
+			)
 			require.Equal(t, test.code, status.Code(err), "%v", err)
 			require.ErrorContains(t, err, test.says)
-			_, err = client.IssueJWTSVIDs(t.Context(), &ententev1.IssueJWTSVIDsRequest{TrustDomain: test.domain, Requests: make([]*ententev1.IssueJWTSVIDRequest, test.requests)})
+			_, err = client.IssueJWTSVIDs(
+				t.Context(),
+				&ententev1.IssueJWTSVIDsRequest{
+					TrustDomain: test.domain,
+					Requests:    make([]*ententev1.IssueJWTSVIDRequest, test.requests),
+				},
+			)
 			require.Equal(t, test.code, status.Code(err), "%v", err)
 		})
 	}
-	_, err := a.dial("spiffe://eu.example.org/nobody").IssueX509SVIDs(t.Context(), &ententev1.IssueX509SVIDsRequest{TrustDomain: home.Name(), Requests: []*ententev1.IssueX509SVIDRequest{x509Request(t, workload(1))}})
+	_, err := a.dial("spiffe://eu.example.org/nobody").
+		IssueX509SVIDs(t.Context(), &ententev1.IssueX509SVIDsRequest{TrustDomain: home.Name(), Requests: []*ententev1.IssueX509SVIDRequest{x509Request(t, workload(1))}})
 	require.Equal(t, codes.PermissionDenied, status.Code(err), "%v", err)
 }
 
@@ -137,7 +170,8 @@ func TestBatchPassedOn(t *testing.T) {
 	require.GreaterOrEqual(t, i, 0, "the second and third authority wait until everybody can know them")
 	c := f.nodes[i]
 	ctx := access.WithCaller(context.Background(), access.SocketCaller(0, 1))
-	response, err := c.SVIDService().IssueX509SVIDs(ctx, &ententev1.IssueX509SVIDsRequest{TrustDomain: home.Name(), Requests: []*ententev1.IssueX509SVIDRequest{x509Request(t, workload(1)), x509Request(t, workload(2))}})
+	response, err := c.SVIDService().
+		IssueX509SVIDs(ctx, &ententev1.IssueX509SVIDsRequest{TrustDomain: home.Name(), Requests: []*ententev1.IssueX509SVIDRequest{x509Request(t, workload(1)), x509Request(t, workload(2))}})
 	require.NoError(t, err)
 	for _, result := range response.GetResults() {
 		require.NotNil(t, result.GetSvid(), "%v", result.GetFailure())
@@ -149,7 +183,8 @@ func TestBatchPassedOn(t *testing.T) {
 func TestRateLimit(t *testing.T) {
 	f, c := newSingle(t, func(c *Config) { c.IssueRate, c.IssueBurst = 10, 3 })
 	issue := func(caller access.Caller) error {
-		_, err := c.SVIDService().IssueJWTSVID(access.WithCaller(context.Background(), caller), &ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{"a"}})
+		_, err := c.SVIDService().
+			IssueJWTSVID(access.WithCaller(context.Background(), caller), &ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{"a"}})
 		return err
 	}
 	one, other := access.CallerFrom(caller), access.SocketCaller(0, 7)
@@ -158,14 +193,20 @@ func TestRateLimit(t *testing.T) {
 	}
 	err := issue(one)
 	require.Equal(t, codes.ResourceExhausted, status.Code(err))
-	require.EqualError(t, err, "rpc error: code = ResourceExhausted desc = spiffe://eu.example.org/ci requested more than 10 SVIDs a second (and 3 at once) from this member; retry in 101ms, or on another member")
+	require.EqualError(
+		t,
+		err,
+		"rpc error: code = ResourceExhausted desc = spiffe://eu.example.org/ci requested more than 10 SVIDs a "+
+			"second (and 3 at once) from this member; retry in 101ms, or on another member",
+	)
 	details := status.Convert(err).Details()
 	require.Len(t, details, 1)
 	require.Equal(t, 101*time.Millisecond, details[0].(*errdetails.RetryInfo).GetRetryDelay().AsDuration())
 	require.NoError(t, issue(other), "another caller has a share of its own")
 	require.NoError(t, issue(access.SocketCaller(0, 8)))
 	require.NoError(t, issue(access.SocketCaller(0, 9)))
-	require.Equal(t, codes.ResourceExhausted, status.Code(issue(access.SocketCaller(0, 10))), "a new process is no new caller")
+	require.Equal(t, codes.ResourceExhausted, status.Code(issue(access.SocketCaller(0, 10))),
+		"a new process is no new caller")
 	f.mu.Lock()
 	f.ahead += 101 * time.Millisecond
 	f.mu.Unlock()
@@ -177,7 +218,8 @@ func TestRateLimit(t *testing.T) {
 	f.mu.Unlock()
 	batch := &ententev1.IssueJWTSVIDsRequest{TrustDomain: home.Name()}
 	for range 5 {
-		batch.Requests = append(batch.Requests, &ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{"a"}})
+		batch.Requests = append(batch.Requests,
+			&ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{"a"}})
 	}
 	response, err := c.SVIDService().IssueJWTSVIDs(access.WithCaller(context.Background(), other), batch)
 	require.NoError(t, err)

@@ -39,7 +39,8 @@ func TestMetrics(t *testing.T) {
 	problems, err := testutil.GatherAndLint(c.registry)
 	require.NoError(t, err)
 	require.Empty(t, problems)
-	count, err := testutil.GatherAndCount(c.registry, "entente_authority_not_after_timestamp_seconds", "entente_authority_bundle_sequence", "entente_authority_alarm")
+	count, err := testutil.GatherAndCount(c.registry, "entente_authority_not_after_timestamp_seconds",
+		"entente_authority_bundle_sequence", "entente_authority_alarm")
 	require.NoError(t, err)
 	require.Equal(t, 2+1+6, count)
 	require.Zero(t, c.metricSum("entente_authority_alarm"))

@@ -40,7 +40,8 @@ func TestMemoryKeysOverARestart(t *testing.T) {
 		f.start(c)
 		f.settle()
 		step()
-		require.Greater(t, len(f.bundle(home).X509Authorities()), len(before.X509Authorities()), "the old anchor stays while what is below it lives")
+		require.Greater(t, len(f.bundle(home).X509Authorities()), len(before.X509Authorities()),
+			"the old anchor stays while what is below it lives")
 		for range plan.HintsBeforeUse + 1 {
 			f.advance(plan.DefaultRefreshHint)
 			step()

@@ -88,7 +88,8 @@ func TestOwnSVIDs(t *testing.T) {
 // went wrong if there is none.
 func TestPassingOn(t *testing.T) {
 	f := newThree(t, nil)
-	first := slices.IndexFunc(f.nodes, func(c *node) bool { return c.issuer.State().Domains[home].Signer(plan.X509) != "" })
+	first := slices.IndexFunc(f.nodes,
+		func(c *node) bool { return c.issuer.State().Domains[home].Signer(plan.X509) != "" })
 	require.GreaterOrEqual(t, first, 0)
 	signer, others := f.nodes[first], slices.Delete(slices.Clone(f.nodes), first, first+1)
 	r, err := others[0].SVIDService().IssueX509SVID(caller, x509Request(t, workload(1)))
@@ -116,11 +117,13 @@ func TestPassingOn(t *testing.T) {
 	silent.LastContactNow()
 	silent.set(func() { silent.silent = true })
 	f.advance(plan.DefaultSigningGrace + time.Minute)
-	require.EqualError(t, silent.issuer.CanSign(), "this member last heard from the leader 1h1m0s ago, and signs for 1h0m0s without")
+	require.EqualError(t, silent.issuer.CanSign(),
+		"this member last heard from the leader 1h1m0s ago, and signs for 1h0m0s without")
 	signed := left.metricSum("entente_authority_signatures_total")
 	f.issue(silent, workload(3))
 	require.GreaterOrEqual(t, left.metricSum("entente_authority_signatures_total"), signed+2)
-	_, err = silent.SigningService().SignX509SVID(access.WithCaller(context.Background(), access.MemberCaller("member-1")), &ententev1.SignX509SVIDRequest{Request: x509Request(t, workload(1))})
+	_, err = silent.SigningService().
+		SignX509SVID(access.WithCaller(context.Background(), access.MemberCaller("member-1")), &ententev1.SignX509SVIDRequest{Request: x509Request(t, workload(1))})
 	require.Equal(t, codes.FailedPrecondition, status.Code(err))
 }
 
@@ -137,23 +140,33 @@ func TestSigningServiceIsForMembers(t *testing.T) {
 		forMember bool
 		says      string
 	}{
-		"a workload":             {caller, workload(1), false, "only members of this cluster can forward requests, and the caller is spiffe://eu.example.org/ci"},
-		"another member's name":  {member, "spiffe://eu.example.org/entente/member/member-1", true, "member member-2 cannot have spiffe://eu.example.org/entente/member/member-1; only spiffe://eu.example.org/entente/member/member-2 and spiffe://eu.example.org/entente/bundle-endpoint"},
-		"reserved for another":   {member, "spiffe://eu.example.org/entente/member/member-2", false, "only the server itself issues"},
+		"a workload": {caller, workload(1), false, "only members of this cluster can forward requests, " +
+			"and the caller is spiffe://eu.example.org/ci"},
+		"another " +
+			"member's name": {member, "spiffe://eu.example.org/entente/member/member-1", true, "member member-2 " +
+			"cannot have spiffe://eu.example.org/entente/member/member-1; only " +
+			"spiffe://eu.example.org/entente/member/member-2 and spiffe://eu.example.org/entente/bundle-endpoint"},
+		"reserved for another": {member, "spiffe://eu.example.org/entente/member/member-2", false, "only the " +
+			"server itself issues"},
 		"not reserved as member": {member, workload(1), true, "is not below /entente/"},
 		"some other reserved":    {member, "spiffe://eu.example.org/entente/root", true, "member member-2 cannot have"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := c.SigningService().SignX509SVID(test.ctx, &ententev1.SignX509SVIDRequest{Request: x509Request(t, test.id), ForMember: test.forMember})
+			_, err := c.SigningService().
+				SignX509SVID(test.ctx, &ententev1.SignX509SVIDRequest{Request: x509Request(t, test.id), ForMember: test.forMember})
 			require.Equal(t, codes.PermissionDenied, status.Code(err))
 			require.ErrorContains(t, err, test.says)
 		})
 	}
-	for _, id := range []string{"spiffe://eu.example.org/entente/member/member-2", "spiffe://eu.example.org/entente/bundle-endpoint"} {
-		_, err := c.SigningService().SignX509SVID(member, &ententev1.SignX509SVIDRequest{Request: x509Request(t, id), ForMember: true})
+	for _, id := range []string{
+		"spiffe://eu.example.org/entente/member/member-2", "spiffe://eu.example.org/entente/bundle-endpoint",
+	} {
+		_, err := c.SigningService().
+			SignX509SVID(member, &ententev1.SignX509SVIDRequest{Request: x509Request(t, id), ForMember: true})
 		require.NoError(t, err)
 	}
-	_, err := c.SigningService().SignJWTSVID(caller, &ententev1.SignJWTSVIDRequest{Request: &ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{"a"}}})
+	_, err := c.SigningService().
+		SignJWTSVID(caller, &ententev1.SignJWTSVIDRequest{Request: &ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{"a"}}})
 	require.Equal(t, codes.PermissionDenied, status.Code(err))
 }
 
@@ -176,7 +189,8 @@ func TestRestart(t *testing.T) {
 	states := map[string]int{}
 	for _, a := range f.list(home) {
 		states[a.GetState().String()]++
-		require.Equal(t, slices.Contains(ids(before), a.GetId()), a.GetState() == ententev1.AuthorityState_AUTHORITY_STATE_RETIRING)
+		require.Equal(t, slices.Contains(ids(before), a.GetId()),
+			a.GetState() == ententev1.AuthorityState_AUTHORITY_STATE_RETIRING)
 	}
 	require.Equal(t, map[string]int{"AUTHORITY_STATE_RETIRING": 2, "AUTHORITY_STATE_ACTIVE": 2}, states)
 	f.issue(c, workload(1))
@@ -225,7 +239,8 @@ func TestRemovedMember(t *testing.T) {
 		for _, a := range f.list(home) {
 			if a.GetMember() == removed.id {
 				states = append(states, a.GetState().String())
-				require.Equal(t, "It stays in the bundle until all that it can have signed has expired.", a.GetWaitsFor())
+				require.Equal(t, "It stays in the bundle until all that it can have signed has expired.",
+					a.GetWaitsFor())
 			}
 		}
 		return states
@@ -255,7 +270,7 @@ func TestClockNobodyTrusts(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, clock.CheckInterval, next.Sub(f.now()))
 	require.Equal(t, before, ids(f.list(home)))
-	require.Error(t, c.issuer.CanSign())
+	require.EqualError(t, c.issuer.CanSign(), "this member's clock is not known to be that of the others")
 }
 
 func TestConfig(t *testing.T) {
@@ -264,14 +279,20 @@ func TestConfig(t *testing.T) {
 		change func(*Config)
 		says   string
 	}{
-		"no store":        {func(c *Config) { c.Store = nil }, "authority: Store, Contact, Conn and Audit are required"},
-		"no home":         {func(c *Config) { c.Home = spiffeid.TrustDomain{} }, "authority: the home trust domain is required"},
-		"no folder":       {func(c *Config) { c.KeyDir = "" }, "authority: a key store or a key folder is required"},
-		"member":          {func(c *Config) { c.Member = "a b" }, `member "a b" cannot be named by a SPIFFE ID`},
-		"hints too long":  {func(c *Config) { c.Defaults.RefreshHint = 4 * time.Hour }, "a new authority has to be known for 3 refresh hints (12h0m0s) before it signs, but half of ca_ttl less the longest SVID lifetime is 11h0m0s; raise ca_ttl (24h0m0s), or lower refresh_hint (4h0m0s) or the SVID lifetime (1h0m0s)"},
-		"root too short":  {func(c *Config) { c.RootTTL = 25 * time.Hour }, "root_ttl is 25h0m0s and ca_ttl 24h0m0s; a root has to live for 4 times as long as what it signs"},
-		"negative grace":  {func(c *Config) { c.SigningGrace = -1 }, "it cannot be negative"},
-		"readable folder": {func(c *Config) { c.KeyDir = readable(t) }, "so that others can reach the private keys in it; run chmod 0700 "},
+		"no store": {func(c *Config) { c.Store = nil }, "authority: Store, Contact, Conn and Audit are " +
+			"required"},
+		"no home": {func(c *Config) { c.Home = spiffeid.TrustDomain{} }, "authority: the home trust domain " +
+			"is required"},
+		"no folder": {func(c *Config) { c.KeyDir = "" }, "authority: a key store or a key folder is required"},
+		"member":    {func(c *Config) { c.Member = "a b" }, `member "a b" cannot be named by a SPIFFE ID`},
+		"hints too long": {func(c *Config) { c.Defaults.RefreshHint = 4 * time.Hour }, "a new authority has to be " +
+			"known for 3 refresh hints (12h0m0s) before it signs, but half of ca_ttl less the longest SVID lifetime " +
+			"is 11h0m0s; raise ca_ttl (24h0m0s), or lower refresh_hint (4h0m0s) or the SVID lifetime (1h0m0s)"},
+		"root too short": {func(c *Config) { c.RootTTL = 25 * time.Hour }, "root_ttl is 25h0m0s and ca_ttl " +
+			"24h0m0s; a root has to live for 4 times as long as what it signs"},
+		"negative grace": {func(c *Config) { c.SigningGrace = -1 }, "it cannot be negative"},
+		"readable folder": {func(c *Config) { c.KeyDir = readable(t) }, "so that others can reach the private keys " +
+			"in it; run chmod 0700 "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			config := c.config

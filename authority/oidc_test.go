@@ -25,7 +25,10 @@ func TestOIDCVerifierAcceptsJWTSVIDs(t *testing.T) {
 	const issuer = "https://example.com/eu" // the host that the test server's certificate is for
 	f, c := newSingle(t, nil)
 	_, err := c.DomainService().UpdateDomain(t.Context(), &ententev1.UpdateDomainRequest{
-		Domain: &ententev1.Domain{TrustDomain: home.Name(), OidcIssuer: issuer}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"oidc_issuer"}},
+		Domain: &ententev1.Domain{
+			TrustDomain: home.Name(),
+			OidcIssuer:  issuer,
+		}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"oidc_issuer"}},
 	})
 	require.NoError(t, err)
 	f.settle()
@@ -34,7 +37,11 @@ func TestOIDCVerifierAcceptsJWTSVIDs(t *testing.T) {
 	publish := func() {
 		parsed, err := endpoint.ParseIssuer(issuer)
 		require.NoError(t, err)
-		require.NoError(t, handler.Publish(endpoint.Publication{Home: home, Hosted: []endpoint.Hosted{{Bundle: f.bundle(home), Issuer: parsed}}}))
+		require.NoError(
+			t,
+			handler.Publish(
+				endpoint.Publication{Home: home, Hosted: []endpoint.Hosted{{Bundle: f.bundle(home), Issuer: parsed}}}),
+		)
 	}
 	publish()
 	server := httptest.NewTLSServer(handler)
@@ -48,7 +55,8 @@ func TestOIDCVerifierAcceptsJWTSVIDs(t *testing.T) {
 	require.NoError(t, err)
 	verifier := provider.Verifier(&oidc.Config{ClientID: "sts.example", Now: f.now})
 	issue := func() string {
-		r, err := c.SVIDService().IssueJWTSVID(caller, &ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{"sts.example"}})
+		r, err := c.SVIDService().
+			IssueJWTSVID(caller, &ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{"sts.example"}})
 		require.NoError(t, err)
 		return r.GetToken()
 	}
@@ -63,7 +71,8 @@ func TestOIDCVerifierAcceptsJWTSVIDs(t *testing.T) {
 	_, err = provider.Verifier(&oidc.Config{ClientID: "other", Now: f.now}).Verify(ctx, first)
 	require.ErrorContains(t, err, "audience")
 
-	f.advance(plan.DefaultCATTL/2 + plan.DefaultRefreshHint*plan.HintsBeforeUse) // a new key is on its way, and then signs
+	f.advance(
+		plan.DefaultCATTL/2 + plan.DefaultRefreshHint*plan.HintsBeforeUse) // a new key is on its way, and then signs
 	f.advance(plan.DefaultRefreshHint * plan.HintsBeforeUse)
 	publish()
 	_, err = verifier.Verify(ctx, issue())
@@ -73,16 +82,46 @@ func TestOIDCVerifierAcceptsJWTSVIDs(t *testing.T) {
 func TestIssuerOfADomain(t *testing.T) {
 	_, c := newSingle(t, nil)
 	s := c.DomainService()
-	made, err := s.CreateDomain(t.Context(), &ententev1.CreateDomainRequest{Domain: &ententev1.Domain{TrustDomain: "pay.example.org", OidcIssuer: "https://oidc.example.org/pay"}})
+	made, err := s.CreateDomain(
+		t.Context(),
+		&ententev1.CreateDomainRequest{
+			Domain: &ententev1.Domain{TrustDomain: "pay.example.org", OidcIssuer: "https://oidc.example.org/pay"},
+		},
+	)
 	require.NoError(t, err)
 	require.Equal(t, "https://oidc.example.org/pay", made.GetOidcIssuer())
-	_, err = s.CreateDomain(t.Context(), &ententev1.CreateDomainRequest{Domain: &ententev1.Domain{TrustDomain: "a.example.org", OidcIssuer: "https://oidc.example.org/"}})
+	_, err = s.CreateDomain(
+		t.Context(),
+		&ententev1.CreateDomainRequest{
+			Domain: &ententev1.Domain{TrustDomain: "a.example.org", OidcIssuer: "https://oidc.example.org/"},
+		},
+	)
 	require.Equal(t, codes.InvalidArgument, status.Code(err))
-	require.ErrorContains(t, err, "oidc_issuer: issuer \"https://oidc.example.org/\": not an issuer: its path ends with a slash")
-	_, err = s.CreateDomain(t.Context(), &ententev1.CreateDomainRequest{Domain: &ententev1.Domain{TrustDomain: "a.example.org", OidcIssuer: "https://oidc.example.org:8443/pay"}})
+	require.ErrorContains(
+		t,
+		err,
+		"oidc_issuer: issuer \"https://oidc.example.org/\": not an issuer: its path ends with a slash",
+	)
+	_, err = s.CreateDomain(
+		t.Context(),
+		&ententev1.CreateDomainRequest{
+			Domain: &ententev1.Domain{TrustDomain: "a.example.org", OidcIssuer: "https://oidc.example.org:8443/pay"},
+		},
+	)
 	require.Equal(t, codes.AlreadyExists, status.Code(err))
-	require.ErrorContains(t, err, "oidc_issuer https://oidc.example.org:8443/pay is that of pay.example.org, whatever the port; each domain needs its own")
-	changed, err := s.UpdateDomain(t.Context(), &ententev1.UpdateDomainRequest{Domain: &ententev1.Domain{TrustDomain: "pay.example.org"}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"oidc_issuer"}}})
+	require.ErrorContains(
+		t,
+		err,
+		"oidc_issuer https://oidc.example.org:8443/pay is that of pay.example.org, whatever the port; each domain "+
+			"needs its own",
+	)
+	changed, err := s.UpdateDomain(
+		t.Context(),
+		&ententev1.UpdateDomainRequest{
+			Domain:     &ententev1.Domain{TrustDomain: "pay.example.org"},
+			UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"oidc_issuer"}},
+		},
+	)
 	require.NoError(t, err)
 	require.Empty(t, changed.GetOidcIssuer())
 }

@@ -138,3 +138,19 @@ func parse(t testing.TB, ders [][]byte) []*x509.Certificate {
 }
 
 func workload(n int) string { return fmt.Sprintf("spiffe://%s/web/%d", home.Name(), n) }
+
+func taintRequest(id string) *ententev1.TaintAuthorityRequest {
+	return &ententev1.TaintAuthorityRequest{TrustDomain: home.Name(), Id: id}
+}
+
+func revokeRequest(id string) *ententev1.RevokeAuthorityRequest {
+	return &ententev1.RevokeAuthorityRequest{
+		TrustDomain: home.Name(), What: &ententev1.RevokeAuthorityRequest_Id{Id: id},
+	}
+}
+
+func revokeAnchorRequest(anchor string) *ententev1.RevokeAuthorityRequest {
+	return &ententev1.RevokeAuthorityRequest{
+		TrustDomain: home.Name(), What: &ententev1.RevokeAuthorityRequest_Anchor{Anchor: anchor},
+	}
+}

@@ -46,22 +46,37 @@ func (f *fleet) tryIssue(c *node, id string) ([]issued, error) {
 	}
 	chain := parse(f.t, x.GetCertificates())
 	return []issued{
-		{"X509-SVID of authority " + x.GetAuthorityId(), x.GetExpireTime().AsTime(), func(b *bundle.Bundle, now time.Time) error {
-			_, _, err := x509svid.Verify(chain, b, x509svid.WithTime(now))
-			return err
-		}},
-		{"JWT-SVID of authority " + j.GetAuthorityId(), j.GetExpireTime().AsTime(), func(b *bundle.Bundle, now time.Time) error {
-			token, err := jwt.ParseSigned(j.GetToken(), []jose.SignatureAlgorithm{jose.ES256})
-			if err != nil {
+		{
+			"X509-SVID of authority " + x.GetAuthorityId(),
+			x.GetExpireTime().AsTime(),
+			func(b *bundle.Bundle, now time.Time) error {
+				_, _, err := x509svid.Verify(chain, b, x509svid.WithTime(now))
 				return err
-			}
-			var claims jwt.Claims
-			if err := token.Claims(b.JWTAuthorities()[token.Headers[0].KeyID], &claims); err != nil {
-				return err
-			}
-			return claims.ValidateWithLeeway(jwt.Expected{Time: now, AnyAudience: []string{"db"}}, 0)
-		}},
+			},
+		},
+		{
+			"JWT-SVID of authority " + j.GetAuthorityId(),
+			j.GetExpireTime().AsTime(),
+			func(b *bundle.Bundle, now time.Time) error {
+				token, err := jwt.ParseSigned(j.GetToken(), []jose.SignatureAlgorithm{jose.ES256})
+				if err != nil {
+					return err
+				}
+				var claims jwt.Claims
+				if err := token.Claims(b.JWTAuthorities()[token.Headers[0].KeyID], &claims); err != nil {
+					return err
+				}
+				return claims.ValidateWithLeeway(jwt.Expected{Time: now, AnyAudience: []string{"db"}}, 0)
+			},
+		},
 	}, nil
+}
+
+// requireUnverified requires the error of an SVID that the bundle does not verify: of an X509-SVID or of a JWT-SVID.
+func requireUnverified(t *testing.T, err error) {
+	t.Helper()
+	require.Error(t, err)
+	require.Regexp(t, "certificate signed by unknown authority|unsupported key type/format", err.Error())
 }
 
 // TestRotationWithoutPause lets two days pass over three members, with rotations in between, in steps of the refresh
@@ -74,7 +89,8 @@ func TestRotationWithoutPause(t *testing.T) {
 	last := old[0]
 	for step := range 2 * 24 * 12 / 3 {
 		if step%40 == 20 {
-			_, err := f.nodes[step%3].AuthorityService().RotateAuthorities(ctx, &ententev1.RotateAuthoritiesRequest{Anchors: step%80 == 20})
+			_, err := f.nodes[step%3].AuthorityService().
+				RotateAuthorities(ctx, &ententev1.RotateAuthoritiesRequest{Anchors: step%80 == 20})
 			require.NoError(t, err)
 			f.settle()
 		}
@@ -104,7 +120,8 @@ func TestRotationWithoutPause(t *testing.T) {
 			}
 			kept = append(kept, svid)
 			for age, b := range old {
-				require.NoError(t, svid.verify(b, now), "%s by the bundle of %d hints ago at +%v", svid.what, len(old)-1-age, f.ahead)
+				require.NoError(t, svid.verify(b, now), "%s by the bundle of %d hints ago at +%v", svid.what,
+					len(old)-1-age, f.ahead)
 			}
 		}
 		alive = kept

@@ -87,7 +87,8 @@ func TestChainOverRotations(t *testing.T) {
 	ctx := context.Background()
 	require.Empty(t, f.chain(home))
 	for i := range 3 {
-		_, err := f.nodes[i].AuthorityService().RotateAuthorities(ctx, &ententev1.RotateAuthoritiesRequest{Anchors: i == 1})
+		_, err := f.nodes[i].AuthorityService().
+			RotateAuthorities(ctx, &ententev1.RotateAuthoritiesRequest{Anchors: i == 1})
 		require.NoError(t, err)
 		f.settle()
 		f.advance(plan.HintsBeforeUse * plan.DefaultRefreshHint)
@@ -108,10 +109,10 @@ func TestChainOverRevocation(t *testing.T) {
 	for _, c := range f.nodes[:2] {
 		a := f.active(c.id, ententev1.AuthorityKind_AUTHORITY_KIND_JWT)
 		gone[a.GetId()] = true
-		_, err := c.AuthorityService().TaintAuthority(ctx, &ententev1.TaintAuthorityRequest{TrustDomain: home.Name(), Id: a.GetId()})
+		_, err := c.AuthorityService().TaintAuthority(ctx, taintRequest(a.GetId()))
 		require.NoError(t, err)
 		f.settle()
-		_, err = c.AuthorityService().RevokeAuthority(ctx, &ententev1.RevokeAuthorityRequest{TrustDomain: home.Name(), What: &ententev1.RevokeAuthorityRequest_Id{Id: a.GetId()}})
+		_, err = c.AuthorityService().RevokeAuthority(ctx, revokeRequest(a.GetId()))
 		require.NoError(t, err)
 		f.settle()
 		statements, err := publish.Statements(c.store.View(), home.Name())
@@ -140,7 +141,8 @@ func TestChainOfALostMember(t *testing.T) {
 // TestChainStartsAnew: where every key that could go on is revoked at once, the chain starts anew and says so.
 func TestChainStartsAnew(t *testing.T) {
 	f, c := newSingle(t, nil)
-	_, err := c.store.Update(context.Background(), func(tx *raftstore.Tx) error { return c.RemoveMember(tx, c.id, true) })
+	_, err := c.store.Update(context.Background(),
+		func(tx *raftstore.Tx) error { return c.RemoveMember(tx, c.id, true) })
 	require.NoError(t, err)
 	f.settle()
 	f.advance(plan.HintsBeforeUse * plan.DefaultRefreshHint)
@@ -182,13 +184,17 @@ func TestChainOverARestore(t *testing.T) {
 	require.Greater(t, newest.Sequence(), uint64(sequenceLeap))
 
 	// A domain that is gone takes its history with it.
-	_, err = c.DomainService().CreateDomain(ctx, &ententev1.CreateDomainRequest{Domain: &ententev1.Domain{TrustDomain: shop.Name()}})
+	_, err = c.DomainService().
+		CreateDomain(ctx, &ententev1.CreateDomainRequest{Domain: &ententev1.Domain{TrustDomain: shop.Name()}})
 	require.NoError(t, err)
 	f.settle()
 	require.Empty(t, f.chain(shop))
 	_, err = c.DomainService().DeleteDomain(ctx, &ententev1.DeleteDomainRequest{TrustDomain: shop.Name()})
 	require.NoError(t, err)
-	for _, prefix := range []raftstore.Prefix{table.HostedHistory.Prefix(table.DomainPrefix(shop.Name())), table.HostedHistoryKeys.Prefix(table.DomainPrefix(shop.Name()))} {
+	for _, prefix := range []raftstore.Prefix{
+		table.HostedHistory.Prefix(table.DomainPrefix(shop.Name())),
+		table.HostedHistoryKeys.Prefix(table.DomainPrefix(shop.Name())),
+	} {
 		require.Empty(t, prefixed(t, c, prefix))
 	}
 }
@@ -236,12 +242,18 @@ func (s remoteKeys) Create(ctx context.Context, name string) (crypto.Signer, err
 // TestChainOfKeysElsewhere: keys that a transaction cannot reach sign what it left due, at once after it.
 func TestChainOfKeysElsewhere(t *testing.T) {
 	f := newThree(t, func(c *Config) { c.Keys = remoteKeys{keys.NewMemory()} })
-	_, err := f.nodes[1].AuthorityService().RotateAuthorities(context.Background(), &ententev1.RotateAuthoritiesRequest{})
+	_, err := f.nodes[1].AuthorityService().
+		RotateAuthorities(context.Background(), &ententev1.RotateAuthoritiesRequest{})
 	require.NoError(t, err)
 	f.settle()
 	f.advance(plan.HintsBeforeUse * plan.DefaultRefreshHint)
 	require.Empty(t, f.chain(home))
-	require.NotEmpty(t, append(f.nodes[0].audit.about(publish.ActionSign), append(f.nodes[1].audit.about(publish.ActionSign), f.nodes[2].audit.about(publish.ActionSign)...)...))
+	require.NotEmpty(
+		t,
+		append(
+			f.nodes[0].audit.about(publish.ActionSign),
+			append(f.nodes[1].audit.about(publish.ActionSign), f.nodes[2].audit.about(publish.ActionSign)...)...),
+	)
 }
 
 // TestChainOfKeysThatWereLost: all members lose their keys at once, as those do that keep them in memory. None waits for another's.
@@ -255,7 +267,8 @@ func TestChainOfKeysThatWereLost(t *testing.T) {
 	}
 	f.settle()
 	require.NotEmpty(t, f.chain(home))
-	_, err := f.nodes[1].AuthorityService().RotateAuthorities(context.Background(), &ententev1.RotateAuthoritiesRequest{})
+	_, err := f.nodes[1].AuthorityService().
+		RotateAuthorities(context.Background(), &ententev1.RotateAuthoritiesRequest{})
 	require.NoError(t, err)
 	f.settle()
 	count := len(f.chain(home))

@@ -70,7 +70,8 @@ func (f *fleet) within(w <-chan *ententev1.WatchAuthoritiesResponse) []*ententev
 func (f *fleet) active(member string, kind ententev1.AuthorityKind) *ententev1.Authority {
 	f.t.Helper()
 	for _, a := range f.list(home) {
-		if a.GetMember() == member && a.GetKind() == kind && a.GetState() == ententev1.AuthorityState_AUTHORITY_STATE_ACTIVE {
+		if a.GetMember() == member && a.GetKind() == kind &&
+			a.GetState() == ententev1.AuthorityState_AUTHORITY_STATE_ACTIVE {
 			return a
 		}
 	}
@@ -111,7 +112,8 @@ func TestTaint(t *testing.T) {
 
 	id, err := svid.MemberID(home, c.id)
 	require.NoError(t, err)
-	x, j := f.active(c.id, ententev1.AuthorityKind_AUTHORITY_KIND_X509), f.active(c.id, ententev1.AuthorityKind_AUTHORITY_KIND_JWT)
+	x, j := f.active(c.id, ententev1.AuthorityKind_AUTHORITY_KIND_X509), f.active(c.id,
+		ententev1.AuthorityKind_AUTHORITY_KIND_JWT)
 	f.advance(30 * time.Minute) // own SVIDs are of this member's own authority now
 	own := f.awaitOwn(c, id, func(s *issue.OwnSVID) bool { return s.Authority == x.GetId() })
 	alive := f.issue(c, workload(1))
@@ -119,7 +121,7 @@ func TestTaint(t *testing.T) {
 	require.NoError(t, err)
 	before := f.bundle(home)
 
-	done, err := other.AuthorityService().TaintAuthority(ctx, &ententev1.TaintAuthorityRequest{TrustDomain: home.Name(), Id: x.GetId()})
+	done, err := other.AuthorityService().TaintAuthority(ctx, taintRequest(x.GetId()))
 	require.NoError(t, err)
 	require.Len(t, done.GetAuthorities(), 1)
 	require.Equal(t, ententev1.AuthorityState_AUTHORITY_STATE_TAINTED, done.GetAuthorities()[0].GetState())
@@ -129,9 +131,11 @@ func TestTaint(t *testing.T) {
 		require.Len(t, told, 1)
 		require.Equal(t, x.GetId(), told[0].GetId())
 		require.Equal(t, ententev1.AuthorityState_AUTHORITY_STATE_TAINTED, told[0].GetState())
-		require.Equal(t, hex.EncodeToString(parse(t, leaf.GetCertificates())[0].AuthorityKeyId), told[0].GetSubjectKeyId(), "a holder can tell by its certificate alone")
+		require.Equal(t, hex.EncodeToString(parse(t, leaf.GetCertificates())[0].AuthorityKeyId),
+			told[0].GetSubjectKeyId(), "a holder can tell by its certificate alone")
 	}
-	require.NotEqual(t, own.Authority, f.awaitOwn(c, id, func(s *issue.OwnSVID) bool { return s.Authority != x.GetId() }).Authority)
+	require.NotEqual(t, own.Authority,
+		f.awaitOwn(c, id, func(s *issue.OwnSVID) bool { return s.Authority != x.GetId() }).Authority)
 	require.Empty(t, c.issuer.State().Domains[home].Signer(plan.X509))
 	for range 5 {
 		r, err := c.SVIDService().IssueX509SVID(caller, x509Request(t, workload(1)))
@@ -142,13 +146,15 @@ func TestTaint(t *testing.T) {
 	for _, verified := range alive {
 		require.NoError(t, verified.verify(f.bundle(home), f.now()), verified.what)
 	}
-	require.Equal(t, len(before.X509Authorities())+1, len(f.bundle(home).X509Authorities()), "the old root, and one that is not suspect")
+	require.Equal(t, len(before.X509Authorities())+1, len(f.bundle(home).X509Authorities()),
+		"the old root, and one that is not suspect")
 
 	// The other kind, at the member itself.
-	_, err = c.AuthorityService().TaintAuthority(ctx, &ententev1.TaintAuthorityRequest{TrustDomain: home.Name(), Id: j.GetId()})
+	_, err = c.AuthorityService().TaintAuthority(ctx, taintRequest(j.GetId()))
 	require.NoError(t, err)
 	require.Len(t, f.within(here), 2)
-	token, err := c.SVIDService().IssueJWTSVID(caller, &ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{"db"}})
+	token, err := c.SVIDService().
+		IssueJWTSVID(caller, &ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{"db"}})
 	require.NoError(t, err)
 	require.NotEqual(t, j.GetId(), token.GetAuthorityId())
 
@@ -171,25 +177,29 @@ func TestRevoke(t *testing.T) {
 	f := allSign(t, nil)
 	ctx := context.Background()
 	c := f.nodes[0]
-	x, j := f.active(c.id, ententev1.AuthorityKind_AUTHORITY_KIND_X509), f.active(c.id, ententev1.AuthorityKind_AUTHORITY_KIND_JWT)
+	x, j := f.active(c.id, ententev1.AuthorityKind_AUTHORITY_KIND_X509), f.active(c.id,
+		ententev1.AuthorityKind_AUTHORITY_KIND_JWT)
 	alive := f.issue(c, workload(1))
 	before := f.bundle(home)
 
-	done, err := f.nodes[1].AuthorityService().RevokeAuthority(ctx, &ententev1.RevokeAuthorityRequest{TrustDomain: home.Name(), What: &ententev1.RevokeAuthorityRequest_Id{Id: x.GetId()}})
+	done, err := f.nodes[1].AuthorityService().RevokeAuthority(ctx, revokeRequest(x.GetId()))
 	require.NoError(t, err)
 	require.Equal(t, ententev1.AuthorityState_AUTHORITY_STATE_REVOKED, done.GetAuthorities()[0].GetState())
 	require.Equal(t, []string{
-		fmt.Sprintf("What verified it left the bundle with sequence %d. Clients that watch the bundle have that at once; those that fetch it, at the refresh hint (5m0s).", sequenceOf(before)+1),
+		fmt.Sprintf(
+			"What verified it left the bundle with sequence %d. Clients that watch the bundle have that at once; "+
+				"those that fetch it, at the refresh hint (5m0s).",
+			sequenceOf(before)+1),
 		renewText,
 	}, done.GetRemarks())
-	require.Error(t, alive[0].verify(f.bundle(home), f.now()))
+	requireUnverified(t, alive[0].verify(f.bundle(home), f.now()))
 	require.NoError(t, alive[1].verify(f.bundle(home), f.now()))
 	for _, anchor := range f.bundle(home).X509Authorities() {
 		require.NotEqual(t, x.GetKeyId(), svid.AnchorID(anchor))
 	}
-	_, err = f.nodes[1].AuthorityService().RevokeAuthority(ctx, &ententev1.RevokeAuthorityRequest{TrustDomain: home.Name(), What: &ententev1.RevokeAuthorityRequest_Id{Id: j.GetId()}})
+	_, err = f.nodes[1].AuthorityService().RevokeAuthority(ctx, revokeRequest(j.GetId()))
 	require.NoError(t, err)
-	require.Error(t, alive[1].verify(f.bundle(home), f.now()))
+	requireUnverified(t, alive[1].verify(f.bundle(home), f.now()))
 	f.settle()
 	require.Eventually(t, func() bool {
 		_, errX := c.keys.Signer(x.GetId())
@@ -209,7 +219,7 @@ func TestRevoke(t *testing.T) {
 	_, err = c.store.SaveSnapshot(ctx, &snapshot)
 	require.NoError(t, err)
 	x = f.active(c.id, ententev1.AuthorityKind_AUTHORITY_KIND_X509)
-	_, err = c.AuthorityService().RevokeAuthority(ctx, &ententev1.RevokeAuthorityRequest{TrustDomain: home.Name(), What: &ententev1.RevokeAuthorityRequest_Anchor{Anchor: x.GetKeyId()}})
+	_, err = c.AuthorityService().RevokeAuthority(ctx, revokeAnchorRequest(x.GetKeyId()))
 	require.NoError(t, err)
 	_, err = c.store.RestoreSnapshot(ctx, bytes.NewReader(snapshot.Bytes()))
 	require.NoError(t, err)
@@ -223,13 +233,17 @@ func TestRevoke(t *testing.T) {
 // TestRevokeTheLast: a domain whose only authorities are revoked signs again at once, below another root.
 func TestRevokeTheLast(t *testing.T) {
 	f, c := newSingle(t, nil)
-	for _, kind := range []ententev1.AuthorityKind{ententev1.AuthorityKind_AUTHORITY_KIND_X509, ententev1.AuthorityKind_AUTHORITY_KIND_JWT} {
+	for _, kind := range []ententev1.AuthorityKind{
+		ententev1.AuthorityKind_AUTHORITY_KIND_X509, ententev1.AuthorityKind_AUTHORITY_KIND_JWT,
+	} {
 		done, err := c.AuthorityService().RevokeAuthority(context.Background(), &ententev1.RevokeAuthorityRequest{
 			TrustDomain: home.Name(), What: &ententev1.RevokeAuthorityRequest_Id{Id: f.active(c.id, kind).GetId()},
 		})
 		require.NoError(t, err)
-		require.Contains(t, done.GetRemarks()[len(done.GetRemarks())-1], "a new one is being prepared and signs as soon as it exists")
-		require.GreaterOrEqual(t, uint64(c.issuer.State().Revision), done.GetRevision(), "who was told is not handed anything of it any more")
+		require.Contains(t, done.GetRemarks()[len(done.GetRemarks())-1],
+			"a new one is being prepared and signs as soon as it exists")
+		require.GreaterOrEqual(t, uint64(c.issuer.State().Revision), done.GetRevision(),
+			"who was told is not handed anything of it any more")
 	}
 	for _, verified := range f.issue(c, workload(1)) { // it does not settle first: the request waits for what it needs
 		require.NoError(t, verified.verify(f.bundle(home), f.now()), verified.what)
@@ -249,7 +263,12 @@ func TestRevokeTheLast(t *testing.T) {
 	for _, ca := range parse(t, own.Certificate.Certificate[1:]) {
 		intermediates.AddCert(ca)
 	}
-	_, err = own.Certificate.Leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, CurrentTime: f.now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+	_, err = own.Certificate.Leaf.Verify(
+		x509.VerifyOptions{
+			Roots: roots, Intermediates: intermediates, CurrentTime: f.now(),
+			KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+		},
+	)
 	require.NoError(t, err)
 }
 
@@ -265,23 +284,36 @@ func TestActivate(t *testing.T) {
 	f.settle()
 	var reserve *ententev1.Authority
 	for _, a := range f.list(home) {
-		if a.GetMember() == c.id && a.GetKind() == ententev1.AuthorityKind_AUTHORITY_KIND_JWT && a.GetState() == ententev1.AuthorityState_AUTHORITY_STATE_PREPARED {
+		if a.GetMember() == c.id && a.GetKind() == ententev1.AuthorityKind_AUTHORITY_KIND_JWT &&
+			a.GetState() == ententev1.AuthorityState_AUTHORITY_STATE_PREPARED {
 			reserve = a
 		}
 	}
 	require.NotNil(t, reserve)
-	require.Equal(t, "It is held in reserve until half of the life of the one before it has passed, or until an operator activates it.", reserve.GetWaitsFor())
+	require.Equal(t,
+		"It is held in reserve until half of the life of the one before it has passed, or until an operator "+
+			"activates it.",
+		reserve.GetWaitsFor())
 	activate := func() (*ententev1.ActivateAuthorityResponse, error) {
-		return c.AuthorityService().ActivateAuthority(ctx, &ententev1.ActivateAuthorityRequest{TrustDomain: home.Name(), Id: reserve.GetId()})
+		return c.AuthorityService().
+			ActivateAuthority(ctx, &ententev1.ActivateAuthorityRequest{TrustDomain: home.Name(), Id: reserve.GetId()})
 	}
 	done, err := activate()
 	require.NoError(t, err)
-	require.Equal(t, []string{"Not every reader can know it yet: until " + timeText(f.now().Add(plan.HintsBeforeUse*plan.DefaultRefreshHint)) +
-		", a reader that has not fetched the bundle since it was published refuses what it signs."}, done.GetRemarks())
+	require.Equal(
+		t,
+		[]string{
+			"Not every reader can know it yet: until " + timeText(
+				f.now().Add(plan.HintsBeforeUse*plan.DefaultRefreshHint)) +
+				", a reader that has not fetched the bundle since it was published refuses what it signs.",
+		},
+		done.GetRemarks(),
+	)
 	require.Len(t, done.GetAuthorities(), 2)
 	require.Equal(t, ententev1.AuthorityState_AUTHORITY_STATE_RETIRING, f.state(was.GetId()))
 	f.settle()
-	token, err := c.SVIDService().IssueJWTSVID(caller, &ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{"db"}})
+	token, err := c.SVIDService().
+		IssueJWTSVID(caller, &ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{"db"}})
 	require.NoError(t, err)
 	require.Equal(t, reserve.GetId(), token.GetAuthorityId())
 	_, err = activate()
@@ -299,9 +331,12 @@ func TestAWrongClockChangesNothing(t *testing.T) {
 		for _, c := range f.nodes {
 			c.set(func() { c.insane, c.skew = true, off })
 			f.wake()
-			_, err := c.AuthorityService().TaintAuthority(ctx, &ententev1.TaintAuthorityRequest{TrustDomain: home.Name(), Id: before[0].GetId()})
+			_, err := c.AuthorityService().
+				TaintAuthority(ctx, &ententev1.TaintAuthorityRequest{TrustDomain: home.Name(), Id: before[0].GetId()})
 			require.Equal(t, codes.FailedPrecondition, status.Code(err))
-			require.ErrorContains(t, err, "the clock of member "+c.id+" is not known to be that of the others, and it would record a wrong time; ask another member")
+			require.ErrorContains(t, err,
+				"the clock of member "+c.id+" is not known to be that of the others, and it would record a wrong "+
+					"time; ask another member")
 			_, err = c.store.Update(ctx, func(tx *raftstore.Tx) error {
 				_, err := c.executor.carryOut(tx, home.Name(), nil, nil)
 				return err
@@ -312,7 +347,8 @@ func TestAWrongClockChangesNothing(t *testing.T) {
 				return err
 			})
 			require.ErrorIs(t, err, clock.ErrUnknown)
-			_, err = c.SigningService().SignX509SVID(access.WithCaller(ctx, access.MemberCaller(f.nodes[0].id)), &ententev1.SignX509SVIDRequest{Request: x509Request(t, workload(1))})
+			_, err = c.SigningService().
+				SignX509SVID(access.WithCaller(ctx, access.MemberCaller(f.nodes[0].id)), &ententev1.SignX509SVIDRequest{Request: x509Request(t, workload(1))})
 			require.Equal(t, codes.FailedPrecondition, status.Code(err))
 			f.issue(c, workload(1)) // it passes on
 			c.set(func() { c.insane, c.skew = false, 0 })

@@ -60,6 +60,7 @@ func TestFindings(t *testing.T) {
 	const finding = "e_ext_authority_key_identifier_no_key_identifier"
 	require.Equal(t, 1.0, c.metric("entente_authority_zlint_findings_total", "ca", finding))
 	c.stop() // so that nobody writes the log any more
-	require.Contains(t, log.String(), "zlint has findings for an issued certificate; please report them: certificate=ca")
+	require.Contains(t, log.String(),
+		"zlint has findings for an issued certificate; please report them: certificate=ca")
 	require.Contains(t, log.String(), "e_ext_authority_key_identifier_no_key_identifier")
 }

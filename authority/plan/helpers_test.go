@@ -2,5 +2,8 @@ package plan
 
 // defaults returns the settings of a domain that is created without its own.
 func defaults() Settings {
-	return Settings{RefreshHint: DefaultRefreshHint, X509SVIDTTL: DefaultX509SVIDTTL, JWTSVIDTTL: DefaultJWTSVIDTTL, CATTL: DefaultCATTL}
+	return Settings{
+		RefreshHint: DefaultRefreshHint, X509SVIDTTL: DefaultX509SVIDTTL, JWTSVIDTTL: DefaultJWTSVIDTTL,
+		CATTL: DefaultCATTL,
+	}
 }

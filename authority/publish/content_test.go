@@ -43,10 +43,14 @@ func TestNextVersion(t *testing.T) {
 	for i := range 4 {
 		root, name := newRoot(t), fmt.Sprint("root-", i)
 		anchors := [][]byte{root.Raw}
-		pool = append(pool,
+		pool = append(
+			pool,
 			&statev1.Authority{Id: name, Kind: statev1.AuthorityKind(plan.X509), Anchors: anchors},
-			&statev1.Authority{Id: name + "-jwt", Kind: statev1.AuthorityKind(plan.JWT), JwtKey: root.RawSubjectPublicKeyInfo},
-			&statev1.Authority{Id: name + "-2", Kind: statev1.AuthorityKind(plan.X509), Anchors: anchors})
+			&statev1.Authority{
+				Id: name + "-jwt", Kind: statev1.AuthorityKind(plan.JWT), JwtKey: root.RawSubjectPublicKeyInfo,
+			},
+			&statev1.Authority{Id: name + "-2", Kind: statev1.AuthorityKind(plan.X509), Anchors: anchors},
+		)
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		past := rapid.Uint64Range(0, 1000).Draw(t, "past")

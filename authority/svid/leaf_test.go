@@ -30,25 +30,25 @@ func (l Leaf) template() *x509.Certificate {
 		ips = append(ips, ip.AsSlice())
 	}
 	return &x509.Certificate{
-		SerialNumber:          l.Serial,
-		NotBefore:             l.notBefore,
-		NotAfter:              l.NotAfter,
+		SerialNumber: l.Serial, NotBefore: l.notBefore, NotAfter: l.NotAfter,
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		BasicConstraintsValid: true,
-		SubjectKeyId:          keyIDOf(l.spki),
-		URIs:                  []*url.URL{l.id.URL()},
-		DNSNames:              l.dnsNames,
-		IPAddresses:           ips,
+		BasicConstraintsValid: true, SubjectKeyId: keyIDOf(l.spki),
+		URIs: []*url.URL{l.id.URL()}, DNSNames: l.dnsNames, IPAddresses: ips,
 	}
 }
 
-func leafTemplate(t testing.TB, id spiffeid.ID, key crypto.PublicKey, now time.Time, ttl time.Duration, issuer *x509.Certificate) *x509.Certificate {
+func leafTemplate(
+	t testing.TB, id spiffeid.ID, key crypto.PublicKey, now time.Time, ttl time.Duration, issuer *x509.Certificate,
+) *x509.Certificate {
 	t.Helper()
 	return newTestLeaf(t, id, key, nil, now, ttl, issuer).template()
 }
 
-func newTestLeaf(t testing.TB, id spiffeid.ID, key crypto.PublicKey, dnsNames []string, now time.Time, ttl time.Duration, issuer *x509.Certificate) Leaf {
+func newTestLeaf(
+	t testing.TB, id spiffeid.ID, key crypto.PublicKey, dnsNames []string, now time.Time, ttl time.Duration,
+	issuer *x509.Certificate,
+) Leaf {
 	t.Helper()
 	spki, err := x509.MarshalPKIXPublicKey(key)
 	require.NoError(t, err)
@@ -81,14 +81,21 @@ func TestLeafIsWhatTheLibraryWrites(t *testing.T) {
 	ed, _, err := ed25519.GenerateKey(rand.Reader)
 	require.NoError(t, err)
 	id := spiffeid.RequireFromString("spiffe://eu.example.org/web/a-b_c.D/1")
-	for year, now := range map[string]time.Time{"2026": time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC), "2049": time.Date(2049, 12, 31, 23, 59, 30, 0, time.UTC), "2051": time.Date(2051, 2, 28, 0, 0, 0, 0, time.FixedZone("", 3600))} {
+	for year, now := range map[string]time.Time{
+		"2026": time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC), "2049": time.Date(2049, 12, 31, 23, 59, 30, 0, time.UTC),
+		"2051": time.Date(2051, 2, 28, 0, 0, 0, 0, time.FixedZone("", 3600)),
+	} {
 		caKey, ca := selfSignedCA(t, now, 24*time.Hour)
-		for kind, key := range map[string]crypto.PublicKey{"rsa": rsaKey.Public(), "p384": p384.Public(), "p256": p256.Public(), "ed25519": ed} {
+		for kind, key := range map[string]crypto.PublicKey{
+			"rsa": rsaKey.Public(), "p384": p384.Public(), "p256": p256.Public(), "ed25519": ed,
+		} {
 			for names, dnsNames := range map[string][]string{"no names": nil, "names": {"web", "web.example.org"}} {
 				t.Run(year+" "+kind+" "+names, func(t *testing.T) {
 					id := id
 					if dnsNames != nil {
-						id = spiffeid.RequireFromString("spiffe://eu.example.org/entente/member/eu-1") // what has an address too
+						id = spiffeid.RequireFromString(
+							"spiffe://eu.example.org/entente/member/eu-1",
+						) // what has an address too
 					}
 					for range 20 { // serial numbers of several lengths
 						l := newTestLeaf(t, id, key, dnsNames, now, time.Hour, ca)
@@ -125,7 +132,8 @@ func TestLeafBreaksNoRule(t *testing.T) {
 	weak, err := x509.MarshalPKIXPublicKey(p224.Public())
 	require.NoError(t, err)
 	for rule, change := range map[string]func(*Leaf){
-		"the URI name is spiffe://eu.example.org/web/1": func(l *Leaf) { l.id = spiffeid.RequireFromString(workload(2)) },
+		"the URI name is " +
+			"spiffe://eu.example.org/web/1": func(l *Leaf) { l.id = spiffeid.RequireFromString(workload(2)) },
 		"a leaf lives within the life of its authority": func(l *Leaf) { l.NotAfter = ca.NotAfter.Add(time.Second) },
 		"a certificate begins before it ends":           func(l *Leaf) { l.NotAfter = l.notBefore },
 		"is not a DNS name":                             func(l *Leaf) { l.dnsNames = []string{"*.example.org"} },
@@ -176,7 +184,14 @@ func TestTokenIsWhatJOSEReads(t *testing.T) {
 	require.NoError(t, err)
 	header, err := TokenHeader("kid1")
 	require.NoError(t, err)
-	want := jwt.Claims{ID: "1", Issuer: "https://oidc.example.org", Subject: workload(1), Audience: jwt.Audience{"a<b>&c", "\u00e4"}, IssuedAt: jwt.NewNumericDate(time.Unix(1e9, 0)), Expiry: jwt.NewNumericDate(time.Unix(2e9, 0))}
+	want := jwt.Claims{
+		ID:       "1",
+		Issuer:   "https://oidc.example.org",
+		Subject:  workload(1),
+		Audience: jwt.Audience{"a<b>&c", "\u00e4"},
+		IssuedAt: jwt.NewNumericDate(time.Unix(1e9, 0)),
+		Expiry:   jwt.NewNumericDate(time.Unix(2e9, 0)),
+	}
 	for range 400 {
 		token, err := SignToken(header, want, key)
 		require.NoError(t, err)

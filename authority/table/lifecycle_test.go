@@ -19,7 +19,10 @@ import (
 var update = flag.Bool("update", false, "write the transcripts anew")
 
 func defaults() plan.Settings {
-	return plan.Settings{RefreshHint: plan.DefaultRefreshHint, X509SVIDTTL: plan.DefaultX509SVIDTTL, JWTSVIDTTL: plan.DefaultJWTSVIDTTL, CATTL: plan.DefaultCATTL}
+	return plan.Settings{
+		RefreshHint: plan.DefaultRefreshHint, X509SVIDTTL: plan.DefaultX509SVIDTTL,
+		JWTSVIDTTL: plan.DefaultJWTSVIDTTL, CATTL: plan.DefaultCATTL,
+	}
 }
 
 // TestTranscripts plays the scripts in testdata/lifecycle. A line that begins with "> " is a command; what follows is
@@ -190,8 +193,10 @@ func TestPromises(t *testing.T) {
 				s.lead = name
 			case 11:
 				// One clock of three: with fewer nobody could tell which is wrong.
-				if s.servedWithout(name) && len(s.members) == 3 && !s.skewed() && !slices.ContainsFunc(s.members, func(m *simulated) bool { return m.asleep }) {
-					s.member(name).skew = rapid.SampledFrom([]time.Duration{24 * time.Hour, -24 * time.Hour}).Draw(t, "skew")
+				if s.servedWithout(name) && len(s.members) == 3 && !s.skewed() &&
+					!slices.ContainsFunc(s.members, func(m *simulated) bool { return m.asleep }) {
+					s.member(name).skew = rapid.SampledFrom([]time.Duration{24 * time.Hour, -24 * time.Hour}).
+						Draw(t, "skew")
 				}
 			case 12:
 				s.member(name).skew = 0
@@ -202,7 +207,8 @@ func TestPromises(t *testing.T) {
 			s.atRest()
 			for _, kind := range plan.Kinds {
 				if !s.signable(kind) {
-					t.Fatalf("nobody can sign %s at %s\n%s\n%s", kind, s.clock(s.now), s.show(), strings.Join(lines, "\n"))
+					t.Fatalf("nobody can sign %s at %s\n%s\n%s", kind, s.clock(s.now), s.show(),
+						strings.Join(lines, "\n"))
 				}
 			}
 			perMember := map[string]int{}

@@ -37,7 +37,11 @@ func (s *simulation) others(m *simulated, row *statev1.Authority, a plan.Action)
 		due = table.AuthorityOf(row).Leaves(s.grace)
 	}
 	if a.Do != plan.End || s.now.Before(due) {
-		s.broken = append(s.broken, fmt.Sprintf("%s took %s away from %s at %s, before %s", m.name, row.GetId(), row.GetMember(), s.clock(s.now), s.clock(due)))
+		s.broken = append(
+			s.broken,
+			fmt.Sprintf("%s took %s away from %s at %s, before %s", m.name, row.GetId(), row.GetMember(),
+				s.clock(s.now), s.clock(due)),
+		)
 	}
 }
 
@@ -71,7 +75,9 @@ func (s *simulation) serves(id string) bool {
 func (s *simulation) servedWithout(name string) bool {
 	for _, kind := range plan.Kinds {
 		if !slices.ContainsFunc(s.rows, func(row *statev1.Authority) bool {
-			return plan.Kind(row.GetKind()) == kind && row.GetMember() != name && plan.State(row.GetState()) == plan.Active && s.alive(row)
+			return plan.Kind(row.GetKind()) == kind && row.GetMember() != name &&
+				plan.State(row.GetState()) == plan.Active &&
+				s.alive(row)
 		}) {
 			return false
 		}
@@ -109,13 +115,22 @@ func (s *simulation) atRest() {
 			continue
 		}
 		if m.lost[a.ID] {
-			s.broken = append(s.broken, fmt.Sprintf("at %s: %s is %s, and nobody has its key", s.clock(s.now), a.ID, a.State))
+			s.broken = append(s.broken,
+				fmt.Sprintf("at %s: %s is %s, and nobody has its key", s.clock(s.now), a.ID, a.State))
 		}
 		if a.State == plan.Prepared && s.situation(m).Suspect()[a.Anchor] {
-			s.broken = append(s.broken, fmt.Sprintf("at %s: %s is to sign below %s, as one did that was tainted", s.clock(s.now), a.ID, verifier(row)))
+			s.broken = append(
+				s.broken,
+				fmt.Sprintf("at %s: %s is to sign below %s, as one did that was tainted", s.clock(s.now), a.ID,
+					verifier(row)),
+			)
 		}
 		if s.anchors[verifier(row)] {
-			s.broken = append(s.broken, fmt.Sprintf("at %s: %s is %s below %s, which was revoked", s.clock(s.now), a.ID, a.State, verifier(row)))
+			s.broken = append(
+				s.broken,
+				fmt.Sprintf("at %s: %s is %s below %s, which was revoked", s.clock(s.now), a.ID, a.State,
+					verifier(row)),
+			)
 		}
 	}
 }

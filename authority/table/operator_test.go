@@ -12,11 +12,16 @@ import (
 func TestOperatorsWords(t *testing.T) {
 	now := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 	member := func(id string, kind plan.Kind, state plan.State, anchor string) plan.Authority {
-		return plan.Authority{ID: id, Member: "a", Kind: kind, State: state, Anchor: anchor, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour)}
+		return plan.Authority{
+			ID: id, Member: "a", Kind: kind, State: state, Anchor: anchor,
+			NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour),
+		}
 	}
 	all := []plan.Authority{
-		member("old", plan.X509, plan.Retiring, "root"), member("now", plan.X509, plan.Active, "root"), member("next", plan.X509, plan.Prepared, "root 2"),
-		member("jwt-old", plan.JWT, plan.Tainted, ""), member("jwt-now", plan.JWT, plan.Active, ""), member("jwt-next", plan.JWT, plan.Prepared, ""), member("jwt-gone", plan.JWT, plan.Revoked, ""),
+		member("old", plan.X509, plan.Retiring,
+			"root"), member("now", plan.X509, plan.Active, "root"), member("next", plan.X509, plan.Prepared, "root 2"),
+		member("jwt-old", plan.JWT, plan.Tainted,
+			""), member("jwt-now", plan.JWT, plan.Active, ""), member("jwt-next", plan.JWT, plan.Prepared, ""), member("jwt-gone", plan.JWT, plan.Revoked, ""),
 	}
 	early := member("early", plan.JWT, plan.Prepared, "")
 	early.NotBefore = now.Add(90 * time.Second)
@@ -34,17 +39,23 @@ func TestOperatorsWords(t *testing.T) {
 		want     []plan.Action
 		refused  string
 	}{
-		{"taint", "now", []plan.Action{{Do: plan.Taint, Kind: plan.X509, ID: "now", Why: "an operator tainted it"}}, ""},
-		{"taint", "old", []plan.Action{{Do: plan.Taint, Kind: plan.X509, ID: "old", Why: "an operator tainted it"}}, ""},
-		{"taint", "next", []plan.Action{{Do: plan.End, Kind: plan.X509, ID: "next", Why: "an operator tainted it, and it never signed"}}, ""},
+		{"taint", "now", []plan.Action{{Do: plan.Taint, Kind: plan.X509, ID: "now", Why: "an operator " +
+			"tainted it"}}, ""},
+		{"taint", "old", []plan.Action{{Do: plan.Taint, Kind: plan.X509, ID: "old", Why: "an operator " +
+			"tainted it"}}, ""},
+		{"taint", "next", []plan.Action{{Do: plan.End, Kind: plan.X509, ID: "next", Why: "an operator tainted it, " +
+			"and it never signed"}}, ""},
 		{"taint", "jwt-old", nil, ""},
 		{"taint", "jwt-gone", nil, "authority jwt-gone is revoked, which is more than tainted"},
 		{"taint", "nobody", nil, "there is no authority nobody; see 'entente authority list'"},
-		{"revoke", "jwt-old", []plan.Action{{Do: plan.Revoke, Kind: plan.JWT, ID: "jwt-old", Why: "an operator revoked it"}}, ""},
+		{"revoke", "jwt-old", []plan.Action{{Do: plan.Revoke, Kind: plan.JWT, ID: "jwt-old", Why: "an operator " +
+			"revoked it"}}, ""},
 		{"revoke", "jwt-gone", nil, ""},
-		{"revoke", "next", []plan.Action{{Do: plan.Revoke, Kind: plan.X509, ID: "next", Why: "an operator revoked it"}}, ""},
+		{"revoke", "next", []plan.Action{{Do: plan.Revoke, Kind: plan.X509, ID: "next", Why: "an operator " +
+			"revoked it"}}, ""},
 		{"revoke", "now", []plan.Action{
-			{Do: plan.Revoke, Kind: plan.X509, ID: "old", Why: "an operator revoked authority now, which is below the same anchor"},
+			{Do: plan.Revoke, Kind: plan.X509, ID: "old", Why: "an operator revoked authority now, which is below " +
+				"the same anchor"},
 			{Do: plan.Revoke, Kind: plan.X509, ID: "now", Why: "an operator revoked it"},
 		}, ""},
 		{"revoke", "nobody", nil, "there is no authority nobody; see 'entente authority list'"},
@@ -70,10 +81,14 @@ func TestOperatorsWords(t *testing.T) {
 // TestRevokeAnUpstreamsAnchor: all below it go, but not the last that anybody can sign below, unless by force.
 func TestRevokeAnUpstreamsAnchor(t *testing.T) {
 	below := func(id, member, anchor string, state plan.State) plan.Authority {
-		return plan.Authority{ID: id, Member: member, Kind: plan.X509, State: state, Anchor: anchor, UpstreamAnchor: true}
+		return plan.Authority{
+			ID: id, Member: member, Kind: plan.X509, State: state,
+			Anchor: anchor, UpstreamAnchor: true,
+		}
 	}
 	all := []plan.Authority{
-		below("a1", "a", "old root", plan.Revoked), below("a2", "a", "old root", plan.Active), below("b1", "b", "old root", plan.Retiring),
+		below("a1", "a", "old root",
+			plan.Revoked), below("a2", "a", "old root", plan.Active), below("b1", "b", "old root", plan.Retiring),
 		{ID: "jwt", Member: "a", Kind: plan.JWT, State: plan.Active},
 	}
 	want := []plan.Action{
@@ -82,7 +97,10 @@ func TestRevokeAnUpstreamsAnchor(t *testing.T) {
 		{Do: plan.Revoke, Kind: plan.X509, ID: "b1", Why: "an operator revoked its anchor"},
 	}
 	_, err := plan.RevokeAnchor(all, "old root", false)
-	require.EqualError(t, err, "no member could sign X509-SVIDs without this anchor: make a new issuer the default in the upstream, then 'entente authority rotate', and revoke this anchor once an authority below the new one is active; or give --force")
+	require.EqualError(t, err,
+		"no member could sign X509-SVIDs without this anchor: make a new issuer the default in the upstream, then "+
+			"'entente authority rotate', and revoke this anchor once an authority below the new one is active; or "+
+			"give --force")
 	forced, err := plan.RevokeAnchor(all, "old root", true)
 	require.NoError(t, err)
 	require.Equal(t, want, forced)
@@ -115,7 +133,10 @@ func TestNothingNewBelowASuspectAnchor(t *testing.T) {
 	situation.Authorities = []plan.Authority{tainted, prepared}
 	actions, _ := plan.PlanKind(situation, plan.X509)
 	require.Equal(t, []plan.Action{
-		{Do: plan.End, Kind: plan.X509, ID: "next", Why: "an authority below the same anchor was tainted, and this one never signed"},
+		{
+			Do: plan.End, Kind: plan.X509, ID: "next",
+			Why: "an authority below the same anchor was tainted, and this one never signed",
+		},
 		{Do: plan.Prepare, Kind: plan.X509, Why: "this member has none", NewAnchor: true},
 	}, actions)
 }

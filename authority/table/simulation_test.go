@@ -219,9 +219,14 @@ func (s *simulation) activated(row *statev1.Authority, a plan.Action) {
 		return
 	}
 	for _, other := range s.rows {
-		if other != row && other.GetKind() == row.GetKind() && plan.State(other.GetState()) == plan.Active && s.alive(other) {
+		if other != row && other.GetKind() == row.GetKind() && plan.State(other.GetState()) == plan.Active &&
+			s.alive(other) {
 			if known := s.known[verifier(row)]; s.now.Before(known) {
-				s.broken = append(s.broken, fmt.Sprintf("%s signs at %s, and %s is known at %s", row.GetId(), s.clock(s.now), verifier(row), s.clock(known)))
+				s.broken = append(
+					s.broken,
+					fmt.Sprintf("%s signs at %s, and %s is known at %s", row.GetId(), s.clock(s.now), verifier(row),
+						s.clock(known)),
+				)
 			}
 			return
 		}
@@ -231,7 +236,8 @@ func (s *simulation) activated(row *statev1.Authority, a plan.Action) {
 // alive says whether the authority's member is there to sign, has its key, and the authority is valid.
 func (s *simulation) alive(row *statev1.Authority) bool {
 	m := s.member(row.GetMember())
-	return !m.asleep && !m.removed && s.sane(m) && !m.lost[row.GetId()] && s.now.Add(m.skew).Before(table.TimeOf(row.GetNotAfter()))
+	return !m.asleep && !m.removed && s.sane(m) && !m.lost[row.GetId()] &&
+		s.now.Add(m.skew).Before(table.TimeOf(row.GetNotAfter()))
 }
 
 // check holds what is there against what this package promises.
@@ -257,7 +263,11 @@ func (s *simulation) check() {
 		case !s.now.Before(until):
 			delete(s.needed, v)
 		case !present[v]:
-			s.broken = append(s.broken, fmt.Sprintf("at %s: %s left the bundle, and SVIDs that it verifies live until %s", s.clock(s.now), v, s.clock(until)))
+			s.broken = append(
+				s.broken,
+				fmt.Sprintf("at %s: %s left the bundle, and SVIDs that it verifies live until %s", s.clock(s.now), v,
+					s.clock(until)),
+			)
 			delete(s.needed, v)
 		}
 	}
