@@ -104,8 +104,9 @@ func TestAHubsWordIsTakenAsListed(t *testing.T) {
 		names = append(names, rel.GetTrustDomain()+" by "+rel.GetOriginHub())
 	}
 	require.Equal(t, []string{"a.example.org by hub.example.org", "b.example.org by hub.example.org", "hub.example.org by "}, names)
-	versions, _, err := relationship.History(r.store.View(), "a.example.org")
+	attestation, _, err := relationship.AttestationOf(r.store.View(), "a.example.org")
 	require.NoError(t, err)
+	versions, _ := relationship.AttestedHistory(attestation.Row.Value)
 	require.Equal(t, "hub hub.example.org", versions[0].GetSource())
 	require.Contains(t, r.ledger.Decisions(), "accept bundle a.example.org: done")
 

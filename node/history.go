@@ -25,7 +25,11 @@ func bundleHistory(view *raftstore.View, td string, d trust.Decision) (h bundlea
 		} else if !consented {
 			return h, bundleapi.ErrNotFound
 		}
+		h.Versions, h.Content, err = relationship.History(view, td)
+		return h, err
+	case trust.ByAttestation:
+		h.Versions, h.Content = relationship.AttestedHistory(d.Attestation.Row.Value)
+		return h, nil
 	}
-	h.Versions, h.Content, err = relationship.History(view, td)
-	return h, err
+	return h, bundleapi.ErrNotFound
 }

@@ -18,23 +18,29 @@ import (
 // were checked. Its rows come and go with those of [Relationships].
 var ForeignHistory = raftstore.NewTable[*statev1.ForeignHistory]("foreign_history")
 
-// History returns the versions of a foreign domain's bundle, oldest first, and what builds one of them anew. Of a domain that is
-// trusted by a hub's word alone they are those that the hub showed.
-func History(r raftstore.Reader, trustDomain string) ([]*statev1.BundleVersion, func(*statev1.BundleVersion) (*bundle.Bundle, error), error) {
+// History returns the versions of a foreign domain's bundle, oldest first, and a function that builds the bundle of one.
+func History(r raftstore.Reader, trustDomain string) (
+	[]*statev1.BundleVersion, func(*statev1.BundleVersion) (*bundle.Bundle, error), error,
+) {
 	h, err := HistoryOf(r, trustDomain)
 	if err != nil {
 		return nil, nil, err
 	}
-	if direct, err := IsForeign(r, trustDomain); err != nil {
-		return nil, nil, err
-	} else if !direct {
-		word, _, err := AttestationOf(r, trustDomain)
-		if err != nil {
-			return nil, nil, err
-		}
-		h = word.Row.Value.GetHistory()
-	}
-	return h.GetVersions(), func(v *statev1.BundleVersion) (*bundle.Bundle, error) { return VersionOf(h, v) }, nil
+	versions, content := versionsOf(h)
+	return versions, content, nil
+}
+
+// AttestedHistory returns the same of a domain that a hub attests to: the versions that the hub served.
+func AttestedHistory(row *statev1.HubBundle) (
+	[]*statev1.BundleVersion, func(*statev1.BundleVersion) (*bundle.Bundle, error),
+) {
+	return versionsOf(row.GetHistory())
+}
+
+func versionsOf(h *statev1.ForeignHistory) (
+	[]*statev1.BundleVersion, func(*statev1.BundleVersion) (*bundle.Bundle, error),
+) {
+	return h.GetVersions(), func(v *statev1.BundleVersion) (*bundle.Bundle, error) { return VersionOf(h, v) }
 }
 
 // HistoryOf reads the history of a domain; one that has none yet has an empty one.
