@@ -88,7 +88,11 @@ func webCertificateOf(t *testing.T, p *process, root string) *x509.Certificate {
 	require.True(t, roots.AppendCertsFromPEM([]byte(root)))
 	var found *x509.Certificate
 	eventually(t, p.id+" presents a web certificate", func() error {
-		conn, err := tls.Dial("tcp", p.bundles, &tls.Config{ServerName: "localhost", RootCAs: roots, MinVersion: tls.VersionTLS13})
+		conn, err := tls.Dial(
+			"tcp",
+			p.bundles,
+			&tls.Config{ServerName: "localhost", RootCAs: roots, MinVersion: tls.VersionTLS13},
+		)
 		if err != nil {
 			return err
 		}
@@ -98,8 +102,8 @@ func webCertificateOf(t *testing.T, p *process, root string) *x509.Certificate {
 	return found
 }
 
-// TestOneNameServedByThreeMembers: three members get certificates for one name, each its own, while the ACME server always
-// looks at other members than the one that orders; a peer federates by that name alone.
+// TestOneNameServedByThreeMembers: three members get certificates for one name, each its own, while the ACME server
+// always looks at other members than the one that orders; a peer federates by that name alone.
 func TestOneNameServedByThreeMembers(t *testing.T) {
 	t.Parallel()
 	name := newBalancer(t)
@@ -153,24 +157,34 @@ bundle_endpoint {
 	_, port, err := net.SplitHostPort(name.Addr().String())
 	require.NoError(t, err)
 	fed := us.members[0].socket().Federation()
-	_, err = fed.CreateRelationship(t.Context(), &ententev1.CreateRelationshipRequest{Relationship: &ententev1.Relationship{
-		TrustDomain: eu.domain, Url: "https://localhost:" + port + "/", Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB,
-		WebRoots: []byte(pebble.Root),
-	}})
+	_, err = fed.CreateRelationship(
+		t.Context(),
+		&ententev1.CreateRelationshipRequest{Relationship: &ententev1.Relationship{
+			TrustDomain: eu.domain, Url: "https://localhost:" + port + "/",
+			Profile:  ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB,
+			WebRoots: []byte(pebble.Root),
+		}},
+	)
 	require.NoError(t, err)
 	arrives(t, us, eu, eu.domain)
 
 	// Keys are where they were made, and in nothing that travels.
 	for _, p := range eu.members {
-		require.NoError(t, filepath.WalkDir(filepath.Join(p.dir, "data", "raft"), func(path string, entry os.DirEntry, err error) error {
-			if err != nil || entry.IsDir() {
-				return nil //nolint:nilerr // files come and go
-			}
-			if raw, err := os.ReadFile(path); err == nil {
-				require.False(t, strings.Contains(string(raw), "PRIVATE KEY"), path)
-			}
-			return nil
-		}))
+		require.NoError(
+			t,
+			filepath.WalkDir(
+				filepath.Join(p.dir, "data", "raft"),
+				func(path string, entry os.DirEntry, err error) error {
+					if err != nil || entry.IsDir() {
+						return nil //nolint:nilerr // files come and go
+					}
+					if raw, err := os.ReadFile(path); err == nil {
+						require.False(t, strings.Contains(string(raw), "PRIVATE KEY"), path)
+					}
+					return nil
+				},
+			),
+		)
 	}
 }
 
@@ -196,27 +210,40 @@ func arrives(t *testing.T, at, from *cluster, domain string) {
 	})
 }
 
-// TestServedByAnotherDomain: a cluster's endpoint proves itself as the home domain's, and serves the bundle of another domain
-// that the cluster hosts. Who relies on it knows the serving domain by a relationship, or by a bundle that an operator brought.
+// TestServedByAnotherDomain: a cluster's endpoint proves itself as the home domain's, and serves the bundle of another
+// domain that the cluster hosts. Who relies on it knows the serving domain by a relationship, or by a bundle that an
+// operator brought.
 func TestServedByAnotherDomain(t *testing.T) {
 	t.Parallel()
-	eu := newCluster(t, "eu", 1, quick+"authority { x509_svid_ttl = \"5s\" }\n") // its endpoint's SVID is new every few seconds
+	eu := newCluster(
+		t,
+		"eu",
+		1,
+		quick+"authority { x509_svid_ttl = \"5s\" }\n",
+	) // its endpoint's SVID is new every few seconds
 	us, ap := newCluster(t, "us", 1, quick), newCluster(t, "ap", 1, quick)
 	socket := func(c *cluster) string { return "--socket=" + filepath.Join(c.members[0].dir, "data", "admin.sock") }
 	command(t, "domain", "create", "pay.example.org", socket(eu))
 	create := []string{
-		"federation", "create", "pay.example.org", "--url", "https://" + eu.members[0].bundles + "/bundles/pay.example.org",
+		"federation", "create", "pay.example.org", "--url",
+		"https://" + eu.members[0].bundles + "/bundles/pay.example.org",
 		"--profile", "https_spiffe", "--endpoint-spiffe-id", "spiffe://eu.example.org/entente/bundle-endpoint",
 	}
 
-	// Nobody in us can verify eu yet; then a relationship with it does, and goes on doing so when eu's own root changes.
-	require.Contains(t, refusedCommand(t, append(create, socket(us))...), "create a relationship with eu.example.org first, or give its bundle with --serving-bundle FILE")
+	// No member of us can verify eu yet. With a relationship it can, and still can when eu's own root changes.
+	require.Contains(
+		t,
+		refusedCommand(t, append(create, socket(us))...),
+		"create a relationship with eu.example.org first, or give its bundle with --serving-bundle FILE",
+	)
 	federate(t, us, eu)
 	command(t, append(create, socket(us))...)
 	arrives(t, us, eu, "pay.example.org")
 	known := homeBundle(t, eu).GetDocument()
 	rotate := func(domain string) {
-		_, err := eu.members[0].socket().Authorities().RotateAuthorities(t.Context(), &ententev1.RotateAuthoritiesRequest{TrustDomain: domain, Anchors: true})
+		_, err := eu.members[0].socket().
+			Authorities().
+			RotateAuthorities(t.Context(), &ententev1.RotateAuthoritiesRequest{TrustDomain: domain, Anchors: true})
 		require.NoError(t, err)
 	}
 	before := signerOfEndpoint(t, eu.members[0])
@@ -230,7 +257,9 @@ func TestServedByAnotherDomain(t *testing.T) {
 	})
 	arrives(t, us, eu, eu.domain)
 	arrives(t, us, eu, "pay.example.org")
-	shown, err := us.members[0].socket().Federation().RefreshRelationship(t.Context(), &ententev1.RefreshRelationshipRequest{TrustDomain: "pay.example.org"})
+	shown, err := us.members[0].socket().
+		Federation().
+		RefreshRelationship(t.Context(), &ententev1.RefreshRelationshipRequest{TrustDomain: "pay.example.org"})
 	require.NoError(t, err)
 	require.Empty(t, shown.GetLastError(), "the new root of eu is known here")
 
@@ -247,7 +276,9 @@ func TestServedByAnotherDomain(t *testing.T) {
 	wrong[4] = "https://" + us.members[0].bundles + "/"
 	command(t, wrong...)
 	eventually(t, "the wrong endpoint is named", func() error {
-		shown, err := us.members[0].socket().Federation().GetRelationship(t.Context(), &ententev1.GetRelationshipRequest{TrustDomain: "pay.example.org"})
+		shown, err := us.members[0].socket().
+			Federation().
+			GetRelationship(t.Context(), &ententev1.GetRelationshipRequest{TrustDomain: "pay.example.org"})
 		if err == nil && shown.GetLastResult() != "no_bundle" {
 			err = fmt.Errorf("%s: %s", shown.GetLastResult(), shown.GetLastError())
 		}
@@ -258,16 +289,20 @@ func TestServedByAnotherDomain(t *testing.T) {
 // signerOfEndpoint is the key of the authority that signed what a bundle endpoint presents.
 func signerOfEndpoint(t *testing.T, p *process) string {
 	t.Helper()
-	conn, err := tls.Dial("tcp", p.bundles, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // what is presented is compared, not trusted
+	conn, err := tls.Dial(
+		"tcp",
+		p.bundles,
+		&tls.Config{InsecureSkipVerify: true},
+	) //nolint:gosec // what is presented is compared, not trusted
 	require.NoError(t, err)
 	defer conn.Close()
 	return fmt.Sprintf("%x", conn.ConnectionState().PeerCertificates[0].AuthorityKeyId)
 }
 
-// refusedCommand runs a command that has to fail, and returns what it says.
+// refusedCommand runs a command that must fail, and returns its standard error.
 func refusedCommand(t *testing.T, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, binary, args...).CombinedOutput()
 	require.Error(t, err, "entente %v: %s", args, out)

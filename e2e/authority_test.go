@@ -19,14 +19,15 @@ import (
 // activeOf returns the active X.509 authorities of a cluster.
 func activeOf(t *testing.T, p *process) []*ententev1.Authority {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	list, err := p.socket().Authorities().ListAuthorities(ctx, &ententev1.ListAuthoritiesRequest{
 		Read: &ententev1.ReadOptions{Consistency: ententev1.Consistency_CONSISTENCY_LINEARIZABLE},
 	})
 	require.NoError(t, err)
 	return slices.DeleteFunc(list.GetAuthorities(), func(a *ententev1.Authority) bool {
-		return a.GetKind() != ententev1.AuthorityKind_AUTHORITY_KIND_X509 || a.GetState() != ententev1.AuthorityState_AUTHORITY_STATE_ACTIVE
+		return a.GetKind() != ententev1.AuthorityKind_AUTHORITY_KIND_X509 ||
+			a.GetState() != ententev1.AuthorityState_AUTHORITY_STATE_ACTIVE
 	})
 }
 
@@ -47,7 +48,7 @@ func everySigner(t *testing.T, c *cluster) []*ententev1.Authority {
 func TestHoldersLearnOfATaintWithinASecond(t *testing.T) {
 	c := newCluster(t, "eu", 3, quick)
 	tainted := everySigner(t, c)[0]
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	told := make(chan time.Time, len(c.members))
 	for _, p := range c.members {
@@ -99,7 +100,13 @@ func TestHoldersLearnOfATaintWithinASecond(t *testing.T) {
 	}
 
 	// Revoked: the bundle is without its root with the very next reading.
-	_, err = api.RevokeAuthority(ctx, &ententev1.RevokeAuthorityRequest{TrustDomain: c.domain, What: &ententev1.RevokeAuthorityRequest_Id{Id: tainted.GetId()}})
+	_, err = api.RevokeAuthority(
+		ctx,
+		&ententev1.RevokeAuthorityRequest{
+			TrustDomain: c.domain,
+			What:        &ententev1.RevokeAuthorityRequest_Id{Id: tainted.GetId()},
+		},
+	)
 	require.NoError(t, err)
 	list, err := api.ListAuthorities(ctx, &ententev1.ListAuthoritiesRequest{})
 	require.NoError(t, err)
@@ -114,7 +121,7 @@ func TestHoldersLearnOfATaintWithinASecond(t *testing.T) {
 // distrusted is the first message of a watch.
 func distrusted(t *testing.T, p *process) []*ententev1.DistrustedAuthority {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	stream, err := p.socket().SVIDs().WatchAuthorities(ctx, &ententev1.WatchAuthoritiesRequest{})
 	require.NoError(t, err)
@@ -123,8 +130,8 @@ func distrusted(t *testing.T, p *process) []*ententev1.DistrustedAuthority {
 	return first.GetDistrusted()
 }
 
-// TestRevokedInVaultToo: with the policy that the command prints, Vault puts the certificate on its list, also when it was
-// sealed at the time; its root stays in the bundle until it is revoked by name.
+// TestRevokedInVaultToo: with the policy that the command prints, Vault puts the certificate on its list, also when it
+// was sealed at the time; its root stays in the bundle until it is revoked by name.
 func TestRevokedInVaultToo(t *testing.T) {
 	v := vaulttest.Start(t)
 	mount := v.EmptyPKI(t)
@@ -134,7 +141,10 @@ func TestRevokedInVaultToo(t *testing.T) {
 	socket := "--socket=" + filepath.Join(p.dir, "data", "admin.sock")
 	everySigner(t, c)
 	web := issue(t, p, "spiffe://eu.example.org/web")
-	serial := strings.TrimSuffix(strings.ReplaceAll(fmt.Sprintf("% x", web.svid.Certificates[1].SerialNumber.Bytes()), " ", ":"), ":")
+	serial := strings.TrimSuffix(
+		strings.ReplaceAll(fmt.Sprintf("% x", web.svid.Certificates[1].SerialNumber.Bytes()), " ", ":"),
+		":",
+	)
 	onList := func(serial string) bool {
 		secret, err := v.Client(t).Logical().ReadWithContext(t.Context(), mount+"/cert/"+serial)
 		require.NoError(t, err)
@@ -152,11 +162,18 @@ func TestRevokedInVaultToo(t *testing.T) {
 	_, _, err := x509svid.Verify(web.svid.Certificates, next.bundle)
 	require.NoError(t, err, "said plainly: it verifies on")
 
-	// Vault is sealed: it is told when it is back.
-	serial = strings.TrimSuffix(strings.ReplaceAll(fmt.Sprintf("% x", next.svid.Certificates[1].SerialNumber.Bytes()), " ", ":"), ":")
+	// While Vault is sealed the revocation waits. It is made when Vault is back.
+	serial = strings.TrimSuffix(
+		strings.ReplaceAll(fmt.Sprintf("% x", next.svid.Certificates[1].SerialNumber.Bytes()), " ", ":"),
+		":",
+	)
 	second := everySigner(t, c)[0]
 	v.Seal(t)
-	require.Contains(t, command(t, "authority", "revoke", second.GetId(), socket), "The upstream has not revoked the certificate of "+second.GetId()+" yet; the leader retries: ")
+	require.Contains(
+		t,
+		command(t, "authority", "revoke", second.GetId(), socket),
+		"The upstream has not revoked the certificate of "+second.GetId()+" yet; the leader retries: ",
+	)
 	v.Unseal(t)
 	eventually(t, "Vault is told", func() error {
 		if !onList(serial) {
@@ -176,7 +193,11 @@ func TestRevokedInVaultToo(t *testing.T) {
 		}
 		return nil
 	})
-	require.Contains(t, command(t, "authority", "revoke", "--anchor", old, socket), "What verified it left the bundle with sequence ")
+	require.Contains(
+		t,
+		command(t, "authority", "revoke", "--anchor", old, socket),
+		"What verified it left the bundle with sequence ",
+	)
 	last := issue(t, p, "spiffe://eu.example.org/web")
 	_, _, err = x509svid.Verify(last.svid.Certificates, last.bundle)
 	require.NoError(t, err)

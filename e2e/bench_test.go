@@ -23,7 +23,8 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
 
-// manyBundles is the size that a member has to cope with: as many foreign trust domains as one cluster is meant to federate with.
+// manyBundles is the size that a member has to cope with: as many foreign trust domains as one cluster is meant to
+// federate with.
 const manyBundles = 10_000
 
 // foreignBundle makes the bundle of a foreign trust domain: one X.509 authority and one JWT authority.
@@ -47,12 +48,13 @@ func foreignBundle(tb testing.TB, td spiffeid.TrustDomain, key *ecdsa.PrivateKey
 	return document
 }
 
-// BenchmarkRestartWithManyBundles restarts a member, as a process, that keeps 10,000 foreign bundles, and reports how long it
-// takes until it is ready and hands all of them out, and the most memory that it had. The targets are 10 s and 512 MiB.
+// BenchmarkRestartWithManyBundles restarts a member, as a process, that keeps 10,000 foreign bundles, and reports how
+// long it takes until it is ready and hands all of them out, and the most memory that it had. The targets are 10 s and
+// 512 MiB.
 func BenchmarkRestartWithManyBundles(b *testing.B) {
 	c := newCluster(b, "eu", 1, "")
 	p := c.members[0]
-	ctx, cancel := context.WithTimeout(b.Context(), 20*patience)
+	ctx, cancel := context.WithTimeout(b.Context(), 20*waitLimit)
 	defer cancel()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(b, err)
@@ -64,8 +66,9 @@ func BenchmarkRestartWithManyBundles(b *testing.B) {
 		group.Go(func() error {
 			_, err := federation.CreateRelationship(groupCtx, &ententev1.CreateRelationshipRequest{
 				Relationship: &ententev1.Relationship{
-					// Nobody answers there: an outage of all peers at once is the worst that a restart can meet.
-					TrustDomain: td.Name(), Url: "https://127.0.0.1:1/", Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE,
+					// No peer responds: an outage of all peers at once is the worst case for a restart.
+					TrustDomain: td.Name(), Url: "https://127.0.0.1:1/",
+					Profile:          ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE,
 					EndpointSpiffeId: "spiffe://" + td.Name() + "/entente/bundle-endpoint",
 				},
 				BootstrapBundle: foreignBundle(b, td, key),

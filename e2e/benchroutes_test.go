@@ -20,10 +20,10 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
 
-// BenchmarkRoutesOverTLS has 5,000 clients, each with a mutual TLS connection and an ADS stream of its own to one member, a process. 500 of
-// them asked for a service of 20 instances, of which one changes: the time until each of the 500 was told (p99), the messages that the
-// others got, and the memory that the member's process grew by for each client: as it runs, with what the garbage collector lets lie, and
-// with a collector that lets little lie (GOGC=10), which is nearly what is in use.
+// BenchmarkRoutesOverTLS has 5,000 clients, each with a mutual TLS connection and an ADS stream of its own to one
+// member process. 500 of them subscribe to a service of 20 instances, of which one changes. It reports the time until
+// each of the 500 is notified (p99), the messages to the others, and the growth of the member's memory for each client:
+// with the default garbage collector, and with one that runs often (GOGC=10), which is close to what is in use.
 func BenchmarkRoutesOverTLS(b *testing.B) {
 	for _, collector := range []string{"100", "10"} {
 		b.Run("GOGC="+collector, func(b *testing.B) {
@@ -39,10 +39,14 @@ func benchmarkRoutes(b *testing.B) {
 	p := c.members[0]
 	routing := p.socket().Routing()
 	put := func(service string, n int, health ententev1.Health) {
-		_, err := routing.RegisterInstance(b.Context(), &ententev1.RegisterInstanceRequest{Instance: &ententev1.Instance{
-			Service: service, Address: fmt.Sprintf("10.0.0.%d:443", n), Locality: &ententev1.Locality{Region: "eu-region", Zone: "a"},
-			SpiffeId: "spiffe://eu.example.org/" + service, Health: health,
-		}})
+		_, err := routing.RegisterInstance(
+			b.Context(),
+			&ententev1.RegisterInstanceRequest{Instance: &ententev1.Instance{
+				Service: service, Address: fmt.Sprintf("10.0.0.%d:443", n),
+				Locality: &ententev1.Locality{Region: "eu-region", Zone: "a"},
+				SpiffeId: "spiffe://eu.example.org/" + service, Health: health,
+			}},
+		)
 		require.NoError(b, err)
 	}
 	for n := range instances {
@@ -57,16 +61,16 @@ func benchmarkRoutes(b *testing.B) {
 	}
 
 	before := residentMemory(b, p)
-	type told struct {
-		at    time.Time
-		asked bool
+	type update struct {
+		at         time.Time
+		subscribed bool
 	}
-	arrived := make(chan told, 2*clients)
+	arrived := make(chan update, 2*clients)
 	var opening errgroup.Group
 	opening.SetLimit(64)
 	for i := range clients {
-		name, asked := "other", i%(clients/interested) == 0
-		if asked {
+		name, subscribed := "other", i%(clients/interested) == 0
+		if subscribed {
 			name = "shop"
 		}
 		opening.Go(func() error {
@@ -77,10 +81,13 @@ func benchmarkRoutes(b *testing.B) {
 			go func() {
 				for {
 					m, err := s.Recv()
-					if err != nil || s.Send(&discovery.DeltaDiscoveryRequest{TypeUrl: m.GetTypeUrl(), ResponseNonce: m.GetNonce()}) != nil {
+					if err != nil ||
+						s.Send(
+							&discovery.DeltaDiscoveryRequest{TypeUrl: m.GetTypeUrl(), ResponseNonce: m.GetNonce()},
+						) != nil {
 						return
 					}
-					arrived <- told{time.Now(), asked}
+					arrived <- update{time.Now(), subscribed}
 				}
 			}()
 			return nil
@@ -96,7 +103,7 @@ func benchmarkRoutes(b *testing.B) {
 		put("shop", 1, [...]ententev1.Health{ententev1.Health_HEALTH_UNHEALTHY, ententev1.Health_HEALTH_HEALTHY}[i%2])
 		for got := 0; got < interested; {
 			m := <-arrived
-			if !m.asked {
+			if !m.subscribed {
 				others++
 				continue
 			}
@@ -110,17 +117,25 @@ func benchmarkRoutes(b *testing.B) {
 	b.ReportMetric(perClient/1024, "KiB/client")
 }
 
-// small are the buffers of a client that has little to say.
+// small are the buffers of a client with little traffic.
 var small = []grpc.DialOption{grpc.WithReadBufferSize(4 << 10), grpc.WithWriteBufferSize(4 << 10)}
 
 // openADS opens a stream on a connection, and reads the first answer.
-func openADS(b *testing.B, conn grpc.ClientConnInterface, service string) (discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesClient, error) {
+func openADS(
+	b *testing.B,
+	conn grpc.ClientConnInterface,
+	service string,
+) (discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesClient, error) {
 	s, err := discovery.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(b.Context())
 	if err != nil {
 		return nil, err
 	}
 	err = s.Send(&discovery.DeltaDiscoveryRequest{
-		Node:    &core.Node{Id: "bench", UserAgentName: "gRPC Go", Locality: &core.Locality{Region: "eu-region", Zone: "a"}},
+		Node: &core.Node{
+			Id:            "bench",
+			UserAgentName: "gRPC Go",
+			Locality:      &core.Locality{Region: "eu-region", Zone: "a"},
+		},
 		TypeUrl: resource.EndpointType, ResourceNamesSubscribe: []string{service},
 	})
 	if err != nil {

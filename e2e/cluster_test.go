@@ -48,9 +48,9 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// patience bounds every wait. It is generous, since the race detector and a busy machine slow everything down; a test that
-// succeeds waits for nothing but the thing itself.
-const patience = 60 * time.Second
+// waitLimit bounds every wait. It is generous, since the race detector and a busy machine slow everything down; a test
+// that succeeds waits only for the condition itself.
+const waitLimit = 60 * time.Second
 
 // cluster is a cluster of real processes.
 type cluster struct {
@@ -91,7 +91,7 @@ func newCluster(t testing.TB, name string, n int, extra string) *cluster {
 // join starts one more member with a token of its own.
 func (c *cluster) join() *process {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(c.t.Context(), waitLimit)
 	defer cancel()
 	token, err := c.members[0].socket().Cluster().CreateJoinToken(ctx, &ententev1.CreateJoinTokenRequest{})
 	require.NoError(c.t, err)
@@ -146,7 +146,11 @@ raft {
 	text += strings.ReplaceAll(c.extra, "BUNDLES", p.bundles)
 	if token != "" {
 		require.NoError(c.t, os.WriteFile(filepath.Join(p.dir, "token"), []byte(token), 0o600))
-		text += fmt.Sprintf("join {\n  addresses = [%q]\n  token = %q\n}\n", address, "file:"+filepath.Join(p.dir, "token"))
+		text += fmt.Sprintf(
+			"join {\n  addresses = [%q]\n  token = %q\n}\n",
+			address,
+			"file:"+filepath.Join(p.dir, "token"),
+		)
 	}
 	require.NoError(c.t, os.WriteFile(filepath.Join(p.dir, "entente.hcl"), []byte(text), 0o600))
 }
@@ -163,7 +167,9 @@ func (p *process) run(flags ...string) {
 	p.t.Helper()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.cmd = exec.Command(binary, append([]string{"server", "--config", filepath.Join(p.dir, "entente.hcl")}, flags...)...)
+	p.cmd = exec.Command(
+		binary,
+		append([]string{"server", "--config", filepath.Join(p.dir, "entente.hcl")}, flags...)...)
 	out := &lockedWriter{mu: &p.mu, w: &p.log}
 	p.cmd.Stdout, p.cmd.Stderr = out, out
 	// The member ends when its standard input does, and so with the test binary, however that ends.
@@ -210,8 +216,8 @@ func (p *process) signal(sig syscall.Signal) {
 	_ = cmd.Process.Signal(sig)
 	select {
 	case <-done:
-	case <-time.After(patience):
-		p.t.Errorf("%s did not end within %s of signal %s", p.id, patience, sig)
+	case <-time.After(waitLimit):
+		p.t.Errorf("%s did not end within %s of signal %s", p.id, waitLimit, sig)
 		_ = cmd.Process.Kill()
 		<-done
 	}
@@ -230,11 +236,18 @@ func (p *process) socket() *client.Client {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.conn == nil {
-		conn, err := client.New(p.t.Context(), client.WithAdminSocket(filepath.Join(p.dir, "data", "admin.sock")), client.WithDialOptions(
-			grpc.WithDefaultCallOptions(grpc.WaitForReady(true)), // a member that was started again may take a moment
-			grpc.WithConnectParams(grpc.ConnectParams{
-				Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.5, MaxDelay: time.Second},
-			})))
+		conn, err := client.New(
+			p.t.Context(),
+			client.WithAdminSocket(filepath.Join(p.dir, "data", "admin.sock")),
+			client.WithDialOptions(
+				grpc.WithDefaultCallOptions(
+					grpc.WaitForReady(true),
+				), // a member that was started again may take a moment
+				grpc.WithConnectParams(grpc.ConnectParams{
+					Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.5, MaxDelay: time.Second},
+				}),
+			),
+		)
 		require.NoError(p.t, err)
 		p.t.Cleanup(func() { _ = conn.Close() })
 		p.conn = conn
@@ -254,7 +267,7 @@ func (p *process) waitReady() {
 	})
 }
 
-// ready asks the member's own opinion.
+// ready returns why the member reports that it is not ready, or nil.
 func (p *process) ready() error {
 	client := http.Client{Timeout: 5 * time.Second}
 	answer, err := client.Get("http://" + p.ops + "/ready")
@@ -276,7 +289,9 @@ func (p *process) ready() error {
 func (p *process) document(path string) (string, error) {
 	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
-		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // what is read here is compared, not trusted
+		TLSClientConfig: &tls.Config{
+			InsecureSkipVerify: true,
+		}, //nolint:gosec // what is read here is compared, not trusted
 	}}
 	answer, err := client.Get("https://" + p.bundles + path)
 	if err != nil {
@@ -354,10 +369,10 @@ func (c *cluster) others(p *process) []*process {
 	return out
 }
 
-// eventually waits until try succeeds, and fails the test with its last error when patience ends.
+// eventually waits until try succeeds, and fails the test with its last error when waitLimit ends.
 func eventually(t testing.TB, what string, try func() error) {
 	t.Helper()
-	deadline := time.NewTimer(patience)
+	deadline := time.NewTimer(waitLimit)
 	defer deadline.Stop()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
@@ -369,12 +384,12 @@ func eventually(t testing.TB, what string, try func() error) {
 		select {
 		case <-tick.C:
 		case <-deadline.C:
-			t.Fatalf("waited %s until %s: %v", patience, what, err)
+			t.Fatalf("waited %s until %s: %v", waitLimit, what, err)
 		}
 	}
 }
 
-// freePorts returns loopback addresses that nobody listened on a moment ago.
+// freePorts returns loopback addresses on which no process listens at the moment.
 func freePorts(t testing.TB, n int) []string {
 	t.Helper()
 	var out []string

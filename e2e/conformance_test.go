@@ -21,8 +21,8 @@ var (
 	inPackage    = regexp.MustCompile(`^([a-z0-9/]+): `)
 )
 
-// TestConformanceNamesTestsThatExist holds docs/CONFORMANCE.md to the tree: each item names a test, and each named test is
-// there, in the package that the item names, and so are the cases that are named with it.
+// TestConformanceNamesTestsThatExist holds docs/CONFORMANCE.md to the tree: each item names a test, and each named test
+// is there, in the package that the item names, and so are the cases that are named with it.
 func TestConformanceNamesTestsThatExist(t *testing.T) {
 	page, err := os.ReadFile("../docs/CONFORMANCE.md")
 	require.NoError(t, err)
@@ -41,11 +41,22 @@ func TestConformanceNamesTestsThatExist(t *testing.T) {
 	})
 	require.NoError(t, err)
 	for _, match := range namedTest.FindAllSubmatch(page, -1) {
-		assert.NotEmpty(t, declared[string(match[1])], "docs/CONFORMANCE.md names %s, which is no test of this tree", match[1])
+		assert.NotEmpty(
+			t,
+			declared[string(match[1])],
+			"docs/CONFORMANCE.md names %s, which is no test of this tree",
+			match[1],
+		)
 	}
 	for _, match := range namedCase.FindAllSubmatch(page, -1) {
 		name := strings.ReplaceAll(string(match[1]), "_", " ")
-		assert.True(t, strings.Contains(sources.String(), `"`+name+`"`) || strings.Contains(sources.String(), `"`+string(match[1])+`"`), "docs/CONFORMANCE.md names the case %q, which no test of this tree has", name)
+		assert.True(
+			t,
+			strings.Contains(sources.String(), `"`+name+`"`) ||
+				strings.Contains(sources.String(), `"`+string(match[1])+`"`),
+			"docs/CONFORMANCE.md names the case %q, which no test of this tree has",
+			name,
+		)
 	}
 	rows := itemRow.FindAllSubmatch(page, -1)
 	require.Len(t, rows, 35, "items 1 to 34 have a row each, and 36; 35 is not served")
@@ -57,8 +68,18 @@ func TestConformanceNamesTestsThatExist(t *testing.T) {
 				room = match[1]
 			}
 			for _, match := range namedTest.FindAllStringSubmatch(part, -1) {
-				assert.True(t, slices.ContainsFunc(declared[match[1]], func(dir string) bool { return strings.HasSuffix(dir, "/"+room) }),
-					"item %s names %s in package %s; it is in %v", row[1], match[1], room, declared[match[1]])
+				assert.True(
+					t,
+					slices.ContainsFunc(
+						declared[match[1]],
+						func(dir string) bool { return strings.HasSuffix(dir, "/"+room) },
+					),
+					"item %s names %s in package %s; it is in %v",
+					row[1],
+					match[1],
+					room,
+					declared[match[1]],
+				)
 			}
 		}
 	}

@@ -1,4 +1,4 @@
-// Package e2e holds the tests of the whole: members as real processes, and the rules that no single room can test by itself.
+// Package e2e has the tests of the whole system: members as real processes, and rules that concern several packages.
 //
-// It has no code of its own beside its tests. Start with imports_test.go, which holds the rooms apart.
+// It has no code besides its tests. Start with imports_test.go, which has the allowed imports of all packages.
 package e2e

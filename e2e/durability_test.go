@@ -27,7 +27,7 @@ func register(ctx context.Context, p *process, domain, service string, n int) er
 
 func instances(t *testing.T, p *process, service string) map[string]bool {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	answer, err := p.socket().Routing().GetService(ctx, &ententev1.GetServiceRequest{Name: service})
 	require.NoError(t, err)
@@ -91,7 +91,7 @@ func TestKillTheLeaderUnderWriteLoad(t *testing.T) {
 	mu.Unlock()
 	select {
 	case <-enough:
-	case <-time.After(patience):
+	case <-time.After(waitLimit):
 		t.Fatal("writes did not go on after the leader was killed")
 	}
 	cancel()
@@ -128,13 +128,13 @@ func TestWithoutQuorumBundlesAreServedAndWritesFailFast(t *testing.T) {
 		return nil
 	})
 
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	begun := time.Now()
 	err = register(ctx, last, c.domain, "web", 1)
 	require.Equal(t, codes.Unavailable, status.Code(err), "%v", err)
 	require.Contains(t, err.Error(), "no leader")
-	require.Less(t, time.Since(begun), patience/2, "the write did not fail by itself")
+	require.Less(t, time.Since(begun), waitLimit/2, "the write did not fail by itself")
 
 	after, err := last.document("/")
 	require.NoError(t, err)
@@ -143,12 +143,16 @@ func TestWithoutQuorumBundlesAreServedAndWritesFailFast(t *testing.T) {
 	for _, p := range c.others(last) {
 		p.run()
 	}
-	eventually(t, "writes go on once there is a quorum", func() error { return register(ctx, last, c.domain, "web", 1) })
+	eventually(
+		t,
+		"writes go on once there is a quorum",
+		func() error { return register(ctx, last, c.domain, "web", 1) },
+	)
 }
 
 func TestTheWholeClusterStopsAndStartsAgain(t *testing.T) {
 	c := newCluster(t, "eu", 3, "")
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*waitLimit)
 	defer cancel()
 	require.NoError(t, register(ctx, c.members[1], c.domain, "web", 7))
 	eventually(t, "every member has published its authorities", func() error {

@@ -68,7 +68,7 @@ upstream "selfsigned" { root_ttl = "64s" }
 	again, err := c.members[0].document("/")
 	require.NoError(t, err)
 	require.True(t, newestExpiry(t, again).After(time.Now()), "the bundle holds nothing valid")
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	require.NoError(t, register(ctx, c.members[2], c.domain, "web", 1))
 }

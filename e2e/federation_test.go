@@ -36,7 +36,7 @@ bundle_endpoint {
 // homeBundle reads a cluster's own bundle over its admin socket.
 func homeBundle(t testing.TB, c *cluster) *ententev1.Bundle {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	b, err := c.members[0].socket().Bundles().GetBundle(ctx, &ententev1.GetBundleRequest{})
 	require.NoError(t, err)
@@ -46,7 +46,7 @@ func homeBundle(t testing.TB, c *cluster) *ententev1.Bundle {
 // federate makes c trust other.
 func federate(t testing.TB, c, other *cluster) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	_, err := c.members[0].socket().Federation().CreateRelationship(ctx, &ententev1.CreateRelationshipRequest{
 		Relationship: &ententev1.Relationship{
@@ -77,7 +77,7 @@ func issue(t testing.TB, p *process, id string) workload {
 
 func tryIssue(t testing.TB, p *process, id string) (workload, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	issued, err := p.socket().Issue(ctx, client.X509SourceConfig{ID: spiffeid.RequireFromString(id)})
 	if err != nil {
@@ -103,7 +103,7 @@ func TestGoSPIFFEReadsTheEndpointOfARealMember(t *testing.T) {
 	td := spiffeid.RequireTrustDomainFromString(c.domain)
 	known, err := spiffebundle.Parse(td, homeBundle(t, c).GetDocument())
 	require.NoError(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	fetched, err := gospiffe.FetchBundle(ctx, td, "https://"+c.members[0].bundles+"/",
 		gospiffe.WithSPIFFEAuth(known, spiffeid.RequireFromString("spiffe://"+c.domain+"/entente/bundle-endpoint")))
@@ -113,19 +113,19 @@ func TestGoSPIFFEReadsTheEndpointOfARealMember(t *testing.T) {
 
 func TestTrustBetweenTwoClusters(t *testing.T) {
 	eu, us := newCluster(t, "eu", 1, quick), newCluster(t, "us", 1, quick)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*waitLimit)
 	defer cancel()
 	caller := issue(t, us.members[0], "spiffe://us.example.org/web")
 	admin := eu.members[0].socket()
 
-	// Nobody from us is known in eu.
-	stranger := workload{svid: caller.svid, bundle: issue(t, eu.members[0], "spiffe://eu.example.org/any").bundle}
-	_, err := stranger.call(t, eu.members[0], eu.domain).Bundles().GetBundle(ctx, &ententev1.GetBundleRequest{})
+	// eu does not trust us yet.
+	outsider := workload{svid: caller.svid, bundle: issue(t, eu.members[0], "spiffe://eu.example.org/any").bundle}
+	_, err := outsider.call(t, eu.members[0], eu.domain).Bundles().GetBundle(ctx, &ententev1.GetBundleRequest{})
 	require.Equal(t, codes.Unavailable, status.Code(err), "%v", err)
 
 	// With a relationship the handshake succeeds, and access is still a matter of grants.
 	federate(t, eu, us)
-	api := stranger.call(t, eu.members[0], eu.domain).Bundles()
+	api := outsider.call(t, eu.members[0], eu.domain).Bundles()
 	eventually(t, "the port trusts us", func() error {
 		_, err = api.GetBundle(ctx, &ententev1.GetBundleRequest{})
 		if status.Code(err) == codes.PermissionDenied {
@@ -145,7 +145,9 @@ func TestTrustBetweenTwoClusters(t *testing.T) {
 	// What is published there arrives here.
 	watch, err := api.WatchBundles(ctx, &ententev1.WatchBundlesRequest{})
 	require.NoError(t, err)
-	_, err = us.members[0].socket().Authorities().RotateAuthorities(ctx, &ententev1.RotateAuthoritiesRequest{Anchors: true})
+	_, err = us.members[0].socket().
+		Authorities().
+		RotateAuthorities(ctx, &ententev1.RotateAuthoritiesRequest{Anchors: true})
 	require.NoError(t, err)
 	eventually(t, "the new bundle of us is in eu", func() error {
 		there := homeBundle(t, us)
@@ -159,7 +161,7 @@ func TestTrustBetweenTwoClusters(t *testing.T) {
 		return nil
 	})
 
-	// Ending the relationship ends the connection of its callers, and tells those who watch.
+	// The end of the relationship ends the connections of its callers, and notifies watches.
 	_, err = admin.Federation().DeleteRelationship(ctx, &ententev1.DeleteRelationshipRequest{TrustDomain: us.domain})
 	require.NoError(t, err)
 	for err == nil {
@@ -178,11 +180,13 @@ func TestAMembersRenewalsDropNoConnection(t *testing.T) {
 }
 `)
 	p := c.members[0]
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	domains := p.socket().Domains()
 	// The caller's SVID lives longer than the member's, so that only the member's renewals can be what ends the watch.
-	for name, ttl := range map[string]time.Duration{"callers.example.org": 5 * time.Minute, "passing.example.org": time.Minute} {
+	for name, ttl := range map[string]time.Duration{
+		"callers.example.org": 5 * time.Minute, "passing.example.org": time.Minute,
+	} {
 		_, err := domains.CreateDomain(ctx, &ententev1.CreateDomainRequest{Domain: &ententev1.Domain{
 			TrustDomain: name, X509SvidTtl: durationpb.New(ttl),
 		}})
@@ -227,7 +231,11 @@ func TestAMembersRenewalsDropNoConnection(t *testing.T) {
 // serverCertificate returns what a member's port presents to a client at the moment.
 func serverCertificate(t *testing.T, p *process, caller workload) *x509.Certificate {
 	t.Helper()
-	config := tlsconfig.MTLSClientConfig(caller, issue(t, p, "spiffe://eu.example.org/any").bundle, tlsconfig.AuthorizeMemberOf(spiffeid.RequireTrustDomainFromString("eu.example.org")))
+	config := tlsconfig.MTLSClientConfig(
+		caller,
+		issue(t, p, "spiffe://eu.example.org/any").bundle,
+		tlsconfig.AuthorizeMemberOf(spiffeid.RequireTrustDomainFromString("eu.example.org")),
+	)
 	config.NextProtos = []string{"h2"}
 	conn, err := tls.Dial("tcp", p.api, config)
 	require.NoError(t, err)

@@ -31,14 +31,18 @@ import (
 // history reads the versions of a bundle, newest first.
 func history(t *testing.T, c *cluster, domain string) []*ententev1.BundleVersion {
 	t.Helper()
-	answer, err := c.members[0].socket().Bundles().GetBundleHistory(t.Context(), &ententev1.GetBundleHistoryRequest{TrustDomain: domain})
+	answer, err := c.members[0].socket().
+		Bundles().
+		GetBundleHistory(t.Context(), &ententev1.GetBundleHistoryRequest{TrustDomain: domain})
 	require.NoError(t, err)
 	return answer.GetVersions()
 }
 
 func rel(t *testing.T, c *cluster, domain string) *ententev1.Relationship {
 	t.Helper()
-	r, err := c.members[0].socket().Federation().GetRelationship(t.Context(), &ententev1.GetRelationshipRequest{TrustDomain: domain})
+	r, err := c.members[0].socket().
+		Federation().
+		GetRelationship(t.Context(), &ententev1.GetRelationshipRequest{TrustDomain: domain})
 	require.NoError(t, err)
 	return r
 }
@@ -55,7 +59,8 @@ func TestHistoryOnBothSides(t *testing.T) {
 		if len(seen) < 2 || seen[0].GetSequence() != own[0].GetSequence() {
 			return fmt.Errorf("us is at %d, eu has %d versions", own[0].GetSequence(), len(seen))
 		}
-		if seen[0].GetStatementState() != ententev1.StatementState_STATEMENT_STATE_CHECKED || own[0].GetStatementDigest() != seen[0].GetStatementDigest() {
+		if seen[0].GetStatementState() != ententev1.StatementState_STATEMENT_STATE_CHECKED ||
+			own[0].GetStatementDigest() != seen[0].GetStatementDigest() {
 			return fmt.Errorf("the statement on %d is not checked yet", own[0].GetSequence())
 		}
 		return nil
@@ -66,13 +71,19 @@ func TestHistoryOnBothSides(t *testing.T) {
 	own := history(t, us, us.domain)
 	require.Equal(t, ententev1.StatementState_STATEMENT_STATE_STARTS, own[len(own)-1].GetStatementState())
 	for _, v := range own[:len(own)-1] {
-		require.Equal(t, ententev1.StatementState_STATEMENT_STATE_CONTINUES, v.GetStatementState(), "sequence %d", v.GetSequence())
+		require.Equal(
+			t,
+			ententev1.StatementState_STATEMENT_STATE_CONTINUES,
+			v.GetStatementState(),
+			"sequence %d",
+			v.GetSequence(),
+		)
 	}
 	require.Empty(t, rel(t, eu, us.domain).GetAlarms())
 	require.Equal(t, own[0].GetSequence(), rel(t, eu, us.domain).GetStatedSequence())
 }
 
-// impostor is an endpoint that proves itself by a certificate of its own, and serves what a test tells it.
+// impostor is an endpoint with a certificate of its own, which serves what a test sets.
 type impostor struct {
 	*httptest.Server
 	roots []byte
@@ -86,8 +97,12 @@ func newImpostor(t *testing.T) *impostor {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		SerialNumber: big.NewInt(
+			1,
+		), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		IsCA:        true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	require.NoError(t, err)
@@ -101,7 +116,10 @@ func newImpostor(t *testing.T) *impostor {
 		}
 		_, _ = w.Write(i.document)
 	}))
-	i.TLS = &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+	i.TLS = &tls.Config{
+		MinVersion:   tls.VersionTLS13,
+		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
+	}
 	i.StartTLS()
 	t.Cleanup(i.Close)
 	return i
@@ -127,8 +145,8 @@ func forge(t *testing.T, document []byte, sequence uint64) []byte {
 	return forged
 }
 
-// TestForgeriesAreAlarmed: an endpoint that was taken over serves other keys under a sequence that is known, others under an older
-// one, and then a version that nobody who had a key of the one before has signed. Each is an alarm.
+// TestForgeriesAreAlarmed: a compromised endpoint serves other keys under a known sequence, other keys under an older
+// one, and then a version that no key of the previous version has signed. Each raises an alarm.
 func TestForgeriesAreAlarmed(t *testing.T) {
 	t.Parallel()
 	eu, us := newCluster(t, "eu", 1, quick), newCluster(t, "us", 1, quick)
@@ -146,7 +164,12 @@ func TestForgeriesAreAlarmed(t *testing.T) {
 	i.serve(document, statements)
 	client := eu.members[0].socket().Federation()
 	_, err := client.CreateRelationship(t.Context(), &ententev1.CreateRelationshipRequest{
-		Relationship:    &ententev1.Relationship{TrustDomain: us.domain, Url: i.URL + "/", Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB, WebRoots: i.roots},
+		Relationship: &ententev1.Relationship{
+			TrustDomain: us.domain,
+			Url:         i.URL + "/",
+			Profile:     ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB,
+			WebRoots:    i.roots,
+		},
 		BootstrapBundle: document,
 	})
 	require.NoError(t, err)
@@ -160,7 +183,10 @@ func TestForgeriesAreAlarmed(t *testing.T) {
 	}
 	stated(first)
 	_, err = us.members[0].socket().Domains().UpdateDomain(t.Context(), &ententev1.UpdateDomainRequest{
-		Domain: &ententev1.Domain{TrustDomain: us.domain, RefreshHint: durationpb.New(2 * time.Second)}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"refresh_hint"}},
+		Domain: &ententev1.Domain{
+			TrustDomain: us.domain,
+			RefreshHint: durationpb.New(2 * time.Second),
+		}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"refresh_hint"}},
 	})
 	require.NoError(t, err)
 	second, document, statements := truth()
@@ -172,14 +198,23 @@ func TestForgeriesAreAlarmed(t *testing.T) {
 	alarmed := func(name string) {
 		eventually(t, "the alarm "+name, func() error {
 			r := rel(t, eu, us.domain)
-			if !slices.ContainsFunc(r.GetAlarms(), func(a *ententev1.RelationshipAlarm) bool { return a.GetName() == name }) {
+			if !slices.ContainsFunc(
+				r.GetAlarms(),
+				func(a *ententev1.RelationshipAlarm) bool { return a.GetName() == name },
+			) {
 				return fmt.Errorf("there are %v; last error: %s", r.GetAlarms(), r.GetLastError())
 			}
 			return nil
 		})
 	}
 	cleared := func() {
-		_, err := client.UpdateRelationship(t.Context(), &ententev1.UpdateRelationshipRequest{Relationship: &ententev1.Relationship{TrustDomain: us.domain}, BootstrapBundle: document})
+		_, err := client.UpdateRelationship(
+			t.Context(),
+			&ententev1.UpdateRelationshipRequest{
+				Relationship:    &ententev1.Relationship{TrustDomain: us.domain},
+				BootstrapBundle: document,
+			},
+		)
 		require.NoError(t, err)
 		require.Empty(t, rel(t, eu, us.domain).GetAlarms())
 	}
@@ -188,7 +223,10 @@ func TestForgeriesAreAlarmed(t *testing.T) {
 		alarmed("split_view")
 		i.serve(document, statements)
 		eventually(t, "the true bundle is served again", func() error {
-			r, err := client.RefreshRelationship(t.Context(), &ententev1.RefreshRelationshipRequest{TrustDomain: us.domain})
+			r, err := client.RefreshRelationship(
+				t.Context(),
+				&ententev1.RefreshRelationshipRequest{TrustDomain: us.domain},
+			)
 			if err != nil || r.GetLastError() != "" {
 				return fmt.Errorf("%w %s", err, r.GetLastError())
 			}

@@ -26,22 +26,27 @@ func relate(t *testing.T, here, there *cluster, set func(*ententev1.Relationship
 	if set != nil {
 		set(rel)
 	}
-	_, err := here.members[0].socket().Federation().UpdateRelationship(t.Context(), &ententev1.UpdateRelationshipRequest{
-		Relationship: rel, UpdateMask: &fieldmaskpb.FieldMask{Paths: append(paths, "peer")},
-	})
+	_, err := here.members[0].socket().
+		Federation().
+		UpdateRelationship(t.Context(), &ententev1.UpdateRelationshipRequest{
+			Relationship: rel, UpdateMask: &fieldmaskpb.FieldMask{Paths: append(paths, "peer")},
+		})
 	require.NoError(t, err)
 }
 
-// relationshipOf is what a cluster says of a trust domain.
+// relationshipOf returns the relationship of a cluster with a trust domain.
 func relationshipOf(t *testing.T, c *cluster, domain string) (*ententev1.Relationship, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
-	return c.members[0].socket().Federation().GetRelationship(ctx, &ententev1.GetRelationshipRequest{TrustDomain: domain})
+	return c.members[0].socket().
+		Federation().
+		GetRelationship(ctx, &ententev1.GetRelationshipRequest{TrustDomain: domain})
 }
 
-// TestAHubAndItsSpokes: two clusters that trust each other by a hub's word alone learn of each other's revocations at once, though
-// everybody polls once an hour; the word goes no further than one hop; and a relationship of one's own comes first.
+// TestAHubAndItsSpokes: two clusters that trust each other by a hub's word alone learn of each other's revocations at
+// once, though everybody polls once an hour; the word goes no further than one hop; and a relationship of one's own
+// comes first.
 func TestAHubAndItsSpokes(t *testing.T) {
 	hub, eu, us, far := newCluster(t, "hub", 1, endpointHint("1h")), newCluster(t, "eu", 1, endpointHint("1h")),
 		newCluster(t, "us", 1, endpointHint("1h")), newCluster(t, "far", 1, endpointHint("1h"))
@@ -50,7 +55,7 @@ func TestAHubAndItsSpokes(t *testing.T) {
 		relate(t, hub, spoke, func(r *ententev1.Relationship) { r.Vouch = true }, "vouch")
 		relate(t, spoke, hub, takes, "hub")
 	}
-	// Another hub that takes everything from eu, which is no hub, has eu's own word on eu and on nobody else.
+	// Another hub that accepts everything from eu, which is not a hub, has eu's bundle and no attestation by eu.
 	relate(t, eu, far, nil)
 	relate(t, far, eu, takes, "hub")
 
@@ -75,7 +80,7 @@ func TestAHubAndItsSpokes(t *testing.T) {
 	}
 	byHub(eu, us)
 	byHub(us, eu)
-	// What eu hosts from now on reaches far over the same stream, in its turn: all that eu had to tell of its map before has arrived then.
+	// What eu hosts from now on reaches far over the same stream, in order: all of eu's map before it has arrived then.
 	later := "later.example.org"
 	eu.members[0].command("domain", "create", later)
 	eventually(t, "far has "+later+" by the word of eu, and all of eu's map", func() error {
@@ -100,13 +105,15 @@ func TestAHubAndItsSpokes(t *testing.T) {
 
 	// A distrust in us reaches eu through the hub.
 	document := func() string {
-		b, err := eu.members[0].socket().Bundles().GetBundle(t.Context(), &ententev1.GetBundleRequest{TrustDomain: us.domain})
+		b, err := eu.members[0].socket().
+			Bundles().
+			GetBundle(t.Context(), &ententev1.GetBundleRequest{TrustDomain: us.domain})
 		require.NoError(t, err)
 		return string(b.GetDocument())
 	}
 	var revoked *ententev1.Authority
 	eventually(t, "a JWT authority of us that eu knows", func() error {
-		active := authoritiesOf(t, us.members[0], ententev1.AuthorityKind_AUTHORITY_KIND_JWT, ententev1.AuthorityState_AUTHORITY_STATE_ACTIVE)
+		active := authoritiesOf(t, us.members[0], kindJWT, stateActive)
 		if len(active) == 0 || !strings.Contains(document(), active[0].GetKeyId()) {
 			return fmt.Errorf("there is none yet")
 		}
@@ -129,11 +136,13 @@ func TestAHubAndItsSpokes(t *testing.T) {
 	r, err := relationshipOf(t, eu, us.domain)
 	require.NoError(t, err)
 	require.Empty(t, r.GetOriginHub())
-	_, err = eu.members[0].socket().Federation().DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: us.domain, ToHub: true})
+	_, err = eu.members[0].socket().
+		Federation().
+		DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: us.domain, ToHub: true})
 	require.NoError(t, err)
 	byHub(eu, us)
 
-	// The hub takes its word back: nobody trusts us by it any more.
+	// The hub withdraws its attestation: no cluster trusts us because of it any longer.
 	hub.members[0].command("federation", "update", us.domain, "--vouch=false")
 	eventually(t, "eu trusts us no more", func() error {
 		if _, err := relationshipOf(t, eu, us.domain); err == nil {

@@ -29,7 +29,12 @@ func federationOf(p *process) ententev1.FederationServiceClient {
 }
 
 // invite makes an invitation of c for another domain.
-func invite(t *testing.T, p *process, own, foreign string, adjust ...func(*ententev1.CreateInvitationRequest)) *ententev1.CreateInvitationResponse {
+func invite(
+	t *testing.T,
+	p *process,
+	own, foreign string,
+	adjust ...func(*ententev1.CreateInvitationRequest),
+) *ententev1.CreateInvitationResponse {
 	t.Helper()
 	req := &ententev1.CreateInvitationRequest{TrustDomain: own, ForeignTrustDomain: foreign}
 	for _, f := range adjust {
@@ -45,7 +50,7 @@ func approved(r *ententev1.CreateInvitationRequest) { r.Approve = true }
 // redeem accepts an invitation.
 func redeem(t *testing.T, p *process, token string, approve bool) (*ententev1.RedeemInvitationResponse, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	return federationOf(p).RedeemInvitation(ctx, &ententev1.RedeemInvitationRequest{Token: token, Approve: approve})
 }
@@ -64,8 +69,8 @@ func awaitRelationship(t *testing.T, p *process, td string, want ententev1.Relat
 	return rel
 }
 
-// handsOut says whether a member hands out a foreign domain's bundle.
-func handsOut(t *testing.T, p *process, td string) bool {
+// serves reports whether a member serves a foreign domain's bundle.
+func serves(t *testing.T, p *process, td string) bool {
 	t.Helper()
 	_, err := p.socket().Bundles().GetBundle(t.Context(), &ententev1.GetBundleRequest{TrustDomain: td})
 	if status.Code(err) == codes.NotFound {
@@ -85,44 +90,54 @@ func TestTwoClustersFederateByOneToken(t *testing.T) {
 	require.Empty(t, done.GetWarnings())
 	require.Equal(t, ententev1.RelationshipState_RELATIONSHIP_STATE_PENDING, done.GetRelationship().GetState())
 
-	// Nobody has approved: both have the bundle, and nobody gets it.
+	// No side has approved: both have the bundle, and serve it to no caller.
 	rel := awaitRelationship(t, euMember, us.domain, ententev1.RelationshipState_RELATIONSHIP_STATE_PENDING)
 	require.True(t, rel.GetAgreement().GetInvited())
 	require.NotEmpty(t, rel.GetDigest())
-	require.False(t, handsOut(t, euMember, us.domain))
-	require.False(t, handsOut(t, usMember, eu.domain))
+	require.False(t, serves(t, euMember, us.domain))
+	require.False(t, serves(t, usMember, eu.domain))
 
 	// One consent is not both.
-	_, err = federationOf(euMember).ApproveRelationship(t.Context(), &ententev1.ApproveRelationshipRequest{TrustDomain: us.domain})
+	_, err = federationOf(
+		euMember,
+	).ApproveRelationship(t.Context(), &ententev1.ApproveRelationshipRequest{TrustDomain: us.domain})
 	require.NoError(t, err)
 	eventually(t, "us knows that eu has approved", func() error {
-		rel, err := federationOf(usMember).GetRelationship(t.Context(), &ententev1.GetRelationshipRequest{TrustDomain: eu.domain})
+		rel, err := federationOf(
+			usMember,
+		).GetRelationship(t.Context(), &ententev1.GetRelationshipRequest{TrustDomain: eu.domain})
 		if err == nil && rel.GetAgreement().GetPeerApproveTime() == nil {
 			err = fmt.Errorf("it does not: %v", rel.GetAgreement())
 		}
 		return err
 	})
-	require.False(t, handsOut(t, usMember, eu.domain))
-	require.False(t, handsOut(t, euMember, us.domain))
-	_, err = federationOf(usMember).ApproveRelationship(t.Context(), &ententev1.ApproveRelationshipRequest{TrustDomain: eu.domain})
+	require.False(t, serves(t, usMember, eu.domain))
+	require.False(t, serves(t, euMember, us.domain))
+	_, err = federationOf(
+		usMember,
+	).ApproveRelationship(t.Context(), &ententev1.ApproveRelationshipRequest{TrustDomain: eu.domain})
 	require.NoError(t, err)
 	awaitRelationship(t, usMember, eu.domain, ententev1.RelationshipState_RELATIONSHIP_STATE_ACTIVE)
 	awaitRelationship(t, euMember, us.domain, ententev1.RelationshipState_RELATIONSHIP_STATE_ACTIVE)
-	require.True(t, handsOut(t, euMember, us.domain))
+	require.True(t, serves(t, euMember, us.domain))
 
 	// A workload of us is let in by eu, and a stream is open.
 	caller := issue(t, usMember, "spiffe://us.example.org/web")
-	stranger := workload{svid: caller.svid, bundle: issue(t, euMember, "spiffe://eu.example.org/any").bundle}
-	api := stranger.call(t, euMember, eu.domain).Bundles()
+	outsider := workload{svid: caller.svid, bundle: issue(t, euMember, "spiffe://eu.example.org/any").bundle}
+	api := outsider.call(t, euMember, eu.domain).Bundles()
 	eventually(t, "the port trusts us", func() error {
-		if _, err := api.GetBundle(t.Context(), &ententev1.GetBundleRequest{}); status.Code(err) != codes.PermissionDenied {
+		if _, err := api.GetBundle(t.Context(), &ententev1.GetBundleRequest{}); status.Code(
+			err,
+		) != codes.PermissionDenied {
 			return fmt.Errorf("%w", err)
 		}
 		return nil
 	})
 	t.Logf("federated, with a handshake across, in %s", time.Since(began))
 	eventually(t, "a stream is open", func() error {
-		rel, err := federationOf(usMember).GetRelationship(t.Context(), &ententev1.GetRelationshipRequest{TrustDomain: eu.domain})
+		rel, err := federationOf(
+			usMember,
+		).GetRelationship(t.Context(), &ententev1.GetRelationshipRequest{TrustDomain: eu.domain})
 		if err == nil && (len(rel.GetStreams()) == 0 || !rel.GetStreams()[0].GetConnected()) {
 			err = fmt.Errorf("none: %v", rel.GetStreams())
 		}
@@ -138,15 +153,17 @@ func TestTwoClustersFederateByOneToken(t *testing.T) {
 	require.Equal(t, ententev1.InvitationState_INVITATION_STATE_USED, list.GetInvitations()[0].GetState())
 
 	// One side ends it; the other learns of it, and relies on nothing more.
-	_, err = federationOf(euMember).DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: us.domain})
+	_, err = federationOf(
+		euMember,
+	).DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: us.domain})
 	require.NoError(t, err)
 	rel = awaitRelationship(t, usMember, eu.domain, ententev1.RelationshipState_RELATIONSHIP_STATE_ENDED)
 	require.NotNil(t, rel.GetAgreement().GetEndTime())
-	require.False(t, handsOut(t, usMember, eu.domain))
+	require.False(t, serves(t, usMember, eu.domain))
 	_, err = redeem(t, usMember, made.GetToken(), true)
 	require.ErrorContains(t, err, "the agreement that came of it has ended since")
 
-	// A new token begins anew over what is left.
+	// A new token replaces what is left of the previous agreement.
 	made = invite(t, euMember, eu.domain, us.domain, approved)
 	_, err = redeem(t, usMember, made.GetToken(), true)
 	require.NoError(t, err)
@@ -154,7 +171,8 @@ func TestTwoClustersFederateByOneToken(t *testing.T) {
 	awaitRelationship(t, euMember, us.domain, ententev1.RelationshipState_RELATIONSHIP_STATE_ACTIVE)
 }
 
-// A domain that is not the home one brings the other cluster's home domain along, by which its members and endpoint are verified.
+// A domain that is not the home one brings the other cluster's home domain along, by which its members and endpoint are
+// verified.
 func TestAnInvitationForADomainBesideTheHomeDomain(t *testing.T) {
 	eu, us := newCluster(t, "eu", 1, quick), newCluster(t, "us", 1, quick)
 	_, err := eu.members[0].socket().Domains().CreateDomain(t.Context(), &ententev1.CreateDomainRequest{
@@ -166,25 +184,39 @@ func TestAnInvitationForADomainBesideTheHomeDomain(t *testing.T) {
 		return err
 	})
 	made := invite(t, eu.members[0], "shop.example.org", us.domain, approved)
-	// Trust in a domain that nobody has named does not come along unasked; the same token serves once it was named.
+	// A home domain that the operator has not named is not trusted; the same token works once it is named.
 	_, err = redeem(t, us.members[0], made.GetToken(), true)
-	require.ErrorContains(t, err, "the home trust domain of the cluster of shop.example.org is eu.example.org, which would be trusted too")
-	_, err = federationOf(us.members[0]).RedeemInvitation(t.Context(), &ententev1.RedeemInvitationRequest{Token: made.GetToken(), Approve: true, HomeTrustDomain: eu.domain})
+	require.ErrorContains(
+		t,
+		err,
+		"the home trust domain of the cluster of shop.example.org is eu.example.org, which would be trusted too",
+	)
+	_, err = federationOf(
+		us.members[0],
+	).RedeemInvitation(t.Context(), &ententev1.RedeemInvitationRequest{
+		Token: made.GetToken(), Approve: true, HomeTrustDomain: eu.domain,
+	})
 	require.NoError(t, err)
 	for _, td := range []string{"shop.example.org", eu.domain} {
 		rel := awaitRelationship(t, us.members[0], td, ententev1.RelationshipState_RELATIONSHIP_STATE_ACTIVE)
 		require.Equal(t, td == eu.domain, rel.GetAgreement().GetCompanion())
 	}
 	eventually(t, "the bundle of the shop is fetched", func() error {
-		rel, err := federationOf(us.members[0]).RefreshRelationship(t.Context(), &ententev1.RefreshRelationshipRequest{TrustDomain: "shop.example.org"})
+		rel, err := federationOf(
+			us.members[0],
+		).RefreshRelationship(t.Context(), &ententev1.RefreshRelationshipRequest{TrustDomain: "shop.example.org"})
 		if err == nil && rel.GetLastError() != "" {
 			err = fmt.Errorf("%s", rel.GetLastError())
 		}
 		return err
 	})
-	_, err = federationOf(us.members[0]).DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: "shop.example.org"})
+	_, err = federationOf(
+		us.members[0],
+	).DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: "shop.example.org"})
 	require.NoError(t, err)
-	_, err = federationOf(us.members[0]).GetRelationship(t.Context(), &ententev1.GetRelationshipRequest{TrustDomain: eu.domain})
+	_, err = federationOf(
+		us.members[0],
+	).GetRelationship(t.Context(), &ententev1.GetRelationshipRequest{TrustDomain: eu.domain})
 	require.Equal(t, codes.NotFound, status.Code(err), "what came along goes along")
 	awaitRelationship(t, eu.members[0], us.domain, ententev1.RelationshipState_RELATIONSHIP_STATE_ENDED)
 }
@@ -201,9 +233,11 @@ func TestAnInvitationWorksOnceOverAllMembers(t *testing.T) {
 	outcomes := make(chan outcome, len(rivals))
 	for i, rival := range rivals {
 		go func() {
-			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			ctx, cancel := context.WithTimeout(context.Background(), waitLimit)
 			defer cancel()
-			_, err := federationOf(rival.members[0]).RedeemInvitation(ctx, &ententev1.RedeemInvitationRequest{Token: made.GetToken(), Approve: true})
+			_, err := federationOf(
+				rival.members[0],
+			).RedeemInvitation(ctx, &ententev1.RedeemInvitationRequest{Token: made.GetToken(), Approve: true})
 			outcomes <- outcome{i, err}
 		}()
 	}
@@ -239,27 +273,46 @@ func TestInvitationsThatDoNotCount(t *testing.T) {
 	whole := made.GetToken()
 	refused(whole[:len(whole)-3], "a damaged token")
 	refused("entente-join-1-abc", "not a token of this kind")
-	refused(invite(t, eu.members[0], eu.domain, "asia.example.org").GetToken(), "the invitation is for asia.example.org, which this cluster does not host")
+	refused(
+		invite(t, eu.members[0], eu.domain, "asia.example.org").GetToken(),
+		"the invitation is for asia.example.org, which this cluster does not host",
+	)
 
-	brief := invite(t, eu.members[0], eu.domain, us.domain, func(r *ententev1.CreateInvitationRequest) { r.Ttl = durationpb.New(time.Second) })
+	brief := invite(
+		t,
+		eu.members[0],
+		eu.domain,
+		us.domain,
+		func(r *ententev1.CreateInvitationRequest) { r.Ttl = durationpb.New(time.Second) },
+	)
 	<-timerUntil(t, brief.GetInvitation().GetExpireTime().AsTime())
 	refused(brief.GetToken(), "the invitation expired at")
 
 	revoked := invite(t, eu.members[0], eu.domain, us.domain)
-	_, err := federationOf(eu.members[0]).RevokeInvitation(t.Context(), &ententev1.RevokeInvitationRequest{Id: revoked.GetInvitation().GetId()})
+	_, err := federationOf(
+		eu.members[0],
+	).RevokeInvitation(t.Context(), &ententev1.RevokeInvitationRequest{Id: revoked.GetInvitation().GetId()})
 	require.NoError(t, err)
 	refused(revoked.GetToken(), "the invitation was revoked at")
 
-	_, err = federationOf(eu.members[0]).CreateInvitation(t.Context(), &ententev1.CreateInvitationRequest{TrustDomain: us.domain, ForeignTrustDomain: "asia.example.org"})
+	_, err = federationOf(
+		eu.members[0],
+	).CreateInvitation(t.Context(), &ententev1.CreateInvitationRequest{
+		TrustDomain: us.domain, ForeignTrustDomain: "asia.example.org",
+	})
 	require.ErrorContains(t, err, "us.example.org is not hosted by this cluster")
-	_, err = federationOf(eu.members[0]).CreateInvitation(t.Context(), &ententev1.CreateInvitationRequest{TrustDomain: eu.domain, ForeignTrustDomain: eu.domain})
+	_, err = federationOf(
+		eu.members[0],
+	).CreateInvitation(t.Context(), &ententev1.CreateInvitationRequest{
+		TrustDomain: eu.domain, ForeignTrustDomain: eu.domain,
+	})
 	require.ErrorContains(t, err, "a hosted domain is never foreign")
 
 	// A snapshot holds the invitation, and its restore voids it.
 	restore(t, eu.members[0], snapshot(t, eu.members[0]))
 	refused(whole, "the other cluster knows no such invitation")
 
-	// Whoever answers at the address without the identity key gets nothing.
+	// A server at the address without the identity key gets nothing.
 	late := invite(t, eu.members[0], eu.domain, us.domain)
 	eu.members[0].stop()
 	refused(late.GetToken(), eu.members[0].api+": ")
@@ -268,7 +321,7 @@ func TestInvitationsThatDoNotCount(t *testing.T) {
 	require.Empty(t, heard())
 }
 
-// identityThief listens at an address under entente-join/1 with a key of its own, and returns what it was told.
+// identityThief listens at an address under entente-join/1 with a key of its own, and returns what it receives.
 func identityThief(t *testing.T, address string) func() string {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -277,7 +330,8 @@ func identityThief(t *testing.T, address string) func() string {
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	require.NoError(t, err)
 	l, err := tls.Listen("tcp", address, &tls.Config{
-		MinVersion: tls.VersionTLS13, NextProtos: []string{"entente-join/1"}, Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
+		MinVersion: tls.VersionTLS13, NextProtos: []string{"entente-join/1"},
+		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
 	})
 	require.NoError(t, err)
 	told := make(chan string)
@@ -289,7 +343,7 @@ func identityThief(t *testing.T, address string) func() string {
 				told <- all.String()
 				return
 			}
-			_ = conn.SetDeadline(time.Now().Add(patience))
+			_ = conn.SetDeadline(time.Now().Add(waitLimit))
 			_, _ = io.Copy(&all, conn) // ends when the caller hangs up
 			_ = conn.Close()
 		}

@@ -30,12 +30,16 @@ func refusedStart(t *testing.T, p *process, flags ...string) string {
 func TestAnEmptyFolderNeedsBootstrapOrJoin(t *testing.T) {
 	c := &cluster{t: t, name: "eu", domain: "eu.example.org"}
 	text := refusedStart(t, c.add("", ""))
-	require.Contains(t, text, "start with --bootstrap to form a new cluster, or add a join block with addresses and a token")
+	require.Contains(
+		t,
+		text,
+		"start with --bootstrap to form a new cluster, or add a join block with addresses and a token",
+	)
 }
 
 func TestJoinTokens(t *testing.T) {
 	c := newCluster(t, "eu", 2, "")
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	first := c.members[0]
 
@@ -43,7 +47,9 @@ func TestJoinTokens(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, refusedStart(t, c.add(string(used), first.api)), "used", "a token admits one member")
 
-	brief, err := first.socket().Cluster().CreateJoinToken(ctx, &ententev1.CreateJoinTokenRequest{Ttl: durationpb.New(1e9)})
+	brief, err := first.socket().
+		Cluster().
+		CreateJoinToken(ctx, &ententev1.CreateJoinTokenRequest{Ttl: durationpb.New(1e9)})
 	require.NoError(t, err)
 	<-timerUntil(t, brief.GetExpireTime().AsTime())
 	require.Contains(t, refusedStart(t, c.add(brief.GetToken(), first.api)), "expired")
@@ -52,12 +58,16 @@ func TestJoinTokens(t *testing.T) {
 	other := newCluster(t, "us", 1, "")
 	foreign, err := other.members[0].socket().Cluster().CreateJoinToken(ctx, &ententev1.CreateJoinTokenRequest{})
 	require.NoError(t, err)
-	require.Contains(t, refusedStart(t, c.add(foreign.GetToken(), first.api)), `the join token is for cluster "us", but cluster.name is "eu"`)
+	require.Contains(
+		t,
+		refusedStart(t, c.add(foreign.GetToken(), first.api)),
+		`the join token is for cluster "us", but cluster.name is "eu"`,
+	)
 }
 
 func TestAMemberThatLostItsDiskJoinsAnew(t *testing.T) {
 	c := newCluster(t, "eu", 3, "")
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*waitLimit)
 	defer cancel()
 	lost := c.members[2]
 	require.NoError(t, register(ctx, lost, c.domain, "web", 1))
@@ -79,7 +89,7 @@ func TestAMemberThatLostItsDiskJoinsAnew(t *testing.T) {
 
 func TestTheKeysOfACompromisedMemberAreTrustedNoMore(t *testing.T) {
 	c := newCluster(t, "eu", 3, "")
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*waitLimit)
 	defer cancel()
 	eventually(t, "every member has published its authorities", func() error {
 		if b := homeBundle(t, c); b.GetX509Authorities() < 3 || b.GetJwtAuthorities() < 3 {
@@ -93,7 +103,9 @@ func TestTheKeysOfACompromisedMemberAreTrustedNoMore(t *testing.T) {
 	require.NoError(t, err)
 	made := invite(t, c.members[1], c.domain, "us.example.org")
 	eventually(t, "the first member is removed", func() error {
-		_, err := c.members[1].socket().Cluster().RemoveMember(ctx, &ententev1.RemoveMemberRequest{Id: first.id, Compromised: true})
+		_, err := c.members[1].socket().
+			Cluster().
+			RemoveMember(ctx, &ententev1.RemoveMemberRequest{Id: first.id, Compromised: true})
 		return err
 	})
 	var now workload
@@ -108,19 +120,24 @@ func TestTheKeysOfACompromisedMemberAreTrustedNoMore(t *testing.T) {
 	list, err := federationOf(c.members[1]).ListInvitations(ctx, &ententev1.ListInvitationsRequest{})
 	require.NoError(t, err)
 	require.Equal(t, made.GetInvitation().GetId(), list.GetInvitations()[0].GetId())
-	require.Equal(t, ententev1.InvitationState_INVITATION_STATE_REVOKED, list.GetInvitations()[0].GetState(), "its key could answer for an open one")
+	require.Equal(
+		t,
+		ententev1.InvitationState_INVITATION_STATE_REVOKED,
+		list.GetInvitations()[0].GetState(),
+		"its key could answer for an open one",
+	)
 }
 
 func TestARemovedMemberIsShutOut(t *testing.T) {
 	c := newCluster(t, "eu", 3, "")
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*waitLimit)
 	defer cancel()
 	removed := c.others(c.leader())[0]
 	rest := c.others(removed)
 	_, err := rest[0].socket().Cluster().RemoveMember(ctx, &ententev1.RemoveMemberRequest{Id: removed.id})
 	require.NoError(t, err)
 	eventually(t, "the removed member can write nothing", func() error {
-		call, done := context.WithTimeout(ctx, patience/4)
+		call, done := context.WithTimeout(ctx, waitLimit/4)
 		defer done()
 		if err := register(call, removed, c.domain, "web", 1); err == nil {
 			return fmt.Errorf("it wrote")

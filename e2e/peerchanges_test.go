@@ -18,19 +18,22 @@ func (c *cluster) running() []*process {
 	return slices.DeleteFunc(slices.Clone(c.members), func(p *process) bool { return !p.isRunning() })
 }
 
-// sameStream reports whether two members speak of one stream. How old it is they tell each other by heartbeats.
+// sameStream reports whether two members report one stream. Its age comes with heartbeats.
 func sameStream(a, b *ententev1.PeerStream) bool {
 	apart := a.GetSince().AsTime().Sub(b.GetSince().AsTime()).Abs()
 	return a.GetMember() == b.GetMember() && a.GetRemoteMember() == b.GetRemoteMember() && apart < 2*time.Second
 }
 
-// holder waits until a cluster says that one of its running members has a stream with a domain, other than the one given, and returns it.
+// holder waits until a cluster reports that one of its running members has a stream with a domain, other than the given
+// one, and returns it.
 func (c *cluster) holder(domain string, other *ententev1.PeerStream) (*process, *ententev1.PeerStream) {
 	c.t.Helper()
 	var holder *process
 	var held *ententev1.PeerStream
 	eventually(c.t, fmt.Sprintf("%s has a stream with %s", c.name, domain), func() error {
-		r, err := federationOf(c.running()[0]).GetRelationship(c.t.Context(), &ententev1.GetRelationshipRequest{TrustDomain: domain})
+		r, err := federationOf(
+			c.running()[0],
+		).GetRelationship(c.t.Context(), &ententev1.GetRelationshipRequest{TrustDomain: domain})
 		if err != nil {
 			return err
 		}
@@ -58,11 +61,11 @@ func sequenceAt(t *testing.T, p *process, domain string) uint64 {
 // changed has a cluster publish another bundle, by revoking a JWT key, and returns its sequence.
 func changed(t *testing.T, c *cluster) uint64 {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	p := c.running()[0]
 	eventually(t, "a JWT key is revoked", func() error {
-		active := authoritiesOf(t, p, ententev1.AuthorityKind_AUTHORITY_KIND_JWT, ententev1.AuthorityState_AUTHORITY_STATE_ACTIVE)
+		active := authoritiesOf(t, p, kindJWT, stateActive)
 		if len(active) == 0 {
 			return fmt.Errorf("none is active")
 		}
@@ -74,7 +77,7 @@ func changed(t *testing.T, c *cluster) uint64 {
 	return sequenceAt(t, p, c.domain)
 }
 
-// awaitArrival waits until the other cluster has a sequence, or a later one, and has said so.
+// awaitArrival waits until the other cluster has a sequence, or a later one, and has acknowledged it.
 func awaitArrival(t *testing.T, from, to *cluster, sequence uint64) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("%s has version %d of %s", to.name, sequence, from.domain), func() error {
@@ -86,13 +89,16 @@ func awaitArrival(t *testing.T, from, to *cluster, sequence uint64) {
 		return nil
 	})
 	eventually(t, fmt.Sprintf("%s knows that %s has it", from.name, to.name), func() error {
-		r, err := federationOf(from.running()[0]).GetRelationship(t.Context(), &ententev1.GetRelationshipRequest{TrustDomain: to.domain})
+		r, err := federationOf(
+			from.running()[0],
+		).GetRelationship(t.Context(), &ententev1.GetRelationshipRequest{TrustDomain: to.domain})
 		if err != nil {
 			return err
 		}
 		for _, s := range r.GetStreams() {
 			for _, a := range s.GetAcknowledgements() {
-				if s.GetConnected() && a.GetTrustDomain() == from.domain && a.GetSequence() >= sequence && !a.GetPending() {
+				if s.GetConnected() && a.GetTrustDomain() == from.domain && a.GetSequence() >= sequence &&
+					!a.GetPending() {
 					return nil
 				}
 			}
@@ -101,8 +107,8 @@ func awaitArrival(t *testing.T, from, to *cluster, sequence uint64) {
 	})
 }
 
-// TestStreamOverChangesOfMembersAndLeaders: whoever leads or keeps the stream on either side goes, changes arrive, are acknowledged to
-// whoever leads then, and there is a stream again. Both sides poll once an hour.
+// TestStreamOverChangesOfMembersAndLeaders: the leader or the owner of the stream on either side stops; changes still
+// arrive, are acknowledged to the next leader, and a stream is open again. Both sides poll once an hour.
 func TestStreamOverChangesOfMembersAndLeaders(t *testing.T) {
 	eu, us := newCluster(t, "eu", 3, endpointHint("1h")), newCluster(t, "us", 3, endpointHint("1h"))
 	peerUp(t, eu, us)
@@ -125,7 +131,8 @@ func TestStreamOverChangesOfMembersAndLeaders(t *testing.T) {
 	_, still := eu.holder(us.domain, nil)
 	require.True(t, sameStream(first, still), "%v is not the stream %v", still, first)
 
-	// The member at which the stream ends is killed, and then the one that opened it. What changes meanwhile is not lost.
+	// The member at which the stream ends is killed, and then the one that opened it. What changes meanwhile is not
+	// lost.
 	lost, incoming := us.holder(eu.domain, nil)
 	require.Equal(t, ententev1.PeerDirection_PEER_DIRECTION_INCOMING, incoming.GetDirection())
 	lost.kill()
@@ -140,18 +147,20 @@ func TestStreamOverChangesOfMembersAndLeaders(t *testing.T) {
 	both("after the loss of the member that opened it")
 }
 
-// TestStreamEndsWithTheAuthorityOfItsSVID: once the authority that signed a member's SVID is out of the bundle that the other side has
-// stored, that side closes the stream; the member has another SVID, and there is a stream again. On the side that opens it, and on the one
-// that accepts it.
+// TestStreamEndsWithTheAuthorityOfItsSVID: once the authority that signed a member's SVID is out of the bundle that the
+// other side has stored, that side closes the stream; the member has another SVID, and there is a stream again. On the
+// side that opens it, and on the one that accepts it.
 func TestStreamEndsWithTheAuthorityOfItsSVID(t *testing.T) {
 	eu, us := newCluster(t, "eu", 2, quick), newCluster(t, "us", 2, quick)
 	peerUp(t, eu, us)
 	for _, side := range []struct{ mine, other *cluster }{{eu, us}, {us, eu}} {
 		_, was := side.mine.holder(side.other.domain, nil)
 		for _, a := range everySigner(t, side.mine) { // one of them has signed the SVID of the stream
-			_, err := side.mine.members[0].socket().Authorities().RevokeAuthority(t.Context(), &ententev1.RevokeAuthorityRequest{
-				TrustDomain: side.mine.domain, What: &ententev1.RevokeAuthorityRequest_Id{Id: a.GetId()},
-			})
+			_, err := side.mine.members[0].socket().
+				Authorities().
+				RevokeAuthority(t.Context(), &ententev1.RevokeAuthorityRequest{
+					TrustDomain: side.mine.domain, What: &ententev1.RevokeAuthorityRequest_Id{Id: a.GetId()},
+				})
 			require.NoError(t, err)
 			everySigner(t, side.mine)
 			awaitArrival(t, side.mine, side.other, sequenceAt(t, side.mine.members[0], side.mine.domain))
@@ -159,7 +168,9 @@ func TestStreamEndsWithTheAuthorityOfItsSVID(t *testing.T) {
 		eventually(t, side.other.name+" has closed it", func() error {
 			for _, p := range side.other.members {
 				for line := range strings.Lines(p.logs()) {
-					if strings.Contains(line, "connection closed") && strings.Contains(line, "spiffe://"+side.mine.domain+"/entente/member/") && strings.Contains(line, "reason=unverified_svid") {
+					if strings.Contains(line, "connection closed") &&
+						strings.Contains(line, "spiffe://"+side.mine.domain+"/entente/member/") &&
+						strings.Contains(line, "reason=unverified_svid") {
 						return nil
 					}
 				}
@@ -172,8 +183,9 @@ func TestStreamEndsWithTheAuthorityOfItsSVID(t *testing.T) {
 	}
 }
 
-// TestStreamOverTheRotationOfEitherRoot: while roots and SVIDs of both sides are replaced by themselves, each in its time, nobody is refused, and
-// in the end there is a stream between members that have nothing left of what the first one was opened by.
+// TestStreamOverTheRotationOfEitherRoot: while roots and SVIDs of both sides are renewed on schedule, no connection is
+// rejected, and at the end a stream is open between members that have none of the keys with which the first one was
+// opened.
 func TestStreamOverTheRotationOfEitherRoot(t *testing.T) {
 	t.Parallel() // it waits for the roots, most of the time
 	const short = `
@@ -201,9 +213,11 @@ upstream "selfsigned" { root_ttl = "64s" }
 		if !slices.ContainsFunc(now, func(root string) bool { return slices.Contains(first, root) }) {
 			break
 		}
-		require.Less(t, time.Since(began), 3*patience, "the roots were not replaced")
+		require.Less(t, time.Since(began), 3*waitLimit, "the roots were not replaced")
 		eventually(t, "a stream", func() error { // at any time
-			r, err := federationOf(eu.members[0]).GetRelationship(t.Context(), &ententev1.GetRelationshipRequest{TrustDomain: us.domain})
+			r, err := federationOf(
+				eu.members[0],
+			).GetRelationship(t.Context(), &ententev1.GetRelationshipRequest{TrustDomain: us.domain})
 			if err == nil && (len(r.GetStreams()) == 0 || !r.GetStreams()[0].GetConnected()) {
 				err = fmt.Errorf("%v", r.GetStreams())
 			}

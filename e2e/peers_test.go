@@ -25,11 +25,11 @@ bundle_endpoint {
 `, hint)
 }
 
-// peerUp makes two clusters trust each other over a stream that the first one opens, and waits until both say that it keeps their
-// bundles up to date.
+// peerUp makes two clusters trust each other over a stream that the first one opens, and waits until both report that
+// it updates their bundles.
 func peerUp(t testing.TB, dials, accepts *cluster) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*waitLimit)
 	defer cancel()
 	var addresses []string
 	for _, p := range accepts.members {
@@ -40,29 +40,34 @@ func peerUp(t testing.TB, dials, accepts *cluster) {
 		addresses   []string
 	}{{accepts, dials, nil}, {dials, accepts, addresses}} {
 		federate(t, side.here, side.there)
-		_, err := side.here.members[0].socket().Federation().UpdateRelationship(ctx, &ententev1.UpdateRelationshipRequest{
-			Relationship: &ententev1.Relationship{
-				TrustDomain: side.there.domain, Peer: &ententev1.Peer{HomeTrustDomain: side.there.domain, Addresses: side.addresses},
-			},
-			UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"peer"}},
-		})
+		_, err := side.here.members[0].socket().
+			Federation().
+			UpdateRelationship(ctx, &ententev1.UpdateRelationshipRequest{
+				Relationship: &ententev1.Relationship{
+					TrustDomain: side.there.domain,
+					Peer:        &ententev1.Peer{HomeTrustDomain: side.there.domain, Addresses: side.addresses},
+				},
+				UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"peer"}},
+			})
 		require.NoError(t, err)
 	}
 	streamUp(t, dials, accepts.domain)
 	streamUp(t, accepts, dials.domain)
 }
 
-// streamUp waits until a member of c says that a stream keeps a domain's bundle up to date.
+// streamUp waits until a member of c reports that a stream updates a domain's bundle.
 func streamUp(t testing.TB, c *cluster, domain string) {
 	t.Helper()
 	eventually(t, "a stream with "+domain, func() error {
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 		defer cancel()
 		for _, p := range c.members {
 			if !p.isRunning() {
 				continue
 			}
-			r, err := p.socket().Federation().GetRelationship(ctx, &ententev1.GetRelationshipRequest{TrustDomain: domain})
+			r, err := p.socket().
+				Federation().
+				GetRelationship(ctx, &ententev1.GetRelationshipRequest{TrustDomain: domain})
 			if err != nil {
 				return err
 			}
@@ -77,8 +82,19 @@ func streamUp(t testing.TB, c *cluster, domain string) {
 	})
 }
 
+const (
+	kindJWT       = ententev1.AuthorityKind_AUTHORITY_KIND_JWT
+	stateActive   = ententev1.AuthorityState_AUTHORITY_STATE_ACTIVE
+	statePrepared = ententev1.AuthorityState_AUTHORITY_STATE_PREPARED
+)
+
 // authoritiesOf are those of a kind and state, as a member lists them.
-func authoritiesOf(t testing.TB, p *process, kind ententev1.AuthorityKind, state ententev1.AuthorityState) (found []*ententev1.Authority) {
+func authoritiesOf(
+	t testing.TB,
+	p *process,
+	kind ententev1.AuthorityKind,
+	state ententev1.AuthorityState,
+) (found []*ententev1.Authority) {
 	t.Helper()
 	for _, a := range listAuthorities(t, p) {
 		if a.GetKind() == kind && a.GetState() == state {
@@ -88,25 +104,27 @@ func authoritiesOf(t testing.TB, p *process, kind ententev1.AuthorityKind, state
 	return found
 }
 
-// TestRevocationReachesAPeerByStream: a revoked JWT key is out of the peer's bundle at once, though both poll once an hour; and so
-// it is after the member that leads, or keeps the stream, has died.
+// TestRevocationReachesAPeerByStream: a revoked JWT key is out of the peer's bundle at once, though both poll once an
+// hour; and so it is after the member that leads, or keeps the stream, has died.
 func TestRevocationReachesAPeerByStream(t *testing.T) {
 	eu, us := newCluster(t, "eu", 3, endpointHint("1h")), newCluster(t, "us", 1, endpointHint("1h"))
 	peerUp(t, eu, us)
-	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*waitLimit)
 	defer cancel()
 	revoke := func(by *process) {
 		t.Helper()
 		var active []*ententev1.Authority
 		eventually(t, "a JWT authority", func() error {
-			if active = authoritiesOf(t, by, ententev1.AuthorityKind_AUTHORITY_KIND_JWT, ententev1.AuthorityState_AUTHORITY_STATE_ACTIVE); len(active) == 0 {
+			if active = authoritiesOf(t, by, kindJWT, stateActive); len(active) == 0 {
 				return fmt.Errorf("none is active")
 			}
 			return nil
 		})
 		key := active[0].GetKeyId()
 		there := func() string {
-			b, err := us.members[0].socket().Bundles().GetBundle(ctx, &ententev1.GetBundleRequest{TrustDomain: eu.domain})
+			b, err := us.members[0].socket().
+				Bundles().
+				GetBundle(ctx, &ententev1.GetBundleRequest{TrustDomain: eu.domain})
 			require.NoError(t, err)
 			return string(b.GetDocument())
 		}
@@ -116,7 +134,9 @@ func TestRevocationReachesAPeerByStream(t *testing.T) {
 			}
 			return nil
 		})
-		watch, err := us.members[0].socket().Bundles().WatchBundles(ctx, &ententev1.WatchBundlesRequest{TrustDomains: []string{eu.domain}})
+		watch, err := us.members[0].socket().
+			Bundles().
+			WatchBundles(ctx, &ententev1.WatchBundlesRequest{TrustDomains: []string{eu.domain}})
 		require.NoError(t, err)
 		_, err = by.socket().Authorities().RevokeAuthority(ctx, &ententev1.RevokeAuthorityRequest{
 			TrustDomain: eu.domain, What: &ententev1.RevokeAuthorityRequest_Id{Id: active[0].GetId()},
@@ -132,23 +152,31 @@ func TestRevocationReachesAPeerByStream(t *testing.T) {
 		}
 		t.Logf("out of the peer's bundle %v after the call returned", time.Since(done))
 		eventually(t, "the statement on what the stream brought", func() error {
-			r, err := us.members[0].socket().Federation().GetRelationship(ctx, &ententev1.GetRelationshipRequest{TrustDomain: eu.domain})
+			r, err := us.members[0].socket().
+				Federation().
+				GetRelationship(ctx, &ententev1.GetRelationshipRequest{TrustDomain: eu.domain})
 			if err == nil && r.GetStatedSequence() != r.GetSequence() {
-				err = fmt.Errorf("statements were checked up to %d, and the bundle has %d", r.GetStatedSequence(), r.GetSequence())
+				err = fmt.Errorf(
+					"statements were checked up to %d, and the bundle has %d",
+					r.GetStatedSequence(),
+					r.GetSequence(),
+				)
 			}
 			return err
 		})
 	}
 	revoke(eu.members[0])
 
-	// Whoever leads dies, and with it perhaps the stream.
+	// The leader dies, and with it perhaps the stream.
 	dead := eu.leader()
 	dead.kill()
 	left := eu.others(dead)
 	eventually(t, "another leader", func() error { _, err := left[0].leaderID(); return err })
 	streamUp(t, us, eu.domain)
 	eventually(t, "the stream is known in eu", func() error {
-		r, err := left[0].socket().Federation().GetRelationship(ctx, &ententev1.GetRelationshipRequest{TrustDomain: us.domain})
+		r, err := left[0].socket().
+			Federation().
+			GetRelationship(ctx, &ententev1.GetRelationshipRequest{TrustDomain: us.domain})
 		if err != nil {
 			return err
 		}
@@ -162,11 +190,12 @@ func TestRevocationReachesAPeerByStream(t *testing.T) {
 	revoke(left[0])
 }
 
-// TestActivationWaitsForALostPeer: an authority that a peer may not know is held up, the list says by whom, and an operator can force it.
+// TestActivationWaitsForALostPeer: an authority that a peer may not have waits, the list names the peer, and an
+// operator can force it.
 func TestActivationWaitsForALostPeer(t *testing.T) {
 	eu, us := newCluster(t, "eu", 1, endpointHint("5s")), newCluster(t, "us", 1, endpointHint("5s"))
 	peerUp(t, eu, us)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*waitLimit)
 	defer cancel()
 	p := eu.members[0]
 	us.members[0].kill()
@@ -175,7 +204,7 @@ func TestActivationWaitsForALostPeer(t *testing.T) {
 	require.NoError(t, err)
 	var waits *ententev1.Authority
 	eventually(t, "the new JWT authority to wait for the peer", func() error {
-		for _, a := range authoritiesOf(t, p, ententev1.AuthorityKind_AUTHORITY_KIND_JWT, ententev1.AuthorityState_AUTHORITY_STATE_PREPARED) {
+		for _, a := range authoritiesOf(t, p, kindJWT, statePrepared) {
 			if strings.Contains(a.GetWaitsFor(), "It waits for peers") && len(a.GetUnacknowledged()) == 1 {
 				waits = a
 				return nil
@@ -184,9 +213,20 @@ func TestActivationWaitsForALostPeer(t *testing.T) {
 		return fmt.Errorf("%v", listAuthorities(t, p))
 	})
 	require.Equal(t, us.domain, waits.GetUnacknowledged()[0].GetHomeTrustDomain())
-	require.Contains(t, command(t, "authority", "list", "--socket", filepath.Join(p.dir, "data", "admin.sock")), "by us.example.org (no stream for ")
-	answer, err := api.ActivateAuthority(ctx, &ententev1.ActivateAuthorityRequest{TrustDomain: eu.domain, Id: waits.GetId()})
+	require.Contains(
+		t,
+		command(t, "authority", "list", "--socket", filepath.Join(p.dir, "data", "admin.sock")),
+		"by us.example.org (no stream for ",
+	)
+	answer, err := api.ActivateAuthority(
+		ctx,
+		&ententev1.ActivateAuthorityRequest{TrustDomain: eu.domain, Id: waits.GetId()},
+	)
 	require.NoError(t, err)
 	require.Contains(t, strings.Join(answer.GetRemarks(), "\n"), "is not acknowledged")
-	require.Equal(t, waits.GetId(), authoritiesOf(t, p, ententev1.AuthorityKind_AUTHORITY_KIND_JWT, ententev1.AuthorityState_AUTHORITY_STATE_ACTIVE)[0].GetId())
+	require.Equal(
+		t,
+		waits.GetId(),
+		authoritiesOf(t, p, kindJWT, stateActive)[0].GetId(),
+	)
 }

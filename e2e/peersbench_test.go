@@ -14,8 +14,8 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
 
-// sighting is when a member first handed out each version of a domain's bundle, or a later one.
-type sighting struct {
+// versionTimes is when a member first served each version of a domain's bundle, or a later one.
+type versionTimes struct {
 	mu    sync.Mutex
 	newer chan struct{} // closed at the next version
 	at    map[uint64]time.Time
@@ -23,16 +23,16 @@ type sighting struct {
 }
 
 // sight watches a domain's bundle at a member until ctx ends.
-func sight(ctx context.Context, tb testing.TB, p *process, domain string) *sighting {
+func sight(ctx context.Context, tb testing.TB, p *process, domain string) *versionTimes {
 	tb.Helper()
 	watch, err := p.socket().Bundles().WatchBundles(ctx, &ententev1.WatchBundlesRequest{TrustDomains: []string{domain}})
 	require.NoError(tb, err)
-	s := &sighting{newer: make(chan struct{}), at: map[uint64]time.Time{}}
+	s := &versionTimes{newer: make(chan struct{}), at: map[uint64]time.Time{}}
 	go func() {
 		for {
 			told, err := watch.Recv()
 			if err != nil {
-				return // the benchmark waits in vain, and says so
+				return // the benchmark times out with an error
 			}
 			now := time.Now()
 			for _, b := range told.GetChanged() {
@@ -51,7 +51,7 @@ func sight(ctx context.Context, tb testing.TB, p *process, domain string) *sight
 }
 
 // await waits for a version, and returns the newest.
-func (s *sighting) await(ctx context.Context, sequence uint64) (uint64, error) {
+func (s *versionTimes) await(ctx context.Context, sequence uint64) (uint64, error) {
 	for {
 		s.mu.Lock()
 		last, newer := s.last, s.newer
@@ -67,17 +67,17 @@ func (s *sighting) await(ctx context.Context, sequence uint64) (uint64, error) {
 	}
 }
 
-// BenchmarkPeerPropagation is the time from the commit of a new version of a hosted bundle, as the leader of a cluster of three hands it out,
-// until each member of another cluster of three hands it out: over the stream between them, and two commits. All six members are processes on
-// this machine. The target is 50 ms at the median.
+// BenchmarkPeerPropagation is the time from the commit of a new version of a hosted bundle, as the leader of a cluster
+// of three hands it out, until each member of another cluster of three hands it out: over the stream between them, and
+// two commits. All six members are processes on this machine. The target is 50 ms at the median.
 func BenchmarkPeerPropagation(b *testing.B) {
 	eu, us := newCluster(b, "eu", 3, endpointHint("1h")), newCluster(b, "us", 3, endpointHint("1h"))
 	peerUp(b, eu, us)
-	ctx, cancel := context.WithTimeout(b.Context(), 10*patience)
+	ctx, cancel := context.WithTimeout(b.Context(), 10*waitLimit)
 	defer cancel()
 	leader := eu.leader()
 	here := sight(ctx, b, leader, eu.domain)
-	var there []*sighting
+	var there []*versionTimes
 	for _, p := range us.members {
 		there = append(there, sight(ctx, b, p, eu.domain))
 	}
@@ -88,8 +88,9 @@ func BenchmarkPeerPropagation(b *testing.B) {
 		// A key that never signed leaves the bundle, and its member brings the next one: two versions.
 		var key *ententev1.Authority
 		eventually(b, "a JWT authority that is not the only one", func() error {
-			all := append(authoritiesOf(b, leader, ententev1.AuthorityKind_AUTHORITY_KIND_JWT, ententev1.AuthorityState_AUTHORITY_STATE_PREPARED),
-				authoritiesOf(b, leader, ententev1.AuthorityKind_AUTHORITY_KIND_JWT, ententev1.AuthorityState_AUTHORITY_STATE_ACTIVE)...)
+			all := append(
+				authoritiesOf(b, leader, kindJWT, statePrepared),
+				authoritiesOf(b, leader, kindJWT, stateActive)...)
 			if len(all) < 2 {
 				return errors.New("there is none")
 			}
@@ -124,7 +125,7 @@ func BenchmarkPeerPropagation(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-func (s *sighting) when(sequence uint64) time.Time {
+func (s *versionTimes) when(sequence uint64) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.at[sequence]

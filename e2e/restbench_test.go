@@ -37,8 +37,8 @@ import (
 // restingHint is the refresh hint of peers that a cluster at rest polls.
 const restingHint = 5 * time.Minute
 
-// manyPeers serves the bundle endpoints of many foreign trust domains from one listener: each has a loopback address of its own, by which it
-// is told apart, and proves itself by its own X509-SVID under its own root.
+// manyPeers serves the bundle endpoints of many foreign trust domains from one listener: each has a loopback address of
+// its own, which selects it, and presents its own X509-SVID under its own root.
 type manyPeers struct {
 	port               string
 	peers              []*lightPeer
@@ -58,8 +58,11 @@ func (p *lightPeer) endpointID() string {
 func newLightPeer(tb testing.TB, td spiffeid.TrustDomain, key *ecdsa.PrivateKey) *lightPeer {
 	tb.Helper()
 	root := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: td.Name()}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, URIs: []*url.URL{td.ID().URL()},
+		SerialNumber: big.NewInt(
+			1,
+		), Subject: pkix.Name{CommonName: td.Name()}, NotBefore: time.Now().Add(-time.Hour),
+		NotAfter: time.Now().Add(24 * time.Hour),
+		IsCA:     true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, URIs: []*url.URL{td.ID().URL()},
 	}
 	rootDER, err := x509.CreateCertificate(rand.Reader, root, root, key.Public(), key)
 	require.NoError(tb, err)
@@ -69,7 +72,10 @@ func newLightPeer(tb testing.TB, td spiffeid.TrustDomain, key *ecdsa.PrivateKey)
 	id, err := url.Parse(p.endpointID())
 	require.NoError(tb, err)
 	leaf, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "endpoint"}, NotBefore: root.NotBefore, NotAfter: root.NotAfter, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature,
+		SerialNumber: big.NewInt(
+			2,
+		), Subject: pkix.Name{CommonName: "endpoint"}, NotBefore: root.NotBefore, NotAfter: root.NotAfter,
+		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, URIs: []*url.URL{id},
 	}, parsed, key.Public(), key)
 	require.NoError(tb, err)
@@ -91,17 +97,23 @@ func serveManyPeers(tb testing.TB, n int) *manyPeers {
 	require.NoError(tb, err)
 	m := &manyPeers{}
 	for i := range n {
-		m.peers = append(m.peers, newLightPeer(tb, spiffeid.RequireTrustDomainFromString(fmt.Sprintf("d%05d.example.org", i)), key))
+		m.peers = append(
+			m.peers,
+			newLightPeer(tb, spiffeid.RequireTrustDomainFromString(fmt.Sprintf("d%05d.example.org", i)), key),
+		)
 	}
 	l, err := (&net.ListenConfig{}).Listen(tb.Context(), "tcp4", "0.0.0.0:0") // all loopback addresses
 	require.NoError(tb, err)
 	_, m.port, err = net.SplitHostPort(l.Addr().String())
 	require.NoError(tb, err)
 	server := &http.Server{
-		Handler: http.HandlerFunc(m.serve), ReadHeaderTimeout: patience, ErrorLog: log.New(io.Discard, "", 0),
-		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return &m.at(hello.Conn.LocalAddr()).cert, nil
-		}},
+		Handler: http.HandlerFunc(m.serve), ReadHeaderTimeout: waitLimit, ErrorLog: log.New(io.Discard, "", 0),
+		TLSConfig: &tls.Config{
+			MinVersion: tls.VersionTLS13,
+			GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+				return &m.at(hello.Conn.LocalAddr()).cert, nil
+			},
+		},
 	}
 	go func() { _ = server.ServeTLS(l, "", "") }()
 	tb.Cleanup(func() { _ = server.Close() })
@@ -147,14 +159,15 @@ func (m *manyPeers) trustAll(ctx context.Context, tb testing.TB, p *process) {
 			for {
 				_, err := federation.CreateRelationship(ctx, &ententev1.CreateRelationshipRequest{
 					Relationship: &ententev1.Relationship{
-						TrustDomain: peer.td.Name(), Url: "https://" + m.address(i) + "/", Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE,
+						TrustDomain: peer.td.Name(), Url: "https://" + m.address(i) + "/",
+						Profile:          ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE,
 						EndpointSpiffeId: peer.endpointID(),
 					},
 					BootstrapBundle: peer.document,
 				})
 				switch status.Code(err) {
 				case codes.Unavailable: // three members on a busy machine elect another leader now and then
-				case codes.AlreadyExists: // as the call before it did not live to hear
+				case codes.AlreadyExists: // by the previous call, whose response was lost
 					return nil
 				default:
 					return err
@@ -182,9 +195,10 @@ func cpuTime(tb testing.TB, p *process) time.Duration {
 	return time.Duration(ticks) * (time.Second / 100) // USER_HZ
 }
 
-// BenchmarkRest is a cluster at rest that keeps 10,000 relationships, polled with hints of five minutes: the part of a core that its busiest member
-// uses over one whole such interval, in which each of them is polled once, and the most memory of any. Targets: 5 percent, 512 MiB. A single
-// member has all of the polls. Nothing changes meanwhile, and so nothing may be written.
+// BenchmarkRest is a cluster at rest that keeps 10,000 relationships, polled with hints of five minutes: the part of a
+// core that its busiest member uses over one whole such interval, in which each of them is polled once, and the most
+// memory of any. Targets: 5 percent, 512 MiB. A single member has all of the polls. Nothing changes meanwhile, and so
+// nothing may be written.
 func BenchmarkRest(b *testing.B) {
 	for _, members := range []int{3, 1} {
 		b.Run(fmt.Sprintf("members=%d", members), func(b *testing.B) { rest(b, members) })
@@ -194,7 +208,7 @@ func BenchmarkRest(b *testing.B) {
 func rest(b *testing.B, members int) {
 	peers := serveManyPeers(b, manyBundles)
 	c := newCluster(b, "eu", members, "")
-	ctx, cancel := context.WithTimeout(b.Context(), 30*patience)
+	ctx, cancel := context.WithTimeout(b.Context(), 30*waitLimit)
 	defer cancel()
 	p := c.leader()
 	began := time.Now()

@@ -12,15 +12,16 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
 
-// TestServicesFollowTheirOrigin: a service that one cluster exports and another imports changes there as it does here, also after
-// the member with the lead, and perhaps the stream, has died; with the last stream gone it ages, and it comes back with the next one.
+// TestServicesFollowTheirOrigin: a service that one cluster exports and another imports changes there as it does here,
+// also after the member with the lead, and perhaps the stream, has died; with the last stream gone it ages, and it
+// comes back with the next one.
 func TestServicesFollowTheirOrigin(t *testing.T) {
 	eu := newCluster(t, "eu", 3, endpointHint("1h"))
 	us := newCluster(t, "us", 1, endpointHint("1h")+`
 routing { import_ttl = "10s" }
 `)
 	peerUp(t, us, eu)
-	ctx, cancel := context.WithTimeout(t.Context(), 6*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 6*waitLimit)
 	defer cancel()
 	register := func(p *process, health string) {
 		t.Helper()
@@ -66,8 +67,8 @@ routing { import_ttl = "10s" }
 	t.Logf("a change of health was in the other cluster's hint %v after its command began", time.Since(began))
 
 	eventually(t, "the exporting side to know that it arrived", func() error {
-		if said := eu.members[1].command("service", "exports"); !strings.Contains(said, "acknowledged") {
-			return fmt.Errorf("%s", said)
+		if output := eu.members[1].command("service", "exports"); !strings.Contains(output, "acknowledged") {
+			return fmt.Errorf("%s", output)
 		}
 		return nil
 	})
@@ -79,14 +80,22 @@ routing { import_ttl = "10s" }
 	register(left[1], "healthy")
 	awaits(ententev1.Health_HEALTH_HEALTHY, "")
 
-	// Nobody is left to confirm it.
+	// No member is left that confirms it.
 	for _, p := range left {
 		p.kill()
 	}
-	awaits(0, "import_expired: no stream with the cluster of eu.example.org has confirmed it for longer than import_ttl")
+	awaits(
+		0,
+		"import_expired: no stream with the cluster of eu.example.org has confirmed it for longer than import_ttl",
+	)
 	shown := us.members[0].command("service", "imports")
 	require.Contains(t, shown, "expired")
-	require.Contains(t, us.members[0].command("service", "show", "shop"), "eu.example.org (import expired)", "it is kept")
+	require.Contains(
+		t,
+		us.members[0].command("service", "show", "shop"),
+		"eu.example.org (import expired)",
+		"it is kept",
+	)
 	for _, p := range eu.members {
 		p.run()
 	}
@@ -94,7 +103,13 @@ routing { import_ttl = "10s" }
 
 	// What either operator ends is gone.
 	us.members[0].command("federation", "suspend", eu.domain)
-	awaits(0, fmt.Sprintf("the relationship with %[1]s is suspended; resume it with 'entente federation resume %[1]s'", eu.domain))
+	awaits(
+		0,
+		fmt.Sprintf(
+			"the relationship with %[1]s is suspended; resume it with 'entente federation resume %[1]s'",
+			eu.domain,
+		),
+	)
 	us.members[0].command("federation", "resume", eu.domain)
 	awaits(ententev1.Health_HEALTH_HEALTHY, "")
 	eu.members[0].command("service", "unexport", "shop-eu", "--to", us.domain)
@@ -103,7 +118,8 @@ routing { import_ttl = "10s" }
 		if err != nil {
 			return err
 		}
-		if i := list.GetImports()[0]; i.GetState() != ententev1.ImportState_IMPORT_STATE_NOT_EXPORTED || i.GetInstances() != 0 {
+		if i := list.GetImports()[0]; i.GetState() != ententev1.ImportState_IMPORT_STATE_NOT_EXPORTED ||
+			i.GetInstances() != 0 {
 			return fmt.Errorf("%v", i)
 		}
 		return nil

@@ -21,11 +21,15 @@ import (
 	"github.com/ententehq/entente/vaultca/vaulttest"
 )
 
-// keysInVault is the configuration of members that keep their keys in a Transit mount and sign below roots of their own, with
-// the policy that the command prints and nothing more.
+// keysInVault is the configuration of members that keep their keys in a Transit mount and sign below roots of their
+// own, with the policy that the command prints and nothing more.
 func keysInVault(t *testing.T, v *vaulttest.Vault, mount, cluster string) string {
 	t.Helper()
-	auth, roleID, secretID := v.AppRole(t, v.Policy(t, command(t, "vault", "policy", "--transit-mount", mount, "--cluster", cluster)), nil)
+	auth, roleID, secretID := v.AppRole(
+		t,
+		v.Policy(t, command(t, "vault", "policy", "--transit-mount", mount, "--cluster", cluster)),
+		nil,
+	)
 	dir := t.TempDir()
 	for name, value := range map[string]string{"role_id": roleID, "secret_id": secretID} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(value), 0o600))
@@ -46,10 +50,11 @@ authority {
 `, mount, v.Address, v.CAFile, auth, dir)
 }
 
-// issueToken gets a JWT-SVID from a member, checks it against a bundle that was read after it, and returns its authority.
+// issueToken gets a JWT-SVID from a member, checks it against a bundle that was read after it, and returns its
+// authority.
 func issueToken(t *testing.T, c *cluster, p *process) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	answer, err := p.socket().SVIDs().IssueJWTSVID(ctx, &ententev1.IssueJWTSVIDRequest{
 		SpiffeId: "spiffe://" + c.domain + "/web", Audience: []string{"db"},
@@ -57,12 +62,17 @@ func issueToken(t *testing.T, c *cluster, p *process) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	_, err = jwtsvid.ParseAndValidate(answer.GetToken(), issue(t, p, "spiffe://"+c.domain+"/web").bundle, []string{"db"})
+	_, err = jwtsvid.ParseAndValidate(
+		answer.GetToken(),
+		issue(t, p, "spiffe://"+c.domain+"/web").bundle,
+		[]string{"db"},
+	)
 	require.NoError(t, err)
 	return answer.GetAuthorityId(), nil
 }
 
-// requireNoPrivateKeys holds that nothing below a member's data folder is a private key but its identity, as PEM or as DER.
+// requireNoPrivateKeys holds that nothing below a member's data folder is a private key but its identity, as PEM or as
+// DER.
 func requireNoPrivateKeys(t *testing.T, dir string) {
 	t.Helper()
 	files := 0
@@ -93,7 +103,11 @@ func TestMembersSignWithKeysThatNeverLeaveVault(t *testing.T) {
 	mount := v.Transit(t)
 	c := newCluster(t, "eu", 2, keysInVault(t, v, mount, "eu"))
 	first := c.members[0]
-	require.Contains(t, command(t, "vault", "check", "--config", filepath.Join(first.dir, "entente.hcl")), "transit signing: a signature takes")
+	require.Contains(
+		t,
+		command(t, "vault", "check", "--config", filepath.Join(first.dir, "entente.hcl")),
+		"transit signing: a signature takes",
+	)
 
 	for _, p := range c.members {
 		w := issue(t, p, "spiffe://eu.example.org/web")
@@ -108,7 +122,8 @@ func TestMembersSignWithKeysThatNeverLeaveVault(t *testing.T) {
 		require.True(t, strings.HasPrefix(name, "entente-CLUSTER-eu-MEMBER-eu-"), name)
 	}
 
-	// While Vault is sealed nobody signs, and says why; a member that starts then keeps its authorities.
+	// While Vault is sealed no member signs, and the error names the reason; a member that starts then keeps its
+	// authorities.
 	v.Seal(t)
 	_, err := issueToken(t, c, first)
 	require.Equal(t, codes.Unavailable, status.Code(err))
@@ -127,7 +142,7 @@ func TestMembersSignWithKeysThatNeverLeaveVault(t *testing.T) {
 		require.Nil(t, a.GetRetireTime(), "authority %s was retired by an outage", a.GetId())
 	}
 
-	// A key that somebody deletes is found out, and its authority replaced.
+	// A deleted key is detected, and its authority replaced.
 	for _, name := range v.TransitKeys(t, mount) {
 		if strings.Contains(name, "-KEY-"+used+"-") {
 			v.DeleteTransitKey(t, mount, name)
@@ -148,7 +163,7 @@ func TestMembersSignWithKeysThatNeverLeaveVault(t *testing.T) {
 
 func listAuthorities(t testing.TB, p *process) []*ententev1.Authority {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	list, err := p.socket().Authorities().ListAuthorities(ctx, &ententev1.ListAuthoritiesRequest{})
 	require.NoError(t, err)

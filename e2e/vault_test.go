@@ -20,18 +20,22 @@ import (
 // command runs the built command and returns what it printed.
 func command(t *testing.T, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, binary, args...).CombinedOutput()
 	require.NoError(t, err, "entente %v: %s", args, out)
 	return string(out)
 }
 
-// belowVault is the configuration of members whose authorities are below a mount of Vault, with the policy that the command
-// prints and nothing more.
+// belowVault is the configuration of members whose authorities are below a mount of Vault, with the policy that the
+// command prints and nothing more.
 func belowVault(t *testing.T, v *vaulttest.Vault, mount, domain string) string {
 	t.Helper()
-	auth, roleID, secretID := v.AppRole(t, v.Policy(t, command(t, "vault", "policy", "--mount", mount, "--domain", domain)), nil)
+	auth, roleID, secretID := v.AppRole(
+		t,
+		v.Policy(t, command(t, "vault", "policy", "--mount", mount, "--domain", domain)),
+		nil,
+	)
 	dir := t.TempDir()
 	for name, value := range map[string]string{"role_id": roleID, "secret_id": secretID} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(value), 0o600))
@@ -64,9 +68,13 @@ func TestMembersTakeTheirCertificatesFromVault(t *testing.T) {
 	mount := v.EmptyPKI(t)
 	root := parsePEM(t, v.Root(t, mount, "root"))
 	c := newCluster(t, "eu", 3, belowVault(t, v, mount, "eu.example.org"))
-	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*waitLimit)
 	defer cancel()
-	require.Contains(t, command(t, "vault", "check", "--config", filepath.Join(c.members[0].dir, "entente.hcl")), "signing")
+	require.Contains(
+		t,
+		command(t, "vault", "check", "--config", filepath.Join(c.members[0].dir, "entente.hcl")),
+		"signing",
+	)
 
 	// Three members, each with a certificate of its own, below one anchor.
 	first := issue(t, c.members[1], "spiffe://eu.example.org/web")
@@ -82,8 +90,8 @@ func TestMembersTakeTheirCertificatesFromVault(t *testing.T) {
 	require.NoError(t, err)
 	v.Unseal(t)
 
-	// A new root is published when it is there, before anybody signs below it, and an SVID of before verifies all along, by both the bundle
-	// of the moment and that of a reader which is one version behind.
+	// A new root is published when it is there, before anybody signs below it, and an SVID of before verifies all
+	// along, by both the bundle of the moment and that of a reader which is one version behind.
 	newRoot := parsePEM(t, v.Root(t, mount, "root-2"))
 	v.SetDefault(t, mount, "root-2")
 	known := first.bundle

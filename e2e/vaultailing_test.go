@@ -41,8 +41,9 @@ import (
 
 var ailingDomain = spiffeid.RequireTrustDomainFromString("eu.example.org")
 
-// ailing is the store, the authorities and the upstream of a member as node connects them, below a real Vault that a test breaks,
-// and on a clock that the test sets: the life of an authority passes in a moment. Vault's own clock is that of the machine.
+// ailing is the store, the authorities and the upstream of a member as node connects them, below a real Vault that a
+// test breaks, and on a clock that the test sets: the life of an authority passes in a moment. Vault's own clock is
+// that of the machine.
 type ailing struct {
 	t       *testing.T
 	v       *vaulttest.Vault
@@ -52,7 +53,8 @@ type ailing struct {
 	manager *authority.Manager
 	metrics *prometheus.Registry
 	log     *lockedLog
-	// folder has the ca.pem, role_id and secret_id that the member reads whenever it needs them; auth is the AppRole's path.
+	// folder has the ca.pem, role_id and secret_id that the member reads whenever it needs them; auth is the AppRole's
+	// path.
 	folder, auth string
 
 	// issued counts the SVIDs that hold was given.
@@ -102,9 +104,25 @@ func (alone) ClockSane() bool           { return true }
 func (alone) Record(access.Event) error { return nil }
 
 // below starts a member below a mount of its own, behind a proxy or not, with its clock ahead of Vault's.
-func below(t *testing.T, v *vaulttest.Vault, proxied bool, ahead time.Duration, longest string, adjust ...func(*vaultca.Config, *authority.Config)) *ailing {
+func below(
+	t *testing.T,
+	v *vaulttest.Vault,
+	proxied bool,
+	ahead time.Duration,
+	longest string,
+	adjust ...func(*vaultca.Config, *authority.Config),
+) *ailing {
 	t.Helper()
-	a := &ailing{t: t, v: v, mount: v.PKI(t), folder: t.TempDir(), store: raftstoretest.New(t), metrics: prometheus.NewRegistry(), log: &lockedLog{}, ahead: ahead}
+	a := &ailing{
+		t:       t,
+		v:       v,
+		mount:   v.PKI(t),
+		folder:  t.TempDir(),
+		store:   raftstoretest.New(t),
+		metrics: prometheus.NewRegistry(),
+		log:     &lockedLog{},
+		ahead:   ahead,
+	}
 	if longest != "" {
 		maxLease(longest)(a)
 	}
@@ -123,10 +141,14 @@ func below(t *testing.T, v *vaulttest.Vault, proxied bool, ahead time.Duration, 
 	vaultConfig := vaultca.Config{
 		Config: vault.Config{
 			Address: address, CAFile: filepath.Join(a.folder, "ca.pem"),
-			Auth: vault.AppRole{Mount: auth, RoleID: func() (string, error) { return roleID, nil }, SecretID: func() (string, error) {
-				raw, err := os.ReadFile(filepath.Join(a.folder, "secret_id"))
-				return string(raw), err
-			}},
+			Auth: vault.AppRole{
+				Mount:  auth,
+				RoleID: func() (string, error) { return roleID, nil },
+				SecretID: func() (string, error) {
+					raw, err := os.ReadFile(filepath.Join(a.folder, "secret_id"))
+					return string(raw), err
+				},
+			},
 			Logger: log.Named("vault"), Registerer: a.metrics, Now: a.now,
 			Timeout: time.Second, // of a Vault that hangs; all else is as it is in a member
 		},
@@ -135,9 +157,16 @@ func below(t *testing.T, v *vaulttest.Vault, proxied bool, ahead time.Duration, 
 	}
 	own := authority.Config{
 		Store: a.store, Member: a.store.MemberID(), Home: ailingDomain, KeyDir: filepath.Join(a.folder, "keys"),
-		Defaults: plan.Settings{CATTL: 24 * time.Hour, X509SVIDTTL: 10 * time.Minute, JWTSVIDTTL: 10 * time.Minute, RefreshHint: time.Minute},
-		Contact:  alone{a.now}, Audit: alone{}, IssueRate: -1,
-		Conn:    func(id string) (grpc.ClientConnInterface, error) { return nil, fmt.Errorf("there is no member %s", id) },
+		Defaults: plan.Settings{
+			CATTL:       24 * time.Hour,
+			X509SVIDTTL: 10 * time.Minute,
+			JWTSVIDTTL:  10 * time.Minute,
+			RefreshHint: time.Minute,
+		},
+		Contact: alone{a.now}, Audit: alone{}, IssueRate: -1,
+		Conn: func(id string) (grpc.ClientConnInterface, error) {
+			return nil, fmt.Errorf("there is no member %s", id)
+		},
 		Members: func(raftstore.Reader) ([]string, error) { return []string{a.store.MemberID()}, nil },
 		Alive:   func(raftstore.Reader) ([]string, error) { return []string{a.store.MemberID()}, nil },
 		Logger:  log.Named("authority"), Registerer: a.metrics, Now: a.now,
@@ -194,7 +223,7 @@ func (a *ailing) pass(d time.Duration) {
 	a.ticks++
 	tick := fmt.Sprint(a.ticks)
 	a.mu.Unlock()
-	ctx, cancel := context.WithTimeout(a.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(a.t.Context(), waitLimit)
 	defer cancel()
 	_, err := a.store.Update(ctx, func(tx *raftstore.Tx) error {
 		return membership.Members.Put(tx, "tick", &statev1.Member{Id: tick})
@@ -266,7 +295,8 @@ func (a *ailing) newest(before string, state ententev1.AuthorityState) *ententev
 			return err
 		}
 		for _, one := range list.GetAuthorities() {
-			if one.GetKind() == ententev1.AuthorityKind_AUTHORITY_KIND_X509 && one.GetState() == state && one.GetId() != before {
+			if one.GetKind() == ententev1.AuthorityKind_AUTHORITY_KIND_X509 && one.GetState() == state &&
+				one.GetId() != before {
 				found = one
 				return nil
 			}
@@ -276,7 +306,7 @@ func (a *ailing) newest(before string, state ententev1.AuthorityState) *ententev
 	return found
 }
 
-// issue asks the member for an SVID.
+// issue issues an SVID of the member.
 func (a *ailing) issue(ctx context.Context) (w workload, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -287,7 +317,10 @@ func (a *ailing) issue(ctx context.Context) (w workload, err error) {
 		return w, err
 	}
 	id := spiffeid.RequireFromPath(ailingDomain, "/web")
-	answer, err := a.manager.SVIDService().IssueX509SVID(access.WithCaller(ctx, access.SVIDCaller(id)), &ententev1.IssueX509SVIDRequest{SpiffeId: id.String(), Csr: csr})
+	answer, err := a.manager.SVIDService().
+		IssueX509SVID(access.WithCaller(ctx, access.SVIDCaller(id)), &ententev1.IssueX509SVIDRequest{
+			SpiffeId: id.String(), Csr: csr,
+		})
 	if err != nil {
 		return w, err
 	}
@@ -303,10 +336,10 @@ func (a *ailing) issue(ctx context.Context) (w workload, err error) {
 	return w, err
 }
 
-// hold asks for one SVID after the other, and holds each against the bundle that came with the one before, until the function
-// that it returns is called: that fails the test if one was refused, or did not verify. Its verifiers have the member's clock, or
-// Vault's.
-func (a *ailing) hold(byVault bool) (served func()) {
+// keepIssuing issues one SVID after the other, and verifies each by the bundle of the previous one, until the returned
+// function is called. That function fails the test if an SVID was refused or did not verify. Verification uses the
+// member's clock, or Vault's.
+func (a *ailing) keepIssuing(byVault bool) (served func()) {
 	a.t.Helper()
 	ctx, cancel := context.WithCancel(a.t.Context())
 	var wrong []string

@@ -17,7 +17,8 @@ import (
 	"github.com/ententehq/entente/vaultca/vaulttest"
 )
 
-// looksOften has a member look at Vault's anchors more often than it does by itself, so that a test does not wait for it.
+// looksOften has a member look at Vault's anchors more often than it does by itself, so that a test does not wait for
+// it.
 func looksOften(vault *vaultca.Config, _ *authority.Config) {
 	vault.PollInterval = 100 * time.Millisecond
 }
@@ -32,7 +33,12 @@ func (a *ailing) roots(names map[string]string, want string) {
 		}
 		var is []string
 		for _, anchor := range list.GetAnchors() {
-			is = append(is, names[anchor.GetKeyId()]+" "+strings.ToLower(strings.TrimPrefix(anchor.GetState().String(), "ANCHOR_STATE_")))
+			is = append(
+				is,
+				names[anchor.GetKeyId()]+" "+strings.ToLower(
+					strings.TrimPrefix(anchor.GetState().String(), "ANCHOR_STATE_"),
+				),
+			)
 		}
 		slices.Sort(is)
 		if got := strings.Join(is, ", "); got != want {
@@ -55,7 +61,7 @@ func (a *ailing) rooted() (names map[string]string, fresh string) {
 	return names, fresh
 }
 
-// rotated asks for other authorities, and waits until the newest signs.
+// rotated rotates the authorities, and waits until the newest signs.
 func (a *ailing) rotated(before string) *ententev1.Authority {
 	a.t.Helper()
 	_, err := a.manager.AuthorityService().RotateAuthorities(a.t.Context(), &ententev1.RotateAuthoritiesRequest{})
@@ -63,18 +69,23 @@ func (a *ailing) rotated(before string) *ententev1.Authority {
 	return a.newest(before, ententev1.AuthorityState_AUTHORITY_STATE_ACTIVE)
 }
 
-// TestTheOldRootOfVaultLeaves plays the whole life of a change of roots on a clock that the test sets: the new one is published
-// before anything is signed below it, the old one stays while something below it may be alive, and then leaves. SVIDs are
-// issued all along.
+// TestTheOldRootOfVaultLeaves plays the whole life of a change of roots on a clock that the test sets: the new one is
+// published before anything is signed below it, the old one stays while something below it may be alive, and then
+// leaves. SVIDs are issued all along.
 func TestTheOldRootOfVaultLeaves(t *testing.T) {
 	t.Parallel()
 	a := below(t, vaulttest.Start(t), false, 0, "", looksOften)
 	first := a.newest("", ententev1.AuthorityState_AUTHORITY_STATE_ACTIVE)
 	names, fresh := a.rooted()
-	served := a.hold(false)
+	served := a.keepIssuing(false)
 	a.v.SetDefault(t, a.mount, "fresh")
 	a.roots(names, "new published, old published")
-	require.Equal(t, first.GetId(), a.newest("", ententev1.AuthorityState_AUTHORITY_STATE_ACTIVE).GetId(), "signed below a root that nobody can know yet")
+	require.Equal(
+		t,
+		first.GetId(),
+		a.newest("", ententev1.AuthorityState_AUTHORITY_STATE_ACTIVE).GetId(),
+		"signed below a root that nobody can know yet",
+	)
 	a.others() // who reads the bundle has done so by the time that passes now
 	a.pass(plan.HintsBeforeUse * time.Minute)
 	require.Equal(t, fresh, a.rotated(first.GetId()).GetKeyId())
@@ -88,13 +99,22 @@ func TestTheOldRootOfVaultLeaves(t *testing.T) {
 	a.logged("drop anchor", "the upstream no longer lists it, and nothing that is alive was signed below it")
 }
 
-// TestARootOfVaultWaitsForApproval: nothing is signed below it before, what is there goes on, and the log says what to do.
+// TestARootOfVaultWaitsForApproval: nothing is signed below it before, the present authorities keep signing, and the
+// log names what to do.
 func TestARootOfVaultWaitsForApproval(t *testing.T) {
 	t.Parallel()
-	a := below(t, vaulttest.Start(t), false, 0, "", looksOften, func(_ *vaultca.Config, own *authority.Config) { own.AnchorApproval = true })
+	a := below(
+		t,
+		vaulttest.Start(t),
+		false,
+		0,
+		"",
+		looksOften,
+		func(_ *vaultca.Config, own *authority.Config) { own.AnchorApproval = true },
+	)
 	first := a.newest("", ententev1.AuthorityState_AUTHORITY_STATE_ACTIVE)
 	names, fresh := a.rooted()
-	served := a.hold(false)
+	served := a.keepIssuing(false)
 	a.v.SetDefault(t, a.mount, "fresh")
 	a.roots(names, "new pending, old published")
 	a.measures(1, "entente_authority_anchors", map[string]string{"state": "pending"})
@@ -103,7 +123,8 @@ func TestARootOfVaultWaitsForApproval(t *testing.T) {
 	a.logged("entente authority approve "+fresh, "the anchor waits for approval")
 	require.Equal(t, first.GetId(), a.newest("", ententev1.AuthorityState_AUTHORITY_STATE_ACTIVE).GetId())
 
-	_, err = a.manager.AuthorityService().ApproveAnchor(t.Context(), &ententev1.ApproveAnchorRequest{TrustDomain: ailingDomain.Name(), Anchor: fresh})
+	_, err = a.manager.AuthorityService().
+		ApproveAnchor(t.Context(), &ententev1.ApproveAnchorRequest{TrustDomain: ailingDomain.Name(), Anchor: fresh})
 	require.NoError(t, err)
 	a.roots(names, "new published, old published")
 	a.newest(first.GetId(), ententev1.AuthorityState_AUTHORITY_STATE_PREPARED)

@@ -18,7 +18,11 @@ func TestVaultCheckSaysWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	v := vaulttest.Start(t)
 	mount := v.PKI(t)
-	auth, roleID, secretID := v.AppRole(t, v.Policy(t, command(t, "vault", "policy", "--mount", mount, "--domain", "eu.example.org")), nil)
+	auth, roleID, secretID := v.AppRole(
+		t,
+		v.Policy(t, command(t, "vault", "policy", "--mount", mount, "--domain", "eu.example.org")),
+		nil,
+	)
 	dir := t.TempDir()
 	check := func(role, secret string) (string, error) {
 		t.Helper()
@@ -47,9 +51,10 @@ upstream "vault" {
 `, dir, v.Address, v.CAFile, mount, auth)} {
 			require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(value), 0o600))
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*waitLimit)
 		defer cancel()
-		out, err := exec.CommandContext(ctx, binary, "vault", "check", "--config", filepath.Join(dir, "entente.hcl")).CombinedOutput()
+		out, err := exec.CommandContext(ctx, binary, "vault", "check", "--config", filepath.Join(dir, "entente.hcl")).
+			CombinedOutput()
 		return string(out), err
 	}
 	said, err := check(roleID, secretID)
@@ -57,10 +62,19 @@ upstream "vault" {
 
 	said, err = check("somebody", secretID)
 	require.Error(t, err)
-	require.Contains(t, said, "failure  login: log in to Vault by approle: Vault does not accept the login; check the auth block and what it points at")
+	require.Contains(
+		t,
+		said,
+		"failure  login: log in to Vault by approle: Vault does not accept the login; check the auth block and "+
+			"what it points at",
+	)
 
 	spent := v.Write(t, "auth/"+auth+"/role/entente/secret-id", nil).Data
-	v.Write(t, "auth/"+auth+"/role/entente/secret-id-accessor/destroy", map[string]any{"secret_id_accessor": spent["secret_id_accessor"]})
+	v.Write(
+		t,
+		"auth/"+auth+"/role/entente/secret-id-accessor/destroy",
+		map[string]any{"secret_id_accessor": spent["secret_id_accessor"]},
+	)
 	said, err = check(roleID, spent["secret_id"].(string))
 	require.Error(t, err)
 	require.Contains(t, said, "failure  login: log in to Vault by approle: Vault does not accept the login")

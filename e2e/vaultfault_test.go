@@ -30,7 +30,12 @@ type vaultFault struct {
 var ownFaults = []vaultFault{
 	{"sealed", "sealed", func(a *ailing) { a.v.Seal(a.t) }, func(a *ailing) { a.v.Unseal(a.t) }},
 	{"stopped and restarted", "unreachable", func(a *ailing) { a.v.Stop(a.t) }, func(a *ailing) { a.v.Resume(a.t) }},
-	{"a certificate of a foreign CA", "untrusted", func(a *ailing) { a.v.Reissue(a.t) }, func(a *ailing) { a.trust(a.v.CAFile) }},
+	{
+		"a certificate of a foreign CA",
+		"untrusted",
+		func(a *ailing) { a.v.Reissue(a.t) },
+		func(a *ailing) { a.trust(a.v.CAFile) },
+	},
 }
 
 // proxyFaults leave Vault itself, and the other members below it, alone.
@@ -63,7 +68,12 @@ func heals(a *ailing) { a.proxy.Heal() }
 // maxLease bounds the lifetimes that the mount gives.
 func maxLease(ttl string) func(*ailing) {
 	return func(a *ailing) {
-		require.NoError(a.t, a.v.Client(a.t).Sys().TuneMountAllowNilWithContext(a.t.Context(), a.mount, api.TuneMountConfigInput{MaxLeaseTTL: &ttl}))
+		require.NoError(
+			a.t,
+			a.v.Client(a.t).
+				Sys().
+				TuneMountAllowNilWithContext(a.t.Context(), a.mount, api.TuneMountConfigInput{MaxLeaseTTL: &ttl}),
+		)
 	}
 }
 
@@ -84,15 +94,15 @@ func logOut(a *ailing) {
 	revokeTokens(a)
 }
 
-// outlives takes a member through a fault, from before its authority is due to be renewed until all but an hour of its life is
-// over: it serves whoever asks, a line in the log and a metric say what is wrong, an alarm rises at half of what remains, Vault
-// is not stormed, and all is well again without a restart.
+// outlives takes a member through a fault, from before its authority is due for renewal until one hour before its
+// expiry: the member serves all callers, a line in the log and a metric name the fault, an alarm rises at half of the
+// remaining time, Vault is not flooded, and the member recovers without a restart.
 func (f vaultFault) outlives(t *testing.T, v *vaulttest.Vault, proxied bool) {
 	a := below(t, v, proxied, 0, "")
 	first := a.newest("", active)
 	born, dies := first.GetNotBefore().AsTime(), first.GetNotAfter().AsTime()
 	life := dies.Sub(born)
-	served := a.hold(false)
+	served := a.keepIssuing(false)
 	began := time.Now()
 	f.begin(a)
 
@@ -115,7 +125,13 @@ func (f vaultFault) outlives(t *testing.T, v *vaulttest.Vault, proxied bool) {
 	require.Zero(t, a.log.lines("no attempt has failed yet"))
 	a.passUntil(dies.Add(-time.Hour))
 	a.alarm("jwt", "late", 0) // its kind needs no Vault
-	failed := a.metric("entente_vaultca_calls_total", nil) - a.metric("entente_vaultca_calls_total", map[string]string{"result": "ok"})
+	failed := a.metric(
+		"entente_vaultca_calls_total",
+		nil,
+	) - a.metric(
+		"entente_vaultca_calls_total",
+		map[string]string{"result": "ok"},
+	)
 	require.Less(t, failed, 20+4*time.Since(began).Seconds(), "Vault is stormed")
 
 	f.end(a)
@@ -127,13 +143,13 @@ func (f vaultFault) outlives(t *testing.T, v *vaulttest.Vault, proxied bool) {
 	a.measures(0, "entente_authority_alarm", nil)
 	served()
 	for _, line := range []string{"alarm late", "the alarm is over", "Vault is of no use at the moment"} {
-		require.Equal(t, 1, a.log.lines(line), "%q is told once", line)
+		require.Equal(t, 1, a.log.lines(line), "%q is logged once", line)
 	}
 	require.LessOrEqual(t, a.log.lines("could not prepare"), 2)
 }
 
-// TestMembersOutliveTheFaultsOfVault: each fault for nearly the whole second half of an authority's life, which is what a network
-// that is cut for that long is too.
+// TestMembersOutliveTheFaultsOfVault: each fault for nearly the whole second half of an authority's life, which is what
+// a network that is cut for that long is too.
 func TestMembersOutliveTheFaultsOfVault(t *testing.T) {
 	t.Parallel()
 	for _, f := range proxyFaults {
@@ -159,12 +175,13 @@ func (a *ailing) renews(first *ententev1.Authority) *ententev1.Authority {
 	return a.newest(first.GetId(), active) // at once, since its anchor is long known
 }
 
-// TestWhatHealsAtOnceIsNoFault: a revoked token is replaced, and another certificate of the same CA taken, without a word.
+// TestWhatHealsAtOnceIsNoFault: a revoked token is replaced, and another certificate of the same CA taken, without a
+// word.
 func TestWhatHealsAtOnceIsNoFault(t *testing.T) {
 	t.Parallel()
 	a := below(t, vaulttest.Start(t), false, 0, "")
 	first := a.newest("", active)
-	served := a.hold(false)
+	served := a.keepIssuing(false)
 	a.v.Renew(t)
 	revokeTokens(a)
 	a.renews(first)
@@ -173,16 +190,21 @@ func TestWhatHealsAtOnceIsNoFault(t *testing.T) {
 	require.Zero(t, a.log.lines("could not"), a.log)
 }
 
-// TestShortenedLifetimesAreTakenWithAnAlarm: by a mount that gives less than asked, but long enough.
+// TestShortenedLifetimesAreTakenWithAnAlarm: a mount that grants less than requested, but long enough.
 func TestShortenedLifetimesAreTakenWithAnAlarm(t *testing.T) {
 	t.Parallel()
 	a := below(t, vaulttest.Shared(t), true, 0, "5h")
 	first := a.newest("", active)
 	short := map[string]string{"alarm": "short"}
 	a.measures(1, "entente_vaultca_alarm", short)
-	require.WithinDuration(t, first.GetNotBefore().AsTime().Add(5*time.Hour), first.GetNotAfter().AsTime(), 2*time.Minute)
+	require.WithinDuration(
+		t,
+		first.GetNotBefore().AsTime().Add(5*time.Hour),
+		first.GetNotAfter().AsTime(),
+		2*time.Minute,
+	)
 	a.logged("[WARN]", "Vault gave the signing certificate less lifetime than asked; raise the mount's max_lease_ttl")
-	served := a.hold(false)
+	served := a.keepIssuing(false)
 	second := a.renews(first) // at half of what it was given
 	maxLease("87600h")(a)
 	third := a.renews(second)
@@ -191,7 +213,8 @@ func TestShortenedLifetimesAreTakenWithAnAlarm(t *testing.T) {
 	require.Zero(t, a.log.lines("alarm late"))
 }
 
-// TestClocksApart: a member whose clock is ten minutes ahead of Vault's, or behind it, goes on, and says so where that matters.
+// TestClocksApart: a member whose clock is ten minutes ahead of Vault's, or behind it, keeps working, and reports it
+// where it matters.
 func TestClocksApart(t *testing.T) {
 	t.Parallel()
 	clock := map[string]string{"alarm": "clock"}
@@ -199,7 +222,7 @@ func TestClocksApart(t *testing.T) {
 		t.Parallel()
 		a := below(t, vaulttest.Shared(t), true, 10*time.Minute, "")
 		first := a.newest("", active)
-		served := a.hold(false)
+		served := a.keepIssuing(false)
 		a.renews(first)
 		served()
 		require.Zero(t, a.metric("entente_vaultca_alarm", clock), "what has begun already is no trouble")
@@ -210,12 +233,15 @@ func TestClocksApart(t *testing.T) {
 		first := a.newest("", prepared)
 		require.Greater(t, first.GetNotBefore().AsTime().Sub(a.now()), 5*time.Minute)
 		a.measures(1, "entente_vaultca_alarm", clock)
-		a.logged("[WARN]", "the signing certificate begins in the future: Vault's clock is ahead of this member's; set both")
+		a.logged(
+			"[WARN]",
+			"the signing certificate begins in the future: Vault's clock is ahead of this member's; set both",
+		)
 		_, err := a.issue(t.Context())
 		require.Error(t, err)
 		a.pass(10 * time.Minute)
 		require.Equal(t, first.GetId(), a.newest("", active).GetId())
-		served := a.hold(false)
+		served := a.keepIssuing(false)
 		a.renews(first)
 		served()
 		a.measures(0, "entente_vaultca_alarm", clock)
@@ -225,7 +251,7 @@ func TestClocksApart(t *testing.T) {
 		a := below(t, vaulttest.Shared(t), true, 0, "")
 		first := a.newest("", active)
 		a.pass(-8 * time.Minute)
-		served := a.hold(true)
+		served := a.keepIssuing(true)
 		_, err := a.manager.AuthorityService().RotateAuthorities(t.Context(), &ententev1.RotateAuthoritiesRequest{})
 		require.NoError(t, err)
 		next := a.newest(first.GetId(), prepared)

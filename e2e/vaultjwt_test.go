@@ -40,12 +40,19 @@ func webCertificate(t *testing.T, dir string) string {
 	require.NoError(t, err)
 	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "web.pem"), certificate, 0o600))
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "web.key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600))
+	require.NoError(
+		t,
+		os.WriteFile(
+			filepath.Join(dir, "web.key"),
+			pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}),
+			0o600,
+		),
+	)
 	return string(certificate)
 }
 
-// TestVaultAcceptsJWTSVIDs: Vault's own JWT auth knows the issuer's URL and the CA of its web certificate, and nothing else; a
-// workload logs in by its JWT-SVID. A token for somebody else, and one that has expired, are refused.
+// TestVaultAcceptsJWTSVIDs: Vault's own JWT auth has the issuer's URL and the CA of its web certificate, and nothing
+// else; a workload logs in with its JWT-SVID. A token for another audience, and one that has expired, are refused.
 func TestVaultAcceptsJWTSVIDs(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -65,7 +72,15 @@ bundle_endpoint {
 	_, port, err := net.SplitHostPort(p.bundles)
 	require.NoError(t, err)
 	issuer := "https://localhost:" + port + "/eu"
-	command(t, "domain", "update", "eu.example.org", "--oidc-issuer", issuer, "--socket="+filepath.Join(p.dir, "data", "admin.sock"))
+	command(
+		t,
+		"domain",
+		"update",
+		"eu.example.org",
+		"--oidc-issuer",
+		issuer,
+		"--socket="+filepath.Join(p.dir, "data", "admin.sock"),
+	)
 
 	v := vaulttest.Shared(t)
 	auth := v.EnableAuth(t, "jwt")
@@ -76,11 +91,12 @@ bundle_endpoint {
 		return err
 	})
 	v.Write(t, "auth/"+auth+"/role/web", map[string]any{
-		"role_type": "jwt", "user_claim": "sub", "bound_audiences": []string{"vault"}, "bound_subject": "spiffe://eu.example.org/web",
+		"role_type": "jwt", "user_claim": "sub", "bound_audiences": []string{"vault"},
+		"bound_subject":  "spiffe://eu.example.org/web",
 		"token_policies": "default", "expiration_leeway": -1, "not_before_leeway": -1, "clock_skew_leeway": -1,
 	})
 	login := func(id, audience string, ttl time.Duration) (policies []string, err error) {
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 		defer cancel()
 		issued, err := p.socket().SVIDs().IssueJWTSVID(ctx, &ententev1.IssueJWTSVIDRequest{
 			SpiffeId: id, Audience: []string{audience}, Ttl: durationpb.New(ttl),
@@ -91,7 +107,8 @@ bundle_endpoint {
 		}
 		client := v.Client(t)
 		client.ClearToken()
-		secret, err := client.Logical().WriteWithContext(ctx, "auth/"+auth+"/login", map[string]any{"role": "web", "jwt": issued.GetToken()})
+		secret, err := client.Logical().
+			WriteWithContext(ctx, "auth/"+auth+"/login", map[string]any{"role": "web", "jwt": issued.GetToken()})
 		if err != nil {
 			return nil, err
 		}

@@ -51,8 +51,8 @@ func (r *rolling) set(svid *x509svid.SVID, bundle *spiffebundle.Bundle) {
 	}
 }
 
-// pair is two workloads that connect to each other without end. The server reads the bundle at the endpoint, at the pace of its
-// hint; the client follows it over the API. Both renew their SVIDs all the time.
+// pair is two workloads that connect to each other without end. The server reads the bundle at the endpoint, at the
+// pace of its hint; the client follows it over the API. Both renew their SVIDs all the time.
 type pair struct {
 	mu         sync.Mutex
 	handshakes int
@@ -129,7 +129,11 @@ func newPair(t *testing.T, m *process, domain string) *pair {
 			}
 		}
 	})
-	listener, err := tls.Listen("tcp", "127.0.0.1:0", tlsconfig.MTLSServerConfig(server, server, tlsconfig.AuthorizeAny()))
+	listener, err := tls.Listen(
+		"tcp",
+		"127.0.0.1:0",
+		tlsconfig.MTLSServerConfig(server, server, tlsconfig.AuthorizeAny()),
+	)
 	require.NoError(t, err)
 	running.Go(func() {
 		for {
@@ -156,7 +160,8 @@ func newPair(t *testing.T, m *process, domain string) *pair {
 	return p
 }
 
-// connect makes one handshake, waits until the server has accepted it, and returns the anchors by which both were verified.
+// connect makes one handshake, waits until the server has accepted it, and returns the anchors by which both were
+// verified.
 func connect(client, server *rolling, address string) (serverTop, clientTop *x509.Certificate, err error) {
 	own, err := client.GetX509SVID()
 	if err != nil {
@@ -182,8 +187,8 @@ func connect(client, server *rolling, address string) (serverTop, clientTop *x50
 	return chains[0][len(chains[0])-1], theirs[0][len(theirs[0])-1], nil
 }
 
-// TestNoHandshakeBreaksWhileARootIsReplaced replaces the root in Vault under workloads that connect all the time, once by one
-// that nothing connects with the old one, once by one that the old one has signed too.
+// TestNoHandshakeBreaksWhileARootIsReplaced replaces the root in Vault under workloads that connect all the time, once
+// by one that nothing connects with the old one, once by one that the old one has signed too.
 func TestNoHandshakeBreaksWhileARootIsReplaced(t *testing.T) {
 	v := vaulttest.Start(t)
 	for name, next := range map[string]func(mount string) string{
@@ -197,7 +202,9 @@ func TestNoHandshakeBreaksWhileARootIsReplaced(t *testing.T) {
 			p := newPair(t, c.members[0], c.domain)
 			root := parsePEM(t, next(mount))
 			v.SetDefault(t, mount, "root-2")
-			_, err := c.members[0].socket().Authorities().RotateAuthorities(t.Context(), &ententev1.RotateAuthoritiesRequest{})
+			_, err := c.members[0].socket().
+				Authorities().
+				RotateAuthorities(t.Context(), &ententev1.RotateAuthoritiesRequest{})
 			require.NoError(t, err)
 			eventually(t, "both workloads are verified by the new root", func() error {
 				p.mu.Lock()

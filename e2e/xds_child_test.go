@@ -19,8 +19,8 @@ import (
 	"google.golang.org/grpc/xds"
 )
 
-// The programs of the xDS tests. They are processes of their own, since gRPC reads its bootstrap file, and whether it may
-// read bundle maps, once a process. They know xDS and nothing of Entente.
+// The programs of the xDS tests. They are processes of their own, since gRPC reads its bootstrap file, and whether it
+// may read bundle maps, once a process. They know xDS and nothing of Entente.
 const (
 	childRole   = "E2E_CHILD"
 	childServer = "server"
@@ -57,9 +57,12 @@ func serveHealth(ctx context.Context, address string) error {
 	if err != nil {
 		return err
 	}
-	server, err := xds.NewGRPCServer(grpc.Creds(creds), xds.ServingModeCallback(func(_ net.Addr, mode xds.ServingModeChangeArgs) {
-		fmt.Println("mode", mode.Mode, mode.Err)
-	}))
+	server, err := xds.NewGRPCServer(
+		grpc.Creds(creds),
+		xds.ServingModeCallback(func(_ net.Addr, mode xds.ServingModeChangeArgs) {
+			fmt.Println("mode", mode.Mode, mode.Err)
+		}),
+	)
 	if err != nil {
 		return err
 	}

@@ -26,8 +26,8 @@ func nodeClient(t *testing.T) string {
 	return filepath.Join(dir, "client.js")
 }
 
-// TestNodeFollowsRoutes is TestGRPCFollowsRoutes with another implementation of xDS: gRPC for Node.js, which reads no bundle
-// map and cannot present an SVID to its control plane.
+// TestNodeFollowsRoutes is TestGRPCFollowsRoutes with another implementation of xDS: gRPC for Node.js, which reads no
+// bundle map and cannot present an SVID to its control plane.
 func TestNodeFollowsRoutes(t *testing.T) {
 	program := nodeClient(t)
 	m := newMesh(t)
@@ -40,7 +40,11 @@ func TestNodeFollowsRoutes(t *testing.T) {
 	m.grant(m.eu, "/caller")
 	dir := m.folder(m.eu, "/caller")
 	socket := filepath.Join(t.TempDir(), "xds.sock")
-	start(t, "relay", exec.Command(binary, "xds", "relay", "--listen", socket, "--dir", dir, "--address", m.eu.members[0].api))
+	start(
+		t,
+		"relay",
+		exec.Command(binary, "xds", "relay", "--listen", socket, "--dir", dir, "--address", m.eu.members[0].api),
+	)
 	eventually(t, "the relay listens", func() error {
 		_, err := os.Stat(socket)
 		return err

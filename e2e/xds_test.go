@@ -36,7 +36,14 @@ type program struct {
 // start runs a program until the test ends.
 func start(t *testing.T, name string, cmd *exec.Cmd) *program {
 	t.Helper()
-	p := &program{t: t, name: name, cmd: cmd, counts: map[string]int{}, who: map[string]string{}, fresh: make(chan struct{}, 1)}
+	p := &program{
+		t:      t,
+		name:   name,
+		cmd:    cmd,
+		counts: map[string]int{},
+		who:    map[string]string{},
+		fresh:  make(chan struct{}, 1),
+	}
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	cmd.Stderr = &lockedWriter{mu: &p.mu, w: (*errorLines)(p)}
@@ -64,7 +71,7 @@ func start(t *testing.T, name string, cmd *exec.Cmd) *program {
 	return p
 }
 
-// errorLines takes what a program says on standard error.
+// errorLines collects the standard error of a program.
 type errorLines program
 
 func (e *errorLines) Write(b []byte) (int, error) {
@@ -101,7 +108,7 @@ func (p *program) next(n int) (counts map[string]int, errs []string) {
 	p.counts, p.errs = map[string]int{}, nil
 	until := p.calls + n
 	p.mu.Unlock()
-	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(p.t.Context(), waitLimit)
 	defer cancel()
 	for {
 		p.mu.Lock()
@@ -113,7 +120,7 @@ func (p *program) next(n int) (counts map[string]int, errs []string) {
 		select {
 		case <-p.fresh:
 		case <-ctx.Done():
-			p.t.Fatalf("%s made no %d calls within %s", p.name, n, patience)
+			p.t.Fatalf("%s made no %d calls within %s", p.name, n, waitLimit)
 		}
 	}
 }
@@ -129,7 +136,14 @@ func (p *program) goesTo(what string, addresses ...string) {
 			there += counts[a]
 		}
 		if len(errs) > 0 || there < n*9/10 {
-			return fmt.Errorf("%d of %d calls go there (%v), %d fail: %.300s", there, n, counts, len(errs), strings.Join(errs, "; "))
+			return fmt.Errorf(
+				"%d of %d calls go there (%v), %d fail: %.300s",
+				there,
+				n,
+				counts,
+				len(errs),
+				strings.Join(errs, "; "),
+			)
 		}
 		return nil
 	})
@@ -160,7 +174,8 @@ func (p *program) drainsInto(drained string, others ...string) {
 	})
 }
 
-// mesh is two federated clusters, of which eu imports the greeter of us, and what runs beside them: folders with SVIDs that stay fresh, and servers.
+// mesh is two federated clusters, of which eu imports the greeter of us, and what runs beside them: folders with SVIDs
+// that stay fresh, and servers.
 type mesh struct {
 	t      *testing.T
 	eu, us *cluster
@@ -174,7 +189,9 @@ func newMesh(t *testing.T) *mesh {
 	m.eu.members[0].command("service", "import", "greeter", "--from", m.us.domain)
 	eventually(t, "each cluster has the other's bundle", func() error {
 		for _, pair := range [][2]*cluster{{m.eu, m.us}, {m.us, m.eu}} {
-			if _, err := pair[0].members[0].socket().Bundles().GetBundle(t.Context(), &ententev1.GetBundleRequest{TrustDomain: pair[1].domain}); err != nil {
+			if _, err := pair[0].members[0].socket().Bundles().GetBundle(t.Context(), &ententev1.GetBundleRequest{
+				TrustDomain: pair[1].domain,
+			}); err != nil {
 				return err
 			}
 		}
@@ -194,7 +211,8 @@ func (p *process) command(args ...string) string {
 	return string(out)
 }
 
-// folder keeps an SVID fresh in a folder, as `svid x509 --watch` does, and waits until it also holds the bundles of both domains.
+// folder keeps an SVID fresh in a folder, as `svid x509 --watch` does, and waits until it also holds the bundles of
+// both domains.
 func (m *mesh) folder(c *cluster, path string, flags ...string) string {
 	m.t.Helper()
 	dir := m.t.TempDir()
@@ -216,7 +234,8 @@ func (m *mesh) folder(c *cluster, path string, flags ...string) string {
 func (m *mesh) bootstrap(c *cluster, dir, locality string, flags ...string) string {
 	m.t.Helper()
 	path := filepath.Join(dir, "bootstrap.json")
-	text := c.members[0].command(append([]string{"xds", "bootstrap", "--dir", dir, "--locality", locality, "--node-id", "test"}, flags...)...)
+	text := c.members[0].command(
+		append([]string{"xds", "bootstrap", "--dir", dir, "--locality", locality, "--node-id", "test"}, flags...)...)
 	require.NoError(m.t, os.WriteFile(path, []byte(text), 0o600))
 	return path
 }
@@ -253,7 +272,7 @@ func (m *mesh) server(c *cluster, zone, address string) *program {
 				return nil
 			}
 		}
-		return fmt.Errorf("it says %q", p.lines)
+		return fmt.Errorf("its output is %q", p.lines)
 	})
 	m.register(c, zone, address, "healthy")
 	return p
@@ -265,8 +284,8 @@ func (m *mesh) register(c *cluster, zone, address, health string) {
 		"--spiffe-id", "spiffe://"+c.domain+"/greeter/"+zone, "--health", health)
 }
 
-// TestGRPCFollowsRoutes runs gRPC's own xDS client and servers: calls stay in the client's zone, move to the other zone and to
-// the other region and trust domain as instances go, come back, and end where trust ends.
+// TestGRPCFollowsRoutes runs gRPC's own xDS client and servers: calls stay in the client's zone, move to the other zone
+// and to the other region and trust domain as instances go, come back, and end where trust ends.
 func TestGRPCFollowsRoutes(t *testing.T) {
 	m := newMesh(t)
 	ports := freePorts(t, 4)
@@ -277,14 +296,19 @@ func TestGRPCFollowsRoutes(t *testing.T) {
 	m.server(m.us, "a", far)
 
 	m.grant(m.eu, "/caller")
-	client := m.child(childClient, "client", m.bootstrap(m.eu, m.folder(m.eu, "/caller"), "eu-region/a"), "xds:///greeter")
+	client := m.child(
+		childClient,
+		"client",
+		m.bootstrap(m.eu, m.folder(m.eu, "/caller"), "eu-region/a"),
+		"xds:///greeter",
+	)
 	client.goesTo("its own zone", own, ownToo)
 	for _, address := range []string{own, ownToo} {
 		require.Contains(t, client.whoIs(address), "spiffe://eu.example.org/greeter/", address)
 	}
 
-	// A graceful drain: no call fails. Half of the zone is left, which counts for 70 percent of what is needed, so that the
-	// next zone takes the rest.
+	// A graceful drain: no call fails. Half of the zone is left, which counts for 70 percent of what is needed, so that
+	// the next zone takes the rest.
 	_, _ = client.next(1) // what failed from here on would be an error
 	m.register(m.eu, "a", own, "draining")
 	client.drainsInto(own, ownToo, near)
@@ -293,7 +317,8 @@ func TestGRPCFollowsRoutes(t *testing.T) {
 	require.NoError(t, second.cmd.Process.Kill())
 	client.goesTo("the other zone of its region", near)
 
-	// The region is taken out of service: calls go to the other region and into the other trust domain, over mutual TLS.
+	// The region is taken out of service: calls go to the other region and into the other trust domain, over mutual
+	// TLS.
 	m.register(m.eu, "a", ownToo, "unhealthy")
 	m.register(m.eu, "b", near, "unhealthy")
 	client.goesTo("the other region", far)

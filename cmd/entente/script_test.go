@@ -79,8 +79,8 @@ func freePorts(n int) ([]int, error) {
 	return ports, nil
 }
 
-// patience is how long a script waits for anything: far longer than it takes on a busy machine.
-const patience = 30 * time.Second
+// waitLimit is how long a script waits for anything: far longer than it takes on a busy machine.
+const waitLimit = 30 * time.Second
 
 // poll calls done until it is true. It may not ask too often for two busy cores.
 func poll(ctx context.Context, ts *testscript.TestScript, what string, done func() bool) {
@@ -91,14 +91,14 @@ func poll(ctx context.Context, ts *testscript.TestScript, what string, done func
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			ts.Fatalf("%s did not come to be in %s", what, patience)
+			ts.Fatalf("%s did not come to be in %s", what, waitLimit)
 		}
 	}
 }
 
 // until is the script command "until PATTERN COMMAND...": it runs the command again until its output matches.
 func until(ts *testscript.TestScript, _ bool, args []string) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), waitLimit)
 	defer cancel()
 	pattern := regexp.MustCompile("(?m)" + args[0])
 	poll(ctx, ts, args[0], func() bool {
@@ -108,7 +108,7 @@ func until(ts *testscript.TestScript, _ bool, args []string) {
 
 // awaitMember is the script command "await": it waits until the member leads, and has signing authorities.
 func awaitMember(ts *testscript.TestScript, _ bool, _ []string) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), waitLimit)
 	defer cancel()
 	conn, err := grpc.NewClient(
 		"unix:"+ts.Getenv("ENTENTE_SOCKET"),

@@ -1,12 +1,12 @@
 // Command pebbledev is an ACME server to test with: Let's Encrypt's Pebble, with its certificate authority and its
-// validation as they are, behind a TLS listener on loopback whose certificate it makes itself. Every host name resolves to
-// loopback, by a DNS server of its own.
+// validation as they are, behind a TLS listener on loopback whose certificate it makes itself. Every host name resolves
+// to loopback, by a DNS server of its own.
 //
 // It is a module of its own, so that Pebble stays out of the product's dependencies. Tests start it through the package
 // bundle/acmetest.
 //
-// On standard output it prints one line of JSON: the URL of the directory, the root above its own listener, and the root
-// of the certificates that it gives. Its log goes to standard error, and it ends when standard input closes.
+// On standard output it prints one line of JSON: the URL of the directory, the root above its own listener, and the
+// root of the certificates that it gives. Its log goes to standard error, and it ends when standard input closes.
 package main
 
 import (
@@ -47,9 +47,13 @@ func run() error {
 	validity := flag.Uint64("validity", 3600, "lifetime of certificates in seconds")
 	block := flag.String("block", "", "a host name that no certificate is given for")
 	account := flag.String("external-account", "", "ID:KEY that accounts must be bound to")
-	certificate := flag.String("certificate", "", "a file that keeps the certificate of the listener from one start to the next")
+	certificate := flag.String(
+		"certificate",
+		"",
+		"a file that keeps the certificate of the listener from one start to the next",
+	)
 	flag.Parse()
-	// No pauses, and every order is validated anew. That some nonces are refused stays as Pebble has it.
+	// No pauses, and every order is validated again. Pebble still rejects some nonces.
 	for name, value := range map[string]string{"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_AUTHZREUSE": "0"} {
 		if err := os.Setenv(name, value); err != nil {
 			return err
@@ -108,7 +112,7 @@ func run() error {
 	return err
 }
 
-// serveDNS answers that every name is at 127.0.0.1, over TCP as Pebble asks, and returns where.
+// serveDNS resolves every name to 127.0.0.1, over TCP as Pebble queries it, and returns its address.
 func serveDNS() (string, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -119,7 +123,12 @@ func serveDNS() (string, error) {
 		for _, q := range asked.Question {
 			if q.Qtype == dns.TypeA {
 				reply.Answer = append(reply.Answer, &dns.A{
-					Hdr: dns.RR_Header{Name: q.Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 1}, A: net.IPv4(127, 0, 0, 1),
+					Hdr: dns.RR_Header{
+						Name:   q.Name,
+						Rrtype: dns.TypeA,
+						Class:  dns.ClassINET,
+						Ttl:    1,
+					}, A: net.IPv4(127, 0, 0, 1),
 				})
 			}
 		}

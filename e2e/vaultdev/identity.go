@@ -32,7 +32,9 @@ func newIdentity() (identity, error) {
 	}
 	now := time.Now()
 	ca := &x509.Certificate{
-		SerialNumber: big.NewInt(now.UnixNano()), Subject: pkix.Name{CommonName: "vaultdev CA " + now.Format(time.RFC3339Nano)},
+		SerialNumber: big.NewInt(
+			now.UnixNano(),
+		), Subject: pkix.Name{CommonName: "vaultdev CA " + now.Format(time.RFC3339Nano)},
 		NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(1, 0, 0),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}

@@ -1,5 +1,6 @@
 // Command vaultdev is a Vault server to test with: the real core with the PKI and Transit secrets engines and AppRole,
-// certificate, JWT and Kubernetes auth, its storage in memory, behind a TLS listener on loopback whose CA it makes itself.
+// certificate, JWT and Kubernetes auth, its storage in memory, behind a TLS listener on loopback whose CA it makes
+// itself.
 //
 // It is a module of its own, so that Vault and its licence stay out of the product's dependencies. Tests start it
 // through the package vaultca/vaulttest.

@@ -154,7 +154,10 @@ func (s *vaultServer) listen() error {
 			Core: s.core, ListenerConfig: &configutil.Listener{Type: "tcp", Address: s.address},
 		}),
 		// The cert auth method reads the caller's certificate from the connection, and checks it itself.
-		TLSConfig:         &tls.Config{Certificates: []tls.Certificate{s.identity.leaf}, ClientAuth: tls.RequestClientCert},
+		TLSConfig: &tls.Config{
+			Certificates: []tls.Certificate{s.identity.leaf},
+			ClientAuth:   tls.RequestClientCert,
+		},
 		ReadHeaderTimeout: time.Minute, ErrorLog: log.New(discard{}, "", 0),
 	}
 	serving := s.http
@@ -234,6 +237,7 @@ func (s *vaultServer) start() error {
 
 func (s *vaultServer) describe() answer {
 	return answer{
-		Address: "https://" + s.address, RootToken: s.rootToken, UnsealKey: hex.EncodeToString(s.unsealKey), CA: string(s.identity.ca),
+		Address: "https://" + s.address, RootToken: s.rootToken, UnsealKey: hex.EncodeToString(s.unsealKey),
+		CA: string(s.identity.ca),
 	}
 }
