@@ -100,8 +100,8 @@ type Grant struct {
 	PathPrefix string                 `protobuf:"bytes,4,opt,name=path_prefix,json=pathPrefix,proto3" json:"path_prefix,omitempty"`
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	Revision   uint64                 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Issuer only: the DNS names that X509-SVIDs may contain. A name with a leading dot covers every name that ends with these
-	// whole labels. If empty, none.
+	// Issuer only: the DNS names that X509-SVIDs may contain. A name with a leading dot covers every name that ends with
+	// these whole labels. If empty, none.
 	DnsNames      []string `protobuf:"bytes,7,rep,name=dns_names,json=dnsNames,proto3" json:"dns_names,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

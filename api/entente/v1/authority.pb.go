@@ -1061,7 +1061,8 @@ type RevokeAuthorityRequest_Id struct {
 }
 
 type RevokeAuthorityRequest_Anchor struct {
-	// The subject key identifier of an anchor in the bundle, in hexadecimal: revokes the anchor and all authorities below it.
+	// The subject key identifier of an anchor in the bundle, in hexadecimal: revokes the anchor and all authorities
+	// below it.
 	Anchor string `protobuf:"bytes,3,opt,name=anchor,proto3,oneof"`
 }
 

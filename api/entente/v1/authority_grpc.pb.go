@@ -36,17 +36,18 @@ const (
 // AuthorityService lists and operates the signing keys of hosted trust domains.
 type AuthorityServiceClient interface {
 	ListAuthorities(ctx context.Context, in *ListAuthoritiesRequest, opts ...grpc.CallOption) (*ListAuthoritiesResponse, error)
-	// RotateAuthorities makes every member prepare new authorities, which replace the active ones without a pause in signing.
+	// RotateAuthorities makes every member prepare new authorities, which replace the active ones without a pause in
+	// signing.
 	RotateAuthorities(ctx context.Context, in *RotateAuthoritiesRequest, opts ...grpc.CallOption) (*RotateAuthoritiesResponse, error)
-	// PrepareAuthorities makes every member prepare reserve authorities. They are published, and sign only when the active ones
-	// are overdue, an operator activates them, or no other authority can sign.
+	// PrepareAuthorities makes every member prepare reserve authorities. They are published, and sign only when the
+	// active ones are overdue, an operator activates them, or no other authority can sign.
 	PrepareAuthorities(ctx context.Context, in *PrepareAuthoritiesRequest, opts ...grpc.CallOption) (*PrepareAuthoritiesResponse, error)
 	// ActivateAuthority makes a prepared authority sign at once, even if verifiers may not have its key or anchor yet.
 	ActivateAuthority(ctx context.Context, in *ActivateAuthorityRequest, opts ...grpc.CallOption) (*ActivateAuthorityResponse, error)
 	// TaintAuthority stops an authority at once. Its SVIDs stay valid, and their holders are notified to renew them.
 	TaintAuthority(ctx context.Context, in *TaintAuthorityRequest, opts ...grpc.CallOption) (*TaintAuthorityResponse, error)
-	// RevokeAuthority stops an authority at once and removes its key or anchor from the bundle where that is possible. The
-	// response has warnings about the rest.
+	// RevokeAuthority stops an authority at once and removes its key or anchor from the bundle where that is possible.
+	// The response has warnings about the rest.
 	RevokeAuthority(ctx context.Context, in *RevokeAuthorityRequest, opts ...grpc.CallOption) (*RevokeAuthorityResponse, error)
 	// ListAnchors returns the anchors of hosted domains: those in the bundle, and those that wait for approval.
 	ListAnchors(ctx context.Context, in *ListAnchorsRequest, opts ...grpc.CallOption) (*ListAnchorsResponse, error)
@@ -149,17 +150,18 @@ func (c *authorityServiceClient) ApproveAnchor(ctx context.Context, in *ApproveA
 // AuthorityService lists and operates the signing keys of hosted trust domains.
 type AuthorityServiceServer interface {
 	ListAuthorities(context.Context, *ListAuthoritiesRequest) (*ListAuthoritiesResponse, error)
-	// RotateAuthorities makes every member prepare new authorities, which replace the active ones without a pause in signing.
+	// RotateAuthorities makes every member prepare new authorities, which replace the active ones without a pause in
+	// signing.
 	RotateAuthorities(context.Context, *RotateAuthoritiesRequest) (*RotateAuthoritiesResponse, error)
-	// PrepareAuthorities makes every member prepare reserve authorities. They are published, and sign only when the active ones
-	// are overdue, an operator activates them, or no other authority can sign.
+	// PrepareAuthorities makes every member prepare reserve authorities. They are published, and sign only when the
+	// active ones are overdue, an operator activates them, or no other authority can sign.
 	PrepareAuthorities(context.Context, *PrepareAuthoritiesRequest) (*PrepareAuthoritiesResponse, error)
 	// ActivateAuthority makes a prepared authority sign at once, even if verifiers may not have its key or anchor yet.
 	ActivateAuthority(context.Context, *ActivateAuthorityRequest) (*ActivateAuthorityResponse, error)
 	// TaintAuthority stops an authority at once. Its SVIDs stay valid, and their holders are notified to renew them.
 	TaintAuthority(context.Context, *TaintAuthorityRequest) (*TaintAuthorityResponse, error)
-	// RevokeAuthority stops an authority at once and removes its key or anchor from the bundle where that is possible. The
-	// response has warnings about the rest.
+	// RevokeAuthority stops an authority at once and removes its key or anchor from the bundle where that is possible.
+	// The response has warnings about the rest.
 	RevokeAuthority(context.Context, *RevokeAuthorityRequest) (*RevokeAuthorityResponse, error)
 	// ListAnchors returns the anchors of hosted domains: those in the bundle, and those that wait for approval.
 	ListAnchors(context.Context, *ListAnchorsRequest) (*ListAnchorsResponse, error)

@@ -79,9 +79,9 @@ const (
 	RelationshipState_RELATIONSHIP_STATE_UNSPECIFIED RelationshipState = 0
 	RelationshipState_RELATIONSHIP_STATE_ACTIVE      RelationshipState = 1
 	RelationshipState_RELATIONSHIP_STATE_SUSPENDED   RelationshipState = 2
-	// It came of an invitation, and one side at least has not approved it. Nothing is served or accepted under it.
+	// Made by an invitation and not yet approved by both sides. Nothing is served or accepted under it.
 	RelationshipState_RELATIONSHIP_STATE_PENDING RelationshipState = 3
-	// The other side has ended the agreement. Nothing is served or accepted under it any more.
+	// Ended by the other side. Nothing is served or accepted under it.
 	RelationshipState_RELATIONSHIP_STATE_ENDED RelationshipState = 4
 )
 
@@ -240,68 +240,72 @@ type Relationship struct {
 	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
 	Url         string                 `protobuf:"bytes,2,opt,name=url,proto3" json:"url,omitempty"`
 	Profile     EndpointProfile        `protobuf:"varint,3,opt,name=profile,proto3,enum=entente.v1.EndpointProfile" json:"profile,omitempty"`
-	// https_spiffe: whom the endpoint must prove to be.
+	// https_spiffe: the SPIFFE ID that the endpoint must authenticate as.
 	EndpointSpiffeId string `protobuf:"bytes,4,opt,name=endpoint_spiffe_id,json=endpointSpiffeId,proto3" json:"endpoint_spiffe_id,omitempty"`
-	// https_web: PEM roots that are the only ones accepted; empty: the system's.
+	// https_web: the only accepted root certificates, PEM. If empty, those of the system.
 	WebRoots []byte            `protobuf:"bytes,5,opt,name=web_roots,json=webRoots,proto3" json:"web_roots,omitempty"`
 	State    RelationshipState `protobuf:"varint,6,opt,name=state,proto3,enum=entente.v1.RelationshipState" json:"state,omitempty"`
-	// After how long without refresh JWT keys count as expired. 7 days if absent.
+	// The time without a refresh after which JWT keys count as expired. If absent, 7 days.
 	MaxStaleJwt *durationpb.Duration `protobuf:"bytes,7,opt,name=max_stale_jwt,json=maxStaleJwt,proto3" json:"max_stale_jwt,omitempty"`
-	// After how long without refresh X.509 authorities count as expired. Never if absent.
+	// The time without a refresh after which X.509 authorities count as expired. If absent, never.
 	MaxStaleX509 *durationpb.Duration   `protobuf:"bytes,8,opt,name=max_stale_x509,json=maxStaleX509,proto3" json:"max_stale_x509,omitempty"`
 	CreateTime   *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	Revision     uint64                 `protobuf:"varint,10,opt,name=revision,proto3" json:"revision,omitempty"`
-	// What is known of it now; set by the server.
+	// The present state of the bundle; set by the server.
 	Freshness Freshness `protobuf:"varint,11,opt,name=freshness,proto3,enum=entente.v1.Freshness" json:"freshness,omitempty"`
-	// The member that fetches it for the cluster.
+	// The member that fetches the bundle for the cluster.
 	Owner           string                 `protobuf:"bytes,12,opt,name=owner,proto3" json:"owner,omitempty"`
 	LastSuccessTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=last_success_time,json=lastSuccessTime,proto3" json:"last_success_time,omitempty"`
 	LastAttemptTime *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=last_attempt_time,json=lastAttemptTime,proto3" json:"last_attempt_time,omitempty"`
 	NextAttemptTime *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=next_attempt_time,json=nextAttemptTime,proto3" json:"next_attempt_time,omitempty"`
-	// Why the last attempt failed, and what to do; empty when it succeeded.
+	// Why the last attempt failed and what to do; empty if it succeeded.
 	LastError string `protobuf:"bytes,16,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
-	// The named reason of the last refusal, as in the metric's label.
+	// The reason of the last refusal, as in the label of the metric.
 	LastResult      string               `protobuf:"bytes,17,opt,name=last_result,json=lastResult,proto3" json:"last_result,omitempty"`
 	Sequence        *uint64              `protobuf:"varint,18,opt,name=sequence,proto3,oneof" json:"sequence,omitempty"`
 	Digest          string               `protobuf:"bytes,19,opt,name=digest,proto3" json:"digest,omitempty"`
 	RefreshInterval *durationpb.Duration `protobuf:"bytes,20,opt,name=refresh_interval,json=refreshInterval,proto3" json:"refresh_interval,omitempty"`
-	// What an operator has to look into; trust goes on meanwhile. Cleared with the next bootstrap bundle that an operator brings.
+	// Contradictions that an operator must investigate. Trust continues meanwhile. A new bootstrap bundle from an
+	// operator clears them.
 	Alarms []*RelationshipAlarm `protobuf:"bytes,40,rep,name=alarms,proto3" json:"alarms,omitempty"`
-	// The sequence up to which the domain's chain of signed statements was checked; absent: no statement was seen yet.
+	// The sequence up to which the domain's chain of signed statements is verified; absent if no statement was received.
 	StatedSequence *uint64 `protobuf:"varint,41,opt,name=stated_sequence,json=statedSequence,proto3,oneof" json:"stated_sequence,omitempty"`
-	// The cluster that hosts the trust domain, where it runs Entente too: a stream is kept with it. Absent: the bundle is
-	// only fetched.
+	// The cluster that hosts the trust domain, if it runs Entente: this cluster keeps a stream with it. If absent, the
+	// bundle is only fetched.
 	Peer *Peer `protobuf:"bytes,50,opt,name=peer,proto3" json:"peer,omitempty"`
-	// The streams with that cluster, of all members; set by the server.
+	// The streams of all members with that cluster; set by the server.
 	Streams []*PeerStream `protobuf:"bytes,51,rep,name=streams,proto3" json:"streams,omitempty"`
-	// Further endpoints that serve the same bundle under the same profile. The endpoints are tried in order, url first; one that works where
-	// those before it do not is tried first for a while.
+	// Further endpoints that serve the same bundle under the same profile. Endpoints are tried in order, url first. An
+	// endpoint that works while earlier ones fail is tried first for a while.
 	FallbackUrls []string `protobuf:"bytes,60,rep,name=fallback_urls,json=fallbackUrls,proto3" json:"fallback_urls,omitempty"`
-	// https_spiffe, where endpoint_spiffe_id is in another domain: the SPIFFE bundle document of that domain, to verify the endpoint by.
-	// Empty: its bundle as this cluster hosts it or has it from its own relationship.
+	// https_spiffe with an endpoint_spiffe_id in another domain: the SPIFFE bundle document of that domain, which
+	// verifies the endpoint. If empty, that domain's bundle as this cluster hosts it or has it from another relationship.
 	ServingBundle []byte `protobuf:"bytes,61,opt,name=serving_bundle,json=servingBundle,proto3" json:"serving_bundle,omitempty"`
-	// Whose authorities are relied on; empty: both kinds. Others in the document are left out.
+	// The kinds of authorities that are used; others in the document are ignored. If empty, both.
 	AuthorityKinds []AuthorityKind `protobuf:"varint,62,rep,packed,name=authority_kinds,json=authorityKinds,proto3,enum=entente.v1.AuthorityKind" json:"authority_kinds,omitempty"`
-	// The largest document that is read; 0: 1 MiB, which is the most.
+	// The maximum size of a document. If 0, 1 MiB, which is also the upper limit.
 	MaxDocumentBytes uint32 `protobuf:"varint,63,opt,name=max_document_bytes,json=maxDocumentBytes,proto3" json:"max_document_bytes,omitempty"`
-	// How long a fetch from one endpoint may take; 30 s if absent, which is the most.
+	// The timeout of a fetch from one endpoint. If absent, 30 s, which is also the upper limit.
 	FetchTimeout *durationpb.Duration `protobuf:"bytes,64,opt,name=fetch_timeout,json=fetchTimeout,proto3" json:"fetch_timeout,omitempty"`
-	// What came of each endpoint, in the configured order; set by the server.
+	// The last attempt at each endpoint, in the configured order; set by the server.
 	Endpoints []*EndpointAttempt `protobuf:"bytes,65,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
-	// What of the stored bundle is not relied on because of authority_kinds, in words; set by the server.
+	// A description of the part of the stored bundle that authority_kinds excludes; set by the server.
 	LeftOut string `protobuf:"bytes,66,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
-	// Whether this cluster vouches for the domain towards others, as a hub: its bundle stands in the bundle map that is served.
+	// Whether this cluster, as a hub, attests the domain to others: the bundle map that it serves includes the domain's
+	// bundle.
 	Vouch bool `protobuf:"varint,70,opt,name=vouch,proto3" json:"vouch,omitempty"`
-	// What is taken from the bundle map that the domain's cluster serves as a hub. Absent: nothing.
+	// The trust domains that this cluster accepts from the bundle map that the domain's cluster serves as a hub. If
+	// absent, none.
 	Hub *Hub `protobuf:"bytes,71,opt,name=hub,proto3" json:"hub,omitempty"`
-	// What is known of that map; set by the server.
+	// The state of that map; set by the server.
 	HubStatus *HubStatus `protobuf:"bytes,72,opt,name=hub_status,json=hubStatus,proto3" json:"hub_status,omitempty"`
-	// The hub by whose word alone the domain is trusted; set by the server. Such a relationship was made by no operator here, and
-	// ends with the hub's word, or with what its relationship takes.
+	// The hub whose attestation alone makes the domain trusted; set by the server. No operator created such a
+	// relationship. It ends when the hub withdraws the domain or the hub's relationship excludes it.
 	OriginHub string `protobuf:"bytes,73,opt,name=origin_hub,json=originHub,proto3" json:"origin_hub,omitempty"`
-	// Further hubs that vouch for the domain; set by the server. Their word is compared, and counts where nothing before it does.
+	// Further hubs that attest the domain; set by the server. Their bundles are cross-checked, and used only if there is
+	// no source before them.
 	OtherHubs []string `protobuf:"bytes,74,rep,name=other_hubs,json=otherHubs,proto3" json:"other_hubs,omitempty"`
-	// Where it came of an invitation: what both sides have said to it.
+	// The consent of both sides, if the relationship was made by an invitation.
 	Agreement     *Agreement `protobuf:"bytes,80,opt,name=agreement,proto3" json:"agreement,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -596,23 +600,24 @@ func (x *Relationship) GetAgreement() *Agreement {
 	return nil
 }
 
-// Agreement is what came of an invitation.
+// Agreement is the consent of both sides to a relationship that was made by an invitation.
 type Agreement struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// That of the invitation; both sides know it by this.
+	// The ID of the invitation, which both sides use for the agreement.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// The hosted trust domain that the other side trusts in turn.
+	// The hosted trust domain that the other side trusts in return.
 	HostedTrustDomain string `protobuf:"bytes,2,opt,name=hosted_trust_domain,json=hostedTrustDomain,proto3" json:"hosted_trust_domain,omitempty"`
-	// Whether this cluster invited; else it accepted.
+	// Whether this cluster created the invitation. Otherwise it accepted it.
 	Invited bool `protobuf:"varint,3,opt,name=invited,proto3" json:"invited,omitempty"`
-	// When an operator of this cluster approved it, and who; absent: nobody has.
+	// When an operator of this cluster approved it, and who; absent before.
 	ApproveTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=approve_time,json=approveTime,proto3" json:"approve_time,omitempty"`
 	Approver    string                 `protobuf:"bytes,5,opt,name=approver,proto3" json:"approver,omitempty"`
-	// When the other side told that it has approved; absent: it has not.
+	// When the other side reported its approval; absent before.
 	PeerApproveTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=peer_approve_time,json=peerApproveTime,proto3" json:"peer_approve_time,omitempty"`
-	// When the other side told that it has ended it; absent: it has not.
+	// When the other side reported the end of the agreement; absent before.
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
-	// Whether it is only there because the other side's members and its endpoint prove themselves by this trust domain.
+	// Whether the relationship exists only because the other side's members and its endpoint authenticate in this trust
+	// domain.
 	Companion     bool `protobuf:"varint,8,opt,name=companion,proto3" json:"companion,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -704,15 +709,17 @@ func (x *Agreement) GetCompanion() bool {
 	return false
 }
 
-// Hub says which trust domains another cluster may bring.
+// Hub selects the trust domains that are accepted from another cluster's bundle map.
 type Hub struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Names such as us.example.org, or with a leading dot, such as .example.org, all names below one by whole labels. Never one that
-	// is hosted here, and none that the hub has from another hub.
+	// Names such as us.example.org or, with a leading dot, suffixes such as .example.org, which match all names below
+	// them by whole labels. Domains that are hosted here, and domains that the hub has from another hub, are never
+	// accepted.
 	Take []string `protobuf:"bytes,1,rep,name=take,proto3" json:"take,omitempty"`
-	// Those of them that are not taken.
+	// Exceptions in the same form.
 	Except []string `protobuf:"bytes,2,rep,name=except,proto3" json:"except,omitempty"`
-	// Where the map is served, under the profile and the endpoint SPIFFE ID of the relationship; empty: /bundles at its first URL's host.
+	// The URL of the map, fetched under the profile and endpoint SPIFFE ID of the relationship. If empty, /bundles at the
+	// host of the relationship's first URL.
 	Url           string `protobuf:"bytes,3,opt,name=url,proto3" json:"url,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -769,16 +776,16 @@ func (x *Hub) GetUrl() string {
 	return ""
 }
 
-// HubStatus is what is known of a hub's bundle map.
+// HubStatus is the state of a hub's bundle map.
 type HubStatus struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	Freshness       Freshness              `protobuf:"varint,1,opt,name=freshness,proto3,enum=entente.v1.Freshness" json:"freshness,omitempty"`
 	LastSuccessTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=last_success_time,json=lastSuccessTime,proto3" json:"last_success_time,omitempty"`
 	LastAttemptTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=last_attempt_time,json=lastAttemptTime,proto3" json:"last_attempt_time,omitempty"`
-	// As in the relationship, of the map.
+	// As in Relationship, for the map.
 	LastResult string `protobuf:"bytes,4,opt,name=last_result,json=lastResult,proto3" json:"last_result,omitempty"`
 	LastError  string `protobuf:"bytes,5,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
-	// How many domains of the map were taken, how many of those that are listed were refused, and how many are not listed.
+	// The numbers of domains in the map that were accepted, that were included but refused, and that were not included.
 	Taken         uint32 `protobuf:"varint,6,opt,name=taken,proto3" json:"taken,omitempty"`
 	Refused       uint32 `protobuf:"varint,7,opt,name=refused,proto3" json:"refused,omitempty"`
 	LeftOut       uint32 `protobuf:"varint,8,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
@@ -872,11 +879,11 @@ func (x *HubStatus) GetLeftOut() uint32 {
 	return 0
 }
 
-// Peer names another cluster that runs Entente.
+// Peer is another cluster that runs Entente.
 type Peer struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	HomeTrustDomain string                 `protobuf:"bytes,1,opt,name=home_trust_domain,json=homeTrustDomain,proto3" json:"home_trust_domain,omitempty"`
-	// HOST:PORT of its members' cluster port, tried in order; none: only the peer can open the stream.
+	// HOST:PORT of its members' cluster ports, tried in order. If empty, only the peer can open the stream.
 	Addresses     []string `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -926,21 +933,21 @@ func (x *Peer) GetAddresses() []string {
 	return nil
 }
 
-// PeerStream is what a member knows of its stream with a peer.
+// PeerStream is the state of one member's stream with a peer.
 type PeerStream struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	Member       string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
 	RemoteMember string                 `protobuf:"bytes,2,opt,name=remote_member,json=remoteMember,proto3" json:"remote_member,omitempty"`
 	Connected    bool                   `protobuf:"varint,3,opt,name=connected,proto3" json:"connected,omitempty"`
 	Direction    PeerDirection          `protobuf:"varint,4,opt,name=direction,proto3,enum=entente.v1.PeerDirection" json:"direction,omitempty"`
-	// Since when it is connected, or is not.
+	// The start of the present connection, or of the time without one.
 	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
-	// The named reason and the text of how the last one ended, or the last attempt failed.
+	// Why the last stream ended or the last attempt failed: the named reason, and the text.
 	LastResult string `protobuf:"bytes,6,opt,name=last_result,json=lastResult,proto3" json:"last_result,omitempty"`
 	LastError  string `protobuf:"bytes,7,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
-	// What the peer knows of the bundles of hosted domains.
+	// The bundle versions of hosted domains that the peer acknowledged.
 	Acknowledgements []*PeerStreamAcknowledgement `protobuf:"bytes,8,rep,name=acknowledgements,proto3" json:"acknowledgements,omitempty"`
-	// The trust domains that the peer keeps up to date here over the stream.
+	// The trust domains that the peer keeps current in this cluster over the stream.
 	Confirmed     []string `protobuf:"bytes,9,rep,name=confirmed,proto3" json:"confirmed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1044,9 +1051,9 @@ type PeerStreamAcknowledgement struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
 	Sequence    uint64                 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	// Whether there is a later one, which the peer has not acknowledged.
+	// Whether there is a later version that the peer has not acknowledged.
 	Pending bool `protobuf:"varint,3,opt,name=pending,proto3" json:"pending,omitempty"`
-	// The named reason for which the peer refused the later one, if it did.
+	// The named reason for which the peer refused the later version, or empty.
 	Refusal       string                 `protobuf:"bytes,4,opt,name=refusal,proto3" json:"refusal,omitempty"`
 	Time          *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=time,proto3" json:"time,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1118,11 +1125,11 @@ func (x *PeerStreamAcknowledgement) GetTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// EndpointAttempt is what is known of one endpoint of a relationship.
+// EndpointAttempt is the last attempt at one endpoint of a relationship.
 type EndpointAttempt struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Url   string                 `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
-	// As last_result and last_error of the relationship; empty: it was not tried yet.
+	// As last_result and last_error of the relationship. Empty before the first attempt.
 	Result        string                 `protobuf:"bytes,2,opt,name=result,proto3" json:"result,omitempty"`
 	Error         string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
 	AttemptTime   *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=attempt_time,json=attemptTime,proto3" json:"attempt_time,omitempty"`
@@ -1191,7 +1198,7 @@ func (x *EndpointAttempt) GetAttemptTime() *timestamppb.Timestamp {
 type CreateRelationshipRequest struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	Relationship *Relationship          `protobuf:"bytes,1,opt,name=relationship,proto3" json:"relationship,omitempty"`
-	// A SPIFFE bundle document to begin with. Required where an https_spiffe endpoint serves its own domain's bundle.
+	// The SPIFFE bundle document to start from. Required if an https_spiffe endpoint serves its own domain's bundle.
 	BootstrapBundle []byte `protobuf:"bytes,2,opt,name=bootstrap_bundle,json=bootstrapBundle,proto3" json:"bootstrap_bundle,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -1244,9 +1251,9 @@ func (x *CreateRelationshipRequest) GetBootstrapBundle() []byte {
 type ListRelationshipsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Read  *ReadOptions           `protobuf:"bytes,1,opt,name=read,proto3" json:"read,omitempty"`
-	// How many relationships at most; 0: as many as fit into one message. Fewer are returned where more would not fit.
+	// The maximum number of relationships. If 0, as many as fit into one message; never more than that.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// The next_page_token of the page before; empty: the first page.
+	// The next_page_token of the previous page. If empty, the first page.
 	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1306,9 +1313,9 @@ func (x *ListRelationshipsRequest) GetPageToken() string {
 type ListRelationshipsResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	// By trust domain.
+	// Ordered by trust domain.
 	Relationships []*Relationship `protobuf:"bytes,2,rep,name=relationships,proto3" json:"relationships,omitempty"`
-	// Empty: this is the last page. A page may be of a later revision than the one before it.
+	// Empty on the last page. A page may have a later revision than the previous one.
 	NextPageToken string `protobuf:"bytes,3,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1423,7 +1430,7 @@ type UpdateRelationshipRequest struct {
 	UpdateMask   *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// Replaces the stored bundle.
 	BootstrapBundle []byte `protobuf:"bytes,3,opt,name=bootstrap_bundle,json=bootstrapBundle,proto3" json:"bootstrap_bundle,omitempty"`
-	// Lets a rebuilt peer in again: the stored sequence is forgotten. Needs bootstrap_bundle.
+	// Accepts a rebuilt peer again by discarding the stored sequence. Needs bootstrap_bundle.
 	ResetSequence bool `protobuf:"varint,4,opt,name=reset_sequence,json=resetSequence,proto3" json:"reset_sequence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1490,7 +1497,7 @@ func (x *UpdateRelationshipRequest) GetResetSequence() bool {
 type DeleteRelationshipRequest struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
-	// Lets a hub's word count from now on, where one vouches for the domain. Without, such a deletion is refused.
+	// Makes the attestation of a hub take effect, if one attests the domain. Without it, such a deletion is refused.
 	ToHub         bool `protobuf:"varint,70,opt,name=to_hub,json=toHub,proto3" json:"to_hub,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1716,15 +1723,15 @@ func (x *ResumeRelationshipRequest) GetTrustDomain() string {
 	return ""
 }
 
-// RelationshipAlarm says that what a domain shows contradicts itself.
+// RelationshipAlarm records that the published data of a domain contradicts itself.
 type RelationshipAlarm struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// broken_chain: a statement does not continue the one before, or statements are missing. new_chain: the domain says that its
-	// chain starts anew. split_view: two sources show different things under one sequence.
+	// broken_chain: a statement does not continue the previous one, or statements are missing. new_chain: the domain
+	// declares that it starts a new chain. split_view: two sources have different content under one sequence.
 	Name   string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Detail string                 `protobuf:"bytes,2,opt,name=detail,proto3" json:"detail,omitempty"`
 	Time   *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
-	// What sequence it is about.
+	// The sequence in question.
 	Sequence      uint64 `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1832,23 +1839,23 @@ func (x *ApproveRelationshipRequest) GetTrustDomain() string {
 	return ""
 }
 
-// Invitation is one that this cluster has made.
+// Invitation is an invitation that this cluster created.
 type Invitation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// The hosted trust domain that is offered, and the foreign one that is to accept.
+	// The offered hosted trust domain, and the foreign one that can accept.
 	TrustDomain        string                 `protobuf:"bytes,2,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
 	ForeignTrustDomain string                 `protobuf:"bytes,3,opt,name=foreign_trust_domain,json=foreignTrustDomain,proto3" json:"foreign_trust_domain,omitempty"`
 	CreateTime         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	ExpireTime         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	Creator            string                 `protobuf:"bytes,6,opt,name=creator,proto3" json:"creator,omitempty"`
-	// Whether the agreement counts as approved by this side.
+	// Whether this side has approved the agreement in advance.
 	Approved bool            `protobuf:"varint,7,opt,name=approved,proto3" json:"approved,omitempty"`
 	State    InvitationState `protobuf:"varint,8,opt,name=state,proto3,enum=entente.v1.InvitationState" json:"state,omitempty"`
 	// When it was used or revoked.
 	EndTime                *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
 	ForeignHomeTrustDomain string                 `protobuf:"bytes,10,opt,name=foreign_home_trust_domain,json=foreignHomeTrustDomain,proto3" json:"foreign_home_trust_domain,omitempty"`
-	// Why it was revoked, where no operator did it; else empty.
+	// Why it was revoked, if not by an operator; otherwise empty.
 	RevokeReason  string `protobuf:"bytes,11,opt,name=revoke_reason,json=revokeReason,proto3" json:"revoke_reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1965,14 +1972,14 @@ type CreateInvitationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A hosted trust domain.
 	TrustDomain string `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
-	// The trust domain that is to accept, and no other can.
+	// The only trust domain that can accept the invitation.
 	ForeignTrustDomain string `protobuf:"bytes,2,opt,name=foreign_trust_domain,json=foreignTrustDomain,proto3" json:"foreign_trust_domain,omitempty"`
-	// 1 second to 7 days; 1 hour if absent.
+	// 1 second to 7 days. If absent, 1 hour.
 	Ttl *durationpb.Duration `protobuf:"bytes,3,opt,name=ttl,proto3" json:"ttl,omitempty"`
-	// Approve the agreement already now.
+	// Whether to approve the agreement in advance.
 	Approve bool `protobuf:"varint,4,opt,name=approve,proto3" json:"approve,omitempty"`
-	// The home domain of the cluster that is to accept, where that is another one with which there is no relationship: its members and its
-	// endpoint prove themselves by it, so that it comes to be trusted too.
+	// The home domain of the accepting cluster, if that is a different domain and has no relationship here. The members
+	// and the endpoint of that cluster authenticate in it, so a relationship with it is created too.
 	ForeignHomeTrustDomain string `protobuf:"bytes,5,opt,name=foreign_home_trust_domain,json=foreignHomeTrustDomain,proto3" json:"foreign_home_trust_domain,omitempty"`
 	unknownFields          protoimpl.UnknownFields
 	sizeCache              protoimpl.SizeCache
@@ -2046,7 +2053,7 @@ func (x *CreateInvitationRequest) GetForeignHomeTrustDomain() string {
 type CreateInvitationResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Secret, shown once.
+	// Secret, and returned only here.
 	Token         string      `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
 	Invitation    *Invitation `protobuf:"bytes,3,opt,name=invitation,proto3" json:"invitation,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -2291,10 +2298,10 @@ func (x *RevokeInvitationResponse) GetRevision() uint64 {
 type RedeemInvitationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Token string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
-	// Approve the agreement already now.
+	// Whether to approve the agreement at once.
 	Approve bool `protobuf:"varint,2,opt,name=approve,proto3" json:"approve,omitempty"`
-	// The home domain of the cluster that invited, where that is another one with which there is no relationship: it comes to be
-	// trusted too.
+	// The home domain of the inviting cluster, if that is a different domain and has no relationship here. A relationship
+	// with it is created too.
 	HomeTrustDomain string `protobuf:"bytes,3,opt,name=home_trust_domain,json=homeTrustDomain,proto3" json:"home_trust_domain,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -2354,7 +2361,7 @@ func (x *RedeemInvitationRequest) GetHomeTrustDomain() string {
 type RedeemInvitationResponse struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	Relationship *Relationship          `protobuf:"bytes,1,opt,name=relationship,proto3" json:"relationship,omitempty"`
-	// What the operator should know though it worked, such as clocks that differ.
+	// Problems that did not prevent the agreement, such as a difference of the clocks.
 	Warnings      []string `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -44,24 +44,24 @@ type FederationServiceClient interface {
 	ListRelationships(ctx context.Context, in *ListRelationshipsRequest, opts ...grpc.CallOption) (*ListRelationshipsResponse, error)
 	GetRelationship(ctx context.Context, in *GetRelationshipRequest, opts ...grpc.CallOption) (*Relationship, error)
 	UpdateRelationship(ctx context.Context, in *UpdateRelationshipRequest, opts ...grpc.CallOption) (*Relationship, error)
-	// DeleteRelationship ends the trust: the bundle is deleted and every consumer is told.
+	// DeleteRelationship ends trust in the domain: it deletes the bundle and notifies every consumer.
 	DeleteRelationship(ctx context.Context, in *DeleteRelationshipRequest, opts ...grpc.CallOption) (*DeleteRelationshipResponse, error)
-	// RefreshRelationship fetches now, on the member that is asked, and returns what came of it: a failed fetch is no failed
-	// call, but stands in last_result and last_error.
+	// RefreshRelationship fetches the bundle at once, on the member that serves the call, and returns the outcome. The
+	// call succeeds even if the fetch fails: last_result and last_error then have the reason.
 	RefreshRelationship(ctx context.Context, in *RefreshRelationshipRequest, opts ...grpc.CallOption) (*Relationship, error)
-	// SuspendRelationship keeps the bundle but stops acting on it.
+	// SuspendRelationship keeps the bundle but stops using it.
 	SuspendRelationship(ctx context.Context, in *SuspendRelationshipRequest, opts ...grpc.CallOption) (*Relationship, error)
 	ResumeRelationship(ctx context.Context, in *ResumeRelationshipRequest, opts ...grpc.CallOption) (*Relationship, error)
-	// ApproveRelationship gives this cluster's consent to an agreement that came of an invitation. It counts once the other side has
-	// given its own.
+	// ApproveRelationship records this cluster's consent to an agreement from an invitation. The agreement takes effect
+	// when both clusters have approved it.
 	ApproveRelationship(ctx context.Context, in *ApproveRelationshipRequest, opts ...grpc.CallOption) (*Relationship, error)
-	// CreateInvitation returns a token by which one other cluster can make an agreement with this one, once.
+	// CreateInvitation returns a token with which one other cluster can make an agreement with this one, once.
 	CreateInvitation(ctx context.Context, in *CreateInvitationRequest, opts ...grpc.CallOption) (*CreateInvitationResponse, error)
-	// ListInvitations shows the invitations that are open, and for a day what became of the others.
+	// ListInvitations returns the open invitations, and closed ones for one day with their outcome.
 	ListInvitations(ctx context.Context, in *ListInvitationsRequest, opts ...grpc.CallOption) (*ListInvitationsResponse, error)
 	RevokeInvitation(ctx context.Context, in *RevokeInvitationRequest, opts ...grpc.CallOption) (*RevokeInvitationResponse, error)
-	// RedeemInvitation accepts the invitation of another cluster: it asks one of that cluster's members, and creates the relationships of
-	// both sides.
+	// RedeemInvitation accepts the invitation of another cluster: it calls a member of that cluster and creates the
+	// relationships of both sides.
 	RedeemInvitation(ctx context.Context, in *RedeemInvitationRequest, opts ...grpc.CallOption) (*RedeemInvitationResponse, error)
 }
 
@@ -213,24 +213,24 @@ type FederationServiceServer interface {
 	ListRelationships(context.Context, *ListRelationshipsRequest) (*ListRelationshipsResponse, error)
 	GetRelationship(context.Context, *GetRelationshipRequest) (*Relationship, error)
 	UpdateRelationship(context.Context, *UpdateRelationshipRequest) (*Relationship, error)
-	// DeleteRelationship ends the trust: the bundle is deleted and every consumer is told.
+	// DeleteRelationship ends trust in the domain: it deletes the bundle and notifies every consumer.
 	DeleteRelationship(context.Context, *DeleteRelationshipRequest) (*DeleteRelationshipResponse, error)
-	// RefreshRelationship fetches now, on the member that is asked, and returns what came of it: a failed fetch is no failed
-	// call, but stands in last_result and last_error.
+	// RefreshRelationship fetches the bundle at once, on the member that serves the call, and returns the outcome. The
+	// call succeeds even if the fetch fails: last_result and last_error then have the reason.
 	RefreshRelationship(context.Context, *RefreshRelationshipRequest) (*Relationship, error)
-	// SuspendRelationship keeps the bundle but stops acting on it.
+	// SuspendRelationship keeps the bundle but stops using it.
 	SuspendRelationship(context.Context, *SuspendRelationshipRequest) (*Relationship, error)
 	ResumeRelationship(context.Context, *ResumeRelationshipRequest) (*Relationship, error)
-	// ApproveRelationship gives this cluster's consent to an agreement that came of an invitation. It counts once the other side has
-	// given its own.
+	// ApproveRelationship records this cluster's consent to an agreement from an invitation. The agreement takes effect
+	// when both clusters have approved it.
 	ApproveRelationship(context.Context, *ApproveRelationshipRequest) (*Relationship, error)
-	// CreateInvitation returns a token by which one other cluster can make an agreement with this one, once.
+	// CreateInvitation returns a token with which one other cluster can make an agreement with this one, once.
 	CreateInvitation(context.Context, *CreateInvitationRequest) (*CreateInvitationResponse, error)
-	// ListInvitations shows the invitations that are open, and for a day what became of the others.
+	// ListInvitations returns the open invitations, and closed ones for one day with their outcome.
 	ListInvitations(context.Context, *ListInvitationsRequest) (*ListInvitationsResponse, error)
 	RevokeInvitation(context.Context, *RevokeInvitationRequest) (*RevokeInvitationResponse, error)
-	// RedeemInvitation accepts the invitation of another cluster: it asks one of that cluster's members, and creates the relationships of
-	// both sides.
+	// RedeemInvitation accepts the invitation of another cluster: it calls a member of that cluster and creates the
+	// relationships of both sides.
 	RedeemInvitation(context.Context, *RedeemInvitationRequest) (*RedeemInvitationResponse, error)
 	mustEmbedUnimplementedFederationServiceServer()
 }

@@ -22,15 +22,15 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Consent is how a cluster stands to an agreement.
+// Consent is the state of a cluster's consent to an agreement.
 type Consent int32
 
 const (
 	Consent_CONSENT_UNSPECIFIED Consent = 0
-	// Its operator has not approved it yet.
+	// Its operator has not approved the agreement yet.
 	Consent_CONSENT_OPEN     Consent = 1
 	Consent_CONSENT_APPROVED Consent = 2
-	// It has ended it, or knows of none.
+	// It has ended the agreement, or does not have it.
 	Consent_CONSENT_ENDED Consent = 3
 )
 
@@ -77,7 +77,7 @@ func (Consent) EnumDescriptor() ([]byte, []int) {
 	return file_entente_v1_invitation_proto_rawDescGZIP(), []int{0}
 }
 
-// IdentitySignature says which member of the caller's cluster sends a request.
+// IdentitySignature authenticates a request as sent by one member of the caller's cluster.
 type IdentitySignature struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The member's identity certificate, DER, self-signed with its identity key.
@@ -187,13 +187,13 @@ func (x *AcceptInvitationRequest) GetSigned() *IdentitySignature {
 
 type AcceptInvitationContent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The invitation's identifier and its one-time secret.
+	// The invitation's ID and its one-time secret.
 	InvitationId string `protobuf:"bytes,1,opt,name=invitation_id,json=invitationId,proto3" json:"invitation_id,omitempty"`
 	Secret       []byte `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
-	// The trust domain that the invitation is from; what it is for stands in the offer.
+	// The trust domain that the invitation offers. The offer has the accepting one.
 	InvitingTrustDomain string           `protobuf:"bytes,3,opt,name=inviting_trust_domain,json=invitingTrustDomain,proto3" json:"inviting_trust_domain,omitempty"`
 	Offer               *FederationOffer `protobuf:"bytes,4,opt,name=offer,proto3" json:"offer,omitempty"`
-	// Whether the caller's operator has approved the agreement already.
+	// Whether the caller's operator has approved the agreement in advance.
 	Approved bool `protobuf:"varint,5,opt,name=approved,proto3" json:"approved,omitempty"`
 	// The caller's clock.
 	Time          *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=time,proto3" json:"time,omitempty"`
@@ -334,22 +334,22 @@ func (x *AcceptInvitationResponse) GetTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// FederationOffer is what a cluster tells of itself to one that is to trust one of its trust domains.
+// FederationOffer has all that another cluster needs to create a relationship with one of this cluster's trust domains.
 type FederationOffer struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain     string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
 	HomeTrustDomain string                 `protobuf:"bytes,2,opt,name=home_trust_domain,json=homeTrustDomain,proto3" json:"home_trust_domain,omitempty"`
-	// SPIFFE bundle documents of the two; home_bundle is empty where they are one.
+	// The SPIFFE bundle documents of the two domains. If both are the same domain, home_bundle is empty.
 	Bundle     []byte `protobuf:"bytes,3,opt,name=bundle,proto3" json:"bundle,omitempty"`
 	HomeBundle []byte `protobuf:"bytes,4,opt,name=home_bundle,json=homeBundle,proto3" json:"home_bundle,omitempty"`
-	// Where the bundles are served, and how that proves itself. Several are tried in order.
+	// The URLs of the bundle endpoints, tried in order, and their profile.
 	Urls             []string        `protobuf:"bytes,5,rep,name=urls,proto3" json:"urls,omitempty"`
 	HomeUrls         []string        `protobuf:"bytes,6,rep,name=home_urls,json=homeUrls,proto3" json:"home_urls,omitempty"`
 	Profile          EndpointProfile `protobuf:"varint,7,opt,name=profile,proto3,enum=entente.v1.EndpointProfile" json:"profile,omitempty"`
 	EndpointSpiffeId string          `protobuf:"bytes,8,opt,name=endpoint_spiffe_id,json=endpointSpiffeId,proto3" json:"endpoint_spiffe_id,omitempty"`
-	// HOST:PORT of the members' cluster port.
+	// HOST:PORT of the members' cluster ports.
 	PeerAddresses []string `protobuf:"bytes,9,rep,name=peer_addresses,json=peerAddresses,proto3" json:"peer_addresses,omitempty"`
-	// SHA-256 of the members' identity keys' SubjectPublicKeyInfo.
+	// SHA-256 of the SubjectPublicKeyInfo of each member's identity key.
 	Identities    [][]byte `protobuf:"bytes,10,rep,name=identities,proto3" json:"identities,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -511,15 +511,15 @@ func (x *ExchangeConsentRequest) GetSigned() *IdentitySignature {
 type ExchangeConsentContent struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	AgreementId string                 `protobuf:"bytes,1,opt,name=agreement_id,json=agreementId,proto3" json:"agreement_id,omitempty"`
-	// The caller's trust domain that the agreement is about, and the other cluster's.
+	// The caller's trust domain in the agreement, and the other cluster's.
 	TrustDomain      string  `protobuf:"bytes,2,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
 	OtherTrustDomain string  `protobuf:"bytes,3,opt,name=other_trust_domain,json=otherTrustDomain,proto3" json:"other_trust_domain,omitempty"`
 	Consent          Consent `protobuf:"varint,4,opt,name=consent,proto3,enum=entente.v1.Consent" json:"consent,omitempty"`
-	// The identity keys of the caller's members at present.
+	// As identities of FederationOffer, of the caller's present members.
 	Identities [][]byte `protobuf:"bytes,5,rep,name=identities,proto3" json:"identities,omitempty"`
-	// HOST:PORT of their cluster port.
+	// HOST:PORT of their cluster ports.
 	Addresses []string `protobuf:"bytes,6,rep,name=addresses,proto3" json:"addresses,omitempty"`
-	// Where the bundle of trust_domain is served, and that of the caller's home domain, in the order in which they should be tried.
+	// The URLs of the bundle of trust_domain and of the bundle of the caller's home domain, tried in order.
 	Urls          []string `protobuf:"bytes,7,rep,name=urls,proto3" json:"urls,omitempty"`
 	HomeUrls      []string `protobuf:"bytes,8,rep,name=home_urls,json=homeUrls,proto3" json:"home_urls,omitempty"`
 	unknownFields protoimpl.UnknownFields

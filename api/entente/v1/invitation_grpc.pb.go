@@ -27,14 +27,14 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// InvitationService is what another cluster calls that this one knows by an invitation, or by the agreement that came of it. It is
-// served under the ALPN protocol entente-join/1, to callers without a certificate: each request is signed with the identity key
-// of a member, for the one TLS session in which it is sent.
+// InvitationService is called by another cluster on the basis of an invitation, or of the agreement that was made by
+// it. It is served under the ALPN protocol entente-join/1 to callers without a certificate: each request is signed with
+// the identity key of a member, and the signature is valid only in the TLS session of the request.
 type InvitationServiceClient interface {
-	// AcceptInvitation redeems an invitation: it brings what the caller's cluster offers, and returns what this one does. Called again by
-	// the same cluster it returns the same.
+	// AcceptInvitation redeems an invitation: the request has the offer of the caller's cluster, and the response has the
+	// offer of this one. A repeated call of the same cluster returns the same.
 	AcceptInvitation(ctx context.Context, in *AcceptInvitationRequest, opts ...grpc.CallOption) (*AcceptInvitationResponse, error)
-	// ExchangeConsent tells how the caller's cluster stands to an agreement, and returns how this one does.
+	// ExchangeConsent reports the consent of the caller's cluster to an agreement and returns the consent of this one.
 	ExchangeConsent(ctx context.Context, in *ExchangeConsentRequest, opts ...grpc.CallOption) (*ExchangeConsentResponse, error)
 }
 
@@ -70,14 +70,14 @@ func (c *invitationServiceClient) ExchangeConsent(ctx context.Context, in *Excha
 // All implementations must embed UnimplementedInvitationServiceServer
 // for forward compatibility.
 //
-// InvitationService is what another cluster calls that this one knows by an invitation, or by the agreement that came of it. It is
-// served under the ALPN protocol entente-join/1, to callers without a certificate: each request is signed with the identity key
-// of a member, for the one TLS session in which it is sent.
+// InvitationService is called by another cluster on the basis of an invitation, or of the agreement that was made by
+// it. It is served under the ALPN protocol entente-join/1 to callers without a certificate: each request is signed with
+// the identity key of a member, and the signature is valid only in the TLS session of the request.
 type InvitationServiceServer interface {
-	// AcceptInvitation redeems an invitation: it brings what the caller's cluster offers, and returns what this one does. Called again by
-	// the same cluster it returns the same.
+	// AcceptInvitation redeems an invitation: the request has the offer of the caller's cluster, and the response has the
+	// offer of this one. A repeated call of the same cluster returns the same.
 	AcceptInvitation(context.Context, *AcceptInvitationRequest) (*AcceptInvitationResponse, error)
-	// ExchangeConsent tells how the caller's cluster stands to an agreement, and returns how this one does.
+	// ExchangeConsent reports the consent of the caller's cluster to an agreement and returns the consent of this one.
 	ExchangeConsent(context.Context, *ExchangeConsentRequest) (*ExchangeConsentResponse, error)
 	mustEmbedUnimplementedInvitationServiceServer()
 }

@@ -26,7 +26,8 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// JoinService admits a new member. It is served under the ALPN protocol entente-join/1, to callers without a certificate.
+// JoinService admits a new member. It is served under the ALPN protocol entente-join/1, to callers without a
+// certificate.
 type JoinServiceClient interface {
 	Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*JoinResponse, error)
 }
@@ -53,7 +54,8 @@ func (c *joinServiceClient) Join(ctx context.Context, in *JoinRequest, opts ...g
 // All implementations must embed UnimplementedJoinServiceServer
 // for forward compatibility.
 //
-// JoinService admits a new member. It is served under the ALPN protocol entente-join/1, to callers without a certificate.
+// JoinService admits a new member. It is served under the ALPN protocol entente-join/1, to callers without a
+// certificate.
 type JoinServiceServer interface {
 	Join(context.Context, *JoinRequest) (*JoinResponse, error)
 	mustEmbedUnimplementedJoinServiceServer()

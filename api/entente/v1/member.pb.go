@@ -130,8 +130,8 @@ type HeartbeatResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Clock *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=clock,proto3" json:"clock,omitempty"`
 	Term  uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
-	// The distance of the member's clock from a majority's: the smallest distance that covers a majority of the clocks, its own
-	// included. Absent while the leader has no heartbeats from a majority.
+	// The distance of the member's clock from a majority's: the smallest distance that covers a majority of the clocks,
+	// its own included. Absent while the leader has no heartbeats from a majority.
 	ClockDistance *durationpb.Duration `protobuf:"bytes,3,opt,name=clock_distance,json=clockDistance,proto3" json:"clock_distance,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -31,13 +31,15 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// MemberService is the internal API between members. It is served under the ALPN protocol entente-member/1, on identity keys.
+// MemberService is the internal API between members. It is served under the ALPN protocol entente-member/1, on identity
+// keys.
 type MemberServiceClient interface {
 	// Heartbeat reports to the leader that a member is alive, with observations that are not committed.
 	Heartbeat(ctx context.Context, in *HeartbeatRequest, opts ...grpc.CallOption) (*HeartbeatResponse, error)
 	// GetMembership returns the present members to a member that missed changes.
 	GetMembership(ctx context.Context, in *GetMembershipRequest, opts ...grpc.CallOption) (*GetMembershipResponse, error)
-	// Enlist adds a member whose row is stored to the Raft configuration, or updates its address. Only the leader serves it.
+	// Enlist adds a member whose row is stored to the Raft configuration, or updates its address. Only the leader serves
+	// it.
 	Enlist(ctx context.Context, in *EnlistRequest, opts ...grpc.CallOption) (*EnlistResponse, error)
 	// RemoveServer removes a member from the Raft configuration and from the tables. Only the leader serves it.
 	RemoveServer(ctx context.Context, in *RemoveServerRequest, opts ...grpc.CallOption) (*RemoveServerResponse, error)
@@ -119,13 +121,15 @@ func (c *memberServiceClient) Report(ctx context.Context, in *ReportRequest, opt
 // All implementations must embed UnimplementedMemberServiceServer
 // for forward compatibility.
 //
-// MemberService is the internal API between members. It is served under the ALPN protocol entente-member/1, on identity keys.
+// MemberService is the internal API between members. It is served under the ALPN protocol entente-member/1, on identity
+// keys.
 type MemberServiceServer interface {
 	// Heartbeat reports to the leader that a member is alive, with observations that are not committed.
 	Heartbeat(context.Context, *HeartbeatRequest) (*HeartbeatResponse, error)
 	// GetMembership returns the present members to a member that missed changes.
 	GetMembership(context.Context, *GetMembershipRequest) (*GetMembershipResponse, error)
-	// Enlist adds a member whose row is stored to the Raft configuration, or updates its address. Only the leader serves it.
+	// Enlist adds a member whose row is stored to the Raft configuration, or updates its address. Only the leader serves
+	// it.
 	Enlist(context.Context, *EnlistRequest) (*EnlistResponse, error)
 	// RemoveServer removes a member from the Raft configuration and from the tables. Only the leader serves it.
 	RemoveServer(context.Context, *RemoveServerRequest) (*RemoveServerResponse, error)

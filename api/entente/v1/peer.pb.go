@@ -354,12 +354,12 @@ func (*PeerMessage_ServiceSets) isPeerMessage_Content() {}
 
 func (*PeerMessage_MapTaken) isPeerMessage_Content() {}
 
-// PeerHello is the first message of each side, and comes once.
+// PeerHello is the first message of each side, sent once.
 type PeerHello struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The version of the protocol that the sender speaks: 1.
+	// The version of the protocol: 1.
 	Version uint32 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
-	// The sender's home domain and member ID, as its X509-SVID has them.
+	// The sender's home domain and member ID, as in its X509-SVID.
 	HomeTrustDomain string `protobuf:"bytes,2,opt,name=home_trust_domain,json=homeTrustDomain,proto3" json:"home_trust_domain,omitempty"`
 	Member          string `protobuf:"bytes,3,opt,name=member,proto3" json:"member,omitempty"`
 	unknownFields   protoimpl.UnknownFields
@@ -417,8 +417,8 @@ func (x *PeerHello) GetMember() string {
 	return ""
 }
 
-// PeerInterest names the trust domains whose bundles the sender wants, each with the version that it has. It follows the
-// hello, and comes again, complete, when that set changes.
+// PeerInterest lists the trust domains whose bundles the sender subscribes to, each with the sender's present version.
+// It follows the hello, and is sent again in full when the set changes.
 type PeerInterest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Wanted        []*PeerBundleVersion   `protobuf:"bytes,1,rep,name=wanted,proto3" json:"wanted,omitempty"`
@@ -463,15 +463,16 @@ func (x *PeerInterest) GetWanted() []*PeerBundleVersion {
 	return nil
 }
 
-// PeerBundleVersion names one version of a bundle.
+// PeerBundleVersion identifies one version of a bundle.
 type PeerBundleVersion struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
-	// Absent where there is no bundle, or it has no sequence.
+	// Absent if there is no bundle, or the bundle has no sequence.
 	Sequence *uint64 `protobuf:"varint,2,opt,name=sequence,proto3,oneof" json:"sequence,omitempty"`
-	// The digest of its usable keys; empty where there is no bundle.
+	// The digest of its usable keys; empty if there is no bundle.
 	Digest []byte `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
-	// In an interest: the sequence from which on the sender lacks the signed statements. Absent: it lacks those on later versions alone.
+	// In a subscription: the sequence from which on the sender needs the signed statements. If absent, only those on
+	// later versions.
 	StatementsFrom *uint64 `protobuf:"varint,4,opt,name=statements_from,json=statementsFrom,proto3,oneof" json:"statements_from,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -535,7 +536,7 @@ func (x *PeerBundleVersion) GetStatementsFrom() uint64 {
 	return 0
 }
 
-// PeerBundle brings a bundle that the receiver wants: the newest, whatever was skipped.
+// PeerBundle is the newest version of a bundle that the receiver subscribes to. Intermediate versions are skipped.
 type PeerBundle struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
@@ -589,13 +590,13 @@ func (x *PeerBundle) GetDocument() []byte {
 	return nil
 }
 
-// PeerStatements brings the signed statements on a bundle that the receiver wants and lacks statements on: those on a version follow
-// it, at once or when they were signed.
+// PeerStatements has signed statements on a bundle that the receiver subscribes to. They follow the version, at once or
+// when they are signed.
 type PeerStatements struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
-	// The document that is served beside the bundle, with these statements alone: in the order of their sequences, and no more
-	// than such a document can hold.
+	// A statements document as the bundle endpoint serves it, with only these statements, ordered by sequence. It has at
+	// most as many as such a document can hold.
 	Document      []byte `protobuf:"bytes,2,opt,name=document,proto3" json:"document,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -645,21 +646,23 @@ func (x *PeerStatements) GetDocument() []byte {
 	return nil
 }
 
-// PeerMapInterest asks for what the receiver, as a hub, has in its bundle map: of the trust domains that are named, those that the
-// sender lacks, and from then on every change. It comes in parts where it is long, and again, whole, when the sender takes others.
+// PeerMapInterest subscribes to the receiver's bundle map, as that of a hub: to the selected trust domains that the
+// sender does not have at the same version, and to every later change. A long subscription has several parts. It is
+// sent again in full when the selection changes.
 type PeerMapInterest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The receiver's domain with which the sender has the relationship that lists them.
+	// The receiver's trust domain. The sender's relationship with it has the selection.
 	TrustDomain string `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
-	// Names such as us.example.org, or with a leading dot all below one, by whole labels; and those that are left out of them. Nothing
-	// to take: the sender takes nothing any more.
+	// Names such as us.example.org, or suffixes with a leading dot that match all names below them by whole labels; and
+	// the exceptions. If the first list is empty, the subscription ends.
 	Take   []string `protobuf:"bytes,2,rep,name=take,proto3" json:"take,omitempty"`
 	Except []string `protobuf:"bytes,3,rep,name=except,proto3" json:"except,omitempty"`
-	// What the sender has by the receiver's word.
+	// The versions that the sender has from the receiver's map.
 	Has []*PeerBundleVersion `protobuf:"bytes,4,rep,name=has,proto3" json:"has,omitempty"`
 	// More parts follow.
 	More bool `protobuf:"varint,5,opt,name=more,proto3" json:"more,omitempty"`
-	// Tells one interest from those before on the same stream, by whichever relationship; it rises. All parts of one have the same.
+	// The number of the subscription, the same in all parts. It rises with each one on the stream, whatever the
+	// relationship.
 	Number        uint64 `protobuf:"varint,6,opt,name=number,proto3" json:"number,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -737,19 +740,19 @@ func (x *PeerMapInterest) GetNumber() uint64 {
 	return 0
 }
 
-// PeerMapChanges brings what the sender, as a hub, says of trust domains that the receiver asked for. It is judged as an entry of the bundle
-// map that the sender serves.
+// PeerMapChanges has changes of the sender's bundle map for the trust domains that the receiver selected. The receiver
+// applies the same rules as to an entry of a bundle map that it fetches.
 type PeerMapChanges struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// As in the interest.
+	// As in the subscription.
 	TrustDomain string `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
-	// Bundles as they stand in a bundle map.
+	// Bundles as in a bundle map.
 	Bundles []*PeerBundle `protobuf:"bytes,2,rep,name=bundles,proto3" json:"bundles,omitempty"`
-	// Trust domains that the sender vouches for no more.
+	// Trust domains that the sender no longer attests.
 	Withdrawn []string `protobuf:"bytes,3,rep,name=withdrawn,proto3" json:"withdrawn,omitempty"`
-	// The receiver has now been told everything. It comes again with every heartbeat.
+	// The receiver has received everything. Sent again with every heartbeat.
 	Complete bool `protobuf:"varint,4,opt,name=complete,proto3" json:"complete,omitempty"`
-	// The number of the interest that this answers.
+	// The number of the subscription that this answers.
 	Interest      uint64 `protobuf:"varint,5,opt,name=interest,proto3" json:"interest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -820,8 +823,8 @@ func (x *PeerMapChanges) GetInterest() uint64 {
 	return 0
 }
 
-// PeerMapTaken says that a message of changes that named trust domains was taken in. The sender of those has two at most under way by one
-// interest, so that the receiver decides how fast it is told.
+// PeerMapTaken acknowledges a message of changes that named trust domains. The sender of changes has at most two of
+// them unacknowledged in one subscription, so the receiver controls the rate.
 type PeerMapTaken struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// As in the changes.
@@ -875,11 +878,11 @@ func (x *PeerMapTaken) GetInterest() uint64 {
 	return 0
 }
 
-// PeerAcknowledgement says that a version is stored, or that what was brought is not and why.
+// PeerAcknowledgement reports that a version is stored, or the reason for its refusal.
 type PeerAcknowledgement struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Version *PeerBundleVersion     `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
-	// The named reason of a refusal; empty: the version is stored.
+	// The named reason of a refusal. If empty, the version is stored.
 	Refusal       string `protobuf:"bytes,2,opt,name=refusal,proto3" json:"refusal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -929,7 +932,8 @@ func (x *PeerAcknowledgement) GetRefusal() string {
 	return ""
 }
 
-// PeerHeartbeat says that the sender is there, and which versions it has of the bundles that the receiver wants.
+// PeerHeartbeat confirms that the sender is alive, and lists its present versions of the bundles that the receiver
+// subscribes to.
 type PeerHeartbeat struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Current       []*PeerBundleVersion   `protobuf:"bytes,1,rep,name=current,proto3" json:"current,omitempty"`
@@ -974,12 +978,12 @@ func (x *PeerHeartbeat) GetCurrent() []*PeerBundleVersion {
 	return nil
 }
 
-// PeerGoodbye is the last message of a side that ends the stream by its own decision.
+// PeerGoodbye is the last message of a side that ends the stream deliberately.
 type PeerGoodbye struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A named reason, such as ended, suspended, draining, moved or duplicate.
 	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
-	// One sentence for the operator on the other side.
+	// One sentence for the operator of the other side.
 	Detail        string `protobuf:"bytes,2,opt,name=detail,proto3" json:"detail,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1029,7 +1033,7 @@ func (x *PeerGoodbye) GetDetail() string {
 	return ""
 }
 
-// PeerServices says which services the sender imports, and what became of the sets that it was brought.
+// PeerServices lists the services that the sender imports, and acknowledges the sets that it received.
 type PeerServices struct {
 	state            protoimpl.MessageState        `protogen:"open.v1"`
 	Interest         *PeerServiceInterest          `protobuf:"bytes,1,opt,name=interest,proto3" json:"interest,omitempty"`
@@ -1082,11 +1086,11 @@ func (x *PeerServices) GetAcknowledgements() []*PeerServiceAcknowledgement {
 	return nil
 }
 
-// PeerServiceInterest names the services that the sender wants of the receiver, each with what it has. It comes again, complete, when
-// that list changes.
+// PeerServiceInterest lists the services that the sender imports from the receiver, each with the sender's present
+// version. It is sent again in full when the list changes.
 type PeerServiceInterest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Tells one list from those before on the same stream; it rises.
+	// The number of the list. It rises with each one on the stream.
 	Number uint64 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
 	// At most 1000.
 	Wanted        []*PeerServiceVersion `protobuf:"bytes,2,rep,name=wanted,proto3" json:"wanted,omitempty"`
@@ -1138,12 +1142,13 @@ func (x *PeerServiceInterest) GetWanted() []*PeerServiceVersion {
 	return nil
 }
 
-// PeerServiceVersion names one version of the instances of a service that lie in one trust domain.
+// PeerServiceVersion identifies one version of the instances of a service in one trust domain.
 type PeerServiceVersion struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
 	Service     string                 `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
-	// SHA-256 of what version 1 of the protocol has of the set, which the receiver computes too; empty where there is none.
+	// SHA-256 of the set's content in version 1 of the protocol, which the receiver computes too; empty if there is no
+	// set.
 	Digest        []byte `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1200,11 +1205,11 @@ func (x *PeerServiceVersion) GetDigest() []byte {
 	return nil
 }
 
-// PeerServiceAcknowledgement says that a set is stored, or that it is not and why.
+// PeerServiceAcknowledgement reports that a set is stored, or the reason for its refusal.
 type PeerServiceAcknowledgement struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Version *PeerServiceVersion    `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
-	// The named reason of a refusal; empty: it is stored.
+	// The named reason of a refusal. If empty, the set is stored.
 	Refusal       string `protobuf:"bytes,2,opt,name=refusal,proto3" json:"refusal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1254,11 +1259,11 @@ func (x *PeerServiceAcknowledgement) GetRefusal() string {
 	return ""
 }
 
-// PeerServiceSets brings sets that the receiver wants, each whole, in one or several parts that follow each other.
+// PeerServiceSets has sets that the receiver imports, each complete, in one or several consecutive parts.
 type PeerServiceSets struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Sets  []*PeerServiceSet      `protobuf:"bytes,1,rep,name=sets,proto3" json:"sets,omitempty"`
-	// The number of the interest of which all that differs has now been sent and acknowledged; 0: none yet.
+	// The number of the list whose differences have all been sent and acknowledged, or 0 if there is none.
 	Confirmed     uint64 `protobuf:"varint,2,opt,name=confirmed,proto3" json:"confirmed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1315,7 +1320,8 @@ type PeerServiceSet struct {
 	// Whether this is the last part of the set.
 	Last      bool            `protobuf:"varint,2,opt,name=last,proto3" json:"last,omitempty"`
 	Instances []*PeerInstance `protobuf:"bytes,3,rep,name=instances,proto3" json:"instances,omitempty"`
-	// The service is not exported to the receiver, which forgets what it has of it. Such a set has one part, without instances.
+	// The service is not exported to the receiver, which deletes its instances. Such a set has one part, without
+	// instances.
 	Withheld      bool `protobuf:"varint,4,opt,name=withheld,proto3" json:"withheld,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1379,14 +1385,14 @@ func (x *PeerServiceSet) GetWithheld() bool {
 	return false
 }
 
-// PeerInstance is where a service is reachable.
+// PeerInstance is one address of a service.
 type PeerInstance struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Address  string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
 	Locality *Locality              `protobuf:"bytes,2,opt,name=locality,proto3" json:"locality,omitempty"`
 	SpiffeId string                 `protobuf:"bytes,3,opt,name=spiffe_id,json=spiffeId,proto3" json:"spiffe_id,omitempty"`
 	Weight   uint32                 `protobuf:"varint,4,opt,name=weight,proto3" json:"weight,omitempty"`
-	// As it counts at the origin, where a lease may have run out.
+	// The effective health at the origin, where a lease may have expired.
 	Health        Health `protobuf:"varint,5,opt,name=health,proto3,enum=entente.v1.Health" json:"health,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -26,11 +26,11 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// PeerService joins two clusters that federate. Only a member of the other cluster can call it, by the X509-SVID of its
-// home domain, and only while a relationship here names that domain as a peer's.
+// PeerService connects two federated clusters. The caller must be a member of the other cluster, authenticated by an
+// X509-SVID of its home domain, and a relationship of this cluster must name that domain as the home domain of a peer.
 type PeerServiceClient interface {
-	// Exchange carries both directions until either side ends it. Each side begins with a hello; the caller need not wait for
-	// the other's. What a side does not know of a message it passes over.
+	// Exchange carries both directions until either side ends it. Each side sends a hello first; the caller need not wait
+	// for the other hello. A side ignores unknown messages and fields.
 	Exchange(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExchangeRequest, ExchangeResponse], error)
 }
 
@@ -59,11 +59,11 @@ type PeerService_ExchangeClient = grpc.BidiStreamingClient[ExchangeRequest, Exch
 // All implementations must embed UnimplementedPeerServiceServer
 // for forward compatibility.
 //
-// PeerService joins two clusters that federate. Only a member of the other cluster can call it, by the X509-SVID of its
-// home domain, and only while a relationship here names that domain as a peer's.
+// PeerService connects two federated clusters. The caller must be a member of the other cluster, authenticated by an
+// X509-SVID of its home domain, and a relationship of this cluster must name that domain as the home domain of a peer.
 type PeerServiceServer interface {
-	// Exchange carries both directions until either side ends it. Each side begins with a hello; the caller need not wait for
-	// the other's. What a side does not know of a message it passes over.
+	// Exchange carries both directions until either side ends it. Each side sends a hello first; the caller need not wait
+	// for the other hello. A side ignores unknown messages and fields.
 	Exchange(grpc.BidiStreamingServer[ExchangeRequest, ExchangeResponse]) error
 	mustEmbedUnimplementedPeerServiceServer()
 }

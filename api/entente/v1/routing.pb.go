@@ -30,7 +30,7 @@ const (
 	Health_HEALTH_HEALTHY     Health = 1
 	Health_HEALTH_DEGRADED    Health = 2
 	Health_HEALTH_UNHEALTHY   Health = 3
-	// Takes no new requests; it is on its way out.
+	// Receives no new requests, and will be removed.
 	Health_HEALTH_DRAINING Health = 4
 )
 
@@ -83,15 +83,15 @@ type ExportState int32
 
 const (
 	ExportState_EXPORT_STATE_UNSPECIFIED ExportState = 0
-	// The relationship is in force, and names a peer.
+	// The relationship is active and names a peer.
 	ExportState_EXPORT_STATE_OFFERED ExportState = 1
 	// The relationship is suspended, waits for consent, or names no peer.
 	ExportState_EXPORT_STATE_HELD_BACK ExportState = 2
-	// The relationship that it was made under has ended; it will be removed.
+	// The relationship under which it was created has ended. The export will be removed.
 	ExportState_EXPORT_STATE_ENDED ExportState = 3
-	// The other cluster has stored what is offered now.
+	// The other cluster has stored the present set.
 	ExportState_EXPORT_STATE_ACKNOWLEDGED ExportState = 4
-	// The other cluster has refused what is offered, for the named reason, and keeps what it had.
+	// The other cluster has refused the present set for the named reason, and keeps the earlier one.
 	ExportState_EXPORT_STATE_REFUSED ExportState = 5
 )
 
@@ -146,16 +146,17 @@ type ImportState int32
 
 const (
 	ImportState_IMPORT_STATE_UNSPECIFIED ImportState = 0
-	// Nothing has come yet.
+	// No set was received yet.
 	ImportState_IMPORT_STATE_PENDING ImportState = 1
 	ImportState_IMPORT_STATE_CURRENT ImportState = 2
 	// The other cluster does not export it to this one.
 	ImportState_IMPORT_STATE_NOT_EXPORTED ImportState = 3
-	// No stream has confirmed it for import_ttl: it is offered to nobody.
+	// No stream has confirmed it for import_ttl. Its instances are left out of hints.
 	ImportState_IMPORT_STATE_EXPIRED ImportState = 4
-	// The relationship is suspended or waits for consent: it is offered to nobody; or it names no peer, so that nothing can come.
+	// The relationship is suspended or waits for consent, and the instances are left out of hints; or it names no peer,
+	// so no set can arrive.
 	ImportState_IMPORT_STATE_HELD_BACK ImportState = 5
-	// The relationship that it was made under has ended; it will be removed.
+	// The relationship under which it was created has ended. The import will be removed.
 	ImportState_IMPORT_STATE_ENDED ImportState = 6
 )
 
@@ -268,31 +269,31 @@ func (x *Locality) GetSubZone() string {
 	return ""
 }
 
-// Instance is where a service is reachable.
+// Instance is one address of a service.
 type Instance struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Small letters, digits, '-', '_' and '.'; at most 128 bytes.
+	// Lowercase letters, digits, '-', '_' and '.'; at most 128 bytes.
 	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
-	// IP:port, the IP a literal.
+	// IP:port with a literal IP address.
 	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
-	// Region and zone at least.
+	// At least region and zone.
 	Locality *Locality `protobuf:"bytes,3,opt,name=locality,proto3" json:"locality,omitempty"`
-	// Whom a caller must expect there.
+	// The SPIFFE ID that a caller must expect.
 	SpiffeId string `protobuf:"bytes,4,opt,name=spiffe_id,json=spiffeId,proto3" json:"spiffe_id,omitempty"`
-	// 1 to 1048576; 1 if absent.
+	// 1 to 1048576. If absent, 1.
 	Weight uint32 `protobuf:"varint,5,opt,name=weight,proto3" json:"weight,omitempty"`
-	// Healthy if unspecified.
+	// If unspecified, healthy.
 	Health Health `protobuf:"varint,6,opt,name=health,proto3,enum=entente.v1.Health" json:"health,omitempty"`
-	// In a request the secret of the lease that the instance stands and falls with, as HoldLease returned it; absent: it stays
-	// until it is deregistered. In an answer the lease's ID, which is no secret.
+	// In a request: the secret of the instance's lease, as HoldLease returned it. If absent, the instance stays until it
+	// is deregistered. In a response: the ID of the lease, which is not secret.
 	Lease        string                 `protobuf:"bytes,8,opt,name=lease,proto3" json:"lease,omitempty"`
 	RegisterTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=register_time,json=registerTime,proto3" json:"register_time,omitempty"`
 	Revision     uint64                 `protobuf:"varint,10,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Its lease has run out: it counts as unhealthy, whatever its health says. Set by the server.
+	// Its lease has expired: it counts as unhealthy, whatever its health. Set by the server.
 	Lapsed bool `protobuf:"varint,11,opt,name=lapsed,proto3" json:"lapsed,omitempty"`
-	// The foreign trust domain that it was imported from; empty: it is registered here. Set by the server.
+	// The foreign trust domain that it was imported from; empty if it is registered here. Set by the server.
 	Origin string `protobuf:"bytes,12,opt,name=origin,proto3" json:"origin,omitempty"`
-	// It was imported, and is offered to nobody, because no stream has confirmed it for import_ttl. Set by the server.
+	// Imported, and left out of all hints because no stream has confirmed it for import_ttl. Set by the server.
 	ImportExpired bool `protobuf:"varint,13,opt,name=import_expired,json=importExpired,proto3" json:"import_expired,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -516,18 +517,18 @@ func (x *RegisterInstanceRequest) GetInstance() *Instance {
 	return nil
 }
 
-// Lease is what instances stand and fall with.
+// Lease keeps the instances that were registered with it healthy for as long as it is renewed.
 type Lease struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// Without a renewal for this long it has run out. 5 s to 24 h.
+	// The time without a renewal after which it expires. 5 s to 24 h.
 	Ttl *durationpb.Duration `protobuf:"bytes,2,opt,name=ttl,proto3" json:"ttl,omitempty"`
-	// How long after that its instances are removed. 0 s to 7 days; 5 minutes if absent.
+	// The time between the expiry and the removal of its instances. 0 s to 7 days. If absent, 5 minutes.
 	GoneAfter *durationpb.Duration `protobuf:"bytes,3,opt,name=gone_after,json=goneAfter,proto3" json:"gone_after,omitempty"`
-	// Who took it: a SPIFFE ID, or the local administrator.
+	// The caller that created it: a SPIFFE ID, or the local administrator.
 	Owner      string                 `protobuf:"bytes,4,opt,name=owner,proto3" json:"owner,omitempty"`
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// When it ran out; absent: it is held.
+	// When it expired; absent while it is renewed.
 	LapseTime     *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=lapse_time,json=lapseTime,proto3" json:"lapse_time,omitempty"`
 	Instances     uint32                 `protobuf:"varint,7,opt,name=instances,proto3" json:"instances,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -613,14 +614,14 @@ func (x *Lease) GetInstances() uint32 {
 	return 0
 }
 
-// HoldLeaseRequest renews the lease of the stream, and does what else it says.
+// HoldLeaseRequest renews the lease of the stream, and makes the other requested changes.
 type HoldLeaseRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// In the first message, and only there.
+	// Required in the first message, and not allowed in later ones.
 	Open *OpenLease `protobuf:"bytes,1,opt,name=open,proto3" json:"open,omitempty"`
 	// At most 1000.
 	Health []*HealthChange `protobuf:"bytes,2,rep,name=health,proto3" json:"health,omitempty"`
-	// Gives the lease up: its instances are removed, and the stream ends.
+	// Ends the lease: its instances are removed, and the stream is closed.
 	Release       bool `protobuf:"varint,3,opt,name=release,proto3" json:"release,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -681,7 +682,7 @@ type OpenLease struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Ttl       *durationpb.Duration   `protobuf:"bytes,1,opt,name=ttl,proto3" json:"ttl,omitempty"`
 	GoneAfter *durationpb.Duration   `protobuf:"bytes,2,opt,name=gone_after,json=goneAfter,proto3" json:"gone_after,omitempty"`
-	// Takes up a lease again; absent: a new one. The ttl and gone_after of the request count from then on.
+	// The lease to resume. If absent, a new one is created. The ttl and gone_after of this request apply from now on.
 	Secret        string `protobuf:"bytes,3,opt,name=secret,proto3" json:"secret,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -802,8 +803,8 @@ func (x *HealthChange) GetHealth() Health {
 type HoldLeaseResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Lease *Lease                 `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
-	// In the first answer: what names the lease in registrations, and takes it up again. Whoever has it holds the lease, if the
-	// caller is the same.
+	// Only in the first response: the credential that adds instances to the lease and resumes it. It is accepted from the
+	// lease's owner only.
 	Secret        string `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
 	Revision      uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -957,12 +958,12 @@ func (x *ListLeasesResponse) GetLeases() []*Lease {
 	return nil
 }
 
-// ReplaceInstancesRequest is one part of a set. Together the parts have at most 100000 instances.
+// ReplaceInstancesRequest is one part of a set. All parts together have at most 100000 instances.
 type ReplaceInstancesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// In the first message, and only there.
+	// Required in the first message, and not allowed in later ones.
 	Target *ReplaceTarget `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
-	// At most 4096 a message. Their lease is the target's.
+	// At most 4096 per message. Their lease is the target's.
 	Instances     []*Instance `protobuf:"bytes,2,rep,name=instances,proto3" json:"instances,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1014,9 +1015,9 @@ func (x *ReplaceInstancesRequest) GetInstances() []*Instance {
 
 type ReplaceTarget struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The service whose instances are replaced; absent: those of all services of the lease.
+	// The service whose instances are replaced. If empty, those of all services of the lease.
 	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
-	// The secret of a lease: only its instances are replaced. Absent: those of the service that have no lease.
+	// The secret of the lease whose instances are replaced. If empty, those of the service that have no lease.
 	Lease         string `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1514,9 +1515,9 @@ type Hint struct {
 	Revision uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
 	// The priorities in use, without gaps, the best first.
 	Priorities []*HintPriority `protobuf:"bytes,4,rep,name=priorities,proto3" json:"priorities,omitempty"`
-	// Instances that are not offered, and why.
+	// Instances that are left out, with the reason.
 	Excluded []*HintExclusion `protobuf:"bytes,5,rep,name=excluded,proto3" json:"excluded,omitempty"`
-	// Why there is no endpoint; empty when there is one.
+	// Why there is no endpoint; empty if there is one.
 	Reason        string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1597,7 +1598,7 @@ func (x *Hint) GetReason() string {
 type HintPriority struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Priority uint32                 `protobuf:"varint,1,opt,name=priority,proto3" json:"priority,omitempty"`
-	// Percent of all requests that go to this priority, to healthy and to degraded endpoints.
+	// The percentages of all requests that go to the healthy and to the degraded endpoints of this priority.
 	Load          uint32          `protobuf:"varint,2,opt,name=load,proto3" json:"load,omitempty"`
 	DegradedLoad  uint32          `protobuf:"varint,3,opt,name=degraded_load,json=degradedLoad,proto3" json:"degraded_load,omitempty"`
 	Panic         bool            `protobuf:"varint,4,opt,name=panic,proto3" json:"panic,omitempty"`
@@ -1674,11 +1675,11 @@ func (x *HintPriority) GetLocalities() []*HintLocality {
 type HintLocality struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Locality *Locality              `protobuf:"bytes,1,opt,name=locality,proto3" json:"locality,omitempty"`
-	// Percent of the priority's load; over the localities of a priority they add up to 100.
+	// The percentage of the priority's load. The localities of a priority add up to 100.
 	Share uint32 `protobuf:"varint,2,opt,name=share,proto3" json:"share,omitempty"`
-	// The endpoints that may be called: the available ones, and in a panic all.
+	// The endpoints to call: the available ones, or all of them in a panic.
 	Endpoints []*HintEndpoint `protobuf:"bytes,3,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
-	// Percent of the priority's degraded load.
+	// The percentage of the priority's degraded load.
 	DegradedShare uint32 `protobuf:"varint,4,opt,name=degraded_share,json=degradedShare,proto3" json:"degraded_share,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1749,7 +1750,7 @@ type HintEndpoint struct {
 	Health    Health                 `protobuf:"varint,3,opt,name=health,proto3,enum=entente.v1.Health" json:"health,omitempty"`
 	Weight    uint32                 `protobuf:"varint,4,opt,name=weight,proto3" json:"weight,omitempty"`
 	Freshness Freshness              `protobuf:"varint,5,opt,name=freshness,proto3,enum=entente.v1.Freshness" json:"freshness,omitempty"`
-	// The foreign trust domain that it was imported from; empty: it is registered here.
+	// The foreign trust domain that it was imported from; empty if it is registered here.
 	Origin        string `protobuf:"bytes,6,opt,name=origin,proto3" json:"origin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1832,9 +1833,8 @@ type HintExclusion struct {
 	Address  string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
 	SpiffeId string                 `protobuf:"bytes,2,opt,name=spiffe_id,json=spiffeId,proto3" json:"spiffe_id,omitempty"`
 	Reason   string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	// The foreign trust domain that it was imported from; empty: it is registered here.
-	Origin string `protobuf:"bytes,4,opt,name=origin,proto3" json:"origin,omitempty"`
-	// Where it runs.
+	// The foreign trust domain that it was imported from; empty if it is registered here.
+	Origin        string    `protobuf:"bytes,4,opt,name=origin,proto3" json:"origin,omitempty"`
 	Locality      *Locality `protobuf:"bytes,5,opt,name=locality,proto3" json:"locality,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1908,13 +1908,14 @@ func (x *HintExclusion) GetLocality() *Locality {
 type SimulateHintRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Service string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
-	// Where the caller is; absent only with all_callers.
+	// The caller's locality. May be absent only with all_callers.
 	Locality *Locality `protobuf:"bytes,2,opt,name=locality,proto3" json:"locality,omitempty"`
-	// What is imagined, each "SUBJECT=STATE": a place ("eu-west-1", "eu-west-1/eu-west-1a", or a zone alone) that is "down" or of
-	// which some percent are ("40%"); "domain:NAME", whose trust is "fresh", "stale", "expired" or "suspended"; an instance ("IP:PORT") that
-	// is "healthy", "degraded", "unhealthy" or "draining". Of two that say something of the same instance, the later one counts. At most 64.
+	// The conditions of the scenario, at most 64, each "SUBJECT=STATE". A place ("eu-west-1", "eu-west-1/eu-west-1a", or
+	// only a zone) is "down" entirely or in part ("40%"). "domain:NAME" has a bundle that is "fresh", "stale", "expired"
+	// or "suspended". An instance ("IP:PORT") is "healthy", "degraded", "unhealthy" or "draining". Of two conditions on
+	// the same instance, the later one applies.
 	Suppose []string `protobuf:"bytes,3,rep,name=suppose,proto3" json:"suppose,omitempty"`
-	// Asks for the load of each region under the callers of all localities in which the service has instances.
+	// Requests the load of each region under the callers of all localities that have instances of the service.
 	AllCallers    bool         `protobuf:"varint,4,opt,name=all_callers,json=allCallers,proto3" json:"all_callers,omitempty"`
 	Read          *ReadOptions `protobuf:"bytes,5,opt,name=read,proto3" json:"read,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1989,15 +1990,15 @@ func (x *SimulateHintRequest) GetRead() *ReadOptions {
 type SimulateHintResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	// For the caller in the request's locality; absent if it has none.
+	// For the caller in the request's locality; absent if the request has none.
 	Hint *Hint `protobuf:"bytes,2,opt,name=hint,proto3" json:"hint,omitempty"`
-	// With all_callers. Every locality's callers are taken to send requests in proportion to the weights of the instances
-	// that are registered there, whether they are up or not.
+	// With all_callers. Each locality's callers are assumed to send requests in proportion to the weights of the
+	// instances that are registered there, whatever their health.
 	Regions []*RegionLoad `protobuf:"bytes,3,rep,name=regions,proto3" json:"regions,omitempty"`
-	// Percent of the requests of all callers that have nowhere to go, now and in what is imagined.
+	// The percentages of all requests that have no endpoint, at present and in the scenario.
 	NowhereNow  uint32 `protobuf:"varint,4,opt,name=nowhere_now,json=nowhereNow,proto3" json:"nowhere_now,omitempty"`
 	NowhereThen uint32 `protobuf:"varint,5,opt,name=nowhere_then,json=nowhereThen,proto3" json:"nowhere_then,omitempty"`
-	// What was imagined of nothing that the service has.
+	// The conditions that match nothing of the service.
 	Unmatched     []string `protobuf:"bytes,6,rep,name=unmatched,proto3" json:"unmatched,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2075,14 +2076,15 @@ func (x *SimulateHintResponse) GetUnmatched() []string {
 	return nil
 }
 
-// RegionLoad is what the instances of one region get of the requests of all callers.
+// RegionLoad is the share of all callers' requests that the instances of one region receive.
 type RegionLoad struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Region string                 `protobuf:"bytes,1,opt,name=region,proto3" json:"region,omitempty"`
-	// Percent of all requests; with nowhere_now, and nowhere_then, they add up to 100.
+	// The percentages of all requests, at present and in the scenario. All regions and the requests without an endpoint
+	// add up to 100.
 	Now  uint32 `protobuf:"varint,2,opt,name=now,proto3" json:"now,omitempty"`
 	Then uint32 `protobuf:"varint,3,opt,name=then,proto3" json:"then,omitempty"`
-	// Instances that are healthy or degraded, and can be authenticated.
+	// The numbers of instances that are healthy or degraded and can be authenticated.
 	AvailableNow  uint32 `protobuf:"varint,4,opt,name=available_now,json=availableNow,proto3" json:"available_now,omitempty"`
 	AvailableThen uint32 `protobuf:"varint,5,opt,name=available_then,json=availableThen,proto3" json:"available_then,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -2154,17 +2156,17 @@ func (x *RegionLoad) GetAvailableThen() uint32 {
 	return 0
 }
 
-// RoutingRule says how hints are made: for one service, or for all that have no say of their own. What it leaves out is as the
-// rule for all says, or else the configuration.
+// RoutingRule configures the hints of one service, or of all services without a rule of their own. Absent fields have
+// the values of the rule for all, or otherwise of the configuration.
 type RoutingRule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A service, or * for all.
 	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
-	// 100 to 10000 percent. At most one of this and failover_threshold.
+	// 100 to 10000 percent. Excludes failover_threshold.
 	OverprovisioningFactor *uint32 `protobuf:"varint,2,opt,name=overprovisioning_factor,json=overprovisioningFactor,proto3,oneof" json:"overprovisioning_factor,omitempty"`
-	// 1 to 100 percent of healthy instances below which load moves on.
+	// 1 to 100 percent: the share of healthy instances below which load moves to the next priority.
 	FailoverThreshold *uint32 `protobuf:"varint,3,opt,name=failover_threshold,json=failoverThreshold,proto3,oneof" json:"failover_threshold,omitempty"`
-	// 0 to 100 percent; 0 turns panic off.
+	// 0 to 100 percent; 0 disables panic.
 	PanicThreshold *uint32 `protobuf:"varint,4,opt,name=panic_threshold,json=panicThreshold,proto3,oneof" json:"panic_threshold,omitempty"`
 	// demote, keep or drop.
 	Stale        string              `protobuf:"bytes,5,opt,name=stale,proto3" json:"stale,omitempty"`
@@ -2270,7 +2272,7 @@ func (x *RoutingRule) GetRevision() uint64 {
 	return 0
 }
 
-// FailoverRule orders the foreign regions for callers in one region.
+// FailoverRule orders the other regions for callers in one region.
 type FailoverRule struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	From          string                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
@@ -2424,7 +2426,7 @@ type PutRulesResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	Rules    []*RoutingRule         `protobuf:"bytes,2,rep,name=rules,proto3" json:"rules,omitempty"`
-	// What is allowed and looks like a mistake, such as a region in which no instance is.
+	// Valid settings that look like mistakes, such as a region without instances.
 	Warnings      []string `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2721,29 +2723,29 @@ func (x *DeleteRuleResponse) GetRevision() uint64 {
 // ServiceExport offers a service to the cluster of a foreign trust domain.
 type ServiceExport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The service here.
+	// The name in this cluster.
 	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
-	// The foreign trust domain, with which there is a relationship.
+	// The foreign trust domain, which must have a relationship.
 	To string `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
-	// What it is called there; the service's own name if empty.
+	// The name in the other cluster. If empty, that of the service.
 	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
-	// Only instances in one of these places, REGION[/ZONE[/SUB-ZONE]]; none: anywhere. At most 32.
+	// Selects instances in these places, REGION[/ZONE[/SUB-ZONE]], at most 32. If empty, all.
 	Localities []string `protobuf:"bytes,4,rep,name=localities,proto3" json:"localities,omitempty"`
-	// Only instances of this hosted trust domain; empty: of every hosted one.
+	// Selects instances of this hosted trust domain. If empty, of all hosted domains.
 	TrustDomain string `protobuf:"bytes,5,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
-	// Only instances whose SPIFFE IDs lie below this path, in whole segments; empty: all.
+	// Selects instances whose SPIFFE IDs have this path prefix, in whole segments. If empty, all.
 	PathPrefix string `protobuf:"bytes,6,opt,name=path_prefix,json=pathPrefix,proto3" json:"path_prefix,omitempty"`
 	// Set by the server.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	Revision   uint64                 `protobuf:"varint,8,opt,name=revision,proto3" json:"revision,omitempty"`
-	// How many instances are offered now.
+	// The number of exported instances.
 	Instances uint32 `protobuf:"varint,9,opt,name=instances,proto3" json:"instances,omitempty"`
-	// How it stands; set by the server.
+	// Set by the server.
 	State ExportState `protobuf:"varint,10,opt,name=state,proto3,enum=entente.v1.ExportState" json:"state,omitempty"`
-	// One sentence on the state; empty where there is nothing to say.
+	// One sentence on the state, or empty.
 	Detail string `protobuf:"bytes,11,opt,name=detail,proto3" json:"detail,omitempty"`
-	// When the other cluster last answered for what is exported, and the named reason if that was a refusal. The leader's memory
-	// has it: absent after a change of leader, until the other cluster's stream is told of again.
+	// When the other cluster last acknowledged or refused the exported set, and the named reason of a refusal. Only the
+	// leader's memory has it: it is absent after a change of leader until the next report on the other cluster's stream.
 	AnswerTime    *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=answer_time,json=answerTime,proto3" json:"answer_time,omitempty"`
 	Refusal       string                 `protobuf:"bytes,13,opt,name=refusal,proto3" json:"refusal,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -3013,7 +3015,7 @@ func (x *ListServiceExportsResponse) GetExports() []*ServiceExport {
 
 type UnexportServiceRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The name under which it is exported.
+	// The name in the other cluster.
 	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	To            string `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -3108,30 +3110,30 @@ func (x *UnexportServiceResponse) GetRevision() uint64 {
 	return 0
 }
 
-// ServiceImport takes the instances of a service from the cluster of a foreign trust domain.
+// ServiceImport imports the instances of a service from the cluster of a foreign trust domain.
 type ServiceImport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What the other cluster exports it as.
+	// The name under which the other cluster exports it.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// The foreign trust domain, with which there is a relationship; all SPIFFE IDs of the instances lie in it.
+	// The foreign trust domain, which must have a relationship. It has the SPIFFE IDs of all instances.
 	From string `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
-	// The service here that the instances join; the name if empty.
+	// The service in this cluster to which the instances are added. If empty, that of the same name.
 	Service string `protobuf:"bytes,3,opt,name=service,proto3" json:"service,omitempty"`
 	// Set by the server.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	Revision   uint64                 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
 	State      ImportState            `protobuf:"varint,6,opt,name=state,proto3,enum=entente.v1.ImportState" json:"state,omitempty"`
-	// One sentence on the state; empty where there is nothing to say.
+	// One sentence on the state, or empty.
 	Detail string `protobuf:"bytes,7,opt,name=detail,proto3" json:"detail,omitempty"`
-	// How many instances are stored, and since when exactly these.
+	// The number of stored instances, and the time of their last change.
 	Instances  uint32                 `protobuf:"varint,8,opt,name=instances,proto3" json:"instances,omitempty"`
 	ChangeTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=change_time,json=changeTime,proto3" json:"change_time,omitempty"`
-	// The named reason for which the latest set was refused; empty: it was not. What is stored stays meanwhile.
+	// The named reason for which the latest set was refused, or empty. The stored set is kept meanwhile.
 	Refusal    string                 `protobuf:"bytes,10,opt,name=refusal,proto3" json:"refusal,omitempty"`
 	RefuseTime *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=refuse_time,json=refuseTime,proto3" json:"refuse_time,omitempty"`
-	// Since when no stream has confirmed it for import_ttl; absent: that is not so.
+	// When import_ttl passed without a stream that confirms the import; absent otherwise.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
-	// The digest of what is stored, in hexadecimal.
+	// The digest of the stored set, in hexadecimal.
 	Digest        string `protobuf:"bytes,13,opt,name=digest,proto3" json:"digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3400,7 +3402,7 @@ func (x *ListServiceImportsResponse) GetImports() []*ServiceImport {
 
 type UnimportServiceRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The service here.
+	// The name in this cluster.
 	Service       string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
 	From          string `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
 	unknownFields protoimpl.UnknownFields

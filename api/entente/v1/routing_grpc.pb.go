@@ -45,44 +45,44 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// RoutingService registers the instances of services and tells callers which to talk to.
+// RoutingService registers the instances of services, and returns to callers which of them to use.
 type RoutingServiceClient interface {
-	// HoldLease takes a lease and keeps it for as long as its messages come: one stream for everything that a control plane
-	// registers. The first message opens it; every message renews it and is answered. Nothing is written for a renewal. A lease
-	// that runs out makes all its instances unhealthy, and after a further time removes them. One stream holds a lease: when another takes
-	// it up, the next message of the one before is refused with ABORTED.
+	// HoldLease creates a lease, or resumes one, and renews it with each message: one stream for everything that a
+	// control plane registers. The first message opens it, and every message is answered. A renewal writes nothing. When
+	// a lease expires, all its instances become unhealthy, and after a further time they are removed. One stream keeps a
+	// lease alive: if another stream resumes it, the next message of the earlier stream is refused with ABORTED.
 	HoldLease(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[HoldLeaseRequest, HoldLeaseResponse], error)
 	ListLeases(ctx context.Context, in *ListLeasesRequest, opts ...grpc.CallOption) (*ListLeasesResponse, error)
 	// RegisterInstance creates or replaces an instance.
 	RegisterInstance(ctx context.Context, in *RegisterInstanceRequest, opts ...grpc.CallOption) (*Instance, error)
-	// ReplaceInstances makes the instances of one service, or all of a lease, exactly those that are sent. The first message
-	// says which; readers see all of the set before, or all of it after.
+	// ReplaceInstances replaces the instances of one service, or all of a lease, by those in the stream. The first
+	// message selects the set. Readers see either the whole earlier set or the whole new one.
 	ReplaceInstances(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ReplaceInstancesRequest, ReplaceInstancesResponse], error)
 	DeregisterInstance(ctx context.Context, in *DeregisterInstanceRequest, opts ...grpc.CallOption) (*DeregisterInstanceResponse, error)
 	ListServices(ctx context.Context, in *ListServicesRequest, opts ...grpc.CallOption) (*ListServicesResponse, error)
 	GetService(ctx context.Context, in *GetServiceRequest, opts ...grpc.CallOption) (*Service, error)
-	// GetHint says where a caller in a locality should send requests for a service.
+	// GetHint returns where a caller in a locality should send requests for a service.
 	GetHint(ctx context.Context, in *GetHintRequest, opts ...grpc.CallOption) (*Hint, error)
 	// WatchHint sends the present hint and then each change of it.
 	WatchHint(ctx context.Context, in *WatchHintRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Hint], error)
-	// SimulateHint answers for an imagined outage. It changes nothing.
+	// SimulateHint returns the hint of a what-if scenario, such as an outage. It changes nothing.
 	SimulateHint(ctx context.Context, in *SimulateHintRequest, opts ...grpc.CallOption) (*SimulateHintResponse, error)
 	// PutRules creates or replaces rules, all of them or none.
 	PutRules(ctx context.Context, in *PutRulesRequest, opts ...grpc.CallOption) (*PutRulesResponse, error)
 	ListRules(ctx context.Context, in *ListRulesRequest, opts ...grpc.CallOption) (*ListRulesResponse, error)
 	GetRule(ctx context.Context, in *GetRuleRequest, opts ...grpc.CallOption) (*RoutingRule, error)
 	DeleteRule(ctx context.Context, in *DeleteRuleRequest, opts ...grpc.CallOption) (*DeleteRuleResponse, error)
-	// ExportService offers a service, or some of its instances, to the cluster of a foreign trust domain, which decides itself what
-	// it imports. Made again under the same name it replaces what was exported.
+	// ExportService offers a service, or some of its instances, to the cluster of a foreign trust domain, which decides
+	// what it imports. A second export under the same name replaces the first.
 	ExportService(ctx context.Context, in *ExportServiceRequest, opts ...grpc.CallOption) (*ServiceExport, error)
 	ListServiceExports(ctx context.Context, in *ListServiceExportsRequest, opts ...grpc.CallOption) (*ListServiceExportsResponse, error)
-	// UnexportService takes the offer back: the other cluster forgets the instances.
+	// UnexportService withdraws an export: the other cluster deletes the instances.
 	UnexportService(ctx context.Context, in *UnexportServiceRequest, opts ...grpc.CallOption) (*UnexportServiceResponse, error)
-	// ImportService takes the instances of a service from the cluster of a foreign trust domain, if that exports it. They stand
-	// beside those that are registered here, and are never exported on.
+	// ImportService imports the instances of a service from the cluster of a foreign trust domain, if that cluster
+	// exports it. They are added to the instances that are registered here, and are never exported again.
 	ImportService(ctx context.Context, in *ImportServiceRequest, opts ...grpc.CallOption) (*ServiceImport, error)
 	ListServiceImports(ctx context.Context, in *ListServiceImportsRequest, opts ...grpc.CallOption) (*ListServiceImportsResponse, error)
-	// UnimportService ends an import: its instances are gone at once.
+	// UnimportService ends an import and removes its instances at once.
 	UnimportService(ctx context.Context, in *UnimportServiceRequest, opts ...grpc.CallOption) (*UnimportServiceResponse, error)
 }
 
@@ -313,44 +313,44 @@ func (c *routingServiceClient) UnimportService(ctx context.Context, in *Unimport
 // All implementations must embed UnimplementedRoutingServiceServer
 // for forward compatibility.
 //
-// RoutingService registers the instances of services and tells callers which to talk to.
+// RoutingService registers the instances of services, and returns to callers which of them to use.
 type RoutingServiceServer interface {
-	// HoldLease takes a lease and keeps it for as long as its messages come: one stream for everything that a control plane
-	// registers. The first message opens it; every message renews it and is answered. Nothing is written for a renewal. A lease
-	// that runs out makes all its instances unhealthy, and after a further time removes them. One stream holds a lease: when another takes
-	// it up, the next message of the one before is refused with ABORTED.
+	// HoldLease creates a lease, or resumes one, and renews it with each message: one stream for everything that a
+	// control plane registers. The first message opens it, and every message is answered. A renewal writes nothing. When
+	// a lease expires, all its instances become unhealthy, and after a further time they are removed. One stream keeps a
+	// lease alive: if another stream resumes it, the next message of the earlier stream is refused with ABORTED.
 	HoldLease(grpc.BidiStreamingServer[HoldLeaseRequest, HoldLeaseResponse]) error
 	ListLeases(context.Context, *ListLeasesRequest) (*ListLeasesResponse, error)
 	// RegisterInstance creates or replaces an instance.
 	RegisterInstance(context.Context, *RegisterInstanceRequest) (*Instance, error)
-	// ReplaceInstances makes the instances of one service, or all of a lease, exactly those that are sent. The first message
-	// says which; readers see all of the set before, or all of it after.
+	// ReplaceInstances replaces the instances of one service, or all of a lease, by those in the stream. The first
+	// message selects the set. Readers see either the whole earlier set or the whole new one.
 	ReplaceInstances(grpc.ClientStreamingServer[ReplaceInstancesRequest, ReplaceInstancesResponse]) error
 	DeregisterInstance(context.Context, *DeregisterInstanceRequest) (*DeregisterInstanceResponse, error)
 	ListServices(context.Context, *ListServicesRequest) (*ListServicesResponse, error)
 	GetService(context.Context, *GetServiceRequest) (*Service, error)
-	// GetHint says where a caller in a locality should send requests for a service.
+	// GetHint returns where a caller in a locality should send requests for a service.
 	GetHint(context.Context, *GetHintRequest) (*Hint, error)
 	// WatchHint sends the present hint and then each change of it.
 	WatchHint(*WatchHintRequest, grpc.ServerStreamingServer[Hint]) error
-	// SimulateHint answers for an imagined outage. It changes nothing.
+	// SimulateHint returns the hint of a what-if scenario, such as an outage. It changes nothing.
 	SimulateHint(context.Context, *SimulateHintRequest) (*SimulateHintResponse, error)
 	// PutRules creates or replaces rules, all of them or none.
 	PutRules(context.Context, *PutRulesRequest) (*PutRulesResponse, error)
 	ListRules(context.Context, *ListRulesRequest) (*ListRulesResponse, error)
 	GetRule(context.Context, *GetRuleRequest) (*RoutingRule, error)
 	DeleteRule(context.Context, *DeleteRuleRequest) (*DeleteRuleResponse, error)
-	// ExportService offers a service, or some of its instances, to the cluster of a foreign trust domain, which decides itself what
-	// it imports. Made again under the same name it replaces what was exported.
+	// ExportService offers a service, or some of its instances, to the cluster of a foreign trust domain, which decides
+	// what it imports. A second export under the same name replaces the first.
 	ExportService(context.Context, *ExportServiceRequest) (*ServiceExport, error)
 	ListServiceExports(context.Context, *ListServiceExportsRequest) (*ListServiceExportsResponse, error)
-	// UnexportService takes the offer back: the other cluster forgets the instances.
+	// UnexportService withdraws an export: the other cluster deletes the instances.
 	UnexportService(context.Context, *UnexportServiceRequest) (*UnexportServiceResponse, error)
-	// ImportService takes the instances of a service from the cluster of a foreign trust domain, if that exports it. They stand
-	// beside those that are registered here, and are never exported on.
+	// ImportService imports the instances of a service from the cluster of a foreign trust domain, if that cluster
+	// exports it. They are added to the instances that are registered here, and are never exported again.
 	ImportService(context.Context, *ImportServiceRequest) (*ServiceImport, error)
 	ListServiceImports(context.Context, *ListServiceImportsRequest) (*ListServiceImportsResponse, error)
-	// UnimportService ends an import: its instances are gone at once.
+	// UnimportService ends an import and removes its instances at once.
 	UnimportService(context.Context, *UnimportServiceRequest) (*UnimportServiceResponse, error)
 	mustEmbedUnimplementedRoutingServiceServer()
 }

@@ -940,8 +940,8 @@ type DistrustedAuthority struct {
 	Kind AuthorityKind `protobuf:"varint,3,opt,name=kind,proto3,enum=entente.v1.AuthorityKind" json:"kind,omitempty"`
 	// Tainted or revoked.
 	State AuthorityState `protobuf:"varint,4,opt,name=state,proto3,enum=entente.v1.AuthorityState" json:"state,omitempty"`
-	// X.509: the subject key identifier of the signing certificate, in hexadecimal. It is the authority key identifier of the
-	// SVIDs that it signed.
+	// X.509: the subject key identifier of the signing certificate, in hexadecimal. It is the authority key identifier of
+	// the SVIDs that it signed.
 	SubjectKeyId  string `protobuf:"bytes,5,opt,name=subject_key_id,json=subjectKeyId,proto3" json:"subject_key_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

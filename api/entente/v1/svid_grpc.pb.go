@@ -36,13 +36,13 @@ type SVIDServiceClient interface {
 	IssueX509SVID(ctx context.Context, in *IssueX509SVIDRequest, opts ...grpc.CallOption) (*IssueX509SVIDResponse, error)
 	// IssueJWTSVID signs a JWT-SVID.
 	IssueJWTSVID(ctx context.Context, in *IssueJWTSVIDRequest, opts ...grpc.CallOption) (*IssueJWTSVIDResponse, error)
-	// IssueX509SVIDs signs X509-SVIDs of one trust domain. Each request is authorized, audited and answered separately; a failure
-	// does not affect the others. The call succeeds for every caller that may issue in the domain.
+	// IssueX509SVIDs signs X509-SVIDs of one trust domain. Each request is authorized, audited and answered separately; a
+	// failure does not affect the others. The call succeeds for every caller that may issue in the domain.
 	IssueX509SVIDs(ctx context.Context, in *IssueX509SVIDsRequest, opts ...grpc.CallOption) (*IssueX509SVIDsResponse, error)
 	// IssueJWTSVIDs signs JWT-SVIDs of one trust domain, in the same way.
 	IssueJWTSVIDs(ctx context.Context, in *IssueJWTSVIDsRequest, opts ...grpc.CallOption) (*IssueJWTSVIDsResponse, error)
-	// WatchAuthorities sends the tainted and revoked authorities, whose SVIDs must be renewed at once. Each message has the whole
-	// present state.
+	// WatchAuthorities sends the tainted and revoked authorities, whose SVIDs must be renewed at once. Each message has
+	// the whole present state.
 	WatchAuthorities(ctx context.Context, in *WatchAuthoritiesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchAuthoritiesResponse], error)
 }
 
@@ -123,13 +123,13 @@ type SVIDServiceServer interface {
 	IssueX509SVID(context.Context, *IssueX509SVIDRequest) (*IssueX509SVIDResponse, error)
 	// IssueJWTSVID signs a JWT-SVID.
 	IssueJWTSVID(context.Context, *IssueJWTSVIDRequest) (*IssueJWTSVIDResponse, error)
-	// IssueX509SVIDs signs X509-SVIDs of one trust domain. Each request is authorized, audited and answered separately; a failure
-	// does not affect the others. The call succeeds for every caller that may issue in the domain.
+	// IssueX509SVIDs signs X509-SVIDs of one trust domain. Each request is authorized, audited and answered separately; a
+	// failure does not affect the others. The call succeeds for every caller that may issue in the domain.
 	IssueX509SVIDs(context.Context, *IssueX509SVIDsRequest) (*IssueX509SVIDsResponse, error)
 	// IssueJWTSVIDs signs JWT-SVIDs of one trust domain, in the same way.
 	IssueJWTSVIDs(context.Context, *IssueJWTSVIDsRequest) (*IssueJWTSVIDsResponse, error)
-	// WatchAuthorities sends the tainted and revoked authorities, whose SVIDs must be renewed at once. Each message has the whole
-	// present state.
+	// WatchAuthorities sends the tainted and revoked authorities, whose SVIDs must be renewed at once. Each message has
+	// the whole present state.
 	WatchAuthorities(*WatchAuthoritiesRequest, grpc.ServerStreamingServer[WatchAuthoritiesResponse]) error
 	mustEmbedUnimplementedSVIDServiceServer()
 }

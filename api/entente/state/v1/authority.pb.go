@@ -285,8 +285,8 @@ type Authority struct {
 	UpstreamRevokeTime *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=upstream_revoke_time,json=upstreamRevokeTime,proto3" json:"upstream_revoke_time,omitempty"`
 	// X.509: whether the anchor of the chain was revoked too.
 	AnchorRevoked bool `protobuf:"varint,23,opt,name=anchor_revoked,json=anchorRevoked,proto3" json:"anchor_revoked,omitempty"`
-	// The request for a reserve that it belongs to, and whether it is one: it waits until its predecessor is overdue or an
-	// operator activates it.
+	// The request for a reserve that it belongs to, and whether it is one: it waits until its predecessor is overdue or
+	// an operator activates it.
 	Reserve uint64 `protobuf:"varint,24,opt,name=reserve,proto3" json:"reserve,omitempty"`
 	Held    bool   `protobuf:"varint,25,opt,name=held,proto3" json:"held,omitempty"`
 	// The first sequence of the domain's bundle with its key or anchor, or 0 if unknown.
@@ -507,8 +507,8 @@ func (x *Authority) GetPublishSequence() uint64 {
 	return 0
 }
 
-// Rotation counts the requests to replace a domain's authorities early. Its key is the trust domain. Members compare counts
-// rather than times, so different clocks cannot cause endless rotations.
+// Rotation counts the requests to replace a domain's authorities early. Its key is the trust domain. Members compare
+// counts rather than times, so different clocks cannot cause endless rotations.
 type Rotation struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
@@ -587,8 +587,8 @@ func (x *Rotation) GetReserve() uint64 {
 	return 0
 }
 
-// RevokedAnchor records that an anchor of a hosted domain must not return to its bundle, even if an upstream signs below it.
-// Its key is "<trust domain>/<SHA-256 of the certificate in hexadecimal>".
+// RevokedAnchor records that an anchor of a hosted domain must not return to its bundle, even if an upstream signs
+// below it. Its key is "<trust domain>/<SHA-256 of the certificate in hexadecimal>".
 type RevokedAnchor struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
@@ -659,8 +659,8 @@ func (x *RevokedAnchor) GetNotAfter() *timestamppb.Timestamp {
 	return nil
 }
 
-// Distrusted records that an authority was tainted or revoked. It outlives the authority's row and domain, so a restore cannot
-// bring the authority back in a better state. Its key is "<trust domain>/<id>".
+// Distrusted records that an authority was tainted or revoked. It outlives the authority's row and domain, so a restore
+// cannot bring the authority back in a better state. Its key is "<trust domain>/<id>".
 type Distrusted struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
@@ -739,8 +739,8 @@ func (x *Distrusted) GetNotAfter() *timestamppb.Timestamp {
 	return nil
 }
 
-// PastSequence is the last bundle sequence of a formerly hosted trust domain. If the domain is hosted again, its sequence
-// continues above it. Its key is the trust domain.
+// PastSequence is the last bundle sequence of a formerly hosted trust domain. If the domain is hosted again, its
+// sequence continues above it. Its key is the trust domain.
 type PastSequence struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain   string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
@@ -793,8 +793,8 @@ func (x *PastSequence) GetSequence() uint64 {
 	return 0
 }
 
-// UpstreamAnchor is an anchor that the upstream of a hosted domain has. Its key is "<trust domain>/<SHA-256 of the certificate
-// in hexadecimal>". A revoked anchor has no row.
+// UpstreamAnchor is an anchor that the upstream of a hosted domain has. Its key is "<trust domain>/<SHA-256 of the
+// certificate in hexadecimal>". A revoked anchor has no row.
 type UpstreamAnchor struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`

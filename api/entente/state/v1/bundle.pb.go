@@ -4,7 +4,8 @@
 // 	protoc        (unknown)
 // source: entente/state/v1/bundle.proto
 
-// Package entente.state.v1 defines the data that members store and send through Raft. Fields are never renumbered or reused.
+// Package entente.state.v1 defines the data that members store and send through Raft. Fields are never renumbered or
+// reused.
 
 package statev1
 
@@ -34,7 +35,8 @@ type Bundle struct {
 	ChangeTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=change_time,json=changeTime,proto3" json:"change_time,omitempty"`
 	// Foreign bundles: the time of retrieval, which orders bundles without a sequence.
 	RetrieveTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=retrieve_time,json=retrieveTime,proto3" json:"retrieve_time,omitempty"`
-	// Foreign bundles: the generation of the operator's last decision on which authorities are used; it raises the row's revision.
+	// Foreign bundles: the generation of the operator's last decision on which authorities are used; it raises the row's
+	// revision.
 	Decided       uint64 `protobuf:"varint,30,opt,name=decided,proto3" json:"decided,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -382,8 +384,8 @@ func (x *BundleKey) GetPublicKey() []byte {
 	return nil
 }
 
-// ForeignHistory is the history of a foreign domain's bundle in one row. It changes only with the bundle, and twenty rows for
-// each of ten thousand domains would cost more than their content. Its key is the trust domain.
+// ForeignHistory is the history of a foreign domain's bundle in one row. It changes only with the bundle, and twenty
+// rows for each of ten thousand domains would cost more than their content. Its key is the trust domain.
 type ForeignHistory struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`

@@ -22,8 +22,8 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// EndpointOrder records which member orders a web certificate for the bundle endpoint from an ACME server, and the challenge
-// answer that every member serves. Its key is the host name.
+// EndpointOrder records which member orders a web certificate for the bundle endpoint from an ACME server, and the
+// challenge answer that every member serves. Its key is the host name.
 type EndpointOrder struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Member string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`

@@ -23,7 +23,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Relationship is the agreement to trust one foreign trust domain. Its key is the trust domain.
+// Relationship is the stored form of the agreement to trust one foreign trust domain. Its key is the trust domain.
 type Relationship struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
@@ -37,31 +37,35 @@ type Relationship struct {
 	MaxStaleJwt  *durationpb.Duration   `protobuf:"bytes,7,opt,name=max_stale_jwt,json=maxStaleJwt,proto3" json:"max_stale_jwt,omitempty"`
 	MaxStaleX509 *durationpb.Duration   `protobuf:"bytes,8,opt,name=max_stale_x509,json=maxStaleX509,proto3" json:"max_stale_x509,omitempty"`
 	CreateTime   *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// Rises with every decision of an operator on this relationship, over deletion and new creation too, so that a fetch
-	// that began before the decision cannot store what it brings after it.
+	// Rises with every decision of an operator on the relationship, also across deletion and re-creation. A fetch that
+	// began before a decision cannot store its result after it.
 	Generation uint64 `protobuf:"varint,10,opt,name=generation,proto3" json:"generation,omitempty"`
-	// How far the bundle can be relied on, as the leader last found, or whoever stored the bundle.
+	// The validity of the bundle, as determined last by the leader or by the member that stored the bundle.
 	Standing *RelationshipStanding `protobuf:"bytes,11,opt,name=standing,proto3" json:"standing,omitempty"`
-	// What an operator has to look into, each kind once; cleared with the next bundle that an operator brings.
+	// Contradictions that an operator must investigate, at most one of each kind. A new bundle from an operator clears
+	// them.
 	Alarms []*RelationshipAlarm `protobuf:"bytes,20,rep,name=alarms,proto3" json:"alarms,omitempty"`
-	// The cluster that hosts the trust domain, where it runs Entente too; absent: the bundle is only fetched.
+	// The cluster that hosts the trust domain, if it runs Entente. If absent, the bundle is only fetched.
 	Peer *RelationshipPeer `protobuf:"bytes,30,opt,name=peer,proto3" json:"peer,omitempty"`
 	// Further endpoints with the same bundle, tried in order after url.
 	FallbackUrls []string `protobuf:"bytes,60,rep,name=fallback_urls,json=fallbackUrls,proto3" json:"fallback_urls,omitempty"`
-	// https_spiffe served by another domain: that domain's bundle, as the operator gave it; empty: the one that is stored here.
+	// https_spiffe, served by another domain: that domain's bundle as an operator supplied it. If empty, the stored one.
 	ServingBundle []byte `protobuf:"bytes,61,opt,name=serving_bundle,json=servingBundle,proto3" json:"serving_bundle,omitempty"`
-	// entente.v1.AuthorityKind, each once; empty: both.
+	// entente.v1.AuthorityKind, each at most once. If empty, both.
 	AuthorityKinds []int32 `protobuf:"varint,62,rep,packed,name=authority_kinds,json=authorityKinds,proto3" json:"authority_kinds,omitempty"`
-	// Bounds below the global ones; 0 and absent: those.
+	// Limits below the global ones. If 0 or absent, the global ones.
 	MaxDocumentBytes uint32               `protobuf:"varint,63,opt,name=max_document_bytes,json=maxDocumentBytes,proto3" json:"max_document_bytes,omitempty"`
 	FetchTimeout     *durationpb.Duration `protobuf:"bytes,64,opt,name=fetch_timeout,json=fetchTimeout,proto3" json:"fetch_timeout,omitempty"`
-	// Whether this cluster vouches for the domain: its bundle stands in the bundle map that is served.
+	// Whether this cluster attests the domain as a hub: the bundle map that it serves includes the domain's bundle.
 	Vouch bool `protobuf:"varint,70,opt,name=vouch,proto3" json:"vouch,omitempty"`
-	// What is taken from the bundle map that this domain's cluster serves; absent: nothing, it is no hub.
+	// The trust domains that are accepted from the bundle map that the domain's cluster serves. If absent, the domain is
+	// no hub.
 	Hub *RelationshipHub `protobuf:"bytes,71,opt,name=hub,proto3" json:"hub,omitempty"`
-	// How far that map can be relied on; as standing, x509_expired and jwt_expired saying that max_stale of that kind has passed.
+	// The validity of that map, in the same form as standing. x509_expired and jwt_expired record that the max_stale of
+	// that kind has passed.
 	HubStanding *RelationshipStanding `protobuf:"bytes,72,opt,name=hub_standing,json=hubStanding,proto3" json:"hub_standing,omitempty"`
-	// Where it came of an invitation; absent: an operator made it, and it needs nobody else's consent.
+	// The consent of both sides, if the relationship was made by an invitation. If absent, an operator created it, and
+	// the other side's consent is not needed.
 	Agreement     *RelationshipAgreement `protobuf:"bytes,80,opt,name=agreement,proto3" json:"agreement,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -251,10 +255,10 @@ func (x *Relationship) GetAgreement() *RelationshipAgreement {
 	return nil
 }
 
-// RelationshipAgreement is what both sides have said to a relationship that came of an invitation.
+// RelationshipAgreement is the consent of both sides to a relationship that was made by an invitation.
 type RelationshipAgreement struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// That of the invitation.
+	// The ID of the invitation.
 	Id                string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	HostedTrustDomain string                 `protobuf:"bytes,2,opt,name=hosted_trust_domain,json=hostedTrustDomain,proto3" json:"hosted_trust_domain,omitempty"`
 	Invited           bool                   `protobuf:"varint,3,opt,name=invited,proto3" json:"invited,omitempty"`
@@ -262,13 +266,14 @@ type RelationshipAgreement struct {
 	Approver          string                 `protobuf:"bytes,5,opt,name=approver,proto3" json:"approver,omitempty"`
 	PeerApproveTime   *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=peer_approve_time,json=peerApproveTime,proto3" json:"peer_approve_time,omitempty"`
 	EndTime           *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
-	// Whether the other side has shown that it has stored the agreement: before, that it knows of none says nothing.
+	// Whether the other side has shown that it stored the agreement. Until then, its report that it has no such agreement
+	// is ignored.
 	Confirmed bool `protobuf:"varint,8,opt,name=confirmed,proto3" json:"confirmed,omitempty"`
-	// SHA-256 of the identity keys of the other side's members, as they told last.
+	// SHA-256 of the identity keys of the other side's members, as last reported.
 	Identities [][]byte `protobuf:"bytes,9,rep,name=identities,proto3" json:"identities,omitempty"`
 	Companion  bool     `protobuf:"varint,10,opt,name=companion,proto3" json:"companion,omitempty"`
-	// HOST:PORT of their cluster port and where the domain's bundle is served, as they told last. The peer's addresses and the URLs of an https_spiffe
-	// endpoint follow them for as long as no operator has set others.
+	// HOST:PORT of the other side's cluster ports and the URLs of the domain's bundle, as last reported. The peer's
+	// addresses and the URLs of an https_spiffe endpoint follow them unless an operator has set others.
 	Addresses     []string `protobuf:"bytes,11,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	Urls          []string `protobuf:"bytes,12,rep,name=urls,proto3" json:"urls,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -389,25 +394,25 @@ func (x *RelationshipAgreement) GetUrls() []string {
 	return nil
 }
 
-// Invitation is a row of the table federation_invitations; its key is the invitation's id.
+// Invitation is a row of the table federation_invitations. Its key is the invitation's ID.
 type Invitation struct {
 	state              protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain        string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
 	ForeignTrustDomain string                 `protobuf:"bytes,2,opt,name=foreign_trust_domain,json=foreignTrustDomain,proto3" json:"foreign_trust_domain,omitempty"`
-	// SHA-256 of the secret. The secret itself is nowhere kept.
+	// SHA-256 of the secret, which is stored nowhere.
 	SecretSha256 []byte                 `protobuf:"bytes,3,opt,name=secret_sha256,json=secretSha256,proto3" json:"secret_sha256,omitempty"`
 	CreateTime   *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	ExpireTime   *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	Creator      string                 `protobuf:"bytes,6,opt,name=creator,proto3" json:"creator,omitempty"`
 	Approved     bool                   `protobuf:"varint,7,opt,name=approved,proto3" json:"approved,omitempty"`
 	RevokeTime   *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
-	// Who used it; absent while it is open.
+	// The cluster that used it; absent while it is open.
 	Redemption *InvitationRedemption `protobuf:"bytes,9,opt,name=redemption,proto3" json:"redemption,omitempty"`
-	// The home domain of the accepting cluster, where it may bring another one.
+	// The home domain that the accepting cluster may add, if it is another one.
 	ForeignHomeTrustDomain string `protobuf:"bytes,10,opt,name=foreign_home_trust_domain,json=foreignHomeTrustDomain,proto3" json:"foreign_home_trust_domain,omitempty"`
-	// SHA-256 of the identity keys that the token names.
+	// SHA-256 of the identity keys in the token.
 	Identities [][]byte `protobuf:"bytes,11,rep,name=identities,proto3" json:"identities,omitempty"`
-	// Why it was revoked; empty: an operator wanted it.
+	// Why it was revoked; empty if an operator revoked it.
 	RevokeReason  string `protobuf:"bytes,12,opt,name=revoke_reason,json=revokeReason,proto3" json:"revoke_reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -527,7 +532,7 @@ func (x *Invitation) GetRevokeReason() string {
 	return ""
 }
 
-// InvitationRedemption binds a spent invitation to the one cluster that accepted it.
+// InvitationRedemption binds a used invitation to the one cluster that accepted it.
 type InvitationRedemption struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Time  *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
@@ -581,16 +586,16 @@ func (x *InvitationRedemption) GetIdentities() [][]byte {
 	return nil
 }
 
-// InvitationContent is what the text of an invitation's token encodes. It is never stored.
+// InvitationContent is the encoded content of an invitation's token. It is never stored.
 type InvitationContent struct {
 	state              protoimpl.MessageState `protogen:"open.v1"`
 	Id                 string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Secret             []byte                 `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
 	TrustDomain        string                 `protobuf:"bytes,3,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
 	ForeignTrustDomain string                 `protobuf:"bytes,4,opt,name=foreign_trust_domain,json=foreignTrustDomain,proto3" json:"foreign_trust_domain,omitempty"`
-	// HOST:PORT of the members' cluster port.
+	// HOST:PORT of the members' cluster ports.
 	Addresses []string `protobuf:"bytes,5,rep,name=addresses,proto3" json:"addresses,omitempty"`
-	// Digests of the members' identity keys.
+	// SHA-256 of the members' identity keys.
 	Identities [][]byte `protobuf:"bytes,6,rep,name=identities,proto3" json:"identities,omitempty"`
 	// Seconds since 1970.
 	ExpireSeconds int64 `protobuf:"varint,7,opt,name=expire_seconds,json=expireSeconds,proto3" json:"expire_seconds,omitempty"`
@@ -677,13 +682,14 @@ func (x *InvitationContent) GetExpireSeconds() int64 {
 	return 0
 }
 
-// RelationshipHub says what a hub may bring.
+// RelationshipHub selects the trust domains that are accepted from a hub.
 type RelationshipHub struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Trust domains by name, or all below one by a name that begins with a dot; and those of them that are not taken.
+	// Trust domains by name, or by a suffix with a leading dot; and exceptions in the same form.
 	Take   []string `protobuf:"bytes,1,rep,name=take,proto3" json:"take,omitempty"`
 	Except []string `protobuf:"bytes,2,rep,name=except,proto3" json:"except,omitempty"`
-	// Where the map is served, under the profile of the relationship; empty: /bundles where its first endpoint is.
+	// The URL of the map, fetched under the profile of the relationship. If empty, /bundles at the host of its first
+	// endpoint.
 	Url           string `protobuf:"bytes,3,opt,name=url,proto3" json:"url,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -740,18 +746,19 @@ func (x *RelationshipHub) GetUrl() string {
 	return ""
 }
 
-// HubBundle is the bundle of a trust domain by the word of a hub, with its history. Its key is "<trust domain>/<hub>".
+// HubBundle is the bundle of a trust domain as a hub attests it, with its history. Its key is "<trust domain>/<hub>".
 type HubBundle struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
-	// The domain of the relationship that it came through.
+	// The trust domain of the relationship with the hub.
 	Hub string `protobuf:"bytes,2,opt,name=hub,proto3" json:"hub,omitempty"`
-	// In its strict form, without refresh hint.
+	// In its strict form, without a refresh hint.
 	Document     []byte                 `protobuf:"bytes,3,opt,name=document,proto3" json:"document,omitempty"`
 	ChangeTime   *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=change_time,json=changeTime,proto3" json:"change_time,omitempty"`
 	RetrieveTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=retrieve_time,json=retrieveTime,proto3" json:"retrieve_time,omitempty"`
 	History      *ForeignHistory        `protobuf:"bytes,6,opt,name=history,proto3" json:"history,omitempty"`
-	// Why the hub's latest word on the domain was refused, as in the metric's label, and in words; empty: it was not.
+	// Why the hub's latest bundle of the domain was refused: the value of the metric's label, and a sentence. Empty if it
+	// was accepted.
 	Refused string `protobuf:"bytes,7,opt,name=refused,proto3" json:"refused,omitempty"`
 	Refusal string `protobuf:"bytes,8,opt,name=refusal,proto3" json:"refusal,omitempty"`
 	// Whether the last of its X.509 authorities has expired.
@@ -759,7 +766,7 @@ type HubBundle struct {
 	Alarms      []*RelationshipAlarm `protobuf:"bytes,10,rep,name=alarms,proto3" json:"alarms,omitempty"`
 	// Whether it has no JWT authority.
 	NoJwt bool `protobuf:"varint,11,opt,name=no_jwt,json=noJwt,proto3" json:"no_jwt,omitempty"`
-	// The create_time of the hub's relationship, so that nothing of an agreement that ended counts under the next one.
+	// The create_time of the hub's relationship. A later relationship does not use rows of an earlier one.
 	Agreed        *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=agreed,proto3" json:"agreed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -879,14 +886,14 @@ func (x *HubBundle) GetAgreed() *timestamppb.Timestamp {
 	return nil
 }
 
-// RelationshipStanding is written when it changes, never for an unchanged refresh.
+// RelationshipStanding is the validity of a bundle or map. It is written only when it changes.
 type RelationshipStanding struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// entente.v1.Freshness; unspecified while there is no bundle yet.
+	// entente.v1.Freshness; unspecified while there is no bundle.
 	Freshness   int32 `protobuf:"varint,1,opt,name=freshness,proto3" json:"freshness,omitempty"`
 	X509Expired bool  `protobuf:"varint,2,opt,name=x509_expired,json=x509Expired,proto3" json:"x509_expired,omitempty"`
 	JwtExpired  bool  `protobuf:"varint,3,opt,name=jwt_expired,json=jwtExpired,proto3" json:"jwt_expired,omitempty"`
-	// The last success that was known when this was written, so that a new leader goes on counting from there.
+	// The last success at the time of writing, from which a new leader continues to count.
 	LastSuccessTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=last_success_time,json=lastSuccessTime,proto3" json:"last_success_time,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -950,7 +957,8 @@ func (x *RelationshipStanding) GetLastSuccessTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// RelationshipReport is what a member tells the leader of the relationships that it fetches. It is never stored.
+// RelationshipReport has a member's observations of the relationships that it fetches, for the leader. It is never
+// stored.
 type RelationshipReport struct {
 	state         protoimpl.MessageState     `protogen:"open.v1"`
 	Observations  []*RelationshipObservation `protobuf:"bytes,1,rep,name=observations,proto3" json:"observations,omitempty"`
@@ -995,25 +1003,26 @@ func (x *RelationshipReport) GetObservations() []*RelationshipObservation {
 	return nil
 }
 
-// RelationshipObservation is the latest that a member knows of its fetching of one relationship. Times are told as ages,
-// so that they hold whatever the two members' clocks say.
+// RelationshipObservation is the latest state of a member's fetching of one relationship. Times are sent as ages, so
+// the clocks of the two members need not agree.
 type RelationshipObservation struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
 	Generation  uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
-	// Absent: no success in this run of the member.
+	// Absent if there was no success in this run of the member.
 	SinceSuccess *durationpb.Duration `protobuf:"bytes,3,opt,name=since_success,json=sinceSuccess,proto3" json:"since_success,omitempty"`
 	SinceAttempt *durationpb.Duration `protobuf:"bytes,4,opt,name=since_attempt,json=sinceAttempt,proto3" json:"since_attempt,omitempty"`
-	// Absent where the member does not poll it.
+	// Absent if the member does not poll the relationship.
 	UntilNext *durationpb.Duration `protobuf:"bytes,5,opt,name=until_next,json=untilNext,proto3" json:"until_next,omitempty"`
 	Result    string               `protobuf:"bytes,6,opt,name=result,proto3" json:"result,omitempty"`
 	Error     string               `protobuf:"bytes,7,opt,name=error,proto3" json:"error,omitempty"`
 	Interval  *durationpb.Duration `protobuf:"bytes,8,opt,name=interval,proto3" json:"interval,omitempty"`
-	// Set by the leader in its answers: the member that made the latest attempt.
+	// The member of the latest attempt. Set by the leader in its responses.
 	Member string `protobuf:"bytes,9,opt,name=member,proto3" json:"member,omitempty"`
-	// What came of each endpoint, where there are several.
+	// The last attempt at each endpoint, if there are several.
 	Endpoints []*EndpointObservation `protobuf:"bytes,30,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
-	// Of a hub's map, which is told of under "<hub>/bundles": how many domains were taken, refused, and left out because they are not listed.
+	// For a hub's map, which is reported under "<hub>/bundles": the numbers of domains that were accepted, that were
+	// refused, and that were not included.
 	Taken         uint32 `protobuf:"varint,70,opt,name=taken,proto3" json:"taken,omitempty"`
 	Refused       uint32 `protobuf:"varint,71,opt,name=refused,proto3" json:"refused,omitempty"`
 	LeftOut       uint32 `protobuf:"varint,72,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
@@ -1142,10 +1151,10 @@ func (x *RelationshipObservation) GetLeftOut() uint32 {
 	return 0
 }
 
-// EndpointObservation is what came of the last attempt at one of several endpoints.
+// EndpointObservation is the last attempt at one of several endpoints.
 type EndpointObservation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its place in the configured order, from 0.
+	// Its position in the configured order, from 0.
 	Index         uint32               `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
 	Result        string               `protobuf:"bytes,2,opt,name=result,proto3" json:"result,omitempty"`
 	Error         string               `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
@@ -1212,10 +1221,10 @@ func (x *EndpointObservation) GetSinceAttempt() *durationpb.Duration {
 	return nil
 }
 
-// RelationshipQuery asks the leader for what it was told.
+// RelationshipQuery requests the observations that the leader received.
 type RelationshipQuery struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// One trust domain; empty: all, in order, those after the one named by after.
+	// One trust domain. If empty, all in order that follow the one in after.
 	TrustDomain   string `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
 	After         string `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1269,7 +1278,7 @@ func (x *RelationshipQuery) GetAfter() string {
 type RelationshipAnswer struct {
 	state        protoimpl.MessageState     `protogen:"open.v1"`
 	Observations []*RelationshipObservation `protobuf:"bytes,1,rep,name=observations,proto3" json:"observations,omitempty"`
-	// Whether there are more after the last one.
+	// Whether more follow the last one.
 	More          bool `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1319,13 +1328,14 @@ func (x *RelationshipAnswer) GetMore() bool {
 	return false
 }
 
-// RelationshipAlarm says that what a domain shows contradicts itself. Trust in its bundle goes on by the rules for bundles.
+// RelationshipAlarm records that the published data of a domain contradicts itself. The rules for bundles decide
+// whether its bundle is trusted meanwhile.
 type RelationshipAlarm struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// broken_chain, new_chain or split_view.
 	Name   string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Detail string `protobuf:"bytes,2,opt,name=detail,proto3" json:"detail,omitempty"`
-	// When it was raised, and the sequence that it is about.
+	// When it was raised, and for which sequence.
 	Time          *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
 	Sequence      uint64                 `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	unknownFields protoimpl.UnknownFields

@@ -126,8 +126,8 @@ func (x *Member) GetJoinTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// AliveMember is a row of the table alive; its key is the member's id. The leader writes it when heartbeats of the member
-// start, and deletes it when they stop.
+// AliveMember is a row of the table alive; its key is the member's id. The leader writes it when heartbeats of the
+// member start, and deletes it when they stop.
 type AliveMember struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Since         *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=since,proto3" json:"since,omitempty"`

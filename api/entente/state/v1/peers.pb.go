@@ -22,11 +22,11 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// RelationshipPeer names the cluster that a stream is kept with.
+// RelationshipPeer is the cluster at the other end of a stream.
 type RelationshipPeer struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	HomeTrustDomain string                 `protobuf:"bytes,1,opt,name=home_trust_domain,json=homeTrustDomain,proto3" json:"home_trust_domain,omitempty"`
-	// HOST:PORT of its members' cluster port; none: only the peer can open the stream.
+	// HOST:PORT of its members' cluster ports. If empty, only the peer can open the stream.
 	Addresses     []string `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -76,13 +76,13 @@ func (x *RelationshipPeer) GetAddresses() []string {
 	return nil
 }
 
-// PeerReport is what a member tells the leader of its streams to peers. It is never stored.
+// PeerReport has a member's observations of its streams with peers, for the leader. It is never stored.
 type PeerReport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Whether it is all that the member knows, or only what changed.
+	// Whether it has all observations of the member. Otherwise it has the changes.
 	Full         bool               `protobuf:"varint,1,opt,name=full,proto3" json:"full,omitempty"`
 	Observations []*PeerObservation `protobuf:"bytes,2,rep,name=observations,proto3" json:"observations,omitempty"`
-	// Drawn at each start of the member: what it told before is no longer so.
+	// Random at each start of the member: observations of an earlier run are discarded.
 	Run           uint64 `protobuf:"varint,3,opt,name=run,proto3" json:"run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -139,7 +139,7 @@ func (x *PeerReport) GetRun() uint64 {
 	return 0
 }
 
-// PeerObservation is the latest that a member knows of its streams with one peer. Times are told as ages.
+// PeerObservation is the latest state of a member's streams with one peer. Times are sent as ages.
 type PeerObservation struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	HomeTrustDomain string                 `protobuf:"bytes,1,opt,name=home_trust_domain,json=homeTrustDomain,proto3" json:"home_trust_domain,omitempty"`
@@ -147,16 +147,16 @@ type PeerObservation struct {
 	Outgoing        bool                   `protobuf:"varint,3,opt,name=outgoing,proto3" json:"outgoing,omitempty"`
 	RemoteMember    string                 `protobuf:"bytes,4,opt,name=remote_member,json=remoteMember,proto3" json:"remote_member,omitempty"`
 	SinceChange     *durationpb.Duration   `protobuf:"bytes,5,opt,name=since_change,json=sinceChange,proto3" json:"since_change,omitempty"`
-	// The named reason and the text of how the last stream ended, or the last attempt failed.
+	// Why the last stream ended or the last attempt failed: the named reason, and the text.
 	Result string `protobuf:"bytes,6,opt,name=result,proto3" json:"result,omitempty"`
 	Error  string `protobuf:"bytes,7,opt,name=error,proto3" json:"error,omitempty"`
-	// What the peer said of bundles that this cluster hosts.
+	// The versions of hosted bundles that the peer acknowledged or refused.
 	Acknowledged []*PeerVersion `protobuf:"bytes,8,rep,name=acknowledged,proto3" json:"acknowledged,omitempty"`
-	// The trust domains that the peer keeps up to date here over the stream.
+	// The trust domains that the peer keeps current in this cluster over the stream.
 	Confirmed []string `protobuf:"bytes,9,rep,name=confirmed,proto3" json:"confirmed,omitempty"`
-	// Set by the leader in its answers: the member that told.
+	// The member that sent the observation. Set by the leader in its responses.
 	Member string `protobuf:"bytes,10,opt,name=member,proto3" json:"member,omitempty"`
-	// Whether the member had a stream with the peer at all, and did not only try.
+	// Whether the member has ever had a stream with the peer, rather than only failed attempts.
 	Known         bool `protobuf:"varint,11,opt,name=known,proto3" json:"known,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -269,7 +269,7 @@ func (x *PeerObservation) GetKnown() bool {
 	return false
 }
 
-// PeerVersion is the last version that a peer acknowledged, or why it refused a later one.
+// PeerVersion is the last version that a peer acknowledged, or the reason for which it refused a later one.
 type PeerVersion struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain   string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
@@ -338,15 +338,16 @@ func (x *PeerVersion) GetSince() *durationpb.Duration {
 	return nil
 }
 
-// PeerQuery asks the leader what it was told.
+// PeerQuery requests the observations that the leader received.
 type PeerQuery struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Only what changed after this version of this lead; 0: all.
+	// The leadership and the version after which changes are requested. If 0, all.
 	Lead  uint64 `protobuf:"varint,1,opt,name=lead,proto3" json:"lead,omitempty"`
 	After uint64 `protobuf:"varint,2,opt,name=after,proto3" json:"after,omitempty"`
-	// One peer; empty: all.
+	// One peer. If empty, all.
 	HomeTrustDomain string `protobuf:"bytes,3,opt,name=home_trust_domain,json=homeTrustDomain,proto3" json:"home_trust_domain,omitempty"`
-	// Only peers that want the bundle of this hosted trust domain, and of what they acknowledged only that; empty: all.
+	// Selects the peers that subscribe to the bundle of this hosted trust domain, and of their acknowledgements only
+	// those of that bundle. If empty, all.
 	TrustDomain   string `protobuf:"bytes,4,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -414,11 +415,11 @@ type PeerAnswer struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Lead    uint64                 `protobuf:"varint,1,opt,name=lead,proto3" json:"lead,omitempty"`
 	Version uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
-	// Whether every member that is heard from has told the leader all that it knows since the lead began, and peers had the
-	// time to come back.
+	// Whether every member with a current heartbeat has sent all its observations since this leadership began, and peers
+	// have had the time to reconnect.
 	Complete     bool               `protobuf:"varint,3,opt,name=complete,proto3" json:"complete,omitempty"`
 	Observations []*PeerObservation `protobuf:"bytes,4,rep,name=observations,proto3" json:"observations,omitempty"`
-	// Whether there are more: ask again after version.
+	// Whether there are more, to be requested after version.
 	More          bool `protobuf:"varint,5,opt,name=more,proto3" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -280,7 +280,8 @@ func (x *CommandID) GetCounter() uint64 {
 	return 0
 }
 
-// Transaction is the record of what a function read and wrote. Its changes apply if everything that it read is unchanged.
+// Transaction is the record of what a function read and wrote. Its changes apply if everything that it read is
+// unchanged.
 type Transaction struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The revision of the state on which the function ran.
@@ -350,7 +351,8 @@ func (x *Transaction) GetChanges() []*RowChange {
 	return nil
 }
 
-// RowCondition holds while a row has the revision at which it was read, or while the row is absent if the revision is 0.
+// RowCondition holds while a row has the revision at which it was read, or while the row is absent if the revision is
+// 0.
 type RowCondition struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Table         string                 `protobuf:"bytes,1,opt,name=table,proto3" json:"table,omitempty"`
@@ -727,7 +729,8 @@ func (x *Tombstone) GetRevision() uint64 {
 	return 0
 }
 
-// Floor is the newest deletion in a table whose tombstone was dropped: every prefix of the table has at least this revision.
+// Floor is the newest deletion in a table whose tombstone was dropped: every prefix of the table has at least this
+// revision.
 type Floor struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Table         string                 `protobuf:"bytes,1,opt,name=table,proto3" json:"table,omitempty"`

@@ -163,8 +163,9 @@ func (x *StagedRow) GetCarried() bool {
 	return false
 }
 
-// RestoreChunk stages rows under a generation. A chunk is accepted only as the next of its generation. The first of a generation
-// (sequence 0, attempt 0) deletes the rows of an earlier restore; the first of an attempt deletes those of an earlier attempt.
+// RestoreChunk stages rows under a generation. A chunk is accepted only as the next of its generation. The first of a
+// generation (sequence 0, attempt 0) deletes the rows of an earlier restore; the first of an attempt deletes those of
+// an earlier attempt.
 type RestoreChunk struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Generation string                 `protobuf:"bytes,1,opt,name=generation,proto3" json:"generation,omitempty"`

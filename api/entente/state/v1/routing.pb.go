@@ -23,8 +23,8 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Instance is where a service is reachable. Its key is "<service>/<lease, or ->/<generation>/<IP:port>"; of one that was
-// imported from a foreign trust domain, "@<trust domain>" stands for the lease.
+// Instance is the stored form of one address of a service. Its key is "<service>/<lease, or ->/<generation>/<IP:port>";
+// for an instance that was imported from a foreign trust domain, "@<trust domain>" replaces the lease.
 type Instance struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Service  string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
@@ -134,8 +134,8 @@ func (x *Instance) GetRegisterTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// InstanceSet says which generation of instances counts. Its key is "<service>/<lease, or ->"; without a row it is the
-// generation 0.
+// InstanceSet is the current generation of a set of instances. Its key is "<service>/<lease, or ->". Without a row, the
+// generation is 0.
 type InstanceSet struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Generation    string                 `protobuf:"bytes,1,opt,name=generation,proto3" json:"generation,omitempty"`
@@ -180,7 +180,8 @@ func (x *InstanceSet) GetGeneration() string {
 	return ""
 }
 
-// Lease is what instances stand and fall with. Its key is its ID, which is the beginning of the SHA-256 of its secret.
+// Lease keeps the instances that were registered with it healthy for as long as it is renewed. Its key is its ID, which
+// is a prefix of the SHA-256 of its secret.
 type Lease struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	SecretSha256 []byte                 `protobuf:"bytes,1,opt,name=secret_sha256,json=secretSha256,proto3" json:"secret_sha256,omitempty"`
@@ -188,9 +189,10 @@ type Lease struct {
 	GoneAfter    *durationpb.Duration   `protobuf:"bytes,3,opt,name=gone_after,json=goneAfter,proto3" json:"gone_after,omitempty"`
 	Owner        string                 `protobuf:"bytes,4,opt,name=owner,proto3" json:"owner,omitempty"`
 	CreateTime   *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// When it ran out; absent: it is held.
+	// When it expired; absent while it is renewed.
 	LapseTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=lapse_time,json=lapseTime,proto3" json:"lapse_time,omitempty"`
-	// Names the stream that holds it, drawn by its member: one that took it up later has put another here.
+	// The ID of the stream that keeps it alive, chosen at random by the member. A stream that resumes the lease replaces
+	// it.
 	Stream        string `protobuf:"bytes,7,opt,name=stream,proto3" json:"stream,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -275,7 +277,7 @@ func (x *Lease) GetStream() string {
 	return ""
 }
 
-// RoutingRule says how hints are made. Its key is a service, or * for all.
+// RoutingRule configures hints. Its key is a service, or * for all.
 type RoutingRule struct {
 	state                  protoimpl.MessageState `protogen:"open.v1"`
 	OverprovisioningFactor *uint32                `protobuf:"varint,1,opt,name=overprovisioning_factor,json=overprovisioningFactor,proto3,oneof" json:"overprovisioning_factor,omitempty"`
@@ -472,7 +474,7 @@ func (x *DistributionRule) GetTo() map[string]uint32 {
 	return nil
 }
 
-// LeaseReport is what a member tells the leader of the renewals that it took. It is never stored.
+// LeaseReport has the renewals that a member received, for the leader. It is never stored.
 type LeaseReport struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Renewals      []*Renewal             `protobuf:"bytes,1,rep,name=renewals,proto3" json:"renewals,omitempty"`
@@ -517,8 +519,8 @@ func (x *LeaseReport) GetRenewals() []*Renewal {
 	return nil
 }
 
-// Renewal says how long ago a lease was renewed, by the clock of the member that took the renewal: an age needs no two
-// clocks to agree.
+// Renewal is the age of a lease's last renewal by the clock of the member that received it. As an age, it does not need
+// the clocks of two members to agree.
 type Renewal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The lease's ID.
@@ -576,12 +578,12 @@ func (x *Renewal) GetAge() *durationpb.Duration {
 type ServiceExport struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Service string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
-	// REGION[/ZONE[/SUB-ZONE]]; none: anywhere.
+	// REGION[/ZONE[/SUB-ZONE]]. If empty, anywhere.
 	Localities  []string               `protobuf:"bytes,2,rep,name=localities,proto3" json:"localities,omitempty"`
 	TrustDomain string                 `protobuf:"bytes,3,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
 	PathPrefix  string                 `protobuf:"bytes,4,opt,name=path_prefix,json=pathPrefix,proto3" json:"path_prefix,omitempty"`
 	CreateTime  *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// The create_time of the relationship, so that nothing of an agreement that ended counts under the next one.
+	// The create_time of the relationship. A later relationship does not use rows of an earlier one.
 	Agreed        *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=agreed,proto3" json:"agreed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -659,15 +661,16 @@ func (x *ServiceExport) GetAgreed() *timestamppb.Timestamp {
 	return nil
 }
 
-// ServiceImport takes a service from the cluster of a foreign trust domain. Its key is "<service here>/<trust domain>".
+// ServiceImport imports a service from the cluster of a foreign trust domain. Its key is "<service here>/<trust
+// domain>".
 type ServiceImport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What the other cluster exports it as.
+	// The name under which the other cluster exports it.
 	Name       string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// As in ServiceExport.
 	Agreed *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=agreed,proto3" json:"agreed,omitempty"`
-	// Drawn when it was made: what was stored under another import of the same key does not count.
+	// Chosen at random when it was created: sets that were stored under an earlier import with the same key are ignored.
 	Id            string `protobuf:"bytes,4,opt,name=id,proto3" json:"id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -731,18 +734,18 @@ func (x *ServiceImport) GetId() string {
 	return ""
 }
 
-// ImportedSet is what came for an import. Its key is the import's.
+// ImportedSet is the set that was received for an import. Its key is the import's.
 type ImportedSet struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The import's id.
 	Import string `protobuf:"bytes,1,opt,name=import,proto3" json:"import,omitempty"`
-	// Of the set that is stored; empty: none is.
+	// The digest of the stored set; empty if there is none.
 	Digest    []byte `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
 	Instances uint32 `protobuf:"varint,3,opt,name=instances,proto3" json:"instances,omitempty"`
-	// The other cluster does not export it.
+	// The other cluster does not export the service.
 	Withheld   bool                   `protobuf:"varint,4,opt,name=withheld,proto3" json:"withheld,omitempty"`
 	ChangeTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=change_time,json=changeTime,proto3" json:"change_time,omitempty"`
-	// Why the latest set was refused, as in the metric's label, and in words; empty: it was not.
+	// Why the latest set was refused: the value of the metric's label, and a sentence. Empty if it was accepted.
 	Refused       string                 `protobuf:"bytes,6,opt,name=refused,proto3" json:"refused,omitempty"`
 	Refusal       string                 `protobuf:"bytes,7,opt,name=refusal,proto3" json:"refusal,omitempty"`
 	RefuseTime    *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=refuse_time,json=refuseTime,proto3" json:"refuse_time,omitempty"`
@@ -836,8 +839,8 @@ func (x *ImportedSet) GetRefuseTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// ImportSource says that what was imported from a trust domain is too old to be offered. Its key is the trust domain; there is
-// no row while it is not so.
+// ImportSource records that the imports from a trust domain have expired, and are left out of hints. Its key is the
+// trust domain. There is no row while they are valid.
 type ImportSource struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
@@ -981,8 +984,8 @@ func (x *ImportConfirmation) GetAge() *durationpb.Duration {
 	return nil
 }
 
-// ExportReport is sent by a member to the leader, with the new outcomes at peers of what is exported to them, and by the
-// leader in answer to a query, with all of them. It is never stored.
+// ExportReport is sent by a member to the leader, with the new outcomes at peers of what is exported to them, and by
+// the leader in answer to a query, with all of them. It is never stored.
 type ExportReport struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Outcomes      []*ExportOutcome       `protobuf:"bytes,1,rep,name=outcomes,proto3" json:"outcomes,omitempty"`

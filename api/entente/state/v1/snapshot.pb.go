@@ -22,8 +22,8 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// SnapshotHeader opens a snapshot stream. The stream's format version covers the header and the records. Adding a field to
-// either requires a new version, since a reader refuses unknown fields rather than losing them.
+// SnapshotHeader opens a snapshot stream. The stream's format version covers the header and the records. Adding a field
+// to either requires a new version, since a reader refuses unknown fields rather than losing them.
 type SnapshotHeader struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The cluster of the state.
@@ -113,8 +113,8 @@ func (x *SnapshotHeader) GetRows() uint64 {
 	return 0
 }
 
-// SnapshotRecord is one length-delimited item of a snapshot stream. The kinds follow in this order; a snapshot for an operator
-// has only rows.
+// SnapshotRecord is one length-delimited item of a snapshot stream. The kinds follow in this order; a snapshot for an
+// operator has only rows.
 type SnapshotRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Kind:
