@@ -57,14 +57,26 @@ func New(td spiffeid.TrustDomain, c Content) (*Bundle, error) {
 		return nil, err
 	}
 	if n := len(c.X509Authorities) + len(c.JWTAuthorities); n > MaxKeys {
-		return nil, fmt.Errorf("bundle of %s: %w: %d authorities, at most %d are allowed", td, ErrTooManyKeys, n, MaxKeys)
+		return nil, fmt.Errorf(
+			"bundle of %s: %w: %d authorities, at most %d are allowed",
+			td,
+			ErrTooManyKeys,
+			n,
+			MaxKeys,
+		)
 	}
 	for _, cert := range c.X509Authorities {
 		if cert == nil || len(cert.Raw) == 0 {
 			return nil, fmt.Errorf("bundle of %s: %w: an X.509 authority is nil or was never signed", td, jwk.ErrKey)
 		}
 		if why := jwk.UnusableAuthority(cert); why != "" {
-			return nil, fmt.Errorf("bundle of %s: %w: X.509 authority %s: %s", td, jwk.ErrKey, refusal.Clip(cert.Subject.String()), why)
+			return nil, fmt.Errorf(
+				"bundle of %s: %w: X.509 authority %s: %s",
+				td,
+				jwk.ErrKey,
+				refusal.Clip(cert.Subject.String()),
+				why,
+			)
 		}
 	}
 	for kid, key := range c.JWTAuthorities {
@@ -87,7 +99,13 @@ func New(td spiffeid.TrustDomain, c Content) (*Bundle, error) {
 		return nil, fmt.Errorf("bundle of %s: %w", td, err)
 	}
 	if len(document) > MaxDocumentBytes {
-		return nil, fmt.Errorf("bundle of %s: %w: its document has %d bytes, at most %d are allowed", td, ErrTooLarge, len(document), MaxDocumentBytes)
+		return nil, fmt.Errorf(
+			"bundle of %s: %w: its document has %d bytes, at most %d are allowed",
+			td,
+			ErrTooLarge,
+			len(document),
+			MaxDocumentBytes,
+		)
 	}
 	b.document = document
 	if b.digest, err = digestKeys(b.content); err != nil {
@@ -149,7 +167,8 @@ func (b *Bundle) Empty() bool {
 // Marshal writes the SPIFFE bundle document: the same bytes for the same content, whatever it was made from.
 func (b *Bundle) Marshal() []byte { return bytes.Clone(b.document) }
 
-// Document returns the SPIFFE bundle document, as [Bundle.Marshal] does, without a copy. It is shared: it is to be read only.
+// Document returns the SPIFFE bundle document, as [Bundle.Marshal] does, without a copy. It is shared: it is to be read
+// only.
 func (b *Bundle) Document() []byte { return b.document }
 
 // Equal reports that both are of the same domain and the same content, sequence and hint included.

@@ -180,7 +180,13 @@ func TestGoSPIFFEReadsOurDocument(t *testing.T) {
 }
 
 func TestBundleIsImmutable(t *testing.T) {
-	b := bundletest.NewBundle(t, bundletest.Home, 1, bundletest.NewAuthority(t, bundletest.Home), bundletest.NewAuthority(t, bundletest.Home))
+	b := bundletest.NewBundle(
+		t,
+		bundletest.Home,
+		1,
+		bundletest.NewAuthority(t, bundletest.Home),
+		bundletest.NewAuthority(t, bundletest.Home),
+	)
 	before := b.Marshal()
 	b.X509Authorities()[0] = nil
 	b.Marshal()[0] = 'x'
@@ -215,7 +221,13 @@ func TestRow(t *testing.T) {
 }
 
 func TestPEM(t *testing.T) {
-	b := bundletest.NewBundle(t, bundletest.Home, 1, bundletest.NewAuthority(t, bundletest.Home), bundletest.NewAuthority(t, bundletest.Home))
+	b := bundletest.NewBundle(
+		t,
+		bundletest.Home,
+		1,
+		bundletest.NewAuthority(t, bundletest.Home),
+		bundletest.NewAuthority(t, bundletest.Home),
+	)
 	var certs []*x509.Certificate
 	for block, rest := pem.Decode(b.PEM()); block != nil; block, rest = pem.Decode(rest) {
 		require.Equal(t, "CERTIFICATE", block.Type)

@@ -93,7 +93,8 @@ func MarshalMap(bundles []*Bundle) ([]byte, error) {
 	return MarshalEntries(entries)
 }
 
-// MapEntry is the bundle of a domain as it stands in a map: a document in strict form without refresh hint. [Vouch] makes one.
+// MapEntry is the bundle of a domain as it stands in a map: a document in strict form without refresh hint. [Vouch]
+// makes one.
 type MapEntry struct {
 	TrustDomain spiffeid.TrustDomain
 	Document    []byte
@@ -125,7 +126,8 @@ func MarshalEntries(entries []MapEntry) ([]byte, error) {
 	return buf.Bytes(), nil
 }
 
-// FitMap returns of what a hub vouches for as much as fits into a map beside the hosted domains, by name, and how many are left out.
+// FitMap returns of what a hub vouches for as much as fits into a map beside the hosted domains, by name, and how many
+// are left out.
 func FitMap(hosted, vouched []MapEntry) (all []MapEntry, leftOut int) {
 	size := 0
 	for _, h := range hosted {

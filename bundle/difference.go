@@ -51,18 +51,48 @@ func Differences(from, to *Bundle) []Difference {
 	for _, kid := range slices.Sorted(maps.Keys(was.JWTAuthorities)) {
 		switch key, ok := is.JWTAuthorities[kid]; {
 		case !ok:
-			all = append(all, Difference{AuthorityRemoved, jwk.UseJWT, kid, fmt.Sprintf("JWT authority removed: key %s, %s", word(kid), KeyKind(was.JWTAuthorities[kid]))})
+			all = append(
+				all,
+				Difference{
+					AuthorityRemoved,
+					jwk.UseJWT,
+					kid,
+					fmt.Sprintf("JWT authority removed: key %s, %s", word(kid), KeyKind(was.JWTAuthorities[kid])),
+				},
+			)
 		case !samePublicKey(was.JWTAuthorities[kid], key):
-			all = append(all, Difference{KeyReplaced, jwk.UseJWT, kid, fmt.Sprintf("JWT authority replaced: key %s stands for another key, %s", word(kid), KeyKind(key))})
+			all = append(
+				all,
+				Difference{
+					KeyReplaced,
+					jwk.UseJWT,
+					kid,
+					fmt.Sprintf("JWT authority replaced: key %s stands for another key, %s", word(kid), KeyKind(key)),
+				},
+			)
 		}
 	}
 	for _, kid := range slices.Sorted(maps.Keys(is.JWTAuthorities)) {
 		if _, ok := was.JWTAuthorities[kid]; !ok {
-			all = append(all, Difference{AuthorityAdded, jwk.UseJWT, kid, fmt.Sprintf("JWT authority added: key %s, %s", word(kid), KeyKind(is.JWTAuthorities[kid]))})
+			all = append(
+				all,
+				Difference{
+					AuthorityAdded,
+					jwk.UseJWT,
+					kid,
+					fmt.Sprintf("JWT authority added: key %s, %s", word(kid), KeyKind(is.JWTAuthorities[kid])),
+				},
+			)
 		}
 	}
 	if from != nil && hintOf(was) != hintOf(is) {
-		all = append(all, Difference{Kind: HintChanged, Text: fmt.Sprintf("refresh hint changed from %s to %s", hintOf(was), hintOf(is))})
+		all = append(
+			all,
+			Difference{
+				Kind: HintChanged,
+				Text: fmt.Sprintf("refresh hint changed from %s to %s", hintOf(was), hintOf(is)),
+			},
+		)
 	}
 	return all
 }
@@ -81,8 +111,17 @@ func appendCertificates(all []Difference, kind DifferenceKind, certificates []*x
 	verb := map[DifferenceKind]string{AuthorityAdded: "added", AuthorityRemoved: "removed"}[kind]
 	for _, c := range certificates {
 		id := hex.EncodeToString(c.SubjectKeyId)
-		all = append(all, Difference{kind, jwk.UseX509, id, fmt.Sprintf("X.509 authority %s: key %s, %s, valid from %s to %s",
-			verb, word(id), refusal.Clip(c.Subject.String()), c.NotBefore.UTC().Format(time.RFC3339), c.NotAfter.UTC().Format(time.RFC3339))})
+		all = append(
+			all,
+			Difference{kind, jwk.UseX509, id, fmt.Sprintf(
+				"X.509 authority %s: key %s, %s, valid from %s to %s",
+				verb,
+				word(id),
+				refusal.Clip(c.Subject.String()),
+				c.NotBefore.UTC().Format(time.RFC3339),
+				c.NotAfter.UTC().Format(time.RFC3339),
+			)},
+		)
 	}
 	return all
 }

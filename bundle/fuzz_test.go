@@ -21,8 +21,16 @@ func golden(f *testing.F) []byte {
 
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"keys":[]}`))
-	f.Add([]byte(`{"keys":[{"kty":"oct","use":"jwt-svid"}],"spiffe_sequence":18446744073709551615,"spiffe_refresh_hint":300}`))
-	f.Add([]byte(`{"keys":[{"kty":"OKP","crv":"Ed25519","use":"jwt-svid","kid":"k","x":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}]}`))
+	f.Add(
+		[]byte(
+			`{"keys":[{"kty":"oct","use":"jwt-svid"}],"spiffe_sequence":18446744073709551615,"spiffe_refresh_hint":300}`,
+		),
+	)
+	f.Add(
+		[]byte(
+			`{"keys":[{"kty":"OKP","crv":"Ed25519","use":"jwt-svid","kid":"k","x":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}]}`,
+		),
+	)
 	f.Add([]byte(`{"keys":[{"kty":"RSA","use":"jwt-svid","kid":"k","n":"_w","e":"AQAB"}]}`))
 	f.Add(golden(f))
 	f.Fuzz(func(t *testing.T, document []byte) {
@@ -37,7 +45,8 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("%d parts ignored", len(ignored))
 		}
 		again, left, err := bundle.Parse(bundletest.Home, b.Marshal())
-		if err != nil || len(left) != 0 || !again.Equal(b) || !bytes.Equal(again.Marshal(), b.Marshal()) || again.Digest() != b.Digest() {
+		if err != nil || len(left) != 0 || !again.Equal(b) || !bytes.Equal(again.Marshal(), b.Marshal()) ||
+			again.Digest() != b.Digest() {
 			t.Fatalf("written and read again: %v %v\n%s", err, left, b.Marshal())
 		}
 	})

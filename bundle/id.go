@@ -34,11 +34,22 @@ func ParseTrustDomain(name string) (spiffeid.TrustDomain, error) {
 // segments or none, no query, fragment, port, user information or percent-encoding, 2048 bytes in all.
 func ParseID(id string) (spiffeid.ID, error) {
 	if len(id) > MaxIDBytes {
-		return spiffeid.ID{}, fmt.Errorf("SPIFFE ID %s: %w: it has %d bytes; at most %d are allowed", refusal.Clip(id), ErrID, len(id), MaxIDBytes)
+		return spiffeid.ID{}, fmt.Errorf(
+			"SPIFFE ID %s: %w: it has %d bytes; at most %d are allowed",
+			refusal.Clip(id),
+			ErrID,
+			len(id),
+			MaxIDBytes,
+		)
 	}
 	rest, ok := strings.CutPrefix(id, idScheme)
 	if !ok {
-		return spiffeid.ID{}, fmt.Errorf("SPIFFE ID %s: %w: it does not begin with %q", refusal.Clip(id), ErrID, idScheme)
+		return spiffeid.ID{}, fmt.Errorf(
+			"SPIFFE ID %s: %w: it does not begin with %q",
+			refusal.Clip(id),
+			ErrID,
+			idScheme,
+		)
 	}
 	name, path, _ := strings.Cut(rest, "/")
 	if err := checkTrustDomain(name); err != nil {
@@ -63,14 +74,29 @@ func checkTrustDomain(name string) error {
 	case name == "":
 		return fmt.Errorf("%w: it is empty", ErrTrustDomain)
 	case strings.HasPrefix(name, idScheme):
-		return fmt.Errorf("trust domain %s: %w: write the name alone, without scheme or path", refusal.Clip(name), ErrTrustDomain)
+		return fmt.Errorf(
+			"trust domain %s: %w: write the name alone, without scheme or path",
+			refusal.Clip(name),
+			ErrTrustDomain,
+		)
 	case len(name) > MaxTrustDomainBytes:
-		return fmt.Errorf("trust domain %s: %w: it has %d bytes; at most %d are allowed", refusal.Clip(name), ErrTrustDomain, len(name), MaxTrustDomainBytes)
+		return fmt.Errorf(
+			"trust domain %s: %w: it has %d bytes; at most %d are allowed",
+			refusal.Clip(name),
+			ErrTrustDomain,
+			len(name),
+			MaxTrustDomainBytes,
+		)
 	}
 	for i := range len(name) {
 		if c := name[i]; !isLowerOrDigit(c) && c != '.' && c != '_' && c != '-' {
-			return fmt.Errorf("trust domain %s: %w: byte %d is %q; lower-case letters, digits, dot, dash and underscore are allowed",
-				refusal.Clip(name), ErrTrustDomain, i+1, c)
+			return fmt.Errorf(
+				"trust domain %s: %w: byte %d is %q; lower-case letters, digits, dot, dash and underscore are allowed",
+				refusal.Clip(name),
+				ErrTrustDomain,
+				i+1,
+				c,
+			)
 		}
 	}
 	return nil

@@ -89,5 +89,8 @@ func (l *leftOut) list() []Ignored {
 	if l.more == 0 {
 		return l.parts
 	}
-	return append(l.parts, Ignored{Kind: IgnoredMore, Key: -1, Detail: fmt.Sprintf("%d more parts have no effect", l.more), More: l.more})
+	return append(
+		l.parts,
+		Ignored{Kind: IgnoredMore, Key: -1, Detail: fmt.Sprintf("%d more parts have no effect", l.more), More: l.more},
+	)
 }

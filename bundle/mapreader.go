@@ -17,9 +17,10 @@ import (
 // maxMapParameters bounds the members of a map that are not trust_domains.
 const maxMapParameters = 64
 
-// ReadMap reads a SPIFFE bundle map as it arrives, and calls take for the document of each domain in it, which is take's to parse, by
-// [ParseMapped], and to keep a copy of. However large the map is, no more than the document of one domain is held at a time. A map counts
-// as a whole or not at all: what take was given counts only once ReadMap has returned without an error. An error of take ends the reading.
+// ReadMap reads a SPIFFE bundle map as it arrives, and calls take for the document of each domain in it, which is
+// take's to parse, by [ParseMapped], and to keep a copy of. However large the map is, no more than the document of one
+// domain is held at a time. A map counts as a whole or not at all: what take was given counts only once ReadMap has
+// returned without an error. An error of take ends the reading.
 func ReadMap(r io.Reader, take func(td spiffeid.TrustDomain, document []byte) error) (domains int, err error) {
 	m := &mapReader{gate: &gate{from: r}, take: take, seen: make(map[[16]byte]struct{})}
 	m.dec = json.NewDecoder(m.gate)
@@ -35,7 +36,10 @@ func ParseMapped(td spiffeid.TrustDomain, document []byte) (*Bundle, []Ignored, 
 	if err != nil || b.content.RefreshHint == nil {
 		return b, ignored, err
 	}
-	ignored = append(ignored, Ignored{Kind: IgnoredHint, Key: -1, Detail: "a bundle in a map has no refresh hint of its own"})
+	ignored = append(
+		ignored,
+		Ignored{Kind: IgnoredHint, Key: -1, Detail: "a bundle in a map has no refresh hint of its own"},
+	)
 	b, err = b.With(func(c *Content) { c.RefreshHint = nil })
 	return b, ignored, err
 }
@@ -45,7 +49,8 @@ type mapReader struct {
 	gate *gate
 	dec  *json.Decoder
 	take func(td spiffeid.TrustDomain, document []byte) error
-	// seen are the domains so far, by a part of the hash of their names, so that a map of long names takes no more memory.
+	// seen are the domains so far, by a part of the hash of their names, so that a map of long names takes no more
+	// memory.
 	seen map[[16]byte]struct{}
 	raw  json.RawMessage
 }
@@ -162,7 +167,13 @@ func (m *mapReader) value(name string) error {
 		return m.broken(err)
 	}
 	if len(m.raw) > MaxDocumentBytes {
-		return fmt.Errorf("%w: the value of %s has %d bytes, at most %d are allowed", ErrTooLarge, refusal.Clip(name), len(m.raw), MaxDocumentBytes)
+		return fmt.Errorf(
+			"%w: the value of %s has %d bytes, at most %d are allowed",
+			ErrTooLarge,
+			refusal.Clip(name),
+			len(m.raw),
+			MaxDocumentBytes,
+		)
 	}
 	return nil
 }

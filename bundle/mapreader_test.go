@@ -112,9 +112,15 @@ func TestReadMapIsBounded(t *testing.T) {
 	require.ErrorIs(t, err, bundle.ErrTooLarge)
 
 	gone := errors.New("gone")
-	_, err = bundle.ReadMap(io.MultiReader(strings.NewReader(`{"trust_domains":{"a.example":{"keys":[]},`), failing{gone}), nothing)
+	_, err = bundle.ReadMap(
+		io.MultiReader(strings.NewReader(`{"trust_domains":{"a.example":{"keys":[]},`), failing{gone}),
+		nothing,
+	)
 	require.ErrorIs(t, err, gone, "an error of the network is none of the document")
-	_, err = bundle.ReadMap(strings.NewReader(`{"trust_domains":{"a.example":{"keys":[]}}}`), func(spiffeid.TrustDomain, []byte) error { return gone })
+	_, err = bundle.ReadMap(
+		strings.NewReader(`{"trust_domains":{"a.example":{"keys":[]}}}`),
+		func(spiffeid.TrustDomain, []byte) error { return gone },
+	)
 	require.ErrorIs(t, err, gone)
 }
 

@@ -21,8 +21,8 @@ type document struct {
 	Keys        []jwk.Key `json:"keys"`
 }
 
-// marshalDocument writes c, whose X.509 authorities are sorted: first those, then the JWT authorities by kid. It holds one key at a time
-// beside what is written.
+// marshalDocument writes c, whose X.509 authorities are sorted: first those, then the JWT authorities by kid. It holds
+// one key at a time beside what is written.
 func marshalDocument(c Content) ([]byte, error) {
 	d := document{Sequence: c.Sequence, Keys: []jwk.Key{}}
 	if c.RefreshHint != nil {

@@ -17,17 +17,18 @@ import (
 	"github.com/ententehq/entente/bundle/internal/strictjson"
 )
 
-// maxHint is the longest time in whole seconds that a [time.Duration] holds, some 292 years. A longer hint reads as this.
+// maxHint is the longest time in whole seconds that a [time.Duration] holds, some 292 years. A longer hint reads as
+// this.
 const maxHint = math.MaxInt64 / int64(time.Second)
 
 // Parse reads the SPIFFE bundle document of td.
 //
-// What the standard tells a reader to ignore is ignored, and listed. A key that is missing a required member or is
-// out of range is of that kind (RFC 7517, section 5). A document is refused as a whole if it could be read in two
-// ways or is broken: not JSON, not UTF-8, something behind its end, two members of one name, no list of keys, a
-// sequence or hint that is not a whole number, an x5c or a key that does not decode, two different keys of one kid, more
-// keys, or members of one object, than [MaxKeys]. Of what is ignored the first [MaxIgnored] parts are listed.
-// Parse never keeps a part of a document.
+// What the standard tells a reader to ignore is ignored, and listed. A key that is missing a required member or is out
+// of range is of that kind (RFC 7517, section 5). A document is refused as a whole if it could be read in two ways or
+// is broken: not JSON, not UTF-8, something behind its end, two members of one name, no list of keys, a sequence or
+// hint that is not a whole number, an x5c or a key that does not decode, two different keys of one kid, more keys, or
+// members of one object, than [MaxKeys]. Of what is ignored the first [MaxIgnored] parts are listed. Parse never keeps
+// a part of a document.
 func Parse(td spiffeid.TrustDomain, document []byte) (*Bundle, []Ignored, error) {
 	b, ignored, err := parse(td, document)
 	if err != nil {
@@ -38,12 +39,22 @@ func Parse(td spiffeid.TrustDomain, document []byte) (*Bundle, []Ignored, error)
 
 func parse(td spiffeid.TrustDomain, document []byte) (*Bundle, []Ignored, error) {
 	if len(document) > MaxDocumentBytes {
-		return nil, nil, fmt.Errorf("%w: it has %d bytes, at most %d are allowed", ErrTooLarge, len(document), MaxDocumentBytes)
+		return nil, nil, fmt.Errorf(
+			"%w: it has %d bytes, at most %d are allowed",
+			ErrTooLarge,
+			len(document),
+			MaxDocumentBytes,
+		)
 	}
 	if err := strictjson.ParseText(document); err != nil {
 		return nil, nil, err
 	}
-	r := reader{jwt: make(map[string]crypto.PublicKey), x509: make(map[string]bool), values: make(map[string]json.RawMessage), elements: jwk.MaxElements}
+	r := reader{
+		jwt:      make(map[string]crypto.PublicKey),
+		x509:     make(map[string]bool),
+		values:   make(map[string]json.RawMessage),
+		elements: jwk.MaxElements,
+	}
 	if err := r.document(document); err != nil {
 		return nil, nil, err
 	}
@@ -74,27 +85,32 @@ func (r *reader) ignore(kind IgnoredKind, key int, format string, args ...any) {
 
 func (r *reader) document(document []byte) error {
 	var keys json.RawMessage
-	err := r.split.Object(document, "the document", strictjson.MaxMembers, func(name string, value json.RawMessage) error {
-		switch name {
-		case "keys":
-			keys = value
-		case "spiffe_sequence":
-			n, err := parseSequence(value)
-			if err != nil {
-				return err
+	err := r.split.Object(
+		document,
+		"the document",
+		strictjson.MaxMembers,
+		func(name string, value json.RawMessage) error {
+			switch name {
+			case "keys":
+				keys = value
+			case "spiffe_sequence":
+				n, err := parseSequence(value)
+				if err != nil {
+					return err
+				}
+				r.content.Sequence = &n
+			case "spiffe_refresh_hint":
+				d, err := parseHint(value)
+				if err != nil {
+					return err
+				}
+				r.content.RefreshHint = &d
+			default:
+				r.ignore(IgnoredParameter, -1, "unknown parameter %s", refusal.Clip(name))
 			}
-			r.content.Sequence = &n
-		case "spiffe_refresh_hint":
-			d, err := parseHint(value)
-			if err != nil {
-				return err
-			}
-			r.content.RefreshHint = &d
-		default:
-			r.ignore(IgnoredParameter, -1, "unknown parameter %s", refusal.Clip(name))
-		}
-		return nil
-	})
+			return nil
+		},
+	)
 	if err != nil {
 		return err
 	}
@@ -140,13 +156,18 @@ func parseHint(value json.RawMessage) (time.Duration, error) {
 func (r *reader) key(i int, element json.RawMessage) error {
 	clear(r.values)
 	values := r.values
-	err := r.split.Object(element, "the element", strictjson.MaxMembers, func(name string, value json.RawMessage) error {
-		switch name {
-		case "kty", "use", "kid", "x5c", "crv", "x", "y", "n", "e":
-			values[name] = value
-		}
-		return nil
-	})
+	err := r.split.Object(
+		element,
+		"the element",
+		strictjson.MaxMembers,
+		func(name string, value json.RawMessage) error {
+			switch name {
+			case "kty", "use", "kid", "x5c", "crv", "x", "y", "n", "e":
+				values[name] = value
+			}
+			return nil
+		},
+	)
 	if err != nil {
 		return err
 	}

@@ -46,7 +46,20 @@ func TestParseTolerantly(t *testing.T) {
 	ca, other := bundletest.NewAuthority(t, bundletest.Home), bundletest.NewAuthority(t, bundletest.Home)
 	x, y := bundletest.ECMembers(t, &bundletest.NewKey(t).PublicKey)
 	jwtKey := func(kid string) string {
-		return keyText("kty", `"EC"`, "use", `"jwt-svid"`, "kid", quoted(kid), "crv", `"P-256"`, "x", quoted(x), "y", quoted(y))
+		return keyText(
+			"kty",
+			`"EC"`,
+			"use",
+			`"jwt-svid"`,
+			"kid",
+			quoted(kid),
+			"crv",
+			`"P-256"`,
+			"x",
+			quoted(x),
+			"y",
+			quoted(y),
+		)
 	}
 	x509Key := keyText("kty", `"EC"`, "use", `"x509-svid"`, "x5c", x5c(ca))
 	leaf := ca.SVID(t, "spiffe://eu.example.org/leaf")
@@ -111,7 +124,20 @@ func TestParseRefusals(t *testing.T) {
 	x, y := bundletest.ECMembers(t, &bundletest.NewKey(t).PublicKey)
 	x2, y2 := bundletest.ECMembers(t, &bundletest.NewKey(t).PublicKey)
 	jwtKey := func(x, y string) string {
-		return keyText("kty", `"EC"`, "use", `"jwt-svid"`, "kid", `"a"`, "crv", `"P-256"`, "x", quoted(x), "y", quoted(y))
+		return keyText(
+			"kty",
+			`"EC"`,
+			"use",
+			`"jwt-svid"`,
+			"kid",
+			`"a"`,
+			"crv",
+			`"P-256"`,
+			"x",
+			quoted(x),
+			"y",
+			quoted(y),
+		)
 	}
 	cx, cy := bundletest.ECMembers(t, other.Cert.PublicKey.(*ecdsa.PublicKey))
 	der := base64.StdEncoding.EncodeToString(ca.Cert.Raw)
@@ -195,7 +221,11 @@ func TestParseSequenceAndHint(t *testing.T) {
 	require.Equal(t, uint64(1<<64-1), n, "no bit of 64 is lost")
 	d, _ = b.RefreshHint()
 	require.Equal(t, 5*time.Minute, d)
-	require.Equal(t, `{"spiffe_sequence":18446744073709551615,"spiffe_refresh_hint":300,"keys":[]}`, string(b.Marshal()))
+	require.Equal(
+		t,
+		`{"spiffe_sequence":18446744073709551615,"spiffe_refresh_hint":300,"keys":[]}`,
+		string(b.Marshal()),
+	)
 
 	d, _ = parse(`{"keys":[],"spiffe_refresh_hint":99999999999999999999999}`).RefreshHint()
 	require.Equal(t, 9223372036*time.Second, d)

@@ -16,9 +16,9 @@ import (
 // maxDomains bounds the trust domains whose bundles and statements the index keeps parsed: those that are read most.
 const maxDomains = 1024
 
-// Index answers every question about trust on a member: about callers to the TLS port, about instances to routing, about
-// roots to xDS, about bundles to the API, the bundle endpoint and the streams to peers. So all of them agree. It makes each
-// form of a bundle once a revision. It is safe for concurrent use.
+// Index answers every question about trust on a member: about callers to the TLS port, about instances to routing,
+// about roots to xDS, about bundles to the API, the bundle endpoint and the streams to peers. So all of them agree. It
+// makes each form of a bundle once a revision. It is safe for concurrent use.
 type Index struct {
 	Sources
 
@@ -52,8 +52,8 @@ func newLRU[V any]() *lru.Cache[string, V] {
 	return c
 }
 
-// Open gives the index the store that [Index.GetX509BundleForTrustDomain] reads. It is separate from [NewIndex] because the
-// TLS port needs the index before there is a store.
+// Open gives the index the store that [Index.GetX509BundleForTrustDomain] reads. It is separate from [NewIndex] because
+// the TLS port needs the index before there is a store.
 func (i *Index) Open(s *raftstore.Store) { i.store.Store(s) }
 
 // State returns the state of a domain for X509-SVIDs, which connections and so routes depend on.
@@ -65,7 +65,8 @@ func (i *Index) State(r raftstore.Reader, td spiffeid.TrustDomain) (State, error
 // Prefixes returns the prefixes that [Index.State] depends on.
 func (i *Index) Prefixes() []raftstore.Prefix { return i.Over() }
 
-// Bundle returns the bundle that counts for a domain, whether or not it can be used at the moment, and whether there is one.
+// Bundle returns the bundle that counts for a domain, whether or not it can be used at the moment, and whether there is
+// one.
 func (i *Index) Bundle(r raftstore.Reader, td string) (*bundle.Bundle, bool, error) {
 	d, err := i.Decide(r, td)
 	if err != nil {
@@ -96,7 +97,8 @@ func (i *Index) bundle(r raftstore.Reader, td string, d Decision) (*bundle.Bundl
 	return b, true, nil
 }
 
-// GetX509BundleForTrustDomain implements [x509bundle.Source]: it returns the authorities that callers are verified with.
+// GetX509BundleForTrustDomain implements [x509bundle.Source]: it returns the authorities that callers are verified
+// with.
 func (i *Index) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509bundle.Bundle, error) {
 	view := i.store.Load().View()
 	d, err := i.Decide(view, td.Name())

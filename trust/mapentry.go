@@ -7,8 +7,8 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// MapEntry returns the bundle of a domain as it stands in the bundle map that this cluster serves, and whether it stands there.
-// The map has the hosted domains, and those that the cluster attests to as a hub.
+// MapEntry returns the bundle of a domain as it stands in the bundle map that this cluster serves, and whether it
+// stands there. The map has the hosted domains, and those that the cluster attests to as a hub.
 func (i *Index) MapEntry(r raftstore.Reader, td string) (bundle.MapEntry, bool, error) {
 	d, err := i.Decide(r, td)
 	if err != nil {
@@ -28,8 +28,8 @@ func (i *Index) MapEntry(r raftstore.Reader, td string) (bundle.MapEntry, bool, 
 	return bundle.MapEntry{}, false, nil
 }
 
-// AttestedEntries returns the entries of the foreign domains in the bundle map that this cluster serves, by name. Of ten
-// thousand relationships and bundles it decodes only those whose rows changed since the last call.
+// AttestedEntries returns the entries of the foreign domains in the bundle map that this cluster serves, by name. Of
+// ten thousand relationships and bundles it decodes only those whose rows changed since the last call.
 func (i *Index) AttestedEntries(r raftstore.Reader) ([]bundle.MapEntry, error) {
 	return i.mapEntries.all(r)
 }

@@ -49,8 +49,8 @@ func (e Entry) Message() *ententev1.Bundle {
 	return m
 }
 
-// Message returns the bundle of a domain in the form of the API, and whether there is one. A withheld bundle is not returned. The
-// message is shared by all callers and must not be changed.
+// Message returns the bundle of a domain in the form of the API, and whether there is one. A withheld bundle is not
+// returned. The message is shared by all callers and must not be changed.
 func (i *Index) Message(r raftstore.Reader, td string) (*ententev1.Bundle, bool, error) {
 	d, err := i.Decide(r, td)
 	if err != nil {

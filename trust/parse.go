@@ -12,20 +12,20 @@ import (
 )
 
 // The bounds of the cache of parsed bundles. A bundle in memory takes a few times the bytes of its document, and most
-// documents have some 2 to 10 KiB. Larger documents than maxKept are not kept, so that a hostile peer cannot fill the memory
-// with them.
+// documents have some 2 to 10 KiB. Larger documents than maxKept are not kept, so that a hostile peer cannot fill the
+// memory with them.
 const (
 	maxParsed      = 1024
 	maxParsedBytes = 8 << 20 // of documents
 	maxKept        = 64 << 10
 )
 
-// parsed holds the bundles that were parsed last. It is shared by all stores of the process: entries are found by content,
-// so that no revision of any store can meet the bundle of another.
+// parsed holds the bundles that were parsed last. It is shared by all stores of the process: entries are found by
+// content, so that no revision of any store can meet the bundle of another.
 var parsed = newCache(maxParsed, maxParsedBytes, maxKept)
 
-// Parse returns the bundle of a stored row. A document that was parsed recently is not parsed again. Parse fails only if the
-// row is nil, was damaged, or was written by something else.
+// Parse returns the bundle of a stored row. A document that was parsed recently is not parsed again. Parse fails only
+// if the row is nil, was damaged, or was written by something else.
 func Parse(row *statev1.Bundle) (*bundle.Bundle, error) {
 	if row == nil {
 		return nil, errors.New("there is no stored bundle")

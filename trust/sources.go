@@ -18,8 +18,8 @@ type Hosted struct {
 	Domains raftstore.Table[*statev1.Domain]
 	// Bundles has their bundles by name. A domain that never had an authority has none.
 	Bundles raftstore.Table[*statev1.Bundle]
-	// Statements returns the signed statements on a domain's bundle, by sequence. It reads the rows of History below the
-	// domain's name and a slash. If nil, there are no statements.
+	// Statements returns the signed statements on a domain's bundle, by sequence. It reads the rows of History below
+	// the domain's name and a slash. If nil, there are no statements.
 	Statements func(r raftstore.Reader, td string) ([]string, error)
 	History    raftstore.Table[*statev1.BundleVersion]
 }
@@ -36,8 +36,8 @@ type Foreign struct {
 	Attest func(r raftstore.Reader, td string) (Attestation, bool, error)
 	// Usable returns the part of a bundle that its relationship allows the cluster to use.
 	Usable func(*statev1.Relationship, *bundle.Bundle) (*bundle.Bundle, error)
-	// Attested reports whether this cluster, as a hub, attests to the bundle of a relationship: it puts it into the bundle map
-	// that it serves.
+	// Attested reports whether this cluster, as a hub, attests to the bundle of a relationship: it puts it into the
+	// bundle map that it serves.
 	Attested func(*statev1.Relationship) bool
 }
 
@@ -89,9 +89,9 @@ type Sources struct {
 	Foreign Foreign
 }
 
-// Decide returns what counts for a trust domain: that this cluster hosts it, else its relationship with the domain, else the
-// attestation of a hub. A relationship counts even while it has no bundle. Within a transaction all that Decide read is a
-// precondition of the transaction.
+// Decide returns what counts for a trust domain: that this cluster hosts it, else its relationship with the domain,
+// else the attestation of a hub. A relationship counts even while it has no bundle. Within a transaction all that
+// Decide read is a precondition of the transaction.
 func (s Sources) Decide(r raftstore.Reader, td string) (Decision, error) {
 	hosted, err := s.Hosted.Hosts(r, td)
 	if err != nil || hosted {

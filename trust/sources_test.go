@@ -31,8 +31,8 @@ var (
 	attestations  = raftstore.NewTable[*statev1.HubBundle]("test_attestations")
 )
 
-// sources have simple rules: a relationship is fresh or suspended, the first hub counts, and a vouched relationship is in the
-// map. A relationship for one kind of authorities uses none of a bundle.
+// sources have simple rules: a relationship is fresh or suspended, the first hub counts, and a vouched relationship is
+// in the map. A relationship for one kind of authorities uses none of a bundle.
 func sources() trust.Sources {
 	return trust.Sources{
 		Hosted: trust.Hosted{
@@ -52,7 +52,11 @@ func sources() trust.Sources {
 			},
 			Attest: func(r raftstore.Reader, td string) (trust.Attestation, bool, error) {
 				for row, err := range attestations.All(r, td+"/") {
-					return trust.Attestation{Hub: row.Value.GetHub(), Row: row, Status: trust.StatusOf(trust.Stale)}, true, err
+					return trust.Attestation{
+						Hub:    row.Value.GetHub(),
+						Row:    row,
+						Status: trust.StatusOf(trust.Stale),
+					}, true, err
 				}
 				return trust.Attestation{}, false, nil
 			},

@@ -12,12 +12,13 @@ import (
 type State uint8
 
 const (
-	// Unknown is a domain that is neither hosted nor federated with. It is the zero value, so that a domain that was not
-	// looked up is not trusted.
+	// Unknown is a domain that is neither hosted nor federated with. It is the zero value, so that a domain that was
+	// not looked up is not trusted.
 	Unknown State = iota
 	// Fresh is a hosted domain, or a foreign one whose bundle was confirmed within three refresh intervals.
 	Fresh
-	// Stale is a foreign domain whose bundle was not confirmed within three refresh intervals. The bundle still verifies.
+	// Stale is a foreign domain whose bundle was not confirmed within three refresh intervals. The bundle still
+	// verifies.
 	Stale
 	// Expired is a foreign domain whose bundle has no valid authority left, or is older than the relationship allows.
 	Expired
@@ -25,7 +26,8 @@ const (
 	Suspended
 	// Pending is a foreign domain with a relationship whose first bundle has not arrived.
 	Pending
-	// Unagreed is a foreign domain whose agreement lacks the consent of one side. Its bundle, if any, is kept and not used.
+	// Unagreed is a foreign domain whose agreement lacks the consent of one side. Its bundle, if any, is kept and not
+	// used.
 	Unagreed
 )
 
@@ -66,15 +68,25 @@ func (s State) Sentence(td spiffeid.TrustDomain) string {
 	case Expired:
 		return fmt.Sprintf("the bundle of %s has expired; see 'entente federation show %s'", name, name)
 	case Suspended:
-		return fmt.Sprintf("the relationship with %s is suspended; resume it with 'entente federation resume %s'", name, name)
+		return fmt.Sprintf(
+			"the relationship with %s is suspended; resume it with 'entente federation resume %s'",
+			name,
+			name,
+		)
 	case Pending:
 		return fmt.Sprintf("no bundle of %s has been received yet; see 'entente federation show %s'", name, name)
 	case Unagreed:
 		return fmt.Sprintf(
-			"the agreement with %s lacks the consent of one side; 'entente federation show %s' names that side", name, name)
+			"the agreement with %s lacks the consent of one side; 'entente federation show %s' names that side",
+			name,
+			name,
+		)
 	default:
 		return fmt.Sprintf(
-			"%s is neither hosted here nor federated with; 'entente federation create %s' creates a relationship", name, name)
+			"%s is neither hosted here nor federated with; 'entente federation create %s' creates a relationship",
+			name,
+			name,
+		)
 	}
 }
 
@@ -110,8 +122,8 @@ func FromFreshness(f ententev1.Freshness) State {
 type Status struct {
 	// State is that of the bundle as a whole. It is [Expired] once the authorities of both kinds are.
 	State State
-	// X509 and JWT are those of X509-SVIDs and JWT-SVIDs. Each equals State, or is [Expired] where only authorities of the
-	// other kind can be used.
+	// X509 and JWT are those of X509-SVIDs and JWT-SVIDs. Each equals State, or is [Expired] where only authorities of
+	// the other kind can be used.
 	X509, JWT State
 }
 

@@ -10,8 +10,8 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// Statements returns the signed statements on a hosted domain's bundle, parsed once for each change, with the revision of that
-// change. The list is nil if no statements are made at all.
+// Statements returns the signed statements on a hosted domain's bundle, parsed once for each change, with the revision
+// of that change. The list is nil if no statements are made at all.
 func (i *Index) Statements(r raftstore.Reader, td string) (*statement.List, raftstore.Revision, error) {
 	return i.statements.of(r, td)
 }

@@ -18,7 +18,8 @@ import (
 const maxChain = 32
 
 // Tops returns the self-signed certificates that an issuer's chain leads to, in the order of the chain: more than one
-// where it is cross-signed, none where the root is not in chain, and the issuer itself where it is a root. What else is in chain does not count.
+// where it is cross-signed, none where the root is not in chain, and the issuer itself where it is a root. What else is
+// in chain does not count.
 func Tops(issuer *x509.Certificate, chain []*x509.Certificate) []*x509.Certificate {
 	reached := []*x509.Certificate{issuer}
 	for i := 0; i < len(reached); i++ {
@@ -41,11 +42,16 @@ func selfSigned(c *x509.Certificate) bool {
 
 // sameAnchors compares two sets without regard to their order.
 func sameAnchors(a, b []*x509.Certificate) bool {
-	return len(a) == len(b) && !slices.ContainsFunc(a, func(c *x509.Certificate) bool { return !slices.ContainsFunc(b, c.Equal) })
+	return len(a) == len(b) &&
+		!slices.ContainsFunc(a, func(c *x509.Certificate) bool { return !slices.ContainsFunc(b, c.Equal) })
 }
 
 // sharedWith names another domain of which one of these anchors has the key.
-func sharedWith(td spiffeid.TrustDomain, anchors []*x509.Certificate, all map[spiffeid.TrustDomain][]*x509.Certificate) (spiffeid.TrustDomain, bool) {
+func sharedWith(
+	td spiffeid.TrustDomain,
+	anchors []*x509.Certificate,
+	all map[spiffeid.TrustDomain][]*x509.Certificate,
+) (spiffeid.TrustDomain, bool) {
 	for other, theirs := range all {
 		for _, c := range theirs {
 			if other != td && slices.ContainsFunc(anchors, func(a *x509.Certificate) bool {
@@ -94,14 +100,24 @@ func pinned(path string) ([]*x509.Certificate, error) {
 	}
 	for _, c := range anchors {
 		if !selfSigned(c) {
-			return nil, fmt.Errorf("%w: anchors %s: %s is not the self-signed certificate of a CA", vault.ErrSecret, path, c.Subject)
+			return nil, fmt.Errorf(
+				"%w: anchors %s: %s is not the self-signed certificate of a CA",
+				vault.ErrSecret,
+				path,
+				c.Subject,
+			)
 		}
 	}
 	return anchors, nil
 }
 
 // readIssuer reads an issuer and its chain. Vault tells them to anybody; a login is not needed.
-func readIssuer(ctx context.Context, c *vault.Caller, m Mount, ref string) (*x509.Certificate, []*x509.Certificate, error) {
+func readIssuer(
+	ctx context.Context,
+	c *vault.Caller,
+	m Mount,
+	ref string,
+) (*x509.Certificate, []*x509.Certificate, error) {
 	secret, err := c.Anonymous(ctx, "read_issuer", func(ctx context.Context, client *api.Client) (*api.Secret, error) {
 		return client.Logical().ReadWithContext(ctx, m.Path+"/issuer/"+ref+"/json")
 	})

@@ -50,7 +50,12 @@ func TestCertificateLogin(t *testing.T) {
 	})
 	folder := t.TempDir()
 	config := configFor(t, v, mount, nil)
-	config.Auth = vault.Certificate{Mount: auth, Role: "entente", CertFile: filepath.Join(folder, "c.pem"), KeyFile: filepath.Join(folder, "k.pem")}
+	config.Auth = vault.Certificate{
+		Mount:    auth,
+		Role:     "entente",
+		CertFile: filepath.Join(folder, "c.pem"),
+		KeyFile:  filepath.Join(folder, "k.pem"),
+	}
 	u := open(t, config)
 	_, err := u.SignCA(t.Context(), asked(t))
 	require.Error(t, err, "the files are not there yet")
@@ -75,14 +80,20 @@ func clientCertificate(t *testing.T) (certificate, key string) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "member"}, NotBefore: asked(t).Now.AddDate(0, 0, -1), NotAfter: asked(t).Now.AddDate(1, 0, 0),
+		SerialNumber: big.NewInt(
+			time.Now().UnixNano(),
+		), Subject: pkix.Name{CommonName: "member"}, NotBefore: asked(t).Now.AddDate(0, 0, -1), NotAfter: asked(t).Now.AddDate(1, 0, 0),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, DNSNames: []string{"member.example.org"},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
 	require.NoError(t, err)
 	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
 	require.NoError(t, err)
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}))
+	return string(
+			pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		), string(
+			pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}),
+		)
 }
 
 // reviewer stands for the one call of Kubernetes' API that Vault makes: it accepts one service account token.
@@ -109,7 +120,14 @@ func (r *reviewer) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	w.WriteHeader(http.StatusCreated)
 	_ = json.NewEncoder(w).Encode(map[string]any{
 		"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
-		"status": map[string]any{"authenticated": valid, "user": map[string]any{"username": "system:serviceaccount:mesh:entente", "uid": "1", "groups": []string{"system:serviceaccounts"}}},
+		"status": map[string]any{
+			"authenticated": valid,
+			"user": map[string]any{
+				"username": "system:serviceaccount:mesh:entente",
+				"uid":      "1",
+				"groups":   []string{"system:serviceaccounts"},
+			},
+		},
 	})
 }
 
@@ -135,7 +153,9 @@ func TestKubernetesTokenIsReadAtEachLogin(t *testing.T) {
 	auth := v.EnableAuth(t, "kubernetes")
 	v.Write(t, "auth/"+auth+"/config", map[string]any{
 		"kubernetes_host": server.URL, "disable_local_ca_jwt": true,
-		"kubernetes_ca_cert": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})),
+		"kubernetes_ca_cert": string(
+			pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}),
+		),
 	})
 	v.Write(t, "auth/"+auth+"/role/entente", map[string]any{
 		"bound_service_account_names": "entente", "bound_service_account_namespaces": "mesh",

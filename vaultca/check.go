@@ -55,7 +55,11 @@ func Check(ctx context.Context, c Config) []vault.Finding {
 	return k.Findings
 }
 
-func (k *pkiCheck) anchors(ctx context.Context, td spiffeid.TrustDomain, all map[spiffeid.TrustDomain][]*x509.Certificate) []*x509.Certificate {
+func (k *pkiCheck) anchors(
+	ctx context.Context,
+	td spiffeid.TrustDomain,
+	all map[spiffeid.TrustDomain][]*x509.Certificate,
+) []*x509.Certificate {
 	subject := td.Name() + " anchors"
 	anchors, err := readAnchors(ctx, k.Caller, k.config.Mounts[td])
 	if err != nil {
@@ -67,7 +71,13 @@ func (k *pkiCheck) anchors(ctx context.Context, td spiffeid.TrustDomain, all map
 	}
 	for _, a := range anchors {
 		if left := a.NotAfter.Sub(k.config.Now()); left < 30*24*time.Hour {
-			k.Add(vault.Warning, subject, "%s ends on %s; make its successor now", a.Subject, a.NotAfter.UTC().Format(time.DateOnly))
+			k.Add(
+				vault.Warning,
+				subject,
+				"%s ends on %s; make its successor now",
+				a.Subject,
+				a.NotAfter.UTC().Format(time.DateOnly),
+			)
 		}
 	}
 	k.Add(vault.OK, subject, "%s", subjects(anchors))
@@ -97,7 +107,13 @@ func (k *pkiCheck) signing(ctx context.Context, td spiffeid.TrustDomain, anchors
 		k.Add(vault.Failure, subject, "%v", err)
 		return
 	}
-	secret, err := signIntermediate(ctx, k.Caller, k.config.Mounts[td], k.config.Mounts[td].issuers()[0], signParameters(td, csr, checkTTL))
+	secret, err := signIntermediate(
+		ctx,
+		k.Caller,
+		k.config.Mounts[td],
+		k.config.Mounts[td].issuers()[0],
+		signParameters(td, csr, checkTTL),
+	)
 	if err != nil {
 		k.Add(vault.Failure, subject, "%v", err)
 		return
@@ -114,9 +130,20 @@ func (k *pkiCheck) signing(ctx context.Context, td spiffeid.TrustDomain, anchors
 	case err != nil:
 		k.Add(vault.Failure, subject, "%v", err)
 	case remark.Ahead > 0:
-		k.Add(vault.Warning, subject, "Vault's clock is ahead of this one by some %v; set both", (remark.Ahead + backdating).Round(time.Second))
+		k.Add(
+			vault.Warning,
+			subject,
+			"Vault's clock is ahead of this one by some %v; set both",
+			(remark.Ahead + backdating).Round(time.Second),
+		)
 	case remark.Short > 0:
-		k.Add(vault.Warning, subject, "asked for %v, Vault gives %v; raise the mount's max_lease_ttl, or renew its CA", checkTTL, (checkTTL - remark.Short).Round(time.Minute))
+		k.Add(
+			vault.Warning,
+			subject,
+			"asked for %v, Vault gives %v; raise the mount's max_lease_ttl, or renew its CA",
+			checkTTL,
+			(checkTTL - remark.Short).Round(time.Minute),
+		)
 	default:
 		k.Add(vault.OK, subject, "signs for %s", td.IDString())
 	}
@@ -149,12 +176,25 @@ func (k *pkiCheck) limits(ctx context.Context, td spiffeid.TrustDomain) {
 			parameters["use_csr_values"] = true
 		}
 		m := k.config.Mounts[td]
-		_, err = k.Caller.Repeated(ctx, "check", s.Client, func(ctx context.Context, client *api.Client) (*api.Secret, error) {
-			return client.Logical().WriteWithContext(ctx, m.Path+"/issuer/"+m.issuers()[0]+"/sign-intermediate", parameters)
-		})
+		_, err = k.Caller.Repeated(
+			ctx,
+			"check",
+			s.Client,
+			func(ctx context.Context, client *api.Client) (*api.Secret, error) {
+				return client.Logical().
+					WriteWithContext(ctx, m.Path+"/issuer/"+m.issuers()[0]+"/sign-intermediate", parameters)
+			},
+		)
 		if !errors.Is(err, vault.ErrDenied) {
 			tight = false
-			k.Add(vault.Warning, subject, "the token could %s, since its policies do not pin %s; use the output of `entente vault policy --mount %s`", try.what, try.parameter, m.Path)
+			k.Add(
+				vault.Warning,
+				subject,
+				"the token could %s, since its policies do not pin %s; use the output of `entente vault policy --mount %s`",
+				try.what,
+				try.parameter,
+				m.Path,
+			)
 		}
 	}
 	if tight {
@@ -174,16 +214,28 @@ func (k *pkiCheck) roles(ctx context.Context, td spiffeid.TrustDomain) {
 	}
 	found := false
 	for _, name := range names {
-		secret, err := k.Caller.Authorized(ctx, "check", func(ctx context.Context, client *api.Client) (*api.Secret, error) {
-			return client.Logical().ReadWithContext(ctx, m.Path+"/roles/"+name)
-		})
+		secret, err := k.Caller.Authorized(
+			ctx,
+			"check",
+			func(ctx context.Context, client *api.Client) (*api.Secret, error) {
+				return client.Logical().ReadWithContext(ctx, m.Path+"/roles/"+name)
+			},
+		)
 		if err != nil {
 			k.Add(vault.Warning, subject, "cannot read role %q: %v", name, err)
 			return
 		}
 		if pattern, could := issuesSPIFFE(texts(secret.Data["allowed_uri_sans"]), td); could {
 			found = true
-			k.Add(vault.Warning, subject, "role %q in mount %s can issue SPIFFE IDs of %s beside Entente, since it allows the URI names %q; delete it, or narrow its allowed_uri_sans", name, m.Path, td, pattern)
+			k.Add(
+				vault.Warning,
+				subject,
+				"role %q in mount %s can issue SPIFFE IDs of %s beside Entente, since it allows the URI names %q; delete it, or narrow its allowed_uri_sans",
+				name,
+				m.Path,
+				td,
+				pattern,
+			)
 		}
 	}
 	if !found {
@@ -192,13 +244,17 @@ func (k *pkiCheck) roles(ctx context.Context, td spiffeid.TrustDomain) {
 }
 
 func (k *pkiCheck) listRoles(ctx context.Context, m Mount) ([]string, error) {
-	secret, err := k.Caller.Authorized(ctx, "check", func(ctx context.Context, client *api.Client) (*api.Secret, error) {
-		secret, err := client.Logical().ListWithContext(ctx, m.Path+"/roles")
-		if err == nil && secret == nil {
-			secret = &api.Secret{} // so Vault says that there are none
-		}
-		return secret, err
-	})
+	secret, err := k.Caller.Authorized(
+		ctx,
+		"check",
+		func(ctx context.Context, client *api.Client) (*api.Secret, error) {
+			secret, err := client.Logical().ListWithContext(ctx, m.Path+"/roles")
+			if err == nil && secret == nil {
+				secret = &api.Secret{} // so Vault says that there are none
+			}
+			return secret, err
+		},
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -209,8 +265,8 @@ func (k *pkiCheck) listRoles(ctx context.Context, m Mount) ([]string, error) {
 	return names, nil
 }
 
-// issuesSPIFFE says whether a role with these patterns for URI names can issue a SPIFFE ID of td, and by which. A star in a
-// pattern stands for anything, a template for any text.
+// issuesSPIFFE says whether a role with these patterns for URI names can issue a SPIFFE ID of td, and by which. A star
+// in a pattern stands for anything, a template for any text.
 func issuesSPIFFE(patterns []string, td spiffeid.TrustDomain) (string, bool) {
 	for _, p := range patterns {
 		literal := p
@@ -219,7 +275,8 @@ func issuesSPIFFE(patterns []string, td spiffeid.TrustDomain) (string, bool) {
 		}
 		id := td.IDString()
 		whole := literal == p
-		if p != "" && (strings.HasPrefix(literal, id+"/") || literal == id || !whole && strings.HasPrefix(id+"/", literal)) {
+		if p != "" &&
+			(strings.HasPrefix(literal, id+"/") || literal == id || !whole && strings.HasPrefix(id+"/", literal)) {
 			return p, true
 		}
 	}

@@ -28,10 +28,11 @@ type Config struct {
 type Mount struct {
 	// Path is the PKI mount's, without slashes at its ends.
 	Path string
-	// Issuers are references to issuers in the mount, by name or id. The first one signs, unless nothing may be signed below its
-	// anchors, and then the next; the tops of all their chains are anchors. None: the mount's default issuer.
+	// Issuers are references to issuers in the mount, by name or id. The first one signs, unless nothing may be signed
+	// below its anchors, and then the next; the tops of all their chains are anchors. None: the mount's default issuer.
 	Issuers []string
-	// AnchorsFile holds the anchors, PEM, where Vault does not know the root; empty: they are found in Vault. It is read again with each look.
+	// AnchorsFile holds the anchors, PEM, where Vault does not know the root; empty: they are found in Vault. It is
+	// read again with each look.
 	AnchorsFile string
 }
 
@@ -76,7 +77,15 @@ func (c Config) Validate() error {
 			errs = append(errs, checkIssuer(ref))
 		}
 		if other, taken := used[m.Path]; taken {
-			errs = append(errs, fmt.Errorf("domains %s and %s both use the mount %s: whoever signs there could name anybody in either domain; give each a mount with a root of its own", other, td, m.Path))
+			errs = append(
+				errs,
+				fmt.Errorf(
+					"domains %s and %s both use the mount %s: whoever signs there could name anybody in either domain; give each a mount with a root of its own",
+					other,
+					td,
+					m.Path,
+				),
+			)
 		}
 		used[m.Path] = td
 	}

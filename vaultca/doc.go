@@ -1,5 +1,5 @@
-// Package vaultca takes the signing certificates of this member from Vault's PKI secrets engine, and can keep its signing
-// keys in Vault's Transit secrets engine. It implements [upstream.Upstream] and [keys.Store].
+// Package vaultca takes the signing certificates of this member from Vault's PKI secrets engine, and can keep its
+// signing keys in Vault's Transit secrets engine. It implements [upstream.Upstream] and [keys.Store].
 //
 // An [Upstream] has one PKI mount for each trust domain that is hosted. Two domains never share a mount or a root:
 // whoever signs below a shared root could name anybody in either domain.
@@ -17,6 +17,6 @@
 //
 // Package vault below makes the calls. Package transit keeps signing keys in Vault's Transit.
 //
-// The package never logs in again and again with what Vault refuses. [Policy] and [Policies] print the rights that it needs,
-// and [Check] tries them. Start reading at upstream.go.
+// The package never logs in again and again with what Vault refuses. [Policy] and [Policies] print the rights that it
+// needs, and [Check] tries them. Start reading at upstream.go.
 package vaultca

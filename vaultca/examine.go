@@ -33,7 +33,8 @@ type Remark struct {
 	Ahead time.Duration
 }
 
-// tolerance is by how much a lifetime can differ from what was asked before it is remarked: the time of the call, and whole seconds.
+// tolerance is by how much a lifetime can differ from what was asked before it is remarked: the time of the call, and
+// whole seconds.
 const tolerance = time.Minute
 
 // Examine decides whether what Vault signed is what was asked, and brings it into order: the chain to one of the
@@ -50,14 +51,25 @@ func Examine(a Asked, certificate *x509.Certificate, chain []*x509.Certificate) 
 	case !certificate.IsCA || certificate.KeyUsage&x509.KeyUsageCertSign == 0:
 		return nil, remark, vault.ErrNotCA
 	case len(certificate.URIs) != 1 || certificate.URIs[0].String() != a.TrustDomain.IDString():
-		return nil, remark, fmt.Errorf("%w: %v instead of %s", vault.ErrWrongName, certificate.URIs, a.TrustDomain.IDString())
+		return nil, remark, fmt.Errorf(
+			"%w: %v instead of %s",
+			vault.ErrWrongName,
+			certificate.URIs,
+			a.TrustDomain.IDString(),
+		)
 	}
 	if err := svid.LintCA(a.TrustDomain)(certificate); err != nil {
 		return nil, remark, fmt.Errorf("%w: %w", vault.ErrNotCA, err)
 	}
 	left := certificate.NotAfter.Sub(a.Now)
 	if left < 2*a.LongestSVID {
-		return nil, remark, fmt.Errorf("%w: %v are left of %v, and two SVID lifetimes are %v", vault.ErrTooShort, left.Round(time.Second), a.TTL, 2*a.LongestSVID)
+		return nil, remark, fmt.Errorf(
+			"%w: %v are left of %v, and two SVID lifetimes are %v",
+			vault.ErrTooShort,
+			left.Round(time.Second),
+			a.TTL,
+			2*a.LongestSVID,
+		)
 	}
 	if short := a.TTL - left; short > tolerance {
 		remark.Short = short
@@ -81,7 +93,11 @@ func Examine(a Asked, certificate *x509.Certificate, chain []*x509.Certificate) 
 }
 
 // toAnchor finds the shortest path from the certificate to an anchor, both included.
-func toAnchor(certificate *x509.Certificate, chain, anchors []*x509.Certificate, at time.Time) ([]*x509.Certificate, error) {
+func toAnchor(
+	certificate *x509.Certificate,
+	chain, anchors []*x509.Certificate,
+	at time.Time,
+) ([]*x509.Certificate, error) {
 	roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
 	for _, anchor := range anchors {
 		roots.AddCert(anchor)

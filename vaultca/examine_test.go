@@ -39,7 +39,9 @@ func (above ca) make(t testing.TB, name string, key *ecdsa.PrivateKey, edit func
 	t.Helper()
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
-		NotBefore: began.Add(-time.Minute), NotAfter: began.Add(24 * time.Hour), IsCA: true, BasicConstraintsValid: true,
+		NotBefore: began.Add(
+			-time.Minute,
+		), NotAfter: began.Add(24 * time.Hour), IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
 	if edit != nil {
@@ -106,7 +108,14 @@ func TestExamine(t *testing.T) {
 		{name: "Vault is behind", certificate: with(func(c *x509.Certificate) { c.NotAfter = began.Add(23*time.Hour + 50*time.Minute) }), remark: Remark{Short: 10 * time.Minute}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			a := Asked{TrustDomain: domain, Key: key.Public(), TTL: 24 * time.Hour, LongestSVID: time.Hour, Now: began, Anchors: c.anchors}
+			a := Asked{
+				TrustDomain: domain,
+				Key:         key.Public(),
+				TTL:         24 * time.Hour,
+				LongestSVID: time.Hour,
+				Now:         began,
+				Anchors:     c.anchors,
+			}
 			if a.Anchors == nil {
 				a.Anchors = []*x509.Certificate{other.Certificate, root.Certificate}
 			}
@@ -123,7 +132,12 @@ func TestExamine(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, c.remark, remark)
 			require.Equal(t, []*x509.Certificate{c.certificate.Certificate, issuing.Certificate}, signed.Chain)
-			require.Equal(t, []*x509.Certificate{root.Certificate, other.Certificate}, signed.Anchors, "the one above the chain first")
+			require.Equal(
+				t,
+				[]*x509.Certificate{root.Certificate, other.Certificate},
+				signed.Anchors,
+				"the one above the chain first",
+			)
 		})
 	}
 }
@@ -135,10 +149,28 @@ func TestTops(t *testing.T) {
 	issuing := next.make(t, "issuing", newKey(t), nil)
 	unrelated := ca{}.make(t, "unrelated", newKey(t), nil)
 	namesake := ca{}.make(t, "next root", newKey(t), nil)
-	all := []*x509.Certificate{issuing.Certificate, next.Certificate, crossed.Certificate, old.Certificate, unrelated.Certificate, namesake.Certificate}
-	require.Equal(t, []*x509.Certificate{next.Certificate, old.Certificate}, Tops(issuing.Certificate, all), "cross-signed: both tops")
+	all := []*x509.Certificate{
+		issuing.Certificate,
+		next.Certificate,
+		crossed.Certificate,
+		old.Certificate,
+		unrelated.Certificate,
+		namesake.Certificate,
+	}
+	require.Equal(
+		t,
+		[]*x509.Certificate{next.Certificate, old.Certificate},
+		Tops(issuing.Certificate, all),
+		"cross-signed: both tops",
+	)
 	require.Equal(t, []*x509.Certificate{next.Certificate}, Tops(next.Certificate, nil), "a root is its own top")
-	require.Empty(t, Tops(issuing.Certificate, []*x509.Certificate{issuing.Certificate, unrelated.Certificate, namesake.Certificate}))
+	require.Empty(
+		t,
+		Tops(
+			issuing.Certificate,
+			[]*x509.Certificate{issuing.Certificate, unrelated.Certificate, namesake.Certificate},
+		),
+	)
 }
 
 func TestValidateNamesWhatIsWrong(t *testing.T) {
@@ -174,7 +206,9 @@ func FuzzAnswer(f *testing.F) {
 	f.Add(text+text, "")
 	f.Add("", "x")
 	f.Fuzz(func(t *testing.T, certificate, chain string) {
-		own, above, err := answer(&api.Secret{Data: map[string]any{"certificate": certificate, "ca_chain": []any{chain}}})
+		own, above, err := answer(
+			&api.Secret{Data: map[string]any{"certificate": certificate, "ca_chain": []any{chain}}},
+		)
 		if err != nil {
 			require.ErrorIs(t, err, vault.ErrMalformed)
 			return

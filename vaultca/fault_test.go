@@ -183,7 +183,8 @@ func TestFailureIsOneLineInTheLog(t *testing.T) {
 	require.Equal(t, "[INFO]  Vault works again: trust_domain=eu.example.org\n", log.lines[1])
 }
 
-// TestFirstFailureIsKnownAtOnce: what fails is in the log, in the metric and with the caller while it is still tried again.
+// TestFirstFailureIsKnownAtOnce: what fails is in the log, in the metric and with the caller while it is still tried
+// again.
 func TestFirstFailureIsKnownAtOnce(t *testing.T) {
 	v := vaulttest.Shared(t)
 	for _, c := range []struct{ name, path, task string }{

@@ -43,8 +43,17 @@ func rights(p PolicyFor) []vault.Right {
 		})
 	}
 	return append(all, []vault.Right{
-		{Path: p.Mount + "/revoke", Capabilities: `"update"`, Why: "Revoke a signing certificate, by `entente authority revoke`.", Allowed: []string{`"serial_number" = []`}},
-		{Path: p.Mount + "/roles", Capabilities: `"list"`, Why: "Look for roles that could issue SPIFFE IDs too, by `entente vault check`."},
+		{
+			Path:         p.Mount + "/revoke",
+			Capabilities: `"update"`,
+			Why:          "Revoke a signing certificate, by `entente authority revoke`.",
+			Allowed:      []string{`"serial_number" = []`},
+		},
+		{
+			Path:         p.Mount + "/roles",
+			Capabilities: `"list"`,
+			Why:          "Look for roles that could issue SPIFFE IDs too, by `entente vault check`.",
+		},
 		{Path: p.Mount + "/roles/*", Capabilities: `"read"`},
 	}...)
 }

@@ -78,7 +78,10 @@ func TestPolicyIsEnoughAndEachRightIsNeeded(t *testing.T) {
 	for i, r := range all {
 		t.Run(r.Path, func(t *testing.T) {
 			without := slices.Delete(slices.Clone(all), i, i+1)
-			kept := slices.DeleteFunc(slices.Clone(everything), func(what string) bool { return slices.Contains(lost[r.Path], what) })
+			kept := slices.DeleteFunc(
+				slices.Clone(everything),
+				func(what string) bool { return slices.Contains(lost[r.Path], what) },
+			)
 			require.ElementsMatch(t, kept, worked(t, v, mount, vault.PrintRights(without)))
 		})
 	}
@@ -122,20 +125,35 @@ func TestCheckSaysWhatIsWrong(t *testing.T) {
 	find := func(c Config, subject string) vault.Finding {
 		t.Helper()
 		findings := Check(t.Context(), c)
-		i := slices.IndexFunc(findings, func(f vault.Finding) bool { return f.Subject == subject && f.Severity != vault.OK })
+		i := slices.IndexFunc(
+			findings,
+			func(f vault.Finding) bool { return f.Subject == subject && f.Severity != vault.OK },
+		)
 		require.GreaterOrEqual(t, i, 0, findings)
 		require.NotEqual(t, vault.OK, vault.Worst(findings))
 		return findings[i]
 	}
 	v.Write(t, mount+"/roles/mesh", map[string]any{"allowed_uri_sans": "spiffe://eu.example.org/*"})
-	require.Contains(t, find(config, "eu.example.org roles").Detail, `role "mesh" in mount `+mount+` can issue SPIFFE IDs of eu.example.org beside Entente`)
+	require.Contains(
+		t,
+		find(config, "eu.example.org roles").Detail,
+		`role "mesh" in mount `+mount+` can issue SPIFFE IDs of eu.example.org beside Entente`,
+	)
 
 	wide := config
-	wide.Auth = vault.Token{Token: text(v.Token(t, v.Policy(t, `path "*" { capabilities = ["create", "read", "update", "list"] }`), "1h"))}
-	require.Contains(t, find(wide, "eu.example.org rights").Detail, "the token could sign for other trust domains, since its policies do not pin uri_sans")
+	wide.Auth = vault.Token{
+		Token: text(v.Token(t, v.Policy(t, `path "*" { capabilities = ["create", "read", "update", "list"] }`), "1h")),
+	}
+	require.Contains(
+		t,
+		find(wide, "eu.example.org rights").Detail,
+		"the token could sign for other trust domains, since its policies do not pin uri_sans",
+	)
 
 	narrow := config
-	narrow.Auth = vault.Token{Token: text(v.Token(t, v.Policy(t, `path "auth/token/lookup-self" { capabilities = ["read"] }`), "1h"))}
+	narrow.Auth = vault.Token{
+		Token: text(v.Token(t, v.Policy(t, `path "auth/token/lookup-self" { capabilities = ["read"] }`), "1h")),
+	}
 	require.Contains(t, find(narrow, "eu.example.org signing").Detail, vault.ErrDenied.Error())
 
 	wrong := config

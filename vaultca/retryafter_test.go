@@ -13,8 +13,8 @@ import (
 	"github.com/ententehq/entente/vaultca/vaulttest"
 )
 
-// TestRetryAfterIsHonoured: nothing is sent before the time that Vault named, neither by the call that was turned away nor by
-// others; afterwards the call goes on by itself.
+// TestRetryAfterIsHonoured: nothing is sent before the time that Vault named, neither by the call that was turned away
+// nor by others; afterwards the call goes on by itself.
 func TestRetryAfterIsHonoured(t *testing.T) {
 	v := vaulttest.Shared(t)
 	proxy := vaulttest.NewProxy(t, v)
@@ -52,7 +52,11 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 	left := u.caller.Resting()
 	require.LessOrEqual(t, left, time.Minute+time.Minute/10, "bounded")
 	require.Greater(t, left, time.Minute/2)
-	require.EqualValues(t, 2, testutil.ToFloat64(u.caller.Calls("read_issuer", "busy"))+testutil.ToFloat64(u.caller.Calls("sign", "busy")))
+	require.EqualValues(
+		t,
+		2,
+		testutil.ToFloat64(u.caller.Calls("read_issuer", "busy"))+testutil.ToFloat64(u.caller.Calls("sign", "busy")),
+	)
 }
 
 // TestNamespaceGoesWithEveryCall: login, issuer, signature.

@@ -13,7 +13,8 @@ import (
 	"github.com/ententehq/entente/vaultca/vaulttest"
 )
 
-// TestUpstreamAndTransitShareALogin: a member whose certificates and keys are both from Vault logs in once, with one policy.
+// TestUpstreamAndTransitShareALogin: a member whose certificates and keys are both from Vault logs in once, with one
+// policy.
 func TestUpstreamAndTransitShareALogin(t *testing.T) {
 	v := vaulttest.Shared(t)
 	config := configFor(t, v, v.PKI(t), nil)

@@ -77,7 +77,8 @@ func (u *Upstream) Run(ctx context.Context) error {
 	return err
 }
 
-// poll looks at a domain's anchors again and again. Intervals differ by up to a tenth, so that members do not come together.
+// poll looks at a domain's anchors again and again. Intervals differ by up to a tenth, so that members do not come
+// together.
 func (u *Upstream) poll(ctx context.Context, td spiffeid.TrustDomain) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -89,7 +90,9 @@ func (u *Upstream) poll(ctx context.Context, td spiffeid.TrustDomain) {
 		}
 		_, _ = u.lookAt(ctx, td, u.config.Mounts[td]) // its outcome is in the log and in the metrics
 		interval := u.config.PollInterval
-		timer.Reset(interval - time.Duration(rand.Int64N(int64(interval/10)+1))) //nolint:gosec // G404: spreads load, guards nothing
+		timer.Reset(
+			interval - time.Duration(rand.Int64N(int64(interval/10)+1)),
+		) //nolint:gosec // G404: spreads load, guards nothing
 	}
 }
 
@@ -104,7 +107,11 @@ func (u *Upstream) Anchors(td spiffeid.TrustDomain) ([]*x509.Certificate, <-chan
 // lookAt reads a domain's anchors and keeps them. Anchors that another domain has are refused, and not kept.
 func (u *Upstream) lookAt(ctx context.Context, td spiffeid.TrustDomain, m Mount) ([]*x509.Certificate, error) {
 	said := func(err error) error { return fmt.Errorf("find the anchors of %s: %w", td, err) }
-	anchors, err := readAnchors(vault.WithFailures(ctx, func(err error) { u.outcome(ctx, td, "anchors", said(err)) }), u.caller, m)
+	anchors, err := readAnchors(
+		vault.WithFailures(ctx, func(err error) { u.outcome(ctx, td, "anchors", said(err)) }),
+		u.caller,
+		m,
+	)
 	if err == nil {
 		err = u.keepAnchors(td, anchors)
 	}
@@ -127,7 +134,15 @@ func (u *Upstream) keepAnchors(td spiffeid.TrustDomain, anchors []*x509.Certific
 		return nil
 	}
 	if was := u.anchors[td]; len(was) > 0 {
-		u.config.Logger.Info("the anchors in Vault changed", "trust_domain", td.Name(), "before", subjects(was), "now", subjects(anchors))
+		u.config.Logger.Info(
+			"the anchors in Vault changed",
+			"trust_domain",
+			td.Name(),
+			"before",
+			subjects(was),
+			"now",
+			subjects(anchors),
+		)
 	}
 	u.anchors[td] = anchors
 	close(u.changed)
@@ -143,7 +158,8 @@ func subjects(all []*x509.Certificate) string {
 	return strings.Join(names, ", ")
 }
 
-// outcome writes one line when a domain's tasks begin to fail, or fail for another reason, and one when all of them work again.
+// outcome writes one line when a domain's tasks begin to fail, or fail for another reason, and one when all of them
+// work again.
 func (u *Upstream) outcome(ctx context.Context, td spiffeid.TrustDomain, task string, err error) {
 	if err != nil && ctx.Err() != nil {
 		return // the end of this member, not a failure
@@ -152,8 +168,17 @@ func (u *Upstream) outcome(ctx context.Context, td spiffeid.TrustDomain, task st
 	began, ended := u.note(td, task, err)
 	switch {
 	case began:
-		u.config.Logger.Error("Vault is of no use at the moment; what is signed already stays valid, and it is tried again",
-			"task", task, "trust_domain", td.Name(), "reason", vault.Reason(err), "error", err)
+		u.config.Logger.Error(
+			"Vault is of no use at the moment; what is signed already stays valid, and it is tried again",
+			"task",
+			task,
+			"trust_domain",
+			td.Name(),
+			"reason",
+			vault.Reason(err),
+			"error",
+			err,
+		)
 	case ended:
 		u.config.Logger.Info("Vault works again", "trust_domain", td.Name())
 	}
@@ -189,7 +214,13 @@ func (u *Upstream) SignCA(ctx context.Context, r upstream.Request) (*upstream.Si
 		return nil, fmt.Errorf("sign a signing certificate of %s: %w", r.TrustDomain, vault.ErrNoMount)
 	}
 	said := func(err error) error {
-		return fmt.Errorf("sign a signing certificate of %s by Vault mount %s, issuer %s: %w", r.TrustDomain, m.Path, strings.Join(m.issuers(), " or "), err)
+		return fmt.Errorf(
+			"sign a signing certificate of %s by Vault mount %s, issuer %s: %w",
+			r.TrustDomain,
+			m.Path,
+			strings.Join(m.issuers(), " or "),
+			err,
+		)
 	}
 	signed, err := u.sign(vault.WithFailures(ctx, func(err error) {
 		u.outcome(ctx, r.TrustDomain, "sign", said(err))
@@ -229,12 +260,29 @@ func (u *Upstream) sign(ctx context.Context, m Mount, r upstream.Request) (*upst
 		return nil, err
 	}
 	u.metrics.remark(r.TrustDomain, remark)
-	log := u.config.Logger.With("trust_domain", r.TrustDomain.Name(), "mount", m.Path, "serial", serial(own[0].SerialNumber))
+	log := u.config.Logger.With(
+		"trust_domain",
+		r.TrustDomain.Name(),
+		"mount",
+		m.Path,
+		"serial",
+		serial(own[0].SerialNumber),
+	)
 	if remark.Short > 0 {
-		log.Warn("Vault gave the signing certificate less lifetime than asked; raise the mount's max_lease_ttl, or renew its CA", "asked", r.TTL, "until", own[0].NotAfter)
+		log.Warn(
+			"Vault gave the signing certificate less lifetime than asked; raise the mount's max_lease_ttl, or renew its CA",
+			"asked",
+			r.TTL,
+			"until",
+			own[0].NotAfter,
+		)
 	}
 	if remark.Ahead > 0 {
-		log.Warn("the signing certificate begins in the future: Vault's clock is ahead of this member's; set both", "by", remark.Ahead.Round(time.Second))
+		log.Warn(
+			"the signing certificate begins in the future: Vault's clock is ahead of this member's; set both",
+			"by",
+			remark.Ahead.Round(time.Second),
+		)
 	}
 	return signed, nil
 }
@@ -248,8 +296,8 @@ const pathLength = "0"
 // commonName is the subject's, without meaning to SPIFFE; Vault wants one.
 const commonName = "Entente authority"
 
-// signParameters are all that is sent. [Policy] pins those that a thief of the token would change: they are texts, since
-// Vault compares types too.
+// signParameters are all that is sent. [Policy] pins those that a thief of the token would change: they are texts,
+// since Vault compares types too.
 func signParameters(td spiffeid.TrustDomain, csr *x509.CertificateRequest, ttl time.Duration) map[string]any {
 	return map[string]any{
 		"csr":                  string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr.Raw})),
@@ -263,8 +311,8 @@ func signParameters(td spiffeid.TrustDomain, csr *x509.CertificateRequest, ttl t
 	}
 }
 
-// pick returns the issuer that is to sign: the first whose chain leads to an anchor that is not refused. If there is none it is
-// the first of all, and what it signs is refused in words that say why.
+// pick returns the issuer that is to sign: the first whose chain leads to an anchor that is not refused. If there is
+// none it is the first of all, and what it signs is refused in words that say why.
 func pick(ctx context.Context, c *vault.Caller, m Mount, refused func(*x509.Certificate) bool) (string, error) {
 	all := m.issuers()
 	if len(all) == 1 || refused == nil || m.AnchorsFile != "" {
@@ -282,7 +330,13 @@ func pick(ctx context.Context, c *vault.Caller, m Mount, refused func(*x509.Cert
 	return all[0], nil
 }
 
-func signIntermediate(ctx context.Context, c *vault.Caller, m Mount, issuer string, parameters map[string]any) (*api.Secret, error) {
+func signIntermediate(
+	ctx context.Context,
+	c *vault.Caller,
+	m Mount,
+	issuer string,
+	parameters map[string]any,
+) (*api.Secret, error) {
 	return c.Authorized(ctx, "sign", func(ctx context.Context, client *api.Client) (*api.Secret, error) {
 		return client.Logical().WriteWithContext(ctx, m.Path+"/issuer/"+issuer+"/sign-intermediate", parameters)
 	})
@@ -296,10 +350,16 @@ func (u *Upstream) Revoke(ctx context.Context, td spiffeid.TrustDomain, certific
 		return fmt.Errorf("revoke a signing certificate of %s: %w", td, vault.ErrNoMount)
 	}
 	_, err := u.caller.Authorized(ctx, "revoke", func(ctx context.Context, client *api.Client) (*api.Secret, error) {
-		return client.Logical().WriteWithContext(ctx, m.Path+"/revoke", map[string]any{"serial_number": serial(certificate.SerialNumber)})
+		return client.Logical().
+			WriteWithContext(ctx, m.Path+"/revoke", map[string]any{"serial_number": serial(certificate.SerialNumber)})
 	})
 	if err != nil {
-		return fmt.Errorf("revoke the signing certificate %s of %s in Vault: %w", serial(certificate.SerialNumber), td, err)
+		return fmt.Errorf(
+			"revoke the signing certificate %s of %s in Vault: %w",
+			serial(certificate.SerialNumber),
+			td,
+			err,
+		)
 	}
 	return nil
 }

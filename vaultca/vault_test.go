@@ -90,7 +90,11 @@ func TestSignsWhatIsAskedAndNothingElse(t *testing.T) {
 	r := asked(t)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{"evil.example.org"}}, key)
+	der, err := x509.CreateCertificateRequest(
+		rand.Reader,
+		&x509.CertificateRequest{DNSNames: []string{"evil.example.org"}},
+		key,
+	)
 	require.NoError(t, err)
 	r.CSR, err = x509.ParseCertificateRequest(der)
 	require.NoError(t, err)
@@ -125,7 +129,8 @@ func TestChainLeadsThroughIntermediates(t *testing.T) {
 	require.Len(t, signed.Anchors, 1, "the unrelated root does not count")
 }
 
-// TestTheFirstIssuerThatMaySignDoes: with several issuers, one whose anchor is refused is passed over; the policy allows all of them.
+// TestTheFirstIssuerThatMaySignDoes: with several issuers, one whose anchor is refused is passed over; the policy
+// allows all of them.
 func TestTheFirstIssuerThatMaySignDoes(t *testing.T) {
 	v := vaulttest.Shared(t)
 	mount := v.PKI(t)
@@ -176,7 +181,12 @@ func TestNewRootIsSeenByPolling(t *testing.T) {
 	mount := v.PKI(t)
 	u := open(t, configFor(t, v, mount, nil))
 	run(t, u)
-	require.Eventually(t, func() bool { known, _ := u.Anchors(domain); return len(known) == 1 }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(
+		t,
+		func() bool { known, _ := u.Anchors(domain); return len(known) == 1 },
+		10*time.Second,
+		10*time.Millisecond,
+	)
 	before, changed := u.Anchors(domain)
 	v.Root(t, mount, "next")
 	v.SetDefault(t, mount, "next")

@@ -55,7 +55,8 @@ func BenchmarkEndpoint(b *testing.B) {
 						b.Error(err)
 						return
 					}
-					if n, err := io.Copy(io.Discard, response.Body); err != nil || n != int64(len(body)) || response.StatusCode != http.StatusOK {
+					if n, err := io.Copy(io.Discard, response.Body); err != nil || n != int64(len(body)) ||
+						response.StatusCode != http.StatusOK {
 						b.Errorf("%d: %d bytes, %v", response.StatusCode, n, err)
 					}
 					_ = response.Body.Close()

@@ -30,8 +30,8 @@ const (
 	maxETagBytes        = 256
 )
 
-// keepAlive finds connections that were lost without a word, and has what stands between remember those that are idle, which many forget after
-// four to six minutes.
+// keepAlive finds connections that were lost without a word, and has what stands between remember those that are idle,
+// which many forget after four to six minutes.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 2 * time.Minute, Interval: 15 * time.Second, Count: 4}
 
 // ClientConfig says what a [Client] needs.
@@ -43,21 +43,22 @@ type ClientConfig struct {
 	Timeout time.Duration
 	// MaxDocumentBytes bounds the document. 0 is [MaxDocumentBytes], and more than that is cut down to it.
 	MaxDocumentBytes int64
-	// Version is that of Bundles, which changes with each of its changes. While it stays the same, a kept connection is not verified again
-	// before its certificate expires. 0 says that no version is known.
+	// Version is that of Bundles, which changes with each of its changes. While it stays the same, a kept connection is
+	// not verified again before its certificate expires. 0 says that no version is known.
 	Version uint64
-	// Dial opens connections; nil is TCP, without a proxy: what the environment names for other programs has no say in where trust comes from.
+	// Dial opens connections; nil is TCP, without a proxy: what the environment names for other programs has no say in
+	// where trust comes from.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-	// Kept keeps the connection for the next fetch with the same KeptAs, which stands for an endpoint and all that its https_web certificate is
-	// verified by. Nil keeps none.
+	// Kept keeps the connection for the next fetch with the same KeptAs, which stands for an endpoint and all that its
+	// https_web certificate is verified by. Nil keeps none.
 	Kept   *Connections
 	KeptAs string
 	// Now is the time that certificates are verified at; nil is the system's.
 	Now func() time.Time
 }
 
-// Client fetches bundles from endpoints. It keeps nothing from one fetch to the next: no session, no redirect, and no connection but
-// as its configuration says. It is safe for concurrent use.
+// Client fetches bundles from endpoints. It keeps nothing from one fetch to the next: no session, no redirect, and no
+// connection but as its configuration says. It is safe for concurrent use.
 type Client struct{ config ClientConfig }
 
 // NewClient makes a client.
@@ -159,7 +160,14 @@ func (c *Client) fetch(ctx context.Context, e Remote, etag string) (result Resul
 }
 
 // ask follows redirects from target, has take read the answer at their end, and returns where that came from.
-func (c *Client) ask(ctx context.Context, e Remote, method string, target *url.URL, etag string, take func(*http.Response) error) (*url.URL, error) {
+func (c *Client) ask(
+	ctx context.Context,
+	e Remote,
+	method string,
+	target *url.URL,
+	etag string,
+	take func(*http.Response) error,
+) (*url.URL, error) {
 	for redirects := 0; ; redirects++ {
 		x, err := c.send(ctx, e, method, target, etag, redirects == 0)
 		if err != nil {
@@ -169,7 +177,8 @@ func (c *Client) ask(ctx context.Context, e Remote, method string, target *url.U
 		if err == nil && next == nil {
 			err = take(x.Response)
 			if err != nil && ctx.Err() != nil {
-				// The end that this side puts to an answer can look like the answer's own end, and the document like a broken one.
+				// The end that this side puts to an answer can look like the answer's own end, and the document like a
+				// broken one.
 				err = ctx.Err()
 			}
 			c.leave(x, err == nil && redirects == 0)
@@ -180,15 +189,28 @@ func (c *Client) ask(ctx context.Context, e Remote, method string, target *url.U
 			return nil, err
 		}
 		if redirects == maxRedirects {
-			return nil, fmt.Errorf("%w: more than %d times, last to %s", ErrTooManyRedirects, maxRedirects, refusal.Clip(next.String()))
+			return nil, fmt.Errorf(
+				"%w: more than %d times, last to %s",
+				ErrTooManyRedirects,
+				maxRedirects,
+				refusal.Clip(next.String()),
+			)
 		}
 		target = next
 	}
 }
 
-// send asks for a document, or for what is said of it, over the connection that is kept for the endpoint if the URL is the endpoint's own and there is one, or over a new one.
-// Whatever is asked twice that way changes nothing at the other side.
-func (c *Client) send(ctx context.Context, e Remote, method string, target *url.URL, etag string, own bool) (*exchange, error) {
+// send asks for a document, or for what is said of it, over the connection that is kept for the endpoint if the URL is
+// the endpoint's own and there is one, or over a new one. Whatever is asked twice that way changes nothing at the other
+// side.
+func (c *Client) send(
+	ctx context.Context,
+	e Remote,
+	method string,
+	target *url.URL,
+	etag string,
+	own bool,
+) (*exchange, error) {
 	request, err := http.NewRequestWithContext(ctx, method, target.String(), http.NoBody)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s", ErrURL, refusal.Clip(target.String()))
@@ -243,13 +265,22 @@ func (c *Client) verify(e Remote, chain []*x509.Certificate) (time.Time, error) 
 // that was configured, and is reached under the same profile.
 func redirect(response *http.Response, from *url.URL) (*url.URL, error) {
 	switch response.StatusCode {
-	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+	case http.StatusMovedPermanently,
+		http.StatusFound,
+		http.StatusSeeOther,
+		http.StatusTemporaryRedirect,
+		http.StatusPermanentRedirect:
 	default:
 		return nil, nil
 	}
 	location := response.Header.Get("Location")
 	if location == "" || len(location) > MaxURLBytes {
-		return nil, fmt.Errorf("%w: the answer %d has a Location of %d bytes", ErrRedirect, response.StatusCode, len(location))
+		return nil, fmt.Errorf(
+			"%w: the answer %d has a Location of %d bytes",
+			ErrRedirect,
+			response.StatusCode,
+			len(location),
+		)
 	}
 	next, err := from.Parse(location)
 	if err != nil {
@@ -289,7 +320,12 @@ func checkAnswer(response *http.Response, most int64) error {
 		return fmt.Errorf("%w: Content-Encoding is %s", ErrEncoded, refusal.Clip(encoding))
 	}
 	if response.ContentLength > most {
-		return fmt.Errorf("%w: it has %d bytes, at most %d are allowed", bundle.ErrTooLarge, response.ContentLength, most)
+		return fmt.Errorf(
+			"%w: it has %d bytes, at most %d are allowed",
+			bundle.ErrTooLarge,
+			response.ContentLength,
+			most,
+		)
 	}
 	return nil
 }

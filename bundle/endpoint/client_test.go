@@ -81,15 +81,24 @@ func TestWeFetchFromGoSPIFFE(t *testing.T) {
 	theirs.SetRefreshHint(time.Minute)
 	handler, err := federation.NewHandler(bundletest.Home, theirs)
 	require.NoError(t, err)
-	p := newPeer(t, func(bundletest.Authority) *tls.Certificate { return ca.SVID(t, bundletest.EndpointID.String()) }, handler.ServeHTTP)
+	p := newPeer(
+		t,
+		func(bundletest.Authority) *tls.Certificate { return ca.SVID(t, bundletest.EndpointID.String()) },
+		handler.ServeHTTP,
+	)
 
 	spiffe, err := endpoint.NewSPIFFE(bundletest.Home, p.url("/"), bundletest.EndpointID)
 	require.NoError(t, err)
-	web, err := endpoint.NewWeb(bundletest.Home, p.url("/"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Cert.Raw}))
+	web, err := endpoint.NewWeb(
+		bundletest.Home,
+		p.url("/"),
+		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Cert.Raw}),
+	)
 	require.NoError(t, err)
 	for _, e := range []endpoint.Remote{spiffe, web} {
 		t.Run(e.Profile().String(), func(t *testing.T) {
-			got, err := endpoint.NewClient(endpoint.ClientConfig{Bundles: bundletest.NewBundle(t, bundletest.Home, 1, ca)}).Fetch(t.Context(), e, "")
+			got, err := endpoint.NewClient(endpoint.ClientConfig{Bundles: bundletest.NewBundle(t, bundletest.Home, 1, ca)}).
+				Fetch(t.Context(), e, "")
 			require.NoError(t, err)
 			require.Empty(t, got.ETag, "go-spiffe sends none")
 			require.Equal(t, theirs.X509Authorities(), got.Bundle.X509Authorities())
@@ -180,7 +189,11 @@ func TestHostileEndpoint(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			p := newPeer(t, func(ca bundletest.Authority) *tls.Certificate { return ca.SVID(t, bundletest.EndpointID.String()) }, test.handler)
+			p := newPeer(
+				t,
+				func(ca bundletest.Authority) *tls.Certificate { return ca.SVID(t, bundletest.EndpointID.String()) },
+				test.handler,
+			)
 			e, err := endpoint.NewSPIFFE(bundletest.Home, p.url("/"), bundletest.EndpointID)
 			require.NoError(t, err)
 			limit := time.Hour // only answers that never end run into a limit
@@ -205,10 +218,15 @@ func redirectTo(target string) http.HandlerFunc {
 
 func TestRedirectsStayInTheProfile(t *testing.T) {
 	document := bundletest.NewBundle(t, bundletest.Home, 1, bundletest.NewAuthority(t, bundletest.Home)).Marshal()
-	target := newPeer(t, func(ca bundletest.Authority) *tls.Certificate { return ca.SVID(t, "spiffe://eu.example.org/other") },
-		func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(document) })
+	target := newPeer(
+		t,
+		func(ca bundletest.Authority) *tls.Certificate { return ca.SVID(t, "spiffe://eu.example.org/other") },
+		func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(document) },
+	)
 	hits := 0
-	source := newPeer(t, func(ca bundletest.Authority) *tls.Certificate { return ca.SVID(t, bundletest.EndpointID.String()) },
+	source := newPeer(
+		t,
+		func(ca bundletest.Authority) *tls.Certificate { return ca.SVID(t, bundletest.EndpointID.String()) },
 		func(w http.ResponseWriter, r *http.Request) {
 			hits++
 			switch r.URL.Path {
@@ -219,8 +237,11 @@ func TestRedirectsStayInTheProfile(t *testing.T) {
 			case "/away":
 				http.Redirect(w, r, target.url("/"), http.StatusFound)
 			}
-		})
-	client := endpoint.NewClient(endpoint.ClientConfig{Bundles: bundletest.NewBundle(t, bundletest.Home, 1, source.ca, target.ca)})
+		},
+	)
+	client := endpoint.NewClient(
+		endpoint.ClientConfig{Bundles: bundletest.NewBundle(t, bundletest.Home, 1, source.ca, target.ca)},
+	)
 	e, err := endpoint.NewSPIFFE(bundletest.Home, source.url("/moved"), bundletest.EndpointID)
 	require.NoError(t, err)
 	for range 2 {
@@ -256,7 +277,11 @@ func TestFetchProvesTheEndpoint(t *testing.T) {
 	strangerPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: stranger.Cert.Raw})
 	plain := httptest.NewServer(http.HandlerFunc(serveDocument))
 	t.Cleanup(plain.Close)
-	old := newPeer(t, func(ca bundletest.Authority) *tls.Certificate { return ca.SVID(t, bundletest.EndpointID.String()) }, serveDocument)
+	old := newPeer(
+		t,
+		func(ca bundletest.Authority) *tls.Certificate { return ca.SVID(t, bundletest.EndpointID.String()) },
+		serveDocument,
+	)
 	old.TLS.MinVersion, old.TLS.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -314,10 +339,14 @@ func TestFetchProvesTheEndpoint(t *testing.T) {
 
 func TestFetchEndsWithItsCaller(t *testing.T) {
 	entered := make(chan struct{})
-	p := newPeer(t, func(ca bundletest.Authority) *tls.Certificate { return ca.SVID(t, bundletest.EndpointID.String()) }, func(_ http.ResponseWriter, r *http.Request) {
-		close(entered)
-		<-r.Context().Done()
-	})
+	p := newPeer(
+		t,
+		func(ca bundletest.Authority) *tls.Certificate { return ca.SVID(t, bundletest.EndpointID.String()) },
+		func(_ http.ResponseWriter, r *http.Request) {
+			close(entered)
+			<-r.Context().Done()
+		},
+	)
 	e, err := endpoint.NewWeb(bundletest.Home, p.url("/"), p.roots)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -331,10 +360,14 @@ func TestOnlyWellFormedETagsAreKept(t *testing.T) {
 	for _, test := range []struct{ sent, kept string }{
 		{`"a"`, `"a"`}, {`W/"a"`, `W/"a"`}, {`a`, ``}, {`"a`, ``}, {`"a"b"`, ``}, {`"` + strings.Repeat("a", 255) + `"`, ``}, {``, ``},
 	} {
-		p := newPeer(t, func(ca bundletest.Authority) *tls.Certificate { return ca.SVID(t, bundletest.EndpointID.String()) }, func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("ETag", test.sent)
-			_, _ = fmt.Fprint(w, `{"keys":[]}`)
-		})
+		p := newPeer(
+			t,
+			func(ca bundletest.Authority) *tls.Certificate { return ca.SVID(t, bundletest.EndpointID.String()) },
+			func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("ETag", test.sent)
+				_, _ = fmt.Fprint(w, `{"keys":[]}`)
+			},
+		)
 		e, err := endpoint.NewWeb(bundletest.Home, p.url("/"), p.roots)
 		require.NoError(t, err)
 		got, err := endpoint.NewClient(endpoint.ClientConfig{}).Fetch(t.Context(), e, "")

@@ -8,14 +8,16 @@ import (
 const (
 	// keptIdle is for how long a connection is kept that nobody uses.
 	keptIdle = 15 * time.Minute
-	// keptLife is for how long one is used at all, so that a name that moved and a certificate that was replaced are noticed.
+	// keptLife is for how long one is used at all, so that a name that moved and a certificate that was replaced are
+	// noticed.
 	keptLife = time.Hour
 	// keptSweep is how often those are looked for whose time is over.
 	keptSweep = time.Minute
 )
 
-// Connections keeps the connections to some endpoints open from one fetch to the next, each of some 11 KiB at this end. What a kept
-// connection's certificate is good for is decided anew at each fetch, by the bundle and the time of that fetch. It is safe for concurrent use.
+// Connections keeps the connections to some endpoints open from one fetch to the next, each of some 11 KiB at this end.
+// What a kept connection's certificate is good for is decided anew at each fetch, by the bundle and the time of that
+// fetch. It is safe for concurrent use.
 type Connections struct {
 	most int
 
@@ -90,7 +92,8 @@ func (n *connection) old(now time.Time) bool {
 	return age < 0 || age > keptLife || idle < 0 || idle > keptIdle
 }
 
-// kept returns the connection that is kept for the endpoint, if a handshake with its certificates would succeed now; else nil.
+// kept returns the connection that is kept for the endpoint, if a handshake with its certificates would succeed now;
+// else nil.
 func (c *Client) kept(e Remote) *connection {
 	if c.config.Kept == nil {
 		return nil

@@ -37,7 +37,9 @@ func newKeeping(t *testing.T, handler http.HandlerFunc) *keeping {
 	k.ca = bundletest.NewAuthority(t, bundletest.Home)
 	k.present(t, k.ca)
 	k.Server = httptest.NewUnstartedServer(handler)
-	k.TLS = &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return k.cert.Load(), nil }}
+	k.TLS = &tls.Config{
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return k.cert.Load(), nil },
+	}
 	k.Config.ErrorLog = discardLog()
 	k.StartTLS()
 	t.Cleanup(k.Close)
@@ -60,7 +62,12 @@ func (k *keeping) fetch(t *testing.T, as, path string, trust *bundle.Bundle) (di
 }
 
 // fetchVersion is fetch with the version of the trust.
-func (k *keeping) fetchVersion(t *testing.T, as, path string, trust x509bundle.Source, version uint64) (dials int64, err error) {
+func (k *keeping) fetchVersion(
+	t *testing.T,
+	as, path string,
+	trust x509bundle.Source,
+	version uint64,
+) (dials int64, err error) {
 	t.Helper()
 	e, err := endpoint.NewSPIFFE(bundletest.Home, k.url(path), bundletest.EndpointID)
 	require.NoError(t, err)
@@ -111,11 +118,28 @@ func TestConnectionIsKept(t *testing.T) {
 	fetch("a", 1)
 }
 
-// TestKeptConnectionIsTrustedAnew: a kept connection is worth what its certificate is worth at the fetch, by that fetch's bundle and time.
+// TestKeptConnectionIsTrustedAnew: a kept connection is worth what its certificate is worth at the fetch, by that
+// fetch's bundle and time.
 func TestKeptConnectionIsTrustedAnew(t *testing.T) {
 	k := newKeeping(t, serves(t))
 	other := bundletest.NewAuthority(t, bundletest.Home)
-	before, both, after := bundletest.NewBundle(t, bundletest.Home, 1, k.ca), bundletest.NewBundle(t, bundletest.Home, 2, k.ca, other), bundletest.NewBundle(t, bundletest.Home, 3, other)
+	before, both, after := bundletest.NewBundle(
+		t,
+		bundletest.Home,
+		1,
+		k.ca,
+	), bundletest.NewBundle(
+		t,
+		bundletest.Home,
+		2,
+		k.ca,
+		other,
+	), bundletest.NewBundle(
+		t,
+		bundletest.Home,
+		3,
+		other,
+	)
 	_, err := k.fetch(t, "a", "/", both)
 	require.NoError(t, err)
 
@@ -128,7 +152,13 @@ func TestKeptConnectionIsTrustedAnew(t *testing.T) {
 	k.present(t, other)
 	k.CloseClientConnections()
 	_, err = k.fetch(t, "a", "/", before)
-	require.Equal(t, "untrusted_svid", bundle.Reason(err), "what is dialed in place of a kept connection is verified by the fetch's own bundle: %v", err)
+	require.Equal(
+		t,
+		"untrusted_svid",
+		bundle.Reason(err),
+		"what is dialed in place of a kept connection is verified by the fetch's own bundle: %v",
+		err,
+	)
 
 	_, err = k.fetch(t, "a", "/", both)
 	require.NoError(t, err)
@@ -149,7 +179,8 @@ func (a *asked) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509bundl
 	return a.Bundle.GetX509BundleForTrustDomain(td)
 }
 
-// TestKeptConnectionIsVerifiedOncePerVersion: while the trust is of one version, what was verified counts until the certificate expires.
+// TestKeptConnectionIsVerifiedOncePerVersion: while the trust is of one version, what was verified counts until the
+// certificate expires.
 func TestKeptConnectionIsVerifiedOncePerVersion(t *testing.T) {
 	k := newKeeping(t, serves(t))
 	trust := &asked{Bundle: bundletest.NewBundle(t, bundletest.Home, 1, k.ca)}
@@ -181,7 +212,8 @@ func TestKeptConnectionIsVerifiedOncePerVersion(t *testing.T) {
 	require.EqualValues(t, 1, dials)
 }
 
-// TestLostConnection: a kept connection that is gone, was lost without a word, or brings what nobody asked for costs no fetch.
+// TestLostConnection: a kept connection that is gone, was lost without a word, or brings what nobody asked for costs no
+// fetch.
 func TestLostConnection(t *testing.T) {
 	for _, test := range []struct {
 		name string
@@ -196,7 +228,8 @@ func TestLostConnection(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			document := bundletest.NewBundle(t, bundletest.Home, 1, bundletest.NewAuthority(t, bundletest.Home)).Marshal()
+			document := bundletest.NewBundle(t, bundletest.Home, 1, bundletest.NewAuthority(t, bundletest.Home)).
+				Marshal()
 			k := newKeeping(t, func(w http.ResponseWriter, _ *http.Request) {
 				conn, over, err := http.NewResponseController(w).Hijack()
 				if err != nil {
@@ -204,7 +237,13 @@ func TestLostConnection(t *testing.T) {
 					return
 				}
 				defer func() { _ = conn.Close() }()
-				_, _ = fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s%s", len(document), document, test.first)
+				_, _ = fmt.Fprintf(
+					conn,
+					"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s%s",
+					len(document),
+					document,
+					test.first,
+				)
 				test.second(over.Reader)
 			})
 			trust := bundletest.NewBundle(t, bundletest.Home, 1, k.ca)

@@ -14,10 +14,10 @@ import (
 // silentFor is for how long a connection may have brought no request before it gives its place to another one.
 const silentFor = time.Second
 
-// connLimiter are the connections that a server may have open. Pollers keep theirs from one poll to the next, which is why nobody waits for one to be
-// closed: where all places are taken, first a connection gives way that has asked for nothing yet, then the one that has lain
-// idle for longest. So whoever only holds places shuts nobody out. A connection with a request under way keeps its place, for as long as
-// a request may take. It is safe for concurrent use.
+// connLimiter are the connections that a server may have open. Pollers keep theirs from one poll to the next, which is
+// why nobody waits for one to be closed: where all places are taken, first a connection gives way that has asked for
+// nothing yet, then the one that has lain idle for longest. So whoever only holds places shuts nobody out. A connection
+// with a request under way keeps its place, for as long as a request may take. It is safe for concurrent use.
 type connLimiter struct {
 	// most are open at a time, of which mostIdle lie idle.
 	most, mostIdle   int
@@ -46,7 +46,8 @@ func newConnLimiter(most int) *connLimiter {
 type limitedConn struct {
 	net.Conn
 	places *connLimiter
-	// in is the list in which it stands at element, since when; nil: it is busy. gone says that it has no place any more.
+	// in is the list in which it stands at element, since when; nil: it is busy. gone says that it has no place any
+	// more.
 	in      *list.List
 	element *list.Element
 	since   time.Time

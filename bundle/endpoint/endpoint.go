@@ -70,7 +70,11 @@ func NewSPIFFE(td spiffeid.TrustDomain, rawURL string, id spiffeid.ID) (Remote, 
 		return Remote{}, err
 	}
 	if id.IsZero() || id.Path() == "" {
-		return Remote{}, fmt.Errorf("bundle endpoint of %s: %w: https_spiffe needs the endpoint's SPIFFE ID, with a path", td, ErrEndpoint)
+		return Remote{}, fmt.Errorf(
+			"bundle endpoint of %s: %w: https_spiffe needs the endpoint's SPIFFE ID, with a path",
+			td,
+			ErrEndpoint,
+		)
 	}
 	return Remote{td: td, url: u, profile: HTTPSSPIFFE, id: id}, nil
 }
@@ -125,7 +129,12 @@ func checkURL(u *url.URL) error {
 	case u.User != nil:
 		return fmt.Errorf("%w: it has user information; an endpoint is read by everybody", ErrURL)
 	case u.Scheme != "https":
-		return fmt.Errorf("%w: %s has scheme %s; https is needed", ErrURL, refusal.Clip(u.String()), refusal.Clip(u.Scheme))
+		return fmt.Errorf(
+			"%w: %s has scheme %s; https is needed",
+			ErrURL,
+			refusal.Clip(u.String()),
+			refusal.Clip(u.Scheme),
+		)
 	case u.Opaque != "" || u.Hostname() == "":
 		return fmt.Errorf("%w: %s has no host", ErrURL, refusal.Clip(u.String()))
 	case u.Fragment != "" || strings.HasSuffix(u.String(), "#"):
@@ -141,14 +150,19 @@ func checkURL(u *url.URL) error {
 		return nil
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return fmt.Errorf("%w: %s has port %s; 1 to 65535 are allowed", ErrURL, refusal.Clip(u.String()), refusal.Clip(port))
+		return fmt.Errorf(
+			"%w: %s has port %s; 1 to 65535 are allowed",
+			ErrURL,
+			refusal.Clip(u.String()),
+			refusal.Clip(port),
+		)
 	}
 	return nil
 }
 
 // parseRoots reads PEM certificates. Text before one, as in many files of roots, does not count; a block that cannot be
-// read refuses the file, since a root that is silently left out is an outage later. [pem.Decode] passes over such blocks,
-// so what begins one has to be counted.
+// read refuses the file, since a root that is silently left out is an outage later. [pem.Decode] passes over such
+// blocks, so what begins one has to be counted.
 func parseRoots(data []byte) (*x509.CertPool, error) {
 	pool, n := x509.NewCertPool(), 0
 	begun := bytes.Count(data, []byte("-----BEGIN"))

@@ -68,16 +68,40 @@ func TestEndpoint(t *testing.T) {
 	require.False(t, e.SelfServing())
 
 	_, err = endpoint.NewSPIFFE(bundletest.Home, "https://example.org/", bundletest.Home.ID())
-	require.EqualError(t, err, "bundle endpoint of eu.example.org: the endpoint is not fully described: https_spiffe needs the endpoint's SPIFFE ID, with a path")
+	require.EqualError(
+		t,
+		err,
+		"bundle endpoint of eu.example.org: the endpoint is not fully described: https_spiffe needs the endpoint's SPIFFE ID, with a path",
+	)
 	_, err = endpoint.NewSPIFFE(spiffeid.TrustDomain{}, "https://example.org/", id)
 	require.EqualError(t, err, "the endpoint is not fully described: it needs the trust domain that its bundle is for")
 	_, err = endpoint.NewWeb(bundletest.Home, "https://example.org/", []byte("rubbish"))
-	require.EqualError(t, err, "bundle endpoint of eu.example.org: the endpoint is not fully described: web roots: after 0 certificates there is something that is not PEM")
+	require.EqualError(
+		t,
+		err,
+		"bundle endpoint of eu.example.org: the endpoint is not fully described: web roots: after 0 certificates there is something that is not PEM",
+	)
 	_, err = endpoint.NewWeb(bundletest.Home, "https://example.org/", append(roots, "rubbish"...))
-	require.EqualError(t, err, "bundle endpoint of eu.example.org: the endpoint is not fully described: web roots: after 1 certificates there is something that is not PEM")
-	_, err = endpoint.NewWeb(bundletest.Home, "https://example.org/", slices.Concat(roots, []byte("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n"), roots))
-	require.EqualError(t, err, "bundle endpoint of eu.example.org: the endpoint is not fully described: web roots: only 2 of 3 PEM blocks can be read")
-	_, err = endpoint.NewWeb(bundletest.Home, "https://example.org/", slices.Concat([]byte("# a root\n"), roots, []byte("# and again\n"), roots))
+	require.EqualError(
+		t,
+		err,
+		"bundle endpoint of eu.example.org: the endpoint is not fully described: web roots: after 1 certificates there is something that is not PEM",
+	)
+	_, err = endpoint.NewWeb(
+		bundletest.Home,
+		"https://example.org/",
+		slices.Concat(roots, []byte("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n"), roots),
+	)
+	require.EqualError(
+		t,
+		err,
+		"bundle endpoint of eu.example.org: the endpoint is not fully described: web roots: only 2 of 3 PEM blocks can be read",
+	)
+	_, err = endpoint.NewWeb(
+		bundletest.Home,
+		"https://example.org/",
+		slices.Concat([]byte("# a root\n"), roots, []byte("# and again\n"), roots),
+	)
 	require.NoError(t, err)
 	_, err = endpoint.NewClient(endpoint.ClientConfig{}).Fetch(t.Context(), endpoint.Remote{}, "")
 	require.EqualError(t, err, "fetch a bundle: the endpoint is not fully described")

@@ -26,19 +26,21 @@ const (
 	answerBuffer = 4 << 10
 	// maxInterim bounds the interim answers (1xx) before the answer.
 	maxInterim = 5
-	// keptPatience is for how long an answer is waited for over a kept connection. Where none comes, the connection may have been lost on
-	// its way without a word, and another one is opened.
+	// keptPatience is for how long an answer is waited for over a kept connection. Where none comes, the connection may
+	// have been lost on its way without a word, and another one is opened.
 	keptPatience = time.Second
 )
 
-// connection is an HTTP/1.1 connection to an endpoint, for one request after the other. [http.Transport] has two goroutines and two buffers
-// wait on each of its connections, which makes them three times as large as their TLS session; ten thousand of them would be most of a
-// member's memory. On one of these nobody waits while it is idle: that the other side has ended it shows at the next request.
+// connection is an HTTP/1.1 connection to an endpoint, for one request after the other. [http.Transport] has two
+// goroutines and two buffers wait on each of its connections, which makes them three times as large as their TLS
+// session; ten thousand of them would be most of a member's memory. On one of these nobody waits while it is idle: that
+// the other side has ended it shows at the next request.
 type connection struct {
 	tls *tls.Conn
 	// since is when it was opened, and used when it was given back.
 	since, used time.Time
-	// until is when its certificate, or one above it, expires, as it was last verified; version is that of the bundles by which it was.
+	// until is when its certificate, or one above it, expires, as it was last verified; version is that of the bundles
+	// by which it was.
 	until   time.Time
 	version uint64
 }
@@ -65,7 +67,8 @@ func (c *Client) dial(ctx context.Context, e Remote, target *url.URL) (*connecti
 		return nil, err
 	}
 	n := &connection{since: c.config.Now(), version: c.config.Version}
-	// The connection holds on to its configuration, and is held on to itself; not so the bundles by which it was verified.
+	// The connection holds on to its configuration, and is held on to itself; not so the bundles by which it was
+	// verified.
 	var verify func([]*x509.Certificate) (time.Time, error)
 	defer func() { verify = nil }()
 	config := baseTLS()
@@ -115,8 +118,8 @@ type exchange struct {
 // errNoAnswer says that a connection ended, or nothing came over it in time, before the first byte of an answer.
 var errNoAnswer = errors.New("no answer came")
 
-// do sends a request and reads the head of the answer, which has to come within patience. Its context bounds the reading of the body too. The
-// connection belongs to the exchange until that is finished; after an error it is closed.
+// do sends a request and reads the head of the answer, which has to come within patience. Its context bounds the
+// reading of the body too. The connection belongs to the exchange until that is finished; after an error it is closed.
 func (n *connection) do(request *http.Request, patience time.Duration) (*exchange, error) {
 	ctx := request.Context()
 	raw := n.tls.NetConn()
@@ -175,17 +178,20 @@ func readHead(r *bufio.Reader, request *http.Request) (*http.Response, error) {
 	return nil, fmt.Errorf("more than %d interim answers came in place of one", maxInterim-1)
 }
 
-// finish ends the exchange, and reports whether another one can follow over the same connection, which is closed if not.
+// finish ends the exchange, and reports whether another one can follow over the same connection, which is closed if
+// not.
 func (x *exchange) finish() bool {
 	undisturbed := x.stop()
-	again := undisturbed && x.body.ended && !x.Close && x.StatusCode != http.StatusSwitchingProtocols && x.buffered.Buffered() == 0
+	again := undisturbed && x.body.ended && !x.Close && x.StatusCode != http.StatusSwitchingProtocols &&
+		x.buffered.Buffered() == 0
 	if !again {
 		x.over.close()
 	}
 	return again
 }
 
-// answerBody knows whether a body was read to its end. Closing it reads nothing more: the body of a hostile answer has no end.
+// answerBody knows whether a body was read to its end. Closing it reads nothing more: the body of a hostile answer has
+// no end.
 type answerBody struct {
 	io.Reader
 	ended bool

@@ -17,10 +17,10 @@ import (
 )
 
 // Handler answers the requests of a bundle endpoint from memory: "/" with the home domain's bundle, "/bundles/NAME"
-// with any hosted domain's, "/bundles" with the bundle map, "/bundles/NAME/statements?from=N" with the signed statements on
-// a domain's bundle from sequence N on. At a host name that a domain has for itself, "/" is that domain's bundle, its
-// statements are there too, and there is nothing else. At the host of a domain's [Issuer] stand its OpenID Connect discovery
-// document and its keys, below the issuer's path.
+// with any hosted domain's, "/bundles" with the bundle map, "/bundles/NAME/statements?from=N" with the signed
+// statements on a domain's bundle from sequence N on. At a host name that a domain has for itself, "/" is that domain's
+// bundle, its statements are there too, and there is nothing else. At the host of a domain's [Issuer] stand its OpenID
+// Connect discovery document and its keys, below the issuer's path.
 //
 // It serves what was last published, to anybody, and asks nothing of whom it serves. It is safe for concurrent use.
 type Handler struct {
@@ -121,7 +121,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	// A certificate proves one name. What is asked for under another is not answered on that connection, and a
 	// domain's own host is there only for those who asked for its certificate.
 	if serverName != host && (serverName != "" || own != nil) {
-		h.refuse(w, http.StatusMisdirectedRequest, "this connection was opened for another host name; open one for "+refusal.Clip(host))
+		h.refuse(
+			w,
+			http.StatusMisdirectedRequest,
+			"this connection was opened for another host name; open one for "+refusal.Clip(host),
+		)
 		return
 	}
 	if req.Method != http.MethodGet && req.Method != http.MethodHead {
@@ -133,7 +137,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if s := current.statementsAt(host, req.URL.Path); a == nil && s != nil {
 		var ok bool
 		if a, ok = statementsAnswer(s, req.URL.RawQuery); !ok {
-			h.refuse(w, http.StatusBadRequest, "from is the lowest sequence of the statements that are asked for, a whole number")
+			h.refuse(
+				w,
+				http.StatusBadRequest,
+				"from is the lowest sequence of the statements that are asked for, a whole number",
+			)
 			return
 		}
 	}

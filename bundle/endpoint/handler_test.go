@@ -29,7 +29,14 @@ func request(method, url, serverName string, header ...string) *http.Request {
 func TestHandler(t *testing.T) {
 	h, bundles := bundletest.NewHandler(t)
 	document := func(name string) string { return string(bundles[name].Marshal()) }
-	everything, err := bundle.MarshalMap([]*bundle.Bundle{bundles["eu.example.org"], bundles["shop.example"], bundles["bank.example"], bundles["us.example.org"]})
+	everything, err := bundle.MarshalMap(
+		[]*bundle.Bundle{
+			bundles["eu.example.org"],
+			bundles["shop.example"],
+			bundles["bank.example"],
+			bundles["us.example.org"],
+		},
+	)
 	require.NoError(t, err)
 
 	for _, test := range []struct {

@@ -104,7 +104,9 @@ func TestHostileConnection(t *testing.T) {
 			if test.reason == "timeout" {
 				timeout = 2 * time.Second
 			}
-			client := endpoint.NewClient(endpoint.ClientConfig{Bundles: bundletest.NewBundle(t, bundletest.Home, 1, ca), Timeout: timeout})
+			client := endpoint.NewClient(
+				endpoint.ClientConfig{Bundles: bundletest.NewBundle(t, bundletest.Home, 1, ca), Timeout: timeout},
+			)
 			_, err = client.Fetch(t.Context(), e, "")
 			require.Error(t, err)
 			require.Equal(t, test.reason, bundle.Reason(err), err.Error())
@@ -117,7 +119,12 @@ func TestManyAddresses(t *testing.T) {
 	e, err := endpoint.NewSPIFFE(bundletest.Home, "https://many.example.org/", bundletest.EndpointID)
 	require.NoError(t, err)
 	client := endpoint.NewClient(endpoint.ClientConfig{
-		Bundles: bundletest.NewBundle(t, bundletest.Home, 1, bundletest.NewAuthority(t, bundletest.Home)), Timeout: 50 * time.Millisecond,
+		Bundles: bundletest.NewBundle(
+			t,
+			bundletest.Home,
+			1,
+			bundletest.NewAuthority(t, bundletest.Home),
+		), Timeout: 50 * time.Millisecond,
 		Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			<-ctx.Done() // as a dialer does that goes from one address to the next
 			return nil, ctx.Err()

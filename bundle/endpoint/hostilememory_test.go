@@ -35,8 +35,8 @@ func filled(most int, first, again, last string) []byte {
 	return []byte(first + strings.Repeat(again, n) + last)
 }
 
-// cost is what do allocates in all, given back or not, so that no turn of the collector changes it. What else runs in the process can only
-// add to the sum: the least of several counts.
+// cost is what do allocates in all, given back or not, so that no turn of the collector changes it. What else runs in
+// the process can only add to the sum: the least of several counts.
 func cost(do func()) uint64 {
 	least := ^uint64(0)
 	for range 4 {
@@ -61,8 +61,8 @@ func counted(most int, first string, again func(i int) string, last string) []by
 	}
 }
 
-// TestMemoryOfAFetch: the worst documents within the bounds cost less than 16 MiB, counting all that is allocated from the first byte to
-// the last.
+// TestMemoryOfAFetch: the worst documents within the bounds cost less than 16 MiB, counting all that is allocated from
+// the first byte to the last.
 func TestMemoryOfAFetch(t *testing.T) {
 	const most = bundle.MaxDocumentBytes
 	x, y := bundletest.ECMembers(t, &bundletest.NewKey(t).PublicKey)
@@ -131,12 +131,18 @@ func TestMemoryOfAFetch(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			require.LessOrEqual(t, len(test.document), most)
-			p := newPeer(t, func(ca bundletest.Authority) *tls.Certificate { return ca.SVID(t, bundletest.EndpointID.String()) }, func(w http.ResponseWriter, _ *http.Request) {
-				_, _ = io.Copy(w, bytes.NewReader(test.document))
-			})
+			p := newPeer(
+				t,
+				func(ca bundletest.Authority) *tls.Certificate { return ca.SVID(t, bundletest.EndpointID.String()) },
+				func(w http.ResponseWriter, _ *http.Request) {
+					_, _ = io.Copy(w, bytes.NewReader(test.document))
+				},
+			)
 			e, err := endpoint.NewSPIFFE(bundletest.Home, p.url("/"), bundletest.EndpointID)
 			require.NoError(t, err)
-			client := endpoint.NewClient(endpoint.ClientConfig{Bundles: bundletest.NewBundle(t, bundletest.Home, 1, p.ca)})
+			client := endpoint.NewClient(
+				endpoint.ClientConfig{Bundles: bundletest.NewBundle(t, bundletest.Home, 1, p.ca)},
+			)
 			all := cost(func() { _, err = client.Fetch(t.Context(), e, "") })
 			t.Logf("%s: %d KiB", bundle.Reason(err), all>>10)
 			require.Equal(t, test.want, bundle.Reason(err), "%v", err)
@@ -148,7 +154,10 @@ func TestMemoryOfAFetch(t *testing.T) {
 func namesOf(n int) func(*x509.Certificate) {
 	return func(c *x509.Certificate) {
 		for range n {
-			c.Subject.ExtraNames = append(c.Subject.ExtraNames, pkix.AttributeTypeAndValue{Type: asn1.ObjectIdentifier{1, 2}, Value: "x"})
+			c.Subject.ExtraNames = append(
+				c.Subject.ExtraNames,
+				pkix.AttributeTypeAndValue{Type: asn1.ObjectIdentifier{1, 2}, Value: "x"},
+			)
 		}
 	}
 }
@@ -172,7 +181,10 @@ func urisOf(n int) func(*x509.Certificate) {
 func extensionsOf(n int) func(*x509.Certificate) {
 	return func(c *x509.Certificate) {
 		for i := range n {
-			c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, i}, Value: []byte{5, 0}})
+			c.ExtraExtensions = append(
+				c.ExtraExtensions,
+				pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, i}, Value: []byte{5, 0}},
+			)
 		}
 	}
 }
@@ -202,9 +214,19 @@ func TestMemoryOfStatements(t *testing.T) {
 	next["0"] = &key.PublicKey
 	var full []string
 	for n := uint64(1); ; n++ {
-		s, err := statement.New(statement.Claims{TrustDomain: bundletest.Home, Sequence: n, Issued: time.Unix(1, 0), Start: statement.StartFirst, Next: next}, "0", func([]byte) ([]byte, error) {
-			return make([]byte, 64), nil // whether it verifies is another's question
-		})
+		s, err := statement.New(
+			statement.Claims{
+				TrustDomain: bundletest.Home,
+				Sequence:    n,
+				Issued:      time.Unix(1, 0),
+				Start:       statement.StartFirst,
+				Next:        next,
+			},
+			"0",
+			func([]byte) ([]byte, error) {
+				return make([]byte, 64), nil // whether it verifies is another's question
+			},
+		)
 		require.NoError(t, err)
 		full = append(full, s.String())
 		if len(full)*len(s.String()) > most {
@@ -212,7 +234,9 @@ func TestMemoryOfStatements(t *testing.T) {
 		}
 	}
 	enc := func(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
-	members, err := json.Marshal(enc(`{"alg":"ES256","kid":"k","typ":"`+statement.Type+`"}`) + "." + enc(`{`+manyMembers+`}`) + "." + enc("x"))
+	members, err := json.Marshal(
+		enc(`{"alg":"ES256","kid":"k","typ":"`+statement.Type+`"}`) + "." + enc(`{`+manyMembers+`}`) + "." + enc("x"),
+	)
 	require.NoError(t, err)
 	const first = `{"trust_domain":"eu.example.org","statements":[`
 	for _, test := range []struct {
@@ -230,12 +254,18 @@ func TestMemoryOfStatements(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			require.LessOrEqual(t, len(test.document), most)
-			p := newPeer(t, func(ca bundletest.Authority) *tls.Certificate { return ca.SVID(t, bundletest.EndpointID.String()) }, func(w http.ResponseWriter, _ *http.Request) {
-				_, _ = io.Copy(w, bytes.NewReader(test.document))
-			})
+			p := newPeer(
+				t,
+				func(ca bundletest.Authority) *tls.Certificate { return ca.SVID(t, bundletest.EndpointID.String()) },
+				func(w http.ResponseWriter, _ *http.Request) {
+					_, _ = io.Copy(w, bytes.NewReader(test.document))
+				},
+			)
 			e, err := endpoint.NewSPIFFE(bundletest.Home, p.url("/"), bundletest.EndpointID)
 			require.NoError(t, err)
-			client := endpoint.NewClient(endpoint.ClientConfig{Bundles: bundletest.NewBundle(t, bundletest.Home, 1, p.ca)})
+			client := endpoint.NewClient(
+				endpoint.ClientConfig{Bundles: bundletest.NewBundle(t, bundletest.Home, 1, p.ca)},
+			)
 			all := cost(func() { _, err = client.FetchStatements(t.Context(), e, 0) })
 			t.Logf("%s: %d KiB", bundle.Reason(err), all>>10)
 			require.Equal(t, test.want, bundle.Reason(err), "%v", err)

@@ -20,10 +20,15 @@ type MapResult struct {
 	ETag    string
 }
 
-// FetchMap gets the bundle map that is served beside an endpoint, at target or, if that is empty, at /bundles of the endpoint's host, under
-// the endpoint's profile and identity. It reads it as [ReadMap] does: what take was given counts only if there is no error. Errors are as
-// those of [Client.Fetch].
-func (c *Client) FetchMap(ctx context.Context, e Remote, target, etag string, take func(td spiffeid.TrustDomain, document []byte) error) (MapResult, error) {
+// FetchMap gets the bundle map that is served beside an endpoint, at target or, if that is empty, at /bundles of the
+// endpoint's host, under the endpoint's profile and identity. It reads it as [ReadMap] does: what take was given counts
+// only if there is no error. Errors are as those of [Client.Fetch].
+func (c *Client) FetchMap(
+	ctx context.Context,
+	e Remote,
+	target, etag string,
+	take func(td spiffeid.TrustDomain, document []byte) error,
+) (MapResult, error) {
 	var result MapResult
 	err := c.askForMap(ctx, e, http.MethodGet, target, etag, func(response *http.Response) (err error) {
 		result.ETag = answerETag(response)
@@ -46,13 +51,25 @@ func (c *Client) FetchMap(ctx context.Context, e Remote, target, etag string, ta
 	return result, nil
 }
 
-// LookAtMap finds out whether there is a bundle map where [Client.FetchMap] would read it, and reads nothing of it. Errors are as those of
-// [Client.Fetch]; a server that answers to GET alone has the reason of a bad status.
+// LookAtMap finds out whether there is a bundle map where [Client.FetchMap] would read it, and reads nothing of it.
+// Errors are as those of [Client.Fetch]; a server that answers to GET alone has the reason of a bad status.
 func (c *Client) LookAtMap(ctx context.Context, e Remote, target string) error {
-	return c.askForMap(ctx, e, http.MethodHead, target, "", func(response *http.Response) error { return checkAnswer(response, bundle.MaxMapBytes) })
+	return c.askForMap(
+		ctx,
+		e,
+		http.MethodHead,
+		target,
+		"",
+		func(response *http.Response) error { return checkAnswer(response, bundle.MaxMapBytes) },
+	)
 }
 
-func (c *Client) askForMap(ctx context.Context, e Remote, method, target, etag string, take func(*http.Response) error) error {
+func (c *Client) askForMap(
+	ctx context.Context,
+	e Remote,
+	method, target, etag string,
+	take func(*http.Response) error,
+) error {
 	if e.url == nil {
 		return fmt.Errorf("fetch a bundle map: %w", ErrEndpoint)
 	}

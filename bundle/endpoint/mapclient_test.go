@@ -14,14 +14,21 @@ import (
 	"github.com/ententehq/entente/bundle/internal/bundletest"
 )
 
-// TestLookAtMap: whether an endpoint serves a map is found out without reading it, under the rules by which it would be read.
+// TestLookAtMap: whether an endpoint serves a map is found out without reading it, under the rules by which it would be
+// read.
 func TestLookAtMap(t *testing.T) {
 	t.Run("this server's own", func(t *testing.T) {
 		h, _ := bundletest.NewHandler(t)
 		e, client := ownEndpoint(t, h, "/"), endpoint.NewClient(endpoint.ClientConfig{})
 		require.NoError(t, client.LookAtMap(t.Context(), e, ""))
 		domains := 0
-		_, err := client.FetchMap(t.Context(), e, "", "", func(spiffeid.TrustDomain, []byte) error { domains++; return nil })
+		_, err := client.FetchMap(
+			t.Context(),
+			e,
+			"",
+			"",
+			func(spiffeid.TrustDomain, []byte) error { domains++; return nil },
+		)
 		require.NoError(t, err)
 		require.Positive(t, domains)
 	})
@@ -42,13 +49,22 @@ func TestLookAtMap(t *testing.T) {
 		}, "bad_redirect"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := newPeer(t, func(ca bundletest.Authority) *tls.Certificate { return ca.SVID(t, bundletest.EndpointID.String()) }, test.handler)
+			p := newPeer(
+				t,
+				func(ca bundletest.Authority) *tls.Certificate { return ca.SVID(t, bundletest.EndpointID.String()) },
+				test.handler,
+			)
 			e, err := endpoint.NewSPIFFE(bundletest.Home, p.url("/"), bundletest.EndpointID)
 			require.NoError(t, err)
-			err = endpoint.NewClient(endpoint.ClientConfig{Bundles: bundletest.NewBundle(t, bundletest.Home, 1, p.ca)}).LookAtMap(t.Context(), e, "")
+			err = endpoint.NewClient(endpoint.ClientConfig{Bundles: bundletest.NewBundle(t, bundletest.Home, 1, p.ca)}).
+				LookAtMap(t.Context(), e, "")
 			require.Error(t, err)
 			require.Equal(t, test.reason, bundle.Reason(err))
 		})
 	}
-	require.ErrorIs(t, endpoint.NewClient(endpoint.ClientConfig{}).LookAtMap(t.Context(), endpoint.Remote{}, ""), endpoint.ErrEndpoint)
+	require.ErrorIs(
+		t,
+		endpoint.NewClient(endpoint.ClientConfig{}).LookAtMap(t.Context(), endpoint.Remote{}, ""),
+		endpoint.ErrEndpoint,
+	)
 }

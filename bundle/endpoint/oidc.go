@@ -54,7 +54,8 @@ func ParseIssuer(text string) (Issuer, error) {
 	if !IsHostName(host) {
 		return refuse("its host is no host name in lower case")
 	}
-	if n, err := strconv.ParseUint(port, 10, 16); hasPort && (err != nil || n == 0 || n == 443 || port != strconv.FormatUint(n, 10)) {
+	if n, err := strconv.ParseUint(port, 10, 16); hasPort &&
+		(err != nil || n == 0 || n == 443 || port != strconv.FormatUint(n, 10)) {
 		return refuse("its port is none from 1 to 65535, or is 443, which goes without saying")
 	}
 	i := Issuer{text: text, host: host}
@@ -166,8 +167,8 @@ func algorithmOf(key crypto.PublicKey) string {
 // maxOIDCAge bounds for how long a verifier goes on without asking, and so how long a revoked key can be believed.
 const maxOIDCAge = 5 * time.Minute
 
-// oidcCaching lets verifiers keep the keys for as long as readers of the bundle do: a key is published for three refresh
-// hints before it signs.
+// oidcCaching lets verifiers keep the keys for as long as readers of the bundle do: a key is published for three
+// refresh hints before it signs.
 func oidcCaching(b *bundle.Bundle) string {
 	age := maxOIDCAge
 	if hint, ok := b.RefreshHint(); ok && hint < age {

@@ -86,10 +86,11 @@ func TestOIDC(t *testing.T) {
 	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	require.NoError(t, err)
 	hint := 2 * time.Minute
-	b, err := bundletest.NewBundle(t, bundletest.Home, 1, bundletest.NewAuthority(t, bundletest.Home)).With(func(c *bundle.Content) {
-		c.JWTAuthorities = map[string]crypto.PublicKey{"b": p256.Public(), "a": p384.Public()}
-		c.RefreshHint = &hint
-	})
+	b, err := bundletest.NewBundle(t, bundletest.Home, 1, bundletest.NewAuthority(t, bundletest.Home)).
+		With(func(c *bundle.Content) {
+			c.JWTAuthorities = map[string]crypto.PublicKey{"b": p256.Public(), "a": p384.Public()}
+			c.RefreshHint = &hint
+		})
 	require.NoError(t, err)
 	h, err := endpoint.NewHandler(nil)
 	require.NoError(t, err)
@@ -106,9 +107,13 @@ func TestOIDC(t *testing.T) {
 	require.Equal(t, 200, config.Code)
 	require.Equal(t, "application/json", config.Header().Get("Content-Type"))
 	require.Equal(t, "public, max-age=120", config.Header().Get("Cache-Control"))
-	require.JSONEq(t, `{"issuer": "https://oidc.example.org:8443/eu", "jwks_uri": "https://oidc.example.org:8443/eu/.well-known/jwks.json",
+	require.JSONEq(
+		t,
+		`{"issuer": "https://oidc.example.org:8443/eu", "jwks_uri": "https://oidc.example.org:8443/eu/.well-known/jwks.json",
 		"response_types_supported": ["id_token"], "subject_types_supported": ["public"],
-		"id_token_signing_alg_values_supported": ["ES256", "ES384"]}`, config.Body.String())
+		"id_token_signing_alg_values_supported": ["ES256", "ES384"]}`,
+		config.Body.String(),
+	)
 
 	keys := get("https://oidc.example.org:8443/eu/.well-known/jwks.json", "oidc.example.org")
 	require.Equal(t, 200, keys.Code)
@@ -127,7 +132,11 @@ func TestOIDC(t *testing.T) {
 	require.NotContains(t, keys.Body.String(), "x5c", "X.509 authorities sign no tokens")
 	etag := keys.Header().Get("Etag")
 	require.NotEmpty(t, etag)
-	require.Equal(t, 304, get("https://oidc.example.org:8443/eu/.well-known/jwks.json", "oidc.example.org", "If-None-Match", etag).Code)
+	require.Equal(
+		t,
+		304,
+		get("https://oidc.example.org:8443/eu/.well-known/jwks.json", "oidc.example.org", "If-None-Match", etag).Code,
+	)
 
 	for url, code := range map[string]int{
 		"https://oidc.example.org:8443/.well-known/openid-configuration":        404,
@@ -139,7 +148,12 @@ func TestOIDC(t *testing.T) {
 	} {
 		require.Equal(t, code, get(url, "oidc.example.org").Code, url)
 	}
-	require.Equal(t, 404, get("https://eu.test/eu/.well-known/jwks.json", "eu.test").Code, "another host is not the issuer")
+	require.Equal(
+		t,
+		404,
+		get("https://eu.test/eu/.well-known/jwks.json", "eu.test").Code,
+		"another host is not the issuer",
+	)
 	require.Equal(t, 421, get("https://oidc.example.org/eu/.well-known/jwks.json", "eu.test").Code)
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, request("POST", "https://oidc.example.org/eu/.well-known/jwks.json", "oidc.example.org"))

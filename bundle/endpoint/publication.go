@@ -22,8 +22,8 @@ type Publication struct {
 	Home spiffeid.TrustDomain
 	// Hosted are the bundles of the domains that the cluster is the authority for.
 	Hosted []Hosted
-	// Attested are the bundles that a hub vouches for. They are in the map, and have no path of their own. What does not fit into a
-	// map, of [MaxMapDomains] and [MaxMapBytes], is left out, by name.
+	// Attested are the bundles that a hub vouches for. They are in the map, and have no path of their own. What does
+	// not fit into a map, of [MaxMapDomains] and [MaxMapBytes], is left out, by name.
 	Attested []bundle.MapEntry
 }
 
@@ -64,7 +64,13 @@ type answer struct {
 func newAnswer(body []byte) *answer {
 	sum := sha256.Sum256(body)
 	etag := `"` + base64.RawURLEncoding.EncodeToString(sum[:]) + `"`
-	return &answer{body: body, etag: etag, etagField: []string{etag}, lengths: []string{strconv.Itoa(len(body))}, cacheControl: cacheControlField}
+	return &answer{
+		body:         body,
+		etag:         etag,
+		etagField:    []string{etag},
+		lengths:      []string{strconv.Itoa(len(body))},
+		cacheControl: cacheControlField,
+	}
 }
 
 // The header fields of bundles. no-cache lets a cache keep a document but not hand it out without asking:
@@ -158,7 +164,12 @@ func (r *rendered) addIssuer(hosted Hosted) error {
 	for path, body := range map[string][]byte{discoveryPath: config, jwksPath: keys} {
 		at := i.host + i.path + path
 		if r.issuers[at] != nil {
-			return fmt.Errorf("two hosted domains, %s among them, have an issuer at %s%s; give each its own", hosted.Bundle.TrustDomain(), i.host, i.path)
+			return fmt.Errorf(
+				"two hosted domains, %s among them, have an issuer at %s%s; give each its own",
+				hosted.Bundle.TrustDomain(),
+				i.host,
+				i.path,
+			)
 		}
 		a := newAnswer(body)
 		a.cacheControl = caching

@@ -32,8 +32,8 @@ const (
 
 // Certificates supplies the web certificate that an endpoint presents under https_web, and keeps it up to date.
 type Certificates interface {
-	// Certificate is called for each handshake, from its goroutine. It returns [ErrOtherHost] for a host name that is none of the
-	// endpoint's.
+	// Certificate is called for each handshake, from its goroutine. It returns [ErrOtherHost] for a host name that is
+	// none of the endpoint's.
 	Certificate(ctx context.Context, serverName string) (*tls.Certificate, error)
 	// Run returns when ctx ends. It is called once.
 	Run(ctx context.Context) error
@@ -41,13 +41,15 @@ type Certificates interface {
 
 // Challenger is implemented by [Certificates] that are proved by tls-alpn-01 at the endpoint itself (RFC 8737).
 type Challenger interface {
-	// Challenge is called for each handshake of an ACME server, from its goroutine, and returns the certificate of the challenge.
+	// Challenge is called for each handshake of an ACME server, from its goroutine, and returns the certificate of the
+	// challenge.
 	Challenge(ctx context.Context, serverName string) (*tls.Certificate, error)
 }
 
 // ErrOtherHost is the error of a handshake for a host name that is none of the endpoint's.
 var ErrOtherHost = errors.New(
-	"this endpoint has no certificate for that host name: it is neither in acme.hosts nor the endpoint host of a hosted domain")
+	"this endpoint has no certificate for that host name: it is neither in acme.hosts nor the endpoint host of a hosted domain",
+)
 
 // SVIDSource yields the X509-SVID by which the endpoint proves, under the https_spiffe profile, that it speaks for td.
 // It is called for each handshake, from that handshake's goroutine, and should answer from memory. An error ends the
@@ -62,8 +64,9 @@ type ServerConfig struct {
 	// Exactly one of these makes the profile: https_spiffe with SVIDs, or https_web with web certificates.
 	SVIDs SVIDSource
 	Web   Certificates
-	// MaxConnections bounds the connections that are open at a time, half of them idle; those beyond take the place of an idle one, or are closed at
-	// once. 0 is 4096, and a quarter of the files that the process can have open where that is less.
+	// MaxConnections bounds the connections that are open at a time, half of them idle; those beyond take the place of
+	// an idle one, or are closed at once. 0 is 4096, and a quarter of the files that the process can have open where
+	// that is less.
 	MaxConnections int
 	Logger         hclog.Logger
 	Registerer     prometheus.Registerer
@@ -88,7 +91,9 @@ func NewServer(c ServerConfig) (*Server, error) {
 		return nil, errors.New("a bundle endpoint needs a listener and a handler")
 	}
 	if (c.SVIDs != nil) == (c.Web != nil) {
-		return nil, errors.New("a bundle endpoint has one profile: https_spiffe with SVIDs, or https_web with certificate files or with ACME")
+		return nil, errors.New(
+			"a bundle endpoint has one profile: https_spiffe with SVIDs, or https_web with certificate files or with ACME",
+		)
 	}
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()
@@ -118,12 +123,22 @@ func NewServer(c ServerConfig) (*Server, error) {
 	config.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		cert, err := s.certs.Certificate(hello.Context(), hello.ServerName)
 		if errors.Is(err, ErrOtherHost) {
-			s.logger.Debug("a client asked for a host name that is none of the bundle endpoint's", "server_name", refusal.Clip(hello.ServerName))
+			s.logger.Debug(
+				"a client asked for a host name that is none of the bundle endpoint's",
+				"server_name",
+				refusal.Clip(hello.ServerName),
+			)
 			return nil, err
 		}
 		if err != nil {
 			s.failures.Inc()
-			s.logger.Warn("bundle endpoint has no certificate to present", "server_name", refusal.Clip(hello.ServerName), "error", err)
+			s.logger.Warn(
+				"bundle endpoint has no certificate to present",
+				"server_name",
+				refusal.Clip(hello.ServerName),
+				"error",
+				err,
+			)
 			return nil, err
 		}
 		return cert, nil
@@ -157,8 +172,15 @@ func (s *Server) answerACME(source Challenger, config *tls.Config) {
 	challenge.NextProtos = []string{acmeProtocol}
 	challenge.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		cert, err := source.Challenge(hello.Context(), hello.ServerName)
-		s.logger.Debug("an ACME server looks whether a host name leads here", "server_name", refusal.Clip(hello.ServerName),
-			"from", hello.Conn.RemoteAddr().String(), "error", err)
+		s.logger.Debug(
+			"an ACME server looks whether a host name leads here",
+			"server_name",
+			refusal.Clip(hello.ServerName),
+			"from",
+			hello.Conn.RemoteAddr().String(),
+			"error",
+			err,
+		)
 		return cert, err
 	}
 	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {

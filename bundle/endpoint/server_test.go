@@ -45,17 +45,27 @@ func spiffeServer(t testing.TB) (address string, b *bundle.Bundle) {
 	require.NoError(t, err)
 	require.NoError(t, h.Publish(endpoint.Publication{Home: bundletest.Home, Hosted: []endpoint.Hosted{{Bundle: b}}}))
 	svid := ca.SVID(t, "spiffe://eu.example.org/entente/bundle-endpoint")
-	return bundletest.Serve(t, endpoint.ServerConfig{Handler: h, SVIDs: func(context.Context, spiffeid.TrustDomain) (*tls.Certificate, error) {
-		return svid, nil
-	}}), b
+	return bundletest.Serve(
+		t,
+		endpoint.ServerConfig{Handler: h, SVIDs: func(context.Context, spiffeid.TrustDomain) (*tls.Certificate, error) {
+			return svid, nil
+		}},
+	), b
 }
 
 func TestGoSPIFFEFetchesFromUs(t *testing.T) {
 	t.Run("https_spiffe", func(t *testing.T) {
 		address, b := spiffeServer(t)
 		bootstrap := spiffebundle.FromX509Authorities(bundletest.Home, b.X509Authorities())
-		got, err := federation.FetchBundle(t.Context(), bundletest.Home, "https://"+address+"/",
-			federation.WithSPIFFEAuth(bootstrap, spiffeid.RequireFromString("spiffe://eu.example.org/entente/bundle-endpoint")))
+		got, err := federation.FetchBundle(
+			t.Context(),
+			bundletest.Home,
+			"https://"+address+"/",
+			federation.WithSPIFFEAuth(
+				bootstrap,
+				spiffeid.RequireFromString("spiffe://eu.example.org/entente/bundle-endpoint"),
+			),
+		)
 		require.NoError(t, err)
 		n, _ := got.SequenceNumber()
 		require.Equal(t, uint64(7), n)
@@ -66,7 +76,12 @@ func TestGoSPIFFEFetchesFromUs(t *testing.T) {
 		address, roots := bundletest.ServeWeb(t, h)
 		pool := x509.NewCertPool()
 		require.True(t, pool.AppendCertsFromPEM(roots))
-		got, err := federation.FetchBundle(t.Context(), bundletest.Home, bundletest.LocalhostURL(address, "/"), federation.WithWebPKIRoots(pool))
+		got, err := federation.FetchBundle(
+			t.Context(),
+			bundletest.Home,
+			bundletest.LocalhostURL(address, "/"),
+			federation.WithWebPKIRoots(pool),
+		)
 		require.NoError(t, err)
 		require.Equal(t, bundles["eu.example.org"].X509Authorities(), got.X509Authorities())
 	})
@@ -74,10 +89,19 @@ func TestGoSPIFFEFetchesFromUs(t *testing.T) {
 
 func TestServerPresentsTheSVIDOfTheHost(t *testing.T) {
 	h, _ := bundletest.NewHandler(t)
-	cas := map[string]bundletest.Authority{"eu.example.org": bundletest.NewAuthority(t, bundletest.Home), "bank.example": bundletest.NewAuthority(t, spiffeid.RequireTrustDomainFromString("bank.example"))}
-	address := bundletest.Serve(t, endpoint.ServerConfig{Handler: h, SVIDs: func(_ context.Context, td spiffeid.TrustDomain) (*tls.Certificate, error) {
-		return cas[td.Name()].SVID(t, td.IDString()+"/entente/bundle-endpoint"), nil
-	}})
+	cas := map[string]bundletest.Authority{
+		"eu.example.org": bundletest.NewAuthority(t, bundletest.Home),
+		"bank.example":   bundletest.NewAuthority(t, spiffeid.RequireTrustDomainFromString("bank.example")),
+	}
+	address := bundletest.Serve(
+		t,
+		endpoint.ServerConfig{
+			Handler: h,
+			SVIDs: func(_ context.Context, td spiffeid.TrustDomain) (*tls.Certificate, error) {
+				return cas[td.Name()].SVID(t, td.IDString()+"/entente/bundle-endpoint"), nil
+			},
+		},
+	)
 	for _, test := range []struct{ sni, id string }{
 		{"", "spiffe://eu.example.org/entente/bundle-endpoint"},
 		{"eu.test", "spiffe://eu.example.org/entente/bundle-endpoint"},
@@ -85,7 +109,15 @@ func TestServerPresentsTheSVIDOfTheHost(t *testing.T) {
 		{"BUNDLE.BANK.example", "spiffe://bank.example/entente/bundle-endpoint"},
 	} {
 		// Only what is presented matters here; there is nothing to trust.
-		conn, err := tls.Dial("tcp", address, &tls.Config{ServerName: test.sni, InsecureSkipVerify: true, VerifyConnection: func(tls.ConnectionState) error { return nil }})
+		conn, err := tls.Dial(
+			"tcp",
+			address,
+			&tls.Config{
+				ServerName:         test.sni,
+				InsecureSkipVerify: true,
+				VerifyConnection:   func(tls.ConnectionState) error { return nil },
+			},
+		)
 		require.NoError(t, err)
 		require.Equal(t, test.id, conn.ConnectionState().PeerCertificates[0].URIs[0].String())
 		require.NoError(t, conn.Close())
@@ -132,7 +164,10 @@ func TestServerBounds(t *testing.T) {
 	files, err := webcert.NewCertificateFiles(webcert.CertificateFilesConfig{CertFile: certFile, KeyFile: keyFile})
 	require.NoError(t, err)
 	registry := prometheus.NewRegistry()
-	address := bundletest.Serve(t, endpoint.ServerConfig{Handler: h, Web: files, MaxConnections: 2, Registerer: registry})
+	address := bundletest.Serve(
+		t,
+		endpoint.ServerConfig{Handler: h, Web: files, MaxConnections: 2, Registerer: registry},
+	)
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(roots)
 	open := func() *tls.Conn {
@@ -155,7 +190,15 @@ func TestServerBounds(t *testing.T) {
 	for _, f := range families {
 		names = append(names, f.GetName())
 	}
-	require.Subset(t, names, []string{"entente_bundle_endpoint_connections", "entente_bundle_endpoint_connections_refused_total", "entente_bundle_endpoint_connections_gave_way_total"})
+	require.Subset(
+		t,
+		names,
+		[]string{
+			"entente_bundle_endpoint_connections",
+			"entente_bundle_endpoint_connections_refused_total",
+			"entente_bundle_endpoint_connections_gave_way_total",
+		},
+	)
 
 	first = open()
 	_, err = io.WriteString(first, "GET / HTTP/1.1\r\nHost: localhost\r\nX: "+strings.Repeat("x", 64<<10)+"\r\n\r\n")
@@ -200,7 +243,10 @@ func TestServerKeepsConnectionsBetweenPolls(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- s.Run(ctx) }()
-		conn := tls.Client(here, &tls.Config{RootCAs: pool, ServerName: "localhost", Time: func() time.Time { return now }})
+		conn := tls.Client(
+			here,
+			&tls.Config{RootCAs: pool, ServerName: "localhost", Time: func() time.Time { return now }},
+		)
 		for range 4 {
 			require.NoError(t, ask(conn))
 			<-time.After(11 * time.Minute)
@@ -247,7 +293,11 @@ func TestServerConfig(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = listener.Close() })
 	_, err = endpoint.NewServer(endpoint.ServerConfig{Listener: listener, Handler: h})
-	require.EqualError(t, err, "a bundle endpoint has one profile: https_spiffe with SVIDs, or https_web with certificate files or with ACME")
+	require.EqualError(
+		t,
+		err,
+		"a bundle endpoint has one profile: https_spiffe with SVIDs, or https_web with certificate files or with ACME",
+	)
 }
 
 var _ http.Handler = (*endpoint.Handler)(nil)

@@ -26,9 +26,9 @@ func statementsURL(e Remote, from uint64) *url.URL {
 	return &target
 }
 
-// FetchStatements gets the statements on a bundle from its endpoint: those with the sequence from or a higher one, as many of
-// them as one document holds. They are parsed, and nothing more is known of them. An endpoint that serves none is an error
-// that wraps [ErrNoStatements]; other errors are as those of [Client.Fetch].
+// FetchStatements gets the statements on a bundle from its endpoint: those with the sequence from or a higher one, as
+// many of them as one document holds. They are parsed, and nothing more is known of them. An endpoint that serves none
+// is an error that wraps [ErrNoStatements]; other errors are as those of [Client.Fetch].
 func (c *Client) FetchStatements(ctx context.Context, e Remote, from uint64) ([]*statement.Statement, error) {
 	if e.url == nil {
 		return nil, fmt.Errorf("fetch statements: %w", ErrEndpoint)

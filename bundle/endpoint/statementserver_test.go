@@ -25,7 +25,10 @@ func publishedStatements(t *testing.T) (*endpoint.Handler, *bundletest.Chain) {
 	h, err := endpoint.NewHandler(nil)
 	require.NoError(t, err)
 	require.NoError(t, h.Publish(endpoint.Publication{Home: bundletest.Home, Hosted: []endpoint.Hosted{
-		{Bundle: bundletest.NewBundle(t, bundletest.Home, 9, bundletest.NewAuthority(t, bundletest.Home)), Statements: statement.NewList(bundletest.Home, []string{c.List[0].String(), "damaged", c.List[1].String()})},
+		{
+			Bundle:     bundletest.NewBundle(t, bundletest.Home, 9, bundletest.NewAuthority(t, bundletest.Home)),
+			Statements: statement.NewList(bundletest.Home, []string{c.List[0].String(), "damaged", c.List[1].String()}),
+		},
 		{Bundle: bundletest.NewBundle(t, bank, 1, bundletest.NewAuthority(t, bank)), Host: "bank.test"},
 	}}))
 	return h, c
@@ -90,10 +93,16 @@ func TestFetchStatements(t *testing.T) {
 	}
 	for reason, answer := range answers {
 		t.Run(reason, func(t *testing.T) {
-			p := newPeer(t, func(ca bundletest.Authority) *tls.Certificate { return ca.SVID(t, bundletest.EndpointID.String()) }, answer)
+			p := newPeer(
+				t,
+				func(ca bundletest.Authority) *tls.Certificate { return ca.SVID(t, bundletest.EndpointID.String()) },
+				answer,
+			)
 			e, err := endpoint.NewSPIFFE(bundletest.Home, p.url("/bundles/eu.example.org"), bundletest.EndpointID)
 			require.NoError(t, err)
-			client := endpoint.NewClient(endpoint.ClientConfig{Bundles: bundletest.NewBundle(t, bundletest.Home, 1, p.ca)})
+			client := endpoint.NewClient(
+				endpoint.ClientConfig{Bundles: bundletest.NewBundle(t, bundletest.Home, 1, p.ca)},
+			)
 			_, err = client.FetchStatements(t.Context(), e, 1)
 			require.Equal(t, reason, bundle.Reason(err), "%v", err)
 		})

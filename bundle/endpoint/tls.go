@@ -2,9 +2,10 @@ package endpoint
 
 import "crypto/tls"
 
-// fetchCurves are what a fetch agrees on a key with: the profile's curves without the post-quantum hybrid. Bundles, maps and statements are public,
-// so that there is nothing whose secrecy would have to outlast the day; that they are genuine rests on the certificate. The hybrid would be
-// a tenth of the time of each poll and more than half of its bytes.
+// fetchCurves are what a fetch agrees on a key with: the profile's curves without the post-quantum hybrid. Bundles,
+// maps and statements are public, so that there is nothing whose secrecy would have to outlast the day; that they are
+// genuine rests on the certificate. The hybrid would be a tenth of the time of each poll and more than half of its
+// bytes.
 var fetchCurves = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384}
 
 // baseTLS is the Mozilla intermediate profile, as the SPIFFE federation standard asks of both ends: TLS 1.3, or 1.2

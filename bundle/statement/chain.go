@@ -34,20 +34,32 @@ func (s *Statement) View(source string) View {
 	return View{Source: source, Sequence: s.claims.Sequence, Ordered: true, Keys: s.claims.Keys, Statement: s.Digest()}
 }
 
-// SplitView is an error that says that two readers were shown different things under one sequence, which an honest domain
-// does to nobody.
+// SplitView is an error that says that two readers were shown different things under one sequence, which an honest
+// domain does to nobody.
 type SplitView struct{ A, B View }
 
 // Error implements error.
 func (e *SplitView) Error() string {
 	if e.A.Keys != e.B.Keys {
-		return fmt.Sprintf("under sequence %d %s shows the keys %x, and %s %x", e.A.Sequence, e.A.Source, e.A.Keys[:8], e.B.Source, e.B.Keys[:8])
+		return fmt.Sprintf(
+			"under sequence %d %s shows the keys %x, and %s %x",
+			e.A.Sequence,
+			e.A.Source,
+			e.A.Keys[:8],
+			e.B.Source,
+			e.B.Keys[:8],
+		)
 	}
-	return fmt.Sprintf("under sequence %d %s and %s show the same keys and different statements", e.A.Sequence, e.A.Source, e.B.Source)
+	return fmt.Sprintf(
+		"under sequence %d %s and %s show the same keys and different statements",
+		e.A.Sequence,
+		e.A.Source,
+		e.B.Source,
+	)
 }
 
-// CompareViews holds two views of one domain against each other. The error is a [*SplitView]. Views of different sequences, or
-// without any, do not contradict each other, and neither do two of which one shows no statement.
+// CompareViews holds two views of one domain against each other. The error is a [*SplitView]. Views of different
+// sequences, or without any, do not contradict each other, and neither do two of which one shows no statement.
 func CompareViews(a, b View) error {
 	var none [32]byte
 	switch {
@@ -66,8 +78,8 @@ type Known struct {
 	Newest *Statement
 	// Seen returns what it was shown under a sequence, by whatever source.
 	Seen func(sequence uint64) (View, bool)
-	// Signers are the JWT authorities of the version before the one with sequence SignedFrom; they check the first statement
-	// where Newest is nil. Nil: not known.
+	// Signers are the JWT authorities of the version before the one with sequence SignedFrom; they check the first
+	// statement where Newest is nil. Nil: not known.
 	Signers    map[string]crypto.PublicKey
 	SignedFrom uint64
 }
@@ -78,7 +90,8 @@ type Followed struct {
 	Newest *Statement
 	// Taken are all that were taken, in order. Newest of [Known] is not among them.
 	Taken []*Statement
-	// Broken says why a statement does not continue the one before it: the first such reason. The reading went on behind it.
+	// Broken says why a statement does not continue the one before it: the first such reason. The reading went on
+	// behind it.
 	Broken error
 	// Restart is the first statement by which the chain starts anew, as it says itself, after there was one before.
 	Restart *Statement
@@ -87,11 +100,11 @@ type Followed struct {
 }
 
 // Follow reads statements, in the order of their sequences, up to the sequence until, and says whether they continue
-// what is known. Whatever is wrong is said once and read over: trust in a bundle does not hang on its statements, and those
-// that follow are of use again. Statements that are known already and those beyond until are passed over.
+// what is known. Whatever is wrong is said once and read over: trust in a bundle does not hang on its statements, and
+// those that follow are of use again. Statements that are known already and those beyond until are passed over.
 //
-// The first statement that a reader ever gets is taken as it is, unless it can be checked by the version before: who has
-// seen nothing has nothing to compare with.
+// The first statement that a reader ever gets is taken as it is, unless it can be checked by the version before: who
+// has seen nothing has nothing to compare with.
 func Follow(known Known, statements []*Statement, until uint64) Followed {
 	f := Followed{Newest: known.Newest}
 	for _, s := range statements {

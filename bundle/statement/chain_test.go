@@ -64,7 +64,12 @@ func TestFollowChain(t *testing.T) {
 	started := anew.Sign(restart, "z")
 	anew.List = []*statement.Statement{started}
 	seen := func(sequence uint64) (statement.View, bool) {
-		return statement.View{Source: "the endpoint", Sequence: sequence, Ordered: true, Keys: c.Claims(sequence).Keys}, sequence <= 3
+		return statement.View{
+			Source:   "the endpoint",
+			Sequence: sequence,
+			Ordered:  true,
+			Keys:     c.Claims(sequence).Keys,
+		}, sequence <= 3
 	}
 	signers := func(kid string) map[string]crypto.PublicKey {
 		return map[string]crypto.PublicKey{kid: &c.Key(kid).PublicKey}

@@ -28,13 +28,14 @@ import (
 type Depth struct {
 	// Versions that are kept.
 	Versions int
-	// Bytes that the authorities of all of them may have, each counted once. The oldest versions lose theirs first; their
-	// digests stay.
+	// Bytes that the authorities of all of them may have, each counted once. The oldest versions lose theirs first;
+	// their digests stay.
 	Bytes int
 }
 
-// The depths of the two kinds of history. The bytes of authorities of a domain whose cluster has five members, in ten versions, are
-// some 5 KiB; a foreign history is one row, and has to fit into a command of the store together with the bundle.
+// The depths of the two kinds of history. The bytes of authorities of a domain whose cluster has five members, in ten
+// versions, are some 5 KiB; a foreign history is one row, and has to fit into a command of the store together with the
+// bundle.
 var (
 	HostedDepth  = Depth{Versions: 100, Bytes: 256 << 10}
 	ForeignDepth = Depth{Versions: 10, Bytes: 48 << 10}
@@ -51,15 +52,23 @@ type Recorded struct {
 	Forget [][]byte
 }
 
-// keyIDBytes is how much of a SHA-256 names an authority in the history of one domain. Nothing is trusted for it: a version
-// that is read back is held against its whole digest.
+// keyIDBytes is how much of a SHA-256 names an authority in the history of one domain. Nothing is trusted for it: a
+// version that is read back is held against its whole digest.
 const keyIDBytes = 16
 
 // Record adds b to the history of its domain, whose versions are given oldest first. The versions are not changed.
-func Record(b *bundle.Bundle, versions []*statev1.BundleVersion, source string, now time.Time, depth Depth) (Recorded, error) {
+func Record(
+	b *bundle.Bundle,
+	versions []*statev1.BundleVersion,
+	source string,
+	now time.Time,
+	depth Depth,
+) (Recorded, error) {
 	content, digest := b.Content(), b.Digest()
 	next := &statev1.BundleVersion{
-		TrustDomain: b.TrustDomain().Name(), Number: 1, Sequence: content.Sequence, Digest: digest[:], Time: timestamppb.New(now), Source: source,
+		TrustDomain: b.TrustDomain().
+			Name(),
+		Number: 1, Sequence: content.Sequence, Digest: digest[:], Time: timestamppb.New(now), Source: source,
 	}
 	if n := len(versions); n > 0 {
 		next.Number = versions[n-1].GetNumber() + 1
@@ -134,7 +143,9 @@ func sizeOf(refs map[string]uint32) (bytes int) {
 }
 
 func keySize(k *statev1.BundleKey) uint32 {
-	return uint32(len(k.GetCertificate()) + len(k.GetKeyId()) + len(k.GetPublicKey())) //nolint:gosec // a document has at most 1 MiB
+	return uint32(
+		len(k.GetCertificate()) + len(k.GetKeyId()) + len(k.GetPublicKey()),
+	) //nolint:gosec // a document has at most 1 MiB
 }
 
 // historyKeys are the authorities as a history stores them.
@@ -175,7 +186,11 @@ func FromVersion(v *statev1.BundleVersion, key func(id []byte) (*statev1.BundleK
 	return b, nil
 }
 
-func fromVersion(td spiffeid.TrustDomain, v *statev1.BundleVersion, key func(id []byte) (*statev1.BundleKey, error)) (*bundle.Bundle, error) {
+func fromVersion(
+	td spiffeid.TrustDomain,
+	v *statev1.BundleVersion,
+	key func(id []byte) (*statev1.BundleKey, error),
+) (*bundle.Bundle, error) {
 	if v.GetContentGone() {
 		return nil, ErrContentGone
 	}
@@ -212,8 +227,8 @@ func fromVersion(td spiffeid.TrustDomain, v *statev1.BundleVersion, key func(id 
 	return b, nil
 }
 
-// Signers are the JWT authorities by which the statement after one on b can be signed: those on P-256, the first [MaxSigners] by
-// kid, without those that skip names.
+// Signers are the JWT authorities by which the statement after one on b can be signed: those on P-256, the first
+// [MaxSigners] by kid, without those that skip names.
 func Signers(b *bundle.Bundle, skip func(kid string) bool) map[string]*ecdsa.PublicKey {
 	authorities := b.JWTAuthorities()
 	signers := make(map[string]*ecdsa.PublicKey)

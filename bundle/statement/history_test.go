@@ -58,12 +58,19 @@ func (a *archive) key(id []byte) (*statev1.BundleKey, error) {
 
 func TestHistoryKeepsEachAuthorityOnce(t *testing.T) {
 	a := &archive{keys: map[string]*statev1.BundleKey{}}
-	roots := []bundletest.Authority{bundletest.NewAuthority(t, bundletest.ChainDomain), bundletest.NewAuthority(t, bundletest.ChainDomain), bundletest.NewAuthority(t, bundletest.ChainDomain)}
+	roots := []bundletest.Authority{
+		bundletest.NewAuthority(t, bundletest.ChainDomain),
+		bundletest.NewAuthority(t, bundletest.ChainDomain),
+		bundletest.NewAuthority(t, bundletest.ChainDomain),
+	}
 	var made []*bundle.Bundle
 	for i := range 12 {
 		b := bundletest.NewBundle(t, bundletest.ChainDomain, uint64(i+1), roots[i/4])
 		b, err := b.With(func(c *bundle.Content) {
-			c.JWTAuthorities = map[string]crypto.PublicKey{fmt.Sprint(i): bundletest.NewKey(t).Public(), fmt.Sprint(i + 1): bundletest.NewKey(t).Public()}
+			c.JWTAuthorities = map[string]crypto.PublicKey{
+				fmt.Sprint(i):     bundletest.NewKey(t).Public(),
+				fmt.Sprint(i + 1): bundletest.NewKey(t).Public(),
+			}
 		})
 		require.NoError(t, err)
 		made = append(made, b)
@@ -104,7 +111,11 @@ func TestHistoryIsBoundedInBytes(t *testing.T) {
 	require.Len(t, a.versions, 4, "versions stay, without what is too large")
 	_, err := statement.FromVersion(a.versions[0], a.key)
 	require.ErrorIs(t, err, statement.ErrContentGone)
-	require.EqualError(t, err, "version 1 of the bundle of eu.example.org: its authorities are not kept: the history of the domain would be too large with them")
+	require.EqualError(
+		t,
+		err,
+		"version 1 of the bundle of eu.example.org: its authorities are not kept: the history of the domain would be too large with them",
+	)
 	_, err = statement.FromVersion(a.versions[3], a.key)
 	require.NoError(t, err)
 	a.record(t, large(5, 40), depth)
@@ -113,17 +124,23 @@ func TestHistoryIsBoundedInBytes(t *testing.T) {
 	require.Empty(t, a.keys)
 }
 
-// TestHistoryOfTenThousandDomains works out what the histories of many foreign domains cost: ten versions of the bundle of a
-// cluster of three members, each with another JWT key, and a root that was replaced.
+// TestHistoryOfTenThousandDomains works out what the histories of many foreign domains cost: ten versions of the bundle
+// of a cluster of three members, each with another JWT key, and a root that was replaced.
 func TestHistoryOfTenThousandDomains(t *testing.T) {
 	row := &statev1.ForeignHistory{TrustDomain: bundletest.ChainDomain.Name()}
 	a := &archive{keys: map[string]*statev1.BundleKey{}}
-	roots := []bundletest.Authority{bundletest.NewAuthority(t, bundletest.ChainDomain), bundletest.NewAuthority(t, bundletest.ChainDomain), bundletest.NewAuthority(t, bundletest.ChainDomain), bundletest.NewAuthority(t, bundletest.ChainDomain)}
+	roots := []bundletest.Authority{
+		bundletest.NewAuthority(t, bundletest.ChainDomain),
+		bundletest.NewAuthority(t, bundletest.ChainDomain),
+		bundletest.NewAuthority(t, bundletest.ChainDomain),
+		bundletest.NewAuthority(t, bundletest.ChainDomain),
+	}
 	jwt := map[string]crypto.PublicKey{}
 	for i := range 10 {
 		jwt[fmt.Sprintf("%016d", i)] = bundletest.NewKey(t).Public()
 		delete(jwt, fmt.Sprintf("%016d", i-6))
-		b, err := bundletest.NewBundle(t, bundletest.ChainDomain, uint64(i+1), roots[i/8:i/8+3]...).With(func(c *bundle.Content) { c.JWTAuthorities = jwt })
+		b, err := bundletest.NewBundle(t, bundletest.ChainDomain, uint64(i+1), roots[i/8:i/8+3]...).
+			With(func(c *bundle.Content) { c.JWTAuthorities = jwt })
 		require.NoError(t, err)
 		a.record(t, b, statement.ForeignDepth)
 	}
@@ -141,7 +158,13 @@ func TestHistoryOfTenThousandDomains(t *testing.T) {
 }
 
 func TestDifferences(t *testing.T) {
-	root, other := bundletest.NewAuthority(t, bundletest.ChainDomain), bundletest.NewAuthority(t, bundletest.ChainDomain)
+	root, other := bundletest.NewAuthority(
+		t,
+		bundletest.ChainDomain,
+	), bundletest.NewAuthority(
+		t,
+		bundletest.ChainDomain,
+	)
 	key := bundletest.NewKey(t).Public()
 	one := bundletest.NewBundle(t, bundletest.ChainDomain, 1, root)
 	with := func(b *bundle.Bundle, change func(*bundle.Content)) *bundle.Bundle {
@@ -153,7 +176,13 @@ func TestDifferences(t *testing.T) {
 		return func(c *bundle.Content) { c.JWTAuthorities = map[string]crypto.PublicKey{kid: k} }
 	}
 	described := func(c bundletest.Authority) string {
-		return fmt.Sprintf("key %x, %q, valid from %s to %s", c.Cert.SubjectKeyId, c.Cert.Subject.String(), c.Cert.NotBefore.UTC().Format(time.RFC3339), c.Cert.NotAfter.UTC().Format(time.RFC3339))
+		return fmt.Sprintf(
+			"key %x, %q, valid from %s to %s",
+			c.Cert.SubjectKeyId,
+			c.Cert.Subject.String(),
+			c.Cert.NotBefore.UTC().Format(time.RFC3339),
+			c.Cert.NotAfter.UTC().Format(time.RFC3339),
+		)
 	}
 	for _, test := range []struct {
 		name     string
@@ -179,15 +208,24 @@ func TestDifferences(t *testing.T) {
 }
 
 // FuzzDifferences: whatever two bundles hold, their difference is a line of printable text each, is nothing exactly if
-// they say the same, and a history brings back what it was given. Parts are picked from a few, and names alone are free: two documents as
-// input say nothing more of this, and are so long that each one of interest is minimized for a minute.
+// they say the same, and a history brings back what it was given. Parts are picked from a few, and names alone are
+// free: two documents as input say nothing more of this, and are so long that each one of interest is minimized for a
+// minute.
 func FuzzDifferences(f *testing.F) {
 	f.Add(uint16(0b0_01_01_001), uint16(0b1_10_00_011), "kid", "an authority", int64(300))
 	f.Add(uint16(0), uint16(0b1_11_11_111), "\u202e", "two\nlines", int64(-1))
 	f.Add(uint16(0b0_00_01_000), uint16(0b1_00_10_000), "\xff", "", int64(1<<62))
-	plain := []*x509.Certificate{bundletest.NewAuthority(f, bundletest.ChainDomain).Cert, bundletest.NewAuthority(f, bundletest.ChainDomain).Cert}
+	plain := []*x509.Certificate{
+		bundletest.NewAuthority(f, bundletest.ChainDomain).Cert,
+		bundletest.NewAuthority(f, bundletest.ChainDomain).Cert,
+	}
 	named := bundletest.NewKey(f)
-	keys := []crypto.PublicKey{nil, bundletest.NewKey(f).Public(), bundletest.NewKey(f).Public(), bundletest.RSAKey().Public()}
+	keys := []crypto.PublicKey{
+		nil,
+		bundletest.NewKey(f).Public(),
+		bundletest.NewKey(f).Public(),
+		bundletest.RSAKey().Public(),
+	}
 	f.Fuzz(func(t *testing.T, one, two uint16, kid, name string, hint int64) {
 		template := bundletest.CATemplate(bundletest.ChainDomain)
 		template.Subject.CommonName = name

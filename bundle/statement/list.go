@@ -30,7 +30,10 @@ type statementsDocument struct {
 // MarshalList writes the statements on the bundle of td, in compact serialization and in the order of their
 // sequences: as many from the first on as a document can hold.
 func MarshalList(td spiffeid.TrustDomain, statements []string) []byte {
-	d := statementsDocument{TrustDomain: td.Name(), Statements: append([]string{}, statements[:holds(td, statements)]...)}
+	d := statementsDocument{
+		TrustDomain: td.Name(),
+		Statements:  append([]string{}, statements[:holds(td, statements)]...),
+	}
 	var buf bytes.Buffer
 	if err := strictjson.WriteJSON(&buf, d); err != nil {
 		return nil // cannot be: it is made of strings
@@ -61,7 +64,12 @@ func ParseList(td spiffeid.TrustDomain, document []byte) ([]*Statement, error) {
 
 func parseList(td spiffeid.TrustDomain, document []byte) ([]*Statement, error) {
 	if len(document) > MaxListBytes {
-		return nil, fmt.Errorf("%w: they have %d bytes, at most %d are allowed", bundle.ErrTooLarge, len(document), MaxListBytes)
+		return nil, fmt.Errorf(
+			"%w: they have %d bytes, at most %d are allowed",
+			bundle.ErrTooLarge,
+			len(document),
+			MaxListBytes,
+		)
 	}
 	values, err := objectOf(document, "the document")
 	if err != nil {
@@ -79,24 +87,36 @@ func parseList(td spiffeid.TrustDomain, document []byte) ([]*Statement, error) {
 		return nil, err
 	}
 	statements := make([]*Statement, 0, n)
-	err = strictjson.EachElement(values["statements"], "statements", MaxListed, ErrInvalid, func(i int, element json.RawMessage) error {
-		compact, err := strictjson.ParseString(element, "a statement")
-		if err != nil {
-			return err
-		}
-		s, err := Parse(compact)
-		if err != nil {
-			return fmt.Errorf("statement %d: %w", i, err)
-		}
-		switch {
-		case s.TrustDomain() != td:
-			return fmt.Errorf("statement %d: %w: it is on %s", i, ErrInvalid, s.TrustDomain())
-		case i > 0 && s.Sequence() <= statements[i-1].Sequence():
-			return fmt.Errorf("statement %d: %w: sequence %d does not come after %d", i, ErrInvalid, s.Sequence(), statements[i-1].Sequence())
-		}
-		statements = append(statements, s)
-		return nil
-	})
+	err = strictjson.EachElement(
+		values["statements"],
+		"statements",
+		MaxListed,
+		ErrInvalid,
+		func(i int, element json.RawMessage) error {
+			compact, err := strictjson.ParseString(element, "a statement")
+			if err != nil {
+				return err
+			}
+			s, err := Parse(compact)
+			if err != nil {
+				return fmt.Errorf("statement %d: %w", i, err)
+			}
+			switch {
+			case s.TrustDomain() != td:
+				return fmt.Errorf("statement %d: %w: it is on %s", i, ErrInvalid, s.TrustDomain())
+			case i > 0 && s.Sequence() <= statements[i-1].Sequence():
+				return fmt.Errorf(
+					"statement %d: %w: sequence %d does not come after %d",
+					i,
+					ErrInvalid,
+					s.Sequence(),
+					statements[i-1].Sequence(),
+				)
+			}
+			statements = append(statements, s)
+			return nil
+		},
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +127,12 @@ func parseList(td spiffeid.TrustDomain, document []byte) ([]*Statement, error) {
 // so itself: it is a hint, for where nobody else says it.
 func ListDomain(document []byte) (string, error) {
 	if len(document) > MaxListBytes {
-		return "", fmt.Errorf("%w: they have %d bytes, at most %d are allowed", bundle.ErrTooLarge, len(document), MaxListBytes)
+		return "", fmt.Errorf(
+			"%w: they have %d bytes, at most %d are allowed",
+			bundle.ErrTooLarge,
+			len(document),
+			MaxListBytes,
+		)
 	}
 	values, err := objectOf(document, "the document")
 	if err != nil {
@@ -135,8 +160,8 @@ func NewList(td spiffeid.TrustDomain, statements []string) *List {
 	return s
 }
 
-// From returns the document of the statements from a sequence on, as many as it can hold, and the sequence behind the last of them:
-// there may be more. It is nil where there are none.
+// From returns the document of the statements from a sequence on, as many as it can hold, and the sequence behind the
+// last of them: there may be more. It is nil where there are none.
 func (s *List) From(sequence uint64) (document []byte, next uint64) {
 	if s == nil {
 		return nil, sequence

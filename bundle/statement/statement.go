@@ -30,7 +30,8 @@ const Type = "entente-statement+jws"
 const (
 	// MaxBytes leaves room for [MaxSigners] keys of some 110 bytes each, in base64url.
 	MaxBytes = 48 << 10
-	// MaxSigners bounds the keys that a statement names for the next one. Of more JWT authorities, the first by kid are named.
+	// MaxSigners bounds the keys that a statement names for the next one. Of more JWT authorities, the first by kid are
+	// named.
 	MaxSigners = 256
 	// maxStartBytes bounds the reason for which a chain starts anew.
 	maxStartBytes = 32
@@ -52,19 +53,20 @@ type Claims struct {
 	Sequence    uint64
 	// Keys is [Bundle.Digest] of the version: the SHA-256 of its canonical set of usable keys.
 	Keys [32]byte
-	// Previous is [Statement.Digest] of the statement on the version before, and all zero where Start says why there is none.
+	// Previous is [Statement.Digest] of the statement on the version before, and all zero where Start says why there is
+	// none.
 	Previous [32]byte
 	Start    string
 	// Issued is in whole seconds.
 	Issued time.Time
-	// Next are the keys by which the statement after this one can be signed, by kid, all on P-256: JWT authorities of this
-	// version. Whoever has verified a statement needs nothing else to verify the one after it.
+	// Next are the keys by which the statement after this one can be signed, by kid, all on P-256: JWT authorities of
+	// this version. Whoever has verified a statement needs nothing else to verify the one after it.
 	Next map[string]*ecdsa.PublicKey
 }
 
-// Statement is a domain's signed word on one version of its bundle: a JWS in compact serialization, ES256, each one naming
-// the digest of the one before. It has been parsed; whether it is signed by whom it should be is for [Statement.VerifiedBy]
-// and [Statement.Continues] to say. It does not change.
+// Statement is a domain's signed word on one version of its bundle: a JWS in compact serialization, ES256, each one
+// naming the digest of the one before. It has been parsed; whether it is signed by whom it should be is for
+// [Statement.VerifiedBy] and [Statement.Continues] to say. It does not change.
 type Statement struct {
 	claims  Claims
 	kid     string
@@ -122,7 +124,13 @@ const p256Bytes = 32
 // input is the same for the same claims and kid.
 func New(c Claims, kid string, sign func(input []byte) ([]byte, error)) (*Statement, error) {
 	if len(c.Next) > MaxSigners {
-		return nil, fmt.Errorf("statement on %s: %w: it names %d keys, at most %d are allowed", c.TrustDomain, ErrInvalid, len(c.Next), MaxSigners)
+		return nil, fmt.Errorf(
+			"statement on %s: %w: it names %d keys, at most %d are allowed",
+			c.TrustDomain,
+			ErrInvalid,
+			len(c.Next),
+			MaxSigners,
+		)
 	}
 	header, err := json.Marshal(statementHeader{"ES256", kid, Type})
 	if err != nil {
@@ -300,7 +308,11 @@ func parseSigners(value json.RawMessage) (map[string]*ecdsa.PublicKey, error) {
 		}
 		point, err := fromBase64URL(text)
 		if err != nil || len(point) != 2*p256Bytes {
-			return nil, fmt.Errorf("key %s in next is not a point of P-256, %d bytes in base64url", refusal.Clip(m.Name), 2*p256Bytes)
+			return nil, fmt.Errorf(
+				"key %s in next is not a point of P-256, %d bytes in base64url",
+				refusal.Clip(m.Name),
+				2*p256Bytes,
+			)
 		}
 		if keys[m.Name], err = ecdsa.ParseUncompressedPublicKey(elliptic.P256(), append([]byte{4}, point...)); err != nil {
 			return nil, fmt.Errorf("key %s in next is not on P-256", refusal.Clip(m.Name))
@@ -369,8 +381,8 @@ func (s *Statement) verify(key *ecdsa.PublicKey) error {
 	return nil
 }
 
-// VerifiedByOwn checks a statement that starts a chain: it is signed by a key of its own version, which proves no more than
-// that whoever made the version also made the statement.
+// VerifiedByOwn checks a statement that starts a chain: it is signed by a key of its own version, which proves no more
+// than that whoever made the version also made the statement.
 func (s *Statement) VerifiedByOwn() error { return s.verifiedByNext(s) }
 
 func (s *Statement) verifiedByNext(before *Statement) error {
@@ -386,13 +398,23 @@ func (s *Statement) verifiedByNext(before *Statement) error {
 func (s *Statement) Continues(before *Statement) error {
 	switch {
 	case s.claims.TrustDomain != before.claims.TrustDomain:
-		return fmt.Errorf("%w: it is on %s, the one before on %s", ErrLink, s.claims.TrustDomain, before.claims.TrustDomain)
+		return fmt.Errorf(
+			"%w: it is on %s, the one before on %s",
+			ErrLink,
+			s.claims.TrustDomain,
+			before.claims.TrustDomain,
+		)
 	case s.claims.Sequence <= before.claims.Sequence:
 		return fmt.Errorf("%w: sequence %d does not come after %d", ErrLink, s.claims.Sequence, before.claims.Sequence)
 	case s.Starts():
 		return fmt.Errorf("%w: a chain starts anew at sequence %d (%s)", ErrLink, s.claims.Sequence, s.claims.Start)
 	case s.claims.Previous != before.Digest():
-		return fmt.Errorf("%w: that of sequence %d names another statement before it than that of sequence %d", ErrLink, s.claims.Sequence, before.claims.Sequence)
+		return fmt.Errorf(
+			"%w: that of sequence %d names another statement before it than that of sequence %d",
+			ErrLink,
+			s.claims.Sequence,
+			before.claims.Sequence,
+		)
 	}
 	return s.verifiedByNext(before)
 }

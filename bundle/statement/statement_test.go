@@ -122,7 +122,12 @@ func manySigners() string {
 		next[strings.Repeat("k", i+1)[:min(i+1, 200)]+string(rune('a'+i%26))+string(rune('a'+i/26))] = ""
 	}
 	b, _ := json.Marshal(next)
-	return `{"trust_domain":"a","sequence":1,"keys":"` + strings.Repeat("A", 43) + `","start":"first","iat":1,"next":` + string(b) + `}`
+	return `{"trust_domain":"a","sequence":1,"keys":"` + strings.Repeat(
+		"A",
+		43,
+	) + `","start":"first","iat":1,"next":` + string(
+		b,
+	) + `}`
 }
 
 func TestNewStatementRefuses(t *testing.T) {
@@ -155,7 +160,11 @@ func TestParseStatements(t *testing.T) {
 		})
 	}
 	long := strings.Repeat("a", 100<<10)
-	require.Less(t, len(statement.MarshalList(bundletest.ChainDomain, []string{long, long, long, long, long, long, long})), statement.MaxListBytes)
+	require.Less(
+		t,
+		len(statement.MarshalList(bundletest.ChainDomain, []string{long, long, long, long, long, long, long})),
+		statement.MaxListBytes,
+	)
 }
 
 func FuzzParseStatement(f *testing.F) {
@@ -170,7 +179,11 @@ func FuzzParseStatement(f *testing.F) {
 			return
 		}
 		require.Equal(t, compact, s.String(), "there is one spelling")
-		again, err := statement.New(s.Claims(), s.KeyID(), func([]byte) ([]byte, error) { return make([]byte, 64), nil })
+		again, err := statement.New(
+			s.Claims(),
+			s.KeyID(),
+			func([]byte) ([]byte, error) { return make([]byte, 64), nil },
+		)
 		require.NoError(t, err, "what can be read can be written")
 		require.Equal(t, s.Claims(), again.Claims())
 	})

@@ -21,17 +21,17 @@ var (
 	oidSubjectAltName = asn1.ObjectIdentifier{2, 5, 29, 17}
 )
 
-// Verified is what a verified X509-SVID says: who its holder is, and until when that holds. The end is that of the longest
-// path to an authority, a path lasting as long as the first of its certificates to expire, the anchor included.
+// Verified is what a verified X509-SVID says: who its holder is, and until when that holds. The end is that of the
+// longest path to an authority, a path lasting as long as the first of its certificates to expire, the anchor included.
 type Verified struct {
 	ID    spiffeid.ID
 	Until time.Time
 }
 
-// Verify verifies an X509-SVID with what its holder sent above it, leaf first, against the bundle of its trust
-// domain. It asks all that the X509-SVID standard asks of a leaf: one URI SAN, an ID with a path, no CA, critical key
-// usage with digitalSignature and without signing of certificates, both extended usages or neither, a critical SAN below
-// an empty subject; and of the certificates between leaf and anchor: critical key usage with keyCertSign, and an ID, if
+// Verify verifies an X509-SVID with what its holder sent above it, leaf first, against the bundle of its trust domain.
+// It asks all that the X509-SVID standard asks of a leaf: one URI SAN, an ID with a path, no CA, critical key usage
+// with digitalSignature and without signing of certificates, both extended usages or neither, a critical SAN below an
+// empty subject; and of the certificates between leaf and anchor: critical key usage with keyCertSign, and an ID, if
 // any, that is the trust domain's own. A certificate that itself stands in the bundle is no SVID. go-spiffe's verifier
 // leaves several of these out. Every error holds one of this package's refusals of X509-SVIDs.
 func Verify(chain []*x509.Certificate, bundles x509bundle.Source, now time.Time) (Verified, error) {
@@ -39,7 +39,12 @@ func Verify(chain []*x509.Certificate, bundles x509bundle.Source, now time.Time)
 	case len(chain) == 0:
 		return Verified{}, ErrMissing
 	case len(chain) > maxChain:
-		return Verified{}, fmt.Errorf("%w: it comes with %d certificates, at most %d are allowed", ErrInvalid, len(chain), maxChain)
+		return Verified{}, fmt.Errorf(
+			"%w: it comes with %d certificates, at most %d are allowed",
+			ErrInvalid,
+			len(chain),
+			maxChain,
+		)
 	}
 	leaf := chain[0]
 	id, err := svidID(leaf)
@@ -50,9 +55,19 @@ func Verify(chain []*x509.Certificate, bundles x509bundle.Source, now time.Time)
 	case why != "":
 		return Verified{}, fmt.Errorf("%w: %s: %s", ErrInvalid, id, why)
 	case now.After(leaf.NotAfter):
-		return Verified{}, fmt.Errorf("%w: %s: it ended at %s; present a renewed one", ErrExpired, id, leaf.NotAfter.UTC().Format(time.RFC3339))
+		return Verified{}, fmt.Errorf(
+			"%w: %s: it ended at %s; present a renewed one",
+			ErrExpired,
+			id,
+			leaf.NotAfter.UTC().Format(time.RFC3339),
+		)
 	case now.Before(leaf.NotBefore):
-		return Verified{}, fmt.Errorf("%w: %s: it begins at %s; compare the clocks", ErrNotYetValid, id, leaf.NotBefore.UTC().Format(time.RFC3339))
+		return Verified{}, fmt.Errorf(
+			"%w: %s: it begins at %s; compare the clocks",
+			ErrNotYetValid,
+			id,
+			leaf.NotBefore.UTC().Format(time.RFC3339),
+		)
 	}
 	authorities, err := bundles.GetX509BundleForTrustDomain(id.TrustDomain())
 	if err != nil {
@@ -135,7 +150,8 @@ func bothExtendedUsages(leaf *x509.Certificate) bool {
 	if len(leaf.ExtKeyUsage)+len(leaf.UnknownExtKeyUsage) == 0 {
 		return true
 	}
-	return slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageServerAuth) && slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageClientAuth)
+	return slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageServerAuth) &&
+		slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageClientAuth)
 }
 
 // unfitPath says why the signing certificates between leaf and anchor are not fit for an SVID of td, or nothing. The

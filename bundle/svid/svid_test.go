@@ -76,7 +76,11 @@ func TestVerifySVID(t *testing.T) {
 			template := bundletest.SVIDTemplate(id)
 			test.change(template)
 			leaf := ca.Sign(t, template).Leaf
-			got, err := svid.Verify([]*x509.Certificate{leaf}, bundletest.NewBundle(t, bundletest.Home, 1, ca), time.Now())
+			got, err := svid.Verify(
+				[]*x509.Certificate{leaf},
+				bundletest.NewBundle(t, bundletest.Home, 1, ca),
+				time.Now(),
+			)
 			require.Equal(t, test.reason, bundle.Reason(err), "%v", err)
 			if test.text != "" {
 				require.ErrorContains(t, err, test.text)
@@ -92,7 +96,11 @@ func TestVerifySVID(t *testing.T) {
 	require.EqualError(t, err, "there is no certificate; an X509-SVID is asked for")
 	require.Equal(t, "no_svid", bundle.Reason(err))
 	_, err = svid.Verify(make([]*x509.Certificate, 9), bundletest.NewBundle(t, bundletest.Home, 1, ca), time.Now())
-	require.EqualError(t, err, "the certificate is not a valid X509-SVID: it comes with 9 certificates, at most 8 are allowed")
+	require.EqualError(
+		t,
+		err,
+		"the certificate is not a valid X509-SVID: it comes with 9 certificates, at most 8 are allowed",
+	)
 }
 
 // uriSAN encodes a subject alternative name of one URI.
@@ -125,7 +133,11 @@ func TestVerifySVIDThroughIntermediates(t *testing.T) {
 			test.change(template)
 			between := ca.Intermediate(t, template)
 			leaf := between.SVID(t, "spiffe://eu.example.org/workload").Leaf
-			_, err := svid.Verify([]*x509.Certificate{leaf, between.Cert}, bundletest.NewBundle(t, bundletest.Home, 1, ca), time.Now())
+			_, err := svid.Verify(
+				[]*x509.Certificate{leaf, between.Cert},
+				bundletest.NewBundle(t, bundletest.Home, 1, ca),
+				time.Now(),
+			)
 			if test.text == "" {
 				require.NoError(t, err)
 				return
@@ -178,12 +190,25 @@ func TestVerifySVIDUntil(t *testing.T) {
 		return template
 	}
 	key := bundletest.NewKey(t)
-	soon, later := bundletest.NewAuthorityWith(t, key, ending(10*time.Minute)), bundletest.NewAuthorityWith(t, key, ending(30*time.Minute))
+	soon, later := bundletest.NewAuthorityWith(
+		t,
+		key,
+		ending(10*time.Minute),
+	), bundletest.NewAuthorityWith(
+		t,
+		key,
+		ending(30*time.Minute),
+	)
 	leaf := soon.SVID(t, "spiffe://eu.example.org/workload").Leaf
 	require.Equal(t, soon.Cert.NotAfter, until(t, []*x509.Certificate{leaf}, soon), "the anchor ends first")
 	require.Equal(t, later.Cert.NotAfter, until(t, []*x509.Certificate{leaf}, soon, later), "the longest path")
 
 	between := later.Intermediate(t, ending(20*time.Minute))
 	leaf = between.SVID(t, "spiffe://eu.example.org/workload").Leaf
-	require.Equal(t, between.Cert.NotAfter, until(t, []*x509.Certificate{leaf, between.Cert}, later), "the intermediate ends first")
+	require.Equal(
+		t,
+		between.Cert.NotAfter,
+		until(t, []*x509.Certificate{leaf, between.Cert}, later),
+		"the intermediate ends first",
+	)
 }

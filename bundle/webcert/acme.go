@@ -27,8 +27,8 @@ import (
 const (
 	// MaxACMEHosts bounds the host names that one endpoint gets certificates for.
 	MaxACMEHosts = 100
-	// renewCheck is how often certificates are looked at. They are renewed when a third of their life is left, or when the
-	// ACME server says.
+	// renewCheck is how often certificates are looked at. They are renewed when a third of their life is left, or when
+	// the ACME server says.
 	renewCheck = 10 * time.Minute
 )
 
@@ -47,7 +47,8 @@ type ACMEConfig struct {
 	Hosts []string
 	// Dir is where account, keys and certificates are kept, for this member alone.
 	Dir string
-	// Endpoint is where the endpoint listens. The ACME server connects to port 443 of each host name, which has to lead there.
+	// Endpoint is where the endpoint listens. The ACME server connects to port 443 of each host name, which has to lead
+	// there.
 	Endpoint net.Addr
 	Orders   Orders
 	Logger   hclog.Logger
@@ -65,11 +66,11 @@ type ExternalAccount struct {
 }
 
 // ACME gets certificates for the https_web profile from an ACME server and renews them. It proves host names by
-// tls-alpn-01 at the endpoint itself. Until there is a certificate for a name, handshakes for that name fail; a certificate
-// that cannot be renewed is presented to its end.
+// tls-alpn-01 at the endpoint itself. Until there is a certificate for a name, handshakes for that name fail; a
+// certificate that cannot be renewed is presented to its end.
 //
-// Each member of a cluster orders certificates of its own, one member at a time for one name, and any of them answers the
-// server. Keys never leave the member.
+// Each member of a cluster orders certificates of its own, one member at a time for one name, and any of them answers
+// the server. Keys never leave the member.
 type ACME struct {
 	config   ACMEConfig
 	magic    *certmagic.Config
@@ -99,12 +100,19 @@ func NewACME(c ACMEConfig) (*ACME, error) {
 		c.RenewCheck = renewCheck
 	}
 	if len(c.Hosts) == 0 || len(c.Hosts) > MaxACMEHosts || c.Orders == nil || c.Endpoint == nil || c.Dir == "" {
-		return nil, fmt.Errorf("ACME needs 1 to %d host names, a folder, the endpoint's address and a room for orders", MaxACMEHosts)
+		return nil, fmt.Errorf(
+			"ACME needs 1 to %d host names, a folder, the endpoint's address and a room for orders",
+			MaxACMEHosts,
+		)
 	}
 	hosts := make([]string, len(c.Hosts))
 	for i, host := range c.Hosts {
 		if hosts[i] = endpoint.CanonicalHost(host); !endpoint.IsHostName(hosts[i]) {
-			return nil, fmt.Errorf("%q is not a host name; ACME gives certificates for names such as %q", host, "bundle.example.org")
+			return nil, fmt.Errorf(
+				"%q is not a host name; ACME gives certificates for names such as %q",
+				host,
+				"bundle.example.org",
+			)
 		}
 	}
 	c.Hosts = hosts
@@ -138,7 +146,11 @@ func NewACME(c ACMEConfig) (*ACME, error) {
 func CheckACMEDirectory(directory string) error {
 	u, err := url.Parse(directory)
 	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.Fragment != "" {
-		return fmt.Errorf("%s is not the URL of an ACME directory; write one such as %q", refusal.Clip(directory), certmagic.LetsEncryptProductionCA)
+		return fmt.Errorf(
+			"%s is not the URL of an ACME directory; write one such as %q",
+			refusal.Clip(directory),
+			certmagic.LetsEncryptProductionCA,
+		)
 	}
 	return nil
 }

@@ -65,10 +65,18 @@ type webEndpoint struct {
 }
 
 // serveACME serves under certificates from the server that directory and ca name.
-func serveACME(t *testing.T, listener net.Listener, c webcert.ACMEConfig, ca string, prepare ...func(*webcert.ACME)) *webEndpoint {
+func serveACME(
+	t *testing.T,
+	listener net.Listener,
+	c webcert.ACMEConfig,
+	ca string,
+	prepare ...func(*webcert.ACME),
+) *webEndpoint {
 	t.Helper()
 	e := &webEndpoint{
-		address: listener.Addr().String(), dir: t.TempDir(), log: &bundletest.LockedBuffer{}, registry: prometheus.NewRegistry(),
+		address: listener.Addr().
+			String(),
+		dir: t.TempDir(), log: &bundletest.LockedBuffer{}, registry: prometheus.NewRegistry(),
 		room: &oneMember{proofs: map[string]string{}},
 	}
 	c.Roots = x509.NewCertPool()
@@ -123,9 +131,11 @@ func (e *webEndpoint) fetch(t *testing.T, host, root string) error {
 	t.Helper()
 	ep, err := endpoint.NewWeb(bundletest.Home, "https://"+host+"/", []byte(root))
 	require.NoError(t, err)
-	client := endpoint.NewClient(endpoint.ClientConfig{Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, network, e.address)
-	}})
+	client := endpoint.NewClient(
+		endpoint.ClientConfig{Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, e.address)
+		}},
+	)
 	_, err = client.Fetch(t.Context(), ep, "")
 	return err
 }
@@ -160,10 +170,19 @@ func soon(t *testing.T, what string, try func() error) {
 
 func TestACMEOrdersAndServes(t *testing.T) {
 	listener := loopback(t)
-	pebble, _ := acmetest.Start(t, acmetest.Options{Endpoint: listener.Addr().String(), ExternalAccount: "kid-1:zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"})
+	pebble, _ := acmetest.Start(
+		t,
+		acmetest.Options{
+			Endpoint:        listener.Addr().String(),
+			ExternalAccount: "kid-1:zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W",
+		},
+	)
 	e := serveACME(t, listener, webcert.ACMEConfig{
 		Directory: pebble.Directory, Email: "ops@example.org", Hosts: []string{"Orders.Example.org"},
-		ExternalAccount: &webcert.ExternalAccount{KeyID: "kid-1", Key: "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"},
+		ExternalAccount: &webcert.ExternalAccount{
+			KeyID: "kid-1",
+			Key:   "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W",
+		},
 	}, pebble.CA)
 	soon(t, "the bundle can be fetched", func() error { return e.fetch(t, "orders.example.org", pebble.Root) })
 	require.Positive(t, e.room.asked, "the ACME server never looked")
@@ -184,7 +203,11 @@ func TestACMEOrdersAndServes(t *testing.T) {
 
 	// A client that asks for no name gets the first; one that asks for another gets none, and the log stays quiet.
 	for _, asked := range []struct{ name, want string }{{"", ""}, {"other.example.org", "tls: internal error"}} {
-		conn, err := tls.Dial("tcp", e.address, &tls.Config{ServerName: asked.name, InsecureSkipVerify: true}) //nolint:gosec // what is presented is compared
+		conn, err := tls.Dial(
+			"tcp",
+			e.address,
+			&tls.Config{ServerName: asked.name, InsecureSkipVerify: true},
+		) //nolint:gosec // what is presented is compared
 		if asked.want == "" {
 			require.NoError(t, err)
 			require.Equal(t, cert.SerialNumber, conn.ConnectionState().PeerCertificates[0].SerialNumber)
@@ -197,7 +220,11 @@ func TestACMEOrdersAndServes(t *testing.T) {
 
 	// A domain gets an endpoint host: it has a certificate without anything being started again, and loses it again.
 	e.acme.SetHosts([]string{"own.example.org", "no host", "orders.example.org"})
-	soon(t, "the endpoint host has a certificate", func() error { _, err := e.present("own.example.org", pebble.Root); return err })
+	soon(
+		t,
+		"the endpoint host has a certificate",
+		func() error { _, err := e.present("own.example.org", pebble.Root); return err },
+	)
 	e.acme.SetHosts(nil)
 	soon(t, "the endpoint host has none any more", func() error {
 		if _, err := e.present("own.example.org", pebble.Root); err == nil {
@@ -208,29 +235,42 @@ func TestACMEOrdersAndServes(t *testing.T) {
 
 	// Keys are this member's alone, and nobody else can read them.
 	keys := 0
-	require.NoError(t, filepath.WalkDir(filepath.Join(e.dir, "acme"), func(path string, entry fs.DirEntry, err error) error {
-		require.NoError(t, err)
-		info, err := os.Stat(path)
-		require.NoError(t, err)
-		if entry.IsDir() {
-			require.Equal(t, fs.FileMode(0o700), info.Mode().Perm(), path)
+	require.NoError(
+		t,
+		filepath.WalkDir(filepath.Join(e.dir, "acme"), func(path string, entry fs.DirEntry, err error) error {
+			require.NoError(t, err)
+			info, err := os.Stat(path)
+			require.NoError(t, err)
+			if entry.IsDir() {
+				require.Equal(t, fs.FileMode(0o700), info.Mode().Perm(), path)
+				return nil
+			}
+			require.Equal(t, fs.FileMode(0o600), info.Mode().Perm(), path)
+			if filepath.Ext(path) == ".key" {
+				keys++
+			}
 			return nil
-		}
-		require.Equal(t, fs.FileMode(0o600), info.Mode().Perm(), path)
-		if filepath.Ext(path) == ".key" {
-			keys++
-		}
-		return nil
-	}))
+		}),
+	)
 	require.Equal(t, 3, keys, "an account and two names")
 }
 
-// The protocol of ACME servers is answered when it is all that a client offers, and only while a certificate is ordered.
+// The protocol of ACME servers is answered when it is all that a client offers, and only while a certificate is
+// ordered.
 func TestACMEProtocolIsForOrdersAlone(t *testing.T) {
 	listener := loopback(t)
-	e := serveACME(t, listener, webcert.ACMEConfig{Directory: "https://127.0.0.1:1/dir", Hosts: []string{"alone.example.org"}}, nobody(t))
+	e := serveACME(
+		t,
+		listener,
+		webcert.ACMEConfig{Directory: "https://127.0.0.1:1/dir", Hosts: []string{"alone.example.org"}},
+		nobody(t),
+	)
 	dial := func(name string, protocols ...string) (*tls.Conn, error) {
-		return tls.Dial("tcp", e.address, &tls.Config{ServerName: name, NextProtos: protocols, InsecureSkipVerify: true}) //nolint:gosec // what is presented is compared
+		return tls.Dial(
+			"tcp",
+			e.address,
+			&tls.Config{ServerName: name, NextProtos: protocols, InsecureSkipVerify: true},
+		) //nolint:gosec // what is presented is compared
 	}
 	_, err := dial("alone.example.org", "acme-tls/1")
 	require.ErrorContains(t, err, "internal error", "nobody has ordered")
@@ -262,7 +302,11 @@ func TestACMERenewsUnnoticed(t *testing.T) {
 		Directory: pebble.Directory, Hosts: []string{"renews.example.org"}, RenewCheck: 200 * time.Millisecond,
 	}, pebble.CA, webcert.WithoutRenewalInfo) // Pebble's suggestion is made for months, and would be any moment
 	var first *x509.Certificate
-	soon(t, "there is a certificate", func() (err error) { first, err = e.present("renews.example.org", pebble.Root); return err })
+	soon(
+		t,
+		"there is a certificate",
+		func() (err error) { first, err = e.present("renews.example.org", pebble.Root); return err },
+	)
 	soon(t, "it is renewed", func() error {
 		now, err := e.present("renews.example.org", pebble.Root)
 		require.NoError(t, err, "a client noticed")
@@ -278,12 +322,26 @@ func TestACMEServerAwayAtTheStart(t *testing.T) {
 	listener, reserved := loopback(t), loopback(t)
 	at := reserved.Addr().String()
 	require.NoError(t, reserved.Close())
-	options := acmetest.Options{Endpoint: listener.Addr().String(), Listen: at, Certificate: filepath.Join(t.TempDir(), "acme.pem")}
+	options := acmetest.Options{
+		Endpoint:    listener.Addr().String(),
+		Listen:      at,
+		Certificate: filepath.Join(t.TempDir(), "acme.pem"),
+	}
 	pebble, stop := acmetest.Start(t, options) // who verifies it has to know its root before
 	stop()
-	e := serveACME(t, listener, webcert.ACMEConfig{Directory: pebble.Directory, Hosts: []string{"away.example.org"}}, pebble.CA)
+	e := serveACME(
+		t,
+		listener,
+		webcert.ACMEConfig{Directory: pebble.Directory, Hosts: []string{"away.example.org"}},
+		pebble.CA,
+	)
 	soon(t, "the log says so", func() error {
-		return contains(e.log, "bundle endpoint has no certificate yet: none could be had", "reason=unreachable", "connection refused")
+		return contains(
+			e.log,
+			"bundle endpoint has no certificate yet: none could be had",
+			"reason=unreachable",
+			"connection refused",
+		)
 	})
 	_, err := e.present("away.example.org", pebble.Root)
 	require.ErrorContains(t, err, "internal error")
@@ -295,7 +353,12 @@ func TestACMEServerAwayAtTheStart(t *testing.T) {
 func TestACMERefusalIsShown(t *testing.T) {
 	listener := loopback(t)
 	pebble, _ := acmetest.Start(t, acmetest.Options{Endpoint: listener.Addr().String(), Block: "blocked.example.org"})
-	e := serveACME(t, listener, webcert.ACMEConfig{Directory: pebble.Directory, Hosts: []string{"blocked.example.org"}}, pebble.CA)
+	e := serveACME(
+		t,
+		listener,
+		webcert.ACMEConfig{Directory: pebble.Directory, Hosts: []string{"blocked.example.org"}},
+		pebble.CA,
+	)
 	soon(t, "the log shows the reason", func() error {
 		return contains(e.log, "host=blocked.example.org", "reason=refused", "issuance is forbidden by policy")
 	})
@@ -308,7 +371,12 @@ func TestACMEServerFindsSomebodyElse(t *testing.T) {
 	h, _ := bundletest.NewHandler(t)
 	elsewhere, _ := bundletest.ServeWeb(t, h)
 	pebble, _ := acmetest.Start(t, acmetest.Options{Endpoint: elsewhere})
-	e := serveACME(t, listener, webcert.ACMEConfig{Directory: pebble.Directory, Hosts: []string{"elsewhere.example.org"}}, pebble.CA)
+	e := serveACME(
+		t,
+		listener,
+		webcert.ACMEConfig{Directory: pebble.Directory, Hosts: []string{"elsewhere.example.org"}},
+		pebble.CA,
+	)
 	soon(t, "the log shows the reason", func() error {
 		return contains(e.log, "host=elsewhere.example.org", "reason=not_validated")
 	})

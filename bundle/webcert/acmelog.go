@@ -8,8 +8,8 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// quietLogger lets certmagic write into the member's log, bounded and at debug: what matters of it is said by [ACME] itself,
-// in words that have a remedy.
+// quietLogger lets certmagic write into the member's log, bounded and at debug: what matters of it is said by [ACME]
+// itself, in words that have a remedy.
 func quietLogger(to hclog.Logger) *zap.Logger {
 	return zap.New(&quietCore{to: to.Named("acme")})
 }

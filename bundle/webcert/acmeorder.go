@@ -135,7 +135,9 @@ func (a *ACME) record(host string, reason acmeReason, err error) {
 	a.mu.Unlock()
 	fields := []any{"host", host, "from", a.config.Directory, "reason", string(reason), "error", err}
 	if cert, ok := a.newest(host); ok {
-		a.config.Logger.Warn("bundle endpoint keeps its certificate: no new one could be had", append(fields, "expires", cert.Leaf.NotAfter)...)
+		a.config.Logger.Warn(
+			"bundle endpoint keeps its certificate: no new one could be had",
+			append(fields, "expires", cert.Leaf.NotAfter)...)
 		return
 	}
 	a.config.Logger.Warn("bundle endpoint has no certificate yet: none could be had", fields...)

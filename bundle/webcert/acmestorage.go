@@ -16,9 +16,9 @@ import (
 	"github.com/ententehq/entente/bundle/internal/refusal"
 )
 
-// Orders is the room that the members of a cluster share for ordering certificates. The members answer an ACME server for
-// each other, and a name has one answer at a time, so that one member at a time orders for a name. Its methods are called
-// from any goroutine.
+// Orders is the room that the members of a cluster share for ordering certificates. The members answer an ACME server
+// for each other, and a name has one answer at a time, so that one member at a time orders for a name. Its methods are
+// called from any goroutine.
 type Orders interface {
 	// Acquire waits until this member alone may order a certificate for host. It may until Release, and for
 	// [OrderLease] at most.
@@ -59,7 +59,12 @@ type acmeStorage struct {
 }
 
 func newACMEStorage(dir string, orders Orders, failed func(string, error)) *acmeStorage {
-	return &acmeStorage{files: &certmagic.FileStorage{Path: dir}, orders: orders, failed: failed, turns: map[string]chan struct{}{}}
+	return &acmeStorage{
+		files:  &certmagic.FileStorage{Path: dir},
+		orders: orders,
+		failed: failed,
+		turns:  map[string]chan struct{}{},
+	}
 }
 
 // issueLock is how certmagic names the lock on a host name's orders.
@@ -126,7 +131,12 @@ func (s *acmeStorage) Store(ctx context.Context, key string, value []byte) error
 	}
 	proof := challenge.KeyAuthorization
 	if challenge.Identifier.Value != host || proof == "" || len(proof) > maxProofBytes {
-		return fmt.Errorf("the ACME server's challenge of %s is for %s, with a proof of %d bytes", host, refusal.Clip(challenge.Identifier.Value), len(proof))
+		return fmt.Errorf(
+			"the ACME server's challenge of %s is for %s, with a proof of %d bytes",
+			host,
+			refusal.Clip(challenge.Identifier.Value),
+			len(proof),
+		)
 	}
 	if err := s.orders.Present(ctx, host, proof); err != nil {
 		return fmt.Errorf("%w: %w", errOrders, err)

@@ -17,7 +17,8 @@ import (
 )
 
 const (
-	// certificatePoll is how often the files are looked at. ACME clients and mounted secrets replace them long before expiry.
+	// certificatePoll is how often the files are looked at. ACME clients and mounted secrets replace them long before
+	// expiry.
 	certificatePoll = 10 * time.Second
 	// maxCertificateFileBytes is far above any chain.
 	maxCertificateFileBytes = 1 << 20
@@ -122,7 +123,13 @@ func (f *CertificateFiles) look() {
 	}
 	f.current.Store(cert)
 	f.reloads.WithLabelValues("ok").Inc()
-	f.config.Logger.Info("bundle endpoint has a new certificate", "file", f.config.CertFile, "expires", cert.Leaf.NotAfter)
+	f.config.Logger.Info(
+		"bundle endpoint has a new certificate",
+		"file",
+		f.config.CertFile,
+		"expires",
+		cert.Leaf.NotAfter,
+	)
 }
 
 func (f *CertificateFiles) read() (fileState, error) {

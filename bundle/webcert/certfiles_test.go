@@ -34,7 +34,9 @@ func TestCertificateFilesFollowTheirFiles(t *testing.T) {
 	require.NoError(t, err)
 	clocktest.Run(t, func(t *testing.T) {
 		h, _ := bundletest.NewHandler(t)
-		s, err := endpoint.NewServer(endpoint.ServerConfig{Listener: bundletest.NewSilentListener(), Handler: h, Web: files})
+		s, err := endpoint.NewServer(
+			endpoint.ServerConfig{Listener: bundletest.NewSilentListener(), Handler: h, Web: files},
+		)
 		require.NoError(t, err)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
@@ -89,7 +91,11 @@ func TestCertificateFilesRefusals(t *testing.T) {
 	require.NoError(t, err)
 	bundletest.WritePEM(t, other, "PRIVATE KEY", key)
 	_, err = webcert.NewCertificateFiles(webcert.CertificateFilesConfig{CertFile: certFile, KeyFile: other})
-	require.EqualError(t, err, "cert_file "+certFile+" with key_file "+other+": tls: private key does not match public key")
+	require.EqualError(
+		t,
+		err,
+		"cert_file "+certFile+" with key_file "+other+": tls: private key does not match public key",
+	)
 	_, err = webcert.NewCertificateFiles(webcert.CertificateFilesConfig{CertFile: certFile, KeyFile: keyFile})
 	require.NoError(t, err)
 }

@@ -26,9 +26,9 @@ type State struct {
 	Bundles  []*ententev1.Bundle
 }
 
-// Catalog is where bundles are read from, in the form in which they are shown: parsed, ten thousand would take three times the memory. Its methods
-// are called from many goroutines. A bundle is not changed by either side once it was handed over; a catalog that hands the same
-// message out until the row changes saves its watchers from looking into it.
+// Catalog is where bundles are read from, in the form in which they are shown: parsed, ten thousand would take three
+// times the memory. Its methods are called from many goroutines. A bundle is not changed by either side once it was
+// handed over; a catalog that hands the same message out until the row changes saves its watchers from looking into it.
 //
 // Errors other than [ErrNotFound] go to [Config.StatusError].
 type Catalog interface {
@@ -40,8 +40,8 @@ type Catalog interface {
 	List(ctx context.Context, o ReadOptions) (State, error)
 	// History returns the versions of one bundle. Its entries are read only.
 	History(ctx context.Context, td spiffeid.TrustDomain, o ReadOptions) (History, error)
-	// Follow calls fn with the present state, and again whenever a bundle or its freshness changed, until ctx ends or fn
-	// returns an error, which it returns. Changes that come while fn runs are coalesced. It is called by
+	// Follow calls fn with the present state, and again whenever a bundle or its freshness changed, until ctx ends or
+	// fn returns an error, which it returns. Changes that come while fn runs are coalesced. It is called by
 	// [Service.Run] alone, once at a time.
 	Follow(ctx context.Context, fn func(State) error) error
 }

@@ -29,9 +29,16 @@ type History struct {
 }
 
 // GetBundleHistory lists the versions of a bundle.
-func (s *Service) GetBundleHistory(ctx context.Context, r *ententev1.GetBundleHistoryRequest) (*ententev1.GetBundleHistoryResponse, error) {
+func (s *Service) GetBundleHistory(
+	ctx context.Context,
+	r *ententev1.GetBundleHistoryRequest,
+) (*ententev1.GetBundleHistoryResponse, error) {
 	if r.GetLimit() < 0 {
-		return nil, status.Errorf(codes.InvalidArgument, "limit is %d; give 0 for all versions or how many you want", r.GetLimit())
+		return nil, status.Errorf(
+			codes.InvalidArgument,
+			"limit is %d; give 0 for all versions or how many you want",
+			r.GetLimit(),
+		)
 	}
 	td, h, err := s.history(ctx, r.GetTrustDomain(), r.GetRead())
 	if err != nil {
@@ -48,7 +55,10 @@ func (s *Service) GetBundleHistory(ctx context.Context, r *ententev1.GetBundleHi
 }
 
 // CompareBundleVersions says what is different between two versions.
-func (s *Service) CompareBundleVersions(ctx context.Context, r *ententev1.CompareBundleVersionsRequest) (*ententev1.CompareBundleVersionsResponse, error) {
+func (s *Service) CompareBundleVersions(
+	ctx context.Context,
+	r *ententev1.CompareBundleVersionsRequest,
+) (*ententev1.CompareBundleVersionsResponse, error) {
 	td, h, err := s.history(ctx, r.GetTrustDomain(), r.GetRead())
 	if err != nil {
 		return nil, err
@@ -66,15 +76,28 @@ func (s *Service) CompareBundleVersions(ctx context.Context, r *ententev1.Compar
 		}
 	}
 	if to < 0 || from < 0 {
-		return nil, status.Errorf(codes.FailedPrecondition, "there is nothing to compare: the history of %s holds no version before; 'entente bundle history %s' shows what it holds", td, td)
+		return nil, status.Errorf(
+			codes.FailedPrecondition,
+			"there is nothing to compare: the history of %s holds no version before; 'entente bundle history %s' shows what it holds",
+			td,
+			td,
+		)
 	}
-	answer := &ententev1.CompareBundleVersionsResponse{TrustDomain: td.Name(), Revision: h.Revision, From: h.message(h.Versions[from]), To: h.message(h.Versions[to])}
+	answer := &ententev1.CompareBundleVersionsResponse{
+		TrustDomain: td.Name(),
+		Revision:    h.Revision,
+		From:        h.message(h.Versions[from]),
+		To:          h.message(h.Versions[to]),
+	}
 	was, err := h.Content(h.Versions[from])
 	if err == nil {
 		var is *bundle.Bundle
 		if is, err = h.Content(h.Versions[to]); err == nil {
 			for _, d := range bundle.Differences(was, is) {
-				answer.Differences = append(answer.Differences, &ententev1.BundleDifference{Kind: string(d.Kind), Use: d.Use, KeyId: d.KeyID, Text: d.Text})
+				answer.Differences = append(
+					answer.Differences,
+					&ententev1.BundleDifference{Kind: string(d.Kind), Use: d.Use, KeyId: d.KeyID, Text: d.Text},
+				)
 			}
 			return answer, nil
 		}
@@ -86,13 +109,20 @@ func (s *Service) CompareBundleVersions(ctx context.Context, r *ententev1.Compar
 }
 
 // ListBundleStatements returns statements as the bundle endpoint serves them.
-func (s *Service) ListBundleStatements(ctx context.Context, r *ententev1.ListBundleStatementsRequest) (*ententev1.ListBundleStatementsResponse, error) {
+func (s *Service) ListBundleStatements(
+	ctx context.Context,
+	r *ententev1.ListBundleStatementsRequest,
+) (*ententev1.ListBundleStatementsResponse, error) {
 	td, h, err := s.history(ctx, r.GetTrustDomain(), r.GetRead())
 	if err != nil {
 		return nil, err
 	}
 	if !h.Hosted {
-		return nil, status.Errorf(codes.FailedPrecondition, "%s is not hosted here; its own cluster has its statements", td)
+		return nil, status.Errorf(
+			codes.FailedPrecondition,
+			"%s is not hosted here; its own cluster has its statements",
+			td,
+		)
 	}
 	answer := &ententev1.ListBundleStatementsResponse{TrustDomain: td.Name(), Revision: h.Revision}
 	size := 0
@@ -108,7 +138,11 @@ func (s *Service) ListBundleStatements(ctx context.Context, r *ententev1.ListBun
 	return answer, nil
 }
 
-func (s *Service) history(ctx context.Context, name string, read *ententev1.ReadOptions) (td spiffeid.TrustDomain, h History, err error) {
+func (s *Service) history(
+	ctx context.Context,
+	name string,
+	read *ententev1.ReadOptions,
+) (td spiffeid.TrustDomain, h History, err error) {
 	td = s.config.Catalog.Home()
 	if name != "" {
 		if td, err = bundle.ParseTrustDomain(name); err != nil {
@@ -121,8 +155,11 @@ func (s *Service) history(ctx context.Context, name string, read *ententev1.Read
 	}
 	h, err = s.config.Catalog.History(ctx, td, options)
 	if errors.Is(err, ErrNotFound) {
-		return td, h, status.Errorf(codes.NotFound,
-			"there is no bundle of %s here: it is neither hosted nor federated with; \"entente bundle list\" shows those that are", td)
+		return td, h, status.Errorf(
+			codes.NotFound,
+			"there is no bundle of %s here: it is neither hosted nor federated with; \"entente bundle list\" shows those that are",
+			td,
+		)
 	}
 	if err != nil {
 		return td, h, s.statusError(err)
@@ -137,7 +174,13 @@ func (h History) find(td spiffeid.TrustDomain, sequence uint64) (int, error) {
 			return i, nil
 		}
 	}
-	return 0, status.Errorf(codes.NotFound, "sequence %d is not in the history of %s; 'entente bundle history %s' shows those that are", sequence, td, td)
+	return 0, status.Errorf(
+		codes.NotFound,
+		"sequence %d is not in the history of %s; 'entente bundle history %s' shows those that are",
+		sequence,
+		td,
+		td,
+	)
 }
 
 // message is a version as the API shows it.
@@ -150,7 +193,11 @@ func (h History) message(v *statev1.BundleVersion) *ententev1.BundleVersion {
 		m.RefreshHint = durationpb.New(time.Duration(v.GetRefreshHint()) * time.Second)
 	}
 	if b, err := h.Content(v); err == nil {
-		m.X509Authorities, m.JwtAuthorities = int32(len(b.X509Authorities())), int32(len(b.JWTAuthorities())) //nolint:gosec // at most bundle.MaxKeys
+		m.X509Authorities, m.JwtAuthorities = int32(
+			len(b.X509Authorities()),
+		), int32(
+			len(b.JWTAuthorities()),
+		) //nolint:gosec // at most bundle.MaxKeys
 	}
 	switch {
 	case v.GetStatement() != "":

@@ -22,7 +22,10 @@ import (
 func recorded(t *testing.T) *bundleapi.History {
 	h := &bundleapi.History{Revision: 9, Hosted: true}
 	for i := range uint64(3) {
-		b, err := bundle.New(home, bundle.Content{Sequence: new(i + 5), RefreshHint: new(time.Duration(i+1) * time.Minute)})
+		b, err := bundle.New(
+			home,
+			bundle.Content{Sequence: new(i + 5), RefreshHint: new(time.Duration(i+1) * time.Minute)},
+		)
 		require.NoError(t, err)
 		r, err := statement.Record(b, h.Versions, "own", time.Unix(1000, 0), statement.HostedDepth)
 		require.NoError(t, err)
@@ -66,7 +69,10 @@ func TestHistory(t *testing.T) {
 		{new(uint64(7)), new(uint64(5)), "refresh hint changed from 3m0s to 1m0s"},
 		{new(uint64(7)), new(uint64(7)), ""},
 	} {
-		diff, err := client.CompareBundleVersions(t.Context(), &ententev1.CompareBundleVersionsRequest{From: test.from, To: test.to})
+		diff, err := client.CompareBundleVersions(
+			t.Context(),
+			&ententev1.CompareBundleVersionsRequest{From: test.from, To: test.to},
+		)
 		require.NoError(t, err)
 		var text string
 		for _, d := range diff.GetDifferences() {

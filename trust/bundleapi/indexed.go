@@ -16,12 +16,12 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// followPace is the least time between two states that [Indexed.Follow] delivers. With ten thousand bundles each takes some
-// milliseconds to compare, and a member that catches up applies thousands of changes in a second.
+// followPace is the least time between two states that [Indexed.Follow] delivers. With ten thousand bundles each takes
+// some milliseconds to compare, and a member that catches up applies thousands of changes in a second.
 const followPace = 20 * time.Millisecond
 
-// Indexed is the [Catalog] of a member: the bundles of its trust index. The bundle of a suspended relationship is stored, but
-// not returned to anybody.
+// Indexed is the [Catalog] of a member: the bundles of its trust index. The bundle of a suspended relationship is
+// stored, but not returned to anybody.
 type Indexed struct {
 	Store *raftstore.Store
 	Index *trust.Index
@@ -104,7 +104,8 @@ func (c *Indexed) Follow(ctx context.Context, fn func(State) error) error {
 	})
 }
 
-// affected adds the domains that a change affects. The relationship with a hub affects all domains that the hub attests to.
+// affected adds the domains that a change affects. The relationship with a hub affects all domains that the hub attests
+// to.
 func (c *Indexed) affected(view *raftstore.View, change raftstore.Change, set *feed.Set[string]) error {
 	set.Add(trust.DomainOf(change.Key))
 	relationships := c.Index.Foreign.Relationships

@@ -118,8 +118,11 @@ func (s *Service) GetBundle(ctx context.Context, r *ententev1.GetBundleRequest) 
 	}
 	b, err := s.config.Catalog.Get(ctx, td, options)
 	if errors.Is(err, ErrNotFound) {
-		return nil, status.Errorf(codes.NotFound,
-			"there is no bundle of %s here: it is neither hosted nor federated with; \"entente bundle list\" shows those that are", td)
+		return nil, status.Errorf(
+			codes.NotFound,
+			"there is no bundle of %s here: it is neither hosted nor federated with; \"entente bundle list\" shows those that are",
+			td,
+		)
 	}
 	if err != nil {
 		return nil, s.statusError(err)
@@ -128,18 +131,28 @@ func (s *Service) GetBundle(ctx context.Context, r *ententev1.GetBundleRequest) 
 }
 
 // ListBundles returns all bundles, by name, a page at a time.
-func (s *Service) ListBundles(ctx context.Context, r *ententev1.ListBundlesRequest) (*ententev1.ListBundlesResponse, error) {
+func (s *Service) ListBundles(
+	ctx context.Context,
+	r *ententev1.ListBundlesRequest,
+) (*ententev1.ListBundlesResponse, error) {
 	options, err := readOptions(r.GetRead())
 	if err != nil {
 		return nil, err
 	}
 	if r.GetPageSize() < 0 {
-		return nil, status.Errorf(codes.InvalidArgument, "page_size is %d; give 0 for the default or how many bundles a page may have", r.GetPageSize())
+		return nil, status.Errorf(
+			codes.InvalidArgument,
+			"page_size is %d; give 0 for the default or how many bundles a page may have",
+			r.GetPageSize(),
+		)
 	}
 	var after spiffeid.TrustDomain
 	if token := r.GetPageToken(); token != "" {
 		if after, err = bundle.ParseTrustDomain(token); err != nil {
-			return nil, status.Error(codes.InvalidArgument, "page_token is not the next_page_token of a page; leave it empty to begin again")
+			return nil, status.Error(
+				codes.InvalidArgument,
+				"page_token is not the next_page_token of a page; leave it empty to begin again",
+			)
 		}
 	}
 	state, err := s.config.Catalog.List(ctx, options)
@@ -152,7 +165,11 @@ func (s *Service) ListBundles(ctx context.Context, r *ententev1.ListBundlesReque
 // page cuts the bundles behind after out of a state, as many as size and a message allow.
 func page(state State, after spiffeid.TrustDomain, size int) *ententev1.ListBundlesResponse {
 	bundles := slices.SortedFunc(slices.Values(state.Bundles), byDomain)
-	first, found := slices.BinarySearchFunc(bundles, after.Name(), func(b *ententev1.Bundle, name string) int { return strings.Compare(b.GetTrustDomain(), name) })
+	first, found := slices.BinarySearchFunc(
+		bundles,
+		after.Name(),
+		func(b *ententev1.Bundle, name string) int { return strings.Compare(b.GetTrustDomain(), name) },
+	)
 	if found {
 		first++
 	}

@@ -74,7 +74,11 @@ func (c *catalog) List(_ context.Context, o bundleapi.ReadOptions) (bundleapi.St
 }
 
 // History is that of the home domain, if the test gave one.
-func (c *catalog) History(_ context.Context, td spiffeid.TrustDomain, o bundleapi.ReadOptions) (bundleapi.History, error) {
+func (c *catalog) History(
+	_ context.Context,
+	td spiffeid.TrustDomain,
+	o bundleapi.ReadOptions,
+) (bundleapi.History, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.asked = o
@@ -102,20 +106,29 @@ func (c *catalog) Follow(ctx context.Context, fn func(bundleapi.State) error) er
 
 func document(t testing.TB, name string, sequence uint64) *bundle.Bundle {
 	t.Helper()
-	b, err := bundle.New(spiffeid.RequireTrustDomainFromString(name), bundle.Content{Sequence: &sequence, RefreshHint: new(time.Minute)})
+	b, err := bundle.New(
+		spiffeid.RequireTrustDomainFromString(name),
+		bundle.Content{Sequence: &sequence, RefreshHint: new(time.Minute)},
+	)
 	require.NoError(t, err)
 	return b
 }
 
 func entry(t testing.TB, name string, sequence uint64) *ententev1.Bundle {
 	t.Helper()
-	return trust.Entry{Bundle: document(t, name, sequence), Revision: sequence, ChangeTime: time.Unix(int64(sequence), 0)}.Message()
+	return trust.Entry{
+		Bundle:     document(t, name, sequence),
+		Revision:   sequence,
+		ChangeTime: time.Unix(int64(sequence), 0),
+	}.Message()
 }
 
 // start serves c, and returns a client and what stops the follower.
 func start(t testing.TB, c bundleapi.Catalog, statusError func(error) error) (ententev1.BundleServiceClient, func()) {
 	t.Helper()
-	s, err := bundleapi.New(bundleapi.Config{Catalog: c, StatusError: statusError, Registerer: prometheus.NewRegistry()})
+	s, err := bundleapi.New(
+		bundleapi.Config{Catalog: c, StatusError: statusError, Registerer: prometheus.NewRegistry()},
+	)
 	require.NoError(t, err)
 	listener := bufconn.Listen(1 << 20)
 	server := grpc.NewServer()
@@ -124,8 +137,13 @@ func start(t testing.TB, c bundleapi.Catalog, statusError func(error) error) (en
 	wg.Go(func() { _ = server.Serve(listener) })
 	ctx, stop := context.WithCancel(context.Background())
 	wg.Go(func() { _ = s.Run(ctx) })
-	conn, err := grpc.NewClient("passthrough:///bundles", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
+	conn, err := grpc.NewClient(
+		"passthrough:///bundles",
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(
+			func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) },
+		),
+	)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		_ = conn.Close()
@@ -297,6 +315,10 @@ func TestWatchBundles(t *testing.T) {
 
 	stop()
 	for _, w := range []func() string{all, one, none} {
-		require.Equal(t, "rpc error: code = Unavailable desc = this member is stopping; watch again, at another member", w())
+		require.Equal(
+			t,
+			"rpc error: code = Unavailable desc = this member is stopping; watch again, at another member",
+			w(),
+		)
 	}
 }

@@ -25,8 +25,8 @@ type step struct {
 
 func (s step) empty() bool { return len(s.changed) == 0 && len(s.deleted) == 0 }
 
-// next makes the snapshot of a state. Two snapshots differ in a domain exactly if they have different messages for it: of two that say the
-// same the earlier one stays.
+// next makes the snapshot of a state. Two snapshots differ in a domain exactly if they have different messages for it:
+// of two that say the same the earlier one stays.
 func (s *snapshot) next(state State) *snapshot {
 	n := &snapshot{revision: state.Revision, messages: slices.SortedFunc(slices.Values(state.Bundles), byDomain)}
 	if s != nil {

@@ -10,7 +10,10 @@ import (
 )
 
 // WatchBundles sends the present bundles, in a message even if there is none, and then what changes.
-func (s *Service) WatchBundles(r *ententev1.WatchBundlesRequest, stream grpc.ServerStreamingServer[ententev1.WatchBundlesResponse]) error {
+func (s *Service) WatchBundles(
+	r *ententev1.WatchBundlesRequest,
+	stream grpc.ServerStreamingServer[ententev1.WatchBundlesResponse],
+) error {
 	names, err := watchedNames(r.GetTrustDomains())
 	if err != nil {
 		return err
@@ -49,7 +52,12 @@ func watchedNames(list []string) (map[string]bool, error) {
 		return nil, nil
 	}
 	if len(list) > maxWatchedDomains {
-		return nil, status.Errorf(codes.InvalidArgument, "a watch of %d trust domains is too large: name at most %d, or none to watch all", len(list), maxWatchedDomains)
+		return nil, status.Errorf(
+			codes.InvalidArgument,
+			"a watch of %d trust domains is too large: name at most %d, or none to watch all",
+			len(list),
+			maxWatchedDomains,
+		)
 	}
 	names := make(map[string]bool, len(list))
 	for _, name := range list {

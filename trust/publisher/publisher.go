@@ -1,8 +1,8 @@
-// Package publisher keeps the bundle endpoint of a member equal to its replicated state: the hosted bundles, their statements and
-// issuers, and the foreign bundles that the cluster attests to as a hub.
+// Package publisher keeps the bundle endpoint of a member equal to its replicated state: the hosted bundles, their
+// statements and issuers, and the foreign bundles that the cluster attests to as a hub.
 //
-// It renders each change once. If a state cannot be rendered, the endpoint goes on with the one before: an old bundle is better
-// than none. Start reading at [Publisher.Run].
+// It renders each change once. If a state cannot be rendered, the endpoint goes on with the one before: an old bundle
+// is better than none. Start reading at [Publisher.Run].
 package publisher
 
 import (

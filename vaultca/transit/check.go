@@ -52,10 +52,25 @@ func (k *checker) transitKey(ctx context.Context, c Config) {
 	e.Public, err = makeKey(ctx, k.Caller, e)
 	switch {
 	case errors.Is(err, vault.ErrNotFound), errors.Is(err, vault.ErrMalformed):
-		k.Add(vault.Failure, subject, "cannot make a key: is a Transit secrets engine mounted at %s? `vault secrets enable -path=%s transit` does that: %v", c.Mount, c.Mount, err)
+		k.Add(
+			vault.Failure,
+			subject,
+			"cannot make a key: is a Transit secrets engine mounted at %s? `vault secrets enable -path=%s transit` does that: %v",
+			c.Mount,
+			c.Mount,
+			err,
+		)
 		return
 	case errors.Is(err, vault.ErrDenied):
-		k.Add(vault.Failure, subject, "cannot make a key in mount %s: the right for %s/keys/%s* is missing, or the mount is: %v", c.Mount, c.Mount, KeyPrefix(c.Prefix, c.Cluster, c.Member), err)
+		k.Add(
+			vault.Failure,
+			subject,
+			"cannot make a key in mount %s: the right for %s/keys/%s* is missing, or the mount is: %v",
+			c.Mount,
+			c.Mount,
+			KeyPrefix(c.Prefix, c.Cluster, c.Member),
+			err,
+		)
 		return
 	case err != nil && !errors.Is(err, vault.ErrKeyKind):
 		k.Add(vault.Failure, subject, "cannot make a key in mount %s: %v", c.Mount, err)
@@ -75,13 +90,30 @@ func (k *checker) transitSignature(ctx context.Context, c Config, e entry) {
 	took := time.Since(began)
 	switch {
 	case errors.Is(err, vault.ErrDenied):
-		k.Add(vault.Failure, "transit signing", "cannot sign: the right for %s/sign/%s* is missing: %v", c.Mount, KeyPrefix(c.Prefix, c.Cluster, c.Member), err)
+		k.Add(
+			vault.Failure,
+			"transit signing",
+			"cannot sign: the right for %s/sign/%s* is missing: %v",
+			c.Mount,
+			KeyPrefix(c.Prefix, c.Cluster, c.Member),
+			err,
+		)
 	case err != nil:
 		k.Add(vault.Failure, "transit signing", "cannot sign: %v", err)
 	case !ecdsa.VerifyASN1(e.Public, digest[:], signature):
-		k.Add(vault.Failure, "transit signing", "the signature does not verify with the key; check what stands between this machine and Vault")
+		k.Add(
+			vault.Failure,
+			"transit signing",
+			"the signature does not verify with the key; check what stands between this machine and Vault",
+		)
 	case took > c.SignTimeout:
-		k.Add(vault.Failure, "transit signing", "a signature took %v, and members wait for %v; bring Vault nearer", took.Round(time.Millisecond), c.SignTimeout)
+		k.Add(
+			vault.Failure,
+			"transit signing",
+			"a signature took %v, and members wait for %v; bring Vault nearer",
+			took.Round(time.Millisecond),
+			c.SignTimeout,
+		)
 	default:
 		k.Add(vault.OK, "transit signing", "a signature takes %v", took.Round(100*time.Microsecond))
 	}
@@ -91,14 +123,25 @@ func (k *checker) transitSignature(ctx context.Context, c Config, e entry) {
 func (k *checker) bury(ctx context.Context, e entry) {
 	const subject = "transit keys"
 	if err := deleteKey(ctx, k.Caller, e); err != nil {
-		k.Add(vault.Failure, subject, "cannot delete the key %s, which was made for this check; keys that are done with would stay. Delete it by hand: %v", e.Key, err)
+		k.Add(
+			vault.Failure,
+			subject,
+			"cannot delete the key %s, which was made for this check; keys that are done with would stay. Delete it by hand: %v",
+			e.Key,
+			err,
+		)
 		return
 	}
 	switch _, err := readKey(ctx, k.Caller, e); {
 	case errors.Is(err, vault.ErrKeyGone):
 		k.Add(vault.OK, subject, "keys of mount %s can be made, looked at and deleted, and cannot leave it", e.Mount)
 	case err != nil:
-		k.Add(vault.Failure, subject, "cannot look whether a key is there, so that a lost one would not be found out: %v", err)
+		k.Add(
+			vault.Failure,
+			subject,
+			"cannot look whether a key is there, so that a lost one would not be found out: %v",
+			err,
+		)
 	default:
 		k.Add(vault.Failure, subject, "the key %s is still there after it was deleted", e.Key)
 	}
@@ -116,15 +159,32 @@ func (k *checker) transitLimits(ctx context.Context, c Config) {
 	})
 	if err == nil {
 		tight = false
-		k.Add(vault.Warning, subject, "the token could make keys that can be exported, since its policies do not pin exportable; use the output of `entente vault policy`")
+		k.Add(
+			vault.Warning,
+			subject,
+			"the token could make keys that can be exported, since its policies do not pin exportable; use the output of `entente vault policy`",
+		)
 		if err := deleteKey(ctx, k.Caller, e); err != nil {
-			k.Add(vault.Warning, subject, "cannot delete the key %s, which was made for this check; delete it by hand: %v", e.Key, err)
+			k.Add(
+				vault.Warning,
+				subject,
+				"cannot delete the key %s, which was made for this check; delete it by hand: %v",
+				e.Key,
+				err,
+			)
 		}
 	}
 	// No member has this name, for it is refused in a configuration: nobody's key is asked for.
 	if _, err := readKey(ctx, k.Caller, probe(c, "CHECK")); !errors.Is(err, vault.ErrDenied) {
 		tight = false
-		k.Add(vault.Warning, subject, "the token reaches the keys of other members too; give each member a policy of its own, by `entente vault policy --transit-mount %s --cluster %s --member %s`", c.Mount, c.Cluster, c.Member)
+		k.Add(
+			vault.Warning,
+			subject,
+			"the token reaches the keys of other members too; give each member a policy of its own, by `entente vault policy --transit-mount %s --cluster %s --member %s`",
+			c.Mount,
+			c.Cluster,
+			c.Member,
+		)
 	}
 	if tight {
 		k.Add(vault.OK, subject, "the token reaches the keys of member %s and nothing else", c.Member)

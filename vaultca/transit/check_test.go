@@ -68,7 +68,10 @@ func TestTransitPolicyIsEnoughAndEachRightIsNeeded(t *testing.T) {
 		{"delete of keys", with(`"update", "read"`), []string{"delete"}},
 	} {
 		t.Run(c.without, func(t *testing.T) {
-			kept := slices.DeleteFunc(slices.Clone(everything), func(what string) bool { return slices.Contains(c.lost, what) })
+			kept := slices.DeleteFunc(
+				slices.Clone(everything),
+				func(what string) bool { return slices.Contains(c.lost, what) },
+			)
 			require.Equal(t, kept, transitWorked(t, v, config, c.rules))
 		})
 	}
@@ -105,7 +108,10 @@ func TestCheckTransitSaysWhatIsWrong(t *testing.T) {
 			c.Vault.Auth = vault.Token{Token: secretText(v.Token(t, v.Policy(t, rules), "1h"))}
 		}
 		findings := Check(t.Context(), c)
-		i := slices.IndexFunc(findings, func(f vault.Finding) bool { return f.Subject == subject && f.Severity != vault.OK })
+		i := slices.IndexFunc(
+			findings,
+			func(f vault.Finding) bool { return f.Subject == subject && f.Severity != vault.OK },
+		)
 		require.GreaterOrEqual(t, i, 0, findings)
 		return findings[i].Detail
 	}
@@ -115,16 +121,36 @@ func TestCheckTransitSaysWhatIsWrong(t *testing.T) {
 
 	missing := config
 	missing.Mount = "nowhere"
-	require.Contains(t, find(missing, wide, "transit keys"), "is a Transit secrets engine mounted at nowhere? `vault secrets enable -path=nowhere transit` does that")
-	require.Contains(t, find(missing, "", "transit keys"), "the right for nowhere/keys/entente-CLUSTER-eu-MEMBER-eu-1-KEY-* is missing, or the mount is")
+	require.Contains(
+		t,
+		find(missing, wide, "transit keys"),
+		"is a Transit secrets engine mounted at nowhere? `vault secrets enable -path=nowhere transit` does that",
+	)
+	require.Contains(
+		t,
+		find(missing, "", "transit keys"),
+		"the right for nowhere/keys/entente-CLUSTER-eu-MEMBER-eu-1-KEY-* is missing, or the mount is",
+	)
 
 	all := Rights(PolicyFor{Mount: config.Mount, Cluster: "eu"})
 	login := vault.PrintRights(vault.LoginRights())
-	require.Contains(t, find(config, vault.PrintRights(all)+login, "transit rights"), "the token reaches the keys of other members too")
-	require.Contains(t, find(config, vault.PrintRights(all[:1])+login, "transit signing"), "the right for "+config.Mount+"/sign/entente-CLUSTER-eu-MEMBER-eu-1-KEY-* is missing")
+	require.Contains(
+		t,
+		find(config, vault.PrintRights(all)+login, "transit rights"),
+		"the token reaches the keys of other members too",
+	)
+	require.Contains(
+		t,
+		find(config, vault.PrintRights(all[:1])+login, "transit signing"),
+		"the right for "+config.Mount+"/sign/entente-CLUSTER-eu-MEMBER-eu-1-KEY-* is missing",
+	)
 	stays := all[0]
 	stays.Capabilities = `"update", "read"`
-	require.Contains(t, find(config, vault.PrintRights([]vault.Right{stays, all[1]})+login, "transit keys"), "Delete it by hand")
+	require.Contains(
+		t,
+		find(config, vault.PrintRights([]vault.Right{stays, all[1]})+login, "transit keys"),
+		"Delete it by hand",
+	)
 
 	wrong := config
 	wrong.Vault.Auth = vault.AppRole{RoleID: secretText("no"), SecretID: secretText("no")}

@@ -29,8 +29,8 @@ func writeTo(t testing.TB, c *vault.Caller, path string, data map[string]any) (*
 	})
 }
 
-// TestOutagesLoseNoKey: whatever Vault or what stands before it answers, no key counts as lost, each failure has a name,
-// and it heals by itself.
+// TestOutagesLoseNoKey: whatever Vault or what stands before it answers, no key counts as lost, each failure has a
+// name, and it heals by itself.
 func TestOutagesLoseNoKey(t *testing.T) {
 	v := vaulttest.Shared(t)
 	mount := v.Transit(t)
@@ -191,7 +191,11 @@ func TestExposedKeyIsAnAlarm(t *testing.T) {
 	})
 	halt()
 	require.Len(t, log.lines, 1)
-	require.Contains(t, log.lines[0], "a signing key can have left Vault: it can be exported; find out who did that, and taint its authority")
+	require.Contains(
+		t,
+		log.lines[0],
+		"a signing key can have left Vault: it can be exported; find out who did that, and taint its authority",
+	)
 	signsDigestAfter(t, config, key)
 }
 
@@ -243,7 +247,11 @@ func TestUnreadableEntriesKeepNobodyFromStarting(t *testing.T) {
 
 // FuzzParseEntry: nothing that lies in the folder crashes the member, and what is read is written as it was.
 func FuzzParseEntry(f *testing.F) {
-	f.Add([]byte(`{"name":"a","mount":"transit","key":"entente-CLUSTER-eu-MEMBER-eu-1-KEY-a-b","number":1,"state":"doomed"}`))
+	f.Add(
+		[]byte(
+			`{"name":"a","mount":"transit","key":"entente-CLUSTER-eu-MEMBER-eu-1-KEY-a-b","number":1,"state":"doomed"}`,
+		),
+	)
 	f.Add([]byte(`{"name":"a","state":"ready"}`))
 	f.Add([]byte(`[]`))
 	f.Fuzz(func(t *testing.T, raw []byte) {

@@ -12,8 +12,8 @@ import (
 	"github.com/ententehq/entente/vaultca/vault"
 )
 
-// defaultRest is for how long signatures fail at once after one failed for a reason that may pass; where somebody has to
-// do something first, for ten times as long, since each of those attempts is a login too.
+// defaultRest is for how long signatures fail at once after one failed for a reason that may pass; where somebody has
+// to do something first, for ten times as long, since each of those attempts is a login too.
 const (
 	defaultRest = time.Second
 	longRest    = 10
@@ -36,8 +36,8 @@ type health struct {
 	trying  bool             // somebody tries whether signing works again
 }
 
-// enter says whether to ask for a signature: while signing fails one tries now and then, and the others get the error of
-// the last attempt at once. leave is called when the attempt is over.
+// enter says whether to ask for a signature: while signing fails one tries now and then, and the others get the error
+// of the last attempt at once. leave is called when the attempt is over.
 func (h *health) enter() (leave func(), err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -56,8 +56,8 @@ func (h *health) enter() (leave func(), err error) {
 	}, nil
 }
 
-// note keeps the outcome of a task, and says whether a failure began that no task had, or the last one ended. When Vault
-// answers one task, the others are not kept waiting by an outage.
+// note keeps the outcome of a task, and says whether a failure began that no task had, or the last one ended. When
+// Vault answers one task, the others are not kept waiting by an outage.
 func (h *health) note(task string, err error) (began, ended bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -104,8 +104,17 @@ func (t *Store) outcome(ctx context.Context, task string, err error) {
 	t.metrics.up.Set(flag(t.health.well()))
 	switch {
 	case began:
-		t.config.Vault.Logger.Error("Vault's Transit is of no use at the moment; other members sign where their keys can be reached, and it is tried again",
-			"task", task, "mount", t.config.Mount, "reason", vault.Reason(err), "error", err)
+		t.config.Vault.Logger.Error(
+			"Vault's Transit is of no use at the moment; other members sign where their keys can be reached, and it is tried again",
+			"task",
+			task,
+			"mount",
+			t.config.Mount,
+			"reason",
+			vault.Reason(err),
+			"error",
+			err,
+		)
 	case ended:
 		t.config.Vault.Logger.Info("Vault's Transit works again", "mount", t.config.Mount)
 	}

@@ -88,7 +88,8 @@ func TestMissingRightMakesNoStormOfLogins(t *testing.T) {
 	require.Zero(t, testutil.ToFloat64(k.metrics.up), "that a look works does not mend signing")
 }
 
-// TestRefusedKeysAreToldOnce: a key that is in its place and signs no more is neither lost nor the talk of every request.
+// TestRefusedKeysAreToldOnce: a key that is in its place and signs no more is neither lost nor the talk of every
+// request.
 func TestRefusedKeysAreToldOnce(t *testing.T) {
 	v, log := vaulttest.Shared(t), &logLines{}
 	mount := v.Transit(t)

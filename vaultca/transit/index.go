@@ -102,7 +102,10 @@ func (x *index) all() (entries []entry, unreadable []error, err error) {
 		}
 		entries = append(entries, e)
 	}
-	slices.SortFunc(entries, func(a, b entry) int { return cmp.Or(cmp.Compare(a.Number, b.Number), cmp.Compare(a.Key, b.Key)) })
+	slices.SortFunc(
+		entries,
+		func(a, b entry) int { return cmp.Or(cmp.Compare(a.Number, b.Number), cmp.Compare(a.Key, b.Key)) },
+	)
 	if len(entries) > 0 {
 		x.number.Store(entries[len(entries)-1].Number)
 	}

@@ -32,8 +32,8 @@ var _ crypto.Signer = (*signingKey)(nil)
 // Public is the pinned half.
 func (k *signingKey) Public() crypto.PublicKey { return k.entry.Public }
 
-// Sign has Vault sign a SHA-256 digest. [crypto.Signer] has no context: the store bounds the time, and ends what is under
-// way when it ends itself. The signature is in ASN.1, and has been verified with the pinned half.
+// Sign has Vault sign a SHA-256 digest. [crypto.Signer] has no context: the store bounds the time, and ends what is
+// under way when it ends itself. The signature is in ASN.1, and has been verified with the pinned half.
 func (k *signingKey) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	if opts.HashFunc() != crypto.SHA256 || len(digest) != sha256.Size {
 		return nil, fmt.Errorf("key %s signs SHA-256 digests alone", k.entry.Name)
@@ -46,8 +46,8 @@ func (k *signingKey) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([
 	return signature, nil
 }
 
-// sign makes one attempt. While signing fails most of those who want a signature are told at once, so that they get it from
-// another member soon.
+// sign makes one attempt. While signing fails most of those who want a signature are told at once, so that they get it
+// from another member soon.
 func (t *Store) sign(e entry, digest []byte) ([]byte, error) {
 	if !t.has(e) {
 		return nil, vault.ErrKeyGone
@@ -67,7 +67,11 @@ func (t *Store) sign(e entry, digest []byte) ([]byte, error) {
 	case <-waiting.C:
 		return nil, fmt.Errorf("%w: %d signatures are under way already, which is the limit", vault.ErrBusy, maxSigning)
 	}
-	ctx, cancel := context.WithTimeoutCause(t.ctx, t.config.SignTimeout, fmt.Errorf("%w: no signature within %v", vault.ErrUnreachable, t.config.SignTimeout))
+	ctx, cancel := context.WithTimeoutCause(
+		t.ctx,
+		t.config.SignTimeout,
+		fmt.Errorf("%w: no signature within %v", vault.ErrUnreachable, t.config.SignTimeout),
+	)
 	defer cancel()
 	signature, err := signDigest(ctx, t.caller, t.config.SignTimeout, e, digest)
 	if err == nil && !ecdsa.VerifyASN1(e.Public, digest, signature) {
@@ -75,7 +79,10 @@ func (t *Store) sign(e entry, digest []byte) ([]byte, error) {
 	}
 	switch {
 	case err == nil:
-	case errors.Is(err, vault.ErrRejected), errors.Is(err, vault.ErrNotFound), errors.Is(err, vault.ErrKeyChanged), errors.Is(err, vault.ErrServer):
+	case errors.Is(err, vault.ErrRejected),
+		errors.Is(err, vault.ErrNotFound),
+		errors.Is(err, vault.ErrKeyChanged),
+		errors.Is(err, vault.ErrServer):
 		t.suspectKey(e, err) // whether it is the key or Vault is found out beside: 500 is its answer to both
 		return nil, err
 	}
@@ -111,9 +118,13 @@ func signDigestParameters(digest []byte) map[string]any {
 
 // makeKey makes a key and returns its public half. One that can leave Vault, or that was there before, is refused.
 func makeKey(ctx context.Context, c *vault.Caller, e entry) (*ecdsa.PublicKey, error) {
-	secret, err := c.Authorized(ctx, "transit_create", func(ctx context.Context, client *api.Client) (*api.Secret, error) {
-		return client.Logical().WriteWithContext(ctx, e.Mount+"/keys/"+e.Key, keyParameters())
-	})
+	secret, err := c.Authorized(
+		ctx,
+		"transit_create",
+		func(ctx context.Context, client *api.Client) (*api.Secret, error) {
+			return client.Logical().WriteWithContext(ctx, e.Mount+"/keys/"+e.Key, keyParameters())
+		},
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -127,15 +138,17 @@ func makeKey(ctx context.Context, c *vault.Caller, e entry) (*ecdsa.PublicKey, e
 	return found.public, nil
 }
 
-// proveKey has something without meaning signed with a new key, so that no authority is published that cannot sign. A node
-// of Vault's that is a little behind does not know the key at once: it is asked again.
+// proveKey has something without meaning signed with a new key, so that no authority is published that cannot sign. A
+// node of Vault's that is a little behind does not know the key at once: it is asked again.
 func proveKey(ctx context.Context, c *vault.Caller, e entry) error {
 	digest := sha256.Sum256([]byte("proof of key " + e.Key))
 	_, err := backoff.Retry(ctx, func() (bool, error) {
 		signature, err := signDigest(ctx, c, c.Config.Timeout, e, digest[:])
 		switch {
 		case err == nil && !ecdsa.VerifyASN1(e.Public, digest[:], signature):
-			return false, backoff.Permanent(fmt.Errorf("%w: its first signature does not verify with it", vault.ErrKeyChanged))
+			return false, backoff.Permanent(
+				fmt.Errorf("%w: its first signature does not verify with it", vault.ErrKeyChanged),
+			)
 		case err != nil && !vault.Transient(err) && !errors.Is(err, vault.ErrRejected):
 			return false, backoff.Permanent(err)
 		}
@@ -148,23 +161,27 @@ func proveKey(ctx context.Context, c *vault.Caller, e entry) error {
 	return err
 }
 
-// readKey returns what Vault says of a key; [ErrKeyGone] is wrapped when it says that there is none, which is not said of
-// a mount that is missing.
+// readKey returns what Vault says of a key; [ErrKeyGone] is wrapped when it says that there is none, which is not said
+// of a mount that is missing.
 func readKey(ctx context.Context, c *vault.Caller, e entry) (keyDescription, error) {
-	secret, err := c.Authorized(ctx, "transit_read", func(ctx context.Context, client *api.Client) (*api.Secret, error) {
-		response, err := client.Logical().ReadRawWithDataWithContext(ctx, e.Mount+"/keys/"+e.Key, nil)
-		if response != nil {
-			defer response.Body.Close()
-		}
-		var refused *api.ResponseError
-		switch {
-		case errors.As(err, &refused) && refused.StatusCode == http.StatusNotFound && !refused.RawError && len(refused.Errors) == 0:
-			return nil, vault.ErrKeyGone
-		case err != nil:
-			return nil, err
-		}
-		return api.ParseSecret(response.Body)
-	})
+	secret, err := c.Authorized(
+		ctx,
+		"transit_read",
+		func(ctx context.Context, client *api.Client) (*api.Secret, error) {
+			response, err := client.Logical().ReadRawWithDataWithContext(ctx, e.Mount+"/keys/"+e.Key, nil)
+			if response != nil {
+				defer response.Body.Close()
+			}
+			var refused *api.ResponseError
+			switch {
+			case errors.As(err, &refused) && refused.StatusCode == http.StatusNotFound && !refused.RawError && len(refused.Errors) == 0:
+				return nil, vault.ErrKeyGone
+			case err != nil:
+				return nil, err
+			}
+			return api.ParseSecret(response.Body)
+		},
+	)
 	if err != nil {
 		return keyDescription{}, err
 	}
@@ -174,7 +191,8 @@ func readKey(ctx context.Context, c *vault.Caller, e entry) (keyDescription, err
 // deleteKey deletes a key for good. Vault wants to be told first that this is meant.
 func deleteKey(ctx context.Context, c *vault.Caller, e entry) error {
 	_, err := c.Authorized(ctx, "transit_delete", func(ctx context.Context, client *api.Client) (*api.Secret, error) {
-		return client.Logical().WriteWithContext(ctx, e.Mount+"/keys/"+e.Key+"/config", map[string]any{"deletion_allowed": true})
+		return client.Logical().
+			WriteWithContext(ctx, e.Mount+"/keys/"+e.Key+"/config", map[string]any{"deletion_allowed": true})
 	})
 	if err != nil {
 		return err
@@ -192,9 +210,15 @@ func deleteKey(ctx context.Context, c *vault.Caller, e entry) error {
 // signDigest makes one attempt to have a digest signed, and a second one with a new login if Vault denies the first.
 func signDigest(ctx context.Context, c *vault.Caller, timeout time.Duration, e entry, digest []byte) ([]byte, error) {
 	sign := func(s *vault.Session) (*api.Secret, error) {
-		return c.Within(ctx, timeout, "transit_sign", s.Client, func(ctx context.Context, client *api.Client) (*api.Secret, error) {
-			return client.Logical().WriteWithContext(ctx, e.Mount+"/sign/"+e.Key, signDigestParameters(digest))
-		})
+		return c.Within(
+			ctx,
+			timeout,
+			"transit_sign",
+			s.Client,
+			func(ctx context.Context, client *api.Client) (*api.Secret, error) {
+				return client.Logical().WriteWithContext(ctx, e.Mount+"/sign/"+e.Key, signDigestParameters(digest))
+			},
+		)
 	}
 	s, fresh, err := c.Session(ctx)
 	if err != nil {

@@ -62,8 +62,8 @@ var namePattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$`)
 // keyPattern is that of names in Transit.
 var keyPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*[A-Za-z0-9]$`)
 
-// KeyPrefix begins the names of all keys of a member in Transit; without a member, of all keys of the cluster's members.
-// Words in capitals stand between the names, which have none, so that no member's prefix begins another's.
+// KeyPrefix begins the names of all keys of a member in Transit; without a member, of all keys of the cluster's
+// members. Words in capitals stand between the names, which have none, so that no member's prefix begins another's.
 func KeyPrefix(prefix, cluster, member string) string {
 	p := cmp.Or(prefix, DefaultKeyPrefix) + "-CLUSTER-" + cluster + "-MEMBER-"
 	if member == "" {
@@ -77,7 +77,11 @@ const keyWord = "-KEY-"
 
 // Validate looks at what can be seen without asking Vault, and names everything that is wrong.
 func (c Config) Validate() error {
-	return errors.Join(c.Vault.Validate(), vault.CheckPath("mount", c.Mount), CheckKeyPrefix(c.Prefix, c.Cluster, c.Member))
+	return errors.Join(
+		c.Vault.Validate(),
+		vault.CheckPath("mount", c.Mount),
+		CheckKeyPrefix(c.Prefix, c.Cluster, c.Member),
+	)
 }
 
 // maxKeyPrefix leaves room for the rest of a key's name below what Vault's storage takes.
@@ -87,11 +91,25 @@ func CheckKeyPrefix(prefix, cluster, member string) error {
 	var errs []error
 	for _, n := range []struct{ what, name string }{{"key_prefix", cmp.Or(prefix, DefaultKeyPrefix)}, {"cluster", cluster}, {"member", member}} {
 		if !namePattern.MatchString(n.name) && (n.what != "member" || n.name != "") {
-			errs = append(errs, fmt.Errorf("%s %q cannot stand in the name of a key; use 1 to 63 lower-case letters, digits, dots, dashes and underscores", n.what, n.name))
+			errs = append(
+				errs,
+				fmt.Errorf(
+					"%s %q cannot stand in the name of a key; use 1 to 63 lower-case letters, digits, dots, dashes and underscores",
+					n.what,
+					n.name,
+				),
+			)
 		}
 	}
 	if p := KeyPrefix(prefix, cluster, member); len(p) > maxKeyPrefix {
-		errs = append(errs, fmt.Errorf("the names of keys would begin with %q, which is longer than %d characters; choose a shorter key_prefix", p, maxKeyPrefix))
+		errs = append(
+			errs,
+			fmt.Errorf(
+				"the names of keys would begin with %q, which is longer than %d characters; choose a shorter key_prefix",
+				p,
+				maxKeyPrefix,
+			),
+		)
 	}
 	return errors.Join(errs...)
 }
@@ -104,12 +122,12 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Store is the [keys.Store] whose keys are made in Vault's Transit secrets engine and never leave it: a
-// signature is a call of Vault. What this machine keeps is an index of the keys' names with their public halves, from
-// which the store answers whatever is not a signature, with Vault sealed too.
+// Store is the [keys.Store] whose keys are made in Vault's Transit secrets engine and never leave it: a signature is a
+// call of Vault. What this machine keeps is an index of the keys' names with their public halves, from which the store
+// answers whatever is not a signature, with Vault sealed too.
 //
-// A key's public half is pinned when it is made. A signature that does not verify with it is refused ([ErrKeyChanged]), and
-// a key that Vault says it does not have, twice and some time apart, counts as lost; an outage of Vault never does.
+// A key's public half is pinned when it is made. A signature that does not verify with it is refused ([ErrKeyChanged]),
+// and a key that Vault says it does not have, twice and some time apart, counts as lost; an outage of Vault never does.
 type Store struct {
 	config  Config
 	caller  *vault.Caller
@@ -123,13 +141,13 @@ type Store struct {
 	health  health
 
 	mu      sync.Mutex
-	keys    map[string]*signingKey      // by the name that the authorities know
-	doomed  map[string]*signingKey      // by the name in Vault: to be deleted there
-	suspect map[string]suspicion // by the name in Vault
-	exposed map[string]struct{}  // by the name in Vault: those that can have left it
-	blamed  map[string]time.Time // by the name in Vault: when a key that is in its place last failed to sign
-	wake    chan struct{}        // holds a word when there is something to look at
-	lost    chan struct{}        // holds a word when keys were lost
+	keys    map[string]*signingKey // by the name that the authorities know
+	doomed  map[string]*signingKey // by the name in Vault: to be deleted there
+	suspect map[string]suspicion   // by the name in Vault
+	exposed map[string]struct{}    // by the name in Vault: those that can have left it
+	blamed  map[string]time.Time   // by the name in Vault: when a key that is in its place last failed to sign
+	wake    chan struct{}          // holds a word when there is something to look at
+	lost    chan struct{}          // holds a word when keys were lost
 }
 
 var _ keys.Store = (*Store)(nil)
@@ -170,15 +188,19 @@ func Open(c Config, shared *vault.Caller) (*Store, error) {
 	return t, t.load()
 }
 
-// load takes over the index. A key that was being made when the member stopped, and one that has a newer one of its name,
-// are of no use and deleted.
+// load takes over the index. A key that was being made when the member stopped, and one that has a newer one of its
+// name, are of no use and deleted.
 func (t *Store) load() error {
 	entries, unreadable, err := t.index.all()
 	if err != nil {
 		return err
 	}
 	for _, err := range unreadable {
-		t.config.Vault.Logger.Error("an entry of the index of keys cannot be read; its authority is replaced. Delete the key in Vault, and then the file", "error", err)
+		t.config.Vault.Logger.Error(
+			"an entry of the index of keys cannot be read; its authority is replaced. Delete the key in Vault, and then the file",
+			"error",
+			err,
+		)
 	}
 	for _, e := range entries { // in the order of their numbers
 		key := &signingKey{store: t, entry: e}
@@ -206,7 +228,12 @@ func (t *Store) Create(ctx context.Context, name string) (crypto.Signer, error) 
 	if !localName.MatchString(name) {
 		return nil, fmt.Errorf("%q cannot stand in the name of a key in Transit", name)
 	}
-	e := entry{Name: name, Mount: t.config.Mount, Key: KeyPrefix(t.config.Prefix, t.config.Cluster, t.config.Member) + name + "-" + chance(), State: stateMaking}
+	e := entry{
+		Name:  name,
+		Mount: t.config.Mount,
+		Key:   KeyPrefix(t.config.Prefix, t.config.Cluster, t.config.Member) + name + "-" + chance(),
+		State: stateMaking,
+	}
 	e.Number = t.index.next()
 	key := &signingKey{store: t, entry: e}
 	if err := t.index.put(e); err != nil {

@@ -26,7 +26,8 @@ import (
 	"github.com/ententehq/entente/vaultca/vaulttest"
 )
 
-// transitFor is a configuration that works, with an AppRole that has the printed policy for one member and nothing more.
+// transitFor is a configuration that works, with an AppRole that has the printed policy for one member and nothing
+// more.
 func transitFor(t testing.TB, v *vaulttest.Vault, mount, member string) Config {
 	t.Helper()
 	rules := policyText(PolicyFor{Mount: mount, Cluster: "eu", Member: member})
@@ -156,7 +157,8 @@ func TestTransitKeepsTheContract(t *testing.T) {
 	require.ErrorIs(t, k.Certify(t.Context(), "a", certificate), fs.ErrNotExist)
 	eventually(t, "what was deleted and replaced is gone from Vault, and nothing else", func() bool {
 		left := v.TransitKeys(t, mount)
-		return len(left) == 3 && slices.Contains(left, "somebody-elses") && slices.Contains(left, KeyPrefix("", "eu", "eu-2")+"a")
+		return len(left) == 3 && slices.Contains(left, "somebody-elses") &&
+			slices.Contains(left, KeyPrefix("", "eu", "eu-2")+"a")
 	})
 	for _, bad := range []string{"", "A", "a/b", "a.b", strings.Repeat("a", 64)} {
 		_, err := k.Create(t.Context(), bad)
@@ -232,7 +234,13 @@ func TestTransitForgetsNoKey(t *testing.T) {
 	mount := v.Transit(t)
 	config := transitFor(t, v, mount, "eu-1")
 	k := openTransit(t, config)
-	left := entry{Name: "a", Mount: mount, Key: KeyPrefix("", "eu", "eu-1") + "a-aaaaaaaaaaaaaaaa", Number: 7, State: stateMaking}
+	left := entry{
+		Name:   "a",
+		Mount:  mount,
+		Key:    KeyPrefix("", "eu", "eu-1") + "a-aaaaaaaaaaaaaaaa",
+		Number: 7,
+		State:  stateMaking,
+	}
 	require.NoError(t, k.index.put(left))
 	_, err := makeKey(t.Context(), k.caller, left)
 	require.NoError(t, err)
@@ -284,7 +292,12 @@ func TestNamesOfKeysAreUnambiguous(t *testing.T) {
 			require.Equal(t, i == j, strings.HasPrefix(a, b), "%s and %s", a, b)
 		}
 	}
-	config := Config{Vault: vault.Config{Address: "https://v:8200", Auth: vault.Token{Token: secretText("t")}}, Mount: "transit", Cluster: "EU", Member: "eu-1"}
+	config := Config{
+		Vault:   vault.Config{Address: "https://v:8200", Auth: vault.Token{Token: secretText("t")}},
+		Mount:   "transit",
+		Cluster: "EU",
+		Member:  "eu-1",
+	}
 	require.ErrorContains(t, config.Validate(), `cluster "EU" cannot stand in the name of a key`)
 	config.Cluster, config.Prefix = strings.Repeat("a", 63), strings.Repeat("b", 63)
 	require.ErrorContains(t, config.Validate(), "choose a shorter key_prefix")

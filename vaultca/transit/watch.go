@@ -23,8 +23,8 @@ type suspicion struct {
 	since time.Time // when Vault first said so; zero: it was not asked yet
 }
 
-// Run keeps the login alive, deletes in Vault what is to be deleted, and finds out which keys were lost, until ctx ends.
-// Signatures under way end with it.
+// Run keeps the login alive, deletes in Vault what is to be deleted, and finds out which keys were lost, until ctx
+// ends. Signatures under way end with it.
 func (t *Store) Run(ctx context.Context) error {
 	defer t.stop()
 	group, ctx := errgroup.WithContext(ctx)
@@ -70,7 +70,9 @@ func (t *Store) watch(ctx context.Context) {
 		if t.suspects() > 0 {
 			interval = min(interval, t.config.ConfirmAfter)
 		}
-		timer.Reset(interval - time.Duration(rand.Int64N(int64(interval/10)+1))) //nolint:gosec // G404: spreads load, guards nothing
+		timer.Reset(
+			interval - time.Duration(rand.Int64N(int64(interval/10)+1)),
+		) //nolint:gosec // G404: spreads load, guards nothing
 	}
 }
 
@@ -218,10 +220,20 @@ func (t *Store) cleared(key *signingKey, found keyDescription) {
 	t.mu.Unlock()
 	log := t.config.Vault.Logger.With("id", e.Name, "key", e.Key, "mount", e.Mount)
 	if suspected {
-		log.Warn("a signature by Vault failed, though the key is in its place", "reason", vault.Reason(was.why), "error", was.why)
+		log.Warn(
+			"a signature by Vault failed, though the key is in its place",
+			"reason",
+			vault.Reason(was.why),
+			"error",
+			was.why,
+		)
 	}
 	if leaky != "" && !known {
-		log.Error("a signing key can have left Vault: "+leaky+"; find out who did that, and taint its authority", "alarm", "exposed")
+		log.Error(
+			"a signing key can have left Vault: "+leaky+"; find out who did that, and taint its authority",
+			"alarm",
+			"exposed",
+		)
 	}
 }
 
@@ -241,11 +253,28 @@ func (t *Store) missing(key *signingKey, why error) {
 	if time.Since(was.since) < t.config.ConfirmAfter {
 		return
 	}
-	t.config.Vault.Logger.Error("a signing key is lost; its authority is replaced. Find out who deleted or replaced it in Vault",
-		"id", e.Name, "key", e.Key, "mount", e.Mount, "reason", vault.Reason(why), "error", why)
+	t.config.Vault.Logger.Error(
+		"a signing key is lost; its authority is replaced. Find out who deleted or replaced it in Vault",
+		"id",
+		e.Name,
+		"key",
+		e.Key,
+		"mount",
+		e.Mount,
+		"reason",
+		vault.Reason(why),
+		"error",
+		why,
+	)
 	t.metrics.lost.WithLabelValues(vault.Reason(why)).Inc()
 	if err := t.doom(key); err != nil {
-		t.config.Vault.Logger.Error("a lost key stays in the index until it is found lost again", "id", e.Name, "error", err)
+		t.config.Vault.Logger.Error(
+			"a lost key stays in the index until it is found lost again",
+			"id",
+			e.Name,
+			"error",
+			err,
+		)
 	}
 	nudge(t.lost)
 }

@@ -116,7 +116,9 @@ func (a Token) login(ctx context.Context, c *api.Client) (*api.Secret, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: whether the token is renewable: %w", ErrMalformed, err)
 	}
-	return &api.Secret{Auth: &api.SecretAuth{ClientToken: token, LeaseDuration: int(ttl.Seconds()), Renewable: renewable}}, nil
+	return &api.Secret{
+		Auth: &api.SecretAuth{ClientToken: token, LeaseDuration: int(ttl.Seconds()), Renewable: renewable},
+	}, nil
 }
 
 func (a AppRole) login(ctx context.Context, c *api.Client) (*api.Secret, error) {

@@ -22,7 +22,12 @@ type Caller struct {
 }
 
 func newCaller(c Config, m *metrics) *Caller {
-	return &Caller{Config: c, transport: newTransport(c), metrics: m, login: login{turn: make(chan struct{}, 1), made: make(chan struct{}, 1)}}
+	return &Caller{
+		Config:    c,
+		transport: newTransport(c),
+		metrics:   m,
+		login:     login{turn: make(chan struct{}, 1), made: make(chan struct{}, 1)},
+	}
 }
 
 // Open returns a caller with metrics of its own.
@@ -69,7 +74,13 @@ func (c *Caller) once(ctx context.Context, operation string, client *api.Client,
 }
 
 // Within makes one attempt that takes no longer than timeout.
-func (c *Caller) Within(ctx context.Context, timeout time.Duration, operation string, client *api.Client, fn call) (*api.Secret, error) {
+func (c *Caller) Within(
+	ctx context.Context,
+	timeout time.Duration,
+	operation string,
+	client *api.Client,
+	fn call,
+) (*api.Secret, error) {
 	began := time.Now()
 	attempt, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -107,7 +118,8 @@ func (c *Caller) Repeated(ctx context.Context, operation string, client *api.Cli
 // attemptsKey is where a context holds who is told of attempts that failed and are made again.
 type attemptsKey struct{}
 
-// WithFailures has fn told of each attempt that fails and is made again, and after it whoever else the context has told.
+// WithFailures has fn told of each attempt that fails and is made again, and after it whoever else the context has
+// told.
 func WithFailures(ctx context.Context, fn func(error)) context.Context {
 	return context.WithValue(ctx, attemptsKey{}, func(err error) {
 		fn(err)

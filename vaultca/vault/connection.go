@@ -23,7 +23,8 @@ type Config struct {
 	Address string
 	// Namespace is Vault Enterprise's, or empty.
 	Namespace string
-	// CAFile holds the roots of Vault's certificate in PEM. If empty, the system's roots are used. It is read at each connection.
+	// CAFile holds the roots of Vault's certificate in PEM. If empty, the system's roots are used. It is read at each
+	// connection.
 	CAFile string
 	// ServerName is expected in Vault's certificate instead of the host of the address.
 	ServerName string
@@ -48,8 +49,13 @@ var pathPattern = regexp.MustCompile(`^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*$`)
 
 // CheckPath refuses a mount path that is not plain: dots alone would lead elsewhere.
 func CheckPath(what, path string) error {
-	if !pathPattern.MatchString(path) || slices.ContainsFunc(strings.Split(path, "/"), func(s string) bool { return strings.Trim(s, ".") == "" }) {
-		return fmt.Errorf("%s %q is no path of a Vault mount; use letters, digits, _ . - and / between them", what, path)
+	if !pathPattern.MatchString(path) ||
+		slices.ContainsFunc(strings.Split(path, "/"), func(s string) bool { return strings.Trim(s, ".") == "" }) {
+		return fmt.Errorf(
+			"%s %q is no path of a Vault mount; use letters, digits, _ . - and / between them",
+			what,
+			path,
+		)
 	}
 	return nil
 }
@@ -57,7 +63,10 @@ func CheckPath(what, path string) error {
 // Validate checks what can be checked without a call, and names everything that is wrong.
 func (c Config) Validate() error {
 	var errs []error
-	if u, err := url.Parse(c.Address); err != nil || u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.User != nil || u.RawQuery != "" {
+	if u, err := url.Parse(c.Address); err != nil || u.Scheme != "https" || u.Host == "" ||
+		strings.Trim(u.Path, "/") != "" ||
+		u.User != nil ||
+		u.RawQuery != "" {
 		errs = append(errs, fmt.Errorf("address %q is not of the form https://HOST:PORT", c.Address))
 	}
 	if c.Namespace != "" {

@@ -1,5 +1,5 @@
-// Package vault calls the API of HashiCorp Vault and OpenBao: it logs in, keeps the login alive, and bounds each call in size
-// and time.
+// Package vault calls the API of HashiCorp Vault and OpenBao: it logs in, keeps the login alive, and bounds each call
+// in size and time.
 //
 //   - A login is renewed at two thirds of its life. It is replaced when it cannot be renewed further, and when Vault answers
 //     403. Secrets, token files, client certificates and the CA file are read again each time that they are used.

@@ -16,21 +16,36 @@ import (
 // What can go wrong between this member and Vault. [Reason] names the one that an error wraps.
 var (
 	// ErrUnreachable is that Vault did not answer: no connection, or no answer in time.
-	ErrUnreachable = errors.New("Vault does not answer, or not to the end; check the address and the network") //nolint:staticcheck // ST1005: Vault is a name
+	ErrUnreachable = errors.New(
+		"Vault does not answer, or not to the end; check the address and the network",
+	) //nolint:staticcheck // ST1005: Vault is a name
 	// ErrUntrusted is that Vault's certificate does not verify.
-	ErrUntrusted = errors.New("Vault's certificate is not to be trusted; check ca_file and server_name") //nolint:staticcheck // ST1005: Vault is a name
+	ErrUntrusted = errors.New(
+		"Vault's certificate is not to be trusted; check ca_file and server_name",
+	) //nolint:staticcheck // ST1005: Vault is a name
 	// ErrSealed is Vault's answer while it is sealed, or has no active node.
-	ErrSealed = errors.New("Vault is sealed or has no active node; unseal it") //nolint:staticcheck // ST1005: Vault is a name
+	ErrSealed = errors.New(
+		"Vault is sealed or has no active node; unseal it",
+	) //nolint:staticcheck // ST1005: Vault is a name
 	// ErrBusy is that Vault turned the call away because of a rate limit or its load.
-	ErrBusy = errors.New("Vault has too much to do, or a quota is used up") //nolint:staticcheck // ST1005: Vault is a name
+	ErrBusy = errors.New(
+		"Vault has too much to do, or a quota is used up",
+	) //nolint:staticcheck // ST1005: Vault is a name
 	// ErrServer is any other failure inside of Vault.
 	ErrServer = errors.New("Vault failed; see its log") //nolint:staticcheck // ST1005: Vault is a name
-	// ErrDenied is that a valid login lacks a right, or that the login is not valid any more and a new one was refused too.
-	ErrDenied = errors.New("Vault denies it; compare the token's policies with the output of `entente vault policy`") //nolint:staticcheck // ST1005: Vault is a name
+	// ErrDenied is that a valid login lacks a right, or that the login is not valid any more and a new one was refused
+	// too.
+	ErrDenied = errors.New(
+		"Vault denies it; compare the token's policies with the output of `entente vault policy`",
+	) //nolint:staticcheck // ST1005: Vault is a name
 	// ErrLogin is that Vault does not accept the credentials.
-	ErrLogin = errors.New("Vault does not accept the login; check the auth block and what it points at") //nolint:staticcheck // ST1005: Vault is a name
+	ErrLogin = errors.New(
+		"Vault does not accept the login; check the auth block and what it points at",
+	) //nolint:staticcheck // ST1005: Vault is a name
 	// ErrNotFound is that the mount, the issuer or the auth method is not there.
-	ErrNotFound = errors.New("Vault has nothing there; check the mount, the issuer and the namespace") //nolint:staticcheck // ST1005: Vault is a name
+	ErrNotFound = errors.New(
+		"Vault has nothing there; check the mount, the issuer and the namespace",
+	) //nolint:staticcheck // ST1005: Vault is a name
 	// ErrRejected is that Vault understood and refused what was asked.
 	ErrRejected = errors.New("Vault rejects the request") //nolint:staticcheck // ST1005: Vault is a name
 	// ErrMalformed is that the answer is not what Vault's API describes.
@@ -43,30 +58,57 @@ var (
 	// ErrNoMount is that a hosted domain has no PKI mount.
 	ErrNoMount = errors.New("the domain has no PKI mount of its own in Vault; configure one for it")
 	// ErrWrongKey, ErrWrongName, ErrNotCA, ErrTooShort and ErrNoChain refuse a certificate that Vault signed.
-	ErrWrongKey  = errors.New("Vault signed another key than the request's")                                            //nolint:staticcheck // ST1005: Vault is a name
-	ErrWrongName = errors.New("Vault signed another name than the domain's")                                            //nolint:staticcheck // ST1005: Vault is a name
-	ErrNotCA     = errors.New("Vault signed something that is no signing certificate")                                  //nolint:staticcheck // ST1005: Vault is a name
-	ErrTooShort  = errors.New("Vault shortened the lifetime too far; raise the mount's max_lease_ttl, or renew its CA") //nolint:staticcheck // ST1005: Vault is a name
-	ErrNoChain   = errors.New("what Vault signed does not chain to an anchor")
+	ErrWrongKey = errors.New(
+		"Vault signed another key than the request's",
+	) //nolint:staticcheck // ST1005: Vault is a name
+	ErrWrongName = errors.New(
+		"Vault signed another name than the domain's",
+	) //nolint:staticcheck // ST1005: Vault is a name
+	ErrNotCA = errors.New(
+		"Vault signed something that is no signing certificate",
+	) //nolint:staticcheck // ST1005: Vault is a name
+	ErrTooShort = errors.New(
+		"Vault shortened the lifetime too far; raise the mount's max_lease_ttl, or renew its CA",
+	) //nolint:staticcheck // ST1005: Vault is a name
+	ErrNoChain = errors.New("what Vault signed does not chain to an anchor")
 	// ErrNoAnchor is that the issuer's chain has no self-signed top in Vault.
-	ErrNoAnchor = errors.New("the issuer's chain ends below a root that Vault does not know; name the root by anchors = \"file:…\"")
+	ErrNoAnchor = errors.New(
+		"the issuer's chain ends below a root that Vault does not know; name the root by anchors = \"file:…\"",
+	)
 	// ErrKeyGone is that Vault's Transit does not have a key that was made there.
-	ErrKeyGone = errors.New("Vault's Transit does not have the key any more; its authority is replaced") //nolint:staticcheck // ST1005: Vault is a name
+	ErrKeyGone = errors.New(
+		"Vault's Transit does not have the key any more; its authority is replaced",
+	) //nolint:staticcheck // ST1005: Vault is a name
 	// ErrKeyChanged is that another key has taken the place of one, or another version.
-	ErrKeyChanged = errors.New("another key stands in Vault's Transit under the name of this one; find out who put it there")
+	ErrKeyChanged = errors.New(
+		"another key stands in Vault's Transit under the name of this one; find out who put it there",
+	)
 	// ErrKeyKind is that Vault made a key of another kind than was asked for: one that can leave it, for example.
-	ErrKeyKind = errors.New("Vault's Transit made a key that is not what was asked for; check what stands between") //nolint:staticcheck // ST1005: Vault is a name
+	ErrKeyKind = errors.New(
+		"Vault's Transit made a key that is not what was asked for; check what stands between",
+	) //nolint:staticcheck // ST1005: Vault is a name
 	// ErrSharedAnchor is that two hosted domains would stand below the same root.
-	ErrSharedAnchor = errors.New("two hosted domains below one root could impersonate each other; give each domain a root of its own")
+	ErrSharedAnchor = errors.New(
+		"two hosted domains below one root could impersonate each other; give each domain a root of its own",
+	)
 )
 
 var reasons = []struct {
 	err    error
 	reason string
 }{
-	{ErrUntrusted, "untrusted"}, {ErrSealed, "sealed"}, {ErrBusy, "busy"}, {ErrServer, "server"}, {ErrLogin, "login"}, {ErrDenied, "denied"},
-	{ErrNotFound, "not_found"}, {ErrRejected, "rejected"}, {ErrTooLarge, "too_large"}, {ErrMalformed, "malformed"}, {ErrSecret, "secret"},
-	{ErrNoMount, "no_mount"}, {ErrWrongKey, "wrong_key"}, {ErrWrongName, "wrong_name"}, {ErrNotCA, "not_ca"}, {ErrTooShort, "too_short"},
+	{
+		ErrUntrusted,
+		"untrusted",
+	}, {ErrSealed, "sealed"}, {ErrBusy, "busy"}, {ErrServer, "server"}, {ErrLogin, "login"}, {ErrDenied, "denied"},
+	{
+		ErrNotFound,
+		"not_found",
+	}, {ErrRejected, "rejected"}, {ErrTooLarge, "too_large"}, {ErrMalformed, "malformed"}, {ErrSecret, "secret"},
+	{
+		ErrNoMount,
+		"no_mount",
+	}, {ErrWrongKey, "wrong_key"}, {ErrWrongName, "wrong_name"}, {ErrNotCA, "not_ca"}, {ErrTooShort, "too_short"},
 	{ErrNoChain, "no_chain"}, {ErrNoAnchor, "no_anchor"}, {ErrSharedAnchor, "shared_anchor"},
 	{ErrKeyGone, "key_gone"}, {ErrKeyChanged, "key_changed"}, {ErrKeyKind, "key_kind"}, {ErrUnreachable, "unreachable"},
 }

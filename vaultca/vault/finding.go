@@ -51,14 +51,30 @@ func (k *Checker) Prepare(c Config) bool {
 func (k *Checker) Login(ctx context.Context, s *Session) {
 	switch {
 	case s.ttl == 0:
-		k.Add(Warning, "login", "logged in by %s with a token that never ends; use one that does, or another auth method", k.Caller.Config.Auth.Method())
+		k.Add(
+			Warning,
+			"login",
+			"logged in by %s with a token that never ends; use one that does, or another auth method",
+			k.Caller.Config.Auth.Method(),
+		)
 		return
 	case !s.renewable && k.Caller.Config.Auth.Method() == "token":
-		k.Add(Warning, "login", "logged in by token, which cannot be renewed and ends in %v; use a periodic token or another auth method", s.life)
+		k.Add(
+			Warning,
+			"login",
+			"logged in by token, which cannot be renewed and ends in %v; use a periodic token or another auth method",
+			s.life,
+		)
 		return
 	case s.renewable:
 		if _, err := k.Caller.Renew(ctx, s); err != nil {
-			k.Add(Warning, "login", "logged in by %s, but the login cannot be renewed: %v", k.Caller.Config.Auth.Method(), err)
+			k.Add(
+				Warning,
+				"login",
+				"logged in by %s, but the login cannot be renewed: %v",
+				k.Caller.Config.Auth.Method(),
+				err,
+			)
 			return
 		}
 	}

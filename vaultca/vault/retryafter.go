@@ -13,8 +13,8 @@ import (
 	"github.com/cenkalti/backoff/v5"
 )
 
-// longestRest bounds for how long an answer can have this member leave Vault alone: what stands between could say anything,
-// and a Vault that is well again is to be found within a minute.
+// longestRest bounds for how long an answer can have this member leave Vault alone: what stands between could say
+// anything, and a Vault that is well again is to be found within a minute.
 const longestRest = time.Minute
 
 // retryAfter reads how long an answer asks to be left alone, 0 where it does not, or not in a way that can be read.
@@ -32,7 +32,8 @@ func retryAfter(status int, header string, now time.Time) time.Duration {
 	return min(max(rest, 0), longestRest)
 }
 
-// rest is until when Vault asked to be left alone, by the monotonic clock. All calls keep to it, since a limit counts them all.
+// rest is until when Vault asked to be left alone, by the monotonic clock. All calls keep to it, since a limit counts
+// them all.
 type rest struct {
 	mu    sync.Mutex
 	until time.Time

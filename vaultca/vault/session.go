@@ -11,7 +11,8 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// Session is one login. Its times come from the local clock's monotonic part, so that a step of the clock does not matter.
+// Session is one login. Its times come from the local clock's monotonic part, so that a step of the clock does not
+// matter.
 type Session struct {
 	Client    *api.Client
 	ttl       time.Duration // the longest that Vault has given it; 0: it never ends
@@ -27,7 +28,8 @@ func (s *Session) over() bool {
 	return s.ttl > 0 && time.Since(s.granted) > s.life-min(margin, s.ttl/10)
 }
 
-// tendIn is when to renew: at two thirds of its life or up to a tenth of it earlier, so that members do not come together.
+// tendIn is when to renew: at two thirds of its life or up to a tenth of it earlier, so that members do not come
+// together.
 func (s *Session) tendIn() time.Duration {
 	early := time.Duration(rand.Int64N(int64(s.life/10) + 1)) //nolint:gosec // G404: spreads load, guards nothing
 	return time.Until(s.granted.Add(s.life*2/3 - early))
@@ -116,9 +118,14 @@ func (c *Caller) logIn(ctx context.Context) (*Session, error) {
 // Renew makes the session last longer, and says whether that was worth it: near the end of what Vault allows it is not.
 func (c *Caller) Renew(ctx context.Context, s *Session) (*Session, error) {
 	began := time.Now()
-	secret, err := c.Repeated(ctx, "renew", s.Client, func(ctx context.Context, client *api.Client) (*api.Secret, error) {
-		return client.Auth().Token().RenewSelfWithContext(ctx, int(s.ttl.Seconds()))
-	})
+	secret, err := c.Repeated(
+		ctx,
+		"renew",
+		s.Client,
+		func(ctx context.Context, client *api.Client) (*api.Secret, error) {
+			return client.Auth().Token().RenewSelfWithContext(ctx, int(s.ttl.Seconds()))
+		},
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +133,9 @@ func (c *Caller) Renew(ctx context.Context, s *Session) (*Session, error) {
 		return nil, fmt.Errorf("%w: no lease in the answer to a renewal", ErrMalformed)
 	}
 	renewed := *s
-	renewed.granted, renewed.life, renewed.renewable = began, time.Duration(secret.Auth.LeaseDuration)*time.Second, secret.Auth.Renewable
+	renewed.granted, renewed.life, renewed.renewable = began, time.Duration(
+		secret.Auth.LeaseDuration,
+	)*time.Second, secret.Auth.Renewable
 	return &renewed, nil
 }
 

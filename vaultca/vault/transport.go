@@ -20,8 +20,8 @@ const maxAnswer = 1 << 20
 // MaxIdle is how many connections are kept for the next calls: as many as there can be signatures by Transit at once.
 const MaxIdle = 16
 
-// newTransport connects to Vault and to nobody else. The CA file and the client certificate are read at each connection,
-// so that a changed one counts without a restart.
+// newTransport connects to Vault and to nobody else. The CA file and the client certificate are read at each
+// connection, so that a changed one counts without a restart.
 func newTransport(c Config) *http.Transport {
 	return &http.Transport{
 		DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -29,7 +29,10 @@ func newTransport(c Config) *http.Transport {
 			if err != nil {
 				return nil, err
 			}
-			dialer := &tls.Dialer{NetDialer: &net.Dialer{Timeout: c.Timeout, KeepAlive: 15 * time.Second}, Config: settings}
+			dialer := &tls.Dialer{
+				NetDialer: &net.Dialer{Timeout: c.Timeout, KeepAlive: 15 * time.Second},
+				Config:    settings,
+			}
 			return dialer.DialContext(ctx, network, address)
 		},
 		ResponseHeaderTimeout: c.Timeout, IdleConnTimeout: time.Minute, MaxIdleConnsPerHost: MaxIdle,

@@ -18,7 +18,12 @@ func Name(prefix string) string { return fmt.Sprintf("%s-%d", prefix, counter.Ad
 func (v *Vault) EmptyPKI(t testing.TB) string {
 	t.Helper()
 	path := Name("pki")
-	require.NoError(t, v.Client(t).Sys().Mount(path, &api.MountInput{Type: "pki", Config: api.MountConfigInput{MaxLeaseTTL: "87600h"}}))
+	require.NoError(
+		t,
+		v.Client(t).
+			Sys().
+			Mount(path, &api.MountInput{Type: "pki", Config: api.MountConfigInput{MaxLeaseTTL: "87600h"}}),
+	)
 	return path
 }
 
@@ -34,7 +39,9 @@ func (v *Vault) PKI(t testing.TB) string {
 func (v *Vault) Root(t testing.TB, mount, name string) string {
 	t.Helper()
 	made := v.Write(t, mount+"/root/generate/internal", map[string]any{
-		"common_name": Name("Root"), "issuer_name": name, "key_type": "ec", "key_bits": 256, "ttl": "8760h", "not_before_duration": "1h",
+		"common_name": Name(
+			"Root",
+		), "issuer_name": name, "key_type": "ec", "key_bits": 256, "ttl": "8760h", "not_before_duration": "1h",
 	})
 	return made.Data["certificate"].(string)
 }
@@ -47,7 +54,11 @@ func (v *Vault) CrossSigned(t testing.TB, mount, name, by string) string {
 	made := v.Write(t, mount+"/root/generate/internal", map[string]any{
 		"common_name": subject, "issuer_name": name, "key_type": "ec", "key_bits": 256, "ttl": "8760h", "not_before_duration": "1h",
 	})
-	request := v.Write(t, mount+"/intermediate/cross-sign", map[string]any{"common_name": subject, "key_ref": made.Data["key_id"]})
+	request := v.Write(
+		t,
+		mount+"/intermediate/cross-sign",
+		map[string]any{"common_name": subject, "key_ref": made.Data["key_id"]},
+	)
 	signed := v.Write(t, mount+"/issuer/"+by+"/sign-intermediate", map[string]any{
 		"csr": request.Data["csr"], "common_name": subject, "use_csr_values": true, "ttl": "4380h", "not_before_duration": "1h",
 	})
@@ -59,7 +70,11 @@ func (v *Vault) CrossSigned(t testing.TB, mount, name, by string) string {
 // issuer above. The issuer above stays unknown to the mount unless it is the same.
 func (v *Vault) Below(t testing.TB, mount, name, above, issuer string) string {
 	t.Helper()
-	request := v.Write(t, mount+"/intermediate/generate/internal", map[string]any{"common_name": Name("Issuing"), "key_type": "ec", "key_bits": 256})
+	request := v.Write(
+		t,
+		mount+"/intermediate/generate/internal",
+		map[string]any{"common_name": Name("Issuing"), "key_type": "ec", "key_bits": 256},
+	)
 	signed := v.Write(t, above+"/issuer/"+issuer+"/sign-intermediate", map[string]any{
 		"csr": request.Data["csr"], "common_name": Name("Issuing"), "ttl": "4380h", "max_path_length": 1,
 	})
@@ -86,7 +101,10 @@ func (v *Vault) Policy(t testing.TB, rules string) string {
 // Token makes a token with a policy and nothing else, not even Vault's default policy.
 func (v *Vault) Token(t testing.TB, policy, ttl string) string {
 	t.Helper()
-	made, err := v.Client(t).Auth().Token().Create(&api.TokenCreateRequest{Policies: []string{policy}, NoDefaultPolicy: true, TTL: ttl, NoParent: true})
+	made, err := v.Client(t).
+		Auth().
+		Token().
+		Create(&api.TokenCreateRequest{Policies: []string{policy}, NoDefaultPolicy: true, TTL: ttl, NoParent: true})
 	require.NoError(t, err)
 	return made.Auth.ClientToken
 }

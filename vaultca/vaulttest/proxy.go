@@ -78,7 +78,14 @@ func NewProxy(t testing.TB, v *Vault) *Proxy {
 		transport.CloseIdleConnections()
 	})
 	p.Address, p.CAFile = server.URL, filepath.Join(t.TempDir(), "proxy-ca.pem")
-	require.NoError(t, os.WriteFile(p.CAFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600))
+	require.NoError(
+		t,
+		os.WriteFile(
+			p.CAFile,
+			pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}),
+			0o600,
+		),
+	)
 	return p
 }
 
@@ -108,7 +115,8 @@ func (p *Proxy) Change(fn func(*http.Request)) {
 	p.change.Store(&fn)
 }
 
-// Watch returns copies of the requests that are let through from now on, without their bodies' content; a thousand at most wait.
+// Watch returns copies of the requests that are let through from now on, without their bodies' content; a thousand at
+// most wait.
 func (p *Proxy) Watch() <-chan *http.Request {
 	seen := make(chan *http.Request, 1000)
 	p.seen.Store(&seen)

@@ -54,7 +54,8 @@ var (
 	})
 )
 
-// Main runs the tests of a package that uses [Shared], and takes away what that left; TestMain exits with what it returns.
+// Main runs the tests of a package that uses [Shared], and takes away what that left; TestMain exits with what it
+// returns.
 func Main(m *testing.M) int {
 	code := m.Run()
 	if sharedFolder != "" {

@@ -51,8 +51,13 @@ func (c *Chain) Key(kid string) *ecdsa.PrivateKey {
 
 // Claims continues the newest statement, or starts a chain.
 func (c *Chain) Claims(sequence uint64, next ...string) statement.Claims {
-	claims := statement.Claims{TrustDomain: ChainDomain, Sequence: sequence, Keys: sha256.Sum256([]byte{byte(sequence)}), Issued: time.Unix(1_800_000_000, 0).UTC(),
-		Next: map[string]*ecdsa.PublicKey{}}
+	claims := statement.Claims{
+		TrustDomain: ChainDomain,
+		Sequence:    sequence,
+		Keys:        sha256.Sum256([]byte{byte(sequence)}),
+		Issued:      time.Unix(1_800_000_000, 0).UTC(),
+		Next:        map[string]*ecdsa.PublicKey{},
+	}
 	for _, kid := range next {
 		claims.Next[kid] = &c.Key(kid).PublicKey
 	}

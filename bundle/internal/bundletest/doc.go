@@ -1,2 +1,3 @@
-// Package bundletest builds authorities, bundles, endpoints and chains of statements for the tests of the packages around it.
+// Package bundletest builds authorities, bundles, endpoints and chains of statements for the tests of the packages
+// around it.
 package bundletest

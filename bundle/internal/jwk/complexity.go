@@ -1,19 +1,21 @@
 package jwk
 
-// MaxElements bounds the ASN.1 elements of all certificates of one document. crypto/x509 makes some 200 bytes of memory of an element
-// of four, so that a megabyte of names would take tens. An authority's certificate has some fifty, which leaves room for
-// more than the 500 of which a document has room for the bytes.
+// MaxElements bounds the ASN.1 elements of all certificates of one document. crypto/x509 makes some 200 bytes of memory
+// of an element of four, so that a megabyte of names would take tens. An authority's certificate has some fifty, which
+// leaves room for more than the 500 of which a document has room for the bytes.
 const MaxElements = 32 << 10
 
-// maxDepth is how deep elements are counted; those of certificates lie less than ten deep. What lies deeper is counted by its bytes.
+// maxDepth is how deep elements are counted; those of certificates lie less than ten deep. What lies deeper is counted
+// by its bytes.
 const maxDepth = 16
 
-// long is how many bytes of a primitive that grows when it is read count as an element more: each byte of an object identifier can become
-// a number of eight, and of a string in an alphabet of old several characters in turn. Most of those in use are shorter.
+// long is how many bytes of a primitive that grows when it is read count as an element more: each byte of an object
+// identifier can become a number of eight, and of a string in an alphabet of old several characters in turn. Most of
+// those in use are shorter.
 const long = 12
 
-// elements counts the ASN.1 elements in der, and those in the octet strings of extensions. It counts little further than most. What is no
-// DER ends the count of what holds it: crypto/x509 does not read on there either.
+// elements counts the ASN.1 elements in der, and those in the octet strings of extensions. It counts little further
+// than most. What is no DER ends the count of what holds it: crypto/x509 does not read on there either.
 func elements(der []byte, most, depth int) (n int) {
 	if depth == maxDepth {
 		return min(len(der), most)

@@ -37,7 +37,8 @@ const (
 	maxRSABits = 8192
 )
 
-// Key is a key as it is written: members in this order, none but these. An x509-svid key has no kid, a jwt-svid key no x5c.
+// Key is a key as it is written: members in this order, none but these. An x509-svid key has no kid, a jwt-svid key no
+// x5c.
 type Key struct {
 	KeyType string   `json:"kty"`
 	Use     string   `json:"use"`
@@ -124,7 +125,14 @@ func ecPublicKey(m map[string]string) (crypto.PublicKey, error) {
 			return nil, err
 		}
 		if len(coordinate) != size {
-			return nil, fmt.Errorf("%w: %s has %d bytes, %s has coordinates of %d", ErrKey, name, len(coordinate), m["crv"], size)
+			return nil, fmt.Errorf(
+				"%w: %s has %d bytes, %s has coordinates of %d",
+				ErrKey,
+				name,
+				len(coordinate),
+				m["crv"],
+				size,
+			)
 		}
 		point = append(point, coordinate...)
 	}
@@ -175,8 +183,8 @@ func keyBytes(m map[string]string, name string) ([]byte, error) {
 	return b, nil
 }
 
-// Certificate decodes one element of an x5c: DER in padded base64 (RFC 7517, section 4.7). Its ASN.1 elements are taken from those that
-// are left to its document.
+// Certificate decodes one element of an x5c: DER in padded base64 (RFC 7517, section 4.7). Its ASN.1 elements are taken
+// from those that are left to its document.
 func Certificate(s string, left *int) (*x509.Certificate, error) {
 	if strings.ContainsAny(s, "\r\n") {
 		return nil, fmt.Errorf("%w: x5c is not base64: it has line breaks", ErrKey)
@@ -211,7 +219,8 @@ func UnusableAuthority(cert *x509.Certificate) string {
 	return "its key algorithm is not supported"
 }
 
-// UnusableJWTKey says why no JWT-SVID can be verified with key, or nothing: the JWT-SVID standard has RSA and ECDSA alone.
+// UnusableJWTKey says why no JWT-SVID can be verified with key, or nothing: the JWT-SVID standard has RSA and ECDSA
+// alone.
 func UnusableJWTKey(key crypto.PublicKey) string {
 	switch key := key.(type) {
 	case *ecdsa.PublicKey:

@@ -10,8 +10,8 @@ import (
 	"github.com/ententehq/entente/bundle/internal/refusal"
 )
 
-// MaxMembers bounds the members of one object, those without meaning included: their names have to be kept for as long as
-// the object is read, to see that none occurs twice.
+// MaxMembers bounds the members of one object, those without meaning included: their names have to be kept for as long
+// as the object is read, to see that none occurs twice.
 const MaxMembers = 1024
 
 // member is one member of a JSON object, its value not yet looked into.
@@ -26,10 +26,15 @@ type Splitter struct {
 	name []byte
 }
 
-// Object calls take with each member of the object in data, in order, and stops at the first error, at a second member of
-// one name, and at more than most. Data is all or a value of a text that [parseText] has passed, and each value is a slice
-// of it; take must not use the splitter.
-func (s *Splitter) Object(data json.RawMessage, what string, most int, take func(name string, value json.RawMessage) error) error {
+// Object calls take with each member of the object in data, in order, and stops at the first error, at a second member
+// of one name, and at more than most. Data is all or a value of a text that [parseText] has passed, and each value is a
+// slice of it; take must not use the splitter.
+func (s *Splitter) Object(
+	data json.RawMessage,
+	what string,
+	most int,
+	take func(name string, value json.RawMessage) error,
+) error {
 	if Kind(data) != "an object" {
 		return fmt.Errorf("%w: %s is %s, not an object", ErrMalformed, what, Kind(data))
 	}
@@ -74,7 +79,13 @@ func ParseObject(data json.RawMessage, what string) (members []member, err error
 }
 
 // EachElement calls take with each element of the array in data, as [splitter.object] does with members.
-func EachElement(data json.RawMessage, what string, most int, tooMany error, take func(i int, element json.RawMessage) error) error {
+func EachElement(
+	data json.RawMessage,
+	what string,
+	most int,
+	tooMany error,
+	take func(i int, element json.RawMessage) error,
+) error {
 	if Kind(data) != "an array" {
 		return fmt.Errorf("%w: %s is %s, not an array", ErrMalformed, what, Kind(data))
 	}

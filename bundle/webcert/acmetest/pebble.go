@@ -1,5 +1,5 @@
-// Package acmetest gives tests a real ACME server: Let's Encrypt's Pebble, as the program of e2e/pebbledev, which it builds
-// once a test binary.
+// Package acmetest gives tests a real ACME server: Let's Encrypt's Pebble, as the program of e2e/pebbledev, which it
+// builds once a test binary.
 package acmetest
 
 import (
@@ -69,7 +69,12 @@ var program = sync.OnceValues(func() ([]byte, error) {
 	build.Dir = filepath.Join(filepath.Dir(strings.TrimSpace(string(gomod))), "e2e", "pebbledev")
 	build.Env, build.Stdout, build.Stderr = append(os.Environ(), "GOWORK=off", "GOFLAGS="), &said, &said
 	if err := build.Run(); err != nil {
-		return nil, fmt.Errorf("build the ACME server %s, which needs the Go module proxy the first time: %w\n%s", build.Dir, err, said.String())
+		return nil, fmt.Errorf(
+			"build the ACME server %s, which needs the Go module proxy the first time: %w\n%s",
+			build.Dir,
+			err,
+			said.String(),
+		)
 	}
 	return os.ReadFile(name)
 })
@@ -83,7 +88,16 @@ func Start(t testing.TB, o Options) (p *Pebble, stop func()) {
 	require.NoError(t, os.WriteFile(name, raw, 0o700)) //nolint:gosec // a program
 	_, port, err := net.SplitHostPort(o.Endpoint)
 	require.NoError(t, err)
-	args := []string{"-tls-port", port, "-block", o.Block, "-external-account", o.ExternalAccount, "-certificate", o.Certificate}
+	args := []string{
+		"-tls-port",
+		port,
+		"-block",
+		o.Block,
+		"-external-account",
+		o.ExternalAccount,
+		"-certificate",
+		o.Certificate,
+	}
 	if o.Listen != "" {
 		args = append(args, "-listen", o.Listen)
 	}
