@@ -89,9 +89,7 @@ func webCertificateOf(t *testing.T, p *process, root string) *x509.Certificate {
 	var found *x509.Certificate
 	eventually(t, p.id+" presents a web certificate", func() error {
 		conn, err := tls.Dial(
-			"tcp",
-			p.bundles,
-			&tls.Config{ServerName: "localhost", RootCAs: roots, MinVersion: tls.VersionTLS13},
+			"tcp", p.bundles, &tls.Config{ServerName: "localhost", RootCAs: roots, MinVersion: tls.VersionTLS13},
 		)
 		if err != nil {
 			return err
@@ -216,10 +214,7 @@ func arrives(t *testing.T, at, from *cluster, domain string) {
 func TestServedByAnotherDomain(t *testing.T) {
 	t.Parallel()
 	eu := newCluster(
-		t,
-		"eu",
-		1,
-		quick+"authority { x509_svid_ttl = \"5s\" }\n",
+		t, "eu", 1, quick+"authority { x509_svid_ttl = \"5s\" }\n",
 	) // its endpoint's SVID is new every few seconds
 	us, ap := newCluster(t, "us", 1, quick), newCluster(t, "ap", 1, quick)
 	socket := func(c *cluster) string { return "--socket=" + filepath.Join(c.members[0].dir, "data", "admin.sock") }
@@ -290,9 +285,7 @@ func TestServedByAnotherDomain(t *testing.T) {
 func signerOfEndpoint(t *testing.T, p *process) string {
 	t.Helper()
 	conn, err := tls.Dial(
-		"tcp",
-		p.bundles,
-		&tls.Config{InsecureSkipVerify: true},
+		"tcp", p.bundles, &tls.Config{InsecureSkipVerify: true},
 	) //nolint:gosec // what is presented is compared, not trusted
 	require.NoError(t, err)
 	defer conn.Close()

@@ -142,8 +142,7 @@ func TestRevokedInVaultToo(t *testing.T) {
 	everySigner(t, c)
 	web := issue(t, p, "spiffe://eu.example.org/web")
 	serial := strings.TrimSuffix(
-		strings.ReplaceAll(fmt.Sprintf("% x", web.svid.Certificates[1].SerialNumber.Bytes()), " ", ":"),
-		":",
+		strings.ReplaceAll(fmt.Sprintf("% x", web.svid.Certificates[1].SerialNumber.Bytes()), " ", ":"), ":",
 	)
 	onList := func(serial string) bool {
 		secret, err := v.Client(t).Logical().ReadWithContext(t.Context(), mount+"/cert/"+serial)
@@ -164,8 +163,7 @@ func TestRevokedInVaultToo(t *testing.T) {
 
 	// While Vault is sealed the revocation waits. It is made when Vault is back.
 	serial = strings.TrimSuffix(
-		strings.ReplaceAll(fmt.Sprintf("% x", next.svid.Certificates[1].SerialNumber.Bytes()), " ", ":"),
-		":",
+		strings.ReplaceAll(fmt.Sprintf("% x", next.svid.Certificates[1].SerialNumber.Bytes()), " ", ":"), ":",
 	)
 	second := everySigner(t, c)[0]
 	v.Seal(t)

@@ -26,8 +26,7 @@ func BenchmarkManyInstances(b *testing.B) {
 	lease, err := p.socket().Routing().HoldLease(ctx)
 	require.NoError(b, err)
 	require.NoError(
-		b,
-		lease.Send(&ententev1.HoldLeaseRequest{Open: &ententev1.OpenLease{Ttl: durationpb.New(10 * time.Minute)}}),
+		b, lease.Send(&ententev1.HoldLeaseRequest{Open: &ententev1.OpenLease{Ttl: durationpb.New(10 * time.Minute)}}),
 	)
 	held, err := lease.Recv()
 	require.NoError(b, err)
@@ -86,8 +85,7 @@ func replaceAll(ctx context.Context, b *testing.B, p *process, secret string, we
 		service := i % manyServices
 		message.Instances = append(message.Instances, &ententev1.Instance{
 			Service: fmt.Sprintf(
-				"service-%d",
-				service,
+				"service-%d", service,
 			), Address: fmt.Sprintf("10.%d.%d.%d:443", i>>16, i>>8&255, i&255), Weight: weight,
 			Locality: &ententev1.Locality{Region: fmt.Sprintf("region-%d", i%3), Zone: fmt.Sprintf("zone-%d", i%10)},
 			SpiffeId: fmt.Sprintf(

@@ -122,9 +122,7 @@ var small = []grpc.DialOption{grpc.WithReadBufferSize(4 << 10), grpc.WithWriteBu
 
 // openADS opens a stream on a connection, and reads the first answer.
 func openADS(
-	b *testing.B,
-	conn grpc.ClientConnInterface,
-	service string,
+	b *testing.B, conn grpc.ClientConnInterface, service string,
 ) (discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesClient, error) {
 	s, err := discovery.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(b.Context())
 	if err != nil {

@@ -147,9 +147,7 @@ raft {
 	if token != "" {
 		require.NoError(c.t, os.WriteFile(filepath.Join(p.dir, "token"), []byte(token), 0o600))
 		text += fmt.Sprintf(
-			"join {\n  addresses = [%q]\n  token = %q\n}\n",
-			address,
-			"file:"+filepath.Join(p.dir, "token"),
+			"join {\n  addresses = [%q]\n  token = %q\n}\n", address, "file:"+filepath.Join(p.dir, "token"),
 		)
 	}
 	require.NoError(c.t, os.WriteFile(filepath.Join(p.dir, "entente.hcl"), []byte(text), 0o600))

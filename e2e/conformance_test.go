@@ -42,10 +42,7 @@ func TestConformanceNamesTestsThatExist(t *testing.T) {
 	require.NoError(t, err)
 	for _, match := range namedTest.FindAllSubmatch(page, -1) {
 		assert.NotEmpty(
-			t,
-			declared[string(match[1])],
-			"docs/CONFORMANCE.md names %s, which is no test of this tree",
-			match[1],
+			t, declared[string(match[1])], "docs/CONFORMANCE.md names %s, which is no test of this tree", match[1],
 		)
 	}
 	for _, match := range namedCase.FindAllSubmatch(page, -1) {

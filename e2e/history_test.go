@@ -224,8 +224,7 @@ func TestForgeriesAreAlarmed(t *testing.T) {
 		i.serve(document, statements)
 		eventually(t, "the true bundle is served again", func() error {
 			r, err := client.RefreshRelationship(
-				t.Context(),
-				&ententev1.RefreshRelationshipRequest{TrustDomain: us.domain},
+				t.Context(), &ententev1.RefreshRelationshipRequest{TrustDomain: us.domain},
 			)
 			if err != nil || r.GetLastError() != "" {
 				return fmt.Errorf("%w %s", err, r.GetLastError())

@@ -31,9 +31,7 @@ func TestAnEmptyFolderNeedsBootstrapOrJoin(t *testing.T) {
 	c := &cluster{t: t, name: "eu", domain: "eu.example.org"}
 	text := refusedStart(t, c.add("", ""))
 	require.Contains(
-		t,
-		text,
-		"start with --bootstrap to form a new cluster, or add a join block with addresses and a token",
+		t, text, "start with --bootstrap to form a new cluster, or add a join block with addresses and a token",
 	)
 }
 

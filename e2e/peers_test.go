@@ -90,10 +90,7 @@ const (
 
 // authoritiesOf are those of a kind and state, as a member lists them.
 func authoritiesOf(
-	t testing.TB,
-	p *process,
-	kind ententev1.AuthorityKind,
-	state ententev1.AuthorityState,
+	t testing.TB, p *process, kind ententev1.AuthorityKind, state ententev1.AuthorityState,
 ) (found []*ententev1.Authority) {
 	t.Helper()
 	for _, a := range listAuthorities(t, p) {
@@ -157,9 +154,7 @@ func TestRevocationReachesAPeerByStream(t *testing.T) {
 				GetRelationship(ctx, &ententev1.GetRelationshipRequest{TrustDomain: eu.domain})
 			if err == nil && r.GetStatedSequence() != r.GetSequence() {
 				err = fmt.Errorf(
-					"statements were checked up to %d, and the bundle has %d",
-					r.GetStatedSequence(),
-					r.GetSequence(),
+					"statements were checked up to %d, and the bundle has %d", r.GetStatedSequence(), r.GetSequence(),
 				)
 			}
 			return err
@@ -219,14 +214,11 @@ func TestActivationWaitsForALostPeer(t *testing.T) {
 		"by us.example.org (no stream for ",
 	)
 	answer, err := api.ActivateAuthority(
-		ctx,
-		&ententev1.ActivateAuthorityRequest{TrustDomain: eu.domain, Id: waits.GetId()},
+		ctx, &ententev1.ActivateAuthorityRequest{TrustDomain: eu.domain, Id: waits.GetId()},
 	)
 	require.NoError(t, err)
 	require.Contains(t, strings.Join(answer.GetRemarks(), "\n"), "is not acknowledged")
 	require.Equal(
-		t,
-		waits.GetId(),
-		authoritiesOf(t, p, kindJWT, stateActive)[0].GetId(),
+		t, waits.GetId(), authoritiesOf(t, p, kindJWT, stateActive)[0].GetId(),
 	)
 }

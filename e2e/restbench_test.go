@@ -98,8 +98,7 @@ func serveManyPeers(tb testing.TB, n int) *manyPeers {
 	m := &manyPeers{}
 	for i := range n {
 		m.peers = append(
-			m.peers,
-			newLightPeer(tb, spiffeid.RequireTrustDomainFromString(fmt.Sprintf("d%05d.example.org", i)), key),
+			m.peers, newLightPeer(tb, spiffeid.RequireTrustDomainFromString(fmt.Sprintf("d%05d.example.org", i)), key),
 		)
 	}
 	l, err := (&net.ListenConfig{}).Listen(tb.Context(), "tcp4", "0.0.0.0:0") // all loopback addresses

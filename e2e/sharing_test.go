@@ -85,16 +85,12 @@ routing { import_ttl = "10s" }
 		p.kill()
 	}
 	awaits(
-		0,
-		"import_expired: no stream with the cluster of eu.example.org has confirmed it for longer than import_ttl",
+		0, "import_expired: no stream with the cluster of eu.example.org has confirmed it for longer than import_ttl",
 	)
 	shown := us.members[0].command("service", "imports")
 	require.Contains(t, shown, "expired")
 	require.Contains(
-		t,
-		us.members[0].command("service", "show", "shop"),
-		"eu.example.org (import expired)",
-		"it is kept",
+		t, us.members[0].command("service", "show", "shop"), "eu.example.org (import expired)", "it is kept",
 	)
 	for _, p := range eu.members {
 		p.run()
@@ -106,8 +102,7 @@ routing { import_ttl = "10s" }
 	awaits(
 		0,
 		fmt.Sprintf(
-			"the relationship with %[1]s is suspended; resume it with 'entente federation resume %[1]s'",
-			eu.domain,
+			"the relationship with %[1]s is suspended; resume it with 'entente federation resume %[1]s'", eu.domain,
 		),
 	)
 	us.members[0].command("federation", "resume", eu.domain)

@@ -26,9 +26,7 @@ import (
 func keysInVault(t *testing.T, v *vaulttest.Vault, mount, cluster string) string {
 	t.Helper()
 	auth, roleID, secretID := v.AppRole(
-		t,
-		v.Policy(t, command(t, "vault", "policy", "--transit-mount", mount, "--cluster", cluster)),
-		nil,
+		t, v.Policy(t, command(t, "vault", "policy", "--transit-mount", mount, "--cluster", cluster)), nil,
 	)
 	dir := t.TempDir()
 	for name, value := range map[string]string{"role_id": roleID, "secret_id": secretID} {

@@ -32,9 +32,7 @@ func command(t *testing.T, args ...string) string {
 func belowVault(t *testing.T, v *vaulttest.Vault, mount, domain string) string {
 	t.Helper()
 	auth, roleID, secretID := v.AppRole(
-		t,
-		v.Policy(t, command(t, "vault", "policy", "--mount", mount, "--domain", domain)),
-		nil,
+		t, v.Policy(t, command(t, "vault", "policy", "--mount", mount, "--domain", domain)), nil,
 	)
 	dir := t.TempDir()
 	for name, value := range map[string]string{"role_id": roleID, "secret_id": secretID} {
@@ -71,9 +69,7 @@ func TestMembersTakeTheirCertificatesFromVault(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*waitLimit)
 	defer cancel()
 	require.Contains(
-		t,
-		command(t, "vault", "check", "--config", filepath.Join(c.members[0].dir, "entente.hcl")),
-		"signing",
+		t, command(t, "vault", "check", "--config", filepath.Join(c.members[0].dir, "entente.hcl")), "signing",
 	)
 
 	// Three members, each with a certificate of its own, below one anchor.

@@ -36,8 +36,7 @@ func (a *ailing) roots(names map[string]string, want string) {
 			is = append(
 				is,
 				names[anchor.GetKeyId()]+" "+strings.ToLower(
-					strings.TrimPrefix(anchor.GetState().String(), "ANCHOR_STATE_"),
-				),
+					strings.TrimPrefix(anchor.GetState().String(), "ANCHOR_STATE_")),
 			)
 		}
 		slices.Sort(is)

@@ -19,9 +19,7 @@ func TestVaultCheckSaysWhatIsWrong(t *testing.T) {
 	v := vaulttest.Start(t)
 	mount := v.PKI(t)
 	auth, roleID, secretID := v.AppRole(
-		t,
-		v.Policy(t, command(t, "vault", "policy", "--mount", mount, "--domain", "eu.example.org")),
-		nil,
+		t, v.Policy(t, command(t, "vault", "policy", "--mount", mount, "--domain", "eu.example.org")), nil,
 	)
 	dir := t.TempDir()
 	check := func(role, secret string) (string, error) {

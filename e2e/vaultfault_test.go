@@ -126,8 +126,7 @@ func (f vaultFault) outlives(t *testing.T, v *vaulttest.Vault, proxied bool) {
 	a.passUntil(dies.Add(-time.Hour))
 	a.alarm("jwt", "late", 0) // its kind needs no Vault
 	failed := a.metric(
-		"entente_vaultca_calls_total",
-		nil,
+		"entente_vaultca_calls_total", nil,
 	) - a.metric(
 		"entente_vaultca_calls_total",
 		map[string]string{"result": "ok"},
@@ -198,10 +197,7 @@ func TestShortenedLifetimesAreTakenWithAnAlarm(t *testing.T) {
 	short := map[string]string{"alarm": "short"}
 	a.measures(1, "entente_vaultca_alarm", short)
 	require.WithinDuration(
-		t,
-		first.GetNotBefore().AsTime().Add(5*time.Hour),
-		first.GetNotAfter().AsTime(),
-		2*time.Minute,
+		t, first.GetNotBefore().AsTime().Add(5*time.Hour), first.GetNotAfter().AsTime(), 2*time.Minute,
 	)
 	a.logged("[WARN]", "Vault gave the signing certificate less lifetime than asked; raise the mount's max_lease_ttl")
 	served := a.keepIssuing(false)
@@ -234,8 +230,7 @@ func TestClocksApart(t *testing.T) {
 		require.Greater(t, first.GetNotBefore().AsTime().Sub(a.now()), 5*time.Minute)
 		a.measures(1, "entente_vaultca_alarm", clock)
 		a.logged(
-			"[WARN]",
-			"the signing certificate begins in the future: Vault's clock is ahead of this member's; set both",
+			"[WARN]", "the signing certificate begins in the future: Vault's clock is ahead of this member's; set both",
 		)
 		_, err := a.issue(t.Context())
 		require.Error(t, err)

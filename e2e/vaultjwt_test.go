@@ -43,9 +43,7 @@ func webCertificate(t *testing.T, dir string) string {
 	require.NoError(
 		t,
 		os.WriteFile(
-			filepath.Join(dir, "web.key"),
-			pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}),
-			0o600,
+			filepath.Join(dir, "web.key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600,
 		),
 	)
 	return string(certificate)

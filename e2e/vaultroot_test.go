@@ -130,9 +130,7 @@ func newPair(t *testing.T, m *process, domain string) *pair {
 		}
 	})
 	listener, err := tls.Listen(
-		"tcp",
-		"127.0.0.1:0",
-		tlsconfig.MTLSServerConfig(server, server, tlsconfig.AuthorizeAny()),
+		"tcp", "127.0.0.1:0", tlsconfig.MTLSServerConfig(server, server, tlsconfig.AuthorizeAny()),
 	)
 	require.NoError(t, err)
 	running.Go(func() {

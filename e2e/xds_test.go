@@ -137,12 +137,7 @@ func (p *program) goesTo(what string, addresses ...string) {
 		}
 		if len(errs) > 0 || there < n*9/10 {
 			return fmt.Errorf(
-				"%d of %d calls go there (%v), %d fail: %.300s",
-				there,
-				n,
-				counts,
-				len(errs),
-				strings.Join(errs, "; "),
+				"%d of %d calls go there (%v), %d fail: %.300s", there, n, counts, len(errs), strings.Join(errs, "; "),
 			)
 		}
 		return nil

@@ -17,8 +17,9 @@ func demoCommand(env *cli.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo [--once]",
 		Short: "Show two federated regions on this machine",
-		Long: `Start two regions of three members each on this machine, federate them, and show a workload of one call the
-nearest instance of a service, in the other region where necessary, verified on both sides by exchanged bundles.
+		Long: `Start two regions of three members each on this machine, federate them, and show a workload of one
+call the nearest instance of a service, in the other region where necessary, verified on both sides by exchanged
+bundles.
 
 The demo runs until it is interrupted; with --once it checks itself and ends. Either way it removes what it made.`,
 		Args: cli.Arguments(),
@@ -31,7 +32,8 @@ The demo runs until it is interrupted; with --once it checks itself and ends. Ei
 				return fmt.Errorf("find this executable, which the demo starts as members: %w", err)
 			}
 			err = demo.Run(cmd.Context(), demo.Options{
-				Once: once, JSON: env.Output == cli.OutputJSON, Stdout: env.Stdout, Stderr: env.Stderr, Executable: executable,
+				Once: once, JSON: env.Output == cli.OutputJSON,
+				Stdout: env.Stdout, Stderr: env.Stderr, Executable: executable,
 			})
 			switch {
 			case errors.Is(err, demo.ErrFailed):

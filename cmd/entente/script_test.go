@@ -12,21 +12,21 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/client"
 )
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"entente": main})
 }
 
-// What needs no member.
+// TestScripts runs the scripts that need no member.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{Dir: "testdata/script"})
 }
 
-// What a member answers: each script has a real one, of its own.
+// TestMemberScripts runs the scripts that need a member. Each has one of its own.
 func TestMemberScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:   "testdata/member",
@@ -65,7 +65,7 @@ telemetry { listen = "127.0.0.1:%d" }
 	return os.WriteFile(filepath.Join(env.WorkDir, "entente.hcl"), []byte(config), 0o600)
 }
 
-// freePorts returns ports that nobody listens on now.
+// freePorts returns ports on which no process listens at the moment.
 func freePorts(n int) ([]int, error) {
 	ports := make([]int, n)
 	for i := range ports {
@@ -82,7 +82,7 @@ func freePorts(n int) ([]int, error) {
 // waitLimit is how long a script waits for anything: far longer than it takes on a busy machine.
 const waitLimit = 30 * time.Second
 
-// poll calls done until it is true. It may not ask too often for two busy cores.
+// poll calls done until it is true, at intervals that two busy cores can bear.
 func poll(ctx context.Context, ts *testscript.TestScript, what string, done func() bool) {
 	const often = 20 * time.Millisecond
 	tick := time.NewTicker(often)
@@ -91,7 +91,7 @@ func poll(ctx context.Context, ts *testscript.TestScript, what string, done func
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			ts.Fatalf("%s did not come to be in %s", what, waitLimit)
+			ts.Fatalf("no %s within %s", what, waitLimit)
 		}
 	}
 }
@@ -110,22 +110,19 @@ func until(ts *testscript.TestScript, _ bool, args []string) {
 func awaitMember(ts *testscript.TestScript, _ bool, _ []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), waitLimit)
 	defer cancel()
-	conn, err := grpc.NewClient(
-		"unix:"+ts.Getenv("ENTENTE_SOCKET"),
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.WaitForReady(true)),
-	)
+	member, err := client.New(ctx, client.WithAdminSocket(ts.Getenv("ENTENTE_SOCKET")),
+		client.WithDialOptions(grpc.WithDefaultCallOptions(grpc.WaitForReady(true))))
 	ts.Check(err)
-	defer conn.Close()
-	poll(ctx, ts, "a member that leads and signs", func() bool { return ready(ctx, conn) })
+	defer member.Close()
+	poll(ctx, ts, "a member that leads and signs", func() bool { return ready(ctx, member) })
 }
 
-func ready(ctx context.Context, conn *grpc.ClientConn) bool {
-	members, err := ententev1.NewClusterServiceClient(conn).ListMembers(ctx, &ententev1.ListMembersRequest{})
+func ready(ctx context.Context, member *client.Client) bool {
+	members, err := member.Cluster().ListMembers(ctx, &ententev1.ListMembersRequest{})
 	if err != nil || len(members.GetMembers()) == 0 || !members.GetMembers()[0].GetAlive() {
 		return false
 	}
-	list, err := ententev1.NewAuthorityServiceClient(conn).ListAuthorities(ctx, &ententev1.ListAuthoritiesRequest{})
+	list, err := member.Authorities().ListAuthorities(ctx, &ententev1.ListAuthoritiesRequest{})
 	active := map[ententev1.AuthorityKind]bool{}
 	for _, a := range list.GetAuthorities() {
 		if a.GetState() == ententev1.AuthorityState_AUTHORITY_STATE_ACTIVE {

@@ -69,8 +69,7 @@ shows them: compare one of them with what you have made in Vault. To refuse it f
 				}
 			}
 			done, err := client.ApproveAnchor(
-				ctx,
-				&ententev1.ApproveAnchorRequest{TrustDomain: domain, Anchor: args[0]},
+				ctx, &ententev1.ApproveAnchorRequest{TrustDomain: domain, Anchor: args[0]},
 			)
 			if err != nil {
 				return err

@@ -39,8 +39,7 @@ version before 9, '--diff 7..' from 7 to the newest, '--diff ..' between the las
 				return env.PrintOne(answer, func() string { return differenceLines(answer) })
 			}
 			answer, err := client.GetBundleHistory(
-				ctx,
-				&ententev1.GetBundleHistoryRequest{TrustDomain: args[0], Limit: limit},
+				ctx, &ententev1.GetBundleHistoryRequest{TrustDomain: args[0], Limit: limit},
 			)
 			if err != nil {
 				return err
@@ -88,8 +87,7 @@ func versionRange(text string) (*ententev1.CompareBundleVersionsRequest, error) 
 	}
 	if !ok {
 		return nil, cli.Usagef(
-			"--diff %q is not a pair of sequences: write FROM..TO, such as 7..9, or '..' for the last two",
-			text,
+			"--diff %q is not a pair of sequences: write FROM..TO, such as 7..9, or '..' for the last two", text,
 		)
 	}
 	return request, nil

@@ -90,14 +90,9 @@ statements' prints statements; a bundle endpoint serves them at /bundles/DOMAIN/
 	return cmd
 }
 
-// verifyStatements checks a bundle against statements, and both against the history in a cluster if ask is set.
+// verifyStatements checks a bundle against statements, and both against the history in a cluster if compare is set.
 func verifyStatements(
-	env *cli.Env,
-	cmd *cobra.Command,
-	args []string,
-	document []byte,
-	file, domain string,
-	ask bool,
+	env *cli.Env, cmd *cobra.Command, args []string, document []byte, file, domain string, compare bool,
 ) error {
 	var evidence []byte
 	if file != "" {
@@ -116,11 +111,11 @@ func verifyStatements(
 			return fmt.Errorf("%s cannot be read: %w", file, err)
 		}
 	}
-	if ask {
-		compare := env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, _ []string) error {
+	if compare {
+		call := env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, _ []string) error {
 			return against(ctx, member, domain, check, evidence == nil)
 		})
-		if err := compare(cmd, args); err != nil {
+		if err := call(cmd, args); err != nil {
 			return err
 		}
 	}

@@ -49,10 +49,7 @@ func Arguments(names ...string) cobra.PositionalArgs {
 			return Usagef("unexpected argument %q: '%s' takes none", args[0], cmd.CommandPath())
 		case len(args) > len(names):
 			return Usagef(
-				"unexpected argument %q: '%s' takes %s",
-				args[len(names)],
-				cmd.CommandPath(),
-				strings.Join(names, " "),
+				"unexpected argument %q: '%s' takes %s", args[len(names)], cmd.CommandPath(), strings.Join(names, " "),
 			)
 		}
 		for i, arg := range args {

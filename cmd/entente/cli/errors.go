@@ -48,10 +48,7 @@ func (env *Env) explain(cmd *cobra.Command, err error) int {
 		return exitFailed
 	case errors.As(err, &usage):
 		fmt.Fprintf(
-			env.Stderr,
-			"entente: %s; '%s --help' shows the usage\n",
-			Printable(usage.message),
-			cmd.CommandPath(),
+			env.Stderr, "entente: %s; '%s --help' shows the usage\n", Printable(usage.message), cmd.CommandPath(),
 		)
 		return exitUsage
 	}
@@ -112,14 +109,11 @@ func statusSentence(s *status.Status) string {
 		where, why := m[1], strings.TrimPrefix(m[2], "connect: ")
 		if where == "" {
 			return fmt.Sprintf(
-				"the member and this command do not trust each other: %s; check --cert, --key and --bundle",
-				why,
+				"the member and this command do not trust each other: %s; check --cert, --key and --bundle", why,
 			)
 		}
 		return fmt.Sprintf(
-			"cannot reach %s: %s; check that the member runs and that --address or --socket names it",
-			where,
-			why,
+			"cannot reach %s: %s; check that the member runs and that --address or --socket names it", where, why,
 		)
 	}
 	switch s.Code() {

@@ -38,16 +38,11 @@ func flagError(cmd *cobra.Command, err error) error {
 	switch flag.Value.Type() {
 	case "duration":
 		return Usagef(
-			"--%s %q is not a duration: write a number with a unit, such as 10s",
-			flag.Name,
-			invalid.GetValue(),
+			"--%s %q is not a duration: write a number with a unit, such as 10s", flag.Name, invalid.GetValue(),
 		)
 	case "uint32":
 		return Usagef(
-			"--%s %q is not a count: write a whole number, such as %s",
-			flag.Name,
-			invalid.GetValue(),
-			flag.DefValue,
+			"--%s %q is not a count: write a whole number, such as %s", flag.Name, invalid.GetValue(), flag.DefValue,
 		)
 	}
 	return &usageError{err.Error()}

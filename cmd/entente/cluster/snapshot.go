@@ -135,8 +135,7 @@ they are; the sequences of hosted bundles keep rising.`,
 }
 
 func send(
-	stream grpc.ClientStreamingClient[ententev1.RestoreSnapshotRequest, ententev1.RestoreSnapshotResponse],
-	r io.Reader,
+	stream grpc.ClientStreamingClient[ententev1.RestoreSnapshotRequest, ententev1.RestoreSnapshotResponse], r io.Reader,
 ) (*ententev1.RestoreSnapshotResponse, error) {
 	const partBytes = 64 << 10
 	buf := make([]byte, partBytes)

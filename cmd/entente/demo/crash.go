@@ -125,10 +125,7 @@ func (s *story) fetchFrom(ctx context.Context, members []*member) *fetching {
 			defer tick.Stop()
 			for {
 				got, err := federation.FetchBundle(
-					ctx,
-					s.us.domain,
-					bundleURL(m, s.us),
-					federation.WithSPIFFEAuth(s.euCaller, s.us.endpointID()),
+					ctx, s.us.domain, bundleURL(m, s.us), federation.WithSPIFFEAuth(s.euCaller, s.us.endpointID()),
 				)
 				if ctx.Err() != nil {
 					return

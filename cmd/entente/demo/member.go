@@ -95,8 +95,7 @@ func (m *member) configure(seed *member, token string) error {
 	values := map[string]string{
 		"Region": m.region.name, "TrustDomain": m.region.domain.Name(), "ID": m.id, "Zone": m.zone,
 		"DataDir": filepath.Join(
-			m.dir,
-			"data",
+			m.dir, "data",
 		), "API": m.api.String(), "Endpoint": m.endpoint.String(), "Operations": m.operations.String(),
 	}
 	if seed != nil {

@@ -22,8 +22,7 @@ type reservation struct{ listeners []net.Listener }
 func (r *reservation) take() (netip.AddrPort, error) {
 	for range portTries {
 		a := netip.AddrPortFrom(
-			netip.AddrFrom4([4]byte{127, 0, 0, 1}),
-			uint16(lowestPort+rand.IntN(highestPort-lowestPort+1)),
+			netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(lowestPort+rand.IntN(highestPort-lowestPort+1)),
 		)
 		l, err := net.Listen("tcp", a.String())
 		if err == nil {
@@ -32,10 +31,7 @@ func (r *reservation) take() (netip.AddrPort, error) {
 		}
 	}
 	return netip.AddrPort{}, fmt.Errorf(
-		"find a free port from %d to %d: %w",
-		lowestPort,
-		highestPort,
-		errors.New("all tried ports are in use"),
+		"find a free port from %d to %d: %w", lowestPort, highestPort, errors.New("all tried ports are in use"),
 	)
 }
 

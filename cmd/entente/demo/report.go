@@ -115,11 +115,7 @@ func (r *report) end() error {
 		}
 	}
 	_, err := fmt.Fprintf(
-		r.out,
-		"\n%d of %d steps held, in %.1f s.\n",
-		held,
-		len(r.steps),
-		time.Since(r.start).Seconds(),
+		r.out, "\n%d of %d steps held, in %.1f s.\n", held, len(r.steps), time.Since(r.start).Seconds(),
 	)
 	return err
 }

@@ -147,11 +147,7 @@ func (p *workload) call(ctx context.Context, address string, expected spiffeid.I
 	}
 	if seen.Service != expected.String() || seen.Caller != p.id.String() {
 		return verified{}, fmt.Errorf(
-			"%s calls %s: %s responded, and verified the caller as %s",
-			p.id,
-			expected,
-			seen.Service,
-			seen.Caller,
+			"%s calls %s: %s responded, and verified the caller as %s", p.id, expected, seen.Service, seen.Caller,
 		)
 	}
 	anchor, err := p.anchorOf(answer.TLS.PeerCertificates)

@@ -64,8 +64,7 @@ func (s *story) form(ctx context.Context) (string, error) {
 		leaders = append(leaders, fmt.Sprintf("%s, led by %s", r.domain.Name(), m.id))
 	}
 	return fmt.Sprintf(
-		"three voters each, two of which joined by one-time tokens: %s",
-		strings.Join(leaders, "; "),
+		"three voters each, two of which joined by one-time tokens: %s", strings.Join(leaders, "; "),
 	), nil
 }
 
@@ -218,8 +217,7 @@ func (s *story) rotate(ctx context.Context) (string, error) {
 		old[root] = true
 	}
 	s.traffic = s.keepCalling(
-		route{s.euCaller, s.usService.address, s.usService.id},
-		route{s.usCaller, s.euService.address, s.euService.id},
+		route{s.euCaller, s.usService.address, s.usService.id}, route{s.usCaller, s.euService.address, s.euService.id},
 	)
 	mark, start := s.traffic.mark(), time.Now()
 	_, err = s.us.conn.Authorities().

@@ -138,8 +138,7 @@ func deleteCommand(env *cli.Env) *cobra.Command {
 			return env.Print(done, func(t *cli.Table) {
 				if toHub {
 					t.Otherwise(
-						"The relationship with %s has ended; where a hub vouches for it, its word counts now.",
-						args[0],
+						"The relationship with %s has ended; where a hub vouches for it, its word counts now.", args[0],
 					)
 					return
 				}

@@ -52,9 +52,7 @@ makes the relationships of both sides. Until both operators have approved ('ente
 				)
 				if !i.GetApproved() {
 					fmt.Fprintf(
-						env.Stderr,
-						"Once it is accepted: entente federation approve %s\n",
-						i.GetForeignTrustDomain(),
+						env.Stderr, "Once it is accepted: entente federation approve %s\n", i.GetForeignTrustDomain(),
 					)
 				}
 				fmt.Fprintln(env.Stdout, made.GetToken())

@@ -51,10 +51,7 @@ func streamLine(s *ententev1.PeerStream) string {
 		return "down since " + cli.Time(s.GetSince())
 	}
 	return fmt.Sprintf(
-		"%s, with %s since %s",
-		cli.EnumName(s.GetDirection()),
-		s.GetRemoteMember(),
-		cli.Time(s.GetSince()),
+		"%s, with %s since %s", cli.EnumName(s.GetDirection()), s.GetRemoteMember(), cli.Time(s.GetSince()),
 	)
 }
 

@@ -97,8 +97,7 @@ func simulationTable(service string, answer *ententev1.SimulateHintResponse) fun
 		}
 		for _, u := range answer.GetUnmatched() {
 			notes = append(
-				notes,
-				fmt.Sprintf("Without effect: %s matches no instance of %s.", cli.Printable(u), service),
+				notes, fmt.Sprintf("Without effect: %s matches no instance of %s.", cli.Printable(u), service),
 			)
 		}
 		t.Note = strings.Join(notes, "\n")

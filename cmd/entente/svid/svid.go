@@ -53,9 +53,7 @@ interrupted or terminated (SIGTERM), and with another status only if the first S
 			}
 			if err := os.MkdirAll(dir, 0o700); err != nil {
 				return fmt.Errorf(
-					"--dir %s cannot be made (%w): name a folder that this user may write to",
-					dir,
-					cli.Cause(err),
+					"--dir %s cannot be made (%w): name a folder that this user may write to", dir, cli.Cause(err),
 				)
 			}
 			request := client.X509SourceConfig{ID: parsed, TTL: ttl, DNSNames: dnsNames, CallTimeout: env.Timeout}

@@ -38,8 +38,7 @@ domain, if the SVID is in another domain (default: DIR/bundle.pem).`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			err := env.UseSVID(
 				filepath.Join(
-					dir,
-					xdsbootstrap.SVIDFile,
+					dir, xdsbootstrap.SVIDFile,
 				),
 				filepath.Join(dir, xdsbootstrap.KeyFile),
 				filepath.Join(dir, bundleFile),
@@ -74,8 +73,7 @@ func relay(ctx context.Context, path string, conn grpc.ClientConnInterface) erro
 func relayAt(ctx context.Context, listener net.Listener, conn grpc.ClientConnInterface) error {
 	server := grpc.NewServer(grpc.MaxConcurrentStreams(maxRelayed))
 	discovery.RegisterAggregatedDiscoveryServiceServer(
-		server,
-		relayed{to: discovery.NewAggregatedDiscoveryServiceClient(conn)},
+		server, relayed{to: discovery.NewAggregatedDiscoveryServiceClient(conn)},
 	)
 	stop := context.AfterFunc(ctx, server.Stop)
 	defer stop()
@@ -90,8 +88,7 @@ func listenUnix(path string) (net.Listener, error) {
 	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == os.ModeSocket {
 		if conn, err := net.Dial("unix", path); err == nil {
 			return nil, errors.Join(
-				fmt.Errorf("another process listens at %s: stop it, or name another --listen", path),
-				conn.Close(),
+				fmt.Errorf("another process listens at %s: stop it, or name another --listen", path), conn.Close(),
 			)
 		}
 		if err := os.Remove(path); err != nil {
@@ -104,9 +101,7 @@ func listenUnix(path string) (net.Listener, error) {
 	unix.Umask(masked)
 	if err != nil {
 		return nil, fmt.Errorf(
-			"--listen %s: %w: name a socket in a folder that this user may write to",
-			path,
-			cli.Cause(err),
+			"--listen %s: %w: name a socket in a folder that this user may write to", path, cli.Cause(err),
 		)
 	}
 	return listener, nil
@@ -144,8 +139,7 @@ func (r relayed) DeltaAggregatedResources(s discovery.AggregatedDiscoveryService
 
 // forward copies messages both ways until the other server ends the stream, or the client is gone.
 func forward[Request, Answer any](
-	down grpc.BidiStreamingServer[Request, Answer],
-	up grpc.BidiStreamingClient[Request, Answer],
+	down grpc.BidiStreamingServer[Request, Answer], up grpc.BidiStreamingClient[Request, Answer],
 ) error {
 	go func() { // it ends when this call does
 		for {
