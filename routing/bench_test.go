@@ -47,7 +47,7 @@ func BenchmarkHint(b *testing.B) {
 	now, err := m.snapshot(store.View(), "shop", nil)
 	require.NoError(b, err)
 	require.Len(b, now.service.Instances, instances)
-	cache := m.hints.cache
+	cache := m.hintServer.cache
 	hint := func(b *testing.B, view *raftstore.View) *ententev1.Hint {
 		h, err := cache.get(view, "shop", caller, everything)
 		if err != nil {

@@ -53,8 +53,8 @@ type Manager struct {
 	Registry *registry.Registry
 	Exchange *exchange.Exchange
 
-	hints *hintServer
-	rules *ruleServer
+	hintServer *hintServer
+	ruleServer *ruleServer
 }
 
 // New returns the routing of a member.
@@ -80,8 +80,7 @@ func New(c Config) (*Manager, error) {
 	}
 	exch, err := exchange.New(exchange.Config{
 		Store: c.Store, Registry: reg, Audit: c.Audit, Agreements: c.Agreements, Leader: c.Leader,
-		ImportTTL:   c.ImportTTL,
-		LastContact: c.LastContact, Now: c.Now, Logger: c.Logger, Registerer: c.Registerer,
+		ImportTTL: c.ImportTTL, LastContact: c.LastContact, Now: c.Now, Logger: c.Logger, Registerer: c.Registerer,
 	})
 	if err != nil {
 		return nil, err
@@ -95,11 +94,8 @@ func New(c Config) (*Manager, error) {
 		}
 	}
 	return &Manager{
-		Planner: planner, Registry: reg, Exchange: exch, hints: hints, rules: &ruleServer{
-			store: c.Store,
-			rules: rules,
-			now:   c.Now,
-		},
+		Planner: planner, Registry: reg, Exchange: exch, hintServer: hints,
+		ruleServer: &ruleServer{store: c.Store, rules: rules, now: c.Now},
 	}, nil
 }
 
@@ -139,7 +135,7 @@ func NewServer(m *Manager) *Server {
 	return &Server{
 		Registrar: m.Registry.Registrar, Replacer: m.Registry.Replacer, LeaseKeeper: m.Registry.Leases,
 		ExportServer: m.Exchange.Exports, ImportServer: m.Exchange.Imports,
-		hintServer: m.hints, ruleServer: m.rules,
-		whatIfServer: &whatIfServer{store: m.hints.store, planner: m.Planner, scope: m.hints.scope},
+		hintServer: m.hintServer, ruleServer: m.ruleServer,
+		whatIfServer: &whatIfServer{store: m.hintServer.store, planner: m.Planner, scope: m.hintServer.scope},
 	}
 }

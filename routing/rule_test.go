@@ -16,7 +16,7 @@ import (
 // TestRulesChangeHints: a rule for a service overlays the rule for all services, which overlays the configuration.
 // Hints follow them.
 func TestRulesChangeHints(t *testing.T) {
-	r, ctx := newRoom(t), routingtest.Admin(t)
+	r, ctx := newFixture(t), routingtest.Admin(t)
 	for address, zone := range map[string]string{"10.0.0.1:443": "a", "10.0.0.2:443": "b"} {
 		i := routingtest.Registration()
 		i.Address, i.Locality = address, &ententev1.Locality{Region: "eu", Zone: zone}
@@ -66,7 +66,7 @@ func TestRulesChangeHints(t *testing.T) {
 // TestRulesCanBeRepaired: if a larger configuration makes rules too many, each of them can still be deleted or replaced
 // alone.
 func TestRulesCanBeRepaired(t *testing.T) {
-	r, ctx := newRoom(t), routingtest.Admin(t)
+	r, ctx := newFixture(t), routingtest.Admin(t)
 	failover := func(region string) *ententev1.FailoverRule {
 		return &ententev1.FailoverRule{From: region, To: []string{"ap"}}
 	}
@@ -107,7 +107,7 @@ func TestRulesCanBeRepaired(t *testing.T) {
 // TestRuleForUnknownRegion: a typing error in the region of a distribution leads to a warning too, because the
 // distribution would never apply.
 func TestRuleForUnknownRegion(t *testing.T) {
-	r := newRoom(t)
+	r := newFixture(t)
 	_, err := r.RegisterInstance(
 		routingtest.Admin(t),
 		&ententev1.RegisterInstanceRequest{Instance: routingtest.Registration()},
@@ -131,7 +131,7 @@ func TestRuleForUnknownRegion(t *testing.T) {
 }
 
 func TestInvalidRules(t *testing.T) {
-	r, ctx := newRoom(t), routingtest.Admin(t)
+	r, ctx := newFixture(t), routingtest.Admin(t)
 	all := func(r *ententev1.RoutingRule) []*ententev1.RoutingRule {
 		r.Service = "*"
 		return []*ententev1.RoutingRule{r}

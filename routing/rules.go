@@ -120,8 +120,7 @@ func ruleWarnings(r raftstore.Reader, names []string, rows map[string]*statev1.R
 			if !regions[region] {
 				warnings = append(warnings, fmt.Sprintf(
 					"the rule for %s names the region %s, in which no instance of any service is registered",
-					name,
-					region,
+					name, region,
 				))
 			}
 		}

@@ -21,7 +21,7 @@ import (
 // TestHintsFollowTheScope: hints, simulated hints and plans for xDS leave out the same instances without a mention, for
 // callers who see all domains, one of two, or none. A cached hint is not given to callers with another scope.
 func TestHintsFollowTheScope(t *testing.T) {
-	r := newRoom(t)
+	r := newFixture(t)
 	r.setTrust(t, "us.example.org", trust.Fresh)
 	for address, id := range map[string]spiffeid.ID{
 		"10.0.0.1:80": euWorkload, "10.0.0.2:80": usWorkload, "10.0.0.3:80": usWorkload,
@@ -66,7 +66,7 @@ func offeredIn(h *ententev1.Hint) (n int) {
 
 // TestAffected lists the services whose plans a change affects. The registry has a test for its own tables.
 func TestAffected(t *testing.T) {
-	r := newRoom(t)
+	r := newFixture(t)
 	for _, test := range []struct {
 		table, key string
 		want       []string

@@ -37,8 +37,8 @@ func (tableTrust) State(r raftstore.Reader, td spiffeid.TrustDomain) (trust.Stat
 
 func (tableTrust) Prefixes() []raftstore.Prefix { return []raftstore.Prefix{trustTable.Prefix("")} }
 
-// room is the routing of one member, on a store of its own, with a clock that stands still until it is moved.
-type room struct {
+// fixture is the routing of one member, on a store of its own, with a clock that stands still until it is moved.
+type fixture struct {
 	*Manager
 	*Server
 	store *raftstore.Store
@@ -51,9 +51,9 @@ type scopeKey struct{}
 
 var everything = access.NewScope("everything", func(spiffeid.TrustDomain) bool { return true })
 
-func newRoom(t testing.TB) *room {
+func newFixture(t testing.TB) *fixture {
 	t.Helper()
-	r := &room{clock: routingtest.NewClock(), reg: prometheus.NewRegistry(), store: raftstoretest.New(t)}
+	r := &fixture{clock: routingtest.NewClock(), reg: prometheus.NewRegistry(), store: raftstoretest.New(t)}
 	m, err := New(Config{
 		Store: r.store, Trust: tableTrust{}, Audit: &routingtest.AuditLog{}, Registerer: r.reg,
 		Scope: func(ctx context.Context) access.Scope {
@@ -69,7 +69,7 @@ func newRoom(t testing.TB) *room {
 	return r
 }
 
-func (r *room) setTrust(t *testing.T, td string, state trust.State) {
+func (r *fixture) setTrust(t *testing.T, td string, state trust.State) {
 	t.Helper()
 	_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
 		return trustTable.Put(tx, td, &statev1.Instance{Weight: uint32(state)})
@@ -78,7 +78,7 @@ func (r *room) setTrust(t *testing.T, td string, state trust.State) {
 }
 
 func TestInvalidRequests(t *testing.T) {
-	r, ctx := newRoom(t), routingtest.Admin(t)
+	r, ctx := newFixture(t), routingtest.Admin(t)
 	before := r.store.View().Revision()
 	register := func(change func(*ententev1.Instance)) func() error {
 		return func() error {
@@ -132,7 +132,7 @@ func TestInvalidRequests(t *testing.T) {
 }
 
 func TestHintFollowsTrustAndHealth(t *testing.T) {
-	r, ctx := newRoom(t), routingtest.Admin(t)
+	r, ctx := newFixture(t), routingtest.Admin(t)
 	hint := func() *ententev1.Hint {
 		h, err := r.GetHint(ctx, &ententev1.GetHintRequest{Service: "shop", Locality: euCaller.Proto()})
 		require.NoError(t, err)
@@ -191,7 +191,7 @@ func TestHintFollowsTrustAndHealth(t *testing.T) {
 }
 
 func TestRun(t *testing.T) {
-	r := newRoom(t)
+	r := newFixture(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- r.Run(ctx) }()

@@ -13,7 +13,7 @@ import (
 // TestSimulateHint: two thirds of the callers are in eu, and their load goes to us if eu is down. Nothing of the
 // scenario is stored.
 func TestSimulateHint(t *testing.T) {
-	r := newRoom(t)
+	r := newFixture(t)
 	for address, place := range map[string]string{"10.0.0.1:80": "eu", "10.0.0.2:80": "eu", "10.0.0.3:80": "us"} {
 		_, err := r.RegisterInstance(
 			routingtest.Admin(t),

@@ -12,7 +12,7 @@ import (
 )
 
 func TestWatchHint(t *testing.T) {
-	r := newRoom(t)
+	r := newFixture(t)
 	client := routingtest.Dial(t, r.Server, routingtest.Local)
 	_, err := first(client.WatchHint(t.Context(), &ententev1.WatchHintRequest{Service: "shop"}))
 	routingtest.Refused(t, err, codes.InvalidArgument, "at least a region is required")

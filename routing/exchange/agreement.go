@@ -72,8 +72,7 @@ func (a Agreement) heldBack(trustDomain string) string {
 	case !a.InForce:
 		return fmt.Sprintf(
 			"the relationship with %s is suspended, or lacks the consent of one side; see 'entente federation show %s'",
-			trustDomain,
-			trustDomain,
+			trustDomain, trustDomain,
 		)
 	case a.Peer == "":
 		return fmt.Sprintf(

@@ -95,8 +95,7 @@ func parseExport(m *ententev1.ServiceExport) (serviceExport, error) {
 		if len(p) > maxPathPrefix || !strings.HasPrefix(p, "/") || p == "/" || strings.HasSuffix(p, "/") {
 			return e, fmt.Errorf(
 				"%w: the path %q does not consist of whole segments, such as /shop; leave it out for all paths",
-				errExport,
-				plan.Clip(p),
+				errExport, plan.Clip(p),
 			)
 		}
 	}

@@ -84,8 +84,7 @@ func (s *sender) subscribe(m *ententev1.PeerServiceInterest) error {
 	if m.GetNumber() <= s.number {
 		return fmt.Errorf(
 			"the peer's list of subscriptions has the number %d, which is not above the previous number %d",
-			m.GetNumber(),
-			s.number,
+			m.GetNumber(), s.number,
 		)
 	}
 	if !s.lists.Allow() {

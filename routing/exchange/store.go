@@ -173,10 +173,7 @@ func (w *importWriter) audited(ctx context.Context, batch importBatch) error {
 		if len(refused) > 0 {
 			w.log.Warn(
 				"sets that a peer exports are refused; what was stored before stays",
-				"peer",
-				batch.home,
-				"refused",
-				firstFew(refused),
+				"peer", batch.home, "refused", firstFew(refused),
 			)
 		}
 		w.log.Debug("instances imported", "peer", batch.home, "sets", len(stored), "revision", revision)

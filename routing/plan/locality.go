@@ -29,9 +29,7 @@ func ParseLocality(text string) (Locality, error) {
 	if len(parts) > 3 {
 		return Locality{}, fmt.Errorf(
 			"%w: %q has %d parts; write REGION, REGION/ZONE or REGION/ZONE/SUB-ZONE",
-			ErrLocality,
-			Clip(text),
-			len(parts),
+			ErrLocality, Clip(text), len(parts),
 		)
 	}
 	var l Locality
@@ -128,8 +126,7 @@ func checkSegment(s string) error {
 		default:
 			return fmt.Errorf(
 				"has %q at byte %d; letters, digits, '-', '_' and '.' are allowed, a letter or digit first",
-				c,
-				i+1,
+				c, i+1,
 			)
 		}
 	}

@@ -54,8 +54,7 @@ func ParseAddress(text string) (netip.AddrPort, error) {
 	if err != nil {
 		return netip.AddrPort{}, fmt.Errorf(
 			"%w: %q; write an IP literal and a port, such as 192.0.2.1:8443 or [2001:db8::1]:8443",
-			ErrAddress,
-			Clip(text),
+			ErrAddress, Clip(text),
 		)
 	}
 	ip := a.Addr()

@@ -101,8 +101,7 @@ func NewPolicy(s Settings) (*Policy, error) {
 	case s.OverprovisioningFactor != 0 && s.FailoverThreshold != 0:
 		return nil, fmt.Errorf(
 			"overprovisioning_factor %d and failover_threshold %d are alternatives; set one of them",
-			s.OverprovisioningFactor,
-			s.FailoverThreshold,
+			s.OverprovisioningFactor, s.FailoverThreshold,
 		)
 	case s.FailoverThreshold != 0:
 		if s.FailoverThreshold < 1 || s.FailoverThreshold > 100 {
@@ -113,9 +112,7 @@ func NewPolicy(s Settings) (*Policy, error) {
 		if s.OverprovisioningFactor < minOverprovisioning || s.OverprovisioningFactor > maxOverprovisioning {
 			return nil, fmt.Errorf(
 				"overprovisioning_factor is %d; it is a percentage from %d to %d",
-				s.OverprovisioningFactor,
-				minOverprovisioning,
-				maxOverprovisioning,
+				s.OverprovisioningFactor, minOverprovisioning, maxOverprovisioning,
 			)
 		}
 		p.factor = uint64(s.OverprovisioningFactor)
@@ -136,9 +133,7 @@ func NewPolicy(s Settings) (*Policy, error) {
 	if len(s.Failover) > maxRules || len(s.Distribution) > maxRules {
 		return nil, fmt.Errorf(
 			"there are %d failover and %d distribution rules; %d of each are allowed",
-			len(s.Failover),
-			len(s.Distribution),
-			maxRules,
+			len(s.Failover), len(s.Distribution), maxRules,
 		)
 	}
 	var err error
@@ -198,9 +193,7 @@ func distributionRules(settings []DistributionSetting) ([]distribution, error) {
 		if len(d.To) > maxRules {
 			return nil, fmt.Errorf(
 				"distribution from %s names %d places; %d are allowed",
-				patternText(from),
-				len(d.To),
-				maxRules,
+				patternText(from), len(d.To), maxRules,
 			)
 		}
 		rule := distribution{from: from}
@@ -214,18 +207,14 @@ func distributionRules(settings []DistributionSetting) ([]distribution, error) {
 			if percent < 1 || percent > 100 {
 				return nil, fmt.Errorf(
 					"distribution from %s gives %s %d percent; write 1 to 100, or leave it out",
-					patternText(from),
-					patternText(place),
-					percent,
+					patternText(from), patternText(place), percent,
 				)
 			}
 			for _, other := range rule.targets {
 				if place.Within(other.place) || other.place.Within(place) {
 					return nil, fmt.Errorf(
 						"distribution from %s: %s and %s overlap, so the percentage is ambiguous",
-						patternText(from),
-						patternText(other.place),
-						patternText(place),
+						patternText(from), patternText(other.place), patternText(place),
 					)
 				}
 			}
@@ -235,8 +224,7 @@ func distributionRules(settings []DistributionSetting) ([]distribution, error) {
 		if sum != 100 {
 			return nil, fmt.Errorf(
 				"distribution from %s: the percentages add up to %d; they must add up to 100",
-				patternText(from),
-				sum,
+				patternText(from), sum,
 			)
 		}
 		rules = append(rules, rule)

@@ -29,9 +29,7 @@ func ParseRule(m *ententev1.RoutingRule) (*statev1.RoutingRule, error) {
 		if err := CheckServiceName(m.GetService()); err != nil {
 			return nil, fmt.Errorf(
 				"%w: %w; a rule is for a service, or for %s, which stands for all",
-				ErrRule,
-				err,
-				AllServices,
+				ErrRule, err, AllServices,
 			)
 		}
 	}
@@ -43,19 +41,14 @@ func ParseRule(m *ententev1.RoutingRule) (*statev1.RoutingRule, error) {
 		if given.percent != nil && (*given.percent == 0 || *given.percent > maxOverprovisioning) {
 			return nil, fmt.Errorf(
 				"%w: for %s: %s is %d; leave it out, or write a percentage",
-				ErrRule,
-				m.GetService(),
-				given.name,
-				*given.percent,
+				ErrRule, m.GetService(), given.name, *given.percent,
 			)
 		}
 	}
 	if m.PanicThreshold != nil && m.GetPanicThreshold() > 100 {
 		return nil, fmt.Errorf(
 			"%w: for %s: panic_threshold is %d; it is a percentage from 0 (off) to 100",
-			ErrRule,
-			m.GetService(),
-			m.GetPanicThreshold(),
+			ErrRule, m.GetService(), m.GetPanicThreshold(),
 		)
 	}
 	row := &statev1.RoutingRule{
@@ -70,11 +63,7 @@ func ParseRule(m *ententev1.RoutingRule) (*statev1.RoutingRule, error) {
 			if percent := d.GetTo()[place]; percent > 100 {
 				return nil, fmt.Errorf(
 					"%w: for %s: distribution from %s gives %s %d percent; write 1 to 100, or leave it out",
-					ErrRule,
-					m.GetService(),
-					Clip(d.GetFrom()),
-					Clip(place),
-					percent,
+					ErrRule, m.GetService(), Clip(d.GetFrom()), Clip(place), percent,
 				)
 			}
 		}
@@ -85,17 +74,13 @@ func ParseRule(m *ententev1.RoutingRule) (*statev1.RoutingRule, error) {
 		len(row.Failover)+len(row.Distribution) == 0 {
 		return nil, fmt.Errorf(
 			"%w: for %s: it is empty; 'entente rule delete' removes a rule",
-			ErrRule,
-			m.GetService(),
+			ErrRule, m.GetService(),
 		)
 	}
 	if size := proto.Size(row); size > maxRuleBytes {
 		return nil, fmt.Errorf(
 			"%w: for %s: it has %d bytes, and %d are allowed; name fewer regions and places",
-			ErrRule,
-			m.GetService(),
-			size,
-			maxRuleBytes,
+			ErrRule, m.GetService(), size, maxRuleBytes,
 		)
 	}
 	if _, err := NewPolicy(SettingsFromRow(row)); err != nil {
@@ -157,9 +142,7 @@ func UnreachableDistributions(service string, list []*statev1.DistributionRule) 
 				out,
 				fmt.Sprintf(
 					"the rule for %s has a distribution from %s that never applies: the one from %s precedes it",
-					service,
-					patternText(from),
-					patternText(before[i]),
+					service, patternText(from), patternText(before[i]),
 				),
 			)
 		}

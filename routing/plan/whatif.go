@@ -47,8 +47,7 @@ func parseAssumption(text string) (Assumption, error) {
 	if !ok {
 		return Assumption{}, fmt.Errorf(
 			"%w: %q: write PLACE=down, PLACE=40%%, domain:NAME=expired or IP:PORT=unhealthy",
-			ErrScenario,
-			Clip(text),
+			ErrScenario, Clip(text),
 		)
 	}
 	s := Assumption{text: text}
@@ -64,8 +63,7 @@ func parseAssumption(text string) (Assumption, error) {
 		if !known {
 			return s, fmt.Errorf(
 				"%w: %q: a trust domain can be fresh, stale, expired or suspended",
-				ErrScenario,
-				Clip(text),
+				ErrScenario, Clip(text),
 			)
 		}
 		s.trust = trusted
@@ -91,8 +89,7 @@ func (s Assumption) ofAddress(subject, state string) (Assumption, error) {
 	}
 	return s, fmt.Errorf(
 		"%w: %q: an instance can be healthy, degraded, unhealthy or draining",
-		ErrScenario,
-		Clip(s.text),
+		ErrScenario, Clip(s.text),
 	)
 }
 

@@ -60,8 +60,7 @@ func ParseInstance(m *ententev1.Instance) (Instance, error) {
 	if locality.Zone == "" {
 		return i, fmt.Errorf(
 			"%w: %q: an instance runs in a zone; write REGION/ZONE or REGION/ZONE/SUB-ZONE",
-			plan.ErrLocality,
-			locality,
+			plan.ErrLocality, locality,
 		)
 	}
 	id, err := bundle.ParseID(m.GetSpiffeId())
@@ -74,9 +73,7 @@ func ParseInstance(m *ententev1.Instance) (Instance, error) {
 	if access.HasPathPrefix(id.Path(), access.ReservedPath) {
 		return i, fmt.Errorf(
 			"%w: %s lies below %s/, which is reserved for members",
-			ErrReserved,
-			id,
-			access.ReservedPath,
+			ErrReserved, id, access.ReservedPath,
 		)
 	}
 	weight := m.GetWeight()
@@ -108,8 +105,7 @@ func healthFromProto(h ententev1.Health, unspecified plan.Health) (plan.Health, 
 	}
 	return 0, fmt.Errorf(
 		"%w: health %d is not known; healthy, degraded, unhealthy and draining are",
-		errInstance,
-		int32(h),
+		errInstance, int32(h),
 	)
 }
 

@@ -180,10 +180,7 @@ func (k *LeaseKeeper) release(ctx context.Context, h holder) (raftstore.Revision
 	if err := k.collector.deleteLease(ctx, h.lease); err != nil {
 		k.log.Info(
 			"the instances of a released lease are not deleted yet; the leader deletes them",
-			"lease",
-			h.lease,
-			"error",
-			err,
+			"lease", h.lease, "error", err,
 		)
 	}
 	return revision, nil

@@ -55,8 +55,7 @@ func digestOf(secret string) (digest [sha256.Size]byte, id string, err error) {
 		// The error does not repeat the input, which may be a secret with a typing error.
 		return digest, "", fmt.Errorf(
 			"%w: the secret is not %d hexadecimal digits; send the one that the lease was opened with",
-			errLease,
-			2*secretSize,
+			errLease, 2*secretSize,
 		)
 	}
 	digest = sha256.Sum256(b)

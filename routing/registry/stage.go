@@ -118,8 +118,7 @@ func (r *replacement) switchTo(
 			if now != d.generation || staged != len(r.wanted[d.service]) {
 				return fmt.Errorf(
 					"instances of %s were replaced by another caller meanwhile: %w",
-					d.service,
-					raftstore.ErrBusy,
+					d.service, raftstore.ErrBusy,
 				)
 			}
 			if err := Sets.Put(tx, d.String(), &statev1.InstanceSet{Generation: generation}); err != nil {

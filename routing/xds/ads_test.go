@@ -56,9 +56,9 @@ type noAudit struct{}
 
 func (noAudit) Record(audit.Event) error { return nil }
 
-// room is a cache on a real store and a real routing manager, served over gRPC. The header "sees" has the trust domains
-// that a caller sees, separated by spaces. Without it, the caller sees all.
-type room struct {
+// fixture is a cache on a real store and a real routing manager, served over gRPC. The header "sees" has the trust
+// domains that a caller sees, separated by spaces. Without it, the caller sees all.
+type fixture struct {
 	t       testing.TB
 	store   *raftstore.Store
 	manager *countedPlans
@@ -93,7 +93,7 @@ func (l *countedPlans) since() map[string]int {
 	return out
 }
 
-func newRoom(t testing.TB, options ...grpc.ServerOption) *room {
+func newFixture(t testing.TB, options ...grpc.ServerOption) *fixture {
 	t.Helper()
 	store := raftstoretest.New(t)
 	manager, err := routing.New(routing.Config{Store: store, Trust: everybody{}, Audit: noAudit{}})
@@ -128,7 +128,7 @@ func newRoom(t testing.TB, options ...grpc.ServerOption) *room {
 	running.Go(func() { _ = cache.Run(ctx) })
 	running.Go(func() { _ = server.Serve(listener) })
 	conn, err := grpc.NewClient(
-		"passthrough:///room",
+		"passthrough:///fixture",
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(
 			func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) },
@@ -141,11 +141,11 @@ func newRoom(t testing.TB, options ...grpc.ServerOption) *room {
 		cancel()
 		running.Wait()
 	})
-	return &room{t: t, store: store, manager: counted, conn: conn}
+	return &fixture{t: t, store: store, manager: counted, conn: conn}
 }
 
 // put registers an instance: "shop 1 eu/a healthy".
-func (r *room) put(line string) {
+func (r *fixture) put(line string) {
 	r.t.Helper()
 	f := strings.Fields(line)
 	at, err := plan.ParseLocality(f[2])
@@ -164,7 +164,7 @@ func (r *room) put(line string) {
 	require.NoError(r.t, err)
 }
 
-func (r *room) remove(service, last string) {
+func (r *fixture) remove(service, last string) {
 	r.t.Helper()
 	i := registry.Instance{
 		Service:  service,
@@ -199,7 +199,7 @@ type stream struct {
 	names  map[string][]string
 }
 
-func (r *room) open(n *core.Node, header ...string) *stream {
+func (r *fixture) open(n *core.Node, header ...string) *stream {
 	r.t.Helper()
 	ctx := metadata.AppendToOutgoingContext(r.t.Context(), header...)
 	s, err := discovery.NewAggregatedDiscoveryServiceClient(r.conn).StreamAggregatedResources(ctx)
@@ -302,7 +302,7 @@ func addresses(a *endpoint.ClusterLoadAssignment) string {
 }
 
 func TestGRPCClient(t *testing.T) {
-	r := newRoom(t)
+	r := newFixture(t)
 	r.put("shop 1 eu/a healthy")
 	r.put("shop 2 eu/b healthy")
 	s := r.open(node("grpc", "eu/a"))
@@ -332,7 +332,7 @@ func TestGRPCClient(t *testing.T) {
 // TestEnvoy subscribes with wildcards, in the order of Envoy: the cluster of a new service is sent before the route to
 // it.
 func TestEnvoy(t *testing.T) {
-	r := newRoom(t)
+	r := newFixture(t)
 	r.put("shop 1 eu/a healthy")
 	s := r.open(node("envoy", "eu/a"))
 	s.subscribe(xds.Clusters)
@@ -365,7 +365,7 @@ func TestEnvoy(t *testing.T) {
 
 // TestRejectedUpdateIsNotSentAgain: the stream continues, and the next version is sent.
 func TestRejectedUpdateIsNotSentAgain(t *testing.T) {
-	r := newRoom(t)
+	r := newFixture(t)
 	r.put("shop 1 eu/a healthy")
 	s := r.open(node("grpc", "eu/a"))
 	s.subscribe(xds.Endpoints, "shop")
@@ -385,7 +385,7 @@ func TestRejectedUpdateIsNotSentAgain(t *testing.T) {
 
 // TestStaleNonceIsIgnored: a request with the nonce of an earlier response changes nothing.
 func TestStaleNonceIsIgnored(t *testing.T) {
-	r := newRoom(t)
+	r := newFixture(t)
 	r.put("shop 1 eu/a healthy")
 	s := r.open(node("grpc", "eu/a"))
 	s.subscribe(xds.Endpoints, "shop")
@@ -400,7 +400,7 @@ func TestStaleNonceIsIgnored(t *testing.T) {
 
 // TestScopeLimitsStreams: what a node claims gives no rights.
 func TestScopeLimitsStreams(t *testing.T) {
-	r := newRoom(t)
+	r := newFixture(t)
 	r.put("shop 1 eu/a healthy")
 	r.put("shop 2 us/a healthy")
 	r.put("secret 3 eu/a healthy")
@@ -414,7 +414,7 @@ func TestScopeLimitsStreams(t *testing.T) {
 // TestClientWithoutBundleMaps: it gets one cluster for each domain, the load is split by domain, and each falls back on
 // the other.
 func TestClientWithoutBundleMaps(t *testing.T) {
-	r := newRoom(t)
+	r := newFixture(t)
 	r.put("shop 1 eu/a healthy")
 	r.put("shop 2 eu/a unhealthy")
 	r.put("shop 3 us/a healthy")
@@ -440,7 +440,7 @@ func TestClientWithoutBundleMaps(t *testing.T) {
 // TestSubscriptionsAreBounded: the stream of a client ends that subscribes to too many types, or to more names than
 // there can be services.
 func TestSubscriptionsAreBounded(t *testing.T) {
-	r := newRoom(t)
+	r := newFixture(t)
 	ends := func(s *stream) codes.Code {
 		for {
 			if _, err := s.stream.Recv(); err != nil {
@@ -476,7 +476,7 @@ func TestSubscriptionsAreBounded(t *testing.T) {
 }
 
 func TestTheFirstRequestNamesTheNode(t *testing.T) {
-	r := newRoom(t)
+	r := newFixture(t)
 	s := r.open(nil)
 	s.subscribe(xds.Clusters)
 	_, open := <-s.got

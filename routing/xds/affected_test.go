@@ -23,7 +23,7 @@ import (
 )
 
 // lease stores a lease, and returns its ID and its secret.
-func (r *room) lease(number int) (id, secret string) {
+func (r *fixture) lease(number int) (id, secret string) {
 	r.t.Helper()
 	secret = fmt.Sprintf("%032x", number)
 	raw, err := hex.DecodeString(secret)
@@ -34,14 +34,14 @@ func (r *room) lease(number int) (id, secret string) {
 	return id, secret
 }
 
-func (r *room) putLease(id string, row *statev1.Lease) {
+func (r *fixture) putLease(id string, row *statev1.Lease) {
 	r.t.Helper()
 	_, err := r.store.Update(r.t.Context(), func(tx *raftstore.Tx) error { return registry.Leases.Put(tx, id, row) })
 	require.NoError(r.t, err)
 }
 
 // lapse makes a lease run out, or holds it again.
-func (r *room) lapse(id string, lapsed bool) {
+func (r *fixture) lapse(id string, lapsed bool) {
 	r.t.Helper()
 	row, found, err := registry.Leases.Get(r.store.View(), id)
 	require.NoError(r.t, err)
@@ -54,7 +54,7 @@ func (r *room) lapse(id string, lapsed bool) {
 }
 
 // under registers an instance of a service under a lease.
-func (r *room) under(secret, service string, number int) {
+func (r *fixture) under(secret, service string, number int) {
 	r.t.Helper()
 	address := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(number >> 8), byte(number)}), 80)
 	_, err := routing.NewServer(r.manager.Manager).
@@ -72,7 +72,7 @@ func (r *room) under(secret, service string, number int) {
 }
 
 // endpointsOf opens a delta stream for the endpoints of services, and returns what reads its next answer.
-func (r *room) endpointsOf(names ...string) func() *discovery.DeltaDiscoveryResponse {
+func (r *fixture) endpointsOf(names ...string) func() *discovery.DeltaDiscoveryResponse {
 	r.t.Helper()
 	s, err := discovery.NewAggregatedDiscoveryServiceClient(r.conn).DeltaAggregatedResources(r.t.Context())
 	require.NoError(r.t, err)
@@ -100,7 +100,7 @@ func (r *room) endpointsOf(names ...string) func() *discovery.DeltaDiscoveryResp
 // TestLeaseAffectsItsServices: when a lease with instances in two of twenty services runs out, only these two are
 // planned again, unless the periodic check of all services happens at the same time.
 func TestLeaseAffectsItsServices(t *testing.T) {
-	r := newRoom(t)
+	r := newFixture(t)
 	var names []string
 	var leases []string
 	for n := range 20 {
@@ -147,7 +147,7 @@ func TestLeaseAffectsItsServices(t *testing.T) {
 // number of services that are planned.
 func BenchmarkLease(b *testing.B) {
 	const services = 2000
-	r := newRoom(b)
+	r := newFixture(b)
 	var names, leases []string
 	for n := range services {
 		id, secret := r.lease(n)

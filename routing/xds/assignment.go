@@ -137,9 +137,7 @@ func checkAssignment(a *endpoint.ClusterLoadAssignment) error {
 			if within += uint64(e.GetLoadBalancingWeight().GetValue()); within > maxWeightSum {
 				return fmt.Errorf(
 					"the weights in locality %s/%s/%s add up to more than 32 bits",
-					key.region,
-					key.zone,
-					key.subZone,
+					key.region, key.zone, key.subZone,
 				)
 			}
 		}

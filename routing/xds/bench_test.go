@@ -20,7 +20,7 @@ import (
 // memory of a stream with both ends and gRPC.
 func BenchmarkChange(b *testing.B) {
 	const streams, interested, instances = 5000, 500, 20
-	r := newRoom(b, grpc.ReadBufferSize(4<<10), grpc.WriteBufferSize(4<<10))
+	r := newFixture(b, grpc.ReadBufferSize(4<<10), grpc.WriteBufferSize(4<<10))
 	for i := range instances {
 		r.put(fmt.Sprintf("shop %d eu/a healthy", i+1))
 		r.put(fmt.Sprintf("other %d eu/a healthy", i+101))

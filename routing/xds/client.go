@@ -71,7 +71,7 @@ func ClientOf(node *core.Node, region string) (Client, error) {
 	}
 	l := node.GetLocality()
 	if strings.Contains(l.GetRegion()+l.GetZone()+l.GetSubZone(), "/") {
-		return Client{}, fmt.Errorf("the locality of the node: %w: a slash stands inside of a part", plan.ErrLocality)
+		return Client{}, fmt.Errorf("the locality of the node: %w: a part contains a slash", plan.ErrLocality)
 	}
 	text := l.GetRegion()
 	if text == "" {

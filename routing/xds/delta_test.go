@@ -23,7 +23,7 @@ type delta struct {
 	got    chan *discovery.DeltaDiscoveryResponse
 }
 
-func (r *room) openDelta(n *core.Node) *delta {
+func (r *fixture) openDelta(n *core.Node) *delta {
 	r.t.Helper()
 	s, err := discovery.NewAggregatedDiscoveryServiceClient(r.conn).DeltaAggregatedResources(r.t.Context())
 	require.NoError(r.t, err)
@@ -85,7 +85,7 @@ func (d *delta) wants(of xds.Type, what string) map[string]string {
 }
 
 func TestDelta(t *testing.T) {
-	r := newRoom(t)
+	r := newFixture(t)
 	r.put("shop 1 eu/a healthy")
 	r.put("cart 2 eu/a healthy")
 	d := r.openDelta(node("envoy", "eu/a"))
@@ -121,7 +121,7 @@ func TestDelta(t *testing.T) {
 }
 
 func TestRejectedDeltaIsNotSentAgain(t *testing.T) {
-	r := newRoom(t)
+	r := newFixture(t)
 	r.put("shop 1 eu/a healthy")
 	d := r.openDelta(node("grpc", "eu/a"))
 	d.send(&discovery.DeltaDiscoveryRequest{TypeUrl: string(xds.Endpoints), ResourceNamesSubscribe: []string{"shop"}})
@@ -133,7 +133,7 @@ func TestRejectedDeltaIsNotSentAgain(t *testing.T) {
 
 // TestOnlySubscribersAreSentChanges: a change is sent to the streams that subscribe to the resource, and to no others.
 func TestOnlySubscribersAreSentChanges(t *testing.T) {
-	r := newRoom(t)
+	r := newFixture(t)
 	const n = 50
 	var subscribed, others []*delta
 	for i := range n {

@@ -118,8 +118,7 @@ func inboundAddress(text string) (netip.AddrPort, error) {
 	if err != nil {
 		return netip.AddrPort{}, fmt.Errorf(
 			"%s must be followed by the IP:port that the server listens on: %w",
-			InboundPrefix,
-			err,
+			InboundPrefix, err,
 		)
 	}
 	return a, nil

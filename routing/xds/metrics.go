@@ -13,8 +13,7 @@ func newMetrics(r prometheus.Registerer, c *Cache) (*metrics, error) {
 	m := &metrics{
 		builds: counter(
 			"builds_total",
-			"Resources built, by type. Streams of the same variant share them.",
-			"type",
+			"Resources built, by type. Streams of the same variant share them.", "type",
 		),
 		updates: counter("answers_total", "Responses sent on xDS streams, by type.", "type"),
 		unsendable: counter(
@@ -24,9 +23,7 @@ func newMetrics(r prometheus.Registerer, c *Cache) (*metrics, error) {
 		),
 		rejected: counter(
 			"refused_total",
-			"Updates that clients rejected (NACK), by type and kind of client.",
-			"type",
-			"kind",
+			"Updates that clients rejected (NACK), by type and kind of client.", "type", "kind",
 		),
 	}
 	streams := prometheus.NewGaugeFunc(prometheus.GaugeOpts{

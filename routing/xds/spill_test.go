@@ -74,9 +74,7 @@ func transcript(levels []level) string {
 				parts,
 				fmt.Sprintf(
 					"%s %.0f%% [%s]",
-					p.locality,
-					float64(100*p.weight)/float64(sum),
-					strings.Join(addresses, " "),
+					p.locality, float64(100*p.weight)/float64(sum), strings.Join(addresses, " "),
 				),
 			)
 		}

@@ -66,12 +66,7 @@ func (c *Cache) begin(s *stream, node *core.Node) error {
 	s.variant.streams++
 	c.config.Logger.Debug(
 		"stream",
-		"caller",
-		s.caller.String(),
-		"kind",
-		client.Kind,
-		"locality",
-		client.Locality.String(),
+		"caller", s.caller.String(), "kind", client.Kind, "locality", client.Locality.String(),
 	)
 	return nil
 }
@@ -177,16 +172,8 @@ func (c *Cache) settle(s *stream, t Type, r request) {
 	c.metrics.rejected.WithLabelValues(t.short(), kind.String()).Inc()
 	c.config.Logger.Warn(
 		"a client rejected an update and keeps what it had; the same version is not sent again",
-		"caller",
-		s.caller.String(),
-		"kind",
-		kind,
-		"type",
-		t.short(),
-		"resources",
-		clip(fmt.Sprint(names)),
-		"reason",
-		clip(reason),
+		"caller", s.caller.String(), "kind", kind, "type", t.short(), "resources", clip(fmt.Sprint(names)),
+		"reason", clip(reason),
 	)
 }
 
