@@ -2,8 +2,8 @@ package port
 
 import "github.com/ententehq/entente/access"
 
-// AccessCaller is the caller as access knows it: a member by its identity key, anybody else by the X509-SVID. A joiner
-// is neither, and stays anonymous there.
+// AccessCaller implements [access.Identified]. A member is identified by its identity key, and a client by its
+// X509-SVID. A joiner is anonymous.
 func (a AuthInfo) AccessCaller() access.Caller {
 	switch {
 	case a.Caller.Protocol == Member:

@@ -15,23 +15,23 @@ import (
 // Identity is the SHA-256 of the SubjectPublicKeyInfo of an identity key.
 type Identity = [32]byte
 
-// IdentityOf returns the identity of the key in a certificate. Nothing else of the certificate counts.
+// IdentityOf returns the identity of the key in a certificate. It ignores all other fields.
 func IdentityOf(c *x509.Certificate) Identity { return sha256.Sum256(c.RawSubjectPublicKeyInfo) }
 
-// Caller is who is at the other end of a connection, as the handshake has proved it.
+// Caller is the other end of a connection, as verified in the handshake.
 type Caller struct {
 	Protocol Protocol
 	// MemberID and Identity are set under entente-raft/1 and entente-member/1.
 	MemberID string
 	Identity Identity
-	// SPIFFEID is set under h2, with the end of the certificates that prove it.
+	// SPIFFEID is set under h2. Expires is the end of the certificates that prove it.
 	SPIFFEID spiffeid.ID
 	Expires  time.Time
-	// Remote is the network address that the connection came from, or went to.
+	// Remote is the network address of the other end.
 	Remote net.Addr
 }
 
-// String names the caller as logs do.
+// String returns the name of the caller in logs.
 func (c Caller) String() string {
 	switch {
 	case c.MemberID != "":
@@ -42,21 +42,21 @@ func (c Caller) String() string {
 	return "joiner at " + c.Remote.String()
 }
 
-// AuthInfo is what gRPC keeps of a connection of this port.
+// AuthInfo is the credentials.AuthInfo of a connection of this port.
 type AuthInfo struct {
 	credentials.CommonAuthInfo
 	Caller Caller
-	// Binding is that of the connection ([Conn.Binding]), under entente-join/1.
+	// Binding is the binding of the connection ([Conn.Binding]) under entente-join/1.
 	Binding []byte
 }
 
-// AuthType names the protocol under which the caller was verified.
+// AuthType returns the protocol under which the caller was verified.
 func (a AuthInfo) AuthType() string { return string(a.Caller.Protocol) }
 
-// Verified returns the caller. It is how [CallerFrom] finds it also in types that embed an AuthInfo.
+// Verified returns the caller. [CallerFrom] calls it, also for types that embed an AuthInfo.
 func (a AuthInfo) Verified() Caller { return a.Caller }
 
-// CallerFrom returns the verified caller of a gRPC call that came in through a port.
+// CallerFrom returns the verified caller of a gRPC call through a port.
 func CallerFrom(ctx context.Context) (Caller, bool) {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
@@ -69,7 +69,7 @@ func CallerFrom(ctx context.Context) (Caller, bool) {
 	return info.Verified(), true
 }
 
-// BindingFrom returns the binding of the TLS session of a gRPC call that came in under entente-join/1.
+// BindingFrom returns the binding of the TLS session of a gRPC call under entente-join/1.
 func BindingFrom(ctx context.Context) ([]byte, bool) {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
@@ -79,7 +79,7 @@ func BindingFrom(ctx context.Context) ([]byte, bool) {
 	return info.Binding, ok && len(info.Binding) > 0
 }
 
-// HostFrom names the host from which a gRPC call came in, as far as it can be told: by its IP address, or by the /64 that it is of.
+// HostFrom returns a name for the host of a gRPC call: its IPv4 address, or the /64 of its IPv6 address.
 func HostFrom(ctx context.Context) string {
 	c, ok := CallerFrom(ctx)
 	if !ok || c.Remote == nil {
@@ -88,7 +88,7 @@ func HostFrom(ctx context.Context) string {
 	return hostOf(c.Remote)
 }
 
-// MemberFrom returns the id of the fellow member that makes a call under entente-member/1.
+// MemberFrom returns the id of the member that makes a call under entente-member/1.
 func MemberFrom(ctx context.Context) (string, bool) {
 	c, ok := CallerFrom(ctx)
 	if !ok || c.Protocol != Member {

@@ -9,7 +9,7 @@ import (
 
 func newRegistry() *prometheus.Registry { return prometheus.NewRegistry() }
 
-// clientCredentials are those of a client whose check of the member is not what a test is about.
+// clientCredentials are the credentials of a client that does not verify the member.
 func clientCredentials(svid *tls.Certificate) credentials.TransportCredentials {
 	return credentials.NewTLS(&tls.Config{
 		InsecureSkipVerify: true, //nolint:gosec // the tests are about the member's check of the client

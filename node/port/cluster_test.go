@@ -22,7 +22,7 @@ import (
 
 func durationOf(d time.Duration) *durationpb.Duration { return durationpb.New(d) }
 
-// No member of these tests has an SVID or a bundle: what they do rests on identity keys alone.
+// The members of these tests have neither SVIDs nor bundles. They depend on identity keys only.
 
 func TestThreeMembersFormAClusterAndStartAgainFromDisk(t *testing.T) {
 	a := newMember(t, "eu-1").form()
@@ -63,7 +63,7 @@ func TestThreeMembersFormAClusterAndStartAgainFromDisk(t *testing.T) {
 	}
 	a.write()
 
-	// Clients are not served without SVIDs, and are told so by the metric.
+	// Without an SVID of its own, the member refuses clients.
 	conn, err := clientTLS(a.address, "h2", nil)
 	if err == nil {
 		_, err = conn.Read(make([]byte, 1))
@@ -77,7 +77,7 @@ func TestATokenAdmitsOneMemberOnce(t *testing.T) {
 	token := a.token(time.Minute)
 	b := newMember(t, "eu-2").start()
 	require.NoError(t, b.enter(token, a.address))
-	require.NoError(t, b.enter(token, a.address), "asking again with the same key leads to the same end")
+	require.NoError(t, b.enter(token, a.address), "the same key may join again with the same result")
 
 	c := newMember(t, "eu-3").start()
 	err := c.enter(token, a.address)
@@ -101,7 +101,8 @@ func TestATokenAdmitsOneMemberOnce(t *testing.T) {
 	other := c.entry(a.token(time.Minute), a.address)
 	other.HomeTrustDomain = "us.example.org"
 	_, err = join.Enter(t.Context(), other)
-	require.ErrorContains(t, err, `the joiner has cluster.trust_domain = "us.example.org", but this cluster's is "eu.example.org"`)
+	require.ErrorContains(t, err, `the joiner has cluster.trust_domain = "us.example.org", but this cluster's is `+
+		`"eu.example.org"`)
 
 	other.ClusterName = "us"
 	_, err = join.Enter(t.Context(), other)
@@ -113,11 +114,11 @@ func TestATokenAdmitsOneMemberOnce(t *testing.T) {
 	require.ErrorContains(t, err, "the leader eu-1 did not find member eu-3 at its address "+b.address)
 }
 
-func TestTheSecretGoesToNobodyWhomTheTokenDoesNotName(t *testing.T) {
+func TestTheSecretIsSentOnlyToMembersThatTheTokenNames(t *testing.T) {
 	a := newMember(t, "eu-1").form()
 	token := a.token(time.Minute)
 
-	// An impostor at a's address: a member of another cluster, whose port accepts joiners.
+	// The impostor at the address of a is a member of another cluster, whose port accepts joiners.
 	impostor := newMember(t, "eu-1").form()
 	eavesdropped := make(chan []byte, 1)
 	relay, err := net.Listen("tcp", "127.0.0.1:0")
@@ -144,15 +145,15 @@ func TestTheSecretGoesToNobodyWhomTheTokenDoesNotName(t *testing.T) {
 	require.ErrorContains(t, err, "which the join token does not name")
 	require.ErrorContains(t, err, "nothing was sent to it")
 
-	// All that went out are the handshake's hello, a change-cipher-spec and the alert that broke it off: no
-	// application data, of which the first would follow the client's Finished.
+	// The joiner sent the hello, a change-cipher-spec and the alert that ended the handshake, and no application data,
+	// which would follow the client's Finished.
 	requireNoFinished(t, <-eavesdropped)
 	require.NoError(t, relay.Close())
 	accepted := gather(t, impostor, "entente_port_accepted_total", string(port.Join))
 	assert.Zero(t, accepted, "the impostor's handshake was not completed")
 }
 
-func TestARemovedMemberIsCutOff(t *testing.T) {
+func TestARemovedMemberIsDisconnected(t *testing.T) {
 	a := newMember(t, "eu-1").form()
 	b := newMember(t, "eu-2").joined(a)
 	c := newMember(t, "eu-3").joined(a)
@@ -186,7 +187,7 @@ func TestARemovedMemberIsCutOff(t *testing.T) {
 		return nil
 	})
 
-	// The leader that is removed hands the lead over first; then the last one stays.
+	// A leader that is removed transfers the lead first. The last member remains.
 	leader, other := a, b
 	if !a.store.IsLeader() {
 		leader, other = b, a
@@ -231,7 +232,8 @@ func TestAMemberCannotHinderItsRemovalByWrongAddresses(t *testing.T) {
 	for range calls {
 		go func() {
 			_, err := ententev1.NewMemberServiceClient(conn).Enlist(t.Context(), &ententev1.EnlistRequest{
-				Member: &ententev1.MemberIdentity{Id: "eu-3", Address: silent.Addr().String(), Identity: c.identity.Digest[:]},
+				Member: &ententev1.MemberIdentity{Id: "eu-3", Address: silent.Addr().String(),
+					Identity: c.identity.Digest[:]},
 			})
 			probes <- err
 		}()
@@ -261,7 +263,7 @@ func TestAMemberThatWasAwayLearnsWhoTheOthersAre(t *testing.T) {
 	require.Equal(t, "eu-4", answer.GetLeaderId())
 	revision := a.write()
 
-	// c knows nothing of eu-4, which leads, and cannot hear of it from anybody but the leader's log.
+	// c has no row of eu-4, the leader, and can get it only from the log of the leader.
 	c.start()
 	_, known := c.directory.MemberByIdentity(d.identity.Digest)
 	require.False(t, known)
@@ -295,7 +297,7 @@ func TestASnapshotTravelsWholeAndKeepsTheMembership(t *testing.T) {
 	require.ErrorContains(t, c.enter(token, a.address), "was used by member eu-2", "a spent token stays spent")
 }
 
-// gather returns the sum of the samples of one of a member's metrics that have this label's value.
+// gather returns the sum of the samples of a member's metric that have a label with this value.
 func gather(t *testing.T, m *member, metric, label string) float64 {
 	t.Helper()
 	families, err := m.registry.Gather()

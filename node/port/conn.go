@@ -7,34 +7,34 @@ import (
 	"time"
 )
 
-// Conn is a connection whose other end was verified, and is verified again by [Port.Recheck].
+// Conn is a connection whose other end was verified. [Port.Recheck] verifies it again.
 type Conn struct {
 	*tls.Conn
 	caller   Caller
 	outgoing bool
-	// dialed is the address that an outgoing connection was made to.
+	// dialed is the address of an outgoing connection.
 	dialed string
-	// chain is what the caller presented under h2.
+	// chain is the certificate chain that the caller presented under h2.
 	chain []*x509.Certificate
 
 	once    sync.Once
 	release func()
-	// end closes the connection when its time is over; nil if it has no end.
+	// end closes the connection at the end of its lifetime. It is nil if there is none.
 	end *time.Timer
 }
 
-// Caller returns who is at the other end.
+// Caller returns the other end.
 func (c *Conn) Caller() Caller { return c.caller }
 
-// Binding is a value that both ends of the connection derive from its TLS session, and nobody else can: what is signed together with
-// it counts in this session and in no other (RFC 9266 uses TLS's exporters so).
+// Binding returns a value that only the two ends of the connection can derive, from its TLS session. A signature over
+// it is valid in this session only. RFC 9266 uses TLS exporters in the same way.
 func (c *Conn) Binding() ([]byte, error) {
 	const label, bytes = "EXPORTER-entente-join", 32
 	state := c.ConnectionState()
 	return state.ExportKeyingMaterial(label, nil, bytes)
 }
 
-// Close closes the connection and forgets it. It may be called more than once.
+// Close closes the connection, and removes it from its port. It may be called more than once.
 func (c *Conn) Close() error {
 	c.once.Do(func() {
 		if c.end != nil {
@@ -47,8 +47,8 @@ func (c *Conn) Close() error {
 	return c.Conn.Close()
 }
 
-// cut closes the connection without the goodbye that Close says, which waits for a peer that does not read.
+// cut closes the connection without the closing alert of Close, which can block if the peer does not read.
 func (c *Conn) cut() {
-	_ = c.NetConn().Close() // it is being thrown away
+	_ = c.NetConn().Close() // nothing depends on the outcome
 	_ = c.Close()           // as above
 }

@@ -1,27 +1,20 @@
 package port
 
 import (
-	"fmt"
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// connections are the open connections of a port.
+// connections holds the open connections of a port.
 type connections struct {
-	mu     sync.Mutex
-	open   map[*Conn]struct{}
-	counts map[Protocol]int // incoming ones
-	// callers counts the connections of each caller under h2.
-	callers map[spiffeid.ID]int
-	// joiners counts the connections of each host under entente-join/1.
-	joiners map[string]int
-	closed  bool
+	mu       sync.Mutex
+	open     map[*Conn]struct{}
+	incoming *connectionLimiter
+	closed   bool
 }
 
-// admit takes a connection in, unless its protocol has as many as it may, or the port is closed.
+// admit adds a connection. It returns a [Refusal] if the port is closed, or an incoming connection exceeds a limit.
 func (p *Port) admit(c *Conn) error {
 	s := &p.connections
 	protocol, direction := c.caller.Protocol, direction(c.outgoing)
@@ -31,46 +24,23 @@ func (p *Port) admit(c *Conn) error {
 		return refuse(ReasonNotServed, "this member is stopping; try another one")
 	}
 	if !c.outgoing {
-		if limit := p.limit(protocol); limit > 0 && s.counts[protocol] >= limit {
-			return refuse(ReasonTooMany, fmt.Sprintf("this member has its %d connections under %s; use another member, or close some", limit, protocol))
-		}
-		if id := c.caller.SPIFFEID; protocol == GRPC && s.callers[id] >= p.maxPerCaller {
-			return refuse(ReasonTooMany, fmt.Sprintf("%s has %d connections to this member, as many as one caller may have; use another member, or close some", id, p.maxPerCaller))
-		}
-		if protocol == Join && s.joiners[hostOf(c.caller.Remote)] >= maxJoinersPerAddress {
-			return refuse(ReasonTooMany, fmt.Sprintf("%s has %d connections to this member under %s, as many as one address may have; they end after %s", hostOf(c.caller.Remote), maxJoinersPerAddress, protocol, joinLifetime))
-		}
-		s.counts[protocol]++
-		switch protocol {
-		case GRPC:
-			s.callers[c.caller.SPIFFEID]++
-		case Join:
-			s.joiners[hostOf(c.caller.Remote)]++
+		if err := s.incoming.add(c.caller); err != nil {
+			return err
 		}
 	}
 	s.open[c] = struct{}{}
-	p.ledger.open.WithLabelValues(string(protocol), direction).Inc()
+	p.telemetry.open.WithLabelValues(string(protocol), direction).Inc()
 	c.release = func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.open, c)
 		if !c.outgoing {
-			s.counts[protocol]--
+			s.incoming.remove(c.caller)
 		}
-		if id := c.caller.SPIFFEID; protocol == GRPC && !c.outgoing {
-			if s.callers[id]--; s.callers[id] == 0 {
-				delete(s.callers, id)
-			}
-		}
-		if host := hostOf(c.caller.Remote); protocol == Join && !c.outgoing {
-			if s.joiners[host]--; s.joiners[host] == 0 {
-				delete(s.joiners, host)
-			}
-		}
-		p.ledger.open.WithLabelValues(string(protocol), direction).Dec()
+		p.telemetry.open.WithLabelValues(string(protocol), direction).Dec()
 	}
 	if end, reason := p.endOf(c); !end.IsZero() {
-		c.end = time.AfterFunc(end.Sub(p.now()), func() { p.drop(c, reason, "its time is over") })
+		c.end = time.AfterFunc(end.Sub(p.now()), func() { p.drop(c, reason, "its lifetime has ended") })
 	}
 	return nil
 }
@@ -82,17 +52,7 @@ func direction(outgoing bool) string {
 	return "in"
 }
 
-func (p *Port) limit(protocol Protocol) int {
-	switch protocol {
-	case GRPC:
-		return p.maxClients
-	case Join:
-		return maxJoiners
-	}
-	return 0 // members: as many as membership admits
-}
-
-// endOf returns when a connection must end whatever happens, and why.
+// endOf returns the time at which a connection must end in any case, and the reason. The zero time means none.
 func (p *Port) endOf(c *Conn) (time.Time, Reason) {
 	if c.caller.Protocol == Join {
 		return p.now().Add(joinLifetime), ReasonLifetime
@@ -100,18 +60,18 @@ func (p *Port) endOf(c *Conn) (time.Time, Reason) {
 	return c.caller.Expires, ReasonExpiredSVID
 }
 
-// Recheck verifies the other end of every open connection again, by the membership and the bundles of now,
-// and closes those that fail. Call it after bundles have changed.
+// Recheck verifies the other end of every open connection again, by the current membership and bundles, and closes
+// those that fail. It is called after a change of bundles.
 func (p *Port) Recheck() {
 	p.recheckAll(protocols...)
-	p.forgetStrangers()
+	p.closeRemovedMembers()
 }
 
-// RecheckMembers is Recheck for the connections of members alone, in and out. Call it after the membership has
-// changed; it costs little, however many clients there are.
+// RecheckMembers is Recheck for the connections of members only, in and out. It is called after a change of membership.
+// Its cost does not depend on the number of clients.
 func (p *Port) RecheckMembers() {
 	p.recheckAll(Raft, Member)
-	p.forgetStrangers()
+	p.closeRemovedMembers()
 }
 
 func (p *Port) recheckAll(of ...Protocol) {
@@ -135,10 +95,11 @@ func (p *Port) recheck(c *Conn) error {
 	case Raft, Member:
 		id, ok := p.members.MemberByIdentity(c.caller.Identity)
 		if !ok || id != c.caller.MemberID {
-			return refuse(ReasonUnknownIdentity, fmt.Sprintf("member %s with this identity key is no longer in the cluster", c.caller.MemberID))
+			return refuse(ReasonUnknownIdentity, "member %s with this identity key is no longer in the cluster",
+				c.caller.MemberID)
 		}
 		if address, _, ok := p.members.Locate(id); c.outgoing && ok && address != c.dialed {
-			return refuse(ReasonMoved, fmt.Sprintf("member %s is at %s now", id, address))
+			return refuse(ReasonMoved, "member %s is now at %s", id, address)
 		}
 	case GRPC:
 		if _, err := p.verifySVID(c.chain); err != nil {
@@ -148,14 +109,15 @@ func (p *Port) recheck(c *Conn) error {
 	return nil
 }
 
-func (p *Port) drop(c *Conn, reason Reason, why string) {
-	p.ledger.closed.WithLabelValues(string(c.caller.Protocol), string(reason)).Inc()
-	p.logger.Info("connection closed", "caller", c.caller.String(), "remote", c.caller.Remote, "protocol", c.caller.Protocol,
-		"direction", direction(c.outgoing), "reason", reason, "detail", why)
+// drop closes a connection that fails a check.
+func (p *Port) drop(c *Conn, reason Reason, detail string) {
+	p.telemetry.closed.WithLabelValues(string(c.caller.Protocol), string(reason)).Inc()
+	p.logger.Info("connection closed", "caller", c.caller.String(), "remote", c.caller.Remote,
+		"protocol", c.caller.Protocol, "direction", direction(c.outgoing), "reason", reason, "detail", detail)
 	c.cut()
 }
 
-// closeAll ends every connection and admits no more.
+// closeAll closes every connection and admits no more.
 func (p *Port) closeAll() {
 	p.connections.mu.Lock()
 	p.connections.closed = true

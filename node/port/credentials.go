@@ -9,23 +9,23 @@ import (
 	"google.golang.org/grpc/credentials"
 )
 
-// Credentials are the transport credentials of gRPC servers and clients over connections of a [Port],
-// whose handshake is done and whose other end is verified. They refuse any other connection.
+// Credentials returns the transport credentials for gRPC servers and clients on connections of a [Port], whose
+// handshake has verified the other end. They refuse any other connection.
 func Credentials() credentials.TransportCredentials { return verified{} }
 
 type verified struct{}
 
-var errNotOfPort = errors.New("the connection was not made by a port, so that nobody has verified its other end")
+var errNotOfPort = errors.New("the connection does not come from a port, and its other end is not verified")
 
 func (verified) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	return verified{}.take(raw)
+	return verified{}.accept(raw)
 }
 
 func (verified) ClientHandshake(_ context.Context, _ string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	return verified{}.take(raw)
+	return verified{}.accept(raw)
 }
 
-func (verified) take(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+func (verified) accept(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	c, ok := raw.(*Conn)
 	if !ok {
 		_ = raw.Close() // refused; nothing was sent
@@ -38,7 +38,7 @@ func (verified) take(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	if c.caller.Protocol == Join {
 		var err error
 		if info.Binding, err = c.Binding(); err != nil {
-			_ = c.Close() // of no use
+			_ = c.Close() // the connection cannot be used
 			return nil, nil, fmt.Errorf("derive the binding of a TLS session: %w", err)
 		}
 	}

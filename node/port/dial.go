@@ -8,10 +8,10 @@ import (
 	"net"
 )
 
-// ErrNotAMember is wrapped by errors about dialing somebody whom the membership does not hold.
-var ErrNotAMember = errors.New("not a member of this cluster as this member knows it")
+// ErrNotAMember is the reason why a member that is not in the membership cannot be dialled.
+var ErrNotAMember = errors.New("not a member of this cluster, in the state of this member")
 
-// dial opens a connection to a fellow member under one of the members' protocols.
+// dial opens a connection to another member under one of the protocols for members.
 func (p *Port) dial(ctx context.Context, protocol Protocol, address, memberID string, want Identity) (*Conn, error) {
 	ctx, cancel := p.deadlineOf(ctx)
 	defer cancel()
@@ -20,9 +20,12 @@ func (p *Port) dial(ctx context.Context, protocol Protocol, address, memberID st
 		SessionTicketsDisabled: true,
 		NextProtos:             []string{string(protocol)},
 		Certificates:           []tls.Certificate{p.identity},
-		// Names and dates of identity certificates have no meaning: the key is what is compared.
+		// Names and dates of identity certificates have no meaning. The key is compared.
 		InsecureSkipVerify: true, //nolint:gosec // VerifyConnection pins the key
-		VerifyConnection:   expect(protocol, func(i Identity) error { return sameIdentity(memberID, address, want, i) }),
+		VerifyConnection: expect(protocol, func(i Identity) error {
+			return sameIdentity(memberID, address, want,
+				i)
+		}),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("connect to member %s at %s under %s: %w", memberID, address, protocol, err)
@@ -40,21 +43,22 @@ func (p *Port) dial(ctx context.Context, protocol Protocol, address, memberID st
 	return c, nil
 }
 
-// ProbeIdentity proves that the holder of an identity key answers at address. It sends nothing and keeps no
-// connection. The other end need not know this member: the question is put under entente-join/1.
+// ProbeIdentity checks that the holder of an identity key listens at address. It sends no data and keeps no connection.
+// It uses entente-join/1, so the other end does not have to know this member.
 func (p *Port) ProbeIdentity(ctx context.Context, address string, want Identity) error {
 	ctx, cancel := p.deadlineOf(ctx)
 	defer cancel()
-	conn, err := handshake(ctx, address, joinConfig(func(i Identity) error { return sameIdentity("", address, want, i) }))
+	accept := func(i Identity) error { return sameIdentity("", address, want, i) }
+	conn, err := handshake(ctx, address, joinConfig(accept))
 	if err != nil {
-		return fmt.Errorf("check who answers at %s: %w", address, err)
+		return fmt.Errorf("check the identity key at %s: %w", address, err)
 	}
 	return conn.Close()
 }
 
-// DialJoin opens a connection under entente-join/1 to a member of a cluster that the caller is about to
-// join. accept says whether the identity key that answers is one that the caller's token names; if it is
-// not, the handshake is broken off and nothing has been sent that the token holds.
+// DialJoin opens a connection under entente-join/1 to a member of a cluster that the caller wants to join. accept
+// returns nil if the caller's token names the identity key of the member. Otherwise the handshake ends before the
+// caller sends anything.
 func DialJoin(ctx context.Context, address string, accept func(Identity) error) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, maxDial)
 	defer cancel()
@@ -72,7 +76,7 @@ func joinConfig(accept func(Identity) error) *tls.Config {
 		MinVersion:             tls.VersionTLS13,
 		SessionTicketsDisabled: true,
 		NextProtos:             []string{string(Join)},
-		// The member is known by its identity key alone, which accept compares.
+		// The member is identified by its identity key, which accept compares.
 		InsecureSkipVerify: true, //nolint:gosec // VerifyConnection checks the key
 		VerifyConnection:   expect(Join, accept),
 	}
@@ -85,17 +89,18 @@ func handshake(ctx context.Context, address string, cfg *tls.Config) (*tls.Conn,
 	}
 	conn := tls.Client(raw, cfg)
 	if err := conn.HandshakeContext(ctx); err != nil {
-		_ = raw.Close() // the handshake's error says it
+		_ = raw.Close() // the error of the handshake is returned
 		return nil, err
 	}
 	return conn, nil
 }
 
-// expect checks the protocol and the identity key of the other end in every handshake.
+// expect returns a check of the protocol and the identity key of the other end.
 func expect(protocol Protocol, accept func(Identity) error) func(tls.ConnectionState) error {
 	return func(state tls.ConnectionState) error {
 		if state.NegotiatedProtocol != string(protocol) {
-			return refuse(ReasonNoProtocol, fmt.Sprintf("the other end does not speak %s; is it the cluster port of an Entente member?", protocol))
+			return refuse(ReasonNoProtocol, "the other end does not support %s; is it the cluster port of an Entente "+
+				"member?", protocol)
 		}
 		identity, err := presentedIdentity(state)
 		if err != nil {
@@ -109,9 +114,9 @@ func sameIdentity(memberID, address string, want, got Identity) error {
 	if got == want {
 		return nil
 	}
-	who := "the joining member"
+	name := "the joining member"
 	if memberID != "" {
-		who = "member " + memberID
+		name = "member " + memberID
 	}
-	return refuse(ReasonWrongIdentity, fmt.Sprintf("%s answers with identity key %x, but %s has %x", address, got[:8], who, want[:8]))
+	return refuse(ReasonWrongIdentity, "%s presents identity key %x, but %s has %x", address, got[:8], name, want[:8])
 }

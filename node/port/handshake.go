@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// accept does the handshake of one incoming connection and hands it to its protocol's listener.
+// accept runs the handshake of one incoming connection, and passes it to the listener of its protocol.
 func (p *Port) accept(ctx context.Context, raw net.Conn) {
 	ctx, cancel := context.WithTimeout(ctx, p.handshakeTimeout)
 	defer cancel()
@@ -21,27 +21,26 @@ func (p *Port) accept(ctx context.Context, raw net.Conn) {
 	})
 	err := conn.HandshakeContext(ctx)
 	if a.refusal != nil {
-		err = a.refusal // says more than the alert that crypto/tls made of it
+		err = a.refusal // it has more detail than the error of crypto/tls
 	}
 	if err == nil {
-		err = p.hand(ctx, &Conn{Conn: conn, caller: a.caller, chain: a.chain()})
+		err = p.deliver(ctx, &Conn{Conn: conn, caller: a.caller, chain: a.chain()})
 	}
 	if err != nil {
 		if ctx.Err() == context.DeadlineExceeded && a.refusal == nil {
-			err = fmt.Errorf("not done within %s: %w", p.handshakeTimeout, context.DeadlineExceeded)
+			err = fmt.Errorf("the handshake took longer than %s: %w", p.handshakeTimeout, context.DeadlineExceeded)
 		}
-		p.ledger.refusedFrom(raw.RemoteAddr(), a.caller.Protocol, err)
+		p.telemetry.refusedFrom(raw.RemoteAddr(), a.caller.Protocol, err)
 		_ = raw.Close() // refused
 	}
 }
 
-// hand gives a verified connection to whoever serves its protocol.
-func (p *Port) hand(ctx context.Context, c *Conn) error {
+// deliver passes a verified connection to the listener of its protocol.
+func (p *Port) deliver(ctx context.Context, c *Conn) error {
 	if err := p.admit(c); err != nil {
 		return err
 	}
-	// Membership or bundles may have changed between the verification and the moment since which Recheck
-	// has seen the connection.
+	// Membership or bundles may have changed after the verification, before Recheck covered the connection.
 	if err := p.recheck(c); err != nil {
 		c.cut()
 		return err
@@ -49,13 +48,13 @@ func (p *Port) hand(ctx context.Context, c *Conn) error {
 	l := p.listeners[c.caller.Protocol]
 	select {
 	case l.conns <- c:
-		p.ledger.accepted.WithLabelValues(string(c.caller.Protocol)).Inc()
+		p.telemetry.accepted.WithLabelValues(string(c.caller.Protocol)).Inc()
 		return nil
 	case <-l.done:
 	case <-ctx.Done():
 	}
 	c.cut()
-	return refuse(ReasonNotServed, fmt.Sprintf("nothing serves %s on this member at the moment", c.caller.Protocol))
+	return refuse(ReasonNotServed, "nothing serves %s on this member now", c.caller.Protocol)
 }
 
 // admission is the state of one handshake.
@@ -66,7 +65,7 @@ type admission struct {
 	refusal error
 }
 
-// configure chooses what applies to the protocol that the caller offers.
+// configure returns the TLS configuration for the protocol that the caller offers.
 func (a *admission) configure(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	protocol, err := negotiate(hello.SupportedProtos)
 	if err != nil {
@@ -78,14 +77,14 @@ func (a *admission) configure(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		SessionTicketsDisabled: true,
 		NextProtos:             []string{string(protocol)},
 		VerifyConnection:       a.verify,
-		// The chain is verified by verify, in every handshake.
+		// VerifyConnection verifies the chain.
 		ClientAuth: tls.RequireAnyClientCert,
 	}
 	switch protocol {
 	case GRPC:
 		own, err := a.port.certificates.ServerCertificate()
 		if err != nil {
-			return nil, a.refuse(refuse(ReasonNoOwnSVID, fmt.Sprintf("this member has no X509-SVID to serve clients with: %v", err)))
+			return nil, a.refuse(refuse(ReasonNoOwnSVID, "this member has no X509-SVID to serve clients with: %v", err))
 		}
 		cfg.Certificates = []tls.Certificate{*own}
 	case Join:
@@ -97,11 +96,12 @@ func (a *admission) configure(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	return cfg, nil
 }
 
-// verify checks the caller by the negotiated protocol. crypto/tls calls it in every handshake.
+// verify verifies the caller by the rules of the negotiated protocol. crypto/tls calls it in every handshake.
 func (a *admission) verify(state tls.ConnectionState) error {
 	a.state = state
 	if state.NegotiatedProtocol != string(a.caller.Protocol) {
-		return a.refuse(refuse(ReasonNoProtocol, fmt.Sprintf("the handshake negotiated %q, not %s", state.NegotiatedProtocol, a.caller.Protocol)))
+		return a.refuse(refuse(ReasonNoProtocol, "the handshake negotiated %q, not %s", state.NegotiatedProtocol,
+			a.caller.Protocol))
 	}
 	switch a.caller.Protocol {
 	case Join:
@@ -120,16 +120,19 @@ func (a *admission) verify(state tls.ConnectionState) error {
 	}
 	id, known := a.port.members.MemberByIdentity(identity)
 	if !known {
-		return a.refuse(refuse(ReasonUnknownIdentity, fmt.Sprintf("the caller's identity key %x is not that of a member of this cluster; if it is a new or a removed one, see `entente cluster members`", identity[:8])))
+		return a.refuse(refuse(ReasonUnknownIdentity,
+			"the caller's identity key %x does not belong to a member of this cluster; if the caller is a new or a "+
+				"removed member, see `entente cluster members`", identity[:8]))
 	}
 	if id == a.port.self {
-		return a.refuse(refuse(ReasonWrongIdentity, "the caller has this member's own identity key; has its data folder been copied?"))
+		return a.refuse(refuse(ReasonWrongIdentity,
+			"the caller has this member's own identity key; was its data folder copied?"))
 	}
 	a.caller.MemberID, a.caller.Identity = id, identity
 	return nil
 }
 
-// chain is what a caller under h2 presented, to be verified again.
+// chain returns the chain of a caller under h2, for rechecks.
 func (a *admission) chain() []*x509.Certificate {
 	if a.caller.Protocol != GRPC {
 		return nil
@@ -142,20 +145,20 @@ func (a *admission) refuse(err error) error {
 	return err
 }
 
-// presentedIdentity returns the identity key that the other end has proved. Dates, names and signatures of
-// the certificate around it have no meaning.
+// presentedIdentity returns the identity key that the other end has proved. Dates, names and signatures of its
+// certificate have no meaning.
 func presentedIdentity(state tls.ConnectionState) (Identity, error) {
 	if len(state.PeerCertificates) != 1 {
-		return Identity{}, refuse(ReasonWrongIdentity, fmt.Sprintf("the other end presents %d certificates, not its one identity certificate", len(state.PeerCertificates)))
+		return Identity{}, refuse(ReasonWrongIdentity,
+			"the other end presents %d certificates, not its one identity certificate", len(state.PeerCertificates))
 	}
 	return IdentityOf(state.PeerCertificates[0]), nil
 }
 
-// deadlineOf bounds an outgoing dial with its handshake.
+// deadlineOf limits the time of an outgoing connection, with its handshake.
 func (p *Port) deadlineOf(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, min(p.handshakeTimeout, maxDial))
 }
 
-// maxDial bounds dialing a fellow member. Members are near each other; whoever waits longer had better try
-// another one.
+// maxDial is the limit for dialling a member. Members are near each other: after this time it is better to try another.
 const maxDial = 5 * time.Second

@@ -22,9 +22,10 @@ import (
 	"github.com/ententehq/entente/raftstore/membership/memberid"
 )
 
-// clientTLS opens a connection and waits until the member has answered or broken off.
+// clientTLS opens a connection, and returns at the end of the handshake.
 func clientTLS(address string, protocol string, own *tls.Certificate, change ...func(*tls.Config)) (*tls.Conn, error) {
-	cfg := &tls.Config{InsecureSkipVerify: true, NextProtos: []string{protocol}} //nolint:gosec // the tests are about the server's checks
+	//nolint:gosec // the tests are about the checks of the server
+	cfg := &tls.Config{InsecureSkipVerify: true, NextProtos: []string{protocol}}
 	if own != nil {
 		cfg.Certificates = []tls.Certificate{*own}
 	}
@@ -34,12 +35,12 @@ func clientTLS(address string, protocol string, own *tls.Certificate, change ...
 	return tls.DialWithDialer(&net.Dialer{Timeout: patience}, "tcp", address, cfg)
 }
 
-// refusal reads until the connection ends.
+// refusal reads until the connection ends, and returns the error.
 func refusal(c *tls.Conn, err error) error {
 	if err != nil {
 		return err
 	}
-	defer c.Close() // a test's
+	defer c.Close()
 	if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return err
 	}
@@ -58,7 +59,7 @@ func home(t *testing.T, m *member) *authority {
 	return ca
 }
 
-// clusterClient is a client with an SVID of the home domain.
+// clusterClient returns a client with an SVID of the home domain.
 func clusterClient(t *testing.T, m *member) ententev1.ClusterServiceClient {
 	t.Helper()
 	svid := home(t, m).issue("spiffe://"+homeDomain+"/operator", time.Now().Add(time.Hour))
@@ -88,8 +89,8 @@ func saveSnapshot(ctx context.Context, t *testing.T, api ententev1.ClusterServic
 	}
 }
 
-// requireNoFinished fails if a joiner sent more than its hello before it broke the handshake off. Under TLS 1.3
-// what follows the hello is encrypted: an alert of 19 bytes and its record's header are all there may be.
+// requireNoFinished fails if a joiner sent more than its hello before it ended the handshake. In TLS 1.3 everything
+// after the hello is encrypted: only an alert of 19 bytes with its record header may follow.
 func requireNoFinished(t *testing.T, sent []byte) {
 	t.Helper()
 	const header, handshake, changeCipherSpec, applicationData, encryptedAlert = 5, 22, 20, 23, 2 + 1 + 16
@@ -118,9 +119,10 @@ func TestProtocolsAreNotConfused(t *testing.T) {
 	ca := home(t, a)
 	b := newMember(t, "eu-2").joined(a)
 	workload := ca.issue("spiffe://"+homeDomain+"/billing", time.Now().Add(time.Hour))
-	stranger, err := memberid.LoadIdentity(t.TempDir() + "/identity.key")
+	unknown, err := memberid.LoadIdentity(t.TempDir() + "/identity.key")
 	require.NoError(t, err)
-	foreign := newAuthority(t, "us.example.org", time.Now()).issue("spiffe://us.example.org/billing", time.Now().Add(time.Hour))
+	foreign := newAuthority(t, "us.example.org", time.Now()).issue("spiffe://us.example.org/billing",
+		time.Now().Add(time.Hour))
 
 	for name, c := range map[string]struct {
 		protocol port.Protocol
@@ -129,19 +131,28 @@ func TestProtocolsAreNotConfused(t *testing.T) {
 		label    string
 		reason   port.Reason
 	}{
-		"an SVID under raft":              {protocol: port.Raft, own: &workload, reason: port.ReasonUnknownIdentity},
-		"an SVID under member":            {protocol: port.Member, own: &workload, reason: port.ReasonUnknownIdentity},
-		"a member's identity under h2":    {protocol: port.GRPC, own: &b.identity.Certificate, reason: port.ReasonMalformedSVID},
-		"a foreign SVID under h2":         {protocol: port.GRPC, own: &foreign, reason: port.ReasonUntrustedDomain},
-		"a stranger's identity":           {protocol: port.Raft, own: &stranger.Certificate, reason: port.ReasonUnknownIdentity},
-		"the member's own identity":       {protocol: port.Member, own: &a.identity.Certificate, reason: port.ReasonWrongIdentity},
-		"no certificate under raft":       {protocol: port.Raft, reason: port.ReasonHandshake},
-		"no certificate under h2":         {protocol: port.GRPC, reason: port.ReasonHandshake},
-		"two protocols":                   {protocol: port.GRPC, own: &b.identity.Certificate, change: offer("h2", "entente-raft/1"), label: "none", reason: port.ReasonSeveralProtocols},
-		"no protocol":                     {protocol: port.GRPC, own: &workload, change: offer(), label: "none", reason: port.ReasonNoProtocol},
-		"a protocol of somebody else":     {protocol: port.GRPC, own: &workload, change: offer("http/1.1"), label: "none", reason: port.ReasonNoProtocol},
-		"TLS 1.2":                         {protocol: port.GRPC, own: &workload, change: func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 }, reason: port.ReasonHandshake},
-		"two certificates for one member": {protocol: port.Raft, own: &tls.Certificate{Certificate: [][]byte{b.identity.Certificate.Certificate[0], workload.Certificate[0]}, PrivateKey: b.identity.Certificate.PrivateKey}, reason: port.ReasonWrongIdentity},
+		"an SVID under raft":   {protocol: port.Raft, own: &workload, reason: port.ReasonUnknownIdentity},
+		"an SVID under member": {protocol: port.Member, own: &workload, reason: port.ReasonUnknownIdentity},
+		"a member's identity under h2": {protocol: port.GRPC, own: &b.identity.Certificate,
+			reason: port.ReasonMalformedSVID},
+		"a foreign SVID under h2": {protocol: port.GRPC, own: &foreign, reason: port.ReasonUntrustedDomain},
+		"an unknown identity": {protocol: port.Raft, own: &unknown.Certificate,
+			reason: port.ReasonUnknownIdentity},
+		"the member's own identity": {protocol: port.Member, own: &a.identity.Certificate,
+			reason: port.ReasonWrongIdentity},
+		"no certificate under raft": {protocol: port.Raft, reason: port.ReasonHandshake},
+		"no certificate under h2":   {protocol: port.GRPC, reason: port.ReasonHandshake},
+		"two protocols": {protocol: port.GRPC, own: &b.identity.Certificate,
+			change: offer("h2", "entente-raft/1"), label: "none", reason: port.ReasonSeveralProtocols},
+		"no protocol": {protocol: port.GRPC, own: &workload, change: offer(), label: "none",
+			reason: port.ReasonNoProtocol},
+		"a foreign protocol": {protocol: port.GRPC, own: &workload, change: offer("http/1.1"), label: "none",
+			reason: port.ReasonNoProtocol},
+		"TLS 1.2": {protocol: port.GRPC, own: &workload,
+			change: func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 }, reason: port.ReasonHandshake},
+		"two certificates for one member": {protocol: port.Raft,
+			own: &tls.Certificate{Certificate: [][]byte{b.identity.Certificate.Certificate[0], workload.Certificate[0]},
+				PrivateKey: b.identity.Certificate.PrivateKey}, reason: port.ReasonWrongIdentity},
 	} {
 		t.Run(name, func(t *testing.T) {
 			label := string(c.protocol)
@@ -153,7 +164,7 @@ func TestProtocolsAreNotConfused(t *testing.T) {
 			}
 			before := refused(t, a, label, c.reason)
 			require.Error(t, refusal(clientTLS(a.address, string(c.protocol), c.own, c.change)))
-			a.eventually("counted the refusal", func() error {
+			a.eventually("counts the refusal", func() error {
 				if refused(t, a, label, c.reason) == before {
 					return fmt.Errorf("nothing was refused as %s under %s", c.reason, label)
 				}
@@ -168,10 +179,11 @@ func TestProtocolsAreNotConfused(t *testing.T) {
 		client, err := grpc.NewClient("passthrough:///join", grpc.WithTransportCredentials(port.Credentials()),
 			grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return conn, nil }))
 		require.NoError(t, err)
-		defer client.Close() // a test's
+		defer client.Close()
 		_, err = ententev1.NewMemberServiceClient(client).GetMembership(t.Context(), &ententev1.GetMembershipRequest{})
 		require.Equal(t, codes.Unimplemented, status.Code(err))
-		_, err = ententev1.NewClusterServiceClient(client).CreateJoinToken(t.Context(), &ententev1.CreateJoinTokenRequest{})
+		_, err = ententev1.NewClusterServiceClient(client).CreateJoinToken(t.Context(),
+			&ententev1.CreateJoinTokenRequest{})
 		require.Equal(t, codes.Unimplemented, status.Code(err))
 	})
 }
@@ -180,7 +192,7 @@ func offer(protocols ...string) func(*tls.Config) {
 	return func(c *tls.Config) { c.NextProtos = protocols }
 }
 
-// refused counts the refusals of one protocol and reason.
+// refused returns the number of refusals with a protocol and a reason.
 func refused(t *testing.T, m *member, protocol string, reason port.Reason) float64 {
 	t.Helper()
 	families, err := m.registry.Gather()
@@ -208,10 +220,11 @@ func TestNoSessionIsEverResumed(t *testing.T) {
 	workload := ca.issue("spiffe://"+homeDomain+"/billing", time.Now().Add(time.Hour))
 	cache := &countingCache{ClientSessionCache: tls.NewLRUClientSessionCache(8)}
 	for _, protocol := range []port.Protocol{port.GRPC, port.GRPC, port.Join} {
-		conn, err := clientTLS(a.address, string(protocol), &workload, func(c *tls.Config) { c.ClientSessionCache, c.ServerName = cache, "eu-1" })
+		conn, err := clientTLS(a.address, string(protocol), &workload,
+			func(c *tls.Config) { c.ClientSessionCache, c.ServerName = cache, "eu-1" })
 		require.NoError(t, err)
 		assert.False(t, conn.ConnectionState().DidResume)
-		// The server speaks first under HTTP/2, so that a ticket would have come before this byte.
+		// The server sends first in HTTP/2, so a ticket would arrive before this byte.
 		require.NoError(t, conn.SetReadDeadline(time.Now().Add(patience)))
 		_, err = conn.Read(make([]byte, 1))
 		require.NoError(t, err)
@@ -232,7 +245,7 @@ func (c *countingCache) Put(key string, s *tls.ClientSessionState) {
 	c.ClientSessionCache.Put(key, s)
 }
 
-func TestConnectionsOfClientsEndWithWhatOpenedThem(t *testing.T) {
+func TestClientConnectionsEndWithTheirSVIDOrBundle(t *testing.T) {
 	a := newMember(t, "eu-1").form()
 	ca := home(t, a)
 	open := func(ttl time.Duration) (*tls.Conn, error) {
@@ -254,7 +267,7 @@ func TestConnectionsOfClientsEndWithWhatOpenedThem(t *testing.T) {
 	require.Error(t, refusal(short, nil), "it ends when its SVID expires")
 	assert.NotZero(t, gather(t, a, "entente_port_closed_total", string(port.ReasonExpiredSVID)))
 
-	// A renewal of the member's own SVID, or a bundle with one more authority, disturbs nobody.
+	// A renewal of the member's own SVID closes no connection.
 	long, err := open(time.Hour)
 	require.NoError(t, err)
 	renewed := ca.issue("spiffe://"+homeDomain+"/entente/member/eu-1", time.Now().Add(time.Hour))
@@ -264,7 +277,7 @@ func TestConnectionsOfClientsEndWithWhatOpenedThem(t *testing.T) {
 	_, err = long.Read(make([]byte, 1))
 	require.NoError(t, err, "HTTP/2 settings go on coming")
 
-	// The domain's bundle without the authority that signed it: it is closed.
+	// A bundle without the authority that signed the caller's SVID closes the connection.
 	a.api.set(&renewed, newAuthority(t, homeDomain, time.Now()).bundles(homeDomain).bundles)
 	a.port.Recheck()
 	var timeout net.Error
@@ -274,7 +287,7 @@ func TestConnectionsOfClientsEndWithWhatOpenedThem(t *testing.T) {
 	require.ErrorContains(t, refusal(clientTLS(a.address, "h2", &renewed)), "bad certificate")
 }
 
-func TestCallersAreKnownToGRPC(t *testing.T) {
+func TestGRPCCallsHaveTheVerifiedCaller(t *testing.T) {
 	a := newMember(t, "eu-1").form()
 	answer, err := clusterClient(t, a).ListMembers(t.Context(), &ententev1.ListMembersRequest{})
 	require.NoError(t, err)
@@ -282,15 +295,16 @@ func TestCallersAreKnownToGRPC(t *testing.T) {
 	assert.Equal(t, "eu-1", answer.GetMembers()[0].GetId())
 	assert.True(t, answer.GetMembers()[0].GetLeader())
 
-	// A connection that no port has verified gets nowhere.
+	// The credentials refuse a connection that no port has verified.
 	here, there := net.Pipe()
-	defer there.Close() // a test's
+	defer there.Close()
 	_, _, err = port.Credentials().ServerHandshake(here)
-	require.ErrorContains(t, err, "was not made by a port")
+	require.ErrorContains(t, err, "does not come from a port")
 }
 
-// A caller that opens connection after connection shuts nobody out but itself, and gets a place back for each it closes.
-func TestNoCallerShutsTheOthersOut(t *testing.T) {
+// A caller that opens many connections reaches its own limit, excludes no other caller, and can open another connection
+// for each that it closes.
+func TestConnectionsOfOneCallerAreLimited(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	id, err := memberid.LoadIdentity(t.TempDir() + "/identity.key")
@@ -298,7 +312,8 @@ func TestNoCallerShutsTheOthersOut(t *testing.T) {
 	m := &member{t: t, id: "eu-1", registry: newRegistry(), address: l.Addr().String(), api: &credentialsOfClients{}}
 	ca := home(t, m)
 	p, err := port.New(port.Config{
-		Listener: l, Self: "eu-1", Identity: id.Certificate, Members: directory.New("eu-1", nil), Certificates: m.api, Trust: m.api,
+		Listener: l, Self: "eu-1", Identity: id.Certificate, Members: directory.New("eu-1", nil), Certificates: m.api,
+		Trust:      m.api,
 		Registerer: m.registry, MaxClients: 8, // and two for each caller
 	})
 	require.NoError(t, err)
@@ -323,7 +338,7 @@ func TestNoCallerShutsTheOthersOut(t *testing.T) {
 		held = append(held, <-accepted)
 	}
 	require.Error(t, refusal(clientTLS(m.address, "h2", &greedy)), "the third")
-	m.eventually("counted the refusal", func() error {
+	m.eventually("counts the refusal", func() error {
 		if refused(t, m, "h2", port.ReasonTooMany) != 1 {
 			return errors.New("not refused")
 		}
@@ -342,8 +357,8 @@ func TestNoCallerShutsTheOthersOut(t *testing.T) {
 	require.NoError(t, <-done)
 }
 
-// TestNoHostKeepsJoinersOut: one host holds a quarter of the connections of those who are not known, and gets back what it gives up.
-func TestNoHostKeepsJoinersOut(t *testing.T) {
+// One host may have a quarter of the connections of joiners, and can open another one for each that it closes.
+func TestJoinersOfOneHostAreLimited(t *testing.T) {
 	a := newMember(t, "eu-1").form()
 	const share = 16
 	var held []net.Conn
@@ -359,7 +374,7 @@ func TestNoHostKeepsJoinersOut(t *testing.T) {
 		return nil
 	})
 	require.Error(t, refusal(clientTLS(a.address, string(port.Join), nil)))
-	a.eventually("counted the refusal", func() error {
+	a.eventually("counts the refusal", func() error {
 		if refused(t, a, string(port.Join), port.ReasonTooMany) != 1 {
 			return errors.New("not refused")
 		}
@@ -381,7 +396,7 @@ func TestNoHostKeepsJoinersOut(t *testing.T) {
 	})
 }
 
-// handshakes runs a port that bounds handshakes, and returns its address and what its metrics are read by.
+// handshakes runs a port with limits on handshakes, and a member that holds its address and metrics.
 func handshakes(t *testing.T, timeout time.Duration) (*member, *port.Port) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -429,7 +444,7 @@ func TestHandshakesAreBounded(t *testing.T) {
 	for _, c := range idle {
 		require.NoError(t, c.Close())
 	}
-	// No joins are served here. The joiner gets an answer at once.
+	// Nothing serves joins here. The joiner is refused at once.
 	require.NoError(t, p.Listener(port.Join).Close())
 	m.eventually("has room for a joiner and refuses it", func() error {
 		if err := refusal(clientTLS(m.address, string(port.Join), nil)); err == nil {

@@ -16,22 +16,22 @@ import (
 	"github.com/ententehq/entente/raftstore/membership"
 )
 
-// notes is a section that reports a member's id once, and tells what the leader has.
+// notes is a section that reports a member's id once, and answers queries with the reports at the leader.
 type notes struct {
 	id string
 
 	mu      sync.Mutex
-	told    bool
+	sent    bool
 	reports map[string]string
 }
 
 func (n *notes) Collect(full bool) []byte {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.told && !full {
+	if n.sent && !full {
 		return nil
 	}
-	n.told = true
+	n.sent = true
 	return []byte("report of " + n.id)
 }
 
@@ -53,7 +53,7 @@ func (n *notes) Reset() {
 	n.reports = map[string]string{}
 }
 
-func TestTheLeaderHearsOfEverybodyAndANewOneIsToldAgain(t *testing.T) {
+func TestReportsReachTheLeaderAndANewLeader(t *testing.T) {
 	section := func(m *member) *member {
 		m.sections = map[string]membership.Section{"notes": &notes{id: m.id, reports: map[string]string{}}}
 		return m
@@ -62,11 +62,11 @@ func TestTheLeaderHearsOfEverybodyAndANewOneIsToldAgain(t *testing.T) {
 	b := section(newMember(t, "eu-2")).joined(a)
 	c := section(newMember(t, "eu-3")).joined(a)
 	all := []*member{a, b, c}
-	told := func(asked, about *member) func() error {
+	reported := func(at, about *member) func() error {
 		return func() error {
 			ctx, cancel := context.WithTimeout(t.Context(), patience/4)
 			defer cancel()
-			answer, err := asked.manager.Query(ctx, "notes", []byte(about.id))
+			answer, err := at.manager.Query(ctx, "notes", []byte(about.id))
 			if err != nil || string(answer) != "report of "+about.id {
 				return fmt.Errorf("%q %w", answer, err)
 			}
@@ -74,7 +74,7 @@ func TestTheLeaderHearsOfEverybodyAndANewOneIsToldAgain(t *testing.T) {
 		}
 	}
 	for _, about := range all {
-		b.eventually("got the report of "+about.id, told(b, about))
+		b.eventually("got the report of "+about.id, reported(b, about))
 	}
 
 	var leader *member
@@ -89,7 +89,7 @@ func TestTheLeaderHearsOfEverybodyAndANewOneIsToldAgain(t *testing.T) {
 	require.NotNil(t, leader)
 	leader.stop()
 	for _, about := range rest {
-		rest[0].eventually("got the report of "+about.id+" from the new leader", told(rest[0], about))
+		rest[0].eventually("got the report of "+about.id+" from the new leader", reported(rest[0], about))
 	}
 	rest[1].eventually("sees that the stopped one is not alive", func() error {
 		ids, err := membership.Alive(rest[1].store.View())
@@ -99,7 +99,7 @@ func TestTheLeaderHearsOfEverybodyAndANewOneIsToldAgain(t *testing.T) {
 		return nil
 	})
 
-	// It comes back at another address, and the others follow it there.
+	// It restarts at another address, which the others learn.
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	require.NoError(t, l.Close())
@@ -119,7 +119,7 @@ func TestTheLeaderHearsOfEverybodyAndANewOneIsToldAgain(t *testing.T) {
 	leader.eventually("caught up at its new address", leader.reached(revision))
 }
 
-func TestAClockThatIsOffIsNoticed(t *testing.T) {
+func TestAWrongClockIsDetected(t *testing.T) {
 	a := newMember(t, "eu-1").form()
 	a.eventually("trusts its own clock while it is alone", func() error {
 		if !a.manager.ClockSane() {

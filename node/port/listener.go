@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// listener hands the verified connections of one protocol to whoever serves it.
+// listener delivers the verified connections of one protocol to its server.
 type listener struct {
 	address net.Addr
 	conns   chan *Conn
@@ -27,7 +27,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 }
 
-// Close ends this protocol; the others go on.
+// Close ends this protocol. The others continue.
 func (l *listener) Close() error {
 	l.once.Do(func() { close(l.done) })
 	return nil

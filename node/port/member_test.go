@@ -33,11 +33,11 @@ import (
 const (
 	clusterName = "eu"
 	homeDomain  = "eu.example.org"
-	patience    = 2 * time.Minute // the limit for what takes a second on an idle machine
+	patience    = 2 * time.Minute // for waits that last a second on an idle machine
 	glance      = 20 * time.Millisecond
 )
 
-// member is one member over real loopback TLS, with what `node` puts around the port.
+// member is one member over TLS on loopback, with the parts that package node connects to the port.
 type member struct {
 	t         *testing.T
 	id        string
@@ -53,13 +53,13 @@ type member struct {
 	sections  map[string]membership.Section
 	prober    switchedProber
 
-	// ahead is what the member's clock is ahead of the machine's.
+	// ahead is the offset of the member's clock in nanoseconds.
 	ahead   atomic.Int64
 	removed chan membership.Removal
 	stop    func()
 }
 
-// credentialsOfClients are the member's own SVID and the bundles it trusts: none, until a test gives some.
+// credentialsOfClients holds the member's own SVID and the bundles that it trusts. It is empty until a test sets them.
 type credentialsOfClients struct {
 	mu      sync.Mutex
 	svid    *tls.Certificate
@@ -113,7 +113,7 @@ type noAudit struct{}
 
 func (noAudit) RecordJoin(membership.JoinEvent) error { return nil }
 
-// newMember prepares a member with an empty data folder and a port of its own.
+// newMember returns a member with an empty data folder and an address of its own. It does not run.
 func newMember(t *testing.T, id string) *member {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -124,11 +124,12 @@ func newMember(t *testing.T, id string) *member {
 
 func (m *member) now() time.Time { return time.Now().Add(time.Duration(m.ahead.Load())) }
 
-// start starts the member from what its data folder holds.
+// start starts the member with the state in its data folder.
 func (m *member) start() *member {
 	m.t.Helper()
 	t := m.t
-	logger := hclog.New(&hclog.LoggerOptions{Name: m.id, Level: hclog.LevelFromString(os.Getenv("ENTENTE_TEST_LOG")), Output: os.Stderr})
+	logger := hclog.New(&hclog.LoggerOptions{Name: m.id, Level: hclog.LevelFromString(os.Getenv("ENTENTE_TEST_LOG")),
+		Output: os.Stderr})
 	if os.Getenv("ENTENTE_TEST_LOG") == "" {
 		logger = hclog.NewNullLogger()
 	}
@@ -158,7 +159,8 @@ func (m *member) start() *member {
 	m.removed = make(chan membership.Removal, 8)
 	m.manager, err = membership.New(membership.Config{
 		Store: m.store, Directory: m.directory, Conns: m.port, Prober: &m.prober,
-		Self:        memberid.Self{ID: m.id, Region: "eu-west-1", Zone: "eu-west-1a", Address: m.address, Version: "test", Identity: m.identity.Digest},
+		Self: memberid.Self{ID: m.id, Region: "eu-west-1", Zone: "eu-west-1a", Address: m.address,
+			Version: "test", Identity: m.identity.Digest},
 		ClusterName: clusterName, HomeTrustDomain: homeDomain, Caller: port.MemberFrom, Audit: noAudit{},
 		OnChange: m.port.RecheckMembers, Logger: logger.Named("membership"), Registerer: m.registry, Now: m.now,
 		OnRemove: []func(*raftstore.Tx, membership.Removal) error{func(_ *raftstore.Tx, r membership.Removal) error {
@@ -218,7 +220,7 @@ func (m *member) serve(tasks *sync.WaitGroup) []*grpc.Server {
 	return []*grpc.Server{fellows, joiners, clients}
 }
 
-// form makes a cluster of this member alone.
+// form starts the member, which forms a cluster alone.
 func (m *member) form() *member {
 	m.t.Helper()
 	m.start()
@@ -231,14 +233,15 @@ func (m *member) token(ttl time.Duration) join.Token {
 	m.t.Helper()
 	ctx, cancel := context.WithTimeout(m.t.Context(), patience)
 	defer cancel()
-	answer, err := m.manager.ClusterService().CreateJoinToken(ctx, &ententev1.CreateJoinTokenRequest{Ttl: durationOf(ttl)})
+	answer, err := m.manager.ClusterService().CreateJoinToken(ctx,
+		&ententev1.CreateJoinTokenRequest{Ttl: durationOf(ttl)})
 	require.NoError(m.t, err)
 	token, err := join.ParseToken(answer.GetToken())
 	require.NoError(m.t, err)
 	return token
 }
 
-// enter asks the members at the addresses to be admitted.
+// enter joins the cluster of the members at the addresses.
 func (m *member) enter(token join.Token, addresses ...string) error {
 	ctx, cancel := context.WithTimeout(m.t.Context(), patience)
 	defer cancel()
@@ -249,12 +252,14 @@ func (m *member) enter(token join.Token, addresses ...string) error {
 func (m *member) entry(token join.Token, addresses ...string) join.Entry {
 	return join.Entry{
 		Token: token, Addresses: addresses, Identity: m.identity, Directory: m.directory,
-		Self:        memberid.Self{ID: m.id, Region: "eu-west-1", Zone: "eu-west-1b", Address: m.address, Version: "test", Identity: m.identity.Digest},
-		ClusterName: clusterName, HomeTrustDomain: homeDomain, Dial: port.DialJoin, Credentials: port.Credentials(), Logger: hclog.NewNullLogger(),
+		Self: memberid.Self{ID: m.id, Region: "eu-west-1", Zone: "eu-west-1b", Address: m.address,
+			Version: "test", Identity: m.identity.Digest},
+		ClusterName: clusterName, HomeTrustDomain: homeDomain, Dial: port.DialJoin, Credentials: port.Credentials(),
+		Logger: hclog.NewNullLogger(),
 	}
 }
 
-// joined makes a member of the cluster that with belongs to, and waits for its vote.
+// joined starts the member, joins the cluster of another one, and waits for its vote.
 func (m *member) joined(with *member) *member {
 	m.t.Helper()
 	m.start()
@@ -303,7 +308,7 @@ func (m *member) eventually(what string, holds func() error) {
 	}
 }
 
-// write commits something and returns its revision.
+// write commits a change, and returns its revision.
 func (m *member) write() raftstore.Revision {
 	m.t.Helper()
 	ctx, cancel := context.WithTimeout(m.t.Context(), patience)

@@ -11,19 +11,21 @@ import (
 	"google.golang.org/grpc/keepalive"
 )
 
-// A fellow member that stopped is tried again soon: it may be back within a second, and calls to it decide
-// how long a change of leader takes. Keepalives find a connection that died without a word.
+// Connections to a stopped member are retried soon: it may be back within a second, and a change of leader waits for
+// calls to it. Keepalives detect a connection that died silently.
 var (
 	memberBackoff = grpc.ConnectParams{
-		Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+		Backoff: backoff.Config{
+			BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second,
+		},
 		MinConnectTimeout: maxDial,
 	}
 	memberKeepalive = keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}
 )
 
-// Conn returns the gRPC connection to a fellow member under entente-member/1. It is shared and kept,
-// connects when it is first used and again after it broke, each time to the address and the identity key
-// that the membership names then. The port closes it when the member is removed.
+// Conn returns the gRPC connection to another member under entente-member/1. The connection is shared and kept. It
+// connects at its first use and again after a failure, each time to the address and the identity key in the current
+// membership. The port closes it when the member is removed.
 func (p *Port) Conn(memberID string) (grpc.ClientConnInterface, error) {
 	if _, _, known := p.members.Locate(memberID); !known {
 		return nil, fmt.Errorf("member %s: %w", memberID, ErrNotAMember)
@@ -56,18 +58,18 @@ func (p *Port) Conn(memberID string) (grpc.ClientConnInterface, error) {
 	return c, nil
 }
 
-// forgetStrangers closes the gRPC connections to those who are members no more.
-func (p *Port) forgetStrangers() {
+// closeRemovedMembers closes the gRPC connections to removed members.
+func (p *Port) closeRemovedMembers() {
 	p.mu.Lock()
-	var gone []*grpc.ClientConn
+	var removed []*grpc.ClientConn
 	for id, c := range p.clients {
 		if _, _, known := p.members.Locate(id); !known {
-			gone = append(gone, c)
+			removed = append(removed, c)
 			delete(p.clients, id)
 		}
 	}
 	p.mu.Unlock()
-	for _, c := range gone {
-		_ = c.Close() // to a member that was removed
+	for _, c := range removed {
+		_ = c.Close() // the member is gone
 	}
 }

@@ -12,30 +12,29 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
 )
 
-// Members knows the fellow members of this one. It is asked during handshakes and rechecks, from many
-// goroutines, and must not block; who turns out to be unknown may be looked up meanwhile, since a fellow
-// member that was refused comes again.
+// Members holds the other members of the cluster. The port calls it during handshakes and rechecks, from many
+// goroutines, and it must not block. It may look up an unknown member in the background, because a refused member
+// connects again.
 type Members interface {
 	// MemberByIdentity returns the id of the present member that has this identity key.
 	MemberByIdentity(identity Identity) (id string, known bool)
-	// Locate returns where a present member is reached, and the identity key that must answer there.
+	// Locate returns the address of a present member, and the identity key that it must prove there.
 	Locate(id string) (address string, identity Identity, known bool)
 }
 
-// Certificates is where the member's own X509-SVID comes from. It is asked at each handshake, so that a
-// renewal reaches the next caller and disturbs no open connection.
+// Certificates is the source of the member's own X509-SVID. The port calls it in each handshake, so a renewed SVID
+// applies to the next connection and leaves open ones alone.
 type Certificates interface {
-	// ServerCertificate returns the member's X509-SVID, or an error if it has no valid one at the moment.
+	// ServerCertificate returns the member's X509-SVID, or an error if it currently has no valid one.
 	ServerCertificate() (*tls.Certificate, error)
 }
 
-// Config is what a port needs.
+// Config configures a [Port].
 type Config struct {
-	// Listener takes in TCP connections. The port owns it.
+	// Listener accepts TCP connections. The port owns it.
 	Listener net.Listener
 	// Self is the id of this member.
 	Self string
@@ -43,26 +42,26 @@ type Config struct {
 	Identity     tls.Certificate
 	Members      Members
 	Certificates Certificates
-	// Trust says which X.509 authorities speak for a trust domain: a hosted one, or a foreign one whose relationship is
-	// active and whose bundle has not expired. For any other it returns an error that says why its callers are not
-	// trusted. It is asked during handshakes and rechecks, from many goroutines, and must not block.
+	// Trust returns the X.509 authorities of a trust domain that is hosted, or that is foreign with an active
+	// relationship and an unexpired bundle. For any other domain it returns an error with the reason why its callers
+	// are not trusted. The port calls it during handshakes and rechecks, from many goroutines, and it must not block.
 	Trust      x509bundle.Source
 	Logger     hclog.Logger
 	Registerer prometheus.Registerer
-	// Now is the clock; nil: time.Now.
+	// Now is the clock. If nil, it is time.Now.
 	Now func() time.Time
-	// HandshakeTimeout bounds a handshake, and the wait for the protocol's server to take the connection.
-	// 0: 10 s, the time after which gRPC clients give up by themselves at the latest when they try again.
+	// HandshakeTimeout is the limit for a handshake, including the wait for the protocol's server to accept the
+	// connection. If 0, it is 10 s, the longest time that gRPC clients wait when they reconnect.
 	HandshakeTimeout time.Duration
-	// MaxHandshakes bounds how many handshakes are under way. 0: 512.
+	// MaxHandshakes is the limit of concurrent handshakes. If 0, it is 512.
 	MaxHandshakes int
-	// MaxHandshakesPerAddress bounds those of one IP address, or of one /64 of IPv6, all of which a host can have,
-	// so that a single host which opens connections and leaves them hanging cannot keep the members from each
-	// other. 0: 256.
+	// MaxHandshakesPerAddress is the limit for one IPv4 address, or for one /64 of IPv6, because a host can use all of
+	// its addresses. It keeps a single host with stalled handshakes from separating the members. If 0, it is 256.
 	MaxHandshakesPerAddress int
-	// MaxClients bounds open connections under h2. 0: 16384.
+	// MaxClients is the limit of open connections under h2. If 0, it is 16384.
 	MaxClients int
-	// MaxPerCaller bounds those of one SPIFFE ID, so that no caller can shut the others out. 0: a quarter of MaxClients.
+	// MaxPerCaller is the limit for one SPIFFE ID, so no caller can exclude the others. If 0, it is a quarter of
+	// MaxClients.
 	MaxPerCaller int
 }
 
@@ -72,14 +71,14 @@ const (
 	defaultMaxPerAddress    = 256
 	defaultMaxClients       = 16384
 
-	// Joiners have shown nothing of themselves: few connections, and not for long. A join takes a second.
+	// Joiners are unauthenticated, so their connections are few and short. A join takes a second.
 	maxJoiners   = 64
 	joinLifetime = time.Minute
-	// One address has a quarter of them at most, so that nobody keeps other clusters, and members that join, from this one.
+	// One address gets a quarter of them, so it cannot exclude other joiners and clusters.
 	maxJoinersPerAddress = maxJoiners / 4
 )
 
-// Port is a member's TLS port. See the package comment.
+// Port is a member's TLS port.
 type Port struct {
 	self         string
 	listener     net.Listener
@@ -88,13 +87,11 @@ type Port struct {
 	certificates Certificates
 	trust        x509bundle.Source
 	logger       hclog.Logger
-	ledger       *ledger
+	telemetry    *telemetry
 	now          func() time.Time
 
 	handshakeTimeout time.Duration
 	maxPerAddress    int
-	maxClients       int
-	maxPerCaller     int
 
 	listeners   map[Protocol]*listener
 	connections connections
@@ -102,13 +99,13 @@ type Port struct {
 	slots chan struct{}
 
 	mu         sync.Mutex
-	perAddress map[string]int              // handshakes under way
+	perAddress map[string]int              // running handshakes
 	clients    map[string]*grpc.ClientConn // by member id
 	stopped    bool
 	handshakes sync.WaitGroup
 }
 
-// New makes a port. It accepts nothing before [Port.Run].
+// New returns a port. It accepts no connection before [Port.Run].
 func New(cfg Config) (*Port, error) {
 	switch {
 	case cfg.Listener == nil, cfg.Members == nil, cfg.Certificates == nil, cfg.Trust == nil:
@@ -119,10 +116,12 @@ func New(cfg Config) (*Port, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = hclog.NewNullLogger()
 	}
-	l, err := newLedger(cfg.Logger, cfg.Registerer)
+	l, err := newTelemetry(cfg.Logger, cfg.Registerer)
 	if err != nil {
 		return nil, err
 	}
+	maxClients := orDefault(cfg.MaxClients, defaultMaxClients)
+	maxPerCaller := orDefault(cfg.MaxPerCaller, max(1, maxClients/4))
 	p := &Port{
 		self:             cfg.Self,
 		listener:         cfg.Listener,
@@ -131,18 +130,18 @@ func New(cfg Config) (*Port, error) {
 		certificates:     cfg.Certificates,
 		trust:            cfg.Trust,
 		logger:           cfg.Logger,
-		ledger:           l,
+		telemetry:        l,
 		now:              cfg.Now,
 		handshakeTimeout: orDefault(cfg.HandshakeTimeout, defaultHandshakeTimeout),
 		maxPerAddress:    orDefault(cfg.MaxHandshakesPerAddress, defaultMaxPerAddress),
-		maxClients:       orDefault(cfg.MaxClients, defaultMaxClients),
 		slots:            make(chan struct{}, orDefault(cfg.MaxHandshakes, defaultMaxHandshakes)),
 		listeners:        make(map[Protocol]*listener),
-		connections:      connections{open: make(map[*Conn]struct{}), counts: make(map[Protocol]int), callers: make(map[spiffeid.ID]int), joiners: make(map[string]int)},
-		perAddress:       make(map[string]int),
-		clients:          make(map[string]*grpc.ClientConn),
+		connections: connections{
+			open: make(map[*Conn]struct{}), incoming: newConnectionLimiter(maxClients, maxPerCaller),
+		},
+		perAddress: make(map[string]int),
+		clients:    make(map[string]*grpc.ClientConn),
 	}
-	p.maxPerCaller = orDefault(cfg.MaxPerCaller, max(1, p.maxClients/4))
 	if p.now == nil {
 		p.now = time.Now
 	}
@@ -159,17 +158,17 @@ func orDefault[T int | time.Duration](v, d T) T {
 	return v
 }
 
-// Listener returns where the verified connections of a protocol arrive. Each accepted connection is a
-// [*Conn]. Closing it ends that protocol alone.
+// Listener returns the listener for the verified connections of a protocol. Each accepted connection is a [*Conn].
+// Closing the listener ends that protocol only.
 func (p *Port) Listener(protocol Protocol) net.Listener { return p.listeners[protocol] }
 
 // Address returns the address that the port listens on.
 func (p *Port) Address() net.Addr { return p.listener.Addr() }
 
-// Run accepts connections until ctx ends, closes everything that is open, in and out, and waits for the
-// handshakes that are under way. It returns an error only if the listener fails by itself.
+// Run accepts connections until ctx ends. It then closes all connections, in and out, and waits for running handshakes.
+// It returns an error only if the listener fails.
 func (p *Port) Run(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { _ = p.listener.Close() }) // Accept reports it
+	stop := context.AfterFunc(ctx, func() { _ = p.listener.Close() }) // Accept returns the error
 	defer stop()
 	defer p.shutDown()
 	var pause time.Duration
@@ -177,7 +176,7 @@ func (p *Port) Run(ctx context.Context) error {
 		raw, err := p.listener.Accept()
 		if ctx.Err() != nil {
 			if raw != nil {
-				_ = raw.Close() // stopping
+				_ = raw.Close() // the port is stopping
 			}
 			return nil
 		}
@@ -185,9 +184,10 @@ func (p *Port) Run(ctx context.Context) error {
 			if errors.Is(err, net.ErrClosed) {
 				return fmt.Errorf("accept on %s: %w", p.listener.Addr(), err)
 			}
-			// Out of file descriptors, most likely: it passes when connections close.
+			// The likely cause is a lack of file descriptors, which ends when connections close.
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			p.logger.Error("cannot accept a connection, trying again", "address", p.listener.Addr(), "error", err, "in", pause)
+			p.logger.Error("cannot accept a connection; the port retries",
+				"address", p.listener.Addr(), "error", err, "in", pause)
 			select {
 			case <-ctx.Done():
 			case <-time.After(pause):
@@ -199,11 +199,11 @@ func (p *Port) Run(ctx context.Context) error {
 	}
 }
 
-// begin starts the handshake of a connection if there is room for it.
+// begin starts the handshake of a connection, or refuses the connection if there are too many handshakes.
 func (p *Port) begin(ctx context.Context, raw net.Conn) {
 	done, err := p.reserve(raw.RemoteAddr())
 	if err != nil {
-		p.ledger.refusedFrom(raw.RemoteAddr(), "", err)
+		p.telemetry.refusedFrom(raw.RemoteAddr(), "", err)
 		_ = raw.Close() // refused
 		return
 	}
@@ -218,13 +218,14 @@ func (p *Port) reserve(remote net.Addr) (done func(), err error) {
 	select {
 	case p.slots <- struct{}{}:
 	default:
-		return nil, refuse(ReasonBusy, fmt.Sprintf("%d handshakes are under way, as many as this port allows", cap(p.slots)))
+		return nil, refuse(ReasonBusy, "%d handshakes are under way, as many as this port allows", cap(p.slots))
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.perAddress[host] >= p.maxPerAddress {
 		<-p.slots
-		return nil, refuse(ReasonBusy, fmt.Sprintf("%d handshakes with %s are under way, as many as one address may have", p.maxPerAddress, host))
+		return nil, refuse(ReasonBusy, "%d handshakes with %s are under way, as many as one address may have",
+			p.maxPerAddress, host)
 	}
 	p.perAddress[host]++
 	return func() {
@@ -237,8 +238,8 @@ func (p *Port) reserve(remote net.Addr) (done func(), err error) {
 	}, nil
 }
 
-// hostOf names the host behind an address, as far as it can be told: by its IP address, or by the /64 that the address
-// is of, since one host of IPv6 has as many addresses there as it likes.
+// hostOf returns a name for the host behind an address: its IPv4 address, or the /64 of its IPv6 address, because a
+// host can use all addresses of a /64.
 func hostOf(remote net.Addr) string {
 	tcp, ok := remote.(*net.TCPAddr)
 	if !ok {
@@ -255,16 +256,16 @@ func hostOf(remote net.Addr) string {
 	return prefix.String()
 }
 
-// shutDown leaves nothing of the port running.
+// shutDown closes all connections and waits for running handshakes.
 func (p *Port) shutDown() {
-	_ = p.listener.Close() // closed already, or of no use any more
+	_ = p.listener.Close() // it may be closed already
 	p.mu.Lock()
 	p.stopped = true
 	clients := p.clients
 	p.clients = nil
 	p.mu.Unlock()
 	for _, c := range clients {
-		_ = c.Close() // stopping
+		_ = c.Close() // the port is stopping
 	}
 	for _, l := range p.listeners {
 		_ = l.Close() // never fails

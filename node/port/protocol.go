@@ -1,7 +1,6 @@
 package port
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 )
@@ -19,9 +18,9 @@ const (
 
 var protocols = []Protocol{Raft, Member, GRPC, Join}
 
-// negotiate picks the protocol of a caller from those that it offers. Names that this port does not know
-// are passed over, as RFC 7301 asks. A caller that offers two of the port's own is refused: each has its
-// own way to check who is calling, and which of them was meant must not be left to the order of a list.
+// negotiate selects the protocol of a caller from those that it offers. It ignores unknown names, as RFC 7301 requires.
+// It refuses a caller that offers two protocols of the port: each verifies callers in its own way, and the order of a
+// list must not decide which applies.
 func negotiate(offered []string) (Protocol, error) {
 	var ours []string
 	for _, p := range protocols {
@@ -33,7 +32,9 @@ func negotiate(offered []string) (Protocol, error) {
 	case 1:
 		return Protocol(ours[0]), nil
 	case 0:
-		return "", refuse(ReasonNoProtocol, "the caller offers none of the ALPN protocols of this port; clients speak gRPC, which offers h2")
+		return "", refuse(ReasonNoProtocol, "the caller offers none of the ALPN protocols of this port; clients use "+
+			"gRPC, which offers h2")
 	}
-	return "", refuse(ReasonSeveralProtocols, fmt.Sprintf("the caller offers %s together; offer exactly one", strings.Join(ours, ", ")))
+	return "", refuse(ReasonSeveralProtocols, "the caller offers %s together; offer exactly one",
+		strings.Join(ours, ", "))
 }

@@ -13,28 +13,28 @@ import (
 // RaftLayer carries Raft's connections under entente-raft/1. It is the raft.StreamLayer and the
 // raft.ServerAddressProvider of a raft.NetworkTransport.
 //
-// Raft's messages do not say whom they are for. If one reached another server than the one it was meant
-// for, a vote could be counted twice. So the provider puts the member's id before the address that Raft
-// asks for, and Dial demands that member's identity key there.
+// Raft messages do not name their receiver. If one reached the wrong server, a vote could be counted twice. The
+// provider therefore puts the member's id before the address that it returns to Raft, and Dial requires that member's
+// identity key there.
 type RaftLayer struct {
 	net.Listener
 	port      *Port
 	advertise net.Addr
 }
 
-// Raft returns the layer for Raft. advertise is the address under which fellow members reach this one.
+// Raft returns the layer for Raft. advertise is the address at which other members reach this one.
 func (p *Port) Raft(advertise string) *RaftLayer {
 	return &RaftLayer{Listener: p.Listener(Raft), port: p, advertise: address(advertise)}
 }
 
-// Addr returns the advertised address, which is how Raft names this server to others.
+// Addr returns the advertised address, which Raft sends to other servers.
 func (l *RaftLayer) Addr() net.Addr { return l.advertise }
 
-// raftAddressSeparator stands between the member and the address; it occurs in neither.
+// raftAddressSeparator separates the member and the address. It occurs in neither.
 const raftAddressSeparator = "|"
 
-// ServerAddr returns what Dial needs to reach a server: the member whose identity key must answer, and its
-// address. A server id is the member's id, "@" and its identity.
+// ServerAddr returns the target for Dial: the member whose identity key is required, and its address. A server id is
+// the member's id, "@" and its identity.
 func (l *RaftLayer) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
 	memberID, _, ok := strings.Cut(string(id), "@")
 	if !ok {
@@ -50,8 +50,8 @@ func (l *RaftLayer) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
 	return raft.ServerAddress(memberID + raftAddressSeparator + address), nil
 }
 
-// Dial connects to a server that ServerAddr has named. Any other address is refused, since nobody could say
-// whose identity key must answer there.
+// Dial connects to a target that ServerAddr has returned. It refuses any other address, for which no identity key is
+// known.
 func (l *RaftLayer) Dial(target raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	memberID, address, ok := strings.Cut(string(target), raftAddressSeparator)
 	if !ok {

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Reason names why a connection was refused or closed. It is a metric's label: the set is fixed.
+// Reason is why a connection was refused or closed. It is the label of a metric, and the set is fixed.
 type Reason string
 
 // The reasons.
@@ -47,10 +47,12 @@ type Refusal struct {
 
 func (r *Refusal) Error() string { return r.Detail }
 
-func refuse(reason Reason, detail string) *Refusal { return &Refusal{Reason: reason, Detail: detail} }
+func refuse(reason Reason, format string, args ...any) *Refusal {
+	return &Refusal{Reason: reason, Detail: fmt.Sprintf(format, args...)}
+}
 
-// ReasonOf returns the reason that err carries, [ReasonTimeout] for an expired time bound, and
-// [ReasonHandshake] for any other error.
+// ReasonOf returns the reason of a [Refusal], [ReasonTimeout] for an expired deadline, and [ReasonHandshake] for any
+// other error.
 func ReasonOf(err error) Reason {
 	if r, ok := errors.AsType[*Refusal](err); ok {
 		return r.Reason
@@ -61,15 +63,15 @@ func ReasonOf(err error) Reason {
 	return ReasonHandshake
 }
 
-// logged is how many refusals of one reason are logged at once, and each how often after that: enough to
-// see what goes on, too little for a stranger to fill a disk with.
+// The rate limit of log lines for refusals with one reason. It shows what happens, and keeps unauthenticated callers
+// from filling the disk.
 const (
-	loggedAtOnce = 5
-	loggedEach   = rate.Limit(0.1)
+	logBurst = 5
+	logRate  = rate.Limit(0.1)
 )
 
-// ledger counts what the port admits, refuses and closes, and logs refusals at a bounded rate.
-type ledger struct {
+// telemetry counts the connections that the port accepts, refuses and closes, and logs refusals at a limited rate.
+type telemetry struct {
 	logger   hclog.Logger
 	open     *prometheus.GaugeVec
 	accepted *prometheus.CounterVec
@@ -78,11 +80,11 @@ type ledger struct {
 
 	mu       sync.Mutex
 	limiters map[Reason]*rate.Limiter
-	silent   map[Reason]int
+	skipped  map[Reason]int // refusals without a log line since the last one
 }
 
-func newLedger(logger hclog.Logger, r prometheus.Registerer) (*ledger, error) {
-	l := &ledger{
+func newTelemetry(logger hclog.Logger, r prometheus.Registerer) (*telemetry, error) {
+	l := &telemetry{
 		logger: logger,
 		open: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "entente_port_connections", Help: "Open connections by protocol and direction.",
@@ -91,13 +93,15 @@ func newLedger(logger hclog.Logger, r prometheus.Registerer) (*ledger, error) {
 			Name: "entente_port_accepted_total", Help: "Connections whose caller was verified, by protocol.",
 		}, []string{"protocol"}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "entente_port_refused_total", Help: "Connections that were refused, by protocol (none before it is known) and reason.",
+			Name: "entente_port_refused_total", Help: "Refused connections, by protocol (none before it is known) " +
+				"and reason.",
 		}, []string{"protocol", "reason"}),
 		closed: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "entente_port_closed_total", Help: "Connections that were closed because they no longer pass, by protocol and reason.",
+			Name: "entente_port_closed_total", Help: "Connections that were closed after a failed recheck or at the " +
+				"end of their lifetime, by protocol and reason.",
 		}, []string{"protocol", "reason"}),
 		limiters: make(map[Reason]*rate.Limiter),
-		silent:   make(map[Reason]int),
+		skipped:  make(map[Reason]int),
 	}
 	if r == nil {
 		return l, nil
@@ -110,45 +114,44 @@ func newLedger(logger hclog.Logger, r prometheus.Registerer) (*ledger, error) {
 	return l, nil
 }
 
-// refusedFrom notes one refused connection.
-func (l *ledger) refusedFrom(remote net.Addr, protocol Protocol, err error) {
+// refusedFrom counts and logs one refused connection.
+func (t *telemetry) refusedFrom(remote net.Addr, protocol Protocol, err error) {
 	reason := ReasonOf(err)
 	label := string(protocol)
 	if label == "" {
 		label = "none"
 	}
-	l.refused.WithLabelValues(label, string(reason)).Inc()
+	t.refused.WithLabelValues(label, string(reason)).Inc()
 	if errors.Is(err, io.EOF) {
-		// Port scanners and load balancers' health checks open and close; that is no news.
-		l.logger.Trace("connection closed before its handshake", "remote", remote)
+		// Port scanners and health checks of load balancers open and close connections.
+		t.logger.Trace("connection closed before its handshake", "remote", remote)
 		return
 	}
-	silent, ok := l.mayLog(reason)
+	skipped, ok := t.mayLog(reason)
 	if !ok {
 		return
 	}
 	args := []any{"remote", remote, "protocol", label, "reason", reason, "error", err}
-	if silent > 0 {
-		args = append(args, "not_logged_before", silent)
+	if skipped > 0 {
+		args = append(args, "not_logged_before", skipped)
 	}
-	l.logger.Warn("connection refused", args...)
+	t.logger.Warn("connection refused", args...)
 }
 
-// mayLog says whether a refusal of this reason is to be logged now, and how many were passed over since
-// the last that was.
-func (l *ledger) mayLog(reason Reason) (silent int, ok bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	limiter := l.limiters[reason]
+// mayLog reports whether a refusal with this reason may be logged now, and how many were not logged since the last.
+func (t *telemetry) mayLog(reason Reason) (skipped int, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	limiter := t.limiters[reason]
 	if limiter == nil {
-		limiter = rate.NewLimiter(loggedEach, loggedAtOnce)
-		l.limiters[reason] = limiter
+		limiter = rate.NewLimiter(logRate, logBurst)
+		t.limiters[reason] = limiter
 	}
 	if !limiter.Allow() {
-		l.silent[reason]++
+		t.skipped[reason]++
 		return 0, false
 	}
-	silent = l.silent[reason]
-	l.silent[reason] = 0
-	return silent, true
+	skipped = t.skipped[reason]
+	t.skipped[reason] = 0
+	return skipped, true
 }

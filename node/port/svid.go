@@ -7,7 +7,7 @@ import (
 	"github.com/ententehq/entente/bundle/svid"
 )
 
-// svidReasons names, by the refusals of [bundle.VerifySVID], why a caller under h2 was refused or is closed.
+// svidReasons maps the errors of [svid.Verify] to reasons.
 var svidReasons = []struct {
 	refusal error
 	reason  Reason
@@ -20,7 +20,7 @@ var svidReasons = []struct {
 	{svid.ErrUntrusted, ReasonUnverifiedSVID},
 }
 
-// verifySVID verifies what a caller under h2 presents against the bundles of now. Every error is a [Refusal].
+// verifySVID verifies the chain of a caller under h2 against the current bundles. Every error is a [Refusal].
 func (p *Port) verifySVID(chain []*x509.Certificate) (svid.Verified, error) {
 	verified, err := svid.Verify(chain, p.trust, p.now())
 	if err == nil {
@@ -28,8 +28,8 @@ func (p *Port) verifySVID(chain []*x509.Certificate) (svid.Verified, error) {
 	}
 	for _, r := range svidReasons {
 		if errors.Is(err, r.refusal) {
-			return svid.Verified{}, refuse(r.reason, err.Error())
+			return svid.Verified{}, refuse(r.reason, "%v", err)
 		}
 	}
-	return svid.Verified{}, refuse(ReasonUnverifiedSVID, err.Error())
+	return svid.Verified{}, refuse(ReasonUnverifiedSVID, "%v", err)
 }

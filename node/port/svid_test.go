@@ -20,7 +20,7 @@ import (
 	"github.com/ententehq/entente/node/port"
 )
 
-// authority signs for tests.
+// authority signs SVIDs for tests.
 type authority struct {
 	t    *testing.T
 	cert *x509.Certificate
@@ -32,8 +32,10 @@ func newAuthority(t *testing.T, domain string, now time.Time) *authority {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: domain}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, URIs: []*url.URL{uri("spiffe://" + domain)},
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: domain}, NotBefore: now.Add(-time.Hour),
+		NotAfter: now.Add(24 * time.Hour),
+		IsCA:     true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		URIs: []*url.URL{uri("spiffe://" + domain)},
 	}
 	return &authority{t: t, cert: sign(t, template, template, key.Public(), key), key: key}
 }
@@ -55,15 +57,17 @@ func sign(t *testing.T, template, parent *x509.Certificate, public any, key *ecd
 	return c
 }
 
-// issue signs an SVID, after change has made of it what the test is about.
+// issue signs an SVID after the changes.
 func (a *authority) issue(id string, until time.Time, change ...func(*x509.Certificate)) tls.Certificate {
 	a.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(a.t, err)
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "workload"}, NotBefore: until.Add(-24 * time.Hour), NotAfter: until,
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "workload"}, NotBefore: until.Add(-24 * time.Hour),
+		NotAfter:              until,
 		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, URIs: []*url.URL{uri(id)},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		URIs:        []*url.URL{uri(id)},
 	}
 	for _, fn := range change {
 		fn(template)
@@ -72,14 +76,15 @@ func (a *authority) issue(id string, until time.Time, change ...func(*x509.Certi
 	return tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key, Leaf: leaf}
 }
 
-// below makes an authority that this one has signed.
+// below returns an authority that this one has signed.
 func (a *authority) below(change ...func(*x509.Certificate)) *authority {
 	a.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(a.t, err)
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(3), Subject: pkix.Name{CommonName: "intermediate"}, NotBefore: a.cert.NotBefore, NotAfter: a.cert.NotAfter.Add(-time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		SerialNumber: big.NewInt(3), Subject: pkix.Name{CommonName: "intermediate"}, NotBefore: a.cert.NotBefore,
+		NotAfter: a.cert.NotAfter.Add(-time.Hour),
+		IsCA:     true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	for _, fn := range change {
 		fn(template)
@@ -88,11 +93,11 @@ func (a *authority) below(change ...func(*x509.Certificate)) *authority {
 }
 
 func (a *authority) bundles(domain string) *credentialsOfClients {
-	return &credentialsOfClients{bundles: map[spiffeid.TrustDomain][]*x509.Certificate{spiffeid.RequireTrustDomainFromString(domain): {a.cert}}}
+	td := spiffeid.RequireTrustDomainFromString(domain)
+	return &credentialsOfClients{bundles: map[spiffeid.TrustDomain][]*x509.Certificate{td: {a.cert}}}
 }
 
-// TestCallersAreRefusedByReason holds that each refusal of [bundle.VerifySVID] reaches the port's metric under a name of
-// its own. The rules themselves are tested there.
+// Each error of svid.Verify has its own reason in the metric of the port. Package svid tests the rules.
 func TestCallersAreRefusedByReason(t *testing.T) {
 	const id = "spiffe://" + homeDomain + "/billing"
 	m := newMember(t, "eu-1").form()
@@ -115,22 +120,30 @@ func TestCallersAreRefusedByReason(t *testing.T) {
 		svid   tls.Certificate
 		reason port.Reason
 	}{
-		"two URIs":                 {leaf(func(c *x509.Certificate) { c.URIs = append(c.URIs, uri("spiffe://"+homeDomain+"/admin")) }), port.ReasonMalformedSVID},
-		"an authority":             {leaf(func(c *x509.Certificate) { c.IsCA = true }), port.ReasonMalformedSVID},
-		"for servers alone":        {leaf(func(c *x509.Certificate) { c.ExtKeyUsage = c.ExtKeyUsage[:1] }), port.ReasonMalformedSVID},
-		"empty subject":            {leaf(emptySubject), port.ReasonMalformedSVID},
-		"nine certificates":        {padded, port.ReasonMalformedSVID},
-		"expired":                  {ca.issue(id, now.Add(-time.Second)), port.ReasonExpiredSVID},
-		"not valid yet":            {leaf(func(c *x509.Certificate) { c.NotBefore = now.Add(time.Minute) }), port.ReasonEarlySVID},
-		"a domain not known":       {ca.issue("spiffe://us.example.org/billing", now.Add(time.Hour)), port.ReasonUntrustedDomain},
-		"another's anchor":         {newAuthority(t, homeDomain, now).issue(id, now.Add(time.Hour)), port.ReasonUnverifiedSVID},
-		"an expired intermediate":  {below(func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Minute) }), port.ReasonUnverifiedSVID},
-		"an intermediate's domain": {below(func(c *x509.Certificate) { c.URIs = []*url.URL{uri("spiffe://us.example.org")} }), port.ReasonUnverifiedSVID},
+		"two URIs": {leaf(func(c *x509.Certificate) {
+			c.URIs = append(c.URIs,
+				uri("spiffe://"+homeDomain+"/admin"))
+		}), port.ReasonMalformedSVID},
+		"an authority": {leaf(func(c *x509.Certificate) { c.IsCA = true }), port.ReasonMalformedSVID},
+		"for servers alone": {leaf(func(c *x509.Certificate) { c.ExtKeyUsage = c.ExtKeyUsage[:1] }),
+			port.ReasonMalformedSVID},
+		"empty subject":     {leaf(emptySubject), port.ReasonMalformedSVID},
+		"nine certificates": {padded, port.ReasonMalformedSVID},
+		"expired":           {ca.issue(id, now.Add(-time.Second)), port.ReasonExpiredSVID},
+		"not valid yet": {leaf(func(c *x509.Certificate) { c.NotBefore = now.Add(time.Minute) }),
+			port.ReasonEarlySVID},
+		"a domain not known": {ca.issue("spiffe://us.example.org/billing", now.Add(time.Hour)),
+			port.ReasonUntrustedDomain},
+		"another's anchor": {newAuthority(t, homeDomain, now).issue(id, now.Add(time.Hour)),
+			port.ReasonUnverifiedSVID},
+		"an expired intermediate": {below(func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Minute) }),
+			port.ReasonUnverifiedSVID},
+		"an intermediate's domain": {below(named("spiffe://us.example.org")), port.ReasonUnverifiedSVID},
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := refused(t, m, string(port.GRPC), c.reason)
 			require.Error(t, refusal(clientTLS(m.address, string(port.GRPC), &c.svid)))
-			m.eventually("counted the refusal", func() error {
+			m.eventually("counts the refusal", func() error {
 				if refused(t, m, string(port.GRPC), c.reason) == before {
 					return fmt.Errorf("nothing was refused as %s", c.reason)
 				}
@@ -146,11 +159,16 @@ func TestCallersAreRefusedByReason(t *testing.T) {
 	require.NoError(t, err, "a leaf below an intermediate is served")
 }
 
-// emptySubject leaves the subject out, and writes the alternative name itself, without the mark that Go would
-// give it.
+// named replaces the URIs of a certificate.
+func named(id string) func(*x509.Certificate) {
+	return func(c *x509.Certificate) { c.URIs = []*url.URL{uri(id)} }
+}
+
+// emptySubject removes the subject, and adds the alternative name as an extension without the critical mark of Go.
 func emptySubject(c *x509.Certificate) {
 	c.Subject = pkix.Name{}
-	value, err := asn1.Marshal([]asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: 6, Bytes: []byte(c.URIs[0].String())}})
+	value, err := asn1.Marshal([]asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: 6,
+		Bytes: []byte(c.URIs[0].String())}})
 	if err != nil {
 		panic(err)
 	}
