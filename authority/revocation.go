@@ -35,7 +35,7 @@ type upstreamRevoker struct {
 
 // revokeNow has the upstream revoke what an operator just revoked, and returns the outcome in sentences. The leader
 // retries what fails.
-func (v *upstreamRevoker) revokeNow(ctx context.Context, rows []*statev1.Authority, ids []string) (remarks []string) {
+func (v *upstreamRevoker) revokeNow(ctx context.Context, rows []*statev1.Authority, ids []string) (warnings []string) {
 	if v.upstream == nil {
 		return nil
 	}
@@ -48,17 +48,17 @@ func (v *upstreamRevoker) revokeNow(ctx context.Context, rows []*statev1.Authori
 		if err := v.revoke(ctx, row); err != nil {
 			v.log.Warn("cannot revoke a signing certificate in the upstream; the leader retries",
 				"trust_domain", row.GetTrustDomain(), "id", row.GetId(), "error", loop.OneLine(err))
-			remarks = append(
-				remarks,
+			warnings = append(
+				warnings,
 				fmt.Sprintf("The upstream has not revoked the certificate of %s yet; the leader retries: %s.",
 					row.GetId(), loop.OneLine(err)),
 			)
 			continue
 		}
-		remarks = append(remarks,
+		warnings = append(warnings,
 			fmt.Sprintf("The upstream has put the certificate of %s on its revocation list.", row.GetId()))
 	}
-	return remarks
+	return warnings
 }
 
 // pending reports whether the upstream still has to revoke the certificate of a revoked authority.

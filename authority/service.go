@@ -151,7 +151,7 @@ func (s *authorityService) ActivateAuthority(
 		return nil, err
 	}
 	out.before.Peers = s.operator.peers.of(ctx, r.GetTrustDomain(), out.before, true)
-	if response.Remarks, err = activateWarnings(out, r.GetId(), s.operator.alive()); err != nil {
+	if response.Warnings, err = activateWarnings(out, r.GetId(), s.operator.alive()); err != nil {
 		return nil, raftstore.StatusError(err)
 	}
 	return response, nil
@@ -172,7 +172,7 @@ func (s *authorityService) TaintAuthority(
 	if response.Authorities, err = out.messages(); err != nil {
 		return nil, err
 	}
-	response.Remarks = taintWarnings(out, r.GetId(), s.operator.alive())
+	response.Warnings = taintWarnings(out, r.GetId(), s.operator.alive())
 	return response, nil
 }
 
@@ -203,7 +203,7 @@ func (s *authorityService) RevokeAuthority(
 		return nil, err
 	}
 	alive := s.operator.alive()
-	response.Remarks = slices.Concat(revokeWarnings(out, alive), upstream, silentWarnings(out, plan.Revoke, alive))
+	response.Warnings = slices.Concat(revokeWarnings(out, alive), upstream, silentWarnings(out, plan.Revoke, alive))
 	return response, nil
 }
 

@@ -125,7 +125,7 @@ func TestTaint(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, done.GetAuthorities(), 1)
 	require.Equal(t, ententev1.AuthorityState_AUTHORITY_STATE_TAINTED, done.GetAuthorities()[0].GetState())
-	require.Equal(t, "It no longer signs. "+renewText, done.GetRemarks()[0])
+	require.Equal(t, "It no longer signs. "+renewText, done.GetWarnings()[0])
 	for _, w := range []<-chan *ententev1.WatchAuthoritiesResponse{here, there} {
 		told := f.within(w)
 		require.Len(t, told, 1)
@@ -191,7 +191,7 @@ func TestRevoke(t *testing.T) {
 				"those that fetch it, at the refresh hint (5m0s).",
 			sequenceOf(before)+1),
 		renewText,
-	}, done.GetRemarks())
+	}, done.GetWarnings())
 	requireUnverified(t, alive[0].verify(f.bundle(home), f.now()))
 	require.NoError(t, alive[1].verify(f.bundle(home), f.now()))
 	for _, anchor := range f.bundle(home).X509Authorities() {
@@ -240,7 +240,7 @@ func TestRevokeTheLast(t *testing.T) {
 			TrustDomain: home.Name(), What: &ententev1.RevokeAuthorityRequest_Id{Id: f.active(c.id, kind).GetId()},
 		})
 		require.NoError(t, err)
-		require.Contains(t, done.GetRemarks()[len(done.GetRemarks())-1],
+		require.Contains(t, done.GetWarnings()[len(done.GetWarnings())-1],
 			"a new one is being prepared and signs as soon as it exists")
 		require.GreaterOrEqual(t, uint64(c.issuer.State().Revision), done.GetRevision(),
 			"who was told is not handed anything of it any more")
@@ -307,7 +307,7 @@ func TestActivate(t *testing.T) {
 				f.now().Add(plan.HintsBeforeUse*plan.DefaultRefreshHint)) +
 				", a reader that has not fetched the bundle since it was published refuses what it signs.",
 		},
-		done.GetRemarks(),
+		done.GetWarnings(),
 	)
 	require.Len(t, done.GetAuthorities(), 2)
 	require.Equal(t, ententev1.AuthorityState_AUTHORITY_STATE_RETIRING, f.state(was.GetId()))

@@ -84,7 +84,7 @@ func TestRevokeBelowAnUpstream(t *testing.T) {
 		renewText,
 		"The upstream has not revoked the certificate of " + x.GetId() + " yet; the leader retries: it is sealed; " +
 			"and far away.",
-	}, done.GetRemarks())
+	}, done.GetWarnings())
 	require.NoError(t, alive.verify(f.bundle(home), f.now()), "said plainly: verifiers accept it")
 	upstream.mu.Lock()
 	upstream.down = false

@@ -217,7 +217,7 @@ func TestActivationWaitsForALostPeer(t *testing.T) {
 		ctx, &ententev1.ActivateAuthorityRequest{TrustDomain: eu.domain, Id: waits.GetId()},
 	)
 	require.NoError(t, err)
-	require.Contains(t, strings.Join(answer.GetRemarks(), "\n"), "is not acknowledged")
+	require.Contains(t, strings.Join(answer.GetWarnings(), "\n"), "is not acknowledged")
 	require.Equal(
 		t, waits.GetId(), authoritiesOf(t, p, kindJWT, stateActive)[0].GetId(),
 	)

@@ -73,7 +73,7 @@ func List(r raftstore.Reader, domain *statev1.Domain, now time.Time) ([]*entente
 	}
 	out := make([]*ententev1.Anchor, 0, len(messages))
 	for _, a := range messages {
-		a.Remark = remark(a, now)
+		a.Detail = detail(a, now)
 		out = append(out, a)
 	}
 	slices.SortFunc(out, func(a, b *ententev1.Anchor) int {
@@ -82,8 +82,8 @@ func List(r raftstore.Reader, domain *statev1.Domain, now time.Time) ([]*entente
 	return out, nil
 }
 
-// remark returns a sentence on what an anchor waits for, or why it is still listed.
-func remark(a *ententev1.Anchor, now time.Time) string {
+// detail returns a sentence on what an anchor waits for, or why it is still listed.
+func detail(a *ententev1.Anchor, now time.Time) string {
 	switch {
 	case a.GetState() == ententev1.AnchorState_ANCHOR_STATE_PENDING:
 		return "It waits for approval ('entente authority approve'); nothing is signed below it."

@@ -800,7 +800,7 @@ type ActivateAuthorityResponse struct {
 	// The authority and its predecessor.
 	Authorities []*Authority `protobuf:"bytes,2,rep,name=authorities,proto3" json:"authorities,omitempty"`
 	// Side effects and remaining steps, each in one sentence.
-	Remarks       []string `protobuf:"bytes,3,rep,name=remarks,proto3" json:"remarks,omitempty"`
+	Warnings      []string `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -849,9 +849,9 @@ func (x *ActivateAuthorityResponse) GetAuthorities() []*Authority {
 	return nil
 }
 
-func (x *ActivateAuthorityResponse) GetRemarks() []string {
+func (x *ActivateAuthorityResponse) GetWarnings() []string {
 	if x != nil {
-		return x.Remarks
+		return x.Warnings
 	}
 	return nil
 }
@@ -913,7 +913,7 @@ type TaintAuthorityResponse struct {
 	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Empty if the authority never signed: it is then deleted.
 	Authorities   []*Authority `protobuf:"bytes,2,rep,name=authorities,proto3" json:"authorities,omitempty"`
-	Remarks       []string     `protobuf:"bytes,3,rep,name=remarks,proto3" json:"remarks,omitempty"`
+	Warnings      []string     `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -962,9 +962,9 @@ func (x *TaintAuthorityResponse) GetAuthorities() []*Authority {
 	return nil
 }
 
-func (x *TaintAuthorityResponse) GetRemarks() []string {
+func (x *TaintAuthorityResponse) GetWarnings() []string {
 	if x != nil {
-		return x.Remarks
+		return x.Warnings
 	}
 	return nil
 }
@@ -1075,7 +1075,7 @@ type RevokeAuthorityResponse struct {
 	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	// The revoked authorities.
 	Authorities   []*Authority `protobuf:"bytes,2,rep,name=authorities,proto3" json:"authorities,omitempty"`
-	Remarks       []string     `protobuf:"bytes,3,rep,name=remarks,proto3" json:"remarks,omitempty"`
+	Warnings      []string     `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1124,9 +1124,9 @@ func (x *RevokeAuthorityResponse) GetAuthorities() []*Authority {
 	return nil
 }
 
-func (x *RevokeAuthorityResponse) GetRemarks() []string {
+func (x *RevokeAuthorityResponse) GetWarnings() []string {
 	if x != nil {
-		return x.Remarks
+		return x.Warnings
 	}
 	return nil
 }
@@ -1155,7 +1155,7 @@ type Anchor struct {
 	// When the upstream stopped listing it.
 	UnlistedTime *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=unlisted_time,json=unlistedTime,proto3" json:"unlisted_time,omitempty"`
 	// One sentence on what it waits for, or why it is still published; empty otherwise.
-	Remark        string `protobuf:"bytes,15,opt,name=remark,proto3" json:"remark,omitempty"`
+	Detail        string `protobuf:"bytes,15,opt,name=detail,proto3" json:"detail,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1288,9 +1288,9 @@ func (x *Anchor) GetUnlistedTime() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *Anchor) GetRemark() string {
+func (x *Anchor) GetDetail() string {
 	if x != nil {
-		return x.Remark
+		return x.Detail
 	}
 	return ""
 }
@@ -1558,28 +1558,28 @@ const file_entente_v1_authority_proto_rawDesc = "" +
 	"\x11expected_duration\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x10expectedDuration\"M\n" +
 	"\x18ActivateAuthorityRequest\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x0e\n" +
-	"\x02id\x18\x02 \x01(\tR\x02id\"\x8a\x01\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\"\x8c\x01\n" +
 	"\x19ActivateAuthorityResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x127\n" +
-	"\vauthorities\x18\x02 \x03(\v2\x15.entente.v1.AuthorityR\vauthorities\x12\x18\n" +
-	"\aremarks\x18\x03 \x03(\tR\aremarks\"J\n" +
+	"\vauthorities\x18\x02 \x03(\v2\x15.entente.v1.AuthorityR\vauthorities\x12\x1a\n" +
+	"\bwarnings\x18\x03 \x03(\tR\bwarnings\"J\n" +
 	"\x15TaintAuthorityRequest\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x0e\n" +
-	"\x02id\x18\x02 \x01(\tR\x02id\"\x87\x01\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\"\x89\x01\n" +
 	"\x16TaintAuthorityResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x127\n" +
-	"\vauthorities\x18\x02 \x03(\v2\x15.entente.v1.AuthorityR\vauthorities\x12\x18\n" +
-	"\aremarks\x18\x03 \x03(\tR\aremarks\"\x85\x01\n" +
+	"\vauthorities\x18\x02 \x03(\v2\x15.entente.v1.AuthorityR\vauthorities\x12\x1a\n" +
+	"\bwarnings\x18\x03 \x03(\tR\bwarnings\"\x85\x01\n" +
 	"\x16RevokeAuthorityRequest\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x10\n" +
 	"\x02id\x18\x02 \x01(\tH\x00R\x02id\x12\x18\n" +
 	"\x06anchor\x18\x03 \x01(\tH\x00R\x06anchor\x12\x14\n" +
 	"\x05force\x18\x04 \x01(\bR\x05forceB\x06\n" +
-	"\x04what\"\x88\x01\n" +
+	"\x04what\"\x8a\x01\n" +
 	"\x17RevokeAuthorityResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x127\n" +
-	"\vauthorities\x18\x02 \x03(\v2\x15.entente.v1.AuthorityR\vauthorities\x12\x18\n" +
-	"\aremarks\x18\x03 \x03(\tR\aremarks\"\xfa\x04\n" +
+	"\vauthorities\x18\x02 \x03(\v2\x15.entente.v1.AuthorityR\vauthorities\x12\x1a\n" +
+	"\bwarnings\x18\x03 \x03(\tR\bwarnings\"\xfa\x04\n" +
 	"\x06Anchor\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x15\n" +
 	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12\x16\n" +
@@ -1598,7 +1598,7 @@ const file_entente_v1_authority_proto_rawDesc = "" +
 	"\n" +
 	"ready_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\treadyTime\x12?\n" +
 	"\runlisted_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\funlistedTime\x12\x16\n" +
-	"\x06remark\x18\x0f \x01(\tR\x06remark\"d\n" +
+	"\x06detail\x18\x0f \x01(\tR\x06detail\"d\n" +
 	"\x12ListAnchorsRequest\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12+\n" +
 	"\x04read\x18\x02 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"_\n" +

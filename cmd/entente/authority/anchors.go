@@ -32,7 +32,7 @@ func anchorsCommand(env *cli.Env) *cobra.Command {
 }
 
 func listAnchors(t *cli.Table, all []*ententev1.Anchor) {
-	t.Columns("KEY ID", "DOMAIN", "STATE", "SOURCE", "SUBJECT", "EXPIRES", "AUTHORITIES", "REMARK")
+	t.Columns("KEY ID", "DOMAIN", "STATE", "SOURCE", "SUBJECT", "EXPIRES", "AUTHORITIES", "DETAIL")
 	for _, x := range all {
 		source := "member"
 		if x.GetUpstream() {
@@ -46,7 +46,7 @@ func listAnchors(t *cli.Table, all []*ententev1.Anchor) {
 			x.GetSubject(),
 			cli.Since(x.GetNotAfter()),
 			x.GetAuthorities(),
-			x.GetRemark(),
+			x.GetDetail(),
 		)
 	}
 }

@@ -126,7 +126,7 @@ authority list -o json'.`,
 type authorityChange interface {
 	proto.Message
 	GetAuthorities() []*ententev1.Authority
-	GetRemarks() []string
+	GetWarnings() []string
 }
 
 // changing returns a RunE that changes the authority that the command line names.
@@ -182,13 +182,13 @@ func domainOf(
 	return "", fmt.Errorf("there is no %s that is visible to you: see 'entente authority list'", what)
 }
 
-// changed prints the changed authorities with remarks about the change.
+// changed prints the changed authorities with warnings about the change.
 func changed(done authorityChange) func(*cli.Table) {
 	return func(t *cli.Table) {
 		listAuthorities(t, done.GetAuthorities())
 		var lines []string
-		for _, remark := range done.GetRemarks() {
-			lines = append(lines, cli.Printable(remark))
+		for _, warning := range done.GetWarnings() {
+			lines = append(lines, cli.Printable(warning))
 		}
 		if len(done.GetAuthorities()) == 0 {
 			t.Clear()
