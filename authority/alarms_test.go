@@ -28,9 +28,9 @@ func TestAlarmTracker(t *testing.T) {
 		{on: true},                             // nothing yet: a member that has just started has lost nothing
 		{exists: true},                         // its first authority
 		{on: true, began: true},                // it is gone
-		{on: true},                             // and still is: told once
+		{on: true},                             // and still is: logged once
 		{exists: true, ended: true},            // back
-		{exists: true},                         // told once
+		{exists: true},                         // logged once
 		{on: true, exists: true, began: true},  // as an alarm that begins while there is one
 		{on: false, exists: true, ended: true}, // and ends
 	} {
@@ -52,7 +52,7 @@ func TestFrom(t *testing.T) {
 	require.Empty(t, rotate(nil, "a"))
 }
 
-// failing is an upstream that can be told to fail, or to hang until its caller ends, before an attempt has failed or after.
+// failing is an upstream that a test can make fail, or block until its caller ends, before or after a failed attempt.
 type failing struct {
 	upstream.Upstream
 	mu   sync.Mutex
@@ -83,7 +83,7 @@ func (u *failing) SignCA(ctx context.Context, r upstream.Request) (*upstream.Sig
 	return u.Upstream.SignCA(ctx, r)
 }
 
-// upstreamOf has the only member of a cluster sign below an upstream that can fail.
+// upstreamOf configures an upstream that can fail.
 func upstreamOf(t *testing.T) (*failing, func(*Config)) {
 	t.Helper()
 	u := &failing{}
@@ -95,7 +95,7 @@ func upstreamOf(t *testing.T) (*failing, func(*Config)) {
 	}
 }
 
-// lines is a log that is read while it is written.
+// lines is a log that can be read while it is written.
 type lines struct {
 	mu   sync.Mutex
 	text strings.Builder
@@ -115,7 +115,7 @@ func (l *lines) String() string {
 
 func (l *lines) count(part string) int { return strings.Count(l.String(), part) }
 
-// jump sets the clock forward without waiting for rest, to which members whose upstream fails do not come.
+// jump sets the clock forward without waiting for idle members: a member whose upstream fails is never idle.
 func (f *fleet) jump(d time.Duration) {
 	f.mu.Lock()
 	f.ahead += d
@@ -123,9 +123,9 @@ func (f *fleet) jump(d time.Duration) {
 	f.wake()
 }
 
-// TestAlarmsAreToldOnce: an outage of the upstream for longer than an authority lives is a few lines in the log, the metric
-// follows, and all is well again by itself.
-func TestAlarmsAreToldOnce(t *testing.T) {
+// TestAlarmsAreLoggedOnce: an outage of the upstream for longer than the life of an authority takes a few lines in the
+// log, the metric follows, and the member recovers by itself.
+func TestAlarmsAreLoggedOnce(t *testing.T) {
 	u, with := upstreamOf(t)
 	out := &lines{}
 	f, c := newSingle(t, func(config *Config) {
@@ -167,8 +167,9 @@ func TestAlarmsAreToldOnce(t *testing.T) {
 	}
 }
 
-// TestHangingUpstreamHoldsUpNothingElse: while it hangs, what has been prepared becomes active, and what has expired is ended.
-func TestHangingUpstreamHoldsUpNothingElse(t *testing.T) {
+// TestHangingUpstreamDelaysNothingElse: while the upstream blocks, prepared authorities are activated and expired ones
+// are ended.
+func TestHangingUpstreamDelaysNothingElse(t *testing.T) {
 	u, with := upstreamOf(t)
 	f, c := newSingle(t, with)
 	first := c.issuer.State().Domains[home].Signer(plan.X509)
@@ -182,8 +183,8 @@ func TestHangingUpstreamHoldsUpNothingElse(t *testing.T) {
 		"it has expired, and is not ended")
 }
 
-// TestHangingUpstreamHoldsUpNoJWTAuthorities: from its first attempt on, which has not failed yet.
-func TestHangingUpstreamHoldsUpNoJWTAuthorities(t *testing.T) {
+// TestHangingUpstreamDelaysNoJWTAuthorities: this holds from the first attempt on, before it has failed.
+func TestHangingUpstreamDelaysNoJWTAuthorities(t *testing.T) {
 	u, with := upstreamOf(t)
 	out := &lines{}
 	f, c := newSingle(t, func(config *Config) {
@@ -201,7 +202,7 @@ func TestHangingUpstreamHoldsUpNoJWTAuthorities(t *testing.T) {
 	require.Zero(t, out.count("cannot prepare"), out.String())
 }
 
-// TestFirstFailedAttemptIsTheReason: an alarm names why the upstream fails while it is still being tried.
+// TestFirstFailedAttemptIsTheReason: an alarm names the failure of the upstream while the upstream still retries.
 func TestFirstFailedAttemptIsTheReason(t *testing.T) {
 	u, with := upstreamOf(t)
 	out := &lines{}
@@ -222,7 +223,8 @@ func TestFirstFailedAttemptIsTheReason(t *testing.T) {
 	require.NotContains(t, out.String(), "no attempt has failed yet")
 }
 
-// TestNewDomainBeginsWithAllKinds: in one bundle, unless its upstream fails, whose first failure JWT authorities do not outwait.
+// TestNewDomainBeginsWithAllKinds: all kinds are in one bundle, unless the upstream fails. JWT authorities do not wait
+// beyond its first failure.
 func TestNewDomainBeginsWithAllKinds(t *testing.T) {
 	u, with := upstreamOf(t)
 	f, c := newSingle(t, with)
@@ -243,7 +245,7 @@ func TestNewDomainBeginsWithAllKinds(t *testing.T) {
 	require.Empty(t, c.issuer.State().Domains[td].Signer(plan.X509))
 }
 
-// newest is the ID of the newest authority of a kind in the home domain.
+// newest returns the ID of the newest authority of a kind in the home domain.
 func (f *fleet) newest(kind plan.Kind) (id string) {
 	var number uint64
 	for _, a := range f.nodes[0].issuer.State().Domains[home].Authorities {

@@ -23,8 +23,8 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// api serves a member's issuing over gRPC and TLS 1.3 on loopback, behind the guard and with an audit log in a file, as
-// a member does.
+// api serves the SVID service of a member over gRPC and TLS 1.3 on loopback, behind the guard and with an audit log in
+// a file, as a member does.
 type api struct {
 	t       testing.TB
 	member  *node
@@ -32,7 +32,7 @@ type api struct {
 	address string
 }
 
-// auditFile is an audit log for [Config.Audit] of a member that an api is served for.
+// auditFile returns an audit log in a file, for [Config.Audit].
 func auditFile(t testing.TB) *audit.Log {
 	t.Helper()
 	log, err := audit.Open(audit.Config{Path: filepath.Join(t.TempDir(), "audit.log"), Member: "member-1"})
@@ -71,7 +71,7 @@ func (a *api) serve(base credentials.TransportCredentials, caller func(credentia
 	return listener.Addr().String()
 }
 
-// identifying are server credentials that tell the guard who is on the other end.
+// identifying are server credentials that pass the caller to the guard.
 type identifying struct {
 	credentials.TransportCredentials
 	caller func(credentials.AuthInfo) access.Caller
@@ -108,7 +108,7 @@ func callerOfTLS(info credentials.AuthInfo) access.Caller {
 	return access.SVIDCaller(id)
 }
 
-// dial connects as a holder of an SVID of that name.
+// dial connects with an SVID of that name.
 func (a *api) dial(id string) ententev1.SVIDServiceClient {
 	a.t.Helper()
 	key, err := keys.Generate()
@@ -126,7 +126,8 @@ func (a *api) dial(id string) ententev1.SVIDServiceClient {
 		roots.AddCert(anchor)
 	}
 	return ententev1.NewSVIDServiceClient(a.connect(a.address, credentials.NewTLS(&tls.Config{
-		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{{Certificate: signed.GetCertificates(), PrivateKey: key}},
+		MinVersion:         tls.VersionTLS13,
+		Certificates:       []tls.Certificate{{Certificate: signed.GetCertificates(), PrivateKey: key}},
 		InsecureSkipVerify: true, // SPIFFE names no hosts: VerifyConnection checks the chain and the ID
 		VerifyConnection: func(s tls.ConnectionState) error {
 			intermediates := x509.NewCertPool()
@@ -148,7 +149,7 @@ func (a *api) connect(address string, creds credentials.TransportCredentials) *g
 	return conn
 }
 
-// grant lets a caller issue below a path; the empty one is the whole domain.
+// grant lets a caller issue below a path, or in the whole domain if the path is empty.
 func (a *api) grant(id, path string) {
 	a.t.Helper()
 	socket := a.serve(insecure.NewCredentials(),
@@ -162,7 +163,7 @@ func (a *api) grant(id, path string) {
 	require.NoError(a.t, err)
 }
 
-// csrOf is a request of a fresh key.
+// csrOf returns a PKCS #10 request with a new key.
 func csrOf(t testing.TB) []byte {
 	t.Helper()
 	key, err := keys.Generate()

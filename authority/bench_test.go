@@ -26,12 +26,13 @@ import (
 	"github.com/ententehq/entente/raftstore/raftstoretest"
 )
 
-// slice is how long issuing and its measure take turns, so that whatever else the machine does touches both alike.
+// slice is the time for which issuing and its baseline take turns, so that other load on the machine affects both
+// alike.
 const slice = 500 * time.Millisecond
 
-// BenchmarkIssueX509SVID holds X509-SVIDs over gRPC, TLS and loopback, client, guard, audit log and lints included,
-// against x509.CreateCertificate alone on a request that was checked before: "ratio" is what is left of the bare
-// rate, both on the same cores in the same run. "issued/s" is of all members together.
+// BenchmarkIssueX509SVID compares issuing X509-SVIDs over gRPC, TLS and loopback, with client, guard, audit log and
+// lints, with x509.CreateCertificate alone on a request that was checked before. "ratio" is the part of the bare rate
+// that remains, on the same cores in the same run. "issued/s" is the rate of all members together.
 func BenchmarkIssueX509SVID(b *testing.B) {
 	key, ca := selfSignedCA(b, time.Now(), plan.DefaultCATTL)
 	public, err := svid.ParseCSR(csrOf(b))
@@ -72,7 +73,7 @@ func BenchmarkIssueX509SVID(b *testing.B) {
 	}
 }
 
-// BenchmarkIssueJWTSVID holds JWT-SVIDs, issued likewise, against a bare ECDSA signature of a digest.
+// BenchmarkIssueJWTSVID compares issuing JWT-SVIDs with a bare ECDSA signature of a digest.
 func BenchmarkIssueJWTSVID(b *testing.B) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(b, err)
@@ -84,7 +85,7 @@ func BenchmarkIssueJWTSVID(b *testing.B) {
 	for _, members := range []int{1, 3} {
 		b.Run(fmt.Sprintf("members=%d/single", members), func(b *testing.B) {
 			benchmarkIssuing(b, members, 1, bare, func(client ententev1.SVIDServiceClient) func() error {
-				request := &ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{"db"}}
+				request := jwtRequest("db")
 				return func() error {
 					_, err := client.IssueJWTSVID(context.Background(), request)
 					return err
@@ -112,7 +113,7 @@ func BenchmarkIssueJWTSVID(b *testing.B) {
 	}
 }
 
-// benchmarkIssuing takes b.N turns: for a slice of time it issues, and for another it does what that is measured by.
+// benchmarkIssuing takes b.N turns of issuing for a slice of time and running the baseline for another.
 func benchmarkIssuing(
 	b *testing.B, members, batch int, bare func() error, issuing func(ententev1.SVIDServiceClient) func() error,
 ) {
@@ -131,13 +132,13 @@ func benchmarkIssuing(
 		bares, bareFor = bares+n, bareFor+d
 	}
 	rate, bareRate := float64(issued)/issuingFor.Seconds(), float64(bares)/bareFor.Seconds()
-	b.ReportMetric(0, "ns/op") // a turn, which says nothing
+	b.ReportMetric(0, "ns/op") // the time of a turn is not a result
 	b.ReportMetric(rate, "issued/s")
 	b.ReportMetric(bareRate, "bare/s")
 	b.ReportMetric(rate/bareRate, "ratio")
 }
 
-// inParallel has workers do something for a slice of time, and says how often and how long they did.
+// inParallel runs do in several workers for a slice of time, and returns the number of runs and the time.
 func inParallel(b *testing.B, workers int, do func(worker int) error) (n int, took time.Duration) {
 	var count atomic.Int64
 	var group sync.WaitGroup
@@ -173,7 +174,7 @@ func signingMembers(b *testing.B, n int) []ententev1.SVIDServiceClient {
 	}
 	f := newFleet(b, func(c *Config) {
 		c.Audit = auditFile(b)
-		c.IssueRate, c.IssueBurst = 1e9, 1e9 // asked at each request, and never reached
+		c.IssueRate, c.IssueBurst = 1e9, 1e9 // checked for each request, and never reached
 	}, stores...)
 	f.advance(plan.HintsBeforeUse*plan.DefaultRefreshHint + time.Second)
 	var clients []ententev1.SVIDServiceClient

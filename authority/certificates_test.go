@@ -20,7 +20,8 @@ import (
 // defaults returns the settings of a domain that is created without its own.
 func defaults() plan.Settings {
 	return plan.Settings{
-		RefreshHint: plan.DefaultRefreshHint, X509SVIDTTL: plan.DefaultX509SVIDTTL, JWTSVIDTTL: plan.DefaultJWTSVIDTTL, CATTL: plan.DefaultCATTL,
+		RefreshHint: plan.DefaultRefreshHint, X509SVIDTTL: plan.DefaultX509SVIDTTL, JWTSVIDTTL: plan.DefaultJWTSVIDTTL,
+		CATTL: plan.DefaultCATTL,
 	}
 }
 

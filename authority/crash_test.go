@@ -20,9 +20,10 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// TestEveryStepOfALife plays a whole life of authorities (the first ones, a rotation, new anchors, a reserve, a taint, a
-// revocation) again and again, and at each step that outlives the process has something happen: the process stops there
-// and is started anew on what it left, the step fails, the clock jumps, the lead changes. After each the promises hold.
+// TestEveryStepOfALife plays a whole life of authorities (the first ones, a rotation, new anchors, a reserve, a taint,
+// a revocation) repeatedly. At each step that outlives the process something happens: the process stops and is
+// restarted on what it left, the step fails, the clock jumps, or the lead changes. After each, the guarantees of the
+// package hold.
 func TestEveryStepOfALife(t *testing.T) {
 	for _, test := range []struct {
 		kind    string
@@ -59,7 +60,7 @@ func TestEveryStepOfALife(t *testing.T) {
 	}
 }
 
-// life plays the life with an accident at a step, and says whether there was such a step.
+// life plays the life with an accident at a step, and reports whether there was such a step.
 func life(t *testing.T, kind string, members int, follower bool, at int) bool {
 	a := &accident{kind: kind, at: at}
 	stores := []*raftstore.Store{}
@@ -88,12 +89,12 @@ func life(t *testing.T, kind string, members int, follower bool, at int) bool {
 	l.goOn(12 * time.Hour) // half of the life: a successor is prepared
 	l.goOn(plan.HintsBeforeUse * plan.DefaultRefreshHint)
 	l.goOn(plan.DefaultSigningGrace + plan.DefaultX509SVIDTTL)
-	l.asked(func(ctx context.Context, s ententev1.AuthorityServiceServer) error {
+	l.operate(func(ctx context.Context, s ententev1.AuthorityServiceServer) error {
 		_, err := s.RotateAuthorities(ctx, &ententev1.RotateAuthoritiesRequest{Anchors: true})
 		return err
 	})
 	l.goOn(plan.HintsBeforeUse * plan.DefaultRefreshHint)
-	l.asked(func(ctx context.Context, s ententev1.AuthorityServiceServer) error {
+	l.operate(func(ctx context.Context, s ententev1.AuthorityServiceServer) error {
 		_, err := s.PrepareAuthorities(ctx, &ententev1.PrepareAuthoritiesRequest{})
 		return err
 	})
@@ -101,11 +102,11 @@ func life(t *testing.T, kind string, members int, follower bool, at int) bool {
 		ententev1.AuthorityKind_AUTHORITY_KIND_X509, ententev1.AuthorityKind_AUTHORITY_KIND_JWT,
 	} {
 		id := f.active(l.c.id, k).GetId()
-		l.asked(func(ctx context.Context, s ententev1.AuthorityServiceServer) error {
+		l.operate(func(ctx context.Context, s ententev1.AuthorityServiceServer) error {
 			_, err := s.TaintAuthority(ctx, taintRequest(id))
 			return err
 		})
-		l.asked(func(ctx context.Context, s ententev1.AuthorityServiceServer) error {
+		l.operate(func(ctx context.Context, s ententev1.AuthorityServiceServer) error {
 			_, err := s.RevokeAuthority(
 				ctx,
 				revokeRequest(id),
@@ -122,7 +123,7 @@ func life(t *testing.T, kind string, members int, follower bool, at int) bool {
 	return a.happened != ""
 }
 
-// lived holds a life against the promises of the package.
+// lived checks a life against the guarantees of the package.
 type lived struct {
 	*accident
 	t        *testing.T
@@ -133,7 +134,7 @@ type lived struct {
 	sequence uint64
 }
 
-// goOn lets time pass, and everybody sign.
+// goOn advances the clock, and has every member sign.
 func (l *lived) goOn(d time.Duration) {
 	l.t.Helper()
 	l.f.advance(d)
@@ -143,7 +144,7 @@ func (l *lived) goOn(d time.Duration) {
 	}
 }
 
-// signs has a member issue SVIDs, which it has to without fail but for the accident, which can happen here too.
+// signs has a member issue SVIDs. It must succeed, unless the accident happens meanwhile.
 func (l *lived) signs(c *node, id string) []issued {
 	l.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
@@ -165,8 +166,8 @@ func (l *lived) signs(c *node, id string) []issued {
 	}
 }
 
-// asked has an operator ask the member for something.
-func (l *lived) asked(do func(context.Context, ententev1.AuthorityServiceServer) error) {
+// operate has an operator call the member.
+func (l *lived) operate(do func(context.Context, ententev1.AuthorityServiceServer) error) {
 	l.t.Helper()
 	l.call(l.c, func(ctx context.Context) error { return do(ctx, l.c.AuthorityService()) })
 	l.goOn(0)
@@ -233,8 +234,8 @@ func (l *lived) check() {
 	}
 }
 
-// end holds the keys on the disk against the authorities that need them: none is missing, and none is left once it is certain
-// that nothing will need it.
+// end compares the keys on the disk with the authorities that need them: none is missing, and none is left once it is
+// certain that no authority needs it.
 func (l *lived) end() {
 	l.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
@@ -245,7 +246,7 @@ func (l *lived) end() {
 			if wrong == "" {
 				break
 			}
-			if waited < 3*orphanAge { // a process that was started anew looks at what it finds for a while
+			if waited < 3*orphanAge { // a restarted process keeps unknown keys for a while
 				l.f.advance(time.Minute)
 			}
 			c.changed.Fire()
@@ -257,7 +258,7 @@ func (l *lived) end() {
 	l.check()
 }
 
-// keys says what is wrong with the keys of a member.
+// keys returns what is wrong with the keys of a member, or "".
 func (l *lived) keys(c *node) string {
 	l.t.Helper()
 	view, err := c.store.Read(context.Background(), raftstore.ReadOptions{Linearizable: true})

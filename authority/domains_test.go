@@ -58,16 +58,22 @@ func TestDomains(t *testing.T) {
 		code   codes.Code
 		says   string
 	}{
-		"no name": {&ententev1.Domain{}, codes.InvalidArgument, "trust_domain is empty; name one, such as " +
-			"example.org"},
+		"no name": {
+			&ententev1.Domain{}, codes.InvalidArgument, "trust_domain is empty; name one, such as example.org",
+		},
 		"bad name": {&ententev1.Domain{TrustDomain: "Shop!"}, codes.InvalidArgument, "trust domain "},
 		"an ID": {
 			&ententev1.Domain{TrustDomain: "spiffe://a.example.org/x"}, codes.InvalidArgument, "trust domain ",
 		},
-		"there already": {&ententev1.Domain{TrustDomain: shop.Name()}, codes.AlreadyExists, "this cluster hosts " +
-			"shop.example.org already; change it with domain update"},
-		"foreign": {&ententev1.Domain{TrustDomain: "us.example.org"}, codes.FailedPrecondition, "there is a " +
-			"relationship with us.example.org, and a hosted domain is never foreign; delete the relationship first"},
+		"there already": {
+			&ententev1.Domain{TrustDomain: shop.Name()}, codes.AlreadyExists,
+			"this cluster hosts shop.example.org already; change it with domain update",
+		},
+		"foreign": {
+			&ententev1.Domain{TrustDomain: "us.example.org"}, codes.FailedPrecondition,
+			"there is a relationship with us.example.org, and a hosted domain is never foreign; delete the " +
+				"relationship first",
+		},
 		"host taken": {
 			&ententev1.Domain{TrustDomain: "a.example.org", EndpointHost: "bundles.shop.example.org"},
 			codes.AlreadyExists,
@@ -147,8 +153,8 @@ func sequenceOf(b *bundle.Bundle) uint64 {
 	return n
 }
 
-// TestSequenceOfADomain: a new hint is a new document with a new sequence; longer SVIDs keep authorities published for
-// longer; a domain that is deleted and created again goes on above its last sequence, with new keys.
+// TestSequenceOfADomain: a new hint makes a new document with a new sequence. Longer SVIDs keep authorities published
+// for longer. A domain that is deleted and created again continues above its last sequence, with new keys.
 func TestSequenceOfADomain(t *testing.T) {
 	f, c := newSingle(t, nil)
 	s, ctx := c.DomainService(), context.Background()
@@ -206,8 +212,8 @@ func TestSequenceOfADomain(t *testing.T) {
 	require.False(t, three.SameKeys(two))
 }
 
-// TestRestore: a restore takes away nothing that verifies SVIDs that are alive, brings back no key that nobody holds, and
-// lets every sequence leap.
+// TestRestore: a restore removes nothing that verifies live SVIDs, returns no key that no member holds, and makes every
+// sequence leap.
 func TestRestore(t *testing.T) {
 	f, c := newSingle(t, nil)
 	ctx := context.Background()

@@ -56,7 +56,7 @@ func TestX509SVID(t *testing.T) {
 	serials := map[string]bool{}
 	for name, key := range map[string]crypto.Signer{"rsa": rsaKey, "p256": p256, "p384": p384, "ed25519": ed} {
 		t.Run(name, func(t *testing.T) {
-			// A request that asks for much else gets its key signed and nothing else.
+			// Only the key of a request is used.
 			der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
 				Subject: pkix.Name{
 					CommonName: "root",
@@ -64,8 +64,9 @@ func TestX509SVID(t *testing.T) {
 				URIs: []*url.URL{spiffeid.RequireFromString("spiffe://other.example/admin").URL()},
 			}, key)
 			require.NoError(t, err)
-			r, err := c.SVIDService().
-				IssueX509SVID(caller, &ententev1.IssueX509SVIDRequest{SpiffeId: workload(1), Csr: der, DnsNames: []string{"web.example.org"}})
+			r, err := c.SVIDService().IssueX509SVID(caller, &ententev1.IssueX509SVIDRequest{
+				SpiffeId: workload(1), Csr: der, DnsNames: []string{"web.example.org"},
+			})
 			require.NoError(t, err)
 			id, _, err := x509svid.ParseAndVerify(r.GetCertificates(), f.bundle(home), x509svid.WithTime(f.now()))
 			require.NoError(t, err)
@@ -99,7 +100,7 @@ func TestX509SVID(t *testing.T) {
 	}
 }
 
-// zlinted holds a certificate against the RFCs. What the CA/Browser Forum asks of public web certificates is no matter here.
+// zlinted checks a certificate against the RFCs, without the rules of the CA/Browser Forum for public web certificates.
 func zlinted(t *testing.T, c *x509.Certificate) {
 	t.Helper()
 	parsed, err := zcrypto.ParseCertificate(c.Raw)
@@ -117,8 +118,7 @@ func zlinted(t *testing.T, c *x509.Certificate) {
 
 func TestJWTSVID(t *testing.T) {
 	f, c := newSingle(t, nil)
-	r, err := c.SVIDService().
-		IssueJWTSVID(caller, &ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{"db", "spiffe://eu.example.org/db"}})
+	r, err := c.SVIDService().IssueJWTSVID(caller, jwtRequest("db", "spiffe://eu.example.org/db"))
 	require.NoError(t, err)
 	verified, err := jwtsvid.ParseAndValidate(r.GetToken(), f.bundle(home), []string{"db"})
 	require.NoError(t, err)
@@ -148,7 +148,8 @@ func TestIssueRefusals(t *testing.T) {
 		},
 		"trust domain only": {
 			func(r *ententev1.IssueX509SVIDRequest) { r.SpiffeId = "spiffe://eu.example.org" }, codes.InvalidArgument,
-			`spiffe_id "spiffe://eu.example.org" names a trust domain; an SVID needs a path below it, such as spiffe://eu.example.org/web`,
+			`spiffe_id "spiffe://eu.example.org" names a trust domain; an SVID needs a path below it, such as ` +
+				"spiffe://eu.example.org/web",
 		},
 		"trailing slash": {
 			func(r *ententev1.IssueX509SVIDRequest) { r.SpiffeId += "/" }, codes.InvalidArgument, "not a SPIFFE ID",
@@ -180,8 +181,7 @@ func TestIssueRefusals(t *testing.T) {
 			r.SpiffeId = "spiffe://eu.example.org/entente/member/member-1"
 		}, codes.PermissionDenied, "spiffe://eu.example.org/entente/member/member-1 is below /entente/, which only " +
 			"the server itself issues; choose another path"},
-		"reserved " +
-			"itself": {
+		"reserved itself": {
 			func(r *ententev1.IssueX509SVIDRequest) { r.SpiffeId = "spiffe://eu.example.org/entente" },
 			codes.PermissionDenied, "only the server itself issues",
 		},
@@ -239,11 +239,11 @@ func TestIssueRefusals(t *testing.T) {
 		},
 		"name twice": {
 			func(r *ententev1.IssueX509SVIDRequest) { r.DnsNames = []string{"web", "web"} }, codes.InvalidArgument,
-			`DNS name "web" is asked for twice`,
+			`DNS name "web" is requested twice`,
 		},
 		"too many names": {
 			func(r *ententev1.IssueX509SVIDRequest) { r.DnsNames = make([]string, 33) }, codes.InvalidArgument,
-			"33 DNS names are asked for; 32 is the limit",
+			"33 DNS names are requested; 32 is the limit",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -264,7 +264,7 @@ func TestIssueRefusals(t *testing.T) {
 			"audience is empty; name who is to accept the token",
 		},
 		"empty audience": {
-			&ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{""}}, codes.InvalidArgument,
+			jwtRequest(""), codes.InvalidArgument,
 			"audience holds an empty entry",
 		},
 		"many audiences": {
@@ -276,7 +276,7 @@ func TestIssueRefusals(t *testing.T) {
 			"audience holds an entry of 2048 bytes; 256 is the limit",
 		},
 		"unprintable": {
-			&ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{"a\nb"}}, codes.InvalidArgument,
+			jwtRequest("a\nb"), codes.InvalidArgument,
 			"what is not printable text",
 		},
 		"reserved": {
@@ -284,7 +284,9 @@ func TestIssueRefusals(t *testing.T) {
 			codes.PermissionDenied, "only the server itself issues",
 		},
 		"longer than a day": {
-			&ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{"a"}, Ttl: durationpb.New(24 * time.Hour)},
+			&ententev1.IssueJWTSVIDRequest{
+				SpiffeId: workload(1), Audience: []string{"a"}, Ttl: durationpb.New(24 * time.Hour),
+			},
 			codes.InvalidArgument, "the domain allows 5m0s",
 		},
 	} {
@@ -354,15 +356,14 @@ func TestWithoutAuditNoSignature(t *testing.T) {
 		require.Nil(t, r)
 		require.Equal(t, codes.Unavailable, status.Code(err))
 		require.ErrorContains(t, err, "it cannot be audited: no space left on device")
-		j, err := c.SVIDService().
-			IssueJWTSVID(caller, &ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{"a"}})
+		j, err := c.SVIDService().IssueJWTSVID(caller, jwtRequest("a"))
 		require.Nil(t, j)
 		require.ErrorContains(t, err, "it cannot be audited: no space left on device")
 	}
 }
 
-// TestAllDNSNamesAreAudited: the names of a certificate stand in both of its lines to the last one, also when they are as many
-// and as long as they can be.
+// TestAllDNSNamesAreAudited: both audit lines contain all names of a certificate, even if they are as many and as long
+// as possible.
 func TestAllDNSNamesAreAudited(t *testing.T) {
 	log := auditFile(t)
 	_, c := newSingle(t, func(c *Config) { c.Audit = log })

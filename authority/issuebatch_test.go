@@ -62,13 +62,19 @@ func TestBatch(t *testing.T) {
 	}{
 		1: {codes.PermissionDenied, "it needs the role issuer or admin in eu.example.org for the path /website"},
 		2: {codes.InvalidArgument, "csr is not signed by the key that it holds"},
-		3: {codes.InvalidArgument, "spiffe_id spiffe://us.example.org/web/1 is not in eu.example.org, the trust " +
-			"domain of the batch; send one batch for each trust domain"},
+		3: {
+			codes.InvalidArgument,
+			"spiffe_id spiffe://us.example.org/web/1 is not in eu.example.org, the trust domain of the batch; send " +
+				"one batch for each trust domain",
+		},
 		4: {codes.InvalidArgument, "ttl is 2h0m0s; the domain allows 1h0m0s"},
 		5: {codes.PermissionDenied, "/entente/member/member-1"},
-		8: {codes.PermissionDenied, "for the path /web/5 with the DNS names web.example.org, and has issuer in " +
-			"eu.example.org below /web. To allow it, an administrator runs: entente access grant issuer --spiffe-id " +
-			"spiffe://eu.example.org/ci --domain eu.example.org --path /web/5 --dns web.example.org"},
+		8: {
+			codes.PermissionDenied,
+			"for the path /web/5 with the DNS names web.example.org, and has issuer in eu.example.org below /web. " +
+				"To allow it, an administrator runs: entente access grant issuer --spiffe-id " +
+				"spiffe://eu.example.org/ci --domain eu.example.org --path /web/5 --dns web.example.org",
+		},
 		6: {codes.InvalidArgument, `spiffe_id "" is not a SPIFFE ID`},
 	} {
 		failure := response.GetResults()[i].GetFailure()
@@ -158,8 +164,10 @@ func TestBatchRefusals(t *testing.T) {
 			require.Equal(t, test.code, status.Code(err), "%v", err)
 		})
 	}
-	_, err := a.dial("spiffe://eu.example.org/nobody").
-		IssueX509SVIDs(t.Context(), &ententev1.IssueX509SVIDsRequest{TrustDomain: home.Name(), Requests: []*ententev1.IssueX509SVIDRequest{x509Request(t, workload(1))}})
+	_, err := a.dial("spiffe://eu.example.org/stranger").
+		IssueX509SVIDs(t.Context(), &ententev1.IssueX509SVIDsRequest{
+			TrustDomain: home.Name(), Requests: []*ententev1.IssueX509SVIDRequest{x509Request(t, workload(1))},
+		})
 	require.Equal(t, codes.PermissionDenied, status.Code(err), "%v", err)
 }
 
@@ -171,7 +179,10 @@ func TestBatchPassedOn(t *testing.T) {
 	c := f.nodes[i]
 	ctx := access.WithCaller(context.Background(), access.SocketCaller(0, 1))
 	response, err := c.SVIDService().
-		IssueX509SVIDs(ctx, &ententev1.IssueX509SVIDsRequest{TrustDomain: home.Name(), Requests: []*ententev1.IssueX509SVIDRequest{x509Request(t, workload(1)), x509Request(t, workload(2))}})
+		IssueX509SVIDs(ctx, &ententev1.IssueX509SVIDsRequest{
+			TrustDomain: home.Name(),
+			Requests:    []*ententev1.IssueX509SVIDRequest{x509Request(t, workload(1)), x509Request(t, workload(2))},
+		})
 	require.NoError(t, err)
 	for _, result := range response.GetResults() {
 		require.NotNil(t, result.GetSvid(), "%v", result.GetFailure())
@@ -179,12 +190,12 @@ func TestBatchPassedOn(t *testing.T) {
 	require.NotEmpty(t, response.GetBundle())
 }
 
-// TestRateLimit: a caller that asks for too much is told when to ask again, and nobody else notices.
+// TestRateLimit: a caller that requests too much gets the time after which to retry, and other callers are not
+// affected.
 func TestRateLimit(t *testing.T) {
 	f, c := newSingle(t, func(c *Config) { c.IssueRate, c.IssueBurst = 10, 3 })
 	issue := func(caller access.Caller) error {
-		_, err := c.SVIDService().
-			IssueJWTSVID(access.WithCaller(context.Background(), caller), &ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{"a"}})
+		_, err := c.SVIDService().IssueJWTSVID(access.WithCaller(context.Background(), caller), jwtRequest("a"))
 		return err
 	}
 	one, other := access.CallerFrom(caller), access.SocketCaller(0, 7)
@@ -212,14 +223,14 @@ func TestRateLimit(t *testing.T) {
 	f.mu.Unlock()
 	require.NoError(t, issue(one), "it was told to ask again now")
 
-	// In a batch each request takes its share, and says for itself when it can be sent again.
+	// In a batch each request counts, and has its own time after which to retry.
 	f.mu.Lock()
 	f.ahead += time.Second
 	f.mu.Unlock()
 	batch := &ententev1.IssueJWTSVIDsRequest{TrustDomain: home.Name()}
 	for range 5 {
 		batch.Requests = append(batch.Requests,
-			&ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{"a"}})
+			jwtRequest("a"))
 	}
 	response, err := c.SVIDService().IssueJWTSVIDs(access.WithCaller(context.Background(), other), batch)
 	require.NoError(t, err)
@@ -227,7 +238,8 @@ func TestRateLimit(t *testing.T) {
 	for _, result := range response.GetResults() {
 		if result.GetSvid() != nil {
 			issued++
-		} else if codes.Code(result.GetFailure().GetCode()) == codes.ResourceExhausted && result.GetFailure().GetRetryDelay().AsDuration() == 101*time.Millisecond {
+		} else if codes.Code(result.GetFailure().GetCode()) == codes.ResourceExhausted &&
+			result.GetFailure().GetRetryDelay().AsDuration() == 101*time.Millisecond {
 			limited++
 		}
 	}

@@ -25,7 +25,7 @@ import (
 	"github.com/ententehq/entente/authority/table"
 )
 
-// awaitOwn waits until a member has its own SVID and it is of the authority, if one is named.
+// awaitOwn waits until a member has an SVID of its own that accept accepts.
 func (f *fleet) awaitOwn(c *node, id spiffeid.ID, accept func(*issue.OwnSVID) bool) *issue.OwnSVID {
 	f.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
@@ -43,8 +43,8 @@ func (f *fleet) awaitOwn(c *node, id spiffeid.ID, accept func(*issue.OwnSVID) bo
 
 func anyOwn(*issue.OwnSVID) bool { return true }
 
-// TestOwnSVIDs: every member gets its own names, whoever signs them, renews them at half of their life, and at once
-// when what signed them is not published any more.
+// TestOwnSVIDs: every member gets its own names, whichever member signs, and renews them at half of their life, or at
+// once when what signed them is no longer published.
 func TestOwnSVIDs(t *testing.T) {
 	f := newThree(t, nil)
 	for _, c := range f.nodes {
@@ -84,9 +84,9 @@ func TestOwnSVIDs(t *testing.T) {
 	require.NotEqual(t, second.Certificate.Leaf.SerialNumber, third.Certificate.Leaf.SerialNumber)
 }
 
-// TestPassingOn: a member without an active authority asks another one, the next one if that is down, and says what
-// went wrong if there is none.
-func TestPassingOn(t *testing.T) {
+// TestForwarding: a member without an active authority forwards requests to another one, to the next one if that is
+// down, and returns the reasons if none can sign.
+func TestForwarding(t *testing.T) {
 	f := newThree(t, nil)
 	first := slices.IndexFunc(f.nodes,
 		func(c *node) bool { return c.issuer.State().Domains[home].Signer(plan.X509) != "" })
@@ -112,25 +112,24 @@ func TestPassingOn(t *testing.T) {
 		require.NotEmpty(t, c.issuer.State().Domains[home].Signer(plan.X509))
 	}
 
-	// A member that has not heard from the leader for the signing grace does not sign, and passes on.
+	// A member without contact to the leader for the signing grace forwards requests.
 	silent, left := others[0], others[1]
 	silent.LastContactNow()
 	silent.set(func() { silent.silent = true })
 	f.advance(plan.DefaultSigningGrace + time.Minute)
 	require.EqualError(t, silent.issuer.CanSign(),
-		"this member last heard from the leader 1h1m0s ago, and signs for 1h0m0s without")
+		"this member's last contact to the leader was 1h1m0s ago, and it signs for 1h0m0s without")
 	signed := left.metricSum("entente_authority_signatures_total")
 	f.issue(silent, workload(3))
 	require.GreaterOrEqual(t, left.metricSum("entente_authority_signatures_total"), signed+2)
-	_, err = silent.SigningService().
-		SignX509SVID(access.WithCaller(context.Background(), access.MemberCaller("member-1")), &ententev1.SignX509SVIDRequest{Request: x509Request(t, workload(1))})
+	_, err = silent.SigningService().SignX509SVID(asMember("member-1"), signRequest(t, workload(1)))
 	require.Equal(t, codes.FailedPrecondition, status.Code(err))
 }
 
-// LastContactNow notes that the member heard from the leader just now.
+// LastContactNow records a contact to the leader now.
 func (c *node) LastContactNow() { c.config.Contact.LastContact() }
 
-// TestSigningServiceIsForMembers: nobody but a member gets a signature there, and a member gets no name of another.
+// TestSigningServiceIsForMembers: only members get signatures there, and no member gets a name of another.
 func TestSigningServiceIsForMembers(t *testing.T) {
 	_, c := newSingle(t, nil)
 	member := access.WithCaller(context.Background(), access.MemberCaller("member-2"))
@@ -140,20 +139,25 @@ func TestSigningServiceIsForMembers(t *testing.T) {
 		forMember bool
 		says      string
 	}{
-		"a workload": {caller, workload(1), false, "only members of this cluster can forward requests, " +
-			"and the caller is spiffe://eu.example.org/ci"},
-		"another " +
-			"member's name": {member, "spiffe://eu.example.org/entente/member/member-1", true, "member member-2 " +
-			"cannot have spiffe://eu.example.org/entente/member/member-1; only " +
-			"spiffe://eu.example.org/entente/member/member-2 and spiffe://eu.example.org/entente/bundle-endpoint"},
-		"reserved for another": {member, "spiffe://eu.example.org/entente/member/member-2", false, "only the " +
-			"server itself issues"},
+		"a workload": {
+			caller, workload(1), false,
+			"only members of this cluster can forward requests, and the caller is spiffe://eu.example.org/ci",
+		},
+		"another member's name": {
+			member, "spiffe://eu.example.org/entente/member/member-1", true,
+			"member member-2 cannot have spiffe://eu.example.org/entente/member/member-1; only " +
+				"spiffe://eu.example.org/entente/member/member-2 and spiffe://eu.example.org/entente/bundle-endpoint",
+		},
+		"reserved for another": {
+			member, "spiffe://eu.example.org/entente/member/member-2", false, "only the server itself issues",
+		},
 		"not reserved as member": {member, workload(1), true, "is not below /entente/"},
 		"some other reserved":    {member, "spiffe://eu.example.org/entente/root", true, "member member-2 cannot have"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := c.SigningService().
-				SignX509SVID(test.ctx, &ententev1.SignX509SVIDRequest{Request: x509Request(t, test.id), ForMember: test.forMember})
+			request := signRequest(t, test.id)
+			request.ForMember = test.forMember
+			_, err := c.SigningService().SignX509SVID(test.ctx, request)
 			require.Equal(t, codes.PermissionDenied, status.Code(err))
 			require.ErrorContains(t, err, test.says)
 		})
@@ -165,12 +169,11 @@ func TestSigningServiceIsForMembers(t *testing.T) {
 			SignX509SVID(member, &ententev1.SignX509SVIDRequest{Request: x509Request(t, id), ForMember: true})
 		require.NoError(t, err)
 	}
-	_, err := c.SigningService().
-		SignJWTSVID(caller, &ententev1.SignJWTSVIDRequest{Request: &ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{"a"}}})
+	_, err := c.SigningService().SignJWTSVID(caller, &ententev1.SignJWTSVIDRequest{Request: jwtRequest("a")})
 	require.Equal(t, codes.PermissionDenied, status.Code(err))
 }
 
-// TestRestart: a member comes back with the keys that it had, and one that lost them retires what it cannot use.
+// TestRestart: a restarted member has its keys, and a member that lost them retires what it cannot use.
 func TestRestart(t *testing.T) {
 	f, c := newSingle(t, nil)
 	before := f.list(home)
@@ -222,7 +225,8 @@ func requireModes(t *testing.T, dir string) {
 	}
 }
 
-// TestRemovedMember: the leader retires a removed member's authorities, and they leave when all they signed has expired.
+// TestRemovedMember: the leader retires the authorities of a removed member, and they leave when everything that they
+// signed has expired.
 func TestRemovedMember(t *testing.T) {
 	f := newThree(t, nil)
 	f.advance(plan.HintsBeforeUse * plan.DefaultRefreshHint)
@@ -254,8 +258,8 @@ func TestRemovedMember(t *testing.T) {
 	require.Len(t, f.bundle(home).JWTAuthorities(), 2)
 }
 
-// TestClockNobodyTrusts: a member whose clock is off neither signs nor changes anything by it.
-func TestClockNobodyTrusts(t *testing.T) {
+// TestWrongClock: a member whose clock is wrong neither signs nor changes anything by it.
+func TestWrongClock(t *testing.T) {
 	f, c := newSingle(t, nil)
 	before := ids(f.list(home))
 	c.set(func() { c.insane = true })
@@ -279,20 +283,27 @@ func TestConfig(t *testing.T) {
 		change func(*Config)
 		says   string
 	}{
-		"no store": {func(c *Config) { c.Store = nil }, "authority: Store, Contact, Conn and Audit are " +
-			"required"},
-		"no home": {func(c *Config) { c.Home = spiffeid.TrustDomain{} }, "authority: the home trust domain " +
-			"is required"},
+		"no store": {func(c *Config) { c.Store = nil }, "authority: Store, Contact, Conn and Audit are required"},
+		"no home": {
+			func(c *Config) { c.Home = spiffeid.TrustDomain{} }, "authority: the home trust domain is required",
+		},
 		"no folder": {func(c *Config) { c.KeyDir = "" }, "authority: a key store or a key folder is required"},
 		"member":    {func(c *Config) { c.Member = "a b" }, `member "a b" cannot be named by a SPIFFE ID`},
-		"hints too long": {func(c *Config) { c.Defaults.RefreshHint = 4 * time.Hour }, "a new authority has to be " +
-			"known for 3 refresh hints (12h0m0s) before it signs, but half of ca_ttl less the longest SVID lifetime " +
-			"is 11h0m0s; raise ca_ttl (24h0m0s), or lower refresh_hint (4h0m0s) or the SVID lifetime (1h0m0s)"},
-		"root too short": {func(c *Config) { c.RootTTL = 25 * time.Hour }, "root_ttl is 25h0m0s and ca_ttl " +
-			"24h0m0s; a root has to live for 4 times as long as what it signs"},
+		"hints too long": {
+			func(c *Config) { c.Defaults.RefreshHint = 4 * time.Hour },
+			"a new authority has to be known for 3 refresh hints (12h0m0s) before it signs, but half of ca_ttl less " +
+				"the longest SVID lifetime is 11h0m0s; raise ca_ttl (24h0m0s), or lower refresh_hint (4h0m0s) or " +
+				"the SVID lifetime (1h0m0s)",
+		},
+		"root too short": {
+			func(c *Config) { c.RootTTL = 25 * time.Hour },
+			"root_ttl is 25h0m0s and ca_ttl 24h0m0s; a root has to live for 4 times as long as what it signs",
+		},
 		"negative grace": {func(c *Config) { c.SigningGrace = -1 }, "it cannot be negative"},
-		"readable folder": {func(c *Config) { c.KeyDir = readable(t) }, "so that others can reach the private keys " +
-			"in it; run chmod 0700 "},
+		"readable folder": {
+			func(c *Config) { c.KeyDir = readable(t) },
+			"so that others can reach the private keys in it; run chmod 0700 ",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			config := c.config

@@ -19,8 +19,8 @@ import (
 	"github.com/ententehq/entente/bundle/endpoint"
 )
 
-// TestOIDCVerifierAcceptsJWTSVIDs: a verifier that knows the issuer's URL and nothing else finds the keys and accepts a
-// JWT-SVID, also after its authority was replaced.
+// TestOIDCVerifierAcceptsJWTSVIDs: a verifier that only knows the URL of the issuer finds the keys and accepts a
+// JWT-SVID, even after its authority was replaced.
 func TestOIDCVerifierAcceptsJWTSVIDs(t *testing.T) {
 	const issuer = "https://example.com/eu" // the host that the test server's certificate is for
 	f, c := newSingle(t, nil)
@@ -55,8 +55,7 @@ func TestOIDCVerifierAcceptsJWTSVIDs(t *testing.T) {
 	require.NoError(t, err)
 	verifier := provider.Verifier(&oidc.Config{ClientID: "sts.example", Now: f.now})
 	issue := func() string {
-		r, err := c.SVIDService().
-			IssueJWTSVID(caller, &ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{"sts.example"}})
+		r, err := c.SVIDService().IssueJWTSVID(caller, jwtRequest("sts.example"))
 		require.NoError(t, err)
 		return r.GetToken()
 	}

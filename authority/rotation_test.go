@@ -16,7 +16,7 @@ import (
 	"github.com/ententehq/entente/bundle"
 )
 
-// issued is an SVID that is alive, with what verifies it.
+// issued is a live SVID, with the function that verifies it.
 type issued struct {
 	what   string
 	expire time.Time
@@ -31,7 +31,7 @@ func (f *fleet) issue(c *node, id string) []issued {
 	return all
 }
 
-// tryIssue is issue where it may fail.
+// tryIssue is issue that can fail.
 func (f *fleet) tryIssue(c *node, id string) ([]issued, error) {
 	f.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
@@ -79,8 +79,8 @@ func requireUnverified(t *testing.T, err error) {
 	require.Regexp(t, "certificate signed by unknown authority|unsupported key type/format", err.Error())
 }
 
-// TestRotationWithoutPause lets two days pass over three members, with rotations in between, in steps of the refresh
-// hint. At each step every member signs, and all that is alive is verified by the bundle of up to three hints ago.
+// TestRotationWithoutPause plays two days of three members with rotations, in steps of the refresh hint. At each step
+// every member signs, and every live SVID is verified by the bundles of the last three hints.
 func TestRotationWithoutPause(t *testing.T) {
 	f := newThree(t, nil)
 	ctx := context.Background()
@@ -135,7 +135,7 @@ func TestRotationWithoutPause(t *testing.T) {
 	}
 }
 
-// sequence holds two successive looks at a bundle against the law of its sequence.
+// sequence checks that the sequence of a bundle only rises, and stands for one document.
 func sequence(t *testing.T, was, is *bundle.Bundle) {
 	t.Helper()
 	before, _ := was.Sequence()

@@ -80,7 +80,7 @@ func (f *fleet) chain(td spiffeid.TrustDomain) (starts []string) {
 	return starts
 }
 
-// TestChainOverRotations: members join by preparing keys that no version before has, rotate and change the hint, and every
+// TestChainOverRotations: members join by preparing keys that no version before has, rotate and change the hint. Every
 // version continues the one before.
 func TestChainOverRotations(t *testing.T) {
 	f := newThree(t, nil)
@@ -100,8 +100,8 @@ func TestChainOverRotations(t *testing.T) {
 	require.Zero(t, f.nodes[0].metricSum("entente_authority_statement_chains_total"))
 }
 
-// TestChainOverRevocation: neither a revoked key nor one that is tainted signs what comes after it, not even in the
-// transaction that revokes it, and the chain goes on by the keys that are left.
+// TestChainOverRevocation: neither a revoked nor a tainted key signs later versions, not even in the transaction that
+// revokes it. The chain continues with the keys that are left.
 func TestChainOverRevocation(t *testing.T) {
 	f := allSign(t, nil)
 	ctx := context.Background()
@@ -127,7 +127,7 @@ func TestChainOverRevocation(t *testing.T) {
 	require.Empty(t, f.chain(home))
 }
 
-// TestChainOfALostMember: the leader ends what a lost member left, and the others go on signing.
+// TestChainOfALostMember: the leader ends the authorities of a lost member, and the other members continue to sign.
 func TestChainOfALostMember(t *testing.T) {
 	f := allSign(t, nil)
 	f.remove(f.nodes[2])
@@ -138,8 +138,8 @@ func TestChainOfALostMember(t *testing.T) {
 	require.Empty(t, f.chain(home))
 }
 
-// TestChainStartsAnew: where every key that could go on is revoked at once, the chain starts anew and says so.
-func TestChainStartsAnew(t *testing.T) {
+// TestChainRestarts: if every key that could continue the chain is revoked at once, the chain restarts with the reason.
+func TestChainRestarts(t *testing.T) {
 	f, c := newSingle(t, nil)
 	_, err := c.store.Update(context.Background(),
 		func(tx *raftstore.Tx) error { return c.RemoveMember(tx, c.id, true) })
@@ -159,7 +159,7 @@ func TestChainStartsAnew(t *testing.T) {
 	}, testTimeout, pollInterval)
 }
 
-// TestChainOverARestore: a restore leaps in sequence, and the statement on what comes out continues the one before the restore.
+// TestChainOverARestore: a restore leaps in sequence, and its statement continues the one before the restore.
 func TestChainOverARestore(t *testing.T) {
 	f, c := newSingle(t, nil)
 	ctx := context.Background()
@@ -218,7 +218,7 @@ func prefixed(t *testing.T, c *node, p raftstore.Prefix) (keys []string) {
 	return keys
 }
 
-// remoteKeys keeps keys where a transaction does not reach.
+// remoteKeys keeps keys where no transaction reaches them.
 type remoteKeys struct{ keys.Store }
 
 // remoteKey is a signer whose key is elsewhere.
@@ -239,8 +239,8 @@ func (s remoteKeys) Create(ctx context.Context, name string) (crypto.Signer, err
 	return remoteKey{key}, err
 }
 
-// TestChainOfKeysElsewhere: keys that a transaction cannot reach sign what it left due, at once after it.
-func TestChainOfKeysElsewhere(t *testing.T) {
+// TestChainOfRemoteKeys: keys that no transaction reaches sign right after the transaction.
+func TestChainOfRemoteKeys(t *testing.T) {
 	f := newThree(t, func(c *Config) { c.Keys = remoteKeys{keys.NewMemory()} })
 	_, err := f.nodes[1].AuthorityService().
 		RotateAuthorities(context.Background(), &ententev1.RotateAuthoritiesRequest{})
@@ -256,8 +256,9 @@ func TestChainOfKeysElsewhere(t *testing.T) {
 	)
 }
 
-// TestChainOfKeysThatWereLost: all members lose their keys at once, as those do that keep them in memory. None waits for another's.
-func TestChainOfKeysThatWereLost(t *testing.T) {
+// TestChainOfLostKeys: all members lose their keys at once, as members with keys in memory do. None waits for
+// another's.
+func TestChainOfLostKeys(t *testing.T) {
 	f := newThree(t, func(c *Config) { c.Keys = keys.NewMemory() })
 	for _, c := range f.nodes {
 		f.halt(c)

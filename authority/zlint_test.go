@@ -14,7 +14,7 @@ import (
 	"github.com/ententehq/entente/authority/upstream"
 )
 
-// sloppy is an upstream that signs what no rule for SVIDs forbids and RFC 5280 does: a CA certificate without an
+// sloppy is an upstream that signs what RFC 5280 forbids and no rule for SVIDs does: a CA certificate without an
 // authority key identifier.
 type sloppy struct{ upstream.Upstream }
 
@@ -46,7 +46,7 @@ func (s sloppy) SignCA(_ context.Context, r upstream.Request) (*upstream.Signed,
 
 func (sloppy) Prune(func(*x509.Certificate) bool) error { return nil }
 
-// TestFindings: what zlint finds about a CA certificate is counted and logged, and keeps nobody from signing.
+// TestFindings: a finding of zlint about a CA certificate is counted and logged, and the member still signs.
 func TestFindings(t *testing.T) {
 	var log bytes.Buffer
 	_, c := newSingle(t, func(c *Config) {
@@ -59,7 +59,7 @@ func TestFindings(t *testing.T) {
 	require.Equal(t, 1.0, c.metric(checked, "ca", "clean"), "the anchor")
 	const finding = "e_ext_authority_key_identifier_no_key_identifier"
 	require.Equal(t, 1.0, c.metric("entente_authority_zlint_findings_total", "ca", finding))
-	c.stop() // so that nobody writes the log any more
+	c.stop() // so that the log is no longer written
 	require.Contains(t, log.String(),
 		"zlint has findings for an issued certificate; please report them: certificate=ca")
 	require.Contains(t, log.String(), "e_ext_authority_key_identifier_no_key_identifier")

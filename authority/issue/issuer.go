@@ -119,11 +119,11 @@ func (i *Issuer) Await(ctx context.Context, revision raftstore.Revision) {
 
 // CanSign returns the reason for which this member must not sign now, or nil.
 func (i *Issuer) CanSign() error {
-	heard := i.config.Contact.LastContact()
-	if silent := i.config.Now().Sub(heard); heard.IsZero() {
-		return errors.New("this member has not heard from the leader since it started")
+	last := i.config.Contact.LastContact()
+	if silent := i.config.Now().Sub(last); last.IsZero() {
+		return errors.New("this member has had no contact to the leader since it started")
 	} else if silent > i.config.SigningGrace {
-		return fmt.Errorf("this member last heard from the leader %v ago, and signs for %v without",
+		return fmt.Errorf("this member's last contact to the leader was %v ago, and it signs for %v without",
 			silent.Round(time.Second), i.config.SigningGrace)
 	}
 	if !i.config.Contact.ClockSane() {

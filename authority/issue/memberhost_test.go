@@ -18,7 +18,8 @@ func TestMemberHost(t *testing.T) {
 	store := raftstoretest.New(t)
 	_, err := store.Update(t.Context(), func(tx *raftstore.Tx) error {
 		for id, address := range map[string]string{
-			"name": "eu-1.example.org:7440", "v4": "192.0.2.1:7440", "v6": "[2001:db8::1]:7440", "mapped": "[::ffff:192.0.2.1]:7440", "none": "nowhere",
+			"name": "eu-1.example.org:7440", "v4": "192.0.2.1:7440", "v6": "[2001:db8::1]:7440",
+			"mapped": "[::ffff:192.0.2.1]:7440", "none": "nowhere",
 		} {
 			if err := membership.Members.Put(tx, id, &statev1.Member{Id: id, Address: address}); err != nil {
 				return err

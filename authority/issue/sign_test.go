@@ -10,8 +10,8 @@ import (
 	"github.com/ententehq/entente/authority/svid"
 )
 
-// TestOwnBreachNeverSigns: unlike a finding of zlint, a breach of a rule for SVIDs ends in an error, a line in the audit
-// log that gives the reason, and no certificate.
+// TestOwnBreachNeverSigns: unlike a finding of zlint, a breach of a rule for SVIDs ends in an error, a line in the
+// audit log that gives the reason, and no certificate.
 func TestOwnBreachNeverSigns(t *testing.T) {
 	h := newHarness(t)
 	r := workloadRequest(t)

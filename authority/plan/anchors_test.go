@@ -9,9 +9,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestPlanAnchors: the anchors of the upstream as listed ("a b"), those known ("a:published b:held c:published,unlisted=-6m,used"),
-// and what is done.
-func TestPlanAnchors(t *testing.T) {
+// TestAnchors: given the anchors that the upstream lists ("a b") and those that are known ("a:published b:held
+// c:published,unlisted=-6m,used"), want is what is done.
+func TestAnchors(t *testing.T) {
 	now := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
 	for name, c := range map[string]struct {
 		listed, known, revoked string
@@ -24,32 +24,39 @@ func TestPlanAnchors(t *testing.T) {
 		"nothing new":             {listed: "a", known: "a:published", leads: true, want: ""},
 		"a new one with approval": {listed: "a b", known: "a:published", approval: true, want: "hold b"},
 		"the first of all comes with an authority": {listed: "a b", approval: true, first: true, want: ""},
-		"one that is held stays so": {listed: "a b", known: "a:published " +
-			"b:held", approval: true, leads: true, want: ""},
+		"one that is held stays so": {
+			listed: "a b", known: "a:published b:held", approval: true, leads: true, want: "",
+		},
 		"approval is switched off":         {listed: "a b", known: "a:published b:held", want: "publish b"},
 		"a revoked one does not come back": {listed: "a b", known: "a:published", revoked: "b", want: ""},
-		"a revoked one goes": {listed: "a b", known: "a:published " +
-			"b:held", revoked: "b", want: "drop b"},
+		"a revoked one goes": {
+			listed: "a b", known: "a:published b:held", revoked: "b", want: "drop b",
+		},
 		"one that has not looked knows nothing": {known: "a:published", leads: true, blind: true, want: ""},
-		"one that is gone, to the leader": {listed: "a", known: "a:published " +
-			"b:published", leads: true, want: "unlist b"},
+		"one that is gone, to the leader": {
+			listed: "a", known: "a:published b:published", leads: true, want: "unlist b",
+		},
 		"one that is gone, to a follower": {listed: "a", known: "a:published b:published", want: ""},
-		"one that is gone, and in use": {listed: "a", known: "a:published " +
-			"b:published,unlisted=-6m,used", leads: true, want: ""},
-		"one that is gone, and of no more use": {listed: "a", known: "a:published " +
-			"b:published,unlisted=-6m", leads: true, want: "drop b"},
-		"one that went a moment ago": {listed: "a", known: "a:published " +
-			"b:published,unlisted=-4m", leads: true, want: ""},
-		"one that came back": {listed: "a b", known: "a:published " +
-			"b:published,unlisted=-4m", leads: true, want: "relist b"},
-		"one that came back, to a follower": {listed: "a b", known: "a:published " +
-			"b:published,unlisted=-4m", want: ""},
-		"one that waits and is gone": {listed: "a", known: "a:published " +
-			"b:held,unlisted=-6m", approval: true, leads: true, want: "drop b"},
-		"one that has expired": {listed: "a", known: "a:published " +
-			"b:published,expired", want: "drop b"},
-		"one that has expired above what is alive": {listed: "a b", known: "a:published " +
-			"b:published,expired,used", want: ""},
+		"one that is gone, and in use": {
+			listed: "a", known: "a:published b:published,unlisted=-6m,used", leads: true, want: "",
+		},
+		"one that is gone, and of no more use": {
+			listed: "a", known: "a:published b:published,unlisted=-6m", leads: true, want: "drop b",
+		},
+		"one that went a moment ago": {
+			listed: "a", known: "a:published b:published,unlisted=-4m", leads: true, want: "",
+		},
+		"one that came back": {
+			listed: "a b", known: "a:published b:published,unlisted=-4m", leads: true, want: "relist b",
+		},
+		"one that came back, to a follower": {listed: "a b", known: "a:published b:published,unlisted=-4m", want: ""},
+		"one that waits and is gone": {
+			listed: "a", known: "a:published b:held,unlisted=-6m", approval: true, leads: true, want: "drop b",
+		},
+		"one that has expired": {listed: "a", known: "a:published b:published,expired", want: "drop b"},
+		"one that has expired above what is alive": {
+			listed: "a b", known: "a:published b:published,expired,used", want: "",
+		},
 		"an expired one is not published":           {listed: "a x", known: "a:published", want: ""},
 		"an upstream that has no anchors of itself": {known: "a:published,unlisted=-6m", leads: true, want: "drop a"},
 	} {

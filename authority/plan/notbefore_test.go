@@ -7,8 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestNothingActivatesBeforeItsTime: a certificate that begins in the future, as that of an upstream whose clock is ahead,
-// signs nothing before it does, whatever else asks for haste.
+// TestNothingActivatesBeforeItsTime: a certificate that begins in the future, as from an upstream whose clock is ahead,
+// signs nothing before that, however urgent it is.
 func TestNothingActivatesBeforeItsTime(t *testing.T) {
 	now := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 	begins := now.Add(10 * time.Minute)
@@ -32,8 +32,9 @@ func TestNothingActivatesBeforeItsTime(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			activates := func(at time.Time) bool {
 				actions, _ := PlanKind(Situation{
-					Now: at, Member: "a", Settings: defaults(), Grace: time.Hour, Authorities: append([]Authority{prepared}, others...),
-					Keyless: func(string) bool { return false },
+					Now: at, Member: "a", Settings: defaults(), Grace: time.Hour,
+					Authorities: append([]Authority{prepared}, others...),
+					Keyless:     func(string) bool { return false },
 				}, X509)
 				for _, a := range actions {
 					if a.Do == Activate {

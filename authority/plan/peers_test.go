@@ -7,7 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestPeersGateActivation: a prepared authority that is ready waits for whoever may not know it, no longer than its deadline.
+// TestPeersGateActivation: a prepared authority that is ready waits for peers that may not know it, until its deadline
+// at most.
 func TestPeersGateActivation(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	settings := defaults()
@@ -16,7 +17,8 @@ func TestPeersGateActivation(t *testing.T) {
 		NotBefore: now.Add(-12 * time.Hour), NotAfter: now.Add(12 * time.Hour), LongestSVID: settings.JWTSVIDTTL,
 	}
 	prepared := Authority{
-		ID: "new", Member: "a", Kind: JWT, State: Prepared, Number: 2, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(23 * time.Hour),
+		ID: "new", Member: "a", Kind: JWT, State: Prepared, Number: 2,
+		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(23 * time.Hour),
 		Ready: now, Published: 7, PublishedAt: now.Add(-15 * time.Minute), LongestSVID: settings.JWTSVIDTTL,
 	}
 	deadline := active.deadline()
@@ -24,7 +26,7 @@ func TestPeersGateActivation(t *testing.T) {
 		peers    *Peers
 		at       time.Time
 		others   bool // another member signs, and this one has nothing active
-		nobody   bool // nobody signs
+		unsigned bool // no member signs
 		activate bool
 		alarm    bool
 		waits    string
@@ -84,7 +86,7 @@ func TestPeersGateActivation(t *testing.T) {
 				Standings: []PeerStanding{{Peer: "us.test", Connected: true}},
 			}, others: true, at: now.Add(15 * time.Minute), activate: true, alarm: true,
 		},
-		"nobody signs": {peers: &Peers{}, nobody: true, activate: true},
+		"nobody signs": {peers: &Peers{}, unsigned: true, activate: true},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -97,7 +99,7 @@ func TestPeersGateActivation(t *testing.T) {
 				Authorities: []Authority{first, prepared}, Peers: tt.peers,
 				Keyless: func(string) bool { return false },
 			}
-			if tt.nobody {
+			if tt.unsigned {
 				s.Authorities = s.Authorities[1:]
 			}
 			if !tt.at.IsZero() {

@@ -6,7 +6,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestPlanForRemoved(t *testing.T) {
+// TestForRemoved: the authorities of a removed member retire, and those of a compromised one are revoked.
+func TestForRemoved(t *testing.T) {
 	all := []Authority{
 		{ID: "prepared", Member: "eu-1", Kind: X509, State: Prepared},
 		{ID: "active", Member: "eu-1", Kind: X509, State: Active},

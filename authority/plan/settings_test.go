@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestHint: readers that still poll at a longer hint are waited for.
+// TestHint: an authority waits for readers that still poll at a longer hint.
 func TestHint(t *testing.T) {
 	now := time.Now()
 	s := defaults().WithHint(time.Minute, now)

@@ -50,10 +50,14 @@ func TestChooseSigner(t *testing.T) {
 		authorities []plan.Authority
 		want        choice
 	}{
-		{"a first " +
-			"version", nil, true, named("a"), []plan.Authority{jwt("a", "me", 1, plan.Active)}, choice{kid: "a", start: statement.StartFirst}},
-		{"its own " +
-			"oldest", previous("a", "b"), false, named("a", "b"), []plan.Authority{jwt("b", "me", 2, plan.Active), jwt("a", "me", 1, plan.Retiring)}, choice{kid: "a"}},
+		{
+			"a first version", nil, true, named("a"), []plan.Authority{jwt("a", "me", 1, plan.Active)},
+			choice{kid: "a", start: statement.StartFirst},
+		},
+		{
+			"its own oldest", previous("a", "b"), false, named("a", "b"),
+			[]plan.Authority{jwt("b", "me", 2, plan.Active), jwt("a", "me", 1, plan.Retiring)}, choice{kid: "a"},
+		},
 		{
 			"not a new one", previous("a"), false, named("a", "b"),
 			[]plan.Authority{jwt("a", "you", 1, plan.Active), jwt("b", "me", 1, plan.Active)}, choice{wait: true},
@@ -62,12 +66,23 @@ func TestChooseSigner(t *testing.T) {
 			"not a tainted one", previous("a", "b"), false, named("a", "b"),
 			[]plan.Authority{jwt("a", "me", 1, plan.Tainted), jwt("b", "me", 2, plan.Active)}, choice{kid: "b"},
 		},
-		{"not one of " +
-			"another kind", previous("a"), false, named("b"), []plan.Authority{{ID: "a", Member: "me", Kind: plan.X509, State: plan.Active}, jwt("b", "me", 2, plan.Active)}, choice{kid: "b", start: statement.StartNoSigner}},
-		{"a lost member is not " +
-			"awaited", previous("a"), false, named("b"), []plan.Authority{jwt("a", "lost", 1, plan.Active), jwt("b", "me", 2, plan.Active)}, choice{kid: "b", start: statement.StartNoSigner}},
-		{"all were " +
-			"revoked", previous("a"), false, named("b"), []plan.Authority{jwt("a", "me", 1, plan.Revoked), jwt("b", "you", 2, plan.Active)}, choice{start: statement.StartNoSigner, wait: true}},
+		{
+			"not one of another kind", previous("a"), false, named("b"),
+			[]plan.Authority{
+				{ID: "a", Member: "me", Kind: plan.X509, State: plan.Active}, jwt("b", "me", 2, plan.Active),
+			},
+			choice{kid: "b", start: statement.StartNoSigner},
+		},
+		{
+			"a lost member is not awaited", previous("a"), false, named("b"),
+			[]plan.Authority{jwt("a", "lost", 1, plan.Active), jwt("b", "me", 2, plan.Active)},
+			choice{kid: "b", start: statement.StartNoSigner},
+		},
+		{
+			"all were revoked", previous("a"), false, named("b"),
+			[]plan.Authority{jwt("a", "me", 1, plan.Revoked), jwt("b", "you", 2, plan.Active)},
+			choice{start: statement.StartNoSigner, wait: true},
+		},
 		{
 			"none before", nil, false, named("b"), []plan.Authority{jwt("b", "me", 2, plan.Active)},
 			choice{kid: "b", start: statement.StartUnstated},

@@ -13,8 +13,7 @@ import (
 	"github.com/ententehq/entente/authority/keys"
 )
 
-// FuzzParseCSR holds the parser of requests against whatever comes: it never panics, and what it lets through has a key
-// that can be signed for.
+// FuzzParseCSR: the parser of requests never panics, and what it accepts has a key that can be signed.
 func FuzzParseCSR(f *testing.F) {
 	key, err := keys.Generate()
 	require.NoError(f, err)
@@ -40,7 +39,7 @@ func FuzzParseCSR(f *testing.F) {
 	})
 }
 
-// FuzzNames holds the parsers of names against whatever comes.
+// FuzzNames: the parsers of names never panic, and accept valid names only.
 func FuzzNames(f *testing.F) {
 	f.Add("spiffe://eu.example.org/web")
 	f.Add("spiffe://eu.example.org/entente/member/a")

@@ -23,7 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// template is what x509.CreateCertificate makes the leaf of.
+// template returns the template from which x509.CreateCertificate makes the leaf.
 func (l Leaf) template() *x509.Certificate {
 	var ips []net.IP
 	for _, ip := range l.IPs {
@@ -57,7 +57,7 @@ func newTestLeaf(
 	return l
 }
 
-// selfSignedCA is an authority of the home domain.
+// selfSignedCA returns an authority of the home domain.
 func selfSignedCA(t testing.TB, now time.Time, ttl time.Duration) (crypto.Signer, *x509.Certificate) {
 	t.Helper()
 	key, err := keys.Generate()
@@ -69,8 +69,8 @@ func selfSignedCA(t testing.TB, now time.Time, ttl time.Duration) (crypto.Signer
 	return key, ca
 }
 
-// TestLeafIsWhatTheLibraryWrites holds the certificates of this package against x509.CreateCertificate, byte for byte,
-// for every kind of key, with and without names, and on both sides of the year 2050.
+// TestLeafIsWhatTheLibraryWrites compares the certificates of this package with those of x509.CreateCertificate, byte
+// for byte, for every kind of key, with and without names, and on both sides of the year 2050.
 func TestLeafIsWhatTheLibraryWrites(t *testing.T) {
 	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
 	require.NoError(t, err)
@@ -119,7 +119,7 @@ func TestLeafIsWhatTheLibraryWrites(t *testing.T) {
 	}
 }
 
-// TestLeafBreaksNoRule: whatever a defect elsewhere puts into a leaf, the key is not asked to sign it.
+// TestLeafBreaksNoRule: whatever a defect elsewhere puts into a leaf, the key does not sign it.
 func TestLeafBreaksNoRule(t *testing.T) {
 	now := time.Now()
 	caKey, ca := selfSignedCA(t, now, time.Hour)
@@ -137,7 +137,7 @@ func TestLeafBreaksNoRule(t *testing.T) {
 		"a leaf lives within the life of its authority": func(l *Leaf) { l.NotAfter = ca.NotAfter.Add(time.Second) },
 		"a certificate begins before it ends":           func(l *Leaf) { l.NotAfter = l.notBefore },
 		"is not a DNS name":                             func(l *Leaf) { l.dnsNames = []string{"*.example.org"} },
-		"is asked for twice":                            func(l *Leaf) { l.dnsNames = []string{"web", "web"} },
+		"is requested twice":                            func(l *Leaf) { l.dnsNames = []string{"web", "web"} },
 		"use P-256 or P-384":                            func(l *Leaf) { l.spki = weak },
 		"it is not a certificate":                       func(l *Leaf) { l.spki = []byte("no key") },
 		"serial number":                                 func(l *Leaf) { l.Serial = l.Serial.Neg(l.Serial) },
@@ -148,9 +148,9 @@ func TestLeafBreaksNoRule(t *testing.T) {
 		_, err := l.Sign(ca, watched, LintLeaf(id, ca))
 		require.ErrorContains(t, err, rule)
 		require.ErrorIs(t, err, ErrLint)
-		require.Zero(t, watched.asked, "the key was asked to sign what breaks a rule")
+		require.Zero(t, watched.calls, "the key was asked to sign what breaks a rule")
 	}
-	// Of two authorities the issuer has to be the one that lint was told of.
+	// The issuer has to be the authority that lint checks against.
 	l := newTestLeaf(t, id, public.Public(), nil, now, time.Minute, ca)
 	_, err = l.Sign(otherCA, caKey, LintLeaf(id, ca))
 	require.ErrorContains(t, err, "the authority key identifier is the issuer's")
@@ -164,7 +164,7 @@ func (f forger) Sign(r io.Reader, _ []byte, o crypto.SignerOpts) ([]byte, error)
 	return f.Signer.Sign(r, other[:], o)
 }
 
-// TestSignaturesFromElsewhereAreVerified: a key that is not in this process can answer anything.
+// TestSignaturesFromElsewhereAreVerified: a key outside of this process can return anything.
 func TestSignaturesFromElsewhereAreVerified(t *testing.T) {
 	key, err := keys.Generate()
 	require.NoError(t, err)

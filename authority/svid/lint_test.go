@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestLint breaks one rule at a time in what is to be signed, and sees that the signer is never asked.
+// TestLint breaks one rule at a time, and checks that the signer is never called.
 func TestLint(t *testing.T) {
 	now := time.Now()
 	caKey, ca := selfSignedCA(t, now, time.Hour)
@@ -63,7 +63,7 @@ func TestLint(t *testing.T) {
 				linted{watched, LintLeaf(id, ca)})
 			require.ErrorIs(t, err, ErrLint)
 			require.ErrorContains(t, err, test.rule)
-			require.Zero(t, watched.asked, "the key was asked to sign what breaks a rule")
+			require.Zero(t, watched.calls, "the key was asked to sign what breaks a rule")
 		})
 	}
 	require.ErrorIs(t, LintCA(home)(issueLeaf(t, id, caKey, ca, now)), ErrLint)
@@ -86,14 +86,14 @@ func issueLeaf(t *testing.T, id spiffeid.ID, key crypto.Signer, ca *x509.Certifi
 	return leaf
 }
 
-// watchedSigner counts what it is asked to sign.
+// watchedSigner counts its calls.
 type watchedSigner struct {
 	crypto.Signer
-	asked int
+	calls int
 }
 
 func (w *watchedSigner) Sign(r io.Reader, digest []byte, o crypto.SignerOpts) ([]byte, error) {
-	w.asked++
+	w.calls++
 	return w.Signer.Sign(r, digest, o)
 }
 

@@ -112,7 +112,7 @@ func ParseWorkloadID(s string) (spiffeid.ID, error) {
 
 func checkDNSNames(names []string) error {
 	if len(names) > MaxDNSNames {
-		return fmt.Errorf("%d DNS names are asked for; %d is the limit", len(names), MaxDNSNames)
+		return fmt.Errorf("%d DNS names are requested; %d is the limit", len(names), MaxDNSNames)
 	}
 	seen := make(map[string]bool, len(names))
 	for _, name := range names {
@@ -120,7 +120,7 @@ func checkDNSNames(names []string) error {
 			return err
 		}
 		if seen[name] {
-			return fmt.Errorf("DNS name %q is asked for twice", name)
+			return fmt.Errorf("DNS name %q is requested twice", name)
 		}
 		seen[name] = true
 	}
@@ -209,7 +209,7 @@ func Lifetime(asked, domain time.Duration) (time.Duration, error) {
 	case asked == 0:
 		return domain, nil
 	case asked > domain:
-		return 0, fmt.Errorf("ttl is %v; the domain allows %v: ask for less, or raise it with 'entente domain update'",
+		return 0, fmt.Errorf("ttl is %v; the domain allows %v: request less, or raise it with 'entente domain update'",
 			asked, domain)
 	}
 	return asked, nil

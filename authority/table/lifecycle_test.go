@@ -25,8 +25,8 @@ func defaults() plan.Settings {
 	}
 }
 
-// TestTranscripts plays the scripts in testdata/lifecycle. A line that begins with "> " is a command; what follows is
-// what happens.
+// TestTranscripts plays the scripts in testdata/lifecycle. A line that begins with "> " is a command; the lines after
+// it are its result.
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/lifecycle/*.txt")
 	require.NoError(t, err)
@@ -97,13 +97,15 @@ func play(t *testing.T, script string) string {
 			s.rotations.Reserve++
 			s.settle()
 		case "activate":
-			s.told(&out, func() ([]plan.Action, error) { return plan.ActivateAuthority(s.all(), words[1], s.now) })
+			s.operateNow(&out, func() ([]plan.Action, error) {
+				return plan.ActivateAuthority(s.all(), words[1], s.now)
+			})
 		case "taint":
-			s.told(&out, func() ([]plan.Action, error) { return plan.TaintAuthority(s.all(), words[1]) })
+			s.operateNow(&out, func() ([]plan.Action, error) { return plan.TaintAuthority(s.all(), words[1]) })
 		case "revoke":
-			s.told(&out, func() ([]plan.Action, error) { return plan.RevokeAuthority(s.all(), words[1]) })
+			s.operateNow(&out, func() ([]plan.Action, error) { return plan.RevokeAuthority(s.all(), words[1]) })
 		case "revoke-anchor":
-			s.told(&out, func() ([]plan.Action, error) {
+			s.operateNow(&out, func() ([]plan.Action, error) {
 				return plan.RevokeAnchor(s.all(), strings.Join(words[1:], " "), false)
 			})
 		case "hint":
@@ -123,8 +125,8 @@ func play(t *testing.T, script string) string {
 	return out.String()
 }
 
-// told carries out an operator's word, or writes down why it is refused.
-func (s *simulation) told(out io.Writer, plan func() ([]plan.Action, error)) {
+// operateNow carries out an operator action, or logs why it is refused.
+func (s *simulation) operateNow(out io.Writer, plan func() ([]plan.Action, error)) {
 	actions, err := plan()
 	if err != nil {
 		fmt.Fprintf(out, "refused: %v\n", err)
@@ -139,9 +141,9 @@ func parseDuration(t *testing.T, s string) time.Duration {
 	return d
 }
 
-// TestPromises lets members come, sleep, lead, rotate, lose keys and have their clocks set a day off at random, and
-// operators prepare, activate, taint and revoke, and holds the promises of the package against every moment.
-func TestPromises(t *testing.T) {
+// TestGuarantees: members start, sleep, lead, rotate, lose keys and have wrong clocks at random, while operators
+// prepare, activate, taint and revoke. The guarantees of package authority hold at every moment.
+func TestGuarantees(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := newSimulation(defaults())
 		s.upstream = rapid.Bool().Draw(t, "upstream")
@@ -192,7 +194,7 @@ func TestPromises(t *testing.T) {
 			case 10:
 				s.lead = name
 			case 11:
-				// One clock of three: with fewer nobody could tell which is wrong.
+				// One clock of three: with fewer members the wrong one is not known.
 				if s.servedWithout(name) && len(s.members) == 3 && !s.skewed() &&
 					!slices.ContainsFunc(s.members, func(m *simulated) bool { return m.asleep }) {
 					s.member(name).skew = rapid.SampledFrom([]time.Duration{24 * time.Hour, -24 * time.Hour}).
@@ -213,7 +215,8 @@ func TestPromises(t *testing.T) {
 			}
 			perMember := map[string]int{}
 			for _, row := range s.rows {
-				if perMember[row.GetMember()+row.GetKind().String()]++; perMember[row.GetMember()+row.GetKind().String()] > 40 {
+				key := row.GetMember() + row.GetKind().String()
+				if perMember[key]++; perMember[key] > 40 {
 					t.Fatalf("authorities pile up:\n%s", s.show())
 				}
 			}

@@ -9,7 +9,7 @@ import (
 	"github.com/ententehq/entente/authority/table"
 )
 
-// operate carries out what an operator asked for.
+// operate carries out an operator action.
 func (s *simulation) operate(actions []plan.Action) {
 	for _, a := range actions {
 		s.act("operator", s.now, a, nil)
@@ -17,7 +17,7 @@ func (s *simulation) operate(actions []plan.Action) {
 	s.settle()
 }
 
-// all are the authorities as the rules see them.
+// all returns the authorities as the rules see them.
 func (s *simulation) all() []plan.Authority {
 	all := make([]plan.Authority, len(s.rows))
 	for i, row := range s.rows {
@@ -26,8 +26,7 @@ func (s *simulation) all() []plan.Authority {
 	return all
 }
 
-// others holds what one member does to another's authority against the promise that none is taken away: not before its
-// time, whatever the clock of the one who does it says.
+// others checks that no member ends another's authority before its time, whatever its clock shows.
 func (s *simulation) others(m *simulated, row *statev1.Authority, a plan.Action) {
 	if m == nil || m.name == row.GetMember() || s.member(row.GetMember()).removed {
 		return
@@ -45,7 +44,8 @@ func (s *simulation) others(m *simulated, row *statev1.Authority, a plan.Action)
 	}
 }
 
-// revoked does what a transaction does with the anchor of a revoked authority. What it verified need not be verified.
+// revoked does what a transaction does with the anchor of a revoked authority. What the anchor verified is no longer
+// required to verify.
 func (s *simulation) revoked(row *statev1.Authority) {
 	if row.GetUpstreamAnchor() {
 		return
@@ -56,22 +56,22 @@ func (s *simulation) revoked(row *statev1.Authority) {
 	}
 }
 
-// publishes says whether a row keeps what verifies it in the bundle.
+// publishes reports whether a row keeps what verifies it in the bundle.
 func publishes(row *statev1.Authority) bool {
 	return plan.State(row.GetState()) != plan.Revoked || (row.GetUpstreamAnchor() && !row.GetAnchorRevoked())
 }
 
-// skewed says whether somebody's clock is off.
+// skewed reports whether a clock is off.
 func (s *simulation) skewed() bool {
 	return slices.ContainsFunc(s.members, func(m *simulated) bool { return m.skew != 0 })
 }
 
-// serves says whether the member of an authority is there to sign with it.
+// serves reports whether the member of an authority can sign with it.
 func (s *simulation) serves(id string) bool {
 	return slices.ContainsFunc(s.rows, func(row *statev1.Authority) bool { return row.GetId() == id && s.alive(row) })
 }
 
-// servedWithout says whether others than the member sign.
+// servedWithout reports whether other members than this one sign.
 func (s *simulation) servedWithout(name string) bool {
 	for _, kind := range plan.Kinds {
 		if !slices.ContainsFunc(s.rows, func(row *statev1.Authority) bool {
@@ -85,8 +85,8 @@ func (s *simulation) servedWithout(name string) bool {
 	return true
 }
 
-// unlessAbsent leaves an operator's word out where it would leave signing to members that are not there: they count,
-// since they may be back before anybody could know another authority, and the operator is told.
+// unlessAbsent skips an operator action that would leave signing to absent members: they count, since they can return
+// before any reader knows another authority, and the operator is warned.
 func (s *simulation) unlessAbsent(actions []plan.Action) []plan.Action {
 	for _, kind := range plan.Kinds {
 		left, serving := 0, 0
@@ -107,7 +107,7 @@ func (s *simulation) unlessAbsent(actions []plan.Action) []plan.Action {
 	return actions
 }
 
-// atRest holds what is there, once nobody has anything to do, against what must not be then.
+// atRest checks what must not exist once no member has anything to do.
 func (s *simulation) atRest() {
 	for _, row := range s.rows {
 		a, m := table.AuthorityOf(row), s.member(row.GetMember())

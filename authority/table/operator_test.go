@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestOperatorsWords holds what an operator asks for, and its refusals, against the states that an authority can be in.
-func TestOperatorsWords(t *testing.T) {
+// TestOperatorActions covers the operator actions, and their refusals, for each state of an authority.
+func TestOperatorActions(t *testing.T) {
 	now := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 	member := func(id string, kind plan.Kind, state plan.State, anchor string) plan.Authority {
 		return plan.Authority{
@@ -21,7 +21,8 @@ func TestOperatorsWords(t *testing.T) {
 		member("old", plan.X509, plan.Retiring,
 			"root"), member("now", plan.X509, plan.Active, "root"), member("next", plan.X509, plan.Prepared, "root 2"),
 		member("jwt-old", plan.JWT, plan.Tainted,
-			""), member("jwt-now", plan.JWT, plan.Active, ""), member("jwt-next", plan.JWT, plan.Prepared, ""), member("jwt-gone", plan.JWT, plan.Revoked, ""),
+			""), member("jwt-now", plan.JWT, plan.Active, ""), member("jwt-next", plan.JWT, plan.Prepared, ""),
+		member("jwt-gone", plan.JWT, plan.Revoked, ""),
 	}
 	early := member("early", plan.JWT, plan.Prepared, "")
 	early.NotBefore = now.Add(90 * time.Second)
@@ -39,23 +40,37 @@ func TestOperatorsWords(t *testing.T) {
 		want     []plan.Action
 		refused  string
 	}{
-		{"taint", "now", []plan.Action{{Do: plan.Taint, Kind: plan.X509, ID: "now", Why: "an operator " +
-			"tainted it"}}, ""},
-		{"taint", "old", []plan.Action{{Do: plan.Taint, Kind: plan.X509, ID: "old", Why: "an operator " +
-			"tainted it"}}, ""},
-		{"taint", "next", []plan.Action{{Do: plan.End, Kind: plan.X509, ID: "next", Why: "an operator tainted it, " +
-			"and it never signed"}}, ""},
+		{
+			"taint", "now", []plan.Action{{Do: plan.Taint, Kind: plan.X509, ID: "now", Why: "an operator tainted it"}},
+			"",
+		},
+		{
+			"taint", "old", []plan.Action{{Do: plan.Taint, Kind: plan.X509, ID: "old", Why: "an operator tainted it"}},
+			"",
+		},
+		{
+			"taint", "next",
+			[]plan.Action{{Do: plan.End, Kind: plan.X509, ID: "next", Why: "an operator tainted it, and it never " +
+				"signed"}},
+			"",
+		},
 		{"taint", "jwt-old", nil, ""},
 		{"taint", "jwt-gone", nil, "authority jwt-gone is revoked, which is more than tainted"},
 		{"taint", "nobody", nil, "there is no authority nobody; see 'entente authority list'"},
-		{"revoke", "jwt-old", []plan.Action{{Do: plan.Revoke, Kind: plan.JWT, ID: "jwt-old", Why: "an operator " +
-			"revoked it"}}, ""},
+		{
+			"revoke", "jwt-old",
+			[]plan.Action{{Do: plan.Revoke, Kind: plan.JWT, ID: "jwt-old", Why: "an operator revoked it"}}, "",
+		},
 		{"revoke", "jwt-gone", nil, ""},
-		{"revoke", "next", []plan.Action{{Do: plan.Revoke, Kind: plan.X509, ID: "next", Why: "an operator " +
-			"revoked it"}}, ""},
+		{
+			"revoke", "next",
+			[]plan.Action{{Do: plan.Revoke, Kind: plan.X509, ID: "next", Why: "an operator revoked it"}}, "",
+		},
 		{"revoke", "now", []plan.Action{
-			{Do: plan.Revoke, Kind: plan.X509, ID: "old", Why: "an operator revoked authority now, which is below " +
-				"the same anchor"},
+			{
+				Do: plan.Revoke, Kind: plan.X509, ID: "old",
+				Why: "an operator revoked authority now, which is below the same anchor",
+			},
 			{Do: plan.Revoke, Kind: plan.X509, ID: "now", Why: "an operator revoked it"},
 		}, ""},
 		{"revoke", "nobody", nil, "there is no authority nobody; see 'entente authority list'"},
@@ -78,7 +93,8 @@ func TestOperatorsWords(t *testing.T) {
 	}
 }
 
-// TestRevokeAnUpstreamsAnchor: all below it go, but not the last that anybody can sign below, unless by force.
+// TestRevokeAnUpstreamsAnchor: all authorities below it are revoked, but the last anchor below which a member can sign
+// only with force.
 func TestRevokeAnUpstreamsAnchor(t *testing.T) {
 	below := func(id, member, anchor string, state plan.State) plan.Authority {
 		return plan.Authority{

@@ -14,14 +14,14 @@ import (
 	"github.com/ententehq/entente/authority/table"
 )
 
-// simulation is a cluster made of nothing but the rules: members that carry out what Plan says, at the moment that Plan
-// names, on rows without certificates. Each member and the leader have a clock of their own.
+// simulation is a cluster that consists of the rules alone: members carry out what plan.Next returns, at the time that
+// it returns, on rows without certificates. Each member and the leader have a clock of their own.
 type simulation struct {
 	start, now time.Time
 	settings   plan.Settings
 	grace      time.Duration
 	rotations  plan.Rotations
-	// upstream says that X.509 authorities are below a root of an upstream, one for all.
+	// upstream is true if X.509 authorities are below one root of an upstream.
 	upstream bool
 	// lead is who leads if it is there; else the first one is.
 	lead    string
@@ -74,7 +74,7 @@ func (s *simulation) situation(m *simulated) plan.Situation {
 	}
 }
 
-// verifier names what has to be in the bundle for a row.
+// verifier returns the name of what has to be in the bundle for a row.
 func verifier(row *statev1.Authority) string {
 	if len(row.GetAnchors()) > 0 {
 		return string(row.GetAnchors()[0])
@@ -82,7 +82,7 @@ func verifier(row *statev1.Authority) string {
 	return row.GetId()
 }
 
-// settle lets everybody act until nobody has anything to do, and returns when somebody next has.
+// settle has all members act until none has anything to do, and returns the time of the next action.
 func (s *simulation) settle() (next time.Time) {
 	for range 100 {
 		acted := false
@@ -120,7 +120,7 @@ func (s *simulation) settle() (next time.Time) {
 	return plan.Never
 }
 
-// sane is the rule by which members know whether their clocks are right: five minutes from those of a majority.
+// sane reports whether a clock is within five minutes of those of a majority.
 func (s *simulation) sane(m *simulated) bool {
 	near, all := 0, 0
 	for _, other := range s.members {
@@ -159,7 +159,7 @@ func (s *simulation) names() []string {
 	return names
 }
 
-// act does what transition.go does in a transaction.
+// act does what a transaction does.
 func (s *simulation) act(who string, now time.Time, a plan.Action, m *simulated) {
 	if a.Do == plan.Prepare {
 		row := &statev1.Authority{
@@ -213,7 +213,7 @@ func (s *simulation) act(who string, now time.Time, a plan.Action, m *simulated)
 	s.log(fmt.Sprintf("%s  %s: %s %s%s: %s%s", s.clock(s.now), who, a.Do, a.ID, anchor, a.Why, alarm))
 }
 
-// activated holds the activation against the rule of publication.
+// activated checks an activation against the rule of publication.
 func (s *simulation) activated(row *statev1.Authority, a plan.Action) {
 	if a.Alarm || a.Why == "an operator activated it" {
 		return
@@ -233,14 +233,14 @@ func (s *simulation) activated(row *statev1.Authority, a plan.Action) {
 	}
 }
 
-// alive says whether the authority's member is there to sign, has its key, and the authority is valid.
+// alive reports whether the authority's member can sign and has its key, and the authority is valid.
 func (s *simulation) alive(row *statev1.Authority) bool {
 	m := s.member(row.GetMember())
 	return !m.asleep && !m.removed && s.sane(m) && !m.lost[row.GetId()] &&
 		s.now.Add(m.skew).Before(table.TimeOf(row.GetNotAfter()))
 }
 
-// check holds what is there against what this package promises.
+// check checks the guarantees of package authority.
 func (s *simulation) check() {
 	present := map[string]bool{}
 	for _, row := range s.rows {
@@ -273,7 +273,7 @@ func (s *simulation) check() {
 	}
 }
 
-// signs notes that every active authority signs an SVID of full length now.
+// signs has every active authority sign an SVID of full length.
 func (s *simulation) signs() {
 	for _, row := range s.rows {
 		if plan.State(row.GetState()) != plan.Active || !s.alive(row) {
@@ -290,14 +290,14 @@ func (s *simulation) signs() {
 	}
 }
 
-// signable says whether somebody can sign now.
+// signable reports whether a member can sign now.
 func (s *simulation) signable(kind plan.Kind) bool {
 	return slices.ContainsFunc(s.rows, func(row *statev1.Authority) bool {
 		return plan.Kind(row.GetKind()) == kind && plan.State(row.GetState()) == plan.Active && s.alive(row)
 	})
 }
 
-// run lets time pass, from one moment that matters to the next.
+// run advances the clock, from one relevant time to the next.
 func (s *simulation) run(d time.Duration) {
 	end := s.now.Add(d)
 	for {

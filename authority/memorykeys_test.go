@@ -13,8 +13,8 @@ import (
 	"github.com/ententehq/entente/authority/plan"
 )
 
-// TestMemoryKeysOverARestart: members whose keys are in memory alone are started anew, one after the other. At every
-// step each of them issues, what was issued before verifies, and the old authorities are retired.
+// TestMemoryKeysOverARestart: members with keys in memory restart one after the other. At every step each of them
+// issues, what was issued before verifies, and the old authorities are retired.
 func TestMemoryKeysOverARestart(t *testing.T) {
 	f := newThree(t, func(c *Config) { c.Keys, c.KeyDir = keys.NewMemory(), "" })
 	f.advance(plan.HintsBeforeUse*plan.DefaultRefreshHint + time.Second) // all three are active
@@ -58,7 +58,7 @@ func TestMemoryKeysOverARestart(t *testing.T) {
 	require.Len(t, f.bundle(home).X509Authorities(), 3)
 }
 
-// TestMemoryKeysAlone: a member that is all of its cluster signs again at once.
+// TestMemoryKeysAlone: the only member of a cluster signs again at once.
 func TestMemoryKeysAlone(t *testing.T) {
 	f, c := newSingle(t, func(c *Config) { c.Keys = keys.NewMemory() })
 	before := f.issue(c, workload(1))

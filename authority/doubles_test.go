@@ -119,6 +119,22 @@ func x509Request(t testing.TB, id string) *ententev1.IssueX509SVIDRequest {
 	return &ententev1.IssueX509SVIDRequest{SpiffeId: id, Csr: csr(t, key)}
 }
 
+// jwtRequest returns a request for a JWT-SVID.
+func jwtRequest(audience ...string) *ententev1.IssueJWTSVIDRequest {
+	return &ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: audience}
+}
+
+// signRequest returns a forwarded request for an X509-SVID.
+func signRequest(t testing.TB, id string) *ententev1.SignX509SVIDRequest {
+	t.Helper()
+	return &ententev1.SignX509SVIDRequest{Request: x509Request(t, id)}
+}
+
+// asMember returns a context whose caller is a member.
+func asMember(id string) context.Context {
+	return access.WithCaller(context.Background(), access.MemberCaller(id))
+}
+
 func csr(t testing.TB, key crypto.Signer) []byte {
 	t.Helper()
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)

@@ -14,7 +14,7 @@ import (
 	"github.com/ententehq/entente/authority/table"
 )
 
-// shopOf are the active authorities of a domain, by kind.
+// shopOf returns the active authorities of a domain, by kind.
 func shopOf(f *fleet) map[ententev1.AuthorityKind]*ententev1.Authority {
 	active := map[ententev1.AuthorityKind]*ententev1.Authority{}
 	for _, a := range f.list(shop) {
@@ -25,8 +25,8 @@ func shopOf(f *fleet) map[ententev1.AuthorityKind]*ententev1.Authority {
 	return active
 }
 
-// TestRestoreBringsBackNothingThatWasRevoked: a domain that was deleted, and comes back from a snapshot of the time before,
-// has what was revoked or tainted since as that; also when its row had long gone, as one does before it expires.
+// TestRestoreBringsBackNothingThatWasRevoked: a domain that was deleted and returns from an older snapshot has what was
+// revoked or tainted since in that state, even if its row was gone before it expired.
 func TestRestoreBringsBackNothingThatWasRevoked(t *testing.T) {
 	const x, j = ententev1.AuthorityKind_AUTHORITY_KIND_X509, ententev1.AuthorityKind_AUTHORITY_KIND_JWT
 	for name, test := range map[string]struct {
@@ -58,7 +58,9 @@ func TestRestoreBringsBackNothingThatWasRevoked(t *testing.T) {
 				_, err = c.AuthorityService().
 					TaintAuthority(ctx, &ententev1.TaintAuthorityRequest{TrustDomain: shop.Name(), Id: is.GetId()})
 			} else {
-				_, err = c.AuthorityService().RevokeAuthority(ctx, &ententev1.RevokeAuthorityRequest{TrustDomain: shop.Name(), What: &ententev1.RevokeAuthorityRequest_Id{Id: is.GetId()}})
+				_, err = c.AuthorityService().RevokeAuthority(ctx, &ententev1.RevokeAuthorityRequest{
+					TrustDomain: shop.Name(), What: &ententev1.RevokeAuthorityRequest_Id{Id: is.GetId()},
+				})
 			}
 			require.NoError(t, err)
 			f.settle()
@@ -97,8 +99,8 @@ func TestRestoreBringsBackNothingThatWasRevoked(t *testing.T) {
 	}
 }
 
-// TestRestoreLeavesOutWhatHasExpired: keys of a snapshot that is older than they live are not published for a moment, since
-// JWT keys carry no dates.
+// TestRestoreLeavesOutWhatHasExpired: the keys of a snapshot that is older than their life are not published at all,
+// since JWT keys carry no dates.
 func TestRestoreLeavesOutWhatHasExpired(t *testing.T) {
 	f, c := newSingle(t, nil)
 	ctx := context.Background()

@@ -14,8 +14,8 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// TestWhatWasMadeByAnotherClock: an authority that was made while the clock was a day off is not taken once it is right again. It
-// would begin in a day and keep everybody waiting, or have ended.
+// TestWhatWasMadeByAnotherClock: an authority that was made while the clock was a day off is discarded once the clock
+// is right. It would begin in a day, and delay everything, or have ended.
 func TestWhatWasMadeByAnotherClock(t *testing.T) {
 	for _, off := range []time.Duration{24 * time.Hour, -24 * time.Hour} {
 		f, c := newSingle(t, nil)
@@ -45,7 +45,7 @@ func TestWhatWasMadeByAnotherClock(t *testing.T) {
 	}
 }
 
-// setAfterwards is a contact whose member's clock is set a day ahead right after it was found to be right.
+// setAfterwards is a contact whose clock is set a day ahead right after it was found to be right.
 type setAfterwards struct {
 	contact
 	armed *atomic.Bool
@@ -59,15 +59,17 @@ func (s setAfterwards) ClockSane() bool {
 	return sane
 }
 
-// TestAClockThatIsSetUnderWayEndsNothing: between the look at the clock and the question whether it is right it can be set; what is
-// decided then is decided by the time before.
-func TestAClockThatIsSetUnderWayEndsNothing(t *testing.T) {
+// TestAClockThatIsSetMeanwhileEndsNothing: a clock can be set between its read and the check. Decisions are made by the
+// time that was read.
+func TestAClockThatIsSetMeanwhileEndsNothing(t *testing.T) {
 	var armed atomic.Bool
 	f, c := newSingle(t, func(config *Config) { config.Contact = setAfterwards{config.Contact.(contact), &armed} })
 	was := f.list(home)
 	c.stop() // so that the transactions below are the only ones
 	for name, carry := range map[string]func(tx *raftstore.Tx) ([]journal.Step, error){
-		"own":  func(tx *raftstore.Tx) ([]journal.Step, error) { return c.executor.carryOut(tx, home.Name(), nil, nil) },
+		"own": func(tx *raftstore.Tx) ([]journal.Step, error) {
+			return c.executor.carryOut(tx, home.Name(), nil, nil)
+		},
 		"lost": func(tx *raftstore.Tx) ([]journal.Step, error) { return c.executor.carryOutLost(tx, home.Name()) },
 	} {
 		c.set(func() { c.insane, c.skew = false, 0 })

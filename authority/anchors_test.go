@@ -24,7 +24,7 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// registrar is an upstream with several roots, that lists some of them and signs below one.
+// registrar is an upstream with several roots. It lists some of them and signs below one.
 type registrar struct {
 	roots map[string]*upstream.SelfSigned
 
@@ -104,7 +104,7 @@ func (r *registrar) Prune(func(*x509.Certificate) bool) error { return nil }
 
 func (r *registrar) id(name string) string { return svid.AnchorID(r.certs[name]) }
 
-// in are the names of the roots in the bundle.
+// in returns the names of the roots in the bundle.
 func (r *registrar) in(f *fleet) string {
 	var names []string
 	for _, c := range f.bundle(home).X509Authorities() {
@@ -118,7 +118,7 @@ func (r *registrar) in(f *fleet) string {
 	return strings.Join(names, " ")
 }
 
-// audited are the details of what the members wrote down of an anchor.
+// audited returns the details of the audit lines for an anchor.
 func (r *registrar) audited(f *fleet, action, name string) (details []string) {
 	for _, c := range f.nodes {
 		for _, e := range c.audit.about(action) {
@@ -131,7 +131,7 @@ func (r *registrar) audited(f *fleet, action, name string) (details []string) {
 	return details
 }
 
-// below are the names of the roots below which authorities are, with their states.
+// below returns the names of the roots above authorities, with their states.
 func (r *registrar) below(f *fleet) string {
 	var out []string
 	for _, a := range f.list(home) {
@@ -149,8 +149,8 @@ func (r *registrar) below(f *fleet) string {
 	return strings.Join(slices.Compact(out), " ")
 }
 
-// TestARootIsReplaced: a new anchor is published when it is seen, long before anything is signed below it; the old one leaves
-// when nothing that is alive was signed below it, and what was signed under way verifies all along.
+// TestARootIsReplaced: a new anchor is published when it is listed, long before anything is signed below it. The old
+// one leaves when nothing below it is alive. Everything that is signed meanwhile verifies at all times.
 func TestARootIsReplaced(t *testing.T) {
 	r := newRegistrar(t, "old", "new")
 	f := allSign(t, func(c *Config) { c.Upstream = r })
@@ -176,7 +176,7 @@ func TestARootIsReplaced(t *testing.T) {
 	r.list("new", "new")
 	f.settle()
 	require.Equal(t, "new old", r.in(f), "what was signed below the old one is alive")
-	// Nobody lists it, and what was signed below it ends.
+	// The upstream no longer lists it, and what was signed below it ends.
 	require.Eventually(t, func() bool { f.advance(10 * time.Minute); return r.in(f) == "new" }, testTimeout,
 		time.Millisecond)
 	require.ErrorContains(t, alive.verify(f.bundle(home), f.now()), "certificate has expired")
@@ -185,8 +185,8 @@ func TestARootIsReplaced(t *testing.T) {
 	require.Len(t, r.audited(f, "drop anchor", "old"), 1)
 }
 
-// TestAnAuthorityWaitsForItsAnchor: what is below an anchor that was just published waits until everybody can know the anchor,
-// and for the peers that have not acknowledged the version which published it.
+// TestAnAuthorityWaitsForItsAnchor: an authority below an anchor that was just published waits until every reader can
+// know the anchor, and until all peers have acknowledged the version that published it.
 func TestAnAuthorityWaitsForItsAnchor(t *testing.T) {
 	r := newRegistrar(t, "old", "new")
 	f := allSign(t, func(c *Config) { c.Upstream = r })
@@ -210,8 +210,8 @@ func TestAnAuthorityWaitsForItsAnchor(t *testing.T) {
 	}
 }
 
-// TestAnchorsOutliveARestore: what is in the bundle now verifies what is signed now, whatever the snapshot holds; a domain that is
-// deleted leaves nothing.
+// TestAnchorsOutliveARestore: the current bundle verifies what is signed now, whatever the snapshot contains. A deleted
+// domain leaves no anchors.
 func TestAnchorsOutliveARestore(t *testing.T) {
 	r := newRegistrar(t, "old", "new")
 	f, c := newSingle(t, func(config *Config) { config.Upstream = r })
@@ -227,7 +227,7 @@ func TestAnchorsOutliveARestore(t *testing.T) {
 entente_authority_anchors{state="pending",trust_domain="eu.example.org"} 0
 entente_authority_anchors{state="published",trust_domain="eu.example.org"} 2
 `), "entente_authority_anchors"))
-	f.halt(c) // so that nobody publishes it again
+	f.halt(c) // so that no member publishes it again
 	_, err = c.store.RestoreSnapshot(t.Context(), bytes.NewReader(snapshot.Bytes()))
 	require.NoError(t, err)
 	require.Equal(t, "new old", r.in(f))
@@ -240,8 +240,8 @@ entente_authority_anchors{state="published",trust_domain="eu.example.org"} 2
 	require.Empty(t, left)
 }
 
-// TestAnAnchorWaitsForApproval: until an operator approves it, it is not in the bundle, and nobody signs below it; the present
-// authorities go on.
+// TestAnAnchorWaitsForApproval: before an operator approves it, an anchor is not in the bundle and nothing is signed
+// below it. The current authorities stay active.
 func TestAnAnchorWaitsForApproval(t *testing.T) {
 	r := newRegistrar(t, "old", "new", "bad")
 	f := allSign(t, func(c *Config) { c.Upstream, c.AnchorApproval = r, true })
@@ -260,7 +260,9 @@ func TestAnAnchorWaitsForApproval(t *testing.T) {
 		}
 	}
 	require.Equal(t, map[string]ententev1.AnchorState{
-		r.id("old"): ententev1.AnchorState_ANCHOR_STATE_PUBLISHED, r.id("new"): ententev1.AnchorState_ANCHOR_STATE_PENDING, r.id("bad"): ententev1.AnchorState_ANCHOR_STATE_PENDING,
+		r.id("old"): ententev1.AnchorState_ANCHOR_STATE_PUBLISHED,
+		r.id("new"): ententev1.AnchorState_ANCHOR_STATE_PENDING,
+		r.id("bad"): ententev1.AnchorState_ANCHOR_STATE_PENDING,
 	}, states)
 	err = f.nodes[0].anchors.Admit(t.Context(), home, r.certs["new"])
 	require.ErrorContains(t, err, "the anchor waits for approval")
@@ -278,7 +280,7 @@ func TestAnAnchorWaitsForApproval(t *testing.T) {
 		&ententev1.ApproveAnchorRequest{TrustDomain: home.Name(), Anchor: r.id("new")})
 	require.ErrorContains(t, err, "in the bundle already")
 
-	// One that nobody made on purpose is refused for good.
+	// An unexpected one can be refused for good.
 	_, err = service.RevokeAuthority(
 		t.Context(),
 		revokeAnchorRequest(r.id("bad")),

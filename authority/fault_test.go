@@ -27,9 +27,9 @@ const (
 	daysBack  = "the clock jumps a day back"
 )
 
-// accident happens to a member once, at one of the steps that outlive its process: a line of the audit log, a key that is made,
-// certified or deleted, a signature of the upstream, the pruning of its roots. What lies between two steps is either in
-// memory, and gone with the process, or the transaction, which is between its line before and its line after.
+// accident happens to a member once, at one of the steps that outlive its process: a line in the audit log, a key that
+// is made, certified or deleted, a signature of the upstream, the pruning of its roots. What happens between two steps
+// is in memory, and lost with the process, or is the transaction, between its two lines in the audit log.
 type accident struct {
 	f    *fleet
 	kind string
@@ -43,17 +43,17 @@ type accident struct {
 	looks    int    // at a clock that is wrong
 }
 
-// process is one life of the member's process. Once it has stopped, nothing of it does anything more.
+// process is one run of the member's process. After it has stopped, it has no effects.
 type process struct {
 	a       *accident
 	member  string
 	stopped atomic.Bool
 }
 
-// errStep is what a step fails with.
+// errStep is the error of a step that fails.
 var errStep = errors.New("it broke")
 
-// step does something that outlives the process, or has the accident happen there.
+// step runs a step that outlives the process, or the accident instead of it.
 func (p *process) step(name string, do func() error) error {
 	if p.stopped.Load() {
 		runtime.Goexit()
@@ -83,7 +83,7 @@ func (p *process) step(name string, do func() error) error {
 	return do()
 }
 
-// hit counts the step, and says whether it is the one.
+// hit counts the step, and reports whether the accident happens there.
 func (p *process) hit(name string) bool {
 	p.a.mu.Lock()
 	defer p.a.mu.Unlock()
@@ -97,7 +97,7 @@ func (p *process) hit(name string) bool {
 	return true
 }
 
-// attend puts the accident in the way of a manager that is about to be made.
+// attend wraps the dependencies of a manager that is about to be made, so that the accident can happen in them.
 func (a *accident) attend(c *Config) {
 	p := &process{a: a, member: c.Member}
 	keys, err := keys.OpenFolder(c.KeyDir)
@@ -156,7 +156,7 @@ func (l steppedAudit) Record(e audit.Event) error {
 	return l.p.step(e.Result+": "+e.Action, func() error { return l.Recorder.Record(e) })
 }
 
-// lookedAt counts how often a clock that is wrong was looked at.
+// lookedAt counts the reads of a wrong clock.
 type lookedAt struct {
 	Contact
 	a *accident
@@ -196,7 +196,7 @@ func (a *accident) repair(c *node) {
 	c.changed.Fire()
 }
 
-// call has an operator call a member, again if the process stopped or the step failed under way.
+// call has an operator call a member, and repeats the call if the process stopped or a step failed.
 func (a *accident) call(c *node, do func(context.Context) error) {
 	a.f.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)

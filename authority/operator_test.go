@@ -15,7 +15,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/authority/internal/clock"
 	"github.com/ententehq/entente/authority/issue"
@@ -38,7 +37,7 @@ func (w watch) Send(r *ententev1.WatchAuthoritiesResponse) error {
 	return nil
 }
 
-// watch begins to watch at a member, and returns what comes; domains can be left out.
+// watch starts a watch of the domains at a member, or of all domains, and returns its messages.
 func (f *fleet) watch(c *node, domains ...string) <-chan *ententev1.WatchAuthoritiesResponse {
 	f.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -54,7 +53,7 @@ func (f *fleet) watch(c *node, domains ...string) <-chan *ententev1.WatchAuthori
 	return w.sent
 }
 
-// within is what a watch brings next, which has to be there within a second.
+// within returns the next message of a watch.
 func (f *fleet) within(w <-chan *ententev1.WatchAuthoritiesResponse) []*ententev1.DistrustedAuthority {
 	f.t.Helper()
 	select {
@@ -66,7 +65,7 @@ func (f *fleet) within(w <-chan *ententev1.WatchAuthoritiesResponse) []*ententev
 	}
 }
 
-// active is the active authority of a member.
+// active returns the active authority of a member.
 func (f *fleet) active(member string, kind ententev1.AuthorityKind) *ententev1.Authority {
 	f.t.Helper()
 	for _, a := range f.list(home) {
@@ -89,7 +88,7 @@ func (f *fleet) state(id string) ententev1.AuthorityState {
 	return ententev1.AuthorityState_AUTHORITY_STATE_UNSPECIFIED
 }
 
-// allSign is a fleet of three of which everybody signs.
+// allSign returns a fleet of three members that all sign.
 func allSign(t *testing.T, adjust func(*Config)) *fleet {
 	f := newThree(t, adjust)
 	f.advance(plan.HintsBeforeUse * plan.DefaultRefreshHint)
@@ -99,8 +98,8 @@ func allSign(t *testing.T, adjust func(*Config)) *fleet {
 	return f
 }
 
-// TestTaint: from the moment of the answer on nobody signs with the authority, holders learn of it on every member, what it
-// signed verifies on, and every member's own SVIDs are of another authority at once.
+// TestTaint: after the response no member signs with the authority, and watches on every member are notified. What it
+// signed still verifies, and the member's own SVIDs are signed by another authority at once.
 func TestTaint(t *testing.T) {
 	f := allSign(t, nil)
 	ctx := context.Background()
@@ -132,7 +131,7 @@ func TestTaint(t *testing.T) {
 		require.Equal(t, x.GetId(), told[0].GetId())
 		require.Equal(t, ententev1.AuthorityState_AUTHORITY_STATE_TAINTED, told[0].GetState())
 		require.Equal(t, hex.EncodeToString(parse(t, leaf.GetCertificates())[0].AuthorityKeyId),
-			told[0].GetSubjectKeyId(), "a holder can tell by its certificate alone")
+			told[0].GetSubjectKeyId(), "a holder recognizes it by its certificate alone")
 	}
 	require.NotEqual(t, own.Authority,
 		f.awaitOwn(c, id, func(s *issue.OwnSVID) bool { return s.Authority != x.GetId() }).Authority)
@@ -153,8 +152,7 @@ func TestTaint(t *testing.T) {
 	_, err = c.AuthorityService().TaintAuthority(ctx, taintRequest(j.GetId()))
 	require.NoError(t, err)
 	require.Len(t, f.within(here), 2)
-	token, err := c.SVIDService().
-		IssueJWTSVID(caller, &ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{"db"}})
+	token, err := c.SVIDService().IssueJWTSVID(caller, jwtRequest("db"))
 	require.NoError(t, err)
 	require.NotEqual(t, j.GetId(), token.GetAuthorityId())
 
@@ -168,11 +166,11 @@ func TestTaint(t *testing.T) {
 	require.Zero(t, f.state(x.GetId()))
 	for len(f.within(there)) > 0 { // what has expired is listed no more
 	}
-	require.Empty(t, of, "a watch of another domain is not told")
+	require.Empty(t, of, "a watch of another domain is not notified")
 }
 
-// TestRevoke: what verified an authority of a root of its own is out of the bundle in the transaction itself, the keys
-// are deleted, and what was signed next verifies by the next bundle.
+// TestRevoke: what verified an authority below a root of its own leaves the bundle in the same transaction, the keys
+// are deleted, and what is signed next verifies by the next bundle.
 func TestRevoke(t *testing.T) {
 	f := allSign(t, nil)
 	ctx := context.Background()
@@ -243,7 +241,7 @@ func TestRevokeTheLast(t *testing.T) {
 		require.Contains(t, done.GetWarnings()[len(done.GetWarnings())-1],
 			"a new one is being prepared and signs as soon as it exists")
 		require.GreaterOrEqual(t, uint64(c.issuer.State().Revision), done.GetRevision(),
-			"who was told is not handed anything of it any more")
+			"after the response this member signs nothing with it")
 	}
 	for _, verified := range f.issue(c, workload(1)) { // it does not settle first: the request waits for what it needs
 		require.NoError(t, verified.verify(f.bundle(home), f.now()), verified.what)
@@ -272,7 +270,7 @@ func TestRevokeTheLast(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// TestActivate: an operator's word is enough, and its cost is said.
+// TestActivate: an operator can activate an authority, and the response names the cost.
 func TestActivate(t *testing.T) {
 	f := allSign(t, nil)
 	ctx := context.Background()
@@ -312,8 +310,7 @@ func TestActivate(t *testing.T) {
 	require.Len(t, done.GetAuthorities(), 2)
 	require.Equal(t, ententev1.AuthorityState_AUTHORITY_STATE_RETIRING, f.state(was.GetId()))
 	f.settle()
-	token, err := c.SVIDService().
-		IssueJWTSVID(caller, &ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{"db"}})
+	token, err := c.SVIDService().IssueJWTSVID(caller, jwtRequest("db"))
 	require.NoError(t, err)
 	require.Equal(t, reserve.GetId(), token.GetAuthorityId())
 	_, err = activate()
@@ -321,8 +318,8 @@ func TestActivate(t *testing.T) {
 	require.NotEmpty(t, c.audit.about("activate authority"))
 }
 
-// TestAWrongClockChangesNothing: a member whose clock is a day off neither plans nor takes an operator's word, leader or
-// not, and not in a transaction that was begun before either.
+// TestAWrongClockChangesNothing: a member whose clock is a day off neither plans nor accepts operator actions, as
+// leader or follower, not even in a transaction that began before.
 func TestAWrongClockChangesNothing(t *testing.T) {
 	f := allSign(t, nil)
 	ctx := context.Background()
@@ -347,8 +344,7 @@ func TestAWrongClockChangesNothing(t *testing.T) {
 				return err
 			})
 			require.ErrorIs(t, err, clock.ErrUnknown)
-			_, err = c.SigningService().
-				SignX509SVID(access.WithCaller(ctx, access.MemberCaller(f.nodes[0].id)), &ententev1.SignX509SVIDRequest{Request: x509Request(t, workload(1))})
+			_, err = c.SigningService().SignX509SVID(asMember(f.nodes[0].id), signRequest(t, workload(1)))
 			require.Equal(t, codes.FailedPrecondition, status.Code(err))
 			f.issue(c, workload(1)) // it passes on
 			c.set(func() { c.insane, c.skew = false, 0 })

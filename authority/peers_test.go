@@ -12,7 +12,7 @@ import (
 	"github.com/ententehq/entente/authority/plan"
 )
 
-// toldPeers is what a test says that peers have acknowledged.
+// toldPeers returns the acknowledgements that a test sets.
 type toldPeers struct {
 	mu    sync.Mutex
 	peers []plan.PeerStanding
@@ -30,7 +30,8 @@ func (p *toldPeers) tell(peers ...plan.PeerStanding) {
 	p.peers = peers
 }
 
-// TestActivationWaitsForAPeer: the manager holds a rotation up for a peer that has not acknowledged, says so, and goes on when it has.
+// TestActivationWaitsForAPeer: a rotation waits for a peer that has not acknowledged it, reports that, and continues
+// when the peer has.
 func TestActivationWaitsForAPeer(t *testing.T) {
 	told := &toldPeers{}
 	told.tell(plan.PeerStanding{Peer: "us.test", Connected: true})

@@ -28,7 +28,7 @@ var errAway = errors.New("the keys are away")
 type awayKeys struct {
 	*keys.Memory
 	away   atomic.Bool
-	inside atomic.Bool // it was asked for a signature inside of a transaction
+	inside atomic.Bool // a signature was made inside a transaction
 	signed atomic.Int64
 	lost   chan struct{}
 }
@@ -71,7 +71,7 @@ func (k awayKey) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]
 	return k.Signer.Sign(rand, digest, opts)
 }
 
-// insideTransaction says whether the caller runs inside of a transaction: by the stack, since nothing else knows.
+// insideTransaction reports whether its caller runs inside a transaction. Only the stack shows that.
 func insideTransaction() bool {
 	frames := make([]uintptr, 64)
 	all := runtime.CallersFrames(frames[:runtime.Callers(1, frames)])
@@ -86,8 +86,8 @@ func insideTransaction() bool {
 	}
 }
 
-// TestNoTransactionWaitsForAKey: over preparations, activations, rotations of keys and anchors, a taint, and a domain of its own,
-// keys that are elsewhere sign, and none of them inside of a transaction.
+// TestNoTransactionWaitsForAKey: over preparations, activations, rotations of keys and anchors, a taint, and a domain
+// of its own, keys that are elsewhere sign, and never inside a transaction.
 func TestNoTransactionWaitsForAKey(t *testing.T) {
 	keys := newAwayKeys()
 	f, c := newSingle(t, func(c *Config) { c.Keys, c.KeyDir = keys, "" })
@@ -97,7 +97,9 @@ func TestNoTransactionWaitsForAKey(t *testing.T) {
 	require.True(t, seen, "the stack tells")
 
 	_, err = c.DomainService().
-		CreateDomain(t.Context(), &ententev1.CreateDomainRequest{Domain: &ententev1.Domain{TrustDomain: "second.example.org"}})
+		CreateDomain(t.Context(), &ententev1.CreateDomainRequest{
+			Domain: &ententev1.Domain{TrustDomain: "second.example.org"},
+		})
 	require.NoError(t, err)
 	f.settle()
 	for _, anchors := range []bool{false, true} {
@@ -129,13 +131,12 @@ func issueBoth(t *testing.T, c *node) error {
 	if err != nil {
 		return err
 	}
-	_, err = c.SVIDService().
-		IssueJWTSVID(t.Context(), &ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1), Audience: []string{"a"}})
+	_, err = c.SVIDService().IssueJWTSVID(t.Context(), jwtRequest("a"))
 	return err
 }
 
-// TestKeysOutOfReach: a member whose keys are out of reach has others sign, loses no authority, and signs again when its keys
-// are back. With all keys out of reach, the answer says so in one sentence.
+// TestKeysOutOfReach: a member whose keys are out of reach forwards requests, loses no authority, and signs again when
+// its keys are back. If all keys are out of reach, the error is one sentence.
 func TestKeysOutOfReach(t *testing.T) {
 	stores := map[string]*awayKeys{}
 	f := newThree(t, func(c *Config) {

@@ -47,7 +47,7 @@ func (v *vaultlike) told() int {
 
 func (*vaultlike) Prune(func(*x509.Certificate) bool) error { return nil }
 
-// SignCA signs below the one root whatever was revoked, as an upstream that was not told does.
+// SignCA signs below the root whatever was revoked, as an upstream does that does not know of the revocation.
 func (v *vaultlike) SignCA(ctx context.Context, r upstream.Request) (*upstream.Signed, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -55,8 +55,8 @@ func (v *vaultlike) SignCA(ctx context.Context, r upstream.Request) (*upstream.S
 	return v.SelfSigned.SignCA(ctx, r)
 }
 
-// TestRevokeBelowAnUpstream: the upstream is told, by the leader later if it cannot be told now; its root stays until an
-// operator says otherwise, and then nothing below it comes back.
+// TestRevokeBelowAnUpstream: the upstream revokes the certificate, or the leader retries. The root stays until an
+// operator revokes it too, and nothing below it returns.
 func TestRevokeBelowAnUpstream(t *testing.T) {
 	keys, err := keys.OpenFolder(t.TempDir() + "/keys")
 	require.NoError(t, err)
