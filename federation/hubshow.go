@@ -116,10 +116,10 @@ func shownAlarms(alarms []*statev1.RelationshipAlarm) (out []*ententev1.Relation
 }
 
 // showByHub shows one domain without a relationship; nil: no hub vouches for it.
-func (s *Service) showByHub(ctx context.Context, view *raftstore.View, name string) (*ententev1.Relationship, error) {
-	d, err := s.manager.config.Trust.Decide(view, name)
+func (m *Manager) showByHub(ctx context.Context, view *raftstore.View, name string) (*ententev1.Relationship, error) {
+	d, err := m.config.Trust.Decide(view, name)
 	if err != nil || d.Origin != trust.ByAttestation {
 		return nil, err
 	}
-	return s.manager.shownByHub(view, name, s.manager.mapTold(s.manager.live(ctx, d.Attestation.Hub+relationship.MapSuffix)))
+	return m.shownByHub(view, name, m.mapTold(m.live(ctx, d.Attestation.Hub+relationship.MapSuffix)))
 }

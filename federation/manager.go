@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -12,10 +11,12 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/ententehq/entente/access/audit"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/federation/fetch"
 	"github.com/ententehq/entente/federation/hub"
 	"github.com/ententehq/entente/federation/intake"
+	"github.com/ententehq/entente/federation/invitation"
 	"github.com/ententehq/entente/federation/mirror"
 	"github.com/ententehq/entente/federation/observation"
 	"github.com/ententehq/entente/federation/peer"
@@ -40,7 +41,7 @@ type Config struct {
 	// Peers says how other clusters are reached for streams. Without its Dial this member only accepts them.
 	Peers peer.Transport
 	// Invitations says how agreements are made with clusters that are not known yet. Without its Members and Dial there are none.
-	Invitations InvitationConfig
+	Invitations invitation.Transport
 	// Audit takes down decisions on bundles.
 	Audit audit.Recorder
 	// MinRefresh is the shortest interval at which any peer is polled. [DefaultMinRefresh] if zero, at least [LowestMinRefresh].
@@ -75,7 +76,7 @@ type Manager struct {
 	publisher    *hub.Publisher
 	// covers is the method of streams.
 	covers      func(home, name string) bool
-	consents    *consents
+	agreements  *invitation.Agreements
 	mapReadings *mapReadings
 	// alive reads which members there are to share the work, and aliveRows is what it reads.
 	alive     func(r raftstore.Reader) ([]string, error)
@@ -116,7 +117,18 @@ func New(c Config) (*Manager, error) {
 	}); err != nil {
 		return nil, fmt.Errorf("register the metrics of federation: %w", err)
 	}
-	m.consents = newConsents(m)
+	if m.agreements, err = invitation.New(invitation.Config{
+		Transport: c.Invitations, Store: c.Store, Trust: c.Trust, Intake: m.intake, Mirror: m.catalog, Audit: c.Audit,
+		Home:     c.Peers.Home.Name(),
+		Alive:    func(r raftstore.Reader) ([]string, error) { return m.alive(r) },
+		Streamed: func(home, name string) bool { return m.covers(home, name) },
+		Show: func(ctx context.Context, view *raftstore.View, name string) (*ententev1.Relationship, error) {
+			return m.show(ctx, view, name)
+		},
+		Log: c.Logger, Registerer: c.Registerer, Now: c.Now,
+	}); err != nil {
+		return nil, fmt.Errorf("register the metrics of federation: %w", err)
+	}
 	if m.metrics, err = newMetrics(m, c.Registerer); err != nil {
 		return nil, fmt.Errorf("register the metrics of federation: %w", err)
 	}
@@ -155,7 +167,7 @@ func (m *Manager) peerConfig() peer.Config {
 		Trust:  c.Trust,
 		PlanOf: m.catalog.PlanOf, Homes: m.catalog.Homes, Receiver: m.receiver, Hub: hubSide{m.publisher, m},
 		Alive:   func() ([]string, error) { return m.alive(c.Store.View()) },
-		Changed: func(names []string) { m.scheduler.Changed(names...) }, Ended: m.consents.askSoon, Unreadable: m.unreadable,
+		Changed: func(names []string) { m.scheduler.Changed(names...) }, Ended: m.agreements.TriggerHome, Unreadable: m.unreadable,
 	}
 }
 
@@ -168,7 +180,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	group.Go(func() error { return m.followMembers(ctx) })
 	group.Go(func() error { return m.scheduler.Run(ctx) })
 	group.Go(func() error { return m.streams.Run(ctx) })
-	group.Go(func() error { return m.consents.run(ctx) })
+	group.Go(func() error { return m.agreements.Run(ctx) })
 	group.Go(func() error { return m.config.Store.WhileLeading(ctx, m.keepStandings) })
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("federation: %w", err)
@@ -243,5 +255,5 @@ func (m *Manager) owner(name string, members []string) string {
 	return membership.Owner(name, members)
 }
 
-// chance is where randomness comes in. It spreads load; nothing depends on it being hard to guess.
-func (m *Manager) chance() float64 { return rand.Float64() }
+// Agreements returns the agreements with other clusters. Its RPC methods are part of the [Service].
+func (m *Manager) Agreements() *invitation.Agreements { return m.agreements }

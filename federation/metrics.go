@@ -6,8 +6,6 @@ import (
 
 // metrics of this room. Labels are bounded: results by the reasons that there are, trust domains by the relationships.
 type metrics struct {
-	// invitations counts what came of attempts to accept this cluster's.
-	invitations *prometheus.CounterVec
 	// maps counts readings of hubs' maps.
 	maps *prometheus.CounterVec
 	// received counts bundles that peers sent over streams.
@@ -16,9 +14,6 @@ type metrics struct {
 
 func newMetrics(m *Manager, registerer prometheus.Registerer) (*metrics, error) {
 	ms := &metrics{
-		invitations: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "entente_federation_invitations_total", Help: "Attempts of other clusters to accept an invitation of this one, by what came of them.",
-		}, []string{"result"}),
 		maps: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "entente_federation_hub_maps_total", Help: "Readings of the bundle maps of hubs by this member, by what came of them.",
 		}, []string{"result"}),
@@ -29,7 +24,7 @@ func newMetrics(m *Manager, registerer prometheus.Registerer) (*metrics, error) 
 	if registerer == nil {
 		return ms, nil
 	}
-	for _, c := range []prometheus.Collector{ms.invitations, ms.maps, ms.received, &bundleCollector{manager: m}} {
+	for _, c := range []prometheus.Collector{ms.maps, ms.received, &bundleCollector{manager: m}} {
 		if err := registerer.Register(c); err != nil {
 			return nil, err
 		}

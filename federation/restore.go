@@ -3,6 +3,7 @@ package federation
 import (
 	"google.golang.org/protobuf/proto"
 
+	"github.com/ententehq/entente/federation/invitation"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -10,7 +11,7 @@ import (
 // surviveRestore carries over what must not go back with an operator's restore: a bundle, whose older keys a peer may have revoked and
 // whose endpoint may prove itself by newer ones only, and a suspension. Relationships themselves come back as the snapshot has them.
 func surviveRestore(before, restored *raftstore.View, tx *raftstore.Tx) error {
-	if err := surviveInvitations(before, restored, tx); err != nil {
+	if err := invitation.SurviveRestore(before, restored, tx); err != nil {
 		return err
 	}
 	for row, err := range relationship.Relationships.All(restored, "") {

@@ -179,18 +179,7 @@ func (r *room) stored(t testing.TB, td string) *bundle.Bundle {
 }
 
 // newTrust returns an index over [federationtest.HostedBundles] and the tables of federation. A domain with a bundle is hosted.
-func newTrust() *trust.Index {
-	return trust.NewIndex(trust.Sources{
-		Hosted: trust.Hosted{
-			Hosts: func(r raftstore.Reader, td string) (bool, error) {
-				_, found, err := federationtest.HostedBundles.Get(r, td)
-				return found, err
-			},
-			Bundles: federationtest.HostedBundles,
-		},
-		Foreign: relationship.TrustSource(),
-	})
-}
+func newTrust() *trust.Index { return federationtest.Trust(relationship.TrustSource()) }
 
 // statusOf returns the status of a trust domain.
 func statusOf(r raftstore.Reader, td string) (trust.Status, error) {

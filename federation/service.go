@@ -113,7 +113,7 @@ func (s *Service) DeleteRelationship(ctx context.Context, req *ententev1.DeleteR
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	s.manager.consents.part(ended)
+	s.manager.agreements.Terminated(ended)
 	return &ententev1.DeleteRelationshipResponse{Revision: uint64(revision)}, nil
 }
 
@@ -220,6 +220,38 @@ func (m *Manager) listedAs(view *raftstore.View, name string, members []string, 
 	return shown, err
 }
 
+// ApproveRelationship gives this side's consent to an agreement.
+func (s *Service) ApproveRelationship(ctx context.Context, req *ententev1.ApproveRelationshipRequest) (*ententev1.Relationship, error) {
+	now, operator := s.manager.now(), access.CallerFrom(ctx).String()
+	out, err := s.decide(ctx, req.GetTrustDomain(), func(tx *raftstore.Tx) error {
+		return relationship.Approve(tx, req.GetTrustDomain(), operator, now)
+	})
+	if err == nil {
+		s.manager.agreements.Trigger(req.GetTrustDomain())
+	}
+	return out, err
+}
+
+// CreateInvitation implements the API.
+func (s *Service) CreateInvitation(ctx context.Context, req *ententev1.CreateInvitationRequest) (*ententev1.CreateInvitationResponse, error) {
+	return s.manager.agreements.CreateInvitation(ctx, req)
+}
+
+// ListInvitations implements the API.
+func (s *Service) ListInvitations(ctx context.Context, req *ententev1.ListInvitationsRequest) (*ententev1.ListInvitationsResponse, error) {
+	return s.manager.agreements.ListInvitations(ctx, req)
+}
+
+// RevokeInvitation implements the API.
+func (s *Service) RevokeInvitation(ctx context.Context, req *ententev1.RevokeInvitationRequest) (*ententev1.RevokeInvitationResponse, error) {
+	return s.manager.agreements.RevokeInvitation(ctx, req)
+}
+
+// RedeemInvitation implements the API.
+func (s *Service) RedeemInvitation(ctx context.Context, req *ententev1.RedeemInvitationRequest) (*ententev1.RedeemInvitationResponse, error) {
+	return s.manager.agreements.RedeemInvitation(ctx, req)
+}
+
 // decide runs an operator's transaction and shows what the relationship is after it.
 func (s *Service) decide(ctx context.Context, name string, fn func(tx *raftstore.Tx) error) (*ententev1.Relationship, error) {
 	if _, err := s.manager.config.Store.Update(ctx, fn); err != nil {
@@ -237,7 +269,12 @@ func (s *Service) read(ctx context.Context, o *ententev1.ReadOptions) (*raftstor
 }
 
 func (s *Service) show(ctx context.Context, view *raftstore.View, name string) (*ententev1.Relationship, error) {
-	if shown, err := s.showByHub(ctx, view, name); err != nil || shown != nil {
+	return s.manager.show(ctx, view, name)
+}
+
+// show shows a domain as the API has it.
+func (m *Manager) show(ctx context.Context, view *raftstore.View, name string) (*ententev1.Relationship, error) {
+	if shown, err := m.showByHub(ctx, view, name); err != nil || shown != nil {
 		return shown, raftstore.StatusError(err)
 	}
 	if _, err := relationship.Get(view, name); err != nil {
@@ -247,20 +284,20 @@ func (s *Service) show(ctx context.Context, view *raftstore.View, name string) (
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	members, err := s.manager.alive(view)
+	members, err := m.alive(view)
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	shown, err := s.manager.shown(view, row, members, s.manager.live(ctx, name)[name])
+	shown, err := m.shown(view, row, members, m.live(ctx, name)[name])
 	if err == nil {
 		live := map[string]observation.Observation{}
 		if row.Value.GetHub() != nil {
-			live = s.manager.live(ctx, name+relationship.MapSuffix)
+			live = m.live(ctx, name+relationship.MapSuffix)
 		}
-		s.manager.addHub(shown, row.Value, s.manager.mapTold(live))
+		m.addHub(shown, row.Value, m.mapTold(live))
 	}
 	if peer := row.Value.GetPeer(); peer != nil && err == nil {
-		s.manager.streams.Known(ctx, peer.GetHomeTrustDomain()).Add(shown)
+		m.streams.Known(ctx, peer.GetHomeTrustDomain()).Add(shown)
 	}
 	return shown, raftstore.StatusError(err)
 }

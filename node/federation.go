@@ -7,6 +7,7 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/federation"
+	"github.com/ententehq/entente/federation/invitation"
 	"github.com/ententehq/entente/federation/observation"
 	"github.com/ententehq/entente/federation/peer"
 	"github.com/ententehq/entente/node/config"
@@ -42,10 +43,10 @@ func (s serviceSync) Open(stream peer.PayloadStream) peer.PayloadSession {
 }
 
 // invitations returns what federation needs for agreements with clusters that it does not know yet.
-func invitations(m *member) federation.InvitationConfig {
-	c := federation.InvitationConfig{
+func invitations(m *member) invitation.Transport {
+	c := invitation.Transport{
 		Identity: m.identity,
-		Members:  func() []federation.InvitingMember { return invitingMembers(m) },
+		Members:  func() []invitation.Member { return invitingMembers(m) },
 		Endpoints: func(td string) []string {
 			return endpointURLs(m.cfg.BundleEndpoint, invitingMembers(m), td)
 		},
@@ -60,12 +61,12 @@ func invitations(m *member) federation.InvitationConfig {
 }
 
 // invitingMembers returns all members of the cluster, this one first.
-func invitingMembers(m *member) []federation.InvitingMember {
-	all := []federation.InvitingMember{{Address: m.cfg.Member.Advertise, Identity: m.identity.Digest}}
+func invitingMembers(m *member) []invitation.Member {
+	all := []invitation.Member{{Address: m.cfg.Member.Advertise, Identity: m.identity.Digest}}
 	fellows, _ := m.directory.Members()
 	for _, f := range fellows {
 		if f.Identity != m.identity.Digest {
-			all = append(all, federation.InvitingMember{Address: f.Address, Identity: f.Identity})
+			all = append(all, invitation.Member{Address: f.Address, Identity: f.Identity})
 		}
 	}
 	return all
@@ -91,7 +92,7 @@ const maxEndpointURLs = 4
 // endpointURLs returns the URLs at which other clusters find the bundle of a hosted domain. Their hosts are the
 // configured advertised address alone if there is one, else the names in an ACME certificate, else the hosts of all
 // members. The port is that of this member's endpoint: the members of a cluster are configured alike.
-func endpointURLs(c config.BundleEndpoint, members []federation.InvitingMember, td string) (urls []string) {
+func endpointURLs(c config.BundleEndpoint, members []invitation.Member, td string) (urls []string) {
 	for _, host := range endpointHosts(c, members) {
 		if url := "https://" + host + "/bundles/" + td; !slices.Contains(urls, url) && len(urls) < maxEndpointURLs {
 			urls = append(urls, url)
@@ -101,7 +102,7 @@ func endpointURLs(c config.BundleEndpoint, members []federation.InvitingMember, 
 }
 
 // endpointHosts returns the addresses, as host:port, for [endpointURLs].
-func endpointHosts(c config.BundleEndpoint, members []federation.InvitingMember) (addresses []string) {
+func endpointHosts(c config.BundleEndpoint, members []invitation.Member) (addresses []string) {
 	if c.Advertise != "" {
 		return []string{c.Advertise}
 	}

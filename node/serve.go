@@ -11,6 +11,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/federation"
+	"github.com/ententehq/entente/federation/invitation"
 	"github.com/ententehq/entente/federation/peer"
 	"github.com/ententehq/entente/node/port"
 	"github.com/ententehq/entente/raftstore"
@@ -46,7 +47,7 @@ func serveMembers(m *member) {
 
 	joiners := grpc.NewServer(joinOptions(port.Credentials())...)
 	ententev1.RegisterJoinServiceServer(joiners, m.members.JoinService())
-	ententev1.RegisterInvitationServiceServer(joiners, federation.NewInvitationService(m.federation))
+	ententev1.RegisterInvitationServiceServer(joiners, invitation.NewService(m.federation.Agreements()))
 	m.life.Start("service for joiners", serveGRPC(joiners, m.port.Listener(port.Join)))
 }
 

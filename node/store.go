@@ -53,7 +53,7 @@ func buildMembership(m *member) (err error) {
 		OnRemove: []func(*raftstore.Tx, membership.Removal) error{func(tx *raftstore.Tx, r membership.Removal) error {
 			return errors.Join(
 				m.authority.RemoveMember(tx, r.MemberID, r.Compromised),
-				m.federation.RemoveMember(tx, r.MemberID, r.Compromised),
+				m.federation.Agreements().RemoveMember(tx, r.MemberID, r.Compromised),
 			)
 		}},
 		Logger: m.log.Named("membership"), Registerer: m.registry,

@@ -15,6 +15,7 @@ import (
 
 	"github.com/ententehq/entente/access/audit"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/trust"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/raftstore"
@@ -139,4 +140,18 @@ func (l *AuditLog) Fill(full bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.Full = full
+}
+
+// Trust returns a trust index over [HostedBundles] and the foreign domains of a room.
+func Trust(foreign trust.Foreign) *trust.Index {
+	return trust.NewIndex(trust.Sources{
+		Hosted: trust.Hosted{
+			Hosts: func(r raftstore.Reader, td string) (bool, error) {
+				_, found, err := HostedBundles.Get(r, td)
+				return found, err
+			},
+			Bundles: HostedBundles,
+		},
+		Foreign: foreign,
+	})
 }

@@ -1,4 +1,4 @@
-package federation
+package invitation
 
 import (
 	"bytes"
@@ -18,16 +18,16 @@ import (
 
 const (
 	// corroborateWithin bounds the question to one further member: it is for what is known there already.
-	corroborateWithin = 5 * time.Second
+	crossCheckWithin = 5 * time.Second
 	// corroborations is how often two members are asked that do not say the same, and corroboratePause the time between: the bundle may be
 	// replaced between two answers, and of a member that has just come one knows before the other.
-	corroborations, corroboratePause = 8, 250 * time.Millisecond
+	crossChecks, crossCheckPause = 8, 250 * time.Millisecond
 )
 
 // corroborate asks a second member that the token names for the same, where there is one, and returns the answer that both give. A member
 // that was removed from the inviting cluster holds its identity key still, and whoever has it could answer with keys of its own, or with a
 // consent that nobody gave: it must not be the only one that speaks for the cluster. Where no second one is reached the operator is told.
-func (m *Manager) corroborate(ctx context.Context, t InvitationToken, c *ententev1.AcceptInvitationContent, first *ententev1.AcceptInvitationResponse, proven [32]byte,
+func (m *Agreements) crossCheck(ctx context.Context, t Token, c *ententev1.AcceptInvitationContent, first *ententev1.AcceptInvitationResponse, proven [32]byte,
 ) (answer *ententev1.AcceptInvitationResponse, warnings []string, err error) {
 	if len(t.Identities) < 2 {
 		return first, nil, nil
@@ -37,42 +37,42 @@ func (m *Manager) corroborate(ctx context.Context, t InvitationToken, c *entente
 		return nil, nil, status.Error(codes.Internal, err.Error())
 	}
 	for _, address := range t.Addresses {
-		second, who, err := m.askOne(ctx, corroborateWithin, address, t.another(proven), content)
+		second, who, err := m.callOne(ctx, crossCheckWithin, address, t.acceptsOther(proven), content)
 		if err != nil && decided(err) {
 			return nil, nil, contradiction(proven, who, relationship.Clip(status.Convert(err).Message()))
 		}
 		if err != nil {
 			continue // it is that member, or is not reached
 		}
-		for range corroborations {
+		for range crossChecks {
 			if differ(first, second) == "" {
 				break
 			}
-			pause := time.NewTimer(corroboratePause)
+			pause := time.NewTimer(crossCheckPause)
 			select {
 			case <-pause.C:
 			case <-ctx.Done():
 				pause.Stop()
 				return nil, nil, status.FromContextError(ctx.Err()).Err()
 			}
-			if again := m.askAgain(ctx, t, content, proven); again != nil {
+			if again := m.callAgain(ctx, t, content, proven); again != nil {
 				first = again
 			}
-			if again, _, err := m.askOne(ctx, corroborateWithin, address, t.another(proven), content); err == nil {
+			if again, _, err := m.callOne(ctx, crossCheckWithin, address, t.acceptsOther(proven), content); err == nil {
 				second = again
 			}
 		}
 		if what := differ(first, second); what != "" {
 			return nil, nil, contradiction(proven, who, what)
 		}
-		return first, elsewhere(first.GetOffer(), second.GetOffer()), nil
+		return first, urlWarnings(first.GetOffer(), second.GetOffer()), nil
 	}
 	return first, []string{fmt.Sprintf("one of the %d members that the invitation names was reached, and no second one that says the same; the other operator can tell "+
 		"whether all of them are members still", len(t.Identities))}, nil
 }
 
 // another lets members pass that the token names, but for one.
-func (t InvitationToken) another(than [32]byte) func([32]byte) error {
+func (t Token) acceptsOther(than [32]byte) func([32]byte) error {
 	return func(presented [32]byte) error {
 		if presented == than {
 			return errors.New("it is the member that was asked already")
@@ -82,9 +82,9 @@ func (t InvitationToken) another(than [32]byte) func([32]byte) error {
 }
 
 // askAgain asks the member with one identity key; nil: it does not answer any more.
-func (m *Manager) askAgain(ctx context.Context, t InvitationToken, content []byte, proven [32]byte) *ententev1.AcceptInvitationResponse {
+func (m *Agreements) callAgain(ctx context.Context, t Token, content []byte, proven [32]byte) *ententev1.AcceptInvitationResponse {
 	for _, address := range t.Addresses {
-		answer, _, err := m.askOne(ctx, corroborateWithin, address, func(presented [32]byte) error {
+		answer, _, err := m.callOne(ctx, crossCheckWithin, address, func(presented [32]byte) error {
 			if presented != proven {
 				return errors.New("it is another member")
 			}
@@ -133,7 +133,7 @@ func differ(a, b *ententev1.AcceptInvitationResponse) string {
 }
 
 // elsewhere warns of endpoints that prove themselves by their host names alone, and are not the same for both members.
-func elsewhere(a, b *ententev1.FederationOffer) []string {
+func urlWarnings(a, b *ententev1.FederationOffer) []string {
 	urls := func(o *ententev1.FederationOffer) []string {
 		return slices.Sorted(slices.Values(slices.Concat(o.GetUrls(), o.GetHomeUrls())))
 	}

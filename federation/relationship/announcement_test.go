@@ -1,4 +1,4 @@
-package federation
+package relationship
 
 import (
 	"testing"
@@ -7,7 +7,6 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
-	"github.com/ententehq/entente/federation/relationship"
 )
 
 // The other side tells who its members are and where; an operator's word on where counts more.
@@ -31,29 +30,29 @@ func TestWhatIsToldOfMembers(t *testing.T) {
 			}
 		}
 		r := row(spiffe, false)
-		require.Equal(t, c.changes, relationship.Announcement{Addresses: c.told}.Apply(r), name)
+		require.Equal(t, c.changes, Announcement{Addresses: c.told}.Apply(r), name)
 		require.Equal(t, c.want, r.GetPeer().GetAddresses(), name)
-		require.Equal(t, c.was, relationship.URLs(r), name)
+		require.Equal(t, c.was, URLs(r), name)
 		r = row(spiffe, false)
-		require.Equal(t, c.changes, relationship.Announcement{Urls: c.told, HomeURLs: []string{"home"}}.Apply(r), name)
-		require.Equal(t, c.want, relationship.URLs(r), name)
+		require.Equal(t, c.changes, Announcement{Urls: c.told, HomeURLs: []string{"home"}}.Apply(r), name)
+		require.Equal(t, c.want, URLs(r), name)
 		require.Equal(t, c.was, r.GetPeer().GetAddresses(), name)
 		r = row(spiffe, true)
-		require.Equal(t, c.changes, relationship.Announcement{Urls: []string{"other"}, HomeURLs: c.told}.Apply(r), name)
-		require.Equal(t, c.want, relationship.URLs(r), "%s: what came along for the home domain", name)
+		require.Equal(t, c.changes, Announcement{Urls: []string{"other"}, HomeURLs: c.told}.Apply(r), name)
+		require.Equal(t, c.want, URLs(r), "%s: what came along for the home domain", name)
 		r = row(web, false)
-		require.Equal(t, c.changes, relationship.Announcement{Urls: c.told}.Apply(r), name)
-		require.Equal(t, c.was, relationship.URLs(r), "%s: the URL is what an https_web endpoint proves", name)
-		require.True(t, relationship.Announcement{Identities: [][]byte{{2}}}.Apply(r), name)
+		require.Equal(t, c.changes, Announcement{Urls: c.told}.Apply(r), name)
+		require.Equal(t, c.was, URLs(r), "%s: the URL is what an https_web endpoint proves", name)
+		require.True(t, Announcement{Identities: [][]byte{{2}}}.Apply(r), name)
 		require.Equal(t, [][]byte{{2}}, r.GetAgreement().GetIdentities(), name)
 	}
 	incoming := &statev1.Relationship{
 		Peer: &statev1.RelationshipPeer{HomeTrustDomain: "us.example.org"}, Agreement: &statev1.RelationshipAgreement{Addresses: []string{"a:1"}},
 	}
-	require.True(t, relationship.Announcement{Addresses: []string{"b:1"}}.Apply(incoming))
+	require.True(t, Announcement{Addresses: []string{"b:1"}}.Apply(incoming))
 	require.Empty(t, incoming.GetPeer().GetAddresses(), "an operator has left the dialing to the other side")
 	without := &statev1.Relationship{Agreement: &statev1.RelationshipAgreement{}}
-	require.True(t, relationship.Announcement{Addresses: []string{"b:1"}}.Apply(without))
+	require.True(t, Announcement{Addresses: []string{"b:1"}}.Apply(without))
 	require.Nil(t, without.GetPeer(), "an operator has taken the peer away")
 }
 
@@ -64,12 +63,12 @@ func TestHostileTellings(t *testing.T) {
 		"":                                   {Identities: identities, Addresses: []string{"a:1"}, Urls: []string{"https://a/"}},
 		"of 0 members":                       {},
 		"HOST:PORT":                          {Identities: identities, Addresses: []string{"a"}},
-		"9 are the most":                     {Identities: identities, Addresses: make([]string, relationship.MaxPeerAddresses+1)},
-		"4 are the most":                     {Identities: identities, HomeUrls: make([]string, relationship.MaxEndpoints+1)},
+		"9 are the most":                     {Identities: identities, Addresses: make([]string, MaxPeerAddresses+1)},
+		"4 are the most":                     {Identities: identities, HomeUrls: make([]string, MaxEndpoints+1)},
 		"an endpoint that it names: the URL": {Identities: identities, Urls: []string{"http://a/"}},
 		"twice":                              {Identities: identities, Urls: []string{"https://a/", "https://a/"}},
 	} {
-		told, err := relationship.ParseAnnouncement(m)
+		told, err := ParseAnnouncement(m)
 		if want == "" {
 			require.NoError(t, err)
 			continue

@@ -1,4 +1,4 @@
-package federation
+package invitation
 
 import (
 	"errors"
@@ -118,32 +118,28 @@ func TestOffersThatAreRefused(t *testing.T) {
 	}
 }
 
-// What was open is void after a restore, what was spent stays spent, and what both sides have said is not unsaid.
+// TestInvitationsOverARestore tests that open invitations are void after a restore, and that redeemed ones stay so.
 func TestInvitationsOverARestore(t *testing.T) {
 	r := newRoom(t)
-	put := func(id string, i *statev1.Invitation, a *statev1.RelationshipAgreement) *raftstore.View {
-		_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
-			return errors.Join(invitations.Put(tx, id, i), relationship.Relationships.Put(tx, "us.example.org", &statev1.Relationship{TrustDomain: "us.example.org", Agreement: a}))
-		})
+	put := func(id string, i *statev1.Invitation) *raftstore.View {
+		_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error { return invitations.Put(tx, id, i) })
 		require.NoError(t, err)
 		return r.store.View()
 	}
-	put("open", &statev1.Invitation{}, nil)
-	restored := put("used", &statev1.Invitation{}, &statev1.RelationshipAgreement{Id: "used", ApproveTime: some, PeerApproveTime: some})
-	before := put("used", &statev1.Invitation{Redemption: &statev1.InvitationRedemption{Time: some}}, &statev1.RelationshipAgreement{Id: "used", ApproveTime: some, PeerApproveTime: some, EndTime: some})
+	put("open", &statev1.Invitation{})
+	restored := put("used", &statev1.Invitation{})
+	before := put("used", &statev1.Invitation{Redemption: &statev1.InvitationRedemption{Time: some}})
 	_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
-		// As the store does: the rows of the snapshot first.
-		if err := errors.Join(invitations.Put(tx, "used", &statev1.Invitation{}), relationship.Relationships.Put(tx, "us.example.org", mustGet(t, restored, "us.example.org"))); err != nil {
+		if err := invitations.Put(tx, "used", &statev1.Invitation{}); err != nil { // as the store does
 			return err
 		}
-		return surviveRestore(before, restored, tx)
+		return SurviveRestore(before, restored, tx)
 	})
 	require.NoError(t, err)
 	rows, err := invitations.List(r.store.View(), "")
 	require.NoError(t, err)
 	require.Len(t, rows, 1)
 	require.NotNil(t, rows[0].Value.GetRedemption())
-	require.Equal(t, ententev1.RelationshipState_RELATIONSHIP_STATE_ENDED, relationship.StateOf(mustGet(t, r.store.View(), "us.example.org")))
 }
 
 // someTime is the present in tests of rules, and some the same as a timestamp.

@@ -1,4 +1,4 @@
-package federation
+package invitation
 
 import (
 	"context"
@@ -33,12 +33,11 @@ const (
 
 // RedeemInvitation accepts another cluster's invitation. Nothing is stored before a member of that cluster, known by the identity keys
 // that the token names, has taken the secret.
-func (s *Service) RedeemInvitation(ctx context.Context, req *ententev1.RedeemInvitationRequest) (*ententev1.RedeemInvitationResponse, error) {
-	m := s.manager
-	if m.config.Invitations.Dial == nil {
-		return nil, errNoInvitations
+func (m *Agreements) RedeemInvitation(ctx context.Context, req *ententev1.RedeemInvitationRequest) (*ententev1.RedeemInvitationResponse, error) {
+	if m.config.Transport.Dial == nil {
+		return nil, errDisabled
 	}
-	t, err := ParseInvitationToken(req.GetToken())
+	t, err := ParseToken(req.GetToken())
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
@@ -51,7 +50,7 @@ func (s *Service) RedeemInvitation(ctx context.Context, req *ententev1.RedeemInv
 	case err != nil:
 		return nil, raftstore.StatusError(err)
 	case found && row.Value.GetAgreement().GetId() == t.ID && row.Value.GetAgreement().GetEndTime() == nil:
-		shown, err := s.show(ctx, view, foreign) // it was accepted, and the answer lost
+		shown, err := m.config.Show(ctx, view, foreign) // it was accepted, and the answer lost
 		return &ententev1.RedeemInvitationResponse{Relationship: shown}, err
 	}
 	if hosted, err := m.config.Trust.Hosted.Hosts(view, own); err == nil && !hosted {
@@ -64,15 +63,15 @@ func (s *Service) RedeemInvitation(ctx context.Context, req *ententev1.RedeemInv
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	approved, now := req.GetApprove() || m.config.Invitations.NoApproval, m.now()
+	approved, now := req.GetApprove() || m.config.Transport.NoApproval, m.config.Now()
 	content := &ententev1.AcceptInvitationContent{
 		InvitationId: t.ID, Secret: t.Secret[:], InvitingTrustDomain: foreign, Offer: offer, Approved: approved, Time: timestamppb.New(now),
 	}
-	answer, proven, err := m.askToAccept(ctx, t, content)
+	answer, proven, err := m.callMembers(ctx, t, content)
 	if err != nil {
 		return nil, err
 	}
-	answer, warnings, err := m.corroborate(ctx, t, content, answer, proven)
+	answer, warnings, err := m.crossCheck(ctx, t, content, answer, proven)
 	if err != nil {
 		return nil, err
 	}
@@ -101,13 +100,13 @@ func (s *Service) RedeemInvitation(ctx context.Context, req *ententev1.RedeemInv
 		s := status.Convert(raftstore.StatusError(err))
 		return nil, status.Errorf(s.Code(), "the other cluster took the invitation, and nothing is stored here yet: %s; accept the same token again", s.Message())
 	}
-	m.intake.Record(actionInvited, foreign, audit.ResultDone, fmt.Sprintf("invitation %s for %s, asked for by %s", t.ID, own, operator), revision)
+	m.config.Intake.Record(actionInvited, foreign, audit.ResultDone, fmt.Sprintf("invitation %s for %s, asked for by %s", t.ID, own, operator), revision)
 	for _, r := range all {
-		m.intake.CompareWithHubs(ctx, r.rel.TrustDomain.Name())
+		m.config.Intake.CompareWithHubs(ctx, r.rel.TrustDomain.Name())
 	}
-	m.consents.nudge(foreign)
-	shown, err := s.show(ctx, m.config.Store.View(), foreign)
-	return &ententev1.RedeemInvitationResponse{Relationship: shown, Warnings: append(warnings, clockWarnings(answer.GetTime(), m.now())...)}, err
+	m.poller.trigger(foreign)
+	shown, err := m.config.Show(ctx, m.config.Store.View(), foreign)
+	return &ententev1.RedeemInvitationResponse{Relationship: shown, Warnings: append(warnings, clockWarnings(answer.GetTime(), m.config.Now())...)}, err
 }
 
 // clockWarnings tells of clocks that differ so much that certificates of one cluster may not be valid yet in the other.
@@ -127,7 +126,7 @@ func clockWarnings(theirs *timestamppb.Timestamp, now time.Time) []string {
 }
 
 // askToAccept asks the members that a token names, in any order, until one has decided. proven is the identity key of that one.
-func (m *Manager) askToAccept(ctx context.Context, t InvitationToken, c *ententev1.AcceptInvitationContent) (answer *ententev1.AcceptInvitationResponse, proven [32]byte, err error) {
+func (m *Agreements) callMembers(ctx context.Context, t Token, c *ententev1.AcceptInvitationContent) (answer *ententev1.AcceptInvitationResponse, proven [32]byte, err error) {
 	content, err := proto.Marshal(c)
 	if err != nil {
 		return nil, proven, status.Error(codes.Internal, err.Error())
@@ -136,7 +135,7 @@ func (m *Manager) askToAccept(ctx context.Context, t InvitationToken, c *entente
 	rand.Shuffle(len(addresses), func(i, j int) { addresses[i], addresses[j] = addresses[j], addresses[i] })
 	var failures []string
 	for _, address := range addresses {
-		answer, proven, err = m.askOne(ctx, callWithin, address, t.accepts, content)
+		answer, proven, err = m.callOne(ctx, callWithin, address, t.accepts, content)
 		if err == nil {
 			return answer, proven, nil
 		}
@@ -150,7 +149,7 @@ func (m *Manager) askToAccept(ctx context.Context, t InvitationToken, c *entente
 	}
 	slices.Sort(failures)
 	late := ""
-	if !m.now().Before(t.Expires) {
+	if !m.config.Now().Before(t.Expires) {
 		late = fmt.Sprintf("; by this member's clock the invitation expired at %s", t.Expires.UTC().Format(time.RFC3339))
 	}
 	return nil, proven, status.Errorf(codes.Unavailable, "no member of the cluster of %s took the invitation: %s%s. One of these addresses must be reachable from here; then accept the same token again",
@@ -158,7 +157,7 @@ func (m *Manager) askToAccept(ctx context.Context, t InvitationToken, c *entente
 }
 
 // askOne asks the member at one address, if accept lets its identity key pass.
-func (m *Manager) askOne(ctx context.Context, within time.Duration, address string, accept func([32]byte) error, content []byte) (answer *ententev1.AcceptInvitationResponse, proven [32]byte, err error) {
+func (m *Agreements) callOne(ctx context.Context, within time.Duration, address string, accept func([32]byte) error, content []byte) (answer *ententev1.AcceptInvitationResponse, proven [32]byte, err error) {
 	err = m.callMember(ctx, within, address, func(presented [32]byte) error {
 		proven = presented
 		return accept(presented)
@@ -174,8 +173,8 @@ func (m *Manager) askOne(ctx context.Context, within time.Duration, address stri
 }
 
 // sign signs a request for one session.
-func (m *Manager) sign(purpose string, binding, content []byte) (*ententev1.IdentitySignature, error) {
-	identity := m.config.Invitations.Identity
+func (m *Agreements) sign(purpose string, binding, content []byte) (*ententev1.IdentitySignature, error) {
+	identity := m.config.Transport.Identity
 	signature, err := identity.Sign(purpose, binding, content)
 	if err != nil {
 		return nil, err
@@ -185,13 +184,13 @@ func (m *Manager) sign(purpose string, binding, content []byte) (*ententev1.Iden
 
 // callMember calls a member of another cluster that is known by its identity key. What is sent in the call goes to the holder of a key
 // that accept let pass, and to nobody else: the handshake is broken off before it otherwise.
-func (m *Manager) callMember(ctx context.Context, within time.Duration, address string, accept func([32]byte) error,
+func (m *Agreements) callMember(ctx context.Context, within time.Duration, address string, accept func([32]byte) error,
 	call func(ctx context.Context, client ententev1.InvitationServiceClient, binding []byte) error,
 ) error {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	var refusal error
-	raw, binding, err := m.config.Invitations.Dial(ctx, address, func(presented [32]byte) error {
+	raw, binding, err := m.config.Transport.Dial(ctx, address, func(presented [32]byte) error {
 		refusal = accept(presented)
 		return refusal
 	})
@@ -205,7 +204,7 @@ func (m *Manager) callMember(ctx context.Context, within time.Duration, address 
 	once := make(chan net.Conn, 1)
 	once <- raw
 	conn, err := grpc.NewClient("passthrough:///"+address,
-		grpc.WithTransportCredentials(m.config.Invitations.Credentials), grpc.WithNoProxy(),
+		grpc.WithTransportCredentials(m.config.Transport.Credentials), grpc.WithNoProxy(),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxJoinAnswer)), grpc.WithMaxHeaderListSize(16<<10),
 		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
 			select {

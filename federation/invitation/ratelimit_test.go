@@ -1,4 +1,4 @@
-package federation
+package invitation
 
 import (
 	"fmt"
@@ -10,8 +10,8 @@ import (
 
 // A host that calls without end is not looked at, and keeps no other one from being.
 func TestStrangers(t *testing.T) {
-	s, now := newStrangers(), someTime
-	for i := range 10 * strangerBurst {
+	s, now := newRateLimit(), someTime
+	for i := range 10 * allBurst {
 		require.Equal(t, i < oneHostBurst, s.allow("192.0.2.1", now), i)
 	}
 	require.True(t, s.allow("192.0.2.2", now))
@@ -19,13 +19,13 @@ func TestStrangers(t *testing.T) {
 
 	// All together are bounded, and what is remembered of them.
 	allowed := 0
-	for i := range 3 * maxStrangerHosts {
+	for i := range 3 * maxHosts {
 		if s.allow(fmt.Sprint(i), now) {
 			allowed++
 		}
-		require.LessOrEqual(t, len(s.hosts), maxStrangerHosts)
+		require.LessOrEqual(t, len(s.hosts), maxHosts)
 	}
-	require.LessOrEqual(t, allowed, strangerBurst)
+	require.LessOrEqual(t, allowed, allBurst)
 	s.forget(now.Add(time.Hour))
 	require.Empty(t, s.hosts)
 }

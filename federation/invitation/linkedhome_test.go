@@ -1,4 +1,4 @@
-package federation
+package invitation
 
 import (
 	"errors"
@@ -30,7 +30,7 @@ func alongRow(name, id string) *statev1.Relationship {
 func TestACompanionLastsAsLongAsItIsNeeded(t *testing.T) {
 	first, second := token.NewID(), token.NewID()
 	said := func(r *room, name, id string) error {
-		return r.manager.hear(t.Context(), name, id, ententev1.Consent_CONSENT_ENDED, relationship.Announcement{}, true)
+		return r.manager.receive(t.Context(), name, id, ententev1.Consent_CONSENT_ENDED, relationship.Announcement{}, true)
 	}
 	deleted := func(r *room, name, _ string) error {
 		_, err := r.service.DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: name})

@@ -1,4 +1,4 @@
-package federation
+package invitation
 
 import (
 	"errors"
@@ -16,7 +16,7 @@ import (
 )
 
 // InvitationToken is what one cluster hands another so that they federate. Its text is a secret until it is used.
-type InvitationToken struct {
+type Token struct {
 	ID     string
 	Secret token.Secret
 	// TrustDomain is offered, and Foreign is whom it is for.
@@ -36,10 +36,10 @@ const (
 )
 
 // ErrInvitationToken is wrapped by every error of [ParseInvitationToken], beside what package token says of the text.
-var ErrInvitationToken = errors.New("ask the other cluster's operator for the whole line that `entente federation invite` printed there, or for a new one")
+var ErrToken = errors.New("ask the other cluster's operator for the whole line that `entente federation invite` printed there, or for a new one")
 
 // Text returns what the other operator gives to `entente federation accept`.
-func (t InvitationToken) Text() (string, error) {
+func (t Token) Text() (string, error) {
 	content := &statev1.InvitationContent{
 		Id: t.ID, Secret: t.Secret[:], TrustDomain: t.TrustDomain.Name(), ForeignTrustDomain: t.Foreign.Name(), Addresses: t.Addresses, ExpireSeconds: t.Expires.Unix(),
 	}
@@ -54,25 +54,25 @@ func (t InvitationToken) Text() (string, error) {
 }
 
 // String names the token without giving it away.
-func (t InvitationToken) String() string { return "invitation " + t.ID }
+func (t Token) String() string { return "invitation " + t.ID }
 
 // ParseInvitationToken reads a token. A damaged one is told from what is none: errors wrap [token.ErrDamaged] or [token.ErrNotAToken].
 // White space around it is allowed.
-func ParseInvitationToken(text string) (InvitationToken, error) {
+func ParseToken(text string) (Token, error) {
 	var content statev1.InvitationContent
 	err := token.Decode(invitationPrefix, strings.TrimSpace(text), &content)
 	if err == nil {
-		var t InvitationToken
+		var t Token
 		if t, err = invitationTokenOf(&content); err == nil {
 			return t, nil
 		}
 		err = fmt.Errorf("%w: %w", err, token.ErrNotAToken)
 	}
-	return InvitationToken{}, fmt.Errorf("read the invitation: %w; %w", err, ErrInvitationToken)
+	return Token{}, fmt.Errorf("read the invitation: %w; %w", err, ErrToken)
 }
 
-func invitationTokenOf(c *statev1.InvitationContent) (t InvitationToken, err error) {
-	t = InvitationToken{ID: c.GetId(), Addresses: c.GetAddresses(), Expires: time.Unix(c.GetExpireSeconds(), 0)}
+func invitationTokenOf(c *statev1.InvitationContent) (t Token, err error) {
+	t = Token{ID: c.GetId(), Addresses: c.GetAddresses(), Expires: time.Unix(c.GetExpireSeconds(), 0)}
 	switch {
 	case !token.IsID(t.ID):
 		return t, errors.New("its id is malformed")
@@ -103,7 +103,7 @@ func invitationTokenOf(c *statev1.InvitationContent) (t InvitationToken, err err
 }
 
 // accepts is the check of who answers, before anything is sent.
-func (t InvitationToken) accepts(presented [32]byte) error {
+func (t Token) accepts(presented [32]byte) error {
 	if slices.Contains(t.Identities, presented) {
 		return nil
 	}

@@ -1,4 +1,4 @@
-package federation
+package invitation
 
 import (
 	"context"
@@ -34,15 +34,15 @@ const (
 // InvitationService serves entente.v1.InvitationService: calls of clusters that are known by an invitation alone, or by the agreement that
 // came of it. Each is signed with a member's identity key for the one TLS session in which it comes, so that neither a listener nor the
 // receiver can use it elsewhere.
-type InvitationService struct {
+type Service struct {
 	ententev1.UnimplementedInvitationServiceServer
-	manager *Manager
-	calls   *strangers
+	agreements *Agreements
+	calls      *rateLimit
 }
 
-// NewInvitationService serves the invitations of a manager.
-func NewInvitationService(m *Manager) *InvitationService {
-	return &InvitationService{manager: m, calls: newStrangers()}
+// NewService serves the invitations of a manager.
+func NewService(m *Agreements) *Service {
+	return &Service{agreements: m, calls: newRateLimit()}
 }
 
 // refusedInvitation is why an invitation was not accepted, by a name from a bounded set.
@@ -96,18 +96,18 @@ func redeemable(row *statev1.Invitation, c *ententev1.AcceptInvitationContent, s
 }
 
 // signer checks who has signed a request for this session.
-func (s *InvitationService) signer(ctx context.Context, purpose string, signed *ententev1.IdentitySignature, content []byte, into proto.Message) ([32]byte, error) {
-	if s.manager.config.Invitations.Binding == nil {
-		return [32]byte{}, errNoInvitations
+func (s *Service) signer(ctx context.Context, purpose string, signed *ententev1.IdentitySignature, content []byte, into proto.Message) ([32]byte, error) {
+	if s.agreements.config.Transport.Binding == nil {
+		return [32]byte{}, errDisabled
 	}
 	host := ""
-	if s.manager.config.Invitations.Host != nil {
-		host = s.manager.config.Invitations.Host(ctx)
+	if s.agreements.config.Transport.Host != nil {
+		host = s.agreements.config.Transport.Host(ctx)
 	}
-	if !s.calls.allow(host, s.manager.now()) {
+	if !s.calls.allow(host, s.agreements.config.Now()) {
 		return [32]byte{}, refuseInvitation("too_many", codes.ResourceExhausted, "too many calls of other clusters at the moment; try again in a second")
 	}
-	binding, ok := s.manager.config.Invitations.Binding(ctx)
+	binding, ok := s.agreements.config.Transport.Binding(ctx)
 	if !ok {
 		return [32]byte{}, refuseInvitation("unsigned", codes.Unauthenticated, "the call did not come in under entente-join/1")
 	}
@@ -123,7 +123,7 @@ func (s *InvitationService) signer(ctx context.Context, purpose string, signed *
 
 // AcceptInvitation redeems an invitation. Its transaction decides over all members: of two that redeem one invitation at the same moment
 // only one finds it open, and the other one is the same cluster again or is refused.
-func (s *InvitationService) AcceptInvitation(ctx context.Context, req *ententev1.AcceptInvitationRequest) (*ententev1.AcceptInvitationResponse, error) {
+func (s *Service) AcceptInvitation(ctx context.Context, req *ententev1.AcceptInvitationRequest) (*ententev1.AcceptInvitationResponse, error) {
 	answer, err := s.accept(ctx, req)
 	result := audit.ResultDone
 	if err != nil {
@@ -131,14 +131,14 @@ func (s *InvitationService) AcceptInvitation(ctx context.Context, req *ententev1
 		if r, ok := errors.AsType[*refusedInvitation](err); ok {
 			result = r.name
 		}
-		s.manager.log.Warn("an invitation was not accepted", "result", result, "error", relationship.Clip(err.Error()))
+		s.agreements.config.Log.Warn("an invitation was not accepted", "result", result, "error", relationship.Clip(err.Error()))
 	}
-	s.manager.metrics.invitations.WithLabelValues(result).Inc()
+	s.agreements.redemptions.WithLabelValues(result).Inc()
 	return answer, raftstore.StatusError(err)
 }
 
-func (s *InvitationService) accept(ctx context.Context, req *ententev1.AcceptInvitationRequest) (*ententev1.AcceptInvitationResponse, error) {
-	m, c := s.manager, &ententev1.AcceptInvitationContent{}
+func (s *Service) accept(ctx context.Context, req *ententev1.AcceptInvitationRequest) (*ententev1.AcceptInvitationResponse, error) {
+	m, c := s.agreements, &ententev1.AcceptInvitationContent{}
 	signer, err := s.signer(ctx, purposeAccept, req.GetSigned(), req.GetContent(), c)
 	if err != nil {
 		return nil, err
@@ -155,7 +155,7 @@ func (s *InvitationService) accept(ctx context.Context, req *ententev1.AcceptInv
 	if err != nil {
 		return nil, err
 	}
-	now := m.now()
+	now := m.config.Now()
 	line := audit.Event{
 		Caller: fmt.Sprintf("identity key %x", signer[:8]), Action: actionInvited, Object: row.Value.GetForeignTrustDomain(), Result: audit.ResultBegun,
 		Detail: "invitation " + c.GetInvitationId(), Durable: true,
@@ -198,17 +198,17 @@ func (s *InvitationService) accept(ctx context.Context, req *ententev1.AcceptInv
 		return nil, errors.Join(err, m.auditInvited(line))
 	}
 	if err := m.auditInvited(line); err != nil {
-		m.log.Error("audit line not written", "action", actionInvited, "error", err)
+		m.config.Log.Error("audit line not written", "action", actionInvited, "error", err)
 	}
 	for _, r := range all {
-		m.intake.CompareWithHubs(ctx, r.rel.TrustDomain.Name())
+		m.config.Intake.CompareWithHubs(ctx, r.rel.TrustDomain.Name())
 	}
-	m.log.Info("an invitation was accepted", "trust_domain", c.GetOffer().GetTrustDomain(), "for", row.Value.GetTrustDomain(), "invitation", c.GetInvitationId(), "approved_here", approved, "approved_there", c.GetApproved())
+	m.config.Log.Info("an invitation was accepted", "trust_domain", c.GetOffer().GetTrustDomain(), "for", row.Value.GetTrustDomain(), "invitation", c.GetInvitationId(), "approved_here", approved, "approved_there", c.GetApproved())
 	return &ententev1.AcceptInvitationResponse{Offer: offer, Approved: approved, Time: timestamppb.New(now)}, nil
 }
 
 // redeem is the transaction of an invitation: it is spent, and the relationships are there, or neither.
-func (m *Manager) redeem(tx *raftstore.Tx, c *ententev1.AcceptInvitationContent, signer [32]byte, all []agreedRelationship, now time.Time) (approved bool, err error) {
+func (m *Agreements) redeem(tx *raftstore.Tx, c *ententev1.AcceptInvitationContent, signer [32]byte, all []agreedRelationship, now time.Time) (approved bool, err error) {
 	row, _, err := invitations.Get(tx, c.GetInvitationId())
 	if err != nil {
 		return false, err
@@ -240,9 +240,9 @@ func (m *Manager) redeem(tx *raftstore.Tx, c *ententev1.AcceptInvitationContent,
 }
 
 // auditInvited takes down a decision on an invitation. What cannot be audited is not done.
-func (m *Manager) auditInvited(line audit.Event) error {
+func (m *Agreements) auditInvited(line audit.Event) error {
 	if err := m.config.Audit.Record(line); err != nil {
-		m.log.Error("audit line not written", "action", strings.TrimSpace(line.Action), "error", err)
+		m.config.Log.Error("audit line not written", "action", strings.TrimSpace(line.Action), "error", err)
 		return status.Error(codes.Unavailable, "the audit log of the member that was asked cannot be written, and what cannot be audited is not done; try again, another member may be able to")
 	}
 	return nil

@@ -1,4 +1,4 @@
-package federation
+package invitation
 
 import (
 	"context"
@@ -26,7 +26,7 @@ import (
 type callers struct {
 	mu      sync.Mutex
 	called  map[string]int
-	members []InvitingMember
+	members []Member
 }
 
 func (c *callers) dial(ctx context.Context, address string, _ func([32]byte) error) (net.Conn, []byte, error) {
@@ -45,7 +45,7 @@ func (c *callers) calls(address string) int {
 	return c.called[address]
 }
 
-func (c *callers) inviting() []InvitingMember {
+func (c *callers) inviting() []Member {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.members
@@ -55,9 +55,9 @@ func newConsentRoom(t *testing.T) (*room, *callers) {
 	t.Helper()
 	identity, err := memberid.LoadIdentity(filepath.Join(t.TempDir(), "identity.key"))
 	require.NoError(t, err)
-	c := &callers{called: map[string]int{}, members: []InvitingMember{{Address: "eu-1.example.org:7440", Identity: identity.Digest}}}
+	c := &callers{called: map[string]int{}, members: []Member{{Address: "eu-1.example.org:7440", Identity: identity.Digest}}}
 	r := newRoom(t, func(config *Config) {
-		config.Invitations = InvitationConfig{Identity: identity, Members: c.inviting, Endpoints: func(td string) []string { return []string{"https://eu.example.org/bundles/" + td} }, Dial: c.dial, Binding: func(context.Context) ([]byte, bool) { return someBinding, true }}
+		config.Transport = Transport{Identity: identity, Members: c.inviting, Endpoints: func(td string) []string { return []string{"https://eu.example.org/bundles/" + td} }, Dial: c.dial, Binding: func(context.Context) ([]byte, bool) { return someBinding, true }}
 	})
 	return r, c
 }
@@ -71,7 +71,7 @@ func (r *room) exchange(t *testing.T, c *ententev1.ExchangeConsentContent) (*ent
 	require.NoError(t, err)
 	signed, err := r.manager.sign(purposeConsent, someBinding, content)
 	require.NoError(t, err)
-	return NewInvitationService(r.manager).ExchangeConsent(t.Context(), &ententev1.ExchangeConsentRequest{Content: content, Signed: signed})
+	return NewService(r.manager).ExchangeConsent(t.Context(), &ententev1.ExchangeConsentRequest{Content: content, Signed: signed})
 }
 
 // A stranger is not told with whom this cluster has relationships.
@@ -110,11 +110,11 @@ func (r *room) agree(t *testing.T, name string, approved bool) {
 // Peers that hang do not keep an operator's word from reaching another one.
 func TestPeersThatHangKeepNobodysConsentWaiting(t *testing.T) {
 	r, c := newConsentRoom(t)
-	for i := range 3 * maxAskedTogether {
+	for i := range 3 * maxCalls {
 		r.agree(t, fmt.Sprintf("hang-%d.example.org", i), false)
 	}
 	r.run(t)
-	until(t, "all lanes to hang", func() bool { return len(r.manager.consents.paced) == maxAskedTogether })
+	until(t, "all lanes to hang", func() bool { return len(r.manager.poller.paced) == maxCalls })
 	r.agree(t, "us.example.org", false)
 	_, err := r.service.ApproveRelationship(t.Context(), &ententev1.ApproveRelationshipRequest{TrustDomain: "us.example.org"})
 	require.NoError(t, err)
@@ -127,12 +127,12 @@ func TestAChangeOfMembersIsToldToAll(t *testing.T) {
 	r.agree(t, "us.example.org", true)
 	r.run(t)
 	until(t, "a time for it", func() bool {
-		r.manager.consents.mu.Lock()
-		defer r.manager.consents.mu.Unlock()
-		return !r.manager.consents.next["us.example.org"].at.IsZero()
+		r.manager.poller.mu.Lock()
+		defer r.manager.poller.mu.Unlock()
+		return !r.manager.poller.next["us.example.org"].at.IsZero()
 	})
 	c.mu.Lock()
-	c.members = append([]InvitingMember{{Address: "eu-2.example.org:7440", Identity: [32]byte{2}}}, c.members...)
+	c.members = append([]Member{{Address: "eu-2.example.org:7440", Identity: [32]byte{2}}}, c.members...)
 	c.mu.Unlock()
 	until(t, "it to be told, and told again", func() bool { return c.calls("us.example.org:7440") > 1 })
 }
@@ -163,14 +163,14 @@ func TestMembersThatMovedAreLookedForThere(t *testing.T) {
 	}
 	require.NoError(t, tells("us-7.example.org:7440", "us-8.example.org:7440"))
 	until(t, "the plan of the stream to follow", func() bool {
-		plan, _ := r.manager.catalog.PlanOf("us.example.org")
+		plan, _ := r.mirror.PlanOf("us.example.org")
 		return slices.Equal(plan.Addresses, []string{"us-7.example.org:7440", "us-8.example.org:7440"})
 	})
 	require.ErrorContains(t, tells("us-7.example.org"), "HOST:PORT")
-	for range hearAtOnce {
+	for range receiveBurst {
 		if err = tells("us-7.example.org:7440"); err != nil {
 			break
 		}
 	}
-	require.ErrorContains(t, err, "more often than once in 1s", "what it says is written, and nobody may have this cluster write without end")
+	require.ErrorContains(t, err, "more than one call in 1s for the agreement with us.example.org", "what it says is written, and nobody may have this cluster write without end")
 }

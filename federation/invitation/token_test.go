@@ -1,4 +1,4 @@
-package federation
+package invitation
 
 import (
 	"strings"
@@ -13,7 +13,7 @@ import (
 	"github.com/ententehq/entente/raftstore/token"
 )
 
-func invitationText(t testing.TB, change func(*statev1.InvitationContent)) string {
+func tokenText(t testing.TB, change func(*statev1.InvitationContent)) string {
 	t.Helper()
 	content := &statev1.InvitationContent{
 		Id: strings.Repeat("ab", 16), Secret: make([]byte, 32), TrustDomain: "eu.example.org", ForeignTrustDomain: "us.example.org",
@@ -26,14 +26,14 @@ func invitationText(t testing.TB, change func(*statev1.InvitationContent)) strin
 }
 
 func TestInvitationToken(t *testing.T) {
-	made := InvitationToken{
+	made := Token{
 		ID: token.NewID(), Secret: token.NewSecret(), TrustDomain: spiffeid.RequireTrustDomainFromString("eu.example.org"),
 		Foreign: spiffeid.RequireTrustDomainFromString("us.example.org"), Addresses: []string{"eu-1.example.org:7440", "eu-2.example.org:7440"},
 		Identities: [][32]byte{{1}, {2}}, Expires: time.Unix(1_800_000_000, 0),
 	}
 	text, err := made.Text()
 	require.NoError(t, err)
-	back, err := ParseInvitationToken(" " + text + "\n")
+	back, err := ParseToken(" " + text + "\n")
 	require.NoError(t, err)
 	require.Equal(t, made, back)
 	require.NotContains(t, made.String(), text)
@@ -47,33 +47,33 @@ func TestInvitationToken(t *testing.T) {
 	}{
 		"cut":               {text[:len(text)-5], token.ErrDamaged, "a damaged token"},
 		"a join token":      {"entente-join-1-AAAA", token.ErrNotAToken, `it does not begin with "entente-federate-1-"`},
-		"no secret":         {invitationText(t, func(c *statev1.InvitationContent) { c.Secret = nil }), token.ErrNotAToken, "its secret is malformed"},
-		"an id of words":    {invitationText(t, func(c *statev1.InvitationContent) { c.Id = "first" }), token.ErrNotAToken, "its id is malformed"},
-		"no addresses":      {invitationText(t, func(c *statev1.InvitationContent) { c.Addresses = nil }), token.ErrNotAToken, "it names 0 addresses"},
-		"a bad address":     {invitationText(t, func(c *statev1.InvitationContent) { c.Addresses[0] = "eu-1" }), token.ErrNotAToken, "an address in it is malformed"},
-		"no members":        {invitationText(t, func(c *statev1.InvitationContent) { c.Identities = nil }), token.ErrNotAToken, "the identity keys of 0 members"},
-		"half a digest":     {invitationText(t, func(c *statev1.InvitationContent) { c.Identities[0] = c.Identities[0][:9] }), token.ErrNotAToken, "identity key is malformed"},
-		"with itself":       {invitationText(t, func(c *statev1.InvitationContent) { c.ForeignTrustDomain = c.TrustDomain }), token.ErrNotAToken, "to federate with itself"},
-		"no trust domain":   {invitationText(t, func(c *statev1.InvitationContent) { c.TrustDomain = "spiffe://eu/x" }), token.ErrNotAToken, "not the name of a trust domain"},
-		"before 1970":       {invitationText(t, func(c *statev1.InvitationContent) { c.ExpireSeconds = -1 }), token.ErrNotAToken, "its expiry is malformed"},
-		"something unknown": {invitationText(t, func(c *statev1.InvitationContent) { c.ProtoReflect().SetUnknown([]byte{0x78, 1}) }), token.ErrNotAToken, "not written as a member writes tokens"},
+		"no secret":         {tokenText(t, func(c *statev1.InvitationContent) { c.Secret = nil }), token.ErrNotAToken, "its secret is malformed"},
+		"an id of words":    {tokenText(t, func(c *statev1.InvitationContent) { c.Id = "first" }), token.ErrNotAToken, "its id is malformed"},
+		"no addresses":      {tokenText(t, func(c *statev1.InvitationContent) { c.Addresses = nil }), token.ErrNotAToken, "it names 0 addresses"},
+		"a bad address":     {tokenText(t, func(c *statev1.InvitationContent) { c.Addresses[0] = "eu-1" }), token.ErrNotAToken, "an address in it is malformed"},
+		"no members":        {tokenText(t, func(c *statev1.InvitationContent) { c.Identities = nil }), token.ErrNotAToken, "the identity keys of 0 members"},
+		"half a digest":     {tokenText(t, func(c *statev1.InvitationContent) { c.Identities[0] = c.Identities[0][:9] }), token.ErrNotAToken, "identity key is malformed"},
+		"with itself":       {tokenText(t, func(c *statev1.InvitationContent) { c.ForeignTrustDomain = c.TrustDomain }), token.ErrNotAToken, "to federate with itself"},
+		"no trust domain":   {tokenText(t, func(c *statev1.InvitationContent) { c.TrustDomain = "spiffe://eu/x" }), token.ErrNotAToken, "not the name of a trust domain"},
+		"before 1970":       {tokenText(t, func(c *statev1.InvitationContent) { c.ExpireSeconds = -1 }), token.ErrNotAToken, "its expiry is malformed"},
+		"something unknown": {tokenText(t, func(c *statev1.InvitationContent) { c.ProtoReflect().SetUnknown([]byte{0x78, 1}) }), token.ErrNotAToken, "not written as a member writes tokens"},
 	} {
-		_, err := ParseInvitationToken(c.text)
+		_, err := ParseToken(c.text)
 		require.ErrorIs(t, err, c.is, name)
-		require.ErrorIs(t, err, ErrInvitationToken, name)
+		require.ErrorIs(t, err, ErrToken, name)
 		require.ErrorContains(t, err, c.says, name)
 	}
 }
 
 // Whatever is taken for an invitation has one text, and its parts are in bounds.
 func FuzzParseInvitationToken(f *testing.F) {
-	f.Add(invitationText(f, func(*statev1.InvitationContent) {}))
-	f.Add(invitationText(f, func(c *statev1.InvitationContent) { c.ProtoReflect().SetUnknown([]byte{0x78, 1}) }))
+	f.Add(tokenText(f, func(*statev1.InvitationContent) {}))
+	f.Add(tokenText(f, func(c *statev1.InvitationContent) { c.ProtoReflect().SetUnknown([]byte{0x78, 1}) }))
 	f.Add(invitationPrefix)
 	f.Fuzz(func(t *testing.T, text string) {
-		parsed, err := ParseInvitationToken(text)
+		parsed, err := ParseToken(text)
 		if err != nil {
-			require.ErrorIs(t, err, ErrInvitationToken)
+			require.ErrorIs(t, err, ErrToken)
 			return
 		}
 		again, err := parsed.Text()

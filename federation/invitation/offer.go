@@ -1,4 +1,4 @@
-package federation
+package invitation
 
 import (
 	"errors"
@@ -25,8 +25,8 @@ const maxOfferedBundle = 100 << 10
 const endpointPath = "/entente/bundle-endpoint"
 
 // offer is what this cluster tells of itself to one that is to trust a hosted domain.
-func (m *Manager) offer(r raftstore.Reader, own string) (*ententev1.FederationOffer, error) {
-	c, home := m.config.Invitations, m.config.Peers.Home.Name()
+func (m *Agreements) offer(r raftstore.Reader, own string) (*ententev1.FederationOffer, error) {
+	c, home := m.config.Transport, m.config.Home
 	o := &ententev1.FederationOffer{
 		TrustDomain: own, HomeTrustDomain: home, Urls: c.Endpoints(own), Profile: c.Profile, Identities: m.ownIdentities(),
 	}
@@ -131,7 +131,7 @@ func relationshipsOf(o *ententev1.FederationOffer, a *statev1.RelationshipAgreem
 // that it is the home domain of the other cluster, that cluster has shown by an identity key, proven, of which the agreement with it
 // knows, or the operator has said. Another one is made only for a home domain that the operator has named: whoever is invited for one
 // domain must not bring trust in any other, nor have a third cluster's members looked for at addresses of its own.
-func (m *Manager) agree(tx *raftstore.Tx, all []agreedRelationship, home, source string, proven [32]byte, now time.Time) error {
+func (m *Agreements) agree(tx *raftstore.Tx, all []agreedRelationship, home, source string, proven [32]byte, now time.Time) error {
 	for _, r := range all {
 		name := r.rel.TrustDomain.Name()
 		hosted, err := m.config.Trust.Hosted.Hosts(tx, name)
@@ -167,7 +167,7 @@ func (m *Manager) agree(tx *raftstore.Tx, all []agreedRelationship, home, source
 		if err != nil {
 			return err
 		}
-		if err := m.intake.Write(tx, intake.Basis{Rel: rel, Row: row, Source: source}, r.bundle, now); err != nil {
+		if err := m.config.Intake.Write(tx, intake.Basis{Rel: rel, Row: row, Source: source}, r.bundle, now); err != nil {
 			return err
 		}
 	}

@@ -1,4 +1,4 @@
-package federation
+package invitation
 
 import (
 	"bytes"
@@ -21,7 +21,7 @@ const reasonCompromised = "a member that it names was removed as compromised"
 // RemoveMember is the part of the transaction that strikes a member out. Whoever has the identity key of a compromised one could answer in
 // the name of this cluster to whoever accepts an invitation that names it, so that each such invitation becomes void with its removal.
 // Those of a member of which nothing is known any more are all that are open.
-func (m *Manager) RemoveMember(tx *raftstore.Tx, member string, compromised bool) error {
+func (m *Agreements) RemoveMember(tx *raftstore.Tx, member string, compromised bool) error {
 	if !compromised {
 		return nil // its key is nobody else's, and who does not find it asks the next
 	}
@@ -33,7 +33,7 @@ func (m *Manager) RemoveMember(tx *raftstore.Tx, member string, compromised bool
 	if err != nil {
 		return err
 	}
-	now := m.now()
+	now := m.config.Now()
 	for _, row := range rows {
 		if !revocable(row.Value.GetIdentities(), was.Value.GetIdentity(), known) {
 			continue

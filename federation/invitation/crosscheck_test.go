@@ -1,4 +1,4 @@
-package federation
+package invitation
 
 import (
 	"context"
@@ -109,17 +109,17 @@ func TestOneMemberDoesNotSpeakForAll(t *testing.T) {
 			eu := federationtest.NewAuthority(t, "eu.example.org")
 			members := map[string]*inviting{"us-1.example.org:7440": {identity: first, answer: says(honest)}, "us-2.example.org:7440": {identity: second, answer: c.second}}
 			r := newRoom(t, func(config *Config) {
-				config.Peers.Home = eu.TrustDomain
-				config.Invitations = InvitationConfig{
-					Identity: identity, Members: func() []InvitingMember { return []InvitingMember{{"eu-1.example.org:7440", identity.Digest}} },
+				config.Home = eu.TrustDomain.Name()
+				config.Transport = Transport{
+					Identity: identity, Members: func() []Member { return []Member{{"eu-1.example.org:7440", identity.Digest}} },
 					Endpoints: func(string) []string { return []string{"https://eu.example.org/"} }, Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB,
 					Dial: invitingCluster(t, members), Credentials: insecure.NewCredentials(),
 				}
 			})
 			r.host(t, eu)
-			text, err := InvitationToken{
+			text, err := Token{
 				ID: token.NewID(), Secret: token.NewSecret(), TrustDomain: us.TrustDomain, Foreign: spiffeid.RequireTrustDomainFromString("eu.example.org"),
-				Addresses: []string{"us-1.example.org:7440", "us-2.example.org:7440"}, Identities: [][32]byte{first, second}, Expires: r.manager.now().Add(federationtest.Patience),
+				Addresses: []string{"us-1.example.org:7440", "us-2.example.org:7440"}, Identities: [][32]byte{first, second}, Expires: r.manager.config.Now().Add(federationtest.Patience),
 			}.Text()
 			require.NoError(t, err)
 			done, err := r.service.RedeemInvitation(t.Context(), &ententev1.RedeemInvitationRequest{Token: text})

@@ -1,13 +1,11 @@
-package federation
+package invitation
 
 import (
 	"context"
 	"errors"
-	"net"
 	"time"
 
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -16,7 +14,6 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
-	"github.com/ententehq/entente/raftstore/membership/memberid"
 	"github.com/ententehq/entente/raftstore/token"
 )
 
@@ -29,40 +26,10 @@ const (
 	// MaxInvitationTTL bounds that: over a weekend and the time zones, and not for ever.
 	MaxInvitationTTL = 7 * 24 * time.Hour
 	// invitationKept is for how long it is known what became of an invitation, so that the other side can ask again whose answer was lost.
-	invitationKept = 24 * time.Hour
+	keptAfter = 24 * time.Hour
 	// maxOpenInvitations bounds those that wait.
 	maxOpenInvitations = 256
 )
-
-// InvitationConfig is what this cluster tells others of itself, and how it asks them, before there is a bundle to verify anybody by.
-type InvitationConfig struct {
-	// Identity is this member's identity key, and Members are all members.
-	Identity *memberid.Identity
-	Members  func() []InvitingMember
-	// Endpoints are the URLs at which a hosted domain's bundle is served, in the order in which they should be tried, and Profile is how
-	// they prove themselves.
-	Endpoints func(trustDomain string) []string
-	Profile   ententev1.EndpointProfile
-	// Dial opens a connection under entente-join/1, and breaks it off before anything is sent if accept refuses the identity key that
-	// answers. It returns the session's binding with it.
-	Dial func(ctx context.Context, address string, accept func([32]byte) error) (net.Conn, []byte, error)
-	// Credentials are gRPC's for such a connection, and Binding is that of the session of a call that came in over one.
-	Credentials credentials.TransportCredentials
-	Binding     func(ctx context.Context) ([]byte, bool)
-	// Host names where such a call came from, for the bounds of one host; nil: all are of one.
-	Host func(ctx context.Context) string
-	// NoApproval says that agreements need no operator's approval on this side.
-	NoApproval bool
-}
-
-// InvitingMember is where a member is reached, and the digest of its identity key.
-type InvitingMember struct {
-	Address  string
-	Identity [32]byte
-}
-
-// errNoInvitations is for members that were not told how to.
-var errNoInvitations = status.Error(codes.Unimplemented, "this member was not set up for invitations")
 
 // invitationState says what became of an invitation.
 func invitationState(row *statev1.Invitation, now time.Time) (ententev1.InvitationState, *timestamppb.Timestamp) {
@@ -88,10 +55,9 @@ func invitationShown(id string, row *statev1.Invitation, now time.Time) *entente
 }
 
 // CreateInvitation makes an invitation and returns its token.
-func (s *Service) CreateInvitation(ctx context.Context, req *ententev1.CreateInvitationRequest) (*ententev1.CreateInvitationResponse, error) {
-	m := s.manager
-	if m.config.Invitations.Members == nil {
-		return nil, errNoInvitations
+func (m *Agreements) CreateInvitation(ctx context.Context, req *ententev1.CreateInvitationRequest) (*ententev1.CreateInvitationResponse, error) {
+	if m.config.Transport.Members == nil {
+		return nil, errDisabled
 	}
 	own, err := relationship.ParseTrustDomain(req.GetTrustDomain())
 	if err != nil {
@@ -113,9 +79,9 @@ func (s *Service) CreateInvitation(ctx context.Context, req *ententev1.CreateInv
 	if req.GetTtl().CheckValid() != nil && req.GetTtl() != nil || ttl < time.Second || ttl > MaxInvitationTTL {
 		return nil, status.Errorf(codes.InvalidArgument, "ttl is %s; an invitation lasts from 1s to %s", ttl, MaxInvitationTTL)
 	}
-	now := m.now()
-	t := InvitationToken{ID: token.NewID(), Secret: token.NewSecret(), TrustDomain: own, Foreign: foreign, Expires: now.Add(ttl).Truncate(time.Second).Add(time.Second)}
-	for _, member := range m.config.Invitations.Members() {
+	now := m.config.Now()
+	t := Token{ID: token.NewID(), Secret: token.NewSecret(), TrustDomain: own, Foreign: foreign, Expires: now.Add(ttl).Truncate(time.Second).Add(time.Second)}
+	for _, member := range m.config.Transport.Members() {
 		if len(t.Addresses) < relationship.MaxPeerAddresses {
 			t.Addresses = append(t.Addresses, member.Address)
 		}
@@ -129,7 +95,7 @@ func (s *Service) CreateInvitation(ctx context.Context, req *ententev1.CreateInv
 	row := &statev1.Invitation{
 		TrustDomain: own.Name(), ForeignTrustDomain: foreign.Name(), SecretSha256: digest[:], CreateTime: timestamppb.New(now), ExpireTime: timestamppb.New(t.Expires),
 		Creator: access.CallerFrom(ctx).String(), ForeignHomeTrustDomain: req.GetForeignHomeTrustDomain(),
-		Approved: req.GetApprove() || m.config.Invitations.NoApproval,
+		Approved: req.GetApprove() || m.config.Transport.NoApproval,
 	}
 	for _, d := range t.Identities {
 		row.Identities = append(row.Identities, d[:])
@@ -153,7 +119,7 @@ func (s *Service) CreateInvitation(ctx context.Context, req *ententev1.CreateInv
 }
 
 // agreeable decides whether there can be an agreement between a hosted and a foreign domain.
-func (m *Manager) agreeable(r raftstore.Reader, own, foreign string) error {
+func (m *Agreements) agreeable(r raftstore.Reader, own, foreign string) error {
 	hosted, err := m.config.Trust.Hosted.Hosts(r, own)
 	if err != nil {
 		return err
@@ -182,7 +148,7 @@ func forgetInvitations(tx *raftstore.Tx, now time.Time) error {
 	}
 	open := 0
 	for _, row := range rows {
-		if now.After(row.Value.GetExpireTime().AsTime().Add(invitationKept)) {
+		if now.After(row.Value.GetExpireTime().AsTime().Add(keptAfter)) {
 			if err := invitations.Delete(tx, row.Key); err != nil {
 				return err
 			}
@@ -199,8 +165,8 @@ func forgetInvitations(tx *raftstore.Tx, now time.Time) error {
 }
 
 // ListInvitations shows the invitations that are open, and what became of others.
-func (s *Service) ListInvitations(ctx context.Context, req *ententev1.ListInvitationsRequest) (*ententev1.ListInvitationsResponse, error) {
-	view, err := s.read(ctx, req.GetRead())
+func (m *Agreements) ListInvitations(ctx context.Context, req *ententev1.ListInvitationsRequest) (*ententev1.ListInvitationsResponse, error) {
+	view, err := m.read(ctx, req.GetRead())
 	if err != nil {
 		return nil, err
 	}
@@ -208,7 +174,7 @@ func (s *Service) ListInvitations(ctx context.Context, req *ententev1.ListInvita
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	out, now := &ententev1.ListInvitationsResponse{Revision: uint64(view.Revision())}, s.manager.now()
+	out, now := &ententev1.ListInvitationsResponse{Revision: uint64(view.Revision())}, m.config.Now()
 	for _, row := range rows {
 		out.Invitations = append(out.Invitations, invitationShown(row.Key, row.Value, now))
 	}
@@ -216,9 +182,9 @@ func (s *Service) ListInvitations(ctx context.Context, req *ententev1.ListInvita
 }
 
 // RevokeInvitation makes an open invitation void.
-func (s *Service) RevokeInvitation(ctx context.Context, req *ententev1.RevokeInvitationRequest) (*ententev1.RevokeInvitationResponse, error) {
-	now := s.manager.now()
-	revision, err := s.manager.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
+func (m *Agreements) RevokeInvitation(ctx context.Context, req *ententev1.RevokeInvitationRequest) (*ententev1.RevokeInvitationResponse, error) {
+	now := m.config.Now()
+	revision, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
 		row, found, err := invitations.Get(tx, req.GetId())
 		switch {
 		case err != nil:
@@ -240,19 +206,9 @@ func (s *Service) RevokeInvitation(ctx context.Context, req *ententev1.RevokeInv
 	return &ententev1.RevokeInvitationResponse{Revision: uint64(revision)}, nil
 }
 
-// ApproveRelationship gives this side's consent to an agreement.
-func (s *Service) ApproveRelationship(ctx context.Context, req *ententev1.ApproveRelationshipRequest) (*ententev1.Relationship, error) {
-	now, operator := s.manager.now(), access.CallerFrom(ctx).String()
-	out, err := s.decide(ctx, req.GetTrustDomain(), func(tx *raftstore.Tx) error { return relationship.Approve(tx, req.GetTrustDomain(), operator, now) })
-	if err == nil {
-		s.manager.consents.nudge(req.GetTrustDomain())
-	}
-	return out, err
-}
-
 // surviveInvitations keeps spent and revoked invitations over an operator's restore, and voids open ones: what was open then may have
 // been used or revoked since.
-func surviveInvitations(before, restored *raftstore.View, tx *raftstore.Tx) error {
+func SurviveRestore(before, restored *raftstore.View, tx *raftstore.Tx) error {
 	over := func(i *statev1.Invitation) bool { return i.GetRedemption() != nil || i.GetRevokeTime() != nil }
 	was, err := invitations.List(before, "")
 	if err != nil {

@@ -1,0 +1,27 @@
+package invitation
+
+import "github.com/ententehq/entente/federation/relationship"
+
+// ownIdentities are the digests of the identity keys of this cluster's members.
+func (m *Agreements) ownIdentities() (out [][]byte) {
+	for _, member := range m.config.Transport.Members() {
+		out = append(out, member.Identity[:])
+	}
+	return out
+}
+
+// ownAddresses are where members of this cluster are reached, as many as another cluster takes.
+func (m *Agreements) ownAddresses() (out []string) {
+	for _, member := range m.config.Transport.Members() {
+		if len(out) < relationship.MaxPeerAddresses {
+			out = append(out, member.Address)
+		}
+	}
+	return out
+}
+
+// tell is what this cluster tells who agrees on one of its domains.
+func (m *Agreements) announcement(own string) relationship.Announcement {
+	urls := m.config.Transport.Endpoints
+	return relationship.Announcement{Identities: m.ownIdentities(), Addresses: m.ownAddresses(), Urls: urls(own), HomeURLs: urls(m.config.Home)}
+}
